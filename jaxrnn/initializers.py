@@ -1,10 +1,10 @@
 """Initializers that treat the parts of a cell's kernel separately.
 
-A cell has one kernel for its inputs, its state and all of its gates. An initializer
-from `jax.nn.initializers` sees only the shape of the kernel; the initializers of this
-module see its parts. Pass these initializers to a cell as `initializer`,
-`kernel_initializer` or `bias_initializer`, or to a `Stage` as `kernel` and `bias`. By
-default, cells use TensorFlow's initializers.
+In most cells, one kernel multiplies the inputs and the state, and computes several
+gates. An initializer from `jax.nn.initializers` sees only the shape of the kernel; the
+initializers of this module see the parts of the kernel. Pass these initializers to a
+cell as `initializer`, `kernel_initializer` or `bias_initializer`, or to a `Stage` as
+`kernel` and `bias`. By default, cells use TensorFlow's initializers.
 
 `by_part` draws the rows of inputs and state separately, and `by_gate` the columns of
 each gate. `unit_forget_bias` and `chrono` initialize biases. `lecun_orthogonal` matches
@@ -134,7 +134,7 @@ def lecun_orthogonal() -> Initializer:
 
     The initializers are LeCun normal for the inputs, orthogonal for each gate of the
     state, and zeros for biases. Flax's LSTMs add no forget bias, so pass
-    `forget_bias=0`. Flax's GRU is `CudnnCompatibleGRUCell`.
+    `forget_bias=0`. Flax's GRU corresponds to `CudnnCompatibleGRUCell`.
     """
     return _ByPart(_lecun_normal, _ByGate(_orthogonal), zeros)
 
@@ -180,7 +180,10 @@ class _ByPart(PartInitializer):
 def _draw_rows(
     initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType
 ) -> Array:
-    """Draws a part of a kernel; some initializers reject an empty shape."""
+    """Draws a part of a kernel; returns an empty part without calling `initializer`.
+
+    Some initializers reject empty shapes.
+    """
     if not spec.shape[0]:
         return jnp.zeros(spec.shape, dtype)
     return draw(initializer, key, spec, dtype)

@@ -200,7 +200,7 @@ class AffineCell(SpecsCell):
 
         Returns:
             The part of the state that the first stage multiplies, `[batch, rows]`, and
-            the carry for its update, any pytree; see `Stage`.
+            the carry for the update of this stage, any pytree; see `Stage`.
 
         Raises:
             TypeError: If the state is a nest, for which a cell must define this method.

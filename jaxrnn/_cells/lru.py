@@ -40,8 +40,8 @@ class LRUCell(LinearRecurrenceCell):
     Attributes:
         num_units: `H`, at least 0.
         num_states: `N`; None for `num_units`.
-        min_radius: The smallest initial `|lambda|`, `r_min` in the paper; choose it
-            near 1 for a long memory.
+        min_radius: The smallest initial `|lambda|`, `r_min` in the paper; choose a
+            value near 1 for a long memory.
         max_radius: The largest initial `|lambda|`, `r_max` in the paper; at most 1.
         max_phase: The largest initial phase, in radians.
         name: The name of the step in profiles; by default the name of the class.

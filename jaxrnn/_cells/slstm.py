@@ -51,7 +51,7 @@ class SLSTMCell(AffineCell):
 
     Arithmetic, except for the products, is done in at least float32. c, n and m may be
     wider than the inputs. h must have the dtype of the inputs; use
-    `state._replace(h=...)` to cast it.
+    `state._replace(h=...)` to cast h.
 
     Attributes:
         num_units: `H`, the total size of all heads.

@@ -199,7 +199,7 @@ class DropoutWrapper(WrapperCell):
         return map_named(salt, drop_leaf, tree)
 
     def _stream(self, salt: str, index: int) -> int:
-        """The number to fold into a key: TensorFlow's seed for an operation."""
+        """TensorFlow's seed for an operation, which the caller folds into a key."""
         name = f"{self.seed}{salt}_{index}".encode()
         digest = hashlib.md5(name, usedforsecurity=False)
         return int(digest.hexdigest()[:8], 16) & 0x7FFFFFFF

@@ -26,7 +26,8 @@ class Cell(StepModule, FieldsModule, nnx.RNNCellBase):
     """A jaxrnn cell as an nnx cell, for `nnx.RNN` and `nnx.Bidirectional`.
 
     Cells that draw random numbers are rejected, because Flax's RNN has no key for each
-    step. Use such cells in `jaxrnn.nnx.RNN`, which is usually faster and ignores padding.
+    step. Use such cells in `jaxrnn.nnx.RNN`, which is usually faster and ignores
+    padding.
 
     Args:
         cell: The cell; it must accept inputs `[batch, features]`.

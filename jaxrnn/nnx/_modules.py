@@ -158,7 +158,7 @@ class Bidirectional(modules.TwoDirections, HoldsParams):
 
     Args:
         cell_fw: The forward cell.
-        cell_bw: The backward cell; its parameters are separate.
+        cell_bw: The backward cell, which has its own parameters.
         in_features: As in `RNN`.
         merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module; the
             default concatenates both outputs along the last axis.
