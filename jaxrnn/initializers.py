@@ -1,10 +1,10 @@
 """Initializers that treat the parts of a cell's kernel separately.
 
-A cell has one kernel for its inputs, its state and all of its gates. An initializer
-from `jax.nn.initializers` sees only the shape of the kernel; the initializers of this
-module see its parts. Pass them as `initializer`, `kernel_initializer` or
-`bias_initializer` of a cell, also in the modules of `jaxrnn.linen` and `jaxrnn.nnx`, or
-as `kernel` and `bias` of a `Stage`. By default, cells use TensorFlow's initializers.
+In most cells, one kernel multiplies the inputs and the state, and computes several
+gates. An initializer from `jax.nn.initializers` sees only the shape of the kernel; the
+initializers of this module see the parts of the kernel. Pass these initializers to a
+cell as `initializer`, `kernel_initializer` or `bias_initializer`, or to a `Stage` as
+`kernel` and `bias`. By default, cells use TensorFlow's initializers.
 
 `by_part` draws the rows of inputs and state separately, and `by_gate` the columns of
 each gate. `unit_forget_bias` and `chrono` initialize biases. `lecun_orthogonal` matches
@@ -134,12 +134,12 @@ def lecun_orthogonal() -> Initializer:
 
     The initializers are LeCun normal for the inputs, orthogonal for each gate of the
     state, and zeros for biases. Flax's LSTMs add no forget bias, so pass
-    `forget_bias=0`. Flax's GRU is `CudnnCompatibleGRUCell`.
+    `forget_bias=0`. Flax's GRU corresponds to `CudnnCompatibleGRUCell`.
     """
     return _ByPart(_lecun_normal, _ByGate(_orthogonal), zeros)
 
 
-# Use functions of this module, not JAX's closures, so that cells can be pickled and
+# Use functions of this file instead of JAX's closures, so that cells can be pickled and
 # equal cells share compiled programs.
 def _lecun_normal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     return jax.nn.initializers.lecun_normal()(key, shape, dtype)
@@ -162,8 +162,8 @@ class _ByPart(PartInitializer):
             return glorot_uniform(key, spec.shape, dtype)
         if spec.input_rows is None:
             raise InvalidValue(
-                "a kernel must have `input_rows`, as in an AffineCell, got a kernel of "
-                f"shape {spec.shape}. Use one initializer for all rows."
+                "a kernel must have `input_rows` for `by_part`, got a kernel of shape "
+                f"{spec.shape} without `input_rows`. Pass one initializer for all rows."
             )
         rows, columns = spec.shape
         keys = jax.random.split(key)
@@ -180,7 +180,10 @@ class _ByPart(PartInitializer):
 def _draw_rows(
     initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType
 ) -> Array:
-    """Draws a part of a kernel; some initializers reject an empty shape."""
+    """Draws a part of a kernel; returns an empty part without calling `initializer`.
+
+    Some initializers reject empty shapes.
+    """
     if not spec.shape[0]:
         return jnp.zeros(spec.shape, dtype)
     return draw(initializer, key, spec, dtype)
@@ -193,8 +196,10 @@ class _ByGate(PartInitializer):
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
         if spec.blocks is None:
             raise InvalidValue(
-                "a parameter must have `blocks`, the number of gates, got shape "
-                f"{spec.shape} without `blocks`. Pass `Stage(blocks=...)`."
+                "a parameter must have `blocks`, the number of gates, for `by_gate`, "
+                f"got shape {spec.shape} without `blocks`. In a custom cell, pass "
+                "`blocks` to `Stage` or `ParamSpec`; for other cells, pass another "
+                "initializer."
             )
         shape = (*spec.shape[:-1], spec.shape[-1] // spec.blocks)
         one = dataclasses.replace(spec, shape=shape, blocks=1)
@@ -223,8 +228,8 @@ class _Chrono(PartInitializer):
         _check_is_bias(spec)
         if spec.blocks not in (1, 2, 4):
             raise InvalidValue(
-                f"a bias must have 1, 2 or 4 blocks, got {spec.blocks} in a bias of "
-                f"shape {spec.shape}."
+                f"a bias must have 1, 2 or 4 blocks for `chrono`, got {spec.blocks} in "
+                f"a bias of shape {spec.shape}. Pass another initializer."
             )
         zero = jnp.zeros(spec.shape[-1] // spec.blocks, dtype)
         times = jax.random.uniform(key, zero.shape, dtype, 1, self.max_time - 1)
@@ -236,8 +241,8 @@ class _Chrono(PartInitializer):
 def _check_is_bias(spec: ParamSpec) -> None:
     if len(spec.shape) != 1:
         raise InvalidValue(
-            f"a bias must be a vector, got a parameter of shape {spec.shape}. Pass "
-            "`by_part(..., bias=...)`, or a `bias_initializer`."
+            f"a bias must be a vector, got a parameter of shape {spec.shape}. Pass the "
+            "initializer as the `bias` of `by_part`, or as `bias_initializer`."
         )
 
 

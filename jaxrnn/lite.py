@@ -2,8 +2,8 @@
 
 `dynamic_rnn`, `TFLiteLSTMCell` and `TfLiteRNNCell` compute the same results as
 `dynamic_rnn`, `LSTMCell` and `BasicRNNCell` of `jaxrnn`. Only the layout of the
-parameters differs: each gate has its own parameters, and the matrices are transposed,
-as in TensorFlow Lite checkpoints.
+parameters differs: as in TensorFlow Lite checkpoints, the inputs, the state and each
+gate have separate matrices, which are transposed.
 
     >>> import jax, jax.numpy as jnp, jaxrnn.lite
     >>> cell = jaxrnn.lite.TFLiteLSTMCell(5)
@@ -57,7 +57,7 @@ class TFLiteLSTMCell(LSTMCell):
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c through three diagonal kernels.
         cell_clip: The bound on the magnitude of c', at least 0; None for no bound.
-        initializer: The initializer of weights and peepholes; None for Glorot uniform.
+        initializer: For weights and peepholes; None for Glorot uniform.
         num_proj: `P`; None for no projection.
         proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
             for no bound.

@@ -2,9 +2,9 @@
 
 Most of the cost of a recurrent cell is in `[inputs, h] @ kernel + bias`; the rest is
 element-wise. `AffineCell` describes a cell as a chain of stages, each a matrix product
-followed by an element-wise update. All such cells share the code that handles matrix
-products: this code initializes and checks the cell's parameters, and hoists the
-products out of the loop.
+followed by an element-wise update. All such cells share the code that initializes and
+checks the parameters, and the code that hoists the products of the inputs out of the
+loop.
 """
 
 import abc
@@ -47,14 +47,15 @@ class Stage(Hyperparameters):
         z = [inputs, operand] @ kernel + bias
         operand, carry = update(params, z, carry)
 
-    The next stage multiplies the operand, and its update receives the carry, which may
-    be any pytree. The cell's `enter` method returns the operand and the carry of the
-    first stage. The update of the last stage returns `(output, new_state)` instead.
+    The next stage multiplies the operand by its kernel and passes the carry, which may
+    be any pytree, to its update. The cell's `enter` method returns the operand and the
+    carry of the first stage. The update of the last stage returns `(output, new_state)`
+    instead.
 
     Attributes:
         update: `update(params, z, carry) -> (operand, carry)`. The function must treat
-            each row separately; `params` holds the parameters of the cell's
-            `elementwise_specs`.
+            each row separately; `params` holds the parameters that the cell's
+            `elementwise_specs` declares.
         rows: The size of the operand; 0 if the product reads only the inputs.
         columns: The size of z.
         kernel: The initializer of the kernel; by default Glorot uniform.
@@ -87,7 +88,7 @@ class Stage(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        what = f"the {self.columns} columns"
+        what = f"`columns` ({self.columns})"
         check_divides("blocks", self.blocks or 1, self.columns, what)
 
     def specs(self, depth: int) -> Specs:
@@ -138,14 +139,14 @@ class Stage(Hyperparameters):
 class AffineCell(SpecsCell):
     """A cell defined by its `stages`, from which `init` and `apply` are derived.
 
-    `apply_sequence` is derived too. It computes whole sequences and their gradients
-    efficiently, unless a subclass overrides `apply` or a function closes over traced
-    arrays.
+    `apply_sequence` is derived too, and computes whole sequences and their gradients
+    efficiently. If a subclass overrides `apply`, or if a function of the cell closes
+    over traced arrays, sequences are run by a slower scan over `apply` instead.
 
     Inputs are floating-point arrays `[batch, depth]`. The inputs, the parameters and
-    the part of the state that is multiplied must share one dtype. A leaf of the state
-    that is only used element-wise may have a wider dtype; the element-wise operations
-    then use that dtype.
+    the part of the state that is multiplied must share one dtype. Other leaves of the
+    state are only used element-wise, and may have a wider dtype; the element-wise
+    operations then use the wider dtype.
 
     Example:
         The minimal gated unit (arXiv:1603.09420), whose gate both forgets and resets.
@@ -194,12 +195,12 @@ class AffineCell(SpecsCell):
     def enter(self, state: PyTree) -> Updated:
         """The first stage's operand and carry, computed from the state before a step.
 
-        By default, for a state that is one array, both are the state. If the first
-        stage has no rows, its operand has no columns.
+        By default, the state must be one array, which is both the operand and the
+        carry. If the first stage has `rows=0`, the operand has no columns.
 
         Returns:
             The part of the state that the first stage multiplies, `[batch, rows]`, and
-            the carry for its update, any pytree; see `Stage`.
+            the carry for the update of this stage, any pytree; see `Stage`.
 
         Raises:
             TypeError: If the state is a nest, for which a cell must define this method.
@@ -220,9 +221,9 @@ class AffineCell(SpecsCell):
         """The parameters under the names that the stages expect; unchanged by default.
 
         Override this method and `param_specs` for a cell that stores its parameters in
-        another form: for example, two kernels in one array, or a kernel that is
-        normalized before use. The method is called once for all steps of a run or
-        segment, and JAX differentiates through it.
+        another form, for example two kernels in one array, or a kernel that is
+        normalized before use. `apply_sequence` calls this method once for all steps,
+        and JAX differentiates through the call.
         """
         return params
 
@@ -293,16 +294,16 @@ class AffineCell(SpecsCell):
     def _closes_over_traced_arrays(self, params: Params, run: Run) -> bool:
         """Whether a step reads traced arrays that are not among its arguments.
 
-        A `custom_jvp` would lose the gradients of these arrays.
+        The loops use `jax.custom_jvp`, which would lose the gradients of these arrays.
         """
 
-        # A new function, so that JAX does not reuse an earlier trace.
+        # Define a new function, so that JAX does not reuse an earlier trace.
         def step(*args: Any) -> Updated:
             return self.step(*args)
 
         first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
-        # Omit shardings, because the arrays of a single step might not be compatible
-        # with them.
+        # Omit the shardings of whole sequences, which might not be compatible with the
+        # arrays of a single step.
         args = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
             (params, first_inputs, run.state),
@@ -366,10 +367,10 @@ class AffineCell(SpecsCell):
 
 
 def _note(k: int, stage: Stage, z: Array, carry: PyTree, elementwise: Params) -> str:
-    """What an update received. If an update fails, `columns` is often wrong."""
+    """Describes an update's arguments; if an update fails, `columns` is often wrong."""
     names = ", ".join(elementwise) or "none"
     return (
         f"Raised by the update of stage {k}, called with z {describe(z)} "
-        f"({stage.columns} columns), the carry {describe_leaves(carry)} and the "
+        f"(`columns={stage.columns}`), the carry {describe_leaves(carry)} and the "
         f"element-wise parameters: {names}."
     )

@@ -32,9 +32,9 @@ class RNNCell(Hyperparameters, abc.ABC):
 
     A cell holds no arrays. Define a custom cell as a `dataclass(frozen=True, eq=False)`
     that inherits from this class; equality is inherited too. A cell needs `state_size`
-    and `output_size` (fields or properties), `init` and `apply`. If a row has no step
-    in a run or in a segment, the cell is evaluated on zeros for this row. The cell's
-    results and derivatives must therefore be finite for zeros.
+    and `output_size` (fields or properties), `init` and `apply`. For a row without
+    steps, such as a row of length 0, the cell may be evaluated on inputs of zeros. The
+    cell's results and derivatives must therefore be finite for zeros.
     `jaxrnn.testing.check_cell` checks the properties that `dynamic_rnn` and the other
     functions that run cells (the drivers) rely on.
 
@@ -96,10 +96,10 @@ class RNNCell(Hyperparameters, abc.ABC):
         """Prepares the initial state for the first step; the default changes nothing.
 
         A driver, such as `dynamic_rnn`, calls this method once per run if the state has
-        read-only parts. For example, an attention wrapper computes the keys of its
-        memory in this method. Later steps keep the structure of the result. A driver
-        returns read-only parts exactly as the caller passed them, so the final state of
-        a run can start another run with other parameters.
+        read-only parts; see `jaxrnn.extend.ReadOnly`. For example, an attention wrapper
+        computes the keys of its memory in this method. All steps keep the structure of
+        the result. A driver returns read-only parts exactly as the caller passed them,
+        so the final state of a run can start another run with other parameters.
 
         Args:
             params: Parameters as `init` returns them.
@@ -119,8 +119,8 @@ class RNNCell(Hyperparameters, abc.ABC):
             state: A state with the structure of `state_size`, leaves `[batch, ...]`.
             key: A random key for this step; None for a deterministic step. A wrapper
                 must pass its cells this key, or keys that `jax.random.split` or
-                `fold_in` derive from it. Masks that are drawn once per run then stay
-                the same for the whole run.
+                `fold_in` derive from the key. Otherwise, dropout masks that are drawn
+                once per run would change from step to step.
 
         Returns:
             `(output, new_state)`; the state keeps its structure, shapes and dtypes.
@@ -168,7 +168,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             hash(self)
         except TypeError as error:
             raise InvalidType(
-                f"hyperparameters must be hashable: {error}. Use tuples "
+                f"hyperparameters must be hashable, got {error}. Use tuples "
                 "instead of lists, and put arrays into the parameters."
             ) from None
         if key is not None:
@@ -211,7 +211,8 @@ class RNNCell(Hyperparameters, abc.ABC):
     def starts_from_zeros(self) -> bool:
         """Whether the zero state is known to be zeros, for which some loops are faster.
 
-        This is unknown if a class overrides `zero_state` or `get_initial_state`.
+        False if a class overrides `zero_state` or `get_initial_state`, because the
+        values of the state are then unknown.
         """
         cls = type(self)
         return (
@@ -225,7 +226,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         batch_size: int | None = None,
         dtype: DType | None = None,
     ) -> PyTree:
-        """The zero state; `inputs` set the batch size and the dtype if not given.
+        """The zero state; a missing batch size or dtype is read from `inputs`.
 
         Args:
             inputs: One step of inputs, each leaf `[batch, ...]`, or None.
@@ -241,7 +242,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             batch_size, dtype = _from_inputs(inputs, batch_size, dtype)
         if batch_size is None or dtype is None:
             raise InvalidValue(
-                "`batch_size` and `dtype` must be given without `inputs`, got "
+                "`batch_size` and `dtype` must be given if `inputs` is None, got "
                 f"batch_size={batch_size!r} and dtype={dtype!r}."
             )
         return self.zero_state(batch_size, dtype)
@@ -255,9 +256,10 @@ def _decline_custom_apply(self: RNNCell, params: Params, run: Run) -> NoReturn:
 class SpecsCell(RNNCell):
     """A cell defined by `param_specs` and `step`, without random numbers.
 
-    `init` and `apply` are derived. They check their arguments: one step of inputs,
-    `[batch, depth]`, and a state and parameters that match the cell. The inputs, the
-    parameters and the cell share one dtype; the state may have a wider one.
+    `init` and `apply` are derived from these two methods. `init` and `apply` check that
+    the inputs of a step are `[batch, depth]`, and `apply` also checks that the state
+    and the parameters match the cell. The inputs, the parameters and the cell must
+    share one dtype; the state may have a wider dtype.
     """
 
     feature_axes: int | None = 1  # Modules treat all other axes as batch and time axes.

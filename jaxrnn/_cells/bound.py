@@ -52,7 +52,7 @@ class BoundCell:
         """
         if scope is None:
             return self.cell.apply(self.params, inputs, state, key=self.key)
-        fix = "Pass a key to `cell.bind(params, key)`."
+        fix = "To bind a random key, call `cell.bind(params, key)`."
         check_instance("scope", scope, str, "a string", fix)
         with jax.named_scope(scope):
             return self(inputs, state)

@@ -19,17 +19,17 @@ from .matrix_memory import MatrixMemoryCell
 from .params import ParamSpec, Specs, glorot_blocks, head_size, zeros
 
 # exp(-87) is about the smallest normal float32. A smaller decay could round to 0, whose
-# logarithm is infinite. A chunk subtracts sums of logarithms, and the difference of two
-# infinite sums is NaN.
+# logarithm is infinite. A chunk (steps that are computed together) subtracts sums of
+# logarithms, and the difference of two infinite sums is NaN.
 _LEAST_LOG = -87.0
 
 
 class DeltaValues(NamedTuple):
     """What a step reads and writes.
 
-    q, k and v are not activated yet: `q` and `k` are `[batch, heads, key]`, `v` is
-    `[batch, heads, value]`; `log_a` and `b` are `[batch, heads]`. In a chunk, an axis
-    of steps follows the axis of heads.
+    `q` and `k` are `[batch, heads, key]` and `v` is `[batch, heads, value]`, all three
+    before the activation; `log_a` and `b` are `[batch, heads]`. In a chunk, an axis of
+    steps follows the axis of heads.
     """
 
     q: Any
@@ -84,7 +84,7 @@ class DeltaRuleCell(MatrixMemoryCell):
     @property
     @abc.abstractmethod
     def _sizes(self) -> list[int]:
-        """The columns of the kernel's blocks, beginning with q, k, v and b."""
+        """The columns of each block of the kernel; the first blocks are q, k, v, b."""
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `bias` and `norm_scale`."""
@@ -127,7 +127,8 @@ class DeltaRuleCell(MatrixMemoryCell):
     def attend(self, chunk: Chunk) -> tuple[Array, Array]:
         """All steps of a chunk; see `MatrixMemoryCell.attend`.
 
-        What a step writes, `u = b (v - a k S)`, depends on what earlier steps wrote:
+        What a step writes, `u = b (v - a k S)`, depends on what earlier steps wrote.
+        With `keep` and `pairs`, the products of decays in `_loops.matrix_memory`,
 
             u_t + b_t sum over s < t of pairs_ts (k_t k_s) u_s
                 = b_t (v_t - keep_t k_t S)
@@ -150,7 +151,8 @@ class DeltaRuleCell(MatrixMemoryCell):
 
     def _activated(self, values: DeltaValues) -> tuple[Array, Array, Array]:
         """q, k and v after the activation; q and k have norm 1."""
-        # This would be slower in `project`, before the heads are moved to the front.
+        # The activation would be slower in `project`, where the heads are not yet moved
+        # to the front.
         q = _unit(self.activation(values.q))
         k = _unit(self.activation(values.k))
         return q, k, self.activation(values.v)
@@ -187,21 +189,22 @@ class DeltaNetCell(DeltaRuleCell):
     do not change.
 
     A step multiplies S by `I - b outer(k, k)`. With `allow_neg_eigval`, b is doubled,
-    so the eigenvalue `1 - b` is in (-1, 1) instead of (0, 1): a step can change the
-    sign of what S holds at k, as parity requires.
+    so the eigenvalue `1 - b` is in (-1, 1) instead of (0, 1). A step can then change
+    the sign of what S holds at k, which is needed, for example, to compute the parity
+    of a sequence of bits.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads`, `K = key_size` and
     `V = H / N`: inputs `[batch, I]`; state S `[batch, N, K, V]`; output `[batch, H]`;
-    `kernel` `[I, 2NK + H + N]` and `bias` `[2NK + H + N]`, blocks q, k, v, ordered by
-    head, and b; `norm_scale` `[V]`.
+    `kernel` `[I, 2NK + H + N]` and `bias` `[2NK + H + N]`, blocks q, k, v, b, each
+    ordered by head; `norm_scale` `[V]`.
 
     The paper's layer has no biases, convolves q, k and v over a few steps, and
     multiplies the output by a kernel. To convolve the inputs instead, wrap the cell in
     a `TemporalConvWrapper`.
 
     Attributes:
-        num_units: `H`, the size of the output: `N` heads, each with the size of v.
-        num_heads: `N`.
+        num_units: `H`, the size of the output, which is split equally among the heads.
+        num_heads: `N`, the number of heads, which must divide `H`.
         key_size: `K`, the size of q and k in each head; None for `V`.
         activation: The activation of q, k and v: None for SiLU, the name of a Keras
             activation, or a function.
@@ -211,8 +214,8 @@ class DeltaNetCell(DeltaRuleCell):
         bias_initializer: For the bias; None for zeros.
         name: The name of the step in profiles; by default the name of the class.
         dtype: The required dtype of parameters and inputs; None for any dtype.
-        chunk_size: The largest number of steps of a chunk. It affects results only by
-            rounding.
+        chunk_size: The largest number of steps that are computed together (a chunk).
+            Results for different sizes differ only by rounding.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -254,21 +257,21 @@ class GatedDeltaNetCell(DeltaRuleCell):
         S'     = a S + b outer(k, v - a k S)
         output = rms_norm(q S') * silu(g)
 
-    `unit` divides a vector by its norm. The decay is at least exp(-87). With
+    `unit` divides a vector by its norm. The decay a is at least exp(-87). With
     `allow_neg_eigval`, b is doubled; see `DeltaNetCell`.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads`, `K = key_size` and
     `V = H / N`: inputs `[batch, I]`; state S `[batch, N, K, V]`; output `[batch, H]`;
     `kernel` `[I, 2NK + 2H + 2N]` and `bias` `[2NK + 2H + 2N]`, blocks q, k, v, b, a, g,
-    ordered by head; `a_log` `[N]`; `norm_scale` `[V]`.
+    each ordered by head; `a_log` `[N]`; `norm_scale` `[V]`.
 
     The paper's layer has a bias only in the block a, convolves q, k and v over a few
     steps, and multiplies the output by a kernel. To convolve the inputs instead, wrap
     the cell in a `TemporalConvWrapper`.
 
     Attributes:
-        num_units: `H`, the size of the output: `N` heads, each with the size of v.
-        num_heads: `N`.
+        num_units: `H`, the size of the output, which is split equally among the heads.
+        num_heads: `N`, the number of heads, which must divide `H`.
         key_size: `K`, the size of q and k in each head; None for `V`.
         activation: The activation of q, k and v: None for SiLU, the name of a Keras
             activation, or a function.
@@ -279,8 +282,8 @@ class GatedDeltaNetCell(DeltaRuleCell):
             `softplus` of the bias is log-uniform in [0.001, 0.1].
         name: The name of the step in profiles; by default the name of the class.
         dtype: The required dtype of parameters and inputs; None for any dtype.
-        chunk_size: The largest number of steps of a chunk. It affects results only by
-            rounding.
+        chunk_size: The largest number of steps that are computed together (a chunk).
+            Results for different sizes differ only by rounding.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -311,7 +314,7 @@ class GatedDeltaNetCell(DeltaRuleCell):
         return g, DeltaValues(q, k, v, log_a, b)
 
     def output(self, params: Params, h: Array, rest: Array) -> Array:
-        """The normalized `h`, times its gate."""
+        """The normalized `h`, times `silu` of the gate g."""
         return self._normalized(params, h) * jax.nn.silu(rest)
 
     def _bias(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -341,7 +344,7 @@ def _draw_a_log(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 
 
 def _draw_time_steps(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """Draws inverses of softplus of numbers that are log-uniform in [0.001, 0.1]."""
+    """Draws numbers whose softplus is log-uniform in [0.001, 0.1]."""
     low, high = math.log(0.001), math.log(0.1)
     steps = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
     return steps + jnp.log(-jnp.expm1(-steps))
@@ -368,7 +371,8 @@ def _solve_tangents(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 def _unit_lower_inverse(a: Array) -> Array:
     """The inverse of `I + a`, for strictly lower triangular a `[..., n, n]`.
 
-    With inverses of the halves on the diagonal, which are computed together,
+    Let P and Q be the diagonal blocks of `I + a`, of half the size, and C the block
+    below P. The inverses of P and Q are computed together, and
 
         [[P, 0], [C, Q]]^-1 = [[P^-1, 0], [-Q^-1 C P^-1, Q^-1]]
     """
@@ -390,5 +394,5 @@ def _unit_lower_inverse(a: Array) -> Array:
 
 
 def _product(a: Array, b: Array) -> Array:
-    # The errors of products of lower precision would grow with each round.
+    # With a lower precision, errors would grow with each level of the recursion.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -1,14 +1,14 @@
-"""Hyperparameters: dataclasses whose fields declare the check of their values.
+"""Hyperparameters: dataclasses whose fields declare how their values are checked.
 
     @fields.dataclass
     class LeakyCell(AffineCell):
         num_units: int = fields.size()
         leak: float = fields.number(0.1, low=0, high=1)
 
-When an object is created, its base class `Hyperparameters` runs the checks in the order
-of the fields and stores the values that they return. A class with a check of several
-fields defines `__post_init__`, which calls `super().__post_init__()` first. Objects are
-compared, shown and pickled by value.
+When an object is created, the base class `Hyperparameters` runs the checks in the order
+of the fields and stores the values that the checks return. A class with a check of
+several fields defines `__post_init__`, which calls `super().__post_init__()` first.
+Objects are compared, shown and pickled by value.
 """
 
 import copy
@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from .._base import arguments
 from .._base.arguments import check_function, check_one_of
-from .._base.errors import InvalidArgument, InvalidType, describe, name_of
+from .._base.errors import InvalidArgument, InvalidType, describe, is_array, name_of
 from .._base.math import is_traced
 from .._base.trees import as_typed
 from .._base.typing import Activation, Array, DType, Initializer
@@ -46,9 +46,9 @@ Unused: TypeAlias = Any
 
 
 # Type checkers read `default=` to find out whether a field has a default. The functions
-# below `function` always pass one.
+# from `number` on always pass a default.
 def checked(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
-    """A field with a check, which accepts None unchecked if None is the default."""
+    """A field with a check; if the default is None, None is accepted unchecked."""
     if default is None:
         check = optional(check)
     return dataclasses.field(default=default, metadata={"check": check})
@@ -103,7 +103,7 @@ def one_of(default: str, choices: Collection[str]) -> Any:
 def activation(
     default: Activation | str | None = None, none: Activation | str = jnp.tanh
 ) -> Any:
-    """A function or the name of a Keras activation; None stands for `none`."""
+    """A function or the name of a Keras activation; `none` replaces None."""
 
     def check(name: str, value: Any) -> Activation:
         return resolve_activation(none if value is None else value, name)
@@ -127,7 +127,7 @@ def dtype() -> Any:
 
 
 def unused() -> Any:
-    """An argument of TensorFlow's that has no effect and is not compared."""
+    """A TensorFlow argument that has no effect and is ignored in comparisons."""
     return dataclasses.field(default=None, compare=False)
 
 
@@ -137,7 +137,7 @@ def unused() -> Any:
     field_specifiers=(dataclasses.field, checked, size, count, function),
 )
 def dataclass(cls: type[T]) -> type[T]:
-    """Makes a frozen dataclass; its base `Hyperparameters` compares and shows it."""
+    """Makes a frozen dataclass with the comparison and the repr of its base class."""
     return dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
 
 
@@ -146,8 +146,8 @@ def check_fields(values: Any) -> None:
     own = vars(type(values)).items()
     if bare := [name for name, value in own if isinstance(value, dataclasses.Field)]:
         raise InvalidType(
-            f"`{bare[0]}` must be a field of a dataclass. Decorate "
-            f"`{type(values).__name__}` with `@fields.dataclass`."
+            f"`{bare[0]}` must be a field of a dataclass, got one of a plain class. "
+            f"Decorate `{type(values).__name__}` with `@fields.dataclass`."
         )
     fields = dataclasses.fields(values)
     for position, field in enumerate(fields):
@@ -163,8 +163,8 @@ def check_fields(values: Any) -> None:
             is_ours = type(values).__module__.startswith("jaxrnn")
             if position == 1 and is_number and has_depth and is_ours:
                 # PyTorch and Equinox have the order `LSTMCell(depth, units)`.
-                fix = f"for {value} units, use `{type(values).__name__}({value})`."
-                text = f"{error} The depth of the inputs is not an argument: {fix}"
+                fix = f"For {value} units, use `{type(values).__name__}({value})`."
+                text = f"{error} The depth of the inputs is not an argument. {fix}"
                 error.args = (text,)
             raise
 
@@ -180,7 +180,8 @@ def check_number(
     """The number `value` as a float.
 
     Raises:
-        TypeError: If `value` is not a number; an array would not be hashable.
+        TypeError: If `value` is not a number. Arrays with axes and traced arrays are
+            rejected, because they cannot become a hashable float.
         ValueError: If `value` is not in `[low, high]`.
     """
     try:
@@ -188,12 +189,14 @@ def check_number(
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
-        raise InvalidType(
-            f"`{name}` must be a number, got {describe(value)}. "
-            "Create a separate cell for each value."
-        ) from None
-    is_inside = low <= number <= high
-    arguments.check_value(is_inside, name, f"be in [{low}, {high}]", number)
+        fix = "Pass a Python number, because arrays are not hashable."
+        text = f"`{name}` must be a number, got {describe(value)}. "
+        text += fix if is_array(value) else ""
+        raise InvalidType(text.rstrip()) from None
+    must = f"be in [{low}, {high}]"
+    if math.isfinite(low) and high == math.inf:
+        must = f"be at least {low}"
+    arguments.check_value(low <= number <= high, name, must, number)
     return number
 
 
@@ -344,7 +347,7 @@ class Hyperparameters:
 
 
 def snake_case(name: str) -> str:
-    """`BasicLSTMCell` -> `basic_lstm_cell`, as TensorFlow names layers."""
+    """Converts `BasicLSTMCell` to `basic_lstm_cell`, as TensorFlow names layers."""
     words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
     words = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
     return f"private{words}" if words.startswith("_") else words

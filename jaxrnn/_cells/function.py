@@ -45,23 +45,24 @@ class FunctionCell(RNNCell):
     Attributes:
         fn: `fn(params, inputs, state, key=None) -> (output, new_state)`, pure and
             defined at module level (each new lambda is compiled again). Pass the
-            arrays that it needs in `params`, for example
+            arrays that `fn` needs in `params`, for example
             `cell.bind({..., "memory": m})`. Outside jit, a function that reads other
-            arrays, or attributes of an object, is compiled on every call, because their
-            values may have changed. If `fn` reads `self` of an `nnx.Module`, create the
-            cell in `__call__`. A cell created in `__init__` reads the original module
-            while nnx differentiates a copy, so all gradients are zero.
+            arrays, or attributes of an object, is compiled on every call, because the
+            values that it reads may have changed. If `fn` reads `self` of an
+            `nnx.Module`, create the cell in `__call__`. A cell created in `__init__`
+            reads the original module while nnx differentiates a copy, so all gradients
+            are zero.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of ints
             and shapes.
         output_size: The sizes of the output, in the same form as `state_size`.
         init_fn: `init_fn(key, inputs, dtype) -> params`, which returns one array or
             nested dicts, lists or tuples of arrays; None for no parameters.
-        is_random: Whether `fn` draws random numbers from its key; None if this is not
-            declared. See `RNNCell.is_random`.
+        is_random: Whether `fn` draws random numbers from its key; None if unknown. See
+            `RNNCell.is_random`.
 
     Raises:
-        TypeError: If `fn` or `init_fn` is not a function of its arguments, or if a size
-            or `is_random` has the wrong type.
+        TypeError: If `fn` or `init_fn` is not a function or does not accept the
+            arguments above, or if a size or `is_random` has the wrong type.
         ValueError: If a size is None or negative.
 
     Example:
@@ -114,13 +115,14 @@ class FunctionCell(RNNCell):
             return self.fn(params, inputs, state, key=key)
         except KeyError as error:
             if self.init_fn is None and not params:
-                error.add_note("`params` is empty because `init_fn` is None.")
+                fix = "Without `init_fn`, pass the parameters to `cell.bind`."
+                error.add_note(f"`params` is empty. {fix}")
             raise
 
 
 @fields.dataclass
 class BoundOnlyCell(RNNCell):
-    """A cell that wraps a module that already has its parameters."""
+    """A wrapper around a module that already has its parameters."""
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
         """Unsupported, because `as_cell` has already bound the parameters.

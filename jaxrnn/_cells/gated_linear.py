@@ -1,6 +1,6 @@
-"""Linear recurrences whose gates are blocks of one product of the inputs.
+"""Linear recurrences whose gates are blocks of one matrix product with the inputs.
 
-These are the minimal GRU and LSTM, and the pooling of quasi-recurrent neural networks.
+The cells are the minimal GRU, the minimal LSTM and the quasi-recurrent neural network.
 """
 
 from typing import Any, final
@@ -153,13 +153,13 @@ class QRNNCell(LinearRecurrenceCell):
                    = sigmoid(f) * c + sigmoid(i) * z          # pooling "ifo"
         output     = sigmoid(o) * c'                          # c' for pooling "f"
 
-    In the paper, convolutions over the last inputs replace the products. To use
-    convolutions, wrap the cell in a `PastInputsWrapper` with the `width` of the
+    In the paper, a convolution over the last inputs replaces `x kernel`. To use a
+    convolution, wrap the cell in a `PastInputsWrapper` with the `width` of the
     convolution.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state c and
     output `[batch, H]`; `kernel` `[I, GH]` and `bias` `[GH]`, with the first `G` of
-    the blocks z, f, o, i; `G` is 2, 3 and 4 for pooling "f", "fo" and "ifo".
+    the blocks z, f, o, i; `G` is 2 for pooling "f", 3 for "fo" and 4 for "ifo".
 
     Attributes:
         num_units: `H`, at least 0.

@@ -133,7 +133,7 @@ class CudnnCompatibleGRUCell(AffineCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages: gates, then the candidate's products with inputs and state."""
+        """The gates, then the candidate's products with the inputs and the state."""
         kernel, bias = kernel_and_bias(self)
         from_inputs = Stage(
             self._project_inputs,

@@ -29,20 +29,20 @@ Coefficients: TypeAlias = tuple[Element, Element, PyTree]
 
 @fields.dataclass
 class LinearRecurrenceCell(SpecsCell):
-    """A cell with the new state `a * h + b`; a and b depend only on the inputs.
+    """A cell with the new state `a * h + b`, where a and b do not depend on the state.
 
     A subclass defines `param_specs` and `coefficients`, and also `output` if the output
-    is not the state. `init`, `apply` and `apply_sequence` are derived from them. For a
-    whole sequence, products and gates are computed for many steps at once. The states
-    are then computed by a loop with one multiplication per step on CPUs, and by a
-    parallel tree of steps on other devices.
+    is not the state. `init`, `apply` and `apply_sequence` are derived from these
+    methods. For a whole sequence, products and gates are computed for many steps at
+    once. The states are then computed step by step on CPUs, and by a parallel scan on
+    other devices.
 
     Inputs are floating-point arrays `[batch, depth]`; parameters and outputs have the
     same dtype. The state is `[batch, units]`, or a `ComplexState` of two such arrays,
     and may be wider than the inputs. `a * h + b` is computed in at least float32.
     `coefficients` should also compute in at least float32, because `sigmoid(7)` is 1 in
-    bfloat16. `|a|` must not exceed 1 in long sequences, because the tree multiplies
-    many factors.
+    bfloat16. `|a|` must not exceed 1 in long sequences, because the product of many
+    factors a could overflow.
 
     Example:
         A leaky average that decays at a learned rate.

@@ -15,7 +15,7 @@ from . import fields
 from .linear_recurrence import Coefficients, LinearRecurrenceCell
 from .params import ParamSpec, Specs, head_size, kernel_and_bias, zeros
 
-_SHARPNESS = 8.0  # The constant c of the RG-LRU's paper.
+_SHARPNESS = 8.0  # The constant c of the RG-LRU paper.
 
 
 @final
@@ -33,14 +33,15 @@ class LRUCell(LinearRecurrenceCell):
     `D` `[H]`. Names and shapes match the paper's code.
 
     Initially, lambda is uniform in the ring `min_radius <= |lambda| <= max_radius`,
-    `0 <= arg(lambda) <= max_phase`; `exp(gamma_log)` is `sqrt(1 - |lambda|^2)`. B, C
-    and D are normal, with variances `1 / 2H`, `1 / N` and 1.
+    `0 <= arg(lambda) <= max_phase`; `exp(gamma_log)` is `sqrt(1 - |lambda|^2)`. The
+    entries of B, C and D are drawn from normal distributions with mean 0 and variances
+    `1 / (2H)`, `1 / N` and 1.
 
     Attributes:
         num_units: `H`, at least 0.
         num_states: `N`; None for `num_units`.
-        min_radius: The smallest initial `|lambda|`, `r_min` in the paper; choose it
-            near 1 for a long memory.
+        min_radius: The smallest initial `|lambda|`, `r_min` in the paper; choose a
+            value near 1 for a long memory.
         max_radius: The largest initial `|lambda|`, `r_max` in the paper; at most 1.
         max_phase: The largest initial phase, in radians.
         name: The name of the step in profiles; by default the name of the class.
@@ -156,8 +157,8 @@ class RGLRUCell(LinearRecurrenceCell):
     The first step of a sequence uses the paper's equations and the given state. The
     `recurrentgemma` package instead computes `h' = i * x`, without the square root, at
     position 0 of a document. Later steps agree with the package if they start from
-    equal states. To bound the derivative of the square root, a straight line through 0
-    replaces it where `1 - a^2` is below the square of the dtype's epsilon.
+    equal states. Where `1 - a^2` is below the square of the dtype's epsilon, a straight
+    line through 0 replaces the square root, whose derivative would be unbounded.
 
     Attributes:
         num_units: `H`, at least 0.
@@ -228,8 +229,8 @@ class RGLRUCell(LinearRecurrenceCell):
             jnp.concatenate([gate[name] for gate in gates], axis=-1)
             for name in ("w", "b")
         )
-        # Put heads first: in other orders, XLA's CPU backend has no product of 16-bit
-        # arrays that returns 32 bits.
+        # Put the axis of heads first, because XLA's CPU backend supports products of
+        # 16-bit arrays with 32-bit results only in this order.
         blocks = x.reshape(x.shape[0], *w.shape[:2]).swapaxes(0, 1)
         z = jnp.matmul(blocks, w, preferred_element_type=dtype).swapaxes(0, 1)
         z = jax.nn.sigmoid(z + b.astype(dtype)[None])
@@ -263,7 +264,8 @@ def _draw_decays(
     """Draws `-log |a|` for factors `a` that are uniform in the area of the ring.
 
     The results are in at least float32 and clipped to [1e-7, 80], so factors in float32
-    are less than 1 and greater than 0. At 0, the logarithm would have no gradient.
+    are less than 1 and greater than 0. Callers take the logarithm of the results, which
+    has no gradient at 0.
     """
     squares = jax.random.uniform(
         key,

@@ -55,7 +55,7 @@ def new_lstm_state(c: Array, h: Array, is_tuple: bool) -> PyTree:
 def projection(
     update: Callable[..., Updated], units: int, size: int, kernel: Initializer
 ) -> Stage:
-    """The stage that projects `units` numbers to `size`, without a bias."""
+    """The stage that projects vectors of size `units` to `size`, without a bias."""
     return Stage(
         update,
         rows=units,
@@ -230,7 +230,7 @@ class LSTMCell(AffineCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages: one product for all four blocks, then any projection."""
+        """One product for all four blocks, then the projection if there is one."""
         kernel = self.initializer or glorot_uniform
         gates = Stage(
             self._gates,

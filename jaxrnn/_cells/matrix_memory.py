@@ -19,10 +19,11 @@ from .linear_recurrence import for_many_steps
 class MatrixMemoryCell(SpecsCell):
     """A cell that writes values at keys into a matrix, and reads them with queries.
 
-    What a step reads and writes depends only on its inputs, so whole sequences are run
-    in chunks of steps: attention connects the steps of a chunk, and only the state
-    passes from chunk to chunk. A subclass defines one step, `update`, and the same
-    computation for all steps of a chunk, `attend`.
+    The queries, keys and values of a step depend only on the inputs of the step. Whole
+    sequences are therefore run in chunks of consecutive steps. Attention connects the
+    steps of a chunk, and only the state is passed from chunk to chunk. A subclass
+    defines `update`, which runs one step, and `attend`, which runs all steps of a chunk
+    at once.
 
     Arithmetic is done in at least float32. The state may be wider than the inputs; use
     a float32 state for bfloat16 inputs.
@@ -33,7 +34,7 @@ class MatrixMemoryCell(SpecsCell):
 
     @abc.abstractmethod
     def idle(self) -> Any:
-        """The values of a finished row: with them, a step leaves the state as it is.
+        """The values for a finished row, with which a step does not change the state.
 
         The leaves are scalars.
         """

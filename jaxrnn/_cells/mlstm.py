@@ -28,10 +28,10 @@ class MLSTMState(NamedTuple):
     m: PyTree
 
 
-# Forget gates are clipped to this minimum, because a sigmoid in float32 cannot be much
-# smaller. A chunk subtracts sums of the gates' logarithms. Without the clip, a very
-# large logarithm would round away the terms of other steps, and an infinite one would
-# give NaN.
+# The argument f of sigmoid(f) is clipped to this minimum, where the sigmoid is close to
+# the smallest normal float32. A chunk (steps that are computed together) subtracts sums
+# of log(sigmoid(f)). Without the clip, a logarithm of large magnitude would round away
+# the terms of other steps, and an infinite logarithm would give NaN.
 _SHUT = -87.0
 
 
@@ -66,10 +66,11 @@ class MLSTMCell(MatrixMemoryCell):
 
         m'     = max(log(sigmoid(f)) + m, i)
 
-    f is clipped to at least -87, a value at which float32 forgets everything.
+    f is clipped to at least -87, where `sigmoid(f)` is about 1e-38.
 
-    Only the update reads the state. Whole sequences are therefore run in chunks, with
-    attention within each chunk and this recurrence between chunks.
+    The gates, q, k and v do not depend on the state. Whole sequences are therefore run
+    in chunks of steps, with attention within each chunk and this recurrence between
+    chunks.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads` and `d = H / N`: inputs
     `[batch, I]`; state `MLSTMState(c, n, m)` with c `[batch, N, d, d]` (the axis of k
@@ -82,13 +83,13 @@ class MLSTMCell(MatrixMemoryCell):
 
     Attributes:
         num_units: `H`, the total size of all heads.
-        num_heads: `N`.
+        num_heads: `N`, the number of heads, which must divide `H`.
         kernel_initializer: For the kernel; None for Glorot uniform, drawn separately
             for each of the blocks q, k, v and o, and zeros in i and f.
         bias_initializer: For the bias; None for zeros in q, k, v and o, draws from
             `N(0, 0.1^2)` in i, and values from 3 to 6 in f, evenly spaced over heads.
-        chunk_size: The largest number of steps of a chunk. It affects results only by
-            rounding.
+        chunk_size: The largest number of steps in a chunk. Results for different sizes
+            differ only by rounding.
         name: The name of the step in profiles; by default the name of the class.
         dtype: The required dtype of parameters and inputs; None for any dtype.
 
@@ -172,12 +173,13 @@ class MLSTMCell(MatrixMemoryCell):
     def attend(self, chunk: Chunk) -> tuple[Array, MLSTMState]:
         """All steps of a chunk; see `MatrixMemoryCell.attend`.
 
-        Let `F_t` be the sum of `log f` from the first step of the segment of t up to t.
-        Single steps compute the same m as
+        A segment begins at the start of the chunk and at each restart of the state. Let
+        `F_t` be the sum of `log f` from the first step of the segment of t up to t.
+        Step t computes the same m as `update`:
 
             m_t = F_t + a_t,    a_t = max(m, max over s <= t of i_s - F_s)
 
-        where m is the scale at the start of the segment. `F_t` cancels in all weights.
+        where m is the scale before the segment. `F_t` cancels in all weights.
         """
         q, k, v, i, log_f = chunk.values
         forgotten = chunk.sums(log_f)
@@ -230,7 +232,7 @@ def _memory(state: MLSTMState) -> Array:
 
 
 def _normalizer(state: MLSTMState) -> Array:
-    """The normalizer as a matrix with one column: a step writes k times 1 into it."""
+    """The normalizer as a matrix with one column, to which a step adds k times 1."""
     return state.n[..., None]
 
 
@@ -245,7 +247,8 @@ def _normalized(values: Array, dot: Array, m: Array) -> Array:
         dot: The product q n, `[...]`.
         m: The scale of c and n, `[...]`.
     """
-    # A larger exponent would overflow float32; the quotient is 0 in either case.
+    # Limit the exponent, because exp(89) overflows float32. At exp(80), the quotient is
+    # already negligible.
     least = jnp.exp(-jnp.maximum(m, -80.0))
     # Adding 1e-6, as `xlstm` does, avoids 0 / 0: `dot` may be 0, and `least` may
     # underflow to 0.

@@ -152,7 +152,7 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
 
     Raises:
         TypeError: If an initializer does not return an array of the requested shape, or
-            a leaf is not a `ParamSpec`.
+            if a leaf is not a `ParamSpec`.
     """
     keys = iter(jax.random.split(key, max(1, len(jax.tree.leaves(specs)))))
 
@@ -165,7 +165,7 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
         ):
             leaf = draw(spec.initializer, next(keys), spec, dtype)
         if not is_array(leaf) or leaf.shape != spec.shape:
-            fix = "Call the function to get an initializer: `orthogonal()`."
+            fix = "To get an initializer, call the function, as in `orthogonal()`."
             raise InvalidType(
                 f"the initializer of `{name}` must return an array {spec.shape}, got "
                 f"{describe(leaf)}. {fix if callable(leaf) else ''}".rstrip()

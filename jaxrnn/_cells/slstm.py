@@ -51,11 +51,11 @@ class SLSTMCell(AffineCell):
 
     Arithmetic, except for the products, is done in at least float32. c, n and m may be
     wider than the inputs. h must have the dtype of the inputs; use
-    `state._replace(h=...)` to cast it.
+    `state._replace(h=...)` to cast h.
 
     Attributes:
         num_units: `H`, the total size of all heads.
-        num_heads: `N`.
+        num_heads: `N`, the number of heads, which must divide `H`.
         kernel_initializer: For the kernel; None for Glorot uniform.
         recurrent_initializer: For the recurrent kernel; None for zeros, as in the
             package `xlstm`.

@@ -22,7 +22,7 @@ from .._base.typing import Array, DType, Params, PyTree, Size
 
 
 def check_no_carry(dtype: DType) -> None:
-    """Raises TypeError if `init` received arrays as `dtype`, as Flax's `init` does."""
+    """Raises TypeError if `dtype` holds arrays, such as the carry for Flax's `init`."""
     is_carry = any(map(is_array, jax.tree.leaves(dtype)))
     fix = "Call `cell.init(key, inputs)`; `init` needs no state."
     check_type(not is_carry, "dtype", "be a dtype such as jnp.float32", dtype, fix)
@@ -48,7 +48,7 @@ def check_step_inputs(
 
     Args:
         inputs: The inputs.
-        name: Their name in messages.
+        name: The name of the inputs in messages.
         size: The sizes of all axes but the first; None for `[batch, depth]`, with any
             depth.
         why: Where `size` comes from, for messages.
@@ -96,9 +96,9 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
     wants_nest = not jax.tree_util.all_leaves([size])
     if is_nest != wants_nest or len(leaves) != len(shapes):
         error = InvalidType if wants_nest and not is_nest else InvalidEntry
-        axes = ", ".join(f"[batch, {', '.join(map(str, shape))}]" for shape in shapes)
-        wanted = f"a tuple of {len(shapes)} arrays," if wants_nest else "one array"
-        got = f"{len(leaves)} arrays" if is_nest and wants_nest else describe(state)
+        axes = ", ".join(f"[{', '.join(['batch', *map(str, s)])}]" for s in shapes)
+        wanted = f"a tuple of {_arrays(len(shapes))}," if wants_nest else "one array"
+        got = _arrays(len(leaves)) if is_nest and wants_nest else describe(state)
         raise error(
             f"`state` must be {wanted} {axes}, got {got}. Create a state with "
             "`cell.zero_state`."
@@ -108,9 +108,13 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
         _check_array(name, leaf)
         check_floating(name, leaf.dtype)
         has_rows = leaf.shape[:1] == (batch,)
-        fix = "" if has_rows else f"Inputs and state must have {batch} rows each."
+        fix = "" if has_rows else "Inputs and state must have the same number of rows."
         check_shape(name, leaf, (batch, *shape), fix=fix)
     return jax.tree.map(jnp.asarray, in_native_order(state))
+
+
+def _arrays(count: int) -> str:
+    return "1 array" if count == 1 else f"{count} arrays"
 
 
 def _check_array(name: str, leaf: object) -> None:
@@ -171,10 +175,11 @@ def check_one_dtype(cell: object, inputs: Array, operand: Array) -> None:
         fix = f"Cast the inputs, or create the cell with `dtype=jnp.{inputs.dtype}`."
         if inputs.dtype == dtype:
             fix = f"Create the state with `dtype=jnp.{dtype}`."
+        got = f"inputs {describe(inputs)} and state {describe(operand)}"
+        if declared is not None:
+            got = f"{got}, and a cell of {dtype}"
         raise InvalidType(
-            "`inputs`, `state` and the cell must share one dtype, got inputs "
-            f"{describe(inputs)}, state {describe(operand)} and a cell of {dtype}. "
-            f"{fix}"
+            f"`inputs`, `state` and the cell must share one dtype, got {got}. {fix}"
         )
 
 
@@ -207,8 +212,8 @@ def check_one_array_to_enter(state: PyTree) -> None:
     if not jax.tree_util.all_leaves([state]):
         raise InvalidType(
             "`enter` must be defined for a state of several arrays, got "
-            f"{describe_structure(state)}. Return the array that the first stage "
-            "multiplies, and the carry for its update."
+            f"{describe_structure(state)}. Let `enter` return the array that the first "
+            "stage multiplies, and the carry for the update of this stage."
         )
 
 
@@ -238,7 +243,7 @@ def check_new_state(state: PyTree, new_state: PyTree, last: int, columns: int) -
         raise InvalidValue(
             f"the update of stage {last} must return a new state with shapes "
             f"{describe_leaves(state)}, got {describe_leaves(new_state)}. Stage "
-            f"{last} computes z with {columns} columns."
+            f"{last} has `columns={columns}`."
         )
 
 

@@ -1,6 +1,7 @@
-"""Sequences with any batch axes, and their merged form, which the drivers read.
+"""Merges the batch axes of sequences into one axis, and splits this axis again.
 
-A single batch axis is not reshaped, so sharded arrays keep their layout.
+The drivers (`dynamic_rnn` and the other functions that run cells) require one batch
+axis. Arrays that have one batch axis are not reshaped, so they keep their sharding.
 """
 
 import math
@@ -26,7 +27,7 @@ def merge_inputs(
     start: int,
     dtype: DType | None,
 ) -> tuple[PyTree, Array | None, Shape]:
-    """The inputs and lengths with merged batch axes, and the sizes of these axes.
+    """The inputs and lengths with merged batch axes, and the sizes before merging.
 
     Args:
         cell: The cell that reads the inputs.
@@ -37,7 +38,8 @@ def merge_inputs(
 
     Raises:
         TypeError: If the lengths are not integers.
-        ValueError: If the inputs do not have the axes of the cell and the lengths.
+        ValueError: If the inputs do not have the axes that the cell and the lengths
+            require.
     """
     inputs = cast_integers(cell, dtype, map_named("inputs", as_array, inputs))
     lengths = None
@@ -53,18 +55,19 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
     """Merges batch axes of sizes `shape` that follow `start` axes.
 
     None stays None, as in a pair of initial states. Scalars are shared by all rows, and
-    stay as they are.
+    stay unchanged.
 
     Raises:
-        ValueError: If the batch axes of an array differ from `shape`. The drivers check
-            a single batch axis.
+        ValueError: If `shape` has several axes, and an array has other batch axes. The
+            drivers check a single batch axis.
     """
     end = start + len(shape)
 
     def merged(name: str, leaf: ArrayLike | None) -> Array | np.ndarray | None:
         if leaf is None:
             return None
-        # NumPy arrays stay NumPy: their lengths are clamped, and their masks are read.
+        # Keep NumPy arrays, because the drivers read the values of known lengths and
+        # masks.
         array = leaf if type(leaf) is np.ndarray else as_array(name, leaf)
         if len(shape) == 1 or (end and not array.ndim):
             return array
@@ -89,7 +92,7 @@ def split(tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
 
 
 def first_step(inputs: PyTree, batch_axis: int) -> PyTree:
-    """The types of one step of inputs that have one batch axis and one time axis."""
+    """The types of one step of `inputs`, which have one batch axis and a time axis."""
 
     def of_leaf(x: Array) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((x.shape[batch_axis], *x.shape[2:]), x.dtype)
@@ -109,18 +112,36 @@ def _batch_shape(
         count = 1 if features is None else max(0, first.ndim - 1 - features)
     own = first.ndim - 1 - count
     if own < 1 if features is None else own != features:
-        axes = "[time, *batch, ...]" if start else "[*batch, time, ...]"
-        of = "" if lengths is None else f", like the lengths {describe(lengths)}"
+        must = _axes_of_inputs(start, count, features, lengths)
         fix = "Convert a list to an array." if isinstance(inputs, list) else ""
+        if lengths is not None:
+            given = f"`sequence_length` ({describe(lengths)})"
+            fix = f"{given} sets the number of batch axes. {fix}"
         raise InvalidValue(
-            f"`{name}` must be {axes} with {count} batch axes{of}, got "
-            f"{describe(first)}. {fix}".rstrip()
+            f"`{name}` must {must}, got {describe(first)}. {fix}".rstrip()
         )
     return first.shape[start : start + count]
 
 
+def _axes_of_inputs(
+    start: int, count: int, features: int | None, lengths: Array | np.ndarray | None
+) -> str:
+    """What the axes of inputs must be, for messages; there are `count` batch axes."""
+    axes = "[time, *batch, ...]" if start else "[*batch, time, ...]"
+    is_free = lengths is None and features is not None
+    batch = "any number of batch axes" if is_free else _counted(count, "batch")
+    of_row = _counted(features or 0, "feature")
+    if features is None:
+        of_row = "at least 1 feature axis"
+    return f"be {axes} with {batch}, 1 time axis and {of_row}"
+
+
+def _counted(count: int, kind: str) -> str:
+    return f"{count} {kind} {'axis' if count == 1 else 'axes'}"
+
+
 def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
-    """The inputs, with integers cast to a given `dtype` if the cell reads vectors."""
+    """The inputs; if the cell reads vectors, integers and bools are cast to `dtype`."""
     if dtype is None or getattr(cell, "feature_axes", None) != 1:
         return inputs
 

@@ -1,9 +1,9 @@
 """The cells of a module, and their parameters.
 
-A module has a nest of cells, and its parameters have the same nest. The innermost keys
-are TensorFlow's names of the cells' scopes: `{"lstm_cell": cell}` for one cell,
-`{"fw": {...}, "bw": {...}}` for two directions, and `{"cell_0": {"fw": ..., "bw": ...},
-"cell_1": ...}` for layers of two directions.
+A module holds its cells in nested dicts, and its parameters in nested dicts with the
+same keys. The innermost keys are TensorFlow's scope names: `{"lstm_cell": cell}` for
+one cell, `{"fw": {...}, "bw": {...}}` for two directions, and `{"cell_0": {"fw": ...,
+"bw": ...}, "cell_1": ...}` for layers of two directions.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from .._wrappers.base import unwrapped
 from .._wrappers.multi_rnn import MultiRNNCell
 
 Cells: TypeAlias = Mapping[str, "RNNCell | Cells"]
-"""A nest of cells, as described above."""
+"""A nest of cells; see the docstring of this file."""
 BoundCells: TypeAlias = Any
 """A bound cell, or a tuple of bound cells or of such tuples."""
 AxisNames: TypeAlias = Mapping[str, tuple[str | None, ...]]
@@ -67,7 +67,7 @@ def bind_cells(cells: Cells, params: Params, key: Key | None = None) -> BoundCel
     """
     bound: list[BoundCells] = []
     for i, (name, part) in enumerate(cells.items()):
-        if isinstance(part, RNNCell):  # A nest with a cell has no other entry.
+        if isinstance(part, RNNCell):  # The cell is then the only entry of its dict.
             return part.bind(params[name], key)
         bound.append(bind_cells(part, params[name], fold_in(key, i)))
     return tuple(bound)
@@ -228,7 +228,7 @@ class HoldsCells:
         return init_cells(self._cells()[name], key, step, dtype)
 
     def _params(self, step: PyTree = None) -> Params:
-        """The parameters, which linen creates for one step of inputs."""
+        """The parameters; linen creates them for `step`, one step of inputs."""
         raise NotImplementedError
 
     def _bind(self, params: Params, key: Key | None = None) -> BoundCells:
@@ -240,7 +240,7 @@ class HoldsCells:
         return params_of_cells(self._cells(), cells)
 
     def _declared_random(self) -> bool | None:
-        """Whether a cell draws random numbers; None if a cell does not declare it."""
+        """Whether a cell draws random numbers; None if unknown."""
         return any_is_random(list_cells(self._cells()))
 
     def _draw_key(self, deterministic: bool | None, rngs: Key | None) -> Key | None:
@@ -257,7 +257,7 @@ class HoldsCells:
         return self._next_key(rngs)
 
     def _next_key(self, rngs: Key | None) -> Key | None:
-        """The next key of `rngs` or, if that is None, of the module's stream."""
+        """The next key of `rngs` or, if `rngs` is None, of the module's stream."""
         raise NotImplementedError
 
 

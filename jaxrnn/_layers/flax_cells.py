@@ -36,7 +36,7 @@ class StepModule(HoldsCell):
         if self.cell.is_random:
             raise InvalidValue(
                 "`cell` must not draw random numbers, because Flax's RNN passes no "
-                f"keys, got {self.cell!r}. Use the `RNN` of jaxrnn."
+                f"keys, got {self.cell!r}. Use `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`."
             )
         return cells
 
@@ -70,9 +70,8 @@ def check_is_flax_cell(module: object, base: type, example: str) -> None:
 
     Args:
         module: The module.
-        base: The base class of the library's cells. In this class, `initialize_carry`
-            only raises an error. The parent of this class is the base class of all
-            modules.
+        base: The base class of the library's cells, whose `initialize_carry` only
+            raises an error. The parent class of `base` is the library's `Module`.
         example: A description of a valid cell, for messages.
     """
     is_module = isinstance(module, base.__bases__) and callable(module)
@@ -87,9 +86,10 @@ def check_is_flax_cell(module: object, base: type, example: str) -> None:
 def check_no_variables(others: Collection[str]) -> None:
     """Raises ValueError for a Flax cell with variables other than parameters."""
     if others:
+        names = ", ".join(map(str, sorted(others)))
         raise InvalidValue(
-            "`module` must have no variables other than parameters, got "
-            f"{sorted(others)}. Keep values that change from step to step in the carry."
+            f"`module` must have no variables other than parameters, got {names}. Keep "
+            "values that change from step to step in the carry."
         )
 
 
@@ -119,7 +119,7 @@ def sizes_of_cell(
     fix = "Pass the size of the inputs, or their shape without the batch axis."
     sizes = in_features if isinstance(in_features, tuple) else (in_features,)
     shape = (1, *(as_count("in_features", n, fix=fix) for n in sizes))
-    note = f"Raised by a step with inputs {list(shape)}, set by `in_features`."
+    note = f"Raised by a step with inputs {list(shape)}, which `in_features` sets."
     with error_note(note):
         state, output = jax.eval_shape(lambda: step(shape))
     return jax.tree.map(_size, state), jax.tree.map(_size, output)

@@ -1,7 +1,8 @@
 """The options, cells and runs that the modules of linen and nnx share.
 
-A module of linen or nnx inherits from a class here, which holds and runs its cells, and
-from a class of its library, which holds parameters and random streams.
+A module of linen or nnx inherits from a class of this file, which holds and runs the
+cells, and from a class of `jaxrnn.linen` or `jaxrnn.nnx`, which holds the parameters
+and the random streams.
 """
 
 import dataclasses
@@ -79,13 +80,15 @@ class Recurrent(HoldsCells):
         Args:
             inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
                 a nest of such arrays, with any number of batch axes, including none.
+                For a cell without `feature_axes`, such as a `FunctionCell`, there must
+                be as many batch axes as in `sequence_length`, or one without lengths.
             sequence_length: `[*batch]`, integers, clamped to `[0, time]`; None for all
                 steps. Inputs past the length of a row have no effect, and outputs there
-                are zero. Flax's name is `seq_lengths`.
+                are zero. Flax calls this argument `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
                 None for the zero state. With two directions, either state of the pair
-                may be None. The state is cast to `dtype`. Flax's name is
-                `initial_carry`.
+                may be None. The state is cast to the dtype of the computation. Flax
+                calls this argument `initial_carry`.
             resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: True
                 where the state of a row is reset before the step, for example at the
                 start of an episode. See `jaxrnn.dynamic_rnn` and
@@ -158,7 +161,7 @@ class Recurrent(HoldsCells):
         return (state, outputs) if has_carry else outputs
 
     def _implementation(self) -> str | None:
-        """The `implementation` of a call; in linen, not used to create parameters."""
+        """The `implementation` of a call; in linen, None while creating parameters."""
         return self.implementation
 
     def _drive(
@@ -243,8 +246,8 @@ def _pair(what: str, state: PyTree, reset_state: PyTree) -> tuple[PyTree, PyTree
     """
     if reset_state is not None:
         raise InvalidValue(
-            "`reset_state` must be None for two directions, whose resets always set "
-            f"zeros, got {describe(reset_state)}."
+            "`reset_state` must be None for a bidirectional module, which always "
+            f"resets the state to zeros, got {describe(reset_state)}."
         )
     pair = (None, None) if state is None else state
     check_entries("initial_state", pair, 2, what)
@@ -289,8 +292,7 @@ class Stack(Recurrent):
     def _drive(
         self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any
     ) -> tuple[PyTree, ...]:
-        count = len(self.cells_fw)
-        what = f"(states_fw, states_bw), each with one state for each of {count} layers"
+        what = "a pair (states_fw, states_bw), each with one state per layer"
         starts = _pair(what, state, options.pop("reset_state"))
 
         def run(*cells_and_inputs: Any, **of_layer: Any) -> tuple[PyTree, ...]:
@@ -300,6 +302,6 @@ class Stack(Recurrent):
             return concatenate(*outputs), *zip(*states, strict=True)
 
         outputs, fw, bw = run_layers(run, inputs, cells, starts, None)
-        # For each layer: the final state and, if requested, the states of all steps.
+        # Each layer has its final state and, if requested, the states of all steps.
         of_layers = (zip(*direction, strict=True) for direction in (fw, bw))
         return outputs, *zip(*of_layers, strict=True)

@@ -1,9 +1,9 @@
 """TensorArrays in the carry of a loop, whose structure and shapes must not change.
 
 A loop may write some arrays but never read them. `LoopWrites` removes these arrays from
-the carry. In the carry, they would make the gradient quadratic in the number of steps,
-because XLA's CPU compiler copies the cotangent of such an array at every step of the
-backward pass. Instead, each step returns what it writes, and one scatter after the loop
+the carry. In the carry, they would make the time of the backward pass quadratic in the
+number of steps, because XLA's CPU compiler copies the cotangent of such an array at
+every step. Instead, each step returns what it writes, and one scatter after the loop
 fills the array. To find out which arrays a step reads, the step is traced once more.
 """
 
@@ -39,7 +39,7 @@ def opaque(tree: PyTree) -> PyTree:
 
 
 def is_like(array: TensorArray, other: Any) -> bool:
-    """Whether two arrays were created with equal arguments; elements may differ."""
+    """Whether `other` is a TensorArray that was created with the same arguments."""
     return is_tensor_array(other) and array._config == other._config
 
 
@@ -117,12 +117,13 @@ def of_rows(rows: Array, size: Indices) -> TensorArray:
 class LoopWrites:
     """The TensorArrays of a carry that the steps of a loop write but do not read.
 
-    An array is named by its *position* among the leaves of the carry.
+    An array is identified by its *position* among the leaves of the carry.
 
     Attributes:
         carry: The carry before the loop.
-        stores: The elements of these arrays before the loop, by position.
-        must_carry: The positions of arrays that a traced step reads or replaces.
+        stores: The elements of the TensorArrays before the loop, by position.
+        must_carry: The positions of arrays that must stay in the carry, for example
+            because a traced step reads or replaces them.
     """
 
     carry: PyTree
@@ -137,8 +138,8 @@ class LoopWrites:
             step: The body of the loop.
             carry: The carry before the first step. Its TensorArrays have known shapes.
             max_steps: The maximum number of steps. If the writes of so many steps need
-                more than twice the memory of an array, the loop carries the array. It
-                also carries arrays of symbolic size.
+                more than twice the memory of an array, the loop carries the array. The
+                loop also carries arrays of symbolic size.
         """
         leaves = jax.tree.leaves(carry, is_leaf=is_opaque)
         stores = {i: x._store for i, x in enumerate(leaves) if is_tensor_array(x)}
@@ -163,17 +164,17 @@ class LoopWrites:
         return self._map(lambda position: None, carry)
 
     def emitting(self, step: Step) -> Step:
-        """Returns the step for carries without the arrays; its y is `(y, writes)`."""
+        """A step for carries without the arrays, which returns `(y, writes)` for y."""
 
         def emit(t: Array, carry: PyTree) -> tuple[PyTree, tuple[PyTree, Writes]]:
-            # No step reads these elements.
+            # No step reads the elements, so zeros can replace them.
             zeros = {i: jax.tree.map(jnp.zeros_like, x) for i, x in self.stores.items()}
             after, y = step(t, self._watched(carry, zeros))
             writes = self._writes(after)
             if self.must_carry:
                 raise InvalidValue(
-                    "a step must read the same TensorArrays in every trace, got a "
-                    "trace that reads one more. Read this array in every trace."
+                    "a step must read the same TensorArrays each time it is traced, "
+                    "got a trace that reads one more. Read this array in every trace."
                 )
             return self.without(after), (y, writes)
 
@@ -209,7 +210,7 @@ class LoopWrites:
                 continue
             if i in self.stores:  # The step replaced the array.
                 self.must_carry.add(i)
-            jax.tree.leaves(leaf)  # Reads the new array.
+            jax.tree.leaves(leaf)  # This marks arrays inside of `leaf` as read.
         return writes
 
     def _map(self, fn: Callable[[int], PyTree], carry: PyTree) -> PyTree:
@@ -242,7 +243,7 @@ class _Watched(Rows):
     """The elements of an array inside a step, which record how the step uses them.
 
     Attributes:
-        arrays: The arrays of the loop, to which this array belongs.
+        arrays: The `LoopWrites` of the loop, to which this array belongs.
         position: The position of the array.
         writes: The indices `[n]` and values `[n, ...]` of each write.
     """
@@ -285,7 +286,7 @@ class _Watched(Rows):
         return self._read().padded(capacity)
 
     def _read(self) -> Rows:
-        """The elements, which the loop must then carry."""
+        """Returns the elements, and notes that the loop must carry the array."""
         self.arrays.must_carry.add(self.position)
         return Rows(self.buffer, self.written, self.size)
 

@@ -30,8 +30,7 @@ def check_range(indices: Indices, length: Indices) -> None:
     outside = known[(known < 0) | (known >= known_length)]
     if outside.size:
         raise InvalidEntry(
-            f"an index must be in [0, {known_length}), the range that `size` sets, "
-            f"got {outside.flat[0]}."
+            f"an index must be in [0, {known_length}), got {outside.flat[0]}."
         )
 
 
@@ -52,6 +51,17 @@ def check_first_write(indices: Indices, written: Indices) -> None:
         raise InvalidValue(f"each index must be written only once, got {index} again.")
 
 
+def check_lengths(lengths: np.ndarray, rows: int) -> None:
+    """Raises ValueError unless the lengths are at least 0 and add up to `rows`."""
+    if (lengths < 0).any():
+        raise InvalidValue(f"`lengths` must be at least 0, got {lengths.min()}.")
+    if lengths.sum() != rows:
+        raise InvalidValue(
+            f"the sum of `lengths` must be {rows}, the number of rows of `value`, got "
+            f"{lengths.sum()}."
+        )
+
+
 def as_value(value: ArrayLike, dtype: DType) -> Array:
     """Returns the value as an array; casts a Python number to `dtype` if possible.
 
@@ -65,9 +75,9 @@ def as_value(value: ArrayLike, dtype: DType) -> Array:
 
 
 def as_indices(name: str, values: ArrayLike, what: str, *shape: None) -> Indices:
-    """Integers of this shape as int32, in NumPy unless `values` hold JAX arrays.
+    """Integers of shape `shape` as int32, in NumPy unless `values` hold JAX arrays.
 
-    Integers beyond int32 are clamped, so they stay out of range.
+    Integers beyond int32 are clamped, so they stay out of range of the array.
 
     Raises:
         TypeError: If `values` are not integers, which `what` describes.

@@ -28,8 +28,8 @@ class Rows:
     Attributes:
         buffer: An array `[capacity, ...]`; rows that were never written are zeros.
         written: Whether each row was written, bool `[capacity]`.
-        size: The number of elements, which are the first rows, an int32 scalar; `()` if
-            all rows are elements.
+        size: The number of elements, an int32 scalar, if only the first rows are
+            elements; `()` if all rows are elements.
     """
 
     buffer: Array
@@ -87,7 +87,8 @@ class Rows:
             return self
         slot = self._nearest(index)
         if concrete_or_none(index) is None:
-            # Writing back the old row is cheaper than a scatter.
+            # If the index is out of range, write back the old row, which is cheaper
+            # than a scatter.
             row = jax.lax.dynamic_index_in_dim(self.buffer, slot, keepdims=False)
             value = jnp.where(slot == index, value, row)
         buffer = jax.lax.dynamic_update_index_in_dim(self.buffer, value, slot, 0)
@@ -97,8 +98,8 @@ class Rows:
         """Writes rows to `indices`; for a repeated index, the last row counts."""
         if not (self.capacity and indices.shape[0]):
             return self
-        # Find the source of each row. If an index occurs twice, its last row counts on
-        # every platform.
+        # For each row of the buffer, find the last value that is written to the row. A
+        # scatter of the values could apply several writes to one index in any order.
         order = np.arange(indices.shape[0], dtype=np.int32)
         source = jnp.full(self.capacity, -1, np.int32)
         source = source.at[self._slots(indices)].max(order, mode="drop")
@@ -118,7 +119,7 @@ class Rows:
         return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
 
     def with_capacity(self, capacity: int) -> "Rows":
-        """Extends to at least `capacity` rows, and at least doubles, to grow rarely."""
+        """Returns at least `capacity` rows; an extension at least doubles the rows."""
         enough = capacity <= self.capacity
         return self if enough else self.padded(max(capacity, 2 * self.capacity))
 
@@ -135,7 +136,7 @@ class Rows:
         )
 
     def _nearest(self, indices: Indices) -> Indices:
-        """Returns the rows at `indices`, clipped to the valid range."""
+        """Clips `indices` to the range of the rows."""
         xp = module_for_size(self.capacity)
         indices = xp.asarray(indices) if isinstance(indices, np.ndarray) else indices
         return indices.clip(0, axis_size(self.capacity) - 1)
@@ -216,7 +217,7 @@ class Ragged:
         index = int(_need_known(index))
         if not self.written[index]:
             raise InvalidValue(
-                f"element {index} must be written before a read. To read zeros "
+                f"element {index} must be written before it is read. To read zeros "
                 "instead, pass `element_shape`."
             )
         return self.elements[index]
@@ -229,7 +230,8 @@ class Ragged:
         """
         elements = [self.read(index) for index in _need_known(indices)]
         for element in elements:
-            check_element(element.shape, elements[0].shape, "Use `concat`.")
+            fix = "For elements of different shapes, use `concat`."
+            check_element(element.shape, elements[0].shape, fix)
         return jnp.stack(elements)
 
     def write(self, index: Indices, value: Array) -> "Ragged":

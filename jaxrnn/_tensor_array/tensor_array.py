@@ -43,31 +43,31 @@ class TensorArray(RowlessArray):
 
     A `TensorArray` is a pytree. It can be an argument of functions under `jit`, `grad`
     and `vmap`, an operand of `lax.cond`, and part of the carry of `lax.while_loop`,
-    `lax.scan` and `raw_rnn`. Inside a compiled loop, writes happen in place. The first
-    write to an array of unknown element shape changes its structure, but a carry must
-    keep its structure. For a custom loop or `lax.cond`, pass `element_shape`, or write
-    once before the loop. `dynamic_rnn` infers the element shape of a `TensorArray` in a
-    state.
+    `lax.scan` and `raw_rnn`. Inside a compiled loop, writes happen in place. If the
+    element shape is unknown, the first write changes the structure of the array, but a
+    loop or `lax.cond` must keep the structure. In your own loops and in `lax.cond`,
+    pass `element_shape`, or write once before the loop. `dynamic_rnn` infers the
+    element shape of a `TensorArray` in a state.
 
-    The following four mistakes raise an error if they can be detected: an index out of
-    range, a second write to an index, a wrong shape or dtype, and a read of an element
-    whose shape is unknown. Outside jit, mistakes are always detected; under jit, they
-    are detected if the indices are Python integers. With traced indices, a write out of
-    range is dropped, and a read out of range returns zeros. If one index is written
-    twice, the last write counts and gets the gradient.
-    `jax.experimental.checkify.checkify` reports these cases as errors, except in the
-    steps of a compiled `raw_rnn`.
+    A wrong shape or dtype always raises an error, and so does a read of an element
+    whose shape is unknown. Outside jit, an index out of range and a second write to an
+    index also raise errors. Under jit, these two mistakes may go undetected if the
+    index or the array is traced. In that case, a write out of range is dropped, a read
+    out of range returns zeros, and of two writes to one index, the last counts and gets
+    the gradient. `jax.experimental.checkify.checkify` reports the undetected mistakes
+    as errors, except in the steps of a compiled `raw_rnn`.
 
-    An array with `dynamic_size` grows outside jit. Inside a compiled function, its
-    capacity is fixed: the capacity is `size`, or more if more elements were written
-    earlier. If a state holds such an array, `dynamic_rnn` and similar functions give
-    the array enough capacity for one more write in each step. If a loop carries the
-    state from one call to the next, the capacity of the state's arrays must not change;
-    create such arrays with `size`, without `dynamic_size`.
+    An array with `dynamic_size` grows if the index of a write is known. A write at a
+    traced index cannot extend the array; the capacity is then `size`, or more if more
+    elements were written earlier. If a state holds such an array, `dynamic_rnn` and
+    similar functions give the array enough capacity for one more write in each step. If
+    your own loop carries the state from one call to the next, the capacity of the
+    state's arrays must not change; create such arrays with `size`, without
+    `dynamic_size`.
 
-    Elements that were never written read as zeros. For gradients, `stack` and
-    `unstack`, `gather` and `scatter`, `read` and `write`, `split` and `concat` are
-    transposes of each other; the method `grad` is not available.
+    Elements that were never written read as zeros. In gradients, the methods `stack`
+    and `unstack` are transposes of each other, as are `gather` and `scatter`, `read`
+    and `write`, and `split` and `concat`. The method `grad` is not available.
 
     Args:
         dtype: The dtype of all elements.
@@ -149,7 +149,7 @@ class TensorArray(RowlessArray):
         return self._config.dynamic_size
 
     def size(self, name: str | None = None) -> Indices:
-        """The number of elements, an int32 scalar; traced if it may grow."""
+        """The number of elements, an int32 scalar; under jit, it may be traced."""
         store = self._store
         return axis_size(self._config.size) if store is None else store.length()
 
@@ -171,9 +171,9 @@ class TensorArray(RowlessArray):
     def read(self, index: ArrayLike, name: str | None = None) -> Array:
         """Returns the element at `index`, an int or integer scalar array.
 
-        Under jit, a read out of range returns zeros, so you need no `lax.cond` around
-        the read. For a read inside a `lax.cond`, JAX computes the gradient of all
-        elements.
+        At a traced index, a read out of range returns zeros, so you need no `lax.cond`
+        around the read. Inside a `lax.cond`, a read is slow to differentiate, because
+        JAX computes the gradient of all elements.
 
         Raises:
             ValueError: If `index` is out of range (also an `IndexError`), or if the
@@ -255,8 +255,9 @@ class TensorArray(RowlessArray):
         """Returns an array whose element i is the next `lengths[i]` rows of `value`.
 
         Raises:
-            ValueError: If `value` is a scalar; if the lengths do not add up to its
-                number of rows; if there is not one length for each element.
+            ValueError: If `value` is a scalar; if a length is negative; if the lengths
+                do not add up to the number of rows of `value`; if there is not one
+                length for each element.
             TypeError: If `lengths` are not integers, or if they are traced; they must
                 be known because they determine array shapes.
         """
@@ -268,11 +269,8 @@ class TensorArray(RowlessArray):
                 "`lengths` must not be traced, got a traced array. Pass Python "
                 "integers, which determine the shapes of the elements."
             )
-        if value.ndim == 0 or counts.sum() != value.shape[0] or (counts < 0).any():
-            raise InvalidValue(
-                "the sum of `lengths` must be the number of rows of `value`, "
-                f"{describe(value)}, got {counts.tolist()}."
-            )
+        check_rank("value", value, 1, "[rows, ...]")
+        checks.check_lengths(counts, value.shape[0])
         self._check_count("lengths", counts)
         parts = jnp.split(value, np.cumsum(counts)[:-1]) if len(counts) else []
         for part in parts:
@@ -303,8 +301,8 @@ class TensorArray(RowlessArray):
         if isinstance(store, Rows) and not (
             is_array(store.buffer) and np.ndim(store.written) == 1
         ):
-            # Either this is a batch of arrays, or JAX or a message has replaced the
-            # leaves.
+            # Either this is a batch of TensorArrays, or JAX or an error message has
+            # replaced the leaves.
             return f"TensorArray({self.dtype}, elements={describe(store.buffer)})"
         shape = self.element_shape
         shape_text = "" if shape is None else f", element_shape={list(shape)}"
@@ -312,7 +310,8 @@ class TensorArray(RowlessArray):
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         """Raises TypeError, because only `stack` returns an array."""
-        raise InvalidType(f"{self!r} must be converted to an array: call `.stack()`.")
+        text = f"an array of numbers must be given, got {self!r}. Call `.stack()`."
+        raise InvalidType(text)
 
     def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
         """Returns the elements as a named child, and the static part."""
@@ -346,8 +345,8 @@ class TensorArray(RowlessArray):
     def _store_to_read(self) -> Store:
         if self._store is None:
             raise InvalidValue(
-                "an element must be written before a read. Read the array that `write` "
-                "returned, or pass `element_shape` to read zeros."
+                "an element must be written before a read, got no writes. Read the "
+                "array that `write` returned, or pass `element_shape` to read zeros."
             )
         return self._checked(self._store)
 
@@ -364,8 +363,8 @@ class TensorArray(RowlessArray):
             store = store.with_capacity(int(known.max(initial=-1)) + 1)
         elif self.dynamic_size and not store.capacity:
             raise InvalidValue(
-                "`size` must be at least 1 for writes at traced indices, got 0. Under "
-                "jit, an array cannot grow."
+                "`size` must be at least 1 for writes at traced indices, got 0. Pass "
+                "the number of elements, because a traced index cannot extend an array."
             )
         store = self._checked(store)
         checks.check_range(indices, axis_size(store.capacity))

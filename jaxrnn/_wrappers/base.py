@@ -30,7 +30,7 @@ def vector_size(size: Size, name: str = "cell", must: str = "output one vector")
     """
     shapes = size_shapes(size)
     if not jax.tree_util.all_leaves([size]) or len(shapes[0]) != 1:
-        raise InvalidValue(f"`{name}` must {must}, got {size}.")
+        raise InvalidValue(f"`{name}` must {must}, got the size {size}.")
     return shapes[0][0]
 
 
@@ -117,7 +117,7 @@ class OwnParams(RNNCell):
             key: A random key.
             depth: The argument of `own_specs`.
             inputs: One step of inputs of the wrapped cell, as arrays or shapes.
-            dtype: The dtype of the parameters; None for the wrapped cell's choice.
+            dtype: The dtype of the parameters; None for the wrapped cell's default.
 
         Raises:
             TypeError: If `key` is not a random key.
@@ -155,8 +155,8 @@ class OwnParams(RNNCell):
         """Checks the key and the wrapper's own parameters, then calls `split_params`.
 
         Raises:
-            ValueError: If the wrapper's parameters or a shape do not match `array`,
-                `[batch, depth]`.
+            ValueError: If a name or a shape of the wrapper's parameters does not match
+                `own_specs(depth)`, for `array` `[batch, depth]`.
             TypeError: If a dtype is wrong, or `key` is not a random key.
         """
         check_key_or_none(key)

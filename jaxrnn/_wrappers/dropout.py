@@ -40,9 +40,9 @@ class DropoutWrapper(WrapperCell):
 
     The random key comes from `cell.bind(params, key)`. Without a key, nothing is
     dropped; omit the key in evaluation. Each probability is the probability of keeping
-    an entry, so `DropoutWrapper(cell, 0.2)` drops 80 % of the inputs. Kept entries are
-    scaled by `1 / keep_prob`. Dropout on the new state does not affect the output of
-    the same step. By default, c of an LSTM is never dropped.
+    an entry, so `DropoutWrapper(cell, 0.2)` drops 80 % of the input entries on average.
+    Kept entries are scaled by `1 / keep_prob`. Dropout on the new state does not affect
+    the output of the same step. By default, c of an LSTM is never dropped.
 
     Attributes:
         cell: The wrapped cell.
@@ -57,10 +57,10 @@ class DropoutWrapper(WrapperCell):
         seed: Wrappers with different seeds draw different masks from the same key.
         dropout_state_filter_visitor: `visitor(substate)`, called from the top of the
             state downwards. If the visitor returns False, no leaf of `substate` is
-            dropped. If it returns True, a `substate` that is a leaf is dropped, and the
+            selected for dropout. If it returns True, a leaf is selected, and the
             children of a nest are visited. If it returns a one-level structure of
-            bools, only the children marked True are visited. None selects all leaves
-            except c of an LSTM and TensorArrays.
+            bools, only the children marked True are visited. Without a visitor, all
+            leaves except c of an LSTM and TensorArrays are selected.
         mask_per_row: Whether variational masks differ between rows, as in Keras. All
             steps of a row still share a mask. Keyword-only.
 
@@ -199,7 +199,7 @@ class DropoutWrapper(WrapperCell):
         return map_named(salt, drop_leaf, tree)
 
     def _stream(self, salt: str, index: int) -> int:
-        """The number to fold into a key: TensorFlow's seed for an operation."""
+        """TensorFlow's seed for an operation, which the caller folds into a key."""
         name = f"{self.seed}{salt}_{index}".encode()
         digest = hashlib.md5(name, usedforsecurity=False)
         return int(digest.hexdigest()[:8], 16) & 0x7FFFFFFF
@@ -207,8 +207,10 @@ class DropoutWrapper(WrapperCell):
     def _check_input_size(self, inputs: PyTree) -> None:
         got = [tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(inputs)]
         if self._has_input_mask and got != size_shapes(self.input_size):
+            sizes = ", ".join(str(list(size)) for size in got)
             raise InvalidValue(
-                f"`input_size` must match the inputs ({got}), got {self.input_size}."
+                f"`input_size` must match the inputs, of size {sizes}, got "
+                f"{self.input_size}."
             )
 
 
@@ -258,8 +260,8 @@ def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
     are_bools = all(isinstance(mark, bool | np.bool_) for mark in marks)
     if len(marks) != len(children) or not are_bools:
         raise InvalidValue(
-            f"`{_VISITOR}` must return a bool, or one bool for each of "
-            f"{len(children)} children, got {verdict!r}."
+            f"`{_VISITOR}` must return a bool, or one bool for each child "
+            f"({len(children)} in total), got {verdict!r}."
         )
     selected = [
         _selected(visitor if mark else _select_nothing, child)

@@ -57,7 +57,7 @@ class MultiRNNCell(RNNCell):
 
     cells: tuple[RNNCell, ...] = fields.checked(_check_cells)
     state_is_tuple: bool = fields.flag(True)
-    # Included when cells are compared, because repeated objects share parameters.
+    # Comparisons include this field, because repeated objects share parameters.
     owners: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class MultiRNNCell(RNNCell):
 
     @property
     def starts_from_zeros(self) -> bool:
-        """Whether this holds for all cells; see `RNNCell.starts_from_zeros`."""
+        """Whether all cells start from zeros; see `RNNCell.starts_from_zeros`."""
         return all(cell.starts_from_zeros for cell in self.cells)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -223,10 +223,11 @@ class MultiRNNCell(RNNCell):
             return tuple(jnp.split(state, ends, axis=-1))
         is_sequence = isinstance(state, tuple | list)
         if not is_sequence or len(state) != len(self.cells):
-            got = f"{len(state)} entries" if is_sequence else describe(state)
+            kind = type(state).__name__
+            got = f"{kind} of length {len(state)}" if is_sequence else describe(state)
             raise InvalidEntry(
-                f"`state` must be a tuple of {len(self.cells)} states, "
-                f"one per cell, got {got}."
+                f"`state` must be a tuple of length {len(self.cells)}, with one state "
+                f"per cell, got {got}."
             )
         return tuple(state)
 
@@ -237,7 +238,7 @@ class MultiRNNCell(RNNCell):
             got = ", ".join(sorted(params)) if is_dict else describe(params)
             fix = "Pass the dict that `init` returned."
             if len(names) < len(self.cells):
-                fix = "A cell that occurs twice has one set of parameters."
+                fix = "A cell object that occurs twice has one set of parameters."
             text = f"`params` must hold {', '.join(names)}, got {got or 'no keys'}."
             raise InvalidValue(f"{text} {fix}")
 

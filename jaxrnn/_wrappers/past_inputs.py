@@ -41,7 +41,7 @@ class PastInputsState(NamedTuple):
 
 @fields.dataclass
 class PastInputsBase(WrapperCell):
-    """A wrapper whose `combine` method turns its last inputs into the cell's inputs."""
+    """A wrapper whose `combine` turns the last inputs into the inputs of the cell."""
 
     depth: int = fields.count()
     width: int = fields.count(default=2, least=2, fix=_FIX)
@@ -100,7 +100,7 @@ class PastInputsBase(WrapperCell):
             ValueError: If the shape of the inputs, the past inputs or a parameter does
                 not fit `depth` and `width`.
             TypeError: If a parameter does not have the dtype of the inputs, or the past
-                inputs have a narrower dtype.
+                inputs have a narrower dtype than the inputs.
         """
         inputs = self.checked_inputs(inputs)
         own, inner = self.checked_params(params, inputs, key)

@@ -1,4 +1,4 @@
-"""Wrappers without parameters and states of their own: residual sums, devices."""
+"""Wrappers without their own parameters or states, for residual sums and devices."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -66,7 +66,7 @@ class ResidualWrapper(WrapperCell):
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:
     what = "`inputs` (added to the output)"
-    fix = "Pass a `residual_fn` that adds both."
+    fix = "To combine other structures or shapes, pass a `residual_fn`."
     check_structure(what, output, inputs, strict=False, fix=fix)
     sums: list[Array] = []
     named = named_leaves("inputs", inputs)

@@ -6,8 +6,9 @@ one. `greedy_loop`, `sampling_loop` and `beam_loop` return loop functions that r
 same decoders in `raw_rnn`. Your own loop function can also call these loop functions.
 
 The argument `embed` maps ids to the cell's inputs, and `project` maps the cell's output
-to logits. Both functions may close over memories and tied embeddings, unless these are
-parameters of the cell. For beam search, `tile_beams` repeats the rows of a memory.
+to logits. Both functions may close over arrays, such as memories and tied embeddings,
+that are not parameters of the cell. For beam search, `tile_beams` repeats the rows of a
+memory.
 """
 
 from .._base.boundary import export as _export

@@ -15,9 +15,8 @@ from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from . import _model
 from ._model import Decoded, Embed, Loop, Model, Project
 
-# The beams of an example are chosen from width * vocab candidates with int32 indices,
-# and the state has a row for each beam. A larger width would exhaust the device's
-# memory.
+# The beams of an example are chosen from width * vocab candidates with int32 indices. A
+# larger width would overflow these indices for a vocabulary of 32,768 ids.
 MAX_WIDTH = 2**16
 
 
@@ -59,9 +58,9 @@ def beam_loop(
 
     The loop has `batch * beam_width` rows. The beams of an example are in adjacent rows
     and finish together. The loop emits `(ids, offsets)`, each int32 `[batch * beam]`:
-    the new id of each beam, and the position of its parent beam relative to its own
-    position. The loop state is a named tuple of `log_probs`, `lengths` and `finished`,
-    each `[batch, beam]`.
+    the new id of each beam, and the position of the parent beam relative to the beam's
+    own position. The loop state is a named tuple of `log_probs`, `lengths` and
+    `finished`, each `[batch, beam]`.
 
     Args:
         embed: As in `beam_search`.
@@ -178,7 +177,7 @@ class BeamLoop(Loop):
     def __call__(
         self, time: Array, output: PyTree, state: PyTree, rows: Beams | None
     ) -> tuple[Array, PyTree, PyTree, PyTree, Beams]:
-        """Runs one call of the loop function, given its loop state; see `raw_rnn`."""
+        """The loop function, with `rows` as its loop state; see `raw_rnn`."""
         del time
         if rows is None:
             return self._first_call()
@@ -216,7 +215,8 @@ class BeamLoop(Loop):
     def _finished(self, beams: Beams) -> Array:
         """Whether all beams of an example are finished, with one entry for each beam.
 
-        The order of an example's beams changes between steps, so they share one flag.
+        The order of an example's beams changes between steps, so all beams of an
+        example share one flag.
         """
         over = beams.finished | jnp.isneginf(beams.log_probs)
         return repeated(jnp.all(over, axis=1), self.width)
@@ -290,7 +290,7 @@ def run_beams(cell: RNNCellLike, loop: Loop, max_time: int) -> Decoded:
 
 
 def is_shared(x: object) -> bool:
-    """Whether all rows of a state share this part: TensorArrays, read-only parts."""
+    """Whether `x` is a TensorArray or a read-only part, which all rows share."""
     return is_read_only(x) or is_tensor_array(x)
 
 
@@ -334,7 +334,7 @@ def extend(
     counts_end: bool = True,
     impossible: float = -jnp.inf,
 ) -> tuple[Beams, Array, Array, Array]:
-    """Extends each beam by one id and keeps the best.
+    """Extends each beam by one id and keeps the best beams.
 
     A finished beam continues only with the end id, which leaves its log-probability
     unchanged.

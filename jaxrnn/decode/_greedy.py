@@ -1,4 +1,4 @@
-"""Greedy decoding and scores of given sequences, by a loop with one id per row."""
+"""Greedy decoding and scoring, by a loop that extends each row by one id per step."""
 
 import dataclasses
 import math
@@ -44,7 +44,7 @@ class RowLoop(Loop):
     def __call__(
         self, time: Array, output: PyTree, state: PyTree, rows: Rows | None
     ) -> tuple[Array, PyTree, PyTree, PyTree, Rows]:
-        """Runs one call of the loop function, given its loop state; see `raw_rnn`."""
+        """The loop function, with `rows` as its loop state; see `raw_rnn`."""
         if rows is None:
             return self._first_call()
         scores, lengths, finished = rows
@@ -190,11 +190,11 @@ def score(
     """The log-probability of each given sequence, up to and including its end id.
 
     For sequences from `greedy`, `sample`, or `beam_search` without a length penalty,
-    the result equals the `scores` in the `Decoded` that contains the sequences. If a
-    sequence has no end id, all of its ids count. Ids after an end id have no effect, so
-    you can use `end_id` as padding. Leave out beams with score -inf, which
-    `beam_search` could not fill. Such a beam contains only `end_id`, so `score` would
-    return the score of the first `end_id`.
+    the result equals, up to rounding, the `scores` in the `Decoded` that contains the
+    sequences. If a sequence has no end id, all of its ids count. Ids after an end id
+    have no effect, so you can use `end_id` as padding. Leave out beams with score -inf,
+    which `beam_search` could not fill. Such a beam contains only `end_id`, so `score`
+    would return the log-probability of the first `end_id`.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.

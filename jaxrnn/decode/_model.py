@@ -73,7 +73,7 @@ class Model:
         ids = as_start_ids("start_ids", self.start_ids)
         end_id = as_int("end_id", self.end_id, 0, "Pass an id of the vocabulary.")
         state = as_arrays("initial_state", self.initial_state)
-        must = f"have one row for each of `start_ids` {describe(ids)}"
+        must = f"have one row for each of `start_ids` ({describe(ids)})"
         check_rows_of_state(state, ids.shape[0], must)
         set_field(self, "start_ids", ids)
         set_field(self, "end_id", end_id)
@@ -94,7 +94,7 @@ class Model:
             inputs = self.embed(ids)
         for name, leaf in named_leaves("embed(ids)", inputs):
             fits = is_array(leaf) and leaf.shape[:1] == (self.batch_size,)
-            must = f"be an array with one row for each of {describe(ids)}"
+            must = f"be an array [{self.batch_size}, ...], one row for each id"
             check_value(fits, name, must, leaf)
         return inputs
 
@@ -110,7 +110,7 @@ class Model:
             logits = self.project(output)
         check_floating("`project(output)`", logits)
         fits = logits.ndim == 2 and logits.shape[0] == self.batch_size
-        must = f"be [batch, vocab] with {self.batch_size} rows"
+        must = f"be [{self.batch_size}, vocab]"
         check_value(fits, "project(output)", must, logits)
         vocab = logits.shape[1]
         must = f"be less than {vocab}, the number of logits from `project`"
@@ -118,7 +118,7 @@ class Model:
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 
     def score_dtype(self, inputs: PyTree) -> DType:
-        """The dtype of scores, which is chosen before any logits have been computed."""
+        """The dtype of scores, which is chosen before any logits are computed."""
         return score_dtype((self.initial_state, inputs))
 
 
@@ -131,7 +131,8 @@ class Decoded(NamedTuple):
     Attributes:
         ids: The ids, int32 `[batch, max_time]`; `end_id` past a row's length.
         scores: The log-probability of a row's ids up to its length, including the end
-            id, `[batch]`. Beam search divides this score by the length penalty.
+            id, `[batch]`. Beam search divides the log-probability by the length
+            penalty.
         lengths: The number of ids, including the end id, int32 `[batch]`; `max_time`
             for rows without an end id.
     """
@@ -153,7 +154,7 @@ class Loop(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, time: Array, output: PyTree, state: PyTree, rows: Any) -> tuple:
-        """Runs one call of the loop function, given its loop state; see `raw_rnn`."""
+        """The loop function, with `rows` as its loop state; see `raw_rnn`."""
 
     @abc.abstractmethod
     def decoded(self, results: tuple, max_time: int) -> Decoded:
@@ -187,8 +188,9 @@ def to_time(rows: Array, max_time: int) -> Array:
     """
     steps = rows.shape[0]
     missing = max_time - steps
-    must = f"equal the `max_time` passed to `raw_rnn`, which ran {steps} steps"
-    check_value(missing >= 0, "max_time", must, max_time)
+    must = f"be at least {steps}, the number of steps that `raw_rnn` ran"
+    fix = "Pass the `max_time` of `raw_rnn`."
+    check_value(missing >= 0, "max_time", must, max_time, fix)
     return jnp.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1))
 
 

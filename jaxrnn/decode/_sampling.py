@@ -84,7 +84,7 @@ def sample(
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
         start_ids: The ids for the first step, integers `[batch]` below 2**31.
         end_id: The id that ends a row, an int. If the vocabulary has no such id, let
-            `project` append a logit of -inf and pass the index of that logit.
+            `project` append a logit of -inf, and pass the index of this logit.
         max_time: The maximum number of ids in a row, an int.
         key: A random key. Position t, counted from 0, uses `fold_in(key, t)`.
         temperature: The positive divisor of the logits, a number or an array scalar,

@@ -1,4 +1,4 @@
-"""Parts for custom cells, wrappers and decoders; `jaxrnn.contrib` is built on them.
+"""Parts for custom cells, wrappers and decoders, from which `jaxrnn.contrib` is built.
 
 The base classes `RNNCell`, `AffineCell`, `LinearRecurrenceCell` and `FunctionCell` are
 in `jaxrnn` itself. This module adds parts that several cells use:
@@ -14,12 +14,12 @@ in `jaxrnn` itself. This module adds parts that several cells use:
   `glorot_uniform` is TensorFlow's default initializer. `bias_initializer` selects the
   initializer of a bias, and `at_least_float32` the dtype of sums.
 * Steps: `check_step_inputs`, `check_state` and `check_one_dtype` check the arguments of
-  a step. A `SpecsCell` calls them.
-* Drivers and decoders: `map_sizes` reads a `state_size` or an `output_size`.
+  a step. The `apply` of a `SpecsCell` calls all three.
+* Functions that run cells: `map_sizes` reads a `state_size` or an `output_size`.
   `as_arrays`, `as_bool`, `as_count`, `as_lengths`, `check_function` and `check_key`
   check arguments. `concrete_or_none` returns the values of an array that is not traced.
-* Errors: `check_value` raises a ValueError and `check_type` a TypeError. The name of
-  the function or class of this package that the user called is put before the message.
+* Errors: `check_value` raises a ValueError and `check_type` a TypeError. The message
+  begins with the name of the jaxrnn function or class that the user called.
 """
 
 from .._base.arguments import (

@@ -5,14 +5,14 @@
         num_units: int = fields.size()
         leak: float = fields.number(0.1, low=0, high=1)
 
-`dataclass` makes a frozen dataclass of a cell. The base class of cells compares and
-shows it by value, and checks its fields.
+`dataclass` makes a frozen dataclass of a cell class. The base class of cells compares
+and shows cells by value, and checks their fields.
 
-Numbers: `size` (an integer of at least 0), `count` (at least 1, by default), `number`.
-Others: `flag` (True or False), `activation` (stored as a function; annotate the field
-as `ActivationLike`) and `initializer`. `name` and `dtype` declare the arguments of
-these names that most cells have. `unused` declares an argument that has no effect and
-is not compared.
+`size` declares an integer of at least 0, `count` an integer of at least 1 (by default),
+`number` a float and `flag` a bool. `activation` declares an activation, which is stored
+as a function; annotate the field as `ActivationLike`. `initializer` declares an
+initializer. `name` and `dtype` declare the arguments of these names that most cells
+have. `unused` declares an argument that has no effect and is not compared.
 
 For any other check, `checked` takes a function `check(name, value)`, which returns the
 value that the field stores, or raises an error. A `__post_init__` that checks several

@@ -23,7 +23,7 @@ class Cell(StepModule, nn.RNNCellBase):
     """A jaxrnn cell as a linen cell, for `nn.RNN` and `nn.Bidirectional`.
 
     Cells that draw random numbers are rejected, because Flax's RNN has no key for each
-    step. Use such cells in `jaxrnn.linen.RNN`, which is also faster and ignores
+    step. Use such cells in `jaxrnn.linen.RNN`, which is usually faster and ignores
     padding.
 
     Attributes:
@@ -105,7 +105,7 @@ def as_cell(
 
     try:
         axes = module.num_feature_axes
-    # The base class of Flax's cells has no feature axes.
+    # A cell may have no `num_feature_axes`, which the base class does not implement.
     except (AttributeError, NotImplementedError):
         axes = None
     state_size, output_size = flax_cells.sizes_of_cell(step, in_features)

@@ -23,8 +23,8 @@ from .._tensor_array.tensor_array import TensorArray
 from ..memory import Strategy
 
 if TYPE_CHECKING:
-    # Linen makes dataclasses of its modules, which editors do not see: without this,
-    # they do not list the fields that modules share with nnx.
+    # Linen turns modules into dataclasses at run time, which editors do not see. With
+    # this decorator, editors list the fields that linen and nnx modules share.
     from dataclasses import dataclass
 else:
 
@@ -73,8 +73,9 @@ class HoldsParams(nn.Module, HoldsCells, kw_only=True):
         names = self._cells()
         if not names.keys() <= set(params):
             got = ", ".join(map(str, params)) or "none"
-            must = f"hold the module's params {', '.join(names)}"
-            raise InvalidValue(f"`variables` must {must}, got {got}.")
+            must = f"hold the module's parameters {', '.join(names)}"
+            fix = "Pass the variables that `init` or `variables_of` returned."
+            raise InvalidValue(f"`variables` must {must}, got {got}. {fix}")
         return self._bind(nn.meta.unbox(params))
 
     @nn.nowrap
@@ -114,7 +115,7 @@ class Recurrent(modules.Recurrent, HoldsParams):
 
     @nn.nowrap
     def _implementation(self) -> str | None:
-        # `init` must run on all devices.
+        # `init` must also run on devices that the implementation does not support.
         return None if self.is_initializing() else self.implementation
 
 
@@ -137,9 +138,9 @@ class RNN(Recurrent, modules.OneDirection):
         dtype: The dtype of the computation; None for the widest dtype of inputs and
             parameters.
         param_dtype: The dtype of the parameters.
-        axis_names: Names of the parameters' axes, for partitioning. Maps the last part
-            of a parameter's name ("kernel", "bias") to a tuple with a name or None for
-            each axis.
+        axis_names: Names of the parameters' axes, for partitioning: a dict from the
+            last part of a parameter's name ("kernel", "bias") to a tuple with a name or
+            None for each axis.
         rng_collection: The name of the stream for random numbers.
         deterministic: Whether calls draw no random numbers; None means False. The
             argument of a call overrides the attribute. The attribute is static under
@@ -163,9 +164,9 @@ class Bidirectional(Recurrent, modules.TwoDirections):
 
     Attributes:
         cell_fw: The forward cell.
-        cell_bw: The backward cell; its parameters are separate.
+        cell_bw: The backward cell, which has its own parameters.
         merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module; the
-            default concatenates along the last axis.
+            default concatenates both outputs along the last axis.
     """
 
 
@@ -293,8 +294,8 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
             if _count_draws(each) != count:
                 raise InvalidValue(
                     "`loop_fn` must not draw random numbers from streams, got a draw "
-                    f"of {describe(each)}. Keep a key in the loop state, and pass the "
-                    "key: `nn.Dropout(rate)(x, rng=key)`."
+                    f"by {describe(each)}. Keep a key in the loop state, and pass the "
+                    "key to the module, as in `nn.Dropout(rate)(x, rng=key)`."
                 )
         return results
 

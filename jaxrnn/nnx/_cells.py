@@ -26,7 +26,8 @@ class Cell(StepModule, FieldsModule, nnx.RNNCellBase):
     """A jaxrnn cell as an nnx cell, for `nnx.RNN` and `nnx.Bidirectional`.
 
     Cells that draw random numbers are rejected, because Flax's RNN has no key for each
-    step. Use such cells in `jaxrnn.nnx.RNN`, which is also faster and ignores padding.
+    step. Use such cells in `jaxrnn.nnx.RNN`, which is usually faster and ignores
+    padding.
 
     Args:
         cell: The cell; it must accept inputs `[batch, features]`.
@@ -70,8 +71,8 @@ class Cell(StepModule, FieldsModule, nnx.RNNCellBase):
             input_shape: The shape of the inputs.
             rngs: The source of keys for `carry_init`: `nnx.Rngs`, a stream or a key.
             carry_init: `carry_init(key, shape, dtype)`, for example an initializer from
-                `jax.nn.initializers`; it is called for each floating-point leaf. None
-                for zeros.
+                `jax.nn.initializers`, called for each floating-point leaf. None for
+                zeros.
 
         Raises:
             TypeError: If `carry_init` is given but `rngs` is not `nnx.Rngs`, a stream
@@ -106,9 +107,9 @@ def as_cell(
             run, for example for recurrent dropout; as in `nnx.RNN`.
 
     Returns:
-        A bound cell. Its `params` are a pure dict; after training,
-        `nnx.update(module, params)` writes them back to the module. For dropout, bind a
-        key with `cell.cell.bind(cell.params, key)`.
+        A bound cell, whose `params` are nested dicts of arrays. After training,
+        `nnx.update(module, params)` writes new parameters back to the module. For
+        dropout, bind a key with `cell.cell.bind(cell.params, key)`.
 
     Raises:
         TypeError: If `module` is not an nnx cell; if `in_features` is neither an int
@@ -152,8 +153,8 @@ def as_cell(
 class NnxCell(BoundOnlyCell):
     graph: Any
     streams: Any  # The structure of the module's random streams.
-    # For each leaf of the streams: "counter", or whether its key belongs to a "step" or
-    # to the whole "run".
+    # The kind of each leaf of the streams: a "counter", a key that changes at each
+    # "step", or a key of the whole "run".
     sources: tuple[str, ...]
     state_size: Size
     output_size: Size

@@ -30,7 +30,7 @@ from ._parameters import (
 class HoldsParams(FieldsModule, HoldsCells):
     """An nnx module that holds the parameters of its cells, and a random stream.
 
-    Subclasses have the argument `in_features`, which follows their cells.
+    The constructor of a subclass has the argument `in_features` after the cells.
     """
 
     rngs: dataclasses.InitVar[nnx.Rngs]
@@ -45,7 +45,7 @@ class HoldsParams(FieldsModule, HoldsCells):
         stream = self.rng_collection
         self.params = make_params(self, in_features, rngs, self.param_dtype, axis_names)
         is_random = self._declared_random()
-        if is_random is None:  # `rngs` falls back to the stream "default".
+        if is_random is None:  # `rngs[stream]` falls back to the stream "default".
             is_random = stream in rngs or "default" in rngs
         forked = None
         if is_random:
@@ -69,8 +69,8 @@ class HoldsParams(FieldsModule, HoldsCells):
 
         Raises:
             TypeError: If an argument is not a bound cell.
-            ValueError: If a bound cell is not one of this module's cells, or has inputs
-                of a different size.
+            ValueError: If a bound cell is not one of this module's cells, or if its
+                parameters have other names or shapes than the module's.
         """
         own = self._params()
         params = self._params_of(*cells)
@@ -122,14 +122,15 @@ class RNN(modules.OneDirection, HoldsParams):
         dtype: The dtype of the computation; None for the widest dtype of inputs and
             parameters.
         param_dtype: The dtype of the parameters.
-        axis_names: Names of the parameters' axes, for partitioning. Maps the last part
-            of a parameter's name ("kernel", "bias") to a tuple with a name or None for
-            each axis.
-        rng_collection: The name of the stream for random numbers. The module forks it
-            for a cell that draws random numbers or does not declare whether it does;
-            see `jaxrnn.RNNCell.is_random`.
+        axis_names: Names of the parameters' axes, for partitioning: a dict from the
+            last part of a parameter's name ("kernel", "bias") to a tuple with a name or
+            None for each axis.
+        rng_collection: The name of the stream for random numbers. The module forks this
+            stream if a cell declares that it draws random numbers, or if a cell
+            declares nothing and `rngs` has the stream or a default stream; see
+            `jaxrnn.RNNCell.is_random`.
         deterministic: Whether calls draw no random numbers; `train()` and `eval()`
-            change it.
+            change this attribute.
 
     Raises:
         TypeError: If an argument has the wrong type; options that are not needed to
@@ -157,10 +158,10 @@ class Bidirectional(modules.TwoDirections, HoldsParams):
 
     Args:
         cell_fw: The forward cell.
-        cell_bw: The backward cell; its parameters are separate.
+        cell_bw: The backward cell, which has its own parameters.
         in_features: As in `RNN`.
         merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module; the
-            default concatenates along the last axis.
+            default concatenates both outputs along the last axis.
         rngs: As in `RNN`, like all other options.
     """
 

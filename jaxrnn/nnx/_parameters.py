@@ -109,13 +109,27 @@ def check_same_shapes(own: Params, params: Params) -> None:
     """Raises ValueError unless `params` have the names and shapes of `own`."""
     known = dict(named_leaves("params", own))
     given = dict(named_leaves("params", params))
-    for name in known | given:
-        old = known.get(name)
-        new = given.get(name)
-        if old is None or new is None or old.shape != jnp.shape(new):
+    missing = [name for name in known if given.get(name) is None]
+    unknown = [name for name in given if name not in known]
+    fix = "Bind each cell to parameters from its `init` or from a converter."
+    if missing:
+        names = ", ".join(missing)
+        raise InvalidValue(
+            "the bound cells must have all parameters of the module, got cells "
+            f"without {names}. {fix}"
+        )
+    if unknown:
+        names = ", ".join(unknown)
+        raise InvalidValue(
+            "the bound cells must have only the module's parameters, got also "
+            f"{names}. {fix}"
+        )
+    for name, old in known.items():
+        if old.shape != jnp.shape(given[name]):
             raise InvalidValue(
-                f"`{name}` must match the module's parameter ({describe(old)}), got "
-                f"{describe(new)}. Check that `in_features` is the size of the inputs."
+                f"`{name}` must have the shape of the module's parameter "
+                f"({describe(old)}), got {describe(given[name])}. Check that "
+                "`in_features` is the size of the inputs."
             )
 
 

@@ -1,4 +1,4 @@
-"""`check_cell`, and the laws that it checks: the properties that a cell must have.
+"""`check_cell`, and the laws (properties that every cell must have) that it checks.
 
 >>> import jax, jax.numpy as jnp, jaxrnn
 >>> from jaxrnn.testing import check_cell

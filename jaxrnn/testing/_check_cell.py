@@ -1,4 +1,4 @@
-"""`check_cell`, which checks a cell against all laws on random data."""
+"""`check_cell`, which checks on random data that a cell has all required properties."""
 
 import logging
 import sys
@@ -31,7 +31,7 @@ def make_setup(
     key: Key | None = None,
     state: PyTree = None,
 ) -> Setup:
-    """Creates a cell's `Setup` with random parameters, inputs, lengths and state.
+    """Creates a cell's `Setup`: random parameters, inputs and state, and fixed lengths.
 
     Args:
         cell: The cell under test.
@@ -70,7 +70,7 @@ def make_setup(
 
 
 def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
-    """Raises an error for an unsuitable state, for which a law would blame the cell.
+    """Raises an error for an unsuitable state; a law would blame the cell instead.
 
     Raises:
         TypeError: If a leaf is not an array.
@@ -97,16 +97,16 @@ def check_cell(
 ) -> None:
     """Checks that a cell obeys all laws: the properties that `dynamic_rnn` relies on.
 
-    `LAWS` lists the laws. The check takes ten to thirty seconds. In a terminal, a line
-    shows the law that is being checked. Elsewhere, the logger "jaxrnn" reports each law
-    at level INFO.
+    `LAWS` lists the laws. On two CPU cores, the check takes ten to thirty seconds. In a
+    terminal, a line shows the law that is being checked. Elsewhere, the logger "jaxrnn"
+    reports each law at level INFO.
 
     Args:
         cell: The cell under test.
         inputs: One step of inputs, `[batch, ...]` or a nest, arrays or
             `jax.ShapeDtypeStruct`, with a batch size of at least 4. Only shapes and
-            dtypes are read. Floats are drawn from a normal distribution and may be
-            negative.
+            dtypes are read; the cell runs on random values instead. Floats are drawn
+            from a normal distribution and may be negative.
         dtype: The dtype of parameters, inputs and state.
         key: A random key, for cells that draw random numbers.
         state: The initial state; None for a random one with the structure of

@@ -1,4 +1,4 @@
-"""The laws that `LAWS` lists, each a function of a `Setup`."""
+"""The laws, the properties that a cell must have, each checked by one function."""
 
 import copy
 import dataclasses
@@ -161,7 +161,7 @@ def starts_again_at_resets(setup: Setup) -> None:
     """With `resets`, `dynamic_rnn` equals a loop that resets the state of rows."""
     rows = np.arange(setup.lengths.shape[0])[:, None]
     resets = np.arange(TIME) == rows % 3
-    # Shifted, so that row 0, which resets at its first step, is not empty.
+    # Shift the lengths, so that row 0, which resets at its first step, is not empty.
     lengths = jnp.roll(setup.lengths, -1)
 
     def differentiated(run: Callable) -> tuple[PyTree, list[Array]]:

@@ -1,6 +1,7 @@
-"""The oracle for cells and drivers, and the comparison of results.
+"""The oracle, which computes the expected results, and the comparison of results.
 
-The oracle is a Python loop over time with masks. It shares no code with the drivers.
+The oracle is a Python loop over time with masks. It shares no code with `dynamic_rnn`
+and the other drivers (functions that run cells), whose results it predicts.
 """
 
 import dataclasses
@@ -92,7 +93,7 @@ def raw(
 
 
 class StepByStep:
-    """A bound cell with only the RNNCell protocol, which is run step by step."""
+    """A bound cell that has only the RNNCell protocol, so that it runs step by step."""
 
     def __init__(self, bound: BoundCell) -> None:
         self.bound = bound
@@ -156,7 +157,8 @@ def unrolled_states(
     states = []
     for t in range(time):
         alive = t < counts if mask is None else mask[:, t]
-        # Finished rows read their first step again, so padding has no effect.
+        # Finished rows read their first step again, and masked steps read zeros, so
+        # padding has no effect.
         unused = at_steps(xs, 0)
         if mask is not None:
             unused = jax.tree.map(jnp.zeros_like, unused)
@@ -213,7 +215,7 @@ def differentiated(
 def differentiator(
     setup: Setup, run: Callable
 ) -> Callable[..., tuple[PyTree, list[Array]]]:
-    """`differentiated` as a compiled function of parameters, inputs, state, lengths."""
+    """`differentiated`, compiled, for `(params, xs, state, lengths)`."""
 
     @jax.jit
     def compiled(*args: PyTree) -> tuple[PyTree, list[Array]]:

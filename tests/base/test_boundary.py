@@ -63,11 +63,11 @@ HINTS = {
     ),
     "depth_first": (
         lambda: jaxrnn.LSTMCell(3, 16),
-        rf"LSTMCell: `use_peepholes` .* got 16\. {DEPTH}: for 16 units, use `LSTMCell",
+        rf"LSTMCell: `use_peepholes` .* got 16\. {DEPTH}\. For 16 units, use `LSTMCell",
     ),
     "depth_first_of_units": (
         lambda: contrib.CFNCell(3, 16),
-        rf"`activation` .* got 16\. {DEPTH}: for 16 units, use `CFNCell",
+        rf"`activation` .* got 16\. {DEPTH}\. For 16 units, use `CFNCell",
     ),
     "one_state_for_two": (
         lambda: jaxrnn.bidirectional_dynamic_rnn(GRU, GRU, X, initial_state=X),

@@ -176,22 +176,22 @@ REFUSALS = [
     (lambda: by_part(3, zeros), TypeError, "`inputs` must be a function, got 3"),
     (lambda: by_part(zeros, zeros, 3), TypeError, "`bias` must be a function, got 3"),
     (lambda: by_gate("x"), TypeError, "by_gate: `initializer` must be a function"),
-    (lambda: chrono(1), ValueError, r"chrono: `max_time` must be in \[2, inf\], got 1"),
+    (lambda: chrono(1), ValueError, r"chrono: `max_time` must be at least 2, got 1"),
     (lambda: chrono("x"), TypeError, "chrono: `max_time` must be a number, got 'x'"),
     (
         lambda: init(by_gate(zeros), 3, 4),
         ValueError,
-        r"must have `blocks`, the number of gates, got shape \(3, 4\)",
+        r"must have `blocks`, the number of gates, .* got shape \(3, 4\)",
     ),
     (
         lambda: init(BY_PART, 3, 4),
         ValueError,
-        r"a kernel must have `input_rows`.* got a kernel of shape \(3, 4\)",
+        r"a kernel must have `input_rows`.* got a kernel of shape \(3, 4\) without",
     ),
     (
         lambda: init(chrono(5), 4),
         ValueError,
-        r"1, 2 or 4 blocks, got None in a bias of shape \(4,\)",
+        r"1, 2 or 4 blocks for `chrono`, got None in a bias of shape \(4,\)",
     ),
     (
         lambda: lstm(chrono(5)),

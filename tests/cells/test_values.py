@@ -163,7 +163,7 @@ def test_arrays_are_no_hyper_parameters():
     params = gru.init(jax.random.key(0), X[:, 0])
     slope = lambda b: jaxrnn.dynamic_rnn(LSTMCell(3, forget_bias=b).bind(params), X)
     with pytest.raises(
-        TypeError, match=r"`forget_bias` must be a number.*separate cell"
+        TypeError, match=r"`forget_bias` must be a number.*Pass a Python number"
     ):
         jax.grad(slope)(1.0)
 

@@ -116,7 +116,7 @@ def test_loops_in_raw_rnn_stop_with_the_longest_row(name):
         for emit_ta in jax.tree.leaves(results[0], is_leaf=is_array):
             assert emit_ta.size() == steps
         decoded = loop.decoded(results, max_time)
-        with pytest.raises(ValueError, match="`max_time` must equal the"):
+        with pytest.raises(ValueError, match="`max_time` must be at least"):
             loop.decoded(results, steps - 1)
         assert_near(decoded, want, tolerance=1e-12)
 
@@ -349,15 +349,15 @@ REFUSALS = [
     ("greedy", {"start_ids": np.zeros(2, np.float32)}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got float32[2]."),
     ("greedy", {"start_ids": 3}, ValueError, "decode.greedy: `start_ids` must be integers [batch], got int64[]."),
     ("greedy", {"start_ids": "ab"}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got 'ab'."),
-    ("greedy", {"start_ids": [1, 2, 3]}, ValueError, "decode.greedy: `initial_state` must have one row for each of `start_ids` int32[3], got float64[2, 4]."),
+    ("greedy", {"start_ids": [1, 2, 3]}, ValueError, "decode.greedy: `initial_state` must have one row for each of `start_ids` (int32[3]), got float64[2, 4]."),
     ("greedy", {"initial_state": (np.zeros((2, 4)),)}, ValueError, "decode.greedy: `initial_state` (see `cell.state_size`) must have the structure *, got (*,)."),
     ("greedy", {"initial_state": None}, ValueError, "decode.greedy: `initial_state` must be an array, got None."),
     ("greedy", {"cell": GRUCell(4)}, TypeError, "decode.greedy: `cell` must be a bound cell, got the unbound GRUCell(num_units=4, activation=tanh). Pass `cell.bind(params)`."),
     ("greedy", {"embed": np.zeros((4, 3))}, TypeError, "decode.greedy: `embed` must be a function of ids [batch], got float64[4, 3]."),
-    ("greedy", {"embed": bad(np.zeros((3, 3)))}, ValueError, "decode.greedy: `embed(ids)` must be an array with one row for each of int32[2], got float64[3, 3]."),
+    ("greedy", {"embed": bad(np.zeros((3, 3)))}, ValueError, "decode.greedy: `embed(ids)` must be an array [2, ...], one row for each id, got float64[3, 3]."),
     ("greedy", {"project": 3}, TypeError, "decode.greedy: `project` must be a function of the cell's output, got 3."),
-    ("greedy", {"project": bad(np.zeros((2, 4, 1)))}, ValueError, "decode.greedy: `project(output)` must be [batch, vocab] with 2 rows, got float64[2, 4, 1]."),
-    ("greedy", {"project": bad(np.zeros((3, 4)))}, ValueError, "decode.greedy: `project(output)` must be [batch, vocab] with 2 rows, got float64[3, 4]."),
+    ("greedy", {"project": bad(np.zeros((2, 4, 1)))}, ValueError, "decode.greedy: `project(output)` must be [2, vocab], got float64[2, 4, 1]."),
+    ("greedy", {"project": bad(np.zeros((3, 4)))}, ValueError, "decode.greedy: `project(output)` must be [2, vocab], got float64[3, 4]."),
     ("greedy", {"project": bad(np.zeros((2, 4), int))}, TypeError, "decode.greedy: `project(output)` must be floating-point [batch, vocab], got int64[2, 4]."),
     ("greedy", {"end_id": 4}, ValueError, "decode.greedy: `end_id` must be less than 4, the number of logits from `project`, got 4."),
     ("greedy", {"end_id": -1}, ValueError, "decode.greedy: `end_id` must be at least 0, got -1. Pass an id of the vocabulary."),
@@ -378,7 +378,7 @@ REFUSALS = [
     ("greedy", {"max_time": 10**12}, ValueError, "decode.greedy: `max_time` must be at most 2147483647, got 1000000000000."),
     ("beam_search", {"length_penalty": np.inf}, ValueError, "decode.beam_search: `length_penalty` must be finite, got inf. For no penalty, pass 0."),
     ("beam_search", {"initial_state": jaxrnn.TensorArray(jnp.float32, 3)}, ValueError, "decode.beam_search: `initial_state` must be an array whose rows can be repeated, got TensorArray."),
-    ("beam_search", {"project": bad(np.zeros((2, 4)))}, ValueError, "decode.beam_search: `project(output)` must be [batch, vocab] with 4 rows, got float64[2, 4]."),
+    ("beam_search", {"project": bad(np.zeros((2, 4)))}, ValueError, "decode.beam_search: `project(output)` must be [4, vocab], got float64[2, 4]."),
     ("score", {"ids": [1, 2]}, ValueError, "decode.score: `ids` must be integers [batch, time] or [batch, beam, time] with 2 rows, got int64[2]."),
     ("score", {"ids": np.zeros((3, 4), int)}, ValueError, "[batch, beam, time] with 2 rows, got int64[3, 4]."),
     ("score", {"ids": np.zeros((2, 3))}, TypeError, "[batch, beam, time] with 2 rows, got float64[2, 3]."),

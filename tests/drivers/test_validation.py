@@ -168,7 +168,7 @@ DRIVER = [
      {"cell": LSTM, "initial_state": (ZEROS, ZEROS[:, 1:])}),
     (TypeError, "`state` must be a tuple of 2 arrays", {"cell": LSTM, "initial_state": ZEROS}),
     (ValueError, r"`state` must be one array \[batch, 2\], got tuple", {"cell": RNN, "initial_state": (ZEROS, ZEROS)}),
-    (IndexError, "`state` must be a tuple of 2 states.* got 1 entries", {"cell": STACK, "initial_state": (ZEROS,)}),
+    (IndexError, "`state` must be a tuple of length 2.* got tuple of length 1", {"cell": STACK, "initial_state": (ZEROS,)}),
     (ValueError, r"got LSTMState\(hidden=\*, cell=\*\)", {"cell": LSTM, "initial_state": HaikuState(ZEROS, ZEROS)}),
     (TypeError, "must share one dtype", {"initial_state": ZEROS.astype(np.float64)}),
     (ValueError, r"must have the structure \*, got \(\*, \*\). Return the new state in the structure of",
@@ -257,7 +257,7 @@ REFUSALS = [
      lambda: RNN.cell.apply({**RNN.params, "bias": [0.0, 0.0]}, X[:, 0], ZEROS)),
     # Cells
     (TypeError, "`initializer` must be a function", lambda: LSTMCell(2, initializer="zeros")),
-    (TypeError, "must return an array.*Call the function",
+    (TypeError, "must return an array.*call the function",
      lambda: bound(LSTMCell(2, initializer=jax.nn.initializers.orthogonal))),
     (TypeError, "`name` must be a string, got 5", lambda: GRUCell(2, name=5)),
     (TypeError, "GRUCell: `dtype` must be a dtype such as jnp.float32, got 'foo'", lambda: GRUCell(2, dtype="foo")),
@@ -289,9 +289,9 @@ REFUSALS = [
      lambda: step_of(Custom(updates=lambda z, h: h[:2]))),
     (ValueError, r"Custom: `enter` must return an operand of shape \(4, 2\) to fit the `rows` of stage 0, got float32\[4, 1\]",
      lambda: step_of(Custom(enters=lambda h: (h[:, :1], h)))),
-    (ValueError, r"the update of stage 0 must return a new state with shapes float32\[4, 2\], got float32\[4, 3\]. Stage 0 computes z with 3 columns",
+    (ValueError, r"the update of stage 0 must return a new state with shapes float32\[4, 2\], got float32\[4, 3\]. Stage 0 has `columns=3`\.",
      lambda: step_of(Custom(columns=3, updates=lambda z, h: (z, z)))),
-    (TypeError, r"mul got incompatible[\s\S]*Raised by the update of stage 0, called with z float32\[4, 3\] \(3 columns\), the carry float32\[4, 2\] and the element-wise parameters: none\.",
+    (TypeError, r"mul got incompatible[\s\S]*Raised by the update of stage 0, called with z float32\[4, 3\] \(`columns=3`\), the carry float32\[4, 2\] and the element-wise parameters: none\.",
      lambda: step_of(Custom(columns=3, updates=lambda z, h: (z * h, z * h)))),
     (TypeError, r"OfStages: `stages` must be a property that returns a tuple of one or more `Stage`s, got Stage\. For one stage, return `\(stage,\)`\.",
      lambda: step_of(OfStages(STAGE))),
@@ -308,7 +308,7 @@ REFUSALS = [
     (ValueError, "`inputs` must be arrays", lambda: GRU.get_initial_state([])),
     (TypeError, "`forget_bias` must be a number, got None", lambda: LSTMCell(2, forget_bias=None)),
     (ValueError, "`num_proj` must be at least 1, got 0", lambda: LSTMCell(2, num_proj=0)),
-    (ValueError, r"`cell_clip` must be in \[0, inf\], got -1", lambda: LSTMCell(2, cell_clip=-1)),
+    (ValueError, r"`cell_clip` must be at least 0, got -1", lambda: LSTMCell(2, cell_clip=-1)),
     (TypeError, "must be None, a name or a function, got 3", lambda: GRUCell(2, activation=3)),
     (ValueError, "`dtype` must be floating-point, got int32", lambda: GRUCell(2, dtype=jnp.int32)),
     (ValueError, r"must have rank 2, \[batch, depth\], got float32\[4, 5, 3\]",
@@ -334,7 +334,7 @@ REFUSALS = [
      lambda: GRUCell(2).init(jax.random.key(0), ZEROS, X[:, 0])),
     (TypeError, "^FunctionCell: `dtype` must be a dtype such as jnp.float32, got float32",
      lambda: FunctionCell(keep, 2, 2).init(jax.random.key(0), ZEROS, X[:, 0])),
-    (TypeError, r"^BoundCell: `scope` must be a string, got key<fry>\[\]. Pass a key to `cell.bind\(params, key\)`.$",
+    (TypeError, r"^BoundCell: `scope` must be a string, got key<fry>\[\]. To bind a random key, call `cell.bind\(params, key\)`.$",
      lambda: GRU(X[:, 0], ZEROS, jax.random.key(0))),
     (TypeError, r"^RNNCell.bind: missing 1 required positional argument: 'params'. Create parameters with `cell.init\(key, inputs\)`.$",
      lambda: GRUCell.bind(GRU.params)),
@@ -353,7 +353,7 @@ REFUSALS = [
      lambda: MultiRNNCell([FunctionCell(keep, jaxrnn.TensorShape([5, 5]), 3)], state_is_tuple=False)),
     (ValueError, r"`cells\[0\]` must have one vector as its state if",
      lambda: MultiRNNCell([LSTMCell(2)], state_is_tuple=False)),
-    (ValueError, "a tuple of 2 states, one per cell, got float32", lambda: STACK(X[:, 0], ZEROS)),
+    (ValueError, "a tuple of length 2, with one state per cell, got float32", lambda: STACK(X[:, 0], ZEROS)),
     (TypeError, "ResidualWrapper: `cell` must be an RNNCell", lambda: jaxrnn.ResidualWrapper(abs)),
     (TypeError, "`residual_fn` must be a function", lambda: jaxrnn.ResidualWrapper(GRUCell(2), 3)),
     (ValueError, r"`inputs` must have the shape of the output \(float32\[4, 2\]\), got float32\[4, 3\]",
@@ -364,7 +364,7 @@ REFUSALS = [
     (ValueError, "must name an available device, got 'cpu:-1'",
      lambda: jaxrnn.DeviceWrapper(GRUCell(2), "cpu:-1").zero_state(4, F32)),
     (ValueError, r"must be in \[0, 1\]", lambda: jaxrnn.DropoutWrapper(GRUCell(2), float("nan"))),
-    (TypeError, "`output_keep_prob` must be a number.*separate cell",
+    (TypeError, "`output_keep_prob` must be a number.*Pass a Python number",
      lambda: jax.jit(lambda p: jaxrnn.DropoutWrapper(GRUCell(2), output_keep_prob=p))(0.5)),
     (TypeError, "`dropout_state_filter_visitor` must be a function",
      lambda: jaxrnn.DropoutWrapper(GRUCell(2), dropout_state_filter_visitor=3)),
@@ -401,7 +401,7 @@ def test_refuses_a_string_as_a_key(cell):
 
 
 def test_the_cells_own_error_says_where_it_was_raised():
-    with pytest.raises(ValueError, match="must have 4 rows each") as caught:
+    with pytest.raises(ValueError, match="must have the same number of rows") as caught:
         dynamic_rnn(GRU, X, initial_state=ZEROS[1:])
     notes = "".join(caught.value.__notes__)
     assert "Raised by one step of `cell`" in notes
@@ -432,7 +432,7 @@ def test_a_dtype_that_jax_replaces_is_warned_of():
 
 def test_a_function_without_parameters_that_reads_some():
     step = lambda params, inputs, state, key=None: (inputs @ params["w"], state)
-    note = "`params` is empty because `init_fn` is None."
+    note = "`params` is empty. Without `init_fn`, pass the parameters to `cell.bind`."
     noted = []
     for init_fn in (None, lambda key, inputs, dtype: {}):
         with pytest.raises(KeyError, match="'w'") as caught:

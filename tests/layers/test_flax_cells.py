@@ -366,7 +366,7 @@ def test_keys_of_a_loop_differ_from_step_to_step():
     assert jnp.any(masks[1:] != masks[:-1])
 
 
-STREAMS = "draw random numbers from streams, got a draw of "
+STREAMS = "draw random numbers from streams, got a draw by "
 CHANGES = {
     "module": STREAMS + "Dropout",
     "itself": STREAMS + "Draws",

@@ -73,7 +73,7 @@ def test_cells_of_modules():
 
 def test_noise_in_the_rnn_of_flax():
     noisy = "`cell` must not draw random numbers, because Flax's RNN passes no keys, "
-    noisy += "got DropoutWrapper... Use the `RNN` of jaxrnn"
+    noisy += "got DropoutWrapper... Use `RNN` of `jaxrnn.linen`"
     with wrong_value(noisy):
         init(nn.RNN(jaxrnn.linen.Cell(NOISY)))
     with wrong_value(noisy):
@@ -135,11 +135,17 @@ def test_the_constructor_of_nnx():
 
 
 def test_axes_of_inputs_lengths_and_states():
-    axes = "`inputs` must be [*batch, time, ...] with {} batch axes, like the lengths"
-    with wrong_value(axes.format(3)):
-        rnn()(X, jnp.ones((1, 1, 3), int))
-    with wrong_value(axes.format(1)):
-        rnn()(X[..., 0], [5, 2, 1])
+    axes = (
+        "`inputs` must be [*batch, time, ...] with {}, 1 time axis and 1 feature axis"
+    )
+    axes += ", got float32...{}"
+    of_lengths = ". `sequence_length` (int32{}) sets the number of batch axes"
+    with wrong_value(axes.format("3 batch axes", of_lengths.format([1, 1, 3]))):
+        rnn()(X, jnp.ones((1, 1, 3), jnp.int32))
+    with wrong_value(axes.format("1 batch axis", of_lengths.format([3]))):
+        rnn()(X[..., 0], jnp.array([5, 2, 1], jnp.int32))
+    with wrong_value(axes.format("any number of batch axes", "[5].")):
+        rnn()(X[0, :, 0])
     with wrong_value("RNN: `inputs[0][0]` must ...Convert a list to an array"):
         rnn()([[1.0]])
     with wrong_value("`sequence_length` must have the batch axes [1, 3], got"):
@@ -148,7 +154,7 @@ def test_axes_of_inputs_lengths_and_states():
         rnn()(X[None], initial_state=ONES[:, :1])
     with wrong_value("`initial_state` must be a pair (state_fw, state_bw), got"):
         make("Bidirectional", GRU, GRU)(X, initial_state=ONES[:, 0])
-    with wrong_value("must be (states_fw, states_bw), each with one"):
+    with wrong_value("must be a pair (states_fw, states_bw), each with one"):
         make("StackBidirectional", [GRU], [GRU])(X, initial_state=((ONES[:, 0],) * 2,))
 
 
@@ -168,18 +174,21 @@ def test_arguments_of_a_call():
         jaxrnn.linen.RNN(GRU).init(KEY, X, dones=X[..., 0] > 0)
     with wrong_type("RNN: `rngs` must be nnx.Rngs, a stream or a key, got 3"):
         make("RNN", NOISY)(X, rngs=3)
-    with wrong_value("`reset_state` must be None for two directions"):
+    with wrong_value("`reset_state` must be None for a bidirectional module"):
         make("Bidirectional", GRU, GRU)(X, reset_state=(ONES, ONES))
     with wrong_type("RawRNN: `loop_fn` must be a function, got"):
         jaxrnn.linen.RawRNN(GRU).init(KEY, None)
 
 
 def test_cells_with_weights():
-    names = "`params['gru_cell']['candidate']['{}']` must match the module's"
-    with wrong_value(names.format("kernel")):
+    with wrong_value("['candidate']['kernel']` must have the shape of the module's"):
         rnn().set_cells(GRU.bind(GRU.init(KEY, ONES[:, 0])))
-    with wrong_value(names.format("bias")):
+    with wrong_value("must have all parameters of the module, got cells without pa"):
         rnn().set_cells(GRU.bind({}))
+    params = {"gates": GRU.init(KEY, X[:, 0])["gates"], "foo": {"bias": ONES}}
+    params["candidate"] = GRU.init(KEY, X[:, 0])["candidate"]
+    with wrong_value("only the module's parameters, got also params['gru_cell']['foo"):
+        rnn().set_cells(GRU.bind(params))
     with wrong_value("cell must equal the module's cell, GRUCell(num_units=3,"):
         rnn().set_cells(GRUCell(4).bind({}))
     linen, two = jaxrnn.linen.RNN(GRU), jaxrnn.linen.Bidirectional(GRU, GRU)
@@ -187,7 +196,7 @@ def test_cells_with_weights():
         linen.variables_of(GRU)
     with wrong_value("the number of cells must be 2, got 1"):
         two.variables_of(GRU.bind({}))
-    with wrong_value("`variables` must hold the module's params gru_cell"):
+    with wrong_value("`variables` must hold the module's parameters gru_cell, got foo"):
         linen.cells_of({"params": {"foo": 1}})
 
 
@@ -239,5 +248,5 @@ def test_as_cell():
 def test_other_features_than_the_module_has_are_noted(convert):
     with pytest.raises((TypeError, ValueError)) as caught:
         convert()
-    note = r"Raised by a step with inputs \[1, \d\], set by `in_features`"
+    note = r"Raised by a step with inputs \[1, \d\], which `in_features` sets"
     assert re.search(note, "\n".join(caught.value.__notes__))
