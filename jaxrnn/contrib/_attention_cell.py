@@ -1,4 +1,4 @@
-"""A wrapper that makes a cell attend over recent outputs."""
+"""A wrapper that lets a cell attend over recent outputs."""
 
 import math
 
@@ -9,10 +9,12 @@ from jaxrnn import ParamSpec, RNNCell, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Size, Specs
 
+from .._base.errors import Verbatim, describe_leaves
+
 
 @fields.dataclass
 class AttentionCellWrapper(extend.ParamsWrapper):
-    """Wraps a cell so that it attends over the wrapper's last L outputs.
+    """A wrapper that lets a cell attend over the wrapper's last L outputs.
 
         y, s'   = cell([x, a] kernel + bias, s)
         score_l = sum(attn_v * tanh(m_l attn_w + q)), with
@@ -73,8 +75,7 @@ class AttentionCellWrapper(extend.ParamsWrapper):
         fits = is_flat and (self.state_is_tuple or is_leaf)
         what = "vectors" if self.state_is_tuple else "one vector"
         must = f"be {what} if `state_is_tuple` is {self.state_is_tuple}"
-        fix = f"The state size is {size}."
-        extend.check_value(fits, "cell.state_size", must, size, fix)
+        extend.check_value(fits, "cell.state_size", must, Verbatim(repr(size)))
 
     @property
     def _sizes(self) -> tuple[int, int, int, int, int]:
@@ -159,7 +160,9 @@ class AttentionCellWrapper(extend.ParamsWrapper):
             state = jnp.split(state, [cell_size, cell_size + size], axis=-1)
         is_triple = isinstance(state, tuple | list) and len(state) == 3
         must = "be (cell state, context, memory)"
-        extend.check_value(is_triple, "state", must, state, "`zero_state` creates one.")
+        fix = "Create a state with `cell.zero_state`."
+        got = Verbatim(describe_leaves(state))
+        extend.check_value(is_triple, "state", must, got, fix)
         cell_state, context, memory = state
         parts = extend.check_state((context, memory), (size, length * size), batch)
         return cell_state, parts[0], parts[1].reshape(batch, length, size)

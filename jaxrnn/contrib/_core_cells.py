@@ -221,7 +221,9 @@ class GRUBlockCellV2(AffineCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         is_one = (self.num_units is None) != (self.cell_size is None)
-        must = "be given (or `cell_size`, the old name, but not both)"
+        must = "be given"
+        if self.num_units is not None:
+            must = "be omitted if `cell_size` (the old name) is given"
         extend.check_value(is_one, "num_units", must, self.num_units)
         if self.num_units is None:
             object.__setattr__(self, "num_units", self.cell_size)

@@ -127,8 +127,8 @@ class IntersectionRNNCell(MappedCell, extend.SpecsCell):
 
     Attributes:
         num_units: `H`, at least 0.
-        num_in_proj: If None, the inputs must have size H. If it is any positive number,
-            inputs of other sizes are projected to size H, as in contrib.
+        num_in_proj: With None or 0, the inputs must have size H. With any positive
+            number, inputs of other sizes are projected to size H, as in contrib.
         initializer: For the kernels; None for Glorot uniform. The biases are
             initialized to zeros unless `initializer` is an `initializers.by_part` with
             a `bias`.

@@ -41,7 +41,7 @@ class NTMControllerState(NamedTuple):
 
 @fields.dataclass
 class NTMCell(OwnParams):
-    """A neural Turing machine: a controller with a memory that it reads and writes.
+    """A neural Turing machine: a controller that reads and writes a memory.
 
     The controller, which can be any cell, reads `[x, reads]` and outputs u. The product
     `u parameters_kernel + parameters_bias`, clipped to `[-clip_value, clip_value]`,
@@ -237,7 +237,7 @@ class NTMCell(OwnParams):
         return clip_symmetric(z, self.clip_value)
 
     def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
-        """Reads, addresses and memory before a step; they are parameters at time 0."""
+        """Reads, addresses and memory before a step; at time 0, from parameters."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
 
         def choose(new: Array, old: Array) -> Array:

@@ -106,8 +106,8 @@ def as_cell(module: PyTree, state_size: Size) -> BoundCell:
             of Equinox's state, e.g. `(8, 8)` for the (h, c) of an LSTM.
 
     Returns:
-        A bound cell whose output is the first leaf of the state. Its `params` map
-        paths, e.g. "weight_ih", to the module's arrays.
+        A bound cell whose output is the first leaf of the state. The cell's `params`
+        map paths, e.g. "weight_ih", to the module's arrays.
 
     Raises:
         TypeError: If `module` does not accept inputs and state, or a size is not an

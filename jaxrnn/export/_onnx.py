@@ -1,6 +1,6 @@
 """Export of layers to ONNX, with the operators `LSTM`, `GRU` and `RNN`.
 
-A layer is a node: a dict, as returned by `convert.onnx.save`.
+Each layer becomes one node, which `convert.onnx.save` creates as a dict.
 """
 
 from typing import Any, NamedTuple
@@ -16,8 +16,8 @@ from .._cells.bound import BoundCell
 from ..convert._weights import reader
 from ..convert.onnx import save
 
-# The first opset that has the current versions of LSTM, GRU and RNN, and the IR version
-# that belongs to this opset.
+# Opset 14 contains the operators LSTM-14, GRU-14 and RNN-14. IR version 7 belongs to
+# this opset.
 OPSET = 14
 IR_VERSION = 7
 Node = dict[str, Any]
@@ -56,9 +56,9 @@ def to_onnx(
       `state_0_h` for an LSTM, and only `state_0_h` for other cells. With two
       directions, the final states are `state_fw_0_h`, ..., then `state_bw_0_h`, ...
 
-    In onnxruntime, NaN in the padding does not affect the results. onnxruntime supports
-    only float32, and its LSTM and GRU crash the process if the batch is empty. ONNX
-    files contain no checksum.
+    In onnxruntime, NaN in the padding does not affect the results. onnxruntime runs
+    these operators only in float32, and its LSTM and GRU crash the process if the batch
+    is empty. ONNX files contain no checksum.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
@@ -145,7 +145,7 @@ def _dtype(nodes: list[Node]) -> np.dtype:
     dtypes = {node["W"].dtype for node in nodes}
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
         raise InvalidType(
-            f"the parameters must share one dtype ({', '.join(_DTYPES)}), "
+            f"all parameters must have one dtype ({' or '.join(_DTYPES)}), "
             f"got {', '.join(sorted(map(str, dtypes)))}. Cast the parameters."
         )
     return dtypes.pop()
@@ -296,7 +296,8 @@ def _stacked(graph: Graph, states: list[State], letter: str) -> str:
 def _final_state(graph: Graph, state: State, length: str) -> str:
     """The final state `[batch, units]`.
 
-    Where the length is 0, the initial state is selected; onnxruntime returns zeros.
+    Where the length is 0, the result is the initial state. onnxruntime's operators
+    would return zeros instead.
     """
     at = graph.constant(np.int64(state.direction))
     final = graph.node("Gather", f"Y_{state.letter}_{state.layer}", at, axis=0)

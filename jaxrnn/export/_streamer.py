@@ -41,13 +41,14 @@ class Streamer:
 
     Every call advances all rows. Calls run outside of `jax.jit`, which cannot keep the
     state. Under jit, call the bound cell instead: `output, state = cell(frame, state)`.
-    A stream belongs to one thread, because a call overwrites the state in place. For
-    rows without a frame, run `dynamic_rnn` over chunks, with length 0 for these rows.
+    Use each streamer in one thread only, because a call overwrites the state in place.
+    If some rows have no frame, run `dynamic_rnn` over chunks, with length 0 for these
+    rows.
 
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
 
     The first call compiles the step, and streamers with equal cells share the compiled
-    program. Later calls only run the step, and overwrite the state in place.
+    program. Later calls only run the step.
 
     Args:
         cell: A bound cell without a random key, so dropout is inactive.

@@ -36,7 +36,7 @@ class AttentionWrapperState(NamedTuple):
             are not collected.
         attention_state: The state of the mechanism, by default the alignments.
         memory: The memory, which also contains its keys once a run has started. The
-            memory is read-only: it is neither masked nor reordered.
+            memory is read-only, so loops neither mask nor reorder its rows.
 
     Source: `tf.contrib.seq2seq.AttentionWrapperState`, which has no memory.
     """
@@ -91,7 +91,7 @@ def check_is_state(state: PyTree) -> None:
     """Raises TypeError unless `state` is an `AttentionWrapperState` with a memory."""
     is_state = isinstance(state, AttentionWrapperState)
     has_memory = is_state and jax.tree.leaves(state.memory)
-    must = "be an AttentionWrapperState with its memory"
+    must = "be an AttentionWrapperState with a memory"
     fix = "Create a state with `cell.initial_state(memory)`."
     extend.check_type(has_memory, "state", must, state, fix)
 
@@ -109,7 +109,7 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     fits = not checks_dtype or inputs.dtype == attention.dtype
     must = f"have the dtype of the memory ({attention.dtype})"
     extend.check_type(fits, "inputs", must, inputs)
-    must = f"have {rows} rows like the inputs"
+    must = f"have as many rows as the inputs ({rows})"
     extend.check_value(len(attention) == rows, "state.attention", must, attention)
     must = f"{must}, or one row for each group of beams"
     for array in jax.tree.leaves(state.memory):

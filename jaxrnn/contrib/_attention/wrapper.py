@@ -143,7 +143,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         ]
 
     def _without_axis(self, state: AttentionWrapperState) -> AttentionWrapperState:
-        """Removes the tuples with one entry per mechanism if there is only one."""
+        """Removes the tuples of mechanisms unless the mechanisms form a tuple."""
         if self._has_several:
             return state
         return state.map_mechanisms(lambda entries: entries[0])
@@ -245,7 +245,7 @@ class AttentionWrapper(extend.ParamsWrapper):
                 cell_state=cell_state,
                 attention=jnp.zeros((rows, self.attention_size), dtype),
                 time=jnp.zeros((), jnp.int32),
-                # Two arrays, because JAX cannot donate the same buffer twice.
+                # This creates two arrays, because JAX cannot donate one buffer twice.
                 alignments=alignments(),
                 attention_state=alignments(),
                 alignment_history=tuple(map(history, times)),
@@ -300,7 +300,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         own, inner = self.checked_params(params, state.attention, None)
         cell_state = self.cell.start(inner, state.cell_state)
         state = state.map_mechanisms(self._several)
-        # Recomputes existing keys, because other parameters may have created them.
+        # Existing keys are recomputed, because they may come from other parameters.
         memory = tuple(
             extend.ReadOnly(attention.with_keys(own, memory.value))
             for attention, memory in zip(self._attentions, state.memory, strict=True)

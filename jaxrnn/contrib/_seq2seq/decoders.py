@@ -30,7 +30,8 @@ class Decoder(abc.ABC):
             By default, a finished row stays finished. A decoder that reorders its rows,
             e.g. a beam search, keeps its own flags.
         longest: The maximum number of steps if it is known, e.g. from given inputs;
-            otherwise None. Under jit, it can replace `maximum_iterations`.
+            otherwise None. Under jit, a decoder with a known `longest` needs no
+            `maximum_iterations`.
 
     Source: `tf.contrib.seq2seq.Decoder`.
     """
@@ -182,7 +183,7 @@ class BasicDecoder(CellDecoder):
         """Returns the helper's first inputs and the state that the cell starts from."""
         finished, inputs = self._helper.initialize()
         rows = self.batch_size  # Some helpers know the batch size only now.
-        must = f"have {rows} rows like the helper's inputs or `start_tokens`"
+        must = f"have as many rows as the inputs or tokens of the helper ({rows})"
         check_rows_of_state(self._initial_state, rows, must)
         return finished, inputs, self._start()
 
