@@ -139,8 +139,8 @@ def _convolve(x: Array, kernel: Array) -> Array:
 def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     x, kernel = primals
     d_x, d_kernel = tangents
-    # `jax.checkpoint` stores the operands for the backward pass, which recomputes the
-    # patches. The patches need more memory than the operands.
+    # `jax.checkpoint` stores only the operands; the backward pass recomputes the
+    # patches.
     product = jax.checkpoint(_for_derivatives)
     return _convolve(x, kernel), product(d_x, kernel) + product(x, d_kernel)
 

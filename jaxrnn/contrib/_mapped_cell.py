@@ -36,7 +36,7 @@ class MappedCell(RNNCell):
     split_params: Callable[[Params], tuple[Params, Params]]
     """`split_params(params)` returns the functions' and the inner cell's parameters."""
     checked_inputs: Callable[..., PyTree]
-    """`checked_inputs(params, inputs, state, key)` checks and returns step inputs."""
+    """`checked_inputs(params, inputs, state, key)` checks and returns the inputs."""
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -112,7 +112,7 @@ class MappedWrapper(extend.ParamsWrapper, MappedCell):
 @final
 @fields.dataclass
 class IntersectionRNNCell(MappedCell, extend.SpecsCell):
-    """A recurrent cell whose output mixes its inputs with a candidate (+RNN).
+    """A recurrent cell whose output mixes the inputs with a candidate (+RNN).
 
         v          = x, or x in_projection/kernel + in_projection/bias
         g, j, q, y = split([v, h] kernel + bias)

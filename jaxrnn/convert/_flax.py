@@ -180,7 +180,7 @@ def _layer(
         return joined([read(name, *shape) for name in names], axis=-1)
 
     state_bias = None
-    if kind == Kind.GRU_AFTER:  # The dense layout lacks this bias.
+    if kind == Kind.GRU_AFTER:  # The dense layout has no state bias.
         own = [read(key, units) for key in names.state_bias]
         state_bias = own[0] if own else np.zeros(units, state.dtype)
     return LIBRARY.layer(

@@ -1,4 +1,4 @@
-"""Weights of Flax linen's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, `SimpleCell`.
+"""Weights of Flax linen's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` and `SimpleCell`.
 
     cell = jaxrnn.convert.linen.load(nn.RNN(nn.GRUCell(5)).init(key, x))
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)

@@ -169,7 +169,7 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     """Converts the state of a module to a cell's state; also under jit.
 
     Args:
-        state: `h` or, for an LSTM, `(h, c)`, tensors or arrays. Each is
+        state: `h` or, for an LSTM, `(h, c)`, tensors or arrays. Each array is
             `[layers, batch, units]`, or `[2 * layers, batch, units]` if
             `bidirectional`.
         bidirectional: Whether the module has two directions.

@@ -14,7 +14,7 @@ from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.typing import Array, PyTree
 from .._loops.scans import without_checks
 
-# An old StableHLO version, because TensorFlow adopts new versions later than JAX.
+# This version is old, because TensorFlow adopts new versions later than JAX.
 _STABLEHLO = "1.9.0"
 
 
@@ -181,7 +181,7 @@ def tflite_deviation(
     Raises:
         ValueError: If the file and `f` differ in the number or the shapes of their
             arguments or results.
-        ImportError: If `ai_edge_litert` is missing.
+        ImportError: If `ai_edge_litert` is missing: `pip install ai-edge-litert`.
 
     Source: `ai_edge_litert.interpreter.Interpreter`.
     """

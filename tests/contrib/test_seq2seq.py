@@ -505,7 +505,7 @@ REFUSALS = [
     (lambda: sampling(key=3), TypeError, "SampleEmbeddingHelper: `key` must be a random key, got 3."),
     (lambda: sampling(seed="a", key=KEY), TypeError, "SampleEmbeddingHelper: `seed` must be an integer, got 'a'."),
     (lambda: scheduled(jnp.ones(2)), ValueError, "ScheduledEmbeddingTrainingHelper: `sampling_probability` must be a number or an array [3], one number per row, got float64[2]."),
-    (decoding(lambda: basic(GREEDY, layer=lambda x: (x, x))), TypeError, "GreedyEmbeddingHelper: `outputs` must be one array of logits, got (float64[3, 6], float64[3, 6])."),
+    (decoding(lambda: basic(GREEDY, layer=lambda x: (x, x))), TypeError, "GreedyEmbeddingHelper: `outputs` must be one array of logits, got (float64[3, 4], float64[3, 4])."),
     (lambda: contrib.BeamSearchDecoder(BOUND, TABLE, START, END, STATE, 2), ValueError, "BeamSearchDecoder: `initial_state` must have one row per beam (3 * 2 rows), got float64[3, 4]. Apply `tile_batch` to the state"),
     (lambda: contrib.BeamSearchDecoder(BOUND, TABLE, np.repeat(START, 2), END, contrib.tile_batch(STATE, 2), 2), ValueError, "`initial_state` must have one row per beam (6 * 2 rows), got float64[6, 4]. Apply `tile_batch` to the state."),
     (lambda: contrib.tile_batch([6, 4, 2], 3), TypeError, "tile_batch: `t` must hold arrays, got"),

@@ -171,7 +171,8 @@ class BoundMechanism:
         if valid is not None:
             masked = mechanism.score_mask_value
             masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
-            # The scores of an empty memory are 0, because softmax would return NaN.
+            # The scores of an empty memory are 0. With minus infinity for all entries,
+            # softmax would return NaN.
             masked = jnp.where(valid[:, None, :1], masked, jnp.zeros_like(masked))
             score = jnp.where(valid[:, None], score, masked)
         score = score.reshape(state.shape)

@@ -159,7 +159,7 @@ class BasicDecoder(CellDecoder):
         sizes = self._rnn_output_size()
         if jax.tree.structure(types) == jax.tree.structure(sizes):
             dtypes = jax.tree.map(lambda x: x.dtype, types)
-        else:  # The outputs of a subclass may differ from the layer's.
+        else:  # A subclass may change the structure of `rnn_output`.
             dtype = first_float(self._initial_state).dtype
             dtypes = jax.tree.map(lambda _: dtype, sizes)
         return BasicDecoderOutput(dtypes, self._helper.sample_ids_dtype)
@@ -182,7 +182,7 @@ class BasicDecoder(CellDecoder):
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """Returns the helper's first inputs and the state that the cell starts from."""
         finished, inputs = self._helper.initialize()
-        rows = self.batch_size  # Some helpers know the batch size only now.
+        rows = self.batch_size  # Some helpers know this size only after `initialize`.
         must = f"have as many rows as the inputs or tokens of the helper ({rows})"
         check_rows_of_state(self._initial_state, rows, must)
         return finished, inputs, self._start()
