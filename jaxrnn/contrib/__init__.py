@@ -1,7 +1,7 @@
 """Cells of `tf.contrib.rnn`; attention, decoders and losses of `tf.contrib.seq2seq`.
 
-Each cell has the same constructor and variable names as the TensorFlow cell of the same
-name, so you can port scripts line by line and load old checkpoints unchanged.
+Each cell has the constructor arguments and the variable names of the TensorFlow cell of
+the same name, so you can port scripts line by line and load old checkpoints unchanged.
 
 Cells: `BidirectionalGridLSTMCell`, `CFNCell`, `ConvLSTMCell`, `Conv1DLSTMCell`,
 `Conv2DLSTMCell`, `Conv3DLSTMCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`,

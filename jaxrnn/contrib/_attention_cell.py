@@ -28,11 +28,11 @@ class AttentionCellWrapper(extend.ParamsWrapper):
 
     Shapes, for input size `I`, `A = attn_size`, `V = attn_vec_size`, `N = input_size`,
     `L = attn_length`, a cell with output `[batch, H]` and a state of S numbers: inputs
-    `[batch, I]`; output `[batch, A]`; state `(s, a, m)` with a `[batch, A]` and m
+    `[batch, I]`; output `[batch, A]`; state `(s, a, m)` with `a` `[batch, A]` and `m`
     `[batch, L A]`; `kernel` `[I + A, N]`, `bias` `[N]`; under `attention`: `attn_w`
     `[1, 1, A, V]`, `attn_v` `[V]`, `kernel` `[S, V]`, `bias` `[V]`; under
     `attn_output_projection`: `kernel` `[H + A, A]`, `bias` `[A]`. The parameters of
-    the wrapped cell are stored under its scope, e.g. `lstm_cell`.
+    the wrapped cell are stored under the cell's scope, e.g. `lstm_cell`.
 
     Attributes:
         cell: The wrapped cell.

@@ -94,7 +94,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
 
         kernel = [norm_0 * kernel_x / |kernel_x|; norm_1 * kernel_h / |kernel_h|]
 
-    Here, `|k| = sqrt(max(sum(k ** 2), 1e-12))` is the norm of each column.
+    Here, `|k| = sqrt(max(sum(k ** 2), 1e-12))` holds the norm of each column of k.
     `projection/kernel` is normalized in the same way, with its own `norm_0`. The
     kernels are normalized once per run.
 

@@ -50,7 +50,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
                 Only shapes and dtypes are read, so `jax.ShapeDtypeStruct`s are
                 accepted.
             dtype: The dtype of the parameters; by default the cell's `dtype`, or the
-                dtype of the inputs if the cell has none.
+                dtype of the inputs if the cell's `dtype` is None.
 
         Raises:
             TypeError: If `key` is not a random key.

@@ -163,7 +163,7 @@ class IntersectionRNNCell(MappedCell, extend.SpecsCell):
         """Specs of all parameters for inputs of size `depth`, in creation order.
 
         Raises:
-            ValueError: If `depth` is not `num_units` and `num_in_proj` is not set.
+            ValueError: If `depth` is not `num_units`, and `num_in_proj` is None or 0.
         """
         size = self.num_units
         kernel = self.initializer or extend.glorot_uniform

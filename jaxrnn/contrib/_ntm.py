@@ -43,7 +43,7 @@ class NTMControllerState(NamedTuple):
 class NTMCell(OwnParams):
     """A neural Turing machine: a controller that reads and writes a memory.
 
-    The controller, which can be any cell, reads `[x, reads]` and outputs u. The product
+    The controller, a cell, reads `[x, reads]` and outputs a vector u. The product
     `u parameters_kernel + parameters_bias`, clipped to `[-clip_value, clip_value]`,
     contains a key, a strength, a gate, shifts and a sharpness for each head, then an
     erase vector and an add vector for each write head. With the memory M and the
@@ -69,7 +69,7 @@ class NTMCell(OwnParams):
     W) + 2V * W`; `output_kernel` `[C + V * R, O]`, `output_bias` `[O]`;
     `initial_read_vector_<i>` `[1, V]`; `initial_address_weights_<i>` `[1, S]`, read
     heads first; `memory` `[S, V]`. The parameters of the controller are stored under
-    its scope.
+    the controller's scope.
 
     This cell avoids several limitations of contrib's cell. In contrib, `state_size`
     describes a flattened memory. contrib has a single `time` for all rows, so a packed

@@ -1,4 +1,4 @@
-"""Steps of other libraries as jaxrnn cells, for the functions `as_cell`.
+"""Cells that run a cell of another library, for the functions `as_cell`.
 
 The cells add notes to errors of the other library. `dynamic_rnn` checks the results of
 a step.

@@ -62,7 +62,7 @@ def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
 
 
 def bind_layers(layers: Sequence[Layer], joins_directions: bool = True) -> Any:
-    """Binds layers, listed from the inputs upwards, to cells.
+    """Creates bound cells from layers, which are listed from the inputs upwards.
 
     Args:
         layers: The weights of each layer.
@@ -142,7 +142,7 @@ def _params(layer: LayerWeights) -> Params:
 def layers_of(
     library: Library, cell: Cells, bidirectional: object
 ) -> list[list[Named]]:
-    """The layers of a bound cell, or of `(cells_fw, cells_bw)`, as `save` gets them.
+    """The layers of the argument of `save`: a bound cell, or `(cells_fw, cells_bw)`.
 
     Returns:
         For each layer, a list with one pair `(name, weights)` per direction.
@@ -289,7 +289,7 @@ def _joined(params: Params) -> tuple[Weight, Weight, Weight | None]:
 
 
 def _as_lstm(cell: CoupledInputForgetGateLSTMCell, params: Params) -> Params:
-    """Converts the parameters of a cell with coupled gates to an `LSTMCell`'s.
+    """Converts parameters of a cell with coupled gates to those of an `LSTMCell`.
 
     The input gate is 1 minus the forget gate, and 1 - sigmoid(z) = sigmoid(-z), so the
     block of the input gate is the negative of the block of the forget gate. The forget

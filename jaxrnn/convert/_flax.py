@@ -3,8 +3,8 @@
 In both module systems, an `RNN` stores its cell in `cell`, a `Bidirectional` stores two
 `RNN`s in `forward_rnn` and `backward_rnn`, and a `Sequential` stacks layers. A cell
 stores its kernels and biases in one of two layouts: `separate` modules for each gate,
-or two `dense` modules, one for the inputs and one for the state, which each hold all
-gates.
+or two `dense` modules, one for the inputs and one for the state, each of which holds
+all gates.
 """
 
 import dataclasses
@@ -128,7 +128,7 @@ def arrays_of(layer: LayerWeights, names: Names) -> Params:
 
 
 def modules_of(layers: list[list[Params]]) -> list[Params]:
-    """The parameters of each `RNN` or `Bidirectional`, or of the cell if only one."""
+    """The parameters of each `RNN` or `Bidirectional`; for one cell, of the cell."""
     if len(layers) == 1 == len(layers[0]):
         return layers[0]
     modules = [[{"cell": weights} for weights in layer] for layer in layers]

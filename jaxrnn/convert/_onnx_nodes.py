@@ -140,7 +140,8 @@ def chosen(found: list[Found], names: tuple[str, ...]) -> list[Found]:
 
     Args:
         found: The pairs of `recurrent_nodes`.
-        names: Names of nodes, or scopes: "encoder" for "/encoder/LSTM"; all if empty.
+        names: Names of nodes or scopes, e.g. "encoder" for "/encoder/LSTM". If empty,
+            all nodes are chosen.
 
     Raises:
         ValueError: If a name has no recurrent node.
@@ -180,7 +181,7 @@ def as_dict(node: Proto, values: Values) -> Params:
 
 
 def as_text(value: Any) -> Any:
-    """Decodes a byte string or a list of them; returns other values unchanged."""
+    """Decodes byte strings, also in lists; returns other values unchanged."""
     if isinstance(value, list | tuple):
         return [as_text(each) for each in value]
     return value.decode() if isinstance(value, bytes) else value
@@ -230,7 +231,7 @@ def spelled(kind: Kind, activation: str) -> list[str]:
 
 
 def _names(name: str, node: Weights, kind: Kind, count: int) -> list[str]:
-    """The activations by ONNX's names; onnxruntime accepts them in any case."""
+    """The activations by ONNX's names; the case of the given names is ignored."""
     given = node.get("activations")
     if given is None:
         return spelled(kind, "Tanh") * count

@@ -276,7 +276,7 @@ def _gru(read: Read, name: str) -> LayerWeights:
 
 
 def _other_update(array: np.ndarray) -> np.ndarray:
-    """Converts between the update gates z and 1 - z: 1 - sigmoid(x) = sigmoid(-x)."""
+    """Negates the first block, because `1 - sigmoid(x)` equals `sigmoid(-x)`."""
     update, *rest = blocks(array, 3)
     return joined([-update, *rest], axis=-1)
 
@@ -308,7 +308,7 @@ def _load_convs(params: Weights, names: Sequence[str], grid: Any) -> BoundCell:
 def _conv(
     params: Weights, name: str, grid: Sequence[int], depth: int | None
 ) -> BoundCell:
-    """One core; the cell of contrib convolves inputs and state with one kernel."""
+    """Loads a core as a cell of contrib, which has one kernel for inputs and state."""
     first, second = (f"{name}{part}" for part in _CONV)
     own = {each: pick(params, each) for each in (first, second)}
     for each, weights in own.items():

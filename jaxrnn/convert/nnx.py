@@ -36,9 +36,9 @@ def load(
     Args:
         params: The parameters of a cell, of an `nnx.RNN`, of an `nnx.Bidirectional`, or
             of an `nnx.Sequential` that stacks several `nnx.RNN`s or
-            `nnx.Bidirectional`s: `nnx.to_pure_dict(nnx.state(module, nnx.Param))`, or
-            the state itself. For a larger model, pass only the parameters of its
-            recurrent part.
+            `nnx.Bidirectional`s. Pass `nnx.state(module, nnx.Param)`, or the result of
+            `nnx.to_pure_dict` for this state. For a larger model, pass only the
+            parameters of its recurrent part.
         activation: The `activation_fn` of the cells; None for Flax's default, tanh.
         bidirectional: Whether the module has two directions.
 

@@ -10,8 +10,9 @@ A node is a dict that maps names of inputs to arrays, and names of attributes to
 
     cell = jaxrnn.convert.onnx.load(jaxrnn.convert.onnx.nodes("model.onnx"))
 
-ONNX is time major: X corresponds to the `inputs` of `dynamic_rnn` with
-`time_major=True`. Y has an additional axis for the directions, after the time axis.
+ONNX's operators are time major. Their input X corresponds to the `inputs` of
+`dynamic_rnn` with `time_major=True`. Their output Y has an additional axis for the
+directions, after the time axis.
 """
 
 from typing import Any

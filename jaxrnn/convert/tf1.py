@@ -10,8 +10,9 @@ The forget bias, the activation and the clips are not stored in variables, so th
 arguments of `load` and `save`. `save` raises an error if the cell's hyperparameters
 differ from the arguments.
 
-To load a cell of `jaxrnn.contrib`, or any wrapped or stacked cell, pass the unbound
-cell, which has the hyperparameters that variables do not store:
+To load a cell of `jaxrnn.contrib`, a wrapped cell, or a stack that contains one of
+these cells, pass the unbound cell, which has the hyperparameters that variables do not
+store:
 
     cell = jaxrnn.contrib.HighwayWrapper(jaxrnn.contrib.NASCell(128))
     inputs = jax.ShapeDtypeStruct((1, 128), jax.numpy.float32)

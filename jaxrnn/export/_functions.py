@@ -106,7 +106,7 @@ def to_tflite(
     TensorFlow Lite does not support random numbers, so `decode.sample` cannot be
     exported. For the same reason, call a cell's `init` outside of `f`. With
     `jax_enable_x64`, the loop counter of `jax.lax.scan` is int64, and slicing with an
-    int64 index fails in LiteRT 2.3. Export `decode.beam_search` without
+    int64 index fails in LiteRT 2.3. Therefore, export `decode.beam_search` without
     `jax_enable_x64`.
 
     Args:

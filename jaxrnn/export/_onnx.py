@@ -42,14 +42,14 @@ def to_onnx(
 ) -> bytes:
     """Exports layers as an ONNX file that computes the results of `dynamic_rnn`.
 
-    The file accepts any batch size and number of steps. Its inputs are:
+    The file accepts any batch size and number of steps. The inputs of the file are:
 
     - `inputs`, `[batch, time, depth]`, in the dtype of the parameters;
     - `sequence_length` (if `lengths` is True), int32 `[batch]`, clamped to `[0, time]`;
     - the initial states (if `initial_state` is True), e.g. `initial_state_0_c`, one for
       each final state, in the order of the final states.
 
-    Its outputs are the results of `dynamic_rnn`, in the order of `jax.tree.leaves`:
+    The outputs are the results of `dynamic_rnn`, in the order of `jax.tree.leaves`:
 
     - `outputs`, `[batch, time, size]`, zeros past the length of a row;
     - the final states, each `[batch, units]`. For layer 0, these are `state_0_c` and
@@ -57,8 +57,8 @@ def to_onnx(
       directions, the final states are `state_fw_0_h`, ..., then `state_bw_0_h`, ...
 
     In onnxruntime, NaN in the padding does not affect the results. onnxruntime runs
-    these operators only in float32, and its LSTM and GRU crash the process if the batch
-    is empty. ONNX files contain no checksum.
+    these operators only in float32. If the batch is empty, onnxruntime's LSTM and GRU
+    crash the process. ONNX files contain no checksum.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
@@ -68,7 +68,7 @@ def to_onnx(
         dense: The pair `(kernel, bias)` of a dense layer on the outputs, `[size, n]`
             and `[n]` (None for no bias). The file's `outputs` are then
             `outputs @ kernel + bias`, so the outputs past the length of a row equal the
-            bias.
+            bias, or 0 without a bias.
         lengths: Whether the file has an input `sequence_length`; if False, the file
             processes all steps of every row.
         initial_state: Whether the initial states are inputs, so that you can run a

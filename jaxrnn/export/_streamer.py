@@ -37,7 +37,7 @@ from .._loops import masking
 
 
 class Streamer:
-    """Runs a cell on one frame per call and keeps its state between calls.
+    """Runs a cell on one frame per call and keeps the state between calls.
 
     Every call advances all rows. Calls run outside of `jax.jit`, which cannot keep the
     state. Under jit, call the bound cell instead: `output, state = cell(frame, state)`.
@@ -69,7 +69,7 @@ class Streamer:
         >>> outputs[-1].shape, bool((outputs[-1] == stream.state).all())
         ((1, 4), True)
 
-    Source: ours.
+    Source: jaxrnn.
     """
 
     def __init__(

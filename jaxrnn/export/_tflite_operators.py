@@ -79,9 +79,9 @@ def to_tflite_operators(
 
     The file keeps the state in variables, so each run continues where the previous run
     ended. A file that is exported for one time step can therefore process a stream step
-    by step. Call `reset_all_variables()` before each new sequence to set the state to
-    zeros. With two directions, call `reset_all_variables()` before each run.
-    `get_tensor` and `set_tensor` read and write a variable by its index.
+    by step. To set the state to zeros, call `reset_all_variables()` of the interpreter
+    before each new sequence or, with two directions, before each run. The interpreter's
+    methods `get_tensor` and `set_tensor` read and write a variable by its index.
     `get_tensor_details` lists the indices under the names of the variables:
     `layer_0/h`, `layer_0/c`, `layer_1/h`, ..., or with two directions `layer_0/fw/h`,
     `layer_0/bw/h`, ...
@@ -101,7 +101,7 @@ def to_tflite_operators(
             `[units]` (None for no bias).
 
     Returns:
-        The bytes of the file. Its signature has one input (`inputs`) and one output
+        The bytes of the file. The signature has one input (`inputs`) and one output
         (`outputs`), `[batch, time, size]`, or `[time, batch, size]` if `time_major`.
 
     Raises:

@@ -61,7 +61,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     @abc.abstractmethod
     def param_specs(self, query_depth: int) -> Specs:
-        """Specs of all parameters except the memory layer, for queries of this size."""
+        """Specs of the parameters for queries of this depth, without the memory layer."""
 
     @abc.abstractmethod
     def score(

@@ -44,7 +44,7 @@ class AttentionMemory:
         return places[None, :] < self.lengths[:, None]
 
     def without_padding(self, x: Array) -> Array:
-        """Returns `[batch, memory_time, ...]` with zeros beyond the lengths."""
+        """Returns x, `[batch, memory_time, ...]`, with zeros beyond the lengths."""
         if self.valid is None:
             return x
         valid = jnp.expand_dims(self.valid, tuple(range(2, x.ndim)))

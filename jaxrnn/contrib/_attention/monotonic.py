@@ -131,8 +131,9 @@ def monotonic_attention(
 ) -> Array:
     """The expected alignments of attention that moves from left to right.
 
-    At each step, attention starts at the entry where the previous step stopped. It
-    visits one entry after another and stops at entry i with probability `p_choose_i`.
+    At each step, attention starts at the entry where the previous step stopped. From
+    there, attention visits one entry after another and stops at entry i with
+    probability `p_choose_i`.
 
     Args:
         p_choose_i: `[batch, memory_time]`, in [0, 1].

@@ -243,7 +243,7 @@ class Attention(NamedTuple):
     layer = property(lambda self: numbered("attention_layer", self.number))
 
     def specs(self, query_depth: int) -> Specs:
-        """Specs of all parameters for queries of this size."""
+        """Specs of all parameters, for queries of size `query_depth`."""
         own = self.mechanism.param_specs(query_depth)
         specs = {self.memory_layer: self.mechanism.memory_specs()}
         specs |= {self.scope: own} if own else {}

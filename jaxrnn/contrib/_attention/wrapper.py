@@ -39,14 +39,14 @@ class AttentionWrapper(extend.ParamsWrapper):
     `A = attention_layer_size`, or `M` without a layer: inputs `[batch, I]`; attention
     `[batch, A]`; output `[batch, A]`, or `[batch, O]` with `output_attention=False`.
     Parameters: `memory_layer/kernel` `[M, num_units]`; the mechanism's parameters under
-    its scope (`luong_attention/attention_g`, `bahdanau_attention/attention_v`, ...);
+    the mechanism's scope (e.g. `luong_attention/attention_g`);
     `attention_layer/kernel` `[O + M, A]`; the cell's parameters, for inputs
-    `[batch, I + A]`, under its scope (`lstm_cell`). If several mechanisms have the same
-    scope, the second scope ends in `_1`, the third in `_2`, and so on.
+    `[batch, I + A]`, under the cell's scope (e.g. `lstm_cell`). If several mechanisms
+    have the same scope, the second scope ends in `_1`, the third in `_2`, and so on.
 
     Attributes:
         cell: The wrapped cell, which must output a single vector.
-        attention_mechanism: The mechanism, or a list or tuple of several.
+        attention_mechanism: The mechanism, or a list or tuple of mechanisms.
         attention_layer_size: `A`, or a sequence with one size per mechanism; None to
             use the contexts as the attention.
         alignment_history: Whether the state collects the alignments of all steps.
@@ -144,7 +144,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         ]
 
     def _without_axis(self, state: AttentionWrapperState) -> AttentionWrapperState:
-        """Removes the tuples of mechanisms unless the mechanisms form a tuple."""
+        """Unpacks the data of a single mechanism, which was not passed in a list."""
         if self._has_several:
             return state
         return state.map_mechanisms(lambda entries: entries[0])
@@ -257,7 +257,7 @@ class AttentionWrapper(extend.ParamsWrapper):
     def _written(
         self, state: AttentionWrapperState, alignments: tuple[Array, ...]
     ) -> tuple[PyTree, ...]:
-        """The history of each mechanism with the alignments of a step."""
+        """The history of each mechanism, to which the new alignments are added."""
         if not self.alignment_history:
             return state.alignment_history
         pairs = zip(state.alignment_history, alignments, strict=True)

@@ -81,11 +81,13 @@ class BeamSearchDecoder(CellDecoder):
     the alignments.
 
     This decoder differs from `jaxrnn.decode.beam_search` in the length used for scores,
-    in the coverage penalty and in the results. It differs from TensorFlow's decoder in
-    dtypes: lengths are int32, and scores and penalties are float32, or float64 if the
-    state is float64. Penalties may reorder the beams of a row after all of them have
-    finished. In that case, `predicted_ids` are in the final order, like the scores;
-    TensorFlow keeps the earlier order.
+    in the coverage penalty and in the results.
+
+    This decoder differs from TensorFlow's decoder in dtypes and in the order of beams.
+    Lengths are int32, and scores and penalties are float32, or float64 if the state is
+    float64. Penalties may reorder the beams of a row after all of the row's beams have
+    finished. In this case, `predicted_ids` are in the final order, like the scores,
+    whereas TensorFlow keeps the earlier order.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol. The cell

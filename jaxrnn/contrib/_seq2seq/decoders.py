@@ -108,7 +108,7 @@ class CellDecoder(Decoder):
         return cell.start(state) if trees.has_read_only(state) else state
 
     def _run(self, time: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        """Runs the cell for one step, with the keys of the step if it has any."""
+        """Runs the cell for one step, with the step's key if the cell has a key."""
         return cell_keys.cell_at_step(self._cell, time)(inputs, state)
 
 
