@@ -220,7 +220,7 @@ def _check_direction(what: str, kind: Kind, given: list[str], activation: str) -
     """Raises ValueError unless a jaxrnn cell has the activations of one direction."""
     check_one_of(what, activation, ACTIVATIONS, " or ".join(ACTIVATIONS), _FIX)
     want = spelled(kind, activation)
-    must = f"be {want} in this direction"
+    must = f"be {want} for one direction"
     check_value(given == want, what, must, Verbatim(given), _FIX)
 
 
@@ -279,5 +279,6 @@ def read_flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bo
     value = node.get(key) or 0
     check_one_of(f"{name}['{key}']", value, (0, 1), "0 or 1")
     fits = not value or kind == owner
-    check_value(fits, f"{name}['{key}']", f"be 0 for the kind {kind}", value)
+    must = f"be 0 for the operator {kind.family}"
+    check_value(fits, f"{name}['{key}']", must, value)
     return bool(value)

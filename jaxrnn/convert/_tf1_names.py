@@ -238,7 +238,7 @@ def full_names(cell: Any, params: Params, scope: str, memory_scope: str) -> Para
             number = f"_{layers}" if layers else ""
             place = join(memory_scope, f"{_MEMORY_LAYER}{number}/kernel")
             layers += 1
-        fix = "Pass the numbered scope of one cell in TensorFlow as its `name`."
+        fix = "Set the `name` of one cell to the cell's numbered scope in TensorFlow."
         must = "have only one variable of each name"
         check_value(place not in full, "cell", must, Verbatim(f"two `{place}`"), fix)
         full[place] = value

@@ -11,7 +11,7 @@ A node is a dict that maps names of inputs to arrays, and names of attributes to
     cell = jaxrnn.convert.onnx.load(jaxrnn.convert.onnx.nodes("model.onnx"))
 
 ONNX's operators are time major. Their input X corresponds to the `inputs` of
-`dynamic_rnn` with `time_major=True`. Their output Y has an additional axis for the
+`dynamic_rnn` with `time_major=True`. The output Y has an additional axis for the
 directions, after the time axis.
 """
 
@@ -221,7 +221,9 @@ def _check_direction(name: str, node: Weights, w: np.ndarray) -> None:
     """Raises ValueError if the direction is unknown or does not match W's shape."""
     direction = node.get("direction", _DIRECTIONS[len(w) == 2])
     what = "forward or bidirectional"
-    fix = "For 'reverse', pass 'forward', and reverse inputs with `reverse_sequence`."
+    fix = (
+        "For 'reverse', pass 'forward', and apply `reverse_sequence` to all sequences."
+    )
     check_one_of(f"{name}['direction']", direction, _DIRECTIONS, what, fix)
     count = _DIRECTIONS.index(direction) + 1
     must = f"be [{count}, ...], because the direction is {direction}"

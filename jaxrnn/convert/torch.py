@@ -199,7 +199,7 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     layers = _split_state(state)
     if not as_bool("bidirectional", bidirectional):
         return layers[0] if len(layers) == 1 else layers
-    must = "have an even length, two entries per layer"
+    must = "have an even number of entries in the first axis (two per layer)"
     fix = "Omit `bidirectional` for one direction."
     check_value(not len(layers) % 2, "state", must, len(layers), fix)
     return layers[::2], layers[1::2]
@@ -275,10 +275,10 @@ def _layer(
         units = len(projection)
     kind = _LIBRARY.kind_of(name.format("weight_hh"), state, rows, units)
     fits = projection is None or kind == Kind.LSTM
-    must = f"be omitted, because the kind {kind.family} has no projection"
+    must = f"be omitted, because `nn.{kind.family}` has no projection"
     check_value(fits, name.format("weight_hr"), must, projection)
     choices = _LIBRARY.activations[kind]
-    what = f"{' or '.join(choices)} for the kind {kind.family}"
+    what = f"{' or '.join(choices)} for `nn.{kind.family}`"
     check_one_of("nonlinearity", nonlinearity, choices, what)
     with error_note(f"`{name.format('weight_hh')}` determines the number of rows."):
         inputs = read(name.format("weight_ih"), rows, None)

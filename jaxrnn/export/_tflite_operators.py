@@ -57,7 +57,7 @@ _OPERATORS = {
     ),
 }
 _CELLS = BasicRNNCell, BasicLSTMCell, LSTMCell, CoupledInputForgetGateLSTMCell
-_FIX = "Use `to_tflite` or `to_stablehlo`, which do not use these operators."
+_FIX = "Use `to_tflite` or `to_stablehlo`, which do not need fused operators."
 
 
 def to_tflite_operators(

@@ -132,7 +132,7 @@ CHANGES = {
         ({"R": (1, 16, 5)}, "['R']` must have 1 or 3 or 4 blocks of size 5"),
         ({"B": (1, 16)}, "`nodes[0]['B']` must have shape [1, 32], got float64[1"),
         ({"P": (1, 4)}, "`nodes[0]['P']` must have shape [1, 12], got float64[1, 4]"),
-        ({"linear_before_reset": 1}, "before_reset']` must be 0 for the kind LSTM"),
+        ({"linear_before_reset": 1}, "before_reset']` must be 0 for the operator LSTM"),
         ({"op_type": "GRU"}, "`nodes[0]['op_type']` must be LSTM to match `R` (fl"),
         ({"op_type": "Gemm"}, "must be LSTM, GRU or RNN, got 'Gemm'"),
         ({"hidden_size": 5}, "`nodes[0]['hidden_size']` must be 4 to match `R`, got"),
@@ -153,7 +153,7 @@ CHANGES = {
         ({"P": (1, 12)}, "`nodes[0]['P']` must be omitted for the operator GRU"),
         (
             {"input_forget": 1},
-            "['input_forget']` must be 0 for the kind GRU ..., got 1",
+            "['input_forget']` must be 0 for the operator GRU, got 1",
         ),
     ],
     ("onnx", (ELU,)): [
@@ -205,14 +205,14 @@ CHANGES = {
             "must hold only weight_ih, ..., got 'weight_hh_l0_g'",
         ),
         ({"weight_ih_l0": (3, 16)}, "`weight_ih_l0` must have shape [16, any], got"),
-        ({}, "must be tanh for the kind LSTM, got 'r", {"nonlinearity": "relu"}),
+        ({}, "must be tanh for `nn.LSTM`, got 'r", {"nonlinearity": "relu"}),
         ({**_SECOND, "weight_ih_l1": ONE}, "got LSTM of size 4 with tanh, RNN of"),
         ({}, "`bidirectional` must be True or False", {"bidirectional": "yes"}),
         ({}, "must be False, because `state_dict` has one direction", TWO),
     ],
     ("torch", (RNN,)): [
         ({"weight_hh_l0": (8, 4)}, "must have 1 or 3 or 4 blocks of size 4, ..."),
-        ({"weight_hr_l0": ONE}, "`weight_hr_l0` must be omitted, because the kind RNN"),
+        ({"weight_hr_l0": ONE}, "`weight_hr_l0` must be omitted, because `nn.RNN`"),
         ({"weight_hh_l0": [1.0]}, "`weight_hh_l0` must be an array, got list"),
         ({"weight_hh_l0": ONE.astype(int)}, "must be floating-point, got int64[4, 4]"),
     ],
@@ -354,7 +354,7 @@ CALLS = [
     call("torch.load_state", "`state` must be h or ..., got [float64[4]]", ONE[0]),
     call("torch.load_state", "[float64[4, 4], float64[3, 4]]", (ONE, ONE[:3])),
     call("torch.load_state", "must be h or (h, c), each [layers, ", (ONE, ONE, ONE)),
-    call("torch.load_state", "must have an even length, ...3", ONE[:3], **TWO),
+    call("torch.load_state", "must have an even number ...3", ONE[:3], **TWO),
     call("torch.save_state", "must have states of one kind", (ONE[0], ONE[0, :2])),
     call(
         "torch.save_state",

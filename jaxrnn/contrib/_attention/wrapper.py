@@ -144,7 +144,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         ]
 
     def _without_axis(self, state: AttentionWrapperState) -> AttentionWrapperState:
-        """Unpacks the data of a single mechanism, which was not passed in a list."""
+        """Unpacks the data of a single mechanism that was not passed in a list."""
         if self._has_several:
             return state
         return state.map_mechanisms(lambda entries: entries[0])
