@@ -161,7 +161,7 @@ def read_dense(
         ValueError: If the shapes do not match.
     """
     check_entries("dense", dense, 2, "(kernel, bias)", error=InvalidType)
-    check_concrete("dense", dense, why="a file stores its values")
+    check_concrete("dense", dense, why="a file stores the values")
     read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
     kernel = read("kernel", size, None)
     check_dtype("dense.kernel", kernel, dtype, f"be {dtype}, like the parameters")

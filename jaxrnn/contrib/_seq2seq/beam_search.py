@@ -151,7 +151,7 @@ class BeamSearchDecoder(CellDecoder):
         self._reorders = extend.as_bool("reorder_tensor_arrays", reorder_tensor_arrays)
         rows = self.batch_size * self._beam_width
         must = f"have one row per beam ({self.batch_size} * {self._beam_width} rows)"
-        fix = "Apply `tile_batch` to the state."
+        fix = f"Apply `tile_batch` to a state with batch size {self.batch_size}."
         check_rows_of_state(self._initial_state, rows, must, fix)
         self._dtype = _model.score_dtype(first_float(self._initial_state))
 
