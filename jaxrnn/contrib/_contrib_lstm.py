@@ -43,7 +43,7 @@ class ContribLSTM(AffineCell):
 
     @property
     def output_size(self) -> int:
-        """The size of h: `num_proj` or, without a projection, `num_units`."""
+        """The size of h, `num_proj` or, without a projection, `num_units`."""
         return self.num_units if self.num_proj is None else self.num_proj
 
     @property
