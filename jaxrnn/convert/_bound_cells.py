@@ -289,7 +289,7 @@ def _joined(params: Params) -> tuple[Weight, Weight, Weight | None]:
 
 
 def _as_lstm(cell: CoupledInputForgetGateLSTMCell, params: Params) -> Params:
-    """Converts parameters of a cell with coupled gates to those of an `LSTMCell`.
+    """Converts the parameters of a coupled cell to parameters of an `LSTMCell`.
 
     The input gate is 1 minus the forget gate, and 1 - sigmoid(z) = sigmoid(-z), so the
     block of the input gate is the negative of the block of the forget gate. The forget

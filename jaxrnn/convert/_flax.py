@@ -128,7 +128,10 @@ def arrays_of(layer: LayerWeights, names: Names) -> Params:
 
 
 def modules_of(layers: list[list[Params]]) -> list[Params]:
-    """The parameters of each `RNN` or `Bidirectional`; for one cell, of the cell."""
+    """The parameters of each layer's `RNN` or `Bidirectional`.
+
+    For a single cell, the result holds the parameters of the cell, without an `RNN`.
+    """
     if len(layers) == 1 == len(layers[0]):
         return layers[0]
     modules = [[{"cell": weights} for weights in layer] for layer in layers]

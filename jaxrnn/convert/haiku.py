@@ -5,12 +5,13 @@
 
 The state of an LSTM is (hidden, cell) in Haiku and (c, h) in jaxrnn. Both libraries add
 1 to the forget gate at run time, so the converters copy the bias of this gate
-unchanged. Haiku's update gate is one minus jaxrnn's update gate. A `VanillaRNN` becomes
-a `BasicRNNCell` with the activation relu, whose bias is the sum of Haiku's two biases.
-A convolutional LSTM, e.g. a `Conv2DLSTM`, becomes a cell of `jaxrnn.contrib`, e.g. a
-`Conv2DLSTMCell`. The kernel of this cell is the concatenation of Haiku's two kernels,
-and the cell's biases are the sum of Haiku's two biases. Both libraries use the same
-order of gates, padding and strides.
+unchanged. Haiku's update gate is one minus jaxrnn's update gate.
+
+A `VanillaRNN` becomes a `BasicRNNCell` with the activation relu. The bias of this cell
+is the sum of Haiku's two biases. A convolutional LSTM, e.g. a `Conv2DLSTM`, becomes a
+cell of `jaxrnn.contrib`, e.g. a `Conv2DLSTMCell`. The kernel of the contrib cell is the
+concatenation of Haiku's two kernels, and the biases are the sum of Haiku's two biases.
+Both libraries use the same order of gates, padding and strides.
 """
 
 import re
@@ -83,7 +84,7 @@ def load(
 ) -> BoundCell:
     """Loads one core, or stacked cores such as an `hk.DeepRNN`, as a bound cell.
 
-    The weights may be traced, so that gradients have the structure of `params`.
+    The weights may be traced. Gradients then have the structure of `params`.
 
     Args:
         params: The parameters of the core or of a whole model.

@@ -27,7 +27,7 @@ def load(
 ) -> Any:
     """Loads a module as a bound cell, or as the bound cells of both directions.
 
-    The weights may be traced, so that gradients have the structure of `params`.
+    The weights may be traced. Gradients then have the structure of `params`.
 
     Args:
         params: The parameters of a cell, of an `nn.RNN`, of an `nn.Bidirectional`, or

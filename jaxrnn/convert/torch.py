@@ -74,7 +74,7 @@ def load(
 
     `load` infers the kind of module (LSTM, GRU or RNN), its layers and its projection
     from the names and shapes of the weights. Modules without biases get biases of
-    zeros. The weights may be traced, so that gradients have the names and shapes of
+    zeros. The weights may be traced. Gradients then have the names and shapes of
     `state_dict`.
 
     Args:

@@ -142,7 +142,7 @@ class BidirectionalStreamer:
         self._steps = 0  # The number of steps in `_waiting`, without padding.
 
     def _append(self, name: str, chunk: PyTree, least: int) -> None:
-        """Adds a chunk of `least` or more steps.
+        """Adds a chunk of at least `least` steps, padded to a full chunk.
 
         Raises:
             ValueError: If a leaf has the wrong shape, or the leaves have different

@@ -191,7 +191,7 @@ class Graph:
         return self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
     def input(self, name: str, shape: list[int | str], dtype: DType = None) -> str:
-        """Adds an input and returns its name; strings in `shape` are unknown sizes."""
+        """Adds an input and returns its name; strings in `shape` name unknown sizes."""
         self._inputs.append(self._typed(name, shape, dtype))
         return name
 

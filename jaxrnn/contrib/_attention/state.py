@@ -32,8 +32,8 @@ class AttentionWrapperState(NamedTuple):
         time: The number of steps so far, an int32 scalar.
         alignments: The weights of the memory entries in the previous step,
             `[batch, memory_time]`.
-        alignment_history: A TensorArray of the alignments of all steps; `()` if they
-            are not collected.
+        alignment_history: A TensorArray of the alignments of all steps; `()` unless
+            the wrapper's `alignment_history` is True.
         attention_state: The state of the mechanism, by default the alignments.
         memory: The memory, which also contains its keys once a run has started. The
             memory is read-only, so loops neither mask nor reorder its rows.

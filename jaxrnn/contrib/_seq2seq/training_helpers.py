@@ -224,7 +224,7 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         return self._choose(time, outputs).astype(jnp.int32)
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
-        """The inputs from the outputs where the id is 1, otherwise the given inputs."""
+        """Inputs made from the outputs where the id is 1; given inputs elsewhere."""
         fed = self._make_inputs(outputs)
         if self._auxiliary is not None:
             fed = _joined(fed, self._read(self._auxiliary, time + 1))
