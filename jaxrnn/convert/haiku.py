@@ -11,7 +11,7 @@ A `VanillaRNN` becomes a `BasicRNNCell` with the activation relu. The bias of th
 is the sum of Haiku's two biases. A convolutional LSTM, e.g. a `Conv2DLSTM`, becomes a
 cell of `jaxrnn.contrib`, e.g. a `Conv2DLSTMCell`. The kernel of the contrib cell is the
 concatenation of Haiku's two kernels, and the biases are the sum of Haiku's two biases.
-Both libraries use the same order of gates, padding and strides.
+Both convolutional cells have the same order of gates, padding and strides.
 """
 
 import re
