@@ -5,13 +5,11 @@
 
 The state of an LSTM is (hidden, cell) in Haiku and (c, h) in jaxrnn. Both libraries add
 1 to the forget gate at run time, so the converters copy the bias of this gate
-unchanged. Haiku's update gate is one minus jaxrnn's update gate.
-
-A `VanillaRNN` becomes a `BasicRNNCell` with the activation relu. The bias of this cell
-is the sum of Haiku's two biases. A convolutional LSTM, e.g. a `Conv2DLSTM`, becomes a
-cell of `jaxrnn.contrib`, e.g. a `Conv2DLSTMCell`. The kernel of the contrib cell is the
-concatenation of Haiku's two kernels, and the biases are the sum of Haiku's two biases.
-Both convolutional cells have the same order of gates, padding and strides.
+unchanged. Haiku's update gate is one minus jaxrnn's update gate. A `VanillaRNN` becomes
+a `BasicRNNCell` with relu. A convolutional LSTM, e.g. a `Conv2DLSTM`, becomes a cell of
+`jaxrnn.contrib`, e.g. a `Conv2DLSTMCell`, with the same order of gates, padding and
+strides. For both layers, Haiku stores two kernels and two biases. The converted cell
+stores the concatenation of the two kernels and the sum of the two biases.
 """
 
 import re

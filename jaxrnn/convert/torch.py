@@ -6,8 +6,7 @@
 
 The state of an LSTM is (h, c) in PyTorch, with all layers in one array. In jaxrnn, each
 layer has its own (c, h); `load_state` and `save_state` convert between the two forms.
-PyTorch stores two biases for each gate and adds them at run time. jaxrnn stores the sum
-of both biases, except for the candidate of a GRU, which has two biases in jaxrnn, too.
+PyTorch has two biases per gate. jaxrnn stores their sum, except in a GRU's candidate.
 """
 
 import re
@@ -332,8 +331,7 @@ def _split_state(state: PyTree) -> tuple[PyTree, ...]:
     are_arrays = len(arrays) == 1 + is_pair and all(map(is_array, arrays))
     check_type(are_arrays, "state", must, got)
     fit = len({each.shape[:-1] for each in arrays}) == 1 and arrays[0].ndim > 1
-    must += ", and h and c must agree in layers and batch"
-    check_value(fit, "state", must, got)
+    check_value(fit, "state", f"{must}, with equal layers and batch", got)
     h, *c = map(jnp.asarray, arrays)
     return tuple(map(LSTMStateTuple, c[0], h)) if c else tuple(h)
 
