@@ -1,7 +1,7 @@
 """Cells of `tf.contrib.rnn`; attention, decoders and losses of `tf.contrib.seq2seq`.
 
-Each cell has the same constructor and variable names as the TensorFlow cell of the same
-name, so you can port scripts line by line and load old checkpoints unchanged.
+Each cell has the constructor arguments and the variable names of the TensorFlow cell of
+the same name, so you can port scripts line by line and load old checkpoints unchanged.
 
 Cells: `BidirectionalGridLSTMCell`, `CFNCell`, `ConvLSTMCell`, `Conv1DLSTMCell`,
 `Conv2DLSTMCell`, `Conv3DLSTMCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`,
@@ -128,7 +128,7 @@ from ._small_cells import (
 
 _export(globals())
 
-# Functions of these states can then be exported.
+# `jax.export` can serialize a function only if its named tuples are registered.
 for _state in (
     AttentionWrapperState,
     BasicDecoderOutput,
@@ -139,7 +139,7 @@ for _state in (
 ):
     _register(_state, serialized_name=f"jaxrnn.{_state.__name__}")
 
-_CORE = "The core API is in `jaxrnn`: `jaxrnn.LSTMCell`, `jaxrnn.dynamic_rnn`."
+_CORE = "The core API is in `jaxrnn`, e.g. `jaxrnn.LSTMCell`."
 _HERE = "All names are in `jaxrnn.contrib`."
 _LEGACY = "See `legacy_seq2seq` in the guide to contrib for a replacement."
 _HINTS = {

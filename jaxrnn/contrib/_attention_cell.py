@@ -1,4 +1,4 @@
-"""A wrapper that makes a cell attend over recent outputs."""
+"""A wrapper that lets a cell attend over recent outputs."""
 
 import math
 
@@ -9,10 +9,12 @@ from jaxrnn import ParamSpec, RNNCell, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Size, Specs
 
+from .._base.errors import Verbatim, describe_leaves
+
 
 @fields.dataclass
 class AttentionCellWrapper(extend.ParamsWrapper):
-    """Wraps a cell so that it attends over the wrapper's last L outputs.
+    """A wrapper that lets a cell attend over the wrapper's last L outputs.
 
         y, s'   = cell([x, a] kernel + bias, s)
         score_l = sum(attn_v * tanh(m_l attn_w + q)), with
@@ -26,11 +28,11 @@ class AttentionCellWrapper(extend.ParamsWrapper):
 
     Shapes, for input size `I`, `A = attn_size`, `V = attn_vec_size`, `N = input_size`,
     `L = attn_length`, a cell with output `[batch, H]` and a state of S numbers: inputs
-    `[batch, I]`; output `[batch, A]`; state `(s, a, m)` with a `[batch, A]` and m
+    `[batch, I]`; output `[batch, A]`; state `(s, a, m)` with `a` `[batch, A]` and `m`
     `[batch, L A]`; `kernel` `[I + A, N]`, `bias` `[N]`; under `attention`: `attn_w`
     `[1, 1, A, V]`, `attn_v` `[V]`, `kernel` `[S, V]`, `bias` `[V]`; under
     `attn_output_projection`: `kernel` `[H + A, A]`, `bias` `[A]`. The parameters of
-    the wrapped cell are stored under its scope, e.g. `lstm_cell`.
+    the wrapped cell are stored under the cell's scope, e.g. `lstm_cell`.
 
     Attributes:
         cell: The wrapped cell.
@@ -73,8 +75,7 @@ class AttentionCellWrapper(extend.ParamsWrapper):
         fits = is_flat and (self.state_is_tuple or is_leaf)
         what = "vectors" if self.state_is_tuple else "one vector"
         must = f"be {what} if `state_is_tuple` is {self.state_is_tuple}"
-        fix = f"The state size is {size}."
-        extend.check_value(fits, "cell.state_size", must, size, fix)
+        extend.check_value(fits, "cell.state_size", must, Verbatim(repr(size)))
 
     @property
     def _sizes(self) -> tuple[int, int, int, int, int]:
@@ -102,7 +103,7 @@ class AttentionCellWrapper(extend.ParamsWrapper):
         """Specs of the parameters of the three products and of the scores."""
         out, state, size, vector, _ = self._sizes
         joined = self.input_size or depth
-        # TensorFlow uses `attn_w` in a convolution, so the last two sizes are the fans.
+        # TensorFlow uses `attn_w` in a convolution with fan-in A and fan-out V.
         attn_w = jax.nn.initializers.glorot_uniform()
         return {
             **extend.affine_specs(depth + size, joined),
@@ -159,7 +160,9 @@ class AttentionCellWrapper(extend.ParamsWrapper):
             state = jnp.split(state, [cell_size, cell_size + size], axis=-1)
         is_triple = isinstance(state, tuple | list) and len(state) == 3
         must = "be (cell state, context, memory)"
-        extend.check_value(is_triple, "state", must, state, "`zero_state` creates one.")
+        fix = "Create a state with `cell.zero_state`."
+        got = Verbatim(describe_leaves(state))
+        extend.check_value(is_triple, "state", must, got, fix)
         cell_state, context, memory = state
         parts = extend.check_state((context, memory), (size, length * size), batch)
         return cell_state, parts[0], parts[1].reshape(batch, length, size)

@@ -31,7 +31,7 @@ class ContribLSTM(AffineCell):
 
     num_units: int
     activation: Activation
-    # The values of cells that do not have these fields.
+    # Defaults for cells that lack these fields.
     num_proj: int | None = None
     cell_clip: float | None = None
     proj_clip: float | None = None
@@ -43,7 +43,7 @@ class ContribLSTM(AffineCell):
 
     @property
     def output_size(self) -> int:
-        """The size of h, which is `num_proj` if it is given, otherwise `num_units`."""
+        """The size of h, `num_proj` or, without a projection, `num_units`."""
         return self.num_units if self.num_proj is None else self.num_proj
 
     @property
@@ -174,7 +174,7 @@ class LayerNormedLSTM(ContribLSTM):
 def core_lstm(cell: Any, **fields: Any) -> LSTMCell:
     """An `LSTMCell` with `fields`.
 
-    All other fields that both cells have are copied from `cell`.
+    All other fields that `LSTMCell` and `cell` share are copied from `cell`.
     """
     names = {field.name for field in dataclasses.fields(LSTMCell)}
     common = {name: getattr(cell, name) for name in names if hasattr(cell, name)}
@@ -187,7 +187,7 @@ def shard_specs(cell: Any, name: str, rows: int, columns: int, shards: int) -> S
     Raises:
         ValueError: If there are fewer rows than shards.
     """
-    must = f"have a row for each of {shards} shards"
+    must = f"have at least one row per shard ({shards} shards)"
     extend.check_value(shards <= rows, name, must, rows, "Choose fewer shards.")
     kernel = cell.initializer or extend.glorot_uniform
     least, longer = divmod(rows, shards)

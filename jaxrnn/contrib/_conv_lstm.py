@@ -71,7 +71,7 @@ class _ConvLSTM(extend.SpecsCell):
         lengths = {"input_shape": self.conv_ndims + 1, "kernel_shape": self.conv_ndims}
         for name, length in lengths.items():
             sizes = getattr(self, name)
-            must = f"have {length} entries"
+            must = f"have length {length} if `conv_ndims` is {self.conv_ndims}"
             extend.check_value(len(sizes) == length, name, must, len(sizes))
 
     @property
@@ -122,8 +122,8 @@ def _convolve(x: Array, kernel: Array) -> Array:
 
     On CPUs, XLA generates slow code for the gradients of a convolution, so the
     derivatives are computed from an equivalent matrix product of patches. In a
-    measurement with 32 x 32 images and 8 channels, this method made training 12 times
-    as fast.
+    measurement on a CPU with 32 x 32 images and 8 channels, training was 12 times as
+    fast as with XLA's gradients.
 
     Args:
         x: `[batch, *grid, channels]`.
@@ -139,7 +139,8 @@ def _convolve(x: Array, kernel: Array) -> Array:
 def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     x, kernel = primals
     d_x, d_kernel = tangents
-    # Stores each step's inputs for the backward pass, which recomputes the patches.
+    # `jax.checkpoint` stores only the operands; the backward pass recomputes the
+    # patches.
     product = jax.checkpoint(_for_derivatives)
     return _convolve(x, kernel), product(d_x, kernel) + product(x, d_kernel)
 

@@ -94,7 +94,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
 
         kernel = [norm_0 * kernel_x / |kernel_x|; norm_1 * kernel_h / |kernel_h|]
 
-    Here, `|k| = sqrt(max(sum(k ** 2), 1e-12))` is the norm of each column.
+    Here, `|k| = sqrt(max(sum(k ** 2), 1e-12))` holds the norm of each column of k.
     `projection/kernel` is normalized in the same way, with its own `norm_0`. The
     kernels are normalized once per run.
 
@@ -221,7 +221,9 @@ class GRUBlockCellV2(AffineCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         is_one = (self.num_units is None) != (self.cell_size is None)
-        must = "be given (or `cell_size`, the old name, but not both)"
+        must = "be given"
+        if self.num_units is not None:
+            must = "be omitted if `cell_size` (the old name) is given"
         extend.check_value(is_one, "num_units", must, self.num_units)
         if self.num_units is None:
             object.__setattr__(self, "num_units", self.cell_size)

@@ -192,10 +192,10 @@ class GridLSTMCell(GridLSTM):
         m'_k = sigmoid(o + p_o) * tanh(c'_k)         (o of the second)
 
     The new c and d are clipped to `[-cell_clip, cell_clip]`. Each peephole p is the sum
-    of two diagonal products, and each LSTM has its own peepholes. `p_f` and `p_i` read
-    `d_{k-1}` and `c_k`; `p_o` reads `d_k` and `c'_k`. With coupled gates, there is no
-    f, because the forget gate is 1 minus the input gate. Blocks are independent of each
-    other.
+    of two diagonal products. Unless the LSTMs share their parameters, each LSTM has its
+    own peepholes. `p_f` and `p_i` read `d_{k-1}` and `c_k`; `p_o` reads `d_k` and
+    `c'_k`. With coupled gates, there is no f, because the forget gate is 1 minus the
+    input gate. Blocks are independent of each other.
 
     Shapes, for `F = feature_size`, `H = num_units`, `N` windows in all blocks, and
     `G = 4`, or `G = 3` with coupled gates: inputs `[batch, I]`; output

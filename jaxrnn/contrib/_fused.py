@@ -12,6 +12,7 @@ from jaxrnn.extend import fields
 from jaxrnn.typing import DType, Key, Lengths, Params, PyTree, Shaped
 
 from .._base import arguments, boundary, lengths
+from .._base.errors import Verbatim
 from .._cells.fields import Hyperparameters
 from .._drivers.static_rnn import stacked, unstacked
 from .._loops import masking
@@ -49,7 +50,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
                 Only shapes and dtypes are read, so `jax.ShapeDtypeStruct`s are
                 accepted.
             dtype: The dtype of the parameters; by default the cell's `dtype`, or the
-                dtype of the inputs if the cell has none.
+                dtype of the inputs if the cell's `dtype` is None.
 
         Raises:
             TypeError: If `key` is not a random key.
@@ -270,12 +271,12 @@ def _check_fused(name: str, cell: Any) -> FusedRNNCell:
 
 @fields.dataclass
 class TimeReversedFusedRNN(_OfSequences):
-    """Runs a fused cell over each row from its last step to its first.
+    """Runs a fused cell over each row, from the row's last step to the first.
 
     The cell reads a row of length n as `x[n-1], ..., x[0]`. The outputs are returned in
-    the order of the inputs. The wrapper has the same parameters as the cell. A list of
-    steps is also reversed only within each row's length, whereas TensorFlow reverses
-    the whole list, including the padding, and runs the cell on the padding.
+    the order of the inputs. The wrapper has the same parameters as the cell. The
+    wrapper reverses a list of steps in the same way, whereas TensorFlow reverses the
+    whole list, including the padding, and runs the cell on the padding.
 
     Attributes:
         cell: The cell to reverse, a `FusedRNNCell`.
@@ -314,6 +315,7 @@ def _checked(sequences: PyTree) -> PyTree:
 def _stacked(steps: list[PyTree]) -> PyTree:
     """Stacks steps into a nest of arrays `[time, batch, ...]`."""
     kinds = {str(jax.tree.map(jax.typeof, step)) for step in steps}
-    must = "hold at least one step, all of one shape and dtype"
-    extend.check_value(len(kinds) == 1, "inputs", must, steps)
+    must = "hold at least one step, and all steps must have one shape and dtype"
+    got = Verbatim(", ".join(sorted(kinds)) or "an empty list")
+    extend.check_value(len(kinds) == 1, "inputs", must, got)
     return stacked(steps)

@@ -20,6 +20,7 @@ from jaxrnn import ParamSpec, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, Initializer, Params, PyTree, Size, Specs
 
+from .._base.errors import Verbatim
 from ._contrib_lstm import add_peephole, clip_symmetric, joined, shard_specs
 
 _LSTMS = ("freq", "time")
@@ -87,9 +88,9 @@ class GridLSTM(extend.SpecsCell):
         starts = self.start_freqindex_list or ()
         ends = self.end_freqindex_list or ()
         must = "hold the number of windows of each block"
-        extend.check_value(blocks, "num_frequency_blocks", must, blocks)
+        extend.check_value(blocks, "num_frequency_blocks", must, Verbatim(blocks))
         reads_all_inputs = len(blocks) == 1 and not starts and not ends
-        must = f"have an entry for each block ({len(blocks)})"
+        must = f"have length {len(blocks)}, with one entry per block"
         fix = "If a single block reads all inputs, omit both lists."
         lists = {"end_freqindex_list": ends, "start_freqindex_list": starts}
         for name, given in lists.items():

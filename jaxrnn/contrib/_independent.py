@@ -135,7 +135,7 @@ class IndyGRUCell(_IndependentUnits):
         ValueError: If a number is out of range, an activation is unknown, or `dtype` is
             not floating-point.
 
-    Source: arXiv:1803.04831 on the units of arXiv:1406.1078;
+    Source: arXiv:1803.04831, applied to the GRU of arXiv:1406.1078;
     `tf.contrib.rnn.IndyGRUCell`.
     """
 

@@ -36,7 +36,7 @@ class MappedCell(RNNCell):
     split_params: Callable[[Params], tuple[Params, Params]]
     """`split_params(params)` returns the functions' and the inner cell's parameters."""
     checked_inputs: Callable[..., PyTree]
-    """`checked_inputs(params, inputs, state, key)` checks and returns step inputs."""
+    """`checked_inputs(params, inputs, state, key)` checks and returns the inputs."""
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -112,7 +112,7 @@ class MappedWrapper(extend.ParamsWrapper, MappedCell):
 @final
 @fields.dataclass
 class IntersectionRNNCell(MappedCell, extend.SpecsCell):
-    """A recurrent cell whose output mixes its inputs with a candidate (+RNN).
+    """A recurrent cell whose output mixes the inputs with a candidate (+RNN).
 
         v          = x, or x in_projection/kernel + in_projection/bias
         g, j, q, y = split([v, h] kernel + bias)
@@ -127,8 +127,8 @@ class IntersectionRNNCell(MappedCell, extend.SpecsCell):
 
     Attributes:
         num_units: `H`, at least 0.
-        num_in_proj: If None, the inputs must have size H. If it is any positive number,
-            inputs of other sizes are projected to size H, as in contrib.
+        num_in_proj: With None or 0, the inputs must have size H. With any positive
+            number, inputs of other sizes are projected to size H, as in contrib.
         initializer: For the kernels; None for Glorot uniform. The biases are
             initialized to zeros unless `initializer` is an `initializers.by_part` with
             a `bias`.
@@ -163,7 +163,7 @@ class IntersectionRNNCell(MappedCell, extend.SpecsCell):
         """Specs of all parameters for inputs of size `depth`, in creation order.
 
         Raises:
-            ValueError: If `depth` is not `num_units` and `num_in_proj` is not set.
+            ValueError: If `depth` is not `num_units`, and `num_in_proj` is None or 0.
         """
         size = self.num_units
         kernel = self.initializer or extend.glorot_uniform

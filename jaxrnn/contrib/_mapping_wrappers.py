@@ -144,8 +144,8 @@ class HighwayWrapper(MappedWrapper):
     Attributes:
         cell: The wrapped cell.
         couple_carry_transform_gates: Whether the transform gate is `1 - carry`.
-        carry_bias_init: The initial `carry_b`; the initial `transform_b` is its
-            negative.
+        carry_bias_init: The initial `carry_b`. The initial `transform_b` is
+            `-carry_bias_init`.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.

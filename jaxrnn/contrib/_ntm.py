@@ -41,9 +41,9 @@ class NTMControllerState(NamedTuple):
 
 @fields.dataclass
 class NTMCell(OwnParams):
-    """A neural Turing machine: a controller with a memory that it reads and writes.
+    """A neural Turing machine: a controller that reads and writes a memory.
 
-    The controller, which can be any cell, reads `[x, reads]` and outputs u. The product
+    The controller, a cell, reads `[x, reads]` and outputs a vector u. The product
     `u parameters_kernel + parameters_bias`, clipped to `[-clip_value, clip_value]`,
     contains a key, a strength, a gate, shifts and a sharpness for each head, then an
     erase vector and an add vector for each write head. With the memory M and the
@@ -69,7 +69,7 @@ class NTMCell(OwnParams):
     W) + 2V * W`; `output_kernel` `[C + V * R, O]`, `output_bias` `[O]`;
     `initial_read_vector_<i>` `[1, V]`; `initial_address_weights_<i>` `[1, S]`, read
     heads first; `memory` `[S, V]`. The parameters of the controller are stored under
-    its scope.
+    the controller's scope.
 
     This cell avoids several limitations of contrib's cell. In contrib, `state_size`
     describes a flattened memory. contrib has a single `time` for all rows, so a packed
@@ -237,7 +237,7 @@ class NTMCell(OwnParams):
         return clip_symmetric(z, self.clip_value)
 
     def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
-        """Reads, addresses and memory before a step; they are parameters at time 0."""
+        """Reads, addresses and memory before a step, which are parameters at time 0."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
 
         def choose(new: Array, old: Array) -> Array:
@@ -273,7 +273,7 @@ class NTMCell(OwnParams):
         cosine = product / (_norm(memory) * _norm(key)[:, None] + 1e-8)
         found = jax.nn.softmax(jax.nn.softplus(strength) * cosine)
         w = gate * found + (1 - gate) * before
-        # contrib's order of shifts: 0, then up by 1, 2, ..., then down by ..., 2, 1.
+        # As in contrib, the shifts are 0, then 1, 2, ... up, then ..., 2, 1 down.
         reach = self.shift_range
         shifts = [*range(reach + 1), *range(-reach, 0)]
         w = sum(shift[:, i, None] * jnp.roll(w, s, 1) for i, s in enumerate(shifts))

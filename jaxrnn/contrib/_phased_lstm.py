@@ -10,6 +10,8 @@ from jaxrnn import LSTMStateTuple, ParamSpec, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Specs
 
+from .._base.errors import Verbatim, describe_leaves
+
 
 @fields.dataclass
 class PhasedLSTMCell(extend.SpecsCell):
@@ -45,8 +47,8 @@ class PhasedLSTMCell(extend.SpecsCell):
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c.
         leak: The slope of k while the gate is closed, in [0, 1].
-        ratio_on: The initial value of the parameter `ratio_on`, in (0, 1]. It is the
-            fraction of a period during which the gate is open.
+        ratio_on: The initial value of the parameter `ratio_on`, in (0, 1]. This
+            parameter is the fraction of a period during which the gate is open.
         trainable_ratio_on: Whether gradients flow to the parameter `ratio_on`.
         period_init_min: The lower bound of the initial periods, which are drawn from
             `exp(U(log(min), log(max)))`; must be positive and must not exceed
@@ -177,7 +179,7 @@ class PhasedLSTMCell(extend.SpecsCell):
             ratio_on = jax.lax.stop_gradient(ratio_on)
         period = period.astype(wide)
         elapsed = time.astype(wide) - phase.astype(wide)
-        # As in contrib, a mod b has derivative 1 with respect to a and 0 for b.
+        # As in contrib, the derivative of `a mod b` is 1 for a and 0 for b.
         rest = jax.lax.stop_gradient(jnp.mod(elapsed, period) - elapsed)
         phi = ((elapsed + rest) / period).astype(dtype)
         up = 2 * phi / ratio_on
@@ -188,11 +190,12 @@ class PhasedLSTMCell(extend.SpecsCell):
         """Checks and returns `(time, x)`, each an array or its shape."""
         is_pair = isinstance(inputs, tuple | list) and len(inputs) == 2
         must = "be a pair (time, x) of arrays [batch, 1] and [batch, depth]"
-        extend.check_value(is_pair, "inputs", must, inputs)
+        got = Verbatim(describe_leaves(inputs))
+        extend.check_value(is_pair, "inputs", must, got)
         time, x = inputs
         fix = "To add the last axis, pass `times[..., None]`."
         time = extend.check_step_inputs(time, "inputs[0]", (1,), "(the times)", fix)
         x = extend.check_step_inputs(x, "inputs[1]")
-        must = f"have {x.shape[0]} rows like `inputs[1]`"
+        must = f"have as many rows as `inputs[1]` ({x.shape[0]})"
         extend.check_value(time.shape[0] == x.shape[0], "inputs[0]", must, time)
         return time, x

@@ -68,7 +68,7 @@ class UGRNNCell(AffineCell):
 
 @fields.dataclass
 class UnitsCell(AffineCell):
-    """A cell with Keras argument names; `activation=None` is the identity.
+    """A cell whose arguments are named as in Keras; `activation=None` is the identity.
 
     Attributes:
         units: `H`.

@@ -3,7 +3,7 @@
 Each library has a module: `equinox`, `haiku`, `keras`, `linen`, `nnx`, `onnx`, `tf1`,
 `torch`.
 
-* `load(weights)` returns a bound cell, for `dynamic_rnn`. Several layers become a bound
+* `load(weights)` returns a bound cell for `dynamic_rnn`. Several layers become a bound
   `MultiRNNCell`.
 * `save(cell)` returns the weights of a bound cell in the layout of the other library.
 * With `bidirectional=True`, `load` returns the pair `(cells_fw, cells_bw)` for

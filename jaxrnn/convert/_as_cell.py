@@ -1,4 +1,4 @@
-"""Steps of other libraries as jaxrnn cells, for the functions `as_cell`.
+"""Cells that run a cell of another library, for the functions `as_cell`.
 
 The cells add notes to errors of the other library. `dynamic_rnn` checks the results of
 a step.
@@ -19,7 +19,7 @@ from .._base.typing import DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.function import BoundOnlyCell
 
-_NOTE = "`state_size` must have the structure and the sizes of the cell's state, e.g. "
+_NOTE = "Check that `state_size` has the structure and sizes of the cell's state, e.g. "
 _OF_HAIKU = f"{_NOTE}`hk.LSTMState(8, 8)` for an hk.LSTM(8) or 8 for an hk.GRU(8)."
 _OF_EQUINOX = f"{_NOTE}(8, 8) for the (h, c) of an LSTMCell or 8 for a GRUCell."
 

@@ -62,7 +62,7 @@ def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
 
 
 def bind_layers(layers: Sequence[Layer], joins_directions: bool = True) -> Any:
-    """Binds layers, listed from the inputs upwards, to cells.
+    """Creates bound cells from layers, which are listed from the inputs upwards.
 
     Args:
         layers: The weights of each layer.
@@ -96,7 +96,7 @@ def _check_inputs(layers: Sequence[Layer], joins_directions: bool) -> None:
     size = 0
     for i, layer in enumerate(layers):
         size = size or len(layer[0].input_kernel)
-        must = f"have {size} inputs in each direction"
+        must = f"have input size {size} in each direction"
         if i and joins_directions:
             must += " (the output size of the layer below)"
         for direction in layer:
@@ -142,7 +142,7 @@ def _params(layer: LayerWeights) -> Params:
 def layers_of(
     library: Library, cell: Cells, bidirectional: object
 ) -> list[list[Named]]:
-    """The layers of a bound cell, or of `(cells_fw, cells_bw)`, as `save` gets them.
+    """The layers of the argument of `save`: a bound cell, or `(cells_fw, cells_bw)`.
 
     Returns:
         For each layer, a list with one pair `(name, weights)` per direction.
@@ -289,7 +289,7 @@ def _joined(params: Params) -> tuple[Weight, Weight, Weight | None]:
 
 
 def _as_lstm(cell: CoupledInputForgetGateLSTMCell, params: Params) -> Params:
-    """Converts the parameters of a cell with coupled gates to an `LSTMCell`'s.
+    """Converts the parameters of a coupled cell to parameters of an `LSTMCell`.
 
     The input gate is 1 minus the forget gate, and 1 - sigmoid(z) = sigmoid(-z), so the
     block of the input gate is the negative of the block of the forget gate. The forget
@@ -311,7 +311,7 @@ def _as_lstm(cell: CoupledInputForgetGateLSTMCell, params: Params) -> Params:
 
 
 def _as_coupled(params: Params) -> Params:
-    """The inverse of `_as_lstm` for a cell without shards and forget bias."""
+    """The inverse of `_as_lstm` for a cell without shards or a forget bias."""
     coupled: Params = {}
     for name, key in (("W_0", "kernel"), ("B", "bias")):
         i, j, _, o = blocks(params[key], 4)
@@ -328,10 +328,11 @@ def read_params(name: str, bound: BoundCell) -> Params:
     first = ["params['kernel']"]
     if isinstance(cell, CoupledInputForgetGateLSTMCell):
         first = [f"params['W_{i}']" for i in range(cell.num_unit_shards)]
-        must = "be False, because this conversion lacks layer normalization"
+        must = "be False, because this conversion does not support normalization"
         check_value(not cell.layer_norm, f"{name}.layer_norm", must, True)
     else:
-        must = f"be a {listed(kind.__name__ for kind in KINDS)} or a stack of these"
+        names = listed(kind.__name__ for kind in KINDS)
+        must = f"be one of {names}, or a stack of these"
         fix = ""
         if hasattr(cell, "cell"):
             fix = (
@@ -341,7 +342,7 @@ def read_params(name: str, bound: BoundCell) -> Params:
         if KINDS[type(cell)] in (Kind.GRU, Kind.GRU_AFTER):
             first = ["params['gates']['kernel']"]
     given = _named(bound.params)
-    # The depth of the inputs is not known yet, and changes no name and no columns.
+    # The depth of the inputs is not known yet, but changes only numbers of rows.
     wanted = _named(cell.param_specs(len(first)))
     check_names(name, given, wanted)
     read = reader(given, f"{name}.")
@@ -357,7 +358,7 @@ def input_depth(name: str, rows: int, outputs: int) -> int:
     Raises:
         ValueError: If the size is less than 1.
     """
-    must = f"have more than {outputs} rows ({outputs} rows are for the state)"
+    must = f"have more rows than the cell has outputs ({outputs})"
     check_value(rows > outputs, name, must, rows)
     return rows - outputs
 
@@ -367,4 +368,4 @@ def _named(params: Params) -> Params:
 
 
 def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple)  # An invalid leaf.
+    return isinstance(value, list | tuple)  # `reader` rejects lists.

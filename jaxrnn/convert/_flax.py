@@ -3,7 +3,8 @@
 In both module systems, an `RNN` stores its cell in `cell`, a `Bidirectional` stores two
 `RNN`s in `forward_rnn` and `backward_rnn`, and a `Sequential` stacks layers. A cell
 stores its kernels and biases in one of two layouts: `separate` modules for each gate,
-or two `dense` modules for all gates, one for the inputs and one for the state.
+or two `dense` modules, one for the inputs and one for the state, each of which holds
+all gates.
 """
 
 import dataclasses
@@ -80,7 +81,7 @@ def separate(kind: Kind, input_to_f: str = "if") -> Names:
 
 
 def dense(kind: Kind) -> Names:
-    """The names of an nnx cell that has one kernel for all gates."""
+    """The names of an nnx cell whose two kernels hold all gates."""
     bias = "dense_h/bias" if kind == Kind.LSTM else "dense_i/bias"
     return Names(["dense_i/kernel"], ["dense_h/kernel"], [bias], [])
 
@@ -103,7 +104,8 @@ def load(
         layers.append(
             tuple(_layer(*part, activation, input_to_f) for part in parts.items())
         )
-    # A `Bidirectional` may merge its outputs in any way.
+    # A `Bidirectional` may merge its outputs in any way, so the sizes of its outputs
+    # are unknown.
     return bind_layers(layers, joins_directions=not bidirectional)
 
 
@@ -126,7 +128,10 @@ def arrays_of(layer: LayerWeights, names: Names) -> Params:
 
 
 def modules_of(layers: list[list[Params]]) -> list[Params]:
-    """The parameters of each layer's `RNN` or `Bidirectional`; a single cell alone."""
+    """The parameters of each layer's `RNN` or `Bidirectional`.
+
+    For a single cell, the result holds the parameters of the cell, without an `RNN`.
+    """
     if len(layers) == 1 == len(layers[0]):
         return layers[0]
     modules = [[{"cell": weights} for weights in layer] for layer in layers]
@@ -178,7 +183,7 @@ def _layer(
         return joined([read(name, *shape) for name in names], axis=-1)
 
     state_bias = None
-    if kind == Kind.GRU_AFTER:  # The dense layout lacks this bias.
+    if kind == Kind.GRU_AFTER:  # The dense layout has no state bias.
         own = [read(key, units) for key in names.state_bias]
         state_bias = own[0] if own else np.zeros(units, state.dtype)
     return LIBRARY.layer(
@@ -199,13 +204,14 @@ def _unboxed(value: Any) -> Any:
 
 
 def _best_match(name: str, flat: Weights, input_to_f: str) -> Kind:
-    """The kind of cell that shares most names with the weights (separate layout)."""
+    """The kind that shares the most names with the weights, in the separate layout."""
     shared = {
         kind: len(flat.keys() & set(separate(kind, input_to_f).all))
         for kind in LIBRARY.orders
     }
     kind = max(shared, key=shared.__getitem__)
-    # The parameters of a whole model have the names of a cell in an inner dict.
+    # The parameters of a whole model share no names with a cell, because the cell's
+    # names are in an inner dict.
     must = (
         "be the parameters of an LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell, "
         "or of an RNN, Bidirectional or Sequential of such cells"

@@ -137,10 +137,11 @@ class Library:
         """Raises ValueError for a layer that the library cannot express."""
         fitting = listed(CELLS[kind].__name__ for kind in self.orders)
         must = f"be one of {fitting}, which {self.name} supports"
-        got = Verbatim(f"a {CELLS[layer.kind].__name__}")
+        got = Verbatim(CELLS[layer.kind].__name__)
         check_value(layer.kind in self.orders, name, must, got)
         got = listed(each for each in layer.features if each in self.lacks)
-        must = f"have no {listed(self.lacks)}, which {self.name} does not support"
+        must = f"have none of the features {listed(self.lacks)}, "
+        must += f"which {self.name} does not support"
         check_value(not set(layer.features) & set(self.lacks), name, must, got)
         wanted = self.activations.get(layer.kind, (layer.activation_key,))
         must = f"have the activation {' or '.join(wanted)}, as in {self.name}"
@@ -150,7 +151,7 @@ class Library:
     def kind_of(self, name: str, got: Weight, columns: int, units: int) -> Kind:
         """The kind of a layer with `units` units whose kernel has `columns` columns.
 
-        Of two kinds of GRU, this is the one that `orders` lists last.
+        If `orders` contains two kinds of GRU, the result is the last one in `orders`.
 
         Raises:
             ValueError: If the library has no layer with so many gates.
@@ -158,7 +159,7 @@ class Library:
         kinds = {len(GATES[kind]): kind for kind in self.orders}
         numbers = " or ".join(map(str, kinds))
         families = " or ".join(kind.family for kind in kinds.values())
-        must = f"have {numbers} blocks of {units} units, for {families}"
+        must = f"have {numbers} blocks of size {units}, for {families}"
         is_whole = units and not columns % units
         check_value(is_whole and columns // units in kinds, name, must, got)
         return kinds[columns // units]

@@ -91,7 +91,8 @@ class Values:
         """
         source = self._sources.get(name)
         while source is not None and source.op_type == "Identity":
-            name = source.input[0]  # Exporters share weights between layers like this.
+            # Exporters use `Identity` to share weights between layers.
+            name = source.input[0]
             source = self._sources.get(name)
         if name in self._tensors:
             return _as_array(place, self._tensors[name])
@@ -117,7 +118,7 @@ def _as_array(place: str, tensor: Proto) -> np.ndarray:
     is_external = tensor.data_location == tensor.EXTERNAL
     files = [each.value for each in tensor.external_data if each.key == "location"]
     got = Verbatim(f"{tensor.name!r}, which is in the file {str(listed(files))!r}")
-    fix = "Pass the path of the model, next to this file."
+    fix = "Store the model next to this file, and pass the model's path."
     check_value(not is_external, place, "be in the model", got, fix)
     return import_optional("onnx.numpy_helper").to_array(tensor)
 
@@ -128,7 +129,8 @@ def recurrent_nodes(graph: Proto, outer: Values | None = None) -> Iterator[Found
     for node in graph.node:
         if node.op_type in _OPERATORS and node.domain in ("", "ai.onnx"):
             yield node, values
-        for attribute in node.attribute:  # The branches of If, the bodies of loops.
+        # The branches of `If` and the bodies of loops are subgraphs in attributes.
+        for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from recurrent_nodes(attribute.g, values)
 
@@ -138,7 +140,8 @@ def chosen(found: list[Found], names: tuple[str, ...]) -> list[Found]:
 
     Args:
         found: The pairs of `recurrent_nodes`.
-        names: Names of nodes, or scopes: "encoder" for "/encoder/LSTM"; all if empty.
+        names: Names of nodes or scopes, e.g. "encoder" for "/encoder/LSTM". If empty,
+            all nodes are chosen.
 
     Raises:
         ValueError: If a name has no recurrent node.
@@ -178,7 +181,7 @@ def as_dict(node: Proto, values: Values) -> Params:
 
 
 def as_text(value: Any) -> Any:
-    """Byte strings and lists of these as strings; other values unchanged."""
+    """Decodes byte strings, also in lists; returns other values unchanged."""
     if isinstance(value, list | tuple):
         return [as_text(each) for each in value]
     return value.decode() if isinstance(value, bytes) else value
@@ -203,7 +206,7 @@ def read_activations(name: str, node: Weights, kind: Kind, w: np.ndarray) -> lis
     size = len(spelled(kind, "Tanh"))
     what = f"{name}['activations']"
     fits = len(given) == size * len(w)
-    check_value(fits, what, f"have {size * len(w)} names", Verbatim(given))
+    check_value(fits, what, f"have length {size * len(w)}", Verbatim(given))
     own = given[size - 1 :: size]
     for i, activation in enumerate(own):
         _check_direction(what, kind, given[i * size : (i + 1) * size], activation)
@@ -214,10 +217,11 @@ def read_activations(name: str, node: Weights, kind: Kind, w: np.ndarray) -> lis
 
 
 def _check_direction(what: str, kind: Kind, given: list[str], activation: str) -> None:
-    """Raises ValueError unless a cell has the activations of one direction."""
+    """Raises ValueError unless a jaxrnn cell has the activations of one direction."""
     check_one_of(what, activation, ACTIVATIONS, " or ".join(ACTIVATIONS), _FIX)
     want = spelled(kind, activation)
-    check_value(given == want, what, f"be like {want}", Verbatim(given), _FIX)
+    must = f"be {want} for one direction"
+    check_value(given == want, what, must, Verbatim(given), _FIX)
 
 
 def spelled(kind: Kind, activation: str) -> list[str]:
@@ -227,7 +231,7 @@ def spelled(kind: Kind, activation: str) -> list[str]:
 
 
 def _names(name: str, node: Weights, kind: Kind, count: int) -> list[str]:
-    """The activations by ONNX's names; onnxruntime accepts them in any case."""
+    """The activations by ONNX's names; the case of the given names is ignored."""
     given = node.get("activations")
     if given is None:
         return spelled(kind, "Tanh") * count
@@ -242,7 +246,7 @@ def _check_defaults(
     """Raises ValueError if an activation reads a value other than its default.
 
     Each activation that has the parameter reads the next value. An activation without a
-    value has the default, and values that no activation reads have no effect.
+    value uses the default, and values that no activation reads have no effect.
     """
     values = iter(() if values is None else np.atleast_1d(values).tolist())
     for one in activations:
@@ -258,10 +262,10 @@ def _check_clip(name: str, clip: Any, activations: list[str], dtype: np.dtype) -
         return
     check_instance(name, clip, int | float | np.number, "a number")
     info = jnp.finfo(dtype)
-    # The sigmoid of a larger number rounds to 1, and of its negative to 0.
+    # For a larger x, sigmoid(x) rounds to 1, and sigmoid(-x) rounds to 0.
     flat = math.log(2) - math.log(float(info.smallest_subnormal))
     least = flat if set(activations) <= _SATURATING else float(info.max)
-    must = f"be at least {least:.4g}, a clip without effect in {dtype}"
+    must = f"be at least {least:.4g} to have no effect in {dtype}"
     fix = f"No cell clips the inputs of its activations. {_FIX}"
     check_value(clip >= least, name, must, clip, fix)
 
@@ -275,5 +279,6 @@ def read_flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bo
     value = node.get(key) or 0
     check_one_of(f"{name}['{key}']", value, (0, 1), "0 or 1")
     fits = not value or kind == owner
-    check_value(fits, f"{name}['{key}']", f"be 0 for {kind}", value)
+    must = f"be 0 for the operator {kind.family}"
+    check_value(fits, f"{name}['{key}']", must, value)
     return bool(value)

@@ -1,7 +1,7 @@
 """TensorFlow's variable names for any cell, including wrapped and stacked cells.
 
 The cell determines the names of its parameters. This module adds TensorFlow's scopes to
-the names, and infers a cell of the core from the names and shapes of its variables.
+the names. It also infers core cells from the names and shapes of their variables.
 """
 
 import dataclasses
@@ -49,13 +49,13 @@ _CELLS = {snake_case(cell.__name__): cell for cell in KINDS}
 _CUDNN_LSTM = "cudnn_compatible_lstm_cell"
 _CELLS[_CUDNN_LSTM] = LSTMCell
 _STACK = "multi_rnn_cell"
-# For each cell whose bias of size `num_units` is not named "bias": the name of this
-# bias.
+# The name of a bias of size `num_units`, for cells in which this bias is not named
+# "bias".
 _LAST_BIAS = {
     "gru_cell": "candidate/bias",
     "cudnn_compatible_gru_cell": "candidate/hidden_projection/bias",
 }
-# TensorFlow appends a number to the name of every further cell in a scope.
+# In each scope, TensorFlow appends a number to all names of cells except the first.
 _CELL = re.compile(rf"({'|'.join([*_CELLS, _STACK])})(_\d+)?")
 
 
@@ -141,7 +141,7 @@ def load_into(
     """
     check_instance("cell", cell, RNNCell | contrib.FusedRNNCell, "an unbound cell")
     what = "one step of the inputs of `cell`, or its shapes"
-    fix = "Example: `jax.ShapeDtypeStruct((1, 8), jnp.float32)`."
+    fix = "For example, pass `jax.ShapeDtypeStruct((1, 8), jnp.float32)`."
     check_given("inputs", inputs, fix, what)
     shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs))
     leaves, tree = jax.tree.flatten(shapes)
@@ -154,7 +154,8 @@ def load_into(
     _check_found(scope, found, wanted)
     _check_shared(found, {name: names[places[name]] for name in wanted})
     read = reader(found)
-    with error_note("Check that the sizes of `cell` and `inputs` match the script."):
+    note = "Check that the sizes of `cell` and `inputs` match the TensorFlow script."
+    with error_note(note):
         arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
     return cell.bind(tree.unflatten(arrays))
 
@@ -207,7 +208,7 @@ def _check_shared(found: Weights, owners: Mapping[str, str]) -> None:
         is_equal = np.array_equal(found[name], found[owner])
         must = f"equal `{owner}`, because two layers of `cell` are the same object"
         fix = "Create a separate cell for each layer."
-        check_value(is_equal, name, must, found[name], fix)
+        check_value(is_equal, name, must, Verbatim("other values"), fix)
 
 
 def save_from(bound: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray]:
@@ -237,7 +238,7 @@ def full_names(cell: Any, params: Params, scope: str, memory_scope: str) -> Para
             number = f"_{layers}" if layers else ""
             place = join(memory_scope, f"{_MEMORY_LAYER}{number}/kernel")
             layers += 1
-        fix = "Give one cell a `name`: its numbered scope in TensorFlow."
+        fix = "Set the `name` of one cell to the cell's numbered scope in TensorFlow."
         must = "have only one variable of each name"
         check_value(place not in full, "cell", must, Verbatim(f"two `{place}`"), fix)
         full[place] = value
@@ -249,8 +250,8 @@ def full_names(cell: Any, params: Params, scope: str, memory_scope: str) -> Para
 def _named(cell: Any, params: Params) -> Named:
     """The parameters of a cell under TensorFlow's names, including scopes.
 
-    The name of a memory layer begins with a slash to mark that it is outside the cell's
-    scope: the constructor of the mechanism creates the layer.
+    The name of a memory layer begins with a slash, because the constructor of the
+    mechanism creates the layer outside the cell's scope.
     """
     if isinstance(cell, OwnParams):
         own, inner = cell.split_params(params)
@@ -296,9 +297,9 @@ def guess_cell(scope: str, named: Weights, hyper: Hyper) -> tuple[RNNCell, int]:
     """Infers the unbound cell or stack in a scope, and the size of its inputs."""
     groups = grouped(named)
     found = [match for match in map(_CELL.fullmatch, groups) if match]
-    must = f"hold one of {listed(_CELLS)} and {_STACK}"
+    must = f"hold exactly one of {listed(_CELLS)}, {_STACK}"
     got = listed(match[0] for match in found) if found else listed(groups)
-    fix = "For another cell, pass `cell` and `inputs`."
+    fix = "For another cell, or one of several, pass `cell` and `inputs`."
     check_value(len(found) == 1, scope, must, got, fix)
     (match,) = found
     place = join(scope, match[0])
@@ -332,7 +333,7 @@ def _single_cell(
     options = {k: value for k, value in hyper._asdict().items() if k in names}
     units = read(_LAST_BIAS.get(kind, "bias"), None).shape[0]
     if make in (BasicLSTMCell, LSTMCell):
-        must = "have 4 blocks of equal size"
+        must = "have a size divisible by 4"
         check_equal(f"{place}/bias", units, units // 4 * 4, must)
         units //= 4
     if kind == _CUDNN_LSTM:

@@ -93,7 +93,7 @@ def _check_shape(name: str, array: Weight, shape: tuple[int | None, ...]) -> Non
 
 
 def joined(weights: Sequence[Weight], axis: int = 0) -> Weight:
-    """Concatenates weights. The result is traced if a weight is."""
+    """Concatenates weights; the result is traced if any weight is traced."""
     numpy = jnp if any(map(is_traced, weights)) else np
     return numpy.concatenate(weights, axis)
 

@@ -33,8 +33,8 @@ _LIBRARY = Library("Equinox", _ORDERS, activations=dict.fromkeys(_ORDERS, ("tanh
 def load(*cells: Any) -> BoundCell:
     """Loads one Equinox cell, or several stacked cells, as a bound cell.
 
-    Cells with `use_bias=False` get biases of zeros. The weights may be traced, so that
-    gradients have the structure of `cells`, e.g. with `eqx.filter_grad`.
+    Cells with `use_bias=False` get biases of zeros. The weights may be traced, e.g. by
+    `eqx.filter_grad`. Gradients then have the structure of `cells`.
 
     Args:
         *cells: The cells from the inputs upwards, or a single list of cells, as
@@ -106,8 +106,8 @@ def as_cell(module: PyTree, state_size: Size) -> BoundCell:
             of Equinox's state, e.g. `(8, 8)` for the (h, c) of an LSTM.
 
     Returns:
-        A bound cell whose output is the first leaf of the state. Its `params` map
-        paths, e.g. "weight_ih", to the module's arrays.
+        A bound cell whose output is the first leaf of the state. The cell's `params`
+        map paths, e.g. "weight_ih", to the module's arrays.
 
     Raises:
         TypeError: If `module` does not accept inputs and state, or a size is not an

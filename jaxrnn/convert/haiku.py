@@ -6,10 +6,10 @@
 The state of an LSTM is (hidden, cell) in Haiku and (c, h) in jaxrnn. Both libraries add
 1 to the forget gate at run time, so the converters copy the bias of this gate
 unchanged. Haiku's update gate is one minus jaxrnn's update gate. A `VanillaRNN` becomes
-a `BasicRNNCell` with the activation relu; its bias is the sum of Haiku's two biases. A
-`Conv1DLSTM`, `Conv2DLSTM` or `Conv3DLSTM` becomes the cell of `jaxrnn.contrib` with
-this name and "Cell"; its kernel joins Haiku's two kernels, and its biases are the sum
-of Haiku's two biases. Gates, padding and strides are equal.
+a `BasicRNNCell` with relu. A convolutional LSTM, e.g. a `Conv2DLSTM`, becomes a cell of
+`jaxrnn.contrib`, e.g. a `Conv2DLSTMCell`, with the same order of gates, padding and
+strides. For both layers, Haiku stores two kernels and two biases. The converted cell
+stores the concatenation of the two kernels and the sum of the two biases.
 """
 
 import re
@@ -56,7 +56,7 @@ _LIBRARY = Library(
     activations={Kind.LSTM: ("tanh",), Kind.GRU: ("tanh",), Kind.RNN: ("relu",)},
     forget_bias=1.0,
 )
-# The cells over a grid with any number of axes, or with 1, 2 or 3 axes.
+# The class at index n is for grids with n axes; the class at index 0, for any grid.
 _CONVS = (
     contrib.ConvLSTMCell,
     contrib.Conv1DLSTMCell,
@@ -71,7 +71,7 @@ _MODULE = re.compile(rf"((?:.*/)?(?:{_DEFAULT}))(?:_(\d+))?")
 _INNER = re.compile(rf"({'|'.join([*_LINEAR, *_CONV])})$")
 
 Core: TypeAlias = tuple[str, dict[str, dict[str, np.ndarray]]]
-"""The default name of a core, and its weights by the ends of its modules' names."""
+"""The default name of a core, and the weights of each inner module by its suffix."""
 
 
 def load(
@@ -82,7 +82,7 @@ def load(
 ) -> BoundCell:
     """Loads one core, or stacked cores such as an `hk.DeepRNN`, as a bound cell.
 
-    The weights may be traced, so that gradients have the structure of `params`.
+    The weights may be traced. Gradients then have the structure of `params`.
 
     Args:
         params: The parameters of the core or of a whole model.
@@ -119,7 +119,7 @@ def load(
     names = _found(params) if name is None else _as_names(name)
     if any(f"{each}{part}" in params for each in names for part in _CONV):
         return _load_convs(params, names, input_shape)
-    must = "be omitted for cores without a grid"
+    must = "be omitted for cores that are not convolutional LSTMs"
     check_value(input_shape is None, "input_shape", must, input_shape)
     return bind_layers([(_layer(params, each),) for each in names])
 
@@ -153,7 +153,7 @@ def save(
         cores = [_saved(layer) for ((_, layer),) in layers]
     default = _numbered([default for default, _ in cores])
     names = default if name is None else _as_names(name)
-    must = f"hold {len(cores)} names, one for each layer"
+    must = f"hold one distinct name per layer ({len(cores)})"
     check_value(len(set(names)) == len(cores), "name", must, listed(names))
     return {
         f"{name}{part}": weights
@@ -191,7 +191,7 @@ def as_cell(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
         check_function(f"transformed.{name}", function, what, fix)
     has_state = after_params(transformed.apply)[:2] == ["state", "rng"]
     got = Verbatim("the result of hk.transform_with_state")
-    keep = "Store values that change in the state of the core."
+    keep = "Put values that change between steps into the state of the core."
     check_type(not has_state, "transformed", f"be {what}", got, keep)
     check_takes("transformed.init", transformed.init, "key", "inputs", "state")
     check_sizes(state_size, output_size)
@@ -212,8 +212,8 @@ def _found(params: Weights) -> list[str]:
     own = [_INNER.sub("", str(module)) for module in params]
     found = {name: match for name in own if (match := _MODULE.fullmatch(name))}
     must = (
-        "be given unless all cores are in one module and have default names, such as "
-        "lstm and lstm_1"
+        "be given unless all cores are in one module, of one kind, and have default "
+        "names, such as lstm and lstm_1"
     )
     is_one = len({match[1] for match in found.values()}) == 1
     check_value(is_one, "name", must, None, f"Found: {listed(found or params)}.")
@@ -275,7 +275,7 @@ def _gru(read: Read, name: str) -> LayerWeights:
 
 
 def _other_update(array: np.ndarray) -> np.ndarray:
-    """Swaps the update gates z and u = 1 - z, since sigmoid(-x) = 1 - sigmoid(x)."""
+    """Negates the first block, because `1 - sigmoid(x)` equals `sigmoid(-x)`."""
     update, *rest = blocks(array, 3)
     return joined([-update, *rest], axis=-1)
 
@@ -307,7 +307,7 @@ def _load_convs(params: Weights, names: Sequence[str], grid: Any) -> BoundCell:
 def _conv(
     params: Weights, name: str, grid: Sequence[int], depth: int | None
 ) -> BoundCell:
-    """One core; the cell of contrib convolves inputs and state with one kernel."""
+    """Loads a core as a cell of contrib, which has one kernel for inputs and state."""
     first, second = (f"{name}{part}" for part in _CONV)
     own = {each: pick(params, each) for each in (first, second)}
     for each, weights in own.items():
@@ -317,7 +317,7 @@ def _conv(
     of_inputs = read(f"{first}/w", *window, depth, None)
     *window, depth, columns = of_inputs.shape
     channels, rest = divmod(columns, 4)
-    check_value(not rest, f"{first}/w", "have 4 blocks of channels", of_inputs)
+    check_value(not rest, f"{first}/w", "have a last axis divisible by 4", of_inputs)
     of_state = read(f"{second}/w", *window, channels, columns)
     bias = read(f"{first}/b", columns) + read(f"{second}/b", columns)
     kernel = joined([of_inputs, of_state], axis=-2)

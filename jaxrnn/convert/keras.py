@@ -36,8 +36,8 @@ def load(
     """Loads one or several stacked layers as a bound cell, or as cells per direction.
 
     `load` infers the kind of a layer (LSTM, GRU or SimpleRNN) from the shapes of its
-    weights. Layers without a bias get a bias of zeros. The weights may be traced, so
-    that gradients have the structure of `layers`.
+    weights. Layers without a bias get a bias of zeros. The weights may be traced.
+    Gradients then have the structure of `layers`.
 
     Args:
         *layers: The `get_weights()` of each layer, from the inputs upwards, or a single

@@ -1,4 +1,4 @@
-"""Weights of Flax linen's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, `SimpleCell`.
+"""Weights of Flax linen's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` and `SimpleCell`.
 
     cell = jaxrnn.convert.linen.load(nn.RNN(nn.GRUCell(5)).init(key, x))
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
@@ -27,7 +27,7 @@ def load(
 ) -> Any:
     """Loads a module as a bound cell, or as the bound cells of both directions.
 
-    The weights may be traced, so that gradients have the structure of `params`.
+    The weights may be traced. Gradients then have the structure of `params`.
 
     Args:
         params: The parameters of a cell, of an `nn.RNN`, of an `nn.Bidirectional`, or

@@ -15,6 +15,7 @@ from typing import Any
 
 from .._base.arguments import check_value
 from .._base.boundary import export as _export
+from .._base.errors import Verbatim
 from .._base.inputs import check_concrete
 from .._base.typing import Params
 from . import _flax
@@ -30,14 +31,14 @@ def load(
 ) -> Any:
     """Loads a module as a bound cell, or as the bound cells of both directions.
 
-    The weights may be traced, so that gradients have the structure of `params`.
+    The weights may be traced. Gradients then have the structure of `params`.
 
     Args:
         params: The parameters of a cell, of an `nnx.RNN`, of an `nnx.Bidirectional`, or
             of an `nnx.Sequential` that stacks several `nnx.RNN`s or
-            `nnx.Bidirectional`s: `nnx.to_pure_dict(nnx.state(module, nnx.Param))`, or
-            the state itself. For a larger model, pass only the parameters of its
-            recurrent part.
+            `nnx.Bidirectional`s. Pass `nnx.state(module, nnx.Param)`, or the result of
+            `nnx.to_pure_dict` for this state. For a larger model, pass only the
+            parameters of its recurrent part.
         activation: The `activation_fn` of the cells; None for Flax's default, tanh.
         bidirectional: Whether the module has two directions.
 
@@ -84,8 +85,9 @@ def save(
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these. For two
             directions, the pair `(cells_fw, cells_bw)`, each a list with one bound cell
             per layer.
-        optimized: True for the parameters of an `nnx.OptimizedLSTMCell`, which has one
-            kernel for all gates; False for an `nnx.LSTMCell`. Only for LSTMs.
+        optimized: True for the parameters of an `nnx.OptimizedLSTMCell`, whose two
+            kernels hold all gates; False for an `nnx.LSTMCell`. Other cells ignore
+            this argument.
         bidirectional: Whether `cell` is such a pair.
 
     Returns:
@@ -116,7 +118,8 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> Params:
         check_concrete(place, layer.state_bias, why=why)
         must = "hold zeros, because nnx's GRUCell lacks this bias"
         fix = "To keep this bias, use Linen's GRUCell."
-        check_value(not layer.state_bias.any(), place, must, layer.state_bias, fix)
+        got = Verbatim("other values")
+        check_value(not layer.state_bias.any(), place, must, got, fix)
     return _flax.arrays_of(layer, _flax.dense(layer.kind))
 
 

@@ -1,6 +1,6 @@
 """Weights of the ONNX operators `LSTM`, `GRU` and `RNN`.
 
-A node is a dict that contains the operator's arrays, by input name, and its attributes:
+A node is a dict that maps names of inputs to arrays, and names of attributes to values:
 
     node = {"W": w, "R": r, "B": b, "linear_before_reset": 1}
     cell = jaxrnn.convert.onnx.load(node)
@@ -10,8 +10,9 @@ A node is a dict that contains the operator's arrays, by input name, and its att
 
     cell = jaxrnn.convert.onnx.load(jaxrnn.convert.onnx.nodes("model.onnx"))
 
-ONNX is time major: X corresponds to the `inputs` of `dynamic_rnn` with
-`time_major=True`. Y has an additional axis for the directions, after the time axis.
+ONNX's operators are time major. Their input X corresponds to the `inputs` of
+`dynamic_rnn` with `time_major=True`. The output Y has an additional axis for the
+directions, after the time axis.
 """
 
 from typing import Any
@@ -52,22 +53,22 @@ _DIRECTIONS = ("forward", "bidirectional")
 _KNOWN = (
     *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
     *("activation_beta", "clip", "input_forget", "linear_before_reset"),
-    *("name", "hidden_size", "layout"),  # Accepted, but not used.
+    *("name", "hidden_size", "layout"),  # `load` accepts and ignores these.
 )
 
 
 def nodes(model: object, *names: str) -> list[Params]:
     """Reads the recurrent nodes of an ONNX model as dicts for `load`.
 
-    Pass all nodes of one stack to `load`. The dict of a node does not contain lengths
-    and initial states; pass these to `dynamic_rnn`.
+    Pass all nodes of one stack to `load`. The dict of a node contains neither lengths
+    nor initial states; pass both to `dynamic_rnn`.
 
     Args:
-        model: The path of a file, the bytes of a file, or an `onnx.ModelProto`. Only a
-            path finds weights that are stored in other files.
-        *names: Names of nodes, or of the scopes that contain them: "encoder" selects
-            "/encoder/LSTM" and "/encoder/LSTM_1". A node without a name has the name of
-            its first output. By default, all recurrent nodes.
+        model: The path of a file, the bytes of a file, or an `onnx.ModelProto`. If
+            weights are stored in other files, pass the path.
+        *names: Names of nodes, or of scopes that contain nodes, e.g. "encoder" for
+            "/encoder/LSTM" and "/encoder/LSTM_1". For a node without a name, pass the
+            name of its first output. Without `names`, all recurrent nodes are read.
 
     Returns:
         A dict for each node, in the order of the names; nodes of one scope are in the
@@ -76,9 +77,8 @@ def nodes(model: object, *names: str) -> list[Params]:
 
     Raises:
         TypeError: If `model` is not one of these types.
-        ValueError: If the model has no recurrent node, or none with one of the names;
-            the message lists the nodes. Also if a weight is neither an initializer nor
-            a Constant.
+        ValueError: If the model has no recurrent node, or one of the names matches no
+            recurrent node; if a weight is neither an initializer nor a Constant.
         ImportError: If the package `onnx` is missing: `pip install onnx`.
 
     Example:
@@ -117,12 +117,12 @@ def load(*nodes: Weights, bidirectional: bool = False) -> Any:
     Raises:
         TypeError: If a node is not a dict, or a weight is not a floating-point array.
         ValueError: If a name is missing or unknown, or an array has the wrong shape; if
-            a node runs only backward, or `bidirectional` does not fit the node; if it
-            has a feature that jaxrnn does not support: gates with an activation other
-            than the sigmoid, values of `activation_alpha` or `activation_beta` other
-            than ONNX's defaults, or a `clip` that has an effect. If all activations are
-            the sigmoid, tanh or the hard sigmoid, a clip of at least 104 has no effect
-            in float32.
+            a node runs only backward, or `bidirectional` does not fit the node; if a
+            node has a feature that jaxrnn does not support: gates with an activation
+            other than the sigmoid, values of `activation_alpha` or `activation_beta`
+            other than ONNX's defaults, or a `clip` that has an effect. If all
+            activations are the sigmoid, tanh or the hard sigmoid, a clip of at least
+            104 has no effect in float32.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.onnx
@@ -221,10 +221,12 @@ def _check_direction(name: str, node: Weights, w: np.ndarray) -> None:
     """Raises ValueError if the direction is unknown or does not match W's shape."""
     direction = node.get("direction", _DIRECTIONS[len(w) == 2])
     what = "forward or bidirectional"
-    fix = "Load 'reverse' as 'forward', and reverse inputs with `reverse_sequence`."
+    fix = (
+        "For 'reverse', pass 'forward', and apply `reverse_sequence` to all sequences."
+    )
     check_one_of(f"{name}['direction']", direction, _DIRECTIONS, what, fix)
     count = _DIRECTIONS.index(direction) + 1
-    must = f"have {count} rows, as {direction}"
+    must = f"be [{count}, ...], because the direction is {direction}"
     check_value(len(w) == count, f"{name}['W']", must, w)
 
 
@@ -235,7 +237,8 @@ def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
     what = f"{kind} to match `R` ({describe(r)})"
     check_one_of(f"{name}['op_type']", node.get("op_type", kind), (kind,), what)
     fits = node.get("P") is None or kind == Kind.LSTM
-    check_value(fits, f"{name}['P']", f"be omitted for {kind}", node.get("P"))
+    must = f"be omitted for the operator {kind}"
+    check_value(fits, f"{name}['P']", must, node.get("P"))
     size = node.get("hidden_size", units)
     check_equal(f"{name}['hidden_size']", size, units, f"be {units} to match `R`")
     after = read_flag(name, node, "linear_before_reset", kind, Kind.GRU)
@@ -245,8 +248,8 @@ def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
 def _node(named: list[Named]) -> Params:
     """Builds the node of a layer that has one or two directions."""
     names, layers = zip(*named, strict=True)
-    sizes = {f"{layer.kind} of {layer.units} units" for layer in layers}
-    must = f"have the kind and size of `{names[0]}`, because one node runs both"
+    sizes = {f"{layer.kind} of size {layer.units}" for layer in layers}
+    must = f"have the kind and size of `{names[0]}`, because one node runs both cells"
     check_value(len(sizes) == 1, names[-1], must, listed(sorted(sizes)))
     kind = layers[0].kind
     units = layers[0].units

@@ -10,8 +10,9 @@ The forget bias, the activation and the clips are not stored in variables, so th
 arguments of `load` and `save`. `save` raises an error if the cell's hyperparameters
 differ from the arguments.
 
-To load a cell of `jaxrnn.contrib`, or any wrapped or stacked cell, pass the unbound
-cell, which has the hyperparameters that variables do not store:
+To load a cell of `jaxrnn.contrib`, a wrapped cell, or a stack that contains one of
+these cells, pass the unbound cell, which has the hyperparameters that variables do not
+store:
 
     cell = jaxrnn.contrib.HighwayWrapper(jaxrnn.contrib.NASCell(128))
     inputs = jax.ShapeDtypeStruct((1, 128), jax.numpy.float32)
@@ -89,16 +90,16 @@ def load(
             `multi_rnn_cell`. The scope ends with the `scope` argument of the loop, by
             default "rnn" for `dynamic_rnn` and "decoder" for `dynamic_decode`. To load
             a single direction, pass a scope like "bidirectional_rnn/fw". For two
-            directions, everything before `fw` and `bw` or, for a stack, before
+            directions, pass everything before `fw` and `bw` or, for a stack, before
             `cell_0`; for a stack from `tf.contrib.rnn`, the scope ends with
-            "stack_bidirectional_rnn". None for "rnn", or for "bidirectional_rnn" if
-            `bidirectional`.
+            "stack_bidirectional_rnn". None stands for "rnn", or for "bidirectional_rnn"
+            if `bidirectional`.
         bidirectional: Whether the scope belongs to one or several stacked
             `bidirectional_dynamic_rnn`s.
         cell: The unbound cell to load. Required for cells of `jaxrnn.contrib` and for
             wrappers. If None, `load` infers the cell from the variables. `load` looks
-            in `scope` for the name `cell.name`, or for TensorFlow's default name. For
-            one direction only.
+            in `scope` for the name `cell.name`, or for TensorFlow's default name. A
+            `cell` cannot be combined with `bidirectional`.
         inputs: One step of the inputs of `cell`, or its shapes, as for `cell.init`.
             Required with `cell`.
         memory_scope: The scope where the script created the mechanisms of an
@@ -191,7 +192,7 @@ def save(
         TypeError: If `cell` is not a bound cell, or a parameter is not a floating
             array.
         ValueError: If the forget bias, the activation or a clip of the cell differs
-            from the argument, two cells within it have the same scope, or the
+            from the argument, two cells inside `cell` have the same scope, or the
             directions differ in the number of layers.
     """
     scope = _as_scope(scope, bidirectional)
@@ -222,7 +223,8 @@ def _check_no_options(hyper: Hyper, bidirectional: bool) -> None:
     fix = "Load each direction from its scope, such as 'bidirectional_rnn/fw'."
     check_value(not bidirectional, "bidirectional", must, bidirectional, fix)
     for name, value, default in zip(Hyper._fields, hyper, Hyper(), strict=True):
-        check_value(value == default, name, must, value)
+        fix = f"Pass `{name}` to the constructor of `cell`."
+        check_value(value == default, name, must, value, fix)
 
 
 def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:

@@ -6,7 +6,7 @@
 
 The state of an LSTM is (h, c) in PyTorch, with all layers in one array. In jaxrnn, each
 layer has its own (c, h); `load_state` and `save_state` convert between the two forms.
-PyTorch stores two biases, which it adds at run time; jaxrnn stores only their sum.
+PyTorch has two biases per gate. jaxrnn stores their sum, except in a GRU's candidate.
 """
 
 import re
@@ -59,7 +59,7 @@ _LIBRARY = Library(
 )
 _SUFFIXES = ("", "_reverse")
 _NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
-_ALIKE = "have layers of one kind, size and activation, to form one module"
+_ALIKE = "have layers of one kind, size and activation to form one module"
 
 
 def load(
@@ -73,7 +73,7 @@ def load(
 
     `load` infers the kind of module (LSTM, GRU or RNN), its layers and its projection
     from the names and shapes of the weights. Modules without biases get biases of
-    zeros. The weights may be traced, so that gradients have the names and shapes of
+    zeros. The weights may be traced. Gradients then have the names and shapes of
     `state_dict`.
 
     Args:
@@ -168,7 +168,7 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     """Converts the state of a module to a cell's state; also under jit.
 
     Args:
-        state: `h` or, for an LSTM, `(h, c)`, tensors or arrays. Each is
+        state: `h` or, for an LSTM, `(h, c)`, tensors or arrays. Each array is
             `[layers, batch, units]`, or `[2 * layers, batch, units]` if
             `bidirectional`.
         bidirectional: Whether the module has two directions.
@@ -198,7 +198,7 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     layers = _split_state(state)
     if not as_bool("bidirectional", bidirectional):
         return layers[0] if len(layers) == 1 else layers
-    must = "have two entries for each layer, for both directions"
+    must = "have an even number of entries in the first axis (two per layer)"
     fix = "Omit `bidirectional` for one direction."
     check_value(not len(layers) % 2, "state", must, len(layers), fix)
     return layers[::2], layers[1::2]
@@ -226,14 +226,14 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
         return _stacked_state(_of_layers(state))
     check_entries("state", state, 2, "the pair (states_fw, states_bw)")
     states_fw, states_bw = map(_of_layers, state)
-    must = f"have the {len(states_fw)} layers of `states_fw`"
+    must = f"have as many layers as `states_fw` ({len(states_fw)})"
     check_equal("states_bw", len(states_bw), len(states_fw), must)
     pairs = zip(states_fw, states_bw, strict=True)
     return _stacked_state([state for pair in pairs for state in pair])
 
 
 def _of_layers(state: PyTree) -> Any:
-    """The states of all layers, also where `state` is the state of one layer."""
+    """Returns the states of all layers; `state` may be the state of one layer."""
     is_one = isinstance(state, LSTMStateTuple)
     return state if isinstance(state, tuple | list) and not is_one else [state]
 
@@ -247,7 +247,7 @@ def _matches(state_dict: Weights, prefix: str) -> list[re.Match[str]]:
         own = name[len(prefix) :] if name.startswith(prefix) else ""
         match = _NAME.fullmatch(own)
         is_known = match or not re.match(r"(weight|bias)_[^.]*$", own)
-        must = "hold weight_ih, weight_hh, weight_hr, bias_ih and bias_hh of each layer"
+        must = "hold only weight_ih, weight_hh, weight_hr, bias_ih, bias_hh of layers"
         fix = "For example, weight_ih_l0 or weight_ih_l0_reverse."
         check_value(is_known, "state_dict", must, name, fix)
         if match:
@@ -274,10 +274,10 @@ def _layer(
         units = len(projection)
     kind = _LIBRARY.kind_of(name.format("weight_hh"), state, rows, units)
     fits = projection is None or kind == Kind.LSTM
-    must = f"be omitted for {kind.family}, which has no projection"
+    must = f"be omitted, because `nn.{kind.family}` has no projection"
     check_value(fits, name.format("weight_hr"), must, projection)
     choices = _LIBRARY.activations[kind]
-    what = f"{' or '.join(choices)} for {kind.family}"
+    what = f"{' or '.join(choices)} for `nn.{kind.family}`"
     check_one_of("nonlinearity", nonlinearity, choices, what)
     with error_note(f"`{name.format('weight_hh')}` determines the number of rows."):
         inputs = read(name.format("weight_ih"), rows, None)
@@ -306,7 +306,7 @@ def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
 def _check_projection(name: str, layer: LayerWeights) -> None:
     """Raises ValueError unless a projection is smaller than the number of units."""
     size = 0 if layer.projection is None else layer.projection.shape[1]
-    must = f"have `num_proj` below its {layer.units} units, as PyTorch requires"
+    must = f"have `num_proj` below `num_units` ({layer.units}), as PyTorch requires"
     check_value(size < layer.units, name, must, size)
 
 
@@ -314,9 +314,9 @@ def _check_alike(name: str, layers: Sequence[Layer]) -> None:
     """Raises ValueError for layers that cannot form one module."""
     seen = set()
     for layer in (direction for each in layers for direction in each):
-        text = f"{layer.kind.family} of {layer.units} units"
+        text = f"{layer.kind.family} of size {layer.units}"
         if layer.projection is not None:
-            text += f" projected to {layer.projection.shape[1]}"
+            text += f" projected to size {layer.projection.shape[1]}"
         seen.add(f"{text} with {layer.activation_name}")
     got = listed(sorted(seen))
     check_value(len(seen) == 1, name, _ALIKE, got, "Convert each layer separately.")
@@ -331,7 +331,7 @@ def _split_state(state: PyTree) -> tuple[PyTree, ...]:
     are_arrays = len(arrays) == 1 + is_pair and all(map(is_array, arrays))
     check_type(are_arrays, "state", must, got)
     fit = len({each.shape[:-1] for each in arrays}) == 1 and arrays[0].ndim > 1
-    check_value(fit, "state", must, got)
+    check_value(fit, "state", f"{must}, with equal layers and batch", got)
     h, *c = map(jnp.asarray, arrays)
     return tuple(map(LSTMStateTuple, c[0], h)) if c else tuple(h)
 

@@ -2,12 +2,12 @@
 
 Files:
 
-* `to_stablehlo` exports any function, for JAX, IREE and other readers of StableHLO.
+* `to_stablehlo` exports functions, for JAX, IREE and other readers of StableHLO.
 * `to_onnx` exports layers as the recurrent operators of ONNX, for onnxruntime and other
   runtimes.
 * `to_tflite_operators` exports layers as the fused operators of TensorFlow Lite, for
   LiteRT.
-* `to_tflite` exports any function with the converter of TensorFlow Lite.
+* `to_tflite` exports functions with the converter of TensorFlow Lite.
 * `tflite_deviation` compares the results of a TensorFlow Lite file with the results of
   the exported function.
 

@@ -137,11 +137,12 @@ class BidirectionalStreamer:
         self._states = tuple(
             zero_state(cell, self._batch, self._dtype) for cell in cells_fw
         )
-        self._waiting: list[PyTree] = []  # Padded chunks awaiting output.
+        # Padded chunks whose outputs have not been returned.
+        self._waiting: list[PyTree] = []
         self._steps = 0  # The number of steps in `_waiting`, without padding.
 
     def _append(self, name: str, chunk: PyTree, least: int) -> None:
-        """Adds a chunk of `least` or more steps.
+        """Adds a chunk of at least `least` steps, padded to a full chunk.
 
         Raises:
             ValueError: If a leaf has the wrong shape, or the leaves have different
@@ -150,19 +151,20 @@ class BidirectionalStreamer:
         named = named_inputs(chunk, name=name)
         most = self._chunk
         wanted = f"{most}" if least == most else f"{least} to {most}"
+        fix = " Pass a shorter last chunk to `flush`." if least == most else ""
         for full, leaf in named:
             shape = np.shape(leaf)
             rows = self._batch
             if len(shape) < 3 or shape[0] != rows or not least <= shape[1] <= most:
                 raise InvalidValue(
                     f"`{full}` must be [{rows}, {wanted}, ...], got "
-                    f"{describe(leaf)}. Pass a shorter last chunk only to `flush`."
+                    f"{describe(leaf)}.{fix}"
                 )
         check_same_size(named, 1, "The number of steps", "[batch, time, ...]")
         steps = named[0][1].shape[1]
 
         def padded(leaf: ArrayLike) -> np.ndarray:
-            # This copies, because the caller may reuse a buffer.
+            # `np.pad` copies, which is needed because the caller may reuse the buffer.
             widths = [(0, 0), (0, most - steps), *[(0, 0)] * (np.ndim(leaf) - 2)]
             return np.pad(np.asarray(leaf), widths)
 

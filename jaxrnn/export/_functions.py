@@ -1,4 +1,4 @@
-"""Export of functions: StableHLO by `jax.export`, TensorFlow Lite by its converter."""
+"""Export of functions to StableHLO and TensorFlow Lite."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.typing import Array, PyTree
 from .._loops.scans import without_checks
 
-# An old StableHLO version, because TensorFlow adopts new versions later than JAX.
+# This version is old, because TensorFlow adopts new versions later than JAX.
 _STABLEHLO = "1.9.0"
 
 
@@ -27,15 +27,15 @@ def to_stablehlo(
     """Exports `f` as a serialized program that JAX can run without jaxrnn.
 
     `jax.export.deserialize(bytes).call(*arguments)` runs the program, also under `jit`
-    and `vmap`. This function and `deserialize` both need the package `flatbuffers`. The
-    only containers in arguments and results are dicts, lists and tuples: named tuples
-    and other pytree nodes become plain tuples of their children, e.g.
-    `LSTMStateTuple(c, h)` becomes `(c, h)`. The program does not accept the original
-    types, so pass `tuple(state)` for an `LSTMStateTuple`. Arrays that `f` closes over,
-    e.g. the parameters of a bound cell, are part of the program.
+    and `vmap`. This function and `deserialize` both need the package `flatbuffers`. In
+    the arguments and results of the program, dicts, lists and tuples are the only
+    containers. Named tuples and other pytree nodes become plain tuples of their
+    children, e.g. `LSTMStateTuple(c, h)` becomes `(c, h)`. The program does not accept
+    the original types, so pass `tuple(state)` for an `LSTMStateTuple`. Arrays that `f`
+    closes over, e.g. the parameters of a bound cell, are part of the program.
 
     Args:
-        f: A function of nests of arrays that `jax.jit` can compile. It may call any
+        f: A function of nests of arrays that `jax.jit` can compile. `f` may call any
             function of jaxrnn, but `raw_rnn` and decoders need `max_time`.
         *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
             Sizes from `jax.export.symbolic_shape` stand for any size.
@@ -98,24 +98,23 @@ def to_tflite(
 ) -> bytes:
     """Exports `f` as a TensorFlow Lite file, for arguments shaped like `examples`.
 
-    The file has one signature. Its inputs `input_0`, `input_1`, ... are the leaves of
-    `examples`, in the order of `jax.tree.leaves`. Its outputs `output_0`, ... are the
-    leaves of the result. In the file, `dynamic_rnn`, the decoders and `raw_rnn` with
-    `max_time` are loops.
+    The file has one signature. The inputs `input_0`, `input_1`, ... of the signature
+    are the leaves of `examples`, in the order of `jax.tree.leaves`. The outputs
+    `output_0`, `output_1`, ... are the leaves of the result. In the file,
+    `dynamic_rnn`, the decoders and `raw_rnn` with `max_time` are loops.
 
     TensorFlow Lite does not support random numbers, so `decode.sample` cannot be
     exported. For the same reason, call a cell's `init` outside of `f`. With
     `jax_enable_x64`, the loop counter of `jax.lax.scan` is int64, and slicing with an
-    int64 index fails in LiteRT 2.3. Export `decode.beam_search` without
+    int64 index fails in LiteRT 2.3. Therefore, export `decode.beam_search` without
     `jax_enable_x64`.
 
     Args:
         f: A function of nests of arrays that `jax.jit` can compile.
         *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
         optimize: "float16" stores weights in 16 bits. "int8" stores matrices in 8 bits
-            and uses integer multiplication where LiteRT supports it. None stores
-            weights as float32. To measure the loss in precision, use
-            `tflite_deviation`.
+            and uses integer multiplication where LiteRT supports it. None leaves the
+            weights unchanged. To measure the loss in precision, use `tflite_deviation`.
 
     Returns:
         The bytes of the TensorFlow Lite file.
@@ -157,10 +156,11 @@ def to_tflite(
         if optimize == "float16":
             converter.target_spec.supported_types = [tf.float16]
         return bytes(converter.convert())
-    except Exception as error:  # TensorFlow raises its own classes.
+    except Exception as error:  # TensorFlow's errors have no other common class.
         raise InvalidValue(
-            "`f` must use only operations of TensorFlow Lite (not random numbers, for "
-            f"example). Use `to_stablehlo`. TensorFlow's error: {str(error)[:300]}"
+            "`f` must use only operations of TensorFlow Lite, e.g. no random numbers. "
+            "For other operations, use `to_stablehlo`. TensorFlow's error: "
+            f"{str(error)[:300]}"
         ) from error
 
 
@@ -181,7 +181,7 @@ def tflite_deviation(
     Raises:
         ValueError: If the file and `f` differ in the number or the shapes of their
             arguments or results.
-        ImportError: If `ai_edge_litert` is missing.
+        ImportError: If `ai_edge_litert` is missing: `pip install ai-edge-litert`.
 
     Source: `ai_edge_litert.interpreter.Interpreter`.
     """
@@ -189,7 +189,7 @@ def tflite_deviation(
     run = litert.Interpreter(model_content=file).get_signature_runner()
     names = _in_order(run.get_input_details())
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
-    must = f"hold {len(names)} arrays"
+    must = f"hold as many arrays as the file has inputs ({len(names)})"
     check_equal("arguments", len(leaves), len(names), must)
     results = run(**dict(zip(names, leaves, strict=True)))
     got = [results[name] for name in _in_order(results)]

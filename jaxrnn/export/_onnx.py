@@ -1,6 +1,6 @@
 """Export of layers to ONNX, with the operators `LSTM`, `GRU` and `RNN`.
 
-A layer is a node: a dict, as returned by `convert.onnx.save`.
+Each layer becomes one node, which `convert.onnx.save` creates as a dict.
 """
 
 from typing import Any, NamedTuple
@@ -16,8 +16,8 @@ from .._cells.bound import BoundCell
 from ..convert._weights import reader
 from ..convert.onnx import save
 
-# The first opset that has the current versions of LSTM, GRU and RNN, and the IR version
-# that belongs to this opset.
+# Opset 14 contains the operators LSTM-14, GRU-14 and RNN-14. IR version 7 belongs to
+# this opset.
 OPSET = 14
 IR_VERSION = 7
 Node = dict[str, Any]
@@ -42,23 +42,23 @@ def to_onnx(
 ) -> bytes:
     """Exports layers as an ONNX file that computes the results of `dynamic_rnn`.
 
-    The file accepts any batch size and number of steps. Its inputs are:
+    The file accepts any batch size and number of steps. The inputs of the file are:
 
     - `inputs`, `[batch, time, depth]`, in the dtype of the parameters;
     - `sequence_length` (if `lengths` is True), int32 `[batch]`, clamped to `[0, time]`;
     - the initial states (if `initial_state` is True), e.g. `initial_state_0_c`, one for
       each final state, in the order of the final states.
 
-    Its outputs are the results of `dynamic_rnn`, in the order of `jax.tree.leaves`:
+    The outputs are the results of `dynamic_rnn`, in the order of `jax.tree.leaves`:
 
     - `outputs`, `[batch, time, size]`, zeros past the length of a row;
     - the final states, each `[batch, units]`. For layer 0, these are `state_0_c` and
       `state_0_h` for an LSTM, and only `state_0_h` for other cells. With two
       directions, the final states are `state_fw_0_h`, ..., then `state_bw_0_h`, ...
 
-    In onnxruntime, NaN in the padding does not affect the results. onnxruntime supports
-    only float32, and its LSTM and GRU crash the process if the batch is empty. ONNX
-    files contain no checksum.
+    In onnxruntime, NaN in the padding does not affect the results. onnxruntime runs
+    these operators only in float32. If the batch is empty, onnxruntime's LSTM and GRU
+    crash the process. ONNX files contain no checksum.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
@@ -68,7 +68,7 @@ def to_onnx(
         dense: The pair `(kernel, bias)` of a dense layer on the outputs, `[size, n]`
             and `[n]` (None for no bias). The file's `outputs` are then
             `outputs @ kernel + bias`, so the outputs past the length of a row equal the
-            bias.
+            bias, or 0 without a bias.
         lengths: Whether the file has an input `sequence_length`; if False, the file
             processes all steps of every row.
         initial_state: Whether the initial states are inputs, so that you can run a
@@ -145,7 +145,7 @@ def _dtype(nodes: list[Node]) -> np.dtype:
     dtypes = {node["W"].dtype for node in nodes}
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
         raise InvalidType(
-            f"the parameters must share one dtype ({', '.join(_DTYPES)}), "
+            f"all parameters must have one dtype ({' or '.join(_DTYPES)}), "
             f"got {', '.join(sorted(map(str, dtypes)))}. Cast the parameters."
         )
     return dtypes.pop()
@@ -161,7 +161,7 @@ def read_dense(
         ValueError: If the shapes do not match.
     """
     check_entries("dense", dense, 2, "(kernel, bias)", error=InvalidType)
-    check_concrete("dense", dense, why="a file stores its values")
+    check_concrete("dense", dense, why="a file stores the values")
     read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
     kernel = read("kernel", size, None)
     check_dtype("dense.kernel", kernel, dtype, f"be {dtype}, like the parameters")
@@ -191,7 +191,7 @@ class Graph:
         return self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
     def input(self, name: str, shape: list[int | str], dtype: DType = None) -> str:
-        """Adds an input and returns its name; strings in `shape` are unknown sizes."""
+        """Adds an input and returns its name; strings in `shape` name unknown sizes."""
         self._inputs.append(self._typed(name, shape, dtype))
         return name
 
@@ -296,7 +296,8 @@ def _stacked(graph: Graph, states: list[State], letter: str) -> str:
 def _final_state(graph: Graph, state: State, length: str) -> str:
     """The final state `[batch, units]`.
 
-    Where the length is 0, the initial state is selected; onnxruntime returns zeros.
+    Where the length is 0, the result is the initial state. onnxruntime's operators
+    would return zeros instead.
     """
     at = graph.constant(np.int64(state.direction))
     final = graph.node("Gather", f"Y_{state.letter}_{state.layer}", at, axis=0)

@@ -37,17 +37,18 @@ from .._loops import masking
 
 
 class Streamer:
-    """Runs a cell on one frame per call and keeps its state between calls.
+    """Runs a cell on one frame per call and keeps the state between calls.
 
     Every call advances all rows. Calls run outside of `jax.jit`, which cannot keep the
     state. Under jit, call the bound cell instead: `output, state = cell(frame, state)`.
-    A stream belongs to one thread, because a call overwrites the state in place. For
-    rows without a frame, run `dynamic_rnn` over chunks, with length 0 for these rows.
+    Use each streamer in one thread only, because a call overwrites the state in place.
+    If some rows have no frame, run `dynamic_rnn` over chunks, with length 0 for these
+    rows.
 
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
 
     The first call compiles the step, and streamers with equal cells share the compiled
-    program. Later calls only run the step, and overwrite the state in place.
+    program. Later calls only run the step.
 
     Args:
         cell: A bound cell without a random key, so dropout is inactive.
@@ -68,7 +69,7 @@ class Streamer:
         >>> outputs[-1].shape, bool((outputs[-1] == stream.state).all())
         ((1, 4), True)
 
-    Source: ours.
+    Source: jaxrnn.
     """
 
     def __init__(

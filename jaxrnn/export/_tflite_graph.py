@@ -13,7 +13,7 @@ _VERSIONS = {"BIDIRECTIONAL_SEQUENCE_LSTM": 2, "FULLY_CONNECTED": 5}
 
 
 class Graph:
-    """The tensors and operators of a model; tensors are identified by number.
+    """The tensors and operators of a model; a tensor is identified by its index.
 
     Raises:
         ImportError: If `ai_edge_litert` is missing.
@@ -70,7 +70,7 @@ class Graph:
         self._operators.append(operator)
 
     def _code(self, name: str) -> int:
-        """The number of an operator's kind among those that the model uses."""
+        """The index of an operator's code in the model."""
         if name not in self._codes:
             code = getattr(self._schema.BuiltinOperator, name)
             self._codes[name] = self._new(
@@ -110,7 +110,7 @@ class Graph:
         return bytes(self._builder.Output())
 
     def _new(self, kind: str, **fields: Any) -> Any:
-        """An object of the format; its class is `kind` with the suffix T."""
+        """Creates an object of the format; its class has the name `kind` plus "T"."""
         value = getattr(self._schema, f"{kind}T")()
         vars(value).update(fields)
         return value

@@ -341,12 +341,14 @@ initial, step = CELL.initial_state, CELL.bind(PARAMS)
 HALVES = contrib.LuongAttention(H, D, dtype=jnp.float16)
 VALUE_ERRORS = {
     "cell.initial_state": lambda: over_time(step, None),
-    "must have 2 rows like the inputs": lambda: over_time(step, STATE, X[:2]),
+    r"must have as many rows as the inputs \(2\)": lambda: over_time(
+        step, STATE, X[:2]
+    ),
     "`cell_state.c` must have": lambda: initial(MEMORY, cell_state=pair(X[:, 0])),
     r"`cell_state\.c` must have": lambda: STATE.clone(cell_state=pair(jnp.zeros(3))),
-    "as many rows as `memory": lambda: two.initial_state((MEMORY, MEMORY[:1])),
-    "one entry for each of 2 mechanisms": lambda: two.initial_state((MEMORY,)),
-    r"must be \[.*, 4\], .* `memory_depth`": lambda: initial(MEMORY[..., :2]),
+    "the rows must match `memory": lambda: two.initial_state((MEMORY, MEMORY[:1])),
+    r"one entry per mechanism \(2\)": lambda: two.initial_state((MEMORY,)),
+    r"must be \[.*, 4\], .* `memory_depth`\.": lambda: initial(MEMORY[..., :2]),
     r"must be \[batch, memory_time, 4\]": lambda: initial(MEMORY[0]),
     "`memory_sequence_length` must be a vector": lambda: initial(MEMORY, [1]),
     "size of the cell's output": lambda: attending(WIDER).init(KEY, X[:, 0]),
@@ -362,7 +364,7 @@ TYPE_ERRORS = {
     ),
     "structure LSTMStateTuple": lambda: initial(MEMORY, cell_state=(X[:, 0], X[:, 0])),
     "the dtype of the mechanism": lambda: on(HALVES).initial_state(MEMORY),
-    "AttentionWrapperState with its memory": lambda: step(X[:, 0], jnp.zeros(3)),
+    "AttentionWrapperState with a memory": lambda: step(X[:, 0], jnp.zeros(3)),
     "`initial_cell_state` is .*initial_state`": lambda: on(
         LUONG, initial_cell_state=None
     ),

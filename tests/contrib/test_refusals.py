@@ -62,7 +62,13 @@ FIELDS = [
     (phased, "period_init_max", math.inf, ValueError, "must be positive and finite"),
     (phased, "period_init_min", 2000, ValueError, "must not exceed `period_init_max`"),
     (conv, "kernel_shape", [0], ValueError, "must be at least 1, got 0"),
-    (conv, "kernel_shape", [1, 1], ValueError, "must have 1 entries, got 2."),
+    (
+        conv,
+        "kernel_shape",
+        [1, 1],
+        ValueError,
+        "must have length 1 if `conv_ndims` is 1, got 2.",
+    ),
     (conv, "kernel_shape", 3, TypeError, "must be a list of integers, got 3"),
     (conv, "input_shape", [3, 1.5], TypeError, "must be an integer, got 1.5"),
     (conv, "input_shape", [-3, 2], ValueError, "must be at least 0, got -3"),
@@ -71,7 +77,7 @@ FIELDS = [
     (time_freq, "feature_size", None, ValueError, "must be given"),
     (grid, "cell_clip", -1, ValueError, "must be at least 0, got -1.0"),
     (grid, "frequency_skip", None, ValueError, "must be"),
-    (grid, "end_freqindex_list", [3, 4], ValueError, "must have an entry for each"),
+    (grid, "end_freqindex_list", [3, 4], ValueError, "must have length 1, with"),
     (grid, "end_freqindex_list", ARRAY, TypeError, f"{NO_LIST} int64[2]"),
     (grid, "num_frequency_blocks", None, ValueError, "must hold the number of windows"),
     (both_ways, "num_frequency_blocks", 1.0, TypeError, f"{NO_LIST} 1.0"),
@@ -92,7 +98,7 @@ FIELDS = [
         "num_units",
         None,
         ValueError,
-        "must be given (or `cell_size`",
+        "must be given, got None.",
     ),
     (ntm, "output_dim", None, ValueError, "must be given"),
     (ntm, "memory_size", 2, ValueError, "must be at least 3"),
@@ -150,7 +156,7 @@ VALUES = {
             jaxrnn.LSTMCell(3), 2, state_is_tuple=False
         )
     ),
-    r"`state` must be \(cell state, context, memory\), got tuple": (
+    r"`state` must be \(cell state, context, memory\), got \(1, 2\)": (
         lambda: step(attention_cell(2), state=(1, 2))
     ),
     r"`state\[1\]` must have shape \(4, 6\)": (
@@ -170,11 +176,11 @@ VALUES = {
     "`inputs` must be a pair": lambda: phased().init(KEY, WIDE),
     r"`inputs.shape\[-1\]` must be divisible": lambda: step(glstm()),
     r"bias_f'\]` must have shape \(6,\)": with_a_wrong_bias,
-    "`W` must have a row for each of 9 shards, got 5": (
+    r"`W` must have at least one row per shard \(9 shards\), got 5": (
         lambda: step(contrib.CoupledInputForgetGateLSTMCell(2, num_unit_shards=9))
     ),
-    r"`num_units` must be given \(or `cell_size`": lambda: contrib.GRUBlockCellV2(
-        4, cell_size=4
+    "`num_units` must be omitted if `cell_size`": (
+        lambda: contrib.GRUBlockCellV2(4, cell_size=4)
     ),
     "LSTMBlockFusedCell: `inputs` must hold all": (
         lambda: contrib.LSTMBlockFusedCell(3).init(KEY, X)

@@ -205,7 +205,7 @@ def test_files_bytes_and_weights_in_another_file(tmp_path):
     onnx.save(model, path, save_as_external_data=True, **options)
     [node] = convert.nodes(path)
     np.testing.assert_array_equal(node["W"], ARRAYS["W"])
-    with pytest.raises(ValueError, match=r"`y.'W'.` must .* 'weights.bin'\. Pass"):
+    with pytest.raises(ValueError, match=r"`y.'W'.` must .* 'weights.bin'\. Store"):
         convert.nodes(path.read_bytes())
 
 

@@ -71,7 +71,7 @@ CHANGES = {
     ("equinox", (AFTER,)): [
         ({"weight_hh": None}, "`cells[0].weight_hh` is missing. Found: weight_ih,"),
         ({"bias_n": None}, "`cells[0]` must hold ...; missing: bias_n"),
-        ({"weight_hh": (12, 5)}, "weight_hh` must have 4 or 3 blocks of 5 units"),
+        ({"weight_hh": (12, 5)}, "weight_hh` must have 4 or 3 blocks of size 5, "),
         ({"bias_n": (12,)}, "`cells[0].bias_n` must have shape [4], got"),
     ],
     ("haiku", (LSTMCell(4),)): [
@@ -80,7 +80,7 @@ CHANGES = {
         ({"lstm/linear/w": (7, 15), "lstm/linear/b": (15,)}, "[depth + units, 4 *"),
         ({"lstm/linear/w": (3, 16)}, "for an LSTM, got float64[3, 16]"),
         ({"lstm/linear/b": (8,)}, "`lstm/linear/b` must have shape [16], got"),
-        ({}, "be omitted for cores without", {"input_shape": (4,)}),
+        ({}, "be omitted for cores that", {"input_shape": (4,)}),
         ({}, "`name` must be the name of a module or a list of names", {"name": []}),
         ({"gru": {}}, "`name` must be given unless all cores are in one module"),
     ],
@@ -103,7 +103,7 @@ CHANGES = {
         ({}, "must be False, because `layers[0]` has one direction", TWO),
     ],
     ("keras", (FREE, FREE)): [
-        ({3: (2, 16)}, "`layer 0` must have 3 inputs in each direction, got", TWO),
+        ({3: (2, 16)}, "`layer 0` must have input size 3 in each direction, got", TWO),
         (_GRU_BELOW, "of one kind, got LSTM, GRU", TWO),
         ({}, "must be True, because `layers[0]` has two directions"),
     ],
@@ -129,53 +129,56 @@ CHANGES = {
         ({"W": None}, "`nodes[0]['W']` is missing. Found: op_type, R, B"),
         ({"initial_h": ONE}, "must hold only op_type, ..., got initial_h"),
         ({"R": (1, 12, 4)}, "['R']` must have shape [1, 16, any], got float64[1,"),
-        ({"R": (1, 16, 5)}, "['R']` must have 1 or 3 or 4 blocks of 5 units"),
+        ({"R": (1, 16, 5)}, "['R']` must have 1 or 3 or 4 blocks of size 5"),
         ({"B": (1, 16)}, "`nodes[0]['B']` must have shape [1, 32], got float64[1"),
         ({"P": (1, 4)}, "`nodes[0]['P']` must have shape [1, 12], got float64[1, 4]"),
-        ({"linear_before_reset": 1}, "before_reset']` must be 0 for LSTM, got 1"),
+        ({"linear_before_reset": 1}, "before_reset']` must be 0 for the operator LSTM"),
         ({"op_type": "GRU"}, "`nodes[0]['op_type']` must be LSTM to match `R` (fl"),
         ({"op_type": "Gemm"}, "must be LSTM, GRU or RNN, got 'Gemm'"),
         ({"hidden_size": 5}, "`nodes[0]['hidden_size']` must be 4 to match `R`, got"),
         (
             {"clip": 104.0},
-            "`nodes[0]['clip']` must be at least 745.1, a clip without effect",
+            "`nodes[0]['clip']` must be at least 745.1 to have no effect",
         ),
         ({"input_forget": 2}, "`nodes[0]['input_forget']` must be 0 or 1, got 2"),
         (_ALPHAS, "`nodes[0]['activation_alpha']` must be 1.0 for Elu, got 2.0"),
-        ({"activations": ["HardSigmoid", "Tanh", "Tanh"]}, "be like ['Sigmoid', 'T"),
-        ({"activations": ["Sigmoid", "Tanh", "Relu"]}, "be like ['Sigmoid', 'Relu'"),
+        ({"activations": ["HardSigmoid", "Tanh", "Tanh"]}, "be ['Sigmoid', 'Tanh',"),
+        ({"activations": ["Sigmoid", "Tanh", "Relu"]}, "be ['Sigmoid', 'Relu'"),
         ({"direction": ["forward"]}, "must be forward or bidirectional, got list"),
-        ({"direction": "reverse"}, "got 'reverse'. Load ...`reverse_sequence`"),
-        ({"direction": "bidirectional"}, "['W']` must have 2 rows, as bidirectional"),
+        ({"direction": "reverse"}, "got 'reverse'. For ...`reverse_sequence`"),
+        ({"direction": "bidirectional"}, "['W']` must be [2, ...], because"),
         ({}, "must be False, because `nodes[0]` has one direction", TWO),
     ],
     ("onnx", (AFTER,)): [
-        ({"P": (1, 12)}, "`nodes[0]['P']` must be omitted for GRU"),
-        ({"input_forget": 1}, "['input_forget']` must be 0 for GRU ..., got 1"),
+        ({"P": (1, 12)}, "`nodes[0]['P']` must be omitted for the operator GRU"),
+        (
+            {"input_forget": 1},
+            "['input_forget']` must be 0 for the operator GRU, got 1",
+        ),
     ],
     ("onnx", (ELU,)): [
-        ({"clip": 9999.0, "activations": ["relu"]}, "1.798e+308, ...got 9999"),
+        ({"clip": 9999.0, "activations": ["relu"]}, "1.798e+308 to ...got 9999"),
         ({"clip": "3"}, "must be a number, got '3'"),
         (_HARD, "be 0.5 for H"),
         ({"activations": ["LeakyRelu"]}, "must be Elu or HardSigmoid or Relu"),
         ({"activations": "Tanh"}, "must be a list of names, got 'Tanh'"),
     ],
     ("onnx", (FREE, FREE)): [
-        ({"activations": ["Tanh"]}, "must have 6 names, got ['Tanh']", TWO),
+        ({"activations": ["Tanh"]}, "must have length 6, got ['Tanh']", TWO),
     ],
     ("tf1", (FULL,)): [
         ({}, "`scope` must contain a variable, got 'a'. Found: ...", {"scope": "a"}),
-        ({"rnn/lstm_cell_1/bias": (16,)}, "`rnn` must hold one of basic_rnn_cell"),
+        ({"rnn/lstm_cell_1/bias": (16,)}, "`rnn` must hold exactly one of basic_"),
         ({"rnn/fw/x": ONE}, "`rnn` must hold one direction, got fw, lstm_cell. Pass"),
         ({"rnn/cell_0/x": ONE}, "`rnn` must hold one direction, got cell_0, lstm"),
         ({}, "two directions, fw and bw, got lstm_cell", TWO | {"scope": "rnn"}),
         ({"rnn/fw/x": ONE}, "`bw` is missing. Found: ...", TWO | {"scope": "rnn"}),
         ({f"{_CELL}/bias": None}, f"`{_CELL}/bias` is missing. Found: kernel"),
         ({f"{_CELL}/gamma": (4,)}, f"of `cell`; unknown: {_CELL}/gamma. Found"),
-        ({f"{_CELL}/bias": (13,)}, "bias` must have 4 blocks of equal size, got 13"),
+        ({f"{_CELL}/bias": (13,)}, "bias` must have a size divisible by 4, got 13"),
         (
             {f"{_CELL}/kernel": (1, 16)},
-            "must have more than 3 rows (3 rows are for the state), got 1",
+            "must have more rows than the cell has outputs (3), got 1",
         ),
         ({f"{_CELL}/projection/kernel": (2, 2)}, "must have shape [4, any], got"),
         ({}, "be omitted if `cell` is given", _INTO_GRU | {"forget_bias": 0}),
@@ -186,7 +189,10 @@ CHANGES = {
         (dict.fromkeys(_SECOND_OF_THREE), "`cell_1` is missing. Found: cell_0, cell_2"),
     ],
     ("tf1", (UGRNN,)): [
-        ({}, "must hold one of ...multi_rnn_cell, got ugrnn_cell. For another cell"),
+        (
+            {},
+            "must hold exactly one of ..., got ugrnn_cell. For another cell",
+        ),
         ({"rnn/ugrnn_cell/kernel": None}, "; missing: ...Check that the scope", _UGRNN),
         ({"rnn/ugrnn_cell/bias": (5,)}, "bias` must have shape [8], got", _UGRNN),
     ],
@@ -194,16 +200,19 @@ CHANGES = {
         ({}, "`a.weight_ih_l0` is missing. ...`prefix`", {"prefix": "a."}),
         ({}, "`prefix` must be a string, got 3", {"prefix": 3}),
         ({"bias_hh_l0": None}, "`bias_hh_l0` is missing"),
-        ({"weight_hh_l0_g": ONE}, "must hold weight_ih, ..., got 'weight_hh_l0_g'"),
+        (
+            {"weight_hh_l0_g": ONE},
+            "must hold only weight_ih, ..., got 'weight_hh_l0_g'",
+        ),
         ({"weight_ih_l0": (3, 16)}, "`weight_ih_l0` must have shape [16, any], got"),
-        ({}, "must be tanh for LSTM, got 'r", {"nonlinearity": "relu"}),
-        ({**_SECOND, "weight_ih_l1": ONE}, "got LSTM of 4 units with tanh, RNN of"),
+        ({}, "must be tanh for `nn.LSTM`, got 'r", {"nonlinearity": "relu"}),
+        ({**_SECOND, "weight_ih_l1": ONE}, "got LSTM of size 4 with tanh, RNN of"),
         ({}, "`bidirectional` must be True or False", {"bidirectional": "yes"}),
         ({}, "must be False, because `state_dict` has one direction", TWO),
     ],
     ("torch", (RNN,)): [
-        ({"weight_hh_l0": (8, 4)}, "must have 1 or 3 or 4 blocks of 4 units, ..."),
-        ({"weight_hr_l0": ONE}, "`weight_hr_l0` must be omitted for RNN"),
+        ({"weight_hh_l0": (8, 4)}, "must have 1 or 3 or 4 blocks of size 4, ..."),
+        ({"weight_hr_l0": ONE}, "`weight_hr_l0` must be omitted, because `nn.RNN`"),
         ({"weight_hh_l0": [1.0]}, "`weight_hh_l0` must be an array, got list"),
         ({"weight_hh_l0": ONE.astype(int)}, "must be floating-point, got int64[4, 4]"),
     ],
@@ -211,7 +220,10 @@ CHANGES = {
         ({"weight_ih_l1": (16, 2), "weight_hh_l1": (16, 2)}, "`weight_hr_l1` is ..."),
     ],
     ("torch", (LAYERS,)): [
-        ({"weight_ih_l1": (16, 3)}, "`layer 1` must have 4 inputs in each direction"),
+        (
+            {"weight_ih_l1": (16, 3)},
+            "`layer 1` must have input size 4 in each direction",
+        ),
     ],
 }
 
@@ -231,7 +243,7 @@ _MIXED = _MIXED.bind({"cell_0": conv().params, "cell_1": _FREE})
 _PROJECTED = MultiRNNCell([FREE, LSTMCell(4, num_proj=2)])
 _COUPLED, _PEEPING = CoupledInputForgetGateLSTMCell(4), LSTMCell(4, use_peepholes=True)
 _BASE = "equinox haiku keras linen nnx".split()
-_ROWS = "must have more than 4 rows (4 rows are for the state), got 4"
+_ROWS = "must have more rows than the cell has outputs (4), got 4"
 
 # The libraries, the cell that `save` gets, or a pair for two directions, and the error.
 CELLS = [
@@ -245,13 +257,13 @@ CELLS = [
     (ALL, free(bias=BIAS.astype("f")), "be float64 like `cell.params['kernel']`"),
     (ALL, _PAIR.bind({"cell_0": _FREE}), "`cell.cells[1]` must"),
     (ALL, _PAIR.bind({"cell_0": 3, "cell_1": 3}), "`cell.cells[0].params` must"),
-    (NOT_TF1, OfOnesOwn(4), "`cell` must be a BasicRNNCell, ... got"),
-    (NOT_TF1, ResidualWrapper(FREE), "`cell` must be a BasicRNNCell, ... got"),
+    (NOT_TF1, OfOnesOwn(4), "`cell` must be one of BasicRNNCell, ... got"),
+    (NOT_TF1, ResidualWrapper(FREE), "`cell` must be one of BasicRNNCell, ... got"),
     ([*_BASE, "torch"], _PEEPING, "does not support, got peepholes."),
     ([*_BASE, "onnx"], _PROJECTED, "`cell.cells[1]` must have ..., got projection."),
     (NOT_TF1, LSTMCell(4, cell_clip=3.0), "does not support, got clips."),
     ([*_BASE, "torch"], _COUPLED, "does not support, got coupled gates."),
-    (["equinox"], RNN, "LSTMCell, CudnnCompatibleGRUCell, ...got a Basic"),
+    (["equinox"], RNN, "LSTMCell, CudnnCompatibleGRUCell, ...got Basic"),
     (["equinox"], LSTMCell(4, activation="relu"), "activation tanh, as in Equinox"),
     (["haiku"], AFTER, "`cell` must be one of LSTMCell, GRUCell, BasicRNNCell, which"),
     (["haiku"], GRUCell(4, "relu"), "have the activation tanh, as in Haiku, got relu"),
@@ -277,8 +289,16 @@ CELLS = [
     ),
     (["torch"], GRU, "`cell` must be one of BasicRNNCell, CudnnCompatibleGRUCell,"),
     (["torch"], BasicRNNCell(4, "softsign"), "activation tanh or relu, as in PyTorch,"),
-    (["torch"], LSTMCell(4, num_proj=4), "`num_proj` below its 4 units, ..., got 4"),
-    (["torch"], MultiRNNCell([FREE, LSTMCell(5)]), "of 4 units with tanh, LSTM of 5"),
+    (
+        ["torch"],
+        LSTMCell(4, num_proj=4),
+        "`num_proj` below `num_units` (4), ..., got 4",
+    ),
+    (
+        ["torch"],
+        MultiRNNCell([FREE, LSTMCell(5)]),
+        "of size 4 with tanh, LSTM of size 5",
+    ),
     (["torch"], (FREE, LAYERS), "`cells_bw[0]` must be one layer, got 3. Pass"),
 ]
 
@@ -303,7 +323,7 @@ CALLS = [
     call("haiku.load", "`input_shape` must hold the sizes of the ...got None", _CONVS),
     call("haiku.load", "shape [any, any, any, any]", _CONVS, input_shape=(4, 1)),
     call("haiku.load", "`input_shape[0]` must be", _CONVS, input_shape=[-1]),
-    call("haiku.save", "`name` must hold 3 names, one for ...got a", _THREE_GRUS, "a"),
+    call("haiku.save", "`name` must hold one ...(3), got a", _THREE_GRUS, "a"),
     call("haiku.save", "be the name of a module or a list ..., got 3", bound(GRU), 3),
     call("haiku.as_cell", "`transformed.init` must be made by hk.tr...None", ONE, 3, 3),
     call("equinox.as_cell", "`module` must be a cell of Equinox, got 3", 3, 3),
@@ -334,9 +354,14 @@ CALLS = [
     call("torch.load_state", "`state` must be h or ..., got [float64[4]]", ONE[0]),
     call("torch.load_state", "[float64[4, 4], float64[3, 4]]", (ONE, ONE[:3])),
     call("torch.load_state", "must be h or (h, c), each [layers, ", (ONE, ONE, ONE)),
-    call("torch.load_state", "must have two entries for each ...3", ONE[:3], **TWO),
+    call("torch.load_state", "must have an even number ...3", ONE[:3], **TWO),
     call("torch.save_state", "must have states of one kind", (ONE[0], ONE[0, :2])),
-    call("torch.save_state", "must have the 1 layers", (ONE, [ONE] * 2), **TWO),
+    call(
+        "torch.save_state",
+        "must have as many layers as ...(1), got 2",
+        (ONE, [ONE] * 2),
+        **TWO,
+    ),
     call("torch.save_state", "be the pair (states_fw, states_bw)", ONE, **TWO),
     call("torch.save_state", "`state[0]` must be an array or an LSTM", ((ONE,), ONE)),
 ]

@@ -200,7 +200,7 @@ CELLS = [
     (GRUCell(4), "`cell` must be a bound cell, .*got GRUCell"),
     ((LSTM,) * 3, "`cell` must be a bound cell or .* tuple. To stack"),
     ((None, [LSTM]), "`cells_fw` must be a list of at least one cell"),
-    (own(WIDE), "`cell` must have no projection"),
+    (own(WIDE), "`cell` must have none .*, got projection"),
     (own(NORMALIZED), "`cell.layer_norm` must be False"),
     (MIXED, r"one dtype \(.*\), got float32, float64"),
     (bound(GRUCell(4), dtype="bfloat16"), "got bfloat16"),

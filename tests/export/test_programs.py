@@ -177,7 +177,7 @@ def test_decoders_in_litert(name, tensorflow):
 
 @pytest.mark.slow
 def test_random_numbers_are_missing(tensorflow):
-    with pytest.raises(ValueError, match="to_tflite: TensorFlow Lite lacks an operat"):
+    with pytest.raises(ValueError, match="to_tflite: `f` must use only operations"):
         to_tflite(DECODERS["sample"], *START)
 
 
@@ -212,7 +212,7 @@ def test_the_deviation_from_the_function():
     wanted = r"float32\[3, 5, 4\]\), got float32\[3, 5, 4\], f"
     with pytest.raises(ValueError, match=wanted):
         tflite_deviation(file, whole, x)
-    with pytest.raises(ValueError, match=r"`arguments` must hold 1 arrays, got 2"):
+    with pytest.raises(ValueError, match=r"`arguments` must hold .* \(1\), got 2"):
         tflite_deviation(file, outputs, x, x)
 
 

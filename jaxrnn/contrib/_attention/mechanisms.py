@@ -61,7 +61,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     @abc.abstractmethod
     def param_specs(self, query_depth: int) -> Specs:
-        """Specs of all parameters except the memory layer, for queries of this size."""
+        """Specs of all parameters but the memory layer, for queries of this depth."""
 
     @abc.abstractmethod
     def score(

@@ -44,7 +44,7 @@ class AttentionMemory:
         return places[None, :] < self.lengths[:, None]
 
     def without_padding(self, x: Array) -> Array:
-        """Returns `[batch, memory_time, ...]` with zeros beyond the lengths."""
+        """Returns x, `[batch, memory_time, ...]`, with zeros beyond the lengths."""
         if self.valid is None:
             return x
         valid = jnp.expand_dims(self.valid, tuple(range(2, x.ndim)))
@@ -61,17 +61,17 @@ def as_memories(
     Args:
         mechanisms: The mechanisms, which set the depths and optionally the dtype.
         memories: For each mechanism, floating `[batch, memory_time, depth]`.
-        lengths: For each mechanism, integers `[batch]`, or None for all steps; None if
-            all memories have all steps.
+        lengths: For each mechanism, integers `[batch]`, or None for the whole memory.
+            If `lengths` itself is None, no memory has padding.
 
     Raises:
-        ValueError: If an array has the wrong shape, or there is not one for each
-            mechanism.
+        ValueError: If an array has the wrong shape, or the number of memories or
+            lengths differs from the number of mechanisms.
         TypeError: If an array has the wrong dtype.
     """
     count = len(mechanisms)
     lengths = [None] * count if lengths is None else lengths
-    must = f"hold one entry for each of {count} mechanisms"
+    must = f"hold one entry per mechanism ({count})"
     given = {"memory": memories, "memory_sequence_length": lengths}
     for name, entries in given.items():
         extend.check_value(len(entries) == count, name, must, len(entries))
@@ -93,11 +93,14 @@ def _check_memory(name: str, memory: Array, mechanism: Any, like: Array) -> None
     """Raises unless a memory fits its mechanism and `like`, the first memory."""
     depth = mechanism.memory_depth
     fits = memory.shape == (*like.shape[:1], *memory.shape[1:2], depth)
-    must = f"be [batch, memory_time, {depth}], with as many rows as `memory[0]`"
-    fix = "Pass encoder outputs [batch, time, depth], with `memory_depth` as depth."
+    rows = "batch" if like is memory else like.shape[0]
+    must = f"be [{rows}, memory_time, {depth}]"
+    fix = "The last axis must have size `memory_depth`"
+    fix += "." if like is memory else ", and the rows must match `memory[0]`."
     extend.check_value(fits, name, must, memory, fix)
     is_floating = jnp.issubdtype(memory.dtype, jnp.floating)
     extend.check_type(is_floating, name, "be floating-point", memory)
     dtype = mechanism.dtype or like.dtype
-    must = f"have the dtype of the mechanism and of `memory[0]` ({dtype})"
+    owner = "`memory[0]`" if mechanism.dtype is None else "the mechanism"
+    must = f"have the dtype of {owner} ({dtype})"
     extend.check_type(memory.dtype == dtype, name, must, memory)

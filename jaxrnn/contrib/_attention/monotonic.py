@@ -131,8 +131,9 @@ def monotonic_attention(
 ) -> Array:
     """The expected alignments of attention that moves from left to right.
 
-    At each step, attention starts at the entry where the previous step stopped. It
-    visits one entry after another and stops at entry i with probability `p_choose_i`.
+    At each step, attention starts at the entry where the previous step stopped. From
+    there, attention visits one entry after another and stops at entry i with
+    probability `p_choose_i`.
 
     Args:
         p_choose_i: `[batch, memory_time]`, in [0, 1].
@@ -159,7 +160,7 @@ def monotonic_attention(
     if mode == "hard":
         p = p * jnp.cumsum(previous, axis=1)
         return p * _shifted(jnp.cumprod(1 - p, axis=1))
-    # Adds logarithms, because a product of many factors would underflow.
+    # Logarithms are added, because a product of many factors would underflow.
     tiny = jnp.finfo(p.dtype).tiny
     logs = jnp.cumsum(jnp.log(_clip(1 - p, tiny)), axis=1)
     passed = jnp.exp(_shifted(logs, first=0))

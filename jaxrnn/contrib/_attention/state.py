@@ -32,11 +32,11 @@ class AttentionWrapperState(NamedTuple):
         time: The number of steps so far, an int32 scalar.
         alignments: The weights of the memory entries in the previous step,
             `[batch, memory_time]`.
-        alignment_history: A TensorArray of the alignments of all steps; `()` if they
-            are not collected.
+        alignment_history: A TensorArray of the alignments of all steps; `()` unless
+            the wrapper's `alignment_history` is True.
         attention_state: The state of the mechanism, by default the alignments.
         memory: The memory, which also contains its keys once a run has started. The
-            memory is read-only: it is neither masked nor reordered.
+            memory is read-only, so loops neither mask nor reorder its rows.
 
     Source: `tf.contrib.seq2seq.AttentionWrapperState`, which has no memory.
     """
@@ -91,7 +91,7 @@ def check_is_state(state: PyTree) -> None:
     """Raises TypeError unless `state` is an `AttentionWrapperState` with a memory."""
     is_state = isinstance(state, AttentionWrapperState)
     has_memory = is_state and jax.tree.leaves(state.memory)
-    must = "be an AttentionWrapperState with its memory"
+    must = "be an AttentionWrapperState with a memory"
     fix = "Create a state with `cell.initial_state(memory)`."
     extend.check_type(has_memory, "state", must, state, fix)
 
@@ -109,7 +109,7 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     fits = not checks_dtype or inputs.dtype == attention.dtype
     must = f"have the dtype of the memory ({attention.dtype})"
     extend.check_type(fits, "inputs", must, inputs)
-    must = f"have {rows} rows like the inputs"
+    must = f"have as many rows as the inputs ({rows})"
     extend.check_value(len(attention) == rows, "state.attention", must, attention)
     must = f"{must}, or one row for each group of beams"
     for array in jax.tree.leaves(state.memory):
@@ -171,7 +171,8 @@ class BoundMechanism:
         if valid is not None:
             masked = mechanism.score_mask_value
             masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
-            # The scores of an empty memory are 0, because softmax would return NaN.
+            # The scores of an empty memory are 0. With minus infinity for all entries,
+            # softmax would return NaN.
             masked = jnp.where(valid[:, None, :1], masked, jnp.zeros_like(masked))
             score = jnp.where(valid[:, None], score, masked)
         score = score.reshape(state.shape)
@@ -242,7 +243,7 @@ class Attention(NamedTuple):
     layer = property(lambda self: numbered("attention_layer", self.number))
 
     def specs(self, query_depth: int) -> Specs:
-        """Specs of all parameters for queries of this size."""
+        """Specs of all parameters, for queries of size `query_depth`."""
         own = self.mechanism.param_specs(query_depth)
         specs = {self.memory_layer: self.mechanism.memory_specs()}
         specs |= {self.scope: own} if own else {}

@@ -31,21 +31,22 @@ class AttentionWrapper(extend.ParamsWrapper):
         state = cell.initial_state(memory, memory_sequence_length)
         outputs, state = dynamic_rnn(cell.bind(params), x, initial_state=state, ...)
 
-    Every function, decoder or module that runs cells therefore supports this cell. The
-    keys of the memory are computed once per run.
+    Functions and decoders that run cells therefore need no argument for the memory. An
+    exception is `packed_rnn`, which rejects this cell. The keys of the memory are
+    computed once per run.
 
     Shapes, for a cell with outputs of size `O`, memories `[batch, memory_time, M]`, and
     `A = attention_layer_size`, or `M` without a layer: inputs `[batch, I]`; attention
     `[batch, A]`; output `[batch, A]`, or `[batch, O]` with `output_attention=False`.
     Parameters: `memory_layer/kernel` `[M, num_units]`; the mechanism's parameters under
-    its scope (`luong_attention/attention_g`, `bahdanau_attention/attention_v`, ...);
+    the mechanism's scope (e.g. `luong_attention/attention_g`);
     `attention_layer/kernel` `[O + M, A]`; the cell's parameters, for inputs
-    `[batch, I + A]`, under its scope (`lstm_cell`). If several mechanisms have the same
-    scope, the second scope ends in `_1`, the third in `_2`, and so on.
+    `[batch, I + A]`, under the cell's scope (e.g. `lstm_cell`). If several mechanisms
+    have the same scope, the second scope ends in `_1`, the third in `_2`, and so on.
 
     Attributes:
         cell: The wrapped cell, which must output a single vector.
-        attention_mechanism: The mechanism, or a list or tuple of several.
+        attention_mechanism: The mechanism, or a list or tuple of mechanisms.
         attention_layer_size: `A`, or a sequence with one size per mechanism; None to
             use the contexts as the attention.
         alignment_history: Whether the state collects the alignments of all steps.
@@ -108,7 +109,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         super().__post_init__()
         if isinstance(mechanisms, list):
             object.__setattr__(self, "attention_mechanism", tuple(mechanisms))
-        must = "be an AttentionMechanism or a list of AttentionMechanisms"
+        must = "be an AttentionMechanism, or a list of one or more"
         for mechanism in self._mechanisms or [None]:
             is_mechanism = isinstance(mechanism, AttentionMechanism)
             extend.check_type(is_mechanism, "attention_mechanism", must, mechanism)
@@ -143,7 +144,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         ]
 
     def _without_axis(self, state: AttentionWrapperState) -> AttentionWrapperState:
-        """Removes the tuples with one entry per mechanism if there is only one."""
+        """Unpacks the data of a single mechanism that was not passed in a list."""
         if self._has_several:
             return state
         return state.map_mechanisms(lambda entries: entries[0])
@@ -245,7 +246,7 @@ class AttentionWrapper(extend.ParamsWrapper):
                 cell_state=cell_state,
                 attention=jnp.zeros((rows, self.attention_size), dtype),
                 time=jnp.zeros((), jnp.int32),
-                # Two arrays, because JAX cannot donate the same buffer twice.
+                # This creates two arrays, because JAX cannot donate one buffer twice.
                 alignments=alignments(),
                 attention_state=alignments(),
                 alignment_history=tuple(map(history, times)),
@@ -256,7 +257,7 @@ class AttentionWrapper(extend.ParamsWrapper):
     def _written(
         self, state: AttentionWrapperState, alignments: tuple[Array, ...]
     ) -> tuple[PyTree, ...]:
-        """The history of each mechanism with the alignments of a step."""
+        """The history of each mechanism, to which the new alignments are added."""
         if not self.alignment_history:
             return state.alignment_history
         pairs = zip(state.alignment_history, alignments, strict=True)
@@ -300,7 +301,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         own, inner = self.checked_params(params, state.attention, None)
         cell_state = self.cell.start(inner, state.cell_state)
         state = state.map_mechanisms(self._several)
-        # Recomputes existing keys, because other parameters may have created them.
+        # Existing keys are recomputed, because they may come from other parameters.
         memory = tuple(
             extend.ReadOnly(attention.with_keys(own, memory.value))
             for attention, memory in zip(self._attentions, state.memory, strict=True)

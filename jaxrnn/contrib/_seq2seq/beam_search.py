@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxrnn import RNNCellLike, TensorShape, extend
 from jaxrnn.typing import Array, ArrayLike, PyTree
 
+from ..._base.errors import Verbatim, describe_leaves
 from ...decode import _beam as beam, _model
 from . import vocabulary
 from .beam_paths import gather_tree, gather_tree_from_array
@@ -80,11 +81,13 @@ class BeamSearchDecoder(CellDecoder):
     the alignments.
 
     This decoder differs from `jaxrnn.decode.beam_search` in the length used for scores,
-    in the coverage penalty and in the results. It differs from TensorFlow's decoder in
-    dtypes: lengths are int32, and scores and penalties are float32, or float64 if the
-    state is float64. Penalties may reorder the beams of a row after all of them have
-    finished. In that case, `predicted_ids` are in the final order, like the scores;
-    TensorFlow keeps the earlier order.
+    in the coverage penalty and in the results.
+
+    This decoder differs from TensorFlow's decoder in dtypes and in the order of beams.
+    Lengths are int32, and scores and penalties are float32, or float64 if the state is
+    float64. Penalties may reorder the beams of a row after all of the row's beams have
+    finished. In this case, `predicted_ids` are in the final order, like the scores,
+    whereas TensorFlow keeps the earlier order.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol. The cell
@@ -147,8 +150,8 @@ class BeamSearchDecoder(CellDecoder):
         self._has_coverage = known is None or known != 0
         self._reorders = extend.as_bool("reorder_tensor_arrays", reorder_tensor_arrays)
         rows = self.batch_size * self._beam_width
-        must = f"have {rows} rows, {self._beam_width} for each entry of `start_tokens`"
-        fix = "Apply `tile_batch` to the state."
+        must = f"have one row per beam ({self.batch_size} * {self._beam_width} rows)"
+        fix = f"Apply `tile_batch` to a state with batch size {self.batch_size}."
         check_rows_of_state(self._initial_state, rows, must, fix)
         self._dtype = _model.score_dtype(first_float(self._initial_state))
 
@@ -170,7 +173,7 @@ class BeamSearchDecoder(CellDecoder):
         """Starts with one beam per row, because equal beams would stay equal."""
         tokens = self._start_tokens
         zeros = jnp.zeros_like(tokens, jnp.int32)
-        # A sum is divided like the tokens; a broadcast is not.
+        # The sum has the sharding of the tokens, which a broadcast would not have.
         is_first = zeros + jnp.arange(self._beam_width, dtype=jnp.int32)[None] == 0
         cell_state = self._split(self._start())
         state = BeamSearchDecoderState(
@@ -248,7 +251,8 @@ class BeamSearchDecoder(CellDecoder):
         fits = len(shape) == 3 and shape[:2] == rows
         must = f"return logits [{rows[0]}, {rows[1]}, vocab]"
         fix = "Pass an `output_layer`, or a cell that outputs logits."
-        extend.check_value(fits, "output_layer", must, logits, fix)
+        got = Verbatim(describe_leaves(logits))
+        extend.check_value(fits, "output_layer", must, got, fix)
         vocabulary.check_has_ids(self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
 
@@ -264,7 +268,7 @@ class BeamSearchDecoder(CellDecoder):
         alive = (~state.finished).astype(self._dtype)[..., None]
         added = self._alignments(cell_state) * alive
         coverage = state.accumulated_attention_probs + added
-        # An entry that never received attention is padding.
+        # An entry that has never received attention is treated as padding.
         covered = jnp.where(coverage == 0, 1, jnp.minimum(coverage, 1))
         penalty = jnp.sum(jnp.log(covered), axis=-1, keepdims=True) * (1 - alive)
         return coverage, penalty * jnp.asarray(self._coverage_penalty, self._dtype)

@@ -30,7 +30,8 @@ class Decoder(abc.ABC):
             By default, a finished row stays finished. A decoder that reorders its rows,
             e.g. a beam search, keeps its own flags.
         longest: The maximum number of steps if it is known, e.g. from given inputs;
-            otherwise None. Under jit, it can replace `maximum_iterations`.
+            otherwise None. Under jit, a decoder with a known `longest` needs no
+            `maximum_iterations`.
 
     Source: `tf.contrib.seq2seq.Decoder`.
     """
@@ -107,7 +108,7 @@ class CellDecoder(Decoder):
         return cell.start(state) if trees.has_read_only(state) else state
 
     def _run(self, time: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        """Runs the cell for one step, with the keys of the step if it has any."""
+        """Runs the cell for one step, with the step's key if the cell has a key."""
         return cell_keys.cell_at_step(self._cell, time)(inputs, state)
 
 
@@ -158,7 +159,7 @@ class BasicDecoder(CellDecoder):
         sizes = self._rnn_output_size()
         if jax.tree.structure(types) == jax.tree.structure(sizes):
             dtypes = jax.tree.map(lambda x: x.dtype, types)
-        else:  # The outputs of a subclass may differ from the layer's.
+        else:  # A subclass may change the structure of `rnn_output`.
             dtype = first_float(self._initial_state).dtype
             dtypes = jax.tree.map(lambda _: dtype, sizes)
         return BasicDecoderOutput(dtypes, self._helper.sample_ids_dtype)
@@ -181,8 +182,8 @@ class BasicDecoder(CellDecoder):
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """Returns the helper's first inputs and the state that the cell starts from."""
         finished, inputs = self._helper.initialize()
-        rows = self.batch_size  # Some helpers know the batch size only now.
-        must = f"have {rows} rows like the helper's inputs or `start_tokens`"
+        rows = self.batch_size  # Some helpers know this size only after `initialize`.
+        must = f"have as many rows as the inputs or tokens of the helper ({rows})"
         check_rows_of_state(self._initial_state, rows, must)
         return finished, inputs, self._start()
 

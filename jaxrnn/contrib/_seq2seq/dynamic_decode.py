@@ -54,8 +54,9 @@ def dynamic_decode(
             backward pass, as in `raw_rnn`.
         scope: The name of the loop in profiles; "decoder" by default.
         max_time: A static bound on the number of steps, which sets the size of the
-            outputs under jit. Under jit, `max_time` is required if `maximum_iterations`
-            is traced or None and the decoder does not read its inputs from an array.
+            outputs under jit. Under jit, `max_time` is required unless
+            `maximum_iterations` is known at compile time, or the decoder reads its
+            inputs from an array.
 
     Returns:
         `(final_outputs, final_state, final_sequence_lengths)`: the outputs of all
@@ -106,7 +107,8 @@ def _check_decoder(decoder: Decoder, impute_finished: bool) -> None:
     fix = "For example, pass a `BasicDecoder`."
     arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
     impute = extend.as_bool("impute_finished", impute_finished)
-    must = f"be False for a {type(decoder).__name__}, which reorders rows"
+    kind = type(decoder).__name__
+    must = f"be False for a {kind}, which tracks its own finished rows"
     is_allowed = not (impute and decoder.tracks_own_finished)
     extend.check_value(is_allowed, "impute_finished", must, impute)
 
@@ -120,7 +122,8 @@ def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
             bounds.append(arguments.as_axis_size(name, bound))
     if all(isinstance(bound, int) for bound in bounds):
         return min(bounds, default=None)
-    return bounds[-1]  # Symbolic sizes cannot be compared, so the argument applies.
+    # Symbolic sizes cannot be compared, so the last given bound applies.
+    return bounds[-1]
 
 
 def _end(maximum: Any, steps: Any) -> Array:
@@ -132,7 +135,7 @@ def _end(maximum: Any, steps: Any) -> Array:
 def _first_carry(decoder: Decoder, end: Any) -> loop_fn.Carry:
     finished, inputs, state = decoder.initialize()
     finished = _of_rows(decoder, finished)
-    fix = "Return a comparison, such as `time >= lengths`."
+    fix = "Return a comparison from `initialize`, such as `lengths == 0`."
     arguments.check_dtype("finished", finished, bool, "have dtype bool", fix)
     inputs = extend.as_arrays("the first inputs", inputs)
     state = extend.as_arrays("the initial state", state)

@@ -184,7 +184,7 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         time_major: Whether time is the first axis of the inputs.
         seed: Helpers with different seeds draw different numbers from the same key.
         next_inputs_fn: `next_inputs_fn(outputs) -> next_inputs`; None to feed the
-            outputs themselves. It is called with the outputs of all rows.
+            outputs themselves. The function is called with the outputs of all rows.
         auxiliary_inputs: Inputs that are concatenated to the inputs or outputs that the
             helper feeds. The auxiliary inputs have the shapes of `inputs`, except for
             the last axis.
@@ -224,7 +224,7 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         return self._choose(time, outputs).astype(jnp.int32)
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
-        """The inputs from the outputs where the id is 1, otherwise the given inputs."""
+        """Inputs made from the outputs where the id is 1; given inputs elsewhere."""
         fed = self._make_inputs(outputs)
         if self._auxiliary is not None:
             fed = _joined(fed, self._read(self._auxiliary, time + 1))
@@ -254,7 +254,7 @@ def _as_lengths(sequence_length: Lengths, batch: int, time: Any) -> Array:
     extend.check_value(lengths is not None, name, "be integers [batch]", None, fix)
     known = extend.concrete_or_none(lengths)
     longest = 0 if known is None else known.max(initial=0)
-    must = f"not exceed the {time} steps of the inputs"
+    must = f"not exceed the number of steps of the inputs ({time})"
     extend.check_value(longest <= time, name, must, int(longest))
     return jnp.minimum(lengths, time)
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike, Key, PyTree
 
+from ..._base.errors import Verbatim, describe_leaves
 from ..._base.sharding import key_of_device, read_at
 from ...decode import _model, _sampling
 
@@ -45,7 +46,7 @@ def check_has_ids(embedding: Callable[[Array], PyTree], logits: Array) -> None:
     if not isinstance(embedding, Table):
         return
     count = logits.shape[-1]
-    must = f"have a row for each of {count} logits"
+    must = f"have at least one row per logit ({count})"
     fix = "If the cell does not output logits, pass an `output_layer`."
     extend.check_value(
         count <= len(embedding.rows), "embedding", must, embedding.rows, fix
@@ -96,7 +97,8 @@ def as_logits(
     """
     is_array = isinstance(outputs, jax.Array | np.ndarray)
     fix = "Compute the logits in `output_layer`."
-    extend.check_type(is_array, "outputs", "be one array of logits", outputs, fix)
+    got = Verbatim(describe_leaves(outputs))
+    extend.check_type(is_array, "outputs", "be one array of logits", got, fix)
     logits = jnp.asarray(outputs)
     if embedding is not None:
         check_has_ids(embedding, logits)
@@ -104,8 +106,8 @@ def as_logits(
 
 
 CUT = (
-    "Outside jit, the outputs of `dynamic_decode` end with the longest row: truncate "
-    "`targets` and `weights` to `logits.shape[1]` steps."
+    "If the logits come from `dynamic_decode` outside jit, truncate `targets` and "
+    "`weights` to `logits.shape[1]` steps, the length of the longest decoded row."
 )
 
 
@@ -120,7 +122,7 @@ def sequence_loss(
     softmax_loss_function: Callable[..., Array] | None = None,
     name: str | None = None,
 ) -> Array:
-    """The weighted cross-entropy of sequences, reduced over time, rows, or both.
+    """The weighted cross-entropy of sequences, with optional reductions.
 
     Let `c = cross-entropy * weights`, `[batch, time]`. The flags that are True select
     the result:
@@ -136,9 +138,9 @@ def sequence_loss(
     - No flag: c itself.
 
     If a divisor is 0, the result is 0. Where a weight is 0, logits may be NaN or
-    infinite, and targets may be out of range, e.g. -1 or 99 as padding. In TensorFlow,
-    the loss would be NaN in this case. Where a weight is not 0, a target of `vocab` or
-    more makes the loss NaN.
+    infinite, and targets may be out of range, e.g. -1 or 99 as padding. In this case,
+    TensorFlow's loss is NaN, or TensorFlow raises an error. Where a weight is not 0, a
+    target of `vocab` or more makes the loss NaN.
 
     Args:
         logits: Floating `[batch, time, vocab]`.
@@ -149,9 +151,9 @@ def sequence_loss(
         sum_over_timesteps: Whether to sum over time, as described above.
         sum_over_batch: Whether to sum over rows, as described above.
         softmax_loss_function: `softmax_loss_function(labels, logits)`, which returns
-            the loss of each target. It is called with keyword arguments: targets
-            `[batch * time]` and logits `[batch * time, vocab]`. None for the
-            cross-entropy of the softmax.
+            the loss of each target. The function is called with the keyword arguments
+            `labels`, which are the targets `[batch * time]`, and `logits`
+            `[batch * time, vocab]`. None for the cross-entropy of the softmax.
         name: The name of the operations in profiles; "sequence_loss" by default.
 
     Returns:
