@@ -1,8 +1,8 @@
 """Convert written dates to ISO dates with attention, and draw the attention weights.
 
-A decoder writes "2026-11-20" for "Friday, 20 November 2026", or "11/20/2026". Its
-initial state is zeros, so all information about the input comes from attention. A
-`TensorArray` in the loop state of `raw_rnn` collects the weights.
+A decoder writes "2026-11-20" for "Friday, 20 November 2026" or for "11/20/2026". The
+decoder's initial state is zeros, so all information about the input comes from
+attention. A `TensorArray` in the loop state of `raw_rnn` collects the weights.
 
     pip install -e '.[examples]'
     python examples/attention.py                   # writes attention.png
@@ -26,7 +26,7 @@ import jaxrnn
 
 BATCH, HELD_OUT, LEARNING_RATE = 64, 2000, 0.005
 EMBEDDING, UNITS = 32, 64
-ENCODER = jaxrnn.GRUCell(UNITS // 2)  # One direction; both have `UNITS` together.
+ENCODER = jaxrnn.GRUCell(UNITS // 2)  # `UNITS` for both directions.
 DECODER = jaxrnn.GRUCell(UNITS)
 
 # The data
@@ -129,7 +129,7 @@ def init(key):
 
 
 def encode(params, dates):
-    """The memory `[batch, time, depth]`: each character in its context."""
+    """The memory `[batch, time, depth]`, with an entry for each character."""
     outputs, _ = jaxrnn.bidirectional_dynamic_rnn(
         ENCODER.bind(params["forward"]),
         ENCODER.bind(params["backward"]),
@@ -152,8 +152,8 @@ def attend(params, query, memory, lengths):
 def transcribe(params, dates, teacher_forcing):
     """Logits `[10, batch, letters]`, and attention weights `[10, batch, time]`.
 
-    With teacher forcing, the decoder's next input is the right character, otherwise the
-    character that it wrote.
+    With teacher forcing, the decoder's next input is the right character. Otherwise,
+    the next input is the character that the decoder wrote.
     """
     memory, batch = encode(params, dates), len(dates.lengths)
     cell = DECODER.bind(params["decoder"])
@@ -167,7 +167,7 @@ def transcribe(params, dates, teacher_forcing):
             start = jnp.full(batch, START, jnp.int32)
             next_input = embed(start, jnp.zeros_like(memory[:, 0]))
             state = cell.zero_state(batch, jnp.float32)
-            logits = jnp.zeros(len(CHARACTERS), jnp.float32)  # Without the row axis.
+            logits = jnp.zeros(len(CHARACTERS), jnp.float32)  # Of one row.
             weights_ta = jaxrnn.TensorArray(jnp.float32, size=ISO)
             return finished, next_input, state, logits, weights_ta
         context, weights = attend(params, cell_output, memory, dates.lengths)
@@ -192,7 +192,7 @@ def compute_loss(params, dates):
 
 
 def train(key, data, steps, init=init, compute_loss=compute_loss):
-    """Trains a net, by default this one; returns parameters and every 50th loss."""
+    """Trains a net (default: the net above); returns parameters and every 50th loss."""
     rate = optax.cosine_decay_schedule(LEARNING_RATE, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     init_key, key = jax.random.split(key)

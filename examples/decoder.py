@@ -1,14 +1,14 @@
 """Write Roman numerals with a decoder that is fed its own outputs.
 
 One net reads the digits of an integer. A second net writes the numeral, character by
-character, until it writes the stop token. They learn from 300 of the integers up to
-3999 and are tested on all others. Usually a decoder is trained with the right
+character, until it writes the stop token. Both nets learn from 300 of the integers up
+to 3999 and are tested on all others. Usually a decoder is trained with the right
 characters as inputs (teacher forcing), but at inference it must continue from its own
-mistakes. Therefore `raw_rnn` feeds it samples of its own predictions, more and more
-often (scheduled sampling, arXiv:1506.03099). The script compares both methods:
-scheduled sampling is better for each of eight pairs of nets, on average with 76.4 % of
-numerals without a mistake instead of 72.6 %. With 1000 training integers, both methods
-reach 99 %.
+mistakes. Therefore `raw_rnn` feeds the decoder samples of its own predictions, more and
+more often (scheduled sampling, arXiv:1506.03099). The script compares both methods:
+scheduled sampling is better for each of eight pairs of nets. On average, these nets
+write 76.4 % of the test numerals without a mistake, and 72.6 % with teacher forcing.
+With 1000 training integers, both methods reach 99 %.
 
     pip install -e '.[examples]'
     python examples/decoder.py                     # three pairs of nets
@@ -37,7 +37,7 @@ PyTree = Any
 # The data
 
 END, START = 0, 1
-"""The ids of the stop token, which also pads, and of the token that starts a row."""
+"""The ids of the stop token, which is also the padding, and of the start token."""
 CHARACTERS = "\n>0123456789IVXLCDM"
 LARGEST = 3999
 DIGITS, LETTERS = 4, 15
@@ -109,7 +109,7 @@ def init(key):
 
 
 def make_writer(params, digits):
-    """The first five arguments of a search; it starts from the reader's state."""
+    """The first five arguments of a search that starts from the reader's state."""
     cell = jaxrnn.GRUCell(UNITS)
     lengths = jnp.sum(digits != END, axis=1, dtype=jnp.int32)
     inputs = params["embed_read"][digits]
@@ -127,8 +127,8 @@ def make_writer(params, digits):
 def compute_losses(params, key, batch, sampling):
     """Cross-entropies `[time, batch]`, zeros past the stop token of a row.
 
-    With probability `sampling`, the next input is a sample of the writer's prediction,
-    otherwise the right character. The choice is drawn for each row and step.
+    With probability `sampling`, the next input is a sample of the writer's prediction;
+    otherwise, it is the right character. The choice is drawn for each row and step.
     """
     cell, embed, project, initial_state, start_ids = make_writer(params, batch.digits)
     rows, max_time = batch.numerals.shape
@@ -165,7 +165,7 @@ def compute_loss(params, key, data, sampling):
 def update(params, state, key, n, data, share, *, steps):
     """Runs step n of `steps`; returns parameters, optimizer state and loss.
 
-    The fraction of sampled inputs, which grows to `share`, is traced. So the function
+    The fraction of sampled inputs, which grows to `share`, is traced, so the function
     is compiled only once for all nets.
     """
     sampling = share * (n.astype(jnp.float32) / np.float32(steps))

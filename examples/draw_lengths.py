@@ -1,4 +1,4 @@
-"""Draw the effect of `sequence_length`: padding changes nothing.
+"""Draw how padding has no effect if `sequence_length` is passed.
 
     pip install -e '.[examples]'
     python examples/draw_lengths.py                # writes lengths.png
@@ -35,7 +35,7 @@ def load_utterances():
 
 
 def run(x, lengths):
-    """The outputs of both directions, and the loss gradient with respect to `x`."""
+    """The outputs of both directions, and a loss's gradient with respect to `x`."""
     cell = jaxrnn.LSTMCell(12)
     keys = jax.random.key(0), jax.random.key(1)
     cell_fw, cell_bw = (cell.bind(cell.init(key, x[:, 0])) for key in keys)

@@ -1,13 +1,13 @@
-"""Export one trained network to three files, and run each without JAX.
+"""Export one trained network to three files, and run each file without JAX.
 
 A stack of two LSTMs identifies nine speakers from two vowels. The network is exported
 for LiteRT (TensorFlow Lite), for onnxruntime and, as StableHLO, for IREE. Each runtime
 receives the test utterances one by one. The script prints a table with accuracy,
 deviation from JAX, time per frame and file size, and draws time and size.
 
-Run it with `pip install -e '.[examples,export]' onnxruntime iree-base-compiler
-iree-base-runtime && python examples/export_runtimes.py`. Runtimes that are not
-installed are skipped.
+Run the script with `pip install -e '.[examples,export]' onnxruntime iree-base-compiler
+iree-base-runtime && python examples/export_runtimes.py`. The script skips runtimes that
+are not installed.
 """
 
 import pathlib
@@ -78,7 +78,7 @@ def write_files(params, longest, folder):
     makers = {
         "vowels.tflite": lambda: export.to_tflite_operators(cell, frames, dense=dense),
         "vowels.onnx": lambda: export.to_onnx(cell, dense=dense, lengths=False),
-        # With several platforms, the program's first argument would be an index.
+        # With several platforms, the first argument would be the platform's index.
         "vowels.stablehlo": lambda: export.to_stablehlo(
             lambda x: frame_logits(params, x), frames, platforms=["cpu"]
         ),
@@ -97,14 +97,14 @@ def litert(file):
     run = interpreter.get_signature_runner()
 
     def call(frames):
-        interpreter.reset_all_variables()  # The file keeps its state between runs.
+        interpreter.reset_all_variables()  # Otherwise, the state is kept.
         return run(inputs=frames)["outputs"]
 
     return call
 
 
 def onnxruntime(file):
-    """The same function in onnxruntime."""
+    """A function as in `litert`, but for onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -114,7 +114,7 @@ def onnxruntime(file):
 
 
 def iree(file):
-    """The same function in IREE, which compiles the program first."""
+    """A function as in `litert`, but for IREE, which compiles the program first."""
     import iree.compiler  # pyright: ignore[reportMissingImports]
     import iree.runtime  # pyright: ignore[reportMissingImports]
 

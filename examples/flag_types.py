@@ -28,13 +28,13 @@ def flag(kind: type, read: Callable[[str], Any]) -> PrimitiveConstructorSpec:
 def number(
     kind: type, accepted: str, accepts: Callable[[float], bool]
 ) -> PrimitiveConstructorSpec:
-    """A number for which `accepts` is true; `accepted` describes it. Never NaN."""
+    """A number for which `accepts` is true; `accepted` describes such numbers."""
 
     def read(word: str) -> Any:
         try:
             value = kind(word)
         except ValueError:
-            value = math.nan
+            value = math.nan  # Rejected by every `accepts`.
         if not accepts(value):
             raise ValueError(f"must be {accepted}, got {word!r}")
         return value
@@ -57,7 +57,7 @@ def read_picture(word: str) -> Path:
     if path.suffix[1:].lower() not in kinds:
         raise ValueError(f"must end in one of {', '.join(kinds)}, got {word!r}")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder")
+        raise ValueError(f"must be a file, but {path} is a folder")
     with writing(path):
         tempfile.TemporaryFile(dir=path.parent).close()
     return path

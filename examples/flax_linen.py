@@ -51,7 +51,7 @@ def cross_entropy(logits, labels):
 
 @jax.jit
 def train_step(state, batch, key):
-    """Updates the state with one batch; returns it and the loss."""
+    """Updates the state with one batch; returns the new state and the loss."""
     noise_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     frames = perturb(noise_key, batch.frames)
 

@@ -1,7 +1,7 @@
 """Speaker identification with Flax nnx: the net of `japanese_vowels.py` as a module.
 
-Use `jaxrnn.nnx.Bidirectional` like any nnx layer: it holds its parameters and its
-random stream for dropout. `train()` and `eval()` switch dropout on and off.
+Use `jaxrnn.nnx.Bidirectional` like any nnx layer: the module holds its parameters and
+its random stream for dropout. `train()` and `eval()` switch dropout on and off.
 
     pip install -e '.[examples,flax]'
     python examples/flax_nnx.py        # five seeds
@@ -29,7 +29,8 @@ class Speaker(nnx.Module):
     """A net that maps utterances to logits `[batch, speakers]`."""
 
     def __init__(self, units, *, rngs):
-        cell = jaxrnn.LSTMCell(units)  # Without parameters; both directions share it.
+        # The cell has no parameters, so both directions can share it.
+        cell = jaxrnn.LSTMCell(units)
         cell = jaxrnn.DropoutWrapper(cell, output_keep_prob=0.7)
         self.rnn = jaxrnn.nnx.Bidirectional(cell, cell, FEATURES, rngs=rngs)
         self.head = nnx.Linear(2 * units, SPEAKERS, rngs=rngs)
@@ -61,7 +62,7 @@ def train_step(model, optimizer, rngs, batch):
 
 
 def fit(units, tx, data, epochs, seed):
-    """Trains a net; returns it with the loss of each batch."""
+    """Trains a net; returns the net and the loss of each batch."""
     model = Speaker(units, rngs=nnx.Rngs(seed))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     rngs, losses = nnx.Rngs(noise=seed), []

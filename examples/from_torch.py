@@ -28,7 +28,7 @@ BATCH_SIZE, LEARNING_RATE, SMOOTHING = 27, 2e-3, 0.05
 
 
 class Speaker(torch.nn.Module):
-    """An LSTM and a linear layer that maps its last output to logits."""
+    """An LSTM and a linear layer that maps the LSTM's last output to logits."""
 
     def __init__(self, units):
         super().__init__()

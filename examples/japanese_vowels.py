@@ -1,8 +1,8 @@
 """Speaker identification with a bidirectional LSTM on utterances of 7 to 29 frames.
 
 Nine speakers say two vowels; a frame has 12 cepstrum coefficients. The net is trained
-on 270 utterances and tested on 370, recorded on other occasions. Nets with different
-seeds train at the same time, by `jax.vmap` over their parameters, and form an ensemble.
+on 270 utterances and tested on 370 utterances from other recording sessions. Nets with
+different seeds train at the same time, with `jax.vmap`, and form an ensemble.
 
     pip install -e '.[examples]'
     python examples/japanese_vowels.py                     # five seeds
@@ -169,7 +169,10 @@ def fit(config, data, first_seed):
     """
     members, utterances = data.labels.shape
     if config.batch_size > utterances:
-        raise SystemExit(f"--batch-size: at most {utterances}, got {config.batch_size}")
+        most = f"{utterances}, the number of training utterances"
+        raise SystemExit(
+            f"--batch-size must be at most {most}, got {config.batch_size}"
+        )
     data = jax.device_put(data)
     keys = jax.vmap(jax.random.key)(first_seed + jnp.arange(members))
 
@@ -219,7 +222,7 @@ def percent(hits):
 
 
 def save(folder, params, scale):
-    """Saves weights and scale with Orbax, and returns them as restored from files."""
+    """Saves weights and scale with Orbax, restores them, and returns the result."""
     tree = {"params": params, "scale": scale._asdict()}
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
     with orbax.checkpoint.StandardCheckpointer() as checkpointer:
@@ -291,7 +294,7 @@ def validate(config, first_seed, repeats):
 
 
 def train_and_test(config, first_seed, members, output):
-    """Trains, tests and draws; saves the weights, and checks the restored ones."""
+    """Trains, tests and draws; saves the weights, and tests the restored weights."""
     train, test = vowels.load()
     scale = vowels.measure(train)
     many = vowels.stack([scale(train)] * members)

@@ -26,7 +26,7 @@ class Utterances(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """The mean and the standard deviation of each feature; call it to standardize."""
+    """The mean and the standard deviation of each feature; a call standardizes data."""
 
     mean: Any
     deviation: Any
@@ -39,7 +39,8 @@ class Scale(NamedTuple):
 def with_slopes(frames: np.ndarray) -> np.ndarray:
     """The frames `[time, 12]`, each with the difference between its two neighbors.
 
-    A room or a microphone adds a constant to a cepstrum. The difference removes it.
+    A room or a microphone adds a constant to a cepstrum. The difference removes this
+    constant.
     """
     padded = np.pad(frames, ((1, 1), (0, 0)), mode="edge")
     return np.concatenate([frames, padded[2:] - padded[:-2]], axis=-1)
@@ -75,7 +76,7 @@ def folds(data: Utterances, count: int) -> list[tuple[Utterances, Utterances]]:
     """Pairs of a larger part for training and a smaller, held-out part.
 
     Each fold holds out consecutive utterances of each speaker. Neighboring utterances
-    sound similar, so this is closer to speech from another day than a random choice.
+    sound similar, so consecutive utterances are a harder test than a random choice.
     Both parts are standardized by the scale of the larger part.
     """
     fold = np.zeros(len(data.labels), int)
@@ -91,7 +92,7 @@ def folds(data: Utterances, count: int) -> list[tuple[Utterances, Utterances]]:
 
 
 def stack(members: Sequence[Utterances]) -> Utterances:
-    """Sets of the same size along a new leading axis, one for each net."""
+    """Stacks sets of the same size, one for each net, along a new first axis."""
     return Utterances(*(np.stack(arrays) for arrays in zip(*members, strict=True)))
 
 
@@ -101,7 +102,7 @@ def batches(utterances: int, size: int, epochs: int, seed: int) -> list[np.ndarr
     Utterances that do not fill a batch are left out of that epoch.
     """
     if size > utterances:
-        raise ValueError(f"A batch has at most {utterances} utterances, got {size}.")
+        raise ValueError(f"`size` must be at most {utterances}, got {size}.")
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(utterances) for _ in range(epochs)]
     starts = range(0, utterances - size + 1, size)

@@ -2,8 +2,9 @@
 
 In a sequence of 10,000 random numbers, two are marked, one in each half. A GRU reads
 the numbers one by one and predicts the sum of the marked numbers. The gradient needs
-all steps in between, and `swap_memory=True` limits the memory for it. A table compares
-the memory of a training step for several strategies, as compiled, without running it.
+all steps in between, and `swap_memory=True` limits the memory for the gradient. A table
+compares the memory that a compiled training step needs with several strategies; these
+steps are not run.
 
     pip install -e '.[examples]'
     python examples/long_memory.py                     # writes long_memory.png
@@ -11,12 +12,13 @@ the memory of a training step for several strategies, as compiled, without runni
     python examples/long_memory.py --strategy keep --steps 100000      # is rejected
     python examples/long_memory.py --updates 5 --steps 100000          # runs
 
-On 2 cores, the first command takes about 2 minutes, the last 15 seconds. All sequences
-have the full length, and no batch is used twice, so each loss is measured on new data.
-The loss equals the loss of a constant guess for some hundred updates, then falls. The
-seed determines when: with seeds 0 and 1 it falls within 600 updates, while seed 2 needs
-1,000. With the usual bias of the update gate (see `init`), the loss with seed 0 did not
-fall within 600 updates, even over 5,000 steps.
+On 2 cores, the first command takes about 2 minutes, and the last command takes 15
+seconds. All sequences have the full length, and no batch is used twice, so each loss is
+measured on new data. For several hundred updates, the loss equals the loss of a
+constant guess; then it falls. The seed determines when the loss falls: with seeds 0 and
+1 within 600 updates, with seed 2 within 1,000. With the usual bias of the update gate
+(see `init`) and seed 0, the loss did not fall within 600 updates, even over only 5,000
+steps.
 """
 
 import dataclasses
@@ -105,9 +107,9 @@ def batch_of(config, n):
 def init(config, key):
     """Initial parameters of the cell and of the head on its final state.
 
-    The initial bias of the update gate makes units forget over 1 to T steps. With the
-    usual bias, they all forget within a few steps, and no gradient reaches earlier
-    steps.
+    The initial bias of the update gate makes units forget over 1 to T steps, where T is
+    the number of steps. With the usual bias, all units forget within a few steps, and
+    no gradient reaches earlier steps.
 
     Source: the chrono initialization of Tallec and Ollivier, arXiv:1804.11188.
     """
@@ -178,7 +180,7 @@ def fit(config, update):
 
 
 def temporary_bytes(update):
-    """The temporary memory of an update, excluding its arguments and results."""
+    """The temporary memory of an update, in bytes, without arguments and results."""
     analysis = update.memory_analysis()
     if analysis is None:
         raise SystemExit(

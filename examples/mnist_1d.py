@@ -138,7 +138,7 @@ def fit(config, signals, labels, seed):
 
 
 def draw(path, signals, labels, guesses):
-    """Saves the confusion matrix of all nets, and the digits with most errors."""
+    """Saves the confusion matrix of all nets, and the digits with the most errors."""
     figure = Figure(figsize=(11, 5), dpi=110, layout="constrained")
     axes = figure.subplot_mosaic("AAABCD;AAAEFG;AAAHIJ")
     counts = np.zeros((CLASSES, CLASSES), int)

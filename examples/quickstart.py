@@ -1,6 +1,6 @@
 """Learn whether the sum of a sequence is positive, for sequences of different lengths.
 
-Run it with `pip install -e . optax && python examples/quickstart.py`.
+Run this script with `pip install -e . optax && python examples/quickstart.py`.
 """
 
 import jax
@@ -9,7 +9,7 @@ import optax
 
 import jaxrnn
 
-CELL = jaxrnn.LSTMCell(16)  # Hyperparameters only; `init` creates the parameters.
+CELL = jaxrnn.LSTMCell(16)  # Has no parameters; `CELL.init` creates parameters.
 OPTIMIZER = optax.adam(1e-2)
 
 

@@ -2,8 +2,8 @@
 
     pip install -e . && python examples/raw_rnn_by_hand.py
 
-Only the calls to TensorFlow were replaced. Results and gradients are the same as with
-`dynamic_rnn`, even if the padding holds NaN.
+Only the calls to TensorFlow were replaced. Results and gradients equal those of
+`dynamic_rnn` up to rounding, even if the padding holds NaN.
 """
 
 from functools import partial

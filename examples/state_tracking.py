@@ -1,9 +1,9 @@
 """Which recurrences can track a state over sequences longer than those in training?
 
-Each task is a finite automaton: it reads random symbols, and the label of each step is
-the state that the automaton is then in. Networks with different cells train on
-sequences of 40 steps. Tested on 256 steps, some of them still name the state, and
-others guess. All tasks and seeds of a cell train at the same time, by `jax.vmap`.
+Each task is a finite automaton, which reads random symbols. The label of each step is
+the state that the automaton reaches. Networks with different cells train on sequences
+of 40 steps. On test sequences of 256 steps, some networks still predict the state, and
+others guess. All tasks and seeds of a cell train at the same time, with `jax.vmap`.
 
     pip install -e '.[examples]'
     python examples/state_tracking.py                      # writes state_tracking.png
@@ -54,7 +54,7 @@ class Network(NamedTuple):
     """The standard deviation of the noise added to the cells' outputs in training."""
 
 
-# The memories are small, 8 by 8 for each head: single steps are faster than chunks.
+# The memories are small (8 by 8 for each head), so single steps outrun chunks.
 delta_net = jaxrnn.DeltaNetCell(UNITS, HEADS, chunk_size=1)
 negative = dataclasses.replace(delta_net, allow_neg_eigval=True)
 NETWORKS: dict[NetworkName, Network] = {
@@ -100,7 +100,8 @@ def permutation_table(moves):
 
 
 ORDERS = list(itertools.permutations(range(3)))
-SWAPS = [move for move in ORDERS if any(np.equal(move, range(3)))]  # And the identity.
+# The swaps of two objects, and the identity.
+SWAPS = [move for move in ORDERS if any(np.equal(move, range(3)))]
 TASKS: dict[TaskName, list[list[int]]] = {
     "parity": [[0, 1], [1, 0]],
     "cycle": [[n, (n + 1) % 5, (n - 1) % 5] for n in range(5)],
@@ -108,7 +109,7 @@ TASKS: dict[TaskName, list[list[int]]] = {
     "S3": permutation_table(ORDERS),
 }
 """The new state `table[state][symbol]` of each task's automaton, which starts at 0."""
-STATES = SYMBOLS = 6  # The largest numbers; with them, all tasks have one shape.
+STATES = SYMBOLS = 6  # The largest numbers, so that all tables have one shape.
 
 
 class Automaton(NamedTuple):
@@ -230,7 +231,7 @@ def compare(config, networks, tasks):
         train = functools.partial(train_and_test, config, NETWORKS[name])
         of_seeds = jax.vmap(train, in_axes=(None, 0))
         of_tasks = jax.vmap(of_seeds, in_axes=(0, None))
-        # The call returns at once: the program runs while the next one is compiled.
+        # The call returns at once, so the program runs while the next is compiled.
         running[name] = jax.jit(of_tasks)(*jax.device_put((automata, keys), device))
     for name in tqdm(networks, "training"):
         losses, found[name] = jax.device_get(running[name])

@@ -43,7 +43,7 @@ def refusal_of(script, flags, capsys):
         ("long_memory", "--limit-gb 0", "must be a finite number above 0, got '0'"),
         ("attention", "--output a.doc", "must end in one of"),
         ("draw_lengths", "--output no/a.png", "cannot write to no/a.png: No such file"),
-        ("long_memory", "--figure folder.png", "folder.png is a folder"),
+        ("long_memory", "--figure folder.png", "must be a file, but folder.png is a"),
         ("japanese_vowels", "--output taken", "cannot write to taken: "),
         ("japanese_vowels", "--output taken/below", "cannot write to taken/below: "),
     ],
