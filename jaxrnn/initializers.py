@@ -110,7 +110,7 @@ def chrono(max_time: float) -> Initializer:
     Raises:
         TypeError: If `max_time` is not a number.
         ValueError: If `max_time` is below 2. When a parameter is created, if it is not
-            a bias, or does not have 1, 2 or 4 blocks.
+            a bias, or does not have 1, 2 or 4 blocks (see `extend.Stage`).
 
     Source: arXiv:1804.11188.
 
@@ -228,8 +228,10 @@ class _Chrono(PartInitializer):
         _check_is_bias(spec)
         if spec.blocks not in (1, 2, 4):
             raise InvalidValue(
-                f"a bias must have 1, 2 or 4 blocks for `chrono`, got {spec.blocks} in "
-                f"a bias of shape {spec.shape}. Pass another initializer."
+                "a bias must have `blocks`, the number of gates, of 1, 2 or 4 for "
+                f"`chrono`, got {spec.blocks} for a bias of shape {spec.shape}. In a "
+                "custom cell, pass `blocks` to `Stage` or `ParamSpec`. For other "
+                "cells, pass another initializer."
             )
         zero = jnp.zeros(spec.shape[-1] // spec.blocks, dtype)
         times = jax.random.uniform(key, zero.shape, dtype, 1, self.max_time - 1)

@@ -70,7 +70,8 @@ class RNNCell(Hyperparameters, abc.ABC):
         return None
 
     if TYPE_CHECKING:
-        # At run time, sizes are not abstract, because a cell may define them as fields.
+        # Only for type checkers: at run time, the base class defines no sizes, because
+        # a cell may define them as fields.
         state_size = output_size = property(lambda self: None)
 
     @abc.abstractmethod
@@ -409,9 +410,13 @@ def _from_inputs(
     """The batch size and dtype of `inputs`, after a check of the other arguments."""
     leaves = trees.named_leaves("inputs", inputs)
     name, leaf = next(leaves, ("inputs", None))
-    if leaf is None or not getattr(leaf, "shape", ()):
+    if leaf is None:
         raise InvalidValue(
-            f"`inputs` must be arrays [batch, ...], got {describe(inputs)}."
+            "`inputs` must hold an array [batch, ...], got an empty nest."
+        )
+    if not getattr(leaf, "shape", ()):
+        raise InvalidValue(
+            f"`{name}` must be an array [batch, ...], got {describe(leaf)}."
         )
     rows = leaf.shape[0]
     if batch_size is not None:

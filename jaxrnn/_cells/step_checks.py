@@ -211,9 +211,9 @@ def check_one_array_to_enter(state: PyTree) -> None:
     """Raises TypeError for a nest, which the default `enter` cannot multiply."""
     if not jax.tree_util.all_leaves([state]):
         raise InvalidType(
-            "`enter` must be defined for a state of several arrays, got "
-            f"{describe_structure(state)}. Let `enter` return the array that the first "
-            "stage multiplies, and the carry for the update of this stage."
+            "a cell whose state is several arrays must define `enter`, got the state "
+            f"{describe_structure(state)} and no `enter`. Let `enter` return the array "
+            "that the first stage multiplies, and the carry for its update."
         )
 
 

@@ -338,8 +338,9 @@ def peak_bytes(memory: Any, platform: str) -> Bytes:
 
     Compilers for TPUs and GPUs report the peak of arguments, results and temporary
     memory, which a TPU's compiler compares with the memory of the device. This peak
-    includes host memory, so the sum of all temporary arrays can be a closer bound. A
-    CPU's compiler reports only this sum.
+    also counts host memory. So the peak without arguments and results, and the sum of
+    all temporary arrays, are both upper bounds of the temporary memory of the device;
+    the smaller one is returned. A CPU's compiler reports only this sum.
 
     Args:
         memory: The results of `memory_analysis` of the compiled program.

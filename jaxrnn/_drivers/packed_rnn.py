@@ -125,8 +125,9 @@ def _states_of_sequences(
         state = as_arrays("initial_state", state)
         if has_read_only(state):
             raise InvalidValue(
-                "`initial_state` must not hold an attention memory, because a packed "
-                "row holds several sequences. Use `dynamic_rnn` with lengths."
+                "`initial_state` must not hold read-only parts, such as an attention "
+                "memory, because a packed row holds several sequences. Use "
+                "`dynamic_rnn` with lengths."
             )
     dtype = output_dtype(state, dtype)
     if state is None:

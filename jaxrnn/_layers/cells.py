@@ -87,9 +87,9 @@ def params_of_cells(cells: Cells | RNNCell, bound: BoundCells) -> Params:
     check_instance("cell", bound, BoundCell, "bound by `cell.bind(params)`")
     if not _are_equal(bound.cell, cells):
         raise InvalidValue(
-            f"each cell must equal the module's cell, {unwrapped(cells)!r}, got "
-            f"{unwrapped(bound.cell)!r}. Construct the module with the `cell.cell` of "
-            "the bound cell."
+            f"each bound cell must have the module's cell {unwrapped(cells)!r}, got "
+            f"{unwrapped(bound.cell)!r}. Construct the module with the cell that was "
+            "bound; it is the attribute `cell` of a bound cell."
         )
     return bound.params
 
@@ -130,7 +130,7 @@ def in_dtype(dtype: DType, tree: PyTree) -> PyTree:
 
 
 def compute_dtype(dtype: DType | None, arrays: PyTree) -> DType:
-    """The computation's dtype; by default the widest of inputs and parameters."""
+    """`dtype`; by default the widest floating-point dtype in `arrays`, or float32."""
     if dtype is not None:
         return as_floating("dtype", dtype)
     floats = [x.dtype for x in jax.tree.leaves(arrays) if is_float(x)]

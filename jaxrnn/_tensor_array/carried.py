@@ -172,9 +172,11 @@ class LoopWrites:
             after, y = step(t, self._watched(carry, zeros))
             writes = self._writes(after)
             if self.must_carry:
+                leaves = ", ".join(map(str, sorted(self.must_carry)))
                 raise InvalidValue(
-                    "a step must read the same TensorArrays each time it is traced, "
-                    "got a trace that reads one more. Read this array in every trace."
+                    "a step must read or replace the same TensorArrays each time it is "
+                    f"traced, got a later trace that also uses leaf {leaves} of the "
+                    "carry. Read or replace this array in every trace or in none."
                 )
             return self.without(after), (y, writes)
 

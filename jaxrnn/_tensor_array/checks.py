@@ -25,7 +25,8 @@ def check_range(indices: Indices, length: Indices) -> None:
     known_length = concrete_or_none(length)
     if known is None or known_length is None:
         inside = (indices >= 0) & (indices < length)
-        checkify.debug_check(jnp.all(inside), "an index is out of range")
+        message = "each index of a TensorArray must be at least 0 and below its size"
+        checkify.debug_check(jnp.all(inside), message)
         return
     outside = known[(known < 0) | (known >= known_length)]
     if outside.size:
@@ -45,7 +46,8 @@ def check_first_write(indices: Indices, written: Indices) -> None:
     """
     known = concrete_or_none(written)
     if known is None:
-        checkify.debug_check(~jnp.any(written), "an index was written before")
+        message = "each index of a TensorArray must be written only once"
+        checkify.debug_check(~jnp.any(written), message)
     elif known.any():
         index = np.asarray(indices)[known].flat[0]
         raise InvalidValue(f"each index must be written only once, got {index} again.")

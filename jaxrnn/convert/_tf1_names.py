@@ -49,8 +49,7 @@ _CELLS = {snake_case(cell.__name__): cell for cell in KINDS}
 _CUDNN_LSTM = "cudnn_compatible_lstm_cell"
 _CELLS[_CUDNN_LSTM] = LSTMCell
 _STACK = "multi_rnn_cell"
-# The name of a bias of size `num_units`, for cells in which this bias is not named
-# "bias".
+# The bias whose size is `num_units`, for cells in which it is not called "bias".
 _LAST_BIAS = {
     "gru_cell": "candidate/bias",
     "cudnn_compatible_gru_cell": "candidate/hidden_projection/bias",

@@ -130,7 +130,8 @@ class LinenCell(RNNCell):
         inputs = jnp.zeros(inputs.shape, inputs.dtype)
         carry = self.module.initialize_carry(key, inputs.shape)
         keys = {"params": key, "dropout": key}
-        with jax.numpy_dtype_promotion("standard"):  # The carry's dtype may differ.
+        # The carry may have another dtype than the inputs.
+        with jax.numpy_dtype_promotion("standard"):
             variables = self.module.init(keys, carry, inputs)
         flax_cells.check_no_variables(variables.keys() - {"params"})
         params = nn.meta.unbox(variables.get("params", {}))

@@ -141,9 +141,7 @@ VALUE_ERRORS = {
     r"`inputs\[1\]` must have .* \[\*\], got \*. All sequences must": lambda: pack(
         [[X[0]], X[0]]
     ),
-    r"The length must be the same .* \[length, ...\]": lambda: pack(
-        [(X[0], X[0, :4])]
-    ),
+    r"The length must be the same .* \[length, ...\]": lambda: pack([(X[0], X[0, :4])]),
     r"`inputs\[2\]` must be float32\[..., 2\], got": (
         lambda: pack([*LIST[:2], X[0, :, 1:]])
     ),

@@ -191,7 +191,7 @@ REFUSALS = [
     (
         lambda: init(chrono(5), 4),
         ValueError,
-        r"1, 2 or 4 blocks for `chrono`, got None in a bias of shape \(4,\)",
+        r"of 1, 2 or 4 for `chrono`, got None for a bias of shape \(4,\)",
     ),
     (
         lambda: lstm(chrono(5)),

@@ -134,9 +134,11 @@ def test_no_steps():
 def test_cells_that_run_on_beams_are_told_of_the_rows():
     given = arguments("gru", make_params("gru", 4, 0))
     given |= {"project": lambda _: jnp.zeros((2, 4)), "ids": np.zeros((2, 3, 2), int)}
-    with pytest.raises(ValueError, match="with 6 rows") as caught:
+    with pytest.raises(ValueError, match=r"must be \[6, vocab\]") as caught:
         decode.score(**given)
-    assert "tile_beams" in "".join(caught.value.__notes__)
+    notes = "".join(caught.value.__notes__)
+    assert "run on 6 rows" in notes
+    assert "tile_beams" in notes
 
 
 # Ensembles: the mean of the probabilities of their models.

@@ -189,7 +189,7 @@ def test_cells_with_weights():
     params["candidate"] = GRU.init(KEY, X[:, 0])["candidate"]
     with wrong_value("only the module's parameters, got also params['gru_cell']['foo"):
         rnn().set_cells(GRU.bind(params))
-    with wrong_value("cell must equal the module's cell, GRUCell(num_units=3,"):
+    with wrong_value("cell must have the module's cell GRUCell(num_units=3,"):
         rnn().set_cells(GRUCell(4).bind({}))
     linen, two = jaxrnn.linen.RNN(GRU), jaxrnn.linen.Bidirectional(GRU, GRU)
     with wrong_type("`cell` must be bound by `cell.bind(params)`, got GRUCell"):

@@ -209,10 +209,13 @@ def writes_five_of_four(i):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda i: array(element_shape=()).write(i, 1.0).stack(), "out of range"),
-        (lambda i: array().unstack(rows()).read(-i), "an index is out of range"),
-        (lambda i: array(9).unstack(rows(9)).write(i, 2.0).stack(), "written before"),
-        (lambda i: writes_five_of_four(i).stack(), "out of range"),
+        (lambda i: array(element_shape=()).write(i, 1.0).stack(), "below its size"),
+        (lambda i: array().unstack(rows()).read(-i), "must be at least 0"),
+        (
+            lambda i: array(9).unstack(rows(9)).write(i, 2.0).stack(),
+            "written only once",
+        ),
+        (lambda i: writes_five_of_four(i).stack(), "below its size"),
     ],
 )
 def test_checkify_finds_what_is_known_at_run_time_alone(call, message):

@@ -170,7 +170,11 @@ class BeamSearchDecoder(CellDecoder):
         return BeamSearchDecoderOutput(self._dtype, jnp.int32, jnp.int32)
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
-        """Starts with one beam per row, because equal beams would stay equal."""
+        """Returns `(finished, inputs, state)` before the first step.
+
+        Only the first beam of each row is active, because equal beams would choose the
+        same ids at every step.
+        """
         tokens = self._start_tokens
         zeros = jnp.zeros_like(tokens, jnp.int32)
         # The sum has the sharding of the tokens, which a broadcast would not have.
