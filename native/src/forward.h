@@ -54,7 +54,9 @@ class ForwardLoop {
 
   int64_t phases() const { return sizes_.time * C::kStages; }
 
-  void Run(int64_t number, int64_t phase) {
+  // Everything is inlined, because a call would store the vectors of the element-wise
+  // work to memory.
+  [[gnu::flatten]] void Run(int64_t number, int64_t phase) {
     Worker& worker = workers_[number];
     const int64_t t = phase / C::kStages, n = rows_.alive(t);
     const int stage = int(phase % C::kStages);
