@@ -43,7 +43,9 @@ class BackwardLoop {
 
   int64_t phases() const { return sizes_.time * C::kStages + 1; }
 
-  void Run(int64_t number, int64_t phase) {
+  // Everything is inlined, because a call would store the vectors of the element-wise
+  // work to memory.
+  [[gnu::flatten]] void Run(int64_t number, int64_t phase) {
     Worker& worker = workers_[number];
     if (phase == 0) Prepare(worker);
     const int64_t t = sizes_.time - 1 - phase / C::kStages;  // -1 in the last phase.

@@ -54,7 +54,9 @@ class ForwardLoop {
 
   int64_t phases() const { return sizes_.time * C::kStages; }
 
-  void Run(int64_t number, int64_t phase) {
+  // Everything is inlined, because a call would store the vectors of the element-wise
+  // work to memory.
+  [[gnu::flatten]] void Run(int64_t number, int64_t phase) {
     Worker& worker = workers_[number];
     const int64_t t = phase / C::kStages, n = rows_.alive(t);
     const int stage = int(phase % C::kStages);
@@ -77,8 +79,10 @@ class ForwardLoop {
         }
       }
     }
-    if constexpr (C::kByRow)
-      for (int64_t r = 0; r < n; r++) UpdateRow(worker, t, r);
+    for (int64_t r = 0; r < n; r++) {
+      if constexpr (C::kByRow) UpdateRow(worker, t, r);
+      if (entry_.zs[0]) SaveZs(worker, stage, t, r);
+    }
   }
 
  private:
@@ -205,12 +209,8 @@ class ForwardLoop {
   // Does the element-wise work for one vector of row r. z holds the vector's products.
   void Update(Worker& worker, int stage, int64_t t, int64_t r, int64_t v,
               const float* z) {
-    const int valid = Valid(cell_.units(stage), v);
     Vec values[4];
-    for (int g = 0; g < C::kGates[stage]; g++) {
-      values[g] = Load(z + g * kLanes);
-      if (entry_.zs[0]) Store(Zs(stage, g, r, t) + v * kLanes, values[g], valid);
-    }
+    for (int g = 0; g < C::kGates[stage]; g++) values[g] = Load(z + g * kLanes);
     const SettingsVec besides = Besides<C>(entry_.settings, sizes_, stage, v);
     const auto state = [&] {
       return Load(&operands_[t % 2][r * strides_[0] + v * kLanes]);
@@ -234,6 +234,24 @@ class ForwardLoop {
     EndH(t, r, v, next);
   }
 
+  // Saves row r's products. Writing whole rows is faster than writing a panel's part of
+  // every row.
+  void SaveZs(const Worker& worker, int stage, int64_t t, int64_t r) const {
+    const int gates = C::kGates[stage];
+    const int64_t row = blocks_.offset(t) + r;
+    for (int g = 0; g < gates; g++) {
+      float* to = Zs(stage, g, r, t);
+      for (const ForwardPanel& packed : worker.panels[stage]) {
+        const Panel& panel = packed.panel;
+        const float* z = packed.zs + (row * panel.count * gates + g) * kLanes;
+        for (int64_t v = panel.first; v < panel.first + panel.count; v++) {
+          Store(to + v * kLanes, Load(z), Valid(cell_.units(stage), v));
+          z += gates * kLanes;
+        }
+      }
+    }
+  }
+
   // Does the element-wise work of row r. The worker processes all units of the row.
   void UpdateRow(Worker& worker, int64_t t, int64_t r) {
     for (const ForwardPanel& packed : worker.panels[0]) {
@@ -241,11 +259,8 @@ class ForwardLoop {
       const int64_t row = blocks_.offset(t) + r;
       const float* z = packed.zs + row * panel.count * C::kGates[0] * kLanes;
       for (int64_t v = panel.first; v < panel.first + panel.count; v++) {
-        for (int g = 0; g < C::kGates[0]; g++, z += kLanes) {
+        for (int g = 0; g < C::kGates[0]; g++, z += kLanes)
           Store(row_.z(g) + v * kLanes, Load(z));
-          if (entry_.zs[0])
-            Store(Zs(0, g, r, t) + v * kLanes, Load(z), Valid(sizes_.units, v));
-        }
       }
     }
     for (int64_t v = 0; v < worker.of_c().end; v++)

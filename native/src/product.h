@@ -17,12 +17,14 @@ namespace jaxrnn::JAXRNN_TARGET {
 constexpr int kMaxVectors = 4;
 constexpr int MaxRows(int vectors) { return kAccumulators / vectors; }
 
-// Rows of floats, `stride` floats apart. A stride of 0 repeats one row.
+// Rows of floats, `stride` floats apart. A stride of 0 repeats one row. The floats of a
+// row are `step` floats apart; only the left operand of a product has another step
+// than 1, if it is a transposed matrix.
 template <typename Float>
 struct Strided {
   Float* data;
-  int64_t stride;
-  Strided operator+(int64_t rows) const { return {data + rows * stride, stride}; }
+  int64_t stride, step = 1;
+  Strided operator+(int64_t rows) const { return {data + rows * stride, stride, step}; }
 };
 using In = Strided<const float>;
 using Out = Strided<float>;
@@ -34,7 +36,7 @@ void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c) {
   // tiles therefore use several sums.
   constexpr int kSums = M * V >= 8 ? 1 : M * V >= 4 ? 2 : 4;
   const float* __restrict rows = a.data;
-  const int64_t stride = a.stride;
+  const int64_t stride = a.stride, step = a.step;
   Vec sums[kSums][M][V] = {};
   const auto add = [&](int s, int64_t k) __attribute__((always_inline)) {
     Vec b[V];
@@ -42,7 +44,7 @@ void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c) {
     for (int v = 0; v < V; v++) b[v] = Load(panel + (k * V + v) * kLanes);
 #pragma GCC unroll 24
     for (int m = 0; m < M; m++) {
-      const float x = rows[m * stride + k];
+      const float x = rows[m * stride + k * step];
 #pragma GCC unroll 4
       for (int v = 0; v < V; v++) sums[s][m][v] += x * b[v];
     }

@@ -22,7 +22,8 @@ class WeightsLoop {
       : entry_(entry), positions_(AlivePositions(entry.sizes, entry.lengths)) {
     for (int64_t s = 0; s < workers; s++) {
       workers_.push_back({VectorRange(entry.columns, s, workers).Panels(kMaxVectors),
-                          Allocate((entry.sizes.depth + entry.sizes.units) * kStride),
+                          Allocate(kBlockSteps * (Stride(entry.sizes.depth) +
+                                                  Stride(entry.sizes.units))),
                           Allocate(kBlockSteps * kWidth),
                           Allocate(kMaxTailRows * kWidth)});
     }
@@ -41,9 +42,9 @@ class WeightsLoop {
     const int64_t count = positions_.size();
     for (int64_t first = 0; first < count; first += kBlockSteps) {
       const int64_t steps = std::min(kBlockSteps, count - first);
-      float* state = &worker.operands[depth * kStride];
-      Transpose(entry_.x, nullptr, depth, first, steps, worker.operands.get());
-      Transpose(entry_.operand, entry_.first, units, first, steps, state);
+      float* state = &worker.operands[kBlockSteps * Stride(depth)];
+      Gather(entry_.x, nullptr, depth, first, steps, worker.operands.get());
+      Gather(entry_.operand, entry_.first, units, first, steps, state);
       for (const Panel& panel : worker.panels) {
         Pack(panel, first, steps, worker.panel.get());
         Add(worker, panel, steps, worker.operands.get(), depth, entry_.ct_w_inputs);
@@ -56,13 +57,13 @@ class WeightsLoop {
   // The number of steps multiplied at once. It is small enough for the operands to stay
   // in the cache, and large enough that the sums are rarely read.
   static constexpr int64_t kBlockSteps = 384;
-  static constexpr int64_t kStride = kBlockSteps + 16, kWidth = kMaxVectors * kLanes;
+  static constexpr int64_t kWidth = kMaxVectors * kLanes;
   static constexpr int64_t kMaxTailRows = 64;
   struct Worker {
     std::vector<Panel> panels;
-    // For a block of steps, `operands` holds the transposed x and state operand, and
-    // `panel` holds the cotangents of a panel's products. `tail` holds the products of
-    // a panel whose last vector is not full.
+    // For a block of steps, `operands` holds x and the state operand, and `panel` holds
+    // the cotangents of a panel's products. `tail` holds the products of a panel whose
+    // last vector is not full.
     Buffer operands, panel, tail;
   };
 
@@ -79,21 +80,17 @@ class WeightsLoop {
     }
   }
 
-  // Writes steps of a sequence [.., size] as columns of a matrix [size, kStride]. If
-  // `before` is not null, writes the step before each of these steps instead; the
+  // Copies steps of a sequence [.., size] into a matrix [steps, Stride(size)]. If
+  // `before` is not null, copies the step before each of these steps instead; the
   // values before a row's first step are in `before`.
-  void Transpose(const float* sequence, const float* before, int64_t size,
-                 int64_t first, int64_t steps, float* to) {
-    for (int64_t n = 0; n < steps; n += kLanes) {
-      const int64_t count = std::min<int64_t>(kLanes, steps - n);
-      const float* rows[kLanes];
-      for (int64_t i = 0; i < count; i++)
-        rows[i] = before ? RowBefore(entry_.sizes, positions_[first + n + i], size,
-                                     sequence, before)
-                         : sequence + positions_[first + n + i] * size;
-      for (int64_t k = 0; k < size; k++) {
-        for (int64_t i = 0; i < count; i++) to[k * kStride + n + i] = rows[i][k];
-      }
+  void Gather(const float* sequence, const float* before, int64_t size, int64_t first,
+              int64_t steps, float* to) {
+    for (int64_t n = 0; n < steps; n++) {
+      const int64_t position = positions_[first + n];
+      const float* from =
+          before ? RowBefore(entry_.sizes, position, size, sequence, before)
+                 : sequence + position * size;
+      std::memcpy(to + n * Stride(size), from, sizeof(float) * size);
     }
   }
 
@@ -116,14 +113,16 @@ class WeightsLoop {
     }
   }
 
-  // Adds operands [rows, steps] times the panel to the panel's columns of the matrix.
+  // Adds the transposed operands [steps, rows] times the panel to the panel's columns
+  // of the matrix.
   void Add(Worker& worker, const Panel& panel, int64_t steps, const float* operands,
            int64_t rows, float* ct_matrix) {
     if (rows == 0) return;  // The product lacks this matrix.
     const int64_t columns = Columns(panel), width = panel.count * kLanes;
+    const In transposed = {operands, 1, Stride(rows)};
     float* c = ct_matrix + panel.first * kLanes;
     if (columns == width) {
-      Multiply(rows, panel.count, {operands, kStride}, worker.panel.get(), steps,
+      Multiply(rows, panel.count, transposed, worker.panel.get(), steps,
                {c, entry_.columns}, {c, entry_.columns});
       return;
     }
@@ -131,8 +130,8 @@ class WeightsLoop {
     float* tail = worker.tail.get();
     for (int64_t k = 0; k < rows; k += kMaxTailRows) {
       const int64_t count = std::min(kMaxTailRows, rows - k);
-      Multiply(count, panel.count, {operands + k * kStride, kStride},
-               worker.panel.get(), steps, {kZeros, 0}, {tail, width});
+      Multiply(count, panel.count, transposed + k, worker.panel.get(), steps,
+               {kZeros, 0}, {tail, width});
       for (int64_t m = 0; m < count; m++) {
         for (int64_t i = 0; i < columns; i++)
           c[(k + m) * entry_.columns + i] += tail[m * width + i];
