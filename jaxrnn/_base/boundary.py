@@ -259,13 +259,13 @@ def import_optional(module: str, install: str = "") -> Any:
         module: The module.
         install: What to install; by default the package that contains the module.
     """
-    package = module.split(".")[0]
+    package = install or module.split(".")[0]
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingPackage(
             f"the package `{package}` is required, but cannot be imported: {error}. "
-            f"Run `pip install {install or package}`."
+            f"Run `pip install {package}`."
         ) from error
 
 

@@ -146,8 +146,8 @@ def check_fields(values: Any) -> None:
     own = vars(type(values)).items()
     if bare := [name for name, value in own if isinstance(value, dataclasses.Field)]:
         raise InvalidType(
-            f"`{bare[0]}` must be a field of a dataclass, got one of a plain class. "
-            f"Decorate `{type(values).__name__}` with `@fields.dataclass`."
+            f"`{type(values).__name__}` must be a dataclass, because it has the field "
+            f"`{bare[0]}`. Decorate the class with `@fields.dataclass`."
         )
     fields = dataclasses.fields(values)
     for position, field in enumerate(fields):

@@ -177,9 +177,10 @@ class MLSTMCell(MatrixMemoryCell):
         `F_t` be the sum of `log f` from the first step of the segment of t up to t.
         Step t computes the same m as `update`:
 
-            m_t = F_t + a_t,    a_t = max(m, max over s <= t of i_s - F_s)
+            m_t = F_t + a_t,    a_t = max(m_0, max_s (i_s - F_s))
 
-        where m is the scale before the segment. `F_t` cancels in all weights.
+        The steps s are those of the segment of t up to t, and m_0 is the m before the
+        segment. `F_t` cancels in all weights.
         """
         q, k, v, i, log_f = chunk.values
         forgotten = chunk.sums(log_f)

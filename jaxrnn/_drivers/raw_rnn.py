@@ -60,7 +60,7 @@ def raw_rnn(
             output, cell_state = cell(next_input, state)
             next_finished, next_input, next_state, emit, loop_state = loop_fn(
                 time + 1, output, cell_state, loop_state)
-            # Emit zeros and copy forward the state of rows that are finished.
+            # Finished rows emit zeros and keep their state.
             state = where(finished, state, next_state)
             emit = where(finished, 0, emit)
             emit_ta = emit_ta.write(time, emit)
@@ -208,7 +208,7 @@ def _step_of(
         next_finished, next_input, next_state, emit, loop_state = check_next_call(
             returned, carry, emit_types
         )
-        # Emit zeros and copy forward the state of rows that are finished.
+        # Finished rows emit zeros and keep their state.
         state = masking.advance(
             alive=~finished,
             running=True,

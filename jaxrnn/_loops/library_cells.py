@@ -39,7 +39,7 @@ def row_lengths(xs: Array, steps: Steps) -> Array:
     return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
 
 
-# The fields that the native loops or cuDNN read, or that select a loop.
+# The fields of a cell that the native loops or cuDNN read, or that select a loop.
 _READ = (
     "num_units cell_size activation forget_bias use_peephole use_peepholes cell_clip "
     "num_proj proj_clip layer_norm"

@@ -47,7 +47,7 @@ _SATURATING = {"HardSigmoid", "Sigmoid", "Tanh"}
 
 
 def as_model(model: Any) -> Proto:
-    """The `onnx.ModelProto` of a path, of the bytes of a file, or of a model.
+    """Returns a path, the bytes of a file, or a ModelProto as an `onnx.ModelProto`.
 
     Raises:
         TypeError: If `model` is none of these.

@@ -157,8 +157,8 @@ def unrolled_states(
     states = []
     for t in range(time):
         alive = t < counts if mask is None else mask[:, t]
-        # Finished rows read their first step again, and masked steps read zeros, so
-        # padding has no effect.
+        # With lengths, a finished row reads its first step again. With a mask, a masked
+        # step reads zeros. `_select` drops the results of these steps.
         unused = at_steps(xs, 0)
         if mask is not None:
             unused = jax.tree.map(jnp.zeros_like, unused)
