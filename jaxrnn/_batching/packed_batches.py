@@ -225,11 +225,10 @@ def _as_source(records: Any) -> Any:
     """
     can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
     are_many = can_index or isinstance(records, Iterable)
-    fits = are_many and not isinstance(records, Mapping)
     must = "be a sequence or an iterable of records"
-    check_type(
-        fits, "records", must, records, "Pack padded arrays with `pack_sequences`."
-    )
+    is_dict = isinstance(records, Mapping)
+    fix = "To pack a dict of padded arrays, use `pack_sequences`." if is_dict else ""
+    check_type(are_many and not is_dict, "records", must, records, fix)
     iterator = iter(records)
     if can_index and not _has_state(iterator):
         return _Indexed(records)

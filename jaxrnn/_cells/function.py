@@ -31,9 +31,9 @@ def _check_accepts(name: str, fn: Callable, wanted: str, **keys: None) -> None:
         return
     try:
         signature.bind(None, None, None, **keys)
-    except TypeError as error:
+    except TypeError:
         raise InvalidType(
-            f"`{name}` must accept {wanted}, got the signature {signature}: {error}."
+            f"`{name}` must accept {wanted}, got the signature {signature}."
         ) from None
 
 

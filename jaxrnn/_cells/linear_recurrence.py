@@ -174,7 +174,8 @@ def _fitted(name: str, x: PyTree, rows: int, state: Element) -> Element:
             return jnp.broadcast_to(x, shape)
         except ValueError:
             raise InvalidValue(
-                f"{what} have the shape of the state, {shape}, got {describe(x)}."
+                f"{what} have a shape that broadcasts to the state's shape, {shape}, "
+                f"got {describe(x)}."
             ) from None
 
     return jax.tree.map(fit, x, like)

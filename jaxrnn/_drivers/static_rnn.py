@@ -129,8 +129,8 @@ def stacked(steps: list[PyTree]) -> PyTree:
 
 def unstacked(xs: PyTree, time: int) -> list[PyTree]:
     """Splits a nest of arrays `[time, batch, ...]` into its steps."""
-    # The transpose of a split is one concatenation. The transpose of each `x[t]` would
-    # instead add an array of all steps.
+    # The backward pass of a split is one concatenation. With `x[t]` instead, it would
+    # pad the cotangent of each step with zeros to all steps, and sum the padded arrays.
     leaves, structure = jax.tree.flatten(xs)
     columns = [[x[0] for x in jax.lax.split(leaf, [1] * time)] for leaf in leaves]
     return [structure.unflatten(column[t] for column in columns) for t in range(time)]

@@ -194,8 +194,8 @@ def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[PyTree, Py
     (d_a, _), d_x, d_h = tangents
     hs, last = _recurrence(factors, x, h)
     before = jax.tree.map(lambda h, hs: jnp.concatenate([h[None], hs[:-1]]), h, hs)
-    # Put the zeros into `before`, because the transpose of the product multiplies by
-    # `before`.
+    # The states before a restart may be NaN. Replace them by zeros in `before` rather
+    # than in the product, because the product's transpose also multiplies by `before`.
     d_x = plus(d_x, times(d_a, _zero_at(factors[1], before)))
     return (hs, last), _recurrence(factors, d_x, d_h)
 

@@ -197,12 +197,14 @@ class GridLSTMCell(GridLSTM):
     `c'_k`. With coupled gates, there is no f, because the forget gate is 1 minus the
     input gate. Blocks are independent of each other.
 
-    Shapes, for `F = feature_size`, `H = num_units`, `N` windows in all blocks, and
-    `G = 4`, or `G = 3` with coupled gates: inputs `[batch, I]`; output
-    `[batch, N * 2H]`, with `m'_k, n_k` of each window; state a named tuple of arrays
-    `[batch, H]` with the fields `state_f<window>_b<block>_c` and `..._m`, or one array
-    `[batch, N * 2H]`. For block b, the rows of the two kernels `[F + 2H, G * H]` are
-    split into the variables `W_f_<b>_<shard>` and `W_t_<b>_<shard>`. The biases
+    Shapes, for `F = feature_size`, `H = num_units`, a total of `N` windows over all
+    blocks, and `G = 4`, or `G = 3` with coupled gates: inputs `[batch, I]`; output
+    `[batch, N * 2H]`, with `m'_k, n_k` of each window. The state is a named tuple of
+    arrays `[batch, H]`, whose fields have two-digit numbers of the window and the
+    block, such as `state_f00_b00_c` and `state_f00_b00_m`. With
+    `state_is_tuple=False`, the state is one array `[batch, N * 2H]`. For block b, the
+    rows of the two kernels `[F + 2H, G * H]` are split into the variables
+    `W_f_<b>_<shard>` and `W_t_<b>_<shard>`, with numbers of one digit. The biases
     `B_f_<b>` and `B_t_<b>` are `[G * H]`. The peepholes `W_<gate>_diag_<lstm><of>_<b>`
     are `[H]`. In these names, `<gate>` is F, I or O; `<lstm>` is `freq` or `time`;
     `<of>` is `f` if the peephole multiplies d and `t` if the peephole multiplies c.

@@ -6,10 +6,11 @@
 The state of an LSTM is (hidden, cell) in Haiku and (c, h) in jaxrnn. Both libraries add
 1 to the forget gate at run time, so the converters copy the bias of this gate
 unchanged. Haiku's update gate is one minus jaxrnn's update gate. A `VanillaRNN` becomes
-a `BasicRNNCell` with relu. A convolutional LSTM, e.g. a `Conv2DLSTM`, becomes a cell of
-`jaxrnn.contrib`, e.g. a `Conv2DLSTMCell`, with the same order of gates, padding and
-strides. For both layers, Haiku stores two kernels and two biases. The converted cell
-stores the concatenation of the two kernels and the sum of the two biases.
+a `BasicRNNCell` with relu. A convolutional LSTM becomes the corresponding cell of
+`jaxrnn.contrib`; for example, a `Conv2DLSTM` becomes a `Conv2DLSTMCell`. The padding,
+the strides and the order of the gates are the same. For a `VanillaRNN` and for a
+convolutional LSTM, Haiku stores two kernels and two biases. The converted cell stores
+the concatenation of the two kernels and the sum of the two biases.
 """
 
 import re
@@ -330,7 +331,8 @@ def _conv(
 
 def _saved_conv(name: str, bound: BoundCell) -> Core:
     cell = bound.cell
-    check_instance(name, cell, _CONVS, "a convolutional LSTM like the other layers")
+    what = "a convolutional LSTM, because another layer of the stack is one"
+    check_instance(name, cell, _CONVS, what)
     must = "be False, because Haiku has no skip connection"
     check_value(not cell.skip_connection, f"{name}.skip_connection", must, True)
     depth = cell.input_shape[-1]

@@ -203,8 +203,8 @@ def _as_node(name: str, given: object) -> Params:
     """The node, with byte strings from protocol buffers decoded to strings.
 
     Raises:
-        TypeError: If `node` is not a dict.
-        ValueError: If an attribute is unknown.
+        TypeError: If `given` is not a dict.
+        ValueError: If an attribute or the operator is unknown.
     """
     fix = "Read the nodes of a model with `convert.onnx.nodes(model)`."
     given = as_mapping(name, given, fix)

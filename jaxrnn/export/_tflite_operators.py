@@ -153,8 +153,8 @@ def _check_inputs(inputs: Any) -> None:
     dtype = getattr(inputs, "dtype", None)
     if dtype != jnp.float32 or len(inputs.shape) != 3:
         raise InvalidType(
-            "`inputs` must be a float32 array of rank 3, or a matching "
-            f"`jax.ShapeDtypeStruct`, got {describe(inputs)}."
+            "`inputs` must be a float32 array of rank 3, or a `jax.ShapeDtypeStruct` "
+            f"for such an array, got {describe(inputs)}."
         )
     check_fixed_sizes("inputs", inputs)
 

@@ -248,7 +248,7 @@ REFUSALS = [
     (lambda: jaxrnn.MinLSTMCell(3, "gauss"), "`activation` must be one of"),
     (lambda: step_of(0.5, 0.5), r"must return \(a, b, rest\), got"),
     (lambda: step_of((0.5, 0.5), 0.5, None), "have the structure of the state"),
-    (lambda: step_of(jnp.ones((1, 3)), 0.5, None), "have the shape of the state"),
+    (lambda: step_of(jnp.ones((1, 3)), 0.5, None), "broadcasts to the state's shape"),
     (
         lambda: step_of(jnp.ones((1, 2), complex), 0.5, None),
         "`a`, which `coefficients` returns, must hold real arrays",
