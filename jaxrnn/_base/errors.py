@@ -80,7 +80,10 @@ def name_of(value: object) -> str:
 
 
 def describe(value: object) -> str:
-    """Describes an array as `float32[4, 8]`, and another value by its value or type."""
+    """Describes a value, or the parts of a short list or tuple.
+
+    An array is described as `float32[4, 8]`, another value by its value or its type.
+    """
     shape = getattr(value, "shape", None)
     dtype = getattr(value, "dtype", None)
     if shape is not None and dtype is not None:
@@ -89,6 +92,9 @@ def describe(value: object) -> str:
         return repr(value)
     if isinstance(value, type):
         return f"the class {value.__name__}"
+    is_nest = isinstance(value, tuple | list) and not jax.tree_util.all_leaves([value])
+    if is_nest and len(jax.tree.leaves(value)) <= 4:
+        return describe_leaves(value)
     return type(value).__name__
 
 

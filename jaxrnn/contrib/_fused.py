@@ -12,7 +12,6 @@ from jaxrnn.extend import fields
 from jaxrnn.typing import DType, Key, Lengths, Params, PyTree, Shaped
 
 from .._base import arguments, boundary, lengths
-from .._base.errors import Verbatim
 from .._cells.fields import Hyperparameters
 from .._drivers.static_rnn import stacked, unstacked
 from .._loops import masking
@@ -316,6 +315,5 @@ def _stacked(steps: list[PyTree]) -> PyTree:
     """Stacks steps into a nest of arrays `[time, batch, ...]`."""
     kinds = {str(jax.tree.map(jax.typeof, step)) for step in steps}
     must = "hold at least one step, and all steps must have one shape and dtype"
-    got = Verbatim(", ".join(sorted(kinds)) or "an empty list")
-    extend.check_value(len(kinds) == 1, "inputs", must, got)
+    extend.check_value(len(kinds) == 1, "inputs", must, steps)
     return stacked(steps)

@@ -20,7 +20,6 @@ from jaxrnn import ParamSpec, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, Initializer, Params, PyTree, Size, Specs
 
-from .._base.errors import Verbatim
 from ._contrib_lstm import add_peephole, clip_symmetric, joined, shard_specs
 
 _LSTMS = ("freq", "time")
@@ -88,7 +87,7 @@ class GridLSTM(extend.SpecsCell):
         starts = self.start_freqindex_list or ()
         ends = self.end_freqindex_list or ()
         must = "hold the number of windows of each block"
-        extend.check_value(blocks, "num_frequency_blocks", must, Verbatim(blocks))
+        extend.check_value(blocks, "num_frequency_blocks", must, blocks)
         reads_all_inputs = len(blocks) == 1 and not starts and not ends
         must = f"have length {len(blocks)}, with one entry per block"
         fix = "If a single block reads all inputs, omit both lists."

@@ -10,8 +10,6 @@ from jaxrnn import LSTMStateTuple, ParamSpec, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Specs
 
-from .._base.errors import Verbatim, describe_leaves
-
 
 @fields.dataclass
 class PhasedLSTMCell(extend.SpecsCell):
@@ -190,8 +188,7 @@ class PhasedLSTMCell(extend.SpecsCell):
         """Checks and returns `(time, x)`, each an array or its shape."""
         is_pair = isinstance(inputs, tuple | list) and len(inputs) == 2
         must = "be a pair (time, x) of arrays [batch, 1] and [batch, depth]"
-        got = Verbatim(describe_leaves(inputs))
-        extend.check_value(is_pair, "inputs", must, got)
+        extend.check_value(is_pair, "inputs", must, inputs)
         time, x = inputs
         fix = "To add the last axis, pass `times[..., None]`."
         time = extend.check_step_inputs(time, "inputs[0]", (1,), "(the times)", fix)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxrnn import RNNCellLike, TensorShape, extend
 from jaxrnn.typing import Array, ArrayLike, PyTree
 
-from ..._base.errors import Verbatim, describe_leaves
 from ...decode import _beam as beam, _model
 from . import vocabulary
 from .beam_paths import gather_tree, gather_tree_from_array
@@ -255,8 +254,7 @@ class BeamSearchDecoder(CellDecoder):
         fits = len(shape) == 3 and shape[:2] == rows
         must = f"return logits [{rows[0]}, {rows[1]}, vocab]"
         fix = "Pass an `output_layer`, or a cell that outputs logits."
-        got = Verbatim(describe_leaves(logits))
-        extend.check_value(fits, "output_layer", must, got, fix)
+        extend.check_value(fits, "output_layer", must, logits, fix)
         vocabulary.check_has_ids(self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
 

@@ -10,7 +10,6 @@ import numpy as np
 from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike, Key, PyTree
 
-from ..._base.errors import Verbatim, describe_leaves
 from ..._base.sharding import key_of_device, read_at
 from ...decode import _model, _sampling
 
@@ -97,8 +96,7 @@ def as_logits(
     """
     is_array = isinstance(outputs, jax.Array | np.ndarray)
     fix = "Compute the logits in `output_layer`."
-    got = Verbatim(describe_leaves(outputs))
-    extend.check_type(is_array, "outputs", "be one array of logits", got, fix)
+    extend.check_type(is_array, "outputs", "be one array of logits", outputs, fix)
     logits = jnp.asarray(outputs)
     if embedding is not None:
         check_has_ids(embedding, logits)
