@@ -125,7 +125,7 @@ class MLSTMCell(MatrixMemoryCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        head_size(self)  # Raises if the heads do not divide the units.
+        head_size(self)  # Raises an error unless `num_heads` divides `num_units`.
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel` and `bias`."""

@@ -68,7 +68,7 @@ def absent_devices(kind: str, count: int = 1) -> list[Any]:
             return topologies.get_topology_desc(**arguments).devices[:count]
     except jax.errors.JaxRuntimeError:
         raise
-    except RuntimeError as error:  # NotImplementedError is a subclass.
+    except RuntimeError as error:  # Includes NotImplementedError.
         raise MissingPackage(
             f"`device` {kind!r} needs a compiler that JAX cannot find. Run "
             f"`pip install '{package}'`.{also}"

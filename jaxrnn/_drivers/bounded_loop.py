@@ -219,8 +219,8 @@ class _Loop:
         policy = save_on_host((STATE,)) if on_host else None
         if self._saves_each_carry:
             policy = jax.checkpoint_policies.save_only_these_names(STATE)
-        # Checkpoint the condition, because checkpointing only its branch would save a
-        # copy of everything that the branch closes over.
+        # Checkpoint the whole `cond`, because checkpointing only its branch `run` would
+        # save a copy of everything that `run` closes over.
         return in_scan(segment, policy)
 
     def _scan(

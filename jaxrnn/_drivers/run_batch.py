@@ -297,7 +297,7 @@ def _is_fixed(value: object, within: tuple[types.FunctionType, ...]) -> bool:
     if isinstance(value, _CONSTANTS):
         return True
     if isinstance(value, types.FunctionType):
-        if value in within:  # A recursive function.
+        if value in within:  # The function is recursive.
             return True
         within = (*within, value)
     parts = _parts(value)
@@ -308,7 +308,7 @@ def _parts(value: Any) -> list | None:
     """The values on which `value` depends; None if `value` itself may change."""
     if isinstance(value, jax.tree_util.PyTreeDef):
         kind, data = value.node_data() or (None, None)
-        # The data of a dict are its keys.
+        # For a dict, `data` is a list of the keys, which does not change.
         is_dict = isinstance(kind, type) and issubclass(kind, dict)
         return [None if is_dict else data, *value.children()]
     if isinstance(value, tuple | frozenset):

@@ -382,8 +382,8 @@ def penalized(log_probs: Array, lengths: Array, length_penalty: ArrayLike) -> Ar
     penalty = jnp.asarray(length_penalty, log_probs.dtype)
     factor = ((5 + lengths.astype(log_probs.dtype)) / 6) ** penalty
     exists = ~jnp.isneginf(log_probs)
-    # Do not divide infinity: the derivative with respect to the penalty would be
-    # infinite.
+    # Do not divide infinity, because the derivative with respect to the penalty would
+    # be NaN or infinite.
     return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)
 
 
