@@ -45,9 +45,9 @@ Unused: TypeAlias = Any
 """The value of an argument that has no effect."""
 
 
-# For the functions in `field_specifiers` below, type checkers read the keyword `default`
-# to find out whether a field has a default. Fields of the other functions always have a
-# default.
+# For the functions in `field_specifiers` below, type checkers read the argument
+# `default=` to find out whether a field has a default. The other functions give every
+# field a default.
 def checked(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
     """A field with a check; if the default is None, None is accepted unchecked."""
     if default is None:

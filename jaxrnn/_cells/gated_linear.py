@@ -14,7 +14,8 @@ from . import fields
 from .linear_recurrence import Coefficients, LinearRecurrenceCell
 from .params import ParamSpec, Specs, kernel_and_bias
 
-_BLOCKS = {"f": 2, "fo": 3, "ifo": 4}  # Kernel blocks for each pooling.
+# The number of blocks in the kernel's columns for each kind of pooling.
+_BLOCKS = {"f": 2, "fo": 3, "ifo": 4}
 
 
 def gate_specs(cell: Any, depth: int, blocks: int) -> dict[str, ParamSpec]:

@@ -97,7 +97,7 @@ def static_rnn(
     state = initial_state
     if state is not None:
         state = as_arrays("initial_state", with_capacity_for(state, time))
-    # With an initial state, but neither lengths nor `dtype`, outputs may have any dtype.
+    # With an initial state but neither lengths nor `dtype`, outputs may have any dtype.
     if sequence_length is not None or state is None or dtype is not None:
         dtype = output_dtype(state, dtype)
     lengths = as_lengths(sequence_length, batch_size)

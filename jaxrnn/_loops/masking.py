@@ -211,8 +211,8 @@ def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> 
     """
 
     def read_row(x: Array, source: Array) -> Array:
-        # All sources are in range. In its default mode, JAX would check this and replace
-        # steps that are out of range by NaN.
+        # All sources are in range. In the default mode, JAX would add a check, to fill
+        # steps that are out of range with NaN.
         return x.at[source].get(mode="promise_in_bounds", unique_indices=unique)
 
     def read(x: Array) -> Array:
