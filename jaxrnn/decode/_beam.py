@@ -401,8 +401,8 @@ def trace_back(ids: Array, offsets: Array) -> Array:
         return places + pick(offsets, places), pick(ids, places)
 
     own = jnp.arange(ids.shape[-1], dtype=jnp.int32)
-    # In `shard_map`, zeros that are derived from the offsets vary over the same mesh axes
-    # as the offsets.
+    # In `shard_map`, zeros that are derived from the offsets vary over the same mesh
+    # axes as the offsets.
     zeros = jnp.sum(jnp.zeros_like(offsets), axis=0, dtype=jnp.int32)
     last = zeros + own[None]
     return jax.lax.scan(back, last, (ids, offsets), reverse=True)[1]
