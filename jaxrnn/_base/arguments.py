@@ -172,7 +172,7 @@ def check_is_cell(name: str, cell: Any) -> None:
     if not callable(cell):
         missing.append("`__call__`")
     if missing:
-        # Show the repr of a cell only, because other reprs may be long.
+        # Show only reprs of cells, because other reprs may be long.
         got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
         if not isinstance(cell, list | tuple | Mapping | None):
             got += f", which lacks {', '.join(missing)}"

@@ -202,8 +202,8 @@ def check_concrete(
     """Raises TypeError for a traced array; `why` says why values are needed."""
     must = f"be concrete, since {why}" if why else "be concrete"
     for full, leaf in named_leaves(name, tree):
-        # Describe only invalid arrays: a description is slow, and a stream checks every
-        # frame.
+        # Describe only invalid arrays, because descriptions are slow and a stream checks
+        # every frame.
         if is_traced(leaf):
             raise InvalidType(
                 f"`{full}` must {must}, got traced {describe(leaf)}. {fix}"

@@ -85,7 +85,7 @@ def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
     The compiler gathers an array at the place where it is read, so an array that is
     read inside a loop would be gathered at every step.
     """
-    # On a mesh with a single device, every array is already whole.
+    # Ignore meshes with a single device, on which every array is already whole.
     meshes = [m for m in meshes_of((cell, beside)) if m.size > 1]
     mesh = next((m for m in meshes if AxisType.Auto in m.axis_types), None)
     if mesh is None:

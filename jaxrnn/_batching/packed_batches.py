@@ -34,8 +34,8 @@ class PackedBatches(Iterator[PackedSequences]):
     def __next__(self) -> PackedSequences:
         placed: list[Placed] = []
         free = [self._shape.row_length] * self._shape.rows
-        # `_waiting` holds the record that did not fit into the last batch or, after an
-        # error, all records of the batch that was not returned.
+        # `_waiting` may hold a record that did not fit into the last batch or, after an
+        # error, the records of the batch that was not returned.
         while len(self._waiting) > len(placed) or self._read():
             _, record = self._waiting[len(placed)]
             length = len(record[0])

@@ -229,7 +229,7 @@ def score(
     given = _model.as_ids("ids", ids, what, (rows, None), (rows, None, None))
     *shape, time = given.shape
     # JAX would count negative ids from the end of the vocabulary. Replace each negative
-    # id by an id that is too large, for which `score` returns NaN as documented.
+    # id with an id that is too large, for which `score` returns NaN as documented.
     given = jnp.where(given < 0, INT32_MAX, given).reshape(math.prod(shape), time)
 
     def choose(log_probs: Array, t: Array) -> Array:
