@@ -120,8 +120,8 @@ def _run(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
     states = None
     if batch.return_states:
         outputs, states = outputs
-    # Without lengths, a cell may return a list although its `output_size` is a tuple, so
-    # convert the outputs.
+    # Without lengths, a cell may return a list although its `output_size` is a tuple.
+    # Convert such a list.
     outputs = trees.with_structure(cell.output_size, outputs)
     if valid is not None:
         outputs = valid.to_places(outputs, batch.axis)
