@@ -37,7 +37,7 @@ def absent_devices(kind: str, count: int = 1) -> list[Any]:
         ImportError: If the compiler for these devices is not installed.
         ValueError: If `kind` is unknown, or `count` exceeds the largest slice.
     """
-    # Import `topologies` here, because few programs need this module.
+    # Import `topologies` only here, because few programs need this JAX module.
     from jax.experimental import topologies
 
     what = f"one of {', '.join(map(repr, KINDS))}"

@@ -73,10 +73,10 @@ def step_inputs(
     """
     if is_of_rows(state):
         return choose(alive, (inputs, state), stand_in)
-    # A scalar leaf or a TensorArray may depend on all rows, including finished rows,
-    # and changes while TensorFlow's loop would run. During these steps,
-    # finished rows have zero inputs and their real states, as in TensorFlow. At later
-    # steps, the cell runs on the stand-in, and its results are dropped.
+    # A scalar leaf or a TensorArray may depend on all rows, including finished rows.
+    # While TensorFlow's loop would run, finished rows therefore have zero inputs and
+    # their real states, as in TensorFlow. At later steps, the cell runs on `stand_in`,
+    # and the results are dropped.
     inputs = choose(running, zero_dead(alive, inputs), stand_in[0])
     return inputs, advance(running, running, state, stand_in[1])
 
