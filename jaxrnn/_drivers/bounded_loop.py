@@ -93,9 +93,9 @@ def bounded_loop(
     run = jax.custom_jvp(loop.as_while_loop)
 
     def push_forward(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        # Differentiate a loop without run-time checks. `to_stablehlo` removes the checks
-        # from a program before differentiation, but cannot remove the checks from a
-        # derivative that is traced later.
+        # Differentiate a loop without run-time checks, because `to_stablehlo` removes
+        # the checks of a program before differentiation, but cannot remove the checks
+        # of a derivative that is traced later.
         unchecked = dataclasses.replace(loop, step=without_checks(step_of_values))
         return _jvp_of_perturbed(unchecked.as_scan, primals, tangents)
 

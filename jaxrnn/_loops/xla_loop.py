@@ -31,10 +31,10 @@ from . import masking
 from .scans import RESIDUALS, named, ragged_scan
 from .steps import Run, Steps, read_rows
 
-# The inputs' products are computed before the loop unless a run or segment exceeds
-# these limits on the number of rows, and on rows times steps. On a CPU, computing the
-# products before the loop saves up to a third of the time if there are few rows, and
-# costs up to a third more time if there are many.
+# The inputs' products are computed before the loop only if a run or segment has at most
+# `FEW_ROWS` rows, and rows times steps are at most `FEW_ROWS_OVER_TIME`. On a CPU,
+# computing the products before the loop saves up to a third of the time if there are
+# few rows, and costs up to a third more time if there are many.
 FEW_ROWS = 8
 FEW_ROWS_OVER_TIME = 4096
 
