@@ -369,4 +369,5 @@ def _named(params: Params) -> Params:
 
 
 def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple)  # `reader` rejects lists.
+    # A list stays one leaf, which `reader` rejects.
+    return isinstance(value, list | tuple)

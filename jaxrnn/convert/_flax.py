@@ -185,8 +185,9 @@ def _layer(
         return joined([read(name, *shape) for name in names], axis=-1)
 
     state_bias = None
-    if kind == Kind.GRU_AFTER:  # The dense layout has no state bias.
+    if kind == Kind.GRU_AFTER:
         own = [read(key, units) for key in names.state_bias]
+        # The dense layout has no state bias, so use zeros.
         state_bias = own[0] if own else np.zeros(units, state.dtype)
     return LIBRARY.layer(
         kind,

@@ -334,7 +334,8 @@ def differentiates_twice(setup: Setup) -> None:
         return jax.jit(lambda params: jax.jvp(loss, (params,), (tangent,))[1])
 
     slope = directional(Setup.run, setup.xs)(setup.params)
-    _, gradients = setup.differentiated  # Parameter gradients come first.
+    # The gradients of the parameters come first, and `zip` drops the other gradients.
+    _, gradients = setup.differentiated
     pairs = zip(gradients, jax.tree.leaves(tangent), strict=False)
     terms = (jnp.sum(g * t) for g, t in pairs)
     close(slope, sum(terms, jnp.zeros((), setup.dtype)), setup.dtype)
