@@ -172,7 +172,7 @@ _HINTS["pipelined_rnn"] = (
     "`docs/guide/pipelines.md`."
 )
 
-if _typing.TYPE_CHECKING:  # For type checkers, which do not run `__getattr__`.
+if _typing.TYPE_CHECKING:  # Type checkers do not run `__getattr__`.
     from . import (
         contrib as contrib,
         convert as convert,

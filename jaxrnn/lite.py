@@ -39,7 +39,7 @@ def __dir__() -> list[str]:
 
 
 _INIT_ORDER = ("input", "forget", "cell", "output")
-_GATE_ORDER = ("input", "cell", "forget", "output")  # i, j, f, o
+_GATE_ORDER = ("input", "cell", "forget", "output")  # The gates i, j, f and o.
 _PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
 
 

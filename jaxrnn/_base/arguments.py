@@ -16,8 +16,9 @@ from .errors import InvalidKind, InvalidType, InvalidValue, describe, is_array
 from .math import is_traced, numpy_or_jax_array
 from .typing import AxisSize, DType, UnboundCellLike
 
-# On CPUs, an unrolled loop is larger but no faster. TensorFlow's default of 32 would
-# multiply the compile time by ten.
+# On CPUs, an unrolled loop compiles to a larger program that is no faster. Unrolling 32
+# steps (TensorFlow's default `parallel_iterations`) would take ten times as long to
+# compile.
 MAX_UNROLL = 4
 
 # Steps, rows and units are counted with int32.
@@ -171,7 +172,7 @@ def check_is_cell(name: str, cell: Any) -> None:
     if not callable(cell):
         missing.append("`__call__`")
     if missing:
-        # The repr of a cell is short; other reprs may be long.
+        # Show only reprs of cells, because other reprs may be long.
         got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
         if not isinstance(cell, list | tuple | Mapping | None):
             got += f", which lacks {', '.join(missing)}"

@@ -46,7 +46,8 @@ def check_key_or_none(key: object) -> None:
 # No step has this index, so the run's key differs from every step's key.
 RUN = 2**32 - 1
 
-# Maps each implementation that `_of_both` defined to the implementation that it wraps.
+# Maps each implementation of keys from `_of_both` to the implementation that `_of_both`
+# was called with.
 _HELD: dict[Any, Any] = {}
 
 

@@ -202,7 +202,7 @@ def check_concrete(
     """Raises TypeError for a traced array; `why` says why values are needed."""
     must = f"be concrete, since {why}" if why else "be concrete"
     for full, leaf in named_leaves(name, tree):
-        # Describe only invalid arrays, because a stream checks each frame.
+        # A stream checks every frame, so do not spend time on describing valid arrays.
         if is_traced(leaf):
             raise InvalidType(
                 f"`{full}` must {must}, got traced {describe(leaf)}. {fix}"

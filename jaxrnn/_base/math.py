@@ -58,7 +58,7 @@ def where(condition: Array, tree: PyTree, other: PyTree) -> PyTree:
 
 def is_traced(x: object) -> bool:
     """Whether a value is a traced array, whose values are known only at run time."""
-    try:  # For a traced array, the attribute raises an error.
+    try:  # For a traced array, `is_fully_addressable` raises an error.
         return isinstance(x, jax.Array) and x.is_fully_addressable is None
     except jax.errors.JAXTypeError:
         return True

@@ -85,7 +85,7 @@ def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
     The compiler gathers an array at the place where it is read, so an array that is
     read inside a loop would be gathered at every step.
     """
-    # On a mesh with a single device, every array is already whole.
+    # Ignore meshes with a single device, on which every array is already whole.
     meshes = [m for m in meshes_of((cell, beside)) if m.size > 1]
     mesh = next((m for m in meshes if AxisType.Auto in m.axis_types), None)
     if mesh is None:
@@ -114,7 +114,7 @@ def platform_of(tree: PyTree = ()) -> str:
     """
     default = jax.default_backend()
     devices = (mesh.abstract_device for mesh in meshes_of(tree))
-    # In JAX 0.10.0, the device of a mesh has no platform.
+    # In JAX 0.10.0, the abstract device of a mesh has no attribute `platform`.
     return next((getattr(d, "platform", default) for d in devices if d), default)
 
 
@@ -140,7 +140,8 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
     mesh = explicit_mesh_of((xs, tree))
 
     def put(leaf: Array) -> Array:
-        spec = PartitionSpec()  # A later check rejects leaves with other sizes.
+        # Replicate leaves without axes. A later check rejects leaves of other sizes.
+        spec = PartitionSpec()
         if leaf.shape[:1] == (first.shape[batch_axis],):
             spec = PartitionSpec(jax.typeof(first).sharding.spec[batch_axis])
         return jax.sharding.reshard(leaf, NamedSharding(mesh, spec))

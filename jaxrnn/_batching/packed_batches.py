@@ -34,8 +34,8 @@ class PackedBatches(Iterator[PackedSequences]):
     def __next__(self) -> PackedSequences:
         placed: list[Placed] = []
         free = [self._shape.row_length] * self._shape.rows
-        # After an error, such as a record that is too long, the earlier records are
-        # still in `_waiting`.
+        # `_waiting` may hold a record that did not fit into the last batch or, after an
+        # error, the records of the batch that was not returned.
         while len(self._waiting) > len(placed) or self._read():
             _, record = self._waiting[len(placed)]
             length = len(record[0])
@@ -64,7 +64,8 @@ class PackedBatches(Iterator[PackedSequences]):
         self._first = self._first or (name, record)
         first_name, first = self._first
         check_record(name, first, first_name, record)
-        # The source may write its next record into the same buffer.
+        # Copy the leaves, because the source may write its next record into the same
+        # buffer.
         leaves = [np.array(leaf) for leaf in jax.tree.leaves(record)]
         most = self._shape.row_length
         steps = len(leaves[0])
@@ -110,7 +111,7 @@ class PackedBatches(Iterator[PackedSequences]):
             TypeError: If `records` has no position, or if `state` has the wrong form.
             ValueError: If the position is past the end of `records`.
         """
-        self.get_state()  # Raises an error if there is no position.
+        self.get_state()  # Raises an error if `records` has no position.
         if not isinstance(state, dict) or set(state) != {"records", "number"}:
             raise InvalidType(
                 f"`state` must come from `get_state`, got {describe(state)}."

@@ -69,7 +69,7 @@ class DeltaRuleCell(MatrixMemoryCell):
         super().__post_init__()
         if self.key_size is None:
             fields.set_field(self, "key_size", max(1, head_size(self)))
-        head_size(self)  # Raises if the heads do not divide the units.
+        head_size(self)  # Raises an error unless `num_heads` divides `num_units`.
 
     @property
     def _keys(self) -> int:

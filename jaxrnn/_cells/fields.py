@@ -45,8 +45,9 @@ Unused: TypeAlias = Any
 """The value of an argument that has no effect."""
 
 
-# Type checkers read `default=` to find out whether a field has a default. The functions
-# from `number` on always pass a default.
+# For the functions in `field_specifiers` below, type checkers read the argument
+# `default=` to find out whether a field has a default. The other functions give every
+# field a default.
 def checked(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
     """A field with a check; if the default is None, None is accepted unchecked."""
     if default is None:
@@ -162,7 +163,8 @@ def check_fields(values: Any) -> None:
             has_depth = fields[0].name in ("num_units", "units")
             is_ours = type(values).__module__.startswith("jaxrnn")
             if position == 1 and is_number and has_depth and is_ours:
-                # PyTorch and Equinox have the order `LSTMCell(depth, units)`.
+                # The caller may expect the order of PyTorch and Equinox, which is
+                # `LSTMCell(depth, units)`.
                 fix = f"For {value} units, use `{type(values).__name__}({value})`."
                 text = f"{error} The depth of the inputs is not an argument. {fix}"
                 error.args = (text,)

@@ -14,7 +14,8 @@ from . import fields
 from .linear_recurrence import Coefficients, LinearRecurrenceCell
 from .params import ParamSpec, Specs, kernel_and_bias
 
-_BLOCKS = {"f": 2, "fo": 3, "ifo": 4}  # The number of blocks for each pooling.
+# The number of blocks in the kernel's columns for each kind of pooling.
+_BLOCKS = {"f": 2, "fo": 3, "ifo": 4}
 
 
 def gate_specs(cell: Any, depth: int, blocks: int) -> dict[str, ParamSpec]:
@@ -136,7 +137,7 @@ class MinLSTMCell(LinearRecurrenceCell):
     def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
         """`f / (f + i)`, and `i / (f + i)` times the activated candidate."""
         f, i, c = gates(params, inputs, blocks=3)
-        # This is log(sigmoid(i) / sigmoid(f)).
+        # `ratio` is log(sigmoid(i) / sigmoid(f)).
         ratio = jax.nn.softplus(-f) - jax.nn.softplus(-i)
         sigmoid = jax.nn.sigmoid
         return sigmoid(-ratio), sigmoid(ratio) * self.activation(c), None

@@ -149,7 +149,8 @@ def for_many_steps(cell: SpecsCell, params: Params, run: Run) -> tuple[Params, R
         raise DeclinedError("no matrix product uses the state")
     if not isinstance(run.steps.time, int):
         raise DeclinedError("the number of steps is symbolic")
-    # The shardings of the parameters and of the state might not be compatible.
+    # Gather the parameters, because their sharding might not be compatible with the
+    # sharding of the state.
     params = whole_on_explicit_mesh(params)
     return params, run.replace(state=with_structure(cell.state_size, run.state))
 

@@ -194,7 +194,7 @@ class RGLRUCell(LinearRecurrenceCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        head_size(self)  # Raises if the heads do not divide the units.
+        head_size(self)  # Raises an error unless `num_heads` divides `num_units`.
         _check_ring(self)
 
     def check_depth(self, depth: int) -> None:

@@ -151,7 +151,8 @@ class BasicLSTMCell(AffineCell):
 
 
 def _as_clip(name: str, value: Any) -> float:
-    bound = float(value) if isinstance(value, bool) else value  # As in TensorFlow.
+    # As in TensorFlow, a bool counts as a number.
+    bound = float(value) if isinstance(value, bool) else value
     return fields.check_number(name, bound, low=0)
 
 

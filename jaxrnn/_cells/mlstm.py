@@ -125,7 +125,7 @@ class MLSTMCell(MatrixMemoryCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        head_size(self)  # Raises if the heads do not divide the units.
+        head_size(self)  # Raises an error unless `num_heads` divides `num_units`.
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel` and `bias`."""
@@ -248,8 +248,8 @@ def _normalized(values: Array, dot: Array, m: Array) -> Array:
         dot: The product q n, `[...]`.
         m: The scale of c and n, `[...]`.
     """
-    # Limit the exponent, because exp(89) overflows float32. At exp(80), the quotient is
-    # already negligible.
+    # Limit the exponent, because exp(89) overflows float32. If `least` is exp(80),
+    # the quotient is already negligible.
     least = jnp.exp(-jnp.maximum(m, -80.0))
     # Adding 1e-6, as `xlstm` does, avoids 0 / 0: `dot` may be 0, and `least` may
     # underflow to 0.

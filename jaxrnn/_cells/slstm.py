@@ -93,7 +93,7 @@ class SLSTMCell(AffineCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        head_size(self)  # Raises if the heads do not divide the units.
+        head_size(self)  # Raises an error unless `num_heads` divides `num_units`.
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -116,7 +116,7 @@ class SLSTMCell(AffineCell):
 
     def stage_params(self, params: Params) -> Params:
         """Joins both kernels into one; see `AffineCell.stage_params`."""
-        # The shardings of the two kernels may be incompatible.
+        # Gather both kernels, because their shardings may be incompatible.
         params = whole_on_explicit_mesh(params)
         heads = self.num_heads
         size = head_size(self)
@@ -142,7 +142,7 @@ class SLSTMCell(AffineCell):
         # Round m first, because c and n must be scaled by the stored value.
         new_m = new_m.astype(state.m.dtype)
         m = new_m.astype(dtype)
-        # Where n is 0, m does not bound `old_m`, and f could overflow.
+        # Where n is 0, `old_m` may be larger than m, so `exp` could overflow.
         f = jnp.exp(jnp.where(n == 0, jnp.minimum(old_m - m, 0.0), old_m - m))
         i = jnp.exp(i - m)
         c = f * c + i * jnp.tanh(z)

@@ -37,7 +37,7 @@ def absent_devices(kind: str, count: int = 1) -> list[Any]:
         ImportError: If the compiler for these devices is not installed.
         ValueError: If `kind` is unknown, or `count` exceeds the largest slice.
     """
-    # Import `topologies` here, because few programs need this module.
+    # Import `topologies` only here, because few programs need this JAX module.
     from jax.experimental import topologies
 
     what = f"one of {', '.join(map(repr, KINDS))}"
@@ -68,7 +68,7 @@ def absent_devices(kind: str, count: int = 1) -> list[Any]:
             return topologies.get_topology_desc(**arguments).devices[:count]
     except jax.errors.JaxRuntimeError:
         raise
-    except RuntimeError as error:  # NotImplementedError is a subclass.
+    except RuntimeError as error:  # Includes NotImplementedError.
         raise MissingPackage(
             f"`device` {kind!r} needs a compiler that JAX cannot find. Run "
             f"`pip install '{package}'`.{also}"

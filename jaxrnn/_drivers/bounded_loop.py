@@ -93,8 +93,9 @@ def bounded_loop(
     run = jax.custom_jvp(loop.as_while_loop)
 
     def push_forward(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-        # `to_stablehlo` removes run-time checks from a program before differentiation,
-        # but cannot remove the checks from a derivative that is traced later.
+        # Differentiate a loop without run-time checks, because `to_stablehlo` removes
+        # the checks of a program before differentiation, but cannot remove the checks
+        # of a derivative that is traced later.
         unchecked = dataclasses.replace(loop, step=without_checks(step_of_values))
         return _jvp_of_perturbed(unchecked.as_scan, primals, tangents)
 
@@ -219,8 +220,8 @@ class _Loop:
         policy = save_on_host((STATE,)) if on_host else None
         if self._saves_each_carry:
             policy = jax.checkpoint_policies.save_only_these_names(STATE)
-        # Checkpoint the condition, because checkpointing only its branch would save a
-        # copy of everything that the branch closes over.
+        # Checkpoint the whole `cond`, because checkpointing only its branch `run` would
+        # save a copy of everything that `run` closes over.
         return in_scan(segment, policy)
 
     def _scan(

@@ -40,7 +40,8 @@ from .dynamic_rnn import dynamic_rnn
 _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
 _HEAD = ("strategy", "saved", "saved on host", "peak", "peak on host", "extra FLOPs")
-# XLA counts the bytes of an array in 64 bits; a larger array would end the process.
+# XLA counts the bytes of an array with 64 bits, and ends the process if the count
+# overflows.
 _MOST_BYTES = 2**60
 _UNITS = {"EiB": 2**60, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
 
@@ -303,7 +304,8 @@ def _rows(
         with error_note(f"Raised while compiling with {strategy!r}."):
             program = jax.jit(gradient).lower(*args).compile()
         peak = peak_bytes(program.memory_analysis(), device.platform)
-        # Each level of segments adds one forward pass, unless residuals are saved.
+        # Each level of segments adds one forward pass. If the residuals are saved, one
+        # of these passes is not needed.
         plan = plan_of(strategy, time)
         passes = len(plan.segments)
         if plan.save_residuals:

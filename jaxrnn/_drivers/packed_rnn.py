@@ -145,8 +145,8 @@ def _started_from(batch: Batch, starts: Array, state: PyTree) -> Batch:
         starts: `packed.starts`.
         state: The states of all sequences, each leaf `[sequences, ...]`.
     """
-    # The loop reads these states at any step. Before the loop starts, the states must
-    # be whole on each device, and device-varying; see `as_varying_as`.
+    # The loop may read the state of any sequence at any step. Before the loop, the
+    # states must be whole on each device, and device-varying; see `as_varying_as`.
     state = sharding.whole_on_explicit_mesh(state, batch.inputs)
     restarts = Restarts(starts, sharding.as_varying_as(batch.inputs, state))
     of_rows = jax.lax.index_in_dim(starts, 0, batch.axis, keepdims=False)

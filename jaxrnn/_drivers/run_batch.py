@@ -49,7 +49,7 @@ _CONSTANTS = (bool, int, float, complex, str, bytes, types.NoneType, types.Ellip
 _CONSTANTS += (np.dtype, np.generic, enum.Enum, type, range, types.ModuleType)
 _CONSTANTS += (TensorShape, types.BuiltinFunctionType, jax.Device, jax.sharding.Mesh)
 _CONSTANTS += (jax.sharding.Sharding, jax.sharding.PartitionSpec)
-# Objects of these packages do not change, except arrays.
+# Objects whose classes come from these packages do not change, except arrays.
 _FIXED = ("jax", "jaxlib", "numpy", "flax", "equinox", "haiku")
 
 
@@ -121,6 +121,7 @@ def _run(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
     if batch.return_states:
         outputs, states = outputs
     # Without lengths, a cell may return a list although its `output_size` is a tuple.
+    # Convert such a list.
     outputs = trees.with_structure(cell.output_size, outputs)
     if valid is not None:
         outputs = valid.to_places(outputs, batch.axis)
@@ -297,7 +298,7 @@ def _is_fixed(value: object, within: tuple[types.FunctionType, ...]) -> bool:
     if isinstance(value, _CONSTANTS):
         return True
     if isinstance(value, types.FunctionType):
-        if value in within:  # A recursive function.
+        if value in within:  # The function is recursive.
             return True
         within = (*within, value)
     parts = _parts(value)
@@ -308,7 +309,7 @@ def _parts(value: Any) -> list | None:
     """The values on which `value` depends; None if `value` itself may change."""
     if isinstance(value, jax.tree_util.PyTreeDef):
         kind, data = value.node_data() or (None, None)
-        # The data of a dict are its keys.
+        # For a dict, `data` is a list of the keys, which does not change.
         is_dict = isinstance(kind, type) and issubclass(kind, dict)
         return [None if is_dict else data, *value.children()]
     if isinstance(value, tuple | frozenset):

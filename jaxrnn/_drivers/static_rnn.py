@@ -97,7 +97,7 @@ def static_rnn(
     state = initial_state
     if state is not None:
         state = as_arrays("initial_state", with_capacity_for(state, time))
-    # If there is an initial state but there are no lengths, outputs may have any dtype.
+    # With an initial state but neither lengths nor `dtype`, outputs may have any dtype.
     if sequence_length is not None or state is None or dtype is not None:
         dtype = output_dtype(state, dtype)
     lengths = as_lengths(sequence_length, batch_size)
@@ -184,7 +184,7 @@ def _unrolled(
     all_masks = Steps(time=len(steps), axis=0)
     if lengths is not None:
         state = _checked_state(cell, steps, state, dtype)
-        longest = jnp.max(lengths, initial=0)  # `dynamic_rnn` would use at least 1.
+        longest = jnp.max(lengths, initial=0)  # `dynamic_rnn` runs at least 1 step.
         stand_in = masking.stand_in(lengths, steps[0], state)
         all_masks = Steps(lengths, longest, stand_in, time=len(steps), axis=0)
     read = summed_in_float32(cell)
@@ -193,7 +193,8 @@ def _unrolled(
     for t, inputs in enumerate(steps):
         masks = all_masks
         if _types(inputs) != _types(steps[0]):
-            # The first step's inputs have other types, so finished rows run on zeros.
+            # Finished rows would read the first step's inputs, but these have other
+            # types here, so finished rows read zeros.
             masks = all_masks.map_stand_in_inputs(
                 lambda _, inputs=inputs: jax.tree.map(jnp.zeros_like, inputs)
             )

@@ -66,8 +66,8 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
     def merged(name: str, leaf: ArrayLike | None) -> Array | np.ndarray | None:
         if leaf is None:
             return None
-        # Keep NumPy arrays, because the drivers read the values of known lengths and
-        # masks.
+        # Keep NumPy arrays, because functions such as `dynamic_rnn` read the values of
+        # lengths and masks that are not traced.
         array = leaf if type(leaf) is np.ndarray else as_array(name, leaf)
         if len(shape) == 1 or (end and not array.ndim):
             return array

@@ -35,7 +35,7 @@ from .steps import DeclinedError, Run, Steps
 # cuDNN rejects longer runs: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
 
-# The values of `jax.default_matmul_precision` that select exact products.
+# The values of `jax.default_matmul_precision` for which cuDNN does not use TF32.
 EXACT = {"highest", "float32", "F32_F32_F32", "F64_F64_F64", "TF32_TF32_F32_X3"}
 EXACT |= {"BF16_BF16_F32_X6", "BF16_BF16_F32_X9"}
 

@@ -45,7 +45,7 @@ _READ = (
     "num_proj proj_clip layer_norm"
 )
 # The fields that change no step: names, dtypes, initial values, unused arguments of
-# TensorFlow, and dropout (a cell with dropout declines before it selects a loop).
+# TensorFlow, and dropout (with active dropout, neither the native loops nor cuDNN run).
 _NO_PART_OF_A_STEP = (
     "name dtype reuse input_size state_is_tuple num_unit_shards num_proj_shards "
     "initializer kernel_initializer bias_initializer norm_gain norm_shift "

@@ -73,10 +73,10 @@ def step_inputs(
     """
     if is_of_rows(state):
         return choose(alive, (inputs, state), stand_in)
-    # A scalar leaf or a TensorArray may depend on all rows, including finished rows,
-    # and changes while TensorFlow's loop would run. During these steps,
-    # finished rows have zero inputs and their real states, as in TensorFlow. At later
-    # steps, the cell runs on the stand-in, and its results are dropped.
+    # A scalar leaf or a TensorArray may depend on all rows, including finished rows.
+    # While TensorFlow's loop would run, finished rows therefore have zero inputs and
+    # their real states, as in TensorFlow. At later steps, the cell runs on `stand_in`,
+    # and the results are dropped.
     inputs = choose(running, zero_dead(alive, inputs), stand_in[0])
     return inputs, advance(running, running, state, stand_in[1])
 
@@ -124,7 +124,7 @@ def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
     def select(new_leaf: Any, old_leaf: Any) -> Any:
         if is_tensor_array(new_leaf):
             known = concrete_or_none(running)
-            if known is not None:  # A select fails if the array has grown.
+            if known is not None:  # `where` fails if the array has grown.
                 return new_leaf if known else old_leaf
             return jax.tree.map(
                 lambda new, old: jnp.where(running, new, old), new_leaf, old_leaf
@@ -211,11 +211,13 @@ def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> 
     """
 
     def read_row(x: Array, source: Array) -> Array:
-        # In the default mode, JAX would fill out-of-range steps with NaN.
+        # All sources are in range. In the default mode, JAX would add a check, to fill
+        # steps that are out of range with NaN.
         return x.at[source].get(mode="promise_in_bounds", unique_indices=unique)
 
     def read(x: Array) -> Array:
-        # Indices from the caller's lengths or mask may have another sharding.
+        # Sources come from the caller's lengths or mask, whose sharding may differ from
+        # the sharding of `x`.
         rows = as_rows_of(x, sources, 1 - axis)
         return jax.vmap(read_row, (1 - axis, 0), 1 - axis)(x, rows)
 

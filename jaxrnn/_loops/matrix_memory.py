@@ -330,7 +330,7 @@ def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, _Nonfinite]:
     ts = jax.lax.broadcasted_iota(jnp.int32, is_restart.shape, axis)
     number = _latest(restarts.state_numbers, where=is_restart, axis=axis)
     starts_finite = jnp.where(
-        number < 0,  # No restart yet.
+        number < 0,  # The row has not restarted yet.
         jnp.expand_dims(state_is_finite, axis),
         read_rows(restarts_are_finite, number),
     )

@@ -129,7 +129,8 @@ class Steps:
         inputs = masking.first_inputs(xs, self.axis)
         are_resets = self.restarts is not None and self.restarts.are_resets
         if are_resets and jax.tree.leaves(xs)[0].shape[self.axis]:
-            # An initial state that is reset before step 0 may contain NaN or infinity.
+            # An initial state that is reset before step 0 may contain NaN or infinity,
+            # so finished rows read the state after this reset.
             state = self._restart(jnp.int32(0), state)
         stand_in = masking.stand_in(self.lengths, inputs, state)
         return dataclasses.replace(self, stand_in=stand_in)

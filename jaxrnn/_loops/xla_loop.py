@@ -31,8 +31,8 @@ from . import masking
 from .scans import RESIDUALS, named, ragged_scan
 from .steps import Run, Steps, read_rows
 
-# The inputs' products are computed before the loop unless a run or segment has more
-# rows than the first limit, or more rows times steps than the second. On a CPU,
+# The inputs' products are computed before the loop only if a run or segment has at most
+# `FEW_ROWS` rows, and rows times steps are at most `FEW_ROWS_OVER_TIME`. On a CPU,
 # computing the products before the loop saves up to a third of the time if there are
 # few rows, and costs up to a third more time if there are many.
 FEW_ROWS = 8
@@ -140,8 +140,8 @@ def forward(
     steps = steps.with_restart_states(primals.restart_states)
     steps = steps if save else steps.without_stand_in()
     product, xs, steps = _products(primals, steps)
-    # The forward loop of a gradient would not be faster, because its lengths also mask
-    # the inputs, which are narrower.
+    # The forward loop of a gradient would not be faster with wide lengths, because its
+    # lengths also mask the inputs, whose width may differ from the width of the state.
     if not save and platform_of((xs, primals.state)) == "tpu":
         sizes = [leaf.shape[1] for leaf in jax.tree.leaves(primals.state)]
         steps = steps.with_wide_lengths(max([1, *sizes]))
@@ -159,7 +159,8 @@ def forward(
     carry = jnp.int32(0), primals.state
     skipped = None
     if save and steps.longest is not None:
-        # Derivatives also read the residuals of skipped steps, which must be finite.
+        # Derivatives also read the residuals of skipped steps, which must be finite, so
+        # repeat the residuals of step 0 there.
         _, (output, saved) = step(carry, jax.tree.map(lambda x: x[0], xs))
         skipped = jax.tree.map(zeros_like, output), saved
     (_, state), (outputs, saved) = ragged_scan(

@@ -236,7 +236,8 @@ def _fill(rows: Rows, taken: Array, writes: list[tuple[Array, Array]]) -> Rows:
     values = jnp.concatenate([values for _, values in writes], axis=1)
     steps, count, *shape = values.shape
     is_taken = jnp.arange(steps, dtype=jnp.int32) < taken
-    indices = jnp.where(is_taken[:, None], indices, -1)  # Index -1 is dropped.
+    # `scatter` drops writes to index -1, so steps that are not taken write nothing.
+    indices = jnp.where(is_taken[:, None], indices, -1)
     return rows.scatter(indices.reshape(-1), values.reshape(steps * count, *shape))
 
 

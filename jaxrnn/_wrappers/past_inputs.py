@@ -118,7 +118,8 @@ class PastInputsBase(WrapperCell):
         Raises:
             DeclinedError: If the wrapped cell declines.
         """
-        # Without this constraint, the inputs could become sharded along their features.
+        # Gather the parameters; otherwise, the inputs could become sharded along their
+        # features.
         own, inner = self.split_params(whole_on_explicit_mesh(params))
         inputs = run.inputs
         steps = run.steps

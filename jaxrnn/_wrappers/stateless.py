@@ -77,7 +77,7 @@ def _add(inputs: PyTree, output: PyTree) -> PyTree:
     return with_structure(output, sums)
 
 
-# Type checkers see no type in `jax.Device`.
+# The types are `Any`, because type checkers do not see `jax.Device` as a type.
 def _check_device(name: str, value: Any) -> Any:
     kinds = str | jax.Device | Sharding | PartitionSpec
     what = "a jax.Device, its name, a Sharding or a PartitionSpec"

@@ -229,7 +229,8 @@ def single_cells(name: str, cell: object) -> list[tuple[str, BoundCell]]:
     stack: Any = as_bound(name, cell)
     if not isinstance(stack.cell, MultiRNNCell):
         return [(name, stack)]
-    # The parameters of a shared cell are stored under its first index.
+    # The parameters of a cell that occurs several times have the index of its first
+    # occurrence.
     owners = [f"cell_{owner}" for owner in stack.cell.owners]
     check_only(f"{name}.params", stack.params, dict.fromkeys(owners))
     cells = []
@@ -368,4 +369,5 @@ def _named(params: Params) -> Params:
 
 
 def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple)  # `reader` rejects lists.
+    # A list stays one leaf, which `reader` rejects.
+    return isinstance(value, list | tuple)

@@ -144,8 +144,10 @@ def _modules(params: object) -> list[tuple[str, Weights]]:
     if set(inner) == {"params"}:
         inner = as_mapping("params", inner["params"])
     if inner and all(re.fullmatch(r"layers_\d+", str(key)) for key in inner):
-        names = [f"layers_{i}" for i in range(len(inner))]  # A linen `Sequential`.
-    elif set(inner) == {"layers"} and inner["layers"]:  # An nnx `Sequential`.
+        # The module is a linen `Sequential`.
+        names = [f"layers_{i}" for i in range(len(inner))]
+    elif set(inner) == {"layers"} and inner["layers"]:
+        # The module is an nnx `Sequential`.
         layers = as_mapping("params/layers", inner["layers"])
         inner = {f"layers/{key}": value for key, value in layers.items()}
         names = [f"layers/{i}" for i in range(len(inner))]
@@ -183,8 +185,9 @@ def _layer(
         return joined([read(name, *shape) for name in names], axis=-1)
 
     state_bias = None
-    if kind == Kind.GRU_AFTER:  # The dense layout has no state bias.
+    if kind == Kind.GRU_AFTER:
         own = [read(key, units) for key in names.state_bias]
+        # The dense layout has no state bias, so use zeros.
         state_bias = own[0] if own else np.zeros(units, state.dtype)
     return LIBRARY.layer(
         kind,

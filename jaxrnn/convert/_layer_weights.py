@@ -185,7 +185,8 @@ class Library:
         ours = [reordered(array, order, GATES[kind]) for array in arrays]
         of_inputs, of_state, bias, *others = ours
         for other in others:
-            if kind == Kind.GRU_AFTER:  # The reset gate multiplies the last block.
+            if kind == Kind.GRU_AFTER:
+                # Store the last block separately, because the reset gate multiplies it.
                 at = 2 * len(other) // 3
                 fields["state_bias"] = other[at:]
                 bias = joined([bias[:at] + other[:at], bias[at:]])

@@ -262,7 +262,7 @@ def _check_clip(name: str, clip: Any, activations: list[str], dtype: np.dtype) -
         return
     check_instance(name, clip, int | float | np.number, "a number")
     info = jnp.finfo(dtype)
-    # For a larger x, sigmoid(x) rounds to 1, and sigmoid(-x) rounds to 0.
+    # For an x above `flat`, sigmoid(x) rounds to 1, and sigmoid(-x) rounds to 0.
     flat = math.log(2) - math.log(float(info.smallest_subnormal))
     least = flat if set(activations) <= _SATURATING else float(info.max)
     must = f"be at least {least:.4g} to have no effect in {dtype}"

@@ -89,7 +89,8 @@ def variables_in(variables: Any, scope: str, start: str = "") -> Params:
         ValueError: If the scope contains no variable whose name begins with `start`.
     """
     check_string("scope", scope)
-    if hasattr(variables, "get_variable_to_shape_map"):  # A checkpoint reader.
+    if hasattr(variables, "get_variable_to_shape_map"):
+        # `variables` is a checkpoint reader.
         names = variables.get_variable_to_shape_map()
         get = variables.get_tensor
     else:

@@ -64,7 +64,7 @@ _CONVS = (
     contrib.Conv2DLSTMCell,
     contrib.Conv3DLSTMCell,
 )
-# The modules within a `VanillaRNN` and within a convolutional LSTM.
+# The inner modules of a `VanillaRNN` (`_LINEAR`) or a convolutional LSTM (`_CONV`).
 _LINEAR = ("/linear", "/linear_1")
 _CONV = ("/input_to_hidden", "/hidden_to_hidden")
 _DEFAULT = "|".join([*_NAMES.values(), r"conv[123]_dlstm"])

@@ -382,8 +382,8 @@ def penalized(log_probs: Array, lengths: Array, length_penalty: ArrayLike) -> Ar
     penalty = jnp.asarray(length_penalty, log_probs.dtype)
     factor = ((5 + lengths.astype(log_probs.dtype)) / 6) ** penalty
     exists = ~jnp.isneginf(log_probs)
-    # Do not divide infinity: the derivative with respect to the penalty would be
-    # infinite.
+    # Do not divide infinity, because the derivative with respect to the penalty would
+    # be NaN or infinite.
     return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)
 
 
@@ -401,8 +401,8 @@ def trace_back(ids: Array, offsets: Array) -> Array:
         return places + pick(offsets, places), pick(ids, places)
 
     own = jnp.arange(ids.shape[-1], dtype=jnp.int32)
-    # Derive the zeros from the offsets, so that they vary over the same mesh axes in
-    # `shard_map`.
+    # In `shard_map`, zeros that are derived from the offsets vary over the same mesh
+    # axes as the offsets.
     zeros = jnp.sum(jnp.zeros_like(offsets), axis=0, dtype=jnp.int32)
     last = zeros + own[None]
     return jax.lax.scan(back, last, (ids, offsets), reverse=True)[1]

@@ -228,8 +228,8 @@ def score(
     what = f"integers [batch, time] or [batch, beam, time] with {rows} rows"
     given = _model.as_ids("ids", ids, what, (rows, None), (rows, None, None))
     *shape, time = given.shape
-    # JAX counts negative ids from the end of the vocabulary. An id that is too large
-    # gives the NaN that `score` promises for ids outside the vocabulary.
+    # JAX would count negative ids from the end of the vocabulary. Replace each negative
+    # id with an id that is too large, for which `score` returns NaN as documented.
     given = jnp.where(given < 0, INT32_MAX, given).reshape(math.prod(shape), time)
 
     def choose(log_probs: Array, t: Array) -> Array:

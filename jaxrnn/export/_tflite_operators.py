@@ -346,5 +346,5 @@ def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
     ):
         # The operator computes an absent gate i from the gate f.
         arrays += [None, *gates[1:]] if weights.is_coupled else gates
-    # The last input is the bias of the projection, which `LSTMCell` lacks.
+    # The last input is a bias of the projection; `LSTMCell` has no such bias.
     return [*arrays, None if projection is None else projection.T, None]

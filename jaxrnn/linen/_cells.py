@@ -130,7 +130,8 @@ class LinenCell(RNNCell):
         inputs = jnp.zeros(inputs.shape, inputs.dtype)
         carry = self.module.initialize_carry(key, inputs.shape)
         keys = {"params": key, "dropout": key}
-        # The carry may have another dtype than the inputs.
+        # The carry may have another dtype than the inputs. Strict promotion would then
+        # raise an error.
         with jax.numpy_dtype_promotion("standard"):
             variables = self.module.init(keys, carry, inputs)
         flax_cells.check_no_variables(variables.keys() - {"params"})

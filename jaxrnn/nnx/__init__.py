@@ -12,7 +12,7 @@ Parameters have TensorFlow's names: `rnn.params["lstm_cell"]["kernel"]`. `jaxrnn
 has the same modules under the same names.
 """
 
-from .. import _layers as _layers  # Raises an error without Flax.
+from .. import _layers as _layers  # Raises an error if Flax is missing.
 from .._base.boundary import export as _export
 from ._cells import Cell as Cell, as_cell as as_cell
 from ._modules import (

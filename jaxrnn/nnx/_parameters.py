@@ -45,10 +45,10 @@ class FieldsModule(nnx.Module):
     __signature__ = _Signature()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, list):  # nnx hashes attributes that are not arrays.
+        if isinstance(value, list):  # nnx hashes attributes, but lists have no hash.
             value = tuple(value)
         for cell in value if isinstance(value, tuple) else [value]:
-            if isinstance(cell, BoundCell):  # nnx would reject its arrays.
+            if isinstance(cell, BoundCell):  # nnx would reject the cell's arrays.
                 check_rnn_cell(name, cell)
         super().__setattr__(name, value)
 

@@ -334,7 +334,8 @@ def differentiates_twice(setup: Setup) -> None:
         return jax.jit(lambda params: jax.jvp(loss, (params,), (tangent,))[1])
 
     slope = directional(Setup.run, setup.xs)(setup.params)
-    _, gradients = setup.differentiated  # Parameter gradients come first.
+    # The gradients of the parameters come first, and `zip` drops the other gradients.
+    _, gradients = setup.differentiated
     pairs = zip(gradients, jax.tree.leaves(tangent), strict=False)
     terms = (jnp.sum(g * t) for g, t in pairs)
     close(slope, sum(terms, jnp.zeros((), setup.dtype)), setup.dtype)
@@ -364,8 +365,8 @@ def resumes(setup: Setup) -> None:
     want, want_state = _run(keyless)
     outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), *halves)
     close(outputs, want, setup.dtype)
-    # Leaves without axes are not compared. They may count steps, and every run has at
-    # least one step, even if all lengths are 0.
+    # Do not compare leaves without axes, which may count steps. Each half runs at least
+    # one step, so both halves may run more steps than the whole run.
     got_leaves, leaves = (
         [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim]
         for tree in (state, want_state)

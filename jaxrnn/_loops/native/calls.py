@@ -280,7 +280,7 @@ class Call:
             None if elementwise is None else _float32(batch, *elementwise.shape[1:]),
         )
         before = len(jax.tree.leaves(args[: args._fields.index("zs")]))
-        # Entries that share `zs` cannot all write to the memory of `zs`.
+        # The first results reuse the memory of `zs`, unless several entries share `zs`.
         has_memory = args.zs[0].shape[0] == entries(args)
         aliases = {before + k: k for k in range(len(args.zs)) if has_memory}
         return self._run("backward", args, results, aliases, **self._of_loop(args))

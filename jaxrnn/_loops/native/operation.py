@@ -109,7 +109,8 @@ class _Programs:
 
 def _run(*leaves: Any, programs: _Programs) -> list:
     """Runs the operation outside jit."""
-    arrays = (x for x in leaves if isinstance(x, jax.Array))  # Skips Python scalars.
+    # Skip leaves that are not JAX arrays, because such leaves are on no device.
+    arrays = (x for x in leaves if isinstance(x, jax.Array))
     platforms = {device.platform for x in arrays for device in x.devices()}
     is_native = (platforms or {jax.default_backend()}) == {"cpu"}
     return (programs.native if is_native else programs.xla)(*leaves)

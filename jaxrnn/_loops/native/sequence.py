@@ -78,7 +78,8 @@ class NativeLoop:
     """
 
     def __init__(self, cell: AffineCellLike, kind: str, refusal: str | None) -> None:
-        self.cell: Any = cell  # Only an LSTM has a method `leave`.
+        # The type is `Any`, because only LSTMs have a method `leave`.
+        self.cell: Any = cell
         self.kind = kind
         self.refusal = refusal
         self.spec = NATIVE_CELLS[kind]

@@ -160,7 +160,8 @@ def monotonic_attention(
     if mode == "hard":
         p = p * jnp.cumsum(previous, axis=1)
         return p * _shifted(jnp.cumprod(1 - p, axis=1))
-    # Logarithms are added, because a product of many factors would underflow.
+    # As in TensorFlow, compute the cumulative product of `1 - p` as the exponential of
+    # a sum of logarithms.
     tiny = jnp.finfo(p.dtype).tiny
     logs = jnp.cumsum(jnp.log(_clip(1 - p, tiny)), axis=1)
     passed = jnp.exp(_shifted(logs, first=0))

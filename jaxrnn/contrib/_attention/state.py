@@ -127,7 +127,7 @@ def check_cell_state(cell: RNNCell, state: PyTree, rows: int) -> None:
     opaque = jax.tree.map(lambda _: 0, state)
     fix = "Pass a state of the wrapped cell."
     check_structure("`cell_state`", size, opaque, True, fix)
-    # A scalar leaf, e.g. a step count, applies to all rows.
+    # A scalar leaf, e.g. a step count, applies to all rows. Do not check its shape.
     shapes = [
         (rows, *shape) if jnp.ndim(leaf) else None
         for leaf, shape in zip(jax.tree.leaves(state), size_shapes(size), strict=True)

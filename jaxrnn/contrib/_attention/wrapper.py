@@ -246,7 +246,7 @@ class AttentionWrapper(extend.ParamsWrapper):
                 cell_state=cell_state,
                 attention=jnp.zeros((rows, self.attention_size), dtype),
                 time=jnp.zeros((), jnp.int32),
-                # This creates two arrays, because JAX cannot donate one buffer twice.
+                # Create two arrays, because JAX cannot donate one buffer twice.
                 alignments=alignments(),
                 attention_state=alignments(),
                 alignment_history=tuple(map(history, times)),

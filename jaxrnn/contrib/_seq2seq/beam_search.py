@@ -155,7 +155,8 @@ class BeamSearchDecoder(CellDecoder):
         self._dtype = _model.score_dtype(first_float(self._initial_state))
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
-    tracks_own_finished = property(lambda self: True)  # Each step reorders beams.
+    # Each step reorders the beams together with their `finished` flags.
+    tracks_own_finished = property(lambda self: True)
 
     @property
     def output_size(self) -> BeamSearchDecoderOutput:
