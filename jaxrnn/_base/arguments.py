@@ -12,7 +12,14 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import InvalidKind, InvalidType, InvalidValue, describe, is_array
+from .errors import (
+    InvalidKind,
+    InvalidType,
+    InvalidValue,
+    Verbatim,
+    describe,
+    is_array,
+)
 from .math import is_traced, numpy_or_jax_array
 from .typing import AxisSize, DType, UnboundCellLike
 
@@ -93,8 +100,12 @@ def check_entries(
     error: type[Exception] = InvalidValue,
 ) -> None:
     """Raises unless `value` is a tuple or list of `count` entries."""
-    if not isinstance(value, tuple | list) or len(value) != count:
-        raise error(_message(name, f"be {what}", value, fix))
+    is_list = isinstance(value, tuple | list)
+    if not is_list or len(value) != count:
+        got = (
+            Verbatim(f"{describe(value)} of length {len(value)}") if is_list else value
+        )
+        raise error(_message(name, f"be {what}", got, fix))
 
 
 def check_equal(name: str, number: int, want: int, must: str, fix: str = "") -> None:
@@ -351,7 +362,7 @@ def as_scope(scope: Any, default: str) -> str:
     Raises:
         TypeError: If `scope` is neither None nor a string.
     """
-    scope = check_instance("scope", scope, str | None, "a string")
+    scope = check_instance("scope", scope, str | None, "a string or None")
     return default if scope is None else scope
 
 

@@ -278,8 +278,8 @@ def run_until_finished(
             carry = with_capacity_for(first_carry, max_time, first_write)
             plan = plan_of(strategy, max_time)
             emit_ta, carry = _bounded(step, carry, max_time, plan)
-            reached = f"{limit_name} {max_time} was reached"
-            checkify.debug_check(jnp.all(carry.finished), reached)
+            must = f"all rows must finish within {limit_name} ({max_time}) steps"
+            checkify.debug_check(jnp.all(carry.finished), must)
             return emit_ta, carry
         if finished:
             break
