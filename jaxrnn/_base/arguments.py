@@ -370,7 +370,7 @@ def check_both_lists(cells_fw: Any, cells_bw: Any) -> None:
     """Raises ValueError unless both lists have the same number of cells, 1 or more."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         if not isinstance(cells, Sequence) or not cells:
-            got = describe(cells) if cells else "none"
+            got = "none" if isinstance(cells, Sequence) else describe(cells)
             raise InvalidValue(
                 f"`{name}` must be a list of at least one cell, got {got}."
             )

@@ -333,7 +333,7 @@ def _unbounded(step: Step, carry: Carry) -> Carry:
 def _check_emits_nothing(emit_types: PyTree, limit_name: str) -> None:
     if jax.tree.leaves(emit_types):
         fix = f"Pass {limit_name}, the largest number of steps, to size the results."
-        check_given(limit_name, None, fix, "given under jit and vmap")
+        check_given(limit_name, None, fix, "given under jit and vmap to emit values")
 
 
 def _is_running(t: Array, carry: Carry) -> Array:
