@@ -139,7 +139,8 @@ def plan_of(strategy: Strategy, time: AxisSize) -> CheckpointPlan:
     plan = strategy.plan(time) if time else CheckpointPlan()
     is_plan = isinstance(plan, CheckpointPlan)
     fix = "For segments of 64 steps, return `CheckpointPlan((64,))`."
-    check_type(is_plan, "plan", "return a `CheckpointPlan`", plan, fix)
+    name = f"{type(strategy).__name__}.plan"
+    check_type(is_plan, name, "return a `CheckpointPlan`", plan, fix)
     return plan
 
 
@@ -341,7 +342,7 @@ def as_strategy(
         is_cpu = (platform or platform_of(arrays)) == "cpu"
         return Recompute() if is_cpu else Offload(Recompute())
     what = "True, False or a strategy of `jaxrnn.memory`"
-    fix = "For the default strategy, pass True."
+    fix = "To let jaxrnn select a strategy, pass True."
     return check_instance(name, swap_memory, Strategy, what, fix)
 
 

@@ -12,7 +12,14 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import InvalidKind, InvalidType, InvalidValue, describe, is_array
+from .errors import (
+    InvalidKind,
+    InvalidType,
+    InvalidValue,
+    Verbatim,
+    describe,
+    is_array,
+)
 from .math import is_traced, numpy_or_jax_array
 from .typing import AxisSize, DType, UnboundCellLike
 
@@ -94,8 +101,12 @@ def check_entries(
     error: type[Exception] = InvalidValue,
 ) -> None:
     """Raises unless `value` is a tuple or list of `count` entries."""
-    if not isinstance(value, tuple | list) or len(value) != count:
-        raise error(_message(name, f"be {what}", value, fix))
+    is_list = isinstance(value, tuple | list)
+    if not is_list or len(value) != count:
+        got = (
+            Verbatim(f"{describe(value)} of length {len(value)}") if is_list else value
+        )
+        raise error(_message(name, f"be {what}", got, fix))
 
 
 def check_equal(name: str, number: int, want: int, must: str, fix: str = "") -> None:
@@ -352,7 +363,7 @@ def as_scope(scope: Any, default: str) -> str:
     Raises:
         TypeError: If `scope` is neither None nor a string.
     """
-    scope = check_instance("scope", scope, str | None, "a string")
+    scope = check_instance("scope", scope, str | None, "a string or None")
     return default if scope is None else scope
 
 
@@ -360,7 +371,7 @@ def check_both_lists(cells_fw: Any, cells_bw: Any) -> None:
     """Raises ValueError unless both lists have the same number of cells, 1 or more."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         if not isinstance(cells, Sequence) or not cells:
-            got = describe(cells) if cells else "none"
+            got = "none" if isinstance(cells, Sequence) else describe(cells)
             raise InvalidValue(
                 f"`{name}` must be a list of at least one cell, got {got}."
             )

@@ -80,14 +80,19 @@ def _as_sequence(name: str, leaf: Any, axes: str, fix: str, time_major: bool) ->
     check_rank(name, array, 3, axes, fix=fix)
     fits = all(n <= INT32_MAX for n in array.shape if isinstance(n, int))
     must = f"be {axes} with at most {INT32_MAX} steps and at most {INT32_MAX} rows"
-    check_value(fits, name, must, array, "Divide long sequences with `jaxrnn.windows`.")
+    fix = "To run more steps, divide the sequences with `jaxrnn.windows`."
+    check_value(fits, name, must, array, fix)
     return array
 
 
 def _fix_of_rank(name: str, leaf: Array, time_major: bool) -> str:
     """How to add a missing batch or depth axis to a leaf."""
+    if leaf.ndim != 2:
+        return ""
     if not is_float(leaf):
-        return "Embed integer ids, or pass `ids[..., None]` to a cell that embeds them."
+        return (
+            f"Embed integer ids, or pass `{name}[..., None]` to a cell that embeds ids."
+        )
     rows = ":, None" if time_major else "None"
     return (
         f"For one sequence [time, depth], pass `{name}[{rows}]`. For one number per "
@@ -105,13 +110,13 @@ def as_steps(inputs: Any) -> list[PyTree]:
         ValueError: If `inputs` is empty or a dict, if a rank is too low, or if batch
             sizes differ.
     """
-    if jax.tree_util.all_leaves([inputs]) or inputs is None:
-        raise InvalidType(
-            "`inputs` must be a sequence with one entry per step, got "
-            f"{describe(inputs)}. Use `dynamic_rnn`, or split an array x "
-            "[batch, time, ...] with `list(jnp.swapaxes(x, 0, 1))`."
-        )
     must = "be a list or tuple with one entry per step"
+    split = (
+        "Use `dynamic_rnn`, or split an array x [batch, time, ...] with "
+        "`list(jnp.swapaxes(x, 0, 1))`."
+    )
+    is_nest = inputs is not None and not jax.tree_util.all_leaves([inputs])
+    check_type(is_nest, "inputs", must, inputs, split if is_array(inputs) else "")
     is_list = isinstance(inputs, list | tuple)
     check_value(is_list, "inputs", must, inputs, "Each entry may be a nest.")
     steps = map_named("inputs", lambda n, x: as_array(n, x), list(inputs))
@@ -254,6 +259,7 @@ def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
         found = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
         raise InvalidValue(
             "`dtype` must be given unless all arrays of `initial_state` have one "
-            f"dtype, got {found or 'no arrays'}. Pass the dtype of the outputs."
+            f"dtype, but the state holds {found or 'no arrays'}. Pass the dtype of the "
+            "outputs."
         )
     return named[0][1].dtype

@@ -132,7 +132,9 @@ def as_integer_lengths(
     lengths = lengths_array(given, name)
     fix = _fix_of_dtype(lengths)
     is_integer = jnp.issubdtype(lengths.dtype, jnp.integer)
-    check_type(is_integer, name, "hold integers", lengths, fix)
+    # NumPy makes an array of one object from a value that it cannot convert.
+    is_object = lengths.dtype == object and lengths.ndim == 0
+    check_type(is_integer, name, "hold integers", given if is_object else lengths, fix)
     return lengths
 
 

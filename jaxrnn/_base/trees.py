@@ -19,7 +19,14 @@ from typing import Any, TypeVar
 import jax
 
 from .arguments import as_axis_size, check_given
-from .errors import InvalidType, InvalidValue, describe_structure, is_array, leaf_name
+from .errors import (
+    InvalidType,
+    InvalidValue,
+    describe,
+    describe_structure,
+    is_array,
+    leaf_name,
+)
 from .typing import DType, Params, PyTree, Size
 
 T = TypeVar("T", bound=type)
@@ -90,8 +97,10 @@ class TensorShape:
     __slots__ = ("_dims",)
 
     def __init__(self, dims: int | Iterable[int]) -> None:
-        dims = dims if isinstance(dims, Iterable) else [dims]
-        self._dims = tuple(map(_dim, dims))
+        named = {"dims": dims}
+        if isinstance(dims, Iterable):
+            named = {f"dims[{i}]": dim for i, dim in enumerate(dims)}
+        self._dims = tuple(_dim(name, dim) for name, dim in named.items())
 
     @classmethod
     def _partial(cls, dims: Iterable[int | None]) -> "TensorShape":
@@ -137,9 +146,9 @@ class TensorShape:
         return f"TensorShape({list(self._dims)})"
 
 
-def _dim(value: int) -> int:
-    check_given("dims", value, "", what="integers")
-    return as_axis_size("dims", value)
+def _dim(name: str, value: int) -> int:
+    check_given(name, value, "", what="an integer")
+    return as_axis_size(name, value)
 
 
 def map_sizes(
@@ -171,7 +180,7 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
         return tuple(leaf if isinstance(leaf, TensorShape) else TensorShape([leaf]))
     except TypeError:
         raise InvalidType(
-            f"`{name}` must be an int or a TensorShape, got {leaf!r}. {fix}"
+            f"`{name}` must be an int or a TensorShape, got {describe(leaf)}. {fix}"
         ) from None
 
 
@@ -205,9 +214,11 @@ def check_structure(
     if same_but_for_kind and not strict:
         return
     error = InvalidType if same_but_for_kind else InvalidValue
+    texts = describe_structure(want), describe_structure(got)
+    legend = ", where * is an array" if "*" in "".join(texts) else ""
     raise error(
-        f"{what} must have the structure {describe_structure(want)}, got "
-        f"{describe_structure(got)}. {fix}".rstrip()
+        f"{what} must have the structure {texts[0]}, got {texts[1]}{legend}. "
+        f"{fix}".rstrip()
     )
 
 

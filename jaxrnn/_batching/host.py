@@ -165,7 +165,7 @@ def as_sequence(name: str, sequence: PyTree) -> PyTree:
 
 def check_record(name: str, first: PyTree, first_name: str, record: PyTree) -> None:
     """Raises unless both sequences have the same structure, dtypes and step shapes."""
-    fix = f"All sequences must match `{first_name}`."
+    fix = f"`{first_name}` sets the structure, dtypes and step shapes of all sequences."
     check_like(name, first, record, fix, skip=1, strict=False)
 
 

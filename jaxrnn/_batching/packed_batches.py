@@ -113,8 +113,12 @@ class PackedBatches(Iterator[PackedSequences]):
         """
         self.get_state()  # Raises an error if `records` has no position.
         if not isinstance(state, dict) or set(state) != {"records", "number"}:
+            got = describe(state)
+            if isinstance(state, dict):
+                got = f"the keys {', '.join(map(repr, state))}" if state else "no keys"
             raise InvalidType(
-                f"`state` must come from `get_state`, got {describe(state)}."
+                "`state` must be a dict from `get_state`, with the keys 'records' and "
+                f"'number', got {got}."
             )
         position = state["records"]
         is_bytes = isinstance(self._source.get_state(), bytes)

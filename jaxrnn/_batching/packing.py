@@ -325,8 +325,9 @@ def _as_packs(packs: object) -> list[PackedSequences]:
 
 def _check_alike(name: str, first: PackedSequences, pack: PackedSequences) -> None:
     """Raises ValueError if `pack` and `first` differ in more than their sizes."""
-    fix = "All packs must match `packs[0]`."
     for field in ("time_major", "row_length"):
+        fix = f"Pack all sequences with the `{field}` of `packs[0]`."
         want = getattr(first, field)
         check_one_of(f"{name}.{field}", getattr(pack, field), (want,), str(want), fix)
+    fix = "`packs[0]` sets the structure, dtypes and step shapes of all packs."
     check_like(f"{name}.inputs", first.inputs, pack.inputs, fix, skip=2)

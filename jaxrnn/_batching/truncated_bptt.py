@@ -163,7 +163,7 @@ class TruncatedBPTT:
         must = f"hold {counted(self.reach - 1, 'window')} for reach={self.reach}"
         check_equal("carry", count, self.reach - 1, must, "Create a carry with `init`.")
         what = "floating-point to have a gradient"
-        fix = "Cast this leaf, or let `loss` close over the array."
+        fix = "Cast the array, or let `loss` close over the array."
         for name, leaf in named_leaves("params", params):
             if leaf is not None:
                 check_dtype_kind(name, as_array(name, leaf), jnp.inexact, what, fix)
@@ -171,7 +171,7 @@ class TruncatedBPTT:
             example = jax.eval_shape(
                 lambda: jax.tree.map(lambda x: x[0], carry.windows)
             )
-            fix = "Pad a shorter window to the size that `init` received."
+            fix = "The example given to `init` sets this form; pad a shorter window."
             check_like("window", example, window, fix)
         result = jax.eval_shape(self.loss, params, carry.state, window)
         new_state = _state_of(result, self.has_aux)
@@ -283,14 +283,14 @@ def _as_arrays(name: str, tree: PyTree) -> PyTree:
 def _state_of(result: Any, has_aux: bool) -> PyTree:
     """The new state in the result of `loss`; raises TypeError for another form."""
     form = "(value, (new_state, aux))" if has_aux else "(value, new_state)"
-    fix = "To return more values, set `has_aux=True`."
-    what = f"a function that returns {form} with a real scalar `value`"
-    check_entries("loss", result, 2, what, fix, InvalidType)
+    fix = "" if has_aux else "To return auxiliary data too, set `has_aux=True`."
+    name = "loss(params, state, window)"
+    check_entries(name, result, 2, form, fix, InvalidType)
     value, rest = result
     is_scalar = getattr(value, "shape", None) == ()
     if not is_scalar or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise InvalidType(f"`loss` must be {what}, got {describe(value)} as `value`.")
+        raise InvalidType(f"`{name}[0]` must be a real scalar, got {describe(value)}.")
     if not has_aux:
         return rest
-    check_entries("loss", rest, 2, what, error=InvalidType)
+    check_entries(f"{name}[1]", rest, 2, "(new_state, aux)", error=InvalidType)
     return rest[0]

@@ -248,7 +248,8 @@ def joined(fw: PyTree, bw: PyTree, axis: int) -> PyTree:
     Raises:
         ValueError: If the structures differ, or if sizes along other axes differ.
     """
-    check_structure("the output of `cell_bw`", fw, bw, strict=False)
+    fix = "The outputs of `cell_fw` and `cell_bw` are concatenated leaf by leaf."
+    check_structure("the output of `cell_bw`", fw, bw, strict=False, fix=fix)
     note = (
         f"Raised while concatenating the outputs of both directions along axis {axis}."
     )

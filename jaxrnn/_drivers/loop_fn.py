@@ -10,7 +10,6 @@ from .._base.errors import (
     InvalidEntry,
     InvalidValue,
     counted,
-    describe,
     describe_structure,
 )
 from .._base.inputs import as_array, as_arrays, check_same_size
@@ -123,7 +122,8 @@ def _five(returned: PyTree) -> PyTree:
 def _as_inputs(inputs: PyTree) -> PyTree:
     if not jax.tree.leaves(inputs):
         raise InvalidEntry(
-            f"`next_input` must hold at least one array, got {describe(inputs)}."
+            "`next_input` must hold at least one array, got "
+            f"{describe_structure(inputs)}."
         )
     inputs = as_arrays("next_input", inputs)
     named = list(trees.named_leaves("next_input", inputs))
@@ -135,7 +135,7 @@ def _as_inputs(inputs: PyTree) -> PyTree:
 
 def _as_finished(finished: object) -> Array:
     is_one = finished is not None and not isinstance(finished, tuple | list | dict)
-    must = "be one boolean array [batch]"
+    must = "be one boolean array, [batch] or a scalar"
     arguments.check_value(is_one, "finished", must, finished)
     array = as_array("finished", finished)
     fix = "Return a comparison, such as `time >= lengths`."
@@ -147,21 +147,20 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
     """Raises ValueError unless `finished` fits the batch axis of all masked leaves."""
     if finished.shape == ():
         return
-    leaves = jax.tree.leaves(masked, is_leaf=trees.is_tensor_array)
-    arrays = [x for x in leaves if not trees.is_tensor_array(x) and x.ndim]
-    by_rows = finished.shape == (batch_size,)
-    wrong = [
-        x for x in arrays if finished.shape != (x.shape[:1] if by_rows else x.shape)
+    names = ("next_cell_state", "emit_output")
+    pairs = zip(names, masked, strict=True)
+    named = [
+        x for pair in pairs for x in trees.named_leaves(*pair, trees.is_tensor_array)
     ]
-    if wrong or not (by_rows or leaves):
-        got = describe(finished)
-        if wrong:
-            leaves_text = ", ".join(map(describe, wrong))
-            got += f", with these leaves of states or emitted values: {leaves_text}"
-        raise InvalidValue(
-            f"`finished` must be a scalar or have shape [{batch_size}], one entry for "
-            f"each row, got {got}."
-        )
+    arrays = [(n, x) for n, x in named if not trees.is_tensor_array(x) and x.ndim]
+    by_rows = finished.shape == (batch_size,)
+    must = f"have {counted(batch_size, 'row')} like `next_input`"
+    for name, leaf in arrays:
+        fits = not by_rows or leaf.shape[:1] == finished.shape
+        arguments.check_value(fits, name, must, leaf)
+    fits = by_rows or (named and all(finished.shape == x.shape for _, x in arrays))
+    must = f"be a scalar or have shape [{batch_size}], one entry for each row"
+    arguments.check_value(fits, "finished", must, finished)
 
 
 def _emit_types(
@@ -206,8 +205,8 @@ def as_like(name: str, tree: PyTree, like: PyTree, fix: str = "") -> PyTree:
     """
     if tree is None:
         raise InvalidValue(
-            f"`{name}` must have the structure {describe_structure(like)} as "
-            f"at time 0, got None. {fix}".rstrip()
+            f"`{name}` must have the structure {describe_structure(like)} from time 0, "
+            f"where * is an array, got None. {fix}".rstrip()
         )
     at_start = f"Return the same structure as at time 0. {fix}".rstrip()
     trees.check_structure(f"`{name}`", opaque(like), opaque(tree), True, at_start)

@@ -104,7 +104,10 @@ class Resets(NamedTuple):
         zeros = None
         if self.state is None:
             if has_read_only(like):
-                what = "given for a state with an attention memory"
+                what = (
+                    "given if the state has read-only parts, such as an attention "
+                    "memory"
+                )
                 arguments.check_given("reset_state", None, "", what)
             zeros = zero_state(cell, self.where.shape[0], dtype)
         state, zeros = with_capacity_for((self.state, zeros), time)
@@ -188,6 +191,7 @@ def as_reset_state(state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
         if not is_tensor_array(leaf):
             must = f"have the shape of the initial state, {of_run.shape}"
             fix = "To use one state for all rows, apply `jnp.broadcast_to`."
+            fix = fix if is_given else "Pass a `reset_state`."
             arguments.check_shape(name, leaf, of_run.shape, must, fix)
             if is_given:
                 must = f"have the dtype of the initial state, {of_run.dtype}"

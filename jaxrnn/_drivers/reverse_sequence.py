@@ -66,7 +66,7 @@ def reverse_sequence(
     function reverses a nest leaf by leaf.
     """
     check_not_packed(input)
-    check_instance("name", name, str | None, "a string")
+    check_instance("name", name, str | None, "a string or None")
     fix = "For inputs `[batch, time, ...]`, pass `seq_axis=1` and `batch_axis=0`."
     time = as_count("seq_axis", seq_axis, least=0, fix=fix)
     rows = 0 if batch_axis is None else as_count("batch_axis", batch_axis, 0, fix)

@@ -214,7 +214,7 @@ def run_layers(
     with jax.named_scope(as_scope(scope, "stack_bidirectional_rnn")):
         for i, (fw, bw, state_fw, state_bw) in enumerate(zip(*layers, strict=True)):
             given = {"initial_state_fw": state_fw, "initial_state_bw": state_bw}
-            with error_note(f"Raised by layer cell_{i}."):
+            with error_note(f"Raised by layer {i}."):
                 xs, *final = run(fw, bw, xs, scope=f"cell_{i}", **given)
             finals.append(final)
     finals_fw, finals_bw = zip(*finals, strict=True)

@@ -5,8 +5,8 @@ from typing import Protocol, runtime_checkable
 
 import jax
 
-from .._base.arguments import check_instance, check_is_cell, check_shape
-from .._base.errors import InvalidType, InvalidValue, counted, describe
+from .._base.arguments import check_instance, check_is_cell, check_shape, check_type
+from .._base.errors import InvalidValue, counted, describe
 from .._base.inputs import as_arrays
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, ArrayLike, Lengths, PyTree, RNNCellLike, Size
@@ -114,9 +114,10 @@ class StateSaver:
 
     def __init__(self, states: Mapping[str, ArrayLike]) -> None:
         check_instance("states", states, Mapping, "a dict of arrays")
-        if not jax.tree_util.all_leaves(states.values()):
-            fix = "Give each array of a nest its own name."
-            raise InvalidType(f"`states` must be a dict of arrays, got a nest. {fix}")
+        fix = "Give each array of a nest its own name."
+        for name, value in states.items():
+            is_leaf = jax.tree_util.all_leaves([value])
+            check_type(is_leaf, f"states[{name!r}]", "be an array", value, fix)
         self.states = as_arrays("states", dict(states))
 
     def state(self, name: str) -> Array:

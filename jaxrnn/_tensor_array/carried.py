@@ -175,8 +175,9 @@ class LoopWrites:
                 leaves = ", ".join(map(str, sorted(self.must_carry)))
                 raise InvalidValue(
                     "a step must read or replace the same TensorArrays each time it is "
-                    f"traced, got a later trace that also uses leaf {leaves} of the "
-                    "carry. Read or replace this array in every trace or in none."
+                    "traced, got a later trace that also uses these leaves of the "
+                    f"carry, by number: {leaves}. Read or replace each array in every "
+                    "trace or in none."
                 )
             return self.without(after), (y, writes)
 

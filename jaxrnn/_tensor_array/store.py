@@ -285,7 +285,8 @@ def check_element(shape: tuple, want: Iterable | None, fix: str = "") -> None:
     wanted = list(want)
     sizes = zip(wanted, shape, strict=False)
     if len(wanted) != len(shape) or any(w not in (None, size) for w, size in sizes):
-        must = f"elements must have shape {wanted}"
+        legend = " (None is any size)" if None in wanted else ""
+        must = f"elements must have shape {wanted}{legend}"
         raise InvalidValue(f"{must}, got {list(shape)}. {fix}".rstrip())
 
 

@@ -267,7 +267,7 @@ def as_number(name: str, value: ArrayLike, within: Range, fix: str) -> ArrayLike
     is_number = is_array(value) or isinstance(value, int | float)
     dtype = jnp.result_type(value) if is_number else jnp.dtype(bool)
     is_real = any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating))
-    check_type(is_real, name, must, value, fix)
+    check_type(is_real, name, f"be a number that is {within.words}", value, fix)
     check_shape(name, value, (), "be a scalar")
     known = concrete_or_none(value)
     if known is not None:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import check_instance
-from .._base.errors import describe
-from .._base.trees import has_read_only, map_sizes
+from .._base.errors import describe, describe_leaves
+from .._base.trees import has_read_only, map_sizes, named_leaves
 from .._base.typing import Array, Params, PyTree
 from .._cells.base import RNNCell
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
@@ -54,10 +54,10 @@ def inits_from_shapes(setup: Setup) -> None:
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), step)
     params = setup.cell.init(jax.random.key(1), step, setup.dtype)
     oracle.equal(params, setup.cell.init(jax.random.key(1), shapes, setup.dtype))
-    for leaf in jax.tree.leaves(params):
+    for name, leaf in named_leaves("params", params):
         require(
             leaf.dtype == setup.dtype,
-            f"parameters must be {setup.dtype}, got {leaf.dtype}",
+            f"`{name}` must have dtype {setup.dtype}, got {describe(leaf)}",
         )
 
 
@@ -78,7 +78,9 @@ def has_its_sizes(setup: Setup) -> None:
     step = oracle.at_steps(setup.xs, 0)
     result = jax.eval_shape(setup.bind(), step, setup.state)
     is_pair = isinstance(result, tuple) and len(result) == 2
-    require(is_pair, f"a step must return (output, state), got {describe(result)}")
+    require(
+        is_pair, f"a step must return (output, state), got {describe_leaves(result)}"
+    )
     output, state = result
     sizes = map_sizes(of_rows, setup.cell.output_size)
     oracle.same_types(output, sizes, "the output")

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import describe
+from .._base.errors import describe, describe_leaves
 from .._base.trees import is_tensor_array, with_read_only
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell
@@ -263,7 +263,8 @@ def require(holds: bool | Array, message: str) -> None:
 def same_types(got: PyTree, want: PyTree, what: str = "the result") -> None:
     got_types = jax.tree.map(describe, got)
     types = jax.tree.map(describe, want)
-    require(got_types == types, f"{what} must be {types}, got {got_types}")
+    text = f"{what} must be {describe_leaves(want)}, got {describe_leaves(got)}"
+    require(got_types == types, text)
 
 
 def equal(got: PyTree, want: PyTree) -> None:

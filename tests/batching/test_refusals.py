@@ -93,7 +93,7 @@ TYPE_ERRORS = {
         lambda: batches((x for x in [RECORD]), 2, 6).get_state()
     ),
     "to be resumable, `records` must be": lambda: batches(iter([]), 2, 6).set_state({}),
-    "`state` must come from `get_state`, got 3": lambda: batches([], 2, 6).set_state(3),
+    "`state` must be a dict .*got 3": lambda: batches([], 2, 6).set_state(3),
     r"`state\['records'\]` must be an integer, got dict. Pass the records": resumed({}),
     # Several packs
     "`packs` must be a list of packs, got PackedSequences": lambda: concat_packed(PACK),
@@ -116,11 +116,11 @@ TYPE_ERRORS = {
     "`carry` must be the result of `init` or of the previous call,": (
         lambda: truncated_bptt(good).value_and_grad(1.0, VECTOR, VECTOR)
     ),
-    r"`loss` must be a function .* \(value, new_state\) .*got f": bptt(returns(ONE)),
-    r"returns \(value, new_state\) .*got tuple": bptt(returns((ONE, VECTOR, None))),
-    r"returns \(value, \(new_state,": bptt(returns((ONE, VECTOR)), has_aux=True),
-    r"a real scalar `value`, got float64\[6\]": bptt(returns((VECTOR, VECTOR))),
-    r"a real scalar `value`, got int32\[\]": bptt(returns((np.int32(0), VECTOR))),
+    r"window\)` must be \(value, new_state\), got float": bptt(returns(ONE)),
+    r"state\), got tuple of length 3. To return": bptt(returns((ONE, VECTOR, None))),
+    r"\[1\]` must be \(new_state, aux\)": bptt(returns((ONE, VECTOR)), has_aux=True),
+    r"\[0\]` must be a real scalar, got float64\[6\]": bptt(returns((VECTOR, VECTOR))),
+    r"0\]` must be a real scalar, got int32\[\]": bptt(returns((np.int32(0), VECTOR))),
 }
 VALUE_ERRORS = {
     # The arrays of packs
@@ -138,7 +138,7 @@ VALUE_ERRORS = {
         lambda: pack([X[0]] * 3, [1, 2, 3])
     ),
     "^pack_sequences: .*vector of length batch_size": lambda: pack(X, N[1:]),
-    r"`inputs\[1\]` must have .* \[\*\], got \*. All sequences must": lambda: pack(
+    r"`inputs\[1\]` must have .* \[\*\], got \*, where .* sets": lambda: pack(
         [[X[0]], X[0]]
     ),
     r"The length must be the same .* \[length, ...\]": lambda: pack([(X[0], X[0, :4])]),
@@ -156,7 +156,7 @@ VALUE_ERRORS = {
     r"`records\[1\]` must have at most `row_length` \(6\) steps, got 7. Increase": (
         batched(RECORD, np.ones((7, 2)))
     ),
-    r"`records\[1\]` must be int64\[...\], got float64\[3\]. All sequences must": (
+    r"`records\[1\]` must be int64\[...\], got float64\[3\]. `records\[0\]` sets": (
         batched(np.ones(3, int), np.ones(3))
     ),
     "`rows` must be at least 1, got 0": lambda: batches([], 0, 6),
@@ -164,10 +164,10 @@ VALUE_ERRORS = {
     r"`state\['records'\]` must be at most 3, got 4": resumed(4),
     # Several packs
     "must hold at least one pack, got none": lambda: concat_packed([]),
-    r"`packs\[1\].row_length` must be 6, got 7. All packs must match": (
+    r"`packs\[1\].row_length` must be 6, got 7. Pack all sequences with": (
         lambda: concat_packed([PACK, pack(LIST, row_length=7)])
     ),
-    r"`packs\[1\].time_major` must be False, got True. All packs must match": (
+    r"`packs\[1\].time_major` must be False, got True. Pack all sequences with": (
         lambda: stack_packed([PACK, pack(LIST, rows=4, time_major=True)])
     ),
     r"`packs\[1\].inputs` must be float32\[..., 2\], got float32\[4, 6\]": (

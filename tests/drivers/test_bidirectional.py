@@ -190,7 +190,7 @@ def test_an_error_names_its_layer():
     with pytest.raises(ValueError, match=words) as caught:
         jaxrnn.stack_bidirectional_rnn(narrow, narrow, STEPS, dtype=F64)
     notes = "".join(caught.value.__notes__)
-    assert "Raised by layer cell_1" in notes
+    assert "Raised by layer 1" in notes
     assert "In this message, `cell` means `cell_fw`" in notes
 
 
