@@ -11,6 +11,7 @@ from .._base.errors import (
     InvalidEntry,
     InvalidType,
     InvalidValue,
+    Verbatim,
     counted,
     describe,
     describe_leaves,
@@ -199,11 +200,12 @@ def check_state_dtypes(cell: object, inputs: Array, state: PyTree) -> None:
 
 def check_stages(stages: Any, kind: type) -> None:
     """Raises TypeError unless `stages` of a cell are a tuple of at least one stage."""
-    is_tuple = isinstance(stages, tuple | list) and len(stages) > 0
+    is_tuple = isinstance(stages, tuple | list)
     are_stages = is_tuple and all(isinstance(stage, kind) for stage in stages)
     must = "be a property that returns a tuple of one or more `Stage`s"
-    fix = "For one stage, return `(stage,)`."
-    check_type(are_stages, "stages", must, stages, fix)
+    fix = "For one stage, return `(stage,)`." if isinstance(stages, kind) else ""
+    got = Verbatim(describe_leaves(stages))
+    check_type(are_stages and len(stages) > 0, "stages", must, got, fix)
 
 
 def check_one_array_to_enter(state: PyTree) -> None:

@@ -295,7 +295,7 @@ REFUSALS = [
      lambda: step_of(Custom(columns=3, updates=lambda z, h: (z * h, z * h)))),
     (TypeError, r"OfStages: `stages` must be a property that returns a tuple of one or more `Stage`s, got Stage\. For one stage, return `\(stage,\)`\.",
      lambda: step_of(OfStages(STAGE))),
-    (TypeError, r"OfStages: `stages` must be .* got tuple", lambda: step_of(OfStages(()))),
+    (TypeError, r"OfStages: `stages` must be .* got \(\)", lambda: step_of(OfStages(()))),
     (ValueError, r"OfStages: parameters \(see `path` of `Stage`\) must have different names, got 'kernel' twice",
      lambda: step_of(OfStages((STAGE, STAGE)))),
     (TypeError, r"OfStages: a cell whose state is a nest \(tuple\) must define `enter`, got none",
