@@ -169,7 +169,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             hash(self)
         except TypeError as error:
             raise InvalidType(
-                f"hyperparameters must be hashable, got {error}. Use tuples "
+                f"hyperparameters must be hashable, got an {error}. Use tuples "
                 "instead of lists, and put arrays into the parameters."
             ) from None
         if key is not None:
@@ -430,6 +430,6 @@ def _from_inputs(
 def _check_matches(argument: str, value: object, name: str, of_inputs: object) -> None:
     if value != of_inputs:
         raise InvalidValue(
-            f"`{argument}` must match `{name}` ({of_inputs}), got {value}. Omit "
+            f"`{argument}` must be {of_inputs} to match `{name}`, got {value}. Omit "
             f"`{argument}`."
         )

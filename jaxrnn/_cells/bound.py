@@ -53,6 +53,7 @@ class BoundCell:
         if scope is None:
             return self.cell.apply(self.params, inputs, state, key=self.key)
         fix = "To bind a random key, call `cell.bind(params, key)`."
+        fix = fix if is_array(scope) else ""
         check_instance("scope", scope, str, "a string", fix)
         with jax.named_scope(scope):
             return self(inputs, state)
@@ -81,7 +82,7 @@ class BoundCell:
         """
         is_scalar = is_array(t) and not t.shape and jnp.issubdtype(t.dtype, jnp.integer)
         if not is_scalar:
-            as_count("t", t, 0, "Pass the index of a step.")
+            as_count("t", t, 0, "Pass the index of one step, which jit may trace.")
         return dataclasses.replace(self, key=cell_keys.at_step(self.key, t))
 
     @property

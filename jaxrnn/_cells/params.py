@@ -166,9 +166,10 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
             leaf = draw(spec.initializer, next(keys), spec, dtype)
         if not is_array(leaf) or leaf.shape != spec.shape:
             fix = "To get an initializer, call the function, as in `orthogonal()`."
+            fix = fix if callable(leaf) else ""
             raise InvalidType(
-                f"the initializer of `{name}` must return an array {spec.shape}, got "
-                f"{describe(leaf)}. {fix if callable(leaf) else ''}".rstrip()
+                f"the initializer of `{name}` must return an array of shape "
+                f"{spec.shape}, got {describe(leaf)}. {fix}".rstrip()
             )
         return jnp.asarray(leaf, dtype)
 

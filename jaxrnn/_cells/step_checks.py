@@ -11,9 +11,10 @@ from .._base.errors import (
     InvalidEntry,
     InvalidType,
     InvalidValue,
+    Verbatim,
+    counted,
     describe,
     describe_leaves,
-    describe_structure,
     is_array,
 )
 from .._base.math import in_native_order
@@ -63,14 +64,13 @@ def check_step_inputs(
         is_nest = not jax.tree_util.all_leaves([inputs])
         error = InvalidValue if is_nest else InvalidType
         raise error(
-            f"`{name}` must be one array [{axes}], got {describe(inputs)}. "
-            "Pass one step of inputs."
+            f"`{name}` must be one array [{axes}] for one step, got {describe(inputs)}."
         )
     if is_array(inputs):
         inputs = jnp.asarray(in_native_order(inputs))
     check_floating(name, inputs.dtype, "Cast the array, or embed integer ids.")
     if size is None:
-        fix = "Pass the inputs of one step."
+        fix = "Pass the inputs of one step." if len(inputs.shape) > 2 else ""
         must = "have rank 2, [batch, depth]"
         check_value(len(inputs.shape) == 2, name, must, inputs, fix)
     else:
@@ -108,7 +108,7 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
         _check_array(name, leaf)
         check_floating(name, leaf.dtype)
         has_rows = leaf.shape[:1] == (batch,)
-        fix = "" if has_rows else "Inputs and state must have the same number of rows."
+        fix = "" if has_rows else f"The inputs have {counted(batch, 'row')}."
         check_shape(name, leaf, (batch, *shape), fix=fix)
     return jax.tree.map(jnp.asarray, in_native_order(state))
 
@@ -200,30 +200,33 @@ def check_state_dtypes(cell: object, inputs: Array, state: PyTree) -> None:
 
 def check_stages(stages: Any, kind: type) -> None:
     """Raises TypeError unless `stages` of a cell are a tuple of at least one stage."""
-    is_tuple = isinstance(stages, tuple | list) and len(stages) > 0
+    is_tuple = isinstance(stages, tuple | list)
     are_stages = is_tuple and all(isinstance(stage, kind) for stage in stages)
     must = "be a property that returns a tuple of one or more `Stage`s"
-    fix = "For one stage, return `(stage,)`."
-    check_type(are_stages, "stages", must, stages, fix)
+    fix = "For one stage, return `(stage,)`." if isinstance(stages, kind) else ""
+    got = Verbatim(describe_leaves(stages))
+    check_type(are_stages and len(stages) > 0, "stages", must, got, fix)
 
 
 def check_one_array_to_enter(state: PyTree) -> None:
     """Raises TypeError for a nest, which the default `enter` cannot multiply."""
     if not jax.tree_util.all_leaves([state]):
         raise InvalidType(
-            "a cell whose state is several arrays must define `enter`, got the state "
-            f"{describe_structure(state)} and no `enter`. Let `enter` return the array "
-            "that the first stage multiplies, and the carry for its update."
+            f"a cell whose state is a nest ({describe(state)}) must define `enter`, "
+            "got none. Let `enter` return the array that the first stage multiplies, "
+            "and the carry for the update of this stage."
         )
 
 
 def as_stage_result(source: str, result: PyTree) -> tuple[PyTree, PyTree]:
     """Returns the result of `source`; raises ValueError if it is not a pair."""
-    if isinstance(result, tuple | list) and len(result) == 2:
+    is_sequence = isinstance(result, tuple | list)
+    if is_sequence and len(result) == 2:
         return result[0], result[1]
+    length = f" of length {len(result)}" if is_sequence else ""
     raise InvalidValue(
         f"{source} must return (operand, carry), or (output, new_state) in the last "
-        f"update, got {describe(result)}."
+        f"update, got {describe(result)}{length}."
     )
 
 

@@ -113,7 +113,8 @@ def _batch_shape(
     own = first.ndim - 1 - count
     if own < 1 if features is None else own != features:
         must = _axes_of_inputs(start, count, features, lengths)
-        fix = "Convert a list to an array." if isinstance(inputs, list) else ""
+        fix = "To pass one array, convert the list to an array."
+        fix = fix if isinstance(inputs, list) else ""
         if lengths is not None:
             given = f"`sequence_length` ({describe(lengths)})"
             fix = f"{given} sets the number of batch axes. {fix}"

@@ -102,7 +102,8 @@ def list_bound(count: int, bound: BoundCells) -> Sequence[BoundCells]:
     """
     listed = bound if isinstance(bound, list | tuple) else [bound]
     if len(listed) != count:
-        raise InvalidValue(f"the number of cells must be {count}, got {len(listed)}.")
+        got = len(listed)
+        raise InvalidValue(f"the number of bound cells must be {count}, got {got}.")
     return listed
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._base import arguments
 from .._base.cell_keys import check_key_or_none, fold_in, run_key
-from .._base.errors import InvalidType, InvalidValue
+from .._base.errors import InvalidType, InvalidValue, describe_leaves
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells import fields
@@ -246,6 +246,7 @@ def _all_but_c(substate: PyTree) -> PyTree:
 def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
     """A tree of bools: whether the visitor selects each leaf of `state` for dropout."""
     verdict = visitor(state)
+    got = describe_leaves(verdict)
     children, treedef = jax.tree.flatten(state, is_leaf=lambda x: x is not state)
     is_leaf = jax.tree_util.all_leaves([state])
     if isinstance(verdict, bool | np.bool_):
@@ -254,14 +255,14 @@ def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
         marks = [True] * len(children)
     elif is_leaf or jax.tree_util.all_leaves([verdict]):
         what = "a bool for a leaf" if is_leaf else "a bool or a nest of bools"
-        raise InvalidType(f"`{_VISITOR}` must return {what}, got {verdict!r}.")
+        raise InvalidType(f"`{_VISITOR}` must return {what}, got {got}.")
     else:
         marks = jax.tree.leaves(verdict)
     are_bools = all(isinstance(mark, bool | np.bool_) for mark in marks)
     if len(marks) != len(children) or not are_bools:
         raise InvalidValue(
             f"`{_VISITOR}` must return a bool, or one bool for each child "
-            f"({len(children)} in total), got {verdict!r}."
+            f"({len(children)} in total), got {got}."
         )
     selected = [
         _selected(visitor if mark else _select_nothing, child)

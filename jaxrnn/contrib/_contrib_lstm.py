@@ -187,7 +187,7 @@ def shard_specs(cell: Any, name: str, rows: int, columns: int, shards: int) -> S
     Raises:
         ValueError: If there are fewer rows than shards.
     """
-    must = f"have at least one row per shard ({shards} shards)"
+    must = f"have at least as many rows as shards ({shards})"
     extend.check_value(shards <= rows, name, must, rows, "Choose fewer shards.")
     kernel = cell.initializer or extend.glorot_uniform
     least, longer = divmod(rows, shards)

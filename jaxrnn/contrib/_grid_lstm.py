@@ -42,7 +42,10 @@ def _counts(least: int) -> Any:
         must = "be a list with an entry for each block"
         fix = "For one block, pass a list such as `[3]`."
         extend.check_type(isinstance(value, list | tuple), name, must, value, fix)
-        return tuple(extend.as_count(name, n, least, fix="") for n in value)
+        entries = enumerate(value)
+        return tuple(
+            extend.as_count(f"{name}[{k}]", n, least, fix="") for k, n in entries
+        )
 
     return fields.checked(check, default=None)
 

@@ -284,7 +284,8 @@ class NTMCell(OwnParams):
         """Checks and returns the state; the controller checks its own part."""
         fix = "Create a state with `cell.zero_state`, and edit it with `_replace`."
         is_state = isinstance(state, tuple | list) and len(state) == 5
-        extend.check_type(is_state, "state", "be an NTMControllerState", state, fix)
+        must = "have the 5 entries of an NTMControllerState"
+        extend.check_type(is_state, "state", must, state, fix)
         state = NTMControllerState(*state)
         # `time` is not checked here, because it may also be a scalar.
         own = state._replace(controller_state=(), time=())

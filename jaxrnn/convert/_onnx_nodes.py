@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_instance, check_one_of, check_value
+from .._base.arguments import check_equal, check_instance, check_one_of, check_value
 from .._base.boundary import import_optional
 from .._base.errors import InvalidValue, Verbatim
 from .._base.typing import Params
@@ -66,7 +66,9 @@ def as_model(model: Any) -> Proto:
             return onnx.load(model)
         return onnx.load_from_string(bytes(model))
     except protobuf.DecodeError as error:
-        raise InvalidValue(f"`model` must be an ONNX file: {error}.") from None
+        raise InvalidValue(
+            f"`model` must be an ONNX file, but its parser failed: {error}."
+        ) from None
 
 
 class Values:
@@ -205,8 +207,8 @@ def read_activations(name: str, node: Weights, kind: Kind, w: np.ndarray) -> lis
     given = _names(name, node, kind, len(w))
     size = len(spelled(kind, "Tanh"))
     what = f"{name}['activations']"
-    fits = len(given) == size * len(w)
-    check_value(fits, what, f"have length {size * len(w)}", Verbatim(given))
+    length = size * len(w)
+    check_equal(what, len(given), length, f"have length {length}")
     own = given[size - 1 :: size]
     for i, activation in enumerate(own):
         _check_direction(what, kind, given[i * size : (i + 1) * size], activation)
@@ -220,8 +222,8 @@ def _check_direction(what: str, kind: Kind, given: list[str], activation: str) -
     """Raises ValueError unless a jaxrnn cell has the activations of one direction."""
     check_one_of(what, activation, ACTIVATIONS, " or ".join(ACTIVATIONS), _FIX)
     want = spelled(kind, activation)
-    must = f"be {want} for one direction"
-    check_value(given == want, what, must, Verbatim(given), _FIX)
+    must = f"be {listed(want)} for each direction"
+    check_value(given == want, what, must, listed(given), _FIX)
 
 
 def spelled(kind: Kind, activation: str) -> list[str]:

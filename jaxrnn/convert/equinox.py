@@ -118,7 +118,7 @@ def as_cell(module: PyTree, state_size: Size) -> BoundCell:
         outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
     """
     fix = "For example, pass `eqx.nn.GRUCell(3, 8, key=key)`."
-    check_function("module", module, "a cell of Equinox", fix)
+    check_function("module", module, "a function or a cell of Equinox", fix)
     check_takes("module", module, "inputs", "state")
     check_sizes(state_size)
     named, tree = jax.tree_util.tree_flatten_with_path(module)

@@ -151,11 +151,12 @@ class BidirectionalStreamer:
         named = named_inputs(chunk, name=name)
         most = self._chunk
         wanted = f"{most}" if least == most else f"{least} to {most}"
-        fix = " Pass a shorter last chunk to `flush`." if least == most else ""
         for full, leaf in named:
             shape = np.shape(leaf)
             rows = self._batch
             if len(shape) < 3 or shape[0] != rows or not least <= shape[1] <= most:
+                is_short = least == most and len(shape) > 2 and shape[1] < most
+                fix = " Pass a shorter last chunk to `flush`." if is_short else ""
                 raise InvalidValue(
                     f"`{full}` must be [{rows}, {wanted}, ...], got "
                     f"{describe(leaf)}.{fix}"

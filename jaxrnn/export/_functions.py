@@ -8,7 +8,7 @@ import numpy as np
 
 from .._base.arguments import as_count, check_equal, check_functions, check_one_of
 from .._base.boundary import import_optional
-from .._base.errors import InvalidValue, describe
+from .._base.errors import InvalidValue, describe, leaf_name
 from .._base.inputs import check_shaped
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.typing import Array, PyTree
@@ -196,7 +196,7 @@ def tflite_deviation(
     want = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(f)(*arguments))]
     if [x.shape for x in got] != [x.shape for x in want]:
         raise InvalidValue(
-            "`f` must return results like the results of `file` "
+            "`f` must return arrays with the shapes of the results of `file` "
             f"({', '.join(map(describe, got))}), got {', '.join(map(describe, want))}."
         )
     differences = [
@@ -250,9 +250,9 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
 
 def check_fixed_sizes(name: str, examples: PyTree) -> None:
     """Raises ValueError for a size that is 0 or symbolic."""
-    for leaf in jax.tree.leaves(examples):
+    for path, leaf in jax.tree.leaves_with_path(examples):
         if not all(isinstance(size, int) and size for size in leaf.shape):
             raise InvalidValue(
-                f"`{name}` must have fixed sizes above 0, got "
+                f"`{leaf_name(name, path)}` must have fixed sizes above 0, got "
                 f"{describe(leaf)}. For other sizes, use `to_stablehlo`."
             )

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from .._base.arguments import as_count, check_instance
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.errors import InvalidType, InvalidValue, describe, describe_leaves
 from .._base.math import is_traced
 from .._base.trees import named_leaves
 from .._base.typing import Array, ArrayLike, DType, Key, Params, PyTree
@@ -100,7 +100,7 @@ def _as_step(in_features: int | PyTree) -> PyTree:
     if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
         raise InvalidType(
             "`in_features` must be an int, or one step of inputs as arrays or "
-            f"jax.ShapeDtypeStructs, got {describe(in_features)}."
+            f"jax.ShapeDtypeStructs, got {describe_leaves(in_features)}."
         )
     return in_features
 

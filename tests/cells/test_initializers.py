@@ -226,7 +226,7 @@ def test_an_error_names_the_parameter_of_an_uncalled_initializer(uncalled):
 def test_a_function_is_suggested_to_be_called_only_where_one_was_made():
     with pytest.raises(TypeError) as caught:
         lstm(lambda key, shape, dtype: jnp.ones(3, dtype))
-    assert str(caught.value).endswith("must return an array (11, 32), got float32[3].")
+    assert str(caught.value).endswith("an array of shape (11, 32), got float32[3].")
 
 
 def test_a_repr_names_functions_of_this_module():

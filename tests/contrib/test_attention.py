@@ -357,7 +357,7 @@ VALUE_ERRORS = {
     "`initial_state` must not hold an attention memory": over_packs,
 }
 TYPE_ERRORS = {
-    "dtype of the memory": lambda: over_time(step, STATE, X.astype(jnp.float16)),
+    "dtype of `state.attention`": lambda: over_time(step, STATE, X.astype(jnp.float16)),
     "`memory_depth` must be an integer": lambda: contrib.LuongAttention(H, MEMORY),
     "`memory` is not an argument. .* `AttentionWrapper.initial_state`": (
         lambda: contrib.BahdanauAttention(H, memory=MEMORY)

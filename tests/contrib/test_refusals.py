@@ -176,7 +176,7 @@ VALUES = {
     "`inputs` must be a pair": lambda: phased().init(KEY, WIDE),
     r"`inputs.shape\[-1\]` must be divisible": lambda: step(glstm()),
     r"bias_f'\]` must have shape \(6,\)": with_a_wrong_bias,
-    r"`W` must have at least one row per shard \(9 shards\), got 5": (
+    r"`W` must have at least as many rows as shards \(9\), got 5": (
         lambda: step(contrib.CoupledInputForgetGateLSTMCell(2, num_unit_shards=9))
     ),
     "`num_units` must be omitted if `cell_size`": (
@@ -197,7 +197,7 @@ TYPES = {
     "IntersectionRNNCell: `inputs`, `state` and the cell must share one dtype": (
         lambda: step(intersection(num_in_proj=2), state=np.ones((4, 2), "float16"))
     ),
-    "`state` must be an NTMControllerState": (
+    "`state` must have the 5 entries of an NTMControllerState": (
         lambda: step(NTM, state=GRU.zero_state(4, X.dtype))
     ),
     "`cell` must be an RNNCell": lambda: contrib.FusedRNNCellAdaptor(FUSED),

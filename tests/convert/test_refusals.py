@@ -142,8 +142,8 @@ CHANGES = {
         ),
         ({"input_forget": 2}, "`nodes[0]['input_forget']` must be 0 or 1, got 2"),
         (_ALPHAS, "`nodes[0]['activation_alpha']` must be 1.0 for Elu, got 2.0"),
-        ({"activations": ["HardSigmoid", "Tanh", "Tanh"]}, "be ['Sigmoid', 'Tanh',"),
-        ({"activations": ["Sigmoid", "Tanh", "Relu"]}, "be ['Sigmoid', 'Relu'"),
+        ({"activations": ["HardSigmoid", "Tanh", "Tanh"]}, "be Sigmoid, Tanh,"),
+        ({"activations": ["Sigmoid", "Tanh", "Relu"]}, "be Sigmoid, Relu"),
         ({"direction": ["forward"]}, "must be forward or bidirectional, got list"),
         ({"direction": "reverse"}, "got 'reverse'. For ...`reverse_sequence`"),
         ({"direction": "bidirectional"}, "['W']` must be [2, ...], because"),
@@ -164,7 +164,7 @@ CHANGES = {
         ({"activations": "Tanh"}, "must be a list of names, got 'Tanh'"),
     ],
     ("onnx", (FREE, FREE)): [
-        ({"activations": ["Tanh"]}, "must have length 6, got ['Tanh']", TWO),
+        ({"activations": ["Tanh"]}, "must have length 6, got 1", TWO),
     ],
     ("tf1", (FULL,)): [
         ({}, "`scope` must contain a variable, got 'a'. Found: ...", {"scope": "a"}),
@@ -326,7 +326,7 @@ CALLS = [
     call("haiku.save", "`name` must hold one ...(3), got a", _THREE_GRUS, "a"),
     call("haiku.save", "be the name of a module or a list ..., got 3", bound(GRU), 3),
     call("haiku.as_cell", "`transformed.init` must be made by hk.tr...None", ONE, 3, 3),
-    call("equinox.as_cell", "`module` must be a cell of Equinox, got 3", 3, 3),
+    call("equinox.as_cell", "be a function or a cell of Equinox, got 3", 3, 3),
     call("equinox.as_cell", "accept (inputs, state), got parameters (x, /)", abs, 3),
     call("equinox.as_cell", "`size` must be an int or a Tensor...got 2.5", _last, 2.5),
     call("keras.load", "`layers` must contain at least one layer, got none"),

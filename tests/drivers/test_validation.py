@@ -295,10 +295,10 @@ REFUSALS = [
      lambda: step_of(Custom(columns=3, updates=lambda z, h: (z * h, z * h)))),
     (TypeError, r"OfStages: `stages` must be a property that returns a tuple of one or more `Stage`s, got Stage\. For one stage, return `\(stage,\)`\.",
      lambda: step_of(OfStages(STAGE))),
-    (TypeError, r"OfStages: `stages` must be .* got tuple", lambda: step_of(OfStages(()))),
+    (TypeError, r"OfStages: `stages` must be .* got \(\)", lambda: step_of(OfStages(()))),
     (ValueError, r"OfStages: parameters \(see `path` of `Stage`\) must have different names, got 'kernel' twice",
      lambda: step_of(OfStages((STAGE, STAGE)))),
-    (TypeError, r"OfStages: a cell whose state is several arrays must define `enter`, got the state \(\*, \*\)",
+    (TypeError, r"OfStages: a cell whose state is a nest \(tuple\) must define `enter`, got none",
      lambda: step_of(OfStages((STAGE,), (2, 2)))),
     (TypeError, r"FunctionCell: `init_fn` must accept \(key, inputs, dtype\), got the signature \(k, x\)",
      lambda: FunctionCell(keep, 2, 2, lambda k, x: {})),
@@ -314,7 +314,7 @@ REFUSALS = [
     (ValueError, r"must have rank 2, \[batch, depth\], got float32\[4, 5, 3\]",
      lambda: GRUCell(2).init(jax.random.key(0), X)),
     (ValueError, "`batch_size` must be given, got None", lambda: GRU.zero_state(None, F32)),
-    (ValueError, r"`batch_size` must match `inputs` \(4\), got 3",
+    (ValueError, r"`batch_size` must be 4 to match `inputs`, got 3",
      lambda: GRU.get_initial_state(X[:, 0], batch_size=3)),
     (ValueError, "`batch_size` and `dtype` must be given", lambda: GRU.get_initial_state(batch_size=4)),
     (TypeError, "`c` and `h` must have one dtype",
@@ -328,7 +328,7 @@ REFUSALS = [
     (ValueError, "must be at least 0, got -1", lambda: jaxrnn.TensorShape([-1])),
     (ValueError, r"`dims\[0\]` must be an integer, got None", lambda: jaxrnn.TensorShape([None])),
     # The order of Flax, and arguments that a cell does not have
-    (ValueError, r"^LSTMCell: `inputs` must be one array \[batch, depth\], got LSTMStateTuple. Pass one step of inputs\.$",
+    (ValueError, r"^LSTMCell: `inputs` must be one array \[batch, depth\] for one step, got LSTMStateTuple\.$",
      lambda: LSTM(jaxrnn.LSTMStateTuple(ZEROS, ZEROS), X[:, 0])),
     (TypeError, r"^GRUCell: `dtype` must be a dtype such as jnp.float32, got float32\[4, 3\]. Call `cell.init\(key, inputs\)`; `init` needs no state",
      lambda: GRUCell(2).init(jax.random.key(0), ZEROS, X[:, 0])),
@@ -401,7 +401,7 @@ def test_refuses_a_string_as_a_key(cell):
 
 
 def test_the_cells_own_error_says_where_it_was_raised():
-    with pytest.raises(ValueError, match="must have the same number of rows") as caught:
+    with pytest.raises(ValueError, match="The inputs have 4 rows") as caught:
         dynamic_rnn(GRU, X, initial_state=ZEROS[1:])
     notes = "".join(caught.value.__notes__)
     assert "Raised by one step of `cell`" in notes

@@ -225,8 +225,8 @@ REFUSALS = [
     (to_stablehlo, (abs, TWO), {"vjp_order": 1.5}, "`vjp_order` must be an"),
     (to_tflite, (abs, 1.0), {}, r"`examples\[0\]` must be an array"),
     (to_tflite, (abs, TWO), {"optimize": "int4"}, "`optimize` must be"),
-    (to_tflite, (abs, ANY), {}, "`examples` must have fixed sizes"),
-    (to_tflite, (abs, jnp.ones((2, 0))), {}, "`examples` must have fixed sizes"),
+    (to_tflite, (abs, ANY), {}, r"`examples\[0\]` must have fixed sizes"),
+    (to_tflite, (abs, jnp.ones((2, 0))), {}, r"`examples\[0\]` must have fixed sizes"),
 ]
 
 

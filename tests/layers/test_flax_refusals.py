@@ -146,7 +146,7 @@ def test_axes_of_inputs_lengths_and_states():
         rnn()(X[..., 0], jnp.array([5, 2, 1], jnp.int32))
     with wrong_value(axes.format("any number of batch axes", "[5].")):
         rnn()(X[0, :, 0])
-    with wrong_value("RNN: `inputs[0][0]` must ...Convert a list to an array"):
+    with wrong_value("RNN: `inputs[0][0]` must ...convert the list to an array"):
         rnn()([[1.0]])
     with wrong_value("`sequence_length` must have the batch axes [1, 3], got"):
         rnn()(X[None], [[1], [2], [3]])
@@ -194,7 +194,7 @@ def test_cells_with_weights():
     linen, two = jaxrnn.linen.RNN(GRU), jaxrnn.linen.Bidirectional(GRU, GRU)
     with wrong_type("`cell` must be bound by `cell.bind(params)`, got GRUCell"):
         linen.variables_of(GRU)
-    with wrong_value("the number of cells must be 2, got 1"):
+    with wrong_value("the number of bound cells must be 2, got 1"):
         two.variables_of(GRU.bind({}))
     with wrong_value("`variables` must hold the module's parameters gru_cell, got foo"):
         linen.cells_of({"params": {"foo": 1}})

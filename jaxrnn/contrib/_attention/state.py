@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec, RNNCell, extend
 from jaxrnn.typing import Array, Key, Params, PyTree, Specs
 
+from ..._base.errors import Verbatim, leaf_name
 from ..._base.trees import (
     check_structure,
     is_tensor_array,
@@ -93,7 +94,8 @@ def check_is_state(state: PyTree) -> None:
     has_memory = is_state and jax.tree.leaves(state.memory)
     must = "be an AttentionWrapperState with a memory"
     fix = "Create a state with `cell.initial_state(memory)`."
-    extend.check_type(has_memory, "state", must, state, fix)
+    got = Verbatim("one without a memory") if is_state else state
+    extend.check_type(has_memory, "state", must, got, fix)
 
 
 def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:
@@ -107,13 +109,14 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     attention = state.attention
     rows = inputs.shape[0]
     fits = not checks_dtype or inputs.dtype == attention.dtype
-    must = f"have the dtype of the memory ({attention.dtype})"
+    must = f"have the dtype of `state.attention` ({attention.dtype})"
     extend.check_type(fits, "inputs", must, inputs)
     must = f"have as many rows as the inputs ({rows})"
     extend.check_value(len(attention) == rows, "state.attention", must, attention)
     must = f"{must}, or one row for each group of beams"
-    for array in jax.tree.leaves(state.memory):
-        extend.check_value(not rows % max(1, len(array)), "state.memory", must, array)
+    for path, array in jax.tree.leaves_with_path(state.memory):
+        name = leaf_name("state.memory", path)
+        extend.check_value(not rows % max(1, len(array)), name, must, array)
 
 
 def check_cell_state(cell: RNNCell, state: PyTree, rows: int) -> None:

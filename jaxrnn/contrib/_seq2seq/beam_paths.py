@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxrnn import TensorArray, extend
 from jaxrnn.typing import Array, ArrayLike, PyTree
 
+from ..._base.errors import Verbatim
 from ...decode import _beam as beam, _model
 
 
@@ -36,7 +37,8 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     width = beam.as_width(multiplier, "multiplier")
     is_list = isinstance(t, list | tuple) and len(t) > 0
     are_numbers = is_list and all(isinstance(x, int | float) for x in t)
-    extend.check_type(not are_numbers, "t", "hold arrays", t, "Pass np.array(t).")
+    got = Verbatim("Python numbers")
+    extend.check_type(not are_numbers, "t", "hold arrays", got, "Pass `np.array(t)`.")
     return jax.tree.map(
         lambda x: _tiled(x, width),
         t,
@@ -50,8 +52,9 @@ def _tiled(x: PyTree, width: int) -> PyTree:
         return beam.tile("t", x, width)
     if not x.element_shape:
         return x
-    is_empty = extend.concrete_or_none(x.size()) == 0
-    extend.check_value(is_empty, "t", "hold only empty TensorArrays", x)
+    size = extend.concrete_or_none(x.size())
+    got = Verbatim(f"one of {'unknown size' if size is None else f'size {size}'}")
+    extend.check_value(size == 0, "t", "hold only empty TensorArrays", got)
     rows, *shape = x.element_shape
     return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
 
