@@ -144,7 +144,8 @@ class PackedWindow:
         new = as_arrays("fresh_state", fresh_state)
         for name, leaf in named_leaves("row_state", old):
             check_first_axis(name, leaf, self.rows, "row")
-        check_like("fresh_state", old, new, "Pass a state like `row_state`.", skip=1)
+        fix = "The leaves of `row_state` and `fresh_state` are concatenated."
+        check_like("fresh_state", old, new, fix, skip=1)
         fix = "For one state for all sequences, pass [1, ...]."
         for name, leaf in named_leaves("fresh_state", new):
             if leaf.shape[:1] != (1,):

@@ -180,7 +180,7 @@ VALUE_ERRORS = {
     "`time_major` must be omitted for `PackedSequences`": lambda: windows(PACK, 2, N),
     r"`row_state` must be \[1, .* each row, got": lambda: PART.start_from(NEW, NEW),
     r"`fresh_state` must be \[2, .*. For one state": lambda: PART.start_from(ROW, BOTH),
-    r"`fresh_state` must be float64\[..., 4\], got float32\[2, 4\]. Both states": (
+    r"`fresh_state` must be float64\[..., 4\], got float32\[2, 4\]. The leaves": (
         lambda: PART.start_from(ROW, NEW.astype("f4"))
     ),
     r"`states` must be \[3, .* each part, got": lambda: PART.row_state(NEW),

@@ -194,7 +194,7 @@ def test_the_dict_given_stays_as_it_is():
 
 REFUSALS = [
     (TypeError, "static_rnn: `cell` must be an RNNCell, got 3", lambda: static_rnn(3, X, dtype=F32)),
-    (TypeError, r"`inputs` must be a sequence .*, got float32\[2, 4, 3\]. Use `dynamic_rnn`",
+    (TypeError, r"`inputs` must be a list or tuple .*, got float32\[2, 4, 3\]. Use `dynamic_rnn`",
      lambda: static_rnn(GRU, np.stack(X), dtype=F32)),
     (ValueError, "`inputs` must be a list or tuple with one entry per step, got dict",
      lambda: static_rnn(GRU, {0: X[0]}, dtype=F32)),

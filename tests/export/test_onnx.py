@@ -198,7 +198,7 @@ NORMALIZED = CoupledInputForgetGateLSTMCell(4, layer_norm=True)
 # `tests/convert/test_refusals.py` has more: the cells that ONNX lacks.
 CELLS = [
     (GRUCell(4), "`cell` must be a bound cell, .*got GRUCell"),
-    ((LSTM,) * 3, "`cell` must be a bound cell or .* tuple. To stack"),
+    ((LSTM,) * 3, "`cell` must be a bound cell or .* tuple of length 3. To stack"),
     ((None, [LSTM]), "`cells_fw` must be a list of at least one cell"),
     (own(WIDE), "`cell` must have none .*, got projection"),
     (own(NORMALIZED), "`cell.layer_norm` must be False"),

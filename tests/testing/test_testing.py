@@ -228,7 +228,7 @@ REFUSED = {
     "one_array_for_two": (
         {"state": jnp.zeros((4, 2), jnp.float32)},
         ValueError,
-        r"`state` must have .* LSTMStateTuple\(c=\*, h=\*\), got \*\. Pass a state",
+        r"`state` must .* LSTMStateTuple\(c=\*, h=\*\), got \*, where .* Pass a state",
     ),
     "numbers_for_a_state": (
         {"state": jaxrnn.LSTMStateTuple(3, 3)},
