@@ -232,7 +232,7 @@ REFUSALS = [
     ),
     (lambda: both([CELL], [CELL], 0, 4), "`chunk` must be at least 1, got 0"),
     (lambda: both([CELL], [CELL], 1, -1), "`lookahead` must be at least 0, got -1"),
-    (lambda: four()(STEP), r"^Bidir.* must be \[1, 4, ...\], .* chunk to `flush`"),
+    (lambda: four()(STEP[None]), r"^Bidir.* must be \[1, 4, ...\], .* to `flush`"),
     (lambda: four()(np.ones((2, 4, 3), "f")), r"got float32\[2, 4, 3\]"),
     (lambda: four()({}), "`chunk` must hold at least one array, got {}"),
     (lambda: four().flush(np.ones((1, 5, 3), "f")), r"`last` must be \[1, 1 to 4, ..."),

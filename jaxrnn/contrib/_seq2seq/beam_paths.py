@@ -53,7 +53,9 @@ def _tiled(x: PyTree, width: int) -> PyTree:
     if not x.element_shape:
         return x
     size = extend.concrete_or_none(x.size())
-    got = Verbatim(f"one of {'unknown size' if size is None else f'size {size}'}")
+    got = Verbatim(
+        f"a TensorArray of {'unknown size' if size is None else f'size {size}'}"
+    )
     extend.check_value(size == 0, "t", "hold only empty TensorArrays", got)
     rows, *shape = x.element_shape
     return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
