@@ -104,7 +104,9 @@ def check_entries(
     is_list = isinstance(value, tuple | list)
     if not is_list or len(value) != count:
         got = (
-            Verbatim(f"{describe(value)} of length {len(value)}") if is_list else value
+            Verbatim(f"{type(value).__name__} of length {len(value)}")
+            if is_list
+            else value
         )
         raise error(_message(name, f"be {what}", got, fix))
 

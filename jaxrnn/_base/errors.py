@@ -92,10 +92,10 @@ def describe(value: object) -> str:
         return repr(value)
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    is_nest = isinstance(value, tuple | list) and not jax.tree_util.all_leaves([value])
-    if is_nest and len(jax.tree.leaves(value)) <= 4:
-        return describe_leaves(value)
-    return type(value).__name__
+    parts = type(value).__name__
+    if isinstance(value, tuple | list) and not jax.tree_util.all_leaves([value]):
+        parts = describe_leaves(value)
+    return parts if len(parts) <= 80 else type(value).__name__
 
 
 def counted(count: int, noun: str) -> str:

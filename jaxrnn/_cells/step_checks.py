@@ -212,21 +212,19 @@ def check_one_array_to_enter(state: PyTree) -> None:
     """Raises TypeError for a nest, which the default `enter` cannot multiply."""
     if not jax.tree_util.all_leaves([state]):
         raise InvalidType(
-            f"a cell whose state is a nest ({describe(state)}) must define `enter`, "
-            "got none. Let `enter` return the array that the first stage multiplies, "
-            "and the carry for the update of this stage."
+            "a cell whose state is several arrays must define `enter`, got none. Let "
+            "`enter` return the array that the first stage multiplies, and the carry "
+            "for the update of this stage."
         )
 
 
 def as_stage_result(source: str, result: PyTree) -> tuple[PyTree, PyTree]:
     """Returns the result of `source`; raises ValueError if it is not a pair."""
-    is_sequence = isinstance(result, tuple | list)
-    if is_sequence and len(result) == 2:
+    if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
-    length = f" of length {len(result)}" if is_sequence else ""
     raise InvalidValue(
         f"{source} must return (operand, carry), or (output, new_state) in the last "
-        f"update, got {describe(result)}{length}."
+        f"update, got {describe(result)}."
     )
 
 

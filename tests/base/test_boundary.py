@@ -178,5 +178,7 @@ def test_constructors_of_users_cells():
         Scaled(5)
     with pytest.raises(ValueError, match=r"^Scaled: `num_units` must be at least 0"):
         Scaled(-1)
-    with pytest.raises(TypeError, match=r"^Bare: `scale` .*Decorate `Bare` with `@fie"):
+    with pytest.raises(
+        TypeError, match=r"^Bare: `Bare` .*Decorate the class with `@fie"
+    ):
         Bare(3)

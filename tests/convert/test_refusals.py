@@ -144,7 +144,10 @@ CHANGES = {
         (_ALPHAS, "`nodes[0]['activation_alpha']` must be 1.0 for Elu, got 2.0"),
         ({"activations": ["HardSigmoid", "Tanh", "Tanh"]}, "be Sigmoid, Tanh,"),
         ({"activations": ["Sigmoid", "Tanh", "Relu"]}, "be Sigmoid, Relu"),
-        ({"direction": ["forward"]}, "must be forward or bidirectional, got list"),
+        (
+            {"direction": ["forward"]},
+            "must be forward or bidirectional, got ['forward']",
+        ),
         ({"direction": "reverse"}, "got 'reverse'. For ...`reverse_sequence`"),
         ({"direction": "bidirectional"}, "['W']` must be [2, ...], because"),
         ({}, "must be False, because `nodes[0]` has one direction", TWO),
@@ -213,7 +216,7 @@ CHANGES = {
     ("torch", (RNN,)): [
         ({"weight_hh_l0": (8, 4)}, "must have 1 or 3 or 4 blocks of size 4, ..."),
         ({"weight_hr_l0": ONE}, "`weight_hr_l0` must be omitted, because `nn.RNN`"),
-        ({"weight_hh_l0": [1.0]}, "`weight_hh_l0` must be an array, got list"),
+        ({"weight_hh_l0": [1.0]}, "`weight_hh_l0` must be an array, got [1.0]"),
         ({"weight_hh_l0": ONE.astype(int)}, "must be floating-point, got int64[4, 4]"),
     ],
     ("torch", (PROJECTED,)): [
@@ -249,7 +252,11 @@ _ROWS = "must have more rows than the cell has outputs (4), got 4"
 CELLS = [
     (ALL, FREE.bind(None), "`cell.params` must be a dict"),
     (ALL, FREE.bind({"kernel": 1}), "`cell` must hold params['bias'], ...; missing: p"),
-    (ALL, free(kernel=[[1.0]]), "`cell.params['kernel']` must be an array, got list"),
+    (
+        ALL,
+        free(kernel=[[1.0]]),
+        "`cell.params['kernel']` must be an array, got [[1.0]]",
+    ),
     (ALL, free(bias=BIAS.astype(int)), "must be floating-point, got int64[16]"),
     (ALL, free(kernel=np.ones((7, 15))), "have shape [any, 16], got float64[7, 15"),
     (ALL, free(kernel=np.ones((4, 16))), f"`cell.params['kernel']` {_ROWS}"),
@@ -268,7 +275,7 @@ CELLS = [
     (["haiku"], AFTER, "`cell` must be one of LSTMCell, GRUCell, BasicRNNCell, which"),
     (["haiku"], GRUCell(4, "relu"), "have the activation tanh, as in Haiku, got relu"),
     (["haiku"], conv(skip_connection=True), "`cell.skip_connection` must be False"),
-    (["haiku"], _MIXED, "`cell.cells[1]` must be a convolutional LSTM like"),
+    (["haiku"], _MIXED, "`cell.cells[1]` must be a convolutional LSTM, because"),
     (["keras"], (FREE, GRU), "`cells_fw[0]` must have two directions of one kind, got"),
     (["linen", "nnx"], GRU, "must be one of LSTMCell, CudnnCompatibleGRUCell,"),
     (["nnx"], AFTER, "['hidden_projection']['bias']` must hold zeros"),
@@ -345,7 +352,7 @@ CALLS = [
     call("tf1.load", "`cell_clip` must be ...1.0", saved("tf1", GRU), cell_clip=1.0),
     call("tf1.load", "`scope` must be a string, got 3", {"a/k": 0}, 3),
     call("tf1.save", "`scope` must be a string, got 3", bound(GRU), 3),
-    call("torch.load", "must be a dict ..., got list. Pass `module", [ONE]),
+    call("torch.load", "must be a dict ..., got [float64[4, 4]]. Pass `module", [ONE]),
     call("torch.save", "must be a bound cell, ..., got GRUCell", GRU),
     call("torch.save", "got tuple. For a pair", _SIDE * 2),
     call("torch.save", "must have the same depth, got 1", (_SIDE, _SIDE * 2), **TWO),

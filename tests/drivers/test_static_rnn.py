@@ -217,7 +217,7 @@ REFUSALS = [
     (TypeError, "`state_saver` must be an object with .* `save_state`, got dict. Pass a `jaxrnn.StateSaver`",
      lambda: static_state_saving_rnn(GRU, X, {}, "c")),
     (TypeError, "StateSaver: `states` must be a dict", lambda: jaxrnn.StateSaver(ZEROS)),
-    (TypeError, r"StateSaver: `states\['s'\]` must be an array, got list. Give",
+    (TypeError, r"StateSaver: `states\['s'\]` must be an array, got \[1.0, 2.0\]. Give",
      lambda: jaxrnn.StateSaver({"s": [1.0, 2.0]})),
     (TypeError, "StateSaver: `value` must be an array, got 'q'", lambda: SAVER.save_state("c", "q")),
     (ValueError, r"must have the shape of state 'c', float32\[4, 2\], got float32\[4, 3\]",

@@ -223,7 +223,7 @@ OPTIONS = [
     ({"dense": (ONES[:3], None)}, "got float32.3, 2."),
     ({"dense": (np.ones((4, 2)), None)}, "be float32, .* got float64.4"),
     ({"dense": (ONES, ONES[:3, 0])}, "got float32.3."),
-    ({"lengths": [1, 2]}, "`lengths` must be True or False, got list"),
+    ({"lengths": [1, 2]}, "`lengths` must be True or False, got .1, 2."),
     ({"initial_state": None}, "`initial_state` must be True or False"),
     ({"time_major": 1}, "`time_major` must be True or False, got 1"),
 ]

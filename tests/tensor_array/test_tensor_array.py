@@ -88,7 +88,7 @@ def test_messages_describe_arrays_in_a_batch_or_in_a_structure():
     batch = jax.vmap(lambda x: array(2).write(0, x))(ones(3, 5))
     assert repr(batch) == "TensorArray(float32, elements=float32[3, 2, 5])"
     shapes = jax.tree.map(lambda x: x.shape, ta)
-    assert repr(shapes) == "TensorArray(float32, elements=tuple)"
+    assert repr(shapes) == "TensorArray(float32, elements=(2, 5))"
     structure = describe_structure((0, ta))
     assert structure == "(*, TensorArray(float32, elements=*))"
 
