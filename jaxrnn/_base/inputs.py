@@ -115,8 +115,8 @@ def as_steps(inputs: Any) -> list[PyTree]:
         "Use `dynamic_rnn`, or split an array x [batch, time, ...] with "
         "`list(jnp.swapaxes(x, 0, 1))`."
     )
-    is_nest = inputs is not None and not jax.tree_util.all_leaves([inputs])
-    check_type(is_nest, "inputs", must, inputs, split if is_array(inputs) else "")
+    is_leaf = jax.tree_util.all_leaves([inputs], lambda x: x is None)
+    check_type(not is_leaf, "inputs", must, inputs, split if is_array(inputs) else "")
     is_list = isinstance(inputs, list | tuple)
     check_value(is_list, "inputs", must, inputs, "Each entry may be a nest.")
     steps = map_named("inputs", lambda n, x: as_array(n, x), list(inputs))

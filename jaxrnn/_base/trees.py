@@ -97,7 +97,7 @@ class TensorShape:
     __slots__ = ("_dims",)
 
     def __init__(self, dims: int | Iterable[int]) -> None:
-        named = {"dims": dims}
+        named: dict[str, Any] = {"dims": dims}
         if isinstance(dims, Iterable):
             named = {f"dims[{i}]": dim for i, dim in enumerate(dims)}
         self._dims = tuple(_dim(name, dim) for name, dim in named.items())
