@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec, RNNCell, extend
 from jaxrnn.typing import Array, Key, Params, PyTree, Specs
 
-from ..._base.errors import Verbatim, leaf_name
 from ..._base.trees import (
     check_structure,
     is_tensor_array,
@@ -94,8 +93,7 @@ def check_is_state(state: PyTree) -> None:
     has_memory = is_state and jax.tree.leaves(state.memory)
     must = "be an AttentionWrapperState with a memory"
     fix = "Create a state with `cell.initial_state(memory)`."
-    got = Verbatim("one without a memory") if is_state else state
-    extend.check_type(has_memory, "state", must, got, fix)
+    extend.check_type(has_memory, "state", must, state, fix)
 
 
 def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:
@@ -114,8 +112,7 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     must = f"have as many rows as the inputs ({rows})"
     extend.check_value(len(attention) == rows, "state.attention", must, attention)
     must = f"{must}, or one row for each group of beams"
-    for path, array in jax.tree.leaves_with_path(state.memory):
-        name = leaf_name("state.memory", path)
+    for name, array in named_leaves("state.memory", state.memory):
         extend.check_value(not rows % max(1, len(array)), name, must, array)
 
 

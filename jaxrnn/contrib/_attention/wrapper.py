@@ -11,7 +11,6 @@ from jaxrnn import TensorArray, TensorShape, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Specs
 
-from ..._base.errors import Verbatim
 from . import state as wrapper_state
 from .mechanisms import AttentionMechanism
 from .memory import as_memories
@@ -111,7 +110,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         if isinstance(mechanisms, list):
             object.__setattr__(self, "attention_mechanism", tuple(mechanisms))
         must = "be an AttentionMechanism, or a list of one or more"
-        for mechanism in self._mechanisms or [Verbatim("an empty list")]:
+        for mechanism in self._mechanisms or [()]:
             is_mechanism = isinstance(mechanism, AttentionMechanism)
             extend.check_type(is_mechanism, "attention_mechanism", must, mechanism)
         sizes = self.attention_layer_size

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jaxrnn import TensorArray, extend
 from jaxrnn.typing import Array, ArrayLike, PyTree
 
-from ..._base.errors import Verbatim
 from ...decode import _beam as beam, _model
 
 
@@ -37,8 +36,7 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     width = beam.as_width(multiplier, "multiplier")
     is_list = isinstance(t, list | tuple) and len(t) > 0
     are_numbers = is_list and all(isinstance(x, int | float) for x in t)
-    got = Verbatim("Python numbers")
-    extend.check_type(not are_numbers, "t", "hold arrays", got, "Pass `np.array(t)`.")
+    extend.check_type(not are_numbers, "t", "hold arrays", t, "Pass `np.array(t)`.")
     return jax.tree.map(
         lambda x: _tiled(x, width),
         t,
@@ -53,10 +51,8 @@ def _tiled(x: PyTree, width: int) -> PyTree:
     if not x.element_shape:
         return x
     size = extend.concrete_or_none(x.size())
-    got = Verbatim(
-        f"a TensorArray of {'unknown size' if size is None else f'size {size}'}"
-    )
-    extend.check_value(size == 0, "t", "hold only empty TensorArrays", got)
+    must = "hold only TensorArrays of size 0 that is known"
+    extend.check_value(size == 0, "t", must, size)
     rows, *shape = x.element_shape
     return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
 
