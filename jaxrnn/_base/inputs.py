@@ -118,7 +118,7 @@ def as_steps(inputs: Any) -> list[PyTree]:
     is_leaf = jax.tree_util.all_leaves([inputs], lambda x: x is None)
     check_type(not is_leaf, "inputs", must, inputs, split if is_array(inputs) else "")
     is_list = isinstance(inputs, list | tuple)
-    check_value(is_list, "inputs", must, inputs, "Each entry may be a nest.")
+    check_value(is_list, "inputs", must, inputs, "Pass one nest per step.")
     steps = map_named("inputs", lambda n, x: as_array(n, x), list(inputs))
     leaves = named_inputs(steps)
     least = 1 if leaves[0][1].ndim == 1 else 2

@@ -140,7 +140,8 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
     mesh = explicit_mesh_of((xs, tree))
 
     def put(leaf: Array) -> Array:
-        # Replicate leaves without axes. A later check rejects leaves of other sizes.
+        # Replicate leaves that do not have one entry per row. A later check rejects
+        # such leaves, unless they have no axes.
         spec = PartitionSpec()
         if leaf.shape[:1] == (first.shape[batch_axis],):
             spec = PartitionSpec(jax.typeof(first).sharding.spec[batch_axis])

@@ -43,8 +43,8 @@ class PackedSequences:
             number of the sequence that starts at each step; -1 where no sequence
             starts.
         row: int32 `[sequences]`, the row of each sequence; 0 if its length is 0.
-        offset: int32 `[sequences]`, the step at which the sequence starts in its row; 0
-            if its length is 0.
+        offset: int32 `[sequences]`, the step of the row at which each sequence starts;
+            0 for a sequence of length 0.
         sequence_length: int32 `[sequences]`, the number of steps of each sequence.
         time: The size of the time axis that `unpack` returns.
         time_major: Whether time is the first axis of packed and of unpacked arrays.

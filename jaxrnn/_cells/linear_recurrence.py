@@ -123,8 +123,8 @@ class LinearRecurrenceCell(SpecsCell):
             result = self.coefficients(params, inputs)
         if not isinstance(result, tuple) or len(result) != 3:
             raise InvalidValue(
-                "`coefficients` must return (a, b, rest), got "
-                f"{describe_structure(result)}."
+                f"`coefficients` must return (a, b, rest), got {describe(result)}. If "
+                "`output` needs no other values, return (a, b, None)."
             )
         a, b, rest = result
         rows = inputs.shape[0]

@@ -56,7 +56,7 @@ def raw_rnn(
         finished, next_input, initial_state, _, loop_state = loop_fn(
             time, None, None, None)
         state = initial_state
-        while not all(finished):  # And time < max_time, if that is given.
+        while not all(finished):  # And time < max_time, if given.
             output, cell_state = cell(next_input, state)
             next_finished, next_input, next_state, emit, loop_state = loop_fn(
                 time + 1, output, cell_state, loop_state)

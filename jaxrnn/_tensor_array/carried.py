@@ -176,8 +176,8 @@ class LoopWrites:
                 raise InvalidValue(
                     "a step must read or replace the same TensorArrays each time it is "
                     "traced, got a later trace that also uses these leaves of the "
-                    f"carry, by number: {leaves}. Read or replace each array in every "
-                    "trace or in none."
+                    f"carry, by number: {leaves}. Do not let a step depend on Python "
+                    "values that change between traces."
                 )
             return self.without(after), (y, writes)
 

@@ -49,7 +49,8 @@ _CELLS = {snake_case(cell.__name__): cell for cell in KINDS}
 _CUDNN_LSTM = "cudnn_compatible_lstm_cell"
 _CELLS[_CUDNN_LSTM] = LSTMCell
 _STACK = "multi_rnn_cell"
-# The bias whose size is `num_units`, for cells in which it is not called "bias".
+# The path of the bias from whose size `num_units` is inferred, for cells that have no
+# variable "bias" of their own.
 _LAST_BIAS = {
     "gru_cell": "candidate/bias",
     "cudnn_compatible_gru_cell": "candidate/hidden_projection/bias",
