@@ -265,7 +265,7 @@ def resolve_activation(
 
     Raises:
         ValueError: If no activation has that name.
-        TypeError: If `activation` is not None, a string or a function. A class is
+        TypeError: If `activation` is neither None, a string nor a function. A class is
             rejected, because calling it creates an object.
     """
     if activation is None:

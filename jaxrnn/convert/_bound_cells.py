@@ -343,7 +343,8 @@ def read_params(name: str, bound: BoundCell) -> Params:
         if KINDS[type(cell)] in (Kind.GRU, Kind.GRU_AFTER):
             first = ["params['gates']['kernel']"]
     given = _named(bound.params)
-    # The depth of the inputs is not known yet, but changes only numbers of rows.
+    # The depth of the inputs is not known yet. It changes only the number of rows of
+    # kernels, so any depth gives the names; this depth gives each shard a row.
     wanted = _named(cell.param_specs(len(first)))
     check_names(name, given, wanted)
     read = reader(given, f"{name}.")

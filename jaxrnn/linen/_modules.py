@@ -281,7 +281,7 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
     def watched(time: Array, output: PyTree, *states: PyTree) -> tuple:
         if output is None:  # This call runs once, before the loop.
             return loop_fn(time, output, *states)
-        # The loop function may call `make_rng` of an enclosing module.
+        # Also watch enclosing modules: `loop_fn` could call `make_rng` on one of them.
         seen = [(outer, _count_draws(outer)) for outer in _with_parents(module)]
 
         def watch(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:

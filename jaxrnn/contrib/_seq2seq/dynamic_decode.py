@@ -122,7 +122,7 @@ def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
             bounds.append(arguments.as_axis_size(name, bound))
     if all(isinstance(bound, int) for bound in bounds):
         return min(bounds, default=None)
-    # Symbolic sizes cannot be compared, so the last given bound applies.
+    # Symbolic sizes cannot be compared, so the last bound of the list applies.
     return bounds[-1]
 
 
