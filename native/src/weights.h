@@ -85,6 +85,7 @@ class WeightsLoop {
   // values before a row's first step are in `before`.
   void Gather(const float* sequence, const float* before, int64_t size, int64_t first,
               int64_t steps, float* to) {
+    if (size == 0) return;  // The product lacks this matrix, so `sequence` is null.
     for (int64_t n = 0; n < steps; n++) {
       const int64_t position = positions_[first + n];
       const float* from =
