@@ -92,15 +92,16 @@ def describe(value: object) -> str:
         return repr(value)
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    parts = type(value).__name__
     if isinstance(value, tuple | list) and not jax.tree_util.all_leaves([value]):
         parts = describe_leaves(value)
-    return parts if len(parts) <= 80 else type(value).__name__
+        if len(parts) <= 80:
+            return parts
+    return type(value).__name__
 
 
-def counted(count: int, noun: str) -> str:
-    """The count with its noun, such as `1 row` or `4 rows`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """The count with its noun, such as `1 row` or `4 rows`; the plural may differ."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def describe_structure(tree: object) -> str:

@@ -97,10 +97,7 @@ class TensorShape:
     __slots__ = ("_dims",)
 
     def __init__(self, dims: int | Iterable[int]) -> None:
-        named: dict[str, Any] = {"dims": dims}
-        if isinstance(dims, Iterable):
-            named = {f"dims[{i}]": dim for i, dim in enumerate(dims)}
-        self._dims = tuple(_dim(name, dim) for name, dim in named.items())
+        self._dims = tuple(_dim(*item) for item in named_dims("dims", dims).items())
 
     @classmethod
     def _partial(cls, dims: Iterable[int | None]) -> "TensorShape":
@@ -144,6 +141,13 @@ class TensorShape:
 
     def __repr__(self) -> str:
         return f"TensorShape({list(self._dims)})"
+
+
+def named_dims(name: str, dims: Any) -> dict[str, Any]:
+    """The sizes of the axes by name, such as `dims[0]`; `name` for a single size."""
+    if not isinstance(dims, Iterable):
+        return {name: dims}
+    return {f"{name}[{i}]": dim for i, dim in enumerate(dims)}
 
 
 def _dim(name: str, value: int) -> int:

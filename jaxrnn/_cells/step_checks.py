@@ -11,7 +11,6 @@ from .._base.errors import (
     InvalidEntry,
     InvalidType,
     InvalidValue,
-    Verbatim,
     counted,
     describe,
     describe_leaves,
@@ -97,8 +96,14 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
     if is_nest != wants_nest or len(leaves) != len(shapes):
         error = InvalidType if wants_nest and not is_nest else InvalidEntry
         axes = ", ".join(f"[{', '.join(['batch', *map(str, s)])}]" for s in shapes)
-        wanted = f"a tuple of {_arrays(len(shapes))}," if wants_nest else "one array"
-        got = _arrays(len(leaves)) if is_nest and wants_nest else describe(state)
+        wanted = (
+            f"a tuple of {counted(len(shapes), 'array')},"
+            if wants_nest
+            else "one array"
+        )
+        got = describe(state)
+        if is_nest and wants_nest:
+            got = counted(len(leaves), "array")
         raise error(
             f"`state` must be {wanted} {axes}, got {got}. Create a state with "
             "`cell.zero_state`."
@@ -111,10 +116,6 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
         fix = "" if has_rows else f"The inputs have {counted(batch, 'row')}."
         check_shape(name, leaf, (batch, *shape), fix=fix)
     return jax.tree.map(jnp.asarray, in_native_order(state))
-
-
-def _arrays(count: int) -> str:
-    return "1 array" if count == 1 else f"{count} arrays"
 
 
 def _check_array(name: str, leaf: object) -> None:
@@ -204,8 +205,7 @@ def check_stages(stages: Any, kind: type) -> None:
     are_stages = is_tuple and all(isinstance(stage, kind) for stage in stages)
     must = "be a property that returns a tuple of one or more `Stage`s"
     fix = "For one stage, return `(stage,)`." if isinstance(stages, kind) else ""
-    got = Verbatim(describe_leaves(stages))
-    check_type(are_stages and len(stages) > 0, "stages", must, got, fix)
+    check_type(are_stages and len(stages) > 0, "stages", must, stages, fix)
 
 
 def check_one_array_to_enter(state: PyTree) -> None:

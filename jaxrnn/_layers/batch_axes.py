@@ -10,7 +10,7 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
-from .._base.errors import InvalidValue, describe
+from .._base.errors import InvalidValue, counted, describe
 from .._base.inputs import as_array, named_inputs
 from .._base.lengths import as_integer_lengths, check_not_inputs
 from .._base.trees import map_named
@@ -130,15 +130,13 @@ def _axes_of_inputs(
     """What the axes of inputs must be, for messages; there are `count` batch axes."""
     axes = "[time, *batch, ...]" if start else "[*batch, time, ...]"
     is_free = lengths is None and features is not None
-    batch = "any number of batch axes" if is_free else _counted(count, "batch")
-    of_row = _counted(features or 0, "feature")
-    if features is None:
-        of_row = "at least 1 feature axis"
+    batch = counted(count, "batch axis", "batch axes")
+    if is_free:
+        batch = "any number of batch axes"
+    of_row = "at least 1 feature axis"
+    if features is not None:
+        of_row = counted(features, "feature axis", "feature axes")
     return f"be {axes} with {batch}, 1 time axis and {of_row}"
-
-
-def _counted(count: int, kind: str) -> str:
-    return f"{count} {kind} {'axis' if count == 1 else 'axes'}"
 
 
 def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:

@@ -11,6 +11,7 @@ from .._base.arguments import as_axis_size, as_integers, check_dtype
 from .._base.errors import InvalidEntry, InvalidValue, is_array
 from .._base.inputs import as_array
 from .._base.math import cast_if_weak, cast_number, clamped_to_int32, concrete_or_none
+from .._base.trees import named_dims
 from .._base.typing import Array, ArrayLike, DType
 from .store import Indices
 
@@ -92,7 +93,5 @@ def as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
     """Returns the shape as a tuple, with None for unknown axes, or returns None."""
     if shape is None:
         return None
-    named = {"element_shape": shape}
-    if not isinstance(shape, int):
-        named = {f"element_shape[{i}]": dim for i, dim in enumerate(shape)}
+    named = named_dims("element_shape", shape)
     return tuple(d if d is None else as_axis_size(n, d) for n, d in named.items())

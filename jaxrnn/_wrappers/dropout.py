@@ -246,7 +246,6 @@ def _all_but_c(substate: PyTree) -> PyTree:
 def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
     """A tree of bools: whether the visitor selects each leaf of `state` for dropout."""
     verdict = visitor(state)
-    got = describe_leaves(verdict)
     children, treedef = jax.tree.flatten(state, is_leaf=lambda x: x is not state)
     is_leaf = jax.tree_util.all_leaves([state])
     if isinstance(verdict, bool | np.bool_):
@@ -255,6 +254,7 @@ def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
         marks = [True] * len(children)
     elif is_leaf or jax.tree_util.all_leaves([verdict]):
         what = "a bool for a leaf" if is_leaf else "a bool or a nest of bools"
+        got = describe_leaves(verdict)
         raise InvalidType(f"`{_VISITOR}` must return {what}, got {got}.")
     else:
         marks = jax.tree.leaves(verdict)
@@ -262,7 +262,7 @@ def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
     if len(marks) != len(children) or not are_bools:
         raise InvalidValue(
             f"`{_VISITOR}` must return a bool, or one bool for each child "
-            f"({len(children)} in total), got {got}."
+            f"({len(children)} in total), got {describe_leaves(verdict)}."
         )
     selected = [
         _selected(visitor if mark else _select_nothing, child)

@@ -8,7 +8,7 @@ from typing import final
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_instance
+from .._base.arguments import check_entries, check_instance
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
 from .._base.errors import (
     InvalidEntry,
@@ -221,14 +221,9 @@ class MultiRNNCell(RNNCell):
                     f"{describe(state)}."
                 )
             return tuple(jnp.split(state, ends, axis=-1))
-        is_sequence = isinstance(state, tuple | list)
-        if not is_sequence or len(state) != len(self.cells):
-            kind = type(state).__name__
-            got = f"{kind} of length {len(state)}" if is_sequence else describe(state)
-            raise InvalidEntry(
-                f"`state` must be a tuple of length {len(self.cells)}, with one state "
-                f"per cell, got {got}."
-            )
+        count = len(self.cells)
+        what = f"a tuple of length {count}, with one state per cell"
+        check_entries("state", state, count, what, error=InvalidEntry)
         return tuple(state)
 
     def _check_params(self, params: Params) -> None:

@@ -28,7 +28,7 @@ from .._base.arguments import (
     check_value,
 )
 from .._base.boundary import export as _export
-from .._base.errors import Verbatim, describe_leaves, error_note, is_array
+from .._base.errors import describe_leaves, error_note, is_array
 from .._base.math import is_traced
 from .._base.typing import PyTree
 from .._cells.lstm import LSTMStateTuple
@@ -327,11 +327,10 @@ def _split_state(state: PyTree) -> tuple[PyTree, ...]:
     is_pair = isinstance(state, tuple | list)
     arrays = [from_tensor(each) for each in (state if is_pair else [state])]
     must = "be h or (h, c), each [layers, batch, units]"
-    got = Verbatim(describe_leaves(arrays))
     are_arrays = len(arrays) == 1 + is_pair and all(map(is_array, arrays))
-    check_type(are_arrays, "state", must, got)
+    check_type(are_arrays, "state", must, arrays)
     fit = len({each.shape[:-1] for each in arrays}) == 1 and arrays[0].ndim > 1
-    check_value(fit, "state", f"{must}, with equal layers and batch", got)
+    check_value(fit, "state", f"{must}, with equal layers and batch", arrays)
     h, *c = map(jnp.asarray, arrays)
     return tuple(map(LSTMStateTuple, c[0], h)) if c else tuple(h)
 

@@ -6,7 +6,6 @@ SUITES = {
     "test_equals_lstm_ref": "jax",
     "test_node": "onnx",
     "test_contract": "sequence-layers",
-    "test_contract_with_gaps": "sequence-layers",
 }
 
 

@@ -236,20 +236,15 @@ def verify(suite, adapter, cell, inputs, gaps):
         )
 
 
-@pytest.mark.parametrize("name", LAYERS.values())
-def test_contract(name, suite, adapter):
-    case = CASES[name]
-    verify(suite, adapter, case.cell, case.inputs, gaps=False)
-
-
+CONTRACTS = [(name, "lengths") for name in LAYERS.values()]
 # The loops leave out gaps, so one cell for each kind of loop is enough.
-WITH_GAPS = [name for name in LAYERS.values() if CASES[name].laws == EVERY_LAW]
+CONTRACTS += [(name, "gaps") for name, _ in CONTRACTS if CASES[name].laws == EVERY_LAW]
 
 
-@pytest.mark.parametrize("name", WITH_GAPS)
-def test_contract_with_gaps(name, suite, adapter):
+@pytest.mark.parametrize(("name", "rows"), CONTRACTS)
+def test_contract(name, rows, suite, adapter):
     case = CASES[name]
-    verify(suite, adapter, case.cell, case.inputs, gaps=True)
+    verify(suite, adapter, case.cell, case.inputs, gaps=rows == "gaps")
 
 
 def mixed(params, inputs, state, key=None):
