@@ -39,8 +39,8 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     """
     if not jnp.issubdtype(dtype, jnp.floating):
         raise InvalidValue(
-            "parameters must be floating-point for the default initializer, got "
-            f"{dtype}. Pass an initializer for {dtype}."
+            "the default initializer draws only real floating-point parameters, got "
+            f"{dtype}. Pass an initializer that draws {dtype}."
         )
     limit = math.sqrt(6 / max(1, shape[0] + shape[-1]))
     return jax.random.uniform(key, shape, dtype, -limit, limit)

@@ -243,8 +243,8 @@ def check_new_state(state: PyTree, new_state: PyTree, last: int, columns: int) -
     if _shapes(state) != _shapes(new_state):
         raise InvalidValue(
             f"the update of stage {last} must return a new state with shapes "
-            f"{describe_leaves(state)}, got {describe_leaves(new_state)}. Stage "
-            f"{last} has `columns={columns}`."
+            f"{describe_leaves(state)}, got {describe_leaves(new_state)}. The "
+            f"product of stage {last} has {columns} columns (`columns={columns}`)."
         )
 
 

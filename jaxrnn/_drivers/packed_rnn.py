@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments, sharding, trees
-from .._base.errors import InvalidValue
+from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_arrays, output_dtype
 from .._base.trees import has_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike
@@ -125,9 +125,9 @@ def _states_of_sequences(
         state = as_arrays("initial_state", state)
         if has_read_only(state):
             raise InvalidValue(
-                "`initial_state` must not hold read-only parts, such as an attention "
-                "memory, because a packed row holds several sequences. Use "
-                "`dynamic_rnn` with lengths."
+                "`initial_state` must hold no read-only parts, such as an attention "
+                f"memory, got {describe(state)}: a packed row holds several sequences. "
+                "Use `dynamic_rnn` with lengths."
             )
     dtype = output_dtype(state, dtype)
     if state is None:

@@ -88,8 +88,8 @@ def params_of_cells(cells: Cells | RNNCell, bound: BoundCells) -> Params:
     if not _are_equal(bound.cell, cells):
         raise InvalidValue(
             f"each bound cell must have the module's cell {unwrapped(cells)!r}, got "
-            f"{unwrapped(bound.cell)!r}. Construct the module with the cell that was "
-            "bound; it is the attribute `cell` of a bound cell."
+            f"{unwrapped(bound.cell)!r}. Construct the module with the bound "
+            "cell's attribute `cell`."
         )
     return bound.params
 

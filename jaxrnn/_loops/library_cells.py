@@ -138,7 +138,7 @@ def native_kind(cell: AffineCellLike) -> str:
         return "projected_lstm" if "a projection" in has else "peephole_lstm"
     if len(has) > 1:
         raise DeclinedError(
-            f"the native loops do not support an LSTM with {' and '.join(has)}"
+            f"the native loops do not support an LSTM with {' and '.join(has)} together"
         )
     return "normed_lstm"
 

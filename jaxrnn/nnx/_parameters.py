@@ -145,7 +145,7 @@ def draw_key(rngs: Rngs | None, stream: str) -> Key:
     """The next key of the stream, or `rngs` itself if it is a key.
 
     Raises:
-        TypeError: If `rngs` is not `nnx.Rngs`, a stream or a key.
+        TypeError: If `rngs` is neither `nnx.Rngs`, nor a stream, nor a key.
     """
     if isinstance(rngs, nnx.Rngs):
         return rngs[stream]()

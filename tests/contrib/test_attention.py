@@ -354,7 +354,7 @@ VALUE_ERRORS = {
     "size of the cell's output": lambda: attending(WIDER).init(KEY, X[:, 0]),
     "must have length 1, with one size": lambda: on(LUONG, attention_layer_size=[1, 2]),
     "'recursive', 'parallel', 'hard'": lambda: monotonic(mode="soft"),
-    "`initial_state` must not hold read-only parts": over_packs,
+    "`initial_state` must hold no read-only.* got AttentionWrapperState": over_packs,
 }
 TYPE_ERRORS = {
     "dtype of `state.attention`": lambda: over_time(step, STATE, X.astype(jnp.float16)),

@@ -289,7 +289,7 @@ REFUSALS = [
      lambda: step_of(Custom(updates=lambda z, h: h[:2]))),
     (ValueError, r"Custom: `enter` must return an operand of shape \(4, 2\) to fit the `rows` of stage 0, got float32\[4, 1\]",
      lambda: step_of(Custom(enters=lambda h: (h[:, :1], h)))),
-    (ValueError, r"the update of stage 0 must return a new state with shapes float32\[4, 2\], got float32\[4, 3\]. Stage 0 has `columns=3`\.",
+    (ValueError, r"the update of stage 0 must return a new state with shapes float32\[4, 2\], got float32\[4, 3\]\. The product of stage 0 has 3 columns \(`columns=3`\)\.",
      lambda: step_of(Custom(columns=3, updates=lambda z, h: (z, z)))),
     (TypeError, r"mul got incompatible[\s\S]*Raised by the update of stage 0, called with z float32\[4, 3\] \(`columns=3`\), the carry float32\[4, 2\] and the element-wise parameters: none\.",
      lambda: step_of(Custom(columns=3, updates=lambda z, h: (z * h, z * h)))),

@@ -69,6 +69,9 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
     ) -> Array:
         """Scores how well each key matches each query; all scores must be finite.
 
+        All queries of a row, e.g. beams, share a row of the memory. The other methods
+        receive one query per row: their `batch` is `rows * queries`.
+
         Args:
             params: The parameters that `param_specs` describes.
             query: `[rows, queries, query_depth]`.
