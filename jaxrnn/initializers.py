@@ -163,7 +163,9 @@ class _ByPart(PartInitializer):
         if spec.input_rows is None:
             raise InvalidValue(
                 "a kernel must have `input_rows` for `by_part`, got a kernel of shape "
-                f"{spec.shape} without `input_rows`. Pass one initializer for all rows."
+                f"{spec.shape} without `input_rows`. In a custom cell, pass "
+                "`input_rows` to `ParamSpec`. For other cells, pass one initializer "
+                "for all rows."
             )
         rows, columns = spec.shape
         keys = jax.random.split(key)
@@ -212,7 +214,7 @@ class _ByGate(PartInitializer):
 @dataclasses.dataclass(frozen=True, repr=False)
 class _UnitForgetBias(PartInitializer):
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-        _check_is_bias(spec)
+        _check_is_bias(self.name, spec)
         bias = jnp.zeros(spec.shape, dtype)
         if spec.blocks != 4:
             return bias
@@ -225,7 +227,7 @@ class _Chrono(PartInitializer):
     max_time: float
 
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-        _check_is_bias(spec)
+        _check_is_bias(self.name, spec)
         if spec.blocks not in (1, 2, 4):
             raise InvalidValue(
                 "a bias must have `blocks`, the number of gates, of 1, 2 or 4 for "
@@ -240,11 +242,13 @@ class _Chrono(PartInitializer):
         return jnp.concatenate(gates[spec.blocks])
 
 
-def _check_is_bias(spec: ParamSpec) -> None:
+def _check_is_bias(name: str, spec: ParamSpec) -> None:
+    """Raises ValueError if the initializer `name` draws anything but a vector."""
     if len(spec.shape) != 1:
         raise InvalidValue(
-            f"a bias must be a vector, got a parameter of shape {spec.shape}. Pass the "
-            "initializer as the `bias` of `by_part`, or as `bias_initializer`."
+            f"`{name}` must initialize a bias that is a vector, got a parameter of "
+            f"shape {spec.shape}. Pass `{name}` as the `bias` of `by_part`, or as "
+            "`bias_initializer`."
         )
 
 

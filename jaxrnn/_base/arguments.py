@@ -23,9 +23,9 @@ from .errors import (
 from .math import is_traced, numpy_or_jax_array
 from .typing import AxisSize, DType, UnboundCellLike
 
-# On CPUs, an unrolled loop compiles to a larger program that is no faster. Unrolling 32
-# steps (TensorFlow's default `parallel_iterations`) would take ten times as long to
-# compile.
+# On CPUs, an unrolled loop compiles to a larger program that is no faster. With 32
+# unrolled steps (TensorFlow's default `parallel_iterations`), compilation would take
+# ten times as long.
 MAX_UNROLL = 4
 
 # Steps, rows and units are counted with int32.
@@ -190,7 +190,7 @@ def check_is_cell(name: str, cell: Any) -> None:
         if not isinstance(cell, list | tuple | Mapping | None):
             got += f", which lacks {', '.join(missing)}"
         raise InvalidType(
-            f"`{name}` must be an RNNCell, got {got}. {_fix_of_cell(name, cell)}"
+            f"`{name}` must be a bound cell, got {got}. {_fix_of_cell(name, cell)}"
         )
 
 
@@ -213,7 +213,7 @@ def _fix_of_cell(name: str, cell: object) -> str:
         return f"{one} For several layers, pass a bound `MultiRNNCell`."
     if isinstance(cell, Mapping):
         return "To pass parameters, bind them to their cell: `cell.bind(params)`."
-    return "Pass a bound cell, or an object that implements the RNNCell protocol."
+    return "Pass `cell.bind(params)`, or an object that implements `RNNCellLike`."
 
 
 def check_is_unbound_cell(name: str, cell: object) -> None:
@@ -373,7 +373,8 @@ def check_both_lists(cells_fw: Any, cells_bw: Any) -> None:
     """Raises ValueError unless both lists have the same number of cells, 1 or more."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         if not isinstance(cells, Sequence) or not cells:
-            got = "none" if isinstance(cells, Sequence) else describe(cells)
+            is_list = isinstance(cells, Sequence)
+            got = f"an empty {type(cells).__name__}" if is_list else describe(cells)
             raise InvalidValue(
                 f"`{name}` must be a list of at least one cell, got {got}."
             )
