@@ -189,8 +189,10 @@ def check_is_cell(name: str, cell: Any) -> None:
         got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
         if not isinstance(cell, list | tuple | Mapping | None):
             got += f", which lacks {', '.join(missing)}"
+        is_fused = getattr(cell, "takes_sequences", False)
+        what = "a cell that runs one step" if is_fused else "a bound cell"
         raise InvalidType(
-            f"`{name}` must be a bound cell, got {got}. {_fix_of_cell(name, cell)}"
+            f"`{name}` must be {what}, got {got}. {_fix_of_cell(name, cell)}"
         )
 
 
@@ -205,7 +207,8 @@ def _has(cell: object, name: str) -> bool:
 def _fix_of_cell(name: str, cell: object) -> str:
     """What to do with an object that is not a cell."""
     if getattr(cell, "takes_sequences", False):
-        return "Call this cell directly: `cell.bind(params)(inputs, dtype=dtype)`."
+        bound = f"{name}.bind(params)" if hasattr(cell, "bind") else name
+        return f"Call this cell directly: `{bound}(inputs, dtype=dtype)`."
     if hasattr(cell, "initialize_carry"):
         return "Convert a Flax cell with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
     if isinstance(cell, list | tuple):

@@ -71,8 +71,9 @@ class Batch:
         state: The initial state, each leaf `[batch, ...]`; None for the zero state.
         mask: Bool, with the first two axes of the inputs; true at valid steps, which
             may be at any positions in a row. None if there is no mask with gaps.
-        resets: The resets of rows that hold one sequence each.
-        restarts: The first steps of the sequences in packed rows.
+        resets: The steps before which rows get their reset state, or the zero state.
+        restarts: The first steps of the sequences in packed rows, each with the initial
+            state of its sequence.
         dtype: The dtype of the zero state and of the outputs.
         axis: The time axis of inputs and outputs, 0 or 1.
         plan: What the forward pass saves for the backward pass.

@@ -234,7 +234,7 @@ def by_loop(factors: Factors, x: Element, h: Element) -> tuple[Element, Element]
 
 
 def by_tree(factors: Factors, x: Element, h: Element) -> tuple[Element, Element]:
-    """Runs all steps at once, in a tree of about `log2(T)` levels."""
+    """Runs all T steps at once, in a tree of about `log2(T)` levels."""
 
     def join(first: PyTree, second: PyTree) -> PyTree:
         a, restarting, x = first

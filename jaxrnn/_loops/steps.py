@@ -29,7 +29,8 @@ class Restarts:
     * A *reset* (`resets` of `dynamic_rnn`): the row gets its reset state. The user
       passes one reset state for each row, so row b gets reset state b.
     * The *first step* of a sequence in a packed row (`packed_rnn`), which holds several
-      sequences: the row gets the initial state of the sequence.
+      sequences: the row gets the initial state of the sequence. If all sequences
+      start from zeros, `packed_rnn` uses resets instead.
 
     Attributes:
         state_numbers: int32 `[batch, time]` or `[time, batch]`, in the layout of the

@@ -302,10 +302,10 @@ FIRST_REFUSALS = [
     (2, (ZERO,), ValueError, r"must have the structure \*, got \(\*,\)"),
     (2, None, ValueError, r"must be an initial state, got None. .*zero_state\(3, d"),
     (2, (None,), ValueError, r"`next_cell_state\[0\]` must be an array, got None"),
-    (3, 1.0, TypeError, "`emit_output` must be an array of numbers or booleans without a batch axis"),
-    (3, {"a": ZERO[0], "b": None}, TypeError, r"`emit_output\['b'\]` must be .* got None"),
-    (3, TensorArray(F64, 1), TypeError, "`emit_output` must be an array .* TensorArray"),
-    (3, jax.random.key(0), TypeError, r"`emit_output` must be an array .* key<fry>\[\]"),
+    (3, 1.0, TypeError, "`emit_output` must be an array .* without a batch axis"),
+    (3, {"a": ZERO[0], "b": None}, TypeError, r"put\['b'\]` must be .* got None"),
+    (3, TensorArray(F64, 1), TypeError, "`emit_output` must be .* TensorArray"),
+    (3, jax.random.key(0), TypeError, r"`emit_output` must be .* key<fry>\[\]"),
     (4, "x", TypeError, "`next_loop_state` must be an array"),
 ]
 LATER_REFUSALS = [
