@@ -344,7 +344,7 @@ def as_strategy(
         return Recompute() if is_cpu else Offload(Recompute())
     what = "True, False or a strategy of `jaxrnn.memory`"
     fix = "To let jaxrnn select a strategy, pass True."
-    if isinstance(swap_memory, type):
+    if isinstance(swap_memory, type) and issubclass(swap_memory, Strategy):
         fix = f"Create a strategy: `{swap_memory.__name__}(...)`."
     return check_instance(name, swap_memory, Strategy, what, fix)
 

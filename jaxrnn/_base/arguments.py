@@ -216,7 +216,9 @@ def _fix_of_cell(name: str, cell: object) -> str:
         return f"{one} For several layers, pass a bound `MultiRNNCell`."
     if isinstance(cell, Mapping):
         return "To pass parameters, bind them to their cell: `cell.bind(params)`."
-    return "Pass `cell.bind(params)`, or an object that implements `RNNCellLike`."
+    return (
+        "Pass `cell.bind(params)`, or an object that implements `jaxrnn.RNNCellLike`."
+    )
 
 
 def check_is_unbound_cell(name: str, cell: object) -> None:

@@ -239,7 +239,7 @@ class _Loop:
 
 
 def _from_named_carry(one_step: Callable) -> Callable:
-    """Checkpoints a step, and names the carry before the step, which a policy saves.
+    """Checkpoints a step, and names the carry before the step for a policy.
 
     Integers are named too. Otherwise, the backward pass would recompute them from the
     start of the segment.

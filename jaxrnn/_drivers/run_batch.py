@@ -209,9 +209,9 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
 def _check_has_rows(state: PyTree, has_mask: bool) -> None:
     """Raises ValueError if a leaf of the state has no batch axis.
 
-    All rows share such a leaf, so `states` could not hold its value for each row. With
-    a mask, the loop also runs different steps of different rows at the same time, so a
-    shared leaf has no value for a step of one row.
+    All rows share such a leaf, but each leaf of the returned `states` must have a batch
+    axis. With a mask, the loop runs different steps of different rows at the same time,
+    so a shared leaf has no value for a step of one row.
     """
     option = "mask" if has_mask else "return_states"
     fix = "Return this value as an output of the cell, not as a state."

@@ -185,7 +185,7 @@ def _unrolled(
     all_masks = Steps(time=len(steps), axis=0)
     if lengths is not None:
         state = _checked_state(cell, steps, state, dtype)
-        # If all lengths are 0, no step is valid, whereas `dynamic_rnn` runs one step.
+        # `longest` is 0 if all lengths are 0, whereas `dynamic_rnn` then runs one step.
         longest = jnp.max(lengths, initial=0)
         stand_in = masking.stand_in(lengths, steps[0], state)
         all_masks = Steps(lengths, longest, stand_in, time=len(steps), axis=0)

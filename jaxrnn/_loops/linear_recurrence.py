@@ -159,8 +159,8 @@ def _with_restarts(
     restarting = steps.restarts.state_numbers >= 0
     before = widened(steps.restarts.states_at_steps(steps.axis))
     # At steps without a restart, `before` is arbitrary and must not be added. Zero the
-    # states rather than the product, because the product's gradient would be NaN where
-    # a state is infinite: 0 * inf.
+    # states rather than the product, because in the product's gradient, 0 * inf would
+    # be NaN.
     before = masking.zero_dead(restarting, before)
     return plus(b, times(a, before)), restarting
 

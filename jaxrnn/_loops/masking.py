@@ -7,9 +7,10 @@ because 0 * NaN is NaN. In a finished row, the cell therefore runs on other valu
 stand-in): the inputs and state of the row's first step, which are finite if all values
 of the row are finite, or zeros if the row has length 0.
 
-All rows share the TensorArrays and scalar leaves of a state, so no row's length masks
-these leaves; `step_inputs` treats such states separately. In `raw_rnn`, the user's
-function reads the results of finished rows, so `raw_rnn` uses `hide_nonfinite` instead.
+All rows share the TensorArrays and scalar leaves of a state, so the length of a row
+does not apply to these leaves; `step_inputs` treats such states separately. In
+`raw_rnn`, the user's function reads the results of finished rows, so `raw_rnn` uses
+`hide_nonfinite` instead.
 """
 
 from typing import Any, NamedTuple
