@@ -353,7 +353,7 @@ def _is_state(x: Array) -> Array:
 
 
 def _all(holds: Callable[[Array], Array], tree: PyTree, axes: int) -> Array:
-    """Whether `holds` is true in all leaves, for each index of the first `axes` axes."""
+    """Whether `holds` is true in all leaves, per index of the first `axes` axes."""
     each = [
         jnp.all(holds(x), axis=tuple(range(axes, x.ndim)))
         for x in jax.tree.leaves(tree)
