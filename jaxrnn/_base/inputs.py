@@ -69,7 +69,7 @@ def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
     def as_leaf(name: str, leaf: Any) -> Array:
         return _as_sequence(name, leaf, axes, fix, time_major)
 
-    inputs = map_named("inputs", as_leaf, inputs)
+    inputs = map_named("inputs", as_leaf, inputs, is_tensor_array)
     named = list(named_leaves("inputs", inputs))
     check_same_size(named, 0 if time_major else 1, "The number of steps", axes)
     check_same_size(named, 1 if time_major else 0, "The batch size", axes)
@@ -183,6 +183,10 @@ def as_array(name: str, leaf: Any) -> Array:
     """
     if leaf is None:
         raise InvalidValue(f"`{name}` must be an array, got None.")
+    if is_tensor_array(leaf):
+        raise InvalidType(
+            f"`{name}` must be an array, got a TensorArray. Call `.stack()`."
+        )
     check_not_masked(name, leaf)
     try:
         if isinstance(leaf, str):  # JAX would interpret the string "q" as a dtype.

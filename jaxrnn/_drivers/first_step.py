@@ -99,7 +99,8 @@ def as_pair(result: PyTree) -> tuple[PyTree, PyTree]:
         got = describe_structure(result)
         legend = ", where * is an array" if "*" in got else ""
         got = "one array" if is_array else f"{got}{legend}"
-        fix = "Return the new state too." if is_array else ""
+        is_one = is_array or (is_sequence and len(result) == 1)
+        fix = "Return the new state too." if is_one else ""
         if is_sequence and len(result) > 2:
             fix = "Return all arrays of the state as one nest: `return output, (c, h)`."
         raise InvalidValue(

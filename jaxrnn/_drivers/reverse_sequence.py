@@ -10,12 +10,12 @@ from .._base.arguments import (
     check_rank,
     check_shape,
 )
-from .._base.errors import InvalidValue
-from .._base.inputs import as_array, check_same_size, named_inputs
+from .._base.errors import InvalidValue, describe_structure
+from .._base.inputs import as_array, check_same_size
 from .._base.lengths import as_given_lengths, lengths_array
 from .._base.math import concrete_or_none
 from .._base.sharding import as_rows_of
-from .._base.trees import map_named
+from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, Lengths, PyTree
 from .._batching.packed_sequences import check_not_packed
 from .._loops import masking
@@ -92,7 +92,10 @@ def _move_axes(tree: PyTree, old: tuple[int, int], new: tuple[int, int]) -> PyTr
 
 def _check_arrays(arrays: PyTree, time: int, rows: int) -> None:
     """Raises ValueError unless all arrays can be reversed with the same lengths."""
-    named = named_inputs(arrays, name="input")
+    named = list(named_leaves("input", arrays))
+    if not named:
+        got = describe_structure(arrays)
+        raise InvalidValue(f"`input` must hold at least one array, got {got}.")
     for name, array in named:
         least = max(time, rows) + 1
         check_rank(name, array, least, f"with axes {rows} (rows) and {time} (time)")

@@ -19,7 +19,8 @@ from .store import Indices
 def check_range(indices: Indices, length: Indices, fix: str = "") -> None:
     """Raises ValueError if a known index is outside `[0, length)`.
 
-    Traced indices raise errors only under `checkify`. `fix` says what to do.
+    Traced indices raise errors only under `checkify`. `fix` says what to do about an
+    index that is too large.
     """
     known = concrete_or_none(indices)
     known_length = concrete_or_none(length)
@@ -30,10 +31,9 @@ def check_range(indices: Indices, length: Indices, fix: str = "") -> None:
         return
     outside = known[(known < 0) | (known >= known_length)]
     if outside.size:
-        raise InvalidEntry(
-            f"an index must be in [0, {known_length}), got {outside.flat[0]}. "
-            f"{fix}".rstrip()
-        )
+        index = outside.flat[0]
+        text = f"an index must be in [0, {known_length}), got {index}."
+        raise InvalidEntry(f"{text} {fix}".rstrip() if index > 0 else text)
 
 
 def check_first_write(indices: Indices, written: Indices) -> None:

@@ -23,7 +23,6 @@ from . import checks
 from .store import Indices, Ragged, Rows, Store, check_element
 
 _SIZE = "Pass a Python integer, or a symbolic size of `jax.export`."
-_GROW = "To let the array grow, create it with `dynamic_size=True`."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -368,7 +367,8 @@ class TensorArray(RowlessArray):
                 "the number of elements, because a traced index cannot extend an array."
             )
         store = self._checked(store)
-        fix = "" if self.dynamic_size else _GROW
+        fix = "To let the array grow, create it with `dynamic_size=True`."
+        fix = "" if self.dynamic_size else fix
         checks.check_range(indices, axis_size(store.capacity), fix)
         checks.check_first_write(indices, store.was_written(indices))
         return store
@@ -384,4 +384,5 @@ class TensorArray(RowlessArray):
     def _check_count(self, name: str, entries: Any) -> None:
         """Raises ValueError unless there is one entry for each element."""
         if not self.dynamic_size:
-            check_first_axis(name, entries, self._config.size, "element", _GROW)
+            fix = "For any number of elements, create it with `dynamic_size=True`."
+            check_first_axis(name, entries, self._config.size, "element", fix)
