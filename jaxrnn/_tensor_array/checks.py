@@ -33,7 +33,7 @@ def check_range(indices: Indices, length: Indices, fix: str = "") -> None:
     if outside.size:
         index = outside.flat[0]
         text = f"an index must be in [0, {known_length}), got {index}."
-        raise InvalidEntry(f"{text} {fix}".rstrip() if index > 0 else text)
+        raise InvalidEntry(f"{text} {fix}".rstrip() if index >= 0 else text)
 
 
 def check_first_write(indices: Indices, written: Indices) -> None:

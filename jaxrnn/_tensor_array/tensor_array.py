@@ -384,5 +384,7 @@ class TensorArray(RowlessArray):
     def _check_count(self, name: str, entries: Any) -> None:
         """Raises ValueError unless there is one entry for each element."""
         if not self.dynamic_size:
-            fix = "For any number of elements, create it with `dynamic_size=True`."
+            fix = (
+                "For any number of elements, create the array with `dynamic_size=True`."
+            )
             check_first_axis(name, entries, self._config.size, "element", fix)
