@@ -176,7 +176,7 @@ REFUSALS = {
     "time_major_kind": (TypeError, "`time_major` must be True or False, got 0",
                         lambda: lite.dynamic_rnn(GRU, X, dtype=F64, time_major=0)),
     "cell": (TypeError, "`cell` must be a bound cell", lambda: lite.dynamic_rnn(3, X, dtype=F64)),
-    "nest": (ValueError, r"`inputs` must be one array \[time, batch, ...\], got \(\*, \*\)",
+    "nest": (ValueError, r"`inputs` must be one array \[time, batch, ...\], got \(float64",
              lambda: lite.dynamic_rnn(GRU, (X, X), dtype=F64)),
     "empty": (ValueError, "`inputs` must be one array", lambda: lite.dynamic_rnn(GRU, [], dtype=F64)),
     "proj": (ValueError, "TFLiteLSTMCell: `num_proj` must be at least 1", lambda: lite.TFLiteLSTMCell(2, num_proj=0)),
