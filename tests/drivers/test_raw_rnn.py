@@ -234,7 +234,7 @@ def test_checkify_finds_rows_that_max_time_cut_off():
     call = lambda n: raw_rnn(COUNTER, until(1, 2, 3), max_time=n)[1]
     for max_time, cut in ((2, True), (3, False)):
         error, _ = checkify.checkify(jax.jit(functools.partial(call, max_time)))()
-        assert ("within max_time (2) steps" in str(error.get())) == cut
+        assert ("within `max_time` (2) steps" in str(error.get())) == cut
 
 
 def test_random_cells_draw_at_step_t_what_dynamic_rnn_draws():
