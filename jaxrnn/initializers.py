@@ -87,7 +87,9 @@ def unit_forget_bias() -> Initializer:
 
     Use this initializer with `forget_bias=0`: the bias then stores the 1 that is
     otherwise added at each step. Pass the initializer to `LSTMCell` as the `bias` of
-    `by_part`. The biases of cells other than LSTMs are 0.
+    `by_part`. A bias without 4 blocks (see `extend.Stage`) is 0. Use this initializer
+    only if the 4 blocks have TensorFlow's order i, j, f, o; the blocks of `SLSTMCell`
+    and `QRNNCell` have another order.
 
     Raises:
         ValueError: When a parameter is created, if it is not a bias.
@@ -102,7 +104,9 @@ def chrono(max_time: float) -> Initializer:
 
     Let `u` be uniform in `[1, max_time - 1]`. In an LSTM, the bias is `log(u)` in the
     forget gate and `-log(u)` in the input gate. In a GRU, the bias is `log(u)` in the
-    update gate. All other biases are 0. Use `forget_bias=0` in LSTMs.
+    update gate. All other biases are 0. Use `forget_bias=0` in LSTMs. A bias with 4
+    blocks (see `extend.Stage`) counts as the bias of an LSTM, with TensorFlow's order
+    i, j, f, o. A bias with 2 blocks counts as the bias of a GRU, with the order r, u.
 
     Args:
         max_time: The number of steps, at least 2.
@@ -163,7 +167,9 @@ class _ByPart(PartInitializer):
         if spec.input_rows is None:
             raise InvalidValue(
                 "a kernel must have `input_rows` for `by_part`, got a kernel of shape "
-                f"{spec.shape} without `input_rows`. Pass one initializer for all rows."
+                f"{spec.shape} without `input_rows`. In a custom cell, pass "
+                "`input_rows` to `ParamSpec`. For other cells, pass one initializer "
+                "for all rows."
             )
         rows, columns = spec.shape
         keys = jax.random.split(key)
@@ -212,7 +218,7 @@ class _ByGate(PartInitializer):
 @dataclasses.dataclass(frozen=True, repr=False)
 class _UnitForgetBias(PartInitializer):
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-        _check_is_bias(spec)
+        _check_is_bias(self.name, spec)
         bias = jnp.zeros(spec.shape, dtype)
         if spec.blocks != 4:
             return bias
@@ -225,7 +231,7 @@ class _Chrono(PartInitializer):
     max_time: float
 
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-        _check_is_bias(spec)
+        _check_is_bias(self.name, spec)
         if spec.blocks not in (1, 2, 4):
             raise InvalidValue(
                 "a bias must have `blocks`, the number of gates, of 1, 2 or 4 for "
@@ -240,11 +246,13 @@ class _Chrono(PartInitializer):
         return jnp.concatenate(gates[spec.blocks])
 
 
-def _check_is_bias(spec: ParamSpec) -> None:
+def _check_is_bias(name: str, spec: ParamSpec) -> None:
+    """Raises ValueError if the initializer `name` draws anything but a vector."""
     if len(spec.shape) != 1:
         raise InvalidValue(
-            f"a bias must be a vector, got a parameter of shape {spec.shape}. Pass the "
-            "initializer as the `bias` of `by_part`, or as `bias_initializer`."
+            f"`{name}` must initialize a bias that is a vector, got a parameter of "
+            f"shape {spec.shape}. Pass `{name}` as the `bias` of `by_part`, or as "
+            "`bias_initializer`."
         )
 
 

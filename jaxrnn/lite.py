@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from ._base.arguments import check_time_major
 from ._base.boundary import export as _export
-from ._base.errors import InvalidKind, InvalidValue, describe_structure
+from ._base.errors import InvalidKind, InvalidValue, describe
 from ._base.typing import ArrayLike, DType, Lengths, Params, PyTree, RNNCellLike
 from ._cells.basic_rnn import BasicRNNCell
 from ._cells.lstm import LSTMCell
@@ -202,7 +202,7 @@ def dynamic_rnn(
     if inputs is not None and not jax.tree_util.all_leaves([inputs]):
         raise InvalidValue(
             "`inputs` must be one array [time, batch, ...], got "
-            f"{describe_structure(inputs)}. For nests, use `jaxrnn.dynamic_rnn`."
+            f"{describe(inputs)}. For nests, use `jaxrnn.dynamic_rnn`."
         )
     return core_dynamic_rnn(
         cell,

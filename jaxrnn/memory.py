@@ -275,7 +275,8 @@ class Offload(Strategy):
         if self.chunk is None:
             return
         as_count("chunk", self.chunk)
-        if plan_of(self.of, 2**20).segments:  # Short runs may have no segments.
+        # Plan a long run, because a strategy may divide only long runs into segments.
+        if plan_of(self.of, 2**20).segments:
             what = f"None for {self.of!r}, which already has segments"
             fix = f"Use `Offload(Recompute({self.chunk}))`."
             check_one_of("chunk", self.chunk, (None,), what, fix)
@@ -343,6 +344,8 @@ def as_strategy(
         return Recompute() if is_cpu else Offload(Recompute())
     what = "True, False or a strategy of `jaxrnn.memory`"
     fix = "To let jaxrnn select a strategy, pass True."
+    if isinstance(swap_memory, type) and issubclass(swap_memory, Strategy):
+        fix = f"Create a strategy: `{swap_memory.__name__}(...)`."
     return check_instance(name, swap_memory, Strategy, what, fix)
 
 

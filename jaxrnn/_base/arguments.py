@@ -23,9 +23,9 @@ from .errors import (
 from .math import is_traced, numpy_or_jax_array
 from .typing import AxisSize, DType, UnboundCellLike
 
-# On CPUs, an unrolled loop compiles to a larger program that is no faster. Unrolling 32
-# steps (TensorFlow's default `parallel_iterations`) would take ten times as long to
-# compile.
+# On CPUs, an unrolled loop compiles to a larger program that is no faster. With 32
+# unrolled steps (TensorFlow's default `parallel_iterations`), compilation would take
+# ten times as long.
 MAX_UNROLL = 4
 
 # Steps, rows and units are counted with int32.
@@ -189,8 +189,10 @@ def check_is_cell(name: str, cell: Any) -> None:
         got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
         if not isinstance(cell, list | tuple | Mapping | None):
             got += f", which lacks {', '.join(missing)}"
+        is_fused = getattr(cell, "takes_sequences", False)
+        what = "a cell that runs one step" if is_fused else "a bound cell"
         raise InvalidType(
-            f"`{name}` must be an RNNCell, got {got}. {_fix_of_cell(name, cell)}"
+            f"`{name}` must be {what}, got {got}. {_fix_of_cell(name, cell)}"
         )
 
 
@@ -205,7 +207,8 @@ def _has(cell: object, name: str) -> bool:
 def _fix_of_cell(name: str, cell: object) -> str:
     """What to do with an object that is not a cell."""
     if getattr(cell, "takes_sequences", False):
-        return "Call this cell directly: `cell.bind(params)(inputs, dtype=dtype)`."
+        bound = f"{name}.bind(params)" if hasattr(cell, "bind") else name
+        return f"Call this cell directly: `{bound}(inputs, dtype=dtype)`."
     if hasattr(cell, "initialize_carry"):
         return "Convert a Flax cell with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
     if isinstance(cell, list | tuple):
@@ -213,7 +216,9 @@ def _fix_of_cell(name: str, cell: object) -> str:
         return f"{one} For several layers, pass a bound `MultiRNNCell`."
     if isinstance(cell, Mapping):
         return "To pass parameters, bind them to their cell: `cell.bind(params)`."
-    return "Pass a bound cell, or an object that implements the RNNCell protocol."
+    return (
+        "Pass `cell.bind(params)`, or an object that implements `jaxrnn.RNNCellLike`."
+    )
 
 
 def check_is_unbound_cell(name: str, cell: object) -> None:
@@ -373,7 +378,8 @@ def check_both_lists(cells_fw: Any, cells_bw: Any) -> None:
     """Raises ValueError unless both lists have the same number of cells, 1 or more."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         if not isinstance(cells, Sequence) or not cells:
-            got = "none" if isinstance(cells, Sequence) else describe(cells)
+            is_list = isinstance(cells, Sequence)
+            got = f"an empty {type(cells).__name__}" if is_list else describe(cells)
             raise InvalidValue(
                 f"`{name}` must be a list of at least one cell, got {got}."
             )

@@ -3,9 +3,8 @@
 Checks inside the package do not know which public function the user called. Checks
 raise a subclass of `InvalidArgument`, such as `InvalidValue`. The boundary replaces
 such an error with a standard error, such as ValueError, that begins with the public
-name.
-Errors of users' functions, and errors that an inner boundary has already named, pass
-unchanged.
+name. Errors of users' functions, and errors that an inner boundary has already named,
+pass unchanged.
 
 `export` puts the functions and classes of a public module at the boundary. Functions of
 the package call each other without passing the boundary; calls of methods always pass
@@ -272,11 +271,12 @@ def import_optional(module: str, install: str = "") -> Any:
 def missing_name(module: str, name: str, hints: Mapping[str, str]) -> Exception:
     """The error for a module's `__getattr__` to raise.
 
-    The error is an AttributeError, except for the statement `from module import name`.
-    For this statement, Python would replace an AttributeError with an ImportError that
-    lacks the hint, so the function returns an ImportError, which Python does not
-    replace. The function recognizes the statement by the frame that calls
-    `__getattr__`, so `__getattr__` must call the function directly.
+    The error is an AttributeError, except for the statement `from module import name`
+    with a name that has a hint. For this statement, Python would replace an
+    AttributeError with an ImportError that lacks the hint, so the function returns an
+    ImportError, which Python does not replace. The function recognizes the statement by
+    the frame that calls `__getattr__`, so `__getattr__` must call the function
+    directly.
 
     Args:
         module: The name of the module.

@@ -57,13 +57,13 @@ class MissingPackage(InvalidArgument, ImportError):
 
 
 class InvalidKind(InvalidArgument, KindError):
-    """An `InvalidType` where TensorFlow raises an `AssertionError`."""
+    """Like `InvalidType`, for checks where TensorFlow raises an `AssertionError`."""
 
     kind = KindError
 
 
 class InvalidEntry(InvalidArgument, EntryError):
-    """An `InvalidValue` where TensorFlow raises an `IndexError`."""
+    """Like `InvalidValue`, for checks where TensorFlow raises an `IndexError`."""
 
     kind = EntryError
 
@@ -97,6 +97,18 @@ def describe(value: object) -> str:
         if len(parts) <= 80:
             return parts
     return type(value).__name__
+
+
+def describe_non_array(value: object) -> str:
+    """Describes a value that is not an array, although `value` may have a shape.
+
+    A `jax.ShapeDtypeStruct` is described by its type, because `float32[4, 8]` would
+    read like an array.
+    """
+    is_shaped = hasattr(value, "shape") and hasattr(value, "dtype")
+    if is_shaped and not isinstance(value, np.ndarray | np.generic):
+        return f"a {type(value).__name__}"
+    return describe(value)
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -144,7 +156,7 @@ def check_not_masked(name: str, value: object) -> None:
 
 @contextlib.contextmanager
 def error_note(text: str) -> Iterator[None]:
-    """Adds a note to every error that the block raises."""
+    """Adds a note to every error that the body of the `with` statement raises."""
     try:
         yield
     except Exception as error:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .arguments import (
     INT32_MAX,
@@ -21,6 +22,7 @@ from .errors import (
     InvalidValue,
     check_not_masked,
     describe,
+    describe_non_array,
     describe_structure,
     is_array,
     leaf_name,
@@ -30,7 +32,7 @@ from .trees import is_tensor_array, map_named, named_leaves, without_read_only
 from .typing import Array, ArrayLike, DType, PyTree
 
 _OF_A_LIST = (
-    "Each element of a list is a separate input. Convert a list to one array with "
+    "Each element of a list or tuple is a separate input. To make one array, call "
     "`jnp.asarray`; for sequences of different lengths, use `pack_sequences`."
 )
 
@@ -67,7 +69,7 @@ def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
     def as_leaf(name: str, leaf: Any) -> Array:
         return _as_sequence(name, leaf, axes, fix, time_major)
 
-    inputs = map_named("inputs", as_leaf, inputs)
+    inputs = map_named("inputs", as_leaf, inputs, is_tensor_array)
     named = list(named_leaves("inputs", inputs))
     check_same_size(named, 0 if time_major else 1, "The number of steps", axes)
     check_same_size(named, 1 if time_major else 0, "The batch size", axes)
@@ -79,7 +81,7 @@ def _as_sequence(name: str, leaf: Any, axes: str, fix: str, time_major: bool) ->
     fix = fix or _fix_of_rank(name, array, time_major)
     check_rank(name, array, 3, axes, fix=fix)
     fits = all(n <= INT32_MAX for n in array.shape if isinstance(n, int))
-    must = f"be {axes} with at most {INT32_MAX} steps and at most {INT32_MAX} rows"
+    must = f"be {axes} with at most {INT32_MAX} entries along each axis"
     fix = "To run more steps, divide the sequences with `jaxrnn.windows`."
     check_value(fits, name, must, array, fix)
     return array
@@ -181,13 +183,20 @@ def as_array(name: str, leaf: Any) -> Array:
     """
     if leaf is None:
         raise InvalidValue(f"`{name}` must be an array, got None.")
+    if is_tensor_array(leaf):
+        raise InvalidType(
+            f"`{name}` must be an array, got a TensorArray. Call `.stack()`."
+        )
     check_not_masked(name, leaf)
     try:
         if isinstance(leaf, str):  # JAX would interpret the string "q" as a dtype.
             raise TypeError
         return jnp.asarray(in_native_order(leaf))
     except TypeError:
-        raise InvalidType(f"`{name}` must be an array, got {describe(leaf)}.") from None
+        is_numpy = isinstance(leaf, np.ndarray | np.generic)
+        what = "an array with a dtype that JAX supports" if is_numpy else "an array"
+        got = describe_non_array(leaf)
+        raise InvalidType(f"`{name}` must be {what}, got {got}.") from None
 
 
 def check_shaped(name: str, tree: PyTree, fix: str = "") -> None:

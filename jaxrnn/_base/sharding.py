@@ -228,7 +228,7 @@ def as_sharded_as(types: PyTree, tree: PyTree, new_axes: int = 0) -> PyTree:
         wanted = jax.typeof(x).sharding if is_array(x) else x.sharding
         if wanted is None:
             return leaf
-        # Name the mesh, because without `jax.set_mesh` only the inputs have the mesh.
+        # Name the mesh, because without `jax.set_mesh`, a new array has no mesh.
         spec = PartitionSpec(*[None] * new_axes, *wanted.spec)
         wanted = explicit_sharding(spec, wanted.mesh)
         return leaf if wanted is None else jax.sharding.reshard(leaf, wanted)

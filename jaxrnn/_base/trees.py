@@ -181,7 +181,7 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
     if leaf is None:
         raise InvalidValue(f"`{name}` must be an int or a TensorShape, got None. {fix}")
     try:
-        return tuple(leaf if isinstance(leaf, TensorShape) else TensorShape([leaf]))
+        return tuple(leaf if isinstance(leaf, TensorShape) else [_dim(name, leaf)])
     except TypeError:
         raise InvalidType(
             f"`{name}` must be an int or a TensorShape, got {describe(leaf)}. {fix}"
@@ -282,7 +282,7 @@ def output_of(cell: Any, params: Params, inputs: PyTree, dtype: DType) -> PyTree
     def of_size(size: tuple[int, ...]) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((rows, *size), dtype)
 
-    return map_sizes(of_size, cell.output_size)
+    return map_sizes(of_size, cell.output_size, "output_size")
 
 
 @jax.tree_util.register_dataclass

@@ -327,15 +327,19 @@ class AffineCell(SpecsCell):
             `[batch, columns]`.
         """
         zs = []
+        stages = self.stages
         elementwise = self.elementwise(params)
         with jax.named_scope(scope_name(self)):
             operand, carry = as_stage_result("`enter`", self.enter(state))
             dtype = widest_dtype(state)
-            for k, stage in enumerate(self.stages):
+            for k, stage in enumerate(stages):
+                is_last = k + 1 == len(stages)
                 z = product(k, stage, inputs, operand, dtype)
                 with error_note(_note(k, stage, z, carry, elementwise)):
                     result = stage.update(elementwise, z, carry)
-                operand, carry = as_stage_result(f"the update of stage {k}", result)
+                what = "(output, new_state)" if is_last else "(operand, carry)"
+                source = f"the update of stage {k}"
+                operand, carry = as_stage_result(source, result, what)
                 zs.append(z)
             return operand, carry, zs
 

@@ -206,7 +206,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         def zeros(shape: tuple[int, ...]) -> Array:
             return jnp.zeros((rows, *shape), dtype)
 
-        return trees.map_sizes(zeros, self.state_size)
+        return trees.map_sizes(zeros, self.state_size, "state_size")
 
     @property
     def starts_from_zeros(self) -> bool:
@@ -377,7 +377,7 @@ def check_rnn_cell(name: str, cell: Any) -> Any:
     """Returns the cell; raises TypeError for an object that is not an `RNNCell`."""
     fix = ""
     if isinstance(cell, BoundCell):
-        fix = "Pass the unbound `cell.cell`, and bind the outer cell."
+        fix = f"Pass the unbound `{name}.cell`, and bind the outer cell."
     elif isinstance(cell, type):
         fix = f"Create a cell: `{cell.__name__}(...)`."
     elif inspect.isroutine(cell):
@@ -408,12 +408,12 @@ def _from_inputs(
     inputs: PyTree, batch_size: AxisSize, dtype: DType
 ) -> tuple[int, DType]:
     """The batch size and dtype of `inputs`, after a check of the other arguments."""
-    leaves = trees.named_leaves("inputs", inputs)
-    name, leaf = next(leaves, ("inputs", None))
-    if leaf is None:
+    leaves = list(trees.named_leaves("inputs", inputs))
+    if not leaves:
         raise InvalidValue(
             "`inputs` must hold an array [batch, ...], got an empty nest."
         )
+    name, leaf = leaves[0]
     if not getattr(leaf, "shape", ()):
         raise InvalidValue(
             f"`{name}` must be an array [batch, ...], got {describe(leaf)}."

@@ -18,9 +18,10 @@ from . import fields
 from .matrix_memory import MatrixMemoryCell
 from .params import ParamSpec, Specs, glorot_blocks, head_size, zeros
 
-# exp(-87) is about the smallest normal float32. A smaller decay could round to 0, whose
-# logarithm is infinite. A chunk (steps that are computed together) subtracts sums of
-# logarithms, and the difference of two infinite sums is NaN.
+# The least logarithm of a decay: exp(-87) is about the smallest normal float32. A chunk
+# (steps that are computed together) subtracts sums of these logarithms. Without this
+# limit, a logarithm of large magnitude would round away the terms of other steps, and
+# the difference of two infinite sums would be NaN.
 _LEAST_LOG = -87.0
 
 

@@ -159,10 +159,11 @@ def check_fields(values: Any) -> None:
         try:
             set_field(values, field.name, check(field.name, value))
         except InvalidArgument as error:
-            is_number = isinstance(value, int) and not isinstance(value, bool)
+            is_bool = isinstance(value, bool)
+            is_count = isinstance(value, int) and not is_bool and value > 0
             has_depth = fields[0].name in ("num_units", "units")
             is_ours = type(values).__module__.startswith("jaxrnn")
-            if position == 1 and is_number and has_depth and is_ours:
+            if position == 1 and is_count and has_depth and is_ours:
                 # The caller may expect the order of PyTorch and Equinox, which is
                 # `LSTMCell(depth, units)`.
                 fix = f"For {value} units, use `{type(values).__name__}({value})`."
@@ -196,8 +197,8 @@ def check_number(
         text += fix if is_array(value) else ""
         raise InvalidType(text.rstrip()) from None
     must = f"be in [{low}, {high}]"
-    if math.isfinite(low) and high == math.inf:
-        must = f"be at least {low}"
+    if high == math.inf:
+        must = f"be at least {low}" if math.isfinite(low) else "be a number"
     arguments.check_value(low <= number <= high, name, must, number)
     return number
 
@@ -315,7 +316,8 @@ class Hyperparameters:
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __deepcopy__(self, memo: dict) -> "Hyperparameters":
-        # A copied function would not equal the original, so a copy shares all values.
+        # A copy of a callable object, such as `jax.nn.relu`, would not equal the
+        # original, so a copy of the dataclass shares all values.
         twin = copy.copy(self)
         memo[id(self)] = twin
         return twin

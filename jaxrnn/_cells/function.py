@@ -8,7 +8,7 @@ import jax
 
 from .._base.arguments import as_bool
 from .._base.cell_keys import check_key, check_key_or_none
-from .._base.errors import InvalidType, InvalidValue, error_note
+from .._base.errors import InvalidType, InvalidValue
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from . import fields
@@ -18,8 +18,7 @@ from .step_checks import check_no_carry
 
 def _copied_size(name: str, size: Size) -> Size:
     """Returns a copy, which stays the same if the caller modifies `size` later."""
-    with error_note(f"Raised by `{name}`."):
-        size_shapes(size, name)
+    size_shapes(size, name)
     return jax.tree.map(lambda n: n, size)
 
 

@@ -12,6 +12,7 @@ from .._base.errors import (
     describe,
     describe_structure,
     error_note,
+    is_array,
 )
 from .._base.math import cast_like, widened
 from .._base.sharding import whole_on_explicit_mesh
@@ -123,8 +124,9 @@ class LinearRecurrenceCell(SpecsCell):
             result = self.coefficients(params, inputs)
         if not isinstance(result, tuple) or len(result) != 3:
             raise InvalidValue(
-                f"`coefficients` must return (a, b, rest), got {describe(result)}. If "
-                "`output` needs no other values, return (a, b, None)."
+                "`coefficients` must return a tuple (a, b, rest), got "
+                f"{describe(result)}. If `output` needs no other values, return "
+                "(a, b, None)."
             )
         a, b, rest = result
         rows = inputs.shape[0]
@@ -146,7 +148,7 @@ def for_many_steps(cell: SpecsCell, params: Params, run: Run) -> tuple[Params, R
             number of steps is symbolic.
     """
     if run.implementation not in (None, "xla"):
-        raise DeclinedError("no matrix product uses the state")
+        raise DeclinedError(f"{type(cell).__name__} is not an `AffineCell`")
     if not isinstance(run.steps.time, int):
         raise DeclinedError("the number of steps is symbolic")
     # Gather the parameters, because their sharding might not be compatible with the
@@ -161,10 +163,11 @@ def _fitted(name: str, x: PyTree, rows: int, state: Element) -> Element:
     fix = "For a complex state, return a and b as `ComplexState`s."
     what = f"`{name}`, which `coefficients` returns, must"
     if jax.tree.structure(x) != jax.tree.structure(like):
-        raise InvalidValue(
-            f"{what} have the structure of the state, {describe_structure(state)}, got "
-            f"{describe_structure(x)}. {fix}"
-        )
+        must = f"have the structure of the state, {describe_structure(state)}"
+        if is_array(like):
+            must = "be one array, like the state"
+            fix = "For a complex state, let `state_size` return a `ComplexState`."
+        raise InvalidValue(f"{what} {must}, got {describe(x)}. {fix}")
 
     def fit(x: Array, h: Array) -> Array:
         if jnp.iscomplexobj(x):

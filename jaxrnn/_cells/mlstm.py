@@ -174,7 +174,7 @@ class MLSTMCell(MatrixMemoryCell):
         """All steps of a chunk; see `MatrixMemoryCell.attend`.
 
         A segment begins at the start of the chunk and at each restart of the state. Let
-        `F_t` be the sum of `log f` from the first step of the segment of t up to t.
+        `F_t` be the sum of `log_f` from the first step of the segment of t up to t.
         Step t computes the same m as `update`:
 
             m_t = F_t + a_t,    a_t = max(m_0, max_s (i_s - F_s))

@@ -83,8 +83,8 @@ class ParamSpec:
     def __post_init__(self) -> None:
         what = "a tuple of integers"
         check_instance("shape", self.shape, tuple | list, what)
-        for size in self.shape:
-            as_axis_size("shape", size)
+        for i, size in enumerate(self.shape):
+            as_axis_size(f"shape[{i}]", size)
         object.__setattr__(self, "shape", tuple(self.shape))
         check_functions(initializer=self.initializer)
 

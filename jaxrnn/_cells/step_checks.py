@@ -14,6 +14,7 @@ from .._base.errors import (
     counted,
     describe,
     describe_leaves,
+    describe_non_array,
     is_array,
 )
 from .._base.math import in_native_order
@@ -90,7 +91,7 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
         InvalidEntry: If the state has the wrong number of arrays.
     """
     leaves = list(named_leaves("state", state))
-    shapes = size_shapes(size)
+    shapes = size_shapes(size, "state_size")
     is_nest = not jax.tree_util.all_leaves([state])
     wants_nest = not jax.tree_util.all_leaves([size])
     if is_nest != wants_nest or len(leaves) != len(shapes):
@@ -120,7 +121,7 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
 
 def _check_array(name: str, leaf: object) -> None:
     if not is_array(leaf):
-        got = f"{describe(leaf)}."
+        got = f"{describe_non_array(leaf)}."
         if hasattr(leaf, "get_value"):
             got = "an nnx variable. Convert the variables with `nnx.as_pure`."
         raise InvalidType(f"`{name}` must be an array, got {got}")
@@ -162,26 +163,38 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         check_type(dtype == inputs.dtype, name, must, leaves[name], fix)
 
 
-def check_one_dtype(cell: object, inputs: Array, operand: Array) -> None:
+def check_one_dtype(cell: object, inputs: Array, operand: Array | None) -> None:
     """Raises TypeError if inputs, the state's operand and the cell differ in dtype.
 
     Args:
         cell: The cell. A cell without a `dtype` accepts any dtype.
         inputs: One step of inputs.
-        operand: The part of the state that is multiplied.
+        operand: The part of the state that is multiplied; None to check only the inputs
+            and the cell.
     """
     declared = getattr(cell, "dtype", None)
     dtype = jax.dtypes.canonicalize_dtype(declared or inputs.dtype)
-    if not inputs.dtype == operand.dtype == dtype:
-        fix = f"Cast the inputs, or create the cell with `dtype=jnp.{inputs.dtype}`."
-        if inputs.dtype == dtype:
-            fix = f"Create the state with `dtype=jnp.{dtype}`."
-        got = f"inputs {describe(inputs)} and state {describe(operand)}"
-        if declared is not None:
-            got = f"{got}, and a cell of {dtype}"
-        raise InvalidType(
-            f"`inputs`, `state` and the cell must share one dtype, got {got}. {fix}"
-        )
+    arrays = {"inputs": inputs}
+    if operand is not None:
+        arrays["state"] = operand
+    if all(array.dtype == dtype for array in arrays.values()):
+        return
+    names = [f"`{name}`" for name in arrays]
+    got = [f"{name} {describe(array)}" for name, array in arrays.items()]
+    if declared is not None:
+        names.append("the cell")
+        got.append(f"a cell of {dtype}")
+    fix = f"Cast the inputs, or create the cell with `dtype=jnp.{inputs.dtype}`."
+    if inputs.dtype == dtype:
+        fix = f"Create the state with `dtype=jnp.{dtype}`."
+    raise InvalidType(
+        f"{_all_of(names)} must share one dtype, got {_all_of(got)}. {fix}"
+    )
+
+
+def _all_of(parts: list[str]) -> str:
+    """Joins two or more parts, such as `a, b and c`."""
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def check_state_dtypes(cell: object, inputs: Array, state: PyTree) -> None:
@@ -189,7 +202,7 @@ def check_state_dtypes(cell: object, inputs: Array, state: PyTree) -> None:
 
     The state may also have a wider floating-point dtype.
     """
-    check_one_dtype(cell, inputs, inputs)
+    check_one_dtype(cell, inputs, None)
     for name, leaf in named_leaves("state", state):
         is_wider = leaf.dtype.itemsize > inputs.dtype.itemsize
         is_real = jnp.issubdtype(leaf.dtype, jnp.floating)
@@ -212,20 +225,19 @@ def check_one_array_to_enter(state: PyTree) -> None:
     """Raises TypeError for a nest, which the default `enter` cannot multiply."""
     if not jax.tree_util.all_leaves([state]):
         raise InvalidType(
-            "a cell whose state is several arrays must define `enter`, got none. Let "
-            "`enter` return the array that the first stage multiplies, and the carry "
-            "for the update of this stage."
+            "the default `enter` must get one array as the state, got "
+            f"{describe(state)}. Define `enter` in the cell: return the array that the "
+            "first stage multiplies, and the carry for the update of this stage."
         )
 
 
-def as_stage_result(source: str, result: PyTree) -> tuple[PyTree, PyTree]:
-    """Returns the result of `source`; raises ValueError if it is not a pair."""
+def as_stage_result(
+    source: str, result: PyTree, what: str = "(operand, carry)"
+) -> tuple[PyTree, PyTree]:
+    """Returns the result of `source`; raises ValueError unless it is a pair `what`."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
-    raise InvalidValue(
-        f"{source} must return (operand, carry), or (output, new_state) in the last "
-        f"update, got {describe(result)}."
-    )
+    raise InvalidValue(f"{source} must return {what}, got {describe(result)}.")
 
 
 def check_operand(k: int, operand: PyTree, shape: tuple[int, int]) -> None:

@@ -239,7 +239,7 @@ class _Loop:
 
 
 def _from_named_carry(one_step: Callable) -> Callable:
-    """Names the carry before a step, for a policy that saves it; recomputes the step.
+    """Checkpoints a step, and names the carry before the step for a policy.
 
     Integers are named too. Otherwise, the backward pass would recompute them from the
     start of the segment.
@@ -255,7 +255,7 @@ def _from_named_carry(one_step: Callable) -> Callable:
 def _without_keys(tree: PyTree) -> PyTree:
     """Replaces random keys by their integers.
 
-    In JAX 0.10.0, the derivative of a condition whose branches read keys fails.
+    In JAX 0.10.0, the derivative of a `lax.cond` whose branches read keys fails.
     """
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 

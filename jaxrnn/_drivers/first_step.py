@@ -95,12 +95,16 @@ def as_pair(result: PyTree) -> tuple[PyTree, PyTree]:
     """
     is_sequence = isinstance(result, tuple | list)
     if not is_sequence or len(result) != 2:
-        fix = "Return the new state too."
+        is_array = jax.tree_util.all_leaves([result])
+        got = describe_structure(result)
+        legend = ", where * is an array" if "*" in got else ""
+        got = "one array" if is_array else f"{got}{legend}"
+        is_one = is_array or (is_sequence and len(result) == 1)
+        fix = "Return the new state too." if is_one else ""
         if is_sequence and len(result) > 2:
             fix = "Return all arrays of the state as one nest: `return output, (c, h)`."
         raise InvalidValue(
-            "`cell` must return a pair (output, new_state), got "
-            f"{describe_structure(result)}, where * is an array. {fix}"
+            f"`cell` must return a pair (output, new_state), got {got}. {fix}".rstrip()
         )
     return result[0], result[1]
 
@@ -125,7 +129,8 @@ def _check_state(state: PyTree, new_state: PyTree) -> None:
 
 def _check_output(size: Size, output: PyTree, batch: int, dtype: DType) -> None:
     named = named_leaves("output", output)
-    for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
+    shapes = size_shapes(size, "output_size")
+    for (name, leaf), shape in zip(named, shapes, strict=True):
         if leaf.shape != (batch, *shape):
             raise InvalidValue(
                 f"`{name}` of `cell` must have shape {(batch, *shape)} to "

@@ -9,7 +9,9 @@ from .._base import arguments, errors, math, trees
 from .._base.errors import (
     InvalidEntry,
     InvalidValue,
+    Verbatim,
     counted,
+    describe,
     describe_structure,
 )
 from .._base.inputs import as_array, as_arrays, check_same_size
@@ -92,8 +94,11 @@ def check_next_call(
     finished, next_input, state, emit, next_loop_state = _five(returned)
     finished = _as_finished(finished)
     fits = finished.shape in (carry.finished.shape, ())
-    must = f"be a scalar or keep its shape from time 0, {list(carry.finished.shape)}"
+    must = "be a scalar as at time 0"
     fix = "To return [batch] later, return `jnp.zeros(batch, bool)` at time 0."
+    if carry.finished.ndim:
+        must = f"be a scalar or have shape {list(carry.finished.shape)} as at time 0"
+        fix = ""
     arguments.check_value(fits, "finished", must, finished, fix)
     finished = jnp.broadcast_to(finished, carry.finished.shape)
     next_input = as_like("next_input", next_input, carry.next_input)
@@ -175,16 +180,17 @@ def _emit_types(
 
         return trees.map_sizes(of_shape, cell.output_size, "cell.output_size")
 
-    def emitted(leaf: Any) -> jax.ShapeDtypeStruct:
+    def emitted(path: tuple, leaf: Any) -> jax.ShapeDtypeStruct:
         shaped = errors.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
         fits = shaped and not errors.is_key(leaf)
-        arrays = "arrays without a batch axis, which describe one row"
+        name = errors.leaf_name("emit_output", path)
+        must = "be an array of numbers or booleans without a batch axis"
         fix = "To emit one number per row, return `jnp.zeros([], dtype)`."
-        arguments.check_type(fits, "emit_output", f"be None, or {arrays}", leaf, fix)
+        arguments.check_type(fits, name, must, leaf, fix)
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         return jax.ShapeDtypeStruct((batch_size, *leaf.shape), dtype)
 
-    return jax.tree.map(emitted, template, is_leaf=is_opaque)
+    return jax.tree_util.tree_map_with_path(emitted, template, is_leaf=is_opaque)
 
 
 def as_like(name: str, tree: PyTree, like: PyTree, fix: str = "") -> PyTree:
@@ -219,11 +225,11 @@ def as_like(name: str, tree: PyTree, like: PyTree, fix: str = "") -> PyTree:
 
 def _leaf_like(name: str, leaf: PyTree, like: PyTree, fix: str) -> PyTree:
     if trees.is_tensor_array(leaf) or trees.is_tensor_array(like):
-        if not (trees.is_tensor_array(like) and is_like(like, leaf)):
-            raise InvalidValue(
-                f"`{name}` must be {like!r} from time 0, or the result of writes to "
-                f"this TensorArray, got {leaf!r}."
-            )
+        must = f"be an array as at time 0, {describe(like)}"
+        if trees.is_tensor_array(like):
+            must = f"be {like!r} from time 0, or the result of writes to this array"
+        got = Verbatim(repr(leaf)) if trees.is_tensor_array(leaf) else leaf
+        arguments.check_value(is_like(like, leaf), name, must, got)
         return leaf
     array = math.cast_if_weak(as_array(name, leaf), like.dtype)
     must = f"have dtype {like.dtype} as at time 0"

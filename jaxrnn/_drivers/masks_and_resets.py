@@ -84,8 +84,8 @@ class Resets(NamedTuple):
         where: Bool `[batch, time]`, true where a row's state is reset before the step.
         state: The state that rows are reset to, each leaf `[batch, ...]`; None for the
             zero state. The reset state can differ from the initial state: if a rollout
-            is split into segments, a segment starts from the final state of the
-            previous segment.
+            is split into windows, a window starts from the final state of the previous
+            window.
     """
 
     where: Array
@@ -183,7 +183,8 @@ def as_reset_state(state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
     is_given = state is not None
     reset_state = state if is_given else zeros
     name = "reset_state" if is_given else "cell.zero_state()"
-    check_structure(f"`{name}`", like, reset_state, strict=is_given)
+    fix = "" if is_given else "Pass a `reset_state`."
+    check_structure(f"`{name}`", like, reset_state, strict=is_given, fix=fix)
     leaves, structure = jax.tree.flatten(like, is_leaf=is_tensor_array)
     named = named_leaves(name, reset_state, is_tensor_array)
     checked = []

@@ -236,7 +236,7 @@ def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
 
     def is_shape(value: object) -> bool:
         is_sequence = isinstance(value, tuple | list)
-        return is_sequence and all(isinstance(n, numbers.Number) for n in value)
+        return is_sequence and all(isinstance(n, numbers.Number | None) for n in value)
 
     def as_struct(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
         shape = leaf if is_shape(leaf) else getattr(leaf, "shape", ())

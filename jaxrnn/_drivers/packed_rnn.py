@@ -61,9 +61,10 @@ def packed_rnn(
     Raises:
         TypeError: If `packed` does not come from `pack_sequences`; see also
             `dynamic_rnn`.
-        ValueError: If `packed` is not exactly one whole pack (for the result of
-            `stack_packed`, use `jax.vmap`); if a leaf of `initial_state` does not have
-            one row for each sequence; see also `dynamic_rnn`.
+        ValueError: If the arrays of `packed` were sliced or concatenated; if `packed`
+            is a result of `stack_packed`, which requires `jax.vmap`; if a leaf of
+            `initial_state` does not have one row for each sequence; see also
+            `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -83,7 +84,7 @@ def packed_rnn(
     arguments.as_bool("return_states", return_states)
     strategy = as_strategy("swap_memory", swap_memory, (cell, packed, initial_state))
     what = "the result of `pack_sequences`"
-    fix = "For a window, pass `window.packed`."
+    fix = "Pass `packed.packed`." if hasattr(packed, "packed") else ""
     arguments.check_instance("packed", packed, PackedSequences, what, fix)
     check_whole("packed", packed)
     count = packed.sequence_length.shape[0]
@@ -126,8 +127,8 @@ def _states_of_sequences(
         if has_read_only(state):
             raise InvalidValue(
                 "`initial_state` must hold no read-only parts, such as an attention "
-                f"memory, got {describe(state)}: a packed row holds several sequences. "
-                "Use `dynamic_rnn` with lengths."
+                f"memory, got {describe(state)}. The sequences of a packed row cannot "
+                "share a memory, so use `dynamic_rnn` with lengths."
             )
     dtype = output_dtype(state, dtype)
     if state is None:

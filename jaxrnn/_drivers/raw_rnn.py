@@ -278,8 +278,9 @@ def run_until_finished(
             carry = with_capacity_for(first_carry, max_time, first_write)
             plan = plan_of(strategy, max_time)
             emit_ta, carry = _bounded(step, carry, max_time, plan)
-            must = f"all rows must finish within {limit_name} ({max_time}) steps"
-            checkify.debug_check(jnp.all(carry.finished), must)
+            must = f"all rows must finish within `{limit_name}` ({max_time}) steps"
+            text = f"{must}, but some did not. Increase `{limit_name}`."
+            checkify.debug_check(jnp.all(carry.finished), text)
             return emit_ta, carry
         if finished:
             break
@@ -332,7 +333,7 @@ def _unbounded(step: Step, carry: Carry) -> Carry:
 
 def _check_emits_nothing(emit_types: PyTree, limit_name: str) -> None:
     if jax.tree.leaves(emit_types):
-        fix = f"Pass {limit_name}, the largest number of steps, to size the results."
+        fix = f"Pass `{limit_name}`, the largest number of steps, to size the results."
         check_given(limit_name, None, fix, "given under jit and vmap to emit values")
 
 

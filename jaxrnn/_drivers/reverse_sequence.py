@@ -10,7 +10,7 @@ from .._base.arguments import (
     check_rank,
     check_shape,
 )
-from .._base.errors import InvalidValue
+from .._base.errors import InvalidValue, describe_structure
 from .._base.inputs import as_array, check_same_size
 from .._base.lengths import as_given_lengths, lengths_array
 from .._base.math import concrete_or_none
@@ -94,7 +94,8 @@ def _check_arrays(arrays: PyTree, time: int, rows: int) -> None:
     """Raises ValueError unless all arrays can be reversed with the same lengths."""
     named = list(named_leaves("input", arrays))
     if not named:
-        raise InvalidValue("`input` must hold at least one array, got none.")
+        got = describe_structure(arrays)
+        raise InvalidValue(f"`input` must hold at least one array, got {got}.")
     for name, array in named:
         least = max(time, rows) + 1
         check_rank(name, array, least, f"with axes {rows} (rows) and {time} (time)")

@@ -71,8 +71,9 @@ class Batch:
         state: The initial state, each leaf `[batch, ...]`; None for the zero state.
         mask: Bool, with the first two axes of the inputs; true at valid steps, which
             may be at any positions in a row. None if there is no mask with gaps.
-        resets: The resets of rows that hold one sequence each.
-        restarts: The first steps of the sequences in packed rows.
+        resets: The steps before which rows get their reset state, or the zero state.
+        restarts: The first steps of the sequences in packed rows, each with the initial
+            state of its sequence.
         dtype: The dtype of the zero state and of the outputs.
         axis: The time axis of inputs and outputs, 0 or 1.
         plan: What the forward pass saves for the backward pass.
@@ -208,8 +209,9 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
 def _check_has_rows(state: PyTree, has_mask: bool) -> None:
     """Raises ValueError if a leaf of the state has no batch axis.
 
-    All rows share such a leaf. With a mask, the loop runs different steps of different
-    rows at the same time, so a shared leaf has no value for a step of one row.
+    All rows share such a leaf, but each leaf of the returned `states` must have a batch
+    axis. With a mask, the loop runs different steps of different rows at the same time,
+    so a shared leaf has no value for a step of one row.
     """
     option = "mask" if has_mask else "return_states"
     fix = "Return this value as an output of the cell, not as a state."

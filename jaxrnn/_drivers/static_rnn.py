@@ -129,8 +129,9 @@ def stacked(steps: list[PyTree]) -> PyTree:
 
 def unstacked(xs: PyTree, time: int) -> list[PyTree]:
     """Splits a nest of arrays `[time, batch, ...]` into its steps."""
-    # The backward pass of a split is one concatenation. With `x[t]` instead, it would
-    # pad the cotangent of each step with zeros to all steps, and sum the padded arrays.
+    # The backward pass of a split is one concatenation. The backward pass of `x[t]` for
+    # each t would pad each step's cotangent with zeros to all steps, and sum the padded
+    # arrays.
     leaves, structure = jax.tree.flatten(xs)
     columns = [[x[0] for x in jax.lax.split(leaf, [1] * time)] for leaf in leaves]
     return [structure.unflatten(column[t] for column in columns) for t in range(time)]
@@ -141,9 +142,9 @@ def _dtype_in_loop(
 ) -> DType | None:
     """Returns the dtype of all outputs if a loop can run the cell, otherwise None.
 
-    A loop cannot run steps of different types, or cells that read values of arrays,
-    which run only outside of jit. If a state has scalar leaves, a loop would update
-    these leaves once even if all lengths are 0.
+    A loop cannot run steps of different types, or a cell that reads the values of
+    arrays, because such a cell runs only outside of jit. If a state has scalar leaves,
+    a loop would update these leaves once even if all lengths are 0.
     """
     are_alike = len(set(map(_types, steps))) == 1
     if not (are_alike and is_pytree_of_arrays(cell) and masking.is_of_rows(state)):
@@ -184,7 +185,8 @@ def _unrolled(
     all_masks = Steps(time=len(steps), axis=0)
     if lengths is not None:
         state = _checked_state(cell, steps, state, dtype)
-        longest = jnp.max(lengths, initial=0)  # `dynamic_rnn` runs at least 1 step.
+        # `longest` is 0 if all lengths are 0, whereas `dynamic_rnn` then runs one step.
+        longest = jnp.max(lengths, initial=0)
         stand_in = masking.stand_in(lengths, steps[0], state)
         all_masks = Steps(lengths, longest, stand_in, time=len(steps), axis=0)
     read = summed_in_float32(cell)

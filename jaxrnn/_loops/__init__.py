@@ -15,7 +15,8 @@ whole sequences of one kind of cell. The files of this folder use these terms:
 * A *restart* gives a row a new state before a step: a reset, or the first step of a
   sequence in a packed row. `Steps` may hold the steps of the restarts without the
   *restart states*, which a loop then takes as an argument to differentiate.
-* A *segment* is a part of a run that the backward pass recomputes (`scans.py`). A
+* A *segment* is a part of a run that the backward pass recomputes (`scans.py`). In
+  `matrix_memory.py`, *segments* are instead the steps between restarts in a chunk. A
   *chunk* is a part of a scan that is skipped at once (`scans.py`), or a part of a run
   over a matrix memory that is computed at once (`matrix_memory.py`). A *block* is a
   part of a linear recurrence that is computed at once (`linear_recurrence.py`).

@@ -220,8 +220,8 @@ def _precision_here() -> Precision:
     """HIGHEST for exact products, HIGH for TF32, which is XLA's default.
 
     JAX's wrapper rejects the other names ("default", "bfloat16"), which XLA treats as
-    TF32 on a GPU. The backward pass uses the precision of the forward pass, wherever it
-    is traced.
+    TF32 on a GPU. The backward pass uses the precision of the forward pass, wherever
+    the backward pass is traced.
     """
     config: Any = jax.config
     name = config.jax_default_matmul_precision

@@ -153,13 +153,14 @@ def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
 def _with_restarts(
     steps: Steps, a: Element, b: Element
 ) -> tuple[Element, Array | None]:
-    """Adds `a` times the restart states to `b`; also returns the mask of restarts."""
+    """Adds `a` times the restart states to `b` at restarts; also returns the mask."""
     if steps.restarts is None:
         return b, None
     restarting = steps.restarts.state_numbers >= 0
     before = widened(steps.restarts.states_at_steps(steps.axis))
-    # Zero the states at steps without a restart, where 0 * inf could put NaN in the
-    # gradient.
+    # At steps without a restart, `before` is arbitrary and must not be added. Zero the
+    # states rather than the product, because in the product's gradient, 0 * inf would
+    # be NaN.
     before = masking.zero_dead(restarting, before)
     return plus(b, times(a, before)), restarting
 
@@ -203,12 +204,13 @@ def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[PyTree, Py
 def run_steps(factors: Factors, x: Element, h: Element) -> tuple[Element, Element]:
     """`(hs, h)` of all steps, in the form that suits the run and the platform.
 
-    CPUs always use the loop. XLA compiles a step of the loop into one function that
-    reads and writes each number once, unlike any parallel form. For 8192 steps of 256
-    units, the loop took 1.2 ms with 1 row and 36 ms with 8 rows; the tree took 13 ms
-    and 197 ms. On other platforms, each step of a loop costs microseconds, regardless
-    of the size of the step. For the gradient of 1024 steps, a GPU launches about 40
-    operations for the tree, but several operations per step for a loop.
+    CPUs and runs of fewer than 64 steps always use the loop. On CPUs, XLA compiles a
+    step of the loop into one function that reads and writes each number once, unlike
+    any parallel form. For 8192 steps of 256 units, the loop took 1.2 ms with 1 row and
+    36 ms with 8 rows; the tree took 13 ms and 197 ms. On other platforms, each step of
+    a loop costs microseconds, regardless of the size of the step. For the gradient of
+    1024 steps, a GPU launches about 40 operations for the tree, but several operations
+    per step for a loop.
 
     Args:
         factors: `(a, restarting)`; see `linear_recurrence`.
@@ -232,7 +234,7 @@ def by_loop(factors: Factors, x: Element, h: Element) -> tuple[Element, Element]
 
 
 def by_tree(factors: Factors, x: Element, h: Element) -> tuple[Element, Element]:
-    """Runs all steps at once, in a tree of about `log2(T)` levels."""
+    """Runs all T steps at once, in a tree of about `log2(T)` levels."""
 
     def join(first: PyTree, second: PyTree) -> PyTree:
         a, restarting, x = first

@@ -7,9 +7,10 @@ because 0 * NaN is NaN. In a finished row, the cell therefore runs on other valu
 stand-in): the inputs and state of the row's first step, which are finite if all values
 of the row are finite, or zeros if the row has length 0.
 
-All rows share the TensorArrays and scalar leaves of a state, which are never masked;
-`step_inputs` treats such states separately. In `raw_rnn`, the user's function reads the
-results of finished rows, so `raw_rnn` uses `hide_nonfinite` instead.
+All rows share the TensorArrays and scalar leaves of a state, so the length of a row
+does not apply to these leaves; `step_inputs` treats such states separately. In
+`raw_rnn`, the user's function reads the results of finished rows, so `raw_rnn` uses
+`hide_nonfinite` instead.
 """
 
 from typing import Any, NamedTuple
@@ -124,7 +125,7 @@ def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
     def select(new_leaf: Any, old_leaf: Any) -> Any:
         if is_tensor_array(new_leaf):
             known = concrete_or_none(running)
-            if known is not None:  # `where` fails if the array has grown.
+            if known is not None:  # `jnp.where` fails if the TensorArray has grown.
                 return new_leaf if known else old_leaf
             return jax.tree.map(
                 lambda new, old: jnp.where(running, new, old), new_leaf, old_leaf
@@ -156,8 +157,8 @@ def reverse_resets(
 ) -> Array | None:
     """Returns the resets of a run over the reversed sequences.
 
-    A segment consists of the steps from one reset to the next. A reversed run enters a
-    segment at the segment's last step, which is the step before the next reset.
+    An episode consists of the steps from one reset to the next. A reversed run enters
+    an episode at the episode's last step, which is the step before the next reset.
 
     Args:
         resets: The resets of forward runs, bool `[time, batch]` or `[batch, time]`; if

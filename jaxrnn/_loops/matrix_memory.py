@@ -66,7 +66,8 @@ class Chunk:
     """What the steps of a chunk read and write, and the states before the segments.
 
     Attributes:
-        values: The `values` of `project`, leaves `[batch, heads, steps, ...]`.
+        values: What the steps read and write, which is the second result of the cell's
+            `project`; leaves `[batch, heads, steps, ...]`.
         state: The state before the chunk, leaves `[batch, heads, 1, ...]`.
         reads: Bool `[rows, 1, t, s]`, true where step t reads what step s writes: where
             s <= t, and s and t are in one segment. If there are no restarts, the first
@@ -150,10 +151,12 @@ class Chunk:
     def memory(
         self, of: Callable[[Any], Array], weights: Weights, k: Array, u: Array
     ) -> Array:
-        """The matrices that `attend` returns, `[batch, heads, steps, key, value]`.
+        """The matrices that `attend` returns, `[batch, heads, n, key, value]`.
+
+        There is one matrix for each step if `returns_states`, otherwise n is 1.
 
         Args:
-            of: Selects the matrix of a state, `[batch, heads, n, key, value]`.
+            of: Returns a state's matrices, `[batch, heads, 1 or steps, key, value]`.
             weights: The factors of the chunk.
             k: The keys.
             u: The written values.
@@ -317,7 +320,7 @@ class _Nonfinite(NamedTuple):
 
 
 def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, _Nonfinite]:
-    """A run with zeros instead of nonfinite states, and the steps that these affect.
+    """A run with zeros for nonfinite states, and the steps that are not finite.
 
     A chunk multiplies the values that other segments write by 0, and 0 * NaN is NaN.
     """
@@ -345,12 +348,12 @@ def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, _Nonfinite]:
 
 
 def _is_state(x: Array) -> Array:
-    """Whether numbers are finite; the scale of a head may also be -inf."""
+    """Whether numbers are finite; a scale `[batch, heads]` may also be -inf."""
     return x < jnp.inf if x.ndim == 2 else jnp.isfinite(x)
 
 
 def _all(holds: Callable[[Array], Array], tree: PyTree, axes: int) -> Array:
-    """Whether `holds` is true for all leaves, at each index of their first axes."""
+    """Whether `holds` is true in all leaves, per index of the first `axes` axes."""
     each = [
         jnp.all(holds(x), axis=tuple(range(axes, x.ndim)))
         for x in jax.tree.leaves(tree)

@@ -29,7 +29,8 @@ class Restarts:
     * A *reset* (`resets` of `dynamic_rnn`): the row gets its reset state. The user
       passes one reset state for each row, so row b gets reset state b.
     * The *first step* of a sequence in a packed row (`packed_rnn`), which holds several
-      sequences: the row gets the initial state of the sequence.
+      sequences: the row gets the initial state of the sequence. If all sequences
+      start from zeros, `packed_rnn` uses resets instead.
 
     Attributes:
         state_numbers: int32 `[batch, time]` or `[time, batch]`, in the layout of the
@@ -140,7 +141,7 @@ class Steps:
 
         On a TPU, a comparison of lengths `[batch]` costs as much as an element-wise
         update of the state, but a comparison of lengths as wide as the state is fused
-        with the selects. The barrier keeps XLA from undoing the copies.
+        with the selects. An optimization barrier keeps XLA from undoing the copies.
         """
         if self.lengths is None:
             return self
@@ -214,7 +215,7 @@ class Steps:
         return new_state, masking.zero_dead(alive, output)
 
     def alive_steps(self) -> Array | None:
-        """Bool `[batch, time]`, true where a row is alive; None without lengths.
+        """Bool `[batch, time]`, false where a row is finished; None without lengths.
 
         Time is along `axis`, as in the inputs, so the shape may also be
         `[time, batch]`.

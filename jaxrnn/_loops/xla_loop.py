@@ -140,8 +140,9 @@ def forward(
     steps = steps.with_restart_states(primals.restart_states)
     steps = steps if save else steps.without_stand_in()
     product, xs, steps = _products(primals, steps)
-    # The forward loop of a gradient would not be faster with wide lengths, because its
-    # lengths also mask the inputs, whose width may differ from the width of the state.
+    # `with_wide_lengths` would not speed up the forward loop of a gradient. In that
+    # loop, the lengths also mask the inputs, whose width may differ from the width of
+    # the state.
     if not save and platform_of((xs, primals.state)) == "tpu":
         sizes = [leaf.shape[1] for leaf in jax.tree.leaves(primals.state)]
         steps = steps.with_wide_lengths(max([1, *sizes]))

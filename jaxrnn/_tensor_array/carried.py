@@ -38,9 +38,10 @@ def opaque(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda _: 0, tree, is_leaf=is_opaque)
 
 
-def is_like(array: TensorArray, other: Any) -> bool:
-    """Whether `other` is a TensorArray that was created with the same arguments."""
-    return is_tensor_array(other) and array._config == other._config
+def is_like(array: Any, other: Any) -> bool:
+    """Whether both are TensorArrays that were created with the same arguments."""
+    are_arrays = is_tensor_array(array) and is_tensor_array(other)
+    return are_arrays and array._config == other._config
 
 
 def with_capacity_for(tree: PyTree, steps: AxisSize, first: int = 0) -> PyTree:

@@ -16,23 +16,24 @@ from .._base.typing import Array, ArrayLike, DType
 from .store import Indices
 
 
-def check_range(indices: Indices, length: Indices) -> None:
+def check_range(indices: Indices, length: Indices, fix: str = "") -> None:
     """Raises ValueError if a known index is outside `[0, length)`.
 
-    Traced indices raise errors only under `checkify`.
+    Traced indices raise errors only under `checkify`. `fix` says what to do about an
+    index that is too large.
     """
     known = concrete_or_none(indices)
     known_length = concrete_or_none(length)
     if known is None or known_length is None:
         inside = (indices >= 0) & (indices < length)
-        message = "each index of a TensorArray must be at least 0 and below its size"
+        message = "an index must be at least 0 and below the size of the TensorArray"
         checkify.debug_check(jnp.all(inside), message)
         return
     outside = known[(known < 0) | (known >= known_length)]
     if outside.size:
-        raise InvalidEntry(
-            f"an index must be in [0, {known_length}), got {outside.flat[0]}."
-        )
+        index = outside.flat[0]
+        text = f"an index must be in [0, {known_length}), got {index}."
+        raise InvalidEntry(f"{text} {fix}".rstrip() if index >= 0 else text)
 
 
 def check_first_write(indices: Indices, written: Indices) -> None:
@@ -46,11 +47,13 @@ def check_first_write(indices: Indices, written: Indices) -> None:
     """
     known = concrete_or_none(written)
     if known is None:
-        message = "each index of a TensorArray must be written only once"
+        message = "an index of a TensorArray must be written only once"
         checkify.debug_check(~jnp.any(written), message)
     elif known.any():
         index = np.asarray(indices)[known].flat[0]
-        raise InvalidValue(f"each index must be written only once, got {index} again.")
+        raise InvalidValue(
+            f"each index must be written only once, got a second write to {index}."
+        )
 
 
 def check_lengths(lengths: np.ndarray, rows: int) -> None:

@@ -273,7 +273,8 @@ def _need_known(indices: Indices) -> np.ndarray:
     if known is None:
         raise InvalidType(
             "indices must not be traced if elements may differ in shape, got traced "
-            f"{describe(indices)}. Pass `element_shape` or `infer_shape=True`."
+            f"{describe(indices)}. If all elements have one shape, create the array "
+            "with `element_shape`."
         )
     return known
 

@@ -367,7 +367,9 @@ class TensorArray(RowlessArray):
                 "the number of elements, because a traced index cannot extend an array."
             )
         store = self._checked(store)
-        checks.check_range(indices, axis_size(store.capacity))
+        fix = "To let the array grow, create it with `dynamic_size=True`."
+        fix = "" if self.dynamic_size else fix
+        checks.check_range(indices, axis_size(store.capacity), fix)
         checks.check_first_write(indices, store.was_written(indices))
         return store
 
@@ -382,5 +384,7 @@ class TensorArray(RowlessArray):
     def _check_count(self, name: str, entries: Any) -> None:
         """Raises ValueError unless there is one entry for each element."""
         if not self.dynamic_size:
-            fix = "To let the array grow, pass `dynamic_size=True`."
+            fix = (
+                "For any number of elements, create the array with `dynamic_size=True`."
+            )
             check_first_axis(name, entries, self._config.size, "element", fix)

@@ -232,7 +232,7 @@ class MultiRNNCell(RNNCell):
         if not is_dict or names != sorted(params):
             got = ", ".join(sorted(params)) if is_dict else describe(params)
             fix = "Pass the dict that `init` returned."
-            if len(names) < len(self.cells):
+            if is_dict and len(names) < min(len(self.cells), len(params)):
                 fix = "A cell object that occurs twice has one set of parameters."
             text = f"`params` must hold {', '.join(names)}, got {got or 'no keys'}."
             raise InvalidValue(f"{text} {fix}")

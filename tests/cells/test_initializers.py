@@ -196,13 +196,13 @@ REFUSALS = [
     (
         lambda: lstm(chrono(5)),
         ValueError,
-        r"a bias must be a vector, .* \(11, 32\).*by_part",
+        r"must initialize a bias that is a vector, .* \(11, 32\).*by_part",
     ),
     # The kernel has 4 + 8 rows, which divide into four.
     (
         lambda: lstm(UNIT, depth=4),
         ValueError,
-        r"a bias must be a vector, .* \(12, 32\).*by_part",
+        r"must initialize a bias that is a vector, .* \(12, 32\).*by_part",
     ),
 ]
 

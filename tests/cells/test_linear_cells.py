@@ -246,8 +246,8 @@ REFUSALS = [
     (lambda: jaxrnn.QRNNCell(3, "of"), "`pooling` must be one of 'f', 'fo', 'ifo'"),
     (lambda: jaxrnn.MinGRUCell(-1), "`num_units`"),
     (lambda: jaxrnn.MinLSTMCell(3, "gauss"), "`activation` must be one of"),
-    (lambda: step_of(0.5, 0.5), r"must return \(a, b, rest\), got"),
-    (lambda: step_of((0.5, 0.5), 0.5, None), "have the structure of the state"),
+    (lambda: step_of(0.5, 0.5), r"must return a tuple \(a, b, rest\), got"),
+    (lambda: step_of((0.5, 0.5), 0.5, None), "must be one array, like the state, got"),
     (lambda: step_of(jnp.ones((1, 3)), 0.5, None), "broadcasts to the state's shape"),
     (
         lambda: step_of(jnp.ones((1, 2), complex), 0.5, None),

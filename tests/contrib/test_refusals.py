@@ -194,7 +194,7 @@ TYPES = {
     r"`inputs` must be an array of integers, got float32\[4, 3\]": (
         lambda: IDS.init(KEY, X)
     ),
-    "IntersectionRNNCell: `inputs`, `state` and the cell must share one dtype": (
+    "IntersectionRNNCell: `inputs` and `state` must share one dtype": (
         lambda: step(intersection(num_in_proj=2), state=np.ones((4, 2), "float16"))
     ),
     "`state` must have the 5 entries of an NTMControllerState": (

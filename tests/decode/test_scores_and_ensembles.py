@@ -273,7 +273,7 @@ def test_refused_models():
         decode.ensemble([{"cell": REAL["cell"]}])
     with refused(ValueError, "got also 'end_id'. Pass arguments such as `start_ids"):
         decode.ensemble([REAL | {"end_id": 0}])
-    with refused(TypeError, "`models[0]['cell']` must be an RNNCell, got None"):
+    with refused(TypeError, "`models[0]['cell']` must be a bound cell, got None"):
         decode.ensemble([REAL | {"cell": None}])
     with refused(TypeError, "`models[1]['embed']` must be a function, got 3."):
         decode.ensemble([REAL, REAL | {"embed": 3}])

@@ -152,7 +152,7 @@ NEST = FunctionCell(summing, DEPTH, {"sum": DEPTH, "twice": [DEPTH]}).bind({})
 ONE = [GRUCell(3)]
 
 REFUSALS = [
-    (TypeError, "static_bidirectional_rnn: `cell_fw` must be an RNNCell",
+    (TypeError, "static_bidirectional_rnn: `cell_fw` must be a bound cell",
      lambda: jaxrnn.static_bidirectional_rnn(3, GRU, STEPS, dtype=F64)),
     (TypeError, "`cell_bw` must be a bound cell, got the unbound .*Pass `cell_bw.bind",
      lambda: jaxrnn.static_bidirectional_rnn(GRU, GRUCell(2), STEPS, dtype=F64)),
@@ -168,7 +168,7 @@ REFUSALS = [
      lambda: jaxrnn.stack_bidirectional_rnn([GRU], GRU, STEPS, dtype=F64)),
     (ValueError, "must have the same depth, got 2 and 1 cells",
      lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU, WIDE], [GRU], X, dtype=F64)),
-    (TypeError, r"stack_bidirectional_dynamic_rnn: `cells_bw\[1\]` must be an RNNCell",
+    (TypeError, r"stack_bidirectional_dynamic_rnn: `cells_bw\[1\]` must be a bound cell",
      lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU, WIDE], [GRU, 3], X, dtype=F64)),
     (ValueError, r"`initial_states_fw` must be a list of 1 state,.*got float64\[4, 2\]",
      lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU], [GRU], X, np.zeros((4, 2)), dtype=F64)),

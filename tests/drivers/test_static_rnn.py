@@ -193,7 +193,7 @@ def test_the_dict_given_stays_as_it_is():
 # Errors
 
 REFUSALS = [
-    (TypeError, "static_rnn: `cell` must be an RNNCell, got 3", lambda: static_rnn(3, X, dtype=F32)),
+    (TypeError, "static_rnn: `cell` must be a bound cell, got 3", lambda: static_rnn(3, X, dtype=F32)),
     (TypeError, r"`inputs` must be a list or tuple .*, got float32\[2, 4, 3\]. Use `dynamic_rnn`",
      lambda: static_rnn(GRU, np.stack(X), dtype=F32)),
     (ValueError, "`inputs` must be a list or tuple with one entry per step, got dict",
@@ -212,7 +212,7 @@ REFUSALS = [
      lambda: static_rnn(FunctionCell(lambda p, x, s, key=None: (x, s.astype(F64)), 3, 3).bind({}), X, None, F32, [1] * 4)),
     (TypeError, "`output` of `cell` must have dtype float32, got float16",
      lambda: static_rnn(FunctionCell(lambda p, x, s, key=None: (x.astype("float16"), s), 3, 3).bind({}), X, None, F32, [1] * 4)),
-    (TypeError, "static_state_saving_rnn: `cell` must be an RNNCell",
+    (TypeError, "static_state_saving_rnn: `cell` must be a bound cell",
      lambda: static_state_saving_rnn(3, X, SAVER, "c")),
     (TypeError, "`state_saver` must be an object with .* `save_state`, got dict. Pass a `jaxrnn.StateSaver`",
      lambda: static_state_saving_rnn(GRU, X, {}, "c")),

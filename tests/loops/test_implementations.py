@@ -26,7 +26,7 @@ DECLINED = {
     "grid": "has no `apply_sequence`",
     "ntm": "NTMCell has no `apply_sequence`",
     **dict.fromkeys(
-        ("lru", "min_gru", "mlstm", "rg_lru"), "no matrix product uses the state"
+        ("lru", "min_gru", "mlstm", "rg_lru"), "Cell is not an `AffineCell`"
     ),
 }
 

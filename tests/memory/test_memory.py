@@ -373,7 +373,7 @@ REFUSALS = {
     "residuals": (ValueError, "CheckpointPlan: `on_host` must be True with `save_residuals`, got False", lambda: CheckpointPlan((4,), save_residuals=True)),
     "chunks_above": (ValueError, "Offload: `chunk` must be None for Sixty", lambda: Offload(Sixty(), 3)),
     "chunks_twice": (ValueError, "Offload: `chunk` must be None for Recompute", lambda: Offload(Recompute(), 3)),
-    "class": (TypeError, r"got the class Recompute. To let jaxrnn select a strategy, pass True", lambda: memory.resolve(Recompute)),
+    "class": (TypeError, r"got the class Recompute. Create a strategy: `Recompute\(...\)`", lambda: memory.resolve(Recompute)),
     "kind": (TypeError, "resolve: `swap_memory` must be True, False or a strategy", lambda: memory.resolve("host")),
     "platform": (ValueError, "resolve: `platform` must be one of cpu, gpu, .* got 'banana'", lambda: memory.resolve(True, "banana")),
     "no_steps": (ValueError, "Recompute: `time` must be at least 1, got -5", lambda: Recompute().plan(-5)),

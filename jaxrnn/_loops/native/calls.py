@@ -179,7 +179,7 @@ class Call:
             lengths: The number of steps of each row, int32 `[batch]`.
             xs: The inputs, or None if the product does not read them.
             operand: What the state's matrix multiplied at each step: h of `saved`, or
-                the field `operand` of this class; None if there was no such product.
+                `BackwardResults.operand`; None if there was no such product.
             first: The operand of the first step if each later step multiplied the
                 `operand` of the previous step; otherwise None.
             ct_z: The cotangents of the product.
