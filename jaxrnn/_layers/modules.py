@@ -32,10 +32,12 @@ from .._drivers.stack_bidirectional import run_layers
 from ..memory import Strategy
 from .batch_axes import first_step, merge, merge_inputs, split
 from .cells import (
+    DIRECTIONS,
     BoundCells,
     Cells,
     HoldsCell,
     HoldsCells,
+    both_directions,
     compute_dtype,
     flag,
     in_dtype,
@@ -219,6 +221,9 @@ class TwoDirections(Recurrent):
         fw = under_scope("cell_fw", self.cell_fw)
         return {"fw": fw, "bw": under_scope("cell_bw", self.cell_bw)}
 
+    def _params_of(self, *cells: BoundCells) -> Params:
+        return params_of_cells(self._cells(), both_directions(cells))
+
     def _drive(
         self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any
     ) -> tuple[PyTree, ...]:
@@ -286,7 +291,8 @@ class Stack(Recurrent):
 
     def _params_of(self, *cells: BoundCells) -> Params:
         count = len(self.cells_fw)
-        directions = [list_bound(count, cells) for cells in list_bound(2, cells)]
+        pairs = zip(both_directions(cells), DIRECTIONS.values(), strict=True)
+        directions = [list_bound(count, cells, what) for cells, what in pairs]
         return params_of_cells(self._cells(), list(zip(*directions, strict=True)))
 
     def _drive(
