@@ -9,12 +9,11 @@ from .._base.arguments import (
     as_bool,
     check_both_lists,
     check_entries,
-    check_equal,
     check_instance,
     check_type,
     check_value,
 )
-from .._base.errors import Verbatim
+from .._base.errors import InvalidValue, Verbatim, counted
 from .._base.trees import named_leaves
 from .._base.typing import Params
 from .._cells.bound import BoundCell
@@ -96,11 +95,17 @@ def _check_inputs(layers: Sequence[Layer], joins_directions: bool) -> None:
     size = 0
     for i, layer in enumerate(layers):
         size = size or len(layer[0].input_kernel)
-        must = f"have input size {size} in each direction"
+        must = f"have input size {size}"
         if i and joins_directions:
-            must += " (the output size of the layer below)"
+            must += ", the output size of the layer below"
+        elif len(layer) > 1:
+            must += " in both directions"
         for direction in layer:
-            check_equal(f"layer {i}", len(direction.input_kernel), size, must)
+            got = len(direction.input_kernel)
+            if got != size:
+                raise InvalidValue(
+                    f"layer {i}, counted from 0, must {must}, got {got}."
+                )
         size = sum(len(each.state_kernel) for each in layer) * joins_directions
 
 
@@ -166,7 +171,8 @@ def layers_of(
 def _read_layer(library: Library, name: str, cell: object) -> Named:
     found = single_cells(name, cell)
     fix = "Pass a separate cell for each layer."
-    check_equal(name, len(found), 1, "be one layer", fix)
+    got = Verbatim(counted(len(found), "layer"))
+    check_value(len(found) == 1, name, "be one layer", got, fix)
     ((own, bound),) = found
     layer = layer_of(own, bound)
     library.check(own, layer)
@@ -182,7 +188,9 @@ def as_pairs(cells: Any) -> list[list[tuple[str, Any]]]:
         ValueError: If `cells` is not a pair of lists, or the lists are empty or differ
             in length.
     """
-    check_entries("cell", cells, 2, "a pair (cells_fw, cells_bw) for two directions")
+    what = "a pair (cells_fw, cells_bw) for two directions"
+    fix = "For one direction, omit `bidirectional`."
+    check_entries("cell", cells, 2, what, fix if isinstance(cells, BoundCell) else "")
     fw, bw = ([side] if isinstance(side, BoundCell) else side for side in cells)
     check_both_lists(fw, bw)
     pairs = enumerate(zip(fw, bw, strict=True))
@@ -200,7 +208,10 @@ def as_bound(name: str, cell: Any) -> BoundCell:
     if hasattr(cell, "get_cells") or hasattr(cell, "cells_of"):
         fix = "For a module, pass `get_cells()` or `cells_of(variables)`."
     elif isinstance(cell, list | tuple):
-        fix = "For a pair (cells_fw, cells_bw), pass `bidirectional=True`."
+        fix = (
+            "For several layers, pass a bound `MultiRNNCell`; for two directions, pass "
+            "`bidirectional=True`, which `equinox` and `haiku` do not support."
+        )
     what = "a bound cell, such as `cell.bind(params)`"
     cell = check_instance(name, cell, BoundCell, what, fix)
     leaves = jax.tree.leaves(cell.params, is_leaf=_is_variable)
@@ -312,7 +323,7 @@ def _as_lstm(cell: CoupledInputForgetGateLSTMCell, params: Params) -> Params:
 
 
 def _as_coupled(params: Params) -> Params:
-    """The inverse of `_as_lstm` for a cell without shards or a forget bias."""
+    """The inverse of `_as_lstm` for one shard and a forget bias of 0."""
     coupled: Params = {}
     for name, key in (("W_0", "kernel"), ("B", "bias")):
         i, j, _, o = blocks(params[key], 4)

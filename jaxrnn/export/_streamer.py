@@ -179,8 +179,8 @@ def check_cell_of_stream(name: str, cell: Any) -> None:
     check_is_cell(name, cell)
     if getattr(cell, "key", None) is not None:
         raise InvalidValue(
-            f"`{name}` must have no random key, because a stream has no step numbers. "
-            "Bind the cell without a key."
+            f"`{name}` must have no random key, because a stream has no step numbers, "
+            "got a cell that is bound to a key. Bind the cell without a key."
         )
     if not is_pytree_of_arrays(cell):
         raise InvalidType(

@@ -268,11 +268,9 @@ def ignores_padding(setup: Setup) -> None:
     for name, leaf in named:
         count = int(jnp.count_nonzero(~jnp.isfinite(leaf)))
         entries = counted(count, "NaN or infinity", "NaNs or infinities")
-        require(
-            count == 0,
-            f"`{name}` must be finite if the padding is zeros, got {entries}. Check the "
-            "step for divisions, roots and logarithms of 0.",
-        )
+        must = "be finite if the padding is zeros"
+        fix = "Check the step for divisions, roots and logarithms of 0."
+        require(count == 0, f"`{name}` must {must}, got {entries}. {fix}")
     oracle.equal(run(float("nan")), clean)
     oracle.equal(run(float("inf")), clean)
 

@@ -78,6 +78,7 @@ FIELDS = [
     (grid, "cell_clip", -1, ValueError, "must be at least 0, got -1.0"),
     (grid, "frequency_skip", None, ValueError, "must be"),
     (grid, "end_freqindex_list", [3, 4], ValueError, "must have length 1, with"),
+    (grid, "feature_size", 99, ValueError, "must not exceed the number of inputs ("),
     (grid, "end_freqindex_list", ARRAY, TypeError, f"{NO_LIST} int64[2]"),
     (grid, "num_frequency_blocks", None, ValueError, "must hold the number of windows"),
     (both_ways, "num_frequency_blocks", 1.0, TypeError, f"{NO_LIST} 1.0"),
@@ -186,6 +187,10 @@ VALUES = {
         lambda: contrib.LSTMBlockFusedCell(3).init(KEY, X)
     ),
     "`dtype` must be given": lambda: FUSED.bind({})(X[None]),
+    r"`inputs` must hold at least one step, got \[\]": lambda: FUSED.bind({})([]),
+    "the same structure, shapes and dtypes at all steps, got": (
+        lambda: FUSED.bind({})([X, X[:2]])
+    ),
 }
 TYPES = {
     "HighwayWrapper: `params` must be a dict of arrays, got 3": (
