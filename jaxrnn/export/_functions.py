@@ -158,9 +158,9 @@ def to_tflite(
         return bytes(converter.convert())
     except Exception as error:  # TensorFlow's errors have no other common class.
         raise InvalidValue(
-            "`f` must be a function that TensorFlow can convert, but its converter "
-            "failed. For random numbers and other operations that TensorFlow Lite lacks, "
-            f"use `to_stablehlo`. TensorFlow's error: {str(error)[:300]}"
+            "`f` must be a function that TensorFlow can convert, but the converter "
+            "failed. For random numbers and other operations that TensorFlow Lite "
+            f"lacks, use `to_stablehlo`. TensorFlow's error: {str(error)[:300]}"
         ) from error
 
 

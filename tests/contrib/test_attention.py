@@ -366,6 +366,9 @@ TYPE_ERRORS = {
     "structure LSTMStateTuple": lambda: initial(MEMORY, cell_state=(X[:, 0], X[:, 0])),
     "the dtype of the mechanism": lambda: on(HALVES).initial_state(MEMORY),
     "AttentionWrapperState with a memory": lambda: step(X[:, 0], jnp.zeros(3)),
+    "with a memory, got one without a memory. Create": lambda: step(
+        X[:, 0], STATE._replace(memory=())
+    ),
     "`initial_cell_state` is .*initial_state`": lambda: on(
         LUONG, initial_cell_state=None
     ),

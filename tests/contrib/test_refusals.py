@@ -78,7 +78,6 @@ FIELDS = [
     (grid, "cell_clip", -1, ValueError, "must be at least 0, got -1.0"),
     (grid, "frequency_skip", None, ValueError, "must be"),
     (grid, "end_freqindex_list", [3, 4], ValueError, "must have length 1, with"),
-    (grid, "feature_size", 99, ValueError, "must not exceed the number of inputs ("),
     (grid, "end_freqindex_list", ARRAY, TypeError, f"{NO_LIST} int64[2]"),
     (grid, "num_frequency_blocks", None, ValueError, "must hold the number of windows"),
     (both_ways, "num_frequency_blocks", 1.0, TypeError, f"{NO_LIST} 1.0"),
@@ -173,6 +172,12 @@ VALUES = {
     r"`num_frequency_blocks\[0\]` must be 1": lambda: WIDE_GRID.init(KEY, WIDE),
     r"`num_windows` must be 3 \(the number of windows in inputs of depth 4\)": (
         lambda: contrib.TimeFreqLSTMCell(2, feature_size=2).init(KEY, WIDE)
+    ),
+    r"`feature_size` must not exceed the number of inputs \(2\), got 3": (
+        lambda: grid(start_freqindex_list=[0], end_freqindex_list=[2])
+    ),
+    r"`end_.*\[0\]` must be above `start_freqindex_list\[0\]` \(2\), got 1": (
+        lambda: grid(start_freqindex_list=[2], end_freqindex_list=[1])
     ),
     "`inputs` must be a pair": lambda: phased().init(KEY, WIDE),
     r"`inputs.shape\[-1\]` must be divisible": lambda: step(glstm()),
