@@ -126,7 +126,10 @@ def list_bound(count: int, bound: BoundCells, what: str) -> Sequence[BoundCells]
             must = "one bound cell"
             fix = "For several layers, use `StackBidirectional`."
             if what not in DIRECTIONS.values():
-                fix = "For two directions, use `Bidirectional` or `StackBidirectional`."
+                fix = (
+                    "For several layers, pass a bound `MultiRNNCell`; for two "
+                    "directions, use a bidirectional module."
+                )
         raise InvalidValue(f"{what} must be {must}, got {len(listed)}. {fix}".rstrip())
     return listed
 

@@ -82,8 +82,9 @@ class Recurrent(HoldsCells):
         Args:
             inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
                 a nest of such arrays, with any number of batch axes, including none.
-                For a cell without `feature_axes`, such as a `FunctionCell`, there must
-                be as many batch axes as in `sequence_length`, or one without lengths.
+                For a cell without `feature_axes`, such as a `FunctionCell`, the inputs
+                must have as many batch axes as `sequence_length`, or one batch axis if
+                there are no lengths.
             sequence_length: `[*batch]`, integers, clamped to `[0, time]`; None for all
                 steps. Inputs past the length of a row have no effect, and outputs there
                 are zero. Flax calls this argument `seq_lengths`.

@@ -152,7 +152,7 @@ def test_axes_of_inputs_lengths_and_states():
         rnn()(X[None], [[1], [2], [3]])
     with wrong_value("`initial_state` must have the batch axes [1, 3], got flo"):
         rnn()(X[None], initial_state=ONES[:, :1])
-    with wrong_value("`mask` must have the batch axes [1, 3] after the time axis, got"):
+    with wrong_value("`mask` must have the batch axes [1, 5] after the time axis, got"):
         make("RNN", GRU, time_major=True)(X[:, None], mask=ONES[..., 0] > 0)
     with wrong_value("`initial_state` must be a pair (state_fw, state_bw), got"):
         make("Bidirectional", GRU, GRU)(X, initial_state=ONES[:, 0])
@@ -198,9 +198,9 @@ def test_cells_with_weights():
     stack = jaxrnn.linen.StackBidirectional([GRU] * 2, [GRU] * 2)
     with wrong_type("`cells` must be bound by `cell.bind(params)`, got GRUCell"):
         linen.variables_of(GRU)
-    with wrong_type("got list. Pass one bound cell, such as a bound `MultiRNNCell`"):
+    with wrong_type("got [BoundCell(...)]. Pass one bound cell, such as a bound"):
         linen.variables_of([one])
-    with wrong_value("`cells` must be one bound cell, got 2. For two directions, use"):
+    with wrong_value("`cells` must be one bound cell, got 2. For several layers, pass"):
         linen.variables_of(*pair)
     both = "`cells` must be the forward cells and the backward cells, got "
     with wrong_value(f"{both}1 entry. Pass `cells_fw, cells_bw`, each a bound cell"):
