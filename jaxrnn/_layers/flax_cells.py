@@ -79,7 +79,8 @@ def check_is_flax_cell(module: object, base: type, example: str) -> None:
     if not is_module or initialize in (None, base.initialize_carry):
         kind = type(module)
         got = describe(module)
-        if got == kind.__name__:  # Several libraries have an `LSTMCell`.
+        # Show the Python module too, because several libraries have an `LSTMCell`.
+        if got == kind.__name__:
             got = f"{kind.__module__}.{got}"
         raise InvalidType(
             f"`module` must be {example}, with a method `initialize_carry`, got {got}."

@@ -309,6 +309,7 @@ class Stack(Recurrent):
             return concatenate(*outputs), *zip(*states, strict=True)
 
         outputs, fw, bw = run_layers(run, inputs, cells, starts, None)
-        # Each layer has its final state and, if requested, the states of all steps.
+        # For each layer, `fw` and `bw` hold the final state and, if requested, the
+        # states of all steps.
         of_layers = (zip(*direction, strict=True) for direction in (fw, bw))
         return outputs, *zip(*of_layers, strict=True)

@@ -30,7 +30,7 @@ def required_count() -> Any:
 
     def check(name: str, value: Any) -> int:
         extend.check_value(value is not None, name, "be given", None)
-        return extend.as_count(name, value)
+        return extend.as_count(name, value, fix="")
 
     return dataclasses.field(default=None, metadata={"check": check})
 

@@ -240,8 +240,8 @@ def single_cells(name: str, cell: object) -> list[tuple[str, BoundCell]]:
     stack: Any = as_bound(name, cell)
     if not isinstance(stack.cell, MultiRNNCell):
         return [(name, stack)]
-    # The parameters of a cell that occurs several times have the index of its first
-    # occurrence.
+    # The parameters of a cell that occurs several times are stored under the index of
+    # its first occurrence.
     owners = [f"cell_{owner}" for owner in stack.cell.owners]
     check_only(f"{name}.params", stack.params, dict.fromkeys(owners))
     cells = []
@@ -354,8 +354,9 @@ def read_params(name: str, bound: BoundCell) -> Params:
         if KINDS[type(cell)] in (Kind.GRU, Kind.GRU_AFTER):
             first = ["params['gates']['kernel']"]
     given = _named(bound.params)
-    # The depth of the inputs is not known yet. It changes only the number of rows of
-    # kernels, so any depth gives the names; this depth gives each shard a row.
+    # The depth of the inputs is not known yet. The names do not depend on the depth,
+    # which changes only the number of rows of kernels. With this depth, each shard has
+    # a row.
     wanted = _named(cell.param_specs(len(first)))
     check_names(name, given, wanted)
     read = reader(given, f"{name}.")

@@ -137,7 +137,7 @@ def _layer(name: str, cell: Any) -> LayerWeights:
         given = {key: getattr(cell, key, None) for key in _NAMES}
     weights = {key: value for key, value in given.items() if value is not None}
     must = "be an LSTMCell or a GRUCell of Equinox, or a dict of its arrays"
-    # Other libraries also have an `LSTMCell`.
+    # Show the module too, because other libraries also have an `LSTMCell`.
     got = Verbatim(f"{type(cell).__module__}.{type(cell).__name__}")
     check_type(weights, name, must, got)
     read = reader(weights, f"{name}.")
