@@ -109,7 +109,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         super().__post_init__()
         if isinstance(mechanisms, list):
             object.__setattr__(self, "attention_mechanism", tuple(mechanisms))
-        must = "be an AttentionMechanism, or a list of one or more"
+        must = "be an AttentionMechanism, or a list of at least one mechanism"
         for mechanism in self._mechanisms or [()]:
             is_mechanism = isinstance(mechanism, AttentionMechanism)
             extend.check_type(is_mechanism, "attention_mechanism", must, mechanism)
