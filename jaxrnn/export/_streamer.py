@@ -113,7 +113,13 @@ class Streamer:
         check_concrete("reset_state", reset_state, fix)
         frame, resets, reset_state = jax.tree.map(_copied, (frame, resets, reset_state))
         for path, leaf in jax.tree.leaves_with_path(frame):
-            check_first_axis(leaf_name("frame", path), leaf, self._rows, "row")
+            name = leaf_name("frame", path)
+            fix = (
+                f"To add the batch axis, pass `{name}[None]`."
+                if self._rows == 1
+                else ""
+            )
+            check_first_axis(name, leaf, self._rows, "row", fix)
         checked = as_resets(resets, reset_state, (self._rows,), None)
         if checked is not None:
             to = as_reset_state(checked.state, self._zero, self._state)
