@@ -114,11 +114,8 @@ class Streamer:
         frame, resets, reset_state = jax.tree.map(_copied, (frame, resets, reset_state))
         for path, leaf in jax.tree.leaves_with_path(frame):
             name = leaf_name("frame", path)
-            fix = (
-                f"To add the batch axis, pass `{name}[None]`."
-                if self._rows == 1
-                else ""
-            )
+            is_vector = self._rows == 1 == leaf.ndim
+            fix = f"To add the batch axis, pass `{name}[None]`." if is_vector else ""
             check_first_axis(name, leaf, self._rows, "row", fix)
         checked = as_resets(resets, reset_state, (self._rows,), None)
         if checked is not None:
