@@ -148,13 +148,13 @@ def as_sequence(name: str, sequence: PyTree) -> PyTree:
         ValueError: If there are no arrays, or if the arrays differ in length.
     """
     fix = "Each entry is one sequence."
-    got = describe_leaves(sequence)
-    if isinstance(sequence, list | tuple):
-        fix += " Convert a list to an array with `np.asarray`."
-        got = describe(sequence)
     arrays = map_named(name, as_host_array, sequence)
     lengths = [leaf.shape[0] for leaf in jax.tree.leaves(arrays) if leaf.ndim]
     if not lengths:
+        got = describe_leaves(sequence)
+        if isinstance(sequence, list | tuple):
+            got = describe(sequence)
+            fix += " Convert a list to an array with `np.asarray`."
         raise InvalidValue(
             f"`{name}` must hold at least one array [length, ...], got {got}. {fix}"
         )

@@ -120,7 +120,7 @@ def sizes_of_cell(
         TypeError: If `in_features` is neither an int nor a tuple of ints.
         ValueError: If a size is below 1.
     """
-    fix = "Pass the size of the inputs, or a tuple: their shape without the batch axis."
+    fix = "Pass the size of the inputs, or their shape without batch axis as a tuple."
     sizes = in_features if isinstance(in_features, tuple) else (in_features,)
     shape = (1, *(as_count("in_features", n, fix=fix) for n in sizes))
     note = f"Raised by a step with inputs {list(shape)}, which `in_features` sets."

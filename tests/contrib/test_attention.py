@@ -347,7 +347,7 @@ VALUE_ERRORS = {
     "`cell_state.c` must have": lambda: initial(MEMORY, cell_state=pair(X[:, 0])),
     r"`cell_state\.c` must have": lambda: STATE.clone(cell_state=pair(jnp.zeros(3))),
     "the rows must match `memory": lambda: two.initial_state((MEMORY, MEMORY[:1])),
-    r"one entry per mechanism \(2\), got 1": lambda: two.initial_state((MEMORY,)),
+    r"one entry per mechanism \(2\), got 1 entry": lambda: two.initial_state((MEMORY,)),
     r"one entry per mechanism \(2\), got float": lambda: two.initial_state(MEMORY),
     r"must be \[.*, 4\], .* `memory_depth`\.": lambda: initial(MEMORY[..., :2]),
     r"must be \[batch, memory_time, 4\]": lambda: initial(MEMORY[0]),

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike, Lengths
 
+from ..._base.errors import Verbatim, counted
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,9 @@ def as_memories(
     must = f"be a tuple with one entry per mechanism ({count})"
     given = {"memory": memories, "memory_sequence_length": lengths}
     for name, entries in given.items():
-        got: Any = entries if hasattr(entries, "shape") else len(entries)
+        got: Any = entries
+        if not hasattr(entries, "shape"):
+            got = Verbatim(counted(len(entries), "entry", "entries"))
         extend.check_value(len(entries) == count, name, must, got)
     made: list[AttentionMemory] = []
     for i, mechanism in enumerate(mechanisms):
