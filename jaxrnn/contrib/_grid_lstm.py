@@ -175,7 +175,7 @@ class GridLSTM(extend.SpecsCell):
         return join(outputs), new
 
     def _product(self, params: Params, scope: str | None, block: int) -> Params:
-        """The parameters of a pass over a block, with one kernel for both LSTMs."""
+        """A pass's parameters, with the kernels and the biases of both LSTMs joined."""
         params = params[scope] if scope else params
         names = [f"{kind[0]}_{block}" for kind in self._kinds]
         kernels = [joined(params, f"W_{n}", self.num_unit_shards) for n in names]

@@ -71,7 +71,8 @@ def has_its_sizes(setup: Setup) -> None:
     def of_rows(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch, *shape), setup.dtype)
 
-    # A state with read-only parts, such as the memory of attention, is never zero.
+    # If a state has read-only parts, such as the memory of attention, the cell has no
+    # zero state.
     if not has_read_only(setup.state):
         zeros = setup.cell.zero_state(batch, setup.dtype)
         sizes = map_sizes(of_rows, setup.cell.state_size)
