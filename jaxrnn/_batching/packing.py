@@ -45,8 +45,8 @@ def pack_sequences(
     `packed_rnn` runs a cell over the result.
 
     Sequences are packed by the best-fit rule, longest sequence first. Packing runs on
-    the host, outside of jit; packing ten thousand sequences takes a few hundredths of a
-    second.
+    the host, outside of jit. On one CPU core, packing ten thousand sequences of 100
+    steps on average, with 8 features, takes about 0.2 seconds.
 
     Args:
         inputs: With `sequence_length`, padded sequences: `[batch, time, ...]`, or
