@@ -104,10 +104,13 @@ def params_of_cells(
             f"{what} must be bound by `cell.bind(params)`, got {got}.{fix}"
         )
     if not _are_equal(bound.cell, cells):
+        want = repr(unwrapped(cells))
+        got = repr(unwrapped(bound.cell))
+        if got == want:
+            got = "one that differs in a function, or in which layers share parameters"
         raise InvalidValue(
-            f"each bound cell must have the module's cell {unwrapped(cells)!r}, got "
-            f"{unwrapped(bound.cell)!r}. Construct the module with the bound "
-            "cell's attribute `cell`."
+            f"each bound cell must have the module's cell {want}, got {got}. Construct "
+            "the module with the bound cell's attribute `cell`."
         )
     return bound.params
 
