@@ -328,7 +328,10 @@ def _check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
             must = f"have {field} {name_of(want)}, like the argument of `save`"
             fix = f"Pass the same `{field}` to `save`, `load` and TensorFlow's cell."
             fits = len(values) > 1 or got == want
-            check_value(fits, own, must, Verbatim(name_of(got)), fix)
+            text = name_of(got)
+            if text == name_of(want):
+                text = f"another function named {text}"
+            check_value(fits, own, must, Verbatim(text), fix)
 
 
 _export(globals())

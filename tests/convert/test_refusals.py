@@ -245,6 +245,11 @@ def free(**params):
     return FREE.bind({"kernel": np.ones((7, 16)), "bias": BIAS} | params)
 
 
+def _named_tanh(x):
+    return x
+
+
+_named_tanh.__name__ = "tanh"
 _PAIR = MultiRNNCell([FREE, LSTMCell(4)])
 _FREE = bound(FREE).params
 _MIXED = MultiRNNCell([conv().cell, FREE])
@@ -278,6 +283,8 @@ CELLS = [
     ([*_BASE, "torch"], _COUPLED, "does not support, got coupled gates."),
     (["equinox"], RNN, "LSTMCell, CudnnCompatibleGRUCell, ...got Basic"),
     (["equinox"], LSTMCell(4, activation="relu"), "activation tanh, as in Equinox"),
+    (["equinox"], LSTMCell(4, activation=_named_tanh), "another function named tanh"),
+    (["tf1"], GRUCell(4, _named_tanh), "tanh, ..., got another function named tanh."),
     (["haiku"], AFTER, "`cell` must be one of LSTMCell, GRUCell, BasicRNNCell, which"),
     (["haiku"], GRUCell(4, "relu"), "have the activation tanh, as in Haiku, got relu"),
     (["haiku"], conv(skip_connection=True), "`cell.skip_connection` must be False"),
