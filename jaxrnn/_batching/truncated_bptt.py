@@ -286,9 +286,9 @@ def _as_arrays(name: str, tree: PyTree) -> PyTree:
 def _state_of(result: Any, has_aux: bool) -> PyTree:
     """The new state in the result of `loss`; raises TypeError for another form."""
     form = "(value, (new_state, aux))" if has_aux else "(value, new_state)"
-    fix = ""
-    if not has_aux and isinstance(result, tuple | list) and len(result) > 2:
-        fix = "To return auxiliary data too, set `has_aux=True`."
+    size = len(result) if isinstance(result, tuple | list) else 0
+    is_longer = size > 2 and not has_aux
+    fix = "To return auxiliary data too, set `has_aux=True`." if is_longer else ""
     name = "loss(params, state, window)"
     check_entries(name, result, 2, form, fix, InvalidType)
     value, rest = result

@@ -189,8 +189,9 @@ def as_pairs(cells: Any) -> list[list[tuple[str, Any]]]:
             in length.
     """
     what = "a pair (cells_fw, cells_bw) for two directions"
-    fix = "For one direction, omit `bidirectional`."
-    check_entries("cell", cells, 2, what, fix if isinstance(cells, BoundCell) else "")
+    is_list = isinstance(cells, list | tuple)
+    fix = "" if is_list else "For one direction, omit `bidirectional`."
+    check_entries("cell", cells, 2, what, fix)
     fw, bw = ([side] if isinstance(side, BoundCell) else side for side in cells)
     check_both_lists(fw, bw)
     pairs = enumerate(zip(fw, bw, strict=True))
