@@ -3,6 +3,7 @@
 Traced arrays are rejected.
 """
 
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import jax
@@ -58,7 +59,8 @@ def as_sources(
             leaf = as_host_array(name, leaf)
         has_all = all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__"))
         of_a_list = "Convert a list to an array with `np.asarray`."
-        check_type(has_all, name, "be an array", leaf, of_a_list)
+        of_leaf = of_a_list if isinstance(leaf, int | float | complex) else ""
+        check_type(has_all, name, "be an array", leaf, of_leaf)
         check_rank(name, leaf, 2, axes, fix=fix)
         return leaf
 
@@ -84,7 +86,8 @@ def as_host_array(name: str, leaf: Any) -> np.ndarray:
     except TypeError:  # Random keys cannot be converted to NumPy arrays.
         array = np.asarray(None)
     if not is_array(array):
-        raise InvalidType(f"`{name}` must be an array, got {describe(leaf)}.")
+        must = "be an array of numbers or booleans"
+        raise InvalidType(f"`{name}` must {must}, got {describe(leaf)}.")
     return array
 
 
@@ -144,13 +147,16 @@ def as_sequence(name: str, sequence: PyTree) -> PyTree:
         TypeError: If a leaf is traced or not an array.
         ValueError: If there are no arrays, or if the arrays differ in length.
     """
-    fix = "Each entry is one sequence; convert a list to an array with `np.asarray`."
+    fix = "Each entry is one sequence."
     arrays = map_named(name, as_host_array, sequence)
     lengths = [leaf.shape[0] for leaf in jax.tree.leaves(arrays) if leaf.ndim]
     if not lengths:
+        got = describe_leaves(sequence)
+        if isinstance(sequence, list | tuple):
+            got = describe(sequence)
+            fix += " Convert a list to an array with `np.asarray`."
         raise InvalidValue(
-            f"`{name}` must hold at least one array [length, ...], got "
-            f"{describe_leaves(sequence)}. {fix}"
+            f"`{name}` must hold at least one array [length, ...], got {got}. {fix}"
         )
 
     def spread(leaf: np.ndarray) -> np.ndarray:
@@ -181,6 +187,8 @@ def from_list(inputs: PyTree) -> list[PyTree]:
     # A named tuple is a nest, and therefore a single sequence.
     is_list = isinstance(inputs, list | tuple) and not hasattr(inputs, "_fields")
     fix = "For padded inputs, pass `sequence_length`."
+    if isinstance(inputs, Iterator):
+        fix = "Pass `list(inputs)`."
     check_type(is_list, "inputs", "be a list or tuple of sequences", inputs, fix)
     if not inputs:
         named_inputs(inputs, "For an empty batch, pass padded inputs with no rows.")
@@ -200,12 +208,15 @@ def cut_padding(
         ValueError: If there are no arrays, if an array has fewer than two axes, or if
             the sizes of axes do not match.
     """
-    fix = "For a list of sequences, omit `sequence_length`."
+    fix = ""
+    if isinstance(inputs, list | tuple):
+        fix = "For a list of sequences, omit `sequence_length`."
     inputs, time, batch_size = as_sources(inputs, time_major, fix)
     if _are_sequences(inputs, sequence_length, batch_size):
         raise InvalidValue(
-            "`sequence_length` must be None for a list of sequences, got "
-            f"{counted(len(inputs), 'length')}. Omit `sequence_length`, and pass each "
+            f"`sequence_length` must hold {counted(batch_size, 'length')}, one for "
+            f"each row of padded inputs, got {len(inputs)}, one for each entry of a "
+            "list. To pack a list of sequences, omit `sequence_length`, and pass each "
             "sequence without padding."
         )
     lengths = host_lengths(sequence_length, batch_size).clip(max=time)

@@ -27,8 +27,8 @@ class PackedBatches(Iterator[PackedSequences]):
         self._number = 0  # The number of records read so far.
         # The name and value of the first record.
         self._first: tuple[str, PyTree] | None = None
-        # Records that are not in a batch yet, each with the state of the reader before
-        # the reader read the record.
+        # Records that are not in a batch yet, each with the `State` from before the
+        # record was read.
         self._waiting: list[tuple[State, Leaves]] = []
 
     def __next__(self) -> PackedSequences:
@@ -115,7 +115,8 @@ class PackedBatches(Iterator[PackedSequences]):
         if not isinstance(state, dict) or set(state) != {"records", "number"}:
             got = describe(state)
             if isinstance(state, dict):
-                got = f"the keys {', '.join(map(repr, state))}" if state else "no keys"
+                keys = "key" if len(state) == 1 else "keys"
+                got = f"the {keys} {', '.join(map(repr, state))}" if state else "{}"
             raise InvalidType(
                 "`state` must be a dict from `get_state`, with the keys 'records' and "
                 f"'number', got {got}."
@@ -232,7 +233,11 @@ def _as_source(records: Any) -> Any:
     are_many = can_index or isinstance(records, Iterable)
     must = "be a sequence or an iterable of records"
     is_dict = isinstance(records, Mapping)
-    fix = "To pack a dict of padded arrays, use `pack_sequences`." if is_dict else ""
+    fix = (
+        "To pack a dict of padded arrays, use `pack_sequences`. If each value of the "
+        "dict is a record, pass `list(records.values())`."
+    )
+    fix = fix if is_dict else ""
     check_type(are_many and not is_dict, "records", must, records, fix)
     iterator = iter(records)
     if can_index and not _has_state(iterator):

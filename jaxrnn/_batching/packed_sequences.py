@@ -76,7 +76,8 @@ class PackedSequences:
         Raises:
             TypeError: If `lengths` is traced.
         """
-        check_concrete("lengths", self.lengths, "Under jit, use `lengths.sum()`.")
+        fix = "In a traced function, use `lengths.sum() / starts.size`."
+        check_concrete("lengths", self.lengths, fix)
         lengths = np.asarray(self.lengths)
         return lengths.sum(dtype=np.int64).item() / self.starts.size
 
@@ -94,8 +95,9 @@ class PackedSequences:
             if `time_major`, with zeros past the end of each sequence.
 
         Raises:
-            ValueError: If the first two axes of a leaf do not match `starts`, or if the
-                object does not hold exactly one whole pack.
+            ValueError: If the first two axes of a leaf do not match `starts`; if the
+                pack is a stack of packs, or shapes disagree with `rows` and
+                `sequences`.
             TypeError: If a leaf is not an array.
         """
         check_whole("packed", self)
@@ -122,8 +124,9 @@ class PackedSequences:
             value of row 0 at step 0.
 
         Raises:
-            ValueError: If the first two axes of a leaf do not match `starts`, or if the
-                object does not hold exactly one whole pack.
+            ValueError: If the first two axes of a leaf do not match `starts`; if the
+                pack is a stack of packs, or shapes disagree with `rows` and
+                `sequences`.
             TypeError: If a leaf is not an array.
         """
         check_whole("packed", self)
@@ -160,25 +163,47 @@ class PackedSequences:
         return f"PackedSequences({sizes}{full})"
 
 
-def check_whole(name: str, packed: PackedSequences) -> None:
-    """Raises ValueError unless `packed` is exactly one whole pack."""
+_OF_SEQUENCES = ("row", "offset", "sequence_length")
+_OF_PARTS = (
+    "Do not slice or concatenate the arrays of packs. To join packs, use "
+    "`concat_packed`; for several devices, use `stack_packed`."
+)
+
+
+def check_whole(
+    name: str,
+    packed: PackedSequences,
+    of_stack: str = "Run each pack, for example with `jax.vmap(run)(packed)`.",
+) -> None:
+    """Raises ValueError unless `packed` has the shapes of one pack.
+
+    Args:
+        name: The name of the argument.
+        packed: The user's argument.
+        of_stack: What to do with the result of `stack_packed`, for the message.
+    """
     starts = packed.starts
     if starts.ndim != 2:
+        is_stack = starts.ndim > 2
+        got = "a stack of packs" if is_stack else "part of a pack"
+        fix = of_stack if is_stack else _OF_PARTS
         raise InvalidValue(
-            f"`{name}` must be one pack, got a stack of packs, whose `starts` is "
-            f"{describe(starts)}. Run each pack, for example with "
-            "`jax.vmap(run)(packed)`."
+            f"`{name}` must be one pack, got {got}, whose `starts` is "
+            f"{describe(starts)}. {fix}"
         )
-    if packed.rows is None or packed.sequences is None:
+    count = packed.sequences
+    if packed.rows is None or count is None:
         return
-    rows = {packed.lengths.shape[0], starts.shape[1 if packed.time_major else 0]}
-    of_sequences = [packed.row, packed.offset, packed.sequence_length]
-    sequences = {array.shape[0] for array in of_sequences}
-    if rows != {packed.rows} or sequences != {packed.sequences}:
+    axis = 1 if packed.time_major else 0
+    rows = {"lengths": packed.lengths.shape[0], "starts": starts.shape[axis]}
+    wrong = [n for n, size in rows.items() if size != packed.rows]
+    wrong += [n for n in _OF_SEQUENCES if getattr(packed, n).shape[0] != count]
+    if wrong:
+        got = ", ".join(f"`{n}` {describe(getattr(packed, n))}" for n in wrong)
         raise InvalidValue(
-            f"`{name}` must be a whole pack of {counted(packed.rows, 'row')} with "
-            f"{counted(packed.sequences, 'sequence')}, got {packed!r}. To join packs, "
-            "use `concat_packed`; for several devices, use `stack_packed`."
+            f"`{name}` must keep the {counted(packed.rows, 'row')} and "
+            f"{counted(count, 'sequence')} of the original pack, got {got}. "
+            f"{_OF_PARTS}"
         )
 
 

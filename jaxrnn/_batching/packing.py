@@ -12,7 +12,13 @@ from typing import NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from .._base.arguments import as_count, check_instance, check_one_of, check_time_major
+from .._base.arguments import (
+    as_count,
+    check_instance,
+    check_one_of,
+    check_time_major,
+    check_value,
+)
 from .._base.errors import InvalidType, InvalidValue, describe
 from .._base.inputs import check_concrete
 from .._base.trees import with_structure
@@ -39,8 +45,8 @@ def pack_sequences(
     `packed_rnn` runs a cell over the result.
 
     Sequences are packed by the best-fit rule, longest sequence first. Packing runs on
-    the host, outside of jit; packing ten thousand sequences takes a few hundredths of a
-    second.
+    the host, outside of jit. On one CPU core, packing ten thousand sequences of 100
+    steps on average, with 8 features, takes about 0.2 seconds.
 
     Args:
         inputs: With `sequence_length`, padded sequences: `[batch, time, ...]`, or
@@ -92,17 +98,24 @@ def pack_sequences(
         like = jax.tree.map(lambda x: np.empty((0, *x.shape[2:]), x.dtype), inputs)
     lengths = np.asarray([len(leaves[0]) for leaves in sequences], np.int32)
     longest = int(lengths.max(initial=1))
+    why = "the length of the longest sequence"
     fix = "Increase `row_length`, or split the sequences that are longer."
-    row_length = _fitting("row_length", row_length, longest, fix)
+    row_length = _fitting("row_length", row_length, longest, why, fix)
     placed, needed = _best_fit(lengths, row_length)
+    why = "the number of rows that the sequences need"
     fix = "Increase `rows` or `row_length`, or pack fewer sequences."
-    rows = _fitting("rows", rows, max(needed, 1), fix)
+    rows = _fitting("rows", rows, max(needed, 1), why, fix)
     shape = PackShape(rows, row_length, len(sequences), bool(time_major))
     return pack(sequences, placed, like, shape, row_length if time is None else time)
 
 
-def _fitting(name: str, given: int | None, least: int, fix: str) -> int:
-    return least if given is None else as_count(name, given, least, fix)
+def _fitting(name: str, given: int | None, least: int, why: str, fix: str) -> int:
+    """The given number, or `least` if it is None; `why` says what `least` is."""
+    if given is None:
+        return least
+    number = as_count(name, given, fix="")
+    check_value(number >= least, name, f"be at least {least}, {why}", number, fix)
+    return number
 
 
 def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[list[Placed], int]:
@@ -200,7 +213,7 @@ def pack(
 
 
 def _empty_rows(like: PyTree, rows: int, row_length: int) -> Leaves:
-    """Zeros `[rows, row_length, ...]` for each leaf of the nest, in native order."""
+    """Zeros `[rows, row_length, ...]` for each leaf, in native byte order."""
     return [
         np.zeros((rows, row_length, *x.shape[1:]), x.dtype.newbyteorder("="))
         for x in jax.tree.leaves(like)
@@ -300,7 +313,8 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
         if sizes[i] != sizes[0]:
             raise InvalidValue(
                 f"`packs[{i}]` must have as many rows and sequences as `packs[0]`, "
-                f"{packs[0]!r}, got {pack!r}. Use `packed_batches` or `concat_packed`."
+                f"{packs[0]!r}, got {pack!r}. To create packs of one shape, use "
+                "`packed_batches`. To join packs into one pack, use `concat_packed`."
             )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *packs)
 
@@ -308,14 +322,17 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
 def _as_packs(packs: object) -> list[PackedSequences]:
     """The packs as NumPy arrays; raises an error for packs that cannot be joined."""
     if isinstance(packs, PackedSequences) or not isinstance(packs, Iterable):
-        raise InvalidType(f"`packs` must be a list of packs, got {describe(packs)}.")
+        fix = " Pass `[pack]`." if isinstance(packs, PackedSequences) else ""
+        got = describe(packs)
+        raise InvalidType(f"`packs` must be a list of packs, got {got}.{fix}")
     packs = list(packs)
     if not packs:
         raise InvalidValue("`packs` must hold at least one pack, got none.")
     for i, pack in enumerate(packs):
         name = f"packs[{i}]"
-        what = "made by `pack_sequences` or `packed_batches`"
-        check_whole(name, check_instance(name, pack, PackedSequences, what))
+        what = "a pack, for example from `pack_sequences` or `packed_batches`"
+        check_instance(name, pack, PackedSequences, what)
+        check_whole(name, pack, "Pass the packs that were stacked.")
         check_concrete(name, pack)
         _check_alike(name, packs[0], pack)
     time = max(pack.time for pack in packs)

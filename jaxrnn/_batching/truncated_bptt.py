@@ -14,6 +14,7 @@ from .._base.arguments import (
     check_entries,
     check_equal,
     check_instance,
+    check_type,
 )
 from .._base.errors import InvalidType, counted, describe, is_key
 from .._base.inputs import as_array
@@ -156,12 +157,13 @@ class TruncatedBPTT:
 
     def _check(self, params: PyTree, carry: TruncatedCarry, window: PyTree) -> PyTree:
         """Raises the errors of `value_and_grad`; returns the types of the new state."""
-        what = "the result of `init` or of the previous call"
+        what = "the carry from `init` or from the previous call"
         check_instance("carry", carry, TruncatedCarry, what)
         leaves = jax.tree.leaves(carry.windows)
         count = leaves[0].shape[0] if leaves else 0
         must = f"hold {counted(self.reach - 1, 'window')} for reach={self.reach}"
-        check_equal("carry", count, self.reach - 1, must, "Create a carry with `init`.")
+        fix = "Create the carry with `init` of the same object."
+        check_equal("carry", count, self.reach - 1, must, fix)
         what = "floating-point to have a gradient"
         fix = "Cast the array, or let `loss` close over the array."
         for name, leaf in named_leaves("params", params):
@@ -171,7 +173,7 @@ class TruncatedBPTT:
             example = jax.eval_shape(
                 lambda: jax.tree.map(lambda x: x[0], carry.windows)
             )
-            fix = "The example given to `init` sets this form; pad a shorter window."
+            fix = "The example given to `init` sets this form. Pad shorter windows."
             check_like("window", example, window, fix)
         result = jax.eval_shape(self.loss, params, carry.state, window)
         new_state = _state_of(result, self.has_aux)
@@ -204,10 +206,11 @@ def truncated_bptt(
     instead of the argument `state` in the first window.
 
     Args:
-        loss: `loss(params, state, window) -> (value, new_state)`, a real scalar and the
-            state after the window; `(value, (new_state, aux))` if `has_aux`. Random
-            numbers must come from a key in the window, so that a rerun draws the same
-            numbers. The window may be any pytree, such as `(window, key)`.
+        loss: `loss(params, state, window) -> (value, new_state)`, a floating-point
+            scalar and the state after the window; `(value, (new_state, aux))` if
+            `has_aux`. Random numbers must come from a key in the window, so that a
+            rerun draws the same numbers. The window may be any pytree, such as
+            `(window, key)`.
         reach: The number of windows that a gradient flows through. If `reach` is 1, no
             window is stored, and windows may differ in length; each length is compiled
             once.
@@ -283,13 +286,16 @@ def _as_arrays(name: str, tree: PyTree) -> PyTree:
 def _state_of(result: Any, has_aux: bool) -> PyTree:
     """The new state in the result of `loss`; raises TypeError for another form."""
     form = "(value, (new_state, aux))" if has_aux else "(value, new_state)"
-    fix = "" if has_aux else "To return auxiliary data too, set `has_aux=True`."
+    size = len(result) if isinstance(result, tuple | list) else 0
+    is_longer = size > 2 and not has_aux
+    fix = "To return auxiliary data too, set `has_aux=True`." if is_longer else ""
     name = "loss(params, state, window)"
     check_entries(name, result, 2, form, fix, InvalidType)
     value, rest = result
-    is_scalar = getattr(value, "shape", None) == ()
-    if not is_scalar or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise InvalidType(f"`{name}[0]` must be a real scalar, got {describe(value)}.")
+    shape = getattr(value, "shape", None)
+    is_scalar = shape == () and jnp.issubdtype(value.dtype, jnp.floating)
+    fix = "Return one number, for example with `jnp.mean`." if shape else ""
+    check_type(is_scalar, f"{name}[0]", "be a floating-point scalar", value, fix)
     if not has_aux:
         return rest
     check_entries(f"{name}[1]", rest, 2, "(new_state, aux)", error=InvalidType)

@@ -16,8 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_count, check_first_axis, check_time_major
-from .._base.errors import InvalidValue, describe_leaves
+from .._base.arguments import (
+    as_count,
+    check_first_axis,
+    check_time_major,
+    check_value,
+)
+from .._base.errors import describe_leaves
 from .._base.inputs import as_arrays, check_concrete
 from .._base.trees import named_leaves, serializable
 from .._base.typing import Array, Lengths, PyTree
@@ -64,8 +69,8 @@ class Window:
     Attributes:
         inputs: The nest with leaves `[batch, size, ...]`, or `[size, batch, ...]` if
             `time_major`; zeros past the end of the time axis.
-        sequence_length: int32 `[batch]`, the length of each row in this window; None if
-            all rows fill all windows.
+        sequence_length: int32 `[batch]`, the length of each row in this window. None if
+            `windows` received no lengths and `size` divides the number of steps.
         start: int32, the index of the window's first step in the sequences.
     """
 
@@ -143,7 +148,8 @@ class PackedWindow:
         old = as_arrays("row_state", row_state)
         new = as_arrays("fresh_state", fresh_state)
         for name, leaf in named_leaves("row_state", old):
-            check_first_axis(name, leaf, self.rows, "row")
+            fix = "Pass the result of the previous window's `row_state`."
+            check_first_axis(name, leaf, self.rows, "row", fix)
         fix = "The leaves of `row_state` and `fresh_state` are concatenated."
         check_like("fresh_state", old, new, fix, skip=1)
         fix = "For one state for all sequences, pass [1, ...]."
@@ -168,7 +174,7 @@ class PackedWindow:
             their state.
 
         Raises:
-            ValueError: If a leaf does not have one row for each part.
+            ValueError: If a leaf is not `[parts, ...]`.
             TypeError: If a leaf is not an array.
         """
         states = as_arrays("states", states)
@@ -228,11 +234,10 @@ def windows(
     size = as_count("size", size, fix="Pass the number of steps of a window.")
     check_time_major(time_major)
     if isinstance(inputs, PackedSequences):
-        if sequence_length is not None or time_major:
-            raise InvalidValue(
-                "`sequence_length` and `time_major` must be omitted for "
-                "`PackedSequences`, which hold the lengths and the layout."
-            )
+        given = {"sequence_length": sequence_length, "time_major": time_major or None}
+        for name, value in given.items():
+            must = "be omitted for `PackedSequences`, which hold lengths and layout"
+            check_value(value is None, name, must, value)
         return _packed_windows(inputs, size)
     inputs, time, batch_size = as_sources(inputs, time_major)
     if sequence_length is None:
@@ -258,7 +263,7 @@ def _window(
 
 
 def _packed_windows(packed: PackedSequences, size: int) -> LazyWindows:
-    check_whole("inputs", packed)
+    check_whole("inputs", packed, "Call `windows` for each of the packs.")
     check_concrete("inputs", packed)
     packed = jax.tree.map(np.asarray, packed)
     starts_in = packed.offset[packed.sequence_length > 0] // size

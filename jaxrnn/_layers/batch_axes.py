@@ -72,7 +72,7 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
         if len(shape) == 1 or (end and not array.ndim):
             return array
         if array.shape[start:end] != shape:
-            must = f"have the batch axes {list(shape)}"
+            must = f"have the batch axes {list(shape)}{' after the time axis' * start}"
             raise InvalidValue(f"`{name}` must {must}, got {describe(array)}.")
         rows = math.prod(shape)
         return array.reshape(*array.shape[:start], rows, *array.shape[end:])

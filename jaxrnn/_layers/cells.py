@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_bool, check_instance
 from .._base.cell_keys import fold_in
-from .._base.errors import InvalidValue, describe
+from .._base.errors import InvalidType, InvalidValue, counted, describe
 from .._base.math import is_float
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, DType, Key, Params, PyTree
@@ -29,6 +29,8 @@ Cells: TypeAlias = Mapping[str, "RNNCell | Cells"]
 """A nest of cells; see the docstring of this file."""
 BoundCells: TypeAlias = Any
 """A bound cell, or a tuple of bound cells or of such tuples."""
+DIRECTIONS = {"fw": "the forward cells", "bw": "the backward cells"}
+"""The keys of the two directions, and their names in messages."""
 AxisNames: TypeAlias = Mapping[str, tuple[str | None, ...]]
 
 
@@ -73,8 +75,15 @@ def bind_cells(cells: Cells, params: Params, key: Key | None = None) -> BoundCel
     return tuple(bound)
 
 
-def params_of_cells(cells: Cells | RNNCell, bound: BoundCells) -> Params:
+def params_of_cells(
+    cells: Cells | RNNCell, bound: BoundCells, what: str = "`cells`"
+) -> Params:
     """The parameters of bound cells; the inverse of `bind_cells`.
+
+    Args:
+        cells: A nest of cells, or one cell.
+        bound: The bound cells, in the structure that `bind_cells` returns.
+        what: What `bound` is, for messages.
 
     Raises:
         TypeError: If an entry is not a bound cell.
@@ -82,29 +91,67 @@ def params_of_cells(cells: Cells | RNNCell, bound: BoundCells) -> Params:
             from the cell of the nest.
     """
     if not isinstance(cells, RNNCell):
-        parts = zip(cells.items(), list_bound(len(cells), bound), strict=True)
-        return {name: params_of_cells(part, own) for (name, part), own in parts}
-    check_instance("cell", bound, BoundCell, "bound by `cell.bind(params)`")
+        parts = zip(cells.items(), list_bound(len(cells), bound, what), strict=True)
+        return {
+            name: params_of_cells(part, own, DIRECTIONS.get(name, what))
+            for (name, part), own in parts
+        }
+    if not isinstance(bound, BoundCell):
+        fix = "Pass one bound cell, such as a bound `MultiRNNCell` for several layers."
+        fix = f" {fix}" if isinstance(bound, list | tuple) else ""
+        got = describe(bound)
+        raise InvalidType(
+            f"{what} must be bound by `cell.bind(params)`, got {got}.{fix}"
+        )
     if not _are_equal(bound.cell, cells):
+        want = repr(unwrapped(cells))
+        got = repr(unwrapped(bound.cell))
+        if got == want:
+            got = "one that differs in a function, or in which layers share parameters"
         raise InvalidValue(
-            f"each bound cell must have the module's cell {unwrapped(cells)!r}, got "
-            f"{unwrapped(bound.cell)!r}. Construct the module with the bound "
-            "cell's attribute `cell`."
+            f"each bound cell must have the module's cell {want}, got {got}. Construct "
+            "the module with the bound cell's attribute `cell`."
         )
     return bound.params
 
 
-def list_bound(count: int, bound: BoundCells) -> Sequence[BoundCells]:
+def list_bound(count: int, bound: BoundCells, what: str) -> Sequence[BoundCells]:
     """A list of `count` cells; raises ValueError if there are fewer or more.
 
-    A list of one bound cell may replace the cell, because converters return a list for
-    each direction.
+    If `count` is 1, `bound` may be the cell itself, or a list of this cell, because
+    converters return a list for each direction.
     """
     listed = bound if isinstance(bound, list | tuple) else [bound]
     if len(listed) != count:
-        got = len(listed)
-        raise InvalidValue(f"the number of bound cells must be {count}, got {got}.")
+        must = f"{count} bound cells, one for each layer"
+        fix = ""
+        if count == 1:
+            must = "one bound cell"
+            fix = "For several layers, use `StackBidirectional`."
+            if what not in DIRECTIONS.values():
+                fix = (
+                    "For several layers, pass a bound `MultiRNNCell`; for two "
+                    "directions, use a bidirectional module."
+                )
+        raise InvalidValue(f"{what} must be {must}, got {len(listed)}. {fix}".rstrip())
     return listed
+
+
+def both_directions(cells: tuple[BoundCells, ...]) -> Sequence[BoundCells]:
+    """The forward cells and the backward cells, from two arguments or from one pair.
+
+    Raises:
+        ValueError: If there are not two directions.
+    """
+    is_one = len(cells) == 1 and isinstance(cells[0], list | tuple)
+    pair = cells[0] if is_one else cells
+    if len(pair) != 2:
+        raise InvalidValue(
+            "`cells` must be the forward cells and the backward cells, got "
+            f"{counted(len(pair), 'entry', 'entries')}. Pass `cells_fw, cells_bw`, "
+            "each a bound cell or a list with one bound cell per layer."
+        )
+    return pair
 
 
 def _are_equal(one: RNNCell, other: RNNCell) -> bool:
@@ -180,9 +227,10 @@ def check_axis_names(axis_names: AxisNames | None, params: Params) -> None:
     names = {_last(name) for name, _ in named_leaves("params", params)}
     unknown = [name for name in axis_names or () if name not in names]
     if unknown:
+        fix = f"Use {' or '.join(map(repr, sorted(names)))}." if names else ""
         raise InvalidValue(
             "the keys of `axis_names` must be names of parameters, got "
-            f"{describe(unknown[0])}. Use {', '.join(sorted(names))}."
+            f"{describe(unknown[0])}. {fix or 'The cell has no parameters.'}"
         )
 
 

@@ -77,9 +77,13 @@ def check_is_flax_cell(module: object, base: type, example: str) -> None:
     is_module = isinstance(module, base.__bases__) and callable(module)
     initialize = getattr(type(module), "initialize_carry", None)
     if not is_module or initialize in (None, base.initialize_carry):
+        kind = type(module)
+        got = describe(module)
+        # Show the Python module too, because several libraries have an `LSTMCell`.
+        if got == kind.__name__:
+            got = f"{kind.__module__}.{got}"
         raise InvalidType(
-            f"`module` must be {example}, with a method `initialize_carry`, got "
-            f"{describe(module)}."
+            f"`module` must be {example}, with a method `initialize_carry`, got {got}."
         )
 
 
@@ -116,7 +120,7 @@ def sizes_of_cell(
         TypeError: If `in_features` is neither an int nor a tuple of ints.
         ValueError: If a size is below 1.
     """
-    fix = "Pass the size of the inputs, or their shape without the batch axis."
+    fix = "Pass the size of the inputs, or their shape without batch axis as a tuple."
     sizes = in_features if isinstance(in_features, tuple) else (in_features,)
     shape = (1, *(as_count("in_features", n, fix=fix) for n in sizes))
     note = f"Raised by a step with inputs {list(shape)}, which `in_features` sets."

@@ -32,10 +32,12 @@ from .._drivers.stack_bidirectional import run_layers
 from ..memory import Strategy
 from .batch_axes import first_step, merge, merge_inputs, split
 from .cells import (
+    DIRECTIONS,
     BoundCells,
     Cells,
     HoldsCell,
     HoldsCells,
+    both_directions,
     compute_dtype,
     flag,
     in_dtype,
@@ -80,8 +82,9 @@ class Recurrent(HoldsCells):
         Args:
             inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
                 a nest of such arrays, with any number of batch axes, including none.
-                For a cell without `feature_axes`, such as a `FunctionCell`, there must
-                be as many batch axes as in `sequence_length`, or one without lengths.
+                For a cell without `feature_axes`, such as a `FunctionCell`, the inputs
+                must have as many batch axes as `sequence_length`, or one batch axis if
+                there are no lengths.
             sequence_length: `[*batch]`, integers, clamped to `[0, time]`; None for all
                 steps. Inputs past the length of a row have no effect, and outputs there
                 are zero. Flax calls this argument `seq_lengths`.
@@ -219,6 +222,9 @@ class TwoDirections(Recurrent):
         fw = under_scope("cell_fw", self.cell_fw)
         return {"fw": fw, "bw": under_scope("cell_bw", self.cell_bw)}
 
+    def _params_of(self, *cells: BoundCells) -> Params:
+        return params_of_cells(self._cells(), both_directions(cells))
+
     def _drive(
         self, cells: BoundCells, inputs: PyTree, state: PyTree, **options: Any
     ) -> tuple[PyTree, ...]:
@@ -286,7 +292,8 @@ class Stack(Recurrent):
 
     def _params_of(self, *cells: BoundCells) -> Params:
         count = len(self.cells_fw)
-        directions = [list_bound(count, cells) for cells in list_bound(2, cells)]
+        pairs = zip(both_directions(cells), DIRECTIONS.values(), strict=True)
+        directions = [list_bound(count, cells, what) for cells, what in pairs]
         return params_of_cells(self._cells(), list(zip(*directions, strict=True)))
 
     def _drive(
@@ -302,6 +309,7 @@ class Stack(Recurrent):
             return concatenate(*outputs), *zip(*states, strict=True)
 
         outputs, fw, bw = run_layers(run, inputs, cells, starts, None)
-        # Each layer has its final state and, if requested, the states of all steps.
+        # For each layer, `fw` and `bw` hold the final state and, if requested, the
+        # states of all steps.
         of_layers = (zip(*direction, strict=True) for direction in (fw, bw))
         return outputs, *zip(*of_layers, strict=True)

@@ -310,7 +310,7 @@ class BidirectionalGridLSTMCell(GridLSTM):
     scopes = ("fwd", "bwd")
 
     def windows(self, inputs: Array, scope: str | None, starts: Any) -> list[Array]:
-        """The windows of a pass; backward passes start with the highest window."""
+        """The windows of one block; in `bwd`, the highest window comes first."""
         if scope == "fwd":
             return super().windows(inputs, scope, starts)
         offset = self.backward_slice_offset

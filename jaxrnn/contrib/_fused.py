@@ -313,7 +313,8 @@ def _checked(sequences: PyTree) -> PyTree:
 
 def _stacked(steps: list[PyTree]) -> PyTree:
     """Stacks steps into a nest of arrays `[time, batch, ...]`."""
+    extend.check_value(steps, "inputs", "hold at least one step", steps)
     kinds = {str(jax.tree.map(jax.typeof, step)) for step in steps}
-    must = "hold at least one step, and all steps must have one shape and dtype"
+    must = "have the same structure, shapes and dtypes at all steps"
     extend.check_value(len(kinds) == 1, "inputs", must, steps)
     return stacked(steps)

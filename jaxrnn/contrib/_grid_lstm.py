@@ -30,7 +30,7 @@ def required_count() -> Any:
 
     def check(name: str, value: Any) -> int:
         extend.check_value(value is not None, name, "be given", None)
-        return extend.as_count(name, value)
+        return extend.as_count(name, value, fix="")
 
     return dataclasses.field(default=None, metadata={"check": check})
 
@@ -100,12 +100,14 @@ class GridLSTM(extend.SpecsCell):
             fits = reads_all_inputs or len(given) == len(blocks)
             extend.check_value(fits, name, must, len(given), fix)
         for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            must = f"be above `start_freqindex_list[{block}]` ({start})"
+            extend.check_value(end > start, f"end_freqindex_list[{block}]", must, end)
             self._check_count(block, end - start)
 
     def _check_count(self, block: int, size: int) -> None:
         """Raises ValueError if the block's number of windows does not match `size`."""
         found = count_windows(size, self)
-        must = f"be {found} (the number of windows in {size} inputs)"
+        must = f"be {found} (the number of windows in inputs of size {size})"
         count = self.num_frequency_blocks[block]
         extend.check_value(
             count == found, f"num_frequency_blocks[{block}]", must, count
@@ -173,7 +175,7 @@ class GridLSTM(extend.SpecsCell):
         return join(outputs), new
 
     def _product(self, params: Params, scope: str | None, block: int) -> Params:
-        """The parameters of a pass, with one kernel and one bias for both LSTMs."""
+        """A pass's parameters, with the kernels and the biases of both LSTMs joined."""
         params = params[scope] if scope else params
         names = [f"{kind[0]}_{block}" for kind in self._kinds]
         kernels = [joined(params, f"W_{n}", self.num_unit_shards) for n in names]
@@ -185,6 +187,8 @@ class GridLSTM(extend.SpecsCell):
 
     def _passes(self) -> list[tuple[str | None, int, range]]:
         """The passes along frequency, in the order of states and outputs.
+
+        A pass runs over the windows of one block in one direction.
 
         Returns:
             For each pass, a tuple of three entries: the key of the pass's parameters,
@@ -250,8 +254,15 @@ class GridLSTM(extend.SpecsCell):
 
 
 def count_windows(size: int, cell: Any) -> int:
-    """The number of windows of `cell` that fit into `size` inputs."""
-    return max(0, (size - cell.feature_size) // cell.frequency_skip + 1)
+    """The number of windows of `cell` that fit into `size` inputs.
+
+    Raises:
+        ValueError: If no window fits.
+    """
+    width = cell.feature_size
+    must = f"not exceed the number of inputs ({size})"
+    extend.check_value(width <= size, "feature_size", must, width)
+    return (size - width) // cell.frequency_skip + 1
 
 
 @functools.cache

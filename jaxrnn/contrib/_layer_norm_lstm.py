@@ -1,4 +1,4 @@
-"""LSTMs with optional layer normalization of the gates and the memory."""
+"""LSTMs with optional layer normalization of the gates and of c."""
 
 from typing import final
 

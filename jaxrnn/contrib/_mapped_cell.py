@@ -222,7 +222,7 @@ class IntersectionRNNCell(MappedCell, extend.SpecsCell):
 
 @final
 class _Recurrence(UGRNNCell):
-    """The recurrent part of the cell; it outputs the old state, which `after` needs."""
+    """The inner cell; outputs the old state, which `after` needs."""
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         return state, super()._update(params, z, state)[1]

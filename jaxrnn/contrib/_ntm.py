@@ -273,7 +273,8 @@ class NTMCell(OwnParams):
         cosine = product / (_norm(memory) * _norm(key)[:, None] + 1e-8)
         found = jax.nn.softmax(jax.nn.softplus(strength) * cosine)
         w = gate * found + (1 - gate) * before
-        # As in contrib, the shifts are 0, then 1, 2, ... up, then ..., 2, 1 down.
+        # As in contrib, the weight of shift 0 comes first, then the weights of the
+        # shifts 1, 2, ... up, then the weights of the shifts ..., 2, 1 down.
         reach = self.shift_range
         shifts = [*range(reach + 1), *range(-reach, 0)]
         w = sum(shift[:, i, None] * jnp.roll(w, s, 1) for i, s in enumerate(shifts))

@@ -9,12 +9,11 @@ from .._base.arguments import (
     as_bool,
     check_both_lists,
     check_entries,
-    check_equal,
     check_instance,
     check_type,
     check_value,
 )
-from .._base.errors import Verbatim
+from .._base.errors import InvalidValue, Verbatim, counted
 from .._base.trees import named_leaves
 from .._base.typing import Params
 from .._cells.bound import BoundCell
@@ -96,11 +95,17 @@ def _check_inputs(layers: Sequence[Layer], joins_directions: bool) -> None:
     size = 0
     for i, layer in enumerate(layers):
         size = size or len(layer[0].input_kernel)
-        must = f"have input size {size} in each direction"
+        must = f"have input size {size}"
         if i and joins_directions:
-            must += " (the output size of the layer below)"
+            must += ", the output size of the layer below"
+        elif len(layer) > 1:
+            must += " in both directions"
         for direction in layer:
-            check_equal(f"layer {i}", len(direction.input_kernel), size, must)
+            got = len(direction.input_kernel)
+            if got != size:
+                raise InvalidValue(
+                    f"layer {i}, counted from 0, must {must}, got {got}."
+                )
         size = sum(len(each.state_kernel) for each in layer) * joins_directions
 
 
@@ -166,7 +171,8 @@ def layers_of(
 def _read_layer(library: Library, name: str, cell: object) -> Named:
     found = single_cells(name, cell)
     fix = "Pass a separate cell for each layer."
-    check_equal(name, len(found), 1, "be one layer", fix)
+    got = Verbatim(counted(len(found), "layer"))
+    check_value(len(found) == 1, name, "be one layer", got, fix)
     ((own, bound),) = found
     layer = layer_of(own, bound)
     library.check(own, layer)
@@ -182,7 +188,10 @@ def as_pairs(cells: Any) -> list[list[tuple[str, Any]]]:
         ValueError: If `cells` is not a pair of lists, or the lists are empty or differ
             in length.
     """
-    check_entries("cell", cells, 2, "a pair (cells_fw, cells_bw) for two directions")
+    what = "a pair (cells_fw, cells_bw) for two directions"
+    is_list = isinstance(cells, list | tuple)
+    fix = "" if is_list else "For one direction, omit `bidirectional`."
+    check_entries("cell", cells, 2, what, fix)
     fw, bw = ([side] if isinstance(side, BoundCell) else side for side in cells)
     check_both_lists(fw, bw)
     pairs = enumerate(zip(fw, bw, strict=True))
@@ -200,7 +209,10 @@ def as_bound(name: str, cell: Any) -> BoundCell:
     if hasattr(cell, "get_cells") or hasattr(cell, "cells_of"):
         fix = "For a module, pass `get_cells()` or `cells_of(variables)`."
     elif isinstance(cell, list | tuple):
-        fix = "For a pair (cells_fw, cells_bw), pass `bidirectional=True`."
+        fix = (
+            "For several layers, pass a bound `MultiRNNCell`; for two directions, pass "
+            "`bidirectional=True`, which `equinox` and `haiku` do not support."
+        )
     what = "a bound cell, such as `cell.bind(params)`"
     cell = check_instance(name, cell, BoundCell, what, fix)
     leaves = jax.tree.leaves(cell.params, is_leaf=_is_variable)
@@ -229,8 +241,8 @@ def single_cells(name: str, cell: object) -> list[tuple[str, BoundCell]]:
     stack: Any = as_bound(name, cell)
     if not isinstance(stack.cell, MultiRNNCell):
         return [(name, stack)]
-    # The parameters of a cell that occurs several times have the index of its first
-    # occurrence.
+    # The parameters of a cell that occurs several times are stored under the index of
+    # its first occurrence.
     owners = [f"cell_{owner}" for owner in stack.cell.owners]
     check_only(f"{name}.params", stack.params, dict.fromkeys(owners))
     cells = []
@@ -312,7 +324,7 @@ def _as_lstm(cell: CoupledInputForgetGateLSTMCell, params: Params) -> Params:
 
 
 def _as_coupled(params: Params) -> Params:
-    """The inverse of `_as_lstm` for a cell without shards or a forget bias."""
+    """The inverse of `_as_lstm` for one shard and a forget bias of 0."""
     coupled: Params = {}
     for name, key in (("W_0", "kernel"), ("B", "bias")):
         i, j, _, o = blocks(params[key], 4)
@@ -343,8 +355,9 @@ def read_params(name: str, bound: BoundCell) -> Params:
         if KINDS[type(cell)] in (Kind.GRU, Kind.GRU_AFTER):
             first = ["params['gates']['kernel']"]
     given = _named(bound.params)
-    # The depth of the inputs is not known yet. It changes only the number of rows of
-    # kernels, so any depth gives the names; this depth gives each shard a row.
+    # The depth of the inputs is not known yet. The names do not depend on the depth,
+    # which changes only the number of rows of kernels. With this depth, each shard has
+    # a row.
     wanted = _named(cell.param_specs(len(first)))
     check_names(name, given, wanted)
     read = reader(given, f"{name}.")

@@ -34,7 +34,7 @@ from ._weights import (
 
 LIBRARY = Library("Flax", {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc", Kind.RNN: "c"})
 BOTH = ("forward_rnn", "backward_rnn")
-# Flax's letters for the gates in the orders of `LIBRARY`.
+# Flax's letters for the gates, in the order of `LIBRARY`.
 _LETTERS = {Kind.LSTM: "ifgo", Kind.GRU_AFTER: "rzn", Kind.RNN: ("",)}
 
 

@@ -145,8 +145,10 @@ class Library:
         check_value(not set(layer.features) & set(self.lacks), name, must, got)
         wanted = self.activations.get(layer.kind, (layer.activation_key,))
         must = f"have the activation {' or '.join(wanted)}, as in {self.name}"
-        got = Verbatim(layer.activation_name)
-        check_value(layer.activation_key in wanted, name, must, got)
+        got = layer.activation_name
+        if got in wanted:
+            got = f"another function named {got}"
+        check_value(layer.activation_key in wanted, name, must, Verbatim(got))
 
     def kind_of(self, name: str, got: Weight, columns: int, units: int) -> Kind:
         """The kind of a layer with `units` units whose kernel has `columns` columns.

@@ -107,7 +107,10 @@ class Values:
         )
         got = Verbatim(f"{name!r}, {made}")
         fix = "Fold constants with onnxruntime (`optimized_model_filepath`)."
-        check_value(is_constant and constants, place, "be constant", got, fix)
+        if source is None:
+            fix = "Export the model with the weights as initializers."
+        must = "be an initializer or the `value` of a Constant node"
+        check_value(is_constant and constants, place, must, got, fix)
         return _as_array(place, constants[0])
 
 

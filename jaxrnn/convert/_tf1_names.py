@@ -186,7 +186,7 @@ def _check_found(scope: str, found: Weights, wanted: Collection[str]) -> None:
         f"Found: {listed(found)}. Check that the scope and the cell's class, `name` "
         "and options (such as `use_bias`) match the TensorFlow script."
     )
-    check_names(scope, own, wanted, "the variables of `cell`", fix)
+    check_names(scope or "variables", own, wanted, "the variables of `cell`", fix)
 
 
 def _head(name: str, scope: str) -> str:
@@ -301,7 +301,7 @@ def guess_cell(scope: str, named: Weights, hyper: Hyper) -> tuple[RNNCell, int]:
     must = f"hold exactly one of {listed(_CELLS)}, {_STACK}"
     got = listed(match[0] for match in found) if found else listed(groups)
     fix = "For another cell, or one of several, pass `cell` and `inputs`."
-    check_value(len(found) == 1, scope, must, got, fix)
+    check_value(len(found) == 1, scope or "variables", must, got, fix)
     (match,) = found
     place = join(scope, match[0])
     inner = groups[match[0]]

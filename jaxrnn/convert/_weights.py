@@ -155,9 +155,11 @@ def check_only(name: str, keys: Iterable[str], known: Collection[str]) -> None:
     check_value(not unknown, name, f"hold only {listed(known)}", listed(unknown))
 
 
-def check_directions(name: str, found: int, bidirectional: object) -> None:
+def check_directions(
+    name: str, found: int, bidirectional: object, fix: str = ""
+) -> None:
     """Raises unless `bidirectional` is the bool that fits the number of directions."""
     given = as_bool("bidirectional", bidirectional)
     has = "two directions" if found == 2 else "one direction"
     must = f"be {found == 2}, because `{name}` has {has}"
-    check_value(given == (found == 2), "bidirectional", must, given)
+    check_value(given == (found == 2), "bidirectional", must, given, fix)

@@ -14,7 +14,7 @@ import numpy as np
 
 from .._base.arguments import check_function, check_type
 from .._base.boundary import export as _export
-from .._base.errors import is_array
+from .._base.errors import Verbatim, describe, is_array
 from .._base.typing import PyTree, Size
 from .._cells.bound import BoundCell
 from ._as_cell import ModuleCell, check_sizes, check_takes
@@ -137,7 +137,11 @@ def _layer(name: str, cell: Any) -> LayerWeights:
         given = {key: getattr(cell, key, None) for key in _NAMES}
     weights = {key: value for key, value in given.items() if value is not None}
     must = "be an LSTMCell or a GRUCell of Equinox, or a dict of its arrays"
-    check_type(weights, name, must, cell)
+    got = describe(cell)
+    # Show the module too, because other libraries also have an `LSTMCell`.
+    if got == type(cell).__name__:
+        got = f"{type(cell).__module__}.{got}"
+    check_type(weights, name, must, Verbatim(got))
     read = reader(weights, f"{name}.")
     state = read("weight_hh", None, None)
     rows, units = state.shape

@@ -57,7 +57,7 @@ _LIBRARY = Library(
     activations={Kind.LSTM: ("tanh",), Kind.GRU: ("tanh",), Kind.RNN: ("relu",)},
     forget_bias=1.0,
 )
-# The class at index n is for grids with n axes; the class at index 0, for any grid.
+# The class at index n runs on grids with n axes; the class at index 0 runs on any grid.
 _CONVS = (
     contrib.ConvLSTMCell,
     contrib.Conv1DLSTMCell,

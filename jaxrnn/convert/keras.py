@@ -106,7 +106,8 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
     """
     saved = []
     for layer in layers_of(_LIBRARY, cell, bidirectional):
-        _check_kinds(layer[0][0], [direction for _, direction in layer])
+        names = "` and `".join(name for name, _ in layer)
+        _check_kinds(names, [direction for _, direction in layer])
         arrays = [array for _, direction in layer for array in _weights(direction)]
         saved.append(arrays)
     return saved
@@ -114,7 +115,7 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
 
 def _check_kinds(name: str, directions: Sequence[LayerWeights]) -> None:
     kinds = dict.fromkeys(direction.kind for direction in directions)
-    must = "have two directions of one kind"
+    must = "be of one kind in both directions"
     check_value(len(kinds) == 1, name, must, listed(kinds))
 
 
@@ -126,7 +127,9 @@ def _check_arrays(name: str, arrays: Any, bidirectional: bool) -> None:
     must = "hold 2 or 3 weights per direction"
     fix = "Pass `get_weights()` of each layer or, in an `RNN`, of each cell."
     check_value(count in (2, 3, 4, 6), name, must, count, fix)
-    check_directions(name, 1 if count < 4 else 2, bidirectional)
+    # The weights of two layers in one list look like the weights of two directions.
+    fix = "For two layers, pass `get_weights()` of each layer." if count > 3 else ""
+    check_directions(name, 1 if count < 4 else 2, bidirectional, fix)
 
 
 def _layer(

@@ -117,7 +117,7 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> Params:
         why = "`save` must check that this bias, which nnx's GRUCell lacks, is zero"
         check_concrete(place, layer.state_bias, why=why)
         must = "hold zeros, because nnx's GRUCell lacks this bias"
-        fix = "To keep this bias, use Linen's GRUCell."
+        fix = "To keep this bias, use linen's GRUCell."
         got = Verbatim("other values")
         check_value(not layer.state_bias.any(), place, must, got, fix)
     return _flax.arrays_of(layer, _flax.dense(layer.kind))

@@ -21,7 +21,7 @@ import numpy as np
 
 from .._base.arguments import check_equal, check_one_of, check_value
 from .._base.boundary import export as _export
-from .._base.errors import describe
+from .._base.errors import Verbatim, describe
 from .._base.typing import Params
 from . import _onnx_nodes
 from ._bound_cells import Cells, Layer, Named, as_layers, bind_layers, layers_of
@@ -248,9 +248,9 @@ def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
 def _node(named: list[Named]) -> Params:
     """Builds the node of a layer that has one or two directions."""
     names, layers = zip(*named, strict=True)
-    sizes = {f"{layer.kind} of size {layer.units}" for layer in layers}
-    must = f"have the kind and size of `{names[0]}`, because one node runs both cells"
-    check_value(len(sizes) == 1, names[-1], must, listed(sorted(sizes)))
+    sizes = [f"{layer.kind} (size {layer.units})" for layer in layers]
+    must = f"be {sizes[0]} like `{names[0]}`, because one node runs both cells"
+    check_value(sizes[-1] == sizes[0], names[-1], must, Verbatim(sizes[-1]))
     kind = layers[0].kind
     units = layers[0].units
     arrays = [_LIBRARY.arrays(layer) for layer in layers]

@@ -243,7 +243,8 @@ def _load_one(scope: str, own: Weights, hyper: Hyper, memory_scope: str) -> Boun
     two = (*_DIRECTIONS, "bidirectional_rnn")
     has_two = any(head in two or _LAYER.fullmatch(head) for head in heads)
     fix = "Pass `bidirectional=True`, or the scope of one cell."
-    check_value(not has_two, scope, "hold one direction", listed(heads), fix)
+    place = scope or "variables"
+    check_value(not has_two, place, "hold one direction", listed(heads), fix)
     bound = _load_guessed(scope, own, hyper, memory_scope)
     _check_clips(hyper, [bound])
     return bound
@@ -286,7 +287,8 @@ def _load_both(
     """Loads the cells of both directions of a layer."""
     must = "hold two directions, fw and bw"
     fix = "Omit `bidirectional` for one direction."
-    check_value(groups.keys() & {*_DIRECTIONS}, scope, must, listed(groups), fix)
+    has_both = groups.keys() & {*_DIRECTIONS}
+    check_value(has_both, scope or "variables", must, listed(groups), fix)
     own = {join(scope, name): pick(groups, name) for name in _DIRECTIONS}
     return [_load_guessed(*each, hyper, memory_scope) for each in own.items()]
 
@@ -326,7 +328,10 @@ def _check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
             must = f"have {field} {name_of(want)}, like the argument of `save`"
             fix = f"Pass the same `{field}` to `save`, `load` and TensorFlow's cell."
             fits = len(values) > 1 or got == want
-            check_value(fits, own, must, Verbatim(name_of(got)), fix)
+            text = name_of(got)
+            if text == name_of(want):
+                text = f"another function named {text}"
+            check_value(fits, own, must, Verbatim(text), fix)
 
 
 _export(globals())

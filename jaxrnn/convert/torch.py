@@ -57,6 +57,7 @@ _LIBRARY = Library(
         Kind.LSTM: ("tanh",),
     },
 )
+_OF_PAIRS = ("states_fw", "states_bw")
 _SUFFIXES = ("", "_reverse")
 _NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
 _ALIKE = "have layers of one kind, size and activation to form one module"
@@ -229,7 +230,7 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     must = f"have as many layers as `states_fw` ({len(states_fw)})"
     check_equal("states_bw", len(states_bw), len(states_fw), must)
     pairs = zip(states_fw, states_bw, strict=True)
-    return _stacked_state([state for pair in pairs for state in pair])
+    return _stacked_state([state for pair in pairs for state in pair], _OF_PAIRS)
 
 
 def _of_layers(state: PyTree) -> Any:
@@ -243,12 +244,14 @@ def _matches(state_dict: Weights, prefix: str) -> list[re.Match[str]]:
     check_string("prefix", prefix)
     matches = []
     for name in state_dict:
-        check_string("key of state_dict", name)
+        is_string = isinstance(name, str)
+        check_type(is_string, "state_dict", "have strings as keys", name)
         own = name[len(prefix) :] if name.startswith(prefix) else ""
         match = _NAME.fullmatch(own)
         is_known = match or not re.match(r"(weight|bias)_[^.]*$", own)
-        must = "hold only weight_ih, weight_hh, weight_hr, bias_ih, bias_hh of layers"
-        fix = "For example, weight_ih_l0 or weight_ih_l0_reverse."
+        must = "hold only names such as weight_ih_l0 or bias_hh_l1_reverse"
+        fix = "For an `nn.LSTMCell` or similar cell, add '_l0' to the names."
+        fix = fix if _NAME.fullmatch(f"{own}_l0") else ""
         check_value(is_known, "state_dict", must, name, fix)
         if match:
             matches.append(match)
@@ -330,15 +333,21 @@ def _split_state(state: PyTree) -> tuple[PyTree, ...]:
     are_arrays = len(arrays) == 1 + is_pair and all(map(is_array, arrays))
     check_type(are_arrays, "state", must, arrays)
     fit = len({each.shape[:-1] for each in arrays}) == 1 and arrays[0].ndim > 1
-    check_value(fit, "state", f"{must}, with equal layers and batch", arrays)
+    must += ", with the same number of layers and of rows"
+    check_value(fit, "state", must, arrays)
     h, *c = map(jnp.asarray, arrays)
     return tuple(map(LSTMStateTuple, c[0], h)) if c else tuple(h)
 
 
-def _stacked_state(layers: Sequence[PyTree]) -> PyTree:
+def _stacked_state(
+    layers: Sequence[PyTree], names: Sequence[str] = ("state",)
+) -> PyTree:
+    """Stacks the states of layers, which belong to the `names` in turn."""
     for i, layer in enumerate(layers):
+        at, own = divmod(i, len(names))
         kinds = type(layer) if is_array(layer) else LSTMStateTuple
-        check_instance(f"state[{i}]", layer, kinds, "an array or an LSTMStateTuple")
+        what = "an array or an LSTMStateTuple"
+        check_instance(f"{names[own]}[{at}]", layer, kinds, what)
     kinds = dict.fromkeys(map(describe_leaves, layers))
     must = "have states of one kind and shape, one for each layer"
     check_value(len(kinds) == 1, "state", must, listed(kinds))

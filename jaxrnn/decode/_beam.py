@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_value
-from .._base.errors import error_note
+from .._base.errors import counted, error_note
 from .._base.inputs import as_arrays
 from .._base.trees import is_read_only, is_tensor_array, named_leaves
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
@@ -250,8 +250,7 @@ def as_width(beam_width: int, name: str = "beam_width") -> int:
         TypeError: If the number is not an int.
         ValueError: If the number is out of range.
     """
-    fix = "For greedy decoding, pass 1."
-    return _model.as_int(name, beam_width, 1, fix, most=MAX_WIDTH)
+    return _model.as_int(name, beam_width, 1, fix="", most=MAX_WIDTH)
 
 
 def tile(name: str, tree: PyTree, width: int) -> PyTree:
@@ -281,9 +280,10 @@ def tile_model(model: Model, width: int) -> Model:
 
 def run_beams(cell: RNNCellLike, loop: Loop, max_time: int) -> Decoded:
     """Calls `run` for a tiled model; adds a note about the row count to any error."""
+    rows = counted(loop.model.batch_size, "row")
     with error_note(
-        f"The cell, `embed` and `project` run on {loop.model.batch_size} rows (batch * "
-        "beam_width). Apply `jaxrnn.decode.tile_beams` to memories that these "
+        f"The cell, `embed` and `project` run on {rows} (batch size times number of "
+        "beams). Apply `jaxrnn.decode.tile_beams` to memories that the cell and these "
         "functions close over."
     ):
         return _model.run(cell, loop, max_time)
@@ -362,10 +362,10 @@ def extend(
     alive = ~beams.finished
     total = beams.log_probs[..., None] + jnp.where(alive[..., None], log_probs, ended)
     lengths = beams.lengths + alive.astype(jnp.int32)
-    counted = lengths[..., None]
+    scored = lengths[..., None]
     if not counts_end:
-        counted = counted - (alive[..., None] & is_end[None, None]).astype(jnp.int32)
-    scores = score(total, counted).reshape(candidates)
+        scored = scored - (alive[..., None] & is_end[None, None]).astype(jnp.int32)
+    scores = score(total, scored).reshape(candidates)
     _, chosen = jax.lax.top_k(jax.lax.stop_gradient(scores), width)
     parents = chosen // vocab
     ids = chosen % vocab

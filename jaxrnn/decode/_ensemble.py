@@ -129,7 +129,7 @@ class _Cells:
         return tuple(cell.zero_state(batch_size, dtype) for cell in self.cells)
 
     def start(self, state: PyTree) -> PyTree:
-        """Calls `start` on each cell that has a memory; see `RNNCell.start`."""
+        """Prepares the states that have read-only parts; see `RNNCell.start`."""
         return tuple(
             call_start(cell, own) for cell, own in zip(self.cells, state, strict=True)
         )

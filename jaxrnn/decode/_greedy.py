@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from .._base.arguments import INT32_MAX
+from .._base.errors import counted
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from . import _model
 from ._beam import run_beams, tile_model
@@ -225,7 +226,8 @@ def score(
     """
     model = Model(embed, project, initial_state, start_ids, end_id)
     rows = model.batch_size
-    what = f"integers [batch, time] or [batch, beam, time] with {rows} rows"
+    what = "integers [batch, time] or [batch, beam, time]"
+    what = f"{what} with {counted(rows, 'row')}"
     given = _model.as_ids("ids", ids, what, (rows, None), (rows, None, None))
     *shape, time = given.shape
     # JAX would count negative ids from the end of the vocabulary. Replace each negative

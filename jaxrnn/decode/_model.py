@@ -67,9 +67,13 @@ class Model:
 
     def __post_init__(self) -> None:
         what = "a function of ids [batch]"
-        check_instance("embed", self.embed, Callable, what)
+        fix = "For a table of embeddings, pass `lambda ids: table[ids]`."
+        fix = fix if is_array(self.embed) else ""
+        check_instance("embed", self.embed, Callable, what, fix)
         what = "a function of the cell's output"
-        check_instance("project", self.project, Callable, what)
+        fix = "For a kernel, pass `lambda output: output @ kernel`."
+        fix = fix if is_array(self.project) else ""
+        check_instance("project", self.project, Callable, what, fix)
         ids = as_start_ids("start_ids", self.start_ids)
         end_id = as_int("end_id", self.end_id, 0, "Pass an id of the vocabulary.")
         state = as_arrays("initial_state", self.initial_state)
@@ -113,7 +117,7 @@ class Model:
         must = f"be [{self.batch_size}, vocab]"
         check_value(fits, "project(output)", must, logits)
         vocab = logits.shape[1]
-        must = f"be less than {vocab}, the number of logits from `project`"
+        must = f"be less than {vocab}, the number of logits of each row"
         check_value(self.end_id < vocab, "end_id", must, self.end_id)
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 

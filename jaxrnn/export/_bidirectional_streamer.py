@@ -158,7 +158,7 @@ class BidirectionalStreamer:
                 is_short = least == most and len(shape) > 2 and shape[1] < most
                 fix = " Pass a shorter last chunk to `flush`." if is_short else ""
                 raise InvalidValue(
-                    f"`{full}` must be [{rows}, {wanted}, ...], got "
+                    f"`{full}` must have rank at least 3, [{rows}, {wanted}, ...], got "
                     f"{describe(leaf)}.{fix}"
                 )
         check_same_size(named, 1, "The number of steps", "[batch, time, ...]")

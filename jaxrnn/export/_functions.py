@@ -158,9 +158,9 @@ def to_tflite(
         return bytes(converter.convert())
     except Exception as error:  # TensorFlow's errors have no other common class.
         raise InvalidValue(
-            "`f` must use only operations of TensorFlow Lite, e.g. no random numbers. "
-            "For other operations, use `to_stablehlo`. TensorFlow's error: "
-            f"{str(error)[:300]}"
+            "`f` must be a function that TensorFlow can convert, but the converter "
+            "failed. For random numbers and other operations that TensorFlow Lite "
+            f"lacks, use `to_stablehlo`. TensorFlow's error: {str(error)[:300]}"
         ) from error
 
 
@@ -197,7 +197,8 @@ def tflite_deviation(
     if [x.shape for x in got] != [x.shape for x in want]:
         raise InvalidValue(
             "`f` must return arrays with the shapes of the results of `file` "
-            f"({', '.join(map(describe, got))}), got {', '.join(map(describe, want))}."
+            f"({', '.join(map(describe, got))}), got {', '.join(map(describe, want))}. "
+            "For a file from `to_tflite_operators`, return only the outputs."
         )
     differences = [
         np.abs(x.astype(float) - y.astype(float))

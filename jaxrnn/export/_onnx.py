@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._base.arguments import as_bool, check_dtype, check_entries
+from .._base.arguments import as_bool, check_dtype, check_entries, check_type
 from .._base.boundary import import_optional, inside
-from .._base.errors import InvalidType, error_note
+from .._base.errors import InvalidType, Verbatim, error_note
 from .._base.inputs import check_concrete
 from .._base.typing import Array, DType
 from .._cells.bound import BoundCell
@@ -132,9 +132,10 @@ def to_onnx(
 def _nodes(cell: BoundCell | tuple) -> list[Node]:
     """The node of each layer, from the inputs upwards."""
     is_bidirectional = isinstance(cell, tuple)
+    what = "a bound cell or the tuple (cells_fw, cells_bw)"
+    fix = "To stack layers of one direction, use `MultiRNNCell`."
+    check_type(not isinstance(cell, list), "cell", f"be {what}", Verbatim("list"), fix)
     if is_bidirectional:
-        what = "a bound cell or the pair (cells_fw, cells_bw)"
-        fix = "To stack layers of one direction, use `MultiRNNCell`."
         check_entries("cell", cell, 2, what, fix)
     with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
         return inside(save)(cell, bidirectional=is_bidirectional)
@@ -145,7 +146,7 @@ def _dtype(nodes: list[Node]) -> np.dtype:
     dtypes = {node["W"].dtype for node in nodes}
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
         raise InvalidType(
-            f"all parameters must have one dtype ({' or '.join(_DTYPES)}), "
+            "all parameters must have one dtype, which is float16, float32 or float64, "
             f"got {', '.join(sorted(map(str, dtypes)))}. Cast the parameters."
         )
     return dtypes.pop()

@@ -113,7 +113,10 @@ class Streamer:
         check_concrete("reset_state", reset_state, fix)
         frame, resets, reset_state = jax.tree.map(_copied, (frame, resets, reset_state))
         for path, leaf in jax.tree.leaves_with_path(frame):
-            check_first_axis(leaf_name("frame", path), leaf, self._rows, "row")
+            name = leaf_name("frame", path)
+            is_vector = self._rows == 1 == leaf.ndim
+            fix = f"To add the batch axis, pass `{name}[None]`." if is_vector else ""
+            check_first_axis(name, leaf, self._rows, "row", fix)
         checked = as_resets(resets, reset_state, (self._rows,), None)
         if checked is not None:
             to = as_reset_state(checked.state, self._zero, self._state)
@@ -179,8 +182,8 @@ def check_cell_of_stream(name: str, cell: Any) -> None:
     check_is_cell(name, cell)
     if getattr(cell, "key", None) is not None:
         raise InvalidValue(
-            f"`{name}` must have no random key, because a stream has no step numbers. "
-            "Bind the cell without a key."
+            f"`{name}` must have no random key, because a stream has no step numbers, "
+            "got a cell that is bound to a key. Bind the cell without a key."
         )
     if not is_pytree_of_arrays(cell):
         raise InvalidType(

@@ -288,11 +288,13 @@ def _add_layer(
         graph: The model.
         name: The name of the layer in the file.
         layer: The weights of the layer's one or two directions.
-        inputs: A tensor `[batch, time, depth]`.
+        inputs: The index of the tensor of inputs, `[batch, time, depth]`, or
+            `[time, batch, depth]` if `time_major`.
         time_major: Whether time is the first axis.
 
     Returns:
-        The outputs, `[batch, time, size]`, with both directions concatenated.
+        The index of the tensor of outputs, `[batch, time, size]`, or
+        `[time, batch, size]` if `time_major`, with both directions concatenated.
     """
     steps = graph.shape(inputs)[:2]
     batch = steps[1 if time_major else 0]

@@ -105,7 +105,8 @@ def as_cell(
 
     try:
         axes = module.num_feature_axes
-    # A cell may have no `num_feature_axes`, which the base class does not implement.
+    # A cell need not define `num_feature_axes`. The property of the base class raises
+    # NotImplementedError.
     except (AttributeError, NotImplementedError):
         axes = None
     state_size, output_size = flax_cells.sizes_of_cell(step, in_features)

@@ -50,8 +50,9 @@ class HoldsParams(nn.Module, HoldsCells, kw_only=True):
         """The module's variables, containing the parameters of bound cells.
 
         Args:
-            *cells: A bound cell, or forward cells and backward cells, as a converter
-                returns them.
+            *cells: A bound cell. For two directions, the forward cells and the backward
+                cells, as two arguments or as one pair; converters and `cells_of`
+                return such a pair.
 
         Returns:
             `{"params": ...}`, for `apply`.

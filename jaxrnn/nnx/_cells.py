@@ -180,7 +180,8 @@ class NnxCell(BoundOnlyCell):
         if key is None and any(map(operator.is_not, _counts(module), counts)):
             raise InvalidValue(
                 "a key must be bound if the module draws random numbers, got none. "
-                "Pass `cell.cell.bind(cell.params, key)`, or call `module.eval()`."
+                "Pass `cell.cell.bind(cell.params, key)`, or call `module.eval()` "
+                "before `as_cell`."
             )
         return output, state
 

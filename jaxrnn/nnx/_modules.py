@@ -64,8 +64,9 @@ class HoldsParams(FieldsModule, HoldsCells):
         """Copies the parameters of bound cells into the module.
 
         Args:
-            *cells: A bound cell, or forward cells and backward cells, as a converter
-                returns them.
+            *cells: A bound cell. For two directions, the forward cells and the backward
+                cells, as two arguments or as one pair; converters and `get_cells`
+                return such a pair.
 
         Raises:
             TypeError: If an argument is not a bound cell.

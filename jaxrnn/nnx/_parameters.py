@@ -121,7 +121,7 @@ def check_same_shapes(own: Params, params: Params) -> None:
     if unknown:
         names = ", ".join(unknown)
         raise InvalidValue(
-            "the bound cells must have only the module's parameters, got also "
+            "the bound cells must have only the module's parameters, got the unknown "
             f"{names}. {fix}"
         )
     for name, old in known.items():

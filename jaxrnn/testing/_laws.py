@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import check_instance
-from .._base.errors import describe, describe_leaves
+from .._base.errors import counted, describe, describe_leaves
 from .._base.trees import has_read_only, map_sizes, named_leaves
 from .._base.typing import Array, Params, PyTree
 from .._cells.base import RNNCell
@@ -41,10 +41,12 @@ def _law(check: Callable[[Setup], None]) -> Callable[[Setup], None]:
 def is_a_value(setup: Setup) -> None:
     """The cell is hashable and equals its copy, so equal cells are compiled once."""
     twin = copy.copy(setup.cell)
-    require(setup.cell == twin, "a copy of the cell must equal the cell")
-    require(
-        hash(setup.cell) == hash(twin), "a copy of the cell must have the same hash"
-    )
+    fix = "Keep the `__eq__` and `__hash__` of `RNNCell`."
+    is_equal = setup.cell == twin
+    require(is_equal, f"the cell must equal its copy, got cells that differ. {fix}")
+    hashes = hash(setup.cell), hash(twin)
+    must = "the cell and its copy must have one hash"
+    require(hashes[0] == hashes[1], f"{must}, got {hashes[0]} and {hashes[1]}. {fix}")
 
 
 @_law
@@ -69,12 +71,16 @@ def has_its_sizes(setup: Setup) -> None:
     def of_rows(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch, *shape), setup.dtype)
 
-    if not has_read_only(setup.state):  # A cell with a memory has no zero state.
+    # If a state has read-only parts, such as the memory of attention, the cell has no
+    # zero state.
+    if not has_read_only(setup.state):
         zeros = setup.cell.zero_state(batch, setup.dtype)
         sizes = map_sizes(of_rows, setup.cell.state_size)
         oracle.same_types(zeros, sizes, "the zero state")
-        is_zero = not any(jnp.any(x) for x in jax.tree.leaves(zeros))
-        require(is_zero, "the zero state must be zeros")
+        for name, leaf in named_leaves("cell.zero_state(...)", zeros):
+            count = int(jnp.count_nonzero(leaf))
+            entries = counted(count, "nonzero entry", "nonzero entries")
+            require(count == 0, f"`{name}` must be zeros, got {entries}")
     step = oracle.at_steps(setup.xs, 0)
     result = jax.eval_shape(setup.bind(), step, setup.state)
     is_pair = isinstance(result, tuple) and len(result) == 2
@@ -100,7 +106,8 @@ def keeps_rows_apart(setup: Setup) -> None:
         lengths=setup.lengths[order],
     )
     close(_run(flipped), _of_rows(want, order), setup.dtype)
-    # All rows except the longest get another row's inputs.
+    # Give some rows the inputs of other rows. The longest row keeps its inputs, so its
+    # results must not change.
     longest = int(jnp.argmax(setup.lengths))
     others = jnp.roll(order, 1).at[longest].set(longest)
     got = _run(dataclasses.replace(keyless, xs=_of_rows(setup.xs, others)))
@@ -256,9 +263,15 @@ def ignores_padding(setup: Setup) -> None:
         padded = _with_padding(setup, value)
         return setup.differentiator(setup.params, padded.xs, setup.state, setup.lengths)
 
-    clean = run(0.0)
-    finite = all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(clean))
-    require(finite, "results must be finite for rows of zeros")
+    results, gradients = clean = run(0.0)
+    named = [*named_leaves("(outputs, state)", results)]
+    named += named_leaves("gradients", gradients)
+    for name, leaf in named:
+        count = int(jnp.count_nonzero(~jnp.isfinite(leaf)))
+        entries = counted(count, "NaN or infinity", "NaNs or infinities")
+        must = "be finite if the padding is zeros"
+        fix = "Check the step for divisions, roots and logarithms of 0."
+        require(count == 0, f"`{name}` must {must}, got {entries}. {fix}")
     oracle.equal(run(float("nan")), clean)
     oracle.equal(run(float("inf")), clean)
 
@@ -368,7 +381,7 @@ def resumes(setup: Setup) -> None:
     outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), *halves)
     close(outputs, want, setup.dtype)
     # Do not compare leaves without axes, which may count steps. Each half runs at least
-    # one step, so both halves may run more steps than the whole run.
+    # one step, so the halves together may run more steps than the whole run.
     got_leaves, leaves = (
         [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim]
         for tree in (state, want_state)

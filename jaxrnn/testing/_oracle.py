@@ -158,7 +158,8 @@ def unrolled_states(
     for t in range(time):
         alive = t < counts if mask is None else mask[:, t]
         # With lengths, a finished row reads its first step again. With a mask, a masked
-        # step reads zeros. `_select` drops the results of these steps.
+        # step reads zeros. `_select` drops the results that a row computes from these
+        # inputs.
         unused = at_steps(xs, 0)
         if mask is not None:
             unused = jax.tree.map(jnp.zeros_like, unused)

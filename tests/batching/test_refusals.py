@@ -77,15 +77,19 @@ TYPE_ERRORS = {
         X
     ),
     "list or tuple of sequences, got Pair": lambda: pack(Pair(X, X)),
-    r"`inputs\[0\]` must be an array, got 'abc'": lambda: pack(["abc"]),
-    "`inputs` must be an array, got object": lambda: pack(object(), N),
-    r"`inputs\[0\]` must be an array, got key<fry>\[2\]": lambda: pack([KEYS]),
+    r"`inputs\[0\]` must be an array of numbers or booleans, got 'abc'": lambda: pack(
+        ["abc"]
+    ),
+    "`inputs` must be an array, got object.$": lambda: pack(object(), N),
+    r"an array of numbers or booleans, got key<fry>\[2\]": lambda: pack([KEYS]),
     "must hold integers": lambda: pack(X, np.ones(6)),
-    "`rows` must be an integer, got 2.0": lambda: pack(X, N, rows=2.0),
+    "`rows` must be an integer, got 2.0.$": lambda: pack(X, N, rows=2.0),
     "`row_length` must be an integer, got None": lambda: batches([], 1, None),
     "^pack_sequences: `time_major` must be True": lambda: pack(X, N, time_major=1),
     # Batches of a pipeline
-    r"`records\[0\]` must be an array, got 'a'": lambda: next(batches("abc", 2, 6)),
+    r"`records\[0\]` must be an array of numbers or booleans, got 'a'": lambda: next(
+        batches("abc", 2, 6)
+    ),
     "a sequence or an iterable of records, got dict": lambda: batches({"a": 3}, 2, 6),
     "a sequence or an iterable of records, got 3": lambda: batches(3, 2, 6),
     "^packed_batches: `time_major` must": lambda: batches([], 1, 6, time_major=1),
@@ -96,9 +100,11 @@ TYPE_ERRORS = {
     "`state` must be a dict .*got 3": lambda: batches([], 2, 6).set_state(3),
     r"`state\['records'\]` must be an integer, got dict. Pass the records": resumed({}),
     # Several packs
-    "`packs` must be a list of packs, got PackedSequences": lambda: concat_packed(PACK),
+    r"a list of packs, got PackedSequences. Pass `\[pack\]`": lambda: concat_packed(
+        PACK
+    ),
     "^stack_packed: `packs` must be a list of packs, got 3": lambda: stack_packed(3),
-    r"`packs\[0\]` must be made by `pack_sequences` or": lambda: concat_packed([X]),
+    r"`packs\[0\]` must be a pack, for example from `pa": lambda: concat_packed([X]),
     r"`packs\[0\].* Call this function out": traced(concat_packed, [PACK]),
     # Windows
     "`size` must be an integer, got None. Pass the number": lambda: windows(X, None),
@@ -113,14 +119,18 @@ TYPE_ERRORS = {
     r"`state\.h` must be an array, got object": bptt(good, LSTM._replace(h=object())),
     r"`window\['x'\]` must be an array, got 'x'": bptt(good, window={"x": "x"}),
     "`params` must be floating-point to have a": bptt(good, params=np.int8(1)),
-    "`carry` must be the result of `init` or of the previous call,": (
+    "`carry` must be the carry from `init` or from the previous call,": (
         lambda: truncated_bptt(good).value_and_grad(1.0, VECTOR, VECTOR)
     ),
-    r"window\)` must be \(value, new_state\), got float": bptt(returns(ONE)),
+    r"window\)` must be \(value, new_state\), got float64\[\].$": bptt(returns(ONE)),
     r"state\), got tuple of length 3. To return": bptt(returns((ONE, VECTOR, None))),
     r"\[1\]` must be \(new_state, aux\)": bptt(returns((ONE, VECTOR)), has_aux=True),
-    r"\[0\]` must be a real scalar, got float64\[6\]": bptt(returns((VECTOR, VECTOR))),
-    r"0\]` must be a real scalar, got int32\[\]": bptt(returns((np.int32(0), VECTOR))),
+    r"must be a floating-point scalar, got float64\[6\]. Return one number": bptt(
+        returns((VECTOR, VECTOR))
+    ),
+    r"\[0\]` must be a floating-point scalar, got int32\[\].$": bptt(
+        returns((np.int32(0), VECTOR))
+    ),
 }
 VALUE_ERRORS = {
     # The arrays of packs
@@ -128,13 +138,14 @@ VALUE_ERRORS = {
     r"^pack_sequences: .*at least one array, got \[\]": lambda: pack([]),
     r"must hold at least one array, got \{\}": lambda: pack({}, N),
     r"`inputs\[0\]` .* at least one array \[length,": lambda: pack([[1, 2], [3]]),
+    r"\[batch, time, ...\], got float64\[6\].$": lambda: pack(VECTOR, N),
     r"\[batch, time, ...\], got float64\[6\]. For a list of sequences, ": lambda: pack(
-        VECTOR, N
+        [VECTOR], N
     ),
     r"\[time, batch, ...\], got": lambda: pack(VECTOR, N, time_major=True),
     r"The first two axes must be the same .* `inputs\[0\]` is float32\[4, 2\] "
     r"and `inputs\[1\]` is float32\[0, 2\]. For a list of": (lambda: pack(LIST, N)),
-    "`sequence_length` must be None for a list of sequences, got 3": (
+    "must hold 6 lengths, one for each row of padded inputs, got 3, one for each": (
         lambda: pack([X[0]] * 3, [1, 2, 3])
     ),
     "^pack_sequences: .*vector of length batch_size": lambda: pack(X, N[1:]),
@@ -146,8 +157,12 @@ VALUE_ERRORS = {
         lambda: pack([*LIST[:2], X[0, :, 1:]])
     ),
     r"`inputs\[1\]` .* got int64\[6, 2\]": lambda: pack([X[0], X[1].astype(int)]),
-    "at least 6, got 5. Increase `row_length`": lambda: pack(X, N, row_length=5),
-    "at least 3, got 2. Increase `rows`": lambda: pack(X, N, rows=2),
+    "at least 6, the length of the longest sequence, got 5. Increase `row_length`": (
+        lambda: pack(X, N, row_length=5)
+    ),
+    "at least 3, the number of rows .* need, got 2. Increase `rows`": (
+        lambda: pack(X, N, rows=2)
+    ),
     # The arrays that are read by a pack
     r"`outputs\[0\]` must be \[rows, row_length, ...\]": lambda: PACK.unpack([X]),
     "`outputs` must be an array, got None": lambda: PACK.unpack(None),
@@ -177,7 +192,10 @@ VALUE_ERRORS = {
     # Windows
     "`size` must be at least 1, got 0": lambda: windows(X, 0),
     "^windows: `sequence_length` must be a vector": lambda: windows(X, 2, [1]),
-    "`time_major` must be omitted for `PackedSequences`": lambda: windows(PACK, 2, N),
+    "`sequence_length` must be omitted for `PackedS": lambda: windows(PACK, 2, N),
+    "`time_major` must be omitted for `PackedSequences`": lambda: windows(
+        PACK, 2, time_major=True
+    ),
     r"`row_state` must be \[1, .* each row, got": lambda: PART.start_from(NEW, NEW),
     r"`fresh_state` must be \[2, .*. For one state": lambda: PART.start_from(ROW, BOTH),
     r"`fresh_state` must be float64\[..., 4\], got float32\[2, 4\]. The leaves": (
@@ -210,7 +228,7 @@ def test_wrong_values(message):
 
 
 def test_the_fill_of_a_traced_pack():
-    message = r"`lengths` must be concrete, got traced int32\[4\]. Under jit,"
+    message = r"`lengths` must be concrete, got traced int32\[4\]. In a traced"
     with pytest.raises(TypeError, match=message):
         jax.jit(lambda packed: packed.fill)(PACK)
 
@@ -224,6 +242,7 @@ JOINED, STACKED = (
     for join in (np.concatenate, np.stack)
 )
 CUT = jax.tree.map(lambda leaf: leaf[:2], PACK)
+ONE_ROW = jax.tree.map(lambda leaf: leaf[0], PACK)
 FEWER_ROWS = dataclasses.replace(PACK, lengths=CUT.lengths, starts=CUT.starts)
 USES = {
     "packed_rnn": run,
@@ -236,11 +255,12 @@ USES = {
 
 @pytest.mark.parametrize("use", USES)
 def test_only_whole_packs_are_used(use):
-    whole = "must be a whole pack of 4 rows with 6 sequences, got PackedSequences"
+    whole = "must keep the 4 rows and 6 sequences of the original pack, got "
     for packed, message in (
-        (JOINED, rf"{whole}\(12 sequences in 8 rows .* To join packs"),
-        (CUT, rf"{whole}\(2 sequences in 2 rows .* use `stack_packed`"),
-        (FEWER_ROWS, rf"{whole}\(6 sequences in 2 rows"),
+        (JOINED, rf"{whole}`lengths` int32\[8\], `starts` .* To join packs"),
+        (CUT, rf"{whole}.*`row` int32\[2\].* use `stack_packed`"),
+        (FEWER_ROWS, rf"{whole}`lengths` int32\[2\], `starts` int32\[2, 6\]. Do not"),
+        (ONE_ROW, r"got part of a pack, whose `starts` is int32\[6\]. Do not slice"),
         (STACKED, r"got a stack of packs, whose `starts` is int32\[2, 4, 6\]"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
@@ -252,5 +272,5 @@ def test_a_pack_that_is_divided_over_devices_is_refused():
     packed = pack(LIST[:4], rows=4)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
     divided = jax.shard_map(run, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
-    with pytest.raises(ValueError, match=r"4 rows with 4 .*1 sequence in 1 row "):
+    with pytest.raises(ValueError, match=r"4 rows and 4 sequences .*`row` int32\[1\]"):
         jax.jit(divided)(packed)

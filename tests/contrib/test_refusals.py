@@ -173,6 +173,12 @@ VALUES = {
     r"`num_windows` must be 3 \(the number of windows in inputs of depth 4\)": (
         lambda: contrib.TimeFreqLSTMCell(2, feature_size=2).init(KEY, WIDE)
     ),
+    r"`feature_size` must not exceed the number of inputs \(2\), got 3": (
+        lambda: grid(start_freqindex_list=[0], end_freqindex_list=[2])
+    ),
+    r"`end_.*\[0\]` must be above `start_freqindex_list\[0\]` \(2\), got 1": (
+        lambda: grid(start_freqindex_list=[2], end_freqindex_list=[1])
+    ),
     "`inputs` must be a pair": lambda: phased().init(KEY, WIDE),
     r"`inputs.shape\[-1\]` must be divisible": lambda: step(glstm()),
     r"bias_f'\]` must have shape \(6,\)": with_a_wrong_bias,
@@ -186,6 +192,10 @@ VALUES = {
         lambda: contrib.LSTMBlockFusedCell(3).init(KEY, X)
     ),
     "`dtype` must be given": lambda: FUSED.bind({})(X[None]),
+    r"`inputs` must hold at least one step, got \[\]": lambda: FUSED.bind({})([]),
+    "the same structure, shapes and dtypes at all steps, got": (
+        lambda: FUSED.bind({})([X, X[:2]])
+    ),
 }
 TYPES = {
     "HighwayWrapper: `params` must be a dict of arrays, got 3": (

@@ -103,9 +103,13 @@ CHANGES = {
         ({}, "must be False, because `layers[0]` has one direction", TWO),
     ],
     ("keras", (FREE, FREE)): [
-        ({3: (2, 16)}, "`layer 0` must have input size 3 in each direction, got", TWO),
-        (_GRU_BELOW, "of one kind, got LSTM, GRU", TWO),
-        ({}, "must be True, because `layers[0]` has two directions"),
+        (
+            {3: (2, 16)},
+            "layer 0, counted from 0, must have ...3 in both directions, got 2",
+            TWO,
+        ),
+        (_GRU_BELOW, "of one kind in both directions, got LSTM, GRU", TWO),
+        ({}, "because `layers[0]` has two directions, got False. For two layers,"),
     ],
     ("linen", (AFTER,)): [
         ({"hn": None}, "`params` must hold ...; missing: hn/kernel, hn/bias"),
@@ -205,8 +209,10 @@ CHANGES = {
         ({"bias_hh_l0": None}, "`bias_hh_l0` is missing"),
         (
             {"weight_hh_l0_g": ONE},
-            "must hold only weight_ih, ..., got 'weight_hh_l0_g'",
+            "must hold only names such as ..._reverse, got 'weight_hh_l0_g'.",
         ),
+        ({"weight_ih": ONE}, "got 'weight_ih'. For an `nn.LSTMCell` or similar"),
+        ({3: ONE}, "`state_dict` must have strings as keys, got 3"),
         ({"weight_ih_l0": (3, 16)}, "`weight_ih_l0` must have shape [16, any], got"),
         ({}, "must be tanh for `nn.LSTM`, got 'r", {"nonlinearity": "relu"}),
         ({**_SECOND, "weight_ih_l1": ONE}, "got LSTM of size 4 with tanh, RNN of"),
@@ -225,7 +231,7 @@ CHANGES = {
     ("torch", (LAYERS,)): [
         (
             {"weight_ih_l1": (16, 3)},
-            "`layer 1` must have input size 4 in each direction",
+            "layer 1, ..., must have input size 4, the output size of the layer below",
         ),
     ],
 }
@@ -239,6 +245,11 @@ def free(**params):
     return FREE.bind({"kernel": np.ones((7, 16)), "bias": BIAS} | params)
 
 
+def _named_tanh(x):
+    return x
+
+
+_named_tanh.__name__ = "tanh"
 _PAIR = MultiRNNCell([FREE, LSTMCell(4)])
 _FREE = bound(FREE).params
 _MIXED = MultiRNNCell([conv().cell, FREE])
@@ -272,15 +283,17 @@ CELLS = [
     ([*_BASE, "torch"], _COUPLED, "does not support, got coupled gates."),
     (["equinox"], RNN, "LSTMCell, CudnnCompatibleGRUCell, ...got Basic"),
     (["equinox"], LSTMCell(4, activation="relu"), "activation tanh, as in Equinox"),
+    (["equinox"], LSTMCell(4, activation=_named_tanh), "another function named tanh"),
+    (["tf1"], GRUCell(4, _named_tanh), "tanh, ..., got another function named tanh."),
     (["haiku"], AFTER, "`cell` must be one of LSTMCell, GRUCell, BasicRNNCell, which"),
     (["haiku"], GRUCell(4, "relu"), "have the activation tanh, as in Haiku, got relu"),
     (["haiku"], conv(skip_connection=True), "`cell.skip_connection` must be False"),
     (["haiku"], _MIXED, "`cell.cells[1]` must be a convolutional LSTM, because"),
-    (["keras"], (FREE, GRU), "`cells_fw[0]` must have two directions of one kind, got"),
+    (["keras"], (FREE, GRU), "`cells_fw[0]` and `cells_bw[0]` must be of one kind in"),
     (["linen", "nnx"], GRU, "must be one of LSTMCell, CudnnCompatibleGRUCell,"),
     (["nnx"], AFTER, "['hidden_projection']['bias']` must hold zeros"),
     (["onnx"], GRUCell(4, activation="linear"), "activation elu or hard_sigmoid or"),
-    (["onnx"], (FREE, GRU), "`cells_bw[0]` must have the kind and size of `cells_fw"),
+    (["onnx"], (FREE, GRU), "`cells_bw[0]` must be LSTM (size 4) like `cells_fw[0]`, "),
     (
         ["tf1"],
         FREE,
@@ -306,7 +319,7 @@ CELLS = [
         MultiRNNCell([FREE, LSTMCell(5)]),
         "of size 4 with tanh, LSTM of size 5",
     ),
-    (["torch"], (FREE, LAYERS), "`cells_bw[0]` must be one layer, got 3. Pass"),
+    (["torch"], (FREE, LAYERS), "`cells_bw[0]` must be one layer, got 3 layers. P"),
 ]
 
 
@@ -325,7 +338,7 @@ _THREE_GRUS = bound(MultiRNNCell([GRUCell(4) for _ in range(3)]))
 _SIDE = (bound(FREE),)
 CALLS = [
     call("equinox.load", "`cells` must contain at least one layer, got none"),
-    call("equinox.load", "`cells[0]` must be an LSTMCell or ... got 3", 3),
+    call("equinox.load", "must be an LSTMCell or ... got jaxrnn.LSTMCell", FREE),
     call("haiku.load", "`params` must be a dict of weights, got 3", 3),
     call("haiku.load", "`input_shape` must hold the sizes of the ...got None", _CONVS),
     call("haiku.load", "shape [any, any, any, any]", _CONVS, input_shape=(4, 1)),
@@ -354,9 +367,16 @@ CALLS = [
     call("tf1.save", "`scope` must be a string, got 3", bound(GRU), 3),
     call("torch.load", "must be a dict ..., got [float64[4, 4]]. Pass `module", [ONE]),
     call("torch.save", "must be a bound cell, ..., got GRUCell", GRU),
-    call("torch.save", "got tuple. For a pair", _SIDE * 2),
+    call(
+        "torch.save", "got tuple. For several layers, ...pass `bidirectional", _SIDE * 2
+    ),
     call("torch.save", "must have the same depth, got 1", (_SIDE, _SIDE * 2), **TWO),
-    call("torch.save", "be a pair (cells_fw, cells_bw) ...Bou", _SIDE[0], **TWO),
+    call(
+        "torch.save",
+        "a pair (cells_fw, cells_bw) ...BoundCell. For one dir",
+        _SIDE[0],
+        **TWO,
+    ),
     call("torch.save", "`prefix` must be a string, got 3", _SIDE[0], 3),
     call("torch.load_state", "`state` must be h or ..., got [float64[4]]", ONE[0]),
     call("torch.load_state", "[float64[4, 4], float64[3, 4]]", (ONE, ONE[:3])),

@@ -199,10 +199,11 @@ NORMALIZED = CoupledInputForgetGateLSTMCell(4, layer_norm=True)
 CELLS = [
     (GRUCell(4), "`cell` must be a bound cell, .*got GRUCell"),
     ((LSTM,) * 3, "`cell` must be a bound cell or .* tuple of length 3. To stack"),
+    ([LSTM] * 2, "or the tuple .cells_fw, cells_bw., got list. To stack layers"),
     ((None, [LSTM]), "`cells_fw` must be a list of at least one cell"),
     (own(WIDE), "`cell` must have none .*, got projection"),
     (own(NORMALIZED), "`cell.layer_norm` must be False"),
-    (MIXED, r"one dtype \(.*\), got float32, float64"),
+    (MIXED, "one dtype, which is .* or float64, got float32, float64"),
     (bound(GRUCell(4), dtype="bfloat16"), "got bfloat16"),
 ]
 

@@ -177,7 +177,7 @@ def test_decoders_in_litert(name, tensorflow):
 
 @pytest.mark.slow
 def test_random_numbers_are_missing(tensorflow):
-    with pytest.raises(ValueError, match="to_tflite: `f` must use only operations"):
+    with pytest.raises(ValueError, match="to_tflite: `f` must be a function that T"):
         to_tflite(DECODERS["sample"], *START)
 
 

@@ -221,6 +221,7 @@ REFUSALS = [
     (lambda: Streamer(KEYED), "^Streamer: `cell` must have no random"),
     (lambda: Streamer(CELL, 0), "^Streamer: `batch_size` must be"),
     (lambda: jax.jit(one())(STEP), "^Streamer: `frame` must be concrete.*bound ce"),
+    (lambda: one()(STEP[0]), r"pass `frame\[None\]`"),
     (lambda: one()(STEP, resets=np.ones(1)), "^Streamer: `resets` must be booleans"),
     (lambda: one().reset((STEP, STEP)), "^Streamer: `state` must have"),
     (lambda: one().reset(THREE), "^Streamer: .*pass `resets`"),
@@ -232,11 +233,17 @@ REFUSALS = [
     ),
     (lambda: both([CELL], [CELL], 0, 4), "`chunk` must be at least 1, got 0"),
     (lambda: both([CELL], [CELL], 1, -1), "`lookahead` must be at least 0, got -1"),
-    (lambda: four()(STEP[None]), r"^Bidir.* must be \[1, 4, ...\], .* to `flush`"),
+    (lambda: four()(STEP[None]), r"^Bidir.* at least 3, \[1, 4, ...\], .* to `flush`"),
     (lambda: four()(np.ones((2, 4, 3), "f")), r"got float32\[2, 4, 3\]"),
     (lambda: four()({}), "`chunk` must hold at least one array, got {}"),
-    (lambda: four().flush(np.ones((1, 5, 3), "f")), r"`last` must be \[1, 1 to 4, ..."),
-    (lambda: four().flush(np.ones((1, 0, 3), "f")), r"`last` must be \[1, 1 to 4, ..."),
+    (
+        lambda: four().flush(np.ones((1, 5, 3), "f")),
+        r"`last` must have rank .*\[1, 1 to 4, ...",
+    ),
+    (
+        lambda: four().flush(np.ones((1, 0, 3), "f")),
+        r"`last` must have rank .*\[1, 1 to 4, ...",
+    ),
 ]
 
 

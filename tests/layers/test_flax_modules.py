@@ -530,7 +530,11 @@ def test_modules_take_cells_with_weights(name):
     kind, own, given = GIVEN[name]
     linen, module = getattr(jaxrnn.linen, kind)(*own), in_nnx(kind, *own, DEPTH)
     module.set_cells(*given)
-    for got in (linen.cells_of(linen.variables_of(*given)), module.get_cells()):
+    cells = linen.cells_of(linen.variables_of(*given))
+    again = in_nnx(kind, *own, DEPTH)
+    again.set_cells(module.get_cells())
+    inverse = linen.cells_of(linen.variables_of(cells))
+    for got in (cells, inverse, module.get_cells(), again.get_cells()):
         same(jax.tree.leaves(got), jax.tree.leaves(given), rtol=0)
         cells = jax.tree.leaves(got, is_leaf=lambda leaf: hasattr(leaf, "params"))
         assert [bound.cell for bound in cells] == jax.tree.leaves(own)

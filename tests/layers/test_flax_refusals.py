@@ -114,7 +114,7 @@ def test_names_of_axes():
         make("RNN", GRU, axis_names=3)
     with wrong_value("`axis_names['bias']` must have a name or None for each"):
         make("RNN", GRU, axis_names={"bias": (None, "hidden")})
-    unknown = "RNN: the keys of `axis_names` ..., got 'kernal'. Use bias, kernel"
+    unknown = "RNN: the keys of `axis_names` ..., got 'kernal'. Use 'bias' or 'kernel'"
     with wrong_value(unknown):
         make("RNN", GRU, axis_names={"kernal": ("inputs", "hidden")})
     with wrong_value(unknown):
@@ -152,6 +152,8 @@ def test_axes_of_inputs_lengths_and_states():
         rnn()(X[None], [[1], [2], [3]])
     with wrong_value("`initial_state` must have the batch axes [1, 3], got flo"):
         rnn()(X[None], initial_state=ONES[:, :1])
+    with wrong_value("`mask` must have the batch axes [1, 5] after the time axis, got"):
+        make("RNN", GRU, time_major=True)(X[:, None], mask=ONES[..., 0] > 0)
     with wrong_value("`initial_state` must be a pair (state_fw, state_bw), got"):
         make("Bidirectional", GRU, GRU)(X, initial_state=ONES[:, 0])
     with wrong_value("must be a pair (states_fw, states_bw), each with one"):
@@ -187,15 +189,31 @@ def test_cells_with_weights():
         rnn().set_cells(GRU.bind({}))
     params = {"gates": GRU.init(KEY, X[:, 0])["gates"], "foo": {"bias": ONES}}
     params["candidate"] = GRU.init(KEY, X[:, 0])["candidate"]
-    with wrong_value("only the module's parameters, got also params['gru_cell']['foo"):
+    with wrong_value("only the module's parameters, got the unknown params['gru_cell"):
         rnn().set_cells(GRU.bind(params))
     with wrong_value("cell must have the module's cell GRUCell(num_units=3,"):
         rnn().set_cells(GRUCell(4).bind({}))
+    alike = [GRUCell(3, activation=lambda x, scale=i: scale * x) for i in range(2)]
+    with wrong_value("activation=<lambda>...got one that differs in a function, or"):
+        jaxrnn.linen.RNN(alike[0]).variables_of(alike[1].bind({}))
     linen, two = jaxrnn.linen.RNN(GRU), jaxrnn.linen.Bidirectional(GRU, GRU)
-    with wrong_type("`cell` must be bound by `cell.bind(params)`, got GRUCell"):
+    one, pair = GRU.bind({}), [GRU.bind({})] * 2
+    stack = jaxrnn.linen.StackBidirectional([GRU] * 2, [GRU] * 2)
+    with wrong_type("`cells` must be bound by `cell.bind(params)`, got GRUCell"):
         linen.variables_of(GRU)
-    with wrong_value("the number of bound cells must be 2, got 1"):
-        two.variables_of(GRU.bind({}))
+    with wrong_type("got [BoundCell(...)]. Pass one bound cell, such as a bound"):
+        linen.variables_of([one])
+    with wrong_value("`cells` must be one bound cell, got 2. For several layers, pass"):
+        linen.variables_of(*pair)
+    both = "`cells` must be the forward cells and the backward cells, got "
+    with wrong_value(f"{both}1 entry. Pass `cells_fw, cells_bw`, each a bound cell"):
+        two.variables_of(one)
+    with wrong_value(f"{both}6 entries. Pass"):
+        stack.variables_of(*pair, *pair, *pair)
+    with wrong_value("the backward cells must be one bound cell, got 2. For several"):
+        two.variables_of(one, pair)
+    with wrong_value("forward cells must be 2 bound cells, one for each layer, got 1."):
+        stack.variables_of([one], pair)
     with wrong_value("`variables` must hold the module's parameters gru_cell, got foo"):
         linen.cells_of({"params": {"foo": 1}})
 

@@ -17,7 +17,10 @@ from jaxrnn.typing import Array, DType, Key, Params, Specs
 from ..._cells.fields import Hyperparameters, snake_case
 from .memory import AttentionMemory
 
-_NO_MEMORY = "Pass the memory to `AttentionWrapper.initial_state`."
+_NO_MEMORY = (
+    "Pass the size of a memory entry here, and the memory to "
+    "`AttentionWrapper.initial_state`."
+)
 
 
 class AttentionMechanism(Hyperparameters, abc.ABC):

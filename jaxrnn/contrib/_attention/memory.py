@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike, Lengths
 
+from ..._base.errors import Verbatim, counted
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -71,19 +73,21 @@ def as_memories(
     """
     count = len(mechanisms)
     lengths = [None] * count if lengths is None else lengths
-    must = f"hold one entry per mechanism ({count})"
+    must = f"be a tuple with one entry per mechanism ({count})"
     given = {"memory": memories, "memory_sequence_length": lengths}
     for name, entries in given.items():
-        extend.check_value(len(entries) == count, name, must, len(entries))
+        got: Any = entries
+        if not hasattr(entries, "shape"):
+            got = Verbatim(counted(len(entries), "entry", "entries"))
+        extend.check_value(len(entries) == count, name, must, got)
     made: list[AttentionMemory] = []
     for i, mechanism in enumerate(mechanisms):
         name = f"memory[{i}]" if count > 1 else "memory"
         memory = extend.as_arrays(name, memories[i])
         like = made[0].memory if made else memory
         _check_memory(name, memory, mechanism, like)
-        own_lengths = extend.as_lengths(
-            lengths[i], len(memory), "memory_sequence_length"
-        )
+        name = name.replace("memory", "memory_sequence_length")
+        own_lengths = extend.as_lengths(lengths[i], len(memory), name)
         one = AttentionMemory(memory, () if own_lengths is None else own_lengths)
         made.append(dataclasses.replace(one, memory=one.without_padding(memory)))
     return made

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec, RNNCell, extend
 from jaxrnn.typing import Array, Key, Params, PyTree, Specs
 
+from ..._base.errors import Verbatim
 from ..._base.trees import (
     check_structure,
     is_tensor_array,
@@ -65,9 +66,9 @@ class AttentionWrapperState(NamedTuple):
             ValueError: If a field does not exist, or a structure or shape differs.
             TypeError: If a sequence has another type, e.g. a list instead of a tuple.
         """
-        unknown = ", ".join(sorted(fields.keys() - set(self._fields)))
-        must = f"be among {', '.join(self._fields)}"
-        extend.check_value(not unknown, "fields", must, unknown)
+        unknown = sorted(fields.keys() - set(self._fields))
+        must = f"have names among {', '.join(self._fields)}"
+        extend.check_value(not unknown, "fields", must, ", ".join(unknown))
         for name, new in fields.items():
             old = getattr(self, name)
             check_structure(f"`{name}`", old, new, strict=True)
@@ -93,7 +94,8 @@ def check_is_state(state: PyTree) -> None:
     has_memory = is_state and jax.tree.leaves(state.memory)
     must = "be an AttentionWrapperState with a memory"
     fix = "Create a state with `cell.initial_state(memory)`."
-    extend.check_type(has_memory, "state", must, state, fix)
+    got = Verbatim("one without a memory") if is_state else state
+    extend.check_type(has_memory, "state", must, got, fix)
 
 
 def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:

@@ -31,9 +31,9 @@ class AttentionWrapper(extend.ParamsWrapper):
         state = cell.initial_state(memory, memory_sequence_length)
         outputs, state = dynamic_rnn(cell.bind(params), x, initial_state=state, ...)
 
-    Functions and decoders that run cells therefore need no argument for the memory. An
-    exception is `packed_rnn`, which rejects this cell. The keys of the memory are
-    computed once per run.
+    Functions and decoders that run cells therefore need no argument for the memory.
+    `packed_rnn` does not support this cell. The keys of the memory are computed once
+    per run.
 
     Shapes, for a cell with outputs of size `O`, memories `[batch, memory_time, M]`, and
     `A = attention_layer_size`, or `M` without a layer: inputs `[batch, I]`; attention
@@ -109,7 +109,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         super().__post_init__()
         if isinstance(mechanisms, list):
             object.__setattr__(self, "attention_mechanism", tuple(mechanisms))
-        must = "be an AttentionMechanism, or a list of one or more"
+        must = "be an AttentionMechanism, or a list of at least one mechanism"
         for mechanism in self._mechanisms or [()]:
             is_mechanism = isinstance(mechanism, AttentionMechanism)
             extend.check_type(is_mechanism, "attention_mechanism", must, mechanism)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxrnn import TensorArray, extend
 from jaxrnn.typing import Array, ArrayLike, PyTree
 
+from ..._base.errors import Verbatim
 from ...decode import _beam as beam, _model
 
 
@@ -51,8 +52,9 @@ def _tiled(x: PyTree, width: int) -> PyTree:
     if not x.element_shape:
         return x
     size = extend.concrete_or_none(x.size())
-    must = "hold only TensorArrays of size 0 that is known"
-    extend.check_value(size == 0, "t", must, size)
+    must = "hold only TensorArrays that are empty"
+    got = "one of unknown size" if size is None else f"one of size {size}"
+    extend.check_value(size == 0, "t", must, Verbatim(got))
     rows, *shape = x.element_shape
     return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
 

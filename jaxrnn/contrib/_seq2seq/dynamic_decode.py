@@ -137,8 +137,8 @@ def _first_carry(decoder: Decoder, end: Any) -> loop_fn.Carry:
     finished = _of_rows(decoder, finished)
     fix = "Return a comparison from `initialize`, such as `lengths == 0`."
     arguments.check_dtype("finished", finished, bool, "have dtype bool", fix)
-    inputs = extend.as_arrays("the first inputs", inputs)
-    state = extend.as_arrays("the initial state", state)
+    inputs = extend.as_arrays("decoder.initialize()[1]", inputs)
+    state = extend.as_arrays("decoder.initialize()[2]", state)
     finished, inputs, state = sharding.as_divided_rows(
         (finished, inputs, state), finished.shape[0]
     )

@@ -235,8 +235,8 @@ def _as_sequences(name: str, inputs: PyTree) -> PyTree:
     """The inputs as arrays, whose first two axes must agree.
 
     Raises:
-        ValueError: If there are no arrays, or if an array has fewer than two axes or
-            other sizes of these axes than the others.
+        ValueError: If there are no arrays, if an array has fewer than two axes, or if
+            arrays differ in the sizes of these axes.
         TypeError: If a leaf is not an array.
     """
     inputs = extend.as_arrays(name, inputs)

@@ -36,7 +36,9 @@ def as_embedding(embedding: Embedding) -> Callable[[Array], PyTree]:
         return embedding
     is_table = isinstance(embedding, jax.Array | np.ndarray) and embedding.ndim > 0
     must = "be a table [vocab, ...] or a function of ids"
-    extend.check_type(is_table, "embedding", must, embedding)
+    is_list = isinstance(embedding, list | tuple)
+    fix = "Convert a list to an array with `jnp.asarray`." if is_list else ""
+    extend.check_type(is_table, "embedding", must, embedding, fix)
     return Table(jnp.asarray(embedding))
 
 
