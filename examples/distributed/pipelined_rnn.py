@@ -103,7 +103,7 @@ def place(mesh, *arguments):
 
 
 def differentiate(run, params, inputs, lengths, state):
-    """`(gradients, (outputs, state))`, by parameters, inputs and initial state."""
+    """Gradients of parameters, inputs and initial state; then `(outputs, state)`."""
 
     def loss(params, inputs, state):
         results = run(params, inputs, lengths, state)
