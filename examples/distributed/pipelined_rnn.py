@@ -68,8 +68,8 @@ def run_stage(cell, chunk, params, inputs, lengths, states):
     def tick(carry, scanned):
         (received, states), (k, chunk_of_inputs) = carry, scanned
         start = (k - stage) * chunk
-        # Before its first and after its last chunk, a stage has no valid steps, so
-        # `dynamic_rnn` keeps the states.
+        # A stage has no valid steps before its first chunk and after its last chunk, so
+        # `dynamic_rnn` then keeps the states.
         valid = jnp.where(start < 0, 0, jnp.clip(lengths - start, 0, chunk))
         xs = jnp.where(stage == 0, chunk_of_inputs, received)
         outputs, states = run_layers(cell, params, xs, valid, states)

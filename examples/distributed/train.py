@@ -117,7 +117,7 @@ def compute_logits(params, carry, batch, drop=lambda x: x):
         initial_state_fw=jax.tree.map(lambda x: jnp.where(reset, 0, x), carry),
         dtype=batch.frames.dtype,
     )
-    # Outputs past a length are zeros, so this is the mean over the valid frames.
+    # Past a row's length, outputs are zeros, so padding does not change the mean.
     total = jnp.sum(drop(jnp.concatenate(outputs, axis=-1)), axis=1)
     mean = total / jnp.maximum(batch.lengths, 1)[:, None].astype(total.dtype)
     return mean @ params["kernel"] + params["bias"], carry
