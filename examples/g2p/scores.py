@@ -43,7 +43,7 @@ def words_wrong_by_first(found, words):
 
 
 def phonemes_wrong(found, words):
-    """Each word's edits to the nearest pronunciation, and this pronunciation's length."""
+    """Edits to each word's nearest pronunciation, and that pronunciation's length."""
     nearest = []
     for word, pronunciations in words.items():
         edits = [
