@@ -67,7 +67,7 @@ def read_file(word: str) -> Path:
     """The path of an existing file."""
     path = Path(word)
     if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"must be an existing file, got {word!r}")
     return path
 
 

@@ -39,7 +39,7 @@ class Speaker(nn.Module):
         cell = jaxrnn.DropoutWrapper(cell, output_keep_prob=0.7)
         rnn = jaxrnn.linen.Bidirectional(cell_fw=cell, cell_bw=cell, name="rnn")
         outputs = rnn(frames, lengths, deterministic=not train)
-        # Outputs past a length are zeros, so this is the mean over the valid frames.
+        # Past a row's length, outputs are zeros, so padding does not change the mean.
         return nn.Dense(SPEAKERS, name="head")(outputs.sum(axis=1) / lengths[:, None])
 
 

@@ -38,7 +38,7 @@ class Speaker(nnx.Module):
     def __call__(self, frames, lengths):
         """Computes logits; applies dropout after `train()`, but not after `eval()`."""
         outputs = self.rnn(frames, lengths)
-        # Outputs past a length are zeros, so this is the mean over the valid frames.
+        # Past a row's length, outputs are zeros, so padding does not change the mean.
         return self.head(outputs.sum(axis=1) / lengths[:, None])
 
 

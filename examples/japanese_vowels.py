@@ -111,7 +111,7 @@ def compute_logits(config, params, data, key=None):
     for layer in range(config.layers):
         layer_key = None if key is None else jax.random.fold_in(key, layer)
         x = run_layer(config, params[f"layer_{layer}"], x, data.lengths, layer_key)
-    # Outputs past a length are zeros, so this is the mean over the valid frames.
+    # Past a row's length, outputs are zeros, so padding does not change the mean.
     mean = jnp.sum(x, axis=1) / data.lengths[:, None]
     return mean @ params["head"]["kernel"] + params["head"]["bias"]
 

@@ -210,7 +210,7 @@ def check_limit(config, needed, limit):
         keeps = config.strategy == "keep"
         other = "--strategy offload" if keeps else "a smaller --batch"
         raise SystemExit(
-            f"{config.strategy} would need {format_bytes(needed)} for "
+            f"--strategy {config.strategy} would need {format_bytes(needed)} for "
             f"{config.steps:,} steps, but --limit-gb allows {format_bytes(limit)}. "
             f"Try {other}."
         )

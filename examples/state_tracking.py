@@ -54,7 +54,8 @@ class Network(NamedTuple):
     """The standard deviation of the noise added to the cells' outputs in training."""
 
 
-# The memories are small (8 by 8 for each head), so single steps outrun chunks.
+# The memories are small (8 by 8 for each head), so a loop over steps is faster than
+# chunks of steps.
 delta_net = jaxrnn.DeltaNetCell(UNITS, HEADS, chunk_size=1)
 negative = dataclasses.replace(delta_net, allow_neg_eigval=True)
 NETWORKS: dict[NetworkName, Network] = {

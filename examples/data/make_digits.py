@@ -21,8 +21,12 @@ def pack(source):
     table = np.loadtxt(source, delimiter=",").astype(np.uint8)
     pixels, labels = table[:, :-1], table[:, -1]
     found = (*table.shape, pixels.max(), labels.max())
-    if found != (PICTURES, SIDE * SIDE + 1, DARKEST, 9):
-        raise ValueError(f"{source} is not the file that `ATTRIBUTION.md` describes.")
+    wanted = (PICTURES, SIDE * SIDE + 1, DARKEST, 9)
+    if found != wanted:
+        raise ValueError(
+            f"{source}: (rows, columns, largest pixel, largest digit) must be "
+            f"{wanted}, got {tuple(map(int, found))}. Use the file in `ATTRIBUTION.md`."
+        )
     return {"images": pixels.reshape(-1, SIDE, SIDE), "labels": labels}
 
 

@@ -15,7 +15,7 @@ def open_folder(folder, every):
 
 
 def save(manager, step, state, iterator):
-    """Saves a checkpoint if one is due after `step` steps. All processes call it."""
+    """Saves a checkpoint if one is due after `step` steps. Call it in all processes."""
     if manager.should_save(step):
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
@@ -28,7 +28,7 @@ def restore(manager, state, iterator):
     """The number of steps done, and the state, from the last complete checkpoint.
 
     Arrays get the shardings of `state`, regardless of the mesh on which they were
-    saved. The iterator continues after the batch of the last of these steps.
+    saved. The iterator continues with the batch of the next step.
     """
     step = manager.latest_step()
     if step is None:

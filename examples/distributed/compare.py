@@ -3,7 +3,8 @@
     python -m distributed.compare                           # writes distributed.png
 
 Each layout trains in float32 and in float64, and is compared with one device. In
-float64, rounding errors are 1e9 times smaller, so the differences must be as well.
+float64, rounding errors are about 1e9 times smaller. The differences must shrink by the
+same factor, or they are not rounding errors.
 """
 
 import os

@@ -80,7 +80,7 @@ def main(
     Args:
         times: The number of runs to kill.
         layout: The layout of the runs.
-        resume: The layout on which they continue; by default the same layout.
+        resume: The layout on which the runs continue; by default the same layout.
         packed: Whether sequences are packed.
         patience: Seconds to wait for the other processes to end after a kill.
         seed: The seed that chooses the steps and processes to kill.

@@ -115,5 +115,5 @@ def read_parameters(folder):
 def largest_difference(a, b):
     """The largest absolute difference between two dicts of arrays."""
     if a.keys() != b.keys():
-        raise ValueError(f"The parameters differ: {sorted(a)} and {sorted(b)}.")
+        raise ValueError(f"names must be equal, got {sorted(a)} and {sorted(b)}.")
     return np.max([np.max(np.abs(a[name] - b[name])) for name in a])

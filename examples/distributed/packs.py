@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 import jaxrnn
 
 PACKS = 4
-"""The number of packs in a batch, over all processes; devices must divide it."""
+"""The number of packs in a batch, over all processes: a multiple of the devices."""
 
 
 class Batch(NamedTuple):
@@ -56,7 +56,7 @@ class Packs:
         return Batch(jaxrnn.stack_packed(map(next, self.streams)), self.numbers)
 
     def get_state(self):
-        """The number of records that each stream has read. All processes call it."""
+        """The number of records that each stream has read. Call it in all processes."""
         states = [stream.get_state() for stream in self.streams]
         read = np.array([state["number"] for state in states])
         return multihost_utils.process_allgather(read, tiled=True).tolist()

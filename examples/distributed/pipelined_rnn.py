@@ -1,12 +1,13 @@
 """Run the layers of a stack on several devices, as a pipeline over chunks of time.
 
-Run it from the folder `examples`:
+Run the script from the folder `examples`:
 
     JAX_NUM_CPU_DEVICES=4 python -m distributed.pipelined_rnn
 
-It runs eight LSTM layers in four stages, and then in two stages that each divide the
-rows between two devices. It prints the largest differences from the same layers on one
-device. The page docs/guide/pipelines.md explains the example.
+The script runs eight LSTM layers in four stages, and then in two stages that each
+divide the rows between two devices. For both runs, the script prints the largest
+difference from the same layers on one device. The page docs/guide/pipelines.md explains
+the example.
 """
 
 import functools
@@ -27,7 +28,8 @@ def pipelined_rnn(cell, params, inputs, lengths, state, *, mesh, chunk):
     """Runs a stack of equal layers, divided among the stages of a mesh.
 
     Args:
-        cell: The unbound cell of all layers. Outputs have the type of inputs.
+        cell: The unbound cell of all layers. Its outputs must have the depth and dtype
+            of its inputs.
         params: The parameters of all layers, each leaf `[layers, ...]`.
         inputs: An array `[time, batch, depth]`.
         lengths: The number of valid steps of each row, `[batch]`.
@@ -55,9 +57,9 @@ def run_stage(cell, chunk, params, inputs, lengths, states):
     time, *row_shape = inputs.shape
     ticks = -(-time // chunk) + stages - 1
 
-    # Devices of "data" share the parameters, and stages share the inputs. The backward
-    # pass sums their gradients over the devices at `pcast`, which is outside of the
-    # loop. Without `pcast`, it would sum them at each tick.
+    # All devices of a stage have the same parameters, and all stages have the same
+    # inputs. The backward pass sums the gradients of such arrays over devices or stages
+    # at `pcast`, outside of the loop. Without `pcast`, it would sum at each tick.
     params = jax.tree.map(lambda p: jax.lax.pcast(p, "data", to="varying"), params)
     inputs = jax.lax.pcast(inputs, "stage", to="varying")
     chunks = jnp.pad(inputs, ((0, ticks * chunk - time), (0, 0), (0, 0)))
@@ -66,8 +68,8 @@ def run_stage(cell, chunk, params, inputs, lengths, states):
     def tick(carry, scanned):
         (received, states), (k, chunk_of_inputs) = carry, scanned
         start = (k - stage) * chunk
-        # Before its first and after its last chunk, a stage has no valid steps, so
-        # `dynamic_rnn` keeps the states.
+        # A stage has no valid steps before its first chunk and after its last chunk, so
+        # `dynamic_rnn` then keeps the states.
         valid = jnp.where(start < 0, 0, jnp.clip(lengths - start, 0, chunk))
         xs = jnp.where(stage == 0, chunk_of_inputs, received)
         outputs, states = run_layers(cell, params, xs, valid, states)
@@ -79,7 +81,8 @@ def run_stage(cell, chunk, params, inputs, lengths, states):
     carry = jnp.zeros_like(chunks[0]), states
     (_, states), outputs = jax.lax.scan(tick, carry, (ks, chunks))
     outputs = outputs[stages - 1 :].reshape(-1, *row_shape)[:time]
-    # Only the last stage has the outputs of the last layer. The sum copies them to all.
+    # Only the last stage has the outputs of the last layer. `psum` copies these outputs
+    # to all stages.
     return jax.lax.psum(jnp.where(stage == stages - 1, outputs, 0), "stage"), states
 
 
@@ -100,7 +103,7 @@ def place(mesh, *arguments):
 
 
 def differentiate(run, params, inputs, lengths, state):
-    """Outputs, final state, and gradients by parameters, inputs and initial state."""
+    """Gradients of parameters, inputs and initial state; then `(outputs, state)`."""
 
     def loss(params, inputs, state):
         results = run(params, inputs, lengths, state)

@@ -1,7 +1,7 @@
 """Train a bidirectional LSTM on one device, several devices, or several processes.
 
-The losses are the same in all cases. The run saves checkpoints. After a kill, the same
-command continues from the last checkpoint. Run it from the folder `examples`:
+The losses are the same in all cases. The script saves checkpoints; after a kill, the
+same command continues from the last checkpoint. Run it from the folder `examples`:
 
     pip install -e '..[examples]'
     python -m distributed.train
@@ -117,7 +117,7 @@ def compute_logits(params, carry, batch, drop=lambda x: x):
         initial_state_fw=jax.tree.map(lambda x: jnp.where(reset, 0, x), carry),
         dtype=batch.frames.dtype,
     )
-    # Outputs past a length are zeros, so this is the mean over the valid frames.
+    # Past a row's length, outputs are zeros, so padding does not change the mean.
     total = jnp.sum(drop(jnp.concatenate(outputs, axis=-1)), axis=1)
     mean = total / jnp.maximum(batch.lengths, 1)[:, None].astype(total.dtype)
     return mean @ params["kernel"] + params["bias"], carry
@@ -283,11 +283,13 @@ def main(
             coordinator, processes, process, heartbeat_timeout_seconds=10
         )
     if config.packed and config.batch_size % packs.PACKS:
-        raise SystemExit(f"{packs.PACKS} packs cannot divide {config.batch_size} rows.")
+        must = f"be divisible by the number of packs, {packs.PACKS}"
+        raise SystemExit(f"--batch-size must {must}, got {config.batch_size}.")
     parts = packs.PACKS if config.packed else config.batch_size
-    if parts % jax.device_count():
-        what = "packs" if config.packed else "rows"
-        raise SystemExit(f"{jax.device_count()} devices cannot divide {parts} {what}.")
+    if parts % (devices := jax.device_count()):
+        what = "packs" if config.packed else "rows (--batch-size)"
+        must = f"divide the number of {what}, {parts}"
+        raise SystemExit(f"the number of devices must {must}, got {devices}.")
     dataset = datasets.load(config.data, np.float64 if config.x64 else np.float32)
     if config.packed:
         dataset = dataset._replace(window=dataset.train.frames.shape[1])

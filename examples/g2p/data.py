@@ -53,7 +53,7 @@ def load():
 def split(words):
     """The words for training, for choosing hyperparameters (dev), and for testing.
 
-    A hash of each word determines its part, so no seed and no list is needed.
+    A hash of each word determines its part, so neither a seed nor a list is needed.
     """
     hashed = sorted(words, key=lambda word: hashlib.sha256(word.encode()).digest())
     test, dev, train = np.split(hashed, [TEST, TEST + DEV])
@@ -118,7 +118,9 @@ class Training:
         self.rows, self.seed = rows, seed
         self.per_epoch = sum(len(b.letters) // rows for b in self.buckets.values())
         if self.per_epoch == 0:
-            raise ValueError(f"rows={rows}: no bucket has that many words")
+            most = max(len(bucket.letters) for bucket in self.buckets.values())
+            must = f"at most {most}, the number of examples in the largest bucket"
+            raise ValueError(f"`rows` must be {must}, got {rows}.")
         self.epoch, self.order = -1, []
 
     def __getitem__(self, n):

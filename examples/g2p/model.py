@@ -85,8 +85,8 @@ def init(net, key):
     )
     glorot = jax.nn.initializers.glorot_normal()
     return {
-        # Embeddings are as large as the outputs of an LSTM. With a tenth of that size,
-        # the loss falls half as fast at first.
+        # The entries of embeddings are about as large as the outputs of an LSTM. With
+        # entries a tenth as large, the loss falls half as fast at first.
         "read": jax.random.normal(of_read, (LETTERS, net.embedding)),
         "written": jax.random.normal(of_written, (FED, net.embedding)),
         "encoder": [{"fw": fw, "bw": bw} for fw, bw in zip(*layers, strict=True)],
@@ -177,7 +177,7 @@ def save(path, net, params):
 def load(path):
     """`(net, params)` from a file that `save` wrote, with parameters as float32."""
     if not Path(path).is_file():
-        raise SystemExit(f"there is no file {path}")
+        raise SystemExit(f"{path} is not a file; pass a file that g2p.train wrote")
     try:
         with zipfile.ZipFile(path), np.load(path) as file:
             net = Net(**json.loads(file["net"].item()))
@@ -191,7 +191,7 @@ def load(path):
 def load_all(paths):
     """`(nets, params)`, two tuples, from one or more files."""
     if not paths:
-        raise SystemExit("--paths needs one or more files")
+        raise SystemExit("--paths must name one or more files, got none")
     return tuple(zip(*map(load, paths), strict=True))
 
 

@@ -23,7 +23,8 @@ def read_word(word):
     """The word in lowercase; exits with the reason if it is invalid."""
     word = word.lower()
     if not 1 <= len(word) <= LONGEST or set(word) - set(data.LETTERS):
-        raise SystemExit(f"{word!r} is not 1 to {LONGEST} letters or apostrophes")
+        must = f"be 1 to {LONGEST} characters from a to z, or apostrophes"
+        raise SystemExit(f"each word must {must}, got {word!r}")
     return word
 
 

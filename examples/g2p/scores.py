@@ -38,12 +38,12 @@ def words_wrong(found, words):
 
 
 def words_wrong_by_first(found, words):
-    """The same, if only the first pronunciation of a word counts as right."""
+    """Whether each word's result differs from its first pronunciation, `[words]`."""
     return np.array([found.get(word) != words[word][0] for word in words])
 
 
 def phonemes_wrong(found, words):
-    """Edits to the nearest pronunciation and its length in phonemes, both `[words]`."""
+    """Edits to each word's nearest pronunciation, and that pronunciation's length."""
     nearest = []
     for word, pronunciations in words.items():
         edits = [

@@ -103,7 +103,7 @@ def update(config, steps, state, batch, n, compute_logits=model.compute_logits):
     optimizer = make_optimizer(config, steps)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer)
     params = optax.apply_updates(state.params, updates)
-    # Keep less at first, because the mean starts at the initial parameters.
+    # Keep less of the mean at first, because it starts at the initial parameters.
     kept = jnp.minimum(config.averaging, (1 + n) / (10 + n))
     mean = optax.incremental_update(params, state.mean, 1 - kept)
     return State(params, mean, optimizer_state), loss
@@ -125,12 +125,13 @@ def restore(manager, state):
 
 
 def claim(folder, config):
-    """Writes the config to a folder; exits if it holds another training run."""
+    """Writes the config to a folder; exits if the folder holds another training run."""
     config = {**dataclasses.asdict(config), "save_every": None}  # This may change.
     text, file = json.dumps(config), folder / "config.json"
     held = file.read_text() if file.exists() else None
     if held != text and (held or (folder / "checkpoints").exists()):
-        raise SystemExit(f"{folder} holds another training run; pass another --folder")
+        fix = "pass the flags of that run, or another --folder"
+        raise SystemExit(f"{folder} holds another training run; {fix}")
     file.write_text(text)
 
 

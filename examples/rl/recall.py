@@ -334,7 +334,9 @@ def main(
         figure: The file for the picture.
     """
     if config.longest_delay < config.shortest_delay:
-        raise SystemExit("--longest-delay must not be less than --shortest-delay.")
+        least = f"--shortest-delay, {config.shortest_delay}"
+        longest = config.longest_delay
+        raise SystemExit(f"--longest-delay must be at least {least}, got {longest}.")
     start = time.perf_counter()
     _, recalled, part = jax.device_get(train(config))
     seconds = time.perf_counter() - start
