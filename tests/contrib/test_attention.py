@@ -347,8 +347,8 @@ VALUE_ERRORS = {
     "`cell_state.c` must have": lambda: initial(MEMORY, cell_state=pair(X[:, 0])),
     r"`cell_state\.c` must have": lambda: STATE.clone(cell_state=pair(jnp.zeros(3))),
     "the rows must match `memory": lambda: two.initial_state((MEMORY, MEMORY[:1])),
-    r"one entry per mechanism \(2\), got 1 entry": lambda: two.initial_state((MEMORY,)),
-    r"one entry per mechanism \(2\), got float": lambda: two.initial_state(MEMORY),
+    r"2 entries, one per mechanism, got 1": lambda: two.initial_state((MEMORY,)),
+    r"2 entries, one per mechanism, got float": lambda: two.initial_state(MEMORY),
     r"must be \[.*, 4\], .* `memory_depth`\.": lambda: initial(MEMORY[..., :2]),
     r"must be \[batch, memory_time, 4\]": lambda: initial(MEMORY[0]),
     "`memory_sequence_length` must be a vector": lambda: initial(MEMORY, [1]),
@@ -365,8 +365,10 @@ TYPE_ERRORS = {
     ),
     "structure LSTMStateTuple": lambda: initial(MEMORY, cell_state=(X[:, 0], X[:, 0])),
     "the dtype of the mechanism": lambda: on(HALVES).initial_state(MEMORY),
-    "AttentionWrapperState with a memory": lambda: step(X[:, 0], jnp.zeros(3)),
-    "with a memory, got one without a memory. Create": lambda: step(
+    "`state` must be an AttentionWrapperState, got": lambda: step(
+        X[:, 0], jnp.zeros(3)
+    ),
+    r"`state\.memory` must hold arrays, got .* Create": lambda: step(
         X[:, 0], STATE._replace(memory=())
     ),
     "`initial_cell_state` is .*initial_state`": lambda: on(

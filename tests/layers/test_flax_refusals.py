@@ -248,7 +248,7 @@ def test_as_cell():
     for module in (nn.Dense(3), NoCarry()):
         with wrong_type(linen):
             jaxrnn.linen.as_cell(module)
-    with wrong_type("`module` must be a cell of nnx, such as ..., got NoModule"):
+    with wrong_type("`module` must be a cell of nnx, such as ..., got ...NoModule"):
         jaxrnn.nnx.as_cell(NoModule(), 3)
     with wrong_type("`in_features` must be an integer, got 2.0. Pass the size"):
         jaxrnn.linen.as_cell(nn.GRUCell(3), 2.0)

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike, Lengths
 
-from ..._base.errors import Verbatim, counted
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +71,10 @@ def as_memories(
     """
     count = len(mechanisms)
     lengths = [None] * count if lengths is None else lengths
-    must = f"be a tuple with one entry per mechanism ({count})"
+    must = f"be a tuple with {count} entries, one per mechanism"
     given = {"memory": memories, "memory_sequence_length": lengths}
     for name, entries in given.items():
-        got: Any = entries
-        if not hasattr(entries, "shape"):
-            got = Verbatim(counted(len(entries), "entry", "entries"))
+        got = entries if hasattr(entries, "shape") else len(entries)
         extend.check_value(len(entries) == count, name, must, got)
     made: list[AttentionMemory] = []
     for i, mechanism in enumerate(mechanisms):

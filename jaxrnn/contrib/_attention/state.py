@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec, RNNCell, extend
 from jaxrnn.typing import Array, Key, Params, PyTree, Specs
 
-from ..._base.errors import Verbatim
 from ..._base.trees import (
     check_structure,
     is_tensor_array,
@@ -92,10 +91,9 @@ def check_is_state(state: PyTree) -> None:
     """Raises TypeError unless `state` is an `AttentionWrapperState` with a memory."""
     is_state = isinstance(state, AttentionWrapperState)
     has_memory = is_state and jax.tree.leaves(state.memory)
-    must = "be an AttentionWrapperState with a memory"
     fix = "Create a state with `cell.initial_state(memory)`."
-    got = Verbatim("one without a memory") if is_state else state
-    extend.check_type(has_memory, "state", must, got, fix)
+    extend.check_type(is_state, "state", "be an AttentionWrapperState", state, fix)
+    extend.check_type(has_memory, "state.memory", "hold arrays", state.memory, fix)
 
 
 def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jaxrnn import TensorArray, extend
 from jaxrnn.typing import Array, ArrayLike, PyTree
 
-from ..._base.errors import Verbatim
 from ...decode import _beam as beam, _model
 
 
@@ -52,9 +51,8 @@ def _tiled(x: PyTree, width: int) -> PyTree:
     if not x.element_shape:
         return x
     size = extend.concrete_or_none(x.size())
-    must = "hold only TensorArrays that are empty"
-    got = "one of unknown size" if size is None else f"one of size {size}"
-    extend.check_value(size == 0, "t", must, Verbatim(got))
+    must = "hold only TensorArrays of known size 0"
+    extend.check_value(size == 0, "t", must, size)
     rows, *shape = x.element_shape
     return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
 
