@@ -44,8 +44,8 @@ def __dir__() -> list[str]:
 
 _log = logging.getLogger("jaxrnn")
 
-# A segment of this many steps is large enough for efficient copies, and short compared
-# with a long run.
+# A segment of this many steps is large enough for efficient copies to the host, and
+# short compared with a long run.
 STEPS_PER_COPY = 64
 
 # JAX calls the platform of GPUs "gpu", "cuda" or "rocm".

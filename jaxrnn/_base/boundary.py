@@ -2,9 +2,9 @@
 
 Checks inside the package do not know which public function the user called. Checks
 raise a subclass of `InvalidArgument`, such as `InvalidValue`. The boundary replaces
-such an error with a standard error, such as ValueError, that begins with the public
-name. Errors of users' functions, and errors that an inner boundary has already named,
-pass unchanged.
+this error with a standard error, for example a ValueError, whose message begins with
+the name of the public function. Errors of users' functions, and errors that an inner
+boundary has already named, pass unchanged.
 
 `export` puts the functions and classes of a public module at the boundary. Functions of
 the package call each other without passing the boundary; calls of methods always pass

@@ -216,7 +216,7 @@ def check_concrete(
     """Raises TypeError for a traced array; `why` says why values are needed."""
     must = f"be concrete, since {why}" if why else "be concrete"
     for full, leaf in named_leaves(name, tree):
-        # A stream checks every frame, so do not spend time on describing valid arrays.
+        # `Streamer` checks every frame, so describe an array only if it is traced.
         if is_traced(leaf):
             raise InvalidType(
                 f"`{full}` must {must}, got traced {describe(leaf)}. {fix}"

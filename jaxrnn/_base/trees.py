@@ -85,7 +85,8 @@ class TensorShape:
     `TensorShape([])` means one number per row, `[batch]`.
 
     Args:
-        dims: The sizes of the axes, non-negative integers, or the size of one axis.
+        dims: A sequence of non-negative integers, the sizes of the axes; or one integer
+            for a single axis.
 
     Raises:
         TypeError: If `dims` is neither an integer nor a sequence of integers.

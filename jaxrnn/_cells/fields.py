@@ -46,8 +46,8 @@ Unused: TypeAlias = Any
 
 
 # For the functions in `field_specifiers` below, type checkers read the argument
-# `default=` to find out whether a field has a default. The other functions give every
-# field a default.
+# `default=` to find out whether a field has a default. The other functions of
+# `field_specifiers` give every field a default.
 def checked(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
     """A field with a check; if the default is None, None is accepted unchecked."""
     if default is None:

@@ -179,7 +179,7 @@ class MLSTMCell(MatrixMemoryCell):
 
             m_t = F_t + a_t,    a_t = max(m_0, max_s (i_s - F_s))
 
-        The steps s are those of the segment of t up to t, and m_0 is the m before the
+        Here, s runs over the steps of this segment up to t, and m_0 is the m before the
         segment. `F_t` cancels in all weights.
         """
         q, k, v, i, log_f = chunk.values

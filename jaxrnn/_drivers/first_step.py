@@ -119,7 +119,10 @@ def _check_state(state: PyTree, new_state: PyTree) -> None:
     for (name, old), new in zip(named, jax.tree.leaves(new_state), strict=True):
         got = f"`{name}` {describe(old)} before and {describe(new)} after a step"
         if old.shape != new.shape:
-            raise InvalidValue(f"`cell` must keep the shapes of its state, got {got}.")
+            raise InvalidValue(
+                f"`cell` must keep the shapes of its state, got {got}. If the shape "
+                "before the step is wrong, pass another `initial_state`."
+            )
         if old.dtype != new.dtype:
             raise InvalidType(
                 f"`cell` must keep the dtypes of its state, got {got}. Cast inside the "

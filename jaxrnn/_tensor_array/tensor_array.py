@@ -301,8 +301,8 @@ class TensorArray(RowlessArray):
         if isinstance(store, Rows) and not (
             is_array(store.buffer) and np.ndim(store.written) == 1
         ):
-            # Either this is a batch of TensorArrays, or JAX or an error message has
-            # replaced the leaves.
+            # The leaves are not those of one TensorArray: `vmap` has added an axis, or
+            # `jax.tree.map` has replaced the leaves, for example with text.
             return f"TensorArray({self.dtype}, elements={describe(store.buffer)})"
         shape = self.element_shape
         shape_text = "" if shape is None else f", element_shape={list(shape)}"

@@ -258,9 +258,9 @@ class EmbeddingWrapper(MappedWrapper):
         known = own.get("embedding", inputs)
         check_params(own, self.own_specs, known)
         ids = inputs.reshape(inputs.shape[:1])
+        last = self.embedding_classes - 1
         if ids.dtype.itemsize < 4:  # A narrow integer might not hold `last`.
             ids = ids.astype(jnp.int32)
-        last = self.embedding_classes - 1
         embedded = Table(own["embedding"])(jnp.clip(ids, 0, last))
         is_known = jnp.expand_dims((ids >= 0) & (ids <= last), 1)
         return jnp.where(is_known, embedded, jnp.nan)

@@ -110,9 +110,3 @@ def check_takes(name: str, function: Callable, *wanted: str) -> None:
         got = f"parameters {signature}"
         must = f"accept ({', '.join(wanted)})"
         raise InvalidType(f"`{name}` must {must}, got {got}.") from None
-
-
-def check_sizes(*sizes: Size) -> None:
-    with error_note("Raised for `state_size` or `output_size`."):
-        for size in sizes:
-            size_shapes(size)

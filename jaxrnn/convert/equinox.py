@@ -15,9 +15,10 @@ import numpy as np
 from .._base.arguments import check_function, check_type
 from .._base.boundary import export as _export
 from .._base.errors import Verbatim, describe, is_array
+from .._base.trees import size_shapes
 from .._base.typing import PyTree, Size
 from .._cells.bound import BoundCell
-from ._as_cell import ModuleCell, check_sizes, check_takes
+from ._as_cell import ModuleCell, check_takes
 from ._bound_cells import as_layers, bind_layers, layers_of
 from ._layer_weights import Kind, LayerWeights, Library
 from ._weights import check_names, reader
@@ -120,7 +121,7 @@ def as_cell(module: PyTree, state_size: Size) -> BoundCell:
     fix = "For example, pass `eqx.nn.GRUCell(3, 8, key=key)`."
     check_function("module", module, "a function or a cell of Equinox", fix)
     check_takes("module", module, "inputs", "state")
-    check_sizes(state_size)
+    size_shapes(state_size, "state_size")
     named, tree = jax.tree_util.tree_flatten_with_path(module)
     names = [jax.tree_util.keystr(p, simple=True, separator=".") for p, _ in named]
     if len(set(names)) < len(names):  # Dots in keys can cause equal names.

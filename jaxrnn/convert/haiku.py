@@ -29,11 +29,12 @@ from .._base.arguments import (
 )
 from .._base.boundary import export as _export
 from .._base.errors import Verbatim
+from .._base.trees import size_shapes
 from .._base.typing import Size
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from . import _weights
-from ._as_cell import TransformedCell, after_params, check_sizes, check_takes
+from ._as_cell import TransformedCell, after_params, check_takes
 from ._bound_cells import bind_layers, layers_of, single_cells, stacked
 from ._layer_weights import GATES, Kind, LayerWeights, Library, with_forget_bias
 from ._weights import (
@@ -195,7 +196,8 @@ def as_cell(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
     keep = "Put values that change between steps into the state of the core."
     check_type(not has_state, "transformed", f"be {what}", got, keep)
     check_takes("transformed.init", transformed.init, "key", "inputs", "state")
-    check_sizes(state_size, output_size)
+    size_shapes(state_size, "state_size")
+    size_shapes(output_size, "output_size")
     return TransformedCell(transformed, state_size, output_size)
 
 

@@ -80,8 +80,8 @@ def _check_model(name: str, model: Mapping[str, Any]) -> None:
         raise InvalidValue(f"`{name}` must have {what}, got {got}. Add {missing}.")
     if extra := ", ".join(repr(key) for key in model if key not in keys):
         raise InvalidValue(
-            f"`{name}` must have only {what}, got also {extra}. Pass arguments such "
-            "as `start_ids` to the decoder."
+            f"`{name}` must have only {what}, but also has {extra}. Remove {extra}. "
+            "Pass arguments such as `start_ids` to the decoding function."
         )
     check_is_cell(f"{name}['cell']", model["cell"])
     for part in ("embed", "project"):

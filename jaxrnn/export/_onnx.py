@@ -146,8 +146,8 @@ def _dtype(nodes: list[Node]) -> np.dtype:
     dtypes = {node["W"].dtype for node in nodes}
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
         raise InvalidType(
-            "all parameters must have one dtype, which is float16, float32 or float64, "
-            f"got {', '.join(sorted(map(str, dtypes)))}. Cast the parameters."
+            "all parameters must share one dtype (float16, float32 or float64), got "
+            f"{', '.join(sorted(map(str, dtypes)))}. Cast them to one of these dtypes."
         )
     return dtypes.pop()
 

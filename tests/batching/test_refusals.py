@@ -77,9 +77,7 @@ TYPE_ERRORS = {
         X
     ),
     "list or tuple of sequences, got Pair": lambda: pack(Pair(X, X)),
-    r"`inputs\[0\]` must be an array of numbers or booleans, got 'abc'": lambda: pack(
-        ["abc"]
-    ),
+    "an array of numbers or booleans, got 'abc'": lambda: pack(["abc"]),
     "`inputs` must be an array, got object.$": lambda: pack(object(), N),
     r"an array of numbers or booleans, got key<fry>\[2\]": lambda: pack([KEYS]),
     "must hold integers": lambda: pack(X, np.ones(6)),
@@ -87,9 +85,7 @@ TYPE_ERRORS = {
     "`row_length` must be an integer, got None": lambda: batches([], 1, None),
     "^pack_sequences: `time_major` must be True": lambda: pack(X, N, time_major=1),
     # Batches of a pipeline
-    r"`records\[0\]` must be an array of numbers or booleans, got 'a'": lambda: next(
-        batches("abc", 2, 6)
-    ),
+    r"`records\[0\]` must be .* got 'a'": lambda: next(batches("abc", 2, 6)),
     "a sequence or an iterable of records, got dict": lambda: batches({"a": 3}, 2, 6),
     "a sequence or an iterable of records, got 3": lambda: batches(3, 2, 6),
     "^packed_batches: `time_major` must": lambda: batches([], 1, 6, time_major=1),
@@ -100,9 +96,7 @@ TYPE_ERRORS = {
     "`state` must be a dict .*got 3": lambda: batches([], 2, 6).set_state(3),
     r"`state\['records'\]` must be an integer, got dict. Pass the records": resumed({}),
     # Several packs
-    r"a list of packs, got PackedSequences. Pass `\[pack\]`": lambda: concat_packed(
-        PACK
-    ),
+    r"got PackedSequences. Pass `\[pack\]`": lambda: concat_packed(PACK),
     "^stack_packed: `packs` must be a list of packs, got 3": lambda: stack_packed(3),
     r"`packs\[0\]` must be a pack, for example from `pa": lambda: concat_packed([X]),
     r"`packs\[0\].* Call this function out": traced(concat_packed, [PACK]),
@@ -125,12 +119,8 @@ TYPE_ERRORS = {
     r"window\)` must be \(value, new_state\), got float64\[\].$": bptt(returns(ONE)),
     r"state\), got tuple of length 3. To return": bptt(returns((ONE, VECTOR, None))),
     r"\[1\]` must be \(new_state, aux\)": bptt(returns((ONE, VECTOR)), has_aux=True),
-    r"must be a floating-point scalar, got float64\[6\]. Return one number": bptt(
-        returns((VECTOR, VECTOR))
-    ),
-    r"\[0\]` must be a floating-point scalar, got int32\[\].$": bptt(
-        returns((np.int32(0), VECTOR))
-    ),
+    r"scalar, got float64\[6\]. Return one number": bptt(returns((VECTOR, VECTOR))),
+    r"floating-point scalar, got int32\[\].$": bptt(returns((np.int32(0), VECTOR))),
 }
 VALUE_ERRORS = {
     # The arrays of packs
@@ -157,12 +147,8 @@ VALUE_ERRORS = {
         lambda: pack([*LIST[:2], X[0, :, 1:]])
     ),
     r"`inputs\[1\]` .* got int64\[6, 2\]": lambda: pack([X[0], X[1].astype(int)]),
-    "at least 6, the length of the longest sequence, got 5. Increase `row_length`": (
-        lambda: pack(X, N, row_length=5)
-    ),
-    "at least 3, the number of rows .* need, got 2. Increase `rows`": (
-        lambda: pack(X, N, rows=2)
-    ),
+    "at least 6, .* got 5. Increase `row_length`": lambda: pack(X, N, row_length=5),
+    "at least 3, .* got 2. Increase `rows`": lambda: pack(X, N, rows=2),
     # The arrays that are read by a pack
     r"`outputs\[0\]` must be \[rows, row_length, ...\]": lambda: PACK.unpack([X]),
     "`outputs` must be an array, got None": lambda: PACK.unpack(None),
@@ -193,9 +179,7 @@ VALUE_ERRORS = {
     "`size` must be at least 1, got 0": lambda: windows(X, 0),
     "^windows: `sequence_length` must be a vector": lambda: windows(X, 2, [1]),
     "`sequence_length` must be omitted for `PackedS": lambda: windows(PACK, 2, N),
-    "`time_major` must be omitted for `PackedSequences`": lambda: windows(
-        PACK, 2, time_major=True
-    ),
+    "`time_major` must be omitted": lambda: windows(PACK, 2, time_major=True),
     r"`row_state` must be \[1, .* each row, got": lambda: PART.start_from(NEW, NEW),
     r"`fresh_state` must be \[2, .*. For one state": lambda: PART.start_from(ROW, BOTH),
     r"`fresh_state` must be float64\[..., 4\], got float32\[2, 4\]. The leaves": (

@@ -9,14 +9,7 @@ import pytest
 from cases import CASES
 
 import jaxrnn
-from jaxrnn import (
-    BasicLSTMCell,
-    LRUCell,
-    LSTMCell,
-    LSTMStateTuple,
-    RGLRUCell,
-    testing,
-)
+from jaxrnn import BasicLSTMCell, LRUCell, LSTMCell, LSTMStateTuple, RGLRUCell, testing
 
 X = np.random.default_rng(0).normal(size=(4, 30, 3)).astype(np.float32)
 

@@ -8,14 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import (
-    assert_near,
-    bound,
-    differentiated,
-    drawn,
-    scanned,
-    with_prefix,
-)
+from helpers import assert_near, bound, differentiated, drawn, scanned, with_prefix
 
 import jaxrnn
 from jaxrnn import MLSTMCell, MLSTMState, SLSTMCell, SLSTMState
@@ -126,8 +119,7 @@ def test_shut_forget_gates(gate, place):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "cell",
-    [scanned(MLSTMCell(8, 2)), MLSTMCell(8, 2, chunk_size=4), SLSTMCell(8, 2)],
+    "cell", [scanned(MLSTMCell(8, 2)), MLSTMCell(8, 2, chunk_size=4), SLSTMCell(8, 2)]
 )
 def test_half_precision_loses_little_with_a_state_of_float32(cell):
     exact = bound(cell)

@@ -338,6 +338,7 @@ def over_packs():
 
 two = on([WIDER, WIDER], H + 1)
 initial, step = CELL.initial_state, CELL.bind(PARAMS)
+WITHOUT_MEMORY = STATE._replace(memory=())
 HALVES = contrib.LuongAttention(H, D, dtype=jnp.float16)
 VALUE_ERRORS = {
     "cell.initial_state": lambda: over_time(step, None),
@@ -365,12 +366,8 @@ TYPE_ERRORS = {
     ),
     "structure LSTMStateTuple": lambda: initial(MEMORY, cell_state=(X[:, 0], X[:, 0])),
     "the dtype of the mechanism": lambda: on(HALVES).initial_state(MEMORY),
-    "`state` must be an AttentionWrapperState, got": lambda: step(
-        X[:, 0], jnp.zeros(3)
-    ),
-    r"`state\.memory` must hold arrays, got .* Create": lambda: step(
-        X[:, 0], STATE._replace(memory=())
-    ),
+    "must be an AttentionWrapperState, got": lambda: step(X[:, 0], jnp.zeros(3)),
+    r"`state\.memory` must hold arrays": lambda: step(X[:, 0], WITHOUT_MEMORY),
     "`initial_cell_state` is .*initial_state`": lambda: on(
         LUONG, initial_cell_state=None
     ),

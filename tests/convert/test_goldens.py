@@ -113,10 +113,7 @@ def of_keras(name, golden):
 def of_onnx(name, golden):
     """ONNX has no gradients. Its own evaluator, in float64, knows few activations."""
     both, nodes = "both" in name, []
-    made = lambda arrays: (
-        arrays["outputs"],
-        states_of(arrays, "{}/h", "{}/c", both),
-    )
+    made = lambda arrays: (arrays["outputs"], states_of(arrays, "{}/h", "{}/c", both))
     exact = with_prefix("reference/", golden)
     results = {2e-6: made(golden)} | ({EXACT: made(exact)} if exact else {})
     wide = lambda array: array.astype(np.float64) if exact else array

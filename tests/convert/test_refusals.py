@@ -103,11 +103,7 @@ CHANGES = {
         ({}, "must be False, because `layers[0]` has one direction", TWO),
     ],
     ("keras", (FREE, FREE)): [
-        (
-            {3: (2, 16)},
-            "layer 0, counted from 0, must have ...3 in both directions, got 2",
-            TWO,
-        ),
+        ({3: (2, 16)}, "layer 0, ... must have ...3 in both directions, got 2", TWO),
         (_GRU_BELOW, "of one kind in both directions, got LSTM, GRU", TWO),
         ({}, "because `layers[0]` has two directions, got False. For two layers,"),
     ],
@@ -245,11 +241,7 @@ def free(**params):
     return FREE.bind({"kernel": np.ones((7, 16)), "bias": BIAS} | params)
 
 
-def _named_tanh(x):
-    return x
-
-
-_named_tanh.__name__ = "tanh"
+_named_tanh = functools.wraps(np.tanh)(lambda x: x)
 _PAIR = MultiRNNCell([FREE, LSTMCell(4)])
 _FREE = bound(FREE).params
 _MIXED = MultiRNNCell([conv().cell, FREE])
@@ -348,7 +340,7 @@ CALLS = [
     call("haiku.as_cell", "`transformed.init` must be made by hk.tr...None", ONE, 3, 3),
     call("equinox.as_cell", "be a function or a cell of Equinox, got 3", 3, 3),
     call("equinox.as_cell", "accept (inputs, state), got parameters (x, /)", abs, 3),
-    call("equinox.as_cell", "`size` must be an int or a Tensor...got 2.5", _last, 2.5),
+    call("equinox.as_cell", "`state_size` must be an int or ...got 2.5", _last, 2.5),
     call("keras.load", "`layers` must contain at least one layer, got none"),
     call("keras.load", "must be a list ..., got object. Pass `layer.get_", object()),
     call("linen.load", "`params` must be a dict of weights, got 3", 3),
@@ -367,16 +359,9 @@ CALLS = [
     call("tf1.save", "`scope` must be a string, got 3", bound(GRU), 3),
     call("torch.load", "must be a dict ..., got [float64[4, 4]]. Pass `module", [ONE]),
     call("torch.save", "must be a bound cell, ..., got GRUCell", GRU),
-    call(
-        "torch.save", "got tuple. For several layers, ...pass `bidirectional", _SIDE * 2
-    ),
+    call("torch.save", "got tuple. For several layers, ...pass `bidir", _SIDE * 2),
     call("torch.save", "must have the same depth, got 1", (_SIDE, _SIDE * 2), **TWO),
-    call(
-        "torch.save",
-        "a pair (cells_fw, cells_bw) ...BoundCell. For one dir",
-        _SIDE[0],
-        **TWO,
-    ),
+    call("torch.save", "a pair (cells_fw, ...BoundCell. For one dir", _SIDE[0], **TWO),
     call("torch.save", "`prefix` must be a string, got 3", _SIDE[0], 3),
     call("torch.load_state", "`state` must be h or ..., got [float64[4]]", ONE[0]),
     call("torch.load_state", "[float64[4, 4], float64[3, 4]]", (ONE, ONE[:3])),

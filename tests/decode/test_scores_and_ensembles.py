@@ -271,7 +271,7 @@ def test_refused_models():
         decode.ensemble([{}])
     with refused(ValueError, "got 'cell'. Add 'embed', 'project', 'initial_state'."):
         decode.ensemble([{"cell": REAL["cell"]}])
-    with refused(ValueError, "got also 'end_id'. Pass arguments such as `start_ids"):
+    with refused(ValueError, "but also has 'end_id'. Remove 'end_id'. Pass"):
         decode.ensemble([REAL | {"end_id": 0}])
     with refused(TypeError, "`models[0]['cell']` must be a bound cell, got None"):
         decode.ensemble([REAL | {"cell": None}])

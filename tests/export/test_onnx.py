@@ -203,7 +203,7 @@ CELLS = [
     ((None, [LSTM]), "`cells_fw` must be a list of at least one cell"),
     (own(WIDE), "`cell` must have none .*, got projection"),
     (own(NORMALIZED), "`cell.layer_norm` must be False"),
-    (MIXED, "one dtype, which is .* or float64, got float32, float64"),
+    (MIXED, "share one dtype .* or float64.*, got float32, float64"),
     (bound(GRUCell(4), dtype="bfloat16"), "got bfloat16"),
 ]
 

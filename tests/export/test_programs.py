@@ -11,12 +11,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import decode
-from jaxrnn.export import (
-    tflite_deviation,
-    to_stablehlo,
-    to_tflite,
-    to_tflite_operators,
-)
+from jaxrnn.export import tflite_deviation, to_stablehlo, to_tflite, to_tflite_operators
 
 F32 = jnp.float32
 UNITS, DEPTH = 4, 3

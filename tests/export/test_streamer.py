@@ -236,14 +236,8 @@ REFUSALS = [
     (lambda: four()(STEP[None]), r"^Bidir.* at least 3, \[1, 4, ...\], .* to `flush`"),
     (lambda: four()(np.ones((2, 4, 3), "f")), r"got float32\[2, 4, 3\]"),
     (lambda: four()({}), "`chunk` must hold at least one array, got {}"),
-    (
-        lambda: four().flush(np.ones((1, 5, 3), "f")),
-        r"`last` must have rank .*\[1, 1 to 4, ...",
-    ),
-    (
-        lambda: four().flush(np.ones((1, 0, 3), "f")),
-        r"`last` must have rank .*\[1, 1 to 4, ...",
-    ),
+    (lambda: four().flush(np.ones((1, 5, 3), "f")), r"`last` .*\[1, 1 to 4, ..."),
+    (lambda: four().flush(np.ones((1, 0, 3), "f")), r"`last` .*\[1, 1 to 4, ..."),
 ]
 
 

@@ -34,10 +34,7 @@ def _dict_inputs(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
 
 def _pairs(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
     (x, y), (first, second) = inputs, state
-    new = (
-        jnp.tanh(x + 0.5 * first),
-        second * jax.nn.sigmoid(y) + x @ params["w"],
-    )
+    new = (jnp.tanh(x + 0.5 * first), second * jax.nn.sigmoid(y) + x @ params["w"])
     return (new[1] * y, new[0] - x), new
 
 

@@ -51,8 +51,9 @@ def native_sequence(
     Args:
         cell: An `AffineCell`.
         params: The cell's parameters, under the names of the cell's stages.
-        run: Inputs `[batch, time, depth]` and the initial state, each leaf
-            `[batch, size]`.
+        run: The inputs, `[batch, time, depth]`, or `[time, batch, depth]` if
+            `run.steps.axis` is 0; the initial state, each leaf `[batch, size]`; and the
+            steps.
         is_default: Whether programs for other platforms use XLA's loop. If False,
             compiling for another platform raises an error.
 

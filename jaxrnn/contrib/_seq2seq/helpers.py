@@ -152,8 +152,9 @@ class InferenceHelper(CustomHelper):
             samples themselves.
 
     Raises:
-        TypeError: If `sample_fn`, `end_fn` or `next_inputs_fn` is not a function, or
-            `sample_shape` is not a sequence of integers.
+        TypeError: If `sample_fn` or `end_fn` is not a function; if `next_inputs_fn` is
+            neither a function nor None; if `sample_shape` is not a sequence of
+            integers.
 
     Source: `tf.contrib.seq2seq.InferenceHelper`.
     """
