@@ -85,9 +85,9 @@ def linear_sequence(
     Args:
         cell: A `LinearRecurrenceCell`.
         params: The cell's parameters.
-        run: Inputs `[batch, time, depth]` with at least one step, and the initial state
-            `[batch, units]`. If `steps.returns_states` is true, the outputs are pairs
-            `(output, new_state)`.
+        run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is
+            0, with at least one step, and the initial state `[batch, units]`. If
+            `steps.returns_states` is true, the outputs are pairs `(output, new_state)`.
     """
     params_of_block = summed_in_float32(params)
 
@@ -172,7 +172,7 @@ def linear_recurrence(
 
     Args:
         a: The factors, `[time, batch, units]`. Their absolute values should not exceed
-            1, because the tree multiplies many factors.
+            1, because `by_tree` multiplies many factors.
         x: The terms, with the shape of `a`.
         h: The state before the first step, `[batch, units]`.
         restarting: Bool `[time, batch]`, true where a row restarts. At a restart, the
