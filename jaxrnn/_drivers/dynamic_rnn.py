@@ -41,9 +41,9 @@ def dynamic_rnn(
     residual connections and with dropout. Weight gradients are computed in large matrix
     products. On CPUs, the loop ends near the longest length; on TPUs and GPUs, the loop
     runs over the whole time axis. Linear recurrences (`LinearRecurrenceCell`) and cells
-    whose state is a matrix, such as `MLSTMCell` and `DeltaNetCell`, compute many steps
-    in parallel, over the whole time axis. Any other cell runs step by step over the
-    whole time axis; the logger "jaxrnn" reports the reason at level DEBUG.
+    whose state is a matrix, such as `MLSTMCell` and `DeltaNetCell`, process blocks of
+    many steps at once, over the whole time axis. Any other cell runs step by step over
+    the whole time axis; the logger "jaxrnn" reports the reason at level DEBUG.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,

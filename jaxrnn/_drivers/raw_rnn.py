@@ -72,13 +72,14 @@ def raw_rnn(
     Outside jit, the loop is a Python loop, as in TensorFlow's eager mode. If there are
     n steps, `loop_fn` is called n + 1 times, with values that you can print. Under jit,
     and if vmap batches `finished`, the loop is one `lax.while_loop`. `loop_fn` is
-    traced twice, for time 0 and for all later times, and once more if a state holds a
-    TensorArray. Under jit, `loop_fn` may branch on `cell_output is None`, but not on
-    values. Both kinds of loop can be differentiated in forward and reverse mode, with
-    respect to everything that `loop_fn` and the cell close over. The cost of the
-    forward and backward passes is proportional to the number of steps taken, except
-    that buffers of `max_time` entries are zeroed, and derivatives run whole segments of
-    up to 16 steps.
+    traced twice, for time 0 and for all later times, and once more if the state or the
+    loop state holds a TensorArray. Under jit, `loop_fn` may branch on `cell_output is
+    None`, but not on values. Both kinds of loop can be differentiated in forward and
+    reverse mode, with respect to everything that `loop_fn` and the cell close over. The
+    cost of the forward and backward passes is proportional to the number of steps
+    taken, except that buffers of `max_time` entries are zeroed, and derivatives run
+    whole segments, which have at most 16 steps unless `swap_memory` selects longer
+    segments.
 
     Emitted values are masked in finished rows; `next_input` and the loop state are not.
     To exclude finished rows from a sum in the loop state, mask these rows in `loop_fn`.

@@ -248,8 +248,9 @@ def init_stack_bidirectional(
 
     Raises:
         TypeError: If `key` is not a random key, or if a cell has no `init`.
-        ValueError: If `cells_fw` and `cells_bw` are not lists of the same length, or if
-            the outputs of a layer cannot be concatenated.
+        ValueError: If `cells_fw` and `cells_bw` are not lists or tuples of equal
+            length, or if there are no cells; if the outputs of a layer cannot be
+            concatenated.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
