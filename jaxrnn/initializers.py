@@ -137,8 +137,8 @@ def lecun_orthogonal() -> Initializer:
     """An initializer with the default distributions of Flax's cells.
 
     The rows that multiply the inputs are LeCun normal. The rows that multiply the state
-    are orthogonal in each gate. Biases are zeros. Flax's LSTMs add no forget bias, so pass
-    `forget_bias=0`. Flax's GRU corresponds to `CudnnCompatibleGRUCell`.
+    are orthogonal in each gate. Biases are zeros. Flax's LSTMs add no forget bias, so
+    pass `forget_bias=0`. Flax's GRU corresponds to `CudnnCompatibleGRUCell`.
     """
     return _ByPart(_lecun_normal, _ByGate(_orthogonal), zeros)
 

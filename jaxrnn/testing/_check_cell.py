@@ -36,8 +36,8 @@ def make_setup(
     Args:
         cell: The cell under test.
         inputs: One step of inputs, `[batch, ...]` or a nest, given as arrays or as
-            `jax.ShapeDtypeStruct`s. Floating-point leaves get the dtype `dtype`; integer
-            leaves are 0 or 1. The batch size should be at least 4.
+            `jax.ShapeDtypeStruct`s. Floating-point leaves get the dtype `dtype`;
+            integer leaves are 0 or 1. The batch size should be at least 4.
         dtype: The dtype of parameters, inputs and state.
         key: The random key of the run, for cells that draw random numbers.
         state: The initial state; None for a random one with the structure of
