@@ -174,7 +174,7 @@ class _Loop:
         return t, carry, jax.tree.map(lambda y: y[: self.max_steps], ys)
 
     def _takes_step(self, position: Position) -> Array:
-        """Whether the loop takes a step at this position, that is, has not ended."""
+        """Whether the loop takes another step at this position."""
         t, carry = position
         return (t < self.max_steps) & self.is_running(t, carry)
 

@@ -148,8 +148,8 @@ def _started_from(batch: Batch, starts: Array, state: PyTree) -> Batch:
         state: The states of all sequences, each leaf `[sequences, ...]`.
     """
     # The loop may read the state of any sequence at any step. Before the loop, the
-    # states must therefore be whole on each device. In `shard_map`, their type must be
-    # device-varying like the type of the inputs.
+    # states must therefore be whole on each device and, in `shard_map`, have types that
+    # are device-varying like the types of the inputs.
     state = sharding.whole_on_explicit_mesh(state, batch.inputs)
     restarts = Restarts(starts, sharding.as_varying_as(batch.inputs, state))
     of_rows = jax.lax.index_in_dim(starts, 0, batch.axis, keepdims=False)

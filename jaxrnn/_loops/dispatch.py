@@ -99,7 +99,7 @@ def run_affine(cell: AffineCellLike, params: Params, run: Run) -> tuple[PyTree, 
 
 
 def _is_local(arrays: PyTree) -> bool:
-    """Whether the arrays are on a single CPU device, or on one per call in `shard_map`.
+    """Whether the arrays are on a single CPU device, as also inside `shard_map`.
 
     XLA cannot divide a native loop over devices, and would gather the rows on each
     device. A program that is compiled for another platform uses XLA's loop instead

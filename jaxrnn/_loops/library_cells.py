@@ -16,7 +16,7 @@ from .xla_loop import AffineCellLike
 
 
 def why_not_arrays(run: Run) -> str | None:
-    """The reason why no native loop or cuDNN supports the arrays of a run, or None."""
+    """The reason why the native loops and cuDNN reject a run's arrays, or None."""
     if explicit_mesh_of((run.inputs, run.state)) is not None:
         return "an explicit mesh requires `jax.shard_map`"
     if not isinstance(run.inputs.shape[1 - run.steps.axis], int):

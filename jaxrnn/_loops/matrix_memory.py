@@ -101,7 +101,7 @@ class Chunk:
         return jnp.where(expand_rows(self.is_carried, carried), carried, restarted)
 
     def read(self, q: Array, of: Callable[[Any], Array]) -> Array:
-        """`q S`, `[batch, heads, steps, value]`; S is the start of a step's segment.
+        """`q S`, `[batch, heads, steps, value]`, for the S from `start`.
 
         Args:
             q: `[batch, heads, steps, key]`.

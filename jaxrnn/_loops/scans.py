@@ -99,7 +99,8 @@ def ragged_scan(
 
     Args:
         body: The function of one step. Steps after the first `longest` must not change
-            the carry, and no value may depend on their stacked results.
+            the carry, and no final result may depend on the stacked results of these
+            steps.
         carry: The carry before the first step.
         xs: The inputs of each step, each leaf `[time, ...]`. The last chunk is padded
             with copies of the last step, except that bools are padded with False.

@@ -206,7 +206,8 @@ class Steps:
         Args:
             t: The step, an int32 scalar.
             state: The state before the step, each leaf `[batch, ...]` or a scalar.
-            new_state: The new state from the cell, with the structure of `state`.
+            new_state: The new state from the cell, each leaf `[batch, ...]` or a
+                scalar.
             output: The output from the cell.
         """
         if self.lengths is None:
