@@ -123,7 +123,7 @@ class Recurrent(HoldsCells):
 
         Raises:
             TypeError: If an option has the wrong type, or if `rngs` is neither a stream
-                nor a key; also as in `jaxrnn.dynamic_rnn`.
+                nor a key; see also `jaxrnn.dynamic_rnn`.
             ValueError: As in `jaxrnn.dynamic_rnn`.
             flax.errors.InvalidRngError: In linen, if a cell declares that it draws
                 random numbers but the stream `rng_collection` is missing.

@@ -1,7 +1,7 @@
 """Runs whole sequences of a linear recurrence, `h_t = a_t * h_{t-1} + x_t`.
 
-A sequence is run one block of steps at a time. For each block, all products and gates
-are computed at once, followed by the states and then the outputs. On a CPU, a block is
+A sequence is run one block of steps at a time. For each block, all matrix products and
+gates are computed at once, then the states, and then the outputs. On a CPU, a block is
 small enough for the cache, so little of its data goes through main memory. The backward
 pass recomputes each block from the state before the block. Therefore, except for
 outputs and gradients, only the states between blocks take memory that grows with time.
@@ -153,7 +153,10 @@ def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
 def _with_restarts(
     steps: Steps, a: Element, b: Element
 ) -> tuple[Element, Array | None]:
-    """Adds `a` times the restart states to `b` at restarts; also returns the mask."""
+    """Adds `a` times the restart states to `b` at restarts.
+
+    Returns the new `b`, and a mask that is true at restarts.
+    """
     if steps.restarts is None:
         return b, None
     restarting = steps.restarts.state_numbers >= 0

@@ -308,7 +308,7 @@ def _latest(values: Array, where: Array, axis: int) -> Array:
 
 
 class _Nonfinite(NamedTuple):
-    """The steps that are not finite, as bools `[batch, time]` in the inputs' layout.
+    """The steps that are not finite: bools `[batch, time]` or `[time, batch]`.
 
     `inputs` is true at steps whose inputs are not finite. `results` is true from such a
     step to the end of its segment, and in every segment that starts from a state that

@@ -126,7 +126,7 @@ class RNN(Recurrent, modules.OneDirection):
 
     Attributes:
         cell: The cell, or a `MultiRNNCell` for several layers.
-        reverse: Whether each row is read from its last step to its first.
+        reverse: Whether each row is read from its last valid step to its first.
         keep_order: Whether a reversed run returns its outputs in the order of the
             inputs. False, which is also Flax's default, returns the outputs in the
             order of computation: the output of a row's last step comes first.
@@ -245,9 +245,9 @@ class RawRNN(HoldsParams, HoldsCell):
             rngs: A key for random numbers, instead of the module's stream.
 
         Raises:
-            TypeError: If `deterministic` is not a bool; also as in `jaxrnn.raw_rnn`.
+            TypeError: If `deterministic` is not a bool; see also `jaxrnn.raw_rnn`.
             ValueError: If `loop_fn` constructs modules, or if a module that it calls
-                draws random numbers from a stream; also as in `jaxrnn.raw_rnn`.
+                draws random numbers from a stream; see also `jaxrnn.raw_rnn`.
             flax.errors.InvalidRngError: If the cell draws random numbers but the stream
                 `rng_collection` is missing, as in `nn.Dropout`.
         """

@@ -109,7 +109,7 @@ class RNN(modules.OneDirection, HoldsParams):
         cell: The cell, or a `MultiRNNCell` for several layers.
         in_features: The size of the inputs, or an example of one step of inputs:
             `[batch, ...]` or a nest, as arrays or `jax.ShapeDtypeStruct`s.
-        reverse: Whether each row is read from its last step to its first.
+        reverse: Whether each row is read from its last valid step to its first.
         keep_order: Whether a reversed run returns its outputs in the order of the
             inputs. False, which is also Flax's default, returns the outputs in the
             order of computation: the output of a row's last step comes first.
@@ -243,7 +243,7 @@ class RawRNN(HoldsCell, HoldsParams):
             rngs: A stream or a key for random numbers, instead of the module's stream.
 
         Raises:
-            TypeError: If `rngs` is neither a stream nor a key; also as in
+            TypeError: If `rngs` is neither a stream nor a key; see also
                 `jaxrnn.raw_rnn`.
             ValueError: As in `jaxrnn.raw_rnn`.
         """

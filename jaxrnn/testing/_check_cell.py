@@ -40,7 +40,7 @@ def make_setup(
             integer leaves are 0 or 1. The batch size should be at least 4.
         dtype: The dtype of parameters, inputs and state.
         key: The random key of the run, for cells that draw random numbers.
-        state: The initial state; None for a random one with the structure of
+        state: The initial state; None for a random state with the structure of
             `state_size`.
     """
     dtype = jax.dtypes.canonicalize_dtype(dtype)
@@ -109,7 +109,7 @@ def check_cell(
             from a normal distribution and may be negative.
         dtype: The dtype of parameters, inputs and state.
         key: A random key, for cells that draw random numbers.
-        state: The initial state; None for a random one with the structure of
+        state: The initial state; None for a random state with the structure of
             `state_size`.
 
     Raises:

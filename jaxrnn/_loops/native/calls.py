@@ -36,9 +36,9 @@ class ForwardArgs(NamedTuple):
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row.
-        starts: `Restarts.state_numbers`, int32 `[batch, time]`, in the layout of `x`:
-            the index of the state to which a row restarts before a step; -1 where the
-            row does not restart. None if there are no restarts.
+        starts: `Restarts.state_numbers`, int32 `[batch, time]` or `[time, batch]`, like
+            `x`: the index of the state to which a row restarts before a step; -1 where
+            the row does not restart. None if there are no restarts.
         x: The inputs.
         weights: `(w_inputs, w_state, bias)` of each matrix product: arrays `[depth,
             columns]`, `[rows, columns]` and `[columns]`, or None.
