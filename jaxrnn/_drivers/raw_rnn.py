@@ -94,8 +94,9 @@ def raw_rnn(
             arguments are None. `loop_fn` returns five values, whose types must not
             change from call to call:
 
-            - `finished`: bool `[batch]`, or a scalar for all rows. After `[batch]` at
-              time 0, later calls may return a scalar. A finished row stays finished.
+            - `finished`: bool `[batch]`, or a scalar for all rows. If the call at time
+              0 returns `[batch]`, later calls may return a scalar. A finished row stays
+              finished.
             - `next_input`: the next input of the cell, a nest of `[batch, ...]`. In
               finished rows, the cell receives 0 instead of NaN and infinity.
             - `next_cell_state`: the next state of the cell, usually `cell_state`; at
@@ -181,7 +182,8 @@ def raw_rnn(
             emit_types=emit_types,
             max_time=max_time,
             strategy=strategy,
-            # `loop_fn` was called at time 0, so the first step may write at index 1.
+            # At time 0, `loop_fn` may write at index 0. The first step then writes at
+            # index 1.
             first_write=1,
         )
         return emit_ta, with_read_only(last.state, initial_state), last.loop_state
