@@ -182,8 +182,7 @@ def raw_rnn(
             emit_types=emit_types,
             max_time=max_time,
             strategy=strategy,
-            # At time 0, `loop_fn` may write at index 0. The first step then writes at
-            # index 1.
+            # `loop_fn` may write at index 0 at time 0, and at index 1 in step 0.
             first_write=1,
         )
         return emit_ta, with_read_only(last.state, initial_state), last.loop_state
