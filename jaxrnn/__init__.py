@@ -13,7 +13,7 @@ Three sequences of at most five steps, in one padded batch:
     {'bias': (64,), 'kernel': (24, 64)}
 
 `help(jaxrnn.dynamic_rnn)` lists the arguments of `dynamic_rnn`. `import jaxrnn` is
-enough to use these modules, which are loaded on first use:
+enough to use these modules; all but `jaxrnn.memory` are loaded on first use:
 
 * `jaxrnn.linen`, `jaxrnn.nnx`: Flax modules around any cell (`pip install flax`).
 * `jaxrnn.contrib`: cells, wrappers, attention and decoders of `tf.contrib`.

@@ -39,11 +39,11 @@ def by_part(
     Peepholes have no such parts and use TensorFlow's Glorot uniform.
 
     Args:
-        inputs: For the rows that multiply the inputs, `[depth, columns]`.
-        state: For the rows that multiply the state, `[units, columns]`, and for
-            projections.
-        bias: For the biases of the cell, unless the cell has a `bias_initializer`; None
-            for TensorFlow's initializer.
+        inputs: Draws the rows that multiply the inputs, `[depth, columns]`.
+        state: Draws the rows that multiply the state, `[units, columns]`, and the
+            kernels of projections.
+        bias: Draws the biases of the cell, unless the cell has a `bias_initializer`;
+            None for TensorFlow's initializer.
 
     Raises:
         TypeError: If an argument is not a function.
@@ -71,7 +71,7 @@ def by_gate(initializer: Initializer) -> Initializer:
     """An initializer that draws the columns of each gate from a separate key.
 
     Args:
-        initializer: For one gate, `[rows, units]`, or `[units]` in a bias.
+        initializer: Draws one gate, `[rows, units]`, or `[units]` in a bias.
 
     Raises:
         TypeError: If `initializer` is not a function.
@@ -134,11 +134,11 @@ def chrono(max_time: float) -> Initializer:
 
 
 def lecun_orthogonal() -> Initializer:
-    """Initializers with the same distributions as in Flax's cells.
+    """An initializer with the default distributions of Flax's cells.
 
-    The initializers are LeCun normal for the inputs, orthogonal for each gate of the
-    state, and zeros for biases. Flax's LSTMs add no forget bias, so pass
-    `forget_bias=0`. Flax's GRU corresponds to `CudnnCompatibleGRUCell`.
+    The rows that multiply the inputs are LeCun normal. The rows that multiply the state
+    are orthogonal in each gate. Biases are zeros. Flax's LSTMs add no forget bias, so
+    pass `forget_bias=0`. Flax's GRU corresponds to `CudnnCompatibleGRUCell`.
     """
     return _ByPart(_lecun_normal, _ByGate(_orthogonal), zeros)
 

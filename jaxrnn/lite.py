@@ -57,7 +57,7 @@ class TFLiteLSTMCell(LSTMCell):
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c through three diagonal kernels.
         cell_clip: The bound on the magnitude of c', at least 0; None for no bound.
-        initializer: For weights and peepholes; None for Glorot uniform.
+        initializer: Draws weights and peepholes; None for Glorot uniform.
         num_proj: `P`; None for no projection.
         proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
             for no bound.

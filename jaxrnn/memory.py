@@ -338,8 +338,9 @@ def as_strategy(
     if isinstance(swap_memory, bool | np.bool_):
         if not swap_memory:
             return Keep()
-        # On CPUs, `Offload` compiles to the same program, but JAX commits the results
-        # to a device, so the second call of a training step would compile again.
+        # On CPUs, `Offload(Recompute())` compiles to the same program as `Recompute()`,
+        # but JAX commits the results to a device, so the second call of a training step
+        # would compile again.
         is_cpu = (platform or platform_of(arrays)) == "cpu"
         return Recompute() if is_cpu else Offload(Recompute())
     what = "True, False or a strategy of `jaxrnn.memory`"

@@ -88,7 +88,8 @@ class PackedSequences:
         result nor gradients.
 
         Args:
-            outputs: A nest of `[rows, row_length, ...]`, in the layout of `inputs`.
+            outputs: A nest in the layout of `inputs`: `[rows, row_length, ...]`, or
+                `[row_length, rows, ...]` if `time_major`.
 
         Returns:
             The nest with leaves `[sequences, time, ...]`, or `[time, sequences, ...]`
@@ -116,7 +117,8 @@ class PackedSequences:
         """The values at the last step of each sequence.
 
         Args:
-            tree: A nest of `[rows, row_length, ...]`, in the layout of `inputs`.
+            tree: A nest in the layout of `inputs`: `[rows, row_length, ...]`, or
+                `[row_length, rows, ...]` if `time_major`.
 
         Returns:
             The nest with leaves `[sequences, ...]`. A sequence of length 0 has no last

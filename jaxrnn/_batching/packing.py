@@ -110,7 +110,7 @@ def pack_sequences(
 
 
 def _fitting(name: str, given: int | None, least: int, why: str, fix: str) -> int:
-    """The given number, or `least` if it is None; `why` says what `least` is."""
+    """The given number, or `least` if none is given; `why` explains `least`."""
     if given is None:
         return least
     number = as_count(name, given, fix="")
@@ -231,8 +231,8 @@ def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
             of rows and sequences.
 
     Returns:
-        A pack with the rows and sequences of all packs. `unpack` pads its sequences to
-        the longest `time` of the packs.
+        A pack with the rows and sequences of all packs. `unpack` pads the sequences to
+        the largest `time` of the packs.
 
     Raises:
         TypeError: If `packs` is not a list of packs, or if a pack is traced.

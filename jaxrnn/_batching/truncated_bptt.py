@@ -206,11 +206,11 @@ def truncated_bptt(
     instead of the argument `state` in the first window.
 
     Args:
-        loss: `loss(params, state, window) -> (value, new_state)`, a floating-point
-            scalar and the state after the window; `(value, (new_state, aux))` if
-            `has_aux`. Random numbers must come from a key in the window, so that a
-            rerun draws the same numbers. The window may be any pytree, such as
-            `(window, key)`.
+        loss: `loss(params, state, window) -> (value, new_state)`, or `-> (value,
+            (new_state, aux))` if `has_aux`. `value` is a floating-point scalar, and
+            `new_state` is the state after the window. Random numbers must come from a
+            key in the window, so that a rerun draws the same numbers. The window may be
+            any pytree, such as `(window, key)`.
         reach: The number of windows that a gradient flows through. If `reach` is 1, no
             window is stored, and windows may differ in length; each length is compiled
             once.

@@ -203,7 +203,8 @@ def windows(
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays (with labels, for example) that have the same time and batch
             sizes; or `PackedSequences`.
-        size: The number of steps in a window. The last window is padded with zeros.
+        size: The number of steps in a window. If `size` does not divide the number of
+            steps, the last window is padded with zeros.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, time]`; None for all steps.
         time_major: Whether time is the first axis.

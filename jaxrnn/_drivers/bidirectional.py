@@ -123,7 +123,7 @@ def as_reversible(
     resets: ArrayLike | None,
     time_major: bool,
 ) -> tuple[PyTree, dict[str, Array | None]]:
-    """Returns the inputs and the options that depend on their order, as arrays."""
+    """Returns the inputs and the options for each step or row, as arrays."""
     check_not_packed(inputs)
     inputs = as_sequences(inputs, time_major)
     axis = 0 if time_major else 1
@@ -148,7 +148,7 @@ def run_backward(
 ) -> tuple[PyTree, ...]:
     """Runs `dynamic_rnn` from the last valid step of each row to its first.
 
-    All steps of a mask are reversed, including the padding. `keep_order` puts the
+    With a mask, all steps are reversed, including the padding. `keep_order` puts the
     outputs into the order of the inputs; otherwise, the output of a row's last step
     comes first.
     """

@@ -1,13 +1,14 @@
 """A while loop with a maximum number of steps, differentiable in every mode.
 
-JAX cannot differentiate `lax.while_loop` in reverse mode, because the loop saves no
-values from its steps. This module **runs the while loop, but differentiates a scan**
-that computes the same results. The scan covers the maximum number of steps in segments,
-and skips the segments after the end of the loop.
+JAX cannot differentiate `lax.while_loop` in reverse mode, because the number of steps
+whose values must be saved is unknown when the program is compiled. This module **runs
+the while loop, but differentiates a scan** that computes the same results. The scan
+covers the maximum number of steps in segments, and skips the segments after the end of
+the loop.
 
 The backward pass recomputes the steps. By default, the scan saves the carry before each
-step. If the checkpoint plan has segments, the scan saves only the carry before each
-segment.
+step. If the checkpoint plan has segments or uses host memory, the scan saves only the
+carry before each segment.
 """
 
 import dataclasses
@@ -62,8 +63,9 @@ def bounded_loop(
         carry: The carry before the first step.
         max_steps: The maximum number of steps, static or symbolic.
         plan: The checkpoint plan, which selects what derivatives save. If the plan has
-            segments, derivatives save the carry before each segment and recompute the
-            segment. Otherwise, derivatives save the carry before each step.
+            segments or uses host memory, derivatives save the carry before each segment
+            and recompute the segment. Otherwise, derivatives save the carry before each
+            step.
 
     Returns:
         `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
@@ -172,7 +174,7 @@ class _Loop:
         return t, carry, jax.tree.map(lambda y: y[: self.max_steps], ys)
 
     def _takes_step(self, position: Position) -> Array:
-        """Whether the loop takes a step at this position, before the loop's end."""
+        """Whether the loop takes another step at this position."""
         t, carry = position
         return (t < self.max_steps) & self.is_running(t, carry)
 

@@ -37,13 +37,14 @@ def dynamic_rnn(
     state after each row's last valid step.
 
     A cell built from matrix products and element-wise updates (an `AffineCell`, such as
-    an LSTM or a GRU) processes whole sequences at once, also inside a stack, with
-    residual connections and with dropout. Weight gradients are computed in large matrix
-    products. On CPUs, the loop ends near the longest length; on TPUs and GPUs, the loop
-    runs over the whole time axis. Linear recurrences (`LinearRecurrenceCell`) and cells
-    whose state is a matrix, such as `MLSTMCell` and `DeltaNetCell`, compute many steps
-    in parallel, over the whole time axis. Any other cell runs step by step over the
-    whole time axis; the logger "jaxrnn" reports the reason at level DEBUG.
+    an LSTM or a GRU) runs in a specialized loop, also inside `MultiRNNCell` and in
+    wrappers for residual connections and dropout. Weight gradients are computed in
+    large matrix products. On CPUs, the loop ends near the longest length; on TPUs and
+    GPUs, the loop runs over the whole time axis. Linear recurrences
+    (`LinearRecurrenceCell`) and cells whose state is a matrix, such as `MLSTMCell` and
+    `DeltaNetCell`, process blocks of many steps at once, over the whole time axis. Any
+    other cell runs step by step over the whole time axis; the logger "jaxrnn" reports
+    the reason at level DEBUG.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,

@@ -53,8 +53,8 @@ def probe(
         inputs: One step of inputs.
         state: The state before the step.
         output_dtype: The dtype that every leaf of the output must have.
-        strict: Whether a step must keep the sequence types of the state; True if there
-            are lengths.
+        strict: Whether a step must keep the sequence types of the state, such as list
+            or tuple; True if there are lengths.
 
     Raises:
         ValueError: If the step changes the structure or shapes of the state, or if the
@@ -80,7 +80,7 @@ def probe(
 
 
 def one_step(cell: Callable, inputs: PyTree, state: PyTree) -> tuple:
-    """Returns the types of `(output, new_state)`; errors describe the arguments."""
+    """Returns the types of `(output, new_state)`; adds a note to the cell's errors."""
     args = f"inputs {_all(inputs)} and initial state {_all(state)}"
     with error_note(f"Raised by one step of `cell`, called with {args}."):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)

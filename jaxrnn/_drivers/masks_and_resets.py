@@ -121,7 +121,7 @@ class Resets(NamedTuple):
         Args:
             lengths: The length of each row; None if all steps are valid.
             axis: The time axis of the inputs, 0 or 1.
-            are_zeros: Whether the state is known to be zeros.
+            are_zeros: Whether the reset state is known to be zeros.
         """
         where = self.where
         batch_size, time = where.shape

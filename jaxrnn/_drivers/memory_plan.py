@@ -68,7 +68,7 @@ class PlannedStrategy:
             the size of all temporary arrays, whichever is less; the size of temporary
             arrays is less for strategies that store arrays on the host. A TPU's
             compiler rejects programs for which the sum of peak, arguments and results
-            exceeds the memory of the device. The number may not include a TPU's fast
+            exceeds the memory of the device. On a TPU, the number may leave out fast
             memory.
         extra_flops: The number of floating-point operations in recomputed steps, as
             counted by XLA on JAX's default backend.
@@ -175,7 +175,7 @@ def memory_plan(
             `strategies` is not a strategy, or if `device` is neither a name nor a
             device.
         ValueError: If `inputs_shape` has rank less than 3, if a size or the memory of a
-            strategy exceeds what XLA can count, or if no device has that name.
+            strategy exceeds what XLA can count, or if `device` is an unknown name.
         ImportError: If the compiler for `device` is not installed.
         jax.errors.JaxRuntimeError: If XLA rejects a program that exceeds the memory of
             the device. A note names the strategy, so that you can remove this strategy

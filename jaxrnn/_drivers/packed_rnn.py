@@ -51,8 +51,9 @@ def packed_rnn(
             cost little extra, because `state` is read from them.
 
     Returns:
-        `(outputs, state)`. `outputs` has the layout of `packed.inputs`, `[rows,
-        row_length, ...]`, with zeros at steps that belong to no sequence;
+        `(outputs, state)`. `outputs` has the layout of `packed.inputs`, which is
+        `[row_length, rows, ...]` if the pack is time-major, otherwise `[rows,
+        row_length, ...]`. Outputs are zeros at steps that belong to no sequence;
         `packed.unpack(outputs)` returns a padded batch of sequences. `state` is the
         state after the last step of each sequence, each leaf `[sequences, ...]`. With
         `return_states`, the result is `(outputs, state, states)`, where `states` has
@@ -147,7 +148,8 @@ def _started_from(batch: Batch, starts: Array, state: PyTree) -> Batch:
         state: The states of all sequences, each leaf `[sequences, ...]`.
     """
     # The loop may read the state of any sequence at any step. Before the loop, the
-    # states must be whole on each device, and device-varying; see `as_varying_as`.
+    # states must therefore be whole on each device and, in `shard_map`, have types that
+    # are device-varying like the types of the inputs.
     state = sharding.whole_on_explicit_mesh(state, batch.inputs)
     restarts = Restarts(starts, sharding.as_varying_as(batch.inputs, state))
     of_rows = jax.lax.index_in_dim(starts, 0, batch.axis, keepdims=False)

@@ -72,13 +72,14 @@ def raw_rnn(
     Outside jit, the loop is a Python loop, as in TensorFlow's eager mode. If there are
     n steps, `loop_fn` is called n + 1 times, with values that you can print. Under jit,
     and if vmap batches `finished`, the loop is one `lax.while_loop`. `loop_fn` is
-    traced twice, for time 0 and for all later times, and once more if a state holds a
-    TensorArray. Under jit, `loop_fn` may branch on `cell_output is None`, but not on
-    values. Both kinds of loop can be differentiated in forward and reverse mode, with
-    respect to everything that `loop_fn` and the cell close over. The cost of the
-    forward and backward passes is proportional to the number of steps taken, except
-    that buffers of `max_time` entries are zeroed, and derivatives run whole segments of
-    up to 16 steps.
+    traced twice, for time 0 and for all later times, and once more if the state or the
+    loop state holds a TensorArray. Under jit, `loop_fn` may branch on `cell_output is
+    None`, but not on values. Both kinds of loop can be differentiated in forward and
+    reverse mode, with respect to everything that `loop_fn` and the cell close over. The
+    cost of the forward and backward passes is proportional to the number of steps
+    taken, except that buffers of `max_time` entries are zeroed, and derivatives run
+    whole segments, which have at most 16 steps unless `swap_memory` selects longer
+    segments.
 
     Emitted values are masked in finished rows; `next_input` and the loop state are not.
     To exclude finished rows from a sum in the loop state, mask these rows in `loop_fn`.
@@ -93,8 +94,9 @@ def raw_rnn(
             arguments are None. `loop_fn` returns five values, whose types must not
             change from call to call:
 
-            - `finished`: bool `[batch]`, or a scalar for all rows. After `[batch]` at
-              time 0, later calls may return a scalar. A finished row stays finished.
+            - `finished`: bool `[batch]`, or a scalar for all rows. If the call at time
+              0 returns `[batch]`, later calls may return a scalar. A finished row stays
+              finished.
             - `next_input`: the next input of the cell, a nest of `[batch, ...]`. In
               finished rows, the cell receives 0 instead of NaN and infinity.
             - `next_cell_state`: the next state of the cell, usually `cell_state`; at
@@ -180,7 +182,7 @@ def raw_rnn(
             emit_types=emit_types,
             max_time=max_time,
             strategy=strategy,
-            # `loop_fn` was called at time 0, so the first step may write at index 1.
+            # `loop_fn` may write at index 0 at time 0, and at index 1 in step 0.
             first_write=1,
         )
         return emit_ta, with_read_only(last.state, initial_state), last.loop_state

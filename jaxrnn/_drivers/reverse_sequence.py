@@ -62,8 +62,8 @@ def reverse_sequence(
         [[3 2 1 4]
          [6 5 7 8]]
 
-    Source: `tf.reverse_sequence`. TensorFlow stacks a list of arrays to one array; this
-    function reverses a nest leaf by leaf.
+    Source: `tf.reverse_sequence`. TensorFlow stacks a list of arrays into one array;
+    this function reverses a nest leaf by leaf.
     """
     check_not_packed(input)
     check_instance("name", name, str | None, "a string or None")

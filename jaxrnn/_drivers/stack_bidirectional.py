@@ -58,7 +58,7 @@ def stack_bidirectional_rnn(
             `static_bidirectional_rnn`.
         initial_states_fw: A list or tuple with the initial forward state of each layer,
             or None for zero states. An entry may also be None.
-        initial_states_bw: The initial backward states, given in the same form.
+        initial_states_bw: The initial backward states, like `initial_states_fw`.
         dtype: The dtype of the zero states and of the outputs; required unless all
             states are given.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
@@ -118,7 +118,7 @@ def stack_bidirectional_dynamic_rnn(
             of such arrays with equal time and batch sizes.
         initial_states_fw: A list or tuple with the initial forward state of each layer,
             or None for zero states. An entry may also be None.
-        initial_states_bw: The initial backward states, given in the same form.
+        initial_states_bw: The initial backward states, like `initial_states_fw`.
         dtype: The dtype of the zero states and of the outputs; required unless all
             states are given.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
@@ -248,8 +248,9 @@ def init_stack_bidirectional(
 
     Raises:
         TypeError: If `key` is not a random key, or if a cell has no `init`.
-        ValueError: If `cells_fw` and `cells_bw` are not lists of the same length, or if
-            the outputs of a layer cannot be concatenated.
+        ValueError: If `cells_fw` and `cells_bw` are not lists or tuples of equal
+            length, or if there are no cells; if the outputs of a layer cannot be
+            concatenated.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn

@@ -28,7 +28,7 @@ from .._wrappers.multi_rnn import MultiRNNCell
 Cells: TypeAlias = Mapping[str, "RNNCell | Cells"]
 """A nest of cells; see the docstring of this file."""
 BoundCells: TypeAlias = Any
-"""A bound cell, or a tuple of bound cells or of such tuples."""
+"""A bound cell, or nested tuples of bound cells."""
 DIRECTIONS = {"fw": "the forward cells", "bw": "the backward cells"}
 """The keys of the two directions, and their names in messages."""
 AxisNames: TypeAlias = Mapping[str, tuple[str | None, ...]]
@@ -118,8 +118,8 @@ def params_of_cells(
 def list_bound(count: int, bound: BoundCells, what: str) -> Sequence[BoundCells]:
     """A list of `count` cells; raises ValueError if there are fewer or more.
 
-    If `count` is 1, `bound` may be the cell itself, or a list of this cell, because
-    converters return a list for each direction.
+    If `count` is 1, `bound` may be the cell itself, or a list that holds only the cell,
+    because converters return a list for each direction.
     """
     listed = bound if isinstance(bound, list | tuple) else [bound]
     if len(listed) != count:

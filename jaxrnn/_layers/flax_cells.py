@@ -70,8 +70,8 @@ def check_is_flax_cell(module: object, base: type, example: str) -> None:
 
     Args:
         module: The module.
-        base: The base class of the library's cells, whose `initialize_carry` only
-            raises an error. The parent class of `base` is the library's `Module`.
+        base: `RNNCellBase` of linen or nnx, whose `initialize_carry` only raises an
+            error. The parent class of `base` is the `Module` of linen or nnx.
         example: A description of a valid cell, for messages.
     """
     is_module = isinstance(module, base.__bases__) and callable(module)
@@ -110,7 +110,7 @@ def sizes_of_cell(
     step: Callable[[tuple[int, ...]], tuple[PyTree, PyTree]],
     in_features: int | tuple[int, ...],
 ) -> tuple[Size, Size]:
-    """`(state_size, output_size)` of another library's cell, found by tracing a step.
+    """`(state_size, output_size)` of a Flax cell, found by tracing a step.
 
     Args:
         step: `step(shape) -> (carry, output)` for one row of inputs, `[1, ...]`.

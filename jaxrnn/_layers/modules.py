@@ -107,7 +107,7 @@ class Recurrent(HoldsCells):
                 module's attribute, which `train()` and `eval()` of nnx set.
             return_carry: Whether to also return the state; None to use the module's
                 attribute.
-            return_states: Whether to also return the states after all steps; None to
+            return_states: Whether to also return the state after every step; None to
                 use the module's attribute.
             rngs: A key for random numbers, instead of the module's stream; in nnx, also
                 a stream or `nnx.Rngs`. If a function under `jax.jit` closes over an nnx
@@ -115,14 +115,15 @@ class Recurrent(HoldsCells):
                 function and raises `TraceContextError`.
 
         Returns:
-            The outputs, `[*batch, time, ...]`. With `return_carry`, the pair `(state,
-            outputs)`, in Flax's order. With `return_states`, `(outputs, state,
-            states)`, as in `jaxrnn.dynamic_rnn`, regardless of `return_carry`. With two
-            directions, `states` is a pair, as in `jaxrnn.bidirectional_dynamic_rnn`.
+            The outputs, `[*batch, time, ...]`, or `[time, *batch, ...]` if
+            `time_major`. With `return_carry`, the pair `(state, outputs)`, in Flax's
+            order. With `return_states`, `(outputs, state, states)`, as in
+            `jaxrnn.dynamic_rnn`, regardless of `return_carry`. With two directions,
+            `states` is a pair, as in `jaxrnn.bidirectional_dynamic_rnn`.
 
         Raises:
             TypeError: If an option has the wrong type, or if `rngs` is neither a stream
-                nor a key; also as in `jaxrnn.dynamic_rnn`.
+                nor a key; see also `jaxrnn.dynamic_rnn`.
             ValueError: As in `jaxrnn.dynamic_rnn`.
             flax.errors.InvalidRngError: In linen, if a cell declares that it draws
                 random numbers but the stream `rng_collection` is missing.

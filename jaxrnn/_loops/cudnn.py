@@ -45,8 +45,8 @@ Arrays = tuple[Array, ...]
 def cudnn_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of a `BasicLSTMCell` or an `LSTMCell` in float32, by cuDNN.
 
-    As in XLA's loop, products are computed in TF32, JAX's default precision on a GPU.
-    For exact products in both passes, call `dynamic_rnn` under
+    As in XLA's loop, matrix products are computed in TF32, JAX's default precision on a
+    GPU. For float32 precision in both passes, call `dynamic_rnn` under
     `jax.default_matmul_precision("highest")`.
 
     Only first-order gradients are available, because cuDNN supports neither forward
@@ -57,8 +57,8 @@ def cudnn_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]
     Args:
         cell: The cell.
         params: The cell's parameters.
-        run: Inputs `[batch, time, depth]` and the initial state, each leaf
-            `[batch, units]`.
+        run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is
+            0, and the initial state, each leaf `[batch, units]`.
 
     Raises:
         DeclinedError: If cuDNN cannot run the cell on these arrays here. The error
@@ -122,8 +122,8 @@ def backward(
     Args:
         precision: The precision of `forward`.
         args: The other arguments of `forward`.
-        y: The result of `forward`, `[batch, time, units]`.
-        reserve: The other result of `forward`, `[floats]`.
+        y: The outputs from `forward`, `[batch, time, units]`.
+        reserve: The array `reserve` from `forward`, `[floats]`.
         cts: The cotangents of `(y, h, c)`; zeros for y beyond the lengths.
     """
     weights, x, h, c, lengths = args
@@ -170,7 +170,8 @@ def _call(precision: Precision, *args: Array) -> Arrays:
 
 def _call_and_save(precision: Precision, *args: Array) -> tuple[Arrays, tuple]:
     run = sequential_vmap(functools.partial(forward, precision))
-    # The types of a call's results do not record that the results vary over devices.
+    # In `shard_map`, the types of the results do not record that the results vary over
+    # devices.
     (y, h, c), reserve = as_varying_as(args, run(*args))
     return (y, h, c), (args, *named(RESIDUALS, (y, reserve)))
 
@@ -217,11 +218,11 @@ def _sizes(x: Array, h: Array) -> dict[str, Any]:
 
 
 def _precision_here() -> Precision:
-    """HIGHEST for exact products, HIGH for TF32, which is XLA's default.
+    """HIGHEST for float32 precision, HIGH for TF32, which is XLA's default.
 
-    JAX's wrapper rejects the other names ("default", "bfloat16"), which XLA treats as
-    TF32 on a GPU. The backward pass uses the precision of the forward pass, wherever
-    the backward pass is traced.
+    JAX's wrapper of cuDNN rejects other precisions ("default", "bfloat16"), which XLA
+    treats as TF32 on a GPU. The backward pass uses the precision of the forward pass,
+    wherever the backward pass is traced.
     """
     config: Any = jax.config
     name = config.jax_default_matmul_precision

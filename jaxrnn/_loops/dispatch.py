@@ -1,6 +1,6 @@
 """Chooses the loop that runs a cell over whole sequences.
 
-A cell's `apply_sequence` runs all steps at once. If `apply_sequence` raises
+A cell's `apply_sequence` runs all steps in one call. If `apply_sequence` raises
 `DeclinedError`, a scan runs the cell step by step. For an affine cell (a subclass of
 `AffineCell`), `apply_sequence` chooses between XLA's loop, the native loop in C++ and
 cuDNN.
@@ -29,7 +29,7 @@ _BY_NAME = {"xla": affine_sequence, "native": native_sequence, "cudnn": cudnn_se
 
 
 def as_implementation(implementation: str | None) -> str | None:
-    """Returns the user's argument `implementation`, which is None or a known name.
+    """Checks and returns the user's argument `implementation`: None or a known name.
 
     Raises:
         ValueError: If no implementation has this name.
@@ -50,7 +50,7 @@ def run_sequence(
     """Runs a cell over all steps; returns `(outputs, state)`.
 
     Args:
-        apply_sequence: A function of the run, which may raise `DeclinedError`.
+        apply_sequence: Runs all steps of `run` in one call; may raise `DeclinedError`.
         apply: Runs one step.
         run: The sequences. If `steps.returns_states` is true, the outputs are pairs
             `(output, new_state)`. If `apply_sequence` declines, a scan runs the cell,
@@ -81,7 +81,8 @@ def run_sequence(
 def run_affine(cell: AffineCellLike, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of an affine cell over all steps; see `affine_sequence`.
 
-    By default, the native loops run all supported cells on a single CPU device.
+    By default, the native loops run all supported cells on a single CPU device, and in
+    `shard_map` over CPU devices.
 
     Raises:
         DeclinedError: If the named implementation cannot run the cell on these
@@ -98,7 +99,7 @@ def run_affine(cell: AffineCellLike, params: Params, run: Run) -> tuple[PyTree, 
 
 
 def _is_local(arrays: PyTree) -> bool:
-    """Whether the arrays are on a single CPU device.
+    """Whether the arrays are on a single CPU device, as also inside `shard_map`.
 
     XLA cannot divide a native loop over devices, and would gather the rows on each
     device. A program that is compiled for another platform uses XLA's loop instead

@@ -16,7 +16,7 @@ from .xla_loop import AffineCellLike
 
 
 def why_not_arrays(run: Run) -> str | None:
-    """The reason why a call does not support the inputs and the state, or None."""
+    """The reason why the native loops and cuDNN reject a run's arrays, or None."""
     if explicit_mesh_of((run.inputs, run.state)) is not None:
         return "an explicit mesh requires `jax.shard_map`"
     if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
@@ -90,8 +90,8 @@ class NativeCell(NamedTuple):
     Attributes:
         number: The cell's number in C++.
         has_c: Whether the cell is an LSTM.
-        factors: For each product, the operand that is multiplied in addition to the
-            inputs: "h", "operand" (which the step computes from h), or None.
+        factors: For each matrix product of a step, the factor that is not an input:
+            "h", "operand" (which the step computes from h), or None.
     """
 
     number: int

@@ -1,7 +1,7 @@
 """Runs whole sequences of a linear recurrence, `h_t = a_t * h_{t-1} + x_t`.
 
-A sequence is run one block of steps at a time. For each block, all products and gates
-are computed at once, followed by the states and then the outputs. On a CPU, a block is
+A sequence is run one block of steps at a time. For each block, all matrix products and
+gates are computed at once, then the states, and then the outputs. On a CPU, a block is
 small enough for the cache, so little of its data goes through main memory. The backward
 pass recomputes each block from the state before the block. Therefore, except for
 outputs and gradients, only the states between blocks take memory that grows with time.
@@ -85,9 +85,9 @@ def linear_sequence(
     Args:
         cell: A `LinearRecurrenceCell`.
         params: The cell's parameters.
-        run: Inputs `[batch, time, depth]` with at least one step, and the initial state
-            `[batch, units]`. If `steps.returns_states` is true, the outputs are pairs
-            `(output, new_state)`.
+        run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is
+            0, with at least one step, and the initial state `[batch, units]`. If
+            `steps.returns_states` is true, the outputs are pairs `(output, new_state)`.
     """
     params_of_block = summed_in_float32(params)
 
@@ -153,7 +153,10 @@ def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
 def _with_restarts(
     steps: Steps, a: Element, b: Element
 ) -> tuple[Element, Array | None]:
-    """Adds `a` times the restart states to `b` at restarts; also returns the mask."""
+    """Adds `a` times the restart states to `b` at restarts.
+
+    Returns the new `b`, and a mask that is true at restarts.
+    """
     if steps.restarts is None:
         return b, None
     restarting = steps.restarts.state_numbers >= 0
@@ -172,7 +175,7 @@ def linear_recurrence(
 
     Args:
         a: The factors, `[time, batch, units]`. Their absolute values should not exceed
-            1, because the tree multiplies many factors.
+            1, because `by_tree` multiplies many factors.
         x: The terms, with the shape of `a`.
         h: The state before the first step, `[batch, units]`.
         restarting: Bool `[time, batch]`, true where a row restarts. At a restart, the

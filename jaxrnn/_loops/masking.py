@@ -2,10 +2,10 @@
 
 Row b is finished at step t if `t >= length[b]`; otherwise, it is alive. A finished row
 outputs 0 and keeps its state. The cell still runs on the finished row, but the results
-are dropped. A select would keep NaN out of the values, but not out of the gradients,
-because 0 * NaN is NaN. In a finished row, the cell therefore runs on other values (the
-stand-in): the inputs and state of the row's first step, which are finite if all values
-of the row are finite, or zeros if the row has length 0.
+are dropped. A select alone would keep NaN out of the values, but not out of the
+gradients, because 0 * NaN is NaN. In a finished row, the cell therefore runs on other
+values (the stand-in): the inputs and state of the row's first step, which are finite if
+all values of the row are finite, or zeros if the row has length 0.
 
 All rows share the TensorArrays and scalar leaves of a state, so the length of a row
 does not apply to these leaves; `step_inputs` treats such states separately. In
@@ -89,10 +89,12 @@ def is_of_rows(state: PyTree) -> bool:
 
 
 def first_inputs(xs: PyTree, axis: int) -> PyTree:
-    """Returns the first step of `xs`, or zeros for tracing a loop without steps.
+    """Returns the first step of `xs`; zeros if `xs` has no steps.
+
+    JAX traces the body of a loop even if the loop runs no steps.
 
     Args:
-        xs: All inputs, each leaf `[batch, time, ...]`, time along `axis`.
+        xs: All inputs, each leaf `[batch, time, ...]` or `[time, batch, ...]`.
         axis: The time axis of the inputs, 0 or 1.
     """
 

@@ -101,7 +101,7 @@ class Chunk:
         return jnp.where(expand_rows(self.is_carried, carried), carried, restarted)
 
     def read(self, q: Array, of: Callable[[Any], Array]) -> Array:
-        """`q S`, `[batch, heads, steps, value]`, for the S that a segment starts from.
+        """`q S`, `[batch, heads, steps, value]`, for the S from `start`.
 
         Args:
             q: `[batch, heads, steps, key]`.
@@ -118,7 +118,7 @@ class Chunk:
         if restarted.shape[2] > 1:
             new = jnp.einsum("bhtk,bhtkv->bhtv", q, restarted)
             return jnp.where(mask, jnp.einsum(product, q, carried), new)
-        # One product with both matrices is faster than two products.
+        # One matrix product with both states is faster than two.
         both = jnp.concatenate([carried, restarted[:, :, 0]], axis=-1)
         old, new = jnp.split(jnp.einsum(product, q, both), 2, axis=-1)
         return jnp.where(mask, old, new)
@@ -153,7 +153,7 @@ class Chunk:
     ) -> Array:
         """The matrices that `attend` returns, `[batch, heads, n, key, value]`.
 
-        There is one matrix for each step if `returns_states`, otherwise n is 1.
+        n is the number of steps if `returns_states` is true, otherwise 1.
 
         Args:
             of: Returns a state's matrices, `[batch, heads, 1 or steps, key, value]`.
@@ -186,9 +186,9 @@ def memory_sequence(
     Args:
         cell: A `MatrixMemoryCell`.
         params: The cell's parameters.
-        run: Inputs `[batch, time, depth]` with at least one step, and the initial
-            state. If `steps.returns_states` is true, the outputs are pairs `(output,
-            new_state)`.
+        run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is
+            0, with at least one step, and the initial state. If `steps.returns_states`
+            is true, the outputs are pairs `(output, new_state)`.
     """
     if run.steps.restarts is None:
         return _run_chunks(cell, params, run, None)
@@ -202,7 +202,7 @@ def memory_sequence(
 def _run_chunks(
     cell: MemoryCellLike, params: Params, run: Run, nonfinite: "_Nonfinite | None"
 ) -> tuple[PyTree, PyTree]:
-    """`memory_sequence` with a finite state and finite restart states."""
+    """`memory_sequence`; if rows restart, all states must be finite."""
     dtype = arithmetic_dtype(run.inputs, run.state)
     params_of_chunk = summed_in_float32(params)
 
@@ -308,11 +308,11 @@ def _latest(values: Array, where: Array, axis: int) -> Array:
 
 
 class _Nonfinite(NamedTuple):
-    """The steps that are not finite, as bools `[batch, time]` in the inputs' layout.
+    """The steps that are not finite: bools `[batch, time]` or `[time, batch]`.
 
     `inputs` is true at steps whose inputs are not finite. `results` is true from such a
-    step, or from the start of a segment whose state is not finite, to the end of the
-    segment.
+    step to the end of its segment, and in every segment that starts from a state that
+    is not finite.
     """
 
     inputs: Array
@@ -320,9 +320,10 @@ class _Nonfinite(NamedTuple):
 
 
 def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, _Nonfinite]:
-    """A run with zeros for nonfinite states, and the steps that are not finite.
+    """The run with zeros for nonfinite states, and the steps that are not finite.
 
-    A chunk multiplies the values that other segments write by 0, and 0 * NaN is NaN.
+    A step multiplies the values from other segments of its chunk by 0, and 0 * NaN is
+    NaN.
     """
     steps = run.steps
     axis = steps.axis

@@ -4,10 +4,10 @@
   must give the same results.
 * `ragged_scan` is a `lax.scan` that, on CPUs, skips chunks of steps after the longest
   row has ended.
-* `summed_in_float32` changes how JAX differentiates a scan. If every step reads an
-  array, such as a parameter, the gradient of the array is a sum over the steps. JAX
-  accumulates this sum in the dtype of the array. In bfloat16, after some hundred steps,
-  a new term is often too small to change the rounded sum, and is lost.
+* `summed_in_float32` makes JAX sum gradients over steps in float32. If every step reads
+  an array, such as a parameter, the gradient of the array is a sum over the steps. By
+  default, JAX accumulates this sum in the dtype of the array. In bfloat16, after some
+  hundred steps, a new term is often too small to change the rounded sum, and is lost.
 * `segmented_run` runs a sequence segment by segment, to save less for the backward
   pass. A scan over segments, whose body is under `jax.checkpoint`, saves the state
   before each segment and reruns the segment in the backward pass. A policy can store
@@ -80,7 +80,7 @@ def scan_steps(
 
 
 def in_scan(body: Callable, policy: Callable | None = None) -> Callable:
-    """Checkpoints a scan's body; without a policy, saves only its arguments."""
+    """Checkpoints a scan's body; without a policy, saves only the body's arguments."""
     return jax.checkpoint(body, prevent_cse=False, policy=policy)
 
 
@@ -99,7 +99,8 @@ def ragged_scan(
 
     Args:
         body: The function of one step. Steps after the first `longest` must not change
-            the carry, and their stacked results must not be read.
+            the carry, and no final result may depend on the stacked results of these
+            steps.
         carry: The carry before the first step.
         xs: The inputs of each step, each leaf `[time, ...]`. The last chunk is padded
             with copies of the last step, except that bools are padded with False.

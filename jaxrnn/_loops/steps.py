@@ -103,8 +103,8 @@ class Steps:
         time: The number of steps, an int, or symbolic under `jax.export`.
         axis: The time axis of inputs and outputs, 0 or 1.
         returns_states: Whether a run returns a pair `(output, new_state)` for every
-            step instead of only the output. New states are arbitrary in finished rows;
-            `keep_last` replaces them.
+            step instead of only the output. New states may be arbitrary in finished
+            rows; `keep_last` replaces these states.
     """
 
     lengths: Any = None
@@ -122,7 +122,8 @@ class Steps:
         """Returns the same steps, with a stand-in made from the inputs and the state.
 
         Args:
-            xs: All inputs, each leaf `[batch, time, ...]`, time along `axis`.
+            xs: All inputs, each leaf `[batch, time, ...]`, or `[time, batch, ...]` if
+                `axis` is 0.
             state: The initial state, each leaf `[batch, ...]`.
         """
         if self.lengths is None:
@@ -186,7 +187,7 @@ class Steps:
         Args:
             t: The step, an int32 scalar.
             inputs: Step t of the inputs, each leaf `[batch, ...]`.
-            state: The state before the step, each leaf `[batch, ...]`.
+            state: The state before the step, each leaf `[batch, ...]` or a scalar.
         """
         state = self._restart(t, state)
         if self.stand_in is None:
@@ -204,8 +205,9 @@ class Steps:
 
         Args:
             t: The step, an int32 scalar.
-            state: The state before the step, each leaf `[batch, ...]`.
-            new_state: The new state from the cell, each leaf `[batch, ...]`.
+            state: The state before the step, each leaf `[batch, ...]` or a scalar.
+            new_state: The new state from the cell, each leaf `[batch, ...]` or a
+                scalar.
             output: The output from the cell.
         """
         if self.lengths is None:
@@ -238,7 +240,8 @@ class Steps:
         """Replaces new states past a row's length by the row's last state.
 
         Args:
-            new_states: The new states of all steps, each leaf `[batch, time, ...]`.
+            new_states: The new states of all steps, each leaf `[batch, time, ...]`, or
+                `[time, batch, ...]` if `axis` is 0.
             last: The last state of each row, each leaf `[batch, ...]`.
         """
         alive = self.alive_steps()

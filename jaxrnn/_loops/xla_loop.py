@@ -5,9 +5,9 @@ every gate of every step, and adds to the gradient of each kernel at every step.
 module, `forward` saves the products `zs` and the states. The tangent has two parts:
 
 * `_product_tangents`, outside the loop, computes how parameters and inputs contribute
-  to the tangents of the products. Each term is one product over all steps. JAX also
-  transposes the term to one large product, which is **the gradient of a kernel, a bias
-  or the inputs**.
+  to the tangents of the products. Each term is computed for all steps at once. JAX
+  transposes the term to one large product or sum, which is **the gradient of a kernel,
+  a bias or the inputs**.
 * `_push_state`, a loop, propagates only the tangent of the state, through the
   element-wise updates and the recurrent part of a kernel. JAX transposes this loop to a
   loop that runs backward and computes the cotangents of the products.
@@ -31,10 +31,11 @@ from . import masking
 from .scans import RESIDUALS, named, ragged_scan
 from .steps import Run, Steps, read_rows
 
-# The inputs' products are computed before the loop only if a run or segment has at most
-# `FEW_ROWS` rows, and rows times steps are at most `FEW_ROWS_OVER_TIME`. On a CPU,
-# computing the products before the loop saves up to a third of the time if there are
-# few rows, and costs up to a third more time if there are many.
+# The matrix products of the inputs are computed before the loop only if a run or
+# segment has at most `FEW_ROWS` rows, and rows times steps are at most
+# `FEW_ROWS_OVER_TIME`. On a CPU, computing the products before the loop saves up to a
+# third of the time if there are few rows, and costs up to a third more time if there
+# are many.
 FEW_ROWS = 8
 FEW_ROWS_OVER_TIME = 4096
 
@@ -65,10 +66,11 @@ class Primals(NamedTuple):
 
     Attributes:
         products: The parameters of each stage's product, `{"state": [rows, columns],
-            "inputs": [depth, columns], "bias": [columns]}`, the last two only if the
-            stage reads inputs or has a bias.
+            "inputs": [depth, columns], "bias": [columns]}`. A stage that reads no
+            inputs has no "inputs", and a stage without a bias has no "bias".
         elementwise: The parameters that the element-wise updates read.
-        xs: The inputs, `[time, batch, depth]`.
+        xs: The inputs, `[time, batch, depth]`. `primals_of` keeps the layout of the
+            run, which may be `[batch, time, depth]`.
         state: The initial state, each leaf `[batch, size]`.
         restart_states: The states to which rows restart, each leaf `[batch, size]` or
             `[sequences, size]`; None if there are no restarts.
@@ -89,9 +91,9 @@ def affine_sequence(
     Args:
         cell: The cell.
         params: The cell's parameters, under the names of the cell's stages.
-        run: Inputs `[batch, time, depth]` and the initial state, each leaf
-            `[batch, size]`. If `steps.returns_states` is true, the outputs are pairs
-            `(output, new_state)`.
+        run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is
+            0, and the initial state, each leaf `[batch, size]`. If
+            `steps.returns_states` is true, the outputs are pairs `(output, new_state)`.
     """
     primals, steps = primals_of(cell, params, run)
     primals = primals._replace(xs=steps.swap_time(primals.xs))
@@ -148,7 +150,8 @@ def forward(
         steps = steps.with_wide_lengths(max([1, *sizes]))
 
     # The index of the step is carried, not scanned. A TPU reads a scalar of the carry
-    # for free, but an element of an array costs as much as an element-wise operation.
+    # for free, but reading an element of an array costs as much as an element-wise
+    # operation.
     def step(carry: tuple[Array, PyTree], inputs: PyTree) -> tuple[PyTree, PyTree]:
         t, state = carry
         inputs, before = steps.step_inputs(t, inputs, state)
@@ -369,7 +372,7 @@ def _tangent_restarts(
 def _factors(cell: AffineCellLike, elementwise: Params, saved: PyTree) -> list[Array]:
     """The operand of each stage, which the stage's "state" matrix multiplies.
 
-    Each operand is `[time, batch, rows]`. The function recomputes all updates except
+    Each operand is `[time, batch, size]`. The function recomputes all updates except
     the last.
     """
 

@@ -9,7 +9,7 @@ in `jaxrnn` itself. This module adds parts that several cells use:
   part of a state that steps read but never change.
 * Wrappers: `WrapperCell` has the sizes, the parameters and the zero state of the
   wrapped cell, and `ParamsWrapper` adds parameters. `check_rnn_cell` checks a field
-  that holds a cell, and `vector_size` returns the size of its output.
+  that holds a cell, and `vector_size` returns the size of a cell's output.
 * Parameters: `affine_specs` declares a kernel and a bias, and `affine` applies them.
   `glorot_uniform` is TensorFlow's default initializer. `bias_initializer` selects the
   initializer of a bias, and `at_least_float32` the dtype of sums.

@@ -126,18 +126,18 @@ class RNN(Recurrent, modules.OneDirection):
 
     Attributes:
         cell: The cell, or a `MultiRNNCell` for several layers.
-        reverse: Whether each row is read from its last step to its first.
+        reverse: Whether each row is read from its last valid step to its first.
         keep_order: Whether a reversed run returns its outputs in the order of the
-            inputs. False, which is also Flax's default, returns them in the order in
-            which they are computed: the output of a row's last step comes first.
+            inputs. False, which is also Flax's default, returns the outputs in the
+            order of computation: the output of a row's last step comes first.
         time_major: Whether time is the first axis of inputs and outputs.
         return_carry: Whether a call returns `(state, outputs)`.
         return_states: Whether a call returns `(outputs, state, states)`.
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         implementation: As in `jaxrnn.dynamic_rnn`.
-        dtype: The dtype of the computation; None for the widest dtype of inputs and
-            parameters.
+        dtype: The dtype of the computation; None for the widest floating-point dtype of
+            inputs and parameters.
         param_dtype: The dtype of the parameters.
         axis_names: Names of the parameters' axes, for partitioning: a dict from the
             last part of a parameter's name ("kernel", "bias") to a tuple with a name or
@@ -195,7 +195,8 @@ class RawRNN(HoldsParams, HoldsCell):
 
     Attributes:
         cell: The cell.
-        max_time: The bound on the number of steps; required under `jit`.
+        max_time: The maximum number of steps, as in `jaxrnn.raw_rnn`; required under
+            `jit` unless nothing is emitted and no reverse-mode derivative is taken.
         swap_memory: As in `jaxrnn.raw_rnn`.
         param_dtype: As in `RNN`.
         axis_names: As in `RNN`.
@@ -244,9 +245,9 @@ class RawRNN(HoldsParams, HoldsCell):
             rngs: A key for random numbers, instead of the module's stream.
 
         Raises:
-            TypeError: If `deterministic` is not a bool; also as in `jaxrnn.raw_rnn`.
+            TypeError: If `deterministic` is not a bool; see also `jaxrnn.raw_rnn`.
             ValueError: If `loop_fn` constructs modules, or if a module that it calls
-                draws random numbers from a stream; also as in `jaxrnn.raw_rnn`.
+                draws random numbers from a stream; see also `jaxrnn.raw_rnn`.
             flax.errors.InvalidRngError: If the cell draws random numbers but the stream
                 `rng_collection` is missing, as in `nn.Dropout`.
         """

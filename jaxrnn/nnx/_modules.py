@@ -109,10 +109,10 @@ class RNN(modules.OneDirection, HoldsParams):
         cell: The cell, or a `MultiRNNCell` for several layers.
         in_features: The size of the inputs, or an example of one step of inputs:
             `[batch, ...]` or a nest, as arrays or `jax.ShapeDtypeStruct`s.
-        reverse: Whether each row is read from its last step to its first.
+        reverse: Whether each row is read from its last valid step to its first.
         keep_order: Whether a reversed run returns its outputs in the order of the
-            inputs. False, which is also Flax's default, returns them in the order in
-            which they are computed: the output of a row's last step comes first.
+            inputs. False, which is also Flax's default, returns the outputs in the
+            order of computation: the output of a row's last step comes first.
         rngs: The streams for parameters and for random numbers.
         time_major: Whether time is the first axis of inputs and outputs.
         return_carry: Whether a call returns `(state, outputs)`.
@@ -120,8 +120,8 @@ class RNN(modules.OneDirection, HoldsParams):
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         implementation: As in `jaxrnn.dynamic_rnn`.
-        dtype: The dtype of the computation; None for the widest dtype of inputs and
-            parameters.
+        dtype: The dtype of the computation; None for the widest floating-point dtype of
+            inputs and parameters.
         param_dtype: The dtype of the parameters.
         axis_names: Names of the parameters' axes, for partitioning: a dict from the
             last part of a parameter's name ("kernel", "bias") to a tuple with a name or
@@ -197,7 +197,8 @@ class RawRNN(HoldsCell, HoldsParams):
         cell: The cell.
         in_features: The size of the inputs, or an example of one step of inputs:
             `[batch, ...]` or a nest, as arrays or `jax.ShapeDtypeStruct`s.
-        max_time: The bound on the number of steps; required under `jit`.
+        max_time: The maximum number of steps, as in `jaxrnn.raw_rnn`; required under
+            `jit` unless nothing is emitted and no reverse-mode derivative is taken.
         swap_memory: As in `jaxrnn.raw_rnn`.
         rngs: The streams for parameters and for random numbers.
         param_dtype: As in `RNN`.
@@ -242,7 +243,7 @@ class RawRNN(HoldsCell, HoldsParams):
             rngs: A stream or a key for random numbers, instead of the module's stream.
 
         Raises:
-            TypeError: If `rngs` is neither a stream nor a key; also as in
+            TypeError: If `rngs` is neither a stream nor a key; see also
                 `jaxrnn.raw_rnn`.
             ValueError: As in `jaxrnn.raw_rnn`.
         """

@@ -48,7 +48,8 @@ class FieldsModule(nnx.Module):
         if isinstance(value, list):  # nnx hashes attributes, but lists have no hash.
             value = tuple(value)
         for cell in value if isinstance(value, tuple) else [value]:
-            if isinstance(cell, BoundCell):  # nnx would reject the cell's arrays.
+            # nnx would reject the arrays of a bound cell with a less clear error.
+            if isinstance(cell, BoundCell):
                 check_rnn_cell(name, cell)
         super().__setattr__(name, value)
 

@@ -35,12 +35,12 @@ def make_setup(
 
     Args:
         cell: The cell under test.
-        inputs: One step of inputs, `[batch, ...]` or a nest, arrays or
-            `jax.ShapeDtypeStruct`. Floating leaves get the dtype `dtype`; integer
-            leaves are 0 or 1. The batch size should be at least 4.
+        inputs: One step of inputs, `[batch, ...]` or a nest, given as arrays or as
+            `jax.ShapeDtypeStruct`s. Floating-point leaves get the dtype `dtype`;
+            integer leaves are 0 or 1. The batch size should be at least 4.
         dtype: The dtype of parameters, inputs and state.
         key: The random key of the run, for cells that draw random numbers.
-        state: The initial state; None for a random one with the structure of
+        state: The initial state; None for a random state with the structure of
             `state_size`.
     """
     dtype = jax.dtypes.canonicalize_dtype(dtype)
@@ -70,7 +70,7 @@ def make_setup(
 
 
 def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
-    """Raises an error for an unsuitable state; a law would blame the cell instead.
+    """Raises an error for an unsuitable state, which would look like a broken law.
 
     Raises:
         TypeError: If a leaf is not an array.
@@ -103,13 +103,13 @@ def check_cell(
 
     Args:
         cell: The cell under test.
-        inputs: One step of inputs, `[batch, ...]` or a nest, arrays or
-            `jax.ShapeDtypeStruct`, with a batch size of at least 4. Only shapes and
+        inputs: One step of inputs, `[batch, ...]` or a nest, given as arrays or as
+            `jax.ShapeDtypeStruct`s, with a batch size of at least 4. Only shapes and
             dtypes are read; the cell runs on random values instead. Floats are drawn
             from a normal distribution and may be negative.
         dtype: The dtype of parameters, inputs and state.
         key: A random key, for cells that draw random numbers.
-        state: The initial state; None for a random one with the structure of
+        state: The initial state; None for a random state with the structure of
             `state_size`.
 
     Raises:

@@ -1,7 +1,8 @@
 """The oracle, which computes the expected results, and the comparison of results.
 
-The oracle is a Python loop over time with masks. It shares no code with `dynamic_rnn`
-and the other drivers (functions that run cells), whose results it predicts.
+The oracle is a Python loop over time with masks. The oracle predicts the results of
+`dynamic_rnn` and the other drivers (functions that run cells), and shares none of their
+code for loops, masks and gradients.
 """
 
 import dataclasses
@@ -216,7 +217,7 @@ def differentiated(
 def differentiator(
     setup: Setup, run: Callable
 ) -> Callable[..., tuple[PyTree, list[Array]]]:
-    """`differentiated`, compiled, for `(params, xs, state, lengths)`."""
+    """A compiled `differentiated`, as a function of `(params, xs, state, lengths)`."""
 
     @jax.jit
     def compiled(*args: PyTree) -> tuple[PyTree, list[Array]]:

@@ -3,7 +3,7 @@
 Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. The arguments of
 a call are the leaves of the argument tuple, in order; a missing argument is None. A
 state is a pair `(h, c)` of arrays `[batch, outputs]` and `[batch, units]`, whose sizes
-differ if h is projected; c is None unless the cell is an LSTM. A call runs several
+differ if h is projected; c is None unless the cell is an LSTM. A call runs one or more
 independent batches, its *entries*, along a new first axis of all arrays.
 """
 
@@ -36,12 +36,12 @@ class ForwardArgs(NamedTuple):
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row.
-        starts: `Restarts.state_numbers`, int32 `[batch, time]`, in the layout of `x`:
-            the index of the state to which a row restarts before a step. None if there
-            are no restarts.
+        starts: `Restarts.state_numbers`, int32 `[batch, time]` or `[time, batch]`, like
+            `x`: the index of the state to which a row restarts before a step; -1 where
+            the row does not restart. None if there are no restarts.
         x: The inputs.
-        weights: `(w_inputs, w_state, bias)` of each product, `[depth, columns]`,
-            `[rows, columns]`, `[columns]`.
+        weights: `(w_inputs, w_state, bias)` of each matrix product: arrays `[depth,
+            columns]`, `[rows, columns]` and `[columns]`, or None.
         elementwise: The parameters of an LSTM's element-wise operations: the peepholes
             of gates f, i and o, `[3, units]`, or the shifts and gains of the layer
             normalization of f, i, o, c and j, `[10, units]`. None for other cells.
@@ -112,10 +112,11 @@ class BackwardResults(NamedTuple):
     """The results of the backward loop.
 
     Attributes:
-        ct_zs: The cotangents of `zs`, in the memory of `zs`; undefined in finished
-            rows.
-        operand: The operand of a product that does not multiply h; zeros in finished
-            rows.
+        ct_zs: The cotangents of `zs`, in the memory of `zs` unless several entries
+            share `zs`; undefined in finished rows.
+        operand: The operand that a step computes from h, for the product whose factor
+            in `NativeCell` is "operand"; zeros in finished rows. None if there is no
+            such product.
         ct_state: The cotangents of `state`.
         ct_restart_states: The cotangents of `restart_states`.
         ct_elementwise: The cotangents of `elementwise`, separately for each row:
@@ -249,7 +250,7 @@ class Call:
         return in_one_call(run, (axes,), self._row_axes(results))(args)
 
     def _row_axes(self, fields: type) -> PyTree:
-        """An instance of one of the classes above that holds the fields' row axes."""
+        """An instance of `fields`, one of the classes above, that holds row axes."""
         hints = get_type_hints(fields, include_extras=True).values()
         axes = [hint.__metadata__[0] for hint in hints]
         return fields(*(self._rows_in_sequences if a == "time" else a for a in axes))
@@ -319,8 +320,8 @@ class Call:
         args = as_varying_as(args, args)
         time_axis = np.int32(self.axis)
         results = call(*jax.tree.leaves(args), time_axis=time_axis, **static)
-        # The types of the call's results do not record that the results vary over
-        # devices.
+        # In `shard_map`, the types of the call's results do not record that the results
+        # vary over devices.
         return tree.unflatten(as_varying_as(args, results))
 
 

@@ -2,9 +2,9 @@
 
 No documented JAX function provides such an operation:
 
-* `lax.platform_dependent` sees only the platform. A program exported for CPUs would
-  call a library that may be missing where the program runs, and `jax.export` rejects
-  such a program.
+* `lax.platform_dependent` sees only the platform, not whether a program is exported. A
+  program exported for CPUs would call a library that may be missing where the program
+  runs, and `jax.export` rejects such a program.
 * No function accepts a transpose and works in all modes: `jax.custom_jvp` accepts no
   transpose, `jax.custom_vjp` lacks forward mode, and `lax.custom_linear_solve` fails in
   reverse mode over forward mode. The undocumented `linear_call` lacks `vmap` and second

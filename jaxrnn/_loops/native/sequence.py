@@ -40,7 +40,7 @@ def native_sequence(
     """`(outputs, state)` of all steps, computed by the native loops.
 
     A call runs whole sequences on several threads. The call rearranges matrices once
-    for fast products, and performs the element-wise operations right after each
+    for fast matrix products, and performs the element-wise operations right after each
     product. After the backward loop, large products over the steps of all rows compute
     the gradients of matrices and inputs.
 
@@ -274,7 +274,7 @@ class NativeLoop:
         return call.inputs(args.lengths, pairs)
 
     def _weights(self, primals: Primals) -> list[tuple]:
-        """`(w_inputs, w_state, bias)` of each product; None for a missing parameter."""
+        """`(w_inputs, w_state, bias)` of each product; None if missing or not read."""
         pairs = zip(primals.products, self.spec.factors, strict=True)
         return [
             (p.get("inputs"), None if factor is None else p["state"], p.get("bias"))
