@@ -101,7 +101,8 @@ class AttentionCellWrapper(extend.ParamsWrapper):
         """Specs of the parameters of the three products and of the scores."""
         out, state, size, vector, _ = self._sizes
         joined = self.input_size or depth
-        # TensorFlow uses `attn_w` in a convolution with fan-in A and fan-out V.
+        # In TensorFlow, `attn_w` is the kernel of a convolution, with fan-in A and
+        # fan-out V.
         attn_w = jax.nn.initializers.glorot_uniform()
         return {
             **extend.affine_specs(depth + size, joined),

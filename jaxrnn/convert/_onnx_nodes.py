@@ -19,9 +19,10 @@ Proto: TypeAlias = Any
 """A protocol buffer of `onnx`, a package that is imported only where it is used."""
 
 _OPERATORS = ("LSTM", "GRU", "RNN")
-# The operators' other inputs (X, lengths, initial states) are not weights.
+# The index of each array of weights among the operators' inputs. The other inputs (X,
+# lengths, initial states) are not weights.
 _WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
-# The activations that jaxrnn and ONNX share.
+# Maps ONNX's names of activations to jaxrnn's names.
 ACTIVATIONS = {
     "Elu": "elu",
     "HardSigmoid": "hard_sigmoid",

@@ -65,7 +65,8 @@ _CONVS = (
     contrib.Conv2DLSTMCell,
     contrib.Conv3DLSTMCell,
 )
-# The inner modules of a `VanillaRNN` (`_LINEAR`) or a convolutional LSTM (`_CONV`).
+# The inner modules of a `VanillaRNN` (`_LINEAR`) and of a convolutional LSTM (`_CONV`).
+# An `LSTM` has only the first module of `_LINEAR`, and a `GRU` has no inner module.
 _LINEAR = ("/linear", "/linear_1")
 _CONV = ("/input_to_hidden", "/hidden_to_hidden")
 _DEFAULT = "|".join([*_NAMES.values(), r"conv[123]_dlstm"])

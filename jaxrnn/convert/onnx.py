@@ -41,7 +41,7 @@ from ._weights import (
 __all__ = ["load", "nodes", "save"]
 
 
-_PEEPHOLES = "iof"  # `LayerWeights` stores peepholes in the order i, f, o.
+_PEEPHOLES = "iof"  # ONNX's order; `LayerWeights` has the order i, f, o.
 _ORDERS = {Kind.RNN: "c", Kind.GRU_AFTER: "urc", Kind.GRU: "urc", Kind.LSTM: "iofj"}
 _LIBRARY = Library(
     "ONNX",

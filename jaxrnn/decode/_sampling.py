@@ -154,8 +154,8 @@ def draw(
     dtype = log_probs.dtype
     key = jax.random.fold_in(key_of_device(key, log_probs), t)
     noise = jax.random.gumbel(key, log_probs.shape, dtype)
-    # Subtract the maximum first. If the temperature is small, the other logits then
-    # become -inf, and no logit becomes NaN.
+    # Subtract the maximum, so that the largest logit is 0 at any temperature. If the
+    # temperature is small, the other logits may become -inf, but not inf or NaN.
     best = jnp.max(log_probs, axis=1, keepdims=True)
     temperature = jnp.maximum(jnp.asarray(temperature, dtype), jnp.finfo(dtype).tiny)
     logits = (log_probs - best) / temperature
@@ -163,8 +163,8 @@ def draw(
         return jnp.argmax(logits + noise, axis=1).astype(jnp.int32)
     vocab = log_probs.shape[1]
     logits, ids = jax.lax.top_k(logits, min(top_k or vocab, vocab))
-    # The noise belongs to the ids, not to their ranks. A `top_k` that includes all ids
-    # therefore draws the same ids as None.
+    # The noise belongs to the ids, not to their ranks, so a `top_k` that includes all
+    # ids draws the same ids as `top_k=None`.
     drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
     if top_p is not None:
         in_nucleus = _in_nucleus(logits, jnp.asarray(top_p, dtype))

@@ -14,7 +14,8 @@ from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.typing import Array, PyTree
 from .._loops.scans import without_checks
 
-# Use an old version, because TensorFlow adopts new versions later than JAX.
+# Use an old version of StableHLO, because TensorFlow adopts new versions later than
+# JAX.
 _STABLEHLO = "1.9.0"
 
 
