@@ -175,7 +175,7 @@ def _product_of_patches(x: Array, kernel: Array) -> Array:
 
 @fields.dataclass
 class ConvLSTMCell(_ConvLSTM):
-    """A long short-term memory (LSTM) whose products are convolutions.
+    """A long short-term memory (LSTM) with convolutions in place of matrix products.
 
         i, j, f, o = split([x, h] * kernel + biases)
         c' = sigmoid(f + forget_bias) * c + sigmoid(i) * tanh(j)

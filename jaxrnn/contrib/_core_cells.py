@@ -81,7 +81,7 @@ class LSTMBlockCell(_OfLSTMCell):
 
     @property
     def library_cell(self) -> LSTMCell:
-        """The `LSTMCell` that has the same fields as this cell."""
+        """The `LSTMCell` with the same equations as this cell."""
         return core_lstm(self, use_peepholes=self.use_peephole)
 
 

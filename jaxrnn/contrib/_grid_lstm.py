@@ -267,7 +267,7 @@ def count_windows(size: int, cell: Any) -> int:
 
 @functools.cache
 def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) -> type:
-    """Returns the class of the state; equal arguments return the same class.
+    """Returns the class of the state; the same class for equal arguments.
 
     Args:
         name: The name of the class.

@@ -21,8 +21,8 @@ def _uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 class _IndependentUnits(AffineCell):
     """A cell in which only the inputs are multiplied by a matrix.
 
-    Each unit has one state weight per block. The updates read `kernel_u` as a list with
-    one vector of weights per block.
+    In each block, each unit has one weight for its own state. The updates read
+    `kernel_u` as a list with one vector of weights per block.
     """
 
     num_units: int

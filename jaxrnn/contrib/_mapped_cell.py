@@ -27,7 +27,8 @@ class MappedCell(RNNCell):
         output  = after(own, given, y)
 
     The functions `before` and `after` map a single step and must treat each row
-    separately; None is the identity. The state is the state of the inner cell.
+    separately; None is the identity. `own` holds the parameters of both functions. The
+    state is the state of the inner cell.
     """
 
     inner: Any

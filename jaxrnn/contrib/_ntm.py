@@ -237,7 +237,7 @@ class NTMCell(OwnParams):
         return clip_symmetric(z, self.clip_value)
 
     def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
-        """Reads, addresses and memory before a step; at time 0, from the parameters."""
+        """Reads, addresses and memory before a step; parameters set them at time 0."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
 
         def choose(new: Array, old: Array) -> Array:

@@ -1,4 +1,4 @@
-"""LSTMs with separate products for groups of units, or for the inputs and the state."""
+"""LSTMs with separate kernels for groups of units, or for the inputs and the state."""
 
 import operator
 

@@ -224,7 +224,7 @@ class MinimalRNNCell(UnitsCell):
 
 @fields.dataclass
 class SRUCell(LinearRecurrenceCell):
-    """A simple recurrent unit (SRU), whose products read only the inputs.
+    """A simple recurrent unit (SRU), whose matrix product reads only the inputs.
 
         y, f, r, s = split(x kernel)
         f, r       = sigmoid([f, r] + bias)

@@ -147,7 +147,7 @@ def _params(layer: LayerWeights) -> Params:
 def layers_of(
     library: Library, cell: Cells, bidirectional: object
 ) -> list[list[Named]]:
-    """The layers of the argument of `save`: a bound cell, or `(cells_fw, cells_bw)`.
+    """The layers of a bound cell or, if `bidirectional`, of `(cells_fw, cells_bw)`.
 
     Returns:
         For each layer, a list with one pair `(name, weights)` per direction.

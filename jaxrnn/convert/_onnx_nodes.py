@@ -48,7 +48,7 @@ _SATURATING = {"HardSigmoid", "Sigmoid", "Tanh"}
 
 
 def as_model(model: Any) -> Proto:
-    """Returns a path, the bytes of a file, or a ModelProto as an `onnx.ModelProto`.
+    """Loads a model from a path or from bytes; returns an `onnx.ModelProto` unchanged.
 
     Raises:
         TypeError: If `model` is none of these.

@@ -40,7 +40,7 @@ def load(*cells: Any) -> BoundCell:
     Args:
         *cells: The cells from the inputs upwards, or a single list of cells, as
             returned by `save`. Each cell is an `eqx.nn.LSTMCell`, an `eqx.nn.GRUCell`,
-            or a dict of its arrays.
+            or a dict with the arrays of such a cell.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0` or a bound `CudnnCompatibleGRUCell`; for
@@ -88,8 +88,8 @@ def save(cell: BoundCell) -> Any:
 
     Raises:
         TypeError: If `cell` is not one of these bound cells.
-        ValueError: If `cell` has a feature that Equinox does not support: a
-            `BasicRNNCell` or `GRUCell`, peepholes, clips, a projection, or an
+        ValueError: If `cell` is or contains a `BasicRNNCell` or `GRUCell`, or has a
+            feature that Equinox does not support: peepholes, clips, a projection, or an
             activation other than tanh.
     """
     found = layers_of(_LIBRARY, cell, bidirectional=False)

@@ -144,9 +144,10 @@ def save(
 
     Raises:
         TypeError: If `cell` is not one of these bound cells.
-        ValueError: If there is not exactly one name per layer, or `cell` has a feature
-            that Haiku does not support: a `CudnnCompatibleGRUCell`, peepholes, clips, a
-            projection, another activation, or a skip connection.
+        ValueError: If there is not exactly one name per layer, a layer is a
+            `CudnnCompatibleGRUCell`, or `cell` has a feature that Haiku does not
+            support: peepholes, clips, a projection, an activation that Haiku's core
+            does not have, or a skip connection.
     """
     found = single_cells("cell", cell)
     if any(type(each.cell) in _CONVS for _, each in found):

@@ -89,9 +89,9 @@ def save(cell: Cells, *, bidirectional: bool = False) -> Params:
 
     Raises:
         TypeError: If `cell` does not hold these bound cells.
-        ValueError: If a cell has a feature that Flax does not support: a `GRUCell`,
-            peepholes, clips or a projection; if the directions differ in the number of
-            layers.
+        ValueError: If a cell is a `GRUCell`, or has a feature that Flax does not
+            support: peepholes, clips or a projection; if the directions differ in the
+            number of layers.
     """
     layers = [
         [_flax.arrays_of(each, _flax.separate(each.kind)) for _, each in layer]

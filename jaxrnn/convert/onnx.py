@@ -159,8 +159,8 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[Params]:
     Raises:
         TypeError: If `cell` does not hold these bound cells.
         ValueError: If a cell has a feature that ONNX does not support: a projection,
-            clips, layer normalization, or another activation; if the directions differ
-            in the number, kinds or sizes of their layers.
+            clips, layer normalization, or an activation that ONNX lacks; if the
+            directions differ in the number, kinds or sizes of their layers.
     """
     return [_node(layer) for layer in layers_of(_LIBRARY, cell, bidirectional)]
 

@@ -130,8 +130,9 @@ def greedy(
     """Decodes greedily: chooses the most likely id at each step.
 
     If several ids are equally likely, the lowest id is chosen. The loop ends when all
-    rows are finished. Scores are differentiable with respect to the arrays in `embed`,
-    `project`, the cell and the initial state, with the ids held constant.
+    rows are finished, at the latest after `max_time` steps. Scores are differentiable
+    with respect to the arrays in `embed`, `project`, the cell and the initial state,
+    with the ids held constant.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.

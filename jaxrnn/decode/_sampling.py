@@ -72,8 +72,9 @@ def sample(
 ) -> Decoded:
     """Decodes by sampling: draws ids at random, independently for each row.
 
-    The loop ends when all rows are finished. To draw several samples per row, repeat
-    the rows, which is faster than `jax.vmap` over keys.
+    The loop ends when all rows are finished, at the latest after `max_time` steps. To
+    draw several samples per row, repeat the rows, which is faster than `jax.vmap` over
+    keys.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.

@@ -53,8 +53,8 @@ class Streamer:
     Args:
         cell: A bound cell without a random key, so dropout is inactive.
         batch_size: The number of rows, each a sequence of its own.
-        dtype: The dtype of the zero state. If a cell supports states in a wider dtype
-            than its inputs, the outputs still have the dtype of the frames.
+        dtype: The dtype of the zero state. Some cells support a state in a wider dtype
+            than the frames; their outputs still have the dtype of the frames.
 
     Raises:
         TypeError: If `cell` is not a bound cell.

@@ -106,8 +106,8 @@ def to_tflite_operators(
         (`outputs`), `[batch, time, size]`, or `[time, batch, size]` if `time_major`.
 
     Raises:
-        TypeError: If TensorFlow Lite has no operator for a cell, or the inputs or
-            parameters are not float32.
+        TypeError: If TensorFlow Lite has no operator for a cell, the inputs are not
+            float32 arrays of rank 3, or the parameters are not float32.
         ValueError: If the operator does not support an activation, a clip or layer
             normalization, the two directions differ in an activation or clip, or shapes
             do not match.
@@ -192,7 +192,7 @@ def _read_stack(name: str, cell: Any) -> list[Layer]:
 
 
 def _read_pairs(cells_fw: Any, cells_bw: Any) -> list[Layer]:
-    """Both directions of each layer.
+    """The weights of both directions of each layer.
 
     Raises:
         TypeError: As in `_read_stack`.

@@ -42,8 +42,8 @@ class BeamSearchDecoderOutput(NamedTuple):
     Attributes:
         scores: The scores of the beams, best first.
         predicted_ids: int32, the id of each beam.
-        parent_ids: int32; for each beam, the index of the beam that it continues from
-            the previous step.
+        parent_ids: int32; for each beam, the index of its parent beam in the previous
+            step.
 
     Source: `tf.contrib.seq2seq.BeamSearchDecoderOutput`.
     """

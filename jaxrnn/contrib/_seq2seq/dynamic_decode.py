@@ -47,7 +47,7 @@ def dynamic_decode(
             meaning.
         maximum_iterations: The maximum number of steps, an int or an integer scalar
             array. A decoder that reads its inputs from an array, e.g. with
-            `TrainingHelper`, runs no more steps than there are inputs.
+            `TrainingHelper`, runs at most as many steps as the array holds.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
         swap_memory: Controls which values of each step a compiled loop stores for the

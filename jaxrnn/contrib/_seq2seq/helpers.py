@@ -145,7 +145,7 @@ class InferenceHelper(CustomHelper):
         sample_fn: `sample_fn(outputs) -> sample_ids`.
         sample_shape: The shape of a row of `sample_ids`.
         sample_dtype: The dtype of `sample_ids`.
-        start_inputs: The first inputs, a nest of `[batch, ...]`.
+        start_inputs: The first inputs, a nest of arrays `[batch, ...]`.
         end_fn: `end_fn(sample_ids)`, which returns a bool `[batch]`, True for each row
             that ends with its sample.
         next_inputs_fn: `next_inputs_fn(sample_ids) -> next_inputs`; None to feed the
