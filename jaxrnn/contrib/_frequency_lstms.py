@@ -160,7 +160,7 @@ class TimeFreqLSTMCell(extend.SpecsCell):
             window = inputs[..., start : start + self.feature_size]
             output, pair = run(k, jnp.concatenate([window, below], axis=-1), pair)
             # With `returns_states`, `output` is a pair of the outputs and all new
-            # states.
+            # states. The first leaf holds the outputs in either case.
             below = jax.tree.leaves(output)[0]
             outputs.append(output)
             states.append(pair)

@@ -33,7 +33,7 @@ class _IndependentUnits(AffineCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stage with one product of the inputs for all blocks."""
+        """The stage with one matrix product of the inputs for all blocks."""
         columns = self.blocks * self.num_units
         return (Stage(self._update, rows=0, columns=columns),)
 

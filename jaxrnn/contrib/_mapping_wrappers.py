@@ -104,8 +104,8 @@ class OutputProjectionWrapper(_Projection):
     Source: `tf.contrib.rnn.OutputProjectionWrapper`.
     """
 
-    # The default, an invalid size, becomes a class attribute that hides the property
-    # `output_size` of `WrapperCell`.
+    # The default, an invalid size, becomes a class attribute. It hides the read-only
+    # property `output_size` of `WrapperCell`.
     output_size: int = fields.count(default=0)
     activation: fields.ActivationLike = fields.activation(none="linear")
     reuse: object = fields.unused()

@@ -151,7 +151,7 @@ class GLSTMCell(ContribLSTM):
         return h, (LSTMStateTuple(*state), others, [])
 
     def _collect(self, params: Params, z: Array, carry: PyTree) -> tuple[Array, PyTree]:
-        """Collects the product of a group; after the last group, updates all units."""
+        """Collects a group's matrix product; after the last group, updates all units."""
         state, others, products = carry
         products = [*products, jnp.split(z, 4, axis=-1)]
         if others:
@@ -208,7 +208,7 @@ class NASCell(ContribLSTM):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages: the product of the inputs, then of h, then any projection."""
+        """The stage of the inputs, then the stage of h, then any projection stage."""
         columns = 8 * self.num_units
         inputs = Stage(self._pass_inputs, rows=0, columns=columns, path="inputs")
         gates = Stage(

@@ -43,7 +43,7 @@ _DEFAULTS = {
     "activation_alpha": {"Elu": 1.0, "HardSigmoid": 0.2},
     "activation_beta": {"HardSigmoid": 0.5},
 }
-# Activations that are constant for large inputs of either sign.
+# Activations that, after rounding, are constant for large inputs of either sign.
 _SATURATING = {"HardSigmoid", "Sigmoid", "Tanh"}
 
 

@@ -139,7 +139,7 @@ def _layer(
     activation: ActivationLike,
     reset_after: bool,
 ) -> LayerWeights:
-    """Reads one direction of a layer, whose arrays have these places in the list."""
+    """Reads one direction of a layer; `places` are the indices of its arrays."""
     read = reader({at: arrays[at] for at in places}, f"{name}[", "]")
     kernel, recurrent, *last = places
     state = read(recurrent, None, None)

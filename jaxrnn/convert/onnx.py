@@ -231,7 +231,7 @@ def _check_direction(name: str, node: Weights, w: np.ndarray) -> None:
 
 
 def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
-    """The `kind` of a `LayerWeights`, from the shape of R and the attributes."""
+    """The kind of a node's layer, inferred from the shape of R and the attributes."""
     units = r.shape[2]
     kind = _LIBRARY.kind_of(f"{name}['R']", r, r.shape[1], units)
     what = f"{kind} to match `R` ({describe(r)})"

@@ -296,7 +296,7 @@ def _load_both(
 def _save(
     name: str, cell: Any, scope: str, memory_scope: str, hyper: Hyper
 ) -> dict[str, np.ndarray]:
-    """The variables of a cell, after checking that `load` can restore it."""
+    """Checks that `load` can restore a cell, and returns the cell's variables."""
     if not isinstance(getattr(cell, "cell", None), FusedRNNCell):
         cell = as_bound(name, cell)
         _check_hyper(name, cell, hyper)

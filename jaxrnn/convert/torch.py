@@ -146,8 +146,8 @@ def save(
     Raises:
         TypeError: If `cell` does not hold these bound cells.
         ValueError: If a cell is a `GRUCell`, or has a feature that PyTorch does not
-            support: peepholes, clips, an activation other than tanh or, in a
-            `BasicRNNCell`, relu, or a projection that is not smaller than the number of
+            support: peepholes, clips, an activation other than tanh (a `BasicRNNCell`
+            may also have relu), or a projection that is not smaller than the number of
             units; if layers or directions differ from each other.
     """
     check_string("prefix", prefix)
@@ -343,7 +343,12 @@ def _split_state(state: PyTree) -> tuple[PyTree, ...]:
 def _stacked_state(
     layers: Sequence[PyTree], names: Sequence[str] = ("state",)
 ) -> PyTree:
-    """Stacks the states of layers; messages use the `names` for the states in turn."""
+    """Stacks the states of layers.
+
+    Args:
+        layers: The states, which come from the lists `names` in turn.
+        names: The names of these lists, for messages.
+    """
     for i, layer in enumerate(layers):
         at, own = divmod(i, len(names))
         kinds = type(layer) if is_array(layer) else LSTMStateTuple

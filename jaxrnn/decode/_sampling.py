@@ -182,6 +182,6 @@ def _in_nucleus(logits: Array, top_p: Array) -> Array:
     """
     mass = jnp.cumsum(jax.nn.softmax(logits, axis=1), axis=1)
     before = jnp.pad(mass[:, :-1], ((0, 0), (1, 0)))
-    # The sum may round to 1 before the last id, so a `top_p` of 1 is handled
-    # separately.
+    # The cumulative probability may round to 1 before the last id, so a `top_p` of 1 is
+    # handled separately.
     return (before < top_p) | (top_p >= 1)

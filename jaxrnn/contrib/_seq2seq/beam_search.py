@@ -198,7 +198,7 @@ class BeamSearchDecoder(CellDecoder):
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
     ) -> tuple[BeamSearchDecoderOutput, PyTree, PyTree, Array]:
-        """Extends the beams of each row by one id and keeps the best ones."""
+        """Extends the beams of each row by one id and keeps the best beams."""
         logits, cell_state = self._run_cell(time, inputs, state.cell_state)
         beams = beam.Beams(state.log_probs, state.lengths, state.finished)
         coverage, penalty = self._covered(self._split(cell_state), state)
