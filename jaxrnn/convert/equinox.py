@@ -87,7 +87,8 @@ def save(cell: BoundCell) -> Any:
         A dict of arrays; for several layers, a list of dicts.
 
     Raises:
-        TypeError: If `cell` is not one of these bound cells.
+        TypeError: If a cell is not bound, or is neither listed above nor a
+            `BasicRNNCell` or `GRUCell`.
         ValueError: If `cell` is or contains a `BasicRNNCell` or `GRUCell`, or has a
             feature that Equinox does not support: peepholes, clips, a projection, or an
             activation other than tanh.

@@ -143,7 +143,8 @@ def save(
             names that Haiku gives to cores constructed in this order.
 
     Raises:
-        TypeError: If `cell` is not one of these bound cells.
+        TypeError: If a cell is not bound, or is neither listed above nor a
+            `CudnnCompatibleGRUCell`.
         ValueError: If there is not exactly one name per layer, a layer is a
             `CudnnCompatibleGRUCell`, or `cell` has a feature that Haiku does not
             support: peepholes, clips, a projection, an activation that Haiku's core

@@ -88,7 +88,7 @@ def save(cell: Cells, *, bidirectional: bool = False) -> Params:
         layers, of an `nn.Sequential` of these.
 
     Raises:
-        TypeError: If `cell` does not hold these bound cells.
+        TypeError: If a cell is not bound, or is neither listed above nor a `GRUCell`.
         ValueError: If a cell is a `GRUCell`, or has a feature that Flax does not
             support: peepholes, clips or a projection; if the directions differ in the
             number of layers.

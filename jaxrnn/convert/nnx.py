@@ -97,8 +97,8 @@ def save(
         several layers, of an `nnx.Sequential` of these.
 
     Raises:
-        TypeError: If `cell` does not hold these bound cells, or the `bias` of a
-            `hidden_projection` is traced.
+        TypeError: If a cell is not bound, or is neither listed above nor a `GRUCell`;
+            if the `bias` of a `hidden_projection` is traced.
         ValueError: If a cell is a `GRUCell`, or has a feature that Flax does not
             support: peepholes, clips, a projection, or a `hidden_projection` with a
             `bias` other than zero; if the directions differ in the number of layers.

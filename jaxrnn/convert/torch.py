@@ -144,7 +144,7 @@ def save(
         bidirectional: Whether `cell` is such a pair.
 
     Raises:
-        TypeError: If `cell` does not hold these bound cells.
+        TypeError: If a cell is not bound, or is neither listed above nor a `GRUCell`.
         ValueError: If a cell is a `GRUCell`, or has a feature that PyTorch does not
             support: peepholes, clips, an activation other than tanh (a `BasicRNNCell`
             may also have relu), or a projection that is not smaller than the number of
