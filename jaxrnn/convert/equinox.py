@@ -87,11 +87,10 @@ def save(cell: BoundCell) -> Any:
         A dict of arrays; for several layers, a list of dicts.
 
     Raises:
-        TypeError: If a cell is not bound, or is neither listed above nor a
-            `BasicRNNCell` or `GRUCell`.
+        TypeError: If a cell is not bound, or no converter supports its class.
         ValueError: If `cell` is or contains a `BasicRNNCell` or `GRUCell`, or has a
-            feature that Equinox does not support: peepholes, clips, a projection, or an
-            activation other than tanh.
+            feature that Equinox does not support: peepholes, clips, coupled gates, a
+            projection, or an activation other than tanh.
     """
     found = layers_of(_LIBRARY, cell, bidirectional=False)
     layers = [_weights(layer) for ((_, layer),) in found]

@@ -143,12 +143,11 @@ def save(
             names that Haiku gives to cores constructed in this order.
 
     Raises:
-        TypeError: If a cell is not bound, or is neither listed above nor a
-            `CudnnCompatibleGRUCell`.
+        TypeError: If a cell is not bound, or no converter supports its class.
         ValueError: If there is not exactly one name per layer, a layer is a
             `CudnnCompatibleGRUCell`, or `cell` has a feature that Haiku does not
-            support: peepholes, clips, a projection, an activation that Haiku's core
-            does not have, or a skip connection.
+            support: peepholes, clips, coupled gates, a projection, an activation that
+            Haiku's core does not have, or a skip connection.
     """
     found = single_cells("cell", cell)
     if any(type(each.cell) in _CONVS for _, each in found):

@@ -100,9 +100,9 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
 
     Raises:
         TypeError: If `cell` does not hold these bound cells.
-        ValueError: If a cell has peepholes, clips or a projection, which Keras does not
-            support; if the directions differ in the number or the kinds of their
-            layers.
+        ValueError: If a cell has peepholes, clips, coupled gates or a projection, which
+            Keras does not support; if the directions differ in the number or the kinds
+            of their layers.
     """
     saved = []
     for layer in layers_of(_LIBRARY, cell, bidirectional):

@@ -144,11 +144,11 @@ def save(
         bidirectional: Whether `cell` is such a pair.
 
     Raises:
-        TypeError: If a cell is not bound, or is neither listed above nor a `GRUCell`.
+        TypeError: If a cell is not bound, or no converter supports its class.
         ValueError: If a cell is a `GRUCell`, or has a feature that PyTorch does not
-            support: peepholes, clips, an activation other than tanh (a `BasicRNNCell`
-            may also have relu), or a projection that is not smaller than the number of
-            units; if layers or directions differ from each other.
+            support: peepholes, clips, coupled gates, an activation other than tanh (a
+            `BasicRNNCell` may also have relu), or a projection that is not smaller than
+            the number of units; if layers or directions differ from each other.
     """
     check_string("prefix", prefix)
     layers = layers_of(_LIBRARY, cell, bidirectional)
