@@ -165,7 +165,8 @@ def _product_of_patches(x: Array, kernel: Array) -> Array:
     grid = x.shape[1:-1]
     padding = [((size - 1) // 2, size // 2) for size in window]
     padded = jnp.pad(x, [(0, 0), *padding, (0, 0)])
-    # For each axis of the grid, there is one slice per position in the window.
+    # For each axis of the grid, `places` holds one slice per position of the window
+    # along this axis.
     places = (
         [slice(i, i + n) for i in range(m)] for m, n in zip(window, grid, strict=True)
     )

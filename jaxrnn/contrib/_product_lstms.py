@@ -151,7 +151,7 @@ class GLSTMCell(ContribLSTM):
         return h, (LSTMStateTuple(*state), others, [])
 
     def _collect(self, params: Params, z: Array, carry: PyTree) -> tuple[Array, PyTree]:
-        """Collects the product z of a group; after the last group, updates all units."""
+        """Collects the product of a group; after the last group, updates all units."""
         state, others, products = carry
         products = [*products, jnp.split(z, 4, axis=-1)]
         if others:

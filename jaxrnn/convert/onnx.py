@@ -53,7 +53,8 @@ _DIRECTIONS = ("forward", "bidirectional")
 _KNOWN = (
     *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
     *("activation_beta", "clip", "input_forget", "linear_before_reset"),
-    *("name", "hidden_size", "layout"),  # `load` does not need these keys.
+    # `load` ignores `name` and `layout`, and only checks `hidden_size`.
+    *("name", "hidden_size", "layout"),
 )
 
 
