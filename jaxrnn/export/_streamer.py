@@ -47,8 +47,8 @@ class Streamer:
 
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
 
-    The first call compiles the step, and streamers with equal cells share the compiled
-    program. Later calls only run the step.
+    The first call compiles the step, as does the first call with `resets`. Other calls
+    only run the step. Streamers with equal cells share the compiled programs.
 
     Args:
         cell: A bound cell without a random key, so dropout is inactive.
@@ -99,7 +99,7 @@ class Streamer:
                 zeros.
 
         Returns:
-            The output of the cell, `[batch, size]`.
+            The output of the cell, `[batch, size]` or a nest.
 
         Raises:
             ValueError: If the shapes of the frame or the resets do not match the cell
