@@ -242,8 +242,8 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         softmax_temperature: The divisor of the logits, a positive number or scalar
             array; may be traced. None for 1.
         seed: Helpers with different seeds draw different ids from the same key.
-        key: A random key. Without a seed, `fold_in(key, t)` draws the ids of step t, as
-            in `jaxrnn.decode.sample`.
+        key: A random key. Without a seed, the ids of step t are drawn with
+            `fold_in(key, t)`, as in `jaxrnn.decode.sample`.
 
     Raises:
         TypeError: See `GreedyEmbeddingHelper`.
