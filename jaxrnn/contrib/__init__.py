@@ -128,7 +128,8 @@ from ._small_cells import (
 
 _export(globals())
 
-# `jax.export` can serialize a function only if its named tuples are registered.
+# `jax.export` can serialize a function only if the named tuples in its arguments and
+# results are registered.
 for _state in (
     AttentionWrapperState,
     BasicDecoderOutput,
@@ -162,7 +163,7 @@ _HINTS |= dict.fromkeys(
 )
 
 
-# Hides `__getattr__` from type checkers, so that they report missing names.
+# Hide `__getattr__` from type checkers, so that they report missing names.
 if not _typing.TYPE_CHECKING:
 
     def __getattr__(name: str) -> _typing.NoReturn:

@@ -45,7 +45,8 @@ class AttentionCellWrapper(extend.ParamsWrapper):
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
         ValueError: If a size is not positive, the cell's output or a part of its state
-            is not a vector, or a nested state cannot be concatenated.
+            is not a vector, or `state_is_tuple` is False and the cell's state is a
+            nest.
 
     Source: arXiv:1601.06733; `tf.contrib.rnn.AttentionCellWrapper`.
     """
@@ -98,10 +99,11 @@ class AttentionCellWrapper(extend.ParamsWrapper):
         return self.cell.zero_state(batch_size, dtype), *zero[1:]
 
     def own_specs(self, depth: int) -> Specs:
-        """Specs of the parameters of the three products and of the scores."""
+        """Specs of the parameters of the three matrix products and of the scores."""
         out, state, size, vector, _ = self._sizes
         joined = self.input_size or depth
-        # TensorFlow uses `attn_w` in a convolution with fan-in A and fan-out V.
+        # In TensorFlow, `attn_w` is the kernel of a convolution, with fan-in A and
+        # fan-out V.
         attn_w = jax.nn.initializers.glorot_uniform()
         return {
             **extend.affine_specs(depth + size, joined),

@@ -62,7 +62,7 @@ class ContribLSTM(AffineCell):
     def enter(self, state: PyTree) -> tuple[Array, PyTree]:
         """Returns h as the operand and the state as the carry.
 
-        If no product uses h, the operand has no columns.
+        If no matrix product uses h, the operand has no columns.
         """
         state = as_lstm_state(state, self.num_units)
         return (state.h if self.stages[0].rows else state.h[:, :0]), state
@@ -89,7 +89,7 @@ class LayerNormedLSTM(ContribLSTM):
     """An LSTM with optional layer normalization of each gate and of c'.
 
     With `layer_norm`, `gamma` and `beta` `[num_units]` are stored under the scope of
-    each gate and under the scope `state`. In this case, no bias is added to the
+    each gate and under the scope `state`. In this case, no bias is added to the matrix
     product, even if a bias is stored.
 
     Attributes:

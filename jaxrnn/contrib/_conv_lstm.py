@@ -165,7 +165,8 @@ def _product_of_patches(x: Array, kernel: Array) -> Array:
     grid = x.shape[1:-1]
     padding = [((size - 1) // 2, size // 2) for size in window]
     padded = jnp.pad(x, [(0, 0), *padding, (0, 0)])
-    # For each axis of the grid, there is one slice per position in the window.
+    # For each axis of the grid, `places` holds one slice per position of the window
+    # along this axis.
     places = (
         [slice(i, i + n) for i in range(m)] for m, n in zip(window, grid, strict=True)
     )
@@ -175,7 +176,7 @@ def _product_of_patches(x: Array, kernel: Array) -> Array:
 
 @fields.dataclass
 class ConvLSTMCell(_ConvLSTM):
-    """A long short-term memory (LSTM) whose products are convolutions.
+    """A long short-term memory (LSTM) with convolutions in place of matrix products.
 
         i, j, f, o = split([x, h] * kernel + biases)
         c' = sigmoid(f + forget_bias) * c + sigmoid(i) * tanh(j)

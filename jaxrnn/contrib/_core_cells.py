@@ -13,10 +13,10 @@ from ._contrib_lstm import NO_PROJECTION, ContribLSTM, core_lstm
 
 
 class _OfLSTMCell(ContribLSTM):
-    """A cell that computes the same products and updates as an `LSTMCell`."""
+    """A cell that computes the same matrix products and updates as an `LSTMCell`."""
 
     library_cell: Any
-    """The `LSTMCell` whose products and updates this cell uses."""
+    """The `LSTMCell` whose matrix products and updates this cell uses."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -81,7 +81,7 @@ class LSTMBlockCell(_OfLSTMCell):
 
     @property
     def library_cell(self) -> LSTMCell:
-        """The `LSTMCell` that has the same fields as this cell."""
+        """The `LSTMCell` with the same equations as this cell."""
         return core_lstm(self, use_peepholes=self.use_peephole)
 
 

@@ -103,7 +103,7 @@ class TimeFreqLSTMCell(extend.SpecsCell):
         return specs | {k: ours[name] for k, name in _DIAGONALS.items() if name in ours}
 
     def _core_params(self, params: Params) -> Params:
-        """The parameters of `core`, whose kernel reads `m'_{k-1}` before `m_k`."""
+        """The parameters of `core`, whose kernel multiplies `[x_k, m'_{k-1}, m_k]`."""
         kernel = joined(params, "W", self.num_unit_shards)
         cuts = [self.feature_size, self.feature_size + self.num_units]
         x, m, m_below = jnp.split(kernel, cuts)
@@ -160,7 +160,7 @@ class TimeFreqLSTMCell(extend.SpecsCell):
             window = inputs[..., start : start + self.feature_size]
             output, pair = run(k, jnp.concatenate([window, below], axis=-1), pair)
             # With `returns_states`, `output` is a pair of the outputs and all new
-            # states.
+            # states. The first leaf holds the outputs in either case.
             below = jax.tree.leaves(output)[0]
             outputs.append(output)
             states.append(pair)
@@ -200,14 +200,15 @@ class GridLSTMCell(GridLSTM):
     Shapes, for `F = feature_size`, `H = num_units`, a total of `N` windows over all
     blocks, and `G = 4`, or `G = 3` with coupled gates: inputs `[batch, I]`; output
     `[batch, N * 2H]`, with `m'_k, n_k` of each window. The state is a named tuple of
-    arrays `[batch, H]`, whose fields have two-digit numbers of the window and the
-    block, such as `state_f00_b00_c` and `state_f00_b00_m`. With
-    `state_is_tuple=False`, the state is one array `[batch, N * 2H]`. For block b, the
-    rows of the two kernels `[F + 2H, G * H]` are split into the variables
-    `W_f_<b>_<shard>` and `W_t_<b>_<shard>`, with numbers of one digit. The biases
-    `B_f_<b>` and `B_t_<b>` are `[G * H]`. The peepholes `W_<gate>_diag_<lstm><of>_<b>`
-    are `[H]`. In these names, `<gate>` is F, I or O; `<lstm>` is `freq` or `time`;
-    `<of>` is `f` if the peephole multiplies d and `t` if the peephole multiplies c.
+    arrays `[batch, H]`. The name of a field contains the number of the window and the
+    number of the block, with two digits each, e.g. `state_f00_b00_c` and
+    `state_f00_b00_m`. With `state_is_tuple=False`, the state is one array
+    `[batch, N * 2H]`. For block b, the rows of the two kernels `[F + 2H, G * H]` are
+    split into the variables `W_f_<b>_<shard>` and `W_t_<b>_<shard>`, where the numbers
+    b and shard have no leading zeros. The biases `B_f_<b>` and `B_t_<b>` are `[G * H]`.
+    The peepholes `W_<gate>_diag_<lstm><of>_<b>` are `[H]`. In these names, `<gate>` is
+    F, I or O; `<lstm>` is `freq` or `time`; `<of>` is `f` if the peephole multiplies d
+    and `t` if the peephole multiplies c.
 
     With `state_is_tuple=False`, all blocks in contrib read the states of the first
     block; here, each block reads its own states. contrib ignores `initializer`; here,

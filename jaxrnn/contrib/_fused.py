@@ -237,7 +237,7 @@ class LSTMBlockFusedCell(_OverSteps):
         self, params: Params, xs: PyTree, state: PyTree, dtype: Any, n: Any, key: Any
     ) -> tuple[PyTree, PyTree]:
         if isinstance(state, tuple | list) and len(state) == 2:
-            state = LSTMStateTuple(*state)  # TensorFlow accepts a plain pair too.
+            state = LSTMStateTuple(*state)  # TensorFlow also accepts a plain pair.
         return super()._run(params, xs, state, dtype, n, key)
 
 

@@ -78,8 +78,8 @@ class GridLSTM(extend.SpecsCell):
         lambda self: sum(self.num_frequency_blocks) * max(1, len(self.scopes)),
         doc="The number of windows in all blocks and directions.",
     )
-    # Each window outputs m of the LSTMs in frequency and in time. The window's state
-    # holds c and m of the LSTM in time.
+    # The output of a window consists of two vectors, m of both LSTMs. The state has the
+    # same size, because it holds c and m of the LSTM in time.
     output_size = property(lambda self: 2 * self.num_units * self.num_windows)
     _gate_count = property(lambda self: 4 - self.couple_input_forget_gates)
     # The LSTMs that have parameters; with shared weights, only the LSTM in frequency.
@@ -267,7 +267,7 @@ def count_windows(size: int, cell: Any) -> int:
 
 @functools.cache
 def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) -> type:
-    """Returns the class of the state; equal arguments return the same class.
+    """Returns the class of the state; the same class for equal arguments.
 
     Args:
         name: The name of the class.

@@ -21,8 +21,8 @@ def _uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 class _IndependentUnits(AffineCell):
     """A cell in which only the inputs are multiplied by a matrix.
 
-    Each unit has one state weight per block. The updates read `kernel_u` as a list with
-    one vector of weights per block.
+    In each block, each unit has one weight for its own state. The updates read
+    `kernel_u` as a list with one vector of weights per block.
     """
 
     num_units: int
@@ -33,7 +33,7 @@ class _IndependentUnits(AffineCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stage with one product of the inputs for all blocks."""
+        """The stage with one matrix product of the inputs for all blocks."""
         columns = self.blocks * self.num_units
         return (Stage(self._update, rows=0, columns=columns),)
 

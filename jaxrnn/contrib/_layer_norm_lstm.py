@@ -57,8 +57,8 @@ class LayerNormLSTMCell(_FourGateLSTM):
         LN(z) = gamma * (z - mean(z)) / sqrt(variance(z) + epsilon) + beta
 
     Epsilon is 1e-12 (1e-3 in float16). The state stores the normalized c'. Without
-    `layer_norm`, the cell is an `LSTMCell` with a bias. With `layer_norm`, the bias is
-    not used, but it is stored because checkpoints contain it.
+    `layer_norm`, the cell has the equations of an `LSTMCell`, which add the bias. With
+    `layer_norm`, the bias is not used, but it is stored because checkpoints contain it.
 
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; `kernel` `[I + P, 4H]`,
@@ -127,9 +127,9 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     scaled by `1 / dropout_keep_prob`.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and
-    output `[batch, H]`; `kernel` `[I + H, 4H]`, blocks i, j, f, o; `bias` `[4H]`;
+    output `[batch, H]`; `kernel` `[I + H, 4H]`, blocks i, j, f, o. With `layer_norm`,
     `gamma` and `beta` `[H]` under each of `input`, `transform`, `forget`, `output` and
-    `state`.
+    `state`; otherwise, `bias` `[4H]`.
 
     Attributes:
         num_units: `H`, at least 0.

@@ -27,14 +27,15 @@ class MappedCell(RNNCell):
         output  = after(own, given, y)
 
     The functions `before` and `after` map a single step and must treat each row
-    separately; None is the identity. The state is the state of the inner cell.
+    separately; None is the identity. `own` holds the parameters of both functions. The
+    state is the state of the inner cell.
     """
 
     inner: Any
     before: Callable[..., PyTree] | None = None
     after: Callable[..., PyTree] | None = None
     split_params: Callable[[Params], tuple[Params, Params]]
-    """`split_params(params)` returns the functions' and the inner cell's parameters."""
+    """`split_params(params)` returns `own` and the parameters of the inner cell."""
     checked_inputs: Callable[..., PyTree]
     """`checked_inputs(params, inputs, state, key)` checks and returns the inputs."""
 
@@ -222,7 +223,7 @@ class IntersectionRNNCell(MappedCell, extend.SpecsCell):
 
 @final
 class _Recurrence(UGRNNCell):
-    """The inner cell; outputs the old state, which `after` needs."""
+    """The inner cell of `IntersectionRNNCell`; it outputs the old state for `after`."""
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         return state, super()._update(params, z, state)[1]

@@ -104,7 +104,8 @@ class OutputProjectionWrapper(_Projection):
     Source: `tf.contrib.rnn.OutputProjectionWrapper`.
     """
 
-    # The default is invalid; it only hides the property of `WrapperCell`.
+    # The default, an invalid size, becomes a class attribute. It hides the read-only
+    # property `output_size` of `WrapperCell`.
     output_size: int = fields.count(default=0)
     activation: fields.ActivationLike = fields.activation(none="linear")
     reuse: object = fields.unused()
@@ -254,7 +255,8 @@ class EmbeddingWrapper(MappedWrapper):
 
     def before(self, own: Params, inputs: Array) -> Array:
         """The embeddings of the ids."""
-        # Ids are integers, so the dtype of `embedding` is the required dtype.
+        # The dtype of the ids does not determine the dtype of the parameters, so check
+        # the parameters against `embedding` instead of the ids.
         known = own.get("embedding", inputs)
         check_params(own, self.own_specs, known)
         ids = inputs.reshape(inputs.shape[:1])

@@ -43,7 +43,7 @@ class NTMControllerState(NamedTuple):
 class NTMCell(OwnParams):
     """A neural Turing machine: a controller that reads and writes a memory.
 
-    The controller, a cell, reads `[x, reads]` and outputs a vector u. The product
+    The controller, a cell, reads `[x, reads]` and outputs a vector u. The vector
     `u parameters_kernel + parameters_bias`, clipped to `[-clip_value, clip_value]`,
     contains a key, a strength, a gate, shifts and a sharpness for each head, then an
     erase vector and an add vector for each write head. With the memory M and the
@@ -237,7 +237,7 @@ class NTMCell(OwnParams):
         return clip_symmetric(z, self.clip_value)
 
     def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
-        """Reads, addresses and memory before a step, which are parameters at time 0."""
+        """Reads, addresses and memory before a step; parameters set them at time 0."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
 
         def choose(new: Array, old: Array) -> Array:

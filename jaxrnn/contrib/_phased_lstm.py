@@ -177,7 +177,8 @@ class PhasedLSTMCell(extend.SpecsCell):
             ratio_on = jax.lax.stop_gradient(ratio_on)
         period = period.astype(wide)
         elapsed = time.astype(wide) - phase.astype(wide)
-        # As in contrib, the derivative of `a mod b` is 1 for a and 0 for b.
+        # As in contrib, the derivative of `a mod b` is 1 with respect to a and 0 with
+        # respect to b.
         rest = jax.lax.stop_gradient(jnp.mod(elapsed, period) - elapsed)
         phi = ((elapsed + rest) / period).astype(dtype)
         up = 2 * phi / ratio_on

@@ -1,4 +1,4 @@
-"""LSTMs with separate products for groups of units, or for the inputs and the state."""
+"""LSTMs with separate kernels for groups of units, or for the inputs and the state."""
 
 import operator
 
@@ -208,7 +208,7 @@ class NASCell(ContribLSTM):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages: the product of the inputs, then of h, then any projection."""
+        """The stage of the inputs, then the stage of h, then any projection stage."""
         columns = 8 * self.num_units
         inputs = Stage(self._pass_inputs, rows=0, columns=columns, path="inputs")
         gates = Stage(

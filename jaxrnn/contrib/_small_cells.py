@@ -50,7 +50,7 @@ class UGRNNCell(AffineCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stage with one product for the gate and the candidate."""
+        """The stage with one matrix product for the gate and the candidate."""
         n = self.num_units
         kernel = self.initializer or extend.glorot_uniform
         bias = extend.bias_initializer(kernel, zeros)
@@ -224,7 +224,7 @@ class MinimalRNNCell(UnitsCell):
 
 @fields.dataclass
 class SRUCell(LinearRecurrenceCell):
-    """A simple recurrent unit (SRU), whose products read only the inputs.
+    """A simple recurrent unit (SRU), whose matrix product reads only the inputs.
 
         y, f, r, s = split(x kernel)
         f, r       = sigmoid([f, r] + bias)

@@ -15,8 +15,8 @@ Each library has a module: `equinox`, `haiku`, `keras`, `linen`, `nnx`, `onnx`, 
 Weights are plain arrays in the other library's own structure. The converters do not
 unpickle data, and only `onnx.nodes` imports the other library. If a cell has no
 equivalent in the target library, the conversion raises an error that explains why.
-`load` accepts as arguments the settings that a library does not store with its weights,
-e.g. the activation, or the forget bias in `tf1`.
+Settings that a library does not store with its weights, e.g. the activation, or the
+forget bias in `tf1`, are arguments of `load`.
 
 Conversions return NumPy arrays. Under `jit` and `grad`, they return traced JAX arrays
 for traced weights. A loss that calls `load` therefore has gradients in the layout of

@@ -147,7 +147,7 @@ def _params(layer: LayerWeights) -> Params:
 def layers_of(
     library: Library, cell: Cells, bidirectional: object
 ) -> list[list[Named]]:
-    """The layers of the argument of `save`: a bound cell, or `(cells_fw, cells_bw)`.
+    """The layers of a bound cell or, if `bidirectional`, of `(cells_fw, cells_bw)`.
 
     Returns:
         For each layer, a list with one pair `(name, weights)` per direction.
@@ -355,9 +355,9 @@ def read_params(name: str, bound: BoundCell) -> Params:
         if KINDS[type(cell)] in (Kind.GRU, Kind.GRU_AFTER):
             first = ["params['gates']['kernel']"]
     given = _named(bound.params)
-    # The depth of the inputs is not known yet. The names do not depend on the depth,
-    # which changes only the number of rows of kernels. With this depth, each shard has
-    # a row.
+    # The depth of the inputs is not known yet, but the names of the parameters do not
+    # depend on the depth. The depth `len(first)`, the number of shards of the kernel,
+    # is large enough that no shard is empty.
     wanted = _named(cell.param_specs(len(first)))
     check_names(name, given, wanted)
     read = reader(given, f"{name}.")

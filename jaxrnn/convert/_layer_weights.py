@@ -156,7 +156,7 @@ class Library:
         If `orders` contains two kinds of GRU, the result is the last one in `orders`.
 
         Raises:
-            ValueError: If the library has no layer with so many gates.
+            ValueError: If the library has no layer with this number of gates.
         """
         kinds = {len(GATES[kind]): kind for kind in self.orders}
         numbers = " or ".join(map(str, kinds))

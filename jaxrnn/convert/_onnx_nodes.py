@@ -19,9 +19,10 @@ Proto: TypeAlias = Any
 """A protocol buffer of `onnx`, a package that is imported only where it is used."""
 
 _OPERATORS = ("LSTM", "GRU", "RNN")
-# The operators' other inputs (X, lengths, initial states) are not weights.
+# The index of each array of weights among the operators' inputs. The other inputs (X,
+# lengths, initial states) are not weights.
 _WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
-# The activations that jaxrnn and ONNX share.
+# Maps ONNX's names of activations to jaxrnn's names.
 ACTIVATIONS = {
     "Elu": "elu",
     "HardSigmoid": "hard_sigmoid",
@@ -42,12 +43,12 @@ _DEFAULTS = {
     "activation_alpha": {"Elu": 1.0, "HardSigmoid": 0.2},
     "activation_beta": {"HardSigmoid": 0.5},
 }
-# Activations that are constant for large inputs of either sign.
+# Activations that, after rounding, are constant for large inputs of either sign.
 _SATURATING = {"HardSigmoid", "Sigmoid", "Tanh"}
 
 
 def as_model(model: Any) -> Proto:
-    """Returns a path, the bytes of a file, or a ModelProto as an `onnx.ModelProto`.
+    """Loads a model from a path or from bytes; returns an `onnx.ModelProto` unchanged.
 
     Raises:
         TypeError: If `model` is none of these.

@@ -49,13 +49,14 @@ _CELLS = {snake_case(cell.__name__): cell for cell in KINDS}
 _CUDNN_LSTM = "cudnn_compatible_lstm_cell"
 _CELLS[_CUDNN_LSTM] = LSTMCell
 _STACK = "multi_rnn_cell"
-# The path of the bias from whose size `num_units` is inferred, for cells that have no
-# variable "bias" of their own.
+# For cells without a variable "bias" of their own, the path of the bias whose size
+# determines `num_units`.
 _LAST_BIAS = {
     "gru_cell": "candidate/bias",
     "cudnn_compatible_gru_cell": "candidate/hidden_projection/bias",
 }
-# In each scope, TensorFlow appends a number to all names of cells except the first.
+# If several cells in a scope have the same name, TensorFlow appends a number to each
+# name except the first.
 _CELL = re.compile(rf"({'|'.join([*_CELLS, _STACK])})(_\d+)?")
 
 

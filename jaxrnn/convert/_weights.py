@@ -35,8 +35,8 @@ class Read(Protocol):
 def reader(weights: Mapping[Any, Weight], prefix: str = "", suffix: str = "") -> Read:
     """Creates `read(key, *shape)` for the weights of one layer.
 
-    `read` returns a weight of the given shape, where None allows any size. `read` also
-    accepts PyTorch tensors. All weights must have the same dtype; otherwise NumPy would
+    `read` returns a weight of the given shape, where None allows any size. The weights
+    may be PyTorch tensors. All weights must have the same dtype; otherwise NumPy would
     silently promote dtypes when it concatenates the weights.
 
     Args:
@@ -158,7 +158,7 @@ def check_only(name: str, keys: Iterable[str], known: Collection[str]) -> None:
 def check_directions(
     name: str, found: int, bidirectional: object, fix: str = ""
 ) -> None:
-    """Raises unless `bidirectional` is the bool that fits the number of directions."""
+    """Raises an error unless `bidirectional` fits the number of directions."""
     given = as_bool("bidirectional", bidirectional)
     has = "two directions" if found == 2 else "one direction"
     must = f"be {found == 2}, because `{name}` has {has}"

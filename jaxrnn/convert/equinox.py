@@ -40,7 +40,7 @@ def load(*cells: Any) -> BoundCell:
     Args:
         *cells: The cells from the inputs upwards, or a single list of cells, as
             returned by `save`. Each cell is an `eqx.nn.LSTMCell`, an `eqx.nn.GRUCell`,
-            or a dict of its arrays.
+            or a dict with the arrays of such a cell.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0` or a bound `CudnnCompatibleGRUCell`; for
@@ -87,10 +87,10 @@ def save(cell: BoundCell) -> Any:
         A dict of arrays; for several layers, a list of dicts.
 
     Raises:
-        TypeError: If `cell` is not one of these bound cells.
-        ValueError: If `cell` has a feature that Equinox does not support: a
-            `BasicRNNCell` or `GRUCell`, peepholes, clips, a projection, or an
-            activation other than tanh.
+        TypeError: If a cell is not bound, or no converter supports its class.
+        ValueError: If `cell` is or contains a `BasicRNNCell` or `GRUCell`, or has a
+            feature that Equinox does not support: peepholes, clips, coupled gates, a
+            projection, or an activation other than tanh.
     """
     found = layers_of(_LIBRARY, cell, bidirectional=False)
     layers = [_weights(layer) for ((_, layer),) in found]

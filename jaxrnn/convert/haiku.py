@@ -65,7 +65,8 @@ _CONVS = (
     contrib.Conv2DLSTMCell,
     contrib.Conv3DLSTMCell,
 )
-# The inner modules of a `VanillaRNN` (`_LINEAR`) or a convolutional LSTM (`_CONV`).
+# The inner modules of a `VanillaRNN` (`_LINEAR`) and of a convolutional LSTM (`_CONV`).
+# An `LSTM` has only the first module of `_LINEAR`, and a `GRU` has no inner module.
 _LINEAR = ("/linear", "/linear_1")
 _CONV = ("/input_to_hidden", "/hidden_to_hidden")
 _DEFAULT = "|".join([*_NAMES.values(), r"conv[123]_dlstm"])
@@ -142,10 +143,11 @@ def save(
             names that Haiku gives to cores constructed in this order.
 
     Raises:
-        TypeError: If `cell` is not one of these bound cells.
-        ValueError: If there is not exactly one name per layer, or `cell` has a feature
-            that Haiku does not support: a `CudnnCompatibleGRUCell`, peepholes, clips, a
-            projection, another activation, or a skip connection.
+        TypeError: If a cell is not bound, or no converter supports its class.
+        ValueError: If there is not exactly one name per layer, a layer is a
+            `CudnnCompatibleGRUCell`, or `cell` has a feature that Haiku does not
+            support: peepholes, clips, coupled gates, a projection, an activation that
+            Haiku's core does not have, or a skip connection.
     """
     found = single_cells("cell", cell)
     if any(type(each.cell) in _CONVS for _, each in found):

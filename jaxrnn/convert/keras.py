@@ -100,9 +100,9 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
 
     Raises:
         TypeError: If `cell` does not hold these bound cells.
-        ValueError: If a cell has peepholes, clips or a projection, which Keras does not
-            support; if the directions differ in the number or the kinds of their
-            layers.
+        ValueError: If a cell has peepholes, clips, coupled gates or a projection, which
+            Keras does not support; if the directions differ in the number or the kinds
+            of their layers.
     """
     saved = []
     for layer in layers_of(_LIBRARY, cell, bidirectional):
@@ -139,7 +139,7 @@ def _layer(
     activation: ActivationLike,
     reset_after: bool,
 ) -> LayerWeights:
-    """Reads one direction of a layer, whose arrays have these places in the list."""
+    """Reads one direction of a layer; `places` are the indices of its arrays."""
     read = reader({at: arrays[at] for at in places}, f"{name}[", "]")
     kernel, recurrent, *last = places
     state = read(recurrent, None, None)

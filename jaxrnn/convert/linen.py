@@ -88,10 +88,10 @@ def save(cell: Cells, *, bidirectional: bool = False) -> Params:
         layers, of an `nn.Sequential` of these.
 
     Raises:
-        TypeError: If `cell` does not hold these bound cells.
-        ValueError: If a cell has a feature that Flax does not support: a `GRUCell`,
-            peepholes, clips or a projection; if the directions differ in the number of
-            layers.
+        TypeError: If a cell is not bound, or no converter supports its class.
+        ValueError: If a cell is a `GRUCell`, or has a feature that Flax does not
+            support: peepholes, clips, coupled gates or a projection; if the directions
+            differ in the number of layers.
     """
     layers = [
         [_flax.arrays_of(each, _flax.separate(each.kind)) for _, each in layer]

@@ -97,11 +97,12 @@ def save(
         several layers, of an `nnx.Sequential` of these.
 
     Raises:
-        TypeError: If `cell` does not hold these bound cells, or the `bias` of a
-            `hidden_projection` is traced.
-        ValueError: If a cell has a feature that Flax does not support: a `GRUCell`,
-            peepholes, clips, a projection, or a `hidden_projection` with a `bias` other
-            than zero; if the directions differ in the number of layers.
+        TypeError: If a cell is not bound, or no converter supports its class;
+            if the `bias` of a `hidden_projection` is traced.
+        ValueError: If a cell is a `GRUCell`, or has a feature that Flax does not
+            support: peepholes, clips, coupled gates, a projection, or a
+            `hidden_projection` with a `bias` other than zero; if the directions differ
+            in the number of layers.
     """
     found = layers_of(_flax.LIBRARY, cell, bidirectional)
     layers = [[_to_weights(*each, optimized) for each in layer] for layer in found]

@@ -41,7 +41,7 @@ from ._weights import (
 __all__ = ["load", "nodes", "save"]
 
 
-_PEEPHOLES = "iof"  # `LayerWeights` stores peepholes in the order i, f, o.
+_PEEPHOLES = "iof"  # ONNX's order; `LayerWeights` has the order i, f, o.
 _ORDERS = {Kind.RNN: "c", Kind.GRU_AFTER: "urc", Kind.GRU: "urc", Kind.LSTM: "iofj"}
 _LIBRARY = Library(
     "ONNX",
@@ -53,7 +53,8 @@ _DIRECTIONS = ("forward", "bidirectional")
 _KNOWN = (
     *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
     *("activation_beta", "clip", "input_forget", "linear_before_reset"),
-    *("name", "hidden_size", "layout"),  # `load` does not need these keys.
+    # `load` ignores `name` and `layout`, and only checks `hidden_size`.
+    *("name", "hidden_size", "layout"),
 )
 
 
@@ -159,8 +160,8 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[Params]:
     Raises:
         TypeError: If `cell` does not hold these bound cells.
         ValueError: If a cell has a feature that ONNX does not support: a projection,
-            clips, layer normalization, or another activation; if the directions differ
-            in the number, kinds or sizes of their layers.
+            clips, layer normalization, or an activation that ONNX lacks; if the
+            directions differ in the number, kinds or sizes of their layers.
     """
     return [_node(layer) for layer in layers_of(_LIBRARY, cell, bidirectional)]
 
@@ -231,7 +232,7 @@ def _check_direction(name: str, node: Weights, w: np.ndarray) -> None:
 
 
 def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
-    """The `kind` of a `LayerWeights`, from the shape of R and the attributes."""
+    """The kind of a node's layer, inferred from the shape of R and the attributes."""
     units = r.shape[2]
     kind = _LIBRARY.kind_of(f"{name}['R']", r, r.shape[1], units)
     what = f"{kind} to match `R` ({describe(r)})"

@@ -164,8 +164,8 @@ def save(
 ) -> dict[str, np.ndarray]:
     """Returns a cell's variables, by their names in a TensorFlow graph, without ":0".
 
-    In a session, `variable.load(arrays[variable.op.name], session)` assigns the arrays
-    to the variables.
+    In a session, `variable.load(arrays[variable.op.name], session)` assigns the
+    returned `arrays` to the variables.
 
     The forget bias, the activation and the clips are not stored in variables. Pass the
     same values to this function, to `load` and to the constructors of TensorFlow's
@@ -296,7 +296,7 @@ def _load_both(
 def _save(
     name: str, cell: Any, scope: str, memory_scope: str, hyper: Hyper
 ) -> dict[str, np.ndarray]:
-    """The variables of a cell, after checking that `load` can restore it."""
+    """Checks that `load` can restore a cell, and returns the cell's variables."""
     if not isinstance(getattr(cell, "cell", None), FusedRNNCell):
         cell = as_bound(name, cell)
         _check_hyper(name, cell, hyper)

@@ -144,10 +144,11 @@ def save(
         bidirectional: Whether `cell` is such a pair.
 
     Raises:
-        TypeError: If `cell` does not hold these bound cells.
-        ValueError: If a cell has a feature that PyTorch does not support: a `GRUCell`,
-            peepholes, clips, another activation, a projection that is not smaller than
-            the number of units, or layers or directions that differ from each other.
+        TypeError: If a cell is not bound, or no converter supports its class.
+        ValueError: If a cell is a `GRUCell`, or has a feature that PyTorch does not
+            support: peepholes, clips, coupled gates, an activation other than tanh (a
+            `BasicRNNCell` may also have relu), or a projection that is not smaller than
+            the number of units; if layers or directions differ from each other.
     """
     check_string("prefix", prefix)
     layers = layers_of(_LIBRARY, cell, bidirectional)
@@ -326,7 +327,7 @@ def _check_alike(name: str, layers: Sequence[Layer]) -> None:
 
 
 def _split_state(state: PyTree) -> tuple[PyTree, ...]:
-    """The state of each layer or direction, which are entries along the first axis."""
+    """The states of all layers and directions, the entries along the first axis."""
     is_pair = isinstance(state, tuple | list)
     arrays = [from_tensor(each) for each in (state if is_pair else [state])]
     must = "be h or (h, c), each [layers, batch, units]"
@@ -342,7 +343,12 @@ def _split_state(state: PyTree) -> tuple[PyTree, ...]:
 def _stacked_state(
     layers: Sequence[PyTree], names: Sequence[str] = ("state",)
 ) -> PyTree:
-    """Stacks the states of layers, which belong to the `names` in turn."""
+    """Stacks the states of layers.
+
+    Args:
+        layers: The states, which come from the lists `names` in turn.
+        names: The names of these lists, for messages.
+    """
     for i, layer in enumerate(layers):
         at, own = divmod(i, len(names))
         kinds = type(layer) if is_array(layer) else LSTMStateTuple

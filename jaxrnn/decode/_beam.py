@@ -103,8 +103,9 @@ def beam_search(
     """Decodes by beam search: keeps the `beam_width` best sequences of each example.
 
     The score of a sequence is its log-probability divided by `((5 + length) / 6) **
-    length_penalty`. Finished sequences remain in the beam unchanged. The loop ends when
-    all beams of all examples are finished.
+    length_penalty`. A finished sequence is not extended; its score competes with the
+    scores of the other sequences. The loop ends when all beams of all examples are
+    finished, at the latest after `max_time` steps.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol. It runs
@@ -295,7 +296,7 @@ def is_shared(x: object) -> bool:
 
 
 def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
-    """Applies `fn` to each leaf that has one row per beam.
+    """Applies `fn` to each leaf that has a batch axis.
 
     Scalars, TensorArrays and read-only parts remain unchanged.
     """

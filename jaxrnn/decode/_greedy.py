@@ -52,7 +52,8 @@ class RowLoop(Loop):
         log_probs = self.model.log_probs(output, scores.dtype)
         ids = self.choose(log_probs, time - 1)
         gain = jnp.take_along_axis(log_probs, ids[:, None], axis=1)[:, 0]
-        # `raw_rnn` does not mask the loop state, so keep finished rows unchanged here.
+        # `raw_rnn` does not mask the loop state, so keep the entries of finished rows
+        # unchanged here.
         scores = jnp.where(finished, scores, scores + gain)
         lengths = jnp.where(finished, lengths, lengths + 1)
         ids = jnp.where(finished, self.model.end_id, ids)
@@ -129,8 +130,9 @@ def greedy(
     """Decodes greedily: chooses the most likely id at each step.
 
     If several ids are equally likely, the lowest id is chosen. The loop ends when all
-    rows are finished. Scores are differentiable with respect to the arrays in `embed`,
-    `project`, the cell and the initial state, with the ids held constant.
+    rows are finished, at the latest after `max_time` steps. Scores are differentiable
+    with respect to the arrays in `embed`, `project`, the cell and the initial state,
+    with the ids held constant.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.

@@ -72,8 +72,9 @@ def sample(
 ) -> Decoded:
     """Decodes by sampling: draws ids at random, independently for each row.
 
-    The loop ends when all rows are finished. To draw several samples per row, repeat
-    the rows, which is faster than `jax.vmap` over keys.
+    The loop ends when all rows are finished, at the latest after `max_time` steps. To
+    draw several samples per row, repeat the rows, which is faster than `jax.vmap` over
+    keys.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.
@@ -154,8 +155,8 @@ def draw(
     dtype = log_probs.dtype
     key = jax.random.fold_in(key_of_device(key, log_probs), t)
     noise = jax.random.gumbel(key, log_probs.shape, dtype)
-    # Subtract the maximum first. If the temperature is small, the other logits then
-    # become -inf, and no logit becomes NaN.
+    # Subtract the maximum, so that the largest logit is 0 at any temperature. If the
+    # temperature is small, the other logits may become -inf, but not inf or NaN.
     best = jnp.max(log_probs, axis=1, keepdims=True)
     temperature = jnp.maximum(jnp.asarray(temperature, dtype), jnp.finfo(dtype).tiny)
     logits = (log_probs - best) / temperature
@@ -163,8 +164,8 @@ def draw(
         return jnp.argmax(logits + noise, axis=1).astype(jnp.int32)
     vocab = log_probs.shape[1]
     logits, ids = jax.lax.top_k(logits, min(top_k or vocab, vocab))
-    # The noise belongs to the ids, not to their ranks. A `top_k` that includes all ids
-    # therefore draws the same ids as None.
+    # The noise belongs to the ids, not to their ranks, so a `top_k` that includes all
+    # ids draws the same ids as `top_k=None`.
     drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
     if top_p is not None:
         in_nucleus = _in_nucleus(logits, jnp.asarray(top_p, dtype))
@@ -181,6 +182,6 @@ def _in_nucleus(logits: Array, top_p: Array) -> Array:
     """
     mass = jnp.cumsum(jax.nn.softmax(logits, axis=1), axis=1)
     before = jnp.pad(mass[:, :-1], ((0, 0), (1, 0)))
-    # The sum may round to 1 before the last id, so a `top_p` of 1 is handled
-    # separately.
+    # The cumulative probability may round to 1 before the last id, so a `top_p` of 1 is
+    # handled separately.
     return (before < top_p) | (top_p >= 1)

@@ -84,7 +84,7 @@ class BidirectionalStreamer:
         """Adds a chunk; returns the outputs of the oldest chunk with a full look-ahead.
 
         Args:
-            chunk: The next steps, `[batch, chunk, depth]`.
+            chunk: The next steps, `[batch, chunk, depth]` or a nest of such arrays.
 
         Returns:
             The outputs, `[batch, chunk, size]`, with both directions concatenated; None
@@ -104,8 +104,8 @@ class BidirectionalStreamer:
         The next call starts a new sequence.
 
         Args:
-            last: The last 1 to `chunk` steps, `[batch, steps, depth]`; None if you have
-                already passed all steps.
+            last: The last 1 to `chunk` steps, `[batch, steps, depth]` or a nest of such
+                arrays; None if you have already passed all steps.
 
         Returns:
             The outputs, `[batch, remaining steps, size]`; None if no steps remain.

@@ -14,7 +14,8 @@ from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.typing import Array, PyTree
 from .._loops.scans import without_checks
 
-# Use an old version, because TensorFlow adopts new versions later than JAX.
+# Use an old version of StableHLO, because TensorFlow adopts new versions later than
+# JAX.
 _STABLEHLO = "1.9.0"
 
 
@@ -36,7 +37,8 @@ def to_stablehlo(
 
     Args:
         f: A function of nests of arrays that `jax.jit` can compile. `f` may call any
-            function of jaxrnn, but `raw_rnn` and decoders need `max_time`.
+            function of jaxrnn, but `raw_rnn` and `contrib.dynamic_decode` need a known
+            maximum number of steps, e.g. `max_time`.
         *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
             Sizes from `jax.export.symbolic_shape` stand for any size.
         platforms: The platforms that can run the program.
@@ -106,8 +108,8 @@ def to_tflite(
     TensorFlow Lite does not support random numbers, so `decode.sample` cannot be
     exported. For the same reason, call a cell's `init` outside of `f`. With
     `jax_enable_x64`, the loop counter of `jax.lax.scan` is int64, and slicing with an
-    int64 index fails in LiteRT 2.3. Therefore, export `decode.beam_search` without
-    `jax_enable_x64`.
+    int64 index fails in LiteRT 2.3. Therefore, export `decode.beam_search`, which uses
+    `jax.lax.scan`, without `jax_enable_x64`.
 
     Args:
         f: A function of nests of arrays that `jax.jit` can compile.

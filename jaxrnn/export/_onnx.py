@@ -49,7 +49,8 @@ def to_onnx(
     - the initial states (if `initial_state` is True), e.g. `initial_state_0_c`, one for
       each final state, in the order of the final states.
 
-    The outputs are the results of `dynamic_rnn`, in the order of `jax.tree.leaves`:
+    The outputs are the results of `dynamic_rnn` or, with two directions, of
+    `stack_bidirectional_dynamic_rnn`, in the order of `jax.tree.leaves`:
 
     - `outputs`, `[batch, time, size]`, zeros past the length of a row;
     - the final states, each `[batch, units]`. For layer 0, these are `state_0_c` and
@@ -297,8 +298,8 @@ def _stacked(graph: Graph, states: list[State], letter: str) -> str:
 def _final_state(graph: Graph, state: State, length: str) -> str:
     """The final state `[batch, units]`.
 
-    Where the length is 0, the result is the initial state. onnxruntime's operators
-    would return zeros instead.
+    Unless `length` is "", the result for a row of length 0 is the row's initial state.
+    onnxruntime's operators would return zeros instead.
     """
     at = graph.constant(np.int64(state.direction))
     final = graph.node("Gather", f"Y_{state.letter}_{state.layer}", at, axis=0)

@@ -47,14 +47,14 @@ class Streamer:
 
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
 
-    The first call compiles the step, and streamers with equal cells share the compiled
-    program. Later calls only run the step.
+    The first call compiles the step, as does the first call with `resets`. Other calls
+    only run the step. Streamers with equal cells share the compiled programs.
 
     Args:
         cell: A bound cell without a random key, so dropout is inactive.
         batch_size: The number of rows, each a sequence of its own.
-        dtype: The dtype of the zero state. If a cell supports states in a wider dtype
-            than its inputs, the outputs still have the dtype of the frames.
+        dtype: The dtype of the zero state. Some cells support a state in a wider dtype
+            than the frames; their outputs still have the dtype of the frames.
 
     Raises:
         TypeError: If `cell` is not a bound cell.
@@ -99,7 +99,7 @@ class Streamer:
                 zeros.
 
         Returns:
-            The output of the cell, `[batch, size]`.
+            The output of the cell, `[batch, size]` or a nest.
 
         Raises:
             ValueError: If the shapes of the frame or the resets do not match the cell

@@ -27,8 +27,9 @@ from ._tflite_graph import ABSENT, Graph, add_dense, add_swap
 Layer: TypeAlias = tuple[LayerWeights, ...]
 """The weights of a layer's one or two directions."""
 
-# Values of the format's enum `ActivationFunctionType`. LSTMs lack "linear", because the
-# LSTM operators of LiteRT 2.3 give different results without an activation.
+# Values of the format's enum `ActivationFunctionType`. LSTMs lack "linear", because
+# without an activation, the results of LiteRT 2.3's LSTM operators differ from the
+# results of jaxrnn.
 _ACTIVATIONS = {
     Kind.RNN: {"tanh": 4, "relu": 1, "linear": 0},
     Kind.LSTM: {"tanh": 4, "relu": 1},
@@ -105,8 +106,8 @@ def to_tflite_operators(
         (`outputs`), `[batch, time, size]`, or `[time, batch, size]` if `time_major`.
 
     Raises:
-        TypeError: If TensorFlow Lite has no operator for a cell, or the inputs or
-            parameters are not float32.
+        TypeError: If TensorFlow Lite has no operator for a cell, the inputs are not
+            float32 arrays of rank 3, or the parameters are not float32.
         ValueError: If the operator does not support an activation, a clip or layer
             normalization, the two directions differ in an activation or clip, or shapes
             do not match.
@@ -191,7 +192,7 @@ def _read_stack(name: str, cell: Any) -> list[Layer]:
 
 
 def _read_pairs(cells_fw: Any, cells_bw: Any) -> list[Layer]:
-    """Both directions of each layer.
+    """The weights of both directions of each layer.
 
     Raises:
         TypeError: As in `_read_stack`.
@@ -310,7 +311,8 @@ def _add_layer(
     for own_name, weights in zip(names, layer, strict=True):
         operands += graph.constants(own_name, _arrays(weights))
         variables = _variables(graph, own_name, weights, batch)
-        # The operators of an RNN expect the state directly after the weights.
+        # The RNN operators expect the state of each direction after the weights of the
+        # direction. The LSTM operators expect all states after all weights.
         if kind == Kind.RNN:
             operands += variables
         else:
@@ -346,7 +348,7 @@ def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
         weights.peepholes or (None, None, None),  # For the gates i, f and o.
         np.split(bias.T, 4),
     ):
-        # The operator computes an absent gate i from the gate f.
+        # If the arrays of gate i are absent, the operator computes i as 1 - f.
         arrays += [None, *gates[1:]] if weights.is_coupled else gates
     # The last input is a bias of the projection; `LSTMCell` has no such bias.
     return [*arrays, None if projection is None else projection.T, None]

@@ -29,9 +29,9 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
     The memory, `[batch, memory_time, memory_depth]`, is an argument of
     `AttentionWrapper.initial_state`. This class is not a dataclass; its subclasses for
     scores and for probabilities declare their fields in TensorFlow's order. To write a
-    custom mechanism, derive a `dataclass(frozen=True, eq=False)` from one of these
-    subclasses and override any of `param_specs`, `score`, `probabilities` and
-    `next_state`.
+    custom mechanism, derive a `dataclass(frozen=True, eq=False)` from an existing
+    mechanism, e.g. `LuongAttention`, and override any of `param_specs`, `score`,
+    `probabilities` and `next_state`.
 
     Attributes:
         num_units: The size of the keys.
@@ -64,7 +64,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     @abc.abstractmethod
     def param_specs(self, query_depth: int) -> Specs:
-        """Specs of all parameters but the memory layer, for queries of this depth."""
+        """Specs of all but the memory layer's parameters, for queries of this depth."""
 
     @abc.abstractmethod
     def score(

@@ -90,7 +90,7 @@ def as_memories(
 
 
 def _check_memory(name: str, memory: Array, mechanism: Any, like: Array) -> None:
-    """Raises unless a memory fits its mechanism and `like`, the first memory."""
+    """Checks that a memory fits its mechanism and `like`, the first memory."""
     depth = mechanism.memory_depth
     fits = memory.shape == (*like.shape[:1], *memory.shape[1:2], depth)
     rows = "batch" if like is memory else like.shape[0]

@@ -69,6 +69,9 @@ class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
         score      = score of BahdanauAttention + attention_score_bias
         alignments = monotonic_attention(sigmoid(score + noise), previous, mode)
 
+    With `mode="hard"`, the sigmoid is replaced by a step function: 1 where
+    `score + noise` is positive, 0 elsewhere.
+
     Attributes:
         num_units: The size of the keys.
         memory_depth: The size of a memory entry.
@@ -100,6 +103,9 @@ class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
 
         score      = score of LuongAttention + attention_score_bias
         alignments = monotonic_attention(sigmoid(score + noise), previous, mode)
+
+    With `mode="hard"`, the sigmoid is replaced by a step function: 1 where
+    `score + noise` is positive, 0 elsewhere.
 
     Attributes:
         num_units: The size of keys and queries.

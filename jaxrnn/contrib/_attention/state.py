@@ -171,8 +171,8 @@ class BoundMechanism:
         if valid is not None:
             masked = mechanism.score_mask_value
             masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
-            # The scores of an empty memory are 0. With minus infinity for all entries,
-            # softmax would return NaN.
+            # If a memory is empty, set all its scores to 0. If all scores were minus
+            # infinity, softmax would return NaN.
             masked = jnp.where(valid[:, None, :1], masked, jnp.zeros_like(masked))
             score = jnp.where(valid[:, None], score, masked)
         score = score.reshape(state.shape)
@@ -273,7 +273,8 @@ class Attention(NamedTuple):
             state: The state of the mechanism.
             key: The random key of this attention's step, or None.
         """
-        if isinstance(memory.keys, tuple):  # An outer wrapper did not call `start`.
+        # The memory has no keys yet if an outer wrapper did not call `start`.
+        if isinstance(memory.keys, tuple):
             memory = self.with_keys(params, memory)
         bound = BoundMechanism(
             self.mechanism,

@@ -41,8 +41,10 @@ class AttentionWrapper(extend.ParamsWrapper):
     Parameters: `memory_layer/kernel` `[M, num_units]`; the mechanism's parameters under
     the mechanism's scope (e.g. `luong_attention/attention_g`);
     `attention_layer/kernel` `[O + M, A]`; the cell's parameters, for inputs
-    `[batch, I + A]`, under the cell's scope (e.g. `lstm_cell`). If several mechanisms
-    have the same scope, the second scope ends in `_1`, the third in `_2`, and so on.
+    `[batch, I + A]`, under the cell's scope (e.g. `lstm_cell`). With several
+    mechanisms, the attention is the concatenation of their attentions, and the names of
+    the second mechanism's layers end in `_1`, of the third's in `_2`, and so on. Equal
+    scopes of mechanisms are numbered in the same way.
 
     Attributes:
         cell: The wrapped cell, which must output a single vector.

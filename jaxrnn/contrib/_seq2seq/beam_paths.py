@@ -68,8 +68,8 @@ def gather_tree(
     Args:
         step_ids: Integers `[time, batch, beam]`, the id of each beam at each step.
         parent_ids: Integers `[time, batch, beam]` in `[0, beam)`: for each beam, the
-            index of the beam that it continues from the previous step. On CPUs,
-            TensorFlow raises an error for other values.
+            index of its parent beam in the previous step. On CPUs, TensorFlow raises an
+            error for other values.
         max_sequence_lengths: Integers `[batch]`, the length of each row's longest beam,
             where the paths of the row end.
         end_token: The id that ends a sequence.

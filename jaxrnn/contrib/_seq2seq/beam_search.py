@@ -42,8 +42,8 @@ class BeamSearchDecoderOutput(NamedTuple):
     Attributes:
         scores: The scores of the beams, best first.
         predicted_ids: int32, the id of each beam.
-        parent_ids: int32; for each beam, the index of the beam that it continues from
-            the previous step.
+        parent_ids: int32; for each beam, the index of its parent beam in the previous
+            step.
 
     Source: `tf.contrib.seq2seq.BeamSearchDecoderOutput`.
     """
@@ -198,7 +198,7 @@ class BeamSearchDecoder(CellDecoder):
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
     ) -> tuple[BeamSearchDecoderOutput, PyTree, PyTree, Array]:
-        """Extends the beams of each row by one id and keeps the best ones."""
+        """Extends the beams of each row by one id and keeps the best beams."""
         logits, cell_state = self._run_cell(time, inputs, state.cell_state)
         beams = beam.Beams(state.log_probs, state.lengths, state.finished)
         coverage, penalty = self._covered(self._split(cell_state), state)

@@ -120,8 +120,8 @@ class BasicDecoder(CellDecoder):
             RNNCell protocol.
         helper: A `Helper`, which samples ids and provides the next inputs.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
-        output_layer: A function of the cell's output, `[batch, ...]`, applied before
-            the helper samples; None for no layer.
+        output_layer: A function of the cell's output, each leaf `[batch, ...]`, which
+            is applied before the helper samples; None for no layer.
 
     Raises:
         TypeError: If an argument has the wrong type.

@@ -43,11 +43,11 @@ def dynamic_decode(
         decoder: A `Decoder`.
         output_time_major: Whether time is the first axis of the outputs.
         impute_finished: Whether finished rows emit zeros and keep their state. If
-            False, finished rows continue to run, but their outputs and states have no
-            meaning.
+            False, finished rows continue to run. Unless the decoder tracks its own
+            finished rows, the later outputs and states of these rows have no meaning.
         maximum_iterations: The maximum number of steps, an int or an integer scalar
             array. A decoder that reads its inputs from an array, e.g. with
-            `TrainingHelper`, runs no more steps than there are inputs.
+            `TrainingHelper`, runs at most as many steps as the array holds.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
         swap_memory: Controls which values of each step a compiled loop stores for the

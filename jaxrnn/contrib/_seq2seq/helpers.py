@@ -145,7 +145,7 @@ class InferenceHelper(CustomHelper):
         sample_fn: `sample_fn(outputs) -> sample_ids`.
         sample_shape: The shape of a row of `sample_ids`.
         sample_dtype: The dtype of `sample_ids`.
-        start_inputs: The first inputs, a nest of `[batch, ...]`.
+        start_inputs: The first inputs, a nest of arrays `[batch, ...]`.
         end_fn: `end_fn(sample_ids)`, which returns a bool `[batch]`, True for each row
             that ends with its sample.
         next_inputs_fn: `next_inputs_fn(sample_ids) -> next_inputs`; None to feed the
@@ -242,8 +242,8 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         softmax_temperature: The divisor of the logits, a positive number or scalar
             array; may be traced. None for 1.
         seed: Helpers with different seeds draw different ids from the same key.
-        key: A random key. Without a seed, `fold_in(key, t)` draws the ids of step t, as
-            in `jaxrnn.decode.sample`.
+        key: A random key. Without a seed, the ids of step t are drawn with
+            `fold_in(key, t)`, as in `jaxrnn.decode.sample`.
 
     Raises:
         TypeError: See `GreedyEmbeddingHelper`.

@@ -113,7 +113,7 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
     helper feeds given inputs.
 
     Args:
-        inputs: `[batch, time, ...]` (`[time, batch, ...]` if `time_major`).
+        inputs: As in `TrainingHelper`, with the structure that `embedding` returns.
         sequence_length: See `TrainingHelper`.
         embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
             ids `[batch]`. The function is called with id 0 for rows that do not use its
@@ -177,7 +177,8 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
     where the helper feeds outputs and 0 elsewhere.
 
     Args:
-        inputs: `[batch, time, ...]` (`[time, batch, ...]` if `time_major`).
+        inputs: As in `TrainingHelper`, with the structure of the outputs or, if
+            `next_inputs_fn` is given, of its result.
         sequence_length: See `TrainingHelper`.
         sampling_probability: The probability of feeding outputs, a number or `[batch]`;
             may be traced. In TensorFlow, an array `[batch]` raises an error.

@@ -74,7 +74,10 @@ def most_likely(logits: Array) -> Array:
 
 
 def uniform(key: Key, like: PyTree, rows: int, time: Array) -> Array:
-    """Uniform numbers `[rows]`, drawn with `fold_in(key, time)`; sharded as `like`."""
+    """Uniform numbers `[rows]`, drawn with `fold_in(key, time)`.
+
+    If `shard_map` divides the rows of `like`, each device draws from its own key.
+    """
     key = jax.random.fold_in(key_of_device(key, like), time)
     return jax.random.uniform(key, (rows,), jnp.float32)
 
