@@ -167,7 +167,7 @@ def check_dtype_kind(
 
 
 def check_is_cell(name: str, cell: Any) -> None:
-    """Raises TypeError if `cell` is not a cell; the error names missing attributes."""
+    """Raises TypeError unless `cell` is a bound cell or has the attributes of one."""
     if isinstance(cell, type):
         raise InvalidType(
             f"`{name}` must be a bound cell, got {describe(cell)}. Create a cell, and "
@@ -257,7 +257,7 @@ def as_dtype(dtype: DType, name: str = "dtype") -> DType:
 
 
 def as_unroll(parallel_iterations: object) -> int:
-    """The number of steps to unroll per loop iteration, for `parallel_iterations`.
+    """The number of steps to unroll per loop iteration, at most `MAX_UNROLL`.
 
     None and 0 select the default, which is one step. Unrolling may change results by
     rounding.

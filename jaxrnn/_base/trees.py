@@ -251,7 +251,8 @@ def merge_dicts(what: str, first: Mapping, second: Mapping) -> dict:
     """Merges two nested dicts of `what`.
 
     Raises:
-        ValueError: If both have a leaf under the same keys.
+        ValueError: If both have an entry under the same keys, unless both entries are
+            dicts.
     """
     merged = dict(first)
     for key, value in second.items():
@@ -315,7 +316,7 @@ def without_read_only(state: PyTree) -> PyTree:
 
 
 def with_read_only(state: PyTree, source: PyTree) -> PyTree:
-    """Fills in the read-only parts of `source`, a state of the same structure."""
+    """Replaces read-only parts of `state` by the read-only parts of `source`."""
     parts = iter([x for x in _parts(source) if is_read_only(x)])
 
     def pick(x: PyTree) -> PyTree:

@@ -3,8 +3,8 @@
 Most of the cost of a recurrent cell is in `[inputs, h] @ kernel + bias`; the rest is
 element-wise. `AffineCell` describes a cell as a chain of stages, each a matrix product
 followed by an element-wise update. All such cells share the code that initializes and
-checks the parameters, and the code that hoists the products of the inputs out of the
-loop.
+checks the parameters, and the code that hoists the matrix products with the inputs out
+of the loop.
 """
 
 import abc

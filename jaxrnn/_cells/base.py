@@ -137,7 +137,8 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         Args:
             params: Parameters as `init` returns them.
-            run: The inputs of all steps, the initial state and the time axis.
+            run: The inputs of all steps, the initial state, the time axis, the keys of
+                the steps, and the requested implementation.
 
         Returns:
             `(outputs, state)`: the outputs of all steps, with time along the same axis
@@ -236,7 +237,8 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         Raises:
             TypeError: If `batch_size` is not an integer.
-            ValueError: If the arguments disagree, or batch size or dtype is missing.
+            ValueError: If the arguments disagree, or if the batch size or the dtype is
+                missing.
         """
         if inputs is not None:
             inputs = in_native_order(inputs)

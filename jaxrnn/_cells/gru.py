@@ -16,7 +16,7 @@ from .params import kernel_and_bias, ones
 @final
 @fields.dataclass
 class GRUCell(AffineCell):
-    """A gated recurrent unit (GRU) that resets the state before the product.
+    """A gated recurrent unit (GRU) that resets the state before the matrix product.
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
         c    = activation([x, r * h] candidate/kernel + candidate/bias)
@@ -85,7 +85,7 @@ class GRUCell(AffineCell):
 @final
 @fields.dataclass
 class CudnnCompatibleGRUCell(AffineCell):
-    """A gated recurrent unit (GRU) that resets the state after the product.
+    """A gated recurrent unit (GRU) that resets the state after the matrix product.
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
         c    = activation(x input_projection/kernel + input_projection/bias
@@ -93,7 +93,8 @@ class CudnnCompatibleGRUCell(AffineCell):
         h'   = u * h + (1 - u) * c
 
     This is the GRU of cuDNN, PyTorch and Flax, and the default in Keras. `GRUCell`
-    resets the state before the product, so the two cells cannot exchange weights.
+    resets the state before the matrix product, so the two cells cannot exchange
+    weights.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
     output `[batch, H]`; `gates/kernel` `[I + H, 2H]`, `gates/bias` `[2H]`, blocks r, u;
@@ -133,7 +134,7 @@ class CudnnCompatibleGRUCell(AffineCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The gates, then the candidate's products with the inputs and the state."""
+        """The gates, then the candidate's matrix products with inputs and state."""
         kernel, bias = kernel_and_bias(self)
         from_inputs = Stage(
             self._project_inputs,

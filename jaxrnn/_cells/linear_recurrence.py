@@ -34,9 +34,9 @@ class LinearRecurrenceCell(SpecsCell):
 
     A subclass defines `param_specs` and `coefficients`, and also `output` if the output
     is not the state. `init`, `apply` and `apply_sequence` are derived from these
-    methods. For a whole sequence, products and gates are computed for many steps at
-    once. The states are then computed step by step on CPUs, and by a parallel scan on
-    other devices.
+    methods. For a whole sequence, matrix products and gates are computed for many
+    steps at once. The states are then computed step by step on CPUs, and by a parallel
+    scan on other devices.
 
     Inputs are floating-point arrays `[batch, depth]`; parameters and outputs have the
     same dtype. The state is `[batch, units]`, or a `ComplexState` of two such arrays,
@@ -82,7 +82,8 @@ class LinearRecurrenceCell(SpecsCell):
 
         Returns:
             `a` and `b`: the factor and the addend of the state, `[batch, units]`, or
-            `[1, units]` if all rows share them. Compute a and b in at least float32,
+            `[1, units]` if all rows share them; for a complex state, each a
+            `ComplexState` of two such arrays. Compute a and b in at least float32,
             whatever the dtype of the inputs. `rest`: values that `output` needs in
             addition to the state, each leaf `[batch, ...]`, or None.
         """

@@ -99,7 +99,8 @@ class OwnParams(RNNCell):
     """
 
     cell: Any
-    feature_axes: ClassVar[Any] = None  # Wrapper and cell may read different inputs.
+    # The wrapper and the wrapped cell may read different inputs.
+    feature_axes: ClassVar[Any] = None
 
     @abc.abstractmethod
     def own_specs(self, depth: int) -> Specs:

@@ -181,7 +181,7 @@ class DropoutWrapper(WrapperCell):
         """Applies dropout to the `chosen` leaves of a tree; None chooses all leaves."""
         if keep_prob == 1:
             return tree
-        # The key of the run draws the same mask at all steps.
+        # With the run's key, all steps draw the same mask.
         key = run_key(key) if self.variational_recurrent else key
         is_shared = self.variational_recurrent and not self.mask_per_row
         marks = iter(jax.tree.leaves(chosen))
