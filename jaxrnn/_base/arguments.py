@@ -306,7 +306,7 @@ def as_count(
 def as_integers(
     name: str, values: Any, what: str, *shapes: tuple[int | None, ...]
 ) -> Any:
-    """Integers as a NumPy array; as a JAX array if `values` are or hold JAX arrays.
+    """Converts integers to a NumPy array, or to a JAX array if they hold JAX arrays.
 
     Args:
         name: The name of the argument.

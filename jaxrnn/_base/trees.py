@@ -316,7 +316,7 @@ def without_read_only(state: PyTree) -> PyTree:
 
 
 def with_read_only(state: PyTree, source: PyTree) -> PyTree:
-    """Replaces read-only parts of `state` by the read-only parts of `source`."""
+    """Replaces the read-only parts of `state` by the parts that `source` holds."""
     parts = iter([x for x in _parts(source) if is_read_only(x)])
 
     def pick(x: PyTree) -> PyTree:

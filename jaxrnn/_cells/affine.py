@@ -210,7 +210,7 @@ class AffineCell(SpecsCell):
 
     @property
     def is_random(self) -> bool | None:
-        """False, since steps draw no random numbers; None if `apply` is overridden."""
+        """False, as steps draw no random numbers; None if a subclass overrides `apply`."""
         return False if type(self).apply is AffineCell.apply else None
 
     def elementwise_specs(self) -> Specs:

@@ -288,7 +288,7 @@ class SpecsCell(RNNCell):
 
     @property
     def is_random(self) -> bool | None:
-        """False, because steps draw no random numbers."""
+        """False, because a step draws no random numbers."""
         return False
 
     def check_depth(self, depth: int) -> None:

@@ -152,8 +152,8 @@ class DeltaRuleCell(MatrixMemoryCell):
 
     def _activated(self, values: DeltaValues) -> tuple[Array, Array, Array]:
         """q, k and v after the activation; q and k have norm 1."""
-        # The activation would be slower in `project`, where the axis of heads has not
-        # yet been moved to the front.
+        # The activation would be slower in `project`, where the axis of heads still
+        # follows the axis of steps.
         q = _unit(self.activation(values.q))
         k = _unit(self.activation(values.k))
         return q, k, self.activation(values.v)

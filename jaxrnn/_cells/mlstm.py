@@ -241,7 +241,7 @@ def _normalizer(state: MLSTMState) -> Array:
 def _normalized(values: Array, dot: Array, m: Array) -> Array:
     """Computes `values / max(|dot|, exp(-m))`.
 
-    c and n are stored divided by `exp(m)`, so `exp(-m)` replaces the 1 of
+    The state holds c and n divided by `exp(m)`, so `exp(-m)` replaces the 1 in
     `max(|q n|, 1)`.
 
     Args:

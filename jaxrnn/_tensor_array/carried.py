@@ -246,7 +246,7 @@ def _fill(rows: Rows, taken: Array, writes: list[tuple[Array, Array]]) -> Rows:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Watched(Rows):
-    """Holds the elements of an array inside a step, and records the step's writes.
+    """Holds the elements of an array inside a step, and records their use.
 
     Attributes:
         arrays: The `LoopWrites` of the loop, to which this array belongs.

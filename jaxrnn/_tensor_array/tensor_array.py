@@ -244,7 +244,7 @@ class TensorArray(RowlessArray):
         return self._with(store.scatter(slots, value))
 
     def concat(self, name: str | None = None) -> Array:
-        """Joins the elements along their first axis; their lengths may differ.
+        """Joins the elements along their first axis, whose sizes may differ.
 
         Raises:
             ValueError: If elements are scalars, or if they differ in rank or in an axis

@@ -73,7 +73,7 @@ class WrapperCell(RNNCell):
         return self.cell.zero_state(batch_size, dtype)
 
     def split_params(self, params: Params) -> tuple[Params, Params]:
-        """Returns `({}, params)`, since all parameters belong to the wrapped cell."""
+        """Returns `({}, params)`, because all parameters belong to the wrapped cell."""
         return {}, params
 
     def start(self, params: Params, state: PyTree) -> PyTree:
