@@ -183,8 +183,9 @@ class AffineCell(SpecsCell):
     """
 
     # The standard cell with the same equations as this class: "lstm", "gru" (which
-    # resets the state before the product), "cudnn_gru" (which resets it after the
-    # product) or "rnn". Subclasses do not inherit this attribute; see `declared_kind`.
+    # resets the state before the matrix product), "cudnn_gru" (which resets the state
+    # after the matrix product) or "rnn". Subclasses do not inherit this attribute; see
+    # `declared_kind`.
     library_kind: ClassVar[str | None] = None
 
     @property
@@ -210,7 +211,7 @@ class AffineCell(SpecsCell):
 
     @property
     def is_random(self) -> bool | None:
-        """False, as steps draw no random numbers; None if a subclass overrides `apply`."""
+        """False, since steps draw no random numbers; None if `apply` is overridden."""
         return False if type(self).apply is AffineCell.apply else None
 
     def elementwise_specs(self) -> Specs:

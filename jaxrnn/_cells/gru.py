@@ -1,4 +1,4 @@
-"""Gated recurrent units that reset the state before or after the product."""
+"""Gated recurrent units that reset the state before or after the matrix product."""
 
 import dataclasses
 from collections.abc import Callable

@@ -38,12 +38,12 @@ class LinearRecurrenceCell(SpecsCell):
     steps at once. The states are then computed step by step on CPUs, and by a parallel
     scan on other devices.
 
-    Inputs are floating-point arrays `[batch, depth]`; the inputs, parameters and outputs
-    share one dtype. The state is `[batch, units]`, or a `ComplexState` of two such arrays,
-    and may be wider than the inputs. `a * h + b` is computed in at least float32.
-    `coefficients` should also compute in at least float32, because `sigmoid(7)` is 1 in
-    bfloat16. `|a|` must not exceed 1 in long sequences, because the product of many
-    factors a could overflow.
+    Inputs are floating-point arrays `[batch, depth]`. The inputs, the parameters and
+    the outputs share one dtype. The state is `[batch, units]`, or a `ComplexState` of
+    two such arrays, and may be wider than the inputs. `a * h + b` is computed in at
+    least float32. `coefficients` should also compute in at least float32, because
+    `sigmoid(7)` is 1 in bfloat16. `|a|` must not exceed 1 in long sequences, because
+    the product of many factors a could overflow.
 
     Example:
         A leaky average that decays at a learned rate.

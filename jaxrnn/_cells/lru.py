@@ -224,7 +224,7 @@ class RGLRUCell(LinearRecurrenceCell):
         return jnp.exp(log_a), scale * (gate_x * inputs.astype(dtype)), None
 
     def _gates(self, params: Params, x: Array, dtype: DType) -> list[Array]:
-        """The gates of the input and of a, `[batch, H]`; each block is one product."""
+        """The gates of the input and of a, `[batch, H]`, from one matmul per block."""
         gates = [params["input_gate"], params["a_gate"]]
         w, b = (
             jnp.concatenate([gate[name] for gate in gates], axis=-1)

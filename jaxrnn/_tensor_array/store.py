@@ -119,7 +119,7 @@ class Rows:
         return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
 
     def with_capacity(self, capacity: int) -> "Rows":
-        """Extends to at least `capacity` rows; an extension at least doubles the rows."""
+        """Returns at least `capacity` rows; an extension at least doubles the rows."""
         enough = capacity <= self.capacity
         return self if enough else self.padded(max(capacity, 2 * self.capacity))
 
