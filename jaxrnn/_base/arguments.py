@@ -25,7 +25,7 @@ from .typing import AxisSize, DType, UnboundCellLike
 
 # On CPUs, an unrolled loop compiles to a larger program that is no faster. With 32
 # unrolled steps (TensorFlow's default `parallel_iterations`), compilation would take
-# ten times as long.
+# ten times as long as without unrolling.
 MAX_UNROLL = 4
 
 # Steps, rows and units are counted with int32.

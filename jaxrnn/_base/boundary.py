@@ -68,7 +68,7 @@ def export(namespace: dict[str, Any], names_errors: bool = True) -> None:
 
 
 def at_boundary(function: Callable[P, R]) -> Callable[P, R]:
-    """Adds the function's name to errors of checks, and hints for unknown arguments."""
+    """Puts the function's name before errors of checks; adds hints about arguments."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -253,7 +253,7 @@ def _hint(label: str, name: str, known: Collection[str]) -> str:
 
 
 def import_optional(module: str, install: str = "") -> Any:
-    """Imports the module; if it is missing, raises an ImportError with the remedy.
+    """Imports a module; if this fails, raises an ImportError with an install command.
 
     Args:
         module: The module.

@@ -145,7 +145,7 @@ class TensorShape:
 
 
 def named_dims(name: str, dims: Any) -> dict[str, Any]:
-    """The sizes of the axes by name, such as `dims[0]`; `name` for a single size."""
+    """Maps names such as `dims[0]` to the sizes of axes, or `name` to a single size."""
     if not isinstance(dims, Iterable):
         return {name: dims}
     return {f"{name}[{i}]": dim for i, dim in enumerate(dims)}

@@ -159,7 +159,7 @@ class CudnnCompatibleGRUCell(AffineCell):
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = map(jax.nn.sigmoid, jnp.split(z, 2, axis=-1))
-        no_operand = state[:, :0]  # The next product reads only the inputs.
+        no_operand = state[:, :0]  # The next matrix product reads only the inputs.
         return no_operand, (r, u, state)
 
     def _project_inputs(self, params: Params, z: Array, carry: PyTree) -> Updated:

@@ -318,7 +318,7 @@ class TensorArray(RowlessArray):
 
     def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
         """Returns the elements as a named child, and the static part."""
-        if self._store is None:  # A child of None would look like a missing leaf.
+        if self._store is None:  # None as a child would look like a missing leaf.
             return (), self._config
         return ((jax.tree_util.GetAttrKey("elements"), self._store),), self._config
 
