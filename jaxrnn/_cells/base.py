@@ -299,9 +299,9 @@ class SpecsCell(RNNCell):
 
         Raises:
             ValueError: If `inputs` do not have rank 2, the cell does not support their
-                depth, or the dtype is not floating-point.
+                depth, the dtype is not floating-point, or `key` is an array of keys.
             TypeError: If `key` is not a random key, `dtype` is an array, or an
-                initializer does not return an array.
+                initializer does not return an array of the requested shape.
         """
         check_key(key)
         step_checks.check_no_carry(dtype)

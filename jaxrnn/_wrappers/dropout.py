@@ -48,8 +48,8 @@ class DropoutWrapper(WrapperCell):
         cell: The wrapped cell.
         input_keep_prob: The probability of keeping an entry of the inputs, in [0, 1].
         output_keep_prob: The probability of keeping an entry of the output.
-        state_keep_prob: The probability of keeping an entry of a state leaf that the
-            filter selects.
+        state_keep_prob: The probability of keeping an entry of a state leaf that
+            `dropout_state_filter_visitor` selects.
         variational_recurrent: Whether each leaf uses one mask for all steps and rows of
             a run (arXiv:1512.05287), instead of a new mask at each step.
         input_size: The sizes of the inputs; required for variational input dropout.
