@@ -274,8 +274,8 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
     """
     taps = [steps.zero_dead(inputs)]
     last = []
-    # Each tap is the next newer tap, delayed by one step. The first step reads a past
-    # input.
+    # Each tap is the next newer tap, delayed by one step. At the first step, a tap is
+    # a past input.
     for i in reversed(range(past.shape[1])):
         first = jnp.expand_dims(past[:, i], steps.axis)
         shifted = jnp.concatenate([first, taps[0]], axis=steps.axis)
