@@ -25,7 +25,7 @@ from .typing import AxisSize, DType, UnboundCellLike
 
 # On CPUs, an unrolled loop compiles to a larger program that is no faster. With 32
 # unrolled steps (TensorFlow's default `parallel_iterations`), compilation would take
-# ten times as long.
+# ten times as long as without unrolling.
 MAX_UNROLL = 4
 
 # Steps, rows and units are counted with int32.
@@ -167,7 +167,7 @@ def check_dtype_kind(
 
 
 def check_is_cell(name: str, cell: Any) -> None:
-    """Raises TypeError if `cell` is not a cell; the error names missing attributes."""
+    """Raises TypeError unless `cell` is a bound cell or has the attributes of one."""
     if isinstance(cell, type):
         raise InvalidType(
             f"`{name}` must be a bound cell, got {describe(cell)}. Create a cell, and "
@@ -257,7 +257,7 @@ def as_dtype(dtype: DType, name: str = "dtype") -> DType:
 
 
 def as_unroll(parallel_iterations: object) -> int:
-    """The number of steps to unroll per loop iteration, for `parallel_iterations`.
+    """The number of steps to unroll per loop iteration, at most `MAX_UNROLL`.
 
     None and 0 select the default, which is one step. Unrolling may change results by
     rounding.
@@ -306,7 +306,7 @@ def as_count(
 def as_integers(
     name: str, values: Any, what: str, *shapes: tuple[int | None, ...]
 ) -> Any:
-    """Integers as a NumPy array; as a JAX array if `values` are or hold JAX arrays.
+    """Converts integers to a NumPy array, or to a JAX array if they hold JAX arrays.
 
     Args:
         name: The name of the argument.

@@ -41,8 +41,9 @@ def export(namespace: dict[str, Any], names_errors: bool = True) -> None:
     Args:
         namespace: `globals()` of the public module.
         names_errors: Whether errors begin with the names of this module's functions.
-            Pass False for functions that custom cells call: their errors then begin
-            with the name of the function or class that the user called.
+            Pass False for functions that custom cells call. The errors of these
+            functions then begin with the name of the function or class that the user
+            called.
     """
     module = namespace["__name__"]
     names = [name for name in namespace if not name.startswith("_")]
@@ -67,7 +68,7 @@ def export(namespace: dict[str, Any], names_errors: bool = True) -> None:
 
 
 def at_boundary(function: Callable[P, R]) -> Callable[P, R]:
-    """Adds the function's name to errors of checks, and hints for unknown arguments."""
+    """Puts the function's name before errors of checks; adds hints about arguments."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -252,7 +253,7 @@ def _hint(label: str, name: str, known: Collection[str]) -> str:
 
 
 def import_optional(module: str, install: str = "") -> Any:
-    """Imports the module; the ImportError explains how to install it.
+    """Imports a module; if this fails, raises an ImportError with an install command.
 
     Args:
         module: The module.

@@ -1,7 +1,8 @@
 """Derives the random keys with which cells run the steps of a sequence.
 
-The key that a cell gets at step t draws the same numbers as `fold_in(key, t)`. Random
-numbers therefore do not depend on unrolling, on memory strategies or on the backend.
+The key that a cell gets at step t draws the same numbers as `fold_in(key, t)`, where
+`key` is the key of the bound cell. Random numbers therefore do not depend on unrolling,
+on memory strategies or on the backend.
 Variational dropout draws once per run, and therefore also needs a key for the run.
 
 At each step, a cell gets the step's key and the run's key, as one JAX key with a custom
@@ -32,7 +33,7 @@ def check_key(key: Any) -> None:
     is_raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
     fix = "Create a key with `jax.random.key(0)`."
     check_type(is_raw or is_key(key), "key", "be a random key", key, fix)
-    is_one = key.ndim == is_raw  # A raw uint32 key is a vector.
+    is_one = key.ndim == is_raw  # Raw uint32 keys are vectors, typed keys are scalars.
     fix = "To use several keys, apply `jax.vmap`."
     check_value(is_one, "key", "be one key", key, fix)
 

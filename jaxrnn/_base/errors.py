@@ -82,7 +82,8 @@ def name_of(value: object) -> str:
 def describe(value: object) -> str:
     """Describes a value, or the parts of a short list or tuple.
 
-    An array is described as `float32[4, 8]`, another value by its value or its type.
+    An array is described as `float32[4, 8]`, None, a number or a string by its
+    `repr`, and any other object by its type.
     """
     shape = getattr(value, "shape", None)
     dtype = getattr(value, "dtype", None)

@@ -58,7 +58,8 @@ def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
     """The inputs as a nest of arrays of rank 3 or more with equal time and batch sizes.
 
     Raises:
-        ValueError: If there is no array, if a rank is below 3, or if sizes disagree.
+        ValueError: If there is no array, a leaf is None, a rank is below 3, an axis is
+            too large for int32, or sizes disagree.
         TypeError: If a leaf is not an array, or `time_major` is not a bool.
     """
     check_time_major(time_major)
@@ -168,7 +169,8 @@ def as_arrays(name: str, state: PyTree) -> PyTree:
 
     def as_leaf(name: str, leaf: Any) -> Array:
         array = as_array(name, leaf)
-        # A weakly typed number would change the type of the loop's carry at step 1.
+        # The first step would return a strongly typed array in place of a weakly typed
+        # number, and so change the type of the loop's carry.
         return array if is_array(leaf) else array.astype(array.dtype)
 
     return map_named(name, as_leaf, state)
@@ -252,8 +254,8 @@ def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
     """The dtype of the outputs: `dtype`, or the initial state's dtype by default.
 
     Raises:
-        ValueError: If neither `dtype` nor a state is given, or if the state's leaves
-            have several dtypes.
+        ValueError: If `dtype` is None and there is no state, or the state's arrays do
+            not have one dtype.
         TypeError: If `dtype` does not name a dtype.
     """
     if dtype is not None:

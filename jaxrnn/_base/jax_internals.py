@@ -4,10 +4,10 @@ No other file may import these names from JAX (ruff's `banned-api` rule). If a n
 version breaks the package, only this file needs a change.
 """
 
-# Runs a jaxpr whose constants are arguments, so that JAX can differentiate `raw_rnn`,
-# and loops over cells that are not pytrees, with respect to all arrays that the user's
-# function closes over. (`jax.closure_convert` finds only differentiable arrays, and its
-# cache keeps these arrays in memory.)
+# Runs a jaxpr whose constants are passed as arguments. JAX can then differentiate
+# `raw_rnn`, and loops over cells that are not pytrees, with respect to all arrays that
+# the user's function closes over. (`jax.closure_convert` finds only differentiable
+# arrays, and its cache keeps these arrays in memory.)
 from jax.core import eval_jaxpr as eval_jaxpr
 
 # Defines the random keys of steps, which also hold the key of the run.

@@ -59,8 +59,8 @@ def as_lengths(
         sequence_length: The user's argument.
         batch_size: The number of rows.
         name: The argument's name in messages.
-        time: The number of steps; if there are as many lengths, the message suggests
-            `time_major`.
+        time: The number of steps; if the number of lengths is wrong but equals `time`,
+            the message suggests that `time_major` may be wrong.
 
     Raises:
         TypeError: If the lengths are not integers; booleans are refused.

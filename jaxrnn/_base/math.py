@@ -13,9 +13,9 @@ from .typing import Array, AxisSize, DType, Params, PyTree
 def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
     """`[a, b, ...] @ kernel + bias`, `[batch, columns]` in `dtype`.
 
-    As in TensorFlow, the concatenated operands are multiplied in a single product, and
-    the bias is added to the result. The product is accumulated in `dtype` if `dtype` is
-    wider than the operands' dtype.
+    As in TensorFlow, the concatenated operands are multiplied by the kernel in a single
+    matrix product, and the bias is added to the result. The product is accumulated in
+    `dtype` if `dtype` is wider than the operands' dtype.
     """
     joined = jnp.concatenate(operands, axis=-1) if len(operands) > 1 else operands[0]
     z = dot(joined, params["kernel"], dtype)
@@ -152,8 +152,9 @@ def module_for_size(size: AxisSize) -> Any:
 def concrete_or_none(values: Any) -> np.ndarray | None:
     """The values as a NumPy array, or None if the values are known only at run time.
 
-    Under a trace, even a constant JAX array counts as unknown, because a branch of
-    `lax.cond` is traced whether or not it is taken.
+    Under a trace, even a constant JAX array counts as unknown. Otherwise, a check of a
+    constant could raise an error in a branch of `lax.cond` that is never taken, because
+    JAX traces both branches.
     """
     if not isinstance(values, jax.Array):
         return np.asarray(values)

@@ -1,4 +1,4 @@
-"""Shards the arrays of `dynamic_rnn` and similar functions like the inputs."""
+"""Shards the lengths and the state of a run over devices like the inputs."""
 
 import dataclasses
 from typing import Any, TypeVar
@@ -128,8 +128,9 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
     """Shards the arrays of `tree` over devices like the rows of `xs`.
 
     A zero state is created without the inputs' sharding. In a loop, the state must have
-    the same type before and after a step. After a step, the state is sharded on an
-    explicit mesh, and varies inside `shard_map`.
+    the same type before and after a step. After a step on an explicit mesh, the state
+    is sharded like the rows of the inputs. After a step in `shard_map`, the state
+    varies over the same axes as the inputs.
 
     Args:
         xs: Inputs with rows along `batch_axis`.
@@ -219,9 +220,10 @@ def as_sharded_as(types: PyTree, tree: PyTree, new_axes: int = 0) -> PyTree:
 
     Args:
         types: Arrays or `jax.ShapeDtypeStruct`s.
-        tree: The arrays to shard, with the structure of `types`. Each leaf has the
-            shape of its type after `new_axes` further axes, which are not divided.
-        new_axes: The number of further axes.
+        tree: The arrays to shard, with the structure of `types`. The shape of each leaf
+            is `new_axes` sizes, followed by the shape of the leaf's type.
+        new_axes: The number of leading axes that the types lack. These axes are not
+            divided.
     """
 
     def put(x: Any, leaf: Array) -> Array:
@@ -245,8 +247,8 @@ def read_at(
         array: An array whose number of axes is at least the number of index arrays.
         *indices: One integer array for each of the first axes. The arrays have equal
             shapes.
-        mode: The treatment of integers out of bounds, as in `array.at[...].get`. By
-            default, all integers must be in bounds.
+        mode: The treatment of indices out of bounds, as in `array.at[...].get`. By
+            default, all indices must be in bounds.
     """
     first = jax.typeof(indices[0]).sharding
     whole = jax.typeof(array).sharding

@@ -145,7 +145,7 @@ class TensorShape:
 
 
 def named_dims(name: str, dims: Any) -> dict[str, Any]:
-    """The sizes of the axes by name, such as `dims[0]`; `name` for a single size."""
+    """Maps names such as `dims[0]` to the sizes of axes, or `name` to a single size."""
     if not isinstance(dims, Iterable):
         return {name: dims}
     return {f"{name}[{i}]": dim for i, dim in enumerate(dims)}
@@ -251,7 +251,8 @@ def merge_dicts(what: str, first: Mapping, second: Mapping) -> dict:
     """Merges two nested dicts of `what`.
 
     Raises:
-        ValueError: If both have a leaf under the same keys.
+        ValueError: If both have an entry under the same keys, unless both entries are
+            dicts.
     """
     merged = dict(first)
     for key, value in second.items():
@@ -315,7 +316,7 @@ def without_read_only(state: PyTree) -> PyTree:
 
 
 def with_read_only(state: PyTree, source: PyTree) -> PyTree:
-    """Fills in the read-only parts of `source`, a state of the same structure."""
+    """Replaces the read-only parts of `state` by the parts that `source` holds."""
     parts = iter([x for x in _parts(source) if is_read_only(x)])
 
     def pick(x: PyTree) -> PyTree:

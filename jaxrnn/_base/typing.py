@@ -59,7 +59,7 @@ class RNNCellLike(Protocol):
 
 @runtime_checkable
 class UnboundCellLike(Protocol):
-    """A cell without parameters: `init` creates them, and `bind` returns a cell."""
+    """An unbound cell: `init` creates parameters, and `bind` returns a bound cell."""
 
     @property
     def state_size(self) -> Size: ...

@@ -3,8 +3,8 @@
 Most of the cost of a recurrent cell is in `[inputs, h] @ kernel + bias`; the rest is
 element-wise. `AffineCell` describes a cell as a chain of stages, each a matrix product
 followed by an element-wise update. All such cells share the code that initializes and
-checks the parameters, and the code that hoists the products of the inputs out of the
-loop.
+checks the parameters, and the code that hoists the matrix products with the inputs out
+of the loop.
 """
 
 import abc
@@ -183,8 +183,9 @@ class AffineCell(SpecsCell):
     """
 
     # The standard cell with the same equations as this class: "lstm", "gru" (which
-    # resets the state before the product), "cudnn_gru" (which resets it after the
-    # product) or "rnn". Subclasses do not inherit this attribute; see `declared_kind`.
+    # resets the state before the matrix product), "cudnn_gru" (which resets the state
+    # after the matrix product) or "rnn". Subclasses do not inherit this attribute; see
+    # `declared_kind`.
     library_kind: ClassVar[str | None] = None
 
     @property

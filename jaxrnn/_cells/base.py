@@ -137,7 +137,8 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         Args:
             params: Parameters as `init` returns them.
-            run: The inputs of all steps, the initial state and the time axis.
+            run: The inputs of all steps, the initial state, the time axis, the keys of
+                the steps, and the requested implementation.
 
         Returns:
             `(outputs, state)`: the outputs of all steps, with time along the same axis
@@ -236,7 +237,8 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         Raises:
             TypeError: If `batch_size` is not an integer.
-            ValueError: If the arguments disagree, or batch size or dtype is missing.
+            ValueError: If the arguments disagree, or if the batch size or the dtype is
+                missing.
         """
         if inputs is not None:
             inputs = in_native_order(inputs)
@@ -286,7 +288,7 @@ class SpecsCell(RNNCell):
 
     @property
     def is_random(self) -> bool | None:
-        """False, because steps draw no random numbers."""
+        """False, because a step draws no random numbers."""
         return False
 
     def check_depth(self, depth: int) -> None:
@@ -297,9 +299,9 @@ class SpecsCell(RNNCell):
 
         Raises:
             ValueError: If `inputs` do not have rank 2, the cell does not support their
-                depth, or the dtype is not floating-point.
+                depth, the dtype is not floating-point, or `key` is an array of keys.
             TypeError: If `key` is not a random key, `dtype` is an array, or an
-                initializer does not return an array.
+                initializer does not return an array of the requested shape.
         """
         check_key(key)
         step_checks.check_no_carry(dtype)

@@ -28,7 +28,7 @@ class BoundCell:
         params: Nested dicts of arrays, as `cell.init` returns them.
         key: The random key of one run, or None for a deterministic run. Keys have no
             gradient, so differentiate with respect to `params` and call `bind` inside
-            the loss.
+            the loss function.
     """
 
     params: Params

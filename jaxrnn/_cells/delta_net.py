@@ -18,10 +18,10 @@ from . import fields
 from .matrix_memory import MatrixMemoryCell
 from .params import ParamSpec, Specs, glorot_blocks, head_size, zeros
 
-# The least logarithm of a decay: exp(-87) is about the smallest normal float32. A chunk
-# (steps that are computed together) subtracts sums of these logarithms. Without this
-# limit, a logarithm of large magnitude would round away the terms of other steps, and
-# the difference of two infinite sums would be NaN.
+# The least logarithm of a decay: exp(-87) is about the smallest normal float32. In a
+# chunk (steps that are computed together), sums of these logarithms are subtracted from
+# each other. Without this limit, a logarithm of large magnitude would round away the
+# terms of other steps, and the difference of two infinite sums would be NaN.
 _LEAST_LOG = -87.0
 
 
@@ -85,7 +85,7 @@ class DeltaRuleCell(MatrixMemoryCell):
     @property
     @abc.abstractmethod
     def _sizes(self) -> list[int]:
-        """The columns of each block of the kernel; the first blocks are q, k, v, b."""
+        """The columns in each block of the kernel; the first blocks are q, k, v, b."""
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `bias` and `norm_scale`."""
@@ -152,8 +152,8 @@ class DeltaRuleCell(MatrixMemoryCell):
 
     def _activated(self, values: DeltaValues) -> tuple[Array, Array, Array]:
         """q, k and v after the activation; q and k have norm 1."""
-        # The activation would be slower in `project`, where the heads are not yet moved
-        # to the front.
+        # The activation would be slower in `project`, where the axis of heads still
+        # follows the axis of steps.
         q = _unit(self.activation(values.q))
         k = _unit(self.activation(values.k))
         return q, k, self.activation(values.v)

@@ -47,7 +47,7 @@ Unused: TypeAlias = Any
 
 # For the functions in `field_specifiers` below, type checkers read the argument
 # `default=` to find out whether a field has a default. The other functions of
-# `field_specifiers` give every field a default.
+# this file, such as `number`, give every field a default.
 def checked(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
     """A field with a check; if the default is None, None is accepted unchecked."""
     if default is None:
@@ -322,8 +322,8 @@ class Hyperparameters:
         memo[id(self)] = twin
         return twin
 
-    # A pickle stores activations by name, because pickle cannot find JAX's wrapped
-    # functions, and functions of a private module may move.
+    # A pickle stores Keras activations by name, because pickle cannot find JAX's
+    # wrapped functions, and functions of a private module may move.
     def __getstate__(self) -> tuple[dict[str, Any], dict[str, str]]:
         names = {id(function): name for name, function in ACTIVATIONS.items()}
         values = vars(self)
@@ -342,7 +342,7 @@ class Hyperparameters:
         return tuple((name, as_typed(getattr(self, name))) for name in names)
 
     def _attributes(self) -> dict[str, dataclasses.Field | None]:
-        """Maps the names of all hyperparameters to their dataclass fields or None."""
+        """Maps each hyperparameter's name to its dataclass field, or to None."""
         attributes: dict[str, Any] = {f.name: f for f in dataclasses.fields(self)}
         for name in getattr(self, "__dict__", {}):
             if not isinstance(getattr(type(self), name, None), cached_property):

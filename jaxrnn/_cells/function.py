@@ -43,7 +43,7 @@ class FunctionCell(RNNCell):
 
     Attributes:
         fn: `fn(params, inputs, state, key=None) -> (output, new_state)`, pure and
-            defined at module level (each new lambda is compiled again). Pass the
+            defined at module level (JAX compiles again for each new lambda). Pass the
             arrays that `fn` needs in `params`, for example
             `cell.bind({..., "memory": m})`. Outside jit, a function that reads other
             arrays, or attributes of an object, is compiled on every call, because the

@@ -1,4 +1,4 @@
-"""Gated recurrent units that reset the state before or after the product."""
+"""Gated recurrent units that reset the state before or after the matrix product."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from .params import kernel_and_bias, ones
 @final
 @fields.dataclass
 class GRUCell(AffineCell):
-    """A gated recurrent unit (GRU) that resets the state before the product.
+    """A gated recurrent unit (GRU) that resets the state before the matrix product.
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
         c    = activation([x, r * h] candidate/kernel + candidate/bias)
@@ -85,7 +85,7 @@ class GRUCell(AffineCell):
 @final
 @fields.dataclass
 class CudnnCompatibleGRUCell(AffineCell):
-    """A gated recurrent unit (GRU) that resets the state after the product.
+    """A gated recurrent unit (GRU) that resets the state after the matrix product.
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
         c    = activation(x input_projection/kernel + input_projection/bias
@@ -93,7 +93,8 @@ class CudnnCompatibleGRUCell(AffineCell):
         h'   = u * h + (1 - u) * c
 
     This is the GRU of cuDNN, PyTorch and Flax, and the default in Keras. `GRUCell`
-    resets the state before the product, so the two cells cannot exchange weights.
+    resets the state before the matrix product, so the two cells cannot exchange
+    weights.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
     output `[batch, H]`; `gates/kernel` `[I + H, 2H]`, `gates/bias` `[2H]`, blocks r, u;
@@ -133,7 +134,7 @@ class CudnnCompatibleGRUCell(AffineCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The gates, then the candidate's products with the inputs and the state."""
+        """The gates, then the candidate's matrix products with inputs and state."""
         kernel, bias = kernel_and_bias(self)
         from_inputs = Stage(
             self._project_inputs,
@@ -158,7 +159,7 @@ class CudnnCompatibleGRUCell(AffineCell):
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = map(jax.nn.sigmoid, jnp.split(z, 2, axis=-1))
-        no_operand = state[:, :0]  # The next product reads only the inputs.
+        no_operand = state[:, :0]  # The next matrix product reads only the inputs.
         return no_operand, (r, u, state)
 
     def _project_inputs(self, params: Params, z: Array, carry: PyTree) -> Updated:

@@ -34,16 +34,16 @@ class LinearRecurrenceCell(SpecsCell):
 
     A subclass defines `param_specs` and `coefficients`, and also `output` if the output
     is not the state. `init`, `apply` and `apply_sequence` are derived from these
-    methods. For a whole sequence, products and gates are computed for many steps at
-    once. The states are then computed step by step on CPUs, and by a parallel scan on
-    other devices.
+    methods. For a whole sequence, matrix products and gates are computed for many
+    steps at once. The states are then computed step by step on CPUs, and by a parallel
+    scan on other devices.
 
-    Inputs are floating-point arrays `[batch, depth]`; parameters and outputs have the
-    same dtype. The state is `[batch, units]`, or a `ComplexState` of two such arrays,
-    and may be wider than the inputs. `a * h + b` is computed in at least float32.
-    `coefficients` should also compute in at least float32, because `sigmoid(7)` is 1 in
-    bfloat16. `|a|` must not exceed 1 in long sequences, because the product of many
-    factors a could overflow.
+    Inputs are floating-point arrays `[batch, depth]`. The inputs, the parameters and
+    the outputs share one dtype. The state is `[batch, units]`, or a `ComplexState` of
+    two such arrays, and may be wider than the inputs. `a * h + b` is computed in at
+    least float32. `coefficients` should also compute in at least float32, because
+    `sigmoid(7)` is 1 in bfloat16. `|a|` must not exceed 1 in long sequences, because
+    the product of many factors a could overflow.
 
     Example:
         A leaky average that decays at a learned rate.
@@ -82,7 +82,8 @@ class LinearRecurrenceCell(SpecsCell):
 
         Returns:
             `a` and `b`: the factor and the addend of the state, `[batch, units]`, or
-            `[1, units]` if all rows share them. Compute a and b in at least float32,
+            `[1, units]` if all rows share them; for a complex state, each a
+            `ComplexState` of two such arrays. Compute a and b in at least float32,
             whatever the dtype of the inputs. `rest`: values that `output` needs in
             addition to the state, each leaf `[batch, ...]`, or None.
         """

@@ -123,7 +123,8 @@ class LRUCell(LinearRecurrenceCell):
     def output(self, params: Params, state: ComplexState, rest: Array) -> Array:
         """The real part of C x, plus D u."""
         dtype = at_least_float32(rest.dtype)
-        # Compute two products, because joining the parts would copy all states.
+        # Compute two matrix products, because concatenating the real and imaginary
+        # parts would copy all states.
         real = dot(state.real.astype(rest.dtype), params["C_re"].T, dtype)
         imag = dot(state.imag.astype(rest.dtype), params["C_im"].T, dtype)
         skip = params["D"].astype(dtype)[None, :] * rest.astype(dtype)
@@ -223,21 +224,21 @@ class RGLRUCell(LinearRecurrenceCell):
         return jnp.exp(log_a), scale * (gate_x * inputs.astype(dtype)), None
 
     def _gates(self, params: Params, x: Array, dtype: DType) -> list[Array]:
-        """The gates of the input and of a, `[batch, H]`, from one product per block."""
+        """The gates of the input and of a, `[batch, H]`, from one matmul per block."""
         gates = [params["input_gate"], params["a_gate"]]
         w, b = (
             jnp.concatenate([gate[name] for gate in gates], axis=-1)
             for name in ("w", "b")
         )
-        # Put the axis of heads first, because XLA's CPU backend supports products of
-        # 16-bit arrays with 32-bit results only in this order.
+        # Put the axis of heads first, because XLA's CPU backend supports matrix
+        # products of 16-bit arrays with 32-bit results only in this order.
         blocks = x.reshape(x.shape[0], *w.shape[:2]).swapaxes(0, 1)
         z = jnp.matmul(blocks, w, preferred_element_type=dtype).swapaxes(0, 1)
         z = jax.nn.sigmoid(z + b.astype(dtype)[None])
         return [gate.reshape(x.shape) for gate in jnp.split(z, 2, axis=-1)]
 
     def _draw_a_param(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        """Draws the inverse softplus of `-log a`."""
+        """Draws the inverse softplus of `-log(radius)`."""
         return jnp.log(jnp.expm1(_draw_decays(self, key, shape, dtype)))
 
 
@@ -261,11 +262,11 @@ def _check_is_units(cell: LRUCell | RGLRUCell, depth: int) -> None:
 def _draw_decays(
     cell: LRUCell | RGLRUCell, key: Key, shape: tuple[int, ...], dtype: DType
 ) -> Array:
-    """Draws `-log |a|` for factors `a` that are uniform in the area of the ring.
+    """Draws `-log(radius)` for points that are uniform in the area of the ring.
 
-    The results are in at least float32 and clipped to [1e-7, 80], so factors in float32
+    The results are in at least float32 and clipped to [1e-7, 80], so radii in float32
     are less than 1 and greater than 0. Callers take the logarithm of the results, which
-    has no gradient at 0.
+    would be infinite at 0.
     """
     squares = jax.random.uniform(
         key,

@@ -167,11 +167,12 @@ class LSTMCell(AffineCell):
         m  = sigmoid(o + w_o_diag c') * activation(c')
         h' = clip(m projection/kernel, -proj_clip, proj_clip)
 
-    Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
-    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; `kernel` `[I + P, 4H]`,
-    blocks i, j, f, o; `bias` `[4H]`; `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`;
-    `projection/kernel` `[H, P]`. c may be float32 while h and the parameters are
-    16-bit; in that case, pass an `initial_state` with these dtypes.
+    Shapes, for input size `I`, `H = num_units` and `P = num_proj` (`P = H` without a
+    projection): inputs `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`;
+    `kernel` `[I + P, 4H]`, blocks i, j, f, o; `bias` `[4H]`; the peepholes `w_f_diag`,
+    `w_i_diag`, `w_o_diag` `[H]`; `projection/kernel` `[H, P]`. c may be float32 while h
+    and the parameters are 16-bit; in that case, pass an `initial_state` with these
+    dtypes.
 
     Attributes:
         num_units: `H`, at least 0.

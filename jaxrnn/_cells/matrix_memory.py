@@ -71,7 +71,7 @@ class MatrixMemoryCell(SpecsCell):
         Returns:
             `(h, states)`: what the steps read, `[batch, heads, steps, size]`, and
             states with leaves `[batch, heads, n, ...]`. If `chunk.returns_states`,
-            these are the states after all steps, otherwise only the last state (n = 1).
+            these are the states after each step, otherwise only the last state (n = 1).
         """
 
     @abc.abstractmethod

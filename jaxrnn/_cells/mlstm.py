@@ -29,9 +29,10 @@ class MLSTMState(NamedTuple):
 
 
 # The argument f of sigmoid(f) is clipped to this minimum, where the sigmoid is close to
-# the smallest normal float32. A chunk (steps that are computed together) subtracts sums
-# of log(sigmoid(f)). Without the clip, a logarithm of large magnitude would round away
-# the terms of other steps, and an infinite logarithm would give NaN.
+# the smallest normal float32. In a chunk (steps that are computed together), sums of
+# log(sigmoid(f)) are subtracted from each other. Without the clip, a logarithm of large
+# magnitude would round away the terms of other steps, and the difference of two
+# infinite sums would be NaN.
 _SHUT = -87.0
 
 
@@ -240,7 +241,7 @@ def _normalizer(state: MLSTMState) -> Array:
 def _normalized(values: Array, dot: Array, m: Array) -> Array:
     """Computes `values / max(|dot|, exp(-m))`.
 
-    c and n are stored divided by `exp(m)`, so `exp(-m)` replaces the 1 of
+    The state holds c and n divided by `exp(m)`, so `exp(-m)` replaces the 1 in
     `max(|q n|, 1)`.
 
     Args:

@@ -148,7 +148,7 @@ def head_size(cell: Any) -> int:
 
 
 def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
-    """Creates parameters from nested dicts of `ParamSpec`, each from a separate key.
+    """Creates the parameters of nested `ParamSpec`s, each from a separate key.
 
     Raises:
         TypeError: If an initializer does not return an array of the requested shape, or

@@ -49,8 +49,8 @@ class SLSTMCell(AffineCell):
     `[batch, H]`; `kernel` `[I, 4H]` and `bias` `[4H]`, blocks i, f, z, o, each ordered
     by head; `recurrent_kernel` `[N, d, 4d]`, the same blocks for each head.
 
-    Arithmetic, except for the products, is done in at least float32. c, n and m may be
-    wider than the inputs. h must have the dtype of the inputs; use
+    Arithmetic, except for the matrix products, is done in at least float32. c, n and m
+    may be wider than the inputs. h must have the dtype of the inputs; use
     `state._replace(h=...)` to cast h.
 
     Attributes:

@@ -213,7 +213,7 @@ def check_state_dtypes(cell: object, inputs: Array, state: PyTree) -> None:
 
 
 def check_stages(stages: Any, kind: type) -> None:
-    """Raises TypeError unless `stages` of a cell are a tuple of at least one stage."""
+    """Raises TypeError unless `stages` is a list or tuple of at least one stage."""
     is_tuple = isinstance(stages, tuple | list)
     are_stages = is_tuple and all(isinstance(stage, kind) for stage in stages)
     must = "be a property that returns a tuple of one or more `Stage`s"
@@ -234,7 +234,7 @@ def check_one_array_to_enter(state: PyTree) -> None:
 def as_stage_result(
     source: str, result: PyTree, what: str = "(operand, carry)"
 ) -> tuple[PyTree, PyTree]:
-    """Returns the result of `source`; raises ValueError unless it is a pair `what`."""
+    """Returns `result` as a tuple; raises ValueError unless it is a pair `what`."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
     raise InvalidValue(f"{source} must return {what}, got {describe(result)}.")

@@ -1,10 +1,10 @@
-"""TensorArrays in the carry of a loop, whose structure and shapes must not change.
+"""TensorArrays in the carry of a loop; a loop must keep the shapes of its carry.
 
 A loop may write some arrays but never read them. `LoopWrites` removes these arrays from
 the carry. In the carry, they would make the time of the backward pass quadratic in the
 number of steps, because XLA's CPU compiler copies the cotangent of such an array at
 every step. Instead, each step returns what it writes, and one scatter after the loop
-fills the array. To find out which arrays a step reads, the step is traced once more.
+fills each array. To find out which arrays a step reads, the step is traced once more.
 """
 
 import dataclasses
@@ -82,8 +82,8 @@ def with_known_shapes(tree: PyTree, after: Callable[[], PyTree]) -> PyTree:
 
     Args:
         tree: The carry of a loop before its first step.
-        after: A function that returns the carry after a step. It is called only if the
-            tree holds a TensorArray to which nothing was written.
+        after: A function that returns the carry after a step. The function is called
+            only if the tree holds a TensorArray whose element shape is unknown.
     """
     leaves = jax.tree.leaves(tree, is_leaf=is_tensor_array)
     if not any(is_tensor_array(x) and x._store is None for x in leaves):
@@ -140,7 +140,8 @@ class LoopWrites:
             carry: The carry before the first step. Its TensorArrays have known shapes.
             max_steps: The maximum number of steps. If the writes of so many steps need
                 more than twice the memory of an array, the loop carries the array. The
-                loop also carries arrays of symbolic size.
+                loop also carries arrays of symbolic size, arrays whose elements may
+                differ in shape, and all arrays if `max_steps` is symbolic.
         """
         leaves = jax.tree.leaves(carry, is_leaf=is_opaque)
         stores = {i: x._store for i, x in enumerate(leaves) if is_tensor_array(x)}
@@ -165,7 +166,7 @@ class LoopWrites:
         return self._map(lambda position: None, carry)
 
     def emitting(self, step: Step) -> Step:
-        """A step for carries without the arrays, which returns `(y, writes)` for y."""
+        """A step for carries without the arrays; returns `(carry, (y, writes))`."""
 
         def emit(t: Array, carry: PyTree) -> tuple[PyTree, tuple[PyTree, Writes]]:
             # No step reads the elements, so zeros can replace them.
@@ -214,11 +215,11 @@ class LoopWrites:
                 continue
             if i in self.stores:  # The step replaced the array.
                 self.must_carry.add(i)
-            jax.tree.leaves(leaf)  # This marks arrays inside of `leaf` as read.
+            jax.tree.leaves(leaf)  # This call marks arrays in `leaf` as read.
         return writes
 
     def _map(self, fn: Callable[[int], PyTree], carry: PyTree) -> PyTree:
-        """Replaces the leaf at each position of an array by `fn(position)`."""
+        """Replaces the leaf at each position in `stores` by `fn(position)`."""
         leaves, structure = jax.tree.flatten(carry, is_leaf=is_opaque)
         leaves = [fn(i) if i in self.stores else x for i, x in enumerate(leaves)]
         return structure.unflatten(leaves)
@@ -245,7 +246,7 @@ def _fill(rows: Rows, taken: Array, writes: list[tuple[Array, Array]]) -> Rows:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Watched(Rows):
-    """The elements of an array inside a step, which record how the step uses them.
+    """Holds the elements of an array inside a step, and records their use.
 
     Attributes:
         arrays: The `LoopWrites` of the loop, to which this array belongs.
@@ -297,7 +298,7 @@ class _Watched(Rows):
 
 
 def _flatten(watched: _Watched) -> tuple[tuple, None]:
-    """The leaves, for JAX to read."""
+    """The leaves; flattening counts as a read, because JAX may use the leaves."""
     rows = watched._read()
     return (rows.buffer, rows.written, rows.size), None
 

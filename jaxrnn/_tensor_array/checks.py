@@ -43,7 +43,7 @@ def check_first_write(indices: Indices, written: Indices) -> None:
 
     Args:
         indices: The indices to write.
-        written: Bool, whether each index was written before.
+        written: Booleans: whether each index was written before.
     """
     known = concrete_or_none(written)
     if known is None:
@@ -82,10 +82,11 @@ def as_value(value: ArrayLike, dtype: DType) -> Array:
 def as_indices(name: str, values: ArrayLike, what: str, *shape: None) -> Indices:
     """Integers of shape `shape` as int32, in NumPy unless `values` hold JAX arrays.
 
-    Integers beyond int32 are clamped, so they stay out of range of the array.
+    Integers beyond int32 are clamped, so they stay out of range of the array. `what`
+    describes the expected integers in messages.
 
     Raises:
-        TypeError: If `values` are not integers, which `what` describes.
+        TypeError: If `values` are not integers.
         ValueError: If `values` do not have this shape.
     """
     array = clamped_to_int32(as_integers(name, values, what, shape))
@@ -93,7 +94,7 @@ def as_indices(name: str, values: ArrayLike, what: str, *shape: None) -> Indices
 
 
 def as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
-    """Returns the shape as a tuple, with None for unknown axes, or returns None."""
+    """The shape as a tuple, with None for unknown sizes; None if `shape` is None."""
     if shape is None:
         return None
     named = named_dims("element_shape", shape)

@@ -87,8 +87,8 @@ class Rows:
             return self
         slot = self._nearest(index)
         if concrete_or_none(index) is None:
-            # If the index is out of range, write back the old row, which is cheaper
-            # than a scatter.
+            # If the index is out of range, write back the old row. A scatter, which
+            # could drop the write, would be slower.
             row = jax.lax.dynamic_index_in_dim(self.buffer, slot, keepdims=False)
             value = jnp.where(slot == index, value, row)
         buffer = jax.lax.dynamic_update_index_in_dim(self.buffer, value, slot, 0)

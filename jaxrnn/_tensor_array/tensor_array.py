@@ -45,9 +45,9 @@ class TensorArray(RowlessArray):
     and `vmap`, an operand of `lax.cond`, and part of the carry of `lax.while_loop`,
     `lax.scan` and `raw_rnn`. Inside a compiled loop, writes happen in place. If the
     element shape is unknown, the first write changes the structure of the array, but a
-    loop or `lax.cond` must keep the structure. In your own loops and in `lax.cond`,
-    pass `element_shape`, or write once before the loop. `dynamic_rnn` infers the
-    element shape of a `TensorArray` in a state.
+    loop or `lax.cond` must keep the structure. For your own loops and for
+    `lax.cond`, pass `element_shape`, or write one element beforehand. `dynamic_rnn`
+    infers the element shape of a `TensorArray` in a state.
 
     A wrong shape or dtype always raises an error, and so does a read of an element
     whose shape is unknown. Outside jit, an index out of range and a second write to an
@@ -78,8 +78,9 @@ class TensorArray(RowlessArray):
         tensor_array_name: Accepted for compatibility with TensorFlow.
         handle: Must be None, because the array has no resource handle.
         flow: Must be None.
-        infer_shape: Whether the first write fixes the shape of all elements. If False,
-            elements may differ in shape, and indices must be Python integers.
+        infer_shape: Whether the first write fixes the shape of all elements. If this is
+            False and `element_shape` does not give all sizes, elements may differ in
+            shape, and indices must not be traced.
         element_shape: The shape of an element, with None for unknown axes; None to use
             the shape of the first write.
         colocate_with_first_write_call: Accepted for compatibility with TensorFlow.
@@ -199,8 +200,9 @@ class TensorArray(RowlessArray):
         """Returns an array whose elements are the rows of `value`, `[size, ...]`.
 
         Raises:
-            ValueError: If `value` is a scalar; if the array may not grow, and `value`
-                does not have one row for each element.
+            ValueError: If `value` is a scalar; if a row does not have the element
+                shape; if the array may not grow, and `value` does not have one row for
+                each element.
             TypeError: If `value` has another dtype.
         """
         value = checks.as_value(value, self.dtype)
@@ -231,7 +233,8 @@ class TensorArray(RowlessArray):
 
         Raises:
             ValueError: If an index is out of range (also an `IndexError`) or was
-                written before; if `value` does not have one row for each index.
+                written before; if `value` does not have one row for each index, or a
+                row does not have the element shape.
             TypeError: If `indices` are not integers, or if `value` has another dtype.
         """
         value = checks.as_value(value, self.dtype)
@@ -241,7 +244,7 @@ class TensorArray(RowlessArray):
         return self._with(store.scatter(slots, value))
 
     def concat(self, name: str | None = None) -> Array:
-        """Joins the elements along their first axis; their lengths may differ.
+        """Joins the elements along their first axis, whose sizes may differ.
 
         Raises:
             ValueError: If elements are scalars, or if they differ in rank or in an axis
@@ -301,21 +304,21 @@ class TensorArray(RowlessArray):
         if isinstance(store, Rows) and not (
             is_array(store.buffer) and np.ndim(store.written) == 1
         ):
-            # The leaves are not those of one TensorArray: `vmap` has added an axis, or
-            # `jax.tree.map` has replaced the leaves, for example with text.
+            # The leaves do not describe a single TensorArray, because `vmap` has added
+            # an axis, or `jax.tree.map` has replaced the leaves, for example with text.
             return f"TensorArray({self.dtype}, elements={describe(store.buffer)})"
         shape = self.element_shape
         shape_text = "" if shape is None else f", element_shape={list(shape)}"
         return f"TensorArray({self.dtype}, size={self.size()}{shape_text})"
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        """Raises TypeError, because only `stack` returns an array."""
+        """Raises TypeError; use `stack` to get the elements as one array."""
         text = f"an array of numbers must be given, got {self!r}. Call `.stack()`."
         raise InvalidType(text)
 
     def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
         """Returns the elements as a named child, and the static part."""
-        if self._store is None:  # A child of None would look like a missing leaf.
+        if self._store is None:  # None as a child would look like a missing leaf.
             return (), self._config
         return ((jax.tree_util.GetAttrKey("elements"), self._store),), self._config
 

@@ -73,7 +73,7 @@ class WrapperCell(RNNCell):
         return self.cell.zero_state(batch_size, dtype)
 
     def split_params(self, params: Params) -> tuple[Params, Params]:
-        """Returns `({}, params)`, since all parameters belong to the wrapped cell."""
+        """Returns `({}, params)`, because all parameters belong to the wrapped cell."""
         return {}, params
 
     def start(self, params: Params, state: PyTree) -> PyTree:
@@ -99,7 +99,8 @@ class OwnParams(RNNCell):
     """
 
     cell: Any
-    feature_axes: ClassVar[Any] = None  # Wrapper and cell may read different inputs.
+    # The wrapper and the wrapped cell may read different inputs.
+    feature_axes: ClassVar[Any] = None
 
     @abc.abstractmethod
     def own_specs(self, depth: int) -> Specs:

@@ -48,8 +48,8 @@ class DropoutWrapper(WrapperCell):
         cell: The wrapped cell.
         input_keep_prob: The probability of keeping an entry of the inputs, in [0, 1].
         output_keep_prob: The probability of keeping an entry of the output.
-        state_keep_prob: The probability of keeping an entry of a state leaf that the
-            filter selects.
+        state_keep_prob: The probability of keeping an entry of a state leaf that
+            `dropout_state_filter_visitor` selects.
         variational_recurrent: Whether each leaf uses one mask for all steps and rows of
             a run (arXiv:1512.05287), instead of a new mask at each step.
         input_size: The sizes of the inputs; required for variational input dropout.
@@ -181,7 +181,7 @@ class DropoutWrapper(WrapperCell):
         """Applies dropout to the `chosen` leaves of a tree; None chooses all leaves."""
         if keep_prob == 1:
             return tree
-        # The key of the run draws the same mask at all steps.
+        # With the run's key, all steps draw the same mask.
         key = run_key(key) if self.variational_recurrent else key
         is_shared = self.variational_recurrent and not self.mask_per_row
         marks = iter(jax.tree.leaves(chosen))

@@ -140,9 +140,9 @@ class MultiRNNCell(RNNCell):
         """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If the parameters of a cell are missing, or the number of states
-                differs from the number of cells. The second error is also an
-                IndexError, as in TensorFlow.
+            ValueError: If the parameters of a cell are missing, or the state does not
+                match the cells. If the number of states in a tuple is wrong, the error
+                is also an IndexError, as in TensorFlow.
             TypeError: If `key` is not a random key.
         """
         check_key_or_none(key)

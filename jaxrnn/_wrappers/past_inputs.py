@@ -156,8 +156,8 @@ class PastInputsBase(WrapperCell):
 class PastInputsWrapper(PastInputsBase):
     """Passes a cell its last inputs: `cell([x_{t - width + 1}, ..., x_t])`.
 
-    The cell's product with these inputs is a causal convolution over time, as in a
-    QRNN.
+    The cell's matrix product with these inputs is a causal convolution over time, as in
+    a QRNN.
 
     Shapes: inputs `[batch, depth]`; the cell receives `[batch, width * depth]`; state
     `PastInputsState(past_inputs, cell_state)` with past inputs `[batch, width - 1,
@@ -265,7 +265,7 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
 
     Args:
         steps: The time axis; its restart states are past inputs.
-        inputs: `[batch, time, depth]`, with time along `steps.axis`.
+        inputs: `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is 0.
         past: The inputs before the first step, `[batch, width - 1, depth]`.
 
     Returns:
@@ -274,7 +274,8 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
     """
     taps = [steps.zero_dead(inputs)]
     last = []
-    # Each tap is the newer tap delayed by a step; past inputs fill the first step.
+    # Each tap is the next newer tap, delayed by one step. At the first step, a tap is
+    # a past input.
     for i in reversed(range(past.shape[1])):
         first = jnp.expand_dims(past[:, i], steps.axis)
         shifted = jnp.concatenate([first, taps[0]], axis=steps.axis)
@@ -290,7 +291,7 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
 
 
 def _after_last_step(steps: Steps, shifted: Array) -> Array:
-    """Entry `length` of each row of `shifted`, `[batch, depth]`."""
+    """For each row of `shifted`, the entry at the row's length; `[batch, depth]`."""
     if steps.lengths is None:
         return jax.lax.index_in_dim(shifted, steps.time, steps.axis, keepdims=False)
 
