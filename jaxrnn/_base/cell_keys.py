@@ -47,14 +47,14 @@ def check_key_or_none(key: object) -> None:
 # No step has this index, so the run's key differs from every step's key.
 RUN = 2**32 - 1
 
-# Maps each implementation of keys from `_of_both` to the implementation that `_of_both`
-# was called with.
+# Maps each key implementation that `_of_both` returned to the `impl` that was passed to
+# `_of_both`.
 _HELD: dict[Any, Any] = {}
 
 
 @functools.cache
 def _of_both(impl: Any) -> Any:
-    """The implementation of keys that hold a run's key and a step's key of `impl`."""
+    """A key implementation: one key holds the run's key, then the step's key."""
     size = jax.random.key_data(jax.random.key(0, impl=impl)).size
     held = functools.partial(jax.random.wrap_key_data, impl=impl)
 

@@ -10,7 +10,8 @@ version breaks the package, only this file needs a change.
 # arrays, and its cache keeps these arrays in memory.)
 from jax.core import eval_jaxpr as eval_jaxpr
 
-# Defines the random keys of steps, which also hold the key of the run.
+# Defines a key implementation, for one key that holds two: the key of the whole run and
+# the key of a step (`cell_keys.py`).
 from jax.extend.random import define_prng_impl as define_prng_impl
 
 # The native loops (in C++) use an operation that has one program for CPUs, another for

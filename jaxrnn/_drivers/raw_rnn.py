@@ -75,11 +75,11 @@ def raw_rnn(
     traced twice, for time 0 and for all later times, and once more if the state or the
     loop state holds a TensorArray. Under jit, `loop_fn` may branch on `cell_output is
     None`, but not on values. Both kinds of loop can be differentiated in forward and
-    reverse mode, with respect to everything that `loop_fn` and the cell close over. The
-    cost of the forward and backward passes is proportional to the number of steps
-    taken, except that buffers of `max_time` entries are zeroed, and derivatives run
-    whole segments, which have at most 16 steps unless `swap_memory` selects longer
-    segments.
+    reverse mode, with respect to everything that `loop_fn` and the cell close over; a
+    compiled loop without `max_time` has only forward mode. The cost of the forward and
+    backward passes is proportional to the number of steps taken, except that buffers of
+    `max_time` entries are zeroed, and derivatives run whole segments, which have at
+    most 16 steps unless `swap_memory` selects longer segments.
 
     Emitted values are masked in finished rows; `next_input` and the loop state are not.
     To exclude finished rows from a sum in the loop state, mask these rows in `loop_fn`.
@@ -234,7 +234,7 @@ def _with_notes(fn: Callable, what: str) -> Callable:
                 return fn(*args)
             except jax.errors.JAXTypeError as error:
                 error.add_note(
-                    "Under jit and vmap, `time` and all arrays are traced. Select with "
+                    "Under jit or vmap, `time` and all arrays are traced. Select with "
                     "`jnp.where` or `lax.cond`, and use `if` only for `cell_output is "
                     "None`. Index JAX arrays or TensorArrays, not NumPy arrays."
                 )
@@ -336,7 +336,7 @@ def _unbounded(step: Step, carry: Carry) -> Carry:
 def _check_emits_nothing(emit_types: PyTree, limit_name: str) -> None:
     if jax.tree.leaves(emit_types):
         fix = f"Pass `{limit_name}`, the largest number of steps, to size the results."
-        check_given(limit_name, None, fix, "given under jit and vmap to emit values")
+        check_given(limit_name, None, fix, "given to emit values under jit or vmap")
 
 
 def _is_running(t: Array, carry: Carry) -> Array:

@@ -107,10 +107,10 @@ def params_of_cells(
         want = repr(unwrapped(cells))
         got = repr(unwrapped(bound.cell))
         if got == want:
-            got = "one that differs in a function, or in which layers share parameters"
+            got = "a cell with the same repr but another function or shared parameters"
         raise InvalidValue(
-            f"each bound cell must have the module's cell {want}, got {got}. Construct "
-            "the module with the bound cell's attribute `cell`."
+            f"each bound cell must bind the module's cell {want}, got {got}. Construct "
+            "the module with the attribute `cell` of the bound cell."
         )
     return bound.params
 

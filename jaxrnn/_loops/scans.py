@@ -126,8 +126,8 @@ def ragged_scan(
         return carry, as_varying_as((carry, part), repeated)
 
     # Skip chunks on CPUs only. With `lax.cond`, the TPU compiler keeps no kernel in
-    # fast memory, and estimates 1.8 times as many cycles for an LSTM with 512 units. A
-    # GPU would wait for the condition.
+    # fast memory, and estimates 1.8 times as many cycles for an LSTM with 512 units. On
+    # a GPU, the host would wait for each condition before it starts a chunk.
     skips = jax.lax.platform_dependent(cpu=lambda: True, default=lambda: False)
 
     def chunk(carry: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:

@@ -261,8 +261,8 @@ def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
     are_bools = all(isinstance(mark, bool | np.bool_) for mark in marks)
     if len(marks) != len(children) or not are_bools:
         raise InvalidValue(
-            f"`{_VISITOR}` must return a bool, or one bool for each child "
-            f"({len(children)} in total), got {describe_leaves(verdict)}."
+            f"`{_VISITOR}` must return a bool, or a nest with one bool for each part "
+            f"of the state ({len(children)} in total), got {describe_leaves(verdict)}."
         )
     selected = [
         _selected(visitor if mark else _select_nothing, child)

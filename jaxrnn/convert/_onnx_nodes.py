@@ -68,7 +68,7 @@ def as_model(model: Any) -> Proto:
         return onnx.load_from_string(bytes(model))
     except protobuf.DecodeError as error:
         raise InvalidValue(
-            f"`model` must be an ONNX file, but its parser failed: {error}."
+            f"`model` must be an ONNX file, but the ONNX parser rejected it: {error}."
         ) from None
 
 

@@ -187,6 +187,7 @@ def check_cell_of_stream(name: str, cell: Any) -> None:
         )
     if not is_pytree_of_arrays(cell):
         raise InvalidType(
-            f"`{name}` must be a pytree of arrays, such as `cell.bind(params)`, got "
-            f"{describe(cell)}."
+            f"`{name}` must be a pytree of arrays, got {describe(cell)}. Pass "
+            "`cell.bind(params)` with arrays, or register the class of the cell, for "
+            "example with `jax.tree_util.register_dataclass`."
         )

@@ -191,10 +191,10 @@ def test_cells_with_weights():
     params["candidate"] = GRU.init(KEY, X[:, 0])["candidate"]
     with wrong_value("only the module's parameters, got the unknown params['gru_cell"):
         rnn().set_cells(GRU.bind(params))
-    with wrong_value("cell must have the module's cell GRUCell(num_units=3,"):
+    with wrong_value("cell must bind the module's cell GRUCell(num_units=3,"):
         rnn().set_cells(GRUCell(4).bind({}))
     alike = [GRUCell(3, activation=lambda x, scale=i: scale * x) for i in range(2)]
-    with wrong_value("activation=<lambda>...got one that differs in a function, or"):
+    with wrong_value("activation=<lambda>...got a cell with the same repr but"):
         jaxrnn.linen.RNN(alike[0]).variables_of(alike[1].bind({}))
     linen, two = jaxrnn.linen.RNN(GRU), jaxrnn.linen.Bidirectional(GRU, GRU)
     one, pair = GRU.bind({}), [GRU.bind({})] * 2

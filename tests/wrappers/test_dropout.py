@@ -261,7 +261,7 @@ def test_wrong_answers_and_states():
     with pytest.raises(TypeError, match=r"a bool for a leaf, got \(True,\)"):
         dropped(lambda state: (True,), size=4)
     for answer in ((True,), {"a": 1, "b": 0}):
-        with pytest.raises(ValueError, match=r"one bool for each child \(2 in total\)"):
+        with pytest.raises(ValueError, match=r"each part of the state \(2 in total\)"):
             dropped(lambda state, answer=answer: answer)
     count = FunctionCell(identity, TensorShape([]), 50)
     dropping = DropoutWrapper(count, state_keep_prob=0.5)
