@@ -57,7 +57,7 @@ def whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
         batch_axis: 0 or 1.
 
     Raises:
-        ValueError: If the inputs are divided along time.
+        ValueError: If the inputs are sharded along time.
     """
     mesh = explicit_mesh_of((xs, beside))
     if mesh is None:
@@ -69,8 +69,8 @@ def whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
         time = spec[1 - batch_axis]
         if time is not None:
             raise InvalidValue(
-                f"`{name}` must not be divided along time, got {describe(x)} "
-                f"divided over {time!r}. Steps run one after another, so divide the "
+                f"`{name}` must not be sharded along time, got {describe(x)} "
+                f"sharded over {time!r}. Steps run one after another, so shard the "
                 "rows instead, with `jax.sharding.reshard`."
             )
         spec = PartitionSpec(*[None] * batch_axis, rows)

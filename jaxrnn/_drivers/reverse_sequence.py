@@ -101,8 +101,8 @@ def _check_arrays(arrays: PyTree, time: int, rows: int) -> None:
         check_rank(name, array, least, f"with axes {rows} (rows) and {time} (time)")
         if jax.typeof(array).sharding.spec[time] is not None:
             raise InvalidValue(
-                f"`{name}` must not be divided along time (axis {time}), got "
-                f"{jax.typeof(array)}. Divide the rows with `jax.sharding.reshard`."
+                f"`{name}` must not be sharded along time (axis {time}), got "
+                f"{jax.typeof(array)}. Shard the rows with `jax.sharding.reshard`."
             )
     check_same_size(named, time, "The number of steps", f"along axis {time}")
     check_same_size(named, rows, "The number of rows", f"along axis {rows}")

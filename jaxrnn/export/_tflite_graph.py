@@ -8,8 +8,8 @@ import numpy as np
 from .._base.boundary import import_optional
 
 ABSENT = -1  # Marks an optional input that is omitted.
-# The versions of the operators whose version 1 does not support all inputs and options
-# that are used here.
+# These operators need a later version, because version 1 lacks inputs or options that
+# are used here.
 _VERSIONS = {"BIDIRECTIONAL_SEQUENCE_LSTM": 2, "FULLY_CONNECTED": 5}
 
 

@@ -309,6 +309,6 @@ def test_refuses_steps_that_a_mesh_divides():
     with jax.set_mesh(mesh):
         x = jax.device_put(ROWS[:, :4], NamedSharding(mesh, P(None, "d")))
         with pytest.raises(
-            ValueError, match=r"not be divided along time \(axis 1\).*@d"
+            ValueError, match=r"not be sharded along time \(axis 1\).*@d"
         ):
             reverse_sequence(x, [1, 1, 1, 1], 1)

@@ -215,7 +215,7 @@ def test_vmap_over_an_axis_that_is_divided(lengths):
 @pytest.mark.parametrize("mask", [None, X[..., 0] > 0])
 def test_inputs_that_are_divided_along_time_are_refused(mask):
     x, cell = put(X, jax.make_mesh((2,), ("data",)), None, "data"), GRUCell(5)
-    message = r"`inputs` must not be divided along time.*'data'"
+    message = r"`inputs` must not be sharded along time.*'data'"
     with pytest.raises(ValueError, match=message):
         jaxrnn.dynamic_rnn(cell.bind(params_of(cell)), x, dtype=x.dtype, mask=mask)
 
