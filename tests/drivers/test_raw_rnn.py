@@ -364,7 +364,7 @@ def test_refuses(given, error, match):
 
 def test_refuses_under_jit():
     call = jax.jit(lambda max_time: raw_rnn(COUNTER, until(1, 2, 3), max_time=max_time))
-    with pytest.raises(ValueError, match="`max_time` must be given under jit"):
+    with pytest.raises(ValueError, match="`max_time` must be given to emit"):
         call(None)
     with pytest.raises(TypeError, match="`max_time` must be an integer, got int64"):
         call(3)
