@@ -43,7 +43,8 @@ class RNNCellLike(Protocol):
     step `t`, a traced int32 scalar, and runs the cell that the method returns. With
     this method, random numbers can depend on time. If the cell's states hold the memory
     of an `AttentionWrapper`, the cell needs a method `start(state)`, which is called
-    once per run; see `RNNCell.start`.
+    once per run; see `RNNCell.start`. If a row's results depend on other rows, the cell
+    needs the attribute `rows_interact = True`; see `RNNCell.rows_interact`.
     """
 
     @property

@@ -69,6 +69,18 @@ class RNNCell(Hyperparameters, abc.ABC):
         """
         return None
 
+    @property
+    def rows_interact(self) -> bool:
+        """Whether a row's results depend on other rows of the batch; by default, False.
+
+        For example, a cell may average the states of all rows, which are the agents of
+        a scene. A custom cell whose rows interact should define `rows_interact = True`.
+        Drivers then scan the cell step by step. As in TensorFlow, the cell runs on all
+        rows in every step, also on finished and masked rows, which have inputs of zeros
+        and the states that they keep.
+        """
+        return False
+
     if TYPE_CHECKING:
         # Only for type checkers: at run time, the base class defines no sizes, because
         # a cell may define them as fields.

@@ -109,6 +109,11 @@ class BoundCell:
         """See `RNNCell.starts_from_zeros`."""
         return self.cell.starts_from_zeros
 
+    @property
+    def rows_interact(self) -> bool:
+        """See `RNNCell.rows_interact`."""
+        return self.cell.rows_interact
+
     def get_initial_state(
         self,
         inputs: PyTree = None,

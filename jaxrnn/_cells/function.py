@@ -58,10 +58,12 @@ class FunctionCell(RNNCell):
             nested dicts, lists or tuples of arrays; None for no parameters.
         is_random: Whether `fn` draws random numbers from its key; None if unknown. See
             `RNNCell.is_random`.
+        rows_interact: Whether a row's results depend on other rows of the batch. See
+            `RNNCell.rows_interact`.
 
     Raises:
         TypeError: If `fn` or `init_fn` is not a function or does not accept the
-            arguments above, or if a size or `is_random` has the wrong type.
+            arguments above, or if a size or a bool has the wrong type.
         ValueError: If a size is None or negative.
 
     Example:
@@ -83,6 +85,7 @@ class FunctionCell(RNNCell):
         default=None
     )
     is_random: bool | None = fields.checked(as_bool, default=None)  # pyright: ignore[reportIncompatibleMethodOverride]
+    rows_interact: bool = fields.flag(False)  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -31,6 +31,11 @@ def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
     return as_arrays("cell.zero_state()", state)
 
 
+def rows_interact(cell: Any) -> bool:
+    """Whether the cell declares that its rows interact; see `RNNCell`."""
+    return getattr(cell, "rows_interact", False)
+
+
 def call_start(cell: Any, state: PyTree) -> PyTree:
     """Calls `cell.start` to prepare a state that has read-only parts."""
     return cell.start(state) if has_read_only(state) else state

@@ -14,7 +14,7 @@ from .._batching.packed_sequences import PackedSequences, check_whole
 from .._loops import masking
 from .._loops.steps import Restarts, read_rows
 from ..memory import Strategy, as_strategy, plan_of
-from .first_step import zero_state
+from .first_step import rows_interact, zero_state
 from .masks_and_resets import Resets
 from .run_batch import Batch, run_batch
 
@@ -64,8 +64,8 @@ def packed_rnn(
             `dynamic_rnn`.
         ValueError: If the arrays of `packed` were sliced or concatenated; if `packed`
             is a result of `stack_packed`, which requires `jax.vmap`; if a leaf of
-            `initial_state` does not have one row for each sequence; see also
-            `dynamic_rnn`.
+            `initial_state` does not have one row for each sequence; if the rows of the
+            cell interact; see also `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -82,6 +82,7 @@ def packed_rnn(
         ((4, 7, 5), (4, 5))
     """
     arguments.check_is_cell("cell", cell)
+    _check_keeps_rows_apart(cell)
     arguments.as_bool("return_states", return_states)
     strategy = as_strategy("swap_memory", swap_memory, (cell, packed, initial_state))
     what = "the result of `pack_sequences`"
@@ -112,6 +113,16 @@ def packed_rnn(
     ends = sharding.as_rows_of(has_steps, (packed.at_ends(states), state))
     last = masking.choose(has_steps, *ends)
     return (outputs, last, states) if return_states else (outputs, last)
+
+
+def _check_keeps_rows_apart(cell: RNNCellLike) -> None:
+    """Raises ValueError if the rows of the cell interact."""
+    if rows_interact(cell):
+        raise InvalidValue(
+            "`cell` must keep rows apart, got a cell with `rows_interact=True`. Packed "
+            "rows hold steps of different sequences, so call `dynamic_rnn` with "
+            "`sequence_length` instead."
+        )
 
 
 def _states_of_sequences(

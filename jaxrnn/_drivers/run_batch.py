@@ -40,7 +40,7 @@ from .._loops.scans import Apply, closed_over, segmented_run, summed_in_float32
 from .._loops.steps import DeclinedError, Restarts, Run, Steps, steps_to_run
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
-from .first_step import call_start, probe, zero_state
+from .first_step import call_start, probe, rows_interact, zero_state
 from .masks_and_resets import Resets
 
 _SAVE_EVERYTHING = CheckpointPlan()
@@ -114,7 +114,9 @@ def run_batch(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
 
 def _run(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
     valid = None
-    if batch.mask is not None:
+    if batch.mask is not None and rows_interact(cell):
+        batch = _keep_rows_in_step(cell, batch, batch.mask)
+    elif batch.mask is not None:
         batch, valid = _move_valid_steps(cell, batch, batch.mask)
     cell, state, run = _prepare(cell, batch)
     outputs, last = _run_as_planned(cell, state, run, batch)
@@ -155,6 +157,31 @@ def _move_valid_steps(
     return moved, valid
 
 
+def _keep_rows_in_step(cell: RNNCellLike, batch: Batch, mask: Array) -> Batch:
+    """Returns a batch in which step t of all rows still runs at the same time.
+
+    The length of a row is the number of steps up to its last valid step. A reset at a
+    masked step takes effect at the next valid step.
+    """
+    axis = batch.axis
+    inputs = whole_features(batch.inputs, (cell, batch.state), 1 - axis)
+    mask = as_rows_of(inputs, jnp.swapaxes(mask, 1, axis), 1 - axis)
+    ends = jnp.arange(1, axis_size(mask.shape[1]) + 1, dtype=jnp.int32)
+    resets = batch.resets
+    if resets is not None:
+        valid = masking.ValidSteps.of(mask)
+        where = valid.resets(as_rows_of(inputs, resets.where, 1 - axis))
+        where = masking.read_steps(where, valid.places, 1) & mask
+        resets = resets._replace(where=where)
+    return dataclasses.replace(
+        batch,
+        inputs=inputs,
+        lengths=jnp.max(jnp.where(mask, ends, 0), axis=1, initial=0),
+        mask=jnp.swapaxes(mask, 1, axis),
+        resets=resets,
+    )
+
+
 def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]:
     """Returns the cell, the state and the run, laid out over devices and checked.
 
@@ -191,16 +218,20 @@ def _prepare(cell: RNNCellLike, batch: Batch) -> tuple[RNNCellLike, PyTree, Run]
     if lengths is not None:
         longest = steps_to_run(lengths, time)
         lengths = jnp.minimum(lengths, axis_size(time))
+    # A run without steps has no resets and no mask.
+    mask = batch.mask if time != 0 else None
     restarts = batch.restarts
-    if resets is not None and time != 0:  # A run without steps has no resets.
+    if resets is not None and time != 0:
         restarts = resets.as_restarts(lengths, axis, are_zeros)
     steps = Steps(
         lengths=lengths,
         longest=longest,
+        mask=mask,
         restarts=restarts,
         time=time,
         axis=axis,
         returns_states=batch.return_states,
+        rows_interact=rows_interact(cell),
     )
     run = Run(inputs, carried, steps, implementation=batch.implementation)
     return cell, state, run
@@ -249,6 +280,8 @@ def _run_as_planned(
     def apply_sequence(run: Run) -> tuple[PyTree, PyTree]:
         if not hasattr(cell, "apply_sequence"):
             raise DeclinedError("the cell has no `apply_sequence`")
+        if rows_interact(cell):
+            raise DeclinedError("the rows of the cell interact")
         if has_read_only(state):
             raise DeclinedError("the state of the cell has read-only parts")
         return cell_in_loop().apply_sequence(run)

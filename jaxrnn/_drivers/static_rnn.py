@@ -18,7 +18,14 @@ from .._loops import masking
 from .._loops.scans import summed_in_float32
 from .._loops.steps import Steps
 from .._tensor_array.carried import with_capacity_for
-from .first_step import as_pair, call_start, one_step, probe, zero_state
+from .first_step import (
+    as_pair,
+    call_start,
+    one_step,
+    probe,
+    rows_interact,
+    zero_state,
+)
 from .run_batch import Batch, run_batch
 
 # On a CPU, compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s
@@ -187,8 +194,14 @@ def _unrolled(
         state = _checked_state(cell, steps, state, dtype)
         # `longest` is 0 if all lengths are 0, whereas `dynamic_rnn` then runs one step.
         longest = jnp.max(lengths, initial=0)
-        stand_in = masking.stand_in(lengths, steps[0], state)
-        all_masks = Steps(lengths, longest, stand_in, time=len(steps), axis=0)
+        all_masks = Steps(
+            lengths,
+            longest,
+            masking.stand_in(lengths > 0, steps[0], state),
+            time=len(steps),
+            axis=0,
+            rows_interact=rows_interact(cell),
+        )
     read = summed_in_float32(cell)
     outputs = []
     states = []

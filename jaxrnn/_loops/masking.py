@@ -8,9 +8,10 @@ values (the stand-in): the inputs and state of the row's first step, which are f
 all values of the row are finite, or zeros if the row has length 0.
 
 All rows share the TensorArrays and scalar leaves of a state, so the length of a row
-does not apply to these leaves; `step_inputs` treats such states separately. In
-`raw_rnn`, the user's function reads the results of finished rows, so `raw_rnn` uses
-`hide_nonfinite` instead.
+does not apply to these leaves. These leaves, and the results of a cell whose rows
+interact, may depend on finished rows; see `inputs_of_all_rows`. In `raw_rnn`, the
+user's function reads the results of finished rows, so `raw_rnn` uses `hide_nonfinite`
+instead.
 """
 
 from typing import Any, NamedTuple
@@ -60,10 +61,15 @@ def zero_dead(alive: Array, tree: PyTree) -> PyTree:
     return choose(alive, tree, jax.tree.map(zero, tree, is_leaf=is_tensor_array))
 
 
-def step_inputs(
+def inputs_of_all_rows(
     alive: Array, running: Array, inputs: PyTree, state: PyTree, stand_in: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """Returns the `(inputs, state)` on which the cell runs.
+    """Returns the `(inputs, state)` on which a cell runs that may read other rows.
+
+    The rows of a cell may interact, and a scalar leaf or a TensorArray may depend on
+    all rows. While TensorFlow's loop would run, finished rows therefore have zero
+    inputs and the states that they keep, as in TensorFlow. At later steps, the cell
+    runs on `stand_in`, and the results are dropped.
 
     Args:
         alive: Bool `[batch]`, true for rows that are not finished.
@@ -72,12 +78,6 @@ def step_inputs(
         state: The state before the step, each leaf `[batch, ...]` or a scalar.
         stand_in: `(inputs, state)` for finished rows, from `stand_in`.
     """
-    if is_of_rows(state):
-        return choose(alive, (inputs, state), stand_in)
-    # A scalar leaf or a TensorArray may depend on all rows, including finished rows.
-    # While TensorFlow's loop would run, finished rows therefore have zero inputs and
-    # their real states, as in TensorFlow. At later steps, the cell runs on `stand_in`,
-    # and the results are dropped.
     inputs = choose(running, zero_dead(alive, inputs), stand_in[0])
     return inputs, advance(running, running, state, stand_in[1])
 
@@ -106,15 +106,15 @@ def first_inputs(xs: PyTree, axis: int) -> PyTree:
     return jax.tree.map(first, xs)
 
 
-def stand_in(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+def stand_in(alive: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
     """Returns `(inputs, state)` for finished rows: the row's first step, or zeros.
 
     Args:
-        lengths: The length of each row, `[batch]`.
+        alive: Bool `[batch]`, true for rows whose first step is valid.
         inputs: The first step of inputs, from `first_inputs`.
         state: The initial state, each leaf `[batch, ...]`.
     """
-    return zero_dead(lengths > 0, jax.lax.stop_gradient((inputs, state)))
+    return zero_dead(alive, jax.lax.stop_gradient((inputs, state)))
 
 
 def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:

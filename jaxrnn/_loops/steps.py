@@ -97,6 +97,10 @@ class Steps:
             finished rows. None if there are no lengths, or if the run is not
             differentiated. A run that is not differentiated runs the cell on the
             padding and drops the results.
+        mask: Bool, in the layout of the inputs, false at masked steps before the end of
+            a row; None if there are no such steps. Only the scan of a cell whose rows
+            interact gets a mask: for other cells, the valid steps are moved to the
+            front of each row, which leaves no gaps.
         restarts: The steps where rows get a new state; None if there are no restarts.
         offset: The index of the first step in the whole run, an int32 scalar. Step t
             uses random key number `offset + t`.
@@ -105,16 +109,21 @@ class Steps:
         returns_states: Whether a run returns a pair `(output, new_state)` for every
             step instead of only the output. New states may be arbitrary in finished
             rows; `keep_last` replaces these states.
+        rows_interact: See `RNNCell.rows_interact`.
     """
 
     lengths: Any = None
     longest: Any = None
     stand_in: Any = None
+    mask: Any = None
     restarts: Restarts | None = None
     offset: Any = 0
     time: AxisSize = dataclasses.field(metadata={"static": True}, kw_only=True)
     axis: int = dataclasses.field(metadata={"static": True}, kw_only=True)
     returns_states: bool = dataclasses.field(
+        default=False, metadata={"static": True}, kw_only=True
+    )
+    rows_interact: bool = dataclasses.field(
         default=False, metadata={"static": True}, kw_only=True
     )
 
@@ -134,7 +143,7 @@ class Steps:
             # An initial state that is reset before step 0 may contain NaN or infinity,
             # so finished rows read the state after this reset.
             state = self._restart(jnp.int32(0), state)
-        stand_in = masking.stand_in(self.lengths, inputs, state)
+        stand_in = masking.stand_in(self._alive(jnp.int32(0)), inputs, state)
         return dataclasses.replace(self, stand_in=stand_in)
 
     def with_wide_lengths(self, size: int) -> "Steps":
@@ -166,12 +175,19 @@ class Steps:
         restarts = dataclasses.replace(self.restarts, states=restart_states)
         return dataclasses.replace(self, restarts=restarts)
 
-    def _map_state_numbers(self, fn: Callable[[Array], Array]) -> "Steps":
-        if self.restarts is None:
-            return self
-        numbers = fn(self.restarts.state_numbers)
-        restarts = dataclasses.replace(self.restarts, state_numbers=numbers)
-        return dataclasses.replace(self, restarts=restarts)
+    def _map_sequences(self, fn: Callable[[Array], Array]) -> "Steps":
+        """Applies `fn` to the arrays that have a time axis."""
+        restarts = self.restarts
+        if restarts is not None:
+            numbers = fn(restarts.state_numbers)
+            restarts = dataclasses.replace(restarts, state_numbers=numbers)
+        mask = None if self.mask is None else fn(self.mask)
+        return dataclasses.replace(self, restarts=restarts, mask=mask)
+
+    def _alive(self, t: Array) -> Array:
+        """Bool `[batch]`, true for rows that are neither finished nor masked."""
+        alive = t < self.lengths
+        return alive if self.mask is None else alive & self.read(self.mask, t)
 
     def _restart(self, t: Array, state: PyTree) -> PyTree:
         """Returns the state before step t, after any restart at this step."""
@@ -192,9 +208,12 @@ class Steps:
         state = self._restart(t, state)
         if self.stand_in is None:
             return inputs, state
-        return masking.step_inputs(
-            t < self.lengths, t < self.longest, inputs, state, self.stand_in
-        )
+        alive = self._alive(t)
+        if self.rows_interact or not masking.is_of_rows(state):
+            return masking.inputs_of_all_rows(
+                alive, t < self.longest, inputs, state, self.stand_in
+            )
+        return masking.choose(alive, (inputs, state), self.stand_in)
 
     def mask_step(
         self, t: Array, state: PyTree, new_state: PyTree, output: PyTree
@@ -212,7 +231,7 @@ class Steps:
         """
         if self.lengths is None:
             return with_structure(state, new_state), output
-        alive = t < self.lengths
+        alive = self._alive(t)
         new_state = masking.advance(alive, t < self.longest, new_state, state)
         return new_state, masking.zero_dead(alive, output)
 
@@ -252,7 +271,7 @@ class Steps:
 
     def time_first(self) -> "Steps":
         """Returns a copy of the steps for sequences `[time, batch, ...]`."""
-        return dataclasses.replace(self, axis=0)._map_state_numbers(self.swap_time)
+        return dataclasses.replace(self, axis=0)._map_sequences(self.swap_time)
 
     def map_stand_in_inputs(self, fn: Callable[[PyTree], PyTree]) -> "Steps":
         """Applies `fn`, a function of one step of inputs, to the stand-in's inputs."""
@@ -289,7 +308,7 @@ class Steps:
     def slice(self, start: Array, size: int) -> "Steps":
         """Returns the `size` steps that begin at `start`, which must all exist."""
         steps = dataclasses.replace(self, offset=self.offset + start, time=size)
-        steps = steps._map_state_numbers(
+        steps = steps._map_sequences(
             lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, self.axis)
         )
         if self.lengths is None:

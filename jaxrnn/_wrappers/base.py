@@ -68,6 +68,11 @@ class WrapperCell(RNNCell):
         """Whether the wrapped cell draws random numbers; see `RNNCell.is_random`."""
         return self.cell.is_random
 
+    @property
+    def rows_interact(self) -> bool:
+        """Whether the rows of the wrapped cell interact; see `RNNCell`."""
+        return self.cell.rows_interact
+
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """The zero state of the wrapped cell; see `RNNCell.zero_state`."""
         return self.cell.zero_state(batch_size, dtype)

@@ -89,6 +89,11 @@ class MultiRNNCell(RNNCell):
         """Whether one of the cells draws random numbers; see `RNNCell.is_random`."""
         return any_is_random(self.cells)
 
+    @property
+    def rows_interact(self) -> bool:
+        """Whether the rows of one of the cells interact; see `RNNCell`."""
+        return any(cell.rows_interact for cell in self.cells)
+
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """A tuple of the cells' zero states, or one array `[batch_size, sum]`."""
         if not self.state_is_tuple:

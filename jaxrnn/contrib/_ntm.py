@@ -117,6 +117,11 @@ class NTMCell(OwnParams):
         """Whether the controller draws random numbers; see `RNNCell.is_random`."""
         return self.controller.is_random
 
+    @property
+    def rows_interact(self) -> bool:
+        """Whether the rows of the controller interact; see `RNNCell`."""
+        return self.controller.rows_interact
+
     def __post_init__(self) -> None:
         super().__post_init__()
         fix = "Pass the depth of the inputs, which is TensorFlow's default."

@@ -95,7 +95,9 @@ def has_its_sizes(setup: Setup) -> None:
 
 @_law
 def keeps_rows_apart(setup: Setup) -> None:
-    """A row's results depend only on that row (without a key)."""
+    """A row's results depend only on that row, or `rows_interact` is True."""
+    if setup.cell.rows_interact:
+        return
     keyless = dataclasses.replace(setup, key=None)
     order = jnp.arange(setup.lengths.shape[0])[::-1]
     want = _run(keyless)

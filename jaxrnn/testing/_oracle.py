@@ -102,6 +102,7 @@ class StepByStep:
         self.zero_state = bound.zero_state
         self.state_size = bound.state_size
         self.output_size = bound.output_size
+        self.rows_interact = bound.rows_interact
 
     def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         return self.bound(inputs, state)
@@ -160,9 +161,9 @@ def unrolled_states(
         alive = t < counts if mask is None else mask[:, t]
         # With lengths, a finished row reads its first step again. With a mask, a masked
         # step reads zeros. `_select` drops the results that a row computes from these
-        # inputs.
+        # inputs. If rows interact, other rows read these inputs, so they are zeros.
         unused = at_steps(xs, 0)
-        if mask is not None:
+        if mask is not None or setup.cell.rows_interact:
             unused = jax.tree.map(jnp.zeros_like, unused)
         if resets is not None:
             restart = with_read_only(reset_state, state)

@@ -88,6 +88,12 @@ def _lookup(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
     return new, new
 
 
+def _pooled(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
+    pool = jnp.mean(state, axis=0, keepdims=True)
+    new = jnp.tanh(inputs + 0.5 * state) + pool * inputs * params["scale"][None]
+    return new + pool, new
+
+
 _STEPS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "dict_inputs": _dict_inputs,
     "pairs": _pairs,
@@ -100,6 +106,7 @@ _STEPS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "dict_outputs": _dict_outputs,
     "list_state": _list_state,
     "lookup": _lookup,
+    "pooled": _pooled,
     "silent": lambda _, inputs, state: ((), 0.5 * state + inputs),
     "other_structure": lambda _, inputs, state: (inputs, (state, state)),
     "other_dtype": lambda _, inputs, state: (inputs, state.astype(jnp.float64)),
@@ -148,7 +155,7 @@ def make(spec: dict[str, Any]) -> Any:
     def call(params, inputs, state, key=None):
         return step(params, inputs, state)
 
-    return jaxrnn.FunctionCell(call, state_size, output_size)
+    return jaxrnn.FunctionCell(call, state_size, output_size, **spec.get("ours", {}))
 
 
 def _size(leaf: dict[str, Any]) -> Any:

@@ -100,6 +100,13 @@ def _lookup(params, inputs, state):
     return new, new
 
 
+def _pooled(params, inputs, state):
+    (scale,) = params.values()  # In a stack, its name is a path.
+    pool = tf.reduce_mean(state, axis=0, keepdims=True)
+    new = tf.tanh(inputs + 0.5 * state) + pool * inputs * scale
+    return new + pool, new
+
+
 def _other_structure(params, inputs, state):
     del params
     return inputs, (state, state)
@@ -143,6 +150,7 @@ STEPS = {
     "dict_outputs": _dict_outputs,
     "list_state": _list_state,
     "lookup": _lookup,
+    "pooled": _pooled,
     "other_structure": _other_structure,
     "other_dtype": _other_dtype,
     "other_shape": _other_shape,
