@@ -3,18 +3,18 @@
 Drivers, such as `dynamic_rnn`, put their arguments into a `Batch`. `run_batch` converts
 the batch to a `Run`, whose segments are run by the loops of `_loops`.
 
-Cells that are equal and cannot change share one compiled function (`is_shareable`).
-`jax.jit` compares static arguments: cells by their hyperparameters, functions by
-identity. This comparison is correct only if equal arguments never change. A bound
-method or a callable object may read attributes that change, and a closure may hold
-arrays.
+Equal cells share one compiled function if they hold nothing that could change
+(`constants_of`). `jax.jit` compares static arguments: cells by their hyperparameters,
+functions by identity. This comparison is correct only if equal arguments never change.
+A bound method or a callable object may read attributes that change, and a closure may
+hold arrays.
 """
 
 import dataclasses
 import enum
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -45,12 +45,16 @@ from .masks_and_resets import Resets
 
 _SAVE_EVERYTHING = CheckpointPlan()
 
-_CONSTANTS = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType)
-_CONSTANTS += (np.dtype, np.generic, enum.Enum, type, range, types.ModuleType)
-_CONSTANTS += (TensorShape, types.BuiltinFunctionType, jax.Device, jax.sharding.Mesh)
-_CONSTANTS += (jax.sharding.Sharding, jax.sharding.PartitionSpec)
-# Except for arrays, objects of classes from these packages are treated as immutable.
-_FIXED = ("jax", "jaxlib", "numpy", "flax", "equinox", "haiku")
+# Objects that cannot change, or that are read once, like globals under `jax.jit`.
+_PLAIN = (bool, int, float, complex, str, bytes, tuple, range)
+_PLAIN += (types.NoneType, types.EllipsisType)
+_CONSTANTS = (np.dtype, np.ufunc, type, types.ModuleType, TensorShape, jax.Device)
+_CONSTANTS += (jax.sharding.Mesh, jax.sharding.Sharding, jax.sharding.PartitionSpec)
+_JITTED = type(jax.jit(lambda: None))
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, functools.partial)
+_FUNCTIONS += (_JITTED,)
+# Some of these functions are objects of JAX's classes, such as `jax.nn.relu`.
+_OF_JAX = {id(f) for module in (jnp, jax.nn) for f in vars(module).values()}
 
 
 @functools.partial(
@@ -107,9 +111,10 @@ def run_batch(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
     a new closure in each call. Therefore, equal cells share one compiled function if
     sharing is safe.
     """
-    if trees.is_pytree_of_arrays(cell) and is_shareable(cell):
-        return _compiled_run(cell, batch)
-    return _run(cell, batch)
+    constants = constants_of(cell) if trees.is_pytree_of_arrays(cell) else None
+    if constants is None:
+        return _run(cell, batch)
+    return _compiled_run(cell, batch, constants)
 
 
 def _run(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
@@ -135,7 +140,13 @@ def _run(cell: RNNCellLike, batch: Batch) -> tuple[PyTree, PyTree, PyTree]:
     return outputs, with_read_only(last, batch.state), states
 
 
-_compiled_run = jax.jit(_run)
+@functools.partial(jax.jit, static_argnames="constants")
+def _compiled_run(
+    cell: RNNCellLike, batch: Batch, constants: tuple
+) -> tuple[PyTree, PyTree, PyTree]:
+    """`_run`, compiled once for equal cells with equal `constants_of(cell)`."""
+    del constants
+    return _run(cell, batch)
 
 
 def _move_valid_steps(
@@ -319,51 +330,67 @@ def _in_loop(
     return lambda: cell, lambda *args: step(arrays_in_loop(), *args)
 
 
-def is_shareable(cell: object) -> bool:
-    """Whether all static parts of a pytree are known to be immutable.
+def constants_of(cell: object) -> tuple | None:
+    """The functions and constants of a cell; None if an object in it could change.
 
-    Immutable parts are constants, functions that close over immutable values, and
-    frozen dataclasses and tuples of immutable parts.
+    Two calls with equal cells run the same program if the results are equal. A closure
+    can be given another value between the calls, so the values are compared too.
     """
-    return _is_fixed(jax.tree.structure(cell), within=())
+    found = list(_contents(jax.tree.structure(cell), within=()))
+    if not all(map(_is_constant, found)):
+        return None
+    return tuple((type(value), value) for value in found)
 
 
-def _is_fixed(value: object, within: tuple[types.FunctionType, ...]) -> bool:
-    """Whether a value never changes; `within` are the functions that close over it."""
-    if isinstance(value, _CONSTANTS):
-        return True
-    if isinstance(value, types.FunctionType):
-        if value in within:  # The function is recursive.
-            return True
-        within = (*within, value)
+def _contents(value: Any, within: tuple) -> Iterator[Any]:
+    """Yields all that a value holds; `within` are the values that hold it."""
     parts = _parts(value)
-    return parts is not None and all(_is_fixed(part, within) for part in parts)
+    if parts is None:
+        yield value
+        return
+    yield value if isinstance(value, _FUNCTIONS) else (type(value), len(parts))
+    if not any(value is outer for outer in within):  # The function may be recursive.
+        for part in parts:
+            yield from _contents(part, (*within, value))
+
+
+def _is_constant(value: Any) -> bool:
+    if id(value) in _OF_JAX or isinstance(value, _CONSTANTS):
+        return True
+    if isinstance(value, np.generic):
+        return type(value) is value.dtype.type and not isinstance(value, np.void)
+    # An object of a subclass may have attributes, which can change.
+    return type(value) in _PLAIN or isinstance(value, _FUNCTIONS)
 
 
 def _parts(value: Any) -> list | None:
-    """The values on which `value` depends; None if `value` itself may change."""
+    """The values that an immutable object holds; None for any other object."""
+    if id(value) in _OF_JAX or isinstance(value, _CONSTANTS):
+        return None
     if isinstance(value, jax.tree_util.PyTreeDef):
         kind, data = value.node_data() or (None, None)
         # For a dict, `data` is a list of the keys, which does not change.
         is_dict = isinstance(kind, type) and issubclass(kind, dict)
-        return [None if is_dict else data, *value.children()]
-    if isinstance(value, tuple | frozenset):
-        return list(value)
+        return [kind, None if is_dict else data, *value.children()]
     if isinstance(value, types.FunctionType):
         cells = [c for c in value.__closure__ or () if c != types.CellType()]
-        defaults = value.__defaults__, *(value.__kwdefaults__ or {}).values()
-        return [*(c.cell_contents for c in cells), *defaults]
+        keywords = (value.__kwdefaults__ or {}).values()
+        contents = [c.cell_contents for c in cells]
+        return [value.__defaults__, *contents, *keywords, *vars(value).values()]
+    if isinstance(value, _JITTED):
+        return [value.__wrapped__]  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(value, types.BuiltinFunctionType):
+        return [value.__self__]
     if isinstance(value, functools.partial):
         return [value.func, value.args, *value.keywords.values()]
+    attributes = getattr(value, "__dict__", {})
+    if isinstance(value, tuple | frozenset):
+        return [*value, *attributes.values()]
+    if isinstance(value, enum.Enum):
+        return list(attributes.values())
     if dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
-        names = {field.name for field in dataclasses.fields(value)}
-        names |= set(getattr(value, "__dict__", ()))
+        names = {field.name for field in dataclasses.fields(value)} | set(attributes)
         return [_field(value, name) for name in sorted(names)]
-    is_of_library = type(value).__module__.split(".")[0] in _FIXED
-    # A wrapper, such as a result of `jax.jit`, depends on the function that it wraps.
-    wrapped = getattr(value, "__wrapped__", None)
-    if is_of_library and not isinstance(value, jax.Array | np.ndarray):
-        return [] if wrapped is None else [wrapped]
     return None
 
 

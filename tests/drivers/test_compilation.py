@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from helpers import drawn
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
-from jaxrnn._drivers.run_batch import _compiled_run, is_shareable
+from jaxrnn._drivers.run_batch import _compiled_run, constants_of
 
 X = np.ones((4, 5, 3), np.float32)
 
@@ -126,6 +127,17 @@ def in_list(holder):
     return lambda params, inputs, state, key=None: values[0](params, inputs, state)
 
 
+def in_default(holder):
+    return lambda p, x, s, key=None, holder=holder: holder(p, x, s)
+
+
+def in_keyword(holder):
+    def step(params, inputs, state, *, key=None, holder=holder):
+        return holder(params, inputs, state)
+
+    return step
+
+
 def plain(params, inputs, state, key=None):
     return inputs * 2, state
 
@@ -136,16 +148,69 @@ CHANGING = {
     "partial": lambda holder: functools.partial(Scaled.step, holder),
     "closure": lambda holder: lambda p, x, s, key=None: holder(p, x, s),
     "list": in_list,
+    "default": in_default,
+    "keyword": in_keyword,
 }
 
 
+class ScaledModule(nnx.Module):
+    step = Scaled.__call__
+
+    def __init__(self):
+        self.scale = 2.0
+
+    def __call__(self, params, inputs, state, key=None):
+        return self.step(params, inputs, state)
+
+
+class ScaledFloat(float):
+    """A number with an attribute that changes."""
+
+    __call__ = Scaled.__call__
+    step = Scaled.step
+    scale = 2.0
+
+
 @pytest.mark.parametrize("step_of", CHANGING.values(), ids=CHANGING)
-def test_an_attribute_that_changes_is_read_in_every_call(step_of):
-    holder = Scaled()
+@pytest.mark.parametrize("make", [Scaled, ScaledModule, ScaledFloat])
+def test_an_attribute_that_changes_is_read_in_every_call(make, step_of):
+    holder = make()
     bound = FunctionCell(step_of(holder), 3, 3).bind({})
     assert outputs_of(bound)[0, -1, 0] == 2.0
     holder.scale = 3.0
     assert outputs_of(bound)[0, -1, 0] == 3.0
+
+
+def rebinding(value):
+    def step(params, inputs, state, key=None):
+        return scaled(inputs), state
+
+    def rebind(new):
+        nonlocal scaled
+        scaled = new
+
+    scaled = value
+    return step, rebind
+
+
+def drawing(draw):
+    return lambda params, inputs, state, key=None: (inputs * draw(), state)
+
+
+def test_values_and_functions_of_a_closure_are_compared():
+    step, rebind = rebinding(lambda x: x * 2)
+    bound = FunctionCell(step, 3, 3).bind({})
+    assert outputs_of(bound)[0, -1, 0] == 2.0
+    kept = _compiled_run._cache_size()
+    assert outputs_of(bound)[0, -1, 0] == 2.0
+    assert _compiled_run._cache_size() == kept  # It was shared.
+    rebind(lambda x: x * 3)
+    assert outputs_of(bound)[0, -1, 0] == 3.0
+    step.__kwdefaults__ = {"key": np.ones(1)}
+    assert constants_of(bound) is None
+    noise = np.random.RandomState(0)
+    for draw in (noise.normal, [2.0].pop, functools.partial(next, iter([1.0]))):
+        assert constants_of(FunctionCell(drawing(draw), 3, 3).bind({})) is None
 
 
 def calling_itself():
@@ -159,6 +224,8 @@ def test_constants_functions_and_cells_of_them_are_shared():
     for cell in (
         BasicRNNCell(3),
         BasicRNNCell(3, activation=jax.nn.relu),
+        BasicRNNCell(3, activation=jax.jit(jnp.sin)),
+        GRUCell(3, kernel_initializer=jax.nn.initializers.orthogonal()),
         LSTMCell(3, name="a", dtype=jnp.float32),
         MultiRNNCell([BasicRNNCell(3)] * 2),
         FunctionCell(plain, 3, jaxrnn.TensorShape([3])),
@@ -166,13 +233,13 @@ def test_constants_functions_and_cells_of_them_are_shared():
         FunctionCell(lambda p, x, s, key=None: (x, s), 3, 3),
         FunctionCell(calling_itself(), 3, 3),
     ):
-        assert is_shareable(cell.bind({}))
+        assert constants_of(cell.bind({})) is not None
     # A closure may hold an array, whoever made it.
     for module in (__name__, "jaxrnn", "jax"):
         step = around(np.ones(1))
         step.__module__ = module
-        assert not is_shareable(FunctionCell(step, 3, 3).bind({}))
-    assert not is_shareable(FunctionCell(Scaled(), 3, 3).bind({}))
+        assert constants_of(FunctionCell(step, 3, 3).bind({})) is None
+    assert constants_of(FunctionCell(Scaled(), 3, 3).bind({})) is None
 
 
 def test_a_cell_that_closes_over_arrays_is_not_kept():
