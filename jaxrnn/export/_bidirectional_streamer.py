@@ -2,19 +2,26 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_count, as_dtype, check_both_lists
-from .._base.errors import InvalidValue, describe
-from .._base.inputs import check_same_size, named_inputs
+from .._base.arguments import (
+    as_count,
+    as_dtype,
+    check_both_lists,
+    check_dtype,
+    check_value,
+)
+from .._base.inputs import check_concrete, check_same_size, named_inputs
+from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.first_step import zero_state
-from ._streamer import check_cell_of_stream
+from ._streamer import check_cell_of_stream, copied
 
 
 class BidirectionalStreamer:
@@ -31,6 +38,11 @@ class BidirectionalStreamer:
     To produce the outputs of a chunk, the streamer runs the layers over
     `chunk + lookahead` steps. The first such run compiles the program. Shorter chunks
     reduce the delay, but they increase the work per step of output.
+
+    A call that rejects its argument leaves the stream unchanged. An error while the
+    program runs, such as an error of a host callback, loses the states; call `reset`
+    then. All chunks must have the structure, the step shapes and the dtypes of the
+    first chunk.
 
     Args:
         cells_fw: The bound forward cell of each layer, without a random key, so dropout
@@ -77,6 +89,7 @@ class BidirectionalStreamer:
         self._lookahead = as_count("lookahead", lookahead, 0, fix="")
         self._batch = as_count("batch_size", batch_size)
         self._dtype = as_dtype(dtype)
+        self._first: PyTree = None  # The first chunk, padded.
         self._ahead = -(-self._lookahead // self._chunk)  # Rounds up to full chunks.
         self.reset()
 
@@ -91,7 +104,10 @@ class BidirectionalStreamer:
             until the look-ahead of the first chunk has arrived.
 
         Raises:
-            ValueError: If `chunk` has the wrong number of rows or steps.
+            ValueError: If `chunk` has the wrong number of rows or steps, or does not
+                match the cells or the first chunk.
+            TypeError: If a leaf is traced or not an array, if the cells do not accept
+                a dtype, or if a dtype differs from the first chunk.
         """
         self._append("chunk", chunk, least=self._chunk)
         if len(self._waiting) <= self._ahead:
@@ -111,8 +127,9 @@ class BidirectionalStreamer:
             The outputs, `[batch, remaining steps, size]`; None if no steps remain.
 
         Raises:
-            ValueError: If `last` has the wrong number of rows, or does not have 1 to
-                `chunk` steps.
+            ValueError: If `last` has the wrong number of rows, does not have 1 to
+                `chunk` steps, or does not match the cells or earlier chunks.
+            TypeError: As for a chunk.
         """
         if last is not None:
             self._append("last", last, least=1)
@@ -146,47 +163,70 @@ class BidirectionalStreamer:
 
         Raises:
             ValueError: If a leaf has the wrong shape, or the leaves have different
-                numbers of steps.
+                numbers of steps; if the structure differs from the first chunk.
+            TypeError: If a leaf is traced or not an array, or if a dtype differs from
+                the first chunk.
         """
+        fix = "Under jit, call `stack_bidirectional_dynamic_rnn` instead of the stream."
+        check_concrete(name, chunk, fix)
+        chunk = map_named(name, copied, chunk)
         named = named_inputs(chunk, name=name)
         most = self._chunk
-        wanted = f"{most}" if least == most else f"{least} to {most}"
         for full, leaf in named:
-            shape = np.shape(leaf)
-            rows = self._batch
-            if len(shape) < 3 or shape[0] != rows or not least <= shape[1] <= most:
-                is_short = least == most and len(shape) > 2 and shape[1] < most
-                fix = " Pass a shorter last chunk to `flush`." if is_short else ""
-                raise InvalidValue(
-                    f"`{full}` must have rank at least 3, [{rows}, {wanted}, ...], got "
-                    f"{describe(leaf)}.{fix}"
-                )
+            self._check_sizes(full, leaf, least)
         check_same_size(named, 1, "The number of steps", "[batch, time, ...]")
         steps = named[0][1].shape[1]
 
         def padded(leaf: ArrayLike) -> np.ndarray:
-            # `np.pad` copies, which is needed because the caller may reuse the buffer.
             widths = [(0, 0), (0, most - steps), *[(0, 0)] * (np.ndim(leaf) - 2)]
-            return np.pad(np.asarray(leaf), widths)
+            array = np.pad(np.asarray(leaf), widths)
+            return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
 
-        self._waiting.append(jax.tree.map(padded, chunk))
+        chunk = jax.tree.map(padded, chunk)
+        if self._first is None:
+            # Find the cells' errors before the chunk is added.
+            window = [chunk] * (self._ahead + 1)
+            jax.eval_shape(self._run, self._states, window, np.int32(steps))
+            self._first = chunk
+        self._check_like_first(name, chunk)
+        self._waiting.append(chunk)
         self._steps += steps
+
+    def _check_sizes(self, name: str, leaf: Any, least: int) -> None:
+        """Raises ValueError for a wrong number of rows, or of steps."""
+        rows, most = self._batch, self._chunk
+        wanted = f"{most}" if least == most else f"{least} to {most}"
+        shape = leaf.shape
+        fits = len(shape) > 2 and shape[0] == rows and least <= shape[1] <= most
+        is_short = least == most and len(shape) > 2 and shape[1] < most
+        fix = "Pass a shorter last chunk to `flush`." if is_short else ""
+        must = f"have rank at least 3, [{rows}, {wanted}, ...]"
+        check_value(fits, name, must, leaf, fix)
+
+    def _check_like_first(self, name: str, chunk: PyTree) -> None:
+        """Raises unless a chunk has the structure and types of the first chunk."""
+        fix = "For other inputs, create another stream."
+        check_structure(f"`{name}`", self._first, chunk, strict=True, fix=fix)
+        first = jax.tree.leaves(self._first)
+        for (full, leaf), like in zip(named_leaves(name, chunk), first, strict=True):
+            must = f"have steps of shape {like.shape[2:]} like the first chunk"
+            check_value(leaf.shape[2:] == like.shape[2:], full, must, leaf, fix)
+            must = f"have the dtype of the first chunk, {like.dtype}"
+            check_dtype(full, leaf, like.dtype, must, fix)
+
+    def _run(self, states: tuple, window: list[PyTree], steps: Any) -> tuple:
+        """Computes `(outputs, states)` for the first chunk of the window."""
+        cells_fw, cells_bw = self._cells
+        options = {"lookahead": self._lookahead, "dtype": self._dtype}
+        return _run_window(cells_fw, cells_bw, states, window, steps, **options)
 
     def _oldest(self) -> PyTree:
         """Computes the outputs of the oldest chunk, then removes the chunk."""
         window = self._waiting[: self._ahead + 1]
         absent = self._ahead + 1 - len(window)
         window += [jax.tree.map(np.zeros_like, window[0])] * absent
-        cells_fw, cells_bw = self._cells
-        outputs, self._states = _run_window(
-            cells_fw,
-            cells_bw,
-            self._states,
-            window,
-            np.int32(self._steps),
-            lookahead=self._lookahead,
-            dtype=self._dtype,
-        )
+        steps = np.int32(self._steps)
+        outputs, self._states = self._run(self._states, window, steps)
         self._waiting.pop(0)
         self._steps -= min(self._steps, self._chunk)
         return outputs

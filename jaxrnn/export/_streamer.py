@@ -10,23 +10,25 @@ import numpy as np
 from .._base.arguments import (
     as_count,
     as_dtype,
-    check_dtype,
     check_first_axis,
     check_is_cell,
     check_shape,
+    check_type,
 )
 from .._base.errors import (
     InvalidType,
     InvalidValue,
+    check_not_masked,
     describe,
     describe_leaves,
-    leaf_name,
+    is_array,
 )
 from .._base.inputs import as_arrays, check_concrete
 from .._base.math import in_native_order
 from .._base.trees import (
     check_structure,
     is_pytree_of_arrays,
+    map_named,
     named_leaves,
     with_structure,
 )
@@ -46,6 +48,9 @@ class Streamer:
     rows.
 
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
+
+    A call that rejects its arguments leaves the state unchanged. An error while the
+    step runs, such as an error of a host callback, loses the state; call `reset` then.
 
     The first call compiles the step, as does the first call with `resets`. Other calls
     only run the step. Streamers with equal cells share the compiled programs.
@@ -79,7 +84,9 @@ class Streamer:
         self._rows = as_count("batch_size", batch_size)
         # Transfer NumPy parameters to the device once, instead of at every call.
         self._cell = jax.device_put(cell)
-        self._zero = zero_state(cell, self._rows, as_dtype(dtype))
+        self._zero = self._state = zero_state(cell, self._rows, as_dtype(dtype))
+        # For each leaf, the dtypes that the state has had.
+        self._dtypes: list[set] = [set() for _ in jax.tree.leaves(self._zero)]
         self.reset()
 
     def __call__(
@@ -103,20 +110,19 @@ class Streamer:
 
         Raises:
             ValueError: If the shapes of the frame or the resets do not match the cell
-                or the batch size. The state then remains unchanged.
+                or the batch size.
             TypeError: If the cell does not accept the dtype of the frame, if the resets
-                are not booleans, or if an argument is traced.
+                are not booleans, or if an argument is traced or not an array.
         """
         fix = "Under jit, call the bound cell instead of the stream."
         check_concrete("frame", frame, fix)
         check_concrete("resets", resets, fix)
         check_concrete("reset_state", reset_state, fix)
-        frame, resets, reset_state = jax.tree.map(_copied, (frame, resets, reset_state))
-        for path, leaf in jax.tree.leaves_with_path(frame):
-            name = leaf_name("frame", path)
-            is_vector = self._rows == 1 == leaf.ndim
-            fix = f"To add the batch axis, pass `{name}[None]`." if is_vector else ""
-            check_first_axis(name, leaf, self._rows, "row", fix)
+        frame = map_named("frame", self._as_frame, frame)
+        if resets is not None:
+            resets = copied("resets", resets)
+        if reset_state is not None:
+            reset_state = map_named("reset_state", copied, reset_state)
         checked = as_resets(resets, reset_state, (self._rows,), None)
         if checked is not None:
             to = as_reset_state(checked.state, self._zero, self._state)
@@ -128,6 +134,14 @@ class Streamer:
             error.add_note(f"Raised by one step of `Streamer` with frame {given}.")
             raise
         return output
+
+    def _as_frame(self, name: str, leaf: ArrayLike) -> ArrayLike:
+        """Copies one leaf of a frame; raises ValueError unless it is `[batch, ...]`."""
+        array = copied(name, leaf)
+        is_vector = self._rows == 1 == array.ndim
+        fix = f"To add the batch axis, pass `{name}[None]`." if is_vector else ""
+        check_first_axis(name, array, self._rows, "row", fix)
+        return array
 
     @property
     def state(self) -> PyTree:
@@ -143,27 +157,46 @@ class Streamer:
 
         Raises:
             ValueError: If the structure or a shape differs from the stream's state.
-            TypeError: If a dtype differs from the stream's state.
+            TypeError: If a dtype differs from the zero state, unless the stream's state
+                has had this dtype, or this dtype is wider.
         """
         state = self._zero if state is None else as_arrays("state", state)
         check_structure("`state`", self._zero, state, strict=True)
         fix = "To reset only some rows, pass `resets` with the next frame."
-        zeros = jax.tree.leaves(self._zero)
-        for (name, leaf), zero in zip(named_leaves("state", state), zeros, strict=True):
+        named = named_leaves("state", state)
+        others = jax.tree.leaves(self._zero), jax.tree.leaves(self._state), self._dtypes
+        for (name, leaf), zero, now, dtypes in zip(named, *others, strict=True):
             check_shape(name, leaf, zero.shape, fix=fix)
-            must = f"have the dtype of the stream, {zero.dtype}"
-            check_dtype(name, leaf, zero.dtype, must)
+            # The first step may change a dtype of the zero state, e.g. to complex.
+            dtypes |= {zero.dtype, now.dtype}
+            fits = leaf.dtype in dtypes or _is_wider(leaf.dtype, zero.dtype)
+            must = f"have the dtype of the stream, {zero.dtype}, or a wider one"
+            cast = f"Cast it, or create the stream with `dtype=jnp.{leaf.dtype}`."
+            check_type(fits, name, must, leaf, cast)
         # Each step overwrites the previous state, so copy the user's arrays.
         self._state = jax.tree.map(jnp.copy, state)
 
 
-def _copied(leaf: ArrayLike) -> ArrayLike:
+def _is_wider(dtype: DType, than: DType) -> bool:
+    """Whether `dtype` has more bits, and both are floating-point or complex."""
+    are_inexact = all(jnp.issubdtype(each, jnp.inexact) for each in (dtype, than))
+    return are_inexact and dtype.itemsize > than.itemsize
+
+
+def copied(name: str, leaf: ArrayLike) -> Any:
     """Copies an array that is not a JAX array.
 
     JAX may read the array after the call has returned. By then, the user may have
     written the next frame to the same array.
+
+    Raises:
+        TypeError: If the leaf is not an array of numbers, or is a masked array.
     """
-    return leaf if isinstance(leaf, jax.Array) else in_native_order(np.array(leaf))
+    check_not_masked(name, leaf)
+    array = leaf if isinstance(leaf, jax.Array) else in_native_order(np.array(leaf))
+    must = "be an array with a dtype that JAX supports"
+    check_type(is_array(array), name, must, leaf)
+    return array
 
 
 @functools.partial(jax.jit, donate_argnums=1)

@@ -61,6 +61,36 @@ def test_states_can_be_kept_and_restored():
     assert_same(stream.state, zeros)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "complex64"])
+def test_a_stream_accepts_the_state_that_it_gave(dtype):
+    """The steps of this cell change the dtype of the state, here h' = 1j * h + x."""
+    turn = 1j if dtype == "complex64" else 1
+
+    def step(params, x, h, key=None):
+        h = jnp.asarray(turn, dtype) * h.astype(dtype) + x.astype(dtype)
+        return h.real.astype(F32), h
+
+    stream = Streamer(jaxrnn.FunctionCell(step, DEPTH, DEPTH).bind({}))
+    outputs = [stream(STEP) for _ in range(3)]
+    kept = stream.state
+    assert kept.dtype == dtype
+    later = [stream(STEP) for _ in range(3)]
+    want, h = [], 0
+    for _ in range(6):
+        h = turn * h + 1
+        want.append(np.full((1, DEPTH), np.real(h), "f"))
+    assert_near(outputs + later, want, tolerance=0)
+    stream.reset()
+    assert_same(stream(STEP), outputs[0])
+    stream.reset()
+    stream.reset(kept)
+    assert_same([stream(STEP) for _ in range(3)], later)
+    if dtype == "complex64":  # Wider than the zero state, so also in a new stream.
+        stream = Streamer(stream._cell)
+        stream.reset(kept)
+        assert_same(stream(STEP), later[0])
+
+
 def test_rows_are_reset_as_by_dynamic_rnn():
     """To zeros, then to a state; the user's buffer may be reused."""
     cell, x = CELLS["stack"], sequence(3, 8)
@@ -122,6 +152,11 @@ FRAMES = [
     ),
     ({"x": 0.0}, r"^Streamer: `frame\['x'\]` must be \[1, ...\], one entry for each"),
     (np.ones((1, 4), "f"), r"one step of `Streamer` with frame float32\[1, 4\] and"),
+    (np.ones((1, 3), int), "`inputs` must be floating-point"),
+    (np.ones((1, 3), "f2"), r"dtype of the inputs \(float16\), got float32\[16\]"),
+    (None, "^Streamer: `frame` must be an array .*, got None"),
+    ({"x": np.array([[None]])}, r"^Streamer: `frame\['x'\]` must be .*, got object"),
+    (np.ma.ones((1, 3), "f"), r"^Streamer: `frame` .* without a mask.*frame.filled\(0"),
 ]
 
 
@@ -130,7 +165,7 @@ def test_a_frame_that_does_not_fit_leaves_the_state(frame, message):
     stream = Streamer(CELLS["lstm"])
     stream(STEP)
     state = stream.state
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         stream(frame)
     assert_same(stream.state, state)
 
@@ -197,6 +232,40 @@ def test_chunks(name, time, chunk, lookahead):
         assert_near(got, want, tolerance=1e-6)
 
 
+def with_steps(dtype=np.float32, depth=DEPTH, rows=1):
+    return np.ones((rows, 4, depth), dtype)
+
+
+# A chunk, and the errors before and after a first chunk; None for the same error.
+CHUNKS = [
+    (with_steps(depth=5), "for inputs of depth 5", r"steps of shape \(3,\) like the f"),
+    (with_steps(int), "must be floating-point", "dtype of the first chunk, float32, "),
+    (with_steps(jnp.bfloat16), r"of the inputs \(bfloat16", "dtype of the first chunk"),
+    ((with_steps(),), "must be one array", r"structure \*, got \(\*,\), .* an"),
+    (with_steps(rows=2), r"rank at least 3, \[1, .*got float32\[2, 4, 3\]", None),
+    (with_steps(object), r"must be an array .*, got object\[1, 4, 3\]", None),
+    (np.ma.ones((1, 4, 3)), r"must be an array without a mask.*`\w+.filled", None),
+]
+
+
+@pytest.mark.parametrize(("chunk", "first", "later"), CHUNKS)
+def test_a_chunk_that_does_not_fit_leaves_the_stream(chunk, first, later):
+    cells, x = BOTH["gru"], sequence(1, 10)
+    stream, parts = BidirectionalStreamer(*cells, 4, 3), []
+
+    def refuses(message):
+        for call in (stream, stream.flush):
+            with pytest.raises((TypeError, ValueError), match=message):
+                call(chunk)
+
+    refuses(first)
+    for t in (0, 4):
+        parts.append(stream(x[:, t : t + 4]))
+        refuses(later or first)
+    got = jnp.concatenate([parts[1], stream.flush(x[:, 8:])], 1)
+    assert_near(got, expected(cells, x, 4, 3), tolerance=1e-6)
+
+
 def test_state_and_flush_of_nothing():
     stream = BidirectionalStreamer(*BOTH["lstm"], 4, 0)
     x = sequence(1, 4)
@@ -236,6 +305,7 @@ REFUSALS = [
     (lambda: four()(STEP[None]), r"^Bidir.* at least 3, \[1, 4, ...\], .* to `flush`"),
     (lambda: four()(np.ones((2, 4, 3), "f")), r"got float32\[2, 4, 3\]"),
     (lambda: four()({}), "`chunk` must hold at least one array, got {}"),
+    (lambda: jax.jit(four())(STEP[None]), "^Bidir.* `chunk` must be concrete, got tr"),
     (lambda: four().flush(np.ones((1, 5, 3), "f")), r"`last` .*\[1, 1 to 4, ..."),
     (lambda: four().flush(np.ones((1, 0, 3), "f")), r"`last` .*\[1, 1 to 4, ..."),
 ]
