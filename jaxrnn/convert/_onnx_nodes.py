@@ -8,7 +8,13 @@ from typing import Any, TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_equal, check_instance, check_one_of, check_value
+from .._base.arguments import (
+    check_equal,
+    check_instance,
+    check_one_of,
+    check_type,
+    check_value,
+)
 from .._base.boundary import import_optional
 from .._base.errors import InvalidValue, Verbatim
 from .._base.typing import Params
@@ -52,11 +58,13 @@ def as_model(model: Any) -> Proto:
 
     Raises:
         TypeError: If `model` is none of these.
-        ValueError: If the file is not an ONNX file.
+        ValueError: If the file is not an ONNX file, or onnx cannot read the files with
+            the model's weights.
         ImportError: If `onnx` is missing.
     """
     onnx = import_optional("onnx")
     protobuf = import_optional("google.protobuf.message", "protobuf")
+    checker = import_optional("onnx.checker")
     if isinstance(model, onnx.ModelProto):
         return model
     kinds = str | os.PathLike | bytes | bytearray | memoryview
@@ -66,9 +74,10 @@ def as_model(model: Any) -> Proto:
         if isinstance(model, str | os.PathLike):
             return onnx.load(model)
         return onnx.load_from_string(bytes(model))
-    except protobuf.DecodeError as error:
+    except (protobuf.DecodeError, checker.ValidationError, ValueError) as error:
+        reason = str(error).rstrip(".")
         raise InvalidValue(
-            f"`model` must be an ONNX file, but the ONNX parser rejected it: {error}."
+            f"`model` must be an ONNX file, but the ONNX parser rejected it: {reason}."
         ) from None
 
 
@@ -92,10 +101,13 @@ class Values:
             ValueError: If the value is not constant, or is in another file; the message
                 begins with `place`.
         """
-        source = self._sources.get(name)
-        while source is not None and source.op_type == "Identity":
-            # Exporters use `Identity` to share weights between layers.
+        source: Proto = self._sources.get(name)
+        passed = {name}
+        # Exporters use `Identity` to share weights between layers. The loop ends at a
+        # cycle, and at an `Identity` without an input.
+        while _is_identity(source) and not passed.issuperset(source.input[:1]):
             name = source.input[0]
+            passed.add(name)
             source = self._sources.get(name)
         if name in self._tensors:
             return _as_array(place, self._tensors[name])
@@ -110,6 +122,8 @@ class Values:
         fix = "Fold constants with onnxruntime (`optimized_model_filepath`)."
         if source is None:
             fix = "Export the model with the weights as initializers."
+        if _is_identity(source):
+            fix = "For what is wrong in the model, see `onnx.checker.check_model`."
         must = "be an initializer or the `value` of a Constant node"
         check_value(is_constant and constants, place, must, got, fix)
         return _as_array(place, constants[0])
@@ -119,14 +133,50 @@ Found: TypeAlias = tuple[Proto, Values]
 """A recurrent node, and the values of its graph."""
 
 
+def _is_identity(node: Proto) -> bool:
+    """Whether a node copies its input; `node` may be None."""
+    return node is not None and node.op_type == "Identity"
+
+
 def _as_array(place: str, tensor: Proto) -> np.ndarray:
-    """The values of an `onnx.TensorProto`."""
+    """The values of an `onnx.TensorProto`.
+
+    Raises:
+        ValueError: If the values are in another file, or do not match the type and the
+            dimensions of the tensor.
+    """
     is_external = tensor.data_location == tensor.EXTERNAL
     files = [each.value for each in tensor.external_data if each.key == "location"]
     got = Verbatim(f"{tensor.name!r}, which is in the file {str(listed(files))!r}")
     fix = "Store the model next to this file, and pass the model's path."
     check_value(not is_external, place, "be in the model", got, fix)
-    return import_optional("onnx.numpy_helper").to_array(tensor)
+    dims = list(tensor.dims)
+    got = f"{tensor.name!r} (data_type={tensor.data_type}, dims={dims})"
+    must = "be a tensor without negative dimensions"
+    check_value(min(dims, default=0) >= 0, place, must, Verbatim(got))
+    try:
+        return import_optional("onnx.numpy_helper").to_array(tensor)
+    except Exception as error:  # The errors of onnx have no other common class.
+        raise InvalidValue(
+            f"`{place}` must be a tensor that onnx can read, got {got}. "
+            f"onnx's error: {error!r}"
+        ) from None
+
+
+def check_functions(model: Proto) -> None:
+    """Raises ValueError if a function of the model holds a recurrent node.
+
+    The weights of such a node may be arguments of the function.
+    """
+    onnx = import_optional("onnx")
+    for function in model.functions:
+        body = onnx.GraphProto(node=function.node)
+        found = listed(f"{_name(node)!r}" for node, _ in recurrent_nodes(body))
+        must = "have no recurrent nodes in its functions"
+        got = Verbatim(f"{found} in {function.name!r}")
+        inlined = "`onnx.inliner.inline_local_functions(onnx.load(path))`"
+        fix = f"Import `onnx.inliner`, and pass {inlined}."
+        check_value(found == "nothing", "model", must, got, fix)
 
 
 def recurrent_nodes(graph: Proto, outer: Values | None = None) -> Iterator[Found]:
@@ -165,8 +215,8 @@ def chosen(found: list[Found], names: tuple[str, ...]) -> list[Found]:
 
 
 def _name(node: Proto) -> str:
-    """The name of a node, or of its first output if the node has no name."""
-    return node.name or next(filter(None, node.output), "")
+    """The name of a node, of its first output, or of its operator."""
+    return as_text(next(filter(None, [node.name, *node.output, node.op_type])))
 
 
 def _is_within(scope: object, name: str) -> bool:
@@ -177,20 +227,30 @@ def _is_within(scope: object, name: str) -> bool:
 
 def as_dict(node: Proto, values: Values) -> Params:
     """The node as a dict for `convert.onnx.load`."""
-    made: Params = {"op_type": node.op_type, "name": _name(node)}
+    name = _name(node)
+    made: Params = {"op_type": node.op_type, "name": name}
     for key, at in _WEIGHTS.items():
         if at < len(node.input) and node.input[at]:
-            place = f"{made['name']}['{key}']"
-            made[key] = values.array(place, node.input[at])
+            made[key] = values.array(f"{name}['{key}']", node.input[at])
     get = import_optional("onnx.helper").get_attribute_value
-    return made | {each.name: as_text(get(each)) for each in node.attribute}
+    for each in node.attribute:
+        got = Verbatim(f"a reference to the attribute {each.ref_attr_name!r}")
+        place = f"{name}['{each.name}']"
+        check_value(not each.ref_attr_name, place, "have a value", got)
+        made[each.name] = as_text(get(each))
+    return made
 
 
 def as_text(value: Any) -> Any:
-    """Decodes byte strings, also in lists; returns other values unchanged."""
+    """Decodes byte strings, also in lists; returns other values unchanged.
+
+    Bytes that are not UTF-8 become escapes, which the checks of the values then show.
+    """
     if isinstance(value, list | tuple):
         return [as_text(each) for each in value]
-    return value.decode() if isinstance(value, bytes) else value
+    return (
+        value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+    )
 
 
 def read_activations(name: str, node: Weights, kind: Kind, w: np.ndarray) -> list[str]:
@@ -253,8 +313,13 @@ def _check_defaults(
 
     Each activation that has the parameter reads the next value. An activation without a
     value uses the default, and values that no activation reads have no effect.
+
+    Raises:
+        TypeError: If a value is not a number.
     """
-    values = iter(() if values is None else np.atleast_1d(values).tolist())
+    array = np.atleast_1d([] if values is None else values)
+    check_type(array.dtype.kind in "iuf", name, "be numbers", values)
+    values = iter(array.tolist())
     for one in activations:
         default = defaults.get(one)
         got = default if default is None else next(values, default)

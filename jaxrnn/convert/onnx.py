@@ -79,7 +79,8 @@ def nodes(model: object, *names: str) -> list[Params]:
     Raises:
         TypeError: If `model` is not one of these types.
         ValueError: If the model has no recurrent node, or one of the names matches no
-            recurrent node; if a weight is neither an initializer nor a Constant.
+            recurrent node; if one of the model's functions has a recurrent node; if a
+            weight is neither an initializer nor a Constant, or cannot be read.
         ImportError: If the package `onnx` is missing: `pip install onnx`.
 
     Example:
@@ -90,9 +91,11 @@ def nodes(model: object, *names: str) -> list[Params]:
         >>> node["op_type"], node["W"].shape, node["direction"]
         ('LSTM', (1, 16, 3), 'forward')
     """
-    graph = _onnx_nodes.as_model(model).graph
+    proto = _onnx_nodes.as_model(model)
+    _onnx_nodes.check_functions(proto)
+    graph = proto.graph
     found = list(_onnx_nodes.recurrent_nodes(graph))
-    operators = listed(sorted({node.op_type for node in graph.node}))
+    operators = listed(sorted({_onnx_nodes.as_text(n.op_type) for n in graph.node}))
     check_value(found, "model", "have an LSTM, GRU or RNN node", operators)
     return [_onnx_nodes.as_dict(*each) for each in _onnx_nodes.chosen(found, names)]
 

@@ -254,10 +254,50 @@ def test_by_name_of_node_or_scope(names, picked):
 
 
 LIST = r"'/encoder/LSTM' \(LSTM\), .*'/decoder/GRU' \(GRU\), 'y3' \(GRU\)\."
-TENSOR = from_array(ARRAYS["W"], "W")
+TENSORS = [from_array(array, name) for name, array in ARRAYS.items()]
+TENSOR, R = TENSORS[0], TENSORS[1]
 ADDED = helper.make_node("Add", ["W", "W"], ["R"])
 NODE = recurrent("GRU", ARRAYS, "a")
 WRONG = r"`a\['R'\]` must be an initializer or .* Constant node, got 'R', "
+UNREADABLE = r"`a\['R'\]` must be a tensor that onnx can read, got 'R' \(data_type="
+
+
+def reading(*inputs):
+    """A model whose R is made by `Identity` nodes, which read these values."""
+    copies = [helper.make_node("Identity", each, [name]) for name, each in inputs]
+    return model_of([*copies, NODE], [t for t in TENSORS if t.name != "R"])
+
+
+def with_r(tensor, **fields):
+    """A model whose R has other fields."""
+    changed = onnx.TensorProto()
+    changed.CopyFrom(tensor)
+    for name, value in fields.items():
+        if name == "dims":
+            del changed.dims[:]
+            changed.dims.extend(value)
+        else:
+            setattr(changed, name, value)
+    return model_of([NODE], [changed, *[t for t in TENSORS if t.name != "R"]])
+
+
+def with_attribute(**fields):
+    node = recurrent("GRU", ARRAYS, "a")
+    node.attribute.add(**fields)
+    return model_of([node], TENSORS)
+
+
+def calling(node, **values):
+    """A model that calls a function with the node, whose weights are arguments."""
+    names = ["x", "W", "R", "B"]
+    opsets = [helper.make_opsetid("", 14), helper.make_opsetid("local", 1)]
+    options = (opsets[:1], list(values))
+    inner = helper.make_function("local", "F", names, ["y"], [node], *options)
+    call = helper.make_node("F", names, ["z"], domain="local", **values)
+    model = model_of([call], TENSORS)
+    model.functions.append(inner)
+    model.opset_import.append(opsets[1])
+    return model
 
 
 @pytest.mark.parametrize(
@@ -268,6 +308,25 @@ WRONG = r"`a\['R'\]` must be an initializer or .* Constant node, got 'R', "
         ("RNN node, got nothing", (b"",)),
         (rf"{WRONG}made by Add\. Fold", (model_of([ADDED, NODE], [TENSOR]),)),
         (f"{WRONG}an input of the model. Export", (model_of([NODE], [TENSOR]),)),
+        (f"{WRONG}made by Identity", (reading(("R", ["R"])),)),
+        ("got 'q', made by Identity", (reading(("R", ["q"]), ("q", ["R"])),)),
+        (f"{WRONG}made by Identity. .*checker", (reading(("R", [])),)),
+        (rf"{UNREADABLE}99, .*KeyError\(99\)", (with_r(R, data_type=99),)),
+        (rf"{UNREADABLE}0, .*UNDEFINED", (with_r(R, data_type=0),)),
+        (rf"{UNREADABLE}1, dims=\[5\]\).*reshape", (with_r(R, dims=[5]),)),
+        (rf"{UNREADABLE}1, .*buffer size", (with_r(R, raw_data=b"a"),)),
+        (
+            r"`a\['R'\]` must .* negative dimensions, got 'R' .*dims=\[1, 12, -4\]",
+            (with_r(R, dims=[1, 12, -4]),),
+        ),
+        (
+            r"`a\['clip'\]` must have a value, got a reference to the attribute 'c'",
+            (with_attribute(name="clip", type=1, ref_attr_name="c"),),
+        ),
+        (
+            "no recurrent nodes in its functions, got 'a' in 'F'. .*inline_local_fun",
+            (calling(NODE),),
+        ),
         ("`model` must be an ONNX file", (b"nonsense",)),
         ("`model` must be a path, .*, got 5", (5,)),
     ],
@@ -276,6 +335,42 @@ def test_refuses(message, arguments):
     kind = TypeError if arguments == (5,) else ValueError
     with pytest.raises(kind, match=rf"^convert\.onnx\.nodes: .*{message}"):
         convert.nodes(*arguments)
+
+
+def test_functions_that_are_inlined():
+    """As the error about functions advises, also with a reference to an attribute."""
+    node = recurrent("GRU", ARRAYS, "a")
+    node.attribute.add(name="linear_before_reset", type=2, ref_attr_name="after")
+    inliner = pytest.importorskip("onnx.inliner")
+    model = inliner.inline_local_functions(calling(node, after=1))
+    [found] = convert.nodes(model)
+    np.testing.assert_array_equal(found["R"], ARRAYS["R"])
+    assert found["linear_before_reset"] == 1
+    # A function without recurrent nodes is no hindrance.
+    other = helper.make_node("Relu", ["x"], ["y"])
+    model.functions.append(calling(other).functions[0])
+    assert len(convert.nodes(model)) == 1
+
+
+def test_activations_that_are_not_utf8():
+    [node] = convert.nodes(
+        with_attribute(name="activations", type=8, strings=[b"\xff"])
+    )
+    wanted = r"`nodes\[0\]\['activations'\]` must have length 2, got 1"
+    with pytest.raises(ValueError, match=wanted):
+        convert.load(node)
+    node["activations"] = [b"Sigmoid", b"\xff"]
+    with pytest.raises(ValueError, match=r"\['activations'\]` must be Elu .*xff"):
+        convert.load(node)
+
+
+def test_weights_in_a_file_that_is_missing(tmp_path):
+    path = tmp_path / "model.onnx"
+    options = {"location": "weights.bin", "size_threshold": 0}
+    onnx.save(stored("raw"), path, save_as_external_data=True, **options)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(ValueError, match=r"onnx\.nodes: `model` .*tensor name: W"):
+        convert.nodes(path)
 
 
 def test_says_what_to_install(monkeypatch):

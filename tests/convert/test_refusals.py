@@ -142,6 +142,7 @@ CHANGES = {
         ),
         ({"input_forget": 2}, "`nodes[0]['input_forget']` must be 0 or 1, got 2"),
         (_ALPHAS, "`nodes[0]['activation_alpha']` must be 1.0 for Elu, got 2.0"),
+        ({"activation_beta": ["a"]}, "['activation_beta']` must be numbers, got ['a']"),
         ({"activations": ["HardSigmoid", "Tanh", "Tanh"]}, "be Sigmoid, Tanh,"),
         ({"activations": ["Sigmoid", "Tanh", "Relu"]}, "be Sigmoid, Relu"),
         (
