@@ -178,7 +178,9 @@ def tflite_deviation(
         *arguments: The arguments of `f`, nests of arrays.
 
     Returns:
-        The largest absolute difference over all entries of the results.
+        The largest absolute difference over all entries of the results. If an entry is
+        NaN in only one of the two results, the difference is NaN. Two NaNs, and two
+        equal infinities, have the difference 0.
 
     Raises:
         ValueError: If the file and `f` differ in the number or the shapes of their
@@ -202,11 +204,16 @@ def tflite_deviation(
             f"({', '.join(map(describe, got))}), got {', '.join(map(describe, want))}. "
             "For a file from `to_tflite_operators`, return only the outputs."
         )
-    differences = [
-        np.abs(x.astype(float) - y.astype(float))
-        for x, y in zip(got, want, strict=True)
-    ]
-    return float(max(map(np.max, differences), default=0.0))
+    # NumPy's maximum keeps NaN, unlike Python's.
+    return float(np.max([*map(_largest_difference, got, want), 0.0]))
+
+
+def _largest_difference(x: np.ndarray, y: np.ndarray) -> float:
+    """The largest absolute difference; NaN if one entry of a pair is NaN."""
+    x, y = x.astype(complex), y.astype(complex)
+    are_equal = (x == y) | (np.isnan(x) & np.isnan(y))
+    with np.errstate(invalid="ignore"):  # Infinity minus infinity.
+        return np.max(np.where(are_equal, 0, np.abs(x - y)), initial=0)
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

@@ -211,6 +211,46 @@ def test_the_deviation_from_the_function():
         tflite_deviation(file, outputs, x, x)
 
 
+NAN, INF = np.nan, np.inf
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "deviation"),
+    [
+        ([[1.0], [NAN, 2.0]], [[1.0], [0.0, 2.0]], NAN),
+        ([[NAN], [1.0]], [[0.0], [1.0]], NAN),
+        ([[1.0], [0.0]], [[1.0], [NAN]], NAN),
+        ([[3.0], [1.0], [NAN]], [[1.0], [1.0], [0.0]], NAN),
+        ([[NAN, 1.0], [NAN]], [[NAN, 1.5], [NAN]], 0.5),
+        ([[INF, -INF]], [[INF, -INF]], 0.0),
+        ([[INF]], [[-INF]], INF),
+        ([[1.0, 2.0], [1j]], [[1.0, 2.25], [0j]], 1.0),
+        ([[], [2.0]], [[], [2.0]], 0.0),
+        ([], [], 0.0),
+    ],
+)
+def test_the_deviation_of_numbers_that_are_not_finite(
+    got, want, deviation, monkeypatch
+):
+    """A file that returns these outputs, and a function that returns others."""
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    results = {f"output_{i}": np.asarray(each) for i, each in enumerate(got)}
+
+    class File:
+        def __init__(self, model_content):
+            self.get_input_details = dict
+
+        def get_signature_runner(self):
+            return self
+
+        def __call__(self):
+            return results
+
+    monkeypatch.setattr(litert, "Interpreter", File)
+    f = lambda: [np.asarray(each) for each in want]
+    np.testing.assert_equal(tflite_deviation(b"", f), deviation)
+
+
 TWO = jnp.ones(2)
 ANY = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b"), F32)
 REFUSALS = [
