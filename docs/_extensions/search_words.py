@@ -110,6 +110,10 @@ WORDS = {
         "names": ["batch first"],
         "bring-a-checkpoint-two-layers-two-directions-lengths": ["state_dict"],
     },
+    "coming_from/keras": {
+        "names": ["hard_sigmoid", "recurrent_activation"],
+        "bring-the-weights": ["CuDNNLSTM", "CuDNNGRU"],
+    },
     "coming_from/equinox": {"": ["Equinox"]},
     "coming_from/haiku": {"": ["Haiku"]},
     "api/generated/jaxrnn.LSTMCell": {"": ["LSTM"]},

@@ -1,11 +1,15 @@
 """Weights of the layers `LSTM`, `GRU` and `SimpleRNN` of Keras 3 and tf_keras.
 
+`load` also reads the weights of `CuDNNLSTM` and `CuDNNGRU`.
+
     cell = jaxrnn.convert.keras.load(lstm.get_weights())
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 The state of an LSTM is [h, c] in Keras and (c, h) in jaxrnn. jaxrnn always uses sigmoid
-gates, so a layer with another `recurrent_activation` cannot be converted. `load` cannot
-detect such a layer, because the weights do not include this option.
+gates. The weights do not include the `recurrent_activation` of a layer, so `load` also
+loads a layer with other gates, but the cell then gives wrong numbers. The default of
+`LSTM` and `GRU` in TensorFlow 1, in `tf.compat.v1.keras` and in Keras before 2.3 is
+such an activation, `hard_sigmoid`.
 """
 
 from collections.abc import Sequence
@@ -17,7 +21,7 @@ from .._base.arguments import as_bool, check_instance, check_value
 from .._base.boundary import export as _export
 from ._bound_cells import Cells, Layer, as_layers, bind_layers, layers_of
 from ._layer_weights import ActivationLike, Kind, LayerWeights, Library
-from ._weights import check_directions, joined, listed, reader
+from ._weights import Weight, blocks, check_directions, joined, listed, reader
 
 __all__ = ["load", "save"]
 
@@ -36,8 +40,9 @@ def load(
     """Loads one or several stacked layers as a bound cell, or as cells per direction.
 
     `load` infers the kind of a layer (LSTM, GRU or SimpleRNN) from the shapes of its
-    weights. Layers without a bias get a bias of zeros. The weights may be traced.
-    Gradients then have the structure of `layers`.
+    weights. The bias of a `CuDNNLSTM` or `CuDNNGRU` has another size, by which `load`
+    recognizes these layers and converts their kernels. Layers without a bias get a bias
+    of zeros. The weights may be traced. Gradients then have the structure of `layers`.
 
     Args:
         *layers: The `get_weights()` of each layer, from the inputs upwards, or a single
@@ -145,15 +150,30 @@ def _layer(
     state = read(recurrent, None, None)
     units, columns = state.shape
     kind = _LIBRARY.kind_of(f"{name}[{recurrent}]", state, columns, units)
+    inputs = read(kernel, None, columns)
+    shape_of_bias = np.shape(arrays[last[0]]) if last else ()
+    if kind != Kind.RNN and shape_of_bias == (2 * columns,):
+        biases = blocks(read(*last, 2 * columns), 2)
+        inputs, state = (_from_cudnn(array, units) for array in (inputs, state))
+        return _LIBRARY.layer(kind, inputs, state, *biases, activation=activation)
     if last:
-        reset_after = np.ndim(arrays[last[0]]) == 2
+        reset_after = len(shape_of_bias) == 2
     if kind == Kind.GRU_AFTER and not reset_after:
         kind = Kind.GRU
-    inputs = read(kernel, None, columns)
     shape = (2, columns) if kind == Kind.GRU_AFTER else (columns,)
     bias = read(*last, *shape) if last else np.zeros(shape, state.dtype)
     biases = bias if bias.ndim == 2 else [bias]
     return _LIBRARY.layer(kind, inputs, state, *biases, activation=activation)
+
+
+def _from_cudnn(kernel: Weight, units: int) -> Weight:
+    """The kernel of a `CuDNNLSTM` or `CuDNNGRU`, in the layout of the other layers.
+
+    Keras passes the numbers of each gate to cuDNN in the order of memory, and cuDNN
+    reads them as a matrix `[units, depth]`.
+    """
+    gates = blocks(kernel, kernel.shape[1] // units)
+    return joined([gate.reshape(units, -1).T for gate in gates], axis=-1)
 
 
 def _weights(layer: LayerWeights) -> list[np.ndarray]:

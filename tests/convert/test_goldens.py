@@ -244,3 +244,32 @@ def test_there_and_back(case):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
     assert layout(golden.weights).items() <= layout(saved).items()
+
+
+def to_cudnn(kernel, gates):
+    """The same numbers in memory, with each gate's kernel as `[units, depth]`."""
+    parts = np.split(kernel, gates, axis=1)
+    return np.concatenate([k.T.reshape(k.shape) for k in parts], axis=1)
+
+
+@pytest.mark.parametrize("case", ["lstm", "lstm_both", "gru_after", "gru_after_both"])
+def test_weights_of_the_cudnn_layers_of_keras(case):
+    """Their biases are those of the inputs, followed by those of the state."""
+    # The numbers are from tf_keras, which converts `LSTM` to `CuDNNLSTM`.
+    packed = to_cudnn(np.arange(6).reshape(2, 3), 1)
+    np.testing.assert_array_equal(packed, [[0, 3, 1], [4, 2, 5]])
+    golden, x = read(f"keras-{case}")
+    gates = 3 if "gru" in case else 4
+
+    def converted(kernel, state, bias):
+        both = (
+            bias.ravel() if "gru" in case else np.append(bias - 1, np.ones_like(bias))
+        )
+        return [to_cudnn(kernel, gates), to_cudnn(state, gates), both]
+
+    parts = [[w[i : i + 3] for i in range(0, len(w), 3)] for w in golden.weights]
+    weights = [[a for each in part for a in converted(*each)] for part in parts]
+    results = jax.jit(lambda w: run(f"keras-{case}", golden, golden.load(w), x))(
+        weights
+    )
+    close(results, golden.results[EXACT], 0, EXACT)

@@ -97,7 +97,7 @@ CHANGES = {
         ({3: ONE, 4: ONE}, "`layers[0]` must hold 2 or 3 weights per direction"),
         ({1: (4, 8), 2: None}, "`layers[0][1]` must have 1 or 3 or 4 blocks ..."),
         ({0: (4, 4)}, "`layers[0][0]` must have shape [any, 16], got float64[4, 4]"),
-        ({2: (32,)}, "`layers[0][2]` must have shape [16], got float64[32]"),
+        ({2: (24,)}, "`layers[0][2]` must have shape [16], got float64[24]"),
         ({}, "`activation` must be one of ..., got 'tan'", {"activation": "tan"}),
         ({}, "`reset_after` must be True or False, got 3", {"reset_after": 3}),
         ({}, "must be False, because `layers[0]` has one direction", TWO),
