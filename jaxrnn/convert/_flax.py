@@ -47,12 +47,15 @@ class Names:
         state_kernel: The names of the blocks of the state kernel.
         bias: The names of the blocks of the bias.
         state_bias: The name of the bias that the reset gate multiplies, if any.
+        second_bias: The name of a bias that is added to the product with the state
+            kernel, if the cell has another bias besides.
     """
 
     input_kernel: list[str]
     state_kernel: list[str]
     bias: list[str]
     state_bias: list[str]
+    second_bias: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def all(self) -> list[str]:
@@ -80,10 +83,11 @@ def separate(kind: Kind, input_to_f: str = "if") -> Names:
     )
 
 
-def dense(kind: Kind) -> Names:
+def dense(kind: Kind, has_second_bias: bool = False) -> Names:
     """The names of an nnx cell whose two kernels hold all gates."""
     bias = "dense_h/bias" if kind == Kind.LSTM else "dense_i/bias"
-    return Names(["dense_i/kernel"], ["dense_h/kernel"], [bias], [])
+    second = ["dense_h/bias"] if has_second_bias else []
+    return Names(["dense_i/kernel"], ["dense_h/kernel"], [bias], [], second)
 
 
 def load(
@@ -171,7 +175,8 @@ def _layer(
         state = read("dense_h/kernel", None, None)
         place = f"{name}/dense_h/kernel"
         kind = LIBRARY.kind_of(place, state, state.shape[1], len(state))
-        names = dense(kind)
+        # The GRU of Flax 0.12 lacks this bias, although its docstring has it.
+        names = dense(kind, kind == Kind.GRU_AFTER and "dense_h/bias" in flat)
     else:
         kind = _best_match(name, flat, input_to_f)
         names = separate(kind, input_to_f)
@@ -187,13 +192,14 @@ def _layer(
     state_bias = None
     if kind == Kind.GRU_AFTER:
         own = [read(key, units) for key in names.state_bias]
-        # The dense layout has no state bias, so use zeros.
+        # The dense layout has no separate state bias, so use zeros.
         state_bias = own[0] if own else np.zeros(units, state.dtype)
     return LIBRARY.layer(
         kind,
         join(names.input_kernel, depth, columns),
         join(names.state_kernel, units, columns),
         join(names.bias, columns),
+        *[read(key, columns) for key in names.second_bias],
         state_bias=state_bias,
         activation=activation,
     )

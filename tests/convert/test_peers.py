@@ -267,6 +267,23 @@ def test_there_and_back(case):
             np.testing.assert_array_equal(got[name], array)
 
 
+# Flax.
+
+
+def test_a_gru_of_nnx_whose_dense_h_has_a_bias():
+    """Flax's equations multiply the last block of this bias by the reset gate."""
+    options = {"dtype": np.float64, "param_dtype": np.float64, "rngs": nnx.Rngs(0)}
+    with usual_promotion():
+        cell = nnx.GRUCell(DEPTH, 4, **options)
+        cell.dense_h = nnx.Linear(4, 12, **options)
+        params = random_like(nnx.to_pure_dict(nnx.state(cell, nnx.Param)))
+        nnx.update(cell, params)
+        want = nnx.RNN(cell, rngs=nnx.Rngs(0))(X)
+    assert params["dense_h"]["bias"].all()
+    got = convert.nnx.load(params)
+    np.testing.assert_allclose(outputs_of(got, X), want, rtol=1e-12)
+
+
 # Haiku.
 
 
