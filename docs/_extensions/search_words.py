@@ -108,7 +108,11 @@ WORDS = {
     "coming_from/tensorflow1": {"graph-session-and-dtypes": ["float64"]},
     "coming_from/pytorch": {
         "names": ["batch first"],
-        "bring-a-checkpoint-two-layers-two-directions-lengths": ["state_dict"],
+        "bring-a-checkpoint-two-layers-two-directions-lengths": [
+            "state_dict",
+            "weight norm",
+            "weight drop",
+        ],
     },
     "coming_from/keras": {
         "names": ["hard_sigmoid", "recurrent_activation"],

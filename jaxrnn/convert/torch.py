@@ -60,6 +60,22 @@ _LIBRARY = Library(
 _OF_PAIRS = ("states_fw", "states_bw")
 _SUFFIXES = ("", "_reverse")
 _NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
+_BASE = r"((?:weight|bias)_(?:ih|hh|hr)(?:_l\d+(?:_reverse)?)?)"
+_REMOVE = "In PyTorch, call `{}(module, {{!r}})`, and pass the new `state_dict()`."
+_FLOAT = "Pass the `state_dict()` of the module before it was quantized."
+# Names of weights that PyTorch's tools change, and how to get the plain weights.
+_CHANGED = {
+    rf"{_BASE}_raw": "If a weight drop added the suffix '_raw', remove the suffix.",
+    rf"{_BASE}_[gv]": _REMOVE.format("torch.nn.utils.remove_weight_norm"),
+    rf"{_BASE}_mask": _REMOVE.format("torch.nn.utils.prune.remove"),
+    rf"{_BASE}_(?:orig|u)": _REMOVE.format("torch.nn.utils.remove_spectral_norm")
+    + " For a pruned module, call `torch.nn.utils.prune.remove`.",
+    rf"parametrizations\.{_BASE}\..*": _REMOVE.format(
+        "torch.nn.utils.parametrize.remove_parametrizations"
+    ),
+    r"_all_weight_values\..*": _FLOAT,
+    r"layers\.\d+\.layer_[fb]w\.cell\.[ih]gates\..*": _FLOAT,
+}
 _ALIKE = "have layers of one kind, size and activation to form one module"
 
 
@@ -249,16 +265,25 @@ def _matches(state_dict: Weights, prefix: str) -> list[re.Match[str]]:
         check_type(is_string, "state_dict", "have strings as keys", name)
         own = name[len(prefix) :] if name.startswith(prefix) else ""
         match = _NAME.fullmatch(own)
-        is_known = match or not re.match(r"(weight|bias)_[^.]*$", own)
+        fix = _fix_of_name(own)
+        is_known = match or not (fix or re.match(r"(weight|bias)_[^.]*$", own))
         must = "hold only names such as weight_ih_l0 or bias_hh_l1_reverse"
-        fix = "For an `nn.LSTMCell` or similar cell, add '_l0' to the names."
-        fix = fix if _NAME.fullmatch(f"{own}_l0") else ""
         check_value(is_known, "state_dict", must, name, fix)
         if match:
             matches.append(match)
     fix = "If the names have a prefix, such as 'encoder.', pass `prefix`."
     pick(state_dict, f"{prefix}weight_ih_l0", fix=fix)
     return matches
+
+
+def _fix_of_name(own: str) -> str:
+    """What to do with a name that is not in `_NAME`; "" if there is no advice."""
+    if _NAME.fullmatch(f"{own}_l0"):
+        return "For an `nn.LSTMCell` or similar cell, add '_l0' to the names."
+    for pattern, fix in _CHANGED.items():
+        if match := re.fullmatch(pattern, own):
+            return fix.format(*match.groups())
+    return ""
 
 
 def _layer(

@@ -62,6 +62,21 @@ _CELL, _STACK = "rnn/lstm_cell", "rnn/multi_rnn_cell/cell"
 _UGRNN = {"cell": UGRNN, "inputs": np.ones((1, 3))}
 _SECOND_OF_THREE = [f"{_STACK}_1/basic_rnn_cell/{k}" for k in ("kernel", "bias")]
 _INTO_GRU = {"cell": GRU, "inputs": ONE}
+# Names of weights that PyTorch's tools change, and the advice.
+_CALL = "In PyTorch, call `torch.nn.utils.{}(module, 'weight_hh_l0"
+_UNTIL = "Pass the `state_dict()` of the module before it was quantized."
+_TORCH = {
+    "weight_hh_l0_raw": "If a weight drop added the suffix '_raw', remove",
+    "weight_hh_l0_g": _CALL.format("remove_weight_norm") + "')`, and pass the new",
+    "weight_hh_l0_reverse_v": _CALL.format("remove_weight_norm") + "_reverse')`, and",
+    "weight_hh_l0_mask": _CALL.format("prune.remove"),
+    "weight_hh_l0_orig": _CALL.format("remove_spectral_norm") + "')`...prune.remove",
+    "parametrizations.weight_hh_l0.original0": _CALL.format(
+        "parametrize.remove_parametrizations"
+    ),
+    "_all_weight_values.0.param": _UNTIL,
+    "layers.0.layer_fw.cell.igates.weight": _UNTIL,
+}
 _GRU_BELOW = {3: (3, 12), 4: (4, 12), 5: (12,)}
 
 # By a library and the cell whose weights are changed: the change, the error, and other
@@ -205,9 +220,10 @@ CHANGES = {
         ({}, "`prefix` must be a string, got 3", {"prefix": 3}),
         ({"bias_hh_l0": None}, "`bias_hh_l0` is missing"),
         (
-            {"weight_hh_l0_g": ONE},
-            "must hold only names such as ..._reverse, got 'weight_hh_l0_g'.",
+            {"weight_hh_l0_s": ONE},
+            "must hold only names such as ..._reverse, got 'weight_hh_l0_s'.",
         ),
+        *[({name: ONE}, f"got '{name}'. {fix}") for name, fix in _TORCH.items()],
         ({"weight_ih": ONE}, "got 'weight_ih'. For an `nn.LSTMCell` or similar"),
         ({3: ONE}, "`state_dict` must have strings as keys, got 3"),
         ({"weight_ih_l0": (3, 16)}, "`weight_ih_l0` must have shape [16, any], got"),
