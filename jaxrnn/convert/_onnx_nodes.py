@@ -171,12 +171,12 @@ def check_functions(model: Proto) -> None:
     onnx = import_optional("onnx")
     for function in model.functions:
         body = onnx.GraphProto(node=function.node)
-        found = listed(f"{_name(node)!r}" for node, _ in recurrent_nodes(body))
+        found = [repr(_name(node)) for node, _ in recurrent_nodes(body)]
         must = "have no recurrent nodes in its functions"
-        got = Verbatim(f"{found} in {function.name!r}")
+        got = Verbatim(f"{listed(found)} in {function.name!r}")
         inlined = "`onnx.inliner.inline_local_functions(onnx.load(path))`"
         fix = f"Import `onnx.inliner`, and pass {inlined}."
-        check_value(found == "nothing", "model", must, got, fix)
+        check_value(not found, "model", must, got, fix)
 
 
 def recurrent_nodes(graph: Proto, outer: Values | None = None) -> Iterator[Found]:
