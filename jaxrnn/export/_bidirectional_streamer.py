@@ -1,7 +1,7 @@
 """Streaming of bidirectional layers, with a bounded look-ahead."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.first_step import zero_state
-from ._streamer import check_cell_of_stream, copied
+from ._streamer import check_cell_of_stream, copied, program_of
 
 
 class BidirectionalStreamer:
@@ -85,6 +85,7 @@ class BidirectionalStreamer:
                 check_cell_of_stream(f"{name}[{i}]", cell)
         # Transfer NumPy parameters to the device once, instead of at every call.
         self._cells = jax.device_put((tuple(cells_fw), tuple(cells_bw)))
+        self._program = program_of(self._cells)
         self._chunk = as_count("chunk", chunk, fix="")
         self._lookahead = as_count("lookahead", lookahead, 0, fix="")
         self._batch = as_count("batch_size", batch_size)
@@ -217,8 +218,16 @@ class BidirectionalStreamer:
     def _run(self, states: tuple, window: list[PyTree], steps: Any) -> tuple:
         """Computes `(outputs, states)` for the first chunk of the window."""
         cells_fw, cells_bw = self._cells
-        options = {"lookahead": self._lookahead, "dtype": self._dtype}
-        return _run_window(cells_fw, cells_bw, states, window, steps, **options)
+        return _run_window(
+            cells_fw,
+            cells_bw,
+            states,
+            window,
+            steps,
+            lookahead=self._lookahead,
+            dtype=self._dtype,
+            program=self._program,
+        )
 
     def _oldest(self) -> PyTree:
         """Computes the outputs of the oldest chunk, then removes the chunk."""
@@ -233,7 +242,9 @@ class BidirectionalStreamer:
 
 
 @functools.partial(
-    jax.jit, static_argnames=("lookahead", "dtype"), donate_argnames="states"
+    jax.jit,
+    static_argnames=("lookahead", "dtype", "program"),
+    donate_argnames="states",
 )
 def _run_window(
     cells_fw: tuple[RNNCellLike, ...],
@@ -244,6 +255,7 @@ def _run_window(
     *,
     lookahead: int,
     dtype: DType,
+    program: Hashable,
 ) -> tuple[PyTree, tuple[PyTree, ...]]:
     """Computes `(outputs, states)` for the first chunk of the window.
 
@@ -257,7 +269,9 @@ def _run_window(
             are padding.
         lookahead: The number of steps to look ahead.
         dtype: The dtype of the states and the outputs.
+        program: The result of `program_of`.
     """
+    del program
     batch, chunk = jax.tree.leaves(window)[0].shape[:2]
     size = chunk + lookahead
     xs = jax.tree.map(lambda *c: jnp.concatenate(c, 1)[:, :size], *window)

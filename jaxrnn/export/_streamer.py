@@ -1,6 +1,7 @@
 """Streaming of a cell, frame by frame."""
 
 import functools
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -35,6 +36,7 @@ from .._base.trees import (
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from .._drivers.first_step import zero_state
 from .._drivers.masks_and_resets import Resets, as_reset_state, as_resets
+from .._drivers.run_batch import constants_of
 from .._loops import masking
 
 
@@ -53,7 +55,8 @@ class Streamer:
     step runs, such as an error of a host callback, loses the state; call `reset` then.
 
     The first call compiles the step, as does the first call with `resets`. Other calls
-    only run the step. Streamers with equal cells share the compiled programs.
+    only run the step. Streamers with equal cells share the compiled programs, unless
+    the cells hold an object that can change, such as a module in a closure.
 
     Args:
         cell: A bound cell without a random key, so dropout is inactive.
@@ -84,6 +87,7 @@ class Streamer:
         self._rows = as_count("batch_size", batch_size)
         # Transfer NumPy parameters to the device once, instead of at every call.
         self._cell = jax.device_put(cell)
+        self._program = program_of(cell)
         self._zero = self._state = zero_state(cell, self._rows, as_dtype(dtype))
         # For each leaf, the dtypes that the state has had.
         self._dtypes: list[set] = [set() for _ in jax.tree.leaves(self._zero)]
@@ -128,7 +132,9 @@ class Streamer:
             to = as_reset_state(checked.state, self._zero, self._state)
             checked = checked._replace(state=to)
         try:
-            output, self._state = _step(self._cell, self._state, frame, checked)
+            output, self._state = _step(
+                self._cell, self._state, frame, checked, self._program
+            )
         except Exception as error:
             given = f"{describe_leaves(frame)} and state {describe_leaves(self._state)}"
             error.add_note(f"Raised by one step of `Streamer` with frame {given}.")
@@ -199,11 +205,25 @@ def copied(name: str, leaf: ArrayLike) -> Any:
     return array
 
 
-@functools.partial(jax.jit, donate_argnums=1)
+def program_of(cells: PyTree) -> Hashable:
+    """A static argument that is equal for streams that can share their programs.
+
+    A stream whose cells hold an object that can change compiles its own programs.
+    """
+    constants = constants_of(cells)
+    return object() if constants is None else constants
+
+
+@functools.partial(jax.jit, donate_argnames="state", static_argnames="program")
 def _step(
-    cell: RNNCellLike, state: PyTree, frame: PyTree, resets: Resets | None
+    cell: RNNCellLike,
+    state: PyTree,
+    frame: PyTree,
+    resets: Resets | None,
+    program: Hashable,
 ) -> tuple[PyTree, PyTree]:
-    """Runs one step; returns `(output, new_state)`."""
+    """Runs one step; returns `(output, new_state)`. `program` is of `program_of`."""
+    del program
     if resets is not None:
         state = masking.choose(~resets.where, state, resets.state)
     output, new_state = cell(frame, state)

@@ -316,3 +316,19 @@ def test_refuses(row):
     call, message = REFUSALS[row]
     with pytest.raises((TypeError, ValueError), match=message):
         call()
+
+
+def test_a_new_stream_reads_what_has_changed():
+    scale = {"of_inputs": 2.0}
+
+    def step(params, inputs, state, key=None):
+        return inputs * scale["of_inputs"], state
+
+    cell = jaxrnn.FunctionCell(step, 3, 3).bind({})
+    frame = np.ones((1, 3), np.float32)
+    chunk = frame[:, None]
+    for value in (2.0, 5.0):
+        scale["of_inputs"] = value
+        assert (Streamer(cell)(frame) == value).all()
+        both = BidirectionalStreamer([cell], [cell], chunk=1, lookahead=0)
+        assert (both(chunk) == value).all()
