@@ -321,7 +321,7 @@ class AffineCell(SpecsCell):
                 `[batch, columns]`.
             params: The cell's parameters; only the element-wise parameters are read.
             inputs: One step of inputs, `[batch, depth]`, passed to `product`.
-            state: The state before the step, each leaf `[batch, size]`.
+            state: The state before the step, each leaf `[batch, ...]`.
 
         Returns:
             `(output, new_state, zs)`; `zs` lists the z of each stage,

@@ -146,15 +146,21 @@ class Steps:
         stand_in = masking.stand_in(self._alive(jnp.int32(0)), inputs, state)
         return dataclasses.replace(self, stand_in=stand_in)
 
-    def with_wide_lengths(self, size: int) -> "Steps":
+    def with_wide_lengths(self, masked: PyTree) -> "Steps":
         """Returns the same steps, with each row's length repeated: `[batch, size]`.
 
         On a TPU, a comparison of lengths `[batch]` costs as much as an element-wise
         update of the state, but a comparison of lengths as wide as the state is fused
         with the selects. An optimization barrier keeps XLA from undoing the copies.
+
+        Args:
+            masked: The arrays to mask, or their types. The lengths stay `[batch]`
+                unless all leaves are `[batch, size]`.
         """
-        if self.lengths is None:
+        shapes = [leaf.shape for leaf in jax.tree.leaves(masked)]
+        if self.lengths is None or any(len(shape) != 2 for shape in shapes):
             return self
+        size = max([1, *(size for _, size in shapes)])
         lengths = jnp.expand_dims(self.lengths, 1)
         lengths = jnp.broadcast_to(lengths, (*self.lengths.shape, size))
         return dataclasses.replace(self, lengths=jax.lax.optimization_barrier(lengths))

@@ -71,9 +71,9 @@ class Primals(NamedTuple):
         elementwise: The parameters that the element-wise updates read.
         xs: The inputs, `[time, batch, depth]`. `primals_of` keeps the layout of the
             run, which may be `[batch, time, depth]`.
-        state: The initial state, each leaf `[batch, size]`.
-        restart_states: The states to which rows restart, each leaf `[batch, size]` or
-            `[sequences, size]`; None if there are no restarts.
+        state: The initial state, each leaf `[batch, ...]`.
+        restart_states: The states to which rows restart, each leaf `[batch, ...]` or
+            `[sequences, ...]`; None if there are no restarts.
     """
 
     products: list[Params]
@@ -92,7 +92,7 @@ def affine_sequence(
         cell: The cell.
         params: The cell's parameters, under the names of the cell's stages.
         run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is
-            0, and the initial state, each leaf `[batch, size]`. If
+            0, and the initial state, each leaf `[batch, ...]`. If
             `steps.returns_states` is true, the outputs are pairs `(output, new_state)`.
     """
     primals, steps = primals_of(cell, params, run)
@@ -136,7 +136,7 @@ def forward(
 ) -> tuple[PyTree, PyTree, PyTree]:
     """`(outputs, state, saved)` of all steps.
 
-    `saved` holds `(zs, state)` of each step, `[time, batch, size]`: the products of the
+    `saved` holds `(zs, state)` of each step, `[time, batch, ...]`: the products of the
     stages, and the state before the step.
     """
     steps = steps.with_restart_states(primals.restart_states)
@@ -146,8 +146,10 @@ def forward(
     # loop, the lengths also mask the inputs, whose width may differ from the width of
     # the state.
     if not save and platform_of((xs, primals.state)) == "tpu":
-        sizes = [leaf.shape[1] for leaf in jax.tree.leaves(primals.state)]
-        steps = steps.with_wide_lengths(max([1, *sizes]))
+        first_inputs = jax.tree.map(lambda x: x[0], xs)
+        chain = functools.partial(cell.chain, product, primals.elementwise)
+        output, state, _ = jax.eval_shape(chain, first_inputs, primals.state)
+        steps = steps.with_wide_lengths((output, state))
 
     # The index of the step is carried, not scanned. A TPU reads a scalar of the carry
     # for free, but reading an element of an array costs as much as an element-wise

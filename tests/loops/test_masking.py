@@ -153,5 +153,5 @@ def test_wide_lengths_mask_as_lengths_do():
     )
     for t in map(jnp.int32, range(2)):
         want = steps.mask_step(t, old, new, output)
-        got = steps.with_wide_lengths(3).mask_step(t, old, new, output)
+        got = steps.with_wide_lengths(old[3]).mask_step(t, old, new, output)
         chex.assert_trees_all_equal(got, want)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import math
 import re
 
 import cases
@@ -13,7 +14,8 @@ import pytest
 from helpers import differentiated, drawn
 
 import jaxrnn
-from jaxrnn import AffineCell, GRUCell, LSTMCell, MultiRNNCell, Stage
+from jaxrnn import AffineCell, GRUCell, LSTMCell, MultiRNNCell, Stage, TensorShape
+from jaxrnn._loops import xla_loop
 from jaxrnn._loops.scans import chunk_size
 from jaxrnn.testing._oracle import Setup, StepByStep, close, unrolled, weighted_sum
 
@@ -297,6 +299,76 @@ def test_a_cell_that_declines_says_why_and_is_scanned(caplog):
     params, x, state = data(Doubled(3), 2, 4)
     jaxrnn.dynamic_rnn(Doubled(3).bind(params), x, None, state)
     assert [m for m in caplog.messages if "Doubled has a custom `apply`" in m]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AnyRank(AffineCell):
+    """A cell with a state leaf, or only an output, of a given shape."""
+
+    shape: tuple[int, ...] = ()
+    has_leaf: bool = True
+
+    output_size = property(lambda self: TensorShape(self.shape))
+
+    @property
+    def state_size(self):
+        return (3, self.output_size) if self.has_leaf else (3,)
+
+    @property
+    def stages(self):
+        return (Stage(self.update, 3, 3 + math.prod(self.shape), path="only"),)
+
+    def enter(self, state):
+        return state[0], state
+
+    def update(self, params, z, state):
+        h, *leaf = state
+        h = jnp.tanh(z[:, :3] + h)
+        output = z[:, 3:].reshape(-1, *self.shape)
+        output = sum(leaf, jnp.sin(output))
+        return output, (h, output) if leaf else (h,)
+
+
+OPTIONS = {
+    "lengths": {"sequence_length": np.array([4, 0, 2])},
+    "mask": {"mask": np.array([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 1, 0]], bool)},
+    "resets": {
+        "sequence_length": np.array([4, 0, 2]),
+        "resets": np.array([[0, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 1]], bool),
+    },
+    "segments": {
+        "sequence_length": np.array([4, 0, 2]),
+        "swap_memory": jaxrnn.memory.Recompute(3),
+        "return_states": True,
+    },
+}
+PACKED = jaxrnn.pack_sequences(np.zeros((3, 4, 3)), [4, 1, 5], rows=2, row_length=6)
+
+
+@pytest.mark.fast("shape*-True-lengths", "shape2-False-lengths", "shape2-True-packed")
+@pytest.mark.parametrize("options", [*OPTIONS, "packed"])
+@pytest.mark.parametrize("has_leaf", [True, False])
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3)])
+def test_leaves_and_outputs_of_any_rank_on_tpus(shape, has_leaf, options, monkeypatch):
+    """On TPUs, lengths are as wide as the state if all leaves have rank 2."""
+    monkeypatch.setattr(xla_loop, "platform_of", lambda arrays: "tpu")
+    cell = AnyRank(shape, has_leaf)
+    params, x, state = data(cell, 3, 4)
+
+    def run(bind, params, x, state):
+        if options == "packed":
+            packed = dataclasses.replace(PACKED, inputs=x.reshape(2, 6, -1))
+            return jaxrnn.packed_rnn(bind(params), packed, state)
+        bound = bind(params)
+        return jaxrnn.dynamic_rnn(bound, x, initial_state=state, **OPTIONS[options])
+
+    @jax.jit
+    def both(*args):
+        binds = cell.bind, lambda params: StepByStep(cell.bind(params))
+        runs = [functools.partial(run, bind) for bind in binds]
+        return [(run(*args), differentiated(run, *args)) for run in runs]
+
+    close(*both(params, x, state), DTYPE)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
