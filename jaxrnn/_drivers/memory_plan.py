@@ -22,10 +22,17 @@ from .._base.arguments import (
 from .._base.errors import InvalidValue, counted, describe, error_note
 from .._base.math import is_float, widest_dtype
 from .._base.trees import map_named
-from .._base.typing import Array, DType, Params, PyTree, RNNCellLike
+from .._base.typing import (
+    Array,
+    DType,
+    Params,
+    PyTree,
+    RNNCellLike,
+    UnboundCellLike,
+)
 from .._loops.masking import first_inputs
-from .._loops.scans import RESIDUALS
 from ..memory import (
+    CheckpointPlan,
     Keep,
     Nested,
     Offload,
@@ -145,6 +152,7 @@ def memory_plan(
 
     For each strategy, the function compiles the gradient of a loss on the final state
     with respect to the parameters, for one device and for sequences without lengths.
+    The programs contain the loop that `dynamic_rnn` would run there by default.
     Each compilation takes a second or more. XLA then reports the memory of the compiled
     program; nothing is run. The number of extra operations is computed from XLA's count
     for one step, which excludes the recomputation that some cells, such as linear
@@ -205,13 +213,9 @@ def memory_plan(
     axis = 0 if time_major else 1
     cell = _bound(cell, inputs, dtype, axis)
 
-    def run(
-        params: Params, inputs: PyTree, strategy: bool | Strategy = False
-    ) -> tuple[PyTree, ...]:
-        # XLA cannot analyze the other implementations, which save the same arrays.
-        options = {"time_major": time_major, "implementation": "xla"}
+    def run(params: Params, inputs: PyTree, **options: Any) -> tuple[PyTree, ...]:
         bound = dataclasses.replace(cell, params=params)
-        return dynamic_rnn(bound, inputs, dtype=dtype, swap_memory=strategy, **options)
+        return dynamic_rnn(bound, inputs, dtype=dtype, time_major=time_major, **options)
 
     outputs, _ = jax.eval_shape(run, cell.params, inputs)
     rows = _rows(run, (cell.params, inputs), planned, device, axis)
@@ -257,7 +261,8 @@ def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
 
 def _bound(cell: Any, inputs: PyTree, dtype: DType, axis: int) -> Any:
     """Binds an unbound cell to the types of new parameters; keeps a bound cell."""
-    if hasattr(cell, "params"):
+    is_of_cell = isinstance(getattr(cell, "cell", None), UnboundCellLike)
+    if is_of_cell and hasattr(cell, "params"):
         return cell
     check_is_unbound_cell("cell", cell)
 
@@ -309,25 +314,39 @@ def _rows(
         plan = plan_of(strategy, time)
         passes = len(plan.segments)
         if plan.save_residuals:
-            passes -= RESIDUALS in str(jax.make_jaxpr(gradient)(*args))
+            states_only = functools.partial(_loss, run, _StatesOnly(strategy))
+            passes -= saved_bytes(states_only, *args) != saved[i]
         flops = int(passes * forward_flops)
         rows.append(PlannedStrategy(strategy, saved[i], peak, flops, passes / 3))
     return tuple(rows)
 
 
+@dataclasses.dataclass(frozen=True)
+class _StatesOnly(Strategy):
+    """Saves no residuals between the states that another strategy saves."""
+
+    of: Strategy
+
+    def plan(self, time: int) -> CheckpointPlan:
+        return dataclasses.replace(plan_of(self.of, time), save_residuals=False)
+
+
 def _loss(run: Callable, strategy: Strategy, params: Params, inputs: PyTree) -> Array:
     """A loss on the final state."""
-    _, state = run(params, inputs, strategy)
+    _, state = run(params, inputs, swap_memory=strategy)
     floats = [leaf for leaf in jax.tree.leaves(state) if is_float(leaf)]
     return sum((jnp.sum(x.astype(jnp.float32)) for x in floats), jnp.float32(0))
 
 
 def _forward_flops(run: Callable, params: Params, inputs: PyTree, axis: int) -> float:
-    """Counts the operations of all steps; XLA counts one iteration of each loop."""
+    """Counts the operations of all steps; XLA counts one iteration of each loop.
+
+    XLA cannot count the operations of other loops, which compute the same products.
+    """
 
     def run_first(params: Params, inputs: PyTree) -> tuple[PyTree, ...]:
         step = jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, 1, axis=axis), inputs)
-        return run(params, step)
+        return run(params, step, implementation="xla")
 
     program = jax.jit(run_first).lower(params, inputs).compile()
     time = jax.tree.leaves(inputs)[0].shape[axis]

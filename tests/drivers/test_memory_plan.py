@@ -229,8 +229,9 @@ def test_refused_shapes(kind, message, shape):
 
 
 def test_refused_cells_and_strategies():
-    message = "memory_plan: `cell` must be an unbound cell, .* got 3"
-    with pytest.raises(TypeError, match=message):
-        jaxrnn.memory_plan(3, (1, 2, 3))
+    for cell in (3, types.SimpleNamespace(params={}), GRUCell):
+        message = "^memory_plan: `cell` must be an unbound cell, .* got "
+        with pytest.raises(TypeError, match=message):
+            jaxrnn.memory_plan(cell, (1, 2, 3))
     with pytest.raises(TypeError, match=r"memory_plan: `strategies\[0\]` must be"):
         jaxrnn.memory_plan(GRUCell(2), (1, 2, 3), [4])

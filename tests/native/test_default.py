@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import differentiated
+from helpers import MIB, differentiated, temporary_mib
 from native_cases import (
     CELLS,
     F32,
@@ -28,6 +28,7 @@ import jaxrnn
 from jaxrnn._base import jax_internals
 from jaxrnn._loops import dispatch, xla_loop
 from jaxrnn._loops.native import library
+from jaxrnn.memory import Keep, Offload, Recompute
 from jaxrnn.testing._oracle import weighted_sum
 
 pytestmark = needs_library
@@ -257,11 +258,20 @@ def test_an_exported_program_has_the_precision_of_the_call(alone):
 
 
 @pytest.mark.slow
-def test_plans_are_those_of_xlas_loop(alone, unread, tmp_path):
-    plan = lambda: jaxrnn.memory_plan(jaxrnn.LSTMCell(8), (4, 50, 8), [False, True])
-    found = plan()
-    unread(tmp_path / "libjaxrnn_native.so")
-    assert plan() == found
+def test_plans_are_those_of_the_loop_that_runs(alone, unread, tmp_path):
+    """With the library and without it."""
+    strategies = [Keep(), Recompute(), Offload(Keep())]
+    cell = jaxrnn.LSTMCell(32)
+    plans = []
+    for path in (library.LIBRARY, tmp_path / "libjaxrnn_native.so"):
+        unread(path)
+        rows = jaxrnn.memory_plan(cell, (200, 8, 32), strategies, time_major=True).rows
+        taken = [temporary_mib(s, 200, cell=cell, units=32) for s in strategies]
+        assert [sum(row.peak) / MIB for row in rows] == pytest.approx(taken, rel=0.01)
+        assert [row.extra_share for row in rows] == [0, 1 / 3, 0]
+        plans.append(rows)
+    native, xla = plans
+    assert native != xla
 
 
 # Processes.
