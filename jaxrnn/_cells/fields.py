@@ -19,7 +19,7 @@ import re
 import typing
 from collections.abc import Callable, Collection
 from functools import cached_property
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -314,6 +314,18 @@ class Hyperparameters:
                     continue
             parts.append(f"{name}={name_of(value)}")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises TypeError.
+
+        For JAX, an object with a `dtype` is an array, whose shape NumPy reads with this
+        method. Without this method, `jax.jit` would replace a cell with a tracer.
+        """
+        raise InvalidType(
+            f"hyperparameters must not be used as an array, got {self!r}. Name the "
+            "argument in `static_argnames` of `jax.jit`, or pass a bound cell, "
+            "`cell.bind(params)`, which is a pytree."
+        )
 
     def __deepcopy__(self, memo: dict) -> "Hyperparameters":
         # A copy of a callable object, such as `jax.nn.relu`, would not equal the

@@ -168,6 +168,27 @@ def test_arrays_are_no_hyper_parameters():
         jax.grad(slope)(1.0)
 
 
+TRANSFORMED = {
+    "jit": lambda use, cell: jax.jit(use)(cell),
+    "eval_shape": lambda use, cell: jax.eval_shape(use, cell),
+    "checkpoint": lambda use, cell: jax.checkpoint(use)(cell),
+    "grad": lambda use, cell: jax.grad(use)(cell),
+    "vmap": lambda use, cell: jax.vmap(use)(cell),
+    "scan": lambda use, cell: jax.lax.scan(lambda c, _: (c, use(c)), cell, X),
+}
+
+
+@pytest.mark.parametrize("cell", [GRUCell(3), jaxrnn.DropoutWrapper(GRUCell(3))])
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_an_unbound_cell_is_not_traced(name, cell):
+    """Although a cell has a `dtype`, by which JAX recognizes arrays."""
+    use = lambda cell: cell.bind({"w": jnp.ones(3)}).params["w"].sum()
+    text = "static_argnames|is not a valid JAX type"
+    with pytest.raises(TypeError, match=text):
+        TRANSFORMED[name](use, cell)
+    assert jax.jit(use, static_argnames="cell")(cell) == 3
+
+
 def test_what_cells_show():
     assert repr(Plain(2.0)) == "Plain(scale=2.0)"
     assert "dtype=dtype('float64')" in repr(GRUCell(3, dtype="float64"))
