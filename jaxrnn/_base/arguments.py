@@ -4,7 +4,6 @@ Messages have the form `<argument> must be <this>, got <that>. <Fix>.`
 """
 
 import operator
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from .errors import (
     Verbatim,
     describe,
     is_array,
+    warn,
 )
 from .math import is_traced, numpy_or_jax_array
 from .typing import AxisSize, DType, UnboundCellLike
@@ -248,10 +248,9 @@ def as_dtype(dtype: DType, name: str = "dtype") -> DType:
         ) from None
     is_python = any(dtype is kind for kind in (int, float, complex))
     if not is_python and np.dtype(dtype).newbyteorder("=") != canonical:
-        warnings.warn(
+        warn(
             f"`{name}` is {np.dtype(dtype)}, but JAX uses {canonical}. Pass "
-            f"{canonical}, or set `jax_enable_x64`.",
-            stacklevel=3,
+            f"{canonical}, or set `jax_enable_x64`."
         )
     return canonical
 

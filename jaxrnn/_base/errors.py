@@ -1,16 +1,23 @@
-"""Descriptions of values for error messages, and the errors of checks.
+"""Descriptions of values for error messages, the errors of checks, and warnings.
 
 A message reads `<argument> must be <this>, got <that>. <Fix>.` The file `boundary.py`
 puts the name of the public function before the message.
 """
 
 import contextlib
+import sys
+import warnings
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+# The packages whose frames may lie between a user's line and the code that warns: this
+# package, the transformations of JAX, and the modules of Flax.
+_BETWEEN = (__name__.partition(".")[0], "jax", "flax")
 
 
 class KindError(TypeError, AssertionError):
@@ -163,3 +170,22 @@ def error_note(text: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(text)
         raise
+
+
+def warn(text: str) -> None:
+    """Warns at the line of the user's code that called this package.
+
+    The function replaces `skip_file_prefixes` of `warnings.warn`, which Python 3.11
+    lacks.
+    """
+    frame = sys._getframe(1)
+    level = 2
+    while frame.f_back and _package_of(frame) in _BETWEEN:
+        frame = frame.f_back
+        level += 1
+    warnings.warn(text, stacklevel=level)
+
+
+def _package_of(frame: FrameType) -> str:
+    """The package of the frame's module; code that is run by `exec` may have none."""
+    return str(frame.f_globals.get("__name__")).partition(".")[0]

@@ -1,14 +1,11 @@
 """`static_rnn`: runs a cell over a list of steps, in a loop or unrolled."""
 
-import inspect
-import warnings
-
 import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_scope, check_is_cell
 from .._base.cell_keys import cell_at_step
-from .._base.errors import error_note
+from .._base.errors import error_note, warn
 from .._base.inputs import as_arrays, as_steps, output_dtype
 from .._base.lengths import as_lengths
 from .._base.sharding import lay_out
@@ -186,7 +183,12 @@ def _unrolled(
     Without lengths, a step may change the structure and the types of the state.
     """
     if len(steps) >= UNREASONABLE_STEPS:
-        _warn_of_copies(len(steps))
+        warn(
+            f"A program with {len(steps)} copies of the cell, one for each step, may "
+            "take minutes to compile. Use `dynamic_rnn` or "
+            "`bidirectional_dynamic_rnn`, which return the same values and compile "
+            "only one step."
+        )
     cell, lengths, state = lay_out(cell, steps[0], lengths, initial_state)
     state = call_start(cell, state)
     all_masks = Steps(time=len(steps), axis=0)
@@ -236,22 +238,6 @@ def _checked_state(
             with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
                 state = probe(cell, inputs, state, dtype, strict=True)
     return state
-
-
-def _warn_of_copies(count: int) -> None:
-    """Warns, at the line of the user's call, of many copies of a cell."""
-    package = __name__.partition(".")[0]
-    level = 1
-    frame = inspect.currentframe()
-    while frame and frame.f_globals["__name__"].partition(".")[0] == package:
-        frame = frame.f_back
-        level += 1
-    warnings.warn(
-        f"A program with {count} copies of the cell, one for each step, may take "
-        "minutes to compile. Use `dynamic_rnn` or `bidirectional_dynamic_rnn`, which "
-        "return the same values and compile only one step.",
-        stacklevel=level,
-    )
 
 
 def _types(inputs: PyTree) -> tuple:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from .._base.arguments import check_instance
+from .._base.arguments import as_dtype, check_instance
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
 from .._base.errors import InvalidValue
 from .._base.trees import size_shapes
@@ -126,15 +126,17 @@ class OwnParams(RNNCell):
             dtype: The dtype of the parameters; None for the wrapped cell's default.
 
         Raises:
-            TypeError: If `key` is not a random key.
+            TypeError: If `key` is not a random key, or `dtype` is not a dtype.
             ValueError: If `key` is an array of keys.
         """
         check_key(key)
+        if dtype is not None:
+            dtype = as_dtype(dtype)
         inner = self.cell.init(fold_in(key, 1), inputs, dtype)
-        leaves = jax.tree.leaves((inner, inputs))
-        own = make_params(
-            self.own_specs(depth), fold_in(key, 0), dtype or leaves[0].dtype
-        )
+        if dtype is None:
+            first = jax.tree.leaves((inner, inputs))[0]
+            dtype = jax.dtypes.canonicalize_dtype(first.dtype)
+        own = make_params(self.own_specs(depth), fold_in(key, 0), dtype)
         return own | {self.cell_scope: inner}
 
     def split_params(self, params: Params) -> tuple[Params, Params]:

@@ -146,6 +146,9 @@ def test_warns_of_many_steps_once_and_where_it_was_called():
         with pytest.warns(UserWarning, match="50 copies.*`dynamic_rnn`") as caught:
             call()
         assert [w.filename for w in caught] == [__file__]
+    names = {"run": static_rnn, "cell": cell, "steps": steps}
+    with pytest.warns(UserWarning, match="50 copies"):
+        exec("run(cell, steps, dtype='float64')", names)  # Has no `__name__`.
 
 
 # The state saver
