@@ -43,8 +43,9 @@ def dynamic_rnn(
     GPUs, the loop runs over the whole time axis. Linear recurrences
     (`LinearRecurrenceCell`) and cells whose state is a matrix, such as `MLSTMCell` and
     `DeltaNetCell`, process blocks of many steps at once, over the whole time axis. Any
-    other cell runs step by step over the whole time axis; the logger "jaxrnn" reports
-    the reason at level DEBUG.
+    other cell runs step by step over the whole time axis. At level DEBUG, the logger
+    "jaxrnn" reports which implementation runs an `AffineCell`, and why a cell runs step
+    by step.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,

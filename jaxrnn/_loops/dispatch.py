@@ -88,14 +88,19 @@ def run_affine(cell: AffineCellLike, params: Params, run: Run) -> tuple[PyTree, 
         DeclinedError: If the named implementation cannot run the cell on these
             sequences. The error gives the reason.
     """
-    if run.implementation is not None:
-        return _BY_NAME[run.implementation](cell, params, run)
-    if _is_local((params, run)):
+    name = type(cell).__name__
+    if run.implementation is None and _is_local((params, run)):
         try:
-            return native_sequence(cell, params, run, is_default=True)
-        except DeclinedError:
-            pass
-    return affine_sequence(cell, params, run)
+            results = native_sequence(cell, params, run, is_default=True)
+        except DeclinedError as reason:
+            _log.debug("%s cannot run in a native loop: %s", name, reason)
+        else:
+            _log.debug("%s runs with implementation='native'", name)
+            return results
+    implementation = run.implementation or "xla"
+    results = _BY_NAME[implementation](cell, params, run)
+    _log.debug("%s runs with implementation=%r", name, implementation)
+    return results
 
 
 def _is_local(arrays: PyTree) -> bool:

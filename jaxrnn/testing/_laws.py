@@ -135,7 +135,9 @@ def runs_a_subclass(setup: Setup) -> None:
         return jax.tree.map(lambda y: y + y, output), state
 
     kind = type(setup.cell)
-    custom = object.__new__(type(kind.__name__, (kind,), {"apply": apply}))
+    # The name shows in the log, which reports that this class runs step by step.
+    name = f"SubclassOf{kind.__name__}"
+    custom = object.__new__(type(name, (kind,), {"apply": apply}))
     vars(custom).update(vars(setup.cell))
     outputs, state = _run(setup)
     want = (jax.tree.map(lambda y: y + y, outputs), state)

@@ -97,10 +97,15 @@ CHOSEN = {
 
 
 @pytest.mark.parametrize("name", CHOSEN)
-def test_what_is_chosen(name, alone):
+def test_what_is_chosen_is_logged(name, alone, caplog):
+    caplog.set_level(logging.DEBUG, "jaxrnn")
     cell, dtype = CHOSEN[name]
     program = functools.partial(run, cell, None)
-    assert bool(calls(program, *data(cell, dtype=dtype))) == (name == "native")
+    chosen = "native" if calls(program, *data(cell, dtype=dtype)) else "xla"
+    assert chosen == ("native" if name == "native" else "xla")
+    last = f"{type(cell).__name__} runs with implementation={chosen!r}"
+    assert caplog.messages[-1] == last
+    assert len(caplog.messages) == 1 or name in caplog.messages[0]
 
 
 def not_built(path, monkeypatch):

@@ -200,6 +200,15 @@ def test_elsewhere_the_logger_reports_the_law(capsys, caplog):
     assert capsys.readouterr() == ("", "")
 
 
+def test_only_the_laws_own_subclass_is_logged_as_a_scan(caplog):
+    setup = testing.make_setup(jaxrnn.GRUCell(2), STEP)
+    with caplog.at_level(logging.DEBUG, "jaxrnn"):
+        testing.runs_a_subclass(setup)
+    scans = [text for text in caplog.messages if "step by step" in text]
+    reason = "SubclassOfGRUCell has a custom `apply`"
+    assert scans == [f"the cell is run step by step, because {reason}"]
+
+
 LSTM = jaxrnn.LSTMCell(2)
 REFUSED = {
     "bound": ({"cell": LSTM.bind({})}, TypeError, "Pass the unbound"),
