@@ -41,6 +41,7 @@ WORDS = {
         "initializers": ["initializer", "orthogonal"],
         "custom-cells-from-a-function": ["custom cell"],
         "noise-and-keys": ["noise"],
+        "a-layer-normalized-gru": ["layer-normalized GRU", "layer norm GRU"],
     },
     "guide/loops": {
         "decoders": ["decoder", "beam search", "greedy", "sampling"],
