@@ -315,11 +315,13 @@ class Hyperparameters:
             parts.append(f"{name}={name_of(value)}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
-    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+    @property
+    def weak_type(self) -> NoReturn:
         """Raises TypeError.
 
-        For JAX, an object with a `dtype` is an array, whose shape NumPy reads with this
-        method. Without this method, `jax.jit` would replace a cell with a tracer.
+        `jax.jit` takes an object with a `dtype` for an array, reads whether its type is
+        weak, and replaces the object with a tracer. (A method `__array__` would also
+        stop JAX, but NumPy could no longer store or compare cells.)
         """
         raise InvalidType(
             f"hyperparameters must not be used as an array, got {self!r}. Name the "

@@ -187,6 +187,7 @@ def test_an_unbound_cell_is_not_traced(name, cell):
     with pytest.raises(TypeError, match=text):
         TRANSFORMED[name](use, cell)
     assert jax.jit(use, static_argnames="cell")(cell) == 3
+    assert np.array([cell]).tolist() == [cell]  # NumPy stores cells as objects.
 
 
 def test_what_cells_show():
