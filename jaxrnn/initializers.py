@@ -240,8 +240,9 @@ class _Chrono(PartInitializer):
                 "cells, pass another initializer."
             )
         zero = jnp.zeros(spec.shape[-1] // spec.blocks, dtype)
-        times = jax.random.uniform(key, zero.shape, dtype, 1, self.max_time - 1)
-        remember = jnp.log(times)
+        real = jnp.finfo(dtype).dtype  # The biases of complex parameters are real too.
+        times = jax.random.uniform(key, zero.shape, real, 1, self.max_time - 1)
+        remember = jnp.log(times).astype(dtype)
         gates = {1: [zero], 2: [zero, remember], 4: [-remember, zero, remember, zero]}
         return jnp.concatenate(gates[spec.blocks])
 

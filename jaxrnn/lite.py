@@ -175,8 +175,7 @@ def dynamic_rnn(
             steps.
         initial_state: A state with the structure of `cell.state_size`, each leaf
             `[batch, ...]`; None for the cell's zero state, which requires `dtype`.
-        dtype: The dtype of the zero state and of the outputs; None for the dtype of
-            `initial_state`.
+        dtype: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         time_major: Must be True.

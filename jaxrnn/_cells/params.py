@@ -171,6 +171,13 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
                 f"the initializer of `{name}` must return an array of shape "
                 f"{spec.shape}, got {describe(leaf)}. {fix}".rstrip()
             )
+        is_real = not jnp.issubdtype(dtype, jnp.complexfloating)
+        if is_real and jnp.iscomplexobj(leaf):
+            raise InvalidType(
+                f"the initializer of `{name}` must return a real array for the dtype "
+                f"{jnp.dtype(dtype).name}, got {describe(leaf)}. For complex "
+                f"parameters, pass `dtype=jnp.{leaf.dtype}` to `init`."
+            )
         return jnp.asarray(leaf, dtype)
 
     return map_named("params", make, specs)

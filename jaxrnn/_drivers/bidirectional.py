@@ -58,8 +58,8 @@ def bidirectional_dynamic_rnn(
         initial_state_bw: The backward state before each row's last step, with the
             structure of `cell_bw.state_size`, each leaf `[batch, ...]`; None for the
             zero state.
-        dtype: The dtype of the zero states and of the outputs; required unless both
-            initial states are given.
+        dtype: The dtype of the zero states and of the outputs, as in `dynamic_rnn`;
+            required unless both initial states are given.
         parallel_iterations: As in `dynamic_rnn`.
         swap_memory: As in `dynamic_rnn`.
         time_major: Whether time is the first axis of inputs and outputs.
@@ -205,8 +205,8 @@ def static_bidirectional_rnn(
         initial_state_bw: The backward state before each row's last step, with the
             structure of `cell_bw.state_size`, each leaf `[batch, ...]`; None for the
             zero state.
-        dtype: The dtype of the zero states and of the outputs; required unless both
-            initial states are given.
+        dtype: The dtype of the zero states and of the outputs, as in `dynamic_rnn`;
+            required unless both initial states are given.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, time]`; None for all steps.
         scope: The name of the steps in profiles; "bidirectional_rnn" by default.

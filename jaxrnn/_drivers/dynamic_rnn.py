@@ -64,8 +64,10 @@ def dynamic_rnn(
             until the longest row ends. As in TensorFlow, a plain tuple `(c, h)` is
             accepted instead of an `LSTMStateTuple`, and the final state is then also a
             plain tuple. With lengths, a plain tuple raises a TypeError.
-        dtype: The dtype of the zero state and of the outputs; None for the dtype that
-            all leaves of `initial_state` share.
+        dtype: The dtype of the zero state and of the outputs: real, complex or integer.
+            None for the dtype that all leaves of `initial_state` share. Nothing is
+            cast: inputs, parameters and `initial_state` may be complex even if `dtype`
+            is real.
         parallel_iterations: The number of steps to unroll per loop iteration, at most
             4, for cells that run step by step. Other cells ignore the argument.
             Unrolling may change results by rounding.

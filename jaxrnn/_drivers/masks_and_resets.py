@@ -197,6 +197,7 @@ def as_reset_state(state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
             if is_given:
                 must = f"have the dtype of the initial state, {of_run.dtype}"
                 arguments.check_dtype(name, leaf, of_run.dtype, must)
-            leaf = leaf.astype(of_run.dtype)
+            is_narrower = jnp.iscomplexobj(leaf) and not jnp.iscomplexobj(of_run)
+            leaf = (leaf.real if is_narrower else leaf).astype(of_run.dtype)
         checked.append(leaf)
     return structure.unflatten(checked)

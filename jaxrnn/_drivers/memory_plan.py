@@ -166,7 +166,7 @@ def memory_plan(
             `jax.ShapeDtypeStruct`s.
         strategies: A list of values of `swap_memory`.
         dtype: The dtype of the zero state, and of inputs that are given as a shape. If
-            None, the widest floating-point dtype of the inputs, else float32.
+            None, the widest real or complex dtype of the inputs, else float32.
         time_major: Whether time is the first axis.
         device: The device to compile for, which does not need to be present: "v5e",
             "v6e", "v5p", "h100", or a compile-only device from
@@ -335,7 +335,12 @@ def _loss(run: Callable, strategy: Strategy, params: Params, inputs: PyTree) -> 
     """A loss on the final state."""
     _, state = run(params, inputs, swap_memory=strategy)
     floats = [leaf for leaf in jax.tree.leaves(state) if is_float(leaf)]
-    return sum((jnp.sum(x.astype(jnp.float32)) for x in floats), jnp.float32(0))
+    reals = [part for x in floats for part in _real_parts(x)]
+    return sum((jnp.sum(x.astype(jnp.float32)) for x in reals), jnp.float32(0))
+
+
+def _real_parts(x: Array) -> list[Array]:
+    return [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
 
 
 def _forward_flops(run: Callable, params: Params, inputs: PyTree, axis: int) -> float:

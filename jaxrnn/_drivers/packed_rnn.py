@@ -42,8 +42,7 @@ def packed_rnn(
             `dataclasses.replace(packed, inputs=...)`.
         initial_state: The state before the first step of each sequence, each leaf
             `[sequences, ...]`; None for the cell's zero state, which requires `dtype`.
-        dtype: The dtype of the zero state and of the outputs; None for the dtype of
-            `initial_state`.
+        dtype: As in `dynamic_rnn`.
         scope: The name of the loop in profiles; "rnn" by default.
         swap_memory: As in `dynamic_rnn`. The states of all steps stay on the device,
             because the last state of each sequence is read from them.

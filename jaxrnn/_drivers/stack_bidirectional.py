@@ -59,8 +59,8 @@ def stack_bidirectional_rnn(
         initial_states_fw: A list or tuple with the initial forward state of each layer,
             or None for zero states. An entry may also be None.
         initial_states_bw: The initial backward states, like `initial_states_fw`.
-        dtype: The dtype of the zero states and of the outputs; required unless all
-            states are given.
+        dtype: The dtype of the zero states and of the outputs, as in `dynamic_rnn`;
+            required unless all states are given.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, time]`; None for all steps.
         scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
@@ -119,8 +119,8 @@ def stack_bidirectional_dynamic_rnn(
         initial_states_fw: A list or tuple with the initial forward state of each layer,
             or None for zero states. An entry may also be None.
         initial_states_bw: The initial backward states, like `initial_states_fw`.
-        dtype: The dtype of the zero states and of the outputs; required unless all
-            states are given.
+        dtype: The dtype of the zero states and of the outputs, as in `dynamic_rnn`;
+            required unless all states are given.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, time]`; None for all steps.
         parallel_iterations: As in `dynamic_rnn`.

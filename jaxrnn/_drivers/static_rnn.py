@@ -55,8 +55,8 @@ def static_rnn(
         initial_state: The state before the first step, with the structure of
             `cell.state_size`, each leaf `[batch, ...]` or a scalar; None for the cell's
             zero state, which requires `dtype`.
-        dtype: The dtype of the zero state and, with lengths, of the outputs; None for
-            the dtype of `initial_state`.
+        dtype: The dtype of the zero state and, with lengths, of the outputs, as in
+            `dynamic_rnn`. Without lengths, outputs may have any dtypes.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, len(inputs)]`; None for all steps. Past its length, a row outputs zeros
             and keeps its state; inputs past the length, even NaN, do not affect

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_bool, check_instance
+from .._base.arguments import as_bool, as_dtype, check_instance
 from .._base.cell_keys import fold_in
 from .._base.errors import InvalidType, InvalidValue, counted, describe
 from .._base.math import is_float
@@ -173,14 +173,31 @@ def _are_equal(one: RNNCell, other: RNNCell) -> bool:
 
 
 def in_dtype(dtype: DType, tree: PyTree) -> PyTree:
-    """The nest with its floating-point arrays cast to `dtype`."""
-    return jax.tree.map(lambda x: x.astype(dtype) if is_float(x) else x, tree)
+    """The nest with its floating-point arrays cast to `dtype`.
+
+    A real `dtype` sets only the precision of complex arrays, which stay complex. An
+    integer `dtype` casts nothing.
+    """
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return tree
+    is_double = jnp.finfo(dtype).bits == 64
+    of_complex = jnp.dtype(jnp.complex128 if is_double else jnp.complex64)
+
+    def cast(x: Array) -> Array:
+        if not is_float(x):
+            return x
+        return x.astype(of_complex if jnp.iscomplexobj(x) else dtype)
+
+    return jax.tree.map(cast, tree)
 
 
 def compute_dtype(dtype: DType | None, arrays: PyTree) -> DType:
-    """`dtype`; by default the widest floating-point dtype in `arrays`, or float32."""
+    """`dtype`; by default the widest floating-point dtype in `arrays`, or float32.
+
+    Complex dtypes count as floating-point, and are wider than real dtypes.
+    """
     if dtype is not None:
-        return as_floating("dtype", dtype)
+        return as_dtype(dtype)
     floats = [x.dtype for x in jax.tree.leaves(arrays) if is_float(x)]
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*floats) if floats else jnp.dtype(jnp.float32)

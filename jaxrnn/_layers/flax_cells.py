@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count, check_instance
+from .._base.arguments import as_count, as_dtype, check_instance
 from .._base.errors import InvalidType, InvalidValue, describe, error_note
 from .._base.trees import TensorShape
 from .._base.typing import Array, DType, PyTree, Size
@@ -61,8 +61,9 @@ class StepModule(HoldsCell):
         return split(cell.zero_state(math.prod(shape), self._compute_dtype()), shape)
 
     def _compute_dtype(self) -> DType:
-        name = "param_dtype" if self.dtype is None else "dtype"
-        return as_floating(name, getattr(self, name))
+        if self.dtype is None:
+            return as_floating("param_dtype", self.param_dtype)
+        return as_dtype(self.dtype)
 
 
 def check_is_flax_cell(module: object, base: type, example: str) -> None:

@@ -90,8 +90,8 @@ class Recurrent(HoldsCells):
                 are zero. Flax calls this argument `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
                 None for the zero state. With two directions, either state of the pair
-                may be None. The state is cast to the dtype of the computation. Flax
-                calls this argument `initial_carry`.
+                may be None. Real leaves are cast to `dtype`; complex leaves stay
+                complex. Flax calls this argument `initial_carry`.
             resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: True
                 where the state of a row is reset before the step, for example at the
                 start of an episode. See `jaxrnn.dynamic_rnn` and

@@ -28,9 +28,10 @@ class Cell(StepModule, nn.RNNCellBase):
 
     Attributes:
         cell: The cell; it must accept inputs `[batch, features]`.
-        dtype: The dtype of the computation and of the initial carry; None for
-            `param_dtype`.
-        param_dtype: The dtype of the parameters.
+        dtype: The dtype of the initial carry, and of real inputs and parameters, which
+            are cast to `dtype`. Complex arrays stay complex in the precision of
+            `dtype`. None for `param_dtype`.
+        param_dtype: The dtype of the parameters, real or complex floating-point.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen

@@ -136,9 +136,12 @@ class RNN(Recurrent, modules.OneDirection):
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         implementation: As in `jaxrnn.dynamic_rnn`.
-        dtype: The dtype of the computation; None for the widest floating-point dtype of
-            inputs and parameters.
-        param_dtype: The dtype of the parameters.
+        dtype: The dtype of the zero state and of the outputs, and of real inputs,
+            parameters and states, which are cast to `dtype`. Complex arrays stay
+            complex in the precision of `dtype`. An integer `dtype` casts nothing. None
+            for the widest real or complex dtype of inputs and parameters; float32 if
+            all are integers.
+        param_dtype: The dtype of the parameters, real or complex floating-point.
         axis_names: Names of the parameters' axes, for partitioning: a dict from the
             last part of a parameter's name ("kernel", "bias") to a tuple with a name or
             None for each axis.

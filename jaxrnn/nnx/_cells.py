@@ -32,9 +32,10 @@ class Cell(StepModule, FieldsModule, nnx.RNNCellBase):
     Args:
         cell: The cell; it must accept inputs `[batch, features]`.
         in_features: The size of the inputs.
-        dtype: The dtype of the computation and of the initial carry; None for
-            `param_dtype`.
-        param_dtype: The dtype of the parameters.
+        dtype: The dtype of the initial carry, and of real inputs and parameters, which
+            are cast to `dtype`. Complex arrays stay complex in the precision of
+            `dtype`. None for `param_dtype`.
+        param_dtype: The dtype of the parameters, real or complex floating-point.
         rngs: The streams for the parameters.
 
     Raises:

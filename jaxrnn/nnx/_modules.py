@@ -19,7 +19,7 @@ from ._parameters import (
     FieldsModule,
     Rngs,
     as_pure,
-    check_same_shapes,
+    check_fits,
     draw_key,
     in_place_of,
     make_params,
@@ -69,13 +69,14 @@ class HoldsParams(FieldsModule, HoldsCells):
                 return such a pair.
 
         Raises:
-            TypeError: If an argument is not a bound cell.
+            TypeError: If an argument is not a bound cell, or if a parameter is complex
+                but the module's parameter is real.
             ValueError: If a bound cell is not one of this module's cells, or if its
                 parameters have other names or shapes than the module's.
         """
         own = self._params()
         params = self._params_of(*cells)
-        check_same_shapes(own, params)
+        check_fits(own, params)
         arrays = jax.tree.map(in_place_of, own, params)
         # `nnx.update` expects dicts instead of lists. The conversion keeps the order of
         # the leaves.
@@ -120,9 +121,12 @@ class RNN(modules.OneDirection, HoldsParams):
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         implementation: As in `jaxrnn.dynamic_rnn`.
-        dtype: The dtype of the computation; None for the widest floating-point dtype of
-            inputs and parameters.
-        param_dtype: The dtype of the parameters.
+        dtype: The dtype of the zero state and of the outputs, and of real inputs,
+            parameters and states, which are cast to `dtype`. Complex arrays stay
+            complex in the precision of `dtype`. An integer `dtype` casts nothing. None
+            for the widest real or complex dtype of inputs and parameters; float32 if
+            all are integers.
+        param_dtype: The dtype of the parameters, real or complex floating-point.
         axis_names: Names of the parameters' axes, for partitioning: a dict from the
             last part of a parameter's name ("kernel", "bias") to a tuple with a name or
             None for each axis.
@@ -136,8 +140,8 @@ class RNN(modules.OneDirection, HoldsParams):
     Raises:
         TypeError: If an argument has the wrong type; options that are not needed to
             create parameters are checked in calls.
-        ValueError: If `axis_names` does not match the parameters, or if a dtype is not
-            floating-point.
+        ValueError: If `axis_names` does not match the parameters, or if `param_dtype`
+            is not floating-point.
         KeyError: If a cell draws random numbers but `rngs` has no stream for them.
 
     Example:

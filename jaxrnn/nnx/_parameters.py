@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from .._base.arguments import as_count, check_instance
+from .._base.arguments import as_count, check_instance, check_type
 from .._base.errors import InvalidType, InvalidValue, describe, describe_leaves
 from .._base.math import is_traced
 from .._base.trees import named_leaves
@@ -106,8 +106,11 @@ def _as_step(in_features: int | PyTree) -> PyTree:
     return in_features
 
 
-def check_same_shapes(own: Params, params: Params) -> None:
-    """Raises ValueError unless `params` have the names and shapes of `own`."""
+def check_fits(own: Params, params: Params) -> None:
+    """Raises ValueError unless `params` have the names and shapes of `own`.
+
+    Raises TypeError for complex parameters in place of real ones.
+    """
     known = dict(named_leaves("params", own))
     given = dict(named_leaves("params", params))
     missing = [name for name in known if given.get(name) is None]
@@ -132,6 +135,12 @@ def check_same_shapes(own: Params, params: Params) -> None:
                 f"({describe(old)}), got {describe(given[name])}. Check that "
                 "`in_features` is the size of the inputs."
             )
+        dtype = jnp.result_type(given[name])
+        is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
+        must = f"be real like the module's parameter ({describe(old)})"
+        fix = f"Create the module with `param_dtype=jnp.{dtype}`."
+        fits = jnp.iscomplexobj(old) or not is_complex
+        check_type(fits, name, must, given[name], fix)
 
 
 def in_place_of(old: Array, new: ArrayLike) -> Array:

@@ -36,7 +36,7 @@ def make_setup(
     Args:
         cell: The cell under test.
         inputs: One step of inputs, `[batch, ...]` or a nest, given as arrays or as
-            `jax.ShapeDtypeStruct`s. Floating-point leaves get the dtype `dtype`;
+            `jax.ShapeDtypeStruct`s. Real and complex leaves get the dtype `dtype`;
             integer leaves are 0 or 1. The batch size should be at least 4.
         dtype: The dtype of parameters, inputs and state.
         key: The random key of the run, for cells that draw random numbers.
@@ -49,7 +49,10 @@ def make_setup(
     def draw(shape: tuple[int, ...], declared: DType) -> Array:
         if jnp.issubdtype(declared, jnp.integer):
             return jnp.asarray(rng.integers(0, 2, shape), declared)
-        return jnp.asarray(rng.normal(size=shape) * 0.7, dtype)
+        values = rng.normal(size=shape) * 0.7
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            values = values + 0.7j * rng.normal(size=shape)
+        return jnp.asarray(values, dtype)
 
     batch = jax.tree.leaves(inputs)[0].shape[0]
     step = jax.tree.map(lambda x: draw(x.shape, x.dtype), inputs)
@@ -107,7 +110,7 @@ def check_cell(
             `jax.ShapeDtypeStruct`s, with a batch size of at least 4. Only shapes and
             dtypes are read; the cell runs on random values instead. Floats are drawn
             from a normal distribution and may be negative.
-        dtype: The dtype of parameters, inputs and state.
+        dtype: The dtype of parameters, inputs and state, real or complex.
         key: A random key, for cells that draw random numbers.
         state: The initial state; None for a random state with the structure of
             `state_size`.

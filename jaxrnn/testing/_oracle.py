@@ -26,6 +26,7 @@ from .._drivers.static_rnn import static_rnn
 
 TIME = 3
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 2e-2, "bfloat16": 1e-1}
+TOLERANCE |= {"complex128": TOLERANCE["float64"], "complex64": TOLERANCE["float32"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +237,7 @@ def differentiator(
 
 def split_floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]:
     leaves, treedef = jax.tree.flatten(tree)
-    is_float = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+    is_float = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
 
     def rebuild(floats: list[Array]) -> PyTree:
         rest = iter(floats)
@@ -247,8 +248,11 @@ def split_floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyT
 
 
 def weighted_sum(tree: PyTree) -> Array:
-    """A scalar whose gradient is different for each entry of the leaves."""
-    floats, _ = split_floats(tree)
+    """A real scalar whose gradient is different for each entry of the leaves."""
+    floats = []
+    for leaf in split_floats(tree)[0]:
+        is_complex = jnp.iscomplexobj(leaf)
+        floats += [leaf.real, leaf.imag] if is_complex else [leaf]
     total = jnp.zeros((), floats[0].dtype)
     begin = 0
     for leaf in floats:
@@ -279,7 +283,8 @@ def close(got: PyTree, want: PyTree, dtype: DType) -> None:
     same_types(got, want)
     tolerance = TOLERANCE[str(dtype)]
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        g64 = np.asarray(g, np.float64)
-        w64 = np.asarray(w, np.float64)
+        wide = np.complex128 if np.iscomplexobj(w) else np.float64
+        g64 = np.asarray(g, wide)
+        w64 = np.asarray(w, wide)
         scale = max(1.0, np.abs(w64).max(initial=0.0))
         np.testing.assert_allclose(g64 / scale, w64 / scale, rtol=0, atol=tolerance)

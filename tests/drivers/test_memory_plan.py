@@ -228,6 +228,19 @@ def test_refused_shapes(kind, message, shape):
         jaxrnn.memory_plan(GRUCell(64), shape)
 
 
+def test_complex_states():
+    step = lambda params, inputs, state, key=None: (params * state, params * state)
+    cell = FunctionCell(step, 4, 4)
+    plans = [
+        jaxrnn.memory_plan(
+            cell.bind(np.ones((), dtype)), (2, 8, 4), [False], dtype=dtype
+        )
+        for dtype in (np.complex64, np.float64)
+    ]
+    assert plans[0].rows[0].saved == plans[1].rows[0].saved
+    assert plans[0].rows[0].saved.device >= 8 * 2 * 4 * 8
+
+
 def test_refused_cells_and_strategies():
     for cell in (3, types.SimpleNamespace(params={}), GRUCell):
         message = "^memory_plan: `cell` must be an unbound cell, .* got "

@@ -158,7 +158,7 @@ BROKEN = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.complex64])
 def test_a_good_cell_passes(dtype):
     check_cell(cell_of(good), STEP, dtype)
 
@@ -168,6 +168,16 @@ def test_a_good_cell_passes(dtype):
 def test_a_bad_cell_is_told_which_law_it_breaks(cell, law):
     with pytest.raises(AssertionError, match=f"breaks `{law}`"):
         check_cell(cell, STEP)
+
+
+def test_imaginary_parts_are_compared():
+    def rows_meet_there(params, inputs, state, key=None):
+        mean = inputs.imag.mean(0, keepdims=True) * params["w"].real[None]
+        state = state + jax.lax.complex(jnp.zeros_like(mean), mean)
+        return state, state
+
+    with pytest.raises(AssertionError, match="breaks `keeps_rows_apart`"):
+        check_cell(cell_of(rows_meet_there), STEP, jnp.complex64)
 
 
 PROGRESS = [
