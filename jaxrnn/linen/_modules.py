@@ -55,13 +55,18 @@ class HoldsParams(nn.Module, HoldsCells, kw_only=True):
                 return such a pair.
 
         Returns:
-            `{"params": ...}`, for `apply`.
+            `{"params": ...}`, for `apply`. As in the result of `init`, parameters with
+            `axis_names` are in boxes.
 
         Raises:
             TypeError: If an argument is not a bound cell.
-            ValueError: If a bound cell is not one of this module's cells.
+            ValueError: If a bound cell is not one of this module's cells, or if
+                `axis_names` does not match the parameters.
         """
-        return {"params": self._params_of(*cells)}
+        params = self._params_of(*cells)
+        boxed = name_axes(self.axis_names, params, _partitioned)
+        check_axis_names(self.axis_names, params)
+        return {"params": boxed}
 
     @nn.nowrap
     def cells_of(self, variables: Params) -> BoundCells:

@@ -441,6 +441,29 @@ def test_linen_partitioned():
     same(rnn.apply(variables, X), rnn.apply(nn.meta.unbox(variables), X))
 
 
+@pytest.mark.parametrize(
+    ("kind", "args"),
+    [
+        ("RNN", [LSTMCell(UNITS)]),
+        ("Bidirectional", [LSTMCell(UNITS)] * 2),
+        (
+            "StackBidirectional",
+            [[LSTMCell(UNITS), MultiRNNCell([LSTMCell(UNITS)])]] * 2,
+        ),
+    ],
+)
+@pytest.mark.parametrize("axis_names", [None, AXES, {"bias": ("hidden",)}])
+def test_variables_of_cells_are_those_that_init_makes(kind, args, axis_names):
+    module = getattr(jaxrnn.linen, kind)(*args, axis_names=axis_names)
+    want = module.init(jax.random.key(0), X)
+    bound = module.cells_of(want)
+    cells = bound if isinstance(bound, tuple) else (bound,)
+    got = module.variables_of(*cells)
+    chex.assert_trees_all_equal(got, want)
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    same(module.apply(got, X), module.apply(want, X))
+
+
 def test_nnx_partitioned():
     with nnx.use_eager_sharding(False):
         rnn = in_nnx("RNN", LSTMCell(UNITS), DEPTH, axis_names=AXES)

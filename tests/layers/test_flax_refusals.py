@@ -119,6 +119,9 @@ def test_names_of_axes():
         make("RNN", GRU, axis_names={"kernal": ("inputs", "hidden")})
     with wrong_value(unknown):
         init(jaxrnn.linen.RNN(GRU, axis_names={"kernal": ("inputs", "hidden")}))
+    with wrong_value(unknown):
+        module = jaxrnn.linen.RNN(GRU, axis_names={"kernal": ("inputs", "hidden")})
+        module.variables_of(GRU.bind(GRU.init(KEY, X[:, 0])))
 
 
 def test_the_constructor_of_nnx():
