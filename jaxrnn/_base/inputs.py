@@ -31,10 +31,19 @@ from .math import in_native_order, is_float, is_traced
 from .trees import is_tensor_array, map_named, named_leaves, without_read_only
 from .typing import Array, ArrayLike, DType, PyTree
 
-_OF_A_LIST = (
+OF_A_LIST = (
     "Each element of a list or tuple is a separate input. To make one array, call "
     "`jnp.asarray`; for sequences of different lengths, use `pack_sequences`."
 )
+OF_RAGGED = (
+    "For sequences of different lengths, pad them and pass their lengths, or pass "
+    "`pack_sequences(list({}))` to `packed_rnn`."
+)
+
+
+def to_all_rows(name: str, shape: tuple[int, ...]) -> str:
+    """The fix for one state `[units]` in place of a state of shape `shape`."""
+    return f"To use one state for all rows, pass `jnp.broadcast_to({name}, {shape})`."
 
 
 def named_inputs(
@@ -65,27 +74,29 @@ def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
     check_time_major(time_major)
     named_inputs(inputs)
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
-    fix = _OF_A_LIST if isinstance(inputs, list | tuple) else ""
-
-    def as_leaf(name: str, leaf: Any) -> Array:
-        return _as_sequence(name, leaf, axes, fix, time_major)
-
-    inputs = map_named("inputs", as_leaf, inputs, is_tensor_array)
-    named = list(named_leaves("inputs", inputs))
-    check_same_size(named, 0 if time_major else 1, "The number of steps", axes)
+    fix = OF_A_LIST if isinstance(inputs, list | tuple) else ""
+    inputs = map_named("inputs", as_array, inputs, is_tensor_array)
+    # If one array has enough axes, a list is a nest of inputs rather than one array.
+    is_nest = any(leaf.ndim > 2 for leaf in jax.tree.leaves(inputs))
+    for name, leaf in (named := list(named_leaves("inputs", inputs))):
+        _check_sequence(name, leaf, axes, "" if is_nest else fix, time_major)
+    check_same_size(named, 0 if time_major else 1, "The number of steps", axes, fix)
     check_same_size(named, 1 if time_major else 0, "The batch size", axes)
     return inputs
 
 
-def _as_sequence(name: str, leaf: Any, axes: str, fix: str, time_major: bool) -> Array:
-    array = as_array(name, leaf)
-    fix = fix or _fix_of_rank(name, array, time_major)
+def _check_sequence(
+    name: str, array: Array, axes: str, fix: str, time_major: bool
+) -> None:
+    if not fix:
+        fix = _fix_of_rank(name, array, time_major)
+    elif array.ndim == 2:
+        fix = f"{fix} For one number per step, pass `{name}[..., None]`."
     check_rank(name, array, 3, axes, fix=fix)
     fits = all(n <= INT32_MAX for n in array.shape if isinstance(n, int))
     must = f"be {axes} with at most {INT32_MAX} entries along each axis"
     fix = "To run more steps, divide the sequences with `jaxrnn.windows`."
     check_value(fits, name, must, array, fix)
-    return array
 
 
 def _fix_of_rank(name: str, leaf: Array, time_major: bool) -> str:
@@ -119,15 +130,17 @@ def as_steps(inputs: Any) -> list[PyTree]:
         "`list(jnp.swapaxes(x, 0, 1))`."
     )
     is_leaf = jax.tree_util.all_leaves([inputs], lambda x: x is None)
-    check_type(not is_leaf, "inputs", must, inputs, split if is_array(inputs) else "")
+    fix = split if is_array(inputs) else fix_of_objects("inputs", inputs)
+    check_type(not is_leaf, "inputs", must, inputs, fix)
     is_list = isinstance(inputs, list | tuple)
     check_value(is_list, "inputs", must, inputs, "Pass one nest per step.")
     steps = map_named("inputs", lambda n, x: as_array(n, x), list(inputs))
     leaves = named_inputs(steps)
     least = 1 if leaves[0][1].ndim == 1 else 2
     for name, leaf in leaves:
-        check_rank(name, leaf, least, "[batch, ...]")
-    check_same_size(leaves)
+        fix = f"For one number per row, pass `{name}[:, None]`." if leaf.ndim else ""
+        check_rank(name, leaf, least, "[batch, ...]", fix=fix)
+    check_same_size(leaves, fix="Each entry of `inputs` is one step of all rows.")
     return steps
 
 
@@ -198,7 +211,19 @@ def as_array(name: str, leaf: Any) -> Array:
         is_numpy = isinstance(leaf, np.ndarray | np.generic)
         what = "an array with a dtype that JAX supports" if is_numpy else "an array"
         got = describe_non_array(leaf)
-        raise InvalidType(f"`{name}` must be {what}, got {got}.") from None
+        fix = fix_of_objects(name, leaf)
+        raise InvalidType(
+            f"`{name}` must be {what}, got {got}. {fix}".rstrip()
+        ) from None
+
+
+def fix_of_objects(name: str, array: Any) -> str:
+    """What to do with a NumPy array of Python objects."""
+    if not isinstance(array, np.ndarray) or array.dtype != object:
+        return ""
+    if any(isinstance(x, np.ndarray | list | tuple) for x in array.flat):
+        return OF_RAGGED.format(name)
+    return f"For an array of numbers, pass `{name}.astype(np.float32)`."
 
 
 def check_shaped(name: str, tree: PyTree, fix: str = "") -> None:

@@ -20,7 +20,12 @@ from .._base.errors import (
     is_array,
     leaf_name,
 )
-from .._base.inputs import check_concrete, check_same_size, named_inputs
+from .._base.inputs import (
+    check_concrete,
+    check_same_size,
+    fix_of_objects,
+    named_inputs,
+)
 from .._base.lengths import as_lengths
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Lengths, PyTree
@@ -87,7 +92,8 @@ def as_host_array(name: str, leaf: Any) -> np.ndarray:
         array = np.asarray(None)
     if not is_array(array):
         must = "be an array of numbers or booleans"
-        raise InvalidType(f"`{name}` must {must}, got {describe(leaf)}.")
+        fix = fix_of_objects(name, leaf)
+        raise InvalidType(f"`{name}` must {must}, got {describe(leaf)}. {fix}".rstrip())
     return array
 
 
@@ -187,7 +193,8 @@ def from_list(inputs: PyTree) -> list[PyTree]:
     # A named tuple is a nest, and therefore a single sequence.
     is_list = isinstance(inputs, list | tuple) and not hasattr(inputs, "_fields")
     fix = "For padded inputs, pass `sequence_length`."
-    if isinstance(inputs, Iterator):
+    is_objects = isinstance(inputs, np.ndarray) and inputs.dtype == object
+    if is_objects or isinstance(inputs, Iterator):
         fix = "Pass `list(inputs)`."
     check_type(is_list, "inputs", "be a list or tuple of sequences", inputs, fix)
     if not inputs:

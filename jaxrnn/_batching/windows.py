@@ -240,7 +240,9 @@ def windows(
             must = "be omitted for `PackedSequences`, which hold lengths and layout"
             check_value(value is None, name, must, value)
         return _packed_windows(inputs, size)
-    inputs, time, batch_size = as_sources(inputs, time_major)
+    fix = "For a list of sequences, pass `pack_sequences(inputs)`."
+    fix = fix if isinstance(inputs, list | tuple) else ""
+    inputs, time, batch_size = as_sources(inputs, time_major, fix)
     if sequence_length is None:
         lengths = np.full(batch_size, time) if time % size else None
     else:

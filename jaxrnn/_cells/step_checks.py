@@ -17,6 +17,7 @@ from .._base.errors import (
     describe_non_array,
     is_array,
 )
+from .._base.inputs import to_all_rows
 from .._base.math import in_native_order
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, DType, Params, PyTree, Size
@@ -63,14 +64,24 @@ def check_step_inputs(
     if not (is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)):
         is_nest = not jax.tree_util.all_leaves([inputs])
         error = InvalidValue if is_nest else InvalidType
+        fix = ""
+        if type(inputs) in (list, tuple, dict):
+            fix = (
+                "Concatenate several inputs along their last axis. For sequences of "
+                "different lengths, use `pack_sequences`."
+            )
         raise error(
-            f"`{name}` must be one array [{axes}] for one step, got {describe(inputs)}."
+            f"`{name}` must be one array [{axes}] for one step, got "
+            f"{describe(inputs)}. {fix}".rstrip()
         )
     if is_array(inputs):
         inputs = jnp.asarray(in_native_order(inputs))
     check_floating(name, inputs.dtype, "Cast the array, or embed integer ids.")
     if size is None:
-        fix = "Pass the inputs of one step." if len(inputs.shape) > 2 else ""
+        fix = "Pass the inputs of one step."
+        if len(inputs.shape) == 1:
+            fix = f"For one row, pass `{name}[None]`. For one number per row, pass "
+            fix += f"`{name}[:, None]`."
         must = "have rank 2, [batch, depth]"
         check_value(len(inputs.shape) == 2, name, must, inputs, fix)
     else:
@@ -115,6 +126,8 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
         check_floating(name, leaf.dtype)
         has_rows = leaf.shape[:1] == (batch,)
         fix = "" if has_rows else f"The inputs have {counted(batch, 'row')}."
+        if leaf.shape in (shape, (1, *shape)):
+            fix = f"{fix} {to_all_rows(name, (batch, *shape))}".strip()
         check_shape(name, leaf, (batch, *shape), fix=fix)
     return jax.tree.map(jnp.asarray, in_native_order(state))
 
@@ -155,7 +168,10 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         raise InvalidValue(f"{text}. {fix}")
     for name, spec in specs.items():
         must = f"have shape {spec.shape} for inputs of depth {depth}"
-        fix = "Create the parameters with this cell, from inputs of this depth."
+        fix = (
+            "Create the parameters with this cell, from inputs of this depth: call "
+            f"`init`, or create an nnx module with `in_features={depth}`."
+        )
         check_shape(name, leaves[name], spec.shape, must, fix)
         dtype = jax.dtypes.canonicalize_dtype(leaves[name].dtype)
         must = f"have the dtype of the inputs ({inputs.dtype})"

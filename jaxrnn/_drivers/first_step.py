@@ -16,8 +16,16 @@ from .._base.errors import (
     describe_structure,
     error_note,
 )
-from .._base.inputs import as_arrays, check_rows_of_state
-from .._base.trees import check_structure, has_read_only, named_leaves, size_shapes
+from .._base.inputs import as_arrays, check_rows_of_state, to_all_rows
+from .._base.trees import (
+    TensorShape,
+    check_structure,
+    has_read_only,
+    is_tensor_array,
+    named_leaves,
+    size_shapes,
+    without_read_only,
+)
 from .._base.typing import DType, PyTree, RNNCellLike, Size
 from .._tensor_array.carried import with_known_shapes
 
@@ -67,27 +75,41 @@ def probe(
         TypeError: If the step changes dtypes of the state or, with `strict`, sequence
             types; if the output does not have `output_dtype`.
     """
-    output, new_state = one_step(cell, inputs, state)
+    batch = jax.tree.leaves(inputs)[0].shape[0]
+    rows_fix = fix_of_rows(cell, state, batch)
+    output, new_state = one_step(cell, inputs, state, rows_fix)
     state = with_known_shapes(state, lambda: new_state)
     fix = "Return the new state in the structure of the old state."
     if jax.tree.structure(cell.state_size) == jax.tree.structure(new_state):
-        fix = "Pass an `initial_state` with the structure of `cell.zero_state`."
+        fix = "Start from a state with the structure of `cell.state_size`."
     check_structure("the new state of `cell`", state, new_state, strict, fix)
     _check_state(state, new_state)
-    batch = jax.tree.leaves(inputs)[0].shape[0]
     if strict:
         must = f"have {counted(batch, 'row')} or be a scalar"
-        check_rows_of_state(state, batch, must)
+        check_rows_of_state(state, batch, must, rows_fix)
     what = "the output of `cell` (see `output_size`)"
     check_structure(what, cell.output_size, output, strict)
     _check_output(cell.output_size, output, batch, output_dtype)
     return state
 
 
-def one_step(cell: Callable, inputs: PyTree, state: PyTree) -> tuple:
+def fix_of_rows(cell: Any, state: PyTree, batch: int) -> str:
+    """What to do if a leaf of an initial state lacks only its batch axis."""
+    own = without_read_only(state)
+    named = named_leaves("initial_state", own, is_tensor_array)
+    sizes = jax.tree.leaves(cell.state_size)
+    for (name, leaf), size in zip(named, sizes, strict=False):
+        shape = tuple(size) if isinstance(size, TensorShape) else (size,)
+        if not is_tensor_array(leaf) and shape and leaf.shape == shape:
+            return to_all_rows(name, (batch, *shape))
+    return ""
+
+
+def one_step(cell: Callable, inputs: PyTree, state: PyTree, fix: str = "") -> tuple:
     """Returns the types of `(output, new_state)`; adds a note to the cell's errors."""
     args = f"inputs {_all(inputs)} and initial state {_all(state)}"
-    with error_note(f"Raised by one step of `cell`, called with {args}."):
+    note = f"Raised by one step of `cell`, called with {args}. {fix}".rstrip()
+    with error_note(note):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
     return as_pair(result)
 
@@ -124,20 +146,29 @@ def _check_state(state: PyTree, new_state: PyTree) -> None:
     for (name, old), new in zip(named, jax.tree.leaves(new_state), strict=True):
         got = f"`{name}` {describe(old)} before and {describe(new)} after a step"
         if old.shape != new.shape:
+            fix = "Start from a state of another shape, or change the cell."
+            if old.shape == new.shape[1:]:
+                fix = to_all_rows("initial_state" + name[len("state") :], new.shape)
             raise InvalidValue(
-                f"`cell` must keep the shapes of its state, got {got}. If the shape "
-                "before the step is wrong, pass another `initial_state`."
+                f"`cell` must keep the shapes of its state, got {got}. {fix}"
             )
         if old.dtype != new.dtype:
             raise InvalidType(
                 f"`cell` must keep the dtypes of its state, got {got}. Cast inside the "
-                "cell, or pass an `initial_state` with the new dtype."
+                "cell, or start from a state with the new dtype."
             )
 
 
 def _check_output(size: Size, output: PyTree, batch: int, dtype: DType) -> None:
-    named = named_leaves("output", output)
+    named = list(named_leaves("output", output))
     shapes = size_shapes(size, "output_size")
+    if len({leaf.dtype for _, leaf in named}) > 1:
+        got = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
+        raise InvalidType(
+            f"`cell` must have outputs of one dtype, got {got}. Cast in the cell. For "
+            "outputs of several dtypes, use `raw_rnn`, whose `emit_output` describes "
+            "them at time 0, or `static_rnn` without lengths."
+        )
     for (name, leaf), shape in zip(named, shapes, strict=True):
         if leaf.shape != (batch, *shape):
             raise InvalidValue(

@@ -23,6 +23,10 @@ EMIT_FIX = (
     "At time 0, `emit_output` describes one row: return arrays without a batch axis, "
     "`()` to emit nothing, or None to emit outputs of `cell.output_size`."
 )
+STATE_FIX = (
+    "The `next_cell_state` at time 0 sets this type. To start all rows from one state, "
+    "apply `jnp.broadcast_to` at time 0."
+)
 NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
 
 FirstCall = tuple[Array, PyTree, PyTree, PyTree, PyTree]
@@ -102,7 +106,7 @@ def check_next_call(
     arguments.check_value(fits, "finished", must, finished, fix)
     finished = jnp.broadcast_to(finished, carry.finished.shape)
     next_input = as_like("next_input", next_input, carry.next_input)
-    state = as_like("next_cell_state", state, carry.state)
+    state = as_like("next_cell_state", state, carry.state, STATE_FIX)
     emit = as_like("emit_output", emit, emit_types, EMIT_FIX)
     if next_loop_state is None:
         return finished, next_input, state, emit, carry.loop_state
@@ -162,7 +166,8 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
     must = f"have {counted(batch_size, 'row')} like `next_input`"
     for name, leaf in arrays:
         fits = not by_rows or leaf.shape[:1] == finished.shape
-        arguments.check_value(fits, name, must, leaf)
+        fix = "To start all rows from one state, apply `jnp.broadcast_to`."
+        arguments.check_value(fits, name, must, leaf, fix)
     fits = by_rows or (named and all(finished.shape == x.shape for _, x in arrays))
     must = f"be a scalar or have shape [{batch_size}], one entry for each row"
     arguments.check_value(fits, "finished", must, finished)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import arguments
-from .._base.inputs import as_arrays, as_step_booleans
+from .._base.inputs import as_arrays, as_step_booleans, to_all_rows
 from .._base.math import concrete_or_none
 from .._base.trees import (
     check_structure,
@@ -191,8 +191,9 @@ def as_reset_state(state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
     for (name, leaf), of_run in zip(named, leaves, strict=True):
         if not is_tensor_array(leaf):
             must = f"have the shape of the initial state, {of_run.shape}"
-            fix = "To use one state for all rows, apply `jnp.broadcast_to`."
-            fix = fix if is_given else "Pass a `reset_state`."
+            fix = "Pass a `reset_state`."
+            if is_given:
+                fix = to_all_rows(name, of_run.shape)
             arguments.check_shape(name, leaf, of_run.shape, must, fix)
             if is_given:
                 must = f"have the dtype of the initial state, {of_run.dtype}"

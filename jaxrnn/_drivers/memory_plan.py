@@ -356,7 +356,7 @@ def _forward_flops(run: Callable, params: Params, inputs: PyTree, axis: int) -> 
     program = jax.jit(run_first).lower(params, inputs).compile()
     time = jax.tree.leaves(inputs)[0].shape[axis]
     cost: Any = program.cost_analysis()
-    return time * cost["flops"]
+    return time * cost.get("flops", 0.0)  # XLA omits a count of 0.
 
 
 def peak_bytes(memory: Any, platform: str) -> Bytes:

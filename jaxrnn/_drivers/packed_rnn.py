@@ -14,7 +14,7 @@ from .._batching.packed_sequences import PackedSequences, check_whole
 from .._loops import masking
 from .._loops.steps import Restarts, read_rows
 from ..memory import Strategy, as_strategy, plan_of
-from .first_step import rows_interact, zero_state
+from .first_step import fix_of_rows, rows_interact, zero_state
 from .masks_and_resets import Resets
 from .run_batch import Batch, run_batch
 
@@ -145,7 +145,8 @@ def _states_of_sequences(
     if state is None:
         state = zero_state(cell, count, dtype)
     for name, leaf in trees.named_leaves("initial_state", state):
-        arguments.check_first_axis(name, leaf, count, "sequence")
+        fix = fix_of_rows(cell, state, count)
+        arguments.check_first_axis(name, leaf, count, "sequence", fix)
     return state, dtype
 
 

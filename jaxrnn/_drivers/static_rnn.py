@@ -18,6 +18,7 @@ from .._tensor_array.carried import with_capacity_for
 from .first_step import (
     as_pair,
     call_start,
+    fix_of_rows,
     one_step,
     probe,
     rows_interact,
@@ -161,7 +162,9 @@ def _dtype_in_loop(
     try:
         with error_note("Raised at step 0, with `inputs[0]`."):
             state = jax.eval_shape(lambda state: call_start(cell, state), state)
-            output, new_state = one_step(step, steps[0], state)
+            rows = jax.tree.leaves(steps[0])[0].shape[0]
+            fix = fix_of_rows(cell, state, rows)
+            output, new_state = one_step(step, steps[0], state, fix)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
         return None
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(output)}
@@ -186,8 +189,8 @@ def _unrolled(
         warn(
             f"A program with {len(steps)} copies of the cell, one for each step, may "
             "take minutes to compile. Use `dynamic_rnn` or "
-            "`bidirectional_dynamic_rnn`, which return the same values and compile "
-            "only one step."
+            "`bidirectional_dynamic_rnn` or, for outputs of several dtypes, `raw_rnn`, "
+            "which compile only one step."
         )
     cell, lengths, state = lay_out(cell, steps[0], lengths, initial_state)
     state = call_start(cell, state)

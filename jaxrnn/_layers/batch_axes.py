@@ -10,8 +10,9 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
+from .._base.arguments import check_value
 from .._base.errors import InvalidValue, counted, describe
-from .._base.inputs import as_array, named_inputs
+from .._base.inputs import OF_A_LIST, as_array, named_inputs, to_all_rows
 from .._base.lengths import as_integer_lengths, check_not_inputs
 from .._base.trees import map_named
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree
@@ -73,7 +74,10 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
             return array
         if array.shape[start:end] != shape:
             must = f"have the batch axes {list(shape)}{' after the time axis' * start}"
-            raise InvalidValue(f"`{name}` must {must}, got {describe(array)}.")
+            fix = ""
+            if array.ndim == 1 and not start:
+                fix = to_all_rows(name, (*shape, *array.shape))
+            check_value(False, name, must, array, fix)
         rows = math.prod(shape)
         return array.reshape(*array.shape[:start], rows, *array.shape[end:])
 
@@ -113,8 +117,11 @@ def _batch_shape(
     own = first.ndim - 1 - count
     if own < 1 if features is None else own != features:
         must = _axes_of_inputs(start, count, features, lengths)
-        fix = "To pass one array, convert the list to an array."
-        fix = fix if isinstance(inputs, list) else ""
+        fix = ""
+        if isinstance(inputs, list):
+            fix = OF_A_LIST
+        elif own + 1 == (features or 1):
+            fix = f"For one number per step, pass `{name}[..., None]`."
         if lengths is not None:
             given = f"`sequence_length` ({describe(lengths)})"
             fix = f"{given} sets the number of batch axes. {fix}"

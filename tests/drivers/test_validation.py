@@ -189,7 +189,7 @@ DRIVER = [
      {"cell": FunctionCell(lambda p, x, s, key=None: x, 3, 3).bind({})}),
     (ValueError, r"must return a pair \(output, new_state\), got \(\*, \*, \*\), .* Return all arrays of the state as one nest",
      {"cell": FunctionCell(lambda p, x, s, key=None: (x, s, s), 3, 3).bind({})}),
-    (TypeError, r"must have the structure \(\*, \*\), got LSTMStateTuple.*`cell.zero_state`",
+    (TypeError, r"must have the structure \(\*, \*\), got LSTMStateTuple.*`cell.state_size`",
      {"cell": LSTM, "sequence_length": [1] * 4, "initial_state": (ZEROS, ZEROS)}),
     (TypeError, "must share one dtype, got inputs float32.* a cell of float64",
      {"cell": GRUCell(2, dtype="float64").bind(GRU.params)}),

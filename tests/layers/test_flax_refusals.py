@@ -149,7 +149,7 @@ def test_axes_of_inputs_lengths_and_states():
         rnn()(X[..., 0], jnp.array([5, 2, 1], jnp.int32))
     with wrong_value(axes.format("any number of batch axes", "[5].")):
         rnn()(X[0, :, 0])
-    with wrong_value("RNN: `inputs[0][0]` must ...convert the list to an array"):
+    with wrong_value("RNN: `inputs[0][0]` must ...To make one array, call"):
         rnn()([[1.0]])
     with wrong_value("`sequence_length` must have the batch axes [1, 3], got"):
         rnn()(X[None], [[1], [2], [3]])
