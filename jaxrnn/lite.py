@@ -25,6 +25,7 @@ from ._base.arguments import check_time_major
 from ._base.boundary import export as _export
 from ._base.errors import InvalidKind, InvalidValue, describe
 from ._base.typing import ArrayLike, DType, Lengths, Params, PyTree, RNNCellLike
+from ._batching.packed_sequences import check_not_packed
 from ._cells.basic_rnn import BasicRNNCell
 from ._cells.lstm import LSTMCell
 from ._cells.params import ParamSpec, Specs, glorot_uniform, zeros
@@ -198,6 +199,7 @@ def dynamic_rnn(
             "`time_major` must be True, got False. Swap the first two axes of the "
             "inputs and of the outputs."
         )
+    check_not_packed(inputs)
     if inputs is not None and not jax.tree_util.all_leaves([inputs]):
         raise InvalidValue(
             "`inputs` must be one array [time, batch, ...], got "

@@ -41,9 +41,9 @@ OF_RAGGED = (
 )
 
 
-def to_all_rows(name: str, shape: tuple[int, ...]) -> str:
+def to_all_rows(shape: tuple[int, ...]) -> str:
     """The fix for one state `[units]` in place of a state of shape `shape`."""
-    return f"To use one state for all rows, pass `jnp.broadcast_to({name}, {shape})`."
+    return f"To use one array h0 for all rows, pass `jnp.broadcast_to(h0, {shape})`."
 
 
 def named_inputs(

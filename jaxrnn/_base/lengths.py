@@ -144,11 +144,11 @@ def _fix_of_dtype(lengths: Array | np.ndarray) -> str:
         cast = "For lengths of 0 and 1, cast the array to jnp.int32."
         return cast if lengths.ndim < 2 else OF_A_MASK
     if lengths.ndim > 1:
-        return "To pass a state, use `initial_state=`."
+        return "Pass one integer per row. Drivers take a state as `initial_state=`."
     if lengths.dtype == object:
         is_one = lengths.ndim == 0
-        fix = "To pass a dtype, use `dtype=`."
-        return fix if is_one else "Pass one integer per row."
+        fix = "Pass one integer per row."
+        return f"{fix} Drivers take a dtype as `dtype=`." if is_one else fix
     return "Cast the array to jnp.int32."
 
 

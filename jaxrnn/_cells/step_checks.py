@@ -127,7 +127,7 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
         has_rows = leaf.shape[:1] == (batch,)
         fix = "" if has_rows else f"The inputs have {counted(batch, 'row')}."
         if leaf.shape in (shape, (1, *shape)):
-            fix = f"{fix} {to_all_rows(name, (batch, *shape))}".strip()
+            fix = f"{fix} {to_all_rows((batch, *shape))}".strip()
         check_shape(name, leaf, (batch, *shape), fix=fix)
     return jax.tree.map(jnp.asarray, in_native_order(state))
 

@@ -96,12 +96,12 @@ def probe(
 def fix_of_rows(cell: Any, state: PyTree, batch: int) -> str:
     """What to do if a leaf of an initial state lacks only its batch axis."""
     own = without_read_only(state)
-    named = named_leaves("initial_state", own, is_tensor_array)
+    leaves = jax.tree.leaves(own, is_leaf=is_tensor_array)
     sizes = jax.tree.leaves(cell.state_size)
-    for (name, leaf), size in zip(named, sizes, strict=False):
+    for leaf, size in zip(leaves, sizes, strict=False):
         shape = tuple(size) if isinstance(size, TensorShape) else (size,)
         if not is_tensor_array(leaf) and shape and leaf.shape == shape:
-            return to_all_rows(name, (batch, *shape))
+            return to_all_rows((batch, *shape))
     return ""
 
 
@@ -148,7 +148,7 @@ def _check_state(state: PyTree, new_state: PyTree) -> None:
         if old.shape != new.shape:
             fix = "Start from a state of another shape, or change the cell."
             if old.shape == new.shape[1:]:
-                fix = to_all_rows("initial_state" + name[len("state") :], new.shape)
+                fix = to_all_rows(new.shape)
             raise InvalidValue(
                 f"`cell` must keep the shapes of its state, got {got}. {fix}"
             )

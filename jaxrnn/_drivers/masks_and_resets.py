@@ -193,7 +193,7 @@ def as_reset_state(state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
             must = f"have the shape of the initial state, {of_run.shape}"
             fix = "Pass a `reset_state`."
             if is_given:
-                fix = to_all_rows(name, of_run.shape)
+                fix = to_all_rows(of_run.shape)
             arguments.check_shape(name, leaf, of_run.shape, must, fix)
             if is_given:
                 must = f"have the dtype of the initial state, {of_run.dtype}"

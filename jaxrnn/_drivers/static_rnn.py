@@ -11,6 +11,7 @@ from .._base.lengths import as_lengths
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays, with_read_only, without_read_only
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
+from .._batching.packed_sequences import check_not_packed
 from .._loops import masking
 from .._loops.scans import summed_in_float32
 from .._loops.steps import Steps
@@ -96,6 +97,7 @@ def static_rnn(
     """
     check_is_cell("cell", cell)
     as_bool("return_states", return_states)
+    check_not_packed(inputs)
     steps = as_steps(inputs)
     time = len(steps)
     batch_size = jax.tree.leaves(steps)[0].shape[0]

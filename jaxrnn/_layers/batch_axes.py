@@ -16,6 +16,7 @@ from .._base.inputs import OF_A_LIST, as_array, named_inputs, to_all_rows
 from .._base.lengths import as_integer_lengths, check_not_inputs
 from .._base.trees import map_named
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree
+from .._batching.packed_sequences import check_not_packed
 from .._cells.base import RNNCell
 
 Shape: TypeAlias = tuple[int, ...]
@@ -42,6 +43,7 @@ def merge_inputs(
         ValueError: If the inputs do not have the axes that the cell and the lengths
             require.
     """
+    check_not_packed(inputs)
     inputs = cast_integers(cell, dtype, map_named("inputs", as_array, inputs))
     lengths = None
     if sequence_length is not None:
@@ -76,7 +78,7 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
             must = f"have the batch axes {list(shape)}{' after the time axis' * start}"
             fix = ""
             if array.ndim == 1 and not start:
-                fix = to_all_rows(name, (*shape, *array.shape))
+                fix = to_all_rows((*shape, *array.shape))
             check_value(False, name, must, array, fix)
         rows = math.prod(shape)
         return array.reshape(*array.shape[:start], rows, *array.shape[end:])
@@ -120,7 +122,12 @@ def _batch_shape(
         fix = ""
         if isinstance(inputs, list):
             fix = OF_A_LIST
-        elif own + 1 == (features or 1):
+        elif lengths is not None and not lengths.ndim:
+            rows = first.shape[start : first.ndim - 1 - (features or 1) + start]
+            fix = f"For rows of equal length n, pass `np.full({rows}, n)`."
+        elif lengths is not None and lengths.shape[-1] == 1 != first.shape[start]:
+            fix = "Pass `sequence_length[..., 0]`."
+        elif own + 1 == (features or 1) and _fits(lengths, first, start):
             fix = f"For one number per step, pass `{name}[..., None]`."
         if lengths is not None:
             given = f"`sequence_length` ({describe(lengths)})"
@@ -129,6 +136,13 @@ def _batch_shape(
             f"`{name}` must {must}, got {describe(first)}. {fix}".rstrip()
         )
     return first.shape[start : start + count]
+
+
+def _fits(lengths: Array | np.ndarray | None, inputs: Array, start: int) -> bool:
+    """Whether the lengths, if any, have the first axes of the inputs besides time."""
+    if lengths is None:
+        return True
+    return lengths.shape == inputs.shape[start : start + lengths.ndim]
 
 
 def _axes_of_inputs(

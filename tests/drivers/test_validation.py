@@ -158,7 +158,7 @@ DRIVER = [
     (TypeError, "`time_major` must be True or False, got 1", {"time_major": 1}),
     (TypeError, "`scope` must be a string or None, got 3", {"scope": 3}),
     (TypeError, "got the class LSTMCell. Create a cell, and pass `cell.bind", {"cell": LSTMCell}),
-    (TypeError, "To pass a dtype, use `dtype=`", {"sequence_length": jnp.float32, "dtype": None}),
+    (TypeError, "Drivers take a dtype as `dtype=`", {"sequence_length": jnp.float32, "dtype": None}),
     # The state
     (ValueError, r"`initial_state` must have 4 rows or be a scalar, got float32\[3\]",
      {"cell": FunctionCell(lambda p, x, s, key=None: (x, s), jaxrnn.TensorShape([]), 3).bind({}), "sequence_length": [1] * 4, "initial_state": np.ones(3, np.float32)}),

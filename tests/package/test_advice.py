@@ -44,6 +44,11 @@ STEP = jax.ShapeDtypeStruct((4, 3), F32)
 MASK = X[..., 0] > 0
 ZEROS = np.zeros((4, 2), np.float32)
 H0 = np.zeros(2, np.float32)
+ATTENTION = jaxrnn.contrib.LuongAttention(4, memory_depth=3)
+ATTENTION = bind(
+    jaxrnn.contrib.AttentionWrapper(GRUCell(4), ATTENTION, 2), 3, "float32"
+)
+MEMORY = ATTENTION.cell.initial_state(X)
 PACKED = jaxrnn.pack_sequences(SEQUENCES)
 
 
@@ -170,6 +175,8 @@ class Linear(jaxrnn.LinearRecurrenceCell):
 
     def coefficients(self, params, inputs):
         b = inputs + params["bias"][None]
+        if self.a is None:
+            return b, b
         of_b = lambda a: jax.tree.map(lambda _: b, a)
         a = jax.tree.map(lambda a: a * jnp.ones_like(b), self.a)
         return a, of_b(a), None
@@ -269,8 +276,8 @@ DRIVERS = [
     ("check `time_major`", lambda: run(GRU, X, [1] * 5), lambda: run(GRU, X, [1] * 5, time_major=True)),
     ("Inputs come first: `dynamic_rnn(cell, inputs, lengths, initial_state=state)`",
      lambda: dynamic_rnn(GRU, ZEROS, X), lambda: dynamic_rnn(GRU, X, None, initial_state=ZEROS)),
-    ("To pass a state, use `initial_state=`", lambda: dynamic_rnn(GRU, X, ZEROS), lambda: dynamic_rnn(GRU, X, initial_state=ZEROS)),
-    ("To pass a dtype, use `dtype=`", lambda: dynamic_rnn(GRU, X, F32), lambda: dynamic_rnn(GRU, X, dtype=F32)),
+    ("Drivers take a state as `initial_state=`", lambda: dynamic_rnn(GRU, X, ZEROS), lambda: dynamic_rnn(GRU, X, initial_state=ZEROS)),
+    ("Drivers take a dtype as `dtype=`", lambda: dynamic_rnn(GRU, X, F32), lambda: dynamic_rnn(GRU, X, dtype=F32)),
     ("Pass `mask` to `dynamic_rnn`", lambda: gru(MASK), lambda: gru(mask=MASK)),
     ("`mask.sum(-1)` gives the lengths", lambda: gru(MASK), lambda: gru(MASK.sum(-1))),
     ("cast the array to jnp.int32", lambda: gru(np.array([True] * 4)), lambda: gru(np.array([True] * 4).astype(jnp.int32))),
@@ -279,18 +286,18 @@ DRIVERS = [
     ("Pass one integer per row", lambda: gru("1234"), lambda: gru([1, 2, 3, 4])),
     ("Pass `sequence_length.filled(0)`", lambda: gru(np.ma.ones(4, int)), lambda: gru(np.ma.ones(4, int).filled(0))),
     # States
-    ("pass `jnp.broadcast_to(state, (4, 2))`", lambda: of_state(H0), lambda: of_state(jnp.broadcast_to(H0, (4, 2)))),
-    ("pass `jnp.broadcast_to(state, (4, 2))`", lambda: of_state(H0[None]), lambda: of_state(jnp.broadcast_to(H0[None], (4, 2)))),
-    ("pass `jnp.broadcast_to(initial_state.h, (4, 2))`",
+    ("pass `jnp.broadcast_to(h0, (4, 2))`", lambda: of_state(H0), lambda: of_state(jnp.broadcast_to(H0, (4, 2)))),
+    ("pass `jnp.broadcast_to(h0, (4, 2))`", lambda: of_state(H0[None]), lambda: of_state(jnp.broadcast_to(H0[None], (4, 2)))),
+    ("pass `jnp.broadcast_to(h0, (4, 2))`",
      lambda: dynamic_rnn(LSTM, X, None, jaxrnn.LSTMStateTuple(ZEROS, H0)),
      lambda: dynamic_rnn(LSTM, X, None, jaxrnn.LSTMStateTuple(ZEROS, jnp.broadcast_to(H0, (4, 2))))),
-    ("pass `jnp.broadcast_to(initial_state, (4, 3))`",
+    ("pass `jnp.broadcast_to(h0, (4, 3))`",
      lambda: run_step(lambda x, s: (x, x + s[None]), initial_state=X[0, 0]),
      lambda: run_step(lambda x, s: (x, x + s), initial_state=jnp.broadcast_to(X[0, 0], (4, 3)))),
-    ("pass `jnp.broadcast_to(initial_state, (4, 3))`",
+    ("pass `jnp.broadcast_to(h0, (4, 3))`",
      lambda: run_step(lambda x, s: (x, jnp.concatenate([x, s], 1)), initial_state=X[0, 0]),
      lambda: run_step(lambda x, s: (x, jnp.concatenate([x, s], 1)[:, :3]), initial_state=jnp.broadcast_to(X[0, 0], (4, 3)))),
-    ("pass `jnp.broadcast_to(initial_state, (4, 3))`",
+    ("pass `jnp.broadcast_to(h0, (4, 3))`",
      lambda: run_step(keep, initial_state=X[0, 0], sequence_length=[1] * 4),
      lambda: run_step(keep, initial_state=jnp.broadcast_to(X[0, 0], (4, 3)), sequence_length=[1] * 4)),
     ("Create a state with `cell.zero_state`", lambda: dynamic_rnn(LSTM, X, None, ZEROS),
@@ -341,7 +348,7 @@ DRIVERS = [
     ("Convert numbers with `resets > 0`", lambda: gru(resets=MASK.astype(int)), lambda: gru(resets=MASK.astype(int) > 0)),
     ("Pass booleans that are true where rows restart from `reset_state`", lambda: gru(reset_state=ZEROS),
      lambda: gru(reset_state=ZEROS, resets=MASK)),
-    ("pass `jnp.broadcast_to(reset_state, (4, 2))`", lambda: gru(resets=MASK, reset_state=H0),
+    ("pass `jnp.broadcast_to(h0, (4, 2))`", lambda: gru(resets=MASK, reset_state=H0),
      lambda: gru(resets=MASK, reset_state=jnp.broadcast_to(H0, (4, 2)))),
     ("Pass a `reset_state`", lambda: dynamic_rnn(PAIR, X, None, SHARED, F32, resets=MASK),
      lambda: dynamic_rnn(PAIR, X, None, SHARED, F32, resets=MASK, reset_state=SHARED)),
@@ -386,8 +393,8 @@ OTHER_DRIVERS = [
     ("Each entry of `inputs` is one step of all rows", lambda: static.func(GRU, SEQUENCES, dtype=F32), lambda: static(dtype=F32)),
     ("pass `pack_sequences(list(inputs))` to `packed_rnn`", lambda: static.func(GRU, RAGGED, dtype=F32),
      lambda: packed(jaxrnn.pack_sequences(list(RAGGED)))),
-    ("pass `jnp.broadcast_to(state, (4, 2))`", lambda: static(H0), lambda: static(jnp.broadcast_to(H0, (4, 2)))),
-    ("pass `jnp.broadcast_to(initial_state, (4, 3))`",
+    ("pass `jnp.broadcast_to(h0, (4, 2))`", lambda: static(H0), lambda: static(jnp.broadcast_to(H0, (4, 2)))),
+    ("pass `jnp.broadcast_to(h0, (4, 3))`",
      lambda: static.func(cell_of(lambda x, s: (x, jnp.concatenate([x, s], 1))).bind({}), STEPS, X[0, 0]),
      lambda: static.func(cell_of(lambda x, s: (x, jnp.concatenate([x, s], 1)[:, :3])).bind({}), STEPS, jnp.broadcast_to(X[0, 0], (4, 3)))),
     ("Pass a `jaxrnn.StateSaver`", lambda: jaxrnn.static_state_saving_rnn(GRU, STEPS, {"s": ZEROS}, "s"),
@@ -397,6 +404,9 @@ OTHER_DRIVERS = [
      lambda: jaxrnn.static_state_saving_rnn(cell_of(keep).bind({}), STEPS[:1], jaxrnn.StateSaver({"s": X[:, 0]}), "s")),
     ("Use `dynamic_rnn` or `bidirectional_dynamic_rnn`", lambda: static.func(PAIR, [X[:, 0]] * 50, SHARED, F32), lambda: dynamic_rnn(PAIR, np.ones((4, 50, 3), np.float32), None, SHARED, F32)),
     ("for outputs of several dtypes, `raw_rnn`", lambda: static.func(TWO, [X[:, 0]] * 50, X[:, 0]), lambda: raw(cell=TWO, state=X[:, 0], emit=EMIT_TWO)),
+    ("Use `packed_rnn`", lambda: static.func(GRU, PACKED, dtype=F32), lambda: packed(PACKED)),
+    ("pass `jnp.broadcast_to(h0, (4, 2))`", lambda: jaxrnn.static_state_saving_rnn(GRU, STEPS, jaxrnn.StateSaver({"s": H0}), "s"),
+     lambda: jaxrnn.static_state_saving_rnn(GRU, STEPS, jaxrnn.StateSaver({"s": jnp.broadcast_to(H0, (4, 2))}), "s")),
     # `raw_rnn`
     ("Return `time >= sequence_length` as `finished`", lambda: jaxrnn.raw_rnn(GRU, loop_fn(), sequence_length=[1] * 4),
      lambda: raw(finished=lambda time: time >= np.ones(4, np.int32), n=None)),
@@ -423,7 +433,7 @@ OTHER_DRIVERS = [
     # Packs
     ("Pass `packed.packed`", lambda: packed(jaxrnn.windows(PACKED, 2)[0]), lambda: packed(jaxrnn.windows(PACKED, 2)[0].packed)),
     ("Pass the lengths to `pack_sequences`", lambda: packed(PACKED, sequence_length=[1] * 4), lambda: packed(jaxrnn.pack_sequences(X, sequence_length=[1] * 4))),
-    ("pass `jnp.broadcast_to(initial_state, (3, 2))`", lambda: packed(PACKED, H0), lambda: packed(PACKED, jnp.broadcast_to(H0, (3, 2)))),
+    ("pass `jnp.broadcast_to(h0, (3, 2))`", lambda: packed(PACKED, H0), lambda: packed(PACKED, jnp.broadcast_to(H0, (3, 2)))),
     ("for example with `jax.vmap(run)(packed)`", lambda: packed(jaxrnn.stack_packed([PACKED] * 2)), lambda: jax.vmap(packed)(jaxrnn.stack_packed([PACKED] * 2))),
     ("To join packs, use `concat_packed`", lambda: packed(jax.tree.map(lambda x: np.concatenate([x, x]), PACKED)), lambda: packed(jaxrnn.concat_packed([PACKED] * 2))),
     ("for several devices, use `stack_packed`", lambda: packed(jax.tree.map(lambda x: x[:1], PACKED)), lambda: jax.vmap(packed)(jaxrnn.stack_packed([PACKED]))),
@@ -448,6 +458,9 @@ OTHER_DRIVERS = [
     ("pass `list(records.values())`", lambda: [*jaxrnn.packed_batches({"a": X[0]}, rows=2, row_length=5)], lambda: [*jaxrnn.packed_batches(list({"a": X[0]}.values()), rows=2, row_length=5)]),
     ("Call this function outside jit, grad and vmap, and pass its result in", lambda: jax.jit(lambda x: jaxrnn.pack_sequences(x, [1] * 4).inputs)(X), lambda: jax.jit(packed)(jaxrnn.pack_sequences(X, [1] * 4))),
     ("Pass the records that the state came from", lambda: batches(1, after_one()), lambda: batches(3, after_one())),
+    ("In a traced function, use `lengths.sum() / starts.size`", lambda: jax.jit(lambda p: p.fill)(PACKED), lambda: jax.jit(lambda p: p.lengths.sum() / p.starts.size)(PACKED)),
+    ("so use `dynamic_rnn` with lengths", lambda: packed.func(ATTENTION, PACKED, MEMORY, F32), lambda: dynamic_rnn(ATTENTION, X, [1] * 4, MEMORY, F32)),
+    ("Pass one integer per row", lambda: jaxrnn.pack_sequences(X, ZEROS), lambda: jaxrnn.pack_sequences(X, [1] * 4)),
     # Windows
     ("Pass the number of steps of a window", lambda: jaxrnn.windows(X, 0), lambda: jaxrnn.windows(X, 2)),
     ("Call `windows` for each of the packs", lambda: jaxrnn.windows(jaxrnn.stack_packed([PACKED]), 2), lambda: [jaxrnn.windows(PACKED, 2)]),
@@ -461,8 +474,10 @@ OTHER_DRIVERS = [
     ("use `jnp.flip(input, seq_axis)`", lambda: jaxrnn.reverse_sequence(X, None, 1), lambda: jnp.flip(X, 1)),
     ("Pass `np.clip(seq_lengths, 0, 5)`", lambda: jaxrnn.reverse_sequence(X, [6] * 4, 1), lambda: jaxrnn.reverse_sequence(X, np.clip([6] * 4, 0, 5), 1)),
     ("Swap the first two axes of the inputs", lambda: jaxrnn.lite.dynamic_rnn(GRU, X, dtype=F32, time_major=False), lambda: jaxrnn.lite.dynamic_rnn(GRU, X.swapaxes(0, 1), dtype=F32)),
+    ("Use `packed_rnn`", lambda: jaxrnn.lite.dynamic_rnn(GRU, PACKED, dtype=F32), lambda: packed(PACKED)),
     ("For nests, use `jaxrnn.dynamic_rnn`", lambda: jaxrnn.lite.dynamic_rnn(GRU, {"a": X}, dtype=F32), lambda: run_step(lambda x, s: (x["a"], s), inputs={"a": X})),
     ("Shard the rows with `jax.sharding.reshard`", lambda: in_mesh(P(None, "d")), lambda: in_mesh(P(None, "d"), reshard=True)),
+    ("shard the rows instead, with `jax.sharding.reshard`", lambda: in_mesh(P(None, "d"), reverse=False), lambda: in_mesh(P(None, "d"), True, reverse=False)),
     # `memory_plan`
     ("For example, pass `[Keep(), True]`", lambda: plan(GRUCell(2), X, strategies=Keep()), lambda: plan(GRUCell(2), X, strategies=[Keep(), True])),
     ("Pass a smaller shape", lambda: plan(GRUCell(64), (10**8, 10**8, 1)), lambda: plan(GRUCell(64), (2, 3, 1))),
@@ -538,14 +553,14 @@ class Plans(jaxrnn.memory.Strategy):
         return self.given
 
 
-def in_mesh(spec, reshard=False):
-    """Reverses an array that is sharded on an explicit mesh."""
+def in_mesh(spec, reshard=False, reverse=True):
+    """Runs over, or reverses, an array that is sharded on an explicit mesh."""
     mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
-        x = jax.device_put(np.ones((4, 4), np.float32), NamedSharding(mesh, spec))
+        x = jax.device_put(np.ones((4, 4, 3), np.float32), NamedSharding(mesh, spec))
         if reshard:
             x = jax.sharding.reshard(x, P("d"))
-        return jaxrnn.reverse_sequence(x, [1] * 4, 1)
+        return jaxrnn.reverse_sequence(x, [1] * 4, 1) if reverse else run(GRU, x)
 
 
 def without_x64(dtype):
@@ -624,6 +639,7 @@ CELLS = [
     ("let `state_size` return a `ComplexState`", lambda: linear(COMPLEX_STATE), lambda: linear(COMPLEX_STATE, jaxrnn.ComplexState(3, 3))),
     ("For a complex state, return a and b as `ComplexState`s", lambda: linear(1j, jaxrnn.ComplexState(3, 3)), lambda: linear(COMPLEX_STATE, jaxrnn.ComplexState(3, 3))),
     ("For a complex state, return a and b as `ComplexState`s", lambda: linear(1j), lambda: linear(COMPLEX_STATE, jaxrnn.ComplexState(3, 3))),
+    ("If `output` needs no other values, return (a, b, None)", lambda: linear(None), lambda: linear(0.5)),
     # Wrappers
     ("Pass the unbound `cells[1].cell`", lambda: MultiRNNCell([GRUCell(2), GRU]), lambda: MultiRNNCell([GRUCell(2), GRU.cell])),
     ("Create a cell: `GRUCell(...)`", lambda: MultiRNNCell([GRUCell]), lambda: MultiRNNCell([GRUCell(2)])),
@@ -644,7 +660,10 @@ CELLS = [
     ("Pass a Python number", lambda: jax.jit(lambda p: drop(output_keep_prob=p))(0.5), lambda: jax.jit(lambda: drop(output_keep_prob=0.5))()),
     ("Available: cpu:0", lambda: run(bound(jaxrnn.DeviceWrapper(GRUCell(2), "/gpu:9")), X), lambda: run(bound(jaxrnn.DeviceWrapper(GRUCell(2), "cpu:0")), X)),
     ("Decorate the class with `@fields.dataclass`", lambda: type("Bare", (jaxrnn.RNNCell,), {"size": jaxrnn.extend.fields.size(), "init": None, "apply": None})(), lambda: jaxrnn.extend.fields.dataclass(type("Bare", (jaxrnn.RNNCell,), {"__annotations__": {"size": int}, "size": jaxrnn.extend.fields.size(), "init": None, "apply": None}))(2)),
+    ("Read `c.dtype` or `h.dtype`", lambda: jaxrnn.LSTMStateTuple(ZEROS, ZEROS.astype(float)).dtype, lambda: jaxrnn.LSTMStateTuple(ZEROS, ZEROS.astype(float)).c.dtype),
+    ("a nest with one bool for each part of the state (2 in total)", lambda: drop_in_counter(dropout_state_filter_visitor=lambda s: (True,)), lambda: drop_in_counter(dropout_state_filter_visitor=lambda s: (True, False) if isinstance(s, tuple) else True)),
     # Arguments of other libraries
+    ("Pass this argument to `AttentionWrapper.initial_state`", lambda: gru(memory=X), lambda: dynamic_rnn(ATTENTION, X, None, ATTENTION.cell.initial_state(memory=X), F32)),
     ("`dynamic_rnn` accepts lengths", lambda: GRU(X[:, 0], ZEROS, lengths=[1] * 4), lambda: gru([1] * 4)),
     ("`dynamic_rnn` and the modules `RNN` and `Bidirectional` accept masks", lambda: static(mask=MASK), lambda: (gru(mask=MASK), in_nnx()(X, mask=MASK), in_nnx(kind="Bidirectional")(X, mask=MASK))),
     ("`mask.sum(-1)` gives the lengths", lambda: static(mask=MASK), lambda: static(None, F32, MASK.sum(-1))),
@@ -817,15 +836,19 @@ MODULES = [
     ("pass `pack_sequences(list(inputs))` to `packed_rnn`", lambda: in_nnx()(RAGGED), lambda: packed(jaxrnn.pack_sequences(list(RAGGED)))),
     ("For sequences of different lengths, use `pack_sequences`", lambda: in_linen(SEQUENCES), lambda: jaxrnn.packed_rnn(in_nnx().get_cells(), jaxrnn.pack_sequences(SEQUENCES), dtype=F32)),
     ("for sequences of different lengths, use `pack_sequences`", lambda: in_nnx()(SEQUENCES, [5, 3, 2]), lambda: jaxrnn.packed_rnn(in_nnx().get_cells(), jaxrnn.pack_sequences(SEQUENCES), dtype=F32)),
-    ("pass `jnp.broadcast_to(state, (4, 2))`", lambda: in_linen(X, initial_state=H0), lambda: in_linen(X, initial_state=jnp.broadcast_to(H0, (4, 2)))),
-    ("pass `jnp.broadcast_to(initial_state, (2, 4, 2))`", lambda: in_nnx()(np.stack([X, X]), initial_state=H0), lambda: in_nnx()(np.stack([X, X]), initial_state=jnp.broadcast_to(H0, (2, 4, 2)))),
-    ("pass `jnp.broadcast_to(initial_state, (4, 2))`", lambda: in_nnx(kind="Bidirectional")(X, initial_state=(H0, H0)), lambda: in_nnx(kind="Bidirectional")(X, initial_state=(jnp.broadcast_to(H0, (4, 2)),) * 2)),
-    ("pass `jnp.broadcast_to(reset_state, (4, 2))`", lambda: in_nnx()(X, resets=MASK, reset_state=H0), lambda: in_nnx()(X, resets=MASK, reset_state=jnp.broadcast_to(H0, (4, 2)))),
+    ("pass `jnp.broadcast_to(h0, (4, 2))`", lambda: in_linen(X, initial_state=H0), lambda: in_linen(X, initial_state=jnp.broadcast_to(H0, (4, 2)))),
+    ("pass `jnp.broadcast_to(h0, (2, 4, 2))`", lambda: in_nnx()(np.stack([X, X]), initial_state=H0), lambda: in_nnx()(np.stack([X, X]), initial_state=jnp.broadcast_to(H0, (2, 4, 2)))),
+    ("pass `jnp.broadcast_to(h0, (4, 2))`", lambda: in_nnx(kind="Bidirectional")(X, initial_state=(H0, H0)), lambda: in_nnx(kind="Bidirectional")(X, initial_state=(jnp.broadcast_to(H0, (4, 2)),) * 2)),
+    ("pass `jnp.broadcast_to(h0, (4, 2))`", lambda: in_nnx()(X, resets=MASK, reset_state=H0), lambda: in_nnx()(X, resets=MASK, reset_state=jnp.broadcast_to(H0, (4, 2)))),
     ("start from a state with the new dtype", lambda: in_linen(X, cell=cell_of(lambda x, s: (x, s * C64(1j))), options={"dtype": F32}), lambda: in_linen(X, cell=cell_of(lambda x, s: (x, s * C64(1j))), options={"dtype": F32}, initial_state=np.ones((4, 3), C64))),
     ("Pass `dtype=jnp.complex64`", lambda: in_nnx(cell_of(lambda x, s: (x * C64(1j), s)))(X), lambda: in_nnx(cell_of(lambda x, s: (x * C64(1j), s)), dtype=C64)(X)),
     ("Pass `dtype=jnp.float32`", lambda: in_nnx(cell_of(lambda x, s: (x.real, s)))(X.astype(C64)), lambda: in_nnx(cell_of(lambda x, s: (x.real, s)), dtype=jnp.float32)(X.astype(C64))),
     ("Pass `dtype=jnp.int32`", lambda: in_nnx(cell_of(lambda x, s: (x.astype(I32), s)))(X), lambda: in_nnx(cell_of(lambda x, s: (x.astype(I32), s)), dtype=jnp.int32)(X)),
     ("use `raw_rnn`", lambda: in_nnx(TWO.cell)(X), lambda: in_nnx(TWO.cell, "RawRNN", max_time=5)(loop_fn(state=X[:, 0], emit=EMIT_TWO))),
+    ("Use `packed_rnn`", lambda: in_linen(PACKED), lambda: packed(PACKED)),
+    ("pass `packed.unpack(packed.inputs)` and `packed.sequence_length`", lambda: in_linen(PACKED), lambda: in_linen(PACKED.unpack(PACKED.inputs), PACKED.sequence_length)),
+    ("pass `np.full((4,), n)`", lambda: in_nnx()(X, 3), lambda: in_nnx()(X, np.full((4,), 3))),
+    ("Pass `sequence_length[..., 0]`", lambda: in_nnx()(X, np.array([[1]] * 4)), lambda: in_nnx()(X, np.array([[1]] * 4)[..., 0])),
     ("Use `sequence_length`", lambda: in_nnx()(X, seq_lengths=[1] * 4), lambda: in_nnx()(X, sequence_length=[1] * 4)),
     ("Use `initial_state`", lambda: in_nnx()(X, initial_carry=ZEROS), lambda: in_nnx()(X, initial_state=ZEROS)),
     ("`rnn(inputs, lengths, initial_state=state)`", lambda: in_nnx()(ZEROS, X), lambda: in_nnx()(X, [1] * 4, initial_state=ZEROS)),
