@@ -119,16 +119,8 @@ def _batch_shape(
     own = first.ndim - 1 - count
     if own < 1 if features is None else own != features:
         must = _axes_of_inputs(start, count, features, lengths)
-        fix = ""
-        if isinstance(inputs, list):
-            fix = OF_A_LIST
-        elif lengths is not None and not lengths.ndim:
-            rows = first.shape[start : first.ndim - 1 - (features or 1) + start]
-            fix = f"For rows of equal length n, pass `np.full({rows}, n)`."
-        elif lengths is not None and lengths.shape[-1] == 1 != first.shape[start]:
-            fix = "Pass `sequence_length[..., 0]`."
-        elif own + 1 == (features or 1) and _fits(lengths, first, start):
-            fix = f"For one number per step, pass `{name}[..., None]`."
+        fix = _fix_of_axes(name, first, lengths, start, features or 1)
+        fix = OF_A_LIST if isinstance(inputs, list) else fix
         if lengths is not None:
             given = f"`sequence_length` ({describe(lengths)})"
             fix = f"{given} sets the number of batch axes. {fix}"
@@ -138,11 +130,26 @@ def _batch_shape(
     return first.shape[start : start + count]
 
 
-def _fits(lengths: Array | np.ndarray | None, inputs: Array, start: int) -> bool:
-    """Whether the lengths, if any, have the first axes of the inputs besides time."""
-    if lengths is None:
-        return True
-    return lengths.shape == inputs.shape[start : start + lengths.ndim]
+def _fix_of_axes(
+    name: str,
+    inputs: Array,
+    lengths: Array | np.ndarray | None,
+    start: int,
+    features: int,
+) -> str:
+    """What to do about inputs and lengths that differ in their batch axes."""
+    shape = inputs.shape[start:]
+    rows = shape[: inputs.ndim - 1 - features]
+    if lengths is not None and inputs.ndim > features:
+        if not lengths.ndim:
+            return f"For rows of equal length n, pass `np.full({rows}, n)`."
+        if lengths.shape == (*rows, 1):
+            return "Pass `sequence_length[..., 0]`."
+    batch = rows if lengths is None else lengths.shape
+    has_batch = shape[: len(batch)] == batch
+    if has_batch and inputs.ndim == len(batch) + features:
+        return f"For one number per step, pass `{name}[..., None]`."
+    return ""
 
 
 def _axes_of_inputs(
