@@ -49,7 +49,11 @@ def complex_step(params, inputs, state, key=None):
 
 
 def init(key, inputs, dtype):
-    return {"u": drawn(0, True, UNITS)}
+    return {"u": unit(drawn(0, True, UNITS))}
+
+
+def unit(x):
+    return x / abs(x)
 
 
 REAL = FunctionCell(step, UNITS, UNITS, init, is_random=False)
@@ -65,10 +69,11 @@ def drawn(seed, is_complex, *shape):
 def arrays(*complex_ones):
     """`(u, inputs, initial_state, reset_state)`, of which some are complex."""
     shapes = {"u": (UNITS,), "inputs": (ROWS, TIME, UNITS)}
-    return [
+    u, *others = (
         drawn(seed, name in complex_ones, *shapes.get(name, (ROWS, UNITS)))
         for seed, name in enumerate(ARRAYS)
-    ]
+    )
+    return [unit(u), *others]
 
 
 def in_numpy(u, inputs, state, reset_state):
