@@ -118,7 +118,8 @@ def beam_search(
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
         start_ids: The ids for the first step, integers `[batch]` below 2**31.
         end_id: The id that ends a sequence, an int.
-        max_time: The maximum number of ids in a sequence, an int.
+        max_time: The maximum number of ids in a sequence, an int, or symbolic under
+            `jax.export`.
         beam_width: The number of beams, an int, at most 65,536.
         length_penalty: The exponent of the length penalty, a number or an array scalar,
             which may be traced; 0 for no penalty.

@@ -143,7 +143,8 @@ def greedy(
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
         start_ids: The ids for the first step, integers `[batch]` below 2**31.
         end_id: The id that ends a row, an int.
-        max_time: The maximum number of ids in a row, an int.
+        max_time: The maximum number of ids in a row, an int, or symbolic under
+            `jax.export`.
 
     Returns:
         `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores

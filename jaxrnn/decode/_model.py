@@ -12,6 +12,7 @@ import numpy as np
 
 from .._base.arguments import (
     INT32_MAX,
+    as_axis_size,
     as_count,
     as_integers,
     check_instance,
@@ -29,9 +30,9 @@ from .._base.errors import (
     is_array,
 )
 from .._base.inputs import as_arrays, check_rows_of_state
-from .._base.math import clamped_to_int32, concrete_or_none
+from .._base.math import axis_size, clamped_to_int32, concrete_or_none
 from .._base.trees import check_structure, named_leaves, serializable, without_read_only
-from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
+from .._base.typing import Array, ArrayLike, AxisSize, DType, PyTree, RNNCellLike
 from .._cells.fields import set_field
 from .._drivers.raw_rnn import raw_rnn
 from .._tensor_array.carried import opaque
@@ -165,10 +166,12 @@ class Loop(abc.ABC):
         """Builds the `Decoded` from the results of `raw_rnn` with this `max_time`."""
 
 
-def run(cell: RNNCellLike, loop: Loop, max_time: int) -> Decoded:
+def run(cell: RNNCellLike, loop: Loop, max_time: AxisSize) -> Decoded:
     """Runs the loop until all rows are finished or have `max_time` ids."""
     check_is_cell("cell", cell)
-    limit = as_int("max_time", max_time, 0, "Pass the largest number of ids per row.")
+    fix = "Pass the largest number of ids per row."
+    limit = as_axis_size("max_time", max_time, fix)
+    end = axis_size(limit)
     state = opaque(without_read_only(loop.model.initial_state))
     what = "`initial_state` (see `cell.state_size`)"
     check_structure(what, cell.state_size, state, strict=True)
@@ -179,12 +182,12 @@ def run(cell: RNNCellLike, loop: Loop, max_time: int) -> Decoded:
         finished, *rest = loop(time, output, state, loop_state)
         # Finish all rows at the limit. If `raw_rnn` stopped the loop instead, it would
         # report an error under checkify, but a truncated row is a valid result here.
-        return finished | (time >= limit), *rest
+        return finished | (time >= end), *rest
 
     return loop.decoded(raw_rnn(cell, until_limit, max_time=limit), limit)
 
 
-def to_time(rows: Array, max_time: int) -> Array:
+def to_time(rows: Array, max_time: AxisSize) -> Array:
     """Zero-pads the values emitted in all steps to `[max_time, ...]`.
 
     Raises:

@@ -86,7 +86,8 @@ def sample(
         start_ids: The ids for the first step, integers `[batch]` below 2**31.
         end_id: The id that ends a row, an int. If the vocabulary has no such id, let
             `project` append a logit of -inf, and pass the index of this logit.
-        max_time: The maximum number of ids in a row, an int.
+        max_time: The maximum number of ids in a row, an int, or symbolic under
+            `jax.export`.
         key: A random key. Position t, counted from 0, uses `fold_in(key, t)`.
         temperature: The positive divisor of the logits, a number or an array scalar,
             which may be traced.

@@ -158,6 +158,43 @@ def test_a_traced_maximum_takes_what_a_static_one_does(maximum):
     assert not got[0][:, maximum:].any()
 
 
+AS_BOUND = {
+    "int": lambda number, array: number,
+    "symbolic": lambda number, array: array.shape[0],
+    "traced": lambda number, array: array[0],
+}
+
+
+@pytest.mark.fast("int-symbolic", "traced-symbolic")
+@pytest.mark.parametrize("max_time", ["int", "symbolic"])
+@pytest.mark.parametrize("maximum", AS_BOUND)
+def test_the_smallest_of_all_bounds_holds_in_an_export(maximum, max_time):
+    """The inputs, whose number of steps is symbolic, are a bound too."""
+    b, t, m, n = jax.export.symbolic_shape("b, t, m, n")
+    x, lengths = ((b, t, DEPTH), INPUTS.dtype), ((b,), np.int32)
+    types = [x, lengths, ((b, UNITS), STATE.dtype), ((m,), np.int32), ((n,), np.int32)]
+    types = [jax.ShapeDtypeStruct(*each) for each in types]
+    for given in ((3, 4), (4, 3), (9, 8)):
+
+        def run(x, lengths, state, *arrays, given=given):
+            bounds = zip((maximum, max_time), given, arrays, strict=True)
+            bounds = [AS_BOUND[kind](*bound) for kind, *bound in bounds]
+            decoder = basic(contrib.TrainingHelper(x, lengths), state=state)
+            outputs, _, lengths = contrib.dynamic_decode(
+                decoder, maximum_iterations=bounds[0], max_time=bounds[1]
+            )
+            return outputs.rnn_output, lengths
+
+        program = jax.export.export(jax.jit(run))(*types)
+        arrays = [np.full(bound, bound, np.int32) for bound in given]
+        got = program.call(INPUTS, LENGTHS.astype(np.int32), STATE, *arrays)
+        steps = min(*given, TIME)
+        want, _, _ = contrib.dynamic_decode(basic(TRAINING), maximum_iterations=steps)
+        np.testing.assert_allclose(got[0][:, :steps], want.rnn_output, rtol=1e-9)
+        assert not got[0][:, steps:].any()
+        assert got[1].tolist() == np.minimum(LENGTHS, steps).tolist()
+
+
 class Scalar(contrib.Decoder):
     """Ends all rows at once, as decoders of spectrograms do."""
 

@@ -145,6 +145,24 @@ def test_no_rows_and_no_steps(name, rows, max_time):
     assert not scores[..., :1].any()
 
 
+@pytest.mark.fast("greedy", "score")
+@pytest.mark.parametrize("name", [*LOOPS, "score"])
+def test_a_symbolic_number_of_steps(name):
+    params = make_params("gru", 4, 3)
+
+    def run(array):
+        if name == "score":
+            ids = jnp.full((2, *array.shape), 2)
+            return decode.score(**arguments("gru", params), ids=ids)
+        given = arguments_of(name, params)
+        return getattr(decode, name)(**given, max_time=array.shape[0])
+
+    sizes = jax.ShapeDtypeStruct(jax.export.symbolic_shape("t"), jnp.int32)
+    program = jax.export.export(jax.jit(run))(sizes)
+    given = np.zeros(5, np.int32)
+    assert_near(program.call(given), jax.jit(run)(given), tolerance=1e-12)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["greedy", "beam_search"])
 @pytest.mark.parametrize("start", [np.full(4, 2), np.full(1, 2)])

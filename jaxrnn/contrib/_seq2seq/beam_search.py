@@ -139,7 +139,7 @@ class BeamSearchDecoder(CellDecoder):
         self._embedding_fn = vocabulary.as_embedding(embedding)
         self._end_token = _model.as_ids("end_token", end_token, "an integer scalar", ())
         ids = _model.as_start_ids("start_tokens", start_tokens)
-        shape = (len(ids), self._beam_width)
+        shape = (ids.shape[0], self._beam_width)
         self._start_tokens = jnp.broadcast_to(ids[:, None], shape)
         name = "length_penalty_weight"
         self._length_penalty = _as_weight(name, length_penalty_weight)

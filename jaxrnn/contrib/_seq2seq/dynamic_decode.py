@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike, DType, PyTree
 
-from ..._base import arguments, errors, sharding, trees
+from ..._base import arguments, errors, math, sharding, trees
 from ..._drivers import loop_fn, raw_rnn
 from ..._loops import masking
 from ...memory import Strategy, as_strategy
@@ -45,18 +45,19 @@ def dynamic_decode(
         impute_finished: Whether finished rows emit zeros and keep their state. If
             False, finished rows continue to run. Unless the decoder tracks its own
             finished rows, the later outputs and states of these rows have no meaning.
-        maximum_iterations: The maximum number of steps, an int or an integer scalar
-            array. A decoder that reads its inputs from an array, e.g. with
-            `TrainingHelper`, runs at most as many steps as the array holds.
+        maximum_iterations: The maximum number of steps: an int, an integer scalar array
+            or, under `jax.export`, a symbolic size. A decoder that reads its inputs
+            from an array, e.g. with `TrainingHelper`, runs at most as many steps as the
+            array holds.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
         swap_memory: Controls which values of each step a compiled loop stores for the
             backward pass, as in `raw_rnn`.
         scope: The name of the loop in profiles; "decoder" by default.
-        max_time: A static bound on the number of steps, which sets the size of the
-            outputs under jit. Under jit, `max_time` is required unless
-            `maximum_iterations` is known at compile time, or the decoder reads its
-            inputs from an array.
+        max_time: A static or symbolic bound on the number of steps. Under jit, the
+            smallest of the bounds that are not traced sets the size of the outputs, and
+            `max_time` is required unless `maximum_iterations` is known at compile time,
+            or the decoder reads its inputs from an array.
 
     Returns:
         `(final_outputs, final_state, final_sequence_lengths)`: the outputs of all
@@ -80,7 +81,7 @@ def dynamic_decode(
     strategy = as_strategy("swap_memory", swap_memory)
     is_dynamic = extend.concrete_or_none(maximum_iterations) is None
     steps = _step_bound(decoder, max_time, None if is_dynamic else maximum_iterations)
-    end = _end(maximum_iterations, steps) if is_dynamic else steps
+    end = _end(maximum_iterations if is_dynamic else None, steps)
     with jax.named_scope(arguments.as_scope(scope, "decoder")):
         first = _first_carry(decoder, end)
         emit_types = _emit_types(decoder)
@@ -114,22 +115,23 @@ def _check_decoder(decoder: Decoder, impute_finished: bool) -> None:
 
 
 def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
-    """The smallest static bound on the number of steps; None if there is none."""
+    """The smallest static or symbolic bound on the number of steps, or None."""
     given = {"maximum_iterations": maximum, "max_time": max_time}
     bounds = [] if decoder.longest is None else [decoder.longest]
     for name, bound in given.items():
         if bound is not None:
             bounds.append(arguments.as_axis_size(name, bound))
-    if all(isinstance(bound, int) for bound in bounds):
-        return min(bounds, default=None)
-    # Symbolic sizes cannot be compared, so the last bound of the list applies.
-    return bounds[-1]
+    return math.smallest_size(bounds)
 
 
-def _end(maximum: Any, steps: Any) -> Array:
-    """The traced step at which decoding ends."""
+def _end(maximum: Any, steps: Any) -> Any:
+    """The step at which decoding ends, an int32 scalar; None if there is no bound."""
+    end = None if steps is None else math.axis_size(steps)
+    if maximum is None:
+        return end
     maximum = arguments.as_integers("maximum_iterations", maximum, "an integer", ())
-    return maximum if steps is None else jnp.minimum(maximum, steps)
+    maximum = math.clamped_to_int32(maximum)
+    return maximum if end is None else jnp.minimum(maximum, end)
 
 
 def _first_carry(decoder: Decoder, end: Any) -> loop_fn.Carry:
