@@ -14,7 +14,7 @@ from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_arrays
 from .._base.typing import Array, DType, PyTree, RNNCellLike, Size
 from .._drivers.first_step import call_start
-from ._model import check_floating, score_dtype
+from ._model import check_floating, log_softmax, score_dtype
 
 
 def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -36,7 +36,8 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         A dict of the same four arguments, for all models at once. Inputs, states and
         outputs are tuples with one entry per model. `project` returns the logarithm of
-        the mean of the models' probabilities, in float32 or float64.
+        the mean of the models' probabilities, in float32 or float64. A model whose
+        logits in a row are all -inf has probability 0 for every id of the row.
 
     Raises:
         TypeError: If `models` is not a list or tuple of dicts, or an entry has the
@@ -101,7 +102,7 @@ def _log_mean(logits: list[Array]) -> Array:
             )
     dtype = score_dtype(logits)
     wide = jnp.stack([each.astype(dtype) for each in logits])
-    log_probs = jax.nn.log_softmax(wide, axis=-1)
+    log_probs = log_softmax(wide)
     # If all models assign an id the probability 0, do not take the logarithm of this 0,
     # because the derivative of the logarithm at 0 is infinite.
     exists = jnp.any(~jnp.isneginf(log_probs), axis=0)

@@ -51,13 +51,15 @@ class RowLoop(Loop):
         scores, lengths, finished = rows
         log_probs = self.model.log_probs(output, scores.dtype)
         ids = self.choose(log_probs, time - 1)
+        ids = jnp.where(finished, self.model.end_id, ids)
         gain = jnp.take_along_axis(log_probs, ids[:, None], axis=1)[:, 0]
         # `raw_rnn` does not mask the loop state, so keep the entries of finished rows
         # unchanged here.
         scores = jnp.where(finished, scores, scores + gain)
         lengths = jnp.where(finished, lengths, lengths + 1)
-        ids = jnp.where(finished, self.model.end_id, ids)
-        finished = finished | (ids == self.model.end_id)
+        # A row in which no id is possible has no continuation.
+        is_dead_end = jnp.all(jnp.isneginf(log_probs), axis=1)
+        finished = finished | (ids == self.model.end_id) | is_dead_end
         rows = Rows(scores, lengths, finished)
         return finished, self.model.inputs(ids), state, ids, rows
 
@@ -79,8 +81,9 @@ class RowLoop(Loop):
         """
         emit_ta, _, rows = results
         ids = _model.to_time(emit_ta.stack(), max_time).T
-        ids = _model.end_beyond(rows.lengths, ids, self.model.end_id)
-        return Decoded(ids, rows.scores, rows.lengths)
+        lengths = jnp.where(jnp.isneginf(rows.scores), 0, rows.lengths)
+        ids = _model.end_beyond(lengths, ids, self.model.end_id)
+        return Decoded(ids, rows.scores, lengths)
 
 
 def greedy_loop(
@@ -92,7 +95,8 @@ def greedy_loop(
 ) -> RowLoop:
     """A loop function for `raw_rnn` that extends each row by the most likely id.
 
-    A row finishes when its new id is `end_id`. The loop emits the ids, int32 `[batch]`,
+    A row finishes when its new id is `end_id`, or when no id is possible because all of
+    its logits are -inf. The loop emits the ids, int32 `[batch]`,
     with 0 for rows that finished in an earlier step. Its loop state is a named tuple of
     `scores`, `lengths` and `finished`, each `[batch]`.
 
@@ -148,7 +152,8 @@ def greedy(
 
     Returns:
         `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores
-        are float32, or float64 if the state or the inputs contain float64.
+        are float32, or float64 if the state or the inputs contain float64. A row that
+        reaches a step at which all of its logits are -inf has score -inf and length 0.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -218,7 +223,8 @@ def score(
         The scores, `[batch]` or `[batch, beam]`, in float32, or in float64 if the state
         or the inputs contain float64. The scores are differentiable with respect to the
         arrays in `embed`, `project`, the cell and the initial state. A sequence has the
-        score NaN if an id up to its end id is outside the vocabulary.
+        score -inf if one of its ids has a logit of -inf, and the score NaN if an id up
+        to its end id is outside the vocabulary.
 
     Raises:
         TypeError: If an argument has the wrong type.

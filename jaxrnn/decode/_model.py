@@ -120,7 +120,7 @@ class Model:
         vocab = logits.shape[1]
         must = f"be less than {vocab}, the number of logits of each row"
         check_value(self.end_id < vocab, "end_id", must, self.end_id)
-        return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
+        return log_softmax(jnp.asarray(logits, dtype))
 
     def score_dtype(self, inputs: PyTree) -> DType:
         """The dtype of scores, which is chosen before any logits are computed."""
@@ -137,9 +137,9 @@ class Decoded(NamedTuple):
         ids: The ids, int32 `[batch, max_time]`; `end_id` past a row's length.
         scores: The log-probability of a row's ids up to its length, including the end
             id, `[batch]`. Beam search divides the log-probability by the length
-            penalty.
+            penalty. -inf for a row that reached a step at which all logits are -inf.
         lengths: The number of ids, including the end id, int32 `[batch]`; `max_time`
-            for rows without an end id.
+            for rows without an end id; 0 for rows with score -inf.
     """
 
     ids: Array
@@ -289,6 +289,25 @@ def check_floating(what: str, logits: PyTree) -> None:
         raise InvalidType(
             f"{what} must be floating-point [batch, vocab], got {describe(logits)}."
         )
+
+
+def log_softmax(logits: Array) -> Array:
+    """`jax.nn.log_softmax` over the last axis, but -inf where all logits are -inf.
+
+    For such logits, `jax.nn.log_softmax` and its derivative are NaN.
+    """
+    logits, possible = without_dead_ends(logits)
+    return jnp.where(possible, jax.nn.log_softmax(logits, axis=-1), -jnp.inf)
+
+
+def without_dead_ends(logits: Array) -> tuple[Array, Array]:
+    """Replaces logits with 0 where all logits along the last axis are -inf.
+
+    Returns:
+        The logits, and whether any id is possible, bool `[..., 1]`.
+    """
+    possible = ~jnp.all(jnp.isneginf(logits), axis=-1, keepdims=True)
+    return jnp.where(possible, logits, jnp.zeros((), logits.dtype)), possible
 
 
 def score_dtype(tree: PyTree) -> DType:

@@ -102,7 +102,8 @@ def sample(
     Returns:
         `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores
         are log-probabilities without temperature, `top_k` and `top_p`, in float32, or
-        in float64 if the state or the inputs contain float64.
+        in float64 if the state or the inputs contain float64. A row that reaches a step
+        at which all of its logits are -inf has score -inf and length 0.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -152,7 +153,8 @@ def draw(
         log_probs: Log-probabilities or logits, `[batch, vocab]`.
         t: The position.
     """
-    log_probs = jax.lax.stop_gradient(log_probs)
+    # If no id is possible, any id may be drawn.
+    log_probs, _ = _model.without_dead_ends(jax.lax.stop_gradient(log_probs))
     dtype = log_probs.dtype
     key = jax.random.fold_in(key_of_device(key, log_probs), t)
     noise = jax.random.gumbel(key, log_probs.shape, dtype)
@@ -170,7 +172,7 @@ def draw(
     drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
     if top_p is not None:
         in_nucleus = _in_nucleus(logits, jnp.asarray(top_p, dtype))
-        drawn = jnp.where(in_nucleus, drawn, -jnp.inf)
+        drawn = jnp.where(in_nucleus, drawn, jnp.finfo(dtype).min)
     place = jnp.argmax(drawn, axis=1, keepdims=True)
     return jnp.take_along_axis(ids, place, axis=1)[:, 0].astype(jnp.int32)
 

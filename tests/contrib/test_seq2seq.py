@@ -407,6 +407,37 @@ def attended_beams(memory, lengths=None, width=2, **options):
     return contrib.dynamic_decode(decoder, maximum_iterations=5)
 
 
+@pytest.mark.parametrize("dead_from", [0, 1, 2])
+def test_beams_without_a_possible_id(dead_from):
+    """Neither their scores nor the gradients of other rows are NaN."""
+    is_dead = np.arange(BATCH)[:, None] == 1
+    count = lambda params, inputs, state, key=None: (state, state + 1)
+    cell = jaxrnn.FunctionCell(count, 1, 1).bind({})
+    tiled = contrib.tile_batch(np.zeros((BATCH, 1)), 2)
+
+    def run(weights, dead_from):
+        def layer(counts):
+            dead = is_dead & (counts[..., 0] >= dead_from)
+            logits = weights[counts[..., 0].astype(int)]
+            return jnp.where(dead[..., None], -jnp.inf, logits)
+
+        decoder = contrib.BeamSearchDecoder(cell, TABLE, START, END, tiled, 2, layer)
+        outputs, state, _ = contrib.dynamic_decode(decoder, maximum_iterations=3)
+        scores = outputs.beam_search_decoder_output.scores[:, -1]
+        total = jnp.sum(jnp.where(is_dead, 0.0, scores))
+        return total, (outputs.predicted_ids, state.log_probs, scores)
+
+    both = jax.jit(jax.grad(run, has_aux=True))
+    weights = draw(3, VOCAB).at[:, END].set(-9.0)
+    gradient, got = both(weights, dead_from)
+    want_gradient, want = both(weights, 9)
+    np.testing.assert_allclose(gradient, want_gradient, rtol=1e-12)
+    alive = lambda tree: jax.tree.map(lambda x: x[~is_dead[:, 0]], tree)
+    assert_near(alive(got), alive(want), tolerance=1e-12)
+    assert np.isneginf(got[1][1]).all()
+    assert np.isneginf(got[2][1]).all()
+
+
 @pytest.mark.slow
 def test_beams_over_a_memory_without_steps():
     """As over one whose rows have no length."""

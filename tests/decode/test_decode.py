@@ -222,6 +222,69 @@ def test_gradients_are_finite_where_ids_are_impossible():
     assert got[1] != 0
 
 
+DEAD = np.array([[True, True, True], [False, True, True], [False, False, False]])
+ALONE = jnp.log(jnp.array([[0.5, 0.2, 0.3], [0.6, 0.1, 0.3], [0.2, 0.7, 0.1]]))
+ENDS = {"start_ids": np.zeros(3, int), "end_id": END}
+
+
+def dead_ends(weights, beams=1):
+    """A model whose logits at step t are `weights[t]`, or -inf where a row is dead."""
+
+    def step(params, inputs, state, key=None):
+        return state, state + 1
+
+    def project(count):
+        at = count[:, 0].astype(int)
+        dead = decode.tile_beams(jnp.asarray(DEAD), beams)
+        is_dead = jnp.take_along_axis(dead, at[:, None], axis=1)
+        return jnp.where(is_dead, -jnp.inf, weights[at])
+
+    return {
+        "cell": jaxrnn.FunctionCell(step, 1, 1).bind({}),
+        "embed": lambda ids: jnp.zeros((len(ids), 1)),
+        "project": project,
+        "initial_state": jnp.zeros((3, 1)),
+    }
+
+
+FOUND = [[], [], [0, 0, END]]  # Nothing for rows without a sequence.
+BEAMS = [[], [], [], [END], [], [], [0, 0, END], [END], [2, 0, END]]
+DEAD_ENDS = {
+    "greedy": (decode.greedy, {"max_time": 3}, FOUND),
+    "ensemble": (decode.greedy, {"max_time": 3}, FOUND),
+    "sample": (decode.sample, {"max_time": 3, "key": KEY, "temperature": 1e-3}, FOUND),
+    "top": (decode.sample, {"max_time": 3, "key": KEY, "top_k": 1, "top_p": 0.9}, FOUND),
+    "beam_search": (decode.beam_search, {"max_time": 3, "beam_width": 3}, BEAMS),
+    "score": (decode.score, {"ids": [[0, 0, END]] * 3}, FOUND),
+}  # fmt: skip
+
+
+@pytest.mark.fast("greedy", "beam_search")
+@pytest.mark.parametrize("name", DEAD_ENDS)
+def test_rows_in_which_no_id_is_possible(name):
+    decoder, options, want = DEAD_ENDS[name]
+
+    def run(weights):
+        model = dead_ends(weights, options.get("beam_width", 1))
+        model = decode.ensemble([model, model]) if name == "ensemble" else model
+        decoded = decoder(**model, **ENDS, **options)
+        scores = decoded if name == "score" else decoded.scores
+        return jnp.sum(jnp.where(jnp.isneginf(scores), 0, scores)), decoded
+
+    gradient, decoded = jax.jit(jax.grad(run, has_aux=True))(ALONE)
+    probs, want_gradient = np.exp(ALONE), np.zeros((3, 3))
+    for ids in want:
+        want_gradient[: len(ids)] -= probs[: len(ids)]
+        want_gradient[np.arange(len(ids)), ids] += 1
+    np.testing.assert_allclose(gradient, want_gradient, atol=1e-12)
+    score = lambda ids: np.sum(ALONE[np.arange(len(ids)), ids]) if ids else -np.inf
+    scores = decoded if name == "score" else decoded.scores
+    np.testing.assert_allclose(scores.ravel(), [*map(score, want)], atol=1e-12)
+    if name != "score":
+        assert decoded.ids.reshape(-1, 3).tolist() == [padded(ids, 3) for ids in want]
+        assert decoded.lengths.ravel().tolist() == [*map(len, want)]
+
+
 def test_scores_are_summed_in_float32():
     params = make_params("gru", 4, 5, dtype=jnp.bfloat16)
     wide = jax.tree.map(lambda x: x.astype(jnp.float64), params)

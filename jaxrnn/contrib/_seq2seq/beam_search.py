@@ -86,7 +86,8 @@ class BeamSearchDecoder(CellDecoder):
     Lengths are int32, and scores and penalties are float32, or float64 if the state is
     float64. Penalties may reorder the beams of a row after all of the row's beams have
     finished. In this case, `predicted_ids` are in the final order, like the scores,
-    whereas TensorFlow keeps the earlier order.
+    whereas TensorFlow keeps the earlier order. A beam whose logits are all -inf has the
+    score -inf, whereas in TensorFlow the score is NaN.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol. The cell
@@ -209,7 +210,7 @@ class BeamSearchDecoder(CellDecoder):
 
         best, scores, parents, ids = beam.extend(
             beams,
-            jax.nn.log_softmax(logits, axis=-1),
+            _model.log_softmax(logits),
             self._end_token,
             score,
             counts_end=False,
