@@ -158,7 +158,10 @@ def test_transfers_nothing_if_all_is_on_the_device():
     bound = cell.bind(drawn(cell, x[0, :, 0]))
     run = lambda x, n: jaxrnn.dynamic_rnn(bound, x, n, dtype=x.dtype)
     one, n = x[0], lengths[0]
+    gradient = jax.jit(jax.grad(lambda x: run(x, n)[0].sum()))
+    gradient(one)  # To trace a program copies its constants.
     with jax.transfer_guard("disallow"):
+        gradient(one)
         outputs, _ = run(one, n)
         mapped, _ = jax.vmap(run)(x, lengths)
         jax.jvp(lambda x: run(x, n), (one,), (one,))

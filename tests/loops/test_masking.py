@@ -79,6 +79,9 @@ def test_debug_nans_does_not_mind():
     with jax.debug_nans(True):
         gradients = jax.grad(lambda params: run(params, x).sum())(PARAMS)
         assert jnp.isfinite(gradients["gates"]["kernel"]).all()
+        loss = lambda params, x: run(params, x).sum()
+        of_x = jax.jit(jax.grad(loss, argnums=1))(PARAMS, x)
+        assert not of_x[1, 2:].any()
 
 
 def scheduled(params, inputs, state, key=None):

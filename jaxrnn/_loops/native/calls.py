@@ -198,13 +198,12 @@ class Call:
             types["state"] = _float32(operand.shape[-1], columns)
         if bias:
             types["bias"] = _float32(columns)
-        has: Any = {name: name in types for name in ("inputs", "state", "bias")}
+        static: Any = {name: name in types for name in ("inputs", "state", "bias")}
+        # JAX keeps `run`, which must therefore not close over the arrays.
+        static["before"] = first is not None
 
         def run(*args: PyTree) -> Params:
-            before = first is not None
-            results = self._run(
-                "weights", args, list(types.values()), before=before, **has
-            )
+            results = self._run("weights", args, list(types.values()), **static)
             return dict(zip(types, results, strict=True))
 
         return in_one_call(run, NO_ROWS, NO_ROWS)(lengths, xs, operand, first, ct_z)

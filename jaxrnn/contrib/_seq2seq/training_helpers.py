@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrnn import Steps, extend
 from jaxrnn.typing import Array, ArrayLike, Key, Lengths, PyTree
 
+from ..._base import math
 from ..._base.inputs import check_same_size, named_inputs
 from ..._loops import masking
 from . import vocabulary
@@ -53,6 +55,7 @@ class TrainingHelper(CustomHelper):
         time = shape[axis]
         self.sequence_length = _as_lengths(sequence_length, rows, time)
         self._steps = Steps(time=time, axis=axis)
+        self._last = math.axis_size(time) - np.int32(1)
         super().__init__(self._first, self._sampled, self._next)
         self._batch_size = rows
 
@@ -82,7 +85,7 @@ class TrainingHelper(CustomHelper):
         axis = self._steps.axis
         if not self._steps.time:
             return jax.tree.map(lambda x: jnp.sum(x, axis, dtype=x.dtype), inputs)
-        return self._steps.read(inputs, time)
+        return self._steps.read(inputs, jnp.minimum(time, self._last))
 
 
 class _ScheduledHelper(TrainingHelper):
