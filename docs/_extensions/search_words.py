@@ -11,7 +11,12 @@ WORDS = {
         "stacks-dropout-and-keys": ["dropout", "stacked layers"],
         "both-directions": ["bidirectional"],
         "run-it": ["hidden state", "last output", "many to one"],
-        "train": ["gradient clipping"],
+        "train": [
+            "gradient clipping",
+            "double backward",
+            "gradient penalty",
+            "Hessian",
+        ],
         "data": ["batch"],
     },
     "guide/lengths": {
@@ -23,6 +28,7 @@ WORDS = {
             "variable length",
         ],
         "padding-and-nan": ["padding", "NaN", "NaN gradient"],
+        "debug-flags": ["debug_nans", "debug_infs", "transfer_guard"],
         "masks-with-gaps": ["mask gaps", "missing steps"],
         "the-backward-direction-alone": ["backward direction", "reverse sequence"],
         "the-state-of-every-step": [
@@ -36,8 +42,8 @@ WORDS = {
     "guide/packing": {"": ["packing", "ragged"]},
     "guide/resets": {"": ["reset state", "resets", "reset episode"]},
     "guide/cells": {
-        "all-cells": ["LSTM", "GRU", "RNN"],
-        "state": ["hidden state", "initial state"],
+        "all-cells": ["LSTM", "GRU", "RNN", "weight drop", "DropConnect"],
+        "state": ["hidden state", "initial state", "trainable initial state"],
         "initializers": ["initializer", "orthogonal"],
         "custom-cells-from-a-function": ["custom cell"],
         "noise-and-keys": ["noise"],
@@ -46,6 +52,11 @@ WORDS = {
     "guide/loops": {
         "decoders": ["decoder", "beam search", "greedy", "sampling"],
         "raw-rnn": ["while loop"],
+        "cells-that-halt-adaptive-computation": [
+            "adaptive computation",
+            "ACT",
+            "halting",
+        ],
     },
     "guide/attention": {"a-cell-with-a-memory": ["attention"]},
     "guide/seq2seq": {
@@ -76,6 +87,7 @@ WORDS = {
     "guide/speed": {
         "the-first-call": ["compile time"],
         "how-to-measure": ["benchmark", "benchmarks"],
+        "native-loops-for-cpus": ["per-example gradients"],
     },
     "guide/long_sequences": {
         "memory-strategies": ["memory", "swap_memory", "checkpointing"],

@@ -51,6 +51,12 @@ SEARCHES = {
     "topology": "recipes/plan_a_training_step",
     "orthogonal": "guide/cells",
     "last output": "getting_started",
+    "double backward": "getting_started",
+    "per-example gradients": "guide/speed",
+    "adaptive computation": "guide/loops",
+    "debug_nans": "guide/lengths",
+    "weight drop": "guide/cells",
+    "trainable initial state": "guide/cells",
     "zebra gradient packing": "guide/packing",  # No page has all of these words.
 }
 
