@@ -14,7 +14,7 @@ from .._base.errors import InvalidValue, describe
 from .._base.inputs import as_arrays
 from .._base.typing import Array, DType, PyTree, RNNCellLike, Size
 from .._drivers.first_step import call_start
-from ._model import check_floating, log_softmax, score_dtype
+from ._model import check_floating, is_minus_infinity, log_softmax, score_dtype
 
 
 def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _log_mean(logits: list[Array]) -> Array:
     log_probs = log_softmax(wide)
     # If all models assign an id the probability 0, do not take the logarithm of this 0,
     # because the derivative of the logarithm at 0 is infinite.
-    exists = jnp.any(~jnp.isneginf(log_probs), axis=0)
+    exists = jnp.any(~is_minus_infinity(log_probs), axis=0)
     summed = jax.nn.logsumexp(jnp.where(exists[None], log_probs, 0), axis=0)
     return jnp.where(exists, summed - math.log(len(logits)), -jnp.inf)
 

@@ -58,7 +58,7 @@ class RowLoop(Loop):
         scores = jnp.where(finished, scores, scores + gain)
         lengths = jnp.where(finished, lengths, lengths + 1)
         # A row in which no id is possible has no continuation.
-        is_dead_end = jnp.all(jnp.isneginf(log_probs), axis=1)
+        is_dead_end = jnp.all(_model.is_minus_infinity(log_probs), axis=1)
         finished = finished | (ids == self.model.end_id) | is_dead_end
         rows = Rows(scores, lengths, finished)
         return finished, self.model.inputs(ids), state, ids, rows
@@ -81,7 +81,7 @@ class RowLoop(Loop):
         """
         emit_ta, _, rows = results
         ids = _model.to_time(emit_ta.stack(), max_time).T
-        lengths = jnp.where(jnp.isneginf(rows.scores), 0, rows.lengths)
+        lengths = jnp.where(_model.is_minus_infinity(rows.scores), 0, rows.lengths)
         ids = _model.end_beyond(lengths, ids, self.model.end_id)
         return Decoded(ids, rows.scores, lengths)
 

@@ -300,13 +300,18 @@ def log_softmax(logits: Array) -> Array:
     return jnp.where(possible, jax.nn.log_softmax(logits, axis=-1), -jnp.inf)
 
 
+def is_minus_infinity(x: Array) -> Array:
+    """Equals `jnp.isneginf(x)`, but holds no infinity, which `jax_debug_infs` reports."""
+    return x < jnp.finfo(x.dtype).min
+
+
 def without_dead_ends(logits: Array) -> tuple[Array, Array]:
     """Replaces logits with 0 where all logits along the last axis are -inf.
 
     Returns:
         The logits, and whether any id is possible, bool `[..., 1]`.
     """
-    possible = ~jnp.all(jnp.isneginf(logits), axis=-1, keepdims=True)
+    possible = ~jnp.all(is_minus_infinity(logits), axis=-1, keepdims=True)
     return jnp.where(possible, logits, jnp.zeros((), logits.dtype)), possible
 
 

@@ -40,7 +40,7 @@ NATIVE = {
     "native-segments": natively(swap_memory=jaxrnn.memory.Recompute(2)),
 }
 # Few of the drivers' cases: most arguments also occur in the cases that are left out.
-DRIVERS = [*test_drivers.CASES][::2]
+DRIVERS = [*test_drivers.CASES][::3]
 
 
 def program(name):
