@@ -301,7 +301,7 @@ def log_softmax(logits: Array) -> Array:
 
 
 def is_minus_infinity(x: Array) -> Array:
-    """Equals `jnp.isneginf(x)`, but holds no infinity, which `jax_debug_infs` reports."""
+    """`jnp.isneginf(x)`, but without infinity, which `jax_debug_infs` would report."""
     return x < jnp.finfo(x.dtype).min
 
 
