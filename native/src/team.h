@@ -22,6 +22,11 @@ namespace jaxrnn {
 // workers has a thread; worker 0 has the caller's thread. A thread that waits a long
 // time for a phase to end also runs workers that no thread has begun. Therefore, no
 // thread waits for a thread that has not started, even if the executor is busy.
+//
+// The function must not throw. It may be destroyed as soon as the caller's thread has
+// finished, because all phases have then ended. Threads that notice this later, or that
+// start later, read the workers but do not run the function. So the caller waits for
+// phases to end, but never for threads, which may be off their cores.
 template <typename Function>
 class Team {
  public:
@@ -46,21 +51,8 @@ class Team {
     }
   }
 
-  // Runs a helper thread. A helper that starts after Close must not use the function,
-  // because the function may no longer exist.
-  void Help(int64_t own) {
-    if (helpers_.fetch_add(1) >= 0) Work(own);
-    helpers_.fetch_sub(1);
-  }
-
-  // Waits for active helpers, and prevents other helpers from starting.
-  void Close() {
-    helpers_.fetch_sub(kClosed);
-    while (helpers_.load() != -kClosed) Pause();
-  }
-
  private:
-  static constexpr int64_t kPatience = 100, kClosed = int64_t{1} << 40;
+  static constexpr int64_t kPatience = 100;
   // Each member has a separate cache line, so that the line of `begun` stays with the
   // worker's thread while all other threads read `ended`.
   struct Worker {
@@ -106,7 +98,6 @@ class Team {
   std::vector<Worker> workers_;
   const int64_t phases_;
   Function& function_;
-  std::atomic<int64_t> helpers_{0};
 };
 
 template <typename Function>
@@ -117,13 +108,13 @@ void RunTeam(Executor& executor, int64_t threads, int64_t workers, int64_t phase
       for (int64_t s = 0; s < workers; s++) function(s, phase);
     return;
   }
-  // Shared with the helpers, because a helper may start after all work is done.
+  // Shared with the helpers, because they may need it after all work is done.
   const auto team = std::make_shared<Team<Function>>(workers, phases, function);
-  struct Closing {  // Runs even if Schedule throws, because helpers use `function`.
-    Team<Function>& team;
-    ~Closing() { team.Close(); }
-  } closing{*team};
-  for (int64_t s = 1; s < threads; s++) executor.Schedule([team, s] { team->Help(s); });
+  try {
+    for (int64_t s = 1; s < threads; s++)
+      executor.Schedule([team, s] { team->Work(s); });
+  } catch (const std::bad_alloc&) {  // The other threads do all the work.
+  }
   team->Work(0);
 }
 
