@@ -30,9 +30,7 @@ class HelpersExecutor final : public Executor {
       : threads_(std::max<int64_t>(1, pool.num_threads())) {}
   int64_t threads() const override { return threads_; }
   void Schedule(std::function<void()> function) override {
-    // Never destroyed, because its threads may run until the process ends.
-    static Helpers& helpers = *new Helpers;
-    helpers.Schedule(std::move(function), threads_ - 1);
+    ProcessHelpers::Get().Schedule(std::move(function), threads_ - 1);
   }
 
  private:

@@ -2,12 +2,15 @@
 #ifndef JAXRNN_HELPERS_H_
 #define JAXRNN_HELPERS_H_
 
+#include <pthread.h>
+
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -116,6 +119,31 @@ class Helpers {
   std::vector<Sleeper*> sleeping_;
   size_t lingering_ = 0;
   std::vector<std::thread> threads_;
+};
+
+// The helpers of this process.
+class ProcessHelpers {
+ public:
+  // Starts no thread. The helpers are never destroyed, because their threads may run
+  // until the process ends.
+  static Helpers& Get() {
+    Helpers* helpers = helpers_.load();
+    if (helpers != nullptr) return *helpers;
+    auto made = std::make_unique<Helpers>();
+    if (helpers_.compare_exchange_strong(helpers, made.get())) return *made.release();
+    return *helpers;  // Another thread was faster.
+  }
+
+ private:
+  // Runs in a child of fork, which has none of its parent's threads, and where no
+  // thread will ever release the mutex if one of those threads held it. So the child
+  // leaves its parent's helpers as they are, and makes its own when it needs them.
+  static void Leave() { helpers_ = nullptr; }
+
+  // No static variable of `Get`: if a thread were to initialize it during a fork, the
+  // child would wait for that thread forever.
+  inline static std::atomic<Helpers*> helpers_{nullptr};
+  inline static const int registered_ = pthread_atfork(nullptr, nullptr, Leave);
 };
 
 }  // namespace jaxrnn

@@ -2,6 +2,7 @@
 #ifndef JAXRNN_EXECUTORS_H_
 #define JAXRNN_EXECUTORS_H_
 
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,29 @@ class PoolExecutor final : public Executor {
 
  private:
   const int64_t threads_, running_;
+  Helpers helpers_;
+};
+
+// Runs functions on two threads of this process's helpers.
+class ProcessExecutor final : public Executor {
+ public:
+  int64_t threads() const override { return 3; }
+  void Schedule(std::function<void()> function) override {
+    ProcessHelpers::Get().Schedule(std::move(function), 2);
+  }
+};
+
+// Runs one function on another thread, and has no memory for more.
+class FullExecutor final : public Executor {
+ public:
+  int64_t threads() const override { return 3; }
+  void Schedule(std::function<void()> function) override {
+    if (scheduled_++ > 0) throw std::bad_alloc();
+    helpers_.Schedule(std::move(function), 1);
+  }
+
+ private:
+  int64_t scheduled_ = 0;
   Helpers helpers_;
 };
 

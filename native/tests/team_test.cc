@@ -1,6 +1,9 @@
 // Tests that every worker runs once in each phase, after all workers have finished the
-// previous phase, and that every job runs once.
+// previous phase, and that every job runs once; also in children of fork.
 #include "team.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -111,17 +114,73 @@ void TestBusyThread() {
   ended = true;
 }
 
+void TestFullExecutor() {
+  FullExecutor full;
+  TestRun(full, 4, 10);
+}
+
+// Runs phases on helpers of this process. Returns after a helper has run a function.
+void TestProcess() {
+  ProcessExecutor executor;
+  for (int k = 0; k < 50; k++) TestRun(executor, 3, 10);
+  std::atomic<bool> ran{false};
+  executor.Schedule([&ran] { ran = true; });
+  while (!ran) std::this_thread::yield();
+}
+
+// The address sanitizer's memory stays locked in a child if another thread of its
+// parent allocated during the fork.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int kCallersDuringFork = 0;
+#else
+constexpr int kCallersDuringFork = 1;
+#endif
+
+// Tests children of fork, and their children, that fork while helpers start, run, wait
+// for the next call, or sleep.
+void TestForks(int generations) {
+  std::atomic<bool> ended{false};
+  std::vector<std::thread> callers;
+  for (int k = 0; k < kCallersDuringFork; k++)
+    callers.emplace_back([&ended] {
+      ProcessExecutor executor;
+      while (!ended) TestRun(executor, 3, 10);
+    });
+  for (int k = 0; k < 10; k++) {
+    std::this_thread::sleep_for(std::chrono::microseconds(200 * k));
+    if (k % 2 == 1) TestProcess();
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(60);  // Ends a child that waits forever.
+      if (generations > 1 && k == 0) TestForks(generations - 1);
+      TestProcess();
+      std::_Exit(0);
+    }
+    int status = -1;
+    Check(waitpid(child, &status, 0) == child && status == 0, "a child of fork runs");
+  }
+  ended = true;
+  for (std::thread& caller : callers) caller.join();
+}
+
 }  // namespace
 }  // namespace jaxrnn
 
+// By default, the thread sanitizer ends a child of fork that starts a thread.
+extern "C" __attribute__((visibility("default"))) const char* __tsan_default_options() {
+  return "die_after_fork=0";
+}
+
 int main() {
   using namespace jaxrnn;
+  TestForks(2);  // First, so that the helpers start during a fork.
   InlineExecutor at_once;
   TestRuns(at_once);
   {
     LateExecutor late;
     TestRuns(late);
   }
+  TestFullExecutor();
   TestCores();
   TestBusyThread();
   for (int64_t callers : {1, 4})

@@ -279,35 +279,6 @@ def test_plans_are_those_of_the_loop_that_runs(alone, unread, tmp_path):
     assert native != xla
 
 
-# Processes.
-
-WORKERS = """
-import multiprocessing, sys
-
-def work(scale):
-    import jax, jax.numpy as jnp, jaxrnn
-    cell, x = jaxrnn.LSTMCell(8), jnp.ones((16, 20, 4)) * scale
-    params = cell.init(jax.random.key(0), x[:, 0])
-    of = lambda p: jaxrnn.dynamic_rnn(cell.bind(p), x, dtype=x.dtype)[0].sum()
-    assert "jaxrnn_native_forward" in jax.jit(of).lower(params).as_text()
-    return float(jax.grad(of)(params)["bias"].sum())
-
-if __name__ == "__main__":
-    here = work(0.5)
-    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
-        assert pool.map(work, [0.5, 0.5]) == [here, here]
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_workers(method, fast_to_compile, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
-    file = tmp_path / "workers.py"
-    file.write_text(WORKERS)
-    subprocess.run([sys.executable, file, method], check=True)
-
-
 # Masks with gaps, and the states of all steps.
 
 

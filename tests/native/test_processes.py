@@ -1,0 +1,125 @@
+"""Native loops in other processes: spawned, forked, and with a loaded executable."""
+
+import subprocess
+import sys
+
+import pytest
+from native_cases import needs_library
+
+pytestmark = [needs_library, pytest.mark.usefixtures("fast_to_compile")]
+
+
+@pytest.fixture
+def run_file(tmp_path, monkeypatch):
+    """Run a program with arguments in a process of its own; a hang is an error."""
+    monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
+
+    def run(program, *args):
+        file = tmp_path / "program.py"
+        file.write_text(program)
+        subprocess.run([sys.executable, file, *map(str, args)], check=True, timeout=500)
+
+    return run
+
+
+WORKERS = """
+import multiprocessing, sys
+
+def work(scale):
+    import jax, jax.numpy as jnp, jaxrnn
+    cell, x = jaxrnn.LSTMCell(8), jnp.ones((16, 20, 4)) * scale
+    params = cell.init(jax.random.key(0), x[:, 0])
+    of = lambda p: jaxrnn.dynamic_rnn(cell.bind(p), x, dtype=x.dtype)[0].sum()
+    assert "jaxrnn_native_forward" in jax.jit(of).lower(params).as_text()
+    return float(jax.grad(of)(params)["bias"].sum())
+
+if __name__ == "__main__":
+    here = work(0.5)
+    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+        assert pool.map(work, [0.5, 0.5]) == [here, here]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers(method, run_file):
+    run_file(WORKERS, method)
+
+
+# JAX warns of forks, because XLA's threads do not exist in a child. The children run a
+# program that needs none of them, and that was compiled before. `native/tests` tests
+# forks during calls, because XLA may hold a mutex during its own part of a call.
+FORKS = """
+import multiprocessing, os, signal, sys, time, warnings
+import jax, jax.numpy as jnp, numpy as np, jaxrnn
+
+kind, children, calls = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX's.
+warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)  # Python's.
+cell, x = jaxrnn.LSTMCell(32), jnp.ones((16, 20, 8))
+params = cell.init(jax.random.key(0), x[:, 0])
+
+@jax.jit
+def run(params, x):
+    return jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[0]
+
+assert "jaxrnn_native_forward" in run.lower(params, x).as_text()
+want, cores = np.asarray(run(params, x)), os.sched_getaffinity(0)
+
+def size():
+    with open("/proc/self/status") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    return int(fields["Threads"]), int(fields["VmRSS"].split()[0])
+
+def work(generations=2):
+    signal.alarm(100)  # Ends a process that waits forever.
+    for k in range(calls):
+        if k == 20:
+            _, memory = size()
+        np.testing.assert_array_equal(run(params, x), want)
+        assert os.sched_getaffinity(0) == cores
+    threads, later = size()
+    assert min(2, len(cores)) <= threads <= len(cores), threads
+    assert later < memory + 10_000, (memory, later)  # KiB.
+    if generations > 1:
+        fork(generations - 1)
+
+def fork(generations):
+    child = os.fork()
+    if child == 0:
+        try:
+            work(generations)
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == 0, f"a child ended with {status}"
+
+if kind == "pool":
+    with multiprocessing.get_context("fork").Pool(4, maxtasksperchild=1) as pool:
+        pool.map_async(work, [2] * children, chunksize=1).get(timeout=400)
+for k in range(0 if kind == "pool" else children):
+    if kind == "lingering":  # The helpers still wait for the next call.
+        run(params, x).block_until_ready()
+    else:
+        time.sleep(1e-3 * (k % 7))
+    fork(2)
+np.testing.assert_array_equal(run(params, x), want)
+assert os.sched_getaffinity(0) == cores
+"""
+needs_forks = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+FORKED = [
+    ("lingering", 4, 200),
+    ("asleep", 40, 300),
+    ("lingering", 40, 300),
+    ("pool", 40, 300),
+    ("asleep", 2, 4000),  # Nothing grows.
+]
+
+
+@needs_forks
+@pytest.mark.fast("lingering-4-*")
+@pytest.mark.parametrize(("kind", "children", "calls"), FORKED)
+def test_forks(kind, children, calls, run_file):
+    run_file(FORKS, kind, children, calls)
