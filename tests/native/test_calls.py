@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from native_cases import needs_library
 
-from jaxrnn._loops.native import library
-
 pytestmark = needs_library
 
 # The type depends on whether JAX waits for the call.
@@ -34,7 +32,6 @@ def run(change=(), drop=None, time=TIME, elementwise=False, **attributes):
         **dict(change),
     }
     arguments.pop(drop, None)
-    library.register()
     call = jax.ffi.ffi_call(
         "jaxrnn_native_forward",
         [

@@ -123,3 +123,40 @@ FORKED = [
 @pytest.mark.parametrize(("kind", "children", "calls"), FORKED)
 def test_forks(kind, children, calls, run_file):
     run_file(FORKS, kind, children, calls)
+
+
+SAVE = """
+import pickle, sys
+import jax, jax.numpy as jnp, numpy as np, jaxrnn
+from jax.experimental.serialize_executable import serialize
+
+cell, x = jaxrnn.LSTMCell(5), jnp.ones((4, 6, 3))
+params = cell.init(jax.random.key(0), x[:, 0])
+loss = lambda p, x: jaxrnn.dynamic_rnn(cell.bind(p), x, dtype=x.dtype)[0].sum()
+step = jax.jit(jax.value_and_grad(loss)).lower(params, x).compile()
+assert "jaxrnn_native_backward" in step.as_text()
+given = jax.tree.map(np.asarray, (params, x))
+with open(sys.argv[1], "wb") as file:
+    pickle.dump((serialize(step), given, jax.device_get(step(*given))), file)
+"""
+LOAD = """
+import pickle, sys
+import jax, numpy as np, jaxrnn
+from jax.experimental.serialize_executable import deserialize_and_load
+
+with open(sys.argv[1], "rb") as file:
+    serialized, given, want = pickle.load(file)
+got = deserialize_and_load(*serialized)(*given)
+jax.tree.map(np.testing.assert_array_equal, got, want)
+"""
+
+
+def test_a_serialized_executable(run_file, tmp_path):
+    """A process that has traced no native loop runs it after `import jaxrnn`."""
+    for program in (SAVE, LOAD):
+        run_file(program, tmp_path / "step")
+
+
+def test_the_import_starts_no_backend(run_file):
+    """The user may still choose devices: the calls need none to be registered."""
+    run_file("import jaxrnn, jax; jax.config.update('jax_num_cpu_devices', 3)")

@@ -41,51 +41,54 @@ def native_status() -> str:
         >>> jaxrnn.native_status().startswith(("native loops, for ", "XLA's loops: "))
         True
     """
-    if reason := why_not_loaded():
+    if reason := why_unusable():
         return f"XLA's loops: {reason}"
     return f"native loops, for {_text('JaxrnnNativeTarget')}"
 
 
 @functools.cache
-def why_not_loaded() -> str | None:
-    """The reason why the library cannot be used, or None; registers no calls."""
+def why_unusable() -> str | None:
+    """The reason why the native loops cannot run, which is also logged; or None."""
+    reason = _why_not_loaded() or _why_incompatible()
+    if reason:
+        _log.info("XLA's loops run, because %s.", reason)
+    return reason
+
+
+def _why_not_loaded() -> str | None:
     if not LIBRARY.exists():
         return (
             "the native loops were not built. Install a C++17 compiler, then reinstall "
             "the package"
         )
     try:
-        if reason := _text("JaxrnnNativeError"):
-            return reason
+        return _text("JaxrnnNativeError") or None
     except (AttributeError, OSError) as error:
         return f"the native loops cannot be loaded: {error}"
-    if jax_internals.MISSING is not None:
-        return (
-            f"the native loops are incompatible with this JAX: {jax_internals.MISSING}"
-        )
-    return None
+
+
+def _why_incompatible() -> str | None:
+    reason = jax_internals.MISSING or register()
+    return reason and f"the native loops are incompatible with this JAX: {reason}"
 
 
 @functools.cache
 def register() -> str | None:
-    """Registers the library's calls with JAX, unless they are already registered.
+    """Registers the library's calls with JAX; returns why it failed, or None.
 
-    Returns:
-        The reason for a failure, which is also logged; None after a success.
+    `import jaxrnn` calls this function. A process can then load and run an executable
+    that another process serialized, although it has traced no native loop itself. The
+    function takes less than a millisecond, and chooses no instruction set.
     """
-    reason = why_not_loaded()
-    if reason is None:
-        try:
-            for name in _CALLS:
-                symbol = getattr(_load(), f"JaxrnnNative{name.title()}")
-                capsule = jax.ffi.pycapsule(symbol)
-                target = f"jaxrnn_native_{name}"
-                jax.ffi.register_ffi_target(target, capsule, platform="cpu")
-            return None
-        except (AttributeError, RuntimeError) as error:
-            reason = f"the native loops are incompatible with this JAX: {error}"
-    _log.info("XLA's loops run, because %s.", reason)
-    return reason
+    try:
+        for name in _CALLS:
+            symbol = getattr(_load(), f"JaxrnnNative{name.title()}")
+            capsule = jax.ffi.pycapsule(symbol)
+            target = f"jaxrnn_native_{name}"
+            jax.ffi.register_ffi_target(target, capsule, platform="cpu")
+    except (AttributeError, OSError, RuntimeError) as error:
+        return str(error)
+    return None
 
 
 def _text(symbol: str) -> str:
@@ -168,3 +171,6 @@ def _split(size: int, count: int, x: Array, axis: int) -> Array:
     """Undoes `_join`, for an axis of size `count`."""
     x = x.reshape(*x.shape[:axis], size, count, *x.shape[axis + 1 :])
     return jnp.moveaxis(x, axis, 0)
+
+
+register()

@@ -62,7 +62,7 @@ def native_sequence(
             reason.
     """
     kind = native_kind(cell)
-    if reason := why_not_arrays(run) or library.register():
+    if reason := why_not_arrays(run) or library.why_unusable():
         raise DeclinedError(reason)
     loop = NativeLoop(cell, kind, None if is_default else _REFUSAL)
     return loop.run(*xla_loop.primals_of(cell, params, run))
