@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._base import jax_internals
-from ..._base.errors import InvalidValue, is_array
+from ..._base.errors import is_array
 from ..._base.sharding import as_varying_as
 from ..._base.typing import Array, PyTree
 
@@ -47,8 +47,9 @@ def run_beside_xla(
             are linear in this argument. The transpose maps the other arguments and the
             cotangents of the results to the cotangent of the last argument. If None,
             JAX transposes `xla`.
-        refusal: The message of an error to raise instead of running `xla`; None to run
-            `xla`.
+        refusal: The message of a ValueError to raise instead of running `xla`; None to
+            run `xla`. JAX lowers programs outside of the package's functions, so the
+            message must begin with the name of the public function.
     """
     leaves, tree = jax.tree.flatten(args)
     others = jax.tree.structure(args[:-1] if transpose else args)
@@ -121,7 +122,7 @@ def _lower(ctx: Any, *leaves: Any, programs: _Programs) -> Any:
     is_on_cpu = tuple(ctx.platforms or module.platforms) == ("cpu",)
     is_native = is_on_cpu and not module.lowering_parameters.for_export
     if not is_native and programs.refusal is not None:
-        raise InvalidValue(programs.refusal)
+        raise ValueError(programs.refusal)
     run = programs.native if is_native else programs.xla
     return jax_internals.lower_fun(run, multiple_results=True)(ctx, *leaves)
 
