@@ -24,7 +24,8 @@ USED = {
     "register_lowering": "jax.interpreters.mlir",
 }
 # Other undocumented names that the package uses.
-BESIDE = {"define_prng_impl", "eval_jaxpr", "serialize_portable_artifact_str"}
+BESIDE = {"define_prng_impl", "eval_jaxpr", "min_dim"}
+BESIDE |= {"serialize_portable_artifact_str"}
 
 
 def test_what_is_used_of_jax():
