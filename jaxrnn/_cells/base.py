@@ -77,7 +77,8 @@ class RNNCell(Hyperparameters, abc.ABC):
         a scene. A custom cell whose rows interact should define `rows_interact = True`.
         Drivers then scan the cell step by step. As in TensorFlow, the cell runs on all
         rows in every step, also on finished and masked rows, which have inputs of zeros
-        and the states that they keep.
+        and the states that they keep. With a `mask`, the rows remain at the same step,
+        so the random keys are numbered by all steps.
         """
         return False
 
@@ -181,8 +182,9 @@ class RNNCell(Hyperparameters, abc.ABC):
         try:
             hash(self)
         except TypeError as error:
+            first_line = str(error).partition("\n")[0]
             raise InvalidType(
-                f"hyperparameters must be hashable, got an {error}. Use tuples "
+                f"hyperparameters must be hashable ({first_line}). Use tuples "
                 "instead of lists, and put arrays into the parameters."
             ) from None
         if key is not None:
@@ -391,7 +393,10 @@ def check_rnn_cell(name: str, cell: Any) -> Any:
     """Returns the cell; raises TypeError for an object that is not an `RNNCell`."""
     fix = ""
     if isinstance(cell, BoundCell):
-        fix = f"Pass the unbound `{name}.cell`, and bind the outer cell."
+        fix = (
+            f"Pass the unbound `{name}.cell`, and bind the outer cell. A module gets "
+            "the parameters from `set_cells` (nnx) or `variables_of` (linen)."
+        )
     elif isinstance(cell, type):
         fix = f"Create a cell: `{cell.__name__}(...)`."
     elif inspect.isroutine(cell):

@@ -13,7 +13,7 @@ from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shape
 from .._loops.linear_recurrence import ComplexState
 from . import fields
 from .linear_recurrence import Coefficients, LinearRecurrenceCell
-from .params import ParamSpec, Specs, head_size, kernel_and_bias, zeros
+from .params import ParamSpec, Specs, check_real, head_size, kernel_and_bias, zeros
 
 _SHARPNESS = 8.0  # The constant c of the RG-LRU paper.
 
@@ -268,6 +268,7 @@ def _draw_decays(
     are less than 1 and greater than 0. Callers take the logarithm of the results, which
     would be infinite at 0.
     """
+    check_real(dtype)
     squares = jax.random.uniform(
         key,
         shape,

@@ -37,13 +37,19 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 
     Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
     """
+    check_real(dtype)
+    limit = math.sqrt(6 / max(1, shape[0] + shape[-1]))
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+def check_real(dtype: DType) -> None:
+    """Raises ValueError for a dtype that the default initializers cannot draw."""
     if not jnp.issubdtype(dtype, jnp.floating):
         raise InvalidValue(
             "the default initializer draws only real floating-point parameters, got "
-            f"{dtype}. Pass an initializer that draws {dtype}."
+            f"{dtype}. Create real parameters and cast them or, if the cell has such "
+            f"an argument, pass an initializer that draws {dtype}."
         )
-    limit = math.sqrt(6 / max(1, shape[0] + shape[-1]))
-    return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 def glorot_blocks(key: Key, depth: int, sizes: list[int], dtype: DType) -> Array:

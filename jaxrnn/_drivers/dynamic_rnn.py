@@ -103,7 +103,8 @@ def dynamic_rnn(
             `mask` is false, a row keeps its state and outputs zeros, and its inputs,
             even NaN, have no effect. A reset at a masked step takes effect at the row's
             next valid step. Random keys are numbered by valid steps: a row's first
-            valid step uses the key of step 0. Each leaf of the state must have a batch
+            valid step uses the key of step 0, unless the rows of the cell interact
+            (`RNNCell.rows_interact`). Each leaf of the state must have a batch
             axis, even if the mask has no gaps. For a state with scalar leaves or
             TensorArrays, pass `sequence_length`. None for no mask.
         return_states: Whether to also return the state after every step. The state

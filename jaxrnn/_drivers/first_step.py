@@ -155,7 +155,8 @@ def _check_state(state: PyTree, new_state: PyTree) -> None:
         if old.dtype != new.dtype:
             raise InvalidType(
                 f"`cell` must keep the dtypes of its state, got {got}. Cast inside the "
-                "cell, or start from a state with the new dtype."
+                "cell, or start from a state with the new dtype (for a zero state, "
+                f"pass `dtype=jnp.{new.dtype}`)."
             )
 
 

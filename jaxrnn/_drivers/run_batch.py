@@ -28,7 +28,6 @@ from .._base.math import axis_size
 from .._base.sharding import as_rows_of, lay_out, whole_features
 from .._base.trees import (
     TensorShape,
-    as_typed,
     has_read_only,
     with_read_only,
     without_read_only,
@@ -45,16 +44,19 @@ from .masks_and_resets import Resets
 
 _SAVE_EVERYTHING = CheckpointPlan()
 
-# Objects that cannot change, or that are read once, like globals under `jax.jit`.
+# Objects that cannot change.
 _PLAIN = (bool, int, float, complex, str, bytes, tuple, range)
 _PLAIN += (types.NoneType, types.EllipsisType)
-_CONSTANTS = (np.dtype, np.ufunc, type, types.ModuleType, TensorShape, jax.Device)
+_CONSTANTS = (np.dtype, np.ufunc, TensorShape, jax.Device)
 _CONSTANTS += (jax.sharding.Mesh, jax.sharding.Sharding, jax.sharding.PartitionSpec)
 _JITTED = type(jax.jit(lambda: None))
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, functools.partial)
 _FUNCTIONS += (_JITTED,)
-# Some of these functions are objects of JAX's classes, such as `jax.nn.relu`.
-_OF_JAX = {id(f) for module in (jnp, jax.nn) for f in vars(module).values()}
+# Functions and dtypes, some of which are objects of JAX's classes, such as
+# `jax.nn.relu`, and the modules themselves.
+_OF_JAX = {id(x) for module in (jax, jnp, jax.nn) for x in vars(module).values()}
+_OF_JAX |= {id(jax), id(np)}
+_IS_IMMUTABLE = 1 << 8  # Python's flag of classes such as `float` and `np.float32`.
 
 
 @functools.partial(
@@ -177,7 +179,7 @@ def _keep_rows_in_step(cell: RNNCellLike, batch: Batch, mask: Array) -> Batch:
     axis = batch.axis
     inputs = whole_features(batch.inputs, (cell, batch.state), 1 - axis)
     mask = as_rows_of(inputs, jnp.swapaxes(mask, 1, axis), 1 - axis)
-    ends = jnp.arange(1, axis_size(mask.shape[1]) + 1, dtype=jnp.int32)
+    ends = jnp.arange(mask.shape[1], dtype=jnp.int32) + 1
     resets = batch.resets
     if resets is not None:
         valid = masking.ValidSteps.of(mask)
@@ -357,6 +359,8 @@ def _contents(value: Any, within: tuple) -> Iterator[Any]:
 def _is_constant(value: Any) -> bool:
     if id(value) in _OF_JAX or isinstance(value, _CONSTANTS):
         return True
+    if isinstance(value, type):
+        return bool(value.__flags__ & _IS_IMMUTABLE)
     if isinstance(value, np.generic):
         return type(value) is value.dtype.type and not isinstance(value, np.void)
     # An object of a subclass may have attributes, which can change.
@@ -369,9 +373,9 @@ def _parts(value: Any) -> list | None:
         return None
     if isinstance(value, jax.tree_util.PyTreeDef):
         kind, data = value.node_data() or (None, None)
-        # For a dict, `data` is a list of the keys, which does not change.
-        is_dict = isinstance(kind, type) and issubclass(kind, dict)
-        return [kind, None if is_dict else data, *value.children()]
+        # For a dict, `data` is a list of the keys; for a named tuple, its class.
+        is_container = isinstance(kind, type) and issubclass(kind, dict | tuple)
+        return [None if is_container else data, *value.children()]
     if isinstance(value, types.FunctionType):
         cells = [c for c in value.__closure__ or () if c != types.CellType()]
         keywords = (value.__kwdefaults__ or {}).values()
@@ -387,7 +391,7 @@ def _parts(value: Any) -> list | None:
     if isinstance(value, tuple | frozenset):
         return [*value, *attributes.values()]
     if isinstance(value, enum.Enum):
-        return list(attributes.values())
+        return list({**attributes, "__objclass__": None}.values())
     if dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
         names = {field.name for field in dataclasses.fields(value)} | set(attributes)
         return [_field(value, name) for name in sorted(names)]
@@ -395,6 +399,7 @@ def _parts(value: Any) -> list | None:
 
 
 def _field(value: Any, name: str) -> Any:
-    """A dataclass field; sizes, which may be dicts or lists, are made hashable."""
+    """A dataclass field; of sizes, which may be dicts or lists, only the leaves."""
     field = getattr(value, name)
-    return as_typed(field) if name in ("state_size", "output_size") else field
+    is_size = name in ("state_size", "output_size")
+    return tuple(jax.tree.leaves(field)) if is_size else field

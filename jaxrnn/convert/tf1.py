@@ -28,7 +28,7 @@ is "decoder" for `dynamic_decode`:
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import jax
@@ -62,6 +62,7 @@ __all__ = ["load", "save"]
 
 
 _DIRECTIONS = ("fw", "bw")
+_BOTH = "bidirectional_rnn"  # The scope of both directions.
 _LAYER = re.compile(r"cell_\d+")
 _STACK = re.compile(r"^multi_rnn_cell_\d+")
 
@@ -203,7 +204,7 @@ def save(
     variables: dict[str, np.ndarray] = {}
     layers = as_pairs(cell)
     for i, layer in enumerate(layers):
-        stacked = f"cell_{i}/bidirectional_rnn/" if len(layers) > 1 else ""
+        stacked = f"cell_{i}/{_BOTH}/" if len(layers) > 1 else ""
         for direction, (name, own) in zip(_DIRECTIONS, layer, strict=True):
             place = join(scope, stacked + direction)
             variables |= _save(name, own, place, memory_scope, hyper)
@@ -211,7 +212,7 @@ def save(
 
 
 def _as_scope(scope: str | None, bidirectional: object) -> str:
-    default = "bidirectional_rnn" if as_bool("bidirectional", bidirectional) else "rnn"
+    default = _BOTH if as_bool("bidirectional", bidirectional) else "rnn"
     scope = default if scope is None else scope
     check_string("scope", scope)
     return scope
@@ -240,14 +241,20 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
 def _load_one(scope: str, own: Weights, hyper: Hyper, memory_scope: str) -> BoundCell:
     """Loads the cell of one direction."""
     heads = sorted(grouped(own))
-    two = (*_DIRECTIONS, "bidirectional_rnn")
+    two = (*_DIRECTIONS, _BOTH)
     has_two = any(head in two or _LAYER.fullmatch(head) for head in heads)
-    fix = "Pass `bidirectional=True`, or the scope of one cell."
+    fix = f"Pass {_of_two(scope, heads)}, or the scope of one cell."
     place = scope or "variables"
     check_value(not has_two, place, "hold one direction", listed(heads), fix)
     bound = _load_guessed(scope, own, hyper, memory_scope)
     _check_clips(hyper, [bound])
     return bound
+
+
+def _of_two(scope: str, heads: Collection[str]) -> str:
+    """The arguments that load both directions below a scope, for messages."""
+    inner = f" and `scope={join(scope, _BOTH)!r}`" if _BOTH in heads else ""
+    return f"`bidirectional=True`{inner}"
 
 
 def _load_pairs(
@@ -260,8 +267,8 @@ def _load_pairs(
     if layers:
         pairs = {}
         for name in [f"cell_{i}" for i in range(len(layers))]:
-            inner = grouped(pick(groups, name)).get("bidirectional_rnn", {})
-            pairs[join(scope, f"{name}/bidirectional_rnn")] = grouped(inner)
+            inner = grouped(pick(groups, name)).get(_BOTH, {})
+            pairs[join(scope, f"{name}/{_BOTH}")] = grouped(inner)
     cells = [_load_both(*each, hyper, memory_scope) for each in pairs.items()]
     _check_clips(hyper, [cell for pair in cells for cell in pair])
     cells_fw, cells_bw = zip(*cells, strict=True)
@@ -287,6 +294,8 @@ def _load_both(
     """Loads the cells of both directions of a layer."""
     must = "hold two directions, fw and bw"
     fix = "Omit `bidirectional` for one direction."
+    if _BOTH in groups:
+        fix = f"Pass {_of_two(scope, groups)}."
     has_both = groups.keys() & {*_DIRECTIONS}
     check_value(has_both, scope or "variables", must, listed(groups), fix)
     own = {join(scope, name): pick(groups, name) for name in _DIRECTIONS}

@@ -76,7 +76,9 @@ class Model:
         fix = fix if is_array(self.project) else ""
         check_instance("project", self.project, Callable, what, fix)
         ids = as_start_ids("start_ids", self.start_ids)
-        end_id = as_int("end_id", self.end_id, 0, "Pass an id of the vocabulary.")
+        fix = "Pass an id of the vocabulary or, if no id ends a text, "
+        fix += "append a logit of -inf in `project`, and pass its index."
+        end_id = as_int("end_id", self.end_id, 0, fix)
         state = as_arrays("initial_state", self.initial_state)
         must = f"have one row for each of `start_ids` ({describe(ids)})"
         check_rows_of_state(state, ids.shape[0], must)

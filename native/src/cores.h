@@ -19,24 +19,27 @@ class Cores {
   // Called by another thread, before it wakes this one: excludes the caller's core, if
   // the caller may use others.
   void Avoid() {
-    cpu_set_t others;
-    if (sched_getaffinity(0, sizeof others, &others) != 0) return;
-    allowed_ = others;
-    CPU_CLR(sched_getcpu(), &others);
-    limited_ = CPU_COUNT(&others) > 0 &&
-               pthread_setaffinity_np(thread_, sizeof others, &others) == 0;
+    if (sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) return;
+    others_ = allowed_;
+    CPU_CLR(sched_getcpu(), &others_);
+    limited_ = CPU_COUNT(&others_) > 0 &&
+               pthread_setaffinity_np(thread_, sizeof others_, &others_) == 0;
   }
 
   // Called by this thread, when it wakes: allows the cores that the other thread may
-  // use. The thread stays where it is until the scheduler moves it.
+  // use, unless a user has meanwhile limited this thread to other cores. The thread
+  // stays where it is until the scheduler moves it.
   void Allow() {
-    if (limited_) pthread_setaffinity_np(thread_, sizeof allowed_, &allowed_);
+    cpu_set_t now;
+    if (limited_ && pthread_getaffinity_np(thread_, sizeof now, &now) == 0 &&
+        CPU_EQUAL(&now, &others_))
+      pthread_setaffinity_np(thread_, sizeof allowed_, &allowed_);
     limited_ = false;
   }
 
  private:
   const pthread_t thread_ = pthread_self();
-  cpu_set_t allowed_;
+  cpu_set_t allowed_, others_;
   bool limited_ = false;
 #else
   void Avoid() {}

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -206,6 +207,9 @@ def test_values_and_functions_of_a_closure_are_compared():
     assert _compiled_run._cache_size() == kept  # It was shared.
     rebind(lambda x: x * 3)
     assert outputs_of(bound)[0, -1, 0] == 3.0
+    for held in (type("Holder", (), {}), types.ModuleType("holder"), jax.checkpoint):
+        known = constants_of(FunctionCell(around(held), 3, 3).bind({})) is not None
+        assert known == (held is jax.checkpoint)
     step.__kwdefaults__ = {"key": np.ones(1)}
     assert constants_of(bound) is None
     noise = np.random.RandomState(0)
@@ -229,6 +233,7 @@ def test_constants_functions_and_cells_of_them_are_shared():
         LSTMCell(3, name="a", dtype=jnp.float32),
         MultiRNNCell([BasicRNNCell(3)] * 2),
         FunctionCell(plain, 3, jaxrnn.TensorShape([3])),
+        FunctionCell(around((np.float32, jnp.float32, jnp, jax, np)), 3, [3, {"a": 3}]),
         FunctionCell(functools.partial(plain), 3, 3),
         FunctionCell(lambda p, x, s, key=None: (x, s), 3, 3),
         FunctionCell(calling_itself(), 3, 3),

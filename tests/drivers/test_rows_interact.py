@@ -173,6 +173,20 @@ def test_an_affine_cell_whose_rows_interact_is_scanned():
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, 1e-9), last, state)
 
 
+def test_a_symbolic_number_of_steps_with_a_mask():
+    (time,) = jax.export.symbolic_shape("time")
+    run = lambda x, mask: jaxrnn.dynamic_rnn(BOUND, x, initial_state=STATE, mask=mask)
+    types = [
+        jax.ShapeDtypeStruct((ROWS, time, UNITS), X.dtype),
+        jax.ShapeDtypeStruct((ROWS, time), bool),
+    ]
+    exported = jax.export.export(jax.jit(run))(*types)
+    outputs, state = exported.call(X, MASK)
+    want, want_state, _ = loop(MASK)
+    np.testing.assert_allclose(outputs, want, 1e-12)
+    np.testing.assert_allclose(state, want_state, 1e-12)
+
+
 def test_packed_rows_are_refused():
     packed = jaxrnn.pack_sequences(X, LENGTHS)
     with pytest.raises(ValueError, match="packed_rnn: `cell` must keep rows apart"):

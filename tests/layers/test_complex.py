@@ -378,7 +378,7 @@ def test_complex_parameters_need_a_complex_module():
     )
     with pytest.raises(TypeError, match=r"must be real .* `param_dtype=jnp.complex64`"):
         make(GRUCell(UNITS), F32).set_cells(bound)
-    with pytest.raises(ValueError, match="Pass an initializer that draws complex64"):
+    with pytest.raises(ValueError, match="pass an initializer that draws complex64"):
         make(GRUCell(UNITS), C64)
     normal = jax.nn.initializers.normal()
     module = make(GRUCell(UNITS, kernel_initializer=normal), C64)

@@ -619,7 +619,7 @@ CELLS = [
     ("Call this cell directly: `cell.bind(params)(inputs, dtype=dtype)`", lambda: run(jaxrnn.contrib.LSTMBlockFusedCell(2), X),
      lambda: (lambda c: c.bind(c.init(KEY, X))(X, dtype=F32))(jaxrnn.contrib.LSTMBlockFusedCell(2))),
     # Initializers
-    ("Pass an initializer that draws complex64", lambda: GRUCell(2).init(KEY, STEP, C64), lambda: GRUCell(2, kernel_initializer=normal()).init(KEY, STEP, C64)),
+    ("pass an initializer that draws complex64", lambda: GRUCell(2).init(KEY, STEP, C64), lambda: GRUCell(2, kernel_initializer=normal()).init(KEY, STEP, C64)),
     ("call the function, as in `orthogonal()`", lambda: bound(LSTMCell(2, initializer=orthogonal)), lambda: LSTMCell(2, initializer=orthogonal()).init(KEY, STEP)),
     ("pass `dtype=jnp.complex64` to `init`", lambda: LSTMCell(2, initializer=many(C64(1j))).init(KEY, STEP), lambda: LSTMCell(2, initializer=many(C64(1j))).init(KEY, STEP, dtype=C64)),
     ("In a custom cell, pass `input_rows` to `ParamSpec`",
