@@ -103,6 +103,25 @@ void TestCores() {
 #endif
 }
 
+// Tests that a thread keeps a limit of its cores that a user sets while it sleeps.
+void TestLimitedCores() {
+#if defined(__linux__)
+  cpu_set_t allowed, others, limit, found;
+  sched_getaffinity(0, sizeof allowed, &allowed);
+  Cores cores;  // Of this thread, which here also wakes itself.
+  cores.Avoid();
+  sched_getaffinity(0, sizeof others, &others);
+  CPU_XOR(&limit, &allowed, &others);  // The core that is excluded, if there are others.
+  if (CPU_COUNT(&limit) > 0) {
+    sched_setaffinity(0, sizeof limit, &limit);
+    cores.Allow();
+    sched_getaffinity(0, sizeof found, &found);
+    Check(CPU_EQUAL(&found, &limit), "the limit stays");
+    sched_setaffinity(0, sizeof allowed, &allowed);
+  }
+#endif
+}
+
 // Tests a run that ends while the pool's only thread is busy.
 void TestBusyThread() {
   std::atomic<bool> ended{false};
@@ -183,6 +202,7 @@ int main() {
   }
   TestFullExecutor();
   TestCores();
+  TestLimitedCores();
   TestBusyThread();
   for (int64_t callers : {1, 4})
     for (int64_t pool : {1, 2, 3}) TestCallsAtOnce(callers, pool);
