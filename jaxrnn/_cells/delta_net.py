@@ -185,6 +185,10 @@ class DeltaNetCell(DeltaRuleCell):
         S'     = S + b outer(k, v - k S)
         output = rms_norm(q S')
 
+    For q S' of size V, `rms_norm(h) = h / sqrt(mean(h * h) + 1e-5) * norm_scale`. The
+    package `flash-linear-attention` and Qwen3-Next divide q by `sqrt(K)` first, so
+    their 1e-5 weighs K times as much.
+
     `unit` divides a vector by its norm, so that S' holds `(1 - b) k S + b v` at k: the
     old value moves towards v by the fraction b. Values at keys that are orthogonal to k
     do not change.
@@ -258,7 +262,9 @@ class GatedDeltaNetCell(DeltaRuleCell):
         S'     = a S + b outer(k, v - a k S)
         output = rms_norm(q S') * silu(g)
 
-    `unit` divides a vector by its norm. The decay a is at least exp(-87). With
+    `unit` divides a vector by its norm, and
+    `rms_norm(h) = h / sqrt(mean(h * h) + 1e-5) * norm_scale`. As in `DeltaNetCell`, q
+    is not divided by `sqrt(K)` before. The decay a is at least exp(-87). With
     `allow_neg_eigval`, b is doubled; see `DeltaNetCell`.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads`, `K = key_size` and
