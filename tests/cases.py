@@ -129,6 +129,7 @@ FEW_LAWS = CHEAP | {
     _laws.runs_backwards_as_a_loop,
     _laws.runs_a_subclass,
     _laws.ignores_padding,
+    _laws.spreads_nan_only_forward,
 }
 # Laws of loops and derivatives, for which the fast run needs one cell, a cheap one.
 IN_ANY_CELL = frozenset(
@@ -141,6 +142,7 @@ IN_ANY_CELL = frozenset(
         _laws.differentiates_twice,
         _laws.compiles_to_the_same,
         _laws.returns_all_states,
+        _laws.spreads_nan_only_forward,
     }
 )
 

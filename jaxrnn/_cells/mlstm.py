@@ -168,7 +168,7 @@ class MLSTMCell(MatrixMemoryCell):
         n = keep[..., None] * state.n + added
         c = keep[..., None, None] * state.c + added[..., :, None] * v[..., None, :]
         dot = jnp.einsum("bnk,bnk->bn", q, n)
-        h = _normalized(jnp.einsum("bnk,bnkv->bnv", q, c), dot, m)
+        h = jnp.einsum("bnk,bnkv->bnv", q, c) / _divisor(dot, m)[..., None]
         return h, MLSTMState(c, n, m)
 
     def attend(self, chunk: Chunk) -> tuple[Array, MLSTMState]:
@@ -189,7 +189,7 @@ class MLSTMCell(MatrixMemoryCell):
         m = chunk.start(lambda state: state.m)
         a = jnp.maximum(m, chunk.maxima(added))
         weights = Weights(jnp.exp(m - a), chunk.pairs(-a, added))
-        scores = jnp.einsum("bntk,bnsk->bnts", q, k) * weights.pairs
+        scores = chunk.scores(q, k) * weights.pairs
         old_values = chunk.read(q, _memory)
         old_dot = chunk.read(q, _normalizer)[..., 0]
         values = jnp.einsum("bnts,bnsv->bntv", scores, v)
@@ -199,7 +199,12 @@ class MLSTMCell(MatrixMemoryCell):
         c = chunk.memory(_memory, weights, k, v)
         n = chunk.memory(_normalizer, weights, k, jnp.ones_like(log_f)[..., None])
         state = MLSTMState(c, n[..., 0], chunk.after(m))
-        return _normalized(values, dot, m), state
+        # Without the barrier, XLA computes the divisor again for each number.
+        divisor = jax.lax.optimization_barrier(_divisor(dot, m))
+        # If `dot` overflowed, the derivative of the quotient is NaN, which must not
+        # reach the products of the chunk.
+        values = jnp.where(jnp.isfinite(divisor)[..., None], values, jnp.nan)
+        return values / divisor[..., None], state
 
     def output(self, params: Params, h: Array, rest: Array) -> Array:
         """`h` times the output gate."""
@@ -238,14 +243,13 @@ def _normalizer(state: MLSTMState) -> Array:
     return state.n[..., None]
 
 
-def _normalized(values: Array, dot: Array, m: Array) -> Array:
-    """Computes `values / max(|dot|, exp(-m))`.
+def _divisor(dot: Array, m: Array) -> Array:
+    """Computes `max(|dot|, exp(-m))`, by which a step divides q c.
 
     The state holds c and n divided by `exp(m)`, so `exp(-m)` replaces the 1 in
     `max(|q n|, 1)`.
 
     Args:
-        values: The product q c, `[..., d]`.
         dot: The product q n, `[...]`.
         m: The scale of c and n, `[...]`.
     """
@@ -254,4 +258,4 @@ def _normalized(values: Array, dot: Array, m: Array) -> Array:
     least = jnp.exp(-jnp.maximum(m, -80.0))
     # Adding 1e-6, as `xlstm` does, avoids 0 / 0: `dot` may be 0, and `least` may
     # underflow to 0.
-    return values / (jnp.maximum(jnp.abs(dot), least) + 1e-6)[..., None]
+    return jnp.maximum(jnp.abs(dot), least) + 1e-6

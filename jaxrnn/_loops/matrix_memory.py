@@ -16,6 +16,12 @@ If `keep_t` is the product of the a's from the segment's first step to step t, a
 where the sums run over the steps s <= t in the segment of t. So o_t is the sum of a
 product with S and an attention from step t to the steps of its segment.
 
+The products also multiply steps that do not read each other, by 0. With 0 * NaN = NaN,
+a step that is not finite would therefore spoil earlier steps and other segments, in
+values and in gradients. So a step whose products with the kernel might overflow reads
+zeros instead, and states that are not finite are replaced by zeros. The results are NaN
+from such a step or state to the end of its segment.
+
 Derivatives save only the inputs and the states before chunks. The backward pass
 computes each chunk again.
 """
@@ -31,7 +37,7 @@ import jax.numpy as jnp
 from .._base.math import at_least_float32, expand_rows, widest_dtype
 from .._base.typing import Array, DType, Params, PyTree
 from . import masking
-from .scans import run_in_segments, summed_in_float32
+from .scans import run_in_segments, summed_in_float32, with_tangent_of
 from .steps import Restarts, Run, Steps, at_each_step, read_rows
 
 
@@ -68,13 +74,14 @@ class Chunk:
     Attributes:
         values: What the steps read and write, which is the second result of the cell's
             `project`; leaves `[batch, heads, steps, ...]`.
-        state: The state before the chunk, leaves `[batch, heads, 1, ...]`.
+        state: The state before the chunk, leaves `[batch, heads, 1, ...]`, with zeros
+            where it is not finite.
         reads: Bool `[rows, 1, t, s]`, true where step t reads what step s writes: where
             s <= t, and s and t are in one segment. If there are no restarts, the first
             axis has size 1.
         restart_states: Leaves `[batch, heads, 1 or steps, ...]`: the restart state from
-            which the segment of each step starts. None if there are no restarts, or if
-            the restart states are zeros.
+            which the segment of each step starts, with zeros where it is not finite.
+            None if there are no restarts, or if the restart states are zeros.
         is_carried: Bool `[batch, 1, steps]`, true at steps whose segment starts from
             `state`. None if there are no restarts.
         returns_states: Whether `attend` returns the state after every step. If False,
@@ -129,7 +136,11 @@ class Chunk:
             return jnp.cumsum(x, axis=-1)
         reads = self.reads[:, 0].astype(x.dtype)
         highest = jax.lax.Precision.HIGHEST
-        return jnp.einsum("bts,bhs->bht", reads, x, precision=highest)
+        product = jnp.einsum("bts,bhs->bht", reads, x, precision=highest)
+        # The transpose of the product would multiply cotangents of other segments by 0,
+        # and they are NaN where a score overflowed.
+        read = jnp.where(self.reads.mT, x[..., None], 0.0)
+        return with_tangent_of(product, jnp.sum(read, axis=-2))
 
     def maxima(self, x: Array) -> Array:
         """Cumulative maxima of `x`, `[batch, heads, steps]`, within each segment."""
@@ -138,6 +149,10 @@ class Chunk:
         # CPUs reduce the second-to-last axis faster than the last.
         read = jnp.where(self.reads.mT, x[..., None], -jnp.inf)
         return jnp.max(read, axis=-2)
+
+    def scores(self, q: Array, k: Array) -> Array:
+        """`dot(q_t, k_s)` where t reads s, otherwise 0; `[batch, heads, t, s]`."""
+        return jnp.where(self.reads, jnp.einsum("bhtk,bhsk->bhts", q, k), 0.0)
 
     def pairs(self, log_read: Array, log_written: Array) -> Array:
         """`exp(log_read_t + log_written_s)` where t reads s, otherwise 0."""
@@ -190,55 +205,69 @@ def memory_sequence(
             0, with at least one step, and the initial state. If `steps.returns_states`
             is true, the outputs are pairs `(output, new_state)`.
     """
-    if run.steps.restarts is None:
-        return _run_chunks(cell, params, run, None)
-    run, nonfinite = _without_nan(run, run.steps.restarts)
-    outputs, last = _run_chunks(cell, params, run, nonfinite)
-    axis = run.steps.axis
-    ends = jax.lax.index_in_dim(nonfinite.results, -1, axis, keepdims=False)
-    return outputs, _with_nan(ends, last)
-
-
-def _run_chunks(
-    cell: MemoryCellLike, params: Params, run: Run, nonfinite: "_Nonfinite | None"
-) -> tuple[PyTree, PyTree]:
-    """`memory_sequence`; if rows restart, all states must be finite."""
     dtype = arithmetic_dtype(run.inputs, run.state)
     params_of_chunk = summed_in_float32(params)
+    kernel = jax.lax.stop_gradient(params["kernel"]).astype(dtype)
+    largest = jnp.max(jnp.abs(kernel), axis=1, initial=0)
 
-    def run_chunk(xs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
-        inputs, nonfinite = xs
-        if nonfinite is not None:
-            inputs = masking.zero_dead(~nonfinite.inputs, inputs)
+    def run_chunk(
+        inputs: Array, before: tuple[PyTree, Array], steps: Steps
+    ) -> tuple[PyTree, PyTree]:
         params = params_of_chunk()
+        inputs = steps.fill_dead(inputs)
+        is_finite = _may_multiply(inputs, largest)
         rest, values = at_each_step(
-            lambda x: cell.project(params, x, dtype), steps.fill_dead(inputs)
+            lambda x: cell.project(params, x, dtype),
+            masking.zero_dead(is_finite, inputs),
         )
         alive = steps.alive_steps()
         if alive is not None:
             values = masking.choose(alive, values, cell.idle())
+            is_finite |= ~alive
         values = _move_axis(values, steps.axis, 2)
-        h, states = cell.attend(_chunk(values, state, steps))
-        outputs = at_each_step(
+        chunk, starts_finite = _chunk(values, before, steps)
+        is_finite = _reads_finite(
+            chunk, starts_finite, jnp.swapaxes(is_finite, 1, steps.axis)
+        )
+        h, states = cell.attend(chunk)
+        results = at_each_step(
             lambda h, rest: cell.output(params, h, rest).astype(inputs.dtype),
             _move_axis(h, 2, steps.axis),
             rest,
         )
         last = jax.tree.map(lambda x: x[:, :, -1], states)
-        results = outputs
         if steps.returns_states:
             states = cell.stored(_move_axis(states, 2, steps.axis), run.state)
-            results = outputs, states
-        if nonfinite is not None:
-            results = _with_nan(nonfinite.results, results)
-        return steps.map_outputs(steps.zero_dead, results), last
+            results = results, states
+        results = _with_nan(jnp.swapaxes(is_finite, 1, steps.axis), results)
+        results = steps.map_outputs(steps.zero_dead, results)
+        return results, _finite_where(is_finite[:, -1], last)
 
-    steps = run.steps.with_restart_states(cast(run.steps.restart_states, dtype))
-    size = steps_in_chunk(run.steps.time, cell.chunk_size)
-    outputs, last = run_in_segments(
-        size, run_chunk, (run.inputs, nonfinite), cast(run.state, dtype), steps
+    steps = run.steps
+    if steps.restarts is not None:
+        restart_states = _only_finite(cast(steps.restarts.states, dtype))
+        steps = steps.with_restart_states(restart_states)
+    size = steps_in_chunk(steps.time, cell.chunk_size)
+    before = _only_finite(cast(run.state, dtype))
+    results, (last, is_finite) = run_in_segments(
+        size, run_chunk, run.inputs, before, steps
     )
-    return outputs, cell.stored(last, run.state)
+    return results, cell.stored(_with_nan(is_finite[:, 0], last), run.state)
+
+
+def _may_multiply(inputs: Array, largest: Array) -> Array:
+    """Whether no product of a step with the kernel overflows, bool `[batch, steps]`.
+
+    A bound of the products decides, because to read all products would cost 6 % of a
+    forward pass on a CPU. The bound is NaN, so the result is False, if an input is NaN.
+
+    Args:
+        inputs: The inputs, `[batch, steps, depth]`.
+        largest: The largest magnitude in each row of the kernel, `[depth]`.
+    """
+    inputs = jax.lax.stop_gradient(inputs).astype(largest.dtype)
+    bound = jnp.sum(jnp.abs(inputs) * largest[None, None, :], axis=-1)
+    return bound < float(jnp.finfo(largest.dtype).max) / 2
 
 
 def arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
@@ -265,103 +294,96 @@ def _move_axis(tree: PyTree, source: int, place: int) -> PyTree:
     return jax.tree.map(lambda x: jnp.moveaxis(x, source, place), tree)
 
 
-def _chunk(values: PyTree, state: PyTree, steps: Steps) -> Chunk:
-    """The chunk of `steps`, whose values are `[batch, heads, steps, ...]`."""
+def _chunk(
+    values: PyTree, before: tuple[PyTree, Array], steps: Steps
+) -> tuple[Chunk, Array]:
+    """The chunk of `steps`, and which steps' segments start from a finite state.
+
+    Args:
+        values: What the steps read and write, leaves `[batch, heads, steps, ...]`.
+        before: The state before the chunk, from `_only_finite`.
+        steps: The steps; the restart states are from `_only_finite`, too.
+
+    Returns:
+        `(chunk, starts_finite)`: `starts_finite` is bool `[batch, 1, 1 or steps]`.
+    """
     size = steps.time
     causal = jnp.tril(jnp.ones((size, size), bool))[None, None]
-    state = jax.tree.map(lambda x: x[:, :, None], state)
+    state, starts_finite = jax.tree.map(lambda x: x[:, :, None], before)
     chunk = Chunk(values, state, causal, returns_states=steps.returns_states)
     if steps.restarts is None:
-        return chunk
+        return chunk, starts_finite
     numbers = jnp.swapaxes(steps.restarts.state_numbers, 1, steps.axis)
     segments = jnp.cumsum(numbers >= 0, axis=1)
     is_carried = (segments == 0)[:, None, :]
     same = segments[:, None, :, None] == segments[:, None, None, :]
-    return dataclasses.replace(
+    restart_states, is_restart_finite = _restart_states(steps.restarts, numbers)
+    chunk = dataclasses.replace(
         chunk,
         reads=causal & same,
-        restart_states=_restart_states(steps.restarts, numbers),
+        restart_states=restart_states,
         is_carried=is_carried,
     )
+    return chunk, jnp.where(is_carried, starts_finite, is_restart_finite)
 
 
-def _restart_states(restarts: Restarts, numbers: Array) -> PyTree:
-    """The restart states of the steps' segments, `[batch, heads, 1 or steps, ...]`.
+def _reads_finite(chunk: Chunk, starts_finite: Array, is_finite: Array) -> Array:
+    """Whether all that a step reads is finite, bool `[batch, steps]`.
 
     Args:
-        restarts: The restarts.
+        chunk: The chunk.
+        starts_finite: Bool `[batch, 1, 1 or steps]`, from `_chunk`.
+        is_finite: Bool `[batch, steps]`, whether the inputs of each step are finite.
+    """
+    # A matrix product counts the steps faster than a reduction.
+    reads = chunk.reads[:, 0].astype(jnp.float32)
+    reads = jnp.broadcast_to(reads, (is_finite.shape[0], *reads.shape[1:]))
+    count = jnp.einsum("bts,bs->bt", reads, (~is_finite).astype(jnp.float32))
+    return starts_finite[:, 0] & (count == 0)
+
+
+def _restart_states(restarts: Restarts, numbers: Array) -> tuple[PyTree, Any]:
+    """The restart states of the steps' segments, and whether they are finite.
+
+    Leaves are `[batch, heads, 1 or steps, ...]`.
+
+    Args:
+        restarts: The restarts, whose states are from `_only_finite`.
         numbers: The `state_numbers` of the restarts, `[batch, steps]`.
     """
     if restarts.are_zeros:
-        return None
+        return None, True
     if restarts.are_resets:  # A row has one restart state for all steps.
         return jax.tree.map(lambda x: x[:, :, None], restarts.states)
-    of_segments = _latest(numbers, where=numbers >= 0, axis=1)
+    ts = jax.lax.broadcasted_iota(jnp.int32, numbers.shape, 1)
+    begins = jax.lax.cummax(jnp.where(numbers >= 0, ts, 0), axis=1)
+    of_segments = jnp.take_along_axis(numbers, begins, axis=1)
     return _move_axis(read_rows(restarts.states, of_segments), 1, 2)
 
 
-def _latest(values: Array, where: Array, axis: int) -> Array:
-    """For each step t, the value at the last true step of `where` up to t, or at 0."""
-    ts = jax.lax.broadcasted_iota(jnp.int32, where.shape, axis)
-    steps = jax.lax.cummax(jnp.where(where, ts, 0), axis=axis)
-    return jnp.take_along_axis(values, steps, axis=axis)
+def _only_finite(state: PyTree) -> tuple[PyTree, Array]:
+    """`(state, is_finite)`, with zeros in the rows of the state that are not finite.
 
+    Args:
+        state: Leaves `[rows, heads, ...]`. A scale `[rows, heads]` may also be -inf.
 
-class _Nonfinite(NamedTuple):
-    """The steps that are not finite: bools `[batch, time]` or `[time, batch]`.
-
-    `inputs` is true at steps whose inputs are not finite. `results` is true from such a
-    step to the end of its segment, and in every segment that starts from a state that
-    is not finite.
+    Returns:
+        The state, and bool `[rows, 1]`.
     """
-
-    inputs: Array
-    results: Array
-
-
-def _without_nan(run: Run, restarts: Restarts) -> tuple[Run, _Nonfinite]:
-    """The run with zeros for nonfinite states, and the steps that are not finite.
-
-    A step multiplies the values from other segments of its chunk by 0, and 0 * NaN is
-    NaN.
-    """
-    steps = run.steps
-    axis = steps.axis
-    spoils = steps.zero_dead(~_all(jnp.isfinite, run.inputs, axes=2))
-    state_is_finite = _all(_is_state, run.state, axes=1)
-    restarts_are_finite = _all(_is_state, restarts.states, axes=1)
-    is_restart = restarts.state_numbers >= 0
-    ts = jax.lax.broadcasted_iota(jnp.int32, is_restart.shape, axis)
-    number = _latest(restarts.state_numbers, where=is_restart, axis=axis)
-    starts_finite = jnp.where(
-        number < 0,  # The row has not restarted yet.
-        jnp.expand_dims(state_is_finite, axis),
-        read_rows(restarts_are_finite, number),
-    )
-    begins = _latest(ts, where=is_restart, axis=axis)
-    latest_spoil = jax.lax.cummax(jnp.where(spoils, ts, -1), axis=axis)
-    restart_states = masking.zero_dead(restarts_are_finite, restarts.states)
-    finite = run.replace(
-        state=masking.zero_dead(state_is_finite, run.state),
-        steps=steps.with_restart_states(restart_states),
-    )
-    return finite, _Nonfinite(spoils, ~starts_finite | (latest_spoil >= begins))
-
-
-def _is_state(x: Array) -> Array:
-    """Whether numbers are finite; a scale `[batch, heads]` may also be -inf."""
-    return x < jnp.inf if x.ndim == 2 else jnp.isfinite(x)
-
-
-def _all(holds: Callable[[Array], Array], tree: PyTree, axes: int) -> Array:
-    """Whether `holds` is true in all leaves, per index of the first `axes` axes."""
     each = [
-        jnp.all(holds(x), axis=tuple(range(axes, x.ndim)))
-        for x in jax.tree.leaves(tree)
+        jnp.all(
+            x < jnp.inf if x.ndim == 2 else jnp.isfinite(x), tuple(range(1, x.ndim))
+        )
+        for x in jax.tree.leaves(state)
     ]
-    return functools.reduce(jnp.logical_and, each)
+    return _finite_where(functools.reduce(jnp.logical_and, each), state)
 
 
-def _with_nan(spoiled: Array, tree: PyTree) -> PyTree:
-    """Replaces values by NaN at the steps or rows where `spoiled` is true."""
-    return masking.choose(~spoiled, tree, jax.tree.map(lambda x: jnp.nan, tree))
+def _finite_where(is_finite: Array, state: PyTree) -> tuple[PyTree, Array]:
+    """`(state, is_finite)` as from `_only_finite`, for bool `[rows]`."""
+    return masking.zero_dead(is_finite, state), is_finite[:, None]
+
+
+def _with_nan(is_finite: Array, tree: PyTree) -> PyTree:
+    """Replaces values by NaN where `is_finite` is false."""
+    return masking.choose(is_finite, tree, jax.tree.map(lambda x: jnp.nan, tree))

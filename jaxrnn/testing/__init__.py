@@ -26,6 +26,7 @@ from ._laws import (
     runs_in_little_memory as runs_in_little_memory,
     runs_in_raw_rnn as runs_in_raw_rnn,
     runs_unrolled as runs_unrolled,
+    spreads_nan_only_forward as spreads_nan_only_forward,
     starts_again_at_resets as starts_again_at_resets,
 )
 

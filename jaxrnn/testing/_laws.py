@@ -297,6 +297,64 @@ def _filled(setup: Setup, where: np.ndarray, value: float) -> Setup:
 
 
 @_law
+def spreads_nan_only_forward(setup: Setup) -> None:
+    """NaN, infinity or overflow in a step reaches only later steps, up to a reset.
+
+    The results are equal to the bit, and so are the gradients in other rows and after a
+    reset. Before such a step, gradients may be NaN, because JAX multiplies by 0 there.
+    """
+    floats, rebuild = oracle.split_floats(setup.xs)
+    rows = np.arange(setup.lengths.shape[0])[:, None]
+    bad = (rows > 0) & (np.arange(TIME) == rows % 2)
+    resets = np.roll(bad, 1, axis=1)
+
+    def fill(x: Array, scale: float) -> Array:
+        where = bad.reshape(bad.shape + (1,) * (x.ndim - 2))
+        return jnp.where(where, (jnp.finfo(x.dtype).max * scale).astype(x.dtype), x)
+
+    def spared(where: np.ndarray, tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: x[where], tree)
+
+    for options in ({}, {"resets": resets, "reset_state": setup.state}):
+        after = np.broadcast_to(rows == 0, bad.shape)
+        if options:
+            after = after | np.logical_or.accumulate(resets, axis=1)
+        either = after | ~np.logical_or.accumulate(bad, axis=1)
+        run = _differentiated_at(setup, rebuild, after, options)
+        outputs, gradients = run(floats)
+        for scale in (np.nan, np.inf, -np.inf, 0.9, -0.9):
+            got, got_gradients = run([fill(x, scale) for x in floats])
+            oracle.equal(spared(either, got), spared(either, outputs))
+            oracle.equal(spared(after, got_gradients), spared(after, gradients))
+
+
+def _differentiated_at(
+    setup: Setup,
+    rebuild: Callable[[list[Array]], PyTree],
+    where: np.ndarray,
+    options: dict[str, Any],
+) -> Callable[[list[Array]], tuple[PyTree, list[Array]]]:
+    """Runs on inputs that `rebuild` makes of floating-point leaves.
+
+    Returns a function that returns all outputs, and the gradients of the outputs at the
+    steps `where` with respect to the leaves.
+    """
+
+    def loss(floats: list[Array]) -> tuple[Array, PyTree]:
+        state = setup.state
+        outputs, _ = setup.run(setup.params, rebuild(floats), state, None, **options)
+        return oracle.weighted_sum(jax.tree.map(lambda y: y[where], outputs)), outputs
+
+    differentiate = jax.jit(jax.grad(loss, has_aux=True))
+
+    def run(floats: list[Array]) -> tuple[PyTree, list[Array]]:
+        gradients, outputs = differentiate(floats)
+        return outputs, gradients
+
+    return run
+
+
+@_law
 def compiles_to_the_same(setup: Setup) -> None:
     """Jit, `jax.checkpoint` and time-major arrays do not change the results."""
 

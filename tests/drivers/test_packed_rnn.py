@@ -57,18 +57,20 @@ def test_gives_what_the_padded_rows_give(name):
 
 
 KINDS = [LSTMCell(4), GRUCell(4), jaxrnn.MLSTMCell(4, 2), jaxrnn.SLSTMCell(4, 2)]
+KINDS += [jaxrnn.GatedDeltaNetCell(4, 2)]
 LINEAR = jaxrnn.MinGRUCell, jaxrnn.QRNNCell, jaxrnn.RGLRUCell, jaxrnn.LRUCell
 KINDS += [kind(4) for kind in LINEAR]
 
 
-@pytest.mark.fast("QRNNCell")
+@pytest.mark.fast("nan-QRNNCell", "overflow-MLSTMCell")
 @pytest.mark.parametrize("cell", KINDS, ids=lambda cell: type(cell).__name__)
-def test_nan_in_a_sequence_stays_there(cell):
+@pytest.mark.parametrize("bad", [np.nan, 1.6e308], ids=["nan", "overflow"])
+def test_nan_in_a_sequence_stays_there(bad, cell):
     """It does not reach the gradients of other sequences in the row."""
     x = np.random.default_rng(0).normal(size=(3, 3, 4))
     params = drawn(cell, jnp.asarray(x[:, 0]))
     with_hole = np.array(x)
-    with_hole[1, 1] = np.nan
+    with_hole[1, 1] = bad
 
     pack = lambda x: pack_sequences(x, np.full(3, 3), row_length=9)
 

@@ -139,6 +139,16 @@ class LosesStates(jaxrnn.BasicRNNCell):
         return results, last
 
 
+class MultipliesByZero(jaxrnn.BasicRNNCell):
+    """Adds 0 times the inputs of all steps to each output."""
+
+    def apply_sequence(self, params, run):
+        results, last = super().apply_sequence(params, run)
+        inputs = run.steps.zero_dead(run.inputs)
+        total = jnp.sum(inputs, axis=(run.steps.axis, 2), keepdims=True)
+        return run.steps.map_outputs(lambda y: y + 0 * total, results), last
+
+
 BROKEN = {
     "unhashable": (Unhashable([3]), "is_a_value"),
     "inits_from_values": (InitsFromValues(), "inits_from_shapes"),
@@ -152,6 +162,7 @@ BROKEN = {
     "binds_another": (BindsAnother(), "runs_a_subclass"),
     "no_resets": (NeverStartsAgain(2), "starts_again_at_resets"),
     "no_states": (LosesStates(2), "returns_all_states"),
+    "nan_goes_back": (MultipliesByZero(2), "spreads_nan_only_forward"),
     "rows_meet": (cell_of(rows_meet), "keeps_rows_apart"),
     "knows_its_row": (cell_of(knows_its_row), "keeps_rows_apart"),
 }
@@ -181,9 +192,9 @@ def test_imaginary_parts_are_compared():
 
 
 PROGRESS = [
-    "check_cell: law 1 of 18, `is_a_value`",
-    "check_cell: law 2 of 18, `inits_from_shapes`",
-    "check_cell: law 3 of 18, `has_its_sizes`",
+    "check_cell: law 1 of 19, `is_a_value`",
+    "check_cell: law 2 of 19, `inits_from_shapes`",
+    "check_cell: law 3 of 19, `has_its_sizes`",
 ]
 
 
