@@ -302,7 +302,10 @@ def spreads_nan_only_forward(setup: Setup) -> None:
 
     The results are equal to the bit, and so are the gradients in other rows and after a
     reset. Before such a step, gradients may be NaN, because JAX multiplies by 0 there.
+    Cells whose rows interact are skipped.
     """
+    if setup.cell.rows_interact:
+        return
     floats, rebuild = oracle.split_floats(setup.xs)
     rows = np.arange(setup.lengths.shape[0])[:, None]
     bad = (rows > 0) & (np.arange(TIME) == rows % 2)

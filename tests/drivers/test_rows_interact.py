@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxrnn
 from jaxrnn import FunctionCell, memory
@@ -171,6 +172,24 @@ def test_an_affine_cell_whose_rows_interact_is_scanned():
         state = tuple(np.where(alive, *pair) for pair in zip(new, state, strict=True))
         np.testing.assert_allclose(outputs[:, t], np.where(alive, output, 0), 1e-9)
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, 1e-9), last, state)
+
+
+@pytest.mark.parametrize("library", [jaxrnn.linen, jaxrnn.nnx], ids=["linen", "nnx"])
+def test_modules(library):
+    def run(kind, *cells):
+        if library is jaxrnn.nnx:
+            return kind(*cells, UNITS, rngs=nnx.Rngs(0))(X, LENGTHS)
+        return kind(*cells).init_with_output(jax.random.key(0), X, LENGTHS)[0]
+
+    zeros = np.zeros_like(STATE)
+    want, _, _ = loop(VALID, state=zeros)
+    np.testing.assert_allclose(run(library.RNN, CELL), want, 1e-6)
+    both = run(library.StackBidirectional, [CELL], [CELL])
+    (fw, bw), _ = jaxrnn.bidirectional_dynamic_rnn(
+        BOUND, BOUND, X, LENGTHS, dtype=X.dtype
+    )
+    np.testing.assert_allclose(fw, want, 1e-12)
+    np.testing.assert_allclose(both, np.concatenate([fw, bw], -1), 1e-6)
 
 
 def test_a_symbolic_number_of_steps_with_a_mask():
