@@ -50,8 +50,8 @@ _PLAIN += (types.NoneType, types.EllipsisType)
 _CONSTANTS = (np.dtype, np.ufunc, TensorShape, jax.Device)
 _CONSTANTS += (jax.sharding.Mesh, jax.sharding.Sharding, jax.sharding.PartitionSpec)
 _JITTED = type(jax.jit(lambda: None))
-_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, functools.partial)
-_FUNCTIONS += (_JITTED,)
+_FUNCTIONS = {types.FunctionType, types.BuiltinFunctionType, functools.partial}
+_FUNCTIONS |= {_JITTED}
 # Functions and dtypes, some of which are objects of JAX's classes, such as
 # `jax.nn.relu`, and the modules themselves.
 _OF_JAX = {id(x) for module in (jax, jnp, jax.nn) for x in vars(module).values()}
@@ -182,10 +182,11 @@ def _keep_rows_in_step(cell: RNNCellLike, batch: Batch, mask: Array) -> Batch:
     ends = jnp.arange(mask.shape[1], dtype=jnp.int32) + 1
     resets = batch.resets
     if resets is not None:
-        valid = masking.ValidSteps.of(mask)
-        where = valid.resets(as_rows_of(inputs, resets.where, 1 - axis))
-        where = masking.read_steps(where, valid.places, 1) & mask
-        resets = resets._replace(where=where)
+        where = as_rows_of(inputs, resets.where, 1 - axis)
+        counts = jnp.cumsum(where, 1, dtype=jnp.int32)
+        seen = jax.lax.cummax(jnp.where(mask, counts, 0), axis=1)
+        seen_before = jnp.pad(seen, ((0, 0), (1, 0)))[:, :-1]
+        resets = resets._replace(where=mask & (counts > seen_before))
     return dataclasses.replace(
         batch,
         inputs=inputs,
@@ -350,7 +351,7 @@ def _contents(value: Any, within: tuple) -> Iterator[Any]:
     if parts is None:
         yield value
         return
-    yield value if isinstance(value, _FUNCTIONS) else (type(value), len(parts))
+    yield value if type(value) in _FUNCTIONS else (type(value), len(parts))
     if not any(value is outer for outer in within):  # The function may be recursive.
         for part in parts:
             yield from _contents(part, (*within, value))
@@ -364,7 +365,7 @@ def _is_constant(value: Any) -> bool:
     if isinstance(value, np.generic):
         return type(value) is value.dtype.type and not isinstance(value, np.void)
     # An object of a subclass may have attributes, which can change.
-    return type(value) in _PLAIN or isinstance(value, _FUNCTIONS)
+    return type(value) in _PLAIN or type(value) in _FUNCTIONS
 
 
 def _parts(value: Any) -> list | None:
@@ -385,9 +386,10 @@ def _parts(value: Any) -> list | None:
         return [value.__wrapped__]  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(value, types.BuiltinFunctionType):
         return [value.__self__]
-    if isinstance(value, functools.partial):
-        return [value.func, value.args, *value.keywords.values()]
     attributes = getattr(value, "__dict__", {})
+    if type(value) is functools.partial:
+        parts = [value.func, value.args, *value.keywords.values()]
+        return [*parts, *attributes.values()]
     if isinstance(value, tuple | frozenset):
         return [*value, *attributes.values()]
     if isinstance(value, enum.Enum):

@@ -210,9 +210,7 @@ def memory_sequence(
     kernel = jax.lax.stop_gradient(params["kernel"]).astype(dtype)
     largest = jnp.max(jnp.abs(kernel), axis=1, initial=0)
 
-    def run_chunk(
-        inputs: Array, before: tuple[PyTree, Array], steps: Steps
-    ) -> tuple[PyTree, PyTree]:
+    def run_chunk(inputs: Array, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         params = params_of_chunk()
         inputs = steps.fill_dead(inputs)
         is_finite = _may_multiply(inputs, largest)
@@ -225,7 +223,7 @@ def memory_sequence(
             values = masking.choose(alive, values, cell.idle())
             is_finite |= ~alive
         values = _move_axis(values, steps.axis, 2)
-        chunk, starts_finite = _chunk(values, before, steps)
+        chunk, starts_finite = _chunk(values, state, steps)
         is_finite = _reads_finite(
             chunk, starts_finite, jnp.swapaxes(is_finite, 1, steps.axis)
         )
@@ -241,28 +239,27 @@ def memory_sequence(
             results = results, states
         results = _with_nan(jnp.swapaxes(is_finite, 1, steps.axis), results)
         results = steps.map_outputs(steps.zero_dead, results)
-        return results, _finite_where(is_finite[:, -1], last)
+        return results, _with_nan(is_finite[:, -1], last)
 
     steps = run.steps
     if steps.restarts is not None:
         restart_states = _only_finite(cast(steps.restarts.states, dtype))
         steps = steps.with_restart_states(restart_states)
     size = steps_in_chunk(steps.time, cell.chunk_size)
-    before = _only_finite(cast(run.state, dtype))
-    results, (last, is_finite) = run_in_segments(
-        size, run_chunk, run.inputs, before, steps
+    results, last = run_in_segments(
+        size, run_chunk, run.inputs, cast(run.state, dtype), steps
     )
-    return results, cell.stored(_with_nan(is_finite[:, 0], last), run.state)
+    return results, cell.stored(last, run.state)
 
 
 def _may_multiply(inputs: Array, largest: Array) -> Array:
-    """Whether no product of a step with the kernel overflows, bool `[batch, steps]`.
+    """Whether no product of a step with the kernel overflows, bool per row and step.
 
     A bound of the products decides, because to read all products would cost 6 % of a
     forward pass on a CPU. The bound is NaN, so the result is False, if an input is NaN.
 
     Args:
-        inputs: The inputs, `[batch, steps, depth]`.
+        inputs: The inputs, `[batch, steps, depth]` or `[steps, batch, depth]`.
         largest: The largest magnitude in each row of the kernel, `[depth]`.
     """
     inputs = jax.lax.stop_gradient(inputs).astype(largest.dtype)
@@ -294,22 +291,20 @@ def _move_axis(tree: PyTree, source: int, place: int) -> PyTree:
     return jax.tree.map(lambda x: jnp.moveaxis(x, source, place), tree)
 
 
-def _chunk(
-    values: PyTree, before: tuple[PyTree, Array], steps: Steps
-) -> tuple[Chunk, Array]:
+def _chunk(values: PyTree, state: PyTree, steps: Steps) -> tuple[Chunk, Array]:
     """The chunk of `steps`, and which steps' segments start from a finite state.
 
     Args:
         values: What the steps read and write, leaves `[batch, heads, steps, ...]`.
-        before: The state before the chunk, from `_only_finite`.
-        steps: The steps; the restart states are from `_only_finite`, too.
+        state: The state before the chunk.
+        steps: The steps; the restart states are from `_only_finite`.
 
     Returns:
         `(chunk, starts_finite)`: `starts_finite` is bool `[batch, 1, 1 or steps]`.
     """
     size = steps.time
     causal = jnp.tril(jnp.ones((size, size), bool))[None, None]
-    state, starts_finite = jax.tree.map(lambda x: x[:, :, None], before)
+    state, starts_finite = jax.tree.map(lambda x: x[:, :, None], _only_finite(state))
     chunk = Chunk(values, state, causal, returns_states=steps.returns_states)
     if steps.restarts is None:
         return chunk, starts_finite
@@ -376,11 +371,7 @@ def _only_finite(state: PyTree) -> tuple[PyTree, Array]:
         )
         for x in jax.tree.leaves(state)
     ]
-    return _finite_where(functools.reduce(jnp.logical_and, each), state)
-
-
-def _finite_where(is_finite: Array, state: PyTree) -> tuple[PyTree, Array]:
-    """`(state, is_finite)` as from `_only_finite`, for bool `[rows]`."""
+    is_finite = functools.reduce(jnp.logical_and, each)
     return masking.zero_dead(is_finite, state), is_finite[:, None]
 
 

@@ -85,7 +85,6 @@ class BidirectionalStreamer:
                 check_cell_of_stream(f"{name}[{i}]", cell)
         # Transfer NumPy parameters to the device once, instead of at every call.
         self._cells = jax.device_put((tuple(cells_fw), tuple(cells_bw)))
-        self._program = program_of(self._cells)
         self._chunk = as_count("chunk", chunk, fix="")
         self._lookahead = as_count("lookahead", lookahead, 0, fix="")
         self._batch = as_count("batch_size", batch_size)
@@ -93,6 +92,10 @@ class BidirectionalStreamer:
         self._first: PyTree = None  # The first chunk, padded.
         self._ahead = -(-self._lookahead // self._chunk)  # Rounds up to full chunks.
         self.reset()
+
+    @functools.cached_property
+    def _program(self) -> Hashable:  # Of the first call, which compiles.
+        return program_of(self._cells)
 
     def __call__(self, chunk: PyTree) -> PyTree:
         """Adds a chunk; returns the outputs of the oldest chunk with a full look-ahead.

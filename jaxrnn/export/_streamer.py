@@ -87,11 +87,14 @@ class Streamer:
         self._rows = as_count("batch_size", batch_size)
         # Transfer NumPy parameters to the device once, instead of at every call.
         self._cell = jax.device_put(cell)
-        self._program = program_of(cell)
         self._zero = self._state = zero_state(cell, self._rows, as_dtype(dtype))
         # For each leaf, the dtypes that the state has had.
         self._dtypes: list[set] = [set() for _ in jax.tree.leaves(self._zero)]
         self.reset()
+
+    @functools.cached_property
+    def _program(self) -> Hashable:  # Of the first call, which compiles.
+        return program_of(self._cell)
 
     def __call__(
         self,
@@ -222,7 +225,7 @@ def _step(
     resets: Resets | None,
     program: Hashable,
 ) -> tuple[PyTree, PyTree]:
-    """Runs one step; returns `(output, new_state)`. `program` is of `program_of`."""
+    """Runs one step; returns `(output, new_state)`. `program` is from `program_of`."""
     del program
     if resets is not None:
         state = masking.choose(~resets.where, state, resets.state)

@@ -155,3 +155,22 @@ def test_refusals(cell):
     params, state = made.init(jax.random.key(0), x), made.zero_state(1, jnp.bfloat16)
     with pytest.raises(TypeError, match=r"state.* must .*dtype"):
         made.apply(params, x, state)
+
+
+def test_a_memory_that_overflowed_ends_at_a_reset():
+    """In an earlier chunk; gradients after the reset are those of a scan."""
+    cell = jaxrnn.MLSTMCell(4, 2, chunk_size=4)
+    x = np.random.default_rng(0).normal(size=(2, 12, 3)).astype(np.float32)
+    x[:, 1:3] = 1e20  # The products k v overflow, the products with the kernel do not.
+    resets = np.tile(np.arange(12) == 6, (2, 1))
+
+    def loss(x, cell):
+        options = {"dtype": x.dtype, "resets": resets}
+        return jnp.sum(jaxrnn.dynamic_rnn(cell, x, **options)[0][:, 6:] ** 2)
+
+    got, want = (
+        jax.grad(loss)(x, bound(form, dtype="float32"))[:, 6:]
+        for form in (cell, scanned(cell))
+    )
+    assert jnp.isfinite(got).all()
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
