@@ -75,10 +75,10 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         For example, a cell may average the states of all rows, which are the agents of
         a scene. A custom cell whose rows interact should define `rows_interact = True`.
-        Drivers then scan the cell step by step. As in TensorFlow, the cell runs on all
-        rows in every step, also on finished and masked rows, which have inputs of zeros
-        and the states that they keep. With a `mask`, the rows remain at the same step,
-        so the random keys are numbered by all steps.
+        Drivers then scan the cell step by step. In finished and masked rows, the cell
+        reads zeros as inputs, and the state that the row keeps, as in TensorFlow. With
+        a `mask`, the rows remain at the same step, so the random keys are numbered by
+        all steps.
         """
         return False
 

@@ -67,9 +67,9 @@ def inputs_of_all_rows(
     """Returns the `(inputs, state)` on which a cell runs that may read other rows.
 
     The rows of a cell may interact, and a scalar leaf or a TensorArray may depend on
-    all rows. While TensorFlow's loop would run, finished rows therefore have zero
-    inputs and the states that they keep, as in TensorFlow. At later steps, the cell
-    runs on `stand_in`, and the results are dropped.
+    all rows. While TensorFlow's loop would run, finished rows therefore have the states
+    that they keep, as in TensorFlow, and zeros as inputs. At later steps, the cell runs
+    on `stand_in`, and the results are dropped.
 
     Args:
         alive: Bool `[batch]`, true for rows that are not finished.

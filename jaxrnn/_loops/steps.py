@@ -88,8 +88,9 @@ class Steps:
     """The time axis of a batch of sequences.
 
     Attributes:
-        lengths: int32 `[batch]`, the number of valid steps of each row; None if all
-            steps are valid. `with_wide_lengths` makes them `[batch, size]`.
+        lengths: int32 `[batch]`, the number of steps of each row up to its last valid
+            step; None if all steps are valid. `with_wide_lengths` makes them `[batch,
+            size]`.
         longest: The number of steps that TensorFlow's loop would run, an int32 scalar.
             For a whole run, this number is the maximum length, at least 1; for a
             segment, the number may be 0. None if there are no lengths.
