@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# The packages whose frames may lie between a user's line and the code that warns: this
+# The packages whose frames may be between a user's line and the code that warns: this
 # package, the transformations of JAX, and the modules of Flax.
 _BETWEEN = (__name__.partition(".")[0], "jax", "flax")
 

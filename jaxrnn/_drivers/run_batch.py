@@ -294,7 +294,7 @@ def _run_as_planned(
     def apply_sequence(run: Run) -> tuple[PyTree, PyTree]:
         if not hasattr(cell, "apply_sequence"):
             raise DeclinedError("the cell has no `apply_sequence`")
-        if rows_interact(cell):
+        if run.steps.rows_interact:
             raise DeclinedError("the rows of the cell interact")
         if has_read_only(state):
             raise DeclinedError("the state of the cell has read-only parts")
