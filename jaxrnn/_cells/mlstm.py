@@ -189,7 +189,7 @@ class MLSTMCell(MatrixMemoryCell):
         m = chunk.start(lambda state: state.m)
         a = jnp.maximum(m, chunk.maxima(added))
         weights = Weights(jnp.exp(m - a), chunk.pairs(-a, added))
-        scores = chunk.scores(q, k) * weights.pairs
+        scores = chunk.scores(q, k, weights.pairs)
         old_values = chunk.read(q, _memory)
         old_dot = chunk.read(q, _normalizer)[..., 0]
         values = jnp.einsum("bnts,bnsv->bntv", scores, v)
