@@ -69,7 +69,7 @@ from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 
 from . import memory as memory
-from ._base.boundary import export as _export, missing_name as _missing_name
+from ._base.modules import export as _export, missing_name as _missing_name
 from ._base.trees import TensorShape as TensorShape
 from ._base.typing import RNNCellLike as RNNCellLike
 from ._batching.packed_batches import (

@@ -21,9 +21,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ._base.arguments import check_functions
-from ._base.boundary import export as _export
-from ._base.errors import InvalidValue
+from ._base.arguments import check_function
+from ._base.modules import export as _export
 from ._base.typing import Array, DType, Initializer, Key
 from ._cells.fields import check_number
 from ._cells.params import ParamSpec, PartInitializer, draw, glorot_uniform, zeros
@@ -61,9 +60,10 @@ def by_part(
         >>> bool(jnp.allclose(gate.T @ gate, jnp.eye(4), atol=1e-6))
         True
     """
-    check_functions(inputs=inputs, state=state)
+    check_function("inputs", inputs)
+    check_function("state", state)
     if bias is not None:
-        check_functions(bias=bias)
+        check_function("bias", bias)
     return _ByPart(inputs, state, bias)
 
 
@@ -78,7 +78,7 @@ def by_gate(initializer: Initializer) -> Initializer:
         ValueError: When a parameter is created, if the cell does not specify the number
             of gates with `Stage(blocks=...)`.
     """
-    check_functions(initializer=initializer)
+    check_function("initializer", initializer)
     return _ByGate(initializer)
 
 
@@ -165,7 +165,7 @@ class _ByPart(PartInitializer):
         if len(spec.shape) < 2:
             return glorot_uniform(key, spec.shape, dtype)
         if spec.input_rows is None:
-            raise InvalidValue(
+            raise ValueError(
                 "a kernel must have `input_rows` for `by_part`, got a kernel of shape "
                 f"{spec.shape} without `input_rows`. In a custom cell, pass "
                 "`input_rows` to `ParamSpec`. For other cells, pass one initializer "
@@ -201,7 +201,7 @@ class _ByGate(PartInitializer):
 
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
         if spec.blocks is None:
-            raise InvalidValue(
+            raise ValueError(
                 "a parameter must have `blocks`, the number of gates, for `by_gate`, "
                 f"got shape {spec.shape} without `blocks`. In a custom cell, pass "
                 "`blocks` to `Stage` or `ParamSpec`; for other cells, pass another "
@@ -233,7 +233,7 @@ class _Chrono(PartInitializer):
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
         _check_is_bias(self.name, spec)
         if spec.blocks not in (1, 2, 4):
-            raise InvalidValue(
+            raise ValueError(
                 "a bias must have `blocks`, the number of gates, of 1, 2 or 4 for "
                 f"`chrono`, got {spec.blocks} for a bias of shape {spec.shape}. In a "
                 "custom cell, pass `blocks` to `Stage` or `ParamSpec`. For other "
@@ -250,7 +250,7 @@ class _Chrono(PartInitializer):
 def _check_is_bias(name: str, spec: ParamSpec) -> None:
     """Raises ValueError if the initializer `name` draws anything but a vector."""
     if len(spec.shape) != 1:
-        raise InvalidValue(
+        raise ValueError(
             f"`{name}` must initialize a bias that is a vector, got a parameter of "
             f"shape {spec.shape}. Pass `{name}` as the `bias` of `by_part`, or as "
             "`bias_initializer`."

@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from ._base.arguments import check_time_major
-from ._base.boundary import export as _export
-from ._base.errors import InvalidKind, InvalidValue, describe
+from ._base.errors import KindError, describe
+from ._base.modules import export as _export
 from ._base.typing import ArrayLike, DType, Lengths, Params, PyTree, RNNCellLike
 from ._batching.packed_sequences import check_not_packed
 from ._cells.basic_rnn import BasicRNNCell
@@ -195,13 +195,13 @@ def dynamic_rnn(
     """
     check_time_major(time_major)
     if not time_major:
-        raise InvalidKind(
+        raise KindError(
             "`time_major` must be True, got False. Swap the first two axes of the "
             "inputs and of the outputs."
         )
     check_not_packed(inputs)
     if inputs is not None and not jax.tree_util.all_leaves([inputs]):
-        raise InvalidValue(
+        raise ValueError(
             "`inputs` must be one array [time, batch, ...], got "
             f"{describe(inputs)}. For nests, use `jaxrnn.dynamic_rnn`."
         )

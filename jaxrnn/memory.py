@@ -20,9 +20,9 @@ import math
 
 import numpy as np
 
-from ._base.arguments import as_count, check_instance, check_one_of, check_type
-from ._base.boundary import export as _export
-from ._base.errors import InvalidType, InvalidValue
+from ._base.arguments import as_count, check_instance
+from ._base.expect import expect
+from ._base.modules import export as _export
 from ._base.sharding import platform_of
 from ._base.typing import AxisSize, PyTree
 from ._loops.scans import RESIDUALS, STATE
@@ -80,7 +80,7 @@ class CheckpointPlan:
 
     def __post_init__(self) -> None:
         if not isinstance(self.segments, tuple):
-            raise InvalidType(
+            raise TypeError(
                 f"`segments` must be a tuple of ints, got {self.segments!r}. For "
                 "segments of 64 steps, pass `(64,)`."
             )
@@ -88,7 +88,7 @@ class CheckpointPlan:
             fix = "Pass the number of steps in a segment."
             as_count(f"segments[{i}]", size, fix=fix)
         if self.save_residuals and not self.on_host:
-            raise InvalidValue(
+            raise ValueError(
                 "`on_host` must be True with `save_residuals`, got False. To save "
                 "residuals on the device, use `CheckpointPlan()`."
             )
@@ -140,7 +140,7 @@ def plan_of(strategy: Strategy, time: AxisSize) -> CheckpointPlan:
     is_plan = isinstance(plan, CheckpointPlan)
     fix = "For segments of 64 steps, return `CheckpointPlan((64,))`."
     name = f"{type(strategy).__name__}.plan"
-    check_type(is_plan, name, "return a `CheckpointPlan`", plan, fix)
+    expect(is_plan, name, "return a `CheckpointPlan`", plan, fix, error=TypeError)
     return plan
 
 
@@ -279,7 +279,7 @@ class Offload(Strategy):
         if plan_of(self.of, 2**20).segments:
             what = f"None for {self.of!r}, which already has segments"
             fix = f"Use `Offload(Recompute({self.chunk}))`."
-            check_one_of("chunk", self.chunk, (None,), what, fix)
+            expect(self.chunk in (None,), "chunk", f"be {what}", self.chunk, fix)
 
     def plan(self, time: int) -> CheckpointPlan:
         """Returns the plan of the other strategy, with storage on the host."""
@@ -316,7 +316,7 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
     """
     what = f"one of {', '.join(_PLATFORMS)}"
     fix = "For JAX's default, pass None."
-    check_one_of("platform", platform, (None, *_PLATFORMS), what, fix)
+    expect(platform in (None, *_PLATFORMS), "platform", f"be {what}", platform, fix)
     return as_strategy("swap_memory", swap_memory, platform=platform)
 
 

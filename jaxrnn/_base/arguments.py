@@ -4,22 +4,15 @@ Messages have the form `<argument> must be <this>, got <that>. <Fix>.`
 """
 
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import (
-    InvalidKind,
-    InvalidType,
-    InvalidValue,
-    Verbatim,
-    describe,
-    is_array,
-    warn,
-)
+from .errors import KindError, describe, is_array, warn
+from .expect import expect, sentence
 from .math import is_traced, numpy_or_jax_array
 from .typing import AxisSize, DType, UnboundCellLike
 
@@ -35,20 +28,9 @@ STATIC = "Under jit, close over the value or name the argument in `static_argnam
 T = TypeVar("T")
 
 
-def check_value(ok: object, name: str, must: str, got: object, fix: str = "") -> None:
-    """Raises ValueError unless `ok`: "`name` must <must>, got <got>. <fix>"."""
-    if not ok:
-        raise InvalidValue(_message(name, must, got, fix))
-
-
-def check_type(ok: object, name: str, must: str, got: object, fix: str = "") -> None:
-    """Raises TypeError unless `ok`: "`name` must <must>, got <got>. <fix>"."""
-    if not ok:
-        raise InvalidType(_message(name, must, got, fix))
-
-
-def _message(name: str, must: str, value: object, fix: str) -> str:
-    return f"`{name}` must {must}, got {describe(value)}. {fix}".rstrip()
+def is_list_of(value: object, count: int) -> bool:
+    """Whether `value` is a list or tuple of `count` entries."""
+    return isinstance(value, tuple | list) and len(value) == count
 
 
 def check_instance(name: str, value: T, kinds: Any, what: str, fix: str = "") -> T:
@@ -56,71 +38,21 @@ def check_instance(name: str, value: T, kinds: Any, what: str, fix: str = "") ->
 
     `what` names the types in the message.
     """
-    check_type(isinstance(value, kinds), name, f"be {what}", value, fix)
+    expect(isinstance(value, kinds), name, f"be {what}", value, fix, error=TypeError)
     return value
-
-
-def check_string(name: str, value: str) -> str:
-    """Returns the value; raises TypeError unless it is a string."""
-    return check_instance(name, value, str, "a string")
 
 
 def check_function(name: str, value: T, what: str = "a function", fix: str = "") -> T:
     """Returns the value; raises TypeError unless it is callable and not a class."""
-    if not callable(value) or isinstance(value, type):
-        raise InvalidType(_message(name, f"be {what}", value, fix))
-    return value
-
-
-def check_functions(**functions: object) -> None:
-    """Raises TypeError unless all the given arguments are functions."""
-    for name, value in functions.items():
-        check_function(name, value)
-
-
-def check_one_of(
-    name: str, value: object, choices: Collection, what: str, fix: str = ""
-) -> None:
-    """Raises ValueError unless `value` is one of the choices, which `what` lists."""
-    check_value(value in choices, name, f"be {what}", value, fix)
+    is_function = callable(value) and not isinstance(value, type)
+    expect(is_function, name, f"be {what}", value, fix, error=TypeError)
+    return value  # pyright: ignore[reportReturnType]
 
 
 def check_given(name: str, value: T | None, fix: str, what: str = "given") -> T:
     """Returns the value; raises ValueError if it is None."""
-    if value is None:
-        raise InvalidValue(_message(name, f"be {what}", None, fix))
-    return value
-
-
-def check_entries(
-    name: str,
-    value: object,
-    count: int,
-    what: str,
-    fix: str = "",
-    error: type[Exception] = InvalidValue,
-) -> None:
-    """Raises unless `value` is a tuple or list of `count` entries."""
-    is_list = isinstance(value, tuple | list)
-    if not is_list or len(value) != count:
-        got = (
-            Verbatim(f"{type(value).__name__} of length {len(value)}")
-            if is_list
-            else value
-        )
-        raise error(_message(name, f"be {what}", got, fix))
-
-
-def check_equal(name: str, number: int, want: int, must: str, fix: str = "") -> None:
-    """Raises ValueError unless `number` equals `want`."""
-    check_value(number == want, name, must, number, fix)
-
-
-def check_divides(
-    name: str, divisor: int, number: int, what: str, fix: str = ""
-) -> None:
-    """Raises ValueError unless `divisor` divides `number`, which `what` names."""
-    check_value(not number % divisor, name, f"divide {what}", divisor, fix)
+    expect(value is not None, name, f"be {what}", value, fix)
+    return value  # pyright: ignore[reportReturnType]
 
 
 def check_shape(
@@ -128,12 +60,7 @@ def check_shape(
 ) -> None:
     """Raises ValueError unless an array has shape `shape`; `must` may state a rule."""
     must = must or f"have shape {shape}"
-    check_value(jnp.shape(array) == shape, name, must, array, fix)
-
-
-def check_dtype(name: str, array: Any, dtype: DType, must: str, fix: str = "") -> None:
-    """Raises TypeError unless an array has dtype `dtype`; `must` states the rule."""
-    check_type(array.dtype == dtype, name, must, array, fix)
+    expect(jnp.shape(array) == shape, name, must, array, fix)
 
 
 def check_rank(
@@ -141,40 +68,23 @@ def check_rank(
     array: Any,
     least: int,
     axes: str,
-    error: type[Exception] = InvalidValue,
+    error: type[Exception] = ValueError,
     fix: str = "",
 ) -> None:
     """Raises if an array has fewer than `least` axes; the message lists `axes`."""
-    if len(array.shape) < least:
-        must = f"have rank at least {least}, {axes}"
-        raise error(_message(name, must, array, fix))
-
-
-def check_first_axis(
-    name: str, array: Any, count: int, what: str, fix: str = ""
-) -> None:
-    """Raises ValueError unless an array is `[count, ...]`; `what` names the entries."""
-    must = f"be [{count}, ...], one entry for each {what}"
-    check_value(array.shape[:1] == (count,), name, must, array, fix)
-
-
-def check_dtype_kind(
-    name: str, array: Any, kind: type[np.generic], what: str, fix: str = ""
-) -> None:
-    """Raises TypeError unless the dtype is a subtype of `kind`, e.g. `jnp.floating`."""
-    is_kind = jnp.issubdtype(array.dtype, kind)
-    check_type(is_kind, name, f"be {what}", array, fix)
+    must = f"have rank at least {least}, {axes}"
+    expect(len(array.shape) >= least, name, must, array, fix, error)
 
 
 def check_is_cell(name: str, cell: Any) -> None:
     """Raises TypeError unless `cell` is a bound cell or has the attributes of one."""
     if isinstance(cell, type):
-        raise InvalidType(
+        raise TypeError(
             f"`{name}` must be a bound cell, got {describe(cell)}. Create a cell, and "
             "pass `cell.bind(params)`."
         )
     if all(hasattr(cell, n) for n in ("bind", "init", "apply", "state_size")):
-        raise InvalidType(
+        raise TypeError(
             f"`{name}` must be a bound cell, got the unbound {cell!r}. Pass "
             f"`{name}.bind(params)`."
         )
@@ -191,7 +101,7 @@ def check_is_cell(name: str, cell: Any) -> None:
             got += f", which lacks {', '.join(missing)}"
         is_fused = getattr(cell, "takes_sequences", False)
         what = "a cell that runs one step" if is_fused else "a bound cell"
-        raise InvalidType(
+        raise TypeError(
             f"`{name}` must be {what}, got {got}. {_fix_of_cell(name, cell)}"
         )
 
@@ -243,7 +153,7 @@ def as_dtype(dtype: DType, name: str = "dtype") -> DType:
             raise TypeError
         canonical = canonical.newbyteorder("=")
     except (TypeError, ValueError):  # Dtypes of random keys raise ValueError.
-        raise InvalidType(
+        raise TypeError(
             f"`{name}` must be a dtype such as jnp.float32, got {describe(dtype)}."
         ) from None
     is_python = any(dtype is kind for kind in (int, float, complex))
@@ -269,10 +179,10 @@ def as_unroll(parallel_iterations: object) -> int:
         return 1
     try:
         steps = as_count("parallel_iterations", parallel_iterations, least=0)
-    except InvalidType as error:
-        raise InvalidKind(str(error)) from None
-    except InvalidValue as error:
-        raise InvalidType(str(error)) from None
+    except TypeError as error:
+        raise KindError(str(error)) from None
+    except ValueError as error:
+        raise TypeError(str(error)) from None
     return min(max(1, steps), MAX_UNROLL)
 
 
@@ -296,9 +206,9 @@ def as_count(
     except TypeError:
         if is_traced(count) and "jit" not in fix:
             fix = STATIC
-        raise InvalidType(_message(name, "be an integer", count, fix)) from None
-    check_value(number >= least, name, f"be at least {least}", number, fix)
-    check_value(number <= most, name, f"be at most {most}", number, fix)
+        raise TypeError(sentence(name, "be an integer", count, fix)) from None
+    expect(number >= least, name, f"be at least {least}", number, fix)
+    expect(number <= most, name, f"be at most {most}", number, fix)
     return number
 
 
@@ -325,14 +235,13 @@ def as_integers(
         array = array.astype(np.int32)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         is_list = isinstance(values, list | tuple) and array.dtype != object
-        raise InvalidType(
-            _message(name, f"be {what}", array if is_list else values, "")
-        )
+        got = array if is_list else values
+        raise TypeError(sentence(name, f"be {what}", got))
     for shape in shapes:
         sizes = zip(array.shape, shape, strict=False)
         if array.ndim == len(shape) and all(m in (n, None) for n, m in sizes):
             return array
-    raise InvalidValue(_message(name, f"be {what}", array, ""))
+    raise ValueError(sentence(name, f"be {what}", array))
 
 
 def as_axis_size(name: str, size: AxisSize, fix: str = "") -> AxisSize:
@@ -379,11 +288,11 @@ def check_both_lists(cells_fw: Any, cells_bw: Any) -> None:
         if not isinstance(cells, Sequence) or not cells:
             is_list = isinstance(cells, Sequence)
             got = f"an empty {type(cells).__name__}" if is_list else describe(cells)
-            raise InvalidValue(
+            raise ValueError(
                 f"`{name}` must be a list of at least one cell, got {got}."
             )
     if len(cells_fw) != len(cells_bw):
-        raise InvalidValue(
+        raise ValueError(
             "`cells_fw` and `cells_bw` must have the same depth, got "
             f"{len(cells_fw)} and {len(cells_bw)} cells."
         )

@@ -17,8 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .arguments import check_type, check_value
 from .errors import is_array, is_key
+from .expect import expect
 from .jax_internals import define_prng_impl
 from .typing import Array, ArrayLike, Key
 
@@ -32,10 +32,10 @@ def check_key(key: Any) -> None:
     """
     is_raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
     fix = "Create a key with `jax.random.key(0)`."
-    check_type(is_raw or is_key(key), "key", "be a random key", key, fix)
+    expect(is_raw or is_key(key), "key", "be a random key", key, fix, error=TypeError)
     is_one = key.ndim == is_raw  # Raw uint32 keys are vectors, typed keys are scalars.
     fix = "To use several keys, apply `jax.vmap`."
-    check_value(is_one, "key", "be one key", key, fix)
+    expect(is_one, "key", "be one key", key, fix)
 
 
 def check_key_or_none(key: object) -> None:

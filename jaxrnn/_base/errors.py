@@ -1,7 +1,6 @@
 """Descriptions of values for error messages, the errors of checks, and warnings.
 
-A message reads `<argument> must be <this>, got <that>. <Fix>.` The file `boundary.py`
-puts the name of the public function before the message.
+A message reads `<argument> must be <this>, got <that>. <Fix>.`
 """
 
 import contextlib
@@ -26,53 +25,6 @@ class KindError(TypeError, AssertionError):
 
 class EntryError(ValueError, IndexError):
     """A `ValueError` that is also an `IndexError`, which TensorFlow raises."""
-
-
-class InvalidArgument(Exception):
-    """The error of a check that does not know which public function was called.
-
-    Attributes:
-        kind: The class of the error that the public function raises.
-    """
-
-    kind: type[Exception] = Exception
-
-    def named(self, function: str) -> Exception:
-        """The error that a public function raises in place of this error."""
-        error = self.kind(f"{function}: {self}")
-        for note in getattr(self, "__notes__", ()):
-            error.add_note(note)
-        return error.with_traceback(self.__traceback__)
-
-
-class InvalidValue(InvalidArgument, ValueError):
-    """An argument has the right type, but not the right value."""
-
-    kind = ValueError
-
-
-class InvalidType(InvalidArgument, TypeError):
-    """An argument has the wrong type."""
-
-    kind = TypeError
-
-
-class MissingPackage(InvalidArgument, ImportError):
-    """A package that only some functions need is missing."""
-
-    kind = ImportError
-
-
-class InvalidKind(InvalidArgument, KindError):
-    """Like `InvalidType`, for checks where TensorFlow raises an `AssertionError`."""
-
-    kind = KindError
-
-
-class InvalidEntry(InvalidArgument, EntryError):
-    """Like `InvalidValue`, for checks where TensorFlow raises an `IndexError`."""
-
-    kind = EntryError
 
 
 class Verbatim(str):
@@ -102,8 +54,8 @@ def describe(value: object) -> str:
         return f"the class {value.__name__}"
     if isinstance(value, tuple | list) and not jax.tree_util.all_leaves([value]):
         parts = describe_leaves(value)
-        if len(parts) <= 80:
-            return parts
+        kind = type(value).__name__
+        return parts if len(parts) <= 80 else f"{kind} of length {len(value)}"
     return type(value).__name__
 
 
@@ -156,7 +108,7 @@ def is_key(value: Any) -> bool:
 def check_not_masked(name: str, value: object) -> None:
     """Raises TypeError for a masked NumPy array, whose mask JAX cannot represent."""
     if isinstance(value, np.ma.MaskedArray):
-        raise InvalidType(
+        raise TypeError(
             f"`{name}` must be an array without a mask, got a masked "
             f"{describe(value)}. Pass `{name}.filled(0)`."
         )

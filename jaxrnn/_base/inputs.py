@@ -6,20 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arguments import (
-    INT32_MAX,
-    as_dtype,
-    check_dtype_kind,
-    check_rank,
-    check_shape,
-    check_time_major,
-    check_type,
-    check_value,
-)
+from .arguments import INT32_MAX, as_dtype, check_rank, check_shape, check_time_major
 from .errors import (
-    InvalidEntry,
-    InvalidType,
-    InvalidValue,
+    EntryError,
     check_not_masked,
     describe,
     describe_non_array,
@@ -27,6 +16,7 @@ from .errors import (
     is_array,
     leaf_name,
 )
+from .expect import expect
 from .math import in_native_order, is_float, is_traced
 from .trees import is_tensor_array, map_named, named_leaves, without_read_only
 from .typing import Array, ArrayLike, DType, PyTree
@@ -56,7 +46,7 @@ def named_inputs(
     """
     named = list(named_leaves(name, inputs))
     if not named:
-        raise InvalidEntry(
+        raise EntryError(
             f"`{name}` must hold at least one array, got "
             f"{describe_structure(inputs)}. {fix}".rstrip()
         )
@@ -96,7 +86,7 @@ def _check_sequence(
     fits = all(n <= INT32_MAX for n in array.shape if isinstance(n, int))
     must = f"be {axes} with at most {INT32_MAX} entries along each axis"
     fix = "To run more steps, divide the sequences with `jaxrnn.windows`."
-    check_value(fits, name, must, array, fix)
+    expect(fits, name, must, array, fix)
 
 
 def _fix_of_rank(name: str, leaf: Array, time_major: bool) -> str:
@@ -131,9 +121,9 @@ def as_steps(inputs: Any) -> list[PyTree]:
     )
     is_leaf = jax.tree_util.all_leaves([inputs], lambda x: x is None)
     fix = split if is_array(inputs) else fix_of_objects("inputs", inputs)
-    check_type(not is_leaf, "inputs", must, inputs, fix)
+    expect(not is_leaf, "inputs", must, inputs, fix, error=TypeError)
     is_list = isinstance(inputs, list | tuple)
-    check_value(is_list, "inputs", must, inputs, "Pass one nest per step.")
+    expect(is_list, "inputs", must, inputs, "Pass one nest per step.")
     steps = map_named("inputs", lambda n, x: as_array(n, x), list(inputs))
     leaves = named_inputs(steps)
     least = 1 if leaves[0][1].ndim == 1 else 2
@@ -152,7 +142,7 @@ def check_rows_of_state(state: PyTree, rows: int, must: str, fix: str = "") -> N
     own = without_read_only(state)
     for name, leaf in named_leaves("initial_state", own, is_tensor_array):
         fits = is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,))
-        check_value(fits, name, must, leaf, fix)
+        expect(fits, name, must, leaf, fix)
 
 
 def check_same_size(
@@ -166,7 +156,7 @@ def check_same_size(
     (first, leaf), *rest = named
     for name, other in rest:
         if other.shape[axis] != leaf.shape[axis]:
-            raise InvalidValue(
+            raise ValueError(
                 f"{what} must be the same for all inputs {axes}, but `{first}` is "
                 f"{describe(leaf)} and `{name}` is {describe(other)}. {fix}".rstrip()
             )
@@ -197,9 +187,9 @@ def as_array(name: str, leaf: Any) -> Array:
         TypeError: If the leaf is neither an array nor a number.
     """
     if leaf is None:
-        raise InvalidValue(f"`{name}` must be an array, got None.")
+        raise ValueError(f"`{name}` must be an array, got None.")
     if is_tensor_array(leaf):
-        raise InvalidType(
+        raise TypeError(
             f"`{name}` must be an array, got a TensorArray. Call `.stack()`."
         )
     check_not_masked(name, leaf)
@@ -212,9 +202,7 @@ def as_array(name: str, leaf: Any) -> Array:
         what = "an array with a dtype that JAX supports" if is_numpy else "an array"
         got = describe_non_array(leaf)
         fix = fix_of_objects(name, leaf)
-        raise InvalidType(
-            f"`{name}` must be {what}, got {got}. {fix}".rstrip()
-        ) from None
+        raise TypeError(f"`{name}` must be {what}, got {got}. {fix}".rstrip()) from None
 
 
 def fix_of_objects(name: str, array: Any) -> str:
@@ -231,7 +219,7 @@ def check_shaped(name: str, tree: PyTree, fix: str = "") -> None:
     for path, leaf in jax.tree.leaves_with_path(tree):
         is_shaped = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
         must = "be an array or a `jax.ShapeDtypeStruct`"
-        check_type(is_shaped, leaf_name(name, path), must, leaf, fix)
+        expect(is_shaped, leaf_name(name, path), must, leaf, fix, error=TypeError)
 
 
 def check_concrete(
@@ -245,9 +233,7 @@ def check_concrete(
     for full, leaf in named_leaves(name, tree):
         # `Streamer` checks every frame, so describe an array only if it is traced.
         if is_traced(leaf):
-            raise InvalidType(
-                f"`{full}` must {must}, got traced {describe(leaf)}. {fix}"
-            )
+            raise TypeError(f"`{full}` must {must}, got traced {describe(leaf)}. {fix}")
 
 
 def as_step_booleans(
@@ -268,7 +254,14 @@ def as_step_booleans(
         TypeError: If `values` are not booleans.
     """
     values = as_array(name, values)
-    check_dtype_kind(name, values, jnp.bool_, "booleans", fix)
+    expect(
+        jnp.issubdtype(values.dtype, jnp.bool_),
+        name,
+        "be booleans",
+        values,
+        fix,
+        error=TypeError,
+    )
     axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
     must = f"be {axes} like the inputs, {list(shape)}"
     check_shape(name, values, tuple(shape), must)
@@ -286,14 +279,14 @@ def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
     if dtype is not None:
         return as_dtype(dtype)
     if initial_state is None:
-        raise InvalidValue(
+        raise ValueError(
             "`dtype` must be given if there is no `initial_state`, got None. For a "
             "zero state of float32, pass `dtype=jnp.float32`."
         )
     named = list(named_leaves("initial_state", initial_state))
     if len({leaf.dtype for _, leaf in named}) != 1:
         found = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
-        raise InvalidValue(
+        raise ValueError(
             "`dtype` must be given unless all arrays of `initial_state` have one "
             f"dtype, but the state holds {found or 'no arrays'}. Pass the dtype of the "
             "outputs."

@@ -6,13 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arguments import check_shape, check_type
-from .errors import (
-    InvalidValue,
-    check_not_masked,
-    describe_leaves,
-    is_array,
-)
+from .arguments import check_shape
+from .errors import check_not_masked, describe_leaves, is_array
+from .expect import expect
 from .math import clamped_to_int32, is_float, numpy_or_jax_array
 from .sharding import as_rows_of
 from .typing import Array, Lengths, PyTree
@@ -114,11 +110,11 @@ def lengths_array(lengths: Any, name: str = "sequence_length") -> Array | np.nda
         return lengths
     is_text = isinstance(lengths, str)
     fix = "Pass one integer per row."
-    check_type(not is_text, name, "hold integers", lengths, fix)
+    expect(not is_text, name, "hold integers", lengths, fix, error=TypeError)
     try:
         array = numpy_or_jax_array(lengths)
     except (ValueError, TypeError):
-        raise InvalidValue(
+        raise ValueError(
             f"`{name}` must hold one integer for each row, got "
             f"{describe_leaves(lengths)}."
         ) from None
@@ -134,7 +130,14 @@ def as_integer_lengths(
     is_integer = jnp.issubdtype(lengths.dtype, jnp.integer)
     # NumPy makes an array of one object from a value that it cannot convert.
     is_object = lengths.dtype == object and lengths.ndim == 0
-    check_type(is_integer, name, "hold integers", given if is_object else lengths, fix)
+    expect(
+        is_integer,
+        name,
+        "hold integers",
+        given if is_object else lengths,
+        fix,
+        error=TypeError,
+    )
     return lengths
 
 
@@ -157,4 +160,6 @@ def check_not_inputs(sequence_length: Any, call: str) -> None:
     array = sequence_length
     is_inputs = is_array(array) and array.ndim > 2 and is_float(array)
     fix = f"Inputs come first: `{call}`."
-    check_type(not is_inputs, "sequence_length", "hold integers", array, fix)
+    expect(
+        not is_inputs, "sequence_length", "hold integers", array, fix, error=TypeError
+    )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from .errors import InvalidValue, describe, is_array, is_key
+from .errors import describe, is_array, is_key
 from .trees import is_pytree_of_arrays, map_named
 from .typing import Array, Key, PyTree
 
@@ -68,7 +68,7 @@ def whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
         rows = spec[batch_axis]
         time = spec[1 - batch_axis]
         if time is not None:
-            raise InvalidValue(
+            raise ValueError(
                 f"`{name}` must not be sharded along time, got {describe(x)} "
                 f"sharded over {time!r}. Steps run one after another, so shard the "
                 "rows instead, with `jax.sharding.reshard`."

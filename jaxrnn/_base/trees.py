@@ -19,14 +19,7 @@ from typing import Any, TypeVar
 import jax
 
 from .arguments import as_axis_size, check_given
-from .errors import (
-    InvalidType,
-    InvalidValue,
-    describe,
-    describe_structure,
-    is_array,
-    leaf_name,
-)
+from .errors import describe, describe_structure, is_array, leaf_name
 from .typing import DType, Params, PyTree, Size
 
 T = TypeVar("T", bound=type)
@@ -180,11 +173,11 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
         "such as `TensorShape([5, 5])`."
     )
     if leaf is None:
-        raise InvalidValue(f"`{name}` must be an int or a TensorShape, got None. {fix}")
+        raise ValueError(f"`{name}` must be an int or a TensorShape, got None. {fix}")
     try:
         return tuple(leaf if isinstance(leaf, TensorShape) else [_dim(name, leaf)])
     except TypeError:
-        raise InvalidType(
+        raise TypeError(
             f"`{name}` must be an int or a TensorShape, got {describe(leaf)}. {fix}"
         ) from None
 
@@ -218,7 +211,7 @@ def check_structure(
     same_but_for_kind = _are_alike(want_def, got_def)
     if same_but_for_kind and not strict:
         return
-    error = InvalidType if same_but_for_kind else InvalidValue
+    error = TypeError if same_but_for_kind else ValueError
     texts = describe_structure(want), describe_structure(got)
     legend = ", where * is an array" if "*" in "".join(texts) else ""
     raise error(
@@ -261,7 +254,7 @@ def merge_dicts(what: str, first: Mapping, second: Mapping) -> dict:
         elif isinstance(value, Mapping) and isinstance(merged[key], Mapping):
             merged[key] = merge_dicts(what, merged[key], value)
         else:
-            raise InvalidValue(f"{what} must have different names, got {key!r} twice.")
+            raise ValueError(f"{what} must have different names, got {key!r} twice.")
     return merged
 
 

@@ -9,10 +9,8 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from .._base.arguments import check_given, check_rank, check_type
+from .._base.arguments import check_given, check_rank
 from .._base.errors import (
-    InvalidType,
-    InvalidValue,
     check_not_masked,
     counted,
     describe,
@@ -20,6 +18,7 @@ from .._base.errors import (
     is_array,
     leaf_name,
 )
+from .._base.expect import expect
 from .._base.inputs import (
     check_concrete,
     check_same_size,
@@ -65,7 +64,7 @@ def as_sources(
         has_all = all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__"))
         of_a_list = "Convert a list to an array with `np.asarray`."
         of_leaf = of_a_list if isinstance(leaf, int | float | complex) else ""
-        check_type(has_all, name, "be an array", leaf, of_leaf)
+        expect(has_all, name, "be an array", leaf, of_leaf, error=TypeError)
         check_rank(name, leaf, 2, axes, fix=fix)
         return leaf
 
@@ -93,7 +92,7 @@ def as_host_array(name: str, leaf: Any) -> np.ndarray:
     if not is_array(array):
         must = "be an array of numbers or booleans"
         fix = fix_of_objects(name, leaf)
-        raise InvalidType(f"`{name}` must {must}, got {describe(leaf)}. {fix}".rstrip())
+        raise TypeError(f"`{name}` must {must}, got {describe(leaf)}. {fix}".rstrip())
     return array
 
 
@@ -138,7 +137,7 @@ def check_like(
         if (leaf.shape[skip:], leaf.dtype) != (like.shape[skip:], like.dtype):
             full = leaf_name(name, path)
             sizes = ["..."] * bool(skip) + list(map(str, like.shape[skip:]))
-            raise InvalidValue(
+            raise ValueError(
                 f"`{full}` must be {like.dtype}[{', '.join(sizes)}], got "
                 f"{describe(leaf)}. {fix}"
             )
@@ -161,7 +160,7 @@ def as_sequence(name: str, sequence: PyTree) -> PyTree:
         if isinstance(sequence, list | tuple):
             got = describe(sequence)
             fix += " Convert a list to an array with `np.asarray`."
-        raise InvalidValue(
+        raise ValueError(
             f"`{name}` must hold at least one array [length, ...], got {got}. {fix}"
         )
 
@@ -196,7 +195,14 @@ def from_list(inputs: PyTree) -> list[PyTree]:
     is_objects = isinstance(inputs, np.ndarray) and inputs.dtype == object
     if is_objects or isinstance(inputs, Iterator):
         fix = "Pass `list(inputs)`."
-    check_type(is_list, "inputs", "be a list or tuple of sequences", inputs, fix)
+    expect(
+        is_list,
+        "inputs",
+        "be a list or tuple of sequences",
+        inputs,
+        fix,
+        error=TypeError,
+    )
     if not inputs:
         named_inputs(inputs, "For an empty batch, pass padded inputs with no rows.")
     records = [as_sequence(f"inputs[{i}]", each) for i, each in enumerate(inputs)]
@@ -220,7 +226,7 @@ def cut_padding(
         fix = "For a list of sequences, omit `sequence_length`."
     inputs, time, batch_size = as_sources(inputs, time_major, fix)
     if _are_sequences(inputs, sequence_length, batch_size):
-        raise InvalidValue(
+        raise ValueError(
             f"`sequence_length` must hold {counted(batch_size, 'length')}, one for "
             f"each row of padded inputs, got {len(inputs)}, one for each entry of a "
             "list. To pack a list of sequences, omit `sequence_length`, and pass each "

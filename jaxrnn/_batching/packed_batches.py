@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from .._base.arguments import as_count, check_time_major, check_type, check_value
-from .._base.errors import InvalidType, counted, describe
+from .._base.arguments import as_count, check_time_major
+from .._base.errors import counted, describe
+from .._base.expect import expect
 from .._base.typing import PyTree
 from .host import Leaves, as_sequence, check_record
 from .packed_sequences import PackedSequences
@@ -71,7 +72,7 @@ class PackedBatches(Iterator[PackedSequences]):
         steps = len(leaves[0])
         must = f"have at most `row_length` ({most}) steps"
         fix = "Increase `row_length`, or split the record."
-        check_value(steps <= most, name, must, steps, fix)
+        expect(steps <= most, name, must, steps, fix)
         self._waiting.append((state, leaves))
         return True
 
@@ -95,7 +96,7 @@ class PackedBatches(Iterator[PackedSequences]):
         """
         state = self._waiting[0][0] if self._waiting else self._state()
         if state["records"] is None:
-            raise InvalidType(
+            raise TypeError(
                 "to be resumable, `records` must be a sequence, or have `get_state` "
                 f"and `set_state` like Grain's iterators, got {describe(self._source)}."
             )
@@ -117,7 +118,7 @@ class PackedBatches(Iterator[PackedSequences]):
             if isinstance(state, dict):
                 keys = "key" if len(state) == 1 else "keys"
                 got = f"the {keys} {', '.join(map(repr, state))}" if state else "{}"
-            raise InvalidType(
+            raise TypeError(
                 "`state` must be a dict from `get_state`, with the keys 'records' and "
                 f"'number', got {got}."
             )
@@ -238,7 +239,7 @@ def _as_source(records: Any) -> Any:
         "dict is a record, pass `list(records.values())`."
     )
     fix = fix if is_dict else ""
-    check_type(are_many and not is_dict, "records", must, records, fix)
+    expect(are_many and not is_dict, "records", must, records, fix, error=TypeError)
     iterator = iter(records)
     if can_index and not _has_state(iterator):
         return _Indexed(records)

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_type
-from .._base.errors import InvalidValue, counted, describe, is_array
+from .._base.errors import counted, describe, is_array
+from .._base.expect import expect
 from .._base.inputs import as_array, check_concrete
 from .._base.math import is_traced
 from .._base.sharding import read_at
@@ -142,7 +142,7 @@ class PackedSequences:
         def read(name: str, leaf: Any) -> Array:
             leaf = as_array(name, leaf)
             if leaf.shape[:2] != self.starts.shape:
-                raise InvalidValue(
+                raise ValueError(
                     f"`{name}` must be [{axes}, ...] like `starts` "
                     f"({describe(self.starts)}), got {describe(leaf)}. Pass arrays in "
                     "the layout of this pack."
@@ -189,7 +189,7 @@ def check_whole(
         is_stack = starts.ndim > 2
         got = "a stack of packs" if is_stack else "part of a pack"
         fix = of_stack if is_stack else _OF_PARTS
-        raise InvalidValue(
+        raise ValueError(
             f"`{name}` must be one pack, got {got}, whose `starts` is "
             f"{describe(starts)}. {fix}"
         )
@@ -202,7 +202,7 @@ def check_whole(
     wrong += [n for n in _OF_SEQUENCES if getattr(packed, n).shape[0] != count]
     if wrong:
         got = ", ".join(f"`{n}` {describe(getattr(packed, n))}" for n in wrong)
-        raise InvalidValue(
+        raise ValueError(
             f"`{name}` must keep the {counted(packed.rows, 'row')} and "
             f"{counted(count, 'sequence')} of the original pack, got {got}. "
             f"{_OF_PARTS}"
@@ -216,4 +216,4 @@ def check_not_packed(inputs: object) -> None:
         "`packed.sequence_length`."
     )
     is_padded = not isinstance(inputs, PackedSequences)
-    check_type(is_padded, "inputs", "be padded", inputs, fix)
+    expect(is_padded, "inputs", "be padded", inputs, fix, error=TypeError)

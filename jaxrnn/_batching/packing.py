@@ -12,14 +12,9 @@ from typing import NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from .._base.arguments import (
-    as_count,
-    check_instance,
-    check_one_of,
-    check_time_major,
-    check_value,
-)
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.arguments import as_count, check_instance, check_time_major
+from .._base.errors import describe
+from .._base.expect import expect
 from .._base.inputs import check_concrete
 from .._base.trees import with_structure
 from .._base.typing import Lengths, PyTree
@@ -114,7 +109,7 @@ def _fitting(name: str, given: int | None, least: int, why: str, fix: str) -> in
     if given is None:
         return least
     number = as_count(name, given, fix="")
-    check_value(number >= least, name, f"be at least {least}, {why}", number, fix)
+    expect(number >= least, name, f"be at least {least}, {why}", number, fix)
     return number
 
 
@@ -311,7 +306,7 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     sizes = [(pack.lengths.shape, pack.row.shape) for pack in packs]
     for i, pack in enumerate(packs):
         if sizes[i] != sizes[0]:
-            raise InvalidValue(
+            raise ValueError(
                 f"`packs[{i}]` must have as many rows and sequences as `packs[0]`, "
                 f"{packs[0]!r}, got {pack!r}. To create packs of one shape, use "
                 "`packed_batches`. To join packs into one pack, use `concat_packed`."
@@ -324,10 +319,10 @@ def _as_packs(packs: object) -> list[PackedSequences]:
     if isinstance(packs, PackedSequences) or not isinstance(packs, Iterable):
         fix = " Pass `[pack]`." if isinstance(packs, PackedSequences) else ""
         got = describe(packs)
-        raise InvalidType(f"`packs` must be a list of packs, got {got}.{fix}")
+        raise TypeError(f"`packs` must be a list of packs, got {got}.{fix}")
     packs = list(packs)
     if not packs:
-        raise InvalidValue("`packs` must hold at least one pack, got none.")
+        raise ValueError("`packs` must hold at least one pack, got none.")
     for i, pack in enumerate(packs):
         name = f"packs[{i}]"
         what = "a pack, for example from `pack_sequences` or `packed_batches`"
@@ -345,6 +340,12 @@ def _check_alike(name: str, first: PackedSequences, pack: PackedSequences) -> No
     for field in ("time_major", "row_length"):
         fix = f"Pack all sequences with the `{field}` of `packs[0]`."
         want = getattr(first, field)
-        check_one_of(f"{name}.{field}", getattr(pack, field), (want,), str(want), fix)
+        expect(
+            getattr(pack, field) in (want,),
+            f"{name}.{field}",
+            f"be {want!s}",
+            getattr(pack, field),
+            fix,
+        )
     fix = "`packs[0]` sets the structure, dtypes and step shapes of all packs."
     check_like(f"{name}.inputs", first.inputs, pack.inputs, fix, skip=2)

@@ -7,16 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import (
-    as_bool,
-    as_count,
-    check_dtype_kind,
-    check_entries,
-    check_equal,
-    check_instance,
-    check_type,
-)
-from .._base.errors import InvalidType, counted, describe, is_key
+from .._base.arguments import as_bool, as_count, check_instance, is_list_of
+from .._base.errors import counted, describe, is_key
+from .._base.expect import expect
 from .._base.inputs import as_array
 from .._base.sharding import as_sharded_as, zeros_of
 from .._base.trees import map_named, named_leaves, serializable
@@ -163,12 +156,19 @@ class TruncatedBPTT:
         count = leaves[0].shape[0] if leaves else 0
         must = f"hold {counted(self.reach - 1, 'window')} for reach={self.reach}"
         fix = "Create the carry with `init` of the same object."
-        check_equal("carry", count, self.reach - 1, must, fix)
+        expect(count == self.reach - 1, "carry", must, count, fix)
         what = "floating-point to have a gradient"
         fix = "Cast the array, or let `loss` close over the array."
         for name, leaf in named_leaves("params", params):
             if leaf is not None:
-                check_dtype_kind(name, as_array(name, leaf), jnp.inexact, what, fix)
+                expect(
+                    jnp.issubdtype(as_array(name, leaf).dtype, jnp.inexact),
+                    name,
+                    f"be {what}",
+                    as_array(name, leaf),
+                    fix,
+                    error=TypeError,
+                )
         if self.reach > 1:
             example = jax.eval_shape(
                 lambda: jax.tree.map(lambda x: x[0], carry.windows)
@@ -247,7 +247,7 @@ def truncated_bptt(
     algorithm BPTT(k2; k1); Sutskever 2013, "Training recurrent neural networks".
     """
     if not callable(loss):
-        raise InvalidType(f"`loss` must be callable, got {describe(loss)}.")
+        raise TypeError(f"`loss` must be callable, got {describe(loss)}.")
     reach = as_count("reach", reach, fix="For BPTT(k2; k1), pass `k2 // k1`.")
     return TruncatedBPTT(loss, reach, as_bool("has_aux", has_aux))
 
@@ -290,13 +290,22 @@ def _state_of(result: Any, has_aux: bool) -> PyTree:
     is_longer = size > 2 and not has_aux
     fix = "To return auxiliary data too, set `has_aux=True`." if is_longer else ""
     name = "loss(params, state, window)"
-    check_entries(name, result, 2, form, fix, InvalidType)
+    expect(is_list_of(result, 2), name, f"be {form}", result, fix, error=TypeError)
     value, rest = result
     shape = getattr(value, "shape", None)
     is_scalar = shape == () and jnp.issubdtype(value.dtype, jnp.floating)
     fix = "Return one number, for example with `jnp.mean`." if shape else ""
-    check_type(is_scalar, f"{name}[0]", "be a floating-point scalar", value, fix)
+    expect(
+        is_scalar,
+        f"{name}[0]",
+        "be a floating-point scalar",
+        value,
+        fix,
+        error=TypeError,
+    )
     if not has_aux:
         return rest
-    check_entries(f"{name}[1]", rest, 2, "(new_state, aux)", error=InvalidType)
+    expect(
+        is_list_of(rest, 2), f"{name}[1]", "be (new_state, aux)", rest, error=TypeError
+    )
     return rest[0]

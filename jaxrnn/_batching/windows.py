@@ -16,13 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import (
-    as_count,
-    check_first_axis,
-    check_time_major,
-    check_value,
-)
+from .._base.arguments import as_count, check_time_major
 from .._base.errors import describe_leaves
+from .._base.expect import expect
 from .._base.inputs import as_arrays, check_concrete
 from .._base.trees import named_leaves, serializable
 from .._base.typing import Array, Lengths, PyTree
@@ -149,13 +145,25 @@ class PackedWindow:
         new = as_arrays("fresh_state", fresh_state)
         for name, leaf in named_leaves("row_state", old):
             fix = "Pass the result of the previous window's `row_state`."
-            check_first_axis(name, leaf, self.rows, "row", fix)
+            expect(
+                leaf.shape[:1] == (self.rows,),
+                name,
+                f"be [{self.rows}, ...], one entry for each row",
+                leaf,
+                fix,
+            )
         fix = "The leaves of `row_state` and `fresh_state` are concatenated."
         check_like("fresh_state", old, new, fix, skip=1)
         fix = "For one state for all sequences, pass [1, ...]."
         for name, leaf in named_leaves("fresh_state", new):
             if leaf.shape[:1] != (1,):
-                check_first_axis(name, leaf, self.new, "sequence that may start", fix)
+                expect(
+                    leaf.shape[:1] == (self.new,),
+                    name,
+                    f"be [{self.new}, ...], one entry for each sequence that may start",
+                    leaf,
+                    fix,
+                )
 
         def join(leaf: Array, fresh: Array) -> Array:
             each = jnp.broadcast_to(fresh, (self.new, *fresh.shape[1:]))
@@ -179,7 +187,12 @@ class PackedWindow:
         """
         states = as_arrays("states", states)
         for name, leaf in named_leaves("states", states):
-            check_first_axis(name, leaf, self.part_of.shape[0], "part")
+            expect(
+                leaf.shape[:1] == (self.part_of.shape[0],),
+                name,
+                f"be [{self.part_of.shape[0]}, ...], one entry for each part",
+                leaf,
+            )
         return read_rows(states, jnp.asarray(self.last))
 
     def __repr__(self) -> str:
@@ -238,7 +251,7 @@ def windows(
         given = {"sequence_length": sequence_length, "time_major": time_major or None}
         for name, value in given.items():
             must = "be omitted for `PackedSequences`, which hold lengths and layout"
-            check_value(value is None, name, must, value)
+            expect(value is None, name, must, value)
         return _packed_windows(inputs, size)
     fix = "For a list of sequences, pass `pack_sequences(inputs)`."
     fix = fix if isinstance(inputs, list | tuple) else ""

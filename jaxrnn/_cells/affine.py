@@ -15,8 +15,9 @@ from typing import Any, ClassVar, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_divides, check_function, check_string
+from .._base.arguments import check_function
 from .._base.errors import describe, describe_leaves, error_note, name_of
+from .._base.expect import expect
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
@@ -82,14 +83,15 @@ class Stage(Hyperparameters):
     bias: Initializer | None = fields.checked(
         fields.optional(check_function), default=zeros
     )
-    path: str | None = fields.checked(check_string, default=None)
+    path: str | None = fields.name()
     takes_inputs: bool = fields.flag(True)
     blocks: int | None = fields.count(default=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        what = f"`columns` ({self.columns})"
-        check_divides("blocks", self.blocks or 1, self.columns, what)
+        blocks = self.blocks or 1
+        must = f"divide `columns` ({self.columns})"
+        expect(self.columns % blocks == 0, "blocks", must, blocks)
 
     def specs(self, depth: int) -> Specs:
         """Nested dicts of `ParamSpec`s for inputs of size `depth`."""

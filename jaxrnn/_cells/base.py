@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from .._base import trees
 from .._base.arguments import as_axis_size, as_dtype, check_given, check_instance
 from .._base.cell_keys import check_key, check_key_or_none
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.errors import describe
 from .._base.math import in_native_order, is_traced
 from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped
 from .._loops.steps import DeclinedError, Run
@@ -183,7 +183,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             hash(self)
         except TypeError as error:
             first_line = str(error).partition("\n")[0]
-            raise InvalidType(
+            raise TypeError(
                 f"hyperparameters must be hashable ({first_line}). Use tuples "
                 "instead of lists, and put arrays into the parameters."
             ) from None
@@ -195,7 +195,7 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
             name = type(self).__name__
-            raise InvalidType(
+            raise TypeError(
                 f"a cell must be bound before it is called, got an unbound {name}. "
                 "Call `cell.bind(params)(inputs, state)` with the parameters from "
                 "`cell.init`."
@@ -258,7 +258,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             inputs = in_native_order(inputs)
             batch_size, dtype = _from_inputs(inputs, batch_size, dtype)
         if batch_size is None or dtype is None:
-            raise InvalidValue(
+            raise ValueError(
                 "`batch_size` and `dtype` must be given if `inputs` is None, got "
                 f"batch_size={batch_size!r} and dtype={dtype!r}."
             )
@@ -429,12 +429,10 @@ def _from_inputs(
     """The batch size and dtype of `inputs`, after a check of the other arguments."""
     leaves = list(trees.named_leaves("inputs", inputs))
     if not leaves:
-        raise InvalidValue(
-            "`inputs` must hold an array [batch, ...], got an empty nest."
-        )
+        raise ValueError("`inputs` must hold an array [batch, ...], got an empty nest.")
     name, leaf = leaves[0]
     if not getattr(leaf, "shape", ()):
-        raise InvalidValue(
+        raise ValueError(
             f"`{name}` must be an array [batch, ...], got {describe(leaf)}."
         )
     rows = leaf.shape[0]
@@ -448,7 +446,7 @@ def _from_inputs(
 
 def _check_matches(argument: str, value: object, name: str, of_inputs: object) -> None:
     if value != of_inputs:
-        raise InvalidValue(
+        raise ValueError(
             f"`{argument}` must be {of_inputs} to match `{name}`, got {value}. Omit "
             f"`{argument}`."
         )

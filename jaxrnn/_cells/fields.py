@@ -25,8 +25,10 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments
-from .._base.arguments import check_function, check_one_of
-from .._base.errors import InvalidArgument, InvalidType, describe, is_array, name_of
+from .._base.arguments import check_function
+from .._base.errors import describe, is_array, name_of
+from .._base.expect import expect
+from .._base.hints import with_hints
 from .._base.math import is_traced
 from .._base.trees import as_typed
 from .._base.typing import Activation, Array, DType, Initializer
@@ -95,7 +97,7 @@ def one_of(default: str, choices: Collection[str]) -> Any:
     what = f"one of {', '.join(map(repr, choices))}"
 
     def check(name: str, value: Any) -> str:
-        arguments.check_one_of(name, value, choices, what)
+        expect(value in choices, name, f"be {what}", value)
         return value
 
     return checked(check, default=default)
@@ -119,7 +121,7 @@ def initializer() -> Any:
 
 def name(default: str | None = None) -> Any:
     """The name of a step in profiles, or None."""
-    return checked(optional(arguments.check_string), default=default)
+    return checked(_check_name, default=default)
 
 
 def dtype() -> Any:
@@ -139,14 +141,14 @@ def unused() -> Any:
 )
 def dataclass(cls: type[T]) -> type[T]:
     """Makes a frozen dataclass with the comparison and the repr of its base class."""
-    return dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
+    return with_hints(dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls))
 
 
 def check_fields(values: Any) -> None:
     """Runs the checks of a dataclass's fields and stores what they return."""
     own = vars(type(values)).items()
     if bare := [name for name, value in own if isinstance(value, dataclasses.Field)]:
-        raise InvalidType(
+        raise TypeError(
             f"`{type(values).__name__}` must be a dataclass, because it has the field "
             f"`{bare[0]}`. Decorate the class with `@fields.dataclass`."
         )
@@ -158,7 +160,7 @@ def check_fields(values: Any) -> None:
         value = getattr(values, field.name)
         try:
             set_field(values, field.name, check(field.name, value))
-        except InvalidArgument as error:
+        except (TypeError, ValueError) as error:
             is_bool = isinstance(value, bool)
             is_count = isinstance(value, int) and not is_bool and value > 0
             has_depth = fields[0].name in ("num_units", "units")
@@ -195,11 +197,11 @@ def check_number(
         fix = "Pass a Python number, because arrays are not hashable."
         text = f"`{name}` must be a number, got {describe(value)}. "
         text += fix if is_array(value) else ""
-        raise InvalidType(text.rstrip()) from None
+        raise TypeError(text.rstrip()) from None
     must = f"be in [{low}, {high}]"
     if high == math.inf:
         must = f"be at least {low}" if math.isfinite(low) else "be a number"
-    arguments.check_value(low <= number <= high, name, must, number)
+    expect(low <= number <= high, name, must, number)
     return number
 
 
@@ -215,6 +217,10 @@ def optional(check: Check) -> Check:
 def _check_initializer(name: str, value: Initializer) -> Initializer:
     what = "a function (key, shape, dtype)"
     return arguments.check_function(name, value, what, "See jax.nn.initializers.")
+
+
+def _check_name(name: str, value: str | None) -> str | None:
+    return arguments.check_instance(name, value, str | None, "a string or None")
 
 
 def as_floating(name: str, value: DType) -> DType:
@@ -274,7 +280,7 @@ def resolve_activation(
     if isinstance(activation, str):
         what = f"one of {', '.join(ACTIVATIONS)}"
         fix = "For another activation, pass a function."
-        check_one_of(name, activation, ACTIVATIONS, what, fix)
+        expect(activation in ACTIVATIONS, name, f"be {what}", activation, fix)
         return ACTIVATIONS[activation]
     return check_function(name, activation, "None, a name or a function")
 
@@ -323,7 +329,7 @@ class Hyperparameters:
         weak, and replaces the object with a tracer. (A method `__array__` would also
         stop JAX, but NumPy could no longer store or compare cells.)
         """
-        raise InvalidType(
+        raise TypeError(
             f"hyperparameters must not be used as an array, got {self!r}. Name the "
             "argument in `static_argnames` of `jax.jit`, or pass a bound cell, "
             "`cell.bind(params)`, which is a pytree."

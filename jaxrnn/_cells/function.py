@@ -8,7 +8,6 @@ import jax
 
 from .._base.arguments import as_bool
 from .._base.cell_keys import check_key, check_key_or_none
-from .._base.errors import InvalidType, InvalidValue
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from . import fields
@@ -31,7 +30,7 @@ def _check_accepts(name: str, fn: Callable, wanted: str, **keys: None) -> None:
     try:
         signature.bind(None, None, None, **keys)
     except TypeError:
-        raise InvalidType(
+        raise TypeError(
             f"`{name}` must accept {wanted}, got the signature {signature}."
         ) from None
 
@@ -132,7 +131,7 @@ class BoundOnlyCell(RNNCell):
         Raises:
             ValueError: Always.
         """
-        raise InvalidValue(
+        raise ValueError(
             "`as_cell` has already bound the parameters of this cell. Pass the result "
             "of `as_cell` to `jaxrnn.dynamic_rnn`."
         )

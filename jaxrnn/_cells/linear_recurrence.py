@@ -6,14 +6,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import (
-    InvalidType,
-    InvalidValue,
-    describe,
-    describe_structure,
-    error_note,
-    is_array,
-)
+from .._base.errors import describe, describe_structure, error_note, is_array
 from .._base.math import cast_like, widened
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import with_structure
@@ -124,7 +117,7 @@ class LinearRecurrenceCell(SpecsCell):
         with error_note("Raised by `coefficients`."):
             result = self.coefficients(params, inputs)
         if not isinstance(result, tuple) or len(result) != 3:
-            raise InvalidValue(
+            raise ValueError(
                 "`coefficients` must return a tuple (a, b, rest), got "
                 f"{describe(result)}. If `output` needs no other values, return "
                 "(a, b, None)."
@@ -168,17 +161,17 @@ def _fitted(name: str, x: PyTree, rows: int, state: Element) -> Element:
         if is_array(like):
             must = "be one array, like the state"
             fix = "For a complex state, let `state_size` return a `ComplexState`."
-        raise InvalidValue(f"{what} {must}, got {describe(x)}. {fix}")
+        raise ValueError(f"{what} {must}, got {describe(x)}. {fix}")
 
     def fit(x: Array, h: Array) -> Array:
         if jnp.iscomplexobj(x):
-            raise InvalidType(f"{what} hold real arrays, got {describe(x)}. {fix}")
+            raise TypeError(f"{what} hold real arrays, got {describe(x)}. {fix}")
         x = jnp.asarray(x, h.dtype)
         shape = (rows, *h.shape[1:])
         try:
             return jnp.broadcast_to(x, shape)
         except ValueError:
-            raise InvalidValue(
+            raise ValueError(
                 f"{what} have a shape that broadcasts to the state's shape, {shape}, "
                 f"got {describe(x)}."
             ) from None

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
-from .._base.arguments import check_equal, check_value
+from .._base.expect import expect
 from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._loops.linear_recurrence import ComplexState
@@ -250,13 +250,13 @@ def bounded_sqrt(x: Array) -> Array:
 def _check_ring(cell: LRUCell | RGLRUCell) -> None:
     fits = cell.min_radius <= cell.max_radius
     must = f"be at most `max_radius` ({cell.max_radius})"
-    check_value(fits, "min_radius", must, cell.min_radius)
+    expect(fits, "min_radius", must, cell.min_radius)
 
 
 def _check_is_units(cell: LRUCell | RGLRUCell, depth: int) -> None:
     must = f"have depth `num_units` ({cell.num_units})"
     fix = "To project the inputs, use `jaxrnn.contrib.InputProjectionWrapper`."
-    check_equal("inputs", depth, cell.num_units, must, fix)
+    expect(depth == cell.num_units, "inputs", must, depth, fix)
 
 
 def _draw_decays(

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, final
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import InvalidType
 from .._base.math import clip_symmetric
 from .._base.trees import serializable
 from .._base.typing import Array, DType, Initializer, Params, PyTree, Size
@@ -36,7 +35,7 @@ class LSTMStateTuple(NamedTuple):
             TypeError: If the dtypes of `c` and `h` differ.
         """
         if self.c.dtype != self.h.dtype:
-            raise InvalidType(
+            raise TypeError(
                 "`c` and `h` must have one dtype, got "
                 f"{self.c.dtype} and {self.h.dtype}. Read `c.dtype` or `h.dtype`."
             )

@@ -9,21 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
-from .._base.arguments import (
-    as_axis_size,
-    check_divides,
-    check_functions,
-    check_instance,
-    check_type,
-)
-from .._base.errors import (
-    InvalidType,
-    InvalidValue,
-    describe,
-    error_note,
-    is_array,
-    name_of,
-)
+from .._base.arguments import as_axis_size, check_function, check_instance
+from .._base.errors import describe, error_note, is_array, name_of
+from .._base.expect import expect
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .fields import snake_case
@@ -45,7 +33,7 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 def check_real(dtype: DType) -> None:
     """Raises ValueError for a dtype that the default initializers cannot draw."""
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise InvalidValue(
+        raise ValueError(
             "the default initializer draws only real floating-point parameters, got "
             f"{dtype}. Create real parameters and cast them or, if the cell has such "
             f"an argument, pass an initializer that draws {dtype}."
@@ -92,7 +80,7 @@ class ParamSpec:
         for i, size in enumerate(self.shape):
             as_axis_size(f"shape[{i}]", size)
         object.__setattr__(self, "shape", tuple(self.shape))
-        check_functions(initializer=self.initializer)
+        check_function("initializer", self.initializer)
 
 
 Specs: TypeAlias = dict[str, Any]
@@ -149,7 +137,7 @@ def head_size(cell: Any) -> int:
     """
     units = cell.num_units
     heads = cell.num_heads
-    check_divides("num_heads", heads, units, f"`num_units` ({units})")
+    expect(units % heads == 0, "num_heads", f"divide `num_units` ({units})", heads)
     return units // heads
 
 
@@ -164,7 +152,7 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
 
     def make(name: str, spec: ParamSpec) -> Array:
         must = f"return a `ParamSpec` for `{name}`"
-        check_type(isinstance(spec, ParamSpec), "param_specs", must, spec)
+        expect(isinstance(spec, ParamSpec), "param_specs", must, spec, error=TypeError)
         called = f"(key, {spec.shape}, {jnp.dtype(dtype).name})"
         with error_note(
             f"Raised by the initializer of `{name}`, called with {called}."
@@ -173,13 +161,13 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
         if not is_array(leaf) or leaf.shape != spec.shape:
             fix = "To get an initializer, call the function, as in `orthogonal()`."
             fix = fix if callable(leaf) else ""
-            raise InvalidType(
+            raise TypeError(
                 f"the initializer of `{name}` must return an array of shape "
                 f"{spec.shape}, got {describe(leaf)}. {fix}".rstrip()
             )
         is_real = not jnp.issubdtype(dtype, jnp.complexfloating)
         if is_real and jnp.iscomplexobj(leaf):
-            raise InvalidType(
+            raise TypeError(
                 f"the initializer of `{name}` must return a real array for the dtype "
                 f"{jnp.dtype(dtype).name}, got {describe(leaf)}. For complex "
                 f"parameters, pass `dtype=jnp.{leaf.dtype}` to `init`."

@@ -6,17 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_shape, check_type, check_value
+from .._base.arguments import check_shape
 from .._base.errors import (
-    InvalidEntry,
-    InvalidType,
-    InvalidValue,
+    EntryError,
     counted,
     describe,
     describe_leaves,
     describe_non_array,
     is_array,
 )
+from .._base.expect import expect
 from .._base.inputs import to_all_rows
 from .._base.math import in_native_order
 from .._base.trees import check_structure, named_leaves, size_shapes
@@ -27,14 +26,21 @@ def check_no_carry(dtype: DType) -> None:
     """Raises TypeError if `dtype` holds arrays, such as the carry for Flax's `init`."""
     is_carry = any(map(is_array, jax.tree.leaves(dtype)))
     fix = "Call `cell.init(key, inputs)`; `init` needs no state."
-    check_type(not is_carry, "dtype", "be a dtype such as jnp.float32", dtype, fix)
+    expect(
+        not is_carry,
+        "dtype",
+        "be a dtype such as jnp.float32",
+        dtype,
+        fix,
+        error=TypeError,
+    )
 
 
 def check_floating(name: str, dtype: DType, fix: str = "") -> None:
     """Raises ValueError for an integer or boolean dtype."""
     if not jnp.issubdtype(dtype, jnp.inexact):
         text = f"`{name}` must be floating-point, got {dtype}. {fix}"
-        raise InvalidValue(text.rstrip())
+        raise ValueError(text.rstrip())
 
 
 def check_step_inputs(
@@ -63,7 +69,7 @@ def check_step_inputs(
     axes = ", ".join(["batch", *map(str, ("depth",) if size is None else size)])
     if not (is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)):
         is_nest = not jax.tree_util.all_leaves([inputs])
-        error = InvalidValue if is_nest else InvalidType
+        error = ValueError if is_nest else TypeError
         fix = ""
         if type(inputs) in (list, tuple, dict):
             fix = (
@@ -83,10 +89,10 @@ def check_step_inputs(
             fix = f"For one row, pass `{name}[None]`. For one number per row, pass "
             fix += f"`{name}[:, None]`."
         must = "have rank 2, [batch, depth]"
-        check_value(len(inputs.shape) == 2, name, must, inputs, fix)
+        expect(len(inputs.shape) == 2, name, must, inputs, fix)
     else:
         must = f"be [{axes}] {why}".rstrip()
-        check_value(tuple(inputs.shape[1:]) == size, name, must, inputs, fix)
+        expect(tuple(inputs.shape[1:]) == size, name, must, inputs, fix)
     return inputs
 
 
@@ -99,14 +105,14 @@ def check_state(state: PyTree, size: Size, batch: int) -> PyTree:
         TypeError: If the state is one array instead of a nest, or a leaf is not an
             array.
         ValueError: If the state is a nest instead of one array, or a shape differs.
-        InvalidEntry: If the state has the wrong number of arrays.
+        EntryError: If the state has the wrong number of arrays.
     """
     leaves = list(named_leaves("state", state))
     shapes = size_shapes(size, "state_size")
     is_nest = not jax.tree_util.all_leaves([state])
     wants_nest = not jax.tree_util.all_leaves([size])
     if is_nest != wants_nest or len(leaves) != len(shapes):
-        error = InvalidType if wants_nest and not is_nest else InvalidEntry
+        error = TypeError if wants_nest and not is_nest else EntryError
         axes = ", ".join(f"[{', '.join(['batch', *map(str, s)])}]" for s in shapes)
         wanted = (
             f"a tuple of {counted(len(shapes), 'array')},"
@@ -137,7 +143,7 @@ def _check_array(name: str, leaf: object) -> None:
         got = f"{describe_non_array(leaf)}."
         if hasattr(leaf, "get_value"):
             got = "an nnx variable. Convert the variables with `nnx.as_pure`."
-        raise InvalidType(f"`{name}` must be an array, got {got}")
+        raise TypeError(f"`{name}` must be an array, got {got}")
 
 
 def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
@@ -151,7 +157,7 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
     """
     is_dict = isinstance(params, Mapping) and not jax.tree_util.all_leaves([params])
     fix = "Pass the parameters that `cell.init` returned."
-    check_type(is_dict, "params", "be a dict of arrays", params, fix)
+    expect(is_dict, "params", "be a dict of arrays", params, fix, error=TypeError)
     depth = inputs.shape[-1]
     specs = dict(named_leaves("params", param_specs(depth)))
     leaves = dict(
@@ -165,7 +171,7 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         text = f"`params` must hold {', '.join(specs)}"
         text += f"; missing: {', '.join(missing)}" if missing else ""
         text += f"; unknown: {', '.join(unknown)}" if unknown else ""
-        raise InvalidValue(f"{text}. {fix}")
+        raise ValueError(f"{text}. {fix}")
     for name, spec in specs.items():
         must = f"have shape {spec.shape} for inputs of depth {depth}"
         fix = (
@@ -176,7 +182,7 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         dtype = jax.dtypes.canonicalize_dtype(leaves[name].dtype)
         must = f"have the dtype of the inputs ({inputs.dtype})"
         fix = "Cast the inputs or the parameters."
-        check_type(dtype == inputs.dtype, name, must, leaves[name], fix)
+        expect(dtype == inputs.dtype, name, must, leaves[name], fix, error=TypeError)
 
 
 def check_one_dtype(cell: object, inputs: Array, operand: Array | None) -> None:
@@ -203,9 +209,7 @@ def check_one_dtype(cell: object, inputs: Array, operand: Array | None) -> None:
     fix = f"Cast the inputs, or create the cell with `dtype=jnp.{inputs.dtype}`."
     if inputs.dtype == dtype:
         fix = f"Create the state with `dtype=jnp.{dtype}`."
-    raise InvalidType(
-        f"{_all_of(names)} must share one dtype, got {_all_of(got)}. {fix}"
-    )
+    raise TypeError(f"{_all_of(names)} must share one dtype, got {_all_of(got)}. {fix}")
 
 
 def _all_of(parts: list[str]) -> str:
@@ -225,7 +229,7 @@ def check_state_dtypes(cell: object, inputs: Array, state: PyTree) -> None:
         fits = leaf.dtype == inputs.dtype or (is_wider and is_real)
         must = f"have the dtype of the inputs ({inputs.dtype}) or a wider one"
         fix = f"Create the state with `dtype=jnp.{inputs.dtype}`."
-        check_type(fits, name, must, leaf, fix)
+        expect(fits, name, must, leaf, fix, error=TypeError)
 
 
 def check_stages(stages: Any, kind: type) -> None:
@@ -234,13 +238,13 @@ def check_stages(stages: Any, kind: type) -> None:
     are_stages = is_tuple and all(isinstance(stage, kind) for stage in stages)
     must = "be a property that returns a tuple of one or more `Stage`s"
     fix = "For one stage, return `(stage,)`." if isinstance(stages, kind) else ""
-    check_type(are_stages and len(stages) > 0, "stages", must, stages, fix)
+    expect(are_stages and len(stages) > 0, "stages", must, stages, fix, error=TypeError)
 
 
 def check_one_array_to_enter(state: PyTree) -> None:
     """Raises TypeError for a nest, which the default `enter` cannot multiply."""
     if not jax.tree_util.all_leaves([state]):
-        raise InvalidType(
+        raise TypeError(
             "the default `enter` must get one array as the state, got "
             f"{describe(state)}. Define `enter` in the cell: return the array that the "
             "first stage multiplies, and the carry for the update of this stage."
@@ -253,14 +257,14 @@ def as_stage_result(
     """Returns `result` as a tuple; raises ValueError unless it is a pair `what`."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
-    raise InvalidValue(f"{source} must return {what}, got {describe(result)}.")
+    raise ValueError(f"{source} must return {what}, got {describe(result)}.")
 
 
 def check_operand(k: int, operand: PyTree, shape: tuple[int, int]) -> None:
     """Raises ValueError if stage k cannot multiply its operand."""
     if jnp.shape(operand) != shape:
         source = f"the update of stage {k - 1}" if k else "`enter`"
-        raise InvalidValue(
+        raise ValueError(
             f"{source} must return an operand of shape {shape} to fit the `rows` of "
             f"stage {k}, got {describe(operand)}."
         )
@@ -269,7 +273,7 @@ def check_operand(k: int, operand: PyTree, shape: tuple[int, int]) -> None:
 def check_new_state(state: PyTree, new_state: PyTree, last: int, columns: int) -> None:
     """Raises ValueError if the last stage changes the shapes of the state."""
     if _shapes(state) != _shapes(new_state):
-        raise InvalidValue(
+        raise ValueError(
             f"the update of stage {last} must return a new state with shapes "
             f"{describe_leaves(state)}, got {describe_leaves(new_state)}. The "
             f"product of stage {last} has {columns} columns (`columns={columns}`)."

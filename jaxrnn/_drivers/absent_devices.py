@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import as_count, check_one_of
-from .._base.errors import MissingPackage
+from .._base.arguments import as_count
+from .._base.expect import expect
 
 # The TPU slices to compile for, keyed by kind and number of chips. If no slice has the
 # requested number of devices, the first devices of the next larger slice are used.
@@ -42,7 +42,7 @@ def absent_devices(kind: str, count: int = 1) -> list[Any]:
 
     what = f"one of {', '.join(map(repr, KINDS))}"
     fix = "For another kind, pass a device from `jax.experimental.topologies`."
-    check_one_of("device", kind, KINDS, what, fix)
+    expect(kind in KINDS, "device", f"be {what}", kind, fix)
     also = ""
     if kind in _GPUS:
         package = "jax[cuda12-local]"
@@ -69,7 +69,7 @@ def absent_devices(kind: str, count: int = 1) -> list[Any]:
     except jax.errors.JaxRuntimeError:
         raise
     except RuntimeError as error:  # Includes NotImplementedError.
-        raise MissingPackage(
+        raise ImportError(
             f"`device` {kind!r} needs a compiler that JAX cannot find. Run "
             f"`pip install '{package}'`.{also}"
         ) from error

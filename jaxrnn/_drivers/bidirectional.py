@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_scope, check_is_cell
 from .._base.errors import error_note
+from .._base.hints import with_hints
 from .._base.inputs import as_sequences, as_steps
 from .._base.lengths import lengths_for
 from .._base.trees import check_structure, with_structure
@@ -20,6 +21,7 @@ from .masks_and_resets import check_mask, check_resets
 from .static_rnn import stacked, static_rnn, unstacked
 
 
+@with_hints
 def bidirectional_dynamic_rnn(
     cell_fw: RNNCellLike,
     cell_bw: RNNCellLike,
@@ -179,6 +181,7 @@ def _direction(name: str) -> AbstractContextManager[None]:
     return error_note(f"In this message, {renamed}.")
 
 
+@with_hints
 def static_bidirectional_rnn(
     cell_fw: RNNCellLike,
     cell_bw: RNNCellLike,

@@ -3,6 +3,7 @@
 import jax
 
 from .._base.arguments import as_bool, as_scope, as_unroll, check_is_cell
+from .._base.hints import with_hints
 from .._base.inputs import as_arrays, as_sequences, output_dtype
 from .._base.lengths import as_lengths, check_not_inputs
 from .._base.typing import ArrayLike, AxisSize, DType, Lengths, PyTree, RNNCellLike
@@ -14,6 +15,7 @@ from .masks_and_resets import as_mask, as_resets
 from .run_batch import Batch, run_batch
 
 
+@with_hints
 def dynamic_rnn(
     cell: RNNCellLike,
     inputs: PyTree,

@@ -8,14 +8,7 @@ from typing import Any
 
 import jax
 
-from .._base.errors import (
-    InvalidType,
-    InvalidValue,
-    counted,
-    describe,
-    describe_structure,
-    error_note,
-)
+from .._base.errors import counted, describe, describe_structure, error_note
 from .._base.inputs import as_arrays, check_rows_of_state, to_all_rows
 from .._base.trees import (
     TensorShape,
@@ -130,7 +123,7 @@ def as_pair(result: PyTree) -> tuple[PyTree, PyTree]:
         fix = "Return the new state too." if is_one else ""
         if is_sequence and len(result) > 2:
             fix = "Return all arrays of the state as one nest: `return output, (c, h)`."
-        raise InvalidValue(
+        raise ValueError(
             f"`cell` must return a pair (output, new_state), got {got}. {fix}".rstrip()
         )
     return result[0], result[1]
@@ -149,11 +142,11 @@ def _check_state(state: PyTree, new_state: PyTree) -> None:
             fix = "Start from a state of another shape, or change the cell."
             if old.shape == new.shape[1:]:
                 fix = to_all_rows(new.shape)
-            raise InvalidValue(
+            raise ValueError(
                 f"`cell` must keep the shapes of its state, got {got}. {fix}"
             )
         if old.dtype != new.dtype:
-            raise InvalidType(
+            raise TypeError(
                 f"`cell` must keep the dtypes of its state, got {got}. Cast inside the "
                 "cell, or start from a state with the new dtype (for a zero state, "
                 f"pass `dtype=jnp.{new.dtype}`)."
@@ -165,19 +158,19 @@ def _check_output(size: Size, output: PyTree, batch: int, dtype: DType) -> None:
     shapes = size_shapes(size, "output_size")
     if len({leaf.dtype for _, leaf in named}) > 1:
         got = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
-        raise InvalidType(
+        raise TypeError(
             f"`cell` must have outputs of one dtype, got {got}. Cast in the cell. For "
             "outputs of several dtypes, use `raw_rnn`, whose `emit_output` describes "
             "them at time 0, or `static_rnn` without lengths."
         )
     for (name, leaf), shape in zip(named, shapes, strict=True):
         if leaf.shape != (batch, *shape):
-            raise InvalidValue(
+            raise ValueError(
                 f"`{name}` of `cell` must have shape {(batch, *shape)} to "
                 f"match `output_size`, got {describe(leaf)}."
             )
         if leaf.dtype != dtype:
-            raise InvalidType(
+            raise TypeError(
                 f"`{name}` of `cell` must have dtype {dtype}, got "
                 f"{describe(leaf)}. Pass `dtype=jnp.{leaf.dtype}`, or cast in the cell."
             )

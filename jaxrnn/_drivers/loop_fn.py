@@ -6,14 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments, errors, math, trees
-from .._base.errors import (
-    InvalidEntry,
-    InvalidValue,
-    Verbatim,
-    counted,
-    describe,
-    describe_structure,
-)
+from .._base.errors import EntryError, Verbatim, counted, describe, describe_structure
+from .._base.expect import expect
 from .._base.inputs import as_array, as_arrays, check_same_size
 from .._base.trees import without_read_only
 from .._base.typing import Array, PyTree, RNNCellLike
@@ -59,7 +53,7 @@ def check_first_call(cell: RNNCellLike, returned: PyTree) -> FirstCall:
     Raises:
         ValueError: If `loop_fn` did not return five values; if the state does not have
             the structure of `cell.state_size`; if batch sizes disagree.
-        InvalidEntry: If `next_input` holds no array, or holds a scalar.
+        EntryError: If `next_input` holds no array, or holds a scalar.
         TypeError: If `finished` is not bool; if a leaf is not an array.
     """
     finished, next_input, state, template, loop_state = _five(returned)
@@ -103,7 +97,7 @@ def check_next_call(
     if carry.finished.ndim:
         must = f"be a scalar or have shape {list(carry.finished.shape)} as at time 0"
         fix = ""
-    arguments.check_value(fits, "finished", must, finished, fix)
+    expect(fits, "finished", must, finished, fix)
     finished = jnp.broadcast_to(finished, carry.finished.shape)
     next_input = as_like("next_input", next_input, carry.next_input)
     state = as_like("next_cell_state", state, carry.state, STATE_FIX)
@@ -113,7 +107,7 @@ def check_next_call(
     had_one = carry.loop_state is not None
     must = "be None as at time 0"
     fix = "Return a loop state from time 0 on."
-    arguments.check_value(had_one, "next_loop_state", must, next_loop_state, fix)
+    expect(had_one, "next_loop_state", must, next_loop_state, fix)
     loop_state = as_like("next_loop_state", next_loop_state, carry.loop_state)
     return finished, next_input, state, emit, loop_state
 
@@ -121,23 +115,23 @@ def check_next_call(
 def _five(returned: PyTree) -> PyTree:
     must = f"return ({', '.join(NAMES)})"
     is_tuple = isinstance(returned, tuple | list)
-    arguments.check_type(is_tuple, "loop_fn", must, returned)
+    expect(is_tuple, "loop_fn", must, returned, error=TypeError)
     if len(returned) != len(NAMES):
         got = counted(len(returned), "value")
-        raise InvalidValue(f"`loop_fn` must {must}, got {got}.")
+        raise ValueError(f"`loop_fn` must {must}, got {got}.")
     return returned
 
 
 def _as_inputs(inputs: PyTree) -> PyTree:
     if not jax.tree.leaves(inputs):
-        raise InvalidEntry(
+        raise EntryError(
             "`next_input` must hold at least one array, got "
             f"{describe_structure(inputs)}."
         )
     inputs = as_arrays("next_input", inputs)
     named = list(trees.named_leaves("next_input", inputs))
     for name, leaf in named:
-        arguments.check_rank(name, leaf, 1, "[batch, ...]", InvalidEntry)
+        arguments.check_rank(name, leaf, 1, "[batch, ...]", EntryError)
     check_same_size(named)
     return inputs
 
@@ -145,10 +139,17 @@ def _as_inputs(inputs: PyTree) -> PyTree:
 def _as_finished(finished: object) -> Array:
     is_one = finished is not None and not isinstance(finished, tuple | list | dict)
     must = "be one boolean array, [batch] or a scalar"
-    arguments.check_value(is_one, "finished", must, finished)
+    expect(is_one, "finished", must, finished)
     array = as_array("finished", finished)
     fix = "Return a comparison, such as `time >= lengths`."
-    arguments.check_dtype_kind("finished", array, jnp.bool_, "of dtype bool", fix)
+    expect(
+        jnp.issubdtype(array.dtype, jnp.bool_),
+        "finished",
+        "be of dtype bool",
+        array,
+        fix,
+        error=TypeError,
+    )
     return array
 
 
@@ -167,10 +168,10 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
     for name, leaf in arrays:
         fits = not by_rows or leaf.shape[:1] == finished.shape
         fix = "To start all rows from one state, apply `jnp.broadcast_to`."
-        arguments.check_value(fits, name, must, leaf, fix)
+        expect(fits, name, must, leaf, fix)
     fits = by_rows or (named and all(finished.shape == x.shape for _, x in arrays))
     must = f"be a scalar or have shape [{batch_size}], one entry for each row"
-    arguments.check_value(fits, "finished", must, finished)
+    expect(fits, "finished", must, finished)
 
 
 def _emit_types(
@@ -191,7 +192,7 @@ def _emit_types(
         name = errors.leaf_name("emit_output", path)
         must = "be an array of numbers or booleans without a batch axis"
         fix = "To emit one number per row, return `jnp.zeros([], dtype)`."
-        arguments.check_type(fits, name, must, leaf, fix)
+        expect(fits, name, must, leaf, fix, error=TypeError)
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         return jax.ShapeDtypeStruct((batch_size, *leaf.shape), dtype)
 
@@ -215,7 +216,7 @@ def as_like(name: str, tree: PyTree, like: PyTree, fix: str = "") -> PyTree:
         ValueError: If structures or shapes differ.
     """
     if tree is None:
-        raise InvalidValue(
+        raise ValueError(
             f"`{name}` must have the structure {describe_structure(like)} from time 0, "
             f"where * is an array, got None. {fix}".rstrip()
         )
@@ -234,11 +235,11 @@ def _leaf_like(name: str, leaf: PyTree, like: PyTree, fix: str) -> PyTree:
         if trees.is_tensor_array(like):
             must = f"be {like!r} from time 0, or the result of writes to this array"
         got = Verbatim(repr(leaf)) if trees.is_tensor_array(leaf) else leaf
-        arguments.check_value(is_like(like, leaf), name, must, got)
+        expect(is_like(like, leaf), name, must, got)
         return leaf
     array = math.cast_if_weak(as_array(name, leaf), like.dtype)
     must = f"have dtype {like.dtype} as at time 0"
-    arguments.check_dtype(name, array, like.dtype, must, fix)
+    expect(array.dtype == like.dtype, name, must, array, fix, error=TypeError)
     must = f"have shape {like.shape} as at time 0"
     arguments.check_shape(name, array, like.shape, must, fix)
     return array

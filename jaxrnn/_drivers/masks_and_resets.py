@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import arguments
+from .._base.expect import expect
 from .._base.inputs import as_arrays, as_step_booleans, to_all_rows
 from .._base.math import concrete_or_none
 from .._base.trees import (
@@ -69,10 +70,10 @@ def check_mask(
         return None
     fix = "Omit `sequence_length`, and mask the steps past the lengths."
     must = "be None if `sequence_length` is given"
-    arguments.check_value(lengths is None, "mask", must, mask, fix)
+    expect(lengths is None, "mask", must, mask, fix)
     fix = "To mask a step if any of its features is masked, pass `mask.all(-1)`."
     must = "have one bool for each row and step"
-    arguments.check_value(getattr(mask, "ndim", 0) != 3, "mask", must, mask, fix)
+    expect(getattr(mask, "ndim", 0) != 3, "mask", must, mask, fix)
     fix = "Convert numbers with `mask > 0`; pass lengths as `sequence_length`."
     return as_step_booleans("mask", mask, shape, axis, fix)
 
@@ -197,7 +198,7 @@ def as_reset_state(state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
             arguments.check_shape(name, leaf, of_run.shape, must, fix)
             if is_given:
                 must = f"have the dtype of the initial state, {of_run.dtype}"
-                arguments.check_dtype(name, leaf, of_run.dtype, must)
+                expect(leaf.dtype == of_run.dtype, name, must, leaf, error=TypeError)
             is_narrower = jnp.iscomplexobj(leaf) and not jnp.iscomplexobj(of_run)
             leaf = (leaf.real if is_narrower else leaf).astype(of_run.dtype)
         checked.append(leaf)

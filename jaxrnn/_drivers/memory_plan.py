@@ -19,7 +19,8 @@ from .._base.arguments import (
     check_is_unbound_cell,
     check_time_major,
 )
-from .._base.errors import InvalidValue, counted, describe, error_note
+from .._base.errors import counted, describe, error_note
+from .._base.hints import with_hints
 from .._base.math import is_float, widest_dtype
 from .._base.trees import map_named
 from .._base.typing import (
@@ -139,6 +140,7 @@ def _size(count: int) -> str:
     return "0"
 
 
+@with_hints
 def memory_plan(
     cell: Any,
     inputs_shape: Sequence[int] | PyTree,
@@ -246,7 +248,7 @@ def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
         shape = leaf if is_shape(leaf) else getattr(leaf, "shape", ())
         if len(shape) < 3:
             got = leaf if is_shape(leaf) else describe(leaf)
-            raise InvalidValue(
+            raise ValueError(
                 f"`{name}` must be an array or a shape with at least 3 axes, such as "
                 f"[batch, time, depth], got {got}."
             )
@@ -255,7 +257,7 @@ def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
 
     inputs = map_named("inputs_shape", as_struct, shapes, is_shape)
     if not jax.tree.leaves(inputs):
-        raise InvalidValue(f"`inputs_shape` must hold a shape or array, got {shapes}.")
+        raise ValueError(f"`inputs_shape` must hold a shape or array, got {shapes}.")
     return inputs
 
 
@@ -297,7 +299,7 @@ def _rows(
     saved = [saved_bytes(loss, *args) for loss in losses]
     largest = max(_bytes(args), *map(sum, saved))
     if largest > _MOST_BYTES:
-        raise InvalidValue(
+        raise ValueError(
             f"a run over `inputs_shape` must need at most {_size(_MOST_BYTES)} of "
             f"memory, got {_size(largest)}. Pass a smaller shape."
         )

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments, sharding, trees
-from .._base.errors import InvalidValue, describe
+from .._base.errors import describe
+from .._base.expect import expect
+from .._base.hints import with_hints
 from .._base.inputs import as_arrays, output_dtype
 from .._base.trees import has_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike
@@ -19,6 +21,7 @@ from .masks_and_resets import Resets
 from .run_batch import Batch, run_batch
 
 
+@with_hints
 def packed_rnn(
     cell: RNNCellLike,
     packed: PackedSequences,
@@ -117,7 +120,7 @@ def packed_rnn(
 def _check_keeps_rows_apart(cell: RNNCellLike) -> None:
     """Raises ValueError if the rows of the cell interact."""
     if rows_interact(cell):
-        raise InvalidValue(
+        raise ValueError(
             "`cell` must keep rows apart, got a cell with `rows_interact=True`. Packed "
             "rows hold steps of different sequences, so call `dynamic_rnn` with "
             "`sequence_length` instead."
@@ -136,7 +139,7 @@ def _states_of_sequences(
     if state is not None:
         state = as_arrays("initial_state", state)
         if has_read_only(state):
-            raise InvalidValue(
+            raise ValueError(
                 "`initial_state` must hold no read-only parts, such as an attention "
                 f"memory, got {describe(state)}. The sequences of a packed row cannot "
                 "share a memory, so use `dynamic_rnn` with lengths."
@@ -146,7 +149,13 @@ def _states_of_sequences(
         state = zero_state(cell, count, dtype)
     for name, leaf in trees.named_leaves("initial_state", state):
         fix = fix_of_rows(cell, state, count)
-        arguments.check_first_axis(name, leaf, count, "sequence", fix)
+        expect(
+            leaf.shape[:1] == (count,),
+            name,
+            f"be [{count}, ...], one entry for each sequence",
+            leaf,
+            fix,
+        )
     return state, dtype
 
 

@@ -15,6 +15,7 @@ from .._base import arguments
 from .._base.arguments import check_given
 from .._base.cell_keys import cell_at_step
 from .._base.errors import error_note
+from .._base.hints import with_hints
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as, lay_out
 from .._base.trees import with_read_only, without_read_only
@@ -39,6 +40,7 @@ Step = Callable[[Array, Carry], tuple[Carry, PyTree]]
 """`step(t, carry) -> (carry, emit)`, at time t."""
 
 
+@with_hints
 def raw_rnn(
     cell: RNNCellLike,
     loop_fn: LoopFn,

@@ -10,7 +10,8 @@ from .._base.arguments import (
     check_rank,
     check_shape,
 )
-from .._base.errors import InvalidValue, describe_structure
+from .._base.errors import describe_structure
+from .._base.hints import with_hints
 from .._base.inputs import as_array, check_same_size
 from .._base.lengths import as_given_lengths, lengths_array
 from .._base.math import concrete_or_none
@@ -21,6 +22,7 @@ from .._batching.packed_sequences import check_not_packed
 from .._loops import masking
 
 
+@with_hints
 def reverse_sequence(
     input: PyTree,
     seq_lengths: Lengths,
@@ -72,7 +74,7 @@ def reverse_sequence(
     rows = 0 if batch_axis is None else as_count("batch_axis", batch_axis, 0, fix)
     if time == rows:
         text = f"`seq_axis` must differ from `batch_axis`, got {time} for both. {fix}"
-        raise InvalidValue(text)
+        raise ValueError(text)
     arrays = map_named("input", as_array, input)
     _check_arrays(arrays, time, rows)
     shape = jax.tree.leaves(arrays)[0].shape
@@ -95,12 +97,12 @@ def _check_arrays(arrays: PyTree, time: int, rows: int) -> None:
     named = list(named_leaves("input", arrays))
     if not named:
         got = describe_structure(arrays)
-        raise InvalidValue(f"`input` must hold at least one array, got {got}.")
+        raise ValueError(f"`input` must hold at least one array, got {got}.")
     for name, array in named:
         least = max(time, rows) + 1
         check_rank(name, array, least, f"with axes {rows} (rows) and {time} (time)")
         if jax.typeof(array).sharding.spec[time] is not None:
-            raise InvalidValue(
+            raise ValueError(
                 f"`{name}` must not be sharded along time (axis {time}), got "
                 f"{jax.typeof(array)}. Shard the rows with `jax.sharding.reshard`."
             )
@@ -120,7 +122,7 @@ def _lengths(seq_lengths: Lengths, steps: int, rows: int) -> Array:
     if known is not None and isinstance(steps, int):
         wrong = known[(known < 0) | (known > steps)]
         if wrong.size:
-            raise InvalidValue(
+            raise ValueError(
                 f"`seq_lengths` must be between 0 and the number of steps, {steps}, "
                 f"got {wrong[0]}. Pass `np.clip(seq_lengths, 0, {steps})`."
             )

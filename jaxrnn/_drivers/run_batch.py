@@ -23,7 +23,7 @@ import numpy as np
 
 from .._base import trees
 from .._base.cell_keys import cell_at_step
-from .._base.errors import InvalidValue, describe
+from .._base.errors import describe
 from .._base.math import axis_size
 from .._base.sharding import as_rows_of, lay_out, whole_features
 from .._base.trees import (
@@ -264,7 +264,7 @@ def _check_has_rows(state: PyTree, has_mask: bool) -> None:
         fix += " If `mask` masks only the ends of rows, pass `sequence_length` instead."
     for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
         if trees.is_tensor_array(leaf) or not leaf.ndim:
-            raise InvalidValue(
+            raise ValueError(
                 f"with `{option}`, `{name}` must be an array [batch, ...], got "
                 f"{describe(leaf)}. {fix}"
             )

@@ -9,12 +9,14 @@ import jax
 from .._base.arguments import (
     as_scope,
     check_both_lists,
-    check_entries,
     check_is_cell,
     check_is_unbound_cell,
+    is_list_of,
 )
 from .._base.cell_keys import check_key, fold_in
 from .._base.errors import counted, error_note
+from .._base.expect import expect
+from .._base.hints import with_hints
 from .._base.trees import output_of
 from .._base.typing import (
     ArrayLike,
@@ -35,6 +37,7 @@ from .bidirectional import (
 )
 
 
+@with_hints
 def stack_bidirectional_rnn(
     cells_fw: Sequence[RNNCellLike],
     cells_bw: Sequence[RNNCellLike],
@@ -89,6 +92,7 @@ def stack_bidirectional_rnn(
     return run_layers(run, inputs, cells, states, scope)
 
 
+@with_hints
 def stack_bidirectional_dynamic_rnn(
     cells_fw: Sequence[RNNCellLike],
     cells_bw: Sequence[RNNCellLike],
@@ -208,7 +212,12 @@ def run_layers(
             check_is_cell(f"cells_{name}[{i}]", cell)
         if starts is not None:
             what = f"a list of {counted(depth, 'state')}, one for each layer"
-            check_entries(f"initial_states_{name}", starts, depth, what)
+            expect(
+                is_list_of(starts, depth),
+                f"initial_states_{name}",
+                f"be {what}",
+                starts,
+            )
         layers.append([None] * depth if starts is None else starts)
     finals = []
     with jax.named_scope(as_scope(scope, "stack_bidirectional_rnn")):

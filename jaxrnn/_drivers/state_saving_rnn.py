@@ -5,8 +5,10 @@ from typing import Protocol, runtime_checkable
 
 import jax
 
-from .._base.arguments import check_instance, check_is_cell, check_shape, check_type
-from .._base.errors import InvalidValue, counted, describe
+from .._base.arguments import check_instance, check_is_cell, check_shape
+from .._base.errors import counted, describe
+from .._base.expect import expect
+from .._base.hints import with_hints
 from .._base.inputs import as_arrays
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, ArrayLike, Lengths, PyTree, RNNCellLike, Size
@@ -22,6 +24,7 @@ class StateSaverLike(Protocol):
     def save_state(self, name: str, value: Array) -> object: ...
 
 
+@with_hints
 def static_state_saving_rnn(
     cell: RNNCellLike,
     inputs: list[PyTree] | tuple[PyTree, ...],
@@ -117,7 +120,9 @@ class StateSaver:
         fix = "Give each array of a nest its own name."
         for name, value in states.items():
             is_leaf = jax.tree_util.all_leaves([value])
-            check_type(is_leaf, f"states[{name!r}]", "be an array", value, fix)
+            expect(
+                is_leaf, f"states[{name!r}]", "be an array", value, fix, error=TypeError
+            )
         self.states = as_arrays("states", dict(states))
 
     def state(self, name: str) -> Array:
@@ -165,7 +170,7 @@ def _state_names(state_name: str | PyTree, size: Size) -> list[str]:
     ):
         what = f"a tuple of {counted(count, 'different string')}"
         what = "a string" if is_leaf else what
-        raise InvalidValue(
+        raise ValueError(
             f"`state_name` must be {what} for `cell.state_size` {size}, "
             f"got {state_name!r}."
         )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from .._base.arguments import as_bool, as_scope, check_is_cell
 from .._base.cell_keys import cell_at_step
 from .._base.errors import error_note, warn
+from .._base.hints import with_hints
 from .._base.inputs import as_arrays, as_steps, output_dtype
 from .._base.lengths import as_lengths
 from .._base.sharding import lay_out
@@ -32,6 +33,7 @@ from .run_batch import Batch, run_batch
 UNREASONABLE_STEPS = 50
 
 
+@with_hints
 def static_rnn(
     cell: RNNCellLike,
     inputs: list[PyTree] | tuple[PyTree, ...],

@@ -4,6 +4,6 @@ The layers do not use Flax themselves. If Flax is missing, importing this packag
 an error that says how to install Flax.
 """
 
-from .._base.boundary import import_optional as _import_optional
+from .._base.modules import import_optional as _import_optional
 
 _import_optional("flax")

@@ -10,8 +10,8 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
-from .._base.arguments import check_value
-from .._base.errors import InvalidValue, counted, describe
+from .._base.errors import counted, describe
+from .._base.expect import expect
 from .._base.inputs import OF_A_LIST, as_array, named_inputs, to_all_rows
 from .._base.lengths import as_integer_lengths, check_not_inputs
 from .._base.trees import map_named
@@ -79,7 +79,7 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
             fix = ""
             if array.ndim == 1 and not start:
                 fix = to_all_rows((*shape, *array.shape))
-            check_value(False, name, must, array, fix)
+            expect(False, name, must, array, fix)
         rows = math.prod(shape)
         return array.reshape(*array.shape[:start], rows, *array.shape[end:])
 
@@ -124,9 +124,7 @@ def _batch_shape(
         if lengths is not None:
             given = f"`sequence_length` ({describe(lengths)})"
             fix = f"{given} sets the number of batch axes. {fix}"
-        raise InvalidValue(
-            f"`{name}` must {must}, got {describe(first)}. {fix}".rstrip()
-        )
+        raise ValueError(f"`{name}` must {must}, got {describe(first)}. {fix}".rstrip())
     return first.shape[start : start + count]
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_dtype, check_instance
 from .._base.cell_keys import fold_in
-from .._base.errors import InvalidType, InvalidValue, counted, describe
+from .._base.errors import counted, describe
 from .._base.math import is_float
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, DType, Key, Params, PyTree
@@ -100,15 +100,13 @@ def params_of_cells(
         fix = "Pass one bound cell, such as a bound `MultiRNNCell` for several layers."
         fix = f" {fix}" if isinstance(bound, list | tuple) else ""
         got = describe(bound)
-        raise InvalidType(
-            f"{what} must be bound by `cell.bind(params)`, got {got}.{fix}"
-        )
+        raise TypeError(f"{what} must be bound by `cell.bind(params)`, got {got}.{fix}")
     if not _are_equal(bound.cell, cells):
         want = repr(unwrapped(cells))
         got = repr(unwrapped(bound.cell))
         if got == want:
             got = "a cell with the same repr but another function or shared parameters"
-        raise InvalidValue(
+        raise ValueError(
             f"each bound cell must bind the module's cell {want}, got {got}. Construct "
             "the module with the attribute `cell` of the bound cell."
         )
@@ -133,7 +131,7 @@ def list_bound(count: int, bound: BoundCells, what: str) -> Sequence[BoundCells]
                     "For several layers, pass a bound `MultiRNNCell`; for two "
                     "directions, use a bidirectional module."
                 )
-        raise InvalidValue(f"{what} must be {must}, got {len(listed)}. {fix}".rstrip())
+        raise ValueError(f"{what} must be {must}, got {len(listed)}. {fix}".rstrip())
     return listed
 
 
@@ -146,7 +144,7 @@ def both_directions(cells: tuple[BoundCells, ...]) -> Sequence[BoundCells]:
     is_one = len(cells) == 1 and isinstance(cells[0], list | tuple)
     pair = cells[0] if is_one else cells
     if len(pair) != 2:
-        raise InvalidValue(
+        raise ValueError(
             "`cells` must be the forward cells and the backward cells, got "
             f"{counted(len(pair), 'entry', 'entries')}. Pass `cells_fw, cells_bw`, "
             "each a bound cell or a list with one bound cell per layer."
@@ -230,7 +228,7 @@ def name_axes(
         if names is None:
             return box(leaf, ())
         if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
-            raise InvalidValue(
+            raise ValueError(
                 f"`axis_names[{last!r}]` must have a name or None for each axis of "
                 f"`{name}` ({describe(leaf)}), got {names!r}."
             )
@@ -245,7 +243,7 @@ def check_axis_names(axis_names: AxisNames | None, params: Params) -> None:
     unknown = [name for name in axis_names or () if name not in names]
     if unknown:
         fix = f"Use {' or '.join(map(repr, sorted(names)))}." if names else ""
-        raise InvalidValue(
+        raise ValueError(
             "the keys of `axis_names` must be names of parameters, got "
             f"{describe(unknown[0])}. {fix or 'The cell has no parameters.'}"
         )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_count, as_dtype, check_instance
-from .._base.errors import InvalidType, InvalidValue, describe, error_note
+from .._base.errors import describe, error_note
 from .._base.trees import TensorShape
 from .._base.typing import Array, DType, PyTree, Size
 from .._cells.fields import as_floating
@@ -34,7 +34,7 @@ class StepModule(HoldsCell):
     def _cells(self) -> Cells:
         cells = super()._cells()
         if self.cell.is_random:
-            raise InvalidValue(
+            raise ValueError(
                 "`cell` must not draw random numbers, because Flax's RNN passes no "
                 f"keys, got {self.cell!r}. Use `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`."
             )
@@ -83,7 +83,7 @@ def check_is_flax_cell(module: object, base: type, example: str) -> None:
         # Show the Python module too, because several libraries have an `LSTMCell`.
         if got == kind.__name__:
             got = f"{kind.__module__}.{got}"
-        raise InvalidType(
+        raise TypeError(
             f"`module` must be {example}, with a method `initialize_carry`, got {got}."
         )
 
@@ -92,7 +92,7 @@ def check_no_variables(others: Collection[str]) -> None:
     """Raises ValueError for a Flax cell with variables other than parameters."""
     if others:
         names = ", ".join(map(str, sorted(others)))
-        raise InvalidValue(
+        raise ValueError(
             f"`module` must have no variables other than parameters, got {names}. Keep "
             "values that change from step to step in the carry."
         )

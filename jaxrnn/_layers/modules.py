@@ -11,13 +11,10 @@ from typing import Any, TypeAlias
 
 import jax
 
-from .._base.arguments import (
-    as_bool,
-    check_both_lists,
-    check_entries,
-    check_instance,
-)
-from .._base.errors import InvalidValue, describe
+from .._base.arguments import as_bool, check_both_lists, check_instance, is_list_of
+from .._base.errors import describe
+from .._base.expect import expect
+from .._base.hints import with_hints
 from .._base.trees import output_of
 from .._base.typing import ArrayLike, DType, Key, Lengths, Params, PyTree
 from .._cells.base import RNNCell
@@ -63,6 +60,7 @@ class Recurrent(HoldsCells):
     implementation: str | None = None
     dtype: DType | None = None
 
+    @with_hints
     def __call__(
         self,
         inputs: PyTree,
@@ -252,12 +250,12 @@ def _pair(what: str, state: PyTree, reset_state: PyTree) -> tuple[PyTree, PyTree
         ValueError: If `state` is not a pair, or if there is a `reset_state`.
     """
     if reset_state is not None:
-        raise InvalidValue(
+        raise ValueError(
             "`reset_state` must be None for a bidirectional module, which always "
             f"resets the state to zeros, got {describe(reset_state)}."
         )
     pair = (None, None) if state is None else state
-    check_entries("initial_state", pair, 2, what)
+    expect(is_list_of(pair, 2), "initial_state", f"be {what}", pair)
     return pair
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import jax
 from jax.sharding import AxisType
 
-from .._base.arguments import check_instance, check_one_of
-from .._base.errors import InvalidValue
+from .._base.arguments import check_instance
+from .._base.expect import expect
 from .._base.sharding import meshes_of, platform_of
 from .._base.trees import with_structure
 from .._base.typing import Params, PyTree
@@ -37,7 +37,12 @@ def as_implementation(implementation: str | None) -> str | None:
     """
     what = f"None or one of {', '.join(_BY_NAME)}"
     check_instance("implementation", implementation, str | None, what)
-    check_one_of("implementation", implementation, (None, *_BY_NAME), what)
+    expect(
+        implementation in (None, *_BY_NAME),
+        "implementation",
+        f"be {what}",
+        implementation,
+    )
     return implementation
 
 
@@ -69,7 +74,7 @@ def run_sequence(
             return outputs, with_structure(run.state, last)
         except DeclinedError as reason:
             if run.implementation not in (None, "xla"):
-                raise InvalidValue(
+                raise ValueError(
                     f"`implementation` {run.implementation!r} cannot run this cell on "
                     f"these sequences: {reason}. Omit `implementation` to use XLA's "
                     "loop."

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import InvalidValue
 from .._base.math import module_for_size
 from .._base.trees import is_tensor_array
 from .._base.typing import Array, AxisSize, PyTree
@@ -175,7 +174,7 @@ class LoopWrites:
             writes = self._writes(after)
             if self.must_carry:
                 leaves = ", ".join(map(str, sorted(self.must_carry)))
-                raise InvalidValue(
+                raise ValueError(
                     "a step must read or replace the same TensorArrays each time it is "
                     "traced, got a later trace that also uses these leaves of the "
                     f"carry, by number: {leaves}. Do not let a step depend on Python "

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from .._base.arguments import as_axis_size, as_integers, check_dtype
-from .._base.errors import InvalidEntry, InvalidValue, is_array
+from .._base.arguments import as_axis_size, as_integers
+from .._base.errors import EntryError, is_array
+from .._base.expect import expect
 from .._base.inputs import as_array
 from .._base.math import cast_if_weak, cast_number, clamped_to_int32, concrete_or_none
 from .._base.trees import named_dims
@@ -33,7 +34,7 @@ def check_range(indices: Indices, length: Indices, fix: str = "") -> None:
     if outside.size:
         index = outside.flat[0]
         text = f"an index must be in [0, {known_length}), got {index}."
-        raise InvalidEntry(f"{text} {fix}".rstrip() if index >= 0 else text)
+        raise EntryError(f"{text} {fix}".rstrip() if index >= 0 else text)
 
 
 def check_first_write(indices: Indices, written: Indices) -> None:
@@ -51,7 +52,7 @@ def check_first_write(indices: Indices, written: Indices) -> None:
         checkify.debug_check(~jnp.any(written), message)
     elif known.any():
         index = np.asarray(indices)[known].flat[0]
-        raise InvalidValue(
+        raise ValueError(
             f"each index must be written only once, got a second write to {index}."
         )
 
@@ -59,9 +60,9 @@ def check_first_write(indices: Indices, written: Indices) -> None:
 def check_lengths(lengths: np.ndarray, rows: int) -> None:
     """Raises ValueError unless the lengths are at least 0 and add up to `rows`."""
     if (lengths < 0).any():
-        raise InvalidValue(f"`lengths` must be at least 0, got {lengths.min()}.")
+        raise ValueError(f"`lengths` must be at least 0, got {lengths.min()}.")
     if lengths.sum() != rows:
-        raise InvalidValue(
+        raise ValueError(
             f"the sum of `lengths` must be {rows}, the number of rows of `value`, got "
             f"{lengths.sum()}."
         )
@@ -75,7 +76,7 @@ def as_value(value: ArrayLike, dtype: DType) -> Array:
     """
     cast = cast_if_weak if is_array(value) else cast_number
     array = cast(as_array("value", value), dtype)
-    check_dtype("value", array, dtype, f"be {dtype}")
+    expect(array.dtype == dtype, "value", f"be {dtype}", array, error=TypeError)
     return array
 
 

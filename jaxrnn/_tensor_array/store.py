@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import InvalidType, InvalidValue, describe
+from .._base.errors import describe
 from .._base.math import axis_size, concrete_or_none, module_for_size
 from .._base.typing import Array, DType
 
@@ -216,7 +216,7 @@ class Ragged:
         """
         index = int(_need_known(index))
         if not self.written[index]:
-            raise InvalidValue(
+            raise ValueError(
                 f"element {index} must be written before it is read. To read zeros "
                 "instead, pass `element_shape`."
             )
@@ -271,7 +271,7 @@ class Ragged:
 def _need_known(indices: Indices) -> np.ndarray:
     known = concrete_or_none(indices)
     if known is None:
-        raise InvalidType(
+        raise TypeError(
             "indices must not be traced if elements may differ in shape, got traced "
             f"{describe(indices)}. If all elements have one shape, create the array "
             "with `element_shape`."
@@ -288,13 +288,13 @@ def check_element(shape: tuple, want: Iterable | None, fix: str = "") -> None:
     if len(wanted) != len(shape) or any(w not in (None, size) for w, size in sizes):
         legend = " (None is any size)" if None in wanted else ""
         must = f"elements must have shape {wanted}{legend}"
-        raise InvalidValue(f"{must}, got {list(shape)}. {fix}".rstrip())
+        raise ValueError(f"{must}, got {list(shape)}. {fix}".rstrip())
 
 
 def _check_joinable(shape: tuple[int, ...]) -> None:
     """Raises ValueError if the elements are scalars."""
     if not shape:
-        raise InvalidValue(
+        raise ValueError(
             "elements must have at least one axis for `concat`, got scalars. Use "
             "`stack`."
         )

@@ -7,15 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import (
-    as_axis_size,
-    as_dtype,
-    check_first_axis,
-    check_given,
-    check_one_of,
-    check_rank,
-)
-from .._base.errors import InvalidType, InvalidValue, describe, is_array
+from .._base.arguments import as_axis_size, as_dtype, check_given, check_rank
+from .._base.errors import describe, is_array
+from .._base.expect import expect
 from .._base.math import axis_size, concrete_or_none, module_for_size
 from .._base.trees import RowlessArray, TensorShape
 from .._base.typing import Array, ArrayLike, DType
@@ -116,7 +110,7 @@ class TensorArray(RowlessArray):
         name: str | None = None,
     ) -> None:
         for argument, value in (("handle", handle), ("flow", flow)):
-            check_one_of(argument, value, (None,), "None")
+            expect(value in (None,), argument, "be None", value)
         self._config = _Config(
             as_dtype(dtype),
             as_axis_size("size", check_given("size", size, _SIZE), _SIZE),
@@ -239,7 +233,12 @@ class TensorArray(RowlessArray):
         """
         value = checks.as_value(value, self.dtype)
         slots = checks.as_indices("indices", indices, "integers [n]", None)
-        check_first_axis("value", value, slots.shape[0], "index")
+        expect(
+            value.shape[:1] == (slots.shape[0],),
+            "value",
+            f"be [{slots.shape[0]}, ...], one entry for each index",
+            value,
+        )
         store = self._store_to_write(slots, value.shape[1:])
         return self._with(store.scatter(slots, value))
 
@@ -268,7 +267,7 @@ class TensorArray(RowlessArray):
         lengths = checks.as_indices("lengths", lengths, "integers [n]", None)
         counts = concrete_or_none(lengths)
         if counts is None:
-            raise InvalidType(
+            raise TypeError(
                 "`lengths` must not be traced, got a traced array. Pass Python "
                 "integers, which determine the shapes of the elements."
             )
@@ -314,7 +313,7 @@ class TensorArray(RowlessArray):
     def __array__(self, *_: Any, **__: Any) -> Any:
         """Raises TypeError; use `stack` to get the elements as one array."""
         text = f"an array of numbers must be given, got {self!r}. Call `.stack()`."
-        raise InvalidType(text)
+        raise TypeError(text)
 
     def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
         """Returns the elements as a named child, and the static part."""
@@ -347,7 +346,7 @@ class TensorArray(RowlessArray):
 
     def _store_to_read(self) -> Store:
         if self._store is None:
-            raise InvalidValue(
+            raise ValueError(
                 "an element must be written before a read, got no writes. Read the "
                 "array that `write` returned, or pass `element_shape` to read zeros."
             )
@@ -365,7 +364,7 @@ class TensorArray(RowlessArray):
             checks.check_range(indices, np.iinfo(np.int32).max)
             store = store.with_capacity(int(known.max(initial=-1)) + 1)
         elif self.dynamic_size and not store.capacity:
-            raise InvalidValue(
+            raise ValueError(
                 "`size` must be at least 1 for writes at traced indices, got 0. Pass "
                 "the number of elements, because a traced index cannot extend an array."
             )
@@ -378,7 +377,7 @@ class TensorArray(RowlessArray):
 
     def _checked(self, store: Store) -> Store:
         if isinstance(store, Rows) and np.ndim(store.written) != 1:
-            raise InvalidValue(
+            raise ValueError(
                 "a method must be called on one TensorArray, got a batch with elements "
                 f"{describe(store.buffer)}. Use `jax.vmap`."
             )
@@ -390,4 +389,10 @@ class TensorArray(RowlessArray):
             fix = (
                 "For any number of elements, create the array with `dynamic_size=True`."
             )
-            check_first_axis(name, entries, self._config.size, "element", fix)
+            expect(
+                entries.shape[:1] == (self._config.size,),
+                name,
+                f"be [{self._config.size}, ...], one entry for each element",
+                entries,
+                fix,
+            )

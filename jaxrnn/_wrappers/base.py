@@ -8,7 +8,6 @@ import jax
 
 from .._base.arguments import as_dtype, check_instance
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
-from .._base.errors import InvalidValue
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
@@ -30,7 +29,7 @@ def vector_size(size: Size, name: str = "cell", must: str = "output one vector")
     """
     shapes = size_shapes(size)
     if not jax.tree_util.all_leaves([size]) or len(shapes[0]) != 1:
-        raise InvalidValue(f"`{name}` must {must}, got the size {size}.")
+        raise ValueError(f"`{name}` must {must}, got the size {size}.")
     return shapes[0][0]
 
 
@@ -150,7 +149,7 @@ class OwnParams(RNNCell):
         fix = "Pass the dict that `init` returned."
         check_instance("params", params, Mapping, "a dict of arrays", fix)
         if scope not in params:
-            raise InvalidValue(
+            raise ValueError(
                 f"`params` must have the key {scope!r}, which holds the parameters of "
                 f"the wrapped cell, got {', '.join(map(repr, params)) or 'no keys'}. "
                 f"{fix}"

@@ -12,7 +12,8 @@ import numpy as np
 
 from .._base import arguments
 from .._base.cell_keys import check_key_or_none, fold_in, run_key
-from .._base.errors import InvalidType, InvalidValue, describe_leaves
+from .._base.errors import describe_leaves
+from .._base.expect import expect
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells import fields
@@ -95,7 +96,7 @@ class DropoutWrapper(WrapperCell):
             arguments.check_given("dtype", self.dtype, fix, what)
             check_floating("dtype", self.dtype)
         elif self.mask_per_row:
-            raise InvalidValue(
+            raise ValueError(
                 "`mask_per_row` must be False without `variational_recurrent`, got "
                 "True. Each row already has its own mask at each step."
             )
@@ -208,7 +209,7 @@ class DropoutWrapper(WrapperCell):
         got = [tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(inputs)]
         if self._has_input_mask and got != size_shapes(self.input_size):
             sizes = ", ".join(str(list(size)) for size in got)
-            raise InvalidValue(
+            raise ValueError(
                 f"`input_size` must match the inputs, of size {sizes}, got "
                 f"{self.input_size}."
             )
@@ -226,7 +227,14 @@ def _check_can_drop(salt: str, name: str, leaf: Array) -> None:
     if salt == "state":
         fix = f"Exclude the leaf with `{_VISITOR}`."
     what = "floating-point for dropout"
-    arguments.check_dtype_kind(name, leaf, jnp.inexact, what, fix)
+    expect(
+        jnp.issubdtype(leaf.dtype, jnp.inexact),
+        name,
+        f"be {what}",
+        leaf,
+        fix,
+        error=TypeError,
+    )
 
 
 def _dropout(x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
@@ -255,12 +263,12 @@ def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
     elif is_leaf or jax.tree_util.all_leaves([verdict]):
         what = "a bool for a leaf" if is_leaf else "a bool or a nest of bools"
         got = describe_leaves(verdict)
-        raise InvalidType(f"`{_VISITOR}` must return {what}, got {got}.")
+        raise TypeError(f"`{_VISITOR}` must return {what}, got {got}.")
     else:
         marks = jax.tree.leaves(verdict)
     are_bools = all(isinstance(mark, bool | np.bool_) for mark in marks)
     if len(marks) != len(children) or not are_bools:
-        raise InvalidValue(
+        raise ValueError(
             f"`{_VISITOR}` must return a bool, or a nest with one bool for each part "
             f"of the state ({len(children)} in total), got {describe_leaves(verdict)}."
         )

@@ -8,14 +8,10 @@ from typing import final
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_entries, check_instance
+from .._base.arguments import check_instance, is_list_of
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
-from .._base.errors import (
-    InvalidEntry,
-    InvalidValue,
-    describe,
-    error_note,
-)
+from .._base.errors import EntryError, describe, error_note
+from .._base.expect import expect
 from .._base.trees import output_of, rows_and_dtype
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
@@ -28,7 +24,7 @@ from .base import vector_size
 def _check_cells(name: str, value: Sequence[RNNCell]) -> tuple[RNNCell, ...]:
     check_instance(name, value, tuple | list, "a list or tuple")
     if not value:
-        raise InvalidValue(f"`{name}` must hold at least one cell, got none.")
+        raise ValueError(f"`{name}` must hold at least one cell, got none.")
     return tuple(check_rnn_cell(f"{name}[{i}]", cell) for i, cell in enumerate(value))
 
 
@@ -221,14 +217,14 @@ class MultiRNNCell(RNNCell):
         if not self.state_is_tuple:
             *ends, total = itertools.accumulate(self._widths())
             if jnp.ndim(state) != 2 or state.shape[1] != total:
-                raise InvalidValue(
+                raise ValueError(
                     f"`state` must be one array [batch, {total}], got "
                     f"{describe(state)}."
                 )
             return tuple(jnp.split(state, ends, axis=-1))
         count = len(self.cells)
         what = f"a tuple of length {count}, with one state per cell"
-        check_entries("state", state, count, what, error=InvalidEntry)
+        expect(is_list_of(state, count), "state", f"be {what}", state, error=EntryError)
         return tuple(state)
 
     def _check_params(self, params: Params) -> None:
@@ -240,7 +236,7 @@ class MultiRNNCell(RNNCell):
             if is_dict and len(names) < min(len(self.cells), len(params)):
                 fix = "A cell object that occurs twice has one set of parameters."
             text = f"`params` must hold {', '.join(names)}, got {got or 'no keys'}."
-            raise InvalidValue(f"{text} {fix}")
+            raise ValueError(f"{text} {fix}")
 
 
 def _trace_step(cell: RNNCell, params: Params, inputs: PyTree) -> None:

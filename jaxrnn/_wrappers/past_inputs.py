@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, final
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_entries
+from .._base.arguments import is_list_of
 from .._base.cell_keys import check_key_or_none
+from .._base.expect import expect
 from .._base.math import widened
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import TensorShape, serializable
@@ -141,7 +142,13 @@ class PastInputsBase(WrapperCell):
     def _checked_state(self, state: PyTree, inputs: Array) -> PastInputsState:
         """Checks and returns the state; past inputs may be wider than the inputs."""
         what = "(past inputs, cell state)"
-        check_entries("state", state, 2, what, "Create a state with `cell.zero_state`.")
+        expect(
+            is_list_of(state, 2),
+            "state",
+            f"be {what}",
+            state,
+            "Create a state with `cell.zero_state`.",
+        )
         past, cell_state = state
         # The wrapped cell checks `cell_state`.
         size = self.state_size._replace(cell_state=())

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec, Sharding
 
 from .._base.arguments import check_instance, check_shape
-from .._base.errors import InvalidValue, describe
+from .._base.errors import describe
 from .._base.trees import check_structure, named_leaves, with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells import fields
@@ -157,6 +157,6 @@ def _named(name: str) -> Any:
         return {d.id: d for d in jax.devices(platform)}[int(index or 0)]
     except (RuntimeError, KeyError, ValueError):
         found = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
-        raise InvalidValue(
+        raise ValueError(
             f"`device` must name an available device, got {name!r}. Available: {found}."
         ) from None

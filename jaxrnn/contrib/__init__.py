@@ -36,7 +36,7 @@ import typing as _typing
 
 from jax.export import register_namedtuple_serialization as _register
 
-from .._base.boundary import export as _export, missing_name as _missing_name
+from .._base.modules import export as _export, missing_name as _missing_name
 from ._attention.mechanisms import (
     AttentionMechanism as AttentionMechanism,
     BahdanauAttention as BahdanauAttention,

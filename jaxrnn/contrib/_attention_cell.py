@@ -74,7 +74,7 @@ class AttentionCellWrapper(extend.ParamsWrapper):
         fits = is_flat and (self.state_is_tuple or is_leaf)
         what = "vectors" if self.state_is_tuple else "one vector"
         must = f"be {what} if `state_is_tuple` is {self.state_is_tuple}"
-        extend.check_value(fits, "cell.state_size", must, size)
+        extend.expect(fits, "cell.state_size", must, size)
 
     @property
     def _sizes(self) -> tuple[int, int, int, int, int]:
@@ -161,7 +161,7 @@ class AttentionCellWrapper(extend.ParamsWrapper):
         is_triple = isinstance(state, tuple | list) and len(state) == 3
         must = "be (cell state, context, memory)"
         fix = "Create a state with `cell.zero_state`."
-        extend.check_value(is_triple, "state", must, state, fix)
+        extend.expect(is_triple, "state", must, state, fix)
         cell_state, context, memory = state
         parts = extend.check_state((context, memory), (size, length * size), batch)
         return cell_state, parts[0], parts[1].reshape(batch, length, size)

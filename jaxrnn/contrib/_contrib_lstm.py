@@ -188,7 +188,7 @@ def shard_specs(cell: Any, name: str, rows: int, columns: int, shards: int) -> S
         ValueError: If there are fewer rows than shards.
     """
     must = f"have at least as many rows as shards ({shards})"
-    extend.check_value(shards <= rows, name, must, rows, "Choose fewer shards.")
+    extend.expect(shards <= rows, name, must, rows, "Choose fewer shards.")
     kernel = cell.initializer or extend.glorot_uniform
     least, longer = divmod(rows, shards)
     sizes = [least + (i < longer) for i in range(shards)]

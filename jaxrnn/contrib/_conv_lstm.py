@@ -25,7 +25,7 @@ def _as_kernel_shape(name: str, value: Any) -> tuple[int, ...]:
 
 def _as_sizes(name: str, value: Any, least: int, fix: str = "") -> tuple[int, ...]:
     is_list = isinstance(value, Iterable)
-    extend.check_type(is_list, name, "be a list of integers", value, fix)
+    extend.expect(is_list, name, "be a list of integers", value, fix, error=TypeError)
     sizes = enumerate(value)
     return tuple(extend.as_count(f"{name}[{k}]", n, least, fix="") for k, n in sizes)
 
@@ -72,7 +72,7 @@ class _ConvLSTM(extend.SpecsCell):
         for name, length in lengths.items():
             sizes = getattr(self, name)
             must = f"have length {length} if `conv_ndims` is {self.conv_ndims}"
-            extend.check_value(len(sizes) == length, name, must, len(sizes))
+            extend.expect(len(sizes) == length, name, must, len(sizes))
 
     @property
     def state_size(self) -> LSTMStateTuple:

@@ -224,7 +224,7 @@ class GRUBlockCellV2(AffineCell):
         must = "be given"
         if self.num_units is not None:
             must = "be omitted if `cell_size` (the old name) is given"
-        extend.check_value(is_one, "num_units", must, self.num_units)
+        extend.expect(is_one, "num_units", must, self.num_units)
         if self.num_units is None:
             object.__setattr__(self, "num_units", self.cell_size)
             object.__setattr__(self, "cell_size", None)

@@ -86,9 +86,7 @@ class TimeFreqLSTMCell(extend.SpecsCell):
         """Raises ValueError unless inputs of this depth have `num_windows` windows."""
         found = count_windows(depth, self)
         must = f"be {found} (the number of windows in inputs of depth {depth})"
-        extend.check_value(
-            self.num_windows == found, "num_windows", must, self.num_windows
-        )
+        extend.expect(self.num_windows == found, "num_windows", must, self.num_windows)
 
     core = property(lambda self: core_lstm(self, name=extend.scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""

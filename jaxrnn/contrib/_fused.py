@@ -11,7 +11,7 @@ from jaxrnn import LSTMStateTuple, RNNCell, dynamic_rnn, extend, static_rnn
 from jaxrnn.extend import fields
 from jaxrnn.typing import DType, Key, Lengths, Params, PyTree, Shaped
 
-from .._base import arguments, boundary, lengths
+from .._base import arguments, lengths
 from .._cells.fields import Hyperparameters
 from .._drivers.static_rnn import stacked, unstacked
 from .._loops import masking
@@ -94,11 +94,10 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
             ValueError: If `key` is an array of keys.
         """
         cell: Any = self
-        bound = boundary.inside(RNNCell.bind)(cell, params, key)
+        bound = RNNCell.bind(cell, params, key)
         return BoundFusedCell(bound.params, bound.key, cell=self)
 
 
-@boundary.class_at_boundary
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundFusedCell:
@@ -307,14 +306,14 @@ def _checked(sequences: PyTree) -> PyTree:
     must = "hold all steps, [time, batch, depth]"
     for path, leaf in jax.tree.leaves_with_path(sequences):
         name = f"inputs{jax.tree_util.keystr(path)}"
-        extend.check_value(len(leaf.shape) >= 3, name, must, leaf)
+        extend.expect(len(leaf.shape) >= 3, name, must, leaf)
     return sequences
 
 
 def _stacked(steps: list[PyTree]) -> PyTree:
     """Stacks steps into a nest of arrays `[time, batch, ...]`."""
-    extend.check_value(steps, "inputs", "hold at least one step", steps)
+    extend.expect(steps, "inputs", "hold at least one step", steps)
     kinds = {str(jax.tree.map(jax.typeof, step)) for step in steps}
     must = "have the same structure, shapes and dtypes at all steps"
-    extend.check_value(len(kinds) == 1, "inputs", must, steps)
+    extend.expect(len(kinds) == 1, "inputs", must, steps)
     return stacked(steps)

@@ -29,7 +29,7 @@ def required_count() -> Any:
     """A field for the size or the distance of windows, which has no usable default."""
 
     def check(name: str, value: Any) -> int:
-        extend.check_value(value is not None, name, "be given", None)
+        extend.expect(value is not None, name, "be given", None)
         return extend.as_count(name, value, fix="")
 
     return dataclasses.field(default=None, metadata={"check": check})
@@ -41,7 +41,9 @@ def _counts(least: int) -> Any:
     def check(name: str, value: Any) -> tuple[int, ...]:
         must = "be a list with an entry for each block"
         fix = "For one block, pass a list such as `[3]`."
-        extend.check_type(isinstance(value, list | tuple), name, must, value, fix)
+        extend.expect(
+            isinstance(value, list | tuple), name, must, value, fix, error=TypeError
+        )
         entries = enumerate(value)
         return tuple(
             extend.as_count(f"{name}[{k}]", n, least, fix="") for k, n in entries
@@ -91,17 +93,17 @@ class GridLSTM(extend.SpecsCell):
         starts = self.start_freqindex_list or ()
         ends = self.end_freqindex_list or ()
         must = "hold the number of windows of each block"
-        extend.check_value(blocks, "num_frequency_blocks", must, blocks)
+        extend.expect(blocks, "num_frequency_blocks", must, blocks)
         reads_all_inputs = len(blocks) == 1 and not starts and not ends
         must = f"have length {len(blocks)}, with one entry per block"
         fix = "If a single block reads all inputs, omit both lists."
         lists = {"end_freqindex_list": ends, "start_freqindex_list": starts}
         for name, given in lists.items():
             fits = reads_all_inputs or len(given) == len(blocks)
-            extend.check_value(fits, name, must, len(given), fix)
+            extend.expect(fits, name, must, len(given), fix)
         for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
             must = f"be above `start_freqindex_list[{block}]` ({start})"
-            extend.check_value(end > start, f"end_freqindex_list[{block}]", must, end)
+            extend.expect(end > start, f"end_freqindex_list[{block}]", must, end)
             self._check_count(block, end - start)
 
     def _check_count(self, block: int, size: int) -> None:
@@ -109,9 +111,7 @@ class GridLSTM(extend.SpecsCell):
         found = count_windows(size, self)
         must = f"be {found} (the number of windows in inputs of size {size})"
         count = self.num_frequency_blocks[block]
-        extend.check_value(
-            count == found, f"num_frequency_blocks[{block}]", must, count
-        )
+        extend.expect(count == found, f"num_frequency_blocks[{block}]", must, count)
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless the cell's windows fit inputs of this depth."""
@@ -120,7 +120,7 @@ class GridLSTM(extend.SpecsCell):
             return
         last = max(self.end_freqindex_list)
         must = f"not exceed the depth of the inputs ({depth})"
-        extend.check_value(last <= depth, "end_freqindex_list", must, last)
+        extend.expect(last <= depth, "end_freqindex_list", must, last)
 
     @property
     def state_tuple_type(self) -> type:
@@ -261,7 +261,7 @@ def count_windows(size: int, cell: Any) -> int:
     """
     width = cell.feature_size
     must = f"not exceed the number of inputs ({size})"
-    extend.check_value(width <= size, "feature_size", must, width)
+    extend.expect(width <= size, "feature_size", must, width)
     return (size - width) // cell.frequency_skip + 1
 
 

@@ -174,9 +174,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         super().__post_init__()
         kept = self.dropout_keep_prob
         fix = "Pass the probability of keeping an entry."
-        extend.check_value(
-            0 < kept <= 1, "dropout_keep_prob", "be in (0, 1]", kept, fix
-        )
+        extend.expect(0 < kept <= 1, "dropout_keep_prob", "be in (0, 1]", kept, fix)
 
     @property
     def is_random(self) -> bool | None:

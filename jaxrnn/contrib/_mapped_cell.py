@@ -177,7 +177,7 @@ class IntersectionRNNCell(MappedCell, extend.SpecsCell):
             return specs
         must = f"have depth `num_units` ({size})"
         fix = f"To project the inputs, pass `num_in_proj={size}`."
-        extend.check_value(self.num_in_proj, "inputs", must, depth, fix)
+        extend.expect(self.num_in_proj, "inputs", must, depth, fix)
         kernel = ParamSpec((depth, size), kernel, depth)
         projection = {"kernel": kernel, "bias": ParamSpec((size,), bias)}
         return {"in_projection": projection, **specs}

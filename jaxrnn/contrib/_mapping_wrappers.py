@@ -239,13 +239,15 @@ class EmbeddingWrapper(MappedWrapper):
         """Checks and returns ids, `[batch, 1]` or `[batch]`."""
         is_array = isinstance(inputs, Shaped)
         are_ids = is_array and jnp.issubdtype(inputs.dtype, jnp.integer)
-        extend.check_type(are_ids, "inputs", "be an array of integers", inputs)
+        extend.expect(
+            are_ids, "inputs", "be an array of integers", inputs, error=TypeError
+        )
         fix = (
             "For ids [batch, time], pass `ids[:, 0]` to `init` and `ids[..., None]` to "
             "`dynamic_rnn`."
         )
         fits = len(inputs.shape) == 1 or inputs.shape[1:] == (1,)
-        extend.check_value(fits, "inputs", "be [batch, 1] or [batch]", inputs, fix)
+        extend.expect(fits, "inputs", "be [batch, 1] or [batch]", inputs, fix)
         return inputs
 
     def cell_inputs(self, inputs: PyTree, dtype: DType) -> PyTree:

@@ -125,13 +125,11 @@ class NTMCell(OwnParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         fix = "Pass the depth of the inputs, which is TensorFlow's default."
-        extend.check_value(
-            self.output_dim is not None, "output_dim", "be given", None, fix
-        )
+        extend.expect(self.output_dim is not None, "output_dim", "be given", None, fix)
         shifts = 2 * self.shift_range + 1
         must = f"be at least {shifts} (the number of shifts that `shift_range` allows)"
         size = self.memory_size
-        extend.check_value(size >= shifts, "memory_size", must, size)
+        extend.expect(size >= shifts, "memory_size", must, size)
 
     @property
     def state_size(self) -> NTMControllerState:
@@ -291,7 +289,7 @@ class NTMCell(OwnParams):
         fix = "Create a state with `cell.zero_state`, and edit it with `_replace`."
         is_state = isinstance(state, tuple | list) and len(state) == 5
         must = "have the 5 entries of an NTMControllerState"
-        extend.check_type(is_state, "state", must, state, fix)
+        extend.expect(is_state, "state", must, state, fix, error=TypeError)
         state = NTMControllerState(*state)
         # `time` is not checked here, because it may also be a scalar.
         own = state._replace(controller_state=(), time=())

@@ -84,10 +84,10 @@ class PhasedLSTMCell(extend.SpecsCell):
         for name in ("ratio_on", "period_init_min", "period_init_max"):
             value = getattr(self, name)
             must = "be positive and finite"
-            extend.check_value(0 < value < math.inf, name, must, value)
+            extend.expect(0 < value < math.inf, name, must, value)
         low = self.period_init_min
         must = f"not exceed `period_init_max` ({self.period_init_max})"
-        extend.check_value(low <= self.period_init_max, "period_init_min", must, low)
+        extend.expect(low <= self.period_init_max, "period_init_min", must, low)
 
     def param_specs(self, depth: int) -> Specs:
         """Specs for x of size `depth`; `phase` is drawn as a fraction of the period."""
@@ -189,11 +189,11 @@ class PhasedLSTMCell(extend.SpecsCell):
         """Checks and returns `(time, x)`, each an array or its shape."""
         is_pair = isinstance(inputs, tuple | list) and len(inputs) == 2
         must = "be a pair (time, x) of arrays [batch, 1] and [batch, depth]"
-        extend.check_value(is_pair, "inputs", must, inputs)
+        extend.expect(is_pair, "inputs", must, inputs)
         time, x = inputs
         fix = "To add the last axis, pass `times[..., None]`."
         time = extend.check_step_inputs(time, "inputs[0]", (1,), "(the times)", fix)
         x = extend.check_step_inputs(x, "inputs[1]")
         must = f"have as many rows as `inputs[1]` ({x.shape[0]})"
-        extend.check_value(time.shape[0] == x.shape[0], "inputs[0]", must, time)
+        extend.expect(time.shape[0] == x.shape[0], "inputs[0]", must, time)
         return time, x

@@ -74,7 +74,7 @@ class GLSTMCell(ContribLSTM):
     def _check_divides(self, name: str, size: int) -> None:
         groups = self.number_of_groups
         must = f"be divisible by `number_of_groups` ({groups})"
-        extend.check_value(size % groups == 0, name, must, size)
+        extend.expect(size % groups == 0, name, must, size)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -12,8 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.boundary import class_at_boundary
-from .._base.errors import InvalidType, error_note
+from .._base.errors import error_note
 from .._base.trees import TensorShape, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
@@ -24,7 +23,6 @@ _OF_HAIKU = f"{_NOTE}`hk.LSTMState(8, 8)` for an hk.LSTM(8) or 8 for an hk.GRU(8
 _OF_EQUINOX = f"{_NOTE}(8, 8) for the (h, c) of an LSTMCell or 8 for a GRUCell."
 
 
-@class_at_boundary
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TransformedCell(RNNCell):
     """A Haiku core as a jaxrnn cell.
@@ -59,7 +57,6 @@ class TransformedCell(RNNCell):
             return self.transformed.apply(params, *keys, inputs, state)
 
 
-@class_at_boundary
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ModuleCell(BoundOnlyCell):
     """Wraps a callable pytree `(inputs, state) -> new_state`, e.g. an Equinox cell.
@@ -109,4 +106,4 @@ def check_takes(name: str, function: Callable, *wanted: str) -> None:
     except TypeError:
         got = f"parameters {signature}"
         must = f"accept ({', '.join(wanted)})"
-        raise InvalidType(f"`{name}` must {must}, got {got}.") from None
+        raise TypeError(f"`{name}` must {must}, got {got}.") from None

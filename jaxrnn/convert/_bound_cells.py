@@ -5,15 +5,9 @@ from typing import Any, TypeAlias
 
 import jax
 
-from .._base.arguments import (
-    as_bool,
-    check_both_lists,
-    check_entries,
-    check_instance,
-    check_type,
-    check_value,
-)
-from .._base.errors import InvalidValue, Verbatim, counted
+from .._base.arguments import as_bool, check_both_lists, check_instance, is_list_of
+from .._base.errors import Verbatim, counted
+from .._base.expect import expect
 from .._base.trees import named_leaves
 from .._base.typing import Params
 from .._cells.bound import BoundCell
@@ -56,7 +50,7 @@ def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
         # A list that contains arrays holds the weights of one layer.
         is_one = any(hasattr(each, "shape") for each in layers[0])
         layers = layers if is_one else layers[0]
-    check_value(layers, name, "contain at least one layer", Verbatim("none"))
+    expect(layers, name, "contain at least one layer", Verbatim("none"))
     return layers
 
 
@@ -103,9 +97,7 @@ def _check_inputs(layers: Sequence[Layer], joins_directions: bool) -> None:
         for direction in layer:
             got = len(direction.input_kernel)
             if got != size:
-                raise InvalidValue(
-                    f"layer {i}, counted from 0, must {must}, got {got}."
-                )
+                raise ValueError(f"layer {i}, counted from 0, must {must}, got {got}.")
         size = sum(len(each.state_kernel) for each in layer) * joins_directions
 
 
@@ -172,7 +164,7 @@ def _read_layer(library: Library, name: str, cell: object) -> Named:
     found = single_cells(name, cell)
     fix = "Pass a separate cell for each layer."
     got = Verbatim(counted(len(found), "layer"))
-    check_value(len(found) == 1, name, "be one layer", got, fix)
+    expect(len(found) == 1, name, "be one layer", got, fix)
     ((own, bound),) = found
     layer = layer_of(own, bound)
     library.check(own, layer)
@@ -191,7 +183,7 @@ def as_pairs(cells: Any) -> list[list[tuple[str, Any]]]:
     what = "a pair (cells_fw, cells_bw) for two directions"
     is_list = isinstance(cells, list | tuple)
     fix = "" if is_list else "For one direction, omit `bidirectional`."
-    check_entries("cell", cells, 2, what, fix)
+    expect(is_list_of(cells, 2), "cell", f"be {what}", cells, fix)
     fw, bw = ([side] if isinstance(side, BoundCell) else side for side in cells)
     check_both_lists(fw, bw)
     pairs = enumerate(zip(fw, bw, strict=True))
@@ -218,8 +210,13 @@ def as_bound(name: str, cell: Any) -> BoundCell:
     leaves = jax.tree.leaves(cell.params, is_leaf=_is_variable)
     got = Verbatim("variables of nnx")
     fix = "Pass the cell that the module's `get_cells()` returns."
-    check_type(
-        not any(map(_is_variable, leaves)), f"{name}.params", "hold arrays", got, fix
+    expect(
+        not any(map(_is_variable, leaves)),
+        f"{name}.params",
+        "hold arrays",
+        got,
+        fix,
+        error=TypeError,
     )
     as_mapping(f"{name}.params", cell.params)
     while isinstance(cell.cell, DropoutWrapper | DeviceWrapper):
@@ -342,7 +339,7 @@ def read_params(name: str, bound: BoundCell) -> Params:
     if isinstance(cell, CoupledInputForgetGateLSTMCell):
         first = [f"params['W_{i}']" for i in range(cell.num_unit_shards)]
         must = "be False, because this conversion does not support normalization"
-        check_value(not cell.layer_norm, f"{name}.layer_norm", must, True)
+        expect(not cell.layer_norm, f"{name}.layer_norm", must, True)
     else:
         names = listed(kind.__name__ for kind in KINDS)
         must = f"be one of {names}, or a stack of these"
@@ -351,7 +348,7 @@ def read_params(name: str, bound: BoundCell) -> Params:
             fix = (
                 "To convert the wrapped cell, pass `cell.cell.cell.bind(cell.params)`."
             )
-        check_type(type(cell) in KINDS, name, must, cell, fix)
+        expect(type(cell) in KINDS, name, must, cell, fix, error=TypeError)
         if KINDS[type(cell)] in (Kind.GRU, Kind.GRU_AFTER):
             first = ["params['gates']['kernel']"]
     given = _named(bound.params)
@@ -374,7 +371,7 @@ def input_depth(name: str, rows: int, outputs: int) -> int:
         ValueError: If the size is less than 1.
     """
     must = f"have more rows than the cell has outputs ({outputs})"
-    check_value(rows > outputs, name, must, rows)
+    expect(rows > outputs, name, must, rows)
     return rows - outputs
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .._base.arguments import check_value
+from .._base.expect import expect
 from .._base.typing import Params
 from . import _weights
 from ._bound_cells import Layer, bind_layers
@@ -226,5 +226,5 @@ def _best_match(name: str, flat: Weights, input_to_f: str) -> Kind:
         "or of an RNN, Bidirectional or Sequential of such cells"
     )
     fix = "From a larger model, pass only the part with these cells."
-    check_value(shared[kind], name, must, listed(flat), fix)
+    expect(shared[kind], name, must, listed(flat), fix)
     return kind

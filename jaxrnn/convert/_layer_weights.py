@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .._base.arguments import check_value
 from .._base.errors import Verbatim
+from .._base.expect import expect
 from .._base.typing import Activation
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.fields import ACTIVATIONS, resolve_activation
@@ -138,17 +138,17 @@ class Library:
         fitting = listed(CELLS[kind].__name__ for kind in self.orders)
         must = f"be one of {fitting}, which {self.name} supports"
         got = Verbatim(CELLS[layer.kind].__name__)
-        check_value(layer.kind in self.orders, name, must, got)
+        expect(layer.kind in self.orders, name, must, got)
         got = listed(each for each in layer.features if each in self.lacks)
         must = f"have none of the features {listed(self.lacks)}, "
         must += f"which {self.name} does not support"
-        check_value(not set(layer.features) & set(self.lacks), name, must, got)
+        expect(not set(layer.features) & set(self.lacks), name, must, got)
         wanted = self.activations.get(layer.kind, (layer.activation_key,))
         must = f"have the activation {' or '.join(wanted)}, as in {self.name}"
         got = layer.activation_name
         if got in wanted:
             got = f"another function named {got}"
-        check_value(layer.activation_key in wanted, name, must, Verbatim(got))
+        expect(layer.activation_key in wanted, name, must, Verbatim(got))
 
     def kind_of(self, name: str, got: Weight, columns: int, units: int) -> Kind:
         """The kind of a layer with `units` units whose kernel has `columns` columns.
@@ -163,7 +163,7 @@ class Library:
         families = " or ".join(kind.family for kind in kinds.values())
         must = f"have {numbers} blocks of size {units}, for {families}"
         is_whole = units and not columns % units
-        check_value(is_whole and columns // units in kinds, name, must, got)
+        expect(is_whole and columns // units in kinds, name, must, got)
         return kinds[columns // units]
 
     def arrays(self, layer: LayerWeights) -> tuple[Weight, ...]:

@@ -8,15 +8,10 @@ from typing import Any, TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import (
-    check_equal,
-    check_instance,
-    check_one_of,
-    check_type,
-    check_value,
-)
-from .._base.boundary import import_optional
-from .._base.errors import InvalidValue, Verbatim
+from .._base.arguments import check_instance
+from .._base.errors import Verbatim
+from .._base.expect import expect
+from .._base.modules import import_optional
 from .._base.typing import Params
 from ._layer_weights import Kind
 from ._weights import Weights, listed
@@ -76,7 +71,7 @@ def as_model(model: Any) -> Proto:
         return onnx.load_from_string(bytes(model))
     except (protobuf.DecodeError, checker.ValidationError, ValueError) as error:
         reason = str(error).rstrip(".")
-        raise InvalidValue(
+        raise ValueError(
             f"`model` must be an ONNX file, but the ONNX parser rejected it: {reason}."
         ) from None
 
@@ -125,7 +120,7 @@ class Values:
         if _is_identity(source):
             fix = "For what is wrong in the model, see `onnx.checker.check_model`."
         must = "be an initializer or the `value` of a Constant node"
-        check_value(is_constant and constants, place, must, got, fix)
+        expect(is_constant and constants, place, must, got, fix)
         return _as_array(place, constants[0])
 
 
@@ -149,15 +144,15 @@ def _as_array(place: str, tensor: Proto) -> np.ndarray:
     files = [each.value for each in tensor.external_data if each.key == "location"]
     got = Verbatim(f"{tensor.name!r}, which is in the file {str(listed(files))!r}")
     fix = "Store the model next to this file, and pass the model's path."
-    check_value(not is_external, place, "be in the model", got, fix)
+    expect(not is_external, place, "be in the model", got, fix)
     dims = list(tensor.dims)
     got = f"{tensor.name!r} (data_type={tensor.data_type}, dims={dims})"
     must = "be a tensor without negative dimensions"
-    check_value(min(dims, default=0) >= 0, place, must, Verbatim(got))
+    expect(min(dims, default=0) >= 0, place, must, Verbatim(got))
     try:
         return import_optional("onnx.numpy_helper").to_array(tensor)
     except Exception as error:  # The errors of onnx have no other common class.
-        raise InvalidValue(
+        raise ValueError(
             f"`{place}` must be a tensor that onnx can read, got {got}. "
             f"onnx's error: {error!r}"
         ) from None
@@ -176,7 +171,7 @@ def check_functions(model: Proto) -> None:
         got = Verbatim(f"{listed(found)} in {function.name!r}")
         inlined = "`onnx.inliner.inline_local_functions(onnx.load(path))`"
         fix = f"Import `onnx.inliner`, and pass {inlined}."
-        check_value(not found, "model", must, got, fix)
+        expect(not found, "model", must, got, fix)
 
 
 def recurrent_nodes(graph: Proto, outer: Values | None = None) -> Iterator[Found]:
@@ -209,7 +204,7 @@ def chosen(found: list[Found], names: tuple[str, ...]) -> list[Found]:
         own = [pair for pair in found if _is_within(name, _name(pair[0]))]
         must = "be names of recurrent nodes or of their scopes"
         there = listed(f"{_name(node)!r} ({node.op_type})" for node, _ in found)
-        check_value(own, "names", must, name, f"Found: {there}.")
+        expect(own, "names", must, name, f"Found: {there}.")
         picked += own
     return picked
 
@@ -236,7 +231,7 @@ def as_dict(node: Proto, values: Values) -> Params:
     for each in node.attribute:
         got = Verbatim(f"a reference to the attribute {each.ref_attr_name!r}")
         place = f"{name}['{each.name}']"
-        check_value(not each.ref_attr_name, place, "have a value", got)
+        expect(not each.ref_attr_name, place, "have a value", got)
         made[each.name] = as_text(get(each))
     return made
 
@@ -272,7 +267,7 @@ def read_activations(name: str, node: Weights, kind: Kind, w: np.ndarray) -> lis
     size = len(spelled(kind, "Tanh"))
     what = f"{name}['activations']"
     length = size * len(w)
-    check_equal(what, len(given), length, f"have length {length}")
+    expect(len(given) == length, what, f"have length {length}", len(given))
     own = given[size - 1 :: size]
     for i, activation in enumerate(own):
         _check_direction(what, kind, given[i * size : (i + 1) * size], activation)
@@ -284,10 +279,16 @@ def read_activations(name: str, node: Weights, kind: Kind, w: np.ndarray) -> lis
 
 def _check_direction(what: str, kind: Kind, given: list[str], activation: str) -> None:
     """Raises ValueError unless a jaxrnn cell has the activations of one direction."""
-    check_one_of(what, activation, ACTIVATIONS, " or ".join(ACTIVATIONS), _FIX)
+    expect(
+        activation in ACTIVATIONS,
+        what,
+        "be " + " or ".join(ACTIVATIONS),
+        activation,
+        _FIX,
+    )
     want = spelled(kind, activation)
     must = f"be {listed(want)} for each direction"
-    check_value(given == want, what, must, listed(given), _FIX)
+    expect(given == want, what, must, listed(given), _FIX)
 
 
 def spelled(kind: Kind, activation: str) -> list[str]:
@@ -318,13 +319,13 @@ def _check_defaults(
         TypeError: If a value is not a number.
     """
     array = np.atleast_1d([] if values is None else values)
-    check_type(array.dtype.kind in "iuf", name, "be numbers", values)
+    expect(array.dtype.kind in "iuf", name, "be numbers", values, error=TypeError)
     values = iter(array.tolist())
     for one in activations:
         default = defaults.get(one)
         got = default if default is None else next(values, default)
         fits = default is None or np.float32(got) == np.float32(default)
-        check_value(fits, name, f"be {default} for {one}", got, _OWN_ACTIVATION)
+        expect(fits, name, f"be {default} for {one}", got, _OWN_ACTIVATION)
 
 
 def _check_clip(name: str, clip: Any, activations: list[str], dtype: np.dtype) -> None:
@@ -338,7 +339,7 @@ def _check_clip(name: str, clip: Any, activations: list[str], dtype: np.dtype) -
     least = flat if set(activations) <= _SATURATING else float(info.max)
     must = f"be at least {least:.4g} to have no effect in {dtype}"
     fix = f"No cell clips the inputs of its activations. {_FIX}"
-    check_value(clip >= least, name, must, clip, fix)
+    expect(clip >= least, name, must, clip, fix)
 
 
 def read_flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bool:
@@ -348,8 +349,8 @@ def read_flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bo
         ValueError: If the value is neither 0 nor 1, or is 1 and `kind` is not `owner`.
     """
     value = node.get(key) or 0
-    check_one_of(f"{name}['{key}']", value, (0, 1), "0 or 1")
+    expect(value in (0, 1), f"{name}['{key}']", "be 0 or 1", value)
     fits = not value or kind == owner
     must = f"be 0 for the operator {kind.family}"
-    check_value(fits, f"{name}['{key}']", must, value)
+    expect(fits, f"{name}['{key}']", must, value)
     return bool(value)

@@ -14,14 +14,9 @@ import numpy as np
 from jax.tree_util import keystr
 
 from .. import contrib
-from .._base.arguments import (
-    check_equal,
-    check_given,
-    check_instance,
-    check_string,
-    check_value,
-)
+from .._base.arguments import check_given, check_instance
 from .._base.errors import Verbatim, error_note
+from .._base.expect import expect
 from .._base.inputs import check_concrete
 from .._base.typing import Params, PyTree
 from .._cells.base import RNNCell, scope_name
@@ -90,7 +85,7 @@ def variables_in(variables: Any, scope: str, start: str = "") -> Params:
             `scope` is not a string.
         ValueError: If the scope contains no variable whose name begins with `start`.
     """
-    check_string("scope", scope)
+    check_instance("scope", scope, str, "a string")
     if hasattr(variables, "get_variable_to_shape_map"):
         # `variables` is a checkpoint reader.
         names = variables.get_variable_to_shape_map()
@@ -104,7 +99,7 @@ def variables_in(variables: Any, scope: str, start: str = "") -> Params:
     own = [name for name in full if not _is_slot(name, full)]
     inside = [name for name in own if name.startswith(prefix + start)]
     must = f"contain a {start or 'variable'}"
-    check_value(inside, "scope", must, scope, f"Found: {listed(own)}.")
+    expect(inside, "scope", must, scope, f"Found: {listed(own)}.")
     return {name.removeprefix(prefix): get(full[name]) for name in inside}
 
 
@@ -210,7 +205,7 @@ def _check_shared(found: Weights, owners: Mapping[str, str]) -> None:
         is_equal = np.array_equal(found[name], found[owner])
         must = f"equal `{owner}`, because two layers of `cell` are the same object"
         fix = "Create a separate cell for each layer."
-        check_value(is_equal, name, must, Verbatim("other values"), fix)
+        expect(is_equal, name, must, Verbatim("other values"), fix)
 
 
 def save_from(bound: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray]:
@@ -242,10 +237,10 @@ def full_names(cell: Any, params: Params, scope: str, memory_scope: str) -> Para
             layers += 1
         fix = "Set the `name` of one cell to the cell's numbered scope in TensorFlow."
         must = "have only one variable of each name"
-        check_value(place not in full, "cell", must, Verbatim(f"two `{place}`"), fix)
+        expect(place not in full, "cell", must, Verbatim(f"two `{place}`"), fix)
         full[place] = value
     must = "be omitted for a cell without an AttentionWrapper"
-    check_value(layers or not memory_scope, "memory_scope", must, memory_scope)
+    expect(layers or not memory_scope, "memory_scope", must, memory_scope)
     return full
 
 
@@ -302,7 +297,7 @@ def guess_cell(scope: str, named: Weights, hyper: Hyper) -> tuple[RNNCell, int]:
     must = f"hold exactly one of {listed(_CELLS)}, {_STACK}"
     got = listed(match[0] for match in found) if found else listed(groups)
     fix = "For another cell, or one of several, pass `cell` and `inputs`."
-    check_value(len(found) == 1, scope or "variables", must, got, fix)
+    expect(len(found) == 1, scope or "variables", must, got, fix)
     (match,) = found
     place = join(scope, match[0])
     inner = groups[match[0]]
@@ -336,7 +331,7 @@ def _single_cell(
     units = read(_LAST_BIAS.get(kind, "bias"), None).shape[0]
     if make in (BasicLSTMCell, LSTMCell):
         must = "have a size divisible by 4"
-        check_equal(f"{place}/bias", units, units // 4 * 4, must)
+        expect(units == units // 4 * 4, f"{place}/bias", must, units)
         units //= 4
     if kind == _CUDNN_LSTM:
         options["forget_bias"] = 0.0

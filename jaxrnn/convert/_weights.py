@@ -9,14 +9,9 @@ from typing import Any, Protocol, TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import (
-    as_bool,
-    check_dtype_kind,
-    check_instance,
-    check_type,
-    check_value,
-)
-from .._base.errors import InvalidValue, Verbatim
+from .._base.arguments import as_bool, check_instance
+from .._base.errors import Verbatim
+from .._base.expect import expect
 from .._base.math import is_traced
 from .._base.typing import Params
 
@@ -59,7 +54,7 @@ def reader(weights: Mapping[Any, Weight], prefix: str = "", suffix: str = "") ->
         other, first = seen[0]
         must = f"be {first.dtype} like `{other}`"
         fix = "Cast all weights of a layer to one dtype."
-        check_type(array.dtype == first.dtype, name, must, array, fix)
+        expect(array.dtype == first.dtype, name, must, array, fix, error=TypeError)
         return array
 
     return read
@@ -68,9 +63,15 @@ def reader(weights: Mapping[Any, Weight], prefix: str = "", suffix: str = "") ->
 def _as_weight(name: str, value: object) -> Weight:
     value = from_tensor(value)
     is_other = isinstance(value, list | tuple | dict | str) or value is None
-    check_type(not is_other, name, "be an array", value)
-    array = value if is_traced(value) else np.asarray(value)
-    check_dtype_kind(name, array, jnp.floating, "floating-point")
+    expect(not is_other, name, "be an array", value, error=TypeError)
+    array: Any = value if is_traced(value) else np.asarray(value)
+    expect(
+        jnp.issubdtype(array.dtype, jnp.floating),
+        name,
+        "be floating-point",
+        array,
+        error=TypeError,
+    )
     return array
 
 
@@ -88,8 +89,8 @@ def _check_shape(name: str, array: Weight, shape: tuple[int | None, ...]) -> Non
     pairs = zip(shape, array.shape, strict=False)
     fits = len(shape) == array.ndim and all(n in (None, got) for n, got in pairs)
     sizes = ", ".join("any" if size is None else str(size) for size in shape)
-    check_value(fits, name, f"have shape [{sizes}]", array)
-    check_value(array.size, name, "not be empty", array)
+    expect(fits, name, f"have shape [{sizes}]", array)
+    expect(array.size, name, "not be empty", array)
 
 
 def joined(weights: Sequence[Weight], axis: int = 0) -> Weight:
@@ -108,7 +109,7 @@ def pick(weights: Mapping[Any, Any], key: object, name: str = "", fix: str = "")
     """Returns the weight stored under `key`; raises ValueError if it is missing."""
     if key not in weights:
         text = f"`{name or key}` is missing. Found: {listed(weights)}. {fix}"
-        raise InvalidValue(text.rstrip())
+        raise ValueError(text.rstrip())
     return weights[key]
 
 
@@ -146,13 +147,13 @@ def check_names(
     text += f"; missing: {listed(missing)}" if missing else ""
     text += f"; unknown: {listed(unknown)}" if unknown else ""
     if missing or unknown:
-        raise InvalidValue(f"{text}. {fix}".rstrip())
+        raise ValueError(f"{text}. {fix}".rstrip())
 
 
 def check_only(name: str, keys: Iterable[str], known: Collection[str]) -> None:
     """Raises ValueError for a key that is not among the known keys."""
     unknown = [key for key in keys if key not in known]
-    check_value(not unknown, name, f"hold only {listed(known)}", listed(unknown))
+    expect(not unknown, name, f"hold only {listed(known)}", listed(unknown))
 
 
 def check_directions(
@@ -162,4 +163,4 @@ def check_directions(
     given = as_bool("bidirectional", bidirectional)
     has = "two directions" if found == 2 else "one direction"
     must = f"be {found == 2}, because `{name}` has {has}"
-    check_value(given == (found == 2), "bidirectional", must, given, fix)
+    expect(given == (found == 2), "bidirectional", must, given, fix)

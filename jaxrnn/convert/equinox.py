@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.arguments import check_function, check_type
-from .._base.boundary import export as _export
+from .._base.arguments import check_function
 from .._base.errors import Verbatim, describe, is_array
+from .._base.expect import expect
+from .._base.modules import export as _export
 from .._base.trees import size_shapes
 from .._base.typing import PyTree, Size
 from .._cells.bound import BoundCell
@@ -142,7 +143,7 @@ def _layer(name: str, cell: Any) -> LayerWeights:
     # Show the module too, because other libraries also have an `LSTMCell`.
     if got == type(cell).__name__:
         got = f"{type(cell).__module__}.{got}"
-    check_type(weights, name, must, Verbatim(got))
+    expect(weights, name, must, Verbatim(got), error=TypeError)
     read = reader(weights, f"{name}.")
     state = read("weight_hh", None, None)
     rows, units = state.shape

@@ -20,15 +20,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import contrib
-from .._base.arguments import (
-    check_function,
-    check_instance,
-    check_string,
-    check_type,
-    check_value,
-)
-from .._base.boundary import export as _export
+from .._base.arguments import check_function, check_instance
 from .._base.errors import Verbatim
+from .._base.expect import expect
+from .._base.modules import export as _export
 from .._base.trees import size_shapes
 from .._base.typing import Size
 from .._cells.base import RNNCell
@@ -123,7 +118,7 @@ def load(
     if any(f"{each}{part}" in params for each in names for part in _CONV):
         return _load_convs(params, names, input_shape)
     must = "be omitted for cores that are not convolutional LSTMs"
-    check_value(input_shape is None, "input_shape", must, input_shape)
+    expect(input_shape is None, "input_shape", must, input_shape)
     return bind_layers([(_layer(params, each),) for each in names])
 
 
@@ -158,7 +153,7 @@ def save(
     default = _numbered([default for default, _ in cores])
     names = default if name is None else _as_names(name)
     must = f"hold one distinct name per layer ({len(cores)})"
-    check_value(len(set(names)) == len(cores), "name", must, listed(names))
+    expect(len(set(names)) == len(cores), "name", must, listed(names))
     return {
         f"{name}{part}": weights
         for name, (_, core) in zip(names, cores, strict=True)
@@ -196,7 +191,7 @@ def as_cell(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
     has_state = after_params(transformed.apply)[:2] == ["state", "rng"]
     got = Verbatim("the result of hk.transform_with_state")
     keep = "Put values that change between steps into the state of the core."
-    check_type(not has_state, "transformed", f"be {what}", got, keep)
+    expect(not has_state, "transformed", f"be {what}", got, keep, error=TypeError)
     check_takes("transformed.init", transformed.init, "key", "inputs", "state")
     size_shapes(state_size, "state_size")
     size_shapes(output_size, "output_size")
@@ -208,7 +203,7 @@ def _as_names(name: Any) -> list[str]:
     kinds = Sequence if names else ()
     check_instance("name", names, kinds, "the name of a module or a list of names")
     for each in names:
-        check_string("name", each)
+        check_instance("name", each, str, "a string")
     return list(names)
 
 
@@ -221,7 +216,7 @@ def _found(params: Weights) -> list[str]:
         "names, such as lstm and lstm_1"
     )
     is_one = len({match[1] for match in found.values()}) == 1
-    check_value(is_one, "name", must, None, f"Found: {listed(found or params)}.")
+    expect(is_one, "name", must, None, f"Found: {listed(found or params)}.")
     return sorted(found, key=lambda name: int(found[name][2] or 0))
 
 
@@ -258,7 +253,7 @@ def _lstm(read: Read, name: str) -> LayerWeights:
     units, rest = divmod(w.shape[1], 4)
     bias = read(f"{name}/b", w.shape[1])
     must = "have shape [depth + units, 4 * units] for an LSTM"
-    check_value(not rest and len(w) > units, f"{name}/w", must, w)
+    expect(not rest and len(w) > units, f"{name}/w", must, w)
     return _LIBRARY.layer(Kind.LSTM, w[:-units], w[-units:], bias)
 
 
@@ -301,7 +296,7 @@ def _saved(layer: LayerWeights) -> Core:
 def _load_convs(params: Weights, names: Sequence[str], grid: Any) -> BoundCell:
     fits = isinstance(grid, Sequence) and len(grid) in (1, 2, 3)
     must = "hold the sizes of the 1, 2 or 3 axes of the cores' grid, without channels"
-    check_value(fits, "input_shape", must, Verbatim(repr(grid)))
+    expect(fits, "input_shape", must, Verbatim(repr(grid)))
     layers: list[BoundCell] = []
     for name in names:
         depth = layers[-1].cell.output_channels if layers else None
@@ -322,7 +317,7 @@ def _conv(
     of_inputs = read(f"{first}/w", *window, depth, None)
     *window, depth, columns = of_inputs.shape
     channels, rest = divmod(columns, 4)
-    check_value(not rest, f"{first}/w", "have a last axis divisible by 4", of_inputs)
+    expect(not rest, f"{first}/w", "have a last axis divisible by 4", of_inputs)
     of_state = read(f"{second}/w", *window, channels, columns)
     bias = read(f"{first}/b", columns) + read(f"{second}/b", columns)
     kernel = joined([of_inputs, of_state], axis=-2)
@@ -338,7 +333,7 @@ def _saved_conv(name: str, bound: BoundCell) -> Core:
     what = "a convolutional LSTM, because another layer of the stack is one"
     check_instance(name, cell, _CONVS, what)
     must = "be False, because Haiku has no skip connection"
-    check_value(not cell.skip_connection, f"{name}.skip_connection", must, True)
+    expect(not cell.skip_connection, f"{name}.skip_connection", must, True)
     depth = cell.input_shape[-1]
     specs = cell.param_specs(depth)
     check_names(f"{name}.params", bound.params, specs)

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from .._base.arguments import as_bool, check_instance, check_value
-from .._base.boundary import export as _export
+from .._base.arguments import as_bool, check_instance
+from .._base.expect import expect
+from .._base.modules import export as _export
 from ._bound_cells import Cells, Layer, as_layers, bind_layers, layers_of
 from ._layer_weights import ActivationLike, Kind, LayerWeights, Library
 from ._weights import Weight, blocks, check_directions, joined, listed, reader
@@ -121,7 +122,7 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
 def _check_kinds(name: str, directions: Sequence[LayerWeights]) -> None:
     kinds = dict.fromkeys(direction.kind for direction in directions)
     must = "be of one kind in both directions"
-    check_value(len(kinds) == 1, name, must, listed(kinds))
+    expect(len(kinds) == 1, name, must, listed(kinds))
 
 
 def _check_arrays(name: str, arrays: Any, bidirectional: bool) -> None:
@@ -131,7 +132,7 @@ def _check_arrays(name: str, arrays: Any, bidirectional: bool) -> None:
     count = len(arrays)
     must = "hold 2 or 3 weights per direction"
     fix = "Pass `get_weights()` of each layer or, in an `RNN`, of each cell."
-    check_value(count in (2, 3, 4, 6), name, must, count, fix)
+    expect(count in (2, 3, 4, 6), name, must, count, fix)
     # The weights of two layers in one list look like the weights of two directions.
     fix = "For two layers, pass `get_weights()` of each layer." if count > 3 else ""
     check_directions(name, 1 if count < 4 else 2, bidirectional, fix)

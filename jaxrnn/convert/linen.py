@@ -12,7 +12,7 @@ detect these two options, because the parameters do not include them.
 
 from typing import Any
 
-from .._base.boundary import export as _export
+from .._base.modules import export as _export
 from .._base.typing import Params
 from . import _flax
 from ._bound_cells import Cells, layers_of

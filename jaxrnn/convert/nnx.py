@@ -13,10 +13,10 @@ detect these two options, because the parameters do not include them.
 
 from typing import Any
 
-from .._base.arguments import check_value
-from .._base.boundary import export as _export
 from .._base.errors import Verbatim
+from .._base.expect import expect
 from .._base.inputs import check_concrete
+from .._base.modules import export as _export
 from .._base.typing import Params
 from . import _flax
 from ._bound_cells import Cells, layers_of
@@ -120,7 +120,7 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> Params:
         must = "hold zeros, because nnx's GRUCell lacks this bias"
         fix = "To keep this bias, use linen's GRUCell."
         got = Verbatim("other values")
-        check_value(not layer.state_bias.any(), place, must, got, fix)
+        expect(not layer.state_bias.any(), place, must, got, fix)
     return _flax.arrays_of(layer, _flax.dense(layer.kind))
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from .._base.arguments import check_equal, check_one_of, check_value
-from .._base.boundary import export as _export
 from .._base.errors import Verbatim, describe
+from .._base.expect import expect
+from .._base.modules import export as _export
 from .._base.typing import Params
 from . import _onnx_nodes
 from ._bound_cells import Cells, Layer, Named, as_layers, bind_layers, layers_of
@@ -96,7 +96,7 @@ def nodes(model: object, *names: str) -> list[Params]:
     graph = proto.graph
     found = list(_onnx_nodes.recurrent_nodes(graph))
     operators = listed(sorted({_onnx_nodes.as_text(n.op_type) for n in graph.node}))
-    check_value(found, "model", "have an LSTM, GRU or RNN node", operators)
+    expect(found, "model", "have an LSTM, GRU or RNN node", operators)
     return [_onnx_nodes.as_dict(*each) for each in _onnx_nodes.chosen(found, names)]
 
 
@@ -214,8 +214,11 @@ def _as_node(name: str, given: object) -> Params:
     given = as_mapping(name, given, fix)
     node = {key: _onnx_nodes.as_text(value) for key, value in given.items()}
     operator = node.get("op_type", "LSTM")
-    check_one_of(
-        f"{name}['op_type']", operator, ("LSTM", "GRU", "RNN"), "LSTM, GRU or RNN"
+    expect(
+        operator in ("LSTM", "GRU", "RNN"),
+        f"{name}['op_type']",
+        "be LSTM, GRU or RNN",
+        operator,
     )
     check_only(name, node, _KNOWN)
     return node
@@ -228,10 +231,12 @@ def _check_direction(name: str, node: Weights, w: np.ndarray) -> None:
     fix = (
         "For 'reverse', pass 'forward', and apply `reverse_sequence` to all sequences."
     )
-    check_one_of(f"{name}['direction']", direction, _DIRECTIONS, what, fix)
+    expect(
+        direction in _DIRECTIONS, f"{name}['direction']", f"be {what}", direction, fix
+    )
     count = _DIRECTIONS.index(direction) + 1
     must = f"be [{count}, ...], because the direction is {direction}"
-    check_value(len(w) == count, f"{name}['W']", must, w)
+    expect(len(w) == count, f"{name}['W']", must, w)
 
 
 def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
@@ -239,12 +244,17 @@ def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
     units = r.shape[2]
     kind = _LIBRARY.kind_of(f"{name}['R']", r, r.shape[1], units)
     what = f"{kind} to match `R` ({describe(r)})"
-    check_one_of(f"{name}['op_type']", node.get("op_type", kind), (kind,), what)
+    expect(
+        node.get("op_type", kind) in (kind,),
+        f"{name}['op_type']",
+        f"be {what}",
+        node.get("op_type", kind),
+    )
     fits = node.get("P") is None or kind == Kind.LSTM
     must = f"be omitted for the operator {kind}"
-    check_value(fits, f"{name}['P']", must, node.get("P"))
+    expect(fits, f"{name}['P']", must, node.get("P"))
     size = node.get("hidden_size", units)
-    check_equal(f"{name}['hidden_size']", size, units, f"be {units} to match `R`")
+    expect(size == units, f"{name}['hidden_size']", f"be {units} to match `R`", size)
     after = read_flag(name, node, "linear_before_reset", kind, Kind.GRU)
     return Kind.GRU_AFTER if after else kind
 
@@ -254,7 +264,7 @@ def _node(named: list[Named]) -> Params:
     names, layers = zip(*named, strict=True)
     sizes = [f"{layer.kind} (size {layer.units})" for layer in layers]
     must = f"be {sizes[0]} like `{names[0]}`, because one node runs both cells"
-    check_value(sizes[-1] == sizes[0], names[-1], must, Verbatim(sizes[-1]))
+    expect(sizes[-1] == sizes[0], names[-1], must, Verbatim(sizes[-1]))
     kind = layers[0].kind
     units = layers[0].units
     arrays = [_LIBRARY.arrays(layer) for layer in layers]

@@ -35,9 +35,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_bool, check_one_of, check_string, check_value
-from .._base.boundary import export as _export
+from .._base.arguments import as_bool, check_instance
 from .._base.errors import Verbatim, name_of
+from .._base.expect import expect
+from .._base.modules import export as _export
 from .._base.typing import PyTree, Shaped
 from .._cells.bound import BoundCell
 from .._cells.fields import resolve_activation
@@ -143,7 +144,7 @@ def load(
     """
     hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
     scope = _as_scope(scope, bidirectional)
-    check_string("memory_scope", memory_scope)
+    check_instance("memory_scope", memory_scope, str, "a string")
     if cell is not None or inputs is not None:
         _check_no_options(hyper, bidirectional)
         return load_into(cell, inputs, variables, scope, memory_scope)
@@ -197,7 +198,7 @@ def save(
             directions differ in the number of layers.
     """
     scope = _as_scope(scope, bidirectional)
-    check_string("memory_scope", memory_scope)
+    check_instance("memory_scope", memory_scope, str, "a string")
     hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
     if not bidirectional:
         return _save("cell", cell, scope, memory_scope, hyper)
@@ -214,7 +215,7 @@ def save(
 def _as_scope(scope: str | None, bidirectional: object) -> str:
     default = _BOTH if as_bool("bidirectional", bidirectional) else "rnn"
     scope = default if scope is None else scope
-    check_string("scope", scope)
+    check_instance("scope", scope, str, "a string")
     return scope
 
 
@@ -222,10 +223,10 @@ def _check_no_options(hyper: Hyper, bidirectional: bool) -> None:
     """Raises ValueError for an option that cannot be given together with a cell."""
     must = "be omitted if `cell` is given"
     fix = "Load each direction from its scope, such as 'bidirectional_rnn/fw'."
-    check_value(not bidirectional, "bidirectional", must, bidirectional, fix)
+    expect(not bidirectional, "bidirectional", must, bidirectional, fix)
     for name, value, default in zip(Hyper._fields, hyper, Hyper(), strict=True):
         fix = f"Pass `{name}` to the constructor of `cell`."
-        check_value(value == default, name, must, value, fix)
+        expect(value == default, name, must, value, fix)
 
 
 def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
@@ -235,7 +236,9 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
         return
     for name in ("cell_clip", "proj_clip"):
         what = "None, because there is no lstm_cell to clip"
-        check_one_of(name, getattr(hyper, name), (None,), what)
+        expect(
+            getattr(hyper, name) in (None,), name, f"be {what}", getattr(hyper, name)
+        )
 
 
 def _load_one(scope: str, own: Weights, hyper: Hyper, memory_scope: str) -> BoundCell:
@@ -245,7 +248,7 @@ def _load_one(scope: str, own: Weights, hyper: Hyper, memory_scope: str) -> Boun
     has_two = any(head in two or _LAYER.fullmatch(head) for head in heads)
     fix = f"Pass {_of_two(scope, heads)}, or the scope of one cell."
     place = scope or "variables"
-    check_value(not has_two, place, "hold one direction", listed(heads), fix)
+    expect(not has_two, place, "hold one direction", listed(heads), fix)
     bound = _load_guessed(scope, own, hyper, memory_scope)
     _check_clips(hyper, [bound])
     return bound
@@ -297,7 +300,7 @@ def _load_both(
     if _BOTH in groups:
         fix = f"Pass {_of_two(scope, groups)}."
     has_both = groups.keys() & {*_DIRECTIONS}
-    check_value(has_both, scope or "variables", must, listed(groups), fix)
+    expect(has_both, scope or "variables", must, listed(groups), fix)
     own = {join(scope, name): pick(groups, name) for name in _DIRECTIONS}
     return [_load_guessed(*each, hyper, memory_scope) for each in own.items()]
 
@@ -340,7 +343,7 @@ def _check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
             text = name_of(got)
             if text == name_of(want):
                 text = f"another function named {text}"
-            check_value(fits, own, must, Verbatim(text), fix)
+            expect(fits, own, must, Verbatim(text), fix)
 
 
 _export(globals())

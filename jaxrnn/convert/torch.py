@@ -17,19 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import (
-    as_bool,
-    check_entries,
-    check_equal,
-    check_instance,
-    check_one_of,
-    check_string,
-    check_type,
-    check_value,
-)
-from .._base.boundary import export as _export
+from .._base.arguments import as_bool, check_instance, is_list_of
 from .._base.errors import describe_leaves, error_note, is_array
+from .._base.expect import expect
 from .._base.math import is_traced
+from .._base.modules import export as _export
 from .._base.typing import PyTree
 from .._cells.lstm import LSTMStateTuple
 from ._bound_cells import Cells, Layer, bind_layers, layers_of
@@ -166,7 +158,7 @@ def save(
             `BasicRNNCell` may also have relu), or a projection that is not smaller than
             the number of units; if layers or directions differ from each other.
     """
-    check_string("prefix", prefix)
+    check_instance("prefix", prefix, str, "a string")
     layers = layers_of(_LIBRARY, cell, bidirectional)
     for each in layers:
         for name, layer in each:
@@ -218,7 +210,7 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
         return layers[0] if len(layers) == 1 else layers
     must = "have an even number of entries in the first axis (two per layer)"
     fix = "Omit `bidirectional` for one direction."
-    check_value(not len(layers) % 2, "state", must, len(layers), fix)
+    expect(not len(layers) % 2, "state", must, len(layers), fix)
     return layers[::2], layers[1::2]
 
 
@@ -242,10 +234,10 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     """
     if not as_bool("bidirectional", bidirectional):
         return _stacked_state(_of_layers(state))
-    check_entries("state", state, 2, "the pair (states_fw, states_bw)")
+    expect(is_list_of(state, 2), "state", "be the pair (states_fw, states_bw)", state)
     states_fw, states_bw = map(_of_layers, state)
     must = f"have as many layers as `states_fw` ({len(states_fw)})"
-    check_equal("states_bw", len(states_bw), len(states_fw), must)
+    expect(len(states_bw) == len(states_fw), "states_bw", must, len(states_bw))
     pairs = zip(states_fw, states_bw, strict=True)
     return _stacked_state([state for pair in pairs for state in pair], _OF_PAIRS)
 
@@ -258,17 +250,17 @@ def _of_layers(state: PyTree) -> Any:
 
 def _matches(state_dict: Weights, prefix: str) -> list[re.Match[str]]:
     """The names of the module's weights; names of other weights are left out."""
-    check_string("prefix", prefix)
+    check_instance("prefix", prefix, str, "a string")
     matches = []
     for name in state_dict:
         is_string = isinstance(name, str)
-        check_type(is_string, "state_dict", "have strings as keys", name)
+        expect(is_string, "state_dict", "have strings as keys", name, error=TypeError)
         own = name[len(prefix) :] if name.startswith(prefix) else ""
         match = _NAME.fullmatch(own)
         fix = _fix_of_name(own)
         is_known = match or not (fix or re.match(r"(weight|bias)_[^.]*$", own))
         must = "hold only names such as weight_ih_l0 or bias_hh_l1_reverse"
-        check_value(is_known, "state_dict", must, name, fix)
+        expect(is_known, "state_dict", must, name, fix)
         if match:
             matches.append(match)
     fix = "If the names have a prefix, such as 'encoder.', pass `prefix`."
@@ -304,10 +296,10 @@ def _layer(
     kind = _LIBRARY.kind_of(name.format("weight_hh"), state, rows, units)
     fits = projection is None or kind == Kind.LSTM
     must = f"be omitted, because `nn.{kind.family}` has no projection"
-    check_value(fits, name.format("weight_hr"), must, projection)
+    expect(fits, name.format("weight_hr"), must, projection)
     choices = _LIBRARY.activations[kind]
     what = f"{' or '.join(choices)} for `nn.{kind.family}`"
-    check_one_of("nonlinearity", nonlinearity, choices, what)
+    expect(nonlinearity in choices, "nonlinearity", f"be {what}", nonlinearity)
     with error_note(f"`{name.format('weight_hh')}` determines the number of rows."):
         inputs = read(name.format("weight_ih"), rows, None)
     biases = [np.zeros(rows, state.dtype)] * 2
@@ -336,7 +328,7 @@ def _check_projection(name: str, layer: LayerWeights) -> None:
     """Raises ValueError unless a projection is smaller than the number of units."""
     size = 0 if layer.projection is None else layer.projection.shape[1]
     must = f"have `num_proj` below `num_units` ({layer.units}), as PyTorch requires"
-    check_value(size < layer.units, name, must, size)
+    expect(size < layer.units, name, must, size)
 
 
 def _check_alike(name: str, layers: Sequence[Layer]) -> None:
@@ -348,7 +340,7 @@ def _check_alike(name: str, layers: Sequence[Layer]) -> None:
             text += f" projected to size {layer.projection.shape[1]}"
         seen.add(f"{text} with {layer.activation_name}")
     got = listed(sorted(seen))
-    check_value(len(seen) == 1, name, _ALIKE, got, "Convert each layer separately.")
+    expect(len(seen) == 1, name, _ALIKE, got, "Convert each layer separately.")
 
 
 def _split_state(state: PyTree) -> tuple[PyTree, ...]:
@@ -357,10 +349,10 @@ def _split_state(state: PyTree) -> tuple[PyTree, ...]:
     arrays = [from_tensor(each) for each in (state if is_pair else [state])]
     must = "be h or (h, c), each [layers, batch, units]"
     are_arrays = len(arrays) == 1 + is_pair and all(map(is_array, arrays))
-    check_type(are_arrays, "state", must, arrays)
+    expect(are_arrays, "state", must, arrays, error=TypeError)
     fit = len({each.shape[:-1] for each in arrays}) == 1 and arrays[0].ndim > 1
     must += ", with the same number of layers and of rows"
-    check_value(fit, "state", must, arrays)
+    expect(fit, "state", must, arrays)
     h, *c = map(jnp.asarray, arrays)
     return tuple(map(LSTMStateTuple, c[0], h)) if c else tuple(h)
 
@@ -381,7 +373,7 @@ def _stacked_state(
         check_instance(f"{names[own]}[{at}]", layer, kinds, what)
     kinds = dict.fromkeys(map(describe_leaves, layers))
     must = "have states of one kind and shape, one for each layer"
-    check_value(len(kinds) == 1, "state", must, listed(kinds))
+    expect(len(kinds) == 1, "state", must, listed(kinds))
     stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
     return (stacked.h, stacked.c) if isinstance(stacked, LSTMStateTuple) else stacked
 

@@ -11,7 +11,7 @@ that are not parameters of the cell. For beam search, `tile_beams` repeats the r
 memory.
 """
 
-from .._base.boundary import export as _export
+from .._base.modules import export as _export
 from ._beam import (
     beam_loop as beam_loop,
     beam_search as beam_search,

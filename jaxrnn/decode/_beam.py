@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_value
 from .._base.errors import counted, error_note
+from .._base.expect import expect
 from .._base.inputs import as_arrays
 from .._base.trees import is_read_only, is_tensor_array, named_leaves
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
@@ -265,7 +265,7 @@ def tile(name: str, tree: PyTree, width: int) -> PyTree:
     for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
         must = "be an array whose rows can be repeated"
         fix = "Store the contents in arrays [batch, ...]."
-        check_value(not is_tensor_array(leaf), leaf_name, must, leaf, fix)
+        expect(not is_tensor_array(leaf), leaf_name, must, leaf, fix)
     return map_rows(lambda x: repeated(x, width), as_arrays(name, tree))
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_instance, check_is_cell
 from .._base.cell_keys import cell_at_step
-from .._base.errors import InvalidValue, describe
+from .._base.errors import describe
 from .._base.inputs import as_arrays
 from .._base.typing import Array, DType, PyTree, RNNCellLike, Size
 from .._drivers.first_step import call_start
@@ -48,7 +48,7 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     check_instance("models", models, list | tuple, "a list of dicts")
     if not models:
-        raise InvalidValue("`models` must hold at least one model, got none.")
+        raise ValueError("`models` must hold at least one model, got none.")
     for i, model in enumerate(models):
         _check_model(f"models[{i}]", model)
     states = [
@@ -78,9 +78,9 @@ def _check_model(name: str, model: Mapping[str, Any]) -> None:
     what = "the keys 'cell', 'embed', 'project' and 'initial_state'"
     if missing := ", ".join(repr(key) for key in keys if key not in model):
         got = ", ".join(map(repr, model)) or "none"
-        raise InvalidValue(f"`{name}` must have {what}, got {got}. Add {missing}.")
+        raise ValueError(f"`{name}` must have {what}, got {got}. Add {missing}.")
     if extra := ", ".join(repr(key) for key in model if key not in keys):
-        raise InvalidValue(
+        raise ValueError(
             f"`{name}` must have only {what}, but also has {extra}. Remove {extra}. "
             "Pass arguments such as `start_ids` to the decoding function."
         )
@@ -96,7 +96,7 @@ def _log_mean(logits: list[Array]) -> Array:
         what = f"the logits of `models[{i}]['project']`"
         check_floating(what, each)
         if each.shape != shape:
-            raise InvalidValue(
+            raise ValueError(
                 f"{what} must be {list(shape)} to match `models[0]`, got "
                 f"{describe(each)}."
             )

@@ -18,17 +18,9 @@ from .._base.arguments import (
     check_instance,
     check_is_cell,
     check_shape,
-    check_type,
-    check_value,
 )
-from .._base.errors import (
-    InvalidType,
-    InvalidValue,
-    Verbatim,
-    describe,
-    error_note,
-    is_array,
-)
+from .._base.errors import Verbatim, describe, error_note, is_array
+from .._base.expect import expect
 from .._base.inputs import as_arrays, check_rows_of_state
 from .._base.math import axis_size, clamped_to_int32, concrete_or_none
 from .._base.trees import check_structure, named_leaves, serializable, without_read_only
@@ -102,7 +94,7 @@ class Model:
         for name, leaf in named_leaves("embed(ids)", inputs):
             fits = is_array(leaf) and leaf.shape[:1] == (self.batch_size,)
             must = f"be an array [{self.batch_size}, ...], one row for each id"
-            check_value(fits, name, must, leaf)
+            expect(fits, name, must, leaf)
         return inputs
 
     def log_probs(self, output: PyTree, dtype: DType) -> Array:
@@ -118,10 +110,10 @@ class Model:
         check_floating("`project(output)`", logits)
         fits = logits.ndim == 2 and logits.shape[0] == self.batch_size
         must = f"be [{self.batch_size}, vocab]"
-        check_value(fits, "project(output)", must, logits)
+        expect(fits, "project(output)", must, logits)
         vocab = logits.shape[1]
         must = f"be less than {vocab}, the number of logits of each row"
-        check_value(self.end_id < vocab, "end_id", must, self.end_id)
+        expect(self.end_id < vocab, "end_id", must, self.end_id)
         return log_softmax(jnp.asarray(logits, dtype))
 
     def score_dtype(self, inputs: PyTree) -> DType:
@@ -199,7 +191,7 @@ def to_time(rows: Array, max_time: AxisSize) -> Array:
     missing = max_time - steps
     must = f"be at least {steps}, the number of steps that `raw_rnn` ran"
     fix = "Pass the `max_time` of `raw_rnn`."
-    check_value(missing >= 0, "max_time", must, max_time, fix)
+    expect(missing >= 0, "max_time", must, max_time, fix)
     return jnp.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1))
 
 
@@ -237,7 +229,7 @@ def as_start_ids(name: str, start_ids: ArrayLike) -> Array:
     ids = as_integers(name, start_ids, "integers [batch]", (None,))
     known = None if np.can_cast(ids.dtype, np.int32) else concrete_or_none(ids)
     if known is not None and (wrong := known[known != clamped_to_int32(known)]).size:
-        raise InvalidValue(f"`{name}` must hold ids that fit int32, got {wrong[0]}.")
+        raise ValueError(f"`{name}` must hold ids that fit int32, got {wrong[0]}.")
     return jnp.asarray(clamped_to_int32(ids))
 
 
@@ -276,19 +268,26 @@ def as_number(name: str, value: ArrayLike, within: Range, fix: str) -> ArrayLike
     is_number = is_array(value) or isinstance(value, int | float)
     dtype = jnp.result_type(value) if is_number else jnp.dtype(bool)
     is_real = any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating))
-    check_type(is_real, name, f"be a number that is {within.words}", value, fix)
+    expect(
+        is_real,
+        name,
+        f"be a number that is {within.words}",
+        value,
+        fix,
+        error=TypeError,
+    )
     check_shape(name, value, (), "be a scalar")
     known = concrete_or_none(value)
     if known is not None:
         number = float(known)
-        check_value(within.holds(number), name, must, Verbatim(f"{number:g}"), fix)
+        expect(within.holds(number), name, must, Verbatim(f"{number:g}"), fix)
     return value
 
 
 def check_floating(what: str, logits: PyTree) -> None:
     """Raises TypeError unless logits are a floating-point array."""
     if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise InvalidType(
+        raise TypeError(
             f"{what} must be floating-point [batch, vocab], got {describe(logits)}."
         )
 

@@ -18,7 +18,7 @@ Streams:
   look-ahead.
 """
 
-from .._base.boundary import export as _export
+from .._base.modules import export as _export
 from ._bidirectional_streamer import BidirectionalStreamer as BidirectionalStreamer
 from ._functions import (
     tflite_deviation as tflite_deviation,

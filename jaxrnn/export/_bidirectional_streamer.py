@@ -8,13 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import (
-    as_count,
-    as_dtype,
-    check_both_lists,
-    check_dtype,
-    check_value,
-)
+from .._base.arguments import as_count, as_dtype, check_both_lists
+from .._base.expect import expect
 from .._base.inputs import check_concrete, check_same_size, named_inputs
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
@@ -205,7 +200,7 @@ class BidirectionalStreamer:
         is_short = least == most and len(shape) > 2 and shape[1] < most
         fix = "Pass a shorter last chunk to `flush`." if is_short else ""
         must = f"have rank at least 3, [{rows}, {wanted}, ...]"
-        check_value(fits, name, must, leaf, fix)
+        expect(fits, name, must, leaf, fix)
 
     def _check_like_first(self, name: str, chunk: PyTree) -> None:
         """Raises unless a chunk has the structure and types of the first chunk."""
@@ -214,9 +209,9 @@ class BidirectionalStreamer:
         first = jax.tree.leaves(self._first)
         for (full, leaf), like in zip(named_leaves(name, chunk), first, strict=True):
             must = f"have steps of shape {like.shape[2:]} like the first chunk"
-            check_value(leaf.shape[2:] == like.shape[2:], full, must, leaf, fix)
+            expect(leaf.shape[2:] == like.shape[2:], full, must, leaf, fix)
             must = f"have the dtype of the first chunk, {like.dtype}"
-            check_dtype(full, leaf, like.dtype, must, fix)
+            expect(leaf.dtype == like.dtype, full, must, leaf, fix, error=TypeError)
 
     def _run(self, states: tuple, window: list[PyTree], steps: Any) -> tuple:
         """Computes `(outputs, states)` for the first chunk of the window."""

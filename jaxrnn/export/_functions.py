@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.arguments import as_count, check_equal, check_functions, check_one_of
-from .._base.boundary import import_optional
-from .._base.errors import InvalidValue, describe, leaf_name
+from .._base.arguments import as_count, check_function
+from .._base.errors import describe, leaf_name
+from .._base.expect import expect
 from .._base.inputs import check_shaped
 from .._base.jax_internals import serialize_portable_artifact_str
+from .._base.modules import import_optional
 from .._base.typing import Array, PyTree
 from .._loops.scans import without_checks
 
@@ -71,7 +72,7 @@ def to_stablehlo(
 
     Source: `jax.export`.
     """
-    check_functions(f=f)
+    check_function("f", f)
     check_shaped("examples", examples)
     vjp_order = as_count("vjp_order", vjp_order, least=0)
     structure = jax.tree.structure(examples)
@@ -144,11 +145,11 @@ def to_tflite(
 
     Source: `tf.lite.TFLiteConverter`, over `jax.export`.
     """
-    check_functions(f=f)
+    check_function("f", f)
     check_shaped("examples", examples)
     check_fixed_sizes("examples", examples)
     choices = (None, "float16", "int8")
-    check_one_of("optimize", optimize, choices, "None, 'float16' or 'int8'")
+    expect(optimize in choices, "optimize", "be None, 'float16' or 'int8'", optimize)
     exported = _exported(f, examples)
     tf = import_optional("tensorflow", "tensorflow-cpu")
     try:
@@ -159,7 +160,7 @@ def to_tflite(
             converter.target_spec.supported_types = [tf.float16]
         return bytes(converter.convert())
     except Exception as error:  # TensorFlow's errors have no other common class.
-        raise InvalidValue(
+        raise ValueError(
             "`f` must be a function that TensorFlow can convert, but the converter "
             "failed. For random numbers and other operations that TensorFlow Lite "
             f"lacks, use `to_stablehlo`. TensorFlow's error: {str(error)[:300]}"
@@ -194,12 +195,12 @@ def tflite_deviation(
     names = _in_order(run.get_input_details())
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
     must = f"hold as many arrays as the file has inputs ({len(names)})"
-    check_equal("arguments", len(leaves), len(names), must)
+    expect(len(leaves) == len(names), "arguments", must, len(leaves))
     results = run(**dict(zip(names, leaves, strict=True)))
     got = [results[name] for name in _in_order(results)]
     want = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(f)(*arguments))]
     if [x.shape for x in got] != [x.shape for x in want]:
-        raise InvalidValue(
+        raise ValueError(
             "`f` must return arrays with the shapes of the results of `file` "
             f"({', '.join(map(describe, got))}), got {', '.join(map(describe, want))}. "
             "For a file from `to_tflite_operators`, return only the outputs."
@@ -262,7 +263,7 @@ def check_fixed_sizes(name: str, examples: PyTree) -> None:
     """Raises ValueError for a size that is 0 or symbolic."""
     for path, leaf in jax.tree.leaves_with_path(examples):
         if not all(isinstance(size, int) and size for size in leaf.shape):
-            raise InvalidValue(
+            raise ValueError(
                 f"`{leaf_name(name, path)}` must have fixed sizes above 0, got "
                 f"{describe(leaf)}. For other sizes, use `to_stablehlo`."
             )

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._base.arguments import as_bool, check_dtype, check_entries, check_type
-from .._base.boundary import import_optional, inside
-from .._base.errors import InvalidType, Verbatim, error_note
+from .._base.arguments import as_bool, is_list_of
+from .._base.errors import Verbatim, error_note
+from .._base.expect import expect
 from .._base.inputs import check_concrete
+from .._base.modules import import_optional
 from .._base.typing import Array, DType
 from .._cells.bound import BoundCell
 from ..convert._weights import reader
@@ -135,18 +136,25 @@ def _nodes(cell: BoundCell | tuple) -> list[Node]:
     is_bidirectional = isinstance(cell, tuple)
     what = "a bound cell or the tuple (cells_fw, cells_bw)"
     fix = "To stack layers of one direction, use `MultiRNNCell`."
-    check_type(not isinstance(cell, list), "cell", f"be {what}", Verbatim("list"), fix)
+    expect(
+        not isinstance(cell, list),
+        "cell",
+        f"be {what}",
+        Verbatim("list"),
+        fix,
+        error=TypeError,
+    )
     if is_bidirectional:
-        check_entries("cell", cell, 2, what, fix)
+        expect(is_list_of(cell, 2), "cell", f"be {what}", cell, fix)
     with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
-        return inside(save)(cell, bidirectional=is_bidirectional)
+        return save(cell, bidirectional=is_bidirectional)
 
 
 def _dtype(nodes: list[Node]) -> np.dtype:
     """The dtype that all layers share."""
     dtypes = {node["W"].dtype for node in nodes}
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
-        raise InvalidType(
+        raise TypeError(
             "all parameters must share one dtype (float16, float32 or float64), got "
             f"{', '.join(sorted(map(str, dtypes)))}. Cast them to one of these dtypes."
         )
@@ -162,11 +170,17 @@ def read_dense(
         TypeError: If `dense` is not a pair of arrays of this dtype.
         ValueError: If the shapes do not match.
     """
-    check_entries("dense", dense, 2, "(kernel, bias)", error=InvalidType)
+    expect(is_list_of(dense, 2), "dense", "be (kernel, bias)", dense, error=TypeError)
     check_concrete("dense", dense, why="a file stores the values")
     read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
     kernel = read("kernel", size, None)
-    check_dtype("dense.kernel", kernel, dtype, f"be {dtype}, like the parameters")
+    expect(
+        kernel.dtype == dtype,
+        "dense.kernel",
+        f"be {dtype}, like the parameters",
+        kernel,
+        error=TypeError,
+    )
     return kernel, None if dense[1] is None else read("bias", kernel.shape[1])
 
 

@@ -8,22 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import (
-    as_count,
-    as_dtype,
-    check_first_axis,
-    check_is_cell,
-    check_shape,
-    check_type,
-)
-from .._base.errors import (
-    InvalidType,
-    InvalidValue,
-    check_not_masked,
-    describe,
-    describe_leaves,
-    is_array,
-)
+from .._base.arguments import as_count, as_dtype, check_is_cell, check_shape
+from .._base.errors import check_not_masked, describe, describe_leaves, is_array
+from .._base.expect import expect
 from .._base.inputs import as_arrays, check_concrete
 from .._base.math import in_native_order
 from .._base.trees import (
@@ -149,7 +136,13 @@ class Streamer:
         array = copied(name, leaf)
         is_vector = self._rows == 1 == array.ndim
         fix = f"To add the batch axis, pass `{name}[None]`." if is_vector else ""
-        check_first_axis(name, array, self._rows, "row", fix)
+        expect(
+            array.shape[:1] == (self._rows,),
+            name,
+            f"be [{self._rows}, ...], one entry for each row",
+            array,
+            fix,
+        )
         return array
 
     @property
@@ -181,7 +174,7 @@ class Streamer:
             fits = leaf.dtype in dtypes or _is_wider(leaf.dtype, zero.dtype)
             must = f"have the dtype of the stream, {zero.dtype}, or a wider one"
             cast = f"Cast it, or create the stream with `dtype=jnp.{leaf.dtype}`."
-            check_type(fits, name, must, leaf, cast)
+            expect(fits, name, must, leaf, cast, error=TypeError)
         # Each step overwrites the previous state, so copy the user's arrays.
         self._state = jax.tree.map(jnp.copy, state)
 
@@ -204,7 +197,7 @@ def copied(name: str, leaf: ArrayLike) -> Any:
     check_not_masked(name, leaf)
     array = leaf if isinstance(leaf, jax.Array) else in_native_order(np.array(leaf))
     must = "be an array with a dtype that JAX supports"
-    check_type(is_array(array), name, must, leaf)
+    expect(is_array(array), name, must, leaf, error=TypeError)
     return array
 
 
@@ -237,12 +230,12 @@ def check_cell_of_stream(name: str, cell: Any) -> None:
     """Raises an error if `cell` has a key or cannot be passed to a compiled step."""
     check_is_cell(name, cell)
     if getattr(cell, "key", None) is not None:
-        raise InvalidValue(
+        raise ValueError(
             f"`{name}` must have no random key, because a stream has no step numbers, "
             "got a cell that is bound to a key. Bind the cell without a key."
         )
     if not is_pytree_of_arrays(cell):
-        raise InvalidType(
+        raise TypeError(
             f"`{name}` must be a pytree of arrays, got {describe(cell)}. Pass "
             "`cell.bind(params)` with arrays, or register the class of the cell, for "
             "example with `jax.tree_util.register_dataclass`."

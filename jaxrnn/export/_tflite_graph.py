@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .._base.boundary import import_optional
+from .._base.modules import import_optional
 
 ABSENT = -1  # Marks an optional input that is omitted.
 # These operators need a later version, because version 1 lacks inputs or options that

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_dtype, check_entries, check_time_major
-from .._base.errors import InvalidType, InvalidValue, describe, error_note
+from .._base.arguments import check_time_major, is_list_of
+from .._base.errors import describe, error_note
+from .._base.expect import expect
 from .._base.inputs import check_concrete
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
 from .._cells.basic_rnn import BasicRNNCell
@@ -153,7 +154,7 @@ def to_tflite_operators(
 def _check_inputs(inputs: Any) -> None:
     dtype = getattr(inputs, "dtype", None)
     if dtype != jnp.float32 or len(inputs.shape) != 3:
-        raise InvalidType(
+        raise TypeError(
             "`inputs` must be a float32 array of rank 3, or a `jax.ShapeDtypeStruct` "
             f"for such an array, got {describe(inputs)}."
         )
@@ -168,7 +169,7 @@ def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
             return dynamic_rnn(cells, x, dtype=x.dtype, time_major=time_major)
         what = "a cell or a pair of forward and backward cells"
         fix = "To stack layers, use `MultiRNNCell`."
-        check_entries("cells", cells, 2, what, fix)
+        expect(is_list_of(cells, 2), "cells", f"be {what}", cells, fix)
         pairs = as_pairs(cells)
         cells_fw = [fw for (_, fw), _ in pairs]
         cells_bw = [bw for _, (_, bw) in pairs]
@@ -203,7 +204,7 @@ def _read_pairs(cells_fw: Any, cells_bw: Any) -> list[Layer]:
     for i, pair in enumerate(as_pairs((cells_fw, cells_bw))):
         fw, bw = (_read_direction(*each) for each in pair)
         if _shared(fw) != _shared(bw):
-            raise InvalidValue(
+            raise ValueError(
                 f"`cells_bw[{i}]` must match `cells_fw[{i}]` ({_text(_shared(fw))}), "
                 f"because one operator runs both, got {_text(_shared(bw))}. {_FIX}"
             )
@@ -253,16 +254,22 @@ def _read_direction(name: str, cell: Any) -> LayerWeights:
     cell = bound.cell
     if type(cell) not in _CELLS:
         names = ", ".join(each.__name__ for each in _CELLS)
-        raise InvalidType(
+        raise TypeError(
             f"`{name}` must be one of {names}, or a cell of jaxrnn.lite, got {cell!r}. "
             f"{_FIX}"
         )
     check_concrete(f"{name}.params", bound.params, why="a file stores the values")
     weights = layer_of(name, bound)
-    check_dtype(name, weights.bias, np.float32, "have float32 parameters")
+    expect(
+        weights.bias.dtype == np.float32,
+        name,
+        "have float32 parameters",
+        weights.bias,
+        error=TypeError,
+    )
     LIBRARY.check(name, weights)
     if 0 in _clips(weights).values():
-        raise InvalidValue(
+        raise ValueError(
             f"`{name}` must have clips above 0 (0 means no clip in the operator), got "
             f"{_text(_clips(weights))}. {_FIX}"
         )

@@ -18,19 +18,17 @@ in `jaxrnn` itself. This module adds parts that several cells use:
 * Functions that run cells: `map_sizes` reads a `state_size` or an `output_size`.
   `as_arrays`, `as_bool`, `as_count`, `as_lengths`, `check_function` and `check_key`
   check arguments. `concrete_or_none` returns the values of an array that is not traced.
-* Errors: `check_value` raises a ValueError and `check_type` a TypeError. The message
-  begins with the name of the jaxrnn function or class that the user called.
+* Errors: `expect` raises a ValueError or a TypeError that names the argument, what it
+  must be and what it is.
 """
 
 from .._base.arguments import (
     as_bool as as_bool,
     as_count as as_count,
     check_function as check_function,
-    check_type as check_type,
-    check_value as check_value,
 )
-from .._base.boundary import export as _export
 from .._base.cell_keys import check_key as check_key
+from .._base.expect import expect as expect
 from .._base.inputs import as_arrays as as_arrays
 from .._base.lengths import as_lengths as as_lengths
 from .._base.math import (
@@ -38,6 +36,7 @@ from .._base.math import (
     at_least_float32 as at_least_float32,
     concrete_or_none as concrete_or_none,
 )
+from .._base.modules import export as _export
 from .._base.trees import ReadOnly as ReadOnly, map_sizes as map_sizes
 from .._cells.base import (
     SpecsCell as SpecsCell,
@@ -61,4 +60,4 @@ from .._wrappers.base import (
 )
 from . import fields as fields
 
-_export(globals(), names_errors=False)
+_export(globals())

@@ -19,7 +19,7 @@ value that the field stores, or raises an error. A `__post_init__` that checks s
 fields together calls `super().__post_init__()` first.
 """
 
-from .._base.boundary import export as _export
+from .._base.modules import export as _export
 from .._cells.fields import (
     ActivationLike as ActivationLike,
     activation as activation,
@@ -35,4 +35,4 @@ from .._cells.fields import (
     unused as unused,
 )
 
-_export(globals(), names_errors=False)
+_export(globals())

@@ -8,7 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .._base.boundary import class_at_boundary
 from .._base.cell_keys import run_key
 from .._base.typing import DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
@@ -114,7 +113,6 @@ def as_cell(
     return LinenCell(module, state_size, output_size, axes, streams)
 
 
-@class_at_boundary
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LinenCell(RNNCell):
     module: Any

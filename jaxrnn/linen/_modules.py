@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from .._base.arguments import check_functions
-from .._base.errors import InvalidValue, describe
+from .._base.arguments import check_function
+from .._base.errors import describe
+from .._base.hints import with_hints
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._drivers.raw_rnn import raw_rnn
 from .._layers import modules
@@ -81,7 +82,7 @@ class HoldsParams(nn.Module, HoldsCells, kw_only=True):
             got = ", ".join(map(str, params)) or "none"
             must = f"hold the module's parameters {', '.join(names)}"
             fix = "Pass the variables that `init` or `variables_of` returned."
-            raise InvalidValue(f"`variables` must {must}, got {got}. {fix}")
+            raise ValueError(f"`variables` must {must}, got {got}. {fix}")
         return self._bind(nn.meta.unbox(params))
 
     @nn.nowrap
@@ -125,6 +126,7 @@ class Recurrent(modules.Recurrent, HoldsParams):
         return None if self.is_initializing() else self.implementation
 
 
+@with_hints
 @dataclass
 class RNN(Recurrent, modules.OneDirection):
     """A jaxrnn cell that runs over sequences: `jaxrnn.dynamic_rnn` as a module.
@@ -165,6 +167,7 @@ class RNN(Recurrent, modules.OneDirection):
     """
 
 
+@with_hints
 @dataclass
 class Bidirectional(Recurrent, modules.TwoDirections):
     """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
@@ -179,6 +182,7 @@ class Bidirectional(Recurrent, modules.TwoDirections):
     """
 
 
+@with_hints
 @dataclass
 class StackBidirectional(Recurrent, modules.Stack):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
@@ -192,6 +196,7 @@ class StackBidirectional(Recurrent, modules.Stack):
     """
 
 
+@with_hints
 @dataclass
 class RawRNN(HoldsParams, HoldsCell):
     """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
@@ -259,7 +264,7 @@ class RawRNN(HoldsParams, HoldsCell):
             flax.errors.InvalidRngError: If the cell draws random numbers but the stream
                 `rng_collection` is missing, as in `nn.Dropout`.
         """
-        check_functions(loop_fn=loop_fn)
+        check_function("loop_fn", loop_fn)
         time = jnp.zeros((), jnp.int32)
         _, step, state, _, loop_state = loop_fn(time, None, None, None)
         cell = self._bind(self._params(step), self._draw_key(deterministic, rngs))
@@ -279,7 +284,7 @@ class RawRNN(HoldsParams, HoldsCell):
         """Raises ValueError if the loop function constructed modules."""
         made = [name for name in self.variables["params"] if name not in self._cells()]
         if made:
-            raise InvalidValue(
+            raise ValueError(
                 f"`loop_fn` must not construct modules, got {', '.join(made)}. "
                 "Construct modules in the module that calls RawRNN."
             )
@@ -302,7 +307,7 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
             results = loop_fn(time, output, *states)
         for each, count in seen:
             if _count_draws(each) != count:
-                raise InvalidValue(
+                raise ValueError(
                     "`loop_fn` must not draw random numbers from streams, got a draw "
                     f"by {describe(each)}. Keep a key in the loop state, and pass the "
                     "key to the module, as in `nn.Dropout(rate)(x, rng=key)`."

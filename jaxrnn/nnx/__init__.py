@@ -13,7 +13,7 @@ has the same modules under the same names.
 """
 
 from .. import _layers as _layers  # Raises an error if Flax is missing.
-from .._base.boundary import export as _export
+from .._base.modules import export as _export
 from ._cells import Cell as Cell, as_cell as as_cell
 from ._modules import (
     RNN as RNN,

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .._base.boundary import class_at_boundary
 from .._base.cell_keys import run_key
-from .._base.errors import InvalidValue, is_key
+from .._base.errors import is_key
 from .._base.math import is_float
 from .._base.typing import Array, Initializer, Key, Params, PyTree, Size
 from .._cells.bound import BoundCell
@@ -149,7 +148,6 @@ def as_cell(
     return cell.bind(nnx.to_pure_dict(params))
 
 
-@class_at_boundary
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class NnxCell(BoundOnlyCell):
     graph: Any
@@ -179,7 +177,7 @@ class NnxCell(BoundOnlyCell):
         counts = _counts(module)
         state, output = module(state, inputs)
         if key is None and any(map(operator.is_not, _counts(module), counts)):
-            raise InvalidValue(
+            raise ValueError(
                 "a key must be bound if the module draws random numbers, got none. "
                 "Pass `cell.cell.bind(cell.params, key)`, or call `module.eval()` "
                 "before `as_cell`."

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .._base.errors import error_note
+from .._base.hints import with_hints
 from .._base.trees import with_structure
 from .._base.typing import DType, Key, Params, PyTree
 from .._drivers.raw_rnn import raw_rnn
@@ -102,6 +103,7 @@ class HoldsParams(FieldsModule, HoldsCells):
             return None if stream is None else stream()
 
 
+@with_hints
 @dataclasses.dataclass(eq=False, repr=False)
 class RNN(modules.OneDirection, HoldsParams):
     """A jaxrnn cell that runs over sequences: `jaxrnn.dynamic_rnn` as a module.
@@ -155,6 +157,7 @@ class RNN(modules.OneDirection, HoldsParams):
     in_features: dataclasses.InitVar[int | PyTree]
 
 
+@with_hints
 @dataclasses.dataclass(eq=False, repr=False)
 class Bidirectional(modules.TwoDirections, HoldsParams):
     """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
@@ -173,6 +176,7 @@ class Bidirectional(modules.TwoDirections, HoldsParams):
     in_features: dataclasses.InitVar[int | PyTree]
 
 
+@with_hints
 @dataclasses.dataclass(eq=False, repr=False)
 class StackBidirectional(modules.Stack, HoldsParams):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
@@ -190,6 +194,7 @@ class StackBidirectional(modules.Stack, HoldsParams):
     in_features: dataclasses.InitVar[int | PyTree]
 
 
+@with_hints
 @dataclasses.dataclass(eq=False, repr=False)
 class RawRNN(HoldsCell, HoldsParams):
     """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.

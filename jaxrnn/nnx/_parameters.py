@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from .._base.arguments import as_count, check_instance, check_type
-from .._base.errors import InvalidType, InvalidValue, describe, describe_leaves
+from .._base.arguments import as_count, check_instance
+from .._base.errors import describe, describe_leaves
+from .._base.expect import expect
 from .._base.math import is_traced
 from .._base.trees import named_leaves
 from .._base.typing import Array, ArrayLike, DType, Key, Params, PyTree
@@ -99,7 +100,7 @@ def _as_step(in_features: int | PyTree) -> PyTree:
         return jax.ShapeDtypeStruct((1, size), jnp.float32)
     leaves = jax.tree.leaves(in_features)
     if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
-        raise InvalidType(
+        raise TypeError(
             "`in_features` must be an int, or one step of inputs as arrays or "
             f"jax.ShapeDtypeStructs, got {describe_leaves(in_features)}."
         )
@@ -118,19 +119,19 @@ def check_fits(own: Params, params: Params) -> None:
     fix = "Bind each cell to parameters from its `init` or from a converter."
     if missing:
         names = ", ".join(missing)
-        raise InvalidValue(
+        raise ValueError(
             "the bound cells must have all parameters of the module, got cells "
             f"without {names}. {fix}"
         )
     if unknown:
         names = ", ".join(unknown)
-        raise InvalidValue(
+        raise ValueError(
             "the bound cells must have only the module's parameters, got the unknown "
             f"{names}. {fix}"
         )
     for name, old in known.items():
         if old.shape != jnp.shape(given[name]):
-            raise InvalidValue(
+            raise ValueError(
                 f"`{name}` must have the shape of the module's parameter "
                 f"({describe(old)}), got {describe(given[name])}. Check that "
                 "`in_features` is the size of the inputs."
@@ -140,7 +141,7 @@ def check_fits(own: Params, params: Params) -> None:
         must = f"be real like the module's parameter ({describe(old)})"
         fix = f"Create the module with `param_dtype=jnp.{dtype}`."
         fits = jnp.iscomplexobj(old) or not is_complex
-        check_type(fits, name, must, given[name], fix)
+        expect(fits, name, must, given[name], fix, error=TypeError)
 
 
 def in_place_of(old: Array, new: ArrayLike) -> Array:
@@ -163,6 +164,6 @@ def draw_key(rngs: Rngs | None, stream: str) -> Key:
         return rngs()
     if isinstance(rngs, jax.Array):
         return rngs
-    raise InvalidType(
+    raise TypeError(
         f"`rngs` must be nnx.Rngs, a stream or a key, got {describe(rngs)}."
     )

@@ -5,7 +5,7 @@
 >>> check_cell(jaxrnn.GRUCell(3), jax.ShapeDtypeStruct((4, 2), jnp.float32))
 """
 
-from .._base.boundary import export as _export
+from .._base.modules import export as _export
 from ._check_cell import check_cell as check_cell, make_setup as make_setup
 from ._laws import (
     LAWS as LAWS,

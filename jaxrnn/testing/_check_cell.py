@@ -11,7 +11,7 @@ import numpy as np
 from .._base import trees
 from .._base.arguments import as_dtype, check_instance, check_shape
 from .._base.cell_keys import check_key
-from .._base.errors import InvalidValue, describe_leaves, error_note
+from .._base.errors import describe_leaves, error_note
 from .._base.inputs import check_shaped
 from .._base.trees import has_read_only
 from .._base.typing import Array, DType, Key, PyTree, Shaped
@@ -135,7 +135,7 @@ def check_cell(
     batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs) if leaf.shape]
     if min(batches, default=0) < 4:
         got = describe_leaves(inputs)
-        raise InvalidValue(f"`inputs` must have at least 4 rows, got {got}.")
+        raise ValueError(f"`inputs` must have at least 4 rows, got {got}.")
     dtype = as_dtype(dtype)
     if key is not None:
         check_key(key)

@@ -6,7 +6,6 @@ that shows that they run the check.
 
 import collections
 import dataclasses
-import re
 
 import jax
 import jax.numpy as jnp
@@ -83,12 +82,12 @@ TYPE_ERRORS = {
     "must hold integers": lambda: pack(X, np.ones(6)),
     "`rows` must be an integer, got 2.0.$": lambda: pack(X, N, rows=2.0),
     "`row_length` must be an integer, got None": lambda: batches([], 1, None),
-    "^pack_sequences: `time_major` must be True": lambda: pack(X, N, time_major=1),
+    "^`time_major` must be True": lambda: pack(X, N, time_major=1),
     # Batches of a pipeline
     r"`records\[0\]` must be .* got 'a'": lambda: next(batches("abc", 2, 6)),
     "a sequence or an iterable of records, got dict": lambda: batches({"a": 3}, 2, 6),
     "a sequence or an iterable of records, got 3": lambda: batches(3, 2, 6),
-    "^packed_batches: `time_major` must": lambda: batches([], 1, 6, time_major=1),
+    "^`time_major` must": lambda: batches([], 1, 6, time_major=1),
     "to be resumable, `records` must be a sequence, or have .* got generator": (
         lambda: batches((x for x in [RECORD]), 2, 6).get_state()
     ),
@@ -97,12 +96,12 @@ TYPE_ERRORS = {
     r"`state\['records'\]` must be an integer, got dict. Pass the records": resumed({}),
     # Several packs
     r"got PackedSequences. Pass `\[pack\]`": lambda: concat_packed(PACK),
-    "^stack_packed: `packs` must be a list of packs, got 3": lambda: stack_packed(3),
+    "^`packs` must be a list of packs, got 3": lambda: stack_packed(3),
     r"`packs\[0\]` must be a pack, for example from `pa": lambda: concat_packed([X]),
     r"`packs\[0\].* Call this function out": traced(concat_packed, [PACK]),
     # Windows
     "`size` must be an integer, got None. Pass the number": lambda: windows(X, None),
-    "^windows: `inputs` .* outside jit, grad and vmap": traced(cut, X),
+    "^`inputs` .* outside jit, grad and vmap": traced(cut, X),
     r"`inputs\.inputs` must be concrete, got traced float32\[4": traced(cut, PACK),
     r"without a mask.* `inputs\.filled\(0\)`": lambda: windows(np.ma.ones((2, 4)), 2),
     r"`inputs\['a'\]\[0\]` must be an array, got 1": lambda: windows({"a": [1]}, 2),
@@ -117,7 +116,7 @@ TYPE_ERRORS = {
         lambda: truncated_bptt(good).value_and_grad(1.0, VECTOR, VECTOR)
     ),
     r"window\)` must be \(value, new_state\), got float64\[\].$": bptt(returns(ONE)),
-    r"state\), got tuple of length 3. To return": bptt(returns((ONE, VECTOR, None))),
+    r"state\), got .float.*None.. To return": bptt(returns((ONE, VECTOR, None))),
     r"\[1\]` must be \(new_state, aux\)": bptt(returns((ONE, VECTOR)), has_aux=True),
     r"scalar, got float64\[6\]. Return one number": bptt(returns((VECTOR, VECTOR))),
     r"floating-point scalar, got int32\[\].$": bptt(returns((np.int32(0), VECTOR))),
@@ -125,7 +124,7 @@ TYPE_ERRORS = {
 VALUE_ERRORS = {
     # The arrays of packs
     "`inputs` must be an array, got None": lambda: pack(None, N),
-    r"^pack_sequences: .*at least one array, got \[\]": lambda: pack([]),
+    r"^.*at least one array, got \[\]": lambda: pack([]),
     r"must hold at least one array, got \{\}": lambda: pack({}, N),
     r"`inputs\[0\]` .* at least one array \[length,": lambda: pack([[1, 2], [3]]),
     r"\[batch, time, ...\], got float64\[6\].$": lambda: pack(VECTOR, N),
@@ -138,7 +137,7 @@ VALUE_ERRORS = {
     "must hold 6 lengths, one for each row of padded inputs, got 3, one for each": (
         lambda: pack([X[0]] * 3, [1, 2, 3])
     ),
-    "^pack_sequences: .*vector of length batch_size": lambda: pack(X, N[1:]),
+    "^.*vector of length batch_size": lambda: pack(X, N[1:]),
     r"`inputs\[1\]` must have .* \[\*\], got \*, where .* sets": lambda: pack(
         [[X[0]], X[0]]
     ),
@@ -177,7 +176,7 @@ VALUE_ERRORS = {
     "have as many rows and sequences": lambda: stack_packed([PACK, pack(LIST, rows=3)]),
     # Windows
     "`size` must be at least 1, got 0": lambda: windows(X, 0),
-    "^windows: `sequence_length` must be a vector": lambda: windows(X, 2, [1]),
+    "^`sequence_length` must be a vector": lambda: windows(X, 2, [1]),
     "`sequence_length` must be omitted for `PackedS": lambda: windows(PACK, 2, N),
     "`time_major` must be omitted": lambda: windows(PACK, 2, time_major=True),
     r"`row_state` must be \[1, .* each row, got": lambda: PART.start_from(NEW, NEW),
@@ -199,16 +198,14 @@ VALUE_ERRORS = {
 
 @pytest.mark.parametrize("message", TYPE_ERRORS)
 def test_wrong_types(message):
-    with pytest.raises(TypeError, match=message) as caught:
+    with pytest.raises(TypeError, match=message):
         TYPE_ERRORS[message]()
-    assert re.match("[A-Za-z_.]+: ", str(caught.value))
 
 
 @pytest.mark.parametrize("message", VALUE_ERRORS)
 def test_wrong_values(message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError, match=message):
         VALUE_ERRORS[message]()
-    assert re.match("[A-Za-z_.]+: ", str(caught.value))
 
 
 def test_the_fill_of_a_traced_pack():
@@ -247,9 +244,8 @@ def test_only_whole_packs_are_used(use):
         (ONE_ROW, r"got part of a pack, whose `starts` is int32\[6\]. Do not slice"),
         (STACKED, r"got a stack of packs, whose `starts` is int32\[2, 4, 6\]"),
     ):
-        with pytest.raises(ValueError, match=message) as caught:
+        with pytest.raises(ValueError, match=message):
             USES[use](packed)
-        assert str(caught.value).startswith(use.partition(".")[0])
 
 
 def test_a_pack_that_is_divided_over_devices_is_refused():

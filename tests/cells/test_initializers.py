@@ -175,9 +175,9 @@ UNIT = initializers.unit_forget_bias()
 REFUSALS = [
     (lambda: by_part(3, zeros), TypeError, "`inputs` must be a function, got 3"),
     (lambda: by_part(zeros, zeros, 3), TypeError, "`bias` must be a function, got 3"),
-    (lambda: by_gate("x"), TypeError, "by_gate: `initializer` must be a function"),
-    (lambda: chrono(1), ValueError, r"chrono: `max_time` must be at least 2, got 1"),
-    (lambda: chrono("x"), TypeError, "chrono: `max_time` must be a number, got 'x'"),
+    (lambda: by_gate("x"), TypeError, "`initializer` must be a function"),
+    (lambda: chrono(1), ValueError, r"`max_time` must be at least 2, got 1"),
+    (lambda: chrono("x"), TypeError, "`max_time` must be a number, got 'x'"),
     (
         lambda: init(by_gate(zeros), 3, 4),
         ValueError,

@@ -157,7 +157,7 @@ def test_a_bool_clips_as_in_tensorflow(clip, h):
 
 
 def test_arrays_are_no_hyper_parameters():
-    with pytest.raises(TypeError, match="Plain: hyperparameters must be hashable"):
+    with pytest.raises(TypeError, match="hyperparameters must be hashable"):
         Plain(np.ones(3)).bind({})
     gru = GRUCell(3)
     params = gru.init(jax.random.key(0), X[:, 0])

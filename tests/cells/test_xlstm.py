@@ -149,7 +149,7 @@ def test_refusals(cell):
         (0, ValueError, "be at least 1"),
         (2.0, TypeError, "be an integer"),
     ):
-        with pytest.raises(error, match=f"{cell.__name__}: `num_heads` must {message}"):
+        with pytest.raises(error, match=f"`num_heads` must {message}"):
             cell(6, heads)
     made, x = cell(4, 2), jnp.ones((1, 3), jnp.float32)
     params, state = made.init(jax.random.key(0), x), made.zero_state(1, jnp.bfloat16)

@@ -361,7 +361,7 @@ VALUE_ERRORS = {
 TYPE_ERRORS = {
     "dtype of `state.attention`": lambda: over_time(step, STATE, X.astype(jnp.float16)),
     "`memory_depth` must be an integer": lambda: contrib.LuongAttention(H, MEMORY),
-    "`memory` is not an argument. .* `AttentionWrapper.initial_state`": (
+    "`memory` is not an argument of `Bahd.* `AttentionWrapper.initial_state`": (
         lambda: contrib.BahdanauAttention(H, memory=MEMORY)
     ),
     "structure LSTMStateTuple": lambda: initial(MEMORY, cell_state=(X[:, 0], X[:, 0])),

@@ -109,7 +109,7 @@ FIELDS = [
 
 @pytest.mark.parametrize(("make", "name", "value", "error", "words"), FIELDS)
 def test_refuses_a_field(make, name, value, error, words):
-    message = rf": `{name}(\[\d\])?` {re.escape(words)}"
+    message = rf"`{name}(\[\d\])?` {re.escape(words)}"
     with pytest.raises(error, match=message):
         make(**{name: value})
 
@@ -160,7 +160,7 @@ VALUES = {
         lambda: step(intersection())
     ),
     "`inputs` must have depth": lambda: step(intersection(num_in_proj=0)),
-    r"IntersectionRNNCell: `state` must have shape \(4, 2\)": (
+    r"`state` must have shape \(4, 2\)": (
         lambda: step(intersection(num_in_proj=2), state=X)
     ),
     r"`num_frequency_blocks\[0\]` must be 1": lambda: WIDE_GRID.init(KEY, WIDE),
@@ -182,21 +182,17 @@ VALUES = {
     "`num_units` must be omitted if `cell_size`": (
         lambda: contrib.GRUBlockCellV2(4, cell_size=4)
     ),
-    "LSTMBlockFusedCell: `inputs` must hold all": (
-        lambda: contrib.LSTMBlockFusedCell(3).init(KEY, X)
-    ),
+    "`inputs` must hold all": (lambda: contrib.LSTMBlockFusedCell(3).init(KEY, X)),
     "`dtype` must be given": lambda: FUSED.bind({})(X[None]),
     r"`inputs` must hold at least one step, got \[\]": lambda: FUSED.bind({})([]),
     "the same .* at all steps, got": lambda: FUSED.bind({})([X, X[:2]]),
 }
 TYPES = {
-    "HighwayWrapper: `params` must be a dict of arrays, got 3": (
-        lambda: step(HIGHWAY, 3)
-    ),
+    "`params` must be a dict of arrays, got 3": (lambda: step(HIGHWAY, 3)),
     r"`inputs` must be an array of integers, got float32\[4, 3\]": (
         lambda: IDS.init(KEY, X)
     ),
-    "IntersectionRNNCell: `inputs` and `state` must share one dtype": (
+    "`inputs` and `state` must share one dtype": (
         lambda: step(intersection(num_in_proj=2), state=np.ones((4, 2), "float16"))
     ),
     "`state` must have the 5 entries of an NTMControllerState": (
@@ -207,11 +203,9 @@ TYPES = {
     "Call this cell directly": (
         lambda: jaxrnn.dynamic_rnn(FUSED.bind({}), X[None], dtype=X.dtype)
     ),
-    "BoundFusedCell: `scope` must be a string": (
-        lambda: FUSED.bind({})(X[None], scope=3)
-    ),
+    "`scope` must be a string or None": (lambda: FUSED.bind({})(X[None], scope=3)),
     "hyperparameters must be hashable": lambda: UNHASHABLE.bind({}),
-    "^LSTMBlockCell: `state` must be a tuple": (
+    "^`state` must be a tuple": (
         lambda: contrib.LSTMBlockFusedCell(3).bind({})(X[None], 3.0)
     ),
 }

@@ -171,7 +171,7 @@ def test_weights_of_no_units(name):
         return np.zeros([size if size % UNITS else 0 for size in leaf.shape])
 
     weights = jax.tree.map(emptied, library(name).save(bound(CELLS[name])))
-    with pytest.raises(ValueError, match=r"load: `.+` must not be empty, got float64"):
+    with pytest.raises(ValueError, match=r"`.+` must not be empty, got float64"):
         library(name).load(weights)
 
 

@@ -333,7 +333,7 @@ def calling(node, **values):
 )
 def test_refuses(message, arguments):
     kind = TypeError if arguments == (5,) else ValueError
-    with pytest.raises(kind, match=rf"^convert\.onnx\.nodes: .*{message}"):
+    with pytest.raises(kind, match=message):
         convert.nodes(*arguments)
 
 
@@ -369,11 +369,11 @@ def test_weights_in_a_file_that_is_missing(tmp_path):
     options = {"location": "weights.bin", "size_threshold": 0}
     onnx.save(stored("raw"), path, save_as_external_data=True, **options)
     (tmp_path / "weights.bin").unlink()
-    with pytest.raises(ValueError, match=r"onnx\.nodes: `model` .*tensor name: W"):
+    with pytest.raises(ValueError, match=r"`model` .*tensor name: W"):
         convert.nodes(path)
 
 
 def test_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"^convert\.onnx\.nodes: .*pip install onnx"):
+    with pytest.raises(ImportError, match=r"pip install onnx"):
         convert.nodes("model.onnx")

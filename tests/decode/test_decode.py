@@ -121,16 +121,6 @@ def test_loops_in_raw_rnn_stop_with_the_longest_row(name):
         assert_near(decoded, want, tolerance=1e-12)
 
 
-@pytest.mark.parametrize("name", LOOPS)
-def test_loops_name_themselves(name):
-    given = arguments_of(name, make_params("gru", 4, 0)) | {"start_ids": [0.5, 1]}
-    given.pop("cell")
-    make_loop, _ = LOOPS[name]
-    message = f"decode.{make_loop.__name__}: `start_ids` must be"
-    with pytest.raises(TypeError, match=message):
-        make_loop(**given)
-
-
 @pytest.mark.fast("0-5-greedy", "0-5-beam_search")
 @pytest.mark.parametrize("name", LOOPS)
 @pytest.mark.parametrize(("rows", "max_time"), [(0, 5), (2, 0)])
@@ -346,7 +336,7 @@ def test_logits_of_few_bits_lose_no_more():
 
 
 def kept_probs(temperature, top_k, top_p):
-    """NumPy: the distribution that is drawn from."""
+    """the distribution that is drawn from."""
     probs = np.exp(LOGITS / temperature)
     order = np.argsort(-probs, kind="stable")
     probs[order[top_k:]] = 0
@@ -418,7 +408,7 @@ def test_tile_beams():
     tiled = decode.tile_beams(tree, 2)
     assert tiled["a"].tolist() == [[0, 1], [0, 1], [2, 3], [2, 3]]
     assert tiled["count"].shape == ()
-    with pytest.raises(ValueError, match="tile_beams: `beam_width` must be at"):
+    with pytest.raises(ValueError, match="`beam_width` must be at"):
         decode.tile_beams(tree, 0)
 
 
@@ -427,40 +417,40 @@ def bad(value):
 
 
 REFUSALS = [
-    ("greedy", {"start_ids": np.zeros(2, np.float32)}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got float32[2]."),
-    ("greedy", {"start_ids": 3}, ValueError, "decode.greedy: `start_ids` must be integers [batch], got int64[]."),
-    ("greedy", {"start_ids": "ab"}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got 'ab'."),
-    ("greedy", {"start_ids": [1, 2, 3]}, ValueError, "decode.greedy: `initial_state` must have one row for each of `start_ids` (int32[3]), got float64[2, 4]."),
-    ("greedy", {"initial_state": (np.zeros((2, 4)),)}, ValueError, "decode.greedy: `initial_state` (see `cell.state_size`) must have the structure *, got (*,), where * is an array."),
-    ("greedy", {"initial_state": None}, ValueError, "decode.greedy: `initial_state` must be an array, got None."),
-    ("greedy", {"cell": GRUCell(4)}, TypeError, "decode.greedy: `cell` must be a bound cell, got the unbound GRUCell(num_units=4, activation=tanh). Pass `cell.bind(params)`."),
-    ("greedy", {"embed": np.zeros((4, 3))}, TypeError, "decode.greedy: `embed` must be a function of ids [batch], got float64[4, 3]."),
-    ("greedy", {"embed": bad(np.zeros((3, 3)))}, ValueError, "decode.greedy: `embed(ids)` must be an array [2, ...], one row for each id, got float64[3, 3]."),
-    ("greedy", {"project": 3}, TypeError, "decode.greedy: `project` must be a function of the cell's output, got 3."),
-    ("greedy", {"project": bad(np.zeros((2, 4, 1)))}, ValueError, "decode.greedy: `project(output)` must be [2, vocab], got float64[2, 4, 1]."),
-    ("greedy", {"project": bad(np.zeros((3, 4)))}, ValueError, "decode.greedy: `project(output)` must be [2, vocab], got float64[3, 4]."),
-    ("greedy", {"project": bad(np.zeros((2, 4), int))}, TypeError, "decode.greedy: `project(output)` must be floating-point [batch, vocab], got int64[2, 4]."),
-    ("greedy", {"end_id": 4}, ValueError, "decode.greedy: `end_id` must be less than 4, the number of logits of each row, got 4."),
-    ("greedy", {"end_id": -1}, ValueError, "decode.greedy: `end_id` must be at least 0, got -1. Pass an id of the vocabulary or, if no id ends a text, append a logit of -inf in `project`, and pass its index."),
-    ("greedy", {"end_id": 1.0}, TypeError, "decode.greedy: `end_id` must be an integer, got 1.0. Pass an id of the vocabulary or, if no id ends a text, append a logit of -inf in `project`, and pass its index."),
-    ("greedy", {"max_time": None}, TypeError, "decode.greedy: `max_time` must be an integer, got None. Pass the largest number of ids per row."),
-    ("sample", {"key": 0}, TypeError, "decode.sample: `key` must be a random key, got 0. Create a key with `jax.random.key(0)`."),
-    ("sample", {"key": jax.random.split(KEY)}, ValueError, "decode.sample: `key` must be one key, got key<fry>[2]. To use several keys"),
-    ("sample", {"temperature": 0}, ValueError, "decode.sample: `temperature` must be positive and finite, got 0. To choose the most likely id, use `greedy`."),
-    ("sample", {"temperature": jnp.float32(-2)}, ValueError, "decode.sample: `temperature` must be positive and finite, got -2."),
-    ("sample", {"temperature": np.inf}, ValueError, "decode.sample: `temperature` must be positive and finite, got inf."),
-    ("sample", {"temperature": np.ones(2)}, ValueError, "decode.sample: `temperature` must be a scalar, got float64[2]."),
-    ("sample", {"temperature": True}, TypeError, "decode.sample: `temperature` must be a number that is positive and finite, got True."),
-    ("sample", {"top_k": 0}, ValueError, "decode.sample: `top_k` must be at least 1, got 0. To draw from all ids, pass None."),
-    ("sample", {"top_p": 0.0}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 0. To draw from all ids, pass None."),
-    ("sample", {"top_p": 1.01}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 1.01."),
-    ("beam_search", {"beam_width": 0}, ValueError, "decode.beam_search: `beam_width` must be at least 1, got 0."),
-    ("beam_search", {"beam_width": 10**9}, ValueError, "decode.beam_search: `beam_width` must be at most 65536, got 1000000000."),
-    ("greedy", {"max_time": 10**12}, ValueError, "decode.greedy: `max_time` must be at most 2147483647, got 1000000000000."),
-    ("beam_search", {"length_penalty": np.inf}, ValueError, "decode.beam_search: `length_penalty` must be finite, got inf. For no penalty, pass 0."),
-    ("beam_search", {"initial_state": jaxrnn.TensorArray(jnp.float32, 3)}, ValueError, "decode.beam_search: `initial_state` must be an array whose rows can be repeated, got TensorArray."),
-    ("beam_search", {"project": bad(np.zeros((2, 4)))}, ValueError, "decode.beam_search: `project(output)` must be [4, vocab], got float64[2, 4]."),
-    ("score", {"ids": [1, 2]}, ValueError, "decode.score: `ids` must be integers [batch, time] or [batch, beam, time] with 2 rows, got int64[2]."),
+    ("greedy", {"start_ids": np.zeros(2, np.float32)}, TypeError, "`start_ids` must be integers [batch], got float32[2]."),
+    ("greedy", {"start_ids": 3}, ValueError, "`start_ids` must be integers [batch], got int64[]."),
+    ("greedy", {"start_ids": "ab"}, TypeError, "`start_ids` must be integers [batch], got 'ab'."),
+    ("greedy", {"start_ids": [1, 2, 3]}, ValueError, "`initial_state` must have one row for each of `start_ids` (int32[3]), got float64[2, 4]."),
+    ("greedy", {"initial_state": (np.zeros((2, 4)),)}, ValueError, "`initial_state` (see `cell.state_size`) must have the structure *, got (*,), where * is an array."),
+    ("greedy", {"initial_state": None}, ValueError, "`initial_state` must be an array, got None."),
+    ("greedy", {"cell": GRUCell(4)}, TypeError, "`cell` must be a bound cell, got the unbound GRUCell(num_units=4, activation=tanh). Pass `cell.bind(params)`."),
+    ("greedy", {"embed": np.zeros((4, 3))}, TypeError, "`embed` must be a function of ids [batch], got float64[4, 3]."),
+    ("greedy", {"embed": bad(np.zeros((3, 3)))}, ValueError, "`embed(ids)` must be an array [2, ...], one row for each id, got float64[3, 3]."),
+    ("greedy", {"project": 3}, TypeError, "`project` must be a function of the cell's output, got 3."),
+    ("greedy", {"project": bad(np.zeros((2, 4, 1)))}, ValueError, "`project(output)` must be [2, vocab], got float64[2, 4, 1]."),
+    ("greedy", {"project": bad(np.zeros((3, 4)))}, ValueError, "`project(output)` must be [2, vocab], got float64[3, 4]."),
+    ("greedy", {"project": bad(np.zeros((2, 4), int))}, TypeError, "`project(output)` must be floating-point [batch, vocab], got int64[2, 4]."),
+    ("greedy", {"end_id": 4}, ValueError, "`end_id` must be less than 4, the number of logits of each row, got 4."),
+    ("greedy", {"end_id": -1}, ValueError, "`end_id` must be at least 0, got -1. Pass an id of the vocabulary or, if no id ends a text, append a logit of -inf in `project`, and pass its index."),
+    ("greedy", {"end_id": 1.0}, TypeError, "`end_id` must be an integer, got 1.0. Pass an id of the vocabulary or, if no id ends a text, append a logit of -inf in `project`, and pass its index."),
+    ("greedy", {"max_time": None}, TypeError, "`max_time` must be an integer, got None. Pass the largest number of ids per row."),
+    ("sample", {"key": 0}, TypeError, "`key` must be a random key, got 0. Create a key with `jax.random.key(0)`."),
+    ("sample", {"key": jax.random.split(KEY)}, ValueError, "`key` must be one key, got key<fry>[2]. To use several keys"),
+    ("sample", {"temperature": 0}, ValueError, "`temperature` must be positive and finite, got 0. To choose the most likely id, use `greedy`."),
+    ("sample", {"temperature": jnp.float32(-2)}, ValueError, "`temperature` must be positive and finite, got -2."),
+    ("sample", {"temperature": np.inf}, ValueError, "`temperature` must be positive and finite, got inf."),
+    ("sample", {"temperature": np.ones(2)}, ValueError, "`temperature` must be a scalar, got float64[2]."),
+    ("sample", {"temperature": True}, TypeError, "`temperature` must be a number that is positive and finite, got True."),
+    ("sample", {"top_k": 0}, ValueError, "`top_k` must be at least 1, got 0. To draw from all ids, pass None."),
+    ("sample", {"top_p": 0.0}, ValueError, "`top_p` must be in (0, 1], got 0. To draw from all ids, pass None."),
+    ("sample", {"top_p": 1.01}, ValueError, "`top_p` must be in (0, 1], got 1.01."),
+    ("beam_search", {"beam_width": 0}, ValueError, "`beam_width` must be at least 1, got 0."),
+    ("beam_search", {"beam_width": 10**9}, ValueError, "`beam_width` must be at most 65536, got 1000000000."),
+    ("greedy", {"max_time": 10**12}, ValueError, "`max_time` must be at most 2147483647, got 1000000000000."),
+    ("beam_search", {"length_penalty": np.inf}, ValueError, "`length_penalty` must be finite, got inf. For no penalty, pass 0."),
+    ("beam_search", {"initial_state": jaxrnn.TensorArray(jnp.float32, 3)}, ValueError, "`initial_state` must be an array whose rows can be repeated, got TensorArray."),
+    ("beam_search", {"project": bad(np.zeros((2, 4)))}, ValueError, "`project(output)` must be [4, vocab], got float64[2, 4]."),
+    ("score", {"ids": [1, 2]}, ValueError, "`ids` must be integers [batch, time] or [batch, beam, time] with 2 rows, got int64[2]."),
     ("score", {"ids": np.zeros((3, 4), int)}, ValueError, "[batch, beam, time] with 2 rows, got int64[3, 4]."),
     ("score", {"ids": np.zeros((2, 3))}, TypeError, "[batch, beam, time] with 2 rows, got float64[2, 3]."),
 ]  # fmt: skip

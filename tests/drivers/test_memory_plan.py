@@ -153,12 +153,12 @@ NAMES = "'v5e', 'v6e', 'v5p', 'h100'"
 
 def test_an_unknown_device():
     message = (
-        f"memory_plan: `device` must be one of {NAMES}, got 'v99'. "
+        f"`device` must be one of {NAMES}, got 'v99'. "
         "For another kind, pass a device from `jax.experimental.topologies`."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         plan_for("v99")
-    message = f"memory_plan: `device` must be a device or one of {NAMES}, got [Device, "
+    message = f"`device` must be a device or one of {NAMES}, got [Device, "
     with pytest.raises(TypeError, match=f"^{re.escape(message)}"):
         plan_for(jax.devices())
     with pytest.raises(ValueError, match="`count` must be at most 256, got 257"):
@@ -175,7 +175,7 @@ NOT_INSTALLED = [
 @pytest.mark.parametrize(("kind", "error", "package"), NOT_INSTALLED)
 def test_a_device_whose_compiler_is_not_installed(kind, error, package, monkeypatch):
     message = (
-        f"memory_plan: `device` {kind!r} needs a compiler that JAX cannot find. "
+        f"`device` {kind!r} needs a compiler that JAX cannot find. "
         f"Run `pip install '{package}'`."
     )
 
@@ -206,7 +206,7 @@ def test_the_environment_of_libtpu_is_restored(monkeypatch):
 
 NO_SHAPE = "`inputs_shape` must be .* with at least 3 axes,.* got"
 SIZE = r"`inputs_shape\[1\]` must be"
-TOO_LARGE = "memory_plan: .* must .* at most 1.0 EiB"
+TOO_LARGE = ".* must .* at most 1.0 EiB"
 REFUSED_SHAPES = [
     (ValueError, rf"{NO_SHAPE} \(1, 2\)", (1, 2)),
     (ValueError, f"{NO_SHAPE} 'abc'", "abc"),
@@ -243,8 +243,8 @@ def test_complex_states():
 
 def test_refused_cells_and_strategies():
     for cell in (3, types.SimpleNamespace(params={}), GRUCell):
-        message = "^memory_plan: `cell` must be an unbound cell, .* got "
+        message = "^`cell` must be an unbound cell, .* got "
         with pytest.raises(TypeError, match=message):
             jaxrnn.memory_plan(cell, (1, 2, 3))
-    with pytest.raises(TypeError, match=r"memory_plan: `strategies\[0\]` must be"):
+    with pytest.raises(TypeError, match=r"`strategies\[0\]` must be"):
         jaxrnn.memory_plan(GRUCell(2), (1, 2, 3), [4])

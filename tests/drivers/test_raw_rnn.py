@@ -333,7 +333,7 @@ RESULTS += [({4: (ZERO, ZERO)}, {4: kind}, *rest) for kind, *rest in KIND_REFUSA
 @in_both
 @pytest.mark.parametrize(("first", "later", "error", "match"), RESULTS)
 def test_refuses_what_loop_fn_returns(first, later, error, match, max_time):
-    with pytest.raises(error, match=f"^raw_rnn: .*{match}"):
+    with pytest.raises(error, match=f"^.*{match}"):
         run(returning(first, later), max_time)
 
 
@@ -358,7 +358,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("given", "error", "match"), REFUSALS)
 def test_refuses(given, error, match):
-    with pytest.raises(error, match=f"^raw_rnn: .*{match}"):
+    with pytest.raises(error, match=f"^.*{match}"):
         raw_rnn(**({"cell": COUNTER, "loop_fn": until(1, 2, 3)} | given))
 
 
@@ -377,7 +377,7 @@ def test_errors_from_within_say_where_they_came_from():
     wide = returning({1: jnp.zeros((ROWS, 5))}, {})
     start = LSTM.zero_state(ROWS, F64)
     too_wide = lambda *args: (*wide(*args)[:2], start, *wide(*args)[3:])
-    with pytest.raises(ValueError, match="LSTMCell") as caught:
+    with pytest.raises(ValueError, match=r"`params\['kernel'\]`") as caught:
         raw_rnn(LSTM, too_wide)
     assert "Raised by `cell`, called with" in caught.value.__notes__[0]
 

@@ -208,7 +208,7 @@ def test_a_symbolic_number_of_steps_with_a_mask():
 
 def test_packed_rows_are_refused():
     packed = jaxrnn.pack_sequences(X, LENGTHS)
-    with pytest.raises(ValueError, match="packed_rnn: `cell` must keep rows apart"):
+    with pytest.raises(ValueError, match="`cell` must keep rows apart"):
         jaxrnn.packed_rnn(BOUND, packed, dtype=jnp.float64)
 
 

@@ -172,7 +172,7 @@ def test_decoders_in_litert(name, tensorflow):
 
 @pytest.mark.slow
 def test_random_numbers_are_missing(tensorflow):
-    with pytest.raises(ValueError, match="to_tflite: `f` must be a function that T"):
+    with pytest.raises(ValueError, match="`f` must be a function that T"):
         to_tflite(DECODERS["sample"], *START)
 
 
@@ -267,7 +267,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("export", "arguments", "options", "message"), REFUSALS)
 def test_refusals_name_the_argument(export, arguments, options, message):
-    wanted = rf"{export.__name__}: {message}"
+    wanted = message
     with pytest.raises((TypeError, ValueError), match=wanted):
         export(*arguments, **options)
 

@@ -148,15 +148,15 @@ STEP = np.ones((1, 3), "f")
 FRAMES = [
     (
         np.ones((2, 3), "f"),
-        r"^Streamer: `frame` must be \[1, ...\], .* float32\[2, 3\]",
+        r"^`frame` must be \[1, ...\], .* float32\[2, 3\]",
     ),
-    ({"x": 0.0}, r"^Streamer: `frame\['x'\]` must be \[1, ...\], one entry for each"),
+    ({"x": 0.0}, r"^`frame\['x'\]` must be \[1, ...\], one entry for each"),
     (np.ones((1, 4), "f"), r"one step of `Streamer` with frame float32\[1, 4\] and"),
     (np.ones((1, 3), int), "`inputs` must be floating-point"),
     (np.ones((1, 3), "f2"), r"dtype of the inputs \(float16\), got float32\[16\]"),
-    (None, "^Streamer: `frame` must be an array .*, got None"),
-    ({"x": np.array([[None]])}, r"^Streamer: `frame\['x'\]` must be .*, got object"),
-    (np.ma.ones((1, 3), "f"), r"^Streamer: `frame` .* without a mask.*frame.filled\(0"),
+    (None, "^`frame` must be an array .*, got None"),
+    ({"x": np.array([[None]])}, r"^`frame\['x'\]` must be .*, got object"),
+    (np.ma.ones((1, 3), "f"), r"^`frame` .* without a mask.*frame.filled\(0"),
 ]
 
 
@@ -286,26 +286,26 @@ one = lambda: Streamer(CELLS["lstm"])
 both = BidirectionalStreamer
 four = lambda: both([CELL], [CELL], 4, 4)
 REFUSALS = [
-    (lambda: Streamer(GRUCell(4)), "^Streamer: `cell` must be a bound"),
-    (lambda: Streamer(KEYED), "^Streamer: `cell` must have no random"),
-    (lambda: Streamer(CELL, 0), "^Streamer: `batch_size` must be"),
-    (lambda: jax.jit(one())(STEP), "^Streamer: `frame` must be concrete.*bound ce"),
+    (lambda: Streamer(GRUCell(4)), "^`cell` must be a bound"),
+    (lambda: Streamer(KEYED), "^`cell` must have no random"),
+    (lambda: Streamer(CELL, 0), "^`batch_size` must be"),
+    (lambda: jax.jit(one())(STEP), "^`frame` must be concrete.*bound ce"),
     (lambda: one()(STEP[0]), r"pass `frame\[None\]`"),
-    (lambda: one()(STEP, resets=np.ones(1)), "^Streamer: `resets` must be booleans"),
-    (lambda: one().reset((STEP, STEP)), "^Streamer: `state` must have"),
-    (lambda: one().reset(THREE), "^Streamer: .*pass `resets`"),
+    (lambda: one()(STEP, resets=np.ones(1)), "^`resets` must be booleans"),
+    (lambda: one().reset((STEP, STEP)), "^`state` must have"),
+    (lambda: one().reset(THREE), "^.*pass `resets`"),
     (lambda: one().reset(HALVES), "must have the dtype of the stream, float32"),
     (lambda: both([CELL], [KEYED], 4, 4), r"`cells_bw\[0\]` must have no random key"),
     (
         lambda: both(CELL, CELL, 4, 4),
-        "^BidirectionalStreamer: `cells_fw` must be a lis",
+        "^`cells_fw` must be a lis",
     ),
     (lambda: both([CELL], [CELL], 0, 4), "`chunk` must be at least 1, got 0"),
     (lambda: both([CELL], [CELL], 1, -1), "`lookahead` must be at least 0, got -1"),
-    (lambda: four()(STEP[None]), r"^Bidir.* at least 3, \[1, 4, ...\], .* to `flush`"),
+    (lambda: four()(STEP[None]), r" at least 3, \[1, 4, ...\], .* to `flush`"),
     (lambda: four()(np.ones((2, 4, 3), "f")), r"got float32\[2, 4, 3\]"),
     (lambda: four()({}), "`chunk` must hold at least one array, got {}"),
-    (lambda: jax.jit(four())(STEP[None]), "^Bidir.* `chunk` must be concrete, got tr"),
+    (lambda: jax.jit(four())(STEP[None]), "^`chunk` must be concrete, got tr"),
     (lambda: four().flush(np.ones((1, 5, 3), "f")), r"`last` .*\[1, 1 to 4, ..."),
     (lambda: four().flush(np.ones((1, 0, 3), "f")), r"`last` .*\[1, 1 to 4, ..."),
 ]

@@ -173,11 +173,8 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("cells", "inputs", "options", "message"), REFUSALS)
 def test_refusals_name_the_argument(cells, inputs, options, message):
-    with pytest.raises((TypeError, ValueError), match=message) as raised:
+    with pytest.raises((TypeError, ValueError), match=message):
         to_tflite_operators(cells, inputs, **options)
-    notes = getattr(raised.value, "__notes__", [])
-    by_driver = "Raised while computing the shapes of the outputs." in notes
-    assert by_driver or "to_tflite_operators: " in str(raised.value)
 
 
 def test_traced_parameters():

@@ -378,6 +378,6 @@ CHANGES = {
 @pytest.mark.parametrize("how", CHANGES)
 def test_what_a_loop_must_not_do(how, wrap):
     """It would draw the same numbers at all steps."""
-    message = "RawRNN: `loop_fn` must not " + CHANGES[how]
+    message = "`loop_fn` must not " + CHANGES[how]
     with pytest.raises(ValueError, match=message):
         drawn_by(how, wrap)

@@ -57,7 +57,7 @@ wrong_value = functools.partial(refused, ValueError)
 def test_cells_of_modules():
     with wrong_type("`cell` must be an RNNCell, ..., got the class"):
         rnn(GRUCell)
-    bound = "RNN: `cell` must be ... got BoundCell. Pass the unbound `cell.cell`"
+    bound = "`cell` must be ... got BoundCell. Pass the unbound `cell.cell`"
     with wrong_type(bound):
         make("RNN", GRU.bind({}))
     with wrong_type(bound):
@@ -81,17 +81,17 @@ def test_noise_in_the_rnn_of_flax():
 
 
 def test_options():
-    with wrong_type("RNN: `num_layers` is not an argument"):
+    with wrong_type("`num_layers` is not an argument"):
         make("RNN", GRU, num_layers=2)
-    with wrong_type("RNN: `foo` is not an argument"):
+    with wrong_type("`foo` is not an argument"):
         jaxrnn.linen.RNN(GRU, foo=2)
     with wrong_type("`merge` must be a function of both outputs, got 'sum'"):
         make("Bidirectional", GRU, GRU, merge="sum")(X)
-    with wrong_type("RNN: `dtype` must be a dtype such as jnp.float32, got 'zz'"):
+    with wrong_type("`dtype` must be a dtype such as jnp.float32, got 'zz'"):
         make("RNN", GRU, dtype="zz")(X)
     with wrong_value("`param_dtype` must be floating-point, got int32"):
         make("RNN", GRU, param_dtype=jnp.int32)
-    with wrong_type("RNN: `rng_collection` must be the name of a stream, got 3"):
+    with wrong_type("`rng_collection` must be the name of a stream, got 3"):
         init(jaxrnn.linen.RNN(GRU, rng_collection=3))
 
 
@@ -101,7 +101,7 @@ OF_CALLS = ["return_carry", "return_states", "deterministic"]
 
 @pytest.mark.parametrize("name", FLAGS + OF_CALLS)
 def test_a_word_for_a_bool(name):
-    message = f"RNN: `{name}` must be True or False, got 'no'"
+    message = f"`{name}` must be True or False, got 'no'"
     with wrong_type(message):
         make("RNN", GRU, **{name: "no"})(X)
     if name in OF_CALLS:
@@ -114,7 +114,7 @@ def test_names_of_axes():
         make("RNN", GRU, axis_names=3)
     with wrong_value("`axis_names['bias']` must have a name or None for each"):
         make("RNN", GRU, axis_names={"bias": (None, "hidden")})
-    unknown = "RNN: the keys of `axis_names` ..., got 'kernal'. Use 'bias' or 'kernel'"
+    unknown = "the keys of `axis_names` ..., got 'kernal'. Use 'bias' or 'kernel'"
     with wrong_value(unknown):
         make("RNN", GRU, axis_names={"kernal": ("inputs", "hidden")})
     with wrong_value(unknown):
@@ -125,15 +125,15 @@ def test_names_of_axes():
 
 
 def test_the_constructor_of_nnx():
-    with wrong_type("RNN: ...missing 1 required positional ...'in_features'"):
+    with wrong_type("...missing 1 required positional ...'in_features'"):
         jaxrnn.nnx.RNN(GRU)
-    with wrong_type("missing 1 required keyword...'rngs'. Pass random streams"):
+    with wrong_type("...missing 1 required keyword...'rngs'"):
         jaxrnn.nnx.RNN(GRU, 2)
     with wrong_type("`rngs` must be nnx.Rngs, got 0. For example, pass `nnx.Rngs(0)"):
         jaxrnn.nnx.RNN(GRU, 2, rngs=0)
-    with wrong_type("RNN: `in_features` must be an int, or one step of inputs"):
+    with wrong_type("`in_features` must be an int, or one step of inputs"):
         jaxrnn.nnx.RNN(GRU, "2", rngs=nnx.Rngs(0))
-    with wrong_value("RNN: `in_features` must be at least 1, got 0"):
+    with wrong_value("`in_features` must be at least 1, got 0"):
         jaxrnn.nnx.RNN(GRU, np.int64(0), rngs=nnx.Rngs(0))
 
 
@@ -149,7 +149,7 @@ def test_axes_of_inputs_lengths_and_states():
         rnn()(X[..., 0], jnp.array([5, 2, 1], jnp.int32))
     with wrong_value(axes.format("any number of batch axes", "[5].")):
         rnn()(X[0, :, 0])
-    with wrong_value("RNN: `inputs[0][0]` must ...To make one array, call"):
+    with wrong_value("`inputs[0][0]` must ...To make one array, call"):
         rnn()([[1.0]])
     with wrong_value("`sequence_length` must have the batch axes [1, 3], got"):
         rnn()(X[None], [[1], [2], [3]])
@@ -164,7 +164,7 @@ def test_axes_of_inputs_lengths_and_states():
 
 
 def test_arguments_of_a_call():
-    integers = "RNN: `sequence_length` must hold integers, got "
+    integers = "`sequence_length` must hold integers, got "
     mask = integers + "bool[3, 5]. Pass `mask` to"
     with wrong_type(mask):
         rnn()(X, X[..., 0] > 0)
@@ -173,15 +173,15 @@ def test_arguments_of_a_call():
     )
     with wrong_type(inputs):
         rnn()(ONES[:, 0], X)
-    with wrong_type("`seq_lengths` is not an argument. Use `sequence_length`"):
+    with wrong_type("`seq_lengths` is not an argument of `RNN`. Use `sequence_length`"):
         rnn()(X, seq_lengths=[1, 2, 3])
-    with wrong_type("RNN: `dones` is not an argument"):
+    with wrong_type("`dones` is not an argument"):
         jaxrnn.linen.RNN(GRU).init(KEY, X, dones=X[..., 0] > 0)
-    with wrong_type("RNN: `rngs` must be nnx.Rngs, a stream or a key, got 3"):
+    with wrong_type("`rngs` must be nnx.Rngs, a stream or a key, got 3"):
         make("RNN", NOISY)(X, rngs=3)
     with wrong_value("`reset_state` must be None for a bidirectional module"):
         make("Bidirectional", GRU, GRU)(X, reset_state=(ONES, ONES))
-    with wrong_type("RawRNN: `loop_fn` must be a function, got"):
+    with wrong_type("`loop_fn` must be a function, got"):
         jaxrnn.linen.RawRNN(GRU).init(KEY, None)
 
 
@@ -247,7 +247,7 @@ class NoModule:
 
 
 def test_as_cell():
-    linen = "as_cell: `module` must be a cell of linen, such as nn.LSTMCell(8), with a"
+    linen = "`module` must be a cell of linen, such as nn.LSTMCell(8), with a"
     for module in (nn.Dense(3), NoCarry()):
         with wrong_type(linen):
             jaxrnn.linen.as_cell(module)

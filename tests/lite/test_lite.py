@@ -22,7 +22,7 @@ LENGTHS = [3, 0, 2, 5]
 
 
 def split_lstm(params):
-    """NumPy: the parameters of LSTMCell as TFLiteLSTMCell has them."""
+    """the parameters of LSTMCell as TFLiteLSTMCell has them."""
     kernels, biases = np.split(params["kernel"].T, 4), np.split(params["bias"], 4)
     out = {name: leaf for name, leaf in params.items() if name.endswith("_diag")}
     gates = ["input", "cell", "forget", "output"]
@@ -36,7 +36,7 @@ def split_lstm(params):
 
 
 def split_rnn(params):
-    """NumPy: the parameters of BasicRNNCell as TfLiteRNNCell has them."""
+    """the parameters of BasicRNNCell as TfLiteRNNCell has them."""
     kernel = params["kernel"].T
     return {
         "input_weights": kernel[:, :2],
@@ -171,7 +171,7 @@ def bound(cell):
 GRU = bound(GRUCell(2))
 
 REFUSALS = {
-    "batch_major": (AssertionError, "lite.dynamic_rnn: `time_major` must be True, got False. Swap the first",
+    "batch_major": (AssertionError, "`time_major` must be True, got False. Swap the first",
                     lambda: lite.dynamic_rnn(GRU, X, dtype=F64, time_major=False)),
     "time_major_kind": (TypeError, "`time_major` must be True or False, got 0",
                         lambda: lite.dynamic_rnn(GRU, X, dtype=F64, time_major=0)),
@@ -179,11 +179,11 @@ REFUSALS = {
     "nest": (ValueError, r"`inputs` must be one array \[time, batch, ...\], got \(float64",
              lambda: lite.dynamic_rnn(GRU, (X, X), dtype=F64)),
     "empty": (ValueError, "`inputs` must be one array", lambda: lite.dynamic_rnn(GRU, [], dtype=F64)),
-    "proj": (ValueError, "TFLiteLSTMCell: `num_proj` must be at least 1", lambda: lite.TFLiteLSTMCell(2, num_proj=0)),
+    "proj": (ValueError, "`num_proj` must be at least 1", lambda: lite.TFLiteLSTMCell(2, num_proj=0)),
     "activation": (ValueError, "must be one of elu", lambda: lite.TfLiteRNNCell(2, "tan")),
     "params": (ValueError, r"`params\['input_weights'\]` must have shape .* of depth 3, got float64\[2, 2\]",
                lambda: bound(lite.TfLiteRNNCell(2))(np.ones((4, 3)), np.zeros((4, 2)))),
-    "key": (TypeError, "TFLiteLSTMCell: `key` must be a random key", lambda: lite.TFLiteLSTMCell(2).init(0, X[0])),
+    "key": (TypeError, "`key` must be a random key", lambda: lite.TFLiteLSTMCell(2).init(0, X[0])),
     "state": (TypeError, "`state` must be a tuple of 2 arrays",
               lambda: bound(lite.TFLiteLSTMCell(2))(X[0], np.zeros((4, 2)))),
 }  # fmt: skip

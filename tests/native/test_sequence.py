@@ -344,9 +344,7 @@ def exported(step, given):
 @pytest.mark.parametrize("make", [for_a_tpu, exported], ids=lambda make: make.__name__)
 def test_a_named_one_is_for_this_process_on_a_cpu(make):
     cell = CELLS["rnn"]
-    message = (
-        "^dynamic_rnn: `implementation` 'native' runs only on CPUs in this process"
-    )
+    message = "^`implementation` 'native' runs only on CPUs in this process"
     with pytest.raises(ValueError, match=message) as raised:
         make(functools.partial(run, cell, "native"), data(cell))
     assert raised.type is ValueError  # Not a private subclass.

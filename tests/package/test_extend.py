@@ -30,7 +30,7 @@ class Leaky(extend.SpecsCell):
         return extend.affine_specs(depth, self.num_units)
 
     def step(self, params, inputs, state):
-        extend.check_value(len(inputs) < 9, "inputs", "have few rows", inputs, "Split.")
+        extend.expect(len(inputs) < 9, "inputs", "have few rows", inputs, "Split.")
         z = extend.affine(params, [inputs], state.dtype)
         state = (1 - self.leak) * state + self.leak * self.activation(z)
         return state, state
@@ -87,18 +87,18 @@ def refused(call):
     return str(caught.value)
 
 
-def test_errors_begin_with_the_name_that_was_called():
+def test_errors_name_the_argument():
     cell = Leaky(3)
     params = cell.init(KEY, X[:, 0])
     many = jnp.ones((9, 2))
-    want = "Leaky: `inputs` must have few rows, got float64[9, 2]. Split."
+    want = "`inputs` must have few rows, got float64[9, 2]. Split."
     assert refused(lambda: cell.apply(params, many, jnp.ones((9, 3)))) == want
     wrong = refused(lambda: Leaky(3, leak=2.0))
-    assert wrong == "Leaky: `leak` must be in [0, 1], got 2.0."
-    alone = refused(lambda: extend.check_type(False, "x", "be a cell", 3))
+    assert wrong == "`leak` must be in [0, 1], got 2.0."
+    alone = refused(lambda: extend.expect(False, "x", "be a cell", 3))
     assert alone == "`x` must be a cell, got 3."
     wrong = refused(lambda: Scaled(cell).apply({"leaky": params}, X[:, 0], X[:, 0]))
-    assert wrong.startswith("Scaled: `params` must hold params['scale']")
+    assert wrong.startswith("`params` must hold params['scale']")
 
 
 @pytest.mark.parametrize("size", [None, (2,), (4, 2)])

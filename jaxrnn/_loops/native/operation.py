@@ -48,8 +48,7 @@ def run_beside_xla(
             cotangents of the results to the cotangent of the last argument. If None,
             JAX transposes `xla`.
         refusal: The message of a ValueError to raise instead of running `xla`; None to
-            run `xla`. JAX lowers programs outside of the package's functions, so the
-            message must begin with the name of the public function.
+            run `xla`.
     """
     leaves, tree = jax.tree.flatten(args)
     others = jax.tree.structure(args[:-1] if transpose else args)

@@ -27,10 +27,8 @@ from . import library
 from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs
 from .operation import run_beside_xla
 
-# Begins with the name of the public function, because JAX lowers the program after this
-# function, and maybe others that passed the argument on, have returned.
 _REFUSAL = (
-    "dynamic_rnn: `implementation` 'native' runs only on CPUs in this process, but "
+    "`implementation` 'native' runs only on CPUs in this process, but "
     "this program is compiled for another platform or exported. Omit `implementation`, "
     "also in a function or module that passes it on, to use XLA's loop."
 )

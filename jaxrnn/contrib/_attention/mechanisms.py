@@ -155,7 +155,7 @@ class LuongScore(AttentionMechanism):
         must = f"be the size of the cell's output ({query_depth})"
         fix = "For other sizes, use `BahdanauAttention`."
         units = self.num_units
-        extend.check_value(units == query_depth, "num_units", must, units, fix)
+        extend.expect(units == query_depth, "num_units", must, units, fix)
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
     def score(

@@ -75,7 +75,7 @@ def as_memories(
     given = {"memory": memories, "memory_sequence_length": lengths}
     for name, entries in given.items():
         got = entries if hasattr(entries, "shape") else len(entries)
-        extend.check_value(len(entries) == count, name, must, got)
+        extend.expect(len(entries) == count, name, must, got)
     made: list[AttentionMemory] = []
     for i, mechanism in enumerate(mechanisms):
         name = f"memory[{i}]" if count > 1 else "memory"
@@ -97,10 +97,10 @@ def _check_memory(name: str, memory: Array, mechanism: Any, like: Array) -> None
     must = f"be [{rows}, memory_time, {depth}]"
     fix = "The last axis must have size `memory_depth`"
     fix += "." if like is memory else ", and the rows must match `memory[0]`."
-    extend.check_value(fits, name, must, memory, fix)
+    extend.expect(fits, name, must, memory, fix)
     is_floating = jnp.issubdtype(memory.dtype, jnp.floating)
-    extend.check_type(is_floating, name, "be floating-point", memory)
+    extend.expect(is_floating, name, "be floating-point", memory, error=TypeError)
     dtype = mechanism.dtype or like.dtype
     owner = "`memory[0]`" if mechanism.dtype is None else "the mechanism"
     must = f"have the dtype of {owner} ({dtype})"
-    extend.check_type(memory.dtype == dtype, name, must, memory)
+    extend.expect(memory.dtype == dtype, name, must, memory, error=TypeError)

@@ -14,7 +14,7 @@ _MODES = ("recursive", "parallel", "hard")
 
 def _as_mode(name: str, mode: str) -> str:
     must = f"be one of {', '.join(map(repr, _MODES))}"
-    extend.check_value(mode in _MODES, name, must, mode)
+    extend.expect(mode in _MODES, name, must, mode)
     return mode
 
 

@@ -67,7 +67,7 @@ class AttentionWrapperState(NamedTuple):
         """
         unknown = sorted(fields.keys() - set(self._fields))
         must = f"have names among {', '.join(self._fields)}"
-        extend.check_value(not unknown, "fields", must, ", ".join(unknown))
+        extend.expect(not unknown, "fields", must, ", ".join(unknown))
         for name, new in fields.items():
             old = getattr(self, name)
             check_structure(f"`{name}`", old, new, strict=True)
@@ -84,7 +84,7 @@ def _check_shapes(
     named = named_leaves(name, tree, is_tensor_array)
     for (full, leaf), shape in zip(named, shapes, strict=True):
         fits = shape is None or jnp.shape(leaf) == shape
-        extend.check_value(fits, full, f"have shape {shape}", leaf)
+        extend.expect(fits, full, f"have shape {shape}", leaf)
 
 
 def check_is_state(state: PyTree) -> None:
@@ -92,8 +92,12 @@ def check_is_state(state: PyTree) -> None:
     is_state = isinstance(state, AttentionWrapperState)
     has_memory = is_state and jax.tree.leaves(state.memory)
     fix = "Create a state with `cell.initial_state(memory)`."
-    extend.check_type(is_state, "state", "be an AttentionWrapperState", state, fix)
-    extend.check_type(has_memory, "state.memory", "hold arrays", state.memory, fix)
+    extend.expect(
+        is_state, "state", "be an AttentionWrapperState", state, fix, error=TypeError
+    )
+    extend.expect(
+        has_memory, "state.memory", "hold arrays", state.memory, fix, error=TypeError
+    )
 
 
 def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:
@@ -108,12 +112,12 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     rows = inputs.shape[0]
     fits = not checks_dtype or inputs.dtype == attention.dtype
     must = f"have the dtype of `state.attention` ({attention.dtype})"
-    extend.check_type(fits, "inputs", must, inputs)
+    extend.expect(fits, "inputs", must, inputs, error=TypeError)
     must = f"have as many rows as the inputs ({rows})"
-    extend.check_value(len(attention) == rows, "state.attention", must, attention)
+    extend.expect(len(attention) == rows, "state.attention", must, attention)
     must = f"{must}, or one row for each group of beams"
     for name, array in named_leaves("state.memory", state.memory):
-        extend.check_value(not rows % max(1, len(array)), name, must, array)
+        extend.expect(not rows % max(1, len(array)), name, must, array)
 
 
 def check_cell_state(cell: RNNCell, state: PyTree, rows: int) -> None:

@@ -114,7 +114,9 @@ class AttentionWrapper(extend.ParamsWrapper):
         must = "be an AttentionMechanism, or a list of at least one mechanism"
         for mechanism in self._mechanisms or [()]:
             is_mechanism = isinstance(mechanism, AttentionMechanism)
-            extend.check_type(is_mechanism, "attention_mechanism", must, mechanism)
+            extend.expect(
+                is_mechanism, "attention_mechanism", must, mechanism, error=TypeError
+            )
         sizes = self.attention_layer_size
         if sizes is None:
             return
@@ -123,7 +125,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         sizes = sizes if isinstance(sizes, tuple | list) else (sizes,)
         sizes = tuple(extend.as_count(name, n) for n in sizes)
         must = f"have length {count}, with one size per mechanism"
-        extend.check_value(len(sizes) == count, name, must, len(sizes))
+        extend.expect(len(sizes) == count, name, must, len(sizes))
         object.__setattr__(self, name, sizes)
 
     def _several(self, part: PyTree) -> Sequence[PyTree]:
@@ -193,7 +195,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         """
         must = "be given, because it holds the memory"
         fix = "Create a state with `cell.initial_state(memory)`."
-        extend.check_value(False, "initial_state", must, None, fix)
+        extend.expect(False, "initial_state", must, None, fix)
 
     def initial_state(
         self,

@@ -36,7 +36,9 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     width = beam.as_width(multiplier, "multiplier")
     is_list = isinstance(t, list | tuple) and len(t) > 0
     are_numbers = is_list and all(isinstance(x, int | float) for x in t)
-    extend.check_type(not are_numbers, "t", "hold arrays", t, "Pass `np.array(t)`.")
+    extend.expect(
+        not are_numbers, "t", "hold arrays", t, "Pass `np.array(t)`.", error=TypeError
+    )
     return jax.tree.map(
         lambda x: _tiled(x, width),
         t,
@@ -52,7 +54,7 @@ def _tiled(x: PyTree, width: int) -> PyTree:
         return x
     size = extend.concrete_or_none(x.size())
     must = "hold only TensorArrays of known size 0"
-    extend.check_value(size == 0, "t", must, size)
+    extend.expect(size == 0, "t", must, size)
     rows, *shape = x.element_shape
     return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
 

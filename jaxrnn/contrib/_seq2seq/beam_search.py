@@ -256,7 +256,7 @@ class BeamSearchDecoder(CellDecoder):
         fits = len(shape) == 3 and shape[:2] == rows
         must = f"return logits [{rows[0]}, {rows[1]}, vocab]"
         fix = "Pass an `output_layer`, or a cell that outputs logits."
-        extend.check_value(fits, "output_layer", must, logits, fix)
+        extend.expect(fits, "output_layer", must, logits, fix)
         vocabulary.check_has_ids(self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
 
@@ -285,7 +285,7 @@ class BeamSearchDecoder(CellDecoder):
         found = [part.alignments for part in parts if hasattr(part, "alignments")]
         must = "be 0 for a cell whose state has no `alignments`"
         weight = self._coverage_penalty
-        extend.check_value(found, "coverage_penalty_weight", must, weight)
+        extend.expect(found, "coverage_penalty_weight", must, weight)
         means = [_mean(jax.tree.leaves(alignments)) for alignments in found]
         return jnp.asarray(_mean(means), self._dtype)
 

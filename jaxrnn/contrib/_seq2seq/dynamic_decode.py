@@ -111,7 +111,7 @@ def _check_decoder(decoder: Decoder, impute_finished: bool) -> None:
     kind = type(decoder).__name__
     must = f"be False for a {kind}, which tracks its own finished rows"
     is_allowed = not (impute and decoder.tracks_own_finished)
-    extend.check_value(is_allowed, "impute_finished", must, impute)
+    extend.expect(is_allowed, "impute_finished", must, impute)
 
 
 def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
@@ -138,7 +138,14 @@ def _first_carry(decoder: Decoder, end: Any) -> loop_fn.Carry:
     finished, inputs, state = decoder.initialize()
     finished = _of_rows(decoder, finished)
     fix = "Return a comparison from `initialize`, such as `lengths == 0`."
-    arguments.check_dtype("finished", finished, bool, "have dtype bool", fix)
+    extend.expect(
+        finished.dtype == bool,
+        "finished",
+        "have dtype bool",
+        finished,
+        fix,
+        error=TypeError,
+    )
     inputs = extend.as_arrays("decoder.initialize()[1]", inputs)
     state = extend.as_arrays("decoder.initialize()[2]", state)
     finished, inputs, state = sharding.as_divided_rows(

@@ -105,7 +105,7 @@ class CustomHelper(Helper):
         """
         rows: Any = self._batch_size
         fix = "Call `initialize` before reading `batch_size`."
-        extend.check_value(rows is not None, "batch_size", "be set", rows, fix)
+        extend.expect(rows is not None, "batch_size", "be set", rows, fix)
         return rows
 
     sample_ids_shape = property(lambda self: self._sample_ids_shape)

@@ -98,7 +98,7 @@ class _ScheduledHelper(TrainingHelper):
         array = extend.as_arrays("sampling_probability", probability)
         must = f"be a number or an array [{rows}], one number per row"
         fits = array.shape in ((), (rows,))
-        extend.check_value(fits, "sampling_probability", must, array)
+        extend.expect(fits, "sampling_probability", must, array)
         self._probability = jnp.broadcast_to(array, (rows,)).astype(jnp.float32)
         self._choice_key = vocabulary.seeded(key, name, seed)
 
@@ -247,7 +247,7 @@ def _as_sequences(name: str, inputs: PyTree) -> PyTree:
     named = named_inputs(inputs, name=name)
     axes = "[batch, time, ...] or, with `time_major`, [time, batch, ...]"
     for full, leaf in named:
-        extend.check_value(leaf.ndim >= 2, full, f"have rank at least 2, {axes}", leaf)
+        extend.expect(leaf.ndim >= 2, full, f"have rank at least 2, {axes}", leaf)
     check_same_size(named, slice(2), "The first two axes", axes)
     return inputs
 
@@ -256,11 +256,11 @@ def _as_lengths(sequence_length: Lengths, batch: int, time: Any) -> Array:
     name = "sequence_length"
     lengths: Any = extend.as_lengths(sequence_length, batch)
     fix = f"To run all steps, pass `np.full({batch}, {time})`."
-    extend.check_value(lengths is not None, name, "be integers [batch]", None, fix)
+    extend.expect(lengths is not None, name, "be integers [batch]", None, fix)
     known = extend.concrete_or_none(lengths)
     longest = 0 if known is None else known.max(initial=0)
     must = f"not exceed the number of steps of the inputs ({time})"
-    extend.check_value(longest <= time, name, must, int(longest))
+    extend.expect(longest <= time, name, must, int(longest))
     return jnp.minimum(lengths, time)
 
 

@@ -38,7 +38,7 @@ def as_embedding(embedding: Embedding) -> Callable[[Array], PyTree]:
     must = "be a table [vocab, ...] or a function of ids"
     is_list = isinstance(embedding, list | tuple)
     fix = "Convert a list to an array with `jnp.asarray`." if is_list else ""
-    extend.check_type(is_table, "embedding", must, embedding, fix)
+    extend.expect(is_table, "embedding", must, embedding, fix, error=TypeError)
     return Table(jnp.asarray(embedding))
 
 
@@ -49,9 +49,7 @@ def check_has_ids(embedding: Callable[[Array], PyTree], logits: Array) -> None:
     count = logits.shape[-1]
     must = f"have at least one row per logit ({count})"
     fix = "If the cell does not output logits, pass an `output_layer`."
-    extend.check_value(
-        count <= len(embedding.rows), "embedding", must, embedding.rows, fix
-    )
+    extend.expect(count <= len(embedding.rows), "embedding", must, embedding.rows, fix)
 
 
 def seeded(key: Key, name: str, seed: int | None) -> Key:
@@ -101,7 +99,9 @@ def as_logits(
     """
     is_array = isinstance(outputs, jax.Array | np.ndarray)
     fix = "Compute the logits in `output_layer`."
-    extend.check_type(is_array, "outputs", "be one array of logits", outputs, fix)
+    extend.expect(
+        is_array, "outputs", "be one array of logits", outputs, fix, error=TypeError
+    )
     logits = jnp.asarray(outputs)
     if embedding is not None:
         check_has_ids(embedding, logits)
@@ -174,7 +174,7 @@ def sequence_loss(
     both = set(average) & set(total)
     noun = "batch" if 0 in both else "timesteps"
     must = f"be False if `average_across_{noun}` is True"
-    extend.check_value(not both, f"sum_over_{noun}", must, True)
+    extend.expect(not both, f"sum_over_{noun}", must, True)
     with jax.named_scope(name or "sequence_loss"):
         zero = jnp.zeros((), logits.dtype)
         unused = weights == 0
@@ -196,16 +196,16 @@ def _checked(logits: Any, targets: Any, weights: Any) -> tuple[Array, Array, Arr
         TypeError: If an array has the wrong dtype.
     """
     logits = extend.as_arrays("logits", logits)
-    extend.check_value(logits.ndim == 3, "logits", "be [batch, time, vocab]", logits)
+    extend.expect(logits.ndim == 3, "logits", "be [batch, time, vocab]", logits)
     targets = extend.as_arrays("targets", targets)
     weights = extend.as_arrays("weights", weights)
     for name, array in (("targets", targets), ("weights", weights)):
         must = f"be [batch, time], to fit `logits` {list(logits.shape)}"
-        extend.check_value(array.shape == logits.shape[:2], name, must, array, CUT)
+        extend.expect(array.shape == logits.shape[:2], name, must, array, CUT)
     is_floating = jnp.issubdtype(logits.dtype, jnp.floating)
-    extend.check_type(is_floating, "logits", "be floating-point", logits)
+    extend.expect(is_floating, "logits", "be floating-point", logits, error=TypeError)
     is_integer = jnp.issubdtype(targets.dtype, jnp.integer)
-    extend.check_type(is_integer, "targets", "be integers", targets)
+    extend.expect(is_integer, "targets", "be integers", targets, error=TypeError)
     return logits, targets, weights
 
 
