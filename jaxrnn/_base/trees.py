@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import jax
 
 from .arguments import as_axis_size, check_given
-from .errors import describe, describe_structure, is_array, leaf_name
+from .errors import describe, is_array, leaf_name
 from .typing import DType, Params, PyTree, Size
 
 T = TypeVar("T", bound=type)
@@ -156,6 +156,13 @@ def map_sizes(
     return map_named(name, lambda name, leaf: fn(_size_shape(name, leaf)), size)
 
 
+def types_of_size(size: Size, rows: Any, dtype: DType, name: str = "size") -> PyTree:
+    """The types of arrays `[rows, ...]` with these sizes and this dtype."""
+    return map_sizes(
+        lambda shape: jax.ShapeDtypeStruct((rows, *shape), dtype), size, name
+    )
+
+
 def size_shapes(size: Size, name: str = "size") -> list[tuple[int, ...]]:
     """The shapes of the leaves of `size`, without a batch axis, in flat order."""
     return [_size_shape(full, leaf) for full, leaf in named_leaves(name, size)]
@@ -186,58 +193,6 @@ def as_typed(tree: PyTree) -> tuple:
     """A hashable tree that distinguishes tuples from named tuples, and 1 from True."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
     return treedef, tuple((type(leaf), leaf) for leaf in leaves)
-
-
-def check_structure(
-    what: str, want: PyTree, got: PyTree, strict: bool, fix: str = ""
-) -> None:
-    """Raises unless `got` has the structure of `want`.
-
-    Args:
-        what: The beginning of the message, which names `got`.
-        want: The expected nest; its leaves do not matter.
-        got: The nest to check.
-        strict: Whether sequence types must agree. If False, a list may replace a tuple.
-        fix: The end of the message, which explains what to do.
-
-    Raises:
-        ValueError: If the nests differ.
-        TypeError: If `strict` and only the sequence types differ.
-    """
-    want_def = jax.tree.structure(want)
-    got_def = jax.tree.structure(got)
-    if want_def == got_def:
-        return
-    same_but_for_kind = _are_alike(want_def, got_def)
-    if same_but_for_kind and not strict:
-        return
-    error = TypeError if same_but_for_kind else ValueError
-    texts = describe_structure(want), describe_structure(got)
-    legend = ", where * is an array" if "*" in "".join(texts) else ""
-    raise error(
-        f"{what} must have the structure {texts[0]}, got {texts[1]}{legend}. "
-        f"{fix}".rstrip()
-    )
-
-
-def _are_alike(want: Any, got: Any) -> bool:
-    """Whether two structures differ only in sequence types.
-
-    Named tuples with different fields count as different structures. For example, a
-    tuple with fields `(hidden, cell)` does not match a tuple with fields `(c, h)`.
-    """
-    if want.node_data() is None or got.node_data() is None:
-        return want == got
-    want_kind, want_data = want.node_data()
-    got_kind, got_data = got.node_data()
-    if all(issubclass(kind, tuple | list) for kind in (want_kind, got_kind)):
-        fields = {getattr(kind, "_fields", None) for kind in (want_kind, got_kind)}
-        if len(fields - {None}) > 1:
-            return False
-    elif (want_kind, str(want_data)) != (got_kind, str(got_data)):
-        return False
-    pairs = want.children(), got.children()
-    return len(pairs[0]) == len(pairs[1]) and all(map(_are_alike, *pairs))
 
 
 def merge_dicts(what: str, first: Mapping, second: Mapping) -> dict:
@@ -273,11 +228,7 @@ def rows_and_dtype(params: Params, inputs: PyTree, dtype: DType = None) -> tuple
 def output_of(cell: Any, params: Params, inputs: PyTree, dtype: DType) -> PyTree:
     """The shapes of the cell's output for `inputs`, in the parameters' dtype."""
     rows, dtype = rows_and_dtype(params, inputs, dtype)
-
-    def of_size(size: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows, *size), dtype)
-
-    return map_sizes(of_size, cell.output_size, "output_size")
+    return types_of_size(cell.output_size, rows, dtype, "output_size")
 
 
 @jax.tree_util.register_dataclass

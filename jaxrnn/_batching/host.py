@@ -26,7 +26,8 @@ from .._base.inputs import (
     named_inputs,
 )
 from .._base.lengths import as_lengths
-from .._base.trees import check_structure, map_named, named_leaves
+from .._base.like import check_structure
+from .._base.trees import map_named, named_leaves
 from .._base.typing import Lengths, PyTree
 
 Leaves: TypeAlias = list[np.ndarray]

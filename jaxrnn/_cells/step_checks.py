@@ -17,8 +17,9 @@ from .._base.errors import (
 )
 from .._base.expect import expect
 from .._base.inputs import to_all_rows
+from .._base.like import check_structure
 from .._base.math import in_native_order
-from .._base.trees import check_structure, named_leaves, size_shapes
+from .._base.trees import named_leaves, size_shapes
 from .._base.typing import Array, DType, Params, PyTree, Size
 
 

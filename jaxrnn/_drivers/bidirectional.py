@@ -11,7 +11,8 @@ from .._base.errors import error_note
 from .._base.hints import with_hints
 from .._base.inputs import as_sequences, as_steps
 from .._base.lengths import lengths_for
-from .._base.trees import check_structure, with_structure
+from .._base.like import check_structure
+from .._base.trees import with_structure
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._loops import masking

@@ -10,9 +10,9 @@ import jax
 
 from .._base.errors import counted, describe, describe_structure, error_note
 from .._base.inputs import as_arrays, check_rows_of_state, to_all_rows
+from .._base.like import check_structure
 from .._base.trees import (
     TensorShape,
-    check_structure,
     has_read_only,
     is_tensor_array,
     named_leaves,

@@ -9,6 +9,7 @@ from .._base import arguments, errors, math, trees
 from .._base.errors import EntryError, Verbatim, counted, describe, describe_structure
 from .._base.expect import expect
 from .._base.inputs import as_array, as_arrays, check_same_size
+from .._base.like import check_structure
 from .._base.trees import without_read_only
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._tensor_array.carried import is_like, is_opaque, opaque
@@ -64,7 +65,7 @@ def check_first_call(cell: RNNCellLike, returned: PyTree) -> FirstCall:
     state = as_arrays("next_cell_state", state)
     what = "the first `next_cell_state` (see `cell.state_size`)"
     masked = without_read_only(state)
-    trees.check_structure(what, cell.state_size, opaque(masked), strict=True)
+    check_structure(what, cell.state_size, opaque(masked), strict=True)
     emit_types = _emit_types(cell, template, state, batch_size)
     finished = _as_finished(finished)
     _check_rows(finished, batch_size, (masked, emit_types))
@@ -221,7 +222,7 @@ def as_like(name: str, tree: PyTree, like: PyTree, fix: str = "") -> PyTree:
             f"where * is an array, got None. {fix}".rstrip()
         )
     at_start = f"Return the same structure as at time 0. {fix}".rstrip()
-    trees.check_structure(f"`{name}`", opaque(like), opaque(tree), True, at_start)
+    check_structure(f"`{name}`", opaque(like), opaque(tree), True, at_start)
     wanted = jax.tree.leaves(like, is_leaf=trees.is_tensor_array)
     pairs = zip(trees.named_leaves(name, tree, is_opaque), wanted, strict=True)
     leaves = [_leaf_like(name, leaf, want, fix) for (name, leaf), want in pairs]

@@ -12,9 +12,9 @@ import numpy as np
 from .._base import arguments
 from .._base.expect import expect
 from .._base.inputs import as_arrays, as_step_booleans, to_all_rows
+from .._base.like import check_structure
 from .._base.math import concrete_or_none
 from .._base.trees import (
-    check_structure,
     has_read_only,
     is_tensor_array,
     named_leaves,

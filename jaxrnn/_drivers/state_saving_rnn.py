@@ -10,7 +10,8 @@ from .._base.errors import counted, describe
 from .._base.expect import expect
 from .._base.hints import with_hints
 from .._base.inputs import as_arrays
-from .._base.trees import check_structure, named_leaves
+from .._base.like import check_structure
+from .._base.trees import named_leaves
 from .._base.typing import Array, ArrayLike, Lengths, PyTree, RNNCellLike, Size
 from .static_rnn import static_rnn
 

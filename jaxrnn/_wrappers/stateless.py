@@ -9,7 +9,8 @@ from jax.sharding import PartitionSpec, Sharding
 
 from .._base.arguments import check_instance, check_shape
 from .._base.errors import describe
-from .._base.trees import check_structure, named_leaves, with_structure
+from .._base.like import check_structure
+from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells import fields
 from .._loops.steps import DeclinedError, Run

@@ -11,7 +11,8 @@ import numpy as np
 from .._base.arguments import as_count, as_dtype, check_both_lists
 from .._base.expect import expect
 from .._base.inputs import check_concrete, check_same_size, named_inputs
-from .._base.trees import check_structure, map_named, named_leaves
+from .._base.like import check_structure
+from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn

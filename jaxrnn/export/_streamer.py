@@ -12,14 +12,9 @@ from .._base.arguments import as_count, as_dtype, check_is_cell, check_shape
 from .._base.errors import check_not_masked, describe, describe_leaves, is_array
 from .._base.expect import expect
 from .._base.inputs import as_arrays, check_concrete
+from .._base.like import check_structure
 from .._base.math import in_native_order
-from .._base.trees import (
-    check_structure,
-    is_pytree_of_arrays,
-    map_named,
-    named_leaves,
-    with_structure,
-)
+from .._base.trees import is_pytree_of_arrays, map_named, named_leaves, with_structure
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from .._drivers.first_step import zero_state
 from .._drivers.masks_and_resets import Resets, as_reset_state, as_resets

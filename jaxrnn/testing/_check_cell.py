@@ -13,6 +13,7 @@ from .._base.arguments import as_dtype, check_instance, check_shape
 from .._base.cell_keys import check_key
 from .._base.errors import describe_leaves, error_note
 from .._base.inputs import check_shaped
+from .._base.like import check_structure
 from .._base.trees import has_read_only
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
@@ -80,7 +81,7 @@ def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
         ValueError: If structures or shapes differ. Leaves without axes are accepted.
     """
     fix = "Pass a state like the result of `cell.zero_state`."
-    trees.check_structure("`state`", cell.state_size, opaque(state), False, fix)
+    check_structure("`state`", cell.state_size, opaque(state), False, fix)
     named = trees.named_leaves("state", state, trees.is_tensor_array)
     sizes = trees.size_shapes(cell.state_size)
     for (name, leaf), size in zip(named, sizes, strict=True):

@@ -10,12 +10,8 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec, RNNCell, extend
 from jaxrnn.typing import Array, Key, Params, PyTree, Specs
 
-from ..._base.trees import (
-    check_structure,
-    is_tensor_array,
-    named_leaves,
-    size_shapes,
-)
+from ..._base.like import check_structure
+from ..._base.trees import is_tensor_array, named_leaves, size_shapes
 from .mechanisms import AttentionMechanism
 from .memory import AttentionMemory
 

@@ -1,0 +1,115 @@
+"""The one comparison of nests: arrays with the types that they must have.
+
+A type is a `jax.ShapeDtypeStruct`, or an array, of which only shape and dtype are read.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .errors import describe_structure
+from .expect import expect
+from .inputs import as_array
+from .trees import map_named
+from .typing import Array, PyTree
+
+
+def like(
+    name: str,
+    got: PyTree,
+    want: PyTree,
+    *,
+    skip: int = 0,
+    strict: bool = True,
+    wider: bool = False,
+    fix: str = "",
+) -> PyTree:
+    """Returns the nest with arrays as leaves; raises unless it has the wanted types.
+
+    Args:
+        name: The name of the nest; `state` names a leaf `state.c`.
+        got: The nest.
+        want: The wanted nest of types.
+        skip: The number of first axes whose sizes may differ.
+        strict: Whether sequence types must agree. If False, a list may replace a tuple.
+        wider: Whether a leaf may have a wider floating-point dtype.
+        fix: What to do.
+
+    Raises:
+        ValueError: If the structure or a shape differs, or a leaf is None.
+        TypeError: If a leaf is not an array, a dtype differs or, with `strict`, a
+            sequence type.
+    """
+    check_structure(f"`{name}`", want, got, strict, fix)
+    types = iter(jax.tree.leaves(want))
+
+    def checked(name: str, leaf: Any) -> Array:
+        array = as_array(name, leaf)
+        wanted = next(types)
+        fits = array.shape[skip:] == wanted.shape[skip:] and array.ndim >= skip
+        shape = ", ".join([*["any"] * skip, *map(str, wanted.shape[skip:])])
+        expect(fits, name, f"have shape [{shape}]", array, fix)
+        is_wider = wider and _is_wider(array.dtype, wanted.dtype)
+        must = f"have dtype {wanted.dtype}{' or a wider one' * wider}"
+        is_dtype = array.dtype == wanted.dtype or is_wider
+        expect(is_dtype, name, must, array, fix, error=TypeError)
+        return array
+
+    return map_named(name, checked, got)
+
+
+def _is_wider(dtype: Any, than: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize > than.itemsize
+
+
+def check_structure(
+    what: str, want: PyTree, got: PyTree, strict: bool, fix: str = ""
+) -> None:
+    """Raises unless `got` has the structure of `want`.
+
+    Args:
+        what: The beginning of the message, which names `got`.
+        want: The expected nest; its leaves do not matter.
+        got: The nest to check.
+        strict: Whether sequence types must agree. If False, a list may replace a tuple.
+        fix: The end of the message, which explains what to do.
+
+    Raises:
+        ValueError: If the nests differ.
+        TypeError: If `strict` and only the sequence types differ.
+    """
+    want_def = jax.tree.structure(want)
+    got_def = jax.tree.structure(got)
+    if want_def == got_def:
+        return
+    same_but_for_kind = _are_alike(want_def, got_def)
+    if same_but_for_kind and not strict:
+        return
+    error = TypeError if same_but_for_kind else ValueError
+    texts = describe_structure(want), describe_structure(got)
+    legend = ", where * is an array" if "*" in "".join(texts) else ""
+    raise error(
+        f"{what} must have the structure {texts[0]}, got {texts[1]}{legend}. "
+        f"{fix}".rstrip()
+    )
+
+
+def _are_alike(want: Any, got: Any) -> bool:
+    """Whether two structures differ only in sequence types.
+
+    Named tuples with different fields count as different structures. For example, a
+    tuple with fields `(hidden, cell)` does not match a tuple with fields `(c, h)`.
+    """
+    if want.node_data() is None or got.node_data() is None:
+        return want == got
+    want_kind, want_data = want.node_data()
+    got_kind, got_data = got.node_data()
+    if all(issubclass(kind, tuple | list) for kind in (want_kind, got_kind)):
+        fields = {getattr(kind, "_fields", None) for kind in (want_kind, got_kind)}
+        if len(fields - {None}) > 1:
+            return False
+    elif (want_kind, str(want_data)) != (got_kind, str(got_data)):
+        return False
+    pairs = want.children(), got.children()
+    return len(pairs[0]) == len(pairs[1]) and all(map(_are_alike, *pairs))
