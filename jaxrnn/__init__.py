@@ -45,6 +45,7 @@ Functions for each kind of sequence:
 * Sequences that do not fit in memory: `windows`, which yields `Window` or
   `PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`).
 
+`explain` (`Explanation`) says which loop runs a cell, and why not a faster one.
 `memory_plan` (`MemoryPlan`) compares the memory and cost of strategies before a run.
 `native_status` tells whether the C++ loops for CPUs are available.
 
@@ -60,7 +61,7 @@ Cells:
   `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`).
 * Custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`,
   `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`, `TensorShape`; and `Run`,
-  `Steps` and `DeclinedError` for cells that run whole sequences at once.
+  `Steps` and `Choice` for cells that run whole sequences at once.
 * Types of the cells that drivers accept: `BoundCell`, `RNNCellLike`.
 """  # noqa: E501 (The README shows the same lines.)
 
@@ -124,6 +125,7 @@ from ._drivers.bidirectional import (
     static_bidirectional_rnn as static_bidirectional_rnn,
 )
 from ._drivers.dynamic_rnn import dynamic_rnn as dynamic_rnn
+from ._drivers.explain import Explanation as Explanation, explain as explain
 from ._drivers.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._drivers.packed_rnn import packed_rnn as packed_rnn
 from ._drivers.raw_rnn import raw_rnn as raw_rnn
@@ -138,9 +140,10 @@ from ._drivers.state_saving_rnn import (
     static_state_saving_rnn as static_state_saving_rnn,
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
+from ._loops.choice import Choice as Choice
 from ._loops.linear_recurrence import ComplexState as ComplexState
 from ._loops.native.library import native_status as native_status
-from ._loops.steps import DeclinedError as DeclinedError, Run as Run, Steps as Steps
+from ._loops.steps import Run as Run, Steps as Steps
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._wrappers.dropout import DropoutWrapper as DropoutWrapper
 from ._wrappers.multi_rnn import MultiRNNCell as MultiRNNCell

@@ -22,8 +22,8 @@ from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._loops import masking
-from .._loops.dispatch import run_affine
-from .._loops.steps import DeclinedError, Run
+from .._loops.choice import Choice, Loop, choose_affine
+from .._loops.steps import Run
 from . import fields
 from .base import SpecsCell, scope_name
 from .fields import Hyperparameters
@@ -278,21 +278,29 @@ class AffineCell(SpecsCell):
         product = functools.partial(self._product, params)
         return self.chain(product, params, inputs, state)[:2]
 
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses a native loop, XLA's or cuDNN's; see `RNNCell.choose_loop`."""
+        types = jax.eval_shape(self.stage_params, params)
+        if self._closes_over_traced_arrays(types, run):
+            return Choice.scan("a function of the cell closes over traced arrays")
+        if not isinstance(run.steps.time, int):
+            return Choice.scan("the number of steps is symbolic")
+        return choose_affine(self, params, run).within(self._run)
+
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Runs all steps at once; see `RNNCell.apply_sequence`.
 
         Gradients of the kernels are computed in large matrix products over many steps.
-
-        Raises:
-            DeclinedError: If a function closes over traced arrays, the number of steps
-                is symbolic, or the implementation cannot run this cell.
         """
-        params = self.stage_params(params)
-        if self._closes_over_traced_arrays(params, run):
-            raise DeclinedError("a function of the cell closes over traced arrays")
-        if not isinstance(run.steps.time, int):
-            raise DeclinedError("the number of steps is symbolic")
-        return run_affine(self, params, run)
+        choice = AffineCell.choose_loop(self, params, run)
+        return (
+            choice.loop(params, run)
+            if choice.loop
+            else super().apply_sequence(params, run)
+        )
+
+    def _run(self, loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        return loop(self.stage_params(params), run)
 
     def _closes_over_traced_arrays(self, params: Params, run: Run) -> bool:
         """Whether a step reads traced arrays that are not among its arguments.
@@ -304,7 +312,10 @@ class AffineCell(SpecsCell):
         def step(*args: Any) -> Updated:
             return self.step(*args)
 
-        first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
+        axis = run.steps.axis
+        first_inputs = jax.eval_shape(
+            lambda x: masking.first_inputs(x, axis), run.inputs
+        )
         # Omit the shardings of whole sequences, which might not be compatible with the
         # arrays of a single step.
         args = jax.tree.map(

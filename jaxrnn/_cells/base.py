@@ -1,6 +1,7 @@
 """`RNNCell`, the base class of cells, and `SpecsCell`, which checks steps."""
 
 import abc
+import dataclasses
 import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,16 +15,13 @@ from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import describe
 from .._base.math import in_native_order, is_traced
 from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped
-from .._loops.steps import DeclinedError, Run
+from .._loops.choice import Choice
+from .._loops.scans import scan_steps
+from .._loops.steps import Run
 from . import fields, step_checks
 from .bound import BoundCell
 from .fields import Hyperparameters, snake_case
 from .params import Specs, make_params
-
-
-def _defining_class(cls: type, name: str) -> Any:
-    """The class that defines the attribute that `cls` has."""
-    return next(base for base in cls.__mro__ if name in vars(base))
 
 
 @fields.dataclass
@@ -47,16 +45,21 @@ class RNNCell(Hyperparameters, abc.ABC):
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Disables an inherited `apply_sequence` if the subclass overrides `apply`.
+        """Replaces an inherited `choose_loop` in a subclass with other steps.
 
-        The inherited method would run the steps of the base class.
+        The inherited loop would run the steps of the base class.
         """
         super().__init_subclass__(**options)
-        owner = _defining_class(cls, "apply_sequence")
-        custom = _defining_class(cls, "apply")
-        overrides = cls.__mro__.index(custom) < cls.__mro__.index(owner)
-        if overrides and not getattr(owner.apply, "__isabstractmethod__", False):
-            cls.apply_sequence = _decline_custom_apply
+
+        def distance(name: str) -> int:
+            return [name in vars(base) for base in cls.__mro__].index(True)
+
+        names = "choose_loop", "apply_sequence", "apply"
+        nearest = min(names, key=distance)
+        if nearest == "apply_sequence":
+            cls.choose_loop = _choose_own_loop
+        elif nearest == "apply":
+            cls.choose_loop = _choose_scan
 
     @property
     def is_random(self) -> bool | None:
@@ -140,13 +143,23 @@ class RNNCell(Hyperparameters, abc.ABC):
             `(output, new_state)`; the state keeps its structure, shapes and dtypes.
         """
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps at once; results and gradients match a scan of `apply`.
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses the loop that runs all steps, before anything is traced.
 
-        A driver, such as `dynamic_rnn`, calls this method first. If the method raises
-        `DeclinedError`, as in the base class, the driver falls back to scanning
-        `apply`. Override this method if the cell can run a sequence faster than the
-        scan. A subclass that overrides only `apply` is always scanned.
+        By default, a driver calls `apply_sequence` if the class defines it, and scans
+        `apply` otherwise. Override this method for a cell whose loop depends on the
+        run. A subclass that overrides only `apply` is always scanned.
+
+        Args:
+            params: Parameters as `init` returns them; only types are read.
+            run: The run; only types are read.
+        """
+        return _choose_scan(self, params, run)
+
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """Runs all steps; results and gradients match a scan of `apply`.
+
+        Override this method if the cell can run a sequence faster than a scan.
 
         Args:
             params: Parameters as `init` returns them.
@@ -158,12 +171,18 @@ class RNNCell(Hyperparameters, abc.ABC):
             as in the inputs and zeros in finished rows; and the state after each row's
             last step. If `run.steps.returns_states`, the outputs are pairs
             `(output, new_state)` of all steps.
-
-        Raises:
-            DeclinedError: If this cell cannot run these steps at once. The message
-                gives the reason.
         """
-        raise DeclinedError(f"{type(self).__name__} has no `apply_sequence`")
+        choice = self.choose_loop(params, run)
+        # A class's own `apply_sequence` may call this one, which then scans.
+        if choice.loop and choice.name != "own":
+            return choice.loop(params, run)
+
+        def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+            key = run.keys(t) if run.keys else None
+            return self.apply(params, inputs, state, key)
+
+        steps = dataclasses.replace(run.steps, offset=None)
+        return scan_steps(apply, run.inputs, run.state, steps)
 
     def bind(self, params: Params, key: Key | None = None) -> BoundCell:
         """Binds the cell to its parameters, as `dynamic_rnn` requires.
@@ -265,9 +284,14 @@ class RNNCell(Hyperparameters, abc.ABC):
         return self.zero_state(batch_size, dtype)
 
 
-def _decline_custom_apply(self: RNNCell, params: Params, run: Run) -> NoReturn:
-    """The `apply_sequence` of a cell that overrides only `apply`."""
-    raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
+def _choose_own_loop(self: RNNCell, params: Params, run: Run) -> Choice:
+    """The `choose_loop` of a cell that defines `apply_sequence`."""
+    return Choice("own", self.apply_sequence)
+
+
+def _choose_scan(self: RNNCell, params: Params, run: Run) -> Choice:
+    """The `choose_loop` of a cell that defines only `apply`."""
+    return Choice.scan(f"{type(self).__name__} has no `apply_sequence` of its own")
 
 
 class SpecsCell(RNNCell):

@@ -9,8 +9,11 @@ import jax.numpy as jnp
 from .._base import cell_keys
 from .._base.arguments import as_count, check_instance
 from .._base.errors import describe_leaves, is_array
+from .._base.trees import is_pytree_of_arrays
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
+from .._loops.choice import Choice, Loop
 from .._loops.steps import Run
+from . import fields
 
 
 @jax.tree_util.register_dataclass
@@ -62,12 +65,29 @@ class BoundCell:
         """Prepares the state for the first step; see `RNNCell.start`."""
         return self.cell.start(self.params, state)
 
-    def apply_sequence(self, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps at once; see `RNNCell.apply_sequence`."""
-        if self.key is not None:
-            start = run.steps.offset
-            run = run.replace(keys=lambda t: cell_keys.at_step(self.key, start + t))
-        return self.cell.apply_sequence(self.params, run)
+    @property
+    def cannot_change(self) -> bool:
+        """Whether calls outside of jit with equal cells share a compiled function.
+
+        True for a built-in cell whose functions have no closure, hold no arrays and are
+        not methods. Other cells are compiled again in each call.
+        """
+        return is_pytree_of_arrays(self) and fields.cannot_change(self.cell)
+
+    def choose_loop(self, run: Run) -> Choice:
+        """Chooses the loop that runs all steps; see `RNNCell.choose_loop`."""
+        return self.cell.choose_loop(self.params, self._with_keys(run))
+
+    def run_in(self, loop: Loop, run: Run) -> tuple[PyTree, PyTree]:
+        """Runs all steps in a loop that `choose_loop` has chosen."""
+        return loop(self.params, self._with_keys(run))
+
+    def _with_keys(self, run: Run) -> Run:
+        """The run with the random key of each step, if the cell is bound to a key."""
+        if self.key is None:
+            return run
+        number = run.steps.number
+        return run.replace(keys=lambda t: cell_keys.at_step(self.key, number(t)))
 
     def __repr__(self) -> str:
         key = "" if self.key is None else ", key=..."

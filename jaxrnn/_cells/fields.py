@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import math
 import re
+import types
 import typing
 from collections.abc import Callable, Collection
 from functools import cached_property
@@ -23,6 +24,7 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._base import arguments
 from .._base.arguments import check_function
@@ -30,7 +32,7 @@ from .._base.errors import describe, is_array, name_of
 from .._base.expect import expect
 from .._base.hints import with_hints
 from .._base.math import is_traced
-from .._base.trees import as_typed
+from .._base.trees import TensorShape, as_typed
 from .._base.typing import Activation, Array, DType, Initializer
 from .step_checks import check_floating
 
@@ -116,7 +118,9 @@ def activation(
 
 def initializer() -> Any:
     """A function `(key, shape, dtype)`, by default None."""
-    return checked(_check_initializer, default=None)
+    check = optional(_check_initializer)
+    metadata = {"check": check, "is_read_by_steps": False}
+    return dataclasses.field(default=None, metadata=metadata)
 
 
 def name(default: str | None = None) -> Any:
@@ -368,6 +372,37 @@ class Hyperparameters:
             if not isinstance(getattr(type(self), name, None), cached_property):
                 attributes.setdefault(name, None)
         return attributes
+
+
+# The types of values that cannot change.
+_CONSTANTS = {bool, int, float, complex, str, bytes, types.NoneType, TensorShape}
+
+
+def cannot_change(value: object) -> bool:
+    """Whether a built-in cell, or a value in one, cannot change between two calls.
+
+    A closure, an array, a bound method and an object of a user's class may get other
+    values, although the cells that hold them stay equal.
+    """
+    if isinstance(value, Hyperparameters):
+        is_built_in = type(value).__module__.partition(".")[0] == _PACKAGE
+        read = vars(value).copy()
+        for field in dataclasses.fields(value):
+            if not field.metadata.get("is_read_by_steps", True):
+                del read[field.name]
+        return is_built_in and all(map(cannot_change, read.values()))
+    if isinstance(value, types.FunctionType):
+        defaults = *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()
+        return not value.__closure__ and all(map(cannot_change, defaults))
+    if type(value) in (tuple, list, dict):
+        return all(map(cannot_change, jax.tree.leaves(value)))
+    is_activation = any(value is known for known in ACTIVATIONS.values())
+    # An object of a subclass, such as a float with attributes, may change.
+    is_constant = type(value) in _CONSTANTS or isinstance(value, np.dtype)
+    return is_activation or is_constant
+
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 def snake_case(name: str) -> str:

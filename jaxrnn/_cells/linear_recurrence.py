@@ -11,8 +11,9 @@ from .._base.math import cast_like, widened
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import with_structure
 from .._base.typing import Array, DType, Params, PyTree
+from .._loops.choice import Choice
 from .._loops.linear_recurrence import Element, linear_sequence, plus, times
-from .._loops.steps import DeclinedError, Run
+from .._loops.steps import Run
 from . import fields
 from .base import SpecsCell, scope_name
 from .params import Specs
@@ -93,13 +94,12 @@ class LinearRecurrenceCell(SpecsCell):
         new_state = cast_like(state, plus(times(a, widened(state)), b))
         return self.narrow_output(params, new_state, rest, inputs.dtype), new_state
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps, many at once; see `RNNCell.apply_sequence`.
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses a loop over blocks of steps; see `RNNCell.choose_loop`."""
+        return choose_many_steps("blocks", self, run)
 
-        Raises:
-            DeclinedError: If the "native" or "cudnn" implementation is requested, or
-                the number of steps is symbolic.
-        """
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """Runs all steps, many at once; see `RNNCell.apply_sequence`."""
         params, run = for_many_steps(self, params, run)
         with jax.named_scope(scope_name(self)):
             return linear_sequence(self, params, run)
@@ -134,17 +134,17 @@ class LinearRecurrenceCell(SpecsCell):
         return jax.tree.map(lambda y: y.astype(dtype), output)
 
 
-def for_many_steps(cell: SpecsCell, params: Params, run: Run) -> tuple[Params, Run]:
-    """Prepares the parameters and the run of a cell that runs many steps at once.
-
-    Raises:
-        DeclinedError: If the "native" or "cudnn" implementation is requested, or the
-            number of steps is symbolic.
-    """
+def choose_many_steps(name: str, cell: SpecsCell, run: Run) -> Choice:
+    """The choice of a cell whose `apply_sequence` runs many steps at once."""
     if run.implementation not in (None, "xla"):
-        raise DeclinedError(f"{type(cell).__name__} is not an `AffineCell`")
+        return Choice.scan(f"{type(cell).__name__} is not an `AffineCell`")
     if not isinstance(run.steps.time, int):
-        raise DeclinedError("the number of steps is symbolic")
+        return Choice.scan("the number of steps is symbolic")
+    return Choice(name, cell.apply_sequence)
+
+
+def for_many_steps(cell: SpecsCell, params: Params, run: Run) -> tuple[Params, Run]:
+    """Prepares the parameters and the run of a cell that runs many steps at once."""
     # Gather the parameters, because their sharding might not be compatible with the
     # sharding of the state.
     params = whole_on_explicit_mesh(params)

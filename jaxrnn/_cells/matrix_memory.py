@@ -8,11 +8,12 @@ import jax
 
 from .._base.math import cast_like
 from .._base.typing import Array, DType, Params, PyTree
+from .._loops.choice import Choice
 from .._loops.matrix_memory import Chunk, arithmetic_dtype, cast, memory_sequence
 from .._loops.steps import Run
 from . import fields
 from .base import SpecsCell, scope_name
-from .linear_recurrence import for_many_steps
+from .linear_recurrence import choose_many_steps, for_many_steps
 
 
 @fields.dataclass
@@ -92,13 +93,12 @@ class MatrixMemoryCell(SpecsCell):
         output = self.output(params, h, rest)
         return output.astype(inputs.dtype), self.stored(new_state, state)
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps in chunks; see `RNNCell.apply_sequence`.
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses a loop over chunks of steps; see `RNNCell.choose_loop`."""
+        return choose_many_steps("chunks", self, run)
 
-        Raises:
-            DeclinedError: If the "native" or "cudnn" implementation is requested, or
-                the number of steps is symbolic.
-        """
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """Runs all steps in chunks; see `RNNCell.apply_sequence`."""
         params, run = for_many_steps(self, params, run)
         with jax.named_scope(scope_name(self)):
             return memory_sequence(self, params, run)

@@ -6,13 +6,14 @@ from .._base.arguments import as_bool, as_scope, as_unroll, check_is_cell
 from .._base.hints import with_hints
 from .._base.inputs import as_arrays, as_sequences, output_dtype
 from .._base.lengths import as_lengths, check_not_inputs
-from .._base.typing import ArrayLike, AxisSize, DType, Lengths, PyTree, RNNCellLike
+from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
-from .._loops.dispatch import as_implementation
+from .._loops.choice import as_implementation
+from .._loops.steps import Run, Steps
 from .._tensor_array.carried import with_capacity_for
-from ..memory import CheckpointPlan, Strategy, as_strategy, plan_of
+from ..memory import Strategy, as_strategy, plan_of
 from .masks_and_resets import as_mask, as_resets
-from .run_batch import Batch, run_batch
+from .run_cell import Options, as_restarts, run_cell
 
 
 @with_hints
@@ -145,47 +146,73 @@ def dynamic_rnn(
 
     Source: `tf.compat.v1.nn.dynamic_rnn`.
     """
-    check_is_cell("cell", cell)
-    inputs = _checked_inputs(inputs, sequence_length, time_major)
-    axis = 0 if time_major else 1
-    shape = jax.tree.leaves(inputs)[0].shape[:2]
-    valid, sequence_length = as_mask(mask, sequence_length, shape, axis)
-    initial_state = _checked_state(initial_state, shape[axis])
-    batch = Batch(
-        inputs=inputs,
-        lengths=as_lengths(sequence_length, shape[1 - axis], time=shape[axis]),
-        state=initial_state,
-        mask=valid,
-        resets=as_resets(resets, reset_state, shape, axis),
-        dtype=output_dtype(initial_state, dtype),
-        axis=axis,
-        plan=_plan(swap_memory, shape[axis], (cell, inputs, initial_state)),
-        unroll=as_unroll(parallel_iterations),
-        implementation=as_implementation(implementation),
-        return_states=as_bool("return_states", return_states),
-        has_mask=mask is not None,
+    run, options = checked_run(
+        cell,
+        inputs,
+        sequence_length,
+        initial_state,
+        dtype,
+        parallel_iterations,
+        swap_memory,
+        time_major,
+        resets=resets,
+        reset_state=reset_state,
+        implementation=implementation,
+        mask=mask,
+        return_states=return_states,
     )
     with jax.named_scope(as_scope(scope, "rnn")):
-        results = run_batch(cell, batch)
+        results = run_cell(cell, run, options)
     return results if return_states else results[:2]
 
 
-def _checked_inputs(
-    inputs: PyTree, sequence_length: Lengths | None, time_major: bool
-) -> PyTree:
+def checked_run(
+    cell: RNNCellLike,
+    inputs: PyTree,
+    sequence_length: Lengths | None = None,
+    initial_state: PyTree = None,
+    dtype: DType | None = None,
+    parallel_iterations: int | None = None,
+    swap_memory: bool | Strategy = False,
+    time_major: bool = False,
+    *,
+    resets: ArrayLike | None = None,
+    reset_state: PyTree = None,
+    implementation: str | None = None,
+    mask: ArrayLike | None = None,
+    return_states: bool = False,
+) -> tuple[Run, Options]:
+    """Checks the arguments of `dynamic_rnn`, and makes the run and its options."""
+    check_is_cell("cell", cell)
     check_not_packed(inputs)
     order = "dynamic_rnn(cell, inputs, lengths, initial_state=state)"
     check_not_inputs(sequence_length, order)
-    return as_sequences(inputs, time_major)
-
-
-def _checked_state(state: PyTree, time: AxisSize) -> PyTree:
-    if state is None:
-        return None
-    return as_arrays("initial_state", with_capacity_for(state, time))
-
-
-def _plan(
-    swap_memory: bool | Strategy, time: AxisSize, arrays: PyTree
-) -> CheckpointPlan:
-    return plan_of(as_strategy("swap_memory", swap_memory, arrays), time)
+    inputs = as_sequences(inputs, time_major)
+    axis = 0 if time_major else 1
+    shape = jax.tree.leaves(inputs)[0].shape[:2]
+    time = shape[axis]
+    valid, sequence_length = as_mask(mask, sequence_length, shape, axis)
+    if initial_state is not None:
+        initial_state = with_capacity_for(initial_state, time)
+        initial_state = as_arrays("initial_state", initial_state)
+    where, reset_state = as_resets(resets, reset_state, shape, axis)
+    restarts = None
+    if where is not None:
+        restarts = as_restarts(where, reset_state, axis)
+    steps = Steps(
+        lengths=as_lengths(sequence_length, shape[1 - axis], time=time),
+        mask=valid,
+        restarts=restarts,
+        time=time,
+        axis=axis,
+        returns_states=as_bool("return_states", return_states),
+    )
+    arrays = cell, inputs, initial_state
+    options = Options(
+        dtype=output_dtype(initial_state, dtype),
+        plan=plan_of(as_strategy("swap_memory", swap_memory, arrays), time),
+        unroll=as_unroll(parallel_iterations),
+        has_mask=mask is not None,
+    )
+    implementation = as_implementation(implementation)
+    return Run(inputs, initial_state, steps, implementation=implementation), options

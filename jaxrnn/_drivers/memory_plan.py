@@ -118,7 +118,7 @@ class MemoryPlan:
             "  ".join([name.ljust(widths[0]), *map(str.rjust, sizes, widths[1:])])
             for name, *sizes in zip(*columns, strict=True)
         ]
-        sizes = f"inputs {_size(self.inputs)}; outputs {_size(self.outputs)}"
+        sizes = f"inputs {as_text(self.inputs)}; outputs {as_text(self.outputs)}"
         sizes = f"In addition: {sizes} (doubled if the loss reads them)."
         last = f"Compiled for {self.device}; nothing was run."
         if self.device == "cpu":
@@ -129,11 +129,11 @@ class MemoryPlan:
 
 def _texts(row: PlannedStrategy) -> list[str]:
     extra = f"{row.extra_flops / 1e9:.1f} G, {row.extra_share:.0%}"
-    sizes = [_size(count) for count in (*row.saved, *row.peak)]
+    sizes = [as_text(count) for count in (*row.saved, *row.peak)]
     return [repr(row.strategy), *sizes, extra if row.extra_flops else "none"]
 
 
-def _size(count: int) -> str:
+def as_text(count: int) -> str:
     for name, unit in _UNITS.items():
         if count >= unit:
             return f"{count / unit:.1f} {name}"
@@ -300,8 +300,8 @@ def _rows(
     largest = max(_bytes(args), *map(sum, saved))
     if largest > _MOST_BYTES:
         raise ValueError(
-            f"a run over `inputs_shape` must need at most {_size(_MOST_BYTES)} of "
-            f"memory, got {_size(largest)}. Pass a smaller shape."
+            f"a run over `inputs_shape` must need at most {as_text(_MOST_BYTES)} of "
+            f"memory, got {as_text(largest)}. Pass a smaller shape."
         )
     forward_flops = _forward_flops(run, *types, axis)
     time = jax.tree.leaves(args[1])[0].shape[axis]

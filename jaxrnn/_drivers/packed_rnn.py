@@ -1,7 +1,5 @@
 """`packed_rnn`: runs a cell over sequences that are stored end to end in rows."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
@@ -14,11 +12,10 @@ from .._base.trees import has_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences, check_whole
 from .._loops import masking
-from .._loops.steps import Restarts, read_rows
+from .._loops.steps import Restarts, Run, Steps, read_rows
 from ..memory import Strategy, as_strategy, plan_of
 from .first_step import fix_of_rows, rows_interact, zero_state
-from .masks_and_resets import Resets
-from .run_batch import Batch, run_batch
+from .run_cell import Options, as_restarts, run_cell
 
 
 @with_hints
@@ -96,21 +93,21 @@ def packed_rnn(
     inputs = jax.tree.map(jnp.asarray, packed.inputs)
     axis = 0 if packed.time_major else 1
     starts = jnp.asarray(packed.starts)
-    batch = Batch(
-        inputs=inputs,
-        lengths=jnp.asarray(packed.lengths),
-        state=None,
-        # If sequences start from zeros, the first step of each sequence is a reset.
-        resets=Resets(jnp.swapaxes(starts >= 0, 1, axis), None),
-        dtype=dtype,
-        axis=axis,
-        plan=plan_of(strategy, starts.shape[axis]),
-        return_states=True,
-    )
+    first = None
+    # If sequences start from zeros, the first step of each sequence is a reset.
+    restarts = as_restarts(starts >= 0, None, axis)
     if initial_state is not None or not getattr(cell, "starts_from_zeros", False):
-        batch = _started_from(batch, starts, state)
+        first, restarts = _started_from(inputs, starts, state, axis)
+    steps = Steps(
+        lengths=jnp.asarray(packed.lengths),
+        restarts=restarts,
+        time=starts.shape[axis],
+        axis=axis,
+        returns_states=True,
+    )
+    options = Options(dtype=dtype, plan=plan_of(strategy, starts.shape[axis]))
     with jax.named_scope(arguments.as_scope(scope, "rnn")):
-        outputs, _, states = run_batch(cell, batch)
+        outputs, _, states = run_cell(cell, Run(inputs, first, steps), options)
     has_steps = jnp.asarray(packed.sequence_length) > 0
     ends = sharding.as_rows_of(has_steps, (packed.at_ends(states), state))
     last = masking.choose(has_steps, *ends)
@@ -159,19 +156,22 @@ def _states_of_sequences(
     return state, dtype
 
 
-def _started_from(batch: Batch, starts: Array, state: PyTree) -> Batch:
-    """The batch, with a separate initial state for each sequence.
+def _started_from(
+    inputs: PyTree, starts: Array, state: PyTree, axis: int
+) -> tuple[PyTree, Restarts]:
+    """The state before the first step, and the restarts at the first steps.
 
     Args:
-        batch: Packed sequences.
+        inputs: The inputs of the rows.
         starts: `packed.starts`.
         state: The states of all sequences, each leaf `[sequences, ...]`.
+        axis: The time axis.
     """
     # The loop may read the state of any sequence at any step. Before the loop, the
     # states must therefore be whole on each device and, in `shard_map`, have types that
     # are device-varying like the types of the inputs.
-    state = sharding.whole_on_explicit_mesh(state, batch.inputs)
-    restarts = Restarts(starts, sharding.as_varying_as(batch.inputs, state))
-    of_rows = jax.lax.index_in_dim(starts, 0, batch.axis, keepdims=False)
+    state = sharding.whole_on_explicit_mesh(state, inputs)
+    restarts = Restarts(starts, sharding.as_varying_as(inputs, state))
+    of_rows = jax.lax.index_in_dim(starts, 0, axis, keepdims=False)
     first = masking.zero_dead(of_rows >= 0, read_rows(restarts.states, of_rows))
-    return dataclasses.replace(batch, state=first, resets=None, restarts=restarts)
+    return first, restarts

@@ -15,7 +15,7 @@ from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._loops import masking
 from .._loops.scans import summed_in_float32
-from .._loops.steps import Steps
+from .._loops.steps import Run, Steps
 from .._tensor_array.carried import with_capacity_for
 from .first_step import (
     as_pair,
@@ -26,7 +26,7 @@ from .first_step import (
     rows_interact,
     zero_state,
 )
-from .run_batch import Batch, run_batch
+from .run_cell import Options, run_cell
 
 # On a CPU, compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s
 # for 20 steps, 15 s for 50 steps (44 s with lengths) and minutes for 100 steps.
@@ -117,15 +117,9 @@ def static_rnn(
         if loop_dtype is None:
             outputs, state, states = _unrolled(cell, steps, state, lengths, dtype)
         else:
-            batch = Batch(
-                inputs=stacked(steps),
-                lengths=lengths,
-                state=state,
-                dtype=loop_dtype,
-                axis=0,
-                return_states=return_states,
-            )
-            outputs, state, states = run_batch(cell, batch)
+            all_steps = Steps(lengths, time=time, axis=0, returns_states=return_states)
+            run = Run(stacked(steps), state, all_steps)
+            outputs, state, states = run_cell(cell, run, Options(dtype=loop_dtype))
             outputs = unstacked(outputs, time)
             states = unstacked(states, time)
     return (outputs, state, states) if return_states else (outputs, state)
@@ -151,9 +145,8 @@ def _dtype_in_loop(
 ) -> DType | None:
     """Returns the dtype of all outputs if a loop can run the cell, otherwise None.
 
-    A loop cannot run steps of different types, or a cell that reads the values of
-    arrays, because such a cell runs only outside of jit. If a state has scalar leaves,
-    a loop would update these leaves once even if all lengths are 0.
+    A loop cannot run steps of different types. If a state has scalar leaves, a loop
+    would update these leaves once even if all lengths are 0.
     """
     are_alike = len(set(map(_types, steps))) == 1
     if not (are_alike and is_pytree_of_arrays(cell) and masking.is_of_rows(state)):
@@ -163,14 +156,11 @@ def _dtype_in_loop(
         laid_out, _, state = lay_out(cell, inputs, None, state)
         return cell_at_step(laid_out, jnp.int32(0))(inputs, state)
 
-    try:
-        with error_note("Raised at step 0, with `inputs[0]`."):
-            state = jax.eval_shape(lambda state: call_start(cell, state), state)
-            rows = jax.tree.leaves(steps[0])[0].shape[0]
-            fix = fix_of_rows(cell, state, rows)
-            output, new_state = one_step(step, steps[0], state, fix)
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
-        return None
+    with error_note("Raised at step 0, with `inputs[0]`."):
+        state = jax.eval_shape(lambda state: call_start(cell, state), state)
+        rows = jax.tree.leaves(steps[0])[0].shape[0]
+        fix = fix_of_rows(cell, state, rows)
+        output, new_state = one_step(step, steps[0], state, fix)
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(output)}
     if _types(new_state) != _types(state) or len(dtypes) != 1:
         return None

@@ -30,7 +30,7 @@ from .library_cells import (
     why_not_fields,
 )
 from .scans import RESIDUALS, named
-from .steps import DeclinedError, Run, Steps
+from .steps import Run, Steps
 
 # cuDNN rejects longer runs: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
@@ -59,13 +59,7 @@ def cudnn_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]
         params: The cell's parameters.
         run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is
             0, and the initial state, each leaf `[batch, units]`.
-
-    Raises:
-        DeclinedError: If cuDNN cannot run the cell on these arrays here. The error
-            gives the reason.
     """
-    if reason := _why_not(cell, run):
-        raise DeclinedError(reason)
     state = run.state
     steps = run.steps
     lengths = row_lengths(run.inputs, steps)
@@ -184,7 +178,7 @@ def _pull_back(precision: Precision, saved: tuple, cts: tuple) -> tuple:
 _call.defvjp(_call_and_save, _pull_back)
 
 
-def _why_not(cell: Any, run: Run) -> str | None:
+def why_not_cudnn(cell: Any, params: Params, run: Run) -> str | None:
     """The reason why cuDNN cannot run the cell, or None."""
     known = "cuDNN's loop supports only plain LSTMs with tanh"
     if cell.declared_kind != "lstm":
@@ -195,7 +189,7 @@ def _why_not(cell: Any, run: Run) -> str | None:
         return reason
     if has := what_lstm_has(cell):
         return f"{known}, but this cell has {' and '.join(has)}"
-    if reason := why_not_arrays(run):
+    if reason := why_not_arrays(params, run):
         return reason
     steps = run.steps
     if steps.restarts is not None:

@@ -10,13 +10,13 @@ import numpy as np
 
 from .._base.errors import describe, name_of
 from .._base.sharding import explicit_mesh_of
-from .._base.typing import Array
-from .steps import DeclinedError, Run, Steps
+from .._base.typing import Array, Params
+from .steps import Run, Steps
 from .xla_loop import AffineCellLike
 
 
-def why_not_arrays(run: Run) -> str | None:
-    """The reason why the native loops and cuDNN reject a run's arrays, or None."""
+def why_not_arrays(params: Params, run: Run) -> str | None:
+    """The reason why the native loops and cuDNN reject these arrays, or None."""
     if explicit_mesh_of((run.inputs, run.state)) is not None:
         return "an explicit mesh requires `jax.shard_map`"
     if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
@@ -25,7 +25,7 @@ def why_not_arrays(run: Run) -> str | None:
     empty = [describe(x) for x in arrays if 0 in x.shape]
     if empty:
         return f"an array is empty, {empty[0]}"
-    dtypes = {x.dtype for x in arrays}
+    dtypes = {x.dtype for x in [*arrays, *jax.tree.leaves(params)]}
     if dtypes != {jnp.dtype(jnp.float32)}:
         names = ", ".join(sorted(map(str, dtypes)))
         return f"only float32 is supported, got {names}"
@@ -74,6 +74,8 @@ def why_not_fields(cell: AffineCellLike) -> str | None:
 
 def what_lstm_has(cell: AffineCellLike) -> list[str]:
     """Descriptions of the features that an LSTM adds to a plain LSTM."""
+    if cell.declared_kind != "lstm":
+        return []
     core = cell.library_cell
     found = {
         "layer normalization": getattr(core, "layer_norm", False),
@@ -114,33 +116,32 @@ NATIVE_CELLS = {
 ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
 
 
-def native_kind(cell: AffineCellLike) -> str:
-    """The key of a cell in `NATIVE_CELLS`.
-
-    Raises:
-        DeclinedError: If the cell has no key. The error gives the reason.
-    """
-    kind = cell.declared_kind
+def why_not_native_cell(cell: AffineCellLike) -> str | None:
+    """The reason why the native loops cannot run the cell, or None."""
     known = "the native loops support only LSTMs, GRUs and basic RNNs"
-    if kind is None:
-        raise DeclinedError(f"{known}, not {type(cell).__name__}")
+    if cell.declared_kind is None:
+        return f"{known}, not {type(cell).__name__}"
     if reason := why_not_fields(cell):
-        raise DeclinedError(reason)
+        return reason
     activation = _activation(cell)
     if activation not in ACTIVATIONS:
-        raise DeclinedError(
-            f"{known} with tanh, relu or sigmoid, not {name_of(activation)}"
-        )
-    has = what_lstm_has(cell) if kind == "lstm" else []
-    if not has:
-        return kind
-    if "layer normalization" not in has:
-        return "projected_lstm" if "a projection" in has else "peephole_lstm"
-    if len(has) > 1:
-        raise DeclinedError(
-            f"the native loops do not support an LSTM with {' and '.join(has)} together"
-        )
-    return "normed_lstm"
+        return f"{known} with tanh, relu or sigmoid, not {name_of(activation)}"
+    has = what_lstm_has(cell)
+    if "layer normalization" in has and len(has) > 1:
+        both = " and ".join(has)
+        return f"the native loops do not support an LSTM with {both} together"
+    return None
+
+
+def native_kind(cell: AffineCellLike) -> str:
+    """The key in `NATIVE_CELLS` of a cell that the native loops support."""
+    has = what_lstm_has(cell)
+    if "layer normalization" in has:
+        return "normed_lstm"
+    if "a projection" in has:
+        return "projected_lstm"
+    kind: Any = cell.declared_kind
+    return "peephole_lstm" if has else kind
 
 
 def native_attributes(cell: AffineCellLike, kind: str) -> dict[str, Any]:

@@ -154,6 +154,19 @@ def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
     return jax.tree.map(hide, inputs)
 
 
+def delay_resets(where: Array, mask: Array) -> Array:
+    """Moves a reset at a masked step to the row's next valid step.
+
+    Args:
+        where: Bool `[batch, time]`, true where a row is reset before the step.
+        mask: Bool `[batch, time]`, true at valid steps.
+    """
+    counts = jnp.cumsum(where, 1, dtype=jnp.int32)
+    seen = jax.lax.cummax(jnp.where(mask, counts, 0), axis=1)
+    seen_before = jnp.pad(seen, ((0, 0), (1, 0)))[:, :-1]
+    return mask & (counts > seen_before)
+
+
 def reverse_resets(
     resets: Array | None, lengths: Array | None, mask: Array | None, time_major: bool
 ) -> Array | None:
@@ -267,15 +280,6 @@ class ValidSteps(NamedTuple):
     def to_front(self, tree: PyTree, axis: int) -> PyTree:
         """Reorders sequences from the order of the row to the order of the run."""
         return read_steps(tree, self.sources, axis)
-
-    def resets(self, where: Array) -> Array:
-        """Converts resets of the row, bool `[batch, time]`, to resets of the run.
-
-        A reset at a masked step takes effect at the next valid step.
-        """
-        counts = self.to_front(jnp.cumsum(where, 1, dtype=jnp.int32), 1)
-        rest = counts[:, 1:] > counts[:, :-1]
-        return jnp.concatenate([counts[:, :1] > 0, rest], axis=1)
 
     def to_places(self, outputs: PyTree, axis: int) -> PyTree:
         """Moves the run's outputs to their steps in the row; masked steps get zeros."""

@@ -7,6 +7,7 @@ the results with `steps.mask_step(...)`. At step t, a row is *finished* if
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,27 @@ class Restarts:
     states: Any
     are_resets: bool = dataclasses.field(default=False, metadata={"static": True})
     are_zeros: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @classmethod
+    def resets(
+        cls, where: Array, states: PyTree, axis: int, are_zeros: bool = False
+    ) -> "Restarts":
+        """Returns the restarts at resets.
+
+        Args:
+            where: Bool `[batch, time]`, true where a row is reset before the step.
+            states: The reset states, each leaf `[batch, ...]`; None for the zero state,
+                which a driver fills in.
+            axis: The time axis of the inputs, 0 or 1.
+            are_zeros: Whether the states are known to be zeros.
+        """
+        rows = jnp.arange(where.shape[0], dtype=jnp.int32)[:, None]
+        numbers = jnp.swapaxes(jnp.where(where, rows, jnp.int32(-1)), 1, axis)
+        return cls(numbers, states, are_resets=True, are_zeros=are_zeros)
+
+    def where(self, axis: int) -> Array:
+        """Bool `[batch, time]`, true where a row restarts; `axis` is the time axis."""
+        return jnp.swapaxes(self.state_numbers >= 0, 1, axis)
 
     def restart(self, numbers: Array, state: PyTree) -> PyTree:
         """Replaces the state by the restart state in each row that restarts.
@@ -103,8 +125,8 @@ class Steps:
             interact gets a mask: for other cells, the valid steps are moved to the
             front of each row, which leaves no gaps.
         restarts: The steps where rows get a new state; None if there are no restarts.
-        offset: The index of the first step in the whole run, an int32 scalar. Step t
-            uses random key number `offset + t`.
+        offset: The index of the first step in the whole run, an int32 scalar; None
+            for 0.
         time: The number of steps, an int, or symbolic under `jax.export`.
         axis: The time axis of inputs and outputs, 0 or 1.
         returns_states: Whether a run returns a pair `(output, new_state)` for every
@@ -118,7 +140,7 @@ class Steps:
     stand_in: Any = None
     mask: Any = None
     restarts: Restarts | None = None
-    offset: Any = 0
+    offset: Any = None
     time: AxisSize = dataclasses.field(metadata={"static": True}, kw_only=True)
     axis: int = dataclasses.field(metadata={"static": True}, kw_only=True)
     returns_states: bool = dataclasses.field(
@@ -242,6 +264,10 @@ class Steps:
         new_state = masking.advance(alive, t < self.longest, new_state, state)
         return new_state, masking.zero_dead(alive, output)
 
+    def number(self, t: Array) -> Array:
+        """The index of step t in the whole run, which selects its random key."""
+        return t if self.offset is None else self.offset + t
+
     def alive_steps(self) -> Array | None:
         """Bool `[batch, time]`, false where a row is finished; None without lengths.
 
@@ -314,7 +340,7 @@ class Steps:
 
     def slice(self, start: Array, size: int) -> "Steps":
         """Returns the `size` steps that begin at `start`, which must all exist."""
-        steps = dataclasses.replace(self, offset=self.offset + start, time=size)
+        steps = dataclasses.replace(self, offset=self.number(start), time=size)
         steps = steps._map_sequences(
             lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, self.axis)
         )
@@ -325,10 +351,11 @@ class Steps:
         return dataclasses.replace(steps, lengths=lengths, longest=longest)
 
 
-class DeclinedError(Exception):
-    """Raised by a cell that cannot run whole sequences at once; gives the reason."""
-
-
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["inputs", "state", "steps"],
+    meta_fields=["keys", "implementation"],
+)
 @dataclasses.dataclass(frozen=True)
 class Run:
     """Whole sequences for a cell; the argument of `RNNCell.apply_sequence`.

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,8 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells import fields
 from .._cells.lstm import LSTMStateTuple
 from .._cells.step_checks import check_floating
-from .._loops.steps import DeclinedError, Run
+from .._loops.choice import Choice, Loop
+from .._loops.steps import Run
 from .base import WrapperCell
 
 _VISITOR = "dropout_state_filter_visitor"
@@ -140,18 +141,18 @@ class DropoutWrapper(WrapperCell):
             state = self._drop("state", state, self.state_keep_prob, key, chosen)
         return self._drop("output", output, self.output_keep_prob, key), state
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps, with input and output dropout; see `RNNCell.apply_sequence`.
-
-        Raises:
-            DeclinedError: If the state is dropped, or the wrapped cell declines.
-        """
-        keys = run.keys
-        steps = run.steps
-        if keys is None:
-            return self.cell.apply_sequence(params, run)
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses the loop of the cell, unless it draws a mask of the state."""
+        if run.keys is None:
+            return self.cell.choose_loop(params, run)
         if self.state_keep_prob < 1:
-            raise DeclinedError("DropoutWrapper drops the state at every step")
+            return Choice.scan("DropoutWrapper drops the state at every step")
+        return self.cell.choose_loop(params, run).within(self._run)
+
+    def _run(self, loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """Runs all steps, with input and output dropout."""
+        keys: Any = run.keys
+        steps = run.steps
         self._check_input_size(steps.read(run.inputs, jnp.int32(0)))
 
         def drop(salt: str, tree: PyTree, keep_prob: float) -> PyTree:
@@ -168,7 +169,7 @@ class DropoutWrapper(WrapperCell):
 
         inputs = drop("input", run.inputs, self.input_keep_prob)
         inner = run.of_inner(inputs, run.state, keys=cell_key)
-        outputs, state = self.cell.apply_sequence(params, inner)
+        outputs, state = loop(params, inner)
         return steps.map_outputs(drop_output, outputs), state
 
     def _drop(

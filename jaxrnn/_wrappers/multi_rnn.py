@@ -1,9 +1,10 @@
 """A stack of cells as one cell."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,12 @@ from .._base.arguments import check_instance, is_list_of
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
 from .._base.errors import EntryError, describe, error_note
 from .._base.expect import expect
-from .._base.trees import output_of, rows_and_dtype
+from .._base.trees import map_sizes, output_of, rows_and_dtype
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell
 from .._cells.step_checks import check_no_carry
+from .._loops.choice import Choice, Loop
 from .._loops.steps import Run, Steps
 from .base import vector_size
 
@@ -158,13 +160,34 @@ class MultiRNNCell(RNNCell):
             new_states.append(state)
         return inputs, self._join(new_states)
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs each layer over all steps; see `RNNCell.apply_sequence`.
-
-        Raises:
-            DeclinedError: If a cell declines.
-        """
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses a loop for each cell; a scan if one of the cells is scanned."""
         self._check_params(params)
+        inputs = run.inputs
+        first: Any = jax.tree.leaves(inputs)[0]
+        choices = []
+        for i, state in enumerate(self._split(run.state)):
+            cell = self.cells[i]
+            inner = run.replace(inputs=inputs, state=state)
+            choices.append(cell.choose_loop(params[self._name(i)], inner))
+            if choices[-1].loop is None:
+                return choices[-1]
+            inputs = map_sizes(
+                lambda size: jax.ShapeDtypeStruct(
+                    (*first.shape[:2], *size), first.dtype
+                ),
+                cell.output_size,
+            )
+        names = dict.fromkeys(choice.name for choice in choices)
+        reasons = dict.fromkeys(c.reason for c in choices if c.reason)
+        loops = [choice.loop for choice in choices]
+        run_layers = functools.partial(self._run, loops)
+        return Choice(" and ".join(names), run_layers, "; ".join(reasons))
+
+    def _run(
+        self, loops: list[Loop], params: Params, run: Run
+    ) -> tuple[PyTree, PyTree]:
+        """Runs each layer over all steps."""
         inputs = run.inputs
         keys = run.keys
         last_states = []
@@ -178,7 +201,7 @@ class MultiRNNCell(RNNCell):
             )
             with error_note(self._note(i)):
                 own = params[self._name(i)]
-                inputs, last_state = self.cells[i].apply_sequence(own, inner)
+                inputs, last_state = loops[i](own, inner)
             last_states.append(last_state)
             if run.steps.returns_states:
                 inputs, states = inputs

@@ -20,6 +20,7 @@ from .._cells.base import RNNCell
 from .._cells.params import ParamSpec, Specs, zeros
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
 from .._loops import masking
+from .._loops.choice import Choice, Loop
 from .._loops.steps import Run, Steps, at_each_step
 from .base import OwnParams, WrapperCell
 
@@ -113,12 +114,16 @@ class PastInputsBase(WrapperCell):
         output, cell_state = self.cell.apply(inner, combined, cell_state, key)
         return output, PastInputsState(last_inputs[:, 1:], cell_state)
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Combines all inputs, then runs the cell; see `RNNCell.apply_sequence`.
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses the loop of the cell; see `RNNCell.choose_loop`."""
+        own, inner = self.split_params(params)
+        combine = jax.vmap(lambda x: self.combine(own, [x] * self.width))
+        combined = jax.eval_shape(combine, run.inputs)
+        inner_run = run.replace(inputs=combined, state=run.state[1])
+        return self.cell.choose_loop(inner, inner_run).within(self._run)
 
-        Raises:
-            DeclinedError: If the wrapped cell declines.
-        """
+    def _run(self, loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """Combines all inputs, then runs the cell."""
         # Gather the parameters; otherwise, the inputs could become sharded along their
         # features.
         own, inner = self.split_params(whole_on_explicit_mesh(params))
@@ -132,7 +137,7 @@ class PastInputsBase(WrapperCell):
         combined = at_each_step(lambda *taps: self.combine(own, taps), *narrow)
         cell_steps = steps.with_restart_states(restart_states)
         inner_run = run.of_inner(combined, cell_state, steps=cell_steps)
-        outputs, cell_state = self.cell.apply_sequence(inner, inner_run)
+        outputs, cell_state = loop(inner, inner_run)
         state = PastInputsState(past, cell_state)
         if not steps.returns_states:
             return outputs, state

@@ -13,7 +13,8 @@ from .._base.like import check_structure
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells import fields
-from .._loops.steps import DeclinedError, Run
+from .._loops.choice import Choice, Loop
+from .._loops.steps import Run
 from .base import WrapperCell
 
 
@@ -49,15 +50,15 @@ class ResidualWrapper(WrapperCell):
         output, new_state = self.cell.apply(params, inputs, state, key)
         return (self.residual_fn or _add)(inputs, output), new_state
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps, then adds the inputs; see `RNNCell.apply_sequence`.
-
-        Raises:
-            DeclinedError: If there is a `residual_fn`, or the cell declines.
-        """
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses the loop of the cell, if there is no `residual_fn`."""
         if self.residual_fn is not None:
-            raise DeclinedError("`residual_fn` is a function of one step")
-        outputs, state = self.cell.apply_sequence(params, run)
+            return Choice.scan("`residual_fn` is a function of one step")
+        return self.cell.choose_loop(params, run).within(self._run)
+
+    def _run(self, loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """Runs all steps, then adds the inputs."""
+        outputs, state = loop(params, run)
 
         def add(outputs: PyTree) -> PyTree:
             return run.steps.zero_dead(_add(run.inputs, outputs))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from jaxrnn import LSTMStateTuple, ParamSpec, Run, extend
+from jaxrnn import Choice, LSTMStateTuple, ParamSpec, Run, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Params, PyTree, Specs
 
@@ -118,13 +118,14 @@ class TimeFreqLSTMCell(extend.SpecsCell):
 
         return self._along_frequency(run_window, inputs, state)
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs each window over all steps; see `RNNCell.apply_sequence`.
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses the loop of the LSTM of a window; see `RNNCell.choose_loop`."""
+        inner = run.replace(state=self._split(run.state)[0], keys=None)
+        choice = self.core.choose_loop(self._core_params(params), inner)
+        return choice.within(self._run)
 
-        Raises:
-            DeclinedError: If the LSTM of a window declines.
-        """
-        core = self.core
+    def _run(self, loop: Callable, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """Runs each window over all steps."""
         core_params = self._core_params(params)
         steps = run.steps
 
@@ -133,7 +134,7 @@ class TimeFreqLSTMCell(extend.SpecsCell):
             if steps.restart_states is not None:
                 own = steps.with_restart_states(self._split(steps.restart_states)[k])
             inner = run.of_inner(inputs, state, steps=own, keys=None)
-            outputs, state = core.apply_sequence(core_params, inner)
+            outputs, state = loop(core_params, inner)
             if steps.returns_states:
                 outputs = outputs[0], _joined(outputs[1])
             return outputs, state

@@ -5,7 +5,7 @@ from typing import final
 import jax
 from jax.nn.initializers import zeros
 
-from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Run, extend
+from jaxrnn import Choice, LSTMStateTuple, ParamSpec, Run, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Specs
 
@@ -207,18 +207,13 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         mask = mask.astype(state[0].dtype) / self.dropout_keep_prob
         return self.step(self.stage_params(params), inputs, (*state, mask))
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps at once; see `AffineCell.apply_sequence`.
-
-        Raises:
-            DeclinedError: If dropout is active, or if `AffineCell.apply_sequence`
-                declines.
-        """
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses a loop of an `AffineCell`, unless dropout is active."""
         if run.keys is not None and self.is_random:
-            raise DeclinedError(
+            return Choice.scan(
                 f"{type(self).__name__} draws a dropout mask at every step"
             )
-        return super().apply_sequence(params, run)
+        return super().choose_loop(params, run)
 
 
 @fields.dataclass

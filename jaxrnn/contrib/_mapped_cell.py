@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from jaxrnn import ParamSpec, RNNCell, Run, extend
+from jaxrnn import Choice, ParamSpec, RNNCell, Run, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped, Specs
 
@@ -55,19 +55,23 @@ class MappedCell(RNNCell):
         output, state = self.inner.apply(inner, given, state, key)
         return (self.after(own, given, output) if self.after else output), state
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Maps all inputs, runs the inner cell and maps all outputs; see `RNNCell`.
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses the loop of the inner cell; see `RNNCell.choose_loop`."""
+        own, inner = self.split_params(params)
+        if self.before:
+            before = functools.partial(self.before, own)
+            run = run.replace(inputs=jax.eval_shape(jax.vmap(before), run.inputs))
+        return self.inner.choose_loop(inner, run).within(self._run)
 
-        Raises:
-            DeclinedError: If the inner cell declines.
-        """
+    def _run(self, loop: Callable, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """Maps all inputs, runs the inner cell and maps all outputs."""
         own, inner = self.split_params(params)
         steps = run.steps
         if self.before:
             before = functools.partial(self.before, own)
             mapped = jax.vmap(before)(steps.zero_dead(run.inputs))
             run = run.of_inner(mapped, run.state)
-        outputs, state = self.inner.apply_sequence(inner, run)
+        outputs, state = loop(inner, run)
         if not self.after:
             return outputs, state
         after = functools.partial(self.after, own)

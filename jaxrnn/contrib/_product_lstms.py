@@ -1,12 +1,13 @@
 """LSTMs with separate kernels for groups of units, or for the inputs and the state."""
 
 import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from jaxrnn import LSTMStateTuple, ParamSpec, Run, Stage, extend
+from jaxrnn import Choice, LSTMCell, LSTMStateTuple, ParamSpec, Run, Stage, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Params, PyTree, Specs
 
@@ -115,16 +116,29 @@ class GLSTMCell(ContribLSTM):
             staged[f"group{g}"] = {"kernel": jnp.concatenate([x, h])}
         return staged
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps at once; see `AffineCell.apply_sequence`.
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses the loop of a group; see `RNNCell.choose_loop`.
 
-        With tanh and without a projection, the groups are independent LSTMs, and this
-        method runs one group after another. Running the stages would be slower, because
-        each stage would also multiply the inputs of the other groups by zeros.
+        With tanh and without a projection, the groups are independent LSTMs, and one
+        group runs after another. Running the stages would be slower, because each stage
+        would also multiply the inputs of the other groups by zeros.
         """
         if self.num_proj is not None or self.activation is not jnp.tanh:
-            return super().apply_sequence(params, run)
-        group = core_lstm(self, num_units=self.num_units // self.number_of_groups)
+            return super().choose_loop(params, run)
+        types = jax.eval_shape(self._parts, (run.inputs, run.state))
+        inputs, state = types[0]
+        inner = run.replace(inputs=inputs, state=state)
+        choice = self._group.choose_loop(params["group0"], inner)
+        return choice.within(self._run_groups)
+
+    @property
+    def _group(self) -> LSTMCell:
+        return core_lstm(self, num_units=self.num_units // self.number_of_groups)
+
+    def _run_groups(
+        self, loop: Callable, params: Params, run: Run
+    ) -> tuple[PyTree, PyTree]:
+        """Runs all steps of one group after another."""
         biases = self._parts([params[name] for name in _BIASES])
         parts = self._parts((run.inputs, run.state, run.steps.restart_states))
         runs = []
@@ -133,7 +147,7 @@ class GLSTMCell(ContribLSTM):
             steps = run.steps.with_restart_states(restart_states)
             own = params[f"group{g}"] | {"bias": jnp.concatenate(bias)}
             inner = run.replace(steps=steps).of_inner(inputs, state)
-            runs.append(group.apply_sequence(own, inner))
+            runs.append(loop(own, inner))
         return jax.tree.map(lambda *parts: jnp.concatenate(parts, -1), *runs)
 
     def _parts(self, tree: PyTree) -> list[PyTree]:

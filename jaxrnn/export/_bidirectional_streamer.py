@@ -91,7 +91,8 @@ class BidirectionalStreamer:
 
     @functools.cached_property
     def _program(self) -> Hashable:  # Of the first call, which compiles.
-        return program_of(self._cells)
+        cells_fw, cells_bw = self._cells
+        return program_of(*cells_fw, *cells_bw)
 
     def __call__(self, chunk: PyTree) -> PyTree:
         """Adds a chunk; returns the outputs of the oldest chunk with a full look-ahead.

@@ -15,10 +15,9 @@ from .._base.inputs import as_arrays, check_concrete
 from .._base.like import check_structure
 from .._base.math import in_native_order
 from .._base.trees import is_pytree_of_arrays, map_named, named_leaves, with_structure
-from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
+from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._drivers.first_step import zero_state
-from .._drivers.masks_and_resets import Resets, as_reset_state, as_resets
-from .._drivers.run_batch import constants_of
+from .._drivers.masks_and_resets import as_reset_state, as_resets
 from .._loops import masking
 
 
@@ -112,13 +111,12 @@ class Streamer:
             resets = copied("resets", resets)
         if reset_state is not None:
             reset_state = map_named("reset_state", copied, reset_state)
-        checked = as_resets(resets, reset_state, (self._rows,), None)
-        if checked is not None:
-            to = as_reset_state(checked.state, self._zero, self._state)
-            checked = checked._replace(state=to)
+        where, reset_state = as_resets(resets, reset_state, (self._rows,), None)
+        if where is not None:
+            reset_state = as_reset_state(reset_state, self._zero, self._state)
         try:
             output, self._state = _step(
-                self._cell, self._state, frame, checked, self._program
+                self._cell, self._state, frame, where, reset_state, self._program
             )
         except Exception as error:
             given = f"{describe_leaves(frame)} and state {describe_leaves(self._state)}"
@@ -196,13 +194,13 @@ def copied(name: str, leaf: ArrayLike) -> Any:
     return array
 
 
-def program_of(cells: PyTree) -> Hashable:
+def program_of(*cells: RNNCellLike) -> Hashable:
     """A static argument that is equal for streams that can share their programs.
 
     A stream whose cells hold an object that can change compiles its own programs.
     """
-    constants = constants_of(cells)
-    return object() if constants is None else constants
+    are_fixed = (getattr(cell, "cannot_change", False) for cell in cells)
+    return None if all(are_fixed) else object()
 
 
 @functools.partial(jax.jit, donate_argnames="state", static_argnames="program")
@@ -210,13 +208,14 @@ def _step(
     cell: RNNCellLike,
     state: PyTree,
     frame: PyTree,
-    resets: Resets | None,
+    resets: Array | None,
+    reset_state: PyTree,
     program: Hashable,
 ) -> tuple[PyTree, PyTree]:
     """Runs one step; returns `(output, new_state)`. `program` is from `program_of`."""
     del program
     if resets is not None:
-        state = masking.choose(~resets.where, state, resets.state)
+        state = masking.choose(~resets, state, reset_state)
     output, new_state = cell(frame, state)
     return output, with_structure(state, new_state)
 

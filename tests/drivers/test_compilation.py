@@ -2,7 +2,6 @@
 
 import functools
 import re
-import types
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from helpers import drawn
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
-from jaxrnn._drivers.run_batch import _compiled_run, constants_of
+from jaxrnn._drivers.run_cell import _compiled
 
 X = np.ones((4, 5, 3), np.float32)
 
@@ -194,62 +193,45 @@ def rebinding(value):
     return step, rebind
 
 
-def drawing(draw):
-    return lambda params, inputs, state, key=None: (inputs * draw(), state)
-
-
-def test_values_and_functions_of_a_closure_are_compared():
+def test_a_closure_is_read_in_each_call():
     step, rebind = rebinding(lambda x: x * 2)
     bound = FunctionCell(step, 3, 3).bind({})
     assert outputs_of(bound)[0, -1, 0] == 2.0
-    kept = _compiled_run._cache_size()
-    assert outputs_of(bound)[0, -1, 0] == 2.0
-    assert _compiled_run._cache_size() == kept  # It was shared.
     rebind(lambda x: x * 3)
     assert outputs_of(bound)[0, -1, 0] == 3.0
-    for held in (type("Holder", (), {}), types.ModuleType("holder"), jax.checkpoint):
-        known = constants_of(FunctionCell(around(held), 3, 3).bind({})) is not None
-        assert known == (held is jax.checkpoint)
-    step.__kwdefaults__ = {"key": np.ones(1)}
-    assert constants_of(bound) is None
-    noise = np.random.RandomState(0)
-    for draw in (noise.normal, [2.0].pop, functools.partial(next, iter([1.0]))):
-        assert constants_of(FunctionCell(drawing(draw), 3, 3).bind({})) is None
 
 
-def calling_itself():
-    def step(params, inputs, state, key=None):
-        return (inputs, state) if key is None else step(params, inputs, state)
-
-    return step
+ONES = np.ones(1)
 
 
-def test_constants_functions_and_cells_of_them_are_shared():
+def with_default(params, inputs, state, key=None, scale=ONES):
+    return inputs * scale, state
+
+
+class OwnCell(BasicRNNCell):
+    """A subclass of a user, whose methods may read what changes."""
+
+
+def test_only_cells_that_cannot_change_share_a_program():
     for cell in (
         BasicRNNCell(3),
-        BasicRNNCell(3, activation=jax.nn.relu),
-        BasicRNNCell(3, activation=jax.jit(jnp.sin)),
+        BasicRNNCell(3, activation="relu"),
         GRUCell(3, kernel_initializer=jax.nn.initializers.orthogonal()),
         LSTMCell(3, name="a", dtype=jnp.float32),
         MultiRNNCell([BasicRNNCell(3)] * 2),
         FunctionCell(plain, 3, jaxrnn.TensorShape([3])),
-        FunctionCell(around((np.float32, jnp.float32, jnp, jax, np)), 3, [3, {"a": 3}]),
-        FunctionCell(functools.partial(plain), 3, 3),
-        FunctionCell(lambda p, x, s, key=None: (x, s), 3, 3),
-        FunctionCell(calling_itself(), 3, 3),
+        FunctionCell(plain, 3, [3, {"a": 3}]),
     ):
-        assert constants_of(cell.bind({})) is not None
-    # A closure may hold an array, whoever made it.
-    for module in (__name__, "jaxrnn", "jax"):
-        step = around(np.ones(1))
-        step.__module__ = module
-        assert constants_of(FunctionCell(step, 3, 3).bind({})) is None
-    assert constants_of(FunctionCell(Scaled(), 3, 3).bind({})) is None
+        assert cell.bind({}).cannot_change
+    changing = around(ONES), with_default, functools.partial(plain), Scaled().step
+    for function in changing:
+        assert not FunctionCell(function, 3, 3).bind({}).cannot_change
+    assert not OwnCell(3).bind({}).cannot_change
 
 
 def test_a_cell_that_closes_over_arrays_is_not_kept():
     """The cell is not cached: its traced arrays would outlive their trace."""
-    kept = _compiled_run._cache_size()
+    kept = _compiled._cache_size()
 
     def total(memory):
         cell = FunctionCell(around(memory[None]), 3, 3)
@@ -258,4 +240,4 @@ def test_a_cell_that_closes_over_arrays_is_not_kept():
     with jax.checking_leaks():
         assert jax.jit(jax.grad(total))(jnp.ones(3, jnp.float32)).tolist() == [20] * 3
     assert total(jnp.ones(3, jnp.float32)) == 2 * X.size
-    assert _compiled_run._cache_size() == kept
+    assert _compiled._cache_size() == kept

@@ -298,7 +298,7 @@ def test_a_cell_that_declines_says_why_and_is_scanned(caplog):
 
     params, x, state = data(Doubled(3), 2, 4)
     jaxrnn.dynamic_rnn(Doubled(3).bind(params), x, None, state)
-    assert [m for m in caplog.messages if "Doubled has a custom `apply`" in m]
+    assert [m for m in caplog.messages if "Doubled has no `apply_sequence`" in m]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -373,7 +373,7 @@ def test_leaves_and_outputs_of_any_rank_on_tpus(shape, has_leaf, options, monkey
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Own(jaxrnn.RNNCell):
-    """A cell with its own `apply_sequence`, which draws or declines."""
+    """A cell with its own `apply_sequence`, which draws or is scanned."""
 
     most: int = 9
     state_size, output_size = 2, 2
@@ -385,9 +385,12 @@ class Own(jaxrnn.RNNCell):
         noise = 0 if key is None else jax.random.normal(key, state.shape, DTYPE)
         return state + noise, state + 1
 
-    def apply_sequence(self, params, run):
+    def choose_loop(self, params, run):
         if run.steps.time > self.most:
-            raise jaxrnn.DeclinedError("too long")
+            return jaxrnn.Choice.scan("too long")
+        return jaxrnn.Choice("own", self.apply_sequence)
+
+    def apply_sequence(self, params, run):
         if run.keys is None:
             return jnp.full((*run.inputs.shape[:2], 2), 7, DTYPE), run.state
         step = lambda t: self.apply(params, run.inputs, run.state, run.keys(t))[0]
@@ -395,7 +398,7 @@ class Own(jaxrnn.RNNCell):
 
 
 @pytest.mark.parametrize(("most", "want"), [(4, [7, 7, 7, 7]), (3, [0, 1, 2, 3])])
-def test_a_cells_own_way_is_taken_unless_it_declines(most, want):
+def test_a_cells_own_way_is_taken_unless_it_chooses_a_scan(most, want):
     x = jnp.ones((3, 4, 2), DTYPE)
     outputs, _ = jaxrnn.dynamic_rnn(Own(most).bind({}), x, dtype=DTYPE)
     np.testing.assert_array_equal(outputs[0, :, 0], want)

@@ -226,7 +226,7 @@ def test_only_the_laws_own_subclass_is_logged_as_a_scan(caplog):
     with caplog.at_level(logging.DEBUG, "jaxrnn"):
         testing.runs_a_subclass(setup)
     scans = [text for text in caplog.messages if "step by step" in text]
-    reason = "SubclassOfGRUCell has a custom `apply`"
+    reason = "SubclassOfGRUCell has no `apply_sequence` of its own"
     assert scans == [f"the cell is run step by step, because {reason}"]
 
 

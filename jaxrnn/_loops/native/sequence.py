@@ -19,9 +19,10 @@ from ..library_cells import (
     native_kind,
     row_lengths,
     why_not_arrays,
+    why_not_native_cell,
 )
 from ..scans import RESIDUALS, named
-from ..steps import DeclinedError, Run, Steps
+from ..steps import Run, Steps
 from ..xla_loop import AffineCellLike, Primals, is_perturbed
 from . import library
 from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs
@@ -32,6 +33,12 @@ _REFUSAL = (
     "this program is compiled for another platform or exported. Omit `implementation`, "
     "also in a function or module that passes it on, to use XLA's loop."
 )
+
+
+def why_not_native(cell: AffineCellLike, params: Params, run: Run) -> str | None:
+    """The reason why the native loops cannot run the cell on these arrays, or None."""
+    reason = why_not_native_cell(cell) or why_not_arrays(params, run)
+    return reason or library.why_unusable()
 
 
 def native_sequence(
@@ -56,15 +63,8 @@ def native_sequence(
             steps.
         is_default: Whether programs for other platforms use XLA's loop. If False,
             compiling for another platform raises an error.
-
-    Raises:
-        DeclinedError: If the native loops do not support the run. The error gives the
-            reason.
     """
-    kind = native_kind(cell)
-    if reason := why_not_arrays(run) or library.why_unusable():
-        raise DeclinedError(reason)
-    loop = NativeLoop(cell, kind, None if is_default else _REFUSAL)
+    loop = NativeLoop(cell, native_kind(cell), None if is_default else _REFUSAL)
     return loop.run(*xla_loop.primals_of(cell, params, run))
 
 

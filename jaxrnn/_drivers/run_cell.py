@@ -1,0 +1,316 @@
+"""`run_cell`: runs a cell over checked sequences, in one compiled loop.
+
+A driver, such as `dynamic_rnn`, checks its arguments and makes a `Run` and `Options`.
+`planned` completes the run and chooses its loop, which runs the segments of the run.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._base import trees
+from .._base.arguments import check_given
+from .._base.cell_keys import cell_at_step
+from .._base.errors import describe
+from .._base.math import axis_size
+from .._base.sharding import as_rows_of, lay_out, whole_features
+from .._base.trees import has_read_only, with_read_only, without_read_only
+from .._base.typing import Array, DType, PyTree, RNNCellLike
+from .._loops import masking
+from .._loops.choice import Choice, choose
+from .._loops.scans import (
+    Apply,
+    closed_over,
+    scan_steps,
+    segmented_run,
+    summed_in_float32,
+)
+from .._loops.steps import Restarts, Run, Steps, steps_to_run
+from .._tensor_array.carried import with_capacity_for
+from ..memory import CheckpointPlan
+from .first_step import call_start, probe, rows_interact, zero_state
+from .masks_and_resets import as_reset_state
+
+_SAVE_EVERYTHING = CheckpointPlan()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of a run that do not depend on its arrays.
+
+    Attributes:
+        dtype: The dtype of the zero state and of the outputs.
+        plan: What the forward pass saves for the backward pass.
+        unroll: The number of steps unrolled in each iteration of a scan.
+        has_mask: Whether the user passed a mask, even if it was converted to lengths.
+    """
+
+    dtype: DType
+    plan: CheckpointPlan = _SAVE_EVERYTHING
+    unroll: int = 1
+    has_mask: bool = False
+
+
+class Plan(NamedTuple):
+    """A run that is ready for its loop.
+
+    Attributes:
+        cell: The cell, laid out over devices.
+        state: The initial state with its read-only parts, which every step reads.
+        run: All steps; `run.steps` lacks the values that `Steps.with_stand_in` adds.
+        choice: The loop.
+        valid: The positions of the valid steps, which were moved to the front of each
+            row; None if no steps were moved.
+    """
+
+    cell: RNNCellLike
+    state: PyTree
+    run: Run
+    choice: Choice
+    valid: masking.ValidSteps | None
+
+
+def run_cell(
+    cell: RNNCellLike, run: Run, options: Options
+) -> tuple[PyTree, PyTree, PyTree]:
+    """Runs `cell` over all steps of a run; returns `(outputs, state, states)`.
+
+    `states` is None unless `run.steps.returns_states`, and has no read-only parts.
+
+    Outside of jit, JAX compiles the loop in every call, because the loop's body is a
+    new closure in each call. Only equal cells that cannot change share a compiled
+    function.
+
+    Args:
+        cell: The cell.
+        run: All steps. The state is None for the zero state, as are the states of
+            resets. `steps.mask` may have gaps.
+        options: The options.
+    """
+    is_shared = getattr(cell, "cannot_change", False)
+    return (_compiled if is_shared else _run_planned)(cell, run, options)
+
+
+def _run_planned(
+    cell: RNNCellLike, run: Run, options: Options
+) -> tuple[PyTree, PyTree, PyTree]:
+    plan = planned(cell, run, options)
+    outputs, last = _run_segments(plan, options)
+    steps = plan.run.steps
+    states = None
+    if steps.returns_states:
+        outputs, states = outputs
+    # Without lengths, a cell may return a list although its `output_size` is a tuple.
+    # Convert such a list.
+    outputs = trees.with_structure(cell.output_size, outputs)
+    if plan.valid is not None:
+        outputs = plan.valid.to_places(outputs, steps.axis)
+    if states is not None and plan.valid is not None:
+        states = plan.valid.states(states, plan.run.state, steps.axis)
+    elif states is not None:
+        states = steps.keep_last(states, last)
+    return outputs, with_read_only(last, run.state), states
+
+
+_compiled = jax.jit(_run_planned, static_argnames="options")
+
+
+@functools.partial(jax.jit, static_argnames="axis")
+def as_restarts(where: Array, states: PyTree, axis: int) -> Restarts:
+    """The restarts at resets, which are bools in the layout of the inputs.
+
+    The function is compiled, so that calls transfer no constants to the device.
+    """
+    return Restarts.resets(jnp.swapaxes(where, 1, axis), states, axis)
+
+
+def planned(cell: RNNCellLike, run: Run, options: Options) -> Plan:
+    """Completes and checks the run, lays it out over devices, and chooses its loop.
+
+    Raises:
+        ValueError: If one step of the cell does not fit the inputs and the state, if a
+            leaf has no batch axis but the options require a batch axis, or if the
+            requested implementation cannot run the cell.
+        TypeError: If the step changes the dtypes of the state.
+    """
+    valid = None
+    if run.steps.mask is not None:
+        run, valid = _without_gaps(cell, run)
+    cell, state, run = _laid_out(cell, run, options)
+    state = call_start(cell, state)
+    first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
+    strict = run.steps.lengths is not None
+    state = probe(cell, first_inputs, state, options.dtype, strict)
+    run = run.replace(state=without_read_only(state))
+    if options.has_mask or run.steps.returns_states:
+        _check_has_rows(run.state, options.has_mask)
+    return Plan(cell, state, run, choose(cell, state, run), valid)
+
+
+def _without_gaps(cell: RNNCellLike, run: Run) -> tuple[Run, masking.ValidSteps | None]:
+    """Returns a run with lengths, and the positions of its steps if they were moved.
+
+    The valid steps are moved to the front of each row. If the rows of the cell
+    interact, step t of all rows must run at the same time, so no step is moved, and the
+    length of a row is the number of steps up to its last valid step.
+    """
+    steps = run.steps
+    axis = steps.axis
+    inputs = whole_features(run.inputs, (cell, run.state), 1 - axis)
+    mask = as_rows_of(inputs, jnp.swapaxes(steps.mask, 1, axis), 1 - axis)
+    restarts = steps.restarts
+    where: Any = None
+    if restarts is not None:
+        where = as_rows_of(inputs, restarts.where(axis), 1 - axis)
+        where = masking.delay_resets(where, mask)
+    valid = None
+    if rows_interact(cell):
+        ends = jnp.arange(mask.shape[1], dtype=jnp.int32) + 1
+        lengths = jnp.max(jnp.where(mask, ends, 0), axis=1, initial=0)
+        mask = jnp.swapaxes(mask, 1, axis)
+    else:
+        valid = masking.ValidSteps.of(mask)
+        inputs = valid.to_front(inputs, axis)
+        where = valid.to_front(where, 1)
+        lengths = valid.lengths
+        mask = None
+    if restarts is not None:
+        restarts = Restarts.resets(where, restarts.states, axis)
+    steps = dataclasses.replace(steps, lengths=lengths, mask=mask, restarts=restarts)
+    return run.replace(inputs=inputs, steps=steps), valid
+
+
+def _laid_out(
+    cell: RNNCellLike, run: Run, options: Options
+) -> tuple[RNNCellLike, PyTree, Run]:
+    """Returns the cell, the state and the run over devices, with the states that lack.
+
+    A run without steps has no resets and no mask.
+    """
+    steps = run.steps
+    axis = steps.axis
+    time = steps.time
+    lengths = steps.lengths
+    inputs = whole_features(run.inputs, (cell, lengths, run.state), 1 - axis)
+    rows = jax.tree.leaves(inputs)[0].shape[1 - axis]
+    state = run.state
+    if state is None:
+        state = with_capacity_for(zero_state(cell, rows, options.dtype), time)
+    restarts = steps.restarts if time != 0 else None
+    resets = None
+    if restarts is not None and restarts.are_resets:
+        reset_state = _reset_state(cell, restarts.states, state, rows, time, options)
+        resets = restarts.where(axis), reset_state
+    first_inputs = masking.first_inputs(inputs, axis)
+    starts_from_zeros = getattr(cell, "starts_from_zeros", False)
+    cell, lengths, (state, resets) = lay_out(
+        cell, first_inputs, lengths, (state, resets)
+    )
+    longest = None
+    if lengths is not None:
+        longest = steps_to_run(lengths, time)
+        lengths = jnp.minimum(lengths, axis_size(time))
+    if restarts is not None and resets is not None:
+        where, reset_state = resets
+        if lengths is not None:
+            where &= jnp.arange(time, dtype=jnp.int32)[None, :] < lengths[:, None]
+        are_zeros = restarts.states is None and starts_from_zeros
+        reset_state = without_read_only(reset_state)
+        restarts = Restarts.resets(where, reset_state, axis, are_zeros)
+    steps = dataclasses.replace(
+        steps,
+        lengths=lengths,
+        longest=longest,
+        mask=steps.mask if time != 0 else None,
+        restarts=restarts,
+        rows_interact=rows_interact(cell),
+    )
+    return cell, state, run.replace(inputs=inputs, steps=steps)
+
+
+def _reset_state(
+    cell: RNNCellLike, given: PyTree, state: PyTree, rows: Any, time: Any, options: Any
+) -> PyTree:
+    """The state that rows are reset to, with the structure of `state`."""
+    zeros = None
+    if given is None:
+        if has_read_only(state):
+            what = "given if the state has read-only parts, such as an attention memory"
+            check_given("reset_state", None, "", what)
+        zeros = zero_state(cell, rows, options.dtype)
+    given, zeros = with_capacity_for((given, zeros), time)
+    return as_reset_state(given, zeros, state)
+
+
+def _check_has_rows(state: PyTree, has_mask: bool) -> None:
+    """Raises ValueError if a leaf of the state has no batch axis.
+
+    All rows share such a leaf, but each leaf of the returned `states` must have a batch
+    axis. With a mask, the loop runs different steps of different rows at the same time,
+    so a shared leaf has no value for a step of one row.
+    """
+    option = "mask" if has_mask else "return_states"
+    fix = "Return this value as an output of the cell, not as a state."
+    if has_mask:
+        fix += " If `mask` masks only the ends of rows, pass `sequence_length` instead."
+    for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
+        if trees.is_tensor_array(leaf) or not leaf.ndim:
+            raise ValueError(
+                f"with `{option}`, `{name}` must be an array [batch, ...], got "
+                f"{describe(leaf)}. {fix}"
+            )
+
+
+def _run_segments(plan: Plan, options: Options) -> tuple[PyTree, PyTree]:
+    """Runs the cell over all steps; returns `(outputs, state)`."""
+    run = plan.run
+    cell_in_loop, step = _in_loop(plan)
+    state_in_loop = summed_in_float32(plan.state)
+    steps = run.steps.with_stand_in(run.inputs, run.state)
+    restart_states = summed_in_float32(steps.restart_states)
+
+    def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        state = with_read_only(state, state_in_loop())
+        output, new_state = step(t, inputs, state)
+        return output, without_read_only(new_state)
+
+    def run_segment(
+        inputs: PyTree, state: PyTree, steps: Steps
+    ) -> tuple[PyTree, PyTree]:
+        steps = steps.with_restart_states(restart_states())
+        if plan.choice.loop is None:
+            return scan_steps(apply, inputs, state, steps, options.unroll)
+        segment = run.replace(inputs=inputs, state=state, steps=steps)
+        outputs, last = cell_in_loop().run_in(plan.choice.loop, segment)
+        return outputs, trees.with_structure(state, last)
+
+    saved = options.plan
+    return segmented_run(
+        saved.segments, saved.names_on_host, run_segment, run.inputs, run.state, steps
+    )
+
+
+def _in_loop(plan: Plan) -> tuple[Callable[[], Any], Apply]:
+    """Returns a function that returns the cell, and a function that runs step t.
+
+    A loop calls both functions in its body, so that gradients of the arrays that all
+    steps share are summed in float32. If the cell is not a pytree, its arrays are found
+    by tracing one step.
+    """
+    cell = plan.cell
+    if trees.is_pytree_of_arrays(cell):
+        cell_in_loop = summed_in_float32(cell)
+        return cell_in_loop, lambda t, *args: cell_at_step(cell_in_loop(), t)(*args)
+    first_inputs = masking.first_inputs(plan.run.inputs, plan.run.steps.axis)
+    step, arrays, _ = closed_over(
+        lambda t, *args: cell_at_step(cell, t)(*args),
+        jnp.int32(0),
+        first_inputs,
+        plan.state,
+    )
+    arrays_in_loop = summed_in_float32(arrays)
+    return lambda: cell, lambda *args: step(arrays_in_loop(), *args)
