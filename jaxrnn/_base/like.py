@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .errors import describe_structure
+from .errors import describe_structure, leaf_name
 from .expect import expect
 from .inputs import as_array
-from .trees import map_named
 from .typing import Array, PyTree
 
 
@@ -24,8 +23,11 @@ def like(
     strict: bool = True,
     wider: bool = False,
     fix: str = "",
+    error: type[Exception] = TypeError,
 ) -> PyTree:
     """Returns the nest with arrays as leaves; raises unless it has the wanted types.
+
+    Where `want` holds None, so must the nest.
 
     Args:
         name: The name of the nest; `state` names a leaf `state.c`.
@@ -35,28 +37,43 @@ def like(
         strict: Whether sequence types must agree. If False, a list may replace a tuple.
         wider: Whether a leaf may have a wider floating-point dtype.
         fix: What to do.
+        error: The error for another dtype.
 
     Raises:
-        ValueError: If the structure or a shape differs, or a leaf is None.
+        ValueError: If the structure or a shape differs.
         TypeError: If a leaf is not an array, a dtype differs or, with `strict`, a
             sequence type.
     """
+
+    def to_array(path: tuple, leaf: Any) -> Array:
+        return as_array(leaf_name(name, path), leaf)
+
+    arrays = jax.tree.map_with_path(to_array, got)
+    check_like(name, arrays, want, skip, strict, wider, fix, error)
+    return arrays
+
+
+def check_like(
+    name: str,
+    got: PyTree,
+    want: PyTree,
+    skip: int = 0,
+    strict: bool = True,
+    wider: bool = False,
+    fix: str = "",
+    error: type[Exception] = TypeError,
+) -> None:
+    """`like` for a nest of arrays of NumPy or JAX, or of types; converts nothing."""
     check_structure(f"`{name}`", want, got, strict, fix)
-    types = iter(jax.tree.leaves(want))
-
-    def checked(name: str, leaf: Any) -> Array:
-        array = as_array(name, leaf)
-        wanted = next(types)
-        fits = array.shape[skip:] == wanted.shape[skip:] and array.ndim >= skip
+    leaves = jax.tree.leaves_with_path(got)
+    for (path, leaf), wanted in zip(leaves, jax.tree.leaves(want), strict=True):
+        full = leaf_name(name, path)
+        fits = leaf.shape[skip:] == wanted.shape[skip:] and len(leaf.shape) >= skip
         shape = ", ".join([*["any"] * skip, *map(str, wanted.shape[skip:])])
-        expect(fits, name, f"have shape [{shape}]", array, fix)
-        is_wider = wider and _is_wider(array.dtype, wanted.dtype)
+        expect(fits, full, f"have shape [{shape}]", leaf, fix)
+        is_wider = wider and _is_wider(leaf.dtype, wanted.dtype)
         must = f"have dtype {wanted.dtype}{' or a wider one' * wider}"
-        is_dtype = array.dtype == wanted.dtype or is_wider
-        expect(is_dtype, name, must, array, fix, error=TypeError)
-        return array
-
-    return map_named(name, checked, got)
+        expect(leaf.dtype == wanted.dtype or is_wider, full, must, leaf, fix, error)
 
 
 def _is_wider(dtype: Any, than: Any) -> bool:

@@ -3,21 +3,13 @@
 Traced arrays are rejected.
 """
 
-from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from .._base.arguments import check_given, check_rank
-from .._base.errors import (
-    check_not_masked,
-    counted,
-    describe,
-    describe_leaves,
-    is_array,
-    leaf_name,
-)
+from .._base.errors import check_not_masked, is_array, is_key
 from .._base.expect import expect
 from .._base.inputs import (
     check_concrete,
@@ -26,7 +18,7 @@ from .._base.inputs import (
     named_inputs,
 )
 from .._base.lengths import as_lengths
-from .._base.like import check_structure
+from .._base.like import check_like
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Lengths, PyTree
 
@@ -38,16 +30,14 @@ Source: TypeAlias = Any
 """An object with `shape`, `dtype` and slicing, such as an `np.memmap`."""
 
 
-def host_lengths(lengths: Lengths, batch_size: int) -> np.ndarray:
-    """The lengths as a NumPy array, int32 `[batch]`, not negative; see `as_lengths`."""
+def host_lengths(lengths: Lengths, batch_size: int, time: int) -> np.ndarray:
+    """The lengths as a NumPy array, int32 `[batch]`, clamped to `[0, time]`."""
     check_concrete("sequence_length", lengths)
     with jax.ensure_compile_time_eval():  # Allows constants to be read inside a trace.
-        return np.asarray(as_lengths(lengths, batch_size))
+        return np.asarray(as_lengths(lengths, batch_size)).clip(max=time)
 
 
-def as_sources(
-    inputs: PyTree, time_major: bool, fix: str = ""
-) -> tuple[PyTree, int, int]:
+def as_sources(inputs: PyTree, time_major: bool) -> tuple[PyTree, int, int]:
     """Arrays that can be read slice by slice, and their time and batch sizes.
 
     JAX arrays become NumPy arrays, because JAX would compile a program for each slice.
@@ -58,14 +48,18 @@ def as_sources(
             the arrays differ in the number of steps or the batch size.
     """
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
+    is_list = isinstance(inputs, list | tuple)
+    of_a_list = (
+        "For a list of sequences, call `pack_sequences(inputs)` without lengths."
+    )
+    fix = of_a_list if is_list else ""
 
     def as_leaf(name: str, leaf: Any) -> Source:
         if leaf is None or isinstance(leaf, jax.Array | np.ndarray):
             leaf = as_host_array(name, leaf)
         has_all = all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__"))
-        of_a_list = "Convert a list to an array with `np.asarray`."
-        of_leaf = of_a_list if isinstance(leaf, int | float | complex) else ""
-        expect(has_all, name, "be an array", leaf, of_leaf, error=TypeError)
+        to_array = "Convert a list to an array with `np.asarray`."
+        expect(has_all, name, "be an array", leaf, to_array, error=TypeError)
         check_rank(name, leaf, 2, axes, fix=fix)
         return leaf
 
@@ -86,14 +80,10 @@ def as_host_array(name: str, leaf: Any) -> np.ndarray:
     check_given(name, leaf, "", "an array")
     check_concrete(name, leaf)
     check_not_masked(name, leaf)
-    try:
-        array = np.asarray(leaf)
-    except TypeError:  # Random keys cannot be converted to NumPy arrays.
-        array = np.asarray(None)
-    if not is_array(array):
-        must = "be an array of numbers or booleans"
-        fix = fix_of_objects(name, leaf)
-        raise TypeError(f"`{name}` must {must}, got {describe(leaf)}. {fix}".rstrip())
+    array = np.asarray(None if is_key(leaf) else leaf)
+    must = "be an array of numbers or booleans"
+    fix = fix_of_objects(name, leaf)
+    expect(is_array(array), name, must, leaf, fix, error=TypeError)
     return array
 
 
@@ -119,66 +109,36 @@ def cut(sources: PyTree, start: int, size: int, time_major: bool) -> PyTree:
     return jax.tree.map(cut_one, sources)
 
 
-def check_like(
-    name: str, want: PyTree, got: PyTree, fix: str, skip: int = 0, strict: bool = True
-) -> None:
-    """Raises an error unless `got` has the structure, dtypes and shapes of `want`.
-
-    Args:
-        name: The name of `got`, for messages.
-        want: The nest of arrays that `got` must match.
-        got: The nest that is checked.
-        fix: The end of each message, which tells the user what to do.
-        skip: The number of leading axes that may differ.
-        strict: Whether sequence types must agree. If False, a list may replace a tuple.
-    """
-    check_structure(f"`{name}`", want, got, strict=strict, fix=fix)
-    leaves = jax.tree.leaves_with_path(got)
-    for (path, leaf), like in zip(leaves, jax.tree.leaves(want), strict=True):
-        if (leaf.shape[skip:], leaf.dtype) != (like.shape[skip:], like.dtype):
-            full = leaf_name(name, path)
-            sizes = ["..."] * bool(skip) + list(map(str, like.shape[skip:]))
-            raise ValueError(
-                f"`{full}` must be {like.dtype}[{', '.join(sizes)}], got "
-                f"{describe(leaf)}. {fix}"
-            )
-
-
-def as_sequence(name: str, sequence: PyTree) -> PyTree:
+def as_sequence(name: str, sequence: PyTree, first: PyTree = None) -> PyTree:
     """A sequence with arrays `[length, ...]` as leaves.
 
     A number in the nest applies to the whole sequence, and is repeated at each step.
 
+    Args:
+        name: The name of the sequence, for messages.
+        sequence: The nest.
+        first: The result for another sequence, which this sequence must be like.
+
     Raises:
         TypeError: If a leaf is traced or not an array.
-        ValueError: If there are no arrays, or if the arrays differ in length.
+        ValueError: If there are no arrays, if the arrays differ in length, or if the
+            structure, a dtype or the shape of a step is not as in `first`.
     """
-    fix = "Each entry is one sequence."
     arrays = map_named(name, as_host_array, sequence)
     lengths = [leaf.shape[0] for leaf in jax.tree.leaves(arrays) if leaf.ndim]
-    if not lengths:
-        got = describe_leaves(sequence)
-        if isinstance(sequence, list | tuple):
-            got = describe(sequence)
-            fix += " Convert a list to an array with `np.asarray`."
-        raise ValueError(
-            f"`{name}` must hold at least one array [length, ...], got {got}. {fix}"
-        )
+    fix = "Each entry is one sequence. Convert a list to an array with `np.asarray`."
+    expect(lengths, name, "hold at least one array [length, ...]", sequence, fix)
 
     def spread(leaf: np.ndarray) -> np.ndarray:
         return leaf if leaf.ndim else np.broadcast_to(leaf, lengths[:1])
 
     arrays = jax.tree.map(spread, arrays)
-    if len(set(lengths)) > 1:
-        named = list(named_leaves(name, arrays))
-        check_same_size(named, what="The length", axes="[length, ...]", fix=fix)
+    named = list(named_leaves(name, arrays))
+    check_same_size(named, what="The length", axes="[length, ...]")
+    if first is not None:
+        fix = "The first sequence sets the structure, dtypes and step shapes of all."
+        check_like(name, arrays, first, 1, strict=False, fix=fix, error=ValueError)
     return arrays
-
-
-def check_record(name: str, first: PyTree, first_name: str, record: PyTree) -> None:
-    """Raises unless both sequences have the same structure, dtypes and step shapes."""
-    fix = f"`{first_name}` sets the structure, dtypes and step shapes of all sequences."
-    check_like(name, first, record, fix, skip=1, strict=False)
 
 
 def from_list(inputs: PyTree) -> list[PyTree]:
@@ -192,24 +152,13 @@ def from_list(inputs: PyTree) -> list[PyTree]:
     """
     # A named tuple is a nest, and therefore a single sequence.
     is_list = isinstance(inputs, list | tuple) and not hasattr(inputs, "_fields")
-    fix = "For padded inputs, pass `sequence_length`."
-    is_objects = isinstance(inputs, np.ndarray) and inputs.dtype == object
-    if is_objects or isinstance(inputs, Iterator):
-        fix = "Pass `list(inputs)`."
-    expect(
-        is_list,
-        "inputs",
-        "be a list or tuple of sequences",
-        inputs,
-        fix,
-        error=TypeError,
-    )
-    if not inputs:
-        named_inputs(inputs, "For an empty batch, pass padded inputs with no rows.")
-    records = [as_sequence(f"inputs[{i}]", each) for i, each in enumerate(inputs)]
-    for i, record in enumerate(records):
-        check_record(f"inputs[{i}]", records[0], "inputs[0]", record)
-    return records
+    must = "be a list or tuple of sequences"
+    fix = "For padded inputs, pass `sequence_length`; otherwise, pass `list(inputs)`."
+    expect(is_list, "inputs", must, inputs, fix, error=TypeError)
+    fix = "For an empty batch, pass padded inputs with no rows."
+    expect(inputs, "inputs", "hold at least one sequence", inputs, fix)
+    first = as_sequence("inputs[0]", inputs[0])
+    return [as_sequence(f"inputs[{i}]", each, first) for i, each in enumerate(inputs)]
 
 
 def cut_padding(
@@ -222,25 +171,9 @@ def cut_padding(
         ValueError: If there are no arrays, if an array has fewer than two axes, or if
             the sizes of axes do not match.
     """
-    fix = ""
-    if isinstance(inputs, list | tuple):
-        fix = "For a list of sequences, omit `sequence_length`."
-    inputs, time, batch_size = as_sources(inputs, time_major, fix)
-    if _are_sequences(inputs, sequence_length, batch_size):
-        raise ValueError(
-            f"`sequence_length` must hold {counted(batch_size, 'length')}, one for "
-            f"each row of padded inputs, got {len(inputs)}, one for each entry of a "
-            "list. To pack a list of sequences, omit `sequence_length`, and pass each "
-            "sequence without padding."
-        )
-    lengths = host_lengths(sequence_length, batch_size).clip(max=time)
+    inputs, time, batch_size = as_sources(inputs, time_major)
+    lengths = host_lengths(sequence_length, batch_size, time)
     arrays = [np.asarray(x) for x in jax.tree.leaves(inputs)]
     if time_major:
         arrays = [x.swapaxes(0, 1) for x in arrays]
     return [[x[i, :n] for x in arrays] for i, n in enumerate(lengths.tolist())], time
-
-
-def _are_sequences(inputs: PyTree, sequence_length: Lengths, batch_size: int) -> bool:
-    """Whether there is one length per entry of a list, rather than one per row."""
-    is_list = isinstance(inputs, list | tuple) and not hasattr(inputs, "_fields")
-    return is_list and len(inputs) == np.size(sequence_length) != batch_size

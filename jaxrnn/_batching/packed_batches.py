@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
-from .._base.errors import counted, describe
+from .._base.errors import counted
 from .._base.expect import expect
 from .._base.typing import PyTree
-from .host import Leaves, as_sequence, check_record
+from .host import Leaves, as_sequence
 from .packed_sequences import PackedSequences
 from .packing import PackShape, Placed, pack
 
@@ -26,8 +26,7 @@ class PackedBatches(Iterator[PackedSequences]):
         self._source = source
         self._shape = shape
         self._number = 0  # The number of records read so far.
-        # The name and value of the first record.
-        self._first: tuple[str, PyTree] | None = None
+        self._first: PyTree = None  # The first record, which all others are like.
         # Records that are not in a batch yet, each with the `State` from before the
         # record was read.
         self._waiting: list[tuple[State, Leaves]] = []
@@ -45,12 +44,12 @@ class PackedBatches(Iterator[PackedSequences]):
                 break
             placed.append((len(placed), row))
             free[row] -= length
-        if not placed or self._first is None:
+        if not placed:
             raise StopIteration
         sequences = [record for _, record in self._waiting[: len(placed)]]
         del self._waiting[: len(placed)]
-        like = self._first[1]
-        return pack(sequences, placed, like, self._shape, self._shape.row_length)
+        row_length = self._shape.row_length
+        return pack(sequences, placed, self._first, self._shape, row_length)
 
     def _read(self) -> bool:
         """Reads the next record into `_waiting`; returns False at the end."""
@@ -61,10 +60,8 @@ class PackedBatches(Iterator[PackedSequences]):
             return False
         name = f"records[{self._number}]"
         self._number += 1
-        record = as_sequence(name, record)
-        self._first = self._first or (name, record)
-        first_name, first = self._first
-        check_record(name, first, first_name, record)
+        record = as_sequence(name, record, self._first)
+        self._first = record if self._first is None else self._first
         # Copy the leaves, because the source may write its next record into the same
         # buffer.
         leaves = [np.array(leaf) for leaf in jax.tree.leaves(record)]
@@ -95,11 +92,11 @@ class PackedBatches(Iterator[PackedSequences]):
             TypeError: If `records` has no position.
         """
         state = self._waiting[0][0] if self._waiting else self._state()
-        if state["records"] is None:
-            raise TypeError(
-                "to be resumable, `records` must be a sequence, or have `get_state` "
-                f"and `set_state` like Grain's iterators, got {describe(self._source)}."
-            )
+        must = (
+            "be a sequence, or have `get_state` and `set_state` like a Grain iterator"
+        )
+        is_known = state["records"] is not None
+        expect(is_known, "records", must, self._source, error=TypeError)
         return state
 
     def set_state(self, state: State) -> None:
@@ -109,19 +106,10 @@ class PackedBatches(Iterator[PackedSequences]):
             state: A state from `get_state` of an iterator over the same records.
 
         Raises:
-            TypeError: If `records` has no position, or if `state` has the wrong form.
+            TypeError: If `records` has no position.
             ValueError: If the position is past the end of `records`.
         """
         self.get_state()  # Raises an error if `records` has no position.
-        if not isinstance(state, dict) or set(state) != {"records", "number"}:
-            got = describe(state)
-            if isinstance(state, dict):
-                keys = "key" if len(state) == 1 else "keys"
-                got = f"the {keys} {', '.join(map(repr, state))}" if state else "{}"
-            raise TypeError(
-                "`state` must be a dict from `get_state`, with the keys 'records' and "
-                f"'number', got {got}."
-            )
         position = state["records"]
         is_bytes = isinstance(self._source.get_state(), bytes)
         self._source.set_state(position.encode() if is_bytes else position)
@@ -220,8 +208,8 @@ class _Indexed(Iterator[PyTree]):
 
     def set_state(self, state: int) -> None:
         fix = "Pass the records that the state came from."
-        count = len(self._records)
-        self._next = as_count("state['records']", state, 0, fix, most=count)
+        most = len(self._records)
+        self._next = as_count("state['records']", state, 0, fix, most)
 
 
 def _as_source(records: Any) -> Any:
@@ -230,16 +218,14 @@ def _as_source(records: Any) -> Any:
     Raises:
         TypeError: If `records` is not iterable, or is a dict.
     """
-    can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
-    are_many = can_index or isinstance(records, Iterable)
     must = "be a sequence or an iterable of records"
-    is_dict = isinstance(records, Mapping)
     fix = (
         "To pack a dict of padded arrays, use `pack_sequences`. If each value of the "
         "dict is a record, pass `list(records.values())`."
     )
-    fix = fix if is_dict else ""
-    expect(are_many and not is_dict, "records", must, records, fix, error=TypeError)
+    is_dict = isinstance(records, Mapping)
+    expect(not is_dict, "records", must, records, fix, error=TypeError)
+    can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
     iterator = iter(records)
     if can_index and not _has_state(iterator):
         return _Indexed(records)

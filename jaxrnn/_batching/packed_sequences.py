@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.arguments import check_shape
 from .._base.errors import counted, describe, is_array
 from .._base.expect import expect
-from .._base.inputs import as_array, check_concrete
+from .._base.inputs import as_array
 from .._base.math import is_traced
 from .._base.sharding import read_at
 from .._base.trees import map_named, serializable
@@ -71,13 +72,7 @@ class PackedSequences:
 
     @property
     def fill(self) -> float:
-        """The fraction of steps that are used, in [0, 1].
-
-        Raises:
-            TypeError: If `lengths` is traced.
-        """
-        fix = "In a traced function, use `lengths.sum() / starts.size`."
-        check_concrete("lengths", self.lengths, fix)
+        """The fraction of steps that are used, in [0, 1]; outside of jit."""
         lengths = np.asarray(self.lengths)
         return lengths.sum(dtype=np.int64).item() / self.starts.size
 
@@ -137,19 +132,10 @@ class PackedSequences:
 
     def _read(self, name: str, tree: PyTree, row: Array, step: Array) -> PyTree:
         index = (step, row) if self.time_major else (row, step)
-        axes = "row_length, rows" if self.time_major else "rows, row_length"
-
-        def read(name: str, leaf: Any) -> Array:
-            leaf = as_array(name, leaf)
-            if leaf.shape[:2] != self.starts.shape:
-                raise ValueError(
-                    f"`{name}` must be [{axes}, ...] like `starts` "
-                    f"({describe(self.starts)}), got {describe(leaf)}. Pass arrays in "
-                    "the layout of this pack."
-                )
-            return read_at(leaf, *index)  # The index is in bounds by construction.
-
-        return map_named(name, read, tree)
+        fix = "Pass arrays in the layout of this pack."
+        tree = with_first_axes(name, tree, self.starts.shape, fix)
+        # The index is in bounds by construction.
+        return jax.tree.map(lambda leaf: read_at(leaf, *index), tree)
 
     def __repr__(self) -> str:
         leaves = [self.starts, self.row, self.lengths]
@@ -165,48 +151,45 @@ class PackedSequences:
         return f"PackedSequences({sizes}{full})"
 
 
-_OF_SEQUENCES = ("row", "offset", "sequence_length")
-_OF_PARTS = (
-    "Do not slice or concatenate the arrays of packs. To join packs, use "
-    "`concat_packed`; for several devices, use `stack_packed`."
-)
+def with_first_axes(
+    name: str, tree: PyTree, sizes: tuple[int, ...], fix: str = ""
+) -> PyTree:
+    """The nest with arrays `[*sizes, ...]` as leaves.
 
-
-def check_whole(
-    name: str,
-    packed: PackedSequences,
-    of_stack: str = "Run each pack, for example with `jax.vmap(run)(packed)`.",
-) -> None:
-    """Raises ValueError unless `packed` has the shapes of one pack.
-
-    Args:
-        name: The name of the argument.
-        packed: The user's argument.
-        of_stack: What to do with the result of `stack_packed`, for the message.
+    Raises:
+        ValueError: If a leaf has other first axes.
+        TypeError: If a leaf is not an array.
     """
-    starts = packed.starts
-    if starts.ndim != 2:
-        is_stack = starts.ndim > 2
-        got = "a stack of packs" if is_stack else "part of a pack"
-        fix = of_stack if is_stack else _OF_PARTS
-        raise ValueError(
-            f"`{name}` must be one pack, got {got}, whose `starts` is "
-            f"{describe(starts)}. {fix}"
-        )
-    count = packed.sequences
-    if packed.rows is None or count is None:
+    must = f"be [{', '.join(map(str, sizes))}, ...]"
+
+    def checked(name: str, leaf: Any) -> Array:
+        array = as_array(name, leaf)
+        expect(array.shape[: len(sizes)] == sizes, name, must, array, fix)
+        return array
+
+    return map_named(name, checked, tree)
+
+
+def check_whole(name: str, packed: PackedSequences) -> None:
+    """Raises ValueError unless the arrays of `packed` have the shapes of one pack."""
+    if packed.rows is None or packed.sequences is None:
         return
-    axis = 1 if packed.time_major else 0
-    rows = {"lengths": packed.lengths.shape[0], "starts": starts.shape[axis]}
-    wrong = [n for n, size in rows.items() if size != packed.rows]
-    wrong += [n for n in _OF_SEQUENCES if getattr(packed, n).shape[0] != count]
-    if wrong:
-        got = ", ".join(f"`{n}` {describe(getattr(packed, n))}" for n in wrong)
-        raise ValueError(
-            f"`{name}` must keep the {counted(packed.rows, 'row')} and "
-            f"{counted(count, 'sequence')} of the original pack, got {got}. "
-            f"{_OF_PARTS}"
-        )
+    first, second = packed.starts.shape[:1], packed.starts.shape[-1:]
+    rows = (packed.rows,)
+    sequences = (packed.sequences,)
+    shapes = {
+        "starts": first + rows if packed.time_major else rows + second,
+        "lengths": rows,
+        "row": sequences,
+        "offset": sequences,
+        "sequence_length": sequences,
+    }
+    fix = (
+        "Pass one whole pack: to join packs, use `concat_packed`; for several devices, "
+        "use `stack_packed`; to run a stack of packs, use `jax.vmap(run)(packed)`."
+    )
+    for field, shape in shapes.items():
+        check_shape(f"{name}.{field}", getattr(packed, field), shape, fix=fix)
 
 
 def check_not_packed(inputs: object) -> None:

@@ -13,12 +13,12 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_instance, check_time_major
-from .._base.errors import describe
 from .._base.expect import expect
 from .._base.inputs import check_concrete
+from .._base.like import check_like
 from .._base.trees import with_structure
 from .._base.typing import Lengths, PyTree
-from .host import Leaves, check_like, cut_padding, from_list
+from .host import Leaves, cut_padding, from_list
 from .packed_sequences import PackedSequences, check_whole
 
 Placed: TypeAlias = tuple[int, int]
@@ -87,7 +87,7 @@ def pack_sequences(
     if sequence_length is None:
         records = from_list(inputs)
         sequences = [jax.tree.leaves(record) for record in records]
-        like = jax.tree.map(lambda x: x[:0], records[0])
+        like = records[0]
     else:
         sequences, time = cut_padding(inputs, sequence_length, time_major)
         like = jax.tree.map(lambda x: np.empty((0, *x.shape[2:]), x.dtype), inputs)
@@ -169,7 +169,8 @@ def pack(
     Args:
         sequences: The arrays of each sequence.
         placed: `(sequence, row)` in the order of packing.
-        like: The nest of inputs, with the dtypes and step shapes of the sequences.
+        like: A nest of arrays `[any, ...]` with the dtypes and step shapes of the
+            sequences.
         shape: The sizes of the pack.
         time: The size of the time axis that `unpack` returns.
     """
@@ -179,7 +180,10 @@ def pack(
     length = np.zeros(count, np.int32)
     used = np.zeros(rows, np.int32)
     starts = np.full((rows, row_length), -1, np.int32)
-    leaves = _empty_rows(like, rows, row_length)
+    leaves = [
+        np.zeros((rows, row_length, *x.shape[1:]), x.dtype.newbyteorder("="))
+        for x in jax.tree.leaves(like)
+    ]
     for i, row in placed:
         length[i] = len(sequences[i][0])
         if not length[i]:  # For an empty sequence, row and offset stay 0.
@@ -205,14 +209,6 @@ def pack(
         rows=rows,
         sequences=count,
     )
-
-
-def _empty_rows(like: PyTree, rows: int, row_length: int) -> Leaves:
-    """Zeros `[rows, row_length, ...]` for each leaf, in native byte order."""
-    return [
-        np.zeros((rows, row_length, *x.shape[1:]), x.dtype.newbyteorder("="))
-        for x in jax.tree.leaves(like)
-    ]
 
 
 def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
@@ -303,49 +299,33 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
         (2, 3, 8, 3)
     """
     packs = _as_packs(packs)
-    sizes = [(pack.lengths.shape, pack.row.shape) for pack in packs]
-    for i, pack in enumerate(packs):
-        if sizes[i] != sizes[0]:
-            raise ValueError(
-                f"`packs[{i}]` must have as many rows and sequences as `packs[0]`, "
-                f"{packs[0]!r}, got {pack!r}. To create packs of one shape, use "
-                "`packed_batches`. To join packs into one pack, use `concat_packed`."
-            )
+    sizes = [(pack.lengths.size, pack.row.size) for pack in packs]
+    must = f"have {sizes[0][0]} rows and {sizes[0][1]} sequences, like `packs[0]`"
+    fix = (
+        "To create packs of one shape, use `packed_batches`. To join packs into one "
+        "pack, use `concat_packed`."
+    )
+    for i, size in enumerate(sizes):
+        expect(size == sizes[0], f"packs[{i}]", must, size, fix)
     return jax.tree.map(lambda *leaves: np.stack(leaves), *packs)
 
 
-def _as_packs(packs: object) -> list[PackedSequences]:
+def _as_packs(packs: Iterable[PackedSequences]) -> list[PackedSequences]:
     """The packs as NumPy arrays; raises an error for packs that cannot be joined."""
-    if isinstance(packs, PackedSequences) or not isinstance(packs, Iterable):
-        fix = " Pass `[pack]`." if isinstance(packs, PackedSequences) else ""
-        got = describe(packs)
-        raise TypeError(f"`packs` must be a list of packs, got {got}.{fix}")
     packs = list(packs)
-    if not packs:
-        raise ValueError("`packs` must hold at least one pack, got none.")
+    expect(packs, "packs", "hold at least one pack", packs)
     for i, pack in enumerate(packs):
         name = f"packs[{i}]"
-        what = "a pack, for example from `pack_sequences` or `packed_batches`"
-        check_instance(name, pack, PackedSequences, what)
-        check_whole(name, pack, "Pass the packs that were stacked.")
+        check_instance(name, pack, PackedSequences, "the result of `pack_sequences`")
+        check_whole(name, pack)
         check_concrete(name, pack)
-        _check_alike(name, packs[0], pack)
+        for field in ("time_major", "row_length"):
+            value, first = getattr(pack, field), getattr(packs[0], field)
+            fix = f"Pack all sequences with the `{field}` of `packs[0]`."
+            expect(value == first, f"{name}.{field}", f"be {first}", value, fix)
+        fix = "`packs[0]` sets the structure, dtypes and step shapes of all packs."
+        inputs = f"{name}.inputs"
+        check_like(inputs, pack.inputs, packs[0].inputs, 2, fix=fix, error=ValueError)
     time = max(pack.time for pack in packs)
     packs = [dataclasses.replace(pack, time=time) for pack in packs]
     return jax.tree.map(np.asarray, packs)
-
-
-def _check_alike(name: str, first: PackedSequences, pack: PackedSequences) -> None:
-    """Raises ValueError if `pack` and `first` differ in more than their sizes."""
-    for field in ("time_major", "row_length"):
-        fix = f"Pack all sequences with the `{field}` of `packs[0]`."
-        want = getattr(first, field)
-        expect(
-            getattr(pack, field) in (want,),
-            f"{name}.{field}",
-            f"be {want!s}",
-            getattr(pack, field),
-            fix,
-        )
-    fix = "`packs[0]` sets the structure, dtypes and step shapes of all packs."
-    check_like(f"{name}.inputs", first.inputs, pack.inputs, fix, skip=2)

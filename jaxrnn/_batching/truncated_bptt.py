@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_count, check_instance, is_list_of
-from .._base.errors import counted, describe, is_key
+from .._base.errors import is_key
 from .._base.expect import expect
 from .._base.inputs import as_array
+from .._base.like import check_like
 from .._base.sharding import as_sharded_as, zeros_of
-from .._base.trees import map_named, named_leaves, serializable
+from .._base.trees import map_named, serializable
 from .._base.typing import Array, PyTree
-from .host import check_like
 
 
 @serializable
@@ -88,16 +88,17 @@ class TruncatedBPTT:
             `has_aux`.
 
         Raises:
-            TypeError: If a leaf of `params` is not floating-point, or if a leaf of
-                `window` is not an array; if `carry` is not a `TruncatedCarry`; if the
-                result of `loss` has the wrong form.
+            TypeError: If `jax.value_and_grad` does not accept a leaf of `params` or the
+                loss; if a leaf of `window` is not an array; if `carry` is not a
+                `TruncatedCarry`; if the result of `loss` has the wrong form.
             ValueError: If `window` differs from the example, or the new state differs
                 from the old state, in structure, shapes or dtypes; if `carry` was
                 created for another `reach`. Nothing is computed in these cases.
         """
         window = _as_arrays("window", window)
-        new_state = self._check(params, carry, window)
-        carry = _sharded(carry, new_state, window)
+        self._check(carry, window)
+        types = jax.eval_shape(self._call, params, carry.state, window)
+        carry = _sharded(carry, types[1], window)
 
         def newest(params: PyTree) -> tuple[Array, PyTree]:
             state, next_start = self._rerun(params, carry)
@@ -130,9 +131,18 @@ class TruncatedBPTT:
     def _call(
         self, params: PyTree, state: PyTree, window: PyTree
     ) -> tuple[Array, PyTree, PyTree]:
-        value, rest = self.loss(params, state, window)
+        form = "(value, (new_state, aux))" if self.has_aux else "(value, new_state)"
+        fix = "" if self.has_aux else "To return `aux` too, set `has_aux=True`."
+        result = self.loss(params, state, window)
+        fits = is_list_of(result, 2) and (not self.has_aux or is_list_of(result[1], 2))
+        name = "loss(params, state, window)"
+        expect(fits, name, f"be {form}", result, fix, error=TypeError)
+        value, rest = result
         new_state, aux = rest if self.has_aux else (rest, None)
-        return value, _as_arrays("new_state", new_state), aux
+        new_state = _as_arrays("new_state", new_state)
+        fix = "Return a state like the `state` that `loss` received."
+        check_like("new_state", new_state, state, fix=fix, error=ValueError)
+        return value, new_state, aux
 
     def _push(
         self, carry: TruncatedCarry, state: PyTree, window: PyTree
@@ -148,38 +158,19 @@ class TruncatedBPTT:
         seen = jnp.minimum(carry.seen + 1, self.reach - 1)
         return TruncatedCarry(state, windows, seen)
 
-    def _check(self, params: PyTree, carry: TruncatedCarry, window: PyTree) -> PyTree:
-        """Raises the errors of `value_and_grad`; returns the types of the new state."""
+    def _check(self, carry: TruncatedCarry, window: PyTree) -> None:
+        """Raises unless `carry` fits this object and `window`."""
         what = "the carry from `init` or from the previous call"
         check_instance("carry", carry, TruncatedCarry, what)
-        leaves = jax.tree.leaves(carry.windows)
-        count = leaves[0].shape[0] if leaves else 0
-        must = f"hold {counted(self.reach - 1, 'window')} for reach={self.reach}"
+        sizes = [leaf.shape[0] for leaf in jax.tree.leaves(carry.windows)]
+        count = max(sizes, default=0)
+        must = f"hold {self.reach - 1} windows for reach={self.reach}"
         fix = "Create the carry with `init` of the same object."
         expect(count == self.reach - 1, "carry", must, count, fix)
-        what = "floating-point to have a gradient"
-        fix = "Cast the array, or let `loss` close over the array."
-        for name, leaf in named_leaves("params", params):
-            if leaf is not None:
-                expect(
-                    jnp.issubdtype(as_array(name, leaf).dtype, jnp.inexact),
-                    name,
-                    f"be {what}",
-                    as_array(name, leaf),
-                    fix,
-                    error=TypeError,
-                )
         if self.reach > 1:
-            example = jax.eval_shape(
-                lambda: jax.tree.map(lambda x: x[0], carry.windows)
-            )
+            first = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], carry.windows))
             fix = "The example given to `init` sets this form. Pad shorter windows."
-            check_like("window", example, window, fix)
-        result = jax.eval_shape(self.loss, params, carry.state, window)
-        new_state = _state_of(result, self.has_aux)
-        fix = "Return a state like the `state` that `loss` received."
-        check_like("new_state", carry.state, new_state, fix)
-        return new_state
+            check_like("window", window, first, fix=fix, error=ValueError)
 
 
 def truncated_bptt(
@@ -246,8 +237,7 @@ def truncated_bptt(
     Source: Williams and Peng 1990, doi:10.1162/neco.1990.2.4.490, who call the
     algorithm BPTT(k2; k1); Sutskever 2013, "Training recurrent neural networks".
     """
-    if not callable(loss):
-        raise TypeError(f"`loss` must be callable, got {describe(loss)}.")
+    expect(callable(loss), "loss", "be callable", loss, error=TypeError)
     reach = as_count("reach", reach, fix="For BPTT(k2; k1), pass `k2 // k1`.")
     return TruncatedBPTT(loss, reach, as_bool("has_aux", has_aux))
 
@@ -281,31 +271,3 @@ def _as_arrays(name: str, tree: PyTree) -> PyTree:
         return array if is_key(array) else array.astype(array.dtype)
 
     return map_named(name, as_leaf, tree)
-
-
-def _state_of(result: Any, has_aux: bool) -> PyTree:
-    """The new state in the result of `loss`; raises TypeError for another form."""
-    form = "(value, (new_state, aux))" if has_aux else "(value, new_state)"
-    size = len(result) if isinstance(result, tuple | list) else 0
-    is_longer = size > 2 and not has_aux
-    fix = "To return auxiliary data too, set `has_aux=True`." if is_longer else ""
-    name = "loss(params, state, window)"
-    expect(is_list_of(result, 2), name, f"be {form}", result, fix, error=TypeError)
-    value, rest = result
-    shape = getattr(value, "shape", None)
-    is_scalar = shape == () and jnp.issubdtype(value.dtype, jnp.floating)
-    fix = "Return one number, for example with `jnp.mean`." if shape else ""
-    expect(
-        is_scalar,
-        f"{name}[0]",
-        "be a floating-point scalar",
-        value,
-        fix,
-        error=TypeError,
-    )
-    if not has_aux:
-        return rest
-    expect(
-        is_list_of(rest, 2), f"{name}[1]", "be (new_state, aux)", rest, error=TypeError
-    )
-    return rest[0]

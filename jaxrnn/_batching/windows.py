@@ -19,12 +19,13 @@ import numpy as np
 from .._base.arguments import as_count, check_time_major
 from .._base.errors import describe_leaves
 from .._base.expect import expect
-from .._base.inputs import as_arrays, check_concrete
-from .._base.trees import named_leaves, serializable
+from .._base.inputs import check_concrete
+from .._base.like import like
+from .._base.trees import serializable
 from .._base.typing import Array, Lengths, PyTree
 from .._loops.steps import read_rows
-from .host import as_sources, check_like, cut, host_lengths
-from .packed_sequences import PackedSequences, check_whole
+from .host import as_sources, cut, host_lengths
+from .packed_sequences import PackedSequences, check_whole, with_first_axes
 
 AnyWindow: TypeAlias = "Window | PackedWindow"
 
@@ -141,35 +142,19 @@ class PackedWindow:
             ValueError: If the two states differ in structure, shapes or dtypes.
             TypeError: If a leaf is not an array.
         """
-        old = as_arrays("row_state", row_state)
-        new = as_arrays("fresh_state", fresh_state)
-        for name, leaf in named_leaves("row_state", old):
-            fix = "Pass the result of the previous window's `row_state`."
-            expect(
-                leaf.shape[:1] == (self.rows,),
-                name,
-                f"be [{self.rows}, ...], one entry for each row",
-                leaf,
-                fix,
-            )
+        fix = "Pass the result of the previous window's `row_state`."
+        old = with_first_axes("row_state", row_state, (self.rows,), fix)
         fix = "The leaves of `row_state` and `fresh_state` are concatenated."
-        check_like("fresh_state", old, new, fix, skip=1)
+        new = like("fresh_state", fresh_state, old, skip=1, fix=fix, error=ValueError)
+
+        def for_all(leaf: Array) -> Array:
+            shape = (self.new, *leaf.shape[1:])
+            return jnp.broadcast_to(leaf, shape) if leaf.shape[0] == 1 else leaf
+
         fix = "For one state for all sequences, pass [1, ...]."
-        for name, leaf in named_leaves("fresh_state", new):
-            if leaf.shape[:1] != (1,):
-                expect(
-                    leaf.shape[:1] == (self.new,),
-                    name,
-                    f"be [{self.new}, ...], one entry for each sequence that may start",
-                    leaf,
-                    fix,
-                )
-
-        def join(leaf: Array, fresh: Array) -> Array:
-            each = jnp.broadcast_to(fresh, (self.new, *fresh.shape[1:]))
-            return jnp.concatenate([leaf, each])
-
-        return jax.tree.map(join, old, new)
+        new = jax.tree.map(for_all, new)
+        new = with_first_axes("fresh_state", new, (self.new,), fix)
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), old, new)
 
     def row_state(self, states: PyTree) -> PyTree:
         """The state of each row after its last step in the window.
@@ -185,14 +170,7 @@ class PackedWindow:
             ValueError: If a leaf is not `[parts, ...]`.
             TypeError: If a leaf is not an array.
         """
-        states = as_arrays("states", states)
-        for name, leaf in named_leaves("states", states):
-            expect(
-                leaf.shape[:1] == (self.part_of.shape[0],),
-                name,
-                f"be [{self.part_of.shape[0]}, ...], one entry for each part",
-                leaf,
-            )
+        states = with_first_axes("states", states, self.part_of.shape)
         return read_rows(states, jnp.asarray(self.last))
 
     def __repr__(self) -> str:
@@ -253,13 +231,11 @@ def windows(
             must = "be omitted for `PackedSequences`, which hold lengths and layout"
             expect(value is None, name, must, value)
         return _packed_windows(inputs, size)
-    fix = "For a list of sequences, pass `pack_sequences(inputs)`."
-    fix = fix if isinstance(inputs, list | tuple) else ""
-    inputs, time, batch_size = as_sources(inputs, time_major, fix)
+    inputs, time, batch_size = as_sources(inputs, time_major)
     if sequence_length is None:
         lengths = np.full(batch_size, time) if time % size else None
     else:
-        lengths = host_lengths(sequence_length, batch_size).clip(max=time)
+        lengths = host_lengths(sequence_length, batch_size, time)
     window_at = functools.partial(
         _window, inputs=inputs, size=size, lengths=lengths, time_major=time_major
     )
@@ -279,7 +255,7 @@ def _window(
 
 
 def _packed_windows(packed: PackedSequences, size: int) -> LazyWindows:
-    check_whole("inputs", packed, "Call `windows` for each of the packs.")
+    check_whole("inputs", packed)
     check_concrete("inputs", packed)
     packed = jax.tree.map(np.asarray, packed)
     starts_in = packed.offset[packed.sequence_length > 0] // size
