@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .errors import describe_structure, leaf_name
-from .expect import expect
+from .expect import expect, sentence
 from .inputs import as_array
 from .typing import Array, PyTree
 
@@ -67,13 +67,15 @@ def check_like(
     check_structure(f"`{name}`", want, got, strict, fix)
     leaves = jax.tree.leaves_with_path(got)
     for (path, leaf), wanted in zip(leaves, jax.tree.leaves(want), strict=True):
-        full = leaf_name(name, path)
         fits = leaf.shape[skip:] == wanted.shape[skip:] and len(leaf.shape) >= skip
+        is_wider = wider and _is_wider(leaf.dtype, wanted.dtype)
+        if fits and (is_wider or leaf.dtype == wanted.dtype):
+            continue  # Names and texts are made only for errors.
+        full = leaf_name(name, path)
         shape = ", ".join([*["any"] * skip, *map(str, wanted.shape[skip:])])
         expect(fits, full, f"have shape [{shape}]", leaf, fix)
-        is_wider = wider and _is_wider(leaf.dtype, wanted.dtype)
         must = f"have dtype {wanted.dtype}{' or a wider one' * wider}"
-        expect(leaf.dtype == wanted.dtype or is_wider, full, must, leaf, fix, error)
+        raise error(sentence(full, must, leaf, fix))
 
 
 def _is_wider(dtype: Any, than: Any) -> bool:

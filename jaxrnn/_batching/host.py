@@ -133,8 +133,9 @@ def as_sequence(name: str, sequence: PyTree, first: PyTree = None) -> PyTree:
         return leaf if leaf.ndim else np.broadcast_to(leaf, lengths[:1])
 
     arrays = jax.tree.map(spread, arrays)
-    named = list(named_leaves(name, arrays))
-    check_same_size(named, what="The length", axes="[length, ...]")
+    if len(set(lengths)) > 1:
+        named = list(named_leaves(name, arrays))
+        check_same_size(named, what="The length", axes="[length, ...]")
     if first is not None:
         fix = "The first sequence sets the structure, dtypes and step shapes of all."
         check_like(name, arrays, first, 1, strict=False, fix=fix, error=ValueError)
