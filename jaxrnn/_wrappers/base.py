@@ -8,6 +8,8 @@ import jax
 
 from .._base.arguments import as_dtype, check_instance
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
+from .._base.errors import Verbatim
+from .._base.expect import expect
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
@@ -28,8 +30,8 @@ def vector_size(size: Size, name: str = "cell", must: str = "output one vector")
         ValueError: If the size describes a nest or an array with several axes.
     """
     shapes = size_shapes(size)
-    if not jax.tree_util.all_leaves([size]) or len(shapes[0]) != 1:
-        raise ValueError(f"`{name}` must {must}, got the size {size}.")
+    is_vector = jax.tree_util.all_leaves([size]) and len(shapes[0]) == 1
+    expect(is_vector, name, must, Verbatim(f"the size {size}"))
     return shapes[0][0]
 
 
@@ -91,18 +93,20 @@ class WrapperCell(RNNCell):
 
 def unwrapped(cell: RNNCell) -> RNNCell:
     """The cell inside wrappers that add neither parameters nor a scope."""
-    while isinstance(cell, WrapperCell) and not isinstance(cell, OwnParams):
+    while isinstance(cell, WrapperCell) and not isinstance(cell, ParamsWrapper):
         cell = cell.cell
     return cell
 
 
-class OwnParams(RNNCell):
-    """A wrapper that has parameters in addition to the parameters of `cell`.
+@fields.dataclass
+class ParamsWrapper(WrapperCell):
+    """A wrapper that adds parameters to the parameters of its cell.
 
-    The parameters of `cell` are stored under its TensorFlow scope, e.g. `gru_cell`.
+    A subclass defines `own_specs`, calls `init_params` in `init`, and `checked_params`
+    in `apply`. The parameters of the wrapped cell are stored under the cell's scope,
+    e.g. `gru_cell`.
     """
 
-    cell: Any
     # The wrapper and the wrapped cell may read different inputs.
     feature_axes: ClassVar[Any] = None
 
@@ -148,12 +152,8 @@ class OwnParams(RNNCell):
         scope = self.cell_scope
         fix = "Pass the dict that `init` returned."
         check_instance("params", params, Mapping, "a dict of arrays", fix)
-        if scope not in params:
-            raise ValueError(
-                f"`params` must have the key {scope!r}, which holds the parameters of "
-                f"the wrapped cell, got {', '.join(map(repr, params)) or 'no keys'}. "
-                f"{fix}"
-            )
+        must = f"have the key {scope!r}, for the parameters of the wrapped cell"
+        expect(scope in params, "params", must, list(params), fix)
         return {k: v for k, v in params.items() if k != scope}, params[scope]
 
     def checked_params(
@@ -170,13 +170,3 @@ class OwnParams(RNNCell):
         own, inner = self.split_params(params)
         check_params(own, self.own_specs, array)
         return own, inner
-
-
-@fields.dataclass
-class ParamsWrapper(OwnParams, WrapperCell):
-    """A wrapper that adds parameters to the parameters of its cell.
-
-    A subclass defines `own_specs`, calls `init_params` in `init`, and `checked_params`
-    in `apply`. The parameters of the wrapped cell are stored under the cell's scope,
-    e.g. `gru_cell`.
-    """

@@ -8,11 +8,9 @@ from typing import Any, final
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._base import arguments
 from .._base.cell_keys import check_key_or_none, fold_in, run_key
-from .._base.errors import describe_leaves
 from .._base.expect import expect
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
@@ -22,8 +20,6 @@ from .._cells.step_checks import check_floating
 from .._loops.choice import Choice, Loop
 from .._loops.steps import Run
 from .base import WrapperCell
-
-_VISITOR = "dropout_state_filter_visitor"
 
 
 def _check_size(name: str, size: Size) -> Size:
@@ -92,19 +88,18 @@ class DropoutWrapper(WrapperCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.variational_recurrent:
-            what = "given for variational dropout"
+            must = "be given for variational dropout"
             fix = "Pass the dtype of the inputs."
-            arguments.check_given("dtype", self.dtype, fix, what)
+            expect(self.dtype is not None, "dtype", must, None, fix)
             check_floating("dtype", self.dtype)
-        elif self.mask_per_row:
-            raise ValueError(
-                "`mask_per_row` must be False without `variational_recurrent`, got "
-                "True. Each row already has its own mask at each step."
-            )
-        if self._has_input_mask:
-            what = "given for variational input dropout"
-            fix = "Pass the depth of the inputs."
-            arguments.check_given("input_size", self.input_size, fix, what)
+        must = "be False without `variational_recurrent`"
+        fix = "Each row already has its own mask at each step."
+        fits = self.variational_recurrent or not self.mask_per_row
+        expect(fits, "mask_per_row", must, True, fix)
+        must = "be given for variational input dropout"
+        fix = "Pass the depth of the inputs."
+        fits = self.input_size is not None or not self._has_input_mask
+        expect(fits, "input_size", must, None, fix)
 
     @property
     def _has_input_mask(self) -> bool:
@@ -123,9 +118,8 @@ class DropoutWrapper(WrapperCell):
         """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            TypeError: If a leaf selected for dropout is not floating-point, the visitor
-                returns neither a bool nor a structure of bools, or `key` is not a
-                random key.
+            TypeError: If a leaf selected for dropout is not floating-point, or `key` is
+                not a random key.
             ValueError: If the visitor does not return one bool for each child, or
                 `input_size` does not match the inputs.
         """
@@ -188,6 +182,9 @@ class DropoutWrapper(WrapperCell):
         is_shared = self.variational_recurrent and not self.mask_per_row
         marks = iter(jax.tree.leaves(chosen))
         indices = itertools.count()
+        fix = f"Set `{salt}_keep_prob` to 1."
+        if salt == "state":
+            fix = "Exclude the leaf with `dropout_state_filter_visitor`."
 
         def drop_leaf(name: str, leaf: Array) -> Array:
             index = next(indices)
@@ -195,7 +192,9 @@ class DropoutWrapper(WrapperCell):
                 return leaf
             leaf_key = jax.random.fold_in(key, self._stream(salt, index))
             shape = (1, *leaf.shape[1:]) if is_shared and leaf.ndim else leaf.shape
-            _check_can_drop(salt, name, leaf)
+            is_float = jnp.issubdtype(leaf.dtype, jnp.inexact)
+            must = "be floating-point for dropout"
+            expect(is_float, name, must, leaf, fix, error=TypeError)
             return _dropout(leaf, keep_prob, leaf_key, shape)
 
         return map_named(salt, drop_leaf, tree)
@@ -208,34 +207,9 @@ class DropoutWrapper(WrapperCell):
 
     def _check_input_size(self, inputs: PyTree) -> None:
         got = [tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(inputs)]
-        if self._has_input_mask and got != size_shapes(self.input_size):
-            sizes = ", ".join(str(list(size)) for size in got)
-            raise ValueError(
-                f"`input_size` must match the inputs, of size {sizes}, got "
-                f"{self.input_size}."
-            )
-
-
-def _check_can_drop(salt: str, name: str, leaf: Array) -> None:
-    """Raises TypeError unless a leaf of the input, state or output is floating-point.
-
-    Args:
-        salt: "input", "state" or "output".
-        name: The name of the leaf.
-        leaf: The leaf.
-    """
-    fix = f"Set `{salt}_keep_prob` to 1."
-    if salt == "state":
-        fix = f"Exclude the leaf with `{_VISITOR}`."
-    what = "floating-point for dropout"
-    expect(
-        jnp.issubdtype(leaf.dtype, jnp.inexact),
-        name,
-        f"be {what}",
-        leaf,
-        fix,
-        error=TypeError,
-    )
+        fits = not self._has_input_mask or got == size_shapes(self.input_size)
+        must = f"match the inputs, whose rows have the sizes {got}"
+        expect(fits, "input_size", must, self.input_size)
 
 
 def _dropout(x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
@@ -255,24 +229,15 @@ def _all_but_c(substate: PyTree) -> PyTree:
 def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
     """A tree of bools: whether the visitor selects each leaf of `state` for dropout."""
     verdict = visitor(state)
+    if jax.tree_util.all_leaves([state]):
+        return bool(verdict)
     children, treedef = jax.tree.flatten(state, is_leaf=lambda x: x is not state)
-    is_leaf = jax.tree_util.all_leaves([state])
-    if isinstance(verdict, bool | np.bool_):
-        if is_leaf or not verdict:
-            return jax.tree.map(lambda _: bool(verdict), state)
-        marks = [True] * len(children)
-    elif is_leaf or jax.tree_util.all_leaves([verdict]):
-        what = "a bool for a leaf" if is_leaf else "a bool or a nest of bools"
-        got = describe_leaves(verdict)
-        raise TypeError(f"`{_VISITOR}` must return {what}, got {got}.")
-    else:
-        marks = jax.tree.leaves(verdict)
-    are_bools = all(isinstance(mark, bool | np.bool_) for mark in marks)
-    if len(marks) != len(children) or not are_bools:
-        raise ValueError(
-            f"`{_VISITOR}` must return a bool, or a nest with one bool for each part "
-            f"of the state ({len(children)} in total), got {describe_leaves(verdict)}."
-        )
+    marks = jax.tree.leaves(verdict)
+    if jax.tree_util.all_leaves([verdict]):
+        marks *= len(children)
+    must = f"return a bool, or one bool for each of the {len(children)} parts of a nest"
+    name = "dropout_state_filter_visitor"
+    expect(len(marks) == len(children), name, must, verdict)
     selected = [
         _selected(visitor if mark else _select_nothing, child)
         for mark, child in zip(marks, children, strict=True)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_instance, is_list_of
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
-from .._base.errors import EntryError, describe, error_note
+from .._base.errors import EntryError, error_note
 from .._base.expect import expect
-from .._base.trees import map_sizes, output_of, rows_and_dtype
+from .._base.trees import map_sizes, output_of
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell
@@ -25,8 +25,7 @@ from .base import vector_size
 
 def _check_cells(name: str, value: Sequence[RNNCell]) -> tuple[RNNCell, ...]:
     check_instance(name, value, tuple | list, "a list or tuple")
-    if not value:
-        raise ValueError(f"`{name}` must hold at least one cell, got none.")
+    expect(value, name, "hold at least one cell", value)
     return tuple(check_rnn_cell(f"{name}[{i}]", cell) for i, cell in enumerate(value))
 
 
@@ -108,8 +107,7 @@ class MultiRNNCell(RNNCell):
 
         Raises:
             TypeError: If `key` is not a random key, or `dtype` is an array.
-            ValueError: If `key` is an array of keys, or layers that share parameters
-                need different shapes.
+            ValueError: If `key` is an array of keys.
         """
         check_key(key)
         check_no_carry(dtype)
@@ -119,8 +117,6 @@ class MultiRNNCell(RNNCell):
             with error_note(self._note(i)):
                 if name not in params:
                     params[name] = cell.init(fold_in(key, i), inputs, dtype)
-                else:
-                    _trace_step(cell, params[name], inputs)
                 inputs = output_of(cell, params[name], inputs, dtype)
         return params
 
@@ -223,10 +219,7 @@ class MultiRNNCell(RNNCell):
         return f"cell_{self.owners[i]}"
 
     def _note(self, i: int) -> str:
-        note = f"Raised by `cells[{i}]` with `params['{self._name(i)}']`."
-        if self.owners[i] == i:
-            return note
-        return f"{note} This cell is the same object as `cells[{self.owners[i]}]`."
+        return f"Raised by `cells[{i}]` with `params['{self._name(i)}']`."
 
     def _widths(self) -> list[int]:
         """The sizes of the cells' states; raises ValueError unless all are vectors."""
@@ -239,11 +232,8 @@ class MultiRNNCell(RNNCell):
     def _split(self, state: PyTree) -> tuple[PyTree, ...]:
         if not self.state_is_tuple:
             *ends, total = itertools.accumulate(self._widths())
-            if jnp.ndim(state) != 2 or state.shape[1] != total:
-                raise ValueError(
-                    f"`state` must be one array [batch, {total}], got "
-                    f"{describe(state)}."
-                )
+            fits = jnp.ndim(state) == 2 and state.shape[1] == total
+            expect(fits, "state", f"be one array [batch, {total}]", state)
             return tuple(jnp.split(state, ends, axis=-1))
         count = len(self.cells)
         what = f"a tuple of length {count}, with one state per cell"
@@ -251,19 +241,8 @@ class MultiRNNCell(RNNCell):
         return tuple(state)
 
     def _check_params(self, params: Params) -> None:
-        names = sorted({self._name(i) for i in range(len(self.cells))})
-        is_dict = isinstance(params, Mapping)
-        if not is_dict or names != sorted(params):
-            got = ", ".join(sorted(params)) if is_dict else describe(params)
-            fix = "Pass the dict that `init` returned."
-            if is_dict and len(names) < min(len(self.cells), len(params)):
-                fix = "A cell object that occurs twice has one set of parameters."
-            text = f"`params` must hold {', '.join(names)}, got {got or 'no keys'}."
-            raise ValueError(f"{text} {fix}")
-
-
-def _trace_step(cell: RNNCell, params: Params, inputs: PyTree) -> None:
-    """Raises an error if the cell cannot run a step with these parameters."""
-    rows, dtype = rows_and_dtype(params, inputs)
-    state = jax.eval_shape(lambda: cell.zero_state(rows, dtype))
-    jax.eval_shape(cell.apply, params, inputs, state)
+        names = list(dict.fromkeys(map(self._name, range(len(self.cells)))))
+        got = list(params) if isinstance(params, Mapping) else params
+        fits = isinstance(params, Mapping) and set(params) == set(names)
+        fix = "Pass the dict that `init` returned."
+        expect(fits, "params", f"hold {', '.join(names)}", got, fix)

@@ -1,6 +1,5 @@
 """Wrappers that pass a cell its last inputs, concatenated or convolved over time."""
 
-import abc
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 from .._base.arguments import is_list_of
 from .._base.cell_keys import check_key_or_none
 from .._base.expect import expect
+from .._base.like import like
 from .._base.math import widened
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import TensorShape, serializable
@@ -18,11 +18,11 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell
 from .._cells.params import ParamSpec, Specs, zeros
-from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
+from .._cells.step_checks import check_params, check_step_inputs
 from .._loops import masking
 from .._loops.choice import Choice, Loop
 from .._loops.steps import Run, Steps, at_each_step
-from .base import OwnParams, WrapperCell
+from .base import ParamsWrapper, WrapperCell
 
 _FIX = "To use only the newest inputs, omit the wrapper."
 
@@ -42,30 +42,60 @@ class PastInputsState(NamedTuple):
 
 
 @fields.dataclass
-class PastInputsBase(WrapperCell):
-    """A wrapper whose `combine` turns the last inputs into the inputs of the cell."""
+class PastInputsWrapper(WrapperCell):
+    """Passes a cell its last inputs: `cell([x_{t - width + 1}, ..., x_t])`.
+
+    The cell's matrix product with these inputs is a causal convolution over time, as in
+    a QRNN.
+
+    Shapes: inputs `[batch, depth]`; the cell receives `[batch, width * depth]`; state
+    `PastInputsState(past_inputs, cell_state)` with past inputs `[batch, width - 1,
+    depth]`, oldest first, in the dtype of the inputs or a wider one. The wrapper has
+    the parameters and the output of the wrapped cell.
+
+    Attributes:
+        cell: The wrapped cell.
+        depth: The size of the inputs; in a stack, the output size of the layer below.
+            The depth is an argument because the state holds past inputs, and the
+            state's shape must be known before `init`.
+        width: The number of inputs that the cell receives at each step.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or a field is not an integer.
+        ValueError: If `depth` is not positive, or `width` is less than 2.
+
+    Source: arXiv:1611.01576.
+    """
 
     depth: int = fields.count()
     width: int = fields.count(default=2, least=2, fix=_FIX)
 
     feature_axes = 1
 
-    @abc.abstractmethod
+    def own_specs(self, depth: int) -> Specs:
+        """Specs of the wrapper's own parameters; by default, there are none."""
+        return {}
+
     def combine(self, own: Params, taps: Sequence[Array]) -> Array:
-        """Computes the inputs of the wrapped cell, `[batch, size]`.
+        """Computes the inputs of the wrapped cell; here, `[batch, width * depth]`.
 
         Args:
             own: The wrapper's own parameters.
             taps: The last `width` inputs, oldest first, each `[batch, depth]`.
         """
+        return jnp.concatenate(taps, axis=-1)
 
-    def checked_params(
-        self, params: Params, array: Array, key: Key | None
-    ) -> tuple[Params, Params]:
-        """Checks the key, then calls `split_params`."""
-        del array
-        check_key_or_none(key)
-        return self.split_params(params)
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Creates the parameters of the wrapped cell; see `RNNCell.init`.
+
+        Raises:
+            ValueError: If `inputs` are not floating-point, or not `[batch, depth]`.
+            TypeError: If `key` is not a random key.
+        """
+        inputs = self.checked_inputs(inputs)
+        shape = (inputs.shape[0], self.width * self.depth)
+        joined = jax.ShapeDtypeStruct(shape, inputs.dtype)
+        return self.cell.init(key, joined, dtype)
 
     @property
     def state_size(self) -> Size:
@@ -105,7 +135,9 @@ class PastInputsBase(WrapperCell):
                 inputs have a narrower dtype than the inputs.
         """
         inputs = self.checked_inputs(inputs)
-        own, inner = self.checked_params(params, inputs, key)
+        check_key_or_none(key)
+        own, inner = self.split_params(params)
+        check_params(own, self.own_specs, inputs)
         past, cell_state = self._checked_state(state, inputs)
         newest = inputs[:, None].astype(past.dtype)
         last_inputs = jnp.concatenate([past, newest], axis=1)
@@ -146,71 +178,19 @@ class PastInputsBase(WrapperCell):
 
     def _checked_state(self, state: PyTree, inputs: Array) -> PastInputsState:
         """Checks and returns the state; past inputs may be wider than the inputs."""
-        what = "(past inputs, cell state)"
-        expect(
-            is_list_of(state, 2),
-            "state",
-            f"be {what}",
-            state,
-            "Create a state with `cell.zero_state`.",
-        )
+        fix = "Create a state with `cell.zero_state`."
+        must = "be (past inputs, cell state)"
+        expect(is_list_of(state, 2), "state", must, state, fix)
         past, cell_state = state
-        # The wrapped cell checks `cell_state`.
-        size = self.state_size._replace(cell_state=())
-        given = PastInputsState(past, ())
-        past = check_state(given, size, inputs.shape[0]).past_inputs
-        check_state_dtypes(self, inputs, PastInputsState(past, ()))
+        shape = (inputs.shape[0], self.width - 1, self.depth)
+        want = jax.ShapeDtypeStruct(shape, inputs.dtype)
+        past = like("state.past_inputs", past, want, wider=True, fix=fix)
         return PastInputsState(past, cell_state)
 
 
 @final
 @fields.dataclass
-class PastInputsWrapper(PastInputsBase):
-    """Passes a cell its last inputs: `cell([x_{t - width + 1}, ..., x_t])`.
-
-    The cell's matrix product with these inputs is a causal convolution over time, as in
-    a QRNN.
-
-    Shapes: inputs `[batch, depth]`; the cell receives `[batch, width * depth]`; state
-    `PastInputsState(past_inputs, cell_state)` with past inputs `[batch, width - 1,
-    depth]`, oldest first, in the dtype of the inputs or a wider one. The wrapper has
-    the parameters and the output of the wrapped cell.
-
-    Attributes:
-        cell: The wrapped cell.
-        depth: The size of the inputs; in a stack, the output size of the layer below.
-            The depth is an argument because the state holds past inputs, and the
-            state's shape must be known before `init`.
-        width: The number of inputs that the cell receives at each step.
-
-    Raises:
-        TypeError: If `cell` is not an RNNCell, or a field is not an integer.
-        ValueError: If `depth` is not positive, or `width` is less than 2.
-
-    Source: arXiv:1611.01576.
-    """
-
-    def combine(self, own: Params, taps: Sequence[Array]) -> Array:
-        """The concatenated inputs, `[batch, width * depth]`."""
-        del own
-        return jnp.concatenate(taps, axis=-1)
-
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Creates the parameters of the wrapped cell; see `RNNCell.init`.
-
-        Raises:
-            ValueError: If `inputs` are not floating-point, or not `[batch, depth]`.
-            TypeError: If `key` is not a random key.
-        """
-        inputs = self.checked_inputs(inputs)
-        shape = (inputs.shape[0], self.width * self.depth)
-        joined = jax.ShapeDtypeStruct(shape, inputs.dtype)
-        return self.cell.init(key, joined, dtype)
-
-
-@final
-@fields.dataclass
-class TemporalConvWrapper(OwnParams, PastInputsBase):
+class TemporalConvWrapper(PastInputsWrapper, ParamsWrapper):
     """Applies a causal convolution over time to each feature of a cell's inputs.
 
         y_t    = bias + sum over j < width of kernel[width - 1 - j] * x_{t - j}
@@ -245,8 +225,6 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
     """
 
     width: int = fields.count(default=4, least=2, fix=_FIX)
-
-    feature_axes = 1
 
     def own_specs(self, depth: int) -> Specs:
         """Specs of the kernel, with variance `0.01 / width`, and of the bias."""

@@ -5,10 +5,11 @@ from typing import Any, final
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec, Sharding
+from jax.sharding import PartitionSpec
 
-from .._base.arguments import check_instance, check_shape
+from .._base.arguments import check_shape
 from .._base.errors import describe
+from .._base.expect import expect
 from .._base.like import check_structure
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
@@ -79,13 +80,6 @@ def _add(inputs: PyTree, output: PyTree) -> PyTree:
     return with_structure(output, sums)
 
 
-# The types are `Any`, because type checkers do not see `jax.Device` as a type.
-def _check_device(name: str, value: Any) -> Any:
-    kinds = str | jax.Device | Sharding | PartitionSpec
-    what = "a jax.Device, its name, a Sharding or a PartitionSpec"
-    return check_instance(name, value, kinds, what)
-
-
 @final
 @fields.dataclass
 class DeviceWrapper(WrapperCell):
@@ -102,18 +96,18 @@ class DeviceWrapper(WrapperCell):
             the batch axis first. A pickle stores a device by platform and number.
 
     Raises:
-        TypeError: If `cell` is not an RNNCell, or `device` has none of these forms.
+        TypeError: If `cell` is not an RNNCell.
 
     Source: `tf.compat.v1.nn.rnn_cell.DeviceWrapper`.
     """
 
-    device: Any = fields.checked(_check_device)
+    device: Any
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """The zero state of the wrapped cell, on the device; see `RNNCell.zero_state`.
 
         Raises:
-            ValueError: If `device` does not name an available device.
+            ValueError, RuntimeError: If `device` is not an available device.
         """
         return self._place(self.cell.zero_state(batch_size, dtype))
 
@@ -123,7 +117,7 @@ class DeviceWrapper(WrapperCell):
         """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If `device` does not name an available device.
+            ValueError, RuntimeError: If `device` is not an available device.
         """
         inputs, state = self._place((inputs, state))
         return self._place(self.cell.apply(params, inputs, state, key))
@@ -153,12 +147,13 @@ class DeviceWrapper(WrapperCell):
 
 
 def _named(name: str) -> Any:
-    """The device for a name such as "/device:GPU:1", "/cpu:0" or "tpu:0"."""
+    """The device for a name such as "/device:GPU:1", "/cpu:0" or "tpu:0".
+
+    For an absent platform, JAX raises a RuntimeError.
+    """
     platform, _, index = name.removeprefix("/device:").strip("/").lower().partition(":")
-    try:
-        return {d.id: d for d in jax.devices(platform)}[int(index or 0)]
-    except (RuntimeError, KeyError, ValueError):
-        found = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
-        raise ValueError(
-            f"`device` must name an available device, got {name!r}. Available: {found}."
-        ) from None
+    devices = {device.id: device for device in jax.devices(platform)}
+    number = int(index or 0)
+    must = f"name one of the devices {list(devices)} of the platform"
+    expect(number in devices, "device", must, name)
+    return devices[number]

@@ -1,5 +1,6 @@
 """The neural Turing machine."""
 
+import dataclasses
 import itertools
 import math
 from typing import NamedTuple
@@ -12,7 +13,6 @@ from jaxrnn import ParamSpec, RNNCell, TensorShape, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Specs
 
-from .._wrappers.base import OwnParams
 from ._contrib_lstm import clip_symmetric
 
 
@@ -40,7 +40,7 @@ class NTMControllerState(NamedTuple):
 
 
 @fields.dataclass
-class NTMCell(OwnParams):
+class NTMCell(extend.ParamsWrapper):
     """A neural Turing machine: a controller that reads and writes a memory.
 
     The controller, a cell, reads `[x, reads]` and outputs a vector u. The vector
@@ -98,6 +98,8 @@ class NTMCell(OwnParams):
     Source: arXiv:1410.5401, arXiv:1807.08518; `tf.contrib.rnn.NTMCell`.
     """
 
+    # The name that the base class uses for the controller.
+    cell: RNNCell = dataclasses.field(init=False, repr=False, compare=False)
     controller: RNNCell = fields.checked(extend.check_rnn_cell)
     memory_size: int = fields.count()
     memory_vector_dim: int = fields.count()
@@ -109,21 +111,11 @@ class NTMCell(OwnParams):
     dtype: DType | None = fields.dtype()
     name: str | None = fields.name()
 
-    cell = property(lambda self: self.controller, doc="The controller.")
     output_size = property(lambda self: self.output_dim)
-
-    @property
-    def is_random(self) -> bool | None:
-        """Whether the controller draws random numbers; see `RNNCell.is_random`."""
-        return self.controller.is_random
-
-    @property
-    def rows_interact(self) -> bool:
-        """Whether the rows of the controller interact; see `RNNCell`."""
-        return self.controller.rows_interact
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "cell", self.controller)
         fix = "Pass the depth of the inputs, which is TensorFlow's default."
         extend.expect(self.output_dim is not None, "output_dim", "be given", None, fix)
         shifts = 2 * self.shift_range + 1
@@ -144,9 +136,15 @@ class NTMCell(OwnParams):
 
     def zero_state(self, batch_size: int, dtype: DType) -> NTMControllerState:
         """The controller's zero state, and zeros that the first step replaces."""
-        zero = super().zero_state(batch_size, dtype)
+        zero = RNNCell.zero_state(self, batch_size, dtype)
         controller_state = self.controller.zero_state(batch_size, dtype)
         return zero._replace(controller_state=controller_state)
+
+    def start(self, params: Params, state: PyTree) -> NTMControllerState:
+        """Prepares the controller's part of the state; see `RNNCell.start`."""
+        state = NTMControllerState(*state)
+        started = super().start(params, state.controller_state)
+        return state._replace(controller_state=started)
 
     @property
     def _sizes(self) -> list[int]:

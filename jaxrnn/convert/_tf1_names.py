@@ -22,7 +22,7 @@ from .._base.typing import Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._cells.fields import snake_case
 from .._cells.lstm import BasicLSTMCell, LSTMCell
-from .._wrappers.base import OwnParams, WrapperCell
+from .._wrappers.base import ParamsWrapper, WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ._bound_cells import KINDS, input_depth
 from ._layer_weights import ActivationLike
@@ -250,7 +250,7 @@ def _named(cell: Any, params: Params) -> Named:
     The name of a memory layer begins with a slash, because the constructor of the
     mechanism creates the layer outside the cell's scope.
     """
-    if isinstance(cell, OwnParams):
+    if isinstance(cell, ParamsWrapper):
         own, inner = cell.split_params(params)
         pairs = _leaves(own)
         if isinstance(cell, contrib.AttentionWrapper):

@@ -136,7 +136,7 @@ VALUES = {
     r"`inputs` must be \[batch, 2\] like the cell's output, got": (
         lambda: step(contrib.HighwayWrapper(GRUCell(2)))
     ),
-    "must have the key 'gru_cell', .* got 'carry_w'. Pass the dict that `init` ret": (
+    "must have the key 'gru_cell', .* got .'carry_w'.. Pass the dict that `init` ret": (
         lambda: step(HIGHWAY, {"carry_w": 1})
     ),
     "`params` must hold .*; missing: .*carry_b": (

@@ -256,20 +256,15 @@ def test_the_filter_walks_the_state(name):
 
 
 def test_wrong_answers_and_states():
-    with pytest.raises(TypeError, match="a bool or a nest of bools, got 1"):
-        dropped(lambda state: 1)
-    with pytest.raises(TypeError, match=r"a bool for a leaf, got \(True,\)"):
-        dropped(lambda state: (True,), size=4)
-    for answer in ((True,), {"a": 1, "b": 0}):
-        with pytest.raises(ValueError, match=r"each part of the state \(2 in total\)"):
-            dropped(lambda state, answer=answer: answer)
+    with pytest.raises(ValueError, match="one bool for each of the 2 parts"):
+        dropped(lambda state: (True,))
     count = FunctionCell(identity, TensorShape([]), 50)
     dropping = DropoutWrapper(count, state_keep_prob=0.5)
     with pytest.raises(TypeError, match=r"int32\[64\]. Exclude the leaf with `drop"):
         through(dropping, state=jnp.zeros(64, jnp.int32))
     with pytest.raises(TypeError, match=r"`input` .* Set `input_keep_prob` to 1"):
         through(DropoutWrapper(plain(), 0.5), X.astype(int))
-    message = r"`input_size` must match the inputs, of size \[50\], got"
+    message = r"`input_size` must match the inputs, .* \[\(50,\)\], got 3"
     with pytest.raises(ValueError, match=message):
         through(DropoutWrapper(plain(), 0.5, 1, 1, True, 3, F32))
 

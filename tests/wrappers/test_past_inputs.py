@@ -237,9 +237,12 @@ def test_refuses():
         PastInputsWrapper(cell, 2).init(KEY, STEP)
     with refused(ValueError, "must be (past inputs, cell state), got float32[2, 4]"):
         conv.apply(conv.init(KEY, STEP), STEP, np.ones((2, 4), np.float32))
-    with refused(ValueError, "`state.past_inputs` must have shape (2, 3, 3), got floa"):
+    with refused(ValueError, "`state.past_inputs` must have shape [2, 3, 3], got floa"):
         apply(past=PAST[:, :1])
-    with refused(TypeError, "`state.past_inputs` must have the dtype of the inputs (f"):
+    with refused(
+        TypeError,
+        "`state.past_inputs` must have dtype float32 or a wider one, got float16",
+    ):
         apply(past=np.float16(PAST))
     params = {"kernel": np.ones((4, 3), np.float32), "gru_cell": {}}
     with refused(ValueError, "; missing: params['bias']"):
