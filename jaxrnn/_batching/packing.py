@@ -180,10 +180,7 @@ def pack(
     length = np.zeros(count, np.int32)
     used = np.zeros(rows, np.int32)
     starts = np.full((rows, row_length), -1, np.int32)
-    leaves = [
-        np.zeros((rows, row_length, *x.shape[1:]), x.dtype.newbyteorder("="))
-        for x in jax.tree.leaves(like)
-    ]
+    leaves = _empty_rows(like, rows, row_length)
     for i, row in placed:
         length[i] = len(sequences[i][0])
         if not length[i]:  # For an empty sequence, row and offset stay 0.
@@ -209,6 +206,14 @@ def pack(
         rows=rows,
         sequences=count,
     )
+
+
+def _empty_rows(like: PyTree, rows: int, row_length: int) -> Leaves:
+    """Zeros `[rows, row_length, ...]` for each leaf, in native byte order."""
+    return [
+        np.zeros((rows, row_length, *x.shape[1:]), x.dtype.newbyteorder("="))
+        for x in jax.tree.leaves(like)
+    ]
 
 
 def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
