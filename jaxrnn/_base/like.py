@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from .errors import describe_structure, leaf_name
 from .expect import expect, sentence
 from .inputs import as_array
-from .typing import Array, PyTree
+from .math import cast_if_weak
+from .trees import is_like, is_tensor_array, opaque
+from .typing import PyTree
 
 
 def like(
@@ -27,7 +29,9 @@ def like(
 ) -> PyTree:
     """Returns the nest with arrays as leaves; raises unless it has the wanted types.
 
-    Where `want` holds None, so must the nest.
+    Where `want` holds None, so must the nest. Weakly typed numbers are cast. A
+    TensorArray must have been created with the same arguments as the wanted one, but
+    may have more elements.
 
     Args:
         name: The name of the nest; `state` names a leaf `state.c`.
@@ -44,11 +48,16 @@ def like(
         TypeError: If a leaf is not an array, a dtype differs or, with `strict`, a
             sequence type.
     """
+    check_structure(f"`{name}`", opaque(want), opaque(got), strict, fix)
+    types = iter(jax.tree.leaves(want, is_leaf=is_tensor_array))
 
-    def to_array(path: tuple, leaf: Any) -> Array:
-        return as_array(leaf_name(name, path), leaf)
+    def to_array(path: tuple, leaf: Any) -> Any:
+        wanted = next(types)
+        if is_tensor_array(wanted):
+            return leaf
+        return cast_if_weak(as_array(leaf_name(name, path), leaf), wanted.dtype)
 
-    arrays = jax.tree.map_with_path(to_array, got)
+    arrays = jax.tree.map_with_path(to_array, got, is_leaf=is_tensor_array)
     check_like(name, arrays, want, skip, strict, wider, fix, error)
     return arrays
 
@@ -64,14 +73,19 @@ def check_like(
     error: type[Exception] = TypeError,
 ) -> None:
     """`like` for a nest of arrays of NumPy or JAX, or of types; converts nothing."""
-    check_structure(f"`{name}`", want, got, strict, fix)
-    leaves = jax.tree.leaves_with_path(got)
-    for (path, leaf), wanted in zip(leaves, jax.tree.leaves(want), strict=True):
+    check_structure(f"`{name}`", opaque(want), opaque(got), strict, fix)
+    leaves = jax.tree.leaves_with_path(got, is_leaf=is_tensor_array)
+    types = jax.tree.leaves(want, is_leaf=is_tensor_array)
+    for (path, leaf), wanted in zip(leaves, types, strict=True):
+        full = leaf_name(name, path)
+        if is_tensor_array(wanted):
+            must = "be the wanted TensorArray, or the result of writes to it"
+            expect(is_like(wanted, leaf), full, must, leaf, fix)
+            continue
         fits = leaf.shape[skip:] == wanted.shape[skip:] and len(leaf.shape) >= skip
         is_wider = wider and _is_wider(leaf.dtype, wanted.dtype)
         if fits and (is_wider or leaf.dtype == wanted.dtype):
-            continue  # Names and texts are made only for errors.
-        full = leaf_name(name, path)
+            continue  # Texts are made only for errors.
         shape = ", ".join([*["any"] * skip, *map(str, wanted.shape[skip:])])
         expect(fits, full, f"have shape [{shape}]", leaf, fix)
         must = f"have dtype {wanted.dtype}{' or a wider one' * wider}"

@@ -28,10 +28,26 @@ T = TypeVar("T", bound=type)
 class RowlessArray:
     """The base of `TensorArray`, which counts as one array without a batch axis."""
 
+    _config: Any  # The arguments with which the array was created.
+
 
 def is_tensor_array(value: object) -> bool:
     """Whether `value` is a TensorArray; an `is_leaf` function."""
     return isinstance(value, RowlessArray)
+
+
+def is_like(array: RowlessArray, other: object) -> bool:
+    """Whether both are TensorArrays that were created with the same arguments."""
+    return isinstance(other, RowlessArray) and array._config == other._config
+
+
+def opaque(tree: PyTree) -> PyTree:
+    """Replaces each TensorArray by 0, so that it counts as one leaf."""
+
+    def of_leaf(x: PyTree) -> PyTree:
+        return 0 if is_tensor_array(x) else x
+
+    return jax.tree.map(of_leaf, tree, is_leaf=is_tensor_array)
 
 
 def named_leaves(

@@ -30,7 +30,7 @@ from .._tensor_array.carried import (
 )
 from .._tensor_array.tensor_array import TensorArray
 from ..memory import CheckpointPlan, Strategy, as_strategy, plan_of
-from .bounded_loop import bounded_loop
+from .bounded_loop import Position, bounded_loop
 from .first_step import call_start
 from .loop_fn import Carry, check_first_call, check_next_call
 
@@ -322,12 +322,12 @@ def _bounded(
 def _unbounded(step: Step, carry: Carry) -> Carry:
     """Runs a compiled loop that emits nothing and has no limit; lacks reverse mode."""
 
-    def is_running(loop: tuple[Array, Carry]) -> Array:
-        t, carry = loop
+    def is_running(position: Position) -> Array:
+        t, carry = position
         return _is_running(t, carry)
 
-    def body(loop: tuple[Array, Carry]) -> tuple[Array, Carry]:
-        t, carry = loop
+    def body(position: Position) -> Position:
+        t, carry = position
         carry, _ = step(t, carry)
         return t + 1, carry
 

@@ -24,23 +24,12 @@ from .tensor_array import TensorArray
 Step: TypeAlias = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
 """`step(t, carry) -> (carry, y)`."""
 Writes: TypeAlias = dict[int, list[tuple[Array, Array]]]
-"""Maps the position of an array to pairs of indices `[n]` and values `[n, ...]`."""
+"""Maps the number of an array to pairs of indices `[n]` and values `[n, ...]`."""
 
 
-def is_opaque(value: object) -> bool:
+def _is_opaque(value: object) -> bool:
     """An `is_leaf` function for which TensorArrays and None are leaves."""
     return value is None or is_tensor_array(value)
-
-
-def opaque(tree: PyTree) -> PyTree:
-    """Replaces every leaf of the nest by 0; TensorArrays and None are leaves."""
-    return jax.tree.map(lambda _: 0, tree, is_leaf=is_opaque)
-
-
-def is_like(array: Any, other: Any) -> bool:
-    """Whether both are TensorArrays that were created with the same arguments."""
-    are_arrays = is_tensor_array(array) and is_tensor_array(other)
-    return are_arrays and array._config == other._config
 
 
 def with_capacity_for(tree: PyTree, steps: AxisSize, first: int = 0) -> PyTree:
@@ -117,12 +106,12 @@ def of_rows(rows: Array, size: Indices) -> TensorArray:
 class LoopWrites:
     """The TensorArrays of a carry that the steps of a loop write but do not read.
 
-    An array is identified by its *position* among the leaves of the carry.
+    An array is identified by its *number* among the leaves of the carry.
 
     Attributes:
         carry: The carry before the loop.
-        stores: The elements of the TensorArrays before the loop, by position.
-        must_carry: The positions of arrays that must stay in the carry, for example
+        stores: The elements of the TensorArrays before the loop, by number.
+        must_carry: The numbers of arrays that must stay in the carry, for example
             because a traced step reads or replaces them.
     """
 
@@ -142,13 +131,13 @@ class LoopWrites:
                 loop also carries arrays of symbolic size, arrays whose elements may
                 differ in shape, and all arrays if `max_steps` is symbolic.
         """
-        leaves = jax.tree.leaves(carry, is_leaf=is_opaque)
+        leaves = jax.tree.leaves(carry, is_leaf=_is_opaque)
         stores = {i: x._store for i, x in enumerate(leaves) if is_tensor_array(x)}
         static = {i: x for i, x in stores.items() if _is_static(x, max_steps)}
         arrays = cls(carry, static)
 
         def watch(t: Array, carry: PyTree) -> None:
-            leaves = jax.tree.leaves(carry, is_leaf=is_opaque)
+            leaves = jax.tree.leaves(carry, is_leaf=_is_opaque)
             watched = arrays._watched(carry, {i: leaves[i]._store for i in static})
             for i, writes in arrays._writes(step(t, watched)[0]).items():
                 rows = max_steps * sum(len(indices) for indices, _ in writes)
@@ -162,7 +151,7 @@ class LoopWrites:
 
     def without(self, carry: PyTree) -> PyTree:
         """Replaces the arrays in a carry by None."""
-        return self._map(lambda position: None, carry)
+        return self._map(lambda number: None, carry)
 
     def emitting(self, step: Step) -> Step:
         """A step for carries without the arrays; returns `(carry, (y, writes))`."""
@@ -200,16 +189,16 @@ class LoopWrites:
         return self._with_stores(carry, watched)
 
     def _with_stores(self, carry: PyTree, stores: Mapping[int, Rows]) -> PyTree:
-        arrays = jax.tree.leaves(self.carry, is_leaf=is_opaque)
+        arrays = jax.tree.leaves(self.carry, is_leaf=_is_opaque)
         return self._map(lambda i: arrays[i]._with(stores[i]), carry)
 
     def _writes(self, carry: PyTree) -> Writes:
         """The writes of a step to each array, from the carry after the step."""
         writes = {}
-        for i, leaf in enumerate(jax.tree.leaves(carry, is_leaf=is_opaque)):
+        for i, leaf in enumerate(jax.tree.leaves(carry, is_leaf=_is_opaque)):
             here = (self, i)
             store = leaf._store if i in self.stores else None
-            if isinstance(store, _Watched) and (store.arrays, store.position) == here:
+            if isinstance(store, _Watched) and (store.arrays, store.number) == here:
                 writes[i] = list(store.writes)
                 continue
             if i in self.stores:  # The step replaced the array.
@@ -218,8 +207,8 @@ class LoopWrites:
         return writes
 
     def _map(self, fn: Callable[[int], PyTree], carry: PyTree) -> PyTree:
-        """Replaces the leaf at each position in `stores` by `fn(position)`."""
-        leaves, structure = jax.tree.flatten(carry, is_leaf=is_opaque)
+        """Replaces the leaf of each number in `stores` by `fn(number)`."""
+        leaves, structure = jax.tree.flatten(carry, is_leaf=_is_opaque)
         leaves = [fn(i) if i in self.stores else x for i, x in enumerate(leaves)]
         return structure.unflatten(leaves)
 
@@ -249,12 +238,12 @@ class _Watched(Rows):
 
     Attributes:
         arrays: The `LoopWrites` of the loop, to which this array belongs.
-        position: The position of the array.
+        number: The number of the array.
         writes: The indices `[n]` and values `[n, ...]` of each write.
     """
 
     arrays: LoopWrites
-    position: int
+    number: int
     writes: tuple[tuple[Array, Array], ...] = ()
 
     @classmethod
@@ -273,7 +262,7 @@ class _Watched(Rows):
 
     def _after(self, rows: Rows, indices: Indices, values: Array) -> "_Watched":
         writes = (*self.writes, (jnp.asarray(indices), values))
-        return _Watched.of(rows, self.arrays, self.position, writes)
+        return _Watched.of(rows, self.arrays, self.number, writes)
 
     def length(self) -> Indices:
         return super().length() if isinstance(self.size, tuple) else self._read().size
@@ -292,7 +281,7 @@ class _Watched(Rows):
 
     def _read(self) -> Rows:
         """Returns the elements, and notes that the loop must carry the array."""
-        self.arrays.must_carry.add(self.position)
+        self.arrays.must_carry.add(self.number)
         return Rows(self.buffer, self.written, self.size)
 
 

@@ -13,7 +13,7 @@ from .._base.expect import expect
 from .._base.inputs import as_array
 from .._base.math import cast_if_weak, cast_number, clamped_to_int32, concrete_or_none
 from .._base.trees import named_dims
-from .._base.typing import Array, ArrayLike, DType
+from .._base.typing import Array, ArrayLike, AxisSize, DType
 from .store import Indices
 
 
@@ -30,11 +30,10 @@ def check_range(indices: Indices, length: Indices, fix: str = "") -> None:
         message = "an index must be at least 0 and below the size of the TensorArray"
         checkify.debug_check(jnp.all(inside), message)
         return
-    outside = known[(known < 0) | (known >= known_length)]
-    if outside.size:
-        index = outside.flat[0]
-        text = f"an index must be in [0, {known_length}), got {index}."
-        raise EntryError(f"{text} {fix}".rstrip() if index >= 0 else text)
+    outside = known[(known < 0) | (known >= known_length)].tolist()
+    if outside:
+        text = f"an index must be in [0, {known_length}), got {outside[0]}."
+        raise EntryError(f"{text} {fix if outside[0] >= 0 else ''}".rstrip())
 
 
 def check_first_write(indices: Indices, written: Indices) -> None:
@@ -57,15 +56,12 @@ def check_first_write(indices: Indices, written: Indices) -> None:
         )
 
 
-def check_lengths(lengths: np.ndarray, rows: int) -> None:
-    """Raises ValueError unless the lengths are at least 0 and add up to `rows`."""
-    if (lengths < 0).any():
-        raise ValueError(f"`lengths` must be at least 0, got {lengths.min()}.")
-    if lengths.sum() != rows:
-        raise ValueError(
-            f"the sum of `lengths` must be {rows}, the number of rows of `value`, got "
-            f"{lengths.sum()}."
-        )
+def check_count(
+    name: str, entries: Any, count: AxisSize, of: str = "element", fix: str = ""
+) -> None:
+    """Raises ValueError unless there is one entry for each of `count` elements."""
+    must = f"be [{count}, ...], one entry for each {of}"
+    expect(entries.shape[:1] == (count,), name, must, entries, fix)
 
 
 def as_value(value: ArrayLike, dtype: DType) -> Array:

@@ -233,12 +233,7 @@ class TensorArray(RowlessArray):
         """
         value = checks.as_value(value, self.dtype)
         slots = checks.as_indices("indices", indices, "integers [n]", None)
-        expect(
-            value.shape[:1] == (slots.shape[0],),
-            "value",
-            f"be [{slots.shape[0]}, ...], one entry for each index",
-            value,
-        )
+        checks.check_count("value", value, slots.shape[0], "index")
         store = self._store_to_write(slots, value.shape[1:])
         return self._with(store.scatter(slots, value))
 
@@ -267,12 +262,13 @@ class TensorArray(RowlessArray):
         lengths = checks.as_indices("lengths", lengths, "integers [n]", None)
         counts = concrete_or_none(lengths)
         if counts is None:
-            raise TypeError(
-                "`lengths` must not be traced, got a traced array. Pass Python "
-                "integers, which determine the shapes of the elements."
-            )
+            fix = "Pass Python integers, which determine the shapes of the elements."
+            raise TypeError(f"`lengths` must not be traced. {fix}")
         check_rank("value", value, 1, "[rows, ...]")
-        checks.check_lengths(counts, value.shape[0])
+        rows = value.shape[0]
+        fits = counts.sum() == rows and counts.min(initial=0) >= 0
+        must = f"be at least 0 and add up to {rows}, the number of rows of `value`"
+        expect(fits, "lengths", must, counts.tolist())
         self._check_count("lengths", counts)
         parts = jnp.split(value, np.cumsum(counts)[:-1]) if len(counts) else []
         for part in parts:
@@ -363,14 +359,12 @@ class TensorArray(RowlessArray):
         if self.dynamic_size and known is not None:
             checks.check_range(indices, np.iinfo(np.int32).max)
             store = store.with_capacity(int(known.max(initial=-1)) + 1)
-        elif self.dynamic_size and not store.capacity:
-            raise ValueError(
-                "`size` must be at least 1 for writes at traced indices, got 0. Pass "
-                "the number of elements, because a traced index cannot extend an array."
-            )
+        elif self.dynamic_size:
+            must = "be at least 1 for writes at traced indices"
+            fix = "Pass the number of elements; a traced index cannot extend an array."
+            expect(store.capacity, "size", must, store.capacity, fix)
         store = self._checked(store)
         fix = "To let the array grow, create it with `dynamic_size=True`."
-        fix = "" if self.dynamic_size else fix
         checks.check_range(indices, axis_size(store.capacity), fix)
         checks.check_first_write(indices, store.was_written(indices))
         return store
@@ -385,14 +379,6 @@ class TensorArray(RowlessArray):
 
     def _check_count(self, name: str, entries: Any) -> None:
         """Raises ValueError unless there is one entry for each element."""
+        fix = "For any number of elements, create the array with `dynamic_size=True`."
         if not self.dynamic_size:
-            fix = (
-                "For any number of elements, create the array with `dynamic_size=True`."
-            )
-            expect(
-                entries.shape[:1] == (self._config.size,),
-                name,
-                f"be [{self._config.size}, ...], one entry for each element",
-                entries,
-                fix,
-            )
+            checks.check_count(name, entries, self._config.size, fix=fix)

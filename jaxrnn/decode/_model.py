@@ -24,11 +24,10 @@ from .._base.expect import expect
 from .._base.inputs import as_arrays, check_rows_of_state
 from .._base.like import check_structure
 from .._base.math import axis_size, clamped_to_int32, concrete_or_none
-from .._base.trees import named_leaves, serializable, without_read_only
+from .._base.trees import named_leaves, opaque, serializable, without_read_only
 from .._base.typing import Array, ArrayLike, AxisSize, DType, PyTree, RNNCellLike
 from .._cells.fields import set_field
 from .._drivers.raw_rnn import raw_rnn
-from .._tensor_array.carried import opaque
 
 Embed: TypeAlias = Callable[[Array], PyTree]
 """`embed(ids [batch]) -> inputs`, a nest of arrays `[batch, ...]`."""

@@ -18,7 +18,6 @@ from .._base.trees import has_read_only
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
-from .._tensor_array.carried import opaque
 from ._laws import LAWS
 from ._oracle import TIME, Setup
 
@@ -81,7 +80,7 @@ def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
         ValueError: If structures or shapes differ. Leaves without axes are accepted.
     """
     fix = "Pass a state like the result of `cell.zero_state`."
-    check_structure("`state`", cell.state_size, opaque(state), False, fix)
+    check_structure("`state`", cell.state_size, trees.opaque(state), False, fix)
     named = trees.named_leaves("state", state, trees.is_tensor_array)
     sizes = trees.size_shapes(cell.state_size)
     for (name, leaf), size in zip(named, sizes, strict=True):

@@ -294,7 +294,6 @@ FIRST_REFUSALS = [
     (0, jnp.zeros(2, bool), ValueError, r"a scalar or have shape \[3\]"),
     (0, jnp.zeros(ROWS, int), TypeError, "`finished` must be of dtype bool, got int64"),
     (0, "no", TypeError, "`finished` must be an array, got 'no'"),
-    (0, [False] * ROWS, ValueError, "`finished` must be one boolean array"),
     (1, None, ValueError, "`next_input` must hold at least one array"),
     (1, jnp.float64(0), IndexError, "`next_input` must have rank at least 1"),
     (1, (ZERO, ZERO[:2]), ValueError, "batch size must be the same"),
@@ -309,14 +308,14 @@ FIRST_REFUSALS = [
     (4, "x", TypeError, "`next_loop_state` must be an array"),
 ]
 LATER_REFUSALS = [
-    (0, jnp.zeros((ROWS, 1), bool), ValueError, "a scalar.* as at time 0"),
+    (0, jnp.zeros((ROWS, 1), bool), ValueError, r"a scalar or have shape \[3\]"),
     (0, jnp.zeros(ROWS), TypeError, "`finished` must be of dtype bool"),
     (1, (ZERO,), ValueError, "`next_input` must have the structure"),
     (2, ZERO.astype(int), TypeError, "`next_cell_state` must have dtype float64"),
-    (3, None, ValueError, "`emit_output` .* structure .* from time 0, .*got None"),
+    (3, None, ValueError, r"`emit_output` must have the structure \*, got None"),
     (3, ZERO.astype("float32"), TypeError, "`emit_output` must have dtype float64"),
     (3, [ZERO], ValueError, "`emit_output` must have the structure"),
-    (4, ZERO, ValueError, "`next_loop_state` must be None as at time 0"),
+    (4, ZERO, ValueError, "`next_loop_state` must have the structure None"),
 ]
 # A loop state after a pair of arrays at time 0.
 KIND_REFUSALS = [
@@ -328,6 +327,8 @@ KIND_REFUSALS = [
 RESULTS = [({place: value}, {}, *rest) for place, value, *rest in FIRST_REFUSALS]
 RESULTS += [({}, {place: value}, *rest) for place, value, *rest in LATER_REFUSALS]
 RESULTS += [({4: (ZERO, ZERO)}, {4: kind}, *rest) for kind, *rest in KIND_REFUSALS]
+OTHER = "must be TensorArray.* or the result of writes to it"
+RESULTS += [({4: TensorArray(F64, 2)}, {4: TensorArray(F64, 3)}, ValueError, OTHER)]
 
 
 @in_both
@@ -345,7 +346,7 @@ REFUSALS = [
     ({"cell": GRUCell(2)}, TypeError, r"the unbound GRUCell.*Pass `cell\.bind"),
     ({"cell": LSTM, "loop_fn": TWO}, TypeError, r"got \(\*, \*\)"),
     ({"loop_fn": 4}, TypeError, "`loop_fn` must be callable, got 4"),
-    ({"loop_fn": lambda *_: (1, 2)}, ValueError, r"return \(fin.*\), got 2 values"),
+    ({"loop_fn": lambda *_: (1, 2)}, ValueError, r"return \(fin.*\), got \(1, 2\)"),
     ({"loop_fn": lambda *_: 5}, TypeError, "must return .*, got 5"),
     ({"parallel_iterations": 1.5}, TypeError, "`parallel_iterations` must be an int"),
     ({"swap_memory": 3}, TypeError, "`swap_memory` must be"),

@@ -145,7 +145,7 @@ REFUSALS = [
     (lambda: array(-1), ValueError, "`size` must be at least 0, got -1"),
     (lambda: array(2**40), ValueError, "must be at most 2147483647, got 1099511627776"),
     (lambda: array().unstack(rows()).gather([2**32 + 1]), IndexError, r"must be in \[0, 3\)"),
-    (lambda: array().split(rows(), [2**32 + 1, 1, 1]), ValueError, "the sum of `lengths` must be"),
+    (lambda: array().split(rows(), [2**32 + 1, 1, 1]), ValueError, "`lengths` must be at least 0 and add up to 3"),
     (lambda: TensorArray("int32", 3).write(0, 1.7), TypeError, "must be int32, got float"),
     (lambda: TensorArray(bool, 3).write(0, 7), TypeError, "must be bool, got int"),
     (lambda: array().write(0, None), ValueError, "`value` must be an array, got None"),

@@ -9,6 +9,7 @@ from jaxrnn import extend
 from jaxrnn.typing import Array, ArrayLike, DType, PyTree
 
 from ..._base import arguments, errors, math, sharding, trees
+from ..._base.like import like
 from ..._drivers import loop_fn, raw_rnn
 from ..._loops import masking
 from ...memory import Strategy, as_strategy
@@ -183,10 +184,10 @@ def _step_of(
         hidden = masking.hide_nonfinite(finished, inputs)
         with errors.error_note("Raised by `decoder.step(time, inputs, state)`."):
             emit, next_state, next_inputs, over = decoder.step(time, hidden, state)
-        emit = loop_fn.as_like("outputs", emit, emit_types, EMIT_FIX)
-        next_state = loop_fn.as_like("next_state", next_state, state)
-        next_inputs = loop_fn.as_like("next_inputs", next_inputs, inputs)
-        over = loop_fn.as_like("finished", _of_rows(decoder, over), finished)
+        emit = like("outputs", emit, emit_types, fix=EMIT_FIX)
+        next_state = like("next_state", next_state, state)
+        next_inputs = like("next_inputs", next_inputs, inputs)
+        over = like("finished", _of_rows(decoder, over), finished)
         lengths = jnp.where(finished, lengths, time + 1)
         state = trees.without_read_only(state)
         next_state = trees.without_read_only(next_state)
