@@ -127,6 +127,8 @@ def _as_inputs(inputs: PyTree) -> tuple[PyTree, int]:
 
 def _as_finished(finished: object, *shapes: tuple[int, ...]) -> Array:
     """Returns `finished` as a bool array of one of these shapes, or as a scalar."""
+    is_nest = isinstance(finished, tuple | list)
+    expect(not is_nest, "finished", "be one boolean array", finished)
     array = as_array("finished", finished)
     fix = "Return a comparison, such as `time >= lengths`."
     expect(array.dtype == bool, "finished", "be of dtype bool", array, fix, TypeError)
