@@ -79,8 +79,9 @@ def check_like(
     for (path, leaf), wanted in zip(leaves, types, strict=True):
         full = leaf_name(name, path)
         if is_tensor_array(wanted):
-            must = "be the wanted TensorArray, or the result of writes to it"
-            expect(is_like(wanted, leaf), full, must, leaf, fix)
+            if not is_like(wanted, leaf):
+                must = f"be {wanted!r} or the result of writes to it"
+                raise ValueError(sentence(full, must, leaf, fix))
             continue
         fits = leaf.shape[skip:] == wanted.shape[skip:] and len(leaf.shape) >= skip
         is_wider = wider and _is_wider(leaf.dtype, wanted.dtype)
