@@ -64,7 +64,7 @@ def by_part(
     check_function("state", state)
     if bias is not None:
         check_function("bias", bias)
-    return _ByPart(inputs, state, bias)
+    return PartInitializer(_by_part, (inputs, state), bias)
 
 
 def by_gate(initializer: Initializer) -> Initializer:
@@ -79,7 +79,7 @@ def by_gate(initializer: Initializer) -> Initializer:
             of gates with `Stage(blocks=...)`.
     """
     check_function("initializer", initializer)
-    return _ByGate(initializer)
+    return PartInitializer(_by_gate, (initializer,))
 
 
 def unit_forget_bias() -> Initializer:
@@ -96,7 +96,7 @@ def unit_forget_bias() -> Initializer:
 
     Source: Jozefowicz, Zaremba and Sutskever, ICML 2015.
     """
-    return _UnitForgetBias()
+    return PartInitializer(_unit_forget_bias)
 
 
 def chrono(max_time: float) -> Initializer:
@@ -130,7 +130,7 @@ def chrono(max_time: float) -> Initializer:
         >>> bool((f >= 0).all() and (i == -f).all())
         True
     """
-    return _Chrono(check_number("max_time", max_time, low=2))
+    return PartInitializer(_chrono, (check_number("max_time", max_time, low=2),))
 
 
 def lecun_orthogonal() -> Initializer:
@@ -140,7 +140,7 @@ def lecun_orthogonal() -> Initializer:
     are orthogonal in each gate. Biases are zeros. Flax's LSTMs add no forget bias, so
     pass `forget_bias=0`. Flax's GRU corresponds to `CudnnCompatibleGRUCell`.
     """
-    return _ByPart(_lecun_normal, _ByGate(_orthogonal), zeros)
+    return by_part(_lecun_normal, by_gate(_orthogonal), zeros)
 
 
 # Use functions of this file instead of JAX's closures, so that cells can be pickled and
@@ -155,32 +155,27 @@ def _orthogonal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     return jax.nn.initializers.orthogonal()(key, shape, wide).astype(dtype)
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class _ByPart(PartInitializer):
-    inputs: Initializer
-    state: Initializer
-    bias: Initializer | None = None
-
-    def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-        if len(spec.shape) < 2:
-            return glorot_uniform(key, spec.shape, dtype)
-        if spec.input_rows is None:
-            raise ValueError(
-                "a kernel must have `input_rows` for `by_part`, got a kernel of shape "
-                f"{spec.shape} without `input_rows`. In a custom cell, pass "
-                "`input_rows` to `ParamSpec`. For other cells, pass one initializer "
-                "for all rows."
-            )
-        rows, columns = spec.shape
-        keys = jax.random.split(key)
-        inputs = dataclasses.replace(spec, shape=(spec.input_rows, columns))
-        state = dataclasses.replace(spec, shape=(rows - spec.input_rows, columns))
-        return jnp.concatenate(
-            [
-                _draw_rows(self.inputs, keys[0], inputs, dtype),
-                _draw_rows(self.state, keys[1], state, dtype),
-            ]
+def _by_part(
+    key: Key, spec: ParamSpec, dtype: DType, inputs: Initializer, state: Initializer
+) -> Array:
+    if len(spec.shape) < 2:
+        return glorot_uniform(key, spec.shape, dtype)
+    if spec.input_rows is None:
+        raise ValueError(
+            "a kernel must have `input_rows` for `by_part`, got a kernel of shape "
+            f"{spec.shape} without `input_rows`. In a custom cell, pass `input_rows` "
+            "to `ParamSpec`. For other cells, pass one initializer for all rows."
         )
+    rows, columns = spec.shape
+    keys = jax.random.split(key)
+    of_inputs = dataclasses.replace(spec, shape=(spec.input_rows, columns))
+    of_state = dataclasses.replace(spec, shape=(rows - spec.input_rows, columns))
+    return jnp.concatenate(
+        [
+            _draw_rows(inputs, keys[0], of_inputs, dtype),
+            _draw_rows(state, keys[1], of_state, dtype),
+        ]
+    )
 
 
 def _draw_rows(
@@ -195,56 +190,45 @@ def _draw_rows(
     return draw(initializer, key, spec, dtype)
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class _ByGate(PartInitializer):
-    initializer: Initializer
-
-    def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-        if spec.blocks is None:
-            raise ValueError(
-                "a parameter must have `blocks`, the number of gates, for `by_gate`, "
-                f"got shape {spec.shape} without `blocks`. In a custom cell, pass "
-                "`blocks` to `Stage` or `ParamSpec`; for other cells, pass another "
-                "initializer."
-            )
-        shape = (*spec.shape[:-1], spec.shape[-1] // spec.blocks)
-        one = dataclasses.replace(spec, shape=shape, blocks=1)
-        keys = jax.random.split(key, spec.blocks)
-        return jnp.concatenate(
-            [draw(self.initializer, key, one, dtype) for key in keys], axis=-1
+def _by_gate(
+    key: Key, spec: ParamSpec, dtype: DType, initializer: Initializer
+) -> Array:
+    if spec.blocks is None:
+        raise ValueError(
+            "a parameter must have `blocks`, the number of gates, for `by_gate`, got "
+            f"shape {spec.shape} without `blocks`. In a custom cell, pass `blocks` to "
+            "`Stage` or `ParamSpec`; for other cells, pass another initializer."
         )
+    shape = (*spec.shape[:-1], spec.shape[-1] // spec.blocks)
+    one = dataclasses.replace(spec, shape=shape, blocks=1)
+    keys = jax.random.split(key, spec.blocks)
+    return jnp.concatenate([draw(initializer, k, one, dtype) for k in keys], axis=-1)
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class _UnitForgetBias(PartInitializer):
-    def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-        _check_is_bias(self.name, spec)
-        bias = jnp.zeros(spec.shape, dtype)
-        if spec.blocks != 4:
-            return bias
-        i, j, f, o = jnp.split(bias, 4)
-        return jnp.concatenate([i, j, jnp.ones_like(f), o])
+def _unit_forget_bias(key: Key, spec: ParamSpec, dtype: DType) -> Array:
+    _check_is_bias("unit_forget_bias", spec)
+    bias = jnp.zeros(spec.shape, dtype)
+    if spec.blocks != 4:
+        return bias
+    i, j, f, o = jnp.split(bias, 4)
+    return jnp.concatenate([i, j, jnp.ones_like(f), o])
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class _Chrono(PartInitializer):
-    max_time: float
-
-    def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-        _check_is_bias(self.name, spec)
-        if spec.blocks not in (1, 2, 4):
-            raise ValueError(
-                "a bias must have `blocks`, the number of gates, of 1, 2 or 4 for "
-                f"`chrono`, got {spec.blocks} for a bias of shape {spec.shape}. In a "
-                "custom cell, pass `blocks` to `Stage` or `ParamSpec`. For other "
-                "cells, pass another initializer."
-            )
-        zero = jnp.zeros(spec.shape[-1] // spec.blocks, dtype)
-        real = jnp.finfo(dtype).dtype  # The biases of complex parameters are real too.
-        times = jax.random.uniform(key, zero.shape, real, 1, self.max_time - 1)
-        remember = jnp.log(times).astype(dtype)
-        gates = {1: [zero], 2: [zero, remember], 4: [-remember, zero, remember, zero]}
-        return jnp.concatenate(gates[spec.blocks])
+def _chrono(key: Key, spec: ParamSpec, dtype: DType, max_time: float) -> Array:
+    _check_is_bias("chrono", spec)
+    if spec.blocks not in (1, 2, 4):
+        raise ValueError(
+            "a bias must have `blocks`, the number of gates, of 1, 2 or 4 for "
+            f"`chrono`, got {spec.blocks} for a bias of shape {spec.shape}. In a "
+            "custom cell, pass `blocks` to `Stage` or `ParamSpec`. For other cells, "
+            "pass another initializer."
+        )
+    zero = jnp.zeros(spec.shape[-1] // spec.blocks, dtype)
+    real = jnp.finfo(dtype).dtype  # The biases of complex parameters are real too.
+    times = jax.random.uniform(key, zero.shape, real, 1, max_time - 1)
+    remember = jnp.log(times).astype(dtype)
+    gates = {1: [zero], 2: [zero, remember], 4: [-remember, zero, remember, zero]}
+    return jnp.concatenate(gates[spec.blocks])
 
 
 def _check_is_bias(name: str, spec: ParamSpec) -> None:

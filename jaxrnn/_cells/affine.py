@@ -15,9 +15,9 @@ from typing import Any, ClassVar, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_function
-from .._base.errors import describe, describe_leaves, error_note, name_of
+from .._base.arguments import check_function, is_list_of
 from .._base.expect import expect
+from .._base.like import like
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
@@ -28,14 +28,6 @@ from . import fields
 from .base import SpecsCell, scope_name
 from .fields import Hyperparameters
 from .params import ParamSpec, Specs, glorot_uniform, zeros
-from .step_checks import (
-    as_stage_result,
-    check_new_state,
-    check_one_array_to_enter,
-    check_one_dtype,
-    check_operand,
-    check_stages,
-)
 
 Updated: TypeAlias = tuple[Array, PyTree]
 """`(operand, carry)` for the next stage, or `(output, new_state)` from the last."""
@@ -199,16 +191,13 @@ class AffineCell(SpecsCell):
         """The first stage's operand and carry, computed from the state before a step.
 
         By default, the state must be one array, which is both the operand and the
-        carry. If the first stage has `rows=0`, the operand has no columns.
+        carry. If the first stage has `rows=0`, the operand has no columns. A cell whose
+        state is a nest must define this method.
 
         Returns:
             The part of the state that the first stage multiplies, `[batch, rows]`, and
             the carry for the update of this stage, any pytree; see `Stage`.
-
-        Raises:
-            TypeError: If the state is a nest, for which a cell must define this method.
         """
-        check_one_array_to_enter(state)
         return (state if self.stages[0].rows else state[:, :0]), state
 
     @property
@@ -235,21 +224,8 @@ class AffineCell(SpecsCell):
         """The cell whose hyperparameters the native loops and cuDNN read."""
         return self
 
-    @property
-    def declared_kind(self) -> str | None:
-        """The class's own `library_kind`; a base class's kind might not apply."""
-        return vars(type(self)).get("library_kind")
-
-    def why_not_tanh(self) -> str | None:
-        """A message that names the activation if it is not tanh; otherwise None."""
-        activation = getattr(self, "activation", jnp.tanh)
-        if activation is jnp.tanh:
-            return None
-        return f"this cell uses {name_of(activation)}"
-
     def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
-        check_stages(self.stages, Stage)
         first, *rest = (stage.specs(depth) for stage in self.stages)
         what = "parameters (see `path` of `Stage`)"
         merge = functools.partial(merge_dicts, what)
@@ -262,16 +238,12 @@ class AffineCell(SpecsCell):
 
         Raises:
             ValueError: If a shape or a parameter name does not match the cell and the
-                inputs. If the state has the wrong number of arrays, the error is also
-                an IndexError, as in TensorFlow.
+                inputs.
             TypeError: If a dtype or the type of the state does not match the cell and
                 the inputs.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
-        output, new_state = self.step(self.stage_params(params), inputs, state)
-        stages = self.stages
-        check_new_state(state, new_state, len(stages) - 1, stages[-1].columns)
-        return output, new_state
+        return self.step(self.stage_params(params), inputs, state)
 
     def step(self, params: Params, inputs: Array, state: PyTree) -> Updated:
         """Runs one step with checked arguments; `params` are from `stage_params`."""
@@ -342,33 +314,19 @@ class AffineCell(SpecsCell):
         """
         zs = []
         stages = self.stages
-        elementwise = self.elementwise(params)
+        elementwise = {name: params[name] for name in self.elementwise_specs()}
         with jax.named_scope(scope_name(self)):
-            operand, carry = as_stage_result("`enter`", self.enter(state))
+            pair = _as_pair("enter", "(operand, carry)", self.enter(state))
             dtype = widest_dtype(state)
             for k, stage in enumerate(stages):
                 is_last = k + 1 == len(stages)
-                z = product(k, stage, inputs, operand, dtype)
-                with error_note(_note(k, stage, z, carry, elementwise)):
-                    result = stage.update(elementwise, z, carry)
                 what = "(output, new_state)" if is_last else "(operand, carry)"
-                source = f"the update of stage {k}"
-                operand, carry = as_stage_result(source, result, what)
+                operand, carry = pair
+                z = product(k, stage, inputs, operand, dtype)
+                result = stage.update(elementwise, z, carry)
+                pair = _as_pair(f"stages[{k}].update", what, result)
                 zs.append(z)
-            return operand, carry, zs
-
-    def elementwise(self, params: Params) -> Params:
-        """The parameters that the updates use directly, outside any product."""
-        return {name: params[name] for name in self.elementwise_specs()}
-
-    def product_params(self, params: Params, depth: int) -> list[Params]:
-        """The parameters of each stage's product; see `Stage.product_params`."""
-        return [stage.product_params(params, depth) for stage in self.stages]
-
-    def check_dtypes(self, inputs: Array, state: PyTree) -> None:
-        """Raises TypeError unless inputs, operand and cell share one dtype."""
-        operand, _ = as_stage_result("`enter`", self.enter(state))
-        check_one_dtype(self, inputs, operand)
+            return *pair, zs
 
     def _product(
         self,
@@ -380,15 +338,15 @@ class AffineCell(SpecsCell):
         dtype: DType,
     ) -> Array:
         """Checks the operand and computes z of stage k, `[batch, columns]`."""
-        check_operand(k, operand, (x.shape[0], stage.rows))
+        name = f"stages[{k - 1}].update(...)[0]" if k else "enter(state)[0]"
+        wanted = jax.ShapeDtypeStruct((x.shape[0], stage.rows), x.dtype)
+        fix = f"Create the state with `dtype=jnp.{x.dtype}`, or define `enter`."
+        fix = "" if k else fix
+        operand = like(name, operand, wanted, wider=k > 0, fix=fix)
         return stage.product(params, x, operand, dtype)
 
 
-def _note(k: int, stage: Stage, z: Array, carry: PyTree, elementwise: Params) -> str:
-    """Describes an update's arguments; if an update fails, `columns` is often wrong."""
-    names = ", ".join(elementwise) or "none"
-    return (
-        f"Raised by the update of stage {k}, called with z {describe(z)} "
-        f"(`columns={stage.columns}`), the carry {describe_leaves(carry)} and the "
-        f"element-wise parameters: {names}."
-    )
+def _as_pair(function: str, what: str, result: PyTree) -> tuple[PyTree, PyTree]:
+    """Returns what a function of a cell returned; raises ValueError unless a pair."""
+    expect(is_list_of(result, 2), function, f"return {what}", result)
+    return result

@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -10,9 +9,17 @@ import jax
 import jax.numpy as jnp
 
 from .._base import trees
-from .._base.arguments import as_axis_size, as_dtype, check_given, check_instance
+from .._base.arguments import (
+    as_axis_size,
+    as_dtype,
+    check_given,
+    check_instance,
+    check_rank,
+)
 from .._base.cell_keys import check_key, check_key_or_none
-from .._base.errors import describe
+from .._base.errors import Verbatim, error_note
+from .._base.expect import expect
+from .._base.inputs import named_inputs
 from .._base.math import in_native_order, is_traced
 from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped
 from .._loops.choice import Choice
@@ -35,6 +42,12 @@ class RNNCell(Hyperparameters, abc.ABC):
     cell's results and derivatives must therefore be finite for zeros.
     `jaxrnn.testing.check_cell` checks the properties that `dynamic_rnn` and the other
     functions that run cells (the drivers) rely on.
+
+    Built-in cells have these fields in addition to the fields that their pages list.
+    `name` is the name of the step in profiles, by default the name of the class.
+    `dtype` is the required dtype of parameters and inputs, or None for any dtype.
+    `reuse`, `num_unit_shards`, `num_proj_shards` and `input_size` are accepted for
+    compatibility with TensorFlow, and are not used.
 
     Attributes:
         state_size: The sizes of the state: an int, a `TensorShape`, or a nest of ints
@@ -198,14 +211,9 @@ class RNNCell(Hyperparameters, abc.ABC):
                 hashable.
             ValueError: If `key` is an array of keys.
         """
-        try:
+        fix = "Use tuples instead of lists, and put arrays into the parameters."
+        with error_note(f"A cell's hyperparameters must be hashable. {fix}"):
             hash(self)
-        except TypeError as error:
-            first_line = str(error).partition("\n")[0]
-            raise TypeError(
-                f"hyperparameters must be hashable ({first_line}). Use tuples "
-                "instead of lists, and put arrays into the parameters."
-            ) from None
         if key is not None:
             check_key(key)
         return BoundCell(in_native_order(params), key, cell=self)
@@ -274,13 +282,19 @@ class RNNCell(Hyperparameters, abc.ABC):
                 missing.
         """
         if inputs is not None:
-            inputs = in_native_order(inputs)
-            batch_size, dtype = _from_inputs(inputs, batch_size, dtype)
-        if batch_size is None or dtype is None:
-            raise ValueError(
-                "`batch_size` and `dtype` must be given if `inputs` is None, got "
-                f"batch_size={batch_size!r} and dtype={dtype!r}."
-            )
+            name, first = named_inputs(in_native_order(inputs))[0]
+            check_rank(name, first, 1, "[batch, ...]")
+            rows = first.shape[0]
+            given = rows if batch_size is None else _as_batch_size(batch_size)
+            expect(given == rows, "batch_size", f"be {rows} as in `{name}`", given)
+            of_inputs = jax.dtypes.canonicalize_dtype(first.dtype)
+            given = of_inputs if dtype is None else as_dtype(dtype)
+            must = f"be {of_inputs} as in `{name}`"
+            expect(given == of_inputs, "dtype", must, Verbatim(given))
+            batch_size, dtype = rows, of_inputs
+        fix = "Pass `inputs`, or `batch_size` and `dtype`."
+        batch_size = check_given("batch_size", batch_size, fix)
+        dtype = check_given("dtype", dtype, fix)
         return self.zero_state(batch_size, dtype)
 
 
@@ -329,9 +343,6 @@ class SpecsCell(RNNCell):
         """False, because a step draws no random numbers."""
         return False
 
-    def check_depth(self, depth: int) -> None:
-        """Raises ValueError if the cell does not support inputs of this depth."""
-
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Creates parameters for inputs `[batch, depth]`; see `RNNCell.init`.
 
@@ -342,9 +353,7 @@ class SpecsCell(RNNCell):
                 initializer does not return an array of the requested shape.
         """
         check_key(key)
-        step_checks.check_no_carry(dtype)
         depth = self.step_inputs(inputs).shape[-1]
-        self.check_depth(depth)
         dtype = param_dtype(self, inputs, dtype)
         return make_params(self.param_specs(depth), key, dtype)
 
@@ -367,10 +376,6 @@ class SpecsCell(RNNCell):
         """Checks and returns the inputs of a step, by default `[batch, depth]`."""
         return step_checks.check_step_inputs(inputs)
 
-    def check_dtypes(self, inputs: Array, state: PyTree) -> None:
-        """Raises TypeError if the dtypes of inputs and state are incompatible."""
-        step_checks.check_state_dtypes(self, inputs, state)
-
     def checked_step(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None
     ) -> tuple[Array, PyTree]:
@@ -386,12 +391,14 @@ class SpecsCell(RNNCell):
         """
         check_key_or_none(key)
         inputs = self.step_inputs(inputs)
-        state = step_checks.check_state(state, self.state_size, inputs.shape[0])
+        own = getattr(self, "dtype", None) or inputs.dtype
+        must = f"have the dtype of the cell, {own}"
+        fix = f"Cast the inputs, or create the cell with `dtype=jnp.{inputs.dtype}`."
+        expect(inputs.dtype == own, "inputs", must, inputs, fix, error=TypeError)
+        # Inputs of another dtype than the parameters are a common mistake, so compare
+        # them before the state.
         step_checks.check_params(params, self.param_specs, inputs)
-        self.check_depth(inputs.shape[-1])
-        state = trees.with_structure(self.state_size, state)
-        self.check_dtypes(inputs, state)
-        return inputs, state
+        return inputs, step_checks.check_state(state, self.state_size, inputs)
 
 
 def param_dtype(cell: RNNCell, inputs: Shaped, dtype: DType) -> DType:
@@ -403,7 +410,9 @@ def param_dtype(cell: RNNCell, inputs: Shaped, dtype: DType) -> DType:
         ValueError: If the dtype is not floating-point.
     """
     of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)
-    dtype = as_dtype(dtype or getattr(cell, "dtype", None) or of_inputs)
+    if dtype is None:
+        dtype = getattr(cell, "dtype", None) or of_inputs
+    dtype = as_dtype(dtype)
     step_checks.check_floating("dtype", dtype)
     return dtype
 
@@ -415,20 +424,11 @@ def scope_name(cell: RNNCell) -> str:
 
 def check_rnn_cell(name: str, cell: Any) -> Any:
     """Returns the cell; raises TypeError for an object that is not an `RNNCell`."""
-    fix = ""
-    if isinstance(cell, BoundCell):
-        fix = (
-            f"Pass the unbound `{name}.cell`, and bind the outer cell. A module gets "
-            "the parameters from `set_cells` (nnx) or `variables_of` (linen)."
-        )
-    elif isinstance(cell, type):
-        fix = f"Create a cell: `{cell.__name__}(...)`."
-    elif inspect.isroutine(cell):
-        fix = "Create a cell from the function with `FunctionCell`."
-    elif isinstance(cell, list | tuple):
-        fix = "Combine several cells with `MultiRNNCell`."
-    elif hasattr(cell, "initialize_carry"):
-        fix = "Convert a Flax cell with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
+    fix = (
+        f"Pass the unbound `{name}.cell` of a bound cell. Create a cell from a "
+        "function with `FunctionCell`, from several cells with `MultiRNNCell`, and "
+        "from a Flax cell with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
+    )
     what = "an RNNCell, such as `jaxrnn.LSTMCell(8)`"
     return check_instance(name, cell, RNNCell, what, fix)
 
@@ -445,32 +445,3 @@ def _as_batch_size(batch_size: AxisSize) -> AxisSize:
     check_given("batch_size", batch_size, fix)
     fix = "Under jit, pass a shape such as `x.shape[0]`, or use `static_argnames`."
     return as_axis_size("batch_size", batch_size, fix if is_traced(batch_size) else "")
-
-
-def _from_inputs(
-    inputs: PyTree, batch_size: AxisSize, dtype: DType
-) -> tuple[int, DType]:
-    """The batch size and dtype of `inputs`, after a check of the other arguments."""
-    leaves = list(trees.named_leaves("inputs", inputs))
-    if not leaves:
-        raise ValueError("`inputs` must hold an array [batch, ...], got an empty nest.")
-    name, leaf = leaves[0]
-    if not getattr(leaf, "shape", ()):
-        raise ValueError(
-            f"`{name}` must be an array [batch, ...], got {describe(leaf)}."
-        )
-    rows = leaf.shape[0]
-    if batch_size is not None:
-        _check_matches("batch_size", _as_batch_size(batch_size), name, rows)
-    leaf_dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-    if dtype is not None:
-        _check_matches("dtype", as_dtype(dtype), name, leaf_dtype)
-    return rows, leaf_dtype
-
-
-def _check_matches(argument: str, value: object, name: str, of_inputs: object) -> None:
-    if value != of_inputs:
-        raise ValueError(
-            f"`{argument}` must be {of_inputs} to match `{name}`, got {value}. Omit "
-            f"`{argument}`."
-        )

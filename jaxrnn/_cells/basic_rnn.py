@@ -18,9 +18,6 @@ class BasicRNNCell(AffineCell):
         num_units: `H`, at least 0.
         activation: None for tanh, the name of a Keras activation, or a function
             defined at module level (JAX compiles again for each new lambda).
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

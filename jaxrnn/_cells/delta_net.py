@@ -217,8 +217,6 @@ class DeltaNetCell(DeltaRuleCell):
         kernel_initializer: For the kernel; None for Glorot uniform, drawn separately
             for each block.
         bias_initializer: For the bias; None for zeros.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
         chunk_size: The largest number of steps that are computed together (a chunk).
             Results for different sizes differ only by rounding.
 
@@ -287,8 +285,6 @@ class GatedDeltaNetCell(DeltaRuleCell):
             for each block.
         bias_initializer: For the bias; None for zeros, except in the block a, where
             `softplus` of the bias is log-uniform in [0.001, 0.1].
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
         chunk_size: The largest number of steps that are computed together (a chunk).
             Results for different sizes differ only by rounding.
 

@@ -20,7 +20,7 @@ import types
 import typing
 from collections.abc import Callable, Collection
 from functools import cached_property
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,8 @@ T = TypeVar("T")
 Check: TypeAlias = Callable[[str, Any], Any]
 """`check(name, value)` returns the value that a field stores, or raises."""
 
+# Users of PyTorch and Equinox may write `LSTMCell(depth, units)`.
+NO_DEPTH = "The depth of the inputs is not an argument of a cell; `init` reads it."
 
 ActivationLike: TypeAlias = Any
 """None, the name of a Keras activation, or a function; stored as the function."""
@@ -91,7 +93,7 @@ def number(
 
 def flag(default: bool) -> Any:
     """True or False."""
-    return checked(arguments.as_bool, default=default)
+    return checked(_check_flag, default=default)
 
 
 def one_of(default: str, choices: Collection[str]) -> Any:
@@ -156,26 +158,10 @@ def check_fields(values: Any) -> None:
             f"`{type(values).__name__}` must be a dataclass, because it has the field "
             f"`{bare[0]}`. Decorate the class with `@fields.dataclass`."
         )
-    fields = dataclasses.fields(values)
-    for position, field in enumerate(fields):
-        check = field.metadata.get("check")
-        if check is None:
-            continue
-        value = getattr(values, field.name)
-        try:
+    for field in dataclasses.fields(values):
+        if check := field.metadata.get("check"):
+            value = getattr(values, field.name)
             set_field(values, field.name, check(field.name, value))
-        except (TypeError, ValueError) as error:
-            is_bool = isinstance(value, bool)
-            is_count = isinstance(value, int) and not is_bool and value > 0
-            has_depth = fields[0].name in ("num_units", "units")
-            is_ours = type(values).__module__.startswith("jaxrnn")
-            if position == 1 and is_count and has_depth and is_ours:
-                # The caller may expect the order of PyTorch and Equinox, which is
-                # `LSTMCell(depth, units)`.
-                fix = f"For {value} units, use `{type(values).__name__}({value})`."
-                text = f"{error} The depth of the inputs is not an argument. {fix}"
-                error.args = (text,)
-            raise
 
 
 def set_field(values: Any, name: str, value: Any) -> None:
@@ -216,6 +202,12 @@ def optional(check: Check) -> Check:
         return None if value is None else check(name, value)
 
     return check_unless_none
+
+
+def _check_flag(name: str, value: Any) -> bool:
+    if isinstance(value, int) and value > 1:
+        expect(False, name, "be True or False", value, NO_DEPTH, error=TypeError)
+    return arguments.as_bool(name, value)
 
 
 def _check_initializer(name: str, value: Initializer) -> Initializer:
@@ -286,7 +278,8 @@ def resolve_activation(
         fix = "For another activation, pass a function."
         expect(activation in ACTIVATIONS, name, f"be {what}", activation, fix)
         return ACTIVATIONS[activation]
-    return check_function(name, activation, "None, a name or a function")
+    fix = NO_DEPTH if type(activation) is int else ""
+    return check_function(name, activation, "None, a name or a function", fix)
 
 
 @dataclass
@@ -325,19 +318,20 @@ class Hyperparameters:
             parts.append(f"{name}={name_of(value)}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
-    @property
-    def weak_type(self) -> NoReturn:
-        """Raises TypeError.
+    if not TYPE_CHECKING:
 
-        `jax.jit` takes an object with a `dtype` for an array, reads whether its type is
-        weak, and replaces the object with a tracer. (A method `__array__` would also
-        stop JAX, but NumPy could no longer store or compare cells.)
-        """
-        raise TypeError(
-            f"hyperparameters must not be used as an array, got {self!r}. Name the "
-            "argument in `static_argnames` of `jax.jit`, or pass a bound cell, "
-            "`cell.bind(params)`, which is a pytree."
-        )
+        def __getattr__(self, name: str) -> NoReturn:
+            """Raises TypeError for `weak_type`, an attribute of arrays.
+
+            `jax.jit` takes an object with a `dtype` for an array, reads whether its
+            type is weak, and replaces the object with a tracer, which has no `bind`. A
+            TypeError makes `jax.jit` name the argument and `static_argnames`.
+            """
+            if name == "weak_type":
+                text = "Bind the cell, or name the argument in `static_argnames`."
+                raise TypeError(f"a cell is not an array, got {self!r}. {text}")
+            # Raises the original error if a property of this name failed.
+            object.__getattribute__(self, name)
 
     def __deepcopy__(self, memo: dict) -> "Hyperparameters":
         # A copy of a callable object, such as `jax.nn.relu`, would not equal the
@@ -346,19 +340,17 @@ class Hyperparameters:
         memo[id(self)] = twin
         return twin
 
-    # A pickle stores Keras activations by name, because pickle cannot find JAX's
-    # wrapped functions, and functions of a private module may move.
-    def __getstate__(self) -> tuple[dict[str, Any], dict[str, str]]:
+    # A pickle stores a pair (name, None) for a Keras activation, because pickle cannot
+    # find JAX's wrapped functions, and functions of a private module may move; and a
+    # pair (None, value) for any other value.
+    def __getstate__(self) -> dict[str, tuple]:
         names = {id(function): name for name, function in ACTIVATIONS.items()}
-        values = vars(self)
-        activations = {k: names[id(v)] for k, v in values.items() if id(v) in names}
-        rest = {k: v for k, v in values.items() if k not in activations}
-        return rest, activations
+        named = {field: names.get(id(value)) for field, value in vars(self).items()}
+        return {k: (n, None if n else getattr(self, k)) for k, n in named.items()}
 
-    def __setstate__(self, state: tuple[dict[str, Any], dict[str, str]]) -> None:
-        rest, activations = state
-        functions = {field: ACTIVATIONS[name] for field, name in activations.items()}
-        vars(self).update(rest, **functions)
+    def __setstate__(self, state: dict[str, tuple]) -> None:
+        for field, (name, value) in state.items():
+            vars(self)[field] = ACTIVATIONS[name] if name else value
 
     def _value(self) -> tuple:
         attributes = self._attributes().items()

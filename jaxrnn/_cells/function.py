@@ -1,6 +1,5 @@
 """Cells whose step is a given function, or a module with its own parameters."""
 
-import inspect
 from collections.abc import Callable
 from typing import final
 
@@ -12,27 +11,12 @@ from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from . import fields
 from .base import RNNCell
-from .step_checks import check_no_carry
 
 
 def _copied_size(name: str, size: Size) -> Size:
     """Returns a copy, which stays the same if the caller modifies `size` later."""
     size_shapes(size, name)
     return jax.tree.map(lambda n: n, size)
-
-
-def _check_accepts(name: str, fn: Callable, wanted: str, **keys: None) -> None:
-    """Raises TypeError unless `fn` accepts three arguments and the keywords `keys`."""
-    try:
-        signature = inspect.signature(fn)
-    except (TypeError, ValueError):  # Some callables have no signature.
-        return
-    try:
-        signature.bind(None, None, None, **keys)
-    except TypeError:
-        raise TypeError(
-            f"`{name}` must accept {wanted}, got the signature {signature}."
-        ) from None
 
 
 @final
@@ -61,8 +45,8 @@ class FunctionCell(RNNCell):
             `RNNCell.rows_interact`.
 
     Raises:
-        TypeError: If `fn` or `init_fn` is not a function or does not accept the
-            arguments above, or if a size or a bool has the wrong type.
+        TypeError: If `fn` or `init_fn` is not a function, or a size or a bool has the
+            wrong type.
         ValueError: If a size is None or negative.
 
     Example:
@@ -86,21 +70,14 @@ class FunctionCell(RNNCell):
     is_random: bool | None = fields.checked(as_bool, default=None)  # pyright: ignore[reportIncompatibleMethodOverride]
     rows_interact: bool = fields.flag(False)  # pyright: ignore[reportIncompatibleMethodOverride]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_accepts("fn", self.fn, "(params, inputs, state, key=None)", key=None)
-        if self.init_fn is not None:
-            _check_accepts("init_fn", self.init_fn, "(key, inputs, dtype)")
-
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """The parameters that `init_fn` returns; `{}` if `init_fn` is None.
 
         Raises:
-            TypeError: If `key` is not a random key, or `dtype` is an array.
+            TypeError: If `key` is not a random key.
             ValueError: If `key` is an array of keys.
         """
         check_key(key)
-        check_no_carry(dtype)
         return {} if self.init_fn is None else self.init_fn(key, inputs, dtype)
 
     def apply(
@@ -112,13 +89,7 @@ class FunctionCell(RNNCell):
             TypeError: If `key` is not a random key.
         """
         check_key_or_none(key)
-        try:
-            return self.fn(params, inputs, state, key=key)
-        except KeyError as error:
-            if self.init_fn is None and not params:
-                fix = "Without `init_fn`, pass the parameters to `cell.bind`."
-                error.add_note(f"`params` is empty. {fix}")
-            raise
+        return self.fn(params, inputs, state, key=key)
 
 
 @fields.dataclass

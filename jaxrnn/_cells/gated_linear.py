@@ -57,8 +57,6 @@ class MinGRUCell(LinearRecurrenceCell):
             for the paper's simplest form); or a function.
         kernel_initializer: For the kernel; None for Glorot uniform.
         bias_initializer: For the bias; None for zeros.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -110,8 +108,6 @@ class MinLSTMCell(LinearRecurrenceCell):
             for the paper's simplest form); or a function.
         kernel_initializer: For the kernel; None for Glorot uniform.
         bias_initializer: For the bias; None for zeros.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -168,8 +164,6 @@ class QRNNCell(LinearRecurrenceCell):
         activation: None for tanh, the name of a Keras activation, or a function.
         kernel_initializer: For the kernel; None for Glorot uniform.
         bias_initializer: For the bias; None for zeros.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

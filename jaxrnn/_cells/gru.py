@@ -29,12 +29,9 @@ class GRUCell(AffineCell):
     Attributes:
         num_units: `H`, at least 0.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For both kernels; None for Glorot uniform.
         bias_initializer: For both biases; None for ones in the gates and zeros in the
             candidate.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -103,13 +100,10 @@ class CudnnCompatibleGRUCell(AffineCell):
 
     Attributes:
         num_units: `H`, at least 0.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For all kernels; None for Glorot uniform.
         activation: None for tanh, the name of a Keras activation, or a function.
         bias_initializer: For all biases; None for ones in the gates and zeros in the
             candidate.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

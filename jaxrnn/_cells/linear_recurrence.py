@@ -6,7 +6,9 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe, describe_structure, error_note, is_array
+from .._base.errors import error_note
+from .._base.expect import expect
+from .._base.like import check_structure
 from .._base.math import cast_like, widened
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import with_structure
@@ -114,14 +116,10 @@ class LinearRecurrenceCell(SpecsCell):
                 not match the state.
             TypeError: If `coefficients` returns complex arrays.
         """
-        with error_note("Raised by `coefficients`."):
-            result = self.coefficients(params, inputs)
-        if not isinstance(result, tuple) or len(result) != 3:
-            raise ValueError(
-                "`coefficients` must return a tuple (a, b, rest), got "
-                f"{describe(result)}. If `output` needs no other values, return "
-                "(a, b, None)."
-            )
+        result = self.coefficients(params, inputs)
+        fix = "If `output` needs no other values, return (a, b, None)."
+        is_triple = isinstance(result, tuple) and len(result) == 3
+        expect(is_triple, "coefficients", "return a tuple (a, b, rest)", result, fix)
         a, b, rest = result
         rows = inputs.shape[0]
         return _fitted("a", a, rows, state), _fitted("b", b, rows, state), rest
@@ -153,27 +151,14 @@ def for_many_steps(cell: SpecsCell, params: Params, run: Run) -> tuple[Params, R
 
 def _fitted(name: str, x: PyTree, rows: int, state: Element) -> Element:
     """Coefficients `[rows, units]` in the state's dtype, or at least float32."""
-    like = widened(state)
-    fix = "For a complex state, return a and b as `ComplexState`s."
-    what = f"`{name}`, which `coefficients` returns, must"
-    if jax.tree.structure(x) != jax.tree.structure(like):
-        must = f"have the structure of the state, {describe_structure(state)}"
-        if is_array(like):
-            must = "be one array, like the state"
-            fix = "For a complex state, let `state_size` return a `ComplexState`."
-        raise ValueError(f"{what} {must}, got {describe(x)}. {fix}")
+    wide = widened(state)
+    fix = "For a complex state, a, b and `state_size` are `ComplexState`s."
+    check_structure(f"`{name}`", wide, x, strict=True, fix=fix)
 
     def fit(x: Array, h: Array) -> Array:
-        if jnp.iscomplexobj(x):
-            raise TypeError(f"{what} hold real arrays, got {describe(x)}. {fix}")
-        x = jnp.asarray(x, h.dtype)
-        shape = (rows, *h.shape[1:])
-        try:
-            return jnp.broadcast_to(x, shape)
-        except ValueError:
-            raise ValueError(
-                f"{what} have a shape that broadcasts to the state's shape, {shape}, "
-                f"got {describe(x)}."
-            ) from None
+        is_real = not jnp.iscomplexobj(x)
+        expect(is_real, name, "hold real arrays", x, fix, error=TypeError)
+        return jnp.broadcast_to(jnp.asarray(x, h.dtype), (rows, *h.shape[1:]))
 
-    return jax.tree.map(fit, x, like)
+    with error_note(f"Raised for `{name}`, which `coefficients` returned."):
+        return jax.tree.map(fit, x, wide)

@@ -44,8 +44,6 @@ class LRUCell(LinearRecurrenceCell):
             value near 1 for a long memory.
         max_radius: The largest initial `|lambda|`, `r_max` in the paper; at most 1.
         max_phase: The largest initial phase, in radians.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -77,12 +75,9 @@ class LRUCell(LinearRecurrenceCell):
         """The sizes of the state's real and imaginary parts."""
         return ComplexState(self.num_states, self.num_states)
 
-    def check_depth(self, depth: int) -> None:
-        """Raises ValueError unless the inputs have depth `num_units`."""
-        _check_is_units(self, depth)
-
     def param_specs(self, depth: int) -> Specs:
         """Specs of the parameters of lambda and gamma, and of B, C and D."""
+        _check_is_units(self, depth)
         units = self.num_units
         states = self.num_states
         b = ParamSpec((states, units), normal(1 / math.sqrt(2 * max(1, units))))
@@ -170,8 +165,6 @@ class RGLRUCell(LinearRecurrenceCell):
             `1 - 1 / (4 M)`.
         kernel_initializer: For `w`; None for a normal distribution of variance `1 / S`.
         bias_initializer: For `b`; None for zeros.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -198,12 +191,9 @@ class RGLRUCell(LinearRecurrenceCell):
         head_size(self)  # Raises an error unless `num_heads` divides `num_units`.
         _check_ring(self)
 
-    def check_depth(self, depth: int) -> None:
-        """Raises ValueError unless the inputs have depth `num_units`."""
-        _check_is_units(self, depth)
-
     def param_specs(self, depth: int) -> Specs:
         """Specs of `a_param`, `input_gate` and `a_gate`."""
+        _check_is_units(self, depth)
         size = head_size(self)
         kernel, bias = kernel_and_bias(self, normal(1 / math.sqrt(max(1, size))))
         gate = {

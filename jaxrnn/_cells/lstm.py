@@ -96,9 +96,6 @@ class BasicLSTMCell(AffineCell):
         forget_bias: Added to f at each step; not stored in the bias.
         state_is_tuple: False for a state `[batch, 2H]` that holds `[c, h]`.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -140,16 +137,13 @@ class BasicLSTMCell(AffineCell):
         state = as_lstm_state(state, self.num_units)
         return state.h, state
 
-    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
-        """The output and the new state of a step, from the new c and h."""
-        return h, new_lstm_state(c, h, self.state_is_tuple)
-
     def _update(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
         i, j, f, o = jnp.split(z, 4, axis=-1)
         c = state.c * jax.nn.sigmoid(f + self.forget_bias)
         c = c + jax.nn.sigmoid(i) * self.activation(j)
         h = self.activation(c) * jax.nn.sigmoid(o)
-        return self.leave(c, h.astype(state.h.dtype))
+        h = h.astype(state.h.dtype)
+        return h, new_lstm_state(c, h, self.state_is_tuple)
 
 
 def _as_clip(name: str, value: Any) -> float:
@@ -186,14 +180,9 @@ class LSTMCell(AffineCell):
         num_proj: `P`; None for no projection.
         proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
             for no bound.
-        num_unit_shards: Accepted for compatibility with TensorFlow; not used.
-        num_proj_shards: Accepted for compatibility with TensorFlow; not used.
         forget_bias: Added to f at each step; not stored in the bias.
         state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -261,10 +250,6 @@ class LSTMCell(AffineCell):
         state = as_lstm_state(state, self.num_units)
         return state.h, state
 
-    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
-        """The output and the new state of a step, from the new c and h."""
-        return h, new_lstm_state(c, h, self.state_is_tuple)
-
     def _gates(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
         c = state.c
         i, j, f, o = jnp.split(z, 4, axis=-1)
@@ -276,9 +261,9 @@ class LSTMCell(AffineCell):
         o = add_peephole(params, "w_o_diag", o, c)
         m = (jax.nn.sigmoid(o) * self.activation(c)).astype(state.h.dtype)
         if self.num_proj is None:
-            return self.leave(c, m)
+            return m, new_lstm_state(c, m, self.state_is_tuple)
         return m, LSTMStateTuple(c, state.h)
 
     def _project(self, params: Params, z: Array, carry: LSTMStateTuple) -> Updated:
-        h = clip_symmetric(z, self.proj_clip)
-        return self.leave(carry.c, h.astype(carry.h.dtype))
+        h = clip_symmetric(z, self.proj_clip).astype(carry.h.dtype)
+        return h, new_lstm_state(carry.c, h, self.state_is_tuple)

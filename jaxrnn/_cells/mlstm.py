@@ -91,8 +91,6 @@ class MLSTMCell(MatrixMemoryCell):
             `N(0, 0.1^2)` in i, and values from 3 to 6 in f, evenly spaced over heads.
         chunk_size: The largest number of steps in a chunk. Results for different sizes
             differ only by rounding.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -1,8 +1,8 @@
 """Parameters: their specs, TensorFlow's default initializers, and their creation."""
 
-import abc
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
 from .._base.arguments import as_axis_size, check_function, check_instance
-from .._base.errors import describe, error_note, is_array, name_of
+from .._base.errors import error_note, is_array, name_of
 from .._base.expect import expect
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .fields import snake_case
 
 
 def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -87,22 +86,28 @@ Specs: TypeAlias = dict[str, Any]
 """Nested dicts of `ParamSpec`s."""
 
 
-@dataclasses.dataclass(frozen=True)
-class PartInitializer(abc.ABC):
-    """An initializer that depends on how inputs and gates divide a parameter."""
+@dataclasses.dataclass(frozen=True, repr=False)
+class PartInitializer:
+    """An initializer that depends on how inputs and gates divide a parameter.
 
-    @property
-    def name(self) -> str:
-        """The name of the function that creates this object."""
-        return snake_case(type(self).__name__.removeprefix("_"))
+    Attributes:
+        function: `function(key, spec, dtype, *args) -> array`, defined in a module.
+        args: The other arguments of `function`.
+        bias: The initializer of the biases of a cell whose kernels this one draws.
+    """
+
+    function: Callable[..., Array]
+    args: tuple = ()
+    bias: Initializer | None = None
 
     def __repr__(self) -> str:
-        values = [getattr(self, field.name) for field in dataclasses.fields(self)]
-        return f"{self.name}({', '.join(map(name_of, values))})"
+        args = [*self.args, *([self.bias] if self.bias else [])]
+        name = self.function.__name__.removeprefix("_")
+        return f"{name}({', '.join(map(name_of, args))})"
 
-    @abc.abstractmethod
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
         """Draws the parameter."""
+        return self.function(key, spec, dtype, *self.args)
 
     def __call__(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         return self.make(key, ParamSpec(shape, self), dtype)
@@ -117,8 +122,7 @@ def draw(initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType) -> A
 
 def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
     """The `bias` of a `by_part` kernel initializer or, failing that, the default."""
-    by_part = isinstance(kernel, PartInitializer)
-    return (getattr(kernel, "bias", None) if by_part else None) or default
+    return (kernel.bias if isinstance(kernel, PartInitializer) else None) or default
 
 
 def kernel_and_bias(
@@ -149,6 +153,7 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
             if a leaf is not a `ParamSpec`.
     """
     keys = iter(jax.random.split(key, max(1, len(jax.tree.leaves(specs)))))
+    is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
 
     def make(name: str, spec: ParamSpec) -> Array:
         must = f"return a `ParamSpec` for `{name}`"
@@ -158,20 +163,15 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
             f"Raised by the initializer of `{name}`, called with {called}."
         ):
             leaf = draw(spec.initializer, next(keys), spec, dtype)
-        if not is_array(leaf) or leaf.shape != spec.shape:
+            fits = is_array(leaf) and leaf.shape == spec.shape
+            must = f"return an array of shape {spec.shape}"
             fix = "To get an initializer, call the function, as in `orthogonal()`."
             fix = fix if callable(leaf) else ""
-            raise TypeError(
-                f"the initializer of `{name}` must return an array of shape "
-                f"{spec.shape}, got {describe(leaf)}. {fix}".rstrip()
-            )
-        is_real = not jnp.issubdtype(dtype, jnp.complexfloating)
-        if is_real and jnp.iscomplexobj(leaf):
-            raise TypeError(
-                f"the initializer of `{name}` must return a real array for the dtype "
-                f"{jnp.dtype(dtype).name}, got {describe(leaf)}. For complex "
-                f"parameters, pass `dtype=jnp.{leaf.dtype}` to `init`."
-            )
+            expect(fits, "initializer", must, leaf, fix, error=TypeError)
+            fits = is_complex or not jnp.iscomplexobj(leaf)
+            must = "return a real array for a real dtype"
+            fix = f"For complex parameters, pass `dtype=jnp.{leaf.dtype}` to `init`."
+            expect(fits, "initializer", must, leaf, fix, error=TypeError)
         return jnp.asarray(leaf, dtype)
 
     return map_named("params", make, specs)

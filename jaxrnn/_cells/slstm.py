@@ -61,8 +61,6 @@ class SLSTMCell(AffineCell):
             package `xlstm`.
         bias_initializer: For the bias; None for zeros in i, z and o, and for values
             from 5 down to -7 in f, `5 - 12 (j / (d - 1))^0.3` for unit j of a head.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

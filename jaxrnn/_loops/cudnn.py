@@ -19,11 +19,14 @@ from jax.custom_batching import sequential_vmap
 from jax.experimental import rnn
 from jax.lax import Precision
 
+from .._base.errors import name_of
 from .._base.sharding import as_varying_as
-from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
 from . import masking
 from .library_cells import (
+    activation_of,
+    declared_kind,
+    lstm_state,
     row_lengths,
     what_lstm_has,
     why_not_arrays,
@@ -74,7 +77,7 @@ def cudnn_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]
     )
     call: Any = _call
     y, h, c = call(_precision_here(), *as_varying_as(args, args))
-    last = with_structure(state, cell.leave(c, h)[1])
+    last = lstm_state(state, c, h)
     outputs = steps.zero_dead(_batch_major(y, steps))
     return outputs, masking.choose(lengths > 0, last, state)
 
@@ -143,7 +146,7 @@ def flat_weights(cell: Any, params: Params, depth: int) -> Array:
         params: The cell's parameters, with blocks i, j, f, o.
         depth: The size of the inputs.
     """
-    (product,) = cell.product_params(params, depth)
+    product = cell.stages[0].product_params(params, depth)
 
     def blocks(x: Array) -> list[Array]:
         i, j, f, o = jnp.split(x, 4, axis=-1)
@@ -181,10 +184,10 @@ _call.defvjp(_call_and_save, _pull_back)
 def why_not_cudnn(cell: Any, params: Params, run: Run) -> str | None:
     """The reason why cuDNN cannot run the cell, or None."""
     known = "cuDNN's loop supports only plain LSTMs with tanh"
-    if cell.declared_kind != "lstm":
+    if declared_kind(cell) != "lstm":
         return f"{known}, not {type(cell).__name__}"
-    if reason := cell.library_cell.why_not_tanh():
-        return f"{known}, but {reason}"
+    if (activation := activation_of(cell)) is not jnp.tanh:
+        return f"{known}, but this cell uses {name_of(activation)}"
     if reason := why_not_fields(cell):
         return reason
     if has := what_lstm_has(cell):

@@ -10,7 +10,8 @@ import numpy as np
 
 from .._base.errors import describe, name_of
 from .._base.sharding import explicit_mesh_of
-from .._base.typing import Array, Params
+from .._base.trees import with_structure
+from .._base.typing import Array, Params, PyTree
 from .steps import Run, Steps
 from .xla_loop import AffineCellLike
 
@@ -74,7 +75,7 @@ def why_not_fields(cell: AffineCellLike) -> str | None:
 
 def what_lstm_has(cell: AffineCellLike) -> list[str]:
     """Descriptions of the features that an LSTM adds to a plain LSTM."""
-    if cell.declared_kind != "lstm":
+    if declared_kind(cell) != "lstm":
         return []
     core = cell.library_cell
     found = {
@@ -119,11 +120,11 @@ ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
 def why_not_native_cell(cell: AffineCellLike) -> str | None:
     """The reason why the native loops cannot run the cell, or None."""
     known = "the native loops support only LSTMs, GRUs and basic RNNs"
-    if cell.declared_kind is None:
+    if declared_kind(cell) is None:
         return f"{known}, not {type(cell).__name__}"
     if reason := why_not_fields(cell):
         return reason
-    activation = _activation(cell)
+    activation = activation_of(cell)
     if activation not in ACTIVATIONS:
         return f"{known} with tanh, relu or sigmoid, not {name_of(activation)}"
     has = what_lstm_has(cell)
@@ -140,7 +141,7 @@ def native_kind(cell: AffineCellLike) -> str:
         return "normed_lstm"
     if "a projection" in has:
         return "projected_lstm"
-    kind: Any = cell.declared_kind
+    kind: Any = declared_kind(cell)
     return "peephole_lstm" if has else kind
 
 
@@ -154,12 +155,25 @@ def native_attributes(cell: AffineCellLike, kind: str) -> dict[str, Any]:
 
     return {
         "cell": np.int32(NATIVE_CELLS[kind].number),
-        "activation": np.int32(ACTIVATIONS.index(_activation(cell))),
+        "activation": np.int32(ACTIVATIONS.index(activation_of(cell))),
         "forget_bias": np.float32(getattr(core, "forget_bias", 0)),
         "cell_clip": bound("cell_clip"),
         "output_clip": bound("proj_clip"),
     }
 
 
-def _activation(cell: AffineCellLike) -> Any:
+def declared_kind(cell: AffineCellLike) -> str | None:
+    """The `library_kind` of the cell's own class; a base class's may not apply."""
+    return vars(type(cell)).get("library_kind")
+
+
+def activation_of(cell: AffineCellLike) -> Any:
+    """The activation of the cell's candidate."""
     return getattr(cell.library_cell, "activation", jnp.tanh)
+
+
+def lstm_state(like: PyTree, c: Array, h: Array) -> PyTree:
+    """The state of an LSTM in the structure of `like`, a pair or one array `[c, h]`."""
+    if jax.tree_util.all_leaves([like]):
+        return jnp.concatenate([c, h], axis=-1)
+    return with_structure(like, (c, h))

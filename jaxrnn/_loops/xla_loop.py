@@ -49,16 +49,13 @@ class AffineCellLike(Protocol):
     @property
     def stages(self) -> Sequence[Any]: ...
     @property
-    def declared_kind(self) -> str | None: ...
-    @property
     def library_cell(self) -> Any: ...
 
     def enter(self, state: PyTree) -> tuple[Array, PyTree]: ...
     def chain(
         self, product: Callable, params: Params, inputs: PyTree, state: PyTree
     ) -> tuple[PyTree, PyTree, list[Array]]: ...
-    def elementwise(self, params: Params) -> Params: ...
-    def product_params(self, params: Params, depth: int) -> list[Params]: ...
+    def elementwise_specs(self) -> dict[str, Any]: ...
 
 
 class Primals(NamedTuple):
@@ -103,9 +100,10 @@ def affine_sequence(
 
 def primals_of(cell: AffineCellLike, params: Params, run: Run) -> tuple[Primals, Steps]:
     """The primals of a run, and its steps without the restart states."""
+    depth = run.inputs.shape[-1]
     primals = Primals(
-        products=cell.product_params(params, run.inputs.shape[-1]),
-        elementwise=cell.elementwise(params),
+        products=[stage.product_params(params, depth) for stage in cell.stages],
+        elementwise={name: params[name] for name in cell.elementwise_specs()},
         xs=run.inputs,
         state=run.state,
         restart_states=run.steps.restart_states,

@@ -17,7 +17,6 @@ from .._base.trees import map_sizes, output_of
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell
-from .._cells.step_checks import check_no_carry
 from .._loops.choice import Choice, Loop
 from .._loops.steps import Run, Steps
 from .base import vector_size
@@ -110,7 +109,6 @@ class MultiRNNCell(RNNCell):
             ValueError: If `key` is an array of keys.
         """
         check_key(key)
-        check_no_carry(dtype)
         params: Params = {}
         for i, cell in enumerate(self.cells):
             name = self._name(i)

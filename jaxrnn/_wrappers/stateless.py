@@ -122,13 +122,14 @@ class DeviceWrapper(WrapperCell):
         inputs, state = self._place((inputs, state))
         return self._place(self.cell.apply(params, inputs, state, key))
 
-    def __getstate__(self) -> tuple[dict[str, Any], dict[str, str]]:
-        rest, activations = super().__getstate__()
+    def __getstate__(self) -> dict[str, tuple]:
+        state = super().__getstate__()
         if isinstance(self.device, jax.Device):  # Devices cannot be pickled.
-            rest["device"] = {"name": f"{self.device.platform}:{self.device.id}"}
-        return rest, activations
+            name = f"{self.device.platform}:{self.device.id}"
+            state["device"] = (None, {"name": name})
+        return state
 
-    def __setstate__(self, state: tuple[dict[str, Any], dict[str, str]]) -> None:
+    def __setstate__(self, state: dict[str, tuple]) -> None:
         super().__setstate__(state)
         if isinstance(self.device, dict):
             fields.set_field(self, "device", _named(self.device["name"]))

@@ -40,7 +40,6 @@ class AttentionCellWrapper(extend.ParamsWrapper):
         input_size: `N`; None for the size of the inputs.
         state_is_tuple: False for a state `[batch, S + A + L A]` that concatenates all
             parts; the cell's state must then be one vector.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
@@ -139,7 +138,7 @@ class AttentionCellWrapper(extend.ParamsWrapper):
         """
         inputs = extend.check_step_inputs(inputs)
         own, inner = self.checked_params(params, inputs, key)
-        state, context, memory = self._parts(state, inputs.shape[0])
+        state, context, memory = self._parts(state, inputs)
         joined = extend.affine(own, [inputs, context], inputs.dtype)
         output, state = self.cell.apply(inner, joined, state, key)
         context = self._attend(own["attention"], jax.tree.leaves(state), memory)
@@ -152,19 +151,20 @@ class AttentionCellWrapper(extend.ParamsWrapper):
             new_state = jnp.concatenate(new_state, axis=-1)
         return output, new_state
 
-    def _parts(self, state: PyTree, batch: int) -> tuple[PyTree, Array, Array]:
+    def _parts(self, state: PyTree, inputs: Array) -> tuple[PyTree, Array, Array]:
         """The cell's state, the context `[batch, A]` and the memory `[batch, L, A]`."""
         _, cell_size, size, _, length = self._sizes
         if not self.state_is_tuple:
-            state = extend.check_state(state, self.state_size, batch)
+            state = extend.check_state(state, self.state_size, inputs)
             state = jnp.split(state, [cell_size, cell_size + size], axis=-1)
         is_triple = isinstance(state, tuple | list) and len(state) == 3
         must = "be (cell state, context, memory)"
         fix = "Create a state with `cell.zero_state`."
         extend.expect(is_triple, "state", must, state, fix)
         cell_state, context, memory = state
-        parts = extend.check_state((context, memory), (size, length * size), batch)
-        return cell_state, parts[0], parts[1].reshape(batch, length, size)
+        parts = (context, memory)
+        context, memory = extend.check_state(parts, (size, length * size), inputs)
+        return cell_state, context, memory.reshape(len(inputs), length, size)
 
     def _attend(self, params: Params, query: list[Array], memory: Array) -> Array:
         """The context `[batch, A]`; `query` lists the parts of the cell's state."""

@@ -67,22 +67,18 @@ class ContribLSTM(AffineCell):
         state = as_lstm_state(state, self.num_units)
         return (state.h if self.stages[0].rows else state.h[:, :0]), state
 
-    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
-        """The output and the new state of a step, from the new c and h."""
-        return h, new_lstm_state(c, h, self.state_is_tuple)
-
     def emit(self, c: Array, m: Array, state: LSTMStateTuple) -> tuple[Array, PyTree]:
         """The result of the gates' update; m becomes h' if there is no projection."""
         m = m.astype(state.h.dtype)
         if self.num_proj is None:
-            return self.leave(c, m)
+            return m, new_lstm_state(c, m, self.state_is_tuple)
         return m, LSTMStateTuple(c, state.h)
 
     def _project(
         self, params: Params, z: Array, carry: LSTMStateTuple
     ) -> tuple[Array, PyTree]:
-        h = clip_symmetric(z, self.proj_clip)
-        return self.leave(carry.c, h.astype(carry.h.dtype))
+        h = clip_symmetric(z, self.proj_clip).astype(carry.h.dtype)
+        return h, new_lstm_state(carry.c, h, self.state_is_tuple)
 
 
 class LayerNormedLSTM(ContribLSTM):

@@ -96,6 +96,8 @@ class _ConvLSTM(extend.SpecsCell):
     def step(self, params: Params, inputs: Array, state: Any) -> tuple[Array, PyTree]:
         """Runs one step with checked arguments; see `SpecsCell.step`."""
         c, h = state
+        must = f"have the dtype of the inputs, {inputs.dtype}"
+        extend.expect(h.dtype == inputs.dtype, "state.h", must, h, error=TypeError)
         z = _convolve(jnp.concatenate([inputs, h], -1), params["kernel"])
         if self.use_bias:
             z = z + jnp.expand_dims(params["biases"], tuple(range(z.ndim - 1)))
@@ -105,10 +107,6 @@ class _ConvLSTM(extend.SpecsCell):
         h = (jnp.tanh(c) * jax.nn.sigmoid(o)).astype(h.dtype)
         output = jnp.concatenate([h, inputs], -1) if self.skip_connection else h
         return output, LSTMStateTuple(c, h)
-
-    def check_dtypes(self, inputs: Array, state: PyTree) -> None:
-        """Raises TypeError if inputs, h and the cell differ in dtype."""
-        extend.check_one_dtype(self, inputs, state.h)
 
     def step_inputs(self, inputs: PyTree) -> Shaped:
         """Checks that the inputs of a step are grids of `input_shape`; returns them."""
@@ -206,7 +204,6 @@ class ConvLSTMCell(_ConvLSTM):
         initializers: Accepted for compatibility with TensorFlow; not used. The kernel
             is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -243,7 +240,6 @@ class Conv1DLSTMCell(_ConvLSTM):
         initializers: Accepted for compatibility with TensorFlow; not used. The kernel
             is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -272,7 +268,6 @@ class Conv2DLSTMCell(_ConvLSTM):
         initializers: Accepted for compatibility with TensorFlow; not used. The kernel
             is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -301,7 +296,6 @@ class Conv3DLSTMCell(_ConvLSTM):
         initializers: Accepted for compatibility with TensorFlow; not used. The kernel
             is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -52,8 +52,6 @@ class LSTMBlockCell(_OfLSTMCell):
         cell_clip: The bound on the magnitude of c'; None, 0 or a negative number for
             no bound. Gradients take the clip into account, unlike in TensorFlow.
         use_peephole: Whether the gates read c through three diagonal kernels.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles.
 
     Raises:
@@ -115,9 +113,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
             for no bound.
         forget_bias: Added to f at each step; not stored in the bias.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles, and of the scope in checkpoints.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -196,9 +192,7 @@ class GRUBlockCellV2(AffineCell):
     Attributes:
         num_units: `H`, at least 0.
         cell_size: The old name of `num_units`; None after construction.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

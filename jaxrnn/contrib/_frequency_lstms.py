@@ -52,10 +52,7 @@ class TimeFreqLSTMCell(extend.SpecsCell):
         forget_bias: Added to f at each step; not stored in the bias.
         feature_size: `F`, the size of a window; required.
         frequency_skip: The distance from one window to the next.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         num_windows: `N`, by default 1. contrib has no such argument.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -82,17 +79,18 @@ class TimeFreqLSTMCell(extend.SpecsCell):
     state_size = property(lambda self: 2 * self.num_units * self.num_windows)
     output_size = property(lambda self: self.num_units * self.num_windows)
 
-    def check_depth(self, depth: int) -> None:
-        """Raises ValueError unless inputs of this depth have `num_windows` windows."""
-        found = count_windows(depth, self)
-        must = f"be {found} (the number of windows in inputs of depth {depth})"
-        extend.expect(self.num_windows == found, "num_windows", must, self.num_windows)
-
     core = property(lambda self: core_lstm(self, name=extend.scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
 
     def param_specs(self, depth: int) -> Specs:
-        """Specs of all parameters, whose shapes do not depend on `depth`."""
+        """Specs of all parameters, whose shapes do not depend on `depth`.
+
+        Raises:
+            ValueError: If inputs of this depth do not have `num_windows` windows.
+        """
+        found = count_windows(depth, self)
+        must = f"be {found} (the number of windows in inputs of depth {depth})"
+        extend.expect(self.num_windows == found, "num_windows", must, self.num_windows)
         units = self.num_units
         rows = self.feature_size + 2 * units
         specs = shard_specs(self, "W", rows, 4 * units, self.num_unit_shards)
@@ -231,9 +229,6 @@ class GridLSTMCell(GridLSTM):
             block of all inputs.
         couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
         state_is_tuple: Whether the state is a named tuple; False for one array.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -288,9 +283,6 @@ class BidirectionalGridLSTMCell(GridLSTM):
         backward_slice_offset: The number of inputs by which the windows of `bwd` are
             shifted up. A negative number shifts the windows down. Windows read zeros
             beyond the inputs.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -113,7 +113,7 @@ class GridLSTM(extend.SpecsCell):
         count = self.num_frequency_blocks[block]
         extend.expect(count == found, f"num_frequency_blocks[{block}]", must, count)
 
-    def check_depth(self, depth: int) -> None:
+    def _check_depth(self, depth: int) -> None:
         """Raises ValueError unless the cell's windows fit inputs of this depth."""
         if not self.start_freqindex_list:
             self._check_count(0, depth)
@@ -138,6 +138,7 @@ class GridLSTM(extend.SpecsCell):
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters, whose shapes do not depend on `depth`."""
+        self._check_depth(depth)
         specs = {}
         count = self._gate_count
         units = self.num_units

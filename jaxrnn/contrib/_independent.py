@@ -79,9 +79,6 @@ class IndRNNCell(_IndependentUnits):
     Attributes:
         num_units: `H`, at least 0.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -122,13 +119,10 @@ class IndyGRUCell(_IndependentUnits):
     Attributes:
         num_units: `H`, at least 0.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For both kernels that multiply the inputs; None for Glorot
             uniform.
         bias_initializer: For both biases; None for ones in the gates and zeros in the
             candidate.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -195,11 +189,8 @@ class IndyLSTMCell(_IndependentUnits, ContribLSTM):
         num_units: `H`, at least 0.
         forget_bias: Added to f at each step; not stored in the bias.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For `kernel_w`; None for Glorot uniform.
         bias_initializer: For the bias; None for zeros.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

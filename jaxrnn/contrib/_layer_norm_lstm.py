@@ -79,9 +79,6 @@ class LayerNormLSTMCell(_FourGateLSTM):
         layer_norm: Whether to use layer normalization.
         norm_gain: The initial `gamma`.
         norm_shift: The initial `beta`.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -134,7 +131,6 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     Attributes:
         num_units: `H`, at least 0.
         forget_bias: Added to f at each step; not stored in the bias.
-        input_size: Accepted for compatibility with TensorFlow; not used.
         activation: None for tanh, the name of a Keras activation, or a function.
         layer_norm: Whether to use layer normalization.
         norm_gain: The initial `gamma`.
@@ -142,9 +138,6 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         dropout_keep_prob: The probability of keeping an entry of g, in (0, 1].
         dropout_prob_seed: Cells with different seeds draw different masks from the same
             key; None for 0.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -253,12 +246,9 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
         forget_bias: Added to f at each step; not stored in the bias.
         state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         layer_norm: Whether to use layer normalization.
         norm_gain: The initial `gamma`.
         norm_shift: The initial `beta`.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

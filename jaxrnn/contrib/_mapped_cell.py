@@ -139,9 +139,6 @@ class IntersectionRNNCell(MappedCell, extend.SpecsCell):
             a `bias`.
         forget_bias: Added to g and q at each step; not stored in the bias.
         y_activation: A function, the name of a Keras activation, or None for tanh.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -205,11 +202,9 @@ class IntersectionRNNCell(MappedCell, extend.SpecsCell):
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None
     ) -> PyTree:
         """Checks the arguments of a step and returns its inputs."""
-        return self.checked_step(params, inputs, state, key)[0]
-
-    def check_dtypes(self, inputs: Array, state: Array) -> None:
-        """Raises TypeError if inputs, state and the cell differ in dtype."""
-        extend.check_one_dtype(self, inputs, state)
+        inputs, state = self.checked_step(params, inputs, state, key)
+        extend.check_state(state, self.state_size, inputs, wider=False)
+        return inputs
 
     def before(self, own: Params, inputs: Array) -> Array:
         """The inputs, projected if there is a projection."""

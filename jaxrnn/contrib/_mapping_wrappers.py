@@ -51,8 +51,6 @@ class InputProjectionWrapper(_Projection):
         num_proj: `P`.
         activation: The name of a Keras activation, or a function; None for no
             activation.
-        input_size: Accepted for compatibility with TensorFlow; not used.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
@@ -94,7 +92,6 @@ class OutputProjectionWrapper(_Projection):
         output_size: `P`.
         activation: The name of a Keras activation, or a function; None for no
             activation.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
@@ -216,7 +213,6 @@ class EmbeddingWrapper(MappedWrapper):
         embedding_classes: The number of ids.
         embedding_size: The size of an embedding.
         initializer: For the embeddings; None for uniform numbers with variance 1.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.

@@ -87,8 +87,6 @@ class NTMCell(extend.ParamsWrapper):
         output_dim: `O`; required, because the sizes of the cell must be known before
             its inputs. In contrib, None stands for the size of the inputs.
         clip_value: The bound on the magnitude of the heads' parameters and the output.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
-        name: The name of the step in profiles; by default the name of the class.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -292,8 +290,7 @@ class NTMCell(extend.ParamsWrapper):
         # `time` is not checked here, because it may also be a scalar.
         own = state._replace(controller_state=(), time=())
         size = self.state_size._replace(controller_state=(), time=())
-        for leaf in jax.tree.leaves(extend.check_state(own, size, inputs.shape[0])):
-            extend.check_one_dtype(self, inputs, leaf)
+        extend.check_state(own, size, inputs, wider=False)
         return state
 
 

@@ -52,8 +52,6 @@ class PhasedLSTMCell(extend.SpecsCell):
             `exp(U(log(min), log(max)))`; must be positive and must not exceed
             `period_init_max`. Initial phases are drawn from `U(0, period)`.
         period_init_max: The upper bound of the initial periods.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
         dtype: The required dtype of parameters and x; None for any dtype.
 
     Raises:
@@ -144,15 +142,13 @@ class PhasedLSTMCell(extend.SpecsCell):
             )
             return state.h, state
 
-    def check_dtypes(self, inputs: Array, state: PyTree) -> None:
-        """Raises TypeError if x, h and the cell differ in dtype."""
-        extend.check_one_dtype(self, inputs, state.h)
-
     def _candidates(
         self, params: Params, x: Array, state: LSTMStateTuple
     ) -> LSTMStateTuple:
         """The candidates `(c~, h~)`."""
         c, h = state
+        must = f"have the dtype of the inputs, {x.dtype}"
+        extend.expect(h.dtype == x.dtype, "state.h", must, h, error=TypeError)
 
         def product(name: str, *operands: Array) -> Array:
             return extend.affine(params[name], operands, state.c.dtype)

@@ -42,9 +42,6 @@ class GLSTMCell(ContribLSTM):
         forget_bias: Added to f at each step; not stored in the bias.
         activation: The activation of c': None for tanh, the name of a Keras
             activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -201,9 +198,6 @@ class NASCell(ContribLSTM):
         num_units: `H`, at least 0.
         num_proj: The size of the projected output, positive; None for no projection.
         use_bias: Whether to add a bias.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -26,9 +26,6 @@ class UGRNNCell(AffineCell):
             zeros unless `initializer` is an `initializers.by_part` with a `bias`.
         forget_bias: Added to g at each step; not stored in the bias.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -112,8 +109,6 @@ class CFNCell(UnitsCell):
             identity.
         kernel_initializer: For both kernels; None for Glorot uniform.
         bias_initializer: For the bias; None for ones.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -176,8 +171,6 @@ class MinimalRNNCell(UnitsCell):
             identity.
         kernel_initializer: For the kernel; None for Glorot uniform.
         bias_initializer: For the bias; None for ones.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -238,9 +231,6 @@ class SRUCell(LinearRecurrenceCell):
     Attributes:
         num_units: `H`, at least 0.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

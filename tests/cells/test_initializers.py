@@ -230,6 +230,6 @@ def test_a_function_is_suggested_to_be_called_only_where_one_was_made():
 
 
 def test_a_repr_names_functions_of_this_module():
-    assert repr(by_part(zeros, by_gate(ones))) == "by_part(zeros, by_gate(ones), None)"
+    assert repr(by_part(zeros, by_gate(ones))) == "by_part(zeros, by_gate(ones))"
     assert repr(chrono(9)) == "chrono(9.0)"
     assert repr(UNIT) == "unit_forget_bias()"

@@ -247,14 +247,19 @@ REFUSALS = [
     (lambda: jaxrnn.MinGRUCell(-1), "`num_units`"),
     (lambda: jaxrnn.MinLSTMCell(3, "gauss"), "`activation` must be one of"),
     (lambda: step_of(0.5, 0.5), r"must return a tuple \(a, b, rest\), got"),
-    (lambda: step_of((0.5, 0.5), 0.5, None), "must be one array, like the state, got"),
-    (lambda: step_of(jnp.ones((1, 3)), 0.5, None), "broadcasts to the state's shape"),
+    (
+        lambda: step_of((0.5, 0.5), 0.5, None),
+        r"`a` must have the structure \*, got \(\*, \*\)",
+    ),
+    (
+        lambda: step_of(jnp.ones((1, 3)), 0.5, None),
+        "Incompatible types for broadcasting",
+    ),
     (
         lambda: step_of(jnp.ones((1, 2), complex), 0.5, None),
-        "`a`, which `coefficients` returns, must hold real arrays",
+        "`a` must hold real arrays, got complex128",
     ),
-    (lambda: step_from(complex), "`state` must have the dtype of the inputs"),
-    (lambda: step_from("float32"), "`state` must have the dtype of the inputs"),
+    (lambda: step_from(complex), "`state` must have dtype float64 or a wider one"),
 ]
 
 

@@ -127,6 +127,7 @@ def with_a_wrong_bias():
 
 HIGHWAY, NTM = contrib.HighwayWrapper(GRU), ntm()
 WIDE, WIDE_GRID = jnp.ones((1, 4)), grid(num_frequency_blocks=[2])
+LSTM = contrib.LSTMBlockFusedCell(3)
 FUSED = contrib.FusedRNNCellAdaptor(GRU)
 UNHASHABLE = contrib.FusedRNNCellAdaptor(
     GRUCell(3, activation=unittest.mock.MagicMock(__hash__=None))
@@ -139,7 +140,7 @@ VALUES = {
     "must have the key 'gru_cell', .* got .'carry_w'.. Pass the dict that `init` ret": (
         lambda: step(HIGHWAY, {"carry_w": 1})
     ),
-    "`params` must hold .*; missing: .*carry_b": (
+    "`params` must have the structure .*carry_b": (
         lambda: step(HIGHWAY, {"gru_cell": {}, "carry_w": np.ones(3)})
     ),
     r"must be \[batch, 1\] or \[batch\], got int64\[4, 2\]": (
@@ -153,14 +154,14 @@ VALUES = {
     r"`state` must be \(cell state, context, memory\), got \(1, 2\)": (
         lambda: step(attention_cell(2), state=(1, 2))
     ),
-    r"`state\[1\]` must have shape \(4, 6\)": (
+    r"`state\[1\]` must have shape \[4, 6\]": (
         lambda: step(attention_cell(2), state=(X, X, X))
     ),
     r"must have depth `num_units` \(2\), got 3. .*pass `num_in_proj=2`": (
         lambda: step(intersection())
     ),
     "`inputs` must have depth": lambda: step(intersection(num_in_proj=0)),
-    r"`state` must have shape \(4, 2\)": (
+    r"`state` must have shape \[4, 2\]": (
         lambda: step(intersection(num_in_proj=2), state=X)
     ),
     r"`num_frequency_blocks\[0\]` must be 1": lambda: WIDE_GRID.init(KEY, WIDE),
@@ -175,7 +176,7 @@ VALUES = {
     ),
     "`inputs` must be a pair": lambda: phased().init(KEY, WIDE),
     r"`inputs.shape\[-1\]` must be divisible": lambda: step(glstm()),
-    r"bias_f'\]` must have shape \(6,\)": with_a_wrong_bias,
+    r"bias_f'\]` must have shape \[6\]": with_a_wrong_bias,
     r"`W` must have at least as many rows as shards \(9\), got 5": (
         lambda: step(contrib.CoupledInputForgetGateLSTMCell(2, num_unit_shards=9))
     ),
@@ -192,7 +193,7 @@ TYPES = {
     r"`inputs` must be an array of integers, got float32\[4, 3\]": (
         lambda: IDS.init(KEY, X)
     ),
-    "`inputs` and `state` must share one dtype": (
+    "`state` must have dtype float32 or a wider one, got float16": (
         lambda: step(intersection(num_in_proj=2), state=np.ones((4, 2), "float16"))
     ),
     "`state` must have the 5 entries of an NTMControllerState": (
@@ -205,8 +206,8 @@ TYPES = {
     ),
     "`scope` must be a string or None": (lambda: FUSED.bind({})(X[None], scope=3)),
     "hyperparameters must be hashable": lambda: UNHASHABLE.bind({}),
-    "^`state` must be a tuple": (
-        lambda: contrib.LSTMBlockFusedCell(3).bind({})(X[None], 3.0)
+    "^`state` must have the structure LSTMStateTuple": (
+        lambda: LSTM.bind(drawn(LSTM, X[None]))(X[None], 3.0)
     ),
 }
 NAMES = {

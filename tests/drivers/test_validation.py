@@ -132,7 +132,7 @@ DRIVER = [
     (ValueError, r"batch size must be the same.*`inputs\[1\]` is float32\[3, 5, 3\]", {"inputs": (X, X[1:])}),
     (ValueError, "`inputs` must be floating-point, got int32", {"inputs": X.astype(np.int32)}),
     (ValueError, "`state` must be floating-point, got int32", {"dtype": jnp.int32}),
-    (TypeError, r"must have the dtype of the inputs \(float64\)",
+    (TypeError, r"`params.*` must have dtype float64, got float32.*for inputs of depth 3 and dtype float64 with `init`",
      {"inputs": X.astype(np.float64), "dtype": jnp.float64}),
     (ValueError, r"must be a vector of length batch_size \(4\)", {"sequence_length": 3}),
     (TypeError, r"`sequence_length` must be an array without a mask, got a masked int64\[4\]",
@@ -164,13 +164,13 @@ DRIVER = [
      {"cell": FunctionCell(lambda p, x, s, key=None: (x, s), jaxrnn.TensorShape([]), 3).bind({}), "sequence_length": [1] * 4, "initial_state": np.ones(3, np.float32)}),
     (ValueError, r"`initial_state\[0\]` must be an array", {"cell": STACK, "initial_state": (None, ZEROS)}),
     (TypeError, "`initial_state` must be an array, got 'zeros'", {"initial_state": "zeros"}),
-    (ValueError, r"`state\[1\]` must have shape \(4, 2\), got float32\[4, 1\]",
+    (ValueError, r"`state\[1\]` must have shape \[4, 2\], got float32\[4, 1\]",
      {"cell": LSTM, "initial_state": (ZEROS, ZEROS[:, 1:])}),
-    (TypeError, "`state` must be a tuple of 2 arrays", {"cell": LSTM, "initial_state": ZEROS}),
-    (ValueError, r"`state` must be one array \[batch, 2\], got \(float32", {"cell": RNN, "initial_state": (ZEROS, ZEROS)}),
+    (TypeError, r"`state` must have the structure LSTMStateTuple\(c=\*, h=\*\), got float32\[4, 2\]. .* `cell.zero_state`", {"cell": LSTM, "initial_state": ZEROS}),
+    (ValueError, r"`state` must have the structure \*, got \(\*, \*\)", {"cell": RNN, "initial_state": (ZEROS, ZEROS)}),
     (IndexError, "`state` must be a tuple of length 2.* got .float32", {"cell": STACK, "initial_state": (ZEROS,)}),
     (ValueError, r"got LSTMState\(hidden=\*, cell=\*\)", {"cell": LSTM, "initial_state": HaikuState(ZEROS, ZEROS)}),
-    (TypeError, "must share one dtype", {"initial_state": ZEROS.astype(np.float64)}),
+    (TypeError, r"`enter\(state\)\[0\]` must have dtype float32, got float64\[4, 2\]. Create the state with", {"initial_state": ZEROS.astype(np.float64)}),
     (ValueError, r"must have the structure \*, got \(\*, \*\), where .* Return the new state in the structure of",
      {"cell": stepping(lambda s: (s, s)), "initial_state": X[:, 0]}),
     (ValueError, r"keep the shapes of its state, got `state` float32\[4, 3\] before and float32\[4, 1\]",
@@ -191,7 +191,7 @@ DRIVER = [
      {"cell": FunctionCell(lambda p, x, s, key=None: (x, s, s), 3, 3).bind({})}),
     (TypeError, r"must have the structure \(\*, \*\), got LSTMStateTuple.*`cell.state_size`",
      {"cell": LSTM, "sequence_length": [1] * 4, "initial_state": (ZEROS, ZEROS)}),
-    (TypeError, "must share one dtype, got inputs float32.* a cell of float64",
+    (TypeError, "`inputs` must have the dtype of the cell, float64, got float32",
      {"cell": GRUCell(2, dtype="float64").bind(GRU.params)}),
     (TypeError, r"`dtype` must be a dtype such as jnp.float32, got float32\[4, 2\]", {"dtype": ZEROS}),
     (ValueError, r"must hold one integer for each row, got \[float32\[4, 2\], float32\[4, 3\]\].$",
@@ -247,14 +247,14 @@ REFUSALS = [
     (TypeError, "`reset_state` is not an argument of `bidirectional_dynamic_rnn`. `dynamic_rnn` and `RNN` accept",
      lambda: jaxrnn.bidirectional_dynamic_rnn(GRU, GRU, X, dtype=F32, resets=MASK, reset_state=ZEROS)),
     # Parameters
-    (ValueError, r"unknown: params\['projection'\]\['kernel'\]",
+    (ValueError, r"`params` must have the structure {'bias': \*, 'kernel': \*}, got .*'projection'",
      lambda: LSTM.cell.apply({**LSTM.params, "projection": {"kernel": ZEROS}}, X[:, 0], (ZEROS, ZEROS))),
-    (ValueError, r"`params\['candidate'\]\['kernel'\]` must have shape \(7, 2\) for inputs of depth 5, got float32\[5, 2\]",
+    (ValueError, r"`params\['candidate'\]\['kernel'\]` must have shape \[7, 2\], got float32\[5, 2\]. Create the parameters for inputs of depth 5",
      lambda: GRU(np.ones((4, 5), np.float32), ZEROS)),
     (TypeError, "`params` must be a dict of arrays, got None", lambda: GRUCell(2).apply(None, X[:, 0], ZEROS)),
     (ValueError, "must hold cell_0, got .*cell_1", lambda: shared_cell()),
-    (TypeError, r"`params\['bias'\]` must be an array, got \[0.0, 0.0\]",
-     lambda: RNN.cell.apply({**RNN.params, "bias": [0.0, 0.0]}, X[:, 0], ZEROS)),
+    (TypeError, r"`params\['bias'\]` must be an array, got 'zeros'",
+     lambda: RNN.cell.apply({**RNN.params, "bias": "zeros"}, X[:, 0], ZEROS)),
     # Cells
     (TypeError, "`initializer` must be a function", lambda: LSTMCell(2, initializer="zeros")),
     (TypeError, "must return an array.*call the function",
@@ -285,27 +285,18 @@ REFUSALS = [
     (TypeError, "`columns` must be an integer, got 1.5", lambda: Stage(abs, 1, 1.5, abs, None)),
     (ValueError, r"`enter` must return \(operand, carry\),.* got float32\[4, 2\]",
      lambda: step_of(Custom(enters=lambda h: h))),
-    (ValueError, r"the update of stage 0 must return \(output, new_state\), got float32\[2, 2\]",
+    (ValueError, r"`stages\[0\].update` must return \(output, new_state\), got float32\[2, 2\]",
      lambda: step_of(Custom(updates=lambda z, h: h[:2]))),
-    (ValueError, r"`enter` must return an operand of shape \(4, 2\) to fit the `rows` of stage 0, got float32\[4, 1\]",
+    (ValueError, r"`enter\(state\)\[0\]` must have shape \[4, 2\], got float32\[4, 1\]",
      lambda: step_of(Custom(enters=lambda h: (h[:, :1], h)))),
-    (ValueError, r"the update of stage 0 must return a new state with shapes float32\[4, 2\], got float32\[4, 3\]\. The product of stage 0 has 3 columns \(`columns=3`\)\.",
-     lambda: step_of(Custom(columns=3, updates=lambda z, h: (z, z)))),
-    (TypeError, r"mul got incompatible[\s\S]*Raised by the update of stage 0, called with z float32\[4, 3\] \(`columns=3`\), the carry float32\[4, 2\] and the element-wise parameters: none\.",
-     lambda: step_of(Custom(columns=3, updates=lambda z, h: (z * h, z * h)))),
-    (TypeError, r"`stages` must be a property that returns a tuple of one or more `Stage`s, got Stage\. For one stage, return `\(stage,\)`\.",
-     lambda: step_of(OfStages(STAGE))),
-    (TypeError, r"`stages` must be .* got \(\)", lambda: step_of(OfStages(()))),
     (ValueError, r"parameters \(see `path` of `Stage`\) must have different names, got 'kernel' twice",
      lambda: step_of(OfStages((STAGE, STAGE)))),
-    (TypeError, r"the default `enter` must get one array as the state, got \(float32",
+    (ValueError, r"`enter\(state\)\[0\]` must have the structure \*, got \(\*, \*\).* define `enter`",
      lambda: step_of(OfStages((STAGE,), (2, 2)))),
-    (TypeError, r"`init_fn` must accept \(key, inputs, dtype\), got the signature \(k, x\)",
-     lambda: FunctionCell(keep, 2, 2, lambda k, x: {})),
     (TypeError, r"`dims\[0\]` must be an integer, got '5'", lambda: jaxrnn.TensorShape("5")),
     (ValueError, "`batch_size` must be at least 0", lambda: GRU.zero_state(-2, F32)),
     (TypeError, "`dtype` must be a dtype such as jnp.float32, got None", lambda: GRU.zero_state(4, None)),
-    (ValueError, "`inputs` must hold an array", lambda: GRU.get_initial_state([])),
+    (ValueError, "`inputs` must hold at least one array", lambda: GRU.get_initial_state([])),
     (TypeError, "`forget_bias` must be a number, got None", lambda: LSTMCell(2, forget_bias=None)),
     (ValueError, "`num_proj` must be at least 1, got 0", lambda: LSTMCell(2, num_proj=0)),
     (ValueError, r"`cell_clip` must be at least 0, got -1", lambda: LSTMCell(2, cell_clip=-1)),
@@ -314,14 +305,12 @@ REFUSALS = [
     (ValueError, r"must have rank 2, \[batch, depth\], got float32\[4, 5, 3\]",
      lambda: GRUCell(2).init(jax.random.key(0), X)),
     (ValueError, "`batch_size` must be given, got None", lambda: GRU.zero_state(None, F32)),
-    (ValueError, r"`batch_size` must be 4 to match `inputs`, got 3",
+    (ValueError, r"`batch_size` must be 4 as in `inputs`, got 3",
      lambda: GRU.get_initial_state(X[:, 0], batch_size=3)),
-    (ValueError, "`batch_size` and `dtype` must be given", lambda: GRU.get_initial_state(batch_size=4)),
+    (ValueError, "`dtype` must be given.*`batch_size` and `dtype`", lambda: GRU.get_initial_state(batch_size=4)),
     (TypeError, "`c` and `h` must have one dtype",
      lambda: jaxrnn.LSTMStateTuple(ZEROS, ZEROS.astype(np.float64)).dtype),
     (TypeError, "`fn` must be a function, got 3", lambda: FunctionCell(3, 2, 2)),
-    (TypeError, r"`fn` must accept \(params, inputs, state, key=None\), got the signature \(p, x, s\)",
-     lambda: FunctionCell(lambda p, x, s: (x, s), 2, 2)),
     (TypeError, "`init_fn` must be a function", lambda: FunctionCell(abs, 2, 2, 3)),
     (TypeError, "must be an int or a TensorShape, got 'two'", lambda: FunctionCell(abs, {"a": "two"}, 2)),
     (ValueError, r"`output_size\[1\]` must be an int or a TensorShape, got None", lambda: FunctionCell(abs, 2, (2, None))),
@@ -330,10 +319,6 @@ REFUSALS = [
     # The order of Flax, and arguments that a cell does not have
     (ValueError, r"^`inputs` must be one array \[batch, depth\] for one step, got LSTMStateTuple\(c=.*\)\.$",
      lambda: LSTM(jaxrnn.LSTMStateTuple(ZEROS, ZEROS), X[:, 0])),
-    (TypeError, r"^`dtype` must be a dtype such as jnp.float32, got float32\[4, 3\]. Call `cell.init\(key, inputs\)`; `init` needs no state",
-     lambda: GRUCell(2).init(jax.random.key(0), ZEROS, X[:, 0])),
-    (TypeError, "^`dtype` must be a dtype such as jnp.float32, got float32",
-     lambda: FunctionCell(keep, 2, 2).init(jax.random.key(0), ZEROS, X[:, 0])),
     (TypeError, r"^`scope` must be a string, got key<fry>\[\]. To bind a random key, call `cell.bind\(params, key\)`.$",
      lambda: GRU(X[:, 0], ZEROS, jax.random.key(0))),
     (TypeError, "missing 1 required positional argument: 'params'",
@@ -398,7 +383,9 @@ def test_refuses_a_string_as_a_key(cell):
 
 
 def test_the_cells_own_error_says_where_it_was_raised():
-    with pytest.raises(ValueError, match="The inputs have 4 rows") as caught:
+    with pytest.raises(
+        ValueError, match=r"must have shape \[4, 2\], got float32\[3, 2\]"
+    ) as caught:
         dynamic_rnn(GRU, X, initial_state=ZEROS[1:])
     notes = "".join(caught.value.__notes__)
     assert "Raised by one step of `cell`" in notes
@@ -425,28 +412,3 @@ def test_a_dtype_that_jax_replaces_is_warned_of():
         GRUCell(2).get_initial_state(X[:, 0].astype(np.float64))
     wide = helpers.bound(GRUCell(2, dtype="float64"), 3)
     dynamic_rnn(wide, x.astype(float), dtype="float64")
-
-
-def test_a_function_without_parameters_that_reads_some():
-    step = lambda params, inputs, state, key=None: (inputs @ params["w"], state)
-    note = "`params` is empty. Without `init_fn`, pass the parameters to `cell.bind`."
-    noted = []
-    for init_fn in (None, lambda key, inputs, dtype: {}):
-        with pytest.raises(KeyError, match="'w'") as caught:
-            dynamic_rnn(FunctionCell(step, 2, 2, init_fn).bind({}), X, dtype=F32)
-        noted.append(note in caught.value.__notes__)
-    assert noted == [True, False]
-
-
-@pytest.mark.parametrize("error", [KeyError("k"), UnicodeError("u", 1)])
-def test_an_error_of_an_update_keeps_its_arguments(error):
-    args = error.args
-
-    def fail(z, h):
-        raise error
-
-    with pytest.raises(type(error)) as caught:
-        step_of(Custom(updates=fail))
-    assert caught.value.args == args
-    words = "Raised by the update of stage 0, called with z float32[4, 2]"
-    assert words in "".join(caught.value.__notes__)

@@ -227,7 +227,7 @@ def test_modules_and_variables_outside_of_flax():
     bound = cell.bind(module.params["lstm_cell"])
     with wrong_type("`cell.params` must hold arrays, got variables of nnx"):
         jaxrnn.convert.torch.save(bound)
-    with wrong_type("got an nnx variable. Convert the variables"):
+    with wrong_value("`params` must have the structure {'bias': *, 'kernel': *}, got"):
         jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)
     with wrong_type(
         "got RNN. For a module, pass `get_cells()` or `cells_of(variables)`"

@@ -98,7 +98,7 @@ def test_errors_name_the_argument():
     alone = refused(lambda: extend.expect(False, "x", "be a cell", 3))
     assert alone == "`x` must be a cell, got 3."
     wrong = refused(lambda: Scaled(cell).apply({"leaky": params}, X[:, 0], X[:, 0]))
-    assert wrong.startswith("`params` must hold params['scale']")
+    assert wrong.startswith("`params` must have the structure {'scale': *}")
 
 
 @pytest.mark.parametrize("size", [None, (2,), (4, 2)])

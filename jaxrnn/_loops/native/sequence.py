@@ -15,6 +15,7 @@ from ..._base.typing import Array, Params, PyTree
 from .. import xla_loop
 from ..library_cells import (
     NATIVE_CELLS,
+    lstm_state,
     native_attributes,
     native_kind,
     row_lengths,
@@ -307,7 +308,7 @@ class NativeLoop:
         h, c = pair
         if c is None:
             return h
-        return with_structure(like, self.cell.leave(c, h)[1])
+        return lstm_state(like, c, h)
 
 
 def _starts(steps: Steps) -> Array | None:

@@ -56,7 +56,6 @@ class AttentionWrapper(extend.ParamsWrapper):
             the cell; None to concatenate both arguments.
         output_attention: True to output the attention, False to output the cell's
             output.
-        name: The name of the step in profiles; by default the name of the class.
         attention_fn: `attention_fn(mechanism, cell_output, attention_state,
             attention_layer) -> (attention, alignments, next_attention_state)`. The
             mechanism is called as `mechanism(query, state) -> (alignments, state)` and
