@@ -21,7 +21,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ._base.arguments import check_function
+from ._base.arguments import check_function, check_given
+from ._base.expect import expect
 from ._base.modules import export as _export
 from ._base.typing import Array, DType, Initializer, Key
 from ._cells.fields import check_number
@@ -160,16 +161,12 @@ def _by_part(
 ) -> Array:
     if len(spec.shape) < 2:
         return glorot_uniform(key, spec.shape, dtype)
-    if spec.input_rows is None:
-        raise ValueError(
-            "a kernel must have `input_rows` for `by_part`, got a kernel of shape "
-            f"{spec.shape} without `input_rows`. In a custom cell, pass `input_rows` "
-            "to `ParamSpec`. For other cells, pass one initializer for all rows."
-        )
+    fix = "Pass one initializer for all rows or, in a custom cell, `input_rows`."
+    own = check_given("input_rows", spec.input_rows, fix, "set for `by_part`")
     rows, columns = spec.shape
     keys = jax.random.split(key)
-    of_inputs = dataclasses.replace(spec, shape=(spec.input_rows, columns))
-    of_state = dataclasses.replace(spec, shape=(rows - spec.input_rows, columns))
+    of_inputs = dataclasses.replace(spec, shape=(own, columns))
+    of_state = dataclasses.replace(spec, shape=(rows - own, columns))
     return jnp.concatenate(
         [
             _draw_rows(inputs, keys[0], of_inputs, dtype),
@@ -193,15 +190,11 @@ def _draw_rows(
 def _by_gate(
     key: Key, spec: ParamSpec, dtype: DType, initializer: Initializer
 ) -> Array:
-    if spec.blocks is None:
-        raise ValueError(
-            "a parameter must have `blocks`, the number of gates, for `by_gate`, got "
-            f"shape {spec.shape} without `blocks`. In a custom cell, pass `blocks` to "
-            "`Stage` or `ParamSpec`; for other cells, pass another initializer."
-        )
-    shape = (*spec.shape[:-1], spec.shape[-1] // spec.blocks)
+    fix = "Pass another initializer or, in a custom cell, the number of gates."
+    blocks = check_given("blocks", spec.blocks, fix, "set for `by_gate`")
+    shape = (*spec.shape[:-1], spec.shape[-1] // blocks)
     one = dataclasses.replace(spec, shape=shape, blocks=1)
-    keys = jax.random.split(key, spec.blocks)
+    keys = jax.random.split(key, blocks)
     return jnp.concatenate([draw(initializer, k, one, dtype) for k in keys], axis=-1)
 
 
@@ -216,29 +209,22 @@ def _unit_forget_bias(key: Key, spec: ParamSpec, dtype: DType) -> Array:
 
 def _chrono(key: Key, spec: ParamSpec, dtype: DType, max_time: float) -> Array:
     _check_is_bias("chrono", spec)
-    if spec.blocks not in (1, 2, 4):
-        raise ValueError(
-            "a bias must have `blocks`, the number of gates, of 1, 2 or 4 for "
-            f"`chrono`, got {spec.blocks} for a bias of shape {spec.shape}. In a "
-            "custom cell, pass `blocks` to `Stage` or `ParamSpec`. For other cells, "
-            "pass another initializer."
-        )
-    zero = jnp.zeros(spec.shape[-1] // spec.blocks, dtype)
+    fix = "Pass another initializer or, in a custom cell, the number of gates."
+    blocks = check_given("blocks", spec.blocks, fix, "set for `chrono`")
+    expect(blocks in (1, 2, 4), "blocks", "be 1, 2 or 4 for `chrono`", blocks, fix)
+    zero = jnp.zeros(spec.shape[-1] // blocks, dtype)
     real = jnp.finfo(dtype).dtype  # The biases of complex parameters are real too.
     times = jax.random.uniform(key, zero.shape, real, 1, max_time - 1)
     remember = jnp.log(times).astype(dtype)
     gates = {1: [zero], 2: [zero, remember], 4: [-remember, zero, remember, zero]}
-    return jnp.concatenate(gates[spec.blocks])
+    return jnp.concatenate(gates[blocks])
 
 
 def _check_is_bias(name: str, spec: ParamSpec) -> None:
     """Raises ValueError if the initializer `name` draws anything but a vector."""
-    if len(spec.shape) != 1:
-        raise ValueError(
-            f"`{name}` must initialize a bias that is a vector, got a parameter of "
-            f"shape {spec.shape}. Pass `{name}` as the `bias` of `by_part`, or as "
-            "`bias_initializer`."
-        )
+    fix = f"Pass `{name}` as the `bias` of `by_part`, or as `bias_initializer`."
+    must = "initialize a bias that is a vector"
+    expect(len(spec.shape) == 1, name, must, spec.shape, fix)
 
 
 _export(globals())

@@ -79,19 +79,12 @@ class CheckpointPlan:
     on_host: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.segments, tuple):
-            raise TypeError(
-                f"`segments` must be a tuple of ints, got {self.segments!r}. For "
-                "segments of 64 steps, pass `(64,)`."
-            )
+        fix = "For segments of 64 steps, pass `(64,)`."
+        check_instance("segments", self.segments, tuple, "a tuple of ints", fix)
         for i, size in enumerate(self.segments):
-            fix = "Pass the number of steps in a segment."
             as_count(f"segments[{i}]", size, fix=fix)
-        if self.save_residuals and not self.on_host:
-            raise ValueError(
-                "`on_host` must be True with `save_residuals`, got False. To save "
-                "residuals on the device, use `CheckpointPlan()`."
-            )
+        fits = self.on_host or not self.save_residuals
+        expect(fits, "on_host", "be True with `save_residuals`", self.on_host)
 
     @property
     def names_on_host(self) -> tuple[str, ...]:
@@ -276,10 +269,9 @@ class Offload(Strategy):
             return
         as_count("chunk", self.chunk)
         # Plan a long run, because a strategy may divide only long runs into segments.
-        if plan_of(self.of, 2**20).segments:
-            what = f"None for {self.of!r}, which already has segments"
-            fix = f"Use `Offload(Recompute({self.chunk}))`."
-            expect(self.chunk in (None,), "chunk", f"be {what}", self.chunk, fix)
+        has_segments = plan_of(self.of, 2**20).segments
+        must = f"be None for {self.of!r}, which already has segments"
+        expect(not has_segments, "chunk", must, self.chunk)
 
     def plan(self, time: int) -> CheckpointPlan:
         """Returns the plan of the other strategy, with storage on the host."""
@@ -314,9 +306,8 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
         >>> jaxrnn.memory.resolve(True, "cpu"), jaxrnn.memory.resolve(True, "tpu")
         (Recompute(), Offload())
     """
-    what = f"one of {', '.join(_PLATFORMS)}"
-    fix = "For JAX's default, pass None."
-    expect(platform in (None, *_PLATFORMS), "platform", f"be {what}", platform, fix)
+    must = f"be None or one of {', '.join(_PLATFORMS)}"
+    expect(platform in (None, *_PLATFORMS), "platform", must, platform)
     return as_strategy("swap_memory", swap_memory, platform=platform)
 
 
@@ -344,10 +335,7 @@ def as_strategy(
         is_cpu = (platform or platform_of(arrays)) == "cpu"
         return Recompute() if is_cpu else Offload(Recompute())
     what = "True, False or a strategy of `jaxrnn.memory`"
-    fix = "To let jaxrnn select a strategy, pass True."
-    if isinstance(swap_memory, type) and issubclass(swap_memory, Strategy):
-        fix = f"Create a strategy: `{swap_memory.__name__}(...)`."
-    return check_instance(name, swap_memory, Strategy, what, fix)
+    return check_instance(name, swap_memory, Strategy, what)
 
 
 _export(globals())

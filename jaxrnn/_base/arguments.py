@@ -4,14 +4,14 @@ Messages have the form `<argument> must be <this>, got <that>. <Fix>.`
 """
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import KindError, describe, is_array, warn
+from .errors import KindError, counted, is_array, warn
 from .expect import expect, sentence
 from .math import is_traced, numpy_or_jax_array
 from .typing import AxisSize, DType, UnboundCellLike
@@ -63,71 +63,37 @@ def check_shape(
     expect(jnp.shape(array) == shape, name, must, array, fix)
 
 
-def check_rank(
-    name: str,
-    array: Any,
-    least: int,
-    axes: str,
-    error: type[Exception] = ValueError,
-    fix: str = "",
-) -> None:
+def check_rank(name: str, array: Any, least: int, axes: str, fix: str = "") -> None:
     """Raises if an array has fewer than `least` axes; the message lists `axes`."""
     must = f"have rank at least {least}, {axes}"
-    expect(len(array.shape) >= least, name, must, array, fix, error)
+    expect(len(array.shape) >= least, name, must, array, fix)
 
 
 def check_is_cell(name: str, cell: Any) -> None:
     """Raises TypeError unless `cell` is a bound cell or has the attributes of one."""
-    if isinstance(cell, type):
-        raise TypeError(
-            f"`{name}` must be a bound cell, got {describe(cell)}. Create a cell, and "
-            "pass `cell.bind(params)`."
-        )
-    if all(hasattr(cell, n) for n in ("bind", "init", "apply", "state_size")):
-        raise TypeError(
-            f"`{name}` must be a bound cell, got the unbound {cell!r}. Pass "
-            f"`{name}.bind(params)`."
-        )
-    sizes = "output_size", "state_size"
-    missing = [f"`{name}`" for name in sizes if not _has(cell, name)]
-    if not (hasattr(cell, "zero_state") or hasattr(cell, "get_initial_state")):
-        missing.append("`zero_state` or `get_initial_state`")
-    if not callable(cell):
-        missing.append("`__call__`")
-    if missing:
-        # Show only reprs of cells, because other reprs may be long.
-        got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
-        if not isinstance(cell, list | tuple | Mapping | None):
-            got += f", which lacks {', '.join(missing)}"
-        is_fused = getattr(cell, "takes_sequences", False)
-        what = "a cell that runs one step" if is_fused else "a bound cell"
-        raise TypeError(
-            f"`{name}` must be {what}, got {got}. {_fix_of_cell(name, cell)}"
-        )
 
+    def has(*names: str) -> bool:
+        # Look at the class first, because an AttributeError that a property raises
+        # would look like a missing attribute.
+        return any(hasattr(type(cell), n) or hasattr(cell, n) for n in names)
 
-def _has(cell: object, name: str) -> bool:
-    """Whether the cell or its class has the attribute; runs no property of the class.
-
-    An AttributeError that a property raises would look like a missing attribute.
-    """
-    return hasattr(type(cell), name) or hasattr(cell, name)
+    has_sizes = has("output_size") and has("state_size")
+    is_like = has_sizes and callable(cell) and has("zero_state", "get_initial_state")
+    is_bound = not isinstance(cell, type | UnboundCellLike)
+    fix = _fix_of_cell(name, cell)
+    expect(is_like and is_bound, name, "be a bound cell", cell, fix, TypeError)
 
 
 def _fix_of_cell(name: str, cell: object) -> str:
-    """What to do with an object that is not a cell."""
-    if getattr(cell, "takes_sequences", False):
-        bound = f"{name}.bind(params)" if hasattr(cell, "bind") else name
-        return f"Call this cell directly: `{bound}(inputs, dtype=dtype)`."
+    """What to do with an object that is not a bound cell."""
     if hasattr(cell, "initialize_carry"):
         return "Convert a Flax cell with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
     if isinstance(cell, list | tuple):
         one = f"For one layer, pass `{name}[0]`."
         return f"{one} For several layers, pass a bound `MultiRNNCell`."
-    if isinstance(cell, Mapping):
-        return "To pass parameters, bind them to their cell: `cell.bind(params)`."
     return (
-        "Pass `cell.bind(params)`, or an object that implements `jaxrnn.RNNCellLike`."
+        f"Pass `{name}.bind(params)`, or an object that implements "
+        "`jaxrnn.RNNCellLike`."
     )
 
 
@@ -148,14 +114,12 @@ def as_dtype(dtype: DType, name: str = "dtype") -> DType:
         TypeError: If `dtype` does not name a dtype.
     """
     try:
-        canonical = jax.dtypes.canonicalize_dtype(dtype)
-        if dtype is None or canonical.kind in "OUSM":
-            raise TypeError
-        canonical = canonical.newbyteorder("=")
+        canonical = jax.dtypes.canonicalize_dtype(dtype).newbyteorder("=")
     except (TypeError, ValueError):  # Dtypes of random keys raise ValueError.
-        raise TypeError(
-            f"`{name}` must be a dtype such as jnp.float32, got {describe(dtype)}."
-        ) from None
+        canonical = np.dtype(object)
+    is_numeric = dtype is not None and canonical.kind not in "OUSM"
+    must = "be a dtype such as jnp.float32"
+    expect(is_numeric, name, must, dtype, error=TypeError)
     is_python = any(dtype is kind for kind in (int, float, complex))
     if not is_python and np.dtype(dtype).newbyteorder("=") != canonical:
         warn(
@@ -175,15 +139,12 @@ def as_unroll(parallel_iterations: object) -> int:
         TypeError: If `parallel_iterations` is negative or not an integer. For a
             non-integer, the error is also an `AssertionError`, as in TensorFlow.
     """
-    if parallel_iterations is None:
-        return 1
-    try:
-        steps = as_count("parallel_iterations", parallel_iterations, least=0)
-    except TypeError as error:
-        raise KindError(str(error)) from None
-    except ValueError as error:
-        raise TypeError(str(error)) from None
-    return min(max(1, steps), MAX_UNROLL)
+    name = "parallel_iterations"
+    steps: Any = 0 if parallel_iterations is None else parallel_iterations
+    is_integer = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
+    expect(is_integer, name, "be an integer", steps, error=KindError)
+    expect(steps >= 0, name, "be at least 0", steps, error=TypeError)
+    return min(max(1, int(steps)), MAX_UNROLL)
 
 
 def as_count(
@@ -213,7 +174,7 @@ def as_count(
 
 
 def as_integers(
-    name: str, values: Any, what: str, *shapes: tuple[int | None, ...]
+    name: str, values: Any, what: str, *shapes: tuple[int | None, ...], fix: str = ""
 ) -> Any:
     """Converts integers to a NumPy array, or to a JAX array if they hold JAX arrays.
 
@@ -221,27 +182,33 @@ def as_integers(
         name: The name of the argument.
         values: The user's argument.
         what: A description of the expected integers, for messages.
-        *shapes: The accepted shapes, in which None stands for any size.
+        *shapes: The accepted shapes, in which None stands for any size; all shapes if
+            there are none.
+        fix: What to do about values that are not integers.
 
     Raises:
         TypeError: If the values are not integers.
-        ValueError: If their shape matches none of `shapes`.
+        ValueError: If they are ragged, or their shape matches none of `shapes`.
     """
+    must = f"be {what}"
     try:
-        array = numpy_or_jax_array(values)
-    except (OverflowError, TypeError, ValueError):
+        array = values if is_array(values) else numpy_or_jax_array(values)
+    except (OverflowError, TypeError):
         array = np.asarray(None)
+    except ValueError:
+        raise ValueError(sentence(name, must, values)) from None
     if not array.size and not is_array(values):  # NumPy reads [] as floats.
         array = array.astype(np.int32)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        is_list = isinstance(values, list | tuple) and array.dtype != object
-        got = array if is_list else values
-        raise TypeError(sentence(name, f"be {what}", got))
+    is_integer = jnp.issubdtype(array.dtype, jnp.integer)
+    got = array if array.ndim else values
+    expect(is_integer, name, must, got, fix, error=TypeError)
+    fits = not shapes
     for shape in shapes:
         sizes = zip(array.shape, shape, strict=False)
-        if array.ndim == len(shape) and all(m in (n, None) for n, m in sizes):
-            return array
-    raise ValueError(sentence(name, f"be {what}", array))
+        is_like = all(m in (n, None) for n, m in sizes)
+        fits = fits or (array.ndim == len(shape) and is_like)
+    expect(fits, name, must, array)
+    return array
 
 
 def as_axis_size(name: str, size: AxisSize, fix: str = "") -> AxisSize:
@@ -285,14 +252,8 @@ def as_scope(scope: Any, default: str) -> str:
 def check_both_lists(cells_fw: Any, cells_bw: Any) -> None:
     """Raises ValueError unless both lists have the same number of cells, 1 or more."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
-        if not isinstance(cells, Sequence) or not cells:
-            is_list = isinstance(cells, Sequence)
-            got = f"an empty {type(cells).__name__}" if is_list else describe(cells)
-            raise ValueError(
-                f"`{name}` must be a list of at least one cell, got {got}."
-            )
-    if len(cells_fw) != len(cells_bw):
-        raise ValueError(
-            "`cells_fw` and `cells_bw` must have the same depth, got "
-            f"{len(cells_fw)} and {len(cells_bw)} cells."
-        )
+        is_list = isinstance(cells, Sequence) and len(cells) > 0
+        expect(is_list, name, "be a list of at least one cell", cells)
+    depth = len(cells_fw)
+    must = f"have the depth of `cells_fw` ({counted(depth, 'cell')})"
+    expect(len(cells_bw) == depth, "cells_bw", must, cells_bw)

@@ -59,18 +59,6 @@ def describe(value: object) -> str:
     return type(value).__name__
 
 
-def describe_non_array(value: object) -> str:
-    """Describes a value that is not an array, although `value` may have a shape.
-
-    A `jax.ShapeDtypeStruct` is described by its type, because `float32[4, 8]` would
-    read like an array.
-    """
-    is_shaped = hasattr(value, "shape") and hasattr(value, "dtype")
-    if is_shaped and not isinstance(value, np.ndarray | np.generic):
-        return f"a {type(value).__name__}"
-    return describe(value)
-
-
 def counted(count: int, noun: str, plural: str = "") -> str:
     """The count with its noun, such as `1 row` or `4 rows`; the plural may differ."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
@@ -108,10 +96,9 @@ def is_key(value: Any) -> bool:
 def check_not_masked(name: str, value: object) -> None:
     """Raises TypeError for a masked NumPy array, whose mask JAX cannot represent."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"`{name}` must be an array without a mask, got a masked "
-            f"{describe(value)}. Pass `{name}.filled(0)`."
-        )
+        got = f"a masked {describe(value)}"
+        fix = f"Pass `{name}.filled(0)`."
+        raise TypeError(f"`{name}` must be an array without a mask, got {got}. {fix}")
 
 
 @contextlib.contextmanager

@@ -23,14 +23,11 @@ _SAME_MEANING = (
     "initializer kernel_initializer kernel_init",
     "seq_axis seq_dim",
     "end_id eos_id",
-    "initial_state_fw initial_state",
     "num_proj proj_size",
     "cell_fw forward_rnn",
     "cell_bw backward_rnn",
     "mask masks padding_mask key_padding_mask attention_mask",
-    "attention_layer_size attention_layer",
     "resets reset done dones",
-    "input inputs",
 )
 # Hints for arguments that the called function does not have under any name.
 _INSTEAD = {

@@ -6,17 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arguments import INT32_MAX, as_dtype, check_rank, check_shape, check_time_major
-from .errors import (
-    EntryError,
-    check_not_masked,
-    describe,
-    describe_non_array,
-    describe_structure,
-    is_array,
-    leaf_name,
-)
-from .expect import expect
+from .arguments import as_dtype, check_rank, check_shape, check_time_major
+from .errors import EntryError, check_not_masked, describe, is_array, leaf_name
+from .expect import expect, sentence
 from .math import in_native_order, is_float, is_traced
 from .trees import is_tensor_array, map_named, named_leaves, without_read_only
 from .typing import Array, ArrayLike, DType, PyTree
@@ -45,11 +37,7 @@ def named_inputs(
         ValueError: If `inputs` has no leaf.
     """
     named = list(named_leaves(name, inputs))
-    if not named:
-        raise EntryError(
-            f"`{name}` must hold at least one array, got "
-            f"{describe_structure(inputs)}. {fix}".rstrip()
-        )
+    expect(named, name, "hold at least one array", inputs, fix, error=EntryError)
     return named
 
 
@@ -57,51 +45,34 @@ def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
     """The inputs as a nest of arrays of rank 3 or more with equal time and batch sizes.
 
     Raises:
-        ValueError: If there is no array, a leaf is None, a rank is below 3, an axis is
-            too large for int32, or sizes disagree.
+        ValueError: If there is no array, a leaf is None, a rank is below 3, or sizes
+            disagree.
         TypeError: If a leaf is not an array, or `time_major` is not a bool.
     """
     check_time_major(time_major)
-    named_inputs(inputs)
-    axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
-    fix = OF_A_LIST if isinstance(inputs, list | tuple) else ""
     inputs = map_named("inputs", as_array, inputs, is_tensor_array)
+    named = named_inputs(inputs)
+    axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
     # If one array has enough axes, a list is a nest of inputs rather than one array.
-    is_nest = any(leaf.ndim > 2 for leaf in jax.tree.leaves(inputs))
-    for name, leaf in (named := list(named_leaves("inputs", inputs))):
-        _check_sequence(name, leaf, axes, "" if is_nest else fix, time_major)
-    check_same_size(named, 0 if time_major else 1, "The number of steps", axes, fix)
-    check_same_size(named, 1 if time_major else 0, "The batch size", axes)
+    is_list = isinstance(inputs, list | tuple)
+    is_one_array = is_list and all(leaf.ndim < 3 for _, leaf in named)
+    for name, leaf in named:
+        fix = OF_A_LIST if is_one_array else _fix_of_rank(name, leaf, time_major)
+        check_rank(name, leaf, 3, axes, fix)
+    fix = OF_A_LIST if is_list else ""
+    check_same_size(named, slice(2), f"first two sizes, {axes},", fix)
     return inputs
-
-
-def _check_sequence(
-    name: str, array: Array, axes: str, fix: str, time_major: bool
-) -> None:
-    if not fix:
-        fix = _fix_of_rank(name, array, time_major)
-    elif array.ndim == 2:
-        fix = f"{fix} For one number per step, pass `{name}[..., None]`."
-    check_rank(name, array, 3, axes, fix=fix)
-    fits = all(n <= INT32_MAX for n in array.shape if isinstance(n, int))
-    must = f"be {axes} with at most {INT32_MAX} entries along each axis"
-    fix = "To run more steps, divide the sequences with `jaxrnn.windows`."
-    expect(fits, name, must, array, fix)
 
 
 def _fix_of_rank(name: str, leaf: Array, time_major: bool) -> str:
     """How to add a missing batch or depth axis to a leaf."""
     if leaf.ndim != 2:
         return ""
+    number = f"For one number per step, pass `{name}[..., None]`."
     if not is_float(leaf):
-        return (
-            f"Embed integer ids, or pass `{name}[..., None]` to a cell that embeds ids."
-        )
+        return f"{number} Embed integer ids."
     rows = ":, None" if time_major else "None"
-    return (
-        f"For one sequence [time, depth], pass `{name}[{rows}]`. For one number per "
-        f"step, pass `{name}[..., None]`."
-    )
+    return f"For one sequence [time, depth], pass `{name}[{rows}]`. {number}"
 
 
 def as_steps(inputs: Any) -> list[PyTree]:
@@ -114,23 +85,21 @@ def as_steps(inputs: Any) -> list[PyTree]:
         ValueError: If `inputs` is empty or a dict, if a rank is too low, or if batch
             sizes differ.
     """
+    is_list = isinstance(inputs, list | tuple)
     must = "be a list or tuple with one entry per step"
-    split = (
+    fix = (
         "Use `dynamic_rnn`, or split an array x [batch, time, ...] with "
         "`list(jnp.swapaxes(x, 0, 1))`."
     )
-    is_leaf = jax.tree_util.all_leaves([inputs], lambda x: x is None)
-    fix = split if is_array(inputs) else fix_of_objects("inputs", inputs)
-    expect(not is_leaf, "inputs", must, inputs, fix, error=TypeError)
-    is_list = isinstance(inputs, list | tuple)
-    expect(is_list, "inputs", must, inputs, "Pass one nest per step.")
-    steps = map_named("inputs", lambda n, x: as_array(n, x), list(inputs))
-    leaves = named_inputs(steps)
-    least = 1 if leaves[0][1].ndim == 1 else 2
-    for name, leaf in leaves:
+    error = ValueError if isinstance(inputs, dict) else TypeError
+    expect(is_list, "inputs", must, inputs, fix, error)
+    steps = map_named("inputs", as_array, list(inputs))
+    named = named_inputs(steps)
+    least = 1 if named[0][1].ndim == 1 else 2
+    for name, leaf in named:
         fix = f"For one number per row, pass `{name}[:, None]`." if leaf.ndim else ""
-        check_rank(name, leaf, least, "[batch, ...]", fix=fix)
-    check_same_size(leaves, fix="Each entry of `inputs` is one step of all rows.")
+        check_rank(name, leaf, least, "[batch, ...]", fix)
+    check_same_size(named, fix="Each entry of `inputs` is one step of all rows.")
     return steps
 
 
@@ -146,20 +115,16 @@ def check_rows_of_state(state: PyTree, rows: int, must: str, fix: str = "") -> N
 
 
 def check_same_size(
-    named: list[tuple[str, Array]],
+    named: list[tuple[str, Any]],
     axis: int | slice = 0,
-    what: str = "The batch size",
-    axes: str = "[batch, ...]",
+    what: str = "batch size",
     fix: str = "",
 ) -> None:
     """Raises ValueError if named arrays differ in size along one or more axes."""
-    (first, leaf), *rest = named
-    for name, other in rest:
-        if other.shape[axis] != leaf.shape[axis]:
-            raise ValueError(
-                f"{what} must be the same for all inputs {axes}, but `{first}` is "
-                f"{describe(leaf)} and `{name}` is {describe(other)}. {fix}".rstrip()
-            )
+    first, like = named[0]
+    must = f"have the {what} of `{first}`, {describe(like)}"
+    for name, leaf in named:
+        expect(leaf.shape[axis] == like.shape[axis], name, must, leaf, fix)
 
 
 def as_arrays(name: str, state: PyTree) -> PyTree:
@@ -186,23 +151,17 @@ def as_array(name: str, leaf: Any) -> Array:
         ValueError: If the leaf is None.
         TypeError: If the leaf is neither an array nor a number.
     """
-    if leaf is None:
-        raise ValueError(f"`{name}` must be an array, got None.")
-    if is_tensor_array(leaf):
-        raise TypeError(
-            f"`{name}` must be an array, got a TensorArray. Call `.stack()`."
-        )
+    expect(leaf is not None, name, "be an array", leaf)
     check_not_masked(name, leaf)
+    fix = "Call `.stack()`." if is_tensor_array(leaf) else fix_of_objects(name, leaf)
+    # JAX would interpret the string "q" as a dtype.
+    is_other = isinstance(leaf, str) or is_tensor_array(leaf)
+    expect(not is_other, name, "be an array", leaf, fix, error=TypeError)
     try:
-        if isinstance(leaf, str):  # JAX would interpret the string "q" as a dtype.
-            raise TypeError
         return jnp.asarray(in_native_order(leaf))
-    except TypeError:
-        is_numpy = isinstance(leaf, np.ndarray | np.generic)
-        what = "an array with a dtype that JAX supports" if is_numpy else "an array"
-        got = describe_non_array(leaf)
-        fix = fix_of_objects(name, leaf)
-        raise TypeError(f"`{name}` must be {what}, got {got}. {fix}".rstrip()) from None
+    except TypeError as error:
+        text = sentence(name, "be an array of numbers", leaf, fix)
+        raise TypeError(text) from error
 
 
 def fix_of_objects(name: str, array: Any) -> str:
@@ -231,9 +190,7 @@ def check_concrete(
     """Raises TypeError for a traced array; `why` says why values are needed."""
     must = f"be concrete, since {why}" if why else "be concrete"
     for full, leaf in named_leaves(name, tree):
-        # `Streamer` checks every frame, so describe an array only if it is traced.
-        if is_traced(leaf):
-            raise TypeError(f"`{full}` must {must}, got traced {describe(leaf)}. {fix}")
+        expect(not is_traced(leaf), full, must, leaf, fix, error=TypeError)
 
 
 def as_step_booleans(
@@ -254,14 +211,8 @@ def as_step_booleans(
         TypeError: If `values` are not booleans.
     """
     values = as_array(name, values)
-    expect(
-        jnp.issubdtype(values.dtype, jnp.bool_),
-        name,
-        "be booleans",
-        values,
-        fix,
-        error=TypeError,
-    )
+    is_bool = values.dtype == jnp.bool_
+    expect(is_bool, name, "be booleans", values, fix, error=TypeError)
     axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
     must = f"be {axes} like the inputs, {list(shape)}"
     check_shape(name, values, tuple(shape), must)
@@ -278,17 +229,11 @@ def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
     """
     if dtype is not None:
         return as_dtype(dtype)
-    if initial_state is None:
-        raise ValueError(
-            "`dtype` must be given if there is no `initial_state`, got None. For a "
-            "zero state of float32, pass `dtype=jnp.float32`."
-        )
-    named = list(named_leaves("initial_state", initial_state))
-    if len({leaf.dtype for _, leaf in named}) != 1:
-        found = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
-        raise ValueError(
-            "`dtype` must be given unless all arrays of `initial_state` have one "
-            f"dtype, but the state holds {found or 'no arrays'}. Pass the dtype of the "
-            "outputs."
-        )
-    return named[0][1].dtype
+    must = "be given if there is no `initial_state`"
+    fix = "For a zero state of float32, pass `dtype=jnp.float32`."
+    expect(initial_state is not None, "dtype", must, None, fix)
+    dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(initial_state)})
+    must = "be given unless all arrays of `initial_state` have one dtype"
+    fix = f"The state has [{', '.join(dtypes)}]. Pass the dtype of the outputs."
+    expect(len(dtypes) == 1, "dtype", must, None, fix)
+    return jax.tree.leaves(initial_state)[0].dtype

@@ -6,16 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arguments import check_shape
-from .errors import check_not_masked, describe_leaves, is_array
+from .arguments import as_integers, check_shape
+from .errors import check_not_masked, is_array
 from .expect import expect
-from .math import clamped_to_int32, is_float, numpy_or_jax_array
+from .math import clamped_to_int32, is_float
 from .sharding import as_rows_of
 from .typing import Array, Lengths, PyTree
 
 OF_A_MASK = (
     "Pass `mask` to `dynamic_rnn`, `bidirectional_dynamic_rnn` or a module. If a mask "
     "[batch, time] masks only the ends of rows, `mask.sum(-1)` gives the lengths."
+)
+OF_NO_INTEGERS = (
+    "Cast the array to jnp.int32. Drivers take a state as `initial_state=`, and a "
+    "dtype as `dtype=`."
 )
 
 
@@ -64,23 +68,11 @@ def as_lengths(
     """
     if sequence_length is None:
         return None
-    return as_given_lengths(sequence_length, batch_size, name, time)
-
-
-def as_given_lengths(
-    given: Lengths,
-    batch_size: int,
-    name: str = "sequence_length",
-    time: int | None = None,
-) -> Array:
-    """`as_lengths` for lengths that are not None."""
-    lengths = as_integer_lengths(given, name)
+    lengths = as_integer_lengths(sequence_length, name)
     must = f"be a vector of length batch_size ({batch_size}), one entry per row"
     fix = ""
     if lengths.ndim == 0:
         fix = f"For rows of equal length n, pass `np.full({batch_size}, n)`."
-    elif lengths.shape == (batch_size, 1):
-        fix = f"Pass `{name}[:, 0]`."
     elif lengths.shape == (time,):
         fix = f"The inputs have {time} steps: check `time_major`."
     check_shape(name, lengths, (batch_size,), must, fix)
@@ -96,70 +88,23 @@ def _clamped(lengths: Any) -> Any:
 _clamped_on_device = jax.jit(_clamped)
 
 
-def lengths_array(lengths: Any, name: str = "sequence_length") -> Array | np.ndarray:
-    """Converts lists of lengths to NumPy or JAX arrays; returns arrays unchanged.
-
-    A list becomes a JAX array only if it holds JAX arrays.
+def as_integer_lengths(given: Lengths, name: str = "sequence_length") -> Any:
+    """Lengths of any shape as a NumPy or JAX array of integers.
 
     Raises:
         ValueError: If a list is ragged.
-        TypeError: If `lengths` is a string or a masked array.
+        TypeError: If the lengths are not integers, or a masked array.
     """
-    check_not_masked(name, lengths)
-    if is_array(lengths):
-        return lengths
-    is_text = isinstance(lengths, str)
-    fix = "Pass one integer per row."
-    expect(not is_text, name, "hold integers", lengths, fix, error=TypeError)
-    try:
-        array = numpy_or_jax_array(lengths)
-    except (ValueError, TypeError):
-        raise ValueError(
-            f"`{name}` must hold one integer for each row, got "
-            f"{describe_leaves(lengths)}."
-        ) from None
-    return array if array.size else array.astype(np.int32)
-
-
-def as_integer_lengths(
-    given: Lengths, name: str = "sequence_length"
-) -> Array | np.ndarray:
-    """`lengths_array` for integers; raises TypeError for other dtypes."""
-    lengths = lengths_array(given, name)
-    fix = _fix_of_dtype(lengths)
-    is_integer = jnp.issubdtype(lengths.dtype, jnp.integer)
-    # NumPy makes an array of one object from a value that it cannot convert.
-    is_object = lengths.dtype == object and lengths.ndim == 0
-    expect(
-        is_integer,
-        name,
-        "hold integers",
-        given if is_object else lengths,
-        fix,
-        error=TypeError,
-    )
-    return lengths
-
-
-def _fix_of_dtype(lengths: Array | np.ndarray) -> str:
-    """What to do about lengths that are not integers, for messages."""
-    if lengths.dtype == bool:
-        cast = "For lengths of 0 and 1, cast the array to jnp.int32."
-        return cast if lengths.ndim < 2 else OF_A_MASK
-    if lengths.ndim > 1:
-        return "Pass one integer per row. Drivers take a state as `initial_state=`."
-    if lengths.dtype == object:
-        is_one = lengths.ndim == 0
-        fix = "Pass one integer per row."
-        return f"{fix} Drivers take a dtype as `dtype=`." if is_one else fix
-    return "Cast the array to jnp.int32."
+    check_not_masked(name, given)
+    is_mask = getattr(given, "dtype", None) == jnp.bool_ and np.ndim(given) > 1
+    fix = OF_A_MASK if is_mask else OF_NO_INTEGERS
+    return as_integers(name, given, "integers, one for each row", fix=fix)
 
 
 def check_not_inputs(sequence_length: Any, call: str) -> None:
     """Raises TypeError for inputs in place of lengths, as in `rnn(carry, inputs)`."""
-    array = sequence_length
-    is_inputs = is_array(array) and array.ndim > 2 and is_float(array)
+    got = sequence_length
+    is_inputs = is_array(got) and got.ndim > 2 and is_float(got)
+    must = "be integers, one for each row"
     fix = f"Inputs come first: `{call}`."
-    expect(
-        not is_inputs, "sequence_length", "hold integers", array, fix, error=TypeError
-    )
+    expect(not is_inputs, "sequence_length", must, got, fix, TypeError)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from .errors import describe, is_array, is_key
+from .errors import is_array, is_key
+from .expect import expect
 from .trees import is_pytree_of_arrays, map_named
 from .typing import Array, Key, PyTree
 
@@ -65,15 +66,10 @@ def whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
 
     def put(name: str, x: Array) -> Array:
         spec = jax.typeof(x).sharding.spec
-        rows = spec[batch_axis]
-        time = spec[1 - batch_axis]
-        if time is not None:
-            raise ValueError(
-                f"`{name}` must not be sharded along time, got {describe(x)} "
-                f"sharded over {time!r}. Steps run one after another, so shard the "
-                "rows instead, with `jax.sharding.reshard`."
-            )
-        spec = PartitionSpec(*[None] * batch_axis, rows)
+        fix = f"It is sharded as {spec}. Shard the rows, with `jax.sharding.reshard`."
+        is_whole = spec[1 - batch_axis] is None
+        expect(is_whole, name, "not be sharded along time", x, fix)
+        spec = PartitionSpec(*[None] * batch_axis, spec[batch_axis])
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))
 
     return map_named("inputs", put, xs)

@@ -2,8 +2,8 @@
 
 * None is a leaf in TensorFlow and an empty nest in JAX. In jaxrnn, None in a nest of
   inputs or states raises an error instead of being dropped.
-* A `TensorShape` is a leaf in a structure of sizes. `TensorShape` is not a registered
-  pytree node, so it is a leaf in JAX too.
+* A `TensorShape` is a leaf in a structure of sizes. It is a leaf in JAX too, which
+  flattens only registered classes, tuples themselves and named tuples.
 * TensorFlow distinguishes lists, tuples and named tuples only in strict checks.
 
 States may have read-only parts, which are `ReadOnly` nodes. `serializable` registers
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import jax
 
 from .arguments import as_axis_size, check_given
-from .errors import describe, is_array, leaf_name
+from .errors import is_array, leaf_name
 from .typing import DType, Params, PyTree, Size
 
 T = TypeVar("T", bound=type)
@@ -86,12 +86,13 @@ def is_pytree_of_arrays(tree: PyTree) -> bool:
     )
 
 
-class TensorShape:
+class TensorShape(tuple):
     """The shape of one state or output, without its batch axis.
 
     In `state_size` and `output_size`, a tuple is a structure: `(5, 5)` means two
     vectors of size 5. `TensorShape([5, 5])` means one array `[batch, 5, 5]`, and
-    `TensorShape([])` means one number per row, `[batch]`.
+    `TensorShape([])` means one number per row, `[batch]`. A `TensorShape` equals the
+    tuple and the list of its sizes, as in TensorFlow.
 
     Args:
         dims: A sequence of non-negative integers, the sizes of the axes; or one integer
@@ -104,53 +105,44 @@ class TensorShape:
     Source: `tf.TensorShape`, for fully known shapes.
     """
 
-    __slots__ = ("_dims",)
+    __slots__ = ()
 
-    def __init__(self, dims: int | Iterable[int]) -> None:
-        self._dims = tuple(_dim(*item) for item in named_dims("dims", dims).items())
+    def __new__(cls, dims: int | Iterable[int]) -> "TensorShape":
+        """Checks the sizes."""
+        return cls._partial(_dim(*item) for item in named_dims("dims", dims).items())
 
     @classmethod
     def _partial(cls, dims: Iterable[int | None]) -> "TensorShape":
         """The shape of a TensorArray's elements; sizes may be None or symbolic."""
-        shape = cls(())
-        shape._dims = tuple(dims)
-        return shape
+        return super().__new__(cls, dims)
 
     def as_list(self) -> list[int]:
         """The sizes as a list."""
-        return list(self._dims)
+        return list(self)
 
     @property
     def rank(self) -> int:
         """The number of axes."""
-        return len(self._dims)
+        return len(self)
 
     ndims = rank
 
     def num_elements(self) -> int:
         """The product of the sizes; 1 for rank 0."""
-        return math.prod(self._dims)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._dims)
-
-    def __len__(self) -> int:
-        return len(self._dims)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._dims[index]
+        return math.prod(self)
 
     def __eq__(self, other: object) -> bool:
-        """Whether `other` has equal sizes; lists and tuples count, as in TensorFlow."""
-        if isinstance(other, TensorShape | tuple | list):
-            return self._dims == tuple(other)
-        return NotImplemented
+        """Whether `other` has equal sizes."""
+        return tuple(self) == (tuple(other) if isinstance(other, list) else other)
 
-    def __hash__(self) -> int:
-        return hash(self._dims)
+    def __ne__(self, other: object) -> bool:
+        """Whether `other` has other sizes."""
+        return not self == other
+
+    __hash__ = tuple.__hash__
 
     def __repr__(self) -> str:
-        return f"TensorShape({list(self._dims)})"
+        return f"TensorShape({list(self)})"
 
 
 def named_dims(name: str, dims: Any) -> dict[str, Any]:
@@ -160,9 +152,9 @@ def named_dims(name: str, dims: Any) -> dict[str, Any]:
     return {f"{name}[{i}]": dim for i, dim in enumerate(dims)}
 
 
-def _dim(name: str, value: int) -> int:
-    check_given(name, value, "", what="an integer")
-    return as_axis_size(name, value)
+def _dim(name: str, value: int, fix: str = "") -> int:
+    check_given(name, value, fix, what="an integer")
+    return as_axis_size(name, value, fix)
 
 
 def map_sizes(
@@ -191,18 +183,8 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
         ValueError: If the leaf is None.
         TypeError: If the leaf is neither an int nor a `TensorShape`.
     """
-    fix = (
-        "For a vector, pass an int; for an array with two axes, pass a TensorShape "
-        "such as `TensorShape([5, 5])`."
-    )
-    if leaf is None:
-        raise ValueError(f"`{name}` must be an int or a TensorShape, got None. {fix}")
-    try:
-        return tuple(leaf if isinstance(leaf, TensorShape) else [_dim(name, leaf)])
-    except TypeError:
-        raise TypeError(
-            f"`{name}` must be an int or a TensorShape, got {describe(leaf)}. {fix}"
-        ) from None
+    fix = "For a vector, pass an int; for two axes, pass `TensorShape([5, 5])`."
+    return tuple(leaf if isinstance(leaf, TensorShape) else [_dim(name, leaf, fix)])
 
 
 def as_typed(tree: PyTree) -> tuple:

@@ -65,7 +65,7 @@ def as_sources(inputs: PyTree, time_major: bool) -> tuple[PyTree, int, int]:
 
     inputs = map_named("inputs", as_leaf, inputs)
     named = named_inputs(inputs)
-    check_same_size(named, slice(2), "The first two axes", axes, fix)
+    check_same_size(named, slice(2), f"first two sizes, {axes},", fix)
     first, second = named[0][1].shape[:2]
     return (inputs, first, second) if time_major else (inputs, second, first)
 
@@ -135,7 +135,7 @@ def as_sequence(name: str, sequence: PyTree, first: PyTree = None) -> PyTree:
     arrays = jax.tree.map(spread, arrays)
     if len(set(lengths)) > 1:
         named = list(named_leaves(name, arrays))
-        check_same_size(named, what="The length", axes="[length, ...]")
+        check_same_size(named, what="length")
     if first is not None:
         fix = "The first sequence sets the structure, dtypes and step shapes of all."
         check_like(name, arrays, first, 1, strict=False, fix=fix, error=ValueError)

@@ -120,7 +120,8 @@ def _as_inputs(inputs: PyTree) -> tuple[PyTree, int]:
     inputs = as_arrays("next_input", inputs)
     named = list(named_leaves("next_input", inputs))
     for name, leaf in named:
-        arguments.check_rank(name, leaf, 1, "[batch, ...]", EntryError)
+        must = "have rank at least 1, [batch, ...]"
+        expect(leaf.ndim > 0, name, must, leaf, error=EntryError)
     check_same_size(named)
     return inputs, named[0][1].shape[0]
 

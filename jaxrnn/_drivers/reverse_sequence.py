@@ -8,12 +8,11 @@ from .._base.arguments import (
     check_given,
     check_instance,
     check_rank,
-    check_shape,
 )
 from .._base.errors import describe_structure
 from .._base.hints import with_hints
 from .._base.inputs import as_array, check_same_size
-from .._base.lengths import as_given_lengths, lengths_array
+from .._base.lengths import as_integer_lengths, as_lengths
 from .._base.math import concrete_or_none
 from .._base.sharding import as_rows_of
 from .._base.trees import map_named, named_leaves
@@ -106,19 +105,16 @@ def _check_arrays(arrays: PyTree, time: int, rows: int) -> None:
                 f"`{name}` must not be sharded along time (axis {time}), got "
                 f"{jax.typeof(array)}. Shard the rows with `jax.sharding.reshard`."
             )
-    check_same_size(named, time, "The number of steps", f"along axis {time}")
-    check_same_size(named, rows, "The number of rows", f"along axis {rows}")
+    check_same_size(named, time, f"number of steps (axis {time})")
+    check_same_size(named, rows, f"number of rows (axis {rows})")
 
 
 def _lengths(seq_lengths: Lengths, steps: int, rows: int) -> Array:
     """The lengths as int32 `[batch]`; raises ValueError if a known length is wrong."""
     fix = "To reverse all steps of all rows, use `jnp.flip(input, seq_axis)`."
-    check_given("seq_lengths", seq_lengths, fix)
-    lengths = lengths_array(seq_lengths, "seq_lengths")
-    known = concrete_or_none(lengths)
-    must = f"have shape [{rows}], one length for each row"
-    check_shape("seq_lengths", lengths, (rows,), must)
-    lengths = as_given_lengths(lengths, rows, "seq_lengths")
+    lengths = as_lengths(seq_lengths, rows, "seq_lengths")
+    lengths = check_given("seq_lengths", lengths, fix)
+    known = concrete_or_none(as_integer_lengths(seq_lengths, "seq_lengths"))
     if known is not None and isinstance(steps, int):
         wrong = known[(known < 0) | (known > steps)]
         if wrong.size:

@@ -37,8 +37,6 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
     Source: `tf.contrib.rnn.FusedRNNCell`.
     """
 
-    takes_sequences = True
-
     @abc.abstractmethod
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Creates parameters.
@@ -102,8 +100,6 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundFusedCell:
     """A fused cell bound to its parameters and an optional key; a pytree."""
-
-    takes_sequences = True
 
     params: Params
     key: Key | None = None

@@ -175,7 +175,7 @@ class BidirectionalStreamer:
         most = self._chunk
         for full, leaf in named:
             self._check_sizes(full, leaf, least)
-        check_same_size(named, 1, "The number of steps", "[batch, time, ...]")
+        check_same_size(named, 1, "number of steps")
         steps = named[0][1].shape[1]
 
         def padded(leaf: ArrayLike) -> np.ndarray:

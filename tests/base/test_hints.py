@@ -69,7 +69,7 @@ HINTS = {
     ),
     "one_state_for_two": (
         lambda: jaxrnn.bidirectional_dynamic_rnn(GRU, GRU, X, initial_state=X),
-        "Use `initial_state_fw`",
+        "Did you mean `initial_state_fw`",
     ),
 }
 

@@ -69,8 +69,8 @@ def returns(result):
 CARRY, CHANGED = truncated_bptt(good).init(VECTOR, ()), LSTM._replace(h=ONE)
 TYPE_ERRORS = {
     # The arrays of packs
-    r"`inputs` must be concrete, got traced int64\[6\]": traced(lambda n: pack(n, N)),
-    "`sequence_length` must be concrete, got traced": traced(lambda n: pack(X, n)),
+    r"`inputs` must be concrete, got int64\[6\]": traced(lambda n: pack(n, N)),
+    "`sequence_length` must be concrete, got": traced(lambda n: pack(X, n)),
     r"`sequence_length\[0\]` must be concrete": traced(lambda n: pack(X, [n[0]] * 6)),
     r"list or tuple .* got float32\[6, 6, 2\]. For padded inputs, pass": lambda: pack(
         X
@@ -79,7 +79,7 @@ TYPE_ERRORS = {
     "an array of numbers or booleans, got 'abc'": lambda: pack(["abc"]),
     "`inputs` must be an array, got object. Convert a list": lambda: pack(object(), N),
     r"an array of numbers or booleans, got key<fry>\[2\]": lambda: pack([KEYS]),
-    "must hold integers": lambda: pack(X, np.ones(6)),
+    "must be integers": lambda: pack(X, np.ones(6)),
     "`rows` must be an integer, got 2.0.$": lambda: pack(X, N, rows=2.0),
     "`row_length` must be an integer, got None": lambda: batches([], 1, None),
     "^`time_major` must be True": lambda: pack(X, N, time_major=1),
@@ -99,14 +99,16 @@ TYPE_ERRORS = {
     # Windows
     "`size` must be an integer, got None. Pass the number": lambda: windows(X, None),
     "^`inputs` .* outside jit, grad and vmap": traced(cut, X),
-    r"`inputs\.inputs` must be concrete, got traced float32\[4": traced(cut, PACK),
+    r"`inputs\.inputs` must be concrete, got float32\[4": traced(cut, PACK),
     r"without a mask.* `inputs\.filled\(0\)`": lambda: windows(np.ma.ones((2, 4)), 2),
     r"`inputs\['a'\]\[0\]` must be an array, got 1": lambda: windows({"a": [1]}, 2),
     # Backpropagation
     "`loss` must be callable, got 3": lambda: truncated_bptt(3),
     "`reach` must be an integer, got 2.5": bptt(good, reach=2.5),
     "`has_aux` must be True or False, got 'yes'": bptt(good, has_aux="yes"),
-    r"`state\.h` must be an array, got object": bptt(good, LSTM._replace(h=object())),
+    r"`state\.h` must be an array of numbers, got object": bptt(
+        good, LSTM._replace(h=object())
+    ),
     r"`window\['x'\]` must be an array, got 'x'": bptt(good, window={"x": "x"}),
     "grad requires .* but got int8": bptt(good, params=np.int8(1)),
     "`carry` must be the carry from `init` or from the previous call,": (

@@ -201,9 +201,6 @@ TYPES = {
     ),
     "`cell` must be an RNNCell": lambda: contrib.FusedRNNCellAdaptor(FUSED),
     "`cell` must be a FusedRNNCell": lambda: contrib.TimeReversedFusedRNN(GRU),
-    "Call this cell directly": (
-        lambda: jaxrnn.dynamic_rnn(FUSED.bind({}), X[None], dtype=X.dtype)
-    ),
     "`scope` must be a string or None": (lambda: FUSED.bind({})(X[None], scope=3)),
     "hyperparameters must be hashable": lambda: UNHASHABLE.bind({}),
     "^`state` must have the structure LSTMStateTuple": (

@@ -556,7 +556,7 @@ REFUSALS = [
     (decoding(custom(sample_fn=lambda time, outputs, state: jnp.zeros(3))), TypeError, "`outputs.sample_id` must have dtype int32, got float64[3]."),
     (decoding(custom(initialize_fn=lambda: (jnp.zeros(3), INPUTS[:, 0]))), TypeError, "`finished` must have dtype bool, got float64[3]."),
     (custom(sample_fn=3), TypeError, "`sample_fn` must be a function, got 3."),
-    (lambda: contrib.BasicDecoder(CELL, GREEDY, STATE), TypeError, "`cell` must be a bound cell, got the unbound GRUCell"),
+    (lambda: contrib.BasicDecoder(CELL, GREEDY, STATE), TypeError, "`cell` must be a bound cell, got GRUCell"),
     (lambda: contrib.BasicDecoder(BOUND, INPUTS, STATE), TypeError, "`helper` must be a Helper, got float64[3, 5, 3]."),
     (lambda: contrib.BasicDecoder(BOUND, GREEDY, STATE, 3), TypeError, "`output_layer` must be a function, got 3."),
     (decoding(lambda: contrib.BasicDecoder(BOUND, GREEDY, STATE[:2])), ValueError, "`initial_state` must have as many rows as the inputs or tokens of the helper (3), got float64[2, 4]."),

@@ -381,7 +381,7 @@ CALLS = [
         "got tuple of length 2. For several layers, ...pass `bidir",
         _SIDE * 2,
     ),
-    call("torch.save", "must have the same depth, got 1", (_SIDE, _SIDE * 2), **TWO),
+    call("torch.save", "must have the depth of", (_SIDE, _SIDE * 2), **TWO),
     call("torch.save", "a pair (cells_fw, ...BoundCell. For one dir", _SIDE[0], **TWO),
     call("torch.save", "`prefix` must be a string, got 3", _SIDE[0], 3),
     call("torch.load_state", "`state` must be h or ..., got [float64[4]]", ONE[0]),

@@ -423,7 +423,7 @@ REFUSALS = [
     ("greedy", {"start_ids": [1, 2, 3]}, ValueError, "`initial_state` must have one row for each of `start_ids` (int32[3]), got float64[2, 4]."),
     ("greedy", {"initial_state": (np.zeros((2, 4)),)}, ValueError, "`initial_state` (see `cell.state_size`) must have the structure *, got (*,), where * is an array."),
     ("greedy", {"initial_state": None}, ValueError, "`initial_state` must be an array, got None."),
-    ("greedy", {"cell": GRUCell(4)}, TypeError, "`cell` must be a bound cell, got the unbound GRUCell(num_units=4, activation=tanh). Pass `cell.bind(params)`."),
+    ("greedy", {"cell": GRUCell(4)}, TypeError, "`cell` must be a bound cell, got GRUCell. Pass `cell.bind(params)`"),
     ("greedy", {"embed": np.zeros((4, 3))}, TypeError, "`embed` must be a function of ids [batch], got float64[4, 3]."),
     ("greedy", {"embed": bad(np.zeros((3, 3)))}, ValueError, "`embed(ids)` must be an array [2, ...], one row for each id, got float64[3, 3]."),
     ("greedy", {"project": 3}, TypeError, "`project` must be a function of the cell's output, got 3."),

@@ -297,7 +297,7 @@ FIRST_REFUSALS = [
     (0, [False] * ROWS, ValueError, "`finished` must be one boolean array"),
     (1, None, ValueError, "`next_input` must hold at least one array"),
     (1, jnp.float64(0), IndexError, "`next_input` must have rank at least 1"),
-    (1, (ZERO, ZERO[:2]), ValueError, "batch size must be the same"),
+    (1, (ZERO, ZERO[:2]), ValueError, "must have the batch size of"),
     (1, "x", TypeError, "`next_input` must be an array, got 'x'"),
     (2, (ZERO,), ValueError, r"must have the structure \*, got \(\*,\)"),
     (2, None, ValueError, r"must be an initial state, got None. .*zero_state\(3, d"),
@@ -344,7 +344,7 @@ TWO = returning({2: (ZERO, ZERO)}, {})
 REFUSALS = [
     ({"cell": 3}, TypeError, "`cell` must be a bound cell, got 3"),
     ({"cell": 3, "loop_fn": 4}, TypeError, "`cell` must be"),  # It is checked first.
-    ({"cell": GRUCell(2)}, TypeError, r"the unbound GRUCell.*Pass `cell\.bind"),
+    ({"cell": GRUCell(2)}, TypeError, r"got GRUCell. Pass `cell\.bind"),
     ({"cell": LSTM, "loop_fn": TWO}, TypeError, r"got \(\*, \*\)"),
     ({"loop_fn": 4}, TypeError, "`loop_fn` must be callable, got 4"),
     ({"loop_fn": lambda *_: (1, 2)}, ValueError, r"return \(fin.*\), got \(1, 2\)"),

@@ -205,7 +205,7 @@ REFUSALS = [
     (ValueError, r"`inputs\[1\]` must be an array", lambda: static_rnn(GRU, [X[0], None], dtype=F32)),
     (ValueError, r"`inputs\[1\]` must have rank at least 2, \[batch, ...\], got float32\[4\]",
      lambda: static_rnn(GRU, [X[0], X[0][:, 0]], dtype=F32)),
-    (ValueError, r"batch size must be the same.*`inputs\[1\]` is float32\[3, 3\]",
+    (ValueError, r"`inputs\[1\]` must have the batch size of `inputs\[0\]`, float32\[4, 3\], got float32\[3, 3\]",
      lambda: static_rnn(GRU, [X[0], X[0][1:]], dtype=F32)),
     (ValueError, "`dtype` must be given if there is no `initial_state`",
      lambda: static_rnn(GRU, X)),

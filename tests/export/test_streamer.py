@@ -304,8 +304,8 @@ REFUSALS = [
     (lambda: both([CELL], [CELL], 1, -1), "`lookahead` must be at least 0, got -1"),
     (lambda: four()(STEP[None]), r" at least 3, \[1, 4, ...\], .* to `flush`"),
     (lambda: four()(np.ones((2, 4, 3), "f")), r"got float32\[2, 4, 3\]"),
-    (lambda: four()({}), "`chunk` must hold at least one array, got {}"),
-    (lambda: jax.jit(four())(STEP[None]), "^`chunk` must be concrete, got tr"),
+    (lambda: four()({}), "`chunk` must hold at least one array, got dict"),
+    (lambda: jax.jit(four())(STEP[None]), "^`chunk` must be concrete, got fl"),
     (lambda: four().flush(np.ones((1, 5, 3), "f")), r"`last` .*\[1, 1 to 4, ..."),
     (lambda: four().flush(np.ones((1, 0, 3), "f")), r"`last` .*\[1, 1 to 4, ..."),
 ]

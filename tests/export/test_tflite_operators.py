@@ -159,7 +159,7 @@ REFUSALS = [
     (bound(COUPLED(2, layer_norm=True)), X, {}, "not support normaliz"),
     (([NARROW], [WIDE]), X, {}, SIZES),
     ((NARROW, bound(LSTM(2, cell_clip=1))), X, {}, "both, got .*cell_clip=1"),
-    (([NARROW], [NARROW] * 2), X, {}, "must have the same depth, got 1 and 2 cells"),
+    (([NARROW], [NARROW] * 2), X, {}, "must have the depth of"),
     ((NARROW,), X, {}, "a pair of forward and backward cells, got tuple"),
     (NARROW, data(depth=5), {}, "for inputs of depth 5"),
     (NARROW, X[0], {}, "`inputs` must be a float32 array of rank 3"),

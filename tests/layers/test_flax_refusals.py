@@ -64,7 +64,7 @@ def test_cells_of_modules():
         init(jaxrnn.linen.RNN(GRU.bind({})))
     with wrong_type("`cell_bw` must be an RNNCell, such as ..., got"):
         make("Bidirectional", GRU, nn.GRUCell(3))
-    with wrong_value("`cells_fw` and `cells_bw` must have the same depth"):
+    with wrong_value("`cells_bw` must have the depth of"):
         make("StackBidirectional", [GRU], [GRU, GRU])
     cell = jaxrnn.nnx.as_cell(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)), 2).cell
     with wrong_value("`as_cell` has already bound ... to `jaxrnn.dyn"):
@@ -164,7 +164,7 @@ def test_axes_of_inputs_lengths_and_states():
 
 
 def test_arguments_of_a_call():
-    integers = "`sequence_length` must hold integers, got "
+    integers = "`sequence_length` must be integers, one for each row, got "
     mask = integers + "bool[3, 5]. Pass `mask` to"
     with wrong_type(mask):
         rnn()(X, X[..., 0] > 0)

@@ -373,9 +373,9 @@ REFUSALS = {
     "residuals": (ValueError, "`on_host` must be True with `save_residuals`, got False", lambda: CheckpointPlan((4,), save_residuals=True)),
     "chunks_above": (ValueError, "`chunk` must be None for Sixty", lambda: Offload(Sixty(), 3)),
     "chunks_twice": (ValueError, "`chunk` must be None for Recompute", lambda: Offload(Recompute(), 3)),
-    "class": (TypeError, r"got the class Recompute. Create a strategy: `Recompute\(...\)`", lambda: memory.resolve(Recompute)),
+    "class": (TypeError, "got the class Recompute", lambda: memory.resolve(Recompute)),
     "kind": (TypeError, "`swap_memory` must be True, False or a strategy", lambda: memory.resolve("host")),
-    "platform": (ValueError, "`platform` must be one of cpu, gpu, .* got 'banana'", lambda: memory.resolve(True, "banana")),
+    "platform": (ValueError, "`platform` must be None or one of cpu, gpu, .* got 'banana'", lambda: memory.resolve(True, "banana")),
     "no_steps": (ValueError, "`time` must be at least 1, got -5", lambda: Recompute().plan(-5)),
     "traced": (TypeError, "`swap_memory` must be", lambda: jax.jit(memory.resolve)(True)),
 }  # fmt: skip

@@ -248,7 +248,7 @@ def _as_sequences(name: str, inputs: PyTree) -> PyTree:
     axes = "[batch, time, ...] or, with `time_major`, [time, batch, ...]"
     for full, leaf in named:
         extend.expect(leaf.ndim >= 2, full, f"have rank at least 2, {axes}", leaf)
-    check_same_size(named, slice(2), "The first two axes", axes)
+    check_same_size(named, slice(2), "first two sizes")
     return inputs
 
 
