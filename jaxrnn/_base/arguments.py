@@ -79,9 +79,11 @@ def check_is_cell(name: str, cell: Any) -> None:
 
     has_sizes = has("output_size") and has("state_size")
     is_like = has_sizes and callable(cell) and has("zero_state", "get_initial_state")
-    is_bound = not isinstance(cell, type | UnboundCellLike)
+    # A bound cell may have `init` and `bind`, but no `apply`.
+    is_unbound = isinstance(cell, type) or (has("init") and has("apply"))
     fix = _fix_of_cell(name, cell)
-    expect(is_like and is_bound, name, "be a bound cell", cell, fix, TypeError)
+    is_bound = is_like and not is_unbound
+    expect(is_bound, name, "be a bound cell", cell, fix, TypeError)
 
 
 def _fix_of_cell(name: str, cell: object) -> str:

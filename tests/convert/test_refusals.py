@@ -357,7 +357,7 @@ CALLS = [
     call("haiku.as_cell", "`transformed.init` must be made by hk.tr...None", ONE, 3, 3),
     call("equinox.as_cell", "be a function or a cell of Equinox, got 3", 3, 3),
     call("equinox.as_cell", "accept (inputs, state), got parameters (x, /)", abs, 3),
-    call("equinox.as_cell", "`state_size` must be an int or ...got 2.5", _last, 2.5),
+    call("equinox.as_cell", "`state_size` must be an integer, got 2.5", _last, 2.5),
     call("keras.load", "`layers` must contain at least one layer, got none"),
     call("keras.load", "must be a list ..., got object. Pass `layer.get_", object()),
     call("linen.load", "`params` must be a dict of weights, got 3", 3),
