@@ -22,6 +22,7 @@ import numpy as np
 
 from ._base.arguments import as_count, check_instance
 from ._base.expect import expect
+from ._base.hints import with_hints
 from ._base.modules import export as _export
 from ._base.sharding import platform_of
 from ._base.typing import AxisSize, PyTree
@@ -153,6 +154,7 @@ class Keep(Strategy):
         return CheckpointPlan()
 
 
+@with_hints
 @dataclasses.dataclass(frozen=True, repr=False)
 class Recompute(Strategy):
     """Saves the states between segments; the backward pass reruns each segment.
@@ -163,27 +165,27 @@ class Recompute(Strategy):
     pass.
 
     Attributes:
-        chunk: The number of steps in a segment; 1 saves the state before every step.
+        segment: The number of steps in a segment; 1 saves the state before every step.
             None (the default) selects a number near the square root of the number of
             steps, preferably a divisor of the number of steps.
 
     Raises:
-        TypeError: If `chunk` is not an int.
-        ValueError: If `chunk` is less than 1.
+        TypeError: If `segment` is not an int.
+        ValueError: If `segment` is less than 1.
 
     Source: arXiv:1604.06174, section 4.
     """
 
-    chunk: int | None = None
+    segment: int | None = None
 
     def __post_init__(self) -> None:
-        if self.chunk is not None:
-            as_count("chunk", self.chunk)
+        if self.segment is not None:
+            as_count("segment", self.segment)
 
     def plan(self, time: int) -> CheckpointPlan:
         """Returns a plan with segments of one size."""
         as_count("time", time, fix=_STEPS)
-        return CheckpointPlan((self.chunk or _near_root(time),))
+        return CheckpointPlan((self.segment or _near_root(time),))
 
 
 def _near_root(time: int) -> int:
@@ -231,6 +233,7 @@ class Nested(Strategy):
         return CheckpointPlan(tuple(innermost * self.branches**p for p in powers))
 
 
+@with_hints
 @dataclasses.dataclass(frozen=True, repr=False)
 class Offload(Strategy):
     """Saves the same arrays as another strategy, but in host memory (`pinned_host`).
@@ -249,36 +252,36 @@ class Offload(Strategy):
 
     Attributes:
         of: The strategy that selects the arrays, `Recompute()` by default.
-        chunk: If `of` is `Keep()`, the number of steps in a segment, whose residuals
-            are copied at once; None (the default) selects 64. `chunk` must be None if
-            `of` already has segments.
+        segment: If `of` is `Keep()`, the number of steps in a segment, whose residuals
+            are copied at once; None (the default) selects 64. `segment` must be None
+            if `of` already has segments.
 
     Raises:
-        TypeError: If `of` is not a strategy, or if `chunk` is not an int.
-        ValueError: If `chunk` is less than 1, or if `chunk` is given although `of` has
+        TypeError: If `of` is not a strategy, or if `segment` is not an int.
+        ValueError: If `segment` is less than 1, or if `segment` is given although `of` has
             segments.
     """
 
     of: Strategy = Recompute()
-    chunk: int | None = None
+    segment: int | None = None
 
     def __post_init__(self) -> None:
         fix = "For example, use `Offload(Recompute(64))`."
         check_instance("of", self.of, Strategy, "a strategy", fix)
-        if self.chunk is None:
+        if self.segment is None:
             return
-        as_count("chunk", self.chunk)
+        as_count("segment", self.segment)
         # Plan a long run, because a strategy may divide only long runs into segments.
         has_segments = plan_of(self.of, 2**20).segments
         must = f"be None for {self.of!r}, which already has segments"
-        expect(not has_segments, "chunk", must, self.chunk)
+        expect(not has_segments, "segment", must, self.segment)
 
     def plan(self, time: int) -> CheckpointPlan:
         """Returns the plan of the other strategy, with storage on the host."""
         plan = plan_of(self.of, time)
         if plan.segments:
             return dataclasses.replace(plan, on_host=True)
-        steps = self.chunk or STEPS_PER_COPY
+        steps = self.segment or STEPS_PER_COPY
         return CheckpointPlan((steps,), save_residuals=True, on_host=True)
 
 

@@ -16,7 +16,7 @@ STRATEGIES = (
     Recompute(1),
     Recompute(),
     Nested(2),
-    Offload(Keep(), chunk=4),
+    Offload(Keep(), segment=4),
     Offload(),
 )
 DEVICE, HOST = "C0", "C1"

@@ -28,6 +28,7 @@ _SAME_MEANING = (
     "cell_bw backward_rnn",
     "mask masks padding_mask key_padding_mask attention_mask",
     "resets reset done dones",
+    "segment chunk",
 )
 # Hints for arguments that the called function does not have under any name.
 _INSTEAD = {

@@ -55,17 +55,18 @@ HINTS = {
         "^`hidden_size` is not an argument of `LSTMCell`. Use `num_units`.$",
     ),
     "constructor_of_units": (lambda: contrib.CFNCell(features=2), "Use `units`"),
+    "strategy": (lambda: jaxrnn.memory.Recompute(chunk=8), "Use `segment`"),
     "keras": (
         lambda: jaxrnn.GRUCell(2, kernel_init=None),
         "`kernel_init` is not an argument of `GRUCell`. Use `kernel_initializer`",
     ),
     "depth_first": (
         lambda: jaxrnn.LSTMCell(3, 16),
-        rf"`use_peepholes` .* got 16\. {DEPTH}\. For 16 units, use `LSTMCell",
+        rf"`use_peepholes` .* got 16\. {DEPTH}",
     ),
     "depth_first_of_units": (
         lambda: contrib.CFNCell(3, 16),
-        rf"`activation` .* got 16\. {DEPTH}\. For 16 units, use `CFNCell",
+        rf"`activation` .* got 16\. {DEPTH}",
     ),
     "one_state_for_two": (
         lambda: jaxrnn.bidirectional_dynamic_rnn(GRU, GRU, X, initial_state=X),

@@ -126,20 +126,20 @@ VALUE_ERRORS = {
     # The arrays of packs
     "`inputs` must be an array, got None": lambda: pack(None, N),
     r"must hold at least one sequence, got \[\]": lambda: pack([]),
-    r"must hold at least one array, got \{\}": lambda: pack({}, N),
+    "must hold at least one array, got dict": lambda: pack({}, N),
     r"`inputs\[0\]` .* at least one array \[length,": lambda: pack([[1, 2], [3]]),
     r"\[batch, time, ...\], got float64\[6\].$": lambda: pack(VECTOR, N),
     r"\[batch, time, ...\], got float64\[6\]. For a list of sequences, ": lambda: pack(
         [VECTOR], N
     ),
     r"\[time, batch, ...\], got": lambda: pack(VECTOR, N, time_major=True),
-    r"The first two axes must be the same .* `inputs\[0\]` is float32\[4, 2\] "
-    r"and `inputs\[1\]` is float32\[0, 2\]. For a list of": (lambda: pack(LIST, N)),
+    r"`inputs\[1\]` must have the first two sizes, .* of `inputs\[0\]`, "
+    r"float32\[4, 2\], got float32\[0, 2\]. For a list of": lambda: pack(LIST, N),
     "^.*vector of length batch_size": lambda: pack(X, N[1:]),
     r"`inputs\[1\]` must have .* \[\*\], got \*, where .* first": lambda: pack(
         [[X[0]], X[0]]
     ),
-    r"The length must be the same .* \[length, ...\]": lambda: pack([(X[0], X[0, :4])]),
+    r"`inputs\[0\]\[1\]` must have the length of": lambda: pack([(X[0], X[0, :4])]),
     r"`inputs\[2\]` must have shape \[any, 2\], got": (
         lambda: pack([*LIST[:2], X[0, :, 1:]])
     ),
