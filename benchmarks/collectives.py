@@ -24,8 +24,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 
 import jaxrnn
 import jaxrnn.decode
-from jaxrnn._drivers.absent_devices import absent_devices
 
+from .absent_devices import absent_devices
 from .compilers.hlo import collectives
 
 RESULTS = Path(__file__).parent / "results"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from jaxrnn._drivers.absent_devices import KINDS, absent_devices
+from benchmarks.absent_devices import KINDS, absent_devices
 
 on_cpu = jax.config.jax_platforms == "cpu"
 MODULES = {"h100": "jax_cuda12_plugin"}  # All other devices need libtpu.

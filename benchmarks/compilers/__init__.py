@@ -2,7 +2,7 @@
 
     pip install "jax[tpu,cuda12-local]"  # Two compilers; no device, driver or CUDA.
 
-`jaxrnn/_drivers/absent_devices.py` creates the devices, `program.py` compiles for them
+`../absent_devices.py` creates the devices, `program.py` compiles for them
 and reads the compiler's numbers, and `hlo.py` parses the text of a compiled program.
 `python -m benchmarks.compilers` compares jaxrnn's programs with peers (`programs.py`);
 `scaling.py` plans a training step for 1 to 256 chips. Nothing runs on a device.

@@ -16,8 +16,7 @@ import re
 import jax
 from tqdm import tqdm
 
-from jaxrnn._drivers.absent_devices import KINDS, absent_devices
-
+from ..absent_devices import KINDS, absent_devices
 from .program import MIB, Compiled, compiled_for
 from .programs import Row, loops, matrix_memories, recurrences
 

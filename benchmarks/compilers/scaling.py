@@ -27,8 +27,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 
-from jaxrnn._drivers.absent_devices import absent_devices
-
+from ..absent_devices import absent_devices
 from .hlo import Collective
 from .program import MIB, Compiled, read
 

@@ -1,4 +1,4 @@
-"""`memory_plan`: reports the memory and the extra work of each memory strategy."""
+"""`memory_plan`: reports the memory of each memory strategy."""
 
 import dataclasses
 import functools
@@ -32,22 +32,12 @@ from .._base.typing import (
     UnboundCellLike,
 )
 from .._loops.masking import first_inputs
-from ..memory import (
-    CheckpointPlan,
-    Keep,
-    Nested,
-    Offload,
-    Recompute,
-    Strategy,
-    as_strategy,
-    plan_of,
-)
-from .absent_devices import KINDS, absent_devices
+from ..memory import Keep, Nested, Offload, Recompute, Strategy, as_strategy
 from .dynamic_rnn import dynamic_rnn
 
 _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
-_HEAD = ("strategy", "saved", "saved on host", "peak", "peak on host", "extra FLOPs")
+_HEAD = ("strategy", "saved", "saved on host", "peak", "peak on host")
 # XLA counts the bytes of an array with 64 bits, and ends the process if the count
 # overflows.
 _MOST_BYTES = 2**60
@@ -63,7 +53,7 @@ class Bytes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PlannedStrategy:
-    """The memory and the extra work of a strategy.
+    """The memory of a strategy.
 
     Attributes:
         strategy: The strategy.
@@ -78,17 +68,11 @@ class PlannedStrategy:
             compiler rejects programs for which the sum of peak, arguments and results
             exceeds the memory of the device. On a TPU, the number may leave out fast
             memory.
-        extra_flops: The number of floating-point operations in recomputed steps, as
-            counted by XLA on JAX's default backend.
-        extra_share: `extra_flops` divided by the number of operations in training
-            without recomputation, where a backward pass counts as two forward passes.
     """
 
     strategy: Strategy
     saved: Bytes
     peak: Bytes
-    extra_flops: int
-    extra_share: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +112,7 @@ class MemoryPlan:
 
 
 def _texts(row: PlannedStrategy) -> list[str]:
-    extra = f"{row.extra_flops / 1e9:.1f} G, {row.extra_share:.0%}"
-    sizes = [as_text(count) for count in (*row.saved, *row.peak)]
-    return [repr(row.strategy), *sizes, extra if row.extra_flops else "none"]
+    return [repr(row.strategy), *map(as_text, (*row.saved, *row.peak))]
 
 
 def as_text(count: int) -> str:
@@ -156,9 +138,7 @@ def memory_plan(
     with respect to the parameters, for one device and for sequences without lengths.
     The programs contain the loop that `dynamic_rnn` would run there by default.
     Each compilation takes a second or more. XLA then reports the memory of the compiled
-    program; nothing is run. The number of extra operations is computed from XLA's count
-    for one step, which excludes the recomputation that some cells, such as linear
-    recurrences, perform under every strategy.
+    program; nothing is run.
 
     Args:
         cell: A cell, bound or unbound. Bind a cell with dropout to a key, because its
@@ -170,23 +150,17 @@ def memory_plan(
         dtype: The dtype of the zero state, and of inputs that are given as a shape. If
             None, the widest real or complex dtype of the inputs, else float32.
         time_major: Whether time is the first axis.
-        device: The device to compile for, which does not need to be present: "v5e",
-            "v6e", "v5p", "h100", or a compile-only device from
-            `jax.experimental.topologies`. None for JAX's default device. TPUs require
-            libtpu, `pip install 'jax[tpu]'`. GPUs require JAX's CUDA plugin,
-            `pip install 'jax[cuda12-local]'`, and JAX_PLATFORMS=cpu on a machine
-            without a GPU.
+        device: The device to compile for. None for JAX's default device. A device from
+            `jax.experimental.topologies` does not need to be present.
 
     Returns:
         A `MemoryPlan`. Print the plan for a table, or read the numbers in `plan.rows`.
 
     Raises:
         TypeError: If `cell` is not a cell, if a size is not an integer, if an entry of
-            `strategies` is not a strategy, or if `device` is neither a name nor a
-            device.
-        ValueError: If `inputs_shape` has rank less than 3, if a size or the memory of a
-            strategy exceeds what XLA can count, or if `device` is an unknown name.
-        ImportError: If the compiler for `device` is not installed.
+            `strategies` is not a strategy, or if `device` is not a device.
+        ValueError: If `inputs_shape` has rank less than 3, or if a size or the memory
+            of a strategy exceeds what XLA can count.
         jax.errors.JaxRuntimeError: If XLA rejects a program that exceeds the memory of
             the device. A note names the strategy, so that you can remove this strategy
             from `strategies`.
@@ -203,7 +177,9 @@ def memory_plan(
     check_time_major(time_major)
     fix = "For example, pass `[Keep(), True]`."
     check_instance("strategies", strategies, list | tuple, "a list of strategies", fix)
-    device = _as_device(device)
+    device = jax.devices()[0] if device is None else device
+    fix = "Pass one of `jax.devices()`, or a device of `jax.experimental.topologies`."
+    check_instance("device", device, jax.Device, "a device", fix)
     planned = [
         as_strategy(f"strategies[{i}]", strategy, platform=device.platform)
         for i, strategy in enumerate(strategies)
@@ -220,21 +196,13 @@ def memory_plan(
         return dynamic_rnn(bound, inputs, dtype=dtype, time_major=time_major, **options)
 
     outputs, _ = jax.eval_shape(run, cell.params, inputs)
-    rows = _rows(run, (cell.params, inputs), planned, device, axis)
+    rows = _rows(run, (cell.params, inputs), planned, device)
     shape = jax.tree.leaves(inputs)[0].shape
     sizes = f"{counted(shape[axis], 'step')} of {counted(shape[1 - axis], 'row')}"
     title = f"{cell.cell!r} over {sizes}, {dtype}"
     kind = device.device_kind
     title = title if kind == "cpu" else f"{title}, on {kind}"
     return MemoryPlan(title, rows, _bytes(inputs), _bytes(outputs), kind)
-
-
-def _as_device(device: Any) -> Any:
-    if device is None:
-        return jax.devices()[0]
-    what = f"a device or one of {', '.join(map(repr, KINDS))}"
-    check_instance("device", device, str | jax.Device, what)
-    return absent_devices(device)[0] if isinstance(device, str) else device
 
 
 def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
@@ -291,7 +259,6 @@ def _rows(
     types: tuple[Params, PyTree],
     strategies: list[Strategy],
     device: Any,
-    axis: int,
 ) -> tuple[PlannedStrategy, ...]:
     """Compiles the gradient with each strategy, and reads the compiler's figures."""
     args = _put(types, device)
@@ -303,34 +270,14 @@ def _rows(
             f"a run over `inputs_shape` must need at most {as_text(_MOST_BYTES)} of "
             f"memory, got {as_text(largest)}. Pass a smaller shape."
         )
-    forward_flops = _forward_flops(run, *types, axis)
-    time = jax.tree.leaves(args[1])[0].shape[axis]
     rows = []
-    for i, (strategy, loss) in enumerate(zip(strategies, losses, strict=True)):
+    for strategy, loss, of_loss in zip(strategies, losses, saved, strict=True):
         gradient = jax.grad(loss)
         with error_note(f"Raised while compiling with {strategy!r}."):
             program = jax.jit(gradient).lower(*args).compile()
         peak = peak_bytes(program.memory_analysis(), device.platform)
-        # Each level of segments adds one forward pass. If the residuals are saved, one
-        # of these passes is not needed.
-        plan = plan_of(strategy, time)
-        passes = len(plan.segments)
-        if plan.save_residuals:
-            states_only = functools.partial(_loss, run, _StatesOnly(strategy))
-            passes -= saved_bytes(states_only, *args) != saved[i]
-        flops = int(passes * forward_flops)
-        rows.append(PlannedStrategy(strategy, saved[i], peak, flops, passes / 3))
+        rows.append(PlannedStrategy(strategy, of_loss, peak))
     return tuple(rows)
-
-
-@dataclasses.dataclass(frozen=True)
-class _StatesOnly(Strategy):
-    """Saves no residuals between the states that another strategy saves."""
-
-    of: Strategy
-
-    def plan(self, time: int) -> CheckpointPlan:
-        return dataclasses.replace(plan_of(self.of, time), save_residuals=False)
 
 
 def _loss(run: Callable, strategy: Strategy, params: Params, inputs: PyTree) -> Array:
@@ -343,22 +290,6 @@ def _loss(run: Callable, strategy: Strategy, params: Params, inputs: PyTree) -> 
 
 def _real_parts(x: Array) -> list[Array]:
     return [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
-
-
-def _forward_flops(run: Callable, params: Params, inputs: PyTree, axis: int) -> float:
-    """Counts the operations of all steps; XLA counts one iteration of each loop.
-
-    XLA cannot count the operations of other loops, which compute the same products.
-    """
-
-    def run_first(params: Params, inputs: PyTree) -> tuple[PyTree, ...]:
-        step = jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, 1, axis=axis), inputs)
-        return run(params, step, implementation="xla")
-
-    program = jax.jit(run_first).lower(params, inputs).compile()
-    time = jax.tree.leaves(inputs)[0].shape[axis]
-    cost: Any = program.cost_analysis()
-    return time * cost.get("flops", 0.0)  # XLA omits a count of 0.
 
 
 def peak_bytes(memory: Any, platform: str) -> Bytes:

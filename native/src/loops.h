@@ -1,10 +1,11 @@
-// The arguments and results of the four calls.
+// The arguments and results of the four calls; layout.h has the sizes of the arrays.
 //
 // Arrays are contiguous. A sequence has the shape [batch, time, size], or [time, batch,
 // size] if time_major, and has at least one step. C is the number of columns of a
 // product, which hold the units of all its gates. A row is alive at the steps before
-// its length, and finished at later steps. The calls do not read arguments at steps of
-// finished rows, so NaN in the padding does not affect any result.
+// its length, and finished at later steps. Lengths are from 0 to the number of steps.
+// The calls do not read arguments at steps of finished rows, so NaN in the padding does
+// not affect any result.
 #ifndef JAXRNN_LOOPS_H_
 #define JAXRNN_LOOPS_H_
 
@@ -71,10 +72,11 @@ constexpr bool HasOperand(Cell cell) {
 
 struct Sizes {
   // `units` is the size of a gate. `outputs`, the size of h, equals `units` unless h is
-  // projected.
+  // projected. `sequences`, the number of restart states, is -1 without restarts.
   int64_t batch, time, depth, units, outputs, sequences;
   bool time_major;
 
+  bool has_restarts() const { return sequences >= 0; }
   // The index of a step in a sequence of size 1.
   int64_t At(int64_t row, int64_t t) const {
     return time_major ? t * batch + row : row * time + t;
@@ -113,10 +115,11 @@ struct Forward {
   Cell cell;
   Sizes sizes;
   Settings settings;
-  const int32_t* lengths;  // [batch]; clipped to 0..time.
-  const int32_t* starts;   // A sequence of size 1: the number of the sequence that
-                           // starts, or -1. Null without restarts.
-  const float* x;          // A sequence of size depth.
+  bool has_elementwise, has_new_c, saves;  // Which optional arrays the call has.
+  const int32_t* lengths;                  // [batch].
+  const int32_t* starts;  // A sequence of size 1: the number of the sequence that
+                          // starts, or -1. Null without restarts.
+  const float* x;         // A sequence of size depth.
   const float* w_inputs[kMaxProducts];  // [depth, C]; null if the product has none.
   const float* w_state[kMaxProducts];   // Product 0: [outputs, C]. Others: [units, C].
   const float* bias[kMaxProducts];      // [C].
@@ -141,6 +144,7 @@ struct Backward {
   Cell cell;
   Sizes sizes;  // The depth is not read.
   Settings settings;
+  bool has_elementwise, has_new_c;
   const int32_t *lengths, *starts;
   const float* w_state[kMaxProducts];
   const float* zs[kMaxProducts];
@@ -162,12 +166,13 @@ struct Backward {
 struct Weights {
   Sizes sizes;  // Here `units` is the size of the operand. `depth` or `units` is 0 if
                 // the product lacks the matrix.
-  int64_t columns;           // C.
+  int64_t columns;  // C.
+  bool has_first, has_bias;
   const int32_t* lengths;    // [batch].
   const float *x, *operand;  // Sequences of size depth and units.
   const float* first;  // [batch, units]. If not null, each step multiplied the previous
                        // step's `operand`, and the first step multiplied `first`.
-  const float* ct_zs;        // A sequence of size C.
+  const float* ct_zs;  // A sequence of size C.
 
   float *ct_w_inputs, *ct_w_state, *ct_bias;  // [depth, C], [units, C], [C].
 };

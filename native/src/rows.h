@@ -23,12 +23,7 @@ struct RowBlock {
 class Rows {
  public:
   Rows(const Sizes& sizes, const int32_t* lengths, RowBlock row_block)
-      : sizes_(sizes),
-        lengths_(sizes.batch),
-        order_(sizes.batch),
-        alive_(sizes.time + 1) {
-    for (int64_t b = 0; b < sizes.batch; b++)
-      lengths_[b] = std::clamp<int64_t>(lengths[b], 0, sizes.time);
+      : sizes_(sizes), lengths_(lengths), order_(sizes.batch), alive_(sizes.time + 1) {
     std::iota(order_.begin(), order_.end(), 0);
     const auto longer = [&](int64_t a, int64_t b) { return lengths_[a] > lengths_[b]; };
     in_order_ = std::is_sorted(order_.begin(), order_.end(), longer);
@@ -70,7 +65,8 @@ class Rows {
 
  private:
   Sizes sizes_;
-  std::vector<int64_t> lengths_, order_, alive_;  // lengths_ is clipped.
+  const int32_t* const lengths_;
+  std::vector<int64_t> order_, alive_;
   bool in_order_;
 };
 

@@ -50,13 +50,16 @@ inline void FillSteps(const Sizes& sizes, const std::vector<int32_t>& lengths,
         std::fill_n(values.begin() + sizes.At(row, t) * size, size, value);
 }
 
-// The named results of a call, which are NaN until they are written.
+// The named results of a call, which are NaN until they are written. As a visitor of
+// layout.h, adds the results of an entry.
 class Results {
  public:
-  float* Add(const std::string& name, int64_t size) {
+  template <typename T>
+  void Argument(const std::string&, const T*&, double) {}
+  void Result(const std::string& name, float*& array, double size) {
+    if (size == 0) return;
     names_.push_back(name);
-    values_.emplace_back(size, kNaN);
-    return values_.back().data();
+    array = values_.emplace_back(int64_t(size), kNaN).data();
   }
 
   Floats& operator[](const std::string& name) {
@@ -80,10 +83,6 @@ class Results {
   std::vector<std::string> names_;
   std::vector<Floats> values_;
 };
-
-inline std::string Of(const std::string& name, int product) {
-  return name + "[" + std::to_string(product) + "]";
-}
 
 }  // namespace jaxrnn
 

@@ -1,9 +1,9 @@
 // Compares the cotangents of matrices and inputs with the plain loops, on each target
 // that this CPU supports. The padding of arguments is NaN, to detect reads of the
 // padding. Results are NaN before a call, to detect values that are not written.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <limits>
 #include <random>
 #include <string>
 #include <thread>
@@ -13,6 +13,7 @@
 #include "check.h"
 #include "dispatch.h"
 #include "executors.h"
+#include "layout.h"
 #include "loops.h"
 #include "naive_loops.h"
 
@@ -76,17 +77,15 @@ struct Problem {
   Case c;
   Sizes sizes;
   std::vector<int32_t> lengths;
-  Floats x, operand[kMaxProducts], first[kMaxProducts], ct_zs[kMaxProducts], w_inputs[kMaxProducts];
+  Floats x, operand[kMaxProducts], first[kMaxProducts], ct_zs[kMaxProducts],
+      w_inputs[kMaxProducts];
 
  private:
-  // Some ragged lengths are negative or exceed the number of steps.
   void MakeLengths() {
     lengths.assign(c.batch, c.lengths == Lengths::kFull ? c.time : 0);
     if (c.lengths != Lengths::kRagged) return;
     for (int64_t row = 0; row < c.batch; row++)
-      lengths[row] = 3 * row % 4 * c.time / 3 + row % 2;
-    lengths[c.batch / 2] = -3;
-    lengths[c.batch - 1] = std::numeric_limits<int32_t>::max();
+      lengths[row] = std::min(c.time, 3 * row % 4 * c.time / 3 + row % 2);
   }
 
   // A sequence with NaN in the padding.
@@ -109,25 +108,23 @@ Results Run(const Problem& problem, const Weigh& weights, const Input& inputs) {
     const Product product = ProductOf(problem.c.cell, k);
     int64_t columns = problem.Columns(k);
     const float* ct_zs = problem.ct_zs[k].data();
-    Weights entry = {sizes, columns, lengths, nullptr, nullptr, nullptr, ct_zs};
+    Weights entry = {sizes, columns, product.state && problem.c.before, product.bias,
+                     lengths};
     entry.sizes.depth = product.inputs ? sizes.depth : 0;
     entry.sizes.units = product.state ? sizes.Rows(k) : 0;
+    entry.ct_zs = ct_zs;
     if (product.inputs) {
       on_inputs.columns[on_inputs.products] = columns;
       on_inputs.w_inputs[on_inputs.products] = problem.w_inputs[k].data();
       on_inputs.ct_zs[on_inputs.products++] = ct_zs;
       entry.x = problem.x.data();
-      entry.ct_w_inputs = results.Add(Of("ct_w_inputs", k), sizes.depth * columns);
     }
-    if (product.state) {
-      entry.operand = problem.operand[k].data();
-      if (problem.c.before) entry.first = problem.first[k].data();
-      entry.ct_w_state = results.Add(Of("ct_w_state", k), entry.sizes.units * columns);
-    }
-    if (product.bias) entry.ct_bias = results.Add(Of("ct_bias", k), columns);
+    if (product.state) entry.operand = problem.operand[k].data();
+    if (entry.has_first) entry.first = problem.first[k].data();
+    VisitArrays(entry, results);
     weights(entry);
   }
-  on_inputs.ct_x = results.Add("ct_x", sizes.batch * sizes.time * sizes.depth);
+  VisitArrays(on_inputs, results);
   inputs(on_inputs);
   return results;
 }

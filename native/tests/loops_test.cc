@@ -19,6 +19,7 @@
 #include "check.h"
 #include "dispatch.h"
 #include "executors.h"
+#include "layout.h"
 #include "naive_loops.h"
 
 namespace jaxrnn {
@@ -84,7 +85,9 @@ struct Problem {
 
   explicit Problem(const Case& c, int seed = 23)
       : c(c),
-        sizes{c.batch, c.time, kDepth, c.units, c.outputs(), c.batch + 2, c.time_major},
+        sizes{c.batch,     c.time,      kDepth,
+              c.units,     c.outputs(), c.restarts ? c.batch + 2 : -1,
+              c.time_major},
         Random(seed) {
     for (int k = 0; k < Products(c.cell); k++) {
       const Product product = ProductOf(c.cell, k);
@@ -109,8 +112,9 @@ struct Problem {
     FillDead(ct_outputs, kNaN);
   }
 
-  Forward ForwardArguments() const {
-    Forward entry = {c.cell, sizes, SettingsArguments(), lengths.data(), Starts()};
+  Forward ForwardArguments(bool save) const {
+    Forward entry = {c.cell,     sizes, SettingsArguments(), !elementwise.empty(),
+                     c.restarts, save,  lengths.data(),      Starts()};
     for (int k = 0; k < Products(c.cell); k++) {
       entry.w_inputs[k] = Data(w_inputs[k]);
       entry.w_state[k] = Data(w_state[k]);
@@ -125,7 +129,9 @@ struct Problem {
   }
 
   Backward BackwardArguments() const {
-    Backward entry = {c.cell, sizes, SettingsArguments(), lengths.data(), Starts()};
+    Backward entry = {
+        c.cell,         sizes,   SettingsArguments(), !elementwise.empty(), c.restarts,
+        lengths.data(), Starts()};
     for (int k = 0; k < Products(c.cell); k++) entry.w_state[k] = Data(w_state[k]);
     entry.ct_outputs = Data(ct_outputs);
     entry.ct_new_c = Data(ct_new_c);
@@ -161,13 +167,9 @@ struct Problem {
  private:
   const int32_t* Starts() const { return starts.empty() ? nullptr : starts.data(); }
 
-  // Some lengths are negative or exceed the number of steps.
   void MakeLengths() {
     for (int64_t row = 0; row < c.batch; row++)
       lengths.push_back((c.first_length + row) % (c.time + 1));
-    if (c.batch < 13) return;
-    lengths[11] = -3;
-    lengths[12] = std::numeric_limits<int32_t>::max();
   }
 
   // In every second row, a sequence starts at the first step. In every third row,
@@ -197,7 +199,7 @@ struct Problem {
   // Another row gets a large input that does not amplify rounding errors.
   void MakeSpecialRows() {
     for (int64_t row = 0; row < c.batch; row++)
-      if (lengths[row] <= 0) h[row * c.outputs()] = kNaN;
+      if (lengths[row] == 0) h[row * c.outputs()] = kNaN;
     if (c.batch < 13) return;
     std::fill_n(x.begin() + sizes.At(3, 0) * kDepth, kDepth, kNaN);
     std::fill_n(x.begin() + sizes.At(5, 0) * kDepth, kDepth, 0.0f);
@@ -209,20 +211,9 @@ struct Problem {
 
 template <typename Loop>
 Results RunForward(const Problem& problem, bool save, const Loop& loop) {
-  const Case& c = problem.c;
   Results results;
-  Forward entry = problem.ForwardArguments();
-  int64_t steps = c.batch * c.time, m = c.outputs();
-  entry.outputs = results.Add("outputs", steps * m);
-  entry.last_h = results.Add("last_h", c.batch * m);
-  if (c.lstm()) entry.last_c = results.Add("last_c", c.batch * c.units);
-  if (c.lstm() && c.restarts) entry.new_c = results.Add("new_c", steps * c.units);
-  if (save) {
-    for (int k = 0; k < Products(c.cell); k++)
-      entry.zs[k] = results.Add(Of("zs", k), steps * problem.sizes.Columns(c.cell, k));
-    if (c.restarts) entry.saved_h = results.Add("saved_h", steps * m);
-    if (c.lstm()) entry.saved_c = results.Add("saved_c", steps * c.units);
-  }
+  Forward entry = problem.ForwardArguments(save);
+  VisitArrays(entry, results);
   loop(entry);
   return results;
 }
@@ -235,26 +226,15 @@ Results RunBackward(const Problem& problem, Results& saved, bool in_place,
   const Case& c = problem.c;
   Results results;
   Backward entry = problem.BackwardArguments();
-  int64_t steps = c.batch * c.time, m = c.outputs();
+  VisitArrays(entry, results);
   for (int k = 0; k < Products(c.cell); k++) {
     Floats& zs = saved[Of("zs", k)];
-    entry.ct_zs[k] = results.Add(Of("ct_zs", k), zs.size());
     if (in_place) std::copy(zs.begin(), zs.end(), entry.ct_zs[k]);
     entry.zs[k] = in_place ? entry.ct_zs[k] : zs.data();
   }
   (c.restarts ? entry.saved_h : entry.outputs) = saved[problem.SavedH()].data();
   if (!c.restarts) entry.h = Data(problem.h);
   if (c.lstm()) entry.saved_c = saved["saved_c"].data();
-  if (HasOperand(c.cell)) entry.operand = results.Add("operand", steps * c.units);
-  entry.ct_h = results.Add("ct_h", c.batch * m);
-  if (c.lstm()) entry.ct_c = results.Add("ct_c", c.batch * c.units);
-  int64_t sequences = problem.sizes.sequences;
-  if (c.restarts) entry.ct_restart_h = results.Add("ct_restart_h", sequences * m);
-  if (c.restarts && c.lstm())
-    entry.ct_restart_c = results.Add("ct_restart_c", sequences * c.units);
-  if (entry.settings.elementwise)
-    entry.ct_elementwise =
-        results.Add("ct_elementwise", ElementwiseVectors(c.cell) * c.batch * c.units);
   loop(entry);
   return results;
 }
@@ -265,7 +245,7 @@ void CheckDead(const Problem& problem, bool save, Results& results,
                const std::string& text) {
   int64_t units = problem.c.outputs();
   for (int64_t row = 0; row < problem.c.batch; row++)
-    if (problem.lengths[row] <= 0)
+    if (problem.lengths[row] == 0)
       Check(!std::memcmp(&problem.h[row * units], &results["last_h"][row * units],
                          units * sizeof(float)),
             text + ": last_h has the bits of h");

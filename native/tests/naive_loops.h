@@ -51,10 +51,6 @@ inline void AddOuter(const Vector& operand, const Vector& ct_z, Vector& ct_w) {
       ct_w[i * ct_z.size() + j] += operand[i] * ct_z[j];
 }
 
-inline int64_t Length(const Sizes& sizes, const int32_t* lengths, int64_t row) {
-  return std::clamp<int64_t>(lengths[row], 0, sizes.time);
-}
-
 // The sequence that starts at a step, or -1.
 inline int64_t Start(const int32_t* starts, int64_t at) {
   return starts == nullptr ? -1 : starts[at];
@@ -211,11 +207,10 @@ inline std::vector<Vector> ForwardStep(const Forward& entry, const Vector& x,
 inline void ForwardRow(const Forward& entry, int64_t row) {
   const Sizes& sizes = entry.sizes;
   int64_t n = sizes.units, m = sizes.outputs;
-  int64_t length = Length(sizes, entry.lengths, row);
   State state = {Load(entry.h, row, m), Load(entry.c, row, n)};
   for (int64_t t = 0; t < sizes.time; t++) {
     int64_t at = sizes.At(row, t), start = Start(entry.starts, at);
-    bool alive = t < length;
+    bool alive = t < entry.lengths[row];
     if (alive && start >= 0)
       state = {Load(entry.restart_h, start, m), Load(entry.restart_c, start, n)};
     Store(alive ? state.h : Vector(m), entry.saved_h, at);
@@ -387,7 +382,6 @@ inline void BackwardStep(const Backward& entry, int64_t at, State& ct_state,
 inline void BackwardRow(const Backward& entry, int64_t row) {
   const Sizes& sizes = entry.sizes;
   int64_t n = sizes.units, m = sizes.outputs;
-  int64_t length = Length(sizes, entry.lengths, row);
   State ct_state = {Load(entry.ct_last_h, row, m), Load(entry.ct_last_c, row, n)};
   StepCotangents step = {{}, Vector(n), Vector(ElementwiseVectors(entry.cell) * n)};
   for (int64_t t = sizes.time - 1; t >= 0; t--) {
@@ -395,7 +389,7 @@ inline void BackwardRow(const Backward& entry, int64_t row) {
     step.zs.clear(), step.operand = Vector(n);
     for (int k = 0; k < Products(entry.cell); k++)
       step.zs.emplace_back(sizes.Columns(entry.cell, k));
-    if (t < length) {
+    if (t < entry.lengths[row]) {
       BackwardStep(entry, at, ct_state, step);
       if (start >= 0) {
         Add(ct_state.h, entry.ct_restart_h, start);
@@ -430,7 +424,7 @@ inline void RunWeights(const Weights& entry) {
   Vector one(1, 1.0), ct_w_inputs(sizes.depth * entry.columns);
   Vector ct_w_state(sizes.units * entry.columns), ct_bias(entry.columns);
   for (int64_t row = 0; row < sizes.batch; row++) {
-    for (int64_t t = 0; t < Length(sizes, entry.lengths, row); t++) {
+    for (int64_t t = 0; t < entry.lengths[row]; t++) {
       int64_t at = sizes.At(row, t);
       Vector ct_z = Load(entry.ct_zs, at, entry.columns);
       AddOuter(Load(entry.x, at, sizes.depth), ct_z, ct_w_inputs);
@@ -452,7 +446,7 @@ inline void RunInputs(const Inputs& entry) {
     for (int64_t t = 0; t < sizes.time; t++) {
       int64_t at = sizes.At(row, t);
       Vector ct_x(sizes.depth);
-      bool alive = t < Length(sizes, entry.lengths, row);
+      bool alive = t < entry.lengths[row];
       for (int s = 0; alive && s < entry.products; s++)
         AddTransposed(Load(entry.ct_zs[s], at, entry.columns[s]), entry.w_inputs[s],
                       ct_x);

@@ -1,7 +1,5 @@
 """`memory_plan`, compared with the memory of compiled programs."""
 
-import os
-import re
 import types
 
 import jax
@@ -9,11 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import MIB, temporary_mib
-from jax.experimental import topologies
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell, LSTMCell, MinGRUCell, MultiRNNCell
-from jaxrnn._drivers.absent_devices import absent_devices
 from jaxrnn._drivers.memory_plan import Bytes, PlannedStrategy, peak_bytes
 from jaxrnn.memory import Keep, Nested, Offload, Recompute
 
@@ -48,25 +44,14 @@ def test_a_plan_is_a_table():
     bound = cell.bind(cell.init(jax.random.key(0), x[:, 0]))
     plan = jaxrnn.memory_plan(bound, x, [False, Offload()], dtype=F64)
     keep, swap = plan.rows
-    assert (keep.strategy, keep.extra_flops) == (Keep(), 0)
+    assert keep.strategy == Keep()
     # Saved for each step and row: products and state, 64 * (3 + 1) numbers of 8 bytes.
     assert keep.saved.device == pytest.approx(500 * 4 * 64 * 4 * 8, rel=0.05)
     assert swap.strategy == Offload(Recompute())
     assert swap.saved.host < keep.saved.device / 4
-    # One more forward pass: products of 67 by 192 for each row and step. XLA also
-    # counts the element-wise operations.
-    products = 2 * 67 * 192 * 4 * 500
-    assert products < swap.extra_flops < 1.1 * products
-    assert swap.extra_share == pytest.approx(1 / 3)
     lines = str(plan).splitlines()
     assert "over 500 steps of 4 rows, float64" in lines[0]
     assert any(line.startswith("Offload() ") for line in lines)
-
-
-@pytest.mark.parametrize(("cell", "share"), [(LSTMCell(8), 0), (MinGRUCell(8), 1 / 3)])
-def test_offloading_what_is_kept_runs_some_cells_again(cell, share):
-    plan = jaxrnn.memory_plan(cell, (2, 200, 8), [Offload(Keep())])
-    assert plan.rows[0].extra_share == pytest.approx(share)
 
 
 def test_inputs_may_be_a_nest():
@@ -87,8 +72,6 @@ def test_inputs_may_be_a_nest():
         )
     assert plan == same
     keep, again = plan.rows
-    # For each of three rows, a step has one multiplication and three additions.
-    assert again.extra_flops >= 50 * 3 * 2 * 4
     assert again.saved.device < keep.peak.device
 
 
@@ -105,9 +88,9 @@ def test_a_device_that_is_there():
 PLAN_OF_A_TPU = """\
 GRUCell over 2 steps of 1 row, on TPU v5 lite
 
-strategy     saved  saved on host     peak  peak on host  extra FLOPs
----------------------------------------------------------------------
-Offload()  3.0 KiB        2.0 KiB  1.0 MiB       5.0 MiB         none
+strategy     saved  saved on host     peak  peak on host
+--------------------------------------------------------
+Offload()  3.0 KiB        2.0 KiB  1.0 MiB       5.0 MiB
 
 In addition: inputs 1.0 GiB; outputs 2.0 GiB (doubled if the loss reads them).
 Compiled for TPU v5 lite; nothing was run."""
@@ -115,7 +98,7 @@ Compiled for TPU v5 lite; nothing was run."""
 
 def test_the_table_of_another_device_has_the_peak_on_the_host():
     saved, peak = Bytes(3 * 2**10, 2 * 2**10), Bytes(2**20, 5 * 2**20)
-    rows = (PlannedStrategy(Offload(), saved, peak, 0, 0.0),)
+    rows = (PlannedStrategy(Offload(), saved, peak),)
     title = "GRUCell over 2 steps of 1 row, on TPU v5 lite"
     plan = jaxrnn.MemoryPlan(title, rows, 2**30, 2**31, "TPU v5 lite")
     assert str(plan) == PLAN_OF_A_TPU
@@ -144,64 +127,12 @@ def test_the_peak_of_an_accelerator_is_its_compilers(name):
     assert peak_bytes(memory, "cpu") == Bytes(temporary, host)
 
 
-def plan_for(device):
-    return jaxrnn.memory_plan(GRUCell(2), (1, 2, 3), device=device)
-
-
-NAMES = "'v5e', 'v6e', 'v5p', 'h100'"
-
-
-def test_an_unknown_device():
+def test_what_is_not_a_device():
     message = (
-        f"`device` must be one of {NAMES}, got 'v99'. "
-        "For another kind, pass a device from `jax.experimental.topologies`."
+        "^`device` must be a device, got 'v5e'. Pass one of `jax.devices\\(\\)`, or"
     )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        plan_for("v99")
-    message = f"`device` must be a device or one of {NAMES}, got [Device, "
-    with pytest.raises(TypeError, match=f"^{re.escape(message)}"):
-        plan_for(jax.devices())
-    with pytest.raises(ValueError, match="`count` must be at most 256, got 257"):
-        absent_devices("v5e", 257)
-
-
-# JAX's error without a compiler, and the package that has it.
-NOT_INSTALLED = [
-    ("v5e", RuntimeError, "jax[tpu]"),
-    ("h100", NotImplementedError, "jax[cuda12-local]"),
-]
-
-
-@pytest.mark.parametrize(("kind", "error", "package"), NOT_INSTALLED)
-def test_a_device_whose_compiler_is_not_installed(kind, error, package, monkeypatch):
-    message = (
-        f"`device` {kind!r} needs a compiler that JAX cannot find. "
-        f"Run `pip install '{package}'`."
-    )
-
-    def fail(**kwargs):
-        raise error
-
-    monkeypatch.setattr(topologies, "get_topology_desc", fail)
-    with pytest.raises(ImportError, match=f"^{re.escape(message)}"):
-        plan_for(kind)
-
-
-def test_the_environment_of_libtpu_is_restored(monkeypatch):
-    seen = {}
-
-    def describe(**kwargs):
-        seen.update(os.environ)
-        raise RuntimeError
-
-    monkeypatch.setattr(topologies, "get_topology_desc", describe)
-    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "0")
-    monkeypatch.delenv("ALLOW_MULTIPLE_LIBTPU_LOAD", raising=False)
-    before = dict(os.environ)
-    with pytest.raises(ImportError, match="needs a compiler"):
-        plan_for("v5e")
-    assert seen == before | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    assert dict(os.environ) == before
+    with pytest.raises(TypeError, match=message):
+        jaxrnn.memory_plan(GRUCell(2), (1, 2, 3), device="v5e")
 
 
 NO_SHAPE = "`inputs_shape` must be .* with at least 3 axes,.* got"

@@ -15,10 +15,30 @@ ERRORS = (ValueError, jax.errors.JaxRuntimeError)
 ENTRIES, BATCH, TIME, DEPTH, UNITS, SEQUENCES = 7, 2, 3, 4, 5, 6
 
 
-def run(change=(), drop=None, time=TIME, elementwise=False, **attributes):
-    """Run basic RNNs with restarts, with some arguments changed."""
+ATTRIBUTES = {
+    "cell": np.int32(2),
+    "activation": np.int32(0),
+    "forget_bias": np.float32(0),
+    "cell_clip": np.float32(np.inf),
+    "output_clip": np.float32(np.inf),
+    "entries": ENTRIES,
+    "batch": BATCH,
+    "time": TIME,
+    "depth": DEPTH,
+    "units": UNITS,
+    "outputs": UNITS,
+    "sequences": SEQUENCES,
+    "time_major": False,
+    "elementwise": False,
+    "new_states": False,
+    "save": False,
+}
+
+
+def run(change=(), drop=None, **attributes):
+    """Run basic RNNs with restarts, with some arguments or attributes changed."""
     shapes = {
-        "x": (1, BATCH, time, DEPTH),
+        "x": (1, BATCH, TIME, DEPTH),
         "w_inputs[0]": (ENTRIES, DEPTH, UNITS),
         "w_state[0]": (ENTRIES, UNITS, UNITS),
         "bias[0]": (ENTRIES, UNITS),
@@ -27,7 +47,7 @@ def run(change=(), drop=None, time=TIME, elementwise=False, **attributes):
     }
     arguments = {
         "lengths": jnp.full((1, BATCH), TIME, jnp.int32),
-        "starts": jnp.full((1, BATCH, time), -1, jnp.int32),
+        "starts": jnp.full((1, BATCH, TIME), -1, jnp.int32),
         **{name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()},
         **dict(change),
     }
@@ -35,23 +55,13 @@ def run(change=(), drop=None, time=TIME, elementwise=False, **attributes):
     call = jax.ffi.ffi_call(
         "jaxrnn_native_forward",
         [
-            jax.ShapeDtypeStruct((ENTRIES, BATCH, time, UNITS), jnp.float32),
+            jax.ShapeDtypeStruct((ENTRIES, BATCH, TIME, UNITS), jnp.float32),
             jax.ShapeDtypeStruct((ENTRIES, BATCH, UNITS), jnp.float32),
         ],
     )
-    attributes = {"cell": 2, "activation": 0, "time_axis": 1, **attributes}
-    results = call(
-        *arguments.values(),
-        **{name: np.int32(value) for name, value in attributes.items()},
-        forget_bias=np.float32(0),
-        cell_clip=np.float32(np.inf),
-        output_clip=np.float32(np.inf),
-        elementwise=elementwise,
-        restarts=True,
-        new_states=False,
-        save=False,
-    )
-    return jax.block_until_ready(results)
+    attributes = ATTRIBUTES | attributes
+    attributes.pop(drop, None)
+    return jax.block_until_ready(call(*arguments.values(), **attributes))
 
 
 def of(name, *shape, dtype=jnp.float32):
@@ -60,28 +70,30 @@ def of(name, *shape, dtype=jnp.float32):
 
 I32 = jnp.int32
 STARTS = jnp.full((1, BATCH, TIME), SEQUENCES, I32)
+LENGTHS = {n: jnp.full((1, BATCH), n, I32) for n in (-1, TIME + 1)}
 REFUSED = [
-    (of("lengths", dtype=I32), "lengths must be int32 [7, ?], but its shape is []"),
-    (
-        of("starts", 1, 3, 3, dtype=I32),
-        "starts must be int32 [7, 2, ?], but its shape is [1, 3, 3]",
-    ),
-    (of("x", 7, 2, 4, 4), "x must be float32 [7, 2, 3, ?]"),
-    (of("w_inputs[0]", 1, 3, 5), "w_inputs[0] must be float32 [7, 4, ?]"),
-    (of("w_state[0]", 1, 5, 4), "w_state[0] must be float32 [7, 5, 5]"),
-    (of("bias[0]", 1, 4), "bias[0] must be float32 [7, 5]"),
-    (of("h", 6, 2, 5), "h must be float32 [7, 2, 5], but its shape is [6, 2"),
-    (of("h", 1, 2, 5, dtype=I32), "h must be float32"),
-    (of("restart_h", 1, 6, 4), "restart_h must be float32 [7, 6, 5]"),
+    (of("lengths", dtype=I32), "lengths must have 2 elements of 4 bytes for each of 7"),
+    (of("starts", 1, 3, 3, dtype=I32), "starts must have 6 elements"),
+    (of("x", 7, 2, 4, 4), "x must have 24 elements"),
+    (of("w_state[0]", 1, 5, 4), "w_state[0] must have 25 elements"),
+    (of("h", 6, 2, 5), "for each of 7 entries, but it has 240 bytes"),
+    (of("restart_h", 1, 6, 4), "restart_h must have 30 elements"),
     (of("more", 1), "too many arguments"),
     ({"drop": "restart_h"}, "restart_h is missing"),
     ({"change": {"starts": STARTS}}, "starts must be less"),
-    ({"cell": 7}, "cell must be"),
-    ({"activation": 3}, "activation must be"),
-    ({"time_axis": 2}, "time_axis must be"),
-    # Only cells with peepholes or norms read them.
-    ({"elementwise": True}, "elementwise must be false for this cell"),
-    ({"time": 0}, "there must be a step"),
+    ({"change": {"lengths": LENGTHS[-1]}}, "lengths must be from 0 to 3"),
+    ({"change": {"lengths": LENGTHS[TIME + 1]}}, "but it is 4"),
+    ({"cell": np.int32(7)}, "cell must be from 0 to 6"),
+    ({"cell": np.int32(6)}, "elementwise must be true for this cell"),
+    ({"activation": np.int32(3)}, "activation must be from 0 to 2"),
+    ({"drop": "time_major"}, "time_major is missing"),
+    ({"batch": "2"}, "batch is missing or has another type"),
+    ({"time": 0}, "time must be from 1 to"),
+    ({"outputs": 4}, "outputs must equal units"),
+    # A product of these sizes does not fit in 64 bits.
+    ({"batch": 2**31 - 1, "time": 2**31 - 1, "depth": 2**31 - 1}, "lengths must have"),
+    ({"batch": 1, "time": 6, "depth": 2**31 - 1}, "lengths must have"),
+    ({"depth": 2**31 - 1}, "x must have 12884901882 elements"),
 ]
 
 

@@ -265,7 +265,6 @@ def test_plans_are_those_of_the_loop_that_runs(alone, unread, tmp_path):
         rows = jaxrnn.memory_plan(cell, (200, 8, 32), strategies, time_major=True).rows
         taken = [temporary_mib(s, 200, cell=cell, units=32) for s in strategies]
         assert [sum(row.peak) / MIB for row in rows] == pytest.approx(taken, rel=0.01)
-        assert [row.extra_share for row in rows] == [0, 1 / 3, 0]
         plans.append(rows)
     native, xla = plans
     assert native != xla

@@ -610,7 +610,6 @@ CELLS = [
     ("one bool for each of the 2 parts of a nest", lambda: drop_in_counter(dropout_state_filter_visitor=lambda s: (True,)), lambda: drop_in_counter(dropout_state_filter_visitor=lambda s: (True, False) if isinstance(s, tuple) else True)),
     # Arguments of other libraries
     ("Pass this argument to `AttentionWrapper.initial_state`", lambda: gru(memory=X), lambda: dynamic_rnn(ATTENTION, X, None, ATTENTION.cell.initial_state(memory=X), F32)),
-    ("`dynamic_rnn` accepts lengths", lambda: GRU(X[:, 0], ZEROS, lengths=[1] * 4), lambda: gru([1] * 4)),
     ("`dynamic_rnn` and the modules `RNN` and `Bidirectional` accept masks", lambda: static(mask=MASK), lambda: (gru(mask=MASK), in_nnx()(X, mask=MASK), in_nnx(kind="Bidirectional")(X, mask=MASK))),
     ("`mask.sum(-1)` gives the lengths", lambda: static(mask=MASK), lambda: static(None, F32, MASK.sum(-1))),
     ("`dynamic_rnn` and `RNN` accept `resets`", lambda: static(dones=MASK), lambda: (gru(resets=MASK), in_nnx()(X, resets=MASK))),
@@ -631,7 +630,6 @@ CELLS = [
     ("Use `DropoutWrapper(cell, state_keep_prob=1 - rate)`", lambda: GRUCell(2, recurrent_dropout=0.1), lambda: drop(state_keep_prob=1 - 0.1)),
     ("Use `input_keep_prob`, `output_keep_prob` or `state_keep_prob`", lambda: drop(keep_prob=0.5), lambda: drop(input_keep_prob=0.5, output_keep_prob=0.5, state_keep_prob=0.5)),
     ("Use `num_units`", lambda: GRUCell(hidden_size=2), lambda: GRUCell(num_units=2)),
-    ("Create parameters with `cell.init(key, inputs)`", lambda: GRUCell(2).bind(), lambda: GRUCell(2).bind(GRUCell(2).init(KEY, STEP))),
     ("Use `jaxrnn` itself: for example, `jaxrnn.LSTMCell`", lambda: jaxrnn.rnn_cell, lambda: jaxrnn.LSTMCell),
     ("Run a cell such as `LSTMCell` with `dynamic_rnn`, or use the modules of `jaxrnn.linen` and `jaxrnn.nnx`", lambda: jaxrnn.LSTM, lambda: (run(LSTM, X), jaxrnn.linen.RNN, jaxrnn.nnx.RNN)),
 ]  # fmt: skip
@@ -796,8 +794,6 @@ MODULES = [
     ("Use `initial_state`", lambda: in_nnx()(X, initial_carry=ZEROS), lambda: in_nnx()(X, initial_state=ZEROS)),
     ("`rnn(inputs, lengths, initial_state=state)`", lambda: in_nnx()(ZEROS, X), lambda: in_nnx()(X, [1] * 4, initial_state=ZEROS)),
     ("For example, pass `nnx.Rngs(0)`", lambda: jaxrnn.nnx.RNN(GRUCell(2), 3, rngs=0), lambda: jaxrnn.nnx.RNN(GRUCell(2), 3, rngs=nnx.Rngs(0))),
-    ("Pass random streams, such as `nnx.Rngs(0)`", lambda: jaxrnn.nnx.RNN(GRUCell(2), 3), lambda: jaxrnn.nnx.RNN(GRUCell(2), 3, rngs=nnx.Rngs(0))),
-    ("Pass the size of the inputs", lambda: jaxrnn.nnx.RNN(GRUCell(2), rngs=nnx.Rngs(0)), in_nnx),
     ("Pass the size of the inputs", lambda: in_nnx(depth=0), in_nnx),
     ("Bind each cell to parameters from its `init` or from a converter", lambda: set_cells(GRU.cell.bind({})), lambda: set_cells(GRU.cell.bind(GRU.cell.init(KEY, STEP)))),
     ("Check that `in_features` is the size of the inputs", lambda: in_nnx(depth=4).set_cells(GRU), lambda: in_nnx(depth=3).set_cells(GRU)),

@@ -136,17 +136,27 @@ class Call:
 
     Attributes:
         cell: The cell.
-        attributes: The cell's number and settings, which the loops read.
+        settings: The cell's number and settings, which the loops read.
         axis: The time axis, 0 or 1.
+        time: The number of steps.
+        depth: The size of the inputs.
+        units: The size of a gate.
+        outputs: The size of h, which differs from `units` if h is projected.
         sequences: The number of sequences that start within the rows; None if there are
             no restarts.
+        elementwise: Whether the cell has parameters of element-wise operations.
         new_states: Whether a call returns the state after each step.
     """
 
     cell: NativeCell
-    attributes: dict[str, Any]
+    settings: dict[str, Any]
     axis: int
+    time: int
+    depth: int
+    units: int
+    outputs: int
     sequences: int | None
+    elementwise: bool
     new_states: bool
 
     def forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
@@ -193,15 +203,20 @@ class Call:
         columns = ct_z.shape[-1]
         types: dict[str, Any] = {}
         if xs is not None:
-            types["inputs"] = _float32(xs.shape[-1], columns)
+            types["inputs"] = _float32(self.depth, columns)
         if operand is not None:
             types["state"] = _float32(operand.shape[-1], columns)
         if bias:
             types["bias"] = _float32(columns)
-        static: Any = {name: name in types for name in ("inputs", "state", "bias")}
-        # JAX keeps `run`, which must therefore not close over the arrays.
-        static["before"] = first is not None
+        static = {
+            "depth": 0 if xs is None else self.depth,
+            "units": 0 if operand is None else operand.shape[-1],
+            "columns": columns,
+            "before": first is not None,
+            "bias": bias,
+        }
 
+        # JAX keeps `run`, which must therefore not close over the arrays.
         def run(*args: PyTree) -> Params:
             results = self._run("weights", args, list(types.values()), **static)
             return dict(zip(types, results, strict=True))
@@ -220,10 +235,9 @@ class Call:
         """
 
         def run(lengths: Array, pairs: list[tuple[Array, Array]]) -> Array:
-            w_inputs, ct_z = pairs[0]
-            types = _float32(*ct_z.shape[1:3], w_inputs.shape[1])
-            products = np.int32(len(pairs))
-            return self._run("inputs", (lengths, pairs), types, products=products)
+            types = _float32(*pairs[0][1].shape[1:3], self.depth)
+            columns = np.array([w.shape[-1] for w, _ in pairs])
+            return self._run("inputs", (lengths, pairs), types, columns=columns)
 
         in_sequences = self._rows_in_sequences
         axes = ROWS, [(NO_ROWS, in_sequences)] * len(pairs)
@@ -256,42 +270,42 @@ class Call:
 
     def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
         steps = args.x.shape[1:3]
-        states = _types_like(args.state, *steps)
-        new_c = states[1] if self.new_states else None
+        h, c = self._states(*steps)
         columns = [jax.tree.leaves(w)[0].shape[-1] for w in args.weights]
-        zs = [_float32(*steps, n) for n in columns] if save else []
-        last = _types_like(args.state, args.lengths.shape[1])
-        saved = (None if self.sequences is None else states[0], states[1])
-        results = ForwardResults(states[0], last, new_c, zs, saved if save else None)
-        static = self._of_loop(args)
-        return self._run("forward", args, results, **static, save=save)
+        zs = [_float32(*steps, n) for n in columns]
+        results = ForwardResults(
+            outputs=h,
+            last=self._states(args.lengths.shape[ROWS]),
+            new_c=c if self.new_states else None,
+            zs=zs if save else [],
+            saved=(None if self.sequences is None else h, c) if save else None,
+        )
+        return self._run("forward", args, results, save=save)
 
     def _backward(self, args: BackwardArgs) -> BackwardResults:
-        batch = args.lengths.shape[1]
-        count = self.sequences
-        elementwise = args.elementwise
-        units = [x.shape[-1] for x in args.ct_last if x is not None][-1]
+        batch = args.lengths.shape[ROWS]
+        steps = args.zs[0].shape[1:3]
+        count, elementwise = self.sequences, args.elementwise
         has_operand = "operand" in self.cell.factors
         results = BackwardResults(
-            [_float32(*z.shape[1:]) for z in args.zs],
-            _float32(*args.zs[0].shape[1:3], units) if has_operand else None,
-            _types_like(args.ct_last, batch),
-            None if count is None else _types_like(args.ct_last, count),
-            None if elementwise is None else _float32(batch, *elementwise.shape[1:]),
+            ct_zs=[_float32(*z.shape[1:]) for z in args.zs],
+            operand=_float32(*steps, self.units) if has_operand else None,
+            ct_state=self._states(batch),
+            ct_restart_states=None if count is None else self._states(count),
+            ct_elementwise=(
+                None if elementwise is None else _float32(batch, *elementwise.shape[1:])
+            ),
         )
         before = len(jax.tree.leaves(args[: args._fields.index("zs")]))
         # The first results reuse the memory of `zs`, unless several entries share `zs`.
         has_memory = args.zs[0].shape[0] == entries(args)
         aliases = {before + k: k for k in range(len(args.zs)) if has_memory}
-        return self._run("backward", args, results, aliases, **self._of_loop(args))
+        return self._run("backward", args, results, aliases)
 
-    def _of_loop(self, args: ForwardArgs | BackwardArgs) -> dict[str, Any]:
-        """The attributes of a call of the forward or the backward loop."""
-        return self.attributes | {
-            "elementwise": args.elementwise is not None,
-            "restarts": self.sequences is not None,
-            "new_states": self.new_states,
-        }
+    def _states(self, *first: int) -> tuple:
+        """The types of states `(h, c)` whose first axes have the given sizes."""
+        c = _float32(*first, self.units) if self.cell.has_c else None
+        return _float32(*first, self.outputs), c
 
     def _run(
         self,
@@ -305,11 +319,11 @@ class Call:
 
         Args:
             name: The name of the call.
-            args: The arguments, with entries.
+            args: The arguments, with entries. The first one is the lengths.
             types: The types of one entry's results.
             aliases: A dict from the index of an argument to the index of the result
                 that shares the argument's memory, or None.
-            **static: More attributes of the call.
+            **static: More attributes of the call, or other values of attributes.
         """
         leaves, tree = jax.tree.flatten(types)
         leaves = [_float32(entries(args), *x.shape) for x in leaves]
@@ -317,16 +331,22 @@ class Call:
             f"jaxrnn_native_{name}", leaves, input_output_aliases=aliases
         )
         args = as_varying_as(args, args)
-        time_axis = np.int32(self.axis)
-        results = call(*jax.tree.leaves(args), time_axis=time_axis, **static)
+        attributes = self.settings | {
+            "entries": entries(args),
+            "batch": args[0].shape[ROWS],
+            "time": self.time,
+            "time_major": self.axis == 0,
+            "depth": self.depth,
+            "units": self.units,
+            "outputs": self.outputs,
+            "sequences": -1 if self.sequences is None else self.sequences,
+            "elementwise": self.elementwise,
+            "new_states": self.new_states,
+        }
+        results = call(*jax.tree.leaves(args), **(attributes | static))
         # In `shard_map`, the types of the call's results do not record that the results
         # vary over devices.
         return tree.unflatten(as_varying_as(args, results))
-
-
-def _types_like(state: PyTree, *first: int) -> PyTree:
-    """The types of states whose first axes have the given sizes."""
-    return jax.tree.map(lambda x: _float32(*first, x.shape[-1]), state)
 
 
 def _float32(*shape: int) -> jax.ShapeDtypeStruct:

@@ -286,11 +286,17 @@ class NativeLoop:
         sequences = None
         if steps.restarts is not None:
             sequences = jax.tree.leaves(primals.restart_states)[0].shape[0]
+        h, c = self._split(primals.state)
         return Call(
             cell=self.spec,
-            attributes=native_attributes(self.cell, self.kind),
+            settings=native_attributes(self.cell, self.kind),
             axis=steps.axis,
+            time=steps.time,
+            depth=primals.xs.shape[-1],
+            units=(h if c is None else c).shape[-1],
+            outputs=h.shape[-1],
             sequences=sequences,
+            elementwise=bool(primals.elementwise),
             new_states=steps.returns_states,
         )
 

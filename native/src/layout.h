@@ -1,0 +1,139 @@
+// The arrays of each call, in the order of the call, and their sizes.
+#ifndef JAXRNN_LAYOUT_H_
+#define JAXRNN_LAYOUT_H_
+
+#include <string>
+
+#include "loops.h"
+
+namespace jaxrnn {
+
+// Each function calls visitor.Argument(name, array, size) for each argument of an
+// entry, then visitor.Result(name, array, size) for each result. `array` is the
+// entry's pointer. `size` is the number of elements, of 4 bytes each; it is 0 for an
+// array that the call lacks. Sizes are doubles, because their products might overflow
+// integers.
+
+// The name of product k's array.
+inline std::string Of(const char* name, int k) {
+  return std::string(name) + "[" + std::to_string(k) + "]";
+}
+
+// The sizes of arrays that the loops over the steps share.
+struct LoopSizes {
+  LoopSizes(Cell cell, const Sizes& sizes)
+      : batch(sizes.batch),
+        steps(batch * sizes.time),
+        h(sizes.outputs),
+        c(HasC(cell) ? sizes.units : 0),
+        sequences(sizes.has_restarts() ? sizes.sequences : 0),
+        starts(sizes.has_restarts() ? steps : 0),
+        elementwise(double(ElementwiseVectors(cell)) * sizes.units) {}
+  double batch, steps, h, c, sequences, starts, elementwise;
+};
+
+template <typename Visitor>
+void VisitArrays(Forward& entry, Visitor& visitor) {
+  const Sizes& sizes = entry.sizes;
+  const LoopSizes n(entry.cell, sizes);
+  const int products = Products(entry.cell);
+  visitor.Argument("lengths", entry.lengths, n.batch);
+  visitor.Argument("starts", entry.starts, n.starts);
+  visitor.Argument("x", entry.x, n.steps * sizes.depth);
+  for (int k = 0; k < products; k++) {
+    const Product product = ProductOf(entry.cell, k);
+    const double columns = sizes.Columns(entry.cell, k);
+    visitor.Argument(Of("w_inputs", k), entry.w_inputs[k],
+                     product.inputs * sizes.depth * columns);
+    visitor.Argument(Of("w_state", k), entry.w_state[k],
+                     product.state * sizes.Rows(k) * columns);
+    visitor.Argument(Of("bias", k), entry.bias[k], product.bias * columns);
+  }
+  visitor.Argument("elementwise", entry.settings.elementwise,
+                   entry.has_elementwise * n.elementwise);
+  visitor.Argument("h", entry.h, n.batch * n.h);
+  visitor.Argument("c", entry.c, n.batch * n.c);
+  visitor.Argument("restart_h", entry.restart_h, n.sequences * n.h);
+  visitor.Argument("restart_c", entry.restart_c, n.sequences * n.c);
+
+  visitor.Result("outputs", entry.outputs, n.steps * n.h);
+  visitor.Result("last_h", entry.last_h, n.batch * n.h);
+  visitor.Result("last_c", entry.last_c, n.batch * n.c);
+  visitor.Result("new_c", entry.new_c, entry.has_new_c * n.steps * n.c);
+  for (int k = 0; k < products; k++)
+    visitor.Result(Of("zs", k), entry.zs[k],
+                   entry.saves * n.steps * sizes.Columns(entry.cell, k));
+  visitor.Result("saved_h", entry.saved_h, entry.saves * n.starts * n.h);
+  visitor.Result("saved_c", entry.saved_c, entry.saves * n.steps * n.c);
+}
+
+template <typename Visitor>
+void VisitArrays(Backward& entry, Visitor& visitor) {
+  const Sizes& sizes = entry.sizes;
+  const LoopSizes n(entry.cell, sizes);
+  const int products = Products(entry.cell);
+  const bool has_first = !sizes.has_restarts();
+  visitor.Argument("lengths", entry.lengths, n.batch);
+  visitor.Argument("starts", entry.starts, n.starts);
+  for (int k = 0; k < products; k++)
+    visitor.Argument(Of("w_state", k), entry.w_state[k],
+                     double(ProductOf(entry.cell, k).state) * sizes.Rows(k) *
+                         sizes.Columns(entry.cell, k));
+  visitor.Argument("elementwise", entry.settings.elementwise,
+                   entry.has_elementwise * n.elementwise);
+  for (int k = 0; k < products; k++)
+    visitor.Argument(Of("zs", k), entry.zs[k], n.steps * sizes.Columns(entry.cell, k));
+  visitor.Argument("saved_h", entry.saved_h, n.starts * n.h);
+  visitor.Argument("outputs", entry.outputs, has_first * n.steps * n.h);
+  visitor.Argument("saved_c", entry.saved_c, n.steps * n.c);
+  visitor.Argument("h", entry.h, has_first * n.batch * n.h);
+  visitor.Argument("ct_outputs", entry.ct_outputs, n.steps * n.h);
+  visitor.Argument("ct_new_c", entry.ct_new_c, entry.has_new_c * n.steps * n.c);
+  visitor.Argument("ct_last_h", entry.ct_last_h, n.batch * n.h);
+  visitor.Argument("ct_last_c", entry.ct_last_c, n.batch * n.c);
+
+  for (int k = 0; k < products; k++)
+    visitor.Result(Of("ct_zs", k), entry.ct_zs[k],
+                   n.steps * sizes.Columns(entry.cell, k));
+  visitor.Result("operand", entry.operand,
+                 HasOperand(entry.cell) * n.steps * sizes.units);
+  visitor.Result("ct_h", entry.ct_h, n.batch * n.h);
+  visitor.Result("ct_c", entry.ct_c, n.batch * n.c);
+  visitor.Result("ct_restart_h", entry.ct_restart_h, n.sequences * n.h);
+  visitor.Result("ct_restart_c", entry.ct_restart_c, n.sequences * n.c);
+  visitor.Result("ct_elementwise", entry.ct_elementwise,
+                 entry.has_elementwise * n.batch * n.elementwise);
+}
+
+template <typename Visitor>
+void VisitArrays(Weights& entry, Visitor& visitor) {
+  const double batch = entry.sizes.batch, steps = batch * entry.sizes.time;
+  const double depth = entry.sizes.depth, units = entry.sizes.units;
+  const double columns = entry.columns;
+  visitor.Argument("lengths", entry.lengths, batch);
+  visitor.Argument("x", entry.x, steps * depth);
+  visitor.Argument("operand", entry.operand, steps * units);
+  visitor.Argument("first", entry.first, entry.has_first * batch * units);
+  visitor.Argument("ct_zs", entry.ct_zs, steps * columns);
+
+  visitor.Result("ct_w_inputs", entry.ct_w_inputs, depth * columns);
+  visitor.Result("ct_w_state", entry.ct_w_state, units * columns);
+  visitor.Result("ct_bias", entry.ct_bias, entry.has_bias * columns);
+}
+
+template <typename Visitor>
+void VisitArrays(Inputs& entry, Visitor& visitor) {
+  const double batch = entry.sizes.batch, steps = batch * entry.sizes.time;
+  const double depth = entry.sizes.depth;
+  visitor.Argument("lengths", entry.lengths, batch);
+  for (int k = 0; k < entry.products; k++) {
+    visitor.Argument(Of("w_inputs", k), entry.w_inputs[k], depth * entry.columns[k]);
+    visitor.Argument(Of("ct_zs", k), entry.ct_zs[k], steps * entry.columns[k]);
+  }
+
+  visitor.Result("ct_x", entry.ct_x, steps * depth);
+}
+
+}  // namespace jaxrnn
+
+#endif  // JAXRNN_LAYOUT_H_
