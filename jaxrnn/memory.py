@@ -258,8 +258,7 @@ class Offload(Strategy):
 
     Raises:
         TypeError: If `of` is not a strategy, or if `segment` is not an int.
-        ValueError: If `segment` is less than 1, or if `segment` is given although `of` has
-            segments.
+        ValueError: If `segment` is less than 1, or given although `of` has segments.
     """
 
     of: Strategy = Recompute()

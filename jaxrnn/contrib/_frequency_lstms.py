@@ -118,7 +118,11 @@ class TimeFreqLSTMCell(extend.SpecsCell):
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses the loop of the LSTM of a window; see `RNNCell.choose_loop`."""
-        inner = run.replace(state=self._split(run.state)[0], keys=None)
+        depth = self.feature_size + self.num_units
+        shape = (*run.inputs.shape[:2], depth)
+        window = jax.ShapeDtypeStruct(shape, run.inputs.dtype)
+        state = jax.eval_shape(self._split, run.state)[0]
+        inner = run.replace(inputs=window, state=state, keys=None)
         choice = self.core.choose_loop(self._core_params(params), inner)
         return choice.within(self._run)
 

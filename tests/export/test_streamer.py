@@ -153,7 +153,7 @@ FRAMES = [
     ({"x": 0.0}, r"^`frame\['x'\]` must be \[1, ...\], one entry for each"),
     (np.ones((1, 4), "f"), r"one step of `Streamer` with frame float32\[1, 4\] and"),
     (np.ones((1, 3), int), "`inputs` must be floating-point"),
-    (np.ones((1, 3), "f2"), r"dtype of the inputs \(float16\), got float32\[16\]"),
+    (np.ones((1, 3), "f2"), r"must have dtype float16, got float32\[16\]"),
     (None, "^`frame` must be an array .*, got None"),
     ({"x": np.array([[None]])}, r"^`frame\['x'\]` must be .*, got object"),
     (np.ma.ones((1, 3), "f"), r"^`frame` .* without a mask.*frame.filled\(0"),
@@ -240,7 +240,7 @@ def with_steps(dtype=np.float32, depth=DEPTH, rows=1):
 CHUNKS = [
     (with_steps(depth=5), "for inputs of depth 5", r"steps of shape \(3,\) like the f"),
     (with_steps(int), "must be floating-point", "dtype of the first chunk, float32, "),
-    (with_steps(jnp.bfloat16), r"of the inputs \(bfloat16", "dtype of the first chunk"),
+    (with_steps(jnp.bfloat16), r"must have dtype bfloat16", "dtype of the first chunk"),
     ((with_steps(),), "must be one array", r"structure \*, got \(\*,\), .* an"),
     (with_steps(rows=2), r"rank at least 3, \[1, .*got float32\[2, 4, 3\]", None),
     (with_steps(object), r"must be an array .*, got object\[1, 4, 3\]", None),

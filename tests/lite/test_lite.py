@@ -181,10 +181,10 @@ REFUSALS = {
     "empty": (ValueError, "`inputs` must be one array", lambda: lite.dynamic_rnn(GRU, [], dtype=F64)),
     "proj": (ValueError, "`num_proj` must be at least 1", lambda: lite.TFLiteLSTMCell(2, num_proj=0)),
     "activation": (ValueError, "must be one of elu", lambda: lite.TfLiteRNNCell(2, "tan")),
-    "params": (ValueError, r"`params\['input_weights'\]` must have shape .* of depth 3, got float64\[2, 2\]",
+    "params": (ValueError, r"`params\['input_weights'\]` must have shape \[2, 3\], got float64\[2, 2\]",
                lambda: bound(lite.TfLiteRNNCell(2))(np.ones((4, 3)), np.zeros((4, 2)))),
     "key": (TypeError, "`key` must be a random key", lambda: lite.TFLiteLSTMCell(2).init(0, X[0])),
-    "state": (TypeError, "`state` must be a tuple of 2 arrays",
+    "state": (TypeError, "`state` must have the structure LSTMStateTuple",
               lambda: bound(lite.TFLiteLSTMCell(2))(X[0], np.zeros((4, 2)))),
 }  # fmt: skip
 

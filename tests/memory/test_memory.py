@@ -366,13 +366,13 @@ def test_the_segments_of_plans(strategy, time, segments):
 
 
 REFUSALS = {
-    "chunk": (ValueError, "`chunk` must be at least 1, got 0", lambda: Recompute(0)),
-    "chunk_kind": (TypeError, "`chunk` must be an integer, got 1.5", lambda: Recompute(1.5)),
+    "chunk": (ValueError, "`segment` must be at least 1, got 0", lambda: Recompute(0)),
+    "chunk_kind": (TypeError, "`segment` must be an integer, got 1.5", lambda: Recompute(1.5)),
     "branches": (ValueError, "`branches` must be at least 2, got 1", lambda: Nested(1)),
     "of": (TypeError, "`of` must be a strategy, got 3", lambda: Offload(3)),
     "residuals": (ValueError, "`on_host` must be True with `save_residuals`, got False", lambda: CheckpointPlan((4,), save_residuals=True)),
-    "chunks_above": (ValueError, "`chunk` must be None for Sixty", lambda: Offload(Sixty(), 3)),
-    "chunks_twice": (ValueError, "`chunk` must be None for Recompute", lambda: Offload(Recompute(), 3)),
+    "chunks_above": (ValueError, "`segment` must be None for Sixty", lambda: Offload(Sixty(), 3)),
+    "chunks_twice": (ValueError, "`segment` must be None for Recompute", lambda: Offload(Recompute(), 3)),
     "class": (TypeError, "got the class Recompute", lambda: memory.resolve(Recompute)),
     "kind": (TypeError, "`swap_memory` must be True, False or a strategy", lambda: memory.resolve("host")),
     "platform": (ValueError, "`platform` must be None or one of cpu, gpu, .* got 'banana'", lambda: memory.resolve(True, "banana")),

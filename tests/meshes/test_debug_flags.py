@@ -94,7 +94,12 @@ NAMES = [*test_drivers.CASES, *test_functions.ROWS, *INDEXED]
 
 def reads_of_a_mask(steps, x):
     states = steps.states(x, x[:, 0], 1)
-    return steps.to_front(x, 1), steps.to_places(x, 1), steps.resets(MASK), states
+    return (
+        steps.to_front(x, 1),
+        steps.to_places(x, 1),
+        masking.delay_resets(MASK, MASK),
+        states,
+    )
 
 
 @pytest.mark.fast("TrainingHelper", "ScheduledOutputTrainingHelper", "score-padded")

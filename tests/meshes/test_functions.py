@@ -295,7 +295,13 @@ def test_cells(name):
 
 
 ON_HOST = {"concat_packed", "pack_sequences", "packed_batches", "stack_packed"}
-WITHOUT_ARRAYS = {"init_stack_bidirectional", "memory_plan", "native_status", "windows"}
+WITHOUT_ARRAYS = {
+    "explain",
+    "init_stack_bidirectional",
+    "memory_plan",
+    "native_status",
+    "windows",
+}
 LOOPS = {"beam_loop", "greedy_loop", "sampling_loop"}
 IN_OTHER_ROWS = LOOPS | {"dynamic_decode", "gather_tree"}
 PLAIN = {"monotonic_attention"}  # Element-wise operations.
