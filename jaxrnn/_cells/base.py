@@ -64,14 +64,12 @@ class RNNCell(Hyperparameters, abc.ABC):
         """
         super().__init_subclass__(**options)
 
-        def distance(name: str) -> int:
-            return [name in vars(base) for base in cls.__mro__].index(True)
-
-        names = "choose_loop", "apply_sequence", "apply"
-        nearest = min(names, key=distance)
+        names = "choose_loop", "apply_sequence", "apply", "step"
+        defined = ([n for n in names if n in vars(base)] for base in cls.__mro__)
+        nearest = next(filter(None, defined))[0]
         if nearest == "apply_sequence":
             cls.choose_loop = _choose_own_loop
-        elif nearest == "apply":
+        elif nearest != "choose_loop":
             cls.choose_loop = _choose_scan
 
     @property

@@ -6,10 +6,10 @@ from .._base.arguments import as_bool, as_scope, as_unroll, check_is_cell
 from .._base.hints import with_hints
 from .._base.inputs import as_arrays, as_sequences, output_dtype
 from .._base.lengths import as_lengths, check_not_inputs
-from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
+from .._base.typing import ArrayLike, AxisSize, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._loops.choice import as_implementation
-from .._loops.steps import Run, Steps
+from .._loops.steps import Restarts, Run, Steps
 from .._tensor_array.carried import with_capacity_for
 from ..memory import Strategy, as_strategy, plan_of
 from .masks_and_resets import as_mask, as_resets
@@ -46,9 +46,8 @@ def dynamic_rnn(
     GPUs, the loop runs over the whole time axis. Linear recurrences
     (`LinearRecurrenceCell`) and cells whose state is a matrix, such as `MLSTMCell` and
     `DeltaNetCell`, process blocks of many steps at once, over the whole time axis. Any
-    other cell runs step by step over the whole time axis. At level DEBUG, the logger
-    "jaxrnn" reports which implementation runs an `AffineCell`, and why a cell runs step
-    by step.
+    other cell runs step by step over the whole time axis. `explain`, and the logger
+    "jaxrnn" at level DEBUG, say which loop runs a cell, and why no faster loop does.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,
@@ -184,25 +183,16 @@ def checked_run(
 ) -> tuple[Run, Options]:
     """Checks the arguments of `dynamic_rnn`, and makes the run and its options."""
     check_is_cell("cell", cell)
-    check_not_packed(inputs)
-    order = "dynamic_rnn(cell, inputs, lengths, initial_state=state)"
-    check_not_inputs(sequence_length, order)
-    inputs = as_sequences(inputs, time_major)
+    inputs = _checked_inputs(inputs, sequence_length, time_major)
     axis = 0 if time_major else 1
     shape = jax.tree.leaves(inputs)[0].shape[:2]
     time = shape[axis]
     valid, sequence_length = as_mask(mask, sequence_length, shape, axis)
-    if initial_state is not None:
-        initial_state = with_capacity_for(initial_state, time)
-        initial_state = as_arrays("initial_state", initial_state)
-    where, reset_state = as_resets(resets, reset_state, shape, axis)
-    restarts = None
-    if where is not None:
-        restarts = as_restarts(where, reset_state, axis)
+    initial_state = _checked_state(initial_state, time)
     steps = Steps(
         lengths=as_lengths(sequence_length, shape[1 - axis], time=time),
         mask=valid,
-        restarts=restarts,
+        restarts=_restarts(resets, reset_state, shape, axis),
         time=time,
         axis=axis,
         returns_states=as_bool("return_states", return_states),
@@ -216,3 +206,25 @@ def checked_run(
     )
     implementation = as_implementation(implementation)
     return Run(inputs, initial_state, steps, implementation=implementation), options
+
+
+def _checked_inputs(
+    inputs: PyTree, sequence_length: Lengths | None, time_major: bool
+) -> PyTree:
+    check_not_packed(inputs)
+    order = "dynamic_rnn(cell, inputs, lengths, initial_state=state)"
+    check_not_inputs(sequence_length, order)
+    return as_sequences(inputs, time_major)
+
+
+def _restarts(
+    resets: ArrayLike | None, reset_state: PyTree, shape: tuple, axis: int
+) -> Restarts | None:
+    where, reset_state = as_resets(resets, reset_state, shape, axis)
+    return None if where is None else as_restarts(where, reset_state, axis)
+
+
+def _checked_state(state: PyTree, time: AxisSize) -> PyTree:
+    if state is None:
+        return None
+    return as_arrays("initial_state", with_capacity_for(state, time))

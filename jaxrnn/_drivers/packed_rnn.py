@@ -84,10 +84,7 @@ def packed_rnn(
     _check_keeps_rows_apart(cell)
     arguments.as_bool("return_states", return_states)
     strategy = as_strategy("swap_memory", swap_memory, (cell, packed, initial_state))
-    what = "the result of `pack_sequences`"
-    fix = "Pass `packed.packed`." if hasattr(packed, "packed") else ""
-    arguments.check_instance("packed", packed, PackedSequences, what, fix)
-    check_whole("packed", packed)
+    _check_packed(packed)
     count = packed.sequence_length.shape[0]
     state, dtype = _states_of_sequences(cell, initial_state, dtype, count)
     inputs = jax.tree.map(jnp.asarray, packed.inputs)
@@ -112,6 +109,14 @@ def packed_rnn(
     ends = sharding.as_rows_of(has_steps, (packed.at_ends(states), state))
     last = masking.choose(has_steps, *ends)
     return (outputs, last, states) if return_states else (outputs, last)
+
+
+def _check_packed(packed: PackedSequences) -> None:
+    """Raises an error unless `packed` is one whole pack."""
+    what = "the result of `pack_sequences`"
+    fix = "Pass `packed.packed`." if hasattr(packed, "packed") else ""
+    arguments.check_instance("packed", packed, PackedSequences, what, fix)
+    check_whole("packed", packed)
 
 
 def _check_keeps_rows_apart(cell: RNNCellLike) -> None:

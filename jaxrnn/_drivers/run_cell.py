@@ -19,7 +19,7 @@ from .._base.errors import describe
 from .._base.math import axis_size
 from .._base.sharding import as_rows_of, lay_out, whole_features
 from .._base.trees import has_read_only, with_read_only, without_read_only
-from .._base.typing import Array, DType, PyTree, RNNCellLike
+from .._base.typing import Array, AxisSize, DType, PyTree, RNNCellLike
 from .._loops import masking
 from .._loops.choice import Choice, choose
 from .._loops.scans import (
@@ -81,9 +81,8 @@ def run_cell(
 
     `states` is None unless `run.steps.returns_states`, and has no read-only parts.
 
-    Outside of jit, JAX compiles the loop in every call, because the loop's body is a
-    new closure in each call. Only equal cells that cannot change share a compiled
-    function.
+    Outside of jit, equal cells that cannot change share a compiled function. For other
+    cells, JAX compiles the loop in every call, because its body is a new closure.
 
     Args:
         cell: The cell.
@@ -187,7 +186,7 @@ def _without_gaps(cell: RNNCellLike, run: Run) -> tuple[Run, masking.ValidSteps 
 def _laid_out(
     cell: RNNCellLike, run: Run, options: Options
 ) -> tuple[RNNCellLike, PyTree, Run]:
-    """Returns the cell, the state and the run over devices, with the states that lack.
+    """Returns the cell, the state and the run over devices, with no state missing.
 
     A run without steps has no resets and no mask.
     """
@@ -210,10 +209,8 @@ def _laid_out(
     cell, lengths, (state, resets) = lay_out(
         cell, first_inputs, lengths, (state, resets)
     )
-    longest = None
-    if lengths is not None:
-        longest = steps_to_run(lengths, time)
-        lengths = jnp.minimum(lengths, axis_size(time))
+    longest = None if lengths is None else steps_to_run(lengths, time)
+    lengths = None if lengths is None else jnp.minimum(lengths, axis_size(time))
     if restarts is not None and resets is not None:
         where, reset_state = resets
         if lengths is not None:
@@ -233,7 +230,12 @@ def _laid_out(
 
 
 def _reset_state(
-    cell: RNNCellLike, given: PyTree, state: PyTree, rows: Any, time: Any, options: Any
+    cell: RNNCellLike,
+    given: PyTree,
+    state: PyTree,
+    rows: AxisSize,
+    time: AxisSize,
+    options: Options,
 ) -> PyTree:
     """The state that rows are reset to, with the structure of `state`."""
     zeros = None

@@ -188,19 +188,9 @@ def _unrolled(
         )
     cell, lengths, state = lay_out(cell, steps[0], lengths, initial_state)
     state = call_start(cell, state)
-    all_masks = Steps(time=len(steps), axis=0)
     if lengths is not None:
         state = _checked_state(cell, steps, state, dtype)
-        # `longest` is 0 if all lengths are 0, whereas `dynamic_rnn` then runs one step.
-        longest = jnp.max(lengths, initial=0)
-        all_masks = Steps(
-            lengths,
-            longest,
-            masking.stand_in(lengths > 0, steps[0], state),
-            time=len(steps),
-            axis=0,
-            rows_interact=rows_interact(cell),
-        )
+    all_masks = _masks(cell, steps[0], state, lengths, len(steps))
     read = summed_in_float32(cell)
     outputs = []
     states = []
@@ -222,6 +212,19 @@ def _unrolled(
         outputs.append(output)
         states.append(without_read_only(state))
     return outputs, with_read_only(state, initial_state), states
+
+
+def _masks(
+    cell: RNNCellLike, inputs: PyTree, state: PyTree, lengths: Array | None, time: int
+) -> Steps:
+    """The masks of all steps; `inputs` are those of the first step."""
+    if lengths is None:
+        return Steps(time=time, axis=0)
+    # `longest` is 0 if all lengths are 0, whereas `dynamic_rnn` then runs one step.
+    longest = jnp.max(lengths, initial=0)
+    stand_in = masking.stand_in(lengths > 0, inputs, state)
+    interact = rows_interact(cell)
+    return Steps(lengths, longest, stand_in, time=time, axis=0, rows_interact=interact)
 
 
 def _checked_state(

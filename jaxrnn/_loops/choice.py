@@ -39,7 +39,8 @@ class Choice:
     Attributes:
         name: "native", "cudnn" or "xla" for an affine cell; "blocks" for a linear
             recurrence; "chunks" for a matrix memory; "own" for a cell with its own
-            `apply_sequence`; "scan" for a scan of `apply`.
+            `apply_sequence`; "scan" for a scan of `apply`. The names of the cells in a
+            stack are joined by "and".
         loop: `loop(params, run) -> (outputs, state)`; None for a scan.
         reason: Why no faster loop runs; empty if none is faster.
     """
@@ -94,7 +95,7 @@ def choose(cell: Any, state: PyTree, run: Run) -> Choice:
         _log.debug("the cell is run step by step, because %s", choice.reason)
     else:
         because = f", because {choice.reason}" if choice.reason else ""
-        _log.debug("%s runs with implementation=%r%s", name, choice.name, because)
+        _log.debug("%s runs in the loop %r%s", name, choice.name, because)
     return choice
 
 

@@ -213,32 +213,27 @@ def memory_sequence(
     """
     dtype = arithmetic_dtype(run.inputs, run.state)
     params_of_chunk = summed_in_float32(params)
-    kernel = jax.lax.stop_gradient(params["kernel"]).astype(dtype)
-    largest = jnp.max(jnp.abs(kernel), axis=1, initial=0)
+    largest = _largest_in_rows(params["kernel"].astype(dtype))
 
     def run_chunk(inputs: Array, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         params = params_of_chunk()
         inputs = steps.fill_dead(inputs)
         is_finite = _may_multiply(inputs, largest)
-        rest, values = at_each_step(
-            lambda x: cell.project(params, x, dtype),
-            masking.zero_dead(is_finite, inputs),
-        )
+        finite = masking.zero_dead(is_finite, inputs)
+        project = functools.partial(cell.project, params, dtype=dtype)
+        rest, values = at_each_step(project, finite)
         alive = steps.alive_steps()
         if alive is not None:
             values = masking.choose(alive, values, cell.idle())
             is_finite |= ~alive
         values = _move_axis(values, steps.axis, 2)
         chunk, starts_finite = _chunk(values, state, steps)
-        is_finite = _reads_finite(
-            chunk, starts_finite, jnp.swapaxes(is_finite, 1, steps.axis)
-        )
+        is_finite = jnp.swapaxes(is_finite, 1, steps.axis)
+        is_finite = _reads_finite(chunk, starts_finite, is_finite)
         h, states = cell.attend(chunk)
-        results = at_each_step(
-            lambda h, rest: cell.output(params, h, rest).astype(inputs.dtype),
-            _move_axis(h, 2, steps.axis),
-            rest,
-        )
+        hs = _move_axis(h, 2, steps.axis)
+        results = at_each_step(functools.partial(cell.output, params), hs, rest)
+        results = results.astype(inputs.dtype)
         last = jax.tree.map(lambda x: x[:, :, -1], states)
         if steps.returns_states:
             states = cell.stored(_move_axis(states, 2, steps.axis), run.state)
@@ -252,10 +247,14 @@ def memory_sequence(
         restart_states = _only_finite(cast(steps.restarts.states, dtype))
         steps = steps.with_restart_states(restart_states)
     size = steps_in_chunk(steps.time, cell.chunk_size)
-    results, last = run_in_segments(
-        size, run_chunk, run.inputs, cast(run.state, dtype), steps
-    )
+    state = cast(run.state, dtype)
+    results, last = run_in_segments(size, run_chunk, run.inputs, state, steps)
     return results, cell.stored(last, run.state)
+
+
+def _largest_in_rows(kernel: Array) -> Array:
+    """The largest magnitude in each row, `[depth]`, of a kernel `[depth, columns]`."""
+    return jnp.max(jnp.abs(jax.lax.stop_gradient(kernel)), axis=1, initial=0)
 
 
 def _may_multiply(inputs: Array, largest: Array) -> Array:

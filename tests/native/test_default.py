@@ -104,9 +104,7 @@ def test_what_is_chosen_is_logged(name, alone, caplog):
     chosen = "native" if calls(program, *data(cell, dtype=dtype)) else "xla"
     assert chosen == ("native" if name == "native" else "xla")
     (message,) = caplog.messages
-    assert message.startswith(
-        f"{type(cell).__name__} runs with implementation='{chosen}'"
-    )
+    assert message.startswith(f"{type(cell).__name__} runs in the loop '{chosen}'")
     assert name in message
 
 
