@@ -22,7 +22,7 @@ from .._base.expect import expect
 from .._base.inputs import named_inputs
 from .._base.math import in_native_order, is_traced
 from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped
-from .._loops.choice import Choice
+from .._loops.choice import Choice, check_is_possible
 from .._loops.scans import scan_steps
 from .._loops.steps import Run
 from . import fields, step_checks
@@ -71,6 +71,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             cls.choose_loop = _choose_own_loop
         elif nearest != "choose_loop":
             cls.choose_loop = _choose_scan
+            cls.apply_sequence = RNNCell.apply_sequence
 
     @property
     def is_random(self) -> bool | None:
@@ -184,6 +185,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             `(output, new_state)` of all steps.
         """
         choice = self.choose_loop(params, run)
+        check_is_possible(choice, run)
         # A class's own `apply_sequence` may call this one, which then scans.
         if choice.loop and choice.name != "own":
             return choice.loop(params, run)

@@ -382,12 +382,15 @@ def cannot_change(value: object) -> bool:
         for field in dataclasses.fields(value):
             if not field.metadata.get("is_read_by_steps", True):
                 del read[field.name]
+        for name in {"state_size", "output_size"} & read.keys():
+            read[name] = tuple(jax.tree.leaves(read[name]))  # Sizes may be nests.
         return is_built_in and all(map(cannot_change, read.values()))
     if isinstance(value, types.FunctionType):
         defaults = *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()
-        return not value.__closure__ and all(map(cannot_change, defaults))
-    if type(value) in (tuple, list, dict):
-        return all(map(cannot_change, jax.tree.leaves(value)))
+        holds = value.__closure__ or vars(value)
+        return not holds and all(map(cannot_change, defaults))
+    if type(value) is tuple:
+        return all(map(cannot_change, value))
     is_activation = any(value is known for known in ACTIVATIONS.values())
     # An object of a subclass, such as a float with attributes, may change.
     is_constant = type(value) in _CONSTANTS or isinstance(value, np.dtype)

@@ -111,12 +111,17 @@ def _choose(cell: Any, state: PyTree, run: Run) -> Choice:
         choice = Choice.scan("the state of the cell has read-only parts")
     else:
         choice = cell.choose_loop(run)
+    check_is_possible(choice, run)
+    return choice
+
+
+def check_is_possible(choice: Choice, run: Run) -> None:
+    """Raises ValueError if the requested implementation cannot run the cell."""
     if choice.loop is None and run.implementation not in (None, "xla"):
         raise ValueError(
             f"`implementation` {run.implementation!r} cannot run this cell on these "
             f"sequences: {choice.reason}. Omit `implementation` to use XLA's loop."
         )
-    return choice
 
 
 def choose_affine(cell: AffineCellLike, params: Params, run: Run) -> Choice:

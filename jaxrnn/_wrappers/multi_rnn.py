@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,11 @@ from .._base.arguments import check_instance, is_list_of
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
 from .._base.errors import EntryError, error_note
 from .._base.expect import expect
-from .._base.trees import map_sizes, output_of
+from .._base.trees import output_of
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell
+from .._loops import masking
 from .._loops.choice import Choice, Loop
 from .._loops.steps import Run, Steps
 from .base import vector_size
@@ -158,20 +159,14 @@ class MultiRNNCell(RNNCell):
         """Chooses a loop for each cell; a scan if one of the cells is scanned."""
         self._check_params(params)
         inputs = run.inputs
-        first: Any = jax.tree.leaves(inputs)[0]
         choices = []
         for i, state in enumerate(self._split(run.state)):
-            cell = self.cells[i]
+            own = params[self._name(i)]
             inner = run.replace(inputs=inputs, state=state)
-            choices.append(cell.choose_loop(params[self._name(i)], inner))
+            choices.append(self.cells[i].choose_loop(own, inner))
             if choices[-1].loop is None:
                 return choices[-1]
-            inputs = map_sizes(
-                lambda size: jax.ShapeDtypeStruct(
-                    (*first.shape[:2], *size), first.dtype
-                ),
-                cell.output_size,
-            )
+            inputs = _output_types(self.cells[i], own, inner)
         names = dict.fromkeys(choice.name for choice in choices)
         reasons = dict.fromkeys(c.reason for c in choices if c.reason)
         loops = [choice.loop for choice in choices]
@@ -244,3 +239,18 @@ class MultiRNNCell(RNNCell):
         fits = isinstance(params, Mapping) and set(params) == set(names)
         fix = "Pass the dict that `init` returned."
         expect(fits, "params", f"hold {', '.join(names)}", got, fix)
+
+
+def _output_types(cell: RNNCell, params: Params, run: Run) -> PyTree:
+    """The types of the outputs of all steps; one step is evaluated abstractly."""
+    axis = run.steps.axis
+    step = jax.eval_shape(lambda x: masking.first_inputs(x, axis), run.inputs)
+    # Omit shardings, which fit whole sequences.
+    types = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, step, run.state)
+    )
+    output, _ = jax.eval_shape(cell.apply, *types)
+    first_axes = jax.tree.leaves(run.inputs)[0].shape[:2]
+    return jax.tree.map(
+        lambda y: jax.ShapeDtypeStruct((*first_axes, *y.shape[1:]), y.dtype), output
+    )
