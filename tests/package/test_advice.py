@@ -570,7 +570,7 @@ CELLS = [
     ("See jax.nn.initializers", lambda: GRUCell(2, kernel_initializer="zeros"), lambda: bound(GRUCell(2, kernel_initializer=zeros))),
     ("use `jaxrnn.contrib.InputProjectionWrapper`", lambda: bound(jaxrnn.LRUCell(4)), lambda: run(bound(jaxrnn.contrib.InputProjectionWrapper(jaxrnn.LRUCell(4), 4)), X)),
     ("For a vector, pass an int", lambda: cell_of(keep, None), lambda: cell_of(keep, 3)),
-    ("such as `TensorShape([5, 5])`", lambda: cell_of(keep, "5"), lambda: cell_of(keep, TensorShape([5, 5]))),
+    ("for two axes, pass `TensorShape([5, 5])`", lambda: cell_of(keep, "5"), lambda: cell_of(keep, TensorShape([5, 5]))),
     ("Pass the result of `as_cell` to `jaxrnn.dynamic_rnn`", lambda: jaxrnn.nnx.as_cell(nnx.GRUCell(3, 2, rngs=nnx.Rngs(0)), 3).cell.init(KEY, STEP),
      lambda: run(jaxrnn.nnx.as_cell(nnx.GRUCell(3, 2, rngs=nnx.Rngs(0)), 3), X)),
     # Initializers
