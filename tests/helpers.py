@@ -1,6 +1,7 @@
 """Shared test code: contexts, comparisons, derivatives and cells."""
 
 import contextlib
+import dataclasses
 
 import chex
 import jax
@@ -128,6 +129,24 @@ def temporary_mib(strategy, time, **kwargs):
     loss, *types = step_loss(strategy, time, **kwargs)
     compiled = jax.jit(jax.grad(loss)).lower(*types).compile()
     return compiled.memory_analysis().temp_size_in_bytes / MIB
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Around(jaxrnn.RNNCell):
+    """A wrapper whose `apply_sequence` calls that of its cell."""
+
+    cell: jaxrnn.RNNCell
+    state_size = property(lambda self: self.cell.state_size)
+    output_size = property(lambda self: self.cell.output_size)
+
+    def init(self, key, inputs, dtype=None):
+        return self.cell.init(key, inputs, dtype)
+
+    def apply(self, params, inputs, state, key=None):
+        return self.cell.apply(params, inputs, state, key)
+
+    def apply_sequence(self, params, run):
+        return self.cell.apply_sequence(params, run)
 
 
 def scanned(cell):

@@ -22,7 +22,6 @@ _SAME_MEANING = (
     "activation nonlinearity",
     "initializer kernel_initializer kernel_init",
     "seq_axis seq_dim",
-    "end_id eos_id",
     "num_proj proj_size",
     "cell_fw forward_rnn",
     "cell_bw backward_rnn",
@@ -68,7 +67,6 @@ _INSTEAD = {
 _LENGTHS = {
     "packed_rnn": "Pass the lengths to `pack_sequences`.",
     "raw_rnn": "Return `time >= sequence_length` as `finished`.",
-    "Streamer": "For rows without a frame, run `dynamic_rnn` with length 0.",
 }
 
 

@@ -58,7 +58,7 @@ def like(
         return cast_if_weak(as_array(leaf_name(name, path), leaf), wanted.dtype)
 
     arrays = jax.tree.map_with_path(to_array, got, is_leaf=is_tensor_array)
-    check_like(name, arrays, want, skip, strict, wider, fix, error)
+    _check_leaves(name, arrays, want, skip, wider, fix, error)
     return arrays
 
 
@@ -74,6 +74,19 @@ def check_like(
 ) -> None:
     """`like` for a nest of arrays of NumPy or JAX, or of types; converts nothing."""
     check_structure(f"`{name}`", opaque(want), opaque(got), strict, fix)
+    _check_leaves(name, got, want, skip, wider, fix, error)
+
+
+def _check_leaves(
+    name: str,
+    got: PyTree,
+    want: PyTree,
+    skip: int,
+    wider: bool,
+    fix: str,
+    error: type[Exception],
+) -> None:
+    """Raises unless the arrays of a nest of the wanted structure have its types."""
     leaves = jax.tree.leaves_with_path(got, is_leaf=is_tensor_array)
     types = jax.tree.leaves(want, is_leaf=is_tensor_array)
     for (path, leaf), wanted in zip(leaves, types, strict=True):

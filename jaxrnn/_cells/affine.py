@@ -22,7 +22,7 @@ from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._loops import masking
-from .._loops.choice import Choice, Loop, choose_affine
+from .._loops.choice import Choice, Loop, check_is_possible, choose_affine
 from .._loops.steps import Run
 from . import fields
 from .base import SpecsCell, scope_name
@@ -265,11 +265,10 @@ class AffineCell(SpecsCell):
         Gradients of the kernels are computed in large matrix products over many steps.
         """
         choice = AffineCell.choose_loop(self, params, run)
-        return (
-            choice.loop(params, run)
-            if choice.loop
-            else super().apply_sequence(params, run)
-        )
+        check_is_possible(choice, run)
+        if choice.loop:
+            return choice.loop(params, run)
+        return super().apply_sequence(params, run)
 
     def _run(self, loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         return loop(self.stage_params(params), run)

@@ -184,11 +184,12 @@ class RNNCell(Hyperparameters, abc.ABC):
             last step. If `run.steps.returns_states`, the outputs are pairs
             `(output, new_state)` of all steps.
         """
-        choice = self.choose_loop(params, run)
-        check_is_possible(choice, run)
         # A class's own `apply_sequence` may call this one, which then scans.
-        if choice.loop and choice.name != "own":
-            return choice.loop(params, run)
+        if type(self).apply_sequence is RNNCell.apply_sequence:
+            choice = self.choose_loop(params, run)
+            check_is_possible(choice, run)
+            if choice.loop:
+                return choice.loop(params, run)
 
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
             key = run.keys(t) if run.keys else None

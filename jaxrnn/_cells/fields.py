@@ -366,6 +366,7 @@ class Hyperparameters:
         return attributes
 
 
+_PACKAGE = __name__.partition(".")[0]
 # The types of values that cannot change.
 _CONSTANTS = {bool, int, float, complex, str, bytes, types.NoneType, TensorShape}
 
@@ -395,9 +396,6 @@ def cannot_change(value: object) -> bool:
     # An object of a subclass, such as a float with attributes, may change.
     is_constant = type(value) in _CONSTANTS or isinstance(value, np.dtype)
     return is_activation or is_constant
-
-
-_PACKAGE = __name__.partition(".")[0]
 
 
 def snake_case(name: str) -> str:

@@ -1,6 +1,5 @@
 """The delta rule's cells: against two packages, and a NumPy loop of the paper."""
 
-import dataclasses
 import functools
 import pathlib
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, bound, scanned, with_prefix
+from helpers import Around, assert_near, bound, scanned, with_prefix
 
 import jaxrnn
 from jaxrnn import DeltaNetCell, GatedDeltaNetCell
@@ -176,22 +175,8 @@ def test_refusals(make, fields, message):
         make(6, **fields)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class FromOnes(jaxrnn.RNNCell):
+class FromOnes(Around):
     """Hands whole sequences to a cell that would start from zeros."""
-
-    cell: jaxrnn.RNNCell
-    state_size = property(lambda self: self.cell.state_size)
-    output_size = property(lambda self: self.cell.output_size)
-
-    def init(self, key, inputs, dtype=None):
-        return self.cell.init(key, inputs, dtype)
-
-    def apply(self, params, inputs, state, key=None):
-        return self.cell.apply(params, inputs, state, key)
-
-    def apply_sequence(self, params, run):
-        return self.cell.apply_sequence(params, run)
 
     def zero_state(self, batch_size, dtype):
         return jax.tree.map(jnp.ones_like, super().zero_state(batch_size, dtype))

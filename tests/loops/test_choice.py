@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import drawn
+from helpers import Around, drawn
 
 import jaxrnn
 from jaxrnn import contrib
@@ -30,23 +30,14 @@ class TwiceInStep(jaxrnn.LSTMCell):
         return 2 * output, state
 
 
-class Around(jaxrnn.RNNCell):
-    """A wrapper whose `apply_sequence` calls that of its cell."""
+class FallsBack(Around):
+    """A cell whose own loop is a scan, under a name of its own."""
 
-    def __init__(self, cell):
-        object.__setattr__(self, "cell", cell)
-
-    state_size = property(lambda self: self.cell.state_size)
-    output_size = property(lambda self: self.cell.output_size)
-
-    def init(self, key, inputs, dtype=None):
-        return self.cell.init(key, inputs, dtype)
-
-    def apply(self, params, inputs, state, key=None):
-        return self.cell.apply(params, inputs, state, key)
+    def choose_loop(self, params, run):
+        return jaxrnn.Choice("mine", self.apply_sequence)
 
     def apply_sequence(self, params, run):
-        return self.cell.apply_sequence(params, run)
+        return jaxrnn.RNNCell.apply_sequence(self, params, run)
 
 
 CELLS = {
@@ -55,6 +46,7 @@ CELLS = {
     "wrapped": Around(jaxrnn.LSTMCell(4)),
     "wrapped_apply": Around(Twice(4)),
     "wrapped_step": Around(TwiceInStep(4)),
+    "falls_back": FallsBack(jaxrnn.LSTMCell(4)),
     "wrapped_blocks": Around(jaxrnn.MinGRUCell(4)),
 }
 
