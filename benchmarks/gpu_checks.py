@@ -166,7 +166,7 @@ CUDNN: dict[str, dict[str, Any]] = {
 
 def _cudnn(name: str) -> None:
     """Compare cuDNN's results and gradients with those of XLA's loop."""
-    from jaxrnn._loops import cudnn
+    from jaxrnn._cells.affine import cudnn
     from jaxrnn.testing import _oracle as oracle
 
     if reason := cudnn.why_not_here():

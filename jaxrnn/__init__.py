@@ -92,7 +92,8 @@ from ._batching.windows import (
     Window as Window,
     windows as windows,
 )
-from ._cells.affine import AffineCell as AffineCell, Stage as Stage
+from ._cells.affine.cell import AffineCell as AffineCell, Stage as Stage
+from ._cells.affine.native.library import native_status as native_status
 from ._cells.base import RNNCell as RNNCell
 from ._cells.basic_rnn import BasicRNNCell as BasicRNNCell
 from ._cells.bound import BoundCell as BoundCell
@@ -110,7 +111,10 @@ from ._cells.gru import (
     CudnnCompatibleGRUCell as CudnnCompatibleGRUCell,
     GRUCell as GRUCell,
 )
-from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCell
+from ._cells.linear_recurrence import (
+    ComplexState as ComplexState,
+    LinearRecurrenceCell as LinearRecurrenceCell,
+)
 from ._cells.lru import LRUCell as LRUCell, RGLRUCell as RGLRUCell
 from ._cells.lstm import (
     BasicLSTMCell as BasicLSTMCell,
@@ -141,8 +145,6 @@ from ._drivers.state_saving_rnn import (
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
 from ._loops.choice import Choice as Choice
-from ._loops.linear_recurrence import ComplexState as ComplexState
-from ._loops.native.library import native_status as native_status
 from ._loops.steps import Run as Run, Steps as Steps
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._wrappers.dropout import DropoutWrapper as DropoutWrapper

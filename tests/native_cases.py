@@ -20,7 +20,7 @@ from jaxrnn import (
     LSTMCell,
     contrib,
 )
-from jaxrnn._loops.native import library
+from jaxrnn._cells.affine.native import library
 from jaxrnn.testing._oracle import weighted_sum
 
 needs_library = pytest.mark.skipif(

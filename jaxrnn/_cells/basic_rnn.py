@@ -2,7 +2,7 @@
 
 from .._base.typing import Array, DType, Params
 from . import fields
-from .affine import AffineCell, Stage, Updated
+from .affine.cell import AffineCell, Stage, Updated
 
 
 @fields.dataclass

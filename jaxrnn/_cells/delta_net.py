@@ -13,9 +13,8 @@ from jax.nn.initializers import ones
 from .._base.math import affine
 from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .._loops.matrix_memory import Chunk, Weights
 from . import fields
-from .matrix_memory import MatrixMemoryCell
+from .matrix_memory import Chunk, MatrixMemoryCell, Weights
 from .params import ParamSpec, Specs, glorot_blocks, head_size, zeros
 
 # The least logarithm of a decay: exp(-87) is about the smallest normal float32. In a
@@ -129,7 +128,7 @@ class DeltaRuleCell(MatrixMemoryCell):
         """All steps of a chunk; see `MatrixMemoryCell.attend`.
 
         What a step writes, `u = b (v - a k S)`, depends on what earlier steps wrote.
-        With `keep` and `pairs`, the products of decays in `_loops.matrix_memory`,
+        With `keep` and `pairs`, the products of decays in `matrix_memory.py`,
 
             u_t + b_t sum over s < t of pairs_ts (k_t k_s) u_s
                 = b_t (v_t - keep_t k_t S)

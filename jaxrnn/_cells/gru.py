@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from . import fields
-from .affine import AffineCell, Stage, Updated
+from .affine.cell import AffineCell, Stage, Updated
 from .params import kernel_and_bias, ones
 
 

@@ -10,9 +10,8 @@ from jax.nn.initializers import normal
 from .._base.expect import expect
 from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
-from .._loops.linear_recurrence import ComplexState
 from . import fields
-from .linear_recurrence import Coefficients, LinearRecurrenceCell
+from .linear_recurrence import Coefficients, ComplexState, LinearRecurrenceCell
 from .params import ParamSpec, Specs, check_real, head_size, kernel_and_bias, zeros
 
 _SHARPNESS = 8.0  # The constant c of the RG-LRU paper.

@@ -10,7 +10,7 @@ from .._base.math import clip_symmetric
 from .._base.trees import serializable
 from .._base.typing import Array, DType, Initializer, Params, PyTree, Size
 from . import fields
-from .affine import AffineCell, Stage, Updated
+from .affine.cell import AffineCell, Stage, Updated
 from .params import ParamSpec, bias_initializer, glorot_uniform, zeros
 
 

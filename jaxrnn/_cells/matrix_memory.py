@@ -1,19 +1,193 @@
-"""`MatrixMemoryCell`: cells whose state is a matrix for each head."""
+"""Cells whose state is a matrix for each head, and that run sequences in chunks.
+
+A step writes a value u at a key k, and reads with a query q. With vectors as rows,
+
+    S_t = a_t S_{t-1} + outer(k_t, u_t)        S: [key, value]
+    o_t = q_t S_t
+
+In a chunk, the steps of a row form *spans*: each restart begins a span. Step t's
+span starts from a state S, which is the state before the chunk or a restart state.
+If `keep_t` is the product of the a's from the span's first step to step t, and
+`pairs_ts` is the product of the a's from step s + 1 to step t, then
+
+    S_t = keep_t S + sum over s of pairs_ts outer(k_s, u_s)
+    o_t = keep_t q_t S + sum over s of pairs_ts dot(q_t, k_s) u_s
+
+where the sums run over the steps s <= t in the span of t. So o_t is the sum of a
+product with S and an attention from step t to the steps of its span.
+
+The products also multiply steps that do not read each other, by 0. With 0 * NaN = NaN,
+a step that is not finite would therefore spoil earlier steps and other spans, in
+values and in gradients. So a step whose products with the kernel might overflow reads
+zeros instead, and where rows restart, so does a state that is not finite. The results
+are NaN from such a step or state to the end of its span. Without restarts, all steps
+of a chunk read the state.
+
+Derivatives save only the inputs and the states before chunks. The backward pass
+computes each chunk again.
+"""
 
 import abc
 import dataclasses
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from .._base.math import cast_like
+from .._base.math import at_least_float32, cast_like, expand_rows, widest_dtype
+from .._base.sharding import whole_on_explicit_mesh
+from .._base.trees import with_structure
 from .._base.typing import Array, DType, Params, PyTree
-from .._loops.choice import Choice
-from .._loops.matrix_memory import Chunk, arithmetic_dtype, cast, memory_sequence
-from .._loops.steps import Run
+from .._loops import masking
+from .._loops.choice import Choice, choose_many_steps
+from .._loops.scans import run_in_segments, summed_in_float32, with_tangent_of
+from .._loops.steps import Restarts, Run, Steps, at_each_step, read_rows
 from . import fields
 from .base import SpecsCell, scope_name
-from .linear_recurrence import choose_many_steps, for_many_steps
+
+
+class Weights(NamedTuple):
+    """The factors `keep` and `pairs` of the module's docstring, scaled like the state.
+
+    `keep` is `[batch, heads, steps]`; `pairs` is `[batch, heads, t, s]`, with zeros
+    where s > t or where s and t belong to different spans.
+    """
+
+    keep: Array
+    pairs: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """What the steps of a chunk read and write, and the states before the spans.
+
+    Attributes:
+        values: What the steps read and write, which is the second result of the cell's
+            `project`; leaves `[batch, heads, steps, ...]`.
+        state: The state before the chunk, leaves `[batch, heads, 1, ...]`. If there are
+            restarts, with zeros where it is not finite.
+        reads: Bool `[rows, 1, t, s]`, true where step t reads what step s writes: where
+            s <= t, and s and t are in one span. If there are no restarts, the first
+            axis has size 1.
+        restart_states: Leaves `[batch, heads, 1 or steps, ...]`: the restart state from
+            which the span of each step starts, with zeros where it is not finite.
+            None if there are no restarts, or if the restart states are zeros.
+        is_carried: Bool `[batch, 1, steps]`, true at steps whose span starts from
+            `state`. None if there are no restarts.
+        returns_states: Whether `attend` returns the state after every step. If False,
+            `attend` returns only the last state.
+    """
+
+    values: Any
+    state: Any
+    reads: Array
+    restart_states: Any = None
+    is_carried: Any = None
+    returns_states: bool = False
+
+    def start(self, of: Callable[[Any], Array]) -> Array:
+        """`of(state)` for the state from which each step's span starts.
+
+        Args:
+            of: Selects a leaf of a state.
+        """
+        carried = of(self.state)
+        if self.is_carried is None:
+            return carried
+        restarted = 0.0 if self.restart_states is None else of(self.restart_states)
+        return jnp.where(expand_rows(self.is_carried, carried), carried, restarted)
+
+    def read(self, q: Array, of: Callable[[Any], Array]) -> Array:
+        """`q S`, `[batch, heads, steps, value]`, for the S from `start`.
+
+        Args:
+            q: `[batch, heads, steps, key]`.
+            of: Returns a state's matrices, `[batch, heads, 1 or steps, key, value]`.
+        """
+        carried = of(self.state)[:, :, 0]
+        product = "bhtk,bhkv->bhtv"
+        if self.is_carried is None:
+            return jnp.einsum(product, q, carried)
+        mask = self.is_carried[..., None]
+        if self.restart_states is None:
+            return jnp.where(mask, jnp.einsum(product, q, carried), 0.0)
+        restarted = of(self.restart_states)
+        if restarted.shape[2] > 1:
+            new = jnp.einsum("bhtk,bhtkv->bhtv", q, restarted)
+            return jnp.where(mask, jnp.einsum(product, q, carried), new)
+        # One matrix product with both states is faster than two.
+        both = jnp.concatenate([carried, restarted[:, :, 0]], axis=-1)
+        old, new = jnp.split(jnp.einsum(product, q, both), 2, axis=-1)
+        return jnp.where(mask, old, new)
+
+    def sums(self, x: Array) -> Array:
+        """Cumulative sums of `x`, `[batch, heads, steps]`, within each span."""
+        if self.is_carried is None:
+            return jnp.cumsum(x, axis=-1)
+        reads = self.reads[:, 0].astype(x.dtype)
+        highest = jax.lax.Precision.HIGHEST
+        product = jnp.einsum("bts,bhs->bht", reads, x, precision=highest)
+        # The transpose of the product would multiply cotangents of other spans by 0,
+        # and they are NaN where a score overflowed.
+        read = jnp.where(self.reads.mT, x[..., None], 0.0)
+        return with_tangent_of(product, jnp.sum(read, axis=-2))
+
+    def maxima(self, x: Array) -> Array:
+        """Cumulative maxima of `x`, `[batch, heads, steps]`, within each span."""
+        if self.is_carried is None:
+            return jax.lax.cummax(x, axis=x.ndim - 1)
+        # CPUs reduce the second-to-last axis faster than the last.
+        read = jnp.where(self.reads.mT, x[..., None], -jnp.inf)
+        return jnp.max(read, axis=-2)
+
+    def scores(self, q: Array, k: Array, pairs: Array) -> Array:
+        """`dot(q_t, k_s) pairs_ts` where t reads s, otherwise 0.
+
+        The shape is `[batch, heads, t, s]`. Where t does not read s, a product may
+        overflow; the mask in `pairs` stops its derivative.
+        """
+        products = jnp.einsum("bhtk,bhsk->bhts", q, k) * pairs
+        return jnp.where(self.reads, products, 0.0)
+
+    def pairs(self, log_read: Array, log_written: Array) -> Array:
+        """`exp(log_read_t + log_written_s)` where t reads s, otherwise 0."""
+        sums = log_read[..., :, None] + log_written[..., None, :]
+        return jnp.exp(jnp.where(self.reads, sums, -jnp.inf))
+
+    def after(self, x: Array) -> Array:
+        """The steps of `x`, along axis 2, after which `attend` returns the states."""
+        return x if self.returns_states else x[:, :, -1:]
+
+    def memory(
+        self, of: Callable[[Any], Array], weights: Weights, k: Array, u: Array
+    ) -> Array:
+        """The matrices that `attend` returns, `[batch, heads, n, key, value]`.
+
+        n is the number of steps if `returns_states` is true, otherwise 1.
+
+        Args:
+            of: Returns a state's matrices, `[batch, heads, 1 or steps, key, value]`.
+            weights: The factors of the chunk.
+            k: The keys.
+            u: The written values.
+        """
+        chunk = self if self.returns_states else self._at_last_step()
+        pairs = self.after(weights.pairs)
+        keys = pairs[..., None] * k[:, :, None, :, :]
+        written = jnp.einsum("bhtsk,bhsv->bhtkv", keys, u)
+        return self.after(weights.keep)[..., None, None] * chunk.start(of) + written
+
+    def _at_last_step(self) -> "Chunk":
+        """The chunk whose `start` returns only the values for the last step."""
+        last = jax.tree.map(
+            lambda x: x[:, :, -1:], (self.restart_states, self.is_carried)
+        )
+        restart_states, is_carried = last
+        return dataclasses.replace(
+            self, restart_states=restart_states, is_carried=is_carried
+        )
 
 
 @fields.dataclass
@@ -99,6 +273,200 @@ class MatrixMemoryCell(SpecsCell):
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Runs all steps in chunks; see `RNNCell.apply_sequence`."""
-        params, run = for_many_steps(self, params, run)
+        # Gather the parameters, because their sharding might not be compatible with the
+        # sharding of the state.
+        params = whole_on_explicit_mesh(params)
+        run = run.replace(state=with_structure(self.state_size, run.state))
         with jax.named_scope(scope_name(self)):
             return memory_sequence(self, params, run)
+
+
+def memory_sequence(
+    cell: MatrixMemoryCell, params: Params, run: Run
+) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of `cell` over all steps, as from a scan of `cell.apply`.
+
+    Args:
+        cell: A `MatrixMemoryCell`.
+        params: The cell's parameters.
+        run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is
+            0, with at least one step, and the initial state. If `steps.returns_states`
+            is true, the outputs are pairs `(output, new_state)`.
+    """
+    dtype = arithmetic_dtype(run.inputs, run.state)
+    params_of_chunk = summed_in_float32(params)
+    largest = _largest_in_rows(params["kernel"].astype(dtype))
+
+    def run_chunk(inputs: Array, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
+        params = params_of_chunk()
+        inputs = steps.fill_dead(inputs)
+        is_finite = _may_multiply(inputs, largest)
+        finite = masking.zero_dead(is_finite, inputs)
+        project = functools.partial(cell.project, params, dtype=dtype)
+        rest, values = at_each_step(project, finite)
+        alive = steps.alive_steps()
+        if alive is not None:
+            values = masking.choose(alive, values, cell.idle())
+            is_finite |= ~alive
+        values = _move_axis(values, steps.axis, 2)
+        chunk, starts_finite = _chunk(values, state, steps)
+        is_finite = jnp.swapaxes(is_finite, 1, steps.axis)
+        is_finite = _reads_finite(chunk, starts_finite, is_finite)
+        h, states = cell.attend(chunk)
+        hs = _move_axis(h, 2, steps.axis)
+        results = at_each_step(functools.partial(cell.output, params), hs, rest)
+        results = results.astype(inputs.dtype)
+        last = jax.tree.map(lambda x: x[:, :, -1], states)
+        if steps.returns_states:
+            states = cell.stored(_move_axis(states, 2, steps.axis), run.state)
+            results = results, states
+        results = _with_nan(jnp.swapaxes(is_finite, 1, steps.axis), results)
+        results = steps.map_outputs(steps.zero_dead, results)
+        return results, _with_nan(is_finite[:, -1], last)
+
+    steps = run.steps
+    if steps.restarts is not None:
+        restart_states = _only_finite(cast(steps.restarts.states, dtype))
+        steps = steps.with_restart_states(restart_states)
+    size = steps_in_chunk(steps.time, cell.chunk_size)
+    state = cast(run.state, dtype)
+    results, last = run_in_segments(size, run_chunk, run.inputs, state, steps)
+    return results, cell.stored(last, run.state)
+
+
+def _largest_in_rows(kernel: Array) -> Array:
+    """The largest magnitude in each row, `[depth]`, of a kernel `[depth, columns]`."""
+    return jnp.max(jnp.abs(jax.lax.stop_gradient(kernel)), axis=1, initial=0)
+
+
+def _may_multiply(inputs: Array, largest: Array) -> Array:
+    """Whether no product of a step with the kernel overflows, bool per row and step.
+
+    A bound of the products decides, because to read all products would cost 6 % of a
+    forward pass on a CPU. The bound is NaN, so the result is False, if an input is NaN.
+
+    Args:
+        inputs: The inputs, `[batch, steps, depth]` or `[steps, batch, depth]`.
+        largest: The largest magnitude in each row of the kernel, `[depth]`.
+    """
+    inputs = jax.lax.stop_gradient(inputs).astype(largest.dtype)
+    # A matrix product takes a third of the time of a reduction.
+    bound = jnp.einsum("btd,d->bt", jnp.abs(inputs), largest)
+    return bound < float(jnp.finfo(largest.dtype).max) / 2
+
+
+def arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
+    """The widest dtype of inputs and state, at least float32."""
+    return at_least_float32(widest_dtype((inputs, state)))
+
+
+def steps_in_chunk(time: int, most: int) -> int:
+    """The number of steps in each chunk except the last, at most `most`.
+
+    For an mLSTM with heads of size 64 and 128, 1 and 8 rows and up to 8192 steps on two
+    CPU cores, training times with chunks of 32 to 128 steps differed by little more
+    than noise. Longer chunks were slower, with larger rounding errors.
+    """
+    return -(-time // -(-time // most))
+
+
+def cast(tree: PyTree, dtype: DType) -> PyTree:
+    """Casts all leaves to `dtype`."""
+    return jax.tree.map(lambda x: x.astype(dtype), tree)
+
+
+def _move_axis(tree: PyTree, source: int, place: int) -> PyTree:
+    return jax.tree.map(lambda x: jnp.moveaxis(x, source, place), tree)
+
+
+def _chunk(values: PyTree, state: PyTree, steps: Steps) -> tuple[Chunk, Array]:
+    """The chunk of `steps`, and which steps' spans start from a finite state.
+
+    Args:
+        values: What the steps read and write, leaves `[batch, heads, steps, ...]`.
+        state: The state before the chunk.
+        steps: The steps; the restart states are from `_only_finite`.
+
+    Returns:
+        `(chunk, starts_finite)`: `starts_finite` is bool `[1 or batch, 1, 1 or steps]`.
+    """
+    size = steps.time
+    causal = jnp.tril(jnp.ones((size, size), bool))[None, None]
+    if steps.restarts is None:  # All steps read the state.
+        starts_finite = jnp.ones((1, 1), bool)
+    else:
+        state, starts_finite = _only_finite(state)
+    state, starts_finite = jax.tree.map(lambda x: x[:, :, None], (state, starts_finite))
+    chunk = Chunk(values, state, causal, returns_states=steps.returns_states)
+    if steps.restarts is None:
+        return chunk, starts_finite
+    numbers = jnp.swapaxes(steps.restarts.state_numbers, 1, steps.axis)
+    spans = jnp.cumsum(numbers >= 0, axis=1)
+    is_carried = (spans == 0)[:, None, :]
+    same = spans[:, None, :, None] == spans[:, None, None, :]
+    restart_states, is_restart_finite = _restart_states(steps.restarts, numbers)
+    chunk = dataclasses.replace(
+        chunk,
+        reads=causal & same,
+        restart_states=restart_states,
+        is_carried=is_carried,
+    )
+    return chunk, jnp.where(is_carried, starts_finite, is_restart_finite)
+
+
+def _reads_finite(chunk: Chunk, starts_finite: Array, is_finite: Array) -> Array:
+    """Whether all that a step reads is finite, bool `[batch, steps]`.
+
+    Args:
+        chunk: The chunk.
+        starts_finite: Bool `[1 or batch, 1, 1 or steps]`, from `_chunk`.
+        is_finite: Bool `[batch, steps]`, whether the inputs of each step are finite.
+    """
+    # A matrix product counts the steps faster than a reduction.
+    reads = chunk.reads[:, 0].astype(jnp.float32)
+    reads = jnp.broadcast_to(reads, (is_finite.shape[0], *reads.shape[1:]))
+    count = jnp.einsum("bts,bs->bt", reads, (~is_finite).astype(jnp.float32))
+    return starts_finite[:, 0] & (count == 0)
+
+
+def _restart_states(restarts: Restarts, numbers: Array) -> tuple[PyTree, Any]:
+    """The restart states of the steps' spans, and whether they are finite.
+
+    Leaves are `[batch, heads, 1 or steps, ...]`.
+
+    Args:
+        restarts: The restarts, whose states are from `_only_finite`.
+        numbers: The `state_numbers` of the restarts, `[batch, steps]`.
+    """
+    if restarts.are_zeros:
+        return None, True
+    if restarts.are_resets:  # A row has one restart state for all steps.
+        return jax.tree.map(lambda x: x[:, :, None], restarts.states)
+    ts = jax.lax.broadcasted_iota(jnp.int32, numbers.shape, 1)
+    begins = jax.lax.cummax(jnp.where(numbers >= 0, ts, 0), axis=1)
+    of_segments = jnp.take_along_axis(numbers, begins, axis=1)
+    return _move_axis(read_rows(restarts.states, of_segments), 1, 2)
+
+
+def _only_finite(state: PyTree) -> tuple[PyTree, Array]:
+    """`(state, is_finite)`, with zeros in the rows of the state that are not finite.
+
+    Args:
+        state: Leaves `[rows, heads, ...]`. A scale `[rows, heads]` may also be -inf.
+
+    Returns:
+        The state, and bool `[rows, 1]`.
+    """
+    each = [
+        jnp.all(
+            x < jnp.inf if x.ndim == 2 else jnp.isfinite(x), tuple(range(1, x.ndim))
+        )
+        for x in jax.tree.leaves(state)
+    ]
+    is_finite = functools.reduce(jnp.logical_and, each)
+    return masking.zero_dead(is_finite, state), is_finite[:, None]
+
+
+def _with_nan(is_finite: Array, tree: PyTree) -> PyTree:
+    """Replaces values by NaN where `is_finite` is false."""
+    return masking.choose(is_finite, tree, jax.tree.map(lambda x: jnp.nan, tree))

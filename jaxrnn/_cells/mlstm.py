@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from .._base.math import affine, cast_like
 from .._base.trees import TensorShape, serializable
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._loops.matrix_memory import Chunk, Weights
 from . import fields
-from .matrix_memory import MatrixMemoryCell
+from .matrix_memory import Chunk, MatrixMemoryCell, Weights
 from .params import ParamSpec, Specs, glorot_blocks, head_size, zeros
 
 
@@ -172,14 +171,14 @@ class MLSTMCell(MatrixMemoryCell):
     def attend(self, chunk: Chunk) -> tuple[Array, MLSTMState]:
         """All steps of a chunk; see `MatrixMemoryCell.attend`.
 
-        A segment begins at the start of the chunk and at each restart of the state. Let
-        `F_t` be the sum of `log_f` from the first step of the segment of t up to t.
+        A span begins at the start of the chunk and at each restart of the state. Let
+        `F_t` be the sum of `log_f` from the first step of the span of t up to t.
         Step t computes the same m as `update`:
 
             m_t = F_t + a_t,    a_t = max(m_0, max_s (i_s - F_s))
 
-        Here, s runs over the steps of this segment up to t, and m_0 is the m before the
-        segment. `F_t` cancels in all weights.
+        Here, s runs over the steps of this span up to t, and m_0 is the m before the
+        span. `F_t` cancels in all weights.
         """
         q, k, v, i, log_f = chunk.values
         forgotten = chunk.sums(log_f)

@@ -10,7 +10,7 @@ from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import serializable
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from . import fields
-from .affine import AffineCell, Stage, Updated
+from .affine.cell import AffineCell, Stage, Updated
 from .params import ParamSpec, Specs, head_size, kernel_and_bias, zeros
 
 

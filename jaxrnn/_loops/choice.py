@@ -1,8 +1,7 @@
 """The choice of the loop that runs a cell over whole sequences.
 
 A choice is made once for a run, before a loop is traced: by `choose`, which asks the
-cell's `choose_loop`. An affine cell (a subclass of `AffineCell`) has several loops, of
-which `choose_affine` chooses one. Any cell can be scanned step by step.
+cell's `choose_loop`. Any cell can be scanned step by step.
 """
 
 import dataclasses
@@ -12,17 +11,12 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
-from jax.sharding import AxisType
 
 from .._base.arguments import check_instance
 from .._base.expect import expect
-from .._base.sharding import meshes_of, platform_of
 from .._base.trees import has_read_only
 from .._base.typing import Params, PyTree
-from .cudnn import cudnn_sequence, why_not_cudnn
-from .native.sequence import native_sequence, why_not_native
 from .steps import Run
-from .xla_loop import AffineCellLike, affine_sequence
 
 _log = logging.getLogger("jaxrnn")
 
@@ -124,44 +118,10 @@ def check_is_possible(choice: Choice, run: Run) -> None:
         )
 
 
-def choose_affine(cell: AffineCellLike, params: Params, run: Run) -> Choice:
-    """Chooses the loop of an affine cell.
-
-    By default, the native loops run all supported cells on a single CPU device, and in
-    `shard_map` over CPU devices.
-    """
-    asked = run.implementation
-    if asked is None:
-        reason = _why_not_local(params, run) or why_not_native(cell, params, run)
-        if reason:
-            return Choice("xla", functools.partial(affine_sequence, cell), reason)
-        loop = functools.partial(native_sequence, cell, is_default=True)
-        return Choice("native", loop)
-    if asked == "xla":
-        reason = "`implementation` is 'xla'"
-        return Choice("xla", functools.partial(affine_sequence, cell), reason)
-    if asked == "native":
-        reason = why_not_native(cell, params, run)
-        loop = functools.partial(native_sequence, cell)
-    else:
-        reason = why_not_cudnn(cell, params, run)
-        loop = functools.partial(cudnn_sequence, cell)
-    return Choice.scan(reason) if reason else Choice(asked, loop)
-
-
-def _why_not_local(params: Params, run: Run) -> str | None:
-    """The reason why no native loop runs by default, or None.
-
-    XLA cannot divide a native loop over devices, and would gather the rows on each
-    device. In `shard_map`, each device runs a loop of its own. A program that is
-    compiled for another platform uses XLA's loop instead (`native/operation.py`).
-    """
-    arrays = params, run.inputs, run.state
-    if platform_of(arrays) != "cpu":
-        return "native loops run only on CPUs"
-    kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
-    is_one_of_many = kinds == {AxisType.Manual}
-    is_alone = kinds <= {AxisType.Auto} and jax.device_count() == 1
-    if not (is_one_of_many or is_alone):
-        return "there are several devices, for which native loops need `jax.shard_map`"
-    return None
+def choose_many_steps(name: str, cell: Any, run: Run) -> Choice:
+    """The choice of a cell whose `apply_sequence` runs many steps at once."""
+    if run.implementation not in (None, "xla"):
+        return Choice.scan(f"{type(cell).__name__} is not an `AffineCell`")
+    if not isinstance(run.steps.time, int):
+        return Choice.scan("the number of steps is symbolic")
+    return Choice(name, cell.apply_sequence)

@@ -9,8 +9,8 @@ import pytest
 from helpers import assert_same, drawn
 
 import jaxrnn
-from jaxrnn._loops import linear_recurrence as recurrence
-from jaxrnn._loops.linear_recurrence import by_loop, by_tree
+from jaxrnn._cells import linear_recurrence as recurrence
+from jaxrnn._cells.linear_recurrence import by_loop, by_tree
 
 BATCH, TIME, DEPTH, UNITS = 3, 21, 4, 5
 ZEROS = jax.nn.initializers.zeros

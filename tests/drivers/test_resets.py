@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 import jaxrnn
 from jaxrnn import memory
-from jaxrnn._loops import linear_recurrence as linear
+from jaxrnn._cells import linear_recurrence as linear
 from jaxrnn.testing import make_setup
 from jaxrnn.testing._oracle import unrolled
 

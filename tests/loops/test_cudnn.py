@@ -18,7 +18,7 @@ from native_cases import DEPTH, F32, LENGTHS, TIME, data, everything, run
 import jaxrnn
 import jaxrnn.linen
 from jaxrnn import BasicLSTMCell, LSTMCell
-from jaxrnn._loops import cudnn
+from jaxrnn._cells.affine import cudnn
 from jaxrnn.memory import Keep, Offload, Recompute
 from jaxrnn.testing._oracle import weighted_sum
 

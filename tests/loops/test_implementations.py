@@ -11,8 +11,8 @@ from helpers import drawn
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, GRUCell, LSTMCell, contrib
-from jaxrnn._loops import cudnn
-from jaxrnn._loops.library_cells import native_kind
+from jaxrnn._cells.affine import cudnn
+from jaxrnn._cells.affine.supported import native_kind
 
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 BOTH = "native", "cudnn"

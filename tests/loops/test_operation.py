@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrnn._base import jax_internals
-from jaxrnn._loops.native.operation import run_beside_xla
+from jaxrnn._cells.affine.native.operation import run_beside_xla
 
 X = jnp.arange(3.0)
 

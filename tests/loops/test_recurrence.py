@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jaxrnn import ComplexState
-from jaxrnn._loops import linear_recurrence as recurrence
-from jaxrnn._loops.linear_recurrence import by_loop, by_tree, plus, run_steps, times
+from jaxrnn._cells import linear_recurrence as recurrence
+from jaxrnn._cells.linear_recurrence import by_loop, by_tree, plus, run_steps, times
 
 FORMS = {"loop": by_loop, "tree": by_tree}
 BATCH, UNITS = 2, 3

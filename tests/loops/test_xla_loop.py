@@ -15,7 +15,7 @@ from helpers import differentiated, drawn
 
 import jaxrnn
 from jaxrnn import AffineCell, GRUCell, LSTMCell, MultiRNNCell, Stage, TensorShape
-from jaxrnn._loops import xla_loop
+from jaxrnn._cells.affine import xla_loop
 from jaxrnn._loops.scans import chunk_size
 from jaxrnn.testing._oracle import Setup, StepByStep, close, unrolled, weighted_sum
 

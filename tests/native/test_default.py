@@ -26,8 +26,8 @@ from native_cases import (
 
 import jaxrnn
 from jaxrnn._base import jax_internals
-from jaxrnn._loops import choice, xla_loop
-from jaxrnn._loops.native import library
+from jaxrnn._cells.affine import cell as affine, xla_loop
+from jaxrnn._cells.affine.native import library
 from jaxrnn.memory import Keep, Offload, Recompute
 from jaxrnn.testing._oracle import weighted_sum
 
@@ -67,9 +67,9 @@ def test_xlas_loop_is_not_traced(alone, monkeypatch):
 
 
 def test_a_second_call_traces_nothing(alone, monkeypatch):
-    traced, run_native = [], choice.native_sequence
+    traced, run_native = [], affine.native_sequence
     spy = lambda *args, **options: traced.append(args) or run_native(*args, **options)
-    monkeypatch.setattr(choice, "native_sequence", spy)
+    monkeypatch.setattr(affine, "native_sequence", spy)
     given = data(CELLS["lstm"])
     for _ in range(3):
         by_default("lstm")(*given)

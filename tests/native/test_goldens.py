@@ -16,7 +16,7 @@ from native_cases import assert_near, needs_library
 
 import jaxrnn
 from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, contrib
-from jaxrnn._loops.native.sequence import NativeLoop
+from jaxrnn._cells.affine.native.sequence import NativeLoop
 
 from ..golden import replay, store
 

@@ -17,19 +17,25 @@ of x.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from .._base.math import cast_like, dot, widened, widest_dtype
-from .._base.sharding import broadcast_first, platform_of, zeros_like
-from .._base.trees import with_structure
-from .._base.typing import Array, DType, Params, PyTree
-from . import masking
-from .scans import RESIDUALS, named, ragged_scan
-from .steps import Run, Steps, read_rows
+from ..._base.arguments import is_list_of
+from ..._base.expect import expect
+from ..._base.math import cast_like, dot, widened, widest_dtype
+from ..._base.sharding import broadcast_first, platform_of, zeros_like
+from ..._base.trees import with_structure
+from ..._base.typing import Array, DType, Params, PyTree
+from ..._loops import masking
+from ..._loops.scans import RESIDUALS, named, ragged_scan
+from ..._loops.steps import Run, Steps, read_rows
+from ..base import scope_name
+
+if TYPE_CHECKING:
+    from .cell import AffineCell
 
 # The matrix products of the inputs are computed before the loop only if a run or
 # segment has at most `FEW_ROWS` rows, and rows times steps are at most
@@ -38,24 +44,6 @@ from .steps import Run, Steps, read_rows
 # are many.
 FEW_ROWS = 8
 FEW_ROWS_OVER_TIME = 4096
-
-
-class AffineCellLike(Protocol):
-    """The parts of an `AffineCell` that the loops of this folder read.
-
-    The methods must not close over traced arrays.
-    """
-
-    @property
-    def stages(self) -> Sequence[Any]: ...
-    @property
-    def library_cell(self) -> Any: ...
-
-    def enter(self, state: PyTree) -> tuple[Array, PyTree]: ...
-    def chain(
-        self, product: Callable, params: Params, inputs: PyTree, state: PyTree
-    ) -> tuple[PyTree, PyTree, list[Array]]: ...
-    def elementwise_specs(self) -> dict[str, Any]: ...
 
 
 class Primals(NamedTuple):
@@ -81,13 +69,13 @@ class Primals(NamedTuple):
 
 
 def affine_sequence(
-    cell: AffineCellLike, params: Params, run: Run
+    cell: "AffineCell", params: Params, run: Run
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of `cell` over all steps, equal to a scan of `cell.apply`.
 
     Args:
         cell: The cell.
-        params: The cell's parameters, under the names of the cell's stages.
+        params: The cell's parameters.
         run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is
             0, and the initial state, each leaf `[batch, ...]`. If
             `steps.returns_states` is true, the outputs are pairs `(output, new_state)`.
@@ -98,8 +86,9 @@ def affine_sequence(
     return steps.swap_time(outputs), last
 
 
-def primals_of(cell: AffineCellLike, params: Params, run: Run) -> tuple[Primals, Steps]:
+def primals_of(cell: "AffineCell", params: Params, run: Run) -> tuple[Primals, Steps]:
     """The primals of a run, and its steps without the restart states."""
+    params = cell.stage_params(params)
     depth = run.inputs.shape[-1]
     primals = Primals(
         products=[stage.product_params(params, depth) for stage in cell.stages],
@@ -112,7 +101,7 @@ def primals_of(cell: AffineCellLike, params: Params, run: Run) -> tuple[Primals,
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _affine_sequence(cell: AffineCellLike, primals: Primals, steps: Steps) -> tuple:
+def _affine_sequence(cell: "AffineCell", primals: Primals, steps: Steps) -> tuple:
     """`(outputs, state)`, with the derivative `_tangent_of_sequence`."""
     outputs, state, _ = forward(cell, primals, steps, save=False)
     return outputs, state
@@ -120,7 +109,7 @@ def _affine_sequence(cell: AffineCellLike, primals: Primals, steps: Steps) -> tu
 
 @functools.partial(_affine_sequence.defjvp, symbolic_zeros=True)
 def _tangent_of_sequence(
-    cell: AffineCellLike, args: tuple, d_args: tuple
+    cell: "AffineCell", args: tuple, d_args: tuple
 ) -> tuple[tuple, tuple]:
     primals, steps = args
     tangents, _ = d_args
@@ -130,7 +119,7 @@ def _tangent_of_sequence(
 
 
 def forward(
-    cell: AffineCellLike, primals: Primals, steps: Steps, save: bool
+    cell: "AffineCell", primals: Primals, steps: Steps, save: bool
 ) -> tuple[PyTree, PyTree, PyTree]:
     """`(outputs, state, saved)` of all steps.
 
@@ -145,8 +134,8 @@ def forward(
     # the state.
     if not save and platform_of((xs, primals.state)) == "tpu":
         first_inputs = jax.tree.map(lambda x: x[0], xs)
-        chain = functools.partial(cell.chain, product, primals.elementwise)
-        output, state, _ = jax.eval_shape(chain, first_inputs, primals.state)
+        of_step = functools.partial(chain, cell, product, primals.elementwise)
+        output, state, _ = jax.eval_shape(of_step, first_inputs, primals.state)
         steps = steps.with_wide_lengths((output, state))
 
     # The index of the step is carried, not scanned. A TPU reads a scalar of the carry
@@ -155,7 +144,7 @@ def forward(
     def step(carry: tuple[Array, PyTree], inputs: PyTree) -> tuple[PyTree, PyTree]:
         t, state = carry
         inputs, before = steps.step_inputs(t, inputs, state)
-        output, after, zs = cell.chain(product, primals.elementwise, inputs, before)
+        output, after, zs = chain(cell, product, primals.elementwise, inputs, before)
         state, output = steps.mask_step(t, state, after, output)
         output = (output, state) if steps.returns_states else output
         return (t + 1, state), (output, (zs, before) if save else ())
@@ -171,6 +160,45 @@ def forward(
         step, carry, xs, steps.longest, skipped=skipped
     )
     return outputs, state, saved
+
+
+def chain(
+    cell: "AffineCell", product: Callable, params: Params, inputs: PyTree, state: PyTree
+) -> tuple[PyTree, PyTree, list[Array]]:
+    """Runs one step, stage by stage.
+
+    Args:
+        cell: The cell.
+        product: `product(k, stage, inputs, operand, dtype)` computes z of stage k,
+            `[batch, columns]`.
+        params: The cell's parameters; only the element-wise parameters are read.
+        inputs: One step of inputs, `[batch, depth]`, passed to `product`.
+        state: The state before the step, each leaf `[batch, ...]`.
+
+    Returns:
+        `(output, new_state, zs)`; `zs` lists the z of each stage, `[batch, columns]`.
+    """
+    zs = []
+    stages = cell.stages
+    elementwise = {name: params[name] for name in cell.elementwise_specs()}
+    with jax.named_scope(scope_name(cell)):
+        pair = _as_pair("enter", "(operand, carry)", cell.enter(state))
+        dtype = widest_dtype(state)
+        for k, stage in enumerate(stages):
+            is_last = k + 1 == len(stages)
+            what = "(output, new_state)" if is_last else "(operand, carry)"
+            operand, carry = pair
+            z = product(k, stage, inputs, operand, dtype)
+            result = stage.update(elementwise, z, carry)
+            pair = _as_pair(f"stages[{k}].update", what, result)
+            zs.append(z)
+        return *pair, zs
+
+
+def _as_pair(function: str, what: str, result: PyTree) -> tuple[PyTree, PyTree]:
+    """Returns what a function of a cell returned; raises ValueError unless a pair."""
+    expect(is_list_of(result, 2), function, f"return {what}", result)
+    return result
 
 
 def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
@@ -227,7 +255,7 @@ def _plus_bias(z: Array, product: Params) -> Array:
 
 
 def push_forward(
-    cell: AffineCellLike,
+    cell: "AffineCell",
     primals: Primals,
     steps: Steps,
     saved: PyTree,
@@ -248,7 +276,7 @@ def push_forward(
 
 
 def _product_tangents(
-    cell: AffineCellLike,
+    cell: "AffineCell",
     primals: Primals,
     steps: Steps,
     saved: PyTree,
@@ -293,7 +321,7 @@ def _product_tangent(
 
 
 def _push_state(
-    cell: AffineCellLike,
+    cell: "AffineCell",
     primals: Primals,
     steps: Steps,
     saved: PyTree,
@@ -369,7 +397,7 @@ def _tangent_restarts(
     return (numbers, read_rows(d_states, numbers)), start
 
 
-def _factors(cell: AffineCellLike, elementwise: Params, saved: PyTree) -> list[Array]:
+def _factors(cell: "AffineCell", elementwise: Params, saved: PyTree) -> list[Array]:
     """The operand of each stage, which the stage's "state" matrix multiplies.
 
     Each operand is `[time, batch, size]`. The function recomputes all updates except

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._base.sharding import as_varying_as
-from ..._base.typing import Array, Params, PyTree
-from ..library_cells import NativeCell
+from ...._base.sharding import as_varying_as
+from ...._base.typing import Array, Params, PyTree
+from ..supported import NativeCell
 from .library import NO_ROWS, entries, in_one_call
 
 # The row axis of an array that has no time axis. The axis of the entries comes first.

@@ -5,15 +5,17 @@ derivatives.
 """
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from ..._base.trees import with_structure
-from ..._base.typing import Array, Params, PyTree
+from ...._base.trees import with_structure
+from ...._base.typing import Array, Params, PyTree
+from ...._loops.scans import RESIDUALS, named
+from ...._loops.steps import Run, Steps
 from .. import xla_loop
-from ..library_cells import (
+from ..supported import (
     NATIVE_CELLS,
     lstm_state,
     native_attributes,
@@ -22,12 +24,13 @@ from ..library_cells import (
     why_not_arrays,
     why_not_native_cell,
 )
-from ..scans import RESIDUALS, named
-from ..steps import Run, Steps
-from ..xla_loop import AffineCellLike, Primals, is_perturbed
+from ..xla_loop import Primals, is_perturbed
 from . import library
 from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs
 from .operation import run_beside_xla
+
+if TYPE_CHECKING:
+    from ..cell import AffineCell
 
 _REFUSAL = (
     "`implementation` 'native' runs only on CPUs in this process, but "
@@ -36,14 +39,14 @@ _REFUSAL = (
 )
 
 
-def why_not_native(cell: AffineCellLike, params: Params, run: Run) -> str | None:
+def why_not_native(cell: "AffineCell", params: Params, run: Run) -> str | None:
     """The reason why the native loops cannot run the cell on these arrays, or None."""
     reason = why_not_native_cell(cell) or why_not_arrays(params, run)
     return reason or library.why_unusable()
 
 
 def native_sequence(
-    cell: AffineCellLike, params: Params, run: Run, is_default: bool = False
+    cell: "AffineCell", params: Params, run: Run, is_default: bool = False
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of all steps, computed by the native loops.
 
@@ -58,7 +61,7 @@ def native_sequence(
 
     Args:
         cell: An `AffineCell`.
-        params: The cell's parameters, under the names of the cell's stages.
+        params: The cell's parameters.
         run: The inputs, `[batch, time, depth]`, or `[time, batch, depth]` if
             `run.steps.axis` is 0; the initial state, each leaf `[batch, size]`; and the
             steps.
@@ -79,7 +82,7 @@ class NativeLoop:
             other platforms.
     """
 
-    def __init__(self, cell: AffineCellLike, kind: str, refusal: str | None) -> None:
+    def __init__(self, cell: "AffineCell", kind: str, refusal: str | None) -> None:
         # The type is `Any`, because only LSTMs have a method `leave`.
         self.cell: Any = cell
         self.kind = kind

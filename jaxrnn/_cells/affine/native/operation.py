@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._base import jax_internals
-from ..._base.errors import is_array
-from ..._base.sharding import as_varying_as
-from ..._base.typing import Array, PyTree
+from ...._base import jax_internals
+from ...._base.errors import is_array
+from ...._base.sharding import as_varying_as
+from ...._base.typing import Array, PyTree
 
 
 def run_beside_xla(

@@ -14,20 +14,25 @@ from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
 
-from .._base.arguments import check_function, is_list_of
-from .._base.expect import expect
-from .._base.like import like
-from .._base.math import affine, is_traced, widest_dtype
-from .._base.trees import merge_dicts
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._loops import masking
-from .._loops.choice import Choice, Loop, check_is_possible, choose_affine
-from .._loops.steps import Run
-from . import fields
-from .base import SpecsCell, scope_name
-from .fields import Hyperparameters
-from .params import ParamSpec, Specs, glorot_uniform, zeros
+from ..._base.arguments import check_function
+from ..._base.expect import expect
+from ..._base.like import like
+from ..._base.math import affine, is_traced
+from ..._base.sharding import meshes_of, platform_of
+from ..._base.trees import merge_dicts
+from ..._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from ..._loops import masking
+from ..._loops.choice import Choice, check_is_possible
+from ..._loops.steps import Run
+from .. import fields
+from ..base import SpecsCell
+from ..fields import Hyperparameters
+from ..params import ParamSpec, Specs, glorot_uniform, zeros
+from .cudnn import cudnn_sequence, why_not_cudnn
+from .native.sequence import native_sequence, why_not_native
+from .xla_loop import affine_sequence, chain
 
 Updated: TypeAlias = tuple[Array, PyTree]
 """`(operand, carry)` for the next stage, or `(output, new_state)` from the last."""
@@ -248,16 +253,34 @@ class AffineCell(SpecsCell):
     def step(self, params: Params, inputs: Array, state: PyTree) -> Updated:
         """Runs one step with checked arguments; `params` are from `stage_params`."""
         product = functools.partial(self._product, params)
-        return self.chain(product, params, inputs, state)[:2]
+        return chain(self, product, params, inputs, state)[:2]
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chooses a native loop, XLA's or cuDNN's; see `RNNCell.choose_loop`."""
-        types = jax.eval_shape(self.stage_params, params)
-        if self._closes_over_traced_arrays(types, run):
+        """Chooses a native loop, XLA's or cuDNN's; see `RNNCell.choose_loop`.
+
+        By default, the native loops run all supported cells on a single CPU device, and
+        in `shard_map` over CPU devices.
+        """
+        if self._closes_over_traced_arrays(params, run):
             return Choice.scan("a function of the cell closes over traced arrays")
         if not isinstance(run.steps.time, int):
             return Choice.scan("the number of steps is symbolic")
-        return choose_affine(self, params, run).within(self._run)
+        asked = run.implementation
+        if asked == "native":
+            reason = why_not_native(self, params, run)
+            choice = Choice(asked, functools.partial(native_sequence, self))
+            return Choice.scan(reason) if reason else choice
+        if asked == "cudnn":
+            reason = why_not_cudnn(self, params, run)
+            choice = Choice(asked, functools.partial(cudnn_sequence, self))
+            return Choice.scan(reason) if reason else choice
+        reason = f"`implementation` is {asked!r}" if asked else None
+        reason = reason or _why_not_local(params, run)
+        reason = reason or why_not_native(self, params, run)
+        if reason:
+            return Choice("xla", functools.partial(affine_sequence, self), reason)
+        loop = functools.partial(native_sequence, self, is_default=True)
+        return Choice("native", loop)
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Runs all steps at once; see `RNNCell.apply_sequence`.
@@ -269,9 +292,6 @@ class AffineCell(SpecsCell):
         if choice.loop:
             return choice.loop(params, run)
         return super().apply_sequence(params, run)
-
-    def _run(self, loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        return loop(self.stage_params(params), run)
 
     def _closes_over_traced_arrays(self, params: Params, run: Run) -> bool:
         """Whether a step reads traced arrays that are not among its arguments.
@@ -289,43 +309,12 @@ class AffineCell(SpecsCell):
         )
         # Omit the shardings of whole sequences, which might not be compatible with the
         # arrays of a single step.
+        params = jax.eval_shape(self.stage_params, params)
         args = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
             (params, first_inputs, run.state),
         )
         return any(map(is_traced, jax.make_jaxpr(step)(*args).consts))
-
-    def chain(
-        self, product: Callable, params: Params, inputs: Array, state: PyTree
-    ) -> tuple[PyTree, PyTree, list]:
-        """Runs one step, stage by stage.
-
-        Args:
-            product: `product(k, stage, inputs, operand, dtype)` computes z of stage k,
-                `[batch, columns]`.
-            params: The cell's parameters; only the element-wise parameters are read.
-            inputs: One step of inputs, `[batch, depth]`, passed to `product`.
-            state: The state before the step, each leaf `[batch, ...]`.
-
-        Returns:
-            `(output, new_state, zs)`; `zs` lists the z of each stage,
-            `[batch, columns]`.
-        """
-        zs = []
-        stages = self.stages
-        elementwise = {name: params[name] for name in self.elementwise_specs()}
-        with jax.named_scope(scope_name(self)):
-            pair = _as_pair("enter", "(operand, carry)", self.enter(state))
-            dtype = widest_dtype(state)
-            for k, stage in enumerate(stages):
-                is_last = k + 1 == len(stages)
-                what = "(output, new_state)" if is_last else "(operand, carry)"
-                operand, carry = pair
-                z = product(k, stage, inputs, operand, dtype)
-                result = stage.update(elementwise, z, carry)
-                pair = _as_pair(f"stages[{k}].update", what, result)
-                zs.append(z)
-            return *pair, zs
 
     def _product(
         self,
@@ -345,7 +334,19 @@ class AffineCell(SpecsCell):
         return stage.product(params, x, operand, dtype)
 
 
-def _as_pair(function: str, what: str, result: PyTree) -> tuple[PyTree, PyTree]:
-    """Returns what a function of a cell returned; raises ValueError unless a pair."""
-    expect(is_list_of(result, 2), function, f"return {what}", result)
-    return result
+def _why_not_local(params: Params, run: Run) -> str | None:
+    """The reason why no native loop runs by default, or None.
+
+    XLA cannot divide a native loop over devices, and would gather the rows on each
+    device. In `shard_map`, each device runs a loop of its own. A program that is
+    compiled for another platform uses XLA's loop instead (`native/operation.py`).
+    """
+    arrays = params, run.inputs, run.state
+    if platform_of(arrays) != "cpu":
+        return "native loops run only on CPUs"
+    kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
+    is_one_of_many = kinds == {AxisType.Manual}
+    is_alone = kinds <= {AxisType.Auto} and jax.device_count() == 1
+    if not (is_one_of_many or is_alone):
+        return "there are several devices, for which native loops need `jax.shard_map`"
+    return None

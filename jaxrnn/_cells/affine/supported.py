@@ -2,18 +2,20 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import describe, name_of
-from .._base.sharding import explicit_mesh_of
-from .._base.trees import with_structure
-from .._base.typing import Array, Params, PyTree
-from .steps import Run, Steps
-from .xla_loop import AffineCellLike
+from ..._base.errors import describe, name_of
+from ..._base.sharding import explicit_mesh_of
+from ..._base.trees import with_structure
+from ..._base.typing import Array, Params, PyTree
+from ..._loops.steps import Run, Steps
+
+if TYPE_CHECKING:
+    from .cell import AffineCell
 
 
 def why_not_arrays(params: Params, run: Run) -> str | None:
@@ -55,7 +57,7 @@ _NO_PART_OF_A_STEP = (
 _KNOWN = {*_READ.split(), *_NO_PART_OF_A_STEP.split()}
 
 
-def why_not_fields(cell: AffineCellLike) -> str | None:
+def why_not_fields(cell: "AffineCell") -> str | None:
     """The reason why the native loops and cuDNN cannot run the cell, or None.
 
     A loop cannot know a field that was added to a cell after the loop was written. Such
@@ -73,7 +75,7 @@ def why_not_fields(cell: AffineCellLike) -> str | None:
     return None
 
 
-def what_lstm_has(cell: AffineCellLike) -> list[str]:
+def what_lstm_has(cell: "AffineCell") -> list[str]:
     """Descriptions of the features that an LSTM adds to a plain LSTM."""
     if declared_kind(cell) != "lstm":
         return []
@@ -117,7 +119,7 @@ NATIVE_CELLS = {
 ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
 
 
-def why_not_native_cell(cell: AffineCellLike) -> str | None:
+def why_not_native_cell(cell: "AffineCell") -> str | None:
     """The reason why the native loops cannot run the cell, or None."""
     known = "the native loops support only LSTMs, GRUs and basic RNNs"
     if declared_kind(cell) is None:
@@ -134,7 +136,7 @@ def why_not_native_cell(cell: AffineCellLike) -> str | None:
     return None
 
 
-def native_kind(cell: AffineCellLike) -> str:
+def native_kind(cell: "AffineCell") -> str:
     """The key in `NATIVE_CELLS` of a cell that the native loops support."""
     has = what_lstm_has(cell)
     if "layer normalization" in has:
@@ -145,7 +147,7 @@ def native_kind(cell: AffineCellLike) -> str:
     return "peephole_lstm" if has else kind
 
 
-def native_attributes(cell: AffineCellLike, kind: str) -> dict[str, Any]:
+def native_attributes(cell: "AffineCell", kind: str) -> dict[str, Any]:
     """The attributes to pass to the loops for a cell of kind `kind`."""
     core = cell.library_cell
 
@@ -162,12 +164,12 @@ def native_attributes(cell: AffineCellLike, kind: str) -> dict[str, Any]:
     }
 
 
-def declared_kind(cell: AffineCellLike) -> str | None:
+def declared_kind(cell: "AffineCell") -> str | None:
     """The `library_kind` of the cell's own class; a base class's may not apply."""
     return vars(type(cell)).get("library_kind")
 
 
-def activation_of(cell: AffineCellLike) -> Any:
+def activation_of(cell: "AffineCell") -> Any:
     """The activation of the cell's candidate."""
     return getattr(cell.library_cell, "activation", jnp.tanh)
 

@@ -19,11 +19,13 @@ from jax.custom_batching import sequential_vmap
 from jax.experimental import rnn
 from jax.lax import Precision
 
-from .._base.errors import name_of
-from .._base.sharding import as_varying_as
-from .._base.typing import Array, Params, PyTree
-from . import masking
-from .library_cells import (
+from ..._base.errors import name_of
+from ..._base.sharding import as_varying_as
+from ..._base.typing import Array, Params, PyTree
+from ..._loops import masking
+from ..._loops.scans import RESIDUALS, named
+from ..._loops.steps import Run, Steps
+from .supported import (
     activation_of,
     declared_kind,
     lstm_state,
@@ -32,8 +34,6 @@ from .library_cells import (
     why_not_arrays,
     why_not_fields,
 )
-from .scans import RESIDUALS, named
-from .steps import Run, Steps
 
 # cuDNN rejects longer runs: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
@@ -68,7 +68,7 @@ def cudnn_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]
     lengths = row_lengths(run.inputs, steps)
     h, carry = cell.enter(masking.zero_dead(lengths > 0, state))
     args = (
-        flat_weights(cell, params, run.inputs.shape[-1]),
+        flat_weights(cell, cell.stage_params(params), run.inputs.shape[-1]),
         _batch_major(steps.zero_dead(run.inputs), steps),
         h,
         carry.c,
@@ -143,7 +143,7 @@ def flat_weights(cell: Any, params: Params, depth: int) -> Array:
 
     Args:
         cell: A `BasicLSTMCell` or an `LSTMCell`.
-        params: The cell's parameters, with blocks i, j, f, o.
+        params: The result of `stage_params`, with blocks i, j, f, o.
         depth: The size of the inputs.
     """
     product = cell.stages[0].product_params(params, depth)

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from ..._base import jax_internals
-from ..._base.typing import Array, PyTree
+from ...._base import jax_internals
+from ...._base.typing import Array, PyTree
 
 _log = logging.getLogger("jaxrnn")
 

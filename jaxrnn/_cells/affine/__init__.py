@@ -1,0 +1,1 @@
+"""Affine cells, and the loops that run whole sequences of them."""
