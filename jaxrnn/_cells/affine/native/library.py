@@ -1,31 +1,18 @@
-"""The native library, which pip builds, and the calls of its loops under `vmap`.
-
-A call runs independent entries. The first axis of every array is the axis of entries;
-its size is 1 for an argument that all entries share.
-"""
+"""The library of the native loops, which pip builds."""
 
 import ctypes
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Iterable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
 from ...._base import jax_internals
-from ...._base.typing import Array, PyTree
 
 _log = logging.getLogger("jaxrnn")
 
 LIBRARY = pathlib.Path(__file__).with_name("libjaxrnn_native.so")
 _CALLS = "forward", "backward", "weights", "inputs"
-
-ENTRIES = 0  # The axis of a call's entries.
-# Marks an array without a row axis, such as a weight matrix.
-NO_ROWS = "no rows"
 
 
 def native_status() -> str:
@@ -101,76 +88,6 @@ def _text(symbol: str) -> str:
 @functools.cache
 def _load() -> ctypes.CDLL:
     return ctypes.CDLL(str(LIBRARY))
-
-
-def in_one_call(
-    call: Callable[..., PyTree], axes: PyTree, result_axes: PyTree
-) -> Callable[..., PyTree]:
-    """Wraps `call` as a function of the arrays of one entry.
-
-    The axes that `vmap` maps become rows of one call. If `vmap` maps an array that has
-    no row axis, the mapped axes become entries of the call instead.
-
-    Args:
-        call: A function of arrays with entries, which closes over no arrays.
-        axes: The row axis of each array, or `NO_ROWS`, as a pytree prefix of the
-            arguments.
-        result_axes: The row axis of each result, or `NO_ROWS`, as a pytree prefix of
-            the results.
-    """
-
-    @custom_vmap
-    def run(*args: PyTree) -> PyTree:
-        return call(*args)
-
-    @run.def_vmap
-    def _(size: int, in_batched: PyTree, *args: PyTree) -> tuple[PyTree, PyTree]:
-        leaves, tree = jax.tree.flatten(args)
-        batched = jax.tree.leaves(in_batched)
-        row_axes = jax.tree.leaves(jax.tree.broadcast(axes, args))
-        by_rows = (NO_ROWS, True) not in zip(row_axes, batched, strict=True)
-        joined_axes = row_axes if by_rows else [ENTRIES] * len(leaves)
-        marks = list(zip(leaves, batched, joined_axes, strict=True))
-        count = _common(x.shape[b + n] for x, b, n in marks if n != NO_ROWS)
-        joined = [_join(size, count, *mark) for mark in marks]
-        results = run(*tree.unflatten(joined))
-        out_axes = jax.tree.broadcast(result_axes if by_rows else ENTRIES, results)
-        split = functools.partial(_split, size, count)
-        results = jax.tree.map(split, results, out_axes)
-        return results, jax.tree.map(lambda _: True, results)
-
-    def run_one(*args: PyTree) -> PyTree:
-        results = run(*jax.tree.map(lambda x: jnp.expand_dims(x, ENTRIES), args))
-        return jax.tree.map(lambda x: jnp.squeeze(x, ENTRIES), results)
-
-    return run_one
-
-
-def entries(args: PyTree) -> int:
-    """The number of entries of a call with the arguments `args`."""
-    return _common(x.shape[ENTRIES] for x in jax.tree.leaves(args))
-
-
-def _common(sizes: Iterable[int]) -> int:
-    """The common size of an axis of arrays; an array that entries share has size 1."""
-    return next((size for size in sizes if size != 1), 1)
-
-
-def _join(size: int, count: int, x: Array, is_batched: bool, axis: Any) -> Array:
-    """Joins the mapped first axis of `x` with another axis of size `count`."""
-    is_shared = axis == ENTRIES and x.shape[is_batched] == 1
-    if axis == NO_ROWS or (is_shared and not is_batched):
-        return x
-    shape = x.shape[is_batched:]
-    shape = size, *shape[:axis], count, *shape[axis + 1 :]
-    x = jnp.broadcast_to(x, shape)
-    return jax.lax.collapse(jnp.moveaxis(x, 0, axis), axis, axis + 2)
-
-
-def _split(size: int, count: int, x: Array, axis: int) -> Array:
-    """Undoes `_join`, for an axis of size `count`."""
-    x = x.reshape(*x.shape[:axis], size, count, *x.shape[axis + 1 :])
-    return jnp.moveaxis(x, axis, 0)
 
 
 register()
