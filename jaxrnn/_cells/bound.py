@@ -86,8 +86,8 @@ class BoundCell:
         """The run with the random key of each step, if the cell is bound to a key."""
         if self.key is None:
             return run
-        number = run.steps.number
-        return run.replace(keys=lambda t: cell_keys.at_step(self.key, number(t)))
+        index = run.steps.index_in_run
+        return run.replace(keys=lambda t: cell_keys.at_step(self.key, index(t)))
 
     def __repr__(self) -> str:
         key = "" if self.key is None else ", key=..."

@@ -69,7 +69,7 @@ def scan_steps(
         t, inputs = scanned
         restarted = steps.with_restart_states(restart_states())
         inputs, before = restarted.step_inputs(t, inputs, state)
-        output, new_state = apply(steps.number(t), inputs, before)
+        output, new_state = apply(steps.index_in_run(t), inputs, before)
         state, output = steps.mask_step(t, state, new_state, output)
         return state, (output, state) if steps.returns_states else output
 

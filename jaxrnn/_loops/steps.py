@@ -264,7 +264,7 @@ class Steps:
         new_state = masking.advance(alive, t < self.longest, new_state, state)
         return new_state, masking.zero_dead(alive, output)
 
-    def number(self, t: Array) -> Array:
+    def index_in_run(self, t: Array) -> Array:
         """The index of step t in the whole run, which selects its random key."""
         return t if self.offset is None else self.offset + t
 
@@ -340,7 +340,7 @@ class Steps:
 
     def slice(self, start: Array, size: int) -> "Steps":
         """Returns the `size` steps that begin at `start`, which must all exist."""
-        steps = dataclasses.replace(self, offset=self.number(start), time=size)
+        steps = dataclasses.replace(self, offset=self.index_in_run(start), time=size)
         steps = steps._map_sequences(
             lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, self.axis)
         )

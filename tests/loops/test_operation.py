@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrnn._base import jax_internals
-from jaxrnn._cells.affine.native.operation import run_beside_xla
+from jaxrnn._cells.affine.native.operation import native_or_xla
 
 X = jnp.arange(3.0)
 
@@ -60,7 +60,7 @@ def doubled(pair, y):
 
 def run(x):
     """Reveal where it runs: its programs deliberately have different results."""
-    return run_beside_xla(tenfold, doubled, (x, x), jnp.float64(1.0))["z"]
+    return native_or_xla(tenfold, doubled, (x, x), jnp.float64(1.0))["z"]
 
 
 def traced_nowhere(*_):
@@ -79,7 +79,7 @@ def test_on_a_cpu():
 
 
 def test_scalars_of_python():
-    step = lambda x: run_beside_xla(lambda x, n: n * x, lambda x, n: x, x, 2)
+    step = lambda x: native_or_xla(lambda x, n: n * x, lambda x, n: x, x, 2)
     np.testing.assert_array_equal(step(X), 2 * X)
     np.testing.assert_array_equal(jax.jit(step)(X), 2 * X)
 
@@ -97,11 +97,11 @@ ELSEWHERE = {
 
 @pytest.mark.parametrize("where", ELSEWHERE)
 def test_what_runs_elsewhere_is_traced_on_lowering_for_it(where):
-    step = lambda x: run_beside_xla(jnp.sin, traced_nowhere, x)
+    step = lambda x: native_or_xla(jnp.sin, traced_nowhere, x)
     np.testing.assert_array_equal(jax.jit(step)(X), jnp.sin(X))
     with pytest.raises(ZeroDivisionError):
         ELSEWHERE[where](step)
-    step = lambda x: run_beside_xla(jnp.sin, jnp.sin, x, refusal="only on CPUs")
+    step = lambda x: native_or_xla(jnp.sin, jnp.sin, x, refusal="only on CPUs")
     np.testing.assert_array_equal(jax.jit(step)(X), jnp.sin(X))
     with pytest.raises(ValueError, match="only on CPUs"):
         ELSEWHERE[where](step)
@@ -123,13 +123,13 @@ def test_derivatives_are_those_of_xlas_program():
 
     def step(x, n, y):
         native = lambda x, n, y: x * n + y
-        return run_beside_xla(native, lambda x, n, y: jnp.sin(x) * n + y, x, n, y)
+        return native_or_xla(native, lambda x, n, y: jnp.sin(x) * n + y, x, n, y)
 
     of_x = lambda x: step(x, jnp.int32(4).astype(x.dtype), X)
     value, tangent = jax.jvp(of_x, (X,), (X,))
     np.testing.assert_array_equal(value, 5 * X)
     np.testing.assert_allclose(tangent, 4 * jnp.cos(X) * X, rtol=1e-15)
-    total = lambda x, n: jnp.sum(run_beside_xla(jnp.take, jnp.take, x, n))
+    total = lambda x, n: jnp.sum(native_or_xla(jnp.take, jnp.take, x, n))
     gradient = jax.jit(jax.grad(total))(X, jnp.asarray([0, 2, 2]))
     np.testing.assert_array_equal(gradient, [1, 0, 2])
 
@@ -145,7 +145,7 @@ def _(primals, tangents):
     push = lambda scale, d_x: jnp.sum(scale * d_x["a"]) + jnp.sum(d_x["b"])
     pull = lambda scale, ct: {"a": ct * 10 * scale * X**0, "b": ct * X**0}
     args = primals[0], tangents[1]
-    return total(*primals), run_beside_xla(push, push, *args, transpose=pull)
+    return total(*primals), native_or_xla(push, push, *args, transpose=pull)
 
 
 def test_the_transpose():
@@ -172,7 +172,7 @@ def test_the_transpose_under_vmap(mapped):
 
 
 def test_without_a_transpose_that_of_xlas_program_is_taken():
-    triple = lambda x, y: run_beside_xla(tripled, tripled, x, y)
+    triple = lambda x, y: native_or_xla(tripled, tripled, x, y)
     tripled = lambda x, y: (3 * x * y, x)
     ct = jax.linear_transpose(lambda x: triple(x, X), X)((jnp.ones(3), X))[0]
     np.testing.assert_array_equal(ct, 4 * X)

@@ -95,22 +95,22 @@ class NativeCell(NamedTuple):
     Attributes:
         number: The cell's number in C++.
         has_c: Whether the cell is an LSTM.
-        factors: For each matrix product of a step, the factor that is not an input:
-            "h", "operand" (which the step computes from h), or None.
+        operands: For each matrix product of a step, what its state matrix multiplies:
+            "h", "computed" (which the step computes from h), or None.
     """
 
     number: int
     has_c: bool
-    factors: tuple[str | None, ...]
+    operands: tuple[str | None, ...]
 
 
 NATIVE_CELLS = {
     "lstm": NativeCell(0, True, ("h",)),
-    "gru": NativeCell(1, False, ("h", "operand")),
+    "gru": NativeCell(1, False, ("h", "computed")),
     "rnn": NativeCell(2, False, ("h",)),
     "cudnn_gru": NativeCell(3, False, ("h", None, "h")),
     "peephole_lstm": NativeCell(4, True, ("h",)),
-    "projected_lstm": NativeCell(5, True, ("h", "operand")),
+    "projected_lstm": NativeCell(5, True, ("h", "computed")),
     "normed_lstm": NativeCell(6, True, ("h",)),
 }
 

@@ -291,28 +291,28 @@ def _product_tangents(
     xs = steps.zero_dead(primals.xs)
 
     def of_all_steps() -> list[Array | None]:
-        factors = _factors(cell, primals.elementwise, saved)
+        operands = _operands(cell, primals.elementwise, saved)
         of_stage = functools.partial(_product_tangent, xs, tangents.xs)
-        return list(map(of_stage, zs, factors, primals.products, tangents.products))
+        return list(map(of_stage, zs, operands, primals.products, tangents.products))
 
-    # The backward pass recomputes the factors of these products instead of reading
-    # saved factors.
+    # The backward pass recomputes the operands of these products instead of reading
+    # saved operands.
     return jax.checkpoint(of_all_steps)()
 
 
 def _product_tangent(
-    xs: Array, d_xs: Any, z: Array, factor: Array, product: Params, d_product: Params
+    xs: Array, d_xs: Any, z: Array, operand: Array, product: Params, d_product: Params
 ) -> Array | None:
-    """`xs @ d_W + factor @ d_U + d_xs @ W + d_b`, for all steps at once.
+    """`xs @ d_W + operand @ d_U + d_xs @ W + d_b`, for all steps at once.
 
-    This is the tangent of `z = xs @ W + factor @ U + b` without `d_factor @ U`, which
+    This is the tangent of `z = xs @ W + operand @ U + b` without `d_operand @ U`, which
     the loop adds. The transposes of these terms are the gradients of W, U, xs and b.
     """
     terms = []
     if is_perturbed(d_product.get("inputs")):
         terms.append(dot(xs, d_product["inputs"], z.dtype))
-    if is_perturbed(d_product["state"]) and factor.shape[-1]:
-        terms.append(dot(factor, d_product["state"], z.dtype))
+    if is_perturbed(d_product["state"]) and operand.shape[-1]:
+        terms.append(dot(operand, d_product["state"], z.dtype))
     if is_perturbed(d_xs) and "inputs" in product:
         terms.append(dot(d_xs, product["inputs"], z.dtype))
     if is_perturbed(d_product.get("bias")):
@@ -397,7 +397,7 @@ def _tangent_restarts(
     return (numbers, read_rows(d_states, numbers)), start
 
 
-def _factors(cell: "AffineCell", elementwise: Params, saved: PyTree) -> list[Array]:
+def _operands(cell: "AffineCell", elementwise: Params, saved: PyTree) -> list[Array]:
     """The operand of each stage, which the stage's "state" matrix multiplies.
 
     Each operand is `[time, batch, size]`. The function recomputes all updates except

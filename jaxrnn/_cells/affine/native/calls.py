@@ -40,7 +40,7 @@ class ForwardArgs(NamedTuple):
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row.
-        starts: `Restarts.state_numbers`, int32 `[batch, time]` or `[time, batch]`, like
+        state_numbers: As in `Restarts`, int32 `[batch, time]` or `[time, batch]`, like
             `x`: the index of the state to which a row restarts before a step; -1 where
             the row does not restart. None if there are no restarts.
         x: The inputs.
@@ -54,7 +54,7 @@ class ForwardArgs(NamedTuple):
     """
 
     lengths: PerRow
-    starts: Sequences
+    state_numbers: Sequences
     x: Sequences
     weights: Shared
     elementwise: Shared
@@ -88,7 +88,7 @@ class BackwardArgs(NamedTuple):
 
     Attributes:
         lengths: As in `ForwardArgs`.
-        starts: As in `ForwardArgs`.
+        state_numbers: As in `ForwardArgs`.
         w_state: The `w_state` of each product, or None.
         elementwise: As in `ForwardArgs`.
         zs: As in `ForwardResults`.
@@ -101,7 +101,7 @@ class BackwardArgs(NamedTuple):
     """
 
     lengths: PerRow
-    starts: Sequences
+    state_numbers: Sequences
     w_state: Shared
     elementwise: Shared
     zs: Sequences
@@ -118,8 +118,8 @@ class BackwardResults(NamedTuple):
     Attributes:
         ct_zs: The cotangents of `zs`, in the memory of `zs` unless several entries
             share `zs`; undefined in finished rows.
-        operand: The operand that a step computes from h, for the product whose factor
-            in `NativeCell` is "operand"; zeros in finished rows. None if there is no
+        computed: The operand that a step computes from h, for the product whose operand
+            in `NativeCell` is "computed"; zeros in finished rows. None if there is no
             such product.
         ct_state: The cotangents of `state`.
         ct_restart_states: The cotangents of `restart_states`.
@@ -128,7 +128,7 @@ class BackwardResults(NamedTuple):
     """
 
     ct_zs: Sequences
-    operand: Sequences
+    computed: Sequences
     ct_state: PerRow
     ct_restart_states: Shared
     ct_elementwise: PerRow
@@ -194,7 +194,7 @@ class Call:
             lengths: The number of steps of each row, int32 `[batch]`.
             xs: The inputs, or None if the product does not read them.
             operand: What the state's matrix multiplied at each step: h of `saved`, or
-                `BackwardResults.operand`; None if there was no such product.
+                `BackwardResults.computed`; None if there was no such product.
             first: The operand of the first step if each later step multiplied the
                 `operand` of the previous step; otherwise None.
             ct_z: The cotangents of the product.
@@ -260,8 +260,8 @@ class Call:
         self, run: Callable, args: ForwardArgs | BackwardArgs, results: type
     ) -> PyTree:
         if self.sequences is not None:
-            # `starts` holds indices of one entry's restart states, so mapped axes must
-            # become entries, not rows.
+            # `state_numbers` are indices of one entry's restart states, so mapped axes
+            # must become entries, not rows.
             return in_one_call(run, NO_ROWS, NO_ROWS)(args)
         axes = self._row_axes(type(args))
         return in_one_call(run, (axes,), self._row_axes(results))(args)
@@ -290,10 +290,10 @@ class Call:
         batch = args.lengths.shape[ROWS]
         steps = args.zs[0].shape[1:3]
         count, elementwise = self.sequences, args.elementwise
-        has_operand = "operand" in self.cell.factors
+        has_computed = "computed" in self.cell.operands
         results = BackwardResults(
             ct_zs=[_float32(*z.shape[1:]) for z in args.zs],
-            operand=_float32(*steps, self.units) if has_operand else None,
+            computed=_float32(*steps, self.units) if has_computed else None,
             ct_state=self._states(batch),
             ct_restart_states=None if count is None else self._states(count),
             ct_elementwise=(

@@ -25,7 +25,7 @@ from ...._base.sharding import as_varying_as
 from ...._base.typing import Array, PyTree
 
 
-def run_beside_xla(
+def native_or_xla(
     native: Callable,
     xla: Callable,
     *args: PyTree,

@@ -27,7 +27,7 @@ from ..supported import (
 from ..xla_loop import Primals, is_perturbed
 from . import library
 from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs
-from .operation import run_beside_xla
+from .operation import native_or_xla
 
 if TYPE_CHECKING:
     from ..cell import AffineCell
@@ -108,7 +108,7 @@ class NativeLoop:
         def pull(primals: Primals, steps: Steps, saved: PyTree, cts: PyTree) -> Primals:
             return only_perturbed(self.transpose(primals, steps, saved, cts))
 
-        d_results = run_beside_xla(
+        d_results = native_or_xla(
             self.tangent,
             self.tangent,
             primals,
@@ -131,7 +131,7 @@ class NativeLoop:
         """
         native = functools.partial(self._forward, save=save)
         xla = functools.partial(self._forward_by_xla, save=save)
-        return run_beside_xla(native, xla, primals, steps, refusal=self.refusal)
+        return native_or_xla(native, xla, primals, steps, refusal=self.refusal)
 
     def tangent(
         self, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
@@ -157,7 +157,7 @@ class NativeLoop:
             push = functools.partial(self.tangent, primals, steps, saved)
             return jax.linear_transpose(push, primals)(cts)[0]
 
-        return run_beside_xla(
+        return native_or_xla(
             self._backward,
             by_xla,
             primals,
@@ -194,7 +194,7 @@ class NativeLoop:
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
         args = ForwardArgs(
             lengths=row_lengths(primals.xs, steps),
-            starts=_starts(steps),
+            state_numbers=_state_numbers(steps),
             x=primals.xs,
             weights=self._weights(primals),
             elementwise=_stacked(primals.elementwise),
@@ -239,7 +239,7 @@ class NativeLoop:
             ct_outputs = ct_outputs + ct_h
         return BackwardArgs(
             lengths=row_lengths(primals.xs, steps),
-            starts=_starts(steps),
+            state_numbers=_state_numbers(steps),
             w_state=[w_state for _, w_state, _ in self._weights(primals)],
             elementwise=_stacked(primals.elementwise),
             zs=zs,
@@ -254,20 +254,20 @@ class NativeLoop:
         self, call: Call, primals: Primals, args: BackwardArgs, results: BackwardResults
     ) -> list[Params]:
         """The cotangents of the products' parameters."""
-        operands = {"h": args.saved[0], "operand": results.operand, None: None}
+        values = {"h": args.saved[0], "computed": results.computed, None: None}
 
-        def pull(product: Params, factor: str | None, ct_z: Array) -> Params:
+        def pull(product: Params, operand: str | None, ct_z: Array) -> Params:
             cts = call.weights(
                 lengths=args.lengths,
                 xs=primals.xs if "inputs" in product else None,
-                operand=operands[factor],
-                first=args.h if factor == "h" else None,
+                operand=values[operand],
+                first=args.h if operand == "h" else None,
                 ct_z=ct_z,
                 bias="bias" in product,
             )
             return {"state": jnp.zeros_like(product["state"])} | cts
 
-        return list(map(pull, primals.products, self.spec.factors, results.ct_zs))
+        return list(map(pull, primals.products, self.spec.operands, results.ct_zs))
 
     def _pull_inputs(
         self, call: Call, primals: Primals, args: BackwardArgs, results: BackwardResults
@@ -279,10 +279,10 @@ class NativeLoop:
 
     def _weights(self, primals: Primals) -> list[tuple]:
         """`(w_inputs, w_state, bias)` of each product; None if missing or not read."""
-        pairs = zip(primals.products, self.spec.factors, strict=True)
+        pairs = zip(primals.products, self.spec.operands, strict=True)
         return [
-            (p.get("inputs"), None if factor is None else p["state"], p.get("bias"))
-            for p, factor in pairs
+            (p.get("inputs"), None if operand is None else p["state"], p.get("bias"))
+            for p, operand in pairs
         ]
 
     def _call(self, primals: Primals, steps: Steps) -> Call:
@@ -320,7 +320,7 @@ class NativeLoop:
         return lstm_state(like, c, h)
 
 
-def _starts(steps: Steps) -> Array | None:
+def _state_numbers(steps: Steps) -> Array | None:
     return None if steps.restarts is None else steps.restarts.state_numbers
 
 
