@@ -6,19 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_scope, check_is_cell
+from .._base.arguments import as_dtype, as_scope, check_is_cell
 from .._base.errors import error_note
 from .._base.hints import with_hints
-from .._base.inputs import as_sequences, as_steps
+from .._base.inputs import as_steps
 from .._base.lengths import lengths_for
 from .._base.like import check_structure
 from .._base.trees import with_structure
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._batching.packed_sequences import check_not_packed
 from .._loops import masking
 from ..memory import Strategy
-from .dynamic_rnn import dynamic_rnn
-from .masks_and_resets import check_mask, check_resets
+from .dynamic_rnn import as_padded, dynamic_rnn
+from .masks_and_resets import as_mask, as_resets
 from .static_rnn import stacked, static_rnn, unstacked
 
 
@@ -98,15 +97,16 @@ def bidirectional_dynamic_rnn(
     """
     check_is_cell("cell_fw", cell_fw)
     check_is_cell("cell_bw", cell_bw)
-    inputs, reversible = as_reversible(
-        inputs, sequence_length, mask, resets, time_major
-    )
-    options: dict[str, Any] = reversible | {
-        "dtype": dtype,
+    inputs, *_ = as_padded(inputs, time_major)
+    options: dict[str, Any] = {
+        "sequence_length": sequence_length,
+        "dtype": None if dtype is None else as_dtype(dtype),
         "parallel_iterations": parallel_iterations,
         "swap_memory": swap_memory,
         "time_major": time_major,
+        "resets": resets,
         "implementation": implementation,
+        "mask": mask,
         "return_states": return_states,
     }
     with jax.named_scope(as_scope(scope, "bidirectional_rnn")):
@@ -119,32 +119,13 @@ def bidirectional_dynamic_rnn(
     return tuple(zip(forward, backward, strict=True))
 
 
-def as_reversible(
-    inputs: PyTree,
-    lengths: Lengths | None,
-    mask: ArrayLike | None,
-    resets: ArrayLike | None,
-    time_major: bool,
-) -> tuple[PyTree, dict[str, Array | None]]:
-    """Returns the inputs and the options for each step or row, as arrays."""
-    check_not_packed(inputs)
-    inputs = as_sequences(inputs, time_major)
-    axis = 0 if time_major else 1
-    shape = jax.tree.leaves(inputs)[0].shape[:2]
-    return inputs, {
-        "mask": check_mask(mask, lengths, shape, axis),
-        "sequence_length": lengths_for(lengths, inputs, shape[axis], 1 - axis),
-        "resets": check_resets(resets, shape, axis),
-    }
-
-
 def run_backward(
     cell: RNNCellLike,
     inputs: PyTree,
     *,
-    sequence_length: Array | None = None,
-    mask: Array | None = None,
-    resets: Array | None = None,
+    sequence_length: Lengths | None = None,
+    mask: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     time_major: bool = False,
     keep_order: bool = True,
     **options: Any,
@@ -155,16 +136,20 @@ def run_backward(
     outputs into the order of the inputs; otherwise, the output of a row's last step
     comes first.
     """
+    inputs, shape, axis = as_padded(inputs, time_major)
+    mask = as_mask(mask, sequence_length, shape, axis)
+    lengths = lengths_for(sequence_length, inputs, shape[axis], 1 - axis)
+    resets, _ = as_resets(resets, None, shape, axis)
 
     def reverse(tree: PyTree) -> PyTree:
-        return masking.reverse_sequence(tree, sequence_length, time_major)
+        return masking.reverse_sequence(tree, lengths, time_major)
 
     results = dynamic_rnn(
         cell,
         reverse(inputs),
-        sequence_length=sequence_length,
+        sequence_length=lengths,
         mask=reverse(mask),
-        resets=masking.reverse_resets(resets, sequence_length, mask, time_major),
+        resets=masking.reverse_resets(resets, lengths, mask, time_major),
         time_major=time_major,
         **options,
     )
@@ -176,10 +161,8 @@ def run_backward(
 
 def _direction(name: str) -> AbstractContextManager[None]:
     """Adds a note with the public argument names to errors of one direction."""
-    renamed = (
-        f"`cell` means `cell_{name}`; `initial_state` means `initial_state_{name}`"
-    )
-    return error_note(f"In this message, {renamed}.")
+    note = f"Here, `cell` is `cell_{name}`; `initial_state` is `initial_state_{name}`."
+    return error_note(note)
 
 
 @with_hints
@@ -254,12 +237,8 @@ def joined(fw: PyTree, bw: PyTree, axis: int) -> PyTree:
     """
     fix = "The outputs of `cell_fw` and `cell_bw` are concatenated leaf by leaf."
     check_structure("the output of `cell_bw`", fw, bw, strict=False, fix=fix)
-    note = (
-        f"Raised while concatenating the outputs of both directions along axis {axis}."
-    )
-    with error_note(note):
-        bw = with_structure(fw, bw)
-        return jax.tree.map(lambda *pair: jnp.concatenate(pair, axis), fw, bw)
+    bw = with_structure(fw, bw)
+    return jax.tree.map(lambda *pair: jnp.concatenate(pair, axis), fw, bw)
 
 
 def _reversed(steps: list[PyTree], lengths: Array | None) -> list[PyTree]:

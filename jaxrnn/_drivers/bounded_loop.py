@@ -35,7 +35,7 @@ from .._loops.scans import (
 from ..memory import CheckpointPlan
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
-Condition = Callable[[Array, PyTree], Array]
+Condition = Callable[[PyTree], Array]
 Position = tuple[Array, PyTree]
 """`(t, carry)`: the index of a step, and the carry before this step."""
 Results = tuple[Array, PyTree, PyTree]
@@ -52,11 +52,11 @@ def bounded_loop(
     max_steps: AxisSize,
     plan: CheckpointPlan,
 ) -> Results:
-    """Runs steps while `is_running(t, carry)` is true, at most `max_steps` steps.
+    """Runs steps while `is_running(carry)` is true, at most `max_steps` steps.
 
     Args:
-        is_running: A function of the step t and the carry that returns whether to run
-            the step, a bool scalar. The function must not close over arrays.
+        is_running: A function of the carry that returns whether to run another step, a
+            bool scalar. The function must not close over arrays.
         step: `step(t, carry) -> (carry, y)`, where `t` is an int32 scalar and the carry
             keeps its structure, shapes and dtypes. The function may close over arrays,
             and is traced once.
@@ -76,18 +76,16 @@ def bounded_loop(
     if isinstance(max_steps, int) and not max_steps:
         y_types = jax.eval_shape(step, zero, carry)[1]
         return zero, carry, zeros_of(y_types, 0, carry)
-    pure, arrays, (_, y_types) = closed_over(step, zero, carry)
 
-    def is_running_of_values(t: Array, values: PyTree) -> Array:
-        return is_running(t, _with_keys(values, carry))
-
-    def step_of_values(read: list, t: Array, values: PyTree) -> tuple[PyTree, PyTree]:
-        after, y = pure(_with_keys(read, arrays), t, _with_keys(values, carry))
+    def step_of_values(t: Array, values: PyTree) -> tuple[PyTree, PyTree]:
+        after, y = step(t, _with_keys(values, carry))
         return _without_keys(after), y
 
+    values = _without_keys(carry)
+    pure, arrays, (_, y_types) = closed_over(step_of_values, zero, values)
     loop = _Loop(
-        is_running=is_running_of_values,
-        step=step_of_values,
+        is_running=lambda values: is_running(_with_keys(values, carry)),
+        step=lambda read, *args: pure(_with_keys(read, arrays), *args),
         y_types=y_types,
         max_steps=max_steps,
         plan=plan,
@@ -98,11 +96,11 @@ def bounded_loop(
         # Differentiate a loop without run-time checks, because `to_stablehlo` removes
         # the checks of a program before differentiation, but cannot remove the checks
         # of a derivative that is traced later.
-        unchecked = dataclasses.replace(loop, step=without_checks(step_of_values))
+        unchecked = dataclasses.replace(loop, step=without_checks(loop.step))
         return _jvp_of_perturbed(unchecked.as_scan, primals, tangents)
 
     run.defjvp(push_forward, symbolic_zeros=True)
-    count, last, ys = run(_without_keys(arrays), _without_keys(carry))
+    count, last, ys = run(_without_keys(arrays), values)
     return count, _with_keys(last, carry), ys
 
 
@@ -111,8 +109,8 @@ class _Loop:
     """A loop as a function of arrays and of the carry before its first step.
 
     Attributes:
-        is_running: A function `is_running(t, carry)` that returns whether to run step
-            t, and closes over no arrays.
+        is_running: A function of the carry that returns whether to run another step,
+            and closes over no arrays.
         step: A function `step(arrays, t, carry) -> (carry, y)` that closes over no
             arrays.
         y_types: The types of the results `y` of a step.
@@ -129,10 +127,6 @@ class _Loop:
     def as_while_loop(self, arrays: list, carry: PyTree) -> Results:
         """Runs the while loop; returns `(n, carry, ys)` like `bounded_loop`."""
 
-        def takes_step(results: Results) -> Array:
-            t, carry, _ = results
-            return self._takes_step((t, carry))
-
         def body(results: Results) -> Results:
             t, carry, ys = results
             carry, y = self.step(arrays, t, carry)
@@ -142,8 +136,8 @@ class _Loop:
 
             return t + 1, carry, jax.tree.map(put, ys, y)
 
-        zeros = zeros_of(self.y_types, self.max_steps, carry)
-        return jax.lax.while_loop(takes_step, body, (_zero(carry), carry, zeros))
+        first = _zero(carry), carry, zeros_of(self.y_types, self.max_steps, carry)
+        return jax.lax.while_loop(lambda at: self._takes_step(at[:2]), body, first)
 
     def as_scan(self, arrays: list, carry: PyTree) -> Results:
         """Runs the scan; returns `(n, carry, ys)` like `bounded_loop`.
@@ -163,8 +157,14 @@ class _Loop:
             position = where(is_taken, (t + 1, carry), position)
             return position, where(is_taken, y, zeros)
 
+        def from_named_carry(position: Position) -> tuple[Position, PyTree]:
+            # Integers are named too. Otherwise, the backward pass would recompute them
+            # from the start of the segment.
+            saved = jax.tree.map(lambda x: checkpoint_name(x, STATE), position)
+            return in_scan(one_step)(saved)
+
         outer_count, *counts = self._counts()
-        body = _from_named_carry(one_step) if self._saves_each_carry else one_step
+        body = from_named_carry if self._saves_each_carry else one_step
         steps = 1
         for depth, count in reversed(list(enumerate(counts))):
             steps *= count
@@ -176,7 +176,7 @@ class _Loop:
     def _takes_step(self, position: Position) -> Array:
         """Whether the loop takes another step at this position."""
         t, carry = position
-        return (t < self.max_steps) & self.is_running(t, carry)
+        return (t < self.max_steps) & self.is_running(carry)
 
     def _counts(self) -> list:
         """The number of segments, of parts of each segment, and so on, down to steps.
@@ -233,25 +233,9 @@ class _Loop:
         position, ys = jax.lax.scan(
             lambda position, _: body(position), position, None, length=count
         )
-
-        def joined(y: Array, y_type: jax.ShapeDtypeStruct) -> Array:
-            return y.reshape(steps, *y_type.shape)
-
-        return position, jax.tree.map(joined, ys, self.y_types)
-
-
-def _from_named_carry(one_step: Callable) -> Callable:
-    """Checkpoints a step, and names the carry before the step for a policy.
-
-    Integers are named too. Otherwise, the backward pass would recompute them from the
-    start of the segment.
-    """
-    rerun = in_scan(one_step)
-
-    def body(position: Position) -> tuple[Position, PyTree]:
-        return rerun(jax.tree.map(lambda x: checkpoint_name(x, STATE), position))
-
-    return body
+        return position, jax.tree.map(
+            lambda y, y_type: y.reshape(steps, *y_type.shape), ys, self.y_types
+        )
 
 
 def _without_keys(tree: PyTree) -> PyTree:

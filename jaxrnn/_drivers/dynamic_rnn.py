@@ -4,16 +4,18 @@ import jax
 
 from .._base.arguments import as_bool, as_scope, as_unroll, check_is_cell
 from .._base.hints import with_hints
-from .._base.inputs import as_arrays, as_sequences, output_dtype
+from .._base.inputs import as_sequences, output_dtype
 from .._base.lengths import as_lengths, check_not_inputs
-from .._base.typing import ArrayLike, AxisSize, DType, Lengths, PyTree, RNNCellLike
+from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._loops.choice import as_implementation
-from .._loops.steps import Restarts, Run, Steps
-from .._tensor_array.carried import with_capacity_for
+from .._loops.steps import Run, Steps
 from ..memory import Strategy, as_strategy, plan_of
-from .masks_and_resets import as_mask, as_resets
+from .first_step import as_initial_state
+from .masks_and_resets import as_resets, mask_or_lengths
 from .run_cell import Options, as_restarts, run_cell
+
+_ORDER = "dynamic_rnn(cell, inputs, lengths, initial_state=state)"
 
 
 @with_hints
@@ -145,7 +147,7 @@ def dynamic_rnn(
 
     Source: `tf.compat.v1.nn.dynamic_rnn`.
     """
-    run, options = checked_run(
+    run, options = make_run(
         cell,
         inputs,
         sequence_length,
@@ -165,7 +167,7 @@ def dynamic_rnn(
     return results if return_states else results[:2]
 
 
-def checked_run(
+def make_run(
     cell: RNNCellLike,
     inputs: PyTree,
     sequence_length: Lengths | None = None,
@@ -183,48 +185,33 @@ def checked_run(
 ) -> tuple[Run, Options]:
     """Checks the arguments of `dynamic_rnn`, and makes the run and its options."""
     check_is_cell("cell", cell)
-    inputs = _checked_inputs(inputs, sequence_length, time_major)
-    axis = 0 if time_major else 1
-    shape = jax.tree.leaves(inputs)[0].shape[:2]
-    time = shape[axis]
-    valid, sequence_length = as_mask(mask, sequence_length, shape, axis)
-    initial_state = _checked_state(initial_state, time)
+    check_not_inputs(sequence_length, _ORDER)
+    inputs, shape, axis = as_padded(inputs, time_major)
+    time, rows = shape[axis], shape[1 - axis]
+    valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis)
+    state = as_initial_state(initial_state, time)
+    where, reset_state = as_resets(resets, reset_state, shape, axis)
     steps = Steps(
-        lengths=as_lengths(sequence_length, shape[1 - axis], time=time),
+        lengths=as_lengths(lengths, rows, time=time),
         mask=valid,
-        restarts=_restarts(resets, reset_state, shape, axis),
+        restarts=None if where is None else as_restarts(where, reset_state, axis),
         time=time,
         axis=axis,
         returns_states=as_bool("return_states", return_states),
     )
-    arrays = cell, inputs, initial_state
+    strategy = as_strategy("swap_memory", swap_memory, (cell, inputs, state))
     options = Options(
-        dtype=output_dtype(initial_state, dtype),
-        plan=plan_of(as_strategy("swap_memory", swap_memory, arrays), time),
+        dtype=output_dtype(state, dtype),
+        plan=plan_of(strategy, time),
         unroll=as_unroll(parallel_iterations),
-        has_mask=mask is not None,
+        needs_rows=return_states or mask is not None,
     )
     implementation = as_implementation(implementation)
-    return Run(inputs, initial_state, steps, implementation=implementation), options
+    return Run(inputs, state, steps, implementation=implementation), options
 
 
-def _checked_inputs(
-    inputs: PyTree, sequence_length: Lengths | None, time_major: bool
-) -> PyTree:
+def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:
+    """Returns the inputs as arrays, their first two sizes, and the time axis."""
     check_not_packed(inputs)
-    order = "dynamic_rnn(cell, inputs, lengths, initial_state=state)"
-    check_not_inputs(sequence_length, order)
-    return as_sequences(inputs, time_major)
-
-
-def _restarts(
-    resets: ArrayLike | None, reset_state: PyTree, shape: tuple, axis: int
-) -> Restarts | None:
-    where, reset_state = as_resets(resets, reset_state, shape, axis)
-    return None if where is None else as_restarts(where, reset_state, axis)
-
-
-def _checked_state(state: PyTree, time: AxisSize) -> PyTree:
-    if state is None:
-        return None
-    return as_arrays("initial_state", with_capacity_for(state, time))
+    inputs = as_sequences(inputs, time_major)
+    return inputs, jax.tree.leaves(inputs)[0].shape[:2], 0 if time_major else 1

@@ -5,16 +5,15 @@ from typing import Any
 
 import jax
 
-from .._base.errors import counted, is_array
+from .._base.errors import is_array
 from .._base.hints import with_hints
 from .._base.math import is_float
 from .._base.sharding import platform_of
-from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._loops.choice import Choice
+from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from ..memory import Strategy
-from .dynamic_rnn import checked_run, dynamic_rnn
-from .memory_plan import Bytes, as_text, saved_bytes
-from .run_cell import planned
+from .dynamic_rnn import make_run
+from .memory_plan import Bytes, as_text, saved_bytes, title_of
+from .run_cell import Plan, planned, run_plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,42 +122,24 @@ def explain(
 
 
 def _explain(cell: RNNCellLike, inputs: PyTree, options: dict[str, Any]) -> Explanation:
-    leaves, tree = jax.tree.flatten((cell, inputs, options))
-    places = [i for i, leaf in enumerate(leaves) if _is_typed(leaf)]
-    types = [_type(leaves[i]) for i in places]
-    choices: list[Choice] = []
-    titles: list[str] = []
+    leaves, structure = jax.tree.flatten((cell, inputs, options))
+    types = {
+        i: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
+        for i, x in enumerate(leaves)
+        if is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
+    }
+    plans: list[Plan] = []
 
-    def called(arrays: list) -> tuple:
-        given = dict(zip(places, arrays, strict=True))
-        all_leaves = [given.get(i, leaf) for i, leaf in enumerate(leaves)]
-        return tree.unflatten(all_leaves)
-
-    def choose(arrays: list) -> None:
-        cell, inputs, options = called(arrays)
-        run, of_run = checked_run(cell, inputs, **options)
-        plan = planned(cell, run, of_run)
-        rows = jax.tree.leaves(run.inputs)[0].shape[1 - run.steps.axis]
-        steps = f"{counted(run.steps.time, 'step')} of {counted(rows, 'row')}"
-        titles.append(f"{getattr(cell, 'cell', cell)!r} over {steps}")
-        choices.append(plan.choice)
-
-    def run(arrays: list) -> list:
-        cell, inputs, options = called(arrays)
-        results = dynamic_rnn(cell, inputs, **options)
+    def run_planned(arrays: dict[int, Array]) -> list[Array]:
+        given = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
+        cell, inputs, options = structure.unflatten(given)
+        run, of_run = make_run(cell, inputs, **options)
+        plans.append(planned(cell, run, of_run))
+        results = run_plan(plans[0], run.state, of_run)
         return [x for x in jax.tree.leaves(results) if is_float(x)]
 
-    jax.eval_shape(choose, types)
-    saved = saved_bytes(run, types)
-    (choice,) = choices
-    platform = platform_of(leaves)
-    return Explanation(titles[0], choice.name, choice.reason, saved, platform)
-
-
-def _is_typed(leaf: object) -> bool:
-    return is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
-
-
-def _type(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None)
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    saved = saved_bytes(run_planned, types)
+    (plan,) = plans
+    title = title_of(cell, plan.run.inputs, plan.run.steps.axis)
+    name, reason = plan.choice.name, plan.choice.reason
+    return Explanation(title, name, reason, saved, platform_of(leaves))

@@ -8,19 +8,34 @@ from typing import Any
 
 import jax
 
-from .._base.errors import counted, describe, describe_structure, error_note
+from .._base.arguments import is_list_of
+from .._base.errors import counted, describe_leaves, error_note
+from .._base.expect import expect
 from .._base.inputs import as_arrays, check_rows_of_state, to_all_rows
-from .._base.like import check_structure
+from .._base.like import check_like
 from .._base.trees import (
     TensorShape,
     has_read_only,
     is_tensor_array,
-    named_leaves,
-    size_shapes,
+    types_of_size,
     without_read_only,
 )
-from .._base.typing import DType, PyTree, RNNCellLike, Size
-from .._tensor_array.carried import with_known_shapes
+from .._base.typing import AxisSize, DType, PyTree, RNNCellLike
+from .._tensor_array.carried import with_capacity_for, with_known_shapes
+
+_STATE_FIX = (
+    "A step must keep the structure, shapes and dtypes of its state. Change the cell, "
+    "or start from a state like the new one: with the structure of `cell.state_size` "
+    "and, for a zero state, with another `dtype`."
+)
+_SEVERAL_DTYPES = "For outputs of several dtypes, use `raw_rnn`."
+
+
+def as_initial_state(state: PyTree, time: AxisSize) -> PyTree:
+    """Returns the user's state, if any, as arrays with room for `time` writes."""
+    if state is None:
+        return None
+    return as_arrays("initial_state", with_capacity_for(state, time))
 
 
 def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
@@ -68,41 +83,37 @@ def probe(
         TypeError: If the step changes dtypes of the state or, with `strict`, sequence
             types; if the output does not have `output_dtype`.
     """
-    batch = jax.tree.leaves(inputs)[0].shape[0]
-    rows_fix = fix_of_rows(cell, state, batch)
+    rows, *_ = jax.tree.leaves(inputs)[0].shape
+    rows_fix = fix_of_rows(cell, state, rows)
     output, new_state = one_step(cell, inputs, state, rows_fix)
     state = with_known_shapes(state, lambda: new_state)
-    fix = "Return the new state in the structure of the old state."
-    if jax.tree.structure(cell.state_size) == jax.tree.structure(new_state):
-        fix = "Start from a state with the structure of `cell.state_size`."
-    check_structure("the new state of `cell`", state, new_state, strict, fix)
-    _check_state(state, new_state)
+    check_like("new_state", new_state, state, strict=strict, fix=rows_fix or _STATE_FIX)
     if strict:
-        must = f"have {counted(batch, 'row')} or be a scalar"
-        check_rows_of_state(state, batch, must, rows_fix)
-    what = "the output of `cell` (see `output_size`)"
-    check_structure(what, cell.output_size, output, strict)
-    _check_output(cell.output_size, output, batch, output_dtype)
+        must = f"have {counted(rows, 'row')} or be a scalar"
+        check_rows_of_state(state, rows, must, rows_fix)
+    types = types_of_size(cell.output_size, rows, output_dtype, "output_size")
+    found = [x.dtype for x in jax.tree.leaves(output) if x.dtype != output_dtype]
+    fix = "See `output_size` of the cell."
+    if found:
+        fix = f"Pass `dtype=jnp.{found[0]}`, or cast in the cell. {_SEVERAL_DTYPES}"
+    check_like("output", output, types, strict=strict, fix=fix)
     return state
 
 
-def fix_of_rows(cell: Any, state: PyTree, batch: int) -> str:
+def fix_of_rows(cell: Any, state: PyTree, rows: int) -> str:
     """What to do if a leaf of an initial state lacks only its batch axis."""
-    own = without_read_only(state)
-    leaves = jax.tree.leaves(own, is_leaf=is_tensor_array)
-    sizes = jax.tree.leaves(cell.state_size)
-    for leaf, size in zip(leaves, sizes, strict=False):
+    own = jax.tree.leaves(without_read_only(state), is_leaf=is_tensor_array)
+    for leaf, size in zip(own, jax.tree.leaves(cell.state_size), strict=False):
         shape = tuple(size) if isinstance(size, TensorShape) else (size,)
-        if not is_tensor_array(leaf) and shape and leaf.shape == shape:
-            return to_all_rows((batch, *shape))
+        if shape and not is_tensor_array(leaf) and leaf.shape == shape:
+            return to_all_rows((rows, *shape))
     return ""
 
 
 def one_step(cell: Callable, inputs: PyTree, state: PyTree, fix: str = "") -> tuple:
     """Returns the types of `(output, new_state)`; adds a note to the cell's errors."""
-    args = f"inputs {_all(inputs)} and initial state {_all(state)}"
-    note = f"Raised by one step of `cell`, called with {args}. {fix}".rstrip()
-    with error_note(note):
+    args = f"inputs {describe_leaves(inputs)} and state {describe_leaves(state)}"
+    with error_note(f"Raised by one step of `cell`, called with {args}. {fix}".strip()):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
     return as_pair(result)
 
@@ -113,64 +124,8 @@ def as_pair(result: PyTree) -> tuple[PyTree, PyTree]:
     Raises:
         ValueError: If the result is not a pair.
     """
-    is_sequence = isinstance(result, tuple | list)
-    if not is_sequence or len(result) != 2:
-        is_array = jax.tree_util.all_leaves([result])
-        got = describe_structure(result)
-        legend = ", where * is an array" if "*" in got else ""
-        got = "one array" if is_array else f"{got}{legend}"
-        is_one = is_array or (is_sequence and len(result) == 1)
-        fix = "Return the new state too." if is_one else ""
-        if is_sequence and len(result) > 2:
-            fix = "Return all arrays of the state as one nest: `return output, (c, h)`."
-        raise ValueError(
-            f"`cell` must return a pair (output, new_state), got {got}. {fix}".rstrip()
-        )
-    return result[0], result[1]
-
-
-def _all(tree: PyTree) -> str:
-    """Returns a description of every leaf."""
-    return ", ".join(map(describe, jax.tree.leaves(tree)))
-
-
-def _check_state(state: PyTree, new_state: PyTree) -> None:
-    named = named_leaves("state", state)
-    for (name, old), new in zip(named, jax.tree.leaves(new_state), strict=True):
-        got = f"`{name}` {describe(old)} before and {describe(new)} after a step"
-        if old.shape != new.shape:
-            fix = "Start from a state of another shape, or change the cell."
-            if old.shape == new.shape[1:]:
-                fix = to_all_rows(new.shape)
-            raise ValueError(
-                f"`cell` must keep the shapes of its state, got {got}. {fix}"
-            )
-        if old.dtype != new.dtype:
-            raise TypeError(
-                f"`cell` must keep the dtypes of its state, got {got}. Cast inside the "
-                "cell, or start from a state with the new dtype (for a zero state, "
-                f"pass `dtype=jnp.{new.dtype}`)."
-            )
-
-
-def _check_output(size: Size, output: PyTree, batch: int, dtype: DType) -> None:
-    named = list(named_leaves("output", output))
-    shapes = size_shapes(size, "output_size")
-    if len({leaf.dtype for _, leaf in named}) > 1:
-        got = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
-        raise TypeError(
-            f"`cell` must have outputs of one dtype, got {got}. Cast in the cell. For "
-            "outputs of several dtypes, use `raw_rnn`, whose `emit_output` describes "
-            "them at time 0, or `static_rnn` without lengths."
-        )
-    for (name, leaf), shape in zip(named, shapes, strict=True):
-        if leaf.shape != (batch, *shape):
-            raise ValueError(
-                f"`{name}` of `cell` must have shape {(batch, *shape)} to "
-                f"match `output_size`, got {describe(leaf)}."
-            )
-        if leaf.dtype != dtype:
-            raise TypeError(
-                f"`{name}` of `cell` must have dtype {dtype}, got "
-                f"{describe(leaf)}. Pass `dtype=jnp.{leaf.dtype}`, or cast in the cell."
-            )
+    must = "return a pair (output, new_state)"
+    fix = "A state of several arrays is one nest: `return output, (c, h)`."
+    expect(is_list_of(result, 2), "cell", must, result, fix)
+    output, new_state = result
+    return output, new_state

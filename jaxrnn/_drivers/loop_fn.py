@@ -6,12 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base import arguments, errors, trees
-from .._base.errors import EntryError, counted
+from .._base.arguments import is_list_of
+from .._base.errors import EntryError, counted, is_array, is_key
 from .._base.expect import expect
-from .._base.inputs import as_array, as_arrays, check_same_size
+from .._base.inputs import (
+    as_array,
+    as_arrays,
+    check_rows_of_state,
+    check_same_size,
+    named_inputs,
+)
 from .._base.like import check_structure, like
-from .._base.trees import named_leaves, opaque, without_read_only
+from .._base.trees import (
+    is_tensor_array,
+    map_named,
+    opaque,
+    types_of_size,
+    without_read_only,
+)
 from .._base.typing import Array, PyTree, RNNCellLike
 
 EMIT_FIX = (
@@ -35,7 +47,7 @@ class Carry(NamedTuple):
     loop_state: PyTree
 
 
-def check_first_call(cell: RNNCellLike, returned: PyTree) -> FirstCall:
+def first_values(cell: RNNCellLike, returned: PyTree) -> FirstCall:
     """Checks the values that `loop_fn` returned at time 0, and converts them to arrays.
 
     Args:
@@ -56,27 +68,29 @@ def check_first_call(cell: RNNCellLike, returned: PyTree) -> FirstCall:
         TypeError: If `finished` is not bool; if a leaf is not an array.
     """
     finished, next_input, state, template, loop_state = _five(returned)
-    next_input, batch_size = _as_inputs(next_input)
-    fix = f"At time 0, return a state, such as `cell.zero_state({batch_size}, dtype)`."
-    arguments.check_given("next_cell_state", state, fix, "an initial state")
+    next_input = as_arrays("next_input", next_input)
+    named = named_inputs(next_input, name="next_input")
+    for name, leaf in named:
+        expect(leaf.ndim > 0, name, "be [batch, ...]", leaf, error=EntryError)
+    check_same_size(named)
+    rows = named[0][1].shape[0]
     state = as_arrays("next_cell_state", state)
     masked = opaque(without_read_only(state))
     what = "the first `next_cell_state` (see `cell.state_size`)"
     check_structure(what, cell.state_size, masked, strict=True)
-    emit_types = _emit_types(cell, template, state, batch_size)
+    emit_types = _emit_types(cell, template, state, rows)
     # As in TensorFlow, `finished` may also have the shape of all masked values.
     shapes = {x.shape for x in jax.tree.leaves((masked, emit_types)) if np.ndim(x)}
-    finished = _as_finished(
-        finished, (batch_size,), *shapes if len(shapes) == 1 else ()
-    )
+    finished = _as_finished(finished, (rows,), *shapes if len(shapes) == 1 else ())
     if finished.ndim:
-        _check_rows(masked, batch_size)
+        must = f"have {counted(rows, 'row')} like `next_input`"
+        check_rows_of_state(state, rows, must, STATE_FIX)
     if loop_state is not None:
         loop_state = as_arrays("next_loop_state", loop_state)
     return finished, next_input, state, emit_types, loop_state
 
 
-def check_next_call(
+def next_values(
     returned: PyTree, carry: Carry, emit_types: PyTree
 ) -> tuple[Array, PyTree, PyTree, PyTree, PyTree]:
     """Checks the values of a later `loop_fn` call, and converts them to arrays.
@@ -86,7 +100,7 @@ def check_next_call(
     Args:
         returned: The return value of `loop_fn`.
         carry: The values before the call, whose types must not change.
-        emit_types: The types of the emitted values, from `check_first_call`.
+        emit_types: The types of the emitted values, from `first_values`.
 
     Raises:
         ValueError: If a structure or shape differs from time 0.
@@ -106,24 +120,10 @@ def check_next_call(
 
 
 def _five(returned: PyTree) -> PyTree:
-    must = f"return ({', '.join(NAMES)})"
-    is_tuple = isinstance(returned, tuple | list)
-    expect(is_tuple, "loop_fn", must, returned, error=TypeError)
-    expect(len(returned) == len(NAMES), "loop_fn", must, returned)
+    fits = is_list_of(returned, len(NAMES))
+    error = ValueError if isinstance(returned, tuple | list) else TypeError
+    expect(fits, "loop_fn", f"return ({', '.join(NAMES)})", returned, error=error)
     return returned
-
-
-def _as_inputs(inputs: PyTree) -> tuple[PyTree, int]:
-    """Returns the inputs with arrays as leaves, and the batch size."""
-    some = bool(jax.tree.leaves(inputs))
-    expect(some, "next_input", "hold at least one array", inputs, error=EntryError)
-    inputs = as_arrays("next_input", inputs)
-    named = list(named_leaves("next_input", inputs))
-    for name, leaf in named:
-        must = "have rank at least 1, [batch, ...]"
-        expect(leaf.ndim > 0, name, must, leaf, error=EntryError)
-    check_same_size(named)
-    return inputs, named[0][1].shape[0]
 
 
 def _as_finished(finished: object, *shapes: tuple[int, ...]) -> Array:
@@ -133,40 +133,25 @@ def _as_finished(finished: object, *shapes: tuple[int, ...]) -> Array:
     array = as_array("finished", finished)
     fix = "Return a comparison, such as `time >= lengths`."
     expect(array.dtype == bool, "finished", "be of dtype bool", array, fix, TypeError)
-    must = (
-        f"be a scalar or have shape {list(shapes[0])}" if shapes[0] else "be a scalar"
-    )
+    must = f"be a scalar or have shape {list(shapes[0])}"
     fix = "To return [batch] later, return `jnp.zeros(batch, bool)` at time 0."
-    fits = array.shape in ((), *shapes)
-    expect(fits, "finished", must, array, "" if shapes[0] else fix)
+    expect(array.shape in ((), *shapes), "finished", must, array, fix)
     return array
 
 
-def _check_rows(state: PyTree, batch_size: int) -> None:
-    """Raises ValueError unless every array with axes has `batch_size` rows."""
-    must = f"have {counted(batch_size, 'row')} like `next_input`"
-    for name, leaf in named_leaves("next_cell_state", state):
-        fits = np.shape(leaf)[:1] in ((batch_size,), ())
-        expect(fits, name, must, leaf, STATE_FIX)
-
-
 def _emit_types(
-    cell: RNNCellLike, template: PyTree, state: PyTree, batch_size: int
+    cell: RNNCellLike, template: PyTree, state: PyTree, rows: int
 ) -> PyTree:
     """The types of the emitted values, from a template or from `cell.output_size`."""
     if template is None:
         dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
-        size = cell.output_size
-        return trees.types_of_size(size, batch_size, dtype, "cell.output_size")
+        return types_of_size(cell.output_size, rows, dtype, "cell.output_size")
 
     def emitted(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
-        shaped = errors.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
-        must = "be an array of numbers or booleans without a batch axis"
-        fix = "To emit one number per row, return `jnp.zeros([], dtype)`."
-        fits = shaped and not errors.is_key(leaf)
-        expect(fits, name, must, leaf, fix, error=TypeError)
+        shaped = is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+        must = "be an array without a batch axis, such as `jnp.zeros([])`"
+        expect(shaped and not is_key(leaf), name, must, leaf, error=TypeError)
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-        return jax.ShapeDtypeStruct((batch_size, *leaf.shape), dtype)
+        return jax.ShapeDtypeStruct((rows, *leaf.shape), dtype)
 
-    is_leaf = trees.is_tensor_array
-    return trees.map_named("emit_output", emitted, template, is_leaf)
+    return map_named("emit_output", emitted, template, is_tensor_array)

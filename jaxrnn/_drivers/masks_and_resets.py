@@ -7,37 +7,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base import arguments, trees
 from .._base.expect import expect
 from .._base.inputs import as_arrays, as_step_booleans
 from .._base.like import check_structure, like
 from .._base.math import concrete_or_none
-from .._base.typing import (
-    Array,
-    ArrayLike,
-    Lengths,
-    PyTree,
-)
+from .._base.trees import with_structure
+from .._base.typing import Array, ArrayLike, Lengths, PyTree
 
 
-def as_mask(
+def mask_or_lengths(
     mask: ArrayLike | None, lengths: Lengths | None, shape: tuple, axis: int
 ) -> tuple[Array | None, Lengths | None]:
     """Returns `(mask, sequence_length)`; at least one of the two is None.
 
     A mask without gaps is converted to lengths if its values are known, because lengths
-    need no reordering of steps. The arguments are as in `check_mask`.
+    need no reordering of steps. The arguments are as in `as_mask`.
     """
-    checked = check_mask(mask, lengths, shape, axis)
-    if checked is None:
+    array = as_mask(mask, lengths, shape, axis)
+    if array is None:
         return None, lengths
-    known = concrete_or_none(mask if isinstance(mask, np.ndarray) else checked)
+    known = concrete_or_none(mask if isinstance(mask, np.ndarray) else array)
     if known is None or (np.diff(known.astype(np.int8), axis=axis) > 0).any():
-        return checked, None
+        return array, None
     return None, known.sum(axis)
 
 
-def check_mask(
+def as_mask(
     mask: ArrayLike | None, lengths: Lengths | None, shape: tuple, axis: int
 ) -> Array | None:
     """Returns the mask as an array, or None if there is no mask.
@@ -54,12 +49,8 @@ def check_mask(
     """
     if mask is None:
         return None
-    fix = "Omit `sequence_length`, and mask the steps past the lengths."
     must = "be None if `sequence_length` is given"
-    expect(lengths is None, "mask", must, mask, fix)
-    fix = "To mask a step if any of its features is masked, pass `mask.all(-1)`."
-    must = "have one bool for each row and step"
-    expect(getattr(mask, "ndim", 0) != 3, "mask", must, mask, fix)
+    expect(lengths is None, "mask", must, mask)
     fix = "Convert numbers with `mask > 0`; pass lengths as `sequence_length`."
     return as_step_booleans("mask", mask, shape, axis, fix)
 
@@ -79,22 +70,14 @@ def as_resets(
         ValueError: If shapes disagree, or if `reset_state` is given without `resets`.
         TypeError: If the resets are not booleans.
     """
-    resets = check_resets(resets, shape, axis)
+    if resets is not None:
+        fix = "Convert numbers with `resets > 0`."
+        resets = as_step_booleans("resets", resets, shape, axis, fix)
     if reset_state is not None:
-        fix = "Pass booleans that are true where rows restart from `reset_state`."
-        arguments.check_given("resets", resets, fix, "given with `reset_state`")
+        must = "be given with `reset_state`"
+        expect(resets is not None, "resets", must, resets)
         reset_state = as_arrays("reset_state", reset_state)
     return resets, reset_state
-
-
-def check_resets(
-    resets: ArrayLike | None, shape: tuple, axis: int | None
-) -> Array | None:
-    """Checks `resets` like `as_resets`; returns an array, or None if there is none."""
-    if resets is None:
-        return None
-    fix = "Convert numbers with `resets > 0`."
-    return as_step_booleans("resets", resets, shape, axis, fix)
 
 
 def as_reset_state(given: PyTree, zeros: PyTree, state: PyTree) -> PyTree:
@@ -119,5 +102,5 @@ def as_reset_state(given: PyTree, zeros: PyTree, state: PyTree) -> PyTree:
         is_narrower = jnp.iscomplexobj(zero) and not jnp.iscomplexobj(leaf)
         return (zero.real if is_narrower else zero).astype(leaf.dtype)
 
-    zeros = jax.tree.map(cast, trees.with_structure(state, zeros), state)
+    zeros = jax.tree.map(cast, with_structure(state, zeros), state)
     return like(name, zeros, state, fix=fix)

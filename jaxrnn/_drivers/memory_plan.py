@@ -13,14 +13,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .._base.arguments import (
+    as_bool,
     as_count,
     as_dtype,
     check_instance,
     check_is_unbound_cell,
-    check_time_major,
 )
-from .._base.errors import counted, describe, error_note
+from .._base.errors import Verbatim, counted, error_note
+from .._base.expect import expect
 from .._base.hints import with_hints
+from .._base.inputs import named_inputs
 from .._base.math import is_float, widest_dtype
 from .._base.trees import map_named
 from .._base.typing import (
@@ -95,7 +97,11 @@ class MemoryPlan:
     device: str = "cpu"
 
     def __str__(self) -> str:
-        columns = list(zip(_HEAD, *map(_texts, self.rows), strict=True))
+        texts = [
+            [repr(row.strategy), *map(as_text, (*row.saved, *row.peak))]
+            for row in self.rows
+        ]
+        columns = list(zip(_HEAD, *texts, strict=True))
         columns = [c for c in columns if set(c[1:]) != {"0"}]
         widths = [max(map(len, column)) for column in columns]
         lines = [
@@ -109,10 +115,6 @@ class MemoryPlan:
             last = "On the CPU, host and device share one memory; peaks include both."
         line = "-" * len(lines[0])
         return "\n".join([self.title, "", lines[0], line, *lines[1:], "", sizes, last])
-
-
-def _texts(row: PlannedStrategy) -> list[str]:
-    return [repr(row.strategy), *map(as_text, (*row.saved, *row.peak))]
 
 
 def as_text(count: int) -> str:
@@ -174,9 +176,7 @@ def memory_plan(
         >>> plan.rows[0].saved.device // 2**20
         48
     """
-    check_time_major(time_major)
-    fix = "For example, pass `[Keep(), True]`."
-    check_instance("strategies", strategies, list | tuple, "a list of strategies", fix)
+    axis = 0 if as_bool("time_major", time_major) else 1
     device = jax.devices()[0] if device is None else device
     fix = "Pass one of `jax.devices()`, or a device of `jax.experimental.topologies`."
     check_instance("device", device, jax.Device, "a device", fix)
@@ -184,11 +184,11 @@ def memory_plan(
         as_strategy(f"strategies[{i}]", strategy, platform=device.platform)
         for i, strategy in enumerate(strategies)
     ]
-    inputs = _as_inputs(inputs_shape, as_dtype(dtype or jnp.float32))
-    floats = [leaf for leaf in jax.tree.leaves(inputs) if is_float(leaf)]
-    widest = widest_dtype(floats) if floats else jnp.float32
-    dtype = as_dtype(dtype or widest)
-    axis = 0 if time_major else 1
+    dtype = None if dtype is None else as_dtype(dtype)
+    inputs = _as_inputs(inputs_shape, jnp.float32 if dtype is None else dtype)
+    if dtype is None:
+        floats = [leaf for leaf in jax.tree.leaves(inputs) if is_float(leaf)]
+        dtype = widest_dtype(floats) if floats else jnp.dtype(jnp.float32)
     cell = _bound(cell, inputs, dtype, axis)
 
     def run(params: Params, inputs: PyTree, **options: Any) -> tuple[PyTree, ...]:
@@ -197,12 +197,17 @@ def memory_plan(
 
     outputs, _ = jax.eval_shape(run, cell.params, inputs)
     rows = _rows(run, (cell.params, inputs), planned, device)
-    shape = jax.tree.leaves(inputs)[0].shape
-    sizes = f"{counted(shape[axis], 'step')} of {counted(shape[1 - axis], 'row')}"
-    title = f"{cell.cell!r} over {sizes}, {dtype}"
+    title = f"{title_of(cell, inputs, axis)}, {dtype}"
     kind = device.device_kind
     title = title if kind == "cpu" else f"{title}, on {kind}"
     return MemoryPlan(title, rows, _bytes(inputs), _bytes(outputs), kind)
+
+
+def title_of(cell: Any, inputs: PyTree, axis: int) -> str:
+    """The cell and the sizes of a run; `axis` is the time axis of the inputs."""
+    shape = jax.tree.leaves(inputs)[0].shape
+    sizes = f"{counted(shape[axis], 'step')} of {counted(shape[1 - axis], 'row')}"
+    return f"{getattr(cell, 'cell', cell)!r} over {sizes}"
 
 
 def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
@@ -214,18 +219,13 @@ def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
 
     def as_struct(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
         shape = leaf if is_shape(leaf) else getattr(leaf, "shape", ())
-        if len(shape) < 3:
-            got = leaf if is_shape(leaf) else describe(leaf)
-            raise ValueError(
-                f"`{name}` must be an array or a shape with at least 3 axes, such as "
-                f"[batch, time, depth], got {got}."
-            )
+        must = "be an array or a shape with at least 3 axes, [batch, time, depth]"
+        expect(len(shape) >= 3, name, must, leaf)
         sizes = [as_count(f"{name}[{i}]", n, fix="") for i, n in enumerate(shape)]
         return jax.ShapeDtypeStruct(sizes, getattr(leaf, "dtype", dtype))
 
     inputs = map_named("inputs_shape", as_struct, shapes, is_shape)
-    if not jax.tree.leaves(inputs):
-        raise ValueError(f"`inputs_shape` must hold a shape or array, got {shapes}.")
+    named_inputs(inputs, name="inputs_shape")
     return inputs
 
 
@@ -265,11 +265,8 @@ def _rows(
     losses = [functools.partial(_loss, run, strategy) for strategy in strategies]
     saved = [saved_bytes(loss, *args) for loss in losses]
     largest = max(_bytes(args), *map(sum, saved))
-    if largest > _MOST_BYTES:
-        raise ValueError(
-            f"a run over `inputs_shape` must need at most {as_text(_MOST_BYTES)} of "
-            f"memory, got {as_text(largest)}. Pass a smaller shape."
-        )
+    must = f"need at most {as_text(_MOST_BYTES)} of memory"
+    expect(largest <= _MOST_BYTES, "inputs_shape", must, Verbatim(as_text(largest)))
     rows = []
     for strategy, loss, of_loss in zip(strategies, losses, saved, strict=True):
         gradient = jax.grad(loss)
@@ -283,13 +280,8 @@ def _rows(
 def _loss(run: Callable, strategy: Strategy, params: Params, inputs: PyTree) -> Array:
     """A loss on the final state."""
     _, state = run(params, inputs, swap_memory=strategy)
-    floats = [leaf for leaf in jax.tree.leaves(state) if is_float(leaf)]
-    reals = [part for x in floats for part in _real_parts(x)]
-    return sum((jnp.sum(x.astype(jnp.float32)) for x in reals), jnp.float32(0))
-
-
-def _real_parts(x: Array) -> list[Array]:
-    return [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
+    floats = [x.real for x in jax.tree.leaves(state) if is_float(x)]
+    return sum((jnp.sum(x.astype(jnp.float32)) for x in floats), jnp.float32(0))
 
 
 def peak_bytes(memory: Any, platform: str) -> Bytes:

@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from .._base import arguments, sharding, trees
-from .._base.errors import describe
+from .._base import sharding
+from .._base.arguments import as_bool, as_scope, check_instance, check_is_cell
 from .._base.expect import expect
 from .._base.hints import with_hints
 from .._base.inputs import as_arrays, output_dtype
 from .._base.trees import has_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike
-from .._batching.packed_sequences import PackedSequences, check_whole
+from .._batching.packed_sequences import PackedSequences, check_whole, with_first_axes
 from .._loops import masking
 from .._loops.steps import Restarts, Run, Steps, read_rows
 from ..memory import Strategy, as_strategy, plan_of
@@ -80,9 +80,10 @@ def packed_rnn(
         >>> packed.unpack(outputs).shape, state.h.shape
         ((4, 7, 5), (4, 5))
     """
-    arguments.check_is_cell("cell", cell)
-    _check_keeps_rows_apart(cell)
-    arguments.as_bool("return_states", return_states)
+    check_is_cell("cell", cell)
+    fix = "Packed rows hold steps of different sequences. Use `dynamic_rnn`."
+    expect(not rows_interact(cell), "cell", "keep rows apart", cell, fix)
+    as_bool("return_states", return_states)
     strategy = as_strategy("swap_memory", swap_memory, (cell, packed, initial_state))
     _check_packed(packed)
     count = packed.sequence_length.shape[0]
@@ -103,7 +104,7 @@ def packed_rnn(
         returns_states=True,
     )
     options = Options(dtype=dtype, plan=plan_of(strategy, starts.shape[axis]))
-    with jax.named_scope(arguments.as_scope(scope, "rnn")):
+    with jax.named_scope(as_scope(scope, "rnn")):
         outputs, _, states = run_cell(cell, Run(inputs, first, steps), options)
     has_steps = jnp.asarray(packed.sequence_length) > 0
     ends = sharding.as_rows_of(has_steps, (packed.at_ends(states), state))
@@ -115,18 +116,8 @@ def _check_packed(packed: PackedSequences) -> None:
     """Raises an error unless `packed` is one whole pack."""
     what = "the result of `pack_sequences`"
     fix = "Pass `packed.packed`." if hasattr(packed, "packed") else ""
-    arguments.check_instance("packed", packed, PackedSequences, what, fix)
+    check_instance("packed", packed, PackedSequences, what, fix)
     check_whole("packed", packed)
-
-
-def _check_keeps_rows_apart(cell: RNNCellLike) -> None:
-    """Raises ValueError if the rows of the cell interact."""
-    if rows_interact(cell):
-        raise ValueError(
-            "`cell` must keep rows apart, got a cell with `rows_interact=True`. Packed "
-            "rows hold steps of different sequences, so call `dynamic_rnn` with "
-            "`sequence_length` instead."
-        )
 
 
 def _states_of_sequences(
@@ -135,30 +126,18 @@ def _states_of_sequences(
     """Returns the checked initial states of `count` sequences, and the outputs' dtype.
 
     Raises:
-        ValueError: If the state has read-only parts, or if a leaf does not have `count`
-            rows.
+        ValueError: If the state has read-only parts, which the sequences of a packed
+            row cannot share, or if a leaf does not have `count` rows.
     """
     if state is not None:
         state = as_arrays("initial_state", state)
-        if has_read_only(state):
-            raise ValueError(
-                "`initial_state` must hold no read-only parts, such as an attention "
-                f"memory, got {describe(state)}. The sequences of a packed row cannot "
-                "share a memory, so use `dynamic_rnn` with lengths."
-            )
+        must = "hold no read-only parts, such as an attention memory"
+        expect(not has_read_only(state), "initial_state", must, state)
     dtype = output_dtype(state, dtype)
     if state is None:
         state = zero_state(cell, count, dtype)
-    for name, leaf in trees.named_leaves("initial_state", state):
-        fix = fix_of_rows(cell, state, count)
-        expect(
-            leaf.shape[:1] == (count,),
-            name,
-            f"be [{count}, ...], one entry for each sequence",
-            leaf,
-            fix,
-        )
-    return state, dtype
+    fix = fix_of_rows(cell, state, count)
+    return with_first_axes("initial_state", state, (count,), fix), dtype
 
 
 def _started_from(

@@ -1,43 +1,32 @@
-"""`raw_rnn`: runs a cell in a loop that `loop_fn` controls.
-
-If `finished` is concrete, the loop is a Python loop. Otherwise, the loop is compiled.
-"""
+"""`raw_rnn`: runs a cell in a loop that `loop_fn` controls."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental import checkify
 
-from .._base import arguments
-from .._base.arguments import check_given
+from .._base.arguments import (
+    as_axis_size,
+    as_scope,
+    as_unroll,
+    check_instance,
+    check_is_cell,
+)
 from .._base.cell_keys import cell_at_step
 from .._base.errors import error_note
 from .._base.hints import with_hints
-from .._base.math import concrete_or_none
-from .._base.sharding import as_varying_as, lay_out
+from .._base.sharding import lay_out
 from .._base.trees import with_read_only, without_read_only
-from .._base.typing import Array, AxisSize, PyTree, RNNCellLike
+from .._base.typing import Array, PyTree, RNNCellLike
 from .._loops import masking
 from .._loops.scans import summed_in_float32
-from .._tensor_array.carried import (
-    LoopWrites,
-    of_rows,
-    with_capacity_for,
-    with_known_shapes,
-)
-from .._tensor_array.tensor_array import TensorArray
-from ..memory import CheckpointPlan, Strategy, as_strategy, plan_of
-from .bounded_loop import Position, bounded_loop
+from ..memory import Strategy, as_strategy
 from .first_step import call_start
-from .loop_fn import Carry, check_first_call, check_next_call
+from .loop_fn import Carry, first_values, next_values
+from .until_finished import Step, run_until_finished
 
 LoopFn = Callable[[Array, PyTree, PyTree, PyTree], PyTree]
-
-Step = Callable[[Array, Carry], tuple[Carry, PyTree]]
-"""`step(t, carry) -> (carry, emit)`, at time t."""
 
 
 @with_hints
@@ -161,19 +150,18 @@ def raw_rnn(
 
     Source: `tf.compat.v1.nn.raw_rnn`.
     """
-    arguments.check_is_cell("cell", cell)
-    arguments.check_instance("loop_fn", loop_fn, Callable, "callable")
-    loop_fn = _with_notes(
-        loop_fn, "`loop_fn(time, cell_output, cell_state, loop_state)`"
-    )
-    arguments.as_unroll(parallel_iterations)
+    check_is_cell("cell", cell)
+    check_instance("loop_fn", loop_fn, Callable, "callable")
+    call = "`loop_fn(time, cell_output, cell_state, loop_state)`"
+    loop_fn = _with_notes(loop_fn, call)
+    as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
     if max_time is not None:
-        max_time = arguments.as_axis_size("max_time", max_time)
-    with jax.named_scope(arguments.as_scope(scope, "rnn")):
-        time = jnp.zeros((), jnp.int32)
-        finished, next_input, initial_state, emit_types, loop_state = check_first_call(
-            cell, loop_fn(time, None, None, None)
+        max_time = as_axis_size("max_time", max_time)
+    with jax.named_scope(as_scope(scope, "rnn")):
+        returned = loop_fn(jnp.zeros((), jnp.int32), None, None, None)
+        finished, next_input, initial_state, emit_types, loop_state = first_values(
+            cell, returned
         )
         cell, finished, state = lay_out(cell, next_input, finished, initial_state)
         first_state = call_start(cell, state)
@@ -209,7 +197,7 @@ def _step_of(
         next_input = masking.hide_nonfinite(finished, next_input)
         output, cell_state = cell_now(next_input, state)
         returned = loop_fn(time + 1, output, cell_state, loop_state)
-        next_finished, next_input, next_state, emit, loop_state = check_next_call(
+        next_finished, next_input, next_state, emit, loop_state = next_values(
             returned, carry, emit_types
         )
         # Finished rows emit zeros and keep their state.
@@ -243,104 +231,3 @@ def _with_notes(fn: Callable, what: str) -> Callable:
                 raise
 
     return noted
-
-
-def run_until_finished(
-    step: Step,
-    carry: Carry,
-    emit_types: PyTree,
-    max_time: AxisSize | None,
-    strategy: Strategy,
-    first_write: int = 0,
-    limit_name: str = "max_time",
-) -> tuple[PyTree, Carry]:
-    """Runs `step` until all rows are finished; returns `(emit_ta, carry)`.
-
-    Args:
-        step: The body of the loop.
-        carry: The carry before the step at time 0.
-        emit_types: The shape and dtype of each leaf that a step emits.
-        max_time: The maximum number of steps, which may be symbolic; None for no limit.
-        strategy: The memory strategy, which selects what a compiled loop saves for
-            derivatives.
-        first_write: The index at which the first step may write to an empty
-            TensorArray in the carry.
-        limit_name: The argument that sets the maximum number of steps, for messages.
-
-    Raises:
-        ValueError: If a loop that emits values must be compiled, but has no limit.
-    """
-    first_carry = as_varying_as(carry, carry)
-    carry = first_carry
-    emits = []
-    while len(emits) != max_time:
-        finished = concrete_or_none(jnp.all(carry.finished))
-        if finished is None and max_time is None:
-            _check_emits_nothing(emit_types, limit_name)
-            return emit_types, _unbounded(step, first_carry)
-        if finished is None:
-            carry = with_capacity_for(first_carry, max_time, first_write)
-            plan = plan_of(strategy, max_time)
-            emit_ta, carry = _bounded(step, carry, max_time, plan)
-            must = f"all rows must finish within `{limit_name}` ({max_time}) steps"
-            text = f"{must}, but some did not. Increase `{limit_name}`."
-            checkify.debug_check(jnp.all(carry.finished), text)
-            return emit_ta, carry
-        if finished:
-            break
-        carry, emit = step(jnp.asarray(len(emits), jnp.int32), carry)
-        emits.append(emit)
-
-    def stacked(emitted: jax.ShapeDtypeStruct, *rows: Array) -> TensorArray:
-        no_rows = jnp.zeros((0, *emitted.shape), emitted.dtype)
-        return of_rows(jnp.stack(rows) if rows else no_rows, np.int32(len(rows)))
-
-    return jax.tree.map(stacked, emit_types, *emits), carry
-
-
-def _bounded(
-    step: Step, carry: Carry, max_time: AxisSize, plan: CheckpointPlan
-) -> tuple[PyTree, Carry]:
-    """Runs the loop as one compiled operation; returns `(emit_ta, carry)`."""
-
-    def carry_after() -> Carry:
-        return jax.eval_shape(step, jnp.int32(0), carry)[0]
-
-    carry = with_known_shapes(carry, carry_after)
-    arrays = LoopWrites.find(step, carry, max_time)
-    count, last, (emits, writes) = bounded_loop(
-        is_running=_is_running,
-        step=arrays.emitting(step),
-        carry=arrays.without(carry),
-        max_steps=max_time,
-        plan=plan,
-    )
-    emit_ta = jax.tree.map(lambda rows: of_rows(rows, count), emits)
-    return emit_ta, arrays.filled(last, count, writes)
-
-
-def _unbounded(step: Step, carry: Carry) -> Carry:
-    """Runs a compiled loop that emits nothing and has no limit; lacks reverse mode."""
-
-    def is_running(position: Position) -> Array:
-        t, carry = position
-        return _is_running(t, carry)
-
-    def body(position: Position) -> Position:
-        t, carry = position
-        carry, _ = step(t, carry)
-        return t + 1, carry
-
-    _, last = jax.lax.while_loop(is_running, body, (jnp.zeros((), jnp.int32), carry))
-    return last
-
-
-def _check_emits_nothing(emit_types: PyTree, limit_name: str) -> None:
-    if jax.tree.leaves(emit_types):
-        fix = f"Pass `{limit_name}`, the largest number of steps, to size the results."
-        check_given(limit_name, None, fix, "given to emit values under jit or vmap")
-
-
-def _is_running(t: Array, carry: Carry) -> Array:
-    del t
-    return ~jnp.all(carry.finished)

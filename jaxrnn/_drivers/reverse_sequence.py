@@ -3,19 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import (
-    as_count,
-    check_given,
-    check_instance,
-    check_rank,
-)
-from .._base.errors import describe_structure
+from .._base.arguments import as_count, check_given, check_instance, check_rank
+from .._base.expect import expect
 from .._base.hints import with_hints
-from .._base.inputs import as_array, check_same_size
+from .._base.inputs import as_array, check_same_size, named_inputs
 from .._base.lengths import as_integer_lengths, as_lengths
 from .._base.math import concrete_or_none
 from .._base.sharding import as_rows_of
-from .._base.trees import map_named, named_leaves
+from .._base.trees import map_named
 from .._base.typing import Array, Lengths, PyTree
 from .._batching.packed_sequences import check_not_packed
 from .._loops import masking
@@ -71,9 +66,8 @@ def reverse_sequence(
     fix = "For inputs `[batch, time, ...]`, pass `seq_axis=1` and `batch_axis=0`."
     time = as_count("seq_axis", seq_axis, least=0, fix=fix)
     rows = 0 if batch_axis is None else as_count("batch_axis", batch_axis, 0, fix)
-    if time == rows:
-        text = f"`seq_axis` must differ from `batch_axis`, got {time} for both. {fix}"
-        raise ValueError(text)
+    must = f"differ from `batch_axis`, {rows}"
+    expect(time != rows, "seq_axis", must, time, fix)
     arrays = map_named("input", as_array, input)
     _check_arrays(arrays, time, rows)
     shape = jax.tree.leaves(arrays)[0].shape
@@ -93,33 +87,24 @@ def _move_axes(tree: PyTree, old: tuple[int, int], new: tuple[int, int]) -> PyTr
 
 def _check_arrays(arrays: PyTree, time: int, rows: int) -> None:
     """Raises ValueError unless all arrays can be reversed with the same lengths."""
-    named = list(named_leaves("input", arrays))
-    if not named:
-        got = describe_structure(arrays)
-        raise ValueError(f"`input` must hold at least one array, got {got}.")
+    named = named_inputs(arrays, name="input")
+    axes = f"with axes {rows} (rows) and {time} (time)"
+    fix = "Shard the rows with `jax.sharding.reshard`."
     for name, array in named:
-        least = max(time, rows) + 1
-        check_rank(name, array, least, f"with axes {rows} (rows) and {time} (time)")
-        if jax.typeof(array).sharding.spec[time] is not None:
-            raise ValueError(
-                f"`{name}` must not be sharded along time (axis {time}), got "
-                f"{jax.typeof(array)}. Shard the rows with `jax.sharding.reshard`."
-            )
+        check_rank(name, array, max(time, rows) + 1, axes)
+        spec = jax.typeof(array).sharding.spec
+        must = f"not be sharded along time (axis {time}) as in {spec}"
+        expect(spec[time] is None, name, must, array, fix)
     check_same_size(named, time, f"number of steps (axis {time})")
     check_same_size(named, rows, f"number of rows (axis {rows})")
 
 
 def _lengths(seq_lengths: Lengths, steps: int, rows: int) -> Array:
     """The lengths as int32 `[batch]`; raises ValueError if a known length is wrong."""
-    fix = "To reverse all steps of all rows, use `jnp.flip(input, seq_axis)`."
-    lengths = as_lengths(seq_lengths, rows, "seq_lengths")
-    lengths = check_given("seq_lengths", lengths, fix)
-    known = concrete_or_none(as_integer_lengths(seq_lengths, "seq_lengths"))
+    name = "seq_lengths"
+    lengths = check_given(name, as_lengths(seq_lengths, rows, name), fix="")
+    known = concrete_or_none(as_integer_lengths(seq_lengths, name))
     if known is not None and isinstance(steps, int):
-        wrong = known[(known < 0) | (known > steps)]
-        if wrong.size:
-            raise ValueError(
-                f"`seq_lengths` must be between 0 and the number of steps, {steps}, "
-                f"got {wrong[0]}. Pass `np.clip(seq_lengths, 0, {steps})`."
-            )
+        wrong = known[(known < 0) | (known > steps)].tolist()
+        expect(not wrong, name, f"be between 0 and {steps}, the number of steps", wrong)
     return jnp.minimum(lengths, steps)

@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from .._base import trees
-from .._base.arguments import check_given
 from .._base.cell_keys import cell_at_step
-from .._base.errors import describe
+from .._base.expect import expect
 from .._base.math import axis_size
 from .._base.sharding import as_rows_of, lay_out, whole_features
 from .._base.trees import has_read_only, with_read_only, without_read_only
-from .._base.typing import Array, AxisSize, DType, PyTree, RNNCellLike
+from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._loops import masking
 from .._loops.choice import Choice, choose
 from .._loops.scans import (
@@ -46,13 +45,14 @@ class Options:
         dtype: The dtype of the zero state and of the outputs.
         plan: What the forward pass saves for the backward pass.
         unroll: The number of steps unrolled in each iteration of a scan.
-        has_mask: Whether the user passed a mask, even if it was converted to lengths.
+        needs_rows: Whether each leaf of the state must have a batch axis: with a mask,
+            even if it was converted to lengths, and if the states are returned.
     """
 
     dtype: DType
     plan: CheckpointPlan = _SAVE_EVERYTHING
     unroll: int = 1
-    has_mask: bool = False
+    needs_rows: bool = False
 
 
 class Plan(NamedTuple):
@@ -97,7 +97,16 @@ def run_cell(
 def _run_planned(
     cell: RNNCellLike, run: Run, options: Options
 ) -> tuple[PyTree, PyTree, PyTree]:
-    plan = planned(cell, run, options)
+    return run_plan(planned(cell, run, options), run.state, options)
+
+
+_compiled = jax.jit(_run_planned, static_argnames="options")
+
+
+def run_plan(
+    plan: Plan, given: PyTree, options: Options
+) -> tuple[PyTree, PyTree, PyTree]:
+    """Runs a plan like `run_cell`; `given` is the initial state that was planned."""
     outputs, last = _run_segments(plan, options)
     steps = plan.run.steps
     states = None
@@ -105,17 +114,14 @@ def _run_planned(
         outputs, states = outputs
     # Without lengths, a cell may return a list although its `output_size` is a tuple.
     # Convert such a list.
-    outputs = trees.with_structure(cell.output_size, outputs)
+    outputs = trees.with_structure(plan.cell.output_size, outputs)
     if plan.valid is not None:
         outputs = plan.valid.to_places(outputs, steps.axis)
     if states is not None and plan.valid is not None:
         states = plan.valid.states(states, plan.run.state, steps.axis)
     elif states is not None:
         states = steps.keep_last(states, last)
-    return outputs, with_read_only(last, run.state), states
-
-
-_compiled = jax.jit(_run_planned, static_argnames="options")
+    return outputs, with_read_only(last, given), states
 
 
 @functools.partial(jax.jit, static_argnames="axis")
@@ -136,17 +142,22 @@ def planned(cell: RNNCellLike, run: Run, options: Options) -> Plan:
             requested implementation cannot run the cell.
         TypeError: If the step changes the dtypes of the state.
     """
+    if run.steps.time == 0:
+        # A run without steps has no masked steps and no resets.
+        run = run.replace(
+            steps=dataclasses.replace(run.steps, mask=None, restarts=None)
+        )
     valid = None
     if run.steps.mask is not None:
         run, valid = _without_gaps(cell, run)
-    cell, state, run = _laid_out(cell, run, options)
-    state = call_start(cell, state)
+    cell, run = _laid_out(cell, _with_states(cell, run, options))
+    state = call_start(cell, run.state)
     first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
     strict = run.steps.lengths is not None
     state = probe(cell, first_inputs, state, options.dtype, strict)
     run = run.replace(state=without_read_only(state))
-    if options.has_mask or run.steps.returns_states:
-        _check_has_rows(run.state, options.has_mask)
+    if options.needs_rows:
+        _check_has_rows(run.state)
     return Plan(cell, state, run, choose(cell, state, run), valid)
 
 
@@ -183,88 +194,79 @@ def _without_gaps(cell: RNNCellLike, run: Run) -> tuple[Run, masking.ValidSteps 
     return run.replace(inputs=inputs, steps=steps), valid
 
 
-def _laid_out(
-    cell: RNNCellLike, run: Run, options: Options
-) -> tuple[RNNCellLike, PyTree, Run]:
-    """Returns the cell, the state and the run over devices, with no state missing.
+def _with_states(cell: RNNCellLike, run: Run, options: Options) -> Run:
+    """Fills in the states that are zeros by default: the initial state and resets."""
+    steps = run.steps
+    rows = jax.tree.leaves(run.inputs)[0].shape[1 - steps.axis]
 
-    A run without steps has no resets and no mask.
+    def zeros() -> PyTree:
+        state = zero_state(cell, rows, options.dtype)
+        return with_capacity_for(state, steps.time)
+
+    state = zeros() if run.state is None else run.state
+    restarts = steps.restarts
+    if restarts is not None and restarts.are_resets:
+        given = with_capacity_for(restarts.states, steps.time)
+        must = "be given if the state has read-only parts, such as an attention memory"
+        is_possible = given is not None or not has_read_only(state)
+        expect(is_possible, "reset_state", must, given)
+        states = as_reset_state(given, zeros() if given is None else None, state)
+        restarts = dataclasses.replace(
+            restarts,
+            states=without_read_only(states),
+            are_zeros=given is None and getattr(cell, "starts_from_zeros", False),
+        )
+    return run.replace(state=state, steps=dataclasses.replace(steps, restarts=restarts))
+
+
+def _laid_out(cell: RNNCellLike, run: Run) -> tuple[RNNCellLike, Run]:
+    """Lays out the cell and the run over devices like the rows of the inputs.
+
+    Lengths are limited to the number of steps, and resets to the steps before the end
+    of a row.
     """
     steps = run.steps
     axis = steps.axis
-    time = steps.time
-    lengths = steps.lengths
-    inputs = whole_features(run.inputs, (cell, lengths, run.state), 1 - axis)
-    rows = jax.tree.leaves(inputs)[0].shape[1 - axis]
-    state = run.state
-    if state is None:
-        state = with_capacity_for(zero_state(cell, rows, options.dtype), time)
-    restarts = steps.restarts if time != 0 else None
+    inputs = whole_features(run.inputs, (cell, steps.lengths, run.state), 1 - axis)
+    restarts = steps.restarts
     resets = None
     if restarts is not None and restarts.are_resets:
-        reset_state = _reset_state(cell, restarts.states, state, rows, time, options)
-        resets = restarts.where(axis), reset_state
+        resets = restarts.where(axis), restarts.states
     first_inputs = masking.first_inputs(inputs, axis)
-    starts_from_zeros = getattr(cell, "starts_from_zeros", False)
-    cell, lengths, (state, resets) = lay_out(
-        cell, first_inputs, lengths, (state, resets)
-    )
-    longest = None if lengths is None else steps_to_run(lengths, time)
-    lengths = None if lengths is None else jnp.minimum(lengths, axis_size(time))
+    arrays = run.state, resets
+    cell, lengths, (state, resets) = lay_out(cell, first_inputs, steps.lengths, arrays)
+    longest = None
+    if lengths is not None:
+        longest = steps_to_run(lengths, steps.time)
+        lengths = jnp.minimum(lengths, axis_size(steps.time))
     if restarts is not None and resets is not None:
-        where, reset_state = resets
+        where, states = resets
         if lengths is not None:
-            where &= jnp.arange(time, dtype=jnp.int32)[None, :] < lengths[:, None]
-        are_zeros = restarts.states is None and starts_from_zeros
-        reset_state = without_read_only(reset_state)
-        restarts = Restarts.resets(where, reset_state, axis, are_zeros)
+            ts = jnp.arange(steps.time, dtype=jnp.int32)
+            where &= ts[None, :] < lengths[:, None]
+        restarts = Restarts.resets(where, states, axis, restarts.are_zeros)
     steps = dataclasses.replace(
         steps,
         lengths=lengths,
         longest=longest,
-        mask=steps.mask if time != 0 else None,
         restarts=restarts,
         rows_interact=rows_interact(cell),
     )
-    return cell, state, run.replace(inputs=inputs, steps=steps)
+    return cell, run.replace(inputs=inputs, state=state, steps=steps)
 
 
-def _reset_state(
-    cell: RNNCellLike,
-    given: PyTree,
-    state: PyTree,
-    rows: AxisSize,
-    time: AxisSize,
-    options: Options,
-) -> PyTree:
-    """The state that rows are reset to, with the structure of `state`."""
-    zeros = None
-    if given is None:
-        if has_read_only(state):
-            what = "given if the state has read-only parts, such as an attention memory"
-            check_given("reset_state", None, "", what)
-        zeros = zero_state(cell, rows, options.dtype)
-    given, zeros = with_capacity_for((given, zeros), time)
-    return as_reset_state(given, zeros, state)
-
-
-def _check_has_rows(state: PyTree, has_mask: bool) -> None:
+def _check_has_rows(state: PyTree) -> None:
     """Raises ValueError if a leaf of the state has no batch axis.
 
     All rows share such a leaf, but each leaf of the returned `states` must have a batch
     axis. With a mask, the loop runs different steps of different rows at the same time,
     so a shared leaf has no value for a step of one row.
     """
-    option = "mask" if has_mask else "return_states"
-    fix = "Return this value as an output of the cell, not as a state."
-    if has_mask:
-        fix += " If `mask` masks only the ends of rows, pass `sequence_length` instead."
+    must = "be an array [batch, ...], with `mask` or `return_states`"
+    fix = "Make it an output of the cell, or pass `sequence_length` instead of `mask`."
     for name, leaf in trees.named_leaves("state", state, trees.is_tensor_array):
-        if trees.is_tensor_array(leaf) or not leaf.ndim:
-            raise ValueError(
-                f"with `{option}`, `{name}` must be an array [batch, ...], got "
-                f"{describe(leaf)}. {fix}"
-            )
+        has_rows = not trees.is_tensor_array(leaf) and leaf.ndim > 0
+        expect(has_rows, name, must, leaf, fix)
 
 
 def _run_segments(plan: Plan, options: Options) -> tuple[PyTree, PyTree]:

@@ -9,7 +9,6 @@ import jax
 from .._base.arguments import (
     as_scope,
     check_both_lists,
-    check_is_cell,
     check_is_unbound_cell,
     is_list_of,
 )
@@ -206,25 +205,19 @@ def run_layers(
     """
     check_both_lists(*cells)
     depth = len(cells[0])
-    layers: list[Sequence] = [*cells]
-    for name, direction, starts in zip(("fw", "bw"), cells, states, strict=True):
-        for i, cell in enumerate(direction):
-            check_is_cell(f"cells_{name}[{i}]", cell)
-        if starts is not None:
-            what = f"a list of {counted(depth, 'state')}, one for each layer"
-            expect(
-                is_list_of(starts, depth),
-                f"initial_states_{name}",
-                f"be {what}",
-                starts,
-            )
-        layers.append([None] * depth if starts is None else starts)
+    no_states = [None] * depth
+    starts = [no_states if given is None else given for given in states]
+    must = f"be a list of {counted(depth, 'state')}, one for each layer"
+    for name, given in zip(("fw", "bw"), starts, strict=True):
+        expect(is_list_of(given, depth), f"initial_states_{name}", must, given)
     finals = []
     with jax.named_scope(as_scope(scope, "stack_bidirectional_rnn")):
-        for i, (fw, bw, state_fw, state_bw) in enumerate(zip(*layers, strict=True)):
-            given = {"initial_state_fw": state_fw, "initial_state_bw": state_bw}
+        for i, (fw, bw, state_fw, state_bw) in enumerate(
+            zip(*cells, *starts, strict=True)
+        ):
+            first = {"initial_state_fw": state_fw, "initial_state_bw": state_bw}
             with error_note(f"Raised by layer {i}."):
-                xs, *final = run(fw, bw, xs, scope=f"cell_{i}", **given)
+                xs, *final = run(fw, bw, xs, scope=f"cell_{i}", **first)
             finals.append(final)
     finals_fw, finals_bw = zip(*finals, strict=True)
     return xs, finals_fw, finals_bw

@@ -11,7 +11,6 @@ from .._base.expect import expect
 from .._base.hints import with_hints
 from .._base.inputs import as_arrays
 from .._base.like import check_structure
-from .._base.trees import named_leaves
 from .._base.typing import Array, ArrayLike, Lengths, PyTree, RNNCellLike, Size
 from .static_rnn import static_rnn
 
@@ -118,12 +117,9 @@ class StateSaver:
 
     def __init__(self, states: Mapping[str, ArrayLike]) -> None:
         check_instance("states", states, Mapping, "a dict of arrays")
-        fix = "Give each array of a nest its own name."
-        for name, value in states.items():
-            is_leaf = jax.tree_util.all_leaves([value])
-            expect(
-                is_leaf, f"states[{name!r}]", "be an array", value, fix, error=TypeError
-            )
+        must = "hold one array under each name"
+        are_arrays = jax.tree_util.all_leaves(states.values())
+        expect(are_arrays, "states", must, states, error=TypeError)
         self.states = as_arrays("states", dict(states))
 
     def state(self, name: str) -> Array:
@@ -132,11 +128,8 @@ class StateSaver:
         Raises:
             KeyError: If there is no state with this name.
         """
-        if name not in self.states:
-            known = ", ".join(map(repr, self.states)) or "none"
-            raise KeyError(
-                f"`name` must be the name of a state ({known}), got {describe(name)}."
-            )
+        must = f"be the name of a state ({', '.join(map(repr, self.states))})"
+        expect(name in self.states, "name", must, name, error=KeyError)
         return self.states[name]
 
     def save_state(self, name: str, value: Array) -> None:
@@ -160,19 +153,12 @@ class StateSaver:
 
 def _state_names(state_name: str | PyTree, size: Size) -> list[str]:
     """Returns a name for each leaf of the state, in flat order."""
-    for full_name, leaf in named_leaves("state_name", state_name):
-        check_instance(full_name, leaf, str, "a string")
     names = jax.tree.leaves(state_name)
     count = len(jax.tree.leaves(size))
-    is_leaf = jax.tree_util.all_leaves([size])
-    if (
-        isinstance(state_name, str) != is_leaf
-        or not len(set(names)) == len(names) == count
-    ):
-        what = f"a tuple of {counted(count, 'different string')}"
-        what = "a string" if is_leaf else what
-        raise ValueError(
-            f"`state_name` must be {what} for `cell.state_size` {size}, "
-            f"got {state_name!r}."
-        )
+    is_one = jax.tree_util.all_leaves([size])
+    must = f"be a tuple of {counted(count, 'different string')}"
+    must = f"{'be a string' if is_one else must} for `cell.state_size`, {size}"
+    are_different = len(set(names)) == len(names) == count
+    fits = are_different and isinstance(state_name, str) == is_one
+    expect(fits, "state_name", must, state_name)
     return names

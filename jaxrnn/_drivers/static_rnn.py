@@ -7,7 +7,7 @@ from .._base.arguments import as_bool, as_scope, check_is_cell
 from .._base.cell_keys import cell_at_step
 from .._base.errors import error_note, warn
 from .._base.hints import with_hints
-from .._base.inputs import as_arrays, as_steps, output_dtype
+from .._base.inputs import as_steps, output_dtype
 from .._base.lengths import as_lengths
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays, with_read_only, without_read_only
@@ -18,6 +18,7 @@ from .._loops.scans import summed_in_float32
 from .._loops.steps import Run, Steps
 from .._tensor_array.carried import with_capacity_for
 from .first_step import (
+    as_initial_state,
     as_pair,
     call_start,
     fix_of_rows,
@@ -103,9 +104,7 @@ def static_rnn(
     steps = as_steps(inputs)
     time = len(steps)
     batch_size = jax.tree.leaves(steps)[0].shape[0]
-    state = initial_state
-    if state is not None:
-        state = as_arrays("initial_state", with_capacity_for(state, time))
+    state = as_initial_state(initial_state, time)
     # With an initial state but neither lengths nor `dtype`, outputs may have any dtype.
     if sequence_length is not None or state is None or dtype is not None:
         dtype = output_dtype(state, dtype)
@@ -154,13 +153,13 @@ def _dtype_in_loop(
 
     def step(inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         laid_out, _, state = lay_out(cell, inputs, None, state)
+        state = call_start(cell, state)
         return cell_at_step(laid_out, jnp.int32(0))(inputs, state)
 
     with error_note("Raised at step 0, with `inputs[0]`."):
-        state = jax.eval_shape(lambda state: call_start(cell, state), state)
-        rows = jax.tree.leaves(steps[0])[0].shape[0]
-        fix = fix_of_rows(cell, state, rows)
+        fix = fix_of_rows(cell, state, jax.tree.leaves(steps[0])[0].shape[0])
         output, new_state = one_step(step, steps[0], state, fix)
+    state, new_state = without_read_only((state, new_state))
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(output)}
     if _types(new_state) != _types(state) or len(dtypes) != 1:
         return None
@@ -181,10 +180,8 @@ def _unrolled(
     """
     if len(steps) >= UNREASONABLE_STEPS:
         warn(
-            f"A program with {len(steps)} copies of the cell, one for each step, may "
-            "take minutes to compile. Use `dynamic_rnn` or "
-            "`bidirectional_dynamic_rnn` or, for outputs of several dtypes, `raw_rnn`, "
-            "which compile only one step."
+            f"{len(steps)} copies of the cell, one for each step, may take minutes to "
+            "compile. Use `dynamic_rnn` or, for outputs of several dtypes, `raw_rnn`."
         )
     cell, lengths, state = lay_out(cell, steps[0], lengths, initial_state)
     state = call_start(cell, state)
@@ -231,10 +228,8 @@ def _checked_state(
     cell: RNNCellLike, steps: list[PyTree], state: PyTree, dtype: DType | None
 ) -> PyTree:
     """Checks a step of each type; returns the state with the types of later states."""
-    types = None
     for t, inputs in enumerate(steps):
-        if _types(inputs) != types:
-            types = _types(inputs)
+        if t == 0 or _types(inputs) != _types(steps[t - 1]):
             with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
                 state = probe(cell, inputs, state, dtype, strict=True)
     return state

@@ -19,7 +19,6 @@ from .._base.trees import output_of
 from .._base.typing import ArrayLike, DType, Key, Lengths, Params, PyTree
 from .._cells.base import RNNCell
 from .._drivers.bidirectional import (
-    as_reversible,
     bidirectional_dynamic_rnn,
     joined,
     run_backward,
@@ -193,15 +192,8 @@ class OneDirection(Recurrent, HoldsCell):
         keep_order = as_bool("keep_order", self.keep_order)
         if not as_bool("reverse", self.reverse):
             return dynamic_rnn(cells, inputs, initial_state=state, **options)
-        inputs, reversible = as_reversible(
-            inputs,
-            options["sequence_length"],
-            options["mask"],
-            options["resets"],
-            self.time_major,
-        )
-        options = options | reversible | {"initial_state": state}
-        return run_backward(cells, inputs, keep_order=keep_order, **options)
+        options |= {"initial_state": state, "keep_order": keep_order}
+        return run_backward(cells, inputs, **options)
 
 
 def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:

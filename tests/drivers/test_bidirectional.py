@@ -168,7 +168,7 @@ REFUSALS = [
      lambda: jaxrnn.stack_bidirectional_rnn([GRU], GRU, STEPS, dtype=F64)),
     (ValueError, r"`cells_bw` must have the depth of `cells_fw` \(2 cells\)",
      lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU, WIDE], [GRU], X, dtype=F64)),
-    (TypeError, r"`cells_bw\[1\]` must be a bound cell",
+    (TypeError, "`cell_bw` must be a bound cell",
      lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU, WIDE], [GRU, 3], X, dtype=F64)),
     (ValueError, r"`initial_states_fw` must be a list of 1 state,.*got float64\[4, 2\]",
      lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU], [GRU], X, np.zeros((4, 2)), dtype=F64)),
@@ -191,7 +191,7 @@ def test_an_error_names_its_layer():
         jaxrnn.stack_bidirectional_rnn(narrow, narrow, STEPS, dtype=F64)
     notes = "".join(caught.value.__notes__)
     assert "Raised by layer 1" in notes
-    assert "In this message, `cell` means `cell_fw`" in notes
+    assert "Here, `cell` is `cell_fw`" in notes
 
 
 # `reverse_sequence`, against a NumPy loop and what TensorFlow 2.21 accepts
@@ -272,21 +272,29 @@ def test_rows_after_time_on_a_mesh():
 
 # TensorFlow refuses these too, except NumPy's floats as lengths and 1.0 as an axis.
 REVERSALS = [
-    (ValueError, "between 0 and .* 5, got 6", (ROWS, [6, 0, 0, 0], 1)),
-    (ValueError, "between 0 and .* 5, got -1", (ROWS, [1, -1, 0, 0], 1)),
+    (
+        ValueError,
+        r"between 0 and 5, the number of steps, got \[6\]",
+        (ROWS, [6, 0, 0, 0], 1),
+    ),
+    (
+        ValueError,
+        r"between 0 and 5, the number of steps, got \[-1\]",
+        (ROWS, [1, -1, 0, 0], 1),
+    ),
     (ValueError, r"be a vector of length batch_size \(3\)", (ROWS, [1, 1], 1, 2)),
     (
         ValueError,
         r"be a vector of length batch_size \(4\), .* got int\d+\[\]",
         (ROWS, 3, 1),
     ),
-    (ValueError, "`seq_lengths` must be given.*jnp.flip", (ROWS, None, 1)),
+    (ValueError, "`seq_lengths` must be given", (ROWS, None, 1)),
     (TypeError, "must be integers", (ROWS, COUNTS.astype(float), 1)),
     (TypeError, "`seq_axis` must be an integer, got None", (ROWS, COUNTS)),
     (TypeError, "`seq_axis` must be an integer", (ROWS, COUNTS, 1.0)),
     (ValueError, "`seq_axis` must be at least 0", (ROWS, COUNTS, -1)),
     (ValueError, "`batch_axis` must be at", (ROWS, COUNTS, 1, -1)),
-    (ValueError, "differ from `batch_axis`, got 0 for both", (ROWS, COUNTS, 0)),
+    (ValueError, "differ from `batch_axis`, 0, got 0", (ROWS, COUNTS, 0)),
     (ValueError, "rank at least 4, .* 3 .time.", (ROWS, COUNTS, 3)),
     (ValueError, "rank at least 4, .* 3 .rows.", (ROWS, COUNTS, 1, 3)),
     (TypeError, "`name` must be a string", (ROWS, COUNTS, 1, 0, 5)),
@@ -313,6 +321,6 @@ def test_refuses_steps_that_a_mesh_divides():
     with jax.set_mesh(mesh):
         x = jax.device_put(ROWS[:, :4], NamedSharding(mesh, P(None, "d")))
         with pytest.raises(
-            ValueError, match=r"not be sharded along time \(axis 1\).*@d"
+            ValueError, match=r"not be sharded along time \(axis 1\).*'d'"
         ):
             reverse_sequence(x, [1, 1, 1, 1], 1)

@@ -39,7 +39,7 @@ def loop(kernel, xs, state, steps=STEPS, limit=LIMIT):
 
     kept = jnp.zeros((limit, *state.shape))
     carry = (jnp.int32(0), jnp.int32(2 * steps), jax.random.key(0), state, kept)
-    running = lambda t, carry: carry[0] < carry[1]
+    running = lambda carry: carry[0] < carry[1]
     n, (count, _, _, state, kept), ys = bounded_loop(running, step, carry, limit)
     return n, count, (state, kept, ys)
 
@@ -109,7 +109,7 @@ def test_counts_its_steps_and_stops_at_the_limit(steps):
 def test_with_a_limit_of_0_no_step_is_taken():
     def run(state):
         step = lambda t, state: (state * 2, state)
-        n, state, ys = bounded_loop(lambda t, state: True, step, state, 0)
+        n, state, ys = bounded_loop(lambda state: True, step, state, 0)
         return n, state, ys
 
     n, state, ys = jax.jit(run)(data()[2])
@@ -146,11 +146,11 @@ def test_records_only_what_derivatives_read():
     kernel, xs, start = data()
     xs = xs[:, :1] + jnp.zeros((1, 1, 1))  # Now only a record has that shape.
     bare = lambda kernel, xs, start: bounded_loop(
-        lambda t, s: t < STEPS,
-        lambda t, s: (jnp.tanh(s @ kernel + xs[t]), ()),
-        start,
+        lambda carry: carry[0] < STEPS,
+        lambda t, carry: ((t + 1, jnp.tanh(carry[1] @ kernel + xs[t])), ()),
+        (jnp.int32(0), start),
         LIMIT,
-    )[1].sum()
+    )[1][1].sum()
     assert state not in shapes(bare, kernel, xs, start)
     assert state in shapes(jax.grad(bare), kernel, xs, start)
     taken = shapes(jax.grad(lambda *args: only_state(*args).sum()), *data())
@@ -179,7 +179,7 @@ def test_steps_run_once_forward_and_once_backward(limit, steps, in_segments):
             return (left - number, jnp.tanh(scaled)), state
 
         carry = jnp.int32(steps), state
-        running = lambda t, carry: carry[0] > 0
+        running = lambda carry: carry[0] > 0
         _, (_, state), ys = bounded_loop(running, step, carry, limit)
         return state.sum() + ys.sum()
 

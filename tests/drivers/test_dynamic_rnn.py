@@ -146,7 +146,7 @@ def test_a_protocol_cell_may_close_over_tracers():
 def test_a_cell_is_found_out_before_the_loop_is_traced():
     foreign = Foreign()
     foreign.zero_state = lambda batch_size, dtype: jnp.zeros((batch_size, 1), dtype)
-    with pytest.raises(ValueError, match="must keep the shapes of its state"):
+    with pytest.raises(ValueError, match="`new_state` must have shape"):
         jaxrnn.dynamic_rnn(foreign, X, dtype=jnp.float32)
     assert foreign.calls == 1
 

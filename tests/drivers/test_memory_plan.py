@@ -142,7 +142,7 @@ REFUSED_SHAPES = [
     (ValueError, rf"{NO_SHAPE} \(1, 2\)", (1, 2)),
     (ValueError, f"{NO_SHAPE} 'abc'", "abc"),
     (ValueError, r"`inputs_shape\['a'\]` must be .*, got \(2, 3\)", {"a": (2, 3)}),
-    (ValueError, "`inputs_shape` must hold a shape or array, got {}", {}),
+    (ValueError, "`inputs_shape` must hold at least one array", {}),
     (ValueError, f"{SIZE} at least 1, got 0", np.ones((2, 0, 4))),
     (TypeError, f"{SIZE} an integer, got 3.0", (2, 3.0, 4)),
     (TypeError, f"{SIZE} .*, got True", (1, True, 3)),

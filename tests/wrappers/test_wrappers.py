@@ -57,7 +57,7 @@ def test_an_error_says_which_layer_and_which_direction():
         jaxrnn.bidirectional_dynamic_rnn(good, bad, X, dtype=F64)
     notes = "".join(caught.value.__notes__)
     assert "`cells[1]` with `params['cell_1']`" in notes
-    assert "In this message, `cell` means `cell_bw`" in notes
+    assert "Here, `cell` is `cell_bw`" in notes
 
 
 def test_parameters_of_another_dtype_than_the_inputs():

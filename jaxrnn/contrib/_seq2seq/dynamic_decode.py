@@ -10,7 +10,7 @@ from jaxrnn.typing import Array, ArrayLike, DType, PyTree
 
 from ..._base import arguments, errors, math, sharding, trees
 from ..._base.like import like
-from ..._drivers import loop_fn, raw_rnn
+from ..._drivers import loop_fn, until_finished
 from ..._loops import masking
 from ...memory import Strategy, as_strategy
 from .decoders import Decoder
@@ -86,7 +86,7 @@ def dynamic_decode(
     with jax.named_scope(arguments.as_scope(scope, "decoder")):
         first = _first_carry(decoder, end)
         emit_types = _emit_types(decoder)
-        emit_ta, last = raw_rnn.run_until_finished(
+        emit_ta, last = until_finished.run_until_finished(
             step=_step_of(decoder, impute_finished, emit_types, end, first.state),
             carry=first._replace(state=trees.without_read_only(first.state)),
             emit_types=emit_types,
@@ -172,7 +172,7 @@ def _emit_types(decoder: Decoder) -> PyTree:
 
 def _step_of(
     decoder: Decoder, impute: bool, emit_types: PyTree, end: Any, first_state: PyTree
-) -> raw_rnn.Step:
+) -> until_finished.Step:
     """The function of one iteration, which runs `decoder.step` and updates `finished`.
 
     The read-only parts of the state come from `first_state`.
