@@ -3,6 +3,8 @@
 Messages have the form `<argument> must be <this>, got <that>. <Fix>.`
 """
 
+import contextlib
+import functools
 import operator
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -11,9 +13,9 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import KindError, counted, is_array, warn
-from .expect import expect, sentence
-from .math import is_traced, numpy_or_jax_array
+from .errors import KindError, counted, error_note, is_array, warn
+from .expect import expect
+from .math import is_traced
 from .typing import AxisSize, DType, UnboundCellLike
 
 # On CPUs, an unrolled loop compiles to a larger program that is no faster. With 32
@@ -55,12 +57,27 @@ def check_given(name: str, value: T | None, fix: str, what: str = "given") -> T:
     return value  # pyright: ignore[reportReturnType]
 
 
+def has_shape(array: Any, shape: tuple) -> bool:
+    """Whether an array has a shape: None is any size, and a final `...` any axes."""
+    got = np.shape(array)
+    if shape and shape[-1] is ...:
+        shape = shape[:-1]
+        got = got[: len(shape)]
+    sizes = zip(got, shape, strict=False)
+    return len(got) == len(shape) and all(want in (n, None) for n, want in sizes)
+
+
+def shape_text(shape: tuple) -> str:
+    """A shape as accepted by `has_shape`, such as `[3, any, ...]`, for messages."""
+    return str(list(shape)).replace("None", "any").replace("Ellipsis", "...")
+
+
 def check_shape(
     name: str, array: Any, shape: tuple, must: str = "", fix: str = ""
 ) -> None:
-    """Raises ValueError unless an array has shape `shape`; `must` may state a rule."""
-    must = must or f"have shape {shape}"
-    expect(jnp.shape(array) == shape, name, must, array, fix)
+    """Raises ValueError unless `has_shape(array, shape)`; `must` may state a rule."""
+    must = must or f"have shape {shape_text(shape)}"
+    expect(has_shape(array, shape), name, must, array, fix)
 
 
 def check_rank(name: str, array: Any, least: int, axes: str, fix: str = "") -> None:
@@ -162,14 +179,11 @@ def as_count(
         TypeError: If `count` is not an integer.
         ValueError: If `count` is not between `least` and `most`.
     """
-    try:
-        if isinstance(count, bool):
-            raise TypeError
-        number = operator.index(count)
-    except TypeError:
-        if is_traced(count) and "jit" not in fix:
-            fix = STATIC
-        raise TypeError(sentence(name, "be an integer", count, fix)) from None
+    number: Any = None
+    with contextlib.suppress(TypeError):
+        number = None if isinstance(count, bool) else operator.index(count)
+    of_type = STATIC if is_traced(count) and "jit" not in fix else fix
+    expect(number is not None, name, "be an integer", count, of_type, TypeError)
     expect(number >= least, name, f"be at least {least}", number, fix)
     expect(number <= most, name, f"be at most {most}", number, fix)
     return number
@@ -193,22 +207,16 @@ def as_integers(
         ValueError: If they are ragged, or their shape matches none of `shapes`.
     """
     must = f"be {what}"
-    try:
-        array = values if is_array(values) else numpy_or_jax_array(values)
-    except (OverflowError, TypeError):
-        array = np.asarray(None)
-    except ValueError:
-        raise ValueError(sentence(name, must, values)) from None
+    holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(values))
+    with error_note(f"`{name}` must {must}."):
+        # NumPy keeps 64-bit integers even if x64 is off.
+        array: Any = (jnp if holds_jax_arrays else np).asarray(values)
     if not array.size and not is_array(values):  # NumPy reads [] as floats.
         array = array.astype(np.int32)
     is_integer = jnp.issubdtype(array.dtype, jnp.integer)
     got = array if array.ndim else values
     expect(is_integer, name, must, got, fix, error=TypeError)
-    fits = not shapes
-    for shape in shapes:
-        sizes = zip(array.shape, shape, strict=False)
-        is_like = all(m in (n, None) for n, m in sizes)
-        fits = fits or (array.ndim == len(shape) and is_like)
+    fits = not shapes or any(has_shape(array, shape) for shape in shapes)
     expect(fits, name, must, array)
     return array
 
@@ -236,9 +244,7 @@ def as_bool(name: str, value: object) -> bool:
     return bool(check_instance(name, value, bool | np.bool_, "True or False", fix))
 
 
-def check_time_major(time_major: object) -> None:
-    """Raises TypeError unless `time_major` is a bool."""
-    as_bool("time_major", time_major)
+check_time_major = functools.partial(as_bool, "time_major")
 
 
 def as_scope(scope: Any, default: str) -> str:

@@ -96,9 +96,8 @@ def is_key(value: Any) -> bool:
 def check_not_masked(name: str, value: object) -> None:
     """Raises TypeError for a masked NumPy array, whose mask JAX cannot represent."""
     if isinstance(value, np.ma.MaskedArray):
-        got = f"a masked {describe(value)}"
-        fix = f"Pass `{name}.filled(0)`."
-        raise TypeError(f"`{name}` must be an array without a mask, got {got}. {fix}")
+        must = "must be an array without a mask"
+        raise TypeError(f"`{name}` {must}. Pass `{name}.filled(0)`.")
 
 
 @contextlib.contextmanager

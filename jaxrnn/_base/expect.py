@@ -13,9 +13,4 @@ def expect(
 ) -> None:
     """Raises an error unless `ok`: "`name` must <must>, got <got>. <fix>"."""
     if not ok:
-        raise error(sentence(name, must, got, fix))
-
-
-def sentence(name: str, must: str, got: object, fix: str = "") -> str:
-    """The message of `expect`."""
-    return f"`{name}` must {must}, got {describe(got)}. {fix}".rstrip()
+        raise error(f"`{name}` must {must}, got {describe(got)}. {fix}".rstrip())

@@ -32,35 +32,25 @@ _SAME_MEANING = (
 # Hints for arguments that the called function does not have under any name.
 _INSTEAD = {
     "sequence_length lengths seq_lengths": "`dynamic_rnn` accepts lengths.",
-    "mask": "`dynamic_rnn` and the modules `RNN` and `Bidirectional` accept masks. If "
-    "a mask [batch, time] masks only the ends of rows, `mask.sum(-1)` gives the "
-    "lengths.",
+    "mask": "`dynamic_rnn` accepts masks; `mask.sum(-1)` gives lengths.",
     "resets reset done dones reset_state": "`dynamic_rnn` and `RNN` accept `resets`.",
     "params": "Bind the parameters to the cell with `cell.bind(params)`.",
-    "key rng rngs": "Pass a key to `cell.init(key, inputs)`, or to "
-    "`cell.bind(params, key)` for random numbers in steps.",
-    "training train deterministic": "For training, bind the cell with a key, "
-    "`cell.bind(params, key)`. Without a key, there is no dropout.",
+    "key rng rngs": "Pass it to `cell.init(key, inputs)` or `cell.bind(params, key)`.",
+    "training train deterministic": "For dropout, use `cell.bind(params, key)`.",
     "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
-    "return_sequences return_state": "Omit this argument, because the outputs of all "
-    "steps and the last state are always returned.",
+    "return_sequences return_state": "All outputs and the last state are returned.",
     "go_backwards reverse keep_order": "Use `reverse_sequence`, or pass `reverse` to "
     "the module `RNN`.",
     "bias use_bias": "The bias is always a parameter; set it to zeros for no bias.",
-    "reset_after": "Use `CudnnCompatibleGRUCell`, which applies the reset gate after "
-    "the product.",
-    "param_dtype": "Pass the dtype of the parameters to "
-    "`cell.init(key, inputs, dtype)`.",
-    "input_size input_dim in_features": "Omit this argument, because `init` reads the "
-    "depth from the inputs.",
-    "num_layers": "Stack cells with `MultiRNNCell([cell, ...])`. Converters find the "
-    "layers in the weights.",
-    "bidirectional": "Run two cells with `bidirectional_dynamic_rnn`. To convert "
-    "weights, load the weights of each direction separately.",
+    "reset_after": "Use `CudnnCompatibleGRUCell`.",
+    "param_dtype": "Pass the dtype to `cell.init(key, inputs, dtype)`.",
+    "input_size input_dim in_features": "`init` reads the depth from the inputs.",
+    "num_layers": "Stack cells with `MultiRNNCell([cell, ...])`.",
+    "bidirectional": "Run two cells with `bidirectional_dynamic_rnn`.",
     "dropout rate": "Use `DropoutWrapper(cell, output_keep_prob=1 - rate)`.",
     "recurrent_dropout": "Use `DropoutWrapper(cell, state_keep_prob=1 - rate)`.",
     "keep_prob": "Use `input_keep_prob`, `output_keep_prob` or `state_keep_prob`.",
-    "memory memory_sequence_length initial_cell_state": "Pass this argument to "
+    "memory memory_sequence_length initial_cell_state": "Pass it to "
     "`AttentionWrapper.initial_state`.",
 }
 # What to do with lengths in functions that do not accept them.

@@ -4,22 +4,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .arguments import as_dtype, check_rank, check_shape, check_time_major
-from .errors import EntryError, check_not_masked, describe, is_array, leaf_name
-from .expect import expect, sentence
-from .math import in_native_order, is_float, is_traced
+from .errors import (
+    EntryError,
+    check_not_masked,
+    describe,
+    error_note,
+    is_array,
+    leaf_name,
+)
+from .expect import expect
+from .math import in_native_order, is_traced
 from .trees import is_tensor_array, map_named, named_leaves, without_read_only
 from .typing import Array, ArrayLike, DType, PyTree
 
 OF_A_LIST = (
     "Each element of a list or tuple is a separate input. To make one array, call "
     "`jnp.asarray`; for sequences of different lengths, use `pack_sequences`."
-)
-OF_RAGGED = (
-    "For sequences of different lengths, pad them and pass their lengths, or pass "
-    "`pack_sequences(list({}))` to `packed_rnn`."
 )
 
 
@@ -53,26 +55,16 @@ def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
     inputs = map_named("inputs", as_array, inputs, is_tensor_array)
     named = named_inputs(inputs)
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
-    # If one array has enough axes, a list is a nest of inputs rather than one array.
-    is_list = isinstance(inputs, list | tuple)
-    is_one_array = is_list and all(leaf.ndim < 3 for _, leaf in named)
-    for name, leaf in named:
-        fix = OF_A_LIST if is_one_array else _fix_of_rank(name, leaf, time_major)
-        check_rank(name, leaf, 3, axes, fix)
-    fix = OF_A_LIST if is_list else ""
-    check_same_size(named, slice(2), f"first two sizes, {axes},", fix)
-    return inputs
-
-
-def _fix_of_rank(name: str, leaf: Array, time_major: bool) -> str:
-    """How to add a missing batch or depth axis to a leaf."""
-    if leaf.ndim != 2:
-        return ""
-    number = f"For one number per step, pass `{name}[..., None]`."
-    if not is_float(leaf):
-        return f"{number} Embed integer ids."
+    of_a_list = OF_A_LIST if isinstance(inputs, list | tuple) else ""
     rows = ":, None" if time_major else "None"
-    return f"For one sequence [time, depth], pass `{name}[{rows}]`. {number}"
+    for name, leaf in named:
+        of_rank = (
+            f"For one sequence [time, depth], pass `{name}[{rows}]`. For one number "
+            f"per step, pass `{name}[..., None]`. Embed integer ids."
+        )
+        check_rank(name, leaf, 3, axes, of_a_list or of_rank)
+    check_same_size(named, slice(2), f"first two sizes, {axes},", of_a_list)
+    return inputs
 
 
 def as_steps(inputs: Any) -> list[PyTree]:
@@ -153,24 +145,11 @@ def as_array(name: str, leaf: Any) -> Array:
     """
     expect(leaf is not None, name, "be an array", leaf)
     check_not_masked(name, leaf)
-    fix = "Call `.stack()`." if is_tensor_array(leaf) else fix_of_objects(name, leaf)
     # JAX would interpret the string "q" as a dtype.
-    is_other = isinstance(leaf, str) or is_tensor_array(leaf)
-    expect(not is_other, name, "be an array", leaf, fix, error=TypeError)
-    try:
+    is_text = isinstance(leaf, str)
+    expect(not is_text, name, "be an array", leaf, error=TypeError)
+    with error_note(f"`{name}` must be an array of numbers."):
         return jnp.asarray(in_native_order(leaf))
-    except TypeError as error:
-        text = sentence(name, "be an array of numbers", leaf, fix)
-        raise TypeError(text) from error
-
-
-def fix_of_objects(name: str, array: Any) -> str:
-    """What to do with a NumPy array of Python objects."""
-    if not isinstance(array, np.ndarray) or array.dtype != object:
-        return ""
-    if any(isinstance(x, np.ndarray | list | tuple) for x in array.flat):
-        return OF_RAGGED.format(name)
-    return f"For an array of numbers, pass `{name}.astype(np.float32)`."
 
 
 def check_shaped(name: str, tree: PyTree, fix: str = "") -> None:

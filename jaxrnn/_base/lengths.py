@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .arguments import as_integers, check_shape
 from .errors import check_not_masked, is_array
@@ -13,13 +12,9 @@ from .math import clamped_to_int32, is_float
 from .sharding import as_rows_of
 from .typing import Array, Lengths, PyTree
 
-OF_A_MASK = (
-    "Pass `mask` to `dynamic_rnn`, `bidirectional_dynamic_rnn` or a module. If a mask "
-    "[batch, time] masks only the ends of rows, `mask.sum(-1)` gives the lengths."
-)
-OF_NO_INTEGERS = (
-    "Cast the array to jnp.int32. Drivers take a state as `initial_state=`, and a "
-    "dtype as `dtype=`."
+FIX = (
+    "Cast lengths to jnp.int32. Pass a mask as `mask=`, a state as `initial_state=`, "
+    "and a dtype as `dtype=`."
 )
 
 
@@ -70,11 +65,8 @@ def as_lengths(
         return None
     lengths = as_integer_lengths(sequence_length, name)
     must = f"be a vector of length batch_size ({batch_size}), one entry per row"
-    fix = ""
-    if lengths.ndim == 0:
-        fix = f"For rows of equal length n, pass `np.full({batch_size}, n)`."
-    elif lengths.shape == (time,):
-        fix = f"The inputs have {time} steps: check `time_major`."
+    is_time = lengths.shape == (time,)
+    fix = f"The inputs have {time} steps: check `time_major`." if is_time else ""
     check_shape(name, lengths, (batch_size,), must, fix)
     clamped = _clamped_on_device if isinstance(lengths, jax.Array) else _clamped
     return jnp.asarray(clamped(lengths))
@@ -96,15 +88,12 @@ def as_integer_lengths(given: Lengths, name: str = "sequence_length") -> Any:
         TypeError: If the lengths are not integers, or a masked array.
     """
     check_not_masked(name, given)
-    is_mask = getattr(given, "dtype", None) == jnp.bool_ and np.ndim(given) > 1
-    fix = OF_A_MASK if is_mask else OF_NO_INTEGERS
-    return as_integers(name, given, "integers, one for each row", fix=fix)
+    return as_integers(name, given, "integers, one for each row", fix=FIX)
 
 
 def check_not_inputs(sequence_length: Any, call: str) -> None:
     """Raises TypeError for inputs in place of lengths, as in `rnn(carry, inputs)`."""
-    got = sequence_length
-    is_inputs = is_array(got) and got.ndim > 2 and is_float(got)
-    must = "be integers, one for each row"
-    fix = f"Inputs come first: `{call}`."
-    expect(not is_inputs, "sequence_length", must, got, fix, TypeError)
+    given = sequence_length
+    is_inputs = is_array(given) and given.ndim > 2 and is_float(given)
+    must = f"be integers, one for each row, after the inputs: `{call}`"
+    expect(not is_inputs, "sequence_length", must, given, error=TypeError)

@@ -3,16 +3,18 @@
 A type is a `jax.ShapeDtypeStruct`, or an array, of which only shape and dtype are read.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from .arguments import check_shape
 from .errors import describe_structure, leaf_name
-from .expect import expect, sentence
+from .expect import expect
 from .inputs import as_array
 from .math import cast_if_weak
-from .trees import is_like, is_tensor_array, opaque
+from .trees import is_tensor_array, opaque
 from .typing import PyTree
 
 
@@ -20,12 +22,13 @@ def like(
     name: str,
     got: PyTree,
     want: PyTree,
-    *,
     skip: int = 0,
+    *,
     strict: bool = True,
     wider: bool = False,
     fix: str = "",
     error: type[Exception] = TypeError,
+    convert: bool = True,
 ) -> PyTree:
     """Returns the nest with arrays as leaves; raises unless it has the wanted types.
 
@@ -42,6 +45,8 @@ def like(
         wider: Whether a leaf may have a wider floating-point dtype.
         fix: What to do.
         error: The error for another dtype.
+        convert: Whether to convert leaves to arrays. If False, all leaves must be
+            arrays of NumPy or JAX, or types.
 
     Raises:
         ValueError: If the structure or a shape differs.
@@ -51,63 +56,32 @@ def like(
     check_structure(f"`{name}`", opaque(want), opaque(got), strict, fix)
     types = iter(jax.tree.leaves(want, is_leaf=is_tensor_array))
 
-    def to_array(path: tuple, leaf: Any) -> Any:
+    def checked(path: tuple, leaf: Any) -> Any:
+        full = leaf_name(name, path)
         wanted = next(types)
         if is_tensor_array(wanted):
+            is_like = is_tensor_array(leaf) and leaf._config == wanted._config
+            must = f"be {wanted!r} or the result of writes to it"
+            expect(is_like, full, must, leaf, fix)
             return leaf
-        return cast_if_weak(as_array(leaf_name(name, path), leaf), wanted.dtype)
-
-    arrays = jax.tree.map_with_path(to_array, got, is_leaf=is_tensor_array)
-    _check_leaves(name, arrays, want, skip, wider, fix, error)
-    return arrays
-
-
-def check_like(
-    name: str,
-    got: PyTree,
-    want: PyTree,
-    skip: int = 0,
-    strict: bool = True,
-    wider: bool = False,
-    fix: str = "",
-    error: type[Exception] = TypeError,
-) -> None:
-    """`like` for a nest of arrays of NumPy or JAX, or of types; converts nothing."""
-    check_structure(f"`{name}`", opaque(want), opaque(got), strict, fix)
-    _check_leaves(name, got, want, skip, wider, fix, error)
-
-
-def _check_leaves(
-    name: str,
-    got: PyTree,
-    want: PyTree,
-    skip: int,
-    wider: bool,
-    fix: str,
-    error: type[Exception],
-) -> None:
-    """Raises unless the arrays of a nest of the wanted structure have its types."""
-    leaves = jax.tree.leaves_with_path(got, is_leaf=is_tensor_array)
-    types = jax.tree.leaves(want, is_leaf=is_tensor_array)
-    for (path, leaf), wanted in zip(leaves, types, strict=True):
-        full = leaf_name(name, path)
-        if is_tensor_array(wanted):
-            if not is_like(wanted, leaf):
-                must = f"be {wanted!r} or the result of writes to it"
-                raise ValueError(sentence(full, must, leaf, fix))
-            continue
-        fits = leaf.shape[skip:] == wanted.shape[skip:] and len(leaf.shape) >= skip
-        is_wider = wider and _is_wider(leaf.dtype, wanted.dtype)
-        if fits and (is_wider or leaf.dtype == wanted.dtype):
-            continue  # Texts are made only for errors.
-        shape = ", ".join([*["any"] * skip, *map(str, wanted.shape[skip:])])
-        expect(fits, full, f"have shape [{shape}]", leaf, fix)
+        if convert:
+            leaf = cast_if_weak(as_array(full, leaf), wanted.dtype)
+        shape = (*[None] * skip, *wanted.shape[skip:])
+        check_shape(full, leaf, shape, fix=fix)
+        fits = leaf.dtype == wanted.dtype or (wider and _is_wider(leaf, wanted))
         must = f"have dtype {wanted.dtype}{' or a wider one' * wider}"
-        raise error(sentence(full, must, leaf, fix))
+        expect(fits, full, must, leaf, fix, error)
+        return leaf
+
+    return jax.tree.map_with_path(checked, got, is_leaf=is_tensor_array)
 
 
-def _is_wider(dtype: Any, than: Any) -> bool:
-    return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize > than.itemsize
+check_like = functools.partial(like, convert=False)
+
+
+def _is_wider(x: Any, than: Any) -> bool:
+    is_float = jnp.issubdtype(x.dtype, jnp.floating)
+    return is_float and x.dtype.itemsize > than.dtype.itemsize
 
 
 def check_structure(
@@ -126,20 +100,14 @@ def check_structure(
         ValueError: If the nests differ.
         TypeError: If `strict` and only the sequence types differ.
     """
-    want_def = jax.tree.structure(want)
-    got_def = jax.tree.structure(got)
-    if want_def == got_def:
+    structures = jax.tree.structure(want), jax.tree.structure(got)
+    are_alike = structures[0] == structures[1] or _are_alike(*structures)
+    if structures[0] == structures[1] or (are_alike and not strict):
         return
-    same_but_for_kind = _are_alike(want_def, got_def)
-    if same_but_for_kind and not strict:
-        return
-    error = TypeError if same_but_for_kind else ValueError
     texts = describe_structure(want), describe_structure(got)
     legend = ", where * is an array" if "*" in "".join(texts) else ""
-    raise error(
-        f"{what} must have the structure {texts[0]}, got {texts[1]}{legend}. "
-        f"{fix}".rstrip()
-    )
+    text = f"{what} must have the structure {texts[0]}, got {texts[1]}{legend}. {fix}"
+    raise (TypeError if are_alike else ValueError)(text.rstrip())
 
 
 def _are_alike(want: Any, got: Any) -> bool:

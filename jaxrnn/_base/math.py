@@ -114,15 +114,6 @@ def cast_number(array: Array, dtype: DType) -> Array:
     return array.astype(dtype) if _kind(array.dtype) <= _kind(dtype) else array
 
 
-def numpy_or_jax_array(values: Any) -> Any:
-    """Converts values to a JAX array if they hold JAX arrays, else to a NumPy array.
-
-    NumPy keeps 64-bit integers even if x64 is off.
-    """
-    holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(values))
-    return jnp.asarray(values) if holds_jax_arrays else np.asarray(values)
-
-
 def clamped_to_int32(integers: Any) -> Any:
     """Casts integers to int32, clamped to int32's range instead of wrapping around."""
     if np.can_cast(integers.dtype, np.int32):

@@ -33,7 +33,9 @@ def lay_out(
     lengths, state = as_rows_of(inputs, (lengths, state))
     if not is_pytree_of_arrays(cell):
         return cell, *as_varying_as((inputs, lengths, state), (lengths, state))
-    cell = _whole_on_auto_mesh(cell_of_device(cell, inputs), (inputs, lengths, state))
+    if (key := getattr(cell, "key", None)) is not None:
+        cell = dataclasses.replace(cell, key=key_of_device(key, inputs))
+    cell = _whole_on_auto_mesh(cell, (inputs, lengths, state))
     arrays = whole_on_explicit_mesh(cell, inputs), lengths, state
     return as_varying_as((inputs, arrays), arrays)
 
@@ -191,13 +193,6 @@ def key_of_device(key: Key, rows: PyTree) -> Key:
     if not axes:
         return key
     return jax.random.fold_in(key, jax.lax.axis_index(tuple(sorted(axes))))
-
-
-def cell_of_device(cell: Any, rows: PyTree) -> Any:
-    """Returns the cell with the key of its device, if the cell is bound with a key."""
-    if (key := getattr(cell, "key", None)) is None:
-        return cell
-    return dataclasses.replace(cell, key=key_of_device(key, rows))
 
 
 def zeros_like(x: Array) -> Array:

@@ -36,11 +36,6 @@ def is_tensor_array(value: object) -> bool:
     return isinstance(value, RowlessArray)
 
 
-def is_like(array: RowlessArray, other: object) -> bool:
-    """Whether both are TensorArrays that were created with the same arguments."""
-    return isinstance(other, RowlessArray) and array._config == other._config
-
-
 def opaque(tree: PyTree) -> PyTree:
     """Replaces each TensorArray by 0, so that it counts as one leaf."""
 
@@ -216,17 +211,12 @@ def with_structure(structure: PyTree, tree: PyTree) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(structure), jax.tree.leaves(tree))
 
 
-def rows_and_dtype(params: Params, inputs: PyTree, dtype: DType = None) -> tuple:
-    """The number of rows, and the dtype of the parameters or a default dtype."""
-    first = jax.tree.leaves(inputs)[0]
-    dtypes = (leaf.dtype for leaf in jax.tree.leaves(params))
-    return first.shape[0], next(dtypes, dtype or first.dtype)
-
-
 def output_of(cell: Any, params: Params, inputs: PyTree, dtype: DType) -> PyTree:
     """The shapes of the cell's output for `inputs`, in the parameters' dtype."""
-    rows, dtype = rows_and_dtype(params, inputs, dtype)
-    return types_of_size(cell.output_size, rows, dtype, "output_size")
+    first = jax.tree.leaves(inputs)[0]
+    dtypes = (leaf.dtype for leaf in jax.tree.leaves(params))
+    dtype = next(dtypes, dtype or first.dtype)
+    return types_of_size(cell.output_size, first.shape[0], dtype, "output_size")
 
 
 @jax.tree_util.register_dataclass

@@ -14,7 +14,6 @@ from .._base.expect import expect
 from .._base.inputs import (
     check_concrete,
     check_same_size,
-    fix_of_objects,
     named_inputs,
 )
 from .._base.lengths import as_lengths
@@ -82,8 +81,7 @@ def as_host_array(name: str, leaf: Any) -> np.ndarray:
     check_not_masked(name, leaf)
     array = np.asarray(None if is_key(leaf) else leaf)
     must = "be an array of numbers or booleans"
-    fix = fix_of_objects(name, leaf)
-    expect(is_array(array), name, must, leaf, fix, error=TypeError)
+    expect(is_array(array), name, must, leaf, error=TypeError)
     return array
 
 

@@ -8,17 +8,16 @@ fills each array. To find out which arrays a step reads, the step is traced once
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .._base.math import module_for_size
+from .._base.expect import expect
 from .._base.trees import is_tensor_array
 from .._base.typing import Array, AxisSize, PyTree
-from .store import Indices, Rows, Store
+from .store import Indices, Rows
 from .tensor_array import TensorArray
 
 Step: TypeAlias = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
@@ -55,12 +54,12 @@ def with_capacity_for(tree: PyTree, steps: AxisSize, first: int = 0) -> PyTree:
         if not config.dynamic_size:
             return array
         if isinstance(store, Rows):
-            array._checked(store)
+            array._single()
             rows = store.padded(max(first, store.written_end()) + steps)
             return array._with(rows)
         capacity = max(first + steps, config.capacity)
         config = dataclasses.replace(config, capacity=capacity)
-        return array.tree_unflatten(config, () if store is None else (store,))
+        return array.tree_unflatten(config, (store,))
 
     return _map_tensor_arrays(extend, tree)
 
@@ -97,9 +96,7 @@ def _map_tensor_arrays(fn: Callable, tree: PyTree, *rest: PyTree) -> PyTree:
 def of_rows(rows: Array, size: Indices) -> TensorArray:
     """Returns a TensorArray with `dynamic_size` that holds the first `size` rows."""
     array = TensorArray(rows.dtype, 0, dynamic_size=True)
-    capacity = rows.shape[0]
-    written = module_for_size(capacity).arange(capacity, dtype=np.int32) < size
-    return array._with(Rows(rows, written, size))
+    return array._with(Rows.of(rows, size, size))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,14 +106,12 @@ class LoopWrites:
     An array is identified by its *number* among the leaves of the carry.
 
     Attributes:
-        carry: The carry before the loop.
-        stores: The elements of the TensorArrays before the loop, by number.
-        must_carry: The numbers of arrays that must stay in the carry, for example
-            because a traced step reads or replaces them.
+        arrays: The arrays before the loop, by number.
+        must_carry: The numbers of arrays that must stay in the carry, because a traced
+            step reads or replaces them.
     """
 
-    carry: PyTree
-    stores: dict[int, Rows]
+    arrays: dict[int, TensorArray]
     must_carry: set[int] = dataclasses.field(default_factory=set)
 
     @classmethod
@@ -132,43 +127,34 @@ class LoopWrites:
                 differ in shape, and all arrays if `max_steps` is symbolic.
         """
         leaves = jax.tree.leaves(carry, is_leaf=_is_opaque)
-        stores = {i: x._store for i, x in enumerate(leaves) if is_tensor_array(x)}
-        static = {i: x for i, x in stores.items() if _is_static(x, max_steps)}
-        arrays = cls(carry, static)
+        static = {i: x for i, x in enumerate(leaves) if _is_static(x, max_steps)}
+        must_carry = set()
 
         def watch(t: Array, carry: PyTree) -> None:
             leaves = jax.tree.leaves(carry, is_leaf=_is_opaque)
-            watched = arrays._watched(carry, {i: leaves[i]._store for i in static})
-            for i, writes in arrays._writes(step(t, watched)[0]).items():
+            arrays = cls({i: leaves[i] for i in static}, must_carry)
+            for i, writes in arrays._writes(step(t, arrays._watched(carry))[0]).items():
                 rows = max_steps * sum(len(indices) for indices, _ in writes)
-                if rows > 2 * static[i].capacity:
-                    arrays.must_carry.add(i)
+                if rows > 2 * leaves[i]._store.capacity:
+                    must_carry.add(i)
 
         if static:
             jax.eval_shape(watch, jnp.int32(0), carry)
-        found = [i for i in static if i not in arrays.must_carry]
-        return cls(carry, {i: static[i] for i in found})
+        return cls({i: x for i, x in static.items() if i not in must_carry})
 
     def without(self, carry: PyTree) -> PyTree:
         """Replaces the arrays in a carry by None."""
-        return self._map(lambda number: None, carry)
+        return self._map(lambda i, array: None, carry)
 
     def emitting(self, step: Step) -> Step:
         """A step for carries without the arrays; returns `(carry, (y, writes))`."""
 
         def emit(t: Array, carry: PyTree) -> tuple[PyTree, tuple[PyTree, Writes]]:
-            # No step reads the elements, so zeros can replace them.
-            zeros = {i: jax.tree.map(jnp.zeros_like, x) for i, x in self.stores.items()}
-            after, y = step(t, self._watched(carry, zeros))
+            after, y = step(t, self._watched(carry))
             writes = self._writes(after)
-            if self.must_carry:
-                leaves = ", ".join(map(str, sorted(self.must_carry)))
-                raise ValueError(
-                    "a step must read or replace the same TensorArrays each time it is "
-                    "traced, got a later trace that also uses these leaves of the "
-                    f"carry, by number: {leaves}. Do not let a step depend on Python "
-                    "values that change between traces."
-                )
+            must = "use the same TensorArrays each time it is traced"
+            fix = "It must not depend on Python values that change between traces."
+            expect(not self.must_carry, "loop_fn", must, sorted(self.must_carry), fix)
             return self.without(after), (y, writes)
 
         return emit
@@ -181,42 +167,48 @@ class LoopWrites:
             taken: The number of steps taken.
             writes: The stacked writes of all steps.
         """
-        stores = {i: _fill(x, taken, writes[i]) for i, x in self.stores.items()}
-        return self._with_stores(carry, stores)
 
-    def _watched(self, carry: PyTree, stores: Mapping[int, Rows]) -> PyTree:
-        watched = {i: _Watched.of(rows, self, i) for i, rows in stores.items()}
-        return self._with_stores(carry, watched)
+        def fill(i: int, array: Any) -> TensorArray:
+            return array._with(_fill(array._store, taken, writes[i]))
 
-    def _with_stores(self, carry: PyTree, stores: Mapping[int, Rows]) -> PyTree:
-        arrays = jax.tree.leaves(self.carry, is_leaf=_is_opaque)
-        return self._map(lambda i: arrays[i]._with(stores[i]), carry)
+        return self._map(fill, carry)
+
+    def _watched(self, carry: PyTree) -> PyTree:
+        """Puts the arrays into the carry, with elements that record their use."""
+
+        def watch(i: int, array: Any) -> TensorArray:
+            rows = array._store
+            return array._with(_Watched(rows.buffer, rows.written, rows.size, self, i))
+
+        return self._map(watch, carry)
 
     def _writes(self, carry: PyTree) -> Writes:
         """The writes of a step to each array, from the carry after the step."""
         writes = {}
         for i, leaf in enumerate(jax.tree.leaves(carry, is_leaf=_is_opaque)):
+            store: Any = leaf._store if i in self.arrays else None
             here = (self, i)
-            store = leaf._store if i in self.stores else None
             if isinstance(store, _Watched) and (store.arrays, store.number) == here:
                 writes[i] = list(store.writes)
                 continue
-            if i in self.stores:  # The step replaced the array.
+            if i in self.arrays:  # The step replaced the array.
                 self.must_carry.add(i)
             jax.tree.leaves(leaf)  # This call marks arrays in `leaf` as read.
         return writes
 
-    def _map(self, fn: Callable[[int], PyTree], carry: PyTree) -> PyTree:
-        """Replaces the leaf of each number in `stores` by `fn(number)`."""
+    def _map(self, fn: Callable[[int, TensorArray], PyTree], carry: PyTree) -> PyTree:
+        """Replaces the leaf of each number in `arrays` by `fn(number, array)`."""
         leaves, structure = jax.tree.flatten(carry, is_leaf=_is_opaque)
-        leaves = [fn(i) if i in self.stores else x for i, x in enumerate(leaves)]
+        for i, array in self.arrays.items():
+            leaves[i] = fn(i, array)
         return structure.unflatten(leaves)
 
 
-def _is_static(store: Store | None, max_steps: AxisSize) -> bool:
-    """Whether the elements are rows, and their number and `max_steps` are ints."""
-    is_rows = isinstance(store, Rows) and isinstance(store.capacity, int)
-    return is_rows and isinstance(max_steps, int)
+def _is_static(leaf: PyTree, max_steps: AxisSize) -> bool:
+    """Whether a leaf is a TensorArray of rows; sizes must be ints, not symbolic."""
+    if not (is_tensor_array(leaf) and isinstance(leaf._store, Rows)):
+        return False
+    return isinstance(leaf._store.capacity, int) and isinstance(max_steps, int)
 
 
 def _fill(rows: Rows, taken: Array, writes: list[tuple[Array, Array]]) -> Rows:
@@ -236,6 +228,9 @@ def _fill(rows: Rows, taken: Array, writes: list[tuple[Array, Array]]) -> Rows:
 class _Watched(Rows):
     """Holds the elements of an array inside a step, and records their use.
 
+    A write leaves the elements as they are, because a loop carries an array that its
+    steps read.
+
     Attributes:
         arrays: The `LoopWrites` of the loop, to which this array belongs.
         number: The number of the array.
@@ -246,23 +241,15 @@ class _Watched(Rows):
     number: int
     writes: tuple[tuple[Array, Array], ...] = ()
 
-    @classmethod
-    def of(cls, rows: Rows, *fields: Any) -> "_Watched":
-        """The elements of `rows`, with the fields that this class adds."""
-        return cls(rows.buffer, rows.written, rows.size, *fields)
+    def was_written(self, indices: Indices) -> Indices:
+        return jnp.zeros(indices.shape, bool)
 
     def write(self, index: Indices, value: Array) -> "_Watched":
-        rows = super().write(index, value)
-        return self._after(rows, jnp.expand_dims(index, 0), value[None])
+        return self.scatter(index[None], value[None])
 
     def scatter(self, indices: Indices, values: Array) -> "_Watched":
-        if not indices.shape[0]:
-            return self
-        return self._after(super().scatter(indices, values), indices, values)
-
-    def _after(self, rows: Rows, indices: Indices, values: Array) -> "_Watched":
         writes = (*self.writes, (jnp.asarray(indices), values))
-        return _Watched.of(rows, self.arrays, self.number, writes)
+        return dataclasses.replace(self, writes=writes)
 
     def length(self) -> Indices:
         return super().length() if isinstance(self.size, tuple) else self._read().size
@@ -286,13 +273,12 @@ class _Watched(Rows):
 
 
 def _flatten(watched: _Watched) -> tuple[tuple, None]:
-    """The leaves; flattening counts as a read, because JAX may use the leaves."""
-    rows = watched._read()
-    return (rows.buffer, rows.written, rows.size), None
+    """The elements; flattening counts as a read, because JAX may use the leaves."""
+    return (watched._read(),), None
 
 
-def _unflatten(_: None, leaves: Any) -> Any:
-    return Rows(*leaves)
+def _unflatten(_: None, elements: Any) -> Any:
+    return elements[0]
 
 
 jax.tree_util.register_pytree_node(_Watched, _flatten, _unflatten)

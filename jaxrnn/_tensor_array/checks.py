@@ -2,92 +2,68 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import checkify
 
-from .._base.arguments import as_axis_size, as_integers
+from .._base.arguments import as_axis_size, as_integers, check_shape, shape_text
 from .._base.errors import EntryError, is_array
 from .._base.expect import expect
 from .._base.inputs import as_array
 from .._base.math import cast_if_weak, cast_number, clamped_to_int32, concrete_or_none
 from .._base.trees import named_dims
-from .._base.typing import Array, ArrayLike, AxisSize, DType
-from .store import Indices
+from .._base.typing import Array, ArrayLike, DType
+from .store import Indices, known_or_traced
 
 
-def check_range(indices: Indices, length: Indices, fix: str = "") -> None:
-    """Raises ValueError if a known index is outside `[0, length)`.
-
-    Traced indices raise errors only under `checkify`. `fix` says what to do about an
-    index that is too large.
-    """
-    known = concrete_or_none(indices)
-    known_length = concrete_or_none(length)
-    if known is None or known_length is None:
-        inside = (indices >= 0) & (indices < length)
-        message = "an index must be at least 0 and below the size of the TensorArray"
-        checkify.debug_check(jnp.all(inside), message)
-        return
-    outside = known[(known < 0) | (known >= known_length)].tolist()
-    if outside:
-        text = f"an index must be in [0, {known_length}), got {outside[0]}."
-        raise EntryError(f"{text} {fix if outside[0] >= 0 else ''}".rstrip())
-
-
-def check_first_write(indices: Indices, written: Indices) -> None:
-    """Raises ValueError if a known index was written before.
-
-    Traced indices raise errors only under `checkify`.
-
-    Args:
-        indices: The indices to write.
-        written: Booleans: whether each index was written before.
-    """
-    known = concrete_or_none(written)
-    if known is None:
-        message = "an index of a TensorArray must be written only once"
-        checkify.debug_check(~jnp.any(written), message)
-    elif known.any():
-        index = np.asarray(indices)[known].flat[0]
-        raise ValueError(
-            f"each index must be written only once, got a second write to {index}."
-        )
-
-
-def check_count(
-    name: str, entries: Any, count: AxisSize, of: str = "element", fix: str = ""
+def check_each(
+    ok: Any,
+    name: str,
+    must: str,
+    indices: Indices,
+    fix: str = "",
+    error: type[Exception] = ValueError,
 ) -> None:
-    """Raises ValueError unless there is one entry for each of `count` elements."""
-    must = f"be [{count}, ...], one entry for each {of}"
-    expect(entries.shape[:1] == (count,), name, must, entries, fix)
+    """`expect` for booleans, one for each index; traced ones raise under `checkify`."""
+    known = concrete_or_none(ok)
+    if known is None:
+        checkify.debug_check(jnp.all(ok), f"`{name}` must {must}")
+    else:
+        expect(known.all(), name, must, indices.tolist(), fix, error)
 
 
-def as_value(value: ArrayLike, dtype: DType) -> Array:
+def check_range(name: str, indices: Indices, length: Indices, fix: str = "") -> None:
+    """Raises an EntryError if an index is outside `[0, length)`; see `check_each`."""
+    inside = (indices >= 0) & (indices < length)
+    known = concrete_or_none(length)
+    must = f"be in [0, {'size' if known is None else known})"
+    check_each(inside, name, must, indices, fix, EntryError)
+
+
+def as_value(value: ArrayLike, dtype: DType, shape: tuple) -> Array:
     """Returns the value as an array; casts a Python number to `dtype` if possible.
 
     Raises:
         TypeError: If the value has another dtype.
+        ValueError: If the value has another shape; see `check_shape`.
     """
     cast = cast_if_weak if is_array(value) else cast_number
     array = cast(as_array("value", value), dtype)
     expect(array.dtype == dtype, "value", f"be {dtype}", array, error=TypeError)
+    check_shape("value", array, shape)
     return array
 
 
-def as_indices(name: str, values: ArrayLike, what: str, *shape: None) -> Indices:
-    """Integers of shape `shape` as int32, in NumPy unless `values` hold JAX arrays.
+def as_indices(name: str, values: ArrayLike, *shape: int | None) -> Indices:
+    """Integers of shape `shape` as int32, in NumPy if they are known.
 
-    Integers beyond int32 are clamped, so they stay out of range of the array. `what`
-    describes the expected integers in messages.
+    Integers beyond int32 are clamped, so they stay out of range of the array.
 
     Raises:
         TypeError: If `values` are not integers.
         ValueError: If `values` do not have this shape.
     """
-    array = clamped_to_int32(as_integers(name, values, what, shape))
-    return array if isinstance(array, jax.Array) else np.asarray(array)
+    what = f"integers {shape_text(shape)}" if shape else "an integer"
+    return known_or_traced(clamped_to_int32(as_integers(name, values, what, shape)))
 
 
 def as_element_shape(shape: Any) -> tuple[int | None, ...] | None:

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import describe
+from .._base.arguments import check_shape
+from .._base.expect import expect
 from .._base.math import axis_size, concrete_or_none, module_for_size
-from .._base.typing import Array, DType
+from .._base.typing import Array
 
 Indices: TypeAlias = Any
 """Integer arrays: NumPy arrays if they are known, and JAX arrays if they are traced."""
@@ -37,13 +38,11 @@ class Rows:
     size: Any
 
     @classmethod
-    def empty(
-        cls, capacity: int, shape: tuple, dtype: DType, size: int | None
-    ) -> "Rows":
-        """Returns unwritten rows of zeros; if `size` is None, all rows are elements."""
-        buffer = jnp.zeros((capacity, *shape), dtype)
-        written = module_for_size(capacity).zeros(capacity, bool)
-        return cls(buffer, written, () if size is None else axis_size(size))
+    def of(cls, buffer: Array, count: Any, size: Any) -> "Rows":
+        """Returns the rows of a buffer, of which the first `count` were written."""
+        capacity = buffer.shape[0]
+        numbers = module_for_size(capacity).arange(capacity, dtype=np.int32)
+        return cls(buffer, numbers < count, size)
 
     @property
     def capacity(self) -> int:
@@ -56,37 +55,31 @@ class Rows:
 
     def was_written(self, indices: Indices) -> Indices:
         """Whether each of `indices` was written; False for an index out of range."""
-        if not self.capacity:
-            return np.zeros(np.shape(indices), bool)
-        inside = (indices >= 0) & (indices < axis_size(self.capacity))
-        written = self.written
-        if not (isinstance(written, np.ndarray) and isinstance(indices, np.ndarray)):
-            written = jnp.asarray(written)
-        return inside & written[self._nearest(indices)]
+        if _module_of(indices, self.written) is np:
+            return np.append(self.written, False)[indices.clip(-1, self.capacity)]
+        written = jnp.asarray(self._not_empty().written)
+        return written.at[self._slots(indices)].get(mode="fill", fill_value=False)
 
     def read(self, index: Indices) -> Array:
         """Reads row `index`; returns zeros if `index` is out of range."""
-        if not self.capacity:
-            return jnp.zeros(self.buffer.shape[1:], self.buffer.dtype)
         slot = self._nearest(index)
-        row = jax.lax.dynamic_index_in_dim(self.buffer, slot, keepdims=False)
-        if concrete_or_none(index) is not None:
+        buffer = self._not_empty().buffer
+        row = jax.lax.dynamic_index_in_dim(buffer, slot, keepdims=False)
+        if isinstance(index, np.ndarray):
             return row
         return jnp.where(slot == index, row, jnp.zeros((), row.dtype))
 
     def gather(self, indices: Indices) -> Array:
         """Reads rows `indices`; returns zeros where an index is out of range."""
-        if not self.capacity:
-            shape = (indices.shape[0], *self.buffer.shape[1:])
-            return jnp.zeros(shape, self.buffer.dtype)
-        return self.buffer.at[self._slots(indices)].get(mode="fill", fill_value=0)
+        buffer = self._not_empty().buffer
+        return buffer.at[self._slots(indices)].get(mode="fill", fill_value=0)
 
     def write(self, index: Indices, value: Array) -> "Rows":
         """Writes `value` at `index`; changes nothing if `index` is out of range."""
         if not self.capacity:
             return self
         slot = self._nearest(index)
-        if concrete_or_none(index) is None:
+        if not isinstance(index, np.ndarray):
             # If the index is out of range, write back the old row. A scatter, which
             # could drop the write, would be slower.
             row = jax.lax.dynamic_index_in_dim(self.buffer, slot, keepdims=False)
@@ -115,7 +108,7 @@ class Rows:
     def concat(self) -> Array:
         """Joins the elements along their first axis."""
         rows = self.stack()
-        _check_joinable(rows.shape[1:])
+        check_shape("elements", rows, (None, None, ...))
         return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
 
     def with_capacity(self, capacity: int) -> "Rows":
@@ -128,18 +121,18 @@ class Rows:
         if capacity <= self.capacity:
             return self
         more = (0, capacity - self.capacity)
-        xp = np if isinstance(self.written, np.ndarray) else jnp
-        return dataclasses.replace(
-            self,
-            buffer=jnp.pad(self.buffer, [more] + [(0, 0)] * (self.buffer.ndim - 1)),
-            written=xp.pad(self.written, more),
-        )
+        buffer = jnp.pad(self.buffer, [more] + [(0, 0)] * (self.buffer.ndim - 1))
+        written = _module_of(self.written).pad(self.written, more)
+        return Rows(buffer, written, self.size)
+
+    def _not_empty(self) -> "Rows":
+        """Adds one row if there are no rows, because JAX reads only from some row."""
+        return self if self.capacity else self.padded(1)
 
     def _nearest(self, indices: Indices) -> Indices:
         """Clips `indices` to the range of the rows."""
-        xp = module_for_size(self.capacity)
-        indices = xp.asarray(indices) if isinstance(indices, np.ndarray) else indices
-        return indices.clip(0, axis_size(self.capacity) - 1)
+        last = axis_size(self.capacity) - 1
+        return _module_of(indices, last).clip(indices, 0, last)
 
     def written_end(self) -> int:
         """The number of rows up to the last row that was, or may have been, written."""
@@ -154,10 +147,9 @@ class Rows:
 
     def _written(self, buffer: Array, indices: Indices) -> "Rows":
         """Replaces the buffer, and marks `indices` as written."""
-        known = concrete_or_none(indices)
-        if known is not None and isinstance(self.written, np.ndarray):
+        if _module_of(indices, self.written) is np:
             written = self.written.copy()
-            written[known] = True
+            written[indices] = True
         else:
             written = jnp.asarray(self.written)
             written = written.at[self._slots(indices)].set(True, mode="drop")
@@ -167,12 +159,10 @@ class Rows:
         """The number of elements after a write to `indices`."""
         if isinstance(self.size, tuple):
             return ()
-        known = concrete_or_none(indices)
-        size = concrete_or_none(self.size)
-        if known is not None and size is not None:
-            return np.int32(max(size, known.max(initial=-1) + 1))
-        inside = jnp.where(indices < axis_size(self.capacity), indices, -1)
-        return jnp.maximum(self.size, jnp.max(inside, initial=-1) + 1).astype(np.int32)
+        size = known_or_traced(self.size)
+        xp = _module_of(size, indices)
+        inside = xp.where(indices < axis_size(self.capacity), indices, -1)
+        return xp.maximum(size, xp.max(inside, initial=-1) + 1).astype(np.int32)
 
 
 @jax.tree_util.register_dataclass
@@ -185,13 +175,8 @@ class Ragged:
         written: For each element, whether it was written.
     """
 
-    elements: tuple[Array | np.ndarray, ...]
-    written: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
-
-    @classmethod
-    def empty(cls, length: int) -> "Ragged":
-        """Returns `length` unwritten elements."""
-        return cls((np.zeros(0),) * length, (False,) * length)
+    elements: tuple[Array | np.ndarray, ...] = ()
+    written: tuple[bool, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     @property
     def capacity(self) -> int:
@@ -204,8 +189,8 @@ class Ragged:
 
     def was_written(self, indices: Indices) -> Indices:
         """Whether each of `indices` was written; False for an index out of range."""
-        written = np.asarray((*self.written, False))
-        return written[_need_known(indices).clip(-1, self.capacity)]
+        _check_known(indices)
+        return np.asarray((*self.written, False))[indices.clip(-1, self.capacity)]
 
     def read(self, index: Indices) -> Any:
         """Reads element `index`.
@@ -214,12 +199,10 @@ class Ragged:
             ValueError: If the element was never written.
             TypeError: If the index is traced.
         """
-        index = int(_need_known(index))
-        if not self.written[index]:
-            raise ValueError(
-                f"element {index} must be written before it is read. To read zeros "
-                "instead, pass `element_shape`."
-            )
+        _check_known(index)
+        must = "be written before a read"
+        fix = "To read zeros instead, pass `element_shape`."
+        expect(self.written[index], "index", must, int(index), fix)
         return self.elements[index]
 
     def gather(self, indices: Indices) -> Array:
@@ -228,27 +211,18 @@ class Ragged:
         Raises:
             ValueError: If an element was never written, or if shapes differ.
         """
-        elements = [self.read(index) for index in _need_known(indices)]
-        for element in elements:
-            fix = "For elements of different shapes, use `concat`."
-            check_element(element.shape, elements[0].shape, fix)
-        return jnp.stack(elements)
+        return jnp.stack([self.read(index) for index in indices])
 
     def write(self, index: Indices, value: Array) -> "Ragged":
         """Writes `value` at `index`, which must be in range."""
-        index = int(_need_known(index))
-        elements = list(self.elements)
-        elements[index] = value
-        written = list(self.written)
-        written[index] = True
-        return Ragged(tuple(elements), tuple(written))
+        return self.scatter(index[None], [value])
 
-    def scatter(self, indices: Indices, values: Array) -> "Ragged":
+    def scatter(self, indices: Indices, values: Iterable[Array]) -> "Ragged":
         """Writes rows to `indices`; for a repeated index, the last row counts."""
-        store = self
-        for index, value in zip(_need_known(indices), values, strict=True):
-            store = store.write(index, value)
-        return store
+        elements, written = list(self.elements), list(self.written)
+        for index, value in zip(indices, values, strict=True):
+            elements[index], written[index] = value, True
+        return Ragged(tuple(elements), tuple(written))
 
     def stack(self) -> Array:
         """Returns all elements as one array; see `gather`."""
@@ -257,47 +231,32 @@ class Ragged:
     def concat(self) -> Array:
         """Joins the elements along their first axis, whose sizes may differ."""
         elements = [self.read(index) for index in range(self.capacity)]
-        for element in elements:
-            _check_joinable(element.shape)
-            check_element(element.shape, (None, *elements[0].shape[1:]))
+        for i, element in enumerate(elements):
+            check_shape(f"elements[{i}]", element, (None, *elements[0].shape[1:]))
         return jnp.concatenate(elements)
 
     def with_capacity(self, capacity: int) -> "Ragged":
         """Extends to at least `capacity` elements."""
-        more = Ragged.empty(max(0, capacity - self.capacity))
-        return Ragged(self.elements + more.elements, self.written + more.written)
+        more = max(0, capacity - self.capacity)
+        unwritten = (np.zeros(0),) * more
+        return Ragged(self.elements + unwritten, self.written + (False,) * more)
 
 
-def _need_known(indices: Indices) -> np.ndarray:
-    known = concrete_or_none(indices)
-    if known is None:
-        raise TypeError(
-            "indices must not be traced if elements may differ in shape, got traced "
-            f"{describe(indices)}. If all elements have one shape, create the array "
-            "with `element_shape`."
-        )
-    return known
+def known_or_traced(values: Any) -> Any:
+    """Returns the values in NumPy, unless they are traced."""
+    known = concrete_or_none(values)
+    return values if known is None else known
 
 
-def check_element(shape: tuple, want: Iterable | None, fix: str = "") -> None:
-    """Raises ValueError unless `shape` matches `want`; None matches any size."""
-    if want is None:
-        return
-    wanted = list(want)
-    sizes = zip(wanted, shape, strict=False)
-    if len(wanted) != len(shape) or any(w not in (None, size) for w, size in sizes):
-        legend = " (None is any size)" if None in wanted else ""
-        must = f"elements must have shape {wanted}{legend}"
-        raise ValueError(f"{must}, got {list(shape)}. {fix}".rstrip())
+def _module_of(*values: Any) -> Any:
+    """Returns the module `jax.numpy` if a value is a JAX array, otherwise `numpy`."""
+    return jnp if any(isinstance(value, jax.Array) for value in values) else np
 
 
-def _check_joinable(shape: tuple[int, ...]) -> None:
-    """Raises ValueError if the elements are scalars."""
-    if not shape:
-        raise ValueError(
-            "elements must have at least one axis for `concat`, got scalars. Use "
-            "`stack`."
-        )
+def _check_known(indices: Indices) -> None:
+    must = "not be traced if elements may differ in shape"
+    fix = "If all elements have one shape, create the array with `element_shape`."
+    expect(_module_of(indices) is np, "index", must, indices, fix, TypeError)
 
 
 Store: TypeAlias = Rows | Ragged

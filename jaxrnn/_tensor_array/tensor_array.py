@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_axis_size, as_dtype, check_given, check_rank
-from .._base.errors import describe, is_array
+from .._base import arguments
+from .._base.arguments import check_given, check_shape
+from .._base.errors import describe
 from .._base.expect import expect
-from .._base.math import axis_size, concrete_or_none, module_for_size
+from .._base.inputs import check_concrete
+from .._base.math import axis_size
 from .._base.trees import RowlessArray, TensorShape
 from .._base.typing import Array, ArrayLike, DType
 from . import checks
-from .store import Indices, Ragged, Rows, Store, check_element
+from .store import Indices, Ragged, Rows, Store
 
 _SIZE = "Pass a Python integer, or a symbolic size of `jax.export`."
 
@@ -109,11 +111,11 @@ class TensorArray(RowlessArray):
         colocate_with_first_write_call: bool = True,
         name: str | None = None,
     ) -> None:
-        for argument, value in (("handle", handle), ("flow", flow)):
-            expect(value in (None,), argument, "be None", value)
+        expect(handle is None, "handle", "be None", handle)
+        expect(flow is None, "flow", "be None", flow)
         self._config = _Config(
-            as_dtype(dtype),
-            as_axis_size("size", check_given("size", size, _SIZE), _SIZE),
+            arguments.as_dtype(dtype),
+            arguments.as_axis_size("size", check_given("size", size, _SIZE), _SIZE),
             bool(dynamic_size),
             bool(infer_shape),
             checks.as_element_shape(element_shape),
@@ -133,8 +135,9 @@ class TensorArray(RowlessArray):
 
         The result is None if nothing is known about the shape.
         """
-        if isinstance(self._store, Rows):
-            return TensorShape._partial(self._store.buffer.shape[1:])
+        store = self._single()
+        if isinstance(store, Rows):
+            return TensorShape._partial(store.buffer.shape[1:])
         known = self._config.element_shape
         return None if known is None else TensorShape._partial(known)
 
@@ -144,8 +147,12 @@ class TensorArray(RowlessArray):
         return self._config.dynamic_size
 
     def size(self, name: str | None = None) -> Indices:
-        """The number of elements, an int32 scalar; under jit, it may be traced."""
-        store = self._store
+        """The number of elements, an int32 scalar; under jit, it may be traced.
+
+        Raises:
+            ValueError: If the array is a batch of TensorArrays from `jax.vmap`.
+        """
+        store = self._single()
         return axis_size(self._config.size) if store is None else store.length()
 
     def write(
@@ -158,9 +165,9 @@ class TensorArray(RowlessArray):
                 `index` is out of range (also an `IndexError`) or was written before.
             TypeError: If `value` has another dtype, or if `index` is not an integer.
         """
-        value = checks.as_value(value, self.dtype)
-        index = checks.as_indices("index", index, "an integer")
-        store = self._store_to_write(index, value.shape)
+        value = checks.as_value(value, self.dtype, self._shape_after())
+        index = checks.as_indices("index", index)
+        store = self._store_to_write("index", index, value.shape)
         return self._with(store.write(index, value))
 
     def read(self, index: ArrayLike, name: str | None = None) -> Array:
@@ -175,8 +182,8 @@ class TensorArray(RowlessArray):
                 shape of the element is unknown because nothing was written.
             TypeError: If `index` is not an integer.
         """
-        index = checks.as_indices("index", index, "an integer")
-        checks.check_range(index, self.size())
+        index = checks.as_indices("index", index)
+        checks.check_range("index", index, self.size())
         return self._store_to_read().read(index)
 
     def stack(self, name: str | None = None) -> Array:
@@ -199,11 +206,8 @@ class TensorArray(RowlessArray):
                 each element.
             TypeError: If `value` has another dtype.
         """
-        value = checks.as_value(value, self.dtype)
-        check_rank("value", value, 1, "[size, ...]")
-        self._check_count("value", value)
-        check_element(value.shape[1:], self.element_shape)
-        return self._with_rows(value)
+        shape = self._shape_after(self._count())
+        return self._of_rows(checks.as_value(value, self.dtype, shape))
 
     def gather(self, indices: ArrayLike, name: str | None = None) -> Array:
         """Returns the elements at `indices`, `[n]` in any order, stacked to `[n, ...]`.
@@ -213,8 +217,8 @@ class TensorArray(RowlessArray):
                 differ or are unknown.
             TypeError: If `indices` are not integers.
         """
-        indices = checks.as_indices("indices", indices, "integers [n]", None)
-        checks.check_range(indices, self.size())
+        indices = checks.as_indices("indices", indices, None)
+        checks.check_range("indices", indices, self.size())
         return self._store_to_read().gather(indices)
 
     def scatter(
@@ -231,10 +235,10 @@ class TensorArray(RowlessArray):
                 row does not have the element shape.
             TypeError: If `indices` are not integers, or if `value` has another dtype.
         """
-        value = checks.as_value(value, self.dtype)
-        slots = checks.as_indices("indices", indices, "integers [n]", None)
-        checks.check_count("value", value, slots.shape[0], "index")
-        store = self._store_to_write(slots, value.shape[1:])
+        slots = checks.as_indices("indices", indices, None)
+        shape = self._shape_after(slots.shape[0])
+        value = checks.as_value(value, self.dtype, shape)
+        store = self._store_to_write("indices", slots, value.shape[1:])
         return self._with(store.scatter(slots, value))
 
     def concat(self, name: str | None = None) -> Array:
@@ -258,23 +262,18 @@ class TensorArray(RowlessArray):
             TypeError: If `lengths` are not integers, or if they are traced; they must
                 be known because they determine array shapes.
         """
-        value = checks.as_value(value, self.dtype)
-        lengths = checks.as_indices("lengths", lengths, "integers [n]", None)
-        counts = concrete_or_none(lengths)
-        if counts is None:
-            fix = "Pass Python integers, which determine the shapes of the elements."
-            raise TypeError(f"`lengths` must not be traced. {fix}")
-        check_rank("value", value, 1, "[rows, ...]")
+        value = checks.as_value(value, self.dtype, (None, ...))
+        counts = checks.as_indices("lengths", lengths, self._count())
+        check_concrete("lengths", counts, fix="They set the shapes of the elements.")
         rows = value.shape[0]
         fits = counts.sum() == rows and counts.min(initial=0) >= 0
         must = f"be at least 0 and add up to {rows}, the number of rows of `value`"
         expect(fits, "lengths", must, counts.tolist())
-        self._check_count("lengths", counts)
         parts = jnp.split(value, np.cumsum(counts)[:-1]) if len(counts) else []
-        for part in parts:
-            check_element(part.shape, self.element_shape)
+        for i, part in enumerate(parts):
+            check_shape(f"element {i}", part, self._shape_after())
         if len(set(counts.tolist())) == 1 and self._config.infer_shape:
-            return self._with_rows(jnp.stack(parts))
+            return self._of_rows(jnp.stack(parts))
         return self._with(Ragged(tuple(parts), (True,) * len(parts)))
 
     def identity(self) -> "TensorArray":
@@ -295,21 +294,15 @@ class TensorArray(RowlessArray):
         )
 
     def __repr__(self) -> str:
-        store = self._store
-        if isinstance(store, Rows) and not (
-            is_array(store.buffer) and np.ndim(store.written) == 1
-        ):
-            # The leaves do not describe a single TensorArray, because `vmap` has added
-            # an axis, or `jax.tree.map` has replaced the leaves, for example with text.
-            return f"TensorArray({self.dtype}, elements={describe(store.buffer)})"
-        shape = self.element_shape
-        shape_text = "" if shape is None else f", element_shape={list(shape)}"
-        return f"TensorArray({self.dtype}, size={self.size()}{shape_text})"
+        if isinstance(self._store, Rows):
+            # The leaves may be text, or have an axis that `vmap` added.
+            return f"TensorArray({self.dtype}, elements={describe(self._store.buffer)})"
+        size, shape = self.size(), self._config.element_shape
+        return f"TensorArray({self.dtype}, size={size}, element_shape={shape})"
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         """Raises TypeError; use `stack` to get the elements as one array."""
-        text = f"an array of numbers must be given, got {self!r}. Call `.stack()`."
-        raise TypeError(text)
+        raise TypeError(f"a TensorArray is not an array: {self!r}. Call `.stack()`.")
 
     def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
         """Returns the elements as a named child, and the static part."""
@@ -328,57 +321,57 @@ class TensorArray(RowlessArray):
     def _with(self, store: Store) -> "TensorArray":
         return self.tree_unflatten(self._config, (store,))
 
-    def _with_rows(self, rows: Array) -> "TensorArray":
-        length = rows.shape[0]
-        written = module_for_size(length).ones(length, bool)
-        size = axis_size(length) if self.dynamic_size else ()
-        return self._with(Rows(rows, written, size))
+    def _of_rows(self, rows: Array) -> "TensorArray":
+        """Returns an array whose elements are `rows`."""
+        size = axis_size(rows.shape[0])
+        return self._with(Rows.of(rows, size, size if self.dynamic_size else ()))
 
     def _rows(self, shape: Any) -> Rows:
+        """Returns unwritten elements of this shape."""
         config = self._config
         capacity = max(config.size, config.capacity)
-        size = config.size if config.dynamic_size else None
-        return Rows.empty(capacity, shape, config.dtype, size)
+        buffer = jnp.zeros((capacity, *shape), config.dtype)
+        return Rows.of(buffer, 0, axis_size(config.size) if self.dynamic_size else ())
+
+    def _count(self) -> int | None:
+        """The number of elements that `unstack` and `split` expect; None for any."""
+        return None if self.dynamic_size else self._config.size
+
+    def _shape_after(self, *axes: int | None) -> tuple:
+        """The shape `[*axes, *element_shape]`, for `check_shape`."""
+        shape = self.element_shape
+        return (*axes, *((...,) if shape is None else shape))
+
+    def _single(self) -> Store | None:
+        """Returns the elements of one TensorArray; refuses a batch from `vmap`."""
+        store = self._store
+        if isinstance(store, Rows):
+            is_single = np.ndim(store.written) == 1
+            must = "be one array for this method, not a batch"
+            expect(is_single, "TensorArray", must, store.buffer, "Use `jax.vmap`.")
+        return store
 
     def _store_to_read(self) -> Store:
-        if self._store is None:
-            raise ValueError(
-                "an element must be written before a read, got no writes. Read the "
-                "array that `write` returned, or pass `element_shape` to read zeros."
-            )
-        return self._checked(self._store)
+        what = "written before a read"
+        fix = "Read the array that `write` returned, or pass `element_shape`."
+        return check_given("TensorArray", self._single(), fix, what)
 
-    def _store_to_write(self, indices: Indices, shape: tuple) -> Store:
+    def _store_to_write(self, name: str, indices: Indices, shape: tuple) -> Store:
         """Checks a write to `indices`; returns the store, extended if necessary."""
-        check_element(shape, self.element_shape)
-        store = self._store
+        store = self._single()
         if store is None:
             ragged = not self._config.infer_shape
-            store = Ragged.empty(self._config.size) if ragged else self._rows(shape)
-        known = concrete_or_none(indices)
-        if self.dynamic_size and known is not None:
-            checks.check_range(indices, np.iinfo(np.int32).max)
-            store = store.with_capacity(int(known.max(initial=-1)) + 1)
+            size = self._config.size
+            store = Ragged().with_capacity(size) if ragged else self._rows(shape)
+        if self.dynamic_size and isinstance(indices, np.ndarray):
+            checks.check_range(name, indices, arguments.INT32_MAX)
+            store = store.with_capacity(int(indices.max(initial=-1)) + 1)
         elif self.dynamic_size:
             must = "be at least 1 for writes at traced indices"
             fix = "Pass the number of elements; a traced index cannot extend an array."
             expect(store.capacity, "size", must, store.capacity, fix)
-        store = self._checked(store)
         fix = "To let the array grow, create it with `dynamic_size=True`."
-        checks.check_range(indices, axis_size(store.capacity), fix)
-        checks.check_first_write(indices, store.was_written(indices))
+        checks.check_range(name, indices, axis_size(store.capacity), fix)
+        is_first = ~store.was_written(indices)
+        checks.check_each(is_first, name, "be written only once", indices)
         return store
-
-    def _checked(self, store: Store) -> Store:
-        if isinstance(store, Rows) and np.ndim(store.written) != 1:
-            raise ValueError(
-                "a method must be called on one TensorArray, got a batch with elements "
-                f"{describe(store.buffer)}. Use `jax.vmap`."
-            )
-        return store
-
-    def _check_count(self, name: str, entries: Any) -> None:
-        """Raises ValueError unless there is one entry for each element."""
-        fix = "For any number of elements, create the array with `dynamic_size=True`."
-        if not self.dynamic_size:
-            checks.check_count(name, entries, self._config.size, fix=fix)

@@ -220,7 +220,7 @@ class BeamLoop(Loop):
         The order of an example's beams changes between steps, so all beams of an
         example share one flag.
         """
-        over = beams.finished | jnp.isneginf(beams.log_probs)
+        over = beams.finished | _model.is_minus_infinity(beams.log_probs)
         return repeated(jnp.all(over, axis=1), self.width)
 
     def _scores(self, log_probs: Array, lengths: Array) -> Array:
@@ -239,7 +239,7 @@ class BeamLoop(Loop):
         )
         ids = jnp.moveaxis(trace_back(ids, offsets), 0, -1)
         scores = self._scores(beams.log_probs, beams.lengths)
-        lengths = jnp.where(jnp.isneginf(scores), 0, beams.lengths)
+        lengths = jnp.where(_model.is_minus_infinity(scores), 0, beams.lengths)
         return Decoded(
             _model.end_beyond(lengths, ids, self.model.end_id), scores, lengths
         )
@@ -383,7 +383,7 @@ def penalized(log_probs: Array, lengths: Array, length_penalty: ArrayLike) -> Ar
     """Log-probabilities with the length penalty; -inf for a beam without a sequence."""
     penalty = jnp.asarray(length_penalty, log_probs.dtype)
     factor = ((5 + lengths.astype(log_probs.dtype)) / 6) ** penalty
-    exists = ~jnp.isneginf(log_probs)
+    exists = ~_model.is_minus_infinity(log_probs)
     # Do not divide infinity, because the derivative with respect to the penalty would
     # be NaN or infinite.
     return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)

@@ -106,9 +106,7 @@ TYPE_ERRORS = {
     "`loss` must be callable, got 3": lambda: truncated_bptt(3),
     "`reach` must be an integer, got 2.5": bptt(good, reach=2.5),
     "`has_aux` must be True or False, got 'yes'": bptt(good, has_aux="yes"),
-    r"`state\.h` must be an array of numbers, got object": bptt(
-        good, LSTM._replace(h=object())
-    ),
+    r"`state\.h` must be an array of numbers": bptt(good, LSTM._replace(h=object())),
     r"`window\['x'\]` must be an array, got 'x'": bptt(good, window={"x": "x"}),
     "grad requires .* but got int8": bptt(good, params=np.int8(1)),
     "`carry` must be the carry from `init` or from the previous call,": (
@@ -231,11 +229,11 @@ USES = {
 @pytest.mark.parametrize("use", USES)
 def test_only_whole_packs_are_used(use):
     for packed, message in (
-        (JOINED, r"starts` must have shape \(4, 6\), got int32\[8, 6\]"),
-        (CUT, r"starts` must have shape \(4, 6\), got int32\[2, 6\]"),
-        (FEWER, r"row` must have shape \(6,\), got int32\[2\].* use `stack_packed`"),
-        (ONE_ROW, r"starts` must have shape \(4, 6\), got int32\[6\]"),
-        (STACKED, r"starts` must have shape \(4, 6\), got int32\[2, 4, 6\]"),
+        (JOINED, r"starts` must have shape \[4, 6\], got int32\[8, 6\]"),
+        (CUT, r"starts` must have shape \[4, 6\], got int32\[2, 6\]"),
+        (FEWER, r"row` must have shape \[6\], got int32\[2\].* use `stack_packed`"),
+        (ONE_ROW, r"starts` must have shape \[4, 6\], got int32\[6\]"),
+        (STACKED, r"starts` must have shape \[4, 6\], got int32\[2, 4, 6\]"),
     ):
         with pytest.raises(ValueError, match=message):
             USES[use](packed)
@@ -245,5 +243,5 @@ def test_a_pack_that_is_divided_over_devices_is_refused():
     packed = pack(LIST[:4], rows=4)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
     divided = jax.shard_map(run, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
-    with pytest.raises(ValueError, match=r"`packed.starts` must have shape \(4, 6\)"):
+    with pytest.raises(ValueError, match=r"`packed.starts` must have shape \[4, 6\]"):
         jax.jit(divided)(packed)

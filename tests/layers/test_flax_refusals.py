@@ -165,12 +165,10 @@ def test_axes_of_inputs_lengths_and_states():
 
 def test_arguments_of_a_call():
     integers = "`sequence_length` must be integers, one for each row, got "
-    mask = integers + "bool[3, 5]. Pass `mask` to"
+    mask = integers + "bool[3, 5]. Cast lengths... Pass a mask as `mask=`"
     with wrong_type(mask):
         rnn()(X, X[..., 0] > 0)
-    inputs = (
-        integers + "float32[3, 5, 2]... `rnn(inputs, lengths, initial_state=state)`"
-    )
+    inputs = "...after the inputs: `rnn(inputs, lengths, initial_state=state)`, got"
     with wrong_type(inputs):
         rnn()(ONES[:, 0], X)
     with wrong_type("`seq_lengths` is not an argument of `RNN`. Use `sequence_length`"):

@@ -268,7 +268,7 @@ REFUSED = {
     "a_state_of_other_rows": (
         {"state": LSTM.zero_state(3, jnp.float32)},
         ValueError,
-        r"`state\.c` must have shape \(4, 2\), got float32\[3, 2\]",
+        r"`state\.c` must have shape \[4, 2\], got float32\[3, 2\]",
     ),
 }
 
