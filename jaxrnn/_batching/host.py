@@ -9,7 +9,13 @@ import jax
 import numpy as np
 
 from .._base.arguments import check_given, check_rank
-from .._base.errors import check_not_masked, is_array, is_key
+from .._base.errors import (
+    Verbatim,
+    check_not_masked,
+    describe_leaves,
+    is_array,
+    is_key,
+)
 from .._base.expect import expect
 from .._base.inputs import (
     check_concrete,
@@ -18,7 +24,7 @@ from .._base.inputs import (
 )
 from .._base.lengths import as_lengths
 from .._base.like import check_like
-from .._base.trees import map_named, named_leaves
+from .._base.trees import map_named
 from .._base.typing import Lengths, PyTree
 
 Leaves: TypeAlias = list[np.ndarray]
@@ -47,19 +53,14 @@ def as_sources(inputs: PyTree, time_major: bool) -> tuple[PyTree, int, int]:
             the arrays differ in the number of steps or the batch size.
     """
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
-    is_list = isinstance(inputs, list | tuple)
-    of_a_list = (
-        "For a list of sequences, call `pack_sequences(inputs)` without lengths."
-    )
-    fix = of_a_list if is_list else ""
+    fix = "For a list of sequences, call `pack_sequences(inputs)` without lengths."
 
     def as_leaf(name: str, leaf: Any) -> Source:
         if leaf is None or isinstance(leaf, jax.Array | np.ndarray):
             leaf = as_host_array(name, leaf)
         has_all = all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__"))
-        to_array = "Convert a list to an array with `np.asarray`."
-        expect(has_all, name, "be an array", leaf, to_array, error=TypeError)
-        check_rank(name, leaf, 2, axes, fix=fix)
+        expect(has_all, name, f"be an array {axes}", leaf, fix, error=TypeError)
+        check_rank(name, leaf, 2, axes, fix)
         return leaf
 
     inputs = map_named("inputs", as_leaf, inputs)
@@ -123,17 +124,15 @@ def as_sequence(name: str, sequence: PyTree, first: PyTree = None) -> PyTree:
             structure, a dtype or the shape of a step is not as in `first`.
     """
     arrays = map_named(name, as_host_array, sequence)
-    lengths = [leaf.shape[0] for leaf in jax.tree.leaves(arrays) if leaf.ndim]
+    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(arrays) if leaf.ndim}
     fix = "Each entry is one sequence. Convert a list to an array with `np.asarray`."
-    expect(lengths, name, "hold at least one array [length, ...]", sequence, fix)
+    must = "hold one or more arrays [length, ...] of one length"
+    expect(len(lengths) == 1, name, must, Verbatim(describe_leaves(arrays)), fix)
 
     def spread(leaf: np.ndarray) -> np.ndarray:
-        return leaf if leaf.ndim else np.broadcast_to(leaf, lengths[:1])
+        return leaf if leaf.ndim else np.broadcast_to(leaf, tuple(lengths))
 
     arrays = jax.tree.map(spread, arrays)
-    if len(set(lengths)) > 1:
-        named = list(named_leaves(name, arrays))
-        check_same_size(named, what="length")
     if first is not None:
         fix = "The first sequence sets the structure, dtypes and step shapes of all."
         check_like(name, arrays, first, 1, strict=False, fix=fix, error=ValueError)
@@ -154,8 +153,7 @@ def from_list(inputs: PyTree) -> list[PyTree]:
     must = "be a list or tuple of sequences"
     fix = "For padded inputs, pass `sequence_length`; otherwise, pass `list(inputs)`."
     expect(is_list, "inputs", must, inputs, fix, error=TypeError)
-    fix = "For an empty batch, pass padded inputs with no rows."
-    expect(inputs, "inputs", "hold at least one sequence", inputs, fix)
+    expect(inputs, "inputs", "hold at least one sequence", inputs)
     first = as_sequence("inputs[0]", inputs[0])
     return [as_sequence(f"inputs[{i}]", each, first) for i, each in enumerate(inputs)]
 

@@ -66,10 +66,9 @@ class PackedBatches(Iterator[PackedSequences]):
         # buffer.
         leaves = [np.array(leaf) for leaf in jax.tree.leaves(record)]
         most = self._shape.row_length
-        steps = len(leaves[0])
         must = f"have at most `row_length` ({most}) steps"
         fix = "Increase `row_length`, or split the record."
-        expect(steps <= most, name, must, steps, fix)
+        expect(len(leaves[0]) <= most, name, must, leaves[0], fix)
         self._waiting.append((state, leaves))
         return True
 
@@ -92,10 +91,8 @@ class PackedBatches(Iterator[PackedSequences]):
             TypeError: If `records` has no position.
         """
         state = self._waiting[0][0] if self._waiting else self._state()
-        must = (
-            "be a sequence, or have `get_state` and `set_state` like a Grain iterator"
-        )
         is_known = state["records"] is not None
+        must = "be a sequence, or have `get_state` and `set_state`"
         expect(is_known, "records", must, self._source, error=TypeError)
         return state
 
@@ -218,12 +215,9 @@ def _as_source(records: Any) -> Any:
     Raises:
         TypeError: If `records` is not iterable, or is a dict.
     """
-    must = "be a sequence or an iterable of records"
-    fix = (
-        "To pack a dict of padded arrays, use `pack_sequences`. If each value of the "
-        "dict is a record, pass `list(records.values())`."
-    )
     is_dict = isinstance(records, Mapping)
+    must = "be a sequence or an iterable of records"
+    fix = "To pack a dict of padded arrays, use `pack_sequences`."
     expect(not is_dict, "records", must, records, fix, error=TypeError)
     can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
     iterator = iter(records)

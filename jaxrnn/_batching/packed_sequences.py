@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_shape
-from .._base.errors import counted, describe, is_array
+from .._base.errors import Verbatim, counted, describe, is_array
 from .._base.expect import expect
 from .._base.inputs import as_array
 from .._base.math import is_traced
@@ -138,11 +137,9 @@ class PackedSequences:
         return jax.tree.map(lambda leaf: read_at(leaf, *index), tree)
 
     def __repr__(self) -> str:
-        leaves = [self.starts, self.row, self.lengths]
-        if not (all(map(is_array, leaves)) and self.starts.ndim == 2):
+        if not is_array(self.starts) or self.starts.ndim != 2:
             # JAX may replace leaves with other objects, such as the in_axes of vmap.
-            got = f"starts={describe(self.starts)}, row={describe(self.row)}"
-            return f"PackedSequences({got})"
+            return f"PackedSequences(starts={describe(self.starts)})"
         full = "" if is_traced(self.lengths) else f", {self.fill:.0%} full"
         rows = self.starts.shape[1 if self.time_major else 0]
         sequences = counted(self.row.size, "sequence")
@@ -174,29 +171,17 @@ def check_whole(name: str, packed: PackedSequences) -> None:
     """Raises ValueError unless the arrays of `packed` have the shapes of one pack."""
     if packed.rows is None or packed.sequences is None:
         return
-    first, second = packed.starts.shape[:1], packed.starts.shape[-1:]
-    rows = (packed.rows,)
-    sequences = (packed.sequences,)
-    shapes = {
-        "starts": first + rows if packed.time_major else rows + second,
-        "lengths": rows,
-        "row": sequences,
-        "offset": sequences,
-        "sequence_length": sequences,
-    }
-    fix = (
-        "Pass one whole pack: to join packs, use `concat_packed`; for several devices, "
-        "use `stack_packed`; to run a stack of packs, use `jax.vmap(run)(packed)`."
-    )
-    for field, shape in shapes.items():
-        check_shape(f"{name}.{field}", getattr(packed, field), shape, fix=fix)
+    shape = packed.starts.shape
+    rows = shape[1:] if packed.time_major else shape[:-1]
+    fits = rows == (packed.rows,) and packed.row.shape == (packed.sequences,)
+    must = f"be one pack of {packed.rows} rows and {packed.sequences} sequences"
+    got = f"`starts` {describe(packed.starts)} and `row` {describe(packed.row)}"
+    fix = "Join packs with `concat_packed`; run a stack of packs with `jax.vmap`."
+    expect(fits, name, must, Verbatim(got), fix)
 
 
 def check_not_packed(inputs: object) -> None:
     """Raises TypeError for `PackedSequences`."""
-    fix = (
-        "Use `packed_rnn`, or pass `packed.unpack(packed.inputs)` and "
-        "`packed.sequence_length`."
-    )
-    is_padded = not isinstance(inputs, PackedSequences)
-    expect(is_padded, "inputs", "be padded", inputs, fix, error=TypeError)
+    is_pack = isinstance(inputs, PackedSequences)
+    fix = "Use `packed_rnn`."
+    expect(not is_pack, "inputs", "be padded", inputs, fix, error=TypeError)

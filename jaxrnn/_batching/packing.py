@@ -93,24 +93,15 @@ def pack_sequences(
         like = jax.tree.map(lambda x: np.empty((0, *x.shape[2:]), x.dtype), inputs)
     lengths = np.asarray([len(leaves[0]) for leaves in sequences], np.int32)
     longest = int(lengths.max(initial=1))
-    why = "the length of the longest sequence"
     fix = "Increase `row_length`, or split the sequences that are longer."
-    row_length = _fitting("row_length", row_length, longest, why, fix)
+    row_length = longest if row_length is None else row_length
+    row_length = as_count("row_length", row_length, longest, fix)
     placed, needed = _best_fit(lengths, row_length)
-    why = "the number of rows that the sequences need"
+    rows = needed or 1 if rows is None else rows
     fix = "Increase `rows` or `row_length`, or pack fewer sequences."
-    rows = _fitting("rows", rows, max(needed, 1), why, fix)
+    rows = as_count("rows", rows, needed or 1, fix)
     shape = PackShape(rows, row_length, len(sequences), bool(time_major))
     return pack(sequences, placed, like, shape, row_length if time is None else time)
-
-
-def _fitting(name: str, given: int | None, least: int, why: str, fix: str) -> int:
-    """The given number, or `least` if none is given; `why` explains `least`."""
-    if given is None:
-        return least
-    number = as_count(name, given, fix="")
-    expect(number >= least, name, f"be at least {least}, {why}", number, fix)
-    return number
 
 
 def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[list[Placed], int]:
@@ -250,16 +241,14 @@ def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     packs = [_renumbered(*each) for each in zip(packs, before[:-1], strict=True)]
     axis = 1 if packs[0].time_major else 0
     rows, sequences = before[-1].tolist()
+    vectors = "lengths", "row", "offset", "sequence_length"
     return dataclasses.replace(
         packs[0],
         inputs=_joined([pack.inputs for pack in packs], axis),
         starts=_joined([pack.starts for pack in packs], axis),
-        lengths=_joined([pack.lengths for pack in packs]),
-        row=_joined([pack.row for pack in packs]),
-        offset=_joined([pack.offset for pack in packs]),
-        sequence_length=_joined([pack.sequence_length for pack in packs]),
         rows=rows,
         sequences=sequences,
+        **{name: _joined([getattr(pack, name) for pack in packs]) for name in vectors},
     )
 
 
@@ -305,13 +294,9 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     """
     packs = _as_packs(packs)
     sizes = [(pack.lengths.size, pack.row.size) for pack in packs]
-    must = f"have {sizes[0][0]} rows and {sizes[0][1]} sequences, like `packs[0]`"
-    fix = (
-        "To create packs of one shape, use `packed_batches`. To join packs into one "
-        "pack, use `concat_packed`."
-    )
-    for i, size in enumerate(sizes):
-        expect(size == sizes[0], f"packs[{i}]", must, size, fix)
+    must = "have equal numbers of rows and sequences"
+    fix = "Create them with `packed_batches`, or join them with `concat_packed`."
+    expect(len(set(sizes)) == 1, "packs", must, sizes, fix)
     return jax.tree.map(lambda *leaves: np.stack(leaves), *packs)
 
 
@@ -326,11 +311,10 @@ def _as_packs(packs: Iterable[PackedSequences]) -> list[PackedSequences]:
         check_concrete(name, pack)
         for field in ("time_major", "row_length"):
             value, first = getattr(pack, field), getattr(packs[0], field)
-            fix = f"Pack all sequences with the `{field}` of `packs[0]`."
-            expect(value == first, f"{name}.{field}", f"be {first}", value, fix)
-        fix = "`packs[0]` sets the structure, dtypes and step shapes of all packs."
-        inputs = f"{name}.inputs"
-        check_like(inputs, pack.inputs, packs[0].inputs, 2, fix=fix, error=ValueError)
+            must = f"be {first}, as in `packs[0]`"
+            expect(value == first, f"{name}.{field}", must, value)
+        like = packs[0].inputs
+        check_like(f"{name}.inputs", pack.inputs, like, 2, error=ValueError)
     time = max(pack.time for pack in packs)
     packs = [dataclasses.replace(pack, time=time) for pack in packs]
     return jax.tree.map(np.asarray, packs)

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_count, check_instance, is_list_of
-from .._base.errors import is_key
+from .._base.errors import is_key, leaf_name
 from .._base.expect import expect
 from .._base.inputs import as_array
 from .._base.like import check_like
 from .._base.sharding import as_sharded_as, zeros_of
-from .._base.trees import map_named, serializable
+from .._base.trees import serializable
 from .._base.typing import Array, PyTree
 
 
@@ -96,9 +96,15 @@ class TruncatedBPTT:
                 created for another `reach`. Nothing is computed in these cases.
         """
         window = _as_arrays("window", window)
-        self._check(carry, window)
+        kept = window if self.reach > 1 else ()
+        self._check(carry, kept)
         types = jax.eval_shape(self._call, params, carry.state, window)
-        carry = _sharded(carry, types[1], window)
+        # On an explicit mesh, the type of an array includes its sharding. The first
+        # state is often created without a sharding, and the first windows are zeros
+        # with the shapes of an example on the host.
+        state = as_sharded_as(types[1], carry.state)
+        windows = as_sharded_as(kept, carry.windows, new_axes=1)
+        carry = TruncatedCarry(state, windows, carry.seen)
 
         def newest(params: PyTree) -> tuple[Array, PyTree]:
             state, next_start = self._rerun(params, carry)
@@ -107,7 +113,7 @@ class TruncatedBPTT:
 
         differentiate = jax.value_and_grad(newest, has_aux=True)
         (value, (aux, state)), gradient = differentiate(params)
-        carry = self._push(carry, jax.lax.stop_gradient(state), window)
+        carry = self._push(carry, jax.lax.stop_gradient(state), kept)
         return ((value, aux) if self.has_aux else value), gradient, carry
 
     def _rerun(self, params: PyTree, carry: TruncatedCarry) -> tuple[PyTree, PyTree]:
@@ -131,12 +137,10 @@ class TruncatedBPTT:
     def _call(
         self, params: PyTree, state: PyTree, window: PyTree
     ) -> tuple[Array, PyTree, PyTree]:
-        form = "(value, (new_state, aux))" if self.has_aux else "(value, new_state)"
-        fix = "" if self.has_aux else "To return `aux` too, set `has_aux=True`."
         result = self.loss(params, state, window)
         fits = is_list_of(result, 2) and (not self.has_aux or is_list_of(result[1], 2))
-        name = "loss(params, state, window)"
-        expect(fits, name, f"be {form}", result, fix, error=TypeError)
+        must = "return (value, new_state) or, for `has_aux`, (value, (new_state, aux))"
+        expect(fits, "loss", must, result, error=TypeError)
         value, rest = result
         new_state, aux = rest if self.has_aux else (rest, None)
         new_state = _as_arrays("new_state", new_state)
@@ -148,8 +152,6 @@ class TruncatedBPTT:
         self, carry: TruncatedCarry, state: PyTree, window: PyTree
     ) -> TruncatedCarry:
         """The carry with `window` appended and the oldest window dropped."""
-        if self.reach == 1:
-            return TruncatedCarry(state, (), carry.seen)
 
         def push(windows: Array, new: Array) -> Array:
             return jnp.concatenate([windows[1:], new[None]])
@@ -162,15 +164,13 @@ class TruncatedBPTT:
         """Raises unless `carry` fits this object and `window`."""
         what = "the carry from `init` or from the previous call"
         check_instance("carry", carry, TruncatedCarry, what)
-        sizes = [leaf.shape[0] for leaf in jax.tree.leaves(carry.windows)]
-        count = max(sizes, default=0)
-        must = f"hold {self.reach - 1} windows for reach={self.reach}"
-        fix = "Create the carry with `init` of the same object."
-        expect(count == self.reach - 1, "carry", must, count, fix)
-        if self.reach > 1:
-            first = jax.eval_shape(lambda: jax.tree.map(lambda x: x[0], carry.windows))
-            fix = "The example given to `init` sets this form. Pad shorter windows."
-            check_like("window", window, first, fix=fix, error=ValueError)
+
+        def stacked(x: Array) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((self.reach - 1, *x.shape), x.dtype)
+
+        wanted = jax.tree.map(stacked, window)
+        fix = "Create the carry with `init` of the same object. Pad shorter windows."
+        check_like("carry.windows", carry.windows, wanted, fix=fix, error=ValueError)
 
 
 def truncated_bptt(
@@ -242,32 +242,14 @@ def truncated_bptt(
     return TruncatedBPTT(loss, reach, as_bool("has_aux", has_aux))
 
 
-def _sharded(
-    carry: TruncatedCarry, new_state: PyTree, window: PyTree
-) -> TruncatedCarry:
-    """Shards the carry of the first call like the carries that follow.
-
-    On an explicit mesh, the type of an array includes its sharding. The first state is
-    often created without a sharding, and the first windows are zeros with the shapes of
-    an example on the host.
-    """
-    state = as_sharded_as(new_state, carry.state)
-    if not jax.tree.leaves(carry.windows):
-        return dataclasses.replace(carry, state=state)
-    windows = as_sharded_as(window, carry.windows, new_axes=1)
-    return dataclasses.replace(carry, state=state, windows=windows)
-
-
 def _as_arrays(name: str, tree: PyTree) -> PyTree:
     """The nest with arrays as leaves; None stays None.
 
     The arrays are strongly typed, so that their types stay fixed.
     """
 
-    def as_leaf(name: str, leaf: Any) -> Array | None:
-        if leaf is None:
-            return None
-        array = as_array(name, leaf)
+    def as_leaf(path: tuple, leaf: Any) -> Array:
+        array = as_array(leaf_name(name, path), leaf)
         return array if is_key(array) else array.astype(array.dtype)
 
-    return map_named(name, as_leaf, tree)
+    return jax.tree.map_with_path(as_leaf, tree)

@@ -147,14 +147,11 @@ class PackedWindow:
         fix = "The leaves of `row_state` and `fresh_state` are concatenated."
         new = like("fresh_state", fresh_state, old, skip=1, fix=fix, error=ValueError)
 
-        def for_all(leaf: Array) -> Array:
-            shape = (self.new, *leaf.shape[1:])
-            return jnp.broadcast_to(leaf, shape) if leaf.shape[0] == 1 else leaf
+        def join(old: Array, new: Array) -> Array:
+            new = jnp.broadcast_to(new, (self.new, *new.shape[1:]))
+            return jnp.concatenate([old, new])
 
-        fix = "For one state for all sequences, pass [1, ...]."
-        new = jax.tree.map(for_all, new)
-        new = with_first_axes("fresh_state", new, (self.new,), fix)
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), old, new)
+        return jax.tree.map(join, old, new)
 
     def row_state(self, states: PyTree) -> PyTree:
         """The state of each row after its last step in the window.
@@ -226,10 +223,9 @@ def windows(
     size = as_count("size", size, fix="Pass the number of steps of a window.")
     check_time_major(time_major)
     if isinstance(inputs, PackedSequences):
-        given = {"sequence_length": sequence_length, "time_major": time_major or None}
-        for name, value in given.items():
-            must = "be omitted for `PackedSequences`, which hold lengths and layout"
-            expect(value is None, name, must, value)
+        must = "be omitted for `PackedSequences`, which hold it"
+        expect(sequence_length is None, "sequence_length", must, sequence_length)
+        expect(not time_major, "time_major", must, time_major)
         return _packed_windows(inputs, size)
     inputs, time, batch_size = as_sources(inputs, time_major)
     if sequence_length is None:

@@ -20,7 +20,7 @@ from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import Verbatim, error_note
 from .._base.expect import expect
 from .._base.inputs import named_inputs
-from .._base.math import in_native_order, is_traced
+from .._base.math import in_native_order
 from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped
 from .._loops.choice import Choice, check_is_possible
 from .._loops.scans import scan_steps
@@ -58,20 +58,24 @@ class RNNCell(Hyperparameters, abc.ABC):
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Replaces an inherited `choose_loop` in a subclass with other steps.
+        """Replaces the loops of base classes that have other steps than this class.
 
-        The inherited loop would run the steps of the base class.
+        The steps are those of the first class that defines `apply` or `step`. The next
+        loop in the order of the base classes must be a loop of the same class.
         """
         super().__init_subclass__(**options)
 
-        names = "choose_loop", "apply_sequence", "apply", "step"
-        defined = ([n for n in names if n in vars(base)] for base in cls.__mro__)
-        nearest = next(filter(None, defined))[0]
-        if nearest == "apply_sequence":
-            cls.choose_loop = _choose_own_loop
-        elif nearest != "choose_loop":
+        def first(bases: tuple[type, ...], *names: str) -> type:
+            return next(base for base in bases if any(n in vars(base) for n in names))
+
+        mro = cls.__mro__
+        steps = first(mro, "apply", "step")
+        loops = "choose_loop", "apply_sequence"
+        if first(mro[mro.index(steps) :], *loops) not in (steps, RNNCell):
             cls.choose_loop = _choose_scan
             cls.apply_sequence = RNNCell.apply_sequence
+        elif "choose_loop" not in vars(first(mro, *loops)):
+            cls.choose_loop = _choose_own_loop
 
     @property
     def is_random(self) -> bool | None:
@@ -285,14 +289,13 @@ class RNNCell(Hyperparameters, abc.ABC):
         if inputs is not None:
             name, first = named_inputs(in_native_order(inputs))[0]
             check_rank(name, first, 1, "[batch, ...]")
-            rows = first.shape[0]
-            given = rows if batch_size is None else _as_batch_size(batch_size)
-            expect(given == rows, "batch_size", f"be {rows} as in `{name}`", given)
-            of_inputs = jax.dtypes.canonicalize_dtype(first.dtype)
-            given = of_inputs if dtype is None else as_dtype(dtype)
-            must = f"be {of_inputs} as in `{name}`"
-            expect(given == of_inputs, "dtype", must, Verbatim(given))
-            batch_size, dtype = rows, of_inputs
+            found = first.shape[0], jax.dtypes.canonicalize_dtype(first.dtype)
+            batch_size = found[0] if batch_size is None else _as_batch_size(batch_size)
+            dtype = found[1] if dtype is None else as_dtype(dtype)
+            must = f"be {found[0]} as in `{name}`"
+            expect(batch_size == found[0], "batch_size", must, batch_size)
+            must = f"be {found[1]} as in `{name}`"
+            expect(dtype == found[1], "dtype", must, Verbatim(dtype))
         fix = "Pass `inputs`, or `batch_size` and `dtype`."
         batch_size = check_given("batch_size", batch_size, fix)
         dtype = check_given("dtype", dtype, fix)
@@ -442,7 +445,7 @@ def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
 
 def _as_batch_size(batch_size: AxisSize) -> AxisSize:
     """The batch size as an int, or a symbolic dimension of `jax.export`."""
-    fix = "Pass the number of rows of the inputs."
+    fix = "Pass the number of rows of the inputs, such as `x.shape[0]`. Under jit, a "
+    fix += "number needs `static_argnames`."
     check_given("batch_size", batch_size, fix)
-    fix = "Under jit, pass a shape such as `x.shape[0]`, or use `static_argnames`."
-    return as_axis_size("batch_size", batch_size, fix if is_traced(batch_size) else "")
+    return as_axis_size("batch_size", batch_size, fix)

@@ -15,10 +15,11 @@ import copy
 import dataclasses
 import functools
 import math
+import numbers
 import re
 import types
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
@@ -27,22 +28,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import arguments
-from .._base.arguments import check_function
-from .._base.errors import describe, is_array, name_of
+from .._base.arguments import check_function, check_instance
+from .._base.errors import is_array, name_of
 from .._base.expect import expect
 from .._base.hints import with_hints
 from .._base.math import is_traced
-from .._base.trees import TensorShape, as_typed
-from .._base.typing import Activation, Array, DType, Initializer
+from .._base.trees import TensorShape, as_typed, size_shapes
+from .._base.typing import Activation, Array, DType, Size
 from .step_checks import check_floating
 
 T = TypeVar("T")
 
 Check: TypeAlias = Callable[[str, Any], Any]
 """`check(name, value)` returns the value that a field stores, or raises."""
-
-# Users of PyTorch and Equinox may write `LSTMCell(depth, units)`.
-NO_DEPTH = "The depth of the inputs is not an argument of a cell; `init` reads it."
 
 ActivationLike: TypeAlias = Any
 """None, the name of a Keras activation, or a function; stored as the function."""
@@ -80,7 +78,7 @@ def count(
 
 def function(*, default: Any = dataclasses.MISSING) -> Any:
     """A function."""
-    return checked(arguments.check_function, default=default)
+    return checked(check_function, default=default)
 
 
 def number(
@@ -93,18 +91,7 @@ def number(
 
 def flag(default: bool) -> Any:
     """True or False."""
-    return checked(_check_flag, default=default)
-
-
-def one_of(default: str, choices: Collection[str]) -> Any:
-    """One of several strings."""
-    what = f"one of {', '.join(map(repr, choices))}"
-
-    def check(name: str, value: Any) -> str:
-        expect(value in choices, name, f"be {what}", value)
-        return value
-
-    return checked(check, default=default)
+    return checked(arguments.as_bool, default=default)
 
 
 def activation(
@@ -120,14 +107,28 @@ def activation(
 
 def initializer() -> Any:
     """A function `(key, shape, dtype)`, by default None."""
-    check = optional(_check_initializer)
+    what = "a function (key, shape, dtype) or None"
+    check = optional(functools.partial(check_function, what=what))
     metadata = {"check": check, "is_read_by_steps": False}
     return dataclasses.field(default=None, metadata=metadata)
 
 
+def sizes(*, default: Any = dataclasses.MISSING) -> Any:
+    """The sizes of a state, an output or inputs: a nest of ints and shapes."""
+
+    def check(name: str, value: Size) -> Size:
+        size_shapes(value, name)
+        # Copy the nest, which the caller may modify later.
+        return jax.tree.map(lambda n: n, value)
+
+    return checked(check, default=default)
+
+
 def name(default: str | None = None) -> Any:
     """The name of a step in profiles, or None."""
-    return checked(_check_name, default=default)
+    what = "a string or None"
+    check = functools.partial(check_instance, kinds=str | None, what=what)
+    return checked(check, default=default)
 
 
 def dtype() -> Any:
@@ -143,7 +144,7 @@ def unused() -> Any:
 @typing.dataclass_transform(
     eq_default=False,
     frozen_default=True,
-    field_specifiers=(dataclasses.field, checked, size, count, function),
+    field_specifiers=(dataclasses.field, checked, size, sizes, count, function),
 )
 def dataclass(cls: type[T]) -> type[T]:
     """Makes a frozen dataclass with the comparison and the repr of its base class."""
@@ -152,12 +153,6 @@ def dataclass(cls: type[T]) -> type[T]:
 
 def check_fields(values: Any) -> None:
     """Runs the checks of a dataclass's fields and stores what they return."""
-    own = vars(type(values)).items()
-    if bare := [name for name, value in own if isinstance(value, dataclasses.Field)]:
-        raise TypeError(
-            f"`{type(values).__name__}` must be a dataclass, because it has the field "
-            f"`{bare[0]}`. Decorate the class with `@fields.dataclass`."
-        )
     for field in dataclasses.fields(values):
         if check := field.metadata.get("check"):
             value = getattr(values, field.name)
@@ -179,19 +174,12 @@ def check_number(
             rejected, because they cannot become a hashable float.
         ValueError: If `value` is not in `[low, high]`.
     """
-    try:
-        if is_traced(value) or isinstance(value, str | bool | None) or jnp.ndim(value):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
-        fix = "Pass a Python number, because arrays are not hashable."
-        text = f"`{name}` must be a number, got {describe(value)}. "
-        text += fix if is_array(value) else ""
-        raise TypeError(text.rstrip()) from None
-    must = f"be in [{low}, {high}]"
-    if high == math.inf:
-        must = f"be at least {low}" if math.isfinite(low) else "be a number"
-    expect(low <= number <= high, name, must, number)
+    is_scalar = is_array(value) and not (value.ndim or is_traced(value))
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    fix = "Pass a Python number."
+    expect(is_scalar or is_real, name, "be a number", value, fix, error=TypeError)
+    number = float(value)
+    expect(low <= number <= high, name, f"be in [{low}, {high}]", number)
     return number
 
 
@@ -202,21 +190,6 @@ def optional(check: Check) -> Check:
         return None if value is None else check(name, value)
 
     return check_unless_none
-
-
-def _check_flag(name: str, value: Any) -> bool:
-    if isinstance(value, int) and value > 1:
-        expect(False, name, "be True or False", value, NO_DEPTH, error=TypeError)
-    return arguments.as_bool(name, value)
-
-
-def _check_initializer(name: str, value: Initializer) -> Initializer:
-    what = "a function (key, shape, dtype)"
-    return arguments.check_function(name, value, what, "See jax.nn.initializers.")
-
-
-def _check_name(name: str, value: str | None) -> str | None:
-    return arguments.check_instance(name, value, str | None, "a string or None")
 
 
 def as_floating(name: str, value: DType) -> DType:
@@ -274,12 +247,10 @@ def resolve_activation(
     if activation is None:
         return jnp.tanh
     if isinstance(activation, str):
-        what = f"one of {', '.join(ACTIVATIONS)}"
-        fix = "For another activation, pass a function."
-        expect(activation in ACTIVATIONS, name, f"be {what}", activation, fix)
+        must = f"be one of {', '.join(ACTIVATIONS)}, or a function"
+        expect(activation in ACTIVATIONS, name, must, activation)
         return ACTIVATIONS[activation]
-    fix = NO_DEPTH if type(activation) is int else ""
-    return check_function(name, activation, "None, a name or a function", fix)
+    return check_function(name, activation, "None, a name or a function")
 
 
 @dataclass

@@ -3,20 +3,11 @@
 from collections.abc import Callable
 from typing import final
 
-import jax
-
 from .._base.arguments import as_bool
 from .._base.cell_keys import check_key, check_key_or_none
-from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from . import fields
 from .base import RNNCell
-
-
-def _copied_size(name: str, size: Size) -> Size:
-    """Returns a copy, which stays the same if the caller modifies `size` later."""
-    size_shapes(size, name)
-    return jax.tree.map(lambda n: n, size)
 
 
 @final
@@ -62,8 +53,8 @@ class FunctionCell(RNNCell):
     """
 
     fn: Callable[..., tuple[PyTree, PyTree]] = fields.function()
-    state_size: Size = fields.checked(_copied_size)
-    output_size: Size = fields.checked(_copied_size)
+    state_size: Size = fields.sizes()
+    output_size: Size = fields.sizes()
     init_fn: Callable[[Key, PyTree, DType], Params] | None = fields.function(
         default=None
     )

@@ -8,6 +8,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
+from .._base.expect import expect
 from .._base.math import affine, at_least_float32
 from .._base.typing import Array, DType, Initializer, Params
 from . import fields
@@ -32,6 +33,11 @@ def gates(params: Params, inputs: Array, blocks: int) -> list[Array]:
     """The blocks of `inputs kernel + bias`, `[batch, H]`, in at least float32."""
     z = affine(params, [inputs], at_least_float32(inputs.dtype))
     return jnp.split(z, blocks, axis=-1)
+
+
+def _check_pooling(name: str, pooling: str) -> str:
+    expect(pooling in _BLOCKS, name, f"be one of {', '.join(_BLOCKS)}", pooling)
+    return pooling
 
 
 def positive(x: Array) -> Array:
@@ -174,7 +180,7 @@ class QRNNCell(LinearRecurrenceCell):
     """
 
     num_units: int = fields.size()
-    pooling: str = fields.one_of("fo", _BLOCKS)
+    pooling: str = fields.checked(_check_pooling, default="fo")
     activation: fields.ActivationLike = fields.activation()
     kernel_initializer: Initializer | None = fields.initializer()
     bias_initializer: Initializer | None = fields.initializer()

@@ -12,7 +12,7 @@ from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from . import fields
 from .linear_recurrence import Coefficients, ComplexState, LinearRecurrenceCell
-from .params import ParamSpec, Specs, check_real, head_size, kernel_and_bias, zeros
+from .params import ParamSpec, Specs, head_size, kernel_and_bias, zeros
 
 _SHARPNESS = 8.0  # The constant c of the RG-LRU paper.
 
@@ -257,7 +257,6 @@ def _draw_decays(
     are less than 1 and greater than 0. Callers take the logarithm of the results, which
     would be infinite at 0.
     """
-    check_real(dtype)
     squares = jax.random.uniform(
         key,
         shape,

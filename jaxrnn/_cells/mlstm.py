@@ -185,7 +185,11 @@ class MLSTMCell(MatrixMemoryCell):
         added = i - forgotten
         m = chunk.start(lambda state: state.m)
         a = jnp.maximum(m, chunk.maxima(added))
-        weights = Weights(jnp.exp(m - a), chunk.pairs(-a, added))
+        # Where no step was written yet, an empty memory (m = -inf) stays as it is.
+        is_empty = a == -jnp.inf
+        keep = jnp.exp(jnp.where(is_empty, 0.0, m - a))
+        pairs = chunk.pairs(-jnp.where(is_empty, 0.0, a), added)
+        weights = Weights(keep, pairs)
         scores = chunk.scores(q, k, weights.pairs)
         old_values = chunk.read(q, _memory)
         old_dot = chunk.read(q, _normalizer)[..., 0]
@@ -213,7 +217,8 @@ class MLSTMCell(MatrixMemoryCell):
         If m is rounded, c and n are rescaled to represent the same memory.
         """
         m = state.m.astype(like.m.dtype)
-        scale = jnp.exp(state.m - m.astype(state.m.dtype))
+        rounded = state.m - m.astype(state.m.dtype)
+        scale = jnp.exp(jnp.where(state.m == -jnp.inf, 0.0, rounded))
         c = state.c * scale[..., None, None]
         n = state.n * scale[..., None]
         return cast_like(like, MLSTMState(c, n, m))

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
-from .._base.arguments import as_axis_size, check_function, check_instance
+from .._base.arguments import as_axis_size, check_function
 from .._base.errors import error_note, is_array, name_of
 from .._base.expect import expect
-from .._base.trees import map_named
+from .._base.trees import map_named, named_dims
 from .._base.typing import Array, DType, Initializer, Key, Params
 
 
@@ -24,19 +24,8 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 
     Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
     """
-    check_real(dtype)
     limit = math.sqrt(6 / max(1, shape[0] + shape[-1]))
     return jax.random.uniform(key, shape, dtype, -limit, limit)
-
-
-def check_real(dtype: DType) -> None:
-    """Raises ValueError for a dtype that the default initializers cannot draw."""
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(
-            "the default initializer draws only real floating-point parameters, got "
-            f"{dtype}. Create real parameters and cast them or, if the cell has such "
-            f"an argument, pass an initializer that draws {dtype}."
-        )
 
 
 def glorot_blocks(key: Key, depth: int, sizes: list[int], dtype: DType) -> Array:
@@ -74,11 +63,9 @@ class ParamSpec:
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        what = "a tuple of integers"
-        check_instance("shape", self.shape, tuple | list, what)
-        for i, size in enumerate(self.shape):
-            as_axis_size(f"shape[{i}]", size)
-        object.__setattr__(self, "shape", tuple(self.shape))
+        sizes = named_dims("shape", self.shape).items()
+        shape = tuple(as_axis_size(name, size) for name, size in sizes)
+        object.__setattr__(self, "shape", shape)
         check_function("initializer", self.initializer)
 
 
@@ -105,19 +92,16 @@ class PartInitializer:
         name = self.function.__name__.removeprefix("_")
         return f"{name}({', '.join(map(name_of, args))})"
 
-    def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
-        """Draws the parameter."""
+    def __call__(self, key: Key, shape: Any, dtype: DType) -> Array:
+        """Draws the parameter; `shape` may be a `ParamSpec`."""
+        spec = shape if isinstance(shape, ParamSpec) else ParamSpec(shape, self)
         return self.function(key, spec, dtype, *self.args)
-
-    def __call__(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        return self.make(key, ParamSpec(shape, self), dtype)
 
 
 def draw(initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType) -> Array:
     """Draws an array for `spec` from `initializer`; `spec.initializer` is ignored."""
-    if isinstance(initializer, PartInitializer):
-        return initializer.make(key, spec, dtype)
-    return initializer(key, spec.shape, dtype)
+    is_for_parts = isinstance(initializer, PartInitializer)
+    return initializer(key, spec if is_for_parts else spec.shape, dtype)
 
 
 def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
@@ -153,7 +137,6 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
             if a leaf is not a `ParamSpec`.
     """
     keys = iter(jax.random.split(key, max(1, len(jax.tree.leaves(specs)))))
-    is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
 
     def make(name: str, spec: ParamSpec) -> Array:
         must = f"return a `ParamSpec` for `{name}`"
@@ -165,13 +148,7 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
             leaf = draw(spec.initializer, next(keys), spec, dtype)
             fits = is_array(leaf) and leaf.shape == spec.shape
             must = f"return an array of shape {spec.shape}"
-            fix = "To get an initializer, call the function, as in `orthogonal()`."
-            fix = fix if callable(leaf) else ""
-            expect(fits, "initializer", must, leaf, fix, error=TypeError)
-            fits = is_complex or not jnp.iscomplexobj(leaf)
-            must = "return a real array for a real dtype"
-            fix = f"For complex parameters, pass `dtype=jnp.{leaf.dtype}` to `init`."
-            expect(fits, "initializer", must, leaf, fix, error=TypeError)
+            expect(fits, "initializer", must, leaf, error=TypeError)
         return jnp.asarray(leaf, dtype)
 
     return map_named("params", make, specs)

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._base.arguments import check_instance
 from .._base.errors import Verbatim, describe_structure, is_array
 from .._base.expect import expect
-from .._base.inputs import to_all_rows
 from .._base.like import like
 from .._base.math import in_native_order
 from .._base.trees import types_of_size, with_structure
@@ -50,23 +50,20 @@ def check_step_inputs(
         TypeError: If `inputs` is neither an array nor a nest.
     """
     axes = ", ".join(["batch", *map(str, ("depth",) if size is None else size)])
+    is_one = is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)
+    error = TypeError if jax.tree_util.all_leaves([inputs]) else ValueError
+    must = f"be one array [{axes}] for one step"
+    advice = _TO_ONE_ARRAY if type(inputs) in (list, tuple, dict) else ""
+    expect(is_one, name, must, inputs, advice, error)
     if is_array(inputs):
         inputs = jnp.asarray(in_native_order(inputs))
-    elif not isinstance(inputs, jax.ShapeDtypeStruct):
-        is_leaf = jax.tree_util.all_leaves([inputs])
-        advice = _TO_ONE_ARRAY if type(inputs) in (list, tuple, dict) else ""
-        must = f"be one array [{axes}] for one step"
-        expect(False, name, must, inputs, advice, TypeError if is_leaf else ValueError)
     check_floating(name, inputs.dtype, "Cast the array, or embed integer ids.")
-    if size is not None:
-        must = f"be [{axes}] {why}".rstrip()
-        expect(tuple(inputs.shape[1:]) == size, name, must, inputs, fix)
-        return inputs
-    fix = "Pass the inputs of one step."
-    if len(inputs.shape) == 1:
-        fix = f"For one row, pass `{name}[None]`. For one number per row, pass "
-        fix += f"`{name}[:, None]`."
-    expect(len(inputs.shape) == 2, name, "have rank 2, [batch, depth]", inputs, fix)
+    if size is None:
+        size = tuple(inputs.shape[1:2])
+        fix = f"Pass the inputs of one step. For one row, pass `{name}[None]`. "
+        fix += f"For one number per row, pass `{name}[:, None]`."
+    fits = len(inputs.shape) > 1 and tuple(inputs.shape[1:]) == size
+    expect(fits, name, f"be [{axes}] {why}".rstrip(), inputs, fix)
     return inputs
 
 
@@ -88,17 +85,13 @@ def check_state(state: PyTree, size: Size, inputs: Array, wider: bool = True) ->
     """
     types = types_of_size(size, inputs.shape[0], inputs.dtype, "state_size")
     fix = f"Create a state with `cell.zero_state` and `dtype=jnp.{inputs.dtype}`."
-    is_one_array = jax.tree_util.all_leaves([state])
-    fits = not is_one_array or jax.tree_util.all_leaves([types])
+    fix += f" To use one state for all rows, broadcast it to {inputs.shape[0]} rows."
+    is_nest = not jax.tree_util.all_leaves([state])
     must = f"have the structure {describe_structure(types)}"
+    fits = is_nest or jax.tree_util.all_leaves([types])
     expect(fits, "state", must, state, fix, error=TypeError)
-    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(types), strict=False)
-    for leaf, wanted in pairs:
-        if is_array(leaf):
-            check_floating("state", leaf.dtype)
-            row = wanted.shape[1:]
-            if leaf.shape != wanted.shape and leaf.shape in (row, (1, *row)):
-                fix = to_all_rows(wanted.shape)
+    for leaf in filter(is_array, jax.tree.leaves(state)):
+        check_floating("state", leaf.dtype)
     state = like("state", state, types, strict=False, wider=wider, fix=fix)
     return with_structure(types, state)
 
@@ -121,8 +114,7 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         f"Create the parameters for inputs of depth {depth} and dtype {dtype} with "
         f"`init`, or with `in_features={depth}` of an nnx module, or cast the inputs."
     )
-    is_dict = isinstance(params, Mapping)
-    expect(is_dict, "params", "be a dict of arrays", params, fix, error=TypeError)
+    check_instance("params", params, Mapping, "a dict of arrays", fix)
     like("params", _as_dict(params), types, fix=fix)
 
 

@@ -1,6 +1,5 @@
 """Base classes of wrappers around one cell, with or without their own parameters."""
 
-import abc
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -78,9 +77,28 @@ class WrapperCell(RNNCell):
         """The zero state of the wrapped cell; see `RNNCell.zero_state`."""
         return self.cell.zero_state(batch_size, dtype)
 
+    def own_specs(self, depth: int) -> Specs:
+        """Specs of the wrapper's own parameters; by default, there are none."""
+        return {}
+
     def split_params(self, params: Params) -> tuple[Params, Params]:
         """Returns `({}, params)`, because all parameters belong to the wrapped cell."""
         return {}, params
+
+    def checked_params(
+        self, params: Params, array: Array, key: Key | None
+    ) -> tuple[Params, Params]:
+        """Checks the key and the wrapper's own parameters, then calls `split_params`.
+
+        Raises:
+            ValueError: If a name or a shape of the wrapper's parameters does not match
+                `own_specs(depth)`, for `array` `[batch, depth]`.
+            TypeError: If a dtype is wrong, or `key` is not a random key.
+        """
+        check_key_or_none(key)
+        own, inner = self.split_params(params)
+        check_params(own, self.own_specs, array)
+        return own, inner
 
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Prepares the state of the wrapped cell; see `RNNCell.start`."""
@@ -110,10 +128,6 @@ class ParamsWrapper(WrapperCell):
     # The wrapper and the wrapped cell may read different inputs.
     feature_axes: ClassVar[Any] = None
 
-    @abc.abstractmethod
-    def own_specs(self, depth: int) -> Specs:
-        """Specs of the wrapper's own parameters for inputs of size `depth`."""
-
     @property
     def cell_scope(self) -> str:
         """The key of the wrapped cell's parameters, which is the TensorFlow scope."""
@@ -133,12 +147,10 @@ class ParamsWrapper(WrapperCell):
             ValueError: If `key` is an array of keys.
         """
         check_key(key)
-        if dtype is not None:
-            dtype = as_dtype(dtype)
         inner = self.cell.init(fold_in(key, 1), inputs, dtype)
-        if dtype is None:
-            first = jax.tree.leaves((inner, inputs))[0]
-            dtype = jax.dtypes.canonicalize_dtype(first.dtype)
+        first = jax.tree.leaves((inner, inputs))[0]
+        of_cell = jax.dtypes.canonicalize_dtype(first.dtype)
+        dtype = of_cell if dtype is None else as_dtype(dtype)
         own = make_params(self.own_specs(depth), fold_in(key, 0), dtype)
         return own | {self.cell_scope: inner}
 
@@ -155,18 +167,3 @@ class ParamsWrapper(WrapperCell):
         must = f"have the key {scope!r}, for the parameters of the wrapped cell"
         expect(scope in params, "params", must, list(params), fix)
         return {k: v for k, v in params.items() if k != scope}, params[scope]
-
-    def checked_params(
-        self, params: Params, array: Array, key: Key | None
-    ) -> tuple[Params, Params]:
-        """Checks the key and the wrapper's own parameters, then calls `split_params`.
-
-        Raises:
-            ValueError: If a name or a shape of the wrapper's parameters does not match
-                `own_specs(depth)`, for `array` `[batch, depth]`.
-            TypeError: If a dtype is wrong, or `key` is not a random key.
-        """
-        check_key_or_none(key)
-        own, inner = self.split_params(params)
-        check_params(own, self.own_specs, array)
-        return own, inner

@@ -9,26 +9,16 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base import arguments
+from .._base.arguments import check_given
 from .._base.cell_keys import check_key_or_none, fold_in, run_key
 from .._base.expect import expect
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells import fields
 from .._cells.lstm import LSTMStateTuple
-from .._cells.step_checks import check_floating
 from .._loops.choice import Choice, Loop
 from .._loops.steps import Run
 from .base import WrapperCell
-
-
-def _check_size(name: str, size: Size) -> Size:
-    size_shapes(size, name)
-    return size
-
-
-def _as_dtype(name: str, dtype: DType) -> DType:
-    return arguments.as_dtype(dtype, name)
 
 
 @final
@@ -76,8 +66,8 @@ class DropoutWrapper(WrapperCell):
     output_keep_prob: float = fields.number(1.0, low=0, high=1)
     state_keep_prob: float = fields.number(1.0, low=0, high=1)
     variational_recurrent: bool = fields.flag(False)
-    input_size: Size | None = fields.checked(_check_size, default=None)
-    dtype: DType | None = fields.checked(_as_dtype, default=None)
+    input_size: Size | None = fields.sizes(default=None)
+    dtype: DType | None = fields.dtype()
     seed: int | None = fields.count(default=None, least=-(2**63), most=2**63 - 1)
     dropout_state_filter_visitor: Callable[[PyTree], PyTree] | None = fields.function(
         default=None
@@ -88,18 +78,12 @@ class DropoutWrapper(WrapperCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.variational_recurrent:
-            must = "be given for variational dropout"
-            fix = "Pass the dtype of the inputs."
-            expect(self.dtype is not None, "dtype", must, None, fix)
-            check_floating("dtype", self.dtype)
-        must = "be False without `variational_recurrent`"
-        fix = "Each row already has its own mask at each step."
+            check_given("dtype", self.dtype, "Pass the dtype of the inputs.")
+        if self._has_input_mask:
+            check_given("input_size", self.input_size, "Pass the depth of the inputs.")
         fits = self.variational_recurrent or not self.mask_per_row
-        expect(fits, "mask_per_row", must, True, fix)
-        must = "be given for variational input dropout"
-        fix = "Pass the depth of the inputs."
-        fits = self.input_size is not None or not self._has_input_mask
-        expect(fits, "input_size", must, None, fix)
+        must = "be False without `variational_recurrent`"
+        expect(fits, "mask_per_row", must, True)
 
     @property
     def _has_input_mask(self) -> bool:
@@ -182,9 +166,8 @@ class DropoutWrapper(WrapperCell):
         is_shared = self.variational_recurrent and not self.mask_per_row
         marks = iter(jax.tree.leaves(chosen))
         indices = itertools.count()
-        fix = f"Set `{salt}_keep_prob` to 1."
-        if salt == "state":
-            fix = "Exclude the leaf with `dropout_state_filter_visitor`."
+        fix = f"Set `{salt}_keep_prob` to 1, or exclude the leaf of a state with "
+        fix += "`dropout_state_filter_visitor`."
 
         def drop_leaf(name: str, leaf: Array) -> Array:
             index = next(indices)
@@ -235,15 +218,11 @@ def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
     marks = jax.tree.leaves(verdict)
     if jax.tree_util.all_leaves([verdict]):
         marks *= len(children)
-    must = f"return a bool, or one bool for each of the {len(children)} parts of a nest"
-    name = "dropout_state_filter_visitor"
-    expect(len(marks) == len(children), name, must, verdict)
+    must = f"return a bool, or {len(children)} bools, one for each part of a nest"
+    fits = len(marks) == len(children)
+    expect(fits, "dropout_state_filter_visitor", must, verdict)
     selected = [
-        _selected(visitor if mark else _select_nothing, child)
+        _selected(visitor, child) if mark else jax.tree.map(lambda _: False, child)
         for mark, child in zip(marks, children, strict=True)
     ]
     return treedef.unflatten(selected)
-
-
-def _select_nothing(substate: PyTree) -> bool:
-    return False

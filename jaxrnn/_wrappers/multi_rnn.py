@@ -125,12 +125,8 @@ class MultiRNNCell(RNNCell):
         Raises:
             ValueError: If the parameters of a cell are missing.
         """
-        self._check_params(params)
-        states = self._split(state)
-        return tuple(
-            cell.start(params[self._name(i)], states[i])
-            for i, cell in enumerate(self.cells)
-        )
+        layers = self._layers(params, state)
+        return tuple(cell.start(own, state) for cell, own, state in layers)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -144,29 +140,24 @@ class MultiRNNCell(RNNCell):
             TypeError: If `key` is not a random key.
         """
         check_key_or_none(key)
-        self._check_params(params)
         new_states = []
-        for i, cell_state in enumerate(self._split(state)):
-            own = params[self._name(i)]
+        layers = self._layers(params, state)
+        for i, (cell, own, cell_state) in enumerate(layers):
             with error_note(self._note(i)):
-                inputs, state = self.cells[i].apply(
-                    own, inputs, cell_state, fold_in(key, i)
-                )
-            new_states.append(state)
+                inputs, new = cell.apply(own, inputs, cell_state, fold_in(key, i))
+            new_states.append(new)
         return inputs, self._join(new_states)
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses a loop for each cell; a scan if one of the cells is scanned."""
-        self._check_params(params)
         inputs = run.inputs
         choices = []
-        for i, state in enumerate(self._split(run.state)):
-            own = params[self._name(i)]
+        for cell, own, state in self._layers(params, run.state):
             inner = run.replace(inputs=inputs, state=state)
-            choices.append(self.cells[i].choose_loop(own, inner))
+            choices.append(cell.choose_loop(own, inner))
             if choices[-1].loop is None:
                 return choices[-1]
-            inputs = _output_types(self.cells[i], own, inner)
+            inputs = _output_types(cell, own, inner)
         names = dict.fromkeys(choice.name for choice in choices)
         reasons = dict.fromkeys(c.reason for c in choices if c.reason)
         loops = [choice.loop for choice in choices]
@@ -181,15 +172,14 @@ class MultiRNNCell(RNNCell):
         keys = run.keys
         last_states = []
         new_states = []
-        for i, cell_state in enumerate(self._split(run.state)):
+        for i, (_, own, state) in enumerate(self._layers(params, run.state)):
             inner = run.of_inner(
                 inputs,
-                cell_state,
+                state,
                 steps=self._cell_steps(i, run.steps),
                 keys=keys and (lambda t, i=i: fold_in(keys(t), i)),
             )
             with error_note(self._note(i)):
-                own = params[self._name(i)]
                 inputs, last_state = loops[i](own, inner)
             last_states.append(last_state)
             if run.steps.returns_states:
@@ -233,12 +223,17 @@ class MultiRNNCell(RNNCell):
         expect(is_list_of(state, count), "state", f"be {what}", state, error=EntryError)
         return tuple(state)
 
-    def _check_params(self, params: Params) -> None:
-        names = list(dict.fromkeys(map(self._name, range(len(self.cells)))))
-        got = list(params) if isinstance(params, Mapping) else params
+    def _layers(
+        self, params: Params, state: PyTree
+    ) -> list[tuple[RNNCell, Params, PyTree]]:
+        """Each cell with its parameters and its state."""
+        names = list(map(self._name, range(len(self.cells))))
         fits = isinstance(params, Mapping) and set(params) == set(names)
-        fix = "Pass the dict that `init` returned."
-        expect(fits, "params", f"hold {', '.join(names)}", got, fix)
+        must = f"hold {', '.join(dict.fromkeys(names))}"
+        got = list(params) if isinstance(params, Mapping) else params
+        expect(fits, "params", must, got, "Pass the dict that `init` returned.")
+        own = [params[name] for name in names]
+        return list(zip(self.cells, own, self._split(state), strict=True))
 
 
 def _output_types(cell: RNNCell, params: Params, run: Run) -> PyTree:

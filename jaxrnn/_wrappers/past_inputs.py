@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import is_list_of
-from .._base.cell_keys import check_key_or_none
 from .._base.expect import expect
 from .._base.like import like
 from .._base.math import widened
@@ -18,7 +17,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell
 from .._cells.params import ParamSpec, Specs, zeros
-from .._cells.step_checks import check_params, check_step_inputs
+from .._cells.step_checks import check_step_inputs
 from .._loops import masking
 from .._loops.choice import Choice, Loop
 from .._loops.steps import Run, Steps, at_each_step
@@ -71,10 +70,6 @@ class PastInputsWrapper(WrapperCell):
     width: int = fields.count(default=2, least=2, fix=_FIX)
 
     feature_axes = 1
-
-    def own_specs(self, depth: int) -> Specs:
-        """Specs of the wrapper's own parameters; by default, there are none."""
-        return {}
 
     def combine(self, own: Params, taps: Sequence[Array]) -> Array:
         """Computes the inputs of the wrapped cell; here, `[batch, width * depth]`.
@@ -135,10 +130,14 @@ class PastInputsWrapper(WrapperCell):
                 inputs have a narrower dtype than the inputs.
         """
         inputs = self.checked_inputs(inputs)
-        check_key_or_none(key)
-        own, inner = self.split_params(params)
-        check_params(own, self.own_specs, inputs)
-        past, cell_state = self._checked_state(state, inputs)
+        own, inner = self.checked_params(params, inputs, key)
+        fix = "Create a state with `cell.zero_state`."
+        must = "be (past inputs, cell state)"
+        expect(is_list_of(state, 2), "state", must, state, fix)
+        past, cell_state = state
+        shape = (inputs.shape[0], self.width - 1, self.depth)
+        want = jax.ShapeDtypeStruct(shape, inputs.dtype)
+        past = like("state.past_inputs", past, want, wider=True, fix=fix)
         newest = inputs[:, None].astype(past.dtype)
         last_inputs = jnp.concatenate([past, newest], axis=1)
         taps = jnp.unstack(last_inputs.astype(inputs.dtype), axis=1)
@@ -175,17 +174,6 @@ class PastInputsWrapper(WrapperCell):
             return outputs, state
         outputs, cell_states = outputs
         return (outputs, PastInputsState(jnp.stack(taps[1:], 2), cell_states)), state
-
-    def _checked_state(self, state: PyTree, inputs: Array) -> PastInputsState:
-        """Checks and returns the state; past inputs may be wider than the inputs."""
-        fix = "Create a state with `cell.zero_state`."
-        must = "be (past inputs, cell state)"
-        expect(is_list_of(state, 2), "state", must, state, fix)
-        past, cell_state = state
-        shape = (inputs.shape[0], self.width - 1, self.depth)
-        want = jax.ShapeDtypeStruct(shape, inputs.dtype)
-        past = like("state.past_inputs", past, want, wider=True, fix=fix)
-        return PastInputsState(past, cell_state)
 
 
 @final

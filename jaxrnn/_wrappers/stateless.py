@@ -80,6 +80,13 @@ def _add(inputs: PyTree, output: PyTree) -> PyTree:
     return with_structure(output, sums)
 
 
+def _without_device(name: str, value: Any) -> Any:
+    """Replaces a device, which cannot be pickled, by its name."""
+    if isinstance(value, jax.Device):
+        return f"{value.platform}:{value.id}"
+    return value
+
+
 @final
 @fields.dataclass
 class DeviceWrapper(WrapperCell):
@@ -93,7 +100,7 @@ class DeviceWrapper(WrapperCell):
         cell: The wrapped cell.
         device: A `jax.Device`, a TensorFlow-like name ("/cpu:0", "gpu:1"), a
             `jax.sharding.Sharding`, or a `PartitionSpec` for the current mesh, with
-            the batch axis first. A pickle stores a device by platform and number.
+            the batch axis first. The wrapper stores a device by its name.
 
     Raises:
         TypeError: If `cell` is not an RNNCell.
@@ -101,7 +108,7 @@ class DeviceWrapper(WrapperCell):
     Source: `tf.compat.v1.nn.rnn_cell.DeviceWrapper`.
     """
 
-    device: Any
+    device: Any = fields.checked(_without_device)
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """The zero state of the wrapped cell, on the device; see `RNNCell.zero_state`.
@@ -121,18 +128,6 @@ class DeviceWrapper(WrapperCell):
         """
         inputs, state = self._place((inputs, state))
         return self._place(self.cell.apply(params, inputs, state, key))
-
-    def __getstate__(self) -> dict[str, tuple]:
-        state = super().__getstate__()
-        if isinstance(self.device, jax.Device):  # Devices cannot be pickled.
-            name = f"{self.device.platform}:{self.device.id}"
-            state["device"] = (None, {"name": name})
-        return state
-
-    def __setstate__(self, state: dict[str, tuple]) -> None:
-        super().__setstate__(state)
-        if isinstance(self.device, dict):
-            fields.set_field(self, "device", _named(self.device["name"]))
 
     def _place(self, tree: PyTree) -> PyTree:
         device = self.device

@@ -12,13 +12,11 @@ from helpers import bound
 
 import jaxrnn
 from jaxrnn import contrib
-from jaxrnn.extend import fields
 
 X = np.ones((4, 5, 3), np.float32)
 GRU = bound(jaxrnn.GRUCell(2), dtype="float32")
 dynamic = functools.partial(jaxrnn.dynamic_rnn, GRU, X)
 raw = functools.partial(jaxrnn.raw_rnn, GRU, lambda *args: None)
-DEPTH = "The depth of the inputs is not an argument"
 HINTS = {
     "renamed": (
         lambda: dynamic(lengths=None),
@@ -59,14 +57,6 @@ HINTS = {
     "keras": (
         lambda: jaxrnn.GRUCell(2, kernel_init=None),
         "`kernel_init` is not an argument of `GRUCell`. Use `kernel_initializer`",
-    ),
-    "depth_first": (
-        lambda: jaxrnn.LSTMCell(3, 16),
-        rf"`use_peepholes` .* got 16\. {DEPTH}",
-    ),
-    "depth_first_of_units": (
-        lambda: contrib.CFNCell(3, 16),
-        rf"`activation` .* got 16\. {DEPTH}",
     ),
     "one_state_for_two": (
         lambda: jaxrnn.bidirectional_dynamic_rnn(GRU, GRU, X, initial_state=X),
@@ -133,12 +123,6 @@ class Loose(jaxrnn.LSTMCell):
         super().__init__(sizes["hidden_size"])
 
 
-class Bare(jaxrnn.GRUCell):
-    """A subclass with a field, but without the decorator."""
-
-    scale: float = fields.number(1.0)
-
-
 def test_constructors_of_users_cells():
     of = lambda cell: str(inspect.signature(cell))
     assert of(Plain) == of(jaxrnn.LSTMCell)
@@ -151,5 +135,3 @@ def test_constructors_of_users_cells():
         Scaled(5)
     with pytest.raises(ValueError, match=r"^`num_units` must be at least 0"):
         Scaled(-1)
-    with pytest.raises(TypeError, match=r"^`Bare` .*Decorate the class with `@fie"):
-        Bare(3)

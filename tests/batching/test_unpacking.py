@@ -144,7 +144,7 @@ def test_repr():
     for change in (lambda x: None, lambda x: x.shape):
         assert repr(jax.tree.map(change, packed)).startswith("PackedSequences(")
     stack = repr(jax.tree.map(lambda x: x[None], packed))
-    assert stack == "PackedSequences(starts=int32[1, 4, 6], row=int32[1, 6])"
+    assert stack == "PackedSequences(starts=int32[1, 4, 6])"
 
 
 def test_no_sequences_give_no_results():

@@ -243,7 +243,7 @@ def step_from(dtype):
 
 
 REFUSALS = [
-    (lambda: jaxrnn.QRNNCell(3, "of"), "`pooling` must be one of 'f', 'fo', 'ifo'"),
+    (lambda: jaxrnn.QRNNCell(3, "of"), "`pooling` must be one of f, fo, ifo"),
     (lambda: jaxrnn.MinGRUCell(-1), "`num_units`"),
     (lambda: jaxrnn.MinLSTMCell(3, "gauss"), "`activation` must be one of"),
     (lambda: step_of(0.5, 0.5), r"must return a tuple \(a, b, rest\), got"),

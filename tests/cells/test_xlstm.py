@@ -157,6 +157,30 @@ def test_refusals(cell):
         made.apply(params, x, state)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_an_empty_memory_without_steps_has_finite_gradients(form):
+    """The scale of an empty memory may be -inf; rows without steps keep it."""
+    cell = jaxrnn.MLSTMCell(4, 2, chunk_size=2)
+    x = np.random.default_rng(0).normal(size=(3, 5, 3))
+    start = jax.tree.map(jnp.ones_like, cell.zero_state(3, x.dtype))
+    start = start._replace(m=jnp.full_like(start.m, -jnp.inf))
+    made = bound(cell)
+    form = FORMS[form](cell)
+
+    @functools.partial(jax.grad, has_aux=True, argnums=(0, 1, 2))
+    def gradients(params, x, state, **options):
+        made = jaxrnn.dynamic_rnn(form.bind(params), x, initial_state=state, **options)
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(made[0])), made
+
+    lengths = {"sequence_length": [0, 3, 5]}
+    late = {"mask": np.arange(5) % np.array([[6], [4], [2]]) == 3}
+    for options in (lengths, late):
+        got, (outputs, last) = gradients(made.params, x, start, **options)
+        chex.assert_tree_all_finite((got, outputs, last._replace(m=outputs)))
+    _, (_, last) = gradients(made.params, x, start, **lengths)
+    chex.assert_trees_all_equal(*jax.tree.map(lambda x: x[0], (last, start)))
+
+
 def test_a_memory_that_overflowed_ends_at_a_reset():
     """In an earlier chunk; gradients after the reset are those of a scan."""
     cell = jaxrnn.MLSTMCell(4, 2, chunk_size=4)

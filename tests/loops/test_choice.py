@@ -40,7 +40,27 @@ class FallsBack(Around):
         return jaxrnn.RNNCell.apply_sequence(self, params, run)
 
 
+class Seen:
+    """A mixin whose loop is the loop of the next class."""
+
+    def apply_sequence(self, params, run):
+        return super().apply_sequence(params, run)
+
+
+class Doubled:
+    """A mixin with another `apply`."""
+
+    def apply(self, params, inputs, state, key=None):
+        output, state = super().apply(params, inputs, state, key)
+        return 2 * output, state
+
+
+class Mixed(Seen, Doubled, jaxrnn.LSTMCell):
+    """A loop that would run the steps of the LSTM, although `apply` differs."""
+
+
 CELLS = {
+    "mixed": Mixed(4),
     "apply": Twice(4),
     "step": TwiceInStep(4),
     "wrapped": Around(jaxrnn.LSTMCell(4)),

@@ -105,6 +105,6 @@ def test_errors_name_the_argument():
 def test_inputs_of_a_step_have_the_given_size(size):
     x = jnp.ones((3, *(size or (7,))))
     assert extend.check_step_inputs(x, size=size) is not None
-    axes = "rank 2" if size is None else f"be {['batch', *size]}".replace("'", "")
+    axes = f"be {['batch', *(size or ('depth',))]}".replace("'", "")
     with pytest.raises(ValueError, match=re.escape(axes)):
         extend.check_step_inputs(x[..., None], size=size)
