@@ -37,6 +37,23 @@ import typing as _typing
 from jax.export import register_namedtuple_serialization as _register
 
 from .._base.modules import export as _export, missing_name as _missing_name
+from ..decode._basic import (
+    BasicDecoder as BasicDecoder,
+    BasicDecoderOutput as BasicDecoderOutput,
+    CustomHelper as CustomHelper,
+    GreedyEmbeddingHelper as GreedyEmbeddingHelper,
+    Helper as Helper,
+    InferenceHelper as InferenceHelper,
+    SampleEmbeddingHelper as SampleEmbeddingHelper,
+)
+from ..decode._beam_search import (
+    BeamSearchDecoder as BeamSearchDecoder,
+    BeamSearchDecoderOutput as BeamSearchDecoderOutput,
+    BeamSearchDecoderState as BeamSearchDecoderState,
+    FinalBeamSearchDecoderOutput as FinalBeamSearchDecoderOutput,
+)
+from ..decode._beams import gather_tree as gather_tree, tile_batch as tile_batch
+from ..decode._decoder import Decoder as Decoder, dynamic_decode as dynamic_decode
 from ._attention.mechanisms import (
     AttentionMechanism as AttentionMechanism,
     BahdanauAttention as BahdanauAttention,
@@ -93,32 +110,12 @@ from ._mapping_wrappers import (
 from ._ntm import NTMCell as NTMCell, NTMControllerState as NTMControllerState
 from ._phased_lstm import PhasedLSTMCell as PhasedLSTMCell
 from ._product_lstms import GLSTMCell as GLSTMCell, NASCell as NASCell
-from ._seq2seq.beam_paths import gather_tree as gather_tree, tile_batch as tile_batch
-from ._seq2seq.beam_search import (
-    BeamSearchDecoder as BeamSearchDecoder,
-    BeamSearchDecoderOutput as BeamSearchDecoderOutput,
-    BeamSearchDecoderState as BeamSearchDecoderState,
-    FinalBeamSearchDecoderOutput as FinalBeamSearchDecoderOutput,
-)
-from ._seq2seq.decoders import (
-    BasicDecoder as BasicDecoder,
-    BasicDecoderOutput as BasicDecoderOutput,
-    Decoder as Decoder,
-)
-from ._seq2seq.dynamic_decode import dynamic_decode as dynamic_decode
-from ._seq2seq.helpers import (
-    CustomHelper as CustomHelper,
-    GreedyEmbeddingHelper as GreedyEmbeddingHelper,
-    Helper as Helper,
-    InferenceHelper as InferenceHelper,
-    SampleEmbeddingHelper as SampleEmbeddingHelper,
-)
+from ._seq2seq.loss import sequence_loss as sequence_loss
 from ._seq2seq.training_helpers import (
     ScheduledEmbeddingTrainingHelper as ScheduledEmbeddingTrainingHelper,
     ScheduledOutputTrainingHelper as ScheduledOutputTrainingHelper,
     TrainingHelper as TrainingHelper,
 )
-from ._seq2seq.vocabulary import sequence_loss as sequence_loss
 from ._small_cells import (
     CFNCell as CFNCell,
     MinimalRNNCell as MinimalRNNCell,

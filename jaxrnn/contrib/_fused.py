@@ -6,15 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from jaxrnn import LSTMStateTuple, RNNCell, dynamic_rnn, extend, static_rnn
+from jaxrnn import (
+    LSTMStateTuple,
+    RNNCell,
+    dynamic_rnn,
+    extend,
+    reverse_sequence,
+    static_rnn,
+)
 from jaxrnn.extend import fields
 from jaxrnn.typing import DType, Key, Lengths, Params, PyTree, Shaped
 
-from .._base import arguments, lengths
 from .._cells.fields import Hyperparameters
-from .._drivers.static_rnn import stacked, unstacked
-from .._loops import masking
 from ._core_cells import LSTMBlockCell
 
 
@@ -125,7 +130,10 @@ class BoundFusedCell:
         Raises:
             TypeError, ValueError: See `dynamic_rnn`.
         """
-        with jax.named_scope(arguments.as_scope(scope, "fused_rnn")):
+        is_name = scope is None or isinstance(scope, str)
+        must = "be a string or None"
+        extend.expect(is_name, "scope", must, scope, error=TypeError)
+        with jax.named_scope(scope or "fused_rnn"):
             return self.cell.apply(
                 self.params, inputs, initial_state, dtype, sequence_length, self.key
             )
@@ -158,7 +166,7 @@ class _OfSequences(FusedRNNCell):
         outputs, state = self._run(
             params, sequences, initial_state, dtype, sequence_length, key
         )
-        return (unstacked(outputs, len(inputs)) if is_list else outputs), state
+        return (_steps_of(outputs) if is_list else outputs), state
 
 
 class _OverSteps(_OfSequences):
@@ -184,9 +192,8 @@ class _OverSteps(_OfSequences):
         cell = self._step_cell.bind(params, key)
         if self.use_dynamic_rnn:
             return dynamic_rnn(cell, xs, n, state, dtype, time_major=True)
-        steps = unstacked(xs, len(jax.tree.leaves(xs)[0]))
-        outputs, state = static_rnn(cell, steps, state, dtype, n)
-        return stacked(outputs), state
+        outputs, state = static_rnn(cell, _steps_of(xs), state, dtype, n)
+        return _stacked(outputs), state
 
 
 @fields.dataclass
@@ -258,7 +265,9 @@ class FusedRNNCellAdaptor(_OverSteps):
 
 def _check_fused(name: str, cell: Any) -> FusedRNNCell:
     fix = "Wrap an RNNCell in a `FusedRNNCellAdaptor`."
-    return arguments.check_instance(name, cell, FusedRNNCell, "a FusedRNNCell", fix)
+    is_fused = isinstance(cell, FusedRNNCell)
+    extend.expect(is_fused, name, "be a FusedRNNCell", cell, fix, error=TypeError)
+    return cell
 
 
 @fields.dataclass
@@ -288,11 +297,18 @@ class TimeReversedFusedRNN(_OfSequences):
     def _run(
         self, params: Params, xs: PyTree, state: PyTree, dtype: Any, n: Any, key: Any
     ) -> tuple[PyTree, PyTree]:
-        time = jax.tree.leaves(xs)[0].shape[0]
-        n = lengths.lengths_for(n, xs, time, batch_axis=1)
-        xs = masking.reverse_sequence(xs, n, time_major=True)
-        outputs, state = self.cell.apply(params, xs, state, dtype, n, key)
-        return masking.reverse_sequence(outputs, n, time_major=True), state
+        time, rows = jax.tree.leaves(xs)[0].shape[:2]
+        lengths = extend.as_lengths(n, rows)
+        if lengths is not None:
+            lengths = jnp.minimum(lengths, time)
+
+        def reverse(tree: PyTree) -> PyTree:
+            if lengths is None:
+                return jax.tree.map(jnp.flipud, tree)
+            return reverse_sequence(tree, lengths, seq_axis=0, batch_axis=1)
+
+        outputs, state = self.cell.apply(params, reverse(xs), state, dtype, n, key)
+        return reverse(outputs), state
 
 
 def _checked(sequences: PyTree) -> PyTree:
@@ -310,4 +326,12 @@ def _stacked(steps: list[PyTree]) -> PyTree:
     kinds = {str(jax.tree.map(jax.typeof, step)) for step in steps}
     must = "have the same structure, shapes and dtypes at all steps"
     extend.expect(len(kinds) == 1, "inputs", must, steps)
-    return stacked(steps)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
+
+
+def _steps_of(sequences: PyTree) -> list[PyTree]:
+    """Splits a nest of arrays `[time, batch, ...]` into its steps."""
+    leaves, structure = jax.tree.flatten(sequences)
+    # The backward pass of a split is one concatenation, unlike that of `x[t]`.
+    columns = [[x[0] for x in jax.lax.split(x, [1] * len(x))] for x in leaves]
+    return [structure.unflatten(step) for step in zip(*columns, strict=True)]

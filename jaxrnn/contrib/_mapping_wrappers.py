@@ -21,9 +21,8 @@ from jaxrnn.typing import (
     Specs,
 )
 
-from .._cells.step_checks import check_params
+from ..decode._ids import Table
 from ._mapped_cell import MappedWrapper
-from ._seq2seq.vocabulary import Table
 
 
 class _Projection(MappedWrapper):
@@ -32,7 +31,7 @@ class _Projection(MappedWrapper):
     activation: Activation
 
     def _project(self, own: Params, x: Array) -> Array:
-        check_params(own, self.own_specs, x)
+        extend.check_params(own, self.own_specs, x)
         return self.activation(extend.affine(own, [x], x.dtype))
 
 
@@ -175,7 +174,7 @@ class HighwayWrapper(MappedWrapper):
 
     def before(self, own: Params, inputs: Array) -> Array:
         """Checks the parameters and returns the inputs."""
-        check_params(own, self.own_specs, inputs)
+        extend.check_params(own, self.own_specs, inputs)
         return inputs
 
     def after(self, own: Params, inputs: Array, output: Array) -> Array:
@@ -256,7 +255,7 @@ class EmbeddingWrapper(MappedWrapper):
         # The dtype of the ids does not determine the dtype of the parameters, so check
         # the parameters against `embedding` instead of the ids.
         known = own.get("embedding", inputs)
-        check_params(own, self.own_specs, known)
+        extend.check_params(own, self.own_specs, known)
         ids = inputs.reshape(inputs.shape[:1])
         last = self.embedding_classes - 1
         if ids.dtype.itemsize < 4:  # A narrow integer might not hold `last`.

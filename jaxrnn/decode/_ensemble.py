@@ -10,17 +10,18 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_instance, check_is_cell
 from .._base.cell_keys import cell_at_step
-from .._base.errors import describe
+from .._base.errors import Verbatim
+from .._base.expect import expect
 from .._base.inputs import as_arrays
 from .._base.typing import Array, DType, PyTree, RNNCellLike, Size
 from .._drivers.first_step import call_start
-from ._model import check_floating, is_minus_infinity, log_softmax, score_dtype
+from ._ids import check_floating, is_minus_infinity, log_softmax, score_dtype
 
 
 def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Combines models into one model that predicts the mean of their probabilities.
 
-    Pass the result to any decoder, to its loop function or to `score`:
+    Pass the result to any decoder or to `score`:
 
         together = decode.ensemble([model_a, model_b])
         decode.beam_search(
@@ -47,8 +48,7 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             logits differ in shape.
     """
     check_instance("models", models, list | tuple, "a list of dicts")
-    if not models:
-        raise ValueError("`models` must hold at least one model, got none.")
+    expect(models, "models", "hold at least one model", models)
     for i, model in enumerate(models):
         _check_model(f"models[{i}]", model)
     states = [
@@ -74,16 +74,10 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _check_model(name: str, model: Mapping[str, Any]) -> None:
     fix = "For example, pass `dict(cell=cell.bind(params), embed=embed, ...)`."
     check_instance(name, model, Mapping, "a dict", fix)
-    keys = ("cell", "embed", "project", "initial_state")
-    what = "the keys 'cell', 'embed', 'project' and 'initial_state'"
-    if missing := ", ".join(repr(key) for key in keys if key not in model):
-        got = ", ".join(map(repr, model)) or "none"
-        raise ValueError(f"`{name}` must have {what}, got {got}. Add {missing}.")
-    if extra := ", ".join(repr(key) for key in model if key not in keys):
-        raise ValueError(
-            f"`{name}` must have only {what}, but also has {extra}. Remove {extra}. "
-            "Pass arguments such as `start_ids` to the decoding function."
-        )
+    keys = ["cell", "embed", "initial_state", "project"]
+    fix = "Pass arguments such as `start_ids` to the decoding function."
+    must = f"have the keys {', '.join(keys)}"
+    expect(sorted(model) == keys, name, must, Verbatim(sorted(model)), fix)
     check_is_cell(f"{name}['cell']", model["cell"])
     for part in ("embed", "project"):
         check_instance(f"{name}['{part}']", model[part], Callable, "a function")
@@ -93,13 +87,10 @@ def _log_mean(logits: list[Array]) -> Array:
     """The logarithm of the models' mean probabilities, `[batch, vocab]`."""
     shape = jnp.shape(logits[0])
     for i, each in enumerate(logits):
-        what = f"the logits of `models[{i}]['project']`"
+        what = f"models[{i}]['project'](output)"
         check_floating(what, each)
-        if each.shape != shape:
-            raise ValueError(
-                f"{what} must be {list(shape)} to match `models[0]`, got "
-                f"{describe(each)}."
-            )
+        must = f"be {list(shape)} to match `models[0]`"
+        expect(each.shape == shape, what, must, each)
     dtype = score_dtype(logits)
     wide = jnp.stack([each.astype(dtype) for each in logits])
     log_probs = log_softmax(wide)

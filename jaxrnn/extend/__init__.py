@@ -13,8 +13,8 @@ in `jaxrnn` itself. This module adds parts that several cells use:
 * Parameters: `affine_specs` declares a kernel and a bias, and `affine` applies them.
   `glorot_uniform` is TensorFlow's default initializer. `bias_initializer` selects the
   initializer of a bias, and `at_least_float32` the dtype of sums.
-* Steps: `check_step_inputs` and `check_state` check the arguments of a step. The
-  `apply` of a `SpecsCell` calls both.
+* Steps: `check_step_inputs`, `check_state` and `check_params` check the arguments of a
+  step. The `apply` of a `SpecsCell` calls all three.
 * Functions that run cells: `map_sizes` reads a `state_size` or an `output_size`.
   `as_arrays`, `as_bool`, `as_count`, `as_lengths`, `check_function` and `check_key`
   check arguments. `concrete_or_none` returns the values of an array that is not traced.
@@ -49,6 +49,7 @@ from .._cells.params import (
     glorot_uniform as glorot_uniform,
 )
 from .._cells.step_checks import (
+    check_params as check_params,
     check_state as check_state,
     check_step_inputs as check_step_inputs,
 )

@@ -364,10 +364,16 @@ TYPE_ERRORS = {
     "`memory` is not an argument of `Bahd.* `AttentionWrapper.initial_state`": (
         lambda: contrib.BahdanauAttention(H, memory=MEMORY)
     ),
-    "structure LSTMStateTuple": lambda: initial(MEMORY, cell_state=(X[:, 0], X[:, 0])),
+    "structure .*LSTMStateTuple": lambda: initial(
+        MEMORY, cell_state=(X[:, 0], X[:, 0])
+    ),
     "the dtype of the mechanism": lambda: on(HALVES).initial_state(MEMORY),
-    "must be an AttentionWrapperState, got": lambda: step(X[:, 0], jnp.zeros(3)),
-    r"`state\.memory` must hold arrays": lambda: step(X[:, 0], WITHOUT_MEMORY),
+    "must be an AttentionWrapperState .*, got float": lambda: step(
+        X[:, 0], jnp.zeros(3)
+    ),
+    "must be an AttentionWrapperState with a memory, got": lambda: step(
+        X[:, 0], WITHOUT_MEMORY
+    ),
     "`initial_cell_state` is .*initial_state`": lambda: on(
         LUONG, initial_cell_state=None
     ),

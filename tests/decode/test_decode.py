@@ -88,41 +88,34 @@ def test_greedy_equals_lists():
     assert {1, max_time} < seen
 
 
-LOOPS = {
-    "greedy": (decode.greedy_loop, {}),
-    "sample": (decode.sampling_loop, {"key": KEY, "top_p": 0.8}),
-    "beam_search": (decode.beam_loop, {"beam_width": 2}),
+DECODERS = {
+    "greedy": {},
+    "sample": {"key": KEY, "top_p": 0.8},
+    "beam_search": {"beam_width": 2},
 }
 
 
 def arguments_of(name, params):
     """The arguments of a decoder, without `max_time`."""
-    _, more = LOOPS[name]
+    more = DECODERS[name]
     return arguments("gru", params, more.get("beam_width", 1)) | more
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", LOOPS)
-def test_loops_in_raw_rnn_stop_with_the_longest_row(name):
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_loop_stops_with_the_longest_row(name):
+    """Outside jit, each step calls `project` once; results are those of a jit."""
     max_time, given = 20, arguments_of(name, make_params("gru", 4, 3))
     want = jax.jit(lambda: getattr(decode, name)(**given, max_time=max_time))()
-    steps = int(want.lengths.max())
+    steps, calls, project = int(want.lengths.max()), [], given["project"]
     assert 1 < steps < max_time
-    make_loop, _ = LOOPS[name]
-    loop = make_loop(**{n: value for n, value in given.items() if n != "cell"})
-    in_loop = lambda: jaxrnn.raw_rnn(given["cell"], loop, max_time=max_time)
-    is_array = lambda x: isinstance(x, jaxrnn.TensorArray)
-    for results in (in_loop(), jax.jit(in_loop)()):
-        for emit_ta in jax.tree.leaves(results[0], is_leaf=is_array):
-            assert emit_ta.size() == steps
-        decoded = loop.decoded(results, max_time)
-        with pytest.raises(ValueError, match="`max_time` must be at least"):
-            loop.decoded(results, steps - 1)
-        assert_near(decoded, want, tolerance=1e-12)
+    given["project"] = lambda output: calls.append(None) or project(output)
+    got = getattr(decode, name)(**given, max_time=max_time)
+    assert len(calls) == steps
+    assert_near(got, want, tolerance=1e-12)
 
 
 @pytest.mark.fast("0-5-greedy", "0-5-beam_search")
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize(("rows", "max_time"), [(0, 5), (2, 0)])
 def test_no_rows_and_no_steps(name, rows, max_time):
     given = arguments_of(name, make_params("gru", 4, 0, batch=rows))
@@ -136,7 +129,7 @@ def test_no_rows_and_no_steps(name, rows, max_time):
 
 
 @pytest.mark.fast("greedy", "score")
-@pytest.mark.parametrize("name", [*LOOPS, "score"])
+@pytest.mark.parametrize("name", [*DECODERS, "score"])
 def test_a_symbolic_number_of_steps(name):
     params = make_params("gru", 4, 3)
 
@@ -174,13 +167,12 @@ def test_inside_of_shard_map(name, start):
 
 
 def test_beams_without_a_sequence_are_not_waited_for():
-    given = arguments("gru", make_params("gru", 4, 0), 3)
-    cell, _ = given.pop("cell"), given.pop("project")
+    given, calls = arguments("gru", make_params("gru", 4, 0), 3), []
     certain = jnp.tile(jnp.where(jnp.arange(4) == END, 0.0, -jnp.inf), (6, 1))
-    loop = decode.beam_loop(**given, project=lambda _: certain, beam_width=3)
-    results = jax.jit(lambda: jaxrnn.raw_rnn(cell, loop, max_time=9))()
-    assert results[0][0].size() == 1
-    assert loop.decoded(results, 9).lengths.tolist() == [[1, 0, 0]] * 2
+    given["project"] = lambda _: calls.append(None) or certain
+    decoded = decode.beam_search(**given, max_time=9, beam_width=3)
+    assert len(calls) == 1
+    assert decoded.lengths.tolist() == [[1, 0, 0]] * 2
 
 
 def test_a_cut_row_is_no_error_under_checkify():
@@ -410,6 +402,25 @@ def test_tile_beams():
     assert tiled["count"].shape == ()
     with pytest.raises(ValueError, match="`beam_width` must be at"):
         decode.tile_beams(tree, 0)
+
+
+def test_a_cell_that_reads_a_memory_of_other_rows_is_told_of_tile_beams():
+    """A read-only part of a state is not tiled, since beams can share it."""
+
+    def attend(params, inputs, state, key=None):
+        h, read = state
+        return h, (jnp.einsum("bd,btd->bd", h, read.value), read)
+
+    size = (UNITS, jaxrnn.extend.ReadOnly(()))
+    cell = jaxrnn.FunctionCell(attend, size, UNITS).bind({})
+    given = arguments("gru", make_params("gru", 4, 0), 3) | {"cell": cell}
+    given["initial_state"] = (
+        jnp.zeros((2, UNITS)),
+        jaxrnn.extend.ReadOnly(jnp.ones((2, 5, UNITS))),
+    )
+    with pytest.raises((TypeError, ValueError)) as caught:
+        decode.beam_search(**given, max_time=3, beam_width=3)
+    assert "tile the memory with `tile_beams`" in "".join(caught.value.__notes__)
 
 
 def bad(value):

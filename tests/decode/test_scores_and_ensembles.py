@@ -119,8 +119,8 @@ def test_start_ids_beyond_int32(convert, wrong):
 def test_traced_start_ids_beyond_int32_do_not_wrap():
     @jax.jit
     def start(ids):
-        loop = decode.greedy_loop(abs, abs, jnp.zeros((2, 3)), ids, 0)
-        return loop.model.start_ids
+        helper = contrib.GreedyEmbeddingHelper(lambda ids: ids, ids, 0)
+        return helper.initialize()[1]
 
     assert start(jnp.array([1, 2**32 + 1])).tolist() == [1, 2**31 - 1]
 
@@ -261,18 +261,16 @@ def refused(error, message):
 def test_refused_models():
     with refused(TypeError, "`models` must be a list of dicts, got dict."):
         decode.ensemble({})
-    with refused(ValueError, "`models` must hold at least one model, got none."):
+    with refused(ValueError, "`models` must hold at least one model, got []."):
         decode.ensemble([])
     with refused(
         TypeError, "`models[0]` must be a dict, got 3. For example, pass `dict("
     ):
         decode.ensemble([3])
-    with refused(ValueError, "'initial_state', got none. Add 'cell', 'embed', 'pro"):
-        decode.ensemble([{}])
-    with refused(ValueError, "got 'cell'. Add 'embed', 'project', 'initial_state'."):
-        decode.ensemble([{"cell": REAL["cell"]}])
-    with refused(ValueError, "but also has 'end_id'. Remove 'end_id'. Pass"):
-        decode.ensemble([REAL | {"end_id": 0}])
+    keys = "`models[0]` must have the keys cell, embed, initial_state, project, got ["
+    for wrong in ({}, {"cell": REAL["cell"]}, REAL | {"end_id": 0}):
+        with refused(ValueError, keys):
+            decode.ensemble([wrong])
     with refused(TypeError, "`models[0]['cell']` must be a bound cell, got None"):
         decode.ensemble([REAL | {"cell": None}])
     with refused(TypeError, "`models[1]['embed']` must be a function, got 3."):

@@ -302,8 +302,7 @@ WITHOUT_ARRAYS = {
     "native_status",
     "windows",
 }
-LOOPS = {"beam_loop", "greedy_loop", "sampling_loop"}
-IN_OTHER_ROWS = LOOPS | {"dynamic_decode", "gather_tree"}
+IN_OTHER_ROWS = {"dynamic_decode", "gather_tree"}
 PLAIN = {"monotonic_attention"}  # Element-wise operations.
 WITHOUT_ROW = ON_HOST | WITHOUT_ARRAYS | IN_OTHER_ROWS | PLAIN
 

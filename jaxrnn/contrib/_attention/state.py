@@ -7,11 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import ParamSpec, RNNCell, extend
+from jaxrnn import ParamSpec, RNNCell, TensorArray, extend
 from jaxrnn.typing import Array, Key, Params, PyTree, Specs
 
-from ..._base.like import check_structure
-from ..._base.trees import is_tensor_array, named_leaves, size_shapes
 from .mechanisms import AttentionMechanism
 from .memory import AttentionMemory
 
@@ -58,42 +56,46 @@ class AttentionWrapperState(NamedTuple):
         """A copy of the state with some fields replaced; shapes must stay the same.
 
         Raises:
-            ValueError: If a field does not exist, or a structure or shape differs.
-            TypeError: If a sequence has another type, e.g. a list instead of a tuple.
+            ValueError: If a field does not exist, or a shape differs.
+            TypeError: If a structure differs.
         """
         unknown = sorted(fields.keys() - set(self._fields))
         must = f"have names among {', '.join(self._fields)}"
         extend.expect(not unknown, "fields", must, ", ".join(unknown))
         for name, new in fields.items():
-            old = getattr(self, name)
-            check_structure(f"`{name}`", old, new, strict=True)
-            leaves = jax.tree.leaves(old, is_leaf=is_tensor_array)
-            shapes = [None if is_tensor_array(x) else jnp.shape(x) for x in leaves]
-            _check_shapes(name, new, shapes)
+            _check_shapes(name, new, getattr(self, name))
         return self._replace(**fields)
 
 
-def _check_shapes(
-    name: str, tree: PyTree, shapes: list[tuple[int, ...] | None]
-) -> None:
-    """Raises ValueError unless leaves have the given shapes; None allows any shape."""
-    named = named_leaves(name, tree, is_tensor_array)
-    for (full, leaf), shape in zip(named, shapes, strict=True):
-        fits = shape is None or jnp.shape(leaf) == shape
-        extend.expect(fits, full, f"have shape {shape}", leaf)
+def _check_shapes(name: str, tree: PyTree, like: PyTree, fix: str = "") -> None:
+    """Compares the structure and the shapes of `tree` with those of `like`.
+
+    A scalar, e.g. a step count, applies to all rows. TensorArrays may differ in shape.
+
+    Raises:
+        TypeError: If the structures differ.
+        ValueError: If shapes differ.
+    """
+    leaf = lambda x: isinstance(x, TensorArray)
+    wanted, structure = jax.tree.flatten(like, is_leaf=leaf)
+    alike = structure == jax.tree.structure(tree, is_leaf=leaf)
+    must = f"have the structure {structure}"
+    extend.expect(alike, name, must, tree, fix, error=TypeError)
+    named = jax.tree.leaves_with_path(tree, is_leaf=leaf)
+    for (path, got), want in zip(named, wanted, strict=True):
+        if not isinstance(want, TensorArray):
+            fits = jnp.shape(got) in ((), want.shape)
+            full = name + jax.tree_util.keystr(path)
+            extend.expect(fits, full, f"have shape {want.shape}", got, fix)
 
 
 def check_is_state(state: PyTree) -> None:
     """Raises TypeError unless `state` is an `AttentionWrapperState` with a memory."""
     is_state = isinstance(state, AttentionWrapperState)
     has_memory = is_state and jax.tree.leaves(state.memory)
+    must = "be an AttentionWrapperState with a memory"
     fix = "Create a state with `cell.initial_state(memory)`."
-    extend.expect(
-        is_state, "state", "be an AttentionWrapperState", state, fix, error=TypeError
-    )
-    extend.expect(
-        has_memory, "state.memory", "hold arrays", state.memory, fix, error=TypeError
-    )
+    extend.expect(has_memory, "state", must, state, fix, error=TypeError)
 
 
 def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:
@@ -112,27 +114,23 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     must = f"have as many rows as the inputs ({rows})"
     extend.expect(len(attention) == rows, "state.attention", must, attention)
     must = f"{must}, or one row for each group of beams"
-    for name, array in named_leaves("state.memory", state.memory):
-        extend.expect(not rows % max(1, len(array)), name, must, array)
+    for array in jax.tree.leaves(state.memory):
+        fits = not rows % max(1, len(array))
+        extend.expect(fits, "state.memory", must, array)
 
 
 def check_cell_state(cell: RNNCell, state: PyTree, rows: int) -> None:
     """Checks that `state` is a state of the cell with the given number of rows.
 
     Raises:
-        ValueError: If the structure or a shape differs.
-        TypeError: If a sequence has another type, e.g. a list instead of a tuple.
+        TypeError: If the structure differs.
+        ValueError: If a shape differs.
     """
-    size = cell.state_size
-    opaque = jax.tree.map(lambda _: 0, state)
-    fix = "Pass a state of the wrapped cell."
-    check_structure("`cell_state`", size, opaque, True, fix)
-    # A scalar leaf, e.g. a step count, applies to all rows. Do not check its shape.
-    shapes = [
-        (rows, *shape) if jnp.ndim(leaf) else None
-        for leaf, shape in zip(jax.tree.leaves(state), size_shapes(size), strict=True)
-    ]
-    _check_shapes("cell_state", state, shapes)
+    types = extend.map_sizes(
+        lambda shape: jax.ShapeDtypeStruct((rows, *shape), jnp.float32),
+        cell.state_size,
+    )
+    _check_shapes("cell_state", state, types, "Pass a state of the wrapped cell.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,16 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrnn import Steps, extend
 from jaxrnn.typing import Array, ArrayLike, Key, Lengths, PyTree
 
-from ..._base import math
-from ..._base.inputs import check_same_size, named_inputs
-from ..._loops import masking
-from . import vocabulary
-from .helpers import CustomHelper, as_function
+from ...decode import _ids
+from ...decode._basic import CustomHelper, as_function
 
 
 class TrainingHelper(CustomHelper):
@@ -55,7 +51,6 @@ class TrainingHelper(CustomHelper):
         time = shape[axis]
         self.sequence_length = _as_lengths(sequence_length, rows, time)
         self._steps = Steps(time=time, axis=axis)
-        self._last = math.axis_size(time) - np.int32(1)
         super().__init__(self._first, self._sampled, self._next)
         self._batch_size = rows
 
@@ -67,7 +62,7 @@ class TrainingHelper(CustomHelper):
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """The most likely ids."""
-        return vocabulary.most_likely(vocabulary.as_logits(outputs))
+        return _ids.most_likely(_ids.as_logits(outputs))
 
     def _next(
         self, time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
@@ -85,7 +80,8 @@ class TrainingHelper(CustomHelper):
         axis = self._steps.axis
         if not self._steps.time:
             return jax.tree.map(lambda x: jnp.sum(x, axis, dtype=x.dtype), inputs)
-        return self._steps.read(inputs, jnp.minimum(time, self._last))
+        last = jnp.asarray(self._steps.time - 1, jnp.int32)
+        return self._steps.read(inputs, jnp.minimum(time, last))
 
 
 class _ScheduledHelper(TrainingHelper):
@@ -100,12 +96,12 @@ class _ScheduledHelper(TrainingHelper):
         fits = array.shape in ((), (rows,))
         extend.expect(fits, "sampling_probability", must, array)
         self._probability = jnp.broadcast_to(array, (rows,)).astype(jnp.float32)
-        self._choice_key = vocabulary.seeded(key, name, seed)
+        self._choice_key = _ids.seeded(key, name, seed)
 
     def _choose(self, time: Array, outputs: PyTree) -> Array:
         """Bool `[batch]`; each entry is True with the row's sampling probability."""
         rows = self.batch_size
-        drawn = vocabulary.uniform(self._choice_key, outputs, rows, time)
+        drawn = _ids.uniform(self._choice_key, outputs, rows, time)
         return drawn < self._probability
 
 
@@ -144,7 +140,7 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
         self,
         inputs: PyTree,
         sequence_length: Lengths,
-        embedding: vocabulary.Embedding,
+        embedding: _ids.Embedding,
         sampling_probability: ArrayLike,
         time_major: bool = False,
         seed: int | None = None,
@@ -154,23 +150,25 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
         key: Key,
     ) -> None:
         super().__init__(inputs, sequence_length, time_major, name)
-        self._embedding_fn = vocabulary.as_embedding(embedding)
+        self._embed = _ids.as_embed(embedding)
         extend.check_key(key)
         ids_key, choice_key = jax.random.split(key)
         self._set_schedule(
             sampling_probability, choice_key, "scheduling_seed", scheduling_seed
         )
-        self._key = vocabulary.seeded(ids_key, "seed", seed)
+        self._key = _ids.seeded(ids_key, "seed", seed)
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """Ids drawn from the outputs; -1 where given inputs are fed."""
-        logits = vocabulary.as_logits(outputs, self._embedding_fn)
+        logits = _ids.as_logits(outputs, self._embed)
         chosen = self._choose(time, logits)
-        return jnp.where(chosen, vocabulary.draw_ids(self._key, logits, time), -1)
+        return jnp.where(
+            chosen, _ids.draw(self._key, 1.0, None, None, logits, time), -1
+        )
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
         """The embedding of the ids; the given inputs where the id is -1."""
-        return masking.choose(ids > -1, self._embedding_fn(jnp.maximum(ids, 0)), given)
+        return _chosen(ids > -1, self._embed(jnp.maximum(ids, 0)), given)
 
 
 class ScheduledOutputTrainingHelper(_ScheduledHelper):
@@ -232,7 +230,7 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         fed = self._make_inputs(outputs)
         if self._auxiliary is not None:
             fed = _joined(fed, self._read(self._auxiliary, time + 1))
-        return masking.choose(ids == 1, fed, given)
+        return _chosen(ids == 1, fed, given)
 
 
 def _as_sequences(name: str, inputs: PyTree) -> PyTree:
@@ -244,11 +242,15 @@ def _as_sequences(name: str, inputs: PyTree) -> PyTree:
         TypeError: If a leaf is not an array.
     """
     inputs = extend.as_arrays(name, inputs)
-    named = named_inputs(inputs, name=name)
+    leaves = jax.tree.leaves_with_path(inputs)
+    extend.expect(leaves, name, "hold at least one array", inputs)
     axes = "[batch, time, ...] or, with `time_major`, [time, batch, ...]"
-    for full, leaf in named:
+    sizes = leaves[0][1].shape[:2]
+    for path, leaf in leaves:
+        full = name + jax.tree_util.keystr(path)
         extend.expect(leaf.ndim >= 2, full, f"have rank at least 2, {axes}", leaf)
-    check_same_size(named, slice(2), "first two sizes")
+        must = f"have the first two sizes of all inputs, {list(sizes)}"
+        extend.expect(leaf.shape[:2] == sizes, full, must, leaf)
     return inputs
 
 
@@ -266,3 +268,12 @@ def _as_lengths(sequence_length: Lengths, batch: int, time: Any) -> Array:
 
 def _joined(tree: PyTree, other: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=-1), tree, other)
+
+
+def _chosen(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
+    """The rows of `tree` where the mask `[batch]` is true, elsewhere of `other`."""
+
+    def choose(x: Array, y: Array) -> Array:
+        return jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), x, y)
+
+    return jax.tree.map(choose, tree, other)

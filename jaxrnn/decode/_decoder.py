@@ -1,25 +1,89 @@
-"""`dynamic_decode`, which runs decoders in the loop of `raw_rnn`."""
+"""`Decoder`, the protocol of all decoders, and `dynamic_decode`, which runs one.
 
-from typing import Any
+The loop of `dynamic_decode` is that of `raw_rnn`.
+"""
+
+import abc
+import copy
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import extend
-from jaxrnn.typing import Array, ArrayLike, DType, PyTree
-
-from ..._base import arguments, errors, math, sharding, trees
-from ..._base.like import like
-from ..._drivers import loop_fn, until_finished
-from ..._loops import masking
-from ...memory import Strategy, as_strategy
-from .decoders import Decoder
+from .._base import arguments, errors, math, sharding, trees
+from .._base.expect import expect
+from .._base.inputs import as_arrays
+from .._base.like import like
+from .._base.typing import Array, ArrayLike, PyTree
+from .._drivers import loop_fn, until_finished
+from .._loops import masking
+from .._loops.scans import summed_in_float32
+from ..memory import Strategy, as_strategy
 
 EMIT_FIX = (
     "The decoder's `output_size` and `output_dtype` must describe the outputs of a "
     "step: an int for a vector, a TensorShape for another array, a tuple for a nest. "
     "In a subclass of BasicDecoder, override `_rnn_output_size`."
 )
+
+
+class Decoder(abc.ABC):
+    """The base class of the decoders that `dynamic_decode` runs.
+
+    A subclass defines `initialize`, `step`, `batch_size`, `output_size` and
+    `output_dtype`. The other attributes and methods have defaults.
+
+    Attributes:
+        batch_size: The number of rows to decode.
+        output_size: The sizes of a step's outputs, a nest without the batch axis.
+        output_dtype: The dtypes of a step's outputs, in the structure of `output_size`.
+        tracks_own_finished: Whether `finished` from a step replaces the earlier flags.
+            By default, a finished row stays finished. A decoder that reorders its rows,
+            e.g. a beam search, keeps its own flags.
+        longest: The maximum number of steps if it is known, e.g. from given inputs;
+            otherwise None. Under jit, a decoder with a known `longest` needs no
+            `maximum_iterations`.
+
+    Source: `tf.contrib.seq2seq.Decoder`.
+    """
+
+    if TYPE_CHECKING:
+        # These properties are not abstract at run time, because a decoder may set plain
+        # attributes instead.
+        batch_size = output_size = output_dtype = property(lambda self: None)
+    tracks_own_finished = property(lambda self: False)
+    longest = property(lambda self: None)
+    _cell: Any = None
+    """The cell of the steps; `dynamic_decode` lays it out on devices."""
+
+    @abc.abstractmethod
+    def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
+        """Returns the values before the first step: `(finished, inputs, state)`."""
+
+    @abc.abstractmethod
+    def step(
+        self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
+    ) -> tuple[PyTree, PyTree, PyTree, Array]:
+        """Runs one step; returns `(outputs, next_state, next_inputs, finished)`.
+
+        Args:
+            time: The index of the step, an int32 scalar.
+            inputs: The inputs from `initialize` or from the previous step.
+            state: The state from `initialize` or from the previous step.
+            name: Accepted for compatibility with TensorFlow.
+        """
+
+    def finalize(
+        self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
+    ) -> tuple[PyTree, PyTree]:
+        """Returns the final `(outputs, final_state)`, by default unchanged.
+
+        Args:
+            outputs: The outputs of all steps, each leaf `[time, batch, ...]`.
+            final_state: The state after the last step.
+            sequence_lengths: The number of steps until each row finished.
+        """
+        return outputs, final_state
 
 
 def dynamic_decode(
@@ -77,14 +141,14 @@ def dynamic_decode(
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """
     _check_decoder(decoder, impute_finished)
-    extend.as_bool("output_time_major", output_time_major)
+    arguments.as_bool("output_time_major", output_time_major)
     arguments.as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
-    is_dynamic = extend.concrete_or_none(maximum_iterations) is None
+    is_dynamic = math.concrete_or_none(maximum_iterations) is None
     steps = _step_bound(decoder, max_time, None if is_dynamic else maximum_iterations)
     end = _end(maximum_iterations if is_dynamic else None, steps)
     with jax.named_scope(arguments.as_scope(scope, "decoder")):
-        first = _first_carry(decoder, end)
+        decoder, first = _started(decoder, end)
         emit_types = _emit_types(decoder)
         emit_ta, last = until_finished.run_until_finished(
             step=_step_of(decoder, impute_finished, emit_types, end, first.state),
@@ -108,11 +172,11 @@ def dynamic_decode(
 def _check_decoder(decoder: Decoder, impute_finished: bool) -> None:
     fix = "For example, pass a `BasicDecoder`."
     arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
-    impute = extend.as_bool("impute_finished", impute_finished)
+    impute = arguments.as_bool("impute_finished", impute_finished)
     kind = type(decoder).__name__
     must = f"be False for a {kind}, which tracks its own finished rows"
     is_allowed = not (impute and decoder.tracks_own_finished)
-    extend.expect(is_allowed, "impute_finished", must, impute)
+    expect(is_allowed, "impute_finished", must, impute)
 
 
 def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
@@ -135,39 +199,40 @@ def _end(maximum: Any, steps: Any) -> Any:
     return maximum if end is None else jnp.minimum(maximum, end)
 
 
-def _first_carry(decoder: Decoder, end: Any) -> loop_fn.Carry:
+def _started(decoder: Decoder, end: Any) -> tuple[Decoder, loop_fn.Carry]:
+    """The decoder with a cell prepared for a loop, and the carry before step 0."""
     finished, inputs, state = decoder.initialize()
     finished = _of_rows(decoder, finished)
+    is_bool = finished.dtype == bool
     fix = "Return a comparison from `initialize`, such as `lengths == 0`."
-    extend.expect(
-        finished.dtype == bool,
-        "finished",
-        "have dtype bool",
-        finished,
-        fix,
-        error=TypeError,
-    )
-    inputs = extend.as_arrays("decoder.initialize()[1]", inputs)
-    state = extend.as_arrays("decoder.initialize()[2]", state)
+    expect(is_bool, "finished", "have dtype bool", finished, fix, error=TypeError)
+    inputs = as_arrays("decoder.initialize()[1]", inputs)
+    state = as_arrays("decoder.initialize()[2]", state)
     finished, inputs, state = sharding.as_divided_rows(
         (finished, inputs, state), finished.shape[0]
     )
+    cell, finished, state = sharding.lay_out(decoder._cell, inputs, finished, state)
     lengths = jnp.zeros_like(finished, jnp.int32)
-    return loop_fn.Carry(_ended(finished, 0, end), inputs, state, lengths)
+    carry = loop_fn.Carry(_ended(finished, 0, end), inputs, state, lengths)
+    return _with_cell(decoder, cell), carry
+
+
+def _with_cell(decoder: Decoder, cell: Any) -> Decoder:
+    decoder = copy.copy(decoder)
+    decoder._cell = cell
+    return decoder
 
 
 def _emit_types(decoder: Decoder) -> PyTree:
     """The shapes and dtypes of a step's outputs, each leaf `[batch, ...]`."""
     rows = decoder.batch_size
-
-    def of_rows(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows, *shape), jnp.bool_)
-
-    def typed(shaped: jax.ShapeDtypeStruct, dtype: DType) -> jax.ShapeDtypeStruct:
-        return shaped.update(dtype=jax.dtypes.canonicalize_dtype(dtype))
-
-    shapes = extend.map_sizes(of_rows, decoder.output_size, "output_size")
-    return jax.tree.map(typed, shapes, decoder.output_dtype)
+    size = decoder.output_size
+    types = trees.types_of_size(size, rows, jnp.bool_, "output_size")
+    return jax.tree.map(
+        lambda x, dtype: x.update(dtype=jax.dtypes.canonicalize_dtype(dtype)),
+        types,
+        decoder.output_dtype,
+    )
 
 
 def _step_of(
@@ -177,13 +242,17 @@ def _step_of(
 
     The read-only parts of the state come from `first_state`.
     """
+    read = summed_in_float32((decoder._cell, first_state))
 
     def step(time: Array, carry: loop_fn.Carry) -> tuple[loop_fn.Carry, PyTree]:
         finished, inputs, state, lengths = carry
+        cell, first_state = read()
         state = trees.with_read_only(state, first_state)
         hidden = masking.hide_nonfinite(finished, inputs)
         with errors.error_note("Raised by `decoder.step(time, inputs, state)`."):
-            emit, next_state, next_inputs, over = decoder.step(time, hidden, state)
+            emit, next_state, next_inputs, over = _with_cell(decoder, cell).step(
+                time, hidden, state
+            )
         emit = like("outputs", emit, emit_types, fix=EMIT_FIX)
         next_state = like("next_state", next_state, state)
         next_inputs = like("next_inputs", next_inputs, inputs)
@@ -204,7 +273,7 @@ def _step_of(
 
 def _of_rows(decoder: Decoder, finished: ArrayLike) -> Array:
     """`finished` for each row; a scalar is broadcast to all rows."""
-    array = extend.as_arrays("finished", finished)
+    array = as_arrays("finished", finished)
     return array if array.ndim else jnp.broadcast_to(array, decoder.batch_size)
 
 

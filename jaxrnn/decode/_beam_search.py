@@ -1,4 +1,4 @@
-"""`BeamSearchDecoder`: the beam search of `jaxrnn.decode` as a `Decoder`."""
+"""`BeamSearchDecoder`, which keeps the best sequences of each example."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,13 +6,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import RNNCellLike, TensorShape, extend
-from jaxrnn.typing import Array, ArrayLike, PyTree
-
-from ...decode import _beam as beam, _model
-from . import vocabulary
-from .beam_paths import gather_tree, gather_tree_from_array
-from .decoders import CellDecoder, check_rows_of_state, first_float
+from .._base import arguments
+from .._base.errors import error_note
+from .._base.expect import expect
+from .._base.inputs import check_rows_of_state
+from .._base.math import concrete_or_none
+from .._base.trees import TensorShape
+from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
+from .._drivers.first_step import call_start
+from . import _beams, _ids
+from ._basic import CellDecoder
 
 
 class BeamSearchDecoderState(NamedTuple):
@@ -20,7 +23,7 @@ class BeamSearchDecoderState(NamedTuple):
 
     Attributes:
         cell_state: The cell's state, each leaf `[batch, beam, ...]`.
-        log_probs: `[batch, beam]`, the log-probability of each beam.
+        log_probs: `[batch, beam]`, the log-probability of each _beams.
         finished: bool `[batch, beam]`, whether each beam is finished.
         lengths: int32 `[batch, beam]`, the number of ids, including the end token.
         accumulated_attention_probs: `[batch, beam, memory_time]`, the sum of the
@@ -41,7 +44,7 @@ class BeamSearchDecoderOutput(NamedTuple):
 
     Attributes:
         scores: The scores of the beams, best first.
-        predicted_ids: int32, the id of each beam.
+        predicted_ids: int32, the id of each _beams.
         parent_ids: int32; for each beam, the index of its parent beam in the previous
             step.
 
@@ -83,11 +86,11 @@ class BeamSearchDecoder(CellDecoder):
     in the coverage penalty and in the results.
 
     This decoder differs from TensorFlow's decoder in dtypes and in the order of beams.
-    Lengths are int32, and scores and penalties are float32, or float64 if the state is
-    float64. Penalties may reorder the beams of a row after all of the row's beams have
-    finished. In this case, `predicted_ids` are in the final order, like the scores,
-    whereas TensorFlow keeps the earlier order. A beam whose logits are all -inf has the
-    score -inf, whereas in TensorFlow the score is NaN.
+    Lengths are int32, and scores and penalties are float32, or float64 if the state or
+    the inputs contain float64. Penalties may reorder the beams of a row after all of
+    the row's beams have finished. In this case, `predicted_ids` are in the final order,
+    like the scores, whereas TensorFlow keeps the earlier order. A beam whose logits are
+    all -inf has the score -inf, whereas in TensorFlow the score is NaN.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol. The cell
@@ -125,7 +128,7 @@ class BeamSearchDecoder(CellDecoder):
     def __init__(
         self,
         cell: RNNCellLike,
-        embedding: vocabulary.Embedding,
+        embedding: _ids.Embedding,
         start_tokens: ArrayLike,
         end_token: ArrayLike,
         initial_state: PyTree,
@@ -136,28 +139,35 @@ class BeamSearchDecoder(CellDecoder):
         reorder_tensor_arrays: bool = True,
     ) -> None:
         super().__init__(cell, initial_state, output_layer)
-        self._beam_width = beam.as_width(beam_width)
-        self._embedding_fn = vocabulary.as_embedding(embedding)
-        self._end_token = _model.as_ids("end_token", end_token, "an integer scalar", ())
-        ids = _model.as_start_ids("start_tokens", start_tokens)
+        self._beam_width = _beams.as_width("beam_width", beam_width)
+        self._embed = _ids.as_embed(embedding)
+        self._end_token = _ids.as_end_id("end_token", end_token)
+        ids = _ids.as_start_ids("start_tokens", start_tokens)
         shape = (ids.shape[0], self._beam_width)
         self._start_tokens = jnp.broadcast_to(ids[:, None], shape)
         name = "length_penalty_weight"
         self._length_penalty = _as_weight(name, length_penalty_weight)
         name = "coverage_penalty_weight"
         self._coverage_penalty = _as_weight(name, coverage_penalty_weight)
-        known = extend.concrete_or_none(coverage_penalty_weight)
+        known = concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
-        self._reorders = extend.as_bool("reorder_tensor_arrays", reorder_tensor_arrays)
+        self._reorders = arguments.as_bool(
+            "reorder_tensor_arrays", reorder_tensor_arrays
+        )
         rows = self.batch_size * self._beam_width
         must = f"have one row per beam ({self.batch_size} * {self._beam_width} rows)"
         fix = f"Apply `tile_batch` to a state with batch size {self.batch_size}."
         check_rows_of_state(self._initial_state, rows, must, fix)
-        self._dtype = _model.score_dtype(first_float(self._initial_state))
+        self._start_inputs = self._embed(self._start_tokens)
+        self._dtype = _ids.score_dtype((self._initial_state, self._start_inputs))
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
     # Each step reorders the beams together with their `finished` flags.
     tracks_own_finished = property(lambda self: True)
+    # Whether the lengths in the scores of a step count an end token of this step.
+    _counts_end = False
+    # The log-probability of all ids but the end token in a finished beam.
+    _impossible = property(lambda self: float(jnp.finfo(self._dtype).min))
 
     @property
     def output_size(self) -> BeamSearchDecoderOutput:
@@ -180,7 +190,7 @@ class BeamSearchDecoder(CellDecoder):
         zeros = jnp.zeros_like(tokens, jnp.int32)
         # The sum has the sharding of the tokens, which a broadcast would not have.
         is_first = zeros + jnp.arange(self._beam_width, dtype=jnp.int32)[None] == 0
-        cell_state = self._split(self._start())
+        cell_state = self._split(call_start(self._cell, self._initial_state))
         state = BeamSearchDecoderState(
             cell_state,
             log_probs=jnp.where(
@@ -194,37 +204,71 @@ class BeamSearchDecoder(CellDecoder):
                 self._alignments(cell_state) if self._has_coverage else ()
             ),
         )
-        return state.finished, self._embedding_fn(tokens), state
+        return self._over(state), self._start_inputs, state
 
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
     ) -> tuple[BeamSearchDecoderOutput, PyTree, PyTree, Array]:
         """Extends the beams of each row by one id and keeps the best beams."""
-        logits, cell_state = self._run_cell(time, inputs, state.cell_state)
-        beams = beam.Beams(state.log_probs, state.lengths, state.finished)
-        coverage, penalty = self._covered(self._split(cell_state), state)
-
-        def score(log_probs: Array, lengths: Array) -> Array:
-            scores = beam.penalized(log_probs, lengths, self._length_penalty)
-            return scores + penalty
-
-        best, scores, parents, ids = beam.extend(
-            beams,
-            _model.log_softmax(logits),
-            self._end_token,
-            score,
-            counts_end=False,
-            impossible=float(jnp.finfo(self._dtype).min),
-        )
-        next_state = BeamSearchDecoderState(
-            self._split(beam.reordered(cell_state, parents)),
-            best.log_probs,
-            best.finished,
-            best.lengths,
-            jax.tree.map(lambda x: beam.pick(x, parents[..., None]), coverage),
+        with error_note(_beams.ON_BEAMS.format(self._start_tokens.size)):
+            logits, cell_state = self._run_cell(time, inputs, state.cell_state)
+            coverage, penalty = self._covered(self._split(cell_state), state)
+            best, scores, parents, ids = self._extend(state, logits, penalty)
+            next_inputs = self._embed(ids)
+        next_state = best._replace(
+            cell_state=self._split(_beams.reordered(cell_state, parents)),
+            accumulated_attention_probs=jax.tree.map(
+                lambda x: _beams.pick(x, parents[..., None]), coverage
+            ),
         )
         emit = BeamSearchDecoderOutput(scores, ids, parents)
-        return emit, next_state, self._embedding_fn(ids), best.finished
+        return emit, next_state, next_inputs, self._over(next_state)
+
+    def _extend(
+        self, state: BeamSearchDecoderState, logits: Array, penalty: ArrayLike
+    ) -> tuple[BeamSearchDecoderState, Array, Array, Array]:
+        """Extends each beam by one id and keeps the best beams.
+
+        A finished beam continues only with the end token, which leaves its
+        log-probability unchanged.
+
+        Args:
+            state: The state before the step.
+            logits: The logits of the next ids, `[batch, beam, vocab]`.
+            penalty: A term of the scores, `[batch, beam, 1]` or a number.
+
+        Returns:
+            `(state, scores, parents, ids)`, with the best beam first. Each array is
+            `[batch, beam]`. The state of the cell is unchanged.
+        """
+        log_probs = _ids.log_softmax(logits)
+        batch, width, vocab = log_probs.shape
+        candidates = (batch, width * vocab)
+        is_end = jnp.arange(vocab, dtype=jnp.int32) == self._end_token
+        ended = jnp.where(is_end, 0.0, self._impossible).astype(log_probs.dtype)
+        ended = jnp.broadcast_to(ended, log_probs.shape)
+        alive = ~state.finished
+        gain = jnp.where(alive[..., None], log_probs, ended)
+        total = state.log_probs[..., None] + gain
+        lengths = state.lengths + alive.astype(jnp.int32)
+        scored = lengths[..., None]
+        if not self._counts_end:
+            scored = scored - (alive[..., None] & is_end[None, None]).astype(jnp.int32)
+        scores = _beams.penalized(total, scored, self._length_penalty) + penalty
+        scores = scores.reshape(candidates)
+        _, chosen = jax.lax.top_k(jax.lax.stop_gradient(scores), width)
+        parents, ids = chosen // vocab, chosen % vocab
+        finished = _beams.pick(state.finished, parents) | (ids == self._end_token)
+        best = state._replace(
+            log_probs=_beams.pick(total.reshape(candidates), chosen),
+            finished=finished,
+            lengths=_beams.pick(lengths, parents),
+        )
+        return best, _beams.pick(scores, chosen), parents, ids
+
+    def _over(self, state: BeamSearchDecoderState) -> Array:
+        """Which beams the loop does not wait for, bool `[batch, beam]`."""
+        return state.finished
 
     def finalize(
         self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
@@ -234,12 +278,14 @@ class BeamSearchDecoder(CellDecoder):
         # Paths run to the last step, because even finished beams may be reordered.
         steps = jnp.max(sequence_lengths, axis=1, initial=0)
         steps = jnp.full_like(steps, jnp.max(steps, initial=0))
-        sequences = gather_tree(outputs.predicted_ids, parents, steps, self._end_token)
+        sequences = _beams.gather_tree(
+            outputs.predicted_ids, parents, steps, self._end_token
+        )
         if self._reorders:
             cell_state = jax.tree.map(
                 lambda leaf: self._sorted(leaf, parents, steps, final_state.lengths),
                 final_state.cell_state,
-                is_leaf=beam.is_shared,
+                is_leaf=_beams.is_shared,
             )
             final_state = final_state._replace(cell_state=cell_state)
         return FinalBeamSearchDecoderOutput(sequences, outputs), final_state
@@ -250,14 +296,14 @@ class BeamSearchDecoder(CellDecoder):
         """The logits `[batch, beam, vocab]` and the state `[batch * beam, ...]`."""
         inputs, cell_state = self._merge((inputs, cell_state))
         outputs, cell_state = self._run(time, inputs, cell_state)
-        logits = self._output_layer(self._split(outputs))
+        logits = self._project(self._split(outputs))
         rows = self._start_tokens.shape
         shape = getattr(logits, "shape", ())
         fits = len(shape) == 3 and shape[:2] == rows
         must = f"return logits [{rows[0]}, {rows[1]}, vocab]"
         fix = "Pass an `output_layer`, or a cell that outputs logits."
-        extend.expect(fits, "output_layer", must, logits, fix)
-        vocabulary.check_has_ids(self._embedding_fn, logits)
+        expect(fits, "output_layer", must, logits, fix)
+        logits = _ids.as_logits(logits, self._embed)
         return logits.astype(self._dtype), cell_state
 
     def _covered(
@@ -285,18 +331,18 @@ class BeamSearchDecoder(CellDecoder):
         found = [part.alignments for part in parts if hasattr(part, "alignments")]
         must = "be 0 for a cell whose state has no `alignments`"
         weight = self._coverage_penalty
-        extend.expect(found, "coverage_penalty_weight", must, weight)
+        expect(found, "coverage_penalty_weight", must, weight)
         means = [_mean(jax.tree.leaves(alignments)) for alignments in found]
         return jnp.asarray(_mean(means), self._dtype)
 
     def _split(self, tree: PyTree) -> PyTree:
         """Reshapes leaves `[batch * beam, ...]` to `[batch, beam, ...]`."""
         rows = self._start_tokens.shape
-        return beam.map_rows(lambda x: x.reshape(*rows, *x.shape[1:]), tree)
+        return _beams.map_rows(lambda x: x.reshape(*rows, *x.shape[1:]), tree)
 
     def _merge(self, tree: PyTree) -> PyTree:
         """Reshapes leaves `[batch, beam, ...]` to `[batch * beam, ...]`."""
-        return beam.map_rows(lambda x: jax.lax.collapse(x, 0, 2), tree)
+        return _beams.map_rows(lambda x: jax.lax.collapse(x, 0, 2), tree)
 
     def _sorted(
         self, leaf: PyTree, parents: Array, steps: Array, lengths: Array
@@ -306,11 +352,11 @@ class BeamSearchDecoder(CellDecoder):
         rows = self._start_tokens.shape
         if shape[:1] != (rows[0] * rows[1],) and shape[:2] != rows:
             return leaf
-        return gather_tree_from_array(leaf.stack(), parents, steps, lengths)
+        return _beams.gather_tree_from_array(leaf.stack(), parents, steps, lengths)
 
 
 def _as_weight(name: str, weight: ArrayLike) -> ArrayLike:
-    return _model.as_number(name, weight, _model.FINITE, "For no penalty, pass 0.")
+    return _ids.as_number(name, weight, _ids.FINITE, "For no penalty, pass 0.")
 
 
 def _mean(arrays: list[Array]) -> Array:

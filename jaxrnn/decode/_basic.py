@@ -1,0 +1,429 @@
+"""`BasicDecoder`, which runs a cell, and the helpers that choose its ids and inputs."""
+
+import abc
+import functools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import check_function, check_instance, check_is_cell
+from .._base.cell_keys import cell_at_step
+from .._base.inputs import as_arrays, check_rows_of_state
+from .._base.trees import TensorShape, types_of_size
+from .._base.typing import (
+    Array,
+    ArrayLike,
+    DType,
+    Key,
+    PyTree,
+    RNNCellLike,
+    Shaped,
+)
+from .._drivers.first_step import call_start
+from . import _ids
+from ._decoder import Decoder
+
+
+class Helper(abc.ABC):
+    """Samples ids for a `BasicDecoder` and provides the inputs of its cell.
+
+    A subclass defines `initialize`, `sample`, `next_inputs` and the attributes below;
+    only `longest` has a default.
+
+    Attributes:
+        batch_size: The number of rows.
+        sample_ids_shape: The shape of the sampled ids of one row.
+        sample_ids_dtype: The dtype of the sampled ids.
+        longest: The maximum number of steps if it is known, otherwise None; see
+            `Decoder`.
+
+    Source: `tf.contrib.seq2seq.Helper`.
+    """
+
+    if TYPE_CHECKING:
+        # These properties are not abstract at run time, because a helper may set plain
+        # attributes instead.
+        batch_size = sample_ids_shape = sample_ids_dtype = property(lambda self: None)
+    longest = property(lambda self: None)
+
+    @abc.abstractmethod
+    def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
+        """Returns the values before the first step: `(finished, inputs)`."""
+
+    @abc.abstractmethod
+    def sample(
+        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
+    ) -> Array:
+        """Samples ids from the outputs of a step, `[batch, ...]`."""
+
+    @abc.abstractmethod
+    def next_inputs(
+        self,
+        time: Array,
+        outputs: PyTree,
+        state: PyTree,
+        sample_ids: Array,
+        name: str | None = None,
+    ) -> tuple[Array, PyTree, PyTree]:
+        """Returns the values after a step: `(finished, next_inputs, next_state)`."""
+
+
+class CustomHelper(Helper):
+    """A helper that is defined by functions.
+
+    Args:
+        initialize_fn: `initialize_fn() -> (finished, inputs)`, called before the first
+            step.
+        sample_fn: `sample_fn(time, outputs, state) -> sample_ids`, called with keyword
+            arguments.
+        next_inputs_fn: `next_inputs_fn(time, outputs, state, sample_ids) -> (finished,
+            next_inputs, next_state)`, called with keyword arguments.
+        sample_ids_shape: The shape of a row of `sample_ids`; None for a scalar.
+        sample_ids_dtype: The dtype of `sample_ids`; None for int32.
+
+    Raises:
+        TypeError: If one of the first three arguments is not a function, or
+            `sample_ids_shape` is not a sequence of integers.
+
+    Source: `tf.contrib.seq2seq.CustomHelper`.
+    """
+
+    def __init__(
+        self,
+        initialize_fn: Callable[[], tuple[Array, PyTree]],
+        sample_fn: Callable[..., Array],
+        next_inputs_fn: Callable[..., tuple[Array, PyTree, PyTree]],
+        sample_ids_shape: Iterable[int] | None = None,
+        sample_ids_dtype: DType | None = None,
+    ) -> None:
+        check_function("initialize_fn", initialize_fn)
+        check_function("sample_fn", sample_fn)
+        check_function("next_inputs_fn", next_inputs_fn)
+        self._initialize_fn = initialize_fn
+        self._sample_fn = sample_fn
+        self._next_inputs_fn = next_inputs_fn
+        self._batch_size: int | None = None
+        self._sample_ids_shape = TensorShape(sample_ids_shape or [])
+        self._sample_ids_dtype = sample_ids_dtype or jnp.int32
+
+    # This is known after `initialize`.
+    batch_size = property(lambda self: self._batch_size)
+    sample_ids_shape = property(lambda self: self._sample_ids_shape)
+    sample_ids_dtype = property(lambda self: self._sample_ids_dtype)
+
+    def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
+        """Calls `initialize_fn`."""
+        finished, inputs = self._initialize_fn()
+        finished = as_arrays("finished", finished)
+        self._batch_size = finished.size
+        return finished, inputs
+
+    def sample(
+        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
+    ) -> Array:
+        """Calls `sample_fn`."""
+        return self._sample_fn(time=time, outputs=outputs, state=state)
+
+    def next_inputs(
+        self,
+        time: Array,
+        outputs: PyTree,
+        state: PyTree,
+        sample_ids: Array,
+        name: str | None = None,
+    ) -> tuple[Array, PyTree, PyTree]:
+        """Calls `next_inputs_fn`."""
+        return self._next_inputs_fn(
+            time=time, outputs=outputs, state=state, sample_ids=sample_ids
+        )
+
+
+class InferenceHelper(CustomHelper):
+    """Feeds back samples that a function draws from the outputs.
+
+    Args:
+        sample_fn: `sample_fn(outputs) -> sample_ids`.
+        sample_shape: The shape of a row of `sample_ids`.
+        sample_dtype: The dtype of `sample_ids`.
+        start_inputs: The first inputs, a nest of arrays `[batch, ...]`.
+        end_fn: `end_fn(sample_ids)`, which returns a bool `[batch]`, True for each row
+            that ends with its sample.
+        next_inputs_fn: `next_inputs_fn(sample_ids) -> next_inputs`; None to feed the
+            samples themselves.
+
+    Raises:
+        TypeError: If `sample_fn` or `end_fn` is not a function; if `next_inputs_fn` is
+            neither a function nor None; if `sample_shape` is not a sequence of
+            integers.
+
+    Source: `tf.contrib.seq2seq.InferenceHelper`.
+    """
+
+    def __init__(
+        self,
+        sample_fn: Callable[[PyTree], Array],
+        sample_shape: Iterable[int],
+        sample_dtype: DType,
+        start_inputs: PyTree,
+        end_fn: Callable[[Array], Array],
+        next_inputs_fn: Callable[[Array], PyTree] | None = None,
+    ) -> None:
+        check_function("sample_fn", sample_fn)
+        check_function("end_fn", end_fn)
+        make_inputs = as_function("next_inputs_fn", next_inputs_fn)
+        inputs = jax.tree.map(jnp.asarray, start_inputs)
+        rows = jax.tree.leaves(inputs)[0].shape[0]
+
+        def initialize() -> tuple[Array, PyTree]:
+            return jnp.zeros(rows, bool), inputs
+
+        def sample(time: Array, outputs: PyTree, state: PyTree) -> Array:
+            return sample_fn(outputs)
+
+        def follow(
+            time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
+        ) -> tuple[Array, PyTree, PyTree]:
+            return end_fn(sample_ids), make_inputs(sample_ids), state
+
+        super().__init__(initialize, sample, follow, sample_shape, sample_dtype)
+        self._batch_size = rows
+
+
+class EmbeddingHelper(InferenceHelper):
+    """Feeds back the embeddings of the ids that a function chooses from the logits.
+
+    Args:
+        embedding: See `GreedyEmbeddingHelper`.
+        start_tokens: See `GreedyEmbeddingHelper`.
+        end_token: See `GreedyEmbeddingHelper`.
+        choose: `choose(logits, time) -> ids`, int32 `[batch]`.
+    """
+
+    def __init__(
+        self,
+        embedding: _ids.Embedding,
+        start_tokens: ArrayLike,
+        end_token: ArrayLike,
+        choose: Callable[[Array, Array], Array],
+    ) -> None:
+        embed = _ids.as_embed(embedding)
+        ids = _ids.as_start_ids("start_tokens", start_tokens)
+        end_id = _ids.as_end_id("end_token", end_token)
+        super().__init__(
+            sample_fn=lambda outputs: _ids.as_logits(outputs, embed),
+            sample_shape=[],
+            sample_dtype=jnp.int32,
+            start_inputs=embed(ids),
+            end_fn=lambda sample_ids: sample_ids == end_id,
+            next_inputs_fn=embed,
+        )
+        self._choose = choose
+
+    def sample(
+        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
+    ) -> Array:
+        """The ids that `choose` returns, int32 `[batch]`."""
+        return self._choose(super().sample(time, outputs, state), time)
+
+
+class GreedyEmbeddingHelper(EmbeddingHelper):
+    """Feeds back the embedding of the most likely id; for inference.
+
+    A row is finished once its id is `end_token`. The logits, `[batch, vocab]`, are the
+    output of the decoder's `output_layer` or, without a layer, the output of the cell.
+
+    Args:
+        embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
+            ids `[batch]`.
+        start_tokens: Integers `[batch]`, the ids for the first step.
+        end_token: The id that ends a row, an integer; may be traced.
+
+    Raises:
+        TypeError: If an argument has the wrong type; in a step, if the outputs are not
+            one array.
+        ValueError: If `start_tokens` is not a vector, or `end_token` is not a scalar;
+            in a step, if the number of logits exceeds the number of rows in the table.
+
+    Source: `tf.contrib.seq2seq.GreedyEmbeddingHelper`.
+    """
+
+    def __init__(
+        self,
+        embedding: _ids.Embedding,
+        start_tokens: ArrayLike,
+        end_token: ArrayLike,
+    ) -> None:
+        super().__init__(embedding, start_tokens, end_token, _ids.most_likely)
+
+
+class SampleEmbeddingHelper(EmbeddingHelper):
+    """Feeds back the embeddings of randomly drawn ids; for inference.
+
+    Args:
+        embedding: See `GreedyEmbeddingHelper`.
+        start_tokens: See `GreedyEmbeddingHelper`.
+        end_token: See `GreedyEmbeddingHelper`.
+        softmax_temperature: The divisor of the logits, a positive number or scalar
+            array; may be traced. None for 1.
+        seed: Helpers with different seeds draw different ids from the same key.
+        key: A random key. Without a seed, the ids of step t are drawn with
+            `fold_in(key, t)`, as in `jaxrnn.decode.sample`.
+
+    Raises:
+        TypeError: See `GreedyEmbeddingHelper`.
+        ValueError: See `GreedyEmbeddingHelper`; also if the temperature is not
+            positive.
+
+    Source: `tf.contrib.seq2seq.SampleEmbeddingHelper`.
+    """
+
+    def __init__(
+        self,
+        embedding: _ids.Embedding,
+        start_tokens: ArrayLike,
+        end_token: ArrayLike,
+        softmax_temperature: ArrayLike | None = None,
+        seed: int | None = None,
+        *,
+        key: Key,
+    ) -> None:
+        temperature = 1.0 if softmax_temperature is None else softmax_temperature
+        fix = "To feed the most likely id, use `GreedyEmbeddingHelper`."
+        _ids.as_number("softmax_temperature", temperature, _ids.POSITIVE, fix)
+        key = _ids.seeded(key, "seed", seed)
+        choose = functools.partial(_ids.draw, key, temperature, None, None)
+        super().__init__(embedding, start_tokens, end_token, choose)
+
+
+class BasicDecoderOutput(NamedTuple):
+    """The outputs of a step of `BasicDecoder`.
+
+    Attributes:
+        rnn_output: The output of the `output_layer` or, without a layer, of the cell.
+        sample_id: The samples of the helper, by default int32 ids `[batch]`.
+
+    Source: `tf.contrib.seq2seq.BasicDecoderOutput`.
+    """
+
+    rnn_output: PyTree
+    sample_id: PyTree
+
+
+class CellDecoder(Decoder):
+    """The base class of decoders that run a cell and project its outputs."""
+
+    def __init__(
+        self,
+        cell: RNNCellLike,
+        initial_state: PyTree,
+        output_layer: Callable[[PyTree], PyTree] | None,
+    ) -> None:
+        check_is_cell("cell", cell)
+        self._cell = cell
+        self._initial_state = as_arrays("initial_state", initial_state)
+        self._project = as_function("output_layer", output_layer)
+
+    def _run(self, time: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        """Runs the cell for one step, with the step's key if the cell has a key."""
+        return cell_at_step(self._cell, time)(inputs, state)
+
+
+class BasicDecoder(CellDecoder):
+    """Decodes with a cell whose inputs come from a helper.
+
+    Args:
+        cell: A bound cell (`cell.bind(params)`), or any object that implements the
+            RNNCell protocol.
+        helper: A `Helper`, which samples ids and provides the next inputs.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
+        output_layer: A function of the cell's output, each leaf `[batch, ...]`, which
+            is applied before the helper samples; None for no layer.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If `initial_state` contains None.
+
+    Source: `tf.contrib.seq2seq.BasicDecoder`.
+    """
+
+    def __init__(
+        self,
+        cell: RNNCellLike,
+        helper: Helper,
+        initial_state: PyTree,
+        output_layer: Callable[[PyTree], PyTree] | None = None,
+    ) -> None:
+        super().__init__(cell, initial_state, output_layer)
+        fix = "For example, pass a `TrainingHelper` or a `GreedyEmbeddingHelper`."
+        check_instance("helper", helper, Helper, "a Helper", fix)
+        self._helper = helper
+
+    batch_size = property(lambda self: self._helper.batch_size)
+    longest = property(lambda self: self._helper.longest)
+
+    @property
+    def output_size(self) -> BasicDecoderOutput:
+        """The sizes of outputs and ids."""
+        return BasicDecoderOutput(
+            self._rnn_output_size(), self._helper.sample_ids_shape
+        )
+
+    @property
+    def output_dtype(self) -> BasicDecoderOutput:
+        """The dtypes of outputs and ids; the cell's outputs have the state's dtype."""
+        types = self._output_types
+        sizes = self._rnn_output_size()
+        if jax.tree.structure(types) == jax.tree.structure(sizes):
+            dtypes = jax.tree.map(lambda x: x.dtype, types)
+        else:  # A subclass may change the structure of `rnn_output`.
+            dtype = first_float(self._initial_state).dtype
+            dtypes = jax.tree.map(lambda _: dtype, sizes)
+        return BasicDecoderOutput(dtypes, self._helper.sample_ids_dtype)
+
+    def _rnn_output_size(self) -> PyTree:
+        """The sizes of `rnn_output`; subclasses may override this method."""
+        return jax.tree.map(lambda x: TensorShape(x.shape[1:]), self._output_types)
+
+    @functools.cached_property
+    def _output_types(self) -> PyTree:
+        """The shapes and dtypes of the outputs of `output_layer`."""
+        dtype = first_float(self._initial_state).dtype
+        size = self._cell.output_size
+        outputs = types_of_size(size, self.batch_size, dtype, "cell.output_size")
+        return jax.eval_shape(self._project, outputs)
+
+    def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
+        """Returns the helper's first inputs and the state that the cell starts from."""
+        finished, inputs = self._helper.initialize()
+        rows = self.batch_size  # Some helpers know this size only after `initialize`.
+        must = f"have as many rows as the inputs or tokens of the helper ({rows})"
+        check_rows_of_state(self._initial_state, rows, must)
+        return finished, inputs, call_start(self._cell, self._initial_state)
+
+    def step(
+        self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
+    ) -> tuple[BasicDecoderOutput, PyTree, PyTree, Array]:
+        """Runs the cell, then the `output_layer`, then the helper."""
+        outputs, state = self._run(time, inputs, state)
+        outputs = self._project(outputs)
+        sample_ids = self._helper.sample(time=time, outputs=outputs, state=state)
+        finished, next_inputs, next_state = self._helper.next_inputs(
+            time=time, outputs=outputs, state=state, sample_ids=sample_ids
+        )
+        emit = BasicDecoderOutput(outputs, sample_ids)
+        return emit, next_state, next_inputs, finished
+
+
+def first_float(state: PyTree) -> Shaped:
+    """The first floating-point leaf of a state; a float32 scalar by default."""
+    for leaf in jax.tree.leaves(state):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+    return jax.ShapeDtypeStruct((), jnp.float32)
+
+
+def as_function(name: str, function: Callable | None) -> Callable:
+    """Checks a function and returns it; None stands for the identity."""
+    return (lambda x: x) if function is None else check_function(name, function)

@@ -1,0 +1,270 @@
+"""Ids of a vocabulary: their checks, embeddings, probabilities and draws.
+
+Inside the decoders, `embed` maps ids to inputs, and `project` maps a cell's outputs to
+logits; `contrib` calls them `embedding` and `output_layer`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.arguments import as_count, as_integers, check_shape
+from .._base.cell_keys import check_key
+from .._base.errors import Verbatim, is_array
+from .._base.expect import expect
+from .._base.math import clamped_to_int32, concrete_or_none
+from .._base.sharding import key_of_device, read_at
+from .._base.typing import Array, ArrayLike, DType, Key, PyTree
+
+Embed: TypeAlias = Callable[[Array], PyTree]
+"""`embed(ids [batch]) -> inputs`, a nest of arrays `[batch, ...]`."""
+
+Project: TypeAlias = Callable[[PyTree], Array]
+"""`project(output) -> logits [batch, vocab]`."""
+
+Embedding: TypeAlias = ArrayLike | Embed
+"""A table `[vocab, ...]`, or a function of ids."""
+
+
+class Table(NamedTuple):
+    """A table `[vocab, ...]` as a function of ids."""
+
+    rows: Array
+
+    def __call__(self, ids: Array) -> Array:
+        return read_at(self.rows, ids, mode=None)
+
+
+def as_embed(embedding: Embedding) -> Embed:
+    """Returns a function that maps ids to inputs.
+
+    Raises:
+        TypeError: If `embedding` is neither a function nor a table `[vocab, ...]`.
+    """
+    if callable(embedding):
+        return embedding
+    is_table = is_array(embedding) and np.ndim(embedding) > 0
+    must = "be a table [vocab, ...] or a function of ids"
+    is_list = isinstance(embedding, list | tuple)
+    fix = "Convert a list to an array with `jnp.asarray`." if is_list else ""
+    expect(is_table, "embedding", must, embedding, fix, error=TypeError)
+    return Table(jnp.asarray(embedding))
+
+
+def as_logits(outputs: PyTree, embed: Embed | None = None) -> Array:
+    """Checks that the outputs of a step are one array of logits, and returns it.
+
+    Raises:
+        TypeError: If the outputs are not one array.
+        ValueError: If `embed` is a table with fewer rows than there are logits.
+    """
+    fix = "Compute the logits in `output_layer`."
+    must = "be one array of logits"
+    expect(is_array(outputs), "outputs", must, outputs, fix, error=TypeError)
+    if isinstance(embed, Table):
+        count = outputs.shape[-1]
+        must = f"have at least one row per logit ({count})"
+        fix = "If the cell does not output logits, pass an `output_layer`."
+        expect(count <= len(embed.rows), "embedding", must, embed.rows, fix)
+    return jnp.asarray(outputs)
+
+
+def check_floating(name: str, logits: PyTree) -> None:
+    """Raises TypeError unless logits are a floating-point array."""
+    fits = is_array(logits) and jnp.issubdtype(logits.dtype, jnp.floating)
+    must = "be floating-point [batch, vocab]"
+    expect(fits, name, must, logits, error=TypeError)
+
+
+def as_ids(
+    name: str, ids: ArrayLike, what: str, *shapes: tuple[int | None, ...]
+) -> Array:
+    """Checks ids, which `what` describes, and converts them to int32.
+
+    Ids beyond int32 are clamped, so they stay outside any vocabulary.
+
+    Raises:
+        TypeError: If the ids are not integers.
+        ValueError: If their shape matches none of `shapes`, in which None stands for
+            any size.
+    """
+    return jnp.asarray(clamped_to_int32(as_integers(name, ids, what, *shapes)))
+
+
+def as_start_ids(name: str, start_ids: ArrayLike) -> Array:
+    """Converts the start ids to int32 `[batch]`.
+
+    Traced ids beyond int32 are clamped.
+
+    Raises:
+        TypeError: If the ids are not integers.
+        ValueError: If the ids are not a vector, or a known id is beyond int32.
+    """
+    ids = as_integers(name, start_ids, "integers [batch]", (None,))
+    known = None if np.can_cast(ids.dtype, np.int32) else concrete_or_none(ids)
+    if known is not None and (wrong := known[known != clamped_to_int32(known)]).size:
+        raise ValueError(f"`{name}` must hold ids that fit int32, got {wrong[0]}.")
+    return jnp.asarray(clamped_to_int32(ids))
+
+
+def as_end_id(name: str, end_id: ArrayLike) -> Array:
+    """Converts an end id, which may be traced, to an int32 scalar.
+
+    Raises:
+        TypeError: If the id is not an integer.
+        ValueError: If the id is not a scalar.
+    """
+    return as_ids(name, end_id, "an integer scalar", ())
+
+
+class Range(NamedTuple):
+    """A range of numbers, with a description for messages and a predicate."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+FINITE = Range("finite", math.isfinite)
+POSITIVE = Range("positive and finite", lambda x: x > 0 and math.isfinite(x))
+PROBABILITY = Range("in (0, 1]", lambda x: 0 < x <= 1)
+
+
+def as_number(name: str, value: ArrayLike, within: Range, fix: str) -> ArrayLike:
+    """Checks a real number or array scalar and returns it.
+
+    The range of a traced value is not checked.
+
+    Raises:
+        TypeError: If the value is not a real number.
+        ValueError: If the value is not a scalar, or is outside the range.
+    """
+    is_number = is_array(value) or isinstance(value, int | float)
+    dtype = jnp.result_type(value) if is_number else jnp.dtype(bool)
+    is_real = any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating))
+    must = f"be a number that is {within.words}"
+    expect(is_real, name, must, value, fix, error=TypeError)
+    check_shape(name, value, (), "be a scalar")
+    known = concrete_or_none(value)
+    if known is not None:
+        got = Verbatim(f"{float(known):g}")
+        expect(within.holds(float(known)), name, f"be {within.words}", got, fix)
+    return value
+
+
+def score_dtype(tree: PyTree) -> DType:
+    """The dtype of scores: float64 if an array is float64, otherwise float32."""
+    is_wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(tree))
+    return jnp.dtype(jnp.float64 if is_wide else jnp.float32)
+
+
+def log_softmax(logits: Array) -> Array:
+    """`jax.nn.log_softmax` over the last axis, but -inf where all logits are -inf.
+
+    For such logits, `jax.nn.log_softmax` and its derivative are NaN.
+    """
+    logits, possible = without_dead_ends(logits)
+    return jnp.where(possible, jax.nn.log_softmax(logits, axis=-1), -jnp.inf)
+
+
+def is_minus_infinity(x: Array) -> Array:
+    """`jnp.isneginf(x)`, but without infinity, which `jax_debug_infs` would report."""
+    return x < jnp.finfo(x.dtype).min
+
+
+def without_dead_ends(logits: Array) -> tuple[Array, Array]:
+    """Replaces logits with 0 where all logits along the last axis are -inf.
+
+    Returns:
+        The logits, and whether any id is possible, bool `[..., 1]`.
+    """
+    possible = ~jnp.all(is_minus_infinity(logits), axis=-1, keepdims=True)
+    return jnp.where(possible, logits, jnp.zeros((), logits.dtype)), possible
+
+
+def most_likely(logits: Array, time: Array | None = None) -> Array:
+    """The most likely ids, int32; the lowest of equally likely ones."""
+    del time
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+def seeded(key: Key, name: str, seed: int | None) -> Key:
+    """Derives a key from `key` and a seed; without a seed, returns `key` itself.
+
+    Raises:
+        TypeError: If `key` is not a random key, or `seed` is not an integer.
+        ValueError: If `key` is an array of keys, or `seed` is not in `[0, 2**32)`.
+    """
+    check_key(key)
+    if seed is None:
+        return key
+    fix = "To use `key` unchanged, pass None."
+    return jax.random.fold_in(key, as_count(name, seed, 0, fix, most=2**32 - 1))
+
+
+def uniform(key: Key, like: PyTree, rows: int, time: Array) -> Array:
+    """Uniform numbers `[rows]`, drawn with `fold_in(key, time)`.
+
+    If `shard_map` divides the rows of `like`, each device draws from its own key.
+    """
+    key = jax.random.fold_in(key_of_device(key, like), time)
+    return jax.random.uniform(key, (rows,), jnp.float32)
+
+
+def draw(
+    key: Key,
+    temperature: ArrayLike,
+    top_k: int | None,
+    top_p: ArrayLike | None,
+    logits: Array,
+    time: Array,
+) -> Array:
+    """Draws an id for each row, int32 `[batch]`.
+
+    Args:
+        key: A random key; the draw uses `fold_in(key, time)`.
+        temperature: The divisor of the logits.
+        top_k: As in `sample`.
+        top_p: As in `sample`.
+        logits: Logits or log-probabilities, `[batch, vocab]`.
+        time: The index of the step.
+    """
+    logits = logits.astype(score_dtype(logits))
+    # If no id is possible, any id may be drawn.
+    logits, _ = without_dead_ends(jax.lax.stop_gradient(logits))
+    dtype = logits.dtype
+    key = jax.random.fold_in(key_of_device(key, logits), time)
+    noise = jax.random.gumbel(key, logits.shape, dtype)
+    # Subtract the maximum, so that the largest logit is 0 at any temperature. If the
+    # temperature is small, the other logits may become -inf, but not inf or NaN.
+    best = jnp.max(logits, axis=1, keepdims=True)
+    temperature = jnp.maximum(jnp.asarray(temperature, dtype), jnp.finfo(dtype).tiny)
+    logits = (logits - best) / temperature
+    if top_k is None and top_p is None:
+        return most_likely(logits + noise)
+    vocab = logits.shape[1]
+    logits, ids = jax.lax.top_k(logits, min(top_k or vocab, vocab))
+    # The noise belongs to the ids, not to their ranks, so a `top_k` that includes all
+    # ids draws the same ids as `top_k=None`.
+    drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
+    if top_p is not None:
+        in_nucleus = _in_nucleus(logits, jnp.asarray(top_p, dtype))
+        drawn = jnp.where(in_nucleus, drawn, jnp.finfo(dtype).min)
+    place = most_likely(drawn)[:, None]
+    return jnp.take_along_axis(ids, place, axis=1)[:, 0].astype(jnp.int32)
+
+
+def _in_nucleus(logits: Array, top_p: Array) -> Array:
+    """Whether each id is in the nucleus, for logits in descending order.
+
+    An id belongs to the nucleus if the total probability of all earlier ids is below
+    `top_p`.
+    """
+    mass = jnp.cumsum(jax.nn.softmax(logits, axis=1), axis=1)
+    before = jnp.pad(mass[:, :-1], ((0, 0), (1, 0)))
+    # The cumulative probability may round to 1 before the last id, so a `top_p` of 1 is
+    # handled separately.
+    return (before < top_p) | (top_p >= 1)

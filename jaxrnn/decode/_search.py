@@ -1,0 +1,470 @@
+"""Greedy decoding, sampling, beam search and scores, over TensorFlow's decoders."""
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._base import arguments, inputs, trees
+from .._base.cell_keys import check_key
+from .._base.errors import counted, describe, error_note, is_array
+from .._base.expect import expect
+from .._base.like import check_structure
+from .._base.typing import Array, ArrayLike, AxisSize, Key, PyTree, RNNCellLike
+from . import _beams, _ids
+from ._basic import BasicDecoder, BasicDecoderOutput, EmbeddingHelper
+from ._beam_search import BeamSearchDecoder, BeamSearchDecoderState
+from ._decoder import Decoder, dynamic_decode
+from ._ids import Embed, Project
+
+
+@trees.serializable
+class Decoded(NamedTuple):
+    """Decoded sequences of ids.
+
+    Beam search adds a second axis `beam`, with the best beam first.
+
+    Attributes:
+        ids: The ids, int32 `[batch, max_time]`; `end_id` past a row's length.
+        scores: The log-probability of a row's ids up to its length, including the end
+            id, `[batch]`. Beam search divides the log-probability by the length
+            penalty. -inf for a row that reached a step at which all logits are -inf.
+        lengths: The number of ids, including the end id, int32 `[batch]`; `max_time`
+            for rows without an end id; 0 for rows with score -inf.
+    """
+
+    ids: Array
+    scores: Array
+    lengths: Array
+
+
+def greedy(
+    cell: RNNCellLike,
+    embed: Embed,
+    project: Project,
+    initial_state: PyTree,
+    start_ids: ArrayLike,
+    end_id: int,
+    max_time: int,
+) -> Decoded:
+    """Decodes greedily: chooses the most likely id at each step.
+
+    If several ids are equally likely, the lowest id is chosen. The loop ends when all
+    rows are finished, at the latest after `max_time` steps. Scores are differentiable
+    with respect to the arrays in `embed`, `project`, the cell and the initial state,
+    with the ids held constant.
+
+    Args:
+        cell: A bound cell, or any object that implements the RNNCell protocol.
+        embed: `embed(ids)`, which returns the cell's inputs for int32 ids `[batch]`: a
+            nest of arrays `[batch, ...]`. `ids` may hold `end_id`.
+        project: `project(output)`, which returns the logits `[batch, vocab]` for the
+            cell's output.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
+        start_ids: The ids for the first step, integers `[batch]` below 2**31.
+        end_id: The id that ends a row, an int.
+        max_time: The maximum number of ids in a row, an int, or symbolic under
+            `jax.export`.
+
+    Returns:
+        `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores
+        are float32, or float64 if the state or the inputs contain float64. A row that
+        reaches a step at which all of its logits are -inf has score -inf and length 0.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes do not match, or `end_id` is not in the vocabulary.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn.decode
+        >>> cell = jaxrnn.GRUCell(4)
+        >>> table = jnp.eye(6, 4, dtype=jnp.float32)  # Six ids.
+        >>> params = cell.init(jax.random.key(0), table[:2])
+        >>> decoded = jaxrnn.decode.greedy(
+        ...     cell.bind(params),
+        ...     embed=lambda ids: table[ids],
+        ...     project=lambda output: output @ table.T,
+        ...     initial_state=cell.zero_state(2, jnp.float32),
+        ...     start_ids=jnp.array([1, 2]),
+        ...     end_id=0,
+        ...     max_time=5,
+        ... )
+        >>> decoded.ids.shape, decoded.scores.shape, decoded.lengths.shape
+        ((2, 5), (2,), (2,))
+
+    Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
+    """
+    state, ids, end = _checked(cell, embed, project, initial_state, start_ids, end_id)
+    return _decoded(cell, embed, project, state, ids, end, max_time, _ids.most_likely)
+
+
+def sample(
+    cell: RNNCellLike,
+    embed: Embed,
+    project: Project,
+    initial_state: PyTree,
+    start_ids: ArrayLike,
+    end_id: int,
+    max_time: int,
+    key: Key,
+    *,
+    temperature: ArrayLike = 1.0,
+    top_k: int | None = None,
+    top_p: ArrayLike | None = None,
+) -> Decoded:
+    """Decodes by sampling: draws ids at random, independently for each row.
+
+    The loop ends when all rows are finished, at the latest after `max_time` steps. To
+    draw several samples per row, repeat the rows, which is faster than `jax.vmap` over
+    keys.
+
+    Args:
+        cell: A bound cell, or any object that implements the RNNCell protocol.
+        embed: `embed(ids)`, which returns the cell's inputs for int32 ids `[batch]`: a
+            nest of arrays `[batch, ...]`. `ids` may hold `end_id`.
+        project: `project(output)`, which returns the logits `[batch, vocab]` for the
+            cell's output.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
+        start_ids: The ids for the first step, integers `[batch]` below 2**31.
+        end_id: The id that ends a row, an int. If the vocabulary has no such id, let
+            `project` append a logit of -inf, and pass the index of this logit.
+        max_time: The maximum number of ids in a row, an int, or symbolic under
+            `jax.export`.
+        key: A random key. Position t, counted from 0, uses `fold_in(key, t)`.
+        temperature: The positive divisor of the logits, a number or an array scalar,
+            which may be traced.
+        top_k: The number of most likely ids to draw from, an int; None or a number
+            above the vocabulary's size selects all ids. If ids are equally likely, the
+            lowest ids are selected.
+        top_p: A probability in (0, 1], a number or an array scalar, which may be
+            traced. Ids are drawn from the smallest set of most likely ids whose total
+            probability, after temperature and `top_k`, is at least `top_p`. None for
+            all ids.
+
+    Returns:
+        `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores
+        are log-probabilities without temperature, `top_k` and `top_p`, in float32, or
+        in float64 if the state or the inputs contain float64. A row that reaches a step
+        at which all of its logits are -inf has score -inf and length 0.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes do not match, a number is outside its range, or `end_id`
+            is not in the vocabulary.
+
+    Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
+        arXiv:1904.09751 for `top_p`.
+    """
+    state, ids, end = _checked(cell, embed, project, initial_state, start_ids, end_id)
+    check_key(key)
+    fix = "To choose the most likely id, use `greedy`."
+    _ids.as_number("temperature", temperature, _ids.POSITIVE, fix)
+    fix = "To draw from all ids, pass None."
+    if top_k is not None:
+        top_k = arguments.as_count("top_k", top_k, 1, fix)
+    if top_p is not None:
+        _ids.as_number("top_p", top_p, _ids.PROBABILITY, fix)
+    draw = functools.partial(_ids.draw, key, temperature, top_k, top_p)
+    return _decoded(cell, embed, project, state, ids, end, max_time, draw)
+
+
+def beam_search(
+    cell: RNNCellLike,
+    embed: Embed,
+    project: Project,
+    initial_state: PyTree,
+    start_ids: ArrayLike,
+    end_id: int,
+    max_time: int,
+    beam_width: int,
+    *,
+    length_penalty: ArrayLike = 0.0,
+) -> Decoded:
+    """Decodes by beam search: keeps the `beam_width` best sequences of each example.
+
+    The score of a sequence is its log-probability divided by `((5 + length) / 6) **
+    length_penalty`. A finished sequence is not extended; its score competes with the
+    scores of the other sequences. The loop ends when all beams of all examples are
+    finished, at the latest after `max_time` steps.
+
+    Args:
+        cell: A bound cell, or any object that implements the RNNCell protocol. It runs
+            on `batch * beam` rows; apply `tile_beams` to memories that the cell closes
+            over.
+        embed: `embed(ids)`, which returns the cell's inputs for int32 ids
+            `[batch * beam]`: a nest of arrays with `batch * beam` rows.
+        project: `project(output)`, which returns the logits `[batch * beam, vocab]` for
+            the cell's output.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
+        start_ids: The ids for the first step, integers `[batch]` below 2**31.
+        end_id: The id that ends a sequence, an int.
+        max_time: The maximum number of ids in a sequence, an int, or symbolic under
+            `jax.export`.
+        beam_width: The number of beams, an int, at most 65,536.
+        length_penalty: The exponent of the length penalty, a number or an array scalar,
+            which may be traced; 0 for no penalty.
+
+    Returns:
+        `Decoded`: ids `[batch, beam, max_time]`, scores `[batch, beam]`, lengths
+        `[batch, beam]`, with the best beam first. If an example has fewer possible
+        sequences than beams, the remaining beams have score -inf and length 0. Scores
+        are float32, or float64 if the state or the inputs contain float64.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes do not match, `beam_width` is out of range, the state
+            contains a TensorArray, or `end_id` is not in the vocabulary.
+
+    Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
+    """
+    state, ids, end = _checked(cell, embed, project, initial_state, start_ids, end_id)
+    width = _beams.as_width("beam_width", beam_width)
+    fix = "For no penalty, pass 0."
+    penalty = _ids.as_number("length_penalty", length_penalty, _ids.FINITE, fix)
+    state = _beams.tile("initial_state", state, width)
+    embed, project = _on_rows(embed, project, (ids.shape[0], width), end)
+    decoder = _Search(cell, embed, ids, end, state, width, project, penalty)
+    found, last, _ = _run(decoder, max_time)
+    scores = _beams.penalized(last.log_probs, last.lengths, penalty)
+    lengths = jnp.where(_ids.is_minus_infinity(scores), 0, last.lengths)
+    return Decoded(_end_beyond(lengths, found, end), scores, lengths)
+
+
+def score(
+    cell: RNNCellLike,
+    embed: Embed,
+    project: Project,
+    initial_state: PyTree,
+    start_ids: ArrayLike,
+    end_id: int,
+    ids: ArrayLike,
+) -> Array:
+    """The log-probability of each given sequence, up to and including its end id.
+
+    For sequences from `greedy`, `sample`, or `beam_search` without a length penalty,
+    the result equals, up to rounding, the `scores` in the `Decoded` that contains the
+    sequences. If a sequence has no end id, all of its ids count. Ids after an end id
+    have no effect, so you can use `end_id` as padding. Leave out beams with score -inf,
+    which `beam_search` could not fill. Such a beam contains only `end_id`, so `score`
+    would return the log-probability of the first `end_id`.
+
+    Args:
+        cell: A bound cell, or any object that implements the RNNCell protocol.
+        embed: `embed(ids)`, which returns the cell's inputs for int32 ids `[batch]`: a
+            nest of arrays `[batch, ...]`.
+        project: `project(output)`, which returns the logits `[batch, vocab]` for the
+            cell's output.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
+        start_ids: The ids for the first step, integers `[batch]` below 2**31.
+        end_id: The id that ends a row, an int.
+        ids: Integers `[batch, time]`, or `[batch, beam, time]` for several sequences
+            per row. In the second case, the cell, `embed` and `project` run on
+            `batch * beam` rows, as in `beam_search`; apply `tile_beams` to memories
+            that these functions read.
+
+    Returns:
+        The scores, `[batch]` or `[batch, beam]`, in float32, or in float64 if the state
+        or the inputs contain float64. The scores are differentiable with respect to the
+        arrays in `embed`, `project`, the cell and the initial state. A sequence has the
+        score -inf if one of its ids has a logit of -inf, and the score NaN if an id up
+        to its end id is outside the vocabulary.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes do not match, `end_id` is not in the vocabulary, or `ids`
+            has an axis `beam` and the state contains a TensorArray.
+
+    Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
+    """
+    state, start, end = _checked(cell, embed, project, initial_state, start_ids, end_id)
+    rows = start.shape[0]
+    what = "integers [batch, time] or [batch, beam, time]"
+    what = f"{what} with {counted(rows, 'row')}"
+    given = _ids.as_ids("ids", ids, what, (rows, None), (rows, None, None))
+    *shape, time = given.shape
+    # JAX would count negative ids from the end of the vocabulary. Replace each negative
+    # id with an id that is too large, for which `score` returns NaN as documented.
+    given = jnp.where(given < 0, arguments.INT32_MAX, given).reshape(
+        math.prod(shape), time
+    )
+    # Ids after the end have no effect, but are read. They may be out of range.
+    is_end = given == end
+    ends = jnp.cumsum(is_end, axis=1, dtype=jnp.int32)
+    given = jnp.where((ends > 0) & ~is_end, end, given)
+    note = ""
+    if len(shape) == 2:
+        state = _beams.tile("initial_state", state, shape[1])
+        start = _beams.repeated(start, shape[1])
+        note = _beams.ON_BEAMS.format(start.shape[0])
+    read = lambda logits, t: given[:, t]
+    with error_note(note) if note else contextlib.nullcontext():
+        found = _decoded(cell, embed, project, state, start, end, time, read)
+    return found.scores.reshape(shape)
+
+
+def _checked(
+    cell: RNNCellLike,
+    embed: Embed,
+    project: Project,
+    initial_state: PyTree,
+    start_ids: ArrayLike,
+    end_id: int,
+) -> tuple[PyTree, Array, int]:
+    """Checks a model; returns `(initial_state, start_ids, end_id)`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If shapes do not match, or `end_id` is negative.
+    """
+    arguments.check_is_cell("cell", cell)
+    fix = "For a table of embeddings, pass `lambda ids: table[ids]`."
+    arguments.check_function("embed", embed, "a function of ids [batch]", fix)
+    fix = "For a kernel, pass `lambda output: output @ kernel`."
+    what = "a function of the cell's output"
+    arguments.check_function("project", project, what, fix)
+    ids = _ids.as_start_ids("start_ids", start_ids)
+    fix = "Pass an id of the vocabulary or, if no id ends a text, "
+    fix += "append a logit of -inf in `project`, and pass its index."
+    end = arguments.as_count("end_id", end_id, 0, fix)
+    state = inputs.as_arrays("initial_state", initial_state)
+    must = f"have one row for each of `start_ids` ({describe(ids)})"
+    inputs.check_rows_of_state(state, ids.shape[0], must)
+    what = "`initial_state` (see `cell.state_size`)"
+    own = trees.opaque(trees.without_read_only(state))
+    check_structure(what, cell.state_size, own, strict=True)
+    return state, ids, end
+
+
+def _on_rows(
+    embed: Embed, project: Project, shape: tuple[int, ...], end_id: int
+) -> tuple[Embed, Project]:
+    """Makes functions of flat rows functions of ids of this shape, and checks them.
+
+    Args:
+        embed: As in `greedy`.
+        project: As in `greedy`.
+        shape: `[batch]`, or `[batch, beam]`; the given functions run on all rows.
+        end_id: The id that ends a row, which must be in the vocabulary.
+    """
+    rows = math.prod(shape)
+
+    def embed_all(ids: Array) -> PyTree:
+        ids = ids.reshape(rows)
+        with error_note(f"Raised by `embed`, called with ids {describe(ids)}."):
+            inputs = embed(ids)
+        for name, leaf in trees.named_leaves("embed(ids)", inputs):
+            fits = is_array(leaf) and leaf.shape[:1] == (rows,)
+            must = f"be an array [{rows}, ...], one row for each id"
+            expect(fits, name, must, leaf)
+        return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), inputs)
+
+    def project_all(output: PyTree) -> Array:
+        output = jax.tree.map(lambda x: jax.lax.collapse(x, 0, len(shape)), output)
+        with error_note("Raised by `project`, called with the cell's output."):
+            logits = project(output)
+        _ids.check_floating("project(output)", logits)
+        fits = logits.ndim == 2 and logits.shape[0] == rows
+        expect(fits, "project(output)", f"be [{rows}, vocab]", logits)
+        vocab = logits.shape[1]
+        must = f"be less than {vocab}, the number of logits of each row"
+        expect(end_id < vocab, "end_id", must, end_id)
+        return jnp.asarray(logits).reshape(*shape, vocab)
+
+    return embed_all, project_all
+
+
+class _Scored(BasicDecoder):
+    """Emits ids, and sums their log-probabilities in its state."""
+
+    @property
+    def output_size(self) -> BasicDecoderOutput:
+        """Ids, without logits."""
+        return BasicDecoderOutput((), trees.TensorShape([]))
+
+    @property
+    def output_dtype(self) -> BasicDecoderOutput:
+        """Ids, without logits."""
+        return BasicDecoderOutput((), jnp.int32)
+
+    def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
+        """Returns `(finished, inputs, (cell_state, scores))`."""
+        finished, inputs, cell_state = super().initialize()
+        dtype = _ids.score_dtype((self._initial_state, inputs))
+        return finished, inputs, (cell_state, jnp.zeros_like(finished, dtype))
+
+    def step(
+        self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
+    ) -> tuple[BasicDecoderOutput, PyTree, PyTree, Array]:
+        """Extends each row by one id; a row without a possible id ends."""
+        cell_state, scores = state
+        emit, cell_state, inputs, over = super().step(time, inputs, cell_state)
+        logits, ids = emit
+        log_probs = _ids.log_softmax(logits.astype(scores.dtype))
+        gain = jnp.take_along_axis(log_probs, ids[:, None], axis=1)[:, 0]
+        is_dead_end = jnp.all(_ids.is_minus_infinity(log_probs), axis=1)
+        emit = BasicDecoderOutput((), ids)
+        return emit, (cell_state, scores + gain), inputs, over | is_dead_end
+
+
+class _Search(BeamSearchDecoder):
+    """A beam search whose lengths count the end id, and whose outputs are the ids.
+
+    The beams of an example finish together.
+    """
+
+    tracks_own_finished = property(lambda self: False)
+    _counts_end = True
+    _impossible = -jnp.inf
+
+    def _over(self, state: BeamSearchDecoderState) -> Array:
+        over = state.finished | _ids.is_minus_infinity(state.log_probs)
+        return jnp.broadcast_to(jnp.all(over, axis=1, keepdims=True), over.shape)
+
+    def finalize(
+        self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
+    ) -> tuple[PyTree, PyTree]:
+        """Returns the ids of the final beams, `[time, batch, beam]`, and the state."""
+        steps = jnp.max(sequence_lengths, axis=1)
+        ids, parents = outputs.predicted_ids, outputs.parent_ids
+        return _beams.gather_tree(ids, parents, steps, self._end_token), final_state
+
+
+def _decoded(
+    cell: RNNCellLike,
+    embed: Embed,
+    project: Project,
+    state: PyTree,
+    ids: Array,
+    end_id: int,
+    max_time: int,
+    choose: Callable[[Array, Array], Array],
+) -> Decoded:
+    """Extends each row by the ids that `choose(logits, time)` returns."""
+    embed, project = _on_rows(embed, project, ids.shape, end_id)
+    helper = EmbeddingHelper(embed, ids, end_id, choose)
+    decoder = _Scored(cell, helper, state, project)
+    outputs, (_, scores), lengths = _run(decoder, max_time)
+    lengths = jnp.where(_ids.is_minus_infinity(scores), 0, lengths)
+    return Decoded(_end_beyond(lengths, outputs.sample_id, end_id), scores, lengths)
+
+
+def _run(decoder: Decoder, max_time: AxisSize) -> tuple[PyTree, PyTree, Array]:
+    """Runs a decoder; returns outputs `[..., max_time]`, the last state and lengths."""
+    fix = "Pass the largest number of ids per row."
+    limit = arguments.as_axis_size("max_time", max_time, fix)
+    outputs, state, lengths = dynamic_decode(decoder, True, True, max_time=limit)
+    outputs = jax.tree.map(
+        lambda x: jnp.moveaxis(_beams.to_time(x, limit), 0, -1), outputs
+    )
+    return outputs, state, lengths
+
+
+def _end_beyond(lengths: Array, ids: Array, end_id: int) -> Array:
+    """Replaces the ids `[..., max_time]` past each row's length with `end_id`."""
+    time = jnp.arange(ids.shape[-1], dtype=lengths.dtype)
+    inside = jnp.broadcast_to(time, ids.shape) < lengths[..., None]
+    return jnp.where(inside, ids, jnp.asarray(end_id, ids.dtype))
