@@ -1,69 +1,67 @@
-"""Cells of jaxrnn for Flax's RNN, and checks of Flax's cells for `as_cell`."""
+"""Steps of jaxrnn cells for Flax's RNN, and checks of Flax's cells for `as_cell`."""
 
-import dataclasses
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from .._base.arguments import as_count, as_dtype, check_instance
-from .._base.errors import describe, error_note
+from .._base.arguments import as_count, as_dtype
+from .._base.errors import error_note
+from .._base.expect import expect
 from .._base.trees import TensorShape
-from .._base.typing import Array, DType, PyTree, Size
+from .._base.typing import Array, DType, Params, PyTree, Size
+from .._cells.base import RNNCell, check_rnn_cell
 from .._cells.fields import as_floating
-from .batch_axes import cast_integers, merge, split
-from .cells import Cells, HoldsCell, in_dtype, list_cells
+from .modules import cast_integers, in_dtype, merge, split
 
 
-@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class StepModule(HoldsCell):
-    """A cell of jaxrnn with the interface of Flax's cells.
+def check_no_noise(cell: RNNCell) -> RNNCell:
+    """Returns the cell; raises ValueError if it draws random numbers.
 
     Flax's RNN gives its cells no random keys.
     """
+    fix = "Use `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`."
+    must = "not draw random numbers, because Flax's RNN passes no keys"
+    expect(not check_rnn_cell("cell", cell).is_random, "cell", must, cell, fix)
+    return cell
 
-    dtype: DType | None = None
-    param_dtype: DType = jnp.float32
 
-    @property
-    def num_feature_axes(self) -> int:
-        """Always 1, because the inputs of one row at one step are a vector."""
-        return 1
+def run_step(
+    module: Any, params: Params, carry: PyTree, inputs: Array
+) -> tuple[PyTree, PyTree]:
+    """Runs one step of a `Cell` of linen or nnx; returns `(carry, output)`.
 
-    def _cells(self) -> Cells:
-        cells = super()._cells()
-        if self.cell.is_random:
-            raise ValueError(
-                "`cell` must not draw random numbers, because Flax's RNN passes no "
-                f"keys, got {self.cell!r}. Use `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`."
-            )
-        return cells
+    Args:
+        module: The `Cell`.
+        params: The parameters of its cell.
+        carry: The cell's state, each leaf `[*batch, ...]`.
+        inputs: `[*batch, features]`.
+    """
+    shape = inputs.shape[:-1]
+    arrays = params, as_step(module, inputs)
+    params, step = in_dtype(_step_dtype(module), arrays)
+    output, state = module.cell.apply(params, step, merge("carry", carry, shape))
+    return split((state, output), shape)
 
-    def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
-        """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`.
 
-        Args:
-            carry: The cell's state, each leaf `[*batch, ...]`.
-            inputs: `[*batch, features]`.
-        """
-        shape = inputs.shape[:-1]
-        step = cast_integers(self.cell, self.dtype, merge("inputs", inputs, shape))
-        (params,) = self._params(step).values()
-        params, step = in_dtype(self._compute_dtype(), (params, step))
-        output, state = self.cell.apply(params, step, merge("carry", carry, shape))
-        return split((state, output), shape)
+def as_step(module: Any, inputs: Array) -> Array:
+    """The inputs of one step, `[batch, features]`; integers are cast to `dtype`."""
+    step = merge("inputs", inputs, inputs.shape[:-1])
+    return cast_integers(module.cell, module.dtype, step)
 
-    def _zero_carry(self, input_shape: tuple[int, ...]) -> PyTree:
-        """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
-        (cell,) = list_cells(self._cells())
-        shape = input_shape[:-1]
-        return split(cell.zero_state(math.prod(shape), self._compute_dtype()), shape)
 
-    def _compute_dtype(self) -> DType:
-        if self.dtype is None:
-            return as_floating("param_dtype", self.param_dtype)
-        return as_dtype(self.dtype)
+def zero_carry(module: Any, input_shape: tuple[int, ...]) -> PyTree:
+    """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
+    shape = input_shape[:-1]
+    rows = math.prod(shape)
+    return split(module.cell.zero_state(rows, _step_dtype(module)), shape)
+
+
+def _step_dtype(module: Any) -> DType:
+    if module.dtype is None:
+        return as_floating("param_dtype", module.param_dtype)
+    return as_dtype(module.dtype)
 
 
 def check_is_flax_cell(module: object, base: type, example: str) -> None:
@@ -75,17 +73,11 @@ def check_is_flax_cell(module: object, base: type, example: str) -> None:
             error. The parent class of `base` is the `Module` of linen or nnx.
         example: A description of a valid cell, for messages.
     """
+    initialize = getattr(type(module), "initialize_carry", base.initialize_carry)
     is_module = isinstance(module, base.__bases__) and callable(module)
-    initialize = getattr(type(module), "initialize_carry", None)
-    if not is_module or initialize in (None, base.initialize_carry):
-        kind = type(module)
-        got = describe(module)
-        # Show the Python module too, because several libraries have an `LSTMCell`.
-        if got == kind.__name__:
-            got = f"{kind.__module__}.{got}"
-        raise TypeError(
-            f"`module` must be {example}, with a method `initialize_carry`, got {got}."
-        )
+    is_cell = is_module and initialize is not base.initialize_carry
+    must = f"be {example}, with a method `initialize_carry`"
+    expect(is_cell, "module", must, module, error=TypeError)
 
 
 def check_no_variables(others: Collection[str]) -> None:
@@ -96,15 +88,6 @@ def check_no_variables(others: Collection[str]) -> None:
             f"`module` must have no variables other than parameters, got {names}. Keep "
             "values that change from step to step in the carry."
         )
-
-
-def as_names(name: str, names: str | Sequence[str]) -> tuple[str, ...]:
-    """Converts a string or a list of strings to a tuple; else raises TypeError."""
-    several = [names] if isinstance(names, str) else names
-    what = "the name of a stream, or a list of names"
-    for each in check_instance(name, several, Sequence, what):
-        check_instance(name, each, str, what)
-    return tuple(several)
 
 
 def sizes_of_cell(

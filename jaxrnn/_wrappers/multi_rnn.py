@@ -36,8 +36,9 @@ class MultiRNNCell(RNNCell):
 
     The parameters are `{"cell_0": ..., "cell_1": ...}`. If one object occurs twice in
     `cells`, both layers share the object's parameters, which are stored under its first
-    index. Equal cells do not share parameters: `[LSTMCell(5) for _ in range(2)]` has
-    two sets. Different wrappers around one object do not share parameters either.
+    index; the repr then shows each layer's index as `owners`. Equal cells do not share
+    parameters: `[LSTMCell(5) for _ in range(2)]` has two sets. Different wrappers
+    around one object do not share parameters either.
 
     Attributes:
         cells: A list or tuple of cells, from the inputs upwards.
@@ -54,7 +55,8 @@ class MultiRNNCell(RNNCell):
 
     cells: tuple[RNNCell, ...] = fields.checked(_check_cells)
     state_is_tuple: bool = fields.flag(True)
-    # Comparisons include this field, because repeated objects share parameters.
+    # For each layer, the first layer with the same object, whose parameters both use.
+    # Comparisons include this field; the repr shows it if layers share parameters.
     owners: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
@@ -63,6 +65,12 @@ class MultiRNNCell(RNNCell):
             self._widths()
         ids = [id(cell) for cell in self.cells]
         fields.set_field(self, "owners", tuple(map(ids.index, ids)))
+
+    def __repr__(self) -> str:
+        """Shows the index of each layer's object if layers share an object."""
+        if len(set(self.owners)) == len(self.owners):
+            return super().__repr__()
+        return f"{super().__repr__()[:-1]}, owners={self.owners})"
 
     @property
     def state_size(self) -> Size:

@@ -9,16 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from .._base.cell_keys import run_key
-from .._base.typing import DType, Key, Params, PyTree, Size
+from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._layers import flax_cells
-from .._layers.cells import in_dtype
-from .._layers.flax_cells import StepModule
+from .._layers.modules import in_dtype, named_cells
 from ._modules import dataclass
 
 
 @dataclass
-class Cell(StepModule, nn.RNNCellBase):
+class Cell(nn.RNNCellBase):
     """A jaxrnn cell as a linen cell, for `nn.RNN` and `nn.Bidirectional`.
 
     Cells that draw random numbers are rejected, because Flax's RNN has no key for each
@@ -40,18 +39,35 @@ class Cell(StepModule, nn.RNNCellBase):
         (2, 5, 8)
     """
 
-    __call__ = nn.compact(StepModule.__call__)
+    cell: RNNCell
+    dtype: DType | None = dataclasses.field(default=None, kw_only=True)
+    param_dtype: DType = dataclasses.field(default=jnp.float32, kw_only=True)
 
-    @nn.nowrap
-    def _params(self, step: PyTree = None) -> Params:
-        (scope,) = self._cells()
-        return {scope: self.param(scope, self.cell.init, step, self.param_dtype)}
+    @property
+    def num_feature_axes(self) -> int:
+        """Always 1, because the inputs of one row at one step are a vector."""
+        return 1
+
+    @nn.compact
+    def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
+        """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`.
+
+        Args:
+            carry: The cell's state, each leaf `[*batch, ...]`.
+            inputs: `[*batch, features]`.
+        """
+        cell = flax_cells.check_no_noise(self.cell)
+        (scope,) = named_cells(cell)
+        step = flax_cells.as_step(self, inputs)
+        params = self.param(scope, cell.init, step, self.param_dtype)
+        return flax_cells.run_step(self, params, carry, inputs)
 
     @nn.nowrap
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:
         """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
         del rng
-        return self._zero_carry(input_shape)
+        flax_cells.check_no_noise(self.cell)
+        return flax_cells.zero_carry(self, input_shape)
 
 
 def as_cell(
@@ -92,7 +108,8 @@ def as_cell(
     """
     example = "a cell of linen, such as nn.LSTMCell(8)"
     flax_cells.check_is_flax_cell(module, nn.RNNCellBase, example)
-    streams = flax_cells.as_names("broadcast_rngs", broadcast_rngs)
+    is_one = isinstance(broadcast_rngs, str)
+    streams = (broadcast_rngs,) if is_one else tuple(broadcast_rngs)
     # Without a copy, a cell constructed inside a linen module would become a submodule
     # of that module.
     module = module.clone(parent=None)

@@ -1,31 +1,23 @@
-"""`dynamic_rnn`, its bidirectional variants and `raw_rnn` as linen modules."""
+"""`dynamic_rnn` and its bidirectional variants as linen modules."""
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from .._base.arguments import check_function
-from .._base.errors import describe
 from .._base.hints import with_hints
-from .._base.typing import Array, DType, Key, Params, PyTree
-from .._drivers.raw_rnn import raw_rnn
-from .._layers import modules
-from .._layers.cells import (
-    AxisNames,
-    BoundCells,
-    HoldsCell,
-    HoldsCells,
-    check_axis_names,
-    name_axes,
-)
-from .._tensor_array.tensor_array import TensorArray
+from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
+from .._cells.base import RNNCell, check_rnn_cell
+from .._layers import modules, parameters
+from .._layers.modules import BoundCells, Cells
+from .._layers.parameters import AxisNames
 from ..memory import Strategy
 
 if TYPE_CHECKING:
     # Linen turns modules into dataclasses at run time, which editors do not see. With
-    # this decorator, editors list the fields that linen and nnx modules share.
+    # this decorator, editors list the fields.
     from dataclasses import dataclass
 else:
 
@@ -33,18 +25,148 @@ else:
         return cls
 
 
-def _partitioned(array: Array, names: tuple[str | None, ...]) -> PyTree:
-    return nn.LogicallyPartitioned(array, names) if names else array
+Merge = Callable[[PyTree, PyTree], PyTree]
 
 
 @dataclass
-class HoldsParams(nn.Module, HoldsCells, kw_only=True):
-    """A linen module that holds the parameters of its cells."""
+class Recurrent(nn.Module, kw_only=True):
+    """What the modules share: options, parameters, a random stream, and a call.
 
+    A module adds the fields of its cells, and its method `_cells` returns the cells as
+    `run` expects them.
+    """
+
+    time_major: bool = False
+    return_carry: bool = False
+    return_states: bool = False
+    swap_memory: bool | Strategy = False
+    parallel_iterations: int | None = None
+    implementation: str | None = None
+    dtype: DType | None = None
     param_dtype: DType = jnp.float32
     axis_names: AxisNames | None = None
     rng_collection: str = "dropout"
     deterministic: bool | None = None
+
+    @nn.nowrap
+    def _cells(self) -> Cells:
+        raise NotImplementedError
+
+    @nn.compact
+    @with_hints
+    def __call__(
+        self,
+        inputs: PyTree,
+        sequence_length: Lengths | None = None,
+        *,
+        initial_state: PyTree = None,
+        resets: ArrayLike | None = None,
+        reset_state: PyTree = None,
+        mask: ArrayLike | None = None,
+        deterministic: bool | None = None,
+        return_carry: bool | None = None,
+        return_states: bool | None = None,
+        rngs: Key | None = None,
+    ) -> PyTree:
+        """Runs the module over sequences.
+
+        Args:
+            inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
+                a nest of such arrays, with any number of batch axes, including none.
+                For a cell without `feature_axes`, such as a `FunctionCell`, the inputs
+                must have as many batch axes as `sequence_length`, or one batch axis if
+                there are no lengths.
+            sequence_length: `[*batch]`, integers, clamped to `[0, time]`; None for all
+                steps. Inputs past the length of a row have no effect, and outputs there
+                are zero. Flax calls this argument `seq_lengths`.
+            initial_state: The state before the first step, each leaf `[*batch, ...]`;
+                None for the zero state. With two directions, either state of the pair
+                may be None. Real leaves are cast to `dtype`; complex leaves stay
+                complex. Flax calls this argument `initial_carry`.
+            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: True
+                where the state of a row is reset before the step, for example at the
+                start of an episode. See `jaxrnn.dynamic_rnn` and
+                `jaxrnn.bidirectional_dynamic_rnn`.
+            reset_state: The state after a reset, in the form of `initial_state`; None
+                for the zero state. Only `RNN` supports this argument; bidirectional
+                modules always reset to zeros.
+            mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`; an
+                alternative to `sequence_length`. True at valid steps, False at masked
+                steps; gaps are allowed. See `jaxrnn.dynamic_rnn`. A reversed run
+                reverses all steps, including masked steps.
+            deterministic: Whether to run without random numbers; None to use the
+                module's attribute.
+            return_carry: Whether to also return the state; None to use the module's
+                attribute.
+            return_states: Whether to also return the state after every step; None to
+                use the module's attribute.
+            rngs: A key for random numbers, instead of the module's stream.
+
+        Returns:
+            The outputs, `[*batch, time, ...]`, or `[time, *batch, ...]` if
+            `time_major`. With `return_carry`, the pair `(state, outputs)`, in Flax's
+            order. With `return_states`, `(outputs, state, states)`, as in
+            `jaxrnn.dynamic_rnn`, regardless of `return_carry`. With two directions,
+            `states` is a pair, as in `jaxrnn.bidirectional_dynamic_rnn`.
+
+        Raises:
+            TypeError: If an option has the wrong type; see also `jaxrnn.dynamic_rnn`.
+            ValueError: As in `jaxrnn.dynamic_rnn`.
+            flax.errors.InvalidRngError: If a cell declares that it draws
+                random numbers but the stream `rng_collection` is missing.
+        """
+        params = self._params(inputs, sequence_length)
+        key = self._draw_key(deterministic, rngs)
+        # `init` must also run on devices that the implementation does not support.
+        implementation = None if self.is_initializing() else self.implementation
+        return modules.run(
+            self,
+            params,
+            key,
+            inputs,
+            sequence_length,
+            initial_state=initial_state,
+            resets=resets,
+            reset_state=reset_state,
+            mask=mask,
+            return_carry=return_carry,
+            return_states=return_states,
+            implementation=implementation,
+        )
+
+    @nn.nowrap
+    def _params(self, inputs: PyTree, sequence_length: Lengths | None) -> Params:
+        """The parameters, which `init` creates for the inputs."""
+        cells = self._cells()
+
+        def init(key: Key, name: str) -> PyTree:
+            step = modules.first_step(self, inputs, sequence_length)
+            params = parameters.init_part(cells, name, key, step, self.param_dtype)
+            return parameters.name_axes(self.axis_names, params, _partitioned)
+
+        def get(name: str) -> PyTree:
+            # `param` would trace `init` on each call to compare shapes. The cell also
+            # compares the shapes, and its error message is clearer.
+            if self.has_variable("params", name):
+                return nn.meta.unbox(self.get_variable("params", name))
+            return self.param(name, init, name)
+
+        params = {name: get(name) for name in modules.named_cells(cells)}
+        parameters.check_axis_names(self.axis_names, params)
+        return params
+
+    @nn.nowrap
+    def _draw_key(self, deterministic: bool | None, rngs: Key | None) -> Key | None:
+        """The key for one call, or None if the call draws no random numbers."""
+        is_random = modules.are_random(self._cells())
+        is_quiet = modules.flag("deterministic", deterministic, self.deterministic)
+        if is_quiet or is_random is False:
+            return None
+        # `make_rng` falls back to the stream "params".
+        streams = (self.rng_collection, "params")
+        if rngs is None and (is_random or any(map(self.has_rng, streams))):
+            return self.make_rng(self.rng_collection)
+        return rngs
 
     @nn.nowrap
     def variables_of(self, *cells: BoundCells) -> Params:
@@ -64,9 +186,9 @@ class HoldsParams(nn.Module, HoldsCells, kw_only=True):
             ValueError: If a bound cell is not one of this module's cells, or if
                 `axis_names` does not match the parameters.
         """
-        params = self._params_of(*cells)
-        boxed = name_axes(self.axis_names, params, _partitioned)
-        check_axis_names(self.axis_names, params)
+        params = parameters.params_of_cells(self._cells(), cells)
+        boxed = parameters.name_axes(self.axis_names, params, _partitioned)
+        parameters.check_axis_names(self.axis_names, params)
         return {"params": boxed}
 
     @nn.nowrap
@@ -77,58 +199,19 @@ class HoldsParams(nn.Module, HoldsCells, kw_only=True):
             ValueError: If `variables` lacks a parameter of the module.
         """
         params = variables.get("params", {})
-        names = self._cells()
+        cells = self._cells()
+        names = modules.named_cells(cells)
         if not names.keys() <= set(params):
             got = ", ".join(map(str, params)) or "none"
             must = f"hold the module's parameters {', '.join(names)}"
             fix = "Pass the variables that `init` or `variables_of` returned."
             raise ValueError(f"`variables` must {must}, got {got}. {fix}")
-        return self._bind(nn.meta.unbox(params))
-
-    @nn.nowrap
-    def _params(self, step: PyTree = None) -> Params:
-        """The parameters, which `init` creates for one step of inputs."""
-
-        def init(key: Key, name: str) -> PyTree:
-            params = self._init_part(name, key, step, self.param_dtype)
-            return name_axes(self.axis_names, params, _partitioned)
-
-        def get(name: str) -> PyTree:
-            # `param` would trace `init` on each call to compare shapes. The cell also
-            # compares the shapes, and its error message is clearer.
-            if self.has_variable("params", name):
-                return nn.meta.unbox(self.get_variable("params", name))
-            return self.param(name, init, name)
-
-        params = {name: get(name) for name in self._cells()}
-        check_axis_names(self.axis_names, params)
-        return params
-
-    @nn.nowrap
-    def _next_key(self, rngs: Key | None) -> Key | None:
-        if rngs is not None:
-            return rngs
-        # `make_rng` falls back to the stream "params".
-        streams = (self.rng_collection, "params")
-        if self._declared_random() or any(map(self.has_rng, streams)):
-            return self.make_rng(self.rng_collection)
-        return None
-
-
-class Recurrent(modules.Recurrent, HoldsParams):
-    """The base class of `RNN` and its bidirectional variants; see `RNN`."""
-
-    __call__ = nn.compact(modules.Recurrent.__call__)
-
-    @nn.nowrap
-    def _implementation(self) -> str | None:
-        # `init` must also run on devices that the implementation does not support.
-        return None if self.is_initializing() else self.implementation
+        return modules.bind_cells(cells, nn.meta.unbox(params))
 
 
 @with_hints
 @dataclass
-class RNN(Recurrent, modules.OneDirection):
+class RNN(Recurrent):
     """A jaxrnn cell that runs over sequences: `jaxrnn.dynamic_rnn` as a module.
 
     Attributes:
@@ -166,10 +249,18 @@ class RNN(Recurrent, modules.OneDirection):
         (2, 5, 8)
     """
 
+    cell: RNNCell
+    reverse: bool = dataclasses.field(default=False, kw_only=True)
+    keep_order: bool = dataclasses.field(default=False, kw_only=True)
+
+    @nn.nowrap
+    def _cells(self) -> Cells:
+        return check_rnn_cell("cell", self.cell)
+
 
 @with_hints
 @dataclass
-class Bidirectional(Recurrent, modules.TwoDirections):
+class Bidirectional(Recurrent):
     """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
 
     The state is a pair `(state_fw, state_bw)`. For the other attributes, see `RNN`.
@@ -181,10 +272,19 @@ class Bidirectional(Recurrent, modules.TwoDirections):
             default concatenates both outputs along the last axis.
     """
 
+    cell_fw: RNNCell
+    cell_bw: RNNCell
+    merge: Merge = dataclasses.field(default=modules.concatenate, kw_only=True)
+
+    @nn.nowrap
+    def _cells(self) -> Cells:
+        cell_fw = check_rnn_cell("cell_fw", self.cell_fw)
+        return cell_fw, check_rnn_cell("cell_bw", self.cell_bw)
+
 
 @with_hints
 @dataclass
-class StackBidirectional(Recurrent, modules.Stack):
+class StackBidirectional(Recurrent):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
     The state is a pair `(states_fw, states_bw)`. Each element of the pair holds one
@@ -195,134 +295,13 @@ class StackBidirectional(Recurrent, modules.Stack):
         cells_bw: The backward cells, in the same order.
     """
 
+    cells_fw: Sequence[RNNCell]
+    cells_bw: Sequence[RNNCell]
 
-@with_hints
-@dataclass
-class RawRNN(HoldsParams, HoldsCell):
-    """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
-
-    A loop function may call other modules, such as an embedding or an output layer.
-    Construct such modules outside the loop function. Such modules must not change their
-    variables, and must not draw from random streams, because every step would get the
-    same numbers.
-
-    Attributes:
-        cell: The cell.
-        max_time: The maximum number of steps, as in `jaxrnn.raw_rnn`; required under
-            `jit` unless nothing is emitted and no reverse-mode derivative is taken.
-        swap_memory: As in `jaxrnn.raw_rnn`.
-        param_dtype: As in `RNN`.
-        axis_names: As in `RNN`.
-        rng_collection: As in `RNN`.
-        deterministic: As in `RNN`.
-
-    Example:
-        >>> import flax.linen as nn, jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
-        >>> class Decoder(nn.Module):
-        ...     @nn.compact
-        ...     def __call__(self, state):
-        ...         embed = nn.Embed(10, 4)
-        ...         logits = nn.Dense(10)
-        ...         def loop_fn(time, output, cell_state, loop_state):
-        ...             if output is None:  # Before the first step.
-        ...                 ids = jnp.zeros(2, jnp.int32)
-        ...                 return jnp.zeros(2, bool), embed(ids), state, ids[0], None
-        ...             ids = jnp.argmax(logits(output), -1).astype(jnp.int32)
-        ...             return ids == 1, embed(ids), cell_state, ids, None
-        ...         rnn = jaxrnn.linen.RawRNN(jaxrnn.GRUCell(8), max_time=6)
-        ...         emit_ta, _, _ = rnn(loop_fn)
-        ...         return emit_ta.stack()
-        >>> decoder, state = Decoder(), jnp.ones((2, 8), jnp.float32)
-        >>> variables = decoder.init(jax.random.key(0), state)
-        >>> decoder.apply(variables, state).shape
-        (6, 2)
-    """
-
-    max_time: int | None = None
-    swap_memory: bool | Strategy = False
-
-    @nn.compact
-    def __call__(
-        self,
-        loop_fn: Callable,
-        *,
-        deterministic: bool | None = None,
-        rngs: Key | None = None,
-    ) -> tuple[TensorArray, PyTree, PyTree]:
-        """Returns `(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn` does.
-
-        Args:
-            loop_fn: The loop function of `jaxrnn.raw_rnn`.
-            deterministic: Whether to run without random numbers; None to use the
-                attribute of the same name.
-            rngs: A key for random numbers, instead of the module's stream.
-
-        Raises:
-            TypeError: If `deterministic` is not a bool; see also `jaxrnn.raw_rnn`.
-            ValueError: If `loop_fn` constructs modules, or if a module that it calls
-                draws random numbers from a stream; see also `jaxrnn.raw_rnn`.
-            flax.errors.InvalidRngError: If the cell draws random numbers but the stream
-                `rng_collection` is missing, as in `nn.Dropout`.
-        """
-        check_function("loop_fn", loop_fn)
-        time = jnp.zeros((), jnp.int32)
-        _, step, state, _, loop_state = loop_fn(time, None, None, None)
-        cell = self._bind(self._params(step), self._draw_key(deterministic, rngs))
-        if self.is_initializing():
-            # The modules that `loop_fn` calls must create their parameters outside the
-            # compiled loop.
-            output, state = cell(step, state)
-            loop_fn(time + 1, output, state, loop_state)
-            self._check_makes_no_modules()
-        else:
-            loop_fn = _without_draws(loop_fn, self)
-        return raw_rnn(
-            cell, loop_fn, swap_memory=self.swap_memory, max_time=self.max_time
-        )
-
-    def _check_makes_no_modules(self) -> None:
-        """Raises ValueError if the loop function constructed modules."""
-        made = [name for name in self.variables["params"] if name not in self._cells()]
-        if made:
-            raise ValueError(
-                f"`loop_fn` must not construct modules, got {', '.join(made)}. "
-                "Construct modules in the module that calls RawRNN."
-            )
+    @nn.nowrap
+    def _cells(self) -> Cells:
+        return modules.as_layers(self.cells_fw, self.cells_bw)
 
 
-def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
-    """The loop function; raises ValueError if a module draws random numbers in it."""
-
-    def watched(time: Array, output: PyTree, *states: PyTree) -> tuple:
-        if output is None:  # This call runs once, before the loop.
-            return loop_fn(time, output, *states)
-        # Also watch enclosing modules: `loop_fn` could call `make_rng` on one of them.
-        seen = [(outer, _count_draws(outer)) for outer in _with_parents(module)]
-
-        def watch(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-            seen.append((context.module, _count_draws(context.module)))
-            return call(*args, **kwargs)
-
-        with nn.intercept_methods(watch):
-            results = loop_fn(time, output, *states)
-        for each, count in seen:
-            if _count_draws(each) != count:
-                raise ValueError(
-                    "`loop_fn` must not draw random numbers from streams, got a draw "
-                    f"by {describe(each)}. Keep a key in the loop state, and pass the "
-                    "key to the module, as in `nn.Dropout(rate)(x, rng=key)`."
-                )
-        return results
-
-    return watched
-
-
-def _count_draws(module: nn.Module) -> dict[str, int]:
-    """The number of draws from each stream of a module."""
-    return dict(getattr(module.scope, "rng_counters", {}))
-
-
-def _with_parents(module: Any) -> Iterator[nn.Module]:
-    while isinstance(module, nn.Module):
-        yield module
-        module = module.parent
+def _partitioned(array: Array, names: tuple[str | None, ...]) -> PyTree:
+    return nn.LogicallyPartitioned(array, names) if names else array

@@ -12,16 +12,16 @@ from flax import nnx
 from .._base.cell_keys import run_key
 from .._base.errors import is_key
 from .._base.math import is_float
-from .._base.typing import Array, Initializer, Key, Params, PyTree, Size
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
+from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._cells.function import BoundOnlyCell
 from .._layers import flax_cells
-from .._layers.flax_cells import StepModule
-from ._parameters import FieldsModule, Rngs, as_pure, draw_key, make_params
+from ._modules import FieldsModule, Rngs, as_pure, draw_key, make_params
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class Cell(StepModule, FieldsModule, nnx.RNNCellBase):
+class Cell(FieldsModule, nnx.RNNCellBase):
     """A jaxrnn cell as an nnx cell, for `nnx.RNN` and `nnx.Bidirectional`.
 
     Cells that draw random numbers are rejected, because Flax's RNN has no key for each
@@ -50,14 +50,31 @@ class Cell(StepModule, FieldsModule, nnx.RNNCellBase):
         (2, 5, 8)
     """
 
+    cell: RNNCell
     in_features: dataclasses.InitVar[int]
-    rngs: dataclasses.InitVar[nnx.Rngs] = dataclasses.field(kw_only=True)
+    _: dataclasses.KW_ONLY
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+    rngs: dataclasses.InitVar[nnx.Rngs]
 
     def __post_init__(self, in_features: int, rngs: nnx.Rngs) -> None:
-        self.params = make_params(self, in_features, rngs, self.param_dtype)
+        cell = flax_cells.check_no_noise(self.cell)
+        self.params = make_params(cell, in_features, rngs, self.param_dtype)
 
-    def _params(self, step: PyTree = None) -> Params:
-        return as_pure(self.params)
+    @property
+    def num_feature_axes(self) -> int:
+        """Always 1, because the inputs of one row at one step are a vector."""
+        return 1
+
+    def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
+        """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`.
+
+        Args:
+            carry: The cell's state, each leaf `[*batch, ...]`.
+            inputs: `[*batch, features]`.
+        """
+        (params,) = as_pure(self.params).values()
+        return flax_cells.run_step(self, params, carry, inputs)
 
     def initialize_carry(
         self,
@@ -78,7 +95,7 @@ class Cell(StepModule, FieldsModule, nnx.RNNCellBase):
             TypeError: If `carry_init` is given but `rngs` is not `nnx.Rngs`, a stream
                 or a key.
         """
-        state = self._zero_carry(input_shape)
+        state = flax_cells.zero_carry(self, input_shape)
         if carry_init is None:
             return state
         leaves, tree = jax.tree.flatten(state)
@@ -127,7 +144,8 @@ def as_cell(
     """
     example = "a cell of nnx, such as nnx.LSTMCell(3, 8, rngs=rngs)"
     flax_cells.check_is_flax_cell(module, nnx.RNNCellBase, example)
-    names = flax_cells.as_names("broadcast_rngs", broadcast_rngs)
+    is_one = isinstance(broadcast_rngs, str)
+    names = (broadcast_rngs,) if is_one else tuple(broadcast_rngs)
     graph, params, streams, others = nnx.split(module, nnx.Param, nnx.RngState, ...)
     if jax.tree.leaves(others):
         flax_cells.check_no_variables(nnx.to_pure_dict(others))

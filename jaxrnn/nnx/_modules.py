@@ -1,65 +1,210 @@
-"""`dynamic_rnn`, its bidirectional variants and `raw_rnn` as nnx modules."""
+"""`dynamic_rnn` and its bidirectional variants as nnx modules."""
 
 import dataclasses
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from .._base.errors import error_note
+from .._base.arguments import as_count, check_instance
+from .._base.errors import describe, error_note
+from .._base.expect import expect
 from .._base.hints import with_hints
-from .._base.trees import with_structure
-from .._base.typing import DType, Key, Params, PyTree
-from .._drivers.raw_rnn import raw_rnn
-from .._layers import modules
-from .._layers.cells import AxisNames, BoundCells, HoldsCell, HoldsCells
-from .._tensor_array.tensor_array import TensorArray
+from .._base.inputs import check_shaped
+from .._base.like import check_structure
+from .._base.math import is_traced
+from .._base.trees import named_leaves, with_structure
+from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
+from .._cells.base import RNNCell, check_rnn_cell
+from .._cells.bound import BoundCell
+from .._layers import modules, parameters
+from .._layers.modules import BoundCells, Cells
+from .._layers.parameters import AxisNames
 from ..memory import Strategy
-from ._parameters import (
-    FieldsModule,
-    Rngs,
-    as_pure,
-    check_fits,
-    draw_key,
-    in_place_of,
-    make_params,
-)
+
+Merge = Callable[[PyTree, PyTree], PyTree]
+Rngs = nnx.Rngs | nnx.RngStream | jax.Array
+# Flax 0.12.6 and older call this function `nnx.pure`.
+as_pure = getattr(nnx, "as_pure", None) or nnx.pure
+
+
+class _Signature:
+    """The signature of a class's constructor, which nnx's metaclass hides."""
+
+    def __get__(self, instance: object | None, owner: type) -> inspect.Signature:
+        if instance is not None:
+            raise AttributeError  # `inspect` then reads the signature of `__call__`.
+        _, *parameters = inspect.signature(owner.__init__).parameters.values()
+        # The annotation of a field that is not stored, an `InitVar`, holds its type.
+        types = [getattr(p.annotation, "type", p.annotation) for p in parameters]
+        pairs = zip(parameters, types, strict=True)
+        return inspect.Signature([p.replace(annotation=kind) for p, kind in pairs])
+
+
+class FieldsModule(nnx.Module):
+    """An nnx module that is a dataclass."""
+
+    __signature__ = _Signature()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, list):  # nnx hashes attributes, but lists have no hash.
+            value = tuple(value)
+        for cell in value if isinstance(value, tuple) else [value]:
+            # nnx would reject the arrays of a bound cell with a less clear error.
+            if isinstance(cell, BoundCell):
+                check_rnn_cell(name, cell)
+        super().__setattr__(name, value)
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class HoldsParams(FieldsModule, HoldsCells):
-    """An nnx module that holds the parameters of its cells, and a random stream.
+class Recurrent(FieldsModule):
+    """What the modules share: options, parameters, a random stream, and a call.
 
-    The constructor of a subclass has the argument `in_features` after the cells.
+    A module adds the fields of its cells and the argument `in_features`, and its method
+    `_cells` returns the cells as `run` expects them.
     """
 
-    rngs: dataclasses.InitVar[nnx.Rngs]
+    time_major: bool = False
+    return_carry: bool = False
+    return_states: bool = False
+    swap_memory: bool | Strategy = False
+    parallel_iterations: int | None = None
+    implementation: str | None = None
+    dtype: DType | None = None
     param_dtype: DType = jnp.float32
+    rngs: dataclasses.InitVar[nnx.Rngs]
     axis_names: dataclasses.InitVar[AxisNames | None] = None
     rng_collection: str = "dropout"
     deterministic: bool | None = False
 
     def __post_init__(  # pyright: ignore[reportGeneralTypeIssues]
-        self, rngs: nnx.Rngs, axis_names: AxisNames | None, in_features: int | PyTree
+        self,
+        rngs: nnx.Rngs,
+        axis_names: AxisNames | None,
+        in_features: int | PyTree,
     ) -> None:
-        stream = self.rng_collection
-        self.params = make_params(self, in_features, rngs, self.param_dtype, axis_names)
-        is_random = self._declared_random()
+        cells, stream = self._cells(), self.rng_collection
+        self.params = make_params(
+            cells, in_features, rngs, self.param_dtype, axis_names
+        )
+        is_random = modules.are_random(cells)
         if is_random is None:  # `rngs[stream]` falls back to the stream "default".
             is_random = stream in rngs or "default" in rngs
-        forked = None
-        if is_random:
-            with error_note(
-                f"The cell draws random numbers from the stream {stream!r}."
-            ):
-                forked = rngs[stream].fork()
+        with error_note(f"The cell draws random numbers from the stream {stream!r}."):
+            forked = rngs[stream].fork() if is_random else None
         self.rngs = nnx.data(forked)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _cells(self) -> Cells:
+        raise NotImplementedError
+
+    @with_hints
+    def __call__(
+        self,
+        inputs: PyTree,
+        sequence_length: Lengths | None = None,
+        *,
+        initial_state: PyTree = None,
+        resets: ArrayLike | None = None,
+        reset_state: PyTree = None,
+        mask: ArrayLike | None = None,
+        deterministic: bool | None = None,
+        return_carry: bool | None = None,
+        return_states: bool | None = None,
+        rngs: Rngs | None = None,
+    ) -> PyTree:
+        """Runs the module over sequences.
+
+        Args:
+            inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
+                a nest of such arrays, with any number of batch axes, including none.
+                For a cell without `feature_axes`, such as a `FunctionCell`, the inputs
+                must have as many batch axes as `sequence_length`, or one batch axis if
+                there are no lengths.
+            sequence_length: `[*batch]`, integers, clamped to `[0, time]`; None for all
+                steps. Inputs past the length of a row have no effect, and outputs there
+                are zero. Flax calls this argument `seq_lengths`.
+            initial_state: The state before the first step, each leaf `[*batch, ...]`;
+                None for the zero state. With two directions, either state of the pair
+                may be None. Real leaves are cast to `dtype`; complex leaves stay
+                complex. Flax calls this argument `initial_carry`.
+            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: True
+                where the state of a row is reset before the step, for example at the
+                start of an episode. See `jaxrnn.dynamic_rnn` and
+                `jaxrnn.bidirectional_dynamic_rnn`.
+            reset_state: The state after a reset, in the form of `initial_state`; None
+                for the zero state. Only `RNN` supports this argument; bidirectional
+                modules always reset to zeros.
+            mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`; an
+                alternative to `sequence_length`. True at valid steps, False at masked
+                steps; gaps are allowed. See `jaxrnn.dynamic_rnn`. A reversed run
+                reverses all steps, including masked steps.
+            deterministic: Whether to run without random numbers; None to use the
+                module's attribute, which `train()` and `eval()` set.
+            return_carry: Whether to also return the state; None to use the module's
+                attribute.
+            return_states: Whether to also return the state after every step; None to
+                use the module's attribute.
+            rngs: A key, a stream or `nnx.Rngs` for random numbers, instead of the
+                module's stream. If a function under `jax.jit` closes over the module,
+                pass a key: the module's stream cannot advance in such a function and
+                raises `TraceContextError`.
+
+        Returns:
+            The outputs, `[*batch, time, ...]`, or `[time, *batch, ...]` if
+            `time_major`. With `return_carry`, the pair `(state, outputs)`, in Flax's
+            order. With `return_states`, `(outputs, state, states)`, as in
+            `jaxrnn.dynamic_rnn`, regardless of `return_carry`. With two directions,
+            `states` is a pair, as in `jaxrnn.bidirectional_dynamic_rnn`.
+
+        Raises:
+            TypeError: If an option has the wrong type, or if `rngs` is neither a stream
+                nor a key; see also `jaxrnn.dynamic_rnn`.
+            ValueError: As in `jaxrnn.dynamic_rnn`.
+        """
+        key = self._draw_key(deterministic, rngs)
+        params = as_pure(self.params)
+        return modules.run(
+            self,
+            params,
+            key,
+            inputs,
+            sequence_length,
+            initial_state=initial_state,
+            resets=resets,
+            reset_state=reset_state,
+            mask=mask,
+            return_carry=return_carry,
+            return_states=return_states,
+            implementation=self.implementation,
+        )
+
+    def _draw_key(self, deterministic: bool | None, rngs: Rngs | None) -> Key | None:
+        """The key for one call, or None if the call draws no random numbers."""
+        is_quiet = modules.flag("deterministic", deterministic, self.deterministic)
+        if is_quiet or modules.are_random(self._cells()) is False:
+            return None
+        if rngs is not None:
+            return draw_key(rngs, self.rng_collection)
+        stream = vars(self)["rngs"]
+        note = (
+            "Raised by the module's random stream. Pass `rngs=key`. If the cell draws "
+            "no random numbers, declare `is_random=False`."
+        )
+        with error_note(note):
+            return None if stream is None else stream()
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Sets whether calls are deterministic by default; called by `nnx.view`."""
         if deterministic is not None:
             self.deterministic = deterministic
+
+    def get_cells(self) -> BoundCells:
+        """The module's bound cells, in the form that `set_cells` accepts."""
+        return modules.bind_cells(self._cells(), as_pure(self.params))
 
     def set_cells(self, *cells: BoundCells) -> None:
         """Copies the parameters of bound cells into the module.
@@ -75,37 +220,19 @@ class HoldsParams(FieldsModule, HoldsCells):
             ValueError: If a bound cell is not one of this module's cells, or if its
                 parameters have other names or shapes than the module's.
         """
-        own = self._params()
-        params = self._params_of(*cells)
-        check_fits(own, params)
-        arrays = jax.tree.map(in_place_of, own, params)
+        own = as_pure(self.params)
+        params = parameters.params_of_cells(self._cells(), cells)
+        _check_fits(own, params)
+        arrays = jax.tree.map(_in_place_of, own, params)
         # `nnx.update` expects dicts instead of lists. The conversion keeps the order of
         # the leaves.
         names = nnx.to_pure_dict(nnx.state(self.params))
         nnx.update(self.params, with_structure(names, arrays))
 
-    def get_cells(self) -> BoundCells:
-        """The module's bound cells, in the form that `set_cells` accepts."""
-        return self._bind(self._params())
-
-    def _params(self, step: PyTree = None) -> Params:
-        return as_pure(self.params)
-
-    def _next_key(self, rngs: Rngs | None) -> Key | None:
-        if rngs is not None:
-            return draw_key(rngs, self.rng_collection)
-        note = (
-            "Raised by the module's random stream. Pass `rngs=key`. If the cell draws "
-            "no random numbers, declare `is_random=False`."
-        )
-        stream = vars(self)["rngs"]
-        with error_note(note):
-            return None if stream is None else stream()
-
 
 @with_hints
 @dataclasses.dataclass(eq=False, repr=False)
-class RNN(modules.OneDirection, HoldsParams):
+class RNN(Recurrent):
     """A jaxrnn cell that runs over sequences: `jaxrnn.dynamic_rnn` as a module.
 
     Args:
@@ -154,12 +281,18 @@ class RNN(modules.OneDirection, HoldsParams):
         (2, 5, 8)
     """
 
+    cell: RNNCell
     in_features: dataclasses.InitVar[int | PyTree]
+    reverse: bool = dataclasses.field(default=False, kw_only=True)
+    keep_order: bool = dataclasses.field(default=False, kw_only=True)
+
+    def _cells(self) -> Cells:
+        return check_rnn_cell("cell", self.cell)
 
 
 @with_hints
 @dataclasses.dataclass(eq=False, repr=False)
-class Bidirectional(modules.TwoDirections, HoldsParams):
+class Bidirectional(Recurrent):
     """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
 
     The state is a pair `(state_fw, state_bw)`.
@@ -173,12 +306,19 @@ class Bidirectional(modules.TwoDirections, HoldsParams):
         rngs: As in `RNN`, like all other options.
     """
 
+    cell_fw: RNNCell
+    cell_bw: RNNCell
     in_features: dataclasses.InitVar[int | PyTree]
+    merge: Merge = dataclasses.field(default=modules.concatenate, kw_only=True)
+
+    def _cells(self) -> Cells:
+        cell_fw = check_rnn_cell("cell_fw", self.cell_fw)
+        return cell_fw, check_rnn_cell("cell_bw", self.cell_bw)
 
 
 @with_hints
 @dataclasses.dataclass(eq=False, repr=False)
-class StackBidirectional(modules.Stack, HoldsParams):
+class StackBidirectional(Recurrent):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
     The state is a pair `(states_fw, states_bw)`. Each element of the pair holds one
@@ -191,73 +331,88 @@ class StackBidirectional(modules.Stack, HoldsParams):
         rngs: As in `RNN`, like all other options.
     """
 
+    cells_fw: Sequence[RNNCell]
+    cells_bw: Sequence[RNNCell]
     in_features: dataclasses.InitVar[int | PyTree]
 
+    def _cells(self) -> Cells:
+        return modules.as_layers(self.cells_fw, self.cells_bw)
 
-@with_hints
-@dataclasses.dataclass(eq=False, repr=False)
-class RawRNN(HoldsCell, HoldsParams):
-    """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
 
-    A loop function may call other modules, such as an embedding or an output layer, if
-    the calls do not change these modules.
+def make_params(
+    cells: Cells,
+    in_features: int | PyTree,
+    rngs: nnx.Rngs,
+    dtype: DType,
+    axis_names: AxisNames | None = None,
+) -> Params:
+    """The `nnx.Param`s of a module's cells.
 
-    Args:
-        cell: The cell.
-        in_features: The size of the inputs, or an example of one step of inputs:
-            `[batch, ...]` or a nest, as arrays or `jax.ShapeDtypeStruct`s.
-        max_time: The maximum number of steps, as in `jaxrnn.raw_rnn`; required under
-            `jit` unless nothing is emitted and no reverse-mode derivative is taken.
-        swap_memory: As in `jaxrnn.raw_rnn`.
-        rngs: The streams for parameters and for random numbers.
-        param_dtype: As in `RNN`.
-        axis_names: As in `RNN`.
-        rng_collection: As in `RNN`.
-        deterministic: As in `RNN`.
-
-    Example:
-        >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
-        >>> from flax import nnx
-        >>> rngs = nnx.Rngs(0)
-        >>> rnn = jaxrnn.nnx.RawRNN(jaxrnn.GRUCell(8), 4, max_time=6, rngs=rngs)
-        >>> embed, logits = nnx.Embed(10, 4, rngs=rngs), nnx.Linear(8, 10, rngs=rngs)
-        >>> def loop_fn(time, output, cell_state, loop_state):
-        ...     if output is None:  # Before the first step.
-        ...         ids, state = jnp.zeros(2, jnp.int32), jnp.ones((2, 8), jnp.float32)
-        ...         return jnp.zeros(2, bool), embed(ids), state, ids[0], None
-        ...     ids = jnp.argmax(logits(output), -1).astype(jnp.int32)
-        ...     return ids == 1, embed(ids), cell_state, ids, None
-        >>> emit_ta, _, _ = rnn(loop_fn)
-        >>> emit_ta.stack().shape
-        (6, 2)
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If `axis_names` does not match the parameters, or if a size is below
+            1.
     """
+    fix = "For example, pass `nnx.Rngs(0)`."
+    check_instance("rngs", rngs, nnx.Rngs, "nnx.Rngs", fix)
+    step = _as_step(in_features)
+    names = modules.named_cells(cells)
+    keys = zip(names, jax.random.split(rngs.params(), len(names)), strict=True)
+    params = {
+        name: parameters.init_part(cells, name, key, step, dtype) for name, key in keys
+    }
+    boxed = parameters.name_axes(axis_names, params, _as_param)
+    parameters.check_axis_names(axis_names, params)
+    return nnx.data(boxed)
 
-    in_features: dataclasses.InitVar[int | PyTree]
-    max_time: int | None = dataclasses.field(default=None, kw_only=True)
-    swap_memory: bool | Strategy = dataclasses.field(default=False, kw_only=True)
 
-    def __call__(
-        self,
-        loop_fn: Callable,
-        *,
-        deterministic: bool | None = None,
-        rngs: Rngs | None = None,
-    ) -> tuple[TensorArray, PyTree, PyTree]:
-        """Returns `(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn` does.
+def _as_param(array: Array, names: tuple[str | None, ...]) -> nnx.Param:
+    return nnx.Param(array, out_sharding=names) if names else nnx.Param(array)
 
-        Args:
-            loop_fn: The loop function of `jaxrnn.raw_rnn`.
-            deterministic: Whether to run without random numbers; None to use the value
-                set by the constructor, `train()` or `eval()`.
-            rngs: A stream or a key for random numbers, instead of the module's stream.
 
-        Raises:
-            TypeError: If `rngs` is neither a stream nor a key; see also
-                `jaxrnn.raw_rnn`.
-            ValueError: As in `jaxrnn.raw_rnn`.
-        """
-        key = self._draw_key(deterministic, rngs)
-        cell = self._bind(self._params(), key)
-        return raw_rnn(
-            cell, loop_fn, swap_memory=self.swap_memory, max_time=self.max_time
-        )
+def _as_step(in_features: int | PyTree) -> PyTree:
+    """The types of one step of inputs, from a size or an example.
+
+    Raises:
+        TypeError: If `in_features` is neither a size nor an example.
+        ValueError: If the size is below 1.
+    """
+    if isinstance(in_features, int | np.integer):
+        size = as_count("in_features", in_features, fix="Pass the size of the inputs.")
+        return jax.ShapeDtypeStruct((1, size), jnp.float32)
+    check_shaped("in_features", in_features, "Pass the size of the inputs.")
+    return in_features
+
+
+def _check_fits(own: Params, params: Params) -> None:
+    """Raises ValueError unless `params` have the names and shapes of `own`.
+
+    Raises TypeError for complex parameters in place of real ones.
+    """
+    fix = "Bind each cell to parameters from its `init` or from a converter."
+    check_structure("`params`", own, params, strict=False, fix=fix)
+    given = jax.tree.leaves(params)
+    for (name, old), new in zip(named_leaves("params", own), given, strict=True):
+        must = f"have the shape of the module's parameter ({describe(old)})"
+        fix = "Check that `in_features` is the size of the inputs."
+        expect(old.shape == jnp.shape(new), name, must, new, fix)
+        fits = jnp.iscomplexobj(old) or not jnp.iscomplexobj(new)
+        must = f"be real like the module's parameter ({describe(old)})"
+        fix = f"Create the module with `param_dtype=jnp.{jnp.result_type(new)}`."
+        expect(fits, name, must, new, fix, error=TypeError)
+
+
+def _in_place_of(old: Array, new: ArrayLike) -> Array:
+    """The new array, with the dtype and the sharding of the old array."""
+    array = jnp.asarray(new).astype(old.dtype)
+    if is_traced(old) or not old.committed:
+        return array
+    return jax.device_put(array, old.sharding)
+
+
+def draw_key(rngs: Rngs | None, stream: str) -> Key:
+    """The next key of the stream, or `rngs` itself if it is a key."""
+    source = check_instance("rngs", rngs, Rngs, "nnx.Rngs, a stream or a key")
+    if isinstance(source, nnx.Rngs):
+        return source[stream]()
+    return source() if isinstance(source, nnx.RngStream) else source

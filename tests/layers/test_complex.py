@@ -1,5 +1,7 @@
 """Complex inputs, states and parameters in modules and in cells of other libraries."""
 
+import functools
+
 import equinox as eqx
 import flax.linen as nn
 import haiku as hk
@@ -219,22 +221,16 @@ def raw(cell, steps):
     return jnp.swapaxes(emit_ta.stack(), 0, 1), state
 
 
-def raw_in_linen(u, inputs, state):
-    module = jaxrnn.linen.RawRNN(REAL, max_time=TIME)
-    variables = {"params": {"function_cell": {"u": u}}}
-    return raw(lambda loop_fn: module.apply(variables, loop_fn), (inputs, state))
+def in_raw_rnn(u, inputs, state):
+    cell = REAL.bind({"u": u})
+    run = functools.partial(jaxrnn.raw_rnn, cell, max_time=TIME)
+    return raw(run, (inputs, state))
 
 
 def with_params(module, params):
     """A copy of an nnx module with other parameters."""
     graph, _, rest = nnx.split(module, nnx.Param, ...)
     return nnx.merge(graph, nnx.State(params), rest)
-
-
-def raw_in_nnx(u, inputs, state):
-    module = jaxrnn.nnx.RawRNN(REAL, UNITS, max_time=TIME, rngs=nnx.Rngs(0))
-    copy = with_params(module, {"params": {"function_cell": {"u": u}}})
-    return raw(copy, (inputs, state))
 
 
 def in_rnn_of_linen(u, inputs, state):
@@ -332,7 +328,7 @@ def from_equinox(u, inputs, state):
 
 
 OTHERS = [
-    *(raw_in_linen, raw_in_nnx, in_rnn_of_linen, in_rnn_of_nnx, from_linen),
+    *(in_raw_rnn, in_rnn_of_linen, in_rnn_of_nnx, from_linen),
     *(from_linen_in_module, from_nnx, from_haiku, from_equinox),
 ]
 

@@ -1,4 +1,4 @@
-"""Cells of Flax in the drivers, ours in Flax's, and `raw_rnn` as a module."""
+"""Cells of Flax in the drivers, ours in Flax's, and cells of modules in `raw_rnn`."""
 
 import functools
 
@@ -13,7 +13,7 @@ from helpers import assert_near, differentiated, usual_promotion
 import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
-from jaxrnn import DropoutWrapper, GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn import GRUCell, LSTMCell, MultiRNNCell
 
 ROWS, TIME, DEPTH, UNITS = 3, 5, 2, 4
 LENGTHS = jnp.asarray([5, 1, 3], jnp.int32)
@@ -251,16 +251,16 @@ def test_a_cell_of_jaxrnn_in_the_rnn_of_flax(library, cell):
     same(outputs[0], jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)[0])
 
 
-# `raw_rnn` as a module: a decoder that is fed its own output.
+# The cell of a module in `raw_rnn`: a decoder that is fed its own output.
 
 STATE = draw(ROWS, UNITS)
 
 
-def feeding(feed, state=STATE):
+def feeding(feed):
     """A loop function whose inputs are `feed` of the output."""
 
     def loop_fn(time, output, cell_state, loop_state):
-        cell_state = state if output is None else cell_state
+        cell_state = STATE if output is None else cell_state
         return time >= LENGTHS, feed(cell_state), cell_state, output, None
 
     return loop_fn
@@ -272,22 +272,25 @@ class LinenDecoder(nn.Module):
     @nn.compact
     def __call__(self):
         feed = nn.Dense(DEPTH, name="feed")
-        rnn = jaxrnn.linen.RawRNN(self.cell, max_time=TIME, name="rnn")
-        emit_ta, state, _ = rnn(feeding(feed))
+        rnn = jaxrnn.linen.RNN(self.cell, name="rnn")
+        if self.is_initializing():
+            rnn(feed(STATE)[:, None])
+        cell = rnn.cells_of(rnn.variables)
+        emit_ta, state, _ = jaxrnn.raw_rnn(cell, feeding(feed), max_time=TIME)
         return emit_ta.stack(), state
 
 
 class NnxDecoder(nnx.Module):
     def __init__(self, cell, rngs):
         self.feed = nnx.Linear(UNITS, DEPTH, rngs=rngs)
-        self.rnn = jaxrnn.nnx.RawRNN(cell, DEPTH, max_time=TIME, rngs=rngs)
+        self.rnn = jaxrnn.nnx.RNN(cell, DEPTH, rngs=rngs)
 
     def __call__(self):
-        emit_ta, state, _ = self.rnn(feeding(self.feed))
+        cell = self.rnn.get_cells()
+        emit_ta, state, _ = jaxrnn.raw_rnn(cell, feeding(self.feed), max_time=TIME)
         return emit_ta.stack(), state
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("library", ["linen", "nnx"])
 def test_a_decoder_with_modules(library):
     cell = GRUCell(UNITS)
@@ -309,75 +312,3 @@ def test_a_decoder_with_modules(library):
 
     want = differentiated(plain, params)
     assert_near(differentiated(run, params), want, tolerance=1e-5)
-
-
-def test_noise_in_a_decoder_of_nnx():
-    decoder = NnxDecoder(DropoutWrapper(GRUCell(UNITS), 0.5), nnx.Rngs(0))
-    assert not jnp.allclose(decoder()[0], decoder()[0])
-    decoder.eval()
-    same(decoder(), decoder())
-
-
-def test_a_cell_of_linen_draws_while_a_loop_is_initialized():
-    rnn = jaxrnn.linen.RawRNN(jaxrnn.linen.as_cell(Summing(), DEPTH), max_time=TIME)
-    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    loop_fn = feeding(lambda state: state, jnp.zeros((ROWS, DEPTH)))
-    (_, state, _), _ = rnn.init_with_output(keys, loop_fn)
-    assert state.all()
-
-
-class Draws(nn.Module):
-    """A decoder that draws random numbers at each step, in one of several ways."""
-
-    how: str
-
-    @nn.compact
-    def __call__(self):
-        dropout = nn.Dropout(0.5, deterministic=False)
-        ones = jnp.ones_like(STATE)
-
-        def loop_fn(time, output, cell_state, key):
-            finished = time >= jnp.full(ROWS, 3)
-            if output is None:
-                key = self.make_rng("dropout") if self.how == "key" else None
-                return finished, X[:, 0], STATE, STATE[0], key
-            if self.how == "key":
-                key, part = jax.random.split(key)
-                emit = dropout(ones, rng=part)
-            elif self.how == "module":
-                emit = dropout(ones)
-            elif self.how == "its own module":
-                emit = nn.Dense(UNITS)(output)
-            else:
-                emit = jax.random.normal(self.make_rng("dropout"), ones.shape, X.dtype)
-            return finished, X[:, 0], cell_state, emit, key
-
-        return jaxrnn.linen.RawRNN(GRUCell(UNITS), max_time=3)(loop_fn)[0].stack()
-
-
-def drawn_by(how, wrap=jax.jit):
-    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    variables = Draws(how).init(keys)
-    return wrap(Draws(how).apply)(variables, rngs=keys)
-
-
-def test_keys_of_a_loop_differ_from_step_to_step():
-    masks = drawn_by("key")
-    assert jnp.any(masks[1:] != masks[:-1])
-
-
-STREAMS = "draw random numbers from streams, got a draw by "
-CHANGES = {
-    "module": STREAMS + "Dropout",
-    "itself": STREAMS + "Draws",
-    "its own module": "construct modules, got Dense_0",
-}
-
-
-@pytest.mark.parametrize("wrap", [jax.jit, lambda run: run])
-@pytest.mark.parametrize("how", CHANGES)
-def test_what_a_loop_must_not_do(how, wrap):
-    """It would draw the same numbers at all steps."""
-    message = "`loop_fn` must not " + CHANGES[how]
-    with pytest.raises(ValueError, match=message):
-        drawn_by(how, wrap)

@@ -538,7 +538,6 @@ GIVEN = {
         [bound(MultiRNNCell([LSTM]))],
     ),
     "lists": ("RNN", [OF_LIST], [bound(OF_LIST)]),
-    "loop": ("RawRNN", [GRU], [bound(GRU)]),
     "two_ways": ("Bidirectional", [LSTM, LSTM], [[bound(LSTM)], [bound(LSTM, seed=1)]]),
     "layers": (
         "StackBidirectional",
@@ -561,6 +560,17 @@ def test_modules_take_cells_with_weights(name):
         same(jax.tree.leaves(got), jax.tree.leaves(given), rtol=0)
         cells = jax.tree.leaves(got, is_leaf=lambda leaf: hasattr(leaf, "params"))
         assert [bound.cell for bound in cells] == jax.tree.leaves(own)
+
+
+@both
+def test_layers_that_are_one_object_are_warned_of(make):
+    """They share parameters, as in TensorFlow, which the repr of the stack shows."""
+    cell = GRUCell(DEPTH)
+    with pytest.warns(UserWarning, match=r"layers of .*owners=\(0, 0\)\) are the same"):
+        rnn = make("RNN", MultiRNNCell([cell, cell]))
+    assert list(rnn.params["multi_rnn_cell"]) == ["cell_0"]
+    make("StackBidirectional", [cell, cell], [cell, cell])  # Each has its own.
+    assert "owners" not in repr(MultiRNNCell([cell, GRUCell(DEPTH)]))
 
 
 @pytest.mark.fast("InLinen")

@@ -15,7 +15,7 @@ import jaxrnn.linen
 import jaxrnn.nnx
 
 IMPORTS = "import jaxrnn\nimport jaxrnn.linen\nimport jaxrnn.nnx\n"
-NAMES = ["RNN", "Bidirectional", "StackBidirectional", "RawRNN", "Cell"]
+NAMES = ["RNN", "Bidirectional", "StackBidirectional", "Cell"]
 CALLS = {"jaxrnn.dynamic_rnn": jaxrnn.dynamic_rnn, "jaxrnn.LSTMCell": jaxrnn.LSTMCell}
 for library in (jaxrnn.linen, jaxrnn.nnx):
     for name in NAMES:

@@ -629,36 +629,6 @@ class Counts(nnx.RNNCellBase):
         return jnp.zeros((*input_shape[:-1], 1), F32)
 
 
-class Decoder(nn.Module):
-    """Runs `RawRNN` with a layer, and with dropout, in the loop function."""
-
-    makes: bool = False
-    draws: bool = False
-
-    @nn.compact
-    def __call__(self):
-        layer, dropout = nn.Dense(2), nn.Dropout(0.5)
-
-        def call(time, output, cell_state, loop_state):
-            if output is None:
-                return time >= 2, X[:, 0], jnp.asarray(ZEROS), None, KEY
-            made = nn.Dense(2) if self.makes else layer
-            key = jax.random.fold_in(loop_state, time)
-            rng = {} if self.draws else {"rng": key}
-            output = dropout(made(output), deterministic=False, **rng)
-            return time >= 2, X[:, 0], cell_state, output, key
-
-        rnn = jaxrnn.linen.RawRNN(GRUCell(2), max_time=2)
-        return rnn(call)[0].stack()
-
-
-def decode(**options):
-    keys = {"params": KEY, "dropout": KEY}
-    decoder = Decoder(**options)
-    variables = Decoder().init(keys) if options.get("draws") else decoder.init(keys)
-    return decoder.apply(variables, rngs=keys)
-
-
 def nnx_dropout(key=None):
     """An nnx cell with dropout in a driver."""
     cell = jaxrnn.nnx.as_cell(Noisy(rngs=nnx.Rngs(0)), 3)
@@ -699,12 +669,9 @@ MODULES = [
     ("Keep values that change from step to step in the carry", lambda: jaxrnn.nnx.as_cell(Counts(True), 3), lambda: run(jaxrnn.nnx.as_cell(Counts(False), 3), X)),
     ("Pass the size of the inputs, or their shape without batch axis as a tuple", lambda: jaxrnn.linen.as_cell(nn.GRUCell(2), 2.0), lambda: jaxrnn.linen.as_cell(nn.GRUCell(2), (3,))),
     ("Pass the unbound `cell.cell`", lambda: in_nnx(GRU), lambda: in_nnx(GRU.cell)(X)),
-    ("Pass one bound cell, such as a bound `MultiRNNCell` for several layers", lambda: jaxrnn.linen.RNN(STACK.cell).variables_of([GRU]), lambda: jaxrnn.linen.RNN(STACK.cell).variables_of(STACK)),
     ("Construct the module with the attribute `cell` of the bound cell", lambda: jaxrnn.linen.RNN(GRUCell(3)).variables_of(GRU), lambda: jaxrnn.linen.RNN(GRU.cell).variables_of(GRU)),
-    ("For several layers, use `StackBidirectional`", lambda: set_cells(GRU, [GRU, GRU], kind="Bidirectional"), lambda: jaxrnn.linen.StackBidirectional([GRU.cell] * 2, [GRU.cell] * 2).variables_of([GRU, GRU], [GRU, GRU])),
-    ("For several layers, pass a bound `MultiRNNCell`", lambda: set_cells(GRU, GRU), lambda: in_nnx(STACK.cell).set_cells(STACK)),
-    ("for two directions, use a bidirectional module", lambda: set_cells(GRU, GRU), lambda: set_cells(GRU, GRU, kind="Bidirectional")),
-    ("Pass `cells_fw, cells_bw`", lambda: set_cells(GRU, kind="Bidirectional"), lambda: set_cells(GRU, [GRU], kind="Bidirectional")),
+    ("To an `RNN` of several layers, pass one bound `MultiRNNCell`", lambda: set_cells(GRU, GRU), lambda: in_nnx(STACK.cell).set_cells(STACK)),
+    ("to a bidirectional module, pass `cells_fw, cells_bw`", lambda: set_cells(GRU, kind="Bidirectional"), lambda: set_cells(GRU, [GRU], kind="Bidirectional")),
     ("Use 'bias' or 'kernel'", lambda: in_linen(X, options={"axis_names": {"kernal": (None, None)}}), lambda: in_linen(X, options={"axis_names": {"kernel": (None, None)}})),
     ("a dict of tuples such as {'bias': ('hidden',)}", lambda: in_linen(X, options={"axis_names": "bias"}), lambda: in_linen(X, options={"axis_names": {"bias": ("hidden",)}})),
     ("To add the outputs, pass `jnp.add`", lambda: in_nnx(kind="Bidirectional", merge="sum")(X), lambda: in_nnx(kind="Bidirectional", merge=jnp.add)(X)),
@@ -721,10 +688,8 @@ MODULES = [
     ("Pass `dtype=jnp.complex64`", lambda: in_nnx(cell_of(lambda x, s: (x * C64(1j), s)))(X), lambda: in_nnx(cell_of(lambda x, s: (x * C64(1j), s)), dtype=C64)(X)),
     ("Pass `dtype=jnp.float32`", lambda: in_nnx(cell_of(lambda x, s: (x.real, s)))(X.astype(C64)), lambda: in_nnx(cell_of(lambda x, s: (x.real, s)), dtype=jnp.float32)(X.astype(C64))),
     ("Pass `dtype=jnp.int32`", lambda: in_nnx(cell_of(lambda x, s: (x.astype(I32), s)))(X), lambda: in_nnx(cell_of(lambda x, s: (x.astype(I32), s)), dtype=jnp.int32)(X)),
-    ("use `raw_rnn`", lambda: in_nnx(TWO.cell)(X), lambda: in_nnx(TWO.cell, "RawRNN", max_time=5)(loop_fn(state=X[:, 0], emit=EMIT_TWO))),
+    ("use `raw_rnn`", lambda: in_nnx(TWO.cell)(X), lambda: jaxrnn.raw_rnn(in_nnx(TWO.cell).get_cells(), loop_fn(state=X[:, 0], emit=EMIT_TWO), max_time=5)),
     ("Use `packed_rnn`", lambda: in_linen(PACKED), lambda: packed(PACKED)),
-    ("pass `np.full((4,), n)`", lambda: in_nnx()(X, 3), lambda: in_nnx()(X, np.full((4,), 3))),
-    ("Pass `sequence_length[..., 0]`", lambda: in_nnx()(X, np.array([[1]] * 4)), lambda: in_nnx()(X, np.array([[1]] * 4)[..., 0])),
     ("Use `sequence_length`", lambda: in_nnx()(X, seq_lengths=[1] * 4), lambda: in_nnx()(X, sequence_length=[1] * 4)),
     ("Use `initial_state`", lambda: in_nnx()(X, initial_carry=ZEROS), lambda: in_nnx()(X, initial_state=ZEROS)),
     ("`rnn(inputs, lengths, initial_state=state)`", lambda: in_nnx()(ZEROS, X), lambda: in_nnx()(X, [1] * 4, initial_state=ZEROS)),
@@ -739,8 +704,6 @@ MODULES = [
     ("Pass `cell.cell.bind(cell.params, key)`", nnx_dropout, lambda: nnx_dropout(KEY)),
     ("call `module.eval()` before `as_cell`", nnx_dropout, in_eval),
     ("Pass the variables that `init` or `variables_of` returned", lambda: jaxrnn.linen.RNN(GRUCell(2)).cells_of({}), lambda: jaxrnn.linen.RNN(GRUCell(2)).cells_of(LINEN_VARIABLES)),
-    ("Construct modules in the module that calls RawRNN", lambda: decode(makes=True), decode),
-    ("pass the key to the module, as in `nn.Dropout(rate)(x, rng=key)`", lambda: decode(draws=True), decode),
 ]  # fmt: skip
 
 
