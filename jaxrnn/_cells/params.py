@@ -137,6 +137,7 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
             if a leaf is not a `ParamSpec`.
     """
     keys = iter(jax.random.split(key, max(1, len(jax.tree.leaves(specs)))))
+    is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
 
     def make(name: str, spec: ParamSpec) -> Array:
         must = f"return a `ParamSpec` for `{name}`"
@@ -148,7 +149,16 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
             leaf = draw(spec.initializer, next(keys), spec, dtype)
             fits = is_array(leaf) and leaf.shape == spec.shape
             must = f"return an array of shape {spec.shape}"
-            expect(fits, "initializer", must, leaf, error=TypeError)
+            fix = (
+                "Call the function first, as in `orthogonal()`."
+                if callable(leaf)
+                else ""
+            )
+            expect(fits, "initializer", must, leaf, fix, error=TypeError)
+            is_real = is_complex or not jnp.iscomplexobj(leaf)
+            must = "return a real array for a real dtype"
+            fix = f"For complex parameters, pass `dtype=jnp.{leaf.dtype}` to `init`."
+            expect(is_real, "initializer", must, leaf, fix, error=TypeError)
         return jnp.asarray(leaf, dtype)
 
     return map_named("params", make, specs)

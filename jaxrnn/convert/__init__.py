@@ -22,8 +22,6 @@ Conversions return NumPy arrays. Under `jit` and `grad`, they return traced JAX 
 for traced weights. A loss that calls `load` therefore has gradients in the layout of
 the other library. If a conversion needs the values of an array, e.g. to check that a
 bias is zero, and the array is traced, the conversion raises a TypeError.
-
-`haiku.as_cell` and `equinox.as_cell` wrap a Haiku or Equinox cell as a jaxrnn cell.
 """
 
 from . import equinox, haiku, keras, linen, nnx, onnx, tf1, torch

@@ -174,7 +174,7 @@ def _read_layer(library: Library, name: str, cell: object) -> Named:
 def as_pairs(cells: Any) -> list[list[tuple[str, Any]]]:
     """The cells of each layer of `(cells_fw, cells_bw)`, with names for messages.
 
-    A bound cell may replace a list of one cell.
+    A cell may replace a list of one cell.
 
     Raises:
         ValueError: If `cells` is not a pair of lists, or the lists are empty or differ
@@ -184,7 +184,7 @@ def as_pairs(cells: Any) -> list[list[tuple[str, Any]]]:
     is_list = isinstance(cells, list | tuple)
     fix = "" if is_list else "For one direction, omit `bidirectional`."
     expect(is_list_of(cells, 2), "cell", f"be {what}", cells, fix)
-    fw, bw = ([side] if isinstance(side, BoundCell) else side for side in cells)
+    fw, bw = (side if isinstance(side, list | tuple) else [side] for side in cells)
     check_both_lists(fw, bw)
     pairs = enumerate(zip(fw, bw, strict=True))
     return [[(f"cells_fw[{i}]", f), (f"cells_bw[{i}]", b)] for i, (f, b) in pairs]

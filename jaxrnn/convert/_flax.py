@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from .._base.expect import expect
 from .._base.typing import Params
 from . import _weights
 from ._bound_cells import Layer, bind_layers
@@ -175,10 +174,11 @@ def _layer(
         state = read("dense_h/kernel", None, None)
         place = f"{name}/dense_h/kernel"
         kind = LIBRARY.kind_of(place, state, state.shape[1], len(state))
-        # The GRU of Flax 0.12 lacks this bias, although its docstring has it.
+        # The GRU of Flax 0.12 lacks this bias, although its docstring has it. Its last
+        # block becomes the bias of the candidate's recurrent product.
         names = dense(kind, kind == Kind.GRU_AFTER and "dense_h/bias" in flat)
     else:
-        kind = _best_match(name, flat, input_to_f)
+        kind = _kind(name, given, input_to_f)
         names = separate(kind, input_to_f)
     check_names(name, flat, names.all)
     state = read(names.state_kernel[0], None, None)
@@ -212,19 +212,16 @@ def _unboxed(value: Any) -> Any:
     return value.value if hasattr(value, "unbox") else value
 
 
-def _best_match(name: str, flat: Weights, input_to_f: str) -> Kind:
-    """The kind that shares the most names with the weights, in the separate layout."""
-    shared = {
-        kind: len(flat.keys() & set(separate(kind, input_to_f).all))
-        for kind in LIBRARY.orders
-    }
-    kind = max(shared, key=shared.__getitem__)
+def _kind(name: str, given: Weights, input_to_f: str) -> Kind:
+    """The kind whose modules the parameters hold, in the separate layout."""
+    for kind in LIBRARY.orders:
+        names = separate(kind, input_to_f).all
+        if given.keys() & {each.split("/")[0] for each in names}:
+            return kind
     # The parameters of a whole model share no names with a cell, because the cell's
     # names are in an inner dict.
-    must = (
-        "be the parameters of an LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell, "
-        "or of an RNN, Bidirectional or Sequential of such cells"
+    raise ValueError(
+        f"`{name}` must be the parameters of an LSTMCell, OptimizedLSTMCell, GRUCell "
+        "or SimpleCell, or of an RNN, Bidirectional or Sequential of such cells, got "
+        f"{listed(given)}. From a larger model, pass only the part with these cells."
     )
-    fix = "From a larger model, pass only the part with these cells."
-    expect(shared[kind], name, must, listed(flat), fix)
-    return kind

@@ -1,11 +1,9 @@
 """The recurrent nodes of ONNX models: weights as NumPy arrays, and attributes."""
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
-import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import check_instance
@@ -40,12 +38,10 @@ _OWN_ACTIVATION = (
 )
 _SPELLINGS = {name.lower(): name for name in ACTIVATIONS}
 # ONNX's defaults, which are also the constants of jaxrnn's activations.
-_DEFAULTS = {
+_CONSTANTS = {
     "activation_alpha": {"Elu": 1.0, "HardSigmoid": 0.2},
     "activation_beta": {"HardSigmoid": 0.5},
 }
-# Activations that, after rounding, are constant for large inputs of either sign.
-_SATURATING = {"HardSigmoid", "Sigmoid", "Tanh"}
 
 
 def as_model(model: Any) -> Proto:
@@ -260,8 +256,7 @@ def read_activations(name: str, node: Weights, kind: Kind, w: np.ndarray) -> lis
     Raises:
         TypeError: If `activations` is not a list.
         ValueError: If a gate does not use the sigmoid, an activation has no equivalent
-            in jaxrnn, or `activation_alpha`, `activation_beta` or `clip` would change
-            the results.
+            in jaxrnn, or has other constants than in jaxrnn, or there is a `clip`.
     """
     given = _names(name, node, kind, len(w))
     size = len(spelled(kind, "Tanh"))
@@ -271,9 +266,7 @@ def read_activations(name: str, node: Weights, kind: Kind, w: np.ndarray) -> lis
     own = given[size - 1 :: size]
     for i, activation in enumerate(own):
         _check_direction(what, kind, given[i * size : (i + 1) * size], activation)
-    for key, defaults in _DEFAULTS.items():
-        _check_defaults(f"{name}['{key}']", node.get(key), given, defaults)
-    _check_clip(f"{name}['clip']", node.get("clip"), given, w.dtype)
+    _check_constants(name, node, given)
     return [ACTIVATIONS[one] for one in own]
 
 
@@ -307,39 +300,21 @@ def _names(name: str, node: Weights, kind: Kind, count: int) -> list[str]:
     return [_SPELLINGS.get(str(one).lower(), one) for one in given]
 
 
-def _check_defaults(
-    name: str, values: Any, activations: list[str], defaults: Mapping[str, float]
-) -> None:
-    """Raises ValueError if an activation reads a value other than its default.
+def _check_constants(name: str, node: Weights, given: list[str]) -> None:
+    """Raises ValueError if an activation has other constants than in jaxrnn, or a clip.
 
-    Each activation that has the parameter reads the next value. An activation without a
-    value uses the default, and values that no activation reads have no effect.
-
-    Raises:
-        TypeError: If a value is not a number.
+    Each activation that has a constant reads the next value; a missing value stands for
+    the default.
     """
-    array = np.atleast_1d([] if values is None else values)
-    expect(array.dtype.kind in "iuf", name, "be numbers", values, error=TypeError)
-    values = iter(array.tolist())
-    for one in activations:
-        default = defaults.get(one)
-        got = default if default is None else next(values, default)
-        fits = default is None or np.float32(got) == np.float32(default)
-        expect(fits, name, f"be {default} for {one}", got, _OWN_ACTIVATION)
-
-
-def _check_clip(name: str, clip: Any, activations: list[str], dtype: np.dtype) -> None:
-    """Raises ValueError unless the clip of the activations' inputs has no effect."""
-    if clip is None or not np.size(clip):
-        return
-    check_instance(name, clip, int | float | np.number, "a number")
-    info = jnp.finfo(dtype)
-    # For an x above `flat`, sigmoid(x) rounds to 1, and sigmoid(-x) rounds to 0.
-    flat = math.log(2) - math.log(float(info.smallest_subnormal))
-    least = flat if set(activations) <= _SATURATING else float(info.max)
-    must = f"be at least {least:.4g} to have no effect in {dtype}"
-    fix = f"No cell clips the inputs of its activations. {_FIX}"
-    expect(clip >= least, name, must, clip, fix)
+    for key, constants in _CONSTANTS.items():
+        values = node.get(key)
+        values = np.atleast_1d([] if values is None else values).tolist()
+        want = [constants[one] for one in given if one in constants][: len(values)]
+        got = values[: len(want)]
+        fits = np.array_equal(np.array(got, "f"), np.array(want, "f"))
+        expect(fits, f"{name}['{key}']", f"begin with {want}", got, _OWN_ACTIVATION)
+    must = "be omitted, because no cell clips the inputs of its activations"
+    expect(node.get("clip") is None, f"{name}['clip']", must, node.get("clip"), _FIX)
 
 
 def read_flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bool:

@@ -7,24 +7,19 @@ The state of an LSTM is (h, c) in Equinox and (c, h) in jaxrnn.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import jax
 import numpy as np
 
-from .._base.arguments import check_function
-from .._base.errors import Verbatim, describe, is_array
+from .._base.errors import Verbatim, describe
 from .._base.expect import expect
-from .._base.modules import export as _export
-from .._base.trees import size_shapes
-from .._base.typing import PyTree, Size
+from .._base.modules import export as _export, missing_name as _missing_name
 from .._cells.bound import BoundCell
-from ._as_cell import ModuleCell, check_takes
 from ._bound_cells import as_layers, bind_layers, layers_of
 from ._layer_weights import Kind, LayerWeights, Library
 from ._weights import check_names, reader
 
-__all__ = ["as_cell", "load", "save"]
+__all__ = ["load", "save"]
 
 
 _NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias", "bias_n")
@@ -98,41 +93,6 @@ def save(cell: BoundCell) -> Any:
     return layers[0] if len(layers) == 1 else layers
 
 
-def as_cell(module: PyTree, state_size: Size) -> BoundCell:
-    """Wraps an Equinox cell and its arrays as a bound cell.
-
-    Args:
-        module: A function `module(inputs, state) -> new_state` for a single row, with
-            inputs `[depth]` and state leaves `[units]`.
-        state_size: The sizes of the state: an int, or a nest of ints with the structure
-            of Equinox's state, e.g. `(8, 8)` for the (h, c) of an LSTM.
-
-    Returns:
-        A bound cell whose output is the first leaf of the state. The cell's `params`
-        map paths, e.g. "weight_ih", to the module's arrays.
-
-    Raises:
-        TypeError: If `module` does not accept inputs and state, or a size is not an
-            int.
-
-    Example:
-        cell = as_cell(eqx.nn.GRUCell(3, 8, key=key), 8)
-        outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
-    """
-    fix = "For example, pass `eqx.nn.GRUCell(3, 8, key=key)`."
-    check_function("module", module, "a function or a cell of Equinox", fix)
-    check_takes("module", module, "inputs", "state")
-    size_shapes(state_size, "state_size")
-    named, tree = jax.tree_util.tree_flatten_with_path(module)
-    names = [jax.tree_util.keystr(p, simple=True, separator=".") for p, _ in named]
-    if len(set(names)) < len(names):  # Dots in keys can cause equal names.
-        names = [jax.tree_util.keystr(path) for path, _ in named]
-    leaves = list(zip(names, (leaf for _, leaf in named), strict=True))
-    params = {name: leaf for name, leaf in leaves if is_array(leaf)}
-    fixed = tuple((n, None if n in params else leaf) for n, leaf in leaves)
-    return ModuleCell(tree, fixed, state_size).bind(params)
-
-
 def _layer(name: str, cell: Any) -> LayerWeights:
     given = cell
     if not isinstance(cell, Mapping):
@@ -168,3 +128,13 @@ def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
 
 
 _export(globals())
+
+_HINTS = {"as_cell": "Use `jaxrnn.FunctionCell`, as in `docs/coming_from/equinox.md`."}
+
+
+# Hide `__getattr__` from type checkers, so that they report missing names.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> NoReturn:
+        """Raises an error that says what to use in place of `as_cell`."""
+        raise _missing_name(__name__, name, _HINTS)

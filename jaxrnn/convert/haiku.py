@@ -15,21 +15,17 @@ the concatenation of the two kernels and the sum of the two biases.
 
 import re
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
 from .. import contrib
-from .._base.arguments import check_function, check_instance
+from .._base.arguments import check_instance
 from .._base.errors import Verbatim
 from .._base.expect import expect
-from .._base.modules import export as _export
-from .._base.trees import size_shapes
-from .._base.typing import Size
-from .._cells.base import RNNCell
+from .._base.modules import export as _export, missing_name as _missing_name
 from .._cells.bound import BoundCell
 from . import _weights
-from ._as_cell import TransformedCell, after_params, check_takes
 from ._bound_cells import bind_layers, layers_of, single_cells, stacked
 from ._layer_weights import GATES, Kind, LayerWeights, Library, with_forget_bias
 from ._weights import (
@@ -43,7 +39,7 @@ from ._weights import (
     pick,
 )
 
-__all__ = ["as_cell", "load", "save"]
+__all__ = ["load", "save"]
 
 
 _NAMES = {Kind.LSTM: "lstm", Kind.GRU: "gru", Kind.RNN: "vanilla_rnn"}
@@ -159,43 +155,6 @@ def save(
         for name, (_, core) in zip(names, cores, strict=True)
         for part, weights in core.items()
     }
-
-
-def as_cell(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
-    """Wraps a Haiku core as a jaxrnn cell.
-
-    Args:
-        transformed: The result of `hk.transform` for a function
-            `(inputs, state) -> (output, new_state)`, which is the signature of Haiku's
-            cores. For a function that draws no random numbers, you can also apply
-            `hk.without_apply_rng`.
-        state_size: The sizes of the state without the batch axis: an int, or a nest of
-            ints with the structure of Haiku's state.
-        output_size: The size of the output without the batch axis: an int, or a nest of
-            ints.
-
-    Raises:
-        TypeError: If `transformed` does not come from `hk.transform`, or a size is not
-            an int.
-
-    Example:
-        core = hk.transform(lambda x, state: hk.LSTM(8)(x, state))
-        cell = as_cell(core, hk.LSTMState(8, 8), 8)
-        params = cell.init(key, x[:, 0])
-    """
-    what = "made by hk.transform"
-    fix = "For example, pass `hk.transform(lambda x, s: hk.GRU(8)(x, s))`."
-    for name in ("init", "apply"):
-        function = getattr(transformed, name, None)
-        check_function(f"transformed.{name}", function, what, fix)
-    has_state = after_params(transformed.apply)[:2] == ["state", "rng"]
-    got = Verbatim("the result of hk.transform_with_state")
-    keep = "Put values that change between steps into the state of the core."
-    expect(not has_state, "transformed", f"be {what}", got, keep, error=TypeError)
-    check_takes("transformed.init", transformed.init, "key", "inputs", "state")
-    size_shapes(state_size, "state_size")
-    size_shapes(output_size, "output_size")
-    return TransformedCell(transformed, state_size, output_size)
 
 
 def _as_names(name: Any) -> list[str]:
@@ -349,3 +308,13 @@ def _saved_conv(name: str, bound: BoundCell) -> Core:
 
 
 _export(globals())
+
+_HINTS = {"as_cell": "Use `jaxrnn.FunctionCell`, as in `docs/coming_from/haiku.md`."}
+
+
+# Hide `__getattr__` from type checkers, so that they report missing names.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> NoReturn:
+        """Raises an error that says what to use in place of `as_cell`."""
+        raise _missing_name(__name__, name, _HINTS)

@@ -124,9 +124,7 @@ def load(*nodes: Weights, bidirectional: bool = False) -> Any:
             a node runs only backward, or `bidirectional` does not fit the node; if a
             node has a feature that jaxrnn does not support: gates with an activation
             other than the sigmoid, values of `activation_alpha` or `activation_beta`
-            other than ONNX's defaults, or a `clip` that has an effect. If all
-            activations are the sigmoid, tanh or the hard sigmoid, a clip of at least
-            104 has no effect in float32.
+            other than ONNX's defaults, or a `clip`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.onnx

@@ -131,19 +131,28 @@ def of_onnx(name, golden):
     )
 
 
-# The scope of each case, and what TensorFlow's cells were given besides.
+# The scope of each case, and the cells that TensorFlow was given.
+_FULL = {"use_peepholes": True, "num_proj": 2}
+_FOUR = [
+    *(jaxrnn.BasicRNNCell(2), jaxrnn.GRUCell(3), jaxrnn.BasicLSTMCell(2)),
+    jaxrnn.LSTMCell(3, **_FULL, cell_clip=0.4, proj_clip=0.2),
+]
+_SCOPED = jaxrnn.LSTMCell(3, **_FULL, forget_bias=0.25, activation="relu")
+_GRU, _ONE = jaxrnn.GRUCell(3), jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(2)])
+_PAIRS = [_GRU, jaxrnn.BasicRNNCell(2)], [_ONE, jaxrnn.GRUCell(3)]
 SCOPES = {
-    "stack": ("rnn", {"cell_clip": 0.4, "proj_clip": 0.2}),
-    "scoped": ("encoder/lstm", {"forget_bias": 0.25, "activation": "relu"}),
-    "wrapped": ("rnn", {}),
-    "both_ways": ("bidirectional_rnn", {}),
-    "stack_both_ways": ("stack_bidirectional_rnn", {}),
+    "stack": ("rnn", jaxrnn.MultiRNNCell(_FOUR)),
+    "scoped": ("encoder/lstm", _SCOPED),
+    "wrapped": ("rnn", _GRU),
+    "both_ways": ("bidirectional_rnn", (_GRU, _ONE)),
+    "stack_both_ways": ("stack_bidirectional_rnn", _PAIRS),
 }
 
 
 def of_tf1(name, golden):
-    scope, options = SCOPES[name]
-    options = options | {"scope": scope, "bidirectional": "both" in name}
+    scope, cell = SCOPES[name]
+    options = {"scope": scope, "bidirectional": "both" in name}
+    given = {"cell": cell, "inputs": golden["inputs"][:, 0]}
     # A training graph also holds the slots of its optimizer.
     own = with_prefix("variables/", golden)
     own = {k: x for k, x in own.items() if "Adam" not in k and "beta" not in k}
@@ -152,7 +161,9 @@ def of_tf1(name, golden):
     leaves = lambda key: list(with_prefix(f"{key}/", golden).values())
     return Golden(
         own,
-        lambda w: convert.tf1.load(with_prefix("variables/", golden) | w, **options),
+        lambda w: convert.tf1.load(
+            with_prefix("variables/", golden) | w, **given, **options
+        ),
         lambda cells: convert.tf1.save(cells, **options),
         None,
         {EXACT: (leaves("outputs"), leaves("states"))},

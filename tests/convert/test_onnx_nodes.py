@@ -63,7 +63,6 @@ ELU = {"activations": ["Sigmoid", "elu", "Elu"]}
 HARD = {"activations": ["HardSigmoid"]}
 HARD |= {"activation_alpha": [0.2], "activation_beta": [0.5]}
 BOTH = {"direction": "bidirectional"}
-LARGEST = float(np.finfo(np.float32).max)
 TAKEN = {
     "plain": ("LSTM", {}),
     "gru": ("GRU", {"linear_before_reset": 1}),
@@ -74,7 +73,6 @@ TAKEN = {
     "alphas_that_nothing_reads": ("LSTM", LOWER | {"activation_alpha": [9.0, 9.0]}),
     "alphas_past_the_last": ("LSTM", ELU | {"activation_alpha": [1.0, 1.0, 9.0]}),
     "alpha_and_beta": ("RNN", HARD),
-    "clip_of_relu": ("RNN", {"activations": ["Relu"], "clip": LARGEST}),
     "coupled": ("LSTM", {"input_forget": 1}),
     "coupled_elu": ("LSTM", ELU | {"input_forget": 1}),
     "coupled_both": ("LSTM", BOTH | {"input_forget": 1}),
@@ -90,16 +88,6 @@ def test_what_onnxruntime_takes(name):
     got = outputs_of(cells, X, time_major=True)
     want = np.moveaxis(want, 1, 2).reshape(TIME, BATCH, -1)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize("kind", GATES)
-def test_a_clip_without_effect(kind):
-    """The inputs of the activations exceed the clip, as a smaller clip shows."""
-    models = [simple(kind, 80.0, **clip) for clip in ({}, {"clip": 104.0})]
-    [free], [clipped], [small] = map(run, [*models, simple(kind, 80.0, clip=2.0)])
-    np.testing.assert_array_equal(clipped, free)
-    assert not np.array_equal(small, free)
-    assert_same(*[convert.load(convert.nodes(model)) for model in models])
 
 
 def test_shards_and_a_forget_bias_of_coupled_gates():
