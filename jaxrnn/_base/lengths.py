@@ -67,6 +67,7 @@ def as_lengths(
     must = f"be a vector of length batch_size ({batch_size}), one entry per row"
     is_time = lengths.shape == (time,)
     fix = f"The inputs have {time} steps: check `time_major`." if is_time else ""
+    fix = fix or f"For rows of equal length n, pass `[n] * {batch_size}`."
     check_shape(name, lengths, (batch_size,), must, fix)
     clamped = _clamped_on_device if isinstance(lengths, jax.Array) else _clamped
     return jnp.asarray(clamped(lengths))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_instance
-from .._base.errors import Verbatim, describe_structure, is_array
+from .._base.errors import Verbatim, counted, describe_structure, is_array
 from .._base.expect import expect
 from .._base.like import like
 from .._base.math import in_native_order
@@ -83,9 +83,13 @@ def check_state(state: PyTree, size: Size, inputs: Array, wider: bool = True) ->
         TypeError: If the state is one array instead of a nest, a leaf is not an array,
             or a dtype differs.
     """
-    types = types_of_size(size, inputs.shape[0], inputs.dtype, "state_size")
-    fix = f"Create a state with `cell.zero_state` and `dtype=jnp.{inputs.dtype}`."
-    fix += f" To use one state for all rows, broadcast it to {inputs.shape[0]} rows."
+    rows = inputs.shape[0]
+    types = types_of_size(size, rows, inputs.dtype, "state_size")
+    fix = (
+        f"The inputs have {counted(rows, 'row')}. Create a state with "
+        f"`cell.zero_state` and `dtype=jnp.{inputs.dtype}`. To use one state for all "
+        f"rows, broadcast it to {rows} rows."
+    )
     is_nest = not jax.tree_util.all_leaves([state])
     must = f"have the structure {describe_structure(types)}"
     fits = is_nest or jax.tree_util.all_leaves([types])

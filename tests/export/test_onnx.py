@@ -200,7 +200,7 @@ CELLS = [
     (GRUCell(4), "`cell` must be a bound cell, .*got GRUCell"),
     ((LSTM,) * 3, "`cell` must be a bound cell or .* got tuple of length 3. To stack"),
     ([LSTM] * 2, "or the tuple .cells_fw, cells_bw., got list. To stack layers"),
-    ((None, [LSTM]), "`cells_fw` must be a list of at least one cell"),
+    ((None, [LSTM]), r"`cells_fw\[0\]` must be a bound cell, such as"),
     (own(WIDE), "`cell` must have none .*, got projection"),
     (own(NORMALIZED), "`cell.layer_norm` must be False"),
     (MIXED, "share one dtype .* or float64.*, got float32, float64"),
