@@ -1,7 +1,7 @@
 """The names that the package imports from outside JAX's documented API.
 
 No other file may import these names from JAX (ruff's `banned-api` rule). If a new JAX
-version breaks the package, only this file needs a change.
+version moves one of the names, only this file needs a change.
 """
 
 # Runs a jaxpr whose constants are passed as arguments. JAX can then differentiate

@@ -215,12 +215,12 @@ def linear_sequence(
             0, with at least one step, and the initial state `[batch, units]`. If
             `steps.returns_states` is true, the outputs are pairs `(output, new_state)`.
     """
-    params_of_block = summed_in_float32(params)
+    params_in_loop = summed_in_float32(params)
 
     def run_block(xs: Array, state: Element, steps: Steps) -> tuple[PyTree, PyTree]:
         xs = steps.swap_time(xs)
         outputs, last = _run_block(
-            cell, params_of_block(), xs, state, steps.time_first()
+            cell, params_in_loop(), xs, state, steps.time_first()
         )
         return steps.swap_time(outputs), last
 

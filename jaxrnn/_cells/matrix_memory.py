@@ -294,11 +294,11 @@ def memory_sequence(
             is true, the outputs are pairs `(output, new_state)`.
     """
     dtype = arithmetic_dtype(run.inputs, run.state)
-    params_of_chunk = summed_in_float32(params)
+    params_in_loop = summed_in_float32(params)
     largest = _largest_in_rows(params["kernel"].astype(dtype))
 
     def run_chunk(inputs: Array, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
-        params = params_of_chunk()
+        params = params_in_loop()
         inputs = steps.fill_dead(inputs)
         is_finite = _may_multiply(inputs, largest)
         finite = masking.zero_dead(is_finite, inputs)

@@ -115,8 +115,9 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         lambda spec: jax.ShapeDtypeStruct(spec.shape, dtype), param_specs(depth)
     )
     fix = (
-        f"Create the parameters for inputs of depth {depth} and dtype {dtype} with "
-        f"`init`, or with `in_features={depth}` of an nnx module, or cast the inputs."
+        f"Create the parameters for inputs of depth {depth} and dtype {dtype}, such as "
+        f"those of this step, with this cell's `init` or with `in_features={depth}` of "
+        "an nnx module, or cast the inputs or the parameters."
     )
     check_instance("params", params, Mapping, "a dict of arrays", fix)
     like("params", _as_dict(params), types, fix=fix)

@@ -85,7 +85,7 @@ def bounded_loop(
     pure, arrays, (_, y_types) = closed_over(step_of_values, zero, values)
     loop = _Loop(
         is_running=lambda values: is_running(_with_keys(values, carry)),
-        step=lambda read, *args: pure(_with_keys(read, arrays), *args),
+        step=lambda used, *args: pure(_with_keys(used, arrays), *args),
         y_types=y_types,
         max_steps=max_steps,
         plan=plan,
@@ -146,13 +146,13 @@ class _Loop:
         and their results are dropped. If all values of the loop are finite, the values
         of these steps are finite too.
         """
-        read = summed_in_float32(arrays)
+        arrays_in_loop = summed_in_float32(arrays)
         first = _zero(carry), carry
 
         def one_step(position: Position) -> tuple[Position, PyTree]:
             is_taken = self._takes_step(position)
             t, carry = where(is_taken, position, first)
-            carry, y = self.step(read(), t, carry)
+            carry, y = self.step(arrays_in_loop(), t, carry)
             zeros = jax.tree.map(jnp.zeros_like, y)
             position = where(is_taken, (t + 1, carry), position)
             return position, where(is_taken, y, zeros)

@@ -13,7 +13,7 @@ from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from ..memory import Strategy
 from .dynamic_rnn import make_run
 from .memory_plan import Bytes, as_text, saved_bytes, title_of
-from .run_cell import Plan, planned, run_plan
+from .run_cell import ReadyRun, prepared, run_ready
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,18 +128,18 @@ def _explain(cell: RNNCellLike, inputs: PyTree, options: dict[str, Any]) -> Expl
         for i, x in enumerate(leaves)
         if is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
     }
-    plans: list[Plan] = []
+    runs: list[ReadyRun] = []
 
-    def run_planned(arrays: dict[int, Array]) -> list[Array]:
+    def run_once(arrays: dict[int, Array]) -> list[Array]:
         given = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
         cell, inputs, options = structure.unflatten(given)
         run, of_run = make_run(cell, inputs, **options)
-        plans.append(planned(cell, run, of_run))
-        results = run_plan(plans[0], run.state, of_run)
+        runs.append(prepared(cell, run, of_run))
+        results = run_ready(runs[0], run.state, of_run)
         return [x for x in jax.tree.leaves(results) if is_float(x)]
 
-    saved = saved_bytes(run_planned, types)
-    (plan,) = plans
-    title = title_of(cell, plan.run.inputs, plan.run.steps.axis)
-    name, reason = plan.choice.name, plan.choice.reason
+    saved = saved_bytes(run_once, types)
+    (ready,) = runs
+    title = title_of(cell, ready.run.inputs, ready.run.steps.axis)
+    name, reason = ready.choice.name, ready.choice.reason
     return Explanation(title, name, reason, saved, platform_of(leaves))

@@ -185,10 +185,10 @@ def _step_of(
 
     Read-only parts of the state come from `first_state`.
     """
-    read = summed_in_float32((cell, first_state))
+    in_loop = summed_in_float32((cell, first_state))
 
     def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
-        cell, first_state = read()
+        cell, first_state = in_loop()
         carry = carry._replace(state=with_read_only(carry.state, first_state))
         finished, next_input, state, loop_state = carry
         cell_now = _with_notes(

@@ -1,7 +1,7 @@
 """`run_cell`: runs a cell over checked sequences, in one compiled loop.
 
 A driver, such as `dynamic_rnn`, checks its arguments and makes a `Run` and `Options`.
-`planned` completes the run and chooses its loop, which runs the segments of the run.
+`prepared` completes the run and chooses its loop, which runs the segments of the run.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ class Options:
     needs_rows: bool = False
 
 
-class Plan(NamedTuple):
+class ReadyRun(NamedTuple):
     """A run that is ready for its loop.
 
     Attributes:
@@ -91,34 +91,34 @@ def run_cell(
         options: The options.
     """
     is_shared = getattr(cell, "cannot_change", False)
-    return (_compiled if is_shared else _run_planned)(cell, run, options)
+    return (_compiled if is_shared else _run_prepared)(cell, run, options)
 
 
-def _run_planned(
+def _run_prepared(
     cell: RNNCellLike, run: Run, options: Options
 ) -> tuple[PyTree, PyTree, PyTree]:
-    return run_plan(planned(cell, run, options), run.state, options)
+    return run_ready(prepared(cell, run, options), run.state, options)
 
 
-_compiled = jax.jit(_run_planned, static_argnames="options")
+_compiled = jax.jit(_run_prepared, static_argnames="options")
 
 
-def run_plan(
-    plan: Plan, given: PyTree, options: Options
+def run_ready(
+    ready: ReadyRun, given: PyTree, options: Options
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """Runs a plan like `run_cell`; `given` is the initial state that was planned."""
-    outputs, last = _run_segments(plan, options)
-    steps = plan.run.steps
+    """Runs what `prepared` returned for the initial state `given`."""
+    outputs, last = _run_segments(ready, options)
+    steps = ready.run.steps
     states = None
     if steps.returns_states:
         outputs, states = outputs
     # Without lengths, a cell may return a list although its `output_size` is a tuple.
     # Convert such a list.
-    outputs = trees.with_structure(plan.cell.output_size, outputs)
-    if plan.valid is not None:
-        outputs = plan.valid.to_places(outputs, steps.axis)
-    if states is not None and plan.valid is not None:
-        states = plan.valid.states(states, plan.run.state, steps.axis)
+    outputs = trees.with_structure(ready.cell.output_size, outputs)
+    if ready.valid is not None:
+        outputs = ready.valid.to_places(outputs, steps.axis)
+    if states is not None and ready.valid is not None:
+        states = ready.valid.states(states, ready.run.state, steps.axis)
     elif states is not None:
         states = steps.keep_last(states, last)
     return outputs, with_read_only(last, given), states
@@ -133,7 +133,7 @@ def as_restarts(where: Array, states: PyTree, axis: int) -> Restarts:
     return Restarts.resets(jnp.swapaxes(where, 1, axis), states, axis)
 
 
-def planned(cell: RNNCellLike, run: Run, options: Options) -> Plan:
+def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     """Completes and checks the run, lays it out over devices, and chooses its loop.
 
     Raises:
@@ -158,7 +158,7 @@ def planned(cell: RNNCellLike, run: Run, options: Options) -> Plan:
     run = run.replace(state=without_read_only(state))
     if options.needs_rows:
         _check_has_rows(run.state)
-    return Plan(cell, state, run, choose(cell, state, run), valid)
+    return ReadyRun(cell, state, run, choose(cell, state, run), valid)
 
 
 def _without_gaps(cell: RNNCellLike, run: Run) -> tuple[Run, masking.ValidSteps | None]:
@@ -269,11 +269,11 @@ def _check_has_rows(state: PyTree) -> None:
         expect(has_rows, name, must, leaf, fix)
 
 
-def _run_segments(plan: Plan, options: Options) -> tuple[PyTree, PyTree]:
+def _run_segments(ready: ReadyRun, options: Options) -> tuple[PyTree, PyTree]:
     """Runs the cell over all steps; returns `(outputs, state)`."""
-    run = plan.run
-    cell_in_loop, step = _in_loop(plan)
-    state_in_loop = summed_in_float32(plan.state)
+    run = ready.run
+    cell_in_loop, step = _in_loop(ready)
+    state_in_loop = summed_in_float32(ready.state)
     steps = run.steps.with_stand_in(run.inputs, run.state)
     restart_states = summed_in_float32(steps.restart_states)
 
@@ -286,35 +286,35 @@ def _run_segments(plan: Plan, options: Options) -> tuple[PyTree, PyTree]:
         inputs: PyTree, state: PyTree, steps: Steps
     ) -> tuple[PyTree, PyTree]:
         steps = steps.with_restart_states(restart_states())
-        if plan.choice.loop is None:
+        if ready.choice.loop is None:
             return scan_steps(apply, inputs, state, steps, options.unroll)
         segment = run.replace(inputs=inputs, state=state, steps=steps)
-        outputs, last = cell_in_loop().run_in(plan.choice.loop, segment)
+        outputs, last = cell_in_loop().run_in(ready.choice.loop, segment)
         return outputs, trees.with_structure(state, last)
 
-    saved = options.plan
+    plan = options.plan
     return segmented_run(
-        saved.segments, saved.names_on_host, run_segment, run.inputs, run.state, steps
+        plan.segments, plan.names_on_host, run_segment, run.inputs, run.state, steps
     )
 
 
-def _in_loop(plan: Plan) -> tuple[Callable[[], Any], Apply]:
+def _in_loop(ready: ReadyRun) -> tuple[Callable[[], Any], Apply]:
     """Returns a function that returns the cell, and a function that runs step t.
 
     A loop calls both functions in its body, so that gradients of the arrays that all
     steps share are summed in float32. If the cell is not a pytree, its arrays are found
     by tracing one step.
     """
-    cell = plan.cell
+    cell = ready.cell
     if trees.is_pytree_of_arrays(cell):
         cell_in_loop = summed_in_float32(cell)
         return cell_in_loop, lambda t, *args: cell_at_step(cell_in_loop(), t)(*args)
-    first_inputs = masking.first_inputs(plan.run.inputs, plan.run.steps.axis)
+    first_inputs = masking.first_inputs(ready.run.inputs, ready.run.steps.axis)
     step, arrays, _ = closed_over(
         lambda t, *args: cell_at_step(cell, t)(*args),
         jnp.int32(0),
         first_inputs,
-        plan.state,
+        ready.state,
     )
     arrays_in_loop = summed_in_float32(arrays)
     return lambda: cell, lambda *args: step(arrays_in_loop(), *args)

@@ -188,7 +188,7 @@ def _unrolled(
     if lengths is not None:
         state = _checked_state(cell, steps, state, dtype)
     all_masks = _masks(cell, steps[0], state, lengths, len(steps))
-    read = summed_in_float32(cell)
+    cell_in_loop = summed_in_float32(cell)
     outputs = []
     states = []
     for t, inputs in enumerate(steps):
@@ -202,7 +202,9 @@ def _unrolled(
         number = jnp.int32(t)
         arguments = masks.step_inputs(number, inputs, state)
         with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
-            output, new_state = as_pair(cell_at_step(read(), number)(*arguments))
+            output, new_state = as_pair(
+                cell_at_step(cell_in_loop(), number)(*arguments)
+            )
         if lengths is not None:
             new_state, output = masks.mask_step(number, state, new_state, output)
         state = new_state

@@ -383,6 +383,7 @@ def _tangent_restarts(
         return None, None
     numbers = steps.restarts.state_numbers
     d_states = _dense(primals.restart_states, tangents.restart_states)
+    # Each step casts a wide copy, so that the transpose sums over steps in float32.
     wide = widened(d_states)
 
     def reset(numbers: Array, d_state: PyTree) -> PyTree:

@@ -5,7 +5,7 @@ derivatives.
 """
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -83,8 +83,7 @@ class NativeLoop:
     """
 
     def __init__(self, cell: "AffineCell", kind: str, refusal: str | None) -> None:
-        # The type is `Any`, because only LSTMs have a method `leave`.
-        self.cell: Any = cell
+        self.cell = cell
         self.kind = kind
         self.refusal = refusal
         self.spec = NATIVE_CELLS[kind]
@@ -308,6 +307,7 @@ class NativeLoop:
         if state is None:
             return None
         h, carry = self.cell.enter(state)
+        # The carry of an LSTM begins with c.
         return h, carry[0] if self.spec.has_c else None
 
     def _join(self, like: PyTree, pair: tuple[Array, Array | None] | None) -> PyTree:
