@@ -113,9 +113,9 @@ def check_same_size(
     fix: str = "",
 ) -> None:
     """Raises ValueError if named arrays differ in size along one or more axes."""
-    first, like = named[0]
-    must = f"have the {what} of `{first}`, {describe(like)}"
-    for name, leaf in named:
+    (first, like), *others = named
+    for name, leaf in others:
+        must = f"have the {what} of `{first}`, {describe(like)}"
         expect(leaf.shape[axis] == like.shape[axis], name, must, leaf, fix)
 
 

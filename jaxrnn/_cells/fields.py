@@ -348,6 +348,9 @@ def cannot_change(value: object) -> bool:
     A closure, an array, a bound method and an object of a user's class may get other
     values, although the cells that hold them stay equal.
     """
+    # An object of a subclass, such as a float with attributes, may change.
+    if type(value) in _CONSTANTS or isinstance(value, np.dtype):
+        return True
     if isinstance(value, Hyperparameters):
         is_built_in = type(value).__module__.partition(".")[0] == _PACKAGE
         read = vars(value).copy()
@@ -363,10 +366,7 @@ def cannot_change(value: object) -> bool:
         return not holds and all(map(cannot_change, defaults))
     if type(value) is tuple:
         return all(map(cannot_change, value))
-    is_activation = any(value is known for known in ACTIVATIONS.values())
-    # An object of a subclass, such as a float with attributes, may change.
-    is_constant = type(value) in _CONSTANTS or isinstance(value, np.dtype)
-    return is_activation or is_constant
+    return any(value is known for known in ACTIVATIONS.values())
 
 
 def snake_case(name: str) -> str:
