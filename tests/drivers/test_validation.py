@@ -128,7 +128,7 @@ DRIVER = [
     (ValueError, r"`inputs\[1\]` must have the first two sizes, .* of `inputs\[0\]`, float32\[4, 5, 3\], got float32\[4, 4, 3\]", {"inputs": (X, X[:, 1:])}),
     (ValueError, "`inputs` must be floating-point, got int32", {"inputs": X.astype(np.int32)}),
     (ValueError, "`state` must be floating-point, got int32", {"dtype": jnp.int32}),
-    (TypeError, r"`params.*` must have dtype float64, got float32.*for inputs of depth 3 and dtype float64 with `init`",
+    (TypeError, r"`params.*` must have dtype float64, got float32.*for inputs of depth 3 and dtype float64, such as",
      {"inputs": X.astype(np.float64), "dtype": jnp.float64}),
     (ValueError, r"must be a vector of length batch_size \(4\)", {"sequence_length": 3}),
     (TypeError, r"`sequence_length` must be an array without a mask. Pass `sequence_length.filled\(0\)`",
