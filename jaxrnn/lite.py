@@ -35,10 +35,6 @@ from .memory import Strategy
 __all__ = ["TFLiteLSTMCell", "TfLiteRNNCell", "dynamic_rnn"]
 
 
-def __dir__() -> list[str]:
-    return __all__
-
-
 _INIT_ORDER = ("input", "forget", "cell", "output")
 _GATE_ORDER = ("input", "cell", "forget", "output")  # The gates i, j, f and o.
 _PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")

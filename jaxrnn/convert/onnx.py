@@ -15,18 +15,19 @@ ONNX's operators are time major. Their input X corresponds to the `inputs` of
 directions, after the time axis.
 """
 
-from typing import Any
+import os
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from .._base.arguments import check_instance
 from .._base.errors import Verbatim, describe
 from .._base.expect import expect
-from .._base.modules import export as _export
+from .._base.modules import export as _export, import_optional
 from .._base.typing import Params
-from . import _onnx_nodes
 from ._bound_cells import Cells, Layer, Named, as_layers, bind_layers, layers_of
 from ._layer_weights import Kind, Library, reordered
-from ._onnx_nodes import ACTIVATIONS, read_activations, read_flag, spelled
 from ._weights import (
     Weights,
     as_mapping,
@@ -40,14 +41,43 @@ from ._weights import (
 
 __all__ = ["load", "nodes", "save"]
 
+Proto: TypeAlias = Any
+"""A protocol buffer of `onnx`, a package that is imported only where it is used."""
+Found: TypeAlias = tuple[Proto, dict[str, Proto]]
+"""A recurrent node, and the constants that it can read, by name."""
 
+_OPERATORS = ("LSTM", "GRU", "RNN")
+# The index of each array of weights among the operators' inputs. The other inputs (X,
+# lengths, initial states) are not weights.
+_WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
+# Maps ONNX's names of activations to jaxrnn's names.
+_ACTIVATIONS = {
+    "Elu": "elu",
+    "HardSigmoid": "hard_sigmoid",
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Tanh": "tanh",
+}
+_SPELLINGS = {name.lower(): name for name in _ACTIVATIONS}
+# ONNX's defaults, which are also the constants of jaxrnn's activations.
+_CONSTANTS = {
+    "activation_alpha": {"Elu": 1.0, "HardSigmoid": 0.2},
+    "activation_beta": {"HardSigmoid": 0.5},
+}
+_FIX = "Write the step as a `FunctionCell`."
+_OWN_ACTIVATION = (
+    "Remove this attribute, and bind the loaded parameters to the same cell with your "
+    "own `activation`."
+)
 _PEEPHOLES = "iof"  # ONNX's order; `LayerWeights` has the order i, f, o.
 _ORDERS = {Kind.RNN: "c", Kind.GRU_AFTER: "urc", Kind.GRU: "urc", Kind.LSTM: "iofj"}
 _LIBRARY = Library(
     "ONNX",
     _ORDERS,
     lacks=("projection", "clips"),
-    activations=dict.fromkeys(_ORDERS, tuple(ACTIVATIONS.values())),
+    activations=dict.fromkeys(_ORDERS, tuple(_ACTIVATIONS.values())),
 )
 _DIRECTIONS = ("forward", "bidirectional")
 _KNOWN = (
@@ -91,13 +121,16 @@ def nodes(model: object, *names: str) -> list[Params]:
         >>> node["op_type"], node["W"].shape, node["direction"]
         ('LSTM', (1, 16, 3), 'forward')
     """
-    proto = _onnx_nodes.as_model(model)
-    _onnx_nodes.check_functions(proto)
-    graph = proto.graph
-    found = list(_onnx_nodes.recurrent_nodes(graph))
-    operators = listed(sorted({_onnx_nodes.as_text(n.op_type) for n in graph.node}))
+    proto = _as_model(model)
+    functions = [f.name for f in proto.functions if any(map(_is_recurrent, f.node))]
+    must = "have no recurrent nodes in its functions"
+    inlined = "`onnx.inliner.inline_local_functions(onnx.load(path))`"
+    fix = f"Import `onnx.inliner`, and pass {inlined}."
+    expect(not functions, "model", must, listed(functions), fix)
+    found = list(_recurrent_nodes(proto.graph, {}))
+    operators = listed(sorted({node.op_type for node in proto.graph.node}))
     expect(found, "model", "have an LSTM, GRU or RNN node", operators)
-    return [_onnx_nodes.as_dict(*each) for each in _onnx_nodes.chosen(found, names)]
+    return [_as_dict(*each) for each in _chosen(found, names)]
 
 
 def load(*nodes: Weights, bidirectional: bool = False) -> Any:
@@ -167,14 +200,162 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[Params]:
     return [_node(layer) for layer in layers_of(_LIBRARY, cell, bidirectional)]
 
 
+def _as_model(model: Any) -> Proto:
+    """Loads a model from a path or from bytes; returns an `onnx.ModelProto` unchanged.
+
+    Raises:
+        TypeError: If `model` is none of these.
+        ValueError: If the file is not an ONNX file, or onnx cannot read the files with
+            the model's weights.
+        ImportError: If `onnx` is missing.
+    """
+    onnx = import_optional("onnx")
+    protobuf = import_optional("google.protobuf.message", "protobuf")
+    if isinstance(model, onnx.ModelProto):
+        return model
+    kinds = str | os.PathLike | bytes | bytearray | memoryview
+    what = "a path, the bytes of an ONNX file or an `onnx.ModelProto`"
+    check_instance("model", model, kinds, what)
+    try:
+        if isinstance(model, str | os.PathLike):
+            return onnx.load(model)
+        return onnx.load_from_string(bytes(model))
+    except (protobuf.DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        reason = str(error).rstrip(".")
+        raise ValueError(
+            f"`model` must be an ONNX file, but the ONNX parser rejected it: {reason}."
+        ) from None
+
+
+def _is_recurrent(node: Proto) -> bool:
+    return node.op_type in _OPERATORS and node.domain in ("", "ai.onnx")
+
+
+def _recurrent_nodes(graph: Proto, outer: dict[str, Proto]) -> Iterator[Found]:
+    """The recurrent nodes of a graph and its subgraphs, in the graph's order.
+
+    A subgraph, i.e. a branch of `If` or the body of a loop, reads the constants of the
+    graph around it, which are `outer`.
+    """
+    constants = outer | {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            values = [each.t for each in node.attribute if each.name == "value"]
+            constants |= zip(node.output, values, strict=False)
+        elif node.op_type == "Identity":
+            # Exporters use `Identity` to share weights between layers.
+            values = [constants[name] for name in node.input if name in constants]
+            constants |= zip(node.output, values, strict=False)
+        elif _is_recurrent(node):
+            yield node, constants
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _recurrent_nodes(attribute.g, constants)
+
+
+def _chosen(found: list[Found], names: tuple[str, ...]) -> list[Found]:
+    """The nodes with these names, or in the scopes with these names; all if no names.
+
+    Raises:
+        ValueError: If a name has no recurrent node.
+    """
+    if not names:
+        return found
+    picked = []
+    for name in names:
+        scope = str(name).strip("/")
+        own = []
+        for pair in found:
+            inner = _name(pair[0]).strip("/")
+            if inner == scope or inner.startswith(f"{scope}/"):
+                own.append(pair)
+        must = "be names of recurrent nodes or of their scopes"
+        there = listed(f"{_name(node)!r} ({node.op_type})" for node, _ in found)
+        expect(own, "names", must, name, f"Found: {there}.")
+        picked += own
+    return picked
+
+
+def _name(node: Proto) -> str:
+    """The name of a node, of its first output, or of its operator."""
+    return next(filter(None, [node.name, *node.output, node.op_type]))
+
+
+def _as_dict(node: Proto, constants: dict[str, Proto]) -> Params:
+    """The node as a dict for `load`.
+
+    Raises:
+        ValueError: If a weight is not constant, or cannot be read, or an attribute has
+            no value.
+    """
+    name = _name(node)
+    made: Params = {"op_type": node.op_type, "name": name}
+    for key, at in _WEIGHTS.items():
+        if at < len(node.input) and node.input[at]:
+            tensor = constants.get(node.input[at])
+            made[key] = _as_array(f"{name}['{key}']", node.input[at], tensor)
+    get = import_optional("onnx.helper").get_attribute_value
+    for each in node.attribute:
+        got = Verbatim(f"a reference to the attribute {each.ref_attr_name!r}")
+        place = f"{name}['{each.name}']"
+        expect(not each.ref_attr_name, place, "have a value", got)
+        made[each.name] = _as_text(get(each))
+    return made
+
+
+def _as_array(place: str, name: str, tensor: Proto) -> np.ndarray:
+    """The values of a constant.
+
+    Args:
+        place: The weight, which begins messages.
+        name: The name of the constant.
+        tensor: An `onnx.TensorProto`; None if the value is not constant.
+
+    Raises:
+        ValueError: If the value is not constant, is in another file, or does not match
+            the type and the dimensions of the tensor.
+    """
+    must = "be an initializer or the `value` of a Constant node"
+    fix = (
+        "Export the model with the weights as initializers, or fold constants with "
+        "onnxruntime (`optimized_model_filepath`)."
+    )
+    expect(tensor is not None, place, must, name, fix)
+    files = [each.value for each in tensor.external_data if each.key == "location"]
+    got = Verbatim(f"{name!r}, which is in the file {str(listed(files))!r}")
+    fix = "Store the model next to this file, and pass the model's path."
+    is_external = tensor.data_location == tensor.EXTERNAL
+    expect(not is_external, place, "be in the model", got, fix)
+    try:
+        return import_optional("onnx.numpy_helper").to_array(tensor)
+    except Exception as error:  # The errors of onnx have no other common class.
+        got = f"{name!r} (data_type={tensor.data_type}, dims={list(tensor.dims)})"
+        raise ValueError(
+            f"`{place}` must be a tensor that onnx can read, got {got}. "
+            f"onnx's error: {error!r}"
+        ) from None
+
+
+def _as_text(value: Any) -> Any:
+    """Decodes byte strings, also in lists; returns other values unchanged.
+
+    Bytes that are not UTF-8 become escapes, which the checks of the values then show.
+    """
+    if isinstance(value, list | tuple):
+        return [_as_text(each) for each in value]
+    return (
+        value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+    )
+
+
 def _layer(name: str, given: object, bidirectional: bool) -> Layer:
     """Reads a node as one `LayerWeights` per direction."""
     node = _as_node(name, given)
     read = reader(node, f"{name}['", "']")
-    w = read("W", None, None, None)
-    _check_direction(name, node, w)
-    check_directions(name, len(w), bidirectional)
-    count, rows, _ = w.shape
+    found, rows, _ = read("W", None, None, None).shape
+    check_directions(name, found, bidirectional)
+    count = 1 + bidirectional
+    w = read("W", count, None, None)
     r = read("R", count, rows, None)
     kind = _kind(name, node, r)
     units = r.shape[2]
@@ -185,8 +366,8 @@ def _layer(name: str, given: object, bidirectional: bool) -> Layer:
     if node.get("P") is not None:
         rows_of_p = reordered(read("P", count, 3 * units), _PEEPHOLES, "ifo")
         p = [tuple(blocks(row, 3)) for row in rows_of_p]
-    is_coupled = read_flag(name, node, "input_forget", kind, Kind.LSTM)
-    activations = read_activations(name, node, kind, w)
+    is_coupled = _flag(name, node, "input_forget", kind, Kind.LSTM)
+    activations = _read_activations(name, node, kind, count)
     return tuple(
         _LIBRARY.layer(
             kind,
@@ -206,55 +387,96 @@ def _as_node(name: str, given: object) -> Params:
 
     Raises:
         TypeError: If `given` is not a dict.
-        ValueError: If an attribute or the operator is unknown.
+        ValueError: If an attribute is unknown.
     """
     fix = "Read the nodes of a model with `convert.onnx.nodes(model)`."
     given = as_mapping(name, given, fix)
-    node = {key: _onnx_nodes.as_text(value) for key, value in given.items()}
-    operator = node.get("op_type", "LSTM")
-    expect(
-        operator in ("LSTM", "GRU", "RNN"),
-        f"{name}['op_type']",
-        "be LSTM, GRU or RNN",
-        operator,
-    )
-    check_only(name, node, _KNOWN)
-    return node
-
-
-def _check_direction(name: str, node: Weights, w: np.ndarray) -> None:
-    """Raises ValueError if the direction is unknown or does not match W's shape."""
-    direction = node.get("direction", _DIRECTIONS[len(w) == 2])
-    what = "forward or bidirectional"
-    fix = (
-        "For 'reverse', pass 'forward', and apply `reverse_sequence` to all sequences."
-    )
-    expect(
-        direction in _DIRECTIONS, f"{name}['direction']", f"be {what}", direction, fix
-    )
-    count = _DIRECTIONS.index(direction) + 1
-    must = f"be [{count}, ...], because the direction is {direction}"
-    expect(len(w) == count, f"{name}['W']", must, w)
+    check_only(name, given, _KNOWN)
+    return {key: _as_text(value) for key, value in given.items()}
 
 
 def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
     """The kind of a node's layer, inferred from the shape of R and the attributes."""
-    units = r.shape[2]
-    kind = _LIBRARY.kind_of(f"{name}['R']", r, r.shape[1], units)
-    what = f"{kind} to match `R` ({describe(r)})"
-    expect(
-        node.get("op_type", kind) in (kind,),
-        f"{name}['op_type']",
-        f"be {what}",
-        node.get("op_type", kind),
-    )
+    count, rows, units = r.shape
+    kind = _LIBRARY.kind_of(f"{name}['R']", r, rows, units)
+    direction = _DIRECTIONS[count - 1]
+    of_r = {"direction": direction, "op_type": str(kind), "hidden_size": units}
+    for key, want in of_r.items():
+        got = node.get(key, want)
+        must = f"be {want} to match `R` ({describe(r)})"
+        fix = "Pass 'forward', and reverse the inputs with `reverse_sequence`."
+        fix = fix if got == "reverse" else ""
+        expect(got == want, f"{name}['{key}']", must, got, fix)
     fits = node.get("P") is None or kind == Kind.LSTM
     must = f"be omitted for the operator {kind}"
     expect(fits, f"{name}['P']", must, node.get("P"))
-    size = node.get("hidden_size", units)
-    expect(size == units, f"{name}['hidden_size']", f"be {units} to match `R`", size)
-    after = read_flag(name, node, "linear_before_reset", kind, Kind.GRU)
+    after = _flag(name, node, "linear_before_reset", kind, Kind.GRU)
     return Kind.GRU_AFTER if after else kind
+
+
+def _flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bool:
+    """The value of an attribute that is 0 or 1, 0 by default.
+
+    Raises:
+        ValueError: If the value is neither 0 nor 1, or is 1 and `kind` is not `owner`.
+    """
+    value = node.get(key) or 0
+    expect(value in (0, 1), f"{name}['{key}']", "be 0 or 1", value)
+    fits = not value or kind == owner
+    must = f"be 0 for the operator {kind.family}"
+    expect(fits, f"{name}['{key}']", must, value)
+    return bool(value)
+
+
+def _read_activations(name: str, node: Weights, kind: Kind, count: int) -> list[str]:
+    """The activation of each of the node's `count` directions.
+
+    Raises:
+        TypeError: If `activations` is not a list.
+        ValueError: If a gate does not use the sigmoid, an activation has no equivalent
+            in jaxrnn, or has other constants than in jaxrnn, or there is a `clip`.
+    """
+    default = _spelled(kind, "Tanh") * count
+    given = node.get("activations")
+    given = default if given is None else given
+    place = f"{name}['activations']"
+    check_instance(place, given, list | tuple, "a list of names")
+    fits = len(given) == len(default)
+    expect(fits, place, f"have length {len(default)}", len(given))
+    given = [_SPELLINGS.get(str(one).lower(), one) for one in given]
+    size = len(given) // count
+    own = given[size - 1 :: size]
+    for i, activation in enumerate(own):
+        must = f"be {' or '.join(_ACTIVATIONS)}"
+        expect(activation in _ACTIVATIONS, place, must, activation, _FIX)
+        got, want = given[i * size :][:size], _spelled(kind, activation)
+        must = f"be {listed(want)} for each direction"
+        expect(got == want, place, must, listed(got), _FIX)
+    _check_constants(name, node, given)
+    return [_ACTIVATIONS[one] for one in own]
+
+
+def _spelled(kind: Kind, activation: str) -> list[str]:
+    """The entries of the attribute `activations` for one direction."""
+    gates = [] if kind == Kind.RNN else ["Sigmoid"]
+    return gates + [activation] * (2 if kind == Kind.LSTM else 1)
+
+
+def _check_constants(name: str, node: Weights, given: list[str]) -> None:
+    """Raises ValueError if an activation has other constants than in jaxrnn, or a clip.
+
+    Each activation that has a constant reads the next value; a missing value stands for
+    the default.
+    """
+    for key, constants in _CONSTANTS.items():
+        values = node.get(key)
+        values = np.atleast_1d([] if values is None else values).tolist()
+        want = [constants[one] for one in given if one in constants][: len(values)]
+        got = values[: len(want)]
+        fits = np.array_equal(np.array(got, "f"), np.array(want, "f"))
+        expect(fits, f"{name}['{key}']", f"begin with {want}", got, _OWN_ACTIVATION)
+    must = "be omitted, because no cell clips the inputs of its activations"
+    expect(node.get("clip") is None, f"{name}['clip']", must, node.get("clip"), _FIX)
 
 
 def _node(named: list[Named]) -> Params:
@@ -266,7 +488,7 @@ def _node(named: list[Named]) -> Params:
     kind = layers[0].kind
     units = layers[0].units
     arrays = [_LIBRARY.arrays(layer) for layer in layers]
-    theirs = {ours: name for name, ours in ACTIVATIONS.items()}
+    theirs = {ours: name for name, ours in _ACTIVATIONS.items()}
     activations = [theirs[layer.activation_key] for layer in layers]
     node = {
         "op_type": kind.family,
@@ -281,7 +503,7 @@ def _node(named: list[Named]) -> Params:
         node["P"] = reordered(joined(peepholes), "ifo", _PEEPHOLES)
     node["hidden_size"] = units
     node["direction"] = _DIRECTIONS[len(layers) - 1]
-    node["activations"] = [s for one in activations for s in spelled(kind, one)]
+    node["activations"] = [s for one in activations for s in _spelled(kind, one)]
     if all(layer.is_coupled for layer in layers):
         node["input_forget"] = 1
     if kind.family == "GRU":

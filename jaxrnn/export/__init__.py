@@ -19,14 +19,16 @@ Streams:
 """
 
 from .._base.modules import export as _export
-from ._bidirectional_streamer import BidirectionalStreamer as BidirectionalStreamer
 from ._functions import (
     tflite_deviation as tflite_deviation,
     to_stablehlo as to_stablehlo,
     to_tflite as to_tflite,
 )
 from ._onnx import to_onnx as to_onnx
-from ._streamer import Streamer as Streamer
+from ._streamers import (
+    BidirectionalStreamer as BidirectionalStreamer,
+    Streamer as Streamer,
+)
 from ._tflite_operators import to_tflite_operators as to_tflite_operators
 
 _export(globals())

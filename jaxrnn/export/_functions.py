@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_function
-from .._base.errors import describe, leaf_name
+from .._base.errors import Verbatim, describe_leaves, leaf_name
 from .._base.expect import expect
 from .._base.inputs import check_shaped
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.modules import import_optional
-from .._base.typing import Array, PyTree
+from .._base.typing import PyTree
 from .._loops.scans import without_checks
 
 # Use an old version of StableHLO, because TensorFlow adopts new versions later than
@@ -75,14 +75,21 @@ def to_stablehlo(
     check_function("f", f)
     check_shaped("examples", examples)
     vjp_order = as_count("vjp_order", vjp_order, least=0)
+    exported = _exported(f, examples, platforms)
+    return bytes(exported.serialize(vjp_order=vjp_order))
+
+
+def _exported(
+    f: Callable[..., PyTree], examples: tuple, platforms: Sequence[str]
+) -> jax.export.Exported:
+    """Exports `f` with arguments and results in standard containers."""
     structure = jax.tree.structure(examples)
 
     def run(*arguments: PyTree) -> PyTree:
         return _standard(f(*structure.unflatten(jax.tree.leaves(arguments))))
 
     program = jax.jit(without_checks(run))
-    exported = jax.export.export(program, platforms=platforms)(*_standard(examples))
-    return bytes(exported.serialize(vjp_order=vjp_order))
+    return jax.export.export(program, platforms=platforms)(*_standard(examples))
 
 
 def _standard(tree: PyTree) -> PyTree:
@@ -150,7 +157,7 @@ def to_tflite(
     check_fixed_sizes("examples", examples)
     choices = (None, "float16", "int8")
     expect(optimize in choices, "optimize", "be None, 'float16' or 'int8'", optimize)
-    exported = _exported(f, examples)
+    exported = _exported(f, examples, ["cpu"])
     tf = import_optional("tensorflow", "tensorflow-cpu")
     try:
         converter = _converter(tf, exported)
@@ -199,12 +206,10 @@ def tflite_deviation(
     results = run(**dict(zip(names, leaves, strict=True)))
     got = [results[name] for name in _in_order(results)]
     want = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(f)(*arguments))]
-    if [x.shape for x in got] != [x.shape for x in want]:
-        raise ValueError(
-            "`f` must return arrays with the shapes of the results of `file` "
-            f"({', '.join(map(describe, got))}), got {', '.join(map(describe, want))}. "
-            "For a file from `to_tflite_operators`, return only the outputs."
-        )
+    must = f"return the shapes of the results of `file`, {describe_leaves(got)}"
+    fix = "For a file from `to_tflite_operators`, return only the outputs."
+    fits = [x.shape for x in got] == [x.shape for x in want]
+    expect(fits, "f", must, Verbatim(describe_leaves(want)), fix)
     # NumPy's maximum keeps NaN, unlike Python's.
     return float(np.max([*map(_largest_difference, got, want), 0.0]))
 
@@ -220,17 +225,6 @@ def _largest_difference(x: np.ndarray, y: np.ndarray) -> float:
 def _in_order(names: Iterable[str]) -> list[str]:
     """Sorts names by their numbers: `output_2` before `output_10`."""
     return sorted(names, key=lambda name: (len(name), name))
-
-
-def _exported(f: Callable[..., PyTree], examples: tuple) -> jax.export.Exported:
-    """Exports a program that maps the arguments' leaves to the results' leaves."""
-    leaves, structure = jax.tree.flatten(examples)
-    run = without_checks(f)
-
-    def program(*arguments: Array) -> list[Array]:
-        return jax.tree.leaves(run(*structure.unflatten(arguments)))
-
-    return jax.export.export(jax.jit(program), platforms=["cpu"])(*leaves)
 
 
 def _converter(tf: Any, exported: jax.export.Exported) -> Any:
@@ -262,8 +256,6 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
 def check_fixed_sizes(name: str, examples: PyTree) -> None:
     """Raises ValueError for a size that is 0 or symbolic."""
     for path, leaf in jax.tree.leaves_with_path(examples):
-        if not all(isinstance(size, int) and size for size in leaf.shape):
-            raise ValueError(
-                f"`{leaf_name(name, path)}` must have fixed sizes above 0, got "
-                f"{describe(leaf)}. For other sizes, use `to_stablehlo`."
-            )
+        is_fixed = all(isinstance(size, int) and size for size in leaf.shape)
+        fix = "For other sizes, use `to_stablehlo`."
+        expect(is_fixed, leaf_name(name, path), "have fixed sizes above 0", leaf, fix)

@@ -7,30 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._base.arguments import as_bool, is_list_of
-from .._base.errors import Verbatim, error_note
-from .._base.expect import expect
-from .._base.inputs import check_concrete
+from .._base.arguments import as_bool
+from .._base.errors import error_note
 from .._base.modules import import_optional
-from .._base.typing import Array, DType
+from .._base.typing import Array, Params
 from .._cells.bound import BoundCell
-from ..convert._weights import reader
 from ..convert.onnx import save
+from ._graph import Graph, Node, Tensor, dtype_of, is_pair, read_dense
 
 # Opset 14 contains the operators LSTM-14, GRU-14 and RNN-14. IR version 7 belongs to
 # this opset.
 OPSET = 14
 IR_VERSION = 7
-Node = dict[str, Any]
-
-_ATTRIBUTES = (
-    "hidden_size",
-    "direction",
-    "activations",
-    "input_forget",
-    "linear_before_reset",
-)
-_DTYPES = ("float16", "float32", "float64")
+_INT32 = 6  # In ONNX's enumeration of dtypes.
 
 
 def to_onnx(
@@ -102,243 +91,169 @@ def to_onnx(
     as_bool("lengths", lengths)
     as_bool("initial_state", initial_state)
     as_bool("time_major", time_major)
-    nodes = _nodes(cell)
-    dtype = _dtype(nodes)
-    graph = Graph(dtype)
-    axes = ["time", "batch"] if time_major else ["batch", "time"]
-    size = nodes[0]["W"].shape[2]
-    x = graph.input("inputs", [*axes, size])
-    if not time_major:
-        x = graph.node("Transpose", x, perm=[1, 0, 2])
-    length = _clamped_lengths(graph, x) if lengths else ""
-    states = _states(nodes)
-    if initial_state:
-        for state in states:
-            graph.input(f"initial_{state.name}", ["batch", state.units])
-    for i, node in enumerate(nodes):
-        initial = [state for state in states if state.layer == i and initial_state]
-        y = _run_layer(graph, i, node, x, length, initial)
-        batch_major = node is nodes[-1] and not time_major
-        x, size = _joined(graph, node, y, batch_major)
-    if dense is not None:
-        kernel, bias = read_dense(dense, size, dtype)
-        x = _dense(graph, x, kernel, bias)
-        size = kernel.shape[1]
-    graph.output("outputs", x, [*axes, size])
-    for state in states:
-        final = _final_state(graph, state, length if initial_state else "")
-        graph.output(state.name, final, ["batch", state.units])
-    return graph.serialized()
-
-
-def _nodes(cell: BoundCell | tuple) -> list[Node]:
-    """The node of each layer, from the inputs upwards."""
-    is_bidirectional = isinstance(cell, tuple)
-    what = "a bound cell or the tuple (cells_fw, cells_bw)"
-    fix = "To stack layers of one direction, use `MultiRNNCell`."
-    expect(
-        not isinstance(cell, list),
-        "cell",
-        f"be {what}",
-        Verbatim("list"),
-        fix,
-        error=TypeError,
-    )
-    if is_bidirectional:
-        expect(is_list_of(cell, 2), "cell", f"be {what}", cell, fix)
     with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
-        return save(cell, bidirectional=is_bidirectional)
+        # For each layer, a dict of `op_type`, the arrays W, R, B and P, and attributes.
+        nodes = save(cell, bidirectional=is_pair("cell", cell))
+    weights = (node["W"] for node in nodes)
+    graph = Graph(dtype_of("cell", weights, "float16", "float32", "float64"))
+    axes = ["time", "batch"] if time_major else ["batch", "time"]
+    x = graph.input("inputs", [*axes, nodes[0]["W"].shape[2]])
+    if not time_major:
+        x = graph.node("Transpose", [x], perm=[1, 0, 2])
+    length = _clamped_lengths(graph, x) if lengths else None
+    states = _states(graph, nodes, initial_state)
+    finals = []
+    for i, node in enumerate(nodes):
+        own = [state for state in states if state.layer == i]
+        y, final = _add_layer(graph, node, x, length, own)
+        x = _joined(graph, node, y, axes if node is nodes[-1] else ["time", "batch"])
+        finals.append(final)
+    if dense is not None:
+        x = _dense(graph, x, *read_dense(dense, x.shape[2], graph.dtype))
+    graph.outputs["outputs"] = graph.node("Identity", [x], "outputs", x.shape)
+    for state in states:
+        final = finals[state.layer][state.letter]
+        graph.outputs[state.name] = _final_state(graph, state, final, length)
+    return _serialized(graph)
 
 
-def _dtype(nodes: list[Node]) -> np.dtype:
-    """The dtype that all layers share."""
-    dtypes = {node["W"].dtype for node in nodes}
-    if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
-        raise TypeError(
-            "all parameters must share one dtype (float16, float32 or float64), got "
-            f"{', '.join(sorted(map(str, dtypes)))}. Cast them to one of these dtypes."
-        )
-    return dtypes.pop()
-
-
-def read_dense(
-    dense: Any, size: int, dtype: Any
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The kernel `[size, n]` and the bias `[n]` of a dense layer; None for no bias.
-
-    Raises:
-        TypeError: If `dense` is not a pair of arrays of this dtype.
-        ValueError: If the shapes do not match.
-    """
-    expect(is_list_of(dense, 2), "dense", "be (kernel, bias)", dense, error=TypeError)
-    check_concrete("dense", dense, why="a file stores the values")
-    read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
-    kernel = read("kernel", size, None)
-    expect(
-        kernel.dtype == dtype,
-        "dense.kernel",
-        f"be {dtype}, like the parameters",
-        kernel,
-        error=TypeError,
-    )
-    return kernel, None if dense[1] is None else read("bias", kernel.shape[1])
-
-
-class Graph:
-    """An ONNX graph that is built node by node; values are identified by name.
-
-    Args:
-        dtype: The default dtype of inputs and outputs.
-
-    Raises:
-        ImportError: If the package `onnx` is missing.
-    """
-
-    def __init__(self, dtype: np.dtype) -> None:
-        self._onnx = import_optional("onnx")
-        self._dtype = dtype
-        self._nodes = []
-        self._constants = {}
-        self._inputs = []
-        self._outputs = []
-
-    def element_type(self, dtype: DType) -> int:
-        """The number that represents a dtype in ONNX."""
-        return self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-
-    def input(self, name: str, shape: list[int | str], dtype: DType = None) -> str:
-        """Adds an input and returns its name; strings in `shape` name unknown sizes."""
-        self._inputs.append(self._typed(name, shape, dtype))
-        return name
-
-    def output(self, name: str, value: str, shape: list[int | str]) -> None:
-        """Adds an output with this name for `value`."""
-        self.node("Identity", value, outputs=[name])
-        self._outputs.append(self._typed(name, shape))
-
-    def constant(self, array: np.ndarray | np.generic, name: str | None = None) -> str:
-        """Adds a constant and returns its name; equal unnamed arrays share storage."""
-        array = np.asarray(array)
-        name = name or f"{array.dtype}_{array.tolist()}"
-        self._constants[name] = self._onnx.numpy_helper.from_array(array, name)
-        return name
-
-    def node(
-        self, op: str, *inputs: str, outputs: list[str] | None = None, **attributes: Any
-    ) -> str:
-        """Adds a node and returns the name of its first output; "" omits an input."""
-        name = f"{op}_{len(self._nodes)}"
-        outputs = outputs or [name]
-        node = self._onnx.helper.make_node(op, inputs, outputs, name, **attributes)
-        self._nodes.append(node)
-        return outputs[0]
-
-    def serialized(self) -> bytes:
-        """The bytes of the ONNX file."""
-        helper = self._onnx.helper
-        constants = list(self._constants.values())
-        graph = helper.make_graph(
-            self._nodes, "jaxrnn", self._inputs, self._outputs, constants
-        )
-        opset = helper.make_opsetid("", OPSET)
-        model = helper.make_model(
-            graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="jaxrnn"
-        )
-        return model.SerializeToString()
-
-    def _typed(self, name: str, shape: list[int | str], dtype: DType = None) -> Any:
-        element = self.element_type(dtype or self._dtype)
-        return self._onnx.helper.make_tensor_value_info(name, element, shape)
-
-
-def _clamped_lengths(graph: Graph, x: str) -> str:
+def _clamped_lengths(graph: Graph, x: Tensor) -> Tensor:
     """Adds an input for lengths, and clamps them to `[0, time]` for onnxruntime."""
-    given = graph.input("sequence_length", ["batch"], np.int32)
-    time = graph.node("Gather", graph.node("Shape", x), graph.constant(np.int64(0)))
-    time = graph.node("Cast", time, to=graph.element_type(np.int32))
-    least = graph.node("Max", given, graph.constant(np.int32(0)))
-    return graph.node("Min", least, time)
+    given = graph.input("sequence_length", ["batch"], dtype=np.int32)
+    shape = graph.node("Shape", [x])
+    time = graph.node("Gather", [shape, graph.constant(np.int64(0))])
+    time = graph.node("Cast", [time], to=_INT32)
+    least = graph.node("Max", [given, graph.constant(np.int32(0))])
+    return graph.node("Min", [least, time])
 
 
 class State(NamedTuple):
-    """One state in the file: h or c, for one direction of one layer."""
+    """One state in the file: h or c, for one direction of one layer.
+
+    `initial` is the file's input for this state, or None for zeros.
+    """
 
     name: str
     layer: int
     direction: int
     letter: str
-    units: int
+    shape: list
+    initial: Tensor | None
 
 
-def _states(nodes: list[Node]) -> list[State]:
+def _states(graph: Graph, nodes: list[Params], initial_state: bool) -> list[State]:
     """All states, in the order of `jax.tree.leaves` of a state."""
+    states = []
     both = nodes[0]["direction"] == "bidirectional"
-    prefixes = ("state_fw", "state_bw") if both else ("state",)
-    return [
-        State(f"{prefix}_{i}_{letter}", i, direction, letter, node["hidden_size"])
-        for direction, prefix in enumerate(prefixes)
-        for i, node in enumerate(nodes)
-        for letter in ("ch" if node["op_type"] == "LSTM" else "h")
-    ]
+    for direction, prefix in enumerate(("fw_", "bw_") if both else ("",)):
+        for i, node in enumerate(nodes):
+            shape = ["batch", node["hidden_size"]]
+            for letter in "ch" if node["op_type"] == "LSTM" else "h":
+                name = f"state_{prefix}{i}_{letter}"
+                start = graph.input(f"initial_{name}", shape) if initial_state else None
+                states.append(State(name, i, direction, letter, shape, start))
+    return states
 
 
-def _run_layer(
-    graph: Graph, i: int, node: Node, x: str, length: str, initial: list[State]
-) -> str:
-    """Adds a layer; returns Y, `[time, directions, batch, units]`.
+def _add_layer(
+    graph: Graph, node: Params, x: Tensor, length: Tensor | None, states: list[State]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Adds the node of a layer, whose initial states are zero if there are none.
 
-    The layer's final states are `Y_h_{i}` and, for an LSTM, `Y_c_{i}`.
+    Returns:
+        Y, `[time, directions, batch, units]`, and the final states by their letters,
+        each `[directions, batch, units]`.
     """
-    weights = {k: graph.constant(node[k], f"{k}_{i}") for k in "WRBP" if k in node}
-    inputs = [x, *(weights[k] for k in "WRB"), length, _stacked(graph, initial, "h")]
-    outputs = [f"Y_{i}", f"Y_h_{i}"]
-    if node["op_type"] == "LSTM":
-        inputs += [_stacked(graph, initial, "c"), weights.get("P", "")]
-        outputs.append(f"Y_c_{i}")
-    attributes = {k: node[k] for k in _ATTRIBUTES if k in node}
-    return graph.node(node["op_type"], *inputs, outputs=outputs, **attributes)
+    i = states[0].layer
+    attributes = dict(node)
+    op = attributes.pop("op_type")
+    *weights, peepholes = (
+        graph.constant(attributes.pop(k, None), f"{k}_{i}") for k in "WRBP"
+    )
+    operands = [x, *weights, length]
+    letters = "hc" if op == "LSTM" else "h"  # In ONNX's order.
+    for letter in letters:
+        rows = [state.initial for state in states if state.letter == letter]
+        operands.append(_stacked(graph, rows) if rows[0] else None)
+    if op == "LSTM":
+        operands.append(peepholes)
+    y = graph.tensor(f"Y_{i}")
+    final = {letter: graph.tensor(f"Y_{letter}_{i}") for letter in letters}
+    graph.nodes.append(Node(op, operands, [y, *final.values()], attributes))
+    return y, final
 
 
-def _stacked(graph: Graph, states: list[State], letter: str) -> str:
-    """Stacks the initial states of all directions: `[directions, batch, units]`."""
-    names = [f"initial_{state.name}" for state in states if state.letter == letter]
-    if not names:
-        return ""
+def _stacked(graph: Graph, states: list[Tensor | None]) -> Tensor:
+    """Stacks the states of all directions: `[directions, batch, units]`."""
     axis = graph.constant(np.array([0], np.int64))
-    rows = [graph.node("Unsqueeze", name, axis) for name in names]
-    return graph.node("Concat", *rows, axis=0)
+    rows = [graph.node("Unsqueeze", [state, axis]) for state in states]
+    return graph.node("Concat", rows, axis=0)
 
 
-def _final_state(graph: Graph, state: State, length: str) -> str:
-    """The final state `[batch, units]`.
-
-    Unless `length` is "", the result for a row of length 0 is the row's initial state.
-    onnxruntime's operators would return zeros instead.
-    """
-    at = graph.constant(np.int64(state.direction))
-    final = graph.node("Gather", f"Y_{state.letter}_{state.layer}", at, axis=0)
-    if not length:
-        return final
-    runs = graph.node("Greater", length, graph.constant(np.int32(0)))
-    runs = graph.node("Unsqueeze", runs, graph.constant(np.array([1], np.int64)))
-    return graph.node("Where", runs, final, f"initial_{state.name}")
-
-
-def _joined(graph: Graph, node: Node, y: str, batch_major: bool) -> tuple[str, int]:
-    """Joins the directions of Y; returns `[time, batch, size]` and `size`.
-
-    With `batch_major`, the first two axes are swapped.
-    """
+def _joined(graph: Graph, node: Params, y: Tensor, axes: list[str]) -> Tensor:
+    """Joins the directions of Y; returns `[*axes, size]`, where `axes` are in order."""
     size = len(node["W"]) * node["hidden_size"]
-    perm = [2, 0, 1, 3] if batch_major else [0, 2, 1, 3]
-    y = graph.node("Transpose", y, perm=perm)
+    perm = [2, 0, 1, 3] if axes[0] == "batch" else [0, 2, 1, 3]
+    y = graph.node("Transpose", [y], perm=perm)
     shape = graph.constant(np.array([0, 0, size], np.int64))
-    return graph.node("Reshape", y, shape), size
+    return graph.node("Reshape", [y, shape], shape=[*axes, size])
 
 
-def _dense(graph: Graph, x: str, kernel: np.ndarray, bias: np.ndarray | None) -> str:
+def _dense(
+    graph: Graph, x: Tensor, kernel: np.ndarray, bias: np.ndarray | None
+) -> Tensor:
     """Adds the nodes of `x @ kernel + bias`."""
-    x = graph.node("MatMul", x, graph.constant(kernel, "dense_kernel"))
+    shape = [*x.shape[:2], kernel.shape[1]]
+    x = graph.node("MatMul", [x, graph.constant(kernel, "dense_kernel")], shape=shape)
     if bias is None:
         return x
-    return graph.node("Add", x, graph.constant(bias, "dense_bias"))
+    return graph.node("Add", [x, graph.constant(bias, "dense_bias")], shape=shape)
+
+
+def _final_state(
+    graph: Graph, state: State, final: Tensor, length: Tensor | None
+) -> Tensor:
+    """The output for the final state of one direction, `[batch, units]`.
+
+    The result for a row of length 0 is the row's initial state. onnxruntime's operators
+    would return zeros instead.
+    """
+    at = graph.constant(np.int64(state.direction))
+    final = graph.node("Gather", [final, at], axis=0)
+    if length and state.initial:
+        runs = graph.node("Greater", [length, graph.constant(np.int32(0))])
+        axis = graph.constant(np.array([1], np.int64))
+        runs = graph.node("Unsqueeze", [runs, axis])
+        final = graph.node("Where", [runs, final, state.initial])
+    return graph.node("Identity", [final], state.name, state.shape)
+
+
+def _serialized(graph: Graph) -> bytes:
+    """The bytes of the ONNX file."""
+    onnx = import_optional("onnx")
+    helper = onnx.helper
+
+    def typed(tensor: Tensor) -> Any:
+        dtype = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        return helper.make_tensor_value_info(tensor.name, dtype, tensor.shape)
+
+    nodes = []
+    for i, (op, operands, results, attributes) in enumerate(graph.nodes):
+        inputs = [each.name if each else "" for each in operands]
+        outputs = [each.name for each in results]
+        node = helper.make_node(op, inputs, outputs, f"{op}_{i}", **attributes)
+        nodes.append(node)
+    # Constants with the same name are equal, and share storage.
+    constants = {x.name: x.values for x in graph.tensors if x.values is not None}
+    proto = helper.make_graph(
+        nodes,
+        "jaxrnn",
+        [typed(tensor) for tensor in graph.inputs.values()],
+        [typed(tensor) for tensor in graph.outputs.values()],
+        [onnx.numpy_helper.from_array(x, name) for name, x in constants.items()],
+    )
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(
+        proto, opset_imports=[opset], ir_version=IR_VERSION, producer_name="jaxrnn"
+    )
+    return model.SerializeToString()

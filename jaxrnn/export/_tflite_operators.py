@@ -1,31 +1,28 @@
 """Export of layers to the fused recurrent operators of TensorFlow Lite."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_time_major, is_list_of
-from .._base.errors import describe, error_note
+from .._base.arguments import check_time_major
+from .._base.errors import Verbatim, error_note
 from .._base.expect import expect
 from .._base.inputs import check_concrete
-from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
+from .._base.modules import import_optional
+from .._base.typing import ArrayLike, RNNCellLike, Shaped
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
-from .._cells.lstm import BasicLSTMCell, LSTMCell
-from .._drivers.dynamic_rnn import dynamic_rnn
-from .._drivers.stack_bidirectional import stack_bidirectional_dynamic_rnn
-from ..contrib import CoupledInputForgetGateLSTMCell
+from .._cells.lstm import LSTMCell
 from ..convert._bound_cells import as_bound, as_pairs, layer_of, single_cells
 from ..convert._layer_weights import Kind, LayerWeights, Library
+from ..convert._weights import listed
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
 from ._functions import check_fixed_sizes
-from ._onnx import read_dense
-from ._tflite_graph import ABSENT, Graph, add_dense, add_swap
+from ._graph import Graph, Node, Tensor, dtype_of, is_pair, read_dense
 
-Layer: TypeAlias = tuple[LayerWeights, ...]
+Layer: TypeAlias = Sequence[LayerWeights]
 """The weights of a layer's one or two directions."""
 
 # Values of the format's enum `ActivationFunctionType`. LSTMs lack "linear", because
@@ -41,25 +38,21 @@ LIBRARY = Library(
     lacks=(),
     activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
 )
-# Maps the kind of a layer and the number of directions to the operator, the class of
-# the operator's options, and the number of trailing inputs to omit. The operator uses
-# the omitted inputs for layer normalization or as an auxiliary input.
-_OPERATORS = {
-    (Kind.RNN, 1): ("UNIDIRECTIONAL_SEQUENCE_RNN", "SequenceRNNOptions", 0),
-    (Kind.RNN, 2): ("BIDIRECTIONAL_SEQUENCE_RNN", "BidirectionalSequenceRNNOptions", 3),
-    (Kind.LSTM, 1): (
-        "UNIDIRECTIONAL_SEQUENCE_LSTM",
-        "UnidirectionalSequenceLSTMOptions",
-        4,
-    ),
-    (Kind.LSTM, 2): (
-        "BIDIRECTIONAL_SEQUENCE_LSTM",
-        "BidirectionalSequenceLSTMOptions",
-        9,
-    ),
+# The number of trailing inputs to omit, which an operator uses for layer normalization
+# or as an auxiliary input, for each kind of layer and number of directions.
+_ABSENT = {(Kind.RNN, 1): 0, (Kind.RNN, 2): 3, (Kind.LSTM, 1): 4, (Kind.LSTM, 2): 9}
+# The class of each operator's options.
+_OPTIONS = {
+    "UNIDIRECTIONAL_SEQUENCE_RNN": "SequenceRNNOptions",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTMOptions",
+    "BIDIRECTIONAL_SEQUENCE_RNN": "BidirectionalSequenceRNNOptions",
+    "BIDIRECTIONAL_SEQUENCE_LSTM": "BidirectionalSequenceLSTMOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "TRANSPOSE": "TransposeOptions",
 }
-_CELLS = BasicRNNCell, BasicLSTMCell, LSTMCell, CoupledInputForgetGateLSTMCell
-_FIX = "Use `to_tflite` or `to_stablehlo`, which do not need fused operators."
+# These operators need a later version, because version 1 lacks inputs or options that
+# are used here.
+_VERSIONS = {"BIDIRECTIONAL_SEQUENCE_LSTM": 2, "FULLY_CONNECTED": 5}
 
 
 def to_tflite_operators(
@@ -107,11 +100,11 @@ def to_tflite_operators(
         (`outputs`), `[batch, time, size]`, or `[time, batch, size]` if `time_major`.
 
     Raises:
-        TypeError: If TensorFlow Lite has no operator for a cell, the inputs are not
-            float32 arrays of rank 3, or the parameters are not float32.
-        ValueError: If the operator does not support an activation, a clip or layer
-            normalization, the two directions differ in an activation or clip, or shapes
-            do not match.
+        TypeError: If `cells` does not hold such cells, the inputs are not float32
+            arrays of rank 3, or the parameters are not float32.
+        ValueError: If TensorFlow Lite has no operator for a cell or does not support
+            its activation, a clip or layer normalization, the two directions differ in
+            an activation or clip, or shapes do not match.
         ImportError: If `ai_edge_litert` is missing: `pip install ai-edge-litert`.
 
     Example:
@@ -129,108 +122,62 @@ def to_tflite_operators(
         sequence kernels in that directory.
     """
     check_time_major(time_major)
-    _check_inputs(inputs)
-    outputs = _outputs(cells, inputs, time_major)
-    both = isinstance(cells, tuple)
-    layers = _read_pairs(*cells) if both else _read_stack("cells", cells)
-    graph = Graph()
-    first = graph.tensor("inputs", inputs.shape)
-    last = first
+    must = "be a float32 array of rank 3, or a `jax.ShapeDtypeStruct` for such an array"
+    fits = getattr(inputs, "dtype", None) == np.float32 and len(inputs.shape) == 3
+    expect(fits, "inputs", must, inputs, error=TypeError)
+    check_fixed_sizes("inputs", inputs)
+    with error_note("For other cells, use `to_tflite` or `to_stablehlo`."):
+        layers = _read_layers(cells)
+    biases = (direction.bias for layer in layers for direction in layer)
+    graph = Graph(dtype_of("cells", biases, "float32"))
+    x = graph.input("inputs", inputs.shape)
     # The time-major layout is faster. In the batch-major layout, the bidirectional
     # operators of LiteRT 2.3 compute wrong results for several rows.
     swap = not time_major and inputs.shape[0] > 1
     if swap:
-        last = add_swap(graph, last)
+        x = _swapped(graph, x)
     for i, layer in enumerate(layers):
-        last = _add_layer(graph, f"layer_{i}", layer, last, time_major or swap)
+        x = _add_layer(graph, f"layer_{i}", layer, x, time_major or swap)
     if dense is not None:
-        kernel, bias = read_dense(dense, outputs.shape[-1], np.float32)
-        last = add_dense(graph, kernel, bias, last)
-    if swap:
-        last = add_swap(graph, last)
-    return graph.to_bytes(first, last)
+        x = _dense(graph, x, *read_dense(dense, x.shape[2], graph.dtype))
+    graph.outputs["outputs"] = _swapped(graph, x) if swap else x
+    return _serialized(graph)
 
 
-def _check_inputs(inputs: Any) -> None:
-    dtype = getattr(inputs, "dtype", None)
-    if dtype != jnp.float32 or len(inputs.shape) != 3:
-        raise TypeError(
-            "`inputs` must be a float32 array of rank 3, or a `jax.ShapeDtypeStruct` "
-            f"for such an array, got {describe(inputs)}."
-        )
-    check_fixed_sizes("inputs", inputs)
-
-
-def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
-    """Checks the arguments; returns the shape of the outputs."""
-
-    def run(x: Array) -> PyTree:
-        if not isinstance(cells, tuple):
-            return dynamic_rnn(cells, x, dtype=x.dtype, time_major=time_major)
-        what = "a cell or a pair of forward and backward cells"
-        fix = "To stack layers, use `MultiRNNCell`."
-        expect(is_list_of(cells, 2), "cells", f"be {what}", cells, fix)
-        pairs = as_pairs(cells)
-        cells_fw = [fw for (_, fw), _ in pairs]
-        cells_bw = [bw for _, (_, bw) in pairs]
-        return stack_bidirectional_dynamic_rnn(
-            cells_fw, cells_bw, x, dtype=x.dtype, time_major=time_major
-        )
-
-    with error_note("Raised while computing the shapes of the outputs."):
-        return jax.eval_shape(run, jax.ShapeDtypeStruct(inputs.shape, jnp.float32))[0]
-
-
-def _read_stack(name: str, cell: Any) -> list[Layer]:
-    """The unidirectional layers of a bound cell, from the inputs upwards.
+def _read_layers(cells: Any) -> list[Layer]:
+    """The weights of each layer, from the inputs upwards.
 
     Raises:
-        TypeError: If TensorFlow Lite has no operator for the cell, or its parameters
-            are not float32.
-        ValueError: If the operator does not support the activation or a clip.
+        TypeError: If `cells` does not hold bound cells, or a cell has no equivalent in
+            other libraries.
+        ValueError: If TensorFlow Lite has no operator for a cell, an activation or a
+            clip, or if two directions differ in a property that the operator applies to
+            both.
     """
-    return [(_read_direction(*each),) for each in single_cells(name, cell)]
-
-
-def _read_pairs(cells_fw: Any, cells_bw: Any) -> list[Layer]:
-    """The weights of both directions of each layer.
-
-    Raises:
-        TypeError: As in `_read_stack`.
-        ValueError: If the directions differ in a property that the operator applies to
-            both directions; also as in `_read_stack`.
-    """
-    pairs = []
-    for i, pair in enumerate(as_pairs((cells_fw, cells_bw))):
+    if not is_pair("cells", cells):
+        return [(_read_direction(*each),) for each in single_cells("cells", cells)]
+    layers = []
+    for pair in as_pairs(cells):
+        (first, _), (second, _) = pair
         fw, bw = (_read_direction(*each) for each in pair)
-        if _shared(fw) != _shared(bw):
-            raise ValueError(
-                f"`cells_bw[{i}]` must match `cells_fw[{i}]` ({_text(_shared(fw))}), "
-                f"because one operator runs both, got {_text(_shared(bw))}. {_FIX}"
-            )
-        pairs.append((fw, bw))
-    return pairs
+        must = f"match `{first}` ({_shared(fw)}), because one operator runs both"
+        expect(_shared(fw) == _shared(bw), second, must, _shared(bw))
+        layers.append((fw, bw))
+    return layers
 
 
-def _shared(weights: LayerWeights) -> dict[str, Any]:
-    """The properties that both directions must share."""
-    shared = {"kind": weights.kind, "activation": weights.activation_name}
-    if weights.kind == Kind.RNN:
-        return shared
-    sizes = {"units": weights.units, "outputs": len(weights.state_kernel)}
-    return shared | sizes | _clips(weights)
-
-
-def _text(fields: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in fields.items())
-
-
-def _clips(weights: LayerWeights) -> dict[str, float]:
-    """The clips that have an effect; `proj_clip` needs a projection."""
+def _read_direction(name: str, cell: Any) -> LayerWeights:
+    """The weights of a single cell."""
+    bound = _in_core_layout(as_bound(name, cell))
+    check_concrete(f"{name}.params", bound.params, why="a file stores the values")
+    weights = layer_of(name, bound)
+    LIBRARY.check(name, weights)
     clips = dict(weights.clips)
-    if weights.projection is None:
+    if weights.projection is None:  # Then `proj_clip` has no effect.
         clips.pop("proj_clip", None)
-    return clips
+    must = "have clips above 0 (0 means no clip in the operator)"
+    expect(0 not in clips.values(), name, must, Verbatim(clips))
+    return dataclasses.replace(weights, clips=clips)
 
 
 def _in_core_layout(bound: BoundCell) -> BoundCell:
@@ -243,37 +190,62 @@ def _in_core_layout(bound: BoundCell) -> BoundCell:
     return kind(**fields).bind(cell.stage_params(bound.params))
 
 
-def _read_direction(name: str, cell: Any) -> LayerWeights:
-    """The weights of a single cell.
+def _shared(weights: LayerWeights) -> Verbatim:
+    """The properties that both directions must share."""
+    shared = {"kind": weights.kind, "activation": weights.activation_name}
+    if weights.kind == Kind.LSTM:
+        sizes = {"units": weights.units, "outputs": len(weights.state_kernel)}
+        shared |= sizes | dict(weights.clips)
+    return listed(f"{name}={value}" for name, value in shared.items())
 
-    Raises:
-        TypeError: As in `_read_stack`.
-        ValueError: As in `_read_stack`.
+
+def _add_layer(
+    graph: Graph, name: str, layer: Layer, inputs: Tensor, time_major: bool
+) -> Tensor:
+    """Adds the operator for a layer, which has one or two directions.
+
+    Args:
+        graph: The graph.
+        name: The name of the layer in the file.
+        layer: The weights of the layer's one or two directions.
+        inputs: `[batch, time, depth]`, or `[time, batch, depth]` if `time_major`.
+        time_major: Whether time is the first axis.
+
+    Returns:
+        The outputs, `[batch, time, size]`, or `[time, batch, size]` if `time_major`,
+        with both directions concatenated.
     """
-    bound = _in_core_layout(as_bound(name, cell))
-    cell = bound.cell
-    if type(cell) not in _CELLS:
-        names = ", ".join(each.__name__ for each in _CELLS)
-        raise TypeError(
-            f"`{name}` must be one of {names}, or a cell of jaxrnn.lite, got {cell!r}. "
-            f"{_FIX}"
-        )
-    check_concrete(f"{name}.params", bound.params, why="a file stores the values")
-    weights = layer_of(name, bound)
-    expect(
-        weights.bias.dtype == np.float32,
-        name,
-        "have float32 parameters",
-        weights.bias,
-        error=TypeError,
-    )
-    LIBRARY.check(name, weights)
-    if 0 in _clips(weights).values():
-        raise ValueError(
-            f"`{name}` must have clips above 0 (0 means no clip in the operator), got "
-            f"{_text(_clips(weights))}. {_FIX}"
-        )
-    return weights
+    *steps, depth = inputs.shape
+    batch = steps[1 if time_major else 0]
+    kind = layer[0].kind
+    both = len(layer) == 2
+    operands: list[Tensor | None] = [inputs]
+    states = []
+    for way, weights in zip(("/fw", "/bw") if both else ("",), layer, strict=True):
+        must = f"have an input size of {depth} in {name}{way}"
+        expect(len(weights.input_kernel) == depth, "cells", must, weights.input_kernel)
+        for i, array in enumerate(_arrays(weights)):
+            operands.append(graph.constant(array, f"{name}{way}/{i}"))
+        sizes = {"h": len(weights.state_kernel)}
+        if kind == Kind.LSTM:
+            sizes["c"] = weights.units
+        variables = [
+            graph.tensor(f"{name}{way}/{state}", (batch, size), is_variable=True)
+            for state, size in sizes.items()
+        ]
+        # The RNN operators expect the state of each direction after the weights of the
+        # direction. The LSTM operators expect all states after all weights.
+        if kind == Kind.RNN:
+            operands += variables
+        else:
+            states += variables
+    operands += [*states, *[None] * _ABSENT[kind, len(layer)]]
+    size = sum(len(weights.state_kernel) for weights in layer)
+    operator = f"{'BI' if both else 'UNI'}DIRECTIONAL_SEQUENCE_{kind}"
+    options = _options(layer[0]) | {"timeMajor": time_major}
+    if both:
+        options["mergeOutputs"] = True
+    return graph.node(operator, operands, f"{name}/outputs", [*steps, size], **options)
 
 
 def _options(weights: LayerWeights) -> dict[str, Any]:
@@ -281,65 +253,9 @@ def _options(weights: LayerWeights) -> dict[str, Any]:
     number = _ACTIVATIONS[weights.kind][weights.activation_key]
     options: dict[str, Any] = {"fusedActivationFunction": number}
     if weights.kind == Kind.LSTM:
-        clips = _clips(weights)
-        options["cellClip"] = clips.get("cell_clip", 0.0)
-        options["projClip"] = clips.get("proj_clip", 0.0)
+        options["cellClip"] = weights.clips.get("cell_clip", 0.0)
+        options["projClip"] = weights.clips.get("proj_clip", 0.0)
     return options
-
-
-def _add_layer(
-    graph: Graph, name: str, layer: Layer, inputs: int, time_major: bool
-) -> int:
-    """Adds the operator for a layer, which has one or two directions.
-
-    Args:
-        graph: The model.
-        name: The name of the layer in the file.
-        layer: The weights of the layer's one or two directions.
-        inputs: The index of the tensor of inputs, `[batch, time, depth]`, or
-            `[time, batch, depth]` if `time_major`.
-        time_major: Whether time is the first axis.
-
-    Returns:
-        The index of the tensor of outputs, `[batch, time, size]`, or
-        `[time, batch, size]` if `time_major`, with both directions concatenated.
-    """
-    steps = graph.shape(inputs)[:2]
-    batch = steps[1 if time_major else 0]
-    kind = layer[0].kind
-    operator, options, absent = _OPERATORS[kind, len(layer)]
-    fields = _options(layer[0]) | {"timeMajor": time_major}
-    names = [name]
-    if len(layer) == 2:
-        names = [f"{name}/fw", f"{name}/bw"]
-        fields["mergeOutputs"] = True
-    operands = [inputs]
-    states = []
-    for own_name, weights in zip(names, layer, strict=True):
-        operands += graph.constants(own_name, _arrays(weights))
-        variables = _variables(graph, own_name, weights, batch)
-        # The RNN operators expect the state of each direction after the weights of the
-        # direction. The LSTM operators expect all states after all weights.
-        if kind == Kind.RNN:
-            operands += variables
-        else:
-            states += variables
-    operands += [*states, *[ABSENT] * absent]
-    size = sum(len(weights.state_kernel) for weights in layer)
-    output = graph.tensor(f"{name}/outputs", (*steps, size))
-    graph.operator(operator, operands, output, options, **fields)
-    return output
-
-
-def _variables(graph: Graph, name: str, weights: LayerWeights, batch: int) -> list[int]:
-    """Adds the variables for h and, in an LSTM, c, which the operator updates."""
-    sizes = {"h": len(weights.state_kernel)}
-    if weights.kind == Kind.LSTM:
-        sizes["c"] = weights.units
-    return [
-        graph.tensor(f"{name}/{state}", (batch, size), isVariable=True)
-        for state, size in sizes.items()
-    ]
 
 
 def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
@@ -359,3 +275,104 @@ def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
         arrays += [None, *gates[1:]] if weights.is_coupled else gates
     # The last input is a bias of the projection; `LSTMCell` has no such bias.
     return [*arrays, None if projection is None else projection.T, None]
+
+
+def _dense(
+    graph: Graph, x: Tensor, kernel: np.ndarray, bias: np.ndarray | None
+) -> Tensor:
+    """Adds the operator for `x @ kernel + bias`."""
+    constants = [graph.constant(kernel.T, "dense/0"), graph.constant(bias, "dense/1")]
+    shape = [*x.shape[:2], kernel.shape[1]]
+    name, options = "dense/outputs", {"keepNumDims": True}
+    return graph.node("FULLY_CONNECTED", [x, *constants], name, shape, **options)
+
+
+def _swapped(graph: Graph, x: Tensor) -> Tensor:
+    """Adds a transpose of the batch and time axes."""
+    batch, time, size = x.shape
+    axes = graph.constant(np.array([1, 0, 2], np.int32), "swap")
+    return graph.node("TRANSPOSE", [x, axes], "swapped", [time, batch, size])
+
+
+def _schema() -> Any:
+    """The format's classes and enumerations."""
+    return import_optional("ai_edge_litert.schema_py_generated", "ai-edge-litert")
+
+
+def _serialized(graph: Graph) -> bytes:
+    """The bytes of the file, in the FlatBuffer format of TensorFlow Lite."""
+    # The format reserves the first buffer for tensors without values.
+    buffers = [_new("Buffer")]
+    tensors = []
+    for tensor in graph.tensors:
+        kind = getattr(_schema().TensorType, np.dtype(tensor.dtype).name.upper())
+        shape = np.array(tensor.shape, np.int32)
+        made = _new("Tensor", name=tensor.name, shape=shape, type=kind)
+        made.isVariable = tensor.is_variable
+        tensors.append(made)
+        if tensor.values is not None:
+            made.buffer = len(buffers)
+            little = tensor.values.astype(tensor.values.dtype.newbyteorder("<"))
+            data = np.frombuffer(little.tobytes(), np.uint8)
+            buffers.append(_new("Buffer", data=data))
+    numbers: dict[Tensor | None, int] = {None: -1}  # -1 is an operand that is omitted.
+    numbers |= {tensor: i for i, tensor in enumerate(graph.tensors)}
+    operators = list(dict.fromkeys(node.op for node in graph.nodes))
+    sub_graph = _new(
+        "SubGraph",
+        tensors=tensors,
+        operators=[_operator(node, operators, numbers) for node in graph.nodes],
+        inputs=[numbers[tensor] for tensor in graph.inputs.values()],
+        outputs=[numbers[tensor] for tensor in graph.outputs.values()],
+    )
+    model = _new(
+        "Model",
+        version=3,
+        description="jaxrnn",
+        operatorCodes=[_operator_code(each) for each in operators],
+        buffers=buffers,
+        subgraphs=[sub_graph],
+        signatureDefs=[_signature(graph, numbers)],
+    )
+    builder = import_optional("flatbuffers").Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _operator(node: Node, operators: list[str], numbers: dict) -> Any:
+    options = _OPTIONS[node.op]
+    return _new(
+        "Operator",
+        opcodeIndex=operators.index(node.op),
+        inputs=np.array([numbers[each] for each in node.inputs], np.int32),
+        outputs=np.array([numbers[each] for each in node.outputs], np.int32),
+        builtinOptionsType=getattr(_schema().BuiltinOptions, options),
+        builtinOptions=_new(options, **node.attributes),
+    )
+
+
+def _operator_code(operator: str) -> Any:
+    code = getattr(_schema().BuiltinOperator, operator)
+    return _new(
+        "OperatorCode",
+        builtinCode=code,
+        deprecatedBuiltinCode=min(code, 127),  # This older field has one byte.
+        version=_VERSIONS.get(operator, 1),
+    )
+
+
+def _signature(graph: Graph, numbers: dict) -> Any:
+    """Names the tensors for `get_signature_runner`."""
+    inputs, outputs = (
+        [_new("TensorMap", name=k, tensorIndex=numbers[x]) for k, x in each.items()]
+        for each in (graph.inputs, graph.outputs)
+    )
+    key = "serving_default"
+    return _new("SignatureDef", signatureKey=key, inputs=inputs, outputs=outputs)
+
+
+def _new(kind: str, **fields: Any) -> Any:
+    """Creates an object of the format; its class has the name `kind` plus "T"."""
+    value = getattr(_schema(), f"{kind}T")()
+    vars(value).update(fields)
+    return value

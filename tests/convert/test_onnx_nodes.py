@@ -246,7 +246,7 @@ TENSORS = [from_array(array, name) for name, array in ARRAYS.items()]
 TENSOR, R = TENSORS[0], TENSORS[1]
 ADDED = helper.make_node("Add", ["W", "W"], ["R"])
 NODE = recurrent("GRU", ARRAYS, "a")
-WRONG = r"`a\['R'\]` must be an initializer or .* Constant node, got 'R', "
+WRONG = r"`a\['R'\]` must be an initializer or .* Constant node, got 'R'\. Export"
 UNREADABLE = r"`a\['R'\]` must be a tensor that onnx can read, got 'R' \(data_type="
 
 
@@ -294,25 +294,20 @@ def calling(node, **values):
         (f"got 'enc'. Found: {LIST}", (several(), "enc")),
         ("must have an LSTM, GRU or RNN node, got Add", (model_of([ADDED], [TENSOR]),)),
         ("RNN node, got nothing", (b"",)),
-        (rf"{WRONG}made by Add\. Fold", (model_of([ADDED, NODE], [TENSOR]),)),
-        (f"{WRONG}an input of the model. Export", (model_of([NODE], [TENSOR]),)),
-        (f"{WRONG}made by Identity", (reading(("R", ["R"])),)),
-        ("got 'q', made by Identity", (reading(("R", ["q"]), ("q", ["R"])),)),
-        (f"{WRONG}made by Identity. .*checker", (reading(("R", [])),)),
+        (WRONG, (model_of([ADDED, NODE], [TENSOR]),)),
+        (WRONG, (model_of([NODE], [TENSOR]),)),
+        (WRONG, (reading(("R", ["R"])),)),
+        (WRONG, (reading(("R", [])),)),
         (rf"{UNREADABLE}99, .*KeyError\(99\)", (with_r(R, data_type=99),)),
         (rf"{UNREADABLE}0, .*UNDEFINED", (with_r(R, data_type=0),)),
         (rf"{UNREADABLE}1, dims=\[5\]\).*reshape", (with_r(R, dims=[5]),)),
         (rf"{UNREADABLE}1, .*buffer size", (with_r(R, raw_data=b"a"),)),
         (
-            r"`a\['R'\]` must .* negative dimensions, got 'R' .*dims=\[1, 12, -4\]",
-            (with_r(R, dims=[1, 12, -4]),),
-        ),
-        (
             r"`a\['clip'\]` must have a value, got a reference to the attribute 'c'",
             (with_attribute(name="clip", type=1, ref_attr_name="c"),),
         ),
         (
-            "no recurrent nodes in its functions, got 'a' in 'F'. .*inline_local_fun",
+            "no recurrent nodes in its functions, got F. .*inline_local_fun",
             (calling(NODE),),
         ),
         ("`model` must be an ONNX file", (b"nonsense",)),

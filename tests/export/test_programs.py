@@ -204,7 +204,7 @@ def test_the_deviation_from_the_function():
     assert tflite_deviation(file, outputs, x) < 1e-6
     distant = tflite_deviation(file, lambda x: outputs(x).at[1, 2, 3].add(0.25), x)
     assert abs(distant - 0.25) < 1e-6
-    wanted = r"float32\[3, 5, 4\]\), got float32\[3, 5, 4\], f"
+    wanted = r"`file`, \[float32\[3, 5, 4\]\], got \[float32\[3, 5, 4\], f"
     with pytest.raises(ValueError, match=wanted):
         tflite_deviation(file, whole, x)
     with pytest.raises(ValueError, match=r"`arguments` must hold .* \(1\), got 2"):
@@ -214,13 +214,45 @@ def test_the_deviation_from_the_function():
 NAN, INF = np.nan, np.inf
 
 
+@pytest.fixture
+def deviation(monkeypatch):
+    """`tflite_deviation` of a file and a function that return these outputs."""
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+
+    def measure(got, want):
+        results = {f"output_{i}": np.asarray(each) for i, each in enumerate(got)}
+
+        class File:
+            def __init__(self, model_content):
+                self.get_input_details = dict
+
+            def get_signature_runner(self):
+                return self
+
+            def __call__(self):
+                return results
+
+        monkeypatch.setattr(litert, "Interpreter", File)
+        return tflite_deviation(b"", lambda: [np.asarray(each) for each in want])
+
+    return measure
+
+
+@pytest.mark.parametrize("output", range(3))
+def test_a_nan_in_any_output_of_a_file_or_a_function(output, deviation):
+    """Whatever the other outputs are: equal, or as far apart as numbers can be."""
+    for first in (1.0, -1.0, INF, -INF):
+        want = [[first, 1.0], [1.0], [[2.0], [3.0]]]
+        got = [[1.0, 1.0], [1.0], [[2.0], [3.0]]]
+        got[output] = np.full(np.shape(got[output]), NAN)
+        assert np.isnan(deviation(got, want))
+        assert np.isnan(deviation(want, got))
+
+
 @pytest.mark.parametrize(
-    ("got", "want", "deviation"),
+    ("got", "want", "most"),
     [
         ([[1.0], [NAN, 2.0]], [[1.0], [0.0, 2.0]], NAN),
-        ([[NAN], [1.0]], [[0.0], [1.0]], NAN),
-        ([[1.0], [0.0]], [[1.0], [NAN]], NAN),
-        ([[3.0], [1.0], [NAN]], [[1.0], [1.0], [0.0]], NAN),
         ([[NAN, 1.0], [NAN]], [[NAN, 1.5], [NAN]], 0.5),
         ([[INF, -INF]], [[INF, -INF]], 0.0),
         ([[INF]], [[-INF]], INF),
@@ -229,26 +261,8 @@ NAN, INF = np.nan, np.inf
         ([], [], 0.0),
     ],
 )
-def test_the_deviation_of_numbers_that_are_not_finite(
-    got, want, deviation, monkeypatch
-):
-    """A file that returns these outputs, and a function that returns others."""
-    litert = pytest.importorskip("ai_edge_litert.interpreter")
-    results = {f"output_{i}": np.asarray(each) for i, each in enumerate(got)}
-
-    class File:
-        def __init__(self, model_content):
-            self.get_input_details = dict
-
-        def get_signature_runner(self):
-            return self
-
-        def __call__(self):
-            return results
-
-    monkeypatch.setattr(litert, "Interpreter", File)
-    f = lambda: [np.asarray(each) for each in want]
-    np.testing.assert_equal(tflite_deviation(b"", f), deviation)
+def test_the_deviation_of_numbers_that_are_not_finite(got, want, most, deviation):
+    np.testing.assert_equal(deviation(got, want), most)
 
 
 TWO = jnp.ones(2)

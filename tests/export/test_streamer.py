@@ -151,7 +151,7 @@ FRAMES = [
         r"^`frame` must be \[1, ...\], .* float32\[2, 3\]",
     ),
     ({"x": 0.0}, r"^`frame\['x'\]` must be \[1, ...\], one entry for each"),
-    (np.ones((1, 4), "f"), r"one step of `Streamer` with frame float32\[1, 4\] and"),
+    (np.ones((1, 4), "f"), "for inputs of depth 4"),
     (np.ones((1, 3), int), "`inputs` must be floating-point"),
     (np.ones((1, 3), "f2"), r"must have dtype float16, got float32\[16\]"),
     (None, "^`frame` must be an array .*, got None"),
@@ -238,9 +238,17 @@ def with_steps(dtype=np.float32, depth=DEPTH, rows=1):
 
 # A chunk, and the errors before and after a first chunk; None for the same error.
 CHUNKS = [
-    (with_steps(depth=5), "for inputs of depth 5", r"steps of shape \(3,\) like the f"),
-    (with_steps(int), "must be floating-point", "dtype of the first chunk, float32, "),
-    (with_steps(jnp.bfloat16), r"must have dtype bfloat16", "dtype of the first chunk"),
+    (
+        with_steps(depth=5),
+        "for inputs of depth 5",
+        r"shape \[any, any, 3\], .* another",
+    ),
+    (with_steps(int), "must be floating-point", "must have dtype float32, got int"),
+    (
+        with_steps(jnp.bfloat16),
+        r"must have dtype bfloat16",
+        "must have dtype float32, got b",
+    ),
     ((with_steps(),), "must be one array", r"structure \*, got \(\*,\), .* an"),
     (with_steps(rows=2), r"rank at least 3, \[1, .*got float32\[2, 4, 3\]", None),
     (with_steps(object), r"must be an array .*, got object\[1, 4, 3\]", None),

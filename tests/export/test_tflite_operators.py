@@ -149,9 +149,9 @@ ACTIVATION = "activation tanh or relu, as in TensorFlow Lite, got "
 SIZES = r"`cells_bw\[0\]` must match `cells_fw\[0\]` \(.*units=2.*, got .*units=5"
 DENSE = {"dense": (X[0], X[0, 0])}  # `test_onnx.py` has more.
 REFUSALS = [
-    (bound(GRU), X, {}, r"`cells` must be .* GRUCell.* `to_tflite`"),
+    (bound(GRU), X, {}, r"(?s)`cells` must be .* got GRUCell.* `to_tflite`"),
     (bound(MULTI([BASIC(DEPTH), GRU])), X, {}, r"`cells.cells\[1\]` must be"),
-    (GRU, X, {}, "`cell` must be a bound cell"),
+    (GRU, X, {}, "`cells` must be a bound cell"),
     (DOUBLE, X, {}, "float32"),
     ((bound(GRU), bound(GRU)), X, {}, r"`cells_fw\[0\]` must be"),
     (bound(LSTM(2, activation="linear")), X, {}, f"{ACTIVATION}linear"),
@@ -160,8 +160,8 @@ REFUSALS = [
     (([NARROW], [WIDE]), X, {}, SIZES),
     ((NARROW, bound(LSTM(2, cell_clip=1))), X, {}, "both, got .*cell_clip=1"),
     (([NARROW], [NARROW] * 2), X, {}, "must have the depth of"),
-    ((NARROW,), X, {}, "a pair of forward and backward cells, got tuple"),
-    (NARROW, data(depth=5), {}, "for inputs of depth 5"),
+    ((NARROW,), X, {}, "or the tuple .cells_fw, cells_bw., got tuple"),
+    (NARROW, data(depth=5), {}, "input size of 5 in layer_0, got float32.3, 8"),
     (NARROW, X[0], {}, "`inputs` must be a float32 array of rank 3"),
     (NARROW, X.astype(np.float64), {}, "`inputs` must be a float32 array"),
     (NARROW, X[:0], {}, "fixed sizes above 0"),

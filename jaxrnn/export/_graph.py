@@ -1,0 +1,143 @@
+"""A graph of operators, and the arguments that the exporters of layers share.
+
+`to_onnx` and `to_tflite_operators` build a `Graph`, and write it in their own format.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._base.arguments import is_list_of
+from .._base.errors import Verbatim
+from .._base.expect import expect
+from .._base.inputs import check_concrete
+from .._base.typing import DType
+from ..convert._weights import listed, reader
+
+
+@dataclasses.dataclass(eq=False)
+class Tensor:
+    """A value in a graph; each tensor is a key of its own in dicts.
+
+    Attributes:
+        name: The name in the file.
+        shape: The sizes of the axes, where a string names an unknown size; empty if the
+            file does not state the shape.
+        dtype: The dtype of the entries.
+        values: The entries of a constant; None for other tensors.
+        is_variable: Whether the runtime keeps the entries from run to run.
+    """
+
+    name: str
+    shape: Sequence[Any]
+    dtype: DType
+    values: np.ndarray | None = None
+    is_variable: bool = False
+
+
+class Node(NamedTuple):
+    """An operator with its operands and results; None omits an optional operand."""
+
+    op: str
+    inputs: Sequence[Tensor | None]
+    outputs: Sequence[Tensor]
+    attributes: dict[str, Any]
+
+
+class Graph:
+    """Tensors and nodes in the order in which they were added.
+
+    Attributes:
+        dtype: The default dtype of tensors.
+        tensors: All tensors.
+        nodes: All nodes.
+        inputs: The tensors that the file reads, by name.
+        outputs: The tensors that the file returns, by name.
+    """
+
+    def __init__(self, dtype: DType) -> None:
+        self.dtype = dtype
+        self.tensors: list[Tensor] = []
+        self.nodes: list[Node] = []
+        self.inputs: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
+
+    def tensor(self, name: str, shape: Sequence[Any] = (), **fields: Any) -> Tensor:
+        """Adds a tensor; `fields` are the other attributes of `Tensor`."""
+        self.tensors.append(Tensor(name, shape, **{"dtype": self.dtype} | fields))
+        return self.tensors[-1]
+
+    def input(self, name: str, shape: Sequence[Any], **fields: Any) -> Tensor:
+        """Adds a tensor that the file reads."""
+        self.inputs[name] = self.tensor(name, shape, **fields)
+        return self.inputs[name]
+
+    def constant(self, array: Any, name: str = "") -> Tensor | None:
+        """Adds a constant, whose name by default shows its entries; None for None."""
+        if array is None:
+            return None
+        array = np.asarray(array)
+        name = name or f"{array.dtype}_{array.tolist()}"
+        return self.tensor(name, array.shape, dtype=array.dtype, values=array)
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[Tensor | None],
+        name: str = "",
+        shape: Sequence[Any] = (),
+        **attributes: Any,
+    ) -> Tensor:
+        """Adds a node with one output, whose name is by default that of the node."""
+        output = self.tensor(name or f"{op}_{len(self.nodes)}", shape)
+        self.nodes.append(Node(op, inputs, [output], attributes))
+        return output
+
+
+def is_pair(name: str, cells: Any) -> bool:
+    """Whether the cells of an exporter are a pair `(cells_fw, cells_bw)`.
+
+    Raises:
+        TypeError: If `cells` is a list, or a tuple of another length.
+    """
+    is_tuple = isinstance(cells, tuple)
+    fits = is_list_of(cells, 2) if is_tuple else not isinstance(cells, list)
+    must = "be a bound cell or the tuple (cells_fw, cells_bw)"
+    fix = "To stack layers of one direction, use `MultiRNNCell`."
+    got = Verbatim(type(cells).__name__)
+    expect(fits, name, must, got, fix, error=TypeError)
+    return is_tuple
+
+
+def dtype_of(name: str, layers: Iterable[Any], *allowed: str) -> np.dtype:
+    """The dtype that the weights of all layers share.
+
+    Raises:
+        TypeError: If there are several dtypes, or the dtype is not allowed.
+    """
+    dtypes = {weights.dtype for weights in layers}
+    got = sorted(map(str, dtypes))
+    must = f"have parameters that share one dtype: {' or '.join(allowed)}"
+    fits = len(got) == 1 and got[0] in allowed
+    expect(fits, name, must, listed(got), "Cast the parameters.", error=TypeError)
+    return dtypes.pop()
+
+
+def read_dense(
+    dense: Any, size: int, dtype: Any
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The kernel `[size, n]` and the bias `[n]` of a dense layer; None for no bias.
+
+    Raises:
+        TypeError: If `dense` is not a pair of arrays of this dtype.
+        ValueError: If the shapes do not match.
+    """
+    expect(is_list_of(dense, 2), "dense", "be (kernel, bias)", dense, error=TypeError)
+    check_concrete("dense", dense, why="a file stores the values")
+    read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
+    kernel = read("kernel", size, None)
+    must = f"be {dtype}, like the parameters"
+    expect(kernel.dtype == dtype, "dense.kernel", must, kernel, error=TypeError)
+    return kernel, None if dense[1] is None else read("bias", kernel.shape[1])

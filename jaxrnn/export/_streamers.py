@@ -1,0 +1,445 @@
+"""Streams: cells that run frame by frame or chunk by chunk, as the frames arrive."""
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.arguments import as_count, as_dtype, check_both_lists, check_is_cell
+from .._base.errors import check_not_masked, is_array
+from .._base.expect import expect
+from .._base.inputs import as_arrays, check_concrete, check_same_size, named_inputs
+from .._base.like import check_like, check_structure
+from .._base.math import in_native_order
+from .._base.trees import is_pytree_of_arrays, map_named, named_leaves, with_structure
+from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
+from .._drivers.bidirectional import joined, run_backward
+from .._drivers.dynamic_rnn import dynamic_rnn
+from .._drivers.first_step import zero_state
+from .._drivers.masks_and_resets import as_reset_state, as_resets
+from .._loops import masking
+
+
+class Streamer:
+    """Runs a cell on one frame per call and keeps the state between calls.
+
+    Every call advances all rows. Calls run outside of `jax.jit`, which cannot keep the
+    state. Under jit, call the bound cell instead: `output, state = cell(frame, state)`.
+    Use each streamer in one thread only, because a call overwrites the state in place.
+    If some rows have no frame, run `dynamic_rnn` over chunks, with length 0 for these
+    rows.
+
+    The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
+
+    A call that rejects its arguments leaves the state unchanged. An error while the
+    step runs, such as an error of a host callback, loses the state; call `reset` then.
+
+    The first call compiles the step, as does the first call with `resets`. Other calls
+    only run the step. Streamers with equal cells share the compiled programs, unless
+    the cells hold an object that can change, such as a module in a closure.
+
+    Args:
+        cell: A bound cell without a random key, so dropout is inactive.
+        batch_size: The number of rows, each a sequence of its own.
+        dtype: The dtype of the zero state. Some cells support a state in a wider dtype
+            than the frames; their outputs still have the dtype of the frames.
+
+    Raises:
+        TypeError: If `cell` is not a bound cell.
+        ValueError: If `cell` has a random key, or `batch_size` is below 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.export
+        >>> cell, frames = jaxrnn.GRUCell(4), jnp.ones((10, 1, 3), jnp.float32)
+        >>> bound = cell.bind(cell.init(jax.random.key(0), frames[0]))
+        >>> stream = jaxrnn.export.Streamer(bound)
+        >>> outputs = [stream(frame) for frame in frames]
+        >>> outputs[-1].shape, bool((outputs[-1] == stream.state).all())
+        ((1, 4), True)
+
+    Source: jaxrnn.
+    """
+
+    def __init__(
+        self, cell: RNNCellLike, batch_size: int = 1, dtype: DType = jnp.float32
+    ) -> None:
+        _check_cell("cell", cell)
+        self._rows = as_count("batch_size", batch_size)
+        # Transfer NumPy parameters to the device once, instead of at every call.
+        self._cell = jax.device_put(cell)
+        self._zero = self._state = zero_state(cell, self._rows, as_dtype(dtype))
+        self._dtypes: set[tuple[str, DType]] = set()  # That each leaf has had.
+        self.reset()
+
+    @functools.cached_property
+    def _run(self) -> Callable[..., tuple]:  # Of the first call, which compiles.
+        return functools.partial(_step, self._cell, program=_program_of(self._cell))
+
+    def __call__(
+        self,
+        frame: PyTree,
+        *,
+        resets: ArrayLike | None = None,
+        reset_state: PyTree = None,
+    ) -> PyTree:
+        """Returns the output for the next frame.
+
+        Args:
+            frame: One step of inputs for the cell, `[batch, depth]` or a nest.
+            resets: Bool `[batch]`. Where True, the state of the row is set to
+                `reset_state` before the frame, as in `dynamic_rnn`. None for no resets.
+            reset_state: The state after a reset, each leaf `[batch, ...]`; None for
+                zeros.
+
+        Returns:
+            The output of the cell, `[batch, size]` or a nest.
+
+        Raises:
+            ValueError: If the shapes of the frame or the resets do not match the cell
+                or the batch size.
+            TypeError: If the cell does not accept the dtype of the frame, if the resets
+                are not booleans, or if an argument is traced or not an array.
+        """
+        frame = _copied("frame", frame)
+        if resets is not None:
+            resets = _copied("resets", resets)
+        if reset_state is not None:
+            reset_state = _copied("reset_state", reset_state)
+        for name, leaf in named_leaves("frame", frame):
+            must = f"be [{self._rows}, ...], one entry for each row"
+            fix = f"For one row without a batch axis, pass `{name}[None]`."
+            expect(leaf.shape[:1] == (self._rows,), name, must, leaf, fix)
+        where, reset_state = as_resets(resets, reset_state, (self._rows,), None)
+        if where is not None:
+            reset_state = as_reset_state(reset_state, self._zero, self._state)
+        output, self._state = self._run(self._state, frame, where, reset_state)
+        return output
+
+    @property
+    def state(self) -> PyTree:
+        """A copy of the state after the last frame, each leaf `[batch, ...]`."""
+        return jax.tree.map(jnp.copy, self._state)
+
+    def reset(self, state: PyTree = None) -> None:
+        """Starts a new sequence.
+
+        Args:
+            state: The initial state, e.g. the `state` of an earlier stream, each leaf
+                `[batch, ...]`; None for zeros.
+
+        Raises:
+            ValueError: If the structure or a shape differs from the stream's state.
+            TypeError: If a dtype differs from the zero state, unless the stream's state
+                has had this dtype, or this dtype is wider.
+        """
+        # A step may change a dtype of the zero state, e.g. to complex.
+        self._dtypes |= {(k, x.dtype) for k, x in named_leaves("state", self._state)}
+        state = self._zero if state is None else as_arrays("state", state)
+        check_structure("`state`", self._zero, state, strict=True)
+        fix = "To reset only some rows, pass `resets` with the next frame."
+        zeros = jax.tree.leaves(self._zero)
+        for (name, leaf), zero in zip(named_leaves("state", state), zeros, strict=True):
+            must = f"have shape {list(zero.shape)}"
+            expect(leaf.shape == zero.shape, name, must, leaf, fix)
+            is_inexact = jnp.issubdtype(zero.dtype, jnp.inexact)
+            is_wider = is_inexact and np.can_cast(zero.dtype, leaf.dtype)
+            fits = is_wider or (name, leaf.dtype) in self._dtypes
+            must = f"have the dtype of the stream, {zero.dtype}, or a wider one"
+            cast = f"Cast it, or create the stream with `dtype=jnp.{leaf.dtype}`."
+            expect(fits, name, must, leaf, cast, error=TypeError)
+        # Each step overwrites the previous state, so copy the user's arrays.
+        self._state = jax.tree.map(jnp.copy, state)
+
+
+class BidirectionalStreamer:
+    """Runs bidirectional layers chunk by chunk, with a bounded look-ahead.
+
+    The forward cells carry their states from chunk to chunk. For each chunk, the
+    backward cells start from zero states, either `lookahead` steps after the end of the
+    chunk or at the end of the sequence, whichever comes first. With one layer, the
+    outputs of a chunk equal the outputs of `stack_bidirectional_dynamic_rnn` if the
+    look-ahead of the chunk reaches the end of the sequence. With several layers, the
+    look-ahead of all earlier chunks must also reach the end of the sequence, because a
+    forward cell reads the backward outputs of the layer below.
+
+    To produce the outputs of a chunk, the streamer runs the layers over
+    `chunk + lookahead` steps. The first such run compiles the program. Shorter chunks
+    reduce the delay, but they increase the work per step of output.
+
+    A call that rejects its argument leaves the stream unchanged. An error while the
+    program runs, such as an error of a host callback, loses the states; call `reset`
+    then. All chunks must have the structure, the step shapes and the dtypes of the
+    first chunk.
+
+    Args:
+        cells_fw: The bound forward cell of each layer, without a random key, so dropout
+            is inactive.
+        cells_bw: The bound backward cell of each layer, without a random key.
+        chunk: The number of steps per chunk.
+        lookahead: The number of steps after a chunk that affect the chunk's outputs.
+        batch_size: The number of rows. All rows advance together.
+        dtype: The dtype of the zero states and the outputs.
+
+    Raises:
+        TypeError: If a cell is not a bound cell, or a number is not an integer.
+        ValueError: If the lists are empty or differ in length, a cell has a random key,
+            or a number is too small.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.export
+        >>> cell, x = jaxrnn.GRUCell(4), jnp.ones((1, 10, 3), jnp.float32)
+        >>> bound = cell.bind(cell.init(jax.random.key(0), x[:, 0]))
+        >>> stream = jaxrnn.export.BidirectionalStreamer([bound], [bound], 4, 3)
+        >>> stream(x[:, :4])  # The look-ahead has not arrived.
+        >>> stream(x[:, 4:8]).shape, stream.flush(x[:, 8:]).shape
+        ((1, 4, 8), (1, 6, 8))
+
+    Source: latency-controlled bidirectional LSTMs, arXiv:1510.08983.
+    """
+
+    def __init__(
+        self,
+        cells_fw: Sequence[RNNCellLike],
+        cells_bw: Sequence[RNNCellLike],
+        chunk: int,
+        lookahead: int,
+        batch_size: int = 1,
+        dtype: DType = jnp.float32,
+    ) -> None:
+        check_both_lists(cells_fw, cells_bw)
+        for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
+            for i, cell in enumerate(cells):
+                _check_cell(f"{name}[{i}]", cell)
+        # Transfer NumPy parameters to the device once, instead of at every call.
+        self._cells = jax.device_put((tuple(cells_fw), tuple(cells_bw)))
+        self._chunk = as_count("chunk", chunk, fix="")
+        self._size = self._chunk + as_count("lookahead", lookahead, 0, fix="")
+        self._rows = as_count("batch_size", batch_size)
+        self._dtype = as_dtype(dtype)
+        # The steps whose outputs have not been returned; None before the first chunk.
+        self._waiting: PyTree = None
+        self.reset()
+
+    @functools.cached_property
+    def _run(self) -> Callable[..., tuple]:  # Of the first call, which compiles.
+        fw, bw = self._cells
+        options = {"chunk": self._chunk, "dtype": self._dtype}
+        program = _program_of(*fw, *bw)
+        return functools.partial(_run_window, fw, bw, program=program, **options)
+
+    def __call__(self, chunk: PyTree) -> PyTree:
+        """Adds a chunk; returns the outputs of the oldest chunk with a full look-ahead.
+
+        Args:
+            chunk: The next steps, `[batch, chunk, depth]` or a nest of such arrays.
+
+        Returns:
+            The outputs, `[batch, chunk, size]`, with both directions concatenated; None
+            until the look-ahead of the first chunk has arrived.
+
+        Raises:
+            ValueError: If `chunk` has the wrong number of rows or steps, or does not
+                match the cells or the first chunk.
+            TypeError: If a leaf is traced or not an array, if the cells do not accept
+                a dtype, or if a dtype differs from the first chunk.
+        """
+        self._append("chunk", chunk, self._chunk, "Pass a shorter chunk to `flush`.")
+        return self._oldest() if self._steps >= self._size else None
+
+    def flush(self, last: PyTree = None) -> PyTree:
+        """Ends the sequence and returns the remaining outputs.
+
+        The next call starts a new sequence.
+
+        Args:
+            last: The last 1 to `chunk` steps, `[batch, steps, depth]` or a nest of such
+                arrays; None if you have already passed all steps.
+
+        Returns:
+            The outputs, `[batch, remaining steps, size]`; None if no steps remain.
+
+        Raises:
+            ValueError: If `last` has the wrong number of rows, does not have 1 to
+                `chunk` steps, or does not match the cells or earlier chunks.
+            TypeError: As for a chunk.
+        """
+        if last is not None:
+            self._append("last", last, 1)
+        outputs = []
+        while steps := min(self._steps, self._chunk):
+            outputs.append(_at_steps(self._oldest(), slice(steps)))
+        self.reset()
+        if not outputs:
+            return None
+        return jax.tree.map(lambda *ys: jnp.concatenate(ys, axis=1), *outputs)
+
+    @property
+    def state(self) -> tuple[PyTree, ...]:
+        """A copy of the forward states after the last returned output."""
+        return jax.tree.map(jnp.copy, self._states)
+
+    def reset(self) -> None:
+        """Starts a new sequence and drops the remaining outputs."""
+        cells_fw, _ = self._cells
+        zeros = [zero_state(cell, self._rows, self._dtype) for cell in cells_fw]
+        self._states = tuple(zeros)
+        self._waiting = _at_steps(self._waiting, slice(0))
+
+    @property
+    def _steps(self) -> int:
+        """The number of steps that are waiting."""
+        leaves = jax.tree.leaves(self._waiting)
+        return leaves[0].shape[1] if leaves else 0
+
+    def _append(self, name: str, chunk: PyTree, least: int, fix: str = "") -> None:
+        """Adds `least` steps or more, at most a full chunk.
+
+        Raises:
+            ValueError: If a leaf has the wrong shape, or the leaves have different
+                numbers of steps; if the structure differs from the first chunk.
+            TypeError: If a leaf is traced or not an array, or if a dtype differs from
+                the first chunk.
+        """
+        chunk = _copied(name, chunk)
+        named = named_inputs(chunk, name=name)
+        rows, most = self._rows, self._chunk
+        wanted = f"{most}" if least == most else f"{least} to {most}"
+        must = f"have rank at least 3, [{rows}, {wanted}, ...]"
+        for full, leaf in named:
+            fits = leaf.ndim > 2 and leaf.shape[0] == rows
+            expect(fits and least <= leaf.shape[1] <= most, full, must, leaf, fix)
+        check_same_size(named, 1, "number of steps")
+        # As JAX: float32 for float64, unless x64 is on.
+        chunk = jax.tree.map(lambda x: np.asarray(x, jnp.result_type(x)), chunk)
+        if self._waiting is None:
+            # Find the cells' errors before the chunk is added.
+            window = jax.tree.map(self._padded, chunk)
+            jax.eval_shape(self._run, self._states, window, np.int32(0))
+            self._waiting = _at_steps(chunk, slice(0))
+        fix = "For other inputs, create another stream."
+        check_like(name, chunk, self._waiting, skip=2, fix=fix)
+        self._waiting = jax.tree.map(
+            lambda *xs: np.concatenate(xs, axis=1), self._waiting, chunk
+        )
+
+    def _padded(self, x: np.ndarray) -> np.ndarray:
+        """The first steps, which affect the outputs of the oldest chunk."""
+        x = x[:, : self._size]
+        widths = [(0, 0), (0, self._size - x.shape[1]), *[(0, 0)] * (x.ndim - 2)]
+        return np.pad(x, widths)
+
+    def _oldest(self) -> PyTree:
+        """Computes the outputs of the oldest chunk, then removes its steps."""
+        window = jax.tree.map(self._padded, self._waiting)
+        steps = np.int32(min(self._steps, self._size))
+        outputs, self._states = self._run(self._states, window, steps)
+        self._waiting = _at_steps(self._waiting, slice(self._chunk, None))
+        return outputs
+
+
+def _check_cell(name: str, cell: Any) -> None:
+    """Raises an error if `cell` has a key or cannot be passed to a compiled step."""
+    check_is_cell(name, cell)
+    has_key = getattr(cell, "key", None) is not None
+    must = "have no random key, because a stream has no step numbers"
+    expect(not has_key, name, must, cell, "Bind the cell without a key.")
+    fix = "Register its class, for example with `jax.tree_util.register_dataclass`."
+    is_tree = is_pytree_of_arrays(cell)
+    expect(is_tree, name, "be a pytree of arrays", cell, fix, error=TypeError)
+
+
+def _copied(name: str, tree: PyTree) -> PyTree:
+    """Copies the arrays that are not JAX arrays.
+
+    JAX may read an array after the call has returned. By then, the user may have
+    written the next frame to the same array.
+
+    Raises:
+        TypeError: If a leaf is traced, not an array of numbers, or a masked array.
+    """
+    check_concrete(name, tree, "Under jit, call the bound cell or a driver instead.")
+
+    def copied(name: str, leaf: ArrayLike) -> Any:
+        check_not_masked(name, leaf)
+        is_own = isinstance(leaf, jax.Array)
+        array = leaf if is_own else in_native_order(np.array(leaf))
+        must = "be an array with a dtype that JAX supports"
+        expect(is_array(array), name, must, leaf, error=TypeError)
+        return array
+
+    return map_named(name, copied, tree)
+
+
+def _program_of(*cells: RNNCellLike) -> Hashable:
+    """A static argument that is equal for streams that can share their programs.
+
+    A stream whose cells hold an object that can change compiles its own programs.
+    """
+    are_fixed = (getattr(cell, "cannot_change", False) for cell in cells)
+    return None if all(are_fixed) else object()
+
+
+@functools.partial(jax.jit, donate_argnames="state", static_argnames="program")
+def _step(
+    cell: RNNCellLike,
+    state: PyTree,
+    frame: PyTree,
+    resets: Array | None,
+    reset_state: PyTree,
+    program: Hashable,
+) -> tuple[PyTree, PyTree]:
+    """Runs one step; returns `(output, new_state)`. `program` is from `_program_of`."""
+    del program
+    if resets is not None:
+        state = masking.choose(~resets, state, reset_state)
+    output, new_state = cell(frame, state)
+    return output, with_structure(state, new_state)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("chunk", "dtype", "program"), donate_argnames="states"
+)
+def _run_window(
+    cells_fw: tuple[RNNCellLike, ...],
+    cells_bw: tuple[RNNCellLike, ...],
+    states: tuple[PyTree, ...],
+    xs: PyTree,
+    steps: Array,
+    *,
+    chunk: int,
+    dtype: DType,
+    program: Hashable,
+) -> tuple[PyTree, tuple[PyTree, ...]]:
+    """Computes `(outputs, states)` for the first chunk of a window.
+
+    Args:
+        cells_fw: The forward cell of each layer.
+        cells_bw: The backward cell of each layer.
+        states: The state of each forward cell before the window.
+        xs: The inputs of the chunk and of its look-ahead, `[batch, time, ...]`.
+        steps: The number of steps, an int32 scalar; later steps are padding.
+        chunk: The number of steps in the chunk.
+        dtype: The dtype of the states and the outputs.
+        program: The result of `_program_of`.
+    """
+    del program
+    lengths = jnp.full(jax.tree.leaves(xs)[0].shape[0], steps, jnp.int32)
+    now = jnp.minimum(lengths, chunk)
+    new_states = []
+    for cell_fw, cell_bw, state in zip(cells_fw, cells_bw, states, strict=True):
+        head = _at_steps(xs, slice(chunk))
+        tail = _at_steps(xs, slice(chunk, None))
+        outputs, state = dynamic_rnn(cell_fw, head, now, state, dtype)
+        ahead, _ = dynamic_rnn(cell_fw, tail, lengths - now, state, dtype)
+        forward = jax.tree.map(lambda *y: jnp.concatenate(y, 1), outputs, ahead)
+        backward, _ = run_backward(cell_bw, xs, sequence_length=lengths, dtype=dtype)
+        xs = joined(forward, backward, axis=2)
+        new_states.append(state)
+    return _at_steps(xs, slice(chunk)), tuple(new_states)
+
+
+def _at_steps(tree: PyTree, steps: slice) -> PyTree:
+    return jax.tree.map(lambda x: x[:, steps], tree)
