@@ -7,96 +7,85 @@ or two `dense` modules, one for the inputs and one for the state, each of which 
 all gates.
 """
 
-import dataclasses
-import itertools
 import re
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from .._base.typing import Params
-from . import _weights
-from ._bound_cells import Layer, bind_layers
-from ._layer_weights import ActivationLike, Kind, LayerWeights, Library
+from ._layer_weights import (
+    ActivationLike,
+    Kind,
+    LayerWeights,
+    Library,
+    Named,
+    Table,
+    bind_layers,
+)
 from ._weights import (
-    Weight,
+    Reader,
     Weights,
     as_mapping,
-    blocks,
     check_directions,
     check_names,
-    joined,
+    flattened,
     listed,
+    nested,
     pick,
-    reader,
 )
 
 LIBRARY = Library("Flax", {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc", Kind.RNN: "c"})
 BOTH = ("forward_rnn", "backward_rnn")
-# Flax's letters for the gates, in the order of `LIBRARY`.
-_LETTERS = {Kind.LSTM: "ifgo", Kind.GRU_AFTER: "rzn", Kind.RNN: ("",)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Names:
-    """The names of a cell's weights; the blocks of an array are in `LIBRARY`'s order.
-
-    Attributes:
-        input_kernel: The names of the blocks of the input kernel.
-        state_kernel: The names of the blocks of the state kernel.
-        bias: The names of the blocks of the bias.
-        state_bias: The name of the bias that the reset gate multiplies, if any.
-        second_bias: The name of a bias that is added to the product with the state
-            kernel, if the cell has another bias besides.
-    """
-
-    input_kernel: list[str]
-    state_kernel: list[str]
-    bias: list[str]
-    state_bias: list[str]
-    second_bias: list[str] = dataclasses.field(default_factory=list)
-
-    @property
-    def all(self) -> list[str]:
-        """All names."""
-        return [*itertools.chain(*vars(self).values())]
-
-
-def separate(kind: Kind, input_to_f: str = "if") -> Names:
-    """The names of a cell that has a separate module for each gate.
+def _separate(input_to_f: str) -> dict[Kind, Table]:
+    """The tables of the cells that have a separate module for each gate.
 
     Args:
-        kind: The kind of cell.
-        input_to_f: The name of the module that multiplies the inputs for gate f. In
-            nnx, the name cannot be "if", which is a Python keyword.
+        input_to_f: The name of the module that multiplies the inputs for gate f.
     """
-    of_inputs = [f"i{letter}" for letter in _LETTERS[kind]]
-    of_inputs = [input_to_f if name == "if" else name for name in of_inputs]
-    of_state = [f"h{letter}" for letter in _LETTERS[kind]]
-    with_bias = of_state if kind == Kind.LSTM else of_inputs
-    return Names(
-        [f"{name}/kernel" for name in of_inputs],
-        [f"{name}/kernel" for name in of_state],
-        [f"{name}/bias" for name in with_bias],
-        ["hn/bias"] if kind == Kind.GRU_AFTER else [],
-    )
+    tables: dict[Kind, Table] = {}
+    letters = {Kind.LSTM: "ifgo", Kind.GRU_AFTER: "rzn", Kind.RNN: [""]}
+    for kind, order in LIBRARY.orders.items():
+        inputs = [input_to_f if each == "f" else f"i{each}" for each in letters[kind]]
+        states = [f"h{each}" for each in letters[kind]]
+        biased = states if kind == Kind.LSTM else inputs
+        arrays = (inputs, "kernel", "x"), (states, "kernel", "h"), (biased, "bias", "b")
+        tables[kind] = {
+            f"{module}/{array}": (part, gate)
+            for modules, array, part in arrays
+            for module, gate in zip(modules, order, strict=True)
+        }
+    tables[Kind.GRU_AFTER]["hn/bias"] = ("s", "c")
+    return tables
 
 
-def dense(kind: Kind, has_second_bias: bool = False) -> Names:
-    """The names of an nnx cell whose two kernels hold all gates."""
-    bias = "dense_h/bias" if kind == Kind.LSTM else "dense_i/bias"
-    second = ["dense_h/bias"] if has_second_bias else []
-    return Names(["dense_i/kernel"], ["dense_h/kernel"], [bias], [], second)
+LINEN = _separate("if")
+NNX = _separate("if_")  # "if" is a Python keyword.
+# The tables of the nnx cells whose two kernels hold all gates.
+DENSE: dict[Kind, Table] = {
+    kind: {
+        "dense_i/kernel": ("x", order),
+        "dense_h/kernel": ("h", order),
+        "dense_h/bias" if kind == Kind.LSTM else "dense_i/bias": ("b", order),
+    }
+    for kind, order in LIBRARY.orders.items()
+}
+# The GRU of Flax 0.12 lacks this bias, although its docstring has it. Its last block
+# becomes the bias of the candidate's recurrent product.
+_SECOND_BIAS: Table = {"dense_h/bias": ("s", "ruc")}
 
 
 def load(
     params: object,
     activation: ActivationLike,
     bidirectional: bool,
-    input_to_f: str = "if",
+    tables: Mapping[Kind, Table],
 ) -> Any:
-    """Binds the cells of a module to its parameters; see `linen.load`."""
-    layers: list[Layer] = []
+    """Binds the cells of a module to its parameters; see `linen.load`.
+
+    `tables` are the tables of cells that have separate modules.
+    """
+    layers = []
     for name, module in _modules(params):
         found = 2 if module.keys() & set(BOTH) else 1
         check_directions(name, found, bidirectional)
@@ -104,41 +93,25 @@ def load(
         if bidirectional:
             check_names(name, module, BOTH)
             parts = {f"{name}/{key}": module[key] for key in BOTH}
-        layers.append(
-            tuple(_layer(*part, activation, input_to_f) for part in parts.items())
-        )
+        layers.append([_layer(*part, activation, tables) for part in parts.items()])
     # A `Bidirectional` may merge its outputs in any way, so the sizes of its outputs
     # are unknown.
     return bind_layers(layers, joins_directions=not bidirectional)
 
 
-def arrays_of(layer: LayerWeights, names: Names) -> Params:
-    """The weights of a cell in nested dicts."""
-    inputs, state, bias, _ = LIBRARY.arrays(layer)
-    weights: Params = {}
-    for own, array in (
-        (names.input_kernel, inputs),
-        (names.state_kernel, state),
-        (names.bias, bias),
-        (names.state_bias, layer.state_bias),
-    ):
-        for name, block in zip(
-            own, blocks(array, len(own)) if own else [], strict=True
-        ):
-            module, key = name.split("/")
-            weights.setdefault(module, {})[key] = block
-    return weights
-
-
-def modules_of(layers: list[list[Params]]) -> list[Params]:
+def modules_of(layers: list[list[Named]], tables: Mapping[Kind, Table]) -> list[Params]:
     """The parameters of each layer's `RNN` or `Bidirectional`.
 
     For a single cell, the result holds the parameters of the cell, without an `RNN`.
     """
-    if len(layers) == 1 == len(layers[0]):
-        return layers[0]
-    modules = [[{"cell": weights} for weights in layer] for layer in layers]
-    return [m[0] if len(m) == 1 else dict(zip(BOTH, m, strict=True)) for m in modules]
+    modules = []
+    for layer in layers:
+        cells = [nested(LIBRARY.write(own, tables[own.kind])) for _, own in layer]
+        if len(layers) == 1 == len(layer):
+            return cells
+        rnns = [{"cell": cell} for cell in cells]
+        modules.append(dict(zip(BOTH, rnns, strict=True)) if len(rnns) > 1 else rnns[0])
+    return modules
 
 
 def _modules(params: object) -> list[tuple[str, Weights]]:
@@ -161,48 +134,33 @@ def _modules(params: object) -> list[tuple[str, Weights]]:
 
 
 def _layer(
-    name: str, weights: object, activation: ActivationLike, input_to_f: str
+    name: str,
+    weights: object,
+    activation: ActivationLike,
+    tables: Mapping[Kind, Table],
 ) -> LayerWeights:
     """Reads a cell, or the cell of an `RNN`."""
     given = as_mapping(name, weights)
     if set(given) == {"cell"}:
         name = f"{name}/cell"
         given = as_mapping(name, given["cell"])
-    flat = {key: _unboxed(value) for key, value in _weights.flattened(given).items()}
-    read = reader(flat, f"{name}/")
+    flat = {key: _unboxed(value) for key, value in flattened(given).items()}
+    read = Reader(flat, f"{name}/")
     if {"dense_i", "dense_h"} & given.keys():
         state = read("dense_h/kernel", None, None)
-        place = f"{name}/dense_h/kernel"
-        kind = LIBRARY.kind_of(place, state, state.shape[1], len(state))
-        # The GRU of Flax 0.12 lacks this bias, although its docstring has it. Its last
-        # block becomes the bias of the candidate's recurrent product.
-        names = dense(kind, kind == Kind.GRU_AFTER and "dense_h/bias" in flat)
+        units, columns = state.shape
+        place = read.name("dense_h/kernel")
+        kind = LIBRARY.kind_of(place, state, columns, units)
+        table = DENSE[kind]
+        if kind == Kind.GRU_AFTER and "dense_h/bias" in flat:
+            table = table | _SECOND_BIAS
     else:
-        kind = _kind(name, given, input_to_f)
-        names = separate(kind, input_to_f)
-    check_names(name, flat, names.all)
-    state = read(names.state_kernel[0], None, None)
-    columns = state.shape[1]
-    units = columns * len(names.state_kernel) // len(LIBRARY.orders[kind])
-    depth = len(read(names.input_kernel[0], None, columns))
-
-    def join(names: list[str], *shape: int) -> Weight:
-        return joined([read(name, *shape) for name in names], axis=-1)
-
-    state_bias = None
-    if kind == Kind.GRU_AFTER:
-        own = [read(key, units) for key in names.state_bias]
-        # The dense layout has no separate state bias, so use zeros.
-        state_bias = own[0] if own else np.zeros(units, state.dtype)
-    return LIBRARY.layer(
-        kind,
-        join(names.input_kernel, depth, columns),
-        join(names.state_kernel, units, columns),
-        join(names.bias, columns),
-        *[read(key, columns) for key in names.second_bias],
-        state_bias=state_bias,
-        activation=activation,
-    )
+        kind = _kind(name, given, tables)
+        table = tables[kind]
+        (first, *_) = (key for key, (part, _) in table.items() if part == "h")
+        units = len(read(first, None, None))
+    check_names(name, flat, table)
+    return LIBRARY.read(read, kind, table, units, activation=activation)
 
 
 def _unboxed(value: Any) -> Any:
@@ -212,11 +170,10 @@ def _unboxed(value: Any) -> Any:
     return value.value if hasattr(value, "unbox") else value
 
 
-def _kind(name: str, given: Weights, input_to_f: str) -> Kind:
+def _kind(name: str, given: Weights, tables: Mapping[Kind, Table]) -> Kind:
     """The kind whose modules the parameters hold, in the separate layout."""
-    for kind in LIBRARY.orders:
-        names = separate(kind, input_to_f).all
-        if given.keys() & {each.split("/")[0] for each in names}:
+    for kind, table in tables.items():
+        if given.keys() & nested(table).keys():
             return kind
     # The parameters of a whole model share no names with a cell, because the cell's
     # names are in an inner dict.

@@ -1,28 +1,70 @@
 """The weights of one layer, in the layout that all converters share.
 
-Libraries differ in the order of gates, the orientation of kernels, the number of
-biases, and the constant that they add to the forget gate at run time. A converter
-translates between the arrays of its library and a `LayerWeights`. A `Library` reorders
-the gates and rejects layers that the library cannot express.
+Libraries differ in the names of arrays, the order of gates, the orientation of kernels,
+the number of biases, and the constant that they add to the forget gate at run time. A
+`Library` is the table of these differences. It translates between the arrays of the
+library and `LayerWeights`, and rejects layers that the library cannot express. The
+cells of jaxrnn have such tables too: `CELL_TABLES`.
 """
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from .._base.arguments import as_bool, check_both_lists, check_instance, is_list_of
 from .._base.errors import Verbatim
 from .._base.expect import expect
 from .._base.typing import Activation
 from .._cells.basic_rnn import BasicRNNCell
+from .._cells.bound import BoundCell
 from .._cells.fields import ACTIVATIONS, resolve_activation
 from .._cells.gru import CudnnCompatibleGRUCell, GRUCell
-from .._cells.lstm import LSTMCell
-from ._weights import Weight, blocks, joined, listed
+from .._cells.lstm import BasicLSTMCell, LSTMCell
+from .._wrappers.dropout import DropoutWrapper
+from .._wrappers.multi_rnn import MultiRNNCell
+from .._wrappers.stateless import DeviceWrapper
+from ..contrib import CoupledInputForgetGateLSTMCell
+from ._weights import (
+    Reader,
+    Weight,
+    as_mapping,
+    blocks,
+    check_names,
+    flattened,
+    joined,
+    listed,
+    nested,
+)
 
 ActivationLike: TypeAlias = Activation | str | None
+Place: TypeAlias = tuple[str, str]
+"""What an array holds: a part of a layer, and the gates of its blocks in their order.
+
+The parts, with the shapes of their arrays:
+
+- "x": the kernel of the inputs, `[depth, gates * units]`.
+- "h": the kernel of the state, `[output_size, gates * units]`.
+- "xh": both kernels, `[depth + output_size, gates * units]`.
+- "b": the bias, or the bias of the product with "x", `[gates * units]`.
+- "s": the bias of the product with "h", `[gates * units]`.
+- "p": the peephole weights, `[gates * units]`.
+- "w": the kernel of the projection, `[units, output_size]`, without gates.
+
+An upper-case gate stands for the gate's negative weights. They give one minus the gate,
+because 1 - sigmoid(z) = sigmoid(-z).
+"""
+Table: TypeAlias = dict[Any, Place]
+"""The places of a layer's arrays by name."""
+Side: TypeAlias = BoundCell | Sequence[BoundCell]
+Cells: TypeAlias = BoundCell | tuple[Side, Side]
+"""What `save` takes: a bound cell, or the cells of each layer of both directions."""
+Layer: TypeAlias = Sequence["LayerWeights"]
+"""The weights of a layer: one `LayerWeights` per direction."""
+Named: TypeAlias = tuple[str, "LayerWeights"]
+"""The weights of one direction of a layer, with a name for messages."""
 
 
 class Kind(enum.StrEnum):
@@ -45,25 +87,41 @@ CELLS = {
     Kind.GRU_AFTER: CudnnCompatibleGRUCell,
     Kind.LSTM: LSTMCell,
 }
+KINDS = {cell: kind for kind, cell in CELLS.items()} | {BasicLSTMCell: Kind.LSTM}
 # The gates in TensorFlow's order, which every `LayerWeights` uses.
 GATES = {Kind.RNN: "c", Kind.GRU: "ruc", Kind.GRU_AFTER: "ruc", Kind.LSTM: "ijfo"}
+_GATES = {"gates/kernel": ("xh", "ru"), "gates/bias": ("b", "ru")}
+CELL_TABLES: dict[Kind, Table] = {
+    Kind.RNN: {"kernel": ("xh", "c"), "bias": ("b", "c")},
+    Kind.GRU: _GATES | {"candidate/kernel": ("xh", "c"), "candidate/bias": ("b", "c")},
+    Kind.GRU_AFTER: _GATES
+    | {
+        "candidate/input_projection/kernel": ("x", "c"),
+        "candidate/input_projection/bias": ("b", "c"),
+        "candidate/hidden_projection/kernel": ("h", "c"),
+        "candidate/hidden_projection/bias": ("s", "c"),
+    },
+    Kind.LSTM: {
+        "kernel": ("xh", "ijfo"),
+        "bias": ("b", "ijfo"),
+        "w_i_diag": ("p", "i"),
+        "w_f_diag": ("p", "f"),
+        "w_o_diag": ("p", "o"),
+        "projection/kernel": ("w", ""),
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerWeights:
-    """The weights of one direction of a layer, with the gates in TensorFlow's order.
+    """The weights of one direction of a layer.
 
     Attributes:
         kind: `RNN`, `GRU`, `GRU_AFTER` or `LSTM`.
-        input_kernel: `[depth, gates * units]`.
-        state_kernel: `[output_size, gates * units]`.
-        bias: `[gates * units]`.
-        state_bias: The bias that the reset gate multiplies, `[units]`; only for
-            `GRU_AFTER`, otherwise None.
-        peepholes: The peephole weights of the gates i, f and o, each `[units]`; None
-            without peepholes.
-        projection: The kernel of the projection, `[units, output_size]`; None without a
-            projection.
+        blocks: The weights of each part and gate, e.g. "xi" for the inputs and gate i,
+            and the projection "w". See `Place` for the parts and shapes. Only
+            `GRU_AFTER` has "sc", the bias that the reset gate multiplies; "b" holds all
+            other biases.
         forget_bias: The constant that the cell adds to the forget gate at run time.
         activation: The `activation` of the cell; None for tanh.
         clips: The cell's clips by field name, without the clips that are None.
@@ -71,28 +129,65 @@ class LayerWeights:
     """
 
     kind: Kind
-    input_kernel: Weight
-    state_kernel: Weight
-    bias: Weight
-    state_bias: Weight | None = None
-    peepholes: tuple[Weight, ...] | None = None
-    projection: Weight | None = None
+    blocks: Mapping[str, Weight]
     forget_bias: float = 0.0
     activation: ActivationLike = None
     clips: Mapping[str, float] = dataclasses.field(default_factory=dict)
     is_coupled: bool = False
 
+    def array(self, part: str, gates: str = "") -> Weight:
+        """The array of a part; see `Place`.
+
+        Biases that the layer does not have are zeros. By default, `gates` are all gates
+        in TensorFlow's order.
+        """
+        if part == "w":
+            return self.blocks["w"]
+        if part == "xh":
+            return joined([self.array("x", gates), self.array("h", gates)])
+        gates = gates or GATES[self.kind]
+        none = np.zeros(self.units, self.blocks[f"b{gates[0].lower()}"].dtype)
+        found = {gate: self.blocks.get(part + gate.lower(), none) for gate in gates}
+        return joined([-x if g.isupper() else x for g, x in found.items()], axis=-1)
+
     @property
     def units(self) -> int:
         """The number of units."""
-        return self.bias.shape[0] // len(GATES[self.kind])
+        return len(self.blocks[f"b{GATES[self.kind][0]}"])
+
+    @property
+    def input_kernel(self) -> Weight:
+        """`[depth, gates * units]`, with the gates in TensorFlow's order."""
+        return self.array("x")
+
+    @property
+    def state_kernel(self) -> Weight:
+        """`[output_size, gates * units]`, with the gates in TensorFlow's order."""
+        return self.array("h")
+
+    @property
+    def bias(self) -> Weight:
+        """`[gates * units]`, with the gates in TensorFlow's order."""
+        return self.array("b")
+
+    @property
+    def peepholes(self) -> tuple[Weight, ...] | None:
+        """The peephole weights of the gates i, f and o; None without peepholes."""
+        if "pi" not in self.blocks:
+            return None
+        return tuple(self.blocks[f"p{gate}"] for gate in "ifo")
+
+    @property
+    def projection(self) -> Weight | None:
+        """The kernel of the projection; None without a projection."""
+        return self.blocks.get("w")
 
     @property
     def features(self) -> list[str]:
         """The names of the features that the layer has and some libraries lack."""
         used = {
-            "peepholes": self.peepholes is not None,
-            "projection": self.projection is not None,
+            "peepholes": "pi" in self.blocks,
+            "projection": "w" in self.blocks,
             "clips": bool(self.clips),
             "coupled gates": self.is_coupled,
         }
@@ -111,6 +206,40 @@ class LayerWeights:
         return next((k for k, v in ACTIVATIONS.items() if v is activation), "")
 
 
+def from_places(
+    kind: Kind, given: Iterable[tuple[Place, Weight]], outputs: int, **fields: Any
+) -> LayerWeights:
+    """Builds a layer from arrays in any layout; see `Place`.
+
+    Several arrays of one part and gate are added if they are biases; otherwise, they
+    hold the rows of one array. Without biases, the biases are zeros.
+    """
+    found: dict[str, Weight] = {}
+    for (part, gates), array in given:
+        names = gates or [""]
+        for gate, block in zip(names, blocks(array, len(names)), strict=True):
+            is_own = part != "s" or (kind == Kind.GRU_AFTER and gate == "c")
+            key = (part if is_own else "b") + gate.lower()
+            signed = -block if gate.isupper() else block
+            if key in found and part in "bs":
+                signed = found[key] + signed
+            elif key in found:
+                signed = joined([found[key], signed])
+            found[key] = signed
+    if fields.get("is_coupled"):
+        inputs = {key: block for key, block in found.items() if key[-1] == "i"}
+        found |= {f"{key[:-1]}f": -block for key, block in inputs.items()}
+    for gate in GATES[kind]:
+        if f"xh{gate}" in found:
+            both = found.pop(f"xh{gate}")
+            found |= {f"x{gate}": both[:-outputs], f"h{gate}": both[-outputs:]}
+        kernel = found[f"h{gate}"]
+        found.setdefault(f"b{gate}", np.zeros(kernel.shape[1], kernel.dtype))
+    if kind == Kind.GRU_AFTER:
+        found.setdefault("sc", np.zeros(found["bc"].shape, found["bc"].dtype))
+    return LayerWeights(kind, found, **fields)
+
+
 @dataclasses.dataclass(frozen=True)
 class Library:
     """The layers that a library supports.
@@ -123,6 +252,7 @@ class Library:
         activations: The supported activations for each kind of layer. A kind without an
             entry supports every activation that the cell supports.
         forget_bias: The constant that the library adds to the forget gate at run time.
+        is_transposed: Whether the first axis of the library's kernels holds the gates.
     """
 
     name: str
@@ -132,6 +262,7 @@ class Library:
         default_factory=dict
     )
     forget_bias: float = 0.0
+    is_transposed: bool = False
 
     def check(self, name: str, layer: LayerWeights) -> None:
         """Raises ValueError for a layer that the library cannot express."""
@@ -140,15 +271,12 @@ class Library:
         got = Verbatim(CELLS[layer.kind].__name__)
         expect(layer.kind in self.orders, name, must, got)
         got = listed(each for each in layer.features if each in self.lacks)
-        must = f"have none of the features {listed(self.lacks)}, "
-        must += f"which {self.name} does not support"
+        must = f"have no {' or '.join(self.lacks)}, which {self.name} does not support"
         expect(not set(layer.features) & set(self.lacks), name, must, got)
         wanted = self.activations.get(layer.kind, (layer.activation_key,))
         must = f"have the activation {' or '.join(wanted)}, as in {self.name}"
-        got = layer.activation_name
-        if got in wanted:
-            got = f"another function named {got}"
-        expect(layer.activation_key in wanted, name, must, Verbatim(got))
+        got = Verbatim(layer.activation_key or f"a function {layer.activation_name}")
+        expect(layer.activation_key in wanted, name, must, got)
 
     def kind_of(self, name: str, got: Weight, columns: int, units: int) -> Kind:
         """The kind of a layer with `units` units whose kernel has `columns` columns.
@@ -166,46 +294,126 @@ class Library:
         expect(is_whole and columns // units in kinds, name, must, got)
         return kinds[columns // units]
 
+    def read(
+        self,
+        read: Reader,
+        kind: Kind,
+        table: Table,
+        units: int,
+        outputs: int = 0,
+        **fields: Any,
+    ) -> LayerWeights:
+        """Reads the arrays of a table as a layer.
+
+        Args:
+            read: The arrays.
+            kind: The kind of layer.
+            table: The places of the arrays.
+            units: The number of units.
+            outputs: The size of the outputs, by default `units`.
+            **fields: Other fields of the layer.
+        """
+        outputs = outputs or units
+        depth = None
+        given: list[tuple[Place, Weight]] = []
+        for key, place in table.items():
+            part, gates = place
+            columns = units * len(gates)
+            shapes = {
+                "x": (depth, columns),
+                "h": (outputs, columns),
+                "xh": (depth and depth + outputs, columns),
+                "w": (units, outputs),
+            }
+            shape: Any = shapes.get(part, (columns,))
+            if list(table.values()).count(place) > 1:  # Shards may differ in size.
+                shape = (None, *shape[1:])
+            array = read(key, *(reversed(shape) if self.is_transposed else shape))
+            given.append((place, array.T if self.is_transposed else array))
+            if part in ("x", "xh"):
+                depth = len(given[-1][1]) - outputs * (part == "xh")
+        fields = {"forget_bias": self.forget_bias} | fields
+        layer = from_places(kind, given, outputs, **fields)
+        must = f"have more rows than the cell has outputs ({outputs})"
+        got = given[0][1]
+        expect(layer.input_kernel.size, read.name(next(iter(table))), must, got)
+        return layer
+
+    def write(self, layer: LayerWeights, table: Table) -> dict[Any, Weight]:
+        """The arrays of a layer by name; the inverse of `read`."""
+        arrays = _write(self._with_own_bias(layer), table)
+        return {k: x.T if self.is_transposed else x for k, x in arrays.items()}
+
     def arrays(self, layer: LayerWeights) -> tuple[Weight, ...]:
         """The input kernel, the state kernel and two biases, in the library's order.
 
         The second bias is zero except for the part that a reset gate multiplies.
         """
-        bias = layer.bias
-        if layer.kind == Kind.LSTM:
-            bias = with_forget_bias(bias, layer.forget_bias - self.forget_bias)
-        of_state = np.zeros(bias.shape, bias.dtype)
-        if layer.state_bias is not None:
-            of_state = joined([of_state[: 2 * layer.units], layer.state_bias])
-        ours = [layer.input_kernel, layer.state_kernel, bias, of_state]
-        order = self.orders[layer.kind]
-        return tuple(reordered(array, GATES[layer.kind], order) for array in ours)
+        own = self._with_own_bias(layer)
+        return tuple(own.array(part, self.orders[layer.kind]) for part in "xhbs")
 
-    def layer(self, kind: Kind, *arrays: Weight, **fields: Any) -> LayerWeights:
-        """Builds a layer from the library's two kernels and one or two biases."""
+    def layer(
+        self,
+        kind: Kind,
+        *arrays: Weight,
+        peepholes: Sequence[Weight] | None = None,
+        **fields: Any,
+    ) -> LayerWeights:
+        """Builds a layer from the library's two kernels and up to two biases.
+
+        `peepholes` are the peephole weights of the gates i, f and o.
+        """
         order = self.orders[kind]
-        ours = [reordered(array, order, GATES[kind]) for array in arrays]
-        of_inputs, of_state, bias, *others = ours
-        for other in others:
-            if kind == Kind.GRU_AFTER:
-                # Store the last block separately, because the reset gate multiplies it.
-                at = 2 * len(other) // 3
-                fields["state_bias"] = other[at:]
-                bias = joined([bias[:at] + other[:at], bias[at:]])
-            else:
-                bias = bias + other
-        fields["forget_bias"] = self.forget_bias
-        return LayerWeights(kind, of_inputs, of_state, bias, **fields)
+        given = [((part, order), x) for part, x in zip("xhbs", arrays, strict=False)]
+        if peepholes is not None:
+            given.append((("p", "ifo"), joined(peepholes)))
+        fields = {"forget_bias": self.forget_bias} | fields
+        return from_places(kind, given, 0, **fields)
+
+    def layers_of(self, cell: Cells, bidirectional: object) -> list[list[Named]]:
+        """The layers of a bound cell or, if `bidirectional`, of `(cells_fw, cells_bw)`.
+
+        Returns:
+            For each layer, a list with one pair `(name, weights)` per direction.
+
+        Raises:
+            TypeError: If a cell is not bound, or has no equivalent in other libraries.
+            ValueError: If the library does not support a layer; if a size does not
+                match the layer below, or differs between the directions; if a parameter
+                does not have the shape that its cell requires.
+        """
+        both = as_bool("bidirectional", bidirectional)
+        single = [] if both else single_cells("cell", cell)
+        layers = []
+        for row in as_pairs(cell) if both else [[each] for each in single]:
+            layers.append(
+                [(name, layer_of(name, as_bound(name, x))) for name, x in row]
+            )
+            for name, layer in layers[-1]:
+                self.check(name, layer)
+        _check_inputs([[x for _, x in each] for each in layers], not both)
+        return layers
+
+    def _with_own_bias(self, layer: LayerWeights) -> LayerWeights:
+        """The layer, whose bias fits the library's constant of the forget gate."""
+        added = layer.forget_bias - self.forget_bias
+        if layer.kind != Kind.LSTM or not added:
+            return layer
+        # NumPy promotes the sum of a bfloat16 array and a number to float32.
+        bias = layer.blocks["bf"]
+        changed = {"bf": (bias + added).astype(bias.dtype)}
+        if layer.is_coupled:
+            changed["bi"] = -changed["bf"]
+        return dataclasses.replace(layer, blocks={**layer.blocks, **changed})
 
 
-def with_forget_bias(bias: Weight, added: float) -> Weight:
-    """Adds a number to the forget gate of an LSTM's bias, in TensorFlow's order."""
-    if not added:
-        return bias
-    gates = dict(zip(GATES[Kind.LSTM], blocks(bias, 4), strict=True))
-    # NumPy promotes the sum of a bfloat16 array and a number to float32.
-    gates["f"] = (gates["f"] + added).astype(bias.dtype)
-    return joined(list(gates.values()))
+def _write(layer: LayerWeights, table: Table) -> dict[Any, Weight]:
+    """The arrays of a table, without the parts that the layer does not have."""
+    has = {"xh", "s", *(key[0] for key in layer.blocks)}
+    return {k: layer.array(*place) for k, place in table.items() if place[0] in has}
+
+
+_OURS = Library("jaxrnn", GATES)
 
 
 def reordered(array: Weight, old: str, new: str) -> Weight:
@@ -218,3 +426,176 @@ def reordered(array: Weight, old: str, new: str) -> Weight:
     """
     by_gate = dict(zip(old, blocks(array, len(old)), strict=True))
     return joined([by_gate[gate] for gate in new], axis=-1)
+
+
+def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
+    """The layers passed to `load`, as separate arguments or as a single list.
+
+    Raises:
+        ValueError: If there are no layers.
+    """
+    if len(layers) == 1 and isinstance(layers[0], list | tuple):
+        # A list that contains arrays holds the weights of one layer.
+        is_one = any(hasattr(each, "shape") for each in layers[0])
+        layers = layers if is_one else layers[0]
+    expect(layers, name, "contain at least one layer", Verbatim("none"))
+    return layers
+
+
+def bind_layers(layers: Sequence[Layer], joins_directions: bool = True) -> Any:
+    """Creates bound cells from layers, which are listed from the inputs upwards.
+
+    Args:
+        layers: The weights of each layer.
+        joins_directions: Whether each layer must read the outputs of both directions of
+            the layer below.
+
+    Returns:
+        A bound cell; for two directions, `(cells_fw, cells_bw)` with one bound cell per
+        layer.
+
+    Raises:
+        ValueError: If the sizes of two adjacent layers do not match.
+    """
+    _check_inputs(layers, joins_directions)
+    directions = [tuple(map(_bound_cell, side)) for side in zip(*layers, strict=True)]
+    return stacked(directions[0]) if len(directions) == 1 else tuple(directions)
+
+
+def stacked(cells: Sequence[BoundCell]) -> BoundCell:
+    """A bound cell for one layer, or a bound `MultiRNNCell` for several layers."""
+    if len(cells) == 1:
+        return cells[0]
+    params = {f"cell_{i}": each.params for i, each in enumerate(cells)}
+    return MultiRNNCell(tuple(each.cell for each in cells)).bind(params)
+
+
+def _check_inputs(layers: Sequence[Layer], joins_directions: bool) -> None:
+    size = 0
+    for i, layer in enumerate(layers):
+        size = size or len(layer[0].input_kernel)
+        for direction in layer:
+            got = len(direction.input_kernel)
+            must = f"have input size {size}, like the outputs below and each direction"
+            expect(got == size, f"layers[{i}]", must, got)
+        size = sum(len(each.state_kernel) for each in layer) * joins_directions
+
+
+def _bound_cell(layer: LayerWeights) -> BoundCell:
+    fields: dict[str, Any] = {"activation": layer.activation}
+    if layer.kind == Kind.LSTM:
+        fields["forget_bias"] = layer.forget_bias
+        fields["use_peepholes"] = layer.peepholes is not None
+    if layer.projection is not None:
+        fields["num_proj"] = layer.projection.shape[1]
+    make: Any = (
+        CoupledInputForgetGateLSTMCell if layer.is_coupled else CELLS[layer.kind]
+    )
+    cell = make(layer.units, **fields)
+    return cell.bind(nested(_write(layer, _table(cell))))
+
+
+def _table(cell: Any) -> Table:
+    """The places of a cell's parameters."""
+    is_coupled = isinstance(cell, CoupledInputForgetGateLSTMCell)
+    table = dict({} if is_coupled else CELL_TABLES[KINDS[type(cell)]])
+    if is_coupled:  # The input gate is 1 minus the forget gate.
+        table |= {f"W_{i}": ("xh", "jIo") for i in range(cell.num_unit_shards)}
+        table |= {f"W_P_{i}": ("w", "") for i in range(cell.num_proj_shards)}
+        table |= {"B": ("b", "jIo"), "W_F_diag": ("p", "I"), "W_O_diag": ("p", "o")}
+    has = {
+        "p": getattr(cell, "use_peepholes", False),
+        "w": getattr(cell, "num_proj", None) is not None,
+    }
+    return {key: place for key, place in table.items() if has.get(place[0], True)}
+
+
+def as_pairs(cells: Any) -> list[list[tuple[str, Any]]]:
+    """The cells of each layer of `(cells_fw, cells_bw)`, with names for messages.
+
+    A cell may replace a list of one cell.
+
+    Raises:
+        ValueError: If `cells` is not a pair of lists, or the lists are empty or differ
+            in length.
+    """
+    fix = "For one direction, omit `bidirectional`."
+    what = "be a pair (cells_fw, cells_bw) for two directions"
+    expect(is_list_of(cells, 2), "cell", what, cells, fix)
+    fw, bw = (side if isinstance(side, list | tuple) else [side] for side in cells)
+    check_both_lists(fw, bw)
+    pairs = enumerate(zip(fw, bw, strict=True))
+    return [[(f"cells_fw[{i}]", f), (f"cells_bw[{i}]", b)] for i, (f, b) in pairs]
+
+
+def as_bound(name: str, cell: Any) -> BoundCell:
+    """Removes dropout wrappers and device wrappers from a bound cell.
+
+    Raises:
+        TypeError: If `cell` is not a bound cell, or its parameters are not a dict.
+    """
+    fix = (
+        "For a module, pass `get_cells()` or `cells_of(variables)`. For several "
+        "layers, pass a bound `MultiRNNCell`; for two directions, pass "
+        "`bidirectional=True`, which `equinox` and `haiku` do not support."
+    )
+    what = "a bound cell, such as `cell.bind(params)`"
+    check_instance(name, cell, BoundCell, what, fix)
+    as_mapping(f"{name}.params", cell.params)
+    while isinstance(cell.cell, DropoutWrapper | DeviceWrapper):
+        cell = cell.cell.cell.bind(cell.params)
+    return cell
+
+
+def single_cells(name: str, cell: object) -> list[tuple[str, BoundCell]]:
+    """A bound cell, or the cells of a bound stack, each with a name for messages.
+
+    Raises:
+        TypeError: If `cell` is not a bound cell.
+    """
+    stack: Any = as_bound(name, cell)
+    if not isinstance(stack.cell, MultiRNNCell):
+        return [(name, stack)]
+    # The parameters of a cell that occurs several times are stored under the index of
+    # its first occurrence.
+    owners = [f"cell_{owner}" for owner in stack.cell.owners]
+    cells = []
+    for i, (each, owner) in enumerate(zip(stack.cell.cells, owners, strict=True)):
+        bound = each.bind(stack.params.get(owner, {}))
+        cells += single_cells(f"{name}.cells[{i}]", bound)
+    return cells
+
+
+def layer_of(name: str, bound: BoundCell) -> LayerWeights:
+    """The weights of a single cell.
+
+    Raises:
+        TypeError: If the cell has no equivalent in other libraries (e.g. a custom
+            class), or the parameters are not floating-point arrays of one dtype.
+        ValueError: If the cell has layer normalization; if a parameter is missing,
+            unknown, or has the wrong shape.
+    """
+    cell = bound.cell
+    is_coupled = isinstance(cell, CoupledInputForgetGateLSTMCell)
+    names = listed(kind.__name__ for kind in KINDS)
+    must = f"be one of {names}, or a stack of these"
+    fix = "To convert a wrapped cell, pass `cell.cell.cell.bind(cell.params)`."
+    is_known = is_coupled or type(cell) in KINDS
+    expect(is_known, name, must, cell, fix * hasattr(cell, "cell"), TypeError)
+    must = "be False, because this conversion does not support normalization"
+    expect(not (is_coupled and cell.layer_norm), f"{name}.layer_norm", must, True)
+    table = _table(cell)
+    read = Reader(flattened(bound.params), f"{name}.params['", "']")
+    check_names(f"{name}.params", read.weights, table)
+    clips = {clip: getattr(cell, clip, None) for clip in ("cell_clip", "proj_clip")}
+    return _OURS.read(
+        read,
+        Kind.LSTM if is_coupled else KINDS[type(cell)],
+        table,
+        cell.num_units,
+        cell.output_size,
+        forget_bias=getattr(cell, "forget_bias", 0.0),
+        activation=cell.activation,
+        clips={clip: value for clip, value in clips.items() if value is not None},
+        is_coupled=is_coupled,
+    )

@@ -3,13 +3,14 @@
 Weights are NumPy arrays. Only a traced weight stays a JAX array.
 """
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_bool, check_instance
+from .._base.arguments import as_bool, check_instance, check_shape
 from .._base.errors import Verbatim
 from .._base.expect import expect
 from .._base.math import is_traced
@@ -17,62 +18,60 @@ from .._base.typing import Params
 
 Weight: TypeAlias = Any
 """A NumPy array, or a traced JAX array."""
-Weights: TypeAlias = Mapping[str, Any]
+Weights: TypeAlias = Mapping[Any, Any]
 """Weights by name, or nested dicts of weights."""
 
 
-class Read(Protocol):
-    """The function that `reader` returns."""
+@dataclasses.dataclass
+class Reader:
+    """Reads the weights of one layer.
 
-    def __call__(self, key: Any, *shape: int | None) -> Weight: ...
+    All weights must have the same dtype; otherwise NumPy would silently promote dtypes
+    when it concatenates the weights.
 
-
-def reader(weights: Mapping[Any, Weight], prefix: str = "", suffix: str = "") -> Read:
-    """Creates `read(key, *shape)` for the weights of one layer.
-
-    `read` returns a weight of the given shape, where None allows any size. The weights
-    may be PyTorch tensors. All weights must have the same dtype; otherwise NumPy would
-    silently promote dtypes when it concatenates the weights.
-
-    Args:
-        weights: The weights by key.
+    Attributes:
+        weights: The weights by key; also PyTorch tensors.
         prefix: The text before the key in a weight's name, for messages.
         suffix: The text after the key.
-
-    Raises:
-        TypeError: In `read`, if a weight is not a floating-point array, or its dtype
-            differs from the dtype of earlier weights.
-        ValueError: In `read`, if a weight is missing, has another shape, or is empty.
+        first: The name and the dtype of the first weight that was read.
     """
-    seen: list[tuple[str, Weight]] = []
 
-    def read(key: object, *shape: int | None) -> Weight:
-        name = f"{prefix}{key}{suffix}"
-        array = _as_weight(name, pick(weights, key, name))
-        _check_shape(name, array, shape)
-        seen.append((name, array))
-        other, first = seen[0]
-        must = f"be {first.dtype} like `{other}`"
+    weights: Weights
+    prefix: str = ""
+    suffix: str = ""
+    first: tuple[str, Any] | None = None
+
+    def name(self, key: object) -> str:
+        """The name of a weight in messages."""
+        return f"{self.prefix}{key}{self.suffix}"
+
+    def __call__(self, key: object, *shape: int | None) -> Weight:
+        """Returns the weight `key`, which has this shape; None allows any size.
+
+        Raises:
+            TypeError: If the weight is not a floating-point array, or its dtype differs
+                from the dtype of the first weight.
+            ValueError: If the weight is missing, has another shape, or is empty.
+        """
+        name = self.name(key)
+        value = from_tensor(pick(self.weights, key, name))
+        kinds = list | tuple | Mapping | str | None
+        expect(
+            not isinstance(value, kinds), name, "be an array", value, error=TypeError
+        )
+        must = "be an array, not a variable of nnx"
+        expect(not hasattr(value, "get_value"), name, must, value, error=TypeError)
+        array: Any = value if is_traced(value) else np.asarray(value)
+        is_float = jnp.issubdtype(array.dtype, jnp.floating)
+        expect(is_float, name, "be floating-point", array, error=TypeError)
+        check_shape(name, array, shape)
+        expect(array.size, name, "not be empty", array)
+        self.first = self.first or (name, array.dtype)
+        other, dtype = self.first
         fix = "Cast all weights of a layer to one dtype."
-        expect(array.dtype == first.dtype, name, must, array, fix, error=TypeError)
+        must = f"be {dtype} like `{other}`"
+        expect(array.dtype == dtype, name, must, array, fix, error=TypeError)
         return array
-
-    return read
-
-
-def _as_weight(name: str, value: object) -> Weight:
-    value = from_tensor(value)
-    is_other = isinstance(value, list | tuple | dict | str) or value is None
-    expect(not is_other, name, "be an array", value, error=TypeError)
-    array: Any = value if is_traced(value) else np.asarray(value)
-    expect(
-        jnp.issubdtype(array.dtype, jnp.floating),
-        name,
-        "be floating-point",
-        array,
-        error=TypeError,
-    )
-    return array
 
 
 def from_tensor(value: Any) -> Any:
@@ -83,14 +82,6 @@ def from_tensor(value: Any) -> Any:
     if str(value.dtype) == "torch.bfloat16":  # NumPy has no bfloat16.
         return np.asarray(value.float()).astype(jnp.bfloat16)
     return np.asarray(value)
-
-
-def _check_shape(name: str, array: Weight, shape: tuple[int | None, ...]) -> None:
-    pairs = zip(shape, array.shape, strict=False)
-    fits = len(shape) == array.ndim and all(n in (None, got) for n, got in pairs)
-    sizes = ", ".join("any" if size is None else str(size) for size in shape)
-    expect(fits, name, f"have shape [{sizes}]", array)
-    expect(array.size, name, "not be empty", array)
 
 
 def joined(weights: Sequence[Weight], axis: int = 0) -> Weight:
@@ -105,7 +96,7 @@ def blocks(weight: Weight, number: int) -> list[Weight]:
     return [weight[..., i * size : (i + 1) * size] for i in range(number)]
 
 
-def pick(weights: Mapping[Any, Any], key: object, name: str = "", fix: str = "") -> Any:
+def pick(weights: Weights, key: object, name: str = "", fix: str = "") -> Any:
     """Returns the weight stored under `key`; raises ValueError if it is missing."""
     if key not in weights:
         text = f"`{name or key}` is missing. Found: {listed(weights)}. {fix}"
@@ -123,6 +114,18 @@ def flattened(tree: object, name: str = "") -> Params:
     return flat
 
 
+def nested(flat: Weights) -> Params:
+    """The inverse of `flattened`."""
+    tree: Params = {}
+    for name, value in flat.items():
+        *outer, key = name.split("/")
+        inner = tree
+        for each in outer:
+            inner = inner.setdefault(each, {})
+        inner[key] = value
+    return tree
+
+
 def as_mapping(name: str, value: Any, fix: str = "") -> Weights:
     """Returns `value`; raises TypeError unless it is a mapping."""
     return check_instance(name, value, Mapping, "a dict of weights", fix)
@@ -135,19 +138,16 @@ def listed(names: Iterable[object]) -> Verbatim:
 
 def check_names(
     name: str,
-    found: Collection[str],
-    wanted: Collection[str],
+    found: Collection[Any],
+    wanted: Collection[Any],
     what: str = "",
     fix: str = "",
 ) -> None:
     """Raises ValueError unless the names of the weights are exactly `wanted`."""
-    missing = [each for each in wanted if each not in found]
-    unknown = [each for each in found if each not in wanted]
-    text = f"`{name}` must hold {what or listed(wanted)}"
-    text += f"; missing: {listed(missing)}" if missing else ""
-    text += f"; unknown: {listed(unknown)}" if unknown else ""
-    if missing or unknown:
-        raise ValueError(f"{text}. {fix}".rstrip())
+    others = [f"no {each}" for each in wanted if each not in found]
+    others += [f"unknown {each}" for each in found if each not in wanted]
+    must = f"hold {what or listed(wanted)}"
+    expect(not others, name, must, listed(others), fix)
 
 
 def check_only(name: str, keys: Iterable[str], known: Collection[str]) -> None:

@@ -9,22 +9,28 @@ The state of an LSTM is (h, c) in Equinox and (c, h) in jaxrnn.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-
-from .._base.errors import Verbatim, describe
+from .._base.errors import Verbatim
 from .._base.expect import expect
 from .._base.modules import export as _export, missing_name as _missing_name
 from .._cells.bound import BoundCell
-from ._bound_cells import as_layers, bind_layers, layers_of
-from ._layer_weights import Kind, LayerWeights, Library
-from ._weights import check_names, reader
+from ._layer_weights import Kind, LayerWeights, Library, as_layers, bind_layers
+from ._weights import Reader, check_names
 
 __all__ = ["load", "save"]
 
 
-_NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias", "bias_n")
 _ORDERS = {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc"}
-_LIBRARY = Library("Equinox", _ORDERS, activations=dict.fromkeys(_ORDERS, ("tanh",)))
+_LIBRARY = Library(
+    "Equinox",
+    _ORDERS,
+    activations=dict.fromkeys(_ORDERS, ("tanh",)),
+    is_transposed=True,
+)
+_TABLES = {
+    kind: {"weight_ih": ("x", order), "weight_hh": ("h", order), "bias": ("b", order)}
+    for kind, order in _ORDERS.items()
+}
+_TABLES[Kind.GRU_AFTER]["bias_n"] = ("s", "c")
 
 
 def load(*cells: Any) -> BoundCell:
@@ -88,43 +94,30 @@ def save(cell: BoundCell) -> Any:
             feature that Equinox does not support: peepholes, clips, coupled gates, a
             projection, or an activation other than tanh.
     """
-    found = layers_of(_LIBRARY, cell, bidirectional=False)
-    layers = [_weights(layer) for ((_, layer),) in found]
+    found = _LIBRARY.layers_of(cell, bidirectional=False)
+    layers = [_LIBRARY.write(layer, _TABLES[layer.kind]) for ((_, layer),) in found]
     return layers[0] if len(layers) == 1 else layers
 
 
 def _layer(name: str, cell: Any) -> LayerWeights:
     given = cell
     if not isinstance(cell, Mapping):
-        given = {key: getattr(cell, key, None) for key in _NAMES}
+        names = _TABLES[Kind.GRU_AFTER]
+        given = {key: getattr(cell, key, None) for key in names}
     weights = {key: value for key, value in given.items() if value is not None}
     must = "be an LSTMCell or a GRUCell of Equinox, or a dict of its arrays"
-    got = describe(cell)
-    # Show the module too, because other libraries also have an `LSTMCell`.
-    if got == type(cell).__name__:
-        got = f"{type(cell).__module__}.{got}"
-    expect(weights, name, must, Verbatim(got), error=TypeError)
-    read = reader(weights, f"{name}.")
+    # Show the module, because other libraries also have an `LSTMCell`.
+    got = Verbatim(f"{type(cell).__module__}.{type(cell).__name__}")
+    expect(weights, name, must, got, error=TypeError)
+    read = Reader(weights, f"{name}.")
     state = read("weight_hh", None, None)
     rows, units = state.shape
-    kind = _LIBRARY.kind_of(f"{name}.weight_hh", state, rows, units)
-    is_gru = kind == Kind.GRU_AFTER
+    kind = _LIBRARY.kind_of(read.name("weight_hh"), state, rows, units)
+    table = _TABLES[kind]
     if not weights.keys() & {"bias", "bias_n"}:
-        weights["bias"] = np.zeros(rows, state.dtype)
-        weights |= {"bias_n": np.zeros(units, state.dtype)} if is_gru else {}
-    check_names(name, weights, _NAMES if is_gru else _NAMES[:3])
-    inputs = read("weight_ih", rows, None)
-    bias = read("bias", rows)
-    state_bias = read("bias_n", units) if is_gru else None
-    return _LIBRARY.layer(kind, inputs.T, state.T, bias, state_bias=state_bias)
-
-
-def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
-    *arrays, _ = _LIBRARY.arrays(layer)
-    weights = {key: array.T for key, array in zip(_NAMES, arrays, strict=False)}
-    if layer.state_bias is not None:
-        weights["bias_n"] = layer.state_bias
-    return weights
+        table = {key: table[key] for key in ("weight_ih", "weight_hh")}
+    check_names(name, weights, table)
+    return _LIBRARY.read(read, kind, table, units)
 
 
 _export(globals())

@@ -15,7 +15,7 @@ the concatenation of the two kernels and the sum of the two biases.
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -25,18 +25,24 @@ from .._base.errors import Verbatim
 from .._base.expect import expect
 from .._base.modules import export as _export, missing_name as _missing_name
 from .._cells.bound import BoundCell
-from . import _weights
-from ._bound_cells import bind_layers, layers_of, single_cells, stacked
-from ._layer_weights import GATES, Kind, LayerWeights, Library, with_forget_bias
+from ._layer_weights import (
+    Kind,
+    LayerWeights,
+    Library,
+    bind_layers,
+    single_cells,
+    stacked,
+)
 from ._weights import (
-    Read,
+    Reader,
+    Weight,
     Weights,
     as_mapping,
     blocks,
     check_names,
+    flattened,
     joined,
     listed,
-    pick,
 )
 
 __all__ = ["load", "save"]
@@ -45,10 +51,21 @@ __all__ = ["load", "save"]
 _NAMES = {Kind.LSTM: "lstm", Kind.GRU: "gru", Kind.RNN: "vanilla_rnn"}
 _LIBRARY = Library(
     "Haiku",
-    {Kind.LSTM: GATES[Kind.LSTM], Kind.GRU: "urc", Kind.RNN: GATES[Kind.RNN]},
+    {Kind.LSTM: "ijfo", Kind.GRU: "urc", Kind.RNN: "c"},
     activations={Kind.LSTM: ("tanh",), Kind.GRU: ("tanh",), Kind.RNN: ("relu",)},
     forget_bias=1.0,
 )
+# The names follow the name of the core.
+_TABLES = {
+    Kind.LSTM: {"/linear/w": ("xh", "ijfo"), "/linear/b": ("b", "ijfo")},
+    Kind.GRU: {"/w_i": ("x", "Urc"), "/w_h": ("h", "Urc"), "/b": ("b", "Urc")},
+    Kind.RNN: {
+        "/linear/w": ("x", "c"),
+        "/linear/b": ("b", "c"),
+        "/linear_1/w": ("h", "c"),
+        "/linear_1/b": ("s", "c"),
+    },
+}
 # The class at index n runs on grids with n axes; the class at index 0 runs on any grid.
 _CONVS = (
     contrib.ConvLSTMCell,
@@ -56,16 +73,11 @@ _CONVS = (
     contrib.Conv2DLSTMCell,
     contrib.Conv3DLSTMCell,
 )
-# The inner modules of a `VanillaRNN` (`_LINEAR`) and of a convolutional LSTM (`_CONV`).
-# An `LSTM` has only the first module of `_LINEAR`, and a `GRU` has no inner module.
-_LINEAR = ("/linear", "/linear_1")
-_CONV = ("/input_to_hidden", "/hidden_to_hidden")
+# The weights of a convolutional LSTM: two kernels and two biases.
+_CONV = [f"/{each}_to_hidden/{key}" for key in "wb" for each in ("input", "hidden")]
 _DEFAULT = "|".join([*_NAMES.values(), r"conv[123]_dlstm"])
 _MODULE = re.compile(rf"((?:.*/)?(?:{_DEFAULT}))(?:_(\d+))?")
-_INNER = re.compile(rf"({'|'.join([*_LINEAR, *_CONV])})$")
-
-Core: TypeAlias = tuple[str, dict[str, dict[str, np.ndarray]]]
-"""The default name of a core, and the weights of each inner module by its suffix."""
+_INNER = re.compile("/(linear|linear_1|input_to_hidden|hidden_to_hidden)$")
 
 
 def load(
@@ -109,13 +121,21 @@ def load(
         >>> list(jaxrnn.convert.haiku.save(cell, "net/lstm"))
         ['net/lstm/linear']
     """
-    params = as_mapping("params", params)
+    as_mapping("params", params)
     names = _found(params) if name is None else _as_names(name)
-    if any(f"{each}{part}" in params for each in names for part in _CONV):
-        return _load_convs(params, names, input_shape)
-    must = "be omitted for cores that are not convolutional LSTMs"
-    expect(input_shape is None, "input_shape", must, input_shape)
-    return bind_layers([(_layer(params, each),) for each in names])
+    cores = [_reader(params, each) for each in names]
+    if not any(_CONV[0] in core.weights for core in cores):
+        must = "be omitted for cores that are not convolutional LSTMs"
+        expect(input_shape is None, "input_shape", must, input_shape)
+        return bind_layers([[_layer(core)] for core in cores])
+    fits = isinstance(input_shape, Sequence) and len(input_shape) in (1, 2, 3)
+    must = "hold the sizes of the 1, 2 or 3 axes of the cores' grid, without channels"
+    expect(fits, "input_shape", must, Verbatim(repr(input_shape)))
+    cells: list[BoundCell] = []
+    for core in cores:
+        depth = cells[-1].cell.output_channels if cells else None
+        cells.append(_conv(core, input_shape, depth))
+    return stacked(cells)
 
 
 def save(
@@ -144,25 +164,28 @@ def save(
     if any(type(each.cell) in _CONVS for _, each in found):
         cores = [_saved_conv(*each) for each in found]
     else:
-        layers = layers_of(_LIBRARY, cell, bidirectional=False)
-        cores = [_saved(layer) for ((_, layer),) in layers]
+        layers = [layer for ((_, layer),) in _LIBRARY.layers_of(cell, False)]
+        cores = [
+            (_NAMES[each.kind], _LIBRARY.write(each, _TABLES[each.kind]))
+            for each in layers
+        ]
     default = _numbered([default for default, _ in cores])
     names = default if name is None else _as_names(name)
     must = f"hold one distinct name per layer ({len(cores)})"
     expect(len(set(names)) == len(cores), "name", must, listed(names))
-    return {
-        f"{name}{part}": weights
-        for name, (_, core) in zip(names, cores, strict=True)
-        for part, weights in core.items()
-    }
+    modules: dict[str, dict[str, np.ndarray]] = {}
+    for each, (_, weights) in zip(names, cores, strict=True):
+        for key, array in weights.items():
+            module, _, own = f"{each}{key}".rpartition("/")
+            modules.setdefault(module, {})[own] = array
+    return modules
 
 
 def _as_names(name: Any) -> list[str]:
     names = [name] if isinstance(name, str) else name
-    kinds = Sequence if names else ()
-    check_instance("name", names, kinds, "the name of a module or a list of names")
-    for each in names:
-        check_instance("name", each, str, "a string")
+    fits = isinstance(names, Sequence) and all(isinstance(each, str) for each in names)
+    must = "be the name of a module or a list of names"
+    expect(fits and names, "name", must, name, error=TypeError)
     return list(names)
 
 
@@ -186,125 +209,61 @@ def _numbered(names: Sequence[str]) -> list[str]:
     return [f"{name}_{number}" if number else name for name, number in pairs]
 
 
-def _layer(params: Weights, name: str) -> LayerWeights:
-    first, second = (f"{name}{part}" for part in _LINEAR)
-    own = {each: params[each] for each in (name, first, second) if each in params}
-    for each, weights in own.items():
-        as_mapping(each, weights)
-    read = _weights.reader(_weights.flattened(own))
-    if name in own:
-        check_names(name, own[name], ["w_i", "w_h", "b"])
-        return _gru(read, name)
-    if first not in own:
-        pick(params, first, f"{name}` (of a GRU) or `{first}")
-    check_names(first, own[first], ["w", "b"])
-    if second in own:
-        has_bias = "b" in own[second]
-        check_names(second, own[second], ["w", "b"] if has_bias else ["w"])
-        return _rnn(read, first, second, has_bias)
-    if re.fullmatch(rf"(.*/)?{_NAMES[Kind.RNN]}(_\d+)?", name):
-        pick(own, second)
-    return _lstm(read, first)
+def _reader(params: Weights, name: str) -> Reader:
+    """Reads the weights of a core, by the names that follow the name of the core."""
+    flat = flattened(params).items()
+    own = {key.removeprefix(name): x for key, x in flat if key.startswith(f"{name}/")}
+    expect(own, "name", "be the name of a core", name, f"Found: {listed(params)}.")
+    return Reader(own, name)
 
 
-def _lstm(read: Read, name: str) -> LayerWeights:
-    w = read(f"{name}/w", None, None)
-    units, rest = divmod(w.shape[1], 4)
-    bias = read(f"{name}/b", w.shape[1])
-    must = "have shape [depth + units, 4 * units] for an LSTM"
-    expect(not rest and len(w) > units, f"{name}/w", must, w)
-    return _LIBRARY.layer(Kind.LSTM, w[:-units], w[-units:], bias)
+def _layer(read: Reader) -> LayerWeights:
+    """Reads an LSTM, a GRU or a `VanillaRNN`."""
+    own = read.weights.keys()
+    # The names of an LSTM are among the names of a `VanillaRNN`.
+    kind = max(_TABLES, key=lambda kind: len(own & _TABLES[kind].keys()))
+    table = dict(_TABLES[kind])
+    if "/linear_1/b" not in own:  # `double_bias=False`
+        table.pop("/linear_1/b", None)
+    check_names(read.prefix, read.weights, table)
+    (bias,) = (key for key, (part, _) in table.items() if part == "b")
+    units = len(read(bias, None)) // len(_LIBRARY.orders[kind])
+    activation = "relu" if kind == Kind.RNN else None
+    return _LIBRARY.read(read, kind, table, units, activation=activation)
 
 
-def _rnn(read: Read, first: str, second: str, has_bias: bool) -> LayerWeights:
-    inputs = read(f"{first}/w", None, None)
-    units = inputs.shape[1]
-    biases = [read(f"{first}/b", units)]
-    state = read(f"{second}/w", units, units)
-    if has_bias:
-        biases.append(read(f"{second}/b", units))
-    return _LIBRARY.layer(Kind.RNN, inputs, state, *biases, activation="relu")
-
-
-def _gru(read: Read, name: str) -> LayerWeights:
-    units = read(f"{name}/w_h", None, None).shape[0]
-    shapes = {"w_i": (None, 3 * units), "w_h": (units, 3 * units), "b": (3 * units,)}
-    arrays = [read(f"{name}/{key}", *shape) for key, shape in shapes.items()]
-    return _LIBRARY.layer(Kind.GRU, *map(_other_update, arrays))
-
-
-def _other_update(array: np.ndarray) -> np.ndarray:
-    """Negates the first block, because `1 - sigmoid(x)` equals `sigmoid(-x)`."""
-    update, *rest = blocks(array, 3)
-    return joined([-update, *rest], axis=-1)
-
-
-def _saved(layer: LayerWeights) -> Core:
-    inputs, state, bias, no_bias = _LIBRARY.arrays(layer)
-    name = _NAMES[layer.kind]
-    if layer.kind == Kind.GRU:
-        arrays = map(_other_update, (inputs, state, bias))
-        return name, {"": dict(zip(("w_i", "w_h", "b"), arrays, strict=True))}
-    if layer.kind == Kind.LSTM:
-        return name, {"/linear": {"w": joined([inputs, state]), "b": bias}}
-    first, second = _LINEAR
-    of_state = {"w": state, "b": no_bias}
-    return name, {first: {"w": inputs, "b": bias}, second: of_state}
-
-
-def _load_convs(params: Weights, names: Sequence[str], grid: Any) -> BoundCell:
-    fits = isinstance(grid, Sequence) and len(grid) in (1, 2, 3)
-    must = "hold the sizes of the 1, 2 or 3 axes of the cores' grid, without channels"
-    expect(fits, "input_shape", must, Verbatim(repr(grid)))
-    layers: list[BoundCell] = []
-    for name in names:
-        depth = layers[-1].cell.output_channels if layers else None
-        layers.append(_conv(params, name, grid, depth))
-    return stacked(layers)
-
-
-def _conv(
-    params: Weights, name: str, grid: Sequence[int], depth: int | None
-) -> BoundCell:
+def _conv(read: Reader, grid: Any, depth: int | None) -> BoundCell:
     """Loads a core as a cell of contrib, which has one kernel for inputs and state."""
-    first, second = (f"{name}{part}" for part in _CONV)
-    own = {each: pick(params, each) for each in (first, second)}
-    for each, weights in own.items():
-        check_names(each, as_mapping(each, weights), ["w", "b"])
-    read = _weights.reader(_weights.flattened(own))
-    window = [None] * len(grid)
-    of_inputs = read(f"{first}/w", *window, depth, None)
+    check_names(read.prefix, read.weights, _CONV)
+    of_inputs = read(_CONV[0], *[None] * len(grid), depth, None)
     *window, depth, columns = of_inputs.shape
-    channels, rest = divmod(columns, 4)
-    expect(not rest, f"{first}/w", "have a last axis divisible by 4", of_inputs)
-    of_state = read(f"{second}/w", *window, channels, columns)
-    bias = read(f"{first}/b", columns) + read(f"{second}/b", columns)
-    kernel = joined([of_inputs, of_state], axis=-2)
+    of_state = read(_CONV[1], *window, columns // 4, columns)
     make: Any = _CONVS[len(grid)]
     cell = make(
-        input_shape=[*grid, depth], output_channels=channels, kernel_shape=window
+        input_shape=[*grid, depth], output_channels=columns // 4, kernel_shape=window
     )
-    return cell.bind({"kernel": kernel, "biases": bias})
+    kernel = joined([of_inputs, of_state], axis=-2)
+    biases = read(_CONV[2], columns) + read(_CONV[3], columns)
+    return cell.bind({"kernel": kernel, "biases": biases})
 
 
-def _saved_conv(name: str, bound: BoundCell) -> Core:
+def _saved_conv(name: str, bound: BoundCell) -> tuple[str, dict[str, Weight]]:
+    """The default name of a core, and its weights."""
     cell = bound.cell
     what = "a convolutional LSTM, because another layer of the stack is one"
     check_instance(name, cell, _CONVS, what)
     must = "be False, because Haiku has no skip connection"
     expect(not cell.skip_connection, f"{name}.skip_connection", must, True)
     depth = cell.input_shape[-1]
-    specs = cell.param_specs(depth)
-    check_names(f"{name}.params", bound.params, specs)
-    read = _weights.reader(bound.params, f"{name}.params['", "']")
-    kernel = read("kernel", *specs["kernel"].shape)
+    read = Reader(bound.params, f"{name}.params['", "']")
+    kernel = read("kernel", *cell.param_specs(depth)["kernel"].shape)
     no_bias = np.zeros(kernel.shape[-1], kernel.dtype)
-    bias = read("biases", *no_bias.shape) if cell.use_bias else no_bias
-    bias = with_forget_bias(bias, cell.forget_bias - _LIBRARY.forget_bias)
-    of_inputs = {"w": kernel[..., :depth, :], "b": bias}
-    of_state = {"w": kernel[..., depth:, :], "b": no_bias}
-    first, second = _CONV
-    return f"conv{cell.conv_ndims}_dlstm", {first: of_inputs, second: of_state}
+    i, j, f, o = blocks(read("biases", *no_bias.shape) if cell.use_bias else no_bias, 4)
+    f = (f + (cell.forget_bias - _LIBRARY.forget_bias)).astype(f.dtype)
+    bias = joined([i, j, f, o])
+    arrays = kernel[..., :depth, :], kernel[..., depth:, :], bias, no_bias
+    weights = dict(zip(_CONV, arrays, strict=True))
+    return f"conv{cell.conv_ndims}_dlstm", weights
 
 
 _export(globals())

@@ -20,9 +20,16 @@ import numpy as np
 from .._base.arguments import as_bool, check_instance
 from .._base.expect import expect
 from .._base.modules import export as _export
-from ._bound_cells import Cells, Layer, as_layers, bind_layers, layers_of
-from ._layer_weights import ActivationLike, Kind, LayerWeights, Library
-from ._weights import Weight, blocks, check_directions, joined, listed, reader
+from ._layer_weights import (
+    ActivationLike,
+    Cells,
+    Kind,
+    LayerWeights,
+    Library,
+    as_layers,
+    bind_layers,
+)
+from ._weights import Reader, Weight, blocks, check_directions, joined
 
 __all__ = ["load", "save"]
 
@@ -77,15 +84,13 @@ def load(
         [(3, 15), (5, 15), (2, 15)]
     """
     reset_after = as_bool("reset_after", reset_after)
-    found: list[Layer] = []
+    found = []
     for i, arrays in enumerate(as_layers("layers", layers)):
         name = f"layers[{i}]"
         _check_arrays(name, arrays, bidirectional)
         size = len(arrays) // (1 + bidirectional)
         own = [range(start, start + size) for start in range(0, len(arrays), size)]
-        layer = tuple(_layer(name, arrays, at, activation, reset_after) for at in own)
-        _check_kinds(name, layer)
-        found.append(layer)
+        found.append([_layer(name, arrays, at, activation, reset_after) for at in own])
     return bind_layers(found)
 
 
@@ -107,22 +112,13 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
     Raises:
         TypeError: If `cell` does not hold these bound cells.
         ValueError: If a cell has peepholes, clips, coupled gates or a projection, which
-            Keras does not support; if the directions differ in the number or the kinds
-            of their layers.
+            Keras does not support; if the directions differ in the number of layers.
     """
-    saved = []
-    for layer in layers_of(_LIBRARY, cell, bidirectional):
-        names = "` and `".join(name for name, _ in layer)
-        _check_kinds(names, [direction for _, direction in layer])
-        arrays = [array for _, direction in layer for array in _weights(direction)]
-        saved.append(arrays)
-    return saved
-
-
-def _check_kinds(name: str, directions: Sequence[LayerWeights]) -> None:
-    kinds = dict.fromkeys(direction.kind for direction in directions)
-    must = "be of one kind in both directions"
-    expect(len(kinds) == 1, name, must, listed(kinds))
+    layers = _LIBRARY.layers_of(cell, bidirectional)
+    return [
+        [array for _, direction in layer for array in _weights(direction)]
+        for layer in layers
+    ]
 
 
 def _check_arrays(name: str, arrays: Any, bidirectional: bool) -> None:
@@ -146,24 +142,25 @@ def _layer(
     reset_after: bool,
 ) -> LayerWeights:
     """Reads one direction of a layer; `places` are the indices of its arrays."""
-    read = reader({at: arrays[at] for at in places}, f"{name}[", "]")
+    read = Reader(dict(enumerate(arrays)), f"{name}[", "]")
     kernel, recurrent, *last = places
     state = read(recurrent, None, None)
     units, columns = state.shape
-    kind = _LIBRARY.kind_of(f"{name}[{recurrent}]", state, columns, units)
+    kind = _LIBRARY.kind_of(read.name(recurrent), state, columns, units)
     inputs = read(kernel, None, columns)
-    shape_of_bias = np.shape(arrays[last[0]]) if last else ()
-    if kind != Kind.RNN and shape_of_bias == (2 * columns,):
-        biases = blocks(read(*last, 2 * columns), 2)
-        inputs, state = (_from_cudnn(array, units) for array in (inputs, state))
-        return _LIBRARY.layer(kind, inputs, state, *biases, activation=activation)
+    biases: Any = []
     if last:
-        reset_after = len(shape_of_bias) == 2
+        shape = np.shape(arrays[last[0]])
+        if kind != Kind.RNN and shape == (2 * columns,):
+            biases = blocks(read(*last, 2 * columns), 2)
+            inputs, state = (_from_cudnn(array, units) for array in (inputs, state))
+        elif kind == Kind.GRU_AFTER and len(shape) == 2:
+            biases = read(*last, 2, columns)
+        else:
+            biases = [read(*last, columns)]
+        reset_after = len(biases) == 2
     if kind == Kind.GRU_AFTER and not reset_after:
         kind = Kind.GRU
-    shape = (2, columns) if kind == Kind.GRU_AFTER else (columns,)
-    bias = read(*last, *shape) if last else np.zeros(shape, state.dtype)
-    biases = bias if bias.ndim == 2 else [bias]
     return _LIBRARY.layer(kind, inputs, state, *biases, activation=activation)
 
 

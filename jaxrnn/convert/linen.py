@@ -15,8 +15,7 @@ from typing import Any
 from .._base.modules import export as _export
 from .._base.typing import Params
 from . import _flax
-from ._bound_cells import Cells, layers_of
-from ._layer_weights import ActivationLike
+from ._layer_weights import ActivationLike, Cells
 from ._weights import Weights
 
 __all__ = ["load", "save"]
@@ -60,7 +59,7 @@ def load(
         >>> jaxrnn.convert.linen.save(cell)["h"]["kernel"].shape
         (5, 5)
     """
-    return _flax.load(params, activation, bidirectional)
+    return _flax.load(params, activation, bidirectional, _flax.LINEN)
 
 
 def save(cell: Cells, *, bidirectional: bool = False) -> Params:
@@ -93,11 +92,8 @@ def save(cell: Cells, *, bidirectional: bool = False) -> Params:
             support: peepholes, clips, coupled gates or a projection; if the directions
             differ in the number of layers.
     """
-    layers = [
-        [_flax.arrays_of(each, _flax.separate(each.kind)) for _, each in layer]
-        for layer in layers_of(_flax.LIBRARY, cell, bidirectional)
-    ]
-    modules = _flax.modules_of(layers)
+    layers = _flax.LIBRARY.layers_of(cell, bidirectional)
+    modules = _flax.modules_of(layers, _flax.LINEN)
     if len(modules) == 1:
         return modules[0]
     return {f"layers_{i}": module for i, module in enumerate(modules)}

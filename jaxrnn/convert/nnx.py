@@ -11,6 +11,7 @@ converted. A `SimpleCell` with `residual=True` has no counterpart either. `load`
 detect these two options, because the parameters do not include them.
 """
 
+import itertools
 from typing import Any
 
 from .._base.errors import Verbatim
@@ -19,8 +20,7 @@ from .._base.inputs import check_concrete
 from .._base.modules import export as _export
 from .._base.typing import Params
 from . import _flax
-from ._bound_cells import Cells, layers_of
-from ._layer_weights import ActivationLike, Kind, LayerWeights
+from ._layer_weights import ActivationLike, Cells, Kind, LayerWeights
 from ._weights import Weights
 
 __all__ = ["load", "save"]
@@ -65,7 +65,7 @@ def load(
         >>> jaxrnn.convert.nnx.save(cell)["dense_h"]["kernel"].shape
         (5, 15)
     """
-    return _flax.load(params, activation, bidirectional, input_to_f="if_")
+    return _flax.load(params, activation, bidirectional, _flax.NNX)
 
 
 def save(
@@ -104,24 +104,27 @@ def save(
             `hidden_projection` with a `bias` other than zero; if the directions differ
             in the number of layers.
     """
-    found = layers_of(_flax.LIBRARY, cell, bidirectional)
-    layers = [[_to_weights(*each, optimized) for each in layer] for layer in found]
-    modules = _flax.modules_of(layers)
+    layers = _flax.LIBRARY.layers_of(cell, bidirectional)
+    for name, layer in itertools.chain(*layers):
+        _check_state_bias(name, layer)
+    tables = (
+        _flax.DENSE if optimized else _flax.DENSE | {Kind.LSTM: _flax.NNX[Kind.LSTM]}
+    )
+    modules = _flax.modules_of(layers, tables)
     return modules[0] if len(modules) == 1 else {"layers": dict(enumerate(modules))}
 
 
-def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> Params:
-    if layer.kind == Kind.LSTM and not optimized:
-        return _flax.arrays_of(layer, _flax.separate(Kind.LSTM, "if_"))
-    if layer.state_bias is not None:
-        place = f"{name}.params['candidate']['hidden_projection']['bias']"
-        why = "`save` must check that this bias, which nnx's GRUCell lacks, is zero"
-        check_concrete(place, layer.state_bias, why=why)
-        must = "hold zeros, because nnx's GRUCell lacks this bias"
-        fix = "To keep this bias, use linen's GRUCell."
-        got = Verbatim("other values")
-        expect(not layer.state_bias.any(), place, must, got, fix)
-    return _flax.arrays_of(layer, _flax.dense(layer.kind))
+def _check_state_bias(name: str, layer: LayerWeights) -> None:
+    """Raises an error for a bias that nnx's GRUCell lacks, unless the bias is zero."""
+    bias = layer.blocks.get("sc")
+    if bias is None:
+        return
+    place = f"{name}.params['candidate/hidden_projection/bias']"
+    why = "`save` must check that this bias, which nnx's GRUCell lacks, is zero"
+    check_concrete(place, bias, why=why)
+    must = "hold zeros, because nnx's GRUCell lacks this bias"
+    fix = "To keep this bias, use linen's GRUCell."
+    expect(not bias.any(), place, must, Verbatim("other values"), fix)
 
 
 _export(globals())

@@ -26,9 +26,18 @@ from .._base.errors import Verbatim, describe
 from .._base.expect import expect
 from .._base.modules import export as _export, import_optional
 from .._base.typing import Params
-from ._bound_cells import Cells, Layer, Named, as_layers, bind_layers, layers_of
-from ._layer_weights import Kind, Library, reordered
+from ._layer_weights import (
+    Cells,
+    Kind,
+    Layer,
+    Library,
+    Named,
+    as_layers,
+    bind_layers,
+    reordered,
+)
 from ._weights import (
+    Reader,
     Weights,
     as_mapping,
     blocks,
@@ -36,7 +45,6 @@ from ._weights import (
     check_only,
     joined,
     listed,
-    reader,
 )
 
 __all__ = ["load", "nodes", "save"]
@@ -197,7 +205,7 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[Params]:
             clips, layer normalization, or an activation that ONNX lacks; if the
             directions differ in the number, kinds or sizes of their layers.
     """
-    return [_node(layer) for layer in layers_of(_LIBRARY, cell, bidirectional)]
+    return [_node(layer) for layer in _LIBRARY.layers_of(cell, bidirectional)]
 
 
 def _as_model(model: Any) -> Proto:
@@ -351,7 +359,7 @@ def _as_text(value: Any) -> Any:
 def _layer(name: str, given: object, bidirectional: bool) -> Layer:
     """Reads a node as one `LayerWeights` per direction."""
     node = _as_node(name, given)
-    read = reader(node, f"{name}['", "']")
+    read = Reader(node, f"{name}['", "']")
     found, rows, _ = read("W", None, None, None).shape
     check_directions(name, found, bidirectional)
     count = 1 + bidirectional

@@ -20,24 +20,38 @@ is "decoder" for `dynamic_decode`:
     )
 """
 
-from typing import Any
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.tree_util import keystr
 
+from .. import contrib
 from .._base.arguments import as_bool, check_given, check_instance
+from .._base.errors import Verbatim
+from .._base.expect import expect
 from .._base.hints import with_hints
+from .._base.inputs import check_concrete
 from .._base.modules import export as _export
-from .._base.typing import PyTree, Shaped
-from .._cells.base import RNNCell
-from .._cells.bound import BoundCell
+from .._base.typing import Params, PyTree, Shaped
+from .._cells.base import RNNCell, scope_name
 from .._drivers.stack_bidirectional import init_stack_bidirectional
-from ..contrib import FusedRNNCell
-from ._bound_cells import KINDS, Cells, as_bound, as_pairs, read_params, single_cells
-from ._tf1_names import join, load_into, save_from, variables_in
-from ._weights import Weights, listed
+from .._wrappers.base import ParamsWrapper, WrapperCell
+from .._wrappers.multi_rnn import MultiRNNCell
+from ._layer_weights import KINDS, Cells, as_bound, as_pairs, layer_of, single_cells
+from ._weights import Reader, Weights, as_mapping, check_names, listed
 
 __all__ = ["load", "save"]
+
+
+# Wrappers that have neither variables nor a scope of their own.
+_BARE = WrapperCell, contrib.FusedRNNCellAdaptor, contrib.TimeReversedFusedRNN
+_MEMORY_LAYER = "memory_layer"
+
+Named: TypeAlias = list[tuple[str, PyTree]]
 
 
 @with_hints
@@ -105,26 +119,26 @@ def load(
     """
     scope = _as_scope(scope, bidirectional)
     check_instance("memory_scope", memory_scope, str, "a string")
-    found = variables_in(variables, scope)
-    _check_given(cell, inputs, found)
+    arrays = _opened(variables)
+    what = "the unbound cell of the TensorFlow script, such as `jaxrnn.LSTMCell(128)`"
+    check_given("cell", cell, f"Found: {listed(arrays)}.", what)
+    check_given("inputs", inputs, "", "one step of the inputs of `cell`, or its shapes")
     key = jax.random.key(0)
-
-    def bind(cell: Any, shapes: PyTree, scope: str) -> BoundCell:
-        return load_into(cell, shapes, scope, found, variables, memory_scope)
-
+    bind = functools.partial(_bind, arrays, memory_scope)
     if not bidirectional:
-        kinds = RNNCell | FusedRNNCell
+        kinds = RNNCell | contrib.FusedRNNCell
         check_instance("cell", cell, kinds, "an unbound cell")
         return bind(cell, jax.eval_shape(lambda: cell.init(key, inputs)), scope)
     layers = as_pairs(cell)
-    sides = [[each for _, each in side] for side in zip(*layers, strict=True)]
-    shapes = jax.eval_shape(
-        lambda: init_stack_bidirectional(sides[0], sides[1], key, inputs)
+    cells_fw, cells_bw = (
+        [each for _, each in side] for side in zip(*layers, strict=True)
     )
-    places = zip(*_scopes(scope, len(layers)), strict=True)
-    directions = zip(sides, shapes, places, strict=True)
-    cells_fw, cells_bw = (tuple(map(bind, *direction)) for direction in directions)
-    return cells_fw, cells_bw
+    shapes = jax.eval_shape(
+        lambda: init_stack_bidirectional(cells_fw, cells_bw, key, inputs)
+    )
+    scopes_fw, scopes_bw = zip(*_scopes(scope, len(layers)), strict=True)
+    fw = map(bind, cells_fw, shapes[0], scopes_fw)
+    return tuple(fw), tuple(map(bind, cells_bw, shapes[1], scopes_bw))
 
 
 @with_hints
@@ -180,27 +194,174 @@ def _scopes(scope: str, layers: int) -> list[tuple[str, str]]:
     """The scopes of the forward and the backward cell of each layer."""
     places = [scope]
     if layers > 1:
-        places = [join(scope, f"cell_{i}/bidirectional_rnn") for i in range(layers)]
-    return [(join(place, "fw"), join(place, "bw")) for place in places]
+        places = [_join(scope, f"cell_{i}/bidirectional_rnn") for i in range(layers)]
+    return [(_join(place, "fw"), _join(place, "bw")) for place in places]
 
 
-def _check_given(cell: Any, inputs: PyTree, found: Weights) -> None:
-    """Raises ValueError, which lists the variables, if `cell` or `inputs` is None."""
-    shapes = listed(f"{name} {list(np.shape(value))}" for name, value in found.items())
-    what = "the unbound cell of the TensorFlow script, such as `jaxrnn.LSTMCell(128)`"
-    check_given("cell", cell, f"Found: {shapes}.", what)
-    what = "one step of the inputs of `cell`, or its shapes"
-    fix = "For example, pass `jax.ShapeDtypeStruct((1, 8), jnp.float32)`."
-    check_given("inputs", inputs, fix, what)
+def _join(scope: str, name: str) -> str:
+    """The full name of `name` in a scope, which may be empty."""
+    return f"{scope}/{name}" if scope else name
+
+
+def _opened(variables: Any) -> dict[str, Callable[[], Any]]:
+    """For each variable, a function that reads it, without optimizer slots.
+
+    Raises:
+        TypeError: If `variables` is neither a mapping nor a checkpoint reader.
+    """
+    if hasattr(variables, "get_variable_to_shape_map"):
+        # `variables` is a checkpoint reader.
+        names = variables.get_variable_to_shape_map()
+        get = variables.get_tensor
+    else:
+        fix = "Read a checkpoint with `tf.train.load_checkpoint(path)`."
+        names = as_mapping("variables", variables, fix)
+        get = names.__getitem__
+    full = {str(name).removesuffix(":0"): name for name in names}
+    own = {name: key for name, key in full.items() if not _is_slot(name, full)}
+    return {name: functools.partial(get, key) for name, key in own.items()}
+
+
+def _is_slot(name: str, names: Weights) -> bool:
+    """Whether `name` is an optimizer slot, i.e. one of its scopes names a variable."""
+    levels = name.split("/")
+    return any("/".join(levels[:i]) in names for i in range(1, len(levels)))
+
+
+def _bind(
+    variables: dict[str, Callable[[], Any]],
+    memory_scope: str,
+    cell: Any,
+    shapes: PyTree,
+    scope: str,
+) -> Any:
+    """Binds a cell, whose parameters have these shapes, to the variables in a scope."""
+    leaves, tree = jax.tree.flatten(shapes)
+    numbered = tree.unflatten(range(len(leaves)))
+    places = _full_names(cell, numbered, scope, memory_scope)
+    starts = [_join(scope, ""), _join(memory_scope, _MEMORY_LAYER)]
+    if not any(name.startswith(starts[1]) for name in places):
+        starts.pop()
+    for start in starts:
+        must = f"hold names that begin with {start!r}"
+        got = listed(variables)
+        is_held = any(name.startswith(start) for name in variables)
+        expect(is_held, "variables", must, got, "Check `scope` and `memory_scope`.")
+    inside = [name for name in variables if name.startswith(tuple(starts))]
+    found = {name: variables[name]() for name in inside}
+    # Shared parameters have one name in each layer; use the first of these names.
+    names = {i: name for name, i in reversed(places.items())}
+    wanted = {n: names[i] for n, i in places.items() if n in found or names[i] == n}
+    # Ignore variables outside the cell, e.g. the weights of an output layer.
+    heads = {_head(name, scope) for name in wanted}
+    own = [name for name in found if _head(name, scope) in heads]
+    fix = (
+        f"Found: {listed(found)}. Check that the scope and the cell's class, `name` "
+        "and options (such as `use_bias`) match the TensorFlow script."
+    )
+    check_names(scope or "variables", own, wanted, "the variables of `cell`", fix)
+    for name, first in wanted.items():
+        if name != first:
+            _check_equal(name, found[name], first, found[first])
+    read = Reader(found)
+    arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
+    return cell.bind(tree.unflatten(arrays))
+
+
+def _head(name: str, scope: str) -> str:
+    """The first level of a name inside the scope, with the scope."""
+    outer = _join(scope, "") if name.startswith(_join(scope, "")) else ""
+    return outer + name.removeprefix(outer).partition("/")[0]
+
+
+def _check_equal(name: str, array: Any, first: str, other: Any) -> None:
+    """Raises ValueError if layers that share parameters have different variables."""
+    why = "two layers of `cell` are the same object and need equal values"
+    check_concrete("variables", {name: array, first: other}, why=why)
+    must = f"equal `{first}`, because two layers of `cell` are the same object"
+    fix = "Create a separate cell for each layer."
+    expect(np.array_equal(array, other), name, must, Verbatim("other values"), fix)
 
 
 def _save(name: str, cell: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray]:
-    if not isinstance(getattr(cell, "cell", None), FusedRNNCell):
+    if not isinstance(getattr(cell, "cell", None), contrib.FusedRNNCell):
         cell = as_bound(name, cell)
         for own, each in single_cells(name, cell):
             if type(each.cell) in KINDS:
-                read_params(own, each)  # Raises an error for wrong parameters.
-    return save_from(cell, scope, memory_scope)
+                layer_of(own, each)  # Raises an error for wrong parameters.
+    arrays = _full_names(cell.cell, cell.params, scope, memory_scope)
+    read = Reader(arrays)
+    return {name: read(name, *np.shape(x)) for name, x in arrays.items()}
+
+
+def _full_names(cell: Any, params: Params, scope: str, memory_scope: str) -> Params:
+    """The parameters of a cell, by their names in a TensorFlow graph.
+
+    Raises:
+        ValueError: If two parameters have the same name, or `memory_scope` is given
+            for a cell without memory layers.
+    """
+    full: Params = {}
+    layers = 0
+    for name, value in _named(cell, params):
+        place = _join(scope, name)
+        if name.startswith("/"):
+            number = f"_{layers}" if layers else ""
+            place = _join(memory_scope, f"{_MEMORY_LAYER}{number}/kernel")
+            layers += 1
+        fix = "Set the `name` of one cell to the cell's numbered scope in TensorFlow."
+        must = "have only one variable of each name"
+        expect(place not in full, "cell", must, Verbatim(f"two `{place}`"), fix)
+        full[place] = value
+    must = "be omitted for a cell without an AttentionWrapper"
+    expect(layers or not memory_scope, "memory_scope", must, memory_scope)
+    return full
+
+
+def _named(cell: Any, params: Params) -> Named:
+    """The parameters of a cell under TensorFlow's names, including scopes.
+
+    The name of a memory layer begins with a slash, because the constructor of the
+    mechanism creates the layer outside the cell's scope.
+    """
+    if isinstance(cell, ParamsWrapper):
+        own, inner = cell.split_params(params)
+        pairs = _leaves(own)
+        if isinstance(cell, contrib.AttentionWrapper):
+            pairs = [(re.sub(f"^{_MEMORY_LAYER}", r"/\g<0>", k), x) for k, x in pairs]
+        pairs += _named(cell.cell, inner)
+        # `HighwayWrapper` calls its cell without entering a scope.
+        has_scope = not isinstance(cell, contrib.HighwayWrapper)
+        return _in_scope(scope_name(cell) if has_scope else "", pairs)
+    if isinstance(cell, _BARE):
+        return _named(cell.cell, params)
+    return _in_scope(scope_name(cell), _held(cell, params))
+
+
+def _held(cell: Any, params: Params) -> Named:
+    """The parameters of a cell, with one scope per inner cell."""
+    if not isinstance(params, Mapping):
+        return _leaves(params)
+    rest = dict(params)
+    pairs: Named = []
+    if isinstance(cell, MultiRNNCell):
+        for i, (each, owner) in enumerate(zip(cell.cells, cell.owners, strict=True)):
+            pairs += _in_scope(f"cell_{i}", _named(each, params[f"cell_{owner}"]))
+            rest.pop(f"cell_{owner}", None)
+    for name in params:
+        inner = getattr(cell, name, None)
+        if isinstance(inner, RNNCell):
+            pairs += _named(inner, rest.pop(name))
+    return pairs + _leaves(rest)
+
+
+def _leaves(params: Params) -> Named:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [(keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _in_scope(scope: str, pairs: Named) -> Named:
+    return [(k if k.startswith("/") else _join(scope, k), x) for k, x in pairs]
 
 
 _export(globals())

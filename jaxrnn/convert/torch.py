@@ -9,8 +9,8 @@ layer has its own (c, h); `load_state` and `save_state` convert between the two 
 PyTorch has two biases per gate. jaxrnn stores their sum, except in a GRU's candidate.
 """
 
+import itertools
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,56 +18,52 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_bool, check_instance, is_list_of
-from .._base.errors import describe_leaves, error_note, is_array
+from .._base.errors import is_array
 from .._base.expect import expect
 from .._base.math import is_traced
 from .._base.modules import export as _export
 from .._base.typing import PyTree
 from .._cells.lstm import LSTMStateTuple
-from ._bound_cells import Cells, Layer, bind_layers, layers_of
-from ._layer_weights import Kind, LayerWeights, Library
+from ._layer_weights import Cells, Kind, LayerWeights, Library, bind_layers
 from ._weights import (
+    Reader,
     Weights,
     as_mapping,
     check_directions,
     from_tensor,
     listed,
     pick,
-    reader,
 )
 
 __all__ = ["load", "load_state", "save", "save_state"]
 
 
+_ORDERS = {Kind.RNN: "c", Kind.GRU_AFTER: "ruc", Kind.LSTM: "ifjo"}
 _LIBRARY = Library(
     "PyTorch",
-    {Kind.RNN: "c", Kind.GRU_AFTER: "ruc", Kind.LSTM: "ifjo"},
+    _ORDERS,
     lacks=("peepholes", "clips", "coupled gates"),
-    activations={
-        Kind.RNN: ("tanh", "relu"),
-        Kind.GRU_AFTER: ("tanh",),
-        Kind.LSTM: ("tanh",),
-    },
+    activations=dict.fromkeys(_ORDERS, ("tanh",)) | {Kind.RNN: ("tanh", "relu")},
+    is_transposed=True,
 )
-_OF_PAIRS = ("states_fw", "states_bw")
-_SUFFIXES = ("", "_reverse")
-_NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
-_BASE = r"((?:weight|bias)_(?:ih|hh|hr)(?:_l\d+(?:_reverse)?)?)"
-_REMOVE = "In PyTorch, call `{}(module, {{!r}})`, and pass the new `state_dict()`."
-_FLOAT = "Pass the `state_dict()` of the module before it was quantized."
-# Names of weights that PyTorch's tools change, and how to get the plain weights.
-_CHANGED = {
-    rf"{_BASE}_raw": "If a weight drop added the suffix '_raw', remove the suffix.",
-    rf"{_BASE}_[gv]": _REMOVE.format("torch.nn.utils.remove_weight_norm"),
-    rf"{_BASE}_mask": _REMOVE.format("torch.nn.utils.prune.remove"),
-    rf"{_BASE}_(?:orig|u)": _REMOVE.format("torch.nn.utils.remove_spectral_norm")
-    + " For a pruned module, call `torch.nn.utils.prune.remove`.",
-    rf"parametrizations\.{_BASE}\..*": _REMOVE.format(
-        "torch.nn.utils.parametrize.remove_parametrizations"
-    ),
-    r"_all_weight_values\..*": _FLOAT,
-    r"layers\.\d+\.layer_[fb]w\.cell\.[ih]gates\..*": _FLOAT,
+_TABLES = {
+    kind: {
+        "weight_ih": ("x", order),
+        "weight_hh": ("h", order),
+        "bias_ih": ("b", order),
+        "bias_hh": ("s", order),
+        "weight_hr": ("w", ""),
+    }
+    for kind, order in _ORDERS.items()
 }
+_SUFFIXES = ("", "_reverse")
+_NAME = r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?"
+_BIASES = {"bias_ih", "bias_hh"}
+_FIX = (
+    "If the names have a prefix, such as 'encoder.', pass `prefix`. For an "
+    "`nn.LSTMCell` or similar cell, add '_l0' to the names. In PyTorch, remove weight "
+    "norm, spectral norm, pruning and quantization, which rename weights."
+)
 _ALIKE = "have layers of one kind, size and activation to form one module"
 
 
@@ -102,9 +98,8 @@ def load(
     Raises:
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, unknown, or has the wrong shape; if
-            `bidirectional` does not fit the module, or the module does not support
-            `nonlinearity`.
+        ValueError: If a weight is missing or has the wrong shape; if `bidirectional`
+            does not fit the module, or the module does not support `nonlinearity`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.torch
@@ -116,16 +111,19 @@ def load(
         >>> list(jaxrnn.convert.torch.save(cell, "rnn."))[:3]
         ['rnn.weight_ih_l0', 'rnn.weight_hh_l0', 'rnn.bias_ih_l0']
     """
-    state_dict = as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
-    matches = _matches(state_dict, prefix)
-    is_bidirectional = any(match[3] for match in matches)
-    check_directions("state_dict", 1 + is_bidirectional, bidirectional)
+    as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
+    check_instance("prefix", prefix, str, "a string")
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        pick(state_dict, prefix + name, fix=_FIX)
+    own = [re.fullmatch(re.escape(prefix) + _NAME, str(name)) for name in state_dict]
+    matches = [match for match in own if match]
+    directions = 1 + any(match[3] for match in matches)
+    check_directions("state_dict", directions, bidirectional)
     stored = {match[1] for match in matches}
-    layers: list[Layer] = []
+    layers = []
     for k in range(1 + max(int(match[2]) for match in matches)):
-        names = [f"{prefix}{{}}_l{k}{end}" for end in _SUFFIXES[: 1 + bidirectional]]
-        layers.append(tuple(_layer(state_dict, n, stored, nonlinearity) for n in names))
-    _check_alike("state_dict", layers)
+        names = [f"{prefix}{{}}_l{k}{end}" for end in _SUFFIXES[:directions]]
+        layers.append([_layer(state_dict, n, stored, nonlinearity) for n in names])
     return bind_layers(layers)
 
 
@@ -154,23 +152,26 @@ def save(
     Raises:
         TypeError: If a cell is not bound, or no converter supports its class.
         ValueError: If a cell is a `GRUCell`, or has a feature that PyTorch does not
-            support: peepholes, clips, coupled gates, an activation other than tanh (a
-            `BasicRNNCell` may also have relu), or a projection that is not smaller than
-            the number of units; if layers or directions differ from each other.
+            support: peepholes, clips, coupled gates, or an activation other than tanh
+            (a `BasicRNNCell` may also have relu); if layers or directions differ from
+            each other.
     """
     check_instance("prefix", prefix, str, "a string")
-    layers = layers_of(_LIBRARY, cell, bidirectional)
-    for each in layers:
-        for name, layer in each:
-            _check_projection(name, layer)
-    _check_alike("cell", [[layer for _, layer in each] for each in layers])
+    layers = _LIBRARY.layers_of(cell, bidirectional)
+    kinds = {
+        f"{layer.kind.family} of size {layer.units}, with outputs of size "
+        f"{len(layer.state_kernel)} and {layer.activation_name}"
+        for _, layer in itertools.chain(*layers)
+    }
+    fix = "Convert each layer separately."
+    expect(len(kinds) == 1, "cell", _ALIKE, listed(sorted(kinds)), fix)
     arrays: dict[str, np.ndarray] = {}
     for k, each in enumerate(layers):
         for end, (_, layer) in zip(_SUFFIXES, each, strict=False):
-            for name, array in _weights(layer).items():
+            for key, array in _LIBRARY.write(layer, _TABLES[layer.kind]).items():
                 # PyTorch requires writable arrays.
-                own = array.T if is_traced(array) else np.array(array.T, order="C")
-                arrays[f"{prefix}{name}_l{k}{end}"] = own
+                own = array if is_traced(array) else np.array(array, order="C")
+                arrays[f"{prefix}{key}_l{k}{end}"] = own
     return arrays
 
 
@@ -191,10 +192,9 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
         with one state per layer.
 
     Raises:
-        TypeError: If `state` is neither an array nor a pair of arrays.
-        ValueError: If an array has no layer axis, or h and c differ in the number of
-            layers or the batch size; if the number of entries is odd for two
-            directions.
+        ValueError: If `state` is neither an array nor a pair of arrays; if an array has
+            no layer axis, or h and c differ in the number of layers or the batch size;
+            if the number of entries is odd for two directions.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn.convert.torch
@@ -205,7 +205,13 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
         >>> [x.shape for x in jaxrnn.convert.torch.save_state(state)]
         [(1, 4, 8), (1, 4, 8)]
     """
-    layers = _split_state(state)
+    is_pair = isinstance(state, tuple | list)
+    arrays = [from_tensor(each) for each in (state if is_pair else [state])]
+    h, *c = map(jnp.asarray, arrays)
+    must = "be h or (h, c), each [layers, batch, units], with the same layers and rows"
+    fits = len(c) == is_pair and all(x.shape[:-1] == h.shape[:-1] for x in c)
+    expect(fits and h.ndim > 1, "state", must, arrays)
+    layers = tuple(map(LSTMStateTuple, c[0], h)) if c else tuple(h)
     if not as_bool("bidirectional", bidirectional):
         return layers[0] if len(layers) == 1 else layers
     must = "have an even number of entries in the first axis (two per layer)"
@@ -228,54 +234,20 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
         directions.
 
     Raises:
-        TypeError: If a layer's state is neither an array nor an `LSTMStateTuple`.
         ValueError: If the layers differ in kind or size, or the directions differ in
             the number of layers.
     """
-    if not as_bool("bidirectional", bidirectional):
-        return _stacked_state(_of_layers(state))
-    expect(is_list_of(state, 2), "state", "be the pair (states_fw, states_bw)", state)
-    states_fw, states_bw = map(_of_layers, state)
-    must = f"have as many layers as `states_fw` ({len(states_fw)})"
-    expect(len(states_bw) == len(states_fw), "states_bw", must, len(states_bw))
-    pairs = zip(states_fw, states_bw, strict=True)
-    return _stacked_state([state for pair in pairs for state in pair], _OF_PAIRS)
-
-
-def _of_layers(state: PyTree) -> Any:
-    """Returns the states of all layers; `state` may be the state of one layer."""
-    is_one = isinstance(state, LSTMStateTuple)
-    return state if isinstance(state, tuple | list) and not is_one else [state]
-
-
-def _matches(state_dict: Weights, prefix: str) -> list[re.Match[str]]:
-    """The names of the module's weights; names of other weights are left out."""
-    check_instance("prefix", prefix, str, "a string")
-    matches = []
-    for name in state_dict:
-        is_string = isinstance(name, str)
-        expect(is_string, "state_dict", "have strings as keys", name, error=TypeError)
-        own = name[len(prefix) :] if name.startswith(prefix) else ""
-        match = _NAME.fullmatch(own)
-        fix = _fix_of_name(own)
-        is_known = match or not (fix or re.match(r"(weight|bias)_[^.]*$", own))
-        must = "hold only names such as weight_ih_l0 or bias_hh_l1_reverse"
-        expect(is_known, "state_dict", must, name, fix)
-        if match:
-            matches.append(match)
-    fix = "If the names have a prefix, such as 'encoder.', pass `prefix`."
-    pick(state_dict, f"{prefix}weight_ih_l0", fix=fix)
-    return matches
-
-
-def _fix_of_name(own: str) -> str:
-    """What to do with a name that is not in `_NAME`; "" if there is no advice."""
-    if _NAME.fullmatch(f"{own}_l0"):
-        return "For an `nn.LSTMCell` or similar cell, add '_l0' to the names."
-    for pattern, fix in _CHANGED.items():
-        if match := re.fullmatch(pattern, own):
-            return fix.format(*match.groups())
-    return ""
+    sides = [state]
+    if as_bool("bidirectional", bidirectional):
+        must = "be the pair (states_fw, states_bw)"
+        expect(is_list_of(state, 2), "state", must, state)
+        sides = state
+    # The state of one layer may replace a list; an `LSTMStateTuple` is such a state.
+    is_one = [is_array(side) or isinstance(side, LSTMStateTuple) for side in sides]
+    lists = [[side] if one else side for side, one in zip(sides, is_one, strict=True)]
+    layers = itertools.chain(*zip(*lists, strict=True))
+    stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
+    return (stacked.h, stacked.c) if isinstance(stacked, LSTMStateTuple) else stacked
 
 
 def _layer(
@@ -286,96 +258,20 @@ def _layer(
     `name` has a placeholder for the kind of weight, e.g. "weight_ih". `stored` contains
     all kinds of weights that occur in the module.
     """
-    read = reader(weights)
-    state = read(name.format("weight_hh"), None, None)
-    rows, units = state.shape
-    projection = None
+    read = Reader(weights)
+    of_state = name.format("weight_hh")
+    state = read(of_state, None, None)
+    rows, outputs = state.shape
+    units = outputs
     if "weight_hr" in stored:
-        projection = read(name.format("weight_hr"), units, None).T
-        units = len(projection)
-    kind = _LIBRARY.kind_of(name.format("weight_hh"), state, rows, units)
-    fits = projection is None or kind == Kind.LSTM
-    must = f"be omitted, because `nn.{kind.family}` has no projection"
-    expect(fits, name.format("weight_hr"), must, projection)
-    choices = _LIBRARY.activations[kind]
-    what = f"{' or '.join(choices)} for `nn.{kind.family}`"
-    expect(nonlinearity in choices, "nonlinearity", f"be {what}", nonlinearity)
-    with error_note(f"`{name.format('weight_hh')}` determines the number of rows."):
-        inputs = read(name.format("weight_ih"), rows, None)
-    biases = [np.zeros(rows, state.dtype)] * 2
-    if stored & {"bias_ih", "bias_hh"}:
-        biases = [read(name.format(key), rows) for key in ("bias_ih", "bias_hh")]
-    return _LIBRARY.layer(
-        kind,
-        inputs.T,
-        state.T,
-        *biases,
-        projection=projection,
-        activation=nonlinearity,
-    )
-
-
-def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    weights: dict[str, np.ndarray] = {}
-    weights |= zip(names, _LIBRARY.arrays(layer), strict=True)
-    if layer.projection is not None:
-        weights["weight_hr"] = layer.projection
-    return weights
-
-
-def _check_projection(name: str, layer: LayerWeights) -> None:
-    """Raises ValueError unless a projection is smaller than the number of units."""
-    size = 0 if layer.projection is None else layer.projection.shape[1]
-    must = f"have `num_proj` below `num_units` ({layer.units}), as PyTorch requires"
-    expect(size < layer.units, name, must, size)
-
-
-def _check_alike(name: str, layers: Sequence[Layer]) -> None:
-    """Raises ValueError for layers that cannot form one module."""
-    seen = set()
-    for layer in (direction for each in layers for direction in each):
-        text = f"{layer.kind.family} of size {layer.units}"
-        if layer.projection is not None:
-            text += f" projected to size {layer.projection.shape[1]}"
-        seen.add(f"{text} with {layer.activation_name}")
-    got = listed(sorted(seen))
-    expect(len(seen) == 1, name, _ALIKE, got, "Convert each layer separately.")
-
-
-def _split_state(state: PyTree) -> tuple[PyTree, ...]:
-    """The states of all layers and directions, the entries along the first axis."""
-    is_pair = isinstance(state, tuple | list)
-    arrays = [from_tensor(each) for each in (state if is_pair else [state])]
-    must = "be h or (h, c), each [layers, batch, units]"
-    are_arrays = len(arrays) == 1 + is_pair and all(map(is_array, arrays))
-    expect(are_arrays, "state", must, arrays, error=TypeError)
-    fit = len({each.shape[:-1] for each in arrays}) == 1 and arrays[0].ndim > 1
-    must += ", with the same number of layers and of rows"
-    expect(fit, "state", must, arrays)
-    h, *c = map(jnp.asarray, arrays)
-    return tuple(map(LSTMStateTuple, c[0], h)) if c else tuple(h)
-
-
-def _stacked_state(
-    layers: Sequence[PyTree], names: Sequence[str] = ("state",)
-) -> PyTree:
-    """Stacks the states of layers.
-
-    Args:
-        layers: The states, which come from the lists `names` in turn.
-        names: The names of these lists, for messages.
-    """
-    for i, layer in enumerate(layers):
-        at, own = divmod(i, len(names))
-        kinds = type(layer) if is_array(layer) else LSTMStateTuple
-        what = "an array or an LSTMStateTuple"
-        check_instance(f"{names[own]}[{at}]", layer, kinds, what)
-    kinds = dict.fromkeys(map(describe_leaves, layers))
-    must = "have states of one kind and shape, one for each layer"
-    expect(len(kinds) == 1, "state", must, listed(kinds))
-    stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
-    return (stacked.h, stacked.c) if isinstance(stacked, LSTMStateTuple) else stacked
+        units = read(name.format("weight_hr"), outputs, None).shape[1]
+    kind = _LIBRARY.kind_of(of_state, state, rows, units)
+    names = {"weight_ih", "weight_hh"} | stored
+    names |= _BIASES if stored & _BIASES else set()
+    table = {name.format(k): v for k, v in _TABLES[kind].items() if k in names}
+    layer = _LIBRARY.read(read, kind, table, units, outputs, activation=nonlinearity)
+    _LIBRARY.check("nonlinearity", layer)
+    return layer
 
 
 _export(globals())

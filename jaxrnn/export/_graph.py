@@ -14,7 +14,7 @@ from .._base.errors import Verbatim
 from .._base.expect import expect
 from .._base.inputs import check_concrete
 from .._base.typing import DType
-from ..convert._weights import listed, reader
+from ..convert._weights import Reader, listed
 
 
 @dataclasses.dataclass(eq=False)
@@ -136,7 +136,7 @@ def read_dense(
     """
     expect(is_list_of(dense, 2), "dense", "be (kernel, bias)", dense, error=TypeError)
     check_concrete("dense", dense, why="a file stores the values")
-    read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
+    read = Reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
     kernel = read("kernel", size, None)
     must = f"be {dtype}, like the parameters"
     expect(kernel.dtype == dtype, "dense.kernel", must, kernel, error=TypeError)

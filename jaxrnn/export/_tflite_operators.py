@@ -15,8 +15,15 @@ from .._base.typing import ArrayLike, RNNCellLike, Shaped
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
-from ..convert._bound_cells import as_bound, as_pairs, layer_of, single_cells
-from ..convert._layer_weights import Kind, LayerWeights, Library
+from ..convert._layer_weights import (
+    Kind,
+    LayerWeights,
+    Library,
+    as_bound,
+    as_pairs,
+    layer_of,
+    single_cells,
+)
 from ..convert._weights import listed
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
 from ._functions import check_fixed_sizes

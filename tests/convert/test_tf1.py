@@ -203,8 +203,8 @@ def test_a_memory_scope_without_attention_in_sight(cell):
 @pytest.mark.parametrize(
     ("graph", "scope", "missing", "message"),
     [
-        ("scoped", "model/decoding/decoder", None, "contain a memory_layer, got ''"),
-        ("several", "rnn", "memory_layer_1/kernel", "; missing: memory_layer_1/kernel"),
+        ("scoped", "model/decoding/decoder", None, "begin with 'memory_layer', got"),
+        ("several", "rnn", "memory_layer_1/kernel", "got no memory_layer_1/kernel"),
     ],
 )
 def test_missing_memory_layers(graph, scope, missing, message):

@@ -201,7 +201,7 @@ CELLS = [
     ((LSTM,) * 3, "`cell` must be a bound cell or .* got tuple. To stack"),
     ([LSTM] * 2, "or the tuple .cells_fw, cells_bw., got list. To stack layers"),
     ((None, [LSTM]), r"`cells_fw\[0\]` must be a bound cell, such as"),
-    (own(WIDE), "`cell` must have none .*, got projection"),
+    (own(WIDE), "`cell` must have no .*, got projection"),
     (own(NORMALIZED), "`cell.layer_norm` must be False"),
     (MIXED, "share one dtype.* or float64, got float32, float64"),
     (bound(GRUCell(4), dtype="bfloat16"), "got bfloat16"),

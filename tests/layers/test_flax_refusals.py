@@ -209,7 +209,7 @@ def test_modules_and_variables_outside_of_flax():
     cell = LSTMCell(4)
     module = rnn(cell)
     bound = cell.bind(module.params["lstm_cell"])
-    with wrong_type("`cell.params` must hold arrays, got variables of nnx"):
+    with wrong_type("`cell.params['kernel']` must be an array, not a variable of nnx"):
         jaxrnn.convert.torch.save(bound)
     with wrong_value("`params` must have the structure {'bias': *, 'kernel': *}, got"):
         jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)
