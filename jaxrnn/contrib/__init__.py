@@ -51,23 +51,24 @@ from ..decode._beam_search import (
     BeamSearchDecoderOutput as BeamSearchDecoderOutput,
     BeamSearchDecoderState as BeamSearchDecoderState,
     FinalBeamSearchDecoderOutput as FinalBeamSearchDecoderOutput,
+    gather_tree as gather_tree,
+    tile_batch as tile_batch,
 )
-from ..decode._beams import gather_tree as gather_tree, tile_batch as tile_batch
 from ..decode._decoder import Decoder as Decoder, dynamic_decode as dynamic_decode
-from ._attention.mechanisms import (
+from ._attention_cell import AttentionCellWrapper as AttentionCellWrapper
+from ._attention_mechanisms import (
     AttentionMechanism as AttentionMechanism,
     BahdanauAttention as BahdanauAttention,
-    LuongAttention as LuongAttention,
-    hardmax as hardmax,
-)
-from ._attention.monotonic import (
     BahdanauMonotonicAttention as BahdanauMonotonicAttention,
+    LuongAttention as LuongAttention,
     LuongMonotonicAttention as LuongMonotonicAttention,
+    hardmax as hardmax,
     monotonic_attention as monotonic_attention,
 )
-from ._attention.state import AttentionWrapperState as AttentionWrapperState
-from ._attention.wrapper import AttentionWrapper as AttentionWrapper
-from ._attention_cell import AttentionCellWrapper as AttentionCellWrapper
+from ._attention_wrapper import (
+    AttentionWrapper as AttentionWrapper,
+    AttentionWrapperState as AttentionWrapperState,
+)
 from ._conv_lstm import (
     Conv1DLSTMCell as Conv1DLSTMCell,
     Conv2DLSTMCell as Conv2DLSTMCell,
@@ -110,11 +111,11 @@ from ._mapping_wrappers import (
 from ._ntm import NTMCell as NTMCell, NTMControllerState as NTMControllerState
 from ._phased_lstm import PhasedLSTMCell as PhasedLSTMCell
 from ._product_lstms import GLSTMCell as GLSTMCell, NASCell as NASCell
-from ._seq2seq.loss import sequence_loss as sequence_loss
-from ._seq2seq.training_helpers import (
+from ._seq2seq import (
     ScheduledEmbeddingTrainingHelper as ScheduledEmbeddingTrainingHelper,
     ScheduledOutputTrainingHelper as ScheduledOutputTrainingHelper,
     TrainingHelper as TrainingHelper,
+    sequence_loss as sequence_loss,
 )
 from ._small_cells import (
     CFNCell as CFNCell,

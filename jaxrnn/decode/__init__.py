@@ -15,11 +15,11 @@ memory.
 import typing as _typing
 
 from .._base.modules import export as _export, missing_name as _missing_name
-from ._beams import tile_beams as tile_beams
-from ._ensemble import ensemble as ensemble
+from ._beam_search import tile_beams as tile_beams
 from ._search import (
     Decoded as Decoded,
     beam_search as beam_search,
+    ensemble as ensemble,
     greedy as greedy,
     sample as sample,
     score as score,

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_function, check_instance, check_is_cell
-from .._base.cell_keys import cell_at_step
-from .._base.inputs import as_arrays, check_rows_of_state
+from .._base.arguments import check_instance
+from .._base.inputs import check_rows_of_state
 from .._base.trees import TensorShape, types_of_size
 from .._base.typing import (
     Array,
@@ -19,11 +18,10 @@ from .._base.typing import (
     Key,
     PyTree,
     RNNCellLike,
-    Shaped,
 )
 from .._drivers.first_step import call_start
 from . import _ids
-from ._decoder import Decoder
+from ._decoder import CellDecoder, as_function
 
 
 class Helper(abc.ABC):
@@ -84,8 +82,7 @@ class CustomHelper(Helper):
         sample_ids_dtype: The dtype of `sample_ids`; None for int32.
 
     Raises:
-        TypeError: If one of the first three arguments is not a function, or
-            `sample_ids_shape` is not a sequence of integers.
+        TypeError: If `sample_ids_shape` is not a sequence of integers.
 
     Source: `tf.contrib.seq2seq.CustomHelper`.
     """
@@ -98,9 +95,6 @@ class CustomHelper(Helper):
         sample_ids_shape: Iterable[int] | None = None,
         sample_ids_dtype: DType | None = None,
     ) -> None:
-        check_function("initialize_fn", initialize_fn)
-        check_function("sample_fn", sample_fn)
-        check_function("next_inputs_fn", next_inputs_fn)
         self._initialize_fn = initialize_fn
         self._sample_fn = sample_fn
         self._next_inputs_fn = next_inputs_fn
@@ -116,8 +110,7 @@ class CustomHelper(Helper):
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
         """Calls `initialize_fn`."""
         finished, inputs = self._initialize_fn()
-        finished = as_arrays("finished", finished)
-        self._batch_size = finished.size
+        self._batch_size = jnp.size(finished)
         return finished, inputs
 
     def sample(
@@ -154,9 +147,8 @@ class InferenceHelper(CustomHelper):
             samples themselves.
 
     Raises:
-        TypeError: If `sample_fn` or `end_fn` is not a function; if `next_inputs_fn` is
-            neither a function nor None; if `sample_shape` is not a sequence of
-            integers.
+        TypeError: If `next_inputs_fn` is neither a function nor None, or `sample_shape`
+            is not a sequence of integers.
 
     Source: `tf.contrib.seq2seq.InferenceHelper`.
     """
@@ -170,28 +162,22 @@ class InferenceHelper(CustomHelper):
         end_fn: Callable[[Array], Array],
         next_inputs_fn: Callable[[Array], PyTree] | None = None,
     ) -> None:
-        check_function("sample_fn", sample_fn)
-        check_function("end_fn", end_fn)
         make_inputs = as_function("next_inputs_fn", next_inputs_fn)
         inputs = jax.tree.map(jnp.asarray, start_inputs)
         rows = jax.tree.leaves(inputs)[0].shape[0]
-
-        def initialize() -> tuple[Array, PyTree]:
-            return jnp.zeros(rows, bool), inputs
-
-        def sample(time: Array, outputs: PyTree, state: PyTree) -> Array:
-            return sample_fn(outputs)
-
-        def follow(
-            time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
-        ) -> tuple[Array, PyTree, PyTree]:
-            return end_fn(sample_ids), make_inputs(sample_ids), state
-
-        super().__init__(initialize, sample, follow, sample_shape, sample_dtype)
+        super().__init__(
+            lambda: (jnp.zeros(rows, bool), inputs),
+            lambda time, outputs, state: sample_fn(outputs),
+            lambda time, outputs, state, sample_ids: (
+                (end_fn(sample_ids), make_inputs(sample_ids), state)
+            ),
+            sample_shape,
+            sample_dtype,
+        )
         self._batch_size = rows
 
 
-class EmbeddingHelper(InferenceHelper):
+class EmbeddingHelper(CustomHelper):
     """Feeds back the embeddings of the ids that a function chooses from the logits.
 
     Args:
@@ -211,21 +197,17 @@ class EmbeddingHelper(InferenceHelper):
         embed = _ids.as_embed(embedding)
         ids = _ids.as_start_ids("start_tokens", start_tokens)
         end_id = _ids.as_end_id("end_token", end_token)
+        inputs = embed(ids)
         super().__init__(
-            sample_fn=lambda outputs: _ids.as_logits(outputs, embed),
-            sample_shape=[],
-            sample_dtype=jnp.int32,
-            start_inputs=embed(ids),
-            end_fn=lambda sample_ids: sample_ids == end_id,
-            next_inputs_fn=embed,
+            lambda: (jnp.zeros(ids.shape, bool), inputs),
+            lambda time, outputs, state: choose(
+                _ids.as_logits(outputs, ids.shape, embed), time
+            ),
+            lambda time, outputs, state, sample_ids: (
+                (sample_ids == end_id, embed(sample_ids), state)
+            ),
         )
-        self._choose = choose
-
-    def sample(
-        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
-    ) -> Array:
-        """The ids that `choose` returns, int32 `[batch]`."""
-        return self._choose(super().sample(time, outputs, state), time)
+        self._batch_size = ids.shape[0]
 
 
 class GreedyEmbeddingHelper(EmbeddingHelper):
@@ -291,9 +273,9 @@ class SampleEmbeddingHelper(EmbeddingHelper):
     ) -> None:
         temperature = 1.0 if softmax_temperature is None else softmax_temperature
         fix = "To feed the most likely id, use `GreedyEmbeddingHelper`."
-        _ids.as_number("softmax_temperature", temperature, _ids.POSITIVE, fix)
+        _ids.as_number("softmax_temperature", temperature, fix, low=0)
         key = _ids.seeded(key, "seed", seed)
-        choose = functools.partial(_ids.draw, key, temperature, None, None)
+        choose = functools.partial(_ids.draw, key=key, temperature=temperature)
         super().__init__(embedding, start_tokens, end_token, choose)
 
 
@@ -309,25 +291,6 @@ class BasicDecoderOutput(NamedTuple):
 
     rnn_output: PyTree
     sample_id: PyTree
-
-
-class CellDecoder(Decoder):
-    """The base class of decoders that run a cell and project its outputs."""
-
-    def __init__(
-        self,
-        cell: RNNCellLike,
-        initial_state: PyTree,
-        output_layer: Callable[[PyTree], PyTree] | None,
-    ) -> None:
-        check_is_cell("cell", cell)
-        self._cell = cell
-        self._initial_state = as_arrays("initial_state", initial_state)
-        self._project = as_function("output_layer", output_layer)
-
-    def _run(self, time: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        """Runs the cell for one step, with the step's key if the cell has a key."""
-        return cell_at_step(self._cell, time)(inputs, state)
 
 
 class BasicDecoder(CellDecoder):
@@ -378,7 +341,7 @@ class BasicDecoder(CellDecoder):
         if jax.tree.structure(types) == jax.tree.structure(sizes):
             dtypes = jax.tree.map(lambda x: x.dtype, types)
         else:  # A subclass may change the structure of `rnn_output`.
-            dtype = first_float(self._initial_state).dtype
+            dtype = _first_dtype(self._initial_state)
             dtypes = jax.tree.map(lambda _: dtype, sizes)
         return BasicDecoderOutput(dtypes, self._helper.sample_ids_dtype)
 
@@ -389,7 +352,7 @@ class BasicDecoder(CellDecoder):
     @functools.cached_property
     def _output_types(self) -> PyTree:
         """The shapes and dtypes of the outputs of `output_layer`."""
-        dtype = first_float(self._initial_state).dtype
+        dtype = _first_dtype(self._initial_state)
         size = self._cell.output_size
         outputs = types_of_size(size, self.batch_size, dtype, "cell.output_size")
         return jax.eval_shape(self._project, outputs)
@@ -416,14 +379,7 @@ class BasicDecoder(CellDecoder):
         return emit, next_state, next_inputs, finished
 
 
-def first_float(state: PyTree) -> Shaped:
-    """The first floating-point leaf of a state; a float32 scalar by default."""
-    for leaf in jax.tree.leaves(state):
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            return leaf
-    return jax.ShapeDtypeStruct((), jnp.float32)
-
-
-def as_function(name: str, function: Callable | None) -> Callable:
-    """Checks a function and returns it; None stands for the identity."""
-    return (lambda x: x) if function is None else check_function(name, function)
+def _first_dtype(state: PyTree) -> DType:
+    """The first floating-point dtype of a state; float32 by default."""
+    dtypes = (leaf.dtype for leaf in jax.tree.leaves(state))
+    return next((d for d in dtypes if jnp.issubdtype(d, jnp.floating)), jnp.float32)

@@ -1,4 +1,9 @@
-"""`BeamSearchDecoder`, which keeps the best sequences of each example."""
+"""`BeamSearchDecoder`, which keeps the best sequences of each example.
+
+Beams are adjacent rows: `tile_beams` repeats the rows of a state or a memory,
+`reordered` gives each beam the state of its parent, and `gather_tree` traces the final
+beams back.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,13 +14,26 @@ import jax.numpy as jnp
 from .._base import arguments
 from .._base.errors import error_note
 from .._base.expect import expect
-from .._base.inputs import check_rows_of_state
+from .._base.inputs import as_arrays, check_rows_of_state
 from .._base.math import concrete_or_none
-from .._base.trees import TensorShape
-from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
+from .._base.trees import TensorShape, is_read_only, is_tensor_array, named_leaves
+from .._base.typing import Array, ArrayLike, AxisSize, PyTree, RNNCellLike
 from .._drivers.first_step import call_start
-from . import _beams, _ids
-from ._basic import CellDecoder
+from .._tensor_array.tensor_array import TensorArray
+from . import _ids
+from ._decoder import CellDecoder
+
+# The beams of an example are chosen from width * vocab candidates with int32 indices. A
+# larger width would overflow these indices for a vocabulary of 32,768 ids.
+MAX_WIDTH = 2**16
+
+NO_PENALTY = "For no penalty, pass 0."
+
+ON_BEAMS = (
+    "The cell and the functions of the decoder run on {} rows (batch size times number "
+    "of beams). If they read a memory with one row for each example, tile the memory "
+    "with `tile_beams`."
+)
 
 
 class BeamSearchDecoderState(NamedTuple):
@@ -23,7 +41,7 @@ class BeamSearchDecoderState(NamedTuple):
 
     Attributes:
         cell_state: The cell's state, each leaf `[batch, beam, ...]`.
-        log_probs: `[batch, beam]`, the log-probability of each _beams.
+        log_probs: `[batch, beam]`, the log-probability of each beam.
         finished: bool `[batch, beam]`, whether each beam is finished.
         lengths: int32 `[batch, beam]`, the number of ids, including the end token.
         accumulated_attention_probs: `[batch, beam, memory_time]`, the sum of the
@@ -44,7 +62,7 @@ class BeamSearchDecoderOutput(NamedTuple):
 
     Attributes:
         scores: The scores of the beams, best first.
-        predicted_ids: int32, the id of each _beams.
+        predicted_ids: int32, the id of each beam.
         parent_ids: int32; for each beam, the index of its parent beam in the previous
             step.
 
@@ -139,21 +157,21 @@ class BeamSearchDecoder(CellDecoder):
         reorder_tensor_arrays: bool = True,
     ) -> None:
         super().__init__(cell, initial_state, output_layer)
-        self._beam_width = _beams.as_width("beam_width", beam_width)
+        self._beam_width = as_width("beam_width", beam_width)
         self._embed = _ids.as_embed(embedding)
         self._end_token = _ids.as_end_id("end_token", end_token)
         ids = _ids.as_start_ids("start_tokens", start_tokens)
         shape = (ids.shape[0], self._beam_width)
         self._start_tokens = jnp.broadcast_to(ids[:, None], shape)
-        name = "length_penalty_weight"
-        self._length_penalty = _as_weight(name, length_penalty_weight)
-        name = "coverage_penalty_weight"
-        self._coverage_penalty = _as_weight(name, coverage_penalty_weight)
+        self._length_penalty = _ids.as_number(
+            "length_penalty_weight", length_penalty_weight, NO_PENALTY
+        )
+        self._coverage_penalty = _ids.as_number(
+            "coverage_penalty_weight", coverage_penalty_weight, NO_PENALTY
+        )
         known = concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
-        self._reorders = arguments.as_bool(
-            "reorder_tensor_arrays", reorder_tensor_arrays
-        )
+        self._reorders = reorder_tensor_arrays
         rows = self.batch_size * self._beam_width
         must = f"have one row per beam ({self.batch_size} * {self._beam_width} rows)"
         fix = f"Apply `tile_batch` to a state with batch size {self.batch_size}."
@@ -193,11 +211,7 @@ class BeamSearchDecoder(CellDecoder):
         cell_state = self._split(call_start(self._cell, self._initial_state))
         state = BeamSearchDecoderState(
             cell_state,
-            log_probs=jnp.where(
-                is_first,
-                jnp.zeros_like(tokens, self._dtype),
-                jnp.full_like(tokens, -jnp.inf, self._dtype),
-            ),
+            log_probs=jnp.where(is_first, 0.0, -jnp.inf).astype(self._dtype),
             finished=~is_first,
             lengths=zeros,
             accumulated_attention_probs=(
@@ -210,15 +224,15 @@ class BeamSearchDecoder(CellDecoder):
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
     ) -> tuple[BeamSearchDecoderOutput, PyTree, PyTree, Array]:
         """Extends the beams of each row by one id and keeps the best beams."""
-        with error_note(_beams.ON_BEAMS.format(self._start_tokens.size)):
+        with error_note(ON_BEAMS.format(self._start_tokens.size)):
             logits, cell_state = self._run_cell(time, inputs, state.cell_state)
             coverage, penalty = self._covered(self._split(cell_state), state)
             best, scores, parents, ids = self._extend(state, logits, penalty)
             next_inputs = self._embed(ids)
         next_state = best._replace(
-            cell_state=self._split(_beams.reordered(cell_state, parents)),
+            cell_state=self._split(reordered(cell_state, parents)),
             accumulated_attention_probs=jax.tree.map(
-                lambda x: _beams.pick(x, parents[..., None]), coverage
+                lambda x: pick(x, parents[..., None]), coverage
             ),
         )
         emit = BeamSearchDecoderOutput(scores, ids, parents)
@@ -254,17 +268,17 @@ class BeamSearchDecoder(CellDecoder):
         scored = lengths[..., None]
         if not self._counts_end:
             scored = scored - (alive[..., None] & is_end[None, None]).astype(jnp.int32)
-        scores = _beams.penalized(total, scored, self._length_penalty) + penalty
+        scores = penalized(total, scored, self._length_penalty) + penalty
         scores = scores.reshape(candidates)
         _, chosen = jax.lax.top_k(jax.lax.stop_gradient(scores), width)
         parents, ids = chosen // vocab, chosen % vocab
-        finished = _beams.pick(state.finished, parents) | (ids == self._end_token)
+        finished = pick(state.finished, parents) | (ids == self._end_token)
         best = state._replace(
-            log_probs=_beams.pick(total.reshape(candidates), chosen),
+            log_probs=pick(total.reshape(candidates), chosen),
             finished=finished,
-            lengths=_beams.pick(lengths, parents),
+            lengths=pick(lengths, parents),
         )
-        return best, _beams.pick(scores, chosen), parents, ids
+        return best, pick(scores, chosen), parents, ids
 
     def _over(self, state: BeamSearchDecoderState) -> Array:
         """Which beams the loop does not wait for, bool `[batch, beam]`."""
@@ -278,14 +292,12 @@ class BeamSearchDecoder(CellDecoder):
         # Paths run to the last step, because even finished beams may be reordered.
         steps = jnp.max(sequence_lengths, axis=1, initial=0)
         steps = jnp.full_like(steps, jnp.max(steps, initial=0))
-        sequences = _beams.gather_tree(
-            outputs.predicted_ids, parents, steps, self._end_token
-        )
+        sequences = gather_tree(outputs.predicted_ids, parents, steps, self._end_token)
         if self._reorders:
             cell_state = jax.tree.map(
                 lambda leaf: self._sorted(leaf, parents, steps, final_state.lengths),
                 final_state.cell_state,
-                is_leaf=_beams.is_shared,
+                is_leaf=is_shared,
             )
             final_state = final_state._replace(cell_state=cell_state)
         return FinalBeamSearchDecoderOutput(sequences, outputs), final_state
@@ -297,13 +309,7 @@ class BeamSearchDecoder(CellDecoder):
         inputs, cell_state = self._merge((inputs, cell_state))
         outputs, cell_state = self._run(time, inputs, cell_state)
         logits = self._project(self._split(outputs))
-        rows = self._start_tokens.shape
-        shape = getattr(logits, "shape", ())
-        fits = len(shape) == 3 and shape[:2] == rows
-        must = f"return logits [{rows[0]}, {rows[1]}, vocab]"
-        fix = "Pass an `output_layer`, or a cell that outputs logits."
-        expect(fits, "output_layer", must, logits, fix)
-        logits = _ids.as_logits(logits, self._embed)
+        logits = _ids.as_logits(logits, self._start_tokens.shape, self._embed)
         return logits.astype(self._dtype), cell_state
 
     def _covered(
@@ -338,11 +344,11 @@ class BeamSearchDecoder(CellDecoder):
     def _split(self, tree: PyTree) -> PyTree:
         """Reshapes leaves `[batch * beam, ...]` to `[batch, beam, ...]`."""
         rows = self._start_tokens.shape
-        return _beams.map_rows(lambda x: x.reshape(*rows, *x.shape[1:]), tree)
+        return map_rows(lambda x: x.reshape(*rows, *x.shape[1:]), tree)
 
     def _merge(self, tree: PyTree) -> PyTree:
         """Reshapes leaves `[batch, beam, ...]` to `[batch * beam, ...]`."""
-        return _beams.map_rows(lambda x: jax.lax.collapse(x, 0, 2), tree)
+        return map_rows(lambda x: jax.lax.collapse(x, 0, 2), tree)
 
     def _sorted(
         self, leaf: PyTree, parents: Array, steps: Array, lengths: Array
@@ -352,12 +358,244 @@ class BeamSearchDecoder(CellDecoder):
         rows = self._start_tokens.shape
         if shape[:1] != (rows[0] * rows[1],) and shape[:2] != rows:
             return leaf
-        return _beams.gather_tree_from_array(leaf.stack(), parents, steps, lengths)
-
-
-def _as_weight(name: str, weight: ArrayLike) -> ArrayLike:
-    return _ids.as_number(name, weight, _ids.FINITE, "For no penalty, pass 0.")
+        return gather_tree_from_array(leaf.stack(), parents, steps, lengths)
 
 
 def _mean(arrays: list[Array]) -> Array:
     return sum(arrays[1:], arrays[0]) / len(arrays)
+
+
+def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
+    """Repeats each row `beam_width` times, for beam search.
+
+    Apply `tile_beams` to memories that a cell, `embed` or `project` closes over. In
+    beam search, all arrays have `batch * beam_width` rows, with the beams of an example
+    in adjacent rows. Beam search does not repeat a memory in the state of a
+    `jaxrnn.contrib.AttentionWrapper`; the beams of an example share this memory.
+
+    Args:
+        tree: A nest of arrays `[batch, ...]`; scalars remain unchanged.
+        beam_width: The number of beams, an int, at most 65,536.
+
+    Returns:
+        The nest, each leaf `[batch * beam_width, ...]`.
+
+    Raises:
+        TypeError: If a leaf is not an array, or `beam_width` is not an int.
+        ValueError: If a leaf is a TensorArray, or `beam_width` is out of range.
+
+    Source: `tf.contrib.seq2seq.tile_batch`.
+    """
+    return tile("tree", tree, as_width("beam_width", beam_width))
+
+
+def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
+    """Repeats each row `multiplier` times; the copies of a row are adjacent.
+
+    Apply `tile_batch` to the initial state of a `BeamSearchDecoder`. The beams of a row
+    share the memory in the state of an `AttentionWrapper`, so the memory is not
+    repeated.
+
+    Args:
+        t: A nest of arrays `[batch, ...]`. Scalars stay unchanged, whereas TensorFlow
+            raises an error. TensorArrays must be empty; elements that are written later
+            must have `batch * multiplier` rows.
+        multiplier: The number of beams, an int, at most 65,536.
+        name: Accepted for compatibility with TensorFlow.
+
+    Returns:
+        The nest, each leaf `[batch * multiplier, ...]`.
+
+    Raises:
+        TypeError: If a leaf is not an array, or `multiplier` is not an int.
+        ValueError: If a TensorArray is not empty, or `multiplier` is out of range.
+
+    Source: `tf.contrib.seq2seq.tile_batch`.
+    """
+    width = as_width("multiplier", multiplier)
+
+    def tiled(x: PyTree) -> PyTree:
+        if not isinstance(x, TensorArray):
+            return tile("t", x, width)
+        if not x.element_shape:
+            return x
+        size = concrete_or_none(x.size())
+        expect(size == 0, "t", "hold only TensorArrays of known size 0", size)
+        rows, *shape = x.element_shape
+        return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
+
+    return jax.tree.map(tiled, t, is_leaf=lambda x: x is None or is_shared(x))
+
+
+def as_width(name: str, width: int) -> int:
+    """Checks the number of beams and returns it.
+
+    Raises:
+        TypeError: If the number is not an int.
+        ValueError: If the number is out of range.
+    """
+    return arguments.as_count(name, width, fix="", most=MAX_WIDTH)
+
+
+def tile(name: str, tree: PyTree, width: int) -> PyTree:
+    """Repeats each row of the tree `width` times.
+
+    Raises:
+        TypeError: If a leaf is not an array.
+        ValueError: If a leaf is a TensorArray.
+    """
+    for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
+        must = "be an array whose rows can be repeated"
+        fix = "Store the contents in arrays [batch, ...]."
+        expect(not is_tensor_array(leaf), leaf_name, must, leaf, fix)
+    return map_rows(lambda x: repeated(x, width), as_arrays(name, tree))
+
+
+def is_shared(x: object) -> bool:
+    """Whether `x` is a TensorArray or a read-only part, which all rows share."""
+    return is_read_only(x) or is_tensor_array(x)
+
+
+def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
+    """Applies `fn` to each leaf that has a batch axis.
+
+    Scalars, TensorArrays and read-only parts remain unchanged.
+    """
+
+    def of_rows(leaf: PyTree) -> PyTree:
+        return leaf if is_shared(leaf) or not leaf.ndim else fn(leaf)
+
+    return jax.tree.map(of_rows, tree, is_leaf=is_shared)
+
+
+def repeated(x: Array, width: int) -> Array:
+    """Repeats each row `width` times; unlike `jnp.repeat`, this works on any mesh."""
+    rows, *rest = x.shape
+    wide = jnp.broadcast_to(jnp.expand_dims(x, 1), (rows, width, *rest))
+    return wide.reshape(rows * width, *rest)
+
+
+def reordered(state: PyTree, parents: Array) -> PyTree:
+    """Replaces the state of each beam with the state of its parent beam."""
+    batch, width = parents.shape
+
+    def reorder(x: Array) -> Array:
+        # Index within each example, so that no device reads rows from another device.
+        beams = x.reshape(batch, width, *x.shape[1:])
+        return jax.vmap(lambda x, places: x[places])(beams, parents).reshape(x.shape)
+
+    return map_rows(reorder, state)
+
+
+def penalized(log_probs: Array, lengths: Array, length_penalty: ArrayLike) -> Array:
+    """Log-probabilities with the length penalty; -inf for a beam without a sequence."""
+    penalty = jnp.asarray(length_penalty, log_probs.dtype)
+    factor = ((5 + lengths.astype(log_probs.dtype)) / 6) ** penalty
+    exists = ~_ids.is_minus_infinity(log_probs)
+    # Do not divide infinity, because the derivative with respect to the penalty would
+    # be NaN or infinite.
+    return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)
+
+
+def pick(values: Array, places: Array) -> Array:
+    """Gathers values along the second axis at the indices `places`."""
+    return jnp.take_along_axis(values, places, axis=1)
+
+
+def gather_tree(
+    step_ids: ArrayLike,
+    parent_ids: ArrayLike,
+    max_sequence_lengths: ArrayLike,
+    end_token: ArrayLike,
+) -> Array:
+    """The ids along the path of each final beam.
+
+    Args:
+        step_ids: Integers `[time, batch, beam]`, the id of each beam at each step.
+        parent_ids: Integers `[time, batch, beam]` in `[0, beam)`: for each beam, the
+            index of its parent beam in the previous step. On CPUs, TensorFlow raises an
+            error for other values.
+        max_sequence_lengths: Integers `[batch]`, the length of each row's longest beam,
+            where the paths of the row end.
+        end_token: The id that ends a sequence.
+
+    Returns:
+        The ids, int32 `[time, batch, beam]`, with `end_token` beyond the lengths and
+        after the first `end_token` of a path.
+
+    Raises:
+        TypeError: If an argument does not hold integers.
+        ValueError: If shapes do not match.
+
+    Source: `tf.contrib.seq2seq.gather_tree`.
+    """
+    what = "integers [time, batch, beam]"
+    ids = _ids.as_ids("step_ids", step_ids, what, (None, None, None))
+    parents = _ids.as_ids("parent_ids", parent_ids, what, ids.shape)
+    name = "max_sequence_lengths"
+    rows = ids.shape[1:2]
+    lengths = _ids.as_ids(name, max_sequence_lengths, "integers [batch]", rows)
+    token = _ids.as_end_id("end_token", end_token)
+    inside = _places(ids.shape)[0] < lengths[None, :, None]
+    found = _along_paths(jnp.where(inside, ids, token), parents, inside)
+    ended = jnp.cumsum((found == token).astype(jnp.int32), axis=0) > 0
+    return jnp.where(ended, token, found)
+
+
+def gather_tree_from_array(
+    t: Array, parent_ids: Array, max_sequence_lengths: Array, lengths: Array
+) -> Array:
+    """The values that steps wrote along the path of each final beam.
+
+    A step writes values in the order of the beams before the step. TensorFlow reads the
+    values in the order of the beams after the step and therefore returns values of
+    other beams.
+
+    Args:
+        t: `[time, batch * beam, ...]` or `[time, batch, beam, ...]`.
+        parent_ids: See `gather_tree`.
+        max_sequence_lengths: See `gather_tree`.
+        lengths: `[batch, beam]`, the lengths of the final beams; values beyond them are
+            not reordered.
+    """
+    shape = parent_ids.shape
+    time = shape[0]
+    # Under jit, the capacity of a TensorArray may differ from the number of steps.
+    rows = to_time(t[:time], time)
+    steps, own = _places(shape)
+    inside = steps < max_sequence_lengths[None, :, None]
+    places = _along_paths(parent_ids, parent_ids, inside)
+    places = jnp.where(steps < lengths[None], places, own)
+    # JAX cannot infer an axis of size -1 if the array is empty.
+    split = rows.reshape(*shape, rows.size // max(1, parent_ids.size))
+    return jnp.take_along_axis(split, places[..., None], axis=2).reshape(rows.shape)
+
+
+def _places(shape: tuple[int, ...]) -> list[Array]:
+    """The step index and the beam index of each entry `[time, batch, beam]`."""
+    return [jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 2)]
+
+
+def _along_paths(ids: Array, parents: Array, inside: Array) -> Array:
+    return trace_back(ids, jnp.where(inside, parents - _places(ids.shape)[1], 0))
+
+
+def to_time(rows: Array, time: AxisSize) -> Array:
+    """Zero-pads `[steps, ...]` to `[time, ...]`."""
+    return jnp.pad(rows, [(0, time - rows.shape[0])] + [(0, 0)] * (rows.ndim - 1))
+
+
+@jax.jit
+def trace_back(ids: Array, offsets: Array) -> Array:
+    """Traces the ids of each final beam, `[time, batch, beam]`."""
+
+    def back(places: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        ids, offsets = step
+        return places + pick(offsets, places), pick(ids, places)
+
+    own = jnp.arange(ids.shape[-1], dtype=jnp.int32)
+    # In `shard_map`, zeros that are derived from the offsets vary over the same mesh
+    # axes as the offsets.
+    zeros = jnp.sum(jnp.zeros_like(offsets), axis=0, dtype=jnp.int32)
+    last = zeros + own[None]
+    return jax.lax.scan(back, last, (ids, offsets), reverse=True)[1]

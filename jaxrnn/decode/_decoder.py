@@ -5,16 +5,18 @@ The loop of `dynamic_decode` is that of `raw_rnn`.
 
 import abc
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
 from .._base import arguments, errors, math, sharding, trees
+from .._base.cell_keys import cell_at_step
 from .._base.expect import expect
 from .._base.inputs import as_arrays
 from .._base.like import like
-from .._base.typing import Array, ArrayLike, PyTree
+from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._drivers import loop_fn, until_finished
 from .._loops import masking
 from .._loops.scans import summed_in_float32
@@ -86,6 +88,32 @@ class Decoder(abc.ABC):
         return outputs, final_state
 
 
+class CellDecoder(Decoder):
+    """The base class of decoders that run a cell and project its outputs."""
+
+    def __init__(
+        self,
+        cell: RNNCellLike,
+        initial_state: PyTree,
+        output_layer: Callable[[PyTree], PyTree] | None,
+    ) -> None:
+        arguments.check_is_cell("cell", cell)
+        self._cell = cell
+        self._initial_state = as_arrays("initial_state", initial_state)
+        self._project = as_function("output_layer", output_layer)
+
+    def _run(self, time: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        """Runs the cell for one step, with the step's key if the cell has a key."""
+        return cell_at_step(self._cell, time)(inputs, state)
+
+
+def as_function(name: str, function: Callable | None) -> Callable:
+    """Checks a function and returns it; None stands for the identity."""
+    if function is None:
+        return lambda x: x
+    return arguments.check_function(name, function)
+
+
 def dynamic_decode(
     decoder: Decoder,
     output_time_major: bool = False,
@@ -145,8 +173,7 @@ def dynamic_decode(
     arguments.as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
     is_dynamic = math.concrete_or_none(maximum_iterations) is None
-    steps = _step_bound(decoder, max_time, None if is_dynamic else maximum_iterations)
-    end = _end(maximum_iterations if is_dynamic else None, steps)
+    steps, end = _limits(decoder, max_time, maximum_iterations, is_dynamic)
     with jax.named_scope(arguments.as_scope(scope, "decoder")):
         decoder, first = _started(decoder, end)
         emit_types = _emit_types(decoder)
@@ -173,30 +200,29 @@ def _check_decoder(decoder: Decoder, impute_finished: bool) -> None:
     fix = "For example, pass a `BasicDecoder`."
     arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
     impute = arguments.as_bool("impute_finished", impute_finished)
-    kind = type(decoder).__name__
-    must = f"be False for a {kind}, which tracks its own finished rows"
+    must = "be False for a decoder that tracks its own finished rows"
     is_allowed = not (impute and decoder.tracks_own_finished)
     expect(is_allowed, "impute_finished", must, impute)
 
 
-def _step_bound(decoder: Decoder, max_time: Any, maximum: Any) -> Any:
-    """The smallest static or symbolic bound on the number of steps, or None."""
-    given = {"maximum_iterations": maximum, "max_time": max_time}
-    bounds = [] if decoder.longest is None else [decoder.longest]
-    for name, bound in given.items():
-        if bound is not None:
-            bounds.append(arguments.as_axis_size(name, bound))
-    return math.smallest_size(bounds)
+def _limits(
+    decoder: Decoder, max_time: Any, maximum: Any, is_dynamic: bool
+) -> tuple[Any, Any]:
+    """The size of the outputs, and the step at which decoding ends, an int32 scalar.
 
-
-def _end(maximum: Any, steps: Any) -> Any:
-    """The step at which decoding ends, an int32 scalar; None if there is no bound."""
+    The size is the smallest static or symbolic bound on the number of steps; without
+    bounds, both results are None.
+    """
+    given = {"decoder.longest": decoder.longest, "max_time": max_time}
+    given["maximum_iterations"] = None if is_dynamic else maximum
+    known = [item for item in given.items() if item[1] is not None]
+    steps = math.smallest_size([arguments.as_axis_size(*item) for item in known])
     end = None if steps is None else math.axis_size(steps)
-    if maximum is None:
-        return end
-    maximum = arguments.as_integers("maximum_iterations", maximum, "an integer", ())
-    maximum = math.clamped_to_int32(maximum)
-    return maximum if end is None else jnp.minimum(maximum, end)
+    if is_dynamic:
+        last = arguments.as_integers("maximum_iterations", maximum, "an integer", ())
+        last = math.clamped_to_int32(last)
+        end = last if end is None else jnp.minimum(last, end)
+    return steps, end
 
 
 def _started(decoder: Decoder, end: Any) -> tuple[Decoder, loop_fn.Carry]:

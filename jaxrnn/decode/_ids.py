@@ -49,35 +49,32 @@ def as_embed(embedding: Embedding) -> Embed:
         return embedding
     is_table = is_array(embedding) and np.ndim(embedding) > 0
     must = "be a table [vocab, ...] or a function of ids"
-    is_list = isinstance(embedding, list | tuple)
-    fix = "Convert a list to an array with `jnp.asarray`." if is_list else ""
+    fix = "Convert a list to an array with `jnp.asarray`."
     expect(is_table, "embedding", must, embedding, fix, error=TypeError)
     return Table(jnp.asarray(embedding))
 
 
-def as_logits(outputs: PyTree, embed: Embed | None = None) -> Array:
-    """Checks that the outputs of a step are one array of logits, and returns it.
+def as_logits(
+    outputs: PyTree, rows: tuple[int, ...], embed: Embed | None = None
+) -> Array:
+    """Checks the logits of a step, `[*rows, vocab]`, and returns them as an array.
 
     Raises:
-        TypeError: If the outputs are not one array.
-        ValueError: If `embed` is a table with fewer rows than there are logits.
+        TypeError: If the outputs are not one floating-point array.
+        ValueError: If their shape does not match, or `embed` is a table with fewer rows
+            than there are logits.
     """
-    fix = "Compute the logits in `output_layer`."
-    must = "be one array of logits"
-    expect(is_array(outputs), "outputs", must, outputs, fix, error=TypeError)
+    is_floating = is_array(outputs) and jnp.issubdtype(outputs.dtype, jnp.floating)
+    must = f"be floating-point {[*rows, Verbatim('vocab')]}"
+    fix = "They are the result of `project` or `output_layer`, or the cell's output."
+    expect(is_floating, "logits", must, outputs, fix, error=TypeError)
+    check_shape("logits", outputs, (*rows, None), must, fix)
     if isinstance(embed, Table):
         count = outputs.shape[-1]
         must = f"have at least one row per logit ({count})"
         fix = "If the cell does not output logits, pass an `output_layer`."
         expect(count <= len(embed.rows), "embedding", must, embed.rows, fix)
     return jnp.asarray(outputs)
-
-
-def check_floating(name: str, logits: PyTree) -> None:
-    """Raises TypeError unless logits are a floating-point array."""
-    fits = is_array(logits) and jnp.issubdtype(logits.dtype, jnp.floating)
-    must = "be floating-point [batch, vocab]"
-    expect(fits, name, must, logits, error=TypeError)
 
 
 def as_ids(
@@ -121,20 +118,14 @@ def as_end_id(name: str, end_id: ArrayLike) -> Array:
     return as_ids(name, end_id, "an integer scalar", ())
 
 
-class Range(NamedTuple):
-    """A range of numbers, with a description for messages and a predicate."""
-
-    words: str
-    holds: Callable[[float], bool]
-
-
-FINITE = Range("finite", math.isfinite)
-POSITIVE = Range("positive and finite", lambda x: x > 0 and math.isfinite(x))
-PROBABILITY = Range("in (0, 1]", lambda x: 0 < x <= 1)
-
-
-def as_number(name: str, value: ArrayLike, within: Range, fix: str) -> ArrayLike:
-    """Checks a real number or array scalar and returns it.
+def as_number(
+    name: str,
+    value: ArrayLike,
+    fix: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> ArrayLike:
+    """Checks a finite number or array scalar in `(low, high]` and returns it.
 
     The range of a traced value is not checked.
 
@@ -144,14 +135,13 @@ def as_number(name: str, value: ArrayLike, within: Range, fix: str) -> ArrayLike
     """
     is_number = is_array(value) or isinstance(value, int | float)
     dtype = jnp.result_type(value) if is_number else jnp.dtype(bool)
-    is_real = any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating))
-    must = f"be a number that is {within.words}"
-    expect(is_real, name, must, value, fix, error=TypeError)
+    is_real = jnp.isdtype(dtype, ("integral", "real floating"))
+    expect(is_real, name, "be a number", value, fix, error=TypeError)
     check_shape(name, value, (), "be a scalar")
     known = concrete_or_none(value)
-    if known is not None:
-        got = Verbatim(f"{float(known):g}")
-        expect(within.holds(float(known)), name, f"be {within.words}", got, fix)
+    fits = known is None or (math.isfinite(known) and low < known <= high)
+    must = f"be finite and in ({low:g}, {high:g}]"
+    expect(fits, name, must, Verbatim(known), fix)
     return value
 
 
@@ -187,7 +177,6 @@ def without_dead_ends(logits: Array) -> tuple[Array, Array]:
 
 def most_likely(logits: Array, time: Array | None = None) -> Array:
     """The most likely ids, int32; the lowest of equally likely ones."""
-    del time
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
@@ -201,8 +190,7 @@ def seeded(key: Key, name: str, seed: int | None) -> Key:
     check_key(key)
     if seed is None:
         return key
-    fix = "To use `key` unchanged, pass None."
-    return jax.random.fold_in(key, as_count(name, seed, 0, fix, most=2**32 - 1))
+    return jax.random.fold_in(key, as_count(name, seed, 0, most=2**32 - 1))
 
 
 def uniform(key: Key, like: PyTree, rows: int, time: Array) -> Array:
@@ -215,22 +203,22 @@ def uniform(key: Key, like: PyTree, rows: int, time: Array) -> Array:
 
 
 def draw(
-    key: Key,
-    temperature: ArrayLike,
-    top_k: int | None,
-    top_p: ArrayLike | None,
     logits: Array,
     time: Array,
+    key: Key,
+    temperature: ArrayLike = 1.0,
+    top_k: int | None = None,
+    top_p: ArrayLike | None = None,
 ) -> Array:
     """Draws an id for each row, int32 `[batch]`.
 
     Args:
+        logits: Logits or log-probabilities, `[batch, vocab]`.
+        time: The index of the step.
         key: A random key; the draw uses `fold_in(key, time)`.
         temperature: The divisor of the logits.
         top_k: As in `sample`.
         top_p: As in `sample`.
-        logits: Logits or log-probabilities, `[batch, vocab]`.
-        time: The index of the step.
     """
     logits = logits.astype(score_dtype(logits))
     # If no id is possible, any id may be drawn.

@@ -1,25 +1,39 @@
-"""Greedy decoding, sampling, beam search and scores, over TensorFlow's decoders."""
+"""Greedy decoding, sampling, beam search, scores and ensembles of models."""
 
 import contextlib
+import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from .._base import arguments, inputs, trees
-from .._base.cell_keys import check_key
-from .._base.errors import counted, describe, error_note, is_array
+from .._base.cell_keys import cell_at_step, check_key
+from .._base.errors import Verbatim, describe, error_note, is_array
 from .._base.expect import expect
 from .._base.like import check_structure
-from .._base.typing import Array, ArrayLike, AxisSize, Key, PyTree, RNNCellLike
-from . import _beams, _ids
+from .._base.typing import (
+    Array,
+    ArrayLike,
+    AxisSize,
+    DType,
+    Key,
+    PyTree,
+    RNNCellLike,
+)
+from .._drivers.first_step import call_start
+from . import _beam_search as beams, _ids
 from ._basic import BasicDecoder, BasicDecoderOutput, EmbeddingHelper
-from ._beam_search import BeamSearchDecoder, BeamSearchDecoderState
 from ._decoder import Decoder, dynamic_decode
 from ._ids import Embed, Project
+
+Model: TypeAlias = tuple[RNNCellLike, Embed, Project, PyTree, Array, int]
+"""The first six arguments of all decoders, checked."""
+
+_KEYS = ["cell", "embed", "initial_state", "project"]
 
 
 @trees.serializable
@@ -98,8 +112,8 @@ def greedy(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
-    state, ids, end = _checked(cell, embed, project, initial_state, start_ids, end_id)
-    return _decoded(cell, embed, project, state, ids, end, max_time, _ids.most_likely)
+    model = _checked(cell, embed, project, initial_state, start_ids, end_id)
+    return _extended(model, max_time, _ids.most_likely)
 
 
 def sample(
@@ -159,17 +173,17 @@ def sample(
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
     """
-    state, ids, end = _checked(cell, embed, project, initial_state, start_ids, end_id)
+    model = _checked(cell, embed, project, initial_state, start_ids, end_id)
     check_key(key)
     fix = "To choose the most likely id, use `greedy`."
-    _ids.as_number("temperature", temperature, _ids.POSITIVE, fix)
+    _ids.as_number("temperature", temperature, fix, low=0)
     fix = "To draw from all ids, pass None."
     if top_k is not None:
         top_k = arguments.as_count("top_k", top_k, 1, fix)
     if top_p is not None:
-        _ids.as_number("top_p", top_p, _ids.PROBABILITY, fix)
-    draw = functools.partial(_ids.draw, key, temperature, top_k, top_p)
-    return _decoded(cell, embed, project, state, ids, end, max_time, draw)
+        _ids.as_number("top_p", top_p, fix, low=0, high=1)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    return _extended(model, max_time, functools.partial(_ids.draw, key=key, **options))
 
 
 def beam_search(
@@ -221,17 +235,14 @@ def beam_search(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
-    state, ids, end = _checked(cell, embed, project, initial_state, start_ids, end_id)
-    width = _beams.as_width("beam_width", beam_width)
-    fix = "For no penalty, pass 0."
-    penalty = _ids.as_number("length_penalty", length_penalty, _ids.FINITE, fix)
-    state = _beams.tile("initial_state", state, width)
+    model = _checked(cell, embed, project, initial_state, start_ids, end_id)
+    _, embed, project, state, ids, end = model
+    width = beams.as_width("beam_width", beam_width)
+    penalty = _ids.as_number("length_penalty", length_penalty, beams.NO_PENALTY)
+    state = beams.tile("initial_state", state, width)
     embed, project = _on_rows(embed, project, (ids.shape[0], width), end)
     decoder = _Search(cell, embed, ids, end, state, width, project, penalty)
-    found, last, _ = _run(decoder, max_time)
-    scores = _beams.penalized(last.log_probs, last.lengths, penalty)
-    lengths = jnp.where(_ids.is_minus_infinity(scores), 0, last.lengths)
-    return Decoded(_end_beyond(lengths, found, end), scores, lengths)
+    return _run(decoder, end, max_time)
 
 
 def score(
@@ -280,30 +291,38 @@ def score(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
-    state, start, end = _checked(cell, embed, project, initial_state, start_ids, end_id)
-    rows = start.shape[0]
-    what = "integers [batch, time] or [batch, beam, time]"
-    what = f"{what} with {counted(rows, 'row')}"
-    given = _ids.as_ids("ids", ids, what, (rows, None), (rows, None, None))
+    model = _checked(cell, embed, project, initial_state, start_ids, end_id)
+    cell, embed, project, state, start, end = model
+    given = _given_ids(ids, start.shape[0], end)
     *shape, time = given.shape
+    note = contextlib.nullcontext()
+    if len(shape) == 2:
+        state = beams.tile("initial_state", state, shape[1])
+        start = beams.repeated(start, shape[1])
+        note = error_note(beams.ON_BEAMS.format(start.shape[0]))
+    given = given.reshape(math.prod(shape), time)
+    model = cell, embed, project, state, start, end
+    with note:
+        found = _extended(model, time, lambda logits, t: given[:, t])
+    return found.scores.reshape(shape)
+
+
+def _given_ids(ids: ArrayLike, rows: int, end_id: int) -> Array:
+    """The ids `[batch, time]` or `[batch, beam, time]`, with `end_id` after an end id.
+
+    Raises:
+        TypeError: If the ids are not integers.
+        ValueError: If the ids have another shape.
+    """
+    what = f"integers [{rows}, time] or [{rows}, beam, time]"
+    given = _ids.as_ids("ids", ids, what, (rows, None), (rows, None, None))
     # JAX would count negative ids from the end of the vocabulary. Replace each negative
     # id with an id that is too large, for which `score` returns NaN as documented.
-    given = jnp.where(given < 0, arguments.INT32_MAX, given).reshape(
-        math.prod(shape), time
-    )
+    given = jnp.where(given < 0, arguments.INT32_MAX, given)
     # Ids after the end have no effect, but are read. They may be out of range.
-    is_end = given == end
-    ends = jnp.cumsum(is_end, axis=1, dtype=jnp.int32)
-    given = jnp.where((ends > 0) & ~is_end, end, given)
-    note = ""
-    if len(shape) == 2:
-        state = _beams.tile("initial_state", state, shape[1])
-        start = _beams.repeated(start, shape[1])
-        note = _beams.ON_BEAMS.format(start.shape[0])
-    read = lambda logits, t: given[:, t]
-    with error_note(note) if note else contextlib.nullcontext():
-        found = _decoded(cell, embed, project, state, start, end, time, read)
-    return found.scores.reshape(shape)
+    is_end = given == end_id
+    ends = jnp.cumsum(is_end, axis=-1, dtype=jnp.int32)
+    return jnp.where((ends > 0) & ~is_end, end_id, given)
 
 
 def _checked(
@@ -313,12 +332,34 @@ def _checked(
     initial_state: PyTree,
     start_ids: ArrayLike,
     end_id: int,
-) -> tuple[PyTree, Array, int]:
-    """Checks a model; returns `(initial_state, start_ids, end_id)`.
+) -> Model:
+    """Checks the first six arguments of all decoders.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If shapes do not match, or `end_id` is negative.
+    """
+    state = _as_state(cell, embed, project, initial_state)
+    ids = _ids.as_start_ids("start_ids", start_ids)
+    fix = "Pass an id of the vocabulary or, if no id ends a text, "
+    fix += "append a logit of -inf in `project`, and pass its index."
+    end = arguments.as_count("end_id", end_id, 0, fix)
+    must = f"have one row for each of `start_ids` ({describe(ids)})"
+    inputs.check_rows_of_state(state, ids.shape[0], must)
+    what = "`initial_state` (see `cell.state_size`)"
+    own = trees.opaque(trees.without_read_only(state))
+    check_structure(what, cell.state_size, own, strict=True)
+    return cell, embed, project, state, ids, end
+
+
+def _as_state(
+    cell: RNNCellLike, embed: Embed, project: Project, initial_state: PyTree
+) -> PyTree:
+    """Checks the parts of a model; returns the state with arrays as leaves.
+
+    Raises:
+        TypeError: If a part has the wrong type.
+        ValueError: If the state contains None.
     """
     arguments.check_is_cell("cell", cell)
     fix = "For a table of embeddings, pass `lambda ids: table[ids]`."
@@ -326,17 +367,7 @@ def _checked(
     fix = "For a kernel, pass `lambda output: output @ kernel`."
     what = "a function of the cell's output"
     arguments.check_function("project", project, what, fix)
-    ids = _ids.as_start_ids("start_ids", start_ids)
-    fix = "Pass an id of the vocabulary or, if no id ends a text, "
-    fix += "append a logit of -inf in `project`, and pass its index."
-    end = arguments.as_count("end_id", end_id, 0, fix)
-    state = inputs.as_arrays("initial_state", initial_state)
-    must = f"have one row for each of `start_ids` ({describe(ids)})"
-    inputs.check_rows_of_state(state, ids.shape[0], must)
-    what = "`initial_state` (see `cell.state_size`)"
-    own = trees.opaque(trees.without_read_only(state))
-    check_structure(what, cell.state_size, own, strict=True)
-    return state, ids, end
+    return inputs.as_arrays("initial_state", initial_state)
 
 
 def _on_rows(
@@ -365,30 +396,44 @@ def _on_rows(
     def project_all(output: PyTree) -> Array:
         output = jax.tree.map(lambda x: jax.lax.collapse(x, 0, len(shape)), output)
         with error_note("Raised by `project`, called with the cell's output."):
-            logits = project(output)
-        _ids.check_floating("project(output)", logits)
-        fits = logits.ndim == 2 and logits.shape[0] == rows
-        expect(fits, "project(output)", f"be [{rows}, vocab]", logits)
+            logits = _ids.as_logits(project(output), (rows,))
         vocab = logits.shape[1]
         must = f"be less than {vocab}, the number of logits of each row"
         expect(end_id < vocab, "end_id", must, end_id)
-        return jnp.asarray(logits).reshape(*shape, vocab)
+        return logits.reshape(*shape, vocab)
 
     return embed_all, project_all
+
+
+def _extended(
+    model: Model, max_time: AxisSize, choose: Callable[[Array, Array], Array]
+) -> Decoded:
+    """Extends each row by the ids that `choose(logits, time)` returns."""
+    cell, embed, project, state, ids, end = model
+    embed, project = _on_rows(embed, project, ids.shape, end)
+    helper = EmbeddingHelper(embed, ids, end, choose)
+    return _run(_Scored(cell, helper, state, project), end, max_time)
+
+
+def _run(decoder: Decoder, end_id: int, max_time: AxisSize) -> Decoded:
+    """Runs a decoder that returns a `Decoded` of the steps that ran, time first."""
+    fix = "Pass the largest number of ids per row."
+    limit = arguments.as_axis_size("max_time", max_time, fix)
+    found, _, _ = dynamic_decode(decoder, True, True, max_time=limit)
+    lengths = jnp.where(_ids.is_minus_infinity(found.scores), 0, found.lengths)
+    ids = jnp.moveaxis(beams.to_time(found.ids, limit), 0, -1)
+    time = jnp.arange(ids.shape[-1], dtype=lengths.dtype)
+    inside = jnp.broadcast_to(time, ids.shape) < lengths[..., None]
+    ids = jnp.where(inside, ids, jnp.asarray(end_id, ids.dtype))
+    return Decoded(ids, found.scores, lengths)
 
 
 class _Scored(BasicDecoder):
     """Emits ids, and sums their log-probabilities in its state."""
 
-    @property
-    def output_size(self) -> BasicDecoderOutput:
-        """Ids, without logits."""
-        return BasicDecoderOutput((), trees.TensorShape([]))
-
-    @property
-    def output_dtype(self) -> BasicDecoderOutput:
-        """Ids, without logits."""
-        return BasicDecoderOutput((), jnp.int32)
+    @functools.cached_property
+    def _output_types(self) -> PyTree:
+        return ()  # Steps do not emit the logits.
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """Returns `(finished, inputs, (cell_state, scores))`."""
@@ -409,9 +454,16 @@ class _Scored(BasicDecoder):
         emit = BasicDecoderOutput((), ids)
         return emit, (cell_state, scores + gain), inputs, over | is_dead_end
 
+    def finalize(
+        self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
+    ) -> tuple[PyTree, PyTree]:
+        """Returns the ids of each row, with their score and length, and the state."""
+        _, scores = final_state
+        return Decoded(outputs.sample_id, scores, sequence_lengths), final_state
 
-class _Search(BeamSearchDecoder):
-    """A beam search whose lengths count the end id, and whose outputs are the ids.
+
+class _Search(beams.BeamSearchDecoder):
+    """A beam search whose lengths count the end id.
 
     The beams of an example finish together.
     """
@@ -420,51 +472,115 @@ class _Search(BeamSearchDecoder):
     _counts_end = True
     _impossible = -jnp.inf
 
-    def _over(self, state: BeamSearchDecoderState) -> Array:
+    def _over(self, state: beams.BeamSearchDecoderState) -> Array:
         over = state.finished | _ids.is_minus_infinity(state.log_probs)
         return jnp.broadcast_to(jnp.all(over, axis=1, keepdims=True), over.shape)
 
     def finalize(
         self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
     ) -> tuple[PyTree, PyTree]:
-        """Returns the ids of the final beams, `[time, batch, beam]`, and the state."""
+        """Returns the ids of the final beams, with their scores, and the state."""
         steps = jnp.max(sequence_lengths, axis=1)
         ids, parents = outputs.predicted_ids, outputs.parent_ids
-        return _beams.gather_tree(ids, parents, steps, self._end_token), final_state
+        ids = beams.gather_tree(ids, parents, steps, self._end_token)
+        log_probs, lengths = final_state.log_probs, final_state.lengths
+        scores = beams.penalized(log_probs, lengths, self._length_penalty)
+        return Decoded(ids, scores, lengths), final_state
 
 
-def _decoded(
-    cell: RNNCellLike,
-    embed: Embed,
-    project: Project,
-    state: PyTree,
-    ids: Array,
-    end_id: int,
-    max_time: int,
-    choose: Callable[[Array, Array], Array],
-) -> Decoded:
-    """Extends each row by the ids that `choose(logits, time)` returns."""
-    embed, project = _on_rows(embed, project, ids.shape, end_id)
-    helper = EmbeddingHelper(embed, ids, end_id, choose)
-    decoder = _Scored(cell, helper, state, project)
-    outputs, (_, scores), lengths = _run(decoder, max_time)
-    lengths = jnp.where(_ids.is_minus_infinity(scores), 0, lengths)
-    return Decoded(_end_beyond(lengths, outputs.sample_id, end_id), scores, lengths)
+def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Combines models into one model that predicts the mean of their probabilities.
+
+    Pass the result to any decoder or to `score`:
+
+        together = decode.ensemble([model_a, model_b])
+        decode.beam_search(
+            **together, start_ids=start_ids, end_id=0, max_time=20, beam_width=4
+        )
+
+    The models may have different cells, sizes and states, but must share a vocabulary.
+
+    Args:
+        models: A list or tuple with one dict per model. Each dict holds the arguments
+            `cell`, `embed`, `project` and `initial_state`; see `greedy`.
+
+    Returns:
+        A dict of the same four arguments, for all models at once. Inputs, states and
+        outputs are tuples with one entry per model. `project` returns the logarithm of
+        the mean of the models' probabilities, in float32 or float64. A model whose
+        logits in a row are all -inf has probability 0 for every id of the row.
+
+    Raises:
+        TypeError: If `models` is not a list or tuple of dicts, or an entry has the
+            wrong type.
+        ValueError: If `models` is empty, or a dict does not have exactly the keys
+            `cell`, `embed`, `project` and `initial_state`; in the loop, if the models'
+            logits differ in shape.
+    """
+    arguments.check_instance("models", models, list | tuple, "a list of dicts")
+    expect(models, "models", "hold at least one model", models)
+    states = []
+    for i, model in enumerate(models):
+        with error_note(f"Raised for `models[{i}]`."):
+            must = f"have the keys {', '.join(_KEYS)}"
+            fix = "Pass arguments such as `start_ids` to the decoding function."
+            keys = sorted(model)
+            expect(keys == _KEYS, f"models[{i}]", must, Verbatim(keys), fix)
+            states.append(_as_state(**model))
+
+    def embed(ids: Array) -> tuple[PyTree, ...]:
+        return tuple(model["embed"](ids) for model in models)
+
+    def project(outputs: tuple[PyTree, ...]) -> Array:
+        pairs = zip(models, outputs, strict=True)
+        return _log_mean([model["project"](output) for model, output in pairs])
+
+    return {
+        "cell": _Cells(tuple(model["cell"] for model in models)),
+        "embed": embed,
+        "project": project,
+        "initial_state": tuple(states),
+    }
 
 
-def _run(decoder: Decoder, max_time: AxisSize) -> tuple[PyTree, PyTree, Array]:
-    """Runs a decoder; returns outputs `[..., max_time]`, the last state and lengths."""
-    fix = "Pass the largest number of ids per row."
-    limit = arguments.as_axis_size("max_time", max_time, fix)
-    outputs, state, lengths = dynamic_decode(decoder, True, True, max_time=limit)
-    outputs = jax.tree.map(
-        lambda x: jnp.moveaxis(_beams.to_time(x, limit), 0, -1), outputs
-    )
-    return outputs, state, lengths
+def _log_mean(logits: list[Array]) -> Array:
+    """The logarithm of the models' mean probabilities, `[batch, vocab]`."""
+    rows = jax.tree.leaves(logits)[0].shape[:1]
+    logits = [_ids.as_logits(each, rows) for each in logits]
+    dtype = _ids.score_dtype(logits)
+    wide = jnp.stack([each.astype(dtype) for each in logits])
+    log_probs = _ids.log_softmax(wide)
+    # If all models assign an id the probability 0, do not take the logarithm of this 0,
+    # because the derivative of the logarithm at 0 is infinite.
+    exists = jnp.any(~_ids.is_minus_infinity(log_probs), axis=0)
+    summed = jax.nn.logsumexp(jnp.where(exists[None], log_probs, 0), axis=0)
+    return jnp.where(exists, summed - math.log(len(logits)), -jnp.inf)
 
 
-def _end_beyond(lengths: Array, ids: Array, end_id: int) -> Array:
-    """Replaces the ids `[..., max_time]` past each row's length with `end_id`."""
-    time = jnp.arange(ids.shape[-1], dtype=lengths.dtype)
-    inside = jnp.broadcast_to(time, ids.shape) < lengths[..., None]
-    return jnp.where(inside, ids, jnp.asarray(end_id, ids.dtype))
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Cells:
+    """Several cells that run as one cell; inputs, states and outputs are tuples."""
+
+    cells: tuple[RNNCellLike, ...]
+
+    state_size = property(lambda self: tuple(c.state_size for c in self.cells))
+    output_size = property(lambda self: tuple(c.output_size for c in self.cells))
+
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+        """The zero states of all cells."""
+        return tuple(cell.zero_state(batch_size, dtype) for cell in self.cells)
+
+    def start(self, state: PyTree) -> PyTree:
+        """Prepares the states that have read-only parts; see `RNNCell.start`."""
+        return tuple(map(call_start, self.cells, state))
+
+    def at_step(self, t: Array) -> "_Cells":
+        """The cells, each with its random key for step `t`."""
+        return _Cells(tuple(cell_at_step(cell, t) for cell in self.cells))
+
+    def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        """Runs one step of each cell."""
+        steps = zip(self.cells, inputs, state, strict=True)
+        outputs, states = zip(*(cell(x, s) for cell, x, s in steps), strict=True)
+        return outputs, states

@@ -346,9 +346,13 @@ VALUE_ERRORS = {
         step, STATE, X[:2]
     ),
     "`cell_state.c` must have": lambda: initial(MEMORY, cell_state=pair(X[:, 0])),
-    r"`cell_state\.c` must have": lambda: STATE.clone(cell_state=pair(jnp.zeros(3))),
-    "the rows must match `memory": lambda: two.initial_state((MEMORY, MEMORY[:1])),
-    r"2 entries, one per mechanism, got 1": lambda: two.initial_state((MEMORY,)),
+    r"`state\.cell_state\.c` must have": lambda: STATE.clone(
+        cell_state=pair(jnp.zeros(3))
+    ),
+    "All memories have the same batch size": lambda: two.initial_state(
+        (MEMORY, MEMORY[:1])
+    ),
+    r"2 entries, one per mechanism, got \(float": lambda: two.initial_state((MEMORY,)),
     r"2 entries, one per mechanism, got float": lambda: two.initial_state(MEMORY),
     r"must be \[.*, 4\], .* `memory_depth`\.": lambda: initial(MEMORY[..., :2]),
     r"must be \[batch, memory_time, 4\]": lambda: initial(MEMORY[0]),
@@ -367,7 +371,7 @@ TYPE_ERRORS = {
     "structure .*LSTMStateTuple": lambda: initial(
         MEMORY, cell_state=(X[:, 0], X[:, 0])
     ),
-    "the dtype of the mechanism": lambda: on(HALVES).initial_state(MEMORY),
+    "dtype of the mechanism": lambda: on(HALVES).initial_state(MEMORY),
     "must be an AttentionWrapperState .*, got float": lambda: step(
         X[:, 0], jnp.zeros(3)
     ),

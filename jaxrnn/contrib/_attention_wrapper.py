@@ -1,20 +1,164 @@
-"""The attention wrapper."""
+"""`AttentionWrapper`, a cell that attends to a memory, and its state."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import TensorArray, TensorShape, extend
+from jaxrnn import ParamSpec, TensorArray, TensorShape, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Specs
 
-from . import state as wrapper_state
-from .mechanisms import AttentionMechanism
-from .memory import as_memories
-from .state import Attention, AttentionWrapperState, compute_attention, numbered
+from ._attention_mechanisms import AttentionMechanism, AttentionMemory, as_memories
+
+
+class AttentionWrapperState(NamedTuple):
+    """The state of an `AttentionWrapper`; `cell.initial_state` creates one.
+
+    With several mechanisms, `alignments`, `alignment_history`, `attention_state` and
+    `memory` are tuples with one entry per mechanism.
+
+    Attributes:
+        cell_state: The state of the wrapped cell.
+        attention: The attention of the previous step, `[batch, attention_size]`.
+        time: The number of steps so far, an int32 scalar.
+        alignments: The weights of the memory entries in the previous step,
+            `[batch, memory_time]`.
+        alignment_history: A TensorArray of the alignments of all steps; `()` unless
+            the wrapper's `alignment_history` is True.
+        attention_state: The state of the mechanism, by default the alignments.
+        memory: The memory, which also contains its keys once a run has started. The
+            memory is read-only, so loops neither mask nor reorder its rows.
+
+    Source: `tf.contrib.seq2seq.AttentionWrapperState`, which has no memory.
+    """
+
+    cell_state: PyTree
+    attention: PyTree
+    time: PyTree
+    alignments: PyTree
+    alignment_history: PyTree
+    attention_state: PyTree
+    memory: PyTree = ()
+
+    def map_mechanisms(self, fn: Callable[[PyTree], PyTree]) -> "AttentionWrapperState":
+        """Applies `fn` to each field that holds data of the mechanisms."""
+        return self._replace(
+            alignments=fn(self.alignments),
+            alignment_history=fn(self.alignment_history),
+            attention_state=fn(self.attention_state),
+            memory=fn(self.memory),
+        )
+
+    def clone(self, **fields: PyTree) -> "AttentionWrapperState":
+        """A copy of the state with some fields replaced; shapes must stay the same.
+
+        Raises:
+            ValueError: If a shape differs.
+            TypeError: If a structure differs.
+        """
+        state = self._replace(**fields)
+        _check_shapes("state", state, self)
+        return state
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundMechanism:
+    """A mechanism with its parameters and memory, as `attention_fn` receives it.
+
+    Attributes:
+        mechanism: The hyperparameters.
+        params: The parameters of the mechanism, without the memory layer.
+        memory: The memory, with its keys.
+        key: The random key of the step, or None.
+    """
+
+    mechanism: AttentionMechanism
+    params: Params
+    memory: AttentionMemory
+    key: Key | None = None
+
+    values = property(lambda self: self.memory.values)
+    keys = property(lambda self: self.memory.keys)
+
+    def __call__(self, query: Array, state: Array) -> tuple[Array, Array]:
+        """Computes `(alignments, next_state)`, both `[batch, memory_time]`.
+
+        Args:
+            query: `[batch, query_depth]`. The batch size may be a multiple of the
+                memory's batch size. In this case, adjacent rows, e.g. beams, share a
+                row of the memory.
+            state: The state of the mechanism, by default the previous alignments.
+        """
+        mechanism = self.mechanism
+        score = mechanism.score(
+            self.params, self.grouped(query), self.keys, self.grouped(state)
+        )
+        valid = self.memory.valid
+        if valid is not None:
+            masked = mechanism.score_mask_value
+            masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
+            # If a memory is empty, set all its scores to 0. If all scores were minus
+            # infinity, softmax would return NaN.
+            masked = jnp.where(valid[:, None, :1], masked, jnp.zeros_like(masked))
+            score = jnp.where(valid[:, None], score, masked)
+        score = score.reshape(state.shape)
+        alignments = mechanism.probabilities(score, state, self.key)
+        if valid is not None:
+            grouped = self.grouped(alignments)
+            alignments = jnp.where(valid[:, None, :1], grouped, jnp.zeros_like(grouped))
+            alignments = alignments.reshape(state.shape)
+        return alignments, mechanism.next_state(alignments, state)
+
+    def context(self, alignments: Array) -> Array:
+        """The sum of the values, weighted by the alignments, `[batch, depth]`."""
+        context = jnp.einsum("bqt,btd->bqd", self.grouped(alignments), self.values)
+        return context.reshape(alignments.shape[0], context.shape[-1])
+
+    def grouped(self, x: Array) -> Array:
+        """Reshapes `[batch, n]` to `[memory rows, queries, n]`."""
+        rows = self.values.shape[0]
+        return x.reshape(rows, x.shape[0] // max(rows, 1), x.shape[1])
+
+
+def compute_attention(
+    attention_mechanism: BoundMechanism,
+    cell_output: Array,
+    attention_state: Array,
+    attention_layer: Callable[[Array], Array] | None,
+) -> tuple[Array, Array, Array]:
+    """The default `attention_fn`, which runs one step of attention.
+
+    Args:
+        attention_mechanism: The mechanism, with its memory.
+        cell_output: `[batch, query_depth]`.
+        attention_state: The state of the mechanism, `[batch, memory_time]`.
+        attention_layer: The function that computes the attention from the concatenated
+            output and context; None to use the context as the attention.
+
+    Returns:
+        `(attention, alignments, next_attention_state)`.
+
+    Source: arXiv:1508.04025.
+    """
+    alignments, next_state = attention_mechanism(cell_output, attention_state)
+    context = attention_mechanism.context(alignments)
+    if attention_layer is None:
+        return context, alignments, next_state
+    joined = jnp.concatenate([cell_output, context], axis=-1)
+    return attention_layer(joined), alignments, next_state
+
+
+def _as_mechanisms(name: str, given: Any) -> Any:
+    """A mechanism, or a tuple of at least one mechanism."""
+    is_list = isinstance(given, tuple | list)
+    mechanisms = tuple(given) if is_list else (given,)
+    fits = mechanisms and all(isinstance(m, AttentionMechanism) for m in mechanisms)
+    must = "be an AttentionMechanism, or a list of at least one mechanism"
+    extend.expect(fits, name, must, given, error=TypeError)
+    return mechanisms if is_list else given
 
 
 @fields.dataclass
@@ -87,7 +231,7 @@ class AttentionWrapper(extend.ParamsWrapper):
     Source: arXiv:1508.04025, arXiv:1409.0473; `tf.contrib.seq2seq.AttentionWrapper`.
     """
 
-    attention_mechanism: Any
+    attention_mechanism: Any = fields.checked(_as_mechanisms)
     attention_layer_size: Any = None
     alignment_history: bool = fields.flag(False)
     cell_input_fn: Callable[[PyTree, Array], PyTree] | None = fields.checked(
@@ -106,16 +250,7 @@ class AttentionWrapper(extend.ParamsWrapper):
     _mechanisms = property(lambda self: self._several(self.attention_mechanism))
 
     def __post_init__(self) -> None:
-        mechanisms = self.attention_mechanism
         super().__post_init__()
-        if isinstance(mechanisms, list):
-            object.__setattr__(self, "attention_mechanism", tuple(mechanisms))
-        must = "be an AttentionMechanism, or a list of at least one mechanism"
-        for mechanism in self._mechanisms or [()]:
-            is_mechanism = isinstance(mechanism, AttentionMechanism)
-            extend.expect(
-                is_mechanism, "attention_mechanism", must, mechanism, error=TypeError
-            )
         sizes = self.attention_layer_size
         if sizes is None:
             return
@@ -132,19 +267,11 @@ class AttentionWrapper(extend.ParamsWrapper):
         return part if self._has_several else (part,)
 
     @property
-    def _attentions(self) -> list[Attention]:
-        sizes = self.attention_layer_size or [None] * len(self._mechanisms)
+    def _scopes(self) -> list[str]:
+        """The scope of each mechanism's own parameters."""
         scopes = [mechanism.scope for mechanism in self._mechanisms]
-        return [
-            Attention(
-                mechanism,
-                attention_fn=self.attention_fn or compute_attention,
-                size=sizes[i],
-                number=i,
-                scope=numbered(mechanism.scope, scopes[:i].count(mechanism.scope)),
-            )
-            for i, mechanism in enumerate(self._mechanisms)
-        ]
+        counts = [scopes[:i].count(scope) for i, scope in enumerate(scopes)]
+        return list(map(_numbered, scopes, counts))
 
     def _without_axis(self, state: AttentionWrapperState) -> AttentionWrapperState:
         """Unpacks the data of a single mechanism that was not passed in a list."""
@@ -192,9 +319,8 @@ class AttentionWrapper(extend.ParamsWrapper):
         Raises:
             ValueError: Always.
         """
-        must = "be given, because it holds the memory"
-        fix = "Create a state with `cell.initial_state(memory)`."
-        extend.expect(False, "initial_state", must, None, fix)
+        must = "`initial_state` must be given, because it holds the memory"
+        raise ValueError(f"{must}. Create a state with `cell.initial_state(memory)`.")
 
     def initial_state(
         self,
@@ -221,28 +347,28 @@ class AttentionWrapper(extend.ParamsWrapper):
             ValueError: If an array has the wrong shape, or the number of memories
                 differs from the number of mechanisms.
         """
-        lengths = memory_sequence_length
-        if lengths is not None:
-            lengths = self._several(lengths)
+        lengths: Any = (None,) * len(self._mechanisms)
+        if memory_sequence_length is not None:
+            lengths = self._several(memory_sequence_length)
         memories = as_memories(self._mechanisms, self._several(memory), lengths)
         rows = memories[0].memory.shape[0]
         dtype = memories[0].memory.dtype
-        if cell_state is None:
-            cell_state = self.cell.zero_state(rows, dtype)
-        else:
-            wrapper_state.check_cell_state(self.cell, cell_state, rows)
+        zeros = self.cell.zero_state(rows, dtype)
+        cell_state = zeros if cell_state is None else cell_state
+        fix = "Pass a state of the wrapped cell."
+        _check_shapes("cell_state", cell_state, zeros, fix)
         cell_state = extend.as_arrays("cell_state", cell_state)
 
-        times = [memory.memory.shape[1] for memory in memories]
+        shapes = [memory.memory.shape[:2] for memory in memories]
 
         def alignments() -> tuple[Array, ...]:
-            pairs = zip(self._mechanisms, times, strict=True)
-            return tuple(m.initial_alignments(rows, time, dtype) for m, time in pairs)
+            pairs = zip(self._mechanisms, shapes, strict=True)
+            return tuple(m.initial_alignments(*shape, dtype) for m, shape in pairs)
 
-        def history(time: int) -> TensorArray | tuple[()]:
+        def history(shape: tuple[int, ...]) -> TensorArray | tuple[()]:
             if not self.alignment_history:
                 return ()
-            return TensorArray(dtype, 0, True, element_shape=(rows, time))
+            return TensorArray(dtype, 0, True, element_shape=shape)
 
         return self._without_axis(
             AttentionWrapperState(
@@ -252,26 +378,24 @@ class AttentionWrapper(extend.ParamsWrapper):
                 # Create two arrays, because JAX cannot donate one buffer twice.
                 alignments=alignments(),
                 attention_state=alignments(),
-                alignment_history=tuple(map(history, times)),
+                alignment_history=tuple(map(history, shapes)),
                 memory=tuple(map(extend.ReadOnly, memories)),
             )
         )
-
-    def _written(
-        self, state: AttentionWrapperState, alignments: tuple[Array, ...]
-    ) -> tuple[PyTree, ...]:
-        """The history of each mechanism, to which the new alignments are added."""
-        if not self.alignment_history:
-            return state.alignment_history
-        pairs = zip(state.alignment_history, alignments, strict=True)
-        return tuple(history.write(state.time, new) for history, new in pairs)
 
     def own_specs(self, depth: int) -> Specs:
         """Specs of all parameters except the wrapped cell's, for any size of inputs."""
         query_depth = extend.vector_size(self.cell.output_size)
         specs: Specs = {}
-        for attention in self._attentions:
-            specs |= attention.specs(query_depth)
+        for i, mechanism in enumerate(self._mechanisms):
+            own = mechanism.param_specs(query_depth)
+            specs[_numbered("memory_layer", i)] = mechanism.memory_specs()
+            specs |= {self._scopes[i]: own} if own else {}
+            if self.attention_layer_size is not None:
+                depth = query_depth + mechanism.context_depth()
+                shape = (depth, self.attention_layer_size[i])
+                kernel = ParamSpec(shape, extend.glorot_uniform)
+                specs[_numbered("attention_layer", i)] = {"kernel": kernel}
         return specs
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
@@ -300,16 +424,20 @@ class AttentionWrapper(extend.ParamsWrapper):
 
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Computes the keys of the memory; see `RNNCell.start`."""
-        wrapper_state.check_is_state(state)
+        _check_is_state(state)
         own, inner = self.checked_params(params, state.attention, None)
         cell_state = self.cell.start(inner, state.cell_state)
-        state = state.map_mechanisms(self._several)
         # Existing keys are recomputed, because they may come from other parameters.
         memory = tuple(
-            extend.ReadOnly(attention.with_keys(own, memory.value))
-            for attention, memory in zip(self._attentions, state.memory, strict=True)
+            extend.ReadOnly(self._with_keys(own, i, memory.value))
+            for i, memory in enumerate(self._several(state.memory))
         )
-        return self._without_axis(state._replace(cell_state=cell_state, memory=memory))
+        memory = memory if self._has_several else memory[0]
+        return state._replace(cell_state=cell_state, memory=memory)
+
+    def _with_keys(self, own: Params, i: int, memory: PyTree) -> AttentionMemory:
+        """Adds the keys to the memory of mechanism `i`."""
+        return self._mechanisms[i].with_keys(own[_numbered("memory_layer", i)], memory)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -321,10 +449,9 @@ class AttentionWrapper(extend.ParamsWrapper):
             ValueError: If parameters are missing, or the inputs and the state differ in
                 their number of rows.
         """
-        wrapper_state.check_is_state(state)
+        _check_is_state(state)
         own, inner = self.checked_params(params, state.attention, key)
-        checks_dtype = self.cell_input_fn is None
-        wrapper_state.check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
+        self._check_inputs(jax.tree.leaves(inputs)[0], state.attention)
         state = state.map_mechanisms(self._several)
         cell_key, *keys = self._keys(key)
         with jax.named_scope(extend.scope_name(self)):
@@ -332,12 +459,10 @@ class AttentionWrapper(extend.ParamsWrapper):
             output, cell_state = self.cell.apply(
                 inner, cell_inputs, state.cell_state, cell_key
             )
-            parts = (self._attentions, state.memory, state.attention_state, keys)
             attended = [
-                attention.attend(own, output, memory.value, old, key)
-                for attention, memory, old, key in zip(*parts, strict=True)
+                self._attend(own, i, output, state, key) for i, key in enumerate(keys)
             ]
-            attentions, alignments, states = zip(*attended, strict=True)
+            attentions, alignments, states, histories = zip(*attended, strict=True)
             attention = jnp.concatenate(attentions, axis=-1)
         new_state = self._without_axis(
             state._replace(
@@ -345,8 +470,75 @@ class AttentionWrapper(extend.ParamsWrapper):
                 attention=attention,
                 time=state.time + jnp.ones((), jnp.int32),
                 alignments=alignments,
-                alignment_history=self._written(state, alignments),
+                alignment_history=histories,
                 attention_state=states,
             )
         )
         return attention if self.output_attention else output, new_state
+
+    def _check_inputs(self, inputs: Array, attention: Array) -> None:
+        """Checks the inputs' number of rows and, without `cell_input_fn`, dtype."""
+        fits = self.cell_input_fn is not None or inputs.dtype == attention.dtype
+        must = f"have the dtype of `state.attention` ({attention.dtype})"
+        extend.expect(fits, "inputs", must, inputs, error=TypeError)
+        fits = len(attention) == len(inputs)
+        must = f"have as many rows as the inputs ({len(inputs)})"
+        extend.expect(fits, "state.attention", must, attention)
+
+    def _attend(
+        self, own: Params, i: int, output: Array, state: PyTree, key: Key | None
+    ) -> tuple[Array, Array, PyTree, PyTree]:
+        """Runs `attention_fn` for mechanism `i`; also returns the history."""
+        memory = state.memory[i].value
+        # The memory has no keys yet if an outer wrapper did not call `start`.
+        if isinstance(memory.keys, tuple):
+            memory = self._with_keys(own, i, memory)
+        params = own.get(self._scopes[i], {})
+        bound = BoundMechanism(self._mechanisms[i], params, memory, key)
+        layer = None
+        if self.attention_layer_size is not None:
+            kernel = own[_numbered("attention_layer", i)]["kernel"]
+            layer = lambda x: jnp.dot(x, kernel)
+        attention_fn = self.attention_fn or compute_attention
+        attended = attention_fn(bound, output, state.attention_state[i], layer)
+        attention, alignments, next_state = attended
+        history = state.alignment_history[i]
+        if self.alignment_history:
+            history = history.write(state.time, alignments)
+        return attention, alignments, next_state, history
+
+
+def _check_shapes(name: str, tree: PyTree, like: PyTree, fix: str = "") -> None:
+    """Compares the structure and the shapes of `tree` with those of `like`.
+
+    A scalar, e.g. a step count, applies to all rows. TensorArrays may differ in shape.
+
+    Raises:
+        TypeError: If the structures differ.
+        ValueError: If shapes differ.
+    """
+    leaf = lambda x: isinstance(x, TensorArray)
+    wanted, structure = jax.tree.flatten(like, is_leaf=leaf)
+    alike = structure == jax.tree.structure(tree, is_leaf=leaf)
+    must = f"have the structure {structure}"
+    extend.expect(alike, name, must, tree, fix, error=TypeError)
+    named = jax.tree.leaves_with_path(tree, is_leaf=leaf)
+    for (path, got), want in zip(named, wanted, strict=True):
+        if not leaf(want):
+            full = name + jax.tree_util.keystr(path)
+            fits = jnp.shape(got) in ((), want.shape)
+            extend.expect(fits, full, f"have shape {want.shape}", got, fix)
+
+
+def _check_is_state(state: PyTree) -> None:
+    """Raises TypeError unless `state` is an `AttentionWrapperState` with a memory."""
+    is_state = isinstance(state, AttentionWrapperState)
+    has_memory = is_state and jax.tree.leaves(state.memory)
+    must = "be an AttentionWrapperState with a memory"
+    fix = "Create a state with `cell.initial_state(memory)`."
+    extend.expect(has_memory, "state", must, state, fix, error=TypeError)
+
+
+def _numbered(name: str, number: int) -> str:
+    """The name, followed by `_<number>` unless `number` is 0."""
+    return f"{name}_{number}" if number else name

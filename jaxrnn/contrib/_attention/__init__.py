@@ -1,1 +1,0 @@
-"""The attention wrapper, with its state and its mechanisms."""

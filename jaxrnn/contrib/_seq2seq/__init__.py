@@ -1,1 +1,0 @@
-"""Decoders and losses of `tf.contrib.seq2seq`."""
