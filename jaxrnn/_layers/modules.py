@@ -1,4 +1,4 @@
-"""Runs the cells of a module over sequences: `run`.
+"""Runs the cells of a module over sequences: `run`; and one step for Flax's RNN.
 
 The drivers (`dynamic_rnn` and the other functions that run cells) require one batch
 axis and arrays of one dtype. `run` merges the batch axes, casts to the dtype of the
@@ -8,7 +8,7 @@ batch axis are not reshaped, so they keep their sharding.
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import jax
@@ -17,31 +17,29 @@ import numpy as np
 
 from .._base.arguments import (
     as_bool,
+    as_count,
     as_dtype,
     check_both_lists,
-    check_instance,
+    check_function,
     is_list_of,
 )
 from .._base.cell_keys import fold_in
-from .._base.errors import counted, describe
+from .._base.errors import counted, error_note
 from .._base.expect import expect
-from .._base.inputs import OF_A_LIST, as_array, named_inputs, to_all_rows
+from .._base.inputs import OF_A_LIST, as_array, named_inputs
 from .._base.lengths import as_integer_lengths, check_not_inputs
 from .._base.math import is_float
-from .._base.trees import map_named
-from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
+from .._base.trees import TensorShape, map_named
+from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
 from .._batching.packed_sequences import check_not_packed
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
-from .._drivers.bidirectional import (
-    bidirectional_dynamic_rnn,
-    joined,
-    run_backward,
-)
+from .._drivers.bidirectional import bidirectional_dynamic_rnn, joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import run_layers
 from .._wrappers.base import unwrapped
 
 Shape: TypeAlias = tuple[int, ...]
+Merge: TypeAlias = Callable[[PyTree, PyTree], PyTree]
 Options: TypeAlias = dict[str, Any]
 Cells: TypeAlias = RNNCell | tuple[Any, Any]
 """The cells of a module: one cell, a forward and a backward cell, or a pair of tuples
@@ -54,72 +52,53 @@ NamedCells: TypeAlias = Mapping[str, "RNNCell | NamedCells"]
 
 def run(
     module: Any,
-    params: Params,
-    key: Key | None,
+    cells: BoundCells,
     inputs: PyTree,
     sequence_length: Lengths | None,
-    *,
-    initial_state: PyTree,
-    resets: ArrayLike | None,
-    reset_state: PyTree,
-    mask: ArrayLike | None,
-    return_carry: bool | None,
-    return_states: bool | None,
+    states: Mapping[str, PyTree],
+    marks: Mapping[str, ArrayLike | None],
+    flags: Mapping[str, bool | None],
     implementation: str | None,
 ) -> PyTree:
     """Runs the cells of a module.
 
     Args:
         module: The module; its attributes are the options of its constructor.
-        params: The parameters of the module's cells, in nested dicts.
-        key: The key for random numbers, or None.
+        cells: The module's cells, bound to its parameters.
         inputs: As in the module's call.
         sequence_length: As in the module's call.
-        initial_state: As in the module's call.
-        resets: As in the module's call.
-        reset_state: As in the module's call.
-        mask: As in the module's call.
-        return_carry: As in the module's call.
-        return_states: As in the module's call.
+        states: The arguments `initial_state` and `reset_state` of the module's call.
+        marks: The arguments `resets` and `mask`, with an entry for each row and step.
+        flags: The arguments `return_carry` and `return_states`.
         implementation: As in `jaxrnn.dynamic_rnn`.
 
     Returns:
         The outputs, `(state, outputs)` or `(outputs, state, states)`.
     """
-    cells = module._cells()
     start = 1 if module.time_major else 0
     inputs, lengths, shape = merge_inputs(module, inputs, sequence_length)
-    dtype = compute_dtype(module.dtype, (inputs, params))
+    dtype = compute_dtype(module.dtype, (inputs, cells))
     cast = functools.partial(in_dtype, dtype)
+    returns = {name: flag(name, x, getattr(module, name)) for name, x in flags.items()}
     options = {
         "sequence_length": lengths,
-        "initial_state": cast(merge("initial_state", initial_state, shape)),
         "dtype": dtype,
         "parallel_iterations": module.parallel_iterations,
         "swap_memory": module.swap_memory,
         "time_major": module.time_major,
-        "resets": merge("resets", resets, shape, start),
-        "reset_state": cast(merge("reset_state", reset_state, shape)),
         "implementation": implementation,
-        "mask": merge("mask", mask, shape, start),
-        "return_states": flag("return_states", return_states, module.return_states),
+        "return_states": returns["return_states"],
     }
-    bound = bind_cells(cells, cast(params), key)
+    options |= {name: cast(merge(name, x, shape)) for name, x in states.items()}
+    options |= {name: merge(name, x, shape, start) for name, x in marks.items()}
     drive = _run_stack if is_stack(cells) else _run_two
-    drive = _run_one if isinstance(cells, RNNCell) else drive
-    outputs, state, *states = drive(module, bound, cast(inputs), options)
-    outputs, states = split((outputs, states), shape, start)
-    has_carry = flag("return_carry", return_carry, module.return_carry)
-    return _results(outputs, split(state, shape), states, has_carry)
-
-
-def _results(
-    outputs: PyTree, state: PyTree, states: list[PyTree], has_carry: bool
-) -> PyTree:
-    """What a call returns; `states` is empty unless they are returned too."""
-    if states:
-        return outputs, state, *states
-    return (state, outputs) if has_carry else outputs
+    drive = drive if isinstance(cells, tuple) else _run_one
+    outputs, state, *all_states = drive(module, cast(cells), cast(inputs), options)
+    outputs, all_states = split((outputs, all_states), shape, start)
+    state = split(state, shape)
+    if all_states:
+        return outputs, state, *all_states
+    return (state, outputs) if returns["return_carry"] else outputs
 
 
 def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
@@ -128,9 +107,7 @@ def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
     return value is not None and as_bool(name, value)
 
 
-def _run_one(
-    module: Any, cell: BoundCells, inputs: PyTree, options: Options
-) -> tuple[PyTree, ...]:
+def _run_one(module: Any, cell: Any, inputs: PyTree, options: Options) -> tuple:
     """Calls `dynamic_rnn`, for reversed rows if the module's `reverse` is True."""
     keep_order = as_bool("keep_order", module.keep_order)
     if not as_bool("reverse", module.reverse):
@@ -138,22 +115,17 @@ def _run_one(
     return run_backward(cell, inputs, keep_order=keep_order, **options)
 
 
-def _run_two(
-    module: Any, cells: BoundCells, inputs: PyTree, options: Options
-) -> tuple[PyTree, ...]:
+def _run_two(module: Any, cells: Any, inputs: PyTree, options: Options) -> tuple:
     """Calls `bidirectional_dynamic_rnn`, and merges the outputs of both directions."""
     fix = "To add the outputs, pass `jnp.add`."
-    what = "a function of both outputs"
-    check_instance("merge", module.merge, Callable, what, fix)
+    merge = check_function("merge", module.merge, "a function of both outputs", fix)
     fw, bw = _pop_states("a pair (state_fw, state_bw)", options)
     options |= {"initial_state_fw": fw, "initial_state_bw": bw}
     outputs, *states = bidirectional_dynamic_rnn(cells[0], cells[1], inputs, **options)
-    return module.merge(*outputs), *states
+    return merge(*outputs), *states
 
 
-def _run_stack(
-    module: Any, cells: BoundCells, inputs: PyTree, options: Options
-) -> tuple[PyTree, ...]:
+def _run_stack(module: Any, cells: Any, inputs: PyTree, options: Options) -> tuple:
     """Runs layers of `bidirectional_dynamic_rnn`.
 
     In contrast to `stack_bidirectional_dynamic_rnn`, the states are pairs, and the
@@ -195,9 +167,9 @@ def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
 def as_layers(cells_fw: Any, cells_bw: Any) -> Cells:
     """The cells of bidirectional layers; raises an error unless they are two lists."""
     check_both_lists(cells_fw, cells_bw)
-    for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
-        for i, cell in enumerate(cells):
-            check_rnn_cell(f"{name}[{i}]", cell)
+    for i, (cell_fw, cell_bw) in enumerate(zip(cells_fw, cells_bw, strict=True)):
+        check_rnn_cell(f"cells_fw[{i}]", cell_fw)
+        check_rnn_cell(f"cells_bw[{i}]", cell_bw)
     return tuple(cells_fw), tuple(cells_bw)
 
 
@@ -273,9 +245,8 @@ def in_dtype(dtype: DType, tree: PyTree) -> PyTree:
     of_complex = jnp.dtype(jnp.complex128 if is_double else jnp.complex64)
 
     def cast(x: Array) -> Array:
-        if not is_float(x):
-            return x
-        return x.astype(of_complex if jnp.iscomplexobj(x) else dtype)
+        wanted = of_complex if jnp.iscomplexobj(x) else dtype
+        return x.astype(wanted) if is_float(x) else x
 
     return jax.tree.map(cast, tree)
 
@@ -309,10 +280,9 @@ def merge_inputs(
     start = 1 if module.time_major else 0
     inputs = map_named("inputs", as_array, inputs)
     inputs = cast_integers(first, module.dtype, inputs)
-    lengths = None
-    if sequence_length is not None:
-        check_not_inputs(sequence_length, "rnn(inputs, lengths, initial_state=state)")
-        lengths = as_integer_lengths(sequence_length)
+    check_not_inputs(sequence_length, "rnn(inputs, lengths, initial_state=state)")
+    given = sequence_length
+    lengths = None if given is None else as_integer_lengths(given)
     shape = _batch_shape(first, inputs, lengths, start)
     inputs = merge("inputs", inputs, shape, start)
     return inputs, merge("sequence_length", lengths, shape), shape
@@ -349,10 +319,8 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
         array = leaf if type(leaf) is np.ndarray else as_array(name, leaf)
         if len(shape) == 1 or (end and not array.ndim):
             return array
-        is_one_state = array.ndim == 1 and not start
-        fix = to_all_rows((*shape, *array.shape)) if is_one_state else ""
         must = f"have the batch axes {list(shape)}{' after the time axis' * start}"
-        expect(array.shape[start:end] == shape, name, must, array, fix)
+        expect(array.shape[start:end] == shape, name, must, array)
         rows = math.prod(shape)
         return array.reshape(*array.shape[:start], rows, *array.shape[end:])
 
@@ -376,20 +344,92 @@ def _batch_shape(
     """The batch axes: the axes of `lengths`, or all axes except time and features."""
     (name, first), *_ = named_inputs(inputs)
     features = getattr(cell, "feature_axes", None)
-    if lengths is not None:
-        count = lengths.ndim
-    else:
-        count = 1 if features is None else max(0, first.ndim - 1 - features)
+    count = 1 if features is None else max(0, first.ndim - 1 - features)
+    count = count if lengths is None else lengths.ndim
     own = first.ndim - 1 - count
-    if own < 1 if features is None else own != features:
-        axes = "[time, *batch, ...]" if start else "[*batch, time, ...]"
-        least = "at least " if features is None else ""
-        of_row = f"{least}{counted(features or 1, 'feature axis', 'feature axes')}"
-        lacks_one = own == (features or 1) - 1
-        fix = f"For one number per step, pass `{name}[..., None]`." * lacks_one
-        if lengths is not None:
-            batch = counted(lengths.ndim, "batch axis", "batch axes")
-            fix = f"`sequence_length`, {describe(lengths)}, is for {batch}. {fix}"
-        fix = OF_A_LIST if isinstance(inputs, list) else fix
-        expect(False, name, f"be {axes} with 1 time axis and {of_row}", first, fix)
+    axes = "[time, *batch, ...]" if start else "[*batch, time, ...]"
+    rows = counted(count, "batch axis", "batch axes")
+    rows += " as in `sequence_length`" * (lengths is not None)
+    of_row = counted(features or 1, "feature axis", "feature axes")
+    must = f"be {axes} with {rows}, 1 time axis and {of_row}"
+    fix = f"For one number per step, pass `{name}[..., None]`."
+    fix = OF_A_LIST if isinstance(inputs, list) else fix
+    fits = own > 0 if features is None else own == features
+    expect(fits, name, must, first, fix)
     return first.shape[start : start + count]
+
+
+# Cells in Flax's RNN, and cells of Flax.
+
+
+def run_step(
+    module: Any, params: Params, carry: PyTree, inputs: Array
+) -> tuple[PyTree, PyTree]:
+    """Runs one step of a `Cell` of linen or nnx; returns `(carry, output)`.
+
+    Args:
+        module: The `Cell`.
+        params: The parameters of its cell.
+        carry: The cell's state, each leaf `[*batch, ...]`.
+        inputs: `[*batch, features]`.
+    """
+    shape = inputs.shape[:-1]
+    arrays = params, as_step(module, inputs)
+    params, step = in_dtype(_step_dtype(module), arrays)
+    output, state = module.cell.apply(params, step, merge("carry", carry, shape))
+    return split((state, output), shape)
+
+
+def as_step(module: Any, inputs: Array) -> Array:
+    """The inputs of one step, `[batch, features]`; integers are cast to `dtype`."""
+    step = merge("inputs", inputs, inputs.shape[:-1])
+    return cast_integers(module.cell, module.dtype, step)
+
+
+def zero_carry(module: Any, input_shape: tuple[int, ...]) -> PyTree:
+    """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
+    shape = input_shape[:-1]
+    return split(module.cell.zero_state(math.prod(shape), _step_dtype(module)), shape)
+
+
+def _step_dtype(module: Any) -> DType:
+    return as_dtype(module.param_dtype if module.dtype is None else module.dtype)
+
+
+def check_no_noise(cell: RNNCell) -> RNNCell:
+    """Returns the cell; raises ValueError if it draws random numbers.
+
+    Flax's RNN gives its cells no random keys.
+    """
+    fix = "Use `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`."
+    must = "not draw random numbers, because Flax's RNN passes no keys"
+    expect(not check_rnn_cell("cell", cell).is_random, "cell", must, cell, fix)
+    return cell
+
+
+def check_no_variables(others: Iterable[str]) -> None:
+    """Raises ValueError for a Flax cell with variables other than parameters."""
+    got = sorted(map(str, others))
+    fix = "Keep values that change from step to step in the carry."
+    expect(not got, "module", "have no variables other than parameters", got, fix)
+
+
+def sizes_of_cell(
+    step: Callable[[Shape], tuple[PyTree, PyTree]], in_features: int | Shape
+) -> tuple[Size, Size]:
+    """`(state_size, output_size)` of a Flax cell, found by tracing a step.
+
+    Args:
+        step: `step(shape) -> (carry, output)` for one row of inputs, `[1, ...]`.
+        in_features: The size of the inputs, or their shape without the batch axis.
+
+    Raises:
+        TypeError: If `in_features` is neither an int nor a tuple of ints.
+        ValueError: If a size is below 1.
+    """
+    sizes = in_features if isinstance(in_features, tuple) else (in_features,)
+    shape = (1, *(as_count("in_features", size) for size in sizes))
+    note = f"Raised by a step with inputs {list(shape)}, which `in_features` sets."
+    with error_note(note):
+        types = jax.eval_shape(lambda: step(shape))
+    return jax.tree.map(lambda x: TensorShape(x.shape[1:]), types)

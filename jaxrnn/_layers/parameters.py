@@ -1,16 +1,17 @@
 """The parameters of a module: new ones, those of bound cells, and names of axes."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
 
-from .._base.arguments import check_instance
-from .._base.errors import counted, describe, warn
-from .._base.trees import map_named, named_leaves, output_of
+from .._base.arguments import check_instance, is_list_of
+from .._base.errors import Verbatim, counted, describe, warn
+from .._base.expect import expect
+from .._base.trees import output_of
 from .._base.typing import Array, DType, Key, Params, PyTree
-from .._cells.base import RNNCell, scope_name
+from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._cells.fields import as_floating
 from .._wrappers.base import unwrapped
@@ -38,7 +39,7 @@ def init_part(
     named = modules.named_cells(cells)
     if isinstance(cells, tuple) and modules.is_stack(cells):
         # Each layer reads both outputs of the layer below.
-        for below, pair in zip(named, zip(*cells, strict=True), strict=True):
+        for below, *pair in zip(named, *cells, strict=True):
             if below == name:
                 break
             outputs = (output_of(cell, {}, step, dtype) for cell in pair)
@@ -60,21 +61,17 @@ def _init(
 def _warn_of_shared(cell: RNNCell) -> None:
     """Warns where layers of a stack share parameters, which few libraries do."""
     stack = unwrapped(cell)
-    owners = stack.owners if isinstance(stack, MultiRNNCell) else ()
-    if len(set(owners)) < len(owners):
+    if isinstance(stack, MultiRNNCell) and len(set(stack.owners)) < len(stack.owners):
         warn(
-            f"layers of {stack!r} are the same object, and therefore share parameters, "
-            "as in TensorFlow. For layers with own parameters, construct a cell for "
-            "each layer."
+            f"layers of {stack!r} are the same object, and share parameters, as in "
+            "TensorFlow. To give each its own, construct a cell for each layer."
         )
 
 
 # Bound cells.
 
 
-def params_of_cells(
-    cells: modules.Cells, bound: Sequence[modules.BoundCells]
-) -> Params:
+def params_of_cells(cells: modules.Cells, bound: Sequence[Any]) -> Params:
     """The parameters of bound cells; the inverse of `bind_cells`.
 
     Args:
@@ -88,69 +85,49 @@ def params_of_cells(
         ValueError: If there are too few or too many cells, or if a bound cell differs
             from the module's cell.
     """
-    one = not isinstance(cells, tuple)
-    own = [modules.list_cells(way) for way in ((cells,) if one else cells)]
+    ways = cells if isinstance(cells, tuple) else (cells,)
+    depths = [len(modules.list_cells(way)) for way in ways]
     if len(bound) == 1 and isinstance(bound[0], list | tuple):
         bound = bound[0]
-    ways = [list(w) if isinstance(w, list | tuple) else [w] for w in bound]
-    counts = [len(way) for way in ways]
-    if counts != [len(way) for way in own]:
-        of_each = f"{counted(len(own[0]), 'bound cell')} for each direction"
-        raise ValueError(
-            f"`cells` must be {'one bound cell' if one else of_each}, got {counts}. "
-            "To an `RNN` of several layers, pass one bound `MultiRNNCell`; to a "
-            "bidirectional module, pass `cells_fw, cells_bw`, each a bound cell or a "
-            "list with one for each layer."
-        )
-    params = [list(map(_params_of, *pair)) for pair in zip(own, ways, strict=True)]
-    if one:
-        return params[0][0]
-    layers = [{"fw": fw, "bw": bw} for fw, bw in zip(*params, strict=True)]
-    if modules.is_stack(cells):
-        return {f"cell_{i}": layer for i, layer in enumerate(layers)}
-    return layers[0]
+    given = [way if isinstance(way, list | tuple) else [way] for way in bound]
+    counts = [len(way) for way in given]
+    each = " for each direction" * (len(ways) - 1)
+    must = f"be {counted(depths[0], 'bound cell')}{each}"
+    fix = "For several layers in one direction, pass one bound `MultiRNNCell`."
+    expect(counts == depths, "cells", must, counts, fix)
+    layers = zip(*given, strict=True)
+    return _params_of(modules.named_cells(cells), itertools.chain(*layers))
 
 
-def _params_of(cell: RNNCell, bound: modules.BoundCells) -> Params:
-    """The parameters of one bound cell, which must bind `cell`, with its scope name."""
-    check_instance("cells", bound, BoundCell, "bound by `cell.bind(params)`")
-    if not _are_equal(bound.cell, cell):
-        want = repr(unwrapped(cell))
-        got = repr(unwrapped(bound.cell))
-        if got == want:
-            got = "a cell with the same repr but another function"
-        raise ValueError(
-            f"each bound cell must bind the module's cell {want}, got {got}. Construct "
-            "the module with the attribute `cell` of the bound cell."
-        )
-    return {scope_name(unwrapped(cell)): bound.params}
+def _params_of(cells: RNNCell | modules.NamedCells, bound: Iterator[Any]) -> Params:
+    """The parameters of the next bound cells, which must bind `cells`."""
+    if not isinstance(cells, RNNCell):
+        return {name: _params_of(part, bound) for name, part in cells.items()}
+    given = check_instance("cells", next(bound), BoundCell, "bound by `cell.bind`")
+    fix = "Construct the module with the attribute `cell` of the bound cell."
+    must = f"bind the module's cell {unwrapped(cells)!r}"
+    got = Verbatim(unwrapped(given.cell))
+    expect(_value(given.cell) == _value(cells), "cells", must, got, fix)
+    return given.params
 
 
-def _are_equal(one: RNNCell, other: RNNCell) -> bool:
-    """Whether two cells differ at most in initializers and wrappers without parameters.
+def _value(cell: RNNCell) -> tuple:
+    """The value of a cell without its initializers and its parameterless wrappers.
 
     Initializers do not matter, because the parameters already exist.
     """
-    one = unwrapped(one)
-    other = unwrapped(other)
-    if isinstance(one, MultiRNNCell) and isinstance(other, MultiRNNCell):
-        if one.owners != other.owners or one.state_is_tuple != other.state_is_tuple:
-            return False
-        return all(map(_are_equal, one.cells, other.cells))
-    if type(one) is type(other) and dataclasses.is_dataclass(one):
-        names = [field.name for field in dataclasses.fields(one)]
-        changes = {n: getattr(other, n) for n in names if n.endswith("initializer")}
-        one = dataclasses.replace(one, **changes) if changes else one
-    return one == other
+    cell = unwrapped(cell)
+    value = {k: v for k, v in cell._value() if not k.endswith("initializer")}
+    if isinstance(cell, MultiRNNCell):
+        value["cells"] = tuple(map(_value, cell.cells))
+    return type(cell), value
 
 
 # Names of axes.
 
 
 def name_axes(
-    axis_names: AxisNames | None,
-    params: Params,
-    box: Callable[[Array, tuple[str | None, ...]], PyTree],
+    axis_names: AxisNames | None, params: Params, box: Callable[..., PyTree]
 ) -> Params:
     """Boxes each parameter together with the names of its axes.
 
@@ -169,33 +146,27 @@ def name_axes(
     what = "a dict of tuples such as {'bias': ('hidden',)}"
     check_instance("axis_names", known, Mapping, what)
 
-    def boxed(name: str, leaf: Array) -> PyTree:
-        names = known.get(last := _last(name))
+    def boxed(path: tuple, leaf: Array) -> PyTree:
+        last = _last(path)
+        names = known.get(last)
         if names is None:
             return box(leaf, ())
-        if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
-            raise ValueError(
-                f"`axis_names[{last!r}]` must have a name or None for each axis of "
-                f"`{name}` ({describe(leaf)}), got {names!r}."
-            )
+        must = f"have a name or None for each axis of {describe(leaf)}"
+        expect(is_list_of(names, leaf.ndim), f"axis_names[{last!r}]", must, names)
         return box(leaf, tuple(names))
 
-    return map_named("params", boxed, params)
+    return jax.tree.map_with_path(boxed, params)
 
 
 def check_axis_names(axis_names: AxisNames | None, params: Params) -> None:
     """Raises ValueError if a key of `axis_names` is not the name of a parameter."""
-    names = {_last(name) for name, _ in named_leaves("params", params)}
+    names = {_last(path) for path, _ in jax.tree.leaves_with_path(params)}
     unknown = [name for name in axis_names or () if name not in names]
-    if unknown:
-        fix = f"Use {' or '.join(map(repr, sorted(names)))}." if names else ""
-        raise ValueError(
-            "the keys of `axis_names` must be names of parameters, got "
-            f"{describe(unknown[0])}. {fix or 'The cell has no parameters.'}"
-        )
+    must = f"have keys that are names of parameters, of {sorted(names)}"
+    expect(not unknown, "axis_names", must, unknown)
 
 
-def _last(name: str) -> str:
-    # Names are paths such as "params['cell_0']['kernel']".
-    parts = name.split("'")
-    return parts[-2] if len(parts) > 1 else name
+def _last(path: tuple) -> str:
+    """The last key in the path of a parameter, such as "kernel"."""
+    keys = [str(part.key) for part in path if isinstance(part, jax.tree_util.DictKey)]
+    return keys[-1] if keys else ""

@@ -6,9 +6,9 @@
 """
 
 from .._base.modules import export as _export
-from ._check_cell import check_cell as check_cell, make_setup as make_setup
 from ._laws import (
     LAWS as LAWS,
+    check_cell as check_cell,
     compiles_to_the_same as compiles_to_the_same,
     differentiates_twice as differentiates_twice,
     has_its_sizes as has_its_sizes,
@@ -29,5 +29,6 @@ from ._laws import (
     spreads_nan_only_forward as spreads_nan_only_forward,
     starts_again_at_resets as starts_again_at_resets,
 )
+from ._oracle import make_setup as make_setup
 
 _export(globals())

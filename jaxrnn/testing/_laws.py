@@ -1,8 +1,13 @@
-"""The laws, the properties that a cell must have, each checked by one function."""
+"""The laws, the properties that a cell must have, and `check_cell`, which checks them.
+
+Each law is one function; `LAWS` lists them.
+"""
 
 import copy
 import dataclasses
 import functools
+import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,46 +15,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_instance
-from .._base.errors import counted, describe, describe_leaves
-from .._base.trees import has_read_only, map_sizes, named_leaves
-from .._base.typing import Array, Params, PyTree
-from .._cells.base import RNNCell
+from .._base import trees
+from .._base.arguments import as_dtype, check_instance, check_shape
+from .._base.cell_keys import check_key_or_none
+from .._base.errors import describe, describe_leaves, error_note
+from .._base.expect import expect
+from .._base.inputs import check_shaped
+from .._base.like import check_structure
+from .._base.trees import has_read_only, named_leaves, types_of_size
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._cells.base import RNNCell, check_rnn_cell
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from .._loops import masking
 from ..memory import Recompute
 from . import _oracle as oracle
-from ._oracle import TIME, Setup, close, require
+from ._oracle import TIME, Setup, close, make_setup, require
 
-_LAWS: list[Callable[[Setup], None]] = []
-
-
-def _law(check: Callable[[Setup], None]) -> Callable[[Setup], None]:
-    """Adds a function to `LAWS`, with a check of the function's argument."""
-
-    @functools.wraps(check)
-    def law(setup: Setup) -> None:
-        fix = "Create a setup with `testing.make_setup(cell, inputs)`."
-        check_instance("setup", setup, Setup, "a Setup", fix)
-        check(setup)
-
-    _LAWS.append(law)
-    return law
+_log = logging.getLogger("jaxrnn")
 
 
-@_law
 def is_a_value(setup: Setup) -> None:
     """The cell is hashable and equals its copy, so equal cells are compiled once."""
     twin = copy.copy(setup.cell)
     fix = "Keep the `__eq__` and `__hash__` of `RNNCell`."
-    is_equal = setup.cell == twin
-    require(is_equal, f"the cell must equal its copy, got cells that differ. {fix}")
-    hashes = hash(setup.cell), hash(twin)
+    require(setup.cell == twin, f"the cell must equal its copy. {fix}")
     must = "the cell and its copy must have one hash"
-    require(hashes[0] == hashes[1], f"{must}, got {hashes[0]} and {hashes[1]}. {fix}")
+    require(hash(setup.cell) == hash(twin), f"{must}. {fix}")
 
 
-@_law
 def inits_from_shapes(setup: Setup) -> None:
     """`init` reads only shapes and dtypes and creates parameters of the given dtype."""
     step = oracle.at_steps(setup.xs, 0)
@@ -57,43 +50,32 @@ def inits_from_shapes(setup: Setup) -> None:
     params = setup.cell.init(jax.random.key(1), step, setup.dtype)
     oracle.equal(params, setup.cell.init(jax.random.key(1), shapes, setup.dtype))
     for name, leaf in named_leaves("params", params):
-        require(
-            leaf.dtype == setup.dtype,
-            f"`{name}` must have dtype {setup.dtype}, got {describe(leaf)}",
-        )
+        must = f"have dtype {setup.dtype}, got {describe(leaf)}"
+        require(leaf.dtype == setup.dtype, f"`{name}` must {must}")
 
 
-@_law
 def has_its_sizes(setup: Setup) -> None:
     """The zero state and one step agree with `state_size` and `output_size`."""
     batch = setup.lengths.shape[0]
-
-    def of_rows(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch, *shape), setup.dtype)
 
     # If a state has read-only parts, such as the memory of attention, the cell has no
     # zero state.
     if not has_read_only(setup.state):
         zeros = setup.cell.zero_state(batch, setup.dtype)
-        sizes = map_sizes(of_rows, setup.cell.state_size)
+        sizes = types_of_size(setup.cell.state_size, batch, setup.dtype)
         oracle.same_types(zeros, sizes, "the zero state")
         for name, leaf in named_leaves("cell.zero_state(...)", zeros):
-            count = int(jnp.count_nonzero(leaf))
-            entries = counted(count, "nonzero entry", "nonzero entries")
-            require(count == 0, f"`{name}` must be zeros, got {entries}")
+            require(not leaf.any(), f"`{name}` must be zeros, got other numbers")
     step = oracle.at_steps(setup.xs, 0)
     result = jax.eval_shape(setup.bind(), step, setup.state)
-    is_pair = isinstance(result, tuple) and len(result) == 2
-    require(
-        is_pair, f"a step must return (output, state), got {describe_leaves(result)}"
-    )
+    must = f"a step must return (output, state), got {describe_leaves(result)}"
+    require(isinstance(result, tuple) and len(result) == 2, must)
     output, state = result
-    sizes = map_sizes(of_rows, setup.cell.output_size)
+    sizes = types_of_size(setup.cell.output_size, batch, setup.dtype)
     oracle.same_types(output, sizes, "the output")
     oracle.same_types(state, setup.state, "the new state")
 
 
-@_law
 def keeps_rows_apart(setup: Setup) -> None:
     """A row's results depend only on that row, or `rows_interact` is True."""
     if setup.cell.rows_interact:
@@ -116,7 +98,6 @@ def keeps_rows_apart(setup: Setup) -> None:
     close(_of_rows(got, longest), _of_rows(want, longest), setup.dtype)
 
 
-@_law
 def runs_as_a_loop(setup: Setup) -> None:
     """`dynamic_rnn` equals a Python loop in outputs, state and gradients."""
     compiled = oracle.differentiator(setup, oracle.unrolled)
@@ -126,7 +107,6 @@ def runs_as_a_loop(setup: Setup) -> None:
     close(oracle.differentiated(setup, Setup.run, None), want, setup.dtype)
 
 
-@_law
 def runs_a_subclass(setup: Setup) -> None:
     """A subclass that overrides only `apply` is run with its own `apply`."""
 
@@ -148,7 +128,6 @@ def _run(setup: Setup) -> tuple[PyTree, PyTree]:
     return setup.run(setup.params, setup.xs, setup.state, setup.lengths)
 
 
-@_law
 def runs_backwards_as_a_loop(setup: Setup) -> None:
     """`bidirectional_dynamic_rnn` equals two Python loops."""
     lengths = jnp.clip(setup.lengths, 0, TIME)
@@ -169,7 +148,6 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
     close((outputs_bw, state_bw), (flipped(want), want_state), setup.dtype)
 
 
-@_law
 def starts_again_at_resets(setup: Setup) -> None:
     """With `resets`, `dynamic_rnn` equals a loop that resets the state of rows."""
     rows = np.arange(setup.lengths.shape[0])[:, None]
@@ -191,7 +169,6 @@ def starts_again_at_resets(setup: Setup) -> None:
     close(differentiated(Setup.run), differentiated(oracle.unrolled), setup.dtype)
 
 
-@_law
 def returns_all_states(setup: Setup) -> None:
     """With `return_states`, `dynamic_rnn` returns the state after each step of a loop.
 
@@ -206,7 +183,6 @@ def returns_all_states(setup: Setup) -> None:
     close(got, want, setup.dtype)
 
 
-@_law
 def leaves_out_gaps(setup: Setup) -> None:
     """With a `mask`, `dynamic_rnn` equals a loop that keeps the state in gaps.
 
@@ -215,7 +191,6 @@ def leaves_out_gaps(setup: Setup) -> None:
     """
     if not _is_of_rows(setup):
         return
-    keyless = dataclasses.replace(setup, key=None)
     rows = np.arange(setup.lengths.shape[0])[:, None]
     ts = np.arange(TIME)
     bits = np.resize([5, 6, 7, 2, 0, 1, 3, 4], rows.shape)
@@ -225,7 +200,8 @@ def leaves_out_gaps(setup: Setup) -> None:
         "resets": mask & (ts == (rows + 1) % 3),
         "reset_state": jax.tree.map(lambda x: jnp.roll(x, 1, 0), setup.state),
     }
-    padded = _filled(keyless, ~mask, jnp.nan)
+    xs = jax.tree.map(lambda x: _filled(x, ~mask, jnp.nan), setup.xs)
+    padded = dataclasses.replace(setup, key=None, xs=xs)
     run = functools.partial(Setup.run, return_states=True, **options)
     loop = functools.partial(oracle.unrolled_states, **options)
     got = oracle.differentiated(padded, run, None)
@@ -236,7 +212,6 @@ def _is_of_rows(setup: Setup) -> bool:
     return masking.is_of_rows(setup.state) and not has_read_only(setup.state)
 
 
-@_law
 def runs_in_little_memory(setup: Setup) -> None:
     """Recomputation does not change outputs, state or gradients."""
     run = functools.partial(Setup.run, swap_memory=Recompute(2))
@@ -244,14 +219,12 @@ def runs_in_little_memory(setup: Setup) -> None:
     close(got, setup.differentiated, setup.dtype)
 
 
-@_law
 def runs_unrolled(setup: Setup) -> None:
     """Unrolled `static_rnn` equals `dynamic_rnn` in outputs, state and gradients."""
     got = oracle.differentiated(setup, oracle.static, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 
 
-@_law
 def runs_in_raw_rnn(setup: Setup) -> None:
     """`raw_rnn` equals `dynamic_rnn`, with NaN in the padding."""
     padded = _with_padding(setup, float("nan"))
@@ -259,7 +232,6 @@ def runs_in_raw_rnn(setup: Setup) -> None:
     close(got, setup.differentiated, setup.dtype)
 
 
-@_law
 def ignores_padding(setup: Setup) -> None:
     """NaN and infinity in the padding do not affect any result."""
 
@@ -271,11 +243,9 @@ def ignores_padding(setup: Setup) -> None:
     named = [*named_leaves("(outputs, state)", results)]
     named += named_leaves("gradients", gradients)
     for name, leaf in named:
-        count = int(jnp.count_nonzero(~jnp.isfinite(leaf)))
-        entries = counted(count, "NaN or infinity", "NaNs or infinities")
-        must = "be finite if the padding is zeros"
+        must = f"`{name}` must be finite if the padding is zeros"
         fix = "Check the step for divisions, roots and logarithms of 0."
-        require(count == 0, f"`{name}` must {must}, got {entries}. {fix}")
+        require(jnp.isfinite(leaf).all(), f"{must}. {fix}")
     oracle.equal(run(float("nan")), clean)
     oracle.equal(run(float("inf")), clean)
 
@@ -283,20 +253,16 @@ def ignores_padding(setup: Setup) -> None:
 def _with_padding(setup: Setup, value: float) -> Setup:
     """The setup with `value` in the padding of the inputs."""
     padding = np.arange(TIME)[None, :] >= np.asarray(setup.lengths)[:, None]
-    return _filled(setup, padding, value)
+    xs = jax.tree.map(lambda x: _filled(x, padding, value), setup.xs)
+    return dataclasses.replace(setup, xs=xs)
 
 
-def _filled(setup: Setup, where: np.ndarray, value: float) -> Setup:
-    """The setup with `value` in the steps of the inputs where `where` is True."""
-
-    def fill(x: Array) -> Array:
-        mask = where.reshape(where.shape + (1,) * (x.ndim - 2))
-        return jnp.where(mask, jnp.asarray(value).astype(x.dtype), x)
-
-    return dataclasses.replace(setup, xs=jax.tree.map(fill, setup.xs))
+def _filled(x: Array, where: np.ndarray, value: Any) -> Array:
+    """The inputs with `value` in the rows and steps where `where` is True."""
+    mask = where.reshape(where.shape + (1,) * (x.ndim - 2))
+    return jnp.where(mask, jnp.asarray(value).astype(x.dtype), x)
 
 
-@_law
 def spreads_nan_only_forward(setup: Setup) -> None:
     """NaN, infinity or overflow in a step reaches only later steps, up to a reset.
 
@@ -311,10 +277,6 @@ def spreads_nan_only_forward(setup: Setup) -> None:
     bad = (rows > 0) & (np.arange(TIME) == rows % 2)
     resets = np.roll(bad, 1, axis=1)
 
-    def fill(x: Array, scale: float) -> Array:
-        where = bad.reshape(bad.shape + (1,) * (x.ndim - 2))
-        return jnp.where(where, (jnp.finfo(x.dtype).max * scale).astype(x.dtype), x)
-
     def spared(where: np.ndarray, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: x[where], tree)
 
@@ -323,24 +285,23 @@ def spreads_nan_only_forward(setup: Setup) -> None:
         if options:
             after = after | np.logical_or.accumulate(resets, axis=1)
         either = after | ~np.logical_or.accumulate(bad, axis=1)
-        run = _differentiated_at(setup, rebuild, after, options)
-        outputs, gradients = run(floats)
+        differentiate = _differentiated_at(setup, rebuild, after, options)
+        gradients, outputs = differentiate(floats)
         for scale in (np.nan, np.inf, -np.inf, 0.9, -0.9):
-            got, got_gradients = run([fill(x, scale) for x in floats])
+            got_gradients, got = differentiate(
+                [_filled(x, bad, jnp.finfo(x.dtype).max * scale) for x in floats]
+            )
             oracle.equal(spared(either, got), spared(either, outputs))
             oracle.equal(spared(after, got_gradients), spared(after, gradients))
 
 
 def _differentiated_at(
-    setup: Setup,
-    rebuild: Callable[[list[Array]], PyTree],
-    where: np.ndarray,
-    options: dict[str, Any],
-) -> Callable[[list[Array]], tuple[PyTree, list[Array]]]:
-    """Runs on inputs that `rebuild` makes of floating-point leaves.
+    setup: Setup, rebuild: Callable, where: np.ndarray, options: dict[str, Any]
+) -> Callable[[list[Array]], tuple[list[Array], PyTree]]:
+    """A function of the floating-point leaves of which `rebuild` makes inputs.
 
-    Returns a function that returns all outputs, and the gradients of the outputs at the
-    steps `where` with respect to the leaves.
+    The function returns the gradients of the outputs at the steps `where` with respect
+    to the leaves, and all outputs.
     """
 
     def loss(floats: list[Array]) -> tuple[Array, PyTree]:
@@ -348,39 +309,26 @@ def _differentiated_at(
         outputs, _ = setup.run(setup.params, rebuild(floats), state, None, **options)
         return oracle.weighted_sum(jax.tree.map(lambda y: y[where], outputs)), outputs
 
-    differentiate = jax.jit(jax.grad(loss, has_aux=True))
-
-    def run(floats: list[Array]) -> tuple[PyTree, list[Array]]:
-        gradients, outputs = differentiate(floats)
-        return outputs, gradients
-
-    return run
+    return jax.jit(jax.grad(loss, has_aux=True))
 
 
-@_law
 def compiles_to_the_same(setup: Setup) -> None:
     """Jit, `jax.checkpoint` and time-major arrays do not change the results."""
+    run = functools.partial(setup.run, setup.params)
 
     def batch_major(xs: PyTree, lengths: Array) -> tuple[PyTree, PyTree]:
-        return setup.run(setup.params, xs, setup.state, lengths)
+        return run(xs, setup.state, lengths)
 
     def time_major(xs: PyTree, lengths: Array) -> tuple[PyTree, PyTree]:
-        outputs, state = setup.run(
-            setup.params,
-            jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), xs),
-            setup.state,
-            lengths,
-            time_major=True,
-            parallel_iterations=2,
-        )
-        return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs), state
+        options = {"time_major": True, "parallel_iterations": 2}
+        outputs, state = run(oracle.swapped(xs), setup.state, lengths, **options)
+        return oracle.swapped(outputs), state
 
     want = batch_major(setup.xs, setup.lengths)
     for variant in (batch_major, jax.checkpoint(batch_major), time_major):
         close(jax.jit(variant)(setup.xs, setup.lengths), want, setup.dtype)
 
 
-@_law
 def maps_over_an_axis(setup: Setup) -> None:
     """`vmap` over parameters, inputs and lengths equals separate runs."""
     scales = jnp.asarray([1.0, 0.5], setup.dtype)
@@ -398,7 +346,6 @@ def maps_over_an_axis(setup: Setup) -> None:
         close(_of_rows(got, i), one, setup.dtype)
 
 
-@_law
 def differentiates_twice(setup: Setup) -> None:
     """Forward mode equals reverse mode, and second derivatives match a loop.
 
@@ -432,7 +379,6 @@ def _of_rows(tree: PyTree, index: int | Array) -> PyTree:
     return jax.tree.map(lambda x: x[index] if x.ndim else x, tree)
 
 
-@_law
 def resumes(setup: Setup) -> None:
     """Running a sequence in two parts equals running it whole (without a key)."""
     keyless = dataclasses.replace(setup, key=None)
@@ -454,4 +400,112 @@ def resumes(setup: Setup) -> None:
     close(got_leaves, leaves, setup.dtype)
 
 
-LAWS: tuple[Callable[[Setup], None], ...] = tuple(_LAWS)
+LAWS: tuple[Callable[[Setup], None], ...] = (
+    is_a_value,
+    inits_from_shapes,
+    has_its_sizes,
+    keeps_rows_apart,
+    runs_as_a_loop,
+    runs_a_subclass,
+    runs_backwards_as_a_loop,
+    starts_again_at_resets,
+    returns_all_states,
+    leaves_out_gaps,
+    runs_in_little_memory,
+    runs_unrolled,
+    runs_in_raw_rnn,
+    ignores_padding,
+    spreads_nan_only_forward,
+    compiles_to_the_same,
+    maps_over_an_axis,
+    differentiates_twice,
+    resumes,
+)
+
+
+def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
+    """Raises an error for an unsuitable state, which would look like a broken law.
+
+    Raises:
+        TypeError: If a leaf is not an array.
+        ValueError: If structures or shapes differ. Leaves without axes are accepted.
+    """
+    fix = "Pass a state like the result of `cell.zero_state`."
+    check_structure("`state`", cell.state_size, trees.opaque(state), False, fix)
+    named = named_leaves("state", state, trees.is_tensor_array)
+    sizes = trees.size_shapes(cell.state_size)
+    for (name, leaf), size in zip(named, sizes, strict=True):
+        if trees.is_tensor_array(leaf):
+            continue
+        check_instance(name, leaf, jax.Array | np.ndarray, "an array", fix)
+        if leaf.ndim:
+            check_shape(name, leaf, (batch, *size), fix=fix)
+
+
+def check_cell(
+    cell: RNNCell,
+    inputs: Shaped | PyTree,
+    dtype: DType = jnp.float32,
+    key: Key | None = None,
+    state: PyTree = None,
+) -> None:
+    """Checks that a cell obeys all laws: the properties that `dynamic_rnn` relies on.
+
+    `LAWS` lists the laws. On two CPU cores, the check takes ten to thirty seconds. In a
+    terminal, a line shows the law that is being checked. Elsewhere, the logger "jaxrnn"
+    reports each law at level INFO.
+
+    Args:
+        cell: The cell under test.
+        inputs: One step of inputs, `[batch, ...]` or a nest, given as arrays or as
+            `jax.ShapeDtypeStruct`s, with a batch size of at least 4. Only shapes and
+            dtypes are read; the cell runs on random values instead. Floats are drawn
+            from a normal distribution and may be negative.
+        dtype: The dtype of parameters, inputs and state, real or complex.
+        key: A random key, for cells that draw random numbers.
+        state: The initial state; None for a random state with the structure of
+            `state_size`.
+
+    Raises:
+        AssertionError: If the cell breaks a law. The message contains the law's name
+            and description.
+        TypeError: If `cell` is not an unbound `RNNCell`, `inputs` contain anything
+            except arrays or their shapes, or `dtype`, `key` or `state` has the wrong
+            type.
+        ValueError: If the batch has fewer than 4 rows, or `state` does not have the
+            cell's sizes.
+    """
+    check_rnn_cell("cell", cell)
+    fix = "For example, pass `jax.ShapeDtypeStruct((4, 3), 'float32')`."
+    check_shaped("inputs", inputs, fix)
+    batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs) if leaf.shape]
+    expect(min(batches, default=0) >= 4, "inputs", "have at least 4 rows", inputs)
+    dtype = as_dtype(dtype)
+    check_key_or_none(key)
+    if state is not None and not has_read_only(state):
+        _check_state(cell, state, batches[0])
+    with error_note("Raised while creating parameters and data."):
+        setup = make_setup(cell, inputs, dtype, key, state)
+    try:
+        for number, law in enumerate(LAWS, 1):
+            _show(f"check_cell: law {number} of {len(LAWS)}, `{law.__name__}`")
+            _check_law(law, setup)
+    finally:
+        _show("")
+
+
+def _check_law(law: Callable[[Setup], None], setup: Setup) -> None:
+    try:
+        law(setup)
+    except Exception as error:
+        summary = (law.__doc__ or "").splitlines()[0]
+        text = f"{setup.cell!r} breaks `{law.__name__}`. {summary}\n{error}"
+        raise AssertionError(text) from error
+
+
+def _show(text: str) -> None:
+    """Replaces the last line in a terminal; elsewhere, logs the text."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    elif text:
+        _log.info(text)

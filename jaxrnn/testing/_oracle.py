@@ -1,4 +1,4 @@
-"""The oracle, which computes the expected results, and the comparison of results.
+"""A cell with data, the oracle, which computes the expected results, and comparisons.
 
 The oracle is a Python loop over time with masks. The oracle predicts the results of
 `dynamic_rnn` and the other drivers (functions that run cells), and shares none of their
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.errors import describe, describe_leaves
-from .._base.trees import is_tensor_array, with_read_only
-from .._base.typing import Array, DType, Key, Params, PyTree
+from .._base.trees import has_read_only, is_tensor_array, map_sizes, with_read_only
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._drivers.dynamic_rnn import dynamic_rnn
@@ -56,16 +56,11 @@ class Setup:
         return self.cell.bind(self.params if params is None else params, self.key)
 
     def run(
-        self,
-        params: Params,
-        xs: PyTree,
-        state: PyTree,
-        lengths: Array | None,
-        **kwargs: Any,
+        self, params: Params, xs: PyTree, state: PyTree, lengths: Any, **options: Any
     ) -> tuple[PyTree, PyTree]:
         """Runs `dynamic_rnn` on the cell, with lengths `[batch]` or None."""
         bound = self.bind(params)
-        return dynamic_rnn(bound, xs, lengths, state, dtype=self.dtype, **kwargs)
+        return dynamic_rnn(bound, xs, lengths, state, dtype=self.dtype, **options)
 
     @functools.cached_property
     def differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
@@ -76,6 +71,54 @@ class Setup:
     def differentiated(self) -> tuple[PyTree, list[Array]]:
         """The results of `dynamic_rnn` with lengths, and their gradients."""
         return self.differentiator(self.params, self.xs, self.state, self.lengths)
+
+
+def make_setup(
+    cell: RNNCell,
+    inputs: Shaped | PyTree,
+    dtype: DType = jnp.float32,
+    key: Key | None = None,
+    state: PyTree = None,
+) -> Setup:
+    """Creates a cell's `Setup`: random parameters, inputs and state, and fixed lengths.
+
+    Args:
+        cell: The cell under test.
+        inputs: One step of inputs, `[batch, ...]` or a nest, given as arrays or as
+            `jax.ShapeDtypeStruct`s. Real and complex leaves get the dtype `dtype`;
+            integer leaves are 0 or 1. The batch size should be at least 4.
+        dtype: The dtype of parameters, inputs and state.
+        key: The random key of the run, for cells that draw random numbers.
+        state: The initial state; None for a random state with the structure of
+            `state_size`.
+    """
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    rng = np.random.default_rng(0)
+
+    def draw(shape: tuple[int, ...], declared: DType) -> Array:
+        if jnp.issubdtype(declared, jnp.integer):
+            return jnp.asarray(rng.integers(0, 2, shape), declared)
+        values = rng.normal(size=shape) * 0.7
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            values = values + 0.7j * rng.normal(size=shape)
+        return jnp.asarray(values, dtype)
+
+    batch = jax.tree.leaves(inputs)[0].shape[0]
+    step = jax.tree.map(lambda x: draw(x.shape, x.dtype), inputs)
+    # `eval_shape` avoids compiling the random draws of `init`.
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), step, dtype))
+    params = jax.tree.map(lambda p: draw(p.shape, p.dtype), shapes)
+    if state is None:
+        state = map_sizes(lambda s: draw((batch, *s), dtype), cell.state_size)
+    return Setup(
+        cell=cell,
+        params=params,
+        xs=jax.tree.map(lambda x: draw((batch, TIME, *x.shape[1:]), x.dtype), inputs),
+        lengths=jnp.asarray([(3 * b) % (TIME + 2) for b in range(batch)], jnp.int32),
+        state=cell.start(params, state) if has_read_only(state) else state,
+        dtype=dtype,
+        key=key,
+    )
 
 
 def raw(
@@ -91,7 +134,7 @@ def raw(
 
     emit_ta, state, _ = raw_rnn(setup.bind(params), loop_fn, max_time=TIME)
     outputs = jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=is_tensor_array)
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs), state
+    return swapped(outputs), state
 
 
 class StepByStep:
@@ -122,20 +165,9 @@ def static(
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *outputs), state
 
 
-def unrolled(
-    setup: Setup,
-    params: Params,
-    xs: PyTree,
-    state: PyTree,
-    lengths: Array | np.ndarray | None,
-    resets: np.ndarray | None = None,
-    reset_state: PyTree = None,
-) -> tuple[PyTree, PyTree]:
-    """The oracle: a Python loop over the steps of `xs` with masks."""
-    outputs, state, _ = unrolled_states(
-        setup, params, xs, state, lengths, resets=resets, reset_state=reset_state
-    )
-    return outputs, state
+def unrolled(*args: Any, **options: Any) -> tuple[PyTree, PyTree]:
+    """The outputs and the last state of `unrolled_states`."""
+    return unrolled_states(*args, **options)[:2]
 
 
 def unrolled_states(
@@ -148,7 +180,21 @@ def unrolled_states(
     resets: np.ndarray | None = None,
     reset_state: PyTree = None,
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """`unrolled` with a mask, bool `[batch, time]`; also returns all states."""
+    """The oracle: a Python loop over the steps of `xs` with masks.
+
+    Args:
+        setup: The cell and its key.
+        params: As in `Setup`.
+        xs: As in `Setup`.
+        state: As in `Setup`.
+        lengths: As in `Setup`; None for all steps.
+        mask: Bool `[batch, time]`, in place of lengths.
+        resets: Bool `[batch, time]`.
+        reset_state: The state after a reset.
+
+    Returns:
+        The outputs, the last state, and the states of all steps.
+    """
     batch, time = jax.tree.leaves(xs)[0].shape[:2]
     counts = np.full(batch, time) if lengths is None else lengths
     # Leaves without axes change until the longest row ends, for at least one step.
@@ -203,22 +249,22 @@ def at_steps(tree: PyTree, index: int | slice | Array) -> PyTree:
     return jax.tree.map(lambda x: x[:, index], tree)
 
 
+def swapped(tree: PyTree) -> PyTree:
+    """The nest with its first two axes, time and batch, swapped."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
+
+
 def reversed_rows(x: Array, lengths: Array) -> Array:
     pairs = zip(x, np.asarray(lengths).tolist(), strict=True)
     return jnp.stack([jnp.concatenate([row[:n][::-1], row[n:]]) for row, n in pairs])
 
 
-def differentiated(
-    setup: Setup, run: Callable, lengths: Array | None
-) -> tuple[PyTree, list[Array]]:
+def differentiated(setup: Setup, run: Callable, lengths: Array | None) -> tuple:
     """The results, and the gradients of their weighted sum."""
-    compiled = differentiator(setup, run)
-    return compiled(setup.params, setup.xs, setup.state, lengths)
+    return differentiator(setup, run)(setup.params, setup.xs, setup.state, lengths)
 
 
-def differentiator(
-    setup: Setup, run: Callable
-) -> Callable[..., tuple[PyTree, list[Array]]]:
+def differentiator(setup: Setup, run: Callable) -> Callable[..., tuple]:
     """A compiled `differentiated`, as a function of `(params, xs, state, lengths)`."""
 
     @jax.jit
@@ -268,10 +314,8 @@ def require(holds: bool | Array, message: str) -> None:
 
 
 def same_types(got: PyTree, want: PyTree, what: str = "the result") -> None:
-    got_types = jax.tree.map(describe, got)
-    types = jax.tree.map(describe, want)
     text = f"{what} must be {describe_leaves(want)}, got {describe_leaves(got)}"
-    require(got_types == types, text)
+    require(jax.tree.map(describe, got) == jax.tree.map(describe, want), text)
 
 
 def equal(got: PyTree, want: PyTree) -> None:

@@ -116,7 +116,7 @@ def test_a_cell_of_nnx_draws_from_the_key_that_is_bound():
     noisy = jaxrnn.nnx.as_cell(module, np.int64(DEPTH))
     run = jax.jit(lambda cell: jaxrnn.dynamic_rnn(cell, X, dtype=X.dtype)[0])
     with pytest.raises(
-        ValueError, match="a key must be bound if the module draws random"
+        ValueError, match="`key` must be bound if the module draws random"
     ):
         run(noisy)
     outputs = run(noisy.cell.bind(noisy.params, jax.random.key(1)))

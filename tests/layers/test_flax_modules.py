@@ -319,17 +319,15 @@ def test_a_cell_that_declares_nothing_gets_the_keys_that_are_there():
     same(rnn(X, deterministic=True), quiet)
     with pytest.raises(TraceContextError) as caught:
         jax.jit(lambda x: rnn(x))(X)
-    assert "Pass `rngs=key`." in caught.value.__notes__[0]
+    assert "Pass `rngs=key`" in caught.value.__notes__[0]
 
 
 def test_a_cell_that_declares_itself():
     loud = FunctionCell(draws, DEPTH, DEPTH, is_random=True)
     with pytest.raises(InvalidRngError, match="dropout"):
         InLinen("RNN", loud)(X)
-    with pytest.raises(KeyError) as caught:
+    with pytest.raises(KeyError, match="No RngStream named 'dropout'"):
         jaxrnn.nnx.RNN(loud, DEPTH, rngs=nnx.Rngs(params=0))
-    note = "The cell draws random numbers from the stream 'dropout'."
-    assert caught.value.__notes__ == [note]
     calm = FunctionCell(draws, DEPTH, DEPTH, is_random=False)
     for make in (InLinen, InNnx):
         same(make("RNN", calm)(X, key=KEYS[0]), jnp.cumsum(X, 1))

@@ -127,8 +127,6 @@ HINTS = {
     "LSTMBlockWrapper": (jaxrnn.contrib, "`FusedRNNCell`"),
     "CompiledWrapper": (jaxrnn.contrib, r"`jax\.jit`"),
     "GRUBlockCell": (jaxrnn.contrib, "`GRUBlockCellV2`"),
-    "RawRNN": (jaxrnn.linen, r"`jaxrnn\.raw_rnn\(rnn\.cells_of\(rnn\.variables\)"),
-    "RawRNN ": (jaxrnn.nnx, r"`jaxrnn\.raw_rnn\(rnn\.get_cells\(\)"),
     "rnn_cell ": (jaxrnn.contrib, r"`jaxrnn\.LSTMCell`"),
 }
 

@@ -237,7 +237,7 @@ REFUSED = {
     "list": (
         {"cell": [LSTM, LSTM]},
         TypeError,
-        "Check each cell separately, or pass a `M",
+        "from several cells with `MultiRNNCell`",
     ),
     "numbers_for_inputs": (
         {"inputs": (4, 3)},
@@ -278,9 +278,3 @@ def test_a_wrong_argument_is_not_blamed_on_the_cell(name):
     arguments, error, message = REFUSED[name]
     with pytest.raises(error, match=f".*{message}"):
         check_cell(**{"cell": LSTM, "inputs": STEP} | arguments)
-
-
-def test_a_law_takes_a_setup():
-    want = "`setup` must be a Setup, got .*GRUCell.* `testing.make_setup"
-    with pytest.raises(TypeError, match=want):
-        testing.resumes(jaxrnn.GRUCell(3))

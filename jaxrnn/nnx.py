@@ -1,32 +1,53 @@
-"""`dynamic_rnn` and its bidirectional variants as nnx modules."""
+"""Flax nnx modules that hold any jaxrnn cell.
+
+`RNN`, `Bidirectional` and `StackBidirectional` run over sequences. `Cell` wraps a
+jaxrnn cell as an nnx cell, for `nnx.RNN`; `as_cell` wraps an nnx cell as a jaxrnn cell.
+
+A call does not change the module, so modules work under all JAX transformations, as
+arguments or in closures. The only exception is a module whose cell draws random
+numbers: each call advances the counter of the module's random stream.
+
+Parameters have TensorFlow's names: `rnn.params["lstm_cell"]["kernel"]`. `jaxrnn.linen`
+has the same modules under the same names.
+"""
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+import operator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from .._base.arguments import as_count, check_instance
-from .._base.errors import describe, error_note
-from .._base.expect import expect
-from .._base.hints import with_hints
-from .._base.inputs import check_shaped
-from .._base.like import check_structure
-from .._base.math import is_traced
-from .._base.trees import named_leaves, with_structure
-from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
-from .._cells.base import RNNCell, check_rnn_cell
-from .._cells.bound import BoundCell
-from .._layers import modules, parameters
-from .._layers.modules import BoundCells, Cells
-from .._layers.parameters import AxisNames
-from ..memory import Strategy
+from ._base.arguments import as_count, check_instance, check_shape
+from ._base.cell_keys import run_key
+from ._base.errors import error_note
+from ._base.expect import expect
+from ._base.hints import with_hints
+from ._base.inputs import check_shaped
+from ._base.like import check_structure
+from ._base.math import is_float, is_traced
+from ._base.modules import export, import_optional
+from ._base.trees import named_leaves, with_structure
+from ._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
+from ._cells.base import RNNCell, check_rnn_cell
+from ._cells.bound import BoundCell
+from ._cells.function import BoundOnlyCell
+from ._layers import modules, parameters
+from ._layers.modules import BoundCells, Cells, Merge
+from ._layers.parameters import AxisNames
+from .memory import Strategy
 
-Merge = Callable[[PyTree, PyTree], PyTree]
+if TYPE_CHECKING:
+    from flax import nnx
+else:
+    nnx = import_optional("flax.nnx")
+
+__all__ = ["RNN", "Bidirectional", "Cell", "StackBidirectional", "as_cell"]
+
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 # Flax 0.12.6 and older call this function `nnx.pure`.
 as_pure = getattr(nnx, "as_pure", None) or nnx.pure
@@ -38,11 +59,7 @@ class _Signature:
     def __get__(self, instance: object | None, owner: type) -> inspect.Signature:
         if instance is not None:
             raise AttributeError  # `inspect` then reads the signature of `__call__`.
-        _, *parameters = inspect.signature(owner.__init__).parameters.values()
-        # The annotation of a field that is not stored, an `InitVar`, holds its type.
-        types = [getattr(p.annotation, "type", p.annotation) for p in parameters]
-        pairs = zip(parameters, types, strict=True)
-        return inspect.Signature([p.replace(annotation=kind) for p, kind in pairs])
+        return inspect.signature(functools.partial(owner.__init__, None))
 
 
 class FieldsModule(nnx.Module):
@@ -82,20 +99,14 @@ class Recurrent(FieldsModule):
     deterministic: bool | None = False
 
     def __post_init__(  # pyright: ignore[reportGeneralTypeIssues]
-        self,
-        rngs: nnx.Rngs,
-        axis_names: AxisNames | None,
-        in_features: int | PyTree,
+        self, rngs: nnx.Rngs, axis_names: AxisNames | None, in_features: int | PyTree
     ) -> None:
-        cells, stream = self._cells(), self.rng_collection
-        self.params = make_params(
-            cells, in_features, rngs, self.param_dtype, axis_names
-        )
-        is_random = modules.are_random(cells)
+        self.params = make_params(self, in_features, rngs, axis_names)
+        stream = self.rng_collection
+        is_random = modules.are_random(self._cells())
         if is_random is None:  # `rngs[stream]` falls back to the stream "default".
             is_random = stream in rngs or "default" in rngs
-        with error_note(f"The cell draws random numbers from the stream {stream!r}."):
-            forked = rngs[stream].fork() if is_random else None
+        forked = rngs[stream].fork() if is_random else None
         self.rngs = nnx.data(forked)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _cells(self) -> Cells:
@@ -166,20 +177,13 @@ class Recurrent(FieldsModule):
             ValueError: As in `jaxrnn.dynamic_rnn`.
         """
         key = self._draw_key(deterministic, rngs)
-        params = as_pure(self.params)
+        cells = modules.bind_cells(self._cells(), as_pure(self.params), key)
+        states = {"initial_state": initial_state, "reset_state": reset_state}
+        marks = {"resets": resets, "mask": mask}
+        flags = {"return_carry": return_carry, "return_states": return_states}
+        implementation = self.implementation
         return modules.run(
-            self,
-            params,
-            key,
-            inputs,
-            sequence_length,
-            initial_state=initial_state,
-            resets=resets,
-            reset_state=reset_state,
-            mask=mask,
-            return_carry=return_carry,
-            return_states=return_states,
-            implementation=self.implementation,
+            self, cells, inputs, sequence_length, states, marks, flags, implementation
         )
 
     def _draw_key(self, deterministic: bool | None, rngs: Rngs | None) -> Key | None:
@@ -190,11 +194,8 @@ class Recurrent(FieldsModule):
         if rngs is not None:
             return draw_key(rngs, self.rng_collection)
         stream = vars(self)["rngs"]
-        note = (
-            "Raised by the module's random stream. Pass `rngs=key`. If the cell draws "
-            "no random numbers, declare `is_random=False`."
-        )
-        with error_note(note):
+        fix = "Pass `rngs=key`, or `is_random=False` to a cell without random numbers."
+        with error_note(f"Raised by the module's random stream. {fix}"):
             return None if stream is None else stream()
 
     def set_view(self, deterministic: bool | None = None) -> None:
@@ -222,8 +223,10 @@ class Recurrent(FieldsModule):
         """
         own = as_pure(self.params)
         params = parameters.params_of_cells(self._cells(), cells)
-        _check_fits(own, params)
-        arrays = jax.tree.map(_in_place_of, own, params)
+        fix = "Bind each cell to parameters from its `init` or from a converter."
+        check_structure("`params`", own, params, strict=False, fix=fix)
+        pairs = zip(named_leaves("params", own), jax.tree.leaves(params), strict=True)
+        arrays = [_in_place_of(name, old, new) for (name, old), new in pairs]
         # `nnx.update` expects dicts instead of lists. The conversion keeps the order of
         # the leaves.
         names = nnx.to_pure_dict(nnx.state(self.params))
@@ -339,11 +342,200 @@ class StackBidirectional(Recurrent):
         return modules.as_layers(self.cells_fw, self.cells_bw)
 
 
+@dataclasses.dataclass(eq=False, repr=False)
+class Cell(FieldsModule, nnx.RNNCellBase):
+    """A jaxrnn cell as an nnx cell, for `nnx.RNN` and `nnx.Bidirectional`.
+
+    Cells that draw random numbers are rejected, because Flax's RNN has no key for each
+    step. Use such cells in `jaxrnn.nnx.RNN`, which is usually faster and ignores
+    padding.
+
+    Args:
+        cell: The cell; it must accept inputs `[batch, features]`.
+        in_features: The size of the inputs.
+        dtype: The dtype of the initial carry, and of real inputs and parameters, which
+            are cast to `dtype`. Complex arrays stay complex in the precision of
+            `dtype`. None for `param_dtype`.
+        param_dtype: The dtype of the parameters, real or complex floating-point.
+        rngs: The streams for the parameters.
+
+    Raises:
+        TypeError: If `cell` is not an `RNNCell`; if `in_features` is not an int; if
+            `rngs` is not `nnx.Rngs`.
+        ValueError: If the cell draws random numbers, or if `in_features` is below 1.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
+        >>> from flax import nnx
+        >>> cell = jaxrnn.nnx.Cell(jaxrnn.LSTMCell(8), 3, rngs=nnx.Rngs(0))
+        >>> nnx.RNN(cell)(jnp.ones((2, 5, 3), jnp.float32)).shape
+        (2, 5, 8)
+    """
+
+    cell: RNNCell
+    in_features: dataclasses.InitVar[int]
+    _: dataclasses.KW_ONLY
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+    rngs: dataclasses.InitVar[nnx.Rngs]
+
+    def __post_init__(self, in_features: int, rngs: nnx.Rngs) -> None:
+        self.params = make_params(self, in_features, rngs)
+
+    def _cells(self) -> Cells:
+        return modules.check_no_noise(self.cell)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Always 1, because the inputs of one row at one step are a vector."""
+        return 1
+
+    def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
+        """Runs one step; returns `(carry, output)`, each leaf `[*batch, ...]`.
+
+        Args:
+            carry: The cell's state, each leaf `[*batch, ...]`.
+            inputs: `[*batch, features]`.
+        """
+        (params,) = as_pure(self.params).values()
+        return modules.run_step(self, params, carry, inputs)
+
+    def initialize_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: Rngs | None = None,
+        carry_init: nnx.Initializer | None = None,
+    ) -> PyTree:
+        """The initial state for inputs `[*batch, features]`, each leaf `[*batch, ...]`.
+
+        Args:
+            input_shape: The shape of the inputs.
+            rngs: The source of keys for `carry_init`: `nnx.Rngs`, a stream or a key.
+            carry_init: `carry_init(key, shape, dtype)`, for example an initializer from
+                `jax.nn.initializers`, called for each floating-point leaf. None for
+                zeros.
+
+        Raises:
+            TypeError: If `carry_init` is given but `rngs` is not `nnx.Rngs`, a stream
+                or a key.
+        """
+        state = modules.zero_carry(self, input_shape)
+        if carry_init is None:
+            return state
+        leaves, tree = jax.tree.flatten(state)
+        key = draw_key(rngs, "carry")
+        keys = jax.random.split(key, len(leaves))
+        return tree.unflatten(
+            carry_init(key, x.shape, x.dtype) if is_float(x) else x
+            for x, key in zip(leaves, keys, strict=True)
+        )
+
+
+def as_cell(
+    module: Any,
+    in_features: int | tuple[int, ...],
+    broadcast_rngs: str | Sequence[str] = (),
+) -> BoundCell:
+    """Wraps an nnx cell, with its parameters, as a jaxrnn cell.
+
+    The state is nnx's carry. `dynamic_rnn` starts from zeros by default. If the module
+    has a different initial carry, pass `initial_state=module.initialize_carry(...)`.
+
+    Args:
+        module: The cell: a callable module with `initialize_carry`.
+        in_features: The size of the inputs, or their shape without the batch axis.
+        broadcast_rngs: The names of random streams that are the same at all steps of a
+            run, for example for recurrent dropout; as in `nnx.RNN`.
+
+    Returns:
+        A bound cell, whose `params` are nested dicts of arrays. After training,
+        `nnx.update(module, params)` writes new parameters back to the module. For
+        dropout, bind a key with `cell.cell.bind(cell.params, key)`.
+
+    Raises:
+        TypeError: If `module` is not an nnx cell; if `in_features` is neither an int
+            nor a tuple of ints; if a stream's name is not a string.
+        ValueError: If `module` has variables other than parameters and streams, or if a
+            size in `in_features` is below 1.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
+        >>> from flax import nnx
+        >>> cell = jaxrnn.nnx.as_cell(nnx.GRUCell(3, 8, rngs=nnx.Rngs(0)), 3)
+        >>> x = jnp.ones((2, 5, 3), jnp.float32)
+        >>> jaxrnn.dynamic_rnn(cell, x, dtype=jnp.float32)[0].shape
+        (2, 5, 8)
+    """
+    must = "be a cell of nnx, such as nnx.LSTMCell, with a method `initialize_carry`"
+    is_cell = isinstance(module, nnx.Module) and hasattr(module, "initialize_carry")
+    expect(is_cell, "module", must, module, error=TypeError)
+    is_one = isinstance(broadcast_rngs, str)
+    names = (broadcast_rngs,) if is_one else tuple(broadcast_rngs)
+    graph, params, streams, others = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    modules.check_no_variables(nnx.to_pure_dict(others))
+
+    def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
+        copy: Any = nnx.merge(graph, params, streams, copy=True)
+        carry = copy.initialize_carry(shape, nnx.Rngs(0))
+        return copy(carry, jnp.zeros(shape, jnp.float32))
+
+    variables = jax.tree.leaves(streams, is_leaf=lambda x: hasattr(x, "tag"))
+    sources = tuple(
+        ("run" if v.tag in names else "step")
+        if isinstance(v, nnx.RngKey)
+        else "counter"
+        for v in variables
+    )
+    state_size, output_size = modules.sizes_of_cell(step, in_features)
+    tree = jax.tree.structure(streams)
+    cell = NnxCell(graph, tree, sources, state_size, output_size)
+    return cell.bind(nnx.to_pure_dict(params))
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class NnxCell(BoundOnlyCell):
+    graph: Any
+    streams: Any  # The structure of the module's random streams.
+    # The kind of each leaf of the streams: a "counter", a key that changes at each
+    # "step", or a key of the whole "run".
+    sources: tuple[str, ...]
+    state_size: Size
+    output_size: Size
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """Runs one step, with random numbers from the key.
+
+        Raises:
+            ValueError: If the module draws random numbers and `key` is None.
+        """
+        own_key = jax.random.key(0) if key is None else key
+        keys = {"step": own_key, "run": run_key(own_key)}
+        leaves = [
+            jax.random.fold_in(keys[source], i) if source in keys else jnp.uint32(0)
+            for i, source in enumerate(self.sources)
+        ]
+        streams = jax.tree.unflatten(self.streams, leaves)
+        module = nnx.merge(self.graph, nnx.State(params), streams, copy=True)
+        counts = _counts(module)
+        state, output = module(state, inputs)
+        draws = any(map(operator.is_not, _counts(module), counts))
+        must = "be bound if the module draws random numbers"
+        fix = "Pass `cell.cell.bind(cell.params, key)`, or call `module.eval()` first."
+        expect(key is not None or not draws, "key", must, None, fix)
+        return output, state
+
+
+def _counts(module: nnx.Module) -> list[Array]:
+    """The arrays of the random streams' counters; each draw replaces one of them."""
+    return jax.tree.leaves(nnx.state(module, nnx.RngCount))
+
+
 def make_params(
-    cells: Cells,
-    in_features: int | PyTree,
+    module: Any,
+    in_features: PyTree,
     rngs: nnx.Rngs,
-    dtype: DType,
     axis_names: AxisNames | None = None,
 ) -> Params:
     """The `nnx.Param`s of a module's cells.
@@ -353,13 +545,17 @@ def make_params(
         ValueError: If `axis_names` does not match the parameters, or if a size is below
             1.
     """
-    fix = "For example, pass `nnx.Rngs(0)`."
-    check_instance("rngs", rngs, nnx.Rngs, "nnx.Rngs", fix)
-    step = _as_step(in_features)
+    check_instance("rngs", rngs, nnx.Rngs, "nnx.Rngs, for example `nnx.Rngs(0)`")
+    if isinstance(in_features, int | np.integer):
+        size = as_count("in_features", in_features)
+        in_features = jax.ShapeDtypeStruct((1, size), jnp.float32)
+    check_shaped("in_features", in_features, "Pass the size of the inputs.")
+    cells, dtype = module._cells(), module.param_dtype
     names = modules.named_cells(cells)
     keys = zip(names, jax.random.split(rngs.params(), len(names)), strict=True)
     params = {
-        name: parameters.init_part(cells, name, key, step, dtype) for name, key in keys
+        name: parameters.init_part(cells, name, key, in_features, dtype)
+        for name, key in keys
     }
     boxed = parameters.name_axes(axis_names, params, _as_param)
     parameters.check_axis_names(axis_names, params)
@@ -370,40 +566,19 @@ def _as_param(array: Array, names: tuple[str | None, ...]) -> nnx.Param:
     return nnx.Param(array, out_sharding=names) if names else nnx.Param(array)
 
 
-def _as_step(in_features: int | PyTree) -> PyTree:
-    """The types of one step of inputs, from a size or an example.
+def _in_place_of(name: str, old: Array, new: ArrayLike) -> Array:
+    """The new array, with the dtype and the sharding of the old array.
 
     Raises:
-        TypeError: If `in_features` is neither a size nor an example.
-        ValueError: If the size is below 1.
+        ValueError: If the shapes differ.
+        TypeError: If the new array is complex and the old array is real.
     """
-    if isinstance(in_features, int | np.integer):
-        size = as_count("in_features", in_features, fix="Pass the size of the inputs.")
-        return jax.ShapeDtypeStruct((1, size), jnp.float32)
-    check_shaped("in_features", in_features, "Pass the size of the inputs.")
-    return in_features
-
-
-def _check_fits(own: Params, params: Params) -> None:
-    """Raises ValueError unless `params` have the names and shapes of `own`.
-
-    Raises TypeError for complex parameters in place of real ones.
-    """
-    fix = "Bind each cell to parameters from its `init` or from a converter."
-    check_structure("`params`", own, params, strict=False, fix=fix)
-    given = jax.tree.leaves(params)
-    for (name, old), new in zip(named_leaves("params", own), given, strict=True):
-        must = f"have the shape of the module's parameter ({describe(old)})"
-        fix = "Check that `in_features` is the size of the inputs."
-        expect(old.shape == jnp.shape(new), name, must, new, fix)
-        fits = jnp.iscomplexobj(old) or not jnp.iscomplexobj(new)
-        must = f"be real like the module's parameter ({describe(old)})"
-        fix = f"Create the module with `param_dtype=jnp.{jnp.result_type(new)}`."
-        expect(fits, name, must, new, fix, error=TypeError)
-
-
-def _in_place_of(old: Array, new: ArrayLike) -> Array:
-    """The new array, with the dtype and the sharding of the old array."""
+    fix = "Check that `in_features` is the size of the inputs."
+    check_shape(name, new, old.shape, fix=fix)
+    fits = jnp.iscomplexobj(old) or not jnp.iscomplexobj(new)
+    fix = f"Create the module with `param_dtype=jnp.{jnp.result_type(new)}`."
+    must = "be real like the module's parameter"
+    expect(fits, name, must, new, fix, error=TypeError)
     array = jnp.asarray(new).astype(old.dtype)
     if is_traced(old) or not old.committed:
         return array
@@ -413,6 +588,8 @@ def _in_place_of(old: Array, new: ArrayLike) -> Array:
 def draw_key(rngs: Rngs | None, stream: str) -> Key:
     """The next key of the stream, or `rngs` itself if it is a key."""
     source = check_instance("rngs", rngs, Rngs, "nnx.Rngs, a stream or a key")
-    if isinstance(source, nnx.Rngs):
-        return source[stream]()
+    source = source[stream] if isinstance(source, nnx.Rngs) else source
     return source() if isinstance(source, nnx.RngStream) else source
+
+
+export(globals())
