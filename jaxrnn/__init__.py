@@ -93,7 +93,7 @@ from ._batching.windows import (
     windows as windows,
 )
 from ._cells.affine.cell import AffineCell as AffineCell, Stage as Stage
-from ._cells.affine.native.library import native_status as native_status
+from ._cells.affine.native.calls import native_status as native_status
 from ._cells.base import RNNCell as RNNCell
 from ._cells.basic_rnn import BasicRNNCell as BasicRNNCell
 from ._cells.bound import BoundCell as BoundCell
@@ -139,13 +139,12 @@ from ._drivers.stack_bidirectional import (
     stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn,
     stack_bidirectional_rnn as stack_bidirectional_rnn,
 )
-from ._drivers.state_saving_rnn import (
+from ._drivers.static_rnn import (
     StateSaver as StateSaver,
+    static_rnn as static_rnn,
     static_state_saving_rnn as static_state_saving_rnn,
 )
-from ._drivers.static_rnn import static_rnn as static_rnn
-from ._loops.choice import Choice as Choice
-from ._loops.steps import Run as Run, Steps as Steps
+from ._loops.steps import Choice as Choice, Run as Run, Steps as Steps
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._wrappers.dropout import DropoutWrapper as DropoutWrapper
 from ._wrappers.multi_rnn import MultiRNNCell as MultiRNNCell

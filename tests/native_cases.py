@@ -20,11 +20,11 @@ from jaxrnn import (
     LSTMCell,
     contrib,
 )
-from jaxrnn._cells.affine.native import library
+from jaxrnn._cells.affine.native.calls import LIBRARY
 from jaxrnn.testing._oracle import weighted_sum
 
 needs_library = pytest.mark.skipif(
-    not library.LIBRARY.exists(), reason="the native loops were not built"
+    not LIBRARY.exists(), reason="the native loops were not built"
 )
 assert_near = functools.partial(helpers.assert_near, tolerance=2e-5)
 F32 = jnp.dtype(jnp.float32)

@@ -21,10 +21,10 @@ from .._base.errors import Verbatim, error_note
 from .._base.expect import expect
 from .._base.inputs import named_inputs
 from .._base.math import in_native_order
+from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped
-from .._loops.choice import Choice, check_is_possible
 from .._loops.scans import scan_steps
-from .._loops.steps import Run
+from .._loops.steps import Choice, Run
 from . import fields, step_checks
 from .bound import BoundCell
 from .fields import Hyperparameters, snake_case
@@ -72,7 +72,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         steps = first(mro, "apply", "step")
         loops = "choose_loop", "apply_sequence"
         if first(mro[mro.index(steps) :], *loops) not in (steps, RNNCell):
-            cls.choose_loop = _choose_scan
+            cls.choose_loop = RNNCell.choose_loop
             cls.apply_sequence = RNNCell.apply_sequence
         elif "choose_loop" not in vars(first(mro, *loops)):
             cls.choose_loop = _choose_own_loop
@@ -170,7 +170,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             params: Parameters as `init` returns them; only types are read.
             run: The run; only types are read.
         """
-        return _choose_scan(self, params, run)
+        return Choice.scan(f"{type(self).__name__} has no `apply_sequence` of its own")
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Runs all steps; results and gradients match a scan of `apply`.
@@ -191,7 +191,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         # A class's own `apply_sequence` may call this one, which then scans.
         if type(self).apply_sequence is RNNCell.apply_sequence:
             choice = self.choose_loop(params, run)
-            check_is_possible(choice, run)
+            choice.check(run)
             if choice.loop:
                 return choice.loop(params, run)
 
@@ -307,11 +307,6 @@ def _choose_own_loop(self: RNNCell, params: Params, run: Run) -> Choice:
     return Choice("own", self.apply_sequence)
 
 
-def _choose_scan(self: RNNCell, params: Params, run: Run) -> Choice:
-    """The `choose_loop` of a cell that defines only `apply`."""
-    return Choice.scan(f"{type(self).__name__} has no `apply_sequence` of its own")
-
-
 class SpecsCell(RNNCell):
     """A cell defined by `param_specs` and `step`, without random numbers.
 
@@ -403,6 +398,24 @@ class SpecsCell(RNNCell):
         # them before the state.
         step_checks.check_params(params, self.param_specs, inputs)
         return inputs, step_checks.check_state(state, self.state_size, inputs)
+
+
+def choose_many_steps(name: str, cell: RNNCell, run: Run) -> Choice:
+    """The choice of a cell whose `apply_sequence` runs many steps at once."""
+    if run.implementation not in (None, "xla"):
+        return Choice.scan(f"{type(cell).__name__} is not an `AffineCell`")
+    if not isinstance(run.steps.time, int):
+        return Choice.scan("the number of steps is symbolic")
+    return Choice(name, cell.apply_sequence)
+
+
+def on_each_device(cell: RNNCell, params: Params, run: Run) -> tuple[Params, Run]:
+    """The parameters, whole on each device, and a state as in `cell.state_size`.
+
+    The sharding of the parameters might not be compatible with that of the state.
+    """
+    state = trees.with_structure(cell.state_size, run.state)
+    return whole_on_explicit_mesh(params), run.replace(state=state)
 
 
 def param_dtype(cell: RNNCell, inputs: Shaped, dtype: DType) -> DType:

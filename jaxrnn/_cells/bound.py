@@ -11,8 +11,7 @@ from .._base.arguments import as_count, check_instance
 from .._base.errors import describe_leaves, is_array
 from .._base.trees import is_pytree_of_arrays
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
-from .._loops.choice import Choice, Loop
-from .._loops.steps import Run
+from .._loops.steps import Choice, Loop, Run
 from . import fields
 
 
@@ -56,7 +55,6 @@ class BoundCell:
         if scope is None:
             return self.cell.apply(self.params, inputs, state, key=self.key)
         fix = "To bind a random key, call `cell.bind(params, key)`."
-        fix = fix if is_array(scope) else ""
         check_instance("scope", scope, str, "a string", fix)
         with jax.named_scope(scope):
             return self(inputs, state)

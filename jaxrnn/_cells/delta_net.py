@@ -14,7 +14,7 @@ from .._base.math import affine
 from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params
 from . import fields
-from .matrix_memory import Chunk, MatrixMemoryCell, Weights
+from .matrix_memory import Chunk, MatrixMemoryCell
 from .params import ParamSpec, Specs, glorot_blocks, head_size, zeros
 
 # The least logarithm of a decay: exp(-87) is about the smallest normal float32. In a
@@ -140,14 +140,15 @@ class DeltaRuleCell(MatrixMemoryCell):
         q, k, v = self._activated(chunk.values)
         b = chunk.values.b
         log_keep = chunk.sums(chunk.values.log_a)
-        weights = Weights(jnp.exp(log_keep), chunk.pairs(log_keep, -log_keep))
-        keep = weights.keep[..., None]
-        between = jnp.tril(jnp.einsum("bntk,bnsk->bnts", k, k) * weights.pairs, -1)
+        decays = jnp.exp(log_keep)
+        pairs = chunk.pairs(log_keep, -log_keep)
+        keep = decays[..., None]
+        between = jnp.tril(jnp.einsum("bntk,bnsk->bnts", k, k) * pairs, -1)
         wanted = b[..., None] * (v - keep * chunk.read(k, _matrix))
         u = _solve(b[..., None] * between, wanted)
-        scores = jnp.einsum("bntk,bnsk->bnts", q, k) * weights.pairs
+        scores = jnp.einsum("bntk,bnsk->bnts", q, k) * pairs
         h = keep * chunk.read(q, _matrix) + jnp.einsum("bnts,bnsv->bntv", scores, u)
-        return h, chunk.memory(_matrix, weights, k, u)
+        return h, chunk.memory(_matrix, decays, pairs, k, u)
 
     def _activated(self, values: DeltaValues) -> tuple[Array, Array, Array]:
         """q, k and v after the activation; q and k have norm 1."""

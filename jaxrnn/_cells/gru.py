@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from . import fields
 from .affine.cell import AffineCell, Stage, Updated
-from .params import kernel_and_bias, ones
+from .params import kernel_and_bias, ones, zeros
 
 
 @final
@@ -56,18 +56,8 @@ class GRUCell(AffineCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages: the gates, then the candidate, which reads the reset state."""
-        kernel, bias = kernel_and_bias(self)
-        n = self.num_units
-        candidate = Stage(
-            self._candidate,
-            rows=n,
-            columns=n,
-            kernel=kernel,
-            bias=bias,
-            path="candidate",
-            blocks=1,
-        )
-        return _stage_of_gates(self, self._gates), candidate
+        gates = _stage(self, self._gates, "gates", bias=ones, blocks=2)
+        return gates, _stage(self, self._candidate, "candidate")
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = map(jax.nn.sigmoid, jnp.split(z, 2, axis=-1))
@@ -129,27 +119,12 @@ class CudnnCompatibleGRUCell(AffineCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The gates, then the candidate's matrix products with inputs and state."""
-        kernel, bias = kernel_and_bias(self)
-        from_inputs = Stage(
-            self._project_inputs,
-            rows=0,
-            columns=self.num_units,
-            kernel=kernel,
-            bias=bias,
-            path="candidate/input_projection",
-            blocks=1,
+        inputs, hidden = "candidate/input_projection", "candidate/hidden_projection"
+        return (
+            _stage(self, self._gates, "gates", bias=ones, blocks=2),
+            _stage(self, self._project_inputs, inputs, reads_state=False),
+            _stage(self, self._candidate, hidden, takes_inputs=False),
         )
-        from_state = Stage(
-            self._candidate,
-            rows=self.num_units,
-            columns=self.num_units,
-            kernel=kernel,
-            bias=bias,
-            path="candidate/hidden_projection",
-            takes_inputs=False,
-            blocks=1,
-        )
-        return _stage_of_gates(self, self._gates), from_inputs, from_state
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = map(jax.nn.sigmoid, jnp.split(z, 2, axis=-1))
@@ -166,16 +141,18 @@ class CudnnCompatibleGRUCell(AffineCell):
         return new_state, new_state
 
 
-def _stage_of_gates(
-    cell: GRUCell | CudnnCompatibleGRUCell, update: Callable[..., Updated]
+def _stage(
+    cell: GRUCell | CudnnCompatibleGRUCell,
+    update: Callable[..., Updated],
+    path: str,
+    bias: Initializer = zeros,
+    blocks: int = 1,
+    takes_inputs: bool = True,
+    reads_state: bool = True,
 ) -> Stage:
-    kernel, bias = kernel_and_bias(cell, bias=ones)
-    return Stage(
-        update,
-        rows=cell.num_units,
-        columns=2 * cell.num_units,
-        kernel=kernel,
-        bias=bias,
-        path="gates",
-        blocks=2,
-    )
+    """A stage whose z has `blocks` blocks of `num_units` columns."""
+    units = cell.num_units
+    kernel, bias = kernel_and_bias(cell, bias=bias)
+    rows = units if reads_state else 0
+    columns = blocks * units
+    return Stage(update, rows, columns, kernel, bias, path, takes_inputs, blocks)

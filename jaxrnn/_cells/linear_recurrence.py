@@ -24,15 +24,14 @@ from .._base.errors import error_note
 from .._base.expect import expect
 from .._base.like import check_structure
 from .._base.math import cast_like, widened
-from .._base.sharding import as_varying_as, platform_of, whole_on_explicit_mesh
-from .._base.trees import serializable, with_structure
+from .._base.sharding import as_varying_as, platform_of
+from .._base.trees import serializable
 from .._base.typing import Array, DType, Params, PyTree
 from .._loops import masking
-from .._loops.choice import Choice, choose_many_steps
 from .._loops.scans import run_in_segments, summed_in_float32
-from .._loops.steps import Run, Steps, at_each_step
+from .._loops.steps import Choice, Run, Steps, at_each_step
 from . import fields
-from .base import SpecsCell, scope_name
+from .base import SpecsCell, choose_many_steps, on_each_device, scope_name
 from .params import Specs
 
 
@@ -137,12 +136,18 @@ class LinearRecurrenceCell(SpecsCell):
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Runs all steps, many at once; see `RNNCell.apply_sequence`."""
-        # Gather the parameters, because their sharding might not be compatible with the
-        # sharding of the state.
-        params = whole_on_explicit_mesh(params)
-        run = run.replace(state=with_structure(self.state_size, run.state))
+        params, run = on_each_device(self, params, run)
+        params_in_loop = summed_in_float32(params)
+
+        def run_block(xs: Array, state: Element, steps: Steps) -> tuple[PyTree, PyTree]:
+            xs = steps.swap_time(xs)
+            steps_first = steps.time_first()
+            outputs, last = _run_block(self, params_in_loop(), xs, state, steps_first)
+            return steps.swap_time(outputs), last
+
+        size = steps_in_block(run.state, platform_of((params, run.inputs, run.state)))
         with jax.named_scope(scope_name(self)):
-            return linear_sequence(self, params, run)
+            return run_in_segments(size, run_block, run.inputs, run.state, run.steps)
 
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element
@@ -154,11 +159,7 @@ class LinearRecurrenceCell(SpecsCell):
                 not match the state.
             TypeError: If `coefficients` returns complex arrays.
         """
-        result = self.coefficients(params, inputs)
-        fix = "If `output` needs no other values, return (a, b, None)."
-        is_triple = isinstance(result, tuple) and len(result) == 3
-        expect(is_triple, "coefficients", "return a tuple (a, b, rest)", result, fix)
-        a, b, rest = result
+        a, b, rest = self.coefficients(params, inputs)
         rows = inputs.shape[0]
         return _fitted("a", a, rows, state), _fitted("b", b, rows, state), rest
 
@@ -203,31 +204,6 @@ def one_like(a: Element) -> Element:
     return ComplexState(1, 0) if isinstance(a, ComplexState) else 1
 
 
-def linear_sequence(
-    cell: LinearRecurrenceCell, params: Params, run: Run
-) -> tuple[PyTree, PyTree]:
-    """`(outputs, state)` of `cell` over all steps, equal to a scan of `cell.apply`.
-
-    Args:
-        cell: A `LinearRecurrenceCell`.
-        params: The cell's parameters.
-        run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is
-            0, with at least one step, and the initial state `[batch, units]`. If
-            `steps.returns_states` is true, the outputs are pairs `(output, new_state)`.
-    """
-    params_in_loop = summed_in_float32(params)
-
-    def run_block(xs: Array, state: Element, steps: Steps) -> tuple[PyTree, PyTree]:
-        xs = steps.swap_time(xs)
-        outputs, last = _run_block(
-            cell, params_in_loop(), xs, state, steps.time_first()
-        )
-        return steps.swap_time(outputs), last
-
-    size = steps_in_block(run.state, platform_of((params, run.inputs, run.state)))
-    return run_in_segments(size, run_block, run.inputs, run.state, run.steps)
-
-
 def steps_in_block(state: Element, platform: str) -> int:
     """The number of steps in a block, a power of two.
 
@@ -252,13 +228,17 @@ def steps_in_block(state: Element, platform: str) -> int:
 def _run_block(
     cell: LinearRecurrenceCell, params: Params, xs: Array, state: Element, steps: Steps
 ) -> tuple[PyTree, PyTree]:
-    """Runs one block; see `linear_sequence`."""
+    """Runs one block of steps; `xs` are `[time, batch, depth]`."""
     a, b, rest = at_each_step(
         lambda x: cell.wide_coefficients(params, x, state), steps.fill_dead(xs)
     )
-    a, b = _masked(steps, a, b)
+    alive = steps.alive_steps()
+    if alive is not None:  # Finished rows keep their state.
+        a = masking.choose(alive, a, one_like(a))
+        b = masking.zero_dead(alive, b)
     b, restarting = _with_restarts(steps, a, b)
-    hs, last = linear_recurrence(a, b, widened(state), restarting)
+    h = as_varying_as((a, b), widened(state))
+    hs, last = linear_recurrence((a, restarting), b, h)
     hs = cast_like(state, hs)
     last = cast_like(state, last)
     outputs = at_each_step(
@@ -266,14 +246,6 @@ def _run_block(
     )
     outputs = steps.zero_dead(outputs)
     return (outputs, hs) if steps.returns_states else outputs, last
-
-
-def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
-    """Sets `a` to 1 and `b` to 0 in finished rows, which then keep their state."""
-    alive = steps.alive_steps()
-    if alive is None:
-        return a, b
-    return masking.choose(alive, a, one_like(a)), masking.zero_dead(alive, b)
 
 
 def _with_restarts(
@@ -294,40 +266,36 @@ def _with_restarts(
     return plus(b, times(a, before)), restarting
 
 
+@jax.custom_jvp
 def linear_recurrence(
-    a: Element, x: Element, h: Element, restarting: Array | None
+    factors: Factors, x: Element, h: Element
 ) -> tuple[Element, Element]:
     """`(hs, h)`: the state after each step of `h' = a * h + x`, and the last state.
 
     Args:
-        a: The factors, `[time, batch, units]`. Their absolute values should not exceed
-            1, because `by_tree` multiplies many factors.
-        x: The terms, with the shape of `a`.
-        h: The state before the first step, `[batch, units]`.
-        restarting: Bool `[time, batch]`, true where a row restarts. At a restart, the
+        factors: `(a, restarting)`: the factors, `[time, batch, units]`, whose absolute
+            values should not exceed 1, because `by_tree` multiplies many factors; and a
+            mask, bool `[time, batch]`, true where a row restarts. At a restart, the
             state before the step has no effect, even if this state or `a` is NaN. None
             for no restarts.
+        x: The terms, with the shape of `a`.
+        h: The state before the first step, `[batch, units]`.
 
     Source: Blelloch, "Prefix sums and their applications", 1990.
     """
-    return _recurrence((a, restarting), x, as_varying_as((a, x), h))
-
-
-@jax.custom_jvp
-def _recurrence(factors: Factors, x: Element, h: Element) -> tuple[Element, Element]:
     return run_steps(factors, x, h)
 
 
-@_recurrence.defjvp
+@linear_recurrence.defjvp
 def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
     factors, x, h = primals
     (d_a, _), d_x, d_h = tangents
-    hs, last = _recurrence(factors, x, h)
+    hs, last = linear_recurrence(factors, x, h)
     before = jax.tree.map(lambda h, hs: jnp.concatenate([h[None], hs[:-1]]), h, hs)
     # The states before a restart may be NaN. Replace them by zeros in `before` rather
     # than in the product, because the product's transpose also multiplies by `before`.
     d_x = plus(d_x, times(d_a, _zero_at(factors[1], before)))
-    return (hs, last), _recurrence(factors, d_x, d_h)
+    return (hs, last), linear_recurrence(factors, d_x, d_h)
 
 
 def run_steps(factors: Factors, x: Element, h: Element) -> tuple[Element, Element]:

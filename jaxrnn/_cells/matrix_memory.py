@@ -31,32 +31,18 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._base.math import at_least_float32, cast_like, expand_rows, widest_dtype
-from .._base.sharding import whole_on_explicit_mesh
-from .._base.trees import with_structure
 from .._base.typing import Array, DType, Params, PyTree
 from .._loops import masking
-from .._loops.choice import Choice, choose_many_steps
 from .._loops.scans import run_in_segments, summed_in_float32, with_tangent_of
-from .._loops.steps import Restarts, Run, Steps, at_each_step, read_rows
+from .._loops.steps import Choice, Restarts, Run, Steps, at_each_step, read_rows
 from . import fields
-from .base import SpecsCell, scope_name
-
-
-class Weights(NamedTuple):
-    """The factors `keep` and `pairs` of the module's docstring, scaled like the state.
-
-    `keep` is `[batch, heads, steps]`; `pairs` is `[batch, heads, t, s]`, with zeros
-    where s > t or where s and t belong to different spans.
-    """
-
-    keep: Array
-    pairs: Array
+from .base import SpecsCell, choose_many_steps, on_each_device, scope_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +147,12 @@ class Chunk:
         return x if self.returns_states else x[:, :, -1:]
 
     def memory(
-        self, of: Callable[[Any], Array], weights: Weights, k: Array, u: Array
+        self,
+        of: Callable[[Any], Array],
+        keep: Array,
+        pairs: Array,
+        k: Array,
+        u: Array,
     ) -> Array:
         """The matrices that `attend` returns, `[batch, heads, n, key, value]`.
 
@@ -169,25 +160,23 @@ class Chunk:
 
         Args:
             of: Returns a state's matrices, `[batch, heads, 1 or steps, key, value]`.
-            weights: The factors of the chunk.
+            keep: The factor `keep` of each step in the module's docstring, scaled like
+                the state, `[batch, heads, steps]`.
+            pairs: The factors `pairs`, scaled likewise, `[batch, heads, t, s]`, with
+                zeros where s > t or where s and t belong to different spans.
             k: The keys.
             u: The written values.
         """
-        chunk = self if self.returns_states else self._at_last_step()
-        pairs = self.after(weights.pairs)
-        keys = pairs[..., None] * k[:, :, None, :, :]
+        chunk = self
+        if not self.returns_states:
+            of_spans = self.restart_states, self.is_carried
+            restart_states, is_carried = jax.tree.map(self.after, of_spans)
+            chunk = dataclasses.replace(
+                self, restart_states=restart_states, is_carried=is_carried
+            )
+        keys = self.after(pairs)[..., None] * k[:, :, None, :, :]
         written = jnp.einsum("bhtsk,bhsv->bhtkv", keys, u)
-        return self.after(weights.keep)[..., None, None] * chunk.start(of) + written
-
-    def _at_last_step(self) -> "Chunk":
-        """The chunk whose `start` returns only the values for the last step."""
-        last = jax.tree.map(
-            lambda x: x[:, :, -1:], (self.restart_states, self.is_carried)
-        )
-        restart_states, is_carried = last
-        return dataclasses.replace(
-            self, restart_states=restart_states, is_carried=is_carried
-        )
+        return self.after(keep)[..., None, None] * chunk.start(of) + written
 
 
 @fields.dataclass
@@ -273,10 +262,7 @@ class MatrixMemoryCell(SpecsCell):
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Runs all steps in chunks; see `RNNCell.apply_sequence`."""
-        # Gather the parameters, because their sharding might not be compatible with the
-        # sharding of the state.
-        params = whole_on_explicit_mesh(params)
-        run = run.replace(state=with_structure(self.state_size, run.state))
+        params, run = on_each_device(self, params, run)
         with jax.named_scope(scope_name(self)):
             return memory_sequence(self, params, run)
 

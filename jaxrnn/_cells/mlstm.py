@@ -10,7 +10,7 @@ from .._base.math import affine, cast_like
 from .._base.trees import TensorShape, serializable
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from . import fields
-from .matrix_memory import Chunk, MatrixMemoryCell, Weights
+from .matrix_memory import Chunk, MatrixMemoryCell
 from .params import ParamSpec, Specs, glorot_blocks, head_size, zeros
 
 
@@ -189,16 +189,15 @@ class MLSTMCell(MatrixMemoryCell):
         is_empty = a == -jnp.inf
         keep = jnp.exp(jnp.where(is_empty, 0.0, m - a))
         pairs = chunk.pairs(-jnp.where(is_empty, 0.0, a), added)
-        weights = Weights(keep, pairs)
-        scores = chunk.scores(q, k, weights.pairs)
+        scores = chunk.scores(q, k, pairs)
         old_values = chunk.read(q, _memory)
         old_dot = chunk.read(q, _normalizer)[..., 0]
         values = jnp.einsum("bnts,bnsv->bntv", scores, v)
-        values = values + weights.keep[..., None] * old_values
-        dot = weights.keep * old_dot + jnp.sum(scores, axis=-1)
+        values = values + keep[..., None] * old_values
+        dot = keep * old_dot + jnp.sum(scores, axis=-1)
         m = forgotten + a
-        c = chunk.memory(_memory, weights, k, v)
-        n = chunk.memory(_normalizer, weights, k, jnp.ones_like(log_f)[..., None])
+        c = chunk.memory(_memory, keep, pairs, k, v)
+        n = chunk.memory(_normalizer, keep, pairs, k, jnp.ones_like(log_f)[..., None])
         state = MLSTMState(c, n[..., 0], chunk.after(m))
         # Without the barrier, XLA computes the divisor again for each number.
         divisor = jax.lax.optimization_barrier(_divisor(dot, m))

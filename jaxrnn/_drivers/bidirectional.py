@@ -17,7 +17,7 @@ from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._loops import masking
 from ..memory import Strategy
 from .dynamic_rnn import as_padded, dynamic_rnn
-from .masks_and_resets import as_mask, as_resets
+from .first_step import as_mask, as_resets
 from .static_rnn import stacked, static_rnn, unstacked
 
 
@@ -100,7 +100,7 @@ def bidirectional_dynamic_rnn(
     inputs, *_ = as_padded(inputs, time_major)
     options: dict[str, Any] = {
         "sequence_length": sequence_length,
-        "dtype": None if dtype is None else as_dtype(dtype),
+        "dtype": as_dtype_or_none(dtype),
         "parallel_iterations": parallel_iterations,
         "swap_memory": swap_memory,
         "time_major": time_major,
@@ -157,6 +157,11 @@ def run_backward(
         return results
     output, state, *states = results
     return reverse(output), state, *reverse(states)
+
+
+def as_dtype_or_none(dtype: DType | None) -> DType | None:
+    """The dtype that JAX uses, so that only one driver warns if it is another one."""
+    return None if dtype is None else as_dtype(dtype)
 
 
 def _direction(name: str) -> AbstractContextManager[None]:
@@ -216,6 +221,7 @@ def static_bidirectional_rnn(
     check_is_cell("cell_fw", cell_fw)
     check_is_cell("cell_bw", cell_bw)
     steps = as_steps(inputs)
+    dtype = as_dtype_or_none(dtype)
     lengths = lengths_for(sequence_length, steps[0], len(steps), batch_axis=0)
     with jax.named_scope(as_scope(scope, "bidirectional_rnn")):
         with _direction("fw"):

@@ -27,6 +27,7 @@ from .._loops.scans import (
     STATE,
     closed_over,
     in_scan,
+    jvp_of_perturbed,
     named,
     save_on_host,
     summed_in_float32,
@@ -34,7 +35,8 @@ from .._loops.scans import (
 )
 from ..memory import CheckpointPlan
 
-Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
+Step = Callable[[Array, Any], tuple[Any, PyTree]]
+"""`step(t, carry) -> (carry, y)` runs step t."""
 Condition = Callable[[PyTree], Array]
 Position = tuple[Array, PyTree]
 """`(t, carry)`: the index of a step, and the carry before this step."""
@@ -97,7 +99,12 @@ def bounded_loop(
         # the checks of a program before differentiation, but cannot remove the checks
         # of a derivative that is traced later.
         unchecked = dataclasses.replace(loop, step=without_checks(loop.step))
-        return _jvp_of_perturbed(unchecked.as_scan, primals, tangents)
+        leaves, structure = jax.tree.flatten(primals)
+        return jvp_of_perturbed(
+            lambda *leaves: unchecked.as_scan(*structure.unflatten(leaves)),
+            leaves,
+            jax.tree.leaves(tangents),
+        )
 
     run.defjvp(push_forward, symbolic_zeros=True)
     count, last, ys = run(_without_keys(arrays), values)
@@ -259,20 +266,3 @@ def _with_keys(tree: PyTree, like: PyTree) -> PyTree:
 
 def _zero(carry: PyTree) -> Array:
     return as_varying_as(carry, jnp.zeros((), jnp.int32))
-
-
-def _jvp_of_perturbed(fn: Callable, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    """Returns `jax.jvp(fn, primals, tangents)`; tangents may be symbolic zeros."""
-    leaves, structure = jax.tree.flatten(primals)
-    d_leaves = jax.tree.leaves(tangents)
-    perturbed = [i for i, d in enumerate(d_leaves) if isinstance(d, jax.Array)]
-
-    def of_perturbed(*given: Array) -> PyTree:
-        replaced = dict(zip(perturbed, given, strict=True))
-        all_leaves = [replaced.get(i, leaf) for i, leaf in enumerate(leaves)]
-        return fn(*structure.unflatten(all_leaves))
-
-    def pick(leaves: list) -> list:
-        return [leaves[i] for i in perturbed]
-
-    return jax.jvp(of_perturbed, pick(leaves), pick(d_leaves))

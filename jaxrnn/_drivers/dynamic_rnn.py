@@ -2,19 +2,25 @@
 
 import jax
 
-from .._base.arguments import as_bool, as_scope, as_unroll, check_is_cell
+from .._base.arguments import (
+    as_bool,
+    as_scope,
+    as_unroll,
+    check_instance,
+    check_is_cell,
+)
+from .._base.expect import expect
 from .._base.hints import with_hints
 from .._base.inputs import as_sequences, output_dtype
 from .._base.lengths import as_lengths, check_not_inputs
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
-from .._loops.choice import as_implementation
 from .._loops.steps import Run, Steps
 from ..memory import Strategy, as_strategy, plan_of
-from .first_step import as_initial_state
-from .masks_and_resets import as_resets, mask_or_lengths
+from .first_step import as_initial_state, as_resets, mask_or_lengths
 from .run_cell import Options, as_restarts, run_cell
 
+IMPLEMENTATIONS = "xla", "native", "cudnn"
 _ORDER = "dynamic_rnn(cell, inputs, lengths, initial_state=state)"
 
 
@@ -147,22 +153,10 @@ def dynamic_rnn(
 
     Source: `tf.compat.v1.nn.dynamic_rnn`.
     """
-    run, options = make_run(
-        cell,
-        inputs,
-        sequence_length,
-        initial_state,
-        dtype,
-        parallel_iterations,
-        swap_memory,
-        time_major,
-        resets=resets,
-        reset_state=reset_state,
-        implementation=implementation,
-        mask=mask,
-        return_states=return_states,
-    )
-    with jax.named_scope(as_scope(scope, "rnn")):
+    arguments = locals()
+    scope = as_scope(arguments.pop("scope"), "rnn")
+    run, options = make_run(**arguments)
+    with jax.named_scope(scope):
         results = run_cell(cell, run, options)
     return results if return_states else results[:2]
 
@@ -208,6 +202,15 @@ def make_run(
     )
     implementation = as_implementation(implementation)
     return Run(inputs, state, steps, implementation=implementation), options
+
+
+def as_implementation(implementation: str | None) -> str | None:
+    """Returns None or the name of a known implementation; raises otherwise."""
+    what = f"None or one of {', '.join(IMPLEMENTATIONS)}"
+    check_instance("implementation", implementation, str | None, what)
+    is_known = implementation in (None, *IMPLEMENTATIONS)
+    expect(is_known, "implementation", f"be {what}", implementation)
+    return implementation
 
 
 def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:

@@ -103,26 +103,13 @@ def explain(
 
     Source: jaxrnn.
     """
-    options = {
-        "sequence_length": sequence_length,
-        "initial_state": initial_state,
-        "dtype": dtype,
-        "parallel_iterations": parallel_iterations,
-        "swap_memory": swap_memory,
-        "time_major": time_major,
-        "resets": resets,
-        "reset_state": reset_state,
-        "implementation": implementation,
-        "mask": mask,
-        "return_states": return_states,
-    }
-    found = _explain(cell, inputs, options)
+    found = _explain(locals())
     print(found)
     return found
 
 
-def _explain(cell: RNNCellLike, inputs: PyTree, options: dict[str, Any]) -> Explanation:
-    leaves, structure = jax.tree.flatten((cell, inputs, options))
+def _explain(arguments: dict[str, Any]) -> Explanation:
+    leaves, structure = jax.tree.flatten(arguments)
     types = {
         i: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
         for i, x in enumerate(leaves)
@@ -132,14 +119,14 @@ def _explain(cell: RNNCellLike, inputs: PyTree, options: dict[str, Any]) -> Expl
 
     def run_once(arrays: dict[int, Array]) -> list[Array]:
         given = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
-        cell, inputs, options = structure.unflatten(given)
-        run, of_run = make_run(cell, inputs, **options)
-        runs.append(prepared(cell, run, of_run))
-        results = run_ready(runs[0], run.state, of_run)
+        arguments = structure.unflatten(given)
+        run, options = make_run(**arguments)
+        runs.append(prepared(arguments["cell"], run, options))
+        results = run_ready(runs[0], run.state, options)
         return [x for x in jax.tree.leaves(results) if is_float(x)]
 
     saved = saved_bytes(run_once, types)
     (ready,) = runs
-    title = title_of(cell, ready.run.inputs, ready.run.steps.axis)
+    title = title_of(arguments["cell"], ready.run.inputs, ready.run.steps.axis)
     name, reason = ready.choice.name, ready.choice.reason
     return Explanation(title, name, reason, saved, platform_of(leaves))

@@ -6,6 +6,7 @@ A driver, such as `dynamic_rnn`, checks its arguments and makes a `Run` and `Opt
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +21,6 @@ from .._base.sharding import as_rows_of, lay_out, whole_features
 from .._base.trees import has_read_only, with_read_only, without_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._loops import masking
-from .._loops.choice import Choice, choose
 from .._loops.scans import (
     Apply,
     closed_over,
@@ -28,11 +28,18 @@ from .._loops.scans import (
     segmented_run,
     summed_in_float32,
 )
-from .._loops.steps import Restarts, Run, Steps, steps_to_run
+from .._loops.steps import Choice, Restarts, Run, Steps, steps_to_run
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
-from .first_step import call_start, probe, rows_interact, zero_state
-from .masks_and_resets import as_reset_state
+from .first_step import (
+    as_reset_state,
+    call_start,
+    probe,
+    rows_interact,
+    zero_state,
+)
+
+_log = logging.getLogger("jaxrnn")
 
 _SAVE_EVERYTHING = CheckpointPlan()
 
@@ -158,7 +165,33 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     run = run.replace(state=without_read_only(state))
     if options.needs_rows:
         _check_has_rows(run.state)
-    return ReadyRun(cell, state, run, choose(cell, state, run), valid)
+    return ReadyRun(cell, state, run, _choose(cell, state, run), valid)
+
+
+def _choose(cell: Any, state: PyTree, run: Run) -> Choice:
+    """Chooses the loop that runs the cell, and logs the choice.
+
+    Args:
+        cell: The cell.
+        state: The initial state, with its read-only parts.
+        run: The sequences; only types are read.
+    """
+    sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
+    if any(isinstance(size, int) and not size for size in sizes):
+        return Choice.scan("there are no rows or no steps")
+    if not hasattr(cell, "choose_loop"):
+        choice = Choice.scan("the cell has no `apply_sequence`")
+    elif run.steps.rows_interact:
+        choice = Choice.scan("the rows of the cell interact")
+    elif has_read_only(state):
+        choice = Choice.scan("the state of the cell has read-only parts")
+    else:
+        choice = cell.choose_loop(run)
+    choice.check(run)
+    name = type(getattr(cell, "cell", cell)).__name__
+    because = f", because {choice.reason}" if choice.reason else ""
+    _log.debug("%s runs in the loop %r%s", name, choice.name, because)
+    return choice
 
 
 def _without_gaps(cell: RNNCellLike, run: Run) -> tuple[Run, masking.ValidSteps | None]:

@@ -30,6 +30,7 @@ from .._base.typing import (
 )
 from ..memory import Strategy
 from .bidirectional import (
+    as_dtype_or_none,
     bidirectional_dynamic_rnn,
     joined,
     static_bidirectional_rnn,
@@ -84,7 +85,9 @@ def stack_bidirectional_rnn(
     Source: `tf.contrib.rnn.stack_bidirectional_rnn`, which accepts only lists of cells.
     """
     run = functools.partial(
-        static_bidirectional_rnn, dtype=dtype, sequence_length=sequence_length
+        static_bidirectional_rnn,
+        dtype=as_dtype_or_none(dtype),
+        sequence_length=sequence_length,
     )
     cells = cells_fw, cells_bw
     states = initial_states_fw, initial_states_bw
@@ -166,7 +169,7 @@ def stack_bidirectional_dynamic_rnn(
     """
     options = {
         "sequence_length": sequence_length,
-        "dtype": dtype,
+        "dtype": as_dtype_or_none(dtype),
         "parallel_iterations": parallel_iterations,
         "swap_memory": swap_memory,
         "time_major": time_major,

@@ -4,7 +4,7 @@ If `finished` is concrete, the loop is a Python loop. Otherwise, the loop is com
 """
 
 import functools
-from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +23,16 @@ from .._tensor_array.carried import (
 )
 from .._tensor_array.tensor_array import TensorArray
 from ..memory import Strategy, plan_of
-from .bounded_loop import bounded_loop
-from .loop_fn import Carry
+from .bounded_loop import Step, bounded_loop
 
-Step = Callable[[Array, Carry], tuple[Carry, PyTree]]
-"""`step(t, carry) -> (carry, emit)`, at time t."""
+
+class Carry(NamedTuple):
+    """The values that each step reads and replaces."""
+
+    finished: Array
+    next_input: PyTree
+    state: PyTree
+    loop_state: PyTree
 
 
 def run_until_finished(
@@ -42,7 +47,7 @@ def run_until_finished(
     """Runs `step` until all rows are finished; returns `(emit_ta, carry)`.
 
     Args:
-        step: The body of the loop.
+        step: The body of the loop, `step(t, carry) -> (carry, emit)`, at time t.
         carry: The carry before the step at time 0.
         emit_types: The shape and dtype of each leaf that a step emits.
         max_time: The maximum number of steps, which may be symbolic; None for no limit.

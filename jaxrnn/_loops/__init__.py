@@ -1,7 +1,7 @@
 """The loop over the time axis of a batch of sequences.
 
 A driver (a function such as `dynamic_rnn`) creates a `Run`: inputs, an initial state,
-and `Steps`, which describe the time axis (`steps.py`). `choice.py` chooses the loop:
+and `Steps`, which describe the time axis (`steps.py`). The driver chooses the loop:
 the scan over single steps (`scans.py`), which is the reference, or a loop that runs
 whole sequences of one kind of cell (`_cells/affine/`, `_cells/linear_recurrence.py`,
 `_cells/matrix_memory.py`). These files use the following terms:

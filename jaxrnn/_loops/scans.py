@@ -15,7 +15,7 @@
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -226,6 +226,24 @@ def closed_over(
         return structure.unflatten(results)
 
     return pure, closed.consts, types
+
+
+def of_some(fn: Callable, args: Sequence, indices: Sequence[int]) -> Callable:
+    """`fn` as a function of the arguments at `indices`; the others are in `args`."""
+
+    def run(*given: Any) -> Any:
+        replaced = dict(zip(indices, given, strict=True))
+        return fn(*(replaced.get(i, x) for i, x in enumerate(args)))
+
+    return run
+
+
+def jvp_of_perturbed(fn: Callable, args: Sequence, d_args: Sequence) -> tuple[Any, Any]:
+    """`jax.jvp(fn, args, d_args)` for arrays; a tangent may be a symbolic zero."""
+    perturbed = [i for i, d in enumerate(d_args) if isinstance(d, jax.Array)]
+    primals = [args[i] for i in perturbed]
+    tangents = [d_args[i] for i in perturbed]
+    return jax.jvp(of_some(fn, args, perturbed), primals, tangents)
 
 
 def named(name: str, tree: PyTree) -> PyTree:

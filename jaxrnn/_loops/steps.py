@@ -1,4 +1,4 @@
-"""Defines what a loop receives: a `Run` of sequences, with `Steps` as its time axis.
+"""What a loop receives, a `Run` with `Steps` as its time axis, and a loop's `Choice`.
 
 A loop reads step t of the inputs, runs the cell on `steps.step_inputs(...)`, and masks
 the results with `steps.mask_step(...)`. At step t, a row is *finished* if
@@ -9,14 +9,14 @@ the results with `steps.mask_step(...)`. At step t, a row is *finished* if
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from .._base.sharding import read_at
 from .._base.trees import with_structure
-from .._base.typing import Array, AxisSize, PyTree
+from .._base.typing import Array, AxisSize, Params, PyTree
 from . import masking
 
 
@@ -187,10 +187,6 @@ class Steps:
         lengths = jnp.expand_dims(self.lengths, 1)
         lengths = jnp.broadcast_to(lengths, (*self.lengths.shape, size))
         return dataclasses.replace(self, lengths=jax.lax.optimization_barrier(lengths))
-
-    def without_stand_in(self) -> "Steps":
-        """Returns a copy of the steps for a run that is not differentiated."""
-        return dataclasses.replace(self, stand_in=None)
 
     @property
     def restart_states(self) -> PyTree:
@@ -386,6 +382,53 @@ class Run:
         """Returns the run of an inner cell on `inputs` from an initial state."""
         run = self.replace(inputs=inputs, state=state, **changes)
         return run.replace(steps=run.steps.with_stand_in(inputs, state))
+
+
+Loop: TypeAlias = Callable[[Params, Run], tuple[PyTree, PyTree]]
+"""`loop(params, run) -> (outputs, state)` of all steps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The loop that runs a cell over whole sequences, and why no faster loop does.
+
+    A choice is made once for a run, before a loop is traced.
+
+    Attributes:
+        name: "native", "cudnn" or "xla" for an affine cell; "blocks" for a linear
+            recurrence; "chunks" for a matrix memory; "own" for a cell with its own
+            `apply_sequence`; "scan" for a scan of `apply`. The names of the cells in a
+            stack are joined by "and".
+        loop: `loop(params, run) -> (outputs, state)`; None for a scan.
+        reason: Why no faster loop runs; empty if none is faster.
+    """
+
+    name: str
+    loop: Loop | None = None
+    reason: str = ""
+
+    @classmethod
+    def scan(cls, reason: str) -> "Choice":
+        """The choice of a scan of `apply`, because of `reason`."""
+        return cls("scan", reason=reason)
+
+    def within(self, run: Callable[[Loop, Params, Run], PyTree]) -> "Choice":
+        """The choice of a wrapper that calls `run(loop, params, run)` with this loop.
+
+        If the wrapped cell is scanned, the wrapper is scanned too.
+        """
+        if self.loop is None:
+            return self
+        return dataclasses.replace(self, loop=functools.partial(run, self.loop))
+
+    def check(self, run: Run) -> None:
+        """Raises ValueError if the requested implementation cannot run the cell."""
+        if self.loop is None and run.implementation not in (None, "xla"):
+            raise ValueError(
+                f"`implementation` {run.implementation!r} cannot run this cell on "
+                f"these sequences: {self.reason}. Omit `implementation` to use XLA's "
+                "loop."
+            )
 
 
 def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:

@@ -16,8 +16,7 @@ from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells import fields
 from .._cells.lstm import LSTMStateTuple
-from .._loops.choice import Choice, Loop
-from .._loops.steps import Run
+from .._loops.steps import Choice, Loop, Run
 from .base import WrapperCell
 
 

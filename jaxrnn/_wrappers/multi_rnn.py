@@ -18,8 +18,7 @@ from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell
 from .._loops import masking
-from .._loops.choice import Choice, Loop
-from .._loops.steps import Run, Steps
+from .._loops.steps import Choice, Loop, Run, Steps
 from .base import vector_size
 
 

@@ -19,8 +19,7 @@ from .._cells.base import RNNCell
 from .._cells.params import ParamSpec, Specs, zeros
 from .._cells.step_checks import check_step_inputs
 from .._loops import masking
-from .._loops.choice import Choice, Loop
-from .._loops.steps import Run, Steps, at_each_step
+from .._loops.steps import Choice, Loop, Run, Steps, at_each_step
 from .base import ParamsWrapper, WrapperCell
 
 _FIX = "To use only the newest inputs, omit the wrapper."

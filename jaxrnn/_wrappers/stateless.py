@@ -14,8 +14,7 @@ from .._base.like import check_structure
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells import fields
-from .._loops.choice import Choice, Loop
-from .._loops.steps import Run
+from .._loops.steps import Choice, Loop, Run
 from .base import WrapperCell
 
 

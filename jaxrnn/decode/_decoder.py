@@ -17,7 +17,7 @@ from .._base.expect import expect
 from .._base.inputs import as_arrays
 from .._base.like import like
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
-from .._drivers import loop_fn, until_finished
+from .._drivers.until_finished import Carry, Step, run_until_finished
 from .._loops import masking
 from .._loops.scans import summed_in_float32
 from ..memory import Strategy, as_strategy
@@ -177,7 +177,7 @@ def dynamic_decode(
     with jax.named_scope(arguments.as_scope(scope, "decoder")):
         decoder, first = _started(decoder, end)
         emit_types = _emit_types(decoder)
-        emit_ta, last = until_finished.run_until_finished(
+        emit_ta, last = run_until_finished(
             step=_step_of(decoder, impute_finished, emit_types, end, first.state),
             carry=first._replace(state=trees.without_read_only(first.state)),
             emit_types=emit_types,
@@ -225,7 +225,7 @@ def _limits(
     return steps, end
 
 
-def _started(decoder: Decoder, end: Any) -> tuple[Decoder, loop_fn.Carry]:
+def _started(decoder: Decoder, end: Any) -> tuple[Decoder, Carry]:
     """The decoder with a cell prepared for a loop, and the carry before step 0."""
     finished, inputs, state = decoder.initialize()
     finished = _of_rows(decoder, finished)
@@ -239,7 +239,7 @@ def _started(decoder: Decoder, end: Any) -> tuple[Decoder, loop_fn.Carry]:
     )
     cell, finished, state = sharding.lay_out(decoder._cell, inputs, finished, state)
     lengths = jnp.zeros_like(finished, jnp.int32)
-    carry = loop_fn.Carry(_ended(finished, 0, end), inputs, state, lengths)
+    carry = Carry(_ended(finished, 0, end), inputs, state, lengths)
     return _with_cell(decoder, cell), carry
 
 
@@ -263,14 +263,14 @@ def _emit_types(decoder: Decoder) -> PyTree:
 
 def _step_of(
     decoder: Decoder, impute: bool, emit_types: PyTree, end: Any, first_state: PyTree
-) -> until_finished.Step:
+) -> Step:
     """The function of one iteration, which runs `decoder.step` and updates `finished`.
 
     The read-only parts of the state come from `first_state`.
     """
     read = summed_in_float32((decoder._cell, first_state))
 
-    def step(time: Array, carry: loop_fn.Carry) -> tuple[loop_fn.Carry, PyTree]:
+    def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
         finished, inputs, state, lengths = carry
         cell, first_state = read()
         state = trees.with_read_only(state, first_state)
@@ -292,7 +292,7 @@ def _step_of(
         if not decoder.tracks_own_finished:
             over = finished | over
         finished = _ended(over, time + 1, end)
-        return loop_fn.Carry(finished, next_inputs, next_state, lengths), emit
+        return Carry(finished, next_inputs, next_state, lengths), emit
 
     return step
 

@@ -18,8 +18,7 @@ from .._base.trees import is_pytree_of_arrays, map_named, named_leaves, with_str
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
-from .._drivers.first_step import zero_state
-from .._drivers.masks_and_resets import as_reset_state, as_resets
+from .._drivers.first_step import as_reset_state, as_resets, zero_state
 from .._loops import masking
 
 

@@ -246,7 +246,7 @@ REFUSALS = [
     (lambda: jaxrnn.QRNNCell(3, "of"), "`pooling` must be one of f, fo, ifo"),
     (lambda: jaxrnn.MinGRUCell(-1), "`num_units`"),
     (lambda: jaxrnn.MinLSTMCell(3, "gauss"), "`activation` must be one of"),
-    (lambda: step_of(0.5, 0.5), r"must return a tuple \(a, b, rest\), got"),
+    (lambda: step_of(0.5, 0.5), r"not enough values to unpack \(expected 3"),
     (
         lambda: step_of((0.5, 0.5), 0.5, None),
         r"`a` must have the structure \*, got \(\*, \*\)",

@@ -294,7 +294,6 @@ FIRST_REFUSALS = [
     (0, jnp.zeros(2, bool), ValueError, r"a scalar or have shape \[3\]"),
     (0, jnp.zeros(ROWS, int), TypeError, "`finished` must be of dtype bool, got int64"),
     (0, "no", TypeError, "`finished` must be an array, got 'no'"),
-    (0, [False] * ROWS, ValueError, "`finished` must be one boolean array"),
     (1, (), IndexError, "`next_input` must hold at least one array"),
     (1, jnp.float64(0), IndexError, r"`next_input` must be \[batch, ...\]"),
     (1, (ZERO, ZERO[:2]), ValueError, "must have the batch size of"),

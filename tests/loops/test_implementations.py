@@ -12,7 +12,6 @@ from helpers import drawn
 import jaxrnn
 from jaxrnn import BasicLSTMCell, GRUCell, LSTMCell, contrib
 from jaxrnn._cells.affine import cudnn
-from jaxrnn._cells.affine.supported import native_kind
 
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 BOTH = "native", "cudnn"
@@ -53,20 +52,6 @@ class Derived(LSTMCell):
     """A subclass of `LSTMCell`, whose functions may differ."""
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Scaled(LSTMCell):
-    """An LSTM with a new option that no loop of a library knows."""
-
-    scale: float = 1.0
-    library_kind = "lstm"
-
-
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class ScaledGRU(GRUCell):
-    scale: float = 1.0
-    library_kind = "gru"
-
-
 def retanh(x):
     return jnp.tanh(x)
 
@@ -92,15 +77,12 @@ NATIVE = "the native loops support only LSTMs, GRUs and basic RNNs"
 CUDNN = "cuDNN's loop supports only plain LSTMs with tanh"
 WITH_TANH = f"{NATIVE} with tanh, relu or sigmoid, not "
 NORMED = contrib.LayerNormLSTMCell(3, layer_norm=True, use_peepholes=True)
-SCALED = "only the default of the field `scale` is supported, got 2.0"
 REFUSED = [
     (of(LSTMCell(3), "float64"), BOTH, "only float32 is supported, got float64"),
     (with_a_wide_memory, BOTH, "only float32 is supported, got bfloat16, float32"),
     (of(LSTMCell(0)), BOTH, "an array is empty, float32["),
     (of_shape("b, 3, 2"), BOTH, "the number of rows is symbolic"),
     (of_shape("2, t, 2"), BOTH, "the number of steps is symbolic"),
-    (of(Scaled(3, scale=2.0)), BOTH, SCALED),
-    (of(ScaledGRU(3, scale=2.0)), ["native"], SCALED),
     (of(Derived(3)), ["native"], f"{NATIVE}, not Derived"),
     (of(contrib.IndyLSTMCell(3)), ["native"], f"{NATIVE}, not IndyLSTMCell"),
     (of(contrib.IndyLSTMCell(3)), ["cudnn"], f"{CUDNN}, not IndyLSTMCell"),
@@ -161,6 +143,30 @@ def test_any_name_runs_no_rows_and_no_steps(shape, name):
         assert jax.tree.leaves(state)[0].shape == (shape[0], 3)
 
 
-def test_a_field_with_its_default_is_no_reason_to_decline():
-    kinds = [native_kind(cell) for cell in (Scaled(3), ScaledGRU(3))]
-    assert kinds == ["lstm", "gru"]
+# The fields of a cell that the native loops or cuDNN read, or that select a loop.
+READ = (
+    "num_units cell_size activation forget_bias use_peephole use_peepholes cell_clip "
+    "num_proj proj_clip layer_norm"
+)
+# The fields that change no step: names, dtypes, initial values, unused arguments of
+# TensorFlow, and dropout (with active dropout, neither the native loops nor cuDNN run).
+NO_PART_OF_A_STEP = (
+    "name dtype reuse input_size state_is_tuple num_unit_shards num_proj_shards "
+    "initializer kernel_initializer bias_initializer norm_gain norm_shift "
+    "dropout_keep_prob dropout_prob_seed"
+)
+
+
+def subclasses(cls):
+    for each in cls.__subclasses__():
+        yield each
+        yield from subclasses(each)
+
+
+def test_the_loops_know_every_field():
+    """A cell with a `library_kind` has no other fields, which a loop would ignore."""
+    cells = [c for c in subclasses(jaxrnn.AffineCell) if "library_kind" in vars(c)]
+    assert {LSTMCell, GRUCell, contrib.LSTMBlockCell} <= set(cells)
+    known = {*READ.split(), *NO_PART_OF_A_STEP.split()}
+    for cell in cells:
+        assert {field.name for field in dataclasses.fields(cell)} <= known

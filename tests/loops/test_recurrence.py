@@ -80,6 +80,9 @@ def test_values_and_derivatives_of_both_orders(kind, time, restarted):
         of = lambda args: loss(run, args)[0]
         return jax.jvp(of, (args,), (direction,))[1]
 
+    def computed(a, x, h, resets):
+        return recurrence.linear_recurrence((a, resets), x, h)
+
     @jax.jit
     def derivatives(args):
         return [
@@ -87,7 +90,7 @@ def test_values_and_derivatives_of_both_orders(kind, time, restarted):
                 jax.grad(functools.partial(loss, run), has_aux=True)(args),
                 jax.grad(functools.partial(slope, run))(args),
             )
-            for run in (recurrence.linear_recurrence, scanned)
+            for run in (computed, scanned)
         ]
 
     got, want = derivatives(args)
@@ -107,7 +110,7 @@ def test_what_stood_before_a_reset_does_not_matter():
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)
     def after(x):
-        hs, _ = recurrence.linear_recurrence(a, x, h, resets)
+        hs, _ = recurrence.linear_recurrence((a, resets), x, h)
         return jnp.sum(jnp.sin(hs[5:])), hs[5:]
 
     (_, want), want_slope = after(x)
@@ -123,7 +126,7 @@ def test_many_steps_of_strong_decay_are_finite():
     a = jnp.full((3000, 1, 1), 1e-3, jnp.float32)
     loss = lambda a: jnp.sum(
         recurrence.linear_recurrence(
-            a, jnp.ones_like(a), jnp.ones((1, 1), jnp.float32), None
+            (a, None), jnp.ones_like(a), jnp.ones((1, 1), jnp.float32)
         )[0]
     )
     value, slope = jax.jit(jax.value_and_grad(loss))(a)

@@ -27,7 +27,7 @@ from native_cases import (
 import jaxrnn
 from jaxrnn._base import jax_internals
 from jaxrnn._cells.affine import cell as affine, xla_loop
-from jaxrnn._cells.affine.native import library
+from jaxrnn._cells.affine.native import calls as library
 from jaxrnn.memory import Keep, Offload, Recompute
 from jaxrnn.testing._oracle import weighted_sum
 

@@ -532,7 +532,6 @@ CELLS = [
      lambda: affine(size=(2, 2), enters=lambda s: (s[0], s[1]), given=(stage(update=lambda p, z, carry: (z, (z, carry))),))),
     ("For a complex state, a, b and `state_size` are `ComplexState`s", lambda: linear(1j, jaxrnn.ComplexState(3, 3)), lambda: linear(COMPLEX_STATE, jaxrnn.ComplexState(3, 3))),
     ("For a complex state, a, b and `state_size` are `ComplexState`s", lambda: linear(1j), lambda: linear(COMPLEX_STATE, jaxrnn.ComplexState(3, 3))),
-    ("If `output` needs no other values, return (a, b, None)", lambda: linear(None), lambda: linear(0.5)),
     # Wrappers
     ("Pass the unbound `cells[1].cell`", lambda: MultiRNNCell([GRUCell(2), GRU]), lambda: MultiRNNCell([GRUCell(2), GRU.cell])),
     ("Create a cell from a function with `FunctionCell`", lambda: MultiRNNCell([keep]), lambda: MultiRNNCell([cell_of(keep)])),

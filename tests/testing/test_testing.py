@@ -225,9 +225,10 @@ def test_only_the_laws_own_subclass_is_logged_as_a_scan(caplog):
     setup = testing.make_setup(jaxrnn.GRUCell(2), STEP)
     with caplog.at_level(logging.DEBUG, "jaxrnn"):
         testing.runs_a_subclass(setup)
-    scans = [text for text in caplog.messages if "step by step" in text]
-    reason = "SubclassOfGRUCell has no `apply_sequence` of its own"
-    assert scans == [f"the cell is run step by step, because {reason}"]
+    scans = [text for text in caplog.messages if "'scan'" in text]
+    name = "SubclassOfGRUCell"
+    reason = f"{name} has no `apply_sequence` of its own"
+    assert scans == [f"{name} runs in the loop 'scan', because {reason}"]
 
 
 LSTM = jaxrnn.LSTMCell(2)

@@ -17,15 +17,13 @@ import jax.numpy as jnp
 from jax.sharding import AxisType
 
 from ..._base.arguments import check_function
-from ..._base.expect import expect
 from ..._base.like import like
 from ..._base.math import affine, is_traced
 from ..._base.sharding import meshes_of, platform_of
 from ..._base.trees import merge_dicts
 from ..._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from ..._loops import masking
-from ..._loops.choice import Choice, check_is_possible
-from ..._loops.steps import Run
+from ..._loops.steps import Choice, Run
 from .. import fields
 from ..base import SpecsCell
 from ..fields import Hyperparameters
@@ -68,8 +66,7 @@ class Stage(Hyperparameters):
             block separately require this number.
 
     Raises:
-        ValueError: If z cannot be split into `blocks` equal blocks, or a size is
-            negative.
+        ValueError: If a size is negative.
         TypeError: If a field has the wrong type.
     """
 
@@ -83,12 +80,6 @@ class Stage(Hyperparameters):
     path: str | None = fields.name()
     takes_inputs: bool = fields.flag(True)
     blocks: int | None = fields.count(default=None)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        blocks = self.blocks or 1
-        must = f"divide `columns` ({self.columns})"
-        expect(self.columns % blocks == 0, "blocks", must, blocks)
 
     def specs(self, depth: int) -> Specs:
         """Nested dicts of `ParamSpec`s for inputs of size `depth`."""
@@ -288,7 +279,7 @@ class AffineCell(SpecsCell):
         Gradients of the kernels are computed in large matrix products over many steps.
         """
         choice = AffineCell.choose_loop(self, params, run)
-        check_is_possible(choice, run)
+        choice.check(run)
         if choice.loop:
             return choice.loop(params, run)
         return super().apply_sequence(params, run)
@@ -339,7 +330,7 @@ def _why_not_local(params: Params, run: Run) -> str | None:
 
     XLA cannot divide a native loop over devices, and would gather the rows on each
     device. In `shard_map`, each device runs a loop of its own. A program that is
-    compiled for another platform uses XLA's loop instead (`native/operation.py`).
+    compiled for another platform uses XLA's loop instead (`native/sequence.py`).
     """
     arrays = params, run.inputs, run.state
     if platform_of(arrays) != "cpu":

@@ -32,7 +32,6 @@ from .supported import (
     row_lengths,
     what_lstm_has,
     why_not_arrays,
-    why_not_fields,
 )
 
 # cuDNN rejects longer runs: https://github.com/pytorch/pytorch/issues/133751.
@@ -188,8 +187,6 @@ def why_not_cudnn(cell: Any, params: Params, run: Run) -> str | None:
         return f"{known}, not {type(cell).__name__}"
     if (activation := activation_of(cell)) is not jnp.tanh:
         return f"{known}, but this cell uses {name_of(activation)}"
-    if reason := why_not_fields(cell):
-        return reason
     if has := what_lstm_has(cell):
         return f"{known}, but this cell has {' and '.join(has)}"
     if reason := why_not_arrays(params, run):

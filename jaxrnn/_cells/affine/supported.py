@@ -1,6 +1,5 @@
 """The cells and arrays that the native loops and cuDNN support."""
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,39 +39,6 @@ def row_lengths(xs: Array, steps: Steps) -> Array:
     if steps.lengths is None:
         return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
     return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
-
-
-# The fields of a cell that the native loops or cuDNN read, or that select a loop.
-_READ = (
-    "num_units cell_size activation forget_bias use_peephole use_peepholes cell_clip "
-    "num_proj proj_clip layer_norm"
-)
-# The fields that change no step: names, dtypes, initial values, unused arguments of
-# TensorFlow, and dropout (with active dropout, neither the native loops nor cuDNN run).
-_NO_PART_OF_A_STEP = (
-    "name dtype reuse input_size state_is_tuple num_unit_shards num_proj_shards "
-    "initializer kernel_initializer bias_initializer norm_gain norm_shift "
-    "dropout_keep_prob dropout_prob_seed"
-)
-_KNOWN = {*_READ.split(), *_NO_PART_OF_A_STEP.split()}
-
-
-def why_not_fields(cell: "AffineCell") -> str | None:
-    """The reason why the native loops and cuDNN cannot run the cell, or None.
-
-    A loop cannot know a field that was added to a cell after the loop was written. Such
-    a field must have its default value.
-    """
-    owners: list[Any] = [cell, cell.library_cell]
-    for each in owners:
-        for field in dataclasses.fields(each):
-            value = getattr(each, field.name)
-            if field.name not in _KNOWN and value != field.default:
-                return (
-                    f"only the default of the field `{field.name}` is supported, got "
-                    f"{value!r}"
-                )
-    return None
 
 
 def what_lstm_has(cell: "AffineCell") -> list[str]:
@@ -124,8 +90,6 @@ def why_not_native_cell(cell: "AffineCell") -> str | None:
     known = "the native loops support only LSTMs, GRUs and basic RNNs"
     if declared_kind(cell) is None:
         return f"{known}, not {type(cell).__name__}"
-    if reason := why_not_fields(cell):
-        return reason
     activation = activation_of(cell)
     if activation not in ACTIVATIONS:
         return f"{known} with tanh, relu or sigmoid, not {name_of(activation)}"

@@ -8,7 +8,7 @@ module, `forward` saves the products `zs` and the states. The tangent has two pa
   to the tangents of the products. Each term is computed for all steps at once. JAX
   transposes the term to one large product or sum, which is **the gradient of a kernel,
   a bias or the inputs**.
-* `_push_state`, a loop, propagates only the tangent of the state, through the
+* The loop of `push_forward` propagates only the tangent of the state, through the
   element-wise updates and the recurrent part of a kernel. JAX transposes this loop to a
   loop that runs backward and computes the cotangents of the products.
 
@@ -16,6 +16,7 @@ In this module and in `native/`, `d_x` is the tangent of x, and `ct_x` is the co
 of x.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,8 +24,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import is_list_of
-from ..._base.expect import expect
 from ..._base.math import cast_like, dot, widened, widest_dtype
 from ..._base.sharding import broadcast_first, platform_of, zeros_like
 from ..._base.trees import with_structure
@@ -127,7 +126,8 @@ def forward(
     stages, and the state before the step.
     """
     steps = steps.with_restart_states(primals.restart_states)
-    steps = steps if save else steps.without_stand_in()
+    if not save:  # The run is not differentiated.
+        steps = dataclasses.replace(steps, stand_in=None)
     product, xs, steps = _products(primals, steps)
     # `with_wide_lengths` would not speed up the forward loop of a gradient. In that
     # loop, the lengths also mask the inputs, whose width may differ from the width of
@@ -179,26 +179,15 @@ def chain(
         `(output, new_state, zs)`; `zs` lists the z of each stage, `[batch, columns]`.
     """
     zs = []
-    stages = cell.stages
     elementwise = {name: params[name] for name in cell.elementwise_specs()}
     with jax.named_scope(scope_name(cell)):
-        pair = _as_pair("enter", "(operand, carry)", cell.enter(state))
+        operand, carry = cell.enter(state)
         dtype = widest_dtype(state)
-        for k, stage in enumerate(stages):
-            is_last = k + 1 == len(stages)
-            what = "(output, new_state)" if is_last else "(operand, carry)"
-            operand, carry = pair
+        for k, stage in enumerate(cell.stages):
             z = product(k, stage, inputs, operand, dtype)
-            result = stage.update(elementwise, z, carry)
-            pair = _as_pair(f"stages[{k}].update", what, result)
+            operand, carry = stage.update(elementwise, z, carry)
             zs.append(z)
-        return *pair, zs
-
-
-def _as_pair(function: str, what: str, result: PyTree) -> tuple[PyTree, PyTree]:
-    """Returns what a function of a cell returned; raises ValueError unless a pair."""
-    expect(is_list_of(result, 2), function, f"return {what}", result)
-    return result
+    return operand, carry, zs
 
 
 def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
@@ -209,7 +198,10 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
     products = primals.products
     xs = primals.xs
     dtype = widest_dtype(primals.state)
-    is_ahead = _are_computed_ahead(primals, steps)
+    rows = xs.shape[1]
+    is_few = isinstance(rows, int) and rows <= FEW_ROWS
+    is_few = is_few and rows * steps.time <= FEW_ROWS_OVER_TIME
+    is_ahead = is_few and any("inputs" in product for product in products)
 
     def of_inputs(xs: Array) -> list[Array | None]:
         return [
@@ -238,15 +230,6 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
     return product, xs, steps
 
 
-def _are_computed_ahead(primals: Primals, steps: Steps) -> bool:
-    """Whether the inputs of all steps are multiplied at once, before the loop."""
-    rows = primals.xs.shape[1]
-    if not any("inputs" in product for product in primals.products):
-        return False
-    is_few = isinstance(rows, int) and rows <= FEW_ROWS
-    return is_few and rows * steps.time <= FEW_ROWS_OVER_TIME
-
-
 def _plus_bias(z: Array, product: Params) -> Array:
     if "bias" not in product:
         return z
@@ -272,7 +255,36 @@ def push_forward(
             None.
     """
     d_zs = _product_tangents(cell, primals, steps, saved, tangents)
-    return _push_state(cell, primals, steps, saved, d_zs, tangents)
+    push_update = _pushed_update(primals, tangents.elementwise)
+    matrices = [product["state"] for product in primals.products]
+    restarts, restart = _tangent_restarts(primals, steps, tangents)
+
+    def step(d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
+        (zs, state), d_zs, restarts, alive = scanned
+        d_before = d_state if restart is None else restart(restarts, d_state)
+        (_, carry), (d_operand, d_carry) = jax.jvp(
+            lambda state: tuple(cell.enter(state)), (state,), (d_before,)
+        )
+        for stage, matrix, z, d_z in zip(cell.stages, matrices, zs, d_zs, strict=True):
+            pushed = dot(d_operand, matrix, z.dtype)
+            d_z = pushed if d_z is None else d_z + pushed
+            (_, carry), (d_operand, d_carry) = push_update(
+                stage, (z, carry), (d_z, d_carry)
+            )
+        d_output = d_operand
+        d_new_state = with_structure(d_state, d_carry)
+        if alive is not None:
+            d_new_state = masking.choose(alive, d_new_state, d_state)
+            d_output = masking.zero_dead(alive, d_output)
+        outputs = (d_output, d_new_state) if steps.returns_states else d_output
+        return d_new_state, outputs
+
+    d_state = _dense(primals.state, tangents.state)
+    scanned = saved, d_zs, restarts, steps.alive_steps()
+    d_state, d_outputs = ragged_scan(
+        step, d_state, scanned, steps.longest, save_inputs_only=True
+    )
+    return d_outputs, d_state
 
 
 def _product_tangents(
@@ -320,56 +332,6 @@ def _product_tangent(
     return _sum(terms) if terms else None
 
 
-def _push_state(
-    cell: "AffineCell",
-    primals: Primals,
-    steps: Steps,
-    saved: PyTree,
-    d_zs: list[Array | None],
-    tangents: Primals,
-) -> tuple[PyTree, PyTree]:
-    """Runs the loop of `push_forward`; returns the tangents of `(outputs, state)`.
-
-    Args:
-        cell: An `AffineCell`.
-        primals: The primals of the run.
-        steps: The steps of the run, without the restart states.
-        saved: The values that `forward` saved.
-        d_zs: The result of `_product_tangents`.
-        tangents: The tangents of the primals.
-    """
-    push_update = _pushed_update(primals, tangents.elementwise)
-    matrices = [product["state"] for product in primals.products]
-    restarts, restart = _tangent_restarts(primals, steps, tangents)
-
-    def step(d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
-        (zs, state), d_zs, restarts, alive = scanned
-        d_before = d_state if restart is None else restart(restarts, d_state)
-        (_, carry), (d_operand, d_carry) = jax.jvp(
-            lambda state: tuple(cell.enter(state)), (state,), (d_before,)
-        )
-        for stage, matrix, z, d_z in zip(cell.stages, matrices, zs, d_zs, strict=True):
-            pushed = dot(d_operand, matrix, z.dtype)
-            d_z = pushed if d_z is None else d_z + pushed
-            (_, carry), (d_operand, d_carry) = push_update(
-                stage, (z, carry), (d_z, d_carry)
-            )
-        d_output = d_operand
-        d_new_state = with_structure(d_state, d_carry)
-        if alive is not None:
-            d_new_state = masking.choose(alive, d_new_state, d_state)
-            d_output = masking.zero_dead(alive, d_output)
-        outputs = (d_output, d_new_state) if steps.returns_states else d_output
-        return d_new_state, outputs
-
-    d_state = _dense(primals.state, tangents.state)
-    scanned = saved, d_zs, restarts, steps.alive_steps()
-    d_state, d_outputs = ragged_scan(
-        step, d_state, scanned, steps.longest, save_inputs_only=True
-    )
-    return d_outputs, d_state
-
-
 def _tangent_restarts(
     primals: Primals, steps: Steps, tangents: Primals
 ) -> tuple[PyTree, Callable | None]:
@@ -386,16 +348,16 @@ def _tangent_restarts(
     # Each step casts a wide copy, so that the transpose sums over steps in float32.
     wide = widened(d_states)
 
-    def reset(numbers: Array, d_state: PyTree) -> PyTree:
-        return masking.choose(numbers < 0, d_state, cast_like(d_states, wide))
+    d_firsts = None
+    if not steps.restarts.are_resets:
+        d_firsts = read_rows(d_states, numbers)
 
-    def start(restarts: tuple[Array, PyTree], d_state: PyTree) -> PyTree:
+    def restart(restarts: tuple[Array, PyTree], d_state: PyTree) -> PyTree:
         numbers, d_first = restarts
+        d_first = cast_like(d_states, wide) if d_first is None else d_first
         return masking.choose(numbers < 0, d_state, d_first)
 
-    if steps.restarts.are_resets:
-        return numbers, reset
-    return (numbers, read_rows(d_states, numbers)), start
+    return (numbers, d_firsts), restart
 
 
 def _operands(cell: "AffineCell", elementwise: Params, saved: PyTree) -> list[Array]:
@@ -428,7 +390,7 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
     which may be divided over devices, is computed outside the loop.
     """
     elementwise = primals.elementwise
-    if not _perturbed(d_elementwise):
+    if not any(map(is_perturbed, jax.tree.leaves(d_elementwise))):
 
         def push(stage: Any, args: tuple, d_args: tuple) -> tuple:
             update = functools.partial(stage.update, elementwise)
@@ -460,10 +422,6 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
 def is_perturbed(tangent: Any) -> bool:
     """Whether a tangent is an array, rather than None or a symbolic zero."""
     return isinstance(tangent, jax.Array)
-
-
-def _perturbed(tangents: PyTree) -> list[Array]:
-    return [d for d in jax.tree.leaves(tangents) if is_perturbed(d)]
 
 
 def _dense(primals: PyTree, tangents: PyTree) -> PyTree:

@@ -1,18 +1,33 @@
 """Runs whole sequences with the native loops, with derivatives of any order.
 
 The native loops run the forward and backward passes. XLA's loop computes all other
-derivatives.
+derivatives, and runs on other platforms. Each pass is one JAX operation, with a program
+for CPUs, one for other platforms, and a transpose (`native_or_xla`). No documented JAX
+function provides such an operation:
+
+* `lax.platform_dependent` sees only the platform, not whether a program is exported. A
+  program exported for CPUs would call a library that may be missing where the program
+  runs, and `jax.export` rejects such a program.
+* No function accepts a transpose and works in all modes: `jax.custom_jvp` accepts no
+  transpose, `jax.custom_vjp` lacks forward mode, and `lax.custom_linear_solve` fails in
+  reverse mode over forward mode. The undocumented `linear_call` lacks `vmap` and second
+  derivatives.
 """
 
+import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
+from ...._base import jax_internals
+from ...._base.errors import is_array
+from ...._base.sharding import as_varying_as
 from ...._base.trees import with_structure
 from ...._base.typing import Array, Params, PyTree
-from ...._loops.scans import RESIDUALS, named
+from ...._loops.scans import RESIDUALS, jvp_of_perturbed, named, of_some
 from ...._loops.steps import Run, Steps
 from .. import xla_loop
 from ..supported import (
@@ -25,9 +40,8 @@ from ..supported import (
     why_not_native_cell,
 )
 from ..xla_loop import Primals, is_perturbed
-from . import library
+from . import calls
 from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs
-from .operation import native_or_xla
 
 if TYPE_CHECKING:
     from ..cell import AffineCell
@@ -42,7 +56,7 @@ _REFUSAL = (
 def why_not_native(cell: "AffineCell", params: Params, run: Run) -> str | None:
     """The reason why the native loops cannot run the cell on these arrays, or None."""
     reason = why_not_native_cell(cell) or why_not_arrays(params, run)
-    return reason or library.why_unusable()
+    return reason or calls.why_unusable()
 
 
 def native_sequence(
@@ -213,22 +227,6 @@ class NativeLoop:
     def _backward(
         self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> Primals:
-        args = self._backward_args(primals, steps, saved, cotangents)
-        call = self._call(primals, steps)
-        results = call.backward(args)
-        rows = results.ct_elementwise
-        sums = [] if rows is None else list(rows.sum(0))
-        return Primals(
-            products=self._pull_weights(call, primals, args, results),
-            elementwise=with_structure(primals.elementwise, sums),
-            xs=self._pull_inputs(call, primals, args, results),
-            state=self._join(primals.state, results.ct_state),
-            restart_states=self._join(primals.state, results.ct_restart_states),
-        )
-
-    def _backward_args(
-        self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
-    ) -> BackwardArgs:
         zs, states = saved
         ct_outputs, ct_last = cotangents
         ct_new_c = None
@@ -236,7 +234,7 @@ class NativeLoop:
             ct_outputs, ct_states = ct_outputs
             ct_h, ct_new_c = self._split(ct_states)
             ct_outputs = ct_outputs + ct_h
-        return BackwardArgs(
+        args = BackwardArgs(
             lengths=row_lengths(primals.xs, steps),
             state_numbers=_state_numbers(steps),
             w_state=[w_state for _, w_state, _ in self._weights(primals)],
@@ -247,6 +245,19 @@ class NativeLoop:
             ct_outputs=ct_outputs,
             ct_new_c=ct_new_c,
             ct_last=self._split(ct_last),
+        )
+        call = self._call(primals, steps)
+        results = call.backward(args)
+        rows = results.ct_elementwise
+        sums = [] if rows is None else list(rows.sum(0))
+        pairs = zip(primals.products, results.ct_zs, strict=True)
+        reading = [(p["inputs"], ct_z) for p, ct_z in pairs if "inputs" in p]
+        return Primals(
+            products=self._pull_weights(call, primals, args, results),
+            elementwise=with_structure(primals.elementwise, sums),
+            xs=call.inputs(args.lengths, reading),
+            state=self._join(primals.state, results.ct_state),
+            restart_states=self._join(primals.state, results.ct_restart_states),
         )
 
     def _pull_weights(
@@ -267,14 +278,6 @@ class NativeLoop:
             return {"state": jnp.zeros_like(product["state"])} | cts
 
         return list(map(pull, primals.products, self.spec.operands, results.ct_zs))
-
-    def _pull_inputs(
-        self, call: Call, primals: Primals, args: BackwardArgs, results: BackwardResults
-    ) -> Array:
-        """The cotangent of the inputs."""
-        pairs = zip(primals.products, results.ct_zs, strict=True)
-        pairs = [(p["inputs"], ct_z) for p, ct_z in pairs if "inputs" in p]
-        return call.inputs(args.lengths, pairs)
 
     def _weights(self, primals: Primals) -> list[tuple]:
         """`(w_inputs, w_state, bias)` of each product; None if missing or not read."""
@@ -327,3 +330,175 @@ def _state_numbers(steps: Steps) -> Array | None:
 def _stacked(elementwise: Params) -> Array | None:
     """The parameters stacked in the order of names; None if there are no parameters."""
     return jnp.stack(jax.tree.leaves(elementwise)) if elementwise else None
+
+
+def native_or_xla(
+    native: Callable,
+    xla: Callable,
+    *args: PyTree,
+    transpose: Callable | None = None,
+    refusal: str | None = None,
+) -> PyTree:
+    """Runs `native(*args)` on CPUs, and `xla(*args)` elsewhere.
+
+    Exported programs also use `xla`, because they may run on a machine without the
+    library that `native` calls. Derivatives are computed from `xla`, except for a given
+    `transpose`.
+
+    Args:
+        native: A function that closes over no arrays.
+        xla: A function that closes over no arrays, with results of the same structure,
+            shapes and dtypes.
+        *args: The arguments of both functions, trees of arrays.
+        transpose: The transpose with respect to the last argument, if both functions
+            are linear in this argument. The transpose maps the other arguments and the
+            cotangents of the results to the cotangent of the last argument. If None,
+            JAX transposes `xla`.
+        refusal: The message of a ValueError to raise instead of running `xla`; None to
+            run `xla`.
+    """
+    leaves, tree = jax.tree.flatten(args)
+    others = jax.tree.structure(args[:-1] if transpose else args)
+    count = others.num_leaves
+    program, types = jax.make_jaxpr(native, return_shape=True)(*args)
+    out = jax.tree.structure(types)
+    config: Any = jax.config
+    precision = config.jax_default_matmul_precision
+
+    def flat(fn: Callable) -> Callable:
+        def run(*leaves: Any) -> list:
+            # JAX traces this function later, when another precision may be set.
+            with jax.default_matmul_precision(precision):
+                return jax.tree.leaves(fn(*tree.unflatten(leaves)))
+
+        return run
+
+    def flat_transpose(transpose: Callable, *leaves: Any) -> list:
+        fixed = others.unflatten(leaves[:count])
+        cts = out.unflatten(leaves[count:])
+        return jax.tree.leaves(transpose(*fixed, cts))
+
+    pull = functools.partial(flat_transpose, transpose) if transpose else None
+    programs = _Programs(
+        native=flat(native),
+        xla=flat(xla),
+        transpose=pull,
+        types=tuple(program.out_avals),
+        count=count,
+        refusal=refusal,
+    )
+    return out.unflatten(_operation().bind(*leaves, programs=programs))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Programs:
+    """The functions of one operation, which map leaves to lists of leaves.
+
+    Attributes:
+        native: The function that runs on CPUs.
+        xla: The function that runs elsewhere.
+        transpose: The transpose of `native` and `xla` with respect to the leaves after
+            the first `count`. If None, JAX transposes `xla`.
+        types: The types of the results.
+        count: The number of leaves before the leaves of the linear argument; if there
+            is no transpose, the number of all leaves.
+        refusal: The message of an error to raise instead of running `xla`; None to run
+            `xla`.
+    """
+
+    native: Callable
+    xla: Callable
+    transpose: Callable | None
+    types: tuple
+    count: int
+    refusal: str | None
+
+
+def _run(*leaves: Any, programs: _Programs) -> list:
+    """Runs the operation outside jit."""
+    # Skip leaves that are not JAX arrays, because such leaves are on no device.
+    arrays = (x for x in leaves if isinstance(x, jax.Array))
+    platforms = {device.platform for x in arrays for device in x.devices()}
+    is_native = (platforms or {jax.default_backend()}) == {"cpu"}
+    return (programs.native if is_native else programs.xla)(*leaves)
+
+
+def _lower(ctx: Any, *leaves: Any, programs: _Programs) -> Any:
+    module = ctx.module_context
+    is_on_cpu = tuple(ctx.platforms or module.platforms) == ("cpu",)
+    is_native = is_on_cpu and not module.lowering_parameters.for_export
+    if not is_native and programs.refusal is not None:
+        raise ValueError(programs.refusal)
+    run = programs.native if is_native else programs.xla
+    return jax_internals.lower_fun(run, multiple_results=True)(ctx, *leaves)
+
+
+def _push_forward(
+    primals: Any, tangents: Any, *, programs: _Programs
+) -> tuple[list, list]:
+    """The JVP of the operation, which differentiates XLA's program."""
+    _, d_outs = jvp_of_perturbed(programs.xla, primals, tangents)
+    return _operation().bind(*primals, programs=programs), d_outs
+
+
+def _pull_back(cts: Any, *leaves: Any, programs: _Programs) -> list:
+    """The cotangents of the unknown linear leaves; None for all other leaves."""
+    count = programs.count
+    is_known = [is_array(x) or isinstance(x, int | float) for x in leaves]
+    known = [x for x, is_one in zip(leaves, is_known, strict=True) if is_one]
+    unknown = [i for i, is_one in enumerate(is_known) if not is_one]
+    zeros = [jnp.zeros(x.shape, x.dtype) for x in programs.types]
+    pairs = zip(cts, as_varying_as(known, zeros), strict=True)
+    cts = [ct if is_array(ct) else zero for ct, zero in pairs]
+    if programs.transpose is None:
+        types = [leaves[i].aval for i in unknown]
+        types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in types]
+        of_unknown = of_some(programs.xla, leaves, unknown)
+        pulled = jax.linear_transpose(of_unknown, *types)(cts)
+        found = dict(zip(unknown, pulled, strict=True))
+    else:
+        found = dict(enumerate(programs.transpose(*leaves[:count], *cts), count))
+    return [found[i] if i in unknown else None for i in range(len(leaves))]
+
+
+def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
+    """Applies the operation to mapped functions, with results mapped along axis 0."""
+    pairs = list(zip(leaves, dims, strict=True))
+    count = programs.count
+    size = next(x.shape[axis] for x, axis in pairs if axis is not None)
+
+    def mapped_first(x: Array, axis: int | None) -> Array:
+        if axis is None:
+            return jnp.broadcast_to(x, (size, *x.shape))
+        return jnp.moveaxis(x, axis, 0)
+
+    # Map all linear leaves, so that the results of the transpose are mapped too.
+    leaves = [*leaves[:count], *(mapped_first(x, axis) for x, axis in pairs[count:])]
+
+    def mapped(fn: Callable) -> Callable:
+        def run(*leaves: Any) -> list:
+            axes = (*dims[:count], *[0] * (len(leaves) - count))
+            return jax.vmap(fn, axes, axis_size=size)(*leaves)
+
+        return run
+
+    names = "native", "xla", "transpose"
+    given = {n: fn for n in names if (fn := getattr(programs, n)) is not None}
+    fields = {n: mapped(fn) for n, fn in given.items()}
+    types = tuple(jax.make_jaxpr(fields["native"])(*leaves).out_avals)
+    programs = dataclasses.replace(programs, types=types, **fields)
+    return _operation().bind(*leaves, programs=programs), [0] * len(types)
+
+
+@functools.cache
+def _operation() -> Any:
+    """The operation as a JAX primitive, with its transformation rules."""
+    operation = jax_internals.Primitive("native")
+    operation.multiple_results = True
+    operation.def_impl(_run)
+    operation.def_abstract_eval(lambda *_, programs: programs.types)
+    jax_internals.register_lowering(operation, _lower)
+    jax_internals.primitive_jvps[operation] = _push_forward
+    jax_internals.primitive_transposes[operation] = _pull_back
+    jax_internals.primitive_batchers[operation] = _batch
+    return operation
