@@ -73,15 +73,15 @@ from . import memory as memory
 from ._base.modules import export as _export, missing_name as _missing_name
 from ._base.trees import TensorShape as TensorShape
 from ._base.typing import RNNCellLike as RNNCellLike
-from ._batching.packed_batches import (
-    PackedBatches as PackedBatches,
-    packed_batches as packed_batches,
-)
-from ._batching.packed_sequences import PackedSequences as PackedSequences
-from ._batching.packing import (
+from ._batching.packed_sequences import (
+    PackedSequences as PackedSequences,
     concat_packed as concat_packed,
-    pack_sequences as pack_sequences,
     stack_packed as stack_packed,
+)
+from ._batching.packing import (
+    PackedBatches as PackedBatches,
+    pack_sequences as pack_sequences,
+    packed_batches as packed_batches,
 )
 from ._batching.truncated_bptt import (
     TruncatedBPTT as TruncatedBPTT,

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from ._base.arguments import check_function, check_given
-from ._base.expect import expect
+from ._base.errors import expect
 from ._base.modules import export as _export
 from ._base.typing import Array, DType, Initializer, Key
 from ._cells.fields import check_number
@@ -164,27 +164,13 @@ def _by_part(
     fix = "Pass one initializer for all rows or, in a custom cell, `input_rows`."
     own = check_given("input_rows", spec.input_rows, fix, "set for `by_part`")
     rows, columns = spec.shape
-    keys = jax.random.split(key)
-    of_inputs = dataclasses.replace(spec, shape=(own, columns))
-    of_state = dataclasses.replace(spec, shape=(rows - own, columns))
-    return jnp.concatenate(
-        [
-            _draw_rows(inputs, keys[0], of_inputs, dtype),
-            _draw_rows(state, keys[1], of_state, dtype),
-        ]
-    )
-
-
-def _draw_rows(
-    initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType
-) -> Array:
-    """Draws a part of a kernel; returns an empty part without calling `initializer`.
-
-    Some initializers reject empty shapes.
-    """
-    if not spec.shape[0]:
-        return jnp.zeros(spec.shape, dtype)
-    return draw(initializer, key, spec, dtype)
+    drawn = [jnp.zeros((0, columns), dtype)]
+    pairs = zip(jax.random.split(key), (inputs, state), (own, rows - own), strict=True)
+    for part_key, initializer, count in pairs:
+        part = dataclasses.replace(spec, shape=(count, columns))
+        if count:  # Some initializers reject empty shapes.
+            drawn.append(draw(initializer, part_key, part, dtype))
+    return jnp.concatenate(drawn)
 
 
 def _by_gate(

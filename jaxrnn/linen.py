@@ -19,9 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from ._base.cell_keys import run_key
-from ._base.expect import expect
-from ._base.hints import with_hints
-from ._base.modules import export, import_optional
+from ._base.errors import expect
+from ._base.modules import export, import_optional, with_hints
 from ._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
 from ._cells.base import RNNCell, check_rnn_cell
 from ._layers import modules, parameters

@@ -24,13 +24,10 @@ import numpy as np
 
 from ._base.arguments import as_count, check_instance, check_shape
 from ._base.cell_keys import run_key
-from ._base.errors import error_note
-from ._base.expect import expect
-from ._base.hints import with_hints
-from ._base.inputs import check_shaped
-from ._base.like import check_structure
+from ._base.errors import error_note, expect
+from ._base.inputs import check_shaped, check_structure
 from ._base.math import is_float, is_traced
-from ._base.modules import export, import_optional
+from ._base.modules import export, import_optional, with_hints
 from ._base.trees import named_leaves, with_structure
 from ._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
 from ._cells.base import RNNCell, check_rnn_cell

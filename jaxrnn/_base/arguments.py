@@ -13,10 +13,17 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import KindError, counted, error_note, is_array, warn
-from .expect import expect
-from .math import is_traced
-from .typing import AxisSize, DType, UnboundCellLike
+from .errors import (
+    KindError,
+    check_not_masked,
+    counted,
+    error_note,
+    expect,
+    is_array,
+    warn,
+)
+from .math import clamped_to_int32, is_traced
+from .typing import Array, AxisSize, DType, Lengths, UnboundCellLike
 
 # On CPUs, an unrolled loop compiles to a larger program that is no faster. With 32
 # unrolled steps (TensorFlow's default `parallel_iterations`), compilation would take
@@ -26,6 +33,11 @@ MAX_UNROLL = 4
 # Steps, rows and units are counted with int32.
 INT32_MAX = np.iinfo(np.int32).max
 STATIC = "Under jit, close over the value or name the argument in `static_argnames`."
+
+_LENGTHS = (
+    "Cast lengths to jnp.int32. Pass a mask as `mask=`, a state as `initial_state=`, "
+    "and a dtype as `dtype=`."
+)
 
 T = TypeVar("T")
 
@@ -219,6 +231,58 @@ def as_integers(
     fits = not shapes or any(has_shape(array, shape) for shape in shapes)
     expect(fits, name, must, array)
     return array
+
+
+def as_lengths(
+    sequence_length: Lengths | None,
+    batch_size: int,
+    name: str = "sequence_length",
+    time: int | None = None,
+) -> Array | None:
+    """The lengths as non-negative int32 `[batch]`, or None if there are no lengths.
+
+    Values beyond int32 are clamped; in TensorFlow, such values wrap around.
+
+    Args:
+        sequence_length: The user's argument.
+        batch_size: The number of rows.
+        name: The argument's name in messages.
+        time: The number of steps; if the number of lengths is wrong but equals `time`,
+            the message suggests that `time_major` may be wrong.
+
+    Raises:
+        TypeError: If the lengths are not integers; booleans are refused.
+        ValueError: If the lengths are not a vector of `batch_size` entries.
+    """
+    if sequence_length is None:
+        return None
+    lengths = as_integer_lengths(sequence_length, name)
+    must = f"be a vector of length batch_size ({batch_size}), one entry per row"
+    is_time = lengths.shape == (time,)
+    fix = f"The inputs have {time} steps: check `time_major`." if is_time else ""
+    fix = fix or f"For rows of equal length n, pass `[n] * {batch_size}`."
+    check_shape(name, lengths, (batch_size,), must, fix)
+    clamped = _clamped_on_device if isinstance(lengths, jax.Array) else _clamped
+    return jnp.asarray(clamped(lengths))
+
+
+def _clamped(lengths: Any) -> Any:
+    return clamped_to_int32(lengths).clip(0)
+
+
+# Clamping is compiled, so that calls do not transfer the bounds to the device.
+_clamped_on_device = jax.jit(_clamped)
+
+
+def as_integer_lengths(given: Lengths, name: str = "sequence_length") -> Any:
+    """Lengths of any shape as a NumPy or JAX array of integers.
+
+    Raises:
+        ValueError: If a list is ragged.
+        TypeError: If the lengths are not integers, or a masked array.
+    """
+    check_not_masked(name, given)
+    return as_integers(name, given, "integers, one for each row", fix=_LENGTHS)
 
 
 def as_axis_size(name: str, size: AxisSize, fix: str = "") -> AxisSize:

@@ -17,8 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .errors import is_array, is_key
-from .expect import expect
+from .errors import expect, is_array, is_key
 from .jax_internals import define_prng_impl
 from .typing import Array, ArrayLike, Key
 

@@ -1,4 +1,4 @@
-"""Descriptions of values for error messages, the errors of checks, and warnings.
+"""The one check, `expect`; descriptions of values for messages; errors and warnings.
 
 A message reads `<argument> must be <this>, got <that>. <Fix>.`
 """
@@ -57,6 +57,19 @@ def describe(value: object) -> str:
         kind = type(value).__name__
         return parts if len(parts) <= 80 else f"{kind} of length {len(value)}"
     return type(value).__name__
+
+
+def expect(
+    ok: object,
+    name: str,
+    must: str,
+    got: object,
+    fix: str = "",
+    error: type[Exception] = ValueError,
+) -> None:
+    """Raises an error unless `ok`: "`name` must <must>, got <got>. <fix>"."""
+    if not ok:
+        raise error(f"`{name}` must {must}, got {describe(got)}. {fix}".rstrip())
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

@@ -89,6 +89,11 @@ def is_float(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
+def is_wider(dtype: DType, than: DType) -> bool:
+    """Whether `dtype` has more bits; both are floating-point, or both complex."""
+    return _kind(dtype) == _kind(than) > 1 and dtype.itemsize > than.itemsize
+
+
 def widest_dtype(tree: PyTree) -> DType:
     """The widest dtype of the leaves, such as float32 for float32 and bfloat16."""
     return max((leaf.dtype for leaf in jax.tree.leaves(tree)), key=lambda d: d.itemsize)

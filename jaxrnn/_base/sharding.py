@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from .errors import is_array, is_key
-from .expect import expect
+from .arguments import as_lengths
+from .errors import expect, is_array, is_key
 from .trees import is_pytree_of_arrays, map_named
-from .typing import Array, Key, PyTree
+from .typing import Array, Key, Lengths, PyTree
 
 T = TypeVar("T")
 
@@ -147,6 +147,28 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
         return jax.sharding.reshard(leaf, NamedSharding(mesh, spec))
 
     return as_varying_as(xs, tree if mesh is None else jax.tree.map(put, tree))
+
+
+def lengths_for(
+    sequence_length: Lengths | None, xs: PyTree, time: int, batch_axis: int
+) -> Array | None:
+    """The lengths, clamped to `time` and sharded like the rows of `xs`, or None.
+
+    Args:
+        sequence_length: The user's argument.
+        xs: Inputs with rows along `batch_axis` and time along the other of the first
+            two axes.
+        time: The number of steps.
+        batch_axis: 0 or 1.
+
+    Raises:
+        TypeError, ValueError: See `as_lengths`.
+    """
+    batch_size = jax.tree.leaves(xs)[0].shape[batch_axis]
+    lengths = as_lengths(sequence_length, batch_size, time=time)
+    if lengths is None:
+        return None
+    return as_rows_of(xs, jnp.minimum(lengths, time), batch_axis)
 
 
 def as_divided_rows(tree: PyTree, rows: int) -> PyTree:

@@ -8,22 +8,20 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from .._base.arguments import check_given, check_rank
+from .._base.arguments import as_lengths, check_given, check_rank
 from .._base.errors import (
     Verbatim,
     check_not_masked,
     describe_leaves,
+    expect,
     is_array,
-    is_key,
 )
-from .._base.expect import expect
 from .._base.inputs import (
     check_concrete,
+    check_like,
     check_same_size,
     named_inputs,
 )
-from .._base.lengths import as_lengths
-from .._base.like import check_like
 from .._base.trees import map_named
 from .._base.typing import Lengths, PyTree
 
@@ -80,7 +78,7 @@ def as_host_array(name: str, leaf: Any) -> np.ndarray:
     check_given(name, leaf, "", "an array")
     check_concrete(name, leaf)
     check_not_masked(name, leaf)
-    array = np.asarray(None if is_key(leaf) else leaf)
+    array = np.asarray(leaf)
     must = "be an array of numbers or booleans"
     expect(is_array(array), name, must, leaf, error=TypeError)
     return array

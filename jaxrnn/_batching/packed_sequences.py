@@ -1,19 +1,20 @@
 """`PackedSequences`: sequences of unequal length, stored end to end in rows.
 
-Packing runs on the host, in NumPy. Unpacking runs in JAX, as a gather followed by a
-select.
+Unpacking runs in JAX, as a gather followed by a select. `concat_packed` and
+`stack_packed` join packs on the host, in NumPy.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import Verbatim, counted, describe, is_array
-from .._base.expect import expect
-from .._base.inputs import as_array
+from .._base.arguments import check_instance, check_shape
+from .._base.errors import Verbatim, counted, describe, expect, is_array
+from .._base.inputs import as_array, check_concrete, check_like
 from .._base.math import is_traced
 from .._base.sharding import read_at
 from .._base.trees import map_named, serializable
@@ -157,11 +158,10 @@ def with_first_axes(
         ValueError: If a leaf has other first axes.
         TypeError: If a leaf is not an array.
     """
-    must = f"be [{', '.join(map(str, sizes))}, ...]"
 
     def checked(name: str, leaf: Any) -> Array:
         array = as_array(name, leaf)
-        expect(array.shape[: len(sizes)] == sizes, name, must, array, fix)
+        check_shape(name, array, (*sizes, ...), fix=fix)
         return array
 
     return map_named(name, checked, tree)
@@ -185,3 +185,116 @@ def check_not_packed(inputs: object) -> None:
     is_pack = isinstance(inputs, PackedSequences)
     fix = "Use `packed_rnn`."
     expect(not is_pack, "inputs", "be padded", inputs, fix, error=TypeError)
+
+
+def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
+    """Concatenates the rows of several packs into one pack, outside of jit.
+
+    The rows and sequences stay in the order of the packs. The function adjusts the
+    numbers of sequences and rows in `starts` and `row`.
+
+    Args:
+        packs: Packs with rows of the same length. The packs may have different numbers
+            of rows and sequences.
+
+    Returns:
+        A pack with the rows and sequences of all packs. `unpack` pads the sequences to
+        the largest `time` of the packs.
+
+    Raises:
+        TypeError: If `packs` is not a list of packs, or if a pack is traced.
+        ValueError: If there are no packs; if packs disagree in structure, dtypes, the
+            shape of a step, `row_length` or `time_major`; if an entry is the result of
+            `stack_packed`.
+
+    Example:
+        >>> import numpy as np, jaxrnn
+        >>> pack = lambda *lengths: jaxrnn.pack_sequences(
+        ...     [np.ones((n, 3), np.float32) for n in lengths], row_length=8
+        ... )
+        >>> jaxrnn.concat_packed([pack(8, 5, 3), pack(7)])
+        PackedSequences(4 sequences in 3 rows of 8 steps, 96% full)
+    """
+    packs = _as_packs(packs)
+    counts = [(pack.lengths.shape[0], pack.row.shape[0]) for pack in packs]
+    before = np.cumsum([(0, 0), *counts], axis=0, dtype=np.int32)
+    packs = [_renumbered(*each) for each in zip(packs, before[:-1], strict=True)]
+    axis = 1 if packs[0].time_major else 0
+    rows, sequences = before[-1].tolist()
+    vectors = "lengths", "row", "offset", "sequence_length"
+    return dataclasses.replace(
+        packs[0],
+        inputs=_joined([pack.inputs for pack in packs], axis),
+        starts=_joined([pack.starts for pack in packs], axis),
+        rows=rows,
+        sequences=sequences,
+        **{name: _joined([getattr(pack, name) for pack in packs]) for name in vectors},
+    )
+
+
+def _joined(trees: list[PyTree], axis: int = 0) -> PyTree:
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *trees)
+
+
+def _renumbered(pack: PackedSequences, before: np.ndarray) -> PackedSequences:
+    """The pack with row and sequence numbers increased by `before`."""
+    rows, sequences = before
+    return dataclasses.replace(
+        pack,
+        starts=np.where(pack.starts >= 0, pack.starts + sequences, -1),
+        row=np.where(pack.sequence_length > 0, pack.row + rows, 0),
+    )
+
+
+def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
+    """Stacks packs of one shape along a new first axis of each array, outside of jit.
+
+    `jax.vmap` and `jax.lax.scan` split the result into packs again. On several devices,
+    stack one pack per device, and shard the first axis of all arrays.
+
+    Args:
+        packs: Packs of the same shapes, for example from `packed_batches`.
+
+    Returns:
+        The arrays of all packs, each leaf `[packs, ...]`.
+
+    Raises:
+        TypeError: If `packs` is not a list of packs, or if a pack is traced.
+        ValueError: If there are no packs; if packs disagree in structure, dtypes,
+            shapes or `time_major`; if an entry is already the result of `stack_packed`.
+
+    Example:
+        >>> import jax, numpy as np, jaxrnn
+        >>> pack = lambda *lengths: jaxrnn.pack_sequences(
+        ...     [np.ones((n, 3), np.float32) for n in lengths], rows=2, row_length=8
+        ... )
+        >>> stack = jaxrnn.stack_packed([pack(8, 5, 3), pack(7, 2, 4)])
+        >>> jax.vmap(lambda packed: packed.unpack(packed.inputs))(stack).shape
+        (2, 3, 8, 3)
+    """
+    packs = _as_packs(packs)
+    sizes = [(pack.lengths.size, pack.row.size) for pack in packs]
+    must = "have equal numbers of rows and sequences"
+    fix = "Create them with `packed_batches`, or join them with `concat_packed`."
+    expect(len(set(sizes)) == 1, "packs", must, sizes, fix)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *packs)
+
+
+def _as_packs(packs: Iterable[PackedSequences]) -> list[PackedSequences]:
+    """The packs as NumPy arrays; raises an error for packs that cannot be joined."""
+    packs = list(packs)
+    expect(packs, "packs", "hold at least one pack", packs)
+    for i, pack in enumerate(packs):
+        name = f"packs[{i}]"
+        check_instance(name, pack, PackedSequences, "the result of `pack_sequences`")
+        check_whole(name, pack)
+        check_concrete(name, pack)
+        for field in ("time_major", "row_length"):
+            value, first = getattr(pack, field), getattr(packs[0], field)
+            must = f"be {first}, as in `packs[0]`"
+            expect(value == first, f"{name}.{field}", must, value)
+        like = packs[0].inputs
+        check_like(f"{name}.inputs", pack.inputs, like, 2, error=ValueError)
+    time = max(pack.time for pack in packs)
+    packs = [dataclasses.replace(pack, time=time) for pack in packs]
+    return jax.tree.map(np.asarray, packs)

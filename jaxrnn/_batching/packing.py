@@ -1,28 +1,29 @@
-"""`pack_sequences` packs sequences end to end in rows, with little padding.
+"""Packs sequences end to end in rows, with little padding.
 
-`concat_packed` and `stack_packed` join packs. All three functions run on the host, in
-NumPy, because shapes depend on the lengths.
+`pack_sequences` packs a batch, and `packed_batches` the records of an input pipeline.
+Both run on the host, in NumPy, because shapes depend on the lengths.
 """
 
 import bisect
-import dataclasses
-from collections.abc import Iterable
-from typing import NamedTuple, TypeAlias
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
-from .._base.arguments import as_count, check_instance, check_time_major
-from .._base.expect import expect
-from .._base.inputs import check_concrete
-from .._base.like import check_like
+from .._base.arguments import as_count, check_time_major
+from .._base.errors import expect
 from .._base.trees import with_structure
 from .._base.typing import Lengths, PyTree
-from .host import Leaves, cut_padding, from_list
-from .packed_sequences import PackedSequences, check_whole
+from .host import Leaves, as_sequence, cut_padding, from_list
+from .packed_sequences import PackedSequences
 
 Placed: TypeAlias = tuple[int, int]
 """The index of a sequence, and the index of its row."""
+
+State: TypeAlias = dict[str, Any]
+"""The position in `records`, and the number of records before this position."""
 
 
 def pack_sequences(
@@ -82,7 +83,7 @@ def pack_sequences(
         >>> packed.unpack(packed.inputs).shape
         (4, 7, 3)
     """
-    check_time_major(time_major)
+    time_major = check_time_major(time_major)
     time = None
     if sequence_length is None:
         records = from_list(inputs)
@@ -100,7 +101,7 @@ def pack_sequences(
     rows = needed or 1 if rows is None else rows
     fix = "Increase `rows` or `row_length`, or pack fewer sequences."
     rows = as_count("rows", rows, needed or 1, fix)
-    shape = PackShape(rows, row_length, len(sequences), bool(time_major))
+    shape = PackShape(rows, row_length, len(sequences), time_major)
     return pack(sequences, placed, like, shape, row_length if time is None else time)
 
 
@@ -171,7 +172,10 @@ def pack(
     length = np.zeros(count, np.int32)
     used = np.zeros(rows, np.int32)
     starts = np.full((rows, row_length), -1, np.int32)
-    leaves = _empty_rows(like, rows, row_length)
+    leaves = [
+        np.zeros((rows, row_length, *x.shape[1:]), x.dtype.newbyteorder("="))
+        for x in jax.tree.leaves(like)
+    ]
     for i, row in placed:
         length[i] = len(sequences[i][0])
         if not length[i]:  # For an empty sequence, row and offset stay 0.
@@ -199,122 +203,198 @@ def pack(
     )
 
 
-def _empty_rows(like: PyTree, rows: int, row_length: int) -> Leaves:
-    """Zeros `[rows, row_length, ...]` for each leaf, in native byte order."""
-    return [
-        np.zeros((rows, row_length, *x.shape[1:]), x.dtype.newbyteorder("="))
-        for x in jax.tree.leaves(like)
-    ]
+class PackedBatches(Iterator[PackedSequences]):
+    """An iterator over packs of one shape, returned by `packed_batches`."""
+
+    def __init__(self, source: Any, shape: PackShape) -> None:
+        self._source = source
+        self._shape = shape
+        self._number = 0  # The number of records read so far.
+        self._first: PyTree = None  # The first record, which all others are like.
+        # Records that are not in a batch yet, each with the `State` from before the
+        # record was read.
+        self._waiting: list[tuple[State, Leaves]] = []
+
+    def __next__(self) -> PackedSequences:
+        placed: list[Placed] = []
+        free = [self._shape.row_length] * self._shape.rows
+        # `_waiting` may hold a record that did not fit into the last batch or, after an
+        # error, the records of the batch that was not returned.
+        while len(self._waiting) > len(placed) or self._read():
+            _, record = self._waiting[len(placed)]
+            length = len(record[0])
+            row = next((r for r, steps in enumerate(free) if length <= steps), None)
+            if row is None or len(placed) == self._shape.sequences:
+                break
+            placed.append((len(placed), row))
+            free[row] -= length
+        if not placed:
+            raise StopIteration
+        sequences = [record for _, record in self._waiting[: len(placed)]]
+        del self._waiting[: len(placed)]
+        row_length = self._shape.row_length
+        return pack(sequences, placed, self._first, self._shape, row_length)
+
+    def _read(self) -> bool:
+        """Reads the next record into `_waiting`; returns False at the end."""
+        state = self._state()
+        try:
+            record = next(self._source)
+        except StopIteration:
+            return False
+        name = f"records[{self._number}]"
+        self._number += 1
+        record = as_sequence(name, record, self._first)
+        self._first = record if self._first is None else self._first
+        # Copy the leaves, because the source may write its next record into the same
+        # buffer.
+        leaves = [np.array(leaf) for leaf in jax.tree.leaves(record)]
+        most = self._shape.row_length
+        must = f"have at most `row_length` ({most}) steps"
+        fix = "Increase `row_length`, or split the record."
+        expect(len(leaves[0]) <= most, name, must, leaves[0], fix)
+        self._waiting.append((state, leaves))
+        return True
+
+    def _state(self) -> State:
+        position = self._source.get_state() if _has_state(self._source) else None
+        if isinstance(position, bytes):  # A Grain `DataLoader` returns JSON as bytes.
+            position = position.decode()
+        return {"records": position, "number": self._number}
+
+    def get_state(self) -> State:
+        """The position at which the next batch starts, for `set_state`.
+
+        Returns:
+            `{"records": position, "number": count}` for the first record of the next
+            batch. `position` is the index of this record in `records`, or the result of
+            the records' own `get_state`. `count` is the number of records before this
+            record. The state can be stored as JSON if `position` can.
+
+        Raises:
+            TypeError: If `records` has no position.
+        """
+        state = self._waiting[0][0] if self._waiting else self._state()
+        is_known = state["records"] is not None
+        must = "be a sequence, or have `get_state` and `set_state`"
+        expect(is_known, "records", must, self._source, error=TypeError)
+        return state
+
+    def set_state(self, state: State) -> None:
+        """Continues with the batches that followed when the state was taken.
+
+        Args:
+            state: A state from `get_state` of an iterator over the same records.
+
+        Raises:
+            TypeError: If `records` has no position.
+            ValueError: If the position is past the end of `records`.
+        """
+        self.get_state()  # Raises an error if `records` has no position.
+        position = state["records"]
+        is_bytes = isinstance(self._source.get_state(), bytes)
+        self._source.set_state(position.encode() if is_bytes else position)
+        self._number = state["number"]
+        self._waiting = []
 
 
-def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
-    """Concatenates the rows of several packs into one pack, outside of jit.
+def packed_batches(
+    records: Iterable[PyTree],
+    rows: int,
+    row_length: int,
+    *,
+    sequences: int | None = None,
+    time_major: bool = False,
+) -> PackedBatches:
+    """Packs the records of an input pipeline into batches of one shape.
 
-    The rows and sequences stay in the order of the packs. The function adjusts the
-    numbers of sequences and rows in `starts` and `row`.
+    All batches share one compilation. Records are packed by the first-fit rule: a
+    record goes into the first row of the batch that has room for the record. If no row
+    has room, or if the batch already has `sequences` sequences, the batch is complete,
+    and the record goes into the next batch. Records are never cut, and batches keep the
+    order of the records.
+
+    The last batch may be less full than the others, but has the same shape. If a
+    batch has fewer than `sequences` sequences, the unused entries have length 0. Mask
+    these entries in a loss, with `packed.sequence_length > 0`.
 
     Args:
-        packs: Packs with rows of the same length. The packs may have different numbers
-            of rows and sequences.
+        records: A Grain dataset or iterator, a sequence (anything with `__len__` and
+            `__getitem__`), or any iterable. Each record is one sequence, in the form
+            of an entry of a list for `pack_sequences`: an array `[length, ...]` or a
+            nest of such arrays. A number in the nest, such as a label, is stored at
+            each step.
+        rows: The number of rows in a batch.
+        row_length: The number of steps in a row, at least the length of the longest
+            record. If rows are much longer than the records, less padding is needed.
+        sequences: The number of sequences in each batch; by default
+            `rows * ceil(row_length / 4)`. Pass a larger number for records with fewer
+            than 4 steps on average.
+        time_major: Whether time is the first axis of the rows and of unpacked outputs.
+            Records are `[length, ...]` regardless.
 
     Returns:
-        A pack with the rows and sequences of all packs. `unpack` pads the sequences to
-        the largest `time` of the packs.
+        An iterator over `PackedSequences`. Like Grain's iterators, this iterator has
+        `get_state()` and `set_state(state)`, so an interrupted run can continue with
+        the same batches. For several epochs, repeat the records or call
+        `packed_batches` again.
 
     Raises:
-        TypeError: If `packs` is not a list of packs, or if a pack is traced.
-        ValueError: If there are no packs; if packs disagree in structure, dtypes, the
-            shape of a step, `row_length` or `time_major`; if an entry is the result of
-            `stack_packed`.
+        TypeError: If an argument has the wrong type; on iteration, if a leaf of a
+            record is traced or not an array.
+        ValueError: If a number is below 1; on iteration, if a record is longer than a
+            row, or differs from the first record in structure, dtypes or the shape of a
+            step.
 
     Example:
         >>> import numpy as np, jaxrnn
-        >>> pack = lambda *lengths: jaxrnn.pack_sequences(
-        ...     [np.ones((n, 3), np.float32) for n in lengths], row_length=8
-        ... )
-        >>> jaxrnn.concat_packed([pack(8, 5, 3), pack(7)])
-        PackedSequences(4 sequences in 3 rows of 8 steps, 96% full)
+        >>> records = [np.ones((n, 3), np.float32) for n in [5, 2, 7, 4, 1, 8, 6]]
+        >>> for packed in jaxrnn.packed_batches(records, rows=2, row_length=8):
+        ...     print(packed, packed.sequence_length)
+        PackedSequences(4 sequences in 2 rows of 8 steps, 88% full) [5 2 7 0]
+        PackedSequences(4 sequences in 2 rows of 8 steps, 81% full) [4 1 8 0]
+        PackedSequences(4 sequences in 2 rows of 8 steps, 38% full) [6 0 0 0]
     """
-    packs = _as_packs(packs)
-    counts = [(pack.lengths.shape[0], pack.row.shape[0]) for pack in packs]
-    before = np.cumsum([(0, 0), *counts], axis=0, dtype=np.int32)
-    packs = [_renumbered(*each) for each in zip(packs, before[:-1], strict=True)]
-    axis = 1 if packs[0].time_major else 0
-    rows, sequences = before[-1].tolist()
-    vectors = "lengths", "row", "offset", "sequence_length"
-    return dataclasses.replace(
-        packs[0],
-        inputs=_joined([pack.inputs for pack in packs], axis),
-        starts=_joined([pack.starts for pack in packs], axis),
-        rows=rows,
-        sequences=sequences,
-        **{name: _joined([getattr(pack, name) for pack in packs]) for name in vectors},
-    )
+    time_major = check_time_major(time_major)
+    rows = as_count("rows", rows, fix="")
+    row_length = as_count("row_length", row_length, fix="")
+    if sequences is None:
+        sequences = rows * math.ceil(row_length / 4)
+    sequences = as_count("sequences", sequences)
+    shape = PackShape(rows, row_length, sequences, time_major)
+    return PackedBatches(_as_source(records), shape)
 
 
-def _joined(trees: list[PyTree], axis: int = 0) -> PyTree:
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *trees)
+class _Indexed(Iterator[PyTree]):
+    """An iterator over a sequence of records, with an index as its position."""
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+        self._next = 0
+
+    def __next__(self) -> PyTree:
+        if self._next >= len(self._records):
+            raise StopIteration
+        self._next += 1
+        return self._records[self._next - 1]
+
+    def get_state(self) -> int:
+        return self._next
+
+    def set_state(self, state: int) -> None:
+        self._next = as_count("state['records']", state, 0, "", len(self._records))
 
 
-def _renumbered(pack: PackedSequences, before: np.ndarray) -> PackedSequences:
-    """The pack with row and sequence numbers increased by `before`."""
-    rows, sequences = before
-    return dataclasses.replace(
-        pack,
-        starts=np.where(pack.starts >= 0, pack.starts + sequences, -1),
-        row=np.where(pack.sequence_length > 0, pack.row + rows, 0),
-    )
-
-
-def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
-    """Stacks packs of one shape along a new first axis of each array, outside of jit.
-
-    `jax.vmap` and `jax.lax.scan` split the result into packs again. On several devices,
-    stack one pack per device, and shard the first axis of all arrays.
-
-    Args:
-        packs: Packs of the same shapes, for example from `packed_batches`.
-
-    Returns:
-        The arrays of all packs, each leaf `[packs, ...]`.
+def _as_source(records: Any) -> Any:
+    """An iterator over the records, with `get_state` and `set_state` if possible.
 
     Raises:
-        TypeError: If `packs` is not a list of packs, or if a pack is traced.
-        ValueError: If there are no packs; if packs disagree in structure, dtypes,
-            shapes or `time_major`; if an entry is already the result of `stack_packed`.
-
-    Example:
-        >>> import jax, numpy as np, jaxrnn
-        >>> pack = lambda *lengths: jaxrnn.pack_sequences(
-        ...     [np.ones((n, 3), np.float32) for n in lengths], rows=2, row_length=8
-        ... )
-        >>> stack = jaxrnn.stack_packed([pack(8, 5, 3), pack(7, 2, 4)])
-        >>> jax.vmap(lambda packed: packed.unpack(packed.inputs))(stack).shape
-        (2, 3, 8, 3)
+        TypeError: If `records` is not iterable.
     """
-    packs = _as_packs(packs)
-    sizes = [(pack.lengths.size, pack.row.size) for pack in packs]
-    must = "have equal numbers of rows and sequences"
-    fix = "Create them with `packed_batches`, or join them with `concat_packed`."
-    expect(len(set(sizes)) == 1, "packs", must, sizes, fix)
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *packs)
+    iterator = iter(records)
+    can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
+    return _Indexed(records) if can_index and not _has_state(iterator) else iterator
 
 
-def _as_packs(packs: Iterable[PackedSequences]) -> list[PackedSequences]:
-    """The packs as NumPy arrays; raises an error for packs that cannot be joined."""
-    packs = list(packs)
-    expect(packs, "packs", "hold at least one pack", packs)
-    for i, pack in enumerate(packs):
-        name = f"packs[{i}]"
-        check_instance(name, pack, PackedSequences, "the result of `pack_sequences`")
-        check_whole(name, pack)
-        check_concrete(name, pack)
-        for field in ("time_major", "row_length"):
-            value, first = getattr(pack, field), getattr(packs[0], field)
-            must = f"be {first}, as in `packs[0]`"
-            expect(value == first, f"{name}.{field}", must, value)
-        like = packs[0].inputs
-        check_like(f"{name}.inputs", pack.inputs, like, 2, error=ValueError)
-    time = max(pack.time for pack in packs)
-    packs = [dataclasses.replace(pack, time=time) for pack in packs]
-    return jax.tree.map(np.asarray, packs)
+def _has_state(iterator: object) -> bool:
+    return hasattr(iterator, "get_state") and hasattr(iterator, "set_state")

@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_count, check_instance, is_list_of
-from .._base.errors import is_key, leaf_name
-from .._base.expect import expect
-from .._base.inputs import as_array
-from .._base.like import check_like
+from .._base.errors import expect, is_key, leaf_name
+from .._base.inputs import as_array, check_like, like
 from .._base.sharding import as_sharded_as, zeros_of
 from .._base.trees import serializable
 from .._base.typing import Array, PyTree
@@ -97,7 +95,14 @@ class TruncatedBPTT:
         """
         window = _as_arrays("window", window)
         kept = window if self.reach > 1 else ()
-        self._check(carry, kept)
+        what = "the carry from `init` or from the previous call"
+        check_instance("carry", carry, TruncatedCarry, what)
+        length = self.reach - 1
+        wanted = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((length, *x.shape), x.dtype), kept
+        )
+        fix = "Create the carry with `init` of the same object. Pad shorter windows."
+        check_like("carry.windows", carry.windows, wanted, fix=fix, error=ValueError)
         types = jax.eval_shape(self._call, params, carry.state, window)
         # On an explicit mesh, the type of an array includes its sharding. The first
         # state is often created without a sharding, and the first windows are zeros
@@ -113,7 +118,11 @@ class TruncatedBPTT:
 
         differentiate = jax.value_and_grad(newest, has_aux=True)
         (value, (aux, state)), gradient = differentiate(params)
-        carry = self._push(carry, jax.lax.stop_gradient(state), kept)
+        windows = jax.tree.map(
+            lambda old, new: jnp.concatenate([old[1:], new[None]]), windows, kept
+        )
+        seen = jnp.minimum(carry.seen + 1, length)
+        carry = TruncatedCarry(jax.lax.stop_gradient(state), windows, seen)
         return ((value, aux) if self.has_aux else value), gradient, carry
 
     def _rerun(self, params: PyTree, carry: TruncatedCarry) -> tuple[PyTree, PyTree]:
@@ -124,10 +133,9 @@ class TruncatedBPTT:
         def step(state: PyTree, scanned: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
             is_valid, window = scanned
 
-            def run(state: PyTree) -> PyTree:
-                return self._call(params, state, window)[1]
-
-            state = jax.lax.cond(is_valid, run, lambda state: state, state)
+            state = jax.lax.cond(
+                is_valid, lambda s: self._call(params, s, window)[1], lambda s: s, state
+            )
             return state, state
 
         is_valid = jnp.arange(self.reach - 1, dtype=jnp.int32)[::-1] < carry.seen
@@ -143,34 +151,9 @@ class TruncatedBPTT:
         expect(fits, "loss", must, result, error=TypeError)
         value, rest = result
         new_state, aux = rest if self.has_aux else (rest, None)
-        new_state = _as_arrays("new_state", new_state)
         fix = "Return a state like the `state` that `loss` received."
-        check_like("new_state", new_state, state, fix=fix, error=ValueError)
+        new_state = like("new_state", new_state, state, fix=fix, error=ValueError)
         return value, new_state, aux
-
-    def _push(
-        self, carry: TruncatedCarry, state: PyTree, window: PyTree
-    ) -> TruncatedCarry:
-        """The carry with `window` appended and the oldest window dropped."""
-
-        def push(windows: Array, new: Array) -> Array:
-            return jnp.concatenate([windows[1:], new[None]])
-
-        windows = jax.tree.map(push, carry.windows, window)
-        seen = jnp.minimum(carry.seen + 1, self.reach - 1)
-        return TruncatedCarry(state, windows, seen)
-
-    def _check(self, carry: TruncatedCarry, window: PyTree) -> None:
-        """Raises unless `carry` fits this object and `window`."""
-        what = "the carry from `init` or from the previous call"
-        check_instance("carry", carry, TruncatedCarry, what)
-
-        def stacked(x: Array) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((self.reach - 1, *x.shape), x.dtype)
-
-        wanted = jax.tree.map(stacked, window)
-        fix = "Create the carry with `init` of the same object. Pad shorter windows."
-        check_like("carry.windows", carry.windows, wanted, fix=fix, error=ValueError)
 
 
 def truncated_bptt(

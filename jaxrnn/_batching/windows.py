@@ -17,10 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
-from .._base.errors import describe_leaves
-from .._base.expect import expect
-from .._base.inputs import check_concrete
-from .._base.like import like
+from .._base.errors import describe_leaves, expect
+from .._base.inputs import check_concrete, like
 from .._base.trees import serializable
 from .._base.typing import Array, Lengths, PyTree
 from .._loops.steps import read_rows
@@ -30,26 +28,31 @@ from .packed_sequences import PackedSequences, check_whole, with_first_axes
 AnyWindow: TypeAlias = "Window | PackedWindow"
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LazyWindows(Sequence[AnyWindow]):
-    """A sequence of windows, each of which is computed on access and not stored."""
+    """A sequence of windows, each of which is computed on access and not stored.
 
-    def __init__(self, window_at: Callable[[int], AnyWindow], starts: range) -> None:
-        """`window_at` must support pickling, e.g. a partial of a module's function."""
-        self._window_at = window_at
-        self._starts = starts
+    Attributes:
+        window_at: Computes a window, given the index of its first step. The function
+            must support pickling, e.g. as a partial of a module's function.
+        starts: The index of the first step of each window.
+    """
+
+    window_at: Callable[[int], AnyWindow]
+    starts: range
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self.starts)
 
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
-            return LazyWindows(self._window_at, self._starts[i])
-        return self._window_at(self._starts[i])
+            return LazyWindows(self.window_at, self.starts[i])
+        return self.window_at(self.starts[i])
 
     def __iter__(self) -> Iterator[AnyWindow]:
         # `Sequence.__iter__` would stop without an error if reading the data raised an
         # IndexError.
-        return map(self._window_at, self._starts)
+        return map(self.window_at, self.starts)
 
     def __repr__(self) -> str:
         return f"<{len(self)} windows>"

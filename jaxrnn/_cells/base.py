@@ -17,8 +17,7 @@ from .._base.arguments import (
     check_rank,
 )
 from .._base.cell_keys import check_key, check_key_or_none
-from .._base.errors import Verbatim, error_note
-from .._base.expect import expect
+from .._base.errors import Verbatim, error_note, expect
 from .._base.inputs import named_inputs
 from .._base.math import in_native_order
 from .._base.sharding import whole_on_explicit_mesh

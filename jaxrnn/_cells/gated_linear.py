@@ -8,7 +8,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.expect import expect
+from .._base.errors import expect
 from .._base.math import affine, at_least_float32
 from .._base.typing import Array, DType, Initializer, Params
 from . import fields

@@ -20,9 +20,8 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import error_note
-from .._base.expect import expect
-from .._base.like import check_structure
+from .._base.errors import error_note, expect
+from .._base.inputs import check_structure
 from .._base.math import cast_like, widened
 from .._base.sharding import as_varying_as, platform_of
 from .._base.trees import serializable
@@ -236,7 +235,15 @@ def _run_block(
     if alive is not None:  # Finished rows keep their state.
         a = masking.choose(alive, a, one_like(a))
         b = masking.zero_dead(alive, b)
-    b, restarting = _with_restarts(steps, a, b)
+    restarting = None
+    if steps.restarts is not None:
+        restarting = steps.restarts.state_numbers >= 0
+        before = widened(steps.restarts.states_at_steps(steps.axis))
+        # At steps without a restart, `before` is arbitrary and must not be added. Zero
+        # the states rather than the product, because in the product's gradient, 0 * inf
+        # would be NaN.
+        before = masking.zero_dead(restarting, before)
+        b = plus(b, times(a, before))
     h = as_varying_as((a, b), widened(state))
     hs, last = linear_recurrence((a, restarting), b, h)
     hs = cast_like(state, hs)
@@ -246,24 +253,6 @@ def _run_block(
     )
     outputs = steps.zero_dead(outputs)
     return (outputs, hs) if steps.returns_states else outputs, last
-
-
-def _with_restarts(
-    steps: Steps, a: Element, b: Element
-) -> tuple[Element, Array | None]:
-    """Adds `a` times the restart states to `b` at restarts.
-
-    Returns the new `b`, and a mask that is true at restarts.
-    """
-    if steps.restarts is None:
-        return b, None
-    restarting = steps.restarts.state_numbers >= 0
-    before = widened(steps.restarts.states_at_steps(steps.axis))
-    # At steps without a restart, `before` is arbitrary and must not be added. Zero the
-    # states rather than the product, because in the product's gradient, 0 * inf would
-    # be NaN.
-    before = masking.zero_dead(restarting, before)
-    return plus(b, times(a, before)), restarting
 
 
 @jax.custom_jvp

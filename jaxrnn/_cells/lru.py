@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
-from .._base.expect import expect
+from .._base.errors import expect
 from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from . import fields

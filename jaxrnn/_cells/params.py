@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
 from .._base.arguments import as_axis_size, check_function
-from .._base.errors import error_note, is_array, name_of
-from .._base.expect import expect
+from .._base.errors import error_note, expect, is_array, name_of
 from .._base.trees import map_named, named_dims
 from .._base.typing import Array, DType, Initializer, Key, Params
 

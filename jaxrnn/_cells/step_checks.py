@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_instance
-from .._base.errors import Verbatim, counted, describe_structure, is_array
-from .._base.expect import expect
-from .._base.like import like
+from .._base.errors import Verbatim, counted, describe_structure, expect, is_array
+from .._base.inputs import like
 from .._base.math import in_native_order
 from .._base.trees import types_of_size, with_structure
 from .._base.typing import Array, DType, Params, PyTree, Size

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_dtype, as_scope, check_is_cell
 from .._base.errors import error_note
-from .._base.hints import with_hints
-from .._base.inputs import as_steps
-from .._base.lengths import lengths_for
-from .._base.like import check_structure
+from .._base.inputs import as_steps, check_structure
+from .._base.modules import with_hints
+from .._base.sharding import lengths_for
 from .._base.trees import with_structure
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._loops import masking

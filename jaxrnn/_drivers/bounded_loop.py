@@ -79,15 +79,15 @@ def bounded_loop(
         y_types = jax.eval_shape(step, zero, carry)[1]
         return zero, carry, zeros_of(y_types, 0, carry)
 
-    def step_of_values(t: Array, values: PyTree) -> tuple[PyTree, PyTree]:
-        after, y = step(t, _with_keys(values, carry))
+    pure, arrays, (_, y_types) = closed_over(step, zero, carry)
+
+    def step_of_data(data: list, t: Array, values: PyTree) -> tuple[PyTree, PyTree]:
+        after, y = pure(_with_keys(data, arrays), t, _with_keys(values, carry))
         return _without_keys(after), y
 
-    values = _without_keys(carry)
-    pure, arrays, (_, y_types) = closed_over(step_of_values, zero, values)
     loop = _Loop(
         is_running=lambda values: is_running(_with_keys(values, carry)),
-        step=lambda used, *args: pure(_with_keys(used, arrays), *args),
+        step=step_of_data,
         y_types=y_types,
         max_steps=max_steps,
         plan=plan,
@@ -107,7 +107,7 @@ def bounded_loop(
         )
 
     run.defjvp(push_forward, symbolic_zeros=True)
-    count, last, ys = run(_without_keys(arrays), values)
+    count, last, ys = run(_without_keys(arrays), _without_keys(carry))
     return count, _with_keys(last, carry), ys
 
 

@@ -4,15 +4,15 @@ import jax
 
 from .._base.arguments import (
     as_bool,
+    as_lengths,
     as_scope,
     as_unroll,
     check_instance,
     check_is_cell,
 )
-from .._base.expect import expect
-from .._base.hints import with_hints
+from .._base.errors import expect
 from .._base.inputs import as_sequences, output_dtype
-from .._base.lengths import as_lengths, check_not_inputs
+from .._base.modules import with_hints
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._loops.steps import Run, Steps
@@ -21,7 +21,6 @@ from .first_step import as_initial_state, as_resets, mask_or_lengths
 from .run_cell import Options, as_restarts, run_cell
 
 IMPLEMENTATIONS = "xla", "native", "cudnn"
-_ORDER = "dynamic_rnn(cell, inputs, lengths, initial_state=state)"
 
 
 @with_hints
@@ -179,7 +178,6 @@ def make_run(
 ) -> tuple[Run, Options]:
     """Checks the arguments of `dynamic_rnn`, and makes the run and its options."""
     check_is_cell("cell", cell)
-    check_not_inputs(sequence_length, _ORDER)
     inputs, shape, axis = as_padded(inputs, time_major)
     time, rows = shape[axis], shape[1 - axis]
     valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis)

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 
 from .._base.errors import is_array
-from .._base.hints import with_hints
 from .._base.math import is_float
+from .._base.modules import with_hints
 from .._base.sharding import platform_of
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from ..memory import Strategy
@@ -128,5 +128,5 @@ def _explain(arguments: dict[str, Any]) -> Explanation:
     saved = saved_bytes(run_once, types)
     (ready,) = runs
     title = title_of(arguments["cell"], ready.run.inputs, ready.run.steps.axis)
-    name, reason = ready.choice.name, ready.choice.reason
-    return Explanation(title, name, reason, saved, platform_of(leaves))
+    choice = ready.choice
+    return Explanation(title, choice.name, choice.reason, saved, platform_of(leaves))

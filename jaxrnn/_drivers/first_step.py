@@ -12,15 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import is_list_of
-from .._base.errors import counted, describe_leaves, error_note
-from .._base.expect import expect
+from .._base.errors import counted, describe_leaves, error_note, expect
 from .._base.inputs import (
     as_arrays,
     as_step_booleans,
+    check_like,
     check_rows_of_state,
+    check_structure,
+    like,
     to_all_rows,
 )
-from .._base.like import check_like, check_structure, like
 from .._base.math import concrete_or_none
 from .._base.trees import (
     TensorShape,

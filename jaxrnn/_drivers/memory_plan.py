@@ -19,11 +19,10 @@ from .._base.arguments import (
     check_instance,
     check_is_unbound_cell,
 )
-from .._base.errors import Verbatim, counted, error_note
-from .._base.expect import expect
-from .._base.hints import with_hints
+from .._base.errors import Verbatim, counted, error_note, expect
 from .._base.inputs import named_inputs
 from .._base.math import is_float, widest_dtype
+from .._base.modules import with_hints
 from .._base.trees import map_named
 from .._base.typing import (
     Array,

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 from .._base import sharding
 from .._base.arguments import as_bool, as_scope, check_instance, check_is_cell
-from .._base.expect import expect
-from .._base.hints import with_hints
+from .._base.errors import expect
 from .._base.inputs import as_arrays, output_dtype
+from .._base.modules import with_hints
 from .._base.trees import has_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences, check_whole, with_first_axes

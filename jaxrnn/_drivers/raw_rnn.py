@@ -16,17 +16,17 @@ from .._base.arguments import (
     is_list_of,
 )
 from .._base.cell_keys import cell_at_step
-from .._base.errors import EntryError, counted, error_note, is_array, is_key
-from .._base.expect import expect
-from .._base.hints import with_hints
+from .._base.errors import EntryError, counted, error_note, expect, is_array, is_key
 from .._base.inputs import (
     as_array,
     as_arrays,
     check_rows_of_state,
     check_same_size,
+    check_structure,
+    like,
     named_inputs,
 )
-from .._base.like import check_structure, like
+from .._base.modules import with_hints
 from .._base.sharding import lay_out
 from .._base.trees import (
     is_tensor_array,
@@ -324,6 +324,8 @@ def _five(returned: PyTree) -> PyTree:
 
 def _as_finished(finished: object, *shapes: tuple[int, ...]) -> Array:
     """Returns `finished` as a bool array of one of these shapes, or as a scalar."""
+    is_nest = isinstance(finished, tuple | list)
+    expect(not is_nest, "finished", "be one boolean array", finished)
     array = as_array("finished", finished)
     fix = "Return a comparison, such as `time >= lengths`."
     expect(array.dtype == bool, "finished", "be of dtype bool", array, fix, TypeError)

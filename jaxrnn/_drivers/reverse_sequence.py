@@ -3,12 +3,18 @@
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count, check_given, check_instance, check_rank
-from .._base.expect import expect
-from .._base.hints import with_hints
+from .._base.arguments import (
+    as_count,
+    as_integer_lengths,
+    as_lengths,
+    check_given,
+    check_instance,
+    check_rank,
+)
+from .._base.errors import expect
 from .._base.inputs import as_array, check_same_size, named_inputs
-from .._base.lengths import as_integer_lengths, as_lengths
 from .._base.math import concrete_or_none
+from .._base.modules import with_hints
 from .._base.sharding import as_rows_of
 from .._base.trees import map_named
 from .._base.typing import Array, Lengths, PyTree

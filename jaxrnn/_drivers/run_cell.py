@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from .._base import trees
 from .._base.cell_keys import cell_at_step
-from .._base.expect import expect
+from .._base.errors import expect
 from .._base.math import axis_size
 from .._base.sharding import as_rows_of, lay_out, whole_features
 from .._base.trees import has_read_only, with_read_only, without_read_only

@@ -13,9 +13,8 @@ from .._base.arguments import (
     is_list_of,
 )
 from .._base.cell_keys import check_key, fold_in
-from .._base.errors import counted, error_note
-from .._base.expect import expect
-from .._base.hints import with_hints
+from .._base.errors import counted, error_note, expect
+from .._base.modules import with_hints
 from .._base.trees import output_of
 from .._base.typing import (
     ArrayLike,

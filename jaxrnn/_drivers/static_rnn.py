@@ -8,18 +8,16 @@ import jax.numpy as jnp
 
 from .._base.arguments import (
     as_bool,
+    as_lengths,
     as_scope,
     check_instance,
     check_is_cell,
     check_shape,
 )
 from .._base.cell_keys import cell_at_step
-from .._base.errors import counted, describe, error_note, warn
-from .._base.expect import expect
-from .._base.hints import with_hints
-from .._base.inputs import as_arrays, as_steps, output_dtype
-from .._base.lengths import as_lengths
-from .._base.like import check_structure
+from .._base.errors import counted, describe, error_note, expect, warn
+from .._base.inputs import as_arrays, as_steps, check_structure, output_dtype
+from .._base.modules import with_hints
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays, with_read_only, without_read_only
 from .._base.typing import (

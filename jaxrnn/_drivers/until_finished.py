@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from .._base.expect import expect
+from .._base.errors import expect
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, AxisSize, PyTree

@@ -19,15 +19,14 @@ from .._base.arguments import (
     as_bool,
     as_count,
     as_dtype,
+    as_integer_lengths,
     check_both_lists,
     check_function,
     is_list_of,
 )
 from .._base.cell_keys import fold_in
-from .._base.errors import counted, error_note
-from .._base.expect import expect
+from .._base.errors import counted, error_note, expect
 from .._base.inputs import OF_A_LIST, as_array, named_inputs
-from .._base.lengths import as_integer_lengths, check_not_inputs
 from .._base.math import is_float
 from .._base.trees import TensorShape, map_named
 from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
@@ -280,7 +279,6 @@ def merge_inputs(
     start = 1 if module.time_major else 0
     inputs = map_named("inputs", as_array, inputs)
     inputs = cast_integers(first, module.dtype, inputs)
-    check_not_inputs(sequence_length, "rnn(inputs, lengths, initial_state=state)")
     given = sequence_length
     lengths = None if given is None else as_integer_lengths(given)
     shape = _batch_shape(first, inputs, lengths, start)

@@ -7,8 +7,7 @@ from typing import Any, TypeAlias
 import jax
 
 from .._base.arguments import check_instance, is_list_of
-from .._base.errors import Verbatim, counted, describe, warn
-from .._base.expect import expect
+from .._base.errors import Verbatim, counted, describe, expect, warn
 from .._base.trees import output_of
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.expect import expect
+from .._base.errors import expect
 from .._base.trees import is_tensor_array
 from .._base.typing import Array, AxisSize, PyTree
 from .store import Indices, Rows

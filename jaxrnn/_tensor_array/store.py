@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import check_shape
-from .._base.expect import expect
+from .._base.errors import expect
 from .._base.math import axis_size, concrete_or_none, module_for_size
 from .._base.typing import Array
 
@@ -146,23 +146,20 @@ class Rows:
         return jnp.where(indices < 0, axis_size(self.capacity), indices)
 
     def _written(self, buffer: Array, indices: Indices) -> "Rows":
-        """Replaces the buffer, and marks `indices` as written."""
+        """Replaces the buffer, marks `indices` as written, and adapts the size."""
         if _module_of(indices, self.written) is np:
             written = self.written.copy()
             written[indices] = True
         else:
             written = jnp.asarray(self.written)
             written = written.at[self._slots(indices)].set(True, mode="drop")
-        return Rows(buffer, written, self._size_with(indices))
-
-    def _size_with(self, indices: Indices) -> Any:
-        """The number of elements after a write to `indices`."""
         if isinstance(self.size, tuple):
-            return ()
+            return Rows(buffer, written, ())
         size = known_or_traced(self.size)
         xp = _module_of(size, indices)
         inside = xp.where(indices < axis_size(self.capacity), indices, -1)
-        return xp.maximum(size, xp.max(inside, initial=-1) + 1).astype(np.int32)
+        size = xp.maximum(size, xp.max(inside, initial=-1) + 1).astype(np.int32)
+        return Rows(buffer, written, size)
 
 
 @jax.tree_util.register_dataclass

@@ -6,17 +6,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 
 from .._base import arguments
-from .._base.arguments import check_given, check_shape
-from .._base.errors import describe
-from .._base.expect import expect
-from .._base.inputs import check_concrete
-from .._base.math import axis_size
-from .._base.trees import RowlessArray, TensorShape
+from .._base.arguments import check_given, check_shape, shape_text
+from .._base.errors import EntryError, describe, expect, is_array
+from .._base.inputs import as_array, check_concrete
+from .._base.math import (
+    axis_size,
+    cast_if_weak,
+    cast_number,
+    clamped_to_int32,
+    concrete_or_none,
+)
+from .._base.trees import RowlessArray, TensorShape, named_dims
 from .._base.typing import Array, ArrayLike, DType
-from . import checks
-from .store import Indices, Ragged, Rows, Store
+from .store import Indices, Ragged, Rows, Store, known_or_traced
 
 _SIZE = "Pass a Python integer, or a symbolic size of `jax.export`."
 
@@ -118,7 +123,7 @@ class TensorArray(RowlessArray):
             arguments.as_axis_size("size", check_given("size", size, _SIZE), _SIZE),
             bool(dynamic_size),
             bool(infer_shape),
-            checks.as_element_shape(element_shape),
+            _as_element_shape(element_shape),
         )
         shape = self._config.element_shape
         unknown = shape is None or None in shape
@@ -165,8 +170,8 @@ class TensorArray(RowlessArray):
                 `index` is out of range (also an `IndexError`) or was written before.
             TypeError: If `value` has another dtype, or if `index` is not an integer.
         """
-        value = checks.as_value(value, self.dtype, self._shape_after())
-        index = checks.as_indices("index", index)
+        value = _as_value(value, self.dtype, self._shape_after())
+        index = _as_indices("index", index)
         store = self._store_to_write("index", index, value.shape)
         return self._with(store.write(index, value))
 
@@ -182,8 +187,8 @@ class TensorArray(RowlessArray):
                 shape of the element is unknown because nothing was written.
             TypeError: If `index` is not an integer.
         """
-        index = checks.as_indices("index", index)
-        checks.check_range("index", index, self.size())
+        index = _as_indices("index", index)
+        _check_range("index", index, self.size())
         return self._store_to_read().read(index)
 
     def stack(self, name: str | None = None) -> Array:
@@ -207,7 +212,7 @@ class TensorArray(RowlessArray):
             TypeError: If `value` has another dtype.
         """
         shape = self._shape_after(self._count())
-        return self._of_rows(checks.as_value(value, self.dtype, shape))
+        return self._of_rows(_as_value(value, self.dtype, shape))
 
     def gather(self, indices: ArrayLike, name: str | None = None) -> Array:
         """Returns the elements at `indices`, `[n]` in any order, stacked to `[n, ...]`.
@@ -217,8 +222,8 @@ class TensorArray(RowlessArray):
                 differ or are unknown.
             TypeError: If `indices` are not integers.
         """
-        indices = checks.as_indices("indices", indices, None)
-        checks.check_range("indices", indices, self.size())
+        indices = _as_indices("indices", indices, None)
+        _check_range("indices", indices, self.size())
         return self._store_to_read().gather(indices)
 
     def scatter(
@@ -235,9 +240,9 @@ class TensorArray(RowlessArray):
                 row does not have the element shape.
             TypeError: If `indices` are not integers, or if `value` has another dtype.
         """
-        slots = checks.as_indices("indices", indices, None)
+        slots = _as_indices("indices", indices, None)
         shape = self._shape_after(slots.shape[0])
-        value = checks.as_value(value, self.dtype, shape)
+        value = _as_value(value, self.dtype, shape)
         store = self._store_to_write("indices", slots, value.shape[1:])
         return self._with(store.scatter(slots, value))
 
@@ -262,8 +267,8 @@ class TensorArray(RowlessArray):
             TypeError: If `lengths` are not integers, or if they are traced; they must
                 be known because they determine array shapes.
         """
-        value = checks.as_value(value, self.dtype, (None, ...))
-        counts = checks.as_indices("lengths", lengths, self._count())
+        value = _as_value(value, self.dtype, (None, ...))
+        counts = _as_indices("lengths", lengths, self._count())
         check_concrete("lengths", counts, fix="They set the shapes of the elements.")
         rows = value.shape[0]
         fits = counts.sum() == rows and counts.min(initial=0) >= 0
@@ -364,14 +369,77 @@ class TensorArray(RowlessArray):
             size = self._config.size
             store = Ragged().with_capacity(size) if ragged else self._rows(shape)
         if self.dynamic_size and isinstance(indices, np.ndarray):
-            checks.check_range(name, indices, arguments.INT32_MAX)
+            _check_range(name, indices, arguments.INT32_MAX)
             store = store.with_capacity(int(indices.max(initial=-1)) + 1)
         elif self.dynamic_size:
             must = "be at least 1 for writes at traced indices"
             fix = "Pass the number of elements; a traced index cannot extend an array."
             expect(store.capacity, "size", must, store.capacity, fix)
         fix = "To let the array grow, create it with `dynamic_size=True`."
-        checks.check_range(name, indices, axis_size(store.capacity), fix)
+        _check_range(name, indices, axis_size(store.capacity), fix)
         is_first = ~store.was_written(indices)
-        checks.check_each(is_first, name, "be written only once", indices)
+        _check_each(is_first, name, "be written only once", indices)
         return store
+
+
+def _check_each(
+    ok: Any,
+    name: str,
+    must: str,
+    indices: Indices,
+    fix: str = "",
+    error: type[Exception] = ValueError,
+) -> None:
+    """`expect` for booleans, one for each index; traced ones raise under `checkify`."""
+    known = concrete_or_none(ok)
+    if known is None:
+        checkify.debug_check(jnp.all(ok), f"`{name}` must {must}")
+    else:
+        expect(known.all(), name, must, indices.tolist(), fix, error)
+
+
+def _check_range(name: str, indices: Indices, length: Indices, fix: str = "") -> None:
+    """Raises an EntryError if an index is outside `[0, length)`; see `_check_each`."""
+    inside = (indices >= 0) & (indices < length)
+    known = concrete_or_none(length)
+    must = f"be in [0, {'size' if known is None else known})"
+    _check_each(inside, name, must, indices, fix, EntryError)
+
+
+def _as_value(value: ArrayLike, dtype: DType, shape: tuple) -> Array:
+    """Returns the value as an array; casts a Python number to `dtype` if possible.
+
+    Raises:
+        TypeError: If the value has another dtype.
+        ValueError: If the value has another shape; see `check_shape`.
+    """
+    cast = cast_if_weak if is_array(value) else cast_number
+    array = cast(as_array("value", value), dtype)
+    expect(array.dtype == dtype, "value", f"be {dtype}", array, error=TypeError)
+    check_shape("value", array, shape)
+    return array
+
+
+def _as_indices(name: str, values: ArrayLike, *shape: int | None) -> Indices:
+    """Integers of shape `shape` as int32, in NumPy if they are known.
+
+    Integers beyond int32 are clamped, so they stay out of range of the array.
+
+    Raises:
+        TypeError: If `values` are not integers.
+        ValueError: If `values` do not have this shape.
+    """
+    what = f"integers {shape_text(shape)}" if shape else "an integer"
+    return known_or_traced(
+        clamped_to_int32(arguments.as_integers(name, values, what, shape))
+    )
+
+
+def _as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
+    """The shape as a tuple, with None for unknown sizes; None if `shape` is None."""
+    if shape is None:
+        return None
+    named = named_dims("element_shape", shape)
+    return tuple(
+        d if d is None else arguments.as_axis_size(n, d) for n, d in named.items()
+    )

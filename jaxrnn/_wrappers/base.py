@@ -7,8 +7,7 @@ import jax
 
 from .._base.arguments import as_dtype, check_instance
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
-from .._base.errors import Verbatim
-from .._base.expect import expect
+from .._base.errors import Verbatim, expect
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields

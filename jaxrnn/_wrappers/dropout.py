@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_given
 from .._base.cell_keys import check_key_or_none, fold_in, run_key
-from .._base.expect import expect
-from .._base.trees import is_tensor_array, map_named, size_shapes
+from .._base.errors import expect
+from .._base.trees import is_tensor_array, map_named
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells import fields
 from .._cells.lstm import LSTMStateTuple
@@ -39,7 +39,8 @@ class DropoutWrapper(WrapperCell):
             `dropout_state_filter_visitor` selects.
         variational_recurrent: Whether each leaf uses one mask for all steps and rows of
             a run (arXiv:1512.05287), instead of a new mask at each step.
-        input_size: The sizes of the inputs; required for variational input dropout.
+        input_size: The sizes of the inputs; required for variational input dropout, as
+            in TensorFlow, and otherwise unused.
         dtype: The dtype of the inputs; required for variational dropout.
         seed: Wrappers with different seeds draw different masks from the same key.
         dropout_state_filter_visitor: `visitor(substate)`, called from the top of the
@@ -78,16 +79,12 @@ class DropoutWrapper(WrapperCell):
         super().__post_init__()
         if self.variational_recurrent:
             check_given("dtype", self.dtype, "Pass the dtype of the inputs.")
-        if self._has_input_mask:
-            check_given("input_size", self.input_size, "Pass the depth of the inputs.")
+            if self.input_keep_prob < 1:
+                fix = "Pass the depth of the inputs."
+                check_given("input_size", self.input_size, fix)
         fits = self.variational_recurrent or not self.mask_per_row
         must = "be False without `variational_recurrent`"
         expect(fits, "mask_per_row", must, True)
-
-    @property
-    def _has_input_mask(self) -> bool:
-        """Whether the inputs of all steps share a mask."""
-        return self.variational_recurrent and self.input_keep_prob < 1
 
     @property
     def is_random(self) -> bool | None:
@@ -103,13 +100,11 @@ class DropoutWrapper(WrapperCell):
         Raises:
             TypeError: If a leaf selected for dropout is not floating-point, or `key` is
                 not a random key.
-            ValueError: If the visitor does not return one bool for each child, or
-                `input_size` does not match the inputs.
+            ValueError: If the visitor does not return one bool for each child.
         """
         check_key_or_none(key)
         if key is None:
             return self.cell.apply(params, inputs, state)
-        self._check_input_size(inputs)
         inputs = self._drop("input", inputs, self.input_keep_prob, key)
         inner_key = fold_in(key, self._stream("cell", 0))
         output, state = self.cell.apply(params, inputs, state, inner_key)
@@ -130,7 +125,6 @@ class DropoutWrapper(WrapperCell):
         """Runs all steps, with input and output dropout."""
         keys: Any = run.keys
         steps = run.steps
-        self._check_input_size(steps.read(run.inputs, jnp.int32(0)))
 
         def drop(salt: str, tree: PyTree, keep_prob: float) -> PyTree:
             def drop_step(t: Array) -> PyTree:
@@ -138,16 +132,12 @@ class DropoutWrapper(WrapperCell):
 
             return tree if keep_prob == 1 else steps.stack(drop_step)
 
-        def cell_key(t: Array) -> Key:
-            return fold_in(keys(t), self._stream("cell", 0))
-
-        def drop_output(outputs: PyTree) -> PyTree:
-            return drop("output", outputs, self.output_keep_prob)
-
         inputs = drop("input", run.inputs, self.input_keep_prob)
-        inner = run.of_inner(inputs, run.state, keys=cell_key)
+        stream = self._stream("cell", 0)
+        inner = run.of_inner(inputs, run.state, keys=lambda t: fold_in(keys(t), stream))
         outputs, state = loop(params, inner)
-        return steps.map_outputs(drop_output, outputs), state
+        keep = self.output_keep_prob
+        return steps.map_outputs(lambda y: drop("output", y, keep), outputs), state
 
     def _drop(
         self,
@@ -187,12 +177,6 @@ class DropoutWrapper(WrapperCell):
         digest = hashlib.md5(name, usedforsecurity=False)
         return int(digest.hexdigest()[:8], 16) & 0x7FFFFFFF
 
-    def _check_input_size(self, inputs: PyTree) -> None:
-        got = [tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(inputs)]
-        fits = not self._has_input_mask or got == size_shapes(self.input_size)
-        must = f"match the inputs, whose rows have the sizes {got}"
-        expect(fits, "input_size", must, self.input_size)
-
 
 def _dropout(x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
     if keep_prob == 0:
@@ -218,8 +202,7 @@ def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
     if jax.tree_util.all_leaves([verdict]):
         marks *= len(children)
     must = f"return a bool, or {len(children)} bools, one for each part of a nest"
-    fits = len(marks) == len(children)
-    expect(fits, "dropout_state_filter_visitor", must, verdict)
+    expect(len(marks) == len(children), "dropout_state_filter_visitor", must, verdict)
     selected = [
         _selected(visitor, child) if mark else jax.tree.map(lambda _: False, child)
         for mark, child in zip(marks, children, strict=True)

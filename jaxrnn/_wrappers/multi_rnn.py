@@ -11,8 +11,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_instance, is_list_of
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
-from .._base.errors import EntryError, error_note
-from .._base.expect import expect
+from .._base.errors import EntryError, error_note, expect
 from .._base.trees import output_of
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields

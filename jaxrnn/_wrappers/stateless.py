@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from .._base.arguments import check_shape
-from .._base.errors import describe
-from .._base.expect import expect
-from .._base.like import check_structure
+from .._base.errors import expect
+from .._base.inputs import check_structure
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells import fields
@@ -68,13 +67,12 @@ class ResidualWrapper(WrapperCell):
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:
     what = "`inputs` (added to the output)"
-    fix = "To combine other structures or shapes, pass a `residual_fn`."
+    fix = "To combine an output of another structure or shape, pass a `residual_fn`."
     check_structure(what, output, inputs, strict=False, fix=fix)
     sums: list[Array] = []
     named = named_leaves("inputs", inputs)
     for (name, x), y in zip(named, jax.tree.leaves(output), strict=True):
-        must = f"have the shape of the output ({describe(y)})"
-        check_shape(name, x, jnp.shape(y), must, fix)
+        check_shape(name, x, jnp.shape(y), fix=fix)
         sums.append(x + y)
     return with_structure(output, sums)
 

@@ -15,8 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .._base.arguments import as_bool, check_both_lists, check_instance, is_list_of
-from .._base.errors import Verbatim
-from .._base.expect import expect
+from .._base.errors import Verbatim, expect
 from .._base.typing import Activation
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell

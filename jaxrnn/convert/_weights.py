@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_bool, check_instance, check_shape
-from .._base.errors import Verbatim
-from .._base.expect import expect
+from .._base.errors import Verbatim, expect
 from .._base.math import is_traced
 from .._base.typing import Params
 

@@ -9,8 +9,7 @@ The state of an LSTM is (h, c) in Equinox and (c, h) in jaxrnn.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .._base.errors import Verbatim
-from .._base.expect import expect
+from .._base.errors import Verbatim, expect
 from .._base.modules import export as _export, missing_name as _missing_name
 from .._cells.bound import BoundCell
 from ._layer_weights import Kind, LayerWeights, Library, as_layers, bind_layers

@@ -21,8 +21,7 @@ import numpy as np
 
 from .. import contrib
 from .._base.arguments import check_instance
-from .._base.errors import Verbatim
-from .._base.expect import expect
+from .._base.errors import Verbatim, expect
 from .._base.modules import export as _export, missing_name as _missing_name
 from .._cells.bound import BoundCell
 from ._layer_weights import (

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .._base.arguments import as_bool, check_instance
-from .._base.expect import expect
+from .._base.errors import expect
 from .._base.modules import export as _export
 from ._layer_weights import (
     ActivationLike,

@@ -14,8 +14,7 @@ detect these two options, because the parameters do not include them.
 import itertools
 from typing import Any
 
-from .._base.errors import Verbatim
-from .._base.expect import expect
+from .._base.errors import Verbatim, expect
 from .._base.inputs import check_concrete
 from .._base.modules import export as _export
 from .._base.typing import Params

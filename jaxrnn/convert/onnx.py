@@ -22,8 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .._base.arguments import check_instance
-from .._base.errors import Verbatim, describe
-from .._base.expect import expect
+from .._base.errors import Verbatim, describe, expect
 from .._base.modules import export as _export, import_optional
 from .._base.typing import Params
 from ._layer_weights import (

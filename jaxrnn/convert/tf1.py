@@ -31,11 +31,9 @@ from jax.tree_util import keystr
 
 from .. import contrib
 from .._base.arguments import as_bool, check_given, check_instance
-from .._base.errors import Verbatim
-from .._base.expect import expect
-from .._base.hints import with_hints
+from .._base.errors import Verbatim, expect
 from .._base.inputs import check_concrete
-from .._base.modules import export as _export
+from .._base.modules import export as _export, with_hints
 from .._base.typing import Params, PyTree, Shaped
 from .._cells.base import RNNCell, scope_name
 from .._drivers.stack_bidirectional import init_stack_bidirectional

@@ -18,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_bool, check_instance, is_list_of
-from .._base.errors import is_array
-from .._base.expect import expect
+from .._base.errors import expect, is_array
 from .._base.math import is_traced
 from .._base.modules import export as _export
 from .._base.typing import PyTree

@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments
-from .._base.errors import error_note
-from .._base.expect import expect
+from .._base.errors import error_note, expect
 from .._base.inputs import as_arrays, check_rows_of_state
 from .._base.math import concrete_or_none
 from .._base.trees import TensorShape, is_read_only, is_tensor_array, named_leaves

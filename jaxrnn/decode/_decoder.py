@@ -13,9 +13,8 @@ import jax.numpy as jnp
 
 from .._base import arguments, errors, math, sharding, trees
 from .._base.cell_keys import cell_at_step
-from .._base.expect import expect
-from .._base.inputs import as_arrays
-from .._base.like import like
+from .._base.errors import expect
+from .._base.inputs import as_arrays, like
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._drivers.until_finished import Carry, Step, run_until_finished
 from .._loops import masking

@@ -14,8 +14,7 @@ import numpy as np
 
 from .._base.arguments import as_count, as_integers, check_shape
 from .._base.cell_keys import check_key
-from .._base.errors import Verbatim, is_array
-from .._base.expect import expect
+from .._base.errors import Verbatim, expect, is_array
 from .._base.math import clamped_to_int32, concrete_or_none
 from .._base.sharding import key_of_device, read_at
 from .._base.typing import Array, ArrayLike, DType, Key, PyTree

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 
 from .._base import arguments, inputs, trees
 from .._base.cell_keys import cell_at_step, check_key
-from .._base.errors import Verbatim, describe, error_note, is_array
-from .._base.expect import expect
-from .._base.like import check_structure
+from .._base.errors import Verbatim, describe, error_note, expect, is_array
+from .._base.inputs import check_structure
 from .._base.typing import (
     Array,
     ArrayLike,

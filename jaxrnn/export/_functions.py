@@ -7,8 +7,7 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_function
-from .._base.errors import Verbatim, describe_leaves, leaf_name
-from .._base.expect import expect
+from .._base.errors import Verbatim, describe_leaves, expect, leaf_name
 from .._base.inputs import check_shaped
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.modules import import_optional

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._base.arguments import is_list_of
-from .._base.errors import Verbatim
-from .._base.expect import expect
+from .._base.errors import Verbatim, expect
 from .._base.inputs import check_concrete
 from .._base.typing import DType
 from ..convert._weights import Reader, listed

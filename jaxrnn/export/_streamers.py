@@ -9,10 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_count, as_dtype, check_both_lists, check_is_cell
-from .._base.errors import check_not_masked, is_array
-from .._base.expect import expect
-from .._base.inputs import as_arrays, check_concrete, check_same_size, named_inputs
-from .._base.like import check_like, check_structure
+from .._base.errors import check_not_masked, expect, is_array
+from .._base.inputs import (
+    as_arrays,
+    check_concrete,
+    check_like,
+    check_same_size,
+    check_structure,
+    named_inputs,
+)
 from .._base.math import in_native_order
 from .._base.trees import is_pytree_of_arrays, map_named, named_leaves, with_structure
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike

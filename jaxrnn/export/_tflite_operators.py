@@ -7,8 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .._base.arguments import check_time_major
-from .._base.errors import Verbatim, error_note
-from .._base.expect import expect
+from .._base.errors import Verbatim, error_note, expect
 from .._base.inputs import check_concrete
 from .._base.modules import import_optional
 from .._base.typing import ArrayLike, RNNCellLike, Shaped

@@ -25,12 +25,12 @@ in `jaxrnn` itself. This module adds parts that several cells use:
 from .._base.arguments import (
     as_bool as as_bool,
     as_count as as_count,
+    as_lengths as as_lengths,
     check_function as check_function,
 )
 from .._base.cell_keys import check_key as check_key
-from .._base.expect import expect as expect
+from .._base.errors import expect as expect
 from .._base.inputs import as_arrays as as_arrays
-from .._base.lengths import as_lengths as as_lengths
 from .._base.math import (
     affine as affine,
     at_least_float32 as at_least_float32,

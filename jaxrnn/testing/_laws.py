@@ -18,10 +18,8 @@ import numpy as np
 from .._base import trees
 from .._base.arguments import as_dtype, check_instance, check_shape
 from .._base.cell_keys import check_key_or_none
-from .._base.errors import describe, describe_leaves, error_note
-from .._base.expect import expect
-from .._base.inputs import check_shaped
-from .._base.like import check_structure
+from .._base.errors import describe, describe_leaves, error_note, expect
+from .._base.inputs import check_shaped, check_structure
 from .._base.trees import has_read_only, named_leaves, types_of_size
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import RNNCell, check_rnn_cell

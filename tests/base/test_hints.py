@@ -31,15 +31,8 @@ HINTS = {
         lambda: dynamic(go_backwards=True),
         "Use `reverse_sequence`, or pass `reverse` to the module",
     ),
-    "no_lengths": (
-        lambda: raw(seq_lengths=None),
-        "Return `time >= sequence_length` as `finished`",
-    ),
+    "no_lengths": (lambda: raw(seq_lengths=None), "`dynamic_rnn` accepts lengths"),
     "limit": (lambda: raw(maximum_iterations=3), "Use `max_time`"),
-    "no_lengths_of_a_pack": (
-        lambda: jaxrnn.packed_rnn(GRU, None, sequence_length=None),
-        "^.*Pass the lengths to `pack_sequences`",
-    ),
     "unknown": (
         lambda: jaxrnn.static_rnn(GRU, list(X), foo=0),
         "^`foo` is not an argument of `static_rnn`.$",
@@ -53,7 +46,6 @@ HINTS = {
         "^`hidden_size` is not an argument of `LSTMCell`. Use `num_units`.$",
     ),
     "constructor_of_units": (lambda: contrib.CFNCell(features=2), "Use `units`"),
-    "strategy": (lambda: jaxrnn.memory.Recompute(chunk=8), "Use `segment`"),
     "keras": (
         lambda: jaxrnn.GRUCell(2, kernel_init=None),
         "`kernel_init` is not an argument of `GRUCell`. Use `kernel_initializer`",

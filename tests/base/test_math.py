@@ -7,7 +7,7 @@ import pytest
 
 from jaxrnn import TensorShape
 from jaxrnn._base import math as _math
-from jaxrnn._base.lengths import as_lengths
+from jaxrnn._base.arguments import as_lengths
 
 
 @pytest.mark.parametrize(

@@ -78,20 +78,19 @@ TYPE_ERRORS = {
     "list or tuple of sequences, got Pair": lambda: pack(Pair(X, X)),
     "an array of numbers or booleans, got 'abc'": lambda: pack(["abc"]),
     r"`inputs` must be an array \[batch, .*, got object": lambda: pack(object(), N),
-    r"an array of numbers or booleans, got key<fry>\[2\]": lambda: pack([KEYS]),
+    "JAX array with PRNGKey dtype cannot be converted": lambda: pack([KEYS]),
     "must be integers": lambda: pack(X, np.ones(6)),
     "`rows` must be an integer, got 2.0. Increase": lambda: pack(X, N, rows=2.0),
     "`row_length` must be an integer, got None": lambda: batches([], 1, None),
     "^`time_major` must be True": lambda: pack(X, N, time_major=1),
     # Batches of a pipeline
     r"`records\[0\]` must be .* got 'a'": lambda: next(batches("abc", 2, 6)),
-    "a sequence or an iterable of records, got dict": lambda: batches({"a": 3}, 2, 6),
     "^`time_major` must": lambda: batches([], 1, 6, time_major=1),
     "`records` must be a sequence, or have .* got generator": (
         lambda: batches((x for x in [RECORD]), 2, 6).get_state()
     ),
     "`records` must be a sequence, or": lambda: batches(iter([]), 2, 6).set_state({}),
-    r"`state\['records'\]` must be an integer, got dict. Pass the records": resumed({}),
+    r"`state\['records'\]` must be an integer, got dict": resumed({}),
     # Several packs
     "'PackedSequences' object is not iterable": lambda: concat_packed(PACK),
     r"`packs\[0\]` must be the result of `pack_sequences`": lambda: concat_packed([X]),
@@ -148,9 +147,11 @@ VALUE_ERRORS = {
     "at least 6, got 5. Increase `row_length`": lambda: pack(X, N, row_length=5),
     "at least 3, got 2. Increase `rows`": lambda: pack(X, N, rows=2),
     # The arrays that are read by a pack
-    r"`outputs\[0\]` must be \[4, 6, ...\], got float": lambda: PACK.unpack([X]),
+    r"`outputs\[0\]` must have shape \[4, 6, ...\], got float": lambda: PACK.unpack(
+        [X]
+    ),
     "`outputs` must be an array, got None": lambda: PACK.unpack(None),
-    r"`tree` must be \[4, 6, ...\], got": lambda: PACK.at_ends(ONE),
+    r"`tree` must have shape \[4, 6, ...\], got": lambda: PACK.at_ends(ONE),
     # Batches of a pipeline
     r"`records\[1\]` must have at most `row_length` \(6\) steps, got float64\[7": (
         batched(RECORD, np.ones((7, 2)))
@@ -180,12 +181,12 @@ VALUE_ERRORS = {
     "^`sequence_length` must be a vector": lambda: windows(X, 2, [1]),
     "`sequence_length` must be omitted for `PackedS": lambda: windows(PACK, 2, N),
     "`time_major` must be omitted": lambda: windows(PACK, 2, time_major=True),
-    r"`row_state` must be \[1, ...\], got": lambda: PART.start_from(NEW, NEW),
+    r"`row_state` must have shape \[1, ...\], got": lambda: PART.start_from(NEW, NEW),
     r"Incompatible .*\[3,4\].*\[2,4\]": lambda: PART.start_from(ROW, BOTH),
     r"`fresh_state` must have dtype float64, got float32\[2, 4\]. The leaves": (
         lambda: PART.start_from(ROW, NEW.astype("f4"))
     ),
-    r"`states` must be \[3, ...\], got": lambda: PART.row_state(NEW),
+    r"`states` must have shape \[3, ...\], got": lambda: PART.row_state(NEW),
     # Backpropagation
     "`reach` must be at least 1, got 0": bptt(good, reach=0),
     r"`new_state` .* LSTMStateTuple\(c=\*, h=\*\)": bptt(returns((ONE, VECTOR)), LSTM),

@@ -165,7 +165,6 @@ CHANGES = {
         ({}, "`cell` must be an unbound cell, got BoundCell", {"cell": bound(GRU)}),
         ({}, "`cell` must be a pair (cells_fw, ...For one direction,", TWO),
         ({}, "hold names that begin with 'rnn/fw/'", TWO | {"cell": [FULL] * 2}),
-        ({}, "not an argument of `load`. Pass ...constructor", {"forget_bias": 0}),
     ],
     ("tf1", (UGRNN,)): [
         ({"rnn/ugrnn_cell/kernel": None}, "got no ...Check that the scope"),

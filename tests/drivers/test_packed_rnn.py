@@ -121,7 +121,7 @@ REFUSALS = [
     (TypeError, "pack_sequences", {"packed": np.ones((2, 3, 3))}),
     (TypeError, "`cell`", {"cell": GRUCell(3)}),
     (ValueError, "`dtype` must be given", {"initial_state": None}),
-    (ValueError, r"must be \[9, ...\]", {"initial_state": np.ones((2, 3))}),
+    (ValueError, r"must have shape \[9, ...\]", {"initial_state": np.ones((2, 3))}),
     (ValueError, "`state` must have shape", {"initial_state": np.ones((9, 2))}),
     # Scalar leaves of the state do not belong to a sequence.
     (ValueError, r"`initial_state\[0\]`", {"cell": COUNTED, "initial_state": COUNT}),

@@ -137,9 +137,7 @@ DRIVER = [
     (TypeError, "`inputs` must be an array, got 'q'", {"inputs": "q"}),
     (TypeError, "`inputs` must be padded, got PackedSequences. Use `packed_rnn`",
      {"inputs": jaxrnn.pack_sequences(X, [1, 2, 3, 4])}),
-    (TypeError, "`Seven.plan` must return a `CheckpointPlan`, got 7. For segments", {"swap_memory": Seven()}),
-    (TypeError, r"`sequence_length` must be integers, .* after the inputs: `dynamic_rnn\(cell, inputs, lengths, init.*, got float32\[4, 5, 3\]",
-     {"inputs": ZEROS, "sequence_length": X, "dtype": None}),
+    (TypeError, r"`Seven.plan\(time\)` must be a `CheckpointPlan`, such as .*, got 7", {"swap_memory": Seven()}),
     (TypeError, r"must be integers, .* got bool\[4, 5\]. .* Pass a mask as `mask=`",
      {"sequence_length": MASK}),
     (TypeError, r"must be integers, one for each row, got bool\[4\]. Cast lengths to jnp.int32",
@@ -324,7 +322,7 @@ REFUSALS = [
     (ValueError, "a tuple of length 2, with one state per cell, got float32", lambda: STACK(X[:, 0], ZEROS)),
     (TypeError, "`cell` must be an RNNCell", lambda: jaxrnn.ResidualWrapper(abs)),
     (TypeError, "`residual_fn` must be a function", lambda: jaxrnn.ResidualWrapper(GRUCell(2), 3)),
-    (ValueError, r"`inputs` must have the shape of the output \(float32\[4, 2\]\), got float32\[4, 3\]",
+    (ValueError, r"`inputs` must have shape \[4, 2\], got float32\[4, 3\]. To combine an output",
      lambda: bound(jaxrnn.ResidualWrapper(GRUCell(2)))(X[:, 0], ZEROS)),
     (ValueError, "Received invalid value: 3", lambda: jaxrnn.DeviceWrapper(GRUCell(2), 3).zero_state(4, F32)),
     (RuntimeError, "Unknown backend", lambda: jaxrnn.DeviceWrapper(GRUCell(2), "/gpu:9").zero_state(4, F32)),
@@ -394,6 +392,10 @@ def test_a_dtype_that_jax_replaces_is_warned_of():
                 dynamic_rnn(GRU, x, dtype=wide)
         for call in (
             lambda: jaxrnn.bidirectional_dynamic_rnn(GRU, GRU, x, dtype="float64"),
+            lambda: jaxrnn.static_bidirectional_rnn(GRU, GRU, list(x), dtype="float64"),
+            lambda: jaxrnn.stack_bidirectional_rnn(
+                [GRU], [GRU], list(x), dtype="float64"
+            ),
             lambda: jaxrnn.memory_plan(GRUCell(2), (1, 2, 3), [False], dtype="float64"),
         ):
             with pytest.warns(UserWarning, match="`dtype` is float64") as caught:

@@ -166,9 +166,6 @@ def test_arguments_of_a_call():
     mask = integers + "bool[3, 5]. Cast lengths... Pass a mask as `mask=`"
     with wrong_type(mask):
         rnn()(X, X[..., 0] > 0)
-    inputs = "...after the inputs: `rnn(inputs, lengths, initial_state=state)`, got"
-    with wrong_type(inputs):
-        rnn()(ONES[:, 0], X)
     with wrong_type("`seq_lengths` is not an argument of `RNN`. Use `sequence_length`"):
         rnn()(X, seq_lengths=[1, 2, 3])
     with wrong_type("`dones` is not an argument"):

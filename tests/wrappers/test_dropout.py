@@ -266,9 +266,6 @@ def test_wrong_answers_and_states():
         through(dropping, state=jnp.zeros(64, jnp.int32))
     with pytest.raises(TypeError, match=r"`input` .* Set `input_keep_prob` to 1"):
         through(DropoutWrapper(plain(), 0.5), X.astype(int))
-    message = r"`input_size` must match the inputs, .* \[\(50,\)\], got 3"
-    with pytest.raises(ValueError, match=message):
-        through(DropoutWrapper(plain(), 0.5, 1, 1, True, 3, F32))
 
 
 @pytest.mark.parametrize(

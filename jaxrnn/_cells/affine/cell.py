@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType
 
 from ..._base.arguments import check_function
-from ..._base.like import like
+from ..._base.inputs import like
 from ..._base.math import affine, is_traced
 from ..._base.sharding import meshes_of, platform_of
 from ..._base.trees import merge_dicts
