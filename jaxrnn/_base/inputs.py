@@ -36,16 +36,14 @@ def to_all_rows(shape: tuple[int, ...]) -> str:
     return f"To use one array h0 for all rows, pass `jnp.broadcast_to(h0, {shape})`."
 
 
-def named_inputs(
-    inputs: PyTree, fix: str = "", name: str = "inputs"
-) -> list[tuple[str, Any]]:
+def named_inputs(inputs: PyTree, name: str = "inputs") -> list[tuple[str, Any]]:
     """The leaves of `inputs` with their names.
 
     Raises:
         ValueError: If `inputs` has no leaf.
     """
     named = list(named_leaves(name, inputs))
-    expect(named, name, "hold at least one array", inputs, fix, error=EntryError)
+    expect(named, name, "hold at least one array", inputs, error=EntryError)
     return named
 
 
@@ -218,7 +216,7 @@ def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
     expect(initial_state is not None, "dtype", must, None, fix)
     dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(initial_state)})
     must = f"be given, because `initial_state` has the dtypes {', '.join(dtypes)}"
-    expect(len(dtypes) == 1, "dtype", must, None)
+    expect(len(dtypes) == 1, "dtype", must, None, "Pass the dtype of the outputs.")
     return jax.tree.leaves(initial_state)[0].dtype
 
 

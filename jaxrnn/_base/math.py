@@ -13,7 +13,7 @@ from .typing import Array, AxisSize, DType, Params, PyTree
 
 
 def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
-    """`[a, b, ...] @ kernel + bias`, `[batch, columns]` in `dtype`.
+    """`[a, b, ...] @ kernel + bias`, `[..., columns]` in `dtype`.
 
     As in TensorFlow, the concatenated operands are multiplied by the kernel in a single
     matrix product, and the bias is added to the result. The product is accumulated in
@@ -23,7 +23,7 @@ def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
     z = dot(joined, params["kernel"], dtype)
     if "bias" not in params:
         return z
-    return z + params["bias"].astype(dtype)[None, :]
+    return z + jnp.expand_dims(params["bias"].astype(dtype), range(z.ndim - 1))
 
 
 def dot(operand: Array, kernel: Array, dtype: DType) -> Array:

@@ -167,9 +167,7 @@ def pack(
         time: The size of the time axis that `unpack` returns.
     """
     rows, row_length, count, time_major = shape
-    row_of = np.zeros(count, np.int32)
-    offset = np.zeros(count, np.int32)
-    length = np.zeros(count, np.int32)
+    row_of, offset, length = np.zeros((3, count), np.int32)
     used = np.zeros(rows, np.int32)
     starts = np.full((rows, row_length), -1, np.int32)
     leaves = [

@@ -42,34 +42,6 @@ class LSTMStateTuple(NamedTuple):
         return self.c.dtype
 
 
-def as_lstm_state(state: PyTree, units: int) -> LSTMStateTuple:
-    """The state as a tuple, from a tuple or from one array `[c, h]`."""
-    if not isinstance(state, tuple | list):
-        state = jnp.split(state, [units], axis=-1)
-    return LSTMStateTuple(*state)
-
-
-def new_lstm_state(c: Array, h: Array, is_tuple: bool) -> PyTree:
-    """The state as a tuple, or as one array `[c, h]`."""
-    return LSTMStateTuple(c, h) if is_tuple else jnp.concatenate([c, h], axis=-1)
-
-
-def projection(
-    update: Callable[..., Updated], units: int, size: int, kernel: Initializer
-) -> Stage:
-    """The stage that projects vectors of size `units` to `size`, without a bias."""
-    return Stage(
-        update,
-        rows=units,
-        columns=size,
-        kernel=kernel,
-        bias=None,
-        path="projection",
-        takes_inputs=False,
-        blocks=1,
-    )
-
-
 def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
     """`z + params[name] * c`, or z if `params` has no such peephole."""
     if name not in params:
@@ -77,9 +49,92 @@ def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
     return z + params[name].astype(c.dtype)[None, :] * c
 
 
+class LSTM(AffineCell):
+    """The base class of LSTMs: their sizes, their states and the optional projection.
+
+    A subclass passes the update of its gates to `_gate_stages`. The update ends with
+    `_emit(c', m, state)`. Without a projection, `h' = m`; otherwise,
+    `h' = clip(m projection/kernel, -proj_clip, proj_clip)`.
+    """
+
+    num_units: int
+    # Defaults for cells that lack these fields.
+    initializer: Initializer | None = None
+    num_proj: int | None = None
+    proj_clip: float | None = None
+    state_is_tuple: bool = True
+
+    @property
+    def state_size(self) -> Size:
+        """The sizes of c and h; their sum for one array `[c, h]`."""
+        sizes = LSTMStateTuple(self.num_units, self.output_size)
+        return sizes if self.state_is_tuple else sum(sizes)
+
+    @property
+    def output_size(self) -> int:
+        """The size of h, which is `num_proj` if it is given, otherwise `num_units`."""
+        return self.num_units if self.num_proj is None else self.num_proj
+
+    def _gate_stages(
+        self,
+        update: Callable[..., Updated],
+        blocks: int = 4,
+        path: str | None = None,
+        takes_inputs: bool = True,
+    ) -> tuple[Stage, ...]:
+        """One product for all blocks, then the projection if there is one."""
+        kernel = self.initializer or glorot_uniform
+        gates = Stage(
+            update,
+            rows=self.output_size,
+            columns=blocks * self.num_units,
+            kernel=kernel,
+            bias=bias_initializer(kernel, zeros),
+            path=path,
+            takes_inputs=takes_inputs,
+            blocks=blocks,
+        )
+        if self.num_proj is None:
+            return (gates,)
+        project = Stage(
+            self._project,
+            rows=self.num_units,
+            columns=self.num_proj,
+            kernel=kernel,
+            bias=None,
+            path="projection",
+            takes_inputs=False,
+            blocks=1,
+        )
+        return gates, project
+
+    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
+        """Returns h as the operand, if a product reads it, and the state."""
+        if not isinstance(state, tuple | list):
+            state = jnp.split(state, [self.num_units], axis=-1)
+        state = LSTMStateTuple(*state)
+        return super().enter(state.h)[0], state
+
+    def _emit(self, c: Array, m: Array, state: LSTMStateTuple) -> Updated:
+        """The result of the gates: the output and the new state, or m to project."""
+        m = m.astype(state.h.dtype)
+        if self.num_proj is None:
+            return m, self._new_state(c, m)
+        return m, LSTMStateTuple(c, state.h)
+
+    def _project(self, params: Params, z: Array, carry: LSTMStateTuple) -> Updated:
+        h = clip_symmetric(z, self.proj_clip).astype(carry.h.dtype)
+        return h, self._new_state(carry.c, h)
+
+    def _new_state(self, c: Array, h: Array) -> PyTree:
+        if self.state_is_tuple:
+            return LSTMStateTuple(c, h)
+        return jnp.concatenate([c, h], axis=-1)
+
+
 @final
 @fields.dataclass
-class BasicLSTMCell(AffineCell):
+class BasicLSTMCell(LSTM):
     """A long short-term memory (LSTM) without peepholes, clips or projection.
 
         i, j, f, o = split([x, h] kernel + bias)
@@ -116,34 +171,15 @@ class BasicLSTMCell(AffineCell):
     library_kind = "lstm"
 
     @property
-    def state_size(self) -> Size:
-        """The sizes of c and h; their sum for one array `[c, h]`."""
-        size = self.num_units
-        return LSTMStateTuple(size, size) if self.state_is_tuple else 2 * size
-
-    @property
-    def output_size(self) -> int:
-        """The size of h."""
-        return self.num_units
-
-    @property
     def stages(self) -> tuple[Stage, ...]:
         """A single stage: one product for all four blocks."""
-        n = self.num_units
-        return (Stage(self._update, rows=n, columns=4 * n, blocks=4),)
-
-    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
-        """Returns h as the operand and the state as the carry."""
-        state = as_lstm_state(state, self.num_units)
-        return state.h, state
+        return self._gate_stages(self._update)
 
     def _update(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
         i, j, f, o = jnp.split(z, 4, axis=-1)
         c = state.c * jax.nn.sigmoid(f + self.forget_bias)
         c = c + jax.nn.sigmoid(i) * self.activation(j)
-        h = self.activation(c) * jax.nn.sigmoid(o)
-        h = h.astype(state.h.dtype)
-        return h, new_lstm_state(c, h, self.state_is_tuple)
+        return self._emit(c, self.activation(c) * jax.nn.sigmoid(o), state)
 
 
 def _as_clip(name: str, value: Any) -> float:
@@ -153,7 +189,7 @@ def _as_clip(name: str, value: Any) -> float:
 
 
 @fields.dataclass
-class LSTMCell(AffineCell):
+class LSTMCell(LSTM):
     """A long short-term memory (LSTM) with optional peepholes, clips and projection.
 
         i, j, f, o = split([x, h] kernel + bias)
@@ -211,32 +247,9 @@ class LSTMCell(AffineCell):
     library_kind = "lstm"
 
     @property
-    def state_size(self) -> Size:
-        """The sizes of c and h; their sum for one array `[c, h]`."""
-        sizes = LSTMStateTuple(self.num_units, self.output_size)
-        return sizes if self.state_is_tuple else sum(sizes)
-
-    @property
-    def output_size(self) -> int:
-        """The size of h, which is `num_proj` if it is given, otherwise `num_units`."""
-        return self.num_units if self.num_proj is None else self.num_proj
-
-    @property
     def stages(self) -> tuple[Stage, ...]:
         """One product for all four blocks, then the projection if there is one."""
-        kernel = self.initializer or glorot_uniform
-        gates = Stage(
-            self._gates,
-            rows=self.output_size,
-            columns=4 * self.num_units,
-            kernel=kernel,
-            bias=bias_initializer(kernel, zeros),
-            blocks=4,
-        )
-        if self.num_proj is None:
-            return (gates,)
-        project = projection(self._project, self.num_units, self.num_proj, kernel)
-        return gates, project
+        return self._gate_stages(self._gates)
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """Specs of the peepholes; empty without peepholes."""
@@ -244,11 +257,6 @@ class LSTMCell(AffineCell):
             return {}
         spec = ParamSpec((self.num_units,), self.initializer or glorot_uniform)
         return dict.fromkeys(("w_f_diag", "w_i_diag", "w_o_diag"), spec)
-
-    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
-        """Returns h as the operand and the state as the carry."""
-        state = as_lstm_state(state, self.num_units)
-        return state.h, state
 
     def _gates(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
         c = state.c
@@ -259,11 +267,4 @@ class LSTMCell(AffineCell):
         c = clip_symmetric(c, self.cell_clip)
         # The output gate reads the new c after clipping.
         o = add_peephole(params, "w_o_diag", o, c)
-        m = (jax.nn.sigmoid(o) * self.activation(c)).astype(state.h.dtype)
-        if self.num_proj is None:
-            return m, new_lstm_state(c, m, self.state_is_tuple)
-        return m, LSTMStateTuple(c, state.h)
-
-    def _project(self, params: Params, z: Array, carry: LSTMStateTuple) -> Updated:
-        h = clip_symmetric(z, self.proj_clip).astype(carry.h.dtype)
-        return h, new_lstm_state(carry.c, h, self.state_is_tuple)
+        return self._emit(c, jax.nn.sigmoid(o) * self.activation(c), state)

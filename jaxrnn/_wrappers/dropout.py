@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from .._base.arguments import check_given
 from .._base.cell_keys import check_key_or_none, fold_in, run_key
 from .._base.errors import expect
+from .._base.math import is_float
 from .._base.trees import is_tensor_array, map_named
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells import fields
@@ -164,9 +165,8 @@ class DropoutWrapper(WrapperCell):
                 return leaf
             leaf_key = jax.random.fold_in(key, self._stream(salt, index))
             shape = (1, *leaf.shape[1:]) if is_shared and leaf.ndim else leaf.shape
-            is_float = jnp.issubdtype(leaf.dtype, jnp.inexact)
             must = "be floating-point for dropout"
-            expect(is_float, name, must, leaf, fix, error=TypeError)
+            expect(is_float(leaf), name, must, leaf, fix, error=TypeError)
             return _dropout(leaf, keep_prob, leaf_key, shape)
 
         return map_named(salt, drop_leaf, tree)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, final
 import jax
 import jax.numpy as jnp
 
+from .._base.arguments import is_list_of
+from .._base.errors import expect
 from .._base.inputs import like
 from .._base.math import widened
 from .._base.sharding import whole_on_explicit_mesh
@@ -129,6 +131,8 @@ class PastInputsWrapper(WrapperCell):
         inputs = self.checked_inputs(inputs)
         own, inner = self.checked_params(params, inputs, key)
         fix = "Create a state with `cell.zero_state`."
+        must = "be (past inputs, cell state)"
+        expect(is_list_of(state, 2), "state", must, state, fix)
         past, cell_state = state
         shape = (inputs.shape[0], self.width - 1, self.depth)
         want = jax.ShapeDtypeStruct(shape, inputs.dtype)

@@ -131,12 +131,10 @@ class DeviceWrapper(WrapperCell):
         device = _named(device) if isinstance(device, str) else device
         if not isinstance(device, PartitionSpec):
             return jax.device_put(tree, device)
-
-        def constrain(leaf: Array) -> Array:
-            spec = PartitionSpec(*device[: leaf.ndim])
-            return jax.lax.with_sharding_constraint(leaf, spec)
-
-        return jax.tree.map(constrain, tree)
+        constrain = jax.lax.with_sharding_constraint
+        return jax.tree.map(
+            lambda x: constrain(x, PartitionSpec(*device[: x.ndim])), tree
+        )
 
 
 def _named(name: str) -> Any:

@@ -55,7 +55,6 @@ from ..decode._beam_search import (
     tile_batch as tile_batch,
 )
 from ..decode._decoder import Decoder as Decoder, dynamic_decode as dynamic_decode
-from ._attention_cell import AttentionCellWrapper as AttentionCellWrapper
 from ._attention_mechanisms import (
     AttentionMechanism as AttentionMechanism,
     BahdanauAttention as BahdanauAttention,
@@ -75,11 +74,6 @@ from ._conv_lstm import (
     Conv3DLSTMCell as Conv3DLSTMCell,
     ConvLSTMCell as ConvLSTMCell,
 )
-from ._core_cells import (
-    GRUBlockCellV2 as GRUBlockCellV2,
-    LSTMBlockCell as LSTMBlockCell,
-    WeightNormLSTMCell as WeightNormLSTMCell,
-)
 from ._frequency_lstms import (
     BidirectionalGridLSTMCell as BidirectionalGridLSTMCell,
     GridLSTMCell as GridLSTMCell,
@@ -91,26 +85,20 @@ from ._fused import (
     LSTMBlockFusedCell as LSTMBlockFusedCell,
     TimeReversedFusedRNN as TimeReversedFusedRNN,
 )
-from ._independent import (
-    IndRNNCell as IndRNNCell,
-    IndyGRUCell as IndyGRUCell,
-    IndyLSTMCell as IndyLSTMCell,
+from ._lstms import (
+    GLSTMCell as GLSTMCell,
+    GRUBlockCellV2 as GRUBlockCellV2,
+    LSTMBlockCell as LSTMBlockCell,
+    NASCell as NASCell,
+    PhasedLSTMCell as PhasedLSTMCell,
 )
-from ._layer_norm_lstm import (
+from ._normalized_lstms import (
     CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
     LayerNormBasicLSTMCell as LayerNormBasicLSTMCell,
     LayerNormLSTMCell as LayerNormLSTMCell,
-)
-from ._mapped_cell import IntersectionRNNCell as IntersectionRNNCell
-from ._mapping_wrappers import (
-    EmbeddingWrapper as EmbeddingWrapper,
-    HighwayWrapper as HighwayWrapper,
-    InputProjectionWrapper as InputProjectionWrapper,
-    OutputProjectionWrapper as OutputProjectionWrapper,
+    WeightNormLSTMCell as WeightNormLSTMCell,
 )
 from ._ntm import NTMCell as NTMCell, NTMControllerState as NTMControllerState
-from ._phased_lstm import PhasedLSTMCell as PhasedLSTMCell
-from ._product_lstms import GLSTMCell as GLSTMCell, NASCell as NASCell
 from ._seq2seq import (
     ScheduledEmbeddingTrainingHelper as ScheduledEmbeddingTrainingHelper,
     ScheduledOutputTrainingHelper as ScheduledOutputTrainingHelper,
@@ -119,9 +107,20 @@ from ._seq2seq import (
 )
 from ._small_cells import (
     CFNCell as CFNCell,
+    IndRNNCell as IndRNNCell,
+    IndyGRUCell as IndyGRUCell,
+    IndyLSTMCell as IndyLSTMCell,
+    IntersectionRNNCell as IntersectionRNNCell,
     MinimalRNNCell as MinimalRNNCell,
     SRUCell as SRUCell,
     UGRNNCell as UGRNNCell,
+)
+from ._wrappers import (
+    AttentionCellWrapper as AttentionCellWrapper,
+    EmbeddingWrapper as EmbeddingWrapper,
+    HighwayWrapper as HighwayWrapper,
+    InputProjectionWrapper as InputProjectionWrapper,
+    OutputProjectionWrapper as OutputProjectionWrapper,
 )
 
 _export(globals())
@@ -140,7 +139,6 @@ for _state in (
 
 _CORE = "The core API is in `jaxrnn`, e.g. `jaxrnn.LSTMCell`."
 _HERE = "All names are in `jaxrnn.contrib`."
-_LEGACY = "See `legacy_seq2seq` in the guide to contrib for a replacement."
 _HINTS = {
     "rnn": _HERE,
     "seq2seq": _HERE,
@@ -149,16 +147,8 @@ _HINTS = {
     "CompiledWrapper": "Use `jax.jit`.",
     "GRUBlockCell": "Use `GRUBlockCellV2`, which has the same equations.",
     "LSTMBlockWrapper": "Use `FusedRNNCell`, the base class of fused cells.",
+    "legacy_seq2seq": "See `legacy_seq2seq` in the guide to contrib for a replacement.",
 }
-_HINTS |= dict.fromkeys(
-    """
-    legacy_seq2seq attention_decoder basic_rnn_seq2seq embedding_attention_decoder
-    embedding_attention_seq2seq embedding_rnn_decoder embedding_rnn_seq2seq
-    embedding_tied_rnn_seq2seq model_with_buckets one2many_rnn_seq2seq rnn_decoder
-    sequence_loss_by_example tied_rnn_seq2seq
-    """.split(),
-    _LEGACY,
-)
 
 
 # Hide `__getattr__` from type checkers, so that they report missing names.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,21 +13,7 @@ from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Params, PyTree, Shaped, Specs
 
-
-def _as_input_shape(name: str, value: Any) -> tuple[int, ...]:
-    return _as_sizes(name, value, least=0)
-
-
-def _as_kernel_shape(name: str, value: Any) -> tuple[int, ...]:
-    fix = "For one axis, pass a list such as `[3]`."
-    return _as_sizes(name, value, 1, fix)
-
-
-def _as_sizes(name: str, value: Any, least: int, fix: str = "") -> tuple[int, ...]:
-    is_list = isinstance(value, Iterable)
-    extend.expect(is_list, name, "be a list of integers", value, fix, error=TypeError)
-    sizes = enumerate(value)
-    return tuple(extend.as_count(f"{name}[{k}]", n, least, fix="") for k, n in sizes)
+from ._lstms import as_counts
 
 
 @fields.dataclass
@@ -54,9 +40,9 @@ class _ConvLSTM(extend.SpecsCell):
 
     _: dataclasses.KW_ONLY
     conv_ndims: int = fields.count(most=3)
-    input_shape: Sequence[int] = fields.checked(_as_input_shape)
+    input_shape: Sequence[int] = fields.checked(as_counts(0))
     output_channels: int = fields.count()
-    kernel_shape: Sequence[int] = fields.checked(_as_kernel_shape)
+    kernel_shape: Sequence[int] = fields.checked(as_counts(1))
     use_bias: bool = fields.flag(True)
     skip_connection: bool = fields.flag(False)
     forget_bias: float = fields.number(1.0)
@@ -96,8 +82,6 @@ class _ConvLSTM(extend.SpecsCell):
     def step(self, params: Params, inputs: Array, state: Any) -> tuple[Array, PyTree]:
         """Runs one step with checked arguments; see `SpecsCell.step`."""
         c, h = state
-        must = f"have the dtype of the inputs, {inputs.dtype}"
-        extend.expect(h.dtype == inputs.dtype, "state.h", must, h, error=TypeError)
         z = _convolve(jnp.concatenate([inputs, h], -1), params["kernel"])
         if self.use_bias:
             z = z + jnp.expand_dims(params["biases"], tuple(range(z.ndim - 1)))
@@ -214,9 +198,9 @@ class ConvLSTMCell(_ConvLSTM):
     """
 
     conv_ndims: int = fields.count(most=3)
-    input_shape: Sequence[int] = fields.checked(_as_input_shape)
+    input_shape: Sequence[int] = fields.checked(as_counts(0))
     output_channels: int = fields.count()
-    kernel_shape: Sequence[int] = fields.checked(_as_kernel_shape)
+    kernel_shape: Sequence[int] = fields.checked(as_counts(1))
     use_bias: bool = fields.flag(True)
     skip_connection: bool = fields.flag(False)
     forget_bias: float = fields.number(1.0)

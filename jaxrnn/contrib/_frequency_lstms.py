@@ -1,26 +1,38 @@
 """LSTMs that run along frequency as well as in time, over windows of the inputs."""
 
+import collections
 import dataclasses
-from collections.abc import Callable
-from typing import Any, final
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, final
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from jaxrnn import Choice, LSTMStateTuple, ParamSpec, Run, extend
+from jaxrnn import LSTMStateTuple, ParamSpec, extend
 from jaxrnn.extend import fields
-from jaxrnn.typing import Array, DType, Initializer, Params, PyTree, Specs
+from jaxrnn.typing import Array, DType, Initializer, Params, PyTree, Size, Specs
 
-from ._contrib_lstm import core_lstm, joined, shard_specs
-from ._grid_lstm import GridLSTM, count_windows, required_count
+from ._lstms import (
+    add_peephole,
+    as_counts,
+    clip_symmetric,
+    core_lstm,
+    joined,
+    shard_specs,
+)
+from ._wrappers import ComposedCell
 
+_REQUIRED = "The argument is required."
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
 
 
 @final
 @fields.dataclass
-class TimeFreqLSTMCell(extend.SpecsCell):
+class TimeFreqLSTMCell(ComposedCell, extend.SpecsCell):
     """An LSTM that also runs along frequency, over windows of each step's inputs.
 
     Window k of a step is `x_k = x[k * frequency_skip :][: feature_size]`. The state of
@@ -68,7 +80,7 @@ class TimeFreqLSTMCell(extend.SpecsCell):
     initializer: Initializer | None = fields.initializer()
     num_unit_shards: int = fields.count(default=1)
     forget_bias: float = fields.number(1.0)
-    feature_size: int = required_count()
+    feature_size: int = fields.count(default=0, fix=_REQUIRED)
     frequency_skip: int = fields.count(default=1)
     reuse: object = fields.unused()
     _: dataclasses.KW_ONLY
@@ -79,7 +91,8 @@ class TimeFreqLSTMCell(extend.SpecsCell):
     state_size = property(lambda self: 2 * self.num_units * self.num_windows)
     output_size = property(lambda self: self.num_units * self.num_windows)
 
-    core = property(lambda self: core_lstm(self, name=extend.scope_name(self)))
+    maps_inputs = maps_outputs = False
+    inner = property(lambda self: core_lstm(self, name=extend.scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
 
     def param_specs(self, depth: int) -> Specs:
@@ -88,93 +101,218 @@ class TimeFreqLSTMCell(extend.SpecsCell):
         Raises:
             ValueError: If inputs of this depth do not have `num_windows` windows.
         """
-        found = count_windows(depth, self)
-        must = f"be {found} (the number of windows in inputs of depth {depth})"
-        extend.expect(self.num_windows == found, "num_windows", must, self.num_windows)
+        _check_windows(self, "num_windows", self.num_windows, depth)
         units = self.num_units
         rows = self.feature_size + 2 * units
         specs = shard_specs(self, "W", rows, 4 * units, self.num_unit_shards)
         specs["B"] = ParamSpec((4 * units,), zeros)
-        ours = self.core.elementwise_specs()
+        ours = self.inner.elementwise_specs()
         return specs | {k: ours[name] for k, name in _DIAGONALS.items() if name in ours}
 
-    def _core_params(self, params: Params) -> Params:
-        """The parameters of `core`, whose kernel multiplies `[x_k, m'_{k-1}, m_k]`."""
+    def compose(self, run: Callable, params: Params, inputs: Array) -> Array:
+        """The outputs of all windows; see `ComposedCell.compose`."""
         kernel = joined(params, "W", self.num_unit_shards)
         cuts = [self.feature_size, self.feature_size + self.num_units]
         x, m, m_below = jnp.split(kernel, cuts)
-        staged = {"kernel": jnp.concatenate([x, m_below, m]), "bias": params["B"]}
-        return staged | {_DIAGONALS[k]: params[k] for k in params.keys() & _DIAGONALS}
-
-    def step(self, params: Params, inputs: Array, state: Array) -> tuple[Array, Array]:
-        """Runs the LSTM of each window for one step; see `SpecsCell.step`."""
-        core = self.core
-        core_params = self._core_params(params)
-
-        def run_window(k: int, inputs: Array, state: PyTree) -> tuple[PyTree, PyTree]:
-            return core.apply(core_params, inputs, state)
-
-        return self._along_frequency(run_window, inputs, state)
-
-    def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chooses the loop of the LSTM of a window; see `RNNCell.choose_loop`."""
-        depth = self.feature_size + self.num_units
-        shape = (*run.inputs.shape[:2], depth)
-        window = jax.ShapeDtypeStruct(shape, run.inputs.dtype)
-        state = jax.eval_shape(self._split, run.state)[0]
-        inner = run.replace(inputs=window, state=state, keys=None)
-        choice = self.core.choose_loop(self._core_params(params), inner)
-        return choice.within(self._run)
-
-    def _run(self, loop: Callable, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs each window over all steps."""
-        core_params = self._core_params(params)
-        steps = run.steps
-
-        def run_window(k: int, inputs: Array, state: PyTree) -> tuple[PyTree, PyTree]:
-            own = steps
-            if steps.restart_states is not None:
-                own = steps.with_restart_states(self._split(steps.restart_states)[k])
-            inner = run.of_inner(inputs, state, steps=own, keys=None)
-            outputs, state = loop(core_params, inner)
-            if steps.returns_states:
-                outputs = outputs[0], _joined(outputs[1])
-            return outputs, state
-
-        return self._along_frequency(run_window, run.inputs, run.state)
-
-    def _along_frequency(self, run: Callable, inputs: Array, state: Array) -> PyTree:
-        """Calls `run(k, inputs, state)` for each window k; returns `(outputs, states)`.
-
-        Args:
-            run: The LSTM of one window, for one step or for all steps.
-            inputs: `[..., depth]`.
-            state: `[batch, N * 2H]`.
-        """
+        window = {_DIAGONALS[k]: params[k] for k in params.keys() & _DIAGONALS}
+        window["kernel"] = jnp.concatenate([x, m_below, m])
+        window["bias"] = params["B"]
         # On a mesh, zeros created from the inputs have the same sharding as the inputs.
         below = jnp.zeros_like(inputs[..., :1])
         below = jnp.broadcast_to(below, (*inputs.shape[:-1], self.num_units))
         outputs = []
-        states = []
-        for k, pair in enumerate(self._split(state)):
+        for k in range(self.num_windows):
             start = k * self.frequency_skip
-            window = inputs[..., start : start + self.feature_size]
-            output, pair = run(k, jnp.concatenate([window, below], axis=-1), pair)
-            # With `returns_states`, `output` is a pair of the outputs and all new
-            # states. The first leaf holds the outputs in either case.
-            below = jax.tree.leaves(output)[0]
-            outputs.append(output)
-            states.append(pair)
-        return jax.tree.map(lambda *parts: _joined(parts), *outputs), _joined(states)
+            x = inputs[..., start : start + self.feature_size]
+            below = run(window, jnp.concatenate([x, below], axis=-1))
+            outputs.append(below)
+        return jnp.concatenate(outputs, axis=-1)
 
-    def _split(self, state: Array) -> list[LSTMStateTuple]:
-        """Splits the state into the states of the windows."""
-        parts = jnp.split(state, 2 * self.num_windows, axis=-1)
-        return [LSTMStateTuple(*parts[k : k + 2]) for k in range(0, len(parts), 2)]
+    def split_state(self, state: Array) -> list[PyTree]:
+        """The state `(c_k, m_k)` of each window."""
+        parts = iter(jnp.split(state, 2 * self.num_windows, axis=-1))
+        return [LSTMStateTuple(*pair) for pair in zip(parts, parts, strict=True)]
+
+    def join_states(self, states: list[PyTree]) -> Array:
+        """The states of all windows in one array."""
+        return jnp.concatenate(jax.tree.leaves(states), axis=-1)
 
 
-def _joined(parts: PyTree) -> Array:
-    return jnp.concatenate(jax.tree.leaves(parts), axis=-1)
+@fields.dataclass
+class GridLSTM(extend.SpecsCell):
+    """The base class of both grid LSTMs, which declares their common fields.
+
+    `GridLSTMCell` describes the fields and the errors of their checks.
+    """
+
+    num_units: int = fields.size()
+    use_peepholes: bool = fields.flag(False)
+    share_time_frequency_weights: bool = fields.flag(False)
+    cell_clip: float | None = fields.number(None, low=0)
+    initializer: Initializer | None = fields.initializer()
+    num_unit_shards: int = fields.count(default=1)
+    forget_bias: float = fields.number(1.0)
+    feature_size: int = fields.count(default=0, fix=_REQUIRED)
+    frequency_skip: int = fields.count(default=0, fix=_REQUIRED)
+    num_frequency_blocks: Sequence[int] = fields.checked(as_counts(1), default=())
+    start_freqindex_list: Any = fields.checked(as_counts(0), default=None)
+    end_freqindex_list: Any = fields.checked(as_counts(0), default=None)
+    couple_input_forget_gates: bool = fields.flag(False)
+
+    state_is_tuple = True
+    scopes: ClassVar[tuple[str, ...]] = ()
+    """The key of each direction's parameters; empty for a single direction."""
+    num_windows = property(
+        lambda self: sum(self.num_frequency_blocks) * max(1, len(self.scopes)),
+        doc="The number of windows in all blocks and directions.",
+    )
+    # The output of a window consists of two vectors, m of both LSTMs. The state has the
+    # same size, because it holds c and m of the LSTM in time.
+    output_size = property(lambda self: 2 * self.num_units * self.num_windows)
+    _gate_count = property(lambda self: 4 - self.couple_input_forget_gates)
+    # The LSTMs that have parameters; with shared weights, only the LSTM in frequency.
+    _kinds = property(
+        lambda self: ("freq", "time")[: 2 - self.share_time_frequency_weights]
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        blocks = self.num_frequency_blocks
+        must = "hold the number of windows of each block"
+        extend.expect(blocks, "num_frequency_blocks", must, blocks)
+        starts = self.start_freqindex_list or ()
+        ends = self.end_freqindex_list or ()
+        reads_all_inputs = len(blocks) == 1 and not starts and not ends
+        must = f"have length {len(blocks)}, with one entry per block"
+        fix = "If a single block reads all inputs, omit both lists."
+        lists = {"end_freqindex_list": ends, "start_freqindex_list": starts}
+        for name, given in lists.items():
+            fits = reads_all_inputs or len(given) == len(blocks)
+            extend.expect(fits, name, must, len(given), fix)
+        for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            self._check_block(block, end - start)
+
+    def _check_block(self, block: int, size: int) -> None:
+        name = f"num_frequency_blocks[{block}]"
+        _check_windows(self, name, self.num_frequency_blocks[block], size)
+
+    @property
+    def state_tuple_type(self) -> type:
+        """The named tuple class of the state."""
+        prefixes = tuple(f"{scope}_state" for scope in self.scopes) or ("state",)
+        name = f"{type(self).__name__.removesuffix('Cell')}StateTuple"
+        return state_type(name, prefixes, self.num_frequency_blocks)
+
+    @property
+    def state_size(self) -> Size:
+        """The sizes of each window's c and m; their sum if the state is one array."""
+        if not self.state_is_tuple:
+            return self.output_size
+        return self.state_tuple_type(*[self.num_units] * 2 * self.num_windows)
+
+    def param_specs(self, depth: int) -> Specs:
+        """Specs of all parameters, whose shapes do not depend on `depth`."""
+        if self.end_freqindex_list:
+            last = max(self.end_freqindex_list)
+            must = f"not exceed the depth of the inputs ({depth})"
+            extend.expect(last <= depth, "end_freqindex_list", must, last)
+        else:
+            self._check_block(0, depth)
+        specs = {}
+        count = self._gate_count
+        units = self.num_units
+        rows = self.feature_size + 2 * units
+        shards = self.num_unit_shards
+        diagonal = ParamSpec((units,), self.initializer or extend.glorot_uniform)
+        gates = "FIO"[4 - count :] if self.use_peepholes else ""
+        blocks = map(str, range(len(self.num_frequency_blocks)))
+        for block, kind in itertools.product(blocks, self._kinds):
+            name = f"{kind[0]}_{block}"
+            specs |= shard_specs(self, f"W_{name}", rows, count * units, shards)
+            specs[f"B_{name}"] = ParamSpec((count * units,), zeros)
+            for gate, of in itertools.product(gates, "ft"):
+                specs[f"W_{gate}_diag_{kind}{of}_{block}"] = diagonal
+        return dict.fromkeys(self.scopes, specs) or specs
+
+    def step(self, params: Params, inputs: Array, state: Any) -> tuple[Array, PyTree]:
+        """Runs both LSTMs over all windows; see `SpecsCell.step`."""
+        join = functools.partial(jnp.concatenate, axis=-1)
+        if not self.state_is_tuple:
+            state = jnp.split(state, 2 * self.num_windows, axis=-1)
+        leaves = iter(state)
+        outputs = []
+        new = []
+        skip = self.frequency_skip
+        blocks = list(enumerate(self.num_frequency_blocks))
+        for scope, (block, count) in itertools.product(self.scopes or (None,), blocks):
+            product = self._product(params[scope] if scope else params, block)
+            first = self.start_freqindex_list[block] if self.start_freqindex_list else 0
+            starts = range(first, first + count * skip, skip)
+            below = None
+            for x in self.windows(inputs, scope, starts):
+                before = next(leaves), next(leaves)
+                below = below or tuple(map(jnp.zeros_like, before))
+                below, after = self._update(product, block, x, below, before)
+                outputs += [after[1], below[1]]
+                new += after
+        new = self.state_tuple_type(*new) if self.state_is_tuple else join(new)
+        return join(outputs), new
+
+    def _product(self, params: Params, block: int) -> Params:
+        """The parameters, with the kernels and the biases of both LSTMs joined."""
+        names = [f"{kind[0]}_{block}" for kind in self._kinds]
+        kernels = [joined(params, f"W_{n}", self.num_unit_shards) for n in names]
+        biases = [params[f"B_{name}"] for name in names]
+        return params | {
+            "kernel": jnp.concatenate(kernels, axis=-1),
+            "bias": jnp.concatenate(biases, axis=-1),
+        }
+
+    def windows(self, inputs: Array, scope: str | None, starts: Any) -> list[Array]:
+        """The windows of one block, each `[batch, feature_size]`."""
+        return [inputs[:, start : start + self.feature_size] for start in starts]
+
+    def _update(
+        self, params: Params, block: int, x: Array, below: tuple, before: tuple
+    ) -> tuple[tuple, tuple]:
+        """The new `(c, m)` of a window in frequency, and its new `(c, m)` in time.
+
+        Args:
+            params: The parameters, with the joined kernels and biases of the block.
+            block: The number of the block.
+            x: The window.
+            below: `(c, m)` in frequency from the window below.
+            before: `(c, m)` in time from the previous step.
+        """
+        wide = jnp.promote_types(before[0].dtype, before[1].dtype)
+        z = extend.affine(params, (x, before[1], below[1]), wide)
+        shared = self.share_time_frequency_weights
+        products = (z, z) if shared else jnp.split(z, 2, axis=-1)
+        # With shared weights, both LSTMs use the peepholes of the LSTM in frequency.
+        kinds = self._kinds[0], self._kinds[-1]
+        old = below[0], before[0]
+
+        def peep(gate: str, kind: str, z: Array, both: Sequence) -> Array:
+            for of, c in zip("ft", both, strict=True):
+                z = add_peephole(params, f"W_{gate}_diag_{kind}{of}_{block}", z, c)
+            return z
+
+        new = []
+        exposed = []
+        for kind, z, c in zip(kinds, products, old, strict=True):
+            i, j, *f, o = jnp.split(z, self._gate_count, axis=-1)
+            i = jax.nn.sigmoid(peep("I", kind, i, old))
+            if self.couple_input_forget_gates:
+                f = 1 - i
+            else:
+                f = jax.nn.sigmoid(peep("F", kind, f[0] + self.forget_bias, old))
+            new.append(clip_symmetric(f * c + i * jnp.tanh(j), self.cell_clip))
+            exposed.append(o)
+        m = []
+        for kind, o, c in zip(kinds, exposed, new, strict=True):
+            o = jax.nn.sigmoid(peep("O", kind, o, new))
+            m.append((o * jnp.tanh(c)).astype(before[1].dtype))
+        return (new[0], m[0]), (new[1], m[1])
 
 
 @fields.dataclass
@@ -313,3 +451,45 @@ class BidirectionalGridLSTMCell(GridLSTM):
         inputs = jnp.pad(inputs, [(0, 0), (max(-offset, 0), max(offset, 0))])
         starts = [start + max(offset, 0) for start in starts]
         return super().windows(inputs, scope, starts)[::-1]
+
+
+def _check_windows(cell: Any, name: str, count: int, size: int) -> None:
+    """Raises ValueError unless `count` windows of `cell` fit into `size` inputs."""
+    width = cell.feature_size
+    must = f"not exceed the number of inputs ({size})"
+    extend.expect(width <= size, "feature_size", must, width)
+    fitting = (size - width) // cell.frequency_skip + 1
+    must = f"be {fitting} (the number of windows in inputs of size {size})"
+    extend.expect(count == fitting, name, must, count)
+
+
+@functools.cache
+def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) -> type:
+    """Returns the class of the state; the same class for equal arguments.
+
+    Args:
+        name: The name of the class.
+        prefixes: The prefix of the field names in each direction.
+        blocks: The number of windows in each block.
+
+    Returns:
+        A named tuple class with the fields `<prefix>_f<window>_b<block>_c` and `..._m`.
+    """
+    fields = [
+        f"{prefix}_f{window:02}_b{block:02}_{leaf}"
+        for prefix in prefixes
+        for block, count in enumerate(blocks)
+        for window in range(count)
+        for leaf in "cm"
+    ]
+    made: Any = collections.namedtuple(name, fields)
+    # By default, pickle would look for a class with this name in this module.
+    arguments = name, prefixes, blocks
+    made.__reduce__ = lambda self: (_remake, (arguments, tuple(self)))
+    serialized_name = "_".join([f"jaxrnn.{name}", *prefixes, *map(str, blocks)])
+    jax.export.register_namedtuple_serialization(made, serialized_name=serialized_name)
+    return made
+
+
+def _remake(arguments: tuple, leaves: tuple) -> tuple:
+    return state_type(*arguments)(*leaves)

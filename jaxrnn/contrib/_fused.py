@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from jaxrnn.extend import fields
 from jaxrnn.typing import DType, Key, Lengths, Params, PyTree, Shaped
 
 from .._cells.fields import Hyperparameters
-from ._core_cells import LSTMBlockCell
+from ._lstms import LSTMBlockCell
 
 
 @fields.dataclass
@@ -130,20 +129,27 @@ class BoundFusedCell:
         Raises:
             TypeError, ValueError: See `dynamic_rnn`.
         """
-        is_name = scope is None or isinstance(scope, str)
-        must = "be a string or None"
-        extend.expect(is_name, "scope", must, scope, error=TypeError)
         with jax.named_scope(scope or "fused_rnn"):
             return self.cell.apply(
                 self.params, inputs, initial_state, dtype, sequence_length, self.key
             )
 
 
-class _OfSequences(FusedRNNCell):
-    """A fused cell that runs arrays `[time, batch, ...]`; it stacks a list of steps."""
+class _OverSteps(FusedRNNCell):
+    """The base class of fused cells that run an `RNNCell` step by step."""
 
-    _run: Callable[..., tuple[PyTree, PyTree]]
-    """`_run(params, sequences, state, dtype, lengths, key) -> (outputs, state)`."""
+    cell: Any
+    """The `RNNCell` that runs each step."""
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Creates the parameters of the `RNNCell`; see `FusedRNNCell.init`."""
+        if isinstance(inputs, list):
+            return self.cell.init(key, inputs[0], dtype)
+        must = "hold all steps, [time, batch, depth]"
+        for leaf in jax.tree.leaves(inputs):
+            extend.expect(len(leaf.shape) >= 3, "inputs", must, leaf)
+        step = jax.eval_shape(lambda xs: jax.tree.map(lambda x: x[0], xs), inputs)
+        return self.cell.init(key, step, dtype)
 
     def apply(
         self,
@@ -160,40 +166,13 @@ class _OfSequences(FusedRNNCell):
             TypeError: See `dynamic_rnn` and `static_rnn`.
             ValueError: See `dynamic_rnn` and `static_rnn`.
         """
-        is_list = isinstance(inputs, list)
-        sequences = extend.as_arrays("inputs", inputs)
-        sequences = _stacked(sequences) if is_list else _checked(sequences)
-        outputs, state = self._run(
-            params, sequences, initial_state, dtype, sequence_length, key
-        )
-        return (_steps_of(outputs) if is_list else outputs), state
-
-
-class _OverSteps(_OfSequences):
-    """The base class of fused cells that run an `RNNCell` step by step."""
-
-    use_dynamic_rnn: bool = True
-
-    _step_cell: Any
-    """The `RNNCell` that runs each step."""
-
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Creates the parameters of the `RNNCell`; see `FusedRNNCell.init`."""
+        cell = self.cell.bind(params, key)
+        state = initial_state
+        if isinstance(self.cell, LSTMBlockCell) and isinstance(state, tuple | list):
+            state = LSTMStateTuple(*state)  # TensorFlow also accepts a plain pair.
         if isinstance(inputs, list):
-            return self._step_cell.init(key, inputs[0], dtype)
-        step = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), _checked(inputs)
-        )
-        return self._step_cell.init(key, step, dtype)
-
-    def _run(
-        self, params: Params, xs: PyTree, state: PyTree, dtype: Any, n: Any, key: Any
-    ) -> tuple[PyTree, PyTree]:
-        cell = self._step_cell.bind(params, key)
-        if self.use_dynamic_rnn:
-            return dynamic_rnn(cell, xs, n, state, dtype, time_major=True)
-        outputs, state = static_rnn(cell, _steps_of(xs), state, dtype, n)
-        return _stacked(outputs), state
+            return static_rnn(cell, inputs, state, dtype, sequence_length)
+        return dynamic_rnn(cell, inputs, sequence_length, state, dtype, time_major=True)
 
 
 @fields.dataclass
@@ -227,18 +206,11 @@ class LSTMBlockFusedCell(_OverSteps):
     dtype: DType | None = fields.dtype()
     name: str | None = fields.name("lstm_fused_cell")
 
-    _step_cell = property(lambda self: LSTMBlockCell(**vars(self)))
+    cell = property(lambda self: LSTMBlockCell(**vars(self)))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "cell_clip", self._step_cell.cell_clip)
-
-    def _run(
-        self, params: Params, xs: PyTree, state: PyTree, dtype: Any, n: Any, key: Any
-    ) -> tuple[PyTree, PyTree]:
-        if isinstance(state, tuple | list) and len(state) == 2:
-            state = LSTMStateTuple(*state)  # TensorFlow also accepts a plain pair.
-        return super()._run(params, xs, state, dtype, n, key)
+        object.__setattr__(self, "cell_clip", self.cell.cell_clip)
 
 
 @fields.dataclass
@@ -247,9 +219,8 @@ class FusedRNNCellAdaptor(_OverSteps):
 
     Attributes:
         cell: The `RNNCell` to run.
-        use_dynamic_rnn: True to run the cell with `dynamic_rnn`, which compiles one
-            step. False to run it with `static_rnn`, which may compile a separate copy
-            of the cell for each step.
+        use_dynamic_rnn: Accepted for compatibility with TensorFlow. `dynamic_rnn` runs
+            arrays, and `static_rnn` runs lists of steps.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or `use_dynamic_rnn` is not a bool.
@@ -260,8 +231,6 @@ class FusedRNNCellAdaptor(_OverSteps):
     cell: RNNCell = fields.checked(extend.check_rnn_cell)
     use_dynamic_rnn: bool = fields.flag(False)
 
-    _step_cell = property(lambda self: self.cell)
-
 
 def _check_fused(name: str, cell: Any) -> FusedRNNCell:
     fix = "Wrap an RNNCell in a `FusedRNNCellAdaptor`."
@@ -271,7 +240,7 @@ def _check_fused(name: str, cell: Any) -> FusedRNNCell:
 
 
 @fields.dataclass
-class TimeReversedFusedRNN(_OfSequences):
+class TimeReversedFusedRNN(FusedRNNCell):
     """Runs a fused cell over each row, from the row's last step to the first.
 
     The cell reads a row of length n as `x[n-1], ..., x[0]`. The outputs are returned in
@@ -294,44 +263,34 @@ class TimeReversedFusedRNN(_OfSequences):
         """Creates the parameters of the cell; see `FusedRNNCell.init`."""
         return self.cell.init(key, inputs, dtype)
 
-    def _run(
-        self, params: Params, xs: PyTree, state: PyTree, dtype: Any, n: Any, key: Any
+    def apply(
+        self,
+        params: Params,
+        inputs: PyTree,
+        initial_state: PyTree = None,
+        dtype: DType | None = None,
+        sequence_length: Lengths | None = None,
+        key: Key | None = None,
     ) -> tuple[PyTree, PyTree]:
-        time, rows = jax.tree.leaves(xs)[0].shape[:2]
-        lengths = extend.as_lengths(n, rows)
-        if lengths is not None:
-            lengths = jnp.minimum(lengths, time)
-
-        def reverse(tree: PyTree) -> PyTree:
-            if lengths is None:
-                return jax.tree.map(jnp.flipud, tree)
-            return reverse_sequence(tree, lengths, seq_axis=0, batch_axis=1)
-
-        outputs, state = self.cell.apply(params, reverse(xs), state, dtype, n, key)
-        return reverse(outputs), state
+        """Runs all steps in reverse; see `FusedRNNCell.apply`."""
+        lengths = sequence_length
+        reversed_inputs = _reversed(inputs, lengths)
+        outputs, state = self.cell.apply(
+            params, reversed_inputs, initial_state, dtype, lengths, key
+        )
+        return _reversed(outputs, lengths), state
 
 
-def _checked(sequences: PyTree) -> PyTree:
-    """Returns the sequences; raises ValueError unless every leaf holds all steps."""
-    must = "hold all steps, [time, batch, depth]"
-    for path, leaf in jax.tree.leaves_with_path(sequences):
-        name = f"inputs{jax.tree_util.keystr(path)}"
-        extend.expect(len(leaf.shape) >= 3, name, must, leaf)
-    return sequences
-
-
-def _stacked(steps: list[PyTree]) -> PyTree:
-    """Stacks steps into a nest of arrays `[time, batch, ...]`."""
-    extend.expect(steps, "inputs", "hold at least one step", steps)
-    kinds = {str(jax.tree.map(jax.typeof, step)) for step in steps}
-    must = "have the same structure, shapes and dtypes at all steps"
-    extend.expect(len(kinds) == 1, "inputs", must, steps)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
-
-
-def _steps_of(sequences: PyTree) -> list[PyTree]:
-    """Splits a nest of arrays `[time, batch, ...]` into its steps."""
-    leaves, structure = jax.tree.flatten(sequences)
-    # The backward pass of a split is one concatenation, unlike that of `x[t]`.
-    columns = [[x[0] for x in jax.lax.split(x, [1] * len(x))] for x in leaves]
-    return [structure.unflatten(step) for step in zip(*columns, strict=True)]
+def _reversed(inputs: PyTree, lengths: Lengths | None) -> PyTree:
+    """Reverses the steps of each row: of arrays `[time, ...]` or a list of steps."""
+    if isinstance(inputs, list):
+        sequences = jax.tree.map(lambda *steps: jnp.stack(steps), *inputs)
+        leaves, structure = jax.tree.flatten(_reversed(sequences, lengths))
+        columns = zip(*map(jnp.unstack, leaves), strict=True)
+        return [structure.unflatten(step) for step in columns]
+    if lengths is None:
+        return jax.tree.map(jnp.flipud, inputs)
+    time, rows = jax.tree.leaves(inputs)[0].shape[:2]
+    checked: Any = extend.as_lengths(lengths, rows)
+    lengths = jnp.minimum(checked, time)
+    return reverse_sequence(inputs, lengths, seq_axis=0, batch_axis=1)

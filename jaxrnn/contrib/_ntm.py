@@ -13,7 +13,9 @@ from jaxrnn import ParamSpec, RNNCell, TensorShape, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Specs
 
-from ._contrib_lstm import clip_symmetric
+from ._lstms import clip_symmetric
+
+_LIKE_TENSORFLOW = "Pass the depth of the inputs, which is TensorFlow's default."
 
 
 class NTMControllerState(NamedTuple):
@@ -104,7 +106,7 @@ class NTMCell(extend.ParamsWrapper):
     read_head_num: int = fields.size()
     write_head_num: int = fields.size()
     shift_range: int = fields.size(default=1)
-    output_dim: int = fields.count(default=None)
+    output_dim: int = fields.count(default=0, fix=_LIKE_TENSORFLOW)
     clip_value: float = fields.number(20, low=0)
     dtype: DType | None = fields.dtype()
     name: str | None = fields.name()
@@ -114,8 +116,6 @@ class NTMCell(extend.ParamsWrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "cell", self.controller)
-        fix = "Pass the depth of the inputs, which is TensorFlow's default."
-        extend.expect(self.output_dim is not None, "output_dim", "be given", None, fix)
         shifts = 2 * self.shift_range + 1
         must = f"be at least {shifts} (the number of shifts that `shift_range` allows)"
         size = self.memory_size
@@ -282,10 +282,6 @@ class NTMCell(extend.ParamsWrapper):
 
     def _checked_state(self, state: PyTree, inputs: Array) -> NTMControllerState:
         """Checks and returns the state; the controller checks its own part."""
-        fix = "Create a state with `cell.zero_state`, and edit it with `_replace`."
-        is_state = isinstance(state, tuple | list) and len(state) == 5
-        must = "have the 5 entries of an NTMControllerState"
-        extend.expect(is_state, "state", must, state, fix, error=TypeError)
         state = NTMControllerState(*state)
         # `time` is not checked here, because it may also be a scalar.
         own = state._replace(controller_state=(), time=())

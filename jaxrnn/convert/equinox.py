@@ -7,10 +7,10 @@ The state of an LSTM is (h, c) in Equinox and (c, h) in jaxrnn.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from .._base.errors import Verbatim, expect
-from .._base.modules import export as _export, missing_name as _missing_name
+from .._base.modules import export as _export
 from .._cells.bound import BoundCell
 from ._layer_weights import Kind, LayerWeights, Library, as_layers, bind_layers
 from ._weights import Reader, check_names
@@ -120,13 +120,3 @@ def _layer(name: str, cell: Any) -> LayerWeights:
 
 
 _export(globals())
-
-_HINTS = {"as_cell": "Use `jaxrnn.FunctionCell`, as in `docs/coming_from/equinox.md`."}
-
-
-# Hide `__getattr__` from type checkers, so that they report missing names.
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> NoReturn:
-        """Raises an error that says what to use in place of `as_cell`."""
-        raise _missing_name(__name__, name, _HINTS)

@@ -15,14 +15,14 @@ the concatenation of the two kernels and the sum of the two biases.
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from .. import contrib
 from .._base.arguments import check_instance
 from .._base.errors import Verbatim, expect
-from .._base.modules import export as _export, missing_name as _missing_name
+from .._base.modules import export as _export
 from .._cells.bound import BoundCell
 from ._layer_weights import (
     Kind,
@@ -266,13 +266,3 @@ def _saved_conv(name: str, bound: BoundCell) -> tuple[str, dict[str, Weight]]:
 
 
 _export(globals())
-
-_HINTS = {"as_cell": "Use `jaxrnn.FunctionCell`, as in `docs/coming_from/haiku.md`."}
-
-
-# Hide `__getattr__` from type checkers, so that they report missing names.
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> NoReturn:
-        """Raises an error that says what to use in place of `as_cell`."""
-        raise _missing_name(__name__, name, _HINTS)

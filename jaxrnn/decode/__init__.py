@@ -12,9 +12,7 @@ that are not parameters of the cell. For beam search, `tile_beams` repeats the r
 memory.
 """
 
-import typing as _typing
-
-from .._base.modules import export as _export, missing_name as _missing_name
+from .._base.modules import export as _export
 from ._beam_search import tile_beams as tile_beams
 from ._search import (
     Decoded as Decoded,
@@ -26,16 +24,3 @@ from ._search import (
 )
 
 _export(globals())
-
-_HINTS = dict.fromkeys(
-    ("greedy_loop", "sampling_loop", "beam_loop"),
-    "Run a decoder of `jaxrnn.contrib`, such as a `BasicDecoder`, with "
-    "`jaxrnn.contrib.dynamic_decode`.",
-)
-
-# Hide `__getattr__` from type checkers, so that they report missing names.
-if not _typing.TYPE_CHECKING:
-
-    def __getattr__(name: str) -> _typing.NoReturn:
-        """Raises an error that says what to use instead of a name that is gone."""
-        raise _missing_name(__name__, name, _HINTS)

@@ -403,9 +403,3 @@ def test_traced_weights_whose_values_are_needed():
     wanted = r"`variables.*` must be concrete, since two layers of `cell`"
     with pytest.raises(TypeError, match=wanted):
         jax.eval_shape(load, convert.tf1.save(cell))
-
-
-@pytest.mark.parametrize("library", [convert.haiku, convert.equinox])
-def test_a_name_that_is_gone(library):
-    with pytest.raises(AttributeError, match=r"'as_cell'\. Use `jaxrnn.FunctionCell`"):
-        library.as_cell  # noqa: B018

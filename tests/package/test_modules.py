@@ -123,7 +123,6 @@ HINTS = {
     "rnn": (jaxrnn.contrib, "All names are in `jaxrnn.contrib`"),
     "static_rnn": (jaxrnn.contrib, r"Use `jaxrnn\.static_rnn`"),
     "legacy_seq2seq": (jaxrnn.contrib, "`legacy_seq2seq` in the guide to contrib"),
-    "one2many_rnn_seq2seq": (jaxrnn.contrib, "`legacy_seq2seq`"),
     "LSTMBlockWrapper": (jaxrnn.contrib, "`FusedRNNCell`"),
     "CompiledWrapper": (jaxrnn.contrib, r"`jax\.jit`"),
     "GRUBlockCell": (jaxrnn.contrib, "`GRUBlockCellV2`"),

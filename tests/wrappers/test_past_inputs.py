@@ -235,9 +235,7 @@ def test_refuses():
         apply(np.ones((2, 5), np.float32))
     with refused(ValueError, depth.format(2, 3)):
         PastInputsWrapper(cell, 2).init(KEY, STEP)
-    with refused(
-        ValueError, "`state.past_inputs` must have shape [2, 3, 3], got float32[4]"
-    ):
+    with refused(ValueError, "must be (past inputs, cell state), got float32[2, 4]"):
         conv.apply(conv.init(KEY, STEP), STEP, np.ones((2, 4), np.float32))
     with refused(ValueError, "`state.past_inputs` must have shape [2, 3, 3], got floa"):
         apply(past=PAST[:, :1])

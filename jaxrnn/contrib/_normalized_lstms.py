@@ -1,24 +1,109 @@
-"""LSTMs with optional layer normalization of the gates and of c."""
+"""LSTMs that normalize their gates and c, or the columns of their kernels."""
 
+from collections.abc import Callable
 from typing import final
 
 import jax
-from jax.nn.initializers import zeros
+import jax.numpy as jnp
+from jax.nn.initializers import constant, zeros
 
-from jaxrnn import Choice, LSTMStateTuple, ParamSpec, Run, extend
+from jaxrnn import Choice, LSTMStateTuple, ParamSpec, Run, Stage, extend
 from jaxrnn.extend import fields
-from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Specs
+from jaxrnn.typing import (
+    Activation,
+    Array,
+    DType,
+    Initializer,
+    Key,
+    Params,
+    PyTree,
+    Specs,
+)
 
-from ._contrib_lstm import (
-    NO_PROJECTION,
-    LayerNormedLSTM,
+from ._lstms import (
+    LSTM,
+    OfLSTMCell,
     add_peephole,
+    clip_symmetric,
+    core_lstm,
     joined,
     shard_specs,
 )
 
 
-class _FourGateLSTM(LayerNormedLSTM):
+class _LayerNormedLSTM(LSTM):
+    """An LSTM with optional layer normalization of each gate and of c'.
+
+    With `layer_norm`, `gamma` and `beta` `[num_units]` are stored under the scope of
+    each gate and under the scope `state`. In this case, no bias is added to the matrix
+    product, even if a bias is stored.
+
+    Attributes:
+        layer_norm: Whether to use layer normalization.
+        norm_gain: The initial `gamma`.
+        norm_shift: The initial `beta`.
+    """
+
+    activation: Activation
+    forget_bias: float
+    layer_norm: bool
+    norm_gain: float
+    norm_shift: float
+    # Defaults for cells that lack these fields.
+    use_peepholes: bool = False
+    cell_clip: float | None = None
+
+    gate_scopes: tuple[str, ...]
+    peepholes: tuple[str, ...]
+    _gates: Callable[..., tuple[Array, PyTree]]
+    """The update of the first stage."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stage of all gates, then the projection stage if there is one."""
+        return self._gate_stages(self._gates, len(self.gate_scopes))
+
+    def elementwise_specs(self) -> Specs:
+        """Specs of the peepholes, and of each normalization's `gamma` and `beta`."""
+        shape = (self.num_units,)
+        specs: Specs = {}
+        if self.use_peepholes:
+            spec = ParamSpec(shape, self.initializer or extend.glorot_uniform)
+            specs |= dict.fromkeys(self.peepholes, spec)
+        if self.layer_norm:
+            gamma = ParamSpec(shape, constant(self.norm_gain))
+            beta = ParamSpec(shape, constant(self.norm_shift))
+            for scope in (*self.gate_scopes, "state"):
+                specs[scope] = {"gamma": gamma, "beta": beta}
+        return specs
+
+    def blocks_of(self, params: Params, z: Array) -> list[Array]:
+        """The blocks of z, each normalized if `layer_norm` is True."""
+        scopes = self.gate_scopes
+        blocks = zip(scopes, jnp.split(z, len(scopes), axis=-1), strict=True)
+        return [self.normalized(params, scope, block) for scope, block in blocks]
+
+    def normalized(self, params: Params, scope: str, x: Array) -> Array:
+        """`gamma * (x - mean) / sqrt(variance + epsilon) + beta` over the last axis.
+
+        Epsilon is 1e-12 (1e-3 in float16). The result is computed in at least float32.
+        Without `layer_norm`, x is returned unchanged.
+
+        Source: arXiv:1607.06450; `tf.contrib.layers.layer_norm`.
+        """
+        if not self.layer_norm:
+            return x
+        epsilon = 1e-3 if x.dtype == jnp.float16 else 1e-12
+        wide = x.astype(extend.at_least_float32(x.dtype))
+        centered = wide - jnp.mean(wide, -1, keepdims=True)
+        variance = jnp.mean(centered * centered, -1, keepdims=True)
+        normal = centered * jax.lax.rsqrt(variance + epsilon)
+        gamma = params[scope]["gamma"].astype(wide.dtype)[None, :]
+        beta = params[scope]["beta"].astype(wide.dtype)[None, :]
+        return (normal * gamma + beta).astype(x.dtype)
+
+
+class _FourGateLSTM(_LayerNormedLSTM):
     """An LSTM with blocks i, j, f, o."""
 
     gate_scopes = ("input", "transform", "forget", "output")
@@ -32,15 +117,16 @@ class _FourGateLSTM(LayerNormedLSTM):
 
     def _gates(self, params: Params, z: Array, carry: PyTree) -> tuple[Array, PyTree]:
         c, h, *mask = carry
-        i, j, f, o = self.normalized_gates(params, z)
+        i, j, f, o = self.blocks_of(params, z)
         f = add_peephole(params, "w_f_diag", f + self.forget_bias, c)
         i = add_peephole(params, "w_i_diag", i, c)
         g = self.activation(j)
         if mask:
             g = g * mask[0]
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * g
-        c, m = self.normalized_memory(params, "w_o_diag", o, c)
-        return self.emit(c, m, LSTMStateTuple(c, h))
+        c = clip_symmetric(self.normalized(params, "state", c), self.cell_clip)
+        o = jax.nn.sigmoid(add_peephole(params, "w_o_diag", o, c))
+        return self._emit(c, o * self.activation(c), LSTMStateTuple(c, h))
 
 
 @fields.dataclass
@@ -92,7 +178,7 @@ class LayerNormLSTMCell(_FourGateLSTM):
     use_peepholes: bool = fields.flag(False)
     cell_clip: float | None = fields.number(None, low=0)
     initializer: Initializer | None = fields.initializer()
-    num_proj: int | None = fields.count(default=None, fix=NO_PROJECTION)
+    num_proj: int | None = fields.count(default=None)
     proj_clip: float | None = fields.number(None, low=0)
     forget_bias: float = fields.number(1.0)
     activation: fields.ActivationLike = fields.activation()
@@ -156,18 +242,12 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     layer_norm: bool = fields.flag(True)
     norm_gain: float = fields.number(1.0)
     norm_shift: float = fields.number(0.0)
-    dropout_keep_prob: float = fields.number(1.0)
+    dropout_keep_prob: float = fields.number(1.0, low=1e-30, high=1)
     dropout_prob_seed: int | None = fields.count(default=None, least=0, most=2**32 - 1)
     reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
     library_kind = "lstm"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        kept = self.dropout_keep_prob
-        fix = "Pass the probability of keeping an entry."
-        extend.expect(0 < kept <= 1, "dropout_keep_prob", "be in (0, 1]", kept, fix)
 
     @property
     def is_random(self) -> bool | None:
@@ -210,7 +290,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
 
 
 @fields.dataclass
-class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
+class CoupledInputForgetGateLSTMCell(_LayerNormedLSTM):
     """An LSTM whose input gate is 1 minus its forget gate.
 
         j, f, o = split([x, h] W + B)
@@ -263,7 +343,7 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
     num_units: int = fields.size()
     use_peepholes: bool = fields.flag(False)
     initializer: Initializer | None = fields.initializer()
-    num_proj: int | None = fields.count(default=None, fix=NO_PROJECTION)
+    num_proj: int | None = fields.count(default=None)
     proj_clip: float | None = fields.number(None, low=0)
     num_unit_shards: int = fields.count(default=1)
     num_proj_shards: int = fields.count(default=1)
@@ -303,8 +383,101 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
         self, params: Params, z: Array, carry: LSTMStateTuple
     ) -> tuple[Array, PyTree]:
         c = carry.c
-        j, f, o = self.normalized_gates(params, z)
+        j, f, o = self.blocks_of(params, z)
         f = jax.nn.sigmoid(add_peephole(params, "W_F_diag", f + self.forget_bias, c))
         c = f * c + (1 - f) * self.activation(j)
-        c, m = self.normalized_memory(params, "W_O_diag", o, c)
-        return self.emit(c, m, carry)
+        c = self.normalized(params, "state", c)
+        o = jax.nn.sigmoid(add_peephole(params, "W_O_diag", o, c))
+        return self._emit(c, o * self.activation(c), carry)
+
+
+@fields.dataclass
+class WeightNormLSTMCell(OfLSTMCell):
+    """An `LSTMCell` whose kernel columns have learned norms.
+
+    The cell is an `LSTMCell` with a normalized kernel. The rows that multiply x and the
+    rows that multiply h are normalized separately:
+
+        kernel = [norm_0 * kernel_x / |kernel_x|; norm_1 * kernel_h / |kernel_h|]
+
+    Here, `|k| = sqrt(max(sum(k ** 2), 1e-12))` holds the norm of each column of k.
+    `projection/kernel` is normalized in the same way, with its own `norm_0`. The
+    kernels are normalized once per run.
+
+    Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
+    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`. Under `wn_lstm_cell`:
+    `kernel` `[I + P, 4H]`, blocks i, j, f, o; `norm_0`, `norm_1` and `bias` `[4H]`;
+    `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`; `projection/kernel` `[H, P]` and
+    `projection/norm_0` `[P]`.
+
+    Attributes:
+        num_units: `H`, at least 0.
+        norm: Whether to normalize the kernels; False for a plain `LSTMCell`.
+        use_peepholes: Whether the gates read c through three diagonal kernels.
+        cell_clip: The bound on the magnitude of c', at least 0; None for no bound.
+        initializer: For kernels, norms and peepholes; None for Glorot uniform.
+        num_proj: The size of the projected output, positive; None for no projection.
+        proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
+            for no bound.
+        forget_bias: Added to f at each step; not stored in the bias.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        name: The name of the step in profiles, and of the scope in checkpoints.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, an activation is unknown, or `dtype` is
+            not floating-point.
+
+    Source: arXiv:1602.07868; `tf.contrib.rnn.WeightNormLSTMCell`.
+    """
+
+    num_units: int = fields.size()
+    norm: bool = fields.flag(True)
+    use_peepholes: bool = fields.flag(False)
+    cell_clip: float | None = fields.number(None, low=0)
+    initializer: Initializer | None = fields.initializer()
+    num_proj: int | None = fields.count(default=None)
+    proj_clip: float | None = fields.number(None, low=0)
+    forget_bias: float = fields.number(1.0)
+    activation: fields.ActivationLike = fields.activation()
+    reuse: object = fields.unused()
+    name: str | None = fields.name("wn_lstm_cell")
+    dtype: DType | None = fields.dtype()
+
+    library_cell = property(core_lstm)
+
+    def param_specs(self, depth: int) -> Specs:
+        """Specs of all parameters for inputs of size `depth`, in creation order."""
+        specs = self.library_cell.param_specs(depth)
+        if self.norm:
+            make = self.initializer or extend.glorot_uniform
+            norm = ParamSpec((4 * self.num_units,), make)
+            specs |= {"norm_0": norm, "norm_1": norm}
+            if self.num_proj is not None:
+                norm = ParamSpec((self.num_proj,), make)
+                specs["projection"] |= {"norm_0": norm}
+        return {"wn_lstm_cell": specs}
+
+    def stage_params(self, params: Params) -> Params:
+        """Normalizes the kernels; see `AffineCell.stage_params`."""
+        params = dict(params["wn_lstm_cell"])
+        if not self.norm:
+            return params
+        kernel = params["kernel"]
+        from_x, from_h = jnp.split(kernel, [kernel.shape[0] - self.output_size])
+        from_x = _normalized(from_x, params.pop("norm_0"))
+        from_h = _normalized(from_h, params.pop("norm_1"))
+        params["kernel"] = jnp.concatenate([from_x, from_h])
+        if self.num_proj is not None:
+            projection = params["projection"]
+            kernel = _normalized(projection["kernel"], projection["norm_0"])
+            params["projection"] = {"kernel": kernel}
+        return params
+
+
+def _normalized(kernel: Array, norm: Array) -> Array:
+    """Scales each column of `kernel` to its norm in `norm`."""
+    wide = kernel.astype(extend.at_least_float32(kernel.dtype))
+    squares = jnp.sum(wide * wide, axis=0, keepdims=True)
+    normal = wide * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
+    return normal.astype(kernel.dtype) * norm[None, :]
