@@ -50,6 +50,7 @@ _INSTEAD = {
     "bidirectional": "Run two cells with `bidirectional_dynamic_rnn`.",
     "dropout rate": "Use `DropoutWrapper(cell, output_keep_prob=1 - rate)`.",
     "recurrent_dropout": "Use `DropoutWrapper(cell, state_keep_prob=1 - rate)`.",
+    "forget_bias cell_clip proj_clip activation": "Pass it to the cell's constructor.",
     "memory memory_sequence_length initial_cell_state": "Pass it to "
     "`AttentionWrapper.initial_state`.",
 }
