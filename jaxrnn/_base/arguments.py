@@ -117,6 +117,8 @@ def check_is_cell(name: str, cell: Any) -> None:
 
 def _fix_of_cell(name: str, cell: object) -> str:
     """What to do with an object that is not a bound cell."""
+    if hasattr(cell, "get_cells"):
+        return f"Pass the bound cells of the module: `{name}.get_cells()`."
     if hasattr(cell, "initialize_carry"):
         return "Convert a Flax cell with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
     if isinstance(cell, list | tuple):

@@ -578,7 +578,7 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
     is_coupled = isinstance(cell, CoupledInputForgetGateLSTMCell)
     names = listed(kind.__name__ for kind in KINDS)
     must = f"be one of {names}, or a stack of these"
-    fix = "To convert a wrapped cell, pass `cell.cell.cell.bind(cell.params)`."
+    fix = "For the inner cell alone, pass `cell.cell.cell.bind(cell.params)`."
     is_known = is_coupled or type(cell) in KINDS
     expect(is_known, name, must, cell, fix * hasattr(cell, "cell"), TypeError)
     must = "be False, because this conversion does not support normalization"

@@ -652,15 +652,14 @@ MODULES = [
     ("Use `sequence_length`", lambda: in_nnx()(X, seq_lengths=[1] * 4), lambda: in_nnx()(X, sequence_length=[1] * 4)),
     ("Use `initial_state`", lambda: in_nnx()(X, initial_carry=ZEROS), lambda: in_nnx()(X, initial_state=ZEROS)),
     ("must be nnx.Rngs, for example `nnx.Rngs(0)`", lambda: jaxrnn.nnx.RNN(GRUCell(2), 3, rngs=0), lambda: jaxrnn.nnx.RNN(GRUCell(2), 3, rngs=nnx.Rngs(0))),
-    ("Pass the size of the inputs", lambda: in_nnx(depth=0), in_nnx),
     ("Bind each cell to parameters from its `init` or from a converter", lambda: set_cells(GRU.cell.bind({})), lambda: set_cells(GRU.cell.bind(GRU.cell.init(KEY, STEP)))),
     ("Check that `in_features` is the size of the inputs", lambda: in_nnx(depth=4).set_cells(GRU), lambda: in_nnx(depth=3).set_cells(GRU)),
     ("Create the module with `param_dtype=jnp.complex64`", lambda: in_nnx(GRUCell(2, kernel_initializer=normal())).set_cells(GRU.cell.bind(jax.tree.map(lambda p: p.astype(C64), GRU.params))),
      lambda: in_nnx(GRUCell(2, kernel_initializer=normal()), param_dtype=C64).set_cells(GRU.cell.bind(jax.tree.map(lambda p: p.astype(C64), GRU.params)))),
     ("Pass `rngs=key`", lambda: in_jit()(X, None), lambda: in_jit()(X, KEY)),
-    ("declare `is_random=False`", lambda: in_jit()(X, None), lambda: in_jit(is_random=False)(X, None)),
+    ("`is_random=False` to a cell without random numbers", lambda: in_jit()(X, None), lambda: in_jit(is_random=False)(X, None)),
     ("Pass `cell.cell.bind(cell.params, key)`", nnx_dropout, lambda: nnx_dropout(KEY)),
-    ("call `module.eval()` before `as_cell`", nnx_dropout, in_eval),
+    ("call `module.eval()` first", nnx_dropout, in_eval),
     ("Pass the variables that `init` or `variables_of` returned", lambda: jaxrnn.linen.RNN(GRUCell(2)).cells_of({}), lambda: jaxrnn.linen.RNN(GRUCell(2)).cells_of(LINEN_VARIABLES)),
 ]  # fmt: skip
 
