@@ -174,7 +174,7 @@ class AffineCell(SpecsCell):
 
     # The standard cell with the same equations as this class: "lstm", "gru" (which
     # resets the state before the matrix product), "cudnn_gru" (which resets the state
-    # after the matrix product) or "rnn". Subclasses do not inherit this attribute; see
+    # after the matrix product) or "rnn". A subclass must declare it again; see
     # `declared_kind`.
     library_kind: ClassVar[str | None] = None
 
