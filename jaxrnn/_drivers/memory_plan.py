@@ -17,6 +17,7 @@ from .._base.arguments import (
     as_count,
     as_dtype,
     check_instance,
+    check_is_cell,
     check_is_unbound_cell,
 )
 from .._base.errors import Verbatim, counted, error_note, expect
@@ -179,6 +180,8 @@ def memory_plan(
     device = jax.devices()[0] if device is None else device
     fix = "Pass one of `jax.devices()`, or a device of `jax.experimental.topologies`."
     check_instance("device", device, jax.Device, "a device", fix)
+    what = "a list of strategies of `jaxrnn.memory`"
+    check_instance("strategies", strategies, Sequence, what)
     planned = [
         as_strategy(f"strategies[{i}]", strategy, platform=device.platform)
         for i, strategy in enumerate(strategies)
@@ -232,6 +235,7 @@ def _bound(cell: Any, inputs: PyTree, dtype: DType, axis: int) -> Any:
     """Binds an unbound cell to the types of new parameters; keeps a bound cell."""
     is_of_cell = isinstance(getattr(cell, "cell", None), UnboundCellLike)
     if is_of_cell and hasattr(cell, "params"):
+        check_is_cell("cell", cell)  # A module also has a cell and parameters.
         return cell
     check_is_unbound_cell("cell", cell)
 

@@ -55,6 +55,7 @@ def bound(cell):
 
 
 GRU, LSTM = bound(GRUCell(2)), bound(LSTMCell(2))
+MODULE = jaxrnn.nnx.RNN(LSTMCell(2), 3, rngs=nnx.Rngs(0))
 STACK = bound(MultiRNNCell([GRUCell(2), GRUCell(2)]))
 run = functools.partial(dynamic_rnn, dtype=F32)
 gru = functools.partial(run, GRU, X)
@@ -397,6 +398,8 @@ OTHER_DRIVERS = [
     # `memory_plan`
     ("Change the cell", lambda: plan(cell_of(lambda x, s: (x, s.astype(jnp.bfloat16))), X), lambda: plan(cell_of(keep), X)),
     ("Pass `dtype=jnp.complex64`", lambda: plan(cell_of(lambda x, s: (s * x * C64(1j), s)), X), lambda: plan(cell_of(lambda x, s: (s * x * C64(1j), s)), X, dtype=C64)),
+    ("Pass the bound cells of the module: `cell.get_cells()`", lambda: plan(MODULE, X), lambda: plan(MODULE.get_cells(), X)),
+    ("a list of strategies", lambda: plan(LSTMCell(2), X, strategies=Recompute()), lambda: plan(LSTMCell(2), X, strategies=[Recompute()])),
     ("such as `jaxrnn.LSTMCell(64)`", lambda: plan(3, X), lambda: plan(jaxrnn.LSTMCell(64), X)),
 ]  # fmt: skip
 
