@@ -66,7 +66,7 @@ class BackwardLoop {
       float* products = worker.products.get();
       if (C::kByRow) products += packed.panel.first * kLanes;
       Multiply(multiplied, vectors, {operand, stride_}, packed.transposed, size,
-               {kZeros, 0}, {products, width});
+               {kZeros, 0}, {products, width}, worker.far);
       for (int64_t r = 0; r < multiplied; r++) {
         for (int w = 0; w < vectors; w++) {
           Pull(worker, phase, stage, t, r, packed.panel.first + w,
@@ -99,6 +99,7 @@ class BackwardLoop {
     Carried<C::kCarried> carried;
     Buffer memory, products;
     std::vector<PackedPanel> stages[C::kStages];
+    bool far;  // Whether the panels are beyond a core's own caches.
   };
 
   // The stage after this one. After the last stage comes the next step's first stage.
@@ -118,7 +119,8 @@ class BackwardLoop {
     for (int stage = 0; stage < C::kStages; stage++) {
       floats += worker.ranges[stage].size() * kLanes * OperandSize(Following(stage));
     }
-    worker.memory = Allocate(floats);
+    worker.far = AreFar(floats);
+    worker.memory = Allocate(floats, worker.far && rows_.count() > 1);
     const int64_t width = C::kByRow ? cell_.padded(0) : kMaxVectors * kLanes;
     worker.products = Allocate(rows_.count() * width);
     float* next = worker.memory.get();
@@ -168,21 +170,18 @@ class BackwardLoop {
   // of the panel's units become columns. The matrix columns become rows, ordered by
   // vector, gate and lane, as in `operands_`.
   void Transpose(int stage, const Panel& panel, float* to) {
-    const int64_t units = cell_.units(stage), rows = cell_.rows(stage);
-    const int64_t width = panel.count * kLanes;
+    const int64_t units = cell_.units(stage), width = panel.count * kLanes;
+    const int64_t row = panel.first * kLanes;
+    const int64_t count = std::min(width, cell_.rows(stage) - row);
     const int gates = C::kStateGates[stage], first = cell_.FirstOfState(stage);
-    std::memset(to, 0, sizeof(float) * width * gates * Padded(units));
-    for (int64_t lane = 0; lane < width; lane++) {
-      const int64_t row = panel.first * kLanes + lane;
-      if (row >= rows) break;
-      for (int g = 0; g < gates; g++) {
+    for (int64_t v = 0; v * kLanes < units; v++) {
+      for (int g = 0; g < gates; g++, to += kLanes * width) {
+        const int64_t columns = cell_.Columns(stage, first + g);
         const float* from = entry_.w_state[C::kGate[stage][first + g].product] +
-                            row * cell_.Columns(stage, first + g) +
-                            cell_.Column(stage, first + g);
-        for (int64_t u = 0; u < units; u++) {
-          const int64_t k = (u / kLanes * gates + g) * kLanes + u % kLanes;
-          to[k * width + lane] = from[u];
-        }
+                            row * columns + cell_.Column(stage, first + g) + v * kLanes;
+        const int valid = Valid(units, v);
+        PackTransposed({from, columns}, count, valid, width, to);
+        std::memset(to + valid * width, 0, sizeof(float) * (kLanes - valid) * width);
       }
     }
   }

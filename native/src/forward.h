@@ -31,7 +31,8 @@ class ForwardLoop {
         sizes_(entry.sizes),
         cell_(sizes_),
         rows_(sizes_, entry.lengths, row_block),
-        blocks_(rows_, sizes_.time),
+        far_(AreFar(cell_.MatrixFloats() / workers)),
+        blocks_(rows_, sizes_.time, far_ ? 128 : 64),
         strides_{Stride(Padded(sizes_.outputs)), Stride(Padded(sizes_.units))},
         row_(entry.settings, sizes_.units) {
     for (int k = 0; k < 3; k++)
@@ -45,7 +46,10 @@ class ForwardLoop {
     }
     for (int64_t s = 0; s < workers; s++) {
       const std::vector<VectorRange> ranges = cell_.Ranges(s, workers);
-      workers_.push_back({ranges, ForwardPanels<C>(ranges, sizes_, blocks_.most_rows()),
+      // The calls of a single row are too short for huge pages.
+      const bool huge = far_ && rows_.count() > 1;
+      workers_.push_back({ranges,
+                          ForwardPanels<C>(ranges, sizes_, blocks_.most_rows(), huge),
                           Carried<1>(ranges[0], rows_.count())});
       if (!rows_.contiguous())
         workers_.back().x = Allocate(blocks_.most_rows() * Stride(sizes_.depth));
@@ -71,7 +75,8 @@ class ForwardLoop {
       float* zs = packed.zs + blocks_.offset(t) * width;
       const Out of_state = {zs + first * kLanes, width};
       Multiply(n, C::kStateGates[stage] * packed.panel.count, operand, packed.w_state,
-               cell_.rows(stage), {of_state.data, width}, of_state);
+               cell_.rows(stage), {of_state.data, width}, of_state,
+               far_);
       for (int64_t r = 0; !C::kByRow && r < n; r++) {
         for (int v = 0; v < packed.panel.count; v++) {
           Update(worker, stage, t, r, packed.panel.first + v,
@@ -186,7 +191,7 @@ class ForwardLoop {
         const int64_t width = gates * packed.panel.count * kLanes;
         if (inputs > 0)
           Multiply(rows, inputs * packed.panel.count, x, packed.w_inputs, depth,
-                   {packed.bias, 0}, {packed.zs, width});
+                   {packed.bias, 0}, {packed.zs, width}, far_);
         for (int64_t r = 0; inputs < gates && r < rows; r++) {
           for (int64_t k = inputs * packed.panel.count * kLanes; k < width; k += kLanes)
             Store(packed.zs + r * width + k, Load(packed.bias + k));
@@ -310,6 +315,7 @@ class ForwardLoop {
   const Sizes sizes_;
   const Stages<C> cell_;
   const Rows rows_;
+  const bool far_;  // Whether a worker's matrices are far.
   const StepBlocks blocks_;
   const int64_t strides_[2];  // For states, and for operands of a second stage.
   // The states of even steps, the states of odd steps, and a second stage's operands.

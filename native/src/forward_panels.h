@@ -2,6 +2,7 @@
 #ifndef JAXRNN_FORWARD_PANELS_H_
 #define JAXRNN_FORWARD_PANELS_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -24,9 +25,10 @@ struct ForwardPanel {
 template <typename C>
 class ForwardPanels {
  public:
-  // `rows` is the largest number of rows that are multiplied at once.
+  // `rows` is the largest number of rows that are multiplied at once. `huge` requests
+  // huge pages.
   ForwardPanels(const std::vector<VectorRange>& ranges, const Sizes& sizes,
-                int64_t rows)
+                int64_t rows, bool huge)
       : sizes_(sizes), cell_(sizes) {
     int64_t floats = 0;
     for (int stage = 0; stage < C::kStages; stage++) {
@@ -35,7 +37,7 @@ class ForwardPanels {
           (C::kInputGates[stage] * sizes.depth +
            C::kStateGates[stage] * cell_.rows(stage) + C::kGates[stage] * (1 + rows));
     }
-    memory_ = Allocate(floats);
+    memory_ = Allocate(floats, huge);
     float* next = memory_.get();
     for (int stage = 0; stage < C::kStages; stage++) {
       for (const Panel& panel : ranges[stage].Panels(kMaxVectors / C::kGates[stage]))
@@ -63,6 +65,8 @@ class ForwardPanels {
   }
 
  private:
+  static constexpr int64_t kPackedRows = 32;
+
   // Assigns memory for this many rows to each of the stage's panels. The memory starts
   // at `next`, which advances.
   void Place(int stage, float* ForwardPanel::* kind, int64_t rows, const int* gates,
@@ -78,15 +82,19 @@ class ForwardPanels {
   void Pack(int stage, int first, int end, const float* const* matrices, int64_t rows,
             float* ForwardPanel::* kind) {
     const int64_t units = cell_.units(stage), width = (end - first) * kLanes;
-    for (int64_t k = 0; k < rows; k++) {
+    // A block of rows, so that the cache lines that two panels share are read once.
+    for (int64_t block = 0; block < rows; block += kPackedRows) {
+      const int64_t last = std::min(block + kPackedRows, rows);
       for (const ForwardPanel& packed : stages_[stage]) {
         const Panel& panel = packed.panel;
-        float* to = packed.*kind + k * width * panel.count;
-        for (int64_t v = panel.first; v < panel.first + panel.count; v++) {
-          for (int g = first; g < end; g++, to += kLanes) {
-            const float* matrix = matrices[C::kGate[stage][g].product];
-            const int64_t at = k * cell_.Columns(stage, g) + cell_.Column(stage, g);
-            Store(to, matrix ? Load(matrix + at + v * kLanes, Valid(units, v)) : Vec{});
+        float* to = packed.*kind + block * width * panel.count;
+        for (int64_t k = block; k < last; k++) {
+          for (int64_t v = panel.first; v < panel.first + panel.count; v++) {
+            for (int g = first; g < end; g++, to += kLanes) {
+              const float* matrix = matrices[C::kGate[stage][g].product];
+              const int64_t at = k * cell_.Columns(stage, g) + cell_.Column(stage, g);
+              Store(to, matrix ? Load(matrix + at + v * kLanes, Valid(units, v)) : Vec{});
+            }
           }
         }
       }

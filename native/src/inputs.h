@@ -25,6 +25,7 @@ class InputsLoop {
     int64_t columns = 0;
     for (int s = 0; s < entry.products; s++) columns += entry.columns[s];
     matrices_ = Allocate(columns * vectors_ * kLanes);
+    far_ = AreFar(columns * vectors_ * kLanes);
     for (int64_t s = 0; s < workers; s++) {
       workers_.push_back(
           {VectorRange(entry.sizes.depth, s, workers).Panels(kMaxVectors),
@@ -75,15 +76,10 @@ class InputsLoop {
     for (int s = 0; s < entry_.products; s++) {
       const int64_t columns = entry_.columns[s];
       for (const Panel& panel : worker.panels) {
-        float* to = matrix + panel.first * kLanes * columns;
-        const int64_t width = panel.count * kLanes;
-        for (int64_t i = 0; i < width; i++) {
-          const int64_t d = panel.first * kLanes + i;
-          for (int64_t c = 0; c < columns; c++) {
-            to[c * width + i] =
-                d < entry_.sizes.depth ? entry_.w_inputs[s][d * columns + c] : 0;
-          }
-        }
+        const int64_t first = panel.first * kLanes, width = panel.count * kLanes;
+        PackTransposed({entry_.w_inputs[s] + first * columns, columns},
+                       std::min(width, entry_.sizes.depth - first), columns, width,
+                       matrix + first * columns);
       }
       matrix += vectors_ * kLanes * columns;
     }
@@ -104,7 +100,8 @@ class InputsLoop {
           float* c = &worker.products[panel.first * kLanes];
           const In start = s ? In{c, width} : In{kZeros, 0};
           Multiply(steps, panel.count, {worker.ct_zs.get(), stride},
-                   matrix + panel.first * kLanes * columns, columns, start, {c, width});
+                   matrix + panel.first * kLanes * columns, columns, start, {c, width},
+                   far_);
         }
       }
       matrix += vectors_ * kLanes * columns;
@@ -122,6 +119,7 @@ class InputsLoop {
   const int64_t vectors_;
   const std::vector<int64_t> positions_;
   Buffer matrices_;
+  bool far_;  // Whether the matrices are beyond a core's own caches.
   std::vector<Worker> workers_;
 };
 

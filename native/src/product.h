@@ -2,7 +2,8 @@
 //
 // A panel consists of up to kMaxVectors vectors of columns. It is stored row by row, so
 // that a product reads it from beginning to end. A tile multiplies a few rows by a
-// panel and keeps the sums in registers.
+// panel and keeps the sums in registers. While a tile multiplies, it can prefetch the
+// memory that the next product reads.
 #ifndef JAXRNN_PRODUCT_H_
 #define JAXRNN_PRODUCT_H_
 
@@ -15,6 +16,7 @@
 namespace jaxrnn::JAXRNN_TARGET {
 
 constexpr int kMaxVectors = 4;
+constexpr int kLine = 16;  // The floats of a cache line.
 constexpr int MaxRows(int vectors) { return kAccumulators / vectors; }
 
 // Rows of floats, `stride` floats apart. A stride of 0 repeats one row. The floats of a
@@ -29,9 +31,32 @@ struct Strided {
 using In = Strided<const float>;
 using Out = Strided<float>;
 
-// c[m][.] = start[m][.] + sum_k a[m][k] panel[k][.], for M rows and V vectors.
-template <int M, int V>
-void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c) {
+// Writes columns of `rows` as a panel's rows: panel[k][i] = rows[i][k] for i < count and
+// k < size. The rest of the panel's rows, which are `width` floats long, becomes 0.
+inline void PackTransposed(In rows, int64_t count, int64_t size, int64_t width,
+                           float* panel) {
+  // A block of columns is a cache line of each row.
+  for (int64_t first = 0; first < size; first += kLine) {
+    const int64_t end = std::min(first + kLine, size);
+    for (int64_t i = 0; i < width; i++) {
+      const float* row = rows.data + i * rows.stride;
+      for (int64_t k = first; k < end; k++) panel[k * width + i] = i < count ? row[k] : 0;
+    }
+  }
+}
+
+// Memory that a tile prefetches: `floats` of it for each of its prefetches, at most a
+// cache line.
+struct Ahead {
+  const float* data;
+  int64_t floats;
+};
+
+// c[m][.] = start[m][.] + sum_k a[m][k] panel[k][.], for M rows and V vectors. Makes P
+// prefetches for each row of the panel.
+template <int M, int V, int P>
+void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c,
+          Ahead ahead) {
   // With few accumulators, each multiply-add would wait for the previous one. Small
   // tiles therefore use several sums.
   constexpr int kSums = M * V >= 8 ? 1 : M * V >= 4 ? 2 : 4;
@@ -42,6 +67,8 @@ void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c) {
     Vec b[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) b[v] = Load(panel + (k * V + v) * kLanes);
+    for (int p = 0; p < P; p++, ahead.data += ahead.floats)
+      __builtin_prefetch(ahead.data, 0, 2);
 #pragma GCC unroll 24
     for (int m = 0; m < M; m++) {
       const float x = rows[m * stride + k * step];
@@ -69,36 +96,75 @@ void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c) {
   }
 }
 
-using TileFunction = void (*)(In, const float*, int64_t, In, Out);
+using TileFunction = void (*)(In, const float*, int64_t, In, Out, Ahead);
 
-template <int V, int... M>
+template <int V, int P, int... M>
 TileFunction TileOf(int64_t rows, std::integer_sequence<int, M...>) {
-  static constexpr TileFunction kTiles[] = {Tile<M + 1, V>...};
+  static constexpr TileFunction kTiles[] = {Tile<M + 1, V, P>...};
   return kTiles[rows - 1];
 }
 
-inline TileFunction TileOf(int64_t rows, int vectors) {
+template <int P>
+TileFunction TileOf(int64_t rows, int vectors) {
   switch (vectors) {
     case 1:
-      return TileOf<1>(rows, std::make_integer_sequence<int, MaxRows(1)>());
+      return TileOf<1, P>(rows, std::make_integer_sequence<int, MaxRows(1)>());
     case 2:
-      return TileOf<2>(rows, std::make_integer_sequence<int, MaxRows(2)>());
+      return TileOf<2, P>(rows, std::make_integer_sequence<int, MaxRows(2)>());
     case 3:
-      return TileOf<3>(rows, std::make_integer_sequence<int, MaxRows(3)>());
+      return TileOf<3, P>(rows, std::make_integer_sequence<int, MaxRows(3)>());
     default:
-      return TileOf<4>(rows, std::make_integer_sequence<int, MaxRows(4)>());
+      return TileOf<4, P>(rows, std::make_integer_sequence<int, MaxRows(4)>());
   }
 }
 
+inline TileFunction TileOf(int64_t rows, int vectors, int64_t prefetches) {
+  return prefetches == 0   ? TileOf<0>(rows, vectors)
+         : prefetches == 1 ? TileOf<1>(rows, vectors)
+                           : TileOf<2>(rows, vectors);
+}
+
 // Computes c = start + a * panel for a panel [size, vectors] and any number of rows, in
-// tiles of about equal size. `start` may be c.
-inline void Multiply(int64_t rows, int vectors, In a, const float* panel, int64_t size,
-                     In start, Out c) {
+// tiles of about equal size. If `prefetches`, the tiles prefetch as much memory after
+// the panel as the panel has, each tile an equal part.
+inline void MultiplyBlock(int64_t rows, int vectors, In a, const float* panel,
+                          int64_t size, In start, Out c, bool prefetches) {
   const int64_t most = MaxRows(vectors), tiles = (rows + most - 1) / most;
+  const int64_t width = vectors * kLanes;
+  int64_t each = 0;  // Prefetches for each row of the panel.
+  Ahead ahead = {panel + size * width, 0};
+  if (prefetches) {
+    each = (width + tiles * kLine - 1) / (tiles * kLine);
+    ahead.floats = (width + tiles * each - 1) / (tiles * each);
+  }
   for (int64_t i = 0, first = 0; i < tiles; i++) {
     const int64_t end = rows * (i + 1) / tiles;
-    TileOf(end - first, vectors)(a + first, panel, size, start + first, c + first);
+    TileOf(end - first, vectors, each)(a + first, panel, size, start + first, c + first,
+                                       ahead);
+    ahead.data += size * each * ahead.floats;
     first = end;
+  }
+}
+
+// Whether panels of so many floats leave a core's own caches before the core reads them
+// again.
+inline bool AreFar(int64_t floats) { return floats > 1 << 18; }
+
+// Computes c = start + a * panel for a panel [size, vectors] and any number of rows.
+// `start` may be c. If the panel is far and there are several tiles, multiplies one
+// block of the panel after the other by all rows, and meanwhile prefetches the next
+// block, or the start of the next panel. A single tile reads the panel once, in order,
+// which the processor itself prefetches.
+inline void Multiply(int64_t rows, int vectors, In a, const float* panel, int64_t size,
+                     In start, Out c, bool far = false) {
+  if (!far || rows <= MaxRows(vectors))
+    return MultiplyBlock(rows, vectors, a, panel, size, start, c, false);
+  constexpr int64_t kBlock = 1 << 14;  // In floats.
+  const int64_t width = vectors * kLanes, block = kBlock / width;
+  for (int64_t k = 0; k < size; k += block) {
+    const In columns = {a.data + k * a.step, a.stride, a.step};
+    MultiplyBlock(rows, vectors, columns, panel + k * width, std::min(block, size - k),
+                  k ? In{c.data, c.stride} : start, c, true);
   }
 }
 

@@ -45,6 +45,16 @@ class Stages {
     return C::kGate[stage][g].blocks * units(stage);
   }
 
+  // The number of floats in the matrices of all stages.
+  int64_t MatrixFloats() const {
+    int64_t floats = 0;
+    for (int stage = 0; stage < C::kStages; stage++) {
+      floats += units(stage) * (C::kInputGates[stage] * sizes_.depth +
+                                C::kStateGates[stage] * rows(stage));
+    }
+    return floats;
+  }
+
   // The worker's vectors in each stage.
   std::vector<VectorRange> Ranges(int64_t worker, int64_t workers) const {
     std::vector<VectorRange> ranges;

@@ -12,10 +12,13 @@ namespace jaxrnn::JAXRNN_TARGET {
 
 class StepBlocks {
  public:
-  StepBlocks(const Rows& rows, int64_t time) : offsets_(time), ends_(time) {
+  // `most` is the approximate number of rows in all steps of a block. It is large enough
+  // for full speed, and small enough for the rows to stay in the cache.
+  StepBlocks(const Rows& rows, int64_t time, int64_t most)
+      : offsets_(time), ends_(time) {
     for (int64_t t = 0; t < time;) {
       int64_t end = t, count = 0;
-      while (end < time && (end == t || count + rows.alive(end) <= kBlockRows)) {
+      while (end < time && (end == t || count + rows.alive(end) <= most)) {
         offsets_[end] = count;
         count += rows.alive(end++);
       }
@@ -32,10 +35,6 @@ class StepBlocks {
   int64_t most_rows() const { return most_rows_; }
 
  private:
-  // The approximate number of rows in all steps of a block. It is large enough for full
-  // speed, and small enough for the rows to stay in the cache.
-  static constexpr int64_t kBlockRows = 64;
-
   std::vector<int64_t> offsets_, ends_;
   int64_t most_rows_ = 0;
 };

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "buffers.h"
+#include "division.h"
 #include "rows.h"
 #include "units.h"
 
@@ -19,13 +20,15 @@ namespace jaxrnn::JAXRNN_TARGET {
 class WeightsLoop {
  public:
   WeightsLoop(const Weights& entry, int64_t workers)
-      : entry_(entry), positions_(AlivePositions(entry.sizes, entry.lengths)) {
+      : entry_(entry),
+        positions_(AlivePositions(entry.sizes, entry.lengths)),
+        blocks_(CeilDiv(positions_.size(), kMostSteps)) {
+    const int64_t rows = Groups(entry.sizes.depth) + Groups(entry.sizes.units);
+    const int64_t steps = blocks_ ? CeilDiv(positions_.size(), blocks_) : 0;
     for (int64_t s = 0; s < workers; s++) {
       workers_.push_back({VectorRange(entry.columns, s, workers).Panels(kMaxVectors),
-                          Allocate(kBlockSteps * (Stride(entry.sizes.depth) +
-                                                  Stride(entry.sizes.units))),
-                          Allocate(kBlockSteps * kWidth),
-                          Allocate(kMaxTailRows * kWidth)});
+                          Allocate(steps * rows * kGroup), Allocate(steps * kWidth),
+                          Allocate(kGroup * kWidth)});
     }
   }
 
@@ -35,30 +38,37 @@ class WeightsLoop {
     Worker& worker = workers_[number];
     const int64_t depth = entry_.sizes.depth, units = entry_.sizes.units;
     for (const Panel& panel : worker.panels) {
-      Clear(panel, depth, entry_.ct_w_inputs);
-      Clear(panel, units, entry_.ct_w_state);
+      if (blocks_ == 0 || !IsFull(panel)) {
+        Clear(panel, depth, entry_.ct_w_inputs);
+        Clear(panel, units, entry_.ct_w_state);
+      }
       if (entry_.ct_bias) Clear(panel, 1, entry_.ct_bias);
     }
     const int64_t count = positions_.size();
-    for (int64_t first = 0; first < count; first += kBlockSteps) {
-      const int64_t steps = std::min(kBlockSteps, count - first);
-      float* state = &worker.operands[kBlockSteps * Stride(depth)];
+    for (int64_t block = 0; block < blocks_; block++) {
+      const int64_t first = count * block / blocks_;
+      const int64_t steps = count * (block + 1) / blocks_ - first;
+      float* state = &worker.operands[steps * Groups(depth) * kGroup];
       Gather(entry_.x, nullptr, depth, first, steps, worker.operands.get());
       Gather(entry_.operand, entry_.first, units, first, steps, state);
       for (const Panel& panel : worker.panels) {
         Pack(panel, first, steps, worker.panel.get());
-        Add(worker, panel, steps, worker.operands.get(), depth, entry_.ct_w_inputs);
-        Add(worker, panel, steps, state, units, entry_.ct_w_state);
+        const bool adds = block > 0;
+        Add(worker, panel, steps, worker.operands.get(), depth, adds,
+            entry_.ct_w_inputs);
+        Add(worker, panel, steps, state, units, adds, entry_.ct_w_state);
       }
     }
   }
 
  private:
-  // The number of steps multiplied at once. It is small enough for the operands to stay
-  // in the cache, and large enough that the sums are rarely read.
-  static constexpr int64_t kBlockSteps = 384;
+  // The most steps that are multiplied at once. They are few enough for a panel to stay
+  // in the cache, and so many that the sums are rarely read.
+  static constexpr int64_t kMostSteps = 512;
   static constexpr int64_t kWidth = kMaxVectors * kLanes;
-  static constexpr int64_t kMaxTailRows = 64;
+  // The rows of a tile. The operands are stored in groups of so many columns, so that a
+  // tile reads them in order.
+  static constexpr int64_t kGroup = MaxRows(kMaxVectors);
   struct Worker {
     std::vector<Panel> panels;
     // For a block of steps, `operands` holds x and the state operand, and `panel` holds
@@ -66,6 +76,12 @@ class WeightsLoop {
     // last vector is not full.
     Buffer operands, panel, tail;
   };
+
+  static int64_t Groups(int64_t columns) { return CeilDiv(columns, kGroup); }
+
+  bool IsFull(const Panel& panel) const {
+    return Columns(panel) == panel.count * kLanes;
+  }
 
   // The number of columns in a panel, without unused lanes.
   int64_t Columns(const Panel& panel) const {
@@ -80,18 +96,29 @@ class WeightsLoop {
     }
   }
 
-  // Copies steps of a sequence [.., size] into a matrix [steps, Stride(size)]. If
-  // `before` is not null, copies the step before each of these steps instead; the
-  // values before a row's first step are in `before`.
+  // Copies steps of a sequence [.., size] into groups [steps, kGroup]. If `before` is
+  // not null, copies the step before each of these steps instead; the values before a
+  // row's first step are in `before`.
   void Gather(const float* sequence, const float* before, int64_t size, int64_t first,
               int64_t steps, float* to) {
     if (size == 0) return;  // The product lacks this matrix, so `sequence` is null.
-    for (int64_t n = 0; n < steps; n++) {
-      const int64_t position = positions_[first + n];
-      const float* from =
-          before ? RowBefore(entry_.sizes, position, size, sequence, before)
-                 : sequence + position * size;
-      std::memcpy(to + n * Stride(size), from, sizeof(float) * size);
+    // A few steps at a time, so that the groups that share cache lines find them.
+    for (int64_t begin = 0; begin < steps; begin += kLine) {
+      const int64_t end = std::min(begin + kLine, steps);
+      const float* from[kLine];
+      for (int64_t n = begin; n < end; n++) {
+        const int64_t position = positions_[first + n];
+        from[n - begin] =
+            before ? RowBefore(entry_.sizes, position, size, sequence, before)
+                   : sequence + position * size;
+      }
+      for (int64_t k = 0; k < size; k += kGroup) {
+        const int64_t count = std::min(kGroup, size - k);
+        float* group = to + k * steps + begin * kGroup;
+        for (int64_t n = 0; n < end - begin; n++) {
+          for (int64_t m = 0; m < count; m++) group[n * kGroup + m] = from[n][k + m];
+        }
+      }
     }
   }
 
@@ -114,34 +141,39 @@ class WeightsLoop {
     }
   }
 
-  // Adds the transposed operands [steps, rows] times the panel to the panel's columns
-  // of the matrix.
+  // Adds the transposed operands times the panel to the panel's columns of the matrix,
+  // or writes them there.
   void Add(Worker& worker, const Panel& panel, int64_t steps, const float* operands,
-           int64_t rows, float* ct_matrix) {
-    if (rows == 0) return;  // The product lacks this matrix.
+           int64_t rows, bool adds, float* ct_matrix) {
     const int64_t columns = Columns(panel), width = panel.count * kLanes;
-    const In transposed = {operands, 1, Stride(rows)};
-    float* c = ct_matrix + panel.first * kLanes;
-    if (columns == width) {
-      Multiply(rows, panel.count, transposed, worker.panel.get(), steps,
-               {c, entry_.columns}, {c, entry_.columns});
-      return;
-    }
-    // The last vector is not full. Writing all its lanes would overwrite the next row.
     float* tail = worker.tail.get();
-    for (int64_t k = 0; k < rows; k += kMaxTailRows) {
-      const int64_t count = std::min(kMaxTailRows, rows - k);
-      Multiply(count, panel.count, transposed + k, worker.panel.get(), steps,
-               {kZeros, 0}, {tail, width});
+    for (int64_t k = 0; k < rows; k += kGroup) {
+      const int64_t count = std::min(kGroup, rows - k);
+      const In group = {operands + k * steps, 1, kGroup};
+      float* c = ct_matrix + k * entry_.columns + panel.first * kLanes;
+      for (int64_t m = kGroup; adds && m < std::min(2 * kGroup, rows - k); m++) {
+        for (int64_t i = 0; i < columns; i += kLine)  // Of the next group.
+          __builtin_prefetch(c + m * entry_.columns + i, 1);
+      }
+      if (columns == width) {
+        Multiply(count, panel.count, group, worker.panel.get(), steps,
+                 adds ? In{c, entry_.columns} : In{kZeros, 0}, {c, entry_.columns});
+        continue;
+      }
+      // The last vector is not full. To write all its lanes would overwrite the next
+      // row.
+      Multiply(count, panel.count, group, worker.panel.get(), steps, {kZeros, 0},
+               {tail, width});
       for (int64_t m = 0; m < count; m++) {
         for (int64_t i = 0; i < columns; i++)
-          c[(k + m) * entry_.columns + i] += tail[m * width + i];
+          c[m * entry_.columns + i] += tail[m * width + i];
       }
     }
   }
 
   const Weights& entry_;
   const std::vector<int64_t> positions_;
+  const int64_t blocks_;  // The steps are multiplied in so many blocks of equal size.
   std::vector<Worker> workers_;
 };
 

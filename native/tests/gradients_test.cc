@@ -55,6 +55,10 @@ std::vector<Case> Cases() {
               for (bool before : {false, true})
                 cases.push_back({cell, units, depth, steps.batch, steps.time, lengths,
                                  time_major, before});
+  // Matrices beyond a core's own caches.
+  for (int64_t batch : {1, 14})
+    cases.push_back({Cell::kProjectedLstm, 300, 250, batch, 7, Lengths::kRagged, false,
+                     true});
   return cases;
 }
 

@@ -317,6 +317,18 @@ void TestThreads(size_t stride) {
   TestCases(0, stride, {&one, &two, &three, &four, &many});
 }
 
+// Tests matrices that are beyond a core's own caches, so that their products have several
+// blocks.
+void TestFarMatrices() {
+  PoolExecutor one(1, 1);
+  for (Cell cell : {Cell::kLstm, Cell::kCudnnGru, Cell::kProjectedLstm}) {
+    Problem problem({cell, 320, 13, 3, 2, true, false});
+    Wanted wanted(problem);
+    for (const Target& target : Targets())
+      if (target.supported) TestCase(problem, wanted, target, one);
+  }
+}
+
 // Runs several problems of the same sizes in one call.
 void TestEntries(const Target& target, Executor& executor, Case c) {
   std::vector<Problem> problems;
@@ -421,6 +433,7 @@ void TestSequenceOfAllRows() {
 int main(int count, char** arguments) {
   jaxrnn::TestChoice();
   jaxrnn::TestEntries();
+  jaxrnn::TestFarMatrices();
   jaxrnn::TestManyRows();
   jaxrnn::TestSequenceOfAllRows();
   jaxrnn::TestThreads(count > 1 ? std::atoi(arguments[1]) : 1);
