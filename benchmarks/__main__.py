@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from . import cases, gpu, peers, report
-from .machine import commit, describe
+from .machine import commit, describe, file_name
 from .peers import Contestant
 from .process import started
 from .rounds import run_case
@@ -128,6 +128,8 @@ def _add_options(
     add("--list", action="store_true", help="print the names of the cases and exit")
     rounds = report.listed(command.rounds, ": ", ", ")
     add("--rounds", type=_count, help=f"rounds of each measurement (default: {rounds})")
+    measure = "measure only this; may be repeated"
+    add("--measure", choices=command.rounds, action="append", help=measure)
     known = ", ".join(one.name for one in command.contestants)
     add("--peers", metavar="A,B", help=f"some of {known}; the first always runs")
     python = "the Python interpreter for a peer; may be repeated"
@@ -192,8 +194,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     command = COMMANDS[options.command]
     name = options.name or f"{options.command}_{options.preset}"
+    if options.command == "race" and not options.name:
+        name = f"{name}_{file_name()}"  # The ratios depend on the processor.
     file = options.out / f"{name}.json"
-    rounds = {do: options.rounds or number for do, number in command.rounds.items()}
+    measured = options.measure or command.rounds
+    rounds = {do: options.rounds or command.rounds[do] for do in measured}
     facts = {"rounds": rounds, "machine": describe(), "commits": _commits(options)}
     limits = {"limit": 1e9 * options.limit, "choose": command.choose}
     with started(options.contestants) as (processes, hellos):

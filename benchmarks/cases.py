@@ -195,6 +195,16 @@ RACE["page"] = [
     *_cases("lstm", 1, 1000, 256, 256, modes=["forward"]),
 ]
 
+# The matrices of these layers exceed a core's own caches.
+_BATCHES = {"lstm": (1, 4, 8, 16, 32, 64), "gru_after": (1, 16, 64)}
+RACE["wide"] = [
+    case
+    for cell, batches in _BATCHES.items()
+    for shape in [(50, 256, 512), (50, 200, 700), (50, 512, 1024)]
+    for batch in batches
+    for case in _cases(cell, batch, *shape)
+]
+
 LOOPS = ("xla", "native")
 STRATEGIES = ("Recompute()", "Nested()", "Offload(Recompute(64))")
 
@@ -295,6 +305,10 @@ GPU_TIMES = {
         for cell in _GPU
         for case in _cases(cell, 64, 256, 256, 512, lengths=[lengths], dtypes=[dtype])
     ],
+}
+GPU_LOOPS = {
+    "small": _cases("lstm", 3, 8, 4, 5, modes=TRAIN),
+    "full": [case for cell in _GPU for case in _cases(cell, 64, 256, 256, 512)],
 }
 # The smallest first, because a device only reports the most memory so far.
 GPU_MEMORY = {

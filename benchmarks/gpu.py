@@ -26,7 +26,7 @@ Result = dict[str, Any]
 RESULTS = Path(__file__).resolve().parent / "results" / "gpu.md"
 SECONDS = 480
 # After these shares of the time, no check or case of a part starts.
-CHECKS, MEMORY, TIMES, END = 0.4, 0.55, 0.9, 0.98
+CHECKS, TIMES, LOOPS, MEMORY, END = 0.4, 0.7, 0.82, 0.9, 0.98
 PATIENCE_S = 60  # A process that does not answer for this long is ended.
 PROCESSES = min(6, max(1, CORES // 2))  # They share the GPU, as nothing is timed.
 # Products of float32 arrays are in TF32, which rounds to 11 bits.
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # The processes inherit it.
     out = options.out or (None if options.small else RESULTS)
     result, clock = _new_result("small" if options.small else "full"), Clock()
-    for part in (_check, _memory, _times):
+    for part in (_check, _times, _loops, _memory):
         try:
             part(result, clock)
         except Exception as error:  # The other parts still run.
@@ -193,6 +193,13 @@ def _times(result: Result, clock: Clock) -> None:
     result["times"] = _new_race(peers.GPU, cases.GPU_TIMES[preset])
     rounds = {"time": 1 if preset == "small" else 5}
     _race(result["times"], rounds, result["platform"], TIMES, clock)
+
+
+def _loops(result: Result, clock: Clock) -> None:
+    preset = result["preset"]
+    result["loops"] = _new_race(peers.GPU_LOOPS, cases.GPU_LOOPS[preset])
+    rounds = {"time": 1 if preset == "small" else 5}
+    _race(result["loops"], rounds, result["platform"], LOOPS, clock)
 
 
 def _new_race(contestants: list[Contestant], todo: list[cases.Case]) -> Result:

@@ -9,7 +9,7 @@ from .report import Column, join, section
 
 Result = dict[str, Any]
 
-PARTS = ("times", "memory")
+PARTS = ("times", "loops", "memory")
 CHECKS_NOTE = (
     "`goldens` compares results and gradients with those that TensorFlow computed. "
     "`laws` are the laws of `jaxrnn.testing.check_cell`, in float32. `cuDNN` compares "
@@ -25,6 +25,12 @@ TIMES_NOTE = (
     "NVIDIA GPUs, that is TF32. In each round, the contestants run one after the "
     "other. A time is the median of the calls that fit in 60 ms after a warm-up call. "
     "Each call waits until the device has finished."
+)
+LOOPS_NOTE = (
+    "`jaxrnn` is `dynamic_rnn` with JAX's default compiler options. `graph` lets XLA "
+    "record the loop as a CUDA graph (XLA's command buffer), and `graph, unrolled` "
+    "also lets it unroll the recorded loop. `unroll 4` and `unroll 8` set "
+    "`parallel_iterations`, without a graph."
 )
 AGREEMENT_NOTE = (
     "The variant that ran, and the largest relative deviation of its outputs or "
@@ -51,7 +57,8 @@ def write(result: Result) -> str:
             _conditions(result),
             section("Failures", "", _listed(failures(result))),
             section("Checks", CHECKS_NOTE, _checks(result["checks"])),
-            _times(result.get("times")),
+            _times(result.get("times"), "Time", TIMES_NOTE),
+            _times(result.get("loops"), "Loops", LOOPS_NOTE),
             _memory(result.get("memory")),
             section("Not run", "", _listed(_not_run(result))),
         )
@@ -143,13 +150,13 @@ def _names(found: Result) -> list[str]:
     return [one.name for one in found["contestants"]]
 
 
-def _times(found: Result | None) -> str:
+def _times(found: Result | None, title: str, note: str) -> str:
     if not found or not found["cases"]:
         return ""
     rows, names = found["cases"], _names(found)
     return join(
-        "## Time",
-        TIMES_NOTE,
+        f"## {title}",
+        note,
         f"{report.NOTE} {report.load(rows)}",
         *map(_below, report.mode_tables(rows, names, [report.TIME])),
         _below(report.agreement_table(rows, names, AGREEMENT_NOTE)),

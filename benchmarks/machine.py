@@ -16,15 +16,36 @@ BUSY = 0.15  # Above this share of the cores' time, the machine is too busy.
 SETS = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512_bf16", "amx_tile", "asimd")
 
 
+VECTORS = "avx2", "avx512f", "asimd"
+
+
 def describe() -> dict[str, str | int]:
     """The machine's cores, processor, instruction sets, system and Python."""
     return {
         "cores": CORES,
-        "processor": platform.machine(),
+        "processor": processor(),
         "instruction sets": ", ".join(_instruction_sets()) or "unknown",
         "system": platform.system(),
         "python": platform.python_version(),
     }
+
+
+def processor() -> str:
+    """The maker and the family of the processor, such as "AMD EPYC".
+
+    Without `/proc/cpuinfo`, its architecture.
+    """
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    found = re.search(r"^model name\s*:(.*)$", text, re.MULTILINE)
+    names = re.findall(r"AMD|Intel|EPYC|Ryzen|Xeon|Core", found[1]) if found else []
+    return " ".join(dict.fromkeys(names)) or platform.machine()
+
+
+def file_name() -> str:
+    """The processor and its widest vectors, as part of a file's name."""
+    widest = [name for name in _instruction_sets() if name in VECTORS][-1:]
+    return "_".join([*processor().lower().split(), *widest])
 
 
 def commit(folder: Path) -> str:

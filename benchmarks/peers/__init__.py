@@ -68,6 +68,14 @@ MEMORY = [
 _CUDNN = Contestant("jaxrnn_cudnn", "jaxrnn", "cudnn")
 _TORCH = Contestant("torch", "torch", "cuda")
 GPU = [OURS, _CUDNN, Contestant("jax_rnn", "jax_rnn"), _SCAN, _LINEN, _TORCH]
+# What decides the speed of a loop on a GPU.
+GPU_LOOPS = [
+    OURS,
+    *(
+        Contestant(run, "jaxrnn", run)
+        for run in ("graph", "graph, unrolled", "unroll 4", "unroll 8")
+    ),
+]
 GPU_MEMORY = [MEMORY[0], MEMORY[2], MEMORY[4]]
 RECURRENCES = [
     OURS,

@@ -18,7 +18,7 @@ from ..timing import timed
 
 PyTree = Any
 Function = Callable[..., Any]
-Options = Mapping[str, str]
+Options = Mapping[str, str | bool]
 
 DEFAULT: dict[str, Options] = {"": {}}
 CPU_OPTIONS = DEFAULT | {"no YNN": {"xla_cpu_experimental_ynn_fusion_type": ""}}
@@ -130,10 +130,20 @@ def _swap(sequences: PyTree) -> np.ndarray:
     return np.ascontiguousarray(np.swapaxes(np.asarray(sequences), 0, 1))
 
 
-def build(case: Case, data: Data, nets: dict[str, Net], equation: str = "") -> Built:
-    """The variants: each net with each choice of compiler options."""
+def build(
+    case: Case,
+    data: Data,
+    nets: dict[str, Net],
+    equation: str = "",
+    choices: Mapping[str, Options] | None = None,
+) -> Built:
+    """The variants: each net with each choice of compiler options.
+
+    The default choices depend on the platform.
+    """
     jax.clear_caches()  # Otherwise, traces of an earlier case could be reused.
-    choices = CPU_OPTIONS if jax.default_backend() == "cpu" else DEFAULT
+    if choices is None:
+        choices = CPU_OPTIONS if jax.default_backend() == "cpu" else DEFAULT
     variants = {
         ", ".join(filter(None, (name, choice))): functools.partial(
             _variant, case, data, net, options

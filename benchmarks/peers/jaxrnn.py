@@ -32,12 +32,24 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "xla": {"implementation": "xla"},
     "native": {"implementation": "native"},
     "cudnn": {"implementation": "cudnn"},
+    "graph": {},
+    "graph, unrolled": {},
+    "unroll 4": {"parallel_iterations": 4},
+    "unroll 8": {"parallel_iterations": 8},
     "Keep()": {"swap_memory": Keep()},
     "Recompute(1)": {"swap_memory": Recompute(1)},
     "Recompute()": {"swap_memory": Recompute()},
     "Nested()": {"swap_memory": Nested()},
     "Offload(Keep())": {"swap_memory": Offload(Keep())},
     "Offload(Recompute(64))": {"swap_memory": Offload(Recompute(64))},
+}
+
+# Compiler options by `Case.run`: XLA records the loop as a CUDA graph, which it calls a
+# command buffer.
+_GRAPH = {"xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,WHILE"}
+COMPILER_OPTIONS = {
+    "graph": _GRAPH,
+    "graph, unrolled": _GRAPH | {"xla_gpu_command_buffer_unroll_loops": True},
 }
 
 # Cells that no other library has. So they draw their own parameters.
@@ -63,7 +75,8 @@ def build(case: Case, data: Data) -> Built:
         net = make_net(case, data, functools.partial(_raw, make_cell(case)))
     else:
         net = make_net(case, data, functools.partial(_dynamic, case, make_cell(case)))
-    return _jax.build(case, data, {"": net})
+    options = COMPILER_OPTIONS.get(case.run)
+    return _jax.build(case, data, {"": net}, choices=options and {"": options})
 
 
 def _dynamic(
