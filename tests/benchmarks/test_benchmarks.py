@@ -34,8 +34,8 @@ def run(monkeypatch, fast_to_compile, tmp_path):
     def run(name, *arguments):
         where = ["--preset", "smoke", "--out", str(tmp_path), "--rounds", "1"]
         command.main([name, *where, *arguments])
-        result = json.loads((tmp_path / f"{name}_smoke.json").read_text())
-        return result, (tmp_path / f"{name}_smoke.md").read_text()
+        [file] = tmp_path.glob(f"{name}_smoke*.json")
+        return json.loads(file.read_text()), file.with_suffix(".md").read_text()
 
     return run
 
@@ -130,7 +130,7 @@ def test_as_a_user_starts_it_and_goes_on(tmp_path, fast_to_compile):
         call = [sys.executable, *start, *only, *more]
         done = subprocess.run(call, capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr
-        texts.append((tmp_path / "race_smoke.json").read_text())
+        texts.append((tmp_path / f"race_smoke_{machine.file_name()}.json").read_text())
         assert "| mgu B1 T8 D4 H5 dense | " in done.stdout
     assert texts[0] == texts[1]  # The case that is saved is not measured again.
 
