@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .report import grid, ratio
+import numpy as np
+
+from .report import grid, ratio, values
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "README.md", ROOT / "docs" / "guide" / "speed.md"
@@ -86,24 +88,21 @@ def measured() -> list[Measured]:
 
 
 def overview(cases: Iterable[Measured]) -> str:
-    """The range of the ratios of each mode, and the cases that another library wins."""
+    """The cases, the processors, and the range of the ratios of each mode."""
     cases = list(cases)
     processors = "; ".join(dict.fromkeys(case.processor for case in cases))
     units = sorted(case.row["case"]["units"] for case in cases)
-    lines = [
-        f"Over all {len(cases)} measured cases of {units[0]} to {units[-1]} units "
-        f"({processors}), on two cores, the other libraries take"
-    ]
+    ranges = []
     for mode, title in MODES.items():
-        found = [pair for case in cases if case.mode == mode for pair in _pairs(case)]
-        ratios = [one for _, one in found]
-        end = "," if mode == "train" else "."
-        lines.append(
-            f"{_short(min(ratios))} to {_short(max(ratios))} times as long as jaxrnn "
-            f"for {title}{end}"
-        )
-    lines[1] += " and"
-    return " ".join(lines)
+        of_mode = (_pairs(case) for case in cases if case.mode == mode)
+        ratios = [one for pairs in of_mode for _, one in pairs]
+        ends = f"{_short(min(ratios))} to {_short(max(ratios))}"
+        ranges.append(f"{ends} times as long as jaxrnn for {title}")
+    return (
+        f"Over all {len(cases)} measured cases of {units[0]} to {units[-1]} units "
+        f"({processors}), on two cores, the other libraries take "
+        f"{', and '.join(ranges)}."
+    )
 
 
 def faster(cases: Iterable[Measured]) -> str:
@@ -154,8 +153,7 @@ def _cell(library: str) -> Callable[[Row], str]:
 
 
 def _milliseconds(case: Measured) -> str:
-    times = sorted(case.row["peers"]["jaxrnn"]["ms"])
-    return f"{times[len(times) // 2]:.3g}"
+    return f"{np.median(values(case.row, 'jaxrnn', 'ms')):.3g}"
 
 
 def _short(number: float) -> str:
