@@ -15,6 +15,9 @@ struct Work {
   double row, row_block;  // The work per row, and the fixed work per row block.
   int64_t vectors;        // The vectors to divide among workers.
   int64_t phases;         // The workers synchronize after each phase.
+  // The floats of the matrices that each row block reads at every step, and how much
+  // longer a row block takes if they are far.
+  double floats = 0, far = 0;
   // Limited because each row block needs memory for its copy of the matrices.
   int64_t most_row_blocks = std::numeric_limits<int64_t>::max();
 };
@@ -31,6 +34,10 @@ constexpr double kMeeting = 18'000;
 // The factor by which workers take longer, because each waits for the slowest one.
 constexpr double kWaiting = 1.06;
 
+// Whether matrices of so many floats leave a core's own caches before the core reads
+// them again.
+inline bool AreFar(double floats) { return floats > 1 << 18; }
+
 inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The time to finish all entries when the threads run as many row blocks at once as
@@ -39,6 +46,7 @@ inline double Time(const Work& work, Division division, int64_t entries,
                    int64_t threads) {
   const auto [row_blocks, workers] = division;
   double time = CeilDiv(work.rows, row_blocks) * work.row + work.row_block;
+  if (AreFar(work.floats / workers)) time += work.far;
   if (workers > 1) {
     time *= kWaiting * CeilDiv(work.vectors, workers) / work.vectors;
     time += kMeeting * (workers - 1) * work.phases;

@@ -9,6 +9,7 @@
 
 #include "buffers.h"
 #include "carried.h"
+#include "division.h"
 #include "forward_panels.h"
 #include "loops.h"
 #include "product.h"

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "buffers.h"
+#include "division.h"
 #include "rows.h"
 #include "units.h"
 

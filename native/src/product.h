@@ -146,10 +146,6 @@ inline void MultiplyBlock(int64_t rows, int vectors, In a, const float* panel,
   }
 }
 
-// Whether panels of so many floats leave a core's own caches before the core reads them
-// again.
-inline bool AreFar(int64_t floats) { return floats > 1 << 18; }
-
 // Computes c = start + a * panel for a panel [size, vectors] and any number of rows.
 // `start` may be c. If the panel is far and there are several tiles, multiplies one
 // block of the panel after the other by all rows, and meanwhile prefetches the next
