@@ -155,12 +155,14 @@ inline void Multiply(int64_t rows, int vectors, In a, const float* panel, int64_
                      In start, Out c, bool far = false) {
   if (!far || rows <= MaxRows(vectors))
     return MultiplyBlock(rows, vectors, a, panel, size, start, c, false);
-  constexpr int64_t kBlock = 1 << 14;  // In floats.
-  const int64_t width = vectors * kLanes, block = kBlock / width;
-  for (int64_t k = 0; k < size; k += block) {
+  constexpr int64_t kMost = 1 << 14;  // The most floats of a block.
+  const int64_t width = vectors * kLanes, blocks = (size * width + kMost - 1) / kMost;
+  for (int64_t i = 0, k = 0; i < blocks; i++) {
+    const int64_t end = size * (i + 1) / blocks;
     const In columns = {a.data + k * a.step, a.stride, a.step};
-    MultiplyBlock(rows, vectors, columns, panel + k * width, std::min(block, size - k),
+    MultiplyBlock(rows, vectors, columns, panel + k * width, end - k,
                   k ? In{c.data, c.stride} : start, c, true);
+    k = end;
   }
 }
 
