@@ -121,7 +121,7 @@ class BackwardLoop {
       floats += worker.ranges[stage].size() * kLanes * OperandSize(Following(stage));
     }
     worker.far = AreFar(floats);
-    worker.memory = Allocate(floats, worker.far && rows_.count() > 1);
+    worker.memory = Allocate(floats, NeedHugePages(floats, rows_.count()));
     const int64_t width = C::kByRow ? cell_.padded(0) : kMaxVectors * kLanes;
     worker.products = Allocate(rows_.count() * width);
     float* next = worker.memory.get();

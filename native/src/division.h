@@ -15,8 +15,8 @@ struct Work {
   double row, row_block;  // The work per row, and the fixed work per row block.
   int64_t vectors;        // The vectors to divide among workers.
   int64_t phases;         // The workers synchronize after each phase.
-  // The floats of the matrices that each row block reads at every step, and how much
-  // longer a row block takes if they are far.
+  // The floats of the matrices that each row block reads at every step, and the time to
+  // read them if they are far. The multiplications hide as much of it as they take.
   double floats = 0, far = 0;
   // Limited because each row block needs memory for its copy of the matrices.
   int64_t most_row_blocks = std::numeric_limits<int64_t>::max();
@@ -38,6 +38,11 @@ constexpr double kWaiting = 1.06;
 // them again.
 inline bool AreFar(double floats) { return floats > 1 << 18; }
 
+// Whether to request huge pages for matrices: the calls of a few rows are too short.
+inline bool NeedHugePages(double floats, int64_t rows) {
+  return AreFar(floats) && rows >= 16;
+}
+
 inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The time to finish all entries when the threads run as many row blocks at once as
@@ -45,8 +50,9 @@ inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline double Time(const Work& work, Division division, int64_t entries,
                    int64_t threads) {
   const auto [row_blocks, workers] = division;
-  double time = CeilDiv(work.rows, row_blocks) * work.row + work.row_block;
-  if (AreFar(work.floats / workers)) time += work.far;
+  double time = CeilDiv(work.rows, row_blocks) * work.row;
+  if (AreFar(work.floats / workers)) time = std::max(time, work.far);
+  time += work.row_block;
   if (workers > 1) {
     time *= kWaiting * CeilDiv(work.vectors, workers) / work.vectors;
     time += kMeeting * (workers - 1) * work.phases;

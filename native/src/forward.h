@@ -47,8 +47,7 @@ class ForwardLoop {
     }
     for (int64_t s = 0; s < workers; s++) {
       const std::vector<VectorRange> ranges = cell_.Ranges(s, workers);
-      // The calls of a single row are too short for huge pages.
-      const bool huge = far_ && rows_.count() > 1;
+      const bool huge = NeedHugePages(cell_.MatrixFloats() / workers, rows_.count());
       workers_.push_back({ranges,
                           ForwardPanels<C>(ranges, sizes_, blocks_.most_rows(), huge),
                           Carried<1>(ranges[0], rows_.count())});
@@ -76,8 +75,7 @@ class ForwardLoop {
       float* zs = packed.zs + blocks_.offset(t) * width;
       const Out of_state = {zs + first * kLanes, width};
       Multiply(n, C::kStateGates[stage] * packed.panel.count, operand, packed.w_state,
-               cell_.rows(stage), {of_state.data, width}, of_state,
-               far_);
+               cell_.rows(stage), {of_state.data, width}, of_state, far_);
       for (int64_t r = 0; !C::kByRow && r < n; r++) {
         for (int v = 0; v < packed.panel.count; v++) {
           Update(worker, stage, t, r, packed.panel.first + v,

@@ -41,10 +41,11 @@ void RunProducts(const std::vector<Entry>& entries, double multiplications,
 // The work of a loop over the steps, with measured constants. The element-wise work of
 // a gate takes as long as kElementwise multiplications. Packing a matrix element takes
 // as long as `packing` multiplications. For each row block and step, reading a matrix
-// takes as long as multiplying one row by it, or kFarRows rows if it is far.
+// takes as long as multiplying one row by it. If it is far, the processor reads it while
+// it multiplies kFarRows rows.
 template <typename C>
 Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
-  constexpr double kElementwise = 64, kFarRows = 5;
+  constexpr double kElementwise = 64, kFarRows = 28;
   constexpr double kMostPacked = 1 << 28;  // 1 GiB of floats.
   const Stages<C> cell(sizes);
   double gates = 0, inputs = 0, state = 0;  // The last two count matrix elements.
@@ -60,7 +61,7 @@ Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
           C::kByRow ? 1 : Vectors(sizes.units),
           sizes.time * C::kStages,
           inputs + state,
-          sizes.time * state * (kFarRows - 1),
+          sizes.time * state * kFarRows,
           std::max<int64_t>(1, kMostPacked / std::max(1.0, inputs + state))};
 }
 

@@ -147,13 +147,13 @@ inline void MultiplyBlock(int64_t rows, int vectors, In a, const float* panel,
 }
 
 // Computes c = start + a * panel for a panel [size, vectors] and any number of rows.
-// `start` may be c. If the panel is far and there are several tiles, multiplies one
-// block of the panel after the other by all rows, and meanwhile prefetches the next
-// block, or the start of the next panel. A single tile reads the panel once, in order,
-// which the processor itself prefetches.
+// `start` may be c. If the panel is far and there are many tiles, multiplies one block
+// of the panel after the other by all rows, and meanwhile prefetches the next block, or
+// the start of the next panel. One or two tiles have too little time for prefetches:
+// the first reads the panel in order, which the processor itself prefetches.
 inline void Multiply(int64_t rows, int vectors, In a, const float* panel, int64_t size,
                      In start, Out c, bool far = false) {
-  if (!far || rows <= MaxRows(vectors))
+  if (!far || rows <= 2 * MaxRows(vectors))
     return MultiplyBlock(rows, vectors, a, panel, size, start, c, false);
   constexpr int64_t kMost = 1 << 14;  // The most floats of a block.
   const int64_t width = vectors * kLanes, blocks = (size * width + kMost - 1) / kMost;

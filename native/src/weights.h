@@ -96,6 +96,18 @@ class WeightsLoop {
     }
   }
 
+  // Copies `count` columns of some rows, from column k, into a group.
+  static void CopyColumns(const float* const* rows, int64_t size, int64_t k,
+                          int64_t count, float* group) {
+    for (int64_t n = 0; n < size; n++, group += kGroup) {
+      if (count == kGroup) {  // A copy of a constant size takes a few instructions.
+        std::memcpy(group, rows[n] + k, sizeof(float) * kGroup);
+      } else {
+        std::memcpy(group, rows[n] + k, sizeof(float) * count);
+      }
+    }
+  }
+
   // Copies steps of a sequence [.., size] into groups [steps, kGroup]. If `before` is
   // not null, copies the step before each of these steps instead; the values before a
   // row's first step are in `before`.
@@ -113,11 +125,8 @@ class WeightsLoop {
                    : sequence + position * size;
       }
       for (int64_t k = 0; k < size; k += kGroup) {
-        const int64_t count = std::min(kGroup, size - k);
-        float* group = to + k * steps + begin * kGroup;
-        for (int64_t n = 0; n < end - begin; n++) {
-          for (int64_t m = 0; m < count; m++) group[n * kGroup + m] = from[n][k + m];
-        }
+        CopyColumns(from, end - begin, k, std::min(kGroup, size - k),
+                    to + k * steps + begin * kGroup);
       }
     }
   }
