@@ -8,6 +8,7 @@ what is between the comments `<!-- race: NAME -->` and `<!-- /race -->` of the p
 
 import dataclasses
 import json
+import operator
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -46,10 +47,12 @@ class Measured:
     """A case on a processor.
 
     Attributes:
+        preset: The preset of the race.
         processor: The processor, its vectors and the date.
         row: The case in the result.
     """
 
+    preset: str
     processor: str
     row: Row
 
@@ -83,7 +86,8 @@ def measured() -> list[Measured]:
         sets = machine["instruction sets"].split(", ")
         vectors = next(text for name, text in VECTORS.items() if name in sets)
         processor = f"{machine['processor']} with {vectors}, {result['date']}"
-        found += [Measured(processor, row) for row in result["cases"]]
+        preset = file.stem.split("_")[1]
+        found += [Measured(preset, processor, row) for row in result["cases"]]
     return found
 
 
@@ -100,8 +104,8 @@ def overview(cases: Iterable[Measured]) -> str:
         ranges.append(f"{ends} times as long as jaxrnn for {title}")
     return (
         f"Over all {len(cases)} measured cases of {units[0]} to {units[-1]} units "
-        f"({processors}), on two cores, the other libraries take "
-        f"{', and '.join(ranges)}."
+        f"({processors}), on two cores, the other libraries that ran "
+        f"them take {', and '.join(ranges)}."
     )
 
 
@@ -120,10 +124,10 @@ def faster(cases: Iterable[Measured]) -> str:
 
 
 def table(mode: str) -> Callable[[Iterable[Measured]], str]:
-    """A function that returns the tables of a mode, one for each processor."""
+    """The tables of the page's cases in a mode, one for each processor."""
 
     def tables(cases: Iterable[Measured]) -> str:
-        of_mode = [case for case in cases if case.mode == mode]
+        of_mode = [c for c in cases if (c.preset, c.mode) == ("page", mode)]
         texts = []
         for processor in dict.fromkeys(case.processor for case in of_mode):
             rows = [{"case": c} for c in of_mode if c.processor == processor]
@@ -136,6 +140,29 @@ def table(mode: str) -> Callable[[Iterable[Measured]], str]:
         return "\n\n".join(texts)
 
     return tables
+
+
+def wide(cases: Iterable[Measured]) -> str:
+    """The tables of the wide layers, one for each processor."""
+    tables: dict[str, dict[str, Row]] = {}
+    for case in cases:
+        if case.preset == "wide":
+            size = case.row["case"]
+            sizes = f"{size['time']}, {size['depth']}, {size['units']}"
+            name = f"{MODES[case.mode]}, {CELLS[size['cell']]} {sizes}"
+            row = tables.setdefault(case.processor, {}).setdefault(name, {"name": name})
+            row[size["batch"]] = _cell("PyTorch")({"case": case})
+    texts = []
+    for processor, rows in tables.items():
+        batches = sorted({key for row in rows.values() for key in row} - {"name"})
+        columns = [("steps, inputs, units", operator.itemgetter("name"))]
+        columns += [(_rows(n), lambda row, n=n: row.get(n, "")) for n in batches]
+        texts.append(f"{processor}:\n\n{grid(columns, rows.values())}")
+    return "\n\n".join(texts)
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _pairs(case: Measured) -> list[tuple[str, float]]:
@@ -166,6 +193,7 @@ TEXTS: dict[str, Callable[[Iterable[Measured]], str]] = {
     "faster": faster,
     "training": table("train"),
     "inference": table("forward"),
+    "wide": wide,
 }
 
 

@@ -1,7 +1,6 @@
 """The configuration of Sphinx: `sphinx-build -W docs docs/_build`."""
 
 import ast
-import importlib
 import itertools
 import pathlib
 import re
@@ -12,7 +11,10 @@ import jaxrnn
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE / "_extensions"))
+import api_tables  # noqa: E402
 import cell_pages  # noqa: E402
+
+PACKAGE = pathlib.Path(jaxrnn.__file__).parent
 
 project, author, copyright = "jaxrnn", "the authors of jaxrnn", "the authors of jaxrnn"
 version = release = jaxrnn.__version__
@@ -26,9 +28,9 @@ extensions = [
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
     "api_tables",
-    "search_words",
+    "page_list",
 ]
-exclude_patterns = ["_build", "README.md"]
+exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 
 # Docstrings have Google's sections. Text in single backquotes is code, and a link if it
@@ -49,7 +51,6 @@ html_theme = "sphinx_book_theme"
 html_title = "jaxrnn"
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}
-html_search_scorer = str(HERE / "_extensions" / "search_scorer.js")
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {
@@ -62,19 +63,10 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 
 def find_source(app: object, module: str, name: str) -> str | None:
-    """The private module that defines a public name, for links to the source.
-
-    `export` sets `__module__` of public names to the public module. So this
-    function reads the imports of the public module to find the private one.
-    """
-    public = importlib.import_module(module)
-    for node in ast.parse(pathlib.Path(public.__file__).read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.level:
-            if name.split(".")[0] in {a.asname or a.name for a in node.names}:
-                return importlib.util.resolve_name(
-                    "." * node.level + (node.module or ""), public.__package__
-                )
-    return None
+    """The private module that defines a public name, for links to the source."""
+    file = pathlib.Path(api_tables.source_of(module, name.split(".")[0]))
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
 
 
 def language_of(lines: list[str]) -> str:

@@ -42,9 +42,9 @@ ARGUMENTS = {
 def guide_of(module: str, cell: type) -> str:
     """The document name of the guide's page about a cell."""
     if cell.__name__ == "AttentionWrapper":
-        return "/guide/attention"
+        return "/guide/seq2seq"
     if module == "jaxrnn.contrib":
-        return "/coming_from/contrib"
+        return "/coming_from/tensorflow1"
     past_inputs = jaxrnn.PastInputsWrapper, jaxrnn.TemporalConvWrapper
     memories = jaxrnn.MLSTMCell, jaxrnn.DeltaNetCell, jaxrnn.GatedDeltaNetCell
     parallel = (jaxrnn.LinearRecurrenceCell, *memories, *past_inputs)

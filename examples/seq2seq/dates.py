@@ -2,7 +2,7 @@
 
 Task, data and training are the same as in `attention.py`. Here the decoder is built as
 in TensorFlow scripts, from `AttentionWrapper`, `BasicDecoder` and `BeamSearchDecoder`.
-docs/tutorials/port_a_seq2seq_script.md compares both scripts. Run it from the folder
+docs/guide/seq2seq.md compares the names of both libraries. Run it from the folder
 `examples`:
 
     pip install -e '..[examples]'

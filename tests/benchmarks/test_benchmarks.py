@@ -332,7 +332,7 @@ def test_the_worst_cases_are_named():
         case = {"cell": "lstm", "batch": batch, "time": 50, "depth": 2, "units": batch}
         case |= {"lengths": "dense", "mode": mode}
         times = {name: {"ms": [one, one, 9 * one]} for name, one in ms.items()}
-        return claims.Measured("CPU, today", {"case": case, "peers": times})
+        return claims.Measured("page", "CPU, today", {"case": case, "peers": times})
 
     found = [
         measured(1, jaxrnn=2.0, torch=3.0, linen=5.0, nnx=4.0),
@@ -341,12 +341,22 @@ def test_the_worst_cases_are_named():
     ]
     assert claims.overview(found) == (
         "Over all 3 measured cases of 1 to 8 units (CPU, today), on two cores, the "
-        "other libraries take 0.95 to 2.00 times as long as jaxrnn for training, and "
-        "1.00 to 15.0 times as long as jaxrnn for inference."
+        "other libraries that ran them take 0.95 to 2.00 times as long as jaxrnn for "
+        "training, and 1.00 to 15.0 times as long as jaxrnn for inference."
     )
     named = "- PyTorch, training (CPU, today): LSTM 8, 50, 2, 8 (0.95)"
     assert claims.faster(found) == named
     assert "| LSTM 1, 50, 2, 1 | 2 | 2.00 | 1.50 |" in claims.table("train")(found)
+    assert claims.wide(found) == ""
+    in_wide = [dataclasses.replace(case, preset="wide") for case in found]
+    for case in in_wide:
+        case.row["case"]["units"] = 2
+    assert claims.wide(in_wide).splitlines()[2:] == [
+        "| steps, inputs, units | 1 row | 8 rows |",
+        "| --- | ---: | ---: |",
+        "| training, LSTM 50, 2, 2 | 1.50 | 0.95 |",
+        "| inference, LSTM 50, 2, 2 | - | 15.0 |",
+    ]
 
 
 def test_a_file_name_has_the_processor_and_its_vectors(monkeypatch):

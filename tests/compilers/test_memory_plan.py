@@ -1,4 +1,4 @@
-"""`memory_plan` for absent devices, and the recipes that plan for a TPU."""
+"""`memory_plan` for absent devices, and the guide that plans for a TPU."""
 
 import os
 import pathlib
@@ -60,12 +60,11 @@ def test_a_program_that_does_not_fit():
     assert planned == pytest.approx(float(needed[1]), rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["will_it_fit", "plan_a_training_step"])
-def test_recipe(name):
+def test_the_guide_plans_for_a_tpu():
     """The numbers come from the compiler; record them again for another version."""
     devices("v5e")  # Without their compiler, the test is skipped.
     root = pathlib.Path(__file__).parents[2]
-    page = root / "docs" / "recipes" / f"{name}.md"
+    page = root / "docs" / "guide" / "accelerators.md"
     program = [sys.executable, run_page.__file__, page]
     settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(root)}
     # This process may have loaded libtpu too.

@@ -19,8 +19,8 @@ import jaxrnn.convert
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-# Pages that need other packages: `tests/compilers` and `tests/conformance` run them.
-ELSEWHERE = {"will_it_fit.md", "plan_a_training_step.md", "sequence_layer.md"}
+# Pages that need other packages: `tests/compilers` runs them.
+ELSEWHERE = {"accelerators.md"}
 PAGES = [
     page.relative_to(ROOT)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -80,29 +80,75 @@ MODULES = "contrib decode export initializers linen lite memory nnx testing".spl
 CONVERTERS = [f"convert.{name}" for name in jaxrnn.convert.__all__]
 
 
+@pytest.fixture
+def extensions(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_extensions"))
+    return importlib.import_module
+
+
 @pytest.mark.parametrize("name", ["", *MODULES, *CONVERTERS])
-def test_every_public_name_has_a_page(name):
+def test_every_public_name_has_a_row(name, extensions):
     module = importlib.import_module(f"jaxrnn.{name}".removesuffix("."))
     public = {n for n in module.__all__ if not inspect.ismodule(getattr(module, n))}
     page = ROOT / "docs" / "api" / f"{name.split('.')[0] or 'jaxrnn'}.md"
-    row = rf"^\| \[`(\w+)`\]\(#{module.__name__}\.\1\) \|"
-    assert public == set(re.findall(row, page.read_text(), re.MULTILINE))
+    rows = extensions("api_tables").names(page.read_text()).values()
+    assert public == {name for of_row, name in rows if of_row == module.__name__}
 
 
-def test_the_tables_of_names_have_the_current_docstrings(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_extensions"))
-    api_tables = importlib.import_module("api_tables")
+def test_the_tables_of_names_have_the_current_files_and_docstrings(extensions):
     for page in (ROOT / "docs" / "api").glob("*.md"):
         text = page.read_text()
-        assert text == api_tables.fill(text), "Run `docs/_extensions/api_tables.py`."
+        fill = extensions("api_tables").fill
+        assert text == fill(text), "Run `docs/_extensions/api_tables.py`."
 
 
-def test_every_page_is_in_the_list_of_pages():
+def test_the_list_has_the_current_heading_and_first_sentence_of_every_page(extensions):
     docs = ROOT / "docs"
-    names = [path.relative_to(docs).as_posix() for path in docs.rglob("*.md")]
-    pages = {name for name in names if not name.startswith("_")}
-    listed = set(re.findall(r"\]\(([\w/]+\.md)\)", (docs / "README.md").read_text()))
-    assert pages - listed == {"README.md"}
+    text = (docs / "index.md").read_text()
+    assert text == extensions("page_list").fill(text), (
+        "Run `docs/_extensions/page_list.py`."
+    )
+    pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    listed = set(re.findall(r"\]\(([\w/]+\.md)\)", text))
+    assert {page for page in pages if not page.startswith("_")} - listed == {"index.md"}
+
+
+def test_links_in_the_repository_lead_somewhere():
+    """Links to files, and to headings and rows of tables in pages."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+    found = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    files = [ROOT / name for name in found.stdout.splitlines()]
+    texts = {file: without_code(file) for file in files if file.exists()}
+    dead = []
+    for file, text in texts.items():
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = link.partition("#")
+            target = (file.parent / path).resolve() if path else file
+            is_dead = not target.exists() or (
+                anchor
+                and target.suffix == ".md"
+                and anchor not in anchors(texts[target])
+            )
+            if is_dead and not re.match("[a-z]+:", link):
+                dead.append(f"{file.relative_to(ROOT)}: {link}")
+    assert dead == []
+
+
+def without_code(file):
+    return re.sub(
+        r"^ *```.*?^ *```", "", file.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+
+
+def anchors(text):
+    """The anchors of headings, as repositories make them, and those in the text."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    names = [re.sub(r"[^\w\- ]", "", heading).lower() for heading in headings]
+    return {name.replace(" ", "-") for name in names} | set(
+        re.findall(r'<a id="([^"]+)"', text)
+    )
 
 
 def test_the_readme_names_files_and_commands():
