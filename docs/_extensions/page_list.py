@@ -34,7 +34,7 @@ def describe(page: str) -> str:
     """The row of a page."""
     title, first = (DOCS / f"{page}.md").read_text().split("\n\n")[:2]
     text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", first.replace("\n", " "))
-    sentence = re.match(r".*?[.:?](?= |$)", text)[0].rstrip(".:")
+    sentence = re.match(r".*?[.?](?= |$)", text)[0].rstrip(".")
     return f"- [{title.removeprefix('# ')}]({page}.md): {sentence}"
 
 
