@@ -3,7 +3,7 @@
 A stack of two LSTMs identifies nine speakers from two vowels. The network is exported
 for LiteRT (TensorFlow Lite), for onnxruntime and, as StableHLO, for IREE. Each runtime
 receives the test utterances one by one. The script prints a table with accuracy,
-deviation from JAX, time per frame and file size, and draws time and size.
+deviation from JAX, time per frame and file size.
 
 Run the script with `pip install -e '.[examples,export]' onnxruntime iree-base-compiler
 iree-base-runtime && python examples/export_runtimes.py`. The script skips runtimes that
@@ -148,30 +148,13 @@ def measure(call, test, want):
     return (guesses == test.labels).mean(), deviation, 1e6 * seconds / valid.size
 
 
-def draw(rows, file):
-    """Draws file size and time of each runtime as bars."""
-    import matplotlib.pyplot as plt
-
-    names = list(rows)
-    figure, panels = plt.subplots(1, 2, figsize=(8, 2.6), layout="constrained")
-    columns = ("KiB of the file", 3), ("microseconds per frame", 2)
-    for axes, (label, column) in zip(panels, columns, strict=True):
-        bars = axes.barh(names, [rows[name][column] for name in names])
-        axes.bar_label(bars, fmt="%.1f", padding=3)
-        axes.set_xlabel(label)
-        axes.margins(x=0.2)
-        axes.invert_yaxis()
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file)
-
-
 def main(
     folder: pathlib.Path = pathlib.Path("export_runtimes_output"), epochs: int = 30
 ):
     """Trains the network, writes the files into a folder, and runs them.
 
     Args:
-        folder: The folder for the files and the picture.
+        folder: The folder for the files.
         epochs: Passes over the training utterances.
     """
     utterances, test = data.load()
@@ -195,8 +178,7 @@ def main(
         size_text = f"{size:.1f}" if size else "-"
         cells = f"{accuracy:.1%} | {deviation:.1e} | {micros:.1f} | {size_text}"
         print(f"| {name} | {cells} |")
-    draw(rows, folder / "runtimes.png")
-    print(f"Wrote files and picture to {folder}/")
+    print(f"Wrote files to {folder}/")
 
 
 if __name__ == "__main__":

@@ -63,14 +63,6 @@ def read_picture(word: str) -> Path:
     return path
 
 
-def read_file(word: str) -> Path:
-    """The path of an existing file."""
-    path = Path(word)
-    if not path.is_file():
-        raise ValueError(f"must be an existing file, got {word!r}")
-    return path
-
-
 def read_folder(word: str) -> Path:
     """The path of a writable folder, which is created if it does not exist."""
     path = Path(word)
@@ -92,9 +84,5 @@ NonNegative = Annotated[
     float, number(float, "a finite number, at least 0", lambda x: 0 <= x < math.inf)
 ]
 Share = Annotated[float, number(float, "a number from 0 to 1", lambda x: 0 <= x <= 1)]
-Dropout = Annotated[
-    float, number(float, "a number from 0 to below 1", lambda x: 0 <= x < 1)
-]
-File = Annotated[Path, flag(Path, read_file)]
 Picture = Annotated[Path, flag(Path, read_picture)]
 Folder = Annotated[Path, flag(Path, read_folder)]

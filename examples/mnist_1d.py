@@ -5,7 +5,7 @@ curves and adds noise, 4,000 times for training and 1,000 times for the test. Ea
 trains a net on the whole training set and tests it once on the whole test set.
 
     pip install -e '.[examples]'
-    python examples/mnist_1d.py                # five seeds; writes mnist_1d.png
+    python examples/mnist_1d.py                # five seeds
     python examples/mnist_1d.py --validate     # without the test set
 
 The default settings were chosen with `--validate`.
@@ -13,16 +13,13 @@ The default settings were chosen with `--validate`.
 
 import dataclasses
 import functools
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from flag_types import Count, Picture, Positive
-from matplotlib.figure import Figure
+from flag_types import Count, Positive
 from mnist1d.data import get_dataset_args, make_dataset
 from tqdm import tqdm
 
@@ -137,46 +134,20 @@ def fit(config, signals, labels, seed):
     return params
 
 
-def draw(path, signals, labels, guesses):
-    """Saves the confusion matrix of all nets, and the digits with the most errors."""
-    figure = Figure(figsize=(11, 5), dpi=110, layout="constrained")
-    axes = figure.subplot_mosaic("AAABCD;AAAEFG;AAAHIJ")
-    counts = np.zeros((CLASSES, CLASSES), int)
-    np.add.at(counts, (np.broadcast_to(labels, guesses.shape), guesses), 1)
-    # The square root makes single errors visible next to hundreds of hits.
-    axes["A"].imshow(np.sqrt(counts), cmap="Blues")
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            color = "white" if row == column else "black"
-            axes["A"].text(column, row, count, ha="center", va="center", color=color)
-    ticks = range(CLASSES)
-    axes["A"].set(xlabel="guess", ylabel="digit", xticks=ticks, yticks=ticks)
-    hardest = np.argsort(np.sum(guesses == labels, axis=0), kind="stable")
-    for name, digit in zip("BCDEFGHIJ", hardest, strict=False):
-        axes[name].plot(signals[digit], marker=".", markersize=3)
-        given = " ".join(str(guess) for guess in guesses[:, digit])
-        axes[name].set(xticks=(), yticks=())
-        axes[name].set_title(f"{labels[digit]}; guesses {given}", fontsize=9)
-    figure.savefig(path)
-
-
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 def main(
     config: Config,
     seeds: Count = 5,
     validate: bool = False,
-    figure: Picture = Path("mnist_1d.png"),
 ):
-    """Trains, tests and draws; returns the accuracy of each net.
+    """Trains and tests; returns the accuracy of each net.
 
     Args:
         config: The net and its training.
         seeds: The number of nets to train, one after the other.
         validate: Test on a fifth of the training set instead of the test set, and
             train on the rest.
-        figure: The file for the picture.
     """
-    start = time.perf_counter()
     train, test = load(validate)
     predict = jax.jit(compute_logits, static_argnums=0)
     guesses = []
@@ -187,8 +158,6 @@ def main(
         print(f"{seed:4}  {np.mean(guesses[-1] == test[1]):8.1%}", flush=True)
     accuracies = np.mean(np.stack(guesses) == test[1], axis=1)
     print(f"mean  {accuracies.mean():8.2%}, standard deviation {accuracies.std():.2%}")
-    draw(figure, *test, np.stack(guesses))
-    print(f"{time.perf_counter() - start:.0f} s. Wrote {figure}.")
     return accuracies
 
 

@@ -111,14 +111,10 @@ def batches(dataset: Dataset, rows: int, seed: int, process: int, processes: int
     """
     windows = dataset.train.frames.shape[1] // dataset.window
     local = rows // processes
-    blocks = shuffled(dataset, seed).batch(local)[process::processes]
+    records = grain.MapDataset.source(Source(dataset.train)).shuffle(seed).repeat()
+    blocks = records.batch(local)[process::processes]
     cut = Windows(windows, first_row=process * local)
     data = grain.experimental.FlatMapMapDataset(blocks, cut)
     # A single thread reads ahead, so that the order of records is fixed.
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(data.to_iter_dataset(ahead))
-
-
-def shuffled(dataset: Dataset, seed: int):
-    """The training records, epoch after epoch, each epoch in a new order."""
-    return grain.MapDataset.source(Source(dataset.train)).shuffle(seed).repeat()

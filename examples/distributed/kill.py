@@ -57,21 +57,10 @@ def last_checkpoint(folder):
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def difference(a, b):
-    """The largest difference between losses and final parameters in two folders."""
-    results = [
-        {"losses": launch.read_losses(x)[0], **launch.read_parameters(x)}
-        for x in (a, b)
-    ]
-    return launch.largest_difference(*results)
-
-
-@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 def main(
     times: Count = 20,
     layout: launch.Name = "1 device",
     resume: launch.Name | None = None,
-    packed: bool = False,
     patience: Positive = 60,
     seed: Seed = 0,
 ):
@@ -81,23 +70,21 @@ def main(
         times: The number of runs to kill.
         layout: The layout of the runs.
         resume: The layout on which the runs continue; by default the same layout.
-        packed: Whether sequences are packed.
         patience: Seconds to wait for the other processes to end after a kill.
         seed: The seed that chooses the steps and processes to kill.
     """
     rng, found = random.Random(seed), []
     first, second = (launch.LAYOUTS[name] for name in (layout, resume or layout))
-    flags = [*FLAGS, "--packed"] if packed else FLAGS
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
-        launch.run(first, whole, flags)
+        launch.run(first, whole, FLAGS)
         for i in range(times):
             killed = Path(folder) / str(i)
             step, victim = rng.randrange(STEPS), rng.randrange(first.processes)
-            done, seconds = kill_at(first, killed, flags, step, victim, patience)
+            done, seconds = kill_at(first, killed, FLAGS, step, victim, patience)
             saved = last_checkpoint(killed)
-            launch.run(second, killed, flags)
-            found.append(difference(whole, killed))
+            launch.run(second, killed, FLAGS)
+            found.append(np.max(launch.differences(whole, killed)))
             print(
                 f"process {victim} killed after {done} steps, {saved} of them saved; "
                 f"all ended in {seconds:.1f} s; largest difference {found[-1]:.1e}",

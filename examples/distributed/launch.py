@@ -52,11 +52,10 @@ def free_port():
 
 
 @contextlib.contextmanager
-def started(layout, folder, flags, prefixes=None):
+def started(layout, folder, flags):
     """Starts the processes of a run, and kills those that outlast the `with` block.
 
-    The output of process i is written to `i.log` in the folder. `prefixes` holds, for
-    each process, a list of words to put before its command.
+    The output of process i is written to `i.log` in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "distributed.train", "--mesh", layout.mesh]
@@ -69,10 +68,9 @@ def started(layout, folder, flags, prefixes=None):
     runs = []
     try:
         for i in range(layout.processes):
-            prefix = prefixes[i] if prefixes else []
             with (folder / f"{i}.log").open("w") as log:
                 run = subprocess.Popen(
-                    [*prefix, *command, "--process", str(i)],
+                    [*command, "--process", str(i)],
                     cwd=EXAMPLES,
                     env=environment,
                     stdout=log,
@@ -86,24 +84,23 @@ def started(layout, folder, flags, prefixes=None):
             run.wait()
 
 
-def run(layout, folder, flags, timeout=300, prefixes=None):
+def run(layout, folder, flags, timeout=300):
     """Runs from the start or the last checkpoint to the end.
 
     Raises:
         RuntimeError: If a process fails; the message is the end of its output.
         subprocess.TimeoutExpired: If a process takes longer than `timeout` seconds.
     """
-    with started(layout, folder, flags, prefixes) as processes:
+    with started(layout, folder, flags) as processes:
         for i, process in enumerate(processes):
             if process.wait(timeout):
                 raise RuntimeError((folder / f"{i}.log").read_text()[-3000:])
 
 
 def read_losses(folder):
-    """The loss and the seconds of each step, as two arrays."""
+    """The loss of each step."""
     lines = (folder / "losses.jsonl").read_text().splitlines()
-    entries = [json.loads(line) for line in lines]
-    return np.array([(entry["loss"], entry["seconds"]) for entry in entries]).T
+    return np.array([json.loads(line)["loss"] for line in lines])
 
 
 def read_parameters(folder):
@@ -112,8 +109,12 @@ def read_parameters(folder):
         return dict(file)
 
 
-def largest_difference(a, b):
-    """The largest absolute difference between two dicts of arrays."""
-    if a.keys() != b.keys():
-        raise ValueError(f"names must be equal, got {sorted(a)} and {sorted(b)}.")
-    return np.max([np.max(np.abs(a[name] - b[name])) for name in a])
+def differences(a, b):
+    """The largest differences of losses and of final parameters of two folders."""
+    losses = np.max(np.abs(read_losses(a) - read_losses(b)))
+    first, second = read_parameters(a), read_parameters(b)
+    if first.keys() != second.keys():
+        names = sorted(first), sorted(second)
+        raise ValueError(f"parameters must have the same names, got {names}.")
+    apart = [np.max(np.abs(first[name] - second[name])) for name in first]
+    return losses, np.max(apart)

@@ -18,24 +18,21 @@ import contextlib
 import dataclasses
 import functools
 import json
-import time
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from flag_types import Count, Folder, Positive, Seed, Share, number
+from flag_types import Count, Folder, NaturalNumber, Positive, Seed, Share
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from tqdm import tqdm
 
 import jaxrnn
 
-from . import checkpoints, datasets, packs
-
-Index = Annotated[int, number(int, "an integer, at least 0", lambda n: n >= 0)]
+from . import checkpoints, datasets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +57,6 @@ class Config:
     mesh: Literal["auto", "explicit", "shard_map"] = "auto"
     """How the program is divided among devices: by the compiler, by the types of
     arrays, or by hand."""
-    packed: bool = False
-    """Use whole sequences end to end in rows, instead of padded windows."""
     x64: bool = False
     """Compute in float64."""
     seed: Seed = 0
@@ -140,13 +135,9 @@ def drop_by_row(key, rows, rate, x):
 def compute_loss(params, config, carry, key, batch):
     """The mean cross-entropy of the sequences with frames, and the carry."""
     drop = functools.partial(drop_by_row, key, batch.rows, config.dropout)
-    if config.packed:
-        logits = packs.compute_logits(params, batch.packed, drop)
-        labels, is_valid = packs.labels(batch.packed)
-    else:
-        logits, carry = compute_logits(params, carry, batch, drop)
-        labels, is_valid = batch.labels, batch.lengths > 0
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    logits, carry = compute_logits(params, carry, batch, drop)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+    is_valid = batch.lengths > 0
     total = jnp.sum(jnp.where(is_valid, losses, 0))
     count = jnp.sum(is_valid, dtype=losses.dtype)
     if config.mesh == "shard_map":  # The sums so far include one device's rows only.
@@ -193,11 +184,7 @@ def make_functions(config, dataset, mesh):
 def make_iterator(config, dataset):
     """An iterator over this process's part of each batch."""
     processes = jax.process_index(), jax.process_count()
-    if not config.packed:
-        return datasets.batches(dataset, config.batch_size, config.seed, *processes)
-    records = datasets.shuffled(dataset, config.seed)
-    rows, longest = config.batch_size // packs.PACKS, dataset.train.frames.shape[1]
-    return packs.Packs(records, rows, longest, *processes)
+    return datasets.batches(dataset, config.batch_size, config.seed, *processes)
 
 
 @contextlib.contextmanager
@@ -231,10 +218,9 @@ def fit(config, dataset, folder):
         done, state = checkpoints.restore(manager, start(), iterator)
         with open_log(folder / "losses.jsonl", done) as log:
             for n in (bar := progress(done, config.steps)):
-                began = time.perf_counter()
                 state, loss = step(state, jax.tree.map(place, next(iterator)))
                 loss = loss.item()
-                log(step=n, loss=loss, seconds=time.perf_counter() - began)
+                log(step=n, loss=loss)
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 checkpoints.save(manager, n + 1, state, iterator)
     return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), state.params)
@@ -263,7 +249,7 @@ def main(
     config: Config,
     folder: Folder = Path("distributed_output"),
     processes: Count = 1,
-    process: Index = 0,
+    process: NaturalNumber = 0,
     coordinator: str = "localhost:9876",
 ):
     """Starts or continues training, tests the net, and writes the parameters.
@@ -282,17 +268,10 @@ def main(
         jax.distributed.initialize(
             coordinator, processes, process, heartbeat_timeout_seconds=10
         )
-    if config.packed and config.batch_size % packs.PACKS:
-        must = f"be divisible by the number of packs, {packs.PACKS}"
-        raise SystemExit(f"--batch-size must {must}, got {config.batch_size}.")
-    parts = packs.PACKS if config.packed else config.batch_size
-    if parts % (devices := jax.device_count()):
-        what = "packs" if config.packed else "rows (--batch-size)"
-        must = f"divide the number of {what}, {parts}"
+    if config.batch_size % (devices := jax.device_count()):
+        must = f"divide the number of rows (--batch-size), {config.batch_size}"
         raise SystemExit(f"the number of devices must {must}, got {devices}.")
     dataset = datasets.load(config.data, np.float64 if config.x64 else np.float32)
-    if config.packed:
-        dataset = dataset._replace(window=dataset.train.frames.shape[1])
     params = fit(config, dataset, folder)
     if jax.process_index() == 0:
         np.savez(folder / "parameters.npz", **flatten(params))

@@ -6,8 +6,8 @@ Phonetisaurus trains on the same words as the net, with its default settings: jo
     pip install -e '..[examples]' phonetisaurus
     python -m g2p.baseline
 
-The script prints error rates. It writes the ten best pronunciations of each word to
-files that `g2p.evaluate --against` and `g2p.hybrid` read.
+The script prints error rates, and writes the best pronunciation of each word to files
+that `g2p.evaluate --against` reads.
 """
 
 import importlib
@@ -18,9 +18,6 @@ from pathlib import Path
 import tyro
 
 from . import data, scores
-
-BEST = 10
-FOLDER = Path("g2p_baseline")
 
 
 def run(*command):
@@ -40,17 +37,17 @@ def learn(path, words):
 
 
 def predict(model, path, words):
-    """Writes lines `word, negative log-probability, phonemes` to `path`, best first."""
+    """Writes lines `word, negative log-probability, phonemes` to `path`."""
     listed = path.with_suffix(".words")
     listed.write_text("\n".join(words))
-    options = ["--beam=10000", "--thresh=99", f"--wordlist={listed}"]
-    options += [f"--model={model}", f"--nbest={BEST}"]
+    options = ["--beam=10000", "--thresh=99", "--nbest=1"]
+    options += [f"--model={model}", f"--wordlist={listed}"]
     lines = run("phonetisaurus-g2pfst", *options).splitlines()
     # Lines of words without a pronunciation have fewer columns.
     path.write_text("".join(f"{x}\n" for x in lines if len(x.strip().split("\t")) == 3))
 
 
-def main(folder: Path = FOLDER):
+def main(folder: Path = Path("g2p_baseline")):
     """Trains the model if it does not exist, and prints error rates.
 
     Args:

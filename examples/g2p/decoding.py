@@ -39,21 +39,9 @@ def greedy(nets, params, letters, letter_count):
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def beam_search(nets, params, letters, letter_count, beams):
     """The ids of the best beam, `[rows, phonemes]`."""
-    return all_beams(nets, params, letters, letter_count, beams)[:, 0]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def all_beams(nets, params, letters, letter_count, beams):
-    """The ids of all beams, `[rows, beams, phonemes]`, best first."""
     given = writer(nets, params, letters, letter_count)
     time = data.BUCKETS[-1]
-    return decode.beam_search(**given, max_time=time, beam_width=beams).ids
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def score(nets, params, letters, letter_count, ids):
-    """The log-probabilities `[rows, n]` of ids `[rows, n, phonemes]`."""
-    return decode.score(**writer(nets, params, letters, letter_count), ids=ids)
+    return decode.beam_search(**given, max_time=time, beam_width=beams).ids[:, 0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -80,25 +68,13 @@ def pronounce(nets, params, words, search: Callable = greedy, rows=256):
         search: `greedy`, or any function with the same arguments.
         rows: The number of words in a batch.
     """
-    run = lambda batch, _: search(nets, params, batch.letters, batch.letter_count)
-    ids = in_batches(run, words, rows)
-    return {word: data.to_phonemes(ids[word]) for word in words}
-
-
-def in_batches(run, words, rows=256):
-    """A dict from each word to its row of the results of `run`.
-
-    Args:
-        run: `run(batch, words)` returns an array with one row for each of the words.
-        words: The words to process.
-        rows: The number of words in a batch.
-    """
     found, buckets = {}, {}
     for word in words:
         buckets.setdefault(data.bucket_of(word), []).append(word)
     for size, members in buckets.items():
         for part in np.array_split(members, -(-len(members) // rows)):
-            part = list(map(str, part))
-            batch = data.make_batch([(word, ()) for word in part], size, rows)
-            found |= zip(part, np.asarray(run(batch, part)), strict=False)
+            batch = data.make_batch([(str(word), ()) for word in part], size, rows)
+            ids = search(nets, params, batch.letters, batch.letter_count)
+            phonemes = map(data.to_phonemes, np.asarray(ids))
+            found |= zip(map(str, part), phonemes, strict=False)
     return found

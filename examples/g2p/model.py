@@ -15,7 +15,7 @@ import optax
 import jaxrnn
 from jaxrnn import contrib
 
-from . import checks, data
+from . import data
 
 LETTERS = 1 + len(data.LETTERS)  # Includes padding.
 WRITTEN = 1 + len(data.PHONEMES)  # Includes END.
@@ -23,6 +23,20 @@ FED = 1 + WRITTEN  # Includes START.
 
 COMMITTED = Path(__file__).with_name("model.npz")
 """The trained net."""
+
+
+def check(config, accepted, accepts, *names):
+    """Exits with the reason unless `accepts` is true of all named fields."""
+    for name in names:
+        value = getattr(config, name)
+        if not accepts(value):
+            flag = name.replace("_", "-")
+            raise SystemExit(f"--{flag} must be {accepted}, got {value}")
+
+
+def check_counts(config, *names):
+    """Exits with the reason unless all named fields are at least 1."""
+    check(config, "at least 1", lambda n: n >= 1, *names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +55,8 @@ class Net:
     """The fraction of each layer's inputs that is dropped in training."""
 
     def __post_init__(self):
-        checks.positive_ints(self, "embedding", "units", "layers", "decoder_units")
-        checks.check(self, "dropout", "from 0 to below 1", lambda x: 0 <= x < 1)
+        check_counts(self, "embedding", "units", "layers", "decoder_units")
+        check(self, "from 0 to below 1", lambda x: 0 <= x < 1, "dropout")
 
     @functools.cached_property
     def encoder(self):

@@ -6,27 +6,10 @@ from scipy import stats
 SAMPLES = 2000
 
 
-# Files
-
-
-def write(path, found):
-    """Writes a line `word, cost, phonemes` for each word, as `g2p.baseline` does."""
-    lines = (f"{word}\t0\t{' '.join(phonemes)}\n" for word, phonemes in found.items())
-    path.write_text("".join(lines))
-
-
-def read_all(path):
-    """`{word: [(phonemes, log-probability), ...]}` from such a file, best first."""
-    found = {}
-    for line in path.read_text().splitlines():
-        word, cost, phonemes = line.split("\t")
-        found.setdefault(word, []).append((tuple(phonemes.split()), -float(cost)))
-    return found
-
-
 def read(path):
-    """`{word: phonemes}`, with the best pronunciation of each word in such a file."""
-    return {word: entries[0][0] for word, entries in read_all(path).items()}
+    """`{word: phonemes}` from a file that `g2p.baseline` wrote."""
+    lines = (line.split("\t") for line in path.read_text().splitlines())
+    return {word: tuple(phonemes.split()) for word, _, phonemes in lines}
 
 
 # Rates
@@ -35,11 +18,6 @@ def read(path):
 def words_wrong(found, words):
     """Whether each word's result differs from all its pronunciations, `[words]`."""
     return np.array([found.get(word) not in words[word] for word in words])
-
-
-def words_wrong_by_first(found, words):
-    """Whether each word's result differs from its first pronunciation, `[words]`."""
-    return np.array([found.get(word) != words[word][0] for word in words])
 
 
 def phonemes_wrong(found, words):
@@ -85,9 +63,6 @@ def measure(found, words):
     ones = np.ones(len(words))
     return {
         "words wrong": bootstrap(words_wrong(found, words), ones),
-        "by the first pronunciation": bootstrap(
-            words_wrong_by_first(found, words), ones
-        ),
         "phonemes wrong": bootstrap(*phonemes_wrong(found, words)),
     }
 

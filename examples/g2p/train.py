@@ -14,6 +14,7 @@ each seed. docs/tutorials/letters_to_sounds.md shows the results.
 import dataclasses
 import functools
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -23,10 +24,10 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import tyro
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from . import checks, curve, data, decoding, model, scores
-from .log import Log
+from . import data, decoding, model, scores
 from .model import Net
 
 
@@ -51,12 +52,12 @@ class Config:
     """The number of steps between checkpoints."""
 
     def __post_init__(self):
-        checks.positive_ints(self, "epochs", "rows", "save_every")
+        model.check_counts(self, "epochs", "rows", "save_every")
         positive = lambda x: 0 < x < float("inf")
-        checks.check(self, "learning_rate", "finite and above 0", positive)
-        for name in ("smoothing", "averaging"):
-            checks.check(self, name, "from 0 to 1", lambda x: 0 <= x <= 1)
-        checks.check(self, "seed", "from 0 to 2147483647", lambda n: 0 <= n < 2**31)
+        model.check(self, "finite and above 0", positive, "learning_rate")
+        share = lambda x: 0 <= x <= 1
+        model.check(self, "from 0 to 1", share, "smoothing", "averaging")
+        model.check(self, "from 0 to 2147483647", lambda n: 0 <= n < 2**31, "seed")
 
 
 FULL = Config()
@@ -90,13 +91,13 @@ def start(config, steps, params):
     return State(params, mean, make_optimizer(config, steps).init(params))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 5), donate_argnums=2)
-def update(config, steps, state, batch, n, compute_logits=model.compute_logits):
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def update(config, steps, state, batch, n):
     """Runs step n; returns the new state and the loss."""
     key = jax.random.fold_in(jax.random.key(config.seed), 1 + n)
 
     def compute_loss(params):
-        logits = compute_logits(config.net, params, batch, key)
+        logits = model.compute_logits(config.net, params, batch, key)
         return model.cross_entropy(logits, batch, config.smoothing)
 
     loss, gradient = jax.value_and_grad(compute_loss)(state.params)
@@ -133,6 +134,33 @@ def claim(folder, config):
         fix = "pass the flags of that run, or another --folder"
         raise SystemExit(f"{folder} holds another training run; {fix}")
     file.write_text(text)
+
+
+class Log:
+    """The log of a run that can be killed and continued: a line of JSON per epoch.
+
+    Args:
+        path: The log file.
+        done: The number of steps done. Entries of later steps are removed, because
+            these steps run again.
+    """
+
+    def __init__(self, path, done):
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        whole = (line for line in lines if line.endswith("\n"))  # Drop a partial line.
+        entries = [entry for entry in map(json.loads, whole) if entry["step"] <= done]
+        path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        self.path, self.entries = path, entries
+        # Do not count the time of steps that a kill lost.
+        before = entries[-1]["seconds"] if entries else 0.0
+        self.began = time.perf_counter() - before
+
+    def add(self, **entry):
+        """Adds an entry, with the seconds of the run so far."""
+        entry["seconds"] = time.perf_counter() - self.began
+        self.entries.append(entry)
+        with open(self.path, "a") as file:
+            print(json.dumps(entry), file=file)
 
 
 def share_wrong(config, params, words):
@@ -173,6 +201,21 @@ def fit(config, train, dev, folder):
     return state.mean, log.entries
 
 
+def draw(path, entries):
+    """Saves a figure of the log: the loss and the percentage of wrong words."""
+    epochs = range(1, 1 + len(entries))
+    figure = Figure(figsize=(9, 3.4), dpi=130, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(epochs, [entry["loss"] for entry in entries], color="tab:blue")
+    left.set(xlabel="epoch", ylabel="loss of a phoneme", title="Training, with dropout")
+    right.plot(epochs, [100 * entry["dev"] for entry in entries], color="tab:orange")
+    right.set(xlabel="epoch", ylabel="words wrong, %", title="Words it never saw")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
 def main(
     config: Annotated[Config, tyro.conf.arg(name="")] = FULL,
@@ -196,7 +239,7 @@ def main(
     train, dev, _ = data.split(data.load())
     mean, entries = fit(config, train, dev, folder)
     model.save(folder / "model.npz", config.net, mean)
-    curve.draw(folder / "curve.png", entries)
+    draw(folder / "curve.png", entries)
     print(f"Of {len(dev)} dev words, {entries[-1]['dev']:.2%} are wrong.")
     return entries
 
