@@ -30,14 +30,12 @@ if not HERE:  # Skip the module that imports this one.
     pytest.skip(reason, allow_module_level=True)
 
 
+@functools.cache
 def devices(kind, count=1):
     """Absent devices; the test is skipped if their compiler is not installed."""
     if kind not in HERE:
         pytest.skip("its compiler is not installed")
-    return cached(kind, count)
-
-
-cached = functools.cache(absent_devices)
+    return absent_devices(kind, count)
 
 
 def single(kind):

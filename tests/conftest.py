@@ -144,6 +144,23 @@ def fast_to_compile(users_flags, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", USERS_FLAGS + FAST_TO_COMPILE)
 
 
+@pytest.fixture
+def users_settings():
+    """A user's JAX, not the suite's: Flax and Optax promote dtypes."""
+    from helpers import usual_promotion  # Imports JAX's users after the flags are set.
+
+    with jax.enable_x64(False), usual_promotion():
+        yield
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """The path of a picture, which the test must draw."""
+    path = tmp_path / "picture.png"
+    yield path
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.fixture(scope="module")
 def users_flags():
     """Run a module's subprocesses with the user's XLA flags."""

@@ -152,3 +152,62 @@ class Around(jaxrnn.RNNCell):
 def scanned(cell):
     """The same cell, but whole sequences run step by step."""
     return jaxrnn.FunctionCell(cell.apply, cell.state_size, cell.output_size, cell.init)
+
+
+def gradient(loss):
+    """The gradient with respect to all arguments."""
+    return lambda *given: jax.grad(loss, tuple(range(len(given))))(*given)
+
+
+def of_two(fn):
+    """A function of two sets of its arguments at once."""
+    twice = lambda x: jnp.stack([x, 2 * x])
+    return lambda *given: jax.vmap(fn)(*jax.tree.map(twice, given))
+
+
+# The modes of differentiation of a scalar loss, as functions of its arguments.
+MODES = {
+    "backward": gradient,
+    "vmap": lambda loss: of_two(gradient(loss)),
+    "checkpoint": lambda loss: gradient(jax.checkpoint(loss)),
+    "forward": lambda loss: lambda *given: jax.jvp(loss, given, given),
+    "forward of backward": lambda loss: MODES["forward"](gradient(loss)),
+    "backward of backward": lambda loss: gradient(
+        lambda *given: weighted_sum(gradient(loss)(*given))
+    ),
+}
+
+
+def stacked(tree, *scales):
+    """The arrays of a tree times each of the numbers, along a new first axis."""
+    times = lambda leaf, scale: leaf * jnp.asarray(scale, leaf.dtype)
+    return jax.tree.map(lambda x: jnp.stack([times(x, s) for s in scales]), tree)
+
+
+def gradient_of_tangent(loss):
+    """The gradient of the derivative of a scalar loss along its argument."""
+    return jax.grad(lambda x: jax.jvp(loss, (x,), (x,))[1])
+
+
+def in_raw_rnn(cell, x, state, lengths, **options):
+    """The outputs and the last state of `raw_rnn` over `x`, `[time, batch, ...]`."""
+
+    def loop_fn(time, output, cell_state, _):
+        inputs = x[jnp.minimum(time, len(x) - 1)]
+        next_state = state if output is None else cell_state
+        return time >= lengths, inputs, next_state, output, None
+
+    emit_ta, last, _ = jaxrnn.raw_rnn(cell, loop_fn, max_time=len(x), **options)
+    return emit_ta.stack(), last
+
+
+def squared(run, *given):
+    """The results of `run(*given)`, and the gradients of the sum of their squares."""
+
+    def loss(*given):
+        results = run(*given)
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(results)), results
+
+    gradient = jax.grad(loss, tuple(range(len(given))), has_aux=True)
+    gradients, results = jax.jit(gradient)(*given)
+    return results, gradients

@@ -29,16 +29,9 @@ import time
 from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAIRS = [
-    (ast.Lt, ast.LtE),
-    (ast.Gt, ast.GtE),
-    (ast.Eq, ast.NotEq),
-    (ast.Is, ast.IsNot),
-    (ast.In, ast.NotIn),
-    (ast.Add, ast.Sub),
-    (ast.And, ast.Or),
-]
-OPPOSITES = dict(PAIRS) | {second: first for first, second in PAIRS}
+PAIRS = {ast.Lt: ast.LtE, ast.Gt: ast.GtE, ast.Eq: ast.NotEq, ast.Is: ast.IsNot}
+PAIRS |= {ast.In: ast.NotIn, ast.Add: ast.Sub, ast.And: ast.Or}
+OPPOSITES = PAIRS | {second: first for first, second in PAIRS.items()}
 # For lines of C++: the kind, what to look for, and what to write instead.
 CPP_RULES = [
     ("comparison", r"(?<= )<(?= )", "<="),
@@ -91,7 +84,7 @@ def draw(root: pathlib.Path, seed: int, count: int) -> list[Mutant]:
         python += python_mutants(file, root)
     for file in sorted((root / "native/src").glob("*")):
         cpp += cpp_mutants(file, root)
-    drawn: dict[tuple, Mutant] = {}
+    drawn = {}
     while len(drawn) < count:
         found = python if len(drawn) < count - count // 10 else cpp
         kind = chance.choice(sorted({mutant.kind for mutant in found}))
@@ -218,15 +211,9 @@ def run(command: list[str], root: pathlib.Path, limit: float) -> tuple[bool, str
     # Without files of bytecode: those of a mutant would seem to be up to date if it has
     # the size and the second of the file before.
     own = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    process = subprocess.Popen(
-        command,
-        cwd=root,
-        env=os.environ | own,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    settings = {"cwd": root, "env": os.environ | own, "start_new_session": True}
+    settings |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, **settings)
     try:
         text = process.communicate(timeout=limit)[0]
     except subprocess.TimeoutExpired:
@@ -271,7 +258,7 @@ def attempt(mutant: Mutant, root: pathlib.Path, limit: float) -> dict:
         file.write_text(text)
     seconds = time.monotonic() - start
     print(f"{seconds:.0f} s, {mutant.file}:{mutant.line}: {result} {by}", flush=True)
-    return {"mutant": dataclasses.asdict(mutant), "result": result, "by": by}
+    return {"mutant": vars(mutant), "result": result, "by": by}
 
 
 def table(rows: list[dict]) -> str:
@@ -302,10 +289,8 @@ def main() -> None:
     add("--limit", type=float, default=1200, help="seconds for one run of tests")
     options = parser.parse_args()
     if not options.list.exists():
-        drawn = [
-            dataclasses.asdict(one) for one in draw(ROOT, options.seed, options.count)
-        ]
-        options.list.write_text(json.dumps(drawn, indent=1) + "\n")
+        drawn = map(dataclasses.asdict, draw(ROOT, options.seed, options.count))
+        options.list.write_text(json.dumps([*drawn], indent=1) + "\n")
     chosen = [Mutant(**row) for row in json.loads(options.list.read_text())]
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder) / "copy"

@@ -12,14 +12,7 @@ import pytest
 from helpers import differentiated, drawn, eqns
 
 import jaxrnn
-from jaxrnn import (
-    BasicLSTMCell,
-    BasicRNNCell,
-    CudnnCompatibleGRUCell,
-    GRUCell,
-    LSTMCell,
-    contrib,
-)
+from jaxrnn import GRUCell, LSTMCell, contrib
 from jaxrnn._cells.affine.native.calls import LIBRARY
 from jaxrnn.testing._oracle import weighted_sum
 
@@ -34,12 +27,12 @@ LENGTHS = jnp.asarray([0, 1, 4, 6, 60], jnp.int32)
 LENGTHS_OF_8 = jnp.asarray([0, 1, 2, 3, 4, 5, 6, 9], jnp.int32)
 CELLS = {
     "lstm": LSTMCell(4, forget_bias=0.3),
-    "joined": BasicLSTMCell(5, state_is_tuple=False),
+    "joined": jaxrnn.BasicLSTMCell(5, state_is_tuple=False),
     "gru": GRUCell(4),
-    "rnn": BasicRNNCell(3),
+    "rnn": jaxrnn.BasicRNNCell(3),
     "lstm_block": contrib.LSTMBlockCell(4),
     "gru_block": contrib.GRUBlockCellV2(4),
-    "cudnn_gru": CudnnCompatibleGRUCell(4),
+    "cudnn_gru": jaxrnn.CudnnCompatibleGRUCell(4),
     "relu": GRUCell(4, activation="relu"),
     "peepholes": LSTMCell(4, use_peepholes=True),
     "clip": contrib.LSTMBlockCell(4, cell_clip=0.4, use_peephole=True),

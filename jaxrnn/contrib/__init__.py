@@ -147,7 +147,7 @@ _HINTS = {
     "CompiledWrapper": "Use `jax.jit`.",
     "GRUBlockCell": "Use `GRUBlockCellV2`, which has the same equations.",
     "LSTMBlockWrapper": "Use `FusedRNNCell`, the base class of fused cells.",
-    "legacy_seq2seq": "See `legacy_seq2seq` in the guide to contrib for a replacement.",
+    "legacy_seq2seq": "See `legacy_seq2seq` in `docs/coming_from/tensorflow1.md`.",
 }
 
 

@@ -1,95 +1,70 @@
-"""Hints for unknown arguments, and the names of public functions and classes."""
+"""Hints, names of public functions and classes, and warnings at the user's line."""
 
 import dataclasses
 import functools
 import inspect
 import pickle
 
+import flax.linen
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from helpers import bound
 
 import jaxrnn
-from jaxrnn import contrib
+from jaxrnn import GRUCell, contrib
 
-X = np.ones((4, 5, 3), np.float32)
-GRU = bound(jaxrnn.GRUCell(2), dtype="float32")
+X, KEY, WIDE = np.ones((4, 5, 3), np.float32), jax.random.key(0), "float64"
+GRU = bound(GRUCell(2), dtype="float32")
 dynamic = functools.partial(jaxrnn.dynamic_rnn, GRU, X)
+static = functools.partial(jaxrnn.static_rnn, GRU, list(X))
+both_ways = functools.partial(jaxrnn.bidirectional_dynamic_rnn, GRU, GRU, X)
+LSTM = jaxrnn.LSTMCell
 raw = functools.partial(jaxrnn.raw_rnn, GRU, lambda *args: None)
 HINTS = {
-    "renamed": (
-        lambda: dynamic(lengths=None),
-        "^`lengths` is not an argument of `dynamic_rnn`. Use `sequence_length`.$",
+    "^`lengths` is not an argument of `dynamic_rnn`. Use `sequence_length`.$": (
+        lambda: dynamic(lengths=None)
     ),
-    "renamed_state": (lambda: dynamic(hx=None), "Use `initial_state`"),
-    "elsewhere": (
-        lambda: dynamic(batch_first=True),
-        r"Inputs are `\[batch, time, \.\.\.\]` unless `time_major` is",
+    r"Inputs are `\[batch, time, \.\.\.\]` unless": lambda: dynamic(batch_first=True),
+    "Use `reverse_sequence`, or pass": lambda: dynamic(go_backwards=True),
+    "`dynamic_rnn` accepts lengths": lambda: raw(seq_lengths=None),
+    "^`foo` is not an argument of `static_rnn`.$": lambda: static(foo=0),
+    "argument of `LSTMCell`. Did you mean `use_peep": lambda: LSTM(2, use_peephole=1),
+    "^`hidden_size` is not an argument of `LSTMCell`. Use `num_units`.$": (
+        lambda: LSTM(hidden_size=2)
     ),
-    "backwards": (
-        lambda: dynamic(go_backwards=True),
-        "Use `reverse_sequence`, or pass `reverse` to the module",
-    ),
-    "no_lengths": (lambda: raw(seq_lengths=None), "`dynamic_rnn` accepts lengths"),
-    "limit": (lambda: raw(maximum_iterations=3), "Use `max_time`"),
-    "unknown": (
-        lambda: jaxrnn.static_rnn(GRU, list(X), foo=0),
-        "^`foo` is not an argument of `static_rnn`.$",
-    ),
-    "misspelt": (
-        lambda: jaxrnn.LSTMCell(2, use_peephole=True),
-        "`use_peephole` is not an argument of `LSTMCell`. Did you mean `use_peep",
-    ),
-    "constructor": (
-        lambda: jaxrnn.LSTMCell(hidden_size=2),
-        "^`hidden_size` is not an argument of `LSTMCell`. Use `num_units`.$",
-    ),
-    "constructor_of_units": (lambda: contrib.CFNCell(features=2), "Use `units`"),
-    "keras": (
-        lambda: jaxrnn.GRUCell(2, kernel_init=None),
-        "`kernel_init` is not an argument of `GRUCell`. Use `kernel_initializer`",
-    ),
-    "one_state_for_two": (
-        lambda: jaxrnn.bidirectional_dynamic_rnn(GRU, GRU, X, initial_state=X),
-        "Did you mean `initial_state_fw`",
-    ),
+    "Use `units`": lambda: contrib.CFNCell(features=2),
+    "Did you mean `initial_state_fw`": lambda: both_ways(initial_state=X),
 }
 
 
-@pytest.mark.parametrize("name", HINTS)
-def test_names_and_hints(name):
-    call, message = HINTS[name]
+@pytest.mark.parametrize("message", HINTS)
+def test_names_and_hints(message):
     with pytest.raises((TypeError, ValueError), match=message) as raised:
-        call()
+        HINTS[message]()
     assert raised.type in (TypeError, ValueError)
 
 
 def test_errors_of_users_pass_unchanged():
-    class MyError(TypeError):
-        pass
+    error = TypeError("mine")
 
-    def cell_fails(*args):
-        raise MyError("mine")
+    def fails(*args):
+        raise error
 
-    with pytest.raises(MyError, match=r"^mine"):
-        jaxrnn.raw_rnn(GRU, cell_fails)
-
-    def refused_within(*args):
-        return jaxrnn.TensorArray(jnp.float32, size=-1)
-
+    with pytest.raises(TypeError, match=r"^mine") as caught:
+        jaxrnn.raw_rnn(GRU, fails)
+    assert caught.value is error
     with pytest.raises(ValueError, match=r"^`size` must"):
-        jaxrnn.raw_rnn(GRU, refused_within)
+        jaxrnn.raw_rnn(GRU, lambda *args: jaxrnn.TensorArray(jnp.float32, size=-1))
 
 
 def test_public_functions_keep_names_signatures_and_pickles():
     f = jaxrnn.dynamic_rnn
     assert f.__module__ == "jaxrnn"
-    assert list(inspect.signature(f).parameters)[:3] == [
-        "cell",
-        "inputs",
-        "sequence_length",
-    ]
+    names = list(inspect.signature(f).parameters)
+    assert names[:3] == ["cell", "inputs", "sequence_length"]
     assert pickle.loads(pickle.dumps(f)) is f
 
 
@@ -117,13 +92,61 @@ class Loose(jaxrnn.LSTMCell):
 
 def test_constructors_of_users_cells():
     of = lambda cell: str(inspect.signature(cell))
-    assert of(Plain) == of(jaxrnn.LSTMCell)
+    assert of(Plain) == of(LSTM)
     assert of(Scaled).endswith("scale: float = 1.0) -> None")
     assert of(Loose) == "(**sizes)"
     assert Loose(hidden_size=3).num_units == 3
     assert Scaled(4, scale=2.0) == dataclasses.replace(Scaled(4), scale=2.0)
-    assert Scaled(3, "relu").activation is jaxrnn.GRUCell(3, "relu").activation
+    assert Scaled(3, "relu").activation is GRUCell(3, "relu").activation
     with pytest.raises(AssertionError):
         Scaled(5)
     with pytest.raises(ValueError, match=r"^`num_units` must be at least 0"):
         Scaled(-1)
+
+
+# Warnings, which name the line of the user's code.
+
+
+class Module(flax.linen.Module):
+    @flax.linen.compact
+    def __call__(self, x):
+        return jaxrnn.linen.RNN(GRUCell(2), dtype=WIDE)(x)
+
+
+def run(x):
+    return jaxrnn.dynamic_rnn(GRU, x, dtype=WIDE)
+
+
+def run_nnx(**options):
+    module = jaxrnn.nnx.RNN(GRUCell(2), 3, rngs=nnx.Rngs(0), **options)
+    return nnx.jit(lambda module, x: module(x))(module, X)
+
+
+PROGRAMS = {
+    "dynamic_rnn": lambda: run(X),
+    "jit": lambda: jax.jit(run)(X),
+    "vmap and grad": lambda: jax.vmap(jax.grad(lambda x: run(x)[0].sum()))(X[None]),
+    "constructor": lambda: GRUCell(2, dtype=WIDE),
+    "method": lambda: GRUCell(2).init(KEY, X[:, 0], WIDE),
+    "wrapper": lambda: contrib.HighwayWrapper(GRUCell(3)).init(KEY, X[:, 0], WIDE),
+    "TensorArray": lambda: jaxrnn.TensorArray(WIDE, 2),
+    "linen": lambda: jax.jit(Module().init)(KEY, X),
+    "nnx": lambda: run_nnx(param_dtype=WIDE),
+    "nnx call": lambda: run_nnx(dtype=WIDE),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_warning_names_the_line_of_the_user(name):
+    text = "`(param_)?dtype` is float64, but JAX uses float32"
+    with jax.enable_x64(False), pytest.warns(UserWarning, match=text) as caught:
+        PROGRAMS[name]()
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_code_without_a_module_is_warned():
+    """Such code is run by `exec`, and has no `__name__`."""
+    names = {"cell": GRUCell(2), "wide": WIDE}
+    with jax.enable_x64(False), pytest.warns(UserWarning, match="float64") as caught:
+        exec("cell.zero_state(1, wide)", names)
+    assert [warning.filename for warning in caught] == ["<string>"]

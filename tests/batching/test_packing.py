@@ -1,5 +1,6 @@
-"""Where packs store sequences: of a batch, of several packs, of a pipeline."""
+"""Packs: where they store the sequences of batches and pipelines; how they are read."""
 
+import collections
 import dataclasses
 import json
 
@@ -10,9 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, bound
+from jax.experimental import checkify
 
+import jaxrnn
 from jaxrnn import concat_packed, pack_sequences, packed_batches, stack_packed
+from jaxrnn.testing._oracle import close
 
 TIME = 6
 N = [4, 0, 2, 6, 1, 3]
@@ -29,11 +33,10 @@ def rows_of_best_fit(lengths, capacity):
     """The number of rows of a best-fit packing, by trying every row."""
     used = []
     for n in sorted(filter(None, lengths), reverse=True):
-        fitting = [r for r, u in enumerate(used) if u + n <= capacity]
+        fitting = [u for u in used if u + n <= capacity]
         if fitting:
-            used[max(fitting, key=lambda r: used[r])] += n
-        else:
-            used.append(n)
+            used.remove(max(fitting))
+        used.append(n + max(fitting, default=0))
     return len(used)
 
 
@@ -41,25 +44,18 @@ def check_layout(packed, sequences):
     """Every sequence is where the fields say, alone; the rest is zeros and -1."""
     turn = swapped if packed.time_major else np.asarray
     got_inputs, got_starts = turn(packed.inputs), turn(packed.starts)
-    rows, capacity = got_starts.shape
-    owners, starts = np.full((2, rows, capacity), -1)
-    inputs, ends = np.zeros_like(got_inputs), np.zeros(rows, int)
+    used, starts = np.zeros_like(got_starts), np.full_like(got_starts, -1)
+    inputs = np.zeros_like(got_inputs)
     for i, sequence in enumerate(sequences):
-        assert packed.sequence_length[i] == len(sequence)
-        r, at = packed.row[i], packed.offset[i]
-        for t, step in enumerate(sequence):
-            assert owners[r, at + t] == -1
-            owners[r, at + t] = i
-            inputs[r, at + t] = step
-        if len(sequence):
-            starts[r, at] = i
-            ends[r] = max(ends[r], at + len(sequence))
-        else:
-            assert r == at == 0
-    np.testing.assert_array_equal(got_inputs, inputs)
-    np.testing.assert_array_equal(got_starts, starts)
-    np.testing.assert_array_equal(packed.lengths, ends)
-    np.testing.assert_array_equal((owners >= 0).sum(1), ends)  # No gaps.
+        r, at, n = packed.row[i], packed.offset[i], packed.sequence_length[i]
+        assert n == len(sequence)
+        assert n > 0 or r == at == 0
+        used[r, at : at + n] += 1
+        inputs[r, at : at + n] = sequence
+        starts[r, at : at + min(n, 1)] = i
+    ends = packed.lengths[:, None]
+    np.testing.assert_array_equal(used, np.arange(used.shape[1]) < ends)  # No gaps.
+    assert_same((got_inputs, got_starts), (inputs, starts))
     assert {getattr(packed, name).dtype for name in INT_FIELDS} == {np.dtype("int32")}
 
 
@@ -75,19 +71,17 @@ def test_layout_of_any_lengths(lengths, capacity, time_major, as_list):
     counts = [min(max(n, 0), TIME) for n in lengths]
     sequences = [x[i, :n].copy() for i, n in enumerate(counts)]
     options = {"row_length": capacity, "time_major": time_major}
-    longest = max([1, *counts])
-    if as_list and lengths:
+    row_length = capacity or max([1, *counts])
+    as_list = as_list and lengths
+    if as_list:
         packed = pack_sequences(sequences, **options)
-        assert packed.time == (capacity or longest)
     else:
-        for i, n in enumerate(counts):
-            x[i, n:] = np.nan
-        given = swapped(x) if time_major else x
-        packed = pack_sequences(given, lengths, **options)
-        assert packed.time == TIME
+        x[np.arange(TIME) >= np.array(counts, int)[:, None]] = np.nan
+        packed = pack_sequences(swapped(x) if time_major else x, lengths, **options)
+    assert packed.time == (row_length if as_list else TIME)
     check_layout(packed, sequences)
-    rows = max(1, rows_of_best_fit(counts, capacity or longest))
-    assert (packed.rows, packed.row_length) == (rows, capacity or longest)
+    rows = max(1, rows_of_best_fit(counts, row_length))
+    assert (packed.rows, packed.row_length) == (rows, row_length)
     assert packed.sequences == len(lengths)
     assert packed.fill == pytest.approx(sum(counts) / (rows * packed.row_length))
 
@@ -110,14 +104,13 @@ def test_constants_are_packed_while_a_function_is_traced(x64):
     with jax.enable_x64(x64):
         constant, lengths = jnp.asarray(X), jnp.asarray(N)
 
-        @jax.jit
         def run(scale):
             packed = pack_sequences(constant, lengths)
             assert isinstance(packed.lengths, np.ndarray)
             return packed.unpack(scale * packed.inputs)
 
-        got = run(jnp.float32(2))[3]
-        np.testing.assert_array_equal(got, 2 * X[3])  # It fills all steps.
+        got = jax.jit(run)(jnp.float32(2))
+        np.testing.assert_array_equal(got, 2 * zeroed(X))
 
 
 # Several packs.
@@ -236,46 +229,34 @@ def grain_iterator():
 
 def grain_loader():
     shard = grain.sharding.ShardOptions(shard_index=1, shard_count=2)
-    sampler = grain.samplers.IndexSampler(
-        len(RECORDS), shard, shuffle=True, num_epochs=3, seed=2
-    )
+    options = {"shuffle": True, "num_epochs": 3, "seed": 2}
+    sampler = grain.samplers.IndexSampler(len(RECORDS), shard, **options)
     return grain.DataLoader(data_source=RECORDS, sampler=sampler)
 
 
-SOURCES = {
-    "indexable": Indexable,
-    "grain_map": grain_map,
-    "grain_iterator": grain_iterator,
-    "grain_loader": grain_loader,
-}
-
-
 def batches_of(source):
-    return packed_batches(SOURCES[source](), 2, 6, sequences=5)
+    return packed_batches(source(), 2, 6, sequences=5)
 
 
-@pytest.mark.fast("indexable", "grain_iterator")
-@pytest.mark.parametrize("source", SOURCES)
+SOURCES = Indexable, grain_map, grain_iterator, grain_loader
+
+
+@pytest.mark.fast("Indexable", "grain_iterator")
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.__name__)
 def test_resumes_at_every_batch(source):
-    batches, states, all_batches = batches_of(source), [], []
-    while True:
+    batches = batches_of(source)
+    states, want = [json.dumps(batches.get_state())], []
+    for batch in batches:
+        want.append(batch)
         states.append(json.dumps(batches.get_state()))
-        try:
-            all_batches.append(next(batches))
-        except StopIteration:
-            break
-    assert len(all_batches) > 3
-    assert batches.get_state() == json.loads(states[-1])
+    assert len(want) > 3
     used = batches_of(source)  # Further on, with a record held.
     next(used), next(used)
     for i, state in enumerate(states):
         for resumed in (batches_of(source), used):
             resumed.set_state(json.loads(state))
             assert json.dumps(resumed.get_state()) == state
-            rest = list(resumed)
-            assert len(rest) == len(all_batches) - i
-            for got, want in zip(rest, all_batches[i:], strict=True):
-                assert_same(got, want)
+            assert_same(list(resumed), want[i:])
 
 
 def test_a_bad_record_leaves_the_open_batch_as_it_is():
@@ -289,3 +270,135 @@ def test_a_bad_record_leaves_the_open_batch_as_it_is():
     x = dataclasses.replace(packed, inputs=packed.inputs["x"])
     held = [RECORDS[i]["x"] for i in (0, 1, 2, 4, 5)]
     check_layout(x, [*held, np.zeros((0, 2))])
+
+
+# Reading. The lengths are mostly `N`: JAX compiles a program for each shape.
+
+PACKS = [pack_sequences(X, n, rows=4, row_length=8) for n in (N, N[::-1], [0] * 6)]
+
+
+def zeroed(x, lengths=N):
+    dead = np.arange(x.shape[1]) >= np.array(lengths, int)[:, None]
+    return np.where(dead.reshape(*x.shape[:2], *[1] * (x.ndim - 2)), x.dtype.type(0), x)
+
+
+Pair = collections.namedtuple("Pair", "features ids")
+
+
+def test_nests_keep_their_dtypes():
+    ids = np.arange(len(N) * TIME, dtype=np.int8).reshape(-1, TIME)
+    small = jnp.asarray(X[:, :, None], jnp.bfloat16)
+    nest = {"a": Pair(X, ids), "b": [ids % 2 == 0, small]}
+    packed = pack_sequences(nest, N)
+    unpacked = jax.jit(packed.unpack)(packed.inputs)
+    assert_same(unpacked, jax.tree.map(zeroed, nest))
+    records = [jax.tree.map(lambda x, i=i: x[i, : N[i]], nest) for i in range(len(N))]
+    assert_same(pack_sequences(records), packed)
+
+
+@pytest.mark.fast("False-True", "True-False")
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nan_where_nothing_lies_has_no_effect(time_major, compiled):
+    packed = pack_sequences(LIST, rows=5, row_length=8, time_major=time_major)
+    outputs = np.full((5, 8), np.nan)
+    weight = 1 + np.arange(len(N) * 8.0).reshape(len(N), 8)
+    values, slopes = np.zeros((len(N), 8)), np.zeros((5, 8))
+    for i, n in enumerate(N):
+        steps = packed.row[i], slice(packed.offset[i], packed.offset[i] + n)
+        outputs[steps] = values[i, :n] = 100 * i + np.arange(n)
+        slopes[steps] = weight[i, :n]
+    ends = [100 * i + n - 1 if n else outputs[0, 0] for i, n in enumerate(N)]
+    if time_major:
+        outputs, values, weight, slopes = swapped((outputs, values, weight, slopes))
+
+    def run(outputs, packed):
+        unpacked = packed.unpack(outputs)
+        return (unpacked * weight).sum(), (unpacked, packed.at_ends(outputs))
+
+    run = jax.grad(run, has_aux=True)
+    got = (jax.jit(run) if compiled else run)(outputs, packed)
+    jax.tree.map(np.testing.assert_array_equal, got, (slopes, (values, np.array(ends))))
+
+
+def test_random_keys_are_read_and_not_masked():
+    packed = pack_sequences(X, N)
+    keys = jax.random.split(jax.random.key(0), packed.starts.shape)
+    unpacked = packed.unpack(keys)
+    assert unpacked.shape == (len(N), TIME)
+    want = jax.random.key_data(keys[packed.row[0], packed.offset[0] + 1])
+    assert_same(jax.random.key_data(unpacked[0, 1]), want)
+
+
+@pytest.mark.fast("True")
+@pytest.mark.parametrize("time_major", [False, True])
+def test_every_index_is_in_bounds(time_major):
+    packed = pack_sequences(LIST, row_length=8, time_major=time_major)
+    read = lambda outputs: (packed.unpack(outputs), packed.at_ends(outputs))
+    checked = checkify.checkify(read, errors=checkify.index_checks)
+    checked(jnp.asarray(packed.inputs[..., 0]))[0].throw()
+
+
+@pytest.mark.fast("shape0", "shape2")
+@pytest.mark.parametrize("shape", [(0, 5, 2), (3, 0, 2), (3, 5, 0), (3, 5)])
+def test_empty_axes(shape):
+    x = np.ones(shape, np.float32)
+    lengths = [0, 0, 0] if shape == (3, 5) else [1, 4, 3][: len(x)]
+    packed = pack_sequences(x, lengths)
+    assert min(packed.inputs.shape[:2]) >= 1
+    read = jax.jit(lambda x: (packed.unpack(x), packed.at_ends(x)))
+    unpacked, ends = read(packed.inputs)
+    np.testing.assert_array_equal(unpacked, zeroed(x, lengths))
+    assert ends.shape == (*shape[:1], *shape[2:])
+
+
+def test_repr():
+    packed = pack_sequences(X, N, rows=4)
+    assert repr(packed) == "PackedSequences(6 sequences in 4 rows of 6 steps, 67% full)"
+    turned = pack_sequences(swapped(X), N, rows=4, time_major=True)
+    assert repr(jax.device_put(turned)) == repr(packed)
+    traced = []
+    jax.eval_shape(lambda packed: traced.append(repr(packed)), packed)
+    assert traced == ["PackedSequences(6 sequences in 4 rows of 6 steps)"]
+    for change in (lambda x: None, lambda x: x.shape):
+        assert repr(jax.tree.map(change, packed)).startswith("PackedSequences(")
+    stack = repr(jax.tree.map(lambda x: x[None], packed))
+    assert stack == "PackedSequences(starts=int32[1, 4, 6])"
+
+
+def test_no_sequences_give_no_results():
+    packed = pack_sequences(X[:0], [])
+    cell = bound(jaxrnn.GRUCell(3), depth=2, dtype="float32")
+    for state in (None, cell.zero_state(0, jnp.float32)):
+        run = lambda state: jaxrnn.packed_rnn(cell, packed, state, jnp.float32)
+        outputs, final = jax.jit(run)(state)
+        assert packed.unpack(outputs).shape == (0, TIME, 3)
+        assert final.shape == (0, 3)
+
+
+def test_stacked_packs_are_read_by_vmap_and_by_scan():
+    stack = stack_packed(iter(PACKS))
+    read = lambda p: (p.unpack(p.inputs), p.at_ends(p.inputs))
+    want = jax.tree.map(lambda *leaves: np.stack(leaves), *map(jax.jit(read), PACKS))
+    assert_same(jax.jit(jax.vmap(read))(stack), want)
+    scan = lambda stack: jax.lax.scan(lambda _, p: (None, read(p)), None, stack)[1]
+    assert_same(jax.jit(scan)(stack), want)
+    first = PACKS[0]
+    twice = np.stack([first.inputs, 2 * first.inputs])
+    of_outputs = jax.jit(jax.vmap(first.unpack))(twice)
+    assert_same(of_outputs, np.stack([want[0][0], 2 * want[0][0]]))
+
+
+@pytest.mark.slow
+def test_sizes_that_are_symbolic_are_not_checked():
+    cell = bound(jaxrnn.LSTMCell(3), depth=2, dtype="float32")
+    run = jax.jit(lambda packed: jaxrnn.packed_rnn(cell, packed, dtype=jnp.float32)[1])
+    unchecked = lambda p: dataclasses.replace(p, rows=None, sequences=None)
+    rows = {"inputs": "r, t, 2", "starts": "r, t", "lengths": "r"}
+    of_sequences = dict.fromkeys(("row", "offset", "sequence_length"), "s")
+    first = unchecked(PACKS[0])
+    shapes = dataclasses.replace(first, **rows, **of_sequences)
+    program = jax.export.export(run)(jax.export.symbolic_args_specs(first, shapes))
+    for packed in PACKS[1], concat_packed(PACKS):
+        got = program.call(unchecked(packed))
+        close(got, run(packed), np.dtype("float32"))

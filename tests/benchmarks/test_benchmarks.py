@@ -1,9 +1,13 @@
-"""The commands run, their contestants agree, and the tables say what was measured."""
+"""The commands run, their contestants agree, and the tables say what was measured.
+
+The last tests read the text of a compiled program: loops, collectives, work.
+"""
 
 import dataclasses
 import json
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -11,17 +15,10 @@ import numpy as np
 import pytest
 
 import benchmarks.__main__ as command
-from benchmarks import (
-    cases,
-    claims,
-    layouts,
-    machine,
-    peers,
-    process,
-    report,
-    rounds,
-    timing,
-)
+from benchmarks import cases, claims, machine, peers, process, report, rounds, timing
+from benchmarks.compilers.hlo import Collective, Program, collectives
+from benchmarks.compilers.program import work_of
+from benchmarks.layouts import reader, side_by_side, to_gates
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -40,22 +37,26 @@ def run(monkeypatch, fast_to_compile, tmp_path):
     return run
 
 
+def agreeing(row):
+    """The contestants that ran; those of the same equation agree."""
+    ran = {name: peer for name, peer in row["peers"].items() if "variant" in peer}
+    for name, peer in ran.items():
+        assert peer["equation"] or peer["agreement"]["same"], name
+    return ran
+
+
 @pytest.mark.slow
 def test_a_small_race(run):
     only = ["--only", "^lstm B3.*forward|^gru_after"]
     result, table = run("race", *only, "--peers", "packed,scan,linen,nnx,torch")
-    assert [row["name"] for row in result["cases"]] == [
-        "lstm B3 T8 D4 H5 uniform forward",
-        "gru_after B3 T8 D4 H5 dense train",
-    ]
+    names = "lstm B3 T8 D4 H5 uniform forward", "gru_after B3 T8 D4 H5 dense train"
+    assert tuple(row["name"] for row in result["cases"]) == names
     for row in result["cases"]:
-        ran = {n: peer for n, peer in row["peers"].items() if "variant" in peer}
+        ran = agreeing(row)
         assert {"jaxrnn", "scan", "linen", "nnx"} <= ran.keys()
-        for name in ran:
-            assert ran[name]["equation"] == "", name
-            assert ran[name]["agreement"]["same"], name
-            assert len(ran[name]["ms"]) == 1
-            assert len(ran[name]["pause_ms"][0]) == 5
+        for peer in ran.values():
+            assert peer["equation"] == ""
+            assert (len(peer["ms"]), len(peer["pause_ms"][0])) == (1, 5)
     assert "same numbers: yes" in table
     assert "| case | jaxrnn, MiB | packed | scan | linen | nnx |" in table
     assert "- packed in 1 of 2 cases" in table
@@ -86,9 +87,7 @@ def test_the_memory_of_strategies_and_of_loops_by_hand(run):
     names = ["Keep()", "Recompute()", "scan", "scan (segments)"]
     result, table = run("memory", "--peers", ",".join(names))
     [row] = result["cases"]
-    assert list(row["peers"]) == names
-    for name, ran in row["peers"].items():
-        assert ran["agreement"]["same"], name
+    assert list(agreeing(row)) == names
     size = {name: ran["facts"]["temp_bytes"] for name, ran in row["peers"].items()}
     assert size["Recompute()"] < size["Keep()"] / 2
     assert size["scan (segments)"] < size["scan"] / 2
@@ -102,12 +101,10 @@ def test_recurrences_and_the_same_by_hand(run):
     by_hand = {"mlstm": "chunked", "gated_deltanet": "chunked", "lru": "associative"}
     assert [row["case"]["cell"] for row in result["cases"]] == list(by_hand)
     for row in result["cases"]:
-        ran = {n: peer for n, peer in row["peers"].items() if "variant" in peer}
-        by_cell = by_hand[row["case"]["cell"]]
-        assert ran.keys() == {"jaxrnn", "resets", "scan", by_cell}
-        assert ran.pop("resets")["equation"] == "resets"
-        for name in ran:
-            assert ran[name]["agreement"]["same"], name
+        ran, by_cell = agreeing(row), by_hand[row["case"]["cell"]]
+        equations = {name: peer["equation"] for name, peer in ran.items()}
+        wanted = {"jaxrnn": "", "resets": "resets", "scan": "", by_cell: ""}
+        assert equations == wanted
     assert "| case | jaxrnn, ms | resets | chunked | scan | associative |" in table
 
 
@@ -143,7 +140,6 @@ def test_as_a_user_starts_it_and_goes_on(tmp_path, fast_to_compile):
         (["race", "--only", "("], "--only '(': "),
         (["race", "--python", "torch=nowhere"], "torch=nowhere: no such file"),
         (["race", "--rounds", "0"], "must be at least 1, got 0"),
-        (["versions"], "the following arguments are required: --old"),
         (["versions", "--old", "tests"], "--old tests: no folder jaxrnn in it"),
     ],
 )
@@ -180,11 +176,16 @@ def test_saved_cases_of_another_commit_are_not_kept(tmp_path):
         command._saved_cases(file, saved | {"commits": {"jaxrnn": "def"}})
 
 
-def test_a_process_that_died_is_started_again(users_flags):
-    peer = process.Process(peers.Contestant("scan", "scan"))
+@pytest.mark.parametrize(
+    ("sent", "failed"),
+    [(signal.SIGKILL, "the process died: "), (signal.SIGSTOP, "no answer in 0 s")],
+)
+def test_a_process_that_died_or_hangs_is_started_again(users_flags, sent, failed):
+    limits = iter([0.5, 60.0, 60.0])
+    peer = process.Process(peers.Contestant("scan", "scan"), lambda: next(limits))
     try:
-        peer._process.kill()
-        assert peer.ask("hello")["failed"].startswith("the process died: ")
+        peer._process.send_signal(sent)
+        assert peer.ask("hello")["failed"].startswith(failed)
         assert "jax" in peer.ask("hello")["versions"]
         assert peer.ask("fly")["failed"].startswith("AttributeError: ")
     finally:
@@ -241,11 +242,10 @@ def test_ratios_of_made_up_times():
         "linen": ran(30.0, 60.0, 30.0, equation="another", size=2**19),
         "torch": ran(5.0, 40.0, 10.0, same=False),
     }
-    fields = dataclasses.asdict(case)
-    row = {"name": case.name, "case": fields, "busy": [0.1, 0.9], "peers": contestants}
+    row = {"name": case.name, "case": vars(case), "busy": [0.1, 0.9]}
     result = {"name": "race", "date": "2026-01-01", "rounds": {"time": 3}}
     result |= {"machine": {"cores": 2}, "commits": {"jaxrnn": "abc"}}
-    result |= {"versions": {"jax": "1"}, "cases": [row]}
+    result |= {"versions": {"jax": "1"}, "cases": [row | {"peers": contestants}]}
     result |= {"missing": {"keras": "No module named 'keras'"}}
     text = report.write_report(result, [report.TIME], [report.MEMORY])
     for line in (
@@ -270,18 +270,12 @@ def test_single_calls_are_compared_with_those_back_to_back():
     assert report.call_tables([{"name": "a", "peers": {"b": ran(1.0)}}], ["b"]) == []
 
 
-def test_a_core_is_taken_only_during_the_round():
+def test_a_core_is_taken_only_during_the_round_and_not_after_its_parent_ended():
     with rounds.one_core_taken() as program:
         assert program.poll() is None
     assert program.poll() is not None
-
-
-def test_the_program_that_takes_a_core_ends_with_its_parent():
-    parent = (
-        "import os\nfrom benchmarks import rounds\n"
-        "with rounds.one_core_taken(): os._exit(7)"
-    )
-    call = [sys.executable, "-c", parent]
+    parent = "import os\nfrom benchmarks import rounds\nwith rounds.one_core_taken():"
+    call = [sys.executable, "-c", f"{parent} os._exit(7)"]
     # The program inherits stderr, so this returns only when the program has ended too.
     done = subprocess.run(call, stderr=subprocess.PIPE, timeout=60, cwd=ROOT)
     assert done.returncode == 7
@@ -302,21 +296,8 @@ def test_a_reason_names_its_cases_unless_they_are_all():
     row = lambda name, **peers: {"name": name, "peers": peers}
     left = lambda reason: {"left_out": reason}
     rows = [row("1", a=left("x"), b=left("y")), row("2", a=left("x"), b={})]
-    assert report.left_out({"cases": rows, "missing": {}}).splitlines() == [
-        "- a: x",
-        "- b in 1 of 2 cases (1): y",
-    ]
-
-
-def test_saved_results_give_the_saved_tables():
-    file = ROOT / "benchmarks" / "results" / "race_page_amd_epyc_avx512f.json"
-    saved = file.with_suffix(".md").read_text().splitlines()
-    rows = json.loads(file.read_text())["cases"]
-    names = list(rows[0]["peers"])
-    tables = report.mode_tables(rows, names, [report.TIME])
-    lines = [line for table in tables for line in table.splitlines() if line[:1] == "|"]
-    assert len(lines) == 28 + 2 * 2
-    assert set(lines) <= set(saved)
+    said = report.left_out({"cases": rows, "missing": {}})
+    assert said.splitlines() == ["- a: x", "- b in 1 of 2 cases (1): y"]
 
 
 def test_the_pages_say_what_the_results_say():
@@ -371,8 +352,71 @@ def test_a_reader_of_gates_adds_the_forget_bias_as_the_peer_does():
     weights = {"kernel": np.zeros((3, 4)), "bias": np.zeros(4)}
 
     def to_params(layers):
-        gates = layouts.to_gates("lstm", layers[0], 1)
-        return dict(zip("xhb", layouts.side_by_side(gates, "ifgo"), strict=True))
+        gates = to_gates("lstm", layers[0], 1)
+        return dict(zip("xhb", side_by_side(gates, "ifgo"), strict=True))
 
-    [read] = layouts.reader(to_params, [weights])(to_params([weights]))
+    [read] = reader(to_params, [weights])(to_params([weights]))
     np.testing.assert_array_equal(read["bias"], [0, 0, 1, 0])  # Blocks i, g, f, o.
+
+
+TEXT = """\
+HloModule jit_f, is_scheduled=true, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
+
+%sum (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %add = f32[] add(%x, %y)
+}
+
+%inner (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %all-gather.1 = f32[8]{0} all-gather(%p), dimensions={0}
+}
+
+%body (arg: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %arg = (s32[], f32[8]{0}) parameter(0)
+  %a = f32[8]{0} get-tuple-element(%arg), index=1
+  %call = f32[8]{0} call(%a), to_apply=%inner
+  %fusion = f32[8]{0} fusion(%call), kind=kLoop, backend_config={"estimated_cycles":"7"}
+  ROOT %next = (s32[], f32[8]{0}) tuple(%a, %fusion)
+}
+
+%condition (arg.1: (s32[], f32[8])) -> pred[] {
+  %arg.1 = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%arg.1), index=0
+  %n = s32[]{:T(128)} constant(5)
+  ROOT %less = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+
+ENTRY %main.1 (q: f32[8]) -> f32[8] {
+  %q = f32[8]{0} parameter(0)
+  %start = (f32[2]{0}, f32[8]{0}) all-gather-start(%q), dimensions={0}
+  %done = f32[8]{0} all-gather-done(%start)
+  %part.1 = bf16[4,3]{1,0} collective-permute(%done), metadata={chain_id="1"}
+  %part.2 = bf16[4,3]{1,0} collective-permute(%done), metadata={chain_id="2"}
+  %both = (f32[8]{0}, /*index=1*/pred[3]{0}) all-reduce(%done, %done), to_apply=%sum
+  %first = (s32[], f32[8]{0}) tuple(%q, %done)
+  %while = (s32[], f32[8]{0}) while(%first), condition=%condition, body=%body
+  ROOT %result = f32[8]{0} get-tuple-element(%while), index=1
+}
+"""
+
+
+def test_collectives_with_their_bytes():
+    inside, outside = Program(TEXT).collectives()
+    assert inside == [Collective("all-gather", 32)]
+    assert outside == [
+        Collective("all-gather", 32),
+        Collective("all-reduce", 35),
+        Collective("collective-permute", 24),  # Both parts are one.
+    ]
+    assert collectives(TEXT)[0] == ["all-gather"]
+
+
+def test_loops_count_as_often_as_they_run():
+    # A fusion and a collective in each of five iterations; four collectives outside.
+    assert work_of(Program(TEXT)) == (35, 14, 0)
+    known = 'body=%body, backend_config={"known_trip_count":{"n":"3"}}'
+    assert work_of(Program(TEXT.replace("body=%body", known))) == (21, 10, 0)
+    unknown = TEXT.replace("direction=LT", "direction=NE")
+    assert work_of(Program(unknown)) == (7, 6, 1)

@@ -1,4 +1,4 @@
-"""Initializers by part: each block of a kernel follows its definition."""
+"""Initializers by part, block by block, and activations by name."""
 
 import pickle
 
@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from jax.nn.initializers import constant, normal, ones, orthogonal, zeros
 
-from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, initializers
+from jaxrnn import BasicRNNCell, CudnnCompatibleGRUCell, GRUCell, LSTMCell, initializers
 from jaxrnn.initializers import by_gate, by_part, chrono
 
 DEPTH, UNITS = 3, 8
 BY_PART = by_part(constant(2.0), by_gate(orthogonal()))
+LECUN, UNIT = initializers.lecun_orthogonal(), initializers.unit_forget_bias()
 
 
-def params_of(cell, depth=DEPTH, dtype=jnp.float32, seed=0):
-    return cell.init(jax.random.key(seed), jax.ShapeDtypeStruct((2, depth), dtype))
+def params_of(cell, depth=DEPTH, dtype=jnp.float32):
+    return cell.init(jax.random.key(0), jax.ShapeDtypeStruct((2, depth), dtype))
 
 
 def assert_orthogonal(*blocks, atol=1e-5):
@@ -31,14 +32,13 @@ def gates(kernel, blocks):
 
 
 def test_glorot_uniform_fills_its_range():
-    cell = LSTMCell(64, use_peepholes=True)
-    params = cell.init(jax.random.key(0), jnp.zeros((1, 36)))
+    params = params_of(LSTMCell(64, use_peepholes=True), 36)
     for name, limit in (("kernel", (6 / 356) ** 0.5), ("w_f_diag", (6 / 128) ** 0.5)):
         assert 0.9 * limit < abs(params[name]).max() <= limit
         np.testing.assert_allclose(params[name].std(), limit / 3**0.5, rtol=0.25)
     assert not params["bias"].any()
     assert not np.array_equal(params["w_f_diag"], params["w_i_diag"])
-    gru = GRUCell(3).init(jax.random.key(0), jnp.zeros((1, 2)))
+    gru = params_of(GRUCell(3))
     assert (gru["gates"]["bias"] == 1).all()
     assert not gru["candidate"]["bias"].any()
 
@@ -72,19 +72,16 @@ def test_empty_parts(units, depth):
 
 
 def test_biases():
-    cell = GRUCell(UNITS, bias_initializer=by_gate(normal()))
-    bias = params_of(cell)["gates"]["bias"]
-    assert (bias[:UNITS] != bias[UNITS:]).all()
+    gru = params_of(GRUCell(UNITS, bias_initializer=by_gate(normal())))
+    assert np.not_equal(*gates(gru["gates"]["bias"], 2)).all()
     # A bias initializer of the cell comes first.
-    kernel = initializers.lecun_orthogonal()
-    cell = GRUCell(UNITS, kernel_initializer=kernel, bias_initializer=constant(3.0))
+    cell = GRUCell(UNITS, kernel_initializer=LECUN, bias_initializer=constant(3.0))
     np.testing.assert_array_equal(params_of(cell)["gates"]["bias"], 3)
 
 
 def test_unit_forget_bias():
     """The run equals one with `forget_bias=1`."""
-    unit = initializers.unit_forget_bias()
-    initializer = by_part(normal(), normal(), bias=unit)
+    initializer = by_part(normal(), normal(), bias=UNIT)
     stored = LSTMCell(UNITS, forget_bias=0, initializer=initializer)
     params, x = params_of(stored), np.ones((2, DEPTH), np.float32)
     bias = params["bias"]
@@ -93,7 +90,7 @@ def test_unit_forget_bias():
     got, _ = stored.apply(params, x, state)
     want, _ = LSTMCell(UNITS).apply(params | {"bias": 0 * bias}, x, state)
     np.testing.assert_allclose(got, want, atol=1e-6)
-    params = params_of(GRUCell(UNITS, bias_initializer=unit))
+    params = params_of(GRUCell(UNITS, bias_initializer=UNIT))
     assert not params["gates"]["bias"].any()
 
 
@@ -106,8 +103,7 @@ def test_chrono_is_in_its_range_and_uniform_in_time():
     np.testing.assert_array_equal(i, -f)
     np.testing.assert_array_equal([j, o], 0)
     times = np.exp(f)
-    assert times.min() >= 1
-    assert times.max() <= time - 1 + 1e-4
+    assert 1 <= times.min() <= times.max() <= time - 1 + 1e-4
     # The mean and the variance of a uniform distribution.
     assert abs(times.mean() - time / 2) < 5 * (time - 2) / np.sqrt(12 * units)
     assert abs(times.var() / ((time - 2) ** 2 / 12) - 1) < 0.1
@@ -121,15 +117,14 @@ def test_chrono_is_in_its_range_and_uniform_in_time():
 @pytest.mark.slow
 def test_draws_of_flax():
     """Truncated normal numbers, orthogonal blocks and zero biases."""
-    cell = LSTMCell(256, forget_bias=0, initializer=initializers.lecun_orthogonal())
-    params = params_of(cell, depth=64)
+    params = params_of(LSTMCell(256, forget_bias=0, initializer=LECUN), depth=64)
     for gate in gates(params["kernel"], 4):
         inputs = gate[:64]
         assert abs(inputs.var() * 64 - 1) < 0.05
         assert np.abs(inputs).max() < 2.3 / np.sqrt(64)
     assert not params["bias"].any()
-    gru = CudnnCompatibleGRUCell(4, kernel_initializer=initializers.lecun_orthogonal())
-    biases = [p for p in jax.tree.leaves(params_of(gru)) if p.ndim == 1]
+    gru = params_of(CudnnCompatibleGRUCell(4, kernel_initializer=LECUN))
+    biases = [p for p in jax.tree.leaves(gru) if p.ndim == 1]
     assert len(biases) == 3
     assert not any(bias.any() for bias in biases)
 
@@ -137,21 +132,17 @@ def test_draws_of_flax():
 @pytest.mark.fast("bfloat16")
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float64])
 def test_dtypes(dtype):
-    cell = LSTMCell(UNITS, initializer=initializers.lecun_orthogonal())
-    kernel = params_of(cell, dtype=dtype)["kernel"]
+    kernel = params_of(LSTMCell(UNITS, initializer=LECUN), dtype=dtype)["kernel"]
     assert kernel.dtype == dtype
     assert_orthogonal(*gates(kernel[DEPTH:], 4), atol=float(8 * jnp.finfo(dtype).eps))
 
 
 def test_a_symbolic_depth():
     (depth,) = jax.export.symbolic_shape("d")
-    cell = GRUCell(UNITS)
-    struct = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
-    params = {
-        name: {"kernel": struct(depth + UNITS, n * UNITS), "bias": struct(n * UNITS)}
-        for name, n in (("gates", 2), ("candidate", 1))
-    }
-    output, _ = jax.eval_shape(cell.apply, params, struct(2, depth), struct(2, UNITS))
+    of = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+    layer = lambda n: {"kernel": of(depth + UNITS, n * UNITS), "bias": of(n * UNITS)}
+    params, x = {"gates": layer(2), "candidate": layer(1)}, of(2, depth)
+    output, _ = jax.eval_shape(GRUCell(UNITS).apply, params, x, of(2, UNITS))
     assert output.shape == (2, UNITS)
 
 
@@ -171,39 +162,15 @@ def init(initializer, *shape):
     return initializer(jax.random.key(0), shape, jnp.float32)
 
 
-UNIT = initializers.unit_forget_bias()
+NO_VECTOR = r"must initialize a bias that is a vector, .* \({}, 32\).*by_part"
 REFUSALS = [
     (lambda: by_part(3, zeros), TypeError, "`inputs` must be a function, got 3"),
-    (lambda: by_part(zeros, zeros, 3), TypeError, "`bias` must be a function, got 3"),
-    (lambda: by_gate("x"), TypeError, "`initializer` must be a function"),
     (lambda: chrono(1), ValueError, r"`max_time` must be in \[2, inf\], got 1"),
-    (lambda: chrono("x"), TypeError, "`max_time` must be a number, got 'x'"),
-    (
-        lambda: init(by_gate(zeros), 3, 4),
-        ValueError,
-        "`blocks` must be set for `by_gate`, got None",
-    ),
-    (
-        lambda: init(BY_PART, 3, 4),
-        ValueError,
-        "`input_rows` must be set for `by_part`, got None",
-    ),
-    (
-        lambda: init(chrono(5), 4),
-        ValueError,
-        "`blocks` must be set for `chrono`, got None",
-    ),
-    (
-        lambda: lstm(chrono(5)),
-        ValueError,
-        r"must initialize a bias that is a vector, .* \(11, 32\).*by_part",
-    ),
+    (lambda: init(by_gate(zeros), 3, 4), ValueError, "`blocks` must be set for `by_g"),
+    (lambda: init(BY_PART, 3, 4), ValueError, "`input_rows` must be set for `by_p"),
+    (lambda: lstm(chrono(5)), ValueError, NO_VECTOR.format(11)),
     # The kernel has 4 + 8 rows, which divide into four.
-    (
-        lambda: lstm(UNIT, depth=4),
-        ValueError,
-        r"must initialize a bias that is a vector, .* \(12, 32\).*by_part",
-    ),
+    (lambda: lstm(UNIT, depth=4), ValueError, NO_VECTOR.format(12)),
 ]
 
 
@@ -213,9 +180,10 @@ def test_refusal(call, error, words):
         call()
 
 
-@pytest.mark.parametrize(
-    "uncalled", [initializers.lecun_orthogonal, by_gate(orthogonal)]
-)
+UNCALLED = initializers.lecun_orthogonal, by_gate(orthogonal)
+
+
+@pytest.mark.parametrize("uncalled", UNCALLED)
 def test_an_error_names_the_parameter_of_an_uncalled_initializer(uncalled):
     with pytest.raises(TypeError) as caught:
         lstm(uncalled)
@@ -227,3 +195,29 @@ def test_a_repr_names_functions_of_this_module():
     assert repr(by_part(zeros, by_gate(ones))) == "by_part(zeros, by_gate(ones))"
     assert repr(chrono(9)) == "chrono(9.0)"
     assert repr(UNIT) == "unit_forget_bias()"
+
+
+AT_MINUS_1_AND_2 = {  # Keras's definitions.
+    "elu": [np.exp(-1) - 1, 2],
+    "exponential": [np.exp(-1), np.exp(2)],
+    "gelu": [-0.15865525393145707, 1.9544997361036416],
+    "hard_sigmoid": [0.3, 0.9],
+    "linear": [-1, 2],
+    "mish": [-0.30340146137410895, 1.9439589595339946],
+    "relu": [0, 2],
+    "selu": [-1.1113307378125625, 2.101401974604546],
+    "sigmoid": [1 / (1 + np.e), 1 / (1 + np.exp(-2))],
+    "softmax": [1 / (1 + np.exp(3)), 1 / (1 + np.exp(-3))],
+    "softplus": [np.log1p(np.exp(-1)), np.log1p(np.exp(2))],
+    "softsign": [-0.5, 2 / 3],
+    "swish": [-1 / (1 + np.e), 2 / (1 + np.exp(-2))],
+    "tanh": np.tanh([-1, 2]),
+}
+
+
+@pytest.mark.parametrize("name", AT_MINUS_1_AND_2)
+def test_activations_by_their_keras_names(name):
+    params = {"kernel": jnp.eye(4, 2), "bias": jnp.zeros(2)}
+    cell = BasicRNNCell(2, activation=name).bind(params)
+    outputs, _ = cell(jnp.asarray([[-1.0, 2.0]]), jnp.zeros((1, 2)))
+    np.testing.assert_allclose(outputs[0], AT_MINUS_1_AND_2[name], rtol=1e-9)

@@ -1,45 +1,143 @@
-"""Linear recurrence cells, against loops and the papers' parallel forms."""
+"""Linear recurrences: each form against a scan, and cells against loops and papers."""
 
 import dataclasses
+import functools
+import pathlib
 
+import flax.traverse_util
+import helpers
 import jax
 import jax.numpy as jnp
+import native_cases
 import numpy as np
 import pytest
-from helpers import assert_same, drawn
+from helpers import assert_near, assert_same, bound, differentiated, scanned
 
 import jaxrnn
+from jaxrnn import ComplexState, LRUCell, RGLRUCell
 from jaxrnn._cells import linear_recurrence as recurrence
-from jaxrnn._cells.linear_recurrence import by_loop, by_tree
+from jaxrnn._cells.linear_recurrence import by_loop, by_tree, plus, run_steps, times
+from jaxrnn._cells.lru import bounded_sqrt
+from jaxrnn.testing._oracle import weighted_sum
 
 BATCH, TIME, DEPTH, UNITS = 3, 21, 4, 5
 ZEROS = jax.nn.initializers.zeros
+FORMS = {"loop": by_loop, "tree": by_tree}
+
+
+@pytest.fixture(params=FORMS)
+def form(request, monkeypatch):
+    """Force each form, for every platform and number of steps."""
+    monkeypatch.setattr(recurrence, "run_steps", FORMS[request.param])
+
+
+def given(kind, time):
+    """`(a, x, h)`, normally distributed, real or complex, time-major."""
+    rng = np.random.default_rng(time)
+
+    def normal(*shape):
+        parts = jnp.asarray(rng.normal(size=(2, *shape)))
+        return parts[0] if kind == "real" else ComplexState(*parts)
+
+    a, x = normal(time, BATCH, UNITS), normal(time, BATCH, UNITS)
+    return jax.tree.map(lambda a: 0.7 * jnp.tanh(a), a), x, normal(BATCH, UNITS)
+
+
+def by_scan(a, x, h, resets):
+    """The recurrence as a scan."""
+
+    def step(h, at):
+        a, x, reset = at
+        before = jax.tree.map(lambda v: jnp.where(reset[:, None], 0.0, v), h)
+        h = plus(times(a, before), x)
+        return h, h
+
+    last, hs = jax.lax.scan(step, h, (a, x, resets))
+    return hs, last
+
+
+@pytest.mark.fast("tree-16-restarted-complex", "loop-7-one-real")
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("kind", ["real", "complex"])
+@pytest.mark.parametrize("restarted", [False, True], ids=["one", "restarted"])
+@pytest.mark.parametrize("time", [1, 7, 16])
+def test_values_and_derivatives_of_both_orders(kind, time, restarted):
+    args = given(kind, time)
+    resets = np.random.default_rng(0).random((time, BATCH)) < 0.3 * restarted
+    direction = jax.tree.map(lambda leaf: jnp.cos(3 * leaf), args)
+
+    def by_form(a, x, h):
+        return recurrence.linear_recurrence((a, resets if restarted else None), x, h)
+
+    def derivatives(run):
+        sines = lambda *args: weighted_sum(jax.tree.map(jnp.sin, run(*args)))
+        slope = lambda *args: jax.jvp(sines, args, direction)[1]
+        return differentiated(run, *args), jax.jit(jax.grad(slope, (0, 1, 2)))(*args)
+
+    want = derivatives(functools.partial(by_scan, resets=resets))
+    assert_near(derivatives(by_form), want, tolerance=1e-12)
+
+
+@pytest.mark.fast("tree")
+@pytest.mark.usefixtures("form")
+def test_what_stood_before_a_reset_does_not_matter():
+    """Even NaN before a reset does not reach later states or gradients."""
+    a, x, h = given("real", 12)
+    resets = jnp.zeros((12, BATCH), bool).at[5].set(True)
+
+    def after(x):
+        return recurrence.linear_recurrence((a, resets), x, h)[0][5:]
+
+    want, (want_slope,) = differentiated(after, x)
+    got, (got_slope,) = differentiated(after, x.at[:5].set(jnp.nan))
+    assert_same((got, got_slope[5:]), (want, want_slope[5:]))
+
+
+@pytest.mark.fast("tree")
+@pytest.mark.usefixtures("form")
+def test_many_steps_of_strong_decay_are_finite():
+    """Products of factors underflow, so nothing may divide by them."""
+    a, h = jnp.full((3000, 1, 1), 1e-3, jnp.float32), jnp.ones((1, 1), jnp.float32)
+    run = lambda a: recurrence.linear_recurrence((a, None), jnp.ones_like(a), h)[0]
+    value, slope = jax.jit(jax.value_and_grad(lambda a: jnp.sum(run(a))))(a)
+    np.testing.assert_allclose(value, 3000 / (1 - 1e-3), rtol=1e-5)
+    assert jnp.all(jnp.isfinite(slope))
+
+
+@pytest.mark.parametrize("shape", [(70, 0, 3), (70, 2, 0)], ids=["rows", "units"])
+def test_a_tree_of_nothing(shape):
+    a, h = jnp.zeros(shape), jnp.zeros(shape[1:])
+    hs, last = jax.eval_shape(lambda a, h: by_tree((a, None), a, h), a, h)
+    assert (hs.shape, last.shape) == (shape, shape[1:])
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", 1), ("cuda", 0), ("tpu", 0)])
+@pytest.mark.parametrize("time", [63, 64])
+def test_the_platform_chooses_the_form(platform, loops, time):
+    """Only CPUs run a loop over many steps; all platforms loop over few steps."""
+    run = jax.jit(lambda a, x, h: run_steps((a, None), x, h))
+    lowered = run.trace(*given("real", time)).lower(lowering_platforms=(platform,))
+    assert lowered.as_text().count("stablehlo.while") == (loops if time > 63 else 1)
+
+
+# Cells.
 
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def softplus(x):
-    return np.logaddexp(x, 0)
-
-
 def positive(x):
     return np.where(x >= 0, x + 0.5, sigmoid(x))
 
 
-def data(cell, depth=DEPTH, seed=0):
-    """`(params, xs, state)`, normally distributed, in float64."""
-    rng = np.random.default_rng(seed)
-    normal = lambda x: rng.normal(size=x.shape)
-    shapes = drawn(cell, jnp.ones((BATCH, depth)))
-    state = jax.tree.map(normal, cell.zero_state(BATCH, jnp.float64))
-    return jax.tree.map(normal, shapes), rng.normal(size=(BATCH, TIME, depth)), state
+def data(cell):
+    """`(params, xs, state)` as NumPy arrays in float64."""
+    return jax.device_get(native_cases.data(cell, BATCH, np.float64, TIME, DEPTH))
 
 
-def run(cell, params, xs, state, **kwargs):
-    bound = cell.bind(jax.tree.map(jnp.asarray, params))
-    return jaxrnn.dynamic_rnn(bound, xs, initial_state=state, **kwargs)[0]
+def run(cell, params, xs, state):
+    return jaxrnn.dynamic_rnn(cell.bind(params), xs, initial_state=state)[0]
 
 
 def blocks(params, xs, count):
@@ -63,18 +161,19 @@ def test_min_cells_are_the_papers_parallel_form(of):
         z, c = blocks(params, xs, 2)
     else:
         f, i, c = blocks(params, xs, 3)
-        z = softplus(-f) - softplus(-i)
+        z = np.logaddexp(-f, 0) - np.logaddexp(-i, 0)
     h = positive(state)
-    want = in_log_space(-softplus(z), -softplus(-z) + np.log(positive(c)), h)
+    want = in_log_space(
+        -np.logaddexp(z, 0), -np.logaddexp(-z, 0) + np.log(positive(c)), h
+    )
     np.testing.assert_allclose(run(cell, params, xs, h), want, rtol=1e-9)
 
 
 def test_min_lstm_with_both_gates_closed():
     """f / (f + i) stays exact if both gates underflow."""
-    cell = jaxrnn.MinLSTMCell(1, activation="linear")
-    bias = jnp.asarray([-900.0, -901.0, 0.0], jnp.float32)
-    params = {"kernel": jnp.zeros((1, 3), jnp.float32), "bias": bias}
-    one = jnp.ones((1, 1), jnp.float32)
+    cell, bias = jaxrnn.MinLSTMCell(1, activation="linear"), [-900.0, -901.0, 0.0]
+    params = {"kernel": jnp.zeros((1, 3)), "bias": jnp.asarray(bias)}
+    params, one = jax.tree.map(jnp.float32, (params, jnp.ones((1, 1))))
     _, h = cell.apply(params, one, one)
     np.testing.assert_allclose(h, sigmoid(1.0), rtol=1e-4)
 
@@ -100,51 +199,33 @@ def test_qrnn_is_a_convolution_and_a_pooling(pooling):
 
 
 @pytest.mark.fast("tree")
-@pytest.mark.parametrize("form", [by_loop, by_tree], ids=["loop", "tree"])
-def test_blocks_and_forms_give_what_a_scan_gives(form, monkeypatch):
+@pytest.mark.usefixtures("form")
+def test_blocks_and_forms_give_what_a_scan_gives(monkeypatch):
     """21 steps in blocks of 8, with lengths, NaN padding and packed rows."""
-    monkeypatch.setattr(recurrence, "run_steps", form)
     monkeypatch.setattr(recurrence, "steps_in_block", lambda *_: 8)
     cell = jaxrnn.QRNNCell(UNITS)
-    scanned = jaxrnn.FunctionCell(cell.apply, UNITS, UNITS, cell.init)
-    params, xs, state = jax.tree.map(jnp.asarray, data(cell))
-    lengths = jnp.asarray([TIME, 0, 13])
+    params, xs, state = data(cell)
+    lengths = np.asarray([TIME, 0, 13])
     packed = jaxrnn.pack_sequences(xs, lengths)
-    dead = jnp.arange(TIME)[None, :, None] >= lengths[:, None, None]
-    xs = jnp.where(dead, jnp.nan, xs)
+    xs = jnp.where((np.arange(TIME) >= lengths[:, None])[..., None], jnp.nan, xs)
 
-    def everything(cell, params, xs, state):
-        outputs, last = jaxrnn.dynamic_rnn(cell.bind(params), xs, lengths, state)
+    def results(cell, params, xs, state):
+        of_rows = jaxrnn.dynamic_rnn(cell.bind(params), xs, lengths, state)
         of_packs, ends = jaxrnn.packed_rnn(cell.bind(params), packed, state)
-        results = outputs, last, packed.unpack(of_packs), ends
-        return sum(jnp.sum(jnp.sin(x)) for x in results), results
+        return of_rows, packed.unpack(of_packs), ends
 
-    got, want = (
-        jax.jit(jax.value_and_grad(everything, (1, 2, 3), True), static_argnums=0)(
-            c, params, xs, state
-        )
-        for c in (cell, scanned)
-    )
-    close = lambda g, w: np.testing.assert_allclose(g, w, 1e-9, 1e-12)
-    jax.tree.map(close, got, want)
-
-
-def test_no_rows():
-    """Run 64 steps, so that the tree is traced too."""
-    cell, xs = jaxrnn.MinGRUCell(4), jnp.ones((0, 64, 4))
-    params = drawn(cell, xs[:, 0])
-    outputs, last = jaxrnn.dynamic_rnn(cell.bind(params), xs, dtype=xs.dtype)
-    assert (outputs.shape, last.shape) == ((0, 64, 4), (0, 4))
+    of = lambda c: differentiated(functools.partial(results, c), params, xs, state)
+    assert_near(of(cell), of(scanned(cell)), tolerance=1e-11)
 
 
 @pytest.mark.fast("cell0")
-@pytest.mark.parametrize("cell", [jaxrnn.LRUCell(DEPTH), jaxrnn.MLSTMCell(4)])
+@pytest.mark.parametrize("cell", [LRUCell(DEPTH), jaxrnn.MLSTMCell(4)])
 def test_a_plain_tuple_passes_for_a_state(cell):
     """As for an LSTM, whole sequences return it, but one step returns a named tuple."""
-    params, xs, state = jax.tree.map(jnp.asarray, data(cell))
-    bound, plain = cell.bind(params), tuple(state)
-    assert isinstance(bound(xs[:, 0], plain)[1], type(state))
-    got, want = (jaxrnn.dynamic_rnn(bound, xs, initial_state=s) for s in (plain, state))
+    params, xs, state = data(cell)
+    cell, plain = cell.bind(params), tuple(state)
+    assert isinstance(cell(xs[:, 0], plain)[1], type(state))
+    got, want = (jaxrnn.dynamic_rnn(cell, xs, initial_state=s) for s in (plain, state))
     assert_same(got, (want[0], tuple(want[1])))
 
 
@@ -180,29 +261,23 @@ class Turning(jaxrnn.LinearRecurrenceCell):
 
 def test_a_complex_output_and_a_step_without_derivative_at_zero():
     """Padding is replaced by the row's first step, not by zeros, as in a scan."""
-    cell, xs = Turning(), data(jaxrnn.MinGRUCell(2), 2)[1]
+    cell, xs = Turning(), np.random.default_rng(0).normal(size=(BATCH, TIME, 2))
     want = np.zeros((BATCH, 2), complex)
     for t in range(TIME - 2):
         u = xs[:, t] / np.linalg.norm(xs[:, t], axis=-1, keepdims=True)
         want = (0.5 + 0.5j) * want + u - 1j * u
 
-    def loss(w):
-        outputs, last = jaxrnn.dynamic_rnn(
-            cell.bind({"w": w}), xs, [TIME - 2, 1, 2], dtype=jnp.float64
-        )
-        return jnp.sum(outputs.real), (outputs, last)
-
-    (_, (outputs, last)), slope = jax.value_and_grad(loss, has_aux=True)(jnp.zeros(2))
+    lengths, options = [TIME - 2, 1, 2], {"dtype": jnp.float64}
+    run = lambda w: jaxrnn.dynamic_rnn(cell.bind({"w": w}), xs, lengths, **options)
+    (outputs, last), (slope,) = differentiated(run, jnp.zeros(2))
     np.testing.assert_allclose(last.real[0], want.real[0], rtol=1e-9)
     np.testing.assert_allclose(outputs.imag[0, TIME - 3], want.imag[0], rtol=1e-9)
     assert jnp.all(jnp.isfinite(slope))
 
 
 def test_rows_may_be_symbolic():
-    cell = jaxrnn.LRUCell(3)
-    params, xs, _ = data(cell, 3)
-    bound = cell.bind(jax.tree.map(jnp.asarray, params))
-    run = jax.jit(lambda x: jaxrnn.dynamic_rnn(bound, x, dtype=x.dtype)[0])
+    cell, xs = bound(LRUCell(3), scale=0.5), jnp.ones((BATCH, TIME, 3))
+    run = jax.jit(lambda x: jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)[0])
     shape = jax.export.symbolic_shape(f"b,{TIME},3")
     exported = jax.export.export(run)(jax.ShapeDtypeStruct(shape, xs.dtype))
     np.testing.assert_allclose(exported.call(xs), run(xs), rtol=1e-12)
@@ -211,8 +286,7 @@ def test_rows_may_be_symbolic():
 @pytest.mark.fast("cell0")
 @pytest.mark.parametrize("cell", [jaxrnn.MinGRUCell(2), jaxrnn.MLSTMCell(4, 2)])
 def test_a_second_gradient_outside_of_jit_compiles_nothing(cell, caplog):
-    params, _, _ = data(cell, 3)
-    xs, params = jnp.ones((2, 70, 3)), jax.tree.map(jnp.asarray, params)
+    params, xs = bound(cell).params, jnp.ones((2, 70, 3))
     loss = lambda p: jnp.sum(jaxrnn.dynamic_rnn(cell.bind(p), xs, dtype=xs.dtype)[0])
     jax.grad(loss)(params)
     with jax.log_compiles():
@@ -221,49 +295,185 @@ def test_a_second_gradient_outside_of_jit_compiles_nothing(cell, caplog):
 
 
 @pytest.mark.parametrize(("platform", "size"), [("cpu", 512), ("tpu", 1024)])
-def test_the_platform_of_the_mesh_decides_the_size_of_blocks(
-    platform, size, monkeypatch
-):
+def test_the_platform_decides_the_size_of_blocks(platform, size, monkeypatch):
     monkeypatch.setattr(recurrence, "platform_of", lambda _: platform)
-    cell, xs = jaxrnn.MinGRUCell(128), jnp.ones((4 * size, 8, 16), jnp.float32)
-    bound = cell.bind(drawn(cell, xs[0]))
-    run = lambda xs: jaxrnn.dynamic_rnn(bound, xs, time_major=True, dtype=xs.dtype)
-    text = jax.jit(run).lower(xs).as_text()
+    cell, xs = bound(jaxrnn.MinGRUCell(128), 16, "float32"), np.ones((4 * size, 8, 16))
+    run = lambda xs: jaxrnn.dynamic_rnn(cell, xs, time_major=True, dtype=xs.dtype)
+    text = jax.jit(run).lower(np.float32(xs)).as_text()
     assert f"tensor<4x{size}x8x16xf32>" in text
 
 
+WIDE, COMPLEX, REAL = jnp.ones((1, 3)), jnp.ones((1, 2), complex), jnp.ones((3, 2))
+NARROW = bound(jaxrnn.MinGRUCell(2), 2)
+
+
 def step_of(*result):
-    Custom(result).apply({"w": jnp.zeros(2)}, jnp.ones((3, 2)), jnp.ones((3, 2)))
+    Custom(result).apply({"w": jnp.zeros(2)}, REAL, REAL)
 
 
-def step_from(dtype):
-    cell = jaxrnn.MinGRUCell(2)
-    params, xs, state = data(cell)
-    cell.apply(params, xs[:, 0], jnp.asarray(state, dtype))
-
-
-REFUSALS = [
-    (lambda: jaxrnn.QRNNCell(3, "of"), "`pooling` must be one of f, fo, ifo"),
-    (lambda: jaxrnn.MinGRUCell(-1), "`num_units`"),
-    (lambda: jaxrnn.MinLSTMCell(3, "gauss"), "`activation` must be one of"),
-    (lambda: step_of(0.5, 0.5), r"not enough values to unpack \(expected 3"),
-    (
-        lambda: step_of((0.5, 0.5), 0.5, None),
-        r"`a` must have the structure \*, got \(\*, \*\)",
+REFUSALS = {
+    "`pooling` must be one of f, fo, ifo": lambda: jaxrnn.QRNNCell(3, "of"),
+    "`num_units`": lambda: jaxrnn.MinGRUCell(-1),
+    "`num_states` must be at least 0": lambda: LRUCell(4, -1),
+    "`max_radius` must be in .0, 1.": lambda: LRUCell(4, max_radius=1.1),
+    "at most `max_": lambda: LRUCell(4, max_radius=0.5, min_radius=0.9),
+    r"must divide `num_units` \(4\), got 3": lambda: RGLRUCell(4, 3),
+    r"not enough values to unpack \(expected 3": lambda: step_of(0.5, 0.5),
+    "`a` must have the structure": lambda: step_of((0.5, 0.5), 0.5, None),
+    "Incompatible types for broadcasting": lambda: step_of(WIDE, 0.5, None),
+    "`a` must hold real arrays, got complex128": lambda: step_of(COMPLEX, 0.5, None),
+    "`state` must have dtype float64 or a wider one": lambda: NARROW(
+        REAL, REAL.astype(complex)
     ),
-    (
-        lambda: step_of(jnp.ones((1, 3)), 0.5, None),
-        "Incompatible types for broadcasting",
-    ),
-    (
-        lambda: step_of(jnp.ones((1, 2), complex), 0.5, None),
-        "`a` must hold real arrays, got complex128",
-    ),
-    (lambda: step_from(complex), "`state` must have dtype float64 or a wider one"),
-]
+}
 
 
-@pytest.mark.parametrize(("make", "message"), REFUSALS)
-def test_refusals(make, message):
+@pytest.mark.parametrize("message", REFUSALS)
+def test_refusals(message):
     with pytest.raises((ValueError, TypeError), match=message):
-        make()
+        REFUSALS[message]()
+
+
+# Linear recurrent units: LRU against NumPy, RG-LRU against recurrentgemma.
+
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "rg_lru.npz")
+nested = functools.partial(flax.traverse_util.unflatten_dict, sep=".")
+HEADS = {"one_head": 1, "two_heads": 2, "reset": 2}
+
+
+def lru(params, us, lengths, states):
+    """Outputs and final states from the paper's equations, row by row."""
+    p = {name: np.asarray(leaf) for name, leaf in params.items()}
+    factor = np.exp(-np.exp(p["nu_log"]) + 1j * np.exp(p["theta_log"]))
+    b = (p["B_re"] + 1j * p["B_im"]) * np.exp(p["gamma_log"])[:, None]
+    c = p["C_re"] + 1j * p["C_im"]
+    ys, lasts = np.zeros_like(us), []
+    for row, (length, x) in enumerate(zip(lengths, states, strict=True)):
+        for t in range(length):
+            x = factor * x + b @ us[row, t]
+            ys[row, t] = (c @ x).real + p["D"] * us[row, t]
+        lasts.append(x)
+    return ys, np.stack(lasts)
+
+
+def test_an_lru_is_the_papers_equations():
+    rng = np.random.default_rng(1)
+    us, lengths = rng.normal(size=(3, 7, 3)), [7, 0, 3]
+    cell, state = bound(LRUCell(3, 4), scale=0.5), rng.normal(size=(2, 3, 4))
+    got, last = jaxrnn.dynamic_rnn(cell, us, lengths, ComplexState(*state))
+    want, want_last = lru(cell.params, us, lengths, state[0] + 1j * state[1])
+    want = want, ComplexState(want_last.real, want_last.imag)
+    assert_near((got, last), want, tolerance=1e-14)
+
+
+def load(case):
+    """A cell bound to the weights of a case, and the arrays of the case."""
+    arrays = helpers.with_prefix(f"{case}/", GOLDEN)
+    cell = RGLRUCell(4, num_heads=HEADS[case])
+    return cell.bind(nested(helpers.with_prefix("weights/", arrays))), arrays
+
+
+@pytest.mark.parametrize("case", ["one_head", "two_heads"])
+def test_numbers_and_gradients_of_recurrentgemma(case):
+    cell, arrays = load(case)
+    run = lambda params, x, h: jaxrnn.dynamic_rnn(cell.cell.bind(params), x, None, h)
+    got = helpers.squared(run, cell.params, arrays["x"], arrays["h0"])
+    grads = helpers.with_prefix("grads/", arrays)
+    of_x, of_h = grads.pop("x"), grads.pop("h0")
+    want = (arrays["outputs"], arrays["h"]), (nested(grads), of_x, of_h)
+    assert_near(got, want, tolerance=1e-12)
+
+
+def test_only_the_first_step_of_recurrentgemma_differs():
+    """The package does not scale the first input; later steps are equal."""
+    cell, arrays = load("reset")
+    x, want = arrays["x"], arrays["outputs"]
+    gate = cell.params["input_gate"]
+    blocks = np.einsum("bhi,hij->bhj", x[:, 0].reshape(2, 2, 2), gate["w"]) + gate["b"]
+    first = x[:, 0] / (1 + np.exp(-blocks.reshape(2, 4)))
+    np.testing.assert_allclose(want[:, 0], first, rtol=1e-12)
+    outputs, _ = jaxrnn.dynamic_rnn(cell, x[:, 1:], None, first)
+    np.testing.assert_allclose(outputs, want[:, 1:], rtol=1e-9, atol=1e-12)
+
+
+def params_in_float64(cell, depth, dtype):
+    params = cell.init(jax.random.key(0), jnp.ones((1, depth), dtype))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+
+
+def check_ring(radius, low, high, dtype):
+    """Assert that eigenvalues are uniform in the ring's area, up to rounding."""
+    rounding = 8 * float(jnp.finfo(dtype).eps)
+    assert np.all((radius > low - rounding) & (radius < high + rounding))
+    quarter = np.sqrt(low**2 + (high**2 - low**2) / 4)
+    assert abs(np.mean(radius < quarter) - 0.25) < 0.04
+
+
+@pytest.mark.fast("float32")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_initial_values_of_an_lru(dtype):
+    """Gamma sets the variance of the state to 1."""
+    cell = LRUCell(8, 2000, min_radius=0.8, max_radius=0.95, max_phase=1.0)
+    p = params_in_float64(cell, 8, dtype)
+    radius, phase = np.exp(-np.exp(p["nu_log"])), np.exp(p["theta_log"])
+    check_ring(radius, 0.8, 0.95, dtype)
+    rounding = 8 * float(jnp.finfo(dtype).eps)
+    assert np.all((phase >= 0) & (phase < 1 + rounding))
+    assert abs(np.mean(phase < 0.25) - 0.25) < 0.04
+    scale = np.exp(2 * p["gamma_log"]) / (1 - radius**2)
+    np.testing.assert_allclose(scale, 1, rtol=4 * rounding)
+    np.testing.assert_allclose(p["B_im"].std(), 1 / 4, rtol=0.03)
+    np.testing.assert_allclose(p["C_re"].std(), 1 / np.sqrt(2000), rtol=0.03)
+
+
+@pytest.mark.fast("bfloat16")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_initial_values_of_an_rg_lru(dtype):
+    """The ring is that of `a` at a gate of 1/8."""
+    p = params_in_float64(RGLRUCell(2000, num_heads=20), 2000, dtype)
+    check_ring(np.exp(-np.logaddexp(0, p["a_param"])), 0.9, 0.999, dtype)
+    for gate in ("input_gate", "a_gate"):
+        np.testing.assert_allclose(p[gate]["w"].std(), 0.1, rtol=0.02)
+        assert not np.any(p[gate]["b"])
+    assert not np.array_equal(p["input_gate"]["w"], p["a_gate"]["w"])
+
+
+EXTREME = {
+    "inner": LRUCell(4, 4, min_radius=0.0, max_radius=0.0, max_phase=0.0),
+    "outer": LRUCell(4, 4, min_radius=1.0, max_radius=1.0, max_phase=0.0),
+    "no_decay": RGLRUCell(4, min_radius=1.0, max_radius=1.0),
+}
+
+
+@pytest.mark.fast("inner-float32", "no_decay-float32")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", EXTREME)
+def test_extreme_radii_have_finite_gradients(name, dtype):
+    cell, x = EXTREME[name], jnp.ones((2, 5, 4), dtype)
+    params = cell.init(jax.random.key(0), x[:, 0])
+    if name == "no_decay":
+        params["a_gate"]["b"] -= jnp.asarray([[0, 50, 100, 1000]], dtype)
+    run = lambda params: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[0]
+    gradients = jax.jit(jax.grad(lambda params: jnp.sum(run(params) ** 2)))(params)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradients))
+
+
+def test_the_square_root_and_its_derivatives_are_finite():
+    x = np.append(10.0 ** np.arange(-40, 1), 0)
+    np.testing.assert_allclose(bounded_sqrt(jnp.asarray(x)), np.sqrt(x), 0, 1e-16)
+    x = jnp.asarray([0.0, 1e-30, 1e-13, 1e-11, 0.5, 1.0], jnp.float32)
+    np.testing.assert_allclose(bounded_sqrt(x)[3:], np.sqrt(x[3:]), rtol=1e-6)
+    slope = jax.vmap(jax.grad(bounded_sqrt))
+    np.testing.assert_allclose(slope(x)[3:], 0.5 / np.sqrt(x[3:]), rtol=1e-6)
+    assert np.all(np.abs(slope(x)) <= 1.01 / np.finfo("float32").eps)
+    assert np.all(np.isfinite(jax.vmap(jax.grad(jax.grad(bounded_sqrt)))(x)))
+
+
+@pytest.mark.parametrize("of", [LRUCell, RGLRUCell])
+def test_inputs_must_have_the_size_of_outputs(of):
+    message = r"must have depth `num_units` \(4\), got 5.*InputProjectionWrapper"
+    with pytest.raises(ValueError, match=message):
+        of(4).init(jax.random.key(0), np.ones((1, 5)))
+    with pytest.raises(ValueError, match=message):
+        jaxrnn.dynamic_rnn(bound(of(4), 4), np.ones((1, 2, 5)), dtype=jnp.float64)

@@ -1,17 +1,20 @@
 """Dtypes: cells keep the input dtypes, and c may be wider than h."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES
+from helpers import differentiated
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, LRUCell, LSTMCell, LSTMStateTuple, RGLRUCell, testing
 
 X = np.random.default_rng(0).normal(size=(4, 30, 3)).astype(np.float32)
+
+
+def dtypes(tree):
+    return {str(leaf.dtype) for leaf in jax.tree.leaves(tree)}
 
 
 @pytest.mark.fast("bfloat16-basic_rnn")
@@ -20,8 +23,7 @@ X = np.random.default_rng(0).normal(size=(4, 30, 3)).astype(np.float32)
 def test_laws_in_low_precision(name, dtype):
     case = CASES[name]
     setup = testing.make_setup(case.cell, case.inputs, dtype, case.key)
-    leaves = jax.tree.leaves(setup.differentiated)
-    assert {str(leaf.dtype) for leaf in leaves} == {dtype}
+    assert dtypes(setup.differentiated) == {dtype}
     testing.ignores_padding(setup)
     if dtype != "float32":
         testing.runs_as_a_loop(setup)
@@ -40,21 +42,18 @@ def test_memory_in_float32_under_bfloat16(cell):
     """It is nearer to the truth than a memory in bfloat16."""
     params = cell.init(jax.random.key(0), X[:, 0].astype(jnp.bfloat16))
 
-    def run(dtype, of_c, params):
+    def run(params, dtype, of_c):
         zeros = cell.zero_state(4, dtype)
         state = LSTMStateTuple(zeros.c.astype(of_c), zeros.h)
         x, lengths = X.astype(jnp.bfloat16).astype(dtype), [30, 7, 0, 1]
-        outputs, last = jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, state, dtype)
-        return outputs.astype(jnp.float32).sum(), (outputs, last)
+        return jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, state, dtype)
 
     half, single, double = jnp.bfloat16, jnp.float32, jnp.float64
-    wide = jax.tree.map(lambda p: p.astype(double), params)
-    _, (truth, _) = run(double, double, wide)
-    _, (narrow, _) = run(half, half, params)
-    gradient = jax.grad(functools.partial(run, half, single), has_aux=True)
-    gradients, (outputs, state) = jax.jit(gradient)(params)
-    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype(half)}
-    assert outputs.dtype == state.h.dtype == half
+    truth, _ = run(jax.tree.map(double, params), double, double)
+    narrow, _ = run(params, half, half)
+    outputs, state = run(params, half, single)
+    _, gradients = differentiated(lambda params: run(params, half, single)[0], params)
+    assert dtypes((gradients, outputs, state.h)) == {"bfloat16"}
     assert state.c.dtype == single
     assert not np.isin(state.c[0], state.c[0].astype(half)).all()
     error = lambda outputs: np.abs(outputs.astype(np.float64) - truth).mean()
@@ -65,20 +64,16 @@ def test_the_cells_dtype_is_that_of_its_parameters():
     cell = LSTMCell(4, dtype="bfloat16")
     for dtype, want in ((None, "bfloat16"), (jnp.float32, "float32")):
         params = cell.init(jax.random.key(0), X[:, 0], dtype)
-        assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {want}
+        assert dtypes(params) == {want}
 
 
 @pytest.mark.filterwarnings("ignore:`dtype` is float64, but JAX uses float32")
 def test_without_x64_float64_is_float32():
     with jax.enable_x64(False):
-        cell = LSTMCell(4, dtype="float64")
-        params = cell.init(jax.random.key(0), np.ones((4, 3)))
-        outputs, _ = jaxrnn.dynamic_rnn(
-            cell.bind(params),
-            np.ones((4, 5, 3)),
-            np.array([2**32 + 1] * 4),
-            dtype="float64",
-        )
+        cell, x = LSTMCell(4, dtype="float64"), np.ones((4, 5, 3))
+        cell = cell.bind(cell.init(jax.random.key(0), x[:, 0]))
+        lengths = np.array([2**32 + 1] * 4)
+        outputs, _ = jaxrnn.dynamic_rnn(cell, x, lengths, dtype="float64")
         assert outputs.dtype == jnp.float32
         assert outputs[:, -1].any()
 
@@ -104,13 +99,12 @@ def test_long_linear_recurrences(cell, dtype, limit):
     def run(params, x, of_state):
         state = cell.zero_state(1, of_state)
         outputs, last = jaxrnn.dynamic_rnn(cell.bind(params), x, None, state, x.dtype)
-        assert outputs.dtype == x.dtype
-        assert {leaf.dtype for leaf in jax.tree.leaves(last)} == {jnp.dtype(of_state)}
+        assert (outputs.dtype, dtypes(last)) == (x.dtype, {of_state})
         return jnp.mean(jnp.sin(outputs.astype(of_state))), outputs
 
     graded = jax.jit(jax.grad(run, (0, 1), has_aux=True), static_argnums=2)
     wide = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
-    got = wide(graded(params, x, jnp.float32))
-    want = graded(*wide((params, x)), jnp.float64)
+    got = wide(graded(params, x, "float32"))
+    want = graded(*wide((params, x)), "float64")
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert np.linalg.norm(g - w) <= limit * np.linalg.norm(w)

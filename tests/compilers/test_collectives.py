@@ -1,47 +1,34 @@
-"""On TPUs and GPUs, collectives are outside of loops.
+"""On TPUs and GPUs, collectives are outside of loops, and gradients are sent once.
 
 The compilers for CPUs, TPUs and GPUs place collectives differently: `tests/drivers`
 tests CPUs, and these tests cover the others. `benchmarks/collectives.py` has the sizes.
 """
 
+import collections
+
 import pytest
 from compiler_cases import devices
+from helpers import usual_promotion
 
 from benchmarks.collectives import DRIVERS, compiled
-from benchmarks.compilers.hlo import collectives
+from benchmarks.compilers import hlo
 
-# The layouts of parameters: whole, sharded by rows, sharded by columns.
-LAYOUTS = [
-    ("data", "auto"),
-    ("data", "explicit"),
-    ("data", "shard_map"),
-    ("FSDP", "auto"),
-    ("FSDP", "explicit"),
-    ("tensor", "auto"),
-    ("tensor", "explicit"),
-]
+# The layouts of parameters (whole, sharded by rows, sharded by columns), and the axes.
+LAYOUTS = [("data", axes) for axes in ("auto", "explicit", "shard_map")]
+LAYOUTS += [(how, axes) for how in ("FSDP", "tensor") for axes in ("auto", "explicit")]
 FOUR = [("v5e", 4), ("h100", 4)]
 SIZES = [("v5e", 1), ("v5e", 16), ("h100", 1), ("h100", 8)]
-
-
 LSTM = [(*layout, "dynamic_rnn", "LSTM") for layout in LAYOUTS]
-OTHERS = [
-    ("data", "explicit", "bidirectional", "LSTM"),
-    ("FSDP", "auto", "bidirectional", "LSTM"),
-    ("data", "shard_map", "bidirectional", "LSTM"),
-    ("data", "auto", "mask", "LSTM"),
-    ("data", "explicit", "mask", "LSTM"),
-    ("FSDP", "auto", "mask", "LSTM"),
-    ("data", "auto", "dynamic_rnn", "LSTM, GRU"),
-    ("FSDP", "explicit", "dynamic_rnn", "LSTM, GRU"),
-    ("tensor", "auto", "dynamic_rnn", "LSTM, GRU"),
-    ("data", "shard_map", "swap_memory", "LSTM"),
-    ("data", "shard_map", "raw_rnn", "LSTM"),
-    ("data", "shard_map", "beam_search", "LSTM"),
-]
-
-
-ON_FOUR = [(*size, *row) for size in FOUR for row in LSTM + OTHERS]
+OTHERS = {
+    ("bidirectional", "LSTM"): ["data explicit", "FSDP auto", "data shard_map"],
+    ("mask", "LSTM"): ["data auto", "data explicit", "FSDP auto"],
+    ("dynamic_rnn", "LSTM, GRU"): ["data auto", "FSDP explicit", "tensor auto"],
+    ("swap_memory", "LSTM"): ["data shard_map"],
+    ("raw_rnn", "LSTM"): ["data shard_map"],
+    ("beam_search", "LSTM"): ["data shard_map"],
+}
+ROWS = LSTM + [(*one.split(), *run) for run in OTHERS for one in OTHERS[run]]
+ON_FOUR = [(*size, *row) for size in FOUR for row in ROWS]
 ON_SIZES = [(*size, *row) for size in SIZES for row in LSTM[2:5]]
 NAMES = "kind", "count", "layout", "axes", "driver", "cell"
 
@@ -69,4 +56,50 @@ def test_drivers_on_one_device(kind, driver):
 
 
 def found(kind, count, *row):
-    return collectives(compiled(devices(kind, count), *row))
+    return hlo.collectives(compiled(devices(kind, count), *row))
+
+
+# A training step on many TPU chips.
+
+
+@pytest.fixture
+def scaling():
+    """The examples need more packages than other tests here."""
+    return pytest.importorskip("benchmarks.compilers.scaling")
+
+
+KERNELS = 2 * (128 + 256) * 4 * 256  # Both cells.
+PARAMETERS = KERNELS + 2 * 4 * 256 + 2 * 256 * 64 + 64
+SCALARS = 64  # More than the bytes of the longest length, loss, count and norms.
+
+
+@pytest.mark.parametrize("chips", [4, 16])
+@pytest.mark.parametrize("layout", ["data parallel", "FSDP"])
+def test_a_step_exchanges_gradients_once(scaling, layout, chips):
+    devices("v5e")  # Without their compiler, the test is skipped.
+    sizes = scaling.Sizes(rows=8, steps=32, features=128, units=256, classes=64)
+    with usual_promotion():  # The examples rely on JAX's defaults.
+        program = scaling.compiled(chips, layout, sizes)
+    assert program.in_loops == []
+    sums = collections.Counter()
+    for one in program.outside:
+        sums[one.kind] += one.bytes
+    # Each gradient is summed whole and in float32, even if its parameter is sharded.
+    assert 0 < sums.pop("all-reduce") - 4 * PARAMETERS <= SCALARS
+    # A TPU's products read bfloat16, so kernels are gathered in bfloat16.
+    assert sums == ({"all-gather": 2 * KERNELS} if layout == "FSDP" else {})
+
+
+def test_bytes_that_a_chip_sends(scaling):
+    of = lambda kind: [scaling.Collective(kind, 100)]
+    assert scaling.sent(of("all-reduce"), 4) == 150
+    assert scaling.sent(of("all-gather"), 4) == 75
+    assert scaling.sent(of("reduce-scatter"), 4) == 300
+    assert scaling.sent(of("all-reduce"), 1) == 0
+
+
+def test_operations_of_the_products(scaling):
+    sizes = scaling.Sizes(rows=3, steps=5, features=2, units=4, classes=1)
+    gates = 2 * (2 + 4) * 16  # Each weight has a multiplication and an addition.
+    state = 2 * 4 * 16
+    assert sizes.operations == 2 * 3 * 5 * (gates + gates + state)

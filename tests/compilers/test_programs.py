@@ -1,17 +1,25 @@
 """Every cell and loop compiles for TPUs and GPUs, with its gradients.
 
+The last tests plan the memory of programs for absent devices.
+
 `test_collectives.py` tests the drivers of `benchmarks/collectives.py`: `dynamic_rnn`,
 `bidirectional_dynamic_rnn`, `static_rnn`, `raw_rnn` and the decoders of `decode`.
 CI skips the slow tests here: further settings, and other cells on GPUs.
 """
 
 import dataclasses
+import os
+import pathlib
+import re
+import subprocess
+import sys
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import run_page
 from cases import BATCH, CASES
 from compiler_cases import devices, single
 from distributed import pipelined_rnn
@@ -21,6 +29,7 @@ from jax.sharding import Mesh, NamedSharding
 import jaxrnn
 from benchmarks.compilers.program import on_mesh, read
 from jaxrnn import LSTMCell, contrib, decode, lite
+from jaxrnn.memory import Keep, Offload
 
 ROWS, TIME, SIZE = BATCH, 20, 8  # More steps than one chunk.
 F32 = np.float32
@@ -74,20 +83,8 @@ def sampled(x):
 
 
 # Compiling for a GPU takes twice as long as for a TPU, so test each kind of loop once.
-ON_GPUS = (
-    "lstm_projection",
-    "gru_cudnn",
-    "mlstm",
-    "slstm",
-    "rg_lru",
-    "multi",
-    "dropout",
-    "conv2d",
-    "attention",
-    "function_nested",
-)
-
-
+ON_GPUS = ["lstm_projection", "gru_cudnn", "mlstm", "slstm", "rg_lru", "multi"]
+ON_GPUS += ["dropout", "conv2d", "attention", "function_nested"]
 # One setting for each cell.
 ON_TPUS = {type(case.cell): name for name, case in reversed(CASES.items())}.values()
 
@@ -147,16 +144,7 @@ def test_lengths_cost_a_tpu_little(time_major):
     assert cycles(*types) <= 1.3 * cycles(*types[:2])
 
 
-# Drivers.
-
-DRIVERS = [
-    resets,
-    packed,
-    tensor_array,
-    lite_loop,
-    attention,
-    sampled,
-]
+DRIVERS = [resets, packed, tensor_array, lite_loop, attention, sampled]
 
 
 @pytest.mark.parametrize("run", DRIVERS, ids=lambda run: run.__name__)
@@ -204,3 +192,63 @@ def lowered(run, x):
 def total(tree, of=lambda x: x):
     leaves = jax.tree.leaves(tree)
     return sum(of(x).sum() for x in leaves if np.issubdtype(x.dtype, np.floating))
+
+
+# Plans of the memory.
+
+SHAPE = (4000, 32, 256)  # More than the fast memory of a TPU.
+
+
+def plan_for(device, strategies, shape=SHAPE):
+    cell = LSTMCell(shape[-1])
+    return jaxrnn.memory_plan(
+        cell, shape, strategies, dtype=F32, time_major=True, device=device
+    )
+
+
+@pytest.mark.parametrize("kind", ["v5e", "h100"])
+def test_strategies(kind):
+    name = devices(kind)[0].device_kind
+    plan = plan_for(devices(kind)[0], [Keep(), Offload(Keep()), True])
+    keep, offload, swap = plan.rows
+    # Each step saves gates, c and h: six numbers of 4 bytes per unit.
+    saved = 6 * 4 * 4000 * 32 * 256
+    assert keep.saved.device == pytest.approx(saved, rel=0.01)
+    assert keep.peak.device >= keep.saved.device
+    assert keep.peak.host == keep.saved.host == 0
+    assert offload.saved.device < 2**10  # Without parameters.
+    assert offload.saved.host == pytest.approx(saved, rel=0.01)
+    # The peak includes padding or a copy of the last segment.
+    assert offload.peak.host == pytest.approx(saved, rel=0.02)
+    assert offload.peak.device < keep.peak.device / 20
+    assert swap.strategy == Offload()
+    assert swap.peak.host > 0
+    assert plan.device == name
+    assert plan.title.endswith(f"of 32 rows, float32, on {plan.device}")
+
+
+def test_a_program_that_does_not_fit():
+    device = devices("v5e")[0]  # The GPU's compiler has no such error.
+    refused = r"^RESOURCE_EXHAUSTED: Ran out of memory .* exceeds available HBM"
+    with pytest.raises(jax.errors.JaxRuntimeError, match=refused) as caught:
+        plan_for(device, [Keep()], (20_000, 64, 1024))
+    assert "Raised while compiling with Keep()." in caught.value.__notes__
+    # The memory grows in proportion to the rows, except for that of the parameters.
+    needed = re.search(r"temporaries \(([\d.]+)G\)", str(caught.value))
+    plan = plan_for(device, [Keep()], (20_000, 16, 1024))
+    planned = 4 * (plan.rows[0].peak.device + plan.inputs) / 2**30
+    assert planned == pytest.approx(float(needed[1]), rel=0.01)
+
+
+def test_the_guide_plans_for_a_tpu():
+    """The numbers come from the compiler; record them again for another version."""
+    devices("v5e")  # Without their compiler, the test is skipped.
+    root = pathlib.Path(__file__).parents[2]
+    page = root / "docs" / "guide" / "accelerators.md"
+    program = [sys.executable, run_page.__file__, page]
+    settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(root)}
+    # This process may have loaded libtpu too.
+    settings |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    options = {"cwd": root, "env": os.environ | settings}
+    done = subprocess.run(program, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr

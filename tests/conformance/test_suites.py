@@ -64,10 +64,8 @@ def params_of(options, packed):
 
     w_ih, w_hh, b_ih, b_hh = rnn.unpack_lstm_weights(packed, **options)
     kernels = [jnp.concatenate([w_ih[k], w_hh[k]], axis=1) for k in w_ih]
-    return [
-        {"kernel": ordered(kernel), "bias": ordered(b_ih[k] + b_hh[k])}
-        for k, kernel in enumerate(kernels)
-    ]
+    parts = zip(kernels, (b_ih[k] + b_hh[k] for k in w_ih), strict=True)
+    return [{"kernel": ordered(kernel), "bias": ordered(b)} for kernel, b in parts]
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
@@ -76,12 +74,8 @@ def params_of(options, packed):
 @pytest.mark.parametrize("directions", [1, 2])
 def test_equals_lstm_ref(directions, layers, dtype, lengths):
     """Outputs, final states, and gradients of packed weights, inputs and states."""
-    options = {
-        "input_size": DEPTH,
-        "hidden_size": UNITS,
-        "num_layers": layers,
-        "bidirectional": directions == 2,
-    }
+    options = {"input_size": DEPTH, "hidden_size": UNITS}
+    options |= {"num_layers": layers, "bidirectional": directions == 2}
     rng = np.random.default_rng(0)
     draw = lambda *shape: jax.device_put(rng.normal(size=shape).astype(dtype))
     given = draw(rnn.get_num_params_in_lstm(**options)), draw(ROWS, STEPS, DEPTH)
@@ -96,12 +90,8 @@ def test_equals_lstm_ref(directions, layers, dtype, lengths):
 # ONNX.
 
 KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN": "simple_rnn"}
-NODES = [
-    f"test_{name}_{case}"
-    for name in KINDS.values()
-    for case in ("batchwise", "bidirectional", "defaults", "reverse")
-]
-NODES += [f"test_{name}_with_initial_bias" for name in KINDS.values()]
+PARTS = ["batchwise", "bidirectional", "defaults", "reverse", "with_initial_bias"]
+NODES = [f"test_{name}_{case}" for name in KINDS.values() for case in PARTS]
 NODES += ["test_lstm_with_peepholes", "test_gru_seq_length", "test_rnn_seq_length"]
 
 
@@ -192,6 +182,7 @@ INEXPRESSIBLE = {
 }
 FITTING = {name: case for name, case in CASES.items() if name not in INEXPRESSIBLE}
 LAYERS = {type(case.cell): name for name, case in reversed(FITTING.items())}
+TOLERANT = {"training": False, "rtol": 1e-5, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -232,9 +223,7 @@ def verify(suite, adapter, cell, inputs, gaps):
         suite.verify_contract(
             layer,
             x,
-            training=False,
-            rtol=1e-5,
-            atol=1e-5,
+            **TOLERANT,
             padding_invariance_pad_value=jnp.nan if differentiable else 1,
             # The receptive field ignores the mask and comes from gradients of inputs.
             test_receptive_field=differentiable and not gaps,
@@ -269,4 +258,4 @@ def test_program(suite):
     with usual_promotion(), jax.enable_x64(False):
         x = suite.random_sequence(3, 4, 5)
         model = suite.init_and_bind_layer(jax.random.key(0), program()["model"], x)
-        suite.verify_contract(model, x, training=False, rtol=1e-5, atol=1e-5)
+        suite.verify_contract(model, x, **TOLERANT)

@@ -69,9 +69,8 @@ def test_ids_of_padding_do_not_matter():
 
 
 def test_declines_where_the_wrapped_cell_does():
-    cell = contrib.InputProjectionWrapper(
-        contrib.AttentionCellWrapper(GRUCell(2), 2), 4
-    )
+    inner = contrib.AttentionCellWrapper(GRUCell(2), 2)
+    cell = contrib.InputProjectionWrapper(inner, 4)
     x = jnp.ones((2, 3, DEPTH))
     bound = cell.bind(drawn(cell, x[:, 0]))
     with pytest.raises(ValueError, match="AttentionCellWrapper has no `apply_seq"):

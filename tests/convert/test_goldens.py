@@ -26,27 +26,19 @@ EXACT = 1e-12
 
 
 class Golden(NamedTuple):
-    """The weights and results of a model, and how its weights become cells.
+    """The weights and results of a model, and how its weights become cells."""
 
-    Attributes:
-        weights: What `load` takes.
-        load: Makes a bound cell of the weights, or the cells of both directions.
-        save: The inverse of `load`.
-        states: The initial states, or None.
-        results: Outputs and final states, by the tolerance.
-        gradients: Of the weights and of the inputs, or None.
-        loss: What the gradients are of.
-    """
-
-    weights: Any
-    load: Callable
-    save: Callable
-    states: Any
-    results: dict
-    gradients: Any = None
+    weights: Any  # What `load` takes.
+    load: (
+        Callable  # Makes a bound cell of the weights, or the cells of both directions.
+    )
+    save: Callable  # The inverse of `load`.
+    states: Any  # The initial states, or None.
+    results: dict  # Outputs and final states, by the tolerance.
+    gradients: Any = None  # Of the weights and of the inputs, or None.
     loss: Callable = lambda results: sum(
         jnp.sum(x**2) for x in jax.tree.leaves(results)
-    )
+    )  # What the gradients are of.
     time_major: bool = False
 
 
@@ -61,22 +53,18 @@ def states_of(golden, h, c, both):
             state = jaxrnn.LSTMStateTuple(golden[c.format(i)], state)
         # [directions, batch, units]
         layers.append(jax.tree.map(lambda s: s.reshape(-1, *s.shape[-2:]), state))
-    fw, *bw = (
-        tuple(jax.tree.map(lambda s, k=k: s[k], layer) for layer in layers)
-        for k in range(1 + both)
-    )
+    side = lambda k: jax.tree.map(lambda state: state[k], tuple(layers))
     if both:
-        return fw, *bw
-    return fw if len(fw) > 1 else fw[0]
+        return side(0), side(1)
+    return side(0) if len(layers) > 1 else side(0)[0]
 
 
 def of_torch(name, golden):
     both, activation = "both" in name, "relu" if "relu" in name else "tanh"
 
     def states(*keys):
-        arrays = [golden[key] for key in keys if key in golden]
-        given = arrays if len(arrays) == 2 else arrays[0]
-        return convert.torch.load_state(given, bidirectional=both)
+        h, *c = (golden[key] for key in keys if key in golden)
+        return convert.torch.load_state((h, *c) if c else h, bidirectional=both)
 
     gradients = with_prefix("grads/", golden)
     slope = gradients.pop("x")
@@ -132,17 +120,14 @@ def of_onnx(name, golden):
 
 
 # The scope of each case, and the cells that TensorFlow was given.
-_FULL = {"use_peepholes": True, "num_proj": 2}
-_FOUR = [
-    *(jaxrnn.BasicRNNCell(2), jaxrnn.GRUCell(3), jaxrnn.BasicLSTMCell(2)),
-    jaxrnn.LSTMCell(3, **_FULL, cell_clip=0.4, proj_clip=0.2),
-]
-_SCOPED = jaxrnn.LSTMCell(3, **_FULL, forget_bias=0.25, activation="relu")
+_full = functools.partial(jaxrnn.LSTMCell, 3, use_peepholes=True, num_proj=2)
+_FOUR = [jaxrnn.BasicRNNCell(2), jaxrnn.GRUCell(3), jaxrnn.BasicLSTMCell(2)]
+_FOUR += [_full(cell_clip=0.4, proj_clip=0.2)]
 _GRU, _ONE = jaxrnn.GRUCell(3), jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(2)])
 _PAIRS = [_GRU, jaxrnn.BasicRNNCell(2)], [_ONE, jaxrnn.GRUCell(3)]
 SCOPES = {
     "stack": ("rnn", jaxrnn.MultiRNNCell(_FOUR)),
-    "scoped": ("encoder/lstm", _SCOPED),
+    "scoped": ("encoder/lstm", _full(forget_bias=0.25, activation="relu")),
     "wrapped": ("rnn", _GRU),
     "both_ways": ("bidirectional_rnn", (_GRU, _ONE)),
     "stack_both_ways": ("stack_bidirectional_rnn", _PAIRS),
@@ -154,16 +139,14 @@ def of_tf1(name, golden):
     options = {"scope": scope, "bidirectional": "both" in name}
     given = {"cell": cell, "inputs": golden["inputs"][:, 0]}
     # A training graph also holds the slots of its optimizer.
-    own = with_prefix("variables/", golden)
-    own = {k: x for k, x in own.items() if "Adam" not in k and "beta" not in k}
+    every = with_prefix("variables/", golden)
+    own = {k: x for k, x in every.items() if "Adam" not in k and "beta" not in k}
     gradients = with_prefix("gradients/", golden)
     slope = gradients.pop("inputs")
     leaves = lambda key: list(with_prefix(f"{key}/", golden).values())
     return Golden(
         own,
-        lambda w: convert.tf1.load(
-            with_prefix("variables/", golden) | w, **given, **options
-        ),
+        lambda w: convert.tf1.load(every | w, **given, **options),
         lambda cells: convert.tf1.save(cells, **options),
         None,
         {EXACT: (leaves("outputs"), leaves("states"))},
@@ -175,20 +158,16 @@ def of_tf1(name, golden):
 
 LIBRARIES = {"torch": of_torch, "keras": of_keras, "onnx": of_onnx, "tf1": of_tf1}
 FILES = {library: dict(np.load(HERE / f"{library}.npz")) for library in LIBRARIES}
-NAMES = {
-    f"{library}-{key.split('/')[0]}": (library, key.split("/")[0])
-    for library, file in FILES.items()
-    for key in file
-}
+CASES = [(library, key.split("/")[0]) for library in FILES for key in FILES[library]]
+NAMES = {"-".join(case): case for case in CASES}
 
 
 @functools.cache
 def read(case):
     library, name = NAMES[case]
     golden = with_prefix(f"{name}/", FILES[library])
-    return LIBRARIES[library](name, golden), golden[
-        min(golden.keys() & {"x", "inputs"})
-    ]
+    x = golden["x" if "x" in golden else "inputs"]
+    return LIBRARIES[library](name, golden), x
 
 
 def run(case, golden, cells, x):
@@ -198,10 +177,8 @@ def run(case, golden, cells, x):
     if case == "tf1-both_ways":  # This model keeps the outputs of directions apart.
         (fw,), (bw,) = cells
         return jaxrnn.bidirectional_dynamic_rnn(fw, bw, x, **options)
-    states = golden.states or (None, None)
-    outputs, *finals = jaxrnn.stack_bidirectional_dynamic_rnn(
-        *cells, x, *states, **options
-    )
+    given = *cells, x, *(golden.states or (None, None))
+    outputs, *finals = jaxrnn.stack_bidirectional_dynamic_rnn(*given, **options)
     # TensorFlow's golden is ordered by layers.
     by_layer = tuple(zip(*finals, strict=True)) if golden.states is None else finals
     return outputs, by_layer
@@ -273,14 +250,11 @@ def test_weights_of_the_cudnn_layers_of_keras(case):
     gates = 3 if "gru" in case else 4
 
     def converted(kernel, state, bias):
-        both = (
-            bias.ravel() if "gru" in case else np.append(bias - 1, np.ones_like(bias))
-        )
-        return [to_cudnn(kernel, gates), to_cudnn(state, gates), both]
+        bias = bias if "gru" in case else np.append(bias - 1, np.ones_like(bias))
+        return [to_cudnn(kernel, gates), to_cudnn(state, gates), bias.ravel()]
 
     parts = [[w[i : i + 3] for i in range(0, len(w), 3)] for w in golden.weights]
     weights = [[a for each in part for a in converted(*each)] for part in parts]
-    results = jax.jit(lambda w: run(f"keras-{case}", golden, golden.load(w), x))(
-        weights
-    )
+    compute = lambda weights: run(f"keras-{case}", golden, golden.load(weights), x)
+    results = jax.jit(compute)(weights)
     close(results, golden.results[EXACT], 0, EXACT)

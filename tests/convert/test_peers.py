@@ -40,30 +40,22 @@ X = inputs(2, 4, DEPTH)
 
 
 class Peer(NamedTuple):
-    """A model of another library.
+    """A model of another library."""
 
-    Attributes:
-        theirs: The outputs of its function of weights and inputs.
-        weights: The random weights.
-        load: Makes a bound cell of the weights, or the cells of both directions.
-        save: The inverse of `load`.
-        other: The same weights as the library also stores them, or None.
-        x: The inputs.
-    """
-
-    theirs: Callable
-    weights: Any
-    load: Callable
-    save: Callable
-    other: Any = None
+    theirs: Callable  # The outputs as a function of weights and inputs.
+    weights: Any  # Random.
+    load: (
+        Callable  # Makes a bound cell of the weights, or the cells of both directions.
+    )
+    save: Callable  # The inverse of `load`.
+    other: Any = None  # The same weights as the library also stores them.
     x: Any = X
 
 
 def haiku(*make, names=None, x=X, **options):
     def run(x):
         core = hk.DeepRNN([each() for each in make])
-        zeros = core.initial_state(len(x))
-        zeros = jax.tree.map(lambda s: s.astype(x.dtype), zeros)
+        zeros = jax.tree.map(lambda s: s.astype(x.dtype), core.initial_state(len(x)))
         return hk.dynamic_unroll(core, x, zeros, time_major=False)[0]
 
     functions = hk.without_apply_rng(hk.transform(run))
@@ -93,17 +85,6 @@ def equinox(*kinds):
     options = {"dtype": np.float64, "key": jax.random.key(0)}
     # Of a module only the arrays are leaves.
     modules = [random_like(getattr(eqx.nn, n)(*a, **options)) for n, *a in kinds]
-    names = ("weight_ih", "weight_hh", "bias", "bias_n")
-    arrays_of = lambda cell: {
-        name: np.asarray(getattr(cell, name))
-        for name in names
-        if getattr(cell, name, None) is not None
-    }
-
-    def put(cell, arrays):
-        """As the docstring of `save` describes it."""
-        get = lambda cell: [getattr(cell, name) for name in arrays]
-        return eqx.tree_at(get, cell, list(arrays.values()))
 
     def run_one(cell, row):
         """The outputs of one sequence, `[time, depth]`."""
@@ -116,17 +97,22 @@ def equinox(*kinds):
 
         return jax.lax.scan(step, (zeros, zeros) if is_lstm else zeros, row)[1]
 
-    def theirs(weights, x):
-        for cell, own in zip(modules, weights, strict=True):
-            x = jax.vmap(functools.partial(run_one, put(cell, own)))(x)
+    def theirs(cells, x):
+        for cell in cells:
+            x = jax.vmap(functools.partial(run_one, cell))(x)
         return x
+
+    def put(cell, arrays):
+        """As the docstring of `save` describes it; also a bias that was missing."""
+        get = lambda cell: [getattr(cell, name) for name in arrays]
+        is_leaf = lambda leaf: leaf is None
+        return eqx.tree_at(get, cell, list(arrays.values()), is_leaf=is_leaf)
 
     def save(cell):
         saved = convert.equinox.save(cell)
-        return saved if len(kinds) > 1 else [saved]
+        return list(map(put, modules, saved if len(kinds) > 1 else [saved]))
 
-    weights = list(map(arrays_of, modules))
-    return Peer(theirs, weights, convert.equinox.load, save, modules)
+    return Peer(theirs, modules, convert.equinox.load, save)
 
 
 # Of each layer the class, or the classes of both directions.
@@ -177,9 +163,8 @@ def of_nnx(case):
         options |= dict.fromkeys(("dtype", "param_dtype"), np.float64)
         inits = "kernel_init", "recurrent_kernel_init"  # The usual ones are slow.
         options |= dict.fromkeys(inits, nnx.initializers.zeros)
-        return nnx.RNN(
-            getattr(nnx, kind)(depth, units, rngs=rngs, **options), rngs=rngs
-        )
+        cell = getattr(nnx, kind)(depth, units, rngs=rngs, **options)
+        return nnx.RNN(cell, rngs=rngs)
 
     two = functools.partial(nnx.Bidirectional, rngs=rngs)
     sequential = lambda layers: nnx.Sequential(*layers)
@@ -202,16 +187,13 @@ def of_nnx(case):
     )
 
 
-VANILLA = lambda: hk.VanillaRNN(4)
 MIXED = [lambda: hk.GRU(2), lambda: hk.LSTM(4), lambda: hk.GRU(3, name="top")]
 MAKE = {
-    "haiku-rnn": lambda: haiku(VANILLA),
+    "haiku-rnn": lambda: haiku(lambda: hk.VanillaRNN(4)),
     "haiku-rnn_one_bias": lambda: haiku(lambda: hk.VanillaRNN(4, double_bias=False)),
     "haiku-stack": lambda: haiku(lambda: hk.LSTM(2), lambda: hk.LSTM(3)),
     "haiku-mixed": lambda: haiku(*MIXED, names=["gru", "lstm", "top"]),
-    "haiku-conv_1": lambda: haiku_conv(1),
-    "haiku-conv_2": lambda: haiku_conv(2),
-    "haiku-conv_3": lambda: haiku_conv(3),
+    **{f"haiku-conv_{n}": functools.partial(haiku_conv, n) for n in GRIDS},
     "equinox-lstm": lambda: equinox(("LSTMCell", DEPTH, 4)),
     "equinox-lstm_no_bias": lambda: equinox(("LSTMCell", DEPTH, 4, False)),
     "equinox-gru_no_bias": lambda: equinox(("GRUCell", DEPTH, 4, False)),
@@ -251,15 +233,12 @@ def test_there_and_back(case):
     assert_same(load(saved), cells)
     if other is not None:
         assert_same(load(other), cells)
-    leaves = lambda tree: {
-        jax.tree_util.keystr(path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    got, want = leaves(saved), leaves(weights)
+    got, want = (
+        {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (saved, weights))
+    )
     if case == "haiku-rnn":
-        first, second = (
-            f"['vanilla_rnn/{name}']['b']" for name in ("linear", "linear_1")
-        )
+        first, second = (f"['vanilla_rnn/linear{end}']['b']" for end in ("", "_1"))
         want |= {first: want[first] + want[second], second: np.zeros(4)}
     missing = dict.fromkeys(got.keys() - want.keys(), 0)
     for name, array in (want | missing).items():
@@ -292,8 +271,8 @@ def test_names_are_those_that_haiku_gives():
 
     class Net(hk.Module):
         def __call__(self, x):
-            cores = hk.LSTM(2), hk.GRU(2), hk.LSTM(2), hk.VanillaRNN(2), hk.GRU(2)
-            core = hk.DeepRNN(cores)
+            make = hk.LSTM, hk.GRU, hk.LSTM, hk.VanillaRNN, hk.GRU
+            core = hk.DeepRNN([each(2) for each in make])
             return hk.dynamic_unroll(core, x, core.initial_state(len(x)), False)
 
     with usual_promotion():
@@ -312,12 +291,10 @@ def test_any_convolutional_lstm_and_names(axes):
     own = peer(f"haiku-conv_{axes}")
     weights = jax.tree.map(lambda array: array.astype(jnp.bfloat16), own.weights)
     cell = own.load(weights)
-    twins = [
-        contrib.ConvLSTMCell(
-            axes, each.input_shape, each.output_channels, each.kernel_shape
-        )
-        for each in cell.cell.cells
-    ]
+    twin = lambda own: contrib.ConvLSTMCell(
+        axes, own.input_shape, own.output_channels, own.kernel_shape
+    )
+    twins = list(map(twin, cell.cell.cells))
     names = ["net/~/low", "net/~/high"]
     saved = convert.haiku.save(jaxrnn.MultiRNNCell(twins).bind(cell.params), names)
     again = convert.haiku.load(saved, names, input_shape=GRIDS[axes])

@@ -9,17 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoders import (
-    CELLS,
-    DEPTH,
-    END,
-    START,
-    UNITS,
-    OneRow,
-    arguments,
-    make_params,
-    padded,
-)
+from decoders import END, START, UNITS, OneRow, arguments, make_params, padded
 from helpers import assert_near
 from jax.experimental import checkify
 
@@ -151,7 +141,7 @@ def test_a_symbolic_number_of_steps(name):
 @pytest.mark.parametrize("start", [np.full(4, 2), np.full(1, 2)])
 def test_inside_of_shard_map(name, start):
     """Each device decodes its rows; the start ids may be the same on all of them."""
-    params = make_params("gru", 4, 0, batch=4)
+    params = make_params("gru", 4, 3, batch=4)
 
     def run(state, start):
         given = arguments_of(name, params | {"memory": 0.0, "state": state})
@@ -162,8 +152,10 @@ def test_inside_of_shard_map(name, start):
     rows = jax.P("d")
     in_specs = rows, rows if len(start) == 4 else jax.P()
     shard = jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=rows)
-    got = jax.jit(shard)(params["state"], start)
-    assert_near(got, run(params["state"], np.full(4, 2)), tolerance=1e-12)
+    want = run(params["state"], np.full(4, 2))
+    assert_near(jax.jit(shard)(params["state"], start), want, tolerance=1e-12)
+    # The loops of the devices end after different numbers of steps.
+    assert len(np.unique(want.lengths.reshape(4, -1).max(axis=1))) > 1
 
 
 def test_beams_without_a_sequence_are_not_waited_for():
@@ -188,12 +180,10 @@ def test_gradients_are_finite_where_ids_are_impossible():
     params = make_params("gru", 3, 0)
 
     def loss(params, penalty):
-        given = arguments("gru", params, 40)
-        project = given.pop("project")
-        masked = lambda output: project(output).at[:, 2].set(-jnp.inf)
-        decoded = decode.beam_search(
-            **given, project=masked, max_time=3, beam_width=40, length_penalty=penalty
-        )
+        given = arguments("gru", params, 40) | {"max_time": 3, "beam_width": 40}
+        project = given["project"]
+        given["project"] = lambda output: project(output).at[:, 2].set(-jnp.inf)
+        decoded = decode.beam_search(**given, length_penalty=penalty)
         real = jnp.isfinite(decoded.scores)
         assert decoded.scores.dtype == jnp.float64
         return jnp.sum(jnp.where(real, decoded.scores, 0)), real
@@ -274,10 +264,8 @@ def test_scores_are_summed_in_float32():
     ids, scores, lengths = jax.jit(run)(params)
     assert scores.dtype == jnp.float32
     assert (ids.dtype, lengths.dtype) == (jnp.int32, jnp.int32)
-    want = [
-        OneRow("gru", wide, row).score(ids[row, : lengths[row]].tolist())
-        for row in range(2)
-    ]
+    parts = [row[:n].tolist() for row, n in zip(ids, lengths, strict=True)]
+    want = [OneRow("gru", wide, row).score(part) for row, part in enumerate(parts)]
     tolerance = TOLERANCE["bfloat16"]
     np.testing.assert_allclose(scores, want, rtol=tolerance, atol=tolerance)
 
@@ -285,22 +273,14 @@ def test_scores_are_summed_in_float32():
 # Draws.
 
 LOGITS = np.array([0.3, -np.inf, 1.2, -0.7, 0.9, 0.1])  # No row ever ends.
-CELL_PARAMS = make_params("gru", 4, 0)["cell"]
 
 
 def draw(key, logits=LOGITS, rows=9, max_time=3, **options):
     """Ids `[rows, max_time]` whose distribution is the same everywhere."""
-    return decode.sample(
-        CELLS["gru"].bind(CELL_PARAMS),
-        embed=lambda ids: jnp.zeros((rows, DEPTH)),
-        project=lambda output: jnp.tile(jnp.asarray(logits), (rows, 1)),
-        initial_state=jnp.zeros((rows, UNITS)),
-        start_ids=jnp.zeros(rows, jnp.int32),
-        end_id=END,
-        max_time=max_time,
-        key=key,
-        **options,
-    )
+    given = arguments("gru", make_params("gru", 6, 0, batch=rows)) | options
+    given["project"] = lambda output: jnp.tile(jnp.asarray(logits), (rows, 1))
+    given["start_ids"] = jnp.zeros(rows, jnp.int32)
+    return decode.sample(**given, max_time=max_time, key=key)
 
 
 def test_keys_may_be_mapped():
@@ -328,7 +308,7 @@ def test_logits_of_few_bits_lose_no_more():
 
 
 def kept_probs(temperature, top_k, top_p):
-    """the distribution that is drawn from."""
+    """The distribution that is drawn from."""
     probs = np.exp(LOGITS / temperature)
     order = np.argsort(-probs, kind="stable")
     probs[order[top_k:]] = 0
@@ -414,10 +394,8 @@ def test_a_cell_that_reads_a_memory_of_other_rows_is_told_of_tile_beams():
     size = (UNITS, jaxrnn.extend.ReadOnly(()))
     cell = jaxrnn.FunctionCell(attend, size, UNITS).bind({})
     given = arguments("gru", make_params("gru", 4, 0), 3) | {"cell": cell}
-    given["initial_state"] = (
-        jnp.zeros((2, UNITS)),
-        jaxrnn.extend.ReadOnly(jnp.ones((2, 5, UNITS))),
-    )
+    memory = jaxrnn.extend.ReadOnly(jnp.ones((2, 5, UNITS)))
+    given["initial_state"] = jnp.zeros((2, UNITS)), memory
     with pytest.raises((TypeError, ValueError)) as caught:
         decode.beam_search(**given, max_time=3, beam_width=3)
     assert "tile the memory with `tile_beams`" in "".join(caught.value.__notes__)
@@ -430,31 +408,23 @@ def bad(value):
 REFUSALS = [
     ("greedy", {"start_ids": np.zeros(2, np.float32)}, TypeError, "`start_ids` must be integers [batch], got float32[2]."),
     ("greedy", {"start_ids": 3}, ValueError, "`start_ids` must be integers [batch], got int64[]."),
-    ("greedy", {"start_ids": "ab"}, TypeError, "`start_ids` must be integers [batch], got 'ab'."),
     ("greedy", {"start_ids": [1, 2, 3]}, ValueError, "`initial_state` must have one row for each of `start_ids` (int32[3]), got float64[2, 4]."),
     ("greedy", {"initial_state": (np.zeros((2, 4)),)}, ValueError, "`initial_state` (see `cell.state_size`) must have the structure *, got (*,), where * is an array."),
-    ("greedy", {"initial_state": None}, ValueError, "`initial_state` must be an array, got None."),
     ("greedy", {"cell": GRUCell(4)}, TypeError, "`cell` must be a bound cell, got GRUCell. Pass `cell.bind(params)`"),
     ("greedy", {"embed": np.zeros((4, 3))}, TypeError, "`embed` must be a function of ids [batch], got float64[4, 3]."),
     ("greedy", {"embed": bad(np.zeros((3, 3)))}, ValueError, "`embed(ids)` must be an array [2, ...], one row for each id, got float64[3, 3]."),
-    ("greedy", {"project": 3}, TypeError, "`project` must be a function of the cell's output, got 3."),
     ("greedy", {"project": bad(np.zeros((2, 4, 1)))}, ValueError, "`logits` must be floating-point [2, vocab], got float64[2, 4, 1]. They are the result of `project`"),
-    ("greedy", {"project": bad(np.zeros((3, 4)))}, ValueError, "`logits` must be floating-point [2, vocab], got float64[3, 4]."),
     ("greedy", {"project": bad(np.zeros((2, 4), int))}, TypeError, "`logits` must be floating-point [2, vocab], got int64[2, 4]."),
     ("greedy", {"end_id": 4}, ValueError, "`end_id` must be less than 4, the number of logits of each row, got 4."),
     ("greedy", {"end_id": -1}, ValueError, "`end_id` must be at least 0, got -1. Pass an id of the vocabulary or, if no id ends a text, append a logit of -inf in `project`, and pass its index."),
-    ("greedy", {"end_id": 1.0}, TypeError, "`end_id` must be an integer, got 1.0. Pass an id of the vocabulary or, if no id ends a text, append a logit of -inf in `project`, and pass its index."),
     ("greedy", {"max_time": None}, TypeError, "`max_time` must be an integer, got None. Pass the largest number of ids per row."),
     ("sample", {"key": 0}, TypeError, "`key` must be a random key, got 0. Create a key with `jax.random.key(0)`."),
     ("sample", {"key": jax.random.split(KEY)}, ValueError, "`key` must be one key, got key<fry>[2]. To use several keys"),
     ("sample", {"temperature": 0}, ValueError, "`temperature` must be finite and in (0, inf], got 0. To choose the most likely id, use `greedy`."),
-    ("sample", {"temperature": jnp.float32(-2)}, ValueError, "`temperature` must be finite and in (0, inf], got -2.0."),
     ("sample", {"temperature": np.inf}, ValueError, "`temperature` must be finite and in (0, inf], got inf."),
     ("sample", {"temperature": np.ones(2)}, ValueError, "`temperature` must be a scalar, got float64[2]."),
-    ("sample", {"temperature": True}, TypeError, "`temperature` must be a number, got True."),
     ("sample", {"top_k": 0}, ValueError, "`top_k` must be at least 1, got 0. To draw from all ids, pass None."),
     ("sample", {"top_p": 0.0}, ValueError, "`top_p` must be finite and in (0, 1], got 0.0. To draw from all ids, pass None."),
-    ("sample", {"top_p": 1.01}, ValueError, "`top_p` must be finite and in (0, 1], got 1.01."),
     ("beam_search", {"beam_width": 0}, ValueError, "`beam_width` must be at least 1, got 0."),
     ("beam_search", {"beam_width": 10**9}, ValueError, "`beam_width` must be at most 65536, got 1000000000."),
     ("greedy", {"max_time": 10**12}, ValueError, "`max_time` must be at most 2147483647, got 1000000000000."),
@@ -462,7 +432,6 @@ REFUSALS = [
     ("beam_search", {"initial_state": jaxrnn.TensorArray(jnp.float32, 3)}, ValueError, "`initial_state` must be an array whose rows can be repeated, got TensorArray."),
     ("beam_search", {"project": bad(np.zeros((2, 4)))}, ValueError, "`logits` must be floating-point [4, vocab], got float64[2, 4]."),
     ("score", {"ids": [1, 2]}, ValueError, "`ids` must be integers [2, time] or [2, beam, time], got int64[2]."),
-    ("score", {"ids": np.zeros((3, 4), int)}, ValueError, "[2, beam, time], got int64[3, 4]."),
     ("score", {"ids": np.zeros((2, 3))}, TypeError, "[2, beam, time], got float64[2, 3]."),
 ]  # fmt: skip
 

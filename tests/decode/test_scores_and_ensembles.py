@@ -7,17 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoders import (
-    END,
-    START,
-    UNITS,
-    OneRow,
-    arguments,
-    every_sequence,
-    make_params,
-    padded,
-)
-from helpers import assert_near, differentiated
+from decoders import END, START, OneRow, arguments, every_sequence, make_params, padded
+from helpers import assert_near, bound, differentiated
 
 import jaxrnn
 from jaxrnn import contrib, decode
@@ -111,8 +102,7 @@ def test_ids_beyond_int32_are_outside_of_the_vocabulary(convert, x64):
 @pytest.mark.parametrize("convert", [list, np.array, jnp.asarray])
 def test_start_ids_beyond_int32(convert, wrong):
     given = arguments("gru", make_params("gru", 4, 0)) | {"max_time": 2}
-    message = f"that fit int32, got {wrong}."
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=rf"that fit int32, got {wrong}\."):
         decode.greedy(**given | {"start_ids": convert([1, wrong])})
 
 
@@ -186,21 +176,18 @@ def test_an_ensemble_has_the_mean_of_the_probabilities():
 
 def test_an_ensemble_projects_to_log_probabilities():
     project = decode.ensemble([member("gru", make_params("gru", 3, 0))] * 2)["project"]
-    output = np.ones((2, UNITS))
-    log_probs = jax.jit(project)([output] * 2)
+    log_probs = jax.jit(project)([np.ones((2, 4))] * 2)
     np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1)
 
 
 def attending(seed):
     """A model whose state holds a memory."""
-    keys = jax.random.split(jax.random.key(seed), 4)
-    cell = contrib.AttentionWrapper(
-        jaxrnn.GRUCell(4), contrib.LuongAttention(4, memory_depth=3), 4
-    )
-    table = jax.random.normal(keys[0], (5, 4))
-    memory = jax.random.normal(keys[1], (2, 6, 3))
+    rng = np.random.default_rng(seed)
+    mechanism = contrib.LuongAttention(4, memory_depth=3)
+    cell = contrib.AttentionWrapper(jaxrnn.GRUCell(4), mechanism, 4)
+    table, memory = jnp.asarray(rng.normal(size=(5, 4))), rng.normal(size=(2, 6, 3))
     return {
-        "cell": cell.bind(cell.init(keys[2], table[:2])),
+        "cell": bound(cell, 4, seed=seed),
         "embed": lambda ids: table[ids],
         "project": lambda output: 3 * output @ table.T,
         "initial_state": cell.initial_state(memory, jnp.array([6, 2])),
@@ -252,10 +239,7 @@ def test_members_of_few_bits_are_averaged_in_float32():
 
 
 REAL = member("gru", make_params("gru", 4, 0))
-
-
-def refused(error, message):
-    return pytest.raises(error, match=re.escape(message))
+refused = lambda error, message: pytest.raises(error, match=re.escape(message))
 
 
 def test_refused_models():
@@ -263,19 +247,13 @@ def test_refused_models():
         decode.ensemble({})
     with refused(ValueError, "`models` must hold at least one model, got []."):
         decode.ensemble([])
-    with refused(TypeError, "'int' object is not iterable"):
-        decode.ensemble([3])
     keys = "`models[0]` must have the keys cell, embed, initial_state, project, got ["
-    for wrong in ({}, {"cell": REAL["cell"]}, REAL | {"end_id": 0}):
+    for wrong in ({"cell": REAL["cell"]}, REAL | {"end_id": 0}):
         with refused(ValueError, keys):
             decode.ensemble([wrong])
     with refused(TypeError, "`cell` must be a bound cell, got None") as caught:
         decode.ensemble([REAL, REAL | {"cell": None}])
     assert caught.value.__notes__ == ["Raised for `models[1]`."]
-    with refused(TypeError, "`embed` must be a function of ids [batch], got 3."):
-        decode.ensemble([REAL | {"embed": 3}])
-    with refused(ValueError, "`initial_state` must be an array, got None"):
-        decode.ensemble([REAL | {"initial_state": None}])
 
 
 def test_refused_logits():

@@ -188,3 +188,15 @@ def test_ci_takes_its_command_from_the_readme():
     )
     assert got.stdout.strip().endswith("-m pytest")
     assert got.stdout.strip() in README
+
+
+@pytest.mark.slow
+def test_pages_of_cells_have_examples_that_run_and_name_a_guide(extensions):
+    guides = set()
+    for name, texts in extensions("cell_pages").describe_cells().items():
+        exec(texts["example"], scope := {})
+        if texts["example"]:
+            assert scope["outputs"].shape[:2] == (3, 5), name
+        assert (ROOT / f"docs{texts['guide']}.md").exists()
+        guides.add(texts["guide"])
+    assert len(guides) == 4

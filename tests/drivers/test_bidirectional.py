@@ -1,8 +1,6 @@
 """Rows in reverse, both directions over a list of steps, and bidirectional layers."""
-# ruff: noqa: E501 (One error for each line of a table.)
 
 import functools
-import re
 import warnings
 
 import helpers
@@ -11,7 +9,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, differentiated
+from helpers import assert_near, assert_same, differentiated
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
@@ -57,10 +55,9 @@ def summing(params, inputs, state, key=None):
 
 def test_nested_outputs_are_joined_leaf_by_leaf():
     cell = FunctionCell(summing, 1, {"sum": 1, "twice": [1]}).bind({})
-    steps = [np.array([[1.0]]), np.array([[2.0]]), np.array([[4.0]])]
-    outputs, fw, bw = jaxrnn.static_bidirectional_rnn(
-        cell, cell, steps, dtype=F64, sequence_length=[2]
-    )
+    steps = [np.full((1, 1), x) for x in (1.0, 2.0, 4.0)]
+    options = {"dtype": F64, "sequence_length": [2]}
+    outputs, fw, bw = jaxrnn.static_bidirectional_rnn(cell, cell, steps, **options)
     assert [o["sum"][0].tolist() for o in outputs] == [[1, 3], [3, 2], [0, 0]]
     assert [o["twice"][0][0].tolist() for o in outputs] == [[2, 6], [6, 4], [0, 0]]
     assert (fw.tolist(), bw.tolist()) == ([[3]], [[3]])
@@ -82,11 +79,8 @@ def adding(size):
     return FunctionCell(step, size, size).bind({})
 
 
-RNG = np.random.default_rng(1)
-GAPS = {
-    "mask": RNG.random((TIME, BATCH)) < 0.7,
-    "resets": RNG.random((TIME, BATCH)) < 0.5,
-}
+DRAWN = np.random.default_rng(1).random((2, TIME, BATCH))
+GAPS = {"mask": DRAWN[0] < 0.7, "resets": DRAWN[1] < 0.5}
 LAYERS = [adding(DEPTH), adding(2 * DEPTH)]
 
 
@@ -144,71 +138,18 @@ def test_no_two_cells_start_alike():
     assert len(set(kernels)) == 4
 
 
-# Errors
-
-GRU = bound(GRUCell(2))
-WIDE = bound(GRUCell(2), 4)
-NEST = FunctionCell(summing, DEPTH, {"sum": DEPTH, "twice": [DEPTH]}).bind({})
-ONE = [GRUCell(3)]
-
-REFUSALS = [
-    (TypeError, "`cell_fw` must be a bound cell",
-     lambda: jaxrnn.static_bidirectional_rnn(3, GRU, STEPS, dtype=F64)),
-    (TypeError, "`cell_bw` must be a bound cell, got GRUCell. Pass `cell_bw.bind",
-     lambda: jaxrnn.static_bidirectional_rnn(GRU, GRUCell(2), STEPS, dtype=F64)),
-    (ValueError, "`dtype` must be given if there is no `initial_state`",
-     lambda: jaxrnn.static_bidirectional_rnn(GRU, GRU, STEPS, np.zeros((BATCH, 2)))),
-    (ValueError, "(?i)shape",
-     lambda: jaxrnn.static_bidirectional_rnn(adding(DEPTH), adding(DEPTH), [X[0], X[0][:, :1]], None, None, F64, [1] * 4)),
-    (ValueError, "the output of `cell_bw` must have the structure",
-     lambda: jaxrnn.static_bidirectional_rnn(NEST, adding(DEPTH), STEPS, dtype=F64)),
-    (ValueError, "`cells_fw` must be a list of at least one cell",
-     lambda: jaxrnn.stack_bidirectional_rnn([], [GRU], STEPS, dtype=F64)),
-    (ValueError, "`cells_bw` must be a list of at least one cell, got BoundCell",
-     lambda: jaxrnn.stack_bidirectional_rnn([GRU], GRU, STEPS, dtype=F64)),
-    (ValueError, r"`cells_bw` must have the depth of `cells_fw` \(2 cells\)",
-     lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU, WIDE], [GRU], X, dtype=F64)),
-    (TypeError, "`cell_bw` must be a bound cell",
-     lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU, WIDE], [GRU, 3], X, dtype=F64)),
-    (ValueError, r"`initial_states_fw` must be a list of 1 state,.*got float64\[4, 2\]",
-     lambda: jaxrnn.stack_bidirectional_dynamic_rnn([GRU], [GRU], X, np.zeros((4, 2)), dtype=F64)),
-    (TypeError, "`key` must be a random key", lambda: jaxrnn.init_stack_bidirectional(ONE, ONE, 0, X[0])),
-    (TypeError, r"`cells_bw\[0\]` must be an unbound cell, such as `jaxrnn.LSTMCell",
-     lambda: jaxrnn.init_stack_bidirectional(ONE, [lambda x, s: x], KEY, X[0])),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("error", "words", "call"), REFUSALS)
-def test_refusal(error, words, call):
-    with pytest.raises(error, match=re.compile(words, re.DOTALL)):
-        call()
-
-
-def test_an_error_names_its_layer():
-    narrow = [GRU, bound(GRUCell(2), 3)]
-    words = "must have shape .* for inputs of depth"
-    with pytest.raises(ValueError, match=words) as caught:
-        jaxrnn.stack_bidirectional_rnn(narrow, narrow, STEPS, dtype=F64)
-    notes = "".join(caught.value.__notes__)
-    assert "Raised by layer 1" in notes
-    assert "Here, `cell` is `cell_fw`" in notes
-
-
 # `reverse_sequence`, against a NumPy loop and what TensorFlow 2.21 accepts
 
 COUNTS = np.array([5, 0, 3, 1], np.int32)
 ROWS = np.random.default_rng(0).normal(size=(4, 5, 3))
 
 
-def reversed_rows(x, lengths, seq_axis, batch_axis):
-    """`tf.reverse_sequence`, entry by entry."""
+def reversed_rows(x, lengths, seq_axis=1, batch_axis=0):
+    """`tf.reverse_sequence`, row by row."""
     made = x.copy()
-    for row, length in enumerate(lengths):
-        for t in range(length):
-            at, source = [slice(None)] * x.ndim, [slice(None)] * x.ndim
-            at[batch_axis] = source[batch_axis] = row
-            at[seq_axis], source[seq_axis] = t, length - 1 - t
-            made[tuple(at)] = x[tuple(source)]
+    rows = np.moveaxis(made, (batch_axis, seq_axis), (0, 1))
+    for row, length in zip(rows, lengths, strict=True):
+        row[:length] = row[:length][::-1].copy()
     return made
 
 
@@ -217,8 +158,7 @@ AXES = [(1, 0), (0, 1), (2, 0), (1, 2), (2, 1), (3, 1), (0, 3)]
 
 @pytest.mark.parametrize("axes", AXES, ids=str)
 def test_any_two_axes(axes):
-    x = np.random.default_rng(1).normal(size=(5, 5, 5, 5))
-    lengths = np.array([5, 0, 3, 1, 2])
+    x, lengths = np.arange(5.0**4).reshape(5, 5, 5, 5), [5, 0, 3, 1, 2]
     want = reversed_rows(x, lengths, *axes)
     np.testing.assert_array_equal(reverse_sequence(x, lengths, *axes), want)
 
@@ -226,27 +166,22 @@ def test_any_two_axes(axes):
 def test_traced_lengths_are_clamped_as_in_drivers():
     """The gradient is the reversed cotangent: the reversal is its own transpose."""
 
-    @jax.jit
-    def run(x, lengths):
-        return jax.vjp(lambda x: reverse_sequence(x, lengths, 1), x)[1](ROWS)[0]
-
-    got = run(jnp.zeros(ROWS.shape), np.array([9, -2, 3, 1]))
-    np.testing.assert_array_equal(got, reversed_rows(ROWS, COUNTS, 1, 0))
+    reverse = lambda x, n: jax.vjp(lambda x: reverse_sequence(x, n, 1), x)[1](ROWS)[0]
+    got = jax.jit(reverse)(np.zeros_like(ROWS), np.array([9, -2, 3, 1]))
+    np.testing.assert_array_equal(got, reversed_rows(ROWS, COUNTS))
 
 
 def test_vmap_over_lengths():
     lengths = np.stack([COUNTS, COUNTS[::-1]])
     run = jax.vmap(functools.partial(reverse_sequence, seq_axis=1), (None, 0))
-    want = np.stack([reversed_rows(ROWS, each, 1, 0) for each in lengths])
+    want = np.stack([reversed_rows(ROWS, each) for each in lengths])
     np.testing.assert_array_equal(run(ROWS, lengths), want)
 
 
 def test_a_nest_is_reversed_leaf_by_leaf_and_keeps_dtypes():
     nest = {"ids": ROWS[..., 0] > 0, "x": [ROWS.astype(np.float32)]}
-    got = reverse_sequence(nest, list(COUNTS), 1)
-    want = jax.tree.map(lambda x: reversed_rows(x, COUNTS, 1, 0), nest)
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_array_equal(g, w, strict=True)
+    want = jax.tree.map(lambda x: reversed_rows(x, COUNTS), nest)
+    assert_same(reverse_sequence(nest, list(COUNTS), 1), want)
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -257,7 +192,7 @@ def test_a_symbolic_number_of_steps(known):
     run = jax.jit(lambda x, lengths=COUNTS: reverse_sequence(x, lengths, 1))
     types = [jax.ShapeDtypeStruct((batch,), n.dtype) for n in given]
     program = jax.export.export(run)(x, *types)
-    want = reversed_rows(ROWS, COUNTS, 1, 0)
+    want = reversed_rows(ROWS, COUNTS)
     np.testing.assert_array_equal(program.call(ROWS, *given), want)
 
 
@@ -266,61 +201,29 @@ def test_rows_after_time_on_a_mesh():
     with jax.set_mesh(mesh):
         x = jax.device_put(ROWS.T, NamedSharding(mesh, P(None, None, "rows")))
         got = jax.jit(lambda x, n: reverse_sequence(x, n, 1, 2))(x, COUNTS)
-    np.testing.assert_array_equal(got.T, reversed_rows(ROWS, COUNTS, 1, 0))
+    np.testing.assert_array_equal(got.T, reversed_rows(ROWS, COUNTS))
     assert got.sharding.spec[2] == "rows"
 
 
-# TensorFlow refuses these too, except NumPy's floats as lengths and 1.0 as an axis.
+# TensorFlow refuses these too, except NumPy's floats as lengths.
 REVERSALS = [
-    (
-        ValueError,
-        r"between 0 and 5, the number of steps, got \[6\]",
-        (ROWS, [6, 0, 0, 0], 1),
-    ),
-    (
-        ValueError,
-        r"between 0 and 5, the number of steps, got \[-1\]",
-        (ROWS, [1, -1, 0, 0], 1),
-    ),
+    (ValueError, r"between 0 and 5, the .* got \[6\]", (ROWS, [6, 0, 0, 0], 1)),
+    (ValueError, r"between 0 and 5, the .* got \[-1\]", (ROWS, [1, -1, 0, 0], 1)),
     (ValueError, r"be a vector of length batch_size \(3\)", (ROWS, [1, 1], 1, 2)),
-    (
-        ValueError,
-        r"be a vector of length batch_size \(4\), .* got int\d+\[\]",
-        (ROWS, 3, 1),
-    ),
     (ValueError, "`seq_lengths` must be given", (ROWS, None, 1)),
     (TypeError, "must be integers", (ROWS, COUNTS.astype(float), 1)),
     (TypeError, "`seq_axis` must be an integer, got None", (ROWS, COUNTS)),
-    (TypeError, "`seq_axis` must be an integer", (ROWS, COUNTS, 1.0)),
-    (ValueError, "`seq_axis` must be at least 0", (ROWS, COUNTS, -1)),
-    (ValueError, "`batch_axis` must be at", (ROWS, COUNTS, 1, -1)),
+    (ValueError, "`batch_axis` must be at least 0", (ROWS, COUNTS, 1, -1)),
     (ValueError, "differ from `batch_axis`, 0, got 0", (ROWS, COUNTS, 0)),
     (ValueError, "rank at least 4, .* 3 .time.", (ROWS, COUNTS, 3)),
     (ValueError, "rank at least 4, .* 3 .rows.", (ROWS, COUNTS, 1, 3)),
-    (TypeError, "`name` must be a string", (ROWS, COUNTS, 1, 0, 5)),
     (ValueError, r"number of steps \(axis 1\) of", ((ROWS, ROWS[:, :4]), COUNTS, 1)),
-    (
-        ValueError,
-        r"must have the number of rows \(axis 0\) of",
-        ((ROWS, ROWS[:3]), COUNTS, 1),
-    ),
-    (ValueError, "at least one array", ((), COUNTS, 1)),
+    (ValueError, r"the number of rows \(axis 0\) of", ((ROWS, ROWS[:3]), COUNTS, 1)),
     (ValueError, r"`input\[1\]` must be an array", ([ROWS, None], COUNTS, 1)),
-    (TypeError, r"`input\['a'\]` must be an array", ({"a": "x"}, COUNTS, 1)),
 ]
 
 
 @pytest.mark.parametrize(("kind", "message", "given"), REVERSALS)
 def test_reverse_sequence_refuses(kind, message, given):
-    with pytest.raises(kind, match=f"^.*{message}"):
+    with pytest.raises(kind, match=message):
         reverse_sequence(*given)
-
-
-def test_refuses_steps_that_a_mesh_divides():
-    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,))
-    with jax.set_mesh(mesh):
-        x = jax.device_put(ROWS[:, :4], NamedSharding(mesh, P(None, "d")))
-        with pytest.raises(
-            ValueError, match=r"not be sharded along time \(axis 1\).*'d'"
-        ):
-            reverse_sequence(x, [1, 1, 1, 1], 1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import drawn
+from helpers import drawn, scanned
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
@@ -25,15 +25,15 @@ def compiled(caplog, call):
     return [text for text in caplog.messages if "XLA compilation" in text]
 
 
-def outputs_of(bound, lengths=None, **options):
-    return jaxrnn.dynamic_rnn(bound, X, lengths, dtype=jnp.float32, **options)[0]
+def outputs_of(bound, lengths=None, x=X, **options):
+    return jaxrnn.dynamic_rnn(bound, x, lengths, dtype=jnp.float32, **options)[0]
 
 
 @pytest.mark.parametrize("strategy", [False, jaxrnn.memory.Recompute(3)], ids=str)
 def test_a_second_eager_gradient_compiles_nothing(strategy, caplog):
     cell = LSTMCell(4)
-    options = {"swap_memory": strategy}
-    loss = lambda params, n: outputs_of(cell.bind(params), n, **options).sum()
+    run = lambda bound, n: outputs_of(bound, n, swap_memory=strategy).sum()
+    loss = lambda params, n: run(cell.bind(params), n)
     of_lengths = lambda *n: jax.grad(loss)(drawn(cell, X[:, 0]), jnp.asarray(n))
     assert compiled(caplog, lambda: of_lengths(5, 0, 3, 1))
     assert not compiled(caplog, lambda: of_lengths(1, 2, 3, 4))
@@ -56,36 +56,36 @@ def test_a_second_eager_call_compiles_nothing_although_sizes_are_mutable(caplog)
 def test_programs_do_not_grow_with_time():
     cell = LSTMCell(4)
     params = drawn(cell, X[:, 0])
+    loss = lambda params, x, n: outputs_of(cell.bind(params), n, x).sum()
 
-    def program(time):
-        def loss(params, x, lengths):
-            bound = cell.bind(params)
-            return jaxrnn.dynamic_rnn(bound, x, lengths, dtype=jnp.float32)[0].sum()
-
-        shape = jax.ShapeDtypeStruct((4, time, 3), jnp.float32)
+    def lines(time):
+        x = jax.ShapeDtypeStruct((4, time, 3), jnp.float32)
         lengths = jax.ShapeDtypeStruct((4,), jnp.int32)
-        return jax.jit(jax.grad(loss)).lower(params, shape, lengths).as_text()
+        program = jax.jit(jax.grad(loss)).lower(params, x, lengths).as_text()
+        return program.count("\n")
 
-    assert program(1000).count("\n") == program(500).count("\n")
+    assert lines(1000) == lines(500)
+
+
+CELLS = {
+    "lstm": LSTMCell(4, num_proj=2),
+    "gru": GRUCell(4),
+    "mingru": jaxrnn.MinGRUCell(4),
+    "mlstm": jaxrnn.MLSTMCell(4, 2),
+    "slstm": jaxrnn.SLSTMCell(4, 2),
+    "scanned": scanned(GRUCell(4)),
+}
 
 
 @pytest.mark.fast("highest-lstm", "float32-mlstm")
-@pytest.mark.parametrize("name", ["lstm", "gru", "mingru", "mlstm", "slstm", "scanned"])
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 @pytest.mark.parametrize("precision", ["highest", "float32"])
-def test_the_precision_of_products_reaches_all_of_them(precision, name):
+def test_the_precision_of_products_reaches_all_of_them(precision, cell):
     """The loops in the forward and backward passes."""
-    cell = {
-        "lstm": LSTMCell(4, num_proj=2),
-        "gru": GRUCell(4),
-        "mingru": jaxrnn.MinGRUCell(4),
-        "mlstm": jaxrnn.MLSTMCell(4, 2),
-        "slstm": jaxrnn.SLSTMCell(4, 2),
-        "scanned": FunctionCell(GRUCell(4).apply, 4, 4, GRUCell(4).init),
-    }[name]
 
     def loss(params, x):
-        options = {"dtype": x.dtype, "implementation": "xla"}
-        return jnp.sum(jaxrnn.dynamic_rnn(cell.bind(params), x, **options)[0] ** 2)
+        outputs = outputs_of(cell.bind(params), x=x, implementation="xla")
+        return jnp.sum(outputs**2)
 
     params = drawn(cell, jax.ShapeDtypeStruct((4, 3), X.dtype))
     lower = lambda: jax.jit(jax.value_and_grad(loss, (0, 1))).lower(params, X)
@@ -116,26 +116,12 @@ class Scaled:
 
 
 def around(values):
-    def step(params, inputs, state, key=None):
-        return inputs + values, state
-
-    return step
+    return lambda params, inputs, state, key=None: (inputs + values, state)
 
 
 def in_list(holder):
     values = [holder]
     return lambda params, inputs, state, key=None: values[0](params, inputs, state)
-
-
-def in_default(holder):
-    return lambda p, x, s, key=None, holder=holder: holder(p, x, s)
-
-
-def in_keyword(holder):
-    def step(params, inputs, state, *, key=None, holder=holder):
-        return holder(params, inputs, state)
-
-    return step
 
 
 def plain(params, inputs, state, key=None):
@@ -148,19 +134,15 @@ CHANGING = {
     "partial": lambda holder: functools.partial(Scaled.step, holder),
     "closure": lambda holder: lambda p, x, s, key=None: holder(p, x, s),
     "list": in_list,
-    "default": in_default,
-    "keyword": in_keyword,
+    "default": lambda holder: lambda p, x, s, key=None, held=holder: held(p, x, s),
+    "keyword": lambda holder: lambda p, x, s, *, key=None, held=holder: held(p, x, s),
 }
 
 
 class ScaledModule(nnx.Module):
-    step = Scaled.__call__
-
-    def __init__(self):
-        self.scale = 2.0
-
-    def __call__(self, params, inputs, state, key=None):
-        return self.step(params, inputs, state)
+    __init__ = Scaled.__init__
+    __call__ = Scaled.__call__
+    step = Scaled.step
 
 
 class ScaledFloat(float):
@@ -181,23 +163,12 @@ def test_an_attribute_that_changes_is_read_in_every_call(make, step_of):
     assert outputs_of(bound)[0, -1, 0] == 3.0
 
 
-def rebinding(value):
-    def step(params, inputs, state, key=None):
-        return scaled(inputs), state
-
-    def rebind(new):
-        nonlocal scaled
-        scaled = new
-
-    scaled = value
-    return step, rebind
-
-
 def test_a_closure_is_read_in_each_call():
-    step, rebind = rebinding(lambda x: x * 2)
+    scaled = lambda x: x * 2
+    step = lambda params, inputs, state, key=None: (scaled(inputs), state)
     bound = FunctionCell(step, 3, 3).bind({})
     assert outputs_of(bound)[0, -1, 0] == 2.0
-    rebind(lambda x: x * 3)
+    scaled = lambda x: x * 3
     assert outputs_of(bound)[0, -1, 0] == 3.0
 
 

@@ -1,18 +1,23 @@
-"""Masks with gaps, and the states of all steps, beyond the laws of both."""
+"""Masks with gaps, resets, and the states of all steps, beyond the laws of them."""
 
 import functools
 
 import chex
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bound, eqns
+from helpers import bound, differentiated, eqns, scanned
+from hypothesis.extra.numpy import arrays
 
 import jaxrnn
 from jaxrnn._base.trees import ReadOnly
+from jaxrnn._cells import linear_recurrence as linear
+from jaxrnn.memory import Nested, Offload, Recompute
 from jaxrnn.testing import make_setup
-from jaxrnn.testing._oracle import StepByStep, unrolled_states
+from jaxrnn.testing._oracle import StepByStep, unrolled, unrolled_states
 
 BATCH, TIME, DEPTH = 5, 7, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
@@ -22,7 +27,8 @@ LENGTHS = np.array([0, 7, 3, 1, 2], np.int32)
 NO_GAPS = np.arange(TIME) < LENGTHS[:, None]
 RESETS = np.random.default_rng(3).random((BATCH, TIME)) < 0.5
 CELL = jaxrnn.LSTMCell(4, use_peepholes=True, num_proj=2)
-STATES = {"dtype": "float64", "return_states": True}
+F64 = "float64"
+STATES = {"dtype": F64, "return_states": True}
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-9, atol=1e-9)
 
 
@@ -33,13 +39,12 @@ def test_a_reset_at_a_masked_step_takes_effect_at_the_next_valid_step(time_major
     turn = lambda x: jnp.swapaxes(x, 0, 1) if time_major else x
 
     @jax.jit
-    def run(x, mask, resets):
-        options = {"mask": mask, "resets": resets, "time_major": time_major}
-        cell = setup.bind()
-        return jaxrnn.dynamic_rnn(cell, x, None, setup.state, **options, **STATES)
+    def run(x, **given):
+        options = {"time_major": time_major, **given, **STATES}
+        return jaxrnn.dynamic_rnn(setup.bind(), x, None, setup.state, **options)
 
     padded = np.where(MASK[..., None], X, np.nan)
-    outputs, state, states = run(*map(turn, (padded, MASK, RESETS)))
+    outputs, *last = run(turn(padded), mask=turn(MASK), resets=turn(RESETS))
     moved = np.zeros_like(RESETS)
     for b in range(BATCH):
         pending = False
@@ -49,8 +54,7 @@ def test_a_reset_at_a_masked_step_takes_effect_at_the_next_valid_step(time_major
                 moved[b, t], pending = pending, False
     zeros = CELL.zero_state(BATCH, jnp.float64)
     args = setup, setup.params, X, setup.state, None, MASK, moved, zeros
-    got = turn(outputs), state, jax.tree.map(turn, states)
-    close(got, unrolled_states(*args))
+    close((turn(outputs), last[0], jax.tree.map(turn, last[1])), unrolled_states(*args))
 
 
 def test_a_known_mask_without_gaps_is_lengths():
@@ -61,8 +65,7 @@ def test_a_known_mask_without_gaps_is_lengths():
     assert program(mask=NO_GAPS) == of_lengths != program(mask=MASK)
     want = run(sequence_length=LENGTHS)
     chex.assert_trees_all_equal(run(mask=jnp.asarray(NO_GAPS)), want)
-    traced = jax.jit(lambda mask: run(mask=mask))(NO_GAPS)
-    close(traced, want)
+    close(jax.jit(lambda mask: run(mask=mask))(NO_GAPS), want)
 
 
 @pytest.mark.parametrize("mask", [MASK, NO_GAPS], ids=["gaps", "no gaps"])
@@ -104,25 +107,6 @@ def test_backward_states_past_the_lengths():
     assert (states[..., 0] - 100).tolist() == [[6, 5, 3, 6, 6], [0] * 5]
 
 
-def test_vmap_and_little_memory():
-    run = lambda mask, **options: jaxrnn.dynamic_rnn(
-        bound(CELL), X, mask=mask, **options, **STATES
-    )
-    masks = np.stack([MASK, MASK[::-1]])
-    got = jax.vmap(lambda mask: run(mask, swap_memory=True))(masks)
-    want = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(run, masks))
-    close(got, want)
-
-
-@pytest.mark.parametrize("shape", [(0, TIME), (BATCH, 0)])
-def test_no_rows_or_no_steps(shape):
-    x, mask = np.zeros((*shape, DEPTH)), np.zeros(shape, bool)
-    run = jax.jit(lambda mask: jaxrnn.dynamic_rnn(bound(CELL), x, mask=mask, **STATES))
-    outputs, state, states = run(mask)
-    assert (outputs.shape, states.c.shape) == ((*shape, 2), (*shape, 4))
-    assert not state.c.any()
-
-
 def test_the_loops_are_those_of_lengths():
     """The loop with a mask has no more selects than the loop with lengths."""
 
@@ -145,10 +129,9 @@ def test_keys_in_the_state():
         after.append(fold(after[-1]))
     run = jaxrnn.dynamic_rnn
     _, last, keys = run(cell, X, mask=MASK, initial_state=after[0], **STATES)
-    table = jax.random.key_data(jnp.stack(after))
-    want = table[np.cumsum(MASK, axis=1), np.arange(BATCH)[:, None]]
-    np.testing.assert_array_equal(jax.random.key_data(keys), want)
-    np.testing.assert_array_equal(jax.random.key_data(last), want[:, -1])
+    want = jnp.stack(after)[np.cumsum(MASK, axis=1), np.arange(BATCH)[:, None]]
+    assert (keys == want).all()
+    assert (last == want[:, -1]).all()
 
 
 def test_a_list_of_traced_rows():
@@ -165,10 +148,140 @@ def test_read_only_parts_need_no_rows():
 
     cell = jaxrnn.FunctionCell(step, (1, 1), 1).bind({})
     state = np.zeros((BATCH, 1)), ReadOnly(jnp.float64(2))
-    run = jaxrnn.dynamic_rnn
-    _, (total, memory) = run(cell, X, mask=MASK, initial_state=state, dtype="float64")
+    _, (total, memory) = jaxrnn.dynamic_rnn(cell, X, None, state, F64, mask=MASK)
     np.testing.assert_allclose(total[:, 0], 2 * np.where(MASK, X[..., 0], 0).sum(1))
     assert memory.value == 2
+
+
+# Resets
+
+CELLS = {
+    "lstm": jaxrnn.LSTMCell(3, use_peepholes=True, num_proj=2),
+    "gru": jaxrnn.GRUCell(2),
+    "stack": jaxrnn.MultiRNNCell([jaxrnn.GRUCell(2), jaxrnn.BasicLSTMCell(2)]),
+    "linear": jaxrnn.MinGRUCell(2),
+    "function": scanned(jaxrnn.BasicRNNCell(2)),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks():
+    """Divide the steps of linear recurrences, so that resets are near boundaries."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "steps_in_block", lambda *_: 4)
+        yield
+
+
+def states(cell, seed):
+    """A random nonzero state."""
+    draw = np.random.default_rng(seed).normal
+    return jax.tree.map(lambda s: draw(size=s.shape), cell.zero_state(BATCH, "float64"))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def both(name, lengths, resets):
+    """`dynamic_rnn` and the loop of the oracle."""
+    setup = make_setup(CELLS[name], X[:, 0], jnp.float64)
+    other = jax.tree.map(lambda s: s[::-1], setup.state)
+    given = setup.params, X, setup.state, lengths
+    options = {"resets": resets, "reset_state": other}
+    return setup.run(*given, **options), unrolled(setup, *given, **options)
+
+
+@hypothesis.given(
+    st.sampled_from(["lstm", "linear"]),
+    arrays(bool, (BATCH, TIME)),
+    arrays(np.int32, BATCH, elements=st.integers(-1, TIME + 2)),
+)
+@hypothesis.settings(max_examples=25)
+def test_any_resets_and_lengths(name, resets, lengths):
+    close(*both(name, lengths, resets))
+
+
+@pytest.mark.fast("gru-strategy0")
+@pytest.mark.parametrize("strategy", [Recompute(4), Nested(2), Offload(Recompute(2))])
+@pytest.mark.parametrize("name", ["gru", "linear", "function"])
+def test_memory_strategies(name, strategy):
+    cell = bound(CELLS[name])
+
+    def run(swap_memory):
+        options = {"resets": RESETS, "swap_memory": swap_memory}
+        of_arrays = lambda cell, x, state, other: jaxrnn.dynamic_rnn(
+            cell, x, LENGTHS, state, reset_state=other, **options
+        )
+        return differentiated(of_arrays, cell, X, states(cell, 1), states(cell, 2))
+
+    close(run(strategy), run(False))
+
+
+def test_a_carried_state_is_not_what_rows_are_reset_to():
+    """A rollout in parts, with the state carried over, equals the whole rollout."""
+    setup = make_setup(CELLS["gru"], X[:, 0], jnp.float64)
+    run = functools.partial(jaxrnn.dynamic_rnn, setup.bind(), dtype="float64")
+    want = run(X, resets=RESETS)
+    first, state = run(X[:, :4], resets=RESETS[:, :4])
+    second, state = run(X[:, 4:], initial_state=state, resets=RESETS[:, 4:])
+    close((jnp.concatenate([first, second], 1), state), want)
+    zeros = setup.cell.zero_state(BATCH, "float64")
+    restarts = {"resets": RESETS, "reset_state": zeros}
+    close(want, unrolled(setup, setup.params, X, zeros, None, **restarts))
+
+
+def test_zeros_have_the_dtypes_of_the_carried_state():
+    cell = bound(jaxrnn.MinGRUCell(2), dtype="float32")
+    state, x = jnp.ones((BATCH, 2), jnp.float64), X.astype(np.float32)
+    options = {"initial_state": state, "resets": RESETS | True}
+    outputs, last = jaxrnn.dynamic_rnn(cell, x, dtype="float32", **options)
+    assert (outputs.dtype, last.dtype) == (jnp.float32, jnp.float64)
+    want, _ = cell(x[:, 5], jnp.zeros_like(state))
+    np.testing.assert_allclose(outputs[:, 5], want, rtol=1e-5)
+
+
+@pytest.mark.fast("linear", "function")
+@pytest.mark.parametrize("name", CELLS)
+def test_nothing_crosses_a_reset(name):
+    """Neither gradients nor NaN of the initial state, padding or a finished row."""
+    cell = bound(CELLS[name])
+    resets = np.broadcast_to(np.arange(TIME) % 3 == 0, (BATCH, TIME))
+    lengths = np.array([7, 4, 5, 0, 6], np.int32)
+    dead = np.arange(TIME) >= lengths[:, None]
+
+    def after(cell, x, state):
+        options = {"resets": resets, "dtype": "float64"}
+        outputs, _ = jaxrnn.dynamic_rnn(cell, x, lengths, state, **options)
+        return outputs[:, 3:]
+
+    clean = after(cell, X, states(cell, 1))
+    bad = jax.tree.map(lambda s: np.full_like(s, np.nan), states(cell, 1))
+    padded = np.where(dead[..., None], np.nan, X)
+    got, (of_cell, of_x, of_state) = differentiated(after, cell, padded, bad)
+    close(got, clean)
+    chex.assert_tree_all_finite((of_cell, of_x))
+    assert not any(jnp.any(s) for s in jax.tree.leaves(of_state))
+    assert not of_x[:, :3].any()
+    assert of_x[:3, 3].any(-1).all()
+
+
+def test_no_steps_of_two_directions():
+    cell, x = bound(CELLS["linear"]), jnp.zeros((BATCH, 0, DEPTH))
+    options = {"dtype": "float64", "resets": np.zeros((BATCH, 0), bool)}
+    outputs, pair = jaxrnn.bidirectional_dynamic_rnn(cell, cell, x, **options)
+    assert [y.shape for y in outputs] == [(BATCH, 0, 2)] * 2
+    assert not np.any(pair)
+
+
+@pytest.mark.fast("lstm-mask", "linear-resets")
+@pytest.mark.parametrize("given", ["mask", "resets"])
+@pytest.mark.parametrize("name", ["lstm", "linear"])
+def test_vmap_and_checkpoint(name, given):
+    cell, rows = bound(CELLS[name]), {"mask": MASK, "resets": RESETS}[given]
+    run = lambda rows, **options: jaxrnn.dynamic_rnn(
+        cell, X, **{given: rows}, **options, **STATES
+    )
+    both = np.stack([rows, rows[::-1]])
+    again = jax.checkpoint(functools.partial(run, swap_memory=True))
+    want = jax.tree.map(lambda *parts: jnp.stack(parts), *map(run, both))
+    close(jax.jit(jax.vmap(again))(both), want)
 
 
 # The states of all steps
@@ -191,11 +304,9 @@ def test_states_of_packed_sequences():
     cell, packed = bound(CELL), jaxrnn.pack_sequences(X, LENGTHS)
     outputs, last, states = jaxrnn.packed_rnn(cell, packed, **STATES)
     want = jaxrnn.dynamic_rnn(cell, X, LENGTHS, **STATES)
-    only = lambda tree: jax.tree.map(
-        lambda s: jnp.where(NO_GAPS[..., None], s, 0), tree
-    )
-    got = packed.unpack(outputs), last, only(packed.unpack(states))
-    close(got, (*want[:2], only(want[2])))
+    valid = lambda states: jax.tree.map(lambda s: s[NO_GAPS], states)
+    close((packed.unpack(outputs), last), want[:2])
+    close(valid(packed.unpack(states)), valid(want[2]))
 
 
 def test_states_have_the_dtype_of_the_state():

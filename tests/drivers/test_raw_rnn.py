@@ -10,7 +10,7 @@ from helpers import drawn
 from jax.experimental import checkify
 
 import jaxrnn
-from jaxrnn import FunctionCell, GRUCell, LSTMCell, TensorArray, TensorShape, raw_rnn
+from jaxrnn import FunctionCell, LSTMCell, TensorArray, TensorShape, raw_rnn
 
 F64, I32 = jnp.float64, jnp.int32
 ROWS = 3
@@ -32,15 +32,30 @@ def run(loop_fn, max_time=None, cell=COUNTER):
     return call() if max_time is None else jax.jit(call)()
 
 
-def until(*lengths, state=lambda s: s, loop_state=lambda *_: None):
-    """A loop function for rows that end at `lengths`."""
-    ends = jnp.asarray(lengths, I32)
+def looping(
+    finished,
+    start=ZERO,
+    state=lambda state: state,
+    template=None,
+    emit=lambda time, output: output,
+    loop_state=lambda *_: None,
+):
+    """A loop function, from what it returns at time 0 and later."""
 
     def loop_fn(time, output, cell_state, old):
-        new = ZERO if output is None else state(cell_state)
-        return time >= ends, ZERO, new, output, loop_state(time, output, old)
+        is_first = output is None
+        new = start if is_first else state(cell_state)
+        emits = template if is_first else emit(time, output)
+        loop = loop_state(time, output, old)
+        return finished(time, output), ZERO, new, emits, loop
 
     return loop_fn
+
+
+def until(*lengths, **parts):
+    """A loop function for rows that end at `lengths`."""
+    ends = jnp.asarray(lengths, I32)
+    return looping(lambda time, output: time >= ends, **parts)
 
 
 def column(emit_ta):
@@ -52,30 +67,24 @@ def test_the_pages_pseudo_code(max_time):
     emit_ta, state, loop_state = run(until(1, 2, 3), max_time)
     assert column(emit_ta).tolist() == [[1, 1, 1], [0, 2, 2], [0, 0, 3]]
     assert (emit_ta.size(), emit_ta.size().dtype) == (3, I32)
-    assert state[:, 0].tolist() == [1, 2, 3]
-    assert loop_state is None
+    assert (state[:, 0].tolist(), loop_state) == ([1, 2, 3], None)
 
 
 def test_outside_of_jit_loop_fn_is_called_once_more_than_there_are_steps():
     calls = []
 
-    def loop_fn(*args, **kwargs):
-        assert not kwargs  # Arguments are positional.
-        time, output, state, loop_state = args
-        assert time.dtype == I32
-        calls.append((int(time), output, state, loop_state))
+    def loop_fn(*args):
+        calls.append(args)
         return until(1, 2, 3)(*args)
 
     run(loop_fn)
-    assert [time for time, *_ in calls] == [0, 1, 2, 3]
-    assert calls[0][1:] == (None, None, None)
-    assert {loop_state for *_, loop_state in calls} == {None}
+    times, outputs, states, loop_states = zip(*calls, strict=True)
+    assert [(int(time), time.dtype) for time in times] == [(t, I32) for t in range(4)]
+    assert outputs[0] is states[0] is None
+    assert {*loop_states} == {None}
     # Row 0 is frozen at 1, but the cell still runs on it: loop_fn sees the raw results.
-    assert [output[:, 0].tolist() for _, output, _, _ in calls[1:]] == [
-        [1, 1, 1],
-        [2, 2, 2],
-        [2, 3, 3],
-    ]
+    seen = [output[:, 0].tolist() for output in outputs[1:]]
+    assert seen == [[1, 1, 1], [2, 2, 2], [2, 3, 3]]
 
 
 @pytest.mark.parametrize("with_array", [False, True])
@@ -95,29 +104,23 @@ def test_under_jit_loop_fn_is_traced_twice_or_thrice(with_array):
 
 
 FINISHED = {
-    "scalar": (lambda time, is_first: time >= 2, [2, 2, 2]),
-    "of all leaves": (lambda time, is_first: jnp.full((ROWS, 1), time >= 2), [2, 2, 2]),
+    "scalar": (lambda time, _: time >= 2, [2, 2, 2]),
+    "of all leaves": (lambda time, _: jnp.full((ROWS, 1), time >= 2), [2, 2, 2]),
     "vector, then scalar": (
-        lambda time, is_first: jnp.zeros(ROWS, bool) if is_first else time >= 2,
+        lambda time, output: jnp.zeros(ROWS, bool) if output is None else time >= 2,
         [2, 2, 2],
     ),
     "reported once": (
-        lambda time, is_first: jnp.stack([time == 1, time >= 2, time >= 4]),
+        lambda time, _: jnp.stack([time == 1, time >= 2, time >= 4]),
         [1, 2, 4],
     ),
 }
 
 
 @in_both
-@pytest.mark.parametrize("name", FINISHED)
-def test_what_is_finished_stays_finished(name, max_time):
-    finished, steps = FINISHED[name]
-
-    def loop_fn(time, output, state, loop_state):
-        is_first = output is None
-        return finished(time, is_first), ZERO, ZERO if is_first else state, output, None
-
-    emit_ta, state, _ = run(loop_fn, max_time)
+@pytest.mark.parametrize(("finished", "steps"), FINISHED.values(), ids=FINISHED)
+def test_what_is_finished_stays_finished(finished, steps, max_time):
+    emit_ta, state, _ = run(looping(finished), max_time)
     assert (emit_ta.size(), state[:, 0].tolist()) == (max(steps), steps)
 
 
@@ -130,10 +133,8 @@ def test_an_altered_state_is_masked_in_rows_that_were_finished_before(max_time):
 @in_both
 def test_all_finished_at_the_start(max_time):
     emit_ta, state, loop_state = run(until(0, 0, 0, loop_state=lambda *_: 5), max_time)
-    assert emit_ta.size() == 0
-    assert emit_ta.stack().shape == (0, ROWS, 1)
-    assert state[:, 0].tolist() == [0, 0, 0]
-    assert loop_state == 5
+    assert (emit_ta.size(), emit_ta.stack().shape) == (0, (0, ROWS, 1))
+    assert (state[:, 0].tolist(), loop_state) == ([0, 0, 0], 5)
 
 
 @in_both
@@ -145,15 +146,9 @@ def test_leaves_without_axes_and_arrays_in_the_state_are_not_masked(max_time):
     size = TensorShape([])
     cell = FunctionCell(step, (size, 1, size), 1, lambda *_: {}).bind({})
     start = jnp.int32(0), ZERO, TensorArray(F64, 3, element_shape=[ROWS])
-
-    def loop_fn(time, output, state, loop_state):
-        ends = jnp.array([1, 2, 3], I32)
-        template = jnp.zeros(1) if output is None else output
-        return time >= ends, ZERO, start if state is None else state, template, None
-
+    loop_fn = until(1, 2, 3, start=start, template=jnp.zeros(1))
     _, (count, rows, ta), _ = run(loop_fn, max_time, cell)
-    assert count == 3
-    assert rows[:, 0].tolist() == [1, 2, 3]
+    assert (count, rows[:, 0].tolist()) == (3, [1, 2, 3])
     assert ta.stack().tolist() == [[0, 0, 0], [1, 1, 1], [1, 2, 2]]
 
 
@@ -187,8 +182,7 @@ def collecting(grows, shape=None):
 @pytest.mark.parametrize(("grows", "shape"), [(False, None), (True, None), (True, [3])])
 def test_arrays_in_the_loop_state_collect(grows, shape, max_time):
     *_, ta = run(collecting(grows, shape), max_time)
-    assert ta.size() == 3
-    assert ta.stack().tolist() == [[1, 1, 1], [2, 2, 2], [2, 3, 3]]
+    assert (ta.size(), ta.stack().tolist()) == (3, [[1, 1, 1], [2, 2, 2], [2, 3, 3]])
 
 
 def test_stacked_under_jit_come_all_rows_that_there_is_room_for():
@@ -205,29 +199,21 @@ def test_stacked_under_jit_come_all_rows_that_there_is_room_for():
 
 @in_both
 def test_emits_are_as_the_template_says(max_time):
-    def loop_fn(time, output, state, loop_state):
-        ends = jnp.array([1, 2, 3], I32)
-        if output is None:
-            # A template has no batch axis, and its values are not read.
-            template = {"a": np.full((2,), 9, np.int32), "b": [jnp.asarray(True)]}
-            return time >= ends, ZERO, ZERO, template, None
-        emit = {"a": jnp.full((ROWS, 2), time), "b": [jnp.ones(ROWS, bool)]}
-        return time >= ends, ZERO, state, emit, None
-
-    emit_ta, _, _ = run(loop_fn, max_time)
+    # A template has no batch axis, and its values are not read.
+    template = {"a": np.full((2,), 9, np.int32), "b": [jnp.asarray(True)]}
+    emit = lambda time, _: {"a": jnp.full((ROWS, 2), time), "b": [jnp.ones(ROWS, bool)]}
+    emit_ta, _, _ = run(until(1, 2, 3, template=template, emit=emit), max_time)
     a, b = emit_ta["a"].stack(), emit_ta["b"][0].stack()
     assert (a.dtype, b.dtype) == (I32, bool)
     assert a[:3, :, 1].tolist() == [[1, 1, 1], [0, 2, 2], [0, 0, 3]]
     assert b[:3].tolist() == [[True] * 3, [False, True, True], [False, False, True]]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_at_max_time_the_loop_stops_as_it_is(compiled):
-    call = lambda: raw_rnn(COUNTER, until(1, 9, 9), max_time=2)
-    emit_ta, state, _ = (jax.jit(call) if compiled else call)()
-    assert emit_ta.size() == 2
+@pytest.mark.parametrize("jit", [jax.jit, lambda call: call])
+def test_at_max_time_the_loop_stops_as_it_is(jit):
+    emit_ta, state, _ = jit(lambda: raw_rnn(COUNTER, until(1, 9, 9), max_time=2))()
     assert column(emit_ta).tolist() == [[1, 1, 1], [0, 2, 2]]
-    assert state[:, 0].tolist() == [1, 2, 2]
+    assert (emit_ta.size(), state[:, 0].tolist()) == (2, [1, 2, 2])
 
 
 def test_checkify_finds_rows_that_max_time_cut_off():
@@ -250,12 +236,12 @@ def test_vmap_outside_of_jit_finds_that_it_needs_a_bound():
     """At time 0, nothing is batched; later, `vmap` batches the end of a row."""
 
     def size(scale, max_time):
-        def loop_fn(time, output, state, loop_state):
-            is_first = output is None
-            finished = jnp.zeros(ROWS, bool) if is_first else output[:, 0] * scale > 1
-            return finished, ZERO, ZERO if is_first else state, output, None
+        def finished(time, output):
+            if output is None:
+                return jnp.zeros(ROWS, bool)
+            return output[:, 0] * scale > 1
 
-        return raw_rnn(COUNTER, loop_fn, max_time=max_time)[0].size()
+        return raw_rnn(COUNTER, looping(finished), max_time=max_time)[0].size()
 
     got = jax.vmap(lambda scale: size(scale, 4))(jnp.array([1.0, 0.1]))
     assert got.tolist() == [2, 4]
@@ -266,91 +252,65 @@ def test_vmap_outside_of_jit_finds_that_it_needs_a_bound():
 def test_the_loop_stops_with_the_longest_row_instead_of_at_max_time():
     steps = []
 
-    def counted(params, inputs, state, key=None):
+    def counted(state):
         jax.debug.callback(lambda _: steps.append(1), state[0, 0])
-        return state, state + 1.0
+        return state
 
-    cell = FunctionCell(counted, 1, 1).bind({})
-    call = lambda: raw_rnn(cell, until(30, 9, 0), max_time=1000)[1]
-    jax.block_until_ready(jax.jit(call)())
+    jax.block_until_ready(run(until(30, 9, 0, state=counted), 1000))
     jax.effects_barrier()
     assert len(steps) == 30
 
 
-def returning(first, later):
-    """A valid loop function, except for the given results by position."""
+# The position of a result, its value at time 0 and later, or None for a valid one, and
+# what is said of it.
+OTHER = "must be TensorArray.* or the result of writes to it"
+RESULTS = [
+    (0, jnp.zeros(2, bool), None, ValueError, r"a scalar or have shape \[3\]"),
+    (0, jnp.zeros(ROWS, int), None, TypeError, "`finished` must be of dtype bool, got"),
+    (1, (), None, IndexError, "`next_input` must hold at least one array"),
+    (1, jnp.float64(0), None, IndexError, r"`next_input` must be \[batch, ...\]"),
+    (2, (ZERO,), None, ValueError, r"must have the structure \*, got \(\*,\)"),
+    (3, 1.0, None, TypeError, "`emit_output` must be an array without a batch axis"),
+    (3, TensorArray(F64, 1), None, TypeError, "`emit_output` must be .* TensorArray"),
+    (3, jax.random.key(0), None, TypeError, r"`emit_output` must be .* key<fry>\[\]"),
+    (4, "x", None, TypeError, "`next_loop_state` must be an array"),
+    (2, None, ZERO > 0, TypeError, "`next_cell_state` must have dtype float64"),
+    (3, None, (), ValueError, r"`emit_output` must have the structure \*, got \(\)"),
+    (3, None, ZERO > 0, TypeError, "`emit_output` must have dtype float64"),
+    (4, None, ZERO, ValueError, "`next_loop_state` must have the structure None"),
+    (4, (ZERO,), [ZERO], TypeError, "`next_loop_state` must have the structure"),
+    (4, (ZERO,), (ZERO[0],), ValueError, r"`next_loop_state\[0\]` must have shape"),
+    (4, TensorArray(F64, 2), TensorArray(F64, 3), ValueError, OTHER),
+]
 
-    def loop_fn(time, output, state, loop_state):
-        result = list(until(1, 2, 3)(time, output, state, loop_state))
-        for place, value in (first if output is None else later).items():
+
+def returning(place, first, later=None):
+    """A valid loop function, except for the result at a position."""
+
+    def loop_fn(time, output, *others):
+        result = list(until(1, 2, 3)(time, output, *others))
+        value = first if output is None else later
+        if value is not None:
             result[place] = value
         return tuple(result)
 
     return loop_fn
 
 
-# The position of a result, a value, and what is said of it.
-FIRST_REFUSALS = [
-    (0, jnp.zeros(2, bool), ValueError, r"a scalar or have shape \[3\]"),
-    (0, jnp.zeros(ROWS, int), TypeError, "`finished` must be of dtype bool, got int64"),
-    (0, "no", TypeError, "`finished` must be an array, got 'no'"),
-    (1, (), IndexError, "`next_input` must hold at least one array"),
-    (1, jnp.float64(0), IndexError, r"`next_input` must be \[batch, ...\]"),
-    (1, (ZERO, ZERO[:2]), ValueError, "must have the batch size of"),
-    (1, "x", TypeError, "`next_input` must be an array, got 'x'"),
-    (2, (ZERO,), ValueError, r"must have the structure \*, got \(\*,\)"),
-    (2, None, ValueError, "`next_cell_state` must be an array, got None"),
-    (2, (None,), ValueError, r"`next_cell_state\[0\]` must be an array, got None"),
-    (3, 1.0, TypeError, "`emit_output` must be an array without a batch axis"),
-    (3, {"a": ZERO[0], "b": None}, TypeError, r"put\['b'\]` must be .* got None"),
-    (3, TensorArray(F64, 1), TypeError, "`emit_output` must be .* TensorArray"),
-    (3, jax.random.key(0), TypeError, r"`emit_output` must be .* key<fry>\[\]"),
-    (4, "x", TypeError, "`next_loop_state` must be an array"),
-]
-LATER_REFUSALS = [
-    (0, jnp.zeros((ROWS, 1), bool), ValueError, r"a scalar or have shape \[3\]"),
-    (0, jnp.zeros(ROWS), TypeError, "`finished` must be of dtype bool"),
-    (1, (ZERO,), ValueError, "`next_input` must have the structure"),
-    (2, ZERO.astype(int), TypeError, "`next_cell_state` must have dtype float64"),
-    (3, None, ValueError, r"`emit_output` must have the structure \*, got None"),
-    (3, ZERO.astype("float32"), TypeError, "`emit_output` must have dtype float64"),
-    (3, [ZERO], ValueError, "`emit_output` must have the structure"),
-    (4, ZERO, ValueError, "`next_loop_state` must have the structure None"),
-]
-# A loop state after a pair of arrays at time 0.
-KIND_REFUSALS = [
-    ([ZERO, ZERO], TypeError, "`next_loop_state` must have the structure"),
-    ((ZERO, ZERO[0]), ValueError, r"`next_loop_state\[1\]` must have shape"),
-    ((ZERO, ZERO > 0), TypeError, r"`next_loop_state\[1\]` must have dtype"),
-    ((ZERO, None), ValueError, r"`next_loop_state"),
-]
-RESULTS = [({place: value}, {}, *rest) for place, value, *rest in FIRST_REFUSALS]
-RESULTS += [({}, {place: value}, *rest) for place, value, *rest in LATER_REFUSALS]
-RESULTS += [({4: (ZERO, ZERO)}, {4: kind}, *rest) for kind, *rest in KIND_REFUSALS]
-OTHER = "must be TensorArray.* or the result of writes to it"
-RESULTS += [({4: TensorArray(F64, 2)}, {4: TensorArray(F64, 3)}, ValueError, OTHER)]
-
-
 @in_both
-@pytest.mark.parametrize(("first", "later", "error", "match"), RESULTS)
-def test_refuses_what_loop_fn_returns(first, later, error, match, max_time):
-    with pytest.raises(error, match=f"^.*{match}"):
-        run(returning(first, later), max_time)
+@pytest.mark.parametrize(("place", "first", "later", "error", "match"), RESULTS)
+def test_refuses_what_loop_fn_returns(place, first, later, error, match, max_time):
+    with pytest.raises(error, match=match):
+        run(returning(place, first, later), max_time)
 
 
 LSTM = LSTMCell(1).bind(drawn(LSTMCell(1), ZERO))
-TWO = returning({2: (ZERO, ZERO)}, {})
 REFUSALS = [
-    ({"cell": 3}, TypeError, "`cell` must be a bound cell, got 3"),
-    ({"cell": 3, "loop_fn": 4}, TypeError, "`cell` must be"),  # It is checked first.
-    ({"cell": GRUCell(2)}, TypeError, r"got GRUCell. Pass `cell\.bind"),
-    ({"cell": LSTM, "loop_fn": TWO}, TypeError, r"got \(\*, \*\)"),
+    ({"cell": 3, "loop_fn": 4}, TypeError, "`cell` must be a bound cell, got 3"),
+    ({"cell": LSTM, "loop_fn": returning(2, (ZERO, ZERO))}, TypeError, r"got \(\*, \*"),
     ({"loop_fn": 4}, TypeError, "`loop_fn` must be callable, got 4"),
     ({"loop_fn": lambda *_: (1, 2)}, ValueError, r"return \(fin.*\), got \(1, 2\)"),
     ({"loop_fn": lambda *_: 5}, TypeError, "must return .*, got 5"),
-    ({"parallel_iterations": 1.5}, TypeError, "`parallel_iterations` must be an int"),
-    ({"swap_memory": 3}, TypeError, "`swap_memory` must be"),
-    ({"scope": 3}, TypeError, "`scope` must be a string"),
     ({"max_time": 2.5}, TypeError, "`max_time` must be an integer"),
     ({"max_time": 2**31}, ValueError, "must be at most 2147483647, got 2147483648"),
     ({"max_time": -1}, ValueError, "`max_time` must be at least 0"),
@@ -359,50 +319,32 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("given", "error", "match"), REFUSALS)
 def test_refuses(given, error, match):
-    with pytest.raises(error, match=f"^.*{match}"):
+    with pytest.raises(error, match=match):
         raw_rnn(**({"cell": COUNTER, "loop_fn": until(1, 2, 3)} | given))
-
-
-def test_refuses_under_jit():
-    call = jax.jit(lambda max_time: raw_rnn(COUNTER, until(1, 2, 3), max_time=max_time))
-    with pytest.raises(ValueError, match="`max_time` must be given to emit"):
-        call(None)
-    with pytest.raises(TypeError, match="`max_time` must be an integer, got int64"):
-        call(3)
 
 
 def test_errors_from_within_say_where_they_came_from():
     with pytest.raises(TypeError) as caught:
         raw_rnn(COUNTER, lambda time: None)
     assert "Raised by `loop_fn(time, " in caught.value.__notes__[0]
-    wide = returning({1: jnp.zeros((ROWS, 5))}, {})
-    start = LSTM.zero_state(ROWS, F64)
-    too_wide = lambda *args: (*wide(*args)[:2], start, *wide(*args)[3:])
+    wide = jnp.zeros((ROWS, 5)), LSTM.zero_state(ROWS, F64)
     with pytest.raises(ValueError, match=r"`params\['kernel'\]`") as caught:
-        raw_rnn(LSTM, too_wide)
+        raw_rnn(LSTM, lambda *_: (False, *wide, None, None))
     assert "Raised by `cell`, called with" in caught.value.__notes__[0]
 
 
 def test_asking_for_a_traced_value_is_told_apart():
-    def loop_fn(time, output, state, loop_state):
-        finished = jnp.full(ROWS, bool(time >= 3))
-        return finished, ZERO, ZERO if output is None else state, output, None
-
+    loop_fn = looping(lambda time, _: jnp.full(ROWS, bool(time >= 3)))
     assert raw_rnn(COUNTER, loop_fn)[0].size() == 3
     with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
         run(loop_fn, 5)
-    assert any(
-        "use `if` only for `cell_output is None`" in n for n in caught.value.__notes__
-    )
+    assert "use `if` only for `cell_output is None`" in "".join(caught.value.__notes__)
 
 
 def test_without_a_bound_derivatives_go_forward_alone():
     def total(start):
-        def loop_fn(time, output, state, loop_state):
-            ends = jnp.array([1, 2, 3], I32)
-            return time >= ends, ZERO, start if output is None else state * 2, (), None
-
-        emit_ta, state, _ = raw_rnn(COUNTER, loop_fn)
+        parts = {"template": (), "emit": lambda *_: (), "state": lambda s: s * 2}
+        emit_ta, state, _ = raw_rnn(COUNTER, until(1, 2, 3, start=start, **parts))
         assert emit_ta == ()
         return state.sum()
 

@@ -1,10 +1,12 @@
-"""What the sweep over meshes leaves out: `shard_map`, divided parameters, keys, packs.
+"""What the sweep over meshes leaves out: collectives, `shard_map`, divided parameters.
 
 `tests/meshes` runs every driver on explicit and automatic meshes.
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -15,6 +17,7 @@ from helpers import drawn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
+from benchmarks import collectives as programs
 from benchmarks.compilers.hlo import collectives
 from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
 from jaxrnn.testing import _oracle
@@ -25,6 +28,7 @@ LENGTHS = np.array([6, 0, 3, 1, 2, 6, 5, 4], np.int32)
 KEY = jax.random.key(3)
 F64 = np.dtype("float64")
 close = functools.partial(_oracle.close, dtype=F64)
+SCALAR = jaxrnn.TensorShape([])
 AXIS_TYPES = [AxisType.Auto, AxisType.Explicit]
 
 
@@ -35,23 +39,22 @@ def count_rows(params, inputs, state, key=None):
     return total, (count + 1, total)
 
 
-def init_scale(key, inputs, dtype):
-    return {"w": jnp.ones((), dtype)}
-
-
 CELLS = {
     "lstm": LSTMCell(5, num_proj=3, use_peepholes=True),
     "stack": MultiRNNCell([LSTMCell(5), GRUCell(4)]),
     "dropout": DropoutWrapper(LSTMCell(5), 0.5, 0.5, 0.5),
     "variational": DropoutWrapper(GRUCell(5), 0.5, 0.5, 0.5, True, 3, jnp.float64),
-    "function": FunctionCell(count_rows, (jaxrnn.TensorShape([]), 3), 3, init_scale),
+    "function": FunctionCell(
+        count_rows, (SCALAR, 3), 3, lambda key, x, dtype: {"w": jnp.ones((), dtype)}
+    ),
 }
 
 
 def forward(cell, params, x, lengths, key=KEY):
     bound = cell.bind(params, key)
     fw, state = jaxrnn.dynamic_rnn(bound, x, lengths, dtype=F64)
-    (_, bw), _ = jaxrnn.bidirectional_dynamic_rnn(bound, bound, x, lengths, dtype=F64)
+    run_on = jaxrnn.bidirectional_dynamic_rnn
+    (_, bw), _ = run_on(bound, bound, x, lengths, state, state, dtype=F64)
     return fw + bw, state
 
 
@@ -84,6 +87,80 @@ def test_runs_without_gradients_exchange_nothing(name, axis_type):
     assert collectives(program) == ([], [])
 
 
+# The collectives of larger programs, in loops and outside of them.
+
+# Their programs have no collectives in loops, on any mesh.
+ONCE = ["dynamic_rnn", "bidirectional", "static_rnn"]
+AXES = ["auto", "explicit", "shard_map"]
+# The layouts of parameters: whole, divided by rows, divided by columns.
+LAYOUTS = [("data", "shard_map")]
+LAYOUTS += itertools.product(["data", "FSDP", "tensor"], AXES[:2])
+
+
+def found(layout, axes, driver, cell):
+    return collectives(programs.compiled(jax.devices(), layout, axes, driver, cell))
+
+
+@pytest.mark.fast(
+    "LSTM, peepholes, projection-data-shard_map",
+    "LSTM, GRU-data-auto",
+    "GRU-FSDP-auto",
+    "LSTM-tensor-explicit",
+)
+@pytest.mark.parametrize(("layout", "axes"), LAYOUTS)
+@pytest.mark.parametrize("cell", programs.CELLS)
+def test_no_collective_in_a_loop(cell, layout, axes):
+    inside, outside = found(layout, axes, "dynamic_rnn", cell)
+    assert inside == []
+    types, _, _ = programs.types_of(
+        programs.CELLS[cell], programs.make_mesh(jax.devices(), layout, axes), layout
+    )
+    params = jax.tree.leaves(types)
+    if layout == "data":
+        # The compiler may combine sums: the loss, and at most one for each leaf.
+        assert set(outside) == {"all-reduce"}
+        assert len(outside) <= 1 + len(params)
+    elif layout == "FSDP":
+        kernels = [leaf for leaf in params if leaf.ndim == 2]
+        assert outside.count("all-gather") == len(kernels)
+    else:
+        assert "all-gather" in outside
+
+
+@pytest.mark.fast("shard_map-raw_rnn", "auto-static_rnn")
+@pytest.mark.parametrize("driver", programs.DRIVERS)
+@pytest.mark.parametrize("axes", AXES)
+def test_data_parallel_by_driver(axes, driver):
+    inside, outside = found("data", axes, driver, "LSTM")
+    if driver in ONCE or axes == "shard_map":
+        assert inside == []
+    if driver == "beam_search" and axes != "shard_map":
+        # On CPUs, `top_k` is compiled to read the scores of all rows.
+        assert set(inside) == {"all-reduce", "all-gather"}
+    else:
+        assert set(inside + outside) == {"all-reduce"}
+
+
+@pytest.mark.parametrize("told", ["context", "inputs"])
+def test_fsdp_of_parameters_whose_types_tell_no_mesh(told):
+    """`in_shardings` shards the parameters. The mesh is set, or the inputs have it."""
+    cell, mesh = (
+        programs.CELLS["LSTM"],
+        programs.make_mesh(jax.devices(), "FSDP", "auto"),
+    )
+    types = programs.types_of(cell, mesh, "FSDP")
+    shardings = jax.tree.map(lambda x: x.sharding, types)
+    bare = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), types)
+    if told == "inputs":
+        bare = bare[0], *types[1:]
+    gradient = programs.gradient_of(programs.DRIVERS["dynamic_rnn"], cell, mesh, "auto")
+    gradient = jax.jit(gradient, in_shardings=shardings)
+    with jax.set_mesh(mesh) if told == "context" else contextlib.nullcontext():
+        inside, outside = collectives(gradient.lower(*bare).compile().as_text())
+    assert inside == []
+    assert outside.count("all-gather") == 1
+
+
 # Inside of `shard_map`.
 
 
@@ -97,18 +174,26 @@ def parts(x):
     return np.split(np.asarray(x), 4)
 
 
-@pytest.mark.fast("lstm-True")
+@pytest.mark.fast("lstm-True-rows", "dropout-True-rows")
+@pytest.mark.parametrize("varying", ["rows", "params"])
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_inside_of_shard_map(cell, check_vma):
-    params, mesh = params_of(cell), make_mesh(AxisType.Auto)
+def test_inside_of_shard_map(cell, check_vma, varying):
+    """Devices have other rows and the same parameters, or the other way round."""
+    members = [drawn(cell, X[:, 0], F64, seed=i) for i in range(4)]
+    specs, each = (P("data"), P(), P()), [(p, X, LENGTHS, KEY) for p in members]
+    if varying == "rows":
+        # Types list the axes over which rows vary only with `check_vma`.
+        keys = [jax.random.fold_in(KEY, i) if check_vma else KEY for i in range(4)]
+        members = members[:1] * 4
+        specs = P(), P("data"), P("data")
+        each = zip(members, parts(X), parts(LENGTHS), keys, strict=True)
     run = lambda p, x, n, key=KEY: forward(cell, p, x, n, key)[0]
-    specs = P(), P("data"), P("data")
-    got = by_device(run, mesh, specs, check_vma=check_vma)(params, X, LENGTHS)
-    # Types list the axes over which rows vary only with `check_vma`.
-    keys = [jax.random.fold_in(KEY, i) if check_vma else KEY for i in range(4)]
-    each = zip(parts(X), parts(LENGTHS), keys, strict=True)
-    close(got, jnp.concatenate([run(params, *shard) for shard in each]))
+    first = lambda stack: jax.tree.map(lambda leaf: leaf[0], stack)
+    on_each = lambda stack, *rows: run(first(stack), *rows)
+    mapped = by_device(on_each, make_mesh(AxisType.Auto), specs, check_vma=check_vma)
+    got = mapped(jax.tree.map(lambda *p: jnp.stack(p), *members), X, LENGTHS)
+    close(got, jnp.concatenate([run(*shard) for shard in each]))
 
 
 def test_a_mesh_that_is_manual_in_part():
@@ -118,23 +203,6 @@ def test_a_mesh_that_is_manual_in_part():
     manual = by_device(run, mesh, (P(), P("data"), P("data")), axis_names={"data"})
     given = params_of(cell), X, LENGTHS
     close(manual(*given), run(*given))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("check_vma", [True, False])
-def test_an_ensemble_over_devices(check_vma):
-    """Only the parameters vary over the devices."""
-    cell = CELLS["stack"]
-    members = [drawn(cell, X[:, 0], F64, seed=seed) for seed in range(4)]
-    stacked = jax.tree.map(lambda *p: jnp.stack(p), *members)
-
-    def one(params, x):
-        params = jax.tree.map(lambda p: p[0], params)
-        return forward(cell, params, x, LENGTHS)[0][None]
-
-    mesh, specs = make_mesh(AxisType.Auto), (P("data"), P())
-    want = jnp.stack([forward(cell, p, X, LENGTHS)[0] for p in members])
-    close(by_device(one, mesh, specs, check_vma=check_vma)(stacked, X), want)
 
 
 def add_both(params, inputs, state, key=None):
@@ -150,7 +218,7 @@ def test_whichever_input_varies(varying):
     whole = {"a": X, "b": X, "lengths": LENGTHS}[varying]
 
     def one(given):
-        inputs = {"a": given["a"], "b": given["b"]}
+        inputs = {name: given[name] for name in "ab"}
         return jaxrnn.dynamic_rnn(cell, inputs, given["lengths"], dtype=F64)[0]
 
     specs = dict.fromkeys(given, P()) | {varying: P("data")}
@@ -159,42 +227,17 @@ def test_whichever_input_varies(varying):
     close(run(given | {varying: whole}), jnp.concatenate(want))
 
 
-def test_another_draw_on_each_device():
-    cell, mesh = DropoutWrapper(LSTMCell(5), output_keep_prob=0.5), make_mesh()
-    bound = cell.bind(params_of(cell), KEY)
-    run = lambda x: jaxrnn.dynamic_rnn(bound, x, dtype=F64)[0]
-    ones = put(np.ones((8, 6, 3)), mesh, "data")
-    outputs = jax.jit(jax.shard_map(run, mesh=mesh, out_specs=P("data")))(ones)
-    assert len({(part == 0).tobytes() for part in parts(outputs)}) == 4
-
-
 # Explicit meshes.
 
 
-def carry_keys(params, inputs, state, key=None):
-    total, keys = state
-    return total + inputs, (total + inputs, keys)
-
-
 def test_keys_in_the_state_take_over_the_rows():
-    cell = FunctionCell(carry_keys, (3, jaxrnn.TensorShape([])), 3).bind({})
+    step = lambda params, x, state, key=None: (x, (state[0] + x, state[1]))
+    cell = FunctionCell(step, (3, SCALAR), 3).bind({})
     state, mesh = (np.zeros((8, 3)), jax.random.split(KEY, 8)), make_mesh()
     with jax.set_mesh(mesh):
         run = lambda x, s: jaxrnn.dynamic_rnn(cell, x, LENGTHS, s, F64)
         _, (_, keys) = jax.jit(run)(put(X, mesh, "data"), state)
-    data = map(jax.random.key_data, (keys, state[1]))
-    np.testing.assert_array_equal(*data)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["lstm", "function"])
-@pytest.mark.parametrize("placed", ["params", "x"])
-def test_arrays_that_are_not_on_the_explicit_mesh(placed, name):
-    cell, mesh = CELLS[name], make_mesh()
-    given = {"params": params_of(cell), "x": X}
-    run = jax.jit(jax.grad(lambda given: loss(**given, lengths=LENGTHS, cell=cell)))
-    spec = ["data"] if placed == "x" else []
-    close(run(given | {placed: put(given[placed], mesh, *spec)}), run(given))
+    assert (keys == state[1]).all()
 
 
 @pytest.mark.slow
@@ -203,21 +246,25 @@ def test_vmap_over_an_axis_that_is_divided(lengths):
     cell, mesh = CELLS["stack"], make_mesh()
     params, x = params_of(cell), X.reshape(4, 2, 6, 3)
 
-    def total(params, x, lengths):
-        each = jax.vmap(lambda x, n: loss(params, x, n, cell))
-        return each(x, lengths).sum()
-
-    gradient = jax.jit(jax.value_and_grad(total, (0, 1)))
+    each = jax.vmap(functools.partial(loss, cell=cell), (None, 0, 0))
+    gradient = jax.jit(jax.value_and_grad(lambda *given: each(*given).sum(), (0, 1)))
     want = gradient(params, x, lengths)
     close(gradient(params, *put((x, lengths), mesh, "data")), want)
 
 
-@pytest.mark.parametrize("mask", [None, X[..., 0] > 0])
-def test_inputs_that_are_divided_along_time_are_refused(mask):
-    x, cell = put(X, jax.make_mesh((2,), ("data",)), None, "data"), GRUCell(5)
-    message = r"`inputs` must not be sharded along time.*'data'"
-    with pytest.raises(ValueError, match=message):
-        jaxrnn.dynamic_rnn(cell.bind(params_of(cell)), x, dtype=x.dtype, mask=mask)
+READERS = {
+    "dynamic_rnn": lambda cell, x: jaxrnn.dynamic_rnn(cell, x, dtype=F64),
+    "mask": lambda cell, x: jaxrnn.dynamic_rnn(cell, x, dtype=F64, mask=X[..., 0] > 0),
+    "reverse": lambda cell, x: jaxrnn.reverse_sequence(x, LENGTHS, 1),
+}
+
+
+@pytest.mark.parametrize("run", READERS.values(), ids=READERS)
+def test_inputs_that_are_divided_along_time_are_refused(run):
+    cell, mesh = GRUCell(5), jax.make_mesh((2,), ("data",))
+    message = "must not be sharded along time.*'data'"
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match=message):
+        run(cell.bind(params_of(cell)), put(X, mesh, None, "data"))
 
 
 # Parameters that are divided.
@@ -233,9 +280,8 @@ class OneProduct(jaxrnn.AffineCell):
     @property
     def stages(self):
         n, init = self.num_units, jax.nn.initializers.glorot_normal()
-        return (
-            jaxrnn.Stage(self.update, n, n, init, jax.nn.initializers.ones, blocks=1),
-        )
+        ones = jax.nn.initializers.ones
+        return (jaxrnn.Stage(self.update, n, n, init, ones, blocks=1),)
 
     state_size = output_size = property(lambda self: self.num_units)
 
@@ -247,66 +293,50 @@ class OneProduct(jaxrnn.AffineCell):
         return h, h
 
 
-def swapped_halves(h):
-    first, second = jnp.split(h, 2, axis=-1)
-    return jnp.concatenate([second, first], axis=-1)
-
-
 def scaled_halves(h):
     factors = np.array([1.0, 0.5])[None, :, None]
     return (h.reshape(h.shape[0], 2, -1) * factors).reshape(h.shape)
 
 
-UNDIVIDED = {
+KERNELS = {
+    "divided": MultiRNNCell([LSTMCell(6, True, num_proj=4), GRUCell(4)]),
     "centered": OneProduct(8, lambda h: h - jnp.mean(h, axis=-1, keepdims=True)),
     "by_count": OneProduct(8, lambda h: h * np.array([[1 / h.shape[-1]]])),
     "by_place": OneProduct(8, lambda h: h * np.linspace(0.5, 1, h.shape[-1])[None]),
-    "halves": OneProduct(4, swapped_halves),
+    "halves": OneProduct(4, lambda h: jnp.roll(h, 2, axis=-1)),
     "reshaped": OneProduct(4, scaled_halves),
     "one_state": LSTMCell(6, state_is_tuple=False),
     "dropout": DropoutWrapper(GRUCell(8), 0.5),
 }
-SPECS = {"columns": P(None, "model"), "rows": P("model"), "fsdp": P("data")}
+# How kernels and inputs are divided; None if they are not on the mesh.
+SPECS = {
+    "columns": (P(None, "model"), P("data")),
+    "rows": (P("model"), P("data")),
+    "fsdp": (P("data"), P("data")),
+    "inputs": (None, P("data")),
+    "params": (P(), None),
+}
 
 
-@pytest.mark.fast("columns-centered")
-@pytest.mark.parametrize("cell", UNDIVIDED.values(), ids=UNDIVIDED)
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_kernels_that_are_divided_on_an_explicit_mesh(spec, cell):
+@pytest.mark.fast("columns-centered-explicit")
+@pytest.mark.parametrize("axis_type", AXIS_TYPES, ids=["auto", "explicit"])
+@pytest.mark.parametrize("cell", KERNELS.values(), ids=KERNELS)
+@pytest.mark.parametrize(("of_kernels", "of_inputs"), SPECS.values(), ids=SPECS)
+def test_parameters_on_a_mesh(of_kernels, of_inputs, cell, axis_type):
     """Cells whose units cannot be sharded gather whole kernels on each device."""
-    mesh = jax.make_mesh((2, 2), ("data", "model"))
-    x = X[..., :2]  # Kernels need an even number of rows.
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(axis_type,) * 2)
+    # Kernels need an even number of rows; the backward loop, several chunks of steps.
+    x, lengths = np.tile(X[..., :2], (1, 10, 1)), LENGTHS * 10
     params = drawn(cell, x[:, 0], F64)
     run = jax.jit(jax.value_and_grad(loss), static_argnums=3)
-    want = run(params, x, LENGTHS, cell)
-    divide = lambda p: put(p, mesh, *(spec if p.ndim == 2 else P()))
-    got = run(jax.tree.map(divide, params), *put((x, LENGTHS), mesh, "data"), cell)
-    close(got, want)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("swap_memory", [False, True])
-def test_states_of_tensor_parallel_runs_are_passed_on(swap_memory):
-    """Run windows of time one after the other."""
-    cell = MultiRNNCell([LSTMCell(4), GRUCell(4)])
-    mesh, params = jax.make_mesh((2, 2), ("data", "model")), params_of(cell)
-
-    def windows(params, x):
-        run = jaxrnn.dynamic_rnn
-        run = functools.partial(run, cell.bind(params), swap_memory=swap_memory)
-        first, state = run(x[:, :3], np.minimum(LENGTHS, 3), dtype=F64)
-        second, _ = run(x[:, 3:], np.maximum(LENGTHS - 3, 0), state)
-        return jnp.sum(first**2) + jnp.sum(second**3)
-
-    divide = lambda p: put(p, mesh, *[None] * (p.ndim - 1), "model")
-    divided = jax.tree.map(divide, params), put(X, mesh, "data")
-    close(jax.jit(jax.grad(windows))(*divided), jax.grad(windows)(params, X))
+    place = lambda tree, spec: tree if spec is None else put(tree, mesh, *spec)
+    divide = lambda p: place(p, of_kernels and (of_kernels if p.ndim == 2 else P()))
+    rows = place((x, lengths), of_inputs)
+    got = run(jax.tree.map(divide, params), *rows, cell)
+    close(got, run(params, x, lengths, cell))
 
 
 # A pack on each device. With these sizes, the backward pass runs several chunks.
-
-
-PACKED_CELLS = CELLS | {"lstm": LSTMCell(5, num_proj=3)}
 
 
 @functools.cache
@@ -328,7 +358,7 @@ def loss_of_pack(cell, params, packed):
 @pytest.mark.parametrize("kind", [*AXIS_TYPES, "shard_map"])
 @pytest.mark.parametrize("name", ["lstm", "stack", "function"])
 def test_a_pack_for_each_device(name, kind):
-    cell = PACKED_CELLS[name]
+    cell = LSTMCell(5, num_proj=3) if name == "lstm" else CELLS[name]
     params, of_one = params_of(cell), functools.partial(loss_of_pack, cell)
     mesh = make_mesh(AxisType.Auto if kind == "shard_map" else kind)
     total = lambda params, stack: jnp.sum(jax.vmap(of_one, (None, 0))(params, stack))

@@ -1,4 +1,7 @@
-"""The example of letters and sounds, in small: it learns, goes on, and pronounces."""
+"""The example of letters and sounds, in small: it learns, goes on, and pronounces.
+
+Its dictionary holds words with their pronunciations, from which it makes batches.
+"""
 
 import dataclasses
 import functools
@@ -9,42 +12,33 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tyro
-from g2p import (
-    baseline,
-    data,
-    decoding,
-    evaluate,
-    flax_net,
-    hybrid,
-    log,
-    model,
-    pronounce,
-    scores,
-    time_epoch,
-    train,
-)
-from helpers import assert_near
+from g2p import baseline, data, decoding, evaluate, model, pronounce, scores, train
+from g2p.make_cmudict import PRONUNCIATIONS, WORDS, read
+from helpers import assert_same
 
 pytestmark = pytest.mark.usefixtures("users_settings")
-KEY = jax.random.key(1)
 SMALL = model.Net(embedding=12, units=24, layers=2, decoder_units=20)
 
 
 @pytest.fixture(scope="module")
-def words():
-    """Some with several pronunciations."""
-    return dict(list(data.load().items())[5000:5400])
+def dictionary():
+    return data.load()
 
 
 @pytest.fixture(scope="module")
-def short_words():
+def words(dictionary):
+    """Some with several pronunciations."""
+    return dict(list(dictionary.items())[5000:5400])
+
+
+@pytest.fixture(scope="module")
+def short_words(dictionary):
     """The batches of one bucket, so that little is compiled."""
     fits = lambda item: {data.bucket_of(item[0], p) for p in item[1]} == {5}
-    return dict(list(filter(fits, data.load().items()))[1000:1080])
+    return dict(list(filter(fits, dictionary.items()))[1000:1080])
 
 
 @pytest.fixture
@@ -65,7 +59,6 @@ def test_a_word_is_right_if_any_of_its_pronunciations_is():
     words = {"a": [("AH",), ("EY",)], "cat": [("K", "AE", "T")], "i": [("AY",)]}
     found = {"a": ("EY",), "cat": ("K", "AE", "T", "S"), "i": ("AY",)}
     assert scores.words_wrong(found, words).tolist() == [False, True, False]
-    assert scores.words_wrong_by_first(found, words).tolist() == [True, True, False]
     edits, counts = scores.phonemes_wrong(found, words)
     assert (edits.tolist(), counts.tolist()) == ([0, 1, 0], [1, 3, 1])
 
@@ -86,7 +79,7 @@ def test_the_folder_can_be_copied_out(tmp_path):
     """What it imports are its own files and packages that are installed."""
     folder = Path(model.__file__).parent
     shutil.copytree(folder, tmp_path / "sounds")
-    names = "pronounce, train, evaluate, baseline, time_epoch"
+    names = "pronounce, train, evaluate, baseline"
     command = [sys.executable, "-c", f"from sounds import {names}"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
 
@@ -123,7 +116,7 @@ def test_a_run_goes_on_where_it_was_killed(short_words, tmp_path, monkeypatch):
     assert 8 < steps
     assert [e["step"] for e in entries] == [e["step"] for e in expected]
     assert entries[-1]["dev"] == expected[-1]["dev"]
-    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    assert_same(resumed, whole)
     lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
     assert list(map(json.loads, lines)) == entries
 
@@ -135,22 +128,10 @@ def saved(params, tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluation_prints_its_tables(saved, capsys, words, monkeypatch):
-    monkeypatch.setattr(data, "split", lambda _: ({}, {}, words))
-    rates = evaluate.main((saved,), beams=2, wrong=3)
-    assert list(rates) == ["greedy", "2 beams"]
-    rate, low, high = rates["greedy"]["words wrong"]
-    assert 0.9 < low <= rate <= high <= 1
-    assert capsys.readouterr().out.count("; right: ") == 3
-
-
-@pytest.mark.slow
-def test_words_are_pronounced_and_drawn(saved, tmp_path, capsys):
-    picture = tmp_path / "figure.png"
+def test_words_are_pronounced_and_drawn(saved, picture, capsys):
     flags = ["Cat", "o'clock", "--path", str(saved), "--figure", str(picture)]
     found = tyro.cli(pronounce.main, args=flags)
     assert list(found) == ["cat", "o'clock"]
-    assert picture.read_bytes().startswith(b"\x89PNG")
     assert f"cat: {' '.join(found['cat'])}\n" in capsys.readouterr().out
 
 
@@ -163,8 +144,8 @@ def test_files_that_hold_no_net_are_refused(tmp_path):
             model.load(path)
 
 
-def flags(*words):
-    return lambda: tyro.cli(train.main, args=words)
+def flags(text):
+    return lambda: tyro.cli(train.main, args=text.split())
 
 
 REFUSALS = {
@@ -172,14 +153,10 @@ REFUSALS = {
     "one or more files": lambda: model.load_all(()),
     "one or more words": lambda: pronounce.main(()),
     "must be 1 to 29 characters .*'naïve'": lambda: pronounce.main(("cat", "naïve")),
-    "each word must be 1 to 29 characters .*, got ''": lambda: pronounce.main(("",)),
-    "got 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'": lambda: pronounce.main(("a" * 30,)),
     "drop the other flags": lambda: train.main(config(), quick=True),
-    "--units must be at least 1, got 0": flags("--units", "0"),
-    r"--dropout must be from 0 to below 1, got 1\.0": flags("--dropout", "1"),
-    "--learning-rate must be finite and above 0": flags("--learning-rate", "nan"),
-    r"--smoothing must be from 0 to 1, got 2\.0": flags("--smoothing", "2"),
-    "--seed must be from 0 to 2147483647, got -1": flags("--seed", "-1"),
+    "--units must be at least 1, got 0": flags("--units 0"),
+    r"--dropout must be from 0 to below 1, got 1\.0": flags("--dropout 1"),
+    "--learning-rate must be finite and above 0": flags("--learning-rate nan"),
 }
 
 
@@ -201,7 +178,7 @@ def test_a_folder_holds_one_training(tmp_path):
 def test_a_log_that_a_kill_cut_goes_on(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 5, "seconds": 1.0}\n{"step": 10, "sec')
-    log.Log(path, 10).add(step=10)
+    train.Log(path, 10).add(step=10)
     steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
     assert steps == [5, 10]
 
@@ -212,42 +189,13 @@ def test_a_batch_must_be_filled():
 
 
 @pytest.mark.slow
-def test_the_committed_net_pronounces_words_that_it_was_not_trained_on():
+def test_the_committed_net_pronounces_words_that_it_was_not_trained_on(dictionary):
     net, params = model.load(model.COMMITTED)
-    _, dev, _ = data.split(data.load())
+    _, dev, _ = data.split(dictionary)
     some = dict(list(dev.items())[:600])
     search = functools.partial(decoding.beam_search, beams=4)
     found = decoding.pronounce((net,), (params,), some, search)
     assert scores.words_wrong(found, some).mean() < 0.3
-
-
-@pytest.mark.slow
-def test_the_net_in_flax_is_the_same(params, words):
-    net = dataclasses.replace(SMALL, dropout=0.0)
-    batch = data.Training(words, 16, seed=0)[0]
-    flax, of_flax = flax_net.FlaxNet(net), flax_net.from_ours(net, params)
-    fresh = jax.eval_shape(lambda key: flax.init(key, batch, train=False), KEY)
-    assert jax.tree.map(jnp.shape, fresh["params"]) == jax.tree.map(jnp.shape, of_flax)
-    expected = model.compute_logits(net, params, batch, KEY)
-    logits = flax.apply({"params": of_flax}, batch, train=False)
-    is_valid = jnp.arange(logits.shape[1]) < batch.phoneme_count[:, None]
-    assert_near(logits[is_valid], expected[is_valid], tolerance=1e-4)
-    dropped = time_epoch.flax_logits(SMALL, of_flax, batch, KEY)
-    assert not np.allclose(dropped, logits)
-
-
-@pytest.mark.slow
-def test_an_epoch_is_timed(words, monkeypatch, capsys):
-    monkeypatch.setattr(data, "split", lambda _: (words, {}, {}))
-    monkeypatch.setattr(data, "BUCKETS", (10, 29))
-    trainings = time_epoch.main(config(), rounds=2)
-    printed = capsys.readouterr().out
-    assert printed.count(" s per epoch, median ") == printed.count(" MB\n") == 2
-    assert {len(t.seconds[10]) for t in trainings.values()} == {3}
-    batches = {10: 20, 29: 1}
-    for training in trainings.values():
-        training.seconds = {10: [9.0, 2.0, 1.0], 29: [9.0, 5.0, 6.0]}
-        assert training.of_epoch(min, batches) == 25.0
 
 
 def test_mcnemar():
@@ -263,42 +211,118 @@ def test_mcnemar():
 
 
 def fake_phonetisaurus(*command):
-    """Learns the lexicon by heart, and proposes a wrong pronunciation as the second."""
+    """Learns the lexicon by heart."""
     if "train" in command:
         *_, model, lexicon = command
         return model.write_text(lexicon.read_text())
     flags = dict(flag.split("=", 1) for flag in command if "=" in flag)
-    known = dict(
-        line.split("\t") for line in Path(flags["--model"]).read_text().splitlines()
-    )
-    words = Path(flags["--wordlist"]).read_text().splitlines()
-    return "".join(
-        f"{w}\t0.5\t{known[w]}\n{w}\t900\tAA\n" if w in known else f"{w}\t0\t\n"
-        for w in words
-    )
+    lines = lambda flag: Path(flags[flag]).read_text().splitlines()
+    known = dict(line.split("\t") for line in lines("--model"))
+    found = lambda w: f"0.5\t{known[w]}" if w in known else "0\t"
+    return "".join(f"{word}\t{found(word)}\n" for word in lines("--wordlist"))
 
 
-@pytest.fixture
-def baseline_folder(words, tmp_path, monkeypatch):
-    """What Phonetisaurus writes, if it knows all but 100 of the words."""
+@pytest.mark.slow
+def test_evaluation_prints_its_tables(saved, words, tmp_path, monkeypatch, capsys):
+    """And compares with Phonetisaurus, which knows all but 100 of the words."""
     monkeypatch.setattr(baseline, "run", fake_phonetisaurus)
     known = dict(list(words.items())[100:])
     part = dict(list(words.items())[50:150])
     monkeypatch.setattr(data, "split", lambda _: (known, part, words))
-    rates = baseline.main(tmp_path / "baseline")
+    rates = baseline.main(tmp_path)
     assert rates["Phonetisaurus, test"]["words wrong"][0] == 100 / 400
     assert rates["Phonetisaurus, dev"]["words wrong"][0] == 50 / 100
-    return tmp_path / "baseline"
+    other = tmp_path / "test.tsv"
+    rates = evaluate.main((saved,), beams=2, wrong=3, against=other)
+    assert list(rates) == ["greedy", "2 beams"]
+    rate, low, high = rates["greedy"]["words wrong"]
+    assert 0.9 < low <= rate <= high <= 1
+    printed = capsys.readouterr().out
+    assert printed.count("; right: ") == 3
+    assert "minus the other system's 25.00 %: +7" in printed
+
+
+# The dictionary.
+
+SOURCE = """\
+'tis T IH1 Z
+a AH0
+a(2) EY1
+a.d. EY2 D IY1
+aalborg AO1 L B AO0 R G # place, danish
+abstract AE0 B S T R AE1 K T
+abstract(2) AE1 B S T R AE2 K T
+wi-fi W AY1 F AY0
+"""
+
+
+def test_what_is_kept_of_the_source():
+    assert read(SOURCE.splitlines()) == [
+        "'tis T IH Z",
+        "a AH",
+        "a EY",
+        "aalborg AO L B AO R G",
+        "abstract AE B S T R AE K T",
+    ]
+
+
+def test_the_dictionary(dictionary):
+    assert len(dictionary) == WORDS
+    assert sum(map(len, dictionary.values())) == PRONUNCIATIONS
+    tomatoes = [" ".join(phonemes) for phonemes in dictionary["tomato"]]
+    assert tomatoes == ["T AH M EY T OW", "T AH M AA T OW"]
+    written = {p for each in dictionary.values() for p in sum(each, ())}
+    assert written == set(data.PHONEMES)
+    assert set("".join(dictionary)) == set(data.LETTERS)
 
 
 @pytest.mark.slow
-def test_systems_are_compared_word_by_word_and_combined(saved, baseline_folder, capsys):
-    """An untrained net adds nothing to a system that knows words by heart."""
-    file = baseline_folder / "net.tsv"
-    evaluate.main((saved,), beams=2, against=baseline_folder / "test.tsv", save=file)
-    assert "minus the other system's 25.00 %: +7" in capsys.readouterr().out
-    evaluate.main((saved,), beams=2, against=file)
-    assert "+0.00 ± 0.00 points, p = 1.000 (McNemar)" in capsys.readouterr().out
-    rates = hybrid.main((saved,), baseline_folder, beams=2)
-    assert "The weight is" in capsys.readouterr().out
-    assert rates["hybrid, dev"]["words wrong"][0] == pytest.approx(0.5, abs=0.02)
+def test_no_word_is_in_two_parts(dictionary):
+    train, dev, test = data.split(dictionary)
+    assert (len(train), len(dev), len(test)) == (110_256, 2_670, 12_000)
+    assert {**train, **dev, **test} == dictionary
+    # As it was when the committed model was trained.
+    assert list(test)[:3] == ["dismore", "evander", "vantrease"]
+    assert data.split(dict(sorted(dictionary.items(), reverse=True)))[2] == test
+
+
+@pytest.fixture(scope="module")
+def training(dictionary):
+    some = dict(list(dictionary.items())[:3000])
+    return some, data.Training(some, 16, seed=3)
+
+
+def test_a_batch_holds_words_with_their_pronunciations(training):
+    words, batches = training
+    for n in range(5):
+        batch = batches[n]
+        assert batch.letters.shape == batch.phonemes.shape
+        assert batch.letters.shape[0] == 16
+        assert batch.letters.shape[1] in data.BUCKETS
+        for letters, letter_count, phonemes, count in zip(*batch, strict=True):
+            word = "".join(data.LETTERS[k - 1] for k in letters[:letter_count])
+            assert data.to_phonemes(phonemes) in words[word]
+            assert phonemes[count - 1] == data.END
+            assert phonemes[: count - 1].all()
+            assert not letters[letter_count:].any()
+            assert not phonemes[count:].any()
+
+
+def test_an_epoch_reads_each_pair_once_at_most(training):
+    words, batches = training
+    rows = [
+        (*letters.tolist(), -1, *phonemes.tolist())
+        for n in range(batches.per_epoch)
+        for letters, _, phonemes, _ in zip(*batches[n], strict=True)
+    ]
+    pairs = sum(map(len, words.values()))
+    assert len(set(rows)) == len(rows) > pairs - 16 * len(data.BUCKETS)
+
+
+def test_a_batch_depends_on_its_number_and_the_seed_alone(training):
+    words, batches = training
+    n = batches.per_epoch + 2
+    assert_same(data.Training(words, 16, seed=3)[n], batches[n])
+    other = data.Training(words, 16, seed=4)[n]
+    assert not np.array_equal(batches[n].letters, other.letters)
+    assert not np.array_equal(batches[n].letters, batches[2].letters)

@@ -1,68 +1,20 @@
-"""Examples of long sequences, in small: long memory, slow digits, delayed rewards."""
+"""Examples of long sequences, in small: slow digits and delayed rewards."""
 
 import jax
 import jax.numpy as jnp
-import long_memory
 import numpy as np
 import pytest
 import tyro
 from helpers import assert_near
 from long_range import digits
-from rl import recall, time_update
+from rl import recall
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_settings")]
 
 
-@pytest.fixture
-def draw(tmp_path):
-    """Runs `main` with flags and a file for its figure, which it must write."""
-
-    def run(main, flags):
-        picture = tmp_path / "figure.png"
-        result = tyro.cli(main, args=[*flags.split(), "--figure", str(picture)])
-        assert picture.read_bytes().startswith(b"\x89PNG")
-        return result
-
-    return run
-
-
-FLAGS = "--steps 60 --updates 40 --batch 8 --units 8"
-
-
-def test_long_memory_learns(draw, monkeypatch, capsys):
-    monkeypatch.setattr(long_memory, "LENGTHS", ())
-    compared = {"keep": "tab:red", "recompute": "tab:blue"}
-    monkeypatch.setattr(long_memory, "COMPARED", compared)
-    found = draw(long_memory.main, FLAGS)
-    losses = found["losses"]
-    assert len(losses) == 40
-    assert losses[-10:].mean() < 0.8 * losses[:10].mean()
-    assert "always guessing 1: 0.1667" in capsys.readouterr().out
-    assert found["needed"]["keep"] > found["needed"]["recompute"]
-
-
-@pytest.mark.parametrize("steps", [2, 61])
-def test_the_sum_is_that_of_the_two_marked_numbers(steps):
-    drawn = long_memory.adding_problem(jax.random.key(0), 5000, steps)
-    inputs, sums = jax.device_get(drawn)
-    marked = inputs[..., 1] == 1
-    half = steps // 2
-    assert np.all(marked[:half].sum(0) == 1) & np.all(marked[half:].sum(0) == 1)
-    np.testing.assert_allclose(sums, (inputs[..., 0] * inputs[..., 1]).sum(0), 1e-6)
-    guess = np.mean((sums - 1) ** 2)
-    assert guess == pytest.approx(long_memory.CONSTANT_GUESS, rel=0.1)
-
-
-def test_keeping_is_refused_before_it_runs(monkeypatch):
-    monkeypatch.delattr(long_memory, "fit")
-    flags = f"{FLAGS} --strategy keep --limit-gb 1e-5".split()
-    wanted = r"keep would need \d+ kB for 60 steps, but --limit-gb allows 10 kB\."
-    with pytest.raises(SystemExit, match=wanted):
-        tyro.cli(long_memory.main, args=flags)
-
-
-def test_long_range_learns(draw, capsys):
-    found = draw(digits.main, "--hold 1 --updates 60 --units 32")
+def test_long_range_learns(picture, capsys):
+    flags = "--hold 1 --updates 60 --units 32 --figure".split()
+    found = tyro.cli(digits.main, args=[*flags, str(picture)])
     assert found["updates"]["LRU"] == 60
     lru, lstm = found["curves"]["LRU"], found["curves"]["LSTM"]
     assert lru[-1, 1] > 0.4 > lru[0, 1]
@@ -90,8 +42,9 @@ def test_the_states_forget_within_the_sequence(hold):
     assert np.exp(params["theta_log"]).max() * hold * 8 <= 2.01 * 2 * np.pi
 
 
-def test_recall_learns(draw, capsys):
-    recalled = draw(recall.main, "--longest-delay 8 --updates 40")
+def test_recall_learns(picture, capsys):
+    flags = "--longest-delay 8 --updates 40 --figure".split()
+    recalled = tyro.cli(recall.main, args=[*flags, str(picture)])
     assert recalled[:3].mean() < 0.4
     assert recalled[-5:].mean() > 0.8
     assert "40 updates in" in capsys.readouterr().out
@@ -150,12 +103,3 @@ def test_no_advantage_crosses_the_end_of_an_episode(rollout):
         want[t] = total = delta + goes_on * recall.TRACE * total
         after = part.value[t]
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
-
-
-def test_all_ways_to_unroll_are_timed(capsys):
-    """And the two of the same cell have the same gradient."""
-    times = time_update.main(SMALL, rounds=2)
-    assert [len(each) for each in times.values()] == [2, 2, 2]
-    assert capsys.readouterr().out.count(" ms\n") == 3
-    (gradient, params), (of_scan, _), _ = time_update.make_losses(SMALL).values()
-    assert_near(gradient(params), of_scan(params), tolerance=1e-5)

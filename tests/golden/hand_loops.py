@@ -183,6 +183,10 @@ def _output(at: At) -> Any:
     return at.output
 
 
+def _cast(part: Callable[[At], Any], dtype: Any) -> Callable[[At], Any]:
+    return lambda at: part(at).astype(dtype)
+
+
 _words = _pair(_output, lambda at: _argmax(at.output))
 EMITS = {
     "output": _output,
@@ -199,12 +203,8 @@ EMITS = {
     "nothing": lambda at: (),
     "tokens": _first(_zeros(dtype=jnp.int32), lambda at: _argmax(at.output)),
     "signs": _first(_zeros(4, dtype=bool), lambda at: at.output > 0),
-    "narrower": _first(
-        _zeros(4, dtype=jnp.float32), lambda at: at.output.astype(jnp.float32)
-    ),
-    "wider": _first(
-        _zeros(4, dtype=jnp.float64), lambda at: at.output.astype(jnp.float64)
-    ),
+    "narrower": _first(_zeros(4, dtype=jnp.float32), _cast(_output, jnp.float32)),
+    "wider": _first(_zeros(4, dtype=jnp.float64), _cast(_output, jnp.float64)),
     "outer": _first(_zeros(4, 2), _outer),
     "state": _first(
         _pair(_zeros(4), _zeros(4)), lambda at: (at.state.c, at.state.h * at.output)
@@ -217,7 +217,7 @@ EMITS = {
     "later_none": _first(_zeros(4), lambda at: None),
     "other_structure": _first(_zeros(4), lambda at: (at.output,) * 2),
     "list_for_tuple": _first(_pair(_zeros(4), _zeros(4)), lambda at: [at.output] * 2),
-    "other_dtype": _first(_zeros(4), lambda at: at.output.astype(jnp.float32)),
+    "other_dtype": _first(_zeros(4), _cast(_output, jnp.float32)),
     "other_shape": _first(_zeros(4), lambda at: at.output[:, :2]),
     "scalar": _first(_zeros(), lambda at: jnp.sum(at.output)),
     "too_wide": _first(
@@ -265,6 +265,7 @@ def _writing(what: Callable[[At], Any], before: int = 1) -> Callable[[At], Any]:
     return lambda at: at.loop.write(at.time - before, what(at))
 
 
+_lengths = lambda at: at.lengths
 _room, _grows = _empty(6, 3, 4), _empty(0, 3, 4, grows=True)
 LOOPS = {
     "none": _unseen,
@@ -273,7 +274,7 @@ LOOPS = {
     "nest": _first(lambda at: {"flag": np.True_, "n": (at.sum, [at.lengths])}, _deeper),
     "scalars": _first(lambda at: (at.scale, jnp.int32(1)), _scalars),
     "later_none": _first(lambda at: at.sum, lambda at: None),
-    "budget": _first(lambda at: at.lengths, lambda at: at.loop - 1),
+    "budget": _first(_lengths, lambda at: at.loop - 1),
     "times": _times,
     "seen": _first(_grows, _writing(lambda at: at.state)),
     "outputs": _first(_room, _writing(_output)),
@@ -286,13 +287,9 @@ LOOPS = {
     ),
     "four_results": lambda at: None,
     "six_results": lambda at: None,
-    "other_structure": _first(lambda at: at.lengths, lambda at: (at.loop,) * 2),
-    "other_dtype": _first(
-        lambda at: at.lengths, lambda at: at.loop.astype(jnp.float32)
-    ),
-    "other_shape": _first(
-        lambda at: at.lengths, lambda at: jnp.concatenate([at.loop] * 2)
-    ),
+    "other_structure": _first(_lengths, lambda at: (at.loop,) * 2),
+    "other_dtype": _first(_lengths, lambda at: at.loop.astype(jnp.float32)),
+    "other_shape": _first(_lengths, lambda at: jnp.concatenate([at.loop] * 2)),
     "int_to_float": _first(lambda at: 1, lambda at: 1.5),
     "none_then_int": _first(lambda at: None, lambda at: jnp.int32(7)),
     "none_then_float": _first(lambda at: None, lambda at: jnp.float32(0.5)),

@@ -108,33 +108,24 @@ def call(case: Case, given: dict[str, Any], sequence_length: Any) -> dict[str, A
     cell, inputs = build(case["cell"]), given["inputs"]
     if case["function"] == "bidirectional_dynamic_rnn":
         states = {k: v for k, v in given.items() if k.startswith("initial_state")}
-        outputs, state = jaxrnn.bidirectional_dynamic_rnn(
-            cell.bind(given["params_fw"]),
-            build(case["cell_bw"]).bind(given["params_bw"]),
-            inputs,
-            **states,
-            **options,
-        )
-        return {"outputs": outputs, "state": state}
+        backward = build(case["cell_bw"]).bind(given["params_bw"])
+        bound = cell.bind(given["params_fw"]), backward
+        found = jaxrnn.bidirectional_dynamic_rnn(*bound, inputs, **states, **options)
+        return dict(zip(_PARTS, found, strict=True))
     bound, state = cell.bind(given["params"]), given.get("initial_state")
     if case["function"] == "cell":
-        outputs, state = bound(inputs, state)
+        found = bound(inputs, state)
     elif case["function"] == "fused":
-        outputs, state = bound(inputs, state, options["dtype"], sequence_length)
+        found = bound(inputs, state, options["dtype"], sequence_length)
     else:
-        outputs, state = jaxrnn.dynamic_rnn(
-            bound, inputs, initial_state=state, **options
-        )
-    return {"outputs": outputs, "state": state}
-
-
-def _is_float(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.floating)
+        found = jaxrnn.dynamic_rnn(bound, inputs, initial_state=state, **options)
+    return dict(zip(_PARTS, found, strict=True))
 
 
 def floats(tree: Any) -> dict[str, Any]:
     """The floating-point leaves by path."""
-    return {path: leaf for path, leaf in trees.leaves(tree) if _is_float(leaf)}
+    is_float = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)
+    return {path: leaf for path, leaf in trees.leaves(tree) if is_float(leaf)}
 
 
 def differentiated(
@@ -163,11 +154,8 @@ def differentiated(
 
 def run(case: Case) -> tuple[dict[str, Any], dict[str, jax.Array]]:
     """The results of a case, and the gradients by path, both from one compilation."""
-    cotangents = {
-        f"/{part}{path}": array
-        for part in _PARTS
-        for path, array in store.below(case, f"w_{part}").items()
-    }
+    named = store.arrays(case).items()
+    cotangents = {f"/{path[3:]}": w for path, w in named if path.startswith("/w_")}
 
     @jax.jit
     def both(given, cotangents, sequence_length):
@@ -177,41 +165,37 @@ def run(case: Case) -> tuple[dict[str, Any], dict[str, jax.Array]]:
     return both(arguments(case), cotangents, lengths(case))
 
 
-def pairs(case: Case) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Each part (`outputs`, `state`, `grads`), path, jaxrnn's array and TensorFlow's.
+def matched(
+    case: Case, results: dict[str, Any], grads: dict[str, Any] | None = None
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Each path of the results and of the gradients, if any, with both arrays.
 
     Raises:
         AssertionError: If structures, shapes, dtypes or paths differ.
     """
-    results, grads = run(case)
-    for part in _PARTS:
-        described = trees.describe(results[part])
-        assert described == case["structures"][part], part
-        wanted = dict(trees.leaves(golden(case, part)))
-        for path, array in trees.leaves(results[part]):
-            yield part, path, np.asarray(array), wanted[path]
-    wanted = store.below(case, "grads")
-    assert set(grads) == set(wanted)
-    for path, array in grads.items():
-        assert array.dtype == wanted[path].dtype, path
-        assert array.shape == wanted[path].shape, path
-        yield "grads", path, np.asarray(array), wanted[path]
+    for part, tree in results.items():
+        assert trees.describe(tree) == case["structures"][part], part
+    parts = {part: dict(trees.leaves(tree)) for part, tree in results.items()}
+    for part, got in (parts if grads is None else parts | {"grads": grads}).items():
+        wanted = store.below(case, part)
+        assert got.keys() == wanted.keys()
+        for path, array in got.items():
+            what = wanted[path]
+            assert (array.dtype, array.shape) == (what.dtype, what.shape), part + path
+            yield f"{part}{path}", np.asarray(array), what
 
 
-def check(
-    case: Case, parts: tuple[str, ...] = (*_PARTS, "grads"), slack: float = 1
-) -> None:
-    """Compares all results and gradients of a case, or these parts.
+def check(case: Case, with_gradients: bool = True, slack: float = 1) -> None:
+    """Compares all results of a case and, unless told otherwise, the gradients.
 
     Raises:
         AssertionError: If one differs by more than the tolerance of the dtype, times
             `slack`.
     """
-    for part, path, got, wanted in pairs(case):
-        if part not in parts:
-            continue
-        rtol, atol = TOLERANCES[case["dtype"]]
-        assert_near(f"{part}{path}", got, wanted, rtol, atol * slack)
+    results, grads = run(case)
+    rtol, atol = TOLERANCES[case["dtype"]]
+    for path, got, what in matched(case, results, grads if with_gradients else None):
+        assert_near(path, got, what, rtol, atol * slack)
 
 
 def assert_near(

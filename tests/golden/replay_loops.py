@@ -80,28 +80,7 @@ def pairs(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Each path with jaxrnn's array and TensorFlow's."""
     results, grads = run(case, jit=jit, spare=spare)
-    return matched(case, _trimmed(results), grads)
-
-
-def matched(
-    case: Case, results: Any, grads: dict[str, np.ndarray] | None
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Each path of the results and of the gradients, if any, with both arrays.
-
-    Raises:
-        AssertionError: If structures, shapes, dtypes or paths differ.
-    """
-    assert trees.describe(results) == case["structures"]["results"]
-    parts = {"results": dict(trees.leaves(results))}
-    if grads is not None:
-        parts["grads"] = grads
-    for part, got in parts.items():
-        wanted = store.below(case, part)
-        assert got.keys() == wanted.keys()
-        for path, array in got.items():
-            what = wanted[path]
-            assert (array.dtype, array.shape) == (what.dtype, what.shape), part + path
-            yield f"{part}{path}", array, what
+    return replay.matched(case, {"results": _trimmed(results)}, grads)
 
 
 def attempt(case: Case, *, jit: bool) -> None:

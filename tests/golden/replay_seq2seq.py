@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxrnn import contrib
 
-from . import replay, replay_loops, store
+from . import replay, store
 
 KEY = jax.random.key(3)
 END, VOCAB, DEPTH, UNITS = 1, 6, 3, 4
@@ -84,16 +84,10 @@ def _basic(case: Case, cell: Any, start: Any, given: dict[str, Any]) -> Any:
 
 
 def _beam(case: Case, cell: Any, start: Any, given: dict[str, Any]) -> Any:
-    options = _options(case, given)
-    return contrib.BeamSearchDecoder(
-        cell,
-        _embedding(case, given),
-        given["start"],
-        END,
-        contrib.tile_batch(start, options["beam_width"]),
-        output_layer=_layer(case, given),
-        **options,
-    )
+    options = _options(case, given) | {"output_layer": _layer(case, given)}
+    tiled = contrib.tile_batch(start, options["beam_width"])
+    model = cell, _embedding(case, given), given["start"], END, tiled
+    return contrib.BeamSearchDecoder(*model, **options)
 
 
 def _options(case: Case, given: dict[str, Any]) -> dict[str, Any]:
@@ -205,4 +199,4 @@ def pairs(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Each path with jaxrnn's array and TensorFlow's."""
     results, grads = run(case, jit=jit, spare=spare)
-    return replay_loops.matched(case, results, grads)
+    return replay.matched(case, {"results": results}, grads)

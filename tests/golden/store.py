@@ -1,7 +1,4 @@
-"""Reads and writes the recorded cases and their arrays; `README.md` describes them.
-
-Neither JAX nor TensorFlow is imported here.
-"""
+"""Reads the recorded cases and their arrays, which `README.md` describes."""
 
 import functools
 import json
@@ -24,23 +21,6 @@ def recorded(folder: str, file: str = "cases") -> dict[str, list[Case]]:
     stored = json.loads((HERE / folder / f"{file}.json").read_text())
     defaults = stored["defaults"]
     return {kind: [defaults[kind] | row for row in stored[kind]] for kind in defaults}
-
-
-def rewrite(folder: str, version: str, **lists: list[Case]) -> None:
-    """Writes the lists of a folder's `cases.json`, a row each, without the defaults."""
-    path = HERE / folder / "cases.json"
-    defaults = json.loads(path.read_text())["defaults"]
-    parts = {"tensorflow": json.dumps(version), "defaults": json.dumps(defaults)}
-    for kind, cases in lists.items():
-        rows = [
-            json.dumps(
-                {k: v for k, v in case.items() if defaults[kind].get(k, ...) != v}
-            )
-            for case in cases
-        ]
-        parts[kind] = "[\n" + ",\n".join(rows) + "\n]"
-    lines = [f'"{key}": {value}' for key, value in parts.items()]
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 @functools.cache
@@ -82,21 +62,6 @@ def layout(structures: Structures) -> list[tuple[str, str]]:
     given = [leaf for leaves in trees.values() for leaf in leaves]
     stored += [(f"/w_{path[1:]}", leaf) for path, leaf in results if is_float(leaf)]
     return stored + [(f"/grads{path}", leaf) for path, leaf in given if is_float(leaf)]
-
-
-def pack(structures: Structures, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """The bytes of all arrays of a case.
-
-    Raises:
-        ValueError: If the arrays are not those that `structures` tell.
-    """
-    found = {
-        path: f"{a.dtype}[{','.join(map(str, a.shape))}]" for path, a in arrays.items()
-    }
-    if found != dict(layout(structures)):
-        raise ValueError(f"{found} is not {layout(structures)}.")
-    parts = [arrays[path].tobytes() for path, _ in layout(structures)]
-    return np.frombuffer(b"".join(parts), np.uint8)
 
 
 def _unpack(structures: Structures, stored: np.ndarray) -> dict[str, np.ndarray]:

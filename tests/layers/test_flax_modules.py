@@ -1,6 +1,7 @@
-"""Recurrent modules of linen and nnx behave like the drivers."""
+"""Recurrent modules of linen and nnx behave like the drivers, or refuse arguments."""
 
 import functools
+import re
 
 import chex
 import flax.linen as nn
@@ -12,15 +13,13 @@ import pytest
 from cases import CASES
 from flax import nnx
 from flax.errors import InvalidRngError, TraceContextError
-from helpers import drawn, usual_promotion
+from helpers import assert_same, drawn, usual_promotion
 
 import jaxrnn
-import jaxrnn.convert
 import jaxrnn.initializers
 import jaxrnn.linen
 import jaxrnn.nnx
 from jaxrnn import (
-    CudnnCompatibleGRUCell,
     DropoutWrapper,
     FunctionCell,
     GRUCell,
@@ -28,6 +27,7 @@ from jaxrnn import (
     MultiRNNCell,
     contrib,
 )
+from jaxrnn.convert import tf1
 
 ROWS, TIME, DEPTH, UNITS = 3, 5, 2, 4
 LENGTHS = jnp.asarray([5, 0, 3])
@@ -85,27 +85,27 @@ def same(got, want, rtol=1e-5):
     chex.assert_trees_all_close(got, want, rtol=rtol, atol=1e-6)
 
 
+def lstm(units):
+    return {"lstm_cell": LSTMCell(units)}
+
+
+def gru(units):
+    return {"gru_cell": GRUCell(units)}
+
+
+LAYERS = {
+    "cell_0": {"fw": lstm(4), "bw": gru(2)},
+    "cell_1": {"fw": gru(3), "bw": gru(3)},
+}
 # The cells of modules, in the nest of their parameters: under TensorFlow's names, which
 # a wrapper has no part in.
 MODULES = {
     "lstm": ("RNN", {"lstm_cell": LSTMCell(UNITS, use_peepholes=True, num_proj=3)}),
-    "gru": ("RNN", {"cudnn_compatible_gru_cell": CudnnCompatibleGRUCell(UNITS)}),
+    "gru": ("RNN", {"cudnn_compatible_gru_cell": jaxrnn.CudnnCompatibleGRUCell(UNITS)}),
     "multi": ("RNN", {"multi_rnn_cell": MultiRNNCell([LSTMCell(3), GRUCell(UNITS)])}),
     "dropout": ("RNN", {"gru_cell": NOISY}),
-    "two_ways": (
-        "Bidirectional",
-        {"fw": {"lstm_cell": LSTMCell(UNITS)}, "bw": {"gru_cell": GRUCell(3)}},
-    ),
-    "layers": (
-        "StackBidirectional",
-        {
-            "cell_0": {
-                "fw": {"lstm_cell": LSTMCell(4)},
-                "bw": {"gru_cell": GRUCell(2)},
-            },
-            "cell_1": {"fw": {"gru_cell": GRUCell(3)}, "bw": {"gru_cell": GRUCell(3)}},
-        },
-    ),
+    "two_ways": ("Bidirectional", {"fw": lstm(UNITS), "bw": gru(3)}),
+    "layers": ("StackBidirectional", LAYERS),
 }
 
 
@@ -115,11 +115,8 @@ def cells_in(kind, nest):
         return list(nest.values())
     if kind == "Bidirectional":
         return [*nest["fw"].values(), *nest["bw"].values()]
-    layers = nest.values()
-    return [
-        [cell for layer in layers for cell in layer[way].values()]
-        for way in ("fw", "bw")
-    ]
+    cells_of = lambda way: [c for layer in nest.values() for c in layer[way].values()]
+    return [cells_of("fw"), cells_of("bw")]
 
 
 def bound_as_in(module, kind, nest):
@@ -189,15 +186,14 @@ def test_masks_resets_and_states_of_all_steps(make, name):
         backward = make("RNN", GRUCell(3), reverse=True, keep_order=True)
         options |= {"return_states": True, "params": module.params["bw"]}
         outputs, state, states = want
-        got = join(backward(x, **options))
-        same(got, (outputs[..., UNITS:], state[1], states[1]))
+        of_bw = outputs[..., UNITS:], state[1], states[1]
+        same(join(backward(x, **options)), of_bw)
 
 
 def test_outputs_are_merged_and_either_state_may_be_left_out():
     rnn = InNnx("Bidirectional", GRUCell(3), GRUCell(3), merge=jnp.add)
-    (fw, bw), _ = jaxrnn.bidirectional_dynamic_rnn(
-        *rnn.module.get_cells(), X, dtype=X.dtype
-    )
+    cells = rnn.module.get_cells()
+    (fw, bw), _ = jaxrnn.bidirectional_dynamic_rnn(*cells, X, dtype=X.dtype)
     same(rnn(X), fw + bw)
     stack = InNnx("StackBidirectional", [GRUCell(3)] * 2, [GRUCell(3)] * 2)
     zeros = jnp.zeros((ROWS, 3))
@@ -211,11 +207,10 @@ def test_reversed_as_in_flax(make, keep_order):
     options = {"reverse": True, "keep_order": keep_order}
     rnn = make("RNN", GRUCell(UNITS), **options)
     flax = nn.RNN(jaxrnn.linen.Cell(GRUCell(UNITS)), **options)
-    lengths = jnp.asarray([5, 1, 3], jnp.int32)
+    lengths = np.array([5, 1, 3], np.int32)
     with usual_promotion():
-        variables = {"params": {"cell": rnn.params}}
-        want = flax.apply(variables, X, seq_lengths=lengths)
-    alive = np.arange(TIME)[None, :, None] < np.asarray(lengths)[:, None, None]
+        want = flax.apply({"params": {"cell": rnn.params}}, X, seq_lengths=lengths)
+    alive = np.arange(TIME)[:, None] < lengths[:, None, None]
     same(rnn(X, lengths), jnp.where(alive, want, 0))
 
 
@@ -236,9 +231,9 @@ def test_any_number_of_batch_axes(make):
     want = jax.vmap(rnn)(x, lengths)
     same(rnn(x, lengths), want)
     assert rnn(x, lengths, initial_state=want[0])[0].h.shape == (2, ROWS, UNITS)
-    one = jax.tree.map(lambda leaf: leaf[0, 0], jax.vmap(rnn)(x))
-    same(rnn(x[0, 0]), one)
-    same(rnn(x[0, 0], 2), jax.tree.map(lambda a: a[0], rnn(x[0, :1], [2])))
+    for given in ((), (2,)):
+        rows = rnn(x[0, :1], *(np.array([n]) for n in given))
+        same(rnn(x[0, 0], *given), jax.tree.map(lambda leaf: leaf[0], rows))
     options = {"time_major": True, "swap_memory": jaxrnn.memory.Recompute(2)}
     time_first = make("RNN", GRUCell(UNITS), inputs=x[0], **options)
     got = time_first(jnp.moveaxis(x, 2, 0), lengths)
@@ -307,8 +302,8 @@ def test_a_cell_that_declares_nothing_gets_the_keys_that_are_there():
     same(rnn(X), quiet)
     assert not jnp.allclose(rnn(X, key=KEYS[0]), quiet)
     # `make_rng` of linen falls back to the stream of parameters.
-    of_params = {"params": KEYS[0]}
-    noisy = rnn.module.apply({"params": rnn.params}, X, rngs=of_params)
+    variables = {"params": rnn.params}
+    noisy = rnn.module.apply(variables, X, rngs={"params": KEYS[0]})
     assert not jnp.allclose(noisy, quiet)
 
     rnn = jaxrnn.nnx.RNN(undeclared, DEPTH, rngs=nnx.Rngs(params=0))
@@ -355,22 +350,13 @@ def test_cells_declare_whether_they_read_their_key(name):
 
 def test_wrappers_declare_what_their_cells_declare():
     function = FunctionCell(draws, DEPTH, DEPTH)
+    drops = functools.partial(DropoutWrapper, GRUCell(UNITS))
+    none = {"dropout_state_filter_visitor": lambda state: False}
     assert function.is_random is None
     assert MultiRNNCell([LSTMCell(UNITS), function]).is_random is None
     assert MultiRNNCell([function, NOISY]).is_random
-    assert DropoutWrapper(GRUCell(UNITS), 1.0, 1, 1.0, seed=3).is_random is False
-    drops_none = {"dropout_state_filter_visitor": lambda state: False}
-    keeps_all = DropoutWrapper(GRUCell(UNITS), state_keep_prob=0.5, **drops_none)
-    assert keeps_all.is_random  # A filter may depend on the state.
-
-
-class Within(nn.Module):
-    """Passes a key to the call of a module."""
-
-    rnn: nn.Module
-
-    def __call__(self, x, key):
-        return self.rnn(x, rngs=key)
+    assert drops(1.0, 1, 1.0, seed=3).is_random is False
+    assert drops(state_keep_prob=0.5, **none).is_random  # It may depend on the state.
 
 
 def test_each_direction_has_its_own_key():
@@ -381,8 +367,9 @@ def test_each_direction_has_its_own_key():
     want = jnp.concatenate(outputs, -1)
     same(rnn(X, rngs=KEYS[0]), want)
     linen = jaxrnn.linen.Bidirectional(NOISY, NOISY)
-    params = linen.variables_of(*rnn.get_cells())["params"]
-    same(Within(linen).apply({"params": {"rnn": params}}, X, KEYS[0]), want)
+    variables = linen.variables_of(*rnn.get_cells())
+    run = lambda module, x, key: module(x, rngs=key)
+    same(linen.apply(variables, X, KEYS[0], method=run), want)
 
 
 def test_linen_draws_from_the_stream_or_is_deterministic():
@@ -414,18 +401,11 @@ def test_nnx_draws_from_its_own_stream():
 
 def test_linen_jit_and_vmap():
     x = draw(2, ROWS, TIME, DEPTH)
-    many = nn.vmap(
-        nn.jit(jaxrnn.linen.RNN),
-        in_axes=0,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-    )(GRUCell(UNITS))
+    axes = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+    many = nn.vmap(nn.jit(jaxrnn.linen.RNN), in_axes=0, **axes)(GRUCell(UNITS))
     variables = many.init(jax.random.key(0), x)
-    got = many.apply(variables, x)
     one = jaxrnn.linen.RNN(GRUCell(UNITS))
-    for i in range(2):
-        its = jax.tree.map(lambda leaf, i=i: leaf[i], variables)
-        same(got[i], one.apply(its, x[i]))
+    same(many.apply(variables, x), jax.vmap(one.apply)(variables, x))
 
 
 AXES = {"kernel": ("inputs", "hidden"), "bias": ("hidden",)}
@@ -439,26 +419,19 @@ def test_linen_partitioned():
     same(rnn.apply(variables, X), rnn.apply(nn.meta.unbox(variables), X))
 
 
-@pytest.mark.parametrize(
-    ("kind", "args"),
-    [
-        ("RNN", [LSTMCell(UNITS)]),
-        ("Bidirectional", [LSTMCell(UNITS)] * 2),
-        (
-            "StackBidirectional",
-            [[LSTMCell(UNITS), MultiRNNCell([LSTMCell(UNITS)])]] * 2,
-        ),
-    ],
-)
+LSTM, GRU = LSTMCell(UNITS, forget_bias=0.0), GRUCell(3)
+SIDE = [LSTM, MultiRNNCell([LSTM])]
+
+
+@pytest.mark.parametrize("cells", [[LSTM], [LSTM, LSTM], [SIDE, SIDE]])
 @pytest.mark.parametrize("axis_names", [None, AXES, {"bias": ("hidden",)}])
-def test_variables_of_cells_are_those_that_init_makes(kind, args, axis_names):
-    module = getattr(jaxrnn.linen, kind)(*args, axis_names=axis_names)
+def test_variables_of_cells_are_those_that_init_makes(cells, axis_names):
+    module = of_linen(*cells, axis_names=axis_names)
     want = module.init(jax.random.key(0), X)
     bound = module.cells_of(want)
     cells = bound if isinstance(bound, tuple) else (bound,)
     got = module.variables_of(*cells)
-    chex.assert_trees_all_equal(got, want)
-    assert jax.tree.structure(got) == jax.tree.structure(want)
+    assert_same(got, want)
     same(module.apply(got, X), module.apply(want, X))
 
 
@@ -517,10 +490,8 @@ def init_list(key, inputs, dtype):
     return [{"w": kernel}, *rest, (jnp.ones((), dtype),)]
 
 
-LSTM, GRU = LSTMCell(UNITS, forget_bias=0.0), GRUCell(3)
-OTHER_INIT = LSTMCell(
-    UNITS, forget_bias=0.0, initializer=jaxrnn.initializers.lecun_orthogonal()
-)
+LECUN = jaxrnn.initializers.lecun_orthogonal()
+OTHER_INIT = LSTMCell(UNITS, forget_bias=0.0, initializer=LECUN)
 OF_LIST = FunctionCell(of_list, UNITS, UNITS, init_list)
 # Modules, and cells with weights that they take: without their dropout, with other
 # initializers, and in the lists of a converter.
@@ -530,11 +501,7 @@ GIVEN = {
         [MultiRNNCell([DropoutWrapper(LSTM, 0.5), DropoutWrapper(GRU, 0.5)])],
         [bound(MultiRNNCell([LSTM, GRU]))],
     ),
-    "initializer": (
-        "RNN",
-        [MultiRNNCell([OTHER_INIT])],
-        [bound(MultiRNNCell([LSTM]))],
-    ),
+    "initializer": ("RNN", [MultiRNNCell([OTHER_INIT])], [bound(MultiRNNCell([LSTM]))]),
     "lists": ("RNN", [OF_LIST], [bound(OF_LIST)]),
     "two_ways": ("Bidirectional", [LSTM, LSTM], [[bound(LSTM)], [bound(LSTM, seed=1)]]),
     "layers": (
@@ -550,9 +517,9 @@ def test_modules_take_cells_with_weights(name):
     kind, own, given = GIVEN[name]
     linen, module = getattr(jaxrnn.linen, kind)(*own), in_nnx(kind, *own, DEPTH)
     module.set_cells(*given)
-    cells = linen.cells_of(linen.variables_of(*given))
     again = in_nnx(kind, *own, DEPTH)
     again.set_cells(module.get_cells())
+    cells = linen.cells_of(linen.variables_of(*given))
     inverse = linen.cells_of(linen.variables_of(cells))
     for got in (cells, inverse, module.get_cells(), again.get_cells()):
         same(jax.tree.leaves(got), jax.tree.leaves(given), rtol=0)
@@ -597,3 +564,92 @@ def test_what_orbax_restores(tmp_path):
         abstract = jax.tree.map(orbax.checkpoint.utils.to_shape_dtype_struct, state)
         restored = checkpointer.restore(tmp_path / "state", abstract)
     same(nnx.merge(graph, restored)(X), nnx.merge(graph, state)(X), rtol=0)
+
+
+# Wrong arguments.
+
+OWN, ROW = bound(GRU), GRU.zero_state(ROWS, X.dtype)
+UNKNOWN = {"axis_names": {"kernal": ("inputs", "hidden")}}
+WRONG_KEYS = "`axis_names` must have keys that ... ['bias', 'kernel'], got ['kernal']"
+NO_KEYS = "`cell` must not draw random numbers, because ... Use `RNN` of `jaxrnn.linen`"
+TWO_AXES = "`mask` must have the batch axes [1, 5] after the time axis, got"
+
+
+def kind_of(cells):
+    kind = "RNN" if len(cells) == 1 else "Bidirectional"
+    return "StackBidirectional" if isinstance(cells[0], list) else kind
+
+
+def of_nnx(*cells, **options):
+    return in_nnx(kind_of(cells), *cells, DEPTH, **options)
+
+
+def of_linen(*cells, **options):
+    return getattr(jaxrnn.linen, kind_of(cells))(*cells, **options)
+
+
+@functools.cache
+def rnn():
+    return of_nnx(GRU)
+
+
+def init(module):
+    return module.init(KEYS[0], X)
+
+
+def as_cell(in_features=2):
+    return jaxrnn.nnx.as_cell(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)), in_features)
+
+
+# A call, and its error, where "..." stands for any text.
+REFUSALS = [
+    # Cells and options.
+    (lambda: of_nnx(GRU.bind({})), "got BoundCell. Pass the unbound `cell.cell`"),
+    (lambda: of_nnx(as_cell().cell), "`as_cell` has already bound ... to `jaxrnn"),
+    (lambda: in_nnx("Cell", NOISY, DEPTH), NO_KEYS),
+    (lambda: init(nn.RNN(jaxrnn.linen.Cell(NOISY))), NO_KEYS),
+    (lambda: of_nnx(GRU, num_layers=2), "`num_layers` is not an argument"),
+    (lambda: of_nnx(GRU, GRU, merge="sum")(X), "`merge` must be a function of both"),
+    (lambda: of_nnx(GRU, reverse="no")(X), "`reverse` must be True or False, got 'no'"),
+    (lambda: of_nnx(GRU, axis_names=3), "`axis_names` must be a dict of ...}, got 3"),
+    (lambda: of_nnx(GRU, axis_names={"bias": (0, 0)}), "`axis_names['bias']` must"),
+    (lambda: of_nnx(GRU, **UNKNOWN), WRONG_KEYS),
+    (lambda: init(of_linen(GRU, **UNKNOWN)), WRONG_KEYS),
+    (lambda: jaxrnn.nnx.RNN(GRU, 2, rngs=0), "`rngs` must be nnx.Rngs, for example"),
+    (lambda: in_nnx("RNN", GRU, "2"), "`in_features` must be an array or"),
+    # Arguments of a call.
+    (lambda: rnn()(X, LENGTHS[None, None]), "[*batch, time, ...] with 3 batch axes as"),
+    (lambda: rnn()([[1.0]]), "`inputs[0][0]` must ...To make one array, call"),
+    (lambda: of_nnx(GRU, time_major=True)(X[:, None], mask=X[..., 0] > 0), TWO_AXES),
+    (lambda: of_nnx(GRU, GRU)(X, initial_state=ROW), "a pair (state_fw, state_bw)"),
+    (lambda: of_nnx(GRU, GRU)(X, reset_state=[ROW] * 2), "be None for a bidirec"),
+    (lambda: rnn()(X, X[..., 0] > 0), "must be integers, ... Pass a mask as `mask=`"),
+    (lambda: rnn()(X, seq_lengths=[1, 2, 3]), "an argument of `RNN`. Use `sequence_l"),
+    (lambda: of_nnx(NOISY)(X, rngs=3), "`rngs` must be nnx.Rngs, a stream or"),
+    # Cells with weights, and what belongs to Flax.
+    (lambda: rnn().set_cells(bound(GRU, 3)), "['kernel']` must have shape [5, 3], got"),
+    (lambda: rnn().set_cells(bound(GRUCell(4))), "must bind the module's cell GRU"),
+    (lambda: of_linen(GRU).variables_of(OWN, OWN), "1 bound cell, got [1, 1]. For sev"),
+    (lambda: of_linen(GRU, GRU).variables_of(OWN), "for each direction, got [1]."),
+    (lambda: of_linen(GRU).cells_of({"params": {"a": 1}}), "gru_cell, got ['a']"),
+    (lambda: tf1.save(GRU.bind(rnn().params["gru_cell"])), "not a variable of nnx"),
+    (lambda: tf1.save(rnn()), "got RNN. For a module, pass `get_cells()` or"),
+    (lambda: jaxrnn.dynamic_rnn(nn.GRUCell(3), X), "Convert a Flax cell with `as_"),
+    (lambda: jaxrnn.linen.as_cell(nn.Dense(3)), "`module` must be a cell of linen"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSALS)
+def test_wrong_arguments(call, message):
+    match = ".*".join(map(re.escape, message.split("...")))
+    with usual_promotion(), pytest.raises((TypeError, ValueError), match=match):
+        call()
+
+
+def test_other_features_than_the_module_has_are_noted():
+    conv = nn.ConvLSTMCell(2, (3, 3))
+    for call in (lambda: as_cell(5), lambda: jaxrnn.linen.as_cell(conv)):
+        with usual_promotion(), pytest.raises((TypeError, ValueError)) as caught:
+            call()
+        note = r"Raised by a step with inputs \[1, \d\], which `in_features` sets"
+        assert re.search(note, "\n".join(caught.value.__notes__))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import native_cases
 import pytest
-from helpers import eqns, usual_promotion
+from helpers import eqns, stacked, usual_promotion
 from jax.experimental import rnn
 from native_cases import DEPTH, F32, LENGTHS, TIME, data, everything, run
 
@@ -26,14 +26,8 @@ assert_near = functools.partial(helpers.assert_near, tolerance=1e-5)
 UNITS = 4
 SIZES = DEPTH, UNITS, 1, False
 # The documented arguments of JAX's primitives.
-STATIC = {
-    "input_size": DEPTH,
-    "hidden_size": UNITS,
-    "num_layers": 1,
-    "dropout": 0.0,
-    "bidirectional": False,
-    "cudnn_allow_tf32": True,
-}
+STATIC = {"input_size": DEPTH, "hidden_size": UNITS, "num_layers": 1, "dropout": 0.0}
+STATIC |= {"bidirectional": False, "cudnn_allow_tf32": True}
 
 
 # The replacement is as strict as cuDNN's documentation: if cuDNN does not support the
@@ -114,8 +108,9 @@ def sized(with_gpu, monkeypatch):
     monkeypatch.setattr(rnn.gpu_rnn, name, lambda *_: (100, 1000), raising=False)
 
 
+BASIC = BasicLSTMCell(UNITS)
 CELLS = {
-    "basic": BasicLSTMCell(UNITS),
+    "basic": BASIC,
     "joined": BasicLSTMCell(UNITS, forget_bias=0.3, state_is_tuple=False),
     # Without a projection, nothing is clipped.
     "lstm": LSTMCell(UNITS, forget_bias=0.3, proj_clip=0.01),
@@ -142,9 +137,9 @@ def test_padding_has_no_effect(stand_in):
 @pytest.mark.slow
 def test_mapped_gradients(stand_in):
     def mapped(name):
-        loss = lambda *given: weighted_sum(run(CELLS["basic"], name, *given))
-        wide = jax.tree.map(lambda v: jnp.stack([v, -v]), data(CELLS["basic"]))
-        return jax.jit(jax.vmap(jax.value_and_grad(loss, (0, 1, 2))))(*wide)
+        loss = lambda *given: weighted_sum(run(BASIC, name, *given))
+        step = jax.vmap(jax.value_and_grad(loss, (0, 1, 2)))
+        return jax.jit(step)(*stacked(data(BASIC), 1, -1))
 
     assert_near(mapped("cudnn"), mapped("xla"))
     assert stand_in.forwards
@@ -159,14 +154,14 @@ def test_rows_over_devices(sized, request):
 
     def program():
         step, params = over_devices("cudnn")
-        made = [e.primitive.name for e in eqns(jax.make_jaxpr(step)(params).jaxpr)]
-        return made, sum(name.startswith("psum") for name in made)
+        return [e.primitive.name for e in eqns(jax.make_jaxpr(step)(params).jaxpr)]
 
-    names, count = program()
+    sums = lambda names: sum(name.startswith("psum") for name in names)
+    names = program()
     assert {"rnn_fwd", "rnn_bwd"} < set(names)
     request.getfixturevalue("stand_in")
     jax.clear_caches()
-    assert count == program()[1] > 0
+    assert sums(names) == sums(program()) > 0
     (step, params), (of_xla, _) = map(over_devices, ("cudnn", "xla"))
     assert_near(jax.jit(step)(params), jax.jit(of_xla)(params))
 
@@ -183,12 +178,10 @@ def loops(step, *given):
     ("strategy", "forwards"), [(Offload(Keep(), 3), 1), (Recompute(3), 2)], ids=str
 )
 def test_what_goes_to_the_host_is_not_computed_again(sized, strategy, forwards):
-    cell = CELLS["basic"]
-    step = lambda *given: everything(cell, "cudnn", *given, swap_memory=strategy)
-    names = [e.primitive.name for e in loops(step, *data(cell))]
-    assert [name for name in names if name.startswith("rnn_")] == [
-        "rnn_fwd"
-    ] * forwards + ["rnn_bwd"]
+    step = functools.partial(everything, BASIC, "cudnn", swap_memory=strategy)
+    names = [e.primitive.name for e in loops(step, *data(BASIC))]
+    called = [name for name in names if name.startswith("rnn_")]
+    assert called == ["rnn_fwd"] * forwards + ["rnn_bwd"]
 
 
 @pytest.mark.parametrize(
@@ -196,13 +189,12 @@ def test_what_goes_to_the_host_is_not_computed_again(sized, strategy, forwards):
 )
 def test_precision_is_that_of_the_call(sized, named, is_tf32):
     """A gradient runs no loop beside the two calls."""
-    cell = CELLS["basic"]
 
     def loss(*given):
         with jax.default_matmul_precision(named):
-            return weighted_sum(run(cell, "cudnn", *given))
+            return weighted_sum(run(BASIC, "cudnn", *given))
 
-    there, back = loops(jax.grad(loss), *data(cell))
+    there, back = loops(jax.grad(loss), *data(BASIC))
     assert there.params == back.params == STATIC | {"cudnn_allow_tf32": is_tf32}
 
 

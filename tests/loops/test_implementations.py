@@ -1,13 +1,15 @@
-"""Implementations selected by name, and the cells that they decline."""
+"""The choice of a loop: by default, by name, what declines, and what `explain` says."""
 
 import dataclasses
+import logging
 import re
 
 import cases
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from helpers import drawn
+from helpers import Around, assert_near, bound, drawn, scanned
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, GRUCell, LSTMCell, contrib
@@ -21,23 +23,18 @@ DECLINED = {
     "dropout": "DropoutWrapper drops the state at every step",
     "device": "DeviceWrapper has no `apply_sequence`",
     "layer_norm_basic_lstm_dropout": "LayerNormBasicLSTMCell draws a dropout mask",
-    "attention_cell": "Wrapper has no `apply_sequence`",
-    "grid": "has no `apply_sequence`",
-    "ntm": "NTMCell has no `apply_sequence`",
-    **dict.fromkeys(
-        ("lru", "min_gru", "mlstm", "rg_lru"), "Cell is not an `AffineCell`"
-    ),
+    **dict.fromkeys(("lru", "min_gru", "mlstm"), "Cell is not an `AffineCell`"),
 }
 
 
 def run(cell, implementation, dtype=F32, depth=2, key=None, **kwargs):
     x = jnp.ones((2, 3, depth), dtype)
-    bound = cell.bind(drawn(cell, x[:, 0]), key)
+    cell = cell.bind(drawn(cell, x[:, 0]), key)
     kwargs = {"dtype": dtype, "implementation": implementation} | kwargs
-    return jaxrnn.dynamic_rnn(bound, x, **kwargs)
+    return jaxrnn.dynamic_rnn(cell, x, **kwargs)
 
 
-@pytest.mark.fast("device", "dropout", "residual_fn", "grid", "lru")
+@pytest.mark.fast("device", "dropout", "residual_fn", "lru")
 @pytest.mark.parametrize("name", DECLINED)
 def test_cells_that_decline_say_why(name):
     case = cases.CASES[name]
@@ -62,9 +59,8 @@ def with_a_wide_memory(name):
 
 
 def of_shape(shape):
-    cell = LSTMCell(3)
-    bound, x = cell.bind(drawn(cell, jnp.ones((1, 2), F32))), shape
-    call = lambda x, name: jaxrnn.dynamic_rnn(bound, x, dtype=F32, implementation=name)
+    cell, options = bound(LSTMCell(3), 2, F32), {"dtype": F32}
+    call = lambda x, name: jaxrnn.dynamic_rnn(cell, x, implementation=name, **options)
     x = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), F32)
     return lambda name: jax.eval_shape(lambda x: call(x, name), x)
 
@@ -76,6 +72,7 @@ def of(cell, dtype=F32):
 NATIVE = "the native loops support only LSTMs, GRUs and basic RNNs"
 CUDNN = "cuDNN's loop supports only plain LSTMs with tanh"
 WITH_TANH = f"{NATIVE} with tanh, relu or sigmoid, not "
+RELU, GELU = LSTMCell(3, activation="relu"), LSTMCell(3, activation="gelu")
 NORMED = contrib.LayerNormLSTMCell(3, layer_norm=True, use_peepholes=True)
 REFUSED = [
     (of(LSTMCell(3), "float64"), BOTH, "only float32 is supported, got float64"),
@@ -84,26 +81,18 @@ REFUSED = [
     (of_shape("b, 3, 2"), BOTH, "the number of rows is symbolic"),
     (of_shape("2, t, 2"), BOTH, "the number of steps is symbolic"),
     (of(Derived(3)), ["native"], f"{NATIVE}, not Derived"),
-    (of(contrib.IndyLSTMCell(3)), ["native"], f"{NATIVE}, not IndyLSTMCell"),
-    (of(contrib.IndyLSTMCell(3)), ["cudnn"], f"{CUDNN}, not IndyLSTMCell"),
+    (of(contrib.IndyLSTMCell(3)), BOTH, ", not IndyLSTMCell"),
     (of(GRUCell(3, activation="softsign")), ["native"], f"{WITH_TANH}soft_sign"),
     (of(BasicLSTMCell(3, activation=retanh)), ["native"], f"{WITH_TANH}retanh"),
+    (of(Around(GELU)), ["native"], f"{WITH_TANH}gelu"),  # A wrapper hides nothing.
     (of(NORMED), ["native"], "an LSTM with layer normalization and peepholes"),
     (of(Derived(3)), ["cudnn"], f"{CUDNN}, not Derived"),
     (of(GRUCell(3)), ["cudnn"], f"{CUDNN}, not GRUCell"),
-    (
-        of(LSTMCell(3, activation="relu")),
-        ["cudnn"],
-        f"{CUDNN}, but this cell uses relu",
-    ),
+    (of(RELU), ["cudnn"], f"{CUDNN}, but this cell uses relu"),
     (of(LSTMCell(3, True)), ["cudnn"], f"{CUDNN}, but this cell has peepholes"),
     (of(LSTMCell(3, cell_clip=1)), ["cudnn"], "but this cell has a `cell_clip`"),
     (of(LSTMCell(3, num_proj=2)), ["cudnn"], "but this cell has a projection"),
-    (
-        of_shape("1, 65536, 2"),
-        ["cudnn"],
-        "cuDNN's loop supports at most 65535 steps, got 65536",
-    ),
+    (of_shape("1, 65536, 2"), ["cudnn"], "supports at most 65535 steps, got 65536"),
     (of_shape("1, 65535, 2"), ["cudnn"], "finds no NVIDIA GPU here"),
 ]
 
@@ -134,23 +123,20 @@ def test_unknown_names(name, error):
 @pytest.mark.parametrize("shape", [(0, 3, 2), (2, 0, 2)])
 def test_any_name_runs_no_rows_and_no_steps(shape, name):
     """There is nothing to run, so no implementation needs to support the cell."""
+    options = {"dtype": F32, "implementation": name}
     for cell in (LSTMCell(3), jaxrnn.MinGRUCell(3)):
-        bound = cell.bind(drawn(cell, jnp.ones((1, 2), F32)))
-        outputs, state = jaxrnn.dynamic_rnn(
-            bound, jnp.ones(shape, F32), dtype=F32, implementation=name
-        )
+        cell, x = bound(cell, 2, F32), jnp.ones(shape, F32)
+        outputs, state = jaxrnn.dynamic_rnn(cell, x, **options)
         assert outputs.shape == (*shape[:2], 3)
         assert jax.tree.leaves(state)[0].shape == (shape[0], 3)
 
 
-# The fields of a cell that the native loops or cuDNN read, or that select a loop.
-READ = (
-    "num_units cell_size activation forget_bias use_peephole use_peepholes cell_clip "
-    "num_proj proj_clip layer_norm"
-)
-# The fields that change no step: names, dtypes, initial values, unused arguments of
+# The fields of a cell that the native loops or cuDNN read, or that select a loop; then
+# those that change no step: names, dtypes, initial values, unused arguments of
 # TensorFlow, and dropout (with active dropout, neither the native loops nor cuDNN run).
-NO_PART_OF_A_STEP = (
+KNOWN = (
+    "num_units cell_size activation forget_bias use_peephole use_peepholes cell_clip "
+    "num_proj proj_clip layer_norm "
     "name dtype reuse input_size state_is_tuple num_unit_shards num_proj_shards "
     "initializer kernel_initializer bias_initializer norm_gain norm_shift "
     "dropout_keep_prob dropout_prob_seed"
@@ -167,6 +153,114 @@ def test_the_loops_know_every_field():
     """A cell with a `library_kind` has no other fields, which a loop would ignore."""
     cells = [c for c in subclasses(jaxrnn.AffineCell) if "library_kind" in vars(c)]
     assert {LSTMCell, GRUCell, contrib.LSTMBlockCell} <= set(cells)
-    known = {*READ.split(), *NO_PART_OF_A_STEP.split()}
     for cell in cells:
-        assert {field.name for field in dataclasses.fields(cell)} <= known
+        assert {field.name for field in dataclasses.fields(cell)} <= set(KNOWN.split())
+
+
+# The default. A loop that is not that of the steps must not be chosen.
+
+X = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+
+
+class Doubled:
+    """A mixin with another `apply`."""
+
+    def apply(self, params, inputs, state, key=None):
+        output, state = super().apply(params, inputs, state, key)
+        return 2 * output, state
+
+
+class Twice(Doubled, LSTMCell):
+    """A subclass with another `apply`."""
+
+
+class TwiceInStep(LSTMCell):
+    """A subclass with another `step`."""
+
+    def step(self, params, inputs, state):
+        output, state = super().step(params, inputs, state)
+        return 2 * output, state
+
+
+class FallsBack(Around):
+    """A cell whose own loop is a scan, under a name of its own."""
+
+    def choose_loop(self, params, run):
+        return jaxrnn.Choice("mine", self.apply_sequence)
+
+    def apply_sequence(self, params, run):
+        return jaxrnn.RNNCell.apply_sequence(self, params, run)
+
+
+class Seen:
+    """A mixin whose loop is the loop of the next class."""
+
+    def apply_sequence(self, params, run):
+        return super().apply_sequence(params, run)
+
+
+class Mixed(Seen, Doubled, LSTMCell):
+    """A loop that would run the steps of the LSTM, although `apply` differs."""
+
+
+CELLS = {
+    "mixed": Mixed(4),
+    "apply": Twice(4),
+    "step": TwiceInStep(4),
+    "wrapped": Around(LSTMCell(4)),
+    "wrapped_apply": Around(Twice(4)),
+    "wrapped_step": Around(TwiceInStep(4)),
+    "falls_back": FallsBack(LSTMCell(4)),
+    "wrapped_blocks": Around(jaxrnn.MinGRUCell(4)),
+}
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_the_steps_of_a_subclass_are_run(cell):
+    params = drawn(cell, X[:, 0])
+    run_with = lambda cell: jaxrnn.dynamic_rnn(cell.bind(params), X, dtype=F32)
+    assert_near(run_with(cell), run_with(scanned(cell)), tolerance=1e-6)
+
+
+def test_a_stack_whose_layers_have_other_dtypes_than_its_inputs():
+    embedded = contrib.EmbeddingWrapper(LSTMCell(4), 7, 5)
+    cell = jaxrnn.MultiRNNCell([embedded, LSTMCell(3)])
+    ids = np.arange(10, dtype=np.int32).reshape(2, 5, 1) % 7
+    params = drawn(cell, ids[:, 0])
+    run_with = lambda cell: jaxrnn.dynamic_rnn(cell.bind(params), ids, dtype=F32)
+    assert_near(run_with(cell), run_with(scanned(cell)), tolerance=1e-6)
+
+
+EXPLAINED = {
+    "xla": (LSTMCell(4), {"implementation": "xla"}, "`implementation` is 'xla'"),
+    "blocks": (jaxrnn.MinGRUCell(4), {}, ""),
+    "chunks": (jaxrnn.MLSTMCell(4), {"sequence_length": [5, 2]}, ""),
+    "scan": (Twice(4), {"swap_memory": True}, "Twice has no `apply_sequence`"),
+    "own": (Around(jaxrnn.MinGRUCell(4)), {"mask": np.ones((2, 5), bool)}, ""),
+}
+
+
+@pytest.mark.parametrize("loop", EXPLAINED)
+def test_explain_says_what_is_logged(loop, capsys, caplog):
+    """For arrays and for their types; nothing is run."""
+    caplog.set_level(logging.DEBUG, "jaxrnn")
+    cell, options, reason = EXPLAINED[loop]
+    cell, options = bound(cell, dtype=F32), options | {"dtype": F32}
+    found = jaxrnn.explain(cell, X, **options)
+    assert (found.loop, found.platform) == (loop, jax.default_backend())
+    assert reason in found.reason
+    assert str(found) in capsys.readouterr().out
+    assert reason in caplog.messages[0]
+    types = jax.eval_shape(lambda given: given, (cell, X))
+    assert jaxrnn.explain(*types, **options) == found
+
+
+def test_explain_counts_the_saved_bytes():
+    """A scan of `sin(h) + x` saves the derivative of the sine at each step."""
+    saved = lambda h, x: jnp.sin(h) + x
+    cell = jaxrnn.FunctionCell(lambda p, x, s, key=None: (x, saved(s, x)), 3, 3)
+    x, recompute = jax.ShapeDtypeStruct((2, 100, 3), F32), jaxrnn.memory.Recompute(20)
+    every = jaxrnn.explain(cell.bind({}), x, dtype=F32)
+    few = jaxrnn.explain(cell.bind({}), x, dtype=F32, swap_memory=recompute)
+    assert every.saved.device == 100 * 2 * 3 * 4  # cos(h) of each step.
+    assert few.saved.device < every.saved.device

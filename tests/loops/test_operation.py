@@ -67,21 +67,17 @@ def traced_nowhere(*_):
     raise ZeroDivisionError
 
 
-def exported(fn, *platforms):
-    return jax.export.export(jax.jit(fn), platforms=platforms)(X)
+def times_n(x):
+    """The number is one of Python."""
+    return native_or_xla(lambda x, n: n * x, lambda x, n: x, x, 2)
 
 
-def test_on_a_cpu():
+@pytest.mark.parametrize(("step", "want"), [(run, 11 * X + 1), (times_n, 2 * X)])
+def test_on_a_cpu(step, want):
     with jax.disable_jit():
-        np.testing.assert_array_equal(run(X), 11 * X + 1)
-    np.testing.assert_array_equal(run(X), 11 * X + 1)
-    np.testing.assert_array_equal(jax.jit(run)(X), 11 * X + 1)
-
-
-def test_scalars_of_python():
-    step = lambda x: native_or_xla(lambda x, n: n * x, lambda x, n: x, x, 2)
-    np.testing.assert_array_equal(step(X), 2 * X)
-    np.testing.assert_array_equal(jax.jit(step)(X), 2 * X)
+        np.testing.assert_array_equal(step(X), want)
+    np.testing.assert_array_equal(step(X), want)
+    np.testing.assert_array_equal(jax.jit(step)(X), want)
 
 
 def lowered(fn, *platforms):
@@ -91,24 +87,24 @@ def lowered(fn, *platforms):
 ELSEWHERE = {
     "tpu": lambda step: lowered(step, "tpu"),
     "cpu and tpu": lambda step: lowered(step, "cpu", "tpu"),
-    "exported": lambda step: exported(step, "cpu"),
+    "exported": lambda step: jax.export.export(jax.jit(step), platforms=["cpu"])(X),
 }
 
 
 @pytest.mark.parametrize("where", ELSEWHERE)
 def test_what_runs_elsewhere_is_traced_on_lowering_for_it(where):
-    step = lambda x: native_or_xla(jnp.sin, traced_nowhere, x)
-    np.testing.assert_array_equal(jax.jit(step)(X), jnp.sin(X))
-    with pytest.raises(ZeroDivisionError):
-        ELSEWHERE[where](step)
-    step = lambda x: native_or_xla(jnp.sin, jnp.sin, x, refusal="only on CPUs")
-    np.testing.assert_array_equal(jax.jit(step)(X), jnp.sin(X))
-    with pytest.raises(ValueError, match="only on CPUs"):
-        ELSEWHERE[where](step)
+    refusal = "only on CPUs"
+    for error, step in (
+        (ZeroDivisionError, lambda x: native_or_xla(jnp.sin, traced_nowhere, x)),
+        (ValueError, lambda x: native_or_xla(jnp.sin, jnp.sin, x, refusal=refusal)),
+    ):
+        np.testing.assert_array_equal(jax.jit(step)(X), jnp.sin(X))
+        with pytest.raises(error, match=refusal if error is ValueError else None):
+            ELSEWHERE[where](step)
 
 
 def test_mapped():
-    xs = jnp.stack([X, 2 * X, 3 * X, 4 * X]).reshape(2, 2, 3)
+    xs = jnp.arange(12.0).reshape(2, 2, 3)
     twice = jax.vmap(jax.vmap(run, 1, 1))
     np.testing.assert_array_equal(jax.jit(twice)(xs), 11 * xs + 1)
     program = jax.export.export(jax.jit(twice), platforms=["cpu"])(xs)
@@ -121,11 +117,9 @@ def test_mapped():
 def test_derivatives_are_those_of_xlas_program():
     """Test the tangents of perturbed arrays; integers are never perturbed."""
 
-    def step(x, n, y):
-        native = lambda x, n, y: x * n + y
-        return native_or_xla(native, lambda x, n, y: jnp.sin(x) * n + y, x, n, y)
-
-    of_x = lambda x: step(x, jnp.int32(4).astype(x.dtype), X)
+    native = lambda x, n, y: x * n + y
+    xla = lambda x, n, y: jnp.sin(x) * n + y
+    of_x = lambda x: native_or_xla(native, xla, x, jnp.int32(4).astype(x.dtype), X)
     value, tangent = jax.jvp(of_x, (X,), (X,))
     np.testing.assert_array_equal(value, 5 * X)
     np.testing.assert_allclose(tangent, 4 * jnp.cos(X) * X, rtol=1e-15)

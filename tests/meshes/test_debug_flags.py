@@ -39,6 +39,7 @@ NATIVE = {
     "native-resets": natively(resets=draw(BATCH, 5) > 0.5, return_states=True),
     "native-segments": natively(swap_memory=jaxrnn.memory.Recompute(2)),
 }
+ON_CPUS = [pytest.param(name, marks=needs_library) for name in NATIVE]
 # Few of the drivers' cases: most arguments also occur in the cases that are left out.
 DRIVERS = [*test_drivers.CASES][::3]
 
@@ -56,14 +57,7 @@ HOLD_INFINITY = {"beam_search", "BeamSearchDecoder"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        *DRIVERS,
-        *test_functions.ROWS,
-        *(pytest.param(name, marks=needs_library) for name in NATIVE),
-    ],
-)
+@pytest.mark.parametrize("name", [*DRIVERS, *test_functions.ROWS, *ON_CPUS])
 def test_finite_inputs_raise_nothing(name):
     """Outside of jit, where JAX checks the results of each operation."""
     run, arrays = program(name)
@@ -93,13 +87,8 @@ NAMES = [*test_drivers.CASES, *test_functions.ROWS, *INDEXED]
 
 
 def reads_of_a_mask(steps, x):
-    states = steps.states(x, x[:, 0], 1)
-    return (
-        steps.to_front(x, 1),
-        steps.to_places(x, 1),
-        masking.delay_resets(MASK, MASK),
-        states,
-    )
+    moved = steps.to_front(x, 1), steps.to_places(x, 1)
+    return moved, masking.delay_resets(MASK, MASK), steps.states(x, x[:, 0], 1)
 
 
 @pytest.mark.fast("TrainingHelper", "ScheduledOutputTrainingHelper", "score-padded")

@@ -11,12 +11,11 @@ import itertools
 import random
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import mesh
 import numpy as np
 import pytest
-from helpers import drawn
+from helpers import bound
 from mesh import BATCH, DEPTH, F64, UNITS, draw, state_of
 
 import jaxrnn
@@ -34,13 +33,14 @@ def count(params, inputs, state, key=None):
     return total, (counts + 1.0, total)
 
 
-def init_count(key, inputs, dtype):
-    return {"w": jnp.ones((inputs.shape[-1], UNITS), dtype)}
-
-
 CELLS = {
     "affine": LSTMCell(UNITS),
-    "scanned": jaxrnn.FunctionCell(count, (TensorShape([]), UNITS), UNITS, init_count),
+    "scanned": jaxrnn.FunctionCell(
+        count,
+        (TensorShape([]), UNITS),
+        UNITS,
+        lambda key, x, dtype: {"w": jnp.ones((x.shape[-1], UNITS), dtype)},
+    ),
     "linear": jaxrnn.MinGRUCell(UNITS),
     "basic": BasicRNNCell(UNITS),
     "lite_lstm": lite.TFLiteLSTMCell(UNITS),
@@ -49,10 +49,6 @@ CELLS = {
 SECOND = BasicRNNCell(UNITS)
 PACK = jaxrnn.pack_sequences(draw(BATCH, 5, DEPTH), [5, 1, 3, 0], rows=2)
 PACKED_ARRAYS = "inputs", "starts", "lengths", "row", "offset", "sequence_length"
-
-
-def params_of(cell, depth=DEPTH):
-    return drawn(cell, jax.ShapeDtypeStruct((BATCH, depth), F64), F64)
 
 
 def values(cell, time):
@@ -200,10 +196,7 @@ def covering(factors):
         seen |= pairs(best)
 
 
-EVERYWHERE = {
-    "layouts": ("divided", "whole", "host"),
-    "told": ("arrays", "context", "eagerly"),
-}
+EVERY_WAY = ("arrays", "context", "eagerly")
 LISTS = {"cells": ["basic"], "times": (3,), "told": ("context",)}
 TWO = ["basic", "scanned"]
 DRIVERS = {
@@ -212,13 +205,11 @@ DRIVERS = {
         one_direction,
         ["affine", "scanned", "linear"],
         (5, 9),
-        **EVERYWHERE,
+        layouts=("divided", "whole", "host"),
+        told=EVERY_WAY,
     ),
     "lite": Driver(
-        lite.dynamic_rnn,
-        in_lite,
-        ["lite_lstm", "lite_basic"],
-        left_out=("time_major",),
+        lite.dynamic_rnn, in_lite, ["lite_lstm", "lite_basic"], left_out=("time_major",)
     ),
     "bidirectional": Driver(
         jaxrnn.bidirectional_dynamic_rnn, two_directions, TWO, (5, 9)
@@ -237,9 +228,7 @@ DRIVERS = {
         **LISTS | {"cells": ["affine"], "arrays": ("inputs", "states")},
     ),
     "raw": Driver(jaxrnn.raw_rnn, over_array, TWO, arrays=("inputs", "lengths")),
-    "packed": Driver(
-        jaxrnn.packed_rnn, packed, TWO, arrays=("pack",), told=EVERYWHERE["told"]
-    ),
+    "packed": Driver(jaxrnn.packed_rnn, packed, TWO, arrays=("pack",), told=EVERY_WAY),
 }
 CASES = {
     f"{name}-{i}": (driver, case)
@@ -258,21 +247,20 @@ def prepared(name):
         "lengths": np.array([time, 0, 2, 1], np.int32),
         "pack": {n: getattr(PACK, n) for n in PACKED_ARRAYS},
     }
-    passed = {n: v for n, v in values(cell, time).items() if case.get(n)}
+    arrays = {n: v for n, v in values(cell, time).items() if case.get(n)}
     is_static = lambda v: isinstance(v, bool | int | str | Strategy)
-    static = {n: v for n, v in passed.items() if is_static(v)}
-    arrays = {n: v for n, v in passed.items() if n not in static}
+    static = {n: arrays.pop(n) for n in [*arrays] if is_static(arrays[n])}
     arrays |= {n: given[n] for n in driver.arrays}
-    params = params_of(cell), params_of(SECOND), params_of(SECOND, 2 * UNITS)
+    bounds = bound(cell), bound(SECOND), bound(SECOND, 2 * UNITS)
 
     def run(params, **arrays):
-        cells = [c.bind(p) for c, p in zip((cell, SECOND, SECOND), params, strict=True)]
+        cells = [b.cell.bind(p) for b, p in zip(bounds, params, strict=True)]
         if case.get("time_major"):
             steps = arrays.keys() & {"inputs", "mask", "resets"}
             arrays |= {n: arrays[n].swapaxes(0, 1) for n in steps}
         return driver.run(driver.function, cells, **arrays, **static)
 
-    return run, arrays | {"params": params}
+    return run, arrays | {"params": [b.params for b in bounds]}
 
 
 @pytest.mark.fast("dynamic-3", "dynamic-12", "packed-2")

@@ -13,12 +13,13 @@ import mesh
 import numpy as np
 import pytest
 from cases import CASES
-from helpers import bound, drawn
+from helpers import bound
 from mesh import BATCH, DEPTH, F64, UNITS, draw, drawn_like, state_of
 
 import jaxrnn
 import jaxrnn.linen
 from jaxrnn import BasicRNNCell, contrib, decode
+from jaxrnn.testing import make_setup
 from jaxrnn.testing._oracle import close
 
 CELL = BasicRNNCell(UNITS)
@@ -83,30 +84,19 @@ def helped(helper, others, options=None, **static):
 
 def beams(params, table, kernel, initial_state, start_tokens):
     tiled = contrib.tile_batch(initial_state, BEAMS)
-    decoder = contrib.BeamSearchDecoder(
-        CELL.bind(params),
-        embedding=table,
-        start_tokens=start_tokens,
-        end_token=1,
-        initial_state=tiled,
-        beam_width=BEAMS,
-        output_layer=lambda output: output @ kernel,
-        length_penalty_weight=0.6,
-    )
-    return contrib.dynamic_decode(decoder, max_time=STEPS)
+    project = lambda output: output @ kernel
+    given = CELL.bind(params), table, start_tokens, 1, tiled, BEAMS, project, 0.6
+    return contrib.dynamic_decode(contrib.BeamSearchDecoder(*given), max_time=STEPS)
 
 
 FED = {"inputs": SEQUENCES, "sequence_length": LENGTHS}
+STARTED = {"table": MODEL["table"], "start": START}
+SAMPLED = {"sampling_probability": 0.5, "key": KEY}
 IMPUTED = {"impute_finished": True, "output_time_major": True, "swap_memory": True}
 DECODERS = {
     "greedy": decoded(decode.greedy, max_time=STEPS),
     "sample": decoded(
-        decode.sample,
-        max_time=STEPS,
-        key=KEY,
-        temperature=0.7,
-        top_k=3,
-        top_p=0.8,
+        decode.sample, max_time=STEPS, key=KEY, temperature=0.7, top_k=3, top_p=0.8
     ),
     "beam_search": decoded(
         decode.beam_search, max_time=STEPS, beam_width=BEAMS, length_penalty=0.6
@@ -117,24 +107,22 @@ DECODERS = {
     "TrainingHelper-imputed": helped(contrib.TrainingHelper, FED, IMPUTED),
     "ScheduledEmbeddingTrainingHelper": helped(
         lambda table, **given: contrib.ScheduledEmbeddingTrainingHelper(
-            embedding=table, sampling_probability=0.5, key=KEY, **given
+            embedding=table, **given, **SAMPLED
         ),
         FED | {"table": MODEL["table"]},
     ),
     "ScheduledOutputTrainingHelper": helped(
         contrib.ScheduledOutputTrainingHelper,
         FED,
-        sampling_probability=0.5,
-        key=KEY,
         next_inputs_fn=lambda outputs: outputs[:, :DEPTH],
+        **SAMPLED,
     ),
     "GreedyEmbeddingHelper": helped(
-        lambda table, start: contrib.GreedyEmbeddingHelper(table, start, 1),
-        {"table": MODEL["table"], "start": START},
+        lambda table, start: contrib.GreedyEmbeddingHelper(table, start, 1), STARTED
     ),
     "SampleEmbeddingHelper": helped(
         lambda table, start: contrib.SampleEmbeddingHelper(table, start, 1, key=KEY),
-        {"table": MODEL["table"], "start": START},
+        STARTED,
     ),
     "BeamSearchDecoder": (beams, MODEL | {"start_tokens": START}),
 }
@@ -162,8 +150,7 @@ def with_lengths(name):
     cells, state, _ = LAYERS[name]
     module = getattr(jaxrnn.linen, name)(*cells, param_dtype=F64, return_carry=True)
     run, params = applied(module, SEQUENCES)
-    arrays = {"inputs": SEQUENCES, "sequence_length": LENGTHS, "initial_state": state}
-    return run, {"params": params} | arrays
+    return run, FED | {"params": params, "initial_state": state}
 
 
 def with_gaps(name):
@@ -182,6 +169,9 @@ MODULES |= {f"{name}-gaps": partial(with_gaps, name) for name in LAYERS}
 
 
 # Functions of arrays, and cells that have their own loop.
+
+
+WINDOWS = draw(BATCH, 6, DEPTH)
 
 
 def of_windows(params, inputs):
@@ -208,34 +198,25 @@ def loss_of_window(params, state, window):
 
 
 def sequence_loss(**options):
-    weights = MASK.astype(F64)
-    arrays = {"logits": draw(BATCH, STEPS, 5), "targets": IDS, "weights": weights}
-    run = lambda **arrays: contrib.sequence_loss(**arrays, **options)
-    return run, arrays
+    arrays = {"logits": draw(BATCH, STEPS, 5), "targets": IDS, "weights": 1.0 * MASK}
+    return partial(contrib.sequence_loss, **options), arrays
 
 
 # Flags of `sequence_loss`.
 SUMS = {"average_across_timesteps": False, "average_across_batch": False}
+SUMMED = SUMS | {"sum_over_timesteps": True, "sum_over_batch": True}
 FUNCTIONS = {
-    "truncated_bptt": (
-        of_windows,
-        {"params": MODEL["params"], "inputs": draw(BATCH, 6, DEPTH)},
-    ),
+    "truncated_bptt": (of_windows, {"params": MODEL["params"], "inputs": WINDOWS}),
     "reverse_sequence": (
-        lambda x, lengths: jaxrnn.reverse_sequence(x, lengths, 1, 0),
-        {"x": SEQUENCES, "lengths": LENGTHS},
+        partial(jaxrnn.reverse_sequence, seq_axis=1),
+        {"input": SEQUENCES, "seq_lengths": LENGTHS},
     ),
-    "tile_beams": (
-        lambda tree: decode.tile_beams(tree, BEAMS),
-        {"tree": state_of(CELL)},
-    ),
+    "tile_beams": (lambda t: decode.tile_beams(t, BEAMS), {"t": state_of(CELL)}),
     "tile_batch": (lambda t: contrib.tile_batch(t, BEAMS), {"t": state_of(CELL)}),
     "hardmax": (lambda x: (contrib.hardmax(x), x), {"x": draw(BATCH, 5)}),
     "sequence_loss": sequence_loss(),
     "sequence_loss-all": sequence_loss(**SUMS),
-    "sequence_loss-sum": sequence_loss(
-        **SUMS, sum_over_timesteps=True, sum_over_batch=True
-    ),
+    "sequence_loss-sum": sequence_loss(**SUMMED),
 }
 ROWS = DECODERS | FUNCTIONS | MODULES
 
@@ -270,46 +251,23 @@ ONE_OF_EACH = {
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_cells(name):
     case = CASES[name]
-    positive = lambda x: 0.5 + np.abs(draw(BATCH, STEPS, *x.shape[1:]))
-    inputs = jax.tree.map(lambda x: positive(x).astype(x.dtype), case.inputs)
-    if case.state is None:
-        zeros = jax.eval_shape(lambda: case.cell.zero_state(BATCH, np.float32))
-        state = jax.tree.map(lambda x: draw(*x.shape).astype(x.dtype), zeros)
-    else:
-        is_wide = lambda x: np.asarray(x).dtype == F64
-        cast = lambda x: np.float32(x) if is_wide(x) else np.asarray(x)
-        state = jax.tree.map(cast, case.state)
-
-    def run(params, inputs, state, lengths):
-        cell = case.cell.bind(params, case.key)
-        return jaxrnn.dynamic_rnn(cell, inputs, lengths, state, np.float32)
-
-    arrays = {
-        "params": drawn(case.cell, case.inputs, np.float32),
-        "inputs": inputs,
-        "state": state,
-        "lengths": LENGTHS,
-    }
+    setup = make_setup(case.cell, case.inputs, F64, case.key, case.state)
+    names = "params", "xs", "state", "lengths"
+    arrays = {name: getattr(setup, name) for name in names}
+    run = lambda **arrays: setup.run(**arrays)
     want = mesh.on_one_device(run, arrays)
-    close(mesh.on_mesh(run, arrays, "explicit"), want, "float32")
+    close(mesh.on_mesh(run, arrays, "explicit"), want, F64)
 
 
-ON_HOST = {"concat_packed", "pack_sequences", "packed_batches", "stack_packed"}
-WITHOUT_ARRAYS = {
-    "explain",
-    "init_stack_bidirectional",
-    "memory_plan",
-    "native_status",
-    "windows",
-}
-IN_OTHER_ROWS = {"dynamic_decode", "gather_tree"}
-PLAIN = {"monotonic_attention"}  # Element-wise operations.
-WITHOUT_ROW = ON_HOST | WITHOUT_ARRAYS | IN_OTHER_ROWS | PLAIN
+# Functions on the host, without arrays, in other rows, or of element-wise operations.
+WITHOUT_ROW = {"concat_packed", "pack_sequences", "packed_batches", "stack_packed"}
+WITHOUT_ROW |= {"explain", "init_stack_bidirectional", "memory_plan", "native_status"}
+WITHOUT_ROW |= {"windows", "dynamic_decode", "gather_tree", "monotonic_attention"}
 
 
 @pytest.mark.parametrize("module", [jaxrnn, contrib, decode])
 def test_every_public_function_has_a_row(module):
     """The drivers, `*_rnn`, have their own page."""
     functions = {n for n in module.__all__ if inspect.isfunction(getattr(module, n))}
-    others = {name for name in functions if not name.endswith("_rnn")}
-    assert others - ROWS.keys() - WITHOUT_ROW == set()
+    others = functions - ROWS.keys() - WITHOUT_ROW
+    assert all(name.endswith("_rnn") for name in others)

@@ -1,37 +1,56 @@
 """The default loop on one CPU device, with the library of native loops."""
 
 import functools
+import json
 import logging
 import re
 import subprocess
 import sys
 
+import helpers
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
+import native_cases
 import numpy as np
 import pytest
-from helpers import MIB, differentiated, temporary_mib
-from native_cases import (
-    CELLS,
-    F32,
-    LENGTHS,
-    assert_near,
-    calls,
-    data,
-    everything,
-    needs_library,
-    of_packed,
-    run,
-)
+from helpers import MODES, differentiated, drawn, gradient_of_tangent, stacked
+from native_cases import CELLS, assert_near, calls, data, everything, of_packed, run
 
 import jaxrnn
+from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, contrib
 from jaxrnn._base import jax_internals
 from jaxrnn._cells.affine import cell as affine, xla_loop
 from jaxrnn._cells.affine.native import calls as library
+from jaxrnn._cells.affine.native.sequence import NativeLoop
 from jaxrnn.memory import Keep, Offload, Recompute
 from jaxrnn.testing._oracle import weighted_sum
 
-pytestmark = needs_library
+from ..golden import replay, store
+
+pytestmark = native_cases.needs_library
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Let the default see only one device."""
+    jax.clear_caches()
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture
+def check_alone(request):
+    """Assert that one device gives natively what several devices give without."""
+
+    def check(made, tolerance=2e-5):
+        want = made()
+        request.getfixturevalue("alone")
+        assert_near(made(), want, tolerance=tolerance)
+
+    return check
 
 
 @pytest.fixture
@@ -59,8 +78,7 @@ def by_default(name):
 
 def test_xlas_loop_is_not_traced(alone, monkeypatch):
     monkeypatch.setattr(xla_loop, "forward", None)
-    cell = CELLS["lstm"]
-    given = data(cell)
+    cell, given = CELLS["lstm"], data(CELLS["lstm"])
     everything(cell, None, *given)
     with pytest.raises(TypeError, match="'NoneType' object is not callable"):
         everything(cell, "xla", *given)
@@ -82,17 +100,17 @@ def test_several_devices_without_a_mesh_have_xlas_loop():
 
 
 def test_other_layers_of_a_stack_run_natively(alone):
-    cell = jaxrnn.MultiRNNCell([CELLS["gru"], jaxrnn.GRUCell(4, activation="elu")])
+    cell = jaxrnn.MultiRNNCell([CELLS["gru"], GRUCell(4, activation="elu")])
     given = data(cell)
     assert len(calls(functools.partial(run, cell, None), *given)) == 1
     assert_near(everything(cell, None, *given), everything(cell, "xla", *given))
 
 
 CHOSEN = {
-    "native": (jaxrnn.LSTMCell(4), F32),
-    "elu": (jaxrnn.GRUCell(4, activation="elu"), F32),
-    "bfloat16": (jaxrnn.GRUCell(4), jnp.bfloat16),
-    "float64": (jaxrnn.GRUCell(4), jnp.float64),
+    "native": (LSTMCell(4), jnp.float32),
+    "elu": (GRUCell(4, activation="elu"), jnp.float32),
+    "bfloat16": (GRUCell(4), jnp.bfloat16),
+    "float64": (GRUCell(4), jnp.float64),
 }
 
 
@@ -108,37 +126,28 @@ def test_what_is_chosen_is_logged(name, alone, caplog):
     assert name in message
 
 
-def not_built(path, monkeypatch):
-    return "the native loops were not built"
-
-
-def no_library(path, monkeypatch):
-    path.write_text("not a library")
-    return "the native loops cannot be loaded: "
-
-
-def no_symbol(path, monkeypatch):
-    path.symlink_to(LIBRARY)
-    monkeypatch.setattr(library, "_CALLS", ("sideward",))
-    return "the native loops are incompatible with this JAX: .*JaxrnnNativeSideward"
-
-
-def later_jax(path, monkeypatch):
-    path.symlink_to(LIBRARY)
-    monkeypatch.setattr(jax_internals, "MISSING", "cannot import name 'lower_fun'")
-    return "the native loops are incompatible with this JAX: .*lower_fun"
-
-
 LIBRARY = library.LIBRARY
-UNUSABLE = not_built, no_library, no_symbol, later_jax
+OTHER_JAX = "the native loops are incompatible with this JAX: .*"
+LACKS = jax_internals, "MISSING", "cannot import name 'lower_fun'"
+# What is at the library's path, what is replaced, and the reason.
+UNUSABLE = {
+    "not_built": (None, None, "the native loops were not built"),
+    "no_library": ("text", None, "the native loops cannot be loaded: "),
+    "no_symbol": (LIBRARY, (library, "_CALLS", ("sideward",)), f"{OTHER_JAX}Sideward"),
+    "later_jax": (LIBRARY, LACKS, f"{OTHER_JAX}lower_fun"),
+}
 
 
-@pytest.mark.parametrize("broken", UNUSABLE, ids=lambda broken: broken.__name__)
-def test_an_unusable_library(broken, alone, unread, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_an_unusable_library(case, alone, unread, tmp_path, monkeypatch, caplog):
     """XLA's loops run, and the reason is logged once."""
+    there, patch, reason = UNUSABLE[case]
     caplog.set_level(logging.INFO, "jaxrnn")
     path = unread(tmp_path / "libjaxrnn_native.so")
-    reason = broken(path, monkeypatch)
+    if there is not None:
+        path.write_text(there) if there == "text" else path.symlink_to(there)
+    if patch:
+        monkeypatch.setattr(*patch)
     for name in ("gru", "lstm"):
         assert not calls(by_default(name), *data(CELLS[name]))
     with pytest.raises(ValueError, match=f"cannot run .*: {reason}"):
@@ -149,9 +158,8 @@ def test_an_unusable_library(broken, alone, unread, tmp_path, monkeypatch, caplo
 
 
 def test_the_status():
-    assert jaxrnn.native_status() in {
-        f"native loops, for {target}" for target in ("baseline", "avx2", "avx512")
-    }
+    targets = "(baseline|avx2|avx512)"
+    assert re.fullmatch(f"native loops, for {targets}", jaxrnn.native_status())
 
 
 def test_a_process_with_a_target_that_the_cpu_lacks(monkeypatch):
@@ -169,56 +177,44 @@ def test_a_process_with_a_target_that_the_cpu_lacks(monkeypatch):
 @pytest.mark.fast("gru-True")
 @pytest.mark.parametrize("time_major", [False, True])
 @pytest.mark.parametrize("name", ["lstm", "joined", "gru", "rnn"])
-def test_packed_sequences(name, time_major, request):
+def test_packed_sequences(name, time_major, check_alone):
     call, given = of_packed(CELLS[name], time_major)
-    want = differentiated(call, *given)
-    request.getfixturevalue("alone")
+    check_alone(lambda: differentiated(call, *given))
     assert len(calls(call, *given)) == 1
-    assert_near(differentiated(call, *given), want)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_second_derivatives_of_packed_sequences(name, request):
+def test_second_derivatives_of_packed_sequences(name, check_alone):
     """XLA's loop saves the state before a restart; the native loop, the one after."""
     call, (params, *others) = of_packed(CELLS[name], False)
 
     def made():
         loss = lambda p: weighted_sum(jax.tree.map(jnp.sin, call(p, *others)))
-        push = lambda p: jax.jvp(loss, (p,), (p,))[1]
-        twice = lambda p: weighted_sum(jax.grad(loss)(p))
-        return [jax.jit(jax.grad(of))(params) for of in (push, twice)]
+        twice = gradient_of_tangent(loss), MODES["backward of backward"](loss)
+        return [jax.jit(of)(params) for of in twice]
 
-    want = made()
-    request.getfixturevalue("alone")
-    assert_near(made(), want, tolerance=5e-5)
+    check_alone(made, tolerance=5e-5)
 
 
-@pytest.mark.fast("params")
-@pytest.mark.parametrize("mapped", ["params", "inputs and state"])
-def test_mapped_packed_sequences(mapped, request):
+@pytest.mark.fast("axes0")
+@pytest.mark.parametrize("axes", [(0, None, None), (None, 0, 0)])
+def test_mapped_packed_sequences(axes, check_alone):
     call, given = of_packed(CELLS["lstm"], False)
-    axes = (0, None, None) if mapped == "params" else (None, 0, 0)
-    wide = [
-        jax.tree.map(lambda v: jnp.stack([v, -v]), v) if axis == 0 else v
-        for v, axis in zip(given, axes, strict=True)
-    ]
+    pairs = zip(given, axes, strict=True)
+    wide = [v if axis is None else stacked(v, 1, -1) for v, axis in pairs]
     loss = lambda *given: weighted_sum(call(*given))
     step = jax.vmap(jax.value_and_grad(loss, (0, 1, 2)), axes)
-    want = jax.jit(step)(*wide)
-    request.getfixturevalue("alone")
-    assert_near(jax.jit(step)(*wide), want)
+    check_alone(lambda: jax.jit(step)(*wide))
     assert [c.shape[:3] for c in calls(step, *wide)] == [(2, 4, 7)] * 2
 
 
 @pytest.mark.slow
-def test_mapped_cotangents_of_packed_sequences(request):
+def test_mapped_cotangents_of_packed_sequences(check_alone):
     """The mapped entries share the values that the forward loop saved."""
     call, (params, *others) = of_packed(CELLS["gru"], False)
     of_last = jax.jacrev(lambda p: call(p, *others)[1][:2, 0])
-    want = of_last(params)
-    request.getfixturevalue("alone")
-    assert_near(of_last(params), want)
+    check_alone(lambda: of_last(params))
 
 
 # Programs for other machines.
@@ -228,14 +224,14 @@ def exported(fn, given, platforms=("cpu",)):
     return jax.export.export(jax.jit(fn), platforms=platforms)(*given)
 
 
+PLATFORMS = ("cpu",), ("tpu",), ("cpu", "tpu")
+
+
 @pytest.mark.fast("everything-cpu-tpu")
-@pytest.mark.parametrize(
-    "platforms", [("cpu",), ("tpu",), ("cpu", "tpu")], ids="-".join
-)
+@pytest.mark.parametrize("platforms", PLATFORMS, ids="-".join)
 @pytest.mark.parametrize("what", [run, everything], ids=lambda what: what.__name__)
 def test_an_exported_program_has_no_call(alone, what, platforms):
-    cell = CELLS["lstm"]
-    given = data(cell)
+    cell, given = CELLS["lstm"], data(CELLS["lstm"])
     here = functools.partial(what, cell, None)
     assert "jaxrnn_native_forward" in jax.jit(here).lower(*given).as_text()
     program = exported(here, given, platforms)
@@ -258,36 +254,83 @@ def test_an_exported_program_has_the_precision_of_the_call(alone):
 def test_plans_are_those_of_the_loop_that_runs(alone, unread, tmp_path):
     """With the library and without it."""
     strategies = [Keep(), Recompute(), Offload(Keep())]
-    cell = jaxrnn.LSTMCell(32)
+    cell = LSTMCell(32)
     plans = []
     for path in (library.LIBRARY, tmp_path / "libjaxrnn_native.so"):
         unread(path)
         rows = jaxrnn.memory_plan(cell, (200, 8, 32), strategies, time_major=True).rows
-        taken = [temporary_mib(s, 200, cell=cell, units=32) for s in strategies]
-        assert [sum(row.peak) / MIB for row in rows] == pytest.approx(taken, rel=0.01)
+        taken = [helpers.temporary_mib(s, 200, cell=cell, units=32) for s in strategies]
+        peaks = [sum(row.peak) / helpers.MIB for row in rows]
+        assert peaks == pytest.approx(taken, rel=0.01)
         plans.append(rows)
-    native, xla = plans
-    assert native != xla
+    assert plans[0] != plans[1]
 
 
-# Masks with gaps, and the states of all steps.
+# TensorFlow's goldens, and random cells. The other tests of goldens run on four
+# devices, so the default is XLA's loop. Most of them use float64.
+
+GOLDENS = [
+    case
+    for case in store.recorded("tf1")["cases"]
+    if case["dtype"] == "float32"
+    and case["function"] != "cell"
+    and any(f'{name}Cell"' in json.dumps(case) for name in ("LSTM", "GRU", "BasicRNN"))
+]
+# Other activations, wrappers without whole sequences, and no rows, steps or units.
+OTHERS = "softsign", "residual_fn-whole", "device", "b0", "t0", "h0"
 
 
-@pytest.mark.fast("projected-False", "rnn-True")
-@pytest.mark.parametrize("with_lengths", [False, True])
-@pytest.mark.parametrize("name", ["lstm", "joined", "gru", "rnn", "projected"])
-def test_masks_and_states_of_all_steps(name, with_lengths):
-    """The native loop for lengths runs them, with the results of XLA's loop."""
-    cell = CELLS[name]
-    params, x, state = data(cell)
-    mask = jnp.asarray([[False] * 6, [True] * 6, *3 * [[True, False] * 3]])
-    kept = mask if not with_lengths else np.arange(6) < np.asarray(LENGTHS)[:, None]
-    x = jnp.where(kept[..., None], x, jnp.nan)
-    options = {} if with_lengths else {"lengths": None, "mask": mask}
-    both = [
-        functools.partial(everything, cell, name, return_states=True, **options)
-        for name in ("native", "xla")
-    ]
-    native, xla = (of(params, x, state) for of in both)
-    assert len(calls(both[0], params, x, state)) == 2
-    assert_near(native, xla)
+@pytest.fixture
+def runs(alone, monkeypatch):
+    """The cells that the native loops ran."""
+    found, run = [], NativeLoop.run
+    spy = lambda loop, *args: found.append(loop.cell) or run(loop, *args)
+    monkeypatch.setattr(NativeLoop, "run", spy)
+    return found
+
+
+@pytest.mark.fast("gru-whole-f32", "lstm_all-lengths_short", "lstm_peep-padding_nan-9")
+@pytest.mark.parametrize("case", GOLDENS, ids=lambda case: case["name"])
+def test_same_as_tensorflow(case, runs):
+    replay.check(case)
+    assert runs or any(word in case["name"] for word in OTHERS)
+
+
+activations = st.sampled_from(["tanh", "relu", "sigmoid"])
+units, clips = st.integers(1, 40), st.none() | st.floats(0.05, 1)
+ANY_CELL = st.one_of(
+    st.builds(GRUCell, units, activation=activations),
+    st.builds(CudnnCompatibleGRUCell, units, activation=activations),
+    # With few units, a small variance would amplify rounding.
+    st.builds(contrib.LayerNormBasicLSTMCell, st.integers(8, 40), st.floats(-1, 1)),
+    st.builds(
+        LSTMCell,
+        units,
+        use_peepholes=st.booleans(),
+        cell_clip=clips,
+        num_proj=st.none() | units,
+        proj_clip=clips,
+        forget_bias=st.floats(-1, 1),
+        activation=activations,
+    ),
+)
+
+
+@hypothesis.given(
+    ANY_CELL,
+    st.lists(st.integers(-1, 9), min_size=1, max_size=20),
+    st.integers(1, 8),
+    st.integers(1, 20),
+    st.integers(0, 2**31),
+)
+@hypothesis.settings(
+    max_examples=6,  # Each example compiles separate programs.
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+def test_random_settings_against_xlas_loop(runs, cell, lengths, time, depth, seed):
+    draw = np.random.default_rng(seed).normal
+    x = draw(size=(len(lengths), time, depth)).astype(np.float32)
+    cell, options = cell.bind(drawn(cell, x[:, 0], None, seed, 0.4)), {"dtype": x.dtype}
+    want = jaxrnn.dynamic_rnn(cell, x, lengths, implementation="xla", **options)
+    assert_near(jaxrnn.dynamic_rnn(cell, x, lengths, **options), want)
+    assert runs

@@ -1,4 +1,4 @@
-"""Native loops in other processes: spawned, forked, and with a loaded executable."""
+"""Native loops in other processes: forked, and with a loaded executable."""
 
 import subprocess
 import sys
@@ -20,30 +20,6 @@ def run_file(tmp_path, monkeypatch):
         subprocess.run([sys.executable, file, *map(str, args)], check=True, timeout=500)
 
     return run
-
-
-WORKERS = """
-import multiprocessing, sys
-
-def work(scale):
-    import jax, jax.numpy as jnp, jaxrnn
-    cell, x = jaxrnn.LSTMCell(8), jnp.ones((16, 20, 4)) * scale
-    params = cell.init(jax.random.key(0), x[:, 0])
-    of = lambda p: jaxrnn.dynamic_rnn(cell.bind(p), x, dtype=x.dtype)[0].sum()
-    assert "jaxrnn_native_forward" in jax.jit(of).lower(params).as_text()
-    return float(jax.grad(of)(params)["bias"].sum())
-
-if __name__ == "__main__":
-    here = work(0.5)
-    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
-        assert pool.map(work, [0.5, 0.5]) == [here, here]
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_workers(method, run_file):
-    run_file(WORKERS, method)
 
 
 # JAX warns of forks, because XLA's threads do not exist in a child. The children run a

@@ -6,30 +6,24 @@ import functools
 import helpers
 import jax
 import jax.numpy as jnp
+import native_cases
 import numpy as np
 import pytest
-from native_cases import (
-    CELLS,
-    F32,
-    LENGTHS,
-    LENGTHS_OF_8,
-    TIME,
-    assert_near,
-    calls,
-    check_padding,
-    data,
-    everything,
-    needs_library,
-    over_devices,
-    run,
-    with_bad_padding,
-)
+from helpers import MODES, gradient_of_tangent, stacked
+from native_cases import CELLS, LENGTHS, TIME, assert_near, calls, data, everything, run
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, contrib, memory
 from jaxrnn.testing._oracle import weighted_sum
 
-pytestmark = needs_library
+pytestmark = native_cases.needs_library
+
+
+def check(cell, *given, **options):
+    """Values and gradients are those of XLA's loop."""
+    of = lambda name: everything(cell, name, *given, **options)
+    assert_near(of("native"), of("xla"))
+
 
 # Values and gradients.
 
@@ -38,7 +32,7 @@ pytestmark = needs_library
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("time_major", [False, True])
 def test_ragged_rows_with_bad_padding(name, time_major):
-    check_padding(CELLS[name], "native", time_major)
+    native_cases.check_padding(CELLS[name], "native", time_major)
 
 
 RELU_CELLS = {
@@ -75,14 +69,12 @@ def test_sizes(shape, name):
     params = jax.tree.map(lambda p: p / units**0.5, params)
     ragged = jnp.arange(batch, dtype=jnp.int32) % (time + 1)
     for lengths in (ragged, None):
-        given = params, x, state, lengths
-        assert_near(everything(cell, "native", *given), everything(cell, "xla", *given))
+        check(cell, params, x, state, lengths)
 
 
 def test_values_alone_are_one_call_that_saves_nothing():
-    cell = CELLS["lstm"]
-    given = data(cell)
-    of = lambda name: functools.partial(run, cell, name)
+    given = data(CELLS["lstm"])
+    of = lambda name: functools.partial(run, CELLS["lstm"], name)
     assert_near(jax.jit(of("native"))(*given), of("xla")(*given))
     assert_near(of("native")(*given), of("xla")(*given))
     (call,) = calls(of("native"), *given)
@@ -92,7 +84,7 @@ def test_values_alone_are_one_call_that_saves_nothing():
 def test_a_row_of_length_0_keeps_the_bits_of_its_state():
     cell = CELLS["lstm"]
     params, x, state = data(cell)
-    odd = jnp.asarray([-0.0, jnp.inf, 1e-40, jnp.nan], F32)
+    odd = jnp.asarray([-0.0, jnp.inf, 1e-40, jnp.nan], jnp.float32)
     state = jax.tree.map(lambda s: s.at[0].set(odd), state)
     _, last = jax.jit(functools.partial(run, cell, "native"))(params, x, state)
     for leaf in last:
@@ -106,8 +98,49 @@ def test_saturated_gates_have_no_gradient(name):
     """Large inputs and states would amplify a small nonzero gradient."""
     cell = CELLS[name]
     params, x, state = data(cell)
-    given = params, 1e6 * jnp.sign(x), jax.tree.map(lambda s: 1e6 * s, state), None
-    assert_near(everything(cell, "native", *given), everything(cell, "xla", *given))
+    check(cell, params, 1e6 * jnp.sign(x), jax.tree.map(lambda s: 1e6 * s, state), None)
+
+
+RESETS = np.zeros((5, TIME), bool)
+RESETS[1] = RESETS[2, 2] = RESETS[3, [0, 1, 4, 5]] = RESETS[4, 3] = True
+MASK = np.asarray([[False] * 6, [True] * 6, *3 * [[True, False] * 3]])
+OPTIONS = {
+    "resets": {"resets": RESETS},
+    "mask": {"mask": MASK, "lengths": None, "return_states": True},
+    "states": {"return_states": True},
+}
+
+
+@pytest.mark.fast(
+    "False-resets-lstm", "True-resets-gru", "True-mask-rnn", "False-states-projected"
+)
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("what", OPTIONS)
+@pytest.mark.parametrize("time_major", [False, True])
+def test_resets_masks_and_states_of_all_steps(name, what, time_major):
+    """Row 0 has no steps, row 1 has one. The reset states of the rows differ."""
+    params, x, state = data(CELLS[name])
+    kept = MASK if what == "mask" else np.arange(6) < np.asarray(LENGTHS)[:, None]
+    turn = lambda x: jnp.swapaxes(x, 0, 1) if time_major else x
+    given = params, turn(jnp.where(kept[..., None], x, jnp.nan)), state
+    options = {"time_major": time_major} | OPTIONS[what]
+    options |= {k: turn(options[k]) for k in ("resets", "mask") if k in options}
+    if what == "resets":
+        options["reset_state"] = native_cases.draw(state, 3)
+    check(CELLS[name], *given, **options)
+    native = functools.partial(everything, CELLS[name], "native", **options)
+    assert len(calls(native, *given)) == 2
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_the_states_of_all_steps_are_no_results_of_resets(name):
+    def results(**options):
+        step = functools.partial(run, CELLS[name], "native", **options)
+        made = native_cases.on_cpus(step, *data(CELLS[name]))
+        made = [eqn.outvars for eqn in made if eqn.primitive.name == "ffi_call"]
+        return [[v.aval.shape for v in outvars] for outvars in made]
+
+    assert results(resets=RESETS) == results()
 
 
 # Transformations.
@@ -120,53 +153,39 @@ def curved(name, cell):
     return lambda params, x: sines(run(cell, name, params, x, state))
 
 
-def forward_mode(loss, params, x):
-    return jax.jvp(loss, (params, x), jax.tree.map(jnp.cos, (params, x)))
+def backward_of_forward(loss):
+    return lambda params, x: gradient_of_tangent(lambda p: loss(p, x))(params)
 
 
-def grad_of_grad(loss, params, x):
-    inner = jax.grad(loss, (0, 1))
-    return jax.grad(lambda *given: weighted_sum(inner(*given)), (0, 1))(params, x)
-
-
-def reverse_over_forward(loss, params, x):
-    push = lambda p: jax.jvp(lambda p: loss(p, x), (p,), (p,))[1]
-    return jax.grad(push)(params)
-
-
-def grad_of_grad_in_a_scan(loss, params, x):
+def twice_in_a_scan(loss):
     """JAX partially evaluates the body of the scan twice."""
 
-    def total(params):
+    def total(params, x):
         body = lambda carry, scale: (carry + loss(params, scale * x), None)
-        scales = jnp.asarray([0.5, 1.0], F32)
-        return jax.lax.scan(body, jnp.zeros((), F32), scales)[0]
+        scales = jnp.asarray([0.5, 1.0], jnp.float32)
+        return jax.lax.scan(body, jnp.zeros((), jnp.float32), scales)[0]
 
-    return jax.grad(lambda p: weighted_sum(jax.grad(total)(p)))(params)
+    return MODES["backward of backward"](total)
 
 
-def transpose_of_transpose(loss, params, x):
+def transpose_of_transpose(loss):
     """The transpose of the transpose, which is the tangent."""
-    pull = jax.vjp(loss, params, x)[1]
-    return jax.linear_transpose(pull, jnp.ones((), F32))((params, x))
+    pull = lambda *given: jax.vjp(loss, *given)[1]
+    one = jnp.ones((), jnp.float32)
+    return lambda *given: jax.linear_transpose(pull(*given), one)(given)
 
 
-KINDS = (
-    forward_mode,
-    grad_of_grad,
-    reverse_over_forward,
-    grad_of_grad_in_a_scan,
-    transpose_of_transpose,
-)
+KINDS = {kind: MODES[kind] for kind in ("forward", "backward of backward")}
+for kind in (backward_of_forward, twice_in_a_scan, transpose_of_transpose):
+    KINDS[kind.__name__] = kind
 
 
-@pytest.mark.fast("gru-forward_mode")
-@pytest.mark.parametrize("of", KINDS, ids=lambda of: of.__name__)
+@pytest.mark.fast("gru-forward")
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_derivatives_of_all_kinds(name, of):
-    cell = CELLS[name]
-    params, x, _ = data(cell)
-    made = lambda name: jax.jit(lambda: of(curved(name, cell), params, x))()
+def test_derivatives_of_all_kinds(name, kind):
+    params, x, _ = data(CELLS[name])
+    made = lambda way: jax.jit(KINDS[kind](curved(way, CELLS[name])))(params, x)
     assert_near(made("native"), made("xla"), tolerance=5e-5)
 
 
@@ -175,12 +194,11 @@ def test_a_derivative_of_a_derivative_where_a_row_has_no_steps():
     """The native backward loop reads what XLA's loop saved for such a row."""
     cell = CELLS["lstm"]
     params, x, state = data(cell)
-    bad_x, bad_state = with_bad_padding(x, state)
+    bad_x, bad_state = native_cases.with_bad_padding(x, state)
 
     def push(x, state, name):
         total = lambda p: weighted_sum(run(cell, name, p, x, state)[0])
-        along_itself = lambda p: jax.jvp(total, (p,), (p,))[1]
-        return jax.jit(jax.grad(along_itself))(params)
+        return jax.jit(gradient_of_tangent(total))(params)
 
     assert_near(push(bad_x, bad_state, "native"), push(x, state, "xla"))
 
@@ -192,24 +210,18 @@ AXES = {"x": (None, 0, None, None), "params": (0, None, None, None), "all": (0,)
 @pytest.mark.parametrize("mapped", AXES)
 @pytest.mark.parametrize("time_major", [False, True])
 def test_mapped_gradients_are_those_of_each(mapped, time_major):
-    cell = CELLS["gru"]
-    params, x, state = data(cell)
+    (params, x, state), axes = data(CELLS["gru"]), AXES[mapped]
     given = params, jnp.swapaxes(x, 0, 1) if time_major else x, state, LENGTHS
-    stack = lambda v: jnp.stack([v, -v, v // 2 if v.dtype == LENGTHS.dtype else 2 * v])
-    wide = [
-        jax.tree.map(stack, v) if axis == 0 else v
-        for v, axis in zip(given, AXES[mapped], strict=True)
-    ]
-
-    def loss(name, *given):
-        return weighted_sum(run(cell, name, *given, time_major=time_major))
+    pairs = zip(given, axes, strict=True)
+    wide = [v if axis is None else stacked(v, 1, -1, 2) for v, axis in pairs]
 
     def of(name):
-        both = jax.value_and_grad(functools.partial(loss, name), (0, 1, 2))
-        return jax.vmap(both, AXES[mapped])
+        run_gru = functools.partial(run, CELLS["gru"], name, time_major=time_major)
+        loss = lambda *given: weighted_sum(run_gru(*given))
+        return jax.vmap(jax.value_and_grad(loss, (0, 1, 2)), axes)
 
     assert_near(jax.jit(of("native"))(*wide), jax.jit(of("xla"))(*wide))
-    entries, rows = (3, 5) if AXES[mapped][0] == 0 else (1, 15)
+    entries, rows = (3, 5) if axes[0] == 0 else (1, 15)
     shape = (entries, TIME, rows) if time_major else (entries, rows, TIME)
     assert [c.shape[:3] for c in calls(of("native"), *wide)] == [shape, shape]
 
@@ -225,14 +237,10 @@ TWICE = {
 @pytest.mark.parametrize("mapped", TWICE)
 def test_nets_that_are_mapped_twice_are_of_one_call(mapped):
     cell, (outer, inner) = CELLS["lstm"], TWICE[mapped]
-    params, x, state = data(cell)
-
-    def wide(tree, axis, *scales):
-        stack = lambda v: jnp.stack([jnp.float32(s) * v for s in scales])
-        return jax.tree.map(stack, tree) if axis == 0 else tree
-
-    given = [wide(v, axis, 1, -2) for v, axis in zip((params, x), inner, strict=True)]
-    given = [wide(v, axis, 0.5, -1, 1) for v, axis in zip(given, outer, strict=True)]
+    *given, state = data(cell)
+    for axes, scales in ((inner, (1, -2)), (outer, (0.5, -1, 1))):
+        pairs = zip(given, axes, strict=True)
+        given = [v if axis is None else stacked(v, *scales) for v, axis in pairs]
 
     def of(name):
         loss = lambda params, x: weighted_sum(run(cell, name, params, x, state))
@@ -242,53 +250,47 @@ def test_nets_that_are_mapped_twice_are_of_one_call(mapped):
     assert len(calls(of("native"), *given)) == 2
 
 
-@pytest.mark.fast("forward_mode")
-@pytest.mark.parametrize("of", [grad_of_grad, forward_mode], ids=lambda of: of.__name__)
-def test_further_derivatives_of_mapped_nets(of):
-    cell = CELLS["gru"]
-    params, x, _ = data(cell)
-    wide = jax.tree.map(lambda v: jnp.stack([v, -v]), params)
-    made = lambda name: jax.vmap(lambda params: of(curved(name, cell), params, x))
-    got, want = (jax.jit(made(name))(wide) for name in ("native", "xla"))
-    assert_near(got, want, tolerance=5e-5)
+@pytest.mark.fast("forward")
+@pytest.mark.parametrize("mode", ["forward", "backward of backward"])
+def test_further_derivatives_of_mapped_nets(mode):
+    params, x, _ = data(CELLS["gru"])
+    of = lambda name: jax.vmap(MODES[mode](curved(name, CELLS["gru"])), (0, None))
+    made = lambda name: jax.jit(of(name))(stacked(params, 1, -1), x)
+    assert_near(made("native"), made("xla"), tolerance=5e-5)
 
 
 def test_no_nets_and_no_batches():
     params, x, state = data(CELLS["rnn"])
     of = lambda p, x: run(CELLS["rnn"], "native", p, x, state)[0]
-    none = lambda tree: jax.tree.map(lambda v: jnp.zeros((0, *v.shape), F32), tree)
+    none = lambda tree: jax.tree.map(lambda v: v[None][:0], tree)
     assert jax.vmap(of, (0, None))(none(params), x).shape == (0, 5, TIME, 3)
     outputs, pull = jax.vjp(jax.vmap(lambda x: of(params, x)), none(x))
     assert outputs.shape == (0, 5, TIME, 3)
     assert pull(outputs)[0].shape == (0, *x.shape)
 
 
-@pytest.mark.fast("Offload*")
-@pytest.mark.parametrize(
-    ("strategy", "backward"),
-    [
-        (True, [False, False, True]),
-        (memory.Recompute(4), [False, False, False, True, False, True]),
-        (memory.Offload(memory.Keep(), 3), [False, True]),
-    ],
-    ids=lambda value: str(value).split("(")[0],
-)
+# Whether the calls of each strategy are those of the backward pass.
+STRATEGIES = {
+    "True": (True, [False, False, True]),
+    "Recompute": (memory.Recompute(4), [False, False, False, True, False, True]),
+    "Offload": (memory.Offload(memory.Keep(), 3), [False, True]),
+}
+
+
+@pytest.mark.fast("Offload")
+@pytest.mark.parametrize(("strategy", "backward"), STRATEGIES.values(), ids=STRATEGIES)
 def test_strategies_of_memory_go_with_it(strategy, backward):
-    cell = CELLS["gru"]
-    given = data(cell)
-    of = functools.partial(everything, cell, "native", swap_memory=strategy)
-    assert_near(of(*given), everything(cell, "xla", *given))
+    given = data(CELLS["gru"])
+    of = functools.partial(everything, CELLS["gru"], "native", swap_memory=strategy)
+    assert_near(of(*given), everything(CELLS["gru"], "xla", *given))
     assert [call.backward for call in calls(of, *given)] == backward
 
 
 def test_threads_that_call_at_once():
     cell = CELLS["lstm"]
     params, x, state = data(cell, 64)
-    step = jax.jit(
-        jax.value_and_grad(
-            lambda x: weighted_sum(run(cell, "native", params, x, state, None))
-        )
-    )
+    loss = lambda x: weighted_sum(run(cell, "native", params, x, state, None))
+    step = jax.jit(jax.value_and_grad(loss))
     xs = [x * scale for scale in np.linspace(0, 1, 16, dtype=np.float32)]
     want = list(map(step, xs))
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -300,18 +302,18 @@ def test_threads_that_call_at_once():
 
 
 SHARES = {
-    "ragged": (None, LENGTHS_OF_8, "Auto"),
+    "ragged": (None, native_cases.LENGTHS_OF_8, "Auto"),
     "whole": (None, None, "Auto"),
-    "explicit": (None, LENGTHS_OF_8, "Explicit"),
-    "named": ("native", LENGTHS_OF_8, "Explicit"),
+    "explicit": (None, native_cases.LENGTHS_OF_8, "Explicit"),
+    "named": ("native", native_cases.LENGTHS_OF_8, "Explicit"),
 }
 
 
 @pytest.mark.fast("ragged", "explicit")
 @pytest.mark.parametrize(("name", "lengths", "kind"), SHARES.values(), ids=SHARES)
 def test_a_share_of_the_rows_is_a_call_by_default(name, lengths, kind):
-    step, params = over_devices(CELLS["lstm"], name, lengths, kind)
-    of_xla, _ = over_devices(CELLS["lstm"], "xla", lengths, kind)
+    step, params = native_cases.over_devices(CELLS["lstm"], name, lengths, kind)
+    of_xla, _ = native_cases.over_devices(CELLS["lstm"], "xla", lengths, kind)
     assert_near(jax.jit(step)(params), jax.jit(of_xla)(params))
     assert [c.shape[:3] for c in calls(step, params)] == 2 * [(1, 2, TIME)]
     assert not calls(of_xla, params)
@@ -333,18 +335,14 @@ def test_rows_on_an_explicit_mesh_have_xlas_loop():
             step("native", *placed)
 
 
-def for_a_tpu(step, given):
-    return jax.jit(step).trace(*given).lower(lowering_platforms=("tpu",))
+def for_a_tpu(step):
+    return lambda *given: step.trace(*given).lower(lowering_platforms=("tpu",))
 
 
-def exported(step, given):
-    return jax.export.export(jax.jit(step))(*given)
-
-
-@pytest.mark.parametrize("make", [for_a_tpu, exported], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [for_a_tpu, jax.export.export])
 def test_a_named_one_is_for_this_process_on_a_cpu(make):
-    cell = CELLS["rnn"]
+    step = jax.jit(functools.partial(run, CELLS["rnn"], "native"))
     message = "^`implementation` 'native' runs only on CPUs in this process"
     with pytest.raises(ValueError, match=message) as raised:
-        make(functools.partial(run, cell, "native"), data(cell))
+        make(step)(*data(CELLS["rnn"]))
     assert raised.type is ValueError  # Not a private subclass.

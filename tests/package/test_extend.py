@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import bound
 
 import jaxrnn
 from jaxrnn import extend
@@ -60,13 +61,14 @@ def test_the_laws_of_cells(cell):
 
 
 def test_a_cell_from_its_specs_and_its_step():
-    cell = Leaky(3)
-    assert (cell, cell.activation(2.0)) == (Leaky(3, leak=0.1), 2.0)
-    params = cell.init(KEY, X[:, 0])
-    outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params), X, dtype=X.dtype)
+    assert Leaky(3) == Leaky(3, leak=0.1)
+    assert Leaky(3).activation(2.0) == 2.0
+    cell = bound(Leaky(3), 2)
+    outputs, _ = jaxrnn.dynamic_rnn(cell, X, dtype=X.dtype)
     want = jnp.zeros((3, 3))
     for t in range(4):
-        want = 0.9 * want + 0.1 * (X[:, t] @ params["kernel"])
+        z = X[:, t] @ cell.params["kernel"] + cell.params["bias"][None]
+        want = 0.9 * want + 0.1 * z
         np.testing.assert_allclose(outputs[:, t], want, rtol=1e-5)
 
 
@@ -81,24 +83,16 @@ def test_a_wrapper_with_parameters():
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
-def refused(call):
-    with pytest.raises((TypeError, ValueError)) as caught:
-        call()
-    return str(caught.value)
-
-
 def test_errors_name_the_argument():
-    cell = Leaky(3)
-    params = cell.init(KEY, X[:, 0])
-    many = jnp.ones((9, 2))
-    want = "`inputs` must have few rows, got float64[9, 2]. Split."
-    assert refused(lambda: cell.apply(params, many, jnp.ones((9, 3)))) == want
-    wrong = refused(lambda: Leaky(3, leak=2.0))
-    assert wrong == "`leak` must be in [0, 1], got 2.0."
-    alone = refused(lambda: extend.expect(False, "x", "be a cell", 3))
-    assert alone == "`x` must be a cell, got 3."
-    wrong = refused(lambda: Scaled(cell).apply({"leaky": params}, X[:, 0], X[:, 0]))
-    assert wrong.startswith("`params` must have the structure {'scale': *}")
+    cell, x = bound(Leaky(3), 2), X[:, 0]
+    rows = r"^`inputs` must have few rows, got float64\[9, 2\]\. Split\.$"
+    with pytest.raises(ValueError, match=rows):
+        cell(jnp.ones((9, 2)), jnp.ones((9, 3)))
+    with pytest.raises(ValueError, match=r"^`leak` must be in \[0, 1\], got 2\.0\.$"):
+        Leaky(3, leak=2.0)
+    structure = r"^`params` must have the structure {'scale': \*}"
+    with pytest.raises((TypeError, ValueError), match=structure):
+        Scaled(cell.cell).apply({"leaky": cell.params}, x, x)
 
 
 @pytest.mark.parametrize("size", [None, (2,), (4, 2)])

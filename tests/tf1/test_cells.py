@@ -1,18 +1,33 @@
-"""jaxrnn has TensorFlow's outputs, states, gradients and errors.
+"""jaxrnn has TensorFlow's and its contrib's outputs, states, gradients and errors.
 
-`golden/generate/make_tf1.py` records the goldens.
+`golden/README.md` describes the goldens.
 """
 
 import builtins
 import collections
 import contextlib
+import re
 
+import numpy as np
 import pytest
 
 from ..golden import replay, store
 
 CASES = store.recorded("tf1")["cases"]
 ERRORS = store.recorded("tf1")["errors"]
+FAMILIES = sorted(path.stem for path in (store.HERE / "contrib").glob("*.json"))
+CONTRIB = [c for name in FAMILIES for c in store.recorded("contrib", name)["cases"]]
+# Layer normalization divides by the deviation of a few numbers. TensorFlow's float32
+# results differ from its float64 results by 2e-6.
+SLACK = {"coupled_lstm": 3, "layer_norm_lstm": 3}
+
+# Options of contrib's cells that no other fast test has.
+OPTIONS = (
+    "glstm_relu-*-f64",
+    "grid_concat-whole-f32",
+    "lstm_block_peep-ragged-f32",
+    "lstm_block_clip-whole-f32",
+)
 
 
 def names(specifications):
@@ -25,6 +40,16 @@ def one_in(count, cases):
     for case in cases:
         families[case["family"]].append(case["name"])
     return [name for family in families.values() for name in family[::count]]
+
+
+def first_of_each_class(cases):
+    """The first case of each cell class, except for slow ones and twins of others."""
+    first = {}
+    for case in cases:
+        first.setdefault(case["cell"]["class"], case["name"])
+    others = "BidirectionalGridLSTMCell NTMCell Conv2DLSTMCell Conv3DLSTMCell"
+    others += " MultiRNNCell GRUBlockCell OutputProjectionWrapper"
+    return [name for kind, name in first.items() if kind not in others.split()]
 
 
 def refusal(case):
@@ -43,6 +68,13 @@ def test_same_as_tensorflow(case):
     replay.check(case)
 
 
+@pytest.mark.fast(*first_of_each_class(CONTRIB), *OPTIONS)
+@pytest.mark.parametrize("case", CONTRIB, ids=names(CONTRIB))
+def test_same_as_contrib(case):
+    # Where jaxrnn deliberately differs, only the gradients differ.
+    replay.check(case, case["differs"] is None, SLACK.get(case["family"], 1))
+
+
 @pytest.mark.parametrize("error", ERRORS, ids=names(ERRORS))
 def test_refuses_as_tensorflow(error):
     if error["early"]:
@@ -52,3 +84,28 @@ def test_refuses_as_tensorflow(error):
     cells = replay.bound_cells(error)
     with refusal(error):
         replay.attempt(error, cells)
+
+
+FOLDERS = {
+    "tf1": (CASES, {"nan", "inf", "-inf"}),
+    "tf1_loops": (store.recorded("tf1_loops")["cases"], {"nan", "inf"}),
+    "contrib": (CONTRIB, set()),
+}
+# In these cases there are no rows, steps or units, or no array is read.
+TRIVIAL = re.compile(
+    "clip_zero|[bth]0|all_zero|all_negative|no_rows|empty|unwritten-shape_given"
+    "|all_finished-template"
+)
+
+
+@pytest.mark.parametrize(("cases", "padding"), FOLDERS.values(), ids=FOLDERS)
+def test_no_golden_is_trivial(cases, padding):
+    """There are gradients that are not zero, and padding that is not finite."""
+    assert {case["padding"] for case in cases} - {None} == padding
+    for case in cases:
+        grads = store.below(case, "grads").values()
+        if grads and not TRIVIAL.search(case["name"]):
+            assert any(x.astype(np.float64).any() for x in grads), case["name"]
+        if case["padding"]:
+            arrays = store.below(case, "inputs") | store.below(case, "given/inputs")
+            assert not all(np.isfinite(x).all() for x in arrays.values()), case["name"]

@@ -17,48 +17,33 @@ def run_in(where, cases=CASES):
     return [case for case in cases if case["where"] in ("both", where)]
 
 
-def compare(case, **how):
-    for path, got, wanted in replay_loops.pairs(case, **how):
+def compare(case, **mode):
+    for path, got, wanted in replay_loops.pairs(case, **mode):
         rtol, atol = 0, 0
         if store.is_float(wanted.dtype.name):
             rtol, atol = replay.TOLERANCES[case["dtype"]]
             # Gradients have larger errors, because they are sums over rows and steps.
             atol *= 5 if path.startswith("grads/") else 1
-        np.testing.assert_allclose(
-            got.astype(np.float64),
-            wanted.astype(np.float64),
-            rtol,
-            atol,
-            equal_nan=False,
-            err_msg=path,
-        )
+        arrays = (array.astype(np.float64) for array in (got, wanted))
+        how = {"equal_nan": False, "err_msg": path}
+        np.testing.assert_allclose(*arrays, rtol, atol, **how)
 
 
 # The buffers of every other case, and of cases without steps, have exactly the size of
 # the run. The others have spare steps.
-SPARES = [
-    0 if index % 2 or replay_loops.steps(case) == 0 else replay_loops.SPARE
-    for index, case in enumerate(run_in("jit"))
+JIT = run_in("jit")
+SPARED = [
+    (case, 0 if index % 2 or replay_loops.steps(case) == 0 else replay_loops.SPARE)
+    for index, case in enumerate(JIT)
 ]
 
-
 # No other fast test has the values and gradients of these operations.
-ARRAYS = (
-    "unwritten-*",
-    "old_handle",
-    "gather-duplicates",
-    "scatter-keeps",
-    "scatter-duplicates",
-    "write_twice",
-)
+ARRAYS = ("unwritten-*", "old_handle", "gather-duplicates", "write_twice")
+ARRAYS += ("scatter-keeps", "scatter-duplicates")
 
 
-@pytest.mark.fast(*one_in(30, run_in("jit")), "loop-growing", *ARRAYS)
-@pytest.mark.parametrize(
-    ("case", "spare"),
-    list(zip(run_in("jit"), SPARES, strict=True)),
-    ids=names(run_in("jit")),
-)
+@pytest.mark.fast(*one_in(30, JIT), "loop-growing", *ARRAYS)
+@pytest.mark.parametrize(("case", "spare"), SPARED, ids=names(JIT))
 def test_same_as_tensorflow_under_jit(case, spare):
     compare(case, jit=True, spare=spare)
 
@@ -78,9 +63,10 @@ def test_same_as_tensorflow_outside_of_jit(case):
     compare(case, jit=False)
 
 
-@pytest.mark.parametrize(
-    "case", run_in("jit", REFUSALS), ids=names(run_in("jit", REFUSALS))
-)
+IN_JIT = run_in("jit", REFUSALS)
+
+
+@pytest.mark.parametrize("case", IN_JIT, ids=names(IN_JIT))
 def test_refuses_as_tensorflow_under_jit(case):
     with refusal(case):
         replay_loops.attempt(case, jit=True)

@@ -1,0 +1,306 @@
+"""xLSTM and the delta rule: against the authors' packages, and a NumPy loop."""
+
+import dataclasses
+import functools
+import pathlib
+
+import chex
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_near, bound, differentiated, drawn, scanned, with_prefix
+
+import jaxrnn
+from jaxrnn import DeltaNetCell, GatedDeltaNetCell, MLSTMCell, SLSTMCell
+from jaxrnn.testing._oracle import weighted_sum
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+FILE = {**np.load(GOLDEN / "xlstm.npz"), **np.load(GOLDEN / "delta_rule.npz")}
+BATCH, TIME, DEPTH = 4, 10, 3
+UNITS, HEADS, KEY = 6, 2, 4
+RNG = np.random.default_rng(0)
+XS = RNG.normal(size=(BATCH, TIME, DEPTH))
+STATE = RNG.normal(size=(BATCH, HEADS, KEY, UNITS // HEADS))
+START = RNG.normal(size=STATE.shape)
+LENGTHS = np.array([TIME, 0, 7, 1])
+RESETS = np.arange(TIME) % 3 == np.arange(BATCH)[:, None]
+FORMS = {"steps": scanned, "chunks": lambda cell: cell}
+
+
+def run(cell, xs, *args, **kwargs):
+    return jaxrnn.dynamic_rnn(cell, xs, *args, dtype=xs.dtype, **kwargs)
+
+
+@pytest.mark.fast("*-mlstm", "steps-slstm", "*-gated_neg", "chunks-delta")
+@pytest.mark.parametrize(
+    "case", sorted({name.split("/")[0] for name in FILE} - {"init"})
+)
+@pytest.mark.parametrize("form", FORMS)
+def test_same_as_the_packages(case, form):
+    if "lstm" in case:
+        cell = (SLSTMCell if case[0] == "s" else MLSTMCell)(UNITS, HEADS)
+    else:
+        make = GatedDeltaNetCell if "gated" in case else DeltaNetCell
+        cell = make(UNITS, HEADS, KEY, allow_neg_eigval="neg" in case)
+    if hasattr(cell, "chunk_size"):
+        cell = dataclasses.replace(cell, chunk_size=4)
+    cell, golden = FORMS[form](cell), with_prefix(f"{case}/", FILE)
+    tree = jax.tree.structure(cell.zero_state(2, XS.dtype))
+
+    def results(given):
+        params, state = (with_prefix(f"{of}/", given) for of in ("params", "state"))
+        state = tree.unflatten(state.values()) if state else None
+        return run(cell.bind(params), given["x"], initial_state=state)
+
+    slopes = with_prefix("grads/", golden)
+    got = helpers.squared(results, {name: golden[name] for name in slopes})
+    finals = tree.unflatten(with_prefix("final/", golden).values())
+    assert_near(got, ((golden["outputs"], finals), (slopes,)), tolerance=1e-13)
+
+
+def test_the_biases_start_as_in_the_package():
+    x = jax.ShapeDtypeStruct((1, 3), jnp.float32)
+    bias_of = lambda make: make(UNITS, HEADS).init(jax.random.key(0), x)["bias"]
+    mlstm, slstm = map(bias_of, (MLSTMCell, SLSTMCell))
+    np.testing.assert_allclose(mlstm[-2:], FILE["init/mlstm_f"])
+    assert not mlstm[:-4].any()
+    assert mlstm[-4:-2].all()
+    np.testing.assert_allclose(slstm, FILE["init/slstm"], rtol=1e-6)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def equation_10(cell, xs, states, lengths, resets, start):
+    """`(outputs, states)` of the paper, whose states are transposed, row by row."""
+    p = {name: np.asarray(leaf) for name, leaf in cell.params.items()}
+    sizes = np.cumsum([HEADS * KEY, HEADS * KEY, UNITS, HEADS, HEADS])
+    outputs, finals = np.zeros((*xs.shape[:2], UNITS)), states.copy()
+    for row, n in np.ndindex(len(xs), HEADS):
+        s = states[row, n].T
+        for t in range(lengths[row]):
+            z = xs[row, t] @ p["kernel"] + p["bias"]
+            parts = [y.reshape(HEADS, -1)[n] for y in np.split(z, sizes)]
+            q, k, v = (y * sigmoid(y) for y in parts[:3])
+            q, k = (y / np.sqrt(y @ y + 1e-6) for y in (q, k))
+            b, a, g = parts[3:]
+            b = sigmoid(b)
+            alpha = np.exp(-np.exp(p["a_log"][n]) * np.logaddexp(a, 0))
+            s = start[row, n].T if resets[row, t] else s
+            s = s @ (alpha * (np.eye(KEY) - b * np.outer(k, k))) + b * np.outer(v, k)
+            h = s @ q
+            h = h / np.sqrt(np.mean(h**2) + 1e-5) * p["norm_scale"]
+            outputs[row, t].reshape(HEADS, -1)[n] = h * g * sigmoid(g)
+        finals[row, n] = s.T
+    return outputs, finals
+
+
+def test_same_as_equation_10():
+    """Also with lengths, resets to zeros and to a state, packed and as a stream."""
+    cell = bound(GatedDeltaNetCell(UNITS, HEADS, KEY, chunk_size=4))
+    never, zeros = np.zeros_like(RESETS), np.zeros_like(STATE)
+    near = functools.partial(assert_near, tolerance=1e-13)
+    for start in (None, START):
+        got = run(cell, XS, LENGTHS, STATE, resets=RESETS, reset_state=start)
+        start = zeros if start is None else start
+        near(got, equation_10(cell, XS, STATE, LENGTHS, RESETS, start))
+    packed = jaxrnn.pack_sequences(XS, LENGTHS)
+    for state in (None, STATE):
+        outputs, last = jaxrnn.packed_rnn(cell, packed, state, dtype=XS.dtype)
+        state = zeros if state is None else state
+        want = equation_10(cell, XS, state, LENGTHS, never, zeros)
+        near((packed.unpack(outputs), last), want)
+    outputs, last, states = run(cell, XS, initial_state=STATE, return_states=True)
+    step, state = jax.jit(lambda x, state: cell(x, state)), STATE
+    for t in range(TIME):
+        output, state = step(XS[:, t], state)
+        near((output, state), (outputs[:, t], states[:, t]))
+    near(last, state)
+
+
+@pytest.mark.fast("chunks-4")
+@pytest.mark.parametrize("size", [4, 16, None], ids=["chunks-4", "chunks-16", "steps"])
+def test_nan_stays_where_no_later_step_reads_it(size):
+    """In padding, before a reset, and in a state that step 0 resets."""
+    cell = GatedDeltaNetCell(UNITS, HEADS, KEY, chunk_size=size or 1)
+    cell = bound(cell if size else scanned(cell))
+    resets = np.zeros((BATCH, TIME), bool)
+    resets[[0, 2], [6, 0]] = True
+    bad, bad_state = XS.copy(), STATE.copy()
+    bad[0, 2] = bad[1] = bad[2, 5:] = bad[3, 1:] = bad_state[2] = np.nan
+    both = jax.jit(lambda x, s: run(cell, x, LENGTHS, s, resets=resets))
+    (got, got_last), (want, last) = both(bad, bad_state), both(XS, STATE)
+    # Row 0 is reset at step 6; row 2 ends after step 6, with zeros beyond.
+    want = want.at[0, 2:6].set(np.nan).at[2, 5:7].set(np.nan)
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(got_last, last.at[2].set(np.nan), 1e-12, 1e-14)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_value_changes_its_sign_only_if_b_may_be_2(factor):
+    """With v = 0, b = 2 makes the memory count steps modulo 2; b = 1 clears it."""
+    cell = DeltaNetCell(1, key_size=1, allow_neg_eigval=factor == 2, activation="relu")
+    # Columns q, k, v and b: q and k are 1, v is 0, and the sigmoid of b is 1.
+    bias = jnp.array([1e4, 1e4, 0.0, 50.0])
+    params = {"kernel": jnp.zeros((1, 4)), "bias": bias, "norm_scale": jnp.ones(1)}
+    start = jnp.full((1, 1, 1, 1), 7.0)
+    got, _ = run(cell.bind(params), jnp.zeros((1, 5, 1)), initial_state=start)
+    want = [-1, 1, -1, 1, -1] if factor == 2 else [0] * 5
+    np.testing.assert_allclose(got[0, :, 0], want, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_all_gates_give_finite_results_in_float32(form):
+    """Gates from closed to values far beyond the range of exp."""
+    cell = FORMS[form](MLSTMCell(2, chunk_size=4))
+    x = jnp.linspace(-50, 50, 10, dtype=jnp.float32)
+    params = cell.init(jax.random.key(0), x[:, None])
+    params["kernel"] = params["kernel"].at[:, -2:].set(1)
+
+    def loss(params, gates):
+        params = params | {"bias": params["bias"].at[-2:].set(gates)}
+        return weighted_sum(run(cell.bind(params), x[None, :, None]))
+
+    gates = jnp.asarray([[-300, -300], [300, -300], [300, 300], [-300, 300]], x.dtype)
+    gradients = jax.vmap(jax.value_and_grad(loss, (0, 1)), (None, 0))
+    chex.assert_tree_all_finite(jax.jit(gradients)(params, gates))
+
+
+# At every step, or at some steps, where -1e38 makes a sum infinite.
+SHUT = [(gate, ("bias", -1)) for gate in (-100, -1e6, -np.inf)]
+SHUT += [(gate, ("kernel", (0, -1))) for gate in (-100, -1e6, -1e38)]
+
+
+@pytest.mark.fast("-1000000.0-place4")
+@pytest.mark.parametrize(("gate", "place"), SHUT)
+def test_shut_forget_gates(gate, place):
+    """Chunks have finite gradients, and almost what single steps give in float64."""
+    x = np.random.default_rng(0).normal(size=(100, 3))
+    x[:, 0] = np.arange(100) % 7 == 0
+    cell, (name, index) = MLSTMCell(4), place
+    params = drawn(cell, jax.ShapeDtypeStruct((1, 3), jnp.float32))
+    params[name] = params[name].at[index].set(gate)
+    outputs = lambda params, x: run(cell.bind(params), x)[0]
+    got, gradients = differentiated(outputs, params, jnp.asarray(x[None], jnp.float32))
+    chex.assert_tree_all_finite(gradients)
+    exact = jax.tree.map(lambda p: p.astype(np.float64), params)
+    want, _ = run(scanned(cell).bind(exact), x[None])
+    np.testing.assert_allclose(got, want, atol=5e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_empty_memory_without_steps_has_finite_gradients(form):
+    """The scale of an empty memory may be -inf; rows without steps keep it."""
+    cell = MLSTMCell(4, 2, chunk_size=2)
+    x = np.random.default_rng(0).normal(size=(3, 5, 3))
+    start = jax.tree.map(jnp.ones_like, cell.zero_state(3, x.dtype))
+    start = start._replace(m=jnp.full_like(start.m, -jnp.inf))
+    params, form = bound(cell).params, FORMS[form](cell)
+
+    @functools.partial(jax.grad, has_aux=True, argnums=(0, 1, 2))
+    def gradients(params, x, state, **options):
+        made = run(form.bind(params), x, initial_state=state, **options)
+        return jnp.sum(made[0] ** 2), made
+
+    late = np.arange(5) % np.array([[6], [4], [2]]) == 3
+    for options in ({"mask": late}, {"sequence_length": [0, 3, 5]}):
+        got, (outputs, last) = gradients(params, x, start, **options)
+        chex.assert_tree_all_finite((got, outputs, last._replace(m=outputs)))
+    chex.assert_trees_all_equal(*jax.tree.map(lambda x: x[0], (last, start)))
+
+
+def test_a_memory_that_overflowed_ends_at_a_reset():
+    """In an earlier chunk; gradients after the reset are those of a scan."""
+    cell = MLSTMCell(4, 2, chunk_size=4)
+    x = np.random.default_rng(0).normal(size=(2, 12, 3)).astype(np.float32)
+    x[:, 1:3] = 1e20  # The products k v overflow, the products with the kernel do not.
+    resets = np.tile(np.arange(12) == 6, (2, 1))
+    loss = lambda x, cell: jnp.sum(run(cell, x, resets=resets)[0][:, 6:] ** 2)
+    after = lambda cell: jax.grad(loss)(x, bound(cell, dtype="float32"))[:, 6:]
+    got, want = after(cell), after(scanned(cell))
+    assert jnp.isfinite(got).all()
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+HALVED = {
+    "delta": GatedDeltaNetCell(8, 2),
+    "mlstm_steps": scanned(MLSTMCell(8, 2)),
+    "mlstm": MLSTMCell(8, 2, chunk_size=4),
+    "slstm": SLSTMCell(8, 2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", HALVED.values(), ids=HALVED)
+def test_half_precision_loses_little_with_a_state_of_float32(cell):
+    exact, x = bound(cell), np.random.default_rng(1).normal(size=(2, 64, 3))
+    half = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), (exact, x))
+    want, _ = run(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), half))
+    state = cell.zero_state(2, jnp.float32)
+    if isinstance(cell, SLSTMCell):
+        state = state._replace(h=state.h.astype(jnp.bfloat16))
+    got, last = run(*half, initial_state=state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(last, state)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(got.astype(jnp.float64), want, rtol=0.01, atol=0.02)
+
+
+@pytest.mark.parametrize("make", [MLSTMCell, SLSTMCell])
+def test_profiles_name_the_step(make):
+    lowered = jax.jit(run).lower(bound(make(4, name="memory")), jnp.ones((2, 5, 3)))
+    assert "memory/" in lowered.as_text(debug_info=True)
+
+
+CELLS = GatedDeltaNetCell, DeltaNetCell, MLSTMCell, SLSTMCell
+
+
+REFUSED = {
+    "`num_heads` must divide `num_units": (CELLS, {"num_heads": 4}),
+    "`num_heads` must be at least 1": (CELLS, {"num_heads": 0}),
+    "`key_size` must be at least 1": (CELLS[:2], {"key_size": 0}),
+    "`chunk_size` must be at least 1": (CELLS[:3], {"chunk_size": 0}),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_refused_fields(message):
+    makes, fields = REFUSED[message]
+    for make in makes:
+        with pytest.raises(ValueError, match=message):
+            make(6, **fields)
+
+
+@pytest.mark.parametrize("make", [MLSTMCell, SLSTMCell])
+def test_a_narrow_state_is_refused(make):
+    cell, x = make(4, 2), jnp.ones((1, 3), jnp.float32)
+    params, state = drawn(cell, x), cell.zero_state(1, jnp.bfloat16)
+    with pytest.raises(TypeError, match=r"state.* must .*dtype"):
+        cell.apply(params, x, state)
+
+
+class FromOnes(helpers.Around):
+    """Hands whole sequences to a cell that would start from zeros."""
+
+    def zero_state(self, batch_size, dtype):
+        return jax.tree.map(jnp.ones_like, super().zero_state(batch_size, dtype))
+
+
+def test_rows_restart_from_the_zero_state_of_a_cell_that_defines_it():
+    cell = bound(FromOnes(DeltaNetCell(UNITS, HEADS, KEY, chunk_size=4)))
+    ones = np.ones_like(STATE)
+    got = run(cell, XS, resets=RESETS)
+    want = run(cell, XS, initial_state=ones, resets=RESETS, reset_state=ones)
+    assert_near(got, want, tolerance=1e-13)
+    packed = jaxrnn.pack_sequences(XS, LENGTHS)
+    got = jaxrnn.packed_rnn(cell, packed, dtype=XS.dtype)
+    assert_near(got, jaxrnn.packed_rnn(cell, packed, ones), tolerance=1e-13)
+
+
+def test_sizes_of_zero():
+    for cell in (DeltaNetCell(0), MLSTMCell(0)):
+        assert run(bound(cell), XS)[0].shape == (BATCH, TIME, 0)
+    assert run(bound(DeltaNetCell(4)), XS[:0])[0].shape == (0, TIME, 4)
