@@ -100,7 +100,7 @@ class BackwardLoop {
     Carried<C::kCarried> carried;
     Buffer memory, products;
     std::vector<PackedPanel> stages[C::kStages];
-    bool far;  // Whether the panels are beyond a core's own caches.
+    bool far;  // Whether the panels are far.
   };
 
   // The stage after this one. After the last stage comes the next step's first stage.

@@ -15,9 +15,9 @@ struct Work {
   double row, row_block;  // The work per row, and the fixed work per row block.
   int64_t vectors;        // The vectors to divide among workers.
   int64_t phases;         // The workers synchronize after each phase.
-  // The floats of the matrices that each row block reads at every step, and the time to
-  // read them if they are far. The multiplications hide as much of it as they take.
-  double floats = 0, far = 0;
+  // The floats of the matrices that each row block reads, and the least time of all its
+  // steps if a worker's share of them is far. Reading hides shorter multiplications.
+  double floats = 0, far_time = 0;
   // Limited because each row block needs memory for its copy of the matrices.
   int64_t most_row_blocks = std::numeric_limits<int64_t>::max();
 };
@@ -34,11 +34,12 @@ constexpr double kMeeting = 18'000;
 // The factor by which workers take longer, because each waits for the slowest one.
 constexpr double kWaiting = 1.06;
 
-// Whether matrices of so many floats leave a core's own caches before the core reads
-// them again.
+// Whether matrices of so many floats, more than 1 MiB, leave a core's own caches (1 to
+// 2 MiB on most servers) before the core reads them again.
 inline bool AreFar(double floats) { return floats > 1 << 18; }
 
-// Whether to request huge pages for matrices: the calls of a few rows are too short.
+// Whether to request huge pages for the matrices of a row block: the loop over a few
+// rows is too short.
 inline bool NeedHugePages(double floats, int64_t rows) {
   return AreFar(floats) && rows >= 16;
 }
@@ -51,7 +52,7 @@ inline double Time(const Work& work, Division division, int64_t entries,
                    int64_t threads) {
   const auto [row_blocks, workers] = division;
   double time = CeilDiv(work.rows, row_blocks) * work.row;
-  if (AreFar(work.floats / workers)) time = std::max(time, work.far);
+  if (AreFar(work.floats / workers)) time = std::max(time, work.far_time);
   time += work.row_block;
   if (workers > 1) {
     time *= kWaiting * CeilDiv(work.vectors, workers) / work.vectors;

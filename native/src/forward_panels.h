@@ -42,7 +42,7 @@ class ForwardPanels {
     for (int stage = 0; stage < C::kStages; stage++) {
       for (const Panel& panel : ranges[stage].Panels(kMaxVectors / C::kGates[stage]))
         stages_[stage].push_back({panel});
-      // Place the arrays in the order in which the loop reads them.
+      // The panels of a matrix are contiguous, because products prefetch what follows.
       Place(stage, &ForwardPanel::w_state, cell_.rows(stage), C::kStateGates, next);
       Place(stage, &ForwardPanel::w_inputs, sizes.depth, C::kInputGates, next);
       Place(stage, &ForwardPanel::bias, 1, C::kGates, next);

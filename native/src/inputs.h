@@ -23,15 +23,17 @@ class InputsLoop {
       : entry_(entry),
         vectors_(Padded(entry.sizes.depth) / kLanes),
         positions_(AlivePositions(entry.sizes, entry.lengths)) {
-    int64_t columns = 0;
-    for (int s = 0; s < entry.products; s++) columns += entry.columns[s];
+    int64_t columns = 0, stride = 0;
+    for (int s = 0; s < entry.products; s++) {
+      columns += entry.columns[s];
+      stride = std::max(stride, Stride(entry.columns[s]));
+    }
     matrices_ = Allocate(columns * vectors_ * kLanes);
     far_ = AreFar(columns * vectors_ * kLanes);
     for (int64_t s = 0; s < workers; s++) {
       workers_.push_back(
           {VectorRange(entry.sizes.depth, s, workers).Panels(kMaxVectors),
-           Allocate(kBlockSteps * Stride(*std::max_element(
-                                      entry.columns, entry.columns + entry.products))),
+           Allocate(kBlockSteps * stride),
            Allocate(kBlockSteps * vectors_ * kLanes)});
     }
   }
@@ -120,7 +122,7 @@ class InputsLoop {
   const int64_t vectors_;
   const std::vector<int64_t> positions_;
   Buffer matrices_;
-  bool far_;  // Whether the matrices are beyond a core's own caches.
+  bool far_;  // Whether the matrices are far.
   std::vector<Worker> workers_;
 };
 

@@ -41,8 +41,8 @@ void RunProducts(const std::vector<Entry>& entries, double multiplications,
 // The work of a loop over the steps, with measured constants. The element-wise work of
 // a gate takes as long as kElementwise multiplications. Packing a matrix element takes
 // as long as `packing` multiplications. For each row block and step, reading a matrix
-// takes as long as multiplying one row by it. If it is far, the processor reads it while
-// it multiplies kFarRows rows.
+// takes as long as multiplying one row by it. If it is far, the multiplications of a step
+// take at least as long as those of kFarRows rows.
 template <typename C>
 Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
   constexpr double kElementwise = 64, kFarRows = 28;

@@ -125,8 +125,8 @@ inline TileFunction TileOf(int64_t rows, int vectors, int64_t prefetches) {
 }
 
 // Computes c = start + a * panel for a panel [size, vectors] and any number of rows, in
-// tiles of about equal size. If `prefetches`, the tiles prefetch as much memory after
-// the panel as the panel has, each tile an equal part.
+// tiles of about equal size. If `prefetches`, the tiles prefetch at least as much memory
+// after the panel as the panel has, each tile an equal part.
 inline void MultiplyBlock(int64_t rows, int vectors, In a, const float* panel,
                           int64_t size, In start, Out c, bool prefetches) {
   const int64_t most = MaxRows(vectors), tiles = (rows + most - 1) / most;
@@ -149,13 +149,14 @@ inline void MultiplyBlock(int64_t rows, int vectors, In a, const float* panel,
 // Computes c = start + a * panel for a panel [size, vectors] and any number of rows.
 // `start` may be c. If the panel is far and there are many tiles, multiplies one block
 // of the panel after the other by all rows, and meanwhile prefetches the next block, or
-// the start of the next panel. One or two tiles have too little time for prefetches:
-// the first reads the panel in order, which the processor itself prefetches.
+// what follows the panel, which is usually the next panel. One or two tiles have too
+// little time for prefetches: the first reads the panel in order, which the processor
+// itself prefetches.
 inline void Multiply(int64_t rows, int vectors, In a, const float* panel, int64_t size,
                      In start, Out c, bool far = false) {
   if (!far || rows <= 2 * MaxRows(vectors))
     return MultiplyBlock(rows, vectors, a, panel, size, start, c, false);
-  constexpr int64_t kMost = 1 << 14;  // The most floats of a block.
+  constexpr int64_t kMost = 1 << 14;  // The most floats of a block: two fit in L2.
   const int64_t width = vectors * kLanes, blocks = (size * width + kMost - 1) / kMost;
   for (int64_t i = 0, k = 0; i < blocks; i++) {
     const int64_t end = size * (i + 1) / blocks;

@@ -13,7 +13,7 @@ namespace jaxrnn::JAXRNN_TARGET {
 class StepBlocks {
  public:
   // `most` is the approximate number of rows in all steps of a block. It is large enough
-  // for full speed, and small enough for the rows to stay in the cache.
+  // for full speed, and small enough for their products to stay in a core's caches.
   StepBlocks(const Rows& rows, int64_t time, int64_t most)
       : offsets_(time), ends_(time) {
     for (int64_t t = 0; t < time;) {

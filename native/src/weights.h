@@ -66,9 +66,10 @@ class WeightsLoop {
   // in the cache, and so many that the sums are rarely read.
   static constexpr int64_t kMostSteps = 512;
   static constexpr int64_t kWidth = kMaxVectors * kLanes;
-  // The rows of a tile. The operands are stored in groups of so many columns, so that a
-  // tile reads them in order.
+  // The most rows of a tile with a full panel. The operands are stored in groups of so
+  // many columns, so that a tile reads them in order.
   static constexpr int64_t kGroup = MaxRows(kMaxVectors);
+  static constexpr int64_t kGathered = 16;  // The steps that `Gather` copies at once.
   struct Worker {
     std::vector<Panel> panels;
     // For a block of steps, `operands` holds x and the state operand, and `panel` holds
@@ -114,10 +115,11 @@ class WeightsLoop {
   void Gather(const float* sequence, const float* before, int64_t size, int64_t first,
               int64_t steps, float* to) {
     if (size == 0) return;  // The product lacks this matrix, so `sequence` is null.
-    // A few steps at a time, so that the groups that share cache lines find them.
-    for (int64_t begin = 0; begin < steps; begin += kLine) {
-      const int64_t end = std::min(begin + kLine, steps);
-      const float* from[kLine];
+    // A few steps at a time, so that their cache lines are still in the nearest cache
+    // when the next group reads the rest of them.
+    for (int64_t begin = 0; begin < steps; begin += kGathered) {
+      const int64_t end = std::min(begin + kGathered, steps);
+      const float* from[kGathered];
       for (int64_t n = begin; n < end; n++) {
         const int64_t position = positions_[first + n];
         from[n - begin] =
@@ -160,8 +162,9 @@ class WeightsLoop {
       const int64_t count = std::min(kGroup, rows - k);
       const In group = {operands + k * steps, 1, kGroup};
       float* c = ct_matrix + k * entry_.columns + panel.first * kLanes;
+      // Prefetch the next group's part of the matrix.
       for (int64_t m = kGroup; adds && m < std::min(2 * kGroup, rows - k); m++) {
-        for (int64_t i = 0; i < columns; i += kLine)  // Of the next group.
+        for (int64_t i = 0; i < columns; i += kLine)
           __builtin_prefetch(c + m * entry_.columns + i, 1);
       }
       if (columns == width) {

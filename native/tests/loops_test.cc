@@ -317,12 +317,12 @@ void TestThreads(size_t stride) {
   TestCases(0, stride, {&one, &two, &three, &four, &many});
 }
 
-// Tests matrices that are beyond a core's own caches, so that their products have several
-// blocks.
+// Tests matrices that are beyond a core's own caches, in huge pages, with so many rows
+// that their products have several blocks.
 void TestFarMatrices() {
   PoolExecutor one(1, 1);
   for (Cell cell : {Cell::kLstm, Cell::kCudnnGru, Cell::kProjectedLstm}) {
-    Problem problem({cell, 320, 13, 3, 2, true, false});
+    Problem problem({cell, 320, 40, 3, 2, true, false});
     Wanted wanted(problem);
     for (const Target& target : Targets())
       if (target.supported) TestCase(problem, wanted, target, one);
