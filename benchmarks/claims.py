@@ -103,7 +103,7 @@ def overview(cases: Iterable[Measured]) -> str:
         ends = f"{_short(min(ratios))} to {_short(max(ratios))}"
         median = _short(float(np.median(ratios)))
         ranges.append(f"{ends} times as long as jaxrnn for {title} (median {median})")
-    lost = sum(any(round(one, 2) < 1 for _, one in _pairs(case)) for case in cases)
+    lost = sum(any(_is_faster(one) for _, one in _pairs(case)) for case in cases)
     return (
         f"Over all {len(cases)} measured cases of {units[0]} to {units[-1]} units "
         f"({processors}), on two cores, the other libraries that ran them take "
@@ -116,7 +116,7 @@ def faster(cases: Iterable[Measured]) -> str:
     found: dict[tuple[str, str, str], list[str]] = {}
     for case in cases:
         for library, one in _pairs(case):
-            if round(one, 2) < 1:
+            if _is_faster(one):
                 key = library, MODES[case.mode], case.processor
                 found.setdefault(key, []).append(f"{case.name} ({_short(one)})")
     return "\n".join(
@@ -171,6 +171,11 @@ def _pairs(case: Measured) -> list[tuple[str, float]]:
     """The libraries that ran the case, and their ratios."""
     pairs = ((library, case.ratio(library)) for library in LIBRARIES)
     return [(library, one) for library, one in pairs if one is not None]
+
+
+def _is_faster(ratio: float) -> bool:
+    """Whether another library is faster, by the ratio that the pages show."""
+    return round(ratio, 2) < 1
 
 
 def _cell(library: str) -> Callable[[Row], str]:

@@ -21,12 +21,15 @@ def usual_promotion():
         yield
 
 
-def differentiated(run, *given):
-    """The results of `run(*given)`, and the gradients of a weighted sum of them."""
+def differentiated(run, *given, total=weighted_sum):
+    """The results of `run(*given)`, and the gradients of their weighted sum.
+
+    `total` may be another scalar function of the results.
+    """
 
     def loss(*given):
         results = run(*given)
-        return weighted_sum(results), results
+        return total(results), results
 
     gradient = jax.grad(loss, tuple(range(len(given))), has_aux=True)
     gradients, results = jax.jit(gradient)(*given)
@@ -203,11 +206,5 @@ def in_raw_rnn(cell, x, state, lengths, **options):
 
 def squared(run, *given):
     """The results of `run(*given)`, and the gradients of the sum of their squares."""
-
-    def loss(*given):
-        results = run(*given)
-        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(results)), results
-
-    gradient = jax.grad(loss, tuple(range(len(given))), has_aux=True)
-    gradients, results = jax.jit(gradient)(*given)
-    return results, gradients
+    total = lambda tree: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
+    return differentiated(run, *given, total=total)

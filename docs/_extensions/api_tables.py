@@ -6,6 +6,7 @@ to the table below the module's name, and run this program.
 """
 
 import ast
+import functools
 import importlib
 import os
 import pathlib
@@ -79,17 +80,24 @@ def write_pages(app: object) -> None:
         generate_autosummary_docs([str(source)], app=app)
 
 
+@functools.cache
+def public_names() -> dict[tuple[str, str], str]:
+    """The full name of each row, by the page and the anchor that a link has."""
+    return {
+        (page.stem, anchor(module, name)): f"{module}.{name}"
+        for page in API.glob("*.md")
+        for module, name in names(page.read_text()).values()
+    }
+
+
 def link_names(app: object, page: str, source: list[str]) -> None:
     """Turn links to rows of the tables into links to the site's pages of the names."""
-    public = {}
-    for file in API.glob("*.md"):
-        for module, name in names(file.read_text()).values():
-            public[file.stem, anchor(module, name)] = f"{module}.{name}"
+    public = public_names()
 
     def target(link: re.Match) -> str:
         return f"](#{public[link.groups()]})" if link.groups() in public else link[0]
 
-    if page in {f"api/{file.stem}" for file in API.glob("*.md")}:
+    if re.fullmatch(r"api/\w+", page):
         source[0] = link_pages(source[0])
     source[0] = LINK.sub(target, source[0])
 

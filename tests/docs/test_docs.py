@@ -149,9 +149,7 @@ def anchors(text):
     )
 
 
-def test_the_readme_names_files_and_commands():
-    for name in re.findall(r"\]\(([\w./]+)\)", README):
-        assert (ROOT / name).exists(), name
+def test_the_readme_has_the_two_commands():
     for name in ("example", "test"):
         block = re.search(rf"<!-- {name} -->\n```sh\n(.*?)```", README, re.DOTALL)
         assert len(block.group(1).splitlines()) == 1
@@ -197,4 +195,9 @@ def test_pages_of_cells_have_examples_that_run_and_name_a_guide(extensions):
             assert scope["outputs"].shape[:2] == (3, 5), name
         assert (ROOT / f"docs{texts['guide']}.md").exists()
         guides.add(texts["guide"])
-    assert len(guides) == 4
+    assert guides == {
+        "/guide/cells",
+        "/guide/recurrences",
+        "/guide/seq2seq",
+        "/coming_from/tensorflow1",
+    }
