@@ -122,8 +122,11 @@ def _fix_of_cell(name: str, cell: object) -> str:
     if hasattr(cell, "initialize_carry"):
         return "Convert a Flax cell with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
     if isinstance(cell, list | tuple):
-        one = f"For one layer, pass `{name}[0]`."
-        return f"{one} For several layers, pass a bound `MultiRNNCell`."
+        return (
+            f"For one layer, pass `{name}[0]`; for several, pass a bound "
+            "`MultiRNNCell`. If each layer has two directions, pass the cells to "
+            "`stack_bidirectional_dynamic_rnn`."
+        )
     return (
         f"Pass `{name}.bind(params)`, or an object that implements "
         "`jaxrnn.RNNCellLike`."

@@ -21,7 +21,7 @@ import types
 import typing
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -258,6 +258,15 @@ class Hyperparameters:
 
     A subclass need not be a dataclass: the attributes that it sets are compared too.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Raises TypeError if a subclass declares fields, but is not a dataclass."""
+        for each in cls.__mro__:
+            # The decorator replaces these objects.
+            if any(isinstance(x, dataclasses.Field) for x in vars(each).values()):
+                name = each.__name__
+                raise TypeError(f"{name} declares fields. Add `@fields.dataclass`.")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         """Checks the fields; a subclass adds checks of several fields together."""

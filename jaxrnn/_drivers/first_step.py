@@ -42,11 +42,6 @@ from .._base.typing import (
 )
 from .._tensor_array.carried import with_capacity_for, with_known_shapes
 
-_STATE_FIX = (
-    "A step must keep the structure, shapes and dtypes of its state. Change the cell, "
-    "or start from a state like the new one: with the structure of `cell.state_size` "
-    "and, for a zero state, with another `dtype`."
-)
 _SEVERAL_DTYPES = "For outputs of several dtypes, use `raw_rnn`."
 
 
@@ -197,7 +192,12 @@ def probe(
     rows_fix = fix_of_rows(cell, state, rows)
     output, new_state = one_step(cell, inputs, state, rows_fix)
     state = with_known_shapes(state, lambda: new_state)
-    check_like("new_state", new_state, state, strict=strict, fix=rows_fix or _STATE_FIX)
+    fix = rows_fix or (
+        "A step must keep the structure, shapes and dtypes of its state. Change the "
+        f"cell, or start from a state like the new one, {describe_leaves(new_state)}; "
+        "for a zero state, pass another `dtype`."
+    )
+    check_like("new_state", new_state, state, strict=strict, fix=fix)
     if strict:
         must = f"have {counted(rows, 'row')} or be a scalar"
         check_rows_of_state(state, rows, must, rows_fix)

@@ -210,8 +210,10 @@ def run_layers(
     no_states = [None] * depth
     starts = [no_states if given is None else given for given in states]
     must = f"be a list of {counted(depth, 'state')}, one for each layer"
+    fix = "Pass lengths as `sequence_length=`."
     for name, given in zip(("fw", "bw"), starts, strict=True):
-        expect(is_list_of(given, depth), f"initial_states_{name}", must, given)
+        fits = is_list_of(given, depth) and not any(isinstance(x, int) for x in given)
+        expect(fits, f"initial_states_{name}", must, given, fix)
     finals = []
     with jax.named_scope(as_scope(scope, "stack_bidirectional_rnn")):
         for i, (fw, bw, state_fw, state_bw) in enumerate(

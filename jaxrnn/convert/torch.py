@@ -233,8 +233,9 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
         directions.
 
     Raises:
-        ValueError: If the layers differ in kind or size, or the directions differ in
-            the number of layers.
+        ValueError: If the state of a layer is neither an array nor an
+            `LSTMStateTuple`; if the layers differ in kind or size, or the directions
+            differ in the number of layers.
     """
     sides = [state]
     if as_bool("bidirectional", bidirectional):
@@ -244,7 +245,11 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     # The state of one layer may replace a list; an `LSTMStateTuple` is such a state.
     is_one = [is_array(side) or isinstance(side, LSTMStateTuple) for side in sides]
     lists = [[side] if one else side for side, one in zip(sides, is_one, strict=True)]
-    layers = itertools.chain(*zip(*lists, strict=True))
+    layers = [*itertools.chain(*zip(*lists, strict=True))]
+    must = "hold one array or `LSTMStateTuple` for each layer"
+    fix = "For (states_fw, states_bw), pass `bidirectional=True`."
+    fits = all(is_array(x) or isinstance(x, LSTMStateTuple) for x in layers)
+    expect(fits, "state", must, state, fix)
     stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
     return (stacked.h, stacked.c) if isinstance(stacked, LSTMStateTuple) else stacked
 

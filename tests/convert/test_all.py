@@ -399,6 +399,7 @@ CALLS = [
     call("torch.load_state", "must be h or (h, c), each [layers, ", (ONE, ONE, ONE)),
     call("torch.load_state", "must have an even number ...3", ONE[:3], **BOTH),
     call("torch.save_state", "be the pair (states_fw, states_bw)", ONE, **BOTH),
+    call("torch.save_state", "pass `bidirectional=True`", ((ONE, ONE), (ONE, ONE))),
 ]
 # Names that are no strings.
 CALLS += [call(f"{n}.load", "1", {1: ONE}) for n in ALL if n != "keras"]

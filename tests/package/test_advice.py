@@ -39,6 +39,7 @@ static = functools.partial(jaxrnn.static_rnn, GRU, STEPS)
 of_state = functools.partial(dynamic_rnn, GRU, X, None)
 packed = functools.partial(jaxrnn.packed_rnn, GRU, dtype=F32)
 two_ways = functools.partial(jaxrnn.bidirectional_dynamic_rnn, GRU, GRU, X)
+stacked = jaxrnn.stack_bidirectional_dynamic_rnn
 plan = functools.partial(jaxrnn.memory_plan, strategies=[False])
 
 
@@ -147,8 +148,9 @@ class Mutable(jaxrnn.RNNCell):
 DRIVERS = [
     ("Pass `cell.bind(params)`, or an object that implements `jaxrnn.RNNCellLike`", lambda: run(GRU.cell, X),
      lambda: (run(GRU.cell.bind(GRU.params), X), gru())),
-    ("For one layer, pass `cell[0]`. For several layers, pass a bound `MultiRNNCell`", lambda: run([GRU, GRU], X),
-     lambda: (run([GRU, GRU][0], X), run(STACK, X))),
+    ("For one layer, pass `cell[0]`; for several, pass a bound `MultiRNNCell`. If each layer has two directions, pass the cells to `stack_bidirectional_dynamic_rnn`",
+     lambda: run([GRU], X), lambda: (run([GRU][0], X), run(STACK, X), stacked([GRU], [GRU], X, dtype=F32))),
+    ("Pass lengths as `sequence_length=`", lambda: stacked([GRU], [GRU], X, [3], dtype=F32), lambda: stacked([GRU], [GRU], X, dtype=F32, sequence_length=[3] * 4)),
     ("Convert a Flax cell with `as_cell`", lambda: run(nn.GRUCell(2), X), lambda: run(bound(jaxrnn.linen.as_cell(nn.GRUCell(2))), X)),
     ("For a zero state of float32, pass `dtype=jnp.float32`", lambda: dynamic_rnn(GRU, X), gru),
     ("Pass the dtype of the outputs", lambda: dynamic_rnn(PAIR, X, None, COUNTS), lambda: dynamic_rnn(PAIR, X, None, COUNTS, F32)),
@@ -179,7 +181,7 @@ DRIVERS = [
     ("pass `jnp.broadcast_to(h0, (4, 3))`", lambda: run_step(keep, initial_state=H3, sequence_length=[1] * 4),
      lambda: run_step(keep, initial_state=jnp.broadcast_to(H3, (4, 3)), sequence_length=[1] * 4)),
     ("Create a state with `cell.zero_state`", lambda: run(LSTM, X, None, ZEROS), lambda: run(LSTM, X, None, LSTM.zero_state(4, F32))),
-    ("with the structure of `cell.state_size`", lambda: run(LSTM, X, [1] * 4, (ZEROS, ZEROS)), lambda: run(LSTM, X, [1] * 4, LSTM.zero_state(4, F32))),
+    ("like the new one, LSTMStateTuple(c=float32[4, 2], h=float32[4, 2])", lambda: run(LSTM, X, [1] * 4, (ZEROS, ZEROS)), lambda: run(LSTM, X, [1] * 4, LSTM.zero_state(4, F32))),
     ("start from a state like the new one", lambda: run_step(lambda x, s: (x, s * C64(1j))),
      lambda: run_step(lambda x, s: (x, s * C64(1j)), initial_state=np.ones((4, 3), C64))),
     ("A state of several arrays is one nest: `return output, (c, h)`", lambda: run_step(lambda x, s: (x, *s), (3, 3)), lambda: run_step(keep, (3, 3))),
@@ -305,6 +307,16 @@ def root(least):
     )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Staged(jaxrnn.AffineCell):
+    stages: object = ()
+    state_size = output_size = 2
+
+
+STAGE = jaxrnn.Stage(lambda p, z, h: (z, z), 2, 2)
+ONE_RESULT = jaxrnn.Stage(lambda p, z, h: z, 2, 2)
+
+
 class NoHash(Mutable):
     __eq__ = lambda self, other: self is other
     __hash__ = object.__hash__
@@ -327,6 +339,8 @@ CELLS = [
     ("Create a key with `jax.random.key(0)`", lambda: GRUCell(2).init(0, STEP), lambda: GRUCell(2).init(jax.random.key(0), STEP)),
     ("To use several keys, apply `jax.vmap`", lambda: GRUCell(2).init(jax.random.split(KEY), STEP), lambda: jax.vmap(lambda k: GRUCell(2).init(k, STEP))(jax.random.split(KEY))),
     ("use `jaxrnn.contrib.InputProjectionWrapper`", lambda: bound(jaxrnn.LRUCell(4)), lambda: run(bound(jaxrnn.contrib.InputProjectionWrapper(jaxrnn.LRUCell(4), 4)), X)),
+    ("return a pair: (operand, carry), or (output, new_state) if last", lambda: run(bound(Staged((ONE_RESULT,))), X), lambda: run(bound(Staged((STAGE,))), X)),
+    ("One stage in parentheses needs a comma to be a tuple", lambda: bound(Staged(STAGE)), lambda: run(bound(Staged((STAGE,))), X)),
     ("For a vector, pass an int; for two axes, pass `TensorShape([5, 5])`", lambda: cell_of(keep, "5"), lambda: (cell_of(keep, 3), cell_of(keep, TensorShape([5, 5])))),
     ("Pass the result of `as_cell` to `jaxrnn.dynamic_rnn`", lambda: jaxrnn.nnx.as_cell(Counts(), 3).cell.init(KEY, STEP), lambda: run(jaxrnn.nnx.as_cell(Counts(), 3), X)),
     # Initializers

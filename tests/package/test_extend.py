@@ -37,6 +37,10 @@ class Leaky(extend.SpecsCell):
         return state, state
 
 
+class Undecorated(Leaky):
+    rate: float = fields.number(1.0)
+
+
 @fields.dataclass
 class Scaled(extend.ParamsWrapper):
     """Multiplies the inputs of a cell by a learned vector."""
@@ -90,6 +94,8 @@ def test_errors_name_the_argument():
         cell(jnp.ones((9, 2)), jnp.ones((9, 3)))
     with pytest.raises(ValueError, match=r"^`leak` must be in \[0, 1\], got 2\.0\.$"):
         Leaky(3, leak=2.0)
+    with pytest.raises(TypeError, match=r"^Undecorated declares fields\. Add `@"):
+        Undecorated(3)
     structure = r"^`params` must have the structure {'scale': \*}"
     with pytest.raises((TypeError, ValueError), match=structure):
         Scaled(cell.cell).apply({"leaky": cell.params}, x, x)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType
 
 from ..._base.arguments import check_function
+from ..._base.errors import expect
 from ..._base.inputs import like
 from ..._base.math import affine, is_traced
 from ..._base.sharding import meshes_of, platform_of
@@ -222,6 +223,9 @@ class AffineCell(SpecsCell):
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
+        fix = "One stage in parentheses needs a comma to be a tuple."
+        is_many = isinstance(self.stages, tuple | list)
+        expect(is_many, "stages", "be a tuple of `Stage`s", self.stages, fix, TypeError)
         first, *rest = (stage.specs(depth) for stage in self.stages)
         what = "parameters (see `path` of `Stage`)"
         merge = functools.partial(merge_dicts, what)

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..._base.arguments import is_list_of
+from ..._base.errors import expect
 from ..._base.math import cast_like, dot, widened, widest_dtype
 from ..._base.sharding import broadcast_first, platform_of, zeros_like
 from ..._base.trees import with_structure
@@ -185,7 +187,10 @@ def chain(
         dtype = widest_dtype(state)
         for k, stage in enumerate(cell.stages):
             z = product(k, stage, inputs, operand, dtype)
-            operand, carry = stage.update(elementwise, z, carry)
+            updated = stage.update(elementwise, z, carry)
+            must = "return a pair: (operand, carry), or (output, new_state) if last"
+            expect(is_list_of(updated, 2), f"stages[{k}].update", must, updated)
+            operand, carry = updated
             zs.append(z)
     return operand, carry, zs
 
