@@ -52,10 +52,12 @@ Functions for each kind of sequence:
 Cells:
 
 * `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
-  `CudnnCompatibleGRUCell`.
+  `CudnnCompatibleGRUCell`, `LayerNormGRUCell`.
 * Cells that compute many steps in parallel: `MinGRUCell`, `MinLSTMCell`, `QRNNCell`,
   `LRUCell`, `RGLRUCell`, `MLSTMCell` (`MLSTMState`), `DeltaNetCell` and
   `GatedDeltaNetCell`.
+* Matrix memories without projections, for layers with their own: `MLSTMMemoryCell`
+  (`MLSTMInputs`) and `DeltaMemoryCell` (`DeltaInputs`).
 * The sLSTM of xLSTM, which runs step by step: `SLSTMCell` (`SLSTMState`).
 * Wrappers: `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`,
   `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`).
@@ -101,6 +103,7 @@ from ._cells.delta_net import (
     DeltaNetCell as DeltaNetCell,
     GatedDeltaNetCell as GatedDeltaNetCell,
 )
+from ._cells.delta_rule import DeltaInputs as DeltaInputs
 from ._cells.function import FunctionCell as FunctionCell
 from ._cells.gated_linear import (
     MinGRUCell as MinGRUCell,
@@ -111,6 +114,7 @@ from ._cells.gru import (
     CudnnCompatibleGRUCell as CudnnCompatibleGRUCell,
     GRUCell as GRUCell,
 )
+from ._cells.layer_norm_gru import LayerNormGRUCell as LayerNormGRUCell
 from ._cells.linear_recurrence import (
     ComplexState as ComplexState,
     LinearRecurrenceCell as LinearRecurrenceCell,
@@ -121,8 +125,13 @@ from ._cells.lstm import (
     LSTMCell as LSTMCell,
     LSTMStateTuple as LSTMStateTuple,
 )
-from ._cells.mlstm import MLSTMCell as MLSTMCell, MLSTMState as MLSTMState
+from ._cells.mlstm import MLSTMCell as MLSTMCell
+from ._cells.mlstm_rule import MLSTMInputs as MLSTMInputs, MLSTMState as MLSTMState
 from ._cells.params import ParamSpec as ParamSpec
+from ._cells.projected_memory import (
+    DeltaMemoryCell as DeltaMemoryCell,
+    MLSTMMemoryCell as MLSTMMemoryCell,
+)
 from ._cells.slstm import SLSTMCell as SLSTMCell, SLSTMState as SLSTMState
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,

@@ -173,8 +173,23 @@ CASES = {
     "gru": Case(GRUCell(4)),
     "gru_sigmoid": few(GRUCell(4, activation=jax.nn.sigmoid)),
     "gru_cudnn": every(jaxrnn.CudnnCompatibleGRUCell(4)),
+    "layer_norm_gru": Case(jaxrnn.LayerNormGRUCell(4)),
+    "layer_norm_gru_per_gate": few(
+        jaxrnn.LayerNormGRUCell(4, norm_per_gate=True, update_bias=0.5)
+    ),
     # The chunks of the laws' sequences, which have few steps, are not full.
     "mlstm": every(jaxrnn.MLSTMCell(4, 2, chunk_size=2)),
+    "mlstm_options": few(
+        jaxrnn.MLSTMCell(4, 2, key_size=3, gate_soft_cap=2.0, norm_epsilon=1e-6)
+    ),
+    "mlstm_memory": every(
+        jaxrnn.MLSTMMemoryCell(4, 3, 2, num_key_heads=2, chunk_size=2),
+        jaxrnn.MLSTMInputs(step(2, 3), step(2, 3), step(4, 2), step(4), step(4)),
+    ),
+    "delta_memory": every(
+        jaxrnn.DeltaMemoryCell(2, 3, 2, num_key_heads=1, chunk_size=2),
+        jaxrnn.DeltaInputs(step(1, 3), step(1, 3), step(2, 2), step(2), step(2)),
+    ),
     "delta_net": few(jaxrnn.DeltaNetCell(4, 2, chunk_size=2)),
     "gated_delta_net": every(
         jaxrnn.GatedDeltaNetCell(4, 2, key_size=3, allow_neg_eigval=True, chunk_size=2)
@@ -182,6 +197,7 @@ CASES = {
     "slstm": every(jaxrnn.SLSTMCell(4, 2), state=jaxrnn.SLSTMState(*POSITIVE)),
     "lru": every(jaxrnn.LRUCell(DEPTH, num_states=4)),
     "rg_lru": every(jaxrnn.RGLRUCell(4, num_heads=2), step(4)),
+    "rg_lru_first": few(jaxrnn.RGLRUCell(4, 2, scale_first=False), step(4)),
     "multi": every(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)]), fast=IN_LOOPS),
     "multi_joined": few(
         MultiRNNCell([jaxrnn.BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)

@@ -34,7 +34,10 @@ ARGUMENTS = {
     "GRUBlockCellV2": "16",
     "NTMCell": MACHINE,
     "OutputProjectionWrapper": "jaxrnn.GRUCell(16), output_size=8",
-    "PhasedLSTMCell": None,  # The guide has an example, because the inputs are pairs.
+    # Their inputs are nests; guides have examples.
+    "PhasedLSTMCell": None,
+    "DeltaMemoryCell": None,
+    "MLSTMMemoryCell": None,
     "TimeFreqLSTMCell": "16, feature_size=4, frequency_skip=4, num_windows=4",
 }
 
@@ -46,7 +49,8 @@ def guide_of(module: str, cell: type) -> str:
     if module == "jaxrnn.contrib":
         return "/coming_from/tensorflow1"
     past_inputs = jaxrnn.PastInputsWrapper, jaxrnn.TemporalConvWrapper
-    memories = jaxrnn.MLSTMCell, jaxrnn.DeltaNetCell, jaxrnn.GatedDeltaNetCell
+    complete = jaxrnn.MLSTMCell, jaxrnn.DeltaNetCell, jaxrnn.GatedDeltaNetCell
+    memories = (*complete, jaxrnn.MLSTMMemoryCell, jaxrnn.DeltaMemoryCell)
     parallel = (jaxrnn.LinearRecurrenceCell, *memories, *past_inputs)
     return "/guide/recurrences" if issubclass(cell, parallel) else "/guide/cells"
 

@@ -99,6 +99,13 @@ def widest_dtype(tree: PyTree) -> DType:
     return max((leaf.dtype for leaf in jax.tree.leaves(tree)), key=lambda d: d.itemsize)
 
 
+def standardized(x: Array, epsilon: float) -> Array:
+    """`(x - mean) / sqrt(variance + epsilon)` over the last axis."""
+    centered = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
+    return centered * jax.lax.rsqrt(variance + epsilon)
+
+
 def at_least_float32(dtype: DType) -> DType:
     """Returns float32 if `dtype` has fewer than 32 bits, otherwise `dtype`."""
     return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else dtype

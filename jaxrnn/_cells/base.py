@@ -351,9 +351,9 @@ class SpecsCell(RNNCell):
                 initializer does not return an array of the requested shape.
         """
         check_key(key)
-        depth = self.step_inputs(inputs).shape[-1]
-        dtype = param_dtype(self, inputs, dtype)
-        return make_params(self.param_specs(depth), key, dtype)
+        first = jax.tree.leaves(self.step_inputs(inputs))[0]
+        dtype = param_dtype(self, first, dtype)
+        return make_params(self.param_specs(first.shape[-1]), key, dtype)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -371,7 +371,10 @@ class SpecsCell(RNNCell):
             return self.step(params, inputs, state)
 
     def step_inputs(self, inputs: PyTree) -> Any:
-        """Checks and returns the inputs of a step, by default `[batch, depth]`."""
+        """Checks and returns the inputs of a step, by default `[batch, depth]`.
+
+        If the result is a nest, the first leaf decides the depth and the dtype.
+        """
         return step_checks.check_step_inputs(inputs)
 
     def checked_step(
@@ -389,14 +392,15 @@ class SpecsCell(RNNCell):
         """
         check_key_or_none(key)
         inputs = self.step_inputs(inputs)
-        own = getattr(self, "dtype", None) or inputs.dtype
+        first = jax.tree.leaves(inputs)[0]
+        own = getattr(self, "dtype", None) or first.dtype
         must = f"have the dtype of the cell, {own}"
-        fix = f"Cast the inputs, or create the cell with `dtype=jnp.{inputs.dtype}`."
-        expect(inputs.dtype == own, "inputs", must, inputs, fix, error=TypeError)
+        fix = f"Cast the inputs, or create the cell with `dtype=jnp.{first.dtype}`."
+        expect(first.dtype == own, "inputs", must, inputs, fix, error=TypeError)
         # Inputs of another dtype than the parameters are a common mistake, so compare
         # them before the state.
-        step_checks.check_params(params, self.param_specs, inputs)
-        return inputs, step_checks.check_state(state, self.state_size, inputs)
+        step_checks.check_params(params, self.param_specs, first)
+        return inputs, step_checks.check_state(state, self.state_size, first)
 
 
 def choose_many_steps(name: str, cell: RNNCell, run: Run) -> Choice:

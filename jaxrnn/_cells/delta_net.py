@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from typing import Any, NamedTuple, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
@@ -14,42 +14,13 @@ from .._base.math import affine
 from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params
 from . import fields
-from .matrix_memory import Chunk, MatrixMemoryCell
-from .params import ParamSpec, Specs, glorot_blocks, head_size, zeros
-
-# The least logarithm of a decay: exp(-87) is about the smallest normal float32. In a
-# chunk (steps that are computed together), sums of these logarithms are subtracted from
-# each other. Without this limit, a logarithm of large magnitude would round away the
-# terms of other steps, and the difference of two infinite sums would be NaN.
-_LEAST_LOG = -87.0
-
-
-class DeltaValues(NamedTuple):
-    """What a step reads and writes.
-
-    `q` and `k` are `[batch, heads, key]` and `v` is `[batch, heads, value]`, all three
-    before the activation; `log_a` and `b` are `[batch, heads]`. In a chunk, an axis of
-    steps follows the axis of heads.
-    """
-
-    q: Any
-    k: Any
-    v: Any
-    log_a: Any
-    b: Any
+from .delta_rule import LEAST_LOG, DeltaInputs, DeltaRule
+from .params import ParamSpec, Specs, glorot_blocks, head_size, set_key_size, zeros
 
 
 @fields.dataclass
-class DeltaRuleCell(MatrixMemoryCell):
-    """The recurrence that `DeltaNetCell` and `GatedDeltaNetCell` share.
-
-    For each head, with a matrix S [key, value], k of norm 1, and vectors as rows:
-
-        S'     = a S + b outer(k, v - a k S)
-        h      = q S'
-
-    The decayed value that S holds at k therefore moves towards v by the fraction b.
-    """
+class DeltaNet(DeltaRule):
+    """The projections of `DeltaNetCell` and `GatedDeltaNetCell`."""
 
     num_units: int = fields.size()
     num_heads: int = fields.count(default=1)
@@ -61,15 +32,14 @@ class DeltaRuleCell(MatrixMemoryCell):
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
     _: dataclasses.KW_ONLY
+    norm_epsilon: float = fields.number(1e-5, low=0)
     chunk_size: int = fields.count(default=32)
 
     output_size = property(lambda self: self.num_units)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.key_size is None:
-            fields.set_field(self, "key_size", max(1, head_size(self)))
-        head_size(self)  # Raises an error unless `num_heads` divides `num_units`.
+        set_key_size(self)
 
     @property
     def _keys(self) -> int:
@@ -110,53 +80,10 @@ class DeltaRuleCell(MatrixMemoryCell):
         b = jax.nn.sigmoid(b) * (2 if self.allow_neg_eigval else 1)
         return q, k, v, b, rest
 
-    def idle(self) -> DeltaValues:
-        """The values of a step without effect; see `MatrixMemoryCell.idle`."""
-        return DeltaValues(q=0.0, k=0.0, v=0.0, log_a=0.0, b=0.0)
-
-    def update(self, values: DeltaValues, state: Array) -> tuple[Array, Array]:
-        """One step; see `MatrixMemoryCell.update`."""
-        q, k, v = self._activated(values)
-        log_a = values.log_a
-        b = values.b
-        state = jnp.exp(log_a)[..., None, None] * state
-        u = b[..., None] * (v - jnp.einsum("bnk,bnkv->bnv", k, state))
-        state = state + k[..., :, None] * u[..., None, :]
-        return jnp.einsum("bnk,bnkv->bnv", q, state), state
-
-    def attend(self, chunk: Chunk) -> tuple[Array, Array]:
-        """All steps of a chunk; see `MatrixMemoryCell.attend`.
-
-        What a step writes, `u = b (v - a k S)`, depends on what earlier steps wrote.
-        With `keep` and `pairs`, the products of decays in `matrix_memory.py`,
-
-            u_t + b_t sum over s < t of pairs_ts (k_t k_s) u_s
-                = b_t (v_t - keep_t k_t S)
-
-        The u of all steps are therefore the solution of one triangular system.
-
-        Source: arXiv:2412.06464, section 3.3; arXiv:2406.06484, section 3.
-        """
-        q, k, v = self._activated(chunk.values)
-        b = chunk.values.b
-        log_keep = chunk.sums(chunk.values.log_a)
-        decays = jnp.exp(log_keep)
-        pairs = chunk.pairs(log_keep, -log_keep)
-        keep = decays[..., None]
-        between = jnp.tril(jnp.einsum("bntk,bnsk->bnts", k, k) * pairs, -1)
-        wanted = b[..., None] * (v - keep * chunk.read(k, _matrix))
-        u = _solve(b[..., None] * between, wanted)
-        scores = jnp.einsum("bntk,bnsk->bnts", q, k) * pairs
-        h = keep * chunk.read(q, _matrix) + jnp.einsum("bnts,bnsv->bntv", scores, u)
-        return h, chunk.memory(_matrix, decays, pairs, k, u)
-
-    def _activated(self, values: DeltaValues) -> tuple[Array, Array, Array]:
+    def prepared(self, values: DeltaInputs) -> DeltaInputs:
         """q, k and v after the activation; q and k have norm 1."""
-        # The activation would be slower in `project`, where the axis of heads still
-        # follows the axis of steps.
-        q = _unit(self.activation(values.q))
-        k = _unit(self.activation(values.k))
-        return q, k, self.activation(values.v)
+        q, k, v = map(self.activation, values[:3])
+        return values._replace(q=_unit(q), k=_unit(k), v=v)
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         return glorot_blocks(key, shape[0], self._sizes, dtype)
@@ -165,16 +92,18 @@ class DeltaRuleCell(MatrixMemoryCell):
         return zeros(key, shape, dtype)
 
     def _normalized(self, params: Params, h: Array) -> Array:
-        """`h` divided by its root mean square in each head, times `norm_scale`."""
+        """The norm of `h / sqrt(K)` in each head, times `norm_scale`."""
         mean = jnp.mean(jnp.square(h), axis=-1, keepdims=True)
         scale = params["norm_scale"].astype(h.dtype)[None, None, :]
-        h = h * jax.lax.rsqrt(mean + 1e-5) * scale
+        # sqrt(K) cancels, except beside epsilon.
+        epsilon = self.norm_epsilon * (self.key_size or 1)
+        h = h * jax.lax.rsqrt(mean + epsilon) * scale
         return h.reshape(h.shape[0], self.num_units)
 
 
 @final
 @fields.dataclass
-class DeltaNetCell(DeltaRuleCell):
+class DeltaNetCell(DeltaNet):
     """A linear attention that corrects what its memory holds (DeltaNet).
 
     For each head, with vectors as rows:
@@ -183,11 +112,10 @@ class DeltaNetCell(DeltaRuleCell):
         q, k   = unit(activation(q)), unit(activation(k))
         v, b   = activation(v), sigmoid(b)
         S'     = S + b outer(k, v - k S)
-        output = rms_norm(q S')
+        output = rms_norm(q S' / sqrt(K))
 
-    For q S' of size V, `rms_norm(h) = h / sqrt(mean(h * h) + 1e-5) * norm_scale`. The
-    package `flash-linear-attention` and Qwen3-Next divide q by `sqrt(K)` first, so
-    their 1e-5 weighs K times as much.
+    Here, `rms_norm(h) = h / sqrt(mean(h * h) + norm_epsilon) * norm_scale`, as in the
+    package `flash-linear-attention`.
 
     `unit` divides a vector by its norm, so that S' holds `(1 - b) k S + b v` at k: the
     old value moves towards v by the fraction b. Values at keys that are orthogonal to k
@@ -217,6 +145,8 @@ class DeltaNetCell(DeltaRuleCell):
         kernel_initializer: For the kernel; None for Glorot uniform, drawn separately
             for each block.
         bias_initializer: For the bias; None for zeros.
+        norm_epsilon: The number that is added to the mean square of `q S' / sqrt(K)`.
+            Qwen3-Next adds 1e-6.
         chunk_size: The largest number of steps that are computed together (a chunk).
             Results for different sizes differ only by rounding.
 
@@ -236,10 +166,10 @@ class DeltaNetCell(DeltaRuleCell):
 
     def project(
         self, params: Params, inputs: Array, dtype: DType
-    ) -> tuple[None, DeltaValues]:
+    ) -> tuple[None, DeltaInputs]:
         """The values of a step; see `MatrixMemoryCell.project`."""
         q, k, v, b, _ = self._blocks(params, inputs, dtype)
-        return None, DeltaValues(q, k, v, jnp.zeros_like(b), b)
+        return None, DeltaInputs(q, k, v, jnp.zeros_like(b), b)
 
     def output(self, params: Params, h: Array, rest: None) -> Array:
         """The normalized `h`."""
@@ -248,7 +178,7 @@ class DeltaNetCell(DeltaRuleCell):
 
 @final
 @fields.dataclass
-class GatedDeltaNetCell(DeltaRuleCell):
+class GatedDeltaNetCell(DeltaNet):
     """A `DeltaNetCell` whose memory decays, with an output gate (Gated DeltaNet).
 
     For each head, with vectors as rows:
@@ -258,12 +188,11 @@ class GatedDeltaNetCell(DeltaRuleCell):
         v, b   = activation(v), sigmoid(b)
         a      = exp(-exp(a_log) softplus(a))
         S'     = a S + b outer(k, v - a k S)
-        output = rms_norm(q S') * silu(g)
+        output = rms_norm(q S' / sqrt(K)) * silu(g)
 
     `unit` divides a vector by its norm, and
-    `rms_norm(h) = h / sqrt(mean(h * h) + 1e-5) * norm_scale`. As in `DeltaNetCell`, q
-    is not divided by `sqrt(K)` before. The decay a is at least exp(-87). With
-    `allow_neg_eigval`, b is doubled; see `DeltaNetCell`.
+    `rms_norm(h) = h / sqrt(mean(h * h) + norm_epsilon) * norm_scale`. The decay a is at
+    least exp(-87). With `allow_neg_eigval`, b is doubled; see `DeltaNetCell`.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads`, `K = key_size` and
     `V = H / N`: inputs `[batch, I]`; state S `[batch, N, K, V]`; output `[batch, H]`;
@@ -285,6 +214,8 @@ class GatedDeltaNetCell(DeltaRuleCell):
             for each block.
         bias_initializer: For the bias; None for zeros, except in the block a, where
             `softplus` of the bias is log-uniform in [0.001, 0.1].
+        norm_epsilon: The number that is added to the mean square of `q S' / sqrt(K)`.
+            Qwen3-Next adds 1e-6.
         chunk_size: The largest number of steps that are computed together (a chunk).
             Results for different sizes differ only by rounding.
 
@@ -310,11 +241,11 @@ class GatedDeltaNetCell(DeltaRuleCell):
 
     def project(
         self, params: Params, inputs: Array, dtype: DType
-    ) -> tuple[Array, DeltaValues]:
+    ) -> tuple[Array, DeltaInputs]:
         """The gate g and the values of a step; see `MatrixMemoryCell.project`."""
         q, k, v, b, (a, g) = self._blocks(params, inputs, dtype)
         log_a = _log_decay(params["a_log"].astype(dtype), jax.nn.softplus(a))
-        return g, DeltaValues(q, k, v, log_a, b)
+        return g, DeltaInputs(q, k, v, log_a, b)
 
     def output(self, params: Params, h: Array, rest: Array) -> Array:
         """The normalized `h`, times `silu` of the gate g."""
@@ -326,11 +257,6 @@ class GatedDeltaNetCell(DeltaRuleCell):
         return jnp.zeros(shape, dtype).at[start : start + self.num_heads].set(decay)
 
 
-def _matrix(state: Array) -> Array:
-    """The matrix of a state, which is the state itself."""
-    return state
-
-
 def _unit(x: Array) -> Array:
     """`x` divided by its norm, with a finite derivative at 0."""
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
@@ -338,7 +264,7 @@ def _unit(x: Array) -> Array:
 
 def _log_decay(a_log: Array, time_step: Array) -> Array:
     """`-exp(a_log) * time_step`, at least -87; `[batch, heads]`."""
-    return jnp.maximum(-jnp.exp(a_log)[None, :] * time_step, _LEAST_LOG)
+    return jnp.maximum(-jnp.exp(a_log)[None, :] * time_step, LEAST_LOG)
 
 
 def _draw_a_log(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -351,51 +277,3 @@ def _draw_time_steps(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     low, high = math.log(0.001), math.log(0.1)
     steps = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
     return steps + jnp.log(-jnp.expm1(-steps))
-
-
-@jax.custom_jvp
-def _solve(a: Array, rhs: Array) -> Array:
-    """Solves `u + a u = rhs` for u; a `[..., n, n]` is strictly lower triangular.
-
-    `jax.scipy.linalg.solve_triangular` is not used, because in a scan it was seen to
-    hang on a CPU with two threads (JAX 0.10.2).
-    """
-    return _product(_unit_lower_inverse(a), rhs)
-
-
-@_solve.defjvp
-def _solve_tangents(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    a, rhs = primals
-    d_a, d_rhs = tangents
-    u = _solve(a, rhs)
-    return u, _solve(a, d_rhs - _product(d_a, u))
-
-
-def _unit_lower_inverse(a: Array) -> Array:
-    """The inverse of `I + a`, for strictly lower triangular a `[..., n, n]`.
-
-    Let P and Q be the diagonal blocks of `I + a`, of half the size, and C the block
-    below P. The inverses of P and Q are computed together, and
-
-        [[P, 0], [C, Q]]^-1 = [[P^-1, 0], [-Q^-1 C P^-1, Q^-1]]
-    """
-    size = a.shape[-1]
-    if size == 1:
-        return jnp.ones_like(a)
-    if size % 2:
-        edges = [(0, 0)] * (a.ndim - 2) + [(0, 1), (0, 1)]
-        return _unit_lower_inverse(jnp.pad(a, edges))[..., :size, :size]
-    half = size // 2
-    halves = jnp.stack([a[..., :half, :half], a[..., half:, half:]], axis=-3)
-    inverses = _unit_lower_inverse(halves)
-    first = inverses[..., 0, :, :]
-    second = inverses[..., 1, :, :]
-    corner = -_product(_product(second, a[..., half:, :half]), first)
-    top = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
-    bottom = jnp.concatenate([corner, second], axis=-1)
-    return jnp.concatenate([top, bottom], axis=-2)
-
-
-def _product(a: Array, b: Array) -> Array:
-    # With a lower precision, errors would grow with each level of the recursion.
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

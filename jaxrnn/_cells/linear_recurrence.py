@@ -15,6 +15,7 @@ The tangent of a recurrence is the recurrence with `da_t * h_{t-1} + dx_t` inste
 """
 
 import abc
+import functools
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -121,11 +122,22 @@ class LinearRecurrenceCell(SpecsCell):
         """The output of one step, `[batch, size]`, from the new state."""
         return state
 
+    def first_term(self, rest: PyTree) -> Element | None:
+        """The b of rows whose state before the step is zeros; None for the same b.
+
+        Args:
+            rest: The third result of `coefficients`.
+        """
+        return None
+
     def step(
         self, params: Params, inputs: Array, state: Element
     ) -> tuple[PyTree, Element]:
         """Runs one step with checked arguments; see `SpecsCell.step`."""
         a, b, rest = self.wide_coefficients(params, inputs, state)
+        first = self.first_term(rest)
+        if first is not None:
+            b = masking.choose(_is_zero(state), cast_like(b, first), b)
         new_state = cast_like(state, plus(times(a, widened(state)), b))
         return self.narrow_output(params, new_state, rest, inputs.dtype), new_state
 
@@ -198,6 +210,12 @@ def plus(x: Element, y: Element) -> Element:
     return jax.tree.map(jnp.add, x, y)
 
 
+def _is_zero(state: Element) -> Array:
+    """Whether all units of a state are 0, without the axis of units."""
+    each = [jnp.all(x == 0, axis=-1) for x in jax.tree.leaves(state)]
+    return functools.reduce(jnp.logical_and, each)
+
+
 def one_like(a: Element) -> Element:
     """The number 1, with the structure of `a`."""
     return ComplexState(1, 0) if isinstance(a, ComplexState) else 1
@@ -231,14 +249,23 @@ def _run_block(
     a, b, rest = at_each_step(
         lambda x: cell.wide_coefficients(params, x, state), steps.fill_dead(xs)
     )
+    restarting: Any = None
+    before: Any = None
+    if steps.restarts is not None:
+        restarting = steps.restarts.state_numbers >= 0
+        before = widened(steps.restarts.states_at_steps(steps.axis))
+    first = cell.first_term(rest)
+    if first is not None:
+        # Only at the first step is the state before the step known to be `state`.
+        from_zeros = (jnp.arange(len(xs))[:, None] == 0) & _is_zero(state)[None, :]
+        if before is not None:
+            from_zeros = jnp.where(restarting, _is_zero(before), from_zeros)
+        b = masking.choose(from_zeros, cast_like(b, first), b)
     alive = steps.alive_steps()
     if alive is not None:  # Finished rows keep their state.
         a = masking.choose(alive, a, one_like(a))
         b = masking.zero_dead(alive, b)
-    restarting = None
-    if steps.restarts is not None:
-        restarting = steps.restarts.state_numbers >= 0
-        before = widened(steps.restarts.states_at_steps(steps.axis))
+    if before is not None:
         # At steps without a restart, `before` is arbitrary and must not be added. Zero
         # the states rather than the product, because in the product's gradient, 0 * inf
         # would be NaN.

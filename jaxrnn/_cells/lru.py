@@ -1,7 +1,8 @@
 """Linear recurrent units whose factors are drawn from a ring: LRU and RG-LRU."""
 
+import dataclasses
 import math
-from typing import final
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
@@ -149,11 +150,12 @@ class RGLRUCell(LinearRecurrenceCell):
     opposite sign; `input_gate` and `a_gate`, each a dict of `w` `[num_heads, S, S]` and
     `b` `[num_heads, S]`. Names and shapes match the `recurrentgemma` package.
 
-    The first step of a sequence uses the paper's equations and the given state. The
-    `recurrentgemma` package instead computes `h' = i * x`, without the square root, at
-    position 0 of a document. Later steps agree with the package if they start from
-    equal states. Where `1 - a^2` is below the square of the dtype's epsilon, a straight
-    line through 0 replaces the square root, whose derivative would be unbounded.
+    With `scale_first=False`, a row whose state is 0 in all units computes `h' = i * x`,
+    without the square root, as RecurrentGemma does at position 0 of a document. This
+    applies to zero states, to resets to zeros and to each packed sequence, and after
+    inputs of zeros. Where `1 - a^2` is below the square of the dtype's epsilon, a
+    straight line through 0 replaces the square root, whose derivative would be
+    unbounded.
 
     Attributes:
         num_units: `H`, at least 0.
@@ -164,6 +166,9 @@ class RGLRUCell(LinearRecurrenceCell):
             `1 - 1 / (4 M)`.
         kernel_initializer: For `w`; None for a normal distribution of variance `1 / S`.
         bias_initializer: For `b`; None for zeros.
+        scale_first: Whether the first step from a state of zeros multiplies `i * x` by
+            `sqrt(1 - a^2)`, as other steps do. Pass False for the weights of
+            RecurrentGemma.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -182,6 +187,8 @@ class RGLRUCell(LinearRecurrenceCell):
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
+    _: dataclasses.KW_ONLY
+    scale_first: bool = fields.flag(True)
 
     state_size = output_size = property(lambda self: self.num_units)
 
@@ -202,15 +209,20 @@ class RGLRUCell(LinearRecurrenceCell):
         a_param = ParamSpec((self.num_units,), self._draw_a_param)
         return {"a_param": a_param, "input_gate": gate, "a_gate": dict(gate)}
 
-    def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
-        """The decay, and the gated input times `sqrt(1 - a^2)`."""
+    def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, Any]:
+        """`(a, b, rest)`: the decay, `sqrt(1 - a^2) i x`, and `i x` or None."""
         dtype = at_least_float32(inputs.dtype)
         gate_x, gate_a = self._gates(params, inputs, dtype)
         rate = -_SHARPNESS * jax.nn.softplus(params["a_param"].astype(dtype))
         log_a = rate[None, :] * gate_a
         # 1 - a * a would cancel to 0 where a is almost 1.
         scale = bounded_sqrt(-jnp.expm1(2 * log_a))
-        return jnp.exp(log_a), scale * (gate_x * inputs.astype(dtype)), None
+        gated = gate_x * inputs.astype(dtype)
+        return jnp.exp(log_a), scale * gated, None if self.scale_first else gated
+
+    def first_term(self, rest: Array | None) -> Array | None:
+        """The gated input; see `LinearRecurrenceCell.first_term`."""
+        return rest
 
     def _gates(self, params: Params, x: Array, dtype: DType) -> list[Array]:
         """The gates of the input and of a, `[batch, H]`, from one matmul per block."""

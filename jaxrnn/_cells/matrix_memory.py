@@ -185,9 +185,10 @@ class MatrixMemoryCell(SpecsCell):
 
     The queries, keys and values of a step depend only on the inputs of the step. Whole
     sequences are therefore run in chunks of consecutive steps. Attention connects the
-    steps of a chunk, and only the state is passed from chunk to chunk. A subclass
+    steps of a chunk, and only the state is passed from chunk to chunk. A recurrence
     defines `update`, which runs one step, and `attend`, which runs all steps of a chunk
-    at once.
+    at once. A cell is a recurrence with projections of its inputs (`project` and
+    `output`), or without parameters (`ProjectedMemoryCell`).
 
     Arithmetic is done in at least float32. The state may be wider than the inputs; use
     a float32 state for bfloat16 inputs.
@@ -219,6 +220,16 @@ class MatrixMemoryCell(SpecsCell):
             step reads and writes, leaves `[batch, heads, ...]`.
         """
 
+    def finite_check(self, params: Params, dtype: DType) -> Callable[[PyTree], Array]:
+        """A function that tells which steps `project` may read.
+
+        The function maps sequences of inputs to bool, with the first two axes of the
+        sequences. Where the result is False, steps read zeros, and their results are
+        NaN. By default, the products of the step with `kernel` must not overflow.
+        """
+        largest = _largest_in_rows(params["kernel"].astype(dtype))
+        return functools.partial(_may_multiply, largest=largest)
+
     @abc.abstractmethod
     def update(self, values: Any, state: Any) -> tuple[Array, PyTree]:
         """Runs one step.
@@ -247,14 +258,14 @@ class MatrixMemoryCell(SpecsCell):
         return cast_like(like, state)
 
     def step(
-        self, params: Params, inputs: Array, state: PyTree
+        self, params: Params, inputs: PyTree, state: PyTree
     ) -> tuple[PyTree, PyTree]:
         """Runs one step with checked arguments; see `SpecsCell.step`."""
         dtype = arithmetic_dtype(inputs, state)
         rest, values = self.project(params, inputs, dtype)
         h, new_state = self.update(values, cast(state, dtype))
         output = self.output(params, h, rest)
-        return output.astype(inputs.dtype), self.stored(new_state, state)
+        return output.astype(widest_dtype(inputs)), self.stored(new_state, state)
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses a loop over chunks of steps; see `RNNCell.choose_loop`."""
@@ -275,18 +286,18 @@ def memory_sequence(
     Args:
         cell: A `MatrixMemoryCell`.
         params: The cell's parameters.
-        run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is
-            0, with at least one step, and the initial state. If `steps.returns_states`
+        run: Inputs `[batch, time, ...]`, or `[time, batch, ...]` if `steps.axis` is 0,
+            with at least one step, and the initial state. If `steps.returns_states`
             is true, the outputs are pairs `(output, new_state)`.
     """
     dtype = arithmetic_dtype(run.inputs, run.state)
     params_in_loop = summed_in_float32(params)
-    largest = _largest_in_rows(params["kernel"].astype(dtype))
+    are_finite = cell.finite_check(params, dtype)
 
-    def run_chunk(inputs: Array, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
+    def run_chunk(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         params = params_in_loop()
         inputs = steps.fill_dead(inputs)
-        is_finite = _may_multiply(inputs, largest)
+        is_finite = are_finite(inputs)
         finite = masking.zero_dead(is_finite, inputs)
         project = functools.partial(cell.project, params, dtype=dtype)
         rest, values = at_each_step(project, finite)
@@ -301,7 +312,7 @@ def memory_sequence(
         h, states = cell.attend(chunk)
         hs = _move_axis(h, 2, steps.axis)
         results = at_each_step(functools.partial(cell.output, params), hs, rest)
-        results = results.astype(inputs.dtype)
+        results = results.astype(widest_dtype(run.inputs))
         last = jax.tree.map(lambda x: x[:, :, -1], states)
         if steps.returns_states:
             states = cell.stored(_move_axis(states, 2, steps.axis), run.state)

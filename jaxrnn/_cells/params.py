@@ -128,6 +128,13 @@ def head_size(cell: Any) -> int:
     return units // heads
 
 
+def set_key_size(cell: Any) -> None:
+    """Checks the heads of a new cell, and gives `key_size` its default."""
+    size = head_size(cell)
+    if cell.key_size is None:
+        object.__setattr__(cell, "key_size", max(1, size))
+
+
 def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
     """Creates the parameters of nested `ParamSpec`s, each from a separate key.
 

@@ -384,16 +384,32 @@ def test_numbers_and_gradients_of_recurrentgemma(case):
     assert_near(got, want, tolerance=1e-12)
 
 
-def test_only_the_first_step_of_recurrentgemma_differs():
-    """The package does not scale the first input; later steps are equal."""
+def test_documents_start_as_in_recurrentgemma():
+    """From zeros, at resets, packed, and step by step."""
     cell, arrays = load("reset")
     x, want = arrays["x"], arrays["outputs"]
-    gate = cell.params["input_gate"]
-    blocks = np.einsum("bhi,hij->bhj", x[:, 0].reshape(2, 2, 2), gate["w"]) + gate["b"]
-    first = x[:, 0] / (1 + np.exp(-blocks.reshape(2, 4)))
-    np.testing.assert_allclose(want[:, 0], first, rtol=1e-12)
-    outputs, _ = jaxrnn.dynamic_rnn(cell, x[:, 1:], None, first)
-    np.testing.assert_allclose(outputs, want[:, 1:], rtol=1e-9, atol=1e-12)
+    rows, time, units = x.shape
+    cell = dataclasses.replace(cell.cell, scale_first=False).bind(cell.params)
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
+    outputs, last = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
+    near(outputs, want)
+    joined = x.reshape(1, rows * time, units)
+    resets = np.arange(rows * time)[None] % time == 0
+    start = np.full((1, units), 7.0)
+    near(
+        jaxrnn.dynamic_rnn(cell, joined, None, start, resets=resets)[0][0],
+        np.vstack(want),
+    )
+    lengths = np.arange(rows) % time + 1
+    packed = jaxrnn.pack_sequences(x, lengths)
+    unpacked = packed.unpack(jaxrnn.packed_rnn(cell, packed, dtype=x.dtype)[0])
+    for row, length in enumerate(lengths):
+        near(unpacked[row][:length], want[row, :length])
+    state = jnp.zeros((rows, units))
+    for t in range(time):
+        output, state = cell(x[:, t], state)
+        near(output, want[:, t])
+    near(last, state)
 
 
 def params_in_float64(cell, depth, dtype):

@@ -91,7 +91,7 @@ def equation_10(cell, xs, states, lengths, resets, start):
             alpha = np.exp(-np.exp(p["a_log"][n]) * np.logaddexp(a, 0))
             s = start[row, n].T if resets[row, t] else s
             s = s @ (alpha * (np.eye(KEY) - b * np.outer(k, k))) + b * np.outer(v, k)
-            h = s @ q
+            h = s @ q / np.sqrt(KEY)
             h = h / np.sqrt(np.mean(h**2) + 1e-5) * p["norm_scale"]
             outputs[row, t].reshape(HEADS, -1)[n] = h * g * sigmoid(g)
         finals[row, n] = s.T

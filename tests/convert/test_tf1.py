@@ -151,7 +151,7 @@ def test_graphs_of_contrib(name):
     assert_same(there_and_back(variables, cell, scope, inputs), params)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [n for n in CASES if "_memory" not in n])
 def test_each_cell_there_and_back(name):
     case = CASES[name]
     params = drawn(case.cell, case.inputs)

@@ -1,0 +1,146 @@
+"""The delta rule: a matrix memory whose values move towards new ones."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._base.typing import Array
+from .matrix_memory import Chunk, MatrixMemoryCell
+
+# The least logarithm of a decay: exp(-87) is about the smallest normal float32. In a
+# chunk (steps that are computed together), sums of these logarithms are subtracted from
+# each other. Without this limit, a logarithm of large magnitude would round away the
+# terms of other steps, and the difference of two infinite sums would be NaN.
+LEAST_LOG = -87.0
+
+
+class DeltaInputs(NamedTuple):
+    """What a step of the delta rule reads and writes.
+
+    In a chunk, an axis of steps follows the axis of heads.
+
+    Attributes:
+        q: The queries, `[batch, heads, key]`.
+        k: The keys, with the shape of the queries.
+        v: The values, `[batch, heads, value]`.
+        log_a: The logarithms of the decays, `[batch, heads]`, at most 0.
+        b: The fractions by which values move towards `v`, `[batch, heads]`.
+    """
+
+    q: Any
+    k: Any
+    v: Any
+    log_a: Any
+    b: Any
+
+
+class DeltaRule(MatrixMemoryCell):
+    """The recurrence that cells with the delta rule share.
+
+    For each head, with a matrix S [key, value], and vectors as rows:
+
+        S'     = a S + b outer(k, v - a k S)
+        h      = q S'
+
+    If k has norm 1, the decayed value that S holds at k moves towards v by the fraction
+    b.
+    """
+
+    def prepared(self, values: DeltaInputs) -> DeltaInputs:
+        """The values after element-wise operations within each head; none by default.
+
+        The operations would be slower in `project`, where the axis of heads still
+        follows the axis of steps.
+        """
+        return values
+
+    def idle(self) -> DeltaInputs:
+        """The values of a step without effect; see `MatrixMemoryCell.idle`."""
+        return DeltaInputs(q=0.0, k=0.0, v=0.0, log_a=0.0, b=0.0)
+
+    def update(self, values: DeltaInputs, state: Array) -> tuple[Array, Array]:
+        """One step; see `MatrixMemoryCell.update`."""
+        q, k, v, log_a, b = self.prepared(values)
+        state = jnp.exp(log_a)[..., None, None] * state
+        u = b[..., None] * (v - jnp.einsum("bnk,bnkv->bnv", k, state))
+        state = state + k[..., :, None] * u[..., None, :]
+        return jnp.einsum("bnk,bnkv->bnv", q, state), state
+
+    def attend(self, chunk: Chunk) -> tuple[Array, Array]:
+        """All steps of a chunk; see `MatrixMemoryCell.attend`.
+
+        What a step writes, `u = b (v - a k S)`, depends on what earlier steps wrote.
+        With `keep` and `pairs`, the products of decays in `matrix_memory.py`,
+
+            u_t + b_t sum over s < t of pairs_ts (k_t k_s) u_s
+                = b_t (v_t - keep_t k_t S)
+
+        The u of all steps are therefore the solution of one triangular system.
+
+        Source: arXiv:2412.06464, section 3.3; arXiv:2406.06484, section 3.
+        """
+        q, k, v, log_a, b = self.prepared(chunk.values)
+        log_keep = chunk.sums(log_a)
+        decays = jnp.exp(log_keep)
+        pairs = chunk.pairs(log_keep, -log_keep)
+        keep = decays[..., None]
+        between = jnp.tril(jnp.einsum("bntk,bnsk->bnts", k, k) * pairs, -1)
+        wanted = b[..., None] * (v - keep * chunk.read(k, _matrix))
+        u = _solve(b[..., None] * between, wanted)
+        scores = jnp.einsum("bntk,bnsk->bnts", q, k) * pairs
+        h = keep * chunk.read(q, _matrix) + jnp.einsum("bnts,bnsv->bntv", scores, u)
+        return h, chunk.memory(_matrix, decays, pairs, k, u)
+
+
+def _matrix(state: Array) -> Array:
+    """The matrix of a state, which is the state itself."""
+    return state
+
+
+@jax.custom_jvp
+def _solve(a: Array, rhs: Array) -> Array:
+    """Solves `u + a u = rhs` for u; a `[..., n, n]` is strictly lower triangular.
+
+    `jax.scipy.linalg.solve_triangular` is not used, because in a scan it was seen to
+    hang on a CPU with two threads (JAX 0.10.2).
+    """
+    return _product(_unit_lower_inverse(a), rhs)
+
+
+@_solve.defjvp
+def _solve_tangents(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    a, rhs = primals
+    d_a, d_rhs = tangents
+    u = _solve(a, rhs)
+    return u, _solve(a, d_rhs - _product(d_a, u))
+
+
+def _unit_lower_inverse(a: Array) -> Array:
+    """The inverse of `I + a`, for strictly lower triangular a `[..., n, n]`.
+
+    Let P and Q be the diagonal blocks of `I + a`, of half the size, and C the block
+    below P. The inverses of P and Q are computed together, and
+
+        [[P, 0], [C, Q]]^-1 = [[P^-1, 0], [-Q^-1 C P^-1, Q^-1]]
+    """
+    size = a.shape[-1]
+    if size == 1:
+        return jnp.ones_like(a)
+    if size % 2:
+        edges = [(0, 0)] * (a.ndim - 2) + [(0, 1), (0, 1)]
+        return _unit_lower_inverse(jnp.pad(a, edges))[..., :size, :size]
+    half = size // 2
+    halves = jnp.stack([a[..., :half, :half], a[..., half:, half:]], axis=-3)
+    inverses = _unit_lower_inverse(halves)
+    first = inverses[..., 0, :, :]
+    second = inverses[..., 1, :, :]
+    corner = -_product(_product(second, a[..., half:, :half]), first)
+    top = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
+    bottom = jnp.concatenate([corner, second], axis=-1)
+    return jnp.concatenate([top, bottom], axis=-2)
+
+
+def _product(a: Array, b: Array) -> Array:
+    # With a lower precision, errors would grow with each level of the recursion.
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

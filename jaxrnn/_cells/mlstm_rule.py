@@ -1,0 +1,162 @@
+"""The recurrence of the LSTM with a matrix memory (mLSTM)."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._base.math import cast_like
+from .._base.trees import TensorShape, serializable
+from .._base.typing import Array, PyTree
+from .matrix_memory import Chunk, MatrixMemoryCell
+
+# The argument f of sigmoid(f) is clipped to this minimum, where the sigmoid is close to
+# the smallest normal float32. In a chunk (steps that are computed together), sums of
+# log(sigmoid(f)) are subtracted from each other. Without the clip, a logarithm of large
+# magnitude would round away the terms of other steps, and the difference of two
+# infinite sums would be NaN.
+SHUT = -87.0
+
+
+@serializable
+class MLSTMState(NamedTuple):
+    """The state of an mLSTM: the memory `c`, its normalizer `n`, and their scale `m`.
+
+    The actual memory and normalizer are `exp(m) * c` and `exp(m) * n`, which could
+    overflow. The order of the fields matches the package `xlstm`.
+    """
+
+    c: PyTree
+    n: PyTree
+    m: PyTree
+
+
+class MLSTMInputs(NamedTuple):
+    """What a step of an mLSTM reads and writes.
+
+    In a chunk, an axis of steps follows the axis of heads.
+
+    Attributes:
+        q: The queries, `[batch, heads, key]`.
+        k: The keys, with the shape of the queries.
+        v: The values, `[batch, heads, value]`.
+        i: The input gates before `exp`, `[batch, heads]`.
+        f: The forget gates before `sigmoid`, `[batch, heads]`.
+    """
+
+    q: Any
+    k: Any
+    v: Any
+    i: Any
+    f: Any
+
+
+class MLSTMRule(MatrixMemoryCell):
+    """The recurrence that the cells of the mLSTM share; see `MLSTMCell`.
+
+    The keys of the values are scaled by `1 / sqrt(K)`.
+    """
+
+    @staticmethod
+    def sizes_of_state(heads: int, key: int, value: int) -> MLSTMState:
+        """The sizes of a state with these heads, and with keys and values of a size."""
+        sizes = [heads, key, value], [heads, key], [heads]
+        return MLSTMState(*map(TensorShape, sizes))
+
+    def idle(self) -> MLSTMInputs:
+        """The values of a step without effect; see `MatrixMemoryCell.idle`."""
+        return MLSTMInputs(q=0.0, k=0.0, v=0.0, i=-math.inf, f=math.inf)
+
+    def update(
+        self, values: MLSTMInputs, state: MLSTMState
+    ) -> tuple[Array, MLSTMState]:
+        """One step; see `MatrixMemoryCell.update`."""
+        q, k, v, i, f = values
+        log_f = jax.nn.log_sigmoid(f)
+        m = jnp.maximum(log_f + state.m, i)
+        keep = jnp.exp(log_f + state.m - m)
+        added = k * jnp.exp(i - m)[..., None]
+        n = keep[..., None] * state.n + added
+        c = keep[..., None, None] * state.c + added[..., :, None] * v[..., None, :]
+        dot = jnp.einsum("bnk,bnk->bn", q, n)
+        h = jnp.einsum("bnk,bnkv->bnv", q, c) / _divisor(dot, m)[..., None]
+        return h, MLSTMState(c, n, m)
+
+    def attend(self, chunk: Chunk) -> tuple[Array, MLSTMState]:
+        """All steps of a chunk; see `MatrixMemoryCell.attend`.
+
+        A span begins at the start of the chunk and at each restart of the state. Let
+        `F_t` be the sum of `log_f` from the first step of the span of t up to t.
+        Step t computes the same m as `update`:
+
+            m_t = F_t + a_t,    a_t = max(m_0, max_s (i_s - F_s))
+
+        Here, s runs over the steps of this span up to t, and m_0 is the m before the
+        span. `F_t` cancels in all weights.
+        """
+        q, k, v, i, f = chunk.values
+        log_f = jax.nn.log_sigmoid(f)
+        forgotten = chunk.sums(log_f)
+        added = i - forgotten
+        m = chunk.start(lambda state: state.m)
+        a = jnp.maximum(m, chunk.maxima(added))
+        # Where no step was written yet, an empty memory (m = -inf) stays as it is.
+        is_empty = a == -jnp.inf
+        keep = jnp.exp(jnp.where(is_empty, 0.0, m - a))
+        pairs = chunk.pairs(-jnp.where(is_empty, 0.0, a), added)
+        scores = chunk.scores(q, k, pairs)
+        old_values = chunk.read(q, _memory)
+        old_dot = chunk.read(q, _normalizer)[..., 0]
+        values = jnp.einsum("bnts,bnsv->bntv", scores, v)
+        values = values + keep[..., None] * old_values
+        dot = keep * old_dot + jnp.sum(scores, axis=-1)
+        m = forgotten + a
+        c = chunk.memory(_memory, keep, pairs, k, v)
+        n = chunk.memory(_normalizer, keep, pairs, k, jnp.ones_like(log_f)[..., None])
+        state = MLSTMState(c, n[..., 0], chunk.after(m))
+        # Without the barrier, XLA computes the divisor again for each number.
+        divisor = jax.lax.optimization_barrier(_divisor(dot, m))
+        # If `dot` overflowed, the derivative of the quotient is NaN, which must not
+        # reach the products of the chunk.
+        values = jnp.where(jnp.isfinite(divisor)[..., None], values, jnp.nan)
+        return values / divisor[..., None], state
+
+    def stored(self, state: PyTree, like: PyTree) -> MLSTMState:
+        """The state, cast to the dtypes of `like`.
+
+        If m is rounded, c and n are rescaled to represent the same memory.
+        """
+        m = state.m.astype(like.m.dtype)
+        rounded = state.m - m.astype(state.m.dtype)
+        scale = jnp.exp(jnp.where(state.m == -jnp.inf, 0.0, rounded))
+        c = state.c * scale[..., None, None]
+        n = state.n * scale[..., None]
+        return cast_like(like, MLSTMState(c, n, m))
+
+
+def _memory(state: MLSTMState) -> Array:
+    return state.c
+
+
+def _normalizer(state: MLSTMState) -> Array:
+    """The normalizer as a matrix with one column, to which a step adds k times 1."""
+    return state.n[..., None]
+
+
+def _divisor(dot: Array, m: Array) -> Array:
+    """Computes `max(|dot|, exp(-m))`, by which a step divides q c.
+
+    The state holds c and n divided by `exp(m)`, so `exp(-m)` replaces the 1 in
+    `max(|q n|, 1)`.
+
+    Args:
+        dot: The product q n, `[...]`.
+        m: The scale of c and n, `[...]`.
+    """
+    # Limit the exponent, because exp(89) overflows float32. If `least` is exp(80),
+    # the quotient is already negligible.
+    least = jnp.exp(-jnp.maximum(m, -80.0))
+    # Adding 1e-6, as `xlstm` does, avoids 0 / 0: `dot` may be 0, and `least` may
+    # underflow to 0.
+    return jnp.maximum(jnp.abs(dot), least) + 1e-6

@@ -1,0 +1,219 @@
+"""Matrix memories without parameters, for layers with their own projections."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import is_list_of
+from .._base.errors import counted, expect
+from .._base.trees import TensorShape
+from .._base.typing import Array, DType, Params, PyTree
+from . import fields
+from .delta_rule import LEAST_LOG, DeltaInputs, DeltaRule
+from .matrix_memory import MatrixMemoryCell
+from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule, MLSTMState
+from .params import Specs
+from .step_checks import check_step_inputs
+
+
+@fields.dataclass
+class ProjectedMemoryCell(MatrixMemoryCell):
+    """A `MatrixMemoryCell` without parameters, which reads projected inputs."""
+
+    num_heads: int = fields.count()
+    key_size: int = fields.count()
+    value_size: int = fields.count()
+    num_key_heads: int | None = fields.count(default=None)
+    name: str | None = fields.name()
+
+    feature_axes = None
+    inputs_type: ClassVar[Any]
+    """The type of the inputs: q, k, v, and two numbers for each head."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        heads = self.num_heads
+        divides = heads % (self.num_key_heads or heads) == 0
+        must = f"divide `num_heads` ({heads})"
+        expect(divides, "num_key_heads", must, self.num_key_heads)
+
+    @abc.abstractmethod
+    def scaled(self, values: Any) -> Any:
+        """The values of a step in the scale and the range that the rule expects."""
+
+    @property
+    def input_sizes(self) -> Any:
+        """The sizes of the inputs of a step, a named tuple of `TensorShape`s."""
+        key = TensorShape([self.num_key_heads or self.num_heads, self.key_size])
+        number = TensorShape([self.num_heads])
+        return self.inputs_type(key, key, self.output_size, number, number)
+
+    @property
+    def output_size(self) -> TensorShape:
+        """The size of the output, `[num_heads, value_size]`."""
+        return TensorShape([self.num_heads, self.value_size])
+
+    def param_specs(self, depth: int) -> Specs:
+        """No parameters."""
+        return {}
+
+    def step_inputs(self, inputs: PyTree) -> Any:
+        """Checks the inputs of a step, and returns them as a named tuple.
+
+        Raises:
+            ValueError: If the inputs are not such a tuple, or a leaf is not
+                floating-point or does not have the size in `input_sizes`.
+            TypeError: If a leaf is not an array.
+        """
+        names = self.inputs_type._fields
+        must = f"be a `{self.inputs_type.__name__}` ({', '.join(names)})"
+        expect(is_list_of(inputs, len(names)), "inputs", must, inputs)
+        leaves: list[Any] = []
+        for name, x, size in zip(names, inputs, self.input_sizes, strict=True):
+            x = check_step_inputs(x, f"inputs.{name}", tuple(size), f"for {self!r}")
+            leaves.append(x)
+            rows = leaves[0].shape[0]
+            must = f"have {counted(rows, 'row')}, as `inputs.{names[0]}` has"
+            expect(x.shape[0] == rows, f"inputs.{name}", must, x)
+        return self.inputs_type(*leaves)
+
+    def project(self, params: Params, inputs: Any, dtype: DType) -> tuple[None, Any]:
+        """The values of a step, with keys for each head; see `MatrixMemoryCell`."""
+        q, k, *others = (x.astype(dtype) for x in inputs)
+        times = self.num_heads // (self.num_key_heads or self.num_heads)
+        q, k = (jnp.repeat(x, times, axis=-2) for x in (q, k))
+        return None, self.scaled(self.inputs_type(q, k, *others))
+
+    def finite_check(self, params: Params, dtype: DType) -> Callable[[PyTree], Array]:
+        """Whether no product in a chunk overflows; see `MatrixMemoryCell`.
+
+        A chunk multiplies a query, two keys and a value, so each must be smaller than
+        the fourth root of the largest number, 4e9 in float32.
+        """
+        most = float(jnp.finfo(dtype).max) ** 0.25
+
+        def are_small(inputs: PyTree) -> Array:
+            _, values = self.project(params, jax.lax.stop_gradient(inputs), dtype)
+            each = [jnp.all(jnp.abs(x) < most, tuple(range(2, x.ndim))) for x in values]
+            return functools.reduce(jnp.logical_and, each)
+
+        return are_small
+
+    def output(self, params: Params, h: Array, rest: None) -> Array:
+        """What the step reads, `[batch, num_heads, value_size]`."""
+        return h
+
+
+@final
+@fields.dataclass
+class DeltaMemoryCell(ProjectedMemoryCell, DeltaRule):
+    """The gated delta rule without projections: a cell without parameters.
+
+    For each head, with a matrix S [key, value], and vectors as rows:
+
+        S'     = exp(log_a) S + b outer(k, v - exp(log_a) k S)
+        output = q S' / sqrt(K)
+
+    Use the cell in a layer with its own projections, convolutions or position
+    embeddings; bind it to `{}`. Normalize k, and q if the layer does:
+    `k / sqrt(sum(k * k) + 1e-6)`. Without decay, pass zeros as `log_a`. `DeltaNetCell`
+    and `GatedDeltaNetCell` are the same rule with projections.
+
+    Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
+    `V = value_size`: inputs `DeltaInputs(q, k, v, log_a, b)` with q and k
+    `[batch, M, K]`, v `[batch, N, V]`, log_a and b `[batch, N]`; state S
+    `[batch, N, K, V]`; output `[batch, N, V]`, in the widest dtype of the inputs.
+    `log_a` is clipped to at least -87. A step with an input of magnitude 4e9 or more
+    (in float32) gives NaN.
+
+    Attributes:
+        num_heads: `N`, the number of heads.
+        key_size: `K`, the size of q and k in each head.
+        value_size: `V`, the size of v in each head.
+        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
+            head serve `N / M` consecutive heads.
+        chunk_size: The largest number of steps that are computed together (a chunk).
+            Results for different sizes differ only by rounding.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, or `num_key_heads` does not divide
+            `num_heads`.
+
+    Source: arXiv:2412.06464, equation 10; the scale of q and the shared heads as in the
+    package `flash-linear-attention` and in Qwen3-Next.
+    """
+
+    _: dataclasses.KW_ONLY
+    chunk_size: int = fields.count(default=32)
+
+    inputs_type = DeltaInputs
+
+    @property
+    def state_size(self) -> TensorShape:
+        """The sizes of S, `[num_heads, key_size, value_size]`."""
+        return TensorShape([self.num_heads, self.key_size, self.value_size])
+
+    def scaled(self, values: DeltaInputs) -> DeltaInputs:
+        """The values with q divided by `sqrt(K)`, and with decays of at least -87."""
+        q = values.q / self.key_size**0.5
+        return values._replace(q=q, log_a=jnp.maximum(values.log_a, LEAST_LOG))
+
+
+@final
+@fields.dataclass
+class MLSTMMemoryCell(ProjectedMemoryCell, MLSTMRule):
+    """The memory of an mLSTM without projections: a cell without parameters.
+
+    For each head, with k scaled by `1 / sqrt(K)`:
+
+        c'     = sigmoid(f) * c + exp(i) * outer(k, v)
+        n'     = sigmoid(f) * n + exp(i) * k
+        output = (q c') / max(|q n'|, 1)
+
+    Use the cell in a layer with its own projections, convolutions, norms or gates; bind
+    it to `{}`. `MLSTMCell` is the same rule with projections and an output gate, and
+    documents the state.
+
+    Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
+    `V = value_size`: inputs `MLSTMInputs(q, k, v, i, f)` with q and k `[batch, M, K]`,
+    v `[batch, N, V]`, i and f `[batch, N]`; state `MLSTMState(c, n, m)` with c
+    `[batch, N, K, V]`, n `[batch, N, K]` and m `[batch, N]`; output `[batch, N, V]`, in
+    the widest dtype of the inputs. f is clipped to [-87, 87]. A step with another input
+    of magnitude 4e9 or more (in float32) gives NaN, except an i of -inf.
+
+    Attributes:
+        num_heads: `N`, the number of heads.
+        key_size: `K`, the size of q and k in each head.
+        value_size: `V`, the size of v in each head.
+        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
+            head serve `N / M` consecutive heads.
+        chunk_size: The largest number of steps that are computed together (a chunk).
+            Results for different sizes differ only by rounding.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, or `num_key_heads` does not divide
+            `num_heads`.
+
+    Source: arXiv:2405.04517, section 2.3; `mlstm_kernels`, the package of the authors.
+    """
+
+    inputs_type = MLSTMInputs
+
+    @property
+    def state_size(self) -> MLSTMState:
+        """The sizes of the state, an `MLSTMState`."""
+        return self.sizes_of_state(self.num_heads, self.key_size, self.value_size)
+
+    def scaled(self, values: MLSTMInputs) -> MLSTMInputs:
+        """The values with k divided by `sqrt(K)`, and with gates in range."""
+        k = values.k / self.key_size**0.5
+        # A closed input gate may be -inf, but a chunk needs finite numbers.
+        i = jnp.maximum(values.i, -1e9)
+        return values._replace(k=k, i=i, f=jnp.clip(values.f, SHUT, -SHUT))

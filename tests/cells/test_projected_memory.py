@@ -1,0 +1,148 @@
+"""Memories without projections, and the options of published layers."""
+
+import dataclasses
+import functools
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_near, bound, differentiated
+
+import jaxrnn
+from jaxrnn import DeltaInputs, DeltaMemoryCell, MLSTMCell, MLSTMInputs, MLSTMMemoryCell
+
+ROWS, TIME, HEADS, KEY, VALUE = 3, 11, 4, 3, 2
+RNG = np.random.default_rng(0)
+SHAPES = [(2, KEY), (2, KEY), (HEADS, VALUE), (HEADS,), (HEADS,)]
+INPUTS = [RNG.normal(size=(ROWS, TIME, *shape)) for shape in SHAPES]
+DELTA = DeltaInputs(*INPUTS[:3], -np.abs(INPUTS[3]), 1 / (1 + np.exp(-INPUTS[4])))
+MEMORIES = {
+    "delta": (DeltaMemoryCell, DELTA),
+    "mlstm": (MLSTMMemoryCell, MLSTMInputs(*INPUTS)),
+}
+LENGTHS = np.array([11, 0, 6])
+
+
+def delta_step(q, k, v, log_a, b, s):
+    s = np.exp(log_a) * s
+    s = s + b * np.outer(k, v - k @ s)
+    return q @ s / np.sqrt(KEY), s
+
+
+def mlstm_step(q, k, v, i, f, s):
+    """The equations without the scale m, for small gates."""
+    keep, k = 1 / (1 + np.exp(-f)), k / np.sqrt(KEY)
+    c, n = keep * s[:, :-1], keep * s[:, -1]
+    c, n = c + np.exp(i) * np.outer(k, v), n + np.exp(i) * k
+    return q @ c / max(abs(q @ n), 1), np.c_[c, n]
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_equations_with_shared_keys(name):
+    """Two heads of values share the keys; rows end, and a row has no steps."""
+    make, inputs = MEMORIES[name]
+    cell = make(HEADS, KEY, VALUE, num_key_heads=2, chunk_size=4).bind({})
+    got, _ = jaxrnn.dynamic_rnn(cell, inputs, LENGTHS, dtype=float)
+    step, width = {"delta": (delta_step, VALUE), "mlstm": (mlstm_step, VALUE + 1)}[name]
+    want = np.zeros(got.shape)
+    for row, head in np.ndindex(ROWS, HEADS):
+        s = np.zeros((KEY, width))
+        for t in range(LENGTHS[row]):
+            q, k = (x[row, t, head // 2] for x in inputs[:2])
+            others = (x[row, t, head] for x in inputs[2:])
+            want[row, t, head], s = step(q, k, *others, s)
+    np.testing.assert_allclose(got, want, atol=1e-12 if name == "delta" else 3e-5)
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_gradients_with_shared_keys_are_those_of_repeated_keys(name):
+    make, inputs = MEMORIES[name]
+
+    def run(inputs, heads):
+        cell = make(HEADS, KEY, VALUE, heads, chunk_size=4).bind({})
+        repeated = [jnp.repeat(x, HEADS // x.shape[2], 2) for x in inputs[:2]]
+        inputs = inputs if heads == 2 else type(inputs)(*repeated, *inputs[2:])
+        return jaxrnn.dynamic_rnn(cell, inputs, LENGTHS, dtype=float)
+
+    shared, repeated = (
+        differentiated(functools.partial(run, heads=n), inputs) for n in (2, None)
+    )
+    assert_near(shared, repeated, tolerance=1e-12)
+
+
+def test_closed_gates_write_and_keep_nothing():
+    """Logarithms may be -inf: all steps forget, and the last step does not write."""
+    closed = np.arange(TIME)[None, :, None] == TIME - 1
+    i = np.where(closed, -np.inf, INPUTS[3])
+    f = np.broadcast_to(np.where(closed, np.inf, -np.inf), i.shape)
+    cell = MLSTMMemoryCell(HEADS, KEY, VALUE, 2, chunk_size=4).bind({})
+    inputs = MLSTMInputs(*INPUTS[:3], i, f)
+    outputs, last = jaxrnn.dynamic_rnn(cell, inputs, dtype=float)
+    assert np.isfinite(outputs).all()
+    k, v = (x[:, -2] for x in INPUTS[1:3])
+    want = np.einsum("bnk,bnv->bnkv", np.repeat(k, 2, 1) / np.sqrt(KEY), v)
+    scale = np.exp(last.m - i[:, -2])[..., None, None]
+    np.testing.assert_allclose(last.c * scale, want, rtol=1e-9)
+
+
+def test_options_of_xlstm():
+    """Keys of their own size, capped gates, and a norm before the output gate."""
+    plain = bound(MLSTMCell(8, 2, key_size=KEY))
+    params = plain.params | {"norm_scale": RNG.normal(size=8)}
+    options = {"gate_soft_cap": 1.5, "norm_epsilon": 1e-6}
+    cell = dataclasses.replace(plain.cell, **options).bind(params)
+    x = RNG.normal(size=(ROWS, TIME, 3))
+    z = x @ np.asarray(params["kernel"]) + np.asarray(params["bias"])
+    q, k, v, o, i, f = np.split(z, np.cumsum([6, 6, 8, 8, 2]), axis=-1)
+    i, f = (1.5 * np.tanh(gate / 1.5) for gate in (i, f))
+    heads = [y.reshape(ROWS, TIME, 2, -1) for y in (q, k, v)]
+    memory = MLSTMMemoryCell(2, KEY, 4).bind({})
+    h = jaxrnn.dynamic_rnn(memory, MLSTMInputs(*heads, i, f), dtype=float)[0]
+    h = np.asarray(h)
+    h = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-6)
+    want = h.reshape((*x.shape[:2], 8)) * params["norm_scale"] / (1 + np.exp(-o))
+    got, _ = jaxrnn.dynamic_rnn(cell, x, dtype=float)
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+
+
+def test_wrong_inputs_name_the_leaf():
+    cell = DeltaMemoryCell(HEADS, KEY, VALUE, num_key_heads=2).bind({})
+    step = DeltaInputs(*(x[:, 0] for x in DELTA))
+    state = cell.zero_state(ROWS, float)
+    wrong = {
+        "`inputs` must be a `DeltaInputs` (q, k, v, log_a, b), got": step[:4],
+        "`inputs.q` must be [batch, 2, 3] for DeltaMemoryCell": step._replace(q=step.v),
+        "`inputs.b` must be [batch, 4] for": step._replace(b=step.b[..., None]),
+        "`inputs.v` must have 3 rows, as `inputs.q` has": step._replace(v=step.v[:1]),
+        "`inputs.log_a` must be floating-point": step._replace(log_a=step.b > 0),
+    }
+    for message, inputs in wrong.items():
+        with pytest.raises(ValueError, match=re.escape(message)):
+            cell(inputs, state)
+    with pytest.raises(
+        ValueError, match=r"`num_key_heads` must divide `num_heads` \(4\)"
+    ):
+        DeltaMemoryCell(HEADS, KEY, VALUE, num_key_heads=3)
+
+
+@pytest.mark.parametrize("per_gate", [False, True])
+def test_a_layer_normalized_gru_is_dreamers(per_gate):
+    units, depth = 4, 3
+    kernel = RNG.normal(size=(depth + units, 3 * units))
+    gamma, beta = RNG.normal(size=(2, 3 * units))
+    cell = jaxrnn.LayerNormGRUCell(units, norm_per_gate=per_gate)
+    x, h = RNG.normal(size=(ROWS, TIME, depth)), RNG.normal(size=(ROWS, units))
+    params = {"kernel": kernel, "norm": {"gamma": gamma, "beta": beta}}
+    got, last = jaxrnn.dynamic_rnn(cell.bind(params), x, LENGTHS, h)
+    sigmoid = lambda y: 1 / (1 + np.exp(-y))
+    for t in range(TIME):
+        z = np.concatenate([x[:, t], h], axis=-1) @ kernel
+        z = z.reshape(ROWS, 3 if per_gate else 1, -1)
+        z = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + 1e-3)
+        r, c, u = np.split(z.reshape(ROWS, -1) * gamma + beta, 3, axis=-1)
+        u = sigmoid(u - 1)
+        alive = (t < LENGTHS)[:, None]
+        h = np.where(alive, u * np.tanh(sigmoid(r) * c) + (1 - u) * h, h)
+        np.testing.assert_allclose(got[:, t], np.where(alive, h, 0), atol=1e-13)
+    np.testing.assert_allclose(last, h, atol=1e-13)
