@@ -6,6 +6,7 @@ SUITES = {
     "test_equals_lstm_ref": "jax",
     "test_node": "onnx",
     "test_contract": "sequence-layers",
+    "test_published_layer": "published layers",
 }
 
 
