@@ -170,6 +170,16 @@ def test_all_gates_give_finite_results_in_float32(form):
     chex.assert_tree_all_finite(jax.jit(gradients)(params, gates))
 
 
+def test_the_first_step_of_an_slstm_with_a_closed_input_gate():
+    """An empty state takes what is written, however small its weight is."""
+    cell, x = SLSTMCell(2), jnp.ones((1, 1, 3), jnp.float32)
+    params = drawn(cell, x[:, 0])
+    _, _, z, o = jnp.split(params["bias"] + params["kernel"].sum(0), 4)
+    params["bias"] = params["bias"].at[:2].add(-300)
+    got, _ = run(cell.bind(params), x)
+    np.testing.assert_allclose(got[0, 0], jax.nn.sigmoid(o) * jnp.tanh(z), rtol=1e-5)
+
+
 # At every step, or at some steps, where -1e38 makes a sum infinite.
 SHUT = [(gate, ("bias", -1)) for gate in (-100, -1e6, -np.inf)]
 SHUT += [(gate, ("kernel", (0, -1))) for gate in (-100, -1e6, -1e38)]
