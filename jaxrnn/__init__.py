@@ -96,6 +96,10 @@ from ._batching.windows import (
 )
 from ._cells.affine.cell import AffineCell as AffineCell, Stage as Stage
 from ._cells.affine.native.calls import native_status as native_status
+from ._cells.bare_memory import (
+    DeltaMemoryCell as DeltaMemoryCell,
+    MLSTMMemoryCell as MLSTMMemoryCell,
+)
 from ._cells.base import RNNCell as RNNCell
 from ._cells.basic_rnn import BasicRNNCell as BasicRNNCell
 from ._cells.bound import BoundCell as BoundCell
@@ -128,10 +132,6 @@ from ._cells.lstm import (
 from ._cells.mlstm import MLSTMCell as MLSTMCell
 from ._cells.mlstm_rule import MLSTMInputs as MLSTMInputs, MLSTMState as MLSTMState
 from ._cells.params import ParamSpec as ParamSpec
-from ._cells.projected_memory import (
-    DeltaMemoryCell as DeltaMemoryCell,
-    MLSTMMemoryCell as MLSTMMemoryCell,
-)
 from ._cells.slstm import SLSTMCell as SLSTMCell, SLSTMState as SLSTMState
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,

@@ -197,7 +197,7 @@ CASES = {
     "slstm": every(jaxrnn.SLSTMCell(4, 2), state=jaxrnn.SLSTMState(*POSITIVE)),
     "lru": every(jaxrnn.LRUCell(DEPTH, num_states=4)),
     "rg_lru": every(jaxrnn.RGLRUCell(4, num_heads=2), step(4)),
-    "rg_lru_first": few(jaxrnn.RGLRUCell(4, 2, scale_first=False), step(4)),
+    "rg_lru_first": few(jaxrnn.RGLRUCell(4, 2, scale_first_step=False), step(4)),
     "multi": every(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)]), fast=IN_LOOPS),
     "multi_joined": few(
         MultiRNNCell([jaxrnn.BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)

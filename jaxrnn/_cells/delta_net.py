@@ -1,6 +1,5 @@
 """Cells that write with the delta rule: DeltaNet and Gated DeltaNet."""
 
-import abc
 import dataclasses
 import math
 from typing import final
@@ -15,11 +14,19 @@ from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params
 from . import fields
 from .delta_rule import LEAST_LOG, DeltaInputs, DeltaRule
-from .params import ParamSpec, Specs, glorot_blocks, head_size, set_key_size, zeros
+from .params import (
+    ParamSpec,
+    Specs,
+    glorot_blocks,
+    head_size,
+    kernel_and_bias,
+    set_key_size,
+    zeros,
+)
 
 
 @fields.dataclass
-class DeltaNet(DeltaRule):
+class DeltaNetBase(DeltaRule):
     """The projections of `DeltaNetCell` and `GatedDeltaNetCell`."""
 
     num_units: int = fields.size()
@@ -42,25 +49,20 @@ class DeltaNet(DeltaRule):
         set_key_size(self)
 
     @property
-    def _keys(self) -> int:
-        """The number of columns of all keys."""
-        return self.num_heads * (self.key_size or 0)
-
-    @property
     def state_size(self) -> TensorShape:
         """The sizes of S, `[num_heads, key_size, num_units / num_heads]`."""
         return TensorShape([self.num_heads, self.key_size or 0, head_size(self)])
 
     @property
-    @abc.abstractmethod
     def _sizes(self) -> list[int]:
         """The columns in each block of the kernel; the first blocks are q, k, v, b."""
+        keys = self.num_heads * (self.key_size or 0)
+        return [keys, keys, self.num_units, self.num_heads]
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `bias` and `norm_scale`."""
         columns = sum(self._sizes)
-        kernel = self.kernel_initializer or self._kernel
-        bias = self.bias_initializer or self._bias
+        kernel, bias = kernel_and_bias(self, self._kernel, self._bias)
         return {
             "kernel": ParamSpec((depth, columns), kernel, depth),
             "bias": ParamSpec((columns,), bias),
@@ -103,7 +105,7 @@ class DeltaNet(DeltaRule):
 
 @final
 @fields.dataclass
-class DeltaNetCell(DeltaNet):
+class DeltaNetCell(DeltaNetBase):
     """A linear attention that corrects what its memory holds (DeltaNet).
 
     For each head, with vectors as rows:
@@ -160,10 +162,6 @@ class DeltaNetCell(DeltaNet):
     `flash-linear-attention`.
     """
 
-    @property
-    def _sizes(self) -> list[int]:
-        return [self._keys, self._keys, self.num_units, self.num_heads]
-
     def project(
         self, params: Params, inputs: Array, dtype: DType
     ) -> tuple[None, DeltaInputs]:
@@ -178,7 +176,7 @@ class DeltaNetCell(DeltaNet):
 
 @final
 @fields.dataclass
-class GatedDeltaNetCell(DeltaNet):
+class GatedDeltaNetCell(DeltaNetBase):
     """A `DeltaNetCell` whose memory decays, with an output gate (Gated DeltaNet).
 
     For each head, with vectors as rows:
@@ -230,9 +228,7 @@ class GatedDeltaNetCell(DeltaNet):
 
     @property
     def _sizes(self) -> list[int]:
-        heads = self.num_heads
-        units = self.num_units
-        return [self._keys, self._keys, units, heads, heads, units]
+        return [*super()._sizes, self.num_heads, self.num_units]
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `bias`, `norm_scale` and `a_log`."""

@@ -114,16 +114,18 @@ class LinearRecurrenceCell(SpecsCell):
             `a` and `b`: the factor and the addend of the state, `[batch, units]`, or
             `[1, units]` if all rows share them; for a complex state, each a
             `ComplexState` of two such arrays. Compute a and b in at least float32,
-            whatever the dtype of the inputs. `rest`: values that `output` needs in
-            addition to the state, each leaf `[batch, ...]`, or None.
+            whatever the dtype of the inputs. `rest`: values that `output` or
+            `term_from_zeros` needs in addition, each leaf `[batch, ...]`, or None.
         """
 
     def output(self, params: Params, state: Element, rest: PyTree) -> Array:
         """The output of one step, `[batch, size]`, from the new state."""
         return state
 
-    def first_term(self, rest: PyTree) -> Element | None:
-        """The b of rows whose state before the step is zeros; None for the same b.
+    def term_from_zeros(self, rest: PyTree) -> Element | None:
+        """The b of steps from a state of zeros in all units; None for the same b.
+
+        The result must be zeros where the usual b is.
 
         Args:
             rest: The third result of `coefficients`.
@@ -135,7 +137,7 @@ class LinearRecurrenceCell(SpecsCell):
     ) -> tuple[PyTree, Element]:
         """Runs one step with checked arguments; see `SpecsCell.step`."""
         a, b, rest = self.wide_coefficients(params, inputs, state)
-        first = self.first_term(rest)
+        first = self.term_from_zeros(rest)
         if first is not None:
             b = masking.choose(_is_zero(state), cast_like(b, first), b)
         new_state = cast_like(state, plus(times(a, widened(state)), b))
@@ -216,6 +218,33 @@ def _is_zero(state: Element) -> Array:
     return functools.reduce(jnp.logical_and, each)
 
 
+def _are_from_zeros(
+    first: Element, state: Element, restarting: Array | None, before: Element
+) -> Array:
+    """Whether the state before each step is zeros, `[time, batch]`.
+
+    A state of zeros stays so while `first` is zeros.
+
+    Args:
+        first: The terms of steps from zeros, `[time, batch, units]`.
+        state: The state before the first step.
+        restarting: Where rows restart, `[time, batch]`, or None.
+        before: The restart states, `[1 or time, batch, units]`, or None.
+    """
+
+    def is_written(x: Element) -> Array:
+        return (~_is_zero(jax.lax.stop_gradient(x)))[..., None].astype(jnp.float32)
+
+    written, start = is_written(first), is_written(state)
+    again = jnp.zeros_like(written)
+    if restarting is not None:
+        again += masking.zero_dead(restarting, again + is_written(before))
+    factors = jnp.ones_like(written), restarting
+    counts, _ = linear_recurrence(factors, written + again, start)
+    counts = jnp.concatenate([start[None], counts[:-1]])
+    return (_zero_at(restarting, counts) + again)[..., 0] == 0
+
+
 def one_like(a: Element) -> Element:
     """The number 1, with the structure of `a`."""
     return ComplexState(1, 0) if isinstance(a, ComplexState) else 1
@@ -254,12 +283,9 @@ def _run_block(
     if steps.restarts is not None:
         restarting = steps.restarts.state_numbers >= 0
         before = widened(steps.restarts.states_at_steps(steps.axis))
-    first = cell.first_term(rest)
+    first = cell.term_from_zeros(rest)
     if first is not None:
-        # Only at the first step is the state before the step known to be `state`.
-        from_zeros = (jnp.arange(len(xs))[:, None] == 0) & _is_zero(state)[None, :]
-        if before is not None:
-            from_zeros = jnp.where(restarting, _is_zero(before), from_zeros)
+        from_zeros = _are_from_zeros(first, state, restarting, before)
         b = masking.choose(from_zeros, cast_like(b, first), b)
     alive = steps.alive_steps()
     if alive is not None:  # Finished rows keep their state.

@@ -150,12 +150,12 @@ class RGLRUCell(LinearRecurrenceCell):
     opposite sign; `input_gate` and `a_gate`, each a dict of `w` `[num_heads, S, S]` and
     `b` `[num_heads, S]`. Names and shapes match the `recurrentgemma` package.
 
-    With `scale_first=False`, a row whose state is 0 in all units computes `h' = i * x`,
-    without the square root, as RecurrentGemma does at position 0 of a document. This
-    applies to zero states, to resets to zeros and to each packed sequence, and after
-    inputs of zeros. Where `1 - a^2` is below the square of the dtype's epsilon, a
-    straight line through 0 replaces the square root, whose derivative would be
-    unbounded.
+    With `scale_first_step=False`, a row whose state is 0 in all units computes
+    `h' = i * x`, without the square root, as RecurrentGemma does at position 0 of a
+    document: from a zero state, after a reset to zeros, at the start of a packed
+    sequence, and while all inputs so far were zeros. Where `1 - a^2` is below the
+    square of the dtype's epsilon, a straight line through 0 replaces the square root,
+    whose derivative would be unbounded.
 
     Attributes:
         num_units: `H`, at least 0.
@@ -166,7 +166,7 @@ class RGLRUCell(LinearRecurrenceCell):
             `1 - 1 / (4 M)`.
         kernel_initializer: For `w`; None for a normal distribution of variance `1 / S`.
         bias_initializer: For `b`; None for zeros.
-        scale_first: Whether the first step from a state of zeros multiplies `i * x` by
+        scale_first_step: Whether a step from a state of zeros multiplies `i * x` by
             `sqrt(1 - a^2)`, as other steps do. Pass False for the weights of
             RecurrentGemma.
 
@@ -188,7 +188,7 @@ class RGLRUCell(LinearRecurrenceCell):
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
     _: dataclasses.KW_ONLY
-    scale_first: bool = fields.flag(True)
+    scale_first_step: bool = fields.flag(True)
 
     state_size = output_size = property(lambda self: self.num_units)
 
@@ -218,10 +218,10 @@ class RGLRUCell(LinearRecurrenceCell):
         # 1 - a * a would cancel to 0 where a is almost 1.
         scale = bounded_sqrt(-jnp.expm1(2 * log_a))
         gated = gate_x * inputs.astype(dtype)
-        return jnp.exp(log_a), scale * gated, None if self.scale_first else gated
+        return jnp.exp(log_a), scale * gated, None if self.scale_first_step else gated
 
-    def first_term(self, rest: Array | None) -> Array | None:
-        """The gated input; see `LinearRecurrenceCell.first_term`."""
+    def term_from_zeros(self, rest: Array | None) -> Array | None:
+        """The gated input; see `LinearRecurrenceCell.term_from_zeros`."""
         return rest
 
     def _gates(self, params: Params, x: Array, dtype: DType) -> list[Array]:

@@ -18,13 +18,13 @@ product with S and an attention from step t to the steps of its span.
 
 The products also multiply steps that do not read each other, by 0. With 0 * NaN = NaN,
 a step that is not finite would therefore spoil earlier steps and other spans, in
-values and in gradients. So a step whose products with the kernel might overflow reads
-zeros instead, and where rows restart, so does a state that is not finite. The results
-are NaN from such a step or state to the end of its span. Without restarts, all steps
-of a chunk read the state.
+values and in gradients. So where a step might overflow (`safety_check`), the chunk
+reads zeros instead of its inputs. Where rows restart, zeros also replace a state that
+is not finite. The results are NaN from such a step or state to the end of its span.
+Without restarts, all steps of a chunk read the state.
 
-Derivatives save only the inputs and the states before chunks. The backward pass
-computes each chunk again.
+If there are several chunks, derivatives save only the inputs and the states before
+chunks, and the backward pass computes each chunk again.
 """
 
 import abc
@@ -188,7 +188,7 @@ class MatrixMemoryCell(SpecsCell):
     steps of a chunk, and only the state is passed from chunk to chunk. A recurrence
     defines `update`, which runs one step, and `attend`, which runs all steps of a chunk
     at once. A cell is a recurrence with projections of its inputs (`project` and
-    `output`), or without parameters (`ProjectedMemoryCell`).
+    `output`), or without parameters (`BareMemoryCell`).
 
     Arithmetic is done in at least float32. The state may be wider than the inputs; use
     a float32 state for bfloat16 inputs.
@@ -212,7 +212,7 @@ class MatrixMemoryCell(SpecsCell):
 
         Args:
             params: The parameters.
-            inputs: One step of inputs, `[batch, depth]`.
+            inputs: One step of inputs, `[batch, depth]` or a nest.
             dtype: The dtype of the results.
 
         Returns:
@@ -220,14 +220,15 @@ class MatrixMemoryCell(SpecsCell):
             step reads and writes, leaves `[batch, heads, ...]`.
         """
 
-    def finite_check(self, params: Params, dtype: DType) -> Callable[[PyTree], Array]:
-        """A function that tells which steps `project` may read.
+    def safety_check(self, params: Params, dtype: DType) -> Callable[[PyTree], Array]:
+        """A function that tells which steps a chunk may read.
 
         The function maps sequences of inputs to bool, with the first two axes of the
         sequences. Where the result is False, steps read zeros, and their results are
         NaN. By default, the products of the step with `kernel` must not overflow.
         """
-        largest = _largest_in_rows(params["kernel"].astype(dtype))
+        kernel = jax.lax.stop_gradient(params["kernel"].astype(dtype))
+        largest = jnp.max(jnp.abs(kernel), axis=1, initial=0)
         return functools.partial(_may_multiply, largest=largest)
 
     @abc.abstractmethod
@@ -251,7 +252,7 @@ class MatrixMemoryCell(SpecsCell):
 
     @abc.abstractmethod
     def output(self, params: Params, h: Array, rest: PyTree) -> Array:
-        """The output of one step, `[batch, units]`."""
+        """The output of one step, `[batch, units]` or `[batch, heads, size]`."""
 
     def stored(self, state: PyTree, like: PyTree) -> PyTree:
         """The state, cast to the dtypes of `like`."""
@@ -292,7 +293,7 @@ def memory_sequence(
     """
     dtype = arithmetic_dtype(run.inputs, run.state)
     params_in_loop = summed_in_float32(params)
-    are_finite = cell.finite_check(params, dtype)
+    are_finite = cell.safety_check(params, dtype)
 
     def run_chunk(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         params = params_in_loop()
@@ -329,11 +330,6 @@ def memory_sequence(
     state = cast(run.state, dtype)
     results, last = run_in_segments(size, run_chunk, run.inputs, state, steps)
     return results, cell.stored(last, run.state)
-
-
-def _largest_in_rows(kernel: Array) -> Array:
-    """The largest magnitude in each row, `[depth]`, of a kernel `[depth, columns]`."""
-    return jnp.max(jnp.abs(jax.lax.stop_gradient(kernel)), axis=1, initial=0)
 
 
 def _may_multiply(inputs: Array, largest: Array) -> Array:
@@ -390,24 +386,17 @@ def _chunk(values: PyTree, state: PyTree, steps: Steps) -> tuple[Chunk, Array]:
     size = steps.time
     causal = jnp.tril(jnp.ones((size, size), bool))[None, None]
     if steps.restarts is None:  # All steps read the state.
-        starts_finite = jnp.ones((1, 1), bool)
-    else:
-        state, starts_finite = _only_finite(state)
-    state, starts_finite = jax.tree.map(lambda x: x[:, :, None], (state, starts_finite))
-    chunk = Chunk(values, state, causal, returns_states=steps.returns_states)
-    if steps.restarts is None:
-        return chunk, starts_finite
+        state = jax.tree.map(lambda x: x[:, :, None], state)
+        chunk = Chunk(values, state, causal, returns_states=steps.returns_states)
+        return chunk, jnp.ones((1, 1, 1), bool)
+    state, starts_finite = jax.tree.map(lambda x: x[:, :, None], _only_finite(state))
     numbers = jnp.swapaxes(steps.restarts.state_numbers, 1, steps.axis)
     spans = jnp.cumsum(numbers >= 0, axis=1)
     is_carried = (spans == 0)[:, None, :]
-    same = spans[:, None, :, None] == spans[:, None, None, :]
+    reads = causal & (spans[:, None, :, None] == spans[:, None, None, :])
     restart_states, is_restart_finite = _restart_states(steps.restarts, numbers)
-    chunk = dataclasses.replace(
-        chunk,
-        reads=causal & same,
-        restart_states=restart_states,
-        is_carried=is_carried,
-    )
+    of_spans = restart_states, is_carried
+    chunk = Chunk(values, state, reads, *of_spans, steps.returns_states)
     return chunk, jnp.where(is_carried, starts_finite, is_restart_finite)
 
 

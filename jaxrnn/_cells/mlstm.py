@@ -17,6 +17,7 @@ from .params import (
     Specs,
     glorot_blocks,
     head_size,
+    kernel_and_bias,
     ones,
     set_key_size,
     zeros,
@@ -116,8 +117,7 @@ class MLSTMCell(MLSTMRule):
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel` and `bias` and, with `norm_epsilon`, `norm_scale`."""
         columns = sum(self._sizes) + 2 * self.num_heads
-        kernel = self.kernel_initializer or self._kernel
-        bias = self.bias_initializer or self._bias
+        kernel, bias = kernel_and_bias(self, self._kernel, self._bias)
         specs = {
             "kernel": ParamSpec((depth, columns), kernel, depth),
             "bias": ParamSpec((columns,), bias),

@@ -101,7 +101,7 @@ class MLSTMRule(MatrixMemoryCell):
         added = i - forgotten
         m = chunk.start(lambda state: state.m)
         a = jnp.maximum(m, chunk.maxima(added))
-        # Where no step was written yet, an empty memory (m = -inf) stays as it is.
+        # An empty memory stays as it is until a step is written; -inf + inf is NaN.
         is_empty = a == -jnp.inf
         keep = jnp.exp(jnp.where(is_empty, 0.0, m - a))
         pairs = chunk.pairs(-jnp.where(is_empty, 0.0, a), added)

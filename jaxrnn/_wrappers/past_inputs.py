@@ -70,8 +70,10 @@ class PastInputsWrapper(WrapperCell):
 
     feature_axes = 1
 
-    def combine(self, own: Params, taps: Sequence[Array]) -> Array:
+    def combine(self, own: Params, taps: Sequence[Array]) -> PyTree:
         """Computes the inputs of the wrapped cell; here, `[batch, width * depth]`.
+
+        A subclass may return other arrays, or a nest. Rows must not affect each other.
 
         Args:
             own: The wrapper's own parameters.

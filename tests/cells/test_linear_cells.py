@@ -389,7 +389,7 @@ def test_documents_start_as_in_recurrentgemma():
     cell, arrays = load("reset")
     x, want = arrays["x"], arrays["outputs"]
     rows, time, units = x.shape
-    cell = dataclasses.replace(cell.cell, scale_first=False).bind(cell.params)
+    cell = dataclasses.replace(cell.cell, scale_first_step=False).bind(cell.params)
     near = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
     outputs, last = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
     near(outputs, want)
@@ -405,6 +405,12 @@ def test_documents_start_as_in_recurrentgemma():
     unpacked = packed.unpack(jaxrnn.packed_rnn(cell, packed, dtype=x.dtype)[0])
     for row, length in enumerate(lengths):
         near(unpacked[row][:length], want[row, :length])
+    # A document may begin with zeros, also before the end of a block.
+    late = np.concatenate([np.zeros((rows, 3, units)), x], axis=1)
+    options = {"swap_memory": jaxrnn.memory.Recompute(2)}
+    for late_options in ({}, options):
+        outputs, _ = jaxrnn.dynamic_rnn(cell, late, dtype=x.dtype, **late_options)
+        near(outputs[:, 3:], want)
     state = jnp.zeros((rows, units))
     for t in range(time):
         output, state = cell(x[:, t], state)

@@ -86,13 +86,29 @@ def test_closed_gates_write_and_keep_nothing():
     np.testing.assert_allclose(last.c * scale, want, rtol=1e-9)
 
 
+def test_keys_that_make_the_memory_grow_spoil_no_other_span():
+    """Their steps are NaN up to the next reset."""
+    cell = DeltaMemoryCell(HEADS, KEY, VALUE, 2, chunk_size=8).bind({})
+    resets = np.arange(TIME)[None] == np.array([[4], [6], [0]])
+    run = lambda inputs: jaxrnn.dynamic_rnn(cell, inputs, resets=resets, dtype=float)[0]
+    k = DELTA.k / np.linalg.norm(DELTA.k, axis=-1, keepdims=True)
+    inputs = DELTA._replace(k=k)
+    got = run(
+        inputs._replace(k=np.where(np.arange(TIME)[:, None, None] == 2, 1e30 * k, k))
+    )
+    want = np.array(run(inputs))
+    want[0, 2:4] = want[1, 2:6] = want[2, 2:] = np.nan
+    np.testing.assert_allclose(got, want, rtol=1e-9)
+
+
 def test_options_of_xlstm():
     """Keys of their own size, capped gates, and a norm before the output gate."""
+    rng = np.random.default_rng(1)
     plain = bound(MLSTMCell(8, 2, key_size=KEY))
-    params = plain.params | {"norm_scale": RNG.normal(size=8)}
+    params = plain.params | {"norm_scale": rng.normal(size=8)}
     options = {"gate_soft_cap": 1.5, "norm_epsilon": 1e-6}
     cell = dataclasses.replace(plain.cell, **options).bind(params)
-    x = RNG.normal(size=(ROWS, TIME, 3))
+    x = rng.normal(size=(ROWS, TIME, 3))
     z = x @ np.asarray(params["kernel"]) + np.asarray(params["bias"])
     q, k, v, o, i, f = np.split(z, np.cumsum([6, 6, 8, 8, 2]), axis=-1)
     i, f = (1.5 * np.tanh(gate / 1.5) for gate in (i, f))
@@ -128,11 +144,13 @@ def test_wrong_inputs_name_the_leaf():
 
 @pytest.mark.parametrize("per_gate", [False, True])
 def test_a_layer_normalized_gru_is_dreamers(per_gate):
+    """A loop in NumPy, with the operations of DreamerV2's `GRUCell` in its order."""
+    rng = np.random.default_rng(1)
     units, depth = 4, 3
-    kernel = RNG.normal(size=(depth + units, 3 * units))
-    gamma, beta = RNG.normal(size=(2, 3 * units))
+    kernel = rng.normal(size=(depth + units, 3 * units))
+    gamma, beta = rng.normal(size=(2, 3 * units))
     cell = jaxrnn.LayerNormGRUCell(units, norm_per_gate=per_gate)
-    x, h = RNG.normal(size=(ROWS, TIME, depth)), RNG.normal(size=(ROWS, units))
+    x, h = rng.normal(size=(ROWS, TIME, depth)), rng.normal(size=(ROWS, units))
     params = {"kernel": kernel, "norm": {"gamma": gamma, "beta": beta}}
     got, last = jaxrnn.dynamic_rnn(cell.bind(params), x, LENGTHS, h)
     sigmoid = lambda y: 1 / (1 + np.exp(-y))

@@ -22,7 +22,7 @@ from .step_checks import check_step_inputs
 
 
 @fields.dataclass
-class ProjectedMemoryCell(MatrixMemoryCell):
+class BareMemoryCell(MatrixMemoryCell):
     """A `MatrixMemoryCell` without parameters, which reads projected inputs."""
 
     num_heads: int = fields.count()
@@ -37,9 +37,8 @@ class ProjectedMemoryCell(MatrixMemoryCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        heads = self.num_heads
-        divides = heads % (self.num_key_heads or heads) == 0
-        must = f"divide `num_heads` ({heads})"
+        divides = self.num_heads % (self.num_key_heads or 1) == 0
+        must = f"divide `num_heads` ({self.num_heads})"
         expect(divides, "num_key_heads", must, self.num_key_heads)
 
     @abc.abstractmethod
@@ -89,20 +88,25 @@ class ProjectedMemoryCell(MatrixMemoryCell):
         q, k = (jnp.repeat(x, times, axis=-2) for x in (q, k))
         return None, self.scaled(self.inputs_type(q, k, *others))
 
-    def finite_check(self, params: Params, dtype: DType) -> Callable[[PyTree], Array]:
-        """Whether no product in a chunk overflows; see `MatrixMemoryCell`.
+    def safety_check(self, params: Params, dtype: DType) -> Callable[[PyTree], Array]:
+        """Which steps cannot overflow in a chunk; see `MatrixMemoryCell`."""
+        most = float(jnp.finfo(dtype).max)
 
-        A chunk multiplies a query, two keys and a value, so each must be smaller than
-        the fourth root of the largest number, 4e9 in float32.
-        """
-        most = float(jnp.finfo(dtype).max) ** 0.25
-
-        def are_small(inputs: PyTree) -> Array:
+        def are_safe(inputs: PyTree) -> Array:
             _, values = self.project(params, jax.lax.stop_gradient(inputs), dtype)
-            each = [jnp.all(jnp.abs(x) < most, tuple(range(2, x.ndim))) for x in values]
+            each = [
+                jnp.all(x, tuple(range(2, x.ndim))) for x in self.safe(values, most)
+            ]
             return functools.reduce(jnp.logical_and, each)
 
-        return are_small
+        return are_safe
+
+    def safe(self, values: Any, most: float) -> list[Array]:
+        """Which numbers are small enough for a chunk; `most` is the largest number.
+
+        What a step reads is a product of a query, a key and a value.
+        """
+        return [jnp.abs(x) < most**0.25 for x in values]
 
     def output(self, params: Params, h: Array, rest: None) -> Array:
         """What the step reads, `[batch, num_heads, value_size]`."""
@@ -111,7 +115,7 @@ class ProjectedMemoryCell(MatrixMemoryCell):
 
 @final
 @fields.dataclass
-class DeltaMemoryCell(ProjectedMemoryCell, DeltaRule):
+class DeltaMemoryCell(BareMemoryCell, DeltaRule):
     """The gated delta rule without projections: a cell without parameters.
 
     For each head, with a matrix S [key, value], and vectors as rows:
@@ -121,15 +125,17 @@ class DeltaMemoryCell(ProjectedMemoryCell, DeltaRule):
 
     Use the cell in a layer with its own projections, convolutions or position
     embeddings; bind it to `{}`. Normalize k, and q if the layer does:
-    `k / sqrt(sum(k * k) + 1e-6)`. Without decay, pass zeros as `log_a`. `DeltaNetCell`
+    `k / sqrt(sum(k * k) + 1e-6)`. A longer k can make the memory grow at every step;
+    where `|1 - b sum(k * k)|` exceeds 4 (for chunks of 32 steps in float32), the
+    results of sequences are NaN. Without decay, pass zeros as `log_a`. `DeltaNetCell`
     and `GatedDeltaNetCell` are the same rule with projections.
 
     Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
     `V = value_size`: inputs `DeltaInputs(q, k, v, log_a, b)` with q and k
     `[batch, M, K]`, v `[batch, N, V]`, log_a and b `[batch, N]`; state S
     `[batch, N, K, V]`; output `[batch, N, V]`, in the widest dtype of the inputs.
-    `log_a` is clipped to at least -87. A step with an input of magnitude 4e9 or more
-    (in float32) gives NaN.
+    `log_a` is clipped to at least -87. In a sequence, a step with numbers beyond about
+    4e9 (in float32) gives NaN.
 
     Attributes:
         num_heads: `N`, the number of heads.
@@ -164,17 +170,23 @@ class DeltaMemoryCell(ProjectedMemoryCell, DeltaRule):
         q = values.q / self.key_size**0.5
         return values._replace(q=q, log_a=jnp.maximum(values.log_a, LEAST_LOG))
 
+    def safe(self, values: DeltaInputs, most: float) -> list[Array]:
+        """Also whether the memory, times a factor at each step, stays in range."""
+        factor = 1 - values.b * jnp.sum(jnp.square(values.k), axis=-1)
+        in_chunk = jnp.abs(factor) < most ** (0.5 / self.chunk_size)
+        return [*super().safe(values, most), in_chunk]
+
 
 @final
 @fields.dataclass
-class MLSTMMemoryCell(ProjectedMemoryCell, MLSTMRule):
+class MLSTMMemoryCell(BareMemoryCell, MLSTMRule):
     """The memory of an mLSTM without projections: a cell without parameters.
 
     For each head, with k scaled by `1 / sqrt(K)`:
 
         c'     = sigmoid(f) * c + exp(i) * outer(k, v)
         n'     = sigmoid(f) * n + exp(i) * k
-        output = (q c') / max(|q n'|, 1)
+        output = (q c') / (max(|q n'|, 1) + 1e-6 exp(m'))
 
     Use the cell in a layer with its own projections, convolutions, norms or gates; bind
     it to `{}`. `MLSTMCell` is the same rule with projections and an output gate, and
@@ -184,8 +196,8 @@ class MLSTMMemoryCell(ProjectedMemoryCell, MLSTMRule):
     `V = value_size`: inputs `MLSTMInputs(q, k, v, i, f)` with q and k `[batch, M, K]`,
     v `[batch, N, V]`, i and f `[batch, N]`; state `MLSTMState(c, n, m)` with c
     `[batch, N, K, V]`, n `[batch, N, K]` and m `[batch, N]`; output `[batch, N, V]`, in
-    the widest dtype of the inputs. f is clipped to [-87, 87]. A step with another input
-    of magnitude 4e9 or more (in float32) gives NaN, except an i of -inf.
+    the widest dtype of the inputs. f is clipped to [-87, 87], and i to at least -1e9.
+    In a sequence, a step with numbers beyond about 4e9 (in float32) gives NaN.
 
     Attributes:
         num_heads: `N`, the number of heads.
@@ -214,6 +226,6 @@ class MLSTMMemoryCell(ProjectedMemoryCell, MLSTMRule):
     def scaled(self, values: MLSTMInputs) -> MLSTMInputs:
         """The values with k divided by `sqrt(K)`, and with gates in range."""
         k = values.k / self.key_size**0.5
-        # A closed input gate may be -inf, but a chunk needs finite numbers.
+        # A closed input gate may be -inf, which `safe` would take for an overflow.
         i = jnp.maximum(values.i, -1e9)
         return values._replace(k=k, i=i, f=jnp.clip(values.f, SHUT, -SHUT))
