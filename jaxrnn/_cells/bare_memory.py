@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, final
 
@@ -71,7 +72,9 @@ class BareMemoryCell(MatrixMemoryCell):
         """
         names = self.inputs_type._fields
         must = f"be a `{self.inputs_type.__name__}` ({', '.join(names)})"
-        expect(is_list_of(inputs, len(names)), "inputs", must, inputs)
+        # A plain tuple may replace the named tuple, but not a tuple of other names.
+        fits = is_list_of(inputs, len(names)) and getattr(inputs, "_fields", names)
+        expect(fits == names, "inputs", must, inputs)
         leaves: list[Any] = []
         for name, x, size in zip(names, inputs, self.input_sizes, strict=True):
             x = check_step_inputs(x, f"inputs.{name}", tuple(size), f"for {self!r}")
@@ -88,25 +91,27 @@ class BareMemoryCell(MatrixMemoryCell):
         q, k = (jnp.repeat(x, times, axis=-2) for x in (q, k))
         return None, self.scaled(self.inputs_type(q, k, *others))
 
-    def safety_check(self, params: Params, dtype: DType) -> Callable[[PyTree], Array]:
+    def safety_check(self, params: Params, dtype: DType) -> Callable[..., Array]:
         """Which steps cannot overflow in a chunk; see `MatrixMemoryCell`."""
         most = float(jnp.finfo(dtype).max)
 
-        def are_safe(inputs: PyTree) -> Array:
+        def are_safe(inputs: PyTree, axis: int) -> Array:
             _, values = self.project(params, jax.lax.stop_gradient(inputs), dtype)
-            each = [
-                jnp.all(x, tuple(range(2, x.ndim))) for x in self.safe(values, most)
-            ]
+            # What a step reads is a product of a query, a key and a value.
+            safe = [jnp.abs(x) < most**0.25 for x in values]
+            growth = self.growth(values)
+            limit = math.log(most) / 2
+            # A step that exceeds the limit alone becomes zeros, and adds nothing.
+            total = jnp.cumsum(jnp.where(growth < limit, growth, 0), axis)
+            safe += [growth < limit, total < limit]
+            each = [jnp.all(x, tuple(range(2, x.ndim))) for x in safe]
             return functools.reduce(jnp.logical_and, each)
 
         return are_safe
 
-    def safe(self, values: Any, most: float) -> list[Array]:
-        """Which numbers are small enough for a chunk; `most` is the largest number.
-
-        What a step reads is a product of a query, a key and a value.
-        """
-        return [jnp.abs(x) < most**0.25 for x in values]
+    def growth(self, values: Any) -> Array:
+        """The logarithm of the factor by which a step may multiply the memory."""
+        return jnp.zeros_like(values[-1])
 
     def output(self, params: Params, h: Array, rest: None) -> Array:
         """What the step reads, `[batch, num_heads, value_size]`."""
@@ -125,17 +130,18 @@ class DeltaMemoryCell(BareMemoryCell, DeltaRule):
 
     Use the cell in a layer with its own projections, convolutions or position
     embeddings; bind it to `{}`. Normalize k, and q if the layer does:
-    `k / sqrt(sum(k * k) + 1e-6)`. A longer k can make the memory grow at every step;
-    where `|1 - b sum(k * k)|` exceeds 4 (for chunks of 32 steps in float32), the
-    results of sequences are NaN. Without decay, pass zeros as `log_a`. `DeltaNetCell`
-    and `GatedDeltaNetCell` are the same rule with projections.
+    `k / sqrt(sum(k * k) + 1e-6)`. With a longer k, a step may multiply the memory by
+    `|1 - b sum(k * k)|`. Pass the logarithm of the decay, at most 0; without decay,
+    pass zeros. `DeltaNetCell` and `GatedDeltaNetCell` are the same rule with
+    projections.
 
     Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
     `V = value_size`: inputs `DeltaInputs(q, k, v, log_a, b)` with q and k
     `[batch, M, K]`, v `[batch, N, V]`, log_a and b `[batch, N]`; state S
     `[batch, N, K, V]`; output `[batch, N, V]`, in the widest dtype of the inputs.
-    `log_a` is clipped to at least -87. In a sequence, a step with numbers beyond about
-    4e9 (in float32) gives NaN.
+    `log_a` is clipped to at least -87. In a sequence, a step gives NaN if an input is
+    beyond about 4e9, or if the memory may grow by more than 1e19 in a chunk (both in
+    float32).
 
     Attributes:
         num_heads: `N`, the number of heads.
@@ -170,11 +176,10 @@ class DeltaMemoryCell(BareMemoryCell, DeltaRule):
         q = values.q / self.key_size**0.5
         return values._replace(q=q, log_a=jnp.maximum(values.log_a, LEAST_LOG))
 
-    def safe(self, values: DeltaInputs, most: float) -> list[Array]:
-        """Also whether the memory, times a factor at each step, stays in range."""
-        factor = 1 - values.b * jnp.sum(jnp.square(values.k), axis=-1)
-        in_chunk = jnp.abs(factor) < most ** (0.5 / self.chunk_size)
-        return [*super().safe(values, most), in_chunk]
+    def growth(self, values: DeltaInputs) -> Array:
+        """More than 0 if k is too long; see `BareMemoryCell.growth`."""
+        factor = jnp.abs(1 - values.b * jnp.sum(jnp.square(values.k), axis=-1))
+        return jnp.maximum(values.log_a + jnp.log(jnp.maximum(factor, 1.0)), 0.0)
 
 
 @final
@@ -197,7 +202,8 @@ class MLSTMMemoryCell(BareMemoryCell, MLSTMRule):
     v `[batch, N, V]`, i and f `[batch, N]`; state `MLSTMState(c, n, m)` with c
     `[batch, N, K, V]`, n `[batch, N, K]` and m `[batch, N]`; output `[batch, N, V]`, in
     the widest dtype of the inputs. f is clipped to [-87, 87], and i to at least -1e9.
-    In a sequence, a step with numbers beyond about 4e9 (in float32) gives NaN.
+    In a sequence, a step gives NaN if an input is beyond about 4e9 (in float32). For
+    bfloat16 inputs, use a float32 state.
 
     Attributes:
         num_heads: `N`, the number of heads.

@@ -373,7 +373,8 @@ class SpecsCell(RNNCell):
     def step_inputs(self, inputs: PyTree) -> Any:
         """Checks and returns the inputs of a step, by default `[batch, depth]`.
 
-        If the result is a nest, the first leaf decides the depth and the dtype.
+        If the result is a nest, the cell has no parameters whose shapes depend on the
+        depth, and the state must be as wide as the widest leaf.
         """
         return step_checks.check_step_inputs(inputs)
 
@@ -392,15 +393,15 @@ class SpecsCell(RNNCell):
         """
         check_key_or_none(key)
         inputs = self.step_inputs(inputs)
-        first = jax.tree.leaves(inputs)[0]
-        own = getattr(self, "dtype", None) or first.dtype
+        widest = max(jax.tree.leaves(inputs), key=lambda x: x.dtype.itemsize)
+        own = getattr(self, "dtype", None) or widest.dtype
         must = f"have the dtype of the cell, {own}"
-        fix = f"Cast the inputs, or create the cell with `dtype=jnp.{first.dtype}`."
-        expect(first.dtype == own, "inputs", must, inputs, fix, error=TypeError)
+        fix = f"Cast the inputs, or create the cell with `dtype=jnp.{widest.dtype}`."
+        expect(widest.dtype == own, "inputs", must, inputs, fix, error=TypeError)
         # Inputs of another dtype than the parameters are a common mistake, so compare
         # them before the state.
-        step_checks.check_params(params, self.param_specs, first)
-        return inputs, step_checks.check_state(state, self.state_size, first)
+        step_checks.check_params(params, self.param_specs, widest)
+        return inputs, step_checks.check_state(state, self.state_size, widest)
 
 
 def choose_many_steps(name: str, cell: RNNCell, run: Run) -> Choice:

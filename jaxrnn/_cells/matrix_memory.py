@@ -220,16 +220,17 @@ class MatrixMemoryCell(SpecsCell):
             step reads and writes, leaves `[batch, heads, ...]`.
         """
 
-    def safety_check(self, params: Params, dtype: DType) -> Callable[[PyTree], Array]:
+    def safety_check(self, params: Params, dtype: DType) -> Callable[..., Array]:
         """A function that tells which steps a chunk may read.
 
-        The function maps sequences of inputs to bool, with the first two axes of the
-        sequences. Where the result is False, steps read zeros, and their results are
-        NaN. By default, the products of the step with `kernel` must not overflow.
+        The function maps the inputs of a chunk and their time axis to bool, with the
+        first two axes of the inputs. Where the result is False, steps read zeros, and
+        their results are NaN. By default, the products of the step with `kernel` must
+        not overflow.
         """
         kernel = jax.lax.stop_gradient(params["kernel"].astype(dtype))
         largest = jnp.max(jnp.abs(kernel), axis=1, initial=0)
-        return functools.partial(_may_multiply, largest=largest)
+        return lambda inputs, axis: _may_multiply(inputs, largest)
 
     @abc.abstractmethod
     def update(self, values: Any, state: Any) -> tuple[Array, PyTree]:
@@ -298,7 +299,7 @@ def memory_sequence(
     def run_chunk(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         params = params_in_loop()
         inputs = steps.fill_dead(inputs)
-        is_finite = are_finite(inputs)
+        is_finite = are_finite(inputs, steps.axis)
         finite = masking.zero_dead(is_finite, inputs)
         project = functools.partial(cell.project, params, dtype=dtype)
         rest, values = at_each_step(project, finite)

@@ -7,7 +7,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, bound, differentiated
+from helpers import assert_near, bound, differentiated, scanned
 
 import jaxrnn
 from jaxrnn import DeltaInputs, DeltaMemoryCell, MLSTMCell, MLSTMInputs, MLSTMMemoryCell
@@ -94,11 +94,18 @@ def test_keys_that_make_the_memory_grow_spoil_no_other_span():
     k = DELTA.k / np.linalg.norm(DELTA.k, axis=-1, keepdims=True)
     inputs = DELTA._replace(k=k)
     got = run(
-        inputs._replace(k=np.where(np.arange(TIME)[:, None, None] == 2, 1e30 * k, k))
+        inputs._replace(k=np.where(np.arange(TIME)[:, None, None] == 2, 1e100 * k, k))
     )
     want = np.array(run(inputs))
     want[0, 2:4] = want[1, 2:6] = want[2, 2:] = np.nan
     np.testing.assert_allclose(got, want, rtol=1e-9)
+    # A few keys may be long.
+    long = inputs._replace(
+        k=np.where(np.arange(TIME)[:, None, None] % 5 == 2, 9 * k, k)
+    )
+    steps = scanned(DeltaMemoryCell(HEADS, KEY, VALUE, 2)).bind({})
+    want, _ = jaxrnn.dynamic_rnn(steps, long, resets=resets, dtype=float)
+    np.testing.assert_allclose(run(long), want, rtol=1e-9)
 
 
 def test_options_of_xlstm():
@@ -127,7 +134,10 @@ def test_wrong_inputs_name_the_leaf():
     step = DeltaInputs(*(x[:, 0] for x in DELTA))
     state = cell.zero_state(ROWS, float)
     wrong = {
-        "`inputs` must be a `DeltaInputs` (q, k, v, log_a, b), got": step[:4],
+        "`inputs` must be a `DeltaInputs` (q, k, v, log_a, b), got (": step[:4],
+        "`inputs` must be a `DeltaInputs` (q, k, v, log_a, b), got MLSTM": MLSTMInputs(
+            *step
+        ),
         "`inputs.q` must be [batch, 2, 3] for DeltaMemoryCell": step._replace(q=step.v),
         "`inputs.b` must be [batch, 4] for": step._replace(b=step.b[..., None]),
         "`inputs.v` must have 3 rows, as `inputs.q` has": step._replace(v=step.v[:1]),
