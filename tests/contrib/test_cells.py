@@ -177,3 +177,13 @@ def test_attention_over_an_empty_batch():
     assert outputs.shape == (0, 4, 2)
     want = cell.zero_state(0, x.dtype)
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, want)
+
+
+def test_a_layer_norm_of_equal_numbers_is_finite():
+    """Its variance is 0; the gradient, too, stays finite."""
+    cell, x = contrib.LayerNormLSTMCell(4, layer_norm=True), jnp.ones((2, 3, 3))
+    params = jax.tree.map(jnp.zeros_like, drawn(cell, x[:, 0]))
+    loss = lambda params: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[
+        0
+    ].sum()
+    assert all(map(np.isfinite, map(np.sum, jax.tree.leaves(jax.grad(loss)(params)))))
