@@ -95,7 +95,9 @@ def delta(
     system = jnp.tril(b * (k @ k.mT) * pairs, -1)
     written = _inverse(system) @ (b * (v - keep * (k @ state)))
     h = keep * (q @ state) + (q @ k.mT * pairs) @ written
-    h = h * jax.lax.rsqrt((h * h).mean(-1, keepdims=True) + 1e-5)
+    # The norm of h / sqrt(K), where K is the size of a key.
+    epsilon = cell.norm_epsilon * q.shape[-1]
+    h = h * jax.lax.rsqrt((h * h).mean(-1, keepdims=True) + epsilon)
     h = h * params["norm_scale"]
     if gated:
         h = h * silu(gates[1])
