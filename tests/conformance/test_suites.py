@@ -177,6 +177,8 @@ BLOCK = re.compile(r"^```py\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 INEXPRESSIBLE = {
     "attention": "its state holds what an encoder returned",
     "function_nested": "its inputs and outputs are nests",
+    "mlstm_memory": "its inputs are a nest",
+    "delta_memory": "its inputs are a nest",
     "phased": "its inputs are a pair",
     "phased_fixed": "its inputs are a pair",
 }
