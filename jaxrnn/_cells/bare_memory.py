@@ -14,6 +14,7 @@ from .._base.arguments import is_list_of
 from .._base.errors import counted, expect
 from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Params, PyTree
+from .._loops.steps import Steps
 from . import fields
 from .delta_rule import LEAST_LOG, DeltaInputs, DeltaRule
 from .matrix_memory import MatrixMemoryCell
@@ -95,14 +96,19 @@ class BareMemoryCell(MatrixMemoryCell):
         """Which steps cannot overflow in a chunk; see `MatrixMemoryCell`."""
         most = float(jnp.finfo(dtype).max)
 
-        def are_safe(inputs: PyTree, axis: int) -> Array:
+        def are_safe(inputs: PyTree, steps: Steps) -> Array:
             _, values = self.project(params, jax.lax.stop_gradient(inputs), dtype)
             # What a step reads is a product of a query, a key and a value.
             safe = [jnp.abs(x) < most**0.25 for x in values]
             growth = self.growth(values)
             limit = math.log(most) / 2
             # A step that exceeds the limit alone becomes zeros, and adds nothing.
-            total = jnp.cumsum(jnp.where(growth < limit, growth, 0), axis)
+            counted = jnp.where(growth < limit, growth, 0)
+            total = jnp.cumsum(counted, steps.axis)
+            if steps.restarts is not None:  # A restart begins again at 0.
+                again = (steps.restarts.state_numbers >= 0)[..., None]
+                before = jnp.where(again, total - counted, 0)
+                total -= jax.lax.cummax(before, steps.axis)
             safe += [growth < limit, total < limit]
             each = [jnp.all(x, tuple(range(2, x.ndim))) for x in safe]
             return functools.reduce(jnp.logical_and, each)

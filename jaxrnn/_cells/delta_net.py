@@ -39,7 +39,7 @@ class DeltaNetBase(DeltaRule):
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
     _: dataclasses.KW_ONLY
-    norm_epsilon: float = fields.number(1e-5, low=0)
+    norm_epsilon: float = fields.number(1e-5, low=1e-12)
     chunk_size: int = fields.count(default=32)
 
     output_size = property(lambda self: self.num_units)

@@ -58,7 +58,7 @@ class LayerNormGRUCell(AffineCell):
     dtype: DType | None = fields.dtype()
     _: dataclasses.KW_ONLY
     norm_per_gate: bool = fields.flag(False)
-    norm_epsilon: float = fields.number(1e-3, low=0)
+    norm_epsilon: float = fields.number(1e-3, low=1e-12)
     update_bias: float = fields.number(-1.0)
 
     state_size = output_size = property(lambda self: self.num_units)

@@ -137,9 +137,9 @@ class LinearRecurrenceCell(SpecsCell):
     ) -> tuple[PyTree, Element]:
         """Runs one step with checked arguments; see `SpecsCell.step`."""
         a, b, rest = self.wide_coefficients(params, inputs, state)
-        first = self.term_from_zeros(rest)
+        first = self.wide_term_from_zeros(rest, inputs, state)
         if first is not None:
-            b = masking.choose(_is_zero(state), cast_like(b, first), b)
+            b = masking.choose(_is_zero(state), first, b)
         new_state = cast_like(state, plus(times(a, widened(state)), b))
         return self.narrow_output(params, new_state, rest, inputs.dtype), new_state
 
@@ -175,6 +175,14 @@ class LinearRecurrenceCell(SpecsCell):
         a, b, rest = self.coefficients(params, inputs)
         rows = inputs.shape[0]
         return _fitted("a", a, rows, state), _fitted("b", b, rows, state), rest
+
+    def wide_term_from_zeros(
+        self, rest: PyTree, inputs: Array, state: Element
+    ) -> Element | None:
+        """The result of `term_from_zeros`, as in `wide_coefficients`, or None."""
+        first = self.term_from_zeros(rest)
+        rows = inputs.shape[0]
+        return None if first is None else _fitted("b", first, rows, state)
 
     def narrow_output(
         self, params: Params, state: Element, rest: PyTree, dtype: DType
@@ -275,18 +283,20 @@ def _run_block(
     cell: LinearRecurrenceCell, params: Params, xs: Array, state: Element, steps: Steps
 ) -> tuple[PyTree, PyTree]:
     """Runs one block of steps; `xs` are `[time, batch, depth]`."""
-    a, b, rest = at_each_step(
-        lambda x: cell.wide_coefficients(params, x, state), steps.fill_dead(xs)
-    )
+
+    def at_step(x: Array) -> tuple[Element, Element, PyTree, Element | None]:
+        a, b, rest = cell.wide_coefficients(params, x, state)
+        return a, b, rest, cell.wide_term_from_zeros(rest, x, state)
+
+    a, b, rest, first = at_each_step(at_step, steps.fill_dead(xs))
     restarting: Any = None
     before: Any = None
     if steps.restarts is not None:
         restarting = steps.restarts.state_numbers >= 0
         before = widened(steps.restarts.states_at_steps(steps.axis))
-    first = cell.term_from_zeros(rest)
     if first is not None:
         from_zeros = _are_from_zeros(first, state, restarting, before)
-        b = masking.choose(from_zeros, cast_like(b, first), b)
+        b = masking.choose(from_zeros, first, b)
     alive = steps.alive_steps()
     if alive is not None:  # Finished rows keep their state.
         a = masking.choose(alive, a, one_like(a))

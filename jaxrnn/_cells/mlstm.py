@@ -93,8 +93,8 @@ class MLSTMCell(MLSTMRule):
     dtype: DType | None = fields.dtype()
     _: dataclasses.KW_ONLY
     key_size: int | None = fields.count(default=None)
-    gate_soft_cap: float | None = fields.number(None, low=1e-3)
-    norm_epsilon: float | None = fields.number(None, low=0)
+    gate_soft_cap: float | None = fields.number(None, low=1e-3, high=1e6)
+    norm_epsilon: float | None = fields.number(None, low=1e-12)
 
     output_size = property(lambda self: self.num_units)
 

@@ -99,6 +99,18 @@ def test_keys_that_make_the_memory_grow_spoil_no_other_span():
     want = np.array(run(inputs))
     want[0, 2:4] = want[1, 2:6] = want[2, 2:] = np.nan
     np.testing.assert_allclose(got, want, rtol=1e-9)
+    # The memory of each episode may grow.
+    one, b = np.ones((1, 64, 1, 1)), np.where(np.arange(64) % 6 < 5, 1e20, 0.5)
+    inputs = DeltaInputs(one, one, one, 0 * one[..., 0], b[None, :, None])
+    again = {"resets": np.arange(64)[None] % 6 == 0, "dtype": float}
+    plain = DeltaMemoryCell(1, 1, 1)
+    got, want = (
+        np.asarray(jaxrnn.dynamic_rnn(each.bind({}), inputs, **again)[0])
+        for each in (plain, scanned(plain))
+    )
+    assert np.isfinite(want).all()
+    np.testing.assert_allclose(got, want, rtol=1e-9)
+    inputs = DELTA._replace(k=k)
     # A few keys may be long.
     long = inputs._replace(
         k=np.where(np.arange(TIME)[:, None, None] % 5 == 2, 9 * k, k)

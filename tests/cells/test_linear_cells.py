@@ -418,6 +418,29 @@ def test_documents_start_as_in_recurrentgemma():
     near(last, state)
 
 
+class FromZeros(jaxrnn.LinearRecurrenceCell):
+    """An average whose first step differs, with a factor that all rows share."""
+
+    state_size = output_size = 2
+
+    def param_specs(self, depth):
+        return {}
+
+    def coefficients(self, params, inputs):
+        return jnp.full((1, 2), 0.5), 0.5 * inputs, inputs
+
+    def term_from_zeros(self, rest):
+        return rest / jnp.sum(rest, axis=1, keepdims=True)
+
+
+def test_a_term_from_zeros_is_of_one_step():
+    x = np.random.default_rng(0).uniform(0.5, 1, (3, 5, 2))
+    runs = (FromZeros().bind({}), scanned(FromZeros()).bind({}))
+    got, want = (jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype) for cell in runs)
+    assert_near(got, want, tolerance=1e-14)
+    np.testing.assert_allclose(got[0][:, 0].sum(-1), 1)
+
+
 def params_in_float64(cell, depth, dtype):
     params = cell.init(jax.random.key(0), jnp.ones((1, depth), dtype))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
