@@ -13,6 +13,7 @@ from .._base.arguments import as_axis_size, check_function
 from .._base.errors import error_note, expect, is_array, name_of
 from .._base.trees import map_named, named_dims
 from .._base.typing import Array, DType, Initializer, Key, Params
+from .fields import set_field
 
 
 def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -132,7 +133,7 @@ def set_key_size(cell: Any) -> None:
     """Checks the heads of a new cell, and gives `key_size` its default."""
     size = head_size(cell)
     if cell.key_size is None:
-        object.__setattr__(cell, "key_size", max(1, size))
+        set_field(cell, "key_size", max(1, size))
 
 
 def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
