@@ -28,7 +28,7 @@ from ._base.errors import error_note, expect
 from ._base.inputs import check_shaped, check_structure
 from ._base.math import is_float, is_traced
 from ._base.modules import export, import_optional, with_hints
-from ._base.trees import named_leaves, with_structure
+from ._base.trees import TensorShape, named_leaves, with_structure
 from ._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
 from ._cells.base import RNNCell, check_rnn_cell
 from ._cells.bound import BoundCell
@@ -237,8 +237,9 @@ class RNN(Recurrent):
 
     Args:
         cell: The cell, or a `MultiRNNCell` for several layers.
-        in_features: The size of the inputs, or an example of one step of inputs:
-            `[batch, ...]` or a nest, as arrays or `jax.ShapeDtypeStruct`s.
+        in_features: The size of the inputs, an int or a nest of `TensorShape`s; or an
+            example of one step of inputs: `[batch, ...]` or a nest, as arrays or
+            `jax.ShapeDtypeStruct`s.
         reverse: Whether each row is read from its last valid step to its first.
         keep_order: Whether a reversed run returns its outputs in the order of the
             inputs. False, which is also Flax's default, returns the outputs in the
@@ -546,17 +547,25 @@ def make_params(
     if isinstance(in_features, int | np.integer):
         size = as_count("in_features", in_features)
         in_features = jax.ShapeDtypeStruct((1, size), jnp.float32)
+    in_features = jax.tree.map(_as_step_type, in_features)
     check_shaped("in_features", in_features, "Pass the size of the inputs.")
     cells, dtype = module._cells(), module.param_dtype
     names = modules.named_cells(cells)
     keys = zip(names, jax.random.split(rngs.params(), len(names)), strict=True)
-    params = {
-        name: parameters.init_part(cells, name, key, in_features, dtype)
-        for name, key in keys
-    }
+    with error_note("Raised by the cell's `init`, for inputs as in `in_features`."):
+        params = {
+            name: parameters.init_part(cells, name, key, in_features, dtype)
+            for name, key in keys
+        }
     boxed = parameters.name_axes(axis_names, params, _as_param)
     parameters.check_axis_names(axis_names, params)
     return nnx.data(boxed)
+
+
+def _as_step_type(x: Any) -> Any:
+    """The type of one row with the size `x`, if `x` is a `TensorShape`."""
+    is_size = isinstance(x, TensorShape)
+    return jax.ShapeDtypeStruct((1, *x), jnp.float32) if is_size else x
 
 
 def _as_param(array: Array, names: tuple[str | None, ...]) -> nnx.Param:

@@ -59,7 +59,7 @@ def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
     inputs = map_named("inputs", as_array, inputs, is_tensor_array)
     named = named_inputs(inputs)
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
-    of_a_list = OF_A_LIST if isinstance(inputs, list | tuple) else ""
+    of_a_list = OF_A_LIST if type(inputs) in (list, tuple) else ""
     rows = ":, None" if time_major else "None"
     for name, leaf in named:
         of_rank = (

@@ -67,7 +67,7 @@ class BareMemoryCell(MatrixMemoryCell):
         """Checks the inputs of a step, and returns them as a named tuple.
 
         Raises:
-            ValueError: If the inputs are not such a tuple, or a leaf is not
+            ValueError: If the inputs are not such a tuple, or a leaf is not real
                 floating-point or does not have the size in `input_sizes`.
             TypeError: If a leaf is not an array.
         """
@@ -75,10 +75,12 @@ class BareMemoryCell(MatrixMemoryCell):
         must = f"be a `{self.inputs_type.__name__}` ({', '.join(names)})"
         # A plain tuple may replace the named tuple, but not a tuple of other names.
         fits = is_list_of(inputs, len(names)) and getattr(inputs, "_fields", names)
-        expect(fits == names, "inputs", must, inputs)
+        fix = "`input_sizes` of the cell has the size of each."
+        expect(fits == names, "inputs", must, inputs, fix)
         leaves: list[Any] = []
         for name, x, size in zip(names, inputs, self.input_sizes, strict=True):
             x = check_step_inputs(x, f"inputs.{name}", tuple(size), f"for {self!r}")
+            expect(not jnp.iscomplexobj(x), f"inputs.{name}", "be real", x)
             leaves.append(x)
             rows = leaves[0].shape[0]
             must = f"have {counted(rows, 'row')}, as `inputs.{names[0]}` has"
@@ -89,39 +91,72 @@ class BareMemoryCell(MatrixMemoryCell):
         """The values of a step, with keys for each head; see `MatrixMemoryCell`."""
         q, k, *others = (x.astype(dtype) for x in inputs)
         times = self.num_heads // (self.num_key_heads or self.num_heads)
-        q, k = (jnp.repeat(x, times, axis=-2) for x in (q, k))
+        if times > 1:
+            q, k = (_repeated(x, times) for x in (q, k))
         return None, self.scaled(self.inputs_type(q, k, *others))
 
     def safety_check(self, params: Params, dtype: DType) -> Callable[..., Array]:
         """Which steps cannot overflow in a chunk; see `MatrixMemoryCell`."""
         most = float(jnp.finfo(dtype).max)
 
-        def are_safe(inputs: PyTree, steps: Steps) -> Array:
+        def are_safe(inputs: PyTree, state: PyTree, steps: Steps) -> Array:
             _, values = self.project(params, jax.lax.stop_gradient(inputs), dtype)
             # What a step reads is a product of a query, a key and a value.
             safe = [jnp.abs(x) < most**0.25 for x in values]
             growth = self.growth(values)
-            limit = math.log(most) / 2
-            # A step that exceeds the limit alone becomes zeros, and adds nothing.
-            counted = jnp.where(growth < limit, growth, 0)
-            total = jnp.cumsum(counted, steps.axis)
-            if steps.restarts is not None:  # A restart begins again at 0.
-                again = (steps.restarts.state_numbers >= 0)[..., None]
-                before = jnp.where(again, total - counted, 0)
-                total -= jax.lax.cummax(before, steps.axis)
-            safe += [growth < limit, total < limit]
+            if growth is not None:
+                largest = jnp.expand_dims(_log_largest(state), steps.axis)
+                safe.append(_stays_small(growth, largest, steps, math.log(most) / 2))
             each = [jnp.all(x, tuple(range(2, x.ndim))) for x in safe]
             return functools.reduce(jnp.logical_and, each)
 
         return are_safe
 
-    def growth(self, values: Any) -> Array:
-        """The logarithm of the factor by which a step may multiply the memory."""
-        return jnp.zeros_like(values[-1])
+    def growth(self, values: Any) -> Array | None:
+        """The logarithm of the factor by which a step may multiply the memory.
+
+        `[batch, steps, heads]`, or with the first two axes swapped; at least 0. None if
+        no step can.
+        """
+        return None
 
     def output(self, params: Params, h: Array, rest: None) -> Array:
         """What the step reads, `[batch, num_heads, value_size]`."""
         return h
+
+
+def _repeated(x: Array, times: int) -> Array:
+    """Repeats each head of `x`, `[..., heads, size]`, for consecutive heads."""
+    *axes, heads, size = x.shape
+    x = jnp.broadcast_to(x[..., None, :], (*axes, heads, times, size))
+    return x.reshape(*axes, heads * times, size)
+
+
+def _log_largest(state: Array) -> Array:
+    """The log of the largest number of each head, at least 0; `[batch, heads]`."""
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(state)), axis=(2, 3), initial=1)
+    return jnp.log(largest)
+
+
+def _stays_small(growth: Array, largest: Array, steps: Steps, limit: float) -> Array:
+    """Whether a memory that grows stays below `exp(limit)`, bool like `growth`.
+
+    Args:
+        growth: The result of `BareMemoryCell.growth` for the steps of a chunk.
+        largest: The result of `_log_largest`, with an axis of size 1 for the steps.
+        steps: The steps.
+        limit: The limit.
+    """
+    # A step that exceeds the limit alone becomes zeros, and adds nothing.
+    counted = jnp.where(growth < limit, growth, 0)
+    total = jnp.cumsum(counted, steps.axis)
+    if steps.restarts is not None:  # A restart begins again at 0.
+        again = (steps.restarts.state_numbers >= 0)[..., None]
+        before = jnp.where(again, total - counted, -1.0)
+        before = jax.lax.cummax(before, steps.axis)
+        total -= jnp.maximum(before, 0)
+        largest = jnp.where(before < 0, largest, 0)
+    return (growth < limit) & ((total == 0) | (total + largest < limit))
 
 
 @final
@@ -146,8 +181,8 @@ class DeltaMemoryCell(BareMemoryCell, DeltaRule):
     `[batch, M, K]`, v `[batch, N, V]`, log_a and b `[batch, N]`; state S
     `[batch, N, K, V]`; output `[batch, N, V]`, in the widest dtype of the inputs.
     `log_a` is clipped to at least -87. In a sequence, a step gives NaN if an input is
-    beyond about 4e9, or if the memory may grow by more than 1e19 in a chunk (both in
-    float32).
+    beyond about 4e9, or if keys are so long that the memory may grow beyond 1e19 (both
+    in float32).
 
     Attributes:
         num_heads: `N`, the number of heads.

@@ -223,14 +223,14 @@ class MatrixMemoryCell(SpecsCell):
     def safety_check(self, params: Params, dtype: DType) -> Callable[..., Array]:
         """A function that tells which steps a chunk may read.
 
-        The function maps the inputs and the steps of a chunk to bool, with the
-        first two axes of the inputs. Where the result is False, steps read zeros, and
-        their results are NaN. By default, the products of the step with `kernel` must
-        not overflow.
+        The function maps the inputs of a chunk, the state before it and its steps to
+        bool, with the first two axes of the inputs. Where the result is False, steps
+        read zeros, and their results are NaN. By default, the products of the step with
+        `kernel` must not overflow.
         """
         kernel = jax.lax.stop_gradient(params["kernel"].astype(dtype))
         largest = jnp.max(jnp.abs(kernel), axis=1, initial=0)
-        return lambda inputs, steps: _may_multiply(inputs, largest)
+        return lambda inputs, state, steps: _may_multiply(inputs, largest)
 
     @abc.abstractmethod
     def update(self, values: Any, state: Any) -> tuple[Array, PyTree]:
@@ -299,7 +299,7 @@ def memory_sequence(
     def run_chunk(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         params = params_in_loop()
         inputs = steps.fill_dead(inputs)
-        is_finite = are_finite(inputs, steps)
+        is_finite = are_finite(inputs, state, steps)
         finite = masking.zero_dead(is_finite, inputs)
         project = functools.partial(cell.project, params, dtype=dtype)
         rest, values = at_each_step(project, finite)

@@ -118,6 +118,8 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         f"those of this step, with this cell's `init` or with `in_features={depth}` of "
         "an nnx module, or cast the inputs or the parameters."
     )
+    if not types:
+        fix = "The cell has no parameters: call `bind({})`."
     check_instance("params", params, Mapping, "a dict of arrays", fix)
     like("params", _as_dict(params), types, fix=fix)
 

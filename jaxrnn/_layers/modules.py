@@ -25,7 +25,7 @@ from .._base.arguments import (
     is_list_of,
 )
 from .._base.cell_keys import fold_in
-from .._base.errors import counted, error_note, expect
+from .._base.errors import counted, error_note, expect, is_array
 from .._base.inputs import OF_A_LIST, as_array, named_inputs
 from .._base.math import is_float
 from .._base.trees import TensorShape, map_named
@@ -371,8 +371,8 @@ def run_step(
         carry: The cell's state, each leaf `[*batch, ...]`.
         inputs: `[*batch, features]`.
     """
-    shape = inputs.shape[:-1]
     arrays = params, as_step(module, inputs)
+    shape = inputs.shape[:-1]
     params, step = in_dtype(_step_dtype(module), arrays)
     output, state = module.cell.apply(params, step, merge("carry", carry, shape))
     return split((state, output), shape)
@@ -380,6 +380,9 @@ def run_step(
 
 def as_step(module: Any, inputs: Array) -> Array:
     """The inputs of one step, `[batch, features]`; integers are cast to `dtype`."""
+    must = "be one array [*batch, features]"
+    fix = "For a cell with a nest of inputs, use `RNN` of this module."
+    expect(is_array(inputs), "inputs", must, inputs, fix, TypeError)
     step = merge("inputs", inputs, inputs.shape[:-1])
     return cast_integers(module.cell, module.dtype, step)
 

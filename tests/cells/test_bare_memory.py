@@ -120,6 +120,21 @@ def test_keys_that_make_the_memory_grow_spoil_no_other_span():
     np.testing.assert_allclose(run(long), want, rtol=1e-9)
 
 
+def test_a_memory_that_grows_over_chunks_spoils_no_other_span():
+    """Each step multiplies the memory by -3; it overflows 81 steps after step 0."""
+    one = np.ones((1, 128, 1, 2), np.float32)
+    zero = np.zeros((1, 128, 1), np.float32)
+    inputs = DeltaInputs(one, one, one, zero, zero + 2)
+    cell, resets = DeltaMemoryCell(1, 2, 2), np.arange(128)[None] == 90
+    got, want = (
+        jaxrnn.dynamic_rnn(each.bind({}), inputs, resets=resets, dtype=jnp.float32)[0]
+        for each in (cell, scanned(cell))
+    )
+    assert not np.isfinite(want[0, 81:90]).any()
+    for part in (slice(41), slice(90, 128)):
+        np.testing.assert_allclose(got[:, part], want[:, part], rtol=2e-5)
+
+
 def test_options_of_xlstm():
     """Keys of their own size, capped gates, and a norm before the output gate."""
     rng = np.random.default_rng(1)
@@ -154,10 +169,13 @@ def test_wrong_inputs_name_the_leaf():
         "`inputs.b` must be [batch, 4] for": step._replace(b=step.b[..., None]),
         "`inputs.v` must have 3 rows, as `inputs.q` has": step._replace(v=step.v[:1]),
         "`inputs.log_a` must be floating-point": step._replace(log_a=step.b > 0),
+        "`inputs.k` must be real": step._replace(k=step.k + 1j),
     }
     for message, inputs in wrong.items():
         with pytest.raises(ValueError, match=re.escape(message)):
             cell(inputs, state)
+    with pytest.raises(TypeError, match=r"The cell has no parameters: call `bind"):
+        cell.cell.bind(None)(step, state)
     with pytest.raises(
         ValueError, match=r"`num_key_heads` must divide `num_heads` \(4\)"
     ):

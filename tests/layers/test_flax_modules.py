@@ -597,6 +597,10 @@ def init(module):
     return module.init(KEYS[0], X)
 
 
+MEMORY = jaxrnn.DeltaMemoryCell(1, 2, 2)
+SIZES = MEMORY.input_sizes
+
+
 def as_cell(in_features=2):
     return jaxrnn.nnx.as_cell(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)), in_features)
 
@@ -617,6 +621,8 @@ REFUSALS = [
     (lambda: init(of_linen(GRU, **UNKNOWN)), WRONG_KEYS),
     (lambda: jaxrnn.nnx.RNN(GRU, 2, rngs=0), "`rngs` must be nnx.Rngs, for example"),
     (lambda: in_nnx("RNN", GRU, "2"), "`in_features` must be an array or"),
+    (lambda: in_nnx("RNN", MEMORY, 3), "`inputs` must be a `DeltaInputs`"),
+    (lambda: in_nnx("Cell", MEMORY, SIZES)(None, [X]), "one array [*batch, features]"),
     # Arguments of a call.
     (lambda: rnn()(X, LENGTHS[None, None]), "[*batch, time, ...] with 3 batch axes as"),
     (lambda: rnn()([[1.0]]), "`inputs[0][0]` must ...To make one array, call"),

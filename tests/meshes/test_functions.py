@@ -202,6 +202,13 @@ def sequence_loss(**options):
     return partial(contrib.sequence_loss, **options), arrays
 
 
+def step_of_a_memory():
+    cell = jaxrnn.DeltaMemoryCell(4, 3, 2, num_key_heads=2)
+    inputs = jax.tree.map(lambda size: draw(BATCH, *size), cell.input_sizes)
+    arrays = {"inputs": inputs, "state": state_of(cell)}
+    return partial(cell.apply, {}), arrays
+
+
 # Flags of `sequence_loss`.
 SUMS = {"average_across_timesteps": False, "average_across_batch": False}
 SUMMED = SUMS | {"sum_over_timesteps": True, "sum_over_batch": True}
@@ -214,6 +221,7 @@ FUNCTIONS = {
     "tile_beams": (lambda t: decode.tile_beams(t, BEAMS), {"t": state_of(CELL)}),
     "tile_batch": (lambda t: contrib.tile_batch(t, BEAMS), {"t": state_of(CELL)}),
     "hardmax": (lambda x: (contrib.hardmax(x), x), {"x": draw(BATCH, 5)}),
+    "step_of_a_memory": step_of_a_memory,
     "sequence_loss": sequence_loss(),
     "sequence_loss-all": sequence_loss(**SUMS),
     "sequence_loss-sum": sequence_loss(**SUMMED),
