@@ -1,6 +1,7 @@
 """Shards the lengths and the state of a run over devices like the inputs."""
 
 import dataclasses
+import math
 from typing import Any, TypeVar
 
 import jax
@@ -68,7 +69,10 @@ def whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
 
     def put(name: str, x: Array) -> Array:
         spec = jax.typeof(x).sharding.spec
-        fix = f"It is sharded as {spec}. Shard the rows, with `jax.sharding.reshard`."
+        fix = (
+            f"It is sharded as {spec}. Only `dynamic_rnn` runs such inputs. Shard the "
+            "rows, with `jax.sharding.reshard`."
+        )
         is_whole = spec[1 - batch_axis] is None
         expect(is_whole, name, "not be sharded along time", x, fix)
         spec = PartitionSpec(*[None] * batch_axis, spec[batch_axis])
@@ -120,6 +124,33 @@ def explicit_mesh_of(tree: PyTree) -> Any:
     """The first explicit mesh of the arrays or the context, or None."""
     explicit = (m for m in meshes_of(tree) if AxisType.Explicit in m.axis_types)
     return next(explicit, None)
+
+
+def explicit_axes_of(mesh: Any) -> set[str]:
+    """The names of the explicit axes of a mesh."""
+    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name for name, kind in types if kind == AxisType.Explicit}
+
+
+def parts_of_time(xs: PyTree, axis: int) -> int:
+    """The number of parts into which an explicit mesh divides time."""
+    names = axes_of_time(xs, axis)
+    names = names if isinstance(names, tuple) else (names,) * (names is not None)
+    return math.prod(explicit_mesh_of(xs).shape[name] for name in names)
+
+
+def axes_of_time(xs: PyTree, axis: int) -> Any:
+    """The mesh axis, or a tuple of axes, that divides time on an explicit mesh.
+
+    None if time is not divided.
+
+    Args:
+        xs: Inputs with time along `axis`.
+        axis: 0 or 1.
+    """
+    if explicit_mesh_of(xs) is None:
+        return None
+    return jax.typeof(jax.tree.leaves(xs)[0]).sharding.spec[axis]
 
 
 def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:

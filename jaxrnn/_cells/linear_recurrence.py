@@ -139,7 +139,7 @@ class LinearRecurrenceCell(SpecsCell):
         a, b, rest = self.wide_coefficients(params, inputs, state)
         first = self.wide_term_from_zeros(rest, inputs, state)
         if first is not None:
-            b = masking.choose(_is_zero(state), first, b)
+            b = masking.choose(is_zero(state), first, b)
         new_state = cast_like(state, plus(times(a, widened(state)), b))
         return self.narrow_output(params, new_state, rest, inputs.dtype), new_state
 
@@ -161,6 +161,32 @@ class LinearRecurrenceCell(SpecsCell):
         size = steps_in_block(run.state, platform_of((params, run.inputs, run.state)))
         with jax.named_scope(scope_name(self)):
             return run_in_segments(size, run_block, run.inputs, run.state, run.steps)
+
+    def are_from_zeros(
+        self, first: Element, state: Element, restarting: Array | None, before: Element
+    ) -> Array:
+        """Whether the state before each step is zeros, `[time, batch]`.
+
+        A state of zeros stays so while `first` is zeros.
+
+        Args:
+            first: The terms of steps from zeros, `[time, batch, units]`.
+            state: The state before the first step.
+            restarting: Where rows restart, `[time, batch]`, or None.
+            before: The restart states, `[1 or time, batch, units]`, or None.
+        """
+
+        def is_written(x: Element) -> Array:
+            return (~is_zero(jax.lax.stop_gradient(x)))[..., None].astype(jnp.float32)
+
+        written, start = is_written(first), is_written(state)
+        again = jnp.zeros_like(written)
+        if restarting is not None:
+            again += masking.zero_dead(restarting, again + is_written(before))
+        factors = jnp.ones_like(written), restarting
+        counts, _ = linear_recurrence(factors, written + again, start)
+        counts = jnp.concatenate([start[None], counts[:-1]])
+        return (_zero_at(restarting, counts) + again)[..., 0] == 0
 
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element
@@ -220,37 +246,10 @@ def plus(x: Element, y: Element) -> Element:
     return jax.tree.map(jnp.add, x, y)
 
 
-def _is_zero(state: Element) -> Array:
+def is_zero(state: Element) -> Array:
     """Whether all units of a state are 0, without the axis of units."""
     each = [jnp.all(x == 0, axis=-1) for x in jax.tree.leaves(state)]
     return functools.reduce(jnp.logical_and, each)
-
-
-def _are_from_zeros(
-    first: Element, state: Element, restarting: Array | None, before: Element
-) -> Array:
-    """Whether the state before each step is zeros, `[time, batch]`.
-
-    A state of zeros stays so while `first` is zeros.
-
-    Args:
-        first: The terms of steps from zeros, `[time, batch, units]`.
-        state: The state before the first step.
-        restarting: Where rows restart, `[time, batch]`, or None.
-        before: The restart states, `[1 or time, batch, units]`, or None.
-    """
-
-    def is_written(x: Element) -> Array:
-        return (~_is_zero(jax.lax.stop_gradient(x)))[..., None].astype(jnp.float32)
-
-    written, start = is_written(first), is_written(state)
-    again = jnp.zeros_like(written)
-    if restarting is not None:
-        again += masking.zero_dead(restarting, again + is_written(before))
-    factors = jnp.ones_like(written), restarting
-    counts, _ = linear_recurrence(factors, written + again, start)
-    counts = jnp.concatenate([start[None], counts[:-1]])
-    return (_zero_at(restarting, counts) + again)[..., 0] == 0
 
 
 def one_like(a: Element) -> Element:
@@ -295,7 +294,7 @@ def _run_block(
         restarting = steps.restarts.state_numbers >= 0
         before = widened(steps.restarts.states_at_steps(steps.axis))
     if first is not None:
-        from_zeros = _are_from_zeros(first, state, restarting, before)
+        from_zeros = cell.are_from_zeros(first, state, restarting, before)
         b = masking.choose(from_zeros, first, b)
     alive = steps.alive_steps()
     if alive is not None:  # Finished rows keep their state.

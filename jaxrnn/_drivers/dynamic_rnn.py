@@ -13,11 +13,13 @@ from .._base.arguments import (
 from .._base.errors import expect
 from .._base.inputs import as_sequences, output_dtype
 from .._base.modules import with_hints
+from .._base.sharding import axes_of_time, parts_of_time
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._loops.steps import Run, Steps
 from ..memory import Strategy, as_strategy, plan_of
-from .first_step import as_initial_state, as_resets, mask_or_lengths
+from .divided_time import run_on_mesh, run_part
+from .first_step import as_initial_state, as_mask, as_resets, mask_or_lengths
 from .run_cell import Options, as_restarts, run_cell
 
 IMPLEMENTATIONS = "xla", "native", "cudnn"
@@ -40,6 +42,7 @@ def dynamic_rnn(
     implementation: str | None = None,
     mask: ArrayLike | None = None,
     return_states: bool = False,
+    axis_name: str | None = None,
 ) -> tuple[PyTree, ...]:
     """Runs `cell` over all time steps of `inputs`.
 
@@ -119,6 +122,11 @@ def dynamic_rnn(
         return_states: Whether to also return the state after every step. The state
             before a step is the state after the previous step or, for the first step,
             the initial state.
+        axis_name: In `jax.shard_map`, the name of the mesh axis that divides time. Each
+            device passes its part of `inputs`, `mask` and `resets`, and the lengths and
+            states of the whole sequences. Only for linear recurrences and matrix
+            memories. On an explicit mesh, omit the argument: the sharding of the inputs
+            tells how time is divided.
 
     Returns:
         `(outputs, state)`. `outputs` has the structure of `cell.output_size`, each leaf
@@ -155,8 +163,14 @@ def dynamic_rnn(
     arguments = locals()
     scope = as_scope(arguments.pop("scope"), "rnn")
     run, options = make_run(**arguments)
+    on_mesh = axes_of_time(run.inputs, run.steps.axis)
     with jax.named_scope(scope):
-        results = run_cell(cell, run, options)
+        if axis_name is not None:
+            results = run_part(cell, run, options, axis_name)
+        elif on_mesh is not None:
+            results = run_on_mesh(cell, run, options, on_mesh)
+        else:
+            results = run_cell(cell, run, options)
     return results if return_states else results[:2]
 
 
@@ -175,12 +189,16 @@ def make_run(
     implementation: str | None = None,
     mask: ArrayLike | None = None,
     return_states: bool = False,
+    axis_name: str | None = None,
 ) -> tuple[Run, Options]:
     """Checks the arguments of `dynamic_rnn`, and makes the run and its options."""
     check_is_cell("cell", cell)
     inputs, shape, axis = as_padded(inputs, time_major)
     time, rows = shape[axis], shape[1 - axis]
-    valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis)
+    if axis_name is None:
+        valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis)
+    else:  # The lengths are those of all devices together.
+        valid, lengths = as_mask(mask, sequence_length, shape, axis), sequence_length
     state = as_initial_state(initial_state, time)
     where, reset_state = as_resets(resets, reset_state, shape, axis)
     steps = Steps(
@@ -194,7 +212,7 @@ def make_run(
     strategy = as_strategy("swap_memory", swap_memory, (cell, inputs, state))
     options = Options(
         dtype=output_dtype(state, dtype),
-        plan=plan_of(strategy, time),
+        plan=plan_of(strategy, time // parts_of_time(inputs, axis)),
         unroll=as_unroll(parallel_iterations),
         needs_rows=return_states or mask is not None,
     )

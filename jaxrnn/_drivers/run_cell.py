@@ -114,7 +114,7 @@ def run_ready(
     ready: ReadyRun, given: PyTree, options: Options
 ) -> tuple[PyTree, PyTree, PyTree]:
     """Runs what `prepared` returned for the initial state `given`."""
-    outputs, last = _run_segments(ready, options)
+    outputs, last = run_segments(ready, options)
     steps = ready.run.steps
     states = None
     if steps.returns_states:
@@ -302,7 +302,7 @@ def _check_has_rows(state: PyTree) -> None:
         expect(has_rows, name, must, leaf, fix)
 
 
-def _run_segments(ready: ReadyRun, options: Options) -> tuple[PyTree, PyTree]:
+def run_segments(ready: ReadyRun, options: Options) -> tuple[PyTree, PyTree]:
     """Runs the cell over all steps; returns `(outputs, state)`."""
     run = ready.run
     cell_in_loop, step = _in_loop(ready)

@@ -1,0 +1,247 @@
+"""Runs a cell over sequences whose time axis is divided over devices.
+
+Each device holds a *part*: consecutive steps of its rows. It runs its part twice:
+
+1. It runs the cell's `Transition`, whose last state is the map from the state before
+   the part to the state after the part. The devices exchange these maps, and apply them
+   one after another. So each device knows the state before its part.
+2. It runs the cell from this state.
+
+No loop over steps exchanges anything. The gradient is JAX's.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from .._base.arguments import check_instance
+from .._base.errors import Verbatim, expect
+from .._base.math import widened
+from .._base.sharding import (
+    as_varying_as,
+    explicit_axes_of,
+    explicit_mesh_of,
+    varying_axes,
+    whole_on_explicit_mesh,
+)
+from .._base.trees import named_leaves
+from .._base.typing import Array, PyTree, RNNCellLike
+from .._cells.transitions import transition_of
+from .._loops import masking
+from .._loops.steps import Restarts, Run, Steps
+from .run_cell import (
+    Options,
+    ReadyRun,
+    prepared,
+    run_cell,
+    run_ready,
+    run_segments,
+)
+
+Results = tuple[PyTree, PyTree, PyTree]
+
+
+def run_on_mesh(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Results:
+    """Runs a cell over inputs whose time axis is divided on an explicit mesh.
+
+    Args:
+        cell: The cell.
+        run: All steps.
+        options: The options, with a plan for the steps of one device.
+        name: The axis of the mesh that divides time, or a tuple of axes.
+
+    Returns:
+        `(outputs, state, states)`; see `run_cell`.
+
+    Raises:
+        ValueError: If the cell has no `Transition`, or a state has other rows.
+    """
+    _transition(cell)
+    rows = jax.tree.leaves(run.inputs)[0].shape[1 - run.steps.axis]
+    states = {"initial_state": run.state, "reset_state": run.steps.restart_states}
+    for name_of_state, state in states.items():
+        for leaf_name, leaf in named_leaves(name_of_state, state):
+            fits = leaf is None or leaf.shape[:1] == (rows,)
+            expect(fits, leaf_name, f"have {rows} rows, as the inputs have", leaf)
+    return _run_on_mesh(cell, run, options, name)
+
+
+@functools.partial(jax.jit, static_argnames=("options", "name"))
+def _run_on_mesh(cell: Any, run: Run, options: Options, name: Any) -> Results:
+    steps = run.steps
+    mesh = explicit_mesh_of(run.inputs)
+    spec = jax.typeof(jax.tree.leaves(run.inputs)[0]).sharding.spec
+    rows, both = PartitionSpec(spec[1 - steps.axis]), PartitionSpec(*spec[:2])
+    restarts = steps.restarts
+    if restarts is not None:
+        restarts = dataclasses.replace(restarts, state_numbers=both, states=rows)
+    steps = dataclasses.replace(steps, lengths=rows, mask=both, restarts=restarts)
+    specs = run.replace(inputs=both, state=rows, steps=steps)
+
+    def put(spec: PartitionSpec, part: PyTree) -> PyTree:
+        place = NamedSharding(mesh, spec)
+        return jax.tree.map(lambda x: jax.sharding.reshard(x, place), part)
+
+    def run_one(cell: Any, run: Run) -> Results:
+        time = jax.tree.leaves(run.inputs)[0].shape[steps.axis]
+        own = dataclasses.replace(run.steps, time=time)
+        return run_part(cell, run.replace(steps=own), options, name)
+
+    run = jax.tree.map(put, specs, run, is_leaf=lambda x: isinstance(x, PartitionSpec))
+    return jax.shard_map(
+        run_one,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), specs),
+        out_specs=(both, rows, both),
+        axis_names=explicit_axes_of(mesh),
+    )(whole_on_explicit_mesh(cell, run), run)
+
+
+def run_part(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Results:
+    """Runs the part of the time axis that a device holds, in `jax.shard_map`.
+
+    Args:
+        cell: The cell.
+        run: The inputs, mask and resets of the part; the lengths, the initial state and
+            the reset states of the whole sequences.
+        options: The options.
+        name: The axis of the mesh that divides time, or a tuple of axes.
+
+    Returns:
+        `(outputs, state, states)`; see `run_cell`. The state is that after all parts.
+
+    Raises:
+        ValueError: If the cell has no `Transition`, or the inputs are not divided over
+            the axis.
+    """
+    _check_axis(name, run.inputs)
+    transition = _transition(cell)
+    if jax.lax.axis_size(name) == 1:
+        return run_cell(cell, run, options)
+    cell = as_varying_as(run.inputs, cell)
+    ready = prepared(cell, run.replace(steps=_of_part(run.steps, name)), options)
+    number = jax.lax.axis_index(name)
+    maps, are_constant = _map_of_part(transition, ready, options, number == 0)
+
+    def after(state: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
+        map_of_part, is_constant = part
+        # The state before a restart may be NaN, and 0 * NaN is NaN.
+        read = masking.zero_dead(~is_constant, state)
+        return transition.map(map_of_part, read), state
+
+    parts = jax.lax.all_gather((maps, are_constant), name)
+    first = as_varying_as(parts, widened(ready.run.state))
+    _, before = jax.lax.scan(after, first, parts)
+    state = jax.tree.map(lambda x: x[number], before)
+    state = transition.narrowed(state, ready.run.state)
+    ready = ready._replace(state=state, run=ready.run.replace(state=state))
+    outputs, last, states = run_ready(ready, state, options)
+    is_last = number == jax.lax.axis_size(name) - 1
+    return outputs, jax.lax.psum(masking.zero_dead(is_last, last), name), states
+
+
+def _check_axis(name: Any, inputs: PyTree) -> None:
+    """Raises an error unless the inputs are divided over an axis of `shard_map`."""
+    what = "the name of a mesh axis of `jax.shard_map`"
+    check_instance("axis_name", name, str | tuple, what)
+    try:
+        index = jax.lax.axis_index(name)
+    except NameError as error:
+        text = f"`axis_name` must be {what} around this call, got {name!r}."
+        raise ValueError(text) from error
+    # Without `check_vma`, types do not tell what varies, and no axis is missing.
+    missing = varying_axes(index) - varying_axes(jax.tree.leaves(inputs)[0])
+    must = f"be divided over the mesh axis {name!r} along time"
+    fix = f"Pass `P(None, {name!r})` in `in_specs`, or omit `axis_name`."
+    expect(not missing, "inputs", must, inputs, fix)
+
+
+def _transition(cell: Any) -> Any:
+    """The cell's transition; raises ValueError if it has none."""
+    transition = transition_of(cell.cell) if hasattr(cell, "params") else None
+    must = "be a linear recurrence or a matrix memory where time is divided"
+    fix = (
+        "Each step of other cells needs the state after the previous step. Divide the "
+        "rows instead; for long sequences, pass `swap_memory`. For a stack, call "
+        "`dynamic_rnn` for each layer, and add residuals and dropout outside."
+    )
+    got = Verbatim(repr(getattr(cell, "cell", cell)))
+    expect(transition is not None, "cell", must, got, fix)
+    return transition
+
+
+def _of_part(steps: Steps, name: Any) -> Steps:
+    """The steps of a part, with the lengths and the resets of the part."""
+    lengths = steps.lengths
+    if lengths is not None:
+        start = jax.lax.axis_index(name) * steps.time
+        lengths = jnp.clip(lengths - start, 0, steps.time)
+    restarts = steps.restarts
+    if restarts is not None:
+        where = restarts.where(steps.axis)
+        if steps.mask is not None:
+            mask = jnp.swapaxes(steps.mask, 1, steps.axis)
+            where = _with_earlier_resets(where, mask, name)
+        # On a mesh, `state_numbers` count the rows of all devices.
+        restarts = Restarts.resets(where, restarts.states, steps.axis)
+    return dataclasses.replace(steps, lengths=lengths, restarts=restarts)
+
+
+def _with_earlier_resets(where: Array, mask: Array, name: Any) -> Array:
+    """The resets of a part, and those after the last valid step of earlier parts.
+
+    A reset takes effect at the next valid step, which may be in a later part.
+
+    Args:
+        where: The resets of the part, bool `[batch, time]`.
+        mask: The valid steps of the part, bool `[batch, time]`.
+        name: The axis of the mesh that divides time.
+    """
+    steps = jnp.arange(1, mask.shape[1] + 1)
+    end = jnp.max(jnp.where(mask, steps, 0), axis=1, keepdims=True)
+    is_left = jnp.any(where & (steps > end), axis=1)
+
+    def after(waits: Array, part: PyTree) -> tuple[Array, Array]:
+        is_left, is_empty = part
+        return is_left | (waits & is_empty), waits
+
+    parts = jax.lax.all_gather((is_left, end[:, 0] == 0), name)
+    none = as_varying_as(parts, jnp.zeros_like(is_left))
+    _, waits = jax.lax.scan(after, none, parts)
+    waits = waits[jax.lax.axis_index(name)]
+    return where.at[:, 0].set(where[:, 0] | waits)
+
+
+def _map_of_part(
+    transition: Any, ready: Any, options: Options, is_first: Array
+) -> tuple[PyTree, Array]:
+    """The map from the state before a part to the state after it.
+
+    Args:
+        transition: The `Transition` of the cell.
+        ready: The `ReadyRun` of the cell over the part.
+        options: The options.
+        is_first: Whether the part is the first, before which the state is known.
+
+    Returns:
+        The last state of the transition; and whether it is a constant, bool `[batch]`.
+    """
+    run = ready.run
+    state = widened(run.state)
+    pairs = transition.constant(state), transition.identity(state)
+    start = jax.tree.map(functools.partial(jnp.where, is_first), *pairs)
+    are_constant = jnp.full(jax.tree.leaves(state)[0].shape[:1], is_first)
+    steps = dataclasses.replace(run.steps, returns_states=False)
+    if run.steps.restarts is not None:
+        states = transition.constant(widened(run.steps.restarts.states))
+        steps = steps.with_restart_states(states)
+        are_constant |= jnp.any(run.steps.restarts.where(steps.axis), axis=1)
+    start, are_constant = as_varying_as(run.inputs, (start, are_constant))
+    run = run.replace(state=start, steps=steps)
+    cell = transition.bind(ready.cell.params)
+    own = ReadyRun(cell, start, run, cell.choose_loop(run), valid=None)
+    return run_segments(own, options)[1], are_constant
