@@ -28,7 +28,7 @@ import jax
 import jaxlib
 import pytest
 
-# JAX reads these flags when it starts. Sharding tests need four devices. The other
+# JAX reads these flags when it starts. Sharding tests need eight devices. The other
 # flags make compilation faster, because the tests compile far more than they compute:
 # no optimization; one code-generation task, because the other cores run other tests;
 # and the CPU's older fusion emitters, which take a quarter of the time, if XLA still
@@ -38,7 +38,7 @@ FAST_TO_COMPILE = (
 )
 if jaxlib.version.__version_info__ < (0, 11, 1):
     FAST_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
-FLAGS = " --xla_force_host_platform_device_count=4" + FAST_TO_COMPILE
+FLAGS = " --xla_force_host_platform_device_count=8" + FAST_TO_COMPILE
 USERS_FLAGS = os.environ.get("XLA_FLAGS", "").removesuffix(FLAGS)
 os.environ["XLA_FLAGS"] = USERS_FLAGS + FLAGS
 
@@ -164,7 +164,7 @@ def picture(tmp_path):
 @pytest.fixture(scope="module")
 def users_flags():
     """Run a module's subprocesses with the user's XLA flags."""
-    assert jax.device_count() == 4  # This process has already read its own flags.
+    assert jax.device_count() == 8  # This process has already read its own flags.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_FLAGS", USERS_FLAGS)
         yield

@@ -319,13 +319,13 @@ def memory_sequence(
         if steps.returns_states:
             states = cell.stored(_move_axis(states, 2, steps.axis), run.state)
             results = results, states
-        results = _with_nan(jnp.swapaxes(is_finite, 1, steps.axis), results)
+        results = with_nan(jnp.swapaxes(is_finite, 1, steps.axis), results)
         results = steps.map_outputs(steps.zero_dead, results)
-        return results, _with_nan(is_finite[:, -1], last)
+        return results, with_nan(is_finite[:, -1], last)
 
     steps = run.steps
     if steps.restarts is not None:
-        restart_states = _only_finite(cast(steps.restarts.states, dtype))
+        restart_states = only_finite(cast(steps.restarts.states, dtype))
         steps = steps.with_restart_states(restart_states)
     size = steps_in_chunk(steps.time, cell.chunk_size)
     state = cast(run.state, dtype)
@@ -379,7 +379,7 @@ def _chunk(values: PyTree, state: PyTree, steps: Steps) -> tuple[Chunk, Array]:
     Args:
         values: What the steps read and write, leaves `[batch, heads, steps, ...]`.
         state: The state before the chunk.
-        steps: The steps; the restart states are from `_only_finite`.
+        steps: The steps; the restart states are from `only_finite`.
 
     Returns:
         `(chunk, starts_finite)`: `starts_finite` is bool `[1 or batch, 1, 1 or steps]`.
@@ -390,7 +390,7 @@ def _chunk(values: PyTree, state: PyTree, steps: Steps) -> tuple[Chunk, Array]:
         state = jax.tree.map(lambda x: x[:, :, None], state)
         chunk = Chunk(values, state, causal, returns_states=steps.returns_states)
         return chunk, jnp.ones((1, 1, 1), bool)
-    state, starts_finite = jax.tree.map(lambda x: x[:, :, None], _only_finite(state))
+    state, starts_finite = jax.tree.map(lambda x: x[:, :, None], only_finite(state))
     numbers = jnp.swapaxes(steps.restarts.state_numbers, 1, steps.axis)
     spans = jnp.cumsum(numbers >= 0, axis=1)
     is_carried = (spans == 0)[:, None, :]
@@ -422,7 +422,7 @@ def _restart_states(restarts: Restarts, numbers: Array) -> tuple[PyTree, Any]:
     Leaves are `[batch, heads, 1 or steps, ...]`.
 
     Args:
-        restarts: The restarts, whose states are from `_only_finite`.
+        restarts: The restarts, whose states are from `only_finite`.
         numbers: The `state_numbers` of the restarts, `[batch, steps]`.
     """
     if restarts.are_zeros:
@@ -435,7 +435,7 @@ def _restart_states(restarts: Restarts, numbers: Array) -> tuple[PyTree, Any]:
     return _move_axis(read_rows(restarts.states, of_segments), 1, 2)
 
 
-def _only_finite(state: PyTree) -> tuple[PyTree, Array]:
+def only_finite(state: PyTree) -> tuple[PyTree, Array]:
     """`(state, is_finite)`, with zeros in the rows of the state that are not finite.
 
     Args:
@@ -454,6 +454,6 @@ def _only_finite(state: PyTree) -> tuple[PyTree, Array]:
     return masking.zero_dead(is_finite, state), is_finite[:, None]
 
 
-def _with_nan(is_finite: Array, tree: PyTree) -> PyTree:
+def with_nan(is_finite: Array, tree: PyTree) -> PyTree:
     """Replaces values by NaN where `is_finite` is false."""
     return masking.choose(is_finite, tree, jax.tree.map(lambda x: jnp.nan, tree))

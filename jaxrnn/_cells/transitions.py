@@ -29,7 +29,7 @@ from .linear_recurrence import (
     plus,
     times,
 )
-from .matrix_memory import Chunk, MatrixMemoryCell
+from .matrix_memory import Chunk, MatrixMemoryCell, only_finite, with_nan
 from .mlstm_rule import MLSTMInputs, MLSTMRule, MLSTMState
 from .params import Specs
 
@@ -171,6 +171,18 @@ class MemoryTransition(Transition):
         """The state, cast like the states of the cell."""
         return self.cell.stored(state, like)
 
+    def map(self, transition: PyTree, state: PyTree) -> PyTree:
+        """The mapped state; NaN where the map or the state is not finite.
+
+        Products would spoil the gradients of other parts, because 0 * NaN is NaN.
+        """
+        (transition, state), is_finite = only_finite((transition, state))
+        return with_nan(is_finite, self.map_finite(transition, state))
+
+    @abc.abstractmethod
+    def map_finite(self, transition: PyTree, state: PyTree) -> PyTree:
+        """The mapped state, for finite arguments."""
+
 
 @fields.dataclass
 class DeltaTransition(MemoryTransition, DeltaRule):
@@ -198,8 +210,8 @@ class DeltaTransition(MemoryTransition, DeltaRule):
         """See `Transition.constant`."""
         return _padded(state, state.shape[-2])
 
-    def map(self, transition: Array, state: Array) -> Array:
-        """`A S + B`; see `Transition.map`."""
+    def map_finite(self, transition: Array, state: Array) -> Array:
+        """`A S + B`."""
         b, a = jnp.split(transition, [state.shape[-1]], axis=-1)
         highest = jax.lax.Precision.HIGHEST
         return jnp.einsum("bnkj,bnjv->bnkv", a, state, precision=highest) + b
@@ -249,8 +261,8 @@ class MLSTMTransition(MemoryTransition, MatrixMemoryCell):
         """See `Transition.constant`."""
         return MLSTMMap(state, jnp.full_like(state.m, -jnp.inf))
 
-    def map(self, transition: MLSTMMap, state: MLSTMState) -> MLSTMState:
-        """The state after the steps; see `Transition.map`."""
+    def map_finite(self, transition: MLSTMMap, state: MLSTMState) -> MLSTMState:
+        """`exp(log_keep) C + written`, with the larger of both scales."""
         written, log_keep = transition
         old = log_keep + state.m
         m = jnp.maximum(old, written.m)

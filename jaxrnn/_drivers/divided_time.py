@@ -202,8 +202,8 @@ def _with_earlier_resets(where: Array, mask: Array, name: Any) -> Array:
         name: The axis of the mesh that divides time.
     """
     steps = jnp.arange(1, mask.shape[1] + 1)
-    end = jnp.max(jnp.where(mask, steps, 0), axis=1, keepdims=True)
-    is_left = jnp.any(where & (steps > end), axis=1)
+    end = jnp.max(jnp.where(mask, steps[None], 0), axis=1, keepdims=True)
+    is_left = jnp.any(where & (steps[None] > end), axis=1)
 
     def after(waits: Array, part: PyTree) -> tuple[Array, Array]:
         is_left, is_empty = part

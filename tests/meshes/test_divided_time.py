@@ -1,0 +1,190 @@
+"""Time divided over devices: results and gradients are those of one device."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES
+from helpers import assert_near, bound, differentiated
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from mesh import BATCH, F64, draw, drawn_like
+
+import jaxrnn
+from jaxrnn import memory
+from jaxrnn._base.math import expand_rows
+from jaxrnn._cells.transitions import transition_of
+from jaxrnn.testing._oracle import make_setup
+
+STEPS = 16
+ROWS, BOTH = P("data"), P("data", "time")
+HAVE = [name for name, case in CASES.items() if transition_of(case.cell) is not None]
+# Lengths end in the first and in a later part, and at its end; a row is empty.
+LENGTHS = np.array([16, 0, 3, 12], np.int32)
+# Resets at the first and the last step of a part, and in a gap over several parts.
+RESETS = np.zeros((BATCH, STEPS), bool)
+RESETS[[0, 0, 1, 2, 3, 3], [3, 8, 0, 2, 4, 15]] = True
+MASK = np.random.default_rng(2).random((BATCH, STEPS)) > 0.3
+MASK[0, 2:12] = MASK[1] = MASK[3, 14:] = False
+
+
+def explicit(parts):
+    return jax.make_mesh(
+        (8 // parts, parts), ("data", "time"), axis_types=(AxisType.Explicit,) * 2
+    )
+
+
+def on_mesh(mesh, arrays):
+    """The arrays with their rows, and the inputs' time, divided over the devices."""
+
+    def put(name, tree):
+        spec = {"params": P(), "inputs": BOTH}.get(name, ROWS)
+        return jax.device_put(tree, NamedSharding(mesh, spec))
+
+    return {name: put(name, tree) for name, tree in arrays.items()}
+
+
+def run(cell, params, inputs, **options):
+    bound_cell = cell.bind(params)
+    return jaxrnn.dynamic_rnn(
+        bound_cell, inputs, dtype=F64, return_states=True, **options
+    )
+
+
+def in_shard_map(cell, marks, arrays):
+    """The results in `shard_map` over 8 devices, with an axis name."""
+    mesh = jax.make_mesh((8,), ("time",), axis_types=(AxisType.Auto,))
+    time = P(None, "time")
+    of_marks = {name: P() if name == "sequence_length" else time for name in marks}
+    specs = {name: time if name == "inputs" else P() for name in arrays}
+    return jax.shard_map(
+        lambda marks, arrays: run(cell, axis_name="time", **marks, **arrays),
+        mesh=mesh,
+        in_specs=(of_marks, specs),
+        out_specs=(time, P(), time),
+    )(marks, arrays)
+
+
+def arrays_of(name):
+    case = CASES[name]
+    setup = make_setup(case.cell, case.inputs, F64, case.key, case.state)
+    steps = jax.tree.map(lambda x: draw(BATCH, STEPS, *x.shape[1:]) / 2, case.inputs)
+    return case.cell, {
+        "params": setup.params,
+        "inputs": steps,
+        "initial_state": setup.state,
+        "reset_state": drawn_like(setup.state, seed=3),
+    }
+
+
+MARKS = {"sequence_length": LENGTHS, "mask": MASK}
+
+
+@pytest.mark.fast("min_gru-*-mask", "gated_delta_net-4-*", "mlstm-8-mask")
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("parts", [4, 8])
+@pytest.mark.parametrize("name", HAVE)
+def test_equals_one_device(name, parts, mark):
+    """On 4 parts by the sharding of the inputs, on 8 by an axis name."""
+    cell, arrays = arrays_of(name)
+    marks = {mark: MARKS[mark], "resets": RESETS}
+    one = lambda arrays: run(cell, **marks, **arrays)
+    want = differentiated(one, arrays)
+    if parts == 8:
+        got = differentiated(functools.partial(in_shard_map, cell, marks), arrays)
+    else:
+        mesh = explicit(parts)
+        with jax.set_mesh(mesh):
+            got = differentiated(one, on_mesh(mesh, arrays))
+    assert_near(got, want, tolerance=1e-10)
+
+
+@pytest.mark.parametrize("strategy", [True, memory.Nested()])
+def test_with_swap_memory_and_time_major(strategy):
+    cell = bound(jaxrnn.MinGRUCell(4))
+    x = draw(STEPS, BATCH, 3)
+    options = {"dtype": F64, "time_major": True}
+    run = lambda x, **others: jaxrnn.dynamic_rnn(cell, x, **options, **others)
+    want = differentiated(run, x)
+    mesh = explicit(4)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(x, NamedSharding(mesh, P("time", "data")))
+        got = differentiated(functools.partial(run, swap_memory=strategy), x)
+    assert_near(got, want, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("name", ["min_gru", "gated_delta_net", "mlstm"])
+def test_nan_reaches_later_steps_up_to_a_reset(name):
+    """Row 0 has NaN at step 5, which the reset at step 8 ends two parts later."""
+    cell, arrays = arrays_of(name)
+    inputs = arrays["inputs"].copy()
+    inputs[0, 5] = inputs[3, 12] = np.nan
+    marks = {"sequence_length": LENGTHS, "resets": RESETS}
+    clean = np.ones((BATCH, STEPS), bool)
+    clean[0, 5:8] = False
+
+    def total(results):
+        outputs, _, states = results
+        kept = lambda x: jnp.where(expand_rows(clean, x), x, 0)
+        return sum(jnp.sum(kept(x)) for x in jax.tree.leaves((outputs, states)))
+
+    run_all = lambda x: run(cell, **marks, **(arrays | {"inputs": x}))
+    mesh = explicit(8)
+    want = differentiated(run_all, inputs, total=total)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(inputs, NamedSharding(mesh, BOTH))
+        got = differentiated(run_all, x, total=total)
+    assert not np.isfinite(want[0][0][0, 5:8]).any()
+    assert np.isfinite(want[0][0][0, 8:]).all()
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-9)
+
+
+def test_first_inputs_of_zeros_over_several_parts():
+    """The document of RecurrentGemma begins in the third part."""
+    cell = jaxrnn.RGLRUCell(4, scale_first_step=False)
+    x = draw(BATCH, STEPS, 4)
+    x[:, :9] = 0
+    run = lambda x: jaxrnn.dynamic_rnn(bound(cell, 4), x, dtype=F64)
+    want = differentiated(run, x)
+    mesh = explicit(4)
+    with jax.set_mesh(mesh):
+        got = differentiated(run, jax.device_put(x, NamedSharding(mesh, BOTH)))
+    assert_near(got, want, tolerance=1e-12)
+
+
+X = draw(BATCH, STEPS, 3)
+LSTM = bound(jaxrnn.LSTMCell(2))
+GRU = bound(jaxrnn.MinGRUCell(2))
+
+
+def by_name(cell, inputs_spec, name="time"):
+    mesh = jax.make_mesh((2, 4), ("data", "time"), axis_types=(AxisType.Auto,) * 2)
+    run = lambda x: jaxrnn.dynamic_rnn(cell, x, dtype=F64, axis_name=name)[0]
+    return jax.shard_map(run, mesh=mesh, in_specs=inputs_spec, out_specs=BOTH)(X)
+
+
+def by_sharding(cell, **options):
+    x = jax.device_put(X, NamedSharding(explicit(4), BOTH))
+    return jaxrnn.dynamic_rnn(cell, x, dtype=F64, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: by_sharding(LSTM), "`cell` must be a linear recurrence or"),
+        (lambda: by_name(LSTM, BOTH), "Each step of other cells needs the state after"),
+        (lambda: by_name(GRU, ROWS), "`inputs` must be divided over the mesh axis"),
+        (lambda: by_name(GRU, BOTH, "tim"), "`axis_name` must be the name of a mesh"),
+        (lambda: by_name(GRU, BOTH, 1), "`axis_name` must be the name of a mesh"),
+        (
+            lambda: by_sharding(GRU, initial_state=np.zeros((3, 2))),
+            "`initial_state` must have 4 rows",
+        ),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        call()
