@@ -37,7 +37,6 @@ from .run_cell import (
     Options,
     ReadyRun,
     prepared,
-    run_cell,
     run_ready,
     run_segments,
 )
@@ -120,28 +119,15 @@ def run_part(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Result
     """
     _check_axis(name, run.inputs)
     transition = _transition(cell)
-    if jax.lax.axis_size(name) == 1:
-        return run_cell(cell, run, options)
     cell = as_varying_as(run.inputs, cell)
     ready = prepared(cell, run.replace(steps=_of_part(run.steps, name)), options)
-    number = jax.lax.axis_index(name)
-    maps, are_constant = _map_of_part(transition, ready, options, number == 0)
-
-    def after(state: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
-        map_of_part, is_constant = part
-        # The state before a restart may be NaN, and 0 * NaN is NaN.
-        read = masking.zero_dead(~is_constant, state)
-        return transition.map(map_of_part, read), state
-
-    parts = jax.lax.all_gather((maps, are_constant), name)
-    first = as_varying_as(parts, widened(ready.run.state))
-    _, before = jax.lax.scan(after, first, parts)
-    state = jax.tree.map(lambda x: x[number], before)
-    state = transition.narrowed(state, ready.run.state)
-    ready = ready._replace(state=state, run=ready.run.replace(state=state))
-    outputs, last, states = run_ready(ready, state, options)
-    is_last = number == jax.lax.axis_size(name) - 1
-    return outputs, jax.lax.psum(masking.zero_dead(is_last, last), name), states
+    count = jax.lax.axis_size(name)
+    if count > 1:
+        state = _state_before(transition, ready, options, name)
+        ready = ready._replace(state=state, run=ready.run.replace(state=state))
+    outputs, last, states = run_ready(ready, ready.state, options)
+    last = masking.zero_dead(jax.lax.axis_index(name) == count - 1, last)
+    return outputs, jax.lax.psum(last, name), states
 
 
 def _check_axis(name: Any, inputs: PyTree) -> None:
@@ -214,6 +200,31 @@ def _with_earlier_resets(where: Array, mask: Array, name: Any) -> Array:
     _, waits = jax.lax.scan(after, none, parts)
     waits = waits[jax.lax.axis_index(name)]
     return where.at[:, 0].set(where[:, 0] | waits)
+
+
+def _state_before(transition: Any, ready: Any, options: Options, name: Any) -> PyTree:
+    """The state before the part of a device.
+
+    Args:
+        transition: The `Transition` of the cell.
+        ready: The `ReadyRun` of the cell over the part.
+        options: The options.
+        name: The axis of the mesh that divides time.
+    """
+    number = jax.lax.axis_index(name)
+    maps, are_constant = _map_of_part(transition, ready, options, number == 0)
+
+    def after(state: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
+        map_of_part, is_constant = part
+        # The state before a restart may be NaN, and 0 * NaN is NaN.
+        read = masking.zero_dead(~is_constant, state)
+        return transition.map(map_of_part, read), state
+
+    parts = jax.lax.all_gather((maps, are_constant), name)
+    first = as_varying_as(parts, widened(ready.run.state))
+    _, before = jax.lax.scan(after, first, parts)
+    state = jax.tree.map(lambda x: x[number], before)
+    return transition.narrowed(state, ready.run.state)
 
 
 def _map_of_part(

@@ -6,10 +6,13 @@ tests CPUs, and these tests cover the others. `benchmarks/collectives.py` has th
 
 import collections
 
+import jax
+import jax.numpy as jnp
 import pytest
 from compiler_cases import devices
 from helpers import usual_promotion
 
+import jaxrnn
 from benchmarks.collectives import DRIVERS, compiled
 from benchmarks.compilers import hlo
 
@@ -57,6 +60,36 @@ def test_drivers_on_one_device(kind, driver):
 
 def found(kind, count, *row):
     return hlo.collectives(compiled(devices(kind, count), *row))
+
+
+# Time on several TPU chips.
+
+
+@pytest.mark.parametrize("chips", [4, 16])
+@pytest.mark.parametrize("name", ["MinGRU", "mLSTM", "Gated DeltaNet"])
+def test_divided_time_exchanges_one_map_of_each_part(name, chips):
+    divided_time = pytest.importorskip("benchmarks.compilers.divided_time")
+    devices("v5e")
+    units, heads, key = 256, 2, 128
+    cell, numbers = {
+        "MinGRU": (jaxrnn.MinGRUCell(units), 2 * units),
+        "mLSTM": (jaxrnn.MLSTMCell(units, heads), heads * (key + 1) * key + 2 * heads),
+        "Gated DeltaNet": (
+            jaxrnn.GatedDeltaNetCell(units, heads),
+            heads * key * 2 * key,
+        ),
+    }[name]
+    with usual_promotion():  # Optax relies on JAX's defaults.
+        program = divided_time.compiled(cell, chips, steps=4096, depth=128)
+    assert program.in_loops == []
+    gathered = sum(one.bytes for one in program.outside if one.kind == "all-gather")
+    # Also, whether the map of each row is a constant.
+    assert 0 <= gathered - 4 * chips * numbers <= 64
+    sums = sum(one.bytes for one in program.outside if one.kind == "all-reduce")
+    types = jax.eval_shape(cell.init, jax.random.key(0), jnp.zeros((1, 128)))
+    parameters = sum(x.size for x in jax.tree.leaves(types))
+    # The gradients of the parameters and of the maps, the loss and the final state.
+    assert sums <= 4 * (parameters + (chips + 1) * numbers) + 64
 
 
 # A training step on many TPU chips.

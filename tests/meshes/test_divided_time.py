@@ -101,14 +101,14 @@ def test_equals_one_device(name, parts, mark):
     assert_near(got, want, tolerance=1e-10)
 
 
-@pytest.mark.parametrize("strategy", [True, memory.Nested()])
-def test_with_swap_memory_and_time_major(strategy):
+@pytest.mark.parametrize(("parts", "strategy"), [(4, True), (1, memory.Nested())])
+def test_with_swap_memory_and_time_major(parts, strategy):
     cell = bound(jaxrnn.MinGRUCell(4))
     x = draw(STEPS, BATCH, 3)
     options = {"dtype": F64, "time_major": True}
     run = lambda x, **others: jaxrnn.dynamic_rnn(cell, x, **options, **others)
     want = differentiated(run, x)
-    mesh = explicit(4)
+    mesh = jax.make_mesh((2, parts), ("data", "time"))
     with jax.set_mesh(mesh):
         x = jax.device_put(x, NamedSharding(mesh, P("time", "data")))
         got = differentiated(functools.partial(run, swap_memory=strategy), x)
