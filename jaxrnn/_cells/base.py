@@ -73,6 +73,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         if first(mro[mro.index(steps) :], *loops) not in (steps, RNNCell):
             cls.choose_loop = RNNCell.choose_loop
             cls.apply_sequence = RNNCell.apply_sequence
+            cls.transition = RNNCell.transition
         elif "choose_loop" not in vars(first(mro, *loops)):
             cls.choose_loop = _choose_own_loop
 
@@ -123,6 +124,15 @@ class RNNCell(Hyperparameters, abc.ABC):
             TypeError: If `key` is not a random key.
             ValueError: If `key` is an array of keys.
         """
+
+    def transition(self) -> Any:
+        """A cell whose state is the map of this cell's state over the steps so far.
+
+        A `Transition` of `_cells/transition.py`, with which devices run different parts
+        of one sequence at the same time. None if there is no such cell, because a step
+        is not a simple function of the state.
+        """
+        return None
 
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Prepares the initial state for the first step; the default changes nothing.

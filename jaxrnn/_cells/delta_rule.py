@@ -5,8 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .._base.trees import TensorShape
 from .._base.typing import Array
+from . import fields
 from .matrix_memory import Chunk, MatrixMemoryCell
+from .transition import MemoryTransition
 
 # The least logarithm of a decay: exp(-87) is about the smallest normal float32. In a
 # chunk (steps that are computed together), sums of these logarithms are subtracted from
@@ -54,6 +57,10 @@ class DeltaRule(MatrixMemoryCell):
         follows the axis of steps.
         """
         return values
+
+    def transition(self) -> "DeltaTransition":
+        """The cell that maps states over several steps; see `RNNCell.transition`."""
+        return DeltaTransition(self, chunk_size=self.chunk_size)
 
     def idle(self) -> DeltaInputs:
         """The values of a step without effect; see `MatrixMemoryCell.idle`."""
@@ -144,3 +151,46 @@ def _unit_lower_inverse(a: Array) -> Array:
 def _product(a: Array, b: Array) -> Array:
     # With a lower precision, errors would grow with each level of the recursion.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+@fields.dataclass
+class DeltaTransition(MemoryTransition, DeltaRule):
+    """`A S + B` of the delta rule, as one matrix with the columns `[B, A]`.
+
+    A step multiplies A and B by `a (I - b outer(k, k))`, and adds `b outer(k, v)` to B:
+    the delta rule for the values `[v, 0]`.
+    """
+
+    cell: DeltaRule
+
+    @property
+    def state_size(self) -> TensorShape:
+        """The sizes of `[B, A]`, `[heads, key, value + key]`."""
+        heads, key, value = self.cell.state_size
+        return TensorShape([heads, key, value + key])
+
+    def identity(self, state: Array) -> Array:
+        """See `Transition.identity`."""
+        *axes, size, _ = state.shape
+        one = jnp.broadcast_to(jnp.eye(size, dtype=state.dtype), (*axes, size, size))
+        return jnp.concatenate([jnp.zeros_like(state), one], axis=-1)
+
+    def constant(self, state: Array) -> Array:
+        """See `Transition.constant`."""
+        return _padded(state, state.shape[-2])
+
+    def map_finite(self, transition: Array, state: Array) -> Array:
+        """`A S + B`."""
+        b, a = jnp.split(transition, [state.shape[-1]], axis=-1)
+        highest = jax.lax.Precision.HIGHEST
+        return jnp.einsum("bnkj,bnjv->bnkv", a, state, precision=highest) + b
+
+    def prepared(self, values: DeltaInputs) -> DeltaInputs:
+        """The values of the cell, with `[v, 0]` in place of v."""
+        values = self.cell.prepared(values)
+        return values._replace(v=_padded(values.v, values.k.shape[-1]))
+
+
+def _padded(x: Array, count: int) -> Array:
+    """`x` with `count` zeros at the end of the last axis."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, count)])

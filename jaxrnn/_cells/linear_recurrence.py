@@ -25,14 +25,15 @@ from .._base.errors import error_note, expect
 from .._base.inputs import check_structure
 from .._base.math import cast_like, widened
 from .._base.sharding import as_varying_as, platform_of
-from .._base.trees import serializable
-from .._base.typing import Array, DType, Params, PyTree
+from .._base.trees import TensorShape, map_sizes, serializable
+from .._base.typing import Array, DType, Params, PyTree, Size
 from .._loops import masking
 from .._loops.scans import run_in_segments, summed_in_float32
 from .._loops.steps import Choice, Run, Steps, at_each_step
 from . import fields
 from .base import SpecsCell, choose_many_steps, on_each_device, scope_name
 from .params import Specs
+from .transition import Transition
 
 
 @serializable
@@ -142,6 +143,10 @@ class LinearRecurrenceCell(SpecsCell):
             b = masking.choose(is_zero(state), first, b)
         new_state = cast_like(state, plus(times(a, widened(state)), b))
         return self.narrow_output(params, new_state, rest, inputs.dtype), new_state
+
+    def transition(self) -> "LinearTransition":
+        """The cell that maps states over several steps; see `RNNCell.transition`."""
+        return LinearTransition(self)
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses a loop over blocks of steps; see `RNNCell.choose_loop`."""
@@ -406,3 +411,88 @@ def _step(h: Element, a: Element, restarting: Array | None, x: Element) -> Eleme
 def _zero_at(restarting: Array | None, x: Element) -> Element:
     """Replaces `x` by zeros where rows restart, because `x` may be NaN at a restart."""
     return x if restarting is None else masking.zero_dead(~restarting, x)
+
+
+@fields.dataclass
+class LinearTransition(Transition, LinearRecurrenceCell):
+    """`a * h + b` of a linear recurrence, as the units `[a, b]`.
+
+    A step multiplies both by its own a, and adds its own b to b. A cell with
+    `term_from_zeros` has a third block of units: the result for a state of zeros.
+    """
+
+    cell: LinearRecurrenceCell
+
+    @property
+    def _blocks(self) -> int:
+        usual = LinearRecurrenceCell.term_from_zeros
+        return 2 if type(self.cell).term_from_zeros is usual else 3
+
+    @property
+    def state_size(self) -> Size:
+        """The size of the cell's state, times the number of blocks."""
+        repeat = lambda shape: TensorShape([*shape[:-1], self._blocks * shape[-1]])
+        return map_sizes(repeat, self.cell.state_size)
+
+    def identity(self, state: Element) -> Element:
+        """See `Transition.identity`."""
+        one = jax.tree.map(jnp.full_like, state, one_like(state))
+        return self._joined(one, _zeros(state))
+
+    def constant(self, state: Element) -> Element:
+        """See `Transition.constant`."""
+        return self._joined(_zeros(state), state)
+
+    def map(self, transition: Element, state: Element) -> Element:
+        """`a * state + b`; see `Transition.map`."""
+        a, b, *others = self._split(transition)
+        for from_zeros in others:
+            b = masking.choose(is_zero(state), from_zeros, b)
+        return plus(times(a, state), b)
+
+    def are_from_zeros(
+        self, first: Element, state: Element, restarting: Array | None, before: Element
+    ) -> Array:
+        """See `LinearRecurrenceCell`; only the third block may be from zeros."""
+        first, state = self._split(first)[2], self._split(state)[2]
+        before = None if before is None else self._split(before)[2]
+        return super().are_from_zeros(first, state, restarting, before)
+
+    def wide_coefficients(
+        self, params: Params, inputs: Array, state: Element
+    ) -> Coefficients:
+        """The coefficients of the cell for each block."""
+        own = self._split(state)[0]
+        a, b, rest = self.cell.wide_coefficients(params, inputs, own)
+        return self._joined(a, a), self.constant(b), (b, rest)
+
+    def wide_term_from_zeros(
+        self, rest: PyTree, inputs: Array, state: Element
+    ) -> Element | None:
+        """The terms of the cell, in the third block."""
+        b, rest = rest
+        own = self._split(state)[0]
+        first = self.cell.wide_term_from_zeros(rest, inputs, own)
+        return None if first is None else self._joined(_zeros(b), b, first)
+
+    def coefficients(self, params: Params, inputs: Array) -> Coefficients:
+        """Those of the cell; `wide_coefficients` replaces them."""
+        return self.cell.coefficients(params, inputs)
+
+    def output(self, params: Params, state: Element, rest: PyTree) -> Array:
+        """No numbers."""
+        return jax.tree.leaves(state)[0][..., :0]
+
+    def _joined(self, a: Element, b: Element, from_zeros: Element = None) -> Element:
+        """The blocks side by side; `from_zeros` is `b` by default."""
+        blocks = [a, b, b if from_zeros is None else from_zeros][: self._blocks]
+        return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), *blocks)
+
+    def _split(self, x: Element) -> list[Element]:
+        """The blocks of a state or of its coefficients."""
+        split = lambda x: jnp.split(x, self._blocks, axis=-1)
+        return jax.tree.transpose(jax.tree.structure(x), None, jax.tree.map(split, x))
+
+
+def _zeros(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.zeros_like, tree)

@@ -1,5 +1,6 @@
 """The recurrence of the LSTM with a matrix memory (mLSTM)."""
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -9,7 +10,9 @@ import jax.numpy as jnp
 from .._base.math import cast_like
 from .._base.trees import TensorShape, serializable
 from .._base.typing import Array, PyTree
+from . import fields
 from .matrix_memory import Chunk, MatrixMemoryCell
+from .transition import MemoryTransition
 
 # The argument f of sigmoid(f) is clipped to this minimum, where the sigmoid is close to
 # the smallest normal float32. In a chunk (steps that are computed together), sums of
@@ -63,6 +66,10 @@ class MLSTMRule(MatrixMemoryCell):
         """The sizes of a state with these heads, and with keys and values of a size."""
         sizes = [heads, key, value], [heads, key], [heads]
         return MLSTMState(*map(TensorShape, sizes))
+
+    def transition(self) -> "MLSTMTransition":
+        """The cell that maps states over several steps; see `RNNCell.transition`."""
+        return MLSTMTransition(self, chunk_size=self.chunk_size)
 
     def idle(self) -> MLSTMInputs:
         """The values of a step without effect; see `MatrixMemoryCell.idle`."""
@@ -160,3 +167,69 @@ def _divisor(dot: Array, m: Array) -> Array:
     # Adding 1e-6, as `xlstm` does, avoids 0 / 0: `dot` may be 0, and `least` may
     # underflow to 0.
     return jnp.maximum(jnp.abs(dot), least) + 1e-6
+
+
+class MLSTMMap(NamedTuple):
+    """The map of an mLSTM's state over several steps.
+
+    Attributes:
+        written: The state after the steps if the memory was empty, an `MLSTMState`.
+        log_keep: The sum of `log(sigmoid(f))`, `[batch, heads]`; -inf if the map is
+            constant.
+    """
+
+    written: Any
+    log_keep: Any
+
+
+@fields.dataclass
+class MLSTMTransition(MemoryTransition, MatrixMemoryCell):
+    """`exp(log_keep) C + written` of an mLSTM, for the memory C and its normalizer."""
+
+    cell: MLSTMRule
+
+    @property
+    def state_size(self) -> Any:
+        """The sizes of an `MLSTMMap`."""
+        size = self.cell.state_size
+        return MLSTMMap(size, size.m)
+
+    def identity(self, state: MLSTMState) -> MLSTMMap:
+        """See `Transition.identity`."""
+        empty = jax.tree.map(jnp.zeros_like, state)
+        return MLSTMMap(empty._replace(m=empty.m - jnp.inf), empty.m)
+
+    def constant(self, state: MLSTMState) -> MLSTMMap:
+        """See `Transition.constant`."""
+        return MLSTMMap(state, jnp.full_like(state.m, -jnp.inf))
+
+    def map_finite(self, transition: MLSTMMap, state: MLSTMState) -> MLSTMState:
+        """`exp(log_keep) C + written`, with the larger of both scales."""
+        written, log_keep = transition
+        old = log_keep + state.m
+        m = jnp.maximum(old, written.m)
+        # An empty memory stays empty; -inf + inf is NaN.
+        scale = lambda x: jnp.exp(jnp.where(m == -jnp.inf, 0.0, x - m))[..., None]
+        kept, added = scale(old), scale(written.m)
+        n = kept * state.n + added * written.n
+        c = kept[..., None] * state.c + added[..., None] * written.c
+        return MLSTMState(c, n, m)
+
+    def idle(self) -> MLSTMInputs:
+        """The values of the cell; see `MatrixMemoryCell`."""
+        return self.cell.idle()
+
+    def update(self, values: MLSTMInputs, state: MLSTMMap) -> tuple[Array, MLSTMMap]:
+        """One step; see `MatrixMemoryCell`."""
+        h, written = self.cell.update(values, state.written)
+        return h, MLSTMMap(written, state.log_keep + jax.nn.log_sigmoid(values.f))
+
+    def attend(self, chunk: Chunk) -> tuple[Array, MLSTMMap]:
+        """All steps of a chunk; see `MatrixMemoryCell`."""
+        again = chunk.restart_states
+        again = None if again is None else again.written
+        own = {"state": chunk.state.written, "restart_states": again}
+        h, written = self.cell.attend(dataclasses.replace(chunk, **own))
+        log_keep = chunk.sums(jax.nn.log_sigmoid(chunk.values.f))
+        log_keep += chunk.start(lambda state: state.log_keep)
+        return h, MLSTMMap(written, chunk.after(log_keep))

@@ -30,7 +30,6 @@ from .._base.sharding import (
 )
 from .._base.trees import named_leaves
 from .._base.typing import Array, PyTree, RNNCellLike
-from .._cells.transitions import transition_of
 from .._loops import masking
 from .._loops.steps import Restarts, Run, Steps
 from .run_cell import (
@@ -148,15 +147,15 @@ def _check_axis(name: Any, inputs: PyTree) -> None:
 
 def _transition(cell: Any) -> Any:
     """The cell's transition; raises ValueError if it has none."""
-    transition = transition_of(cell.cell) if hasattr(cell, "params") else None
+    unbound = getattr(cell, "cell", cell)
+    transition = getattr(unbound, "transition", lambda: None)()
     must = "be a linear recurrence or a matrix memory where time is divided"
     fix = (
         "Each step of other cells needs the state after the previous step. Divide the "
         "rows instead; for long sequences, pass `swap_memory`. For a stack, call "
         "`dynamic_rnn` for each layer, and add residuals and dropout outside."
     )
-    got = Verbatim(repr(getattr(cell, "cell", cell)))
-    expect(transition is not None, "cell", must, got, fix)
+    expect(transition is not None, "cell", must, Verbatim(repr(unbound)), fix)
     return transition
 
 

@@ -19,7 +19,7 @@ from .._batching.packed_sequences import check_not_packed
 from .._loops.steps import Run, Steps
 from ..memory import Strategy, as_strategy, plan_of
 from .divided_time import run_on_mesh, run_part
-from .first_step import as_initial_state, as_mask, as_resets, mask_or_lengths
+from .first_step import as_initial_state, as_resets, mask_or_lengths
 from .run_cell import Options, as_restarts, run_cell
 
 IMPLEMENTATIONS = "xla", "native", "cudnn"
@@ -195,10 +195,8 @@ def make_run(
     check_is_cell("cell", cell)
     inputs, shape, axis = as_padded(inputs, time_major)
     time, rows = shape[axis], shape[1 - axis]
-    if axis_name is None:
-        valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis)
-    else:  # The lengths are those of all devices together.
-        valid, lengths = as_mask(mask, sequence_length, shape, axis), sequence_length
+    is_whole = axis_name is None
+    valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis, is_whole)
     state = as_initial_state(initial_state, time)
     where, reset_state = as_resets(resets, reset_state, shape, axis)
     steps = Steps(

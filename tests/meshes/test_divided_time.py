@@ -15,12 +15,11 @@ from mesh import BATCH, F64, draw, drawn_like
 import jaxrnn
 from jaxrnn import memory
 from jaxrnn._base.math import expand_rows
-from jaxrnn._cells.transitions import transition_of
 from jaxrnn.testing._oracle import make_setup
 
 STEPS = 16
 ROWS, BOTH = P("data"), P("data", "time")
-HAVE = [name for name, case in CASES.items() if transition_of(case.cell) is not None]
+HAVE = [name for name, case in CASES.items() if case.cell.transition()]
 # Lengths end in the first and in a later part, and at its end; a row is empty.
 LENGTHS = np.array([16, 0, 3, 12], np.int32)
 # Resets at the first and the last step of a part, and in a gap over several parts.
@@ -160,6 +159,15 @@ LSTM = bound(jaxrnn.LSTMCell(2))
 GRU = bound(jaxrnn.MinGRUCell(2))
 
 
+class OtherStep(jaxrnn.LinearRecurrenceCell):
+    """Not the step of a linear recurrence."""
+
+    state_size = output_size = 3
+    param_specs = lambda self, depth: {}
+    coefficients = lambda self, params, inputs: (inputs, inputs, None)
+    step = lambda self, params, inputs, state: (jnp.tanh(inputs + state),) * 2
+
+
 def by_name(cell, inputs_spec, name="time"):
     mesh = jax.make_mesh((2, 4), ("data", "time"), axis_types=(AxisType.Auto,) * 2)
     run = lambda x: jaxrnn.dynamic_rnn(cell, x, dtype=F64, axis_name=name)[0]
@@ -176,6 +184,10 @@ def by_sharding(cell, **options):
     [
         (lambda: by_sharding(LSTM), "`cell` must be a linear recurrence or"),
         (lambda: by_name(LSTM, BOTH), "Each step of other cells needs the state after"),
+        (
+            lambda: by_sharding(OtherStep().bind({})),
+            "`cell` must be a linear recurrence",
+        ),
         (lambda: by_name(GRU, ROWS), "`inputs` must be divided over the mesh axis"),
         (lambda: by_name(GRU, BOTH, "tim"), "`axis_name` must be the name of a mesh"),
         (lambda: by_name(GRU, BOTH, 1), "`axis_name` must be the name of a mesh"),
