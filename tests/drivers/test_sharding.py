@@ -253,8 +253,8 @@ def test_vmap_over_an_axis_that_is_divided(lengths):
 
 
 READERS = {
-    "dynamic_rnn": lambda cell, x: jaxrnn.dynamic_rnn(cell, x, dtype=F64),
-    "mask": lambda cell, x: jaxrnn.dynamic_rnn(cell, x, dtype=F64, mask=X[..., 0] > 0),
+    "explain": lambda cell, x: jaxrnn.explain(cell, x, dtype=F64),
+    "mask": lambda cell, x: jaxrnn.explain(cell, x, dtype=F64, mask=X[..., 0] > 0),
     "reverse": lambda cell, x: jaxrnn.reverse_sequence(x, LENGTHS, 1),
 }
 

@@ -102,7 +102,8 @@ def test_docstring_says_where_it_comes_from(value):
 SIGNATURES = """
 dynamic_rnn(cell, inputs, sequence_length=None, initial_state=None, dtype=None,
     parallel_iterations=None, swap_memory=False, time_major=False, scope=None,
-    resets=None, reset_state=None, implementation=None, mask=None, return_states=False)
+    resets=None, reset_state=None, implementation=None, mask=None, return_states=False,
+    axis_name=None)
 bidirectional_dynamic_rnn(cell_fw, cell_bw, inputs, sequence_length=None,
     initial_state_fw=None, initial_state_bw=None, dtype=None, parallel_iterations=None,
     swap_memory=False, time_major=False, scope=None, resets=None, implementation=None,
