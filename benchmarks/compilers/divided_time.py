@@ -113,7 +113,8 @@ A training step (loss, gradients and Adam) of one cell with {UNITS:,} units and 
 of depth {UNITS:,}, on one row of {STEPS:,} steps in float32. Matrix memories have
 {HEADS} heads. Time is divided over the chips of an explicit mesh. The TPU's compiler
 reports the memory, the estimated cycles and the collectives of one chip; bytes are the
-sizes of their results on a chip. The all-reduce sums the gradients. For comparison,
+sizes of their results on a chip. The all-gather is of the maps of the parts, and the
+all-reduce sums the gradients of the parameters and the maps. For comparison,
 `time x units` of one array is {4 * STEPS * UNITS:,} bytes.
 """
 

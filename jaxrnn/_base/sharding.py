@@ -134,23 +134,24 @@ def explicit_axes_of(mesh: Any) -> set[str]:
 
 def parts_of_time(xs: PyTree, axis: int) -> int:
     """The number of parts into which an explicit mesh divides time."""
-    names = axes_of_time(xs, axis)
-    names = names if isinstance(names, tuple) else (names,) * (names is not None)
-    return math.prod(explicit_mesh_of(xs).shape[name] for name in names)
+    spec = spec_of_divided_time(xs, axis) or PartitionSpec(None, None)
+    names = spec[axis] if isinstance(spec[axis], tuple) else (spec[axis],)
+    mesh = explicit_mesh_of(xs)
+    return math.prod(mesh.shape[name] for name in names if name is not None)
 
 
-def axes_of_time(xs: PyTree, axis: int) -> Any:
-    """The mesh axis, or a tuple of axes, that divides time on an explicit mesh.
-
-    None if time is not divided.
+def spec_of_divided_time(xs: PyTree, axis: int) -> PartitionSpec | None:
+    """How an explicit mesh divides rows and time; None if time is not divided.
 
     Args:
-        xs: Inputs with time along `axis`.
+        xs: Inputs with time along `axis`; one leaf may tell for all.
         axis: 0 or 1.
     """
     if explicit_mesh_of(xs) is None:
         return None
-    return jax.typeof(jax.tree.leaves(xs)[0]).sharding.spec[axis]
+    specs = (jax.typeof(x).sharding.spec[:2] for x in jax.tree.leaves(xs))
+    divided = (PartitionSpec(*spec) for spec in specs if spec[axis] is not None)
+    return next(divided, None)
 
 
 def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:

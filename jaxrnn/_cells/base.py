@@ -73,9 +73,10 @@ class RNNCell(Hyperparameters, abc.ABC):
         if first(mro[mro.index(steps) :], *loops) not in (steps, RNNCell):
             cls.choose_loop = RNNCell.choose_loop
             cls.apply_sequence = RNNCell.apply_sequence
-            cls.transition = RNNCell.transition
         elif "choose_loop" not in vars(first(mro, *loops)):
             cls.choose_loop = _choose_own_loop
+        if mro.index(steps) < mro.index(first(mro, "transition")):
+            cls.transition = RNNCell.transition
 
     @property
     def is_random(self) -> bool | None:

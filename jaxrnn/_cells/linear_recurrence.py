@@ -140,7 +140,7 @@ class LinearRecurrenceCell(SpecsCell):
         a, b, rest = self.wide_coefficients(params, inputs, state)
         first = self.wide_term_from_zeros(rest, inputs, state)
         if first is not None:
-            b = masking.choose(is_zero(state), first, b)
+            b = masking.choose(self.is_zero(state), first, b)
         new_state = cast_like(state, plus(times(a, widened(state)), b))
         return self.narrow_output(params, new_state, rest, inputs.dtype), new_state
 
@@ -167,6 +167,11 @@ class LinearRecurrenceCell(SpecsCell):
         with jax.named_scope(scope_name(self)):
             return run_in_segments(size, run_block, run.inputs, run.state, run.steps)
 
+    def is_zero(self, state: Element) -> Array:
+        """Whether all units of a state are 0, without the axis of units."""
+        each = [jnp.all(x == 0, axis=-1) for x in jax.tree.leaves(state)]
+        return functools.reduce(jnp.logical_and, each)
+
     def are_from_zeros(
         self, first: Element, state: Element, restarting: Array | None, before: Element
     ) -> Array:
@@ -182,7 +187,8 @@ class LinearRecurrenceCell(SpecsCell):
         """
 
         def is_written(x: Element) -> Array:
-            return (~is_zero(jax.lax.stop_gradient(x)))[..., None].astype(jnp.float32)
+            is_zero = self.is_zero(jax.lax.stop_gradient(x))
+            return (~is_zero)[..., None].astype(jnp.float32)
 
         written, start = is_written(first), is_written(state)
         again = jnp.zeros_like(written)
@@ -249,12 +255,6 @@ def times(a: Element, h: Element) -> Element:
 def plus(x: Element, y: Element) -> Element:
     """The element-wise sum."""
     return jax.tree.map(jnp.add, x, y)
-
-
-def is_zero(state: Element) -> Array:
-    """Whether all units of a state are 0, without the axis of units."""
-    each = [jnp.all(x == 0, axis=-1) for x in jax.tree.leaves(state)]
-    return functools.reduce(jnp.logical_and, each)
 
 
 def one_like(a: Element) -> Element:
@@ -447,16 +447,12 @@ class LinearTransition(Transition, LinearRecurrenceCell):
         """`a * state + b`; see `Transition.map`."""
         a, b, *others = self._split(transition)
         for from_zeros in others:
-            b = masking.choose(is_zero(state), from_zeros, b)
+            b = masking.choose(self.cell.is_zero(state), from_zeros, b)
         return plus(times(a, state), b)
 
-    def are_from_zeros(
-        self, first: Element, state: Element, restarting: Array | None, before: Element
-    ) -> Array:
-        """See `LinearRecurrenceCell`; only the third block may be from zeros."""
-        first, state = self._split(first)[2], self._split(state)[2]
-        before = None if before is None else self._split(before)[2]
-        return super().are_from_zeros(first, state, restarting, before)
+    def is_zero(self, state: Element) -> Array:
+        """Whether the state of the cell in the last block is 0."""
+        return self.cell.is_zero(self._split(state)[-1])
 
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element

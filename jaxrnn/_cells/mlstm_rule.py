@@ -134,6 +134,8 @@ class MLSTMRule(MatrixMemoryCell):
 
         If m is rounded, c and n are rescaled to represent the same memory.
         """
+        if state.m.dtype == like.m.dtype:
+            return cast_like(like, state)
         m = state.m.astype(like.m.dtype)
         rounded = state.m - m.astype(state.m.dtype)
         scale = jnp.exp(jnp.where(state.m == -jnp.inf, 0.0, rounded))
@@ -174,8 +176,7 @@ class MLSTMMap(NamedTuple):
 
     Attributes:
         written: The state after the steps if the memory was empty, an `MLSTMState`.
-        log_keep: The sum of `log(sigmoid(f))`, `[batch, heads]`; -inf if the map is
-            constant.
+        log_keep: The sum of `log(sigmoid(f))`, `[batch, heads]`; -inf in `constant`.
     """
 
     written: Any

@@ -12,6 +12,7 @@ No loop over steps exchanges anything. The gradient is JAX's.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ from .._base.sharding import (
     varying_axes,
     whole_on_explicit_mesh,
 )
-from .._base.trees import named_leaves
+from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._loops import masking
 from .._loops.steps import Restarts, Run, Steps
@@ -43,14 +44,16 @@ from .run_cell import (
 Results = tuple[PyTree, PyTree, PyTree]
 
 
-def run_on_mesh(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Results:
+def run_on_mesh(
+    cell: RNNCellLike, run: Run, options: Options, spec: PartitionSpec
+) -> Results:
     """Runs a cell over inputs whose time axis is divided on an explicit mesh.
 
     Args:
         cell: The cell.
         run: All steps.
         options: The options, with a plan for the steps of one device.
-        name: The axis of the mesh that divides time, or a tuple of axes.
+        spec: How the mesh divides the first two axes of the inputs.
 
     Returns:
         `(outputs, state, states)`; see `run_cell`.
@@ -65,15 +68,16 @@ def run_on_mesh(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Res
         for leaf_name, leaf in named_leaves(name_of_state, state):
             fits = leaf is None or leaf.shape[:1] == (rows,)
             expect(fits, leaf_name, f"have {rows} rows, as the inputs have", leaf)
-    return _run_on_mesh(cell, run, options, name)
+    if getattr(cell, "cannot_change", False):
+        return _compiled(cell, run, options, spec)
+    # A cell that may change is compiled in each call, as in `run_cell`.
+    return jax.jit(lambda cell, run: _run_on_mesh(cell, run, options, spec))(cell, run)
 
 
-@functools.partial(jax.jit, static_argnames=("options", "name"))
-def _run_on_mesh(cell: Any, run: Run, options: Options, name: Any) -> Results:
+def _run_on_mesh(cell: Any, run: Run, options: Options, both: PartitionSpec) -> Results:
     steps = run.steps
     mesh = explicit_mesh_of(run.inputs)
-    spec = jax.typeof(jax.tree.leaves(run.inputs)[0]).sharding.spec
-    rows, both = PartitionSpec(spec[1 - steps.axis]), PartitionSpec(*spec[:2])
+    rows, name = PartitionSpec(both[1 - steps.axis]), both[steps.axis]
     restarts = steps.restarts
     if restarts is not None:
         restarts = dataclasses.replace(restarts, state_numbers=both, states=rows)
@@ -99,6 +103,9 @@ def _run_on_mesh(cell: Any, run: Run, options: Options, name: Any) -> Results:
     )(whole_on_explicit_mesh(cell, run), run)
 
 
+_compiled = jax.jit(_run_on_mesh, static_argnames=("options", "both"))
+
+
 def run_part(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Results:
     """Runs the part of the time axis that a device holds, in `jax.shard_map`.
 
@@ -110,7 +117,8 @@ def run_part(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Result
         name: The axis of the mesh that divides time, or a tuple of axes.
 
     Returns:
-        `(outputs, state, states)`; see `run_cell`. The state is that after all parts.
+        `(outputs, state, states)`; see `run_cell`. The state is that of the last
+        part.
 
     Raises:
         ValueError: If the cell has no `Transition`, or the inputs are not divided over
@@ -121,7 +129,7 @@ def run_part(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Result
     cell = as_varying_as(run.inputs, cell)
     ready = prepared(cell, run.replace(steps=_of_part(run.steps, name)), options)
     count = jax.lax.axis_size(name)
-    if count > 1:
+    if count > 1 and run.steps.time != 0:
         state = _state_before(transition, ready, options, name)
         ready = ready._replace(state=state, run=ready.run.replace(state=state))
     outputs, last, states = run_ready(ready, ready.state, options)
@@ -136,7 +144,8 @@ def _check_axis(name: Any, inputs: PyTree) -> None:
     try:
         index = jax.lax.axis_index(name)
     except NameError as error:
-        text = f"`axis_name` must be {what} around this call, got {name!r}."
+        fix = "On an explicit mesh, omit it."
+        text = f"`axis_name` must be {what} around this call, got {name!r}. {fix}"
         raise ValueError(text) from error
     # Without `check_vma`, types do not tell what varies, and no axis is missing.
     missing = varying_axes(index) - varying_axes(jax.tree.leaves(inputs)[0])
@@ -190,15 +199,30 @@ def _with_earlier_resets(where: Array, mask: Array, name: Any) -> Array:
     end = jnp.max(jnp.where(mask, steps[None], 0), axis=1, keepdims=True)
     is_left = jnp.any(where & (steps[None] > end), axis=1)
 
-    def after(waits: Array, part: PyTree) -> tuple[Array, Array]:
+    def after(waits: Array, part: PyTree) -> Array:
         is_left, is_empty = part
-        return is_left | (waits & is_empty), waits
+        return is_left | (waits & is_empty)
 
-    parts = jax.lax.all_gather((is_left, end[:, 0] == 0), name)
-    none = as_varying_as(parts, jnp.zeros_like(is_left))
-    _, waits = jax.lax.scan(after, none, parts)
-    waits = waits[jax.lax.axis_index(name)]
+    part = is_left, end[:, 0] == 0
+    waits = _before_part(after, jnp.zeros_like(is_left), part, name)
     return where.at[:, 0].set(where[:, 0] | waits)
+
+
+def _before_part(
+    after: Callable[[PyTree, PyTree], PyTree], first: PyTree, part: PyTree, name: Any
+) -> PyTree:
+    """What is known before a part, from what each device knows about its own part.
+
+    Args:
+        after: `after(x, part)` is what is known after a part, if x is known before it.
+        first: What is known before the first part.
+        part: What this device knows about its part.
+        name: The axis of the mesh that divides time.
+    """
+    parts = jax.lax.all_gather(part, name)
+    first = as_varying_as(parts, first)
+    _, all_before = jax.lax.scan(lambda x, part: (after(x, part), x), first, parts)
+    return jax.tree.map(lambda x: x[jax.lax.axis_index(name)], all_before)
 
 
 def _state_before(transition: Any, ready: Any, options: Options, name: Any) -> PyTree:
@@ -210,24 +234,25 @@ def _state_before(transition: Any, ready: Any, options: Options, name: Any) -> P
         options: The options.
         name: The axis of the mesh that divides time.
     """
-    number = jax.lax.axis_index(name)
-    maps, are_constant = _map_of_part(transition, ready, options, number == 0)
+    run = ready.run
+    size = ready.cell.state_size
+    wide = widened(with_structure(size, run.state))
+    is_first = jax.lax.axis_index(name) == 0
+    part = _map_of_part(transition, ready, options, wide, is_first)
 
-    def after(state: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
+    def after(state: PyTree, part: PyTree) -> PyTree:
         map_of_part, is_constant = part
-        # The state before a restart may be NaN, and 0 * NaN is NaN.
+        # A constant does not read the state, which may be NaN before a restart.
         read = masking.zero_dead(~is_constant, state)
-        return transition.map(map_of_part, read), state
+        return transition.map(map_of_part, read)
 
-    parts = jax.lax.all_gather((maps, are_constant), name)
-    first = as_varying_as(parts, widened(ready.run.state))
-    _, before = jax.lax.scan(after, first, parts)
-    state = jax.tree.map(lambda x: x[number], before)
-    return transition.narrowed(state, ready.run.state)
+    state = _before_part(after, wide, part, name)
+    state = transition.narrowed(state, with_structure(size, run.state))
+    return with_structure(run.state, state)
 
 
 def _map_of_part(
-    transition: Any, ready: Any, options: Options, is_first: Array
+    transition: Any, ready: Any, options: Options, state: PyTree, is_first: Array
 ) -> tuple[PyTree, Array]:
     """The map from the state before a part to the state after it.
 
@@ -235,19 +260,20 @@ def _map_of_part(
         transition: The `Transition` of the cell.
         ready: The `ReadyRun` of the cell over the part.
         options: The options.
+        state: The initial state of the whole sequences.
         is_first: Whether the part is the first, before which the state is known.
 
     Returns:
         The last state of the transition; and whether it is a constant, bool `[batch]`.
     """
     run = ready.run
-    state = widened(run.state)
     pairs = transition.constant(state), transition.identity(state)
     start = jax.tree.map(functools.partial(jnp.where, is_first), *pairs)
     are_constant = jnp.full(jax.tree.leaves(state)[0].shape[:1], is_first)
     steps = dataclasses.replace(run.steps, returns_states=False)
     if run.steps.restarts is not None:
-        states = transition.constant(widened(run.steps.restarts.states))
+        states = with_structure(ready.cell.state_size, run.steps.restarts.states)
+        states = transition.constant(widened(states))
         steps = steps.with_restart_states(states)
         are_constant |= jnp.any(run.steps.restarts.where(steps.axis), axis=1)
     start, are_constant = as_varying_as(run.inputs, (start, are_constant))

@@ -13,7 +13,7 @@ from .._base.arguments import (
 from .._base.errors import expect
 from .._base.inputs import as_sequences, output_dtype
 from .._base.modules import with_hints
-from .._base.sharding import axes_of_time, parts_of_time
+from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._loops.steps import Run, Steps
@@ -42,7 +42,7 @@ def dynamic_rnn(
     implementation: str | None = None,
     mask: ArrayLike | None = None,
     return_states: bool = False,
-    axis_name: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> tuple[PyTree, ...]:
     """Runs `cell` over all time steps of `inputs`.
 
@@ -122,11 +122,12 @@ def dynamic_rnn(
         return_states: Whether to also return the state after every step. The state
             before a step is the state after the previous step or, for the first step,
             the initial state.
-        axis_name: In `jax.shard_map`, the name of the mesh axis that divides time. Each
-            device passes its part of `inputs`, `mask` and `resets`, and the lengths and
-            states of the whole sequences. Only for linear recurrences and matrix
-            memories. On an explicit mesh, omit the argument: the sharding of the inputs
-            tells how time is divided.
+        axis_name: In `jax.shard_map`, the name of the mesh axis that divides time, or a
+            tuple of names. Each device passes its part of `inputs`, `mask` and
+            `resets`, and for its rows the lengths and states of the whole sequences.
+            Without the name, a device runs its part as a sequence of its own. Only for
+            linear recurrences and matrix memories. On an explicit mesh, omit the name:
+            the sharding of the inputs shows how time is divided.
 
     Returns:
         `(outputs, state)`. `outputs` has the structure of `cell.output_size`, each leaf
@@ -163,12 +164,12 @@ def dynamic_rnn(
     arguments = locals()
     scope = as_scope(arguments.pop("scope"), "rnn")
     run, options = make_run(**arguments)
-    on_mesh = axes_of_time(run.inputs, run.steps.axis)
+    spec = spec_of_divided_time(run.inputs, run.steps.axis)
     with jax.named_scope(scope):
         if axis_name is not None:
             results = run_part(cell, run, options, axis_name)
-        elif on_mesh is not None:
-            results = run_on_mesh(cell, run, options, on_mesh)
+        elif spec is not None:
+            results = run_on_mesh(cell, run, options, spec)
         else:
             results = run_cell(cell, run, options)
     return results if return_states else results[:2]
@@ -189,7 +190,7 @@ def make_run(
     implementation: str | None = None,
     mask: ArrayLike | None = None,
     return_states: bool = False,
-    axis_name: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> tuple[Run, Options]:
     """Checks the arguments of `dynamic_rnn`, and makes the run and its options."""
     check_is_cell("cell", cell)

@@ -154,6 +154,67 @@ def test_first_inputs_of_zeros_over_several_parts():
     assert_near(got, want, tolerance=1e-12)
 
 
+def test_every_kind_of_cell_has_a_map():
+    kinds = "MinGRU MinLSTM QRNN SRU LRU RGLRU MLSTM DeltaNet GatedDeltaNet".split()
+    kinds += ["MLSTMMemory", "DeltaMemory"]
+    found = {type(CASES[name].cell).__name__ for name in HAVE}
+    assert found == {f"{kind}Cell" for kind in kinds}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("name", ["min_gru", "gated_delta_net", "mlstm"])
+def test_narrow_inputs_resets_to_zeros_and_plain_tuples(name, dtype):
+    """The state is of the dtype of the inputs; the error is that of one device."""
+    cell, arrays = arrays_of(name)
+    arrays.pop("reset_state")
+    state = arrays["initial_state"]
+    arrays["initial_state"] = tuple(state) if isinstance(state, tuple) else state
+    wide = run(cell, resets=RESETS, **arrays)[0]
+    narrow = jax.tree.map(lambda x: jnp.asarray(x, dtype), arrays)
+    options = {"resets": RESETS, "dtype": jnp.dtype(dtype)}
+    own = lambda params, inputs, initial_state: jaxrnn.dynamic_rnn(
+        cell.bind(params), inputs, initial_state=initial_state, **options
+    )
+    want = own(**narrow)
+    mesh = explicit(4)
+    with jax.set_mesh(mesh):
+        got = own(**on_mesh(mesh, narrow))
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    error = lambda x: np.abs(np.asarray(x[0], F64) - np.asarray(wide)).max()
+    assert error(got) <= 2 * error(want) + 1e-6
+
+
+@pytest.mark.parametrize("name", ["min_gru", "gated_delta_net", "mlstm"])
+def test_nan_in_the_initial_state_ends_at_a_reset(name):
+    """Row 1 is reset before its first step, and its gradient of the state is 0."""
+    cell, arrays = arrays_of(name)
+    state = jax.tree.map(lambda x: x.at[1].set(np.nan), arrays["initial_state"])
+    arrays |= {"initial_state": state, "reset_state": None}
+    one = lambda arrays: run(cell, resets=RESETS, **arrays)
+    want = differentiated(one, arrays)
+    mesh = explicit(4)
+    with jax.set_mesh(mesh):
+        got = differentiated(one, on_mesh(mesh, arrays))
+    assert_near(got, want, tolerance=1e-10)
+
+
+def test_no_steps():
+    for cell, state in ((jaxrnn.MLSTMCell(4), None), (jaxrnn.MinGRUCell(4), None)):
+        x = jax.device_put(draw(BATCH, 0, 3), NamedSharding(explicit(4), BOTH))
+        outputs, _ = jaxrnn.dynamic_rnn(bound(cell), x, state, dtype=F64)
+        assert outputs.shape == (BATCH, 0, 4)
+
+
+def test_a_cell_that_changed_runs_its_new_function():
+    scale = [1.0]
+    cell = bound(jaxrnn.MinGRUCell(4, activation=lambda x: scale[0] * x))
+    x = jax.device_put(draw(BATCH, STEPS, 3), NamedSharding(explicit(4), BOTH))
+    first, _ = jaxrnn.dynamic_rnn(cell, x, dtype=F64)
+    scale[0] = 2.0
+    second, _ = jaxrnn.dynamic_rnn(cell, x, dtype=F64)
+    np.testing.assert_allclose(second, 2 * first, rtol=1e-9)
+
+
 X = draw(BATCH, STEPS, 3)
 LSTM = bound(jaxrnn.LSTMCell(2))
 GRU = bound(jaxrnn.MinGRUCell(2))
@@ -166,6 +227,7 @@ class OtherStep(jaxrnn.LinearRecurrenceCell):
     param_specs = lambda self, depth: {}
     coefficients = lambda self, params, inputs: (inputs, inputs, None)
     step = lambda self, params, inputs, state: (jnp.tanh(inputs + state),) * 2
+    apply_sequence = jaxrnn.LinearRecurrenceCell.apply_sequence
 
 
 def by_name(cell, inputs_spec, name="time"):
