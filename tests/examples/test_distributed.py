@@ -91,7 +91,7 @@ def test_dropout_depends_on_the_number_of_the_row(users_settings):
 
 def test_the_rows_must_be_divisible_by_the_devices(users_settings, tmp_path):
     flags = ["--batch-size", "6", "--folder", str(tmp_path)]
-    with pytest.raises(SystemExit, match=r"divide .* \(--batch-size\), 6, got 4"):
+    with pytest.raises(SystemExit, match=r"divide .* \(--batch-size\), 6, got 8"):
         tyro.cli(train.main, args=flags)
 
 
