@@ -472,7 +472,7 @@ class LinearTransition(Transition, LinearRecurrenceCell):
         return None if first is None else self._joined(_zeros(b), b, first)
 
     def coefficients(self, params: Params, inputs: Array) -> Coefficients:
-        """Those of the cell; `wide_coefficients` replaces them."""
+        """The coefficients of the cell; `wide_coefficients` replaces them."""
         return self.cell.coefficients(params, inputs)
 
     def output(self, params: Params, state: Element, rest: PyTree) -> Array:

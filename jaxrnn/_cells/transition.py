@@ -49,8 +49,6 @@ class Transition(abc.ABC):
 class MemoryTransition(Transition):
     """What the transitions of matrix memories share."""
 
-    cell: Any
-
     def safety_check(self, params: Params, dtype: DType) -> Callable[..., Array]:
         """The check of the cell; see `MatrixMemoryCell`."""
         return self.cell.safety_check(params, dtype)

@@ -196,8 +196,7 @@ def make_run(
     check_is_cell("cell", cell)
     inputs, shape, axis = as_padded(inputs, time_major)
     time, rows = shape[axis], shape[1 - axis]
-    is_whole = axis_name is None
-    valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis, is_whole)
+    valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis, axis_name)
     state = as_initial_state(initial_state, time)
     where, reset_state = as_resets(resets, reset_state, shape, axis)
     steps = Steps(

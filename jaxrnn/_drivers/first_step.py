@@ -57,16 +57,16 @@ def mask_or_lengths(
     lengths: Lengths | None,
     shape: tuple,
     axis: int,
-    is_whole: bool = True,
+    axis_name: Any = None,
 ) -> tuple[Array | None, Lengths | None]:
     """Returns `(mask, sequence_length)`; at least one of the two is None.
 
     A mask without gaps is converted to lengths if its values are known, because lengths
-    need no reordering of steps. The first arguments are as in `as_mask`. `is_whole` is
-    False for the mask of one device if time is divided: lengths count all steps.
+    need no reordering of steps. The first arguments are as in `as_mask`. With
+    `axis_name`, the mask is that of one device, but lengths would count all steps.
     """
     array = as_mask(mask, lengths, shape, axis)
-    if array is None or not is_whole:
+    if array is None or axis_name is not None:
         return array, lengths
     known = concrete_or_none(mask if isinstance(mask, np.ndarray) else array)
     if known is None or (np.diff(known.astype(np.int8), axis=axis) > 0).any():
