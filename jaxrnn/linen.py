@@ -83,6 +83,7 @@ class Recurrent(nn.Module, kw_only=True):
         return_carry: bool | None = None,
         return_states: bool | None = None,
         rngs: Key | None = None,
+        axis_name: str | tuple[str, ...] | None = None,
     ) -> PyTree:
         """Runs the module over sequences.
 
@@ -117,6 +118,9 @@ class Recurrent(nn.Module, kw_only=True):
             return_states: Whether to also return the state after every step; None to
                 use the module's attribute.
             rngs: A key for random numbers, instead of the module's stream.
+            axis_name: The axis of `jax.shard_map` that divides time; see
+                `jaxrnn.dynamic_rnn`. Only `RNN` without `reverse` supports this
+                argument. `init` ignores it.
 
         Returns:
             The outputs, `[*batch, time, ...]`, or `[time, *batch, ...]` if
@@ -134,13 +138,15 @@ class Recurrent(nn.Module, kw_only=True):
         params = self._params(inputs, sequence_length)
         key = self._draw_key(deterministic, rngs)
         cells = modules.bind_cells(self._cells(), params, key)
-        # `init` must also run on devices that the implementation does not support.
-        implementation = None if self.is_initializing() else self.implementation
+        options = {"implementation": self.implementation, "axis_name": axis_name}
+        # `init` must also run outside `shard_map`, and on devices that the
+        # implementation does not support.
+        options = dict.fromkeys(options) if self.is_initializing() else options
         states = {"initial_state": initial_state, "reset_state": reset_state}
         marks = {"resets": resets, "mask": mask}
         flags = {"return_carry": return_carry, "return_states": return_states}
         return modules.run(
-            self, cells, inputs, sequence_length, states, marks, flags, implementation
+            self, cells, inputs, sequence_length, states, marks, flags, options
         )
 
     @nn.nowrap

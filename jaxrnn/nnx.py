@@ -123,6 +123,7 @@ class Recurrent(FieldsModule):
         return_carry: bool | None = None,
         return_states: bool | None = None,
         rngs: Rngs | None = None,
+        axis_name: str | tuple[str, ...] | None = None,
     ) -> PyTree:
         """Runs the module over sequences.
 
@@ -160,6 +161,9 @@ class Recurrent(FieldsModule):
                 module's stream. If a function under `jax.jit` closes over the module,
                 pass a key: the module's stream cannot advance in such a function and
                 raises `TraceContextError`.
+            axis_name: The axis of `jax.shard_map` that divides time; see
+                `jaxrnn.dynamic_rnn`. Only `RNN` without `reverse` supports this
+                argument.
 
         Returns:
             The outputs, `[*batch, time, ...]`, or `[time, *batch, ...]` if
@@ -178,9 +182,9 @@ class Recurrent(FieldsModule):
         states = {"initial_state": initial_state, "reset_state": reset_state}
         marks = {"resets": resets, "mask": mask}
         flags = {"return_carry": return_carry, "return_states": return_states}
-        implementation = self.implementation
+        options = {"implementation": self.implementation, "axis_name": axis_name}
         return modules.run(
-            self, cells, inputs, sequence_length, states, marks, flags, implementation
+            self, cells, inputs, sequence_length, states, marks, flags, options
         )
 
     def _draw_key(self, deterministic: bool | None, rngs: Rngs | None) -> Key | None:

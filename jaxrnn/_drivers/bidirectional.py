@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_dtype, as_scope, check_is_cell
-from .._base.errors import error_note
+from .._base.errors import error_note, expect
 from .._base.inputs import as_steps, check_structure
 from .._base.modules import with_hints
-from .._base.sharding import lengths_for
+from .._base.sharding import lengths_for, spec_of_divided_time
 from .._base.trees import with_structure
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._loops import masking
@@ -137,6 +137,10 @@ def run_backward(
     """
     inputs, shape, axis = as_padded(inputs, time_major)
     mask = as_mask(mask, sequence_length, shape, axis)
+    must = "be None if a mesh divides time and rows are reversed"
+    fix = "Pass `mask`: true at the steps before each row's length."
+    is_whole = spec_of_divided_time(inputs, axis) is None or sequence_length is None
+    expect(is_whole, "sequence_length", must, sequence_length, fix)
     lengths = lengths_for(sequence_length, inputs, shape[axis], 1 - axis)
     resets, _ = as_resets(resets, None, shape, axis)
 

@@ -57,7 +57,7 @@ def run(
     states: Mapping[str, PyTree],
     marks: Mapping[str, ArrayLike | None],
     flags: Mapping[str, bool | None],
-    implementation: str | None,
+    options: Options,
 ) -> PyTree:
     """Runs the cells of a module.
 
@@ -69,7 +69,7 @@ def run(
         states: The arguments `initial_state` and `reset_state` of the module's call.
         marks: The arguments `resets` and `mask`, with an entry for each row and step.
         flags: The arguments `return_carry` and `return_states`.
-        implementation: As in `jaxrnn.dynamic_rnn`.
+        options: `implementation` and `axis_name`, as in `jaxrnn.dynamic_rnn`.
 
     Returns:
         The outputs, `(state, outputs)` or `(outputs, state, states)`.
@@ -79,13 +79,12 @@ def run(
     dtype = compute_dtype(module.dtype, (inputs, cells))
     cast = functools.partial(in_dtype, dtype)
     returns = {name: flag(name, x, getattr(module, name)) for name, x in flags.items()}
-    options = {
+    options = options | {
         "sequence_length": lengths,
         "dtype": dtype,
         "parallel_iterations": module.parallel_iterations,
         "swap_memory": module.swap_memory,
         "time_major": module.time_major,
-        "implementation": implementation,
         "return_states": returns["return_states"],
     }
     options |= {name: cast(merge(name, x, shape)) for name, x in states.items()}
@@ -111,6 +110,7 @@ def _run_one(module: Any, cell: Any, inputs: PyTree, options: Options) -> tuple:
     keep_order = as_bool("keep_order", module.keep_order)
     if not as_bool("reverse", module.reverse):
         return dynamic_rnn(cell, inputs, **options)
+    _check_is_whole(options, "a module with `reverse`")
     return run_backward(cell, inputs, keep_order=keep_order, **options)
 
 
@@ -149,10 +149,19 @@ def _pop_states(what: str, options: Options) -> tuple[Any, Any]:
     must = "be None for a bidirectional module, which always resets to zeros"
     reset_state = options.pop("reset_state")
     expect(reset_state is None, "reset_state", must, reset_state)
+    _check_is_whole(options, "a bidirectional module")
     state = options.pop("initial_state")
     pair = (None, None) if state is None else state
     expect(is_list_of(pair, 2), "initial_state", f"be {what}", pair)
     return pair
+
+
+def _check_is_whole(options: Options, what: str) -> None:
+    """Takes `axis_name` from the options; raises ValueError unless it is None."""
+    name = options.pop("axis_name")
+    must = f"be None for {what}"
+    fix = "To divide time, shard the inputs on an explicit mesh."
+    expect(name is None, "axis_name", must, name, fix)
 
 
 def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:

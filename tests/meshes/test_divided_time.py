@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES
+from flax import linen as nn, nnx
 from helpers import assert_near, bound, differentiated
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from mesh import BATCH, F64, draw, drawn_like
 
 import jaxrnn
+import jaxrnn.linen
+import jaxrnn.nnx
 from jaxrnn import memory
 from jaxrnn._base.math import expand_rows
 from jaxrnn.testing._oracle import make_setup
@@ -236,9 +239,52 @@ def by_name(cell, inputs_spec, name="time"):
     return jax.shard_map(run, mesh=mesh, in_specs=inputs_spec, out_specs=BOTH)(X)
 
 
+def divided_x():
+    return jax.device_put(X, NamedSharding(explicit(4), BOTH))
+
+
 def by_sharding(cell, **options):
-    x = jax.device_put(X, NamedSharding(explicit(4), BOTH))
-    return jaxrnn.dynamic_rnn(cell, x, dtype=F64, **options)
+    return jaxrnn.dynamic_rnn(cell, divided_x(), dtype=F64, **options)
+
+
+def in_linen(module, *cells):
+    return module.apply(module.variables_of(*cells), X, axis_name="time")
+
+
+class Wrapped(nn.Module):
+    """A linen module that always passes the name of the axis."""
+
+    @nn.compact
+    def __call__(self, x):
+        rnn = jaxrnn.linen.RNN(GRU.cell, return_carry=True, name="rnn")
+        return rnn(x, LENGTHS, axis_name="time")
+
+
+def test_modules_by_name():
+    """`init` of linen needs no `shard_map`."""
+    params = {"rnn": jaxrnn.linen.RNN(GRU.cell).variables_of(GRU)["params"]}
+    types = jax.eval_shape(Wrapped().init, jax.random.key(0), X)["params"]
+    assert jax.tree.structure(types) == jax.tree.structure(params)
+    options = {"param_dtype": F64, "return_carry": True, "rngs": nnx.Rngs(0)}
+    in_nnx = jaxrnn.nnx.RNN(GRU.cell, 3, **options)
+    in_nnx.set_cells(GRU)
+    outputs, state = jaxrnn.dynamic_rnn(GRU, X, LENGTHS, dtype=F64)
+    mesh = jax.make_mesh((8,), ("time",), axis_types=(AxisType.Auto,))
+    for run in (
+        lambda x: Wrapped().apply({"params": params}, x),
+        lambda x: in_nnx(x, LENGTHS, axis_name="time"),
+    ):
+        time = P(None, "time")
+        got = jax.shard_map(run, mesh=mesh, in_specs=time, out_specs=(P(), time))(X)
+        assert_near(got, (state, outputs), tolerance=1e-12)
+
+
+def test_two_directions_with_a_mask():
+    """A mask is reversed without an exchange that depends on lengths."""
+    run = lambda x, mask: jaxrnn.bidirectional_dynamic_rnn(
+        GRU, GRU, x, mask=mask, resets=RESETS, dtype=F64
+    )
+    assert_near(run(divided_x(), MASK), run(X, MASK), tolerance=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +302,20 @@ def by_sharding(cell, **options):
         (
             lambda: by_sharding(GRU, initial_state=np.zeros((3, 2))),
             "`initial_state` must have 4 rows",
+        ),
+        (
+            lambda: jaxrnn.bidirectional_dynamic_rnn(
+                GRU, GRU, divided_x(), LENGTHS, dtype=F64
+            ),
+            "Pass `mask`: true at the steps before each row's length.",
+        ),
+        (
+            lambda: in_linen(jaxrnn.linen.RNN(GRU.cell, reverse=True), GRU),
+            "`axis_name` must be None for a module with `reverse`",
+        ),
+        (
+            lambda: in_linen(jaxrnn.linen.Bidirectional(GRU.cell, GRU.cell), GRU, GRU),
+            "`axis_name` must be None for a bidirectional module",
         ),
     ],
 )
