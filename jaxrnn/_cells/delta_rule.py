@@ -89,15 +89,15 @@ class DeltaRule(MatrixMemoryCell):
         """
         q, k, v, log_a, b = self.prepared(chunk.values)
         log_keep = chunk.sums(log_a)
-        decays = jnp.exp(log_keep)
+        keep = jnp.exp(log_keep)
         pairs = chunk.pairs(log_keep, -log_keep)
-        keep = decays[..., None]
         between = jnp.tril(jnp.einsum("bntk,bnsk->bnts", k, k) * pairs, -1)
-        wanted = b[..., None] * (v - keep * chunk.read(k, _matrix))
+        wanted = b[..., None] * (v - keep[..., None] * chunk.read(k, _matrix))
         u = _solve(b[..., None] * between, wanted)
         scores = jnp.einsum("bntk,bnsk->bnts", q, k) * pairs
-        h = keep * chunk.read(q, _matrix) + jnp.einsum("bnts,bnsv->bntv", scores, u)
-        return h, chunk.memory(_matrix, decays, pairs, k, u)
+        new = jnp.einsum("bnts,bnsv->bntv", scores, u)
+        h = keep[..., None] * chunk.read(q, _matrix) + new
+        return h, chunk.memory(_matrix, keep, pairs, k, u)
 
 
 def _matrix(state: Array) -> Array:

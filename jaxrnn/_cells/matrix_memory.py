@@ -93,7 +93,7 @@ class Chunk:
             of: Returns a state's matrices, `[batch, heads, 1 or steps, key, value]`.
         """
         carried = of(self.state)[:, :, 0]
-        product = "bhtk,bhkv->bhtv"
+        product = "bntk,bnkv->bntv"
         if self.is_carried is None:
             return jnp.einsum(product, q, carried)
         mask = self.is_carried[..., None]
@@ -101,7 +101,7 @@ class Chunk:
             return jnp.where(mask, jnp.einsum(product, q, carried), 0.0)
         restarted = of(self.restart_states)
         if restarted.shape[2] > 1:
-            new = jnp.einsum("bhtk,bhtkv->bhtv", q, restarted)
+            new = jnp.einsum("bntk,bntkv->bntv", q, restarted)
             return jnp.where(mask, jnp.einsum(product, q, carried), new)
         # One matrix product with both states is faster than two.
         both = jnp.concatenate([carried, restarted[:, :, 0]], axis=-1)
@@ -114,7 +114,7 @@ class Chunk:
             return jnp.cumsum(x, axis=-1)
         reads = self.reads[:, 0].astype(x.dtype)
         highest = jax.lax.Precision.HIGHEST
-        product = jnp.einsum("bts,bhs->bht", reads, x, precision=highest)
+        product = jnp.einsum("bts,bns->bnt", reads, x, precision=highest)
         # The transpose of the product would multiply cotangents of other spans by 0,
         # and they are NaN where a score overflowed.
         read = jnp.where(self.reads.mT, x[..., None], 0.0)
@@ -134,7 +134,7 @@ class Chunk:
         The shape is `[batch, heads, t, s]`. Where t does not read s, a product may
         overflow; the mask in `pairs` stops its derivative.
         """
-        products = jnp.einsum("bhtk,bhsk->bhts", q, k) * pairs
+        products = jnp.einsum("bntk,bnsk->bnts", q, k) * pairs
         return jnp.where(self.reads, products, 0.0)
 
     def pairs(self, log_read: Array, log_written: Array) -> Array:
@@ -175,7 +175,7 @@ class Chunk:
                 self, restart_states=restart_states, is_carried=is_carried
             )
         keys = self.after(pairs)[..., None] * k[:, :, None, :, :]
-        written = jnp.einsum("bhtsk,bhsv->bhtkv", keys, u)
+        written = jnp.einsum("bntsk,bnsv->bntkv", keys, u)
         return self.after(keep)[..., None, None] * chunk.start(of) + written
 
 

@@ -104,8 +104,8 @@ class MLSTMRule(MatrixMemoryCell):
         """
         q, k, v, i, f = chunk.values
         log_f = jax.nn.log_sigmoid(f)
-        forgotten = chunk.sums(log_f)
-        added = i - forgotten
+        log_keep = chunk.sums(log_f)
+        added = i - log_keep
         m = chunk.start(lambda state: state.m)
         a = jnp.maximum(m, chunk.maxima(added))
         # An empty memory stays as it is until a step is written; -inf + inf is NaN.
@@ -118,7 +118,7 @@ class MLSTMRule(MatrixMemoryCell):
         values = jnp.einsum("bnts,bnsv->bntv", scores, v)
         values = values + keep[..., None] * old_values
         dot = keep * old_dot + jnp.sum(scores, axis=-1)
-        m = forgotten + a
+        m = log_keep + a
         c = chunk.memory(_memory, keep, pairs, k, v)
         n = chunk.memory(_normalizer, keep, pairs, k, jnp.ones_like(log_f)[..., None])
         state = MLSTMState(c, n[..., 0], chunk.after(m))
