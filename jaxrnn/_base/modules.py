@@ -34,6 +34,8 @@ _SAME_MEANING = (
 _INSTEAD = {
     "sequence_length lengths seq_lengths": "`dynamic_rnn` accepts lengths.",
     "mask": "`dynamic_rnn` accepts masks; `mask.sum(-1)` gives lengths.",
+    "axis_name": "Pass it to `dynamic_rnn`, or to a call of the module `RNN`.",
+    "axis_names": "Pass it to the constructor of a module.",
     "resets reset done dones reset_state": "`dynamic_rnn` and `RNN` accept `resets`.",
     "params": "Bind the parameters to the cell with `cell.bind(params)`.",
     "key rng rngs": "Pass it to `cell.init(key, inputs)` or `cell.bind(params, key)`.",

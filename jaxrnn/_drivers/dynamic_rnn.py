@@ -1,5 +1,7 @@
 """`dynamic_rnn`: runs a cell over padded sequences, in one compiled loop."""
 
+import contextlib
+
 import jax
 
 from .._base.arguments import (
@@ -10,7 +12,7 @@ from .._base.arguments import (
     check_instance,
     check_is_cell,
 )
-from .._base.errors import expect
+from .._base.errors import error_note, expect
 from .._base.inputs import as_sequences, output_dtype
 from .._base.modules import with_hints
 from .._base.sharding import parts_of_time, spec_of_divided_time
@@ -23,6 +25,10 @@ from .first_step import as_initial_state, as_resets, mask_or_lengths
 from .run_cell import Options, as_restarts, run_cell
 
 IMPLEMENTATIONS = "xla", "native", "cudnn"
+_OF_PART = (
+    "With `axis_name`, a device passes its part of inputs, masks and resets, and for "
+    "its rows the lengths and states of the whole sequences."
+)
 
 
 @with_hints
@@ -163,7 +169,8 @@ def dynamic_rnn(
     """
     arguments = locals()
     scope = as_scope(arguments.pop("scope"), "rnn")
-    run, options = make_run(**arguments)
+    with contextlib.nullcontext() if axis_name is None else error_note(_OF_PART):
+        run, options = make_run(**arguments)
     spec = spec_of_divided_time(run.inputs, run.steps.axis)
     with jax.named_scope(scope):
         if axis_name is not None:

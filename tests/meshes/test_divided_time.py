@@ -233,9 +233,10 @@ class OtherStep(jaxrnn.LinearRecurrenceCell):
     apply_sequence = jaxrnn.LinearRecurrenceCell.apply_sequence
 
 
-def by_name(cell, inputs_spec, name="time"):
+def by_name(cell, inputs_spec, name="time", **options):
     mesh = jax.make_mesh((2, 4), ("data", "time"), axis_types=(AxisType.Auto,) * 2)
-    run = lambda x: jaxrnn.dynamic_rnn(cell, x, dtype=F64, axis_name=name)[0]
+    options |= {"dtype": F64, "axis_name": name}
+    run = lambda x: jaxrnn.dynamic_rnn(cell, x, **options)[0]
     return jax.shard_map(run, mesh=mesh, in_specs=inputs_spec, out_specs=BOTH)(X)
 
 
@@ -302,6 +303,14 @@ def test_two_directions_with_a_mask():
         (
             lambda: by_sharding(GRU, initial_state=np.zeros((3, 2))),
             "`initial_state` must have 4 rows",
+        ),
+        (
+            lambda: by_name(GRU, BOTH, mask=np.ones((BATCH, STEPS), bool)),
+            "With `axis_name`, a device passes its part of inputs, masks and resets",
+        ),
+        (
+            lambda: jaxrnn.linen.RNN(GRU.cell, axis_name="time"),
+            "is not an argument of `RNN`. Pass it to `dynamic_rnn`, or to a call",
         ),
         (
             lambda: jaxrnn.bidirectional_dynamic_rnn(
