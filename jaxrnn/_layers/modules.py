@@ -110,7 +110,7 @@ def _run_one(module: Any, cell: Any, inputs: PyTree, options: Options) -> tuple:
     keep_order = as_bool("keep_order", module.keep_order)
     if not as_bool("reverse", module.reverse):
         return dynamic_rnn(cell, inputs, **options)
-    _check_is_whole(options, "a module with `reverse`")
+    _drop_axis_name(options, "a module with `reverse`")
     return run_backward(cell, inputs, keep_order=keep_order, **options)
 
 
@@ -147,21 +147,24 @@ def _run_stack(module: Any, cells: Any, inputs: PyTree, options: Options) -> tup
 def _pop_states(what: str, options: Options) -> tuple[Any, Any]:
     """The initial states of both directions, or two Nones."""
     must = "be None for a bidirectional module, which always resets to zeros"
-    reset_state = options.pop("reset_state")
-    expect(reset_state is None, "reset_state", must, reset_state)
-    _check_is_whole(options, "a bidirectional module")
+    _drop_none(options, "reset_state", must)
+    _drop_axis_name(options, "a bidirectional module")
     state = options.pop("initial_state")
     pair = (None, None) if state is None else state
     expect(is_list_of(pair, 2), "initial_state", f"be {what}", pair)
     return pair
 
 
-def _check_is_whole(options: Options, what: str) -> None:
-    """Takes `axis_name` from the options; raises ValueError unless it is None."""
-    name = options.pop("axis_name")
-    must = f"be None for {what}"
+def _drop_axis_name(options: Options, what: str) -> None:
+    """Drops `axis_name`, with which each device would reverse only its own part."""
     fix = "To divide time, shard the inputs on an explicit mesh."
-    expect(name is None, "axis_name", must, name, fix)
+    _drop_none(options, "axis_name", f"be None for {what}", fix)
+
+
+def _drop_none(options: Options, name: str, must: str, fix: str = "") -> None:
+    """Drops an unsupported option; raises ValueError unless the option is None."""
+    value = options.pop(name)
+    expect(value is None, name, must, value, fix)
 
 
 def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:

@@ -92,13 +92,14 @@ def test_runs_without_gradients_exchange_nothing(name, axis_type):
 # Their programs have no collectives in loops, on any mesh.
 ONCE = ["dynamic_rnn", "bidirectional", "static_rnn"]
 AXES = ["auto", "explicit", "shard_map"]
+DEVICES = jax.devices()[:4]
 # The layouts of parameters: whole, divided by rows, divided by columns.
 LAYOUTS = [("data", "shard_map")]
 LAYOUTS += itertools.product(["data", "FSDP", "tensor"], AXES[:2])
 
 
 def found(layout, axes, driver, cell):
-    return collectives(programs.compiled(jax.devices()[:4], layout, axes, driver, cell))
+    return collectives(programs.compiled(DEVICES, layout, axes, driver, cell))
 
 
 @pytest.mark.fast(
@@ -113,9 +114,7 @@ def test_no_collective_in_a_loop(cell, layout, axes):
     inside, outside = found(layout, axes, "dynamic_rnn", cell)
     assert inside == []
     types, _, _ = programs.types_of(
-        programs.CELLS[cell],
-        programs.make_mesh(jax.devices()[:4], layout, axes),
-        layout,
+        programs.CELLS[cell], programs.make_mesh(DEVICES, layout, axes), layout
     )
     params = jax.tree.leaves(types)
     if layout == "data":
@@ -146,10 +145,7 @@ def test_data_parallel_by_driver(axes, driver):
 @pytest.mark.parametrize("told", ["context", "inputs"])
 def test_fsdp_of_parameters_whose_types_tell_no_mesh(told):
     """`in_shardings` shards the parameters. The mesh is set, or the inputs have it."""
-    cell, mesh = (
-        programs.CELLS["LSTM"],
-        programs.make_mesh(jax.devices()[:4], "FSDP", "auto"),
-    )
+    cell, mesh = programs.CELLS["LSTM"], programs.make_mesh(DEVICES, "FSDP", "auto")
     types = programs.types_of(cell, mesh, "FSDP")
     shardings = jax.tree.map(lambda x: x.sharding, types)
     bare = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), types)
