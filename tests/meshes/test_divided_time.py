@@ -313,6 +313,10 @@ def test_two_directions_with_a_mask():
             "is not an argument of `RNN`. Pass it to `dynamic_rnn`, or to a call",
         ),
         (
+            lambda: jaxrnn.linen.RNN(GRU.cell).apply({}, X, axis_names={}),
+            "is not an argument of `RNN`. Pass it to the constructor of a module.",
+        ),
+        (
             lambda: jaxrnn.bidirectional_dynamic_rnn(
                 GRU, GRU, divided_x(), LENGTHS, dtype=F64
             ),
