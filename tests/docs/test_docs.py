@@ -1,11 +1,13 @@
 """What the README and the pages of `docs/` show runs, and prints what they say."""
 
+import concurrent.futures
 import importlib
 import inspect
+import multiprocessing
+import os
 import pathlib
 import re
 import subprocess
-import sys
 
 import chex
 import jax
@@ -30,13 +32,22 @@ PAGES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def pages(users_flags):
+    """Runs each page in a process of its own, which has already imported packages."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flax.nnx", "jaxrnn.nnx", "matplotlib.pyplot"])
+    with concurrent.futures.ProcessPoolExecutor(
+        1, context, initializer=os.chdir, initargs=(ROOT,), max_tasks_per_child=1
+    ) as pool:
+        yield pool
+
+
 @pytest.mark.fast("README.md")
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_page(page, fast_to_compile):
-    program = [sys.executable, run_page.__file__, page]
-    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 0
+def test_page(page, pages, fast_to_compile):
+    done = pages.submit(run_page.run, str(page), (ROOT / page).read_text())
+    assert done.result() > 0
 
 
 @pytest.mark.parametrize(
