@@ -26,7 +26,7 @@ def test_two_epochs_are_printed_drawn_and_saved(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert len(results["accuracies"]) == 3
     assert min(results["accuracies"]) > 0.5  # One guess in nine is right by chance.
-    assert results["ensemble"] >= min(results["accuracies"])
+    assert results["ensemble"] > np.mean(results["accuracies"]) - 0.02
     for said in ("Seed 1: test accuracy", "standard deviation", "Ensemble of 3"):
         assert said in printed
     names = "japanese_vowels.png", "checkpoint", "results.json"
@@ -54,8 +54,8 @@ def test_cross_validation_never_reads_the_test_set(monkeypatch, tmp_path):
     monkeypatch.setattr(japanese_vowels_data, "load", lambda: (train, test))
     config, options = Config(epochs=1, units=16), {"cross_validate": True}
     results = japanese_vowels.main(config, seeds=1, output=tmp_path, **options)
-    assert 0 < results["held_out"] < 1
-    assert 0 < results["log_loss"] < np.inf
+    assert 0.15 < results["held_out"] < 1  # One guess in nine is right by chance.
+    assert results["log_loss"] < np.log(9)  # That of a guess.
     [written] = tmp_path.iterdir()  # No flag is ignored: seeds and output count here.
     assert json.loads(written.read_text()) == results
 
