@@ -112,6 +112,7 @@ def test_a_part_that_fails_does_not_stop_the_others(monkeypatch, capsys):
         result["times"] = made_up(jaxrnn=ran())["times"]
 
     monkeypatch.setattr(gpu, "_check", check)
+    monkeypatch.setattr(gpu, "_loops", check)
     monkeypatch.setattr(gpu, "_memory", check)
     monkeypatch.setattr(gpu, "_times", measure)
     with pytest.raises(SystemExit) as end:
