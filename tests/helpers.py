@@ -56,16 +56,22 @@ def assert_same(got, want):
         np.testing.assert_array_equal(np.asarray(g), np.asarray(w), strict=True)
 
 
-def drawn(cell, inputs, dtype=None, seed=0, scale=0.5):
-    """Random nonzero parameters for one step of inputs, drawn without compiling."""
+def draw(*shape, seed=0, dtype=np.float64):
+    """An array of random numbers of NumPy, so that nothing is compiled."""
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(dtype)
+
+
+def drawn_like(tree, seed=0, scale=0.5):
+    """Random numbers on the device, with the shapes and dtypes of a tree."""
     rng = np.random.default_rng(seed)
+    numbers = lambda x: np.asarray(scale * rng.normal(size=x.shape)).astype(x.dtype)
+    return jax.tree.map(lambda x: jax.device_put(numbers(x)), tree)
 
-    def draw(p):
-        array = np.asarray(scale * rng.normal(size=p.shape))
-        return jax.device_put(array.astype(p.dtype))
 
+def drawn(cell, inputs, dtype=None, seed=0, scale=0.5):
+    """Random nonzero parameters for one step of inputs."""
     init = lambda: cell.init(jax.random.key(0), inputs, dtype)
-    return jax.tree.map(draw, jax.eval_shape(init))
+    return drawn_like(jax.eval_shape(init), seed, scale)
 
 
 def bound(cell, depth=3, dtype="float64", seed=0, scale=1.0):

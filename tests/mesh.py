@@ -4,6 +4,7 @@ import contextlib
 
 import jax
 import numpy as np
+from helpers import drawn_like
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from jaxrnn.testing._oracle import split_floats, weighted_sum
@@ -15,18 +16,10 @@ TYPES = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}
 WHOLE = {"params", "table", "kernel"}
 
 
-def draw(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).normal(size=shape)
-
-
-def drawn_like(tree, seed=0):
-    """A tree of random numbers with the shapes of a tree."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: rng.normal(size=x.shape) / 2, tree)
-
-
 def state_of(cell, seed=1, rows=BATCH):
-    return drawn_like(jax.eval_shape(lambda: cell.zero_state(rows, F64)), seed)
+    """A random state in NumPy, which is on no device yet."""
+    types = jax.eval_shape(lambda: cell.zero_state(rows, F64))
+    return jax.device_get(drawn_like(types, seed))
 
 
 def with_gradients(run, arrays):

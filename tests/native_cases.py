@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import differentiated, drawn, eqns
+from helpers import differentiated, drawn, drawn_like, eqns
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, contrib
@@ -43,12 +43,7 @@ CELLS = {
 }
 
 
-def draw(like, seed=0):
-    """Random arrays of the given types."""
-    rng = np.random.default_rng(seed)
-    leaves, tree = jax.tree.flatten(like)
-    drawn = [jnp.asarray(0.7 * rng.normal(size=x.shape), x.dtype) for x in leaves]
-    return tree.unflatten(drawn)
+draw = functools.partial(drawn_like, scale=0.7)
 
 
 def data(cell, batch=5, dtype=F32, time=TIME, depth=DEPTH):

@@ -1,8 +1,10 @@
 """Attention: equal to contrib's, a cell as any other, blind to padding."""
 
 import dataclasses
+import functools
 import json
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,8 +108,7 @@ LENGTHS = [6, 0, 2]
 KEY = jax.random.key(0)
 
 
-def draw(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+draw = functools.partial(helpers.draw, dtype=np.float32)
 
 
 MEMORY, X = draw(B, S, D), draw(B, 4, I)

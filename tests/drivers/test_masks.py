@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bound, differentiated, eqns, scanned
+from helpers import bound, differentiated, drawn_like, eqns, scanned
 from hypothesis.extra.numpy import arrays
 
 import jaxrnn
@@ -174,8 +174,7 @@ def small_blocks():
 
 def states(cell, seed):
     """A random nonzero state."""
-    draw = np.random.default_rng(seed).normal
-    return jax.tree.map(lambda s: draw(size=s.shape), cell.zero_state(BATCH, "float64"))
+    return drawn_like(cell.zero_state(BATCH, "float64"), seed, scale=1.0)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import differentiated, drawn
+from helpers import differentiated, draw, drawn, drawn_like
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, pack_sequences, packed_rnn
@@ -21,11 +21,8 @@ NAMES = ["lstm_projection", "lstm_joined", "gru", "multi", "residual_fn"]
 
 
 def data(cell):
-    rng = np.random.default_rng(0)
-    draw = lambda like: jnp.asarray(rng.normal(size=like.shape) * 0.7, DTYPE)
-    x = draw(np.empty((len(LENGTHS), 6, cases.DEPTH)))
-    state = jax.tree.map(draw, cell.zero_state(len(LENGTHS), DTYPE))
-    return drawn(cell, x[:, 0]), x, state
+    x = draw(len(LENGTHS), 6, cases.DEPTH)
+    return drawn(cell, x[:, 0]), x, drawn_like(cell.zero_state(len(LENGTHS), DTYPE), 1)
 
 
 @pytest.mark.fast("lstm_projection")

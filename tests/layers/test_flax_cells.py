@@ -4,6 +4,7 @@ import functools
 
 import chex
 import flax.linen as nn
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +29,7 @@ def usual_jax():
         yield
 
 
-def draw(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+draw = functools.partial(helpers.draw, dtype=np.float32)
 
 
 def with_params(module, params):

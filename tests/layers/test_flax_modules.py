@@ -5,6 +5,7 @@ import re
 
 import chex
 import flax.linen as nn
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,8 +36,7 @@ KEYS = jax.random.split(jax.random.key(3))
 NOISY = DropoutWrapper(GRUCell(UNITS), 0.5, 0.5, 0.5)
 
 
-def draw(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+draw = functools.partial(helpers.draw, dtype=np.float32)
 
 
 X = draw(ROWS, TIME, DEPTH)
