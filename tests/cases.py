@@ -114,6 +114,14 @@ FEW_LAWS = CHEAP | laws(
     "inits_from_shapes runs_as_a_loop runs_backwards_as_a_loop runs_a_subclass "
     "ignores_padding spreads_nan_only_forward"
 )
+# TensorFlow's goldens of its own cells compare the same runs (`tests/tf1`).
+IN_GOLDENS = laws(
+    "runs_as_a_loop runs_backwards_as_a_loop runs_unrolled runs_in_raw_rnn "
+    "ignores_padding compiles_to_the_same"
+)
+# Every driver scans the steps of contrib's cells that have no loop of their own. These
+# laws are about the step itself, whose values are compared with contrib's goldens.
+LAWS_OF_A_STEP = CHEAP | laws("inits_from_shapes ignores_padding")
 # Laws of loops and derivatives, for which the fast run needs one cell, a cheap one.
 IN_ANY_CELL = laws(
     "runs_backwards_as_a_loop runs_in_raw_rnn runs_unrolled runs_in_little_memory "
@@ -147,9 +155,11 @@ class Case:
         return None if self.seed is None else jax.random.key(self.seed)
 
 
-# Rows that test few laws, or every law.
 few = functools.partial(Case, laws=FEW_LAWS)
 every = functools.partial(Case, laws=EVERY_LAW)
+in_goldens = functools.partial(Case, laws=MOST_LAWS - IN_GOLDENS)
+few_in_goldens = functools.partial(Case, laws=FEW_LAWS - IN_GOLDENS)
+step_alone = functools.partial(Case, laws=LAWS_OF_A_STEP)
 IN_LOOPS = CHEAP | laws("inits_from_shapes runs_as_a_loop")
 # Options of the cells that read bands of frequencies.
 BANDS = {"feature_size": 3, "frequency_skip": 2}
@@ -158,20 +168,20 @@ GRID |= {"start_freqindex_list": [0, 1], "end_freqindex_list": [2, 3]}
 GRID |= {"share_time_frequency_weights": True, "couple_input_forget_gates": True}
 CASES = {
     "basic_rnn": every(jaxrnn.BasicRNNCell(4), fast=CHEAP | IN_ANY_CELL),
-    "basic_rnn_relu": few(jaxrnn.BasicRNNCell(4, activation="relu")),
-    "basic_lstm": Case(jaxrnn.BasicLSTMCell(4, forget_bias=0.5)),
-    "basic_lstm_joined": few(jaxrnn.BasicLSTMCell(4, state_is_tuple=False)),
-    "lstm": Case(LSTMCell(4)),
-    "lstm_peepholes_clip": Case(LSTMCell(4, use_peepholes=True, cell_clip=0.4)),
+    "basic_rnn_relu": few_in_goldens(jaxrnn.BasicRNNCell(4, activation="relu")),
+    "basic_lstm": in_goldens(jaxrnn.BasicLSTMCell(4, forget_bias=0.5)),
+    "basic_lstm_joined": few_in_goldens(jaxrnn.BasicLSTMCell(4, state_is_tuple=False)),
+    "lstm": in_goldens(LSTMCell(4)),
+    "lstm_peepholes_clip": in_goldens(LSTMCell(4, use_peepholes=True, cell_clip=0.4)),
     "lstm_projection": every(
         LSTMCell(4, use_peepholes=True, num_proj=2, proj_clip=0.3, forget_bias=0.0),
         fast=EVERY_LAW - IN_ANY_CELL,
     ),
-    "lstm_joined": few(
+    "lstm_joined": few_in_goldens(
         LSTMCell(4, num_proj=3, activation="softsign", state_is_tuple=False)
     ),
-    "gru": Case(GRUCell(4)),
-    "gru_sigmoid": few(GRUCell(4, activation=jax.nn.sigmoid)),
+    "gru": in_goldens(GRUCell(4)),
+    "gru_sigmoid": few_in_goldens(GRUCell(4, activation=jax.nn.sigmoid)),
     "gru_cudnn": every(jaxrnn.CudnnCompatibleGRUCell(4)),
     "layer_norm_gru": Case(jaxrnn.LayerNormGRUCell(4)),
     "layer_norm_gru_per_gate": few(
@@ -199,12 +209,12 @@ CASES = {
     "rg_lru": every(jaxrnn.RGLRUCell(4, num_heads=2), step(4)),
     "rg_lru_first": few(jaxrnn.RGLRUCell(4, 2, scale_first_step=False), step(4)),
     "multi": every(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)]), fast=IN_LOOPS),
-    "multi_joined": few(
+    "multi_joined": few_in_goldens(
         MultiRNNCell([jaxrnn.BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)
     ),
-    "multi_shared": Case(MultiRNNCell([GRUCell(DEPTH)] * 2)),
-    "residual": Case(jaxrnn.ResidualWrapper(GRUCell(DEPTH))),
-    "residual_fn": few(jaxrnn.ResidualWrapper(LSTMCell(DEPTH), softened)),
+    "multi_shared": in_goldens(MultiRNNCell([GRUCell(DEPTH)] * 2)),
+    "residual": in_goldens(jaxrnn.ResidualWrapper(GRUCell(DEPTH))),
+    "residual_fn": few_in_goldens(jaxrnn.ResidualWrapper(LSTMCell(DEPTH), softened)),
     "device": Case(jaxrnn.DeviceWrapper(LSTMCell(4), "/cpu:0")),
     "past_inputs": few(jaxrnn.PastInputsWrapper(GRUCell(4), DEPTH)),
     "min_gru": every(jaxrnn.MinGRUCell(4)),
@@ -230,8 +240,10 @@ CASES = {
             4, True, num_proj=2, num_unit_shards=3, num_proj_shards=2, layer_norm=True
         )
     ),
-    "glstm": Case(contrib.GLSTMCell(6, number_of_groups=3)),
-    "glstm_projection": few(contrib.GLSTMCell(6, num_proj=3, number_of_groups=3)),
+    "glstm": step_alone(contrib.GLSTMCell(6, number_of_groups=3)),
+    "glstm_projection": step_alone(
+        contrib.GLSTMCell(6, num_proj=3, number_of_groups=3)
+    ),
     "gru_block": few(contrib.GRUBlockCellV2(4)),
     "layer_norm_basic_lstm": Case(contrib.LayerNormBasicLSTMCell(4)),
     "layer_norm_basic_lstm_dropout": few(
@@ -242,38 +254,42 @@ CASES = {
         contrib.LayerNormLSTMCell(4, True, 0.5, num_proj=2, layer_norm=True)
     ),
     "lstm_block": few(contrib.LSTMBlockCell(4, cell_clip=0.4, use_peephole=True)),
-    "conv1d": few(
+    "conv1d": step_alone(
         conv(contrib.Conv1DLSTMCell, [3, 2], 2, [2], use_bias=False), step(3, 2)
     ),
-    "conv2d": every(
+    "conv2d": step_alone(
         conv(contrib.Conv2DLSTMCell, [3, 2, 2], 2, [2, 3], skip_connection=True),
         step(3, 2, 2),
     ),
-    "conv3d": few(
+    "conv3d": step_alone(
         conv(contrib.Conv3DLSTMCell, [2, 2, 1, 1], 1, [2, 1, 1]), step(2, 2, 1, 1)
     ),
-    "conv": few(contrib.ConvLSTMCell(1, [3, 2], 1, [1], forget_bias=0.0), step(3, 2)),
-    "time_freq": Case(
+    "conv": step_alone(
+        contrib.ConvLSTMCell(1, [3, 2], 1, [1], forget_bias=0.0), step(3, 2)
+    ),
+    "time_freq": step_alone(
         contrib.TimeFreqLSTMCell(
             2, True, 0.4, num_unit_shards=2, num_windows=2, **BANDS
         ),
         step(6),
     ),
-    "grid": Case(
+    "grid": step_alone(
         contrib.GridLSTMCell(
             2, True, cell_clip=0.4, num_unit_shards=2, num_frequency_blocks=[2], **BANDS
         ),
         step(5),
     ),
-    "grid_joined": few(contrib.GridLSTMCell(2, **GRID, state_is_tuple=False)),
-    "grid_bidirectional": Case(
+    "grid_joined": step_alone(contrib.GridLSTMCell(2, **GRID, state_is_tuple=False)),
+    "grid_bidirectional": step_alone(
         contrib.BidirectionalGridLSTMCell(
             2, num_frequency_blocks=[1], backward_slice_offset=-1, **BANDS
         )
     ),
-    "phased": every(contrib.PhasedLSTMCell(4, True), TIMED),
-    "phased_fixed": few(contrib.PhasedLSTMCell(4, trainable_ratio_on=False), TIMED),
-    "ntm": Case(
+    "phased": step_alone(contrib.PhasedLSTMCell(4, True), TIMED),
+    "phased_fixed": step_alone(
+        contrib.PhasedLSTMCell(4, trainable_ratio_on=False), TIMED
+    ),
+    "ntm": step_alone(
         contrib.NTMCell(LSTMCell(4), 4, 3, 1, 1, output_dim=2), state=turing_state()
     ),
     "nas": Case(contrib.NASCell(4, 2, use_bias=True)),
@@ -282,24 +298,24 @@ CASES = {
         ATTENTION,
         state=ATTENTION.initial_state(MEMORY, [6, 0, 2, 5]),
     ),
-    "attention_cell": Case(contrib.AttentionCellWrapper(LSTMCell(4), 2)),
-    "attention_joined": few(
+    "attention_cell": step_alone(contrib.AttentionCellWrapper(LSTMCell(4), 2)),
+    "attention_joined": step_alone(
         contrib.AttentionCellWrapper(GRUCell(4), 2, 3, state_is_tuple=False)
     ),
     "cfn": Case(contrib.CFNCell(4)),
-    "embedding": every(
+    "embedding": step_alone(
         contrib.EmbeddingWrapper(GRUCell(4), 2, 3), step(1, dtype=jnp.int32)
     ),
-    "highway": Case(contrib.HighwayWrapper(LSTMCell(DEPTH), False)),
+    "highway": step_alone(contrib.HighwayWrapper(LSTMCell(DEPTH), False)),
     "ind_rnn": Case(contrib.IndRNNCell(4)),
     "indy_gru": Case(contrib.IndyGRUCell(4)),
     "indy_lstm": Case(contrib.IndyLSTMCell(4, forget_bias=0.5)),
-    "input_projection": Case(
+    "input_projection": step_alone(
         contrib.InputProjectionWrapper(LSTMCell(4), 2, activation="tanh")
     ),
-    "intersection_rnn": Case(contrib.IntersectionRNNCell(4, 4)),
+    "intersection_rnn": step_alone(contrib.IntersectionRNNCell(4, 4)),
     "minimal_rnn": Case(contrib.MinimalRNNCell(4)),
-    "output_projection": Case(contrib.OutputProjectionWrapper(GRUCell(4), 2)),
+    "output_projection": step_alone(contrib.OutputProjectionWrapper(GRUCell(4), 2)),
     "sru": few(contrib.SRUCell(4)),
     "ugrnn": Case(contrib.UGRNNCell(4)),
     "function_nested": every(
@@ -311,4 +327,16 @@ CASES = {
     "function_integers": Case(
         jaxrnn.FunctionCell(embed, 3, 3, embed_init), step(1, dtype=jnp.int32)
     ),
+}
+# One row for each kind of cell, which `.ci/run` tests against every law at each change.
+# It tests the slow laws of the other rows in thirds.
+KINDS = {
+    "affine": "lstm_projection",
+    "linear recurrence": "min_gru",
+    "complex": "lru",
+    "matrix memory": "gated_delta_net",
+    "memory without parameters": "mlstm_memory",
+    "wrapper": "multi",
+    "random": "dropout",
+    "nested": "function_nested",
 }

@@ -9,24 +9,55 @@ parameters lists the fast ones by patterns of their ids, which `pytest -v` print
 
     @pytest.mark.fast("lstm-*", "*-gru")
 
-A test without the mark is fast.
+A test without the mark is fast. A slow test with the mark `in_thirds` belongs to one of
+three thirds. `.ci/run` runs one third, by the hash of the commit; the nightly job, all.
 
 Compilation takes most of the time, about 50 ms for the smallest program. So tests draw
 data with NumPy, put them on the device with `jax.device_put` (`jnp.asarray` compiles a
-copy for each shape), and compile both sides of a comparison as one program. JAX keeps
-compiled programs in `.pytest_cache`, also for other workers and later runs, which take
-two thirds of the time; `--cache-clear` deletes them.
+copy for each shape), and compile both sides of a comparison as one program.
+
+JAX stores compiled programs in `PROGRAMS`, which all clones, workers and runs share. A
+stored program hides no change, because its name is the hash of the program, of the
+compiler and of its options.
 """
 
 import collections
 import fnmatch
 import gc
 import os
+import pathlib
+import platform
+import re
+import time
+import zlib
 
 import hypothesis
 import jax
 import jaxlib
 import pytest
+
+
+def programs_of_this_machine():
+    """The folder of the programs that this version of jaxlib compiles for this CPU."""
+    info = pathlib.Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else platform.processor()
+    features = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    number = zlib.crc32((features[1] if features else text).encode())
+    caches = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    folder = pathlib.Path(caches) / "jaxrnn" / "programs"
+    return folder / f"{jaxlib.__version__}-{platform.machine()}-{number:08x}"
+
+
+PROGRAMS = programs_of_this_machine()
+DAYS = 14  # A program that was stored longer ago is deleted.
+SETTINGS = {
+    "jax_compilation_cache_dir": str(PROGRAMS),
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+for name, value in SETTINGS.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)  # For subprocesses.
 
 # JAX reads these flags when it starts. Sharding tests need eight devices. The other
 # flags make compilation faster, because the tests compile far more than they compute:
@@ -54,12 +85,13 @@ hypothesis.settings.load_profile("ci")
 
 
 def pytest_configure(config):
-    """Keep the programs, unless pytest runs without its cache."""
-    if hasattr(config, "cache"):
-        folder = config.cache.mkdir("programs")
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    """Delete old programs. A test that still needs one compiles it again."""
+    if hasattr(config, "workerinput"):
+        return
+    oldest = time.time() - DAYS * 24 * 3600
+    for file in PROGRAMS.parent.glob("*/*"):
+        if file.stat().st_mtime < oldest:
+            file.unlink(missing_ok=True)
 
 
 def pytest_report_header(config):
@@ -87,7 +119,10 @@ def flush(config):
 
 @pytest.hookimpl(tryfirst=True)  # Run before `-m` selects tests.
 def pytest_collection_modifyitems(config, items):
-    """Mark docstrings as slow, and parameters that the `fast` mark does not list."""
+    """Mark docstrings as slow, and parameters that the `fast` mark does not list.
+
+    The slow tests with the mark `in_thirds` get a third, by the hashes of their ids.
+    """
     fast = collections.defaultdict(bool)
     for item in items:
         if not isinstance(item, pytest.Function):
@@ -97,6 +132,9 @@ def pytest_collection_modifyitems(config, items):
             fast[item.nodeid.split("[")[0]] |= is_fast
             if not is_fast:
                 item.add_marker("slow")
+        if item.get_closest_marker("slow") and item.get_closest_marker("in_thirds"):
+            number = zlib.crc32(item.nodeid.encode()) % 3
+            item.add_marker(pytest.mark.third(number=number))
     in_part = config.getoption("lf", False) or any("::" in arg for arg in config.args)
     unmatched = [test for test in fast if not fast[test]]
     if unmatched and not in_part:

@@ -316,6 +316,7 @@ SPECS = {
 }
 
 
+@pytest.mark.in_thirds
 @pytest.mark.fast("columns-centered-explicit")
 @pytest.mark.parametrize("axis_type", AXIS_TYPES, ids=["auto", "explicit"])
 @pytest.mark.parametrize("cell", KERNELS.values(), ids=KERNELS)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from cases import CASES
 from flax import linen as nn, nnx
-from helpers import assert_near, bound, differentiated
+from helpers import assert_near, bound, differentiated, draw, drawn_like
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from mesh import BATCH, F64, draw, drawn_like
+from mesh import BATCH, F64
 
 import jaxrnn
 import jaxrnn.linen
@@ -84,6 +84,7 @@ def arrays_of(name):
 MARKS = {"sequence_length": LENGTHS, "mask": MASK}
 
 
+@pytest.mark.in_thirds
 @pytest.mark.fast("min_gru-*-mask", "gated_delta_net-4-*", "mlstm-8-mask")
 @pytest.mark.parametrize("mark", MARKS)
 @pytest.mark.parametrize("parts", [4, 8])

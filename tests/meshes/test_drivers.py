@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import mesh
 import numpy as np
 import pytest
-from helpers import bound
-from mesh import BATCH, DEPTH, F64, UNITS, draw, state_of
+from helpers import bound, draw
+from mesh import BATCH, DEPTH, F64, UNITS, state_of
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, LSTMCell, TensorShape, lite
@@ -264,6 +264,7 @@ def prepared(name):
     return run, arrays | {"params": [b.params for b in bounds]}
 
 
+@pytest.mark.in_thirds
 @pytest.mark.fast("dynamic-3", "dynamic-12", "packed-2")
 @pytest.mark.parametrize("name", CASES)
 def test_equals_one_device(name):

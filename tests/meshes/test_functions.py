@@ -13,8 +13,8 @@ import mesh
 import numpy as np
 import pytest
 from cases import CASES
-from helpers import bound
-from mesh import BATCH, DEPTH, F64, UNITS, draw, drawn_like, state_of
+from helpers import bound, draw, drawn_like
+from mesh import BATCH, DEPTH, F64, UNITS, state_of
 
 import jaxrnn
 import jaxrnn.linen
@@ -229,6 +229,7 @@ FUNCTIONS = {
 ROWS = DECODERS | FUNCTIONS | MODULES
 
 
+@pytest.mark.in_thirds
 @pytest.mark.fast(
     "explicit-context-GreedyEmbeddingHelper",
     "explicit-context-RNN-gaps",

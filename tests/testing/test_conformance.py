@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import pytest
-from cases import CASES
+from cases import CASES, EVERY_LAW, KINDS
 
 from jaxrnn import testing
 
@@ -16,10 +16,14 @@ def setup(request):
 
 def rows():
     for name, case in CASES.items():
+        slow = [pytest.mark.slow] if name in KINDS.values() else IN_THIRDS
         for law in testing.LAWS:
             if law in case.laws:
-                marks = () if law in case.fast else pytest.mark.slow
+                marks = () if law in case.fast else slow
                 yield pytest.param(name, law, marks=marks, id=f"{name}-{law.__name__}")
+
+
+IN_THIRDS = [pytest.mark.slow, pytest.mark.in_thirds]
 
 
 @pytest.mark.parametrize(("setup", "law"), list(rows()), indirect=["setup"])
@@ -33,3 +37,5 @@ def test_every_law_has_rows_in_both_runs():
         assert sum(law in case.laws for case in CASES.values()) > 10, law
     for name, case in CASES.items():
         assert case.fast <= case.laws <= frozenset(testing.LAWS), name
+    for name in KINDS.values():
+        assert CASES[name].laws == EVERY_LAW, name
