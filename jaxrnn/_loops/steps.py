@@ -364,8 +364,9 @@ class Run:
         keys: A function that returns the random key of step t; None for a deterministic
             run.
         implementation: The argument `implementation` of `dynamic_rnn`: "xla", "native",
-            "cudnn" or None. A wrapper passes the value on to its inner cell. Cells that
-            are not affine accept only "xla" and None.
+            "cudnn" or None. "native" and "cudnn" raise an error unless `choose_loop`
+            returns a `Choice` of that name, so a wrapper returns the choice of its
+            inner cell.
     """
 
     inputs: PyTree
@@ -423,11 +424,12 @@ class Choice:
 
     def check(self, run: Run) -> None:
         """Raises ValueError if the requested implementation cannot run the cell."""
-        if self.loop is None and run.implementation not in (None, "xla"):
+        asked = run.implementation
+        if asked not in (None, "xla", self.name):
+            reason = self.reason or f"the cell runs in the loop {self.name!r}"
             raise ValueError(
-                f"`implementation` {run.implementation!r} cannot run this cell on "
-                f"these sequences: {self.reason}. Omit `implementation` to use XLA's "
-                "loop."
+                f"`implementation` {asked!r} cannot run this cell on these sequences: "
+                f"{reason}. Omit `implementation` to use XLA's loop."
             )
 
 

@@ -71,6 +71,7 @@ def of(cell, dtype=F32):
 
 NATIVE = "the native loops support only LSTMs, GRUs and basic RNNs"
 CUDNN = "cuDNN's loop supports only plain LSTMs with tanh"
+OWN = "the cell runs in the loop 'own'"
 WITH_TANH = f"{NATIVE} with tanh, relu or sigmoid, not "
 RELU, GELU = LSTMCell(3, activation="relu"), LSTMCell(3, activation="gelu")
 NORMED = contrib.LayerNormLSTMCell(3, layer_norm=True, use_peepholes=True)
@@ -83,8 +84,21 @@ REFUSED = [
     (of(Derived(3)), ["native"], f"{NATIVE}, not Derived"),
     (of(contrib.IndyLSTMCell(3)), BOTH, ", not IndyLSTMCell"),
     (of(GRUCell(3, activation="softsign")), ["native"], f"{WITH_TANH}soft_sign"),
+    (of(GELU), ["native"], f"{WITH_TANH}gelu"),
     (of(BasicLSTMCell(3, activation=retanh)), ["native"], f"{WITH_TANH}retanh"),
-    (of(Around(GELU)), ["native"], f"{WITH_TANH}gelu"),  # A wrapper hides nothing.
+    (of(Around(LSTMCell(3))), BOTH, OWN),  # A wrapper that does not pass it on.
+    (of(Around(jaxrnn.GatedDeltaNetCell(3))), BOTH, OWN),
+    (of(jaxrnn.ResidualWrapper(Around(LSTMCell(2)))), BOTH, OWN),
+    (of(jaxrnn.DropoutWrapper(Around(LSTMCell(2)))), BOTH, OWN),
+    (of(jaxrnn.TemporalConvWrapper(Around(LSTMCell(2)), 2)), BOTH, OWN),
+    (of(contrib.InputProjectionWrapper(Around(LSTMCell(2)), 2)), BOTH, OWN),
+    (
+        of(jaxrnn.MultiRNNCell([LSTMCell(3), Around(LSTMCell(3))])),
+        ["native"],
+        "the cell runs in the loop 'native and own'",
+    ),
+    (of(scanned(LSTMCell(3))), BOTH, "FunctionCell has no `apply_sequence`"),
+    (of(jaxrnn.ResidualWrapper(jaxrnn.MLSTMCell(2))), BOTH, "MLSTMCell is not an"),
     (of(NORMED), ["native"], "an LSTM with layer normalization and peepholes"),
     (of(Derived(3)), ["cudnn"], f"{CUDNN}, not Derived"),
     (of(GRUCell(3)), ["cudnn"], f"{CUDNN}, not GRUCell"),
