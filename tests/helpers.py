@@ -158,6 +158,34 @@ class Around(jaxrnn.RNNCell):
         return self.cell.apply_sequence(params, run)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Zoneout:
+    """A user's cell that has all attributes of the bound cell of which it keeps half.
+
+    Its steps are not those of that cell, and it begins with ones.
+    """
+
+    params: dict
+    cell: jaxrnn.RNNCell = dataclasses.field(metadata={"static": True})
+    key: str = dataclasses.field(default="any", metadata={"static": True})
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.cell.bind(self.params), name)
+
+    def zero_state(self, batch_size, dtype):
+        return self.get_initial_state(None, batch_size, dtype)
+
+    def get_initial_state(self, inputs, batch_size, dtype):
+        return jnp.ones((batch_size, self.output_size), dtype)
+
+    def __call__(self, inputs, state):
+        state = (state + self.cell.apply(self.params, inputs, state)[1]) / 2
+        return state, state
+
+
 def scanned(cell):
     """The same cell, but whole sequences run step by step."""
     return jaxrnn.FunctionCell(cell.apply, cell.state_size, cell.output_size, cell.init)

@@ -137,7 +137,8 @@ def check_is_unbound_cell(name: str, cell: object) -> None:
     """Raises TypeError unless `cell` can create its parameters."""
     kinds = () if isinstance(cell, type) else UnboundCellLike
     what = "an unbound cell, such as `jaxrnn.LSTMCell(64)`"
-    check_instance(name, cell, kinds, what)
+    fix = _fix_of_cell(name, cell) if hasattr(cell, "get_cells") else ""
+    check_instance(name, cell, kinds, what, fix)
 
 
 def as_dtype(dtype: DType, name: str = "dtype") -> DType:

@@ -12,6 +12,7 @@ holds a key for the run.
 """
 
 import functools
+import inspect
 from typing import Any
 
 import jax
@@ -112,9 +113,13 @@ def run_key(key: Key) -> Key:
 
 
 def cell_at_step(cell: Any, t: Array) -> Any:
-    """The cell with its keys for step `t`; a cell without `at_step` does not change."""
-    at_step = getattr(cell, "at_step", None)
-    return cell if at_step is None else at_step(t)
+    """The cell with its keys for step `t`; a cell without `at_step` does not change.
+
+    A cell that forwards attributes to an inner cell has no `at_step` of its own, and
+    that of the inner cell would return the inner cell.
+    """
+    has_method = inspect.getattr_static(cell, "at_step", None) is not None
+    return cell.at_step(t) if has_method else cell
 
 
 def fold_in(key: Key | None, data: int | Array) -> Key | None:

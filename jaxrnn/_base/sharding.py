@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from .arguments import as_lengths
 from .errors import expect, is_array, is_key
 from .trees import is_pytree_of_arrays, map_named
-from .typing import Array, Key, Lengths, PyTree
+from .typing import Array, Key, Lengths, PyTree, bound_or_none
 
 T = TypeVar("T")
 
@@ -34,8 +34,9 @@ def lay_out(
     lengths, state = as_rows_of(inputs, (lengths, state))
     if not is_pytree_of_arrays(cell):
         return cell, *as_varying_as((inputs, lengths, state), (lengths, state))
-    if (key := getattr(cell, "key", None)) is not None:
-        cell = dataclasses.replace(cell, key=key_of_device(key, inputs))
+    bound = bound_or_none(cell)
+    if bound and bound.key is not None:
+        cell = dataclasses.replace(bound, key=key_of_device(bound.key, inputs))
     cell = _whole_on_auto_mesh(cell, (inputs, lengths, state))
     arrays = whole_on_explicit_mesh(cell, inputs), lengths, state
     return as_varying_as((inputs, arrays), arrays)

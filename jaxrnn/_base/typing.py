@@ -71,3 +71,16 @@ class UnboundCellLike(Protocol):
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params: ...
 
     def bind(self, params: Params, key: Key | None = None) -> RNNCellLike: ...
+
+
+class Bound:
+    """The base class of `BoundCell`, for code that cannot import `BoundCell`."""
+
+
+def bound_or_none(cell: Any) -> Any:
+    """The `BoundCell`, or None for any other object.
+
+    The type decides, because a user's cell may keep another cell as `cell`, or forward
+    all attributes to another cell.
+    """
+    return cell if isinstance(cell, Bound) else None

@@ -1,7 +1,8 @@
 """A cell with its parameters."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Hashable
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,15 @@ from .._base import cell_keys
 from .._base.arguments import as_count, check_instance
 from .._base.errors import describe_leaves, is_array
 from .._base.trees import is_pytree_of_arrays
-from .._base.typing import Array, DType, Key, Params, PyTree, Size
+from .._base.typing import Array, Bound, DType, Key, Params, PyTree, Size
 from .._loops.steps import Choice, Loop, Run
 from . import fields
 
 
+@final
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class BoundCell:
+class BoundCell(Bound):
     """A cell with its parameters: a pytree that is called like a TensorFlow cell.
 
     The leaves are the parameters (and the key if there is one); the cell is static. You
@@ -64,13 +66,16 @@ class BoundCell:
         return self.cell.start(self.params, state)
 
     @property
-    def cannot_change(self) -> bool:
-        """Whether calls outside of jit with equal cells share a compiled function.
+    def version(self) -> Hashable | None:
+        """What equal cells have in common if they share a compiled function.
 
-        True for a built-in cell whose functions have no closure, hold no arrays and are
-        not methods. Other cells are compiled again in each call.
+        Calls outside of jit with equal cells of one version share a compiled function.
+        The version holds the code of the cell's functions, which `%autoreload` of
+        IPython replaces. None for a cell that is compiled again in each call: not a
+        built-in cell, or a cell with a function that has a closure, holds an array or
+        is a method.
         """
-        return is_pytree_of_arrays(self) and fields.cannot_change(self.cell)
+        return fields.version(self.cell) if is_pytree_of_arrays(self) else None
 
     def choose_loop(self, run: Run) -> Choice:
         """Chooses the loop that runs all steps; see `RNNCell.choose_loop`."""

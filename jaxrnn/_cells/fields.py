@@ -14,12 +14,13 @@ Objects are compared, shown and pickled by value.
 import copy
 import dataclasses
 import functools
+import itertools
 import math
 import numbers
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar
 
@@ -350,15 +351,15 @@ _PACKAGE = __name__.partition(".")[0]
 _CONSTANTS = {bool, int, float, complex, str, bytes, types.NoneType, TensorShape}
 
 
-def cannot_change(value: object) -> bool:
-    """Whether a built-in cell, or a value in one, cannot change between two calls.
+def version(value: object) -> tuple | None:
+    """The code of the functions in a built-in cell, or in a value of one.
 
-    A closure, an array, a bound method and an object of a user's class may get other
-    values, although the cells that hold them stay equal.
+    None if the value may change between two calls, although the cells that hold it stay
+    equal: a closure, an array, a bound method or an object of a user's class.
     """
     # An object of a subclass, such as a float with attributes, may change.
     if type(value) in _CONSTANTS or isinstance(value, np.dtype):
-        return True
+        return ()
     if isinstance(value, Hyperparameters):
         is_built_in = type(value).__module__.partition(".")[0] == _PACKAGE
         read = vars(value).copy()
@@ -367,14 +368,22 @@ def cannot_change(value: object) -> bool:
                 del read[field.name]
         for name in {"state_size", "output_size"} & read.keys():
             read[name] = tuple(jax.tree.leaves(read[name]))  # Sizes may be nests.
-        return is_built_in and all(map(cannot_change, read.values()))
+        return _version_of_all(read.values()) if is_built_in else None
     if isinstance(value, types.FunctionType):
-        defaults = *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()
+        defaults = value.__defaults__ or (), value.__kwdefaults__ or {}
         holds = value.__closure__ or vars(value)
-        return not holds and all(map(cannot_change, defaults))
+        of_defaults = _version_of_all([*defaults[0], *defaults[1].values()])
+        if holds or of_defaults is None:
+            return None
+        return value.__code__, as_typed(defaults), *of_defaults
     if type(value) is tuple:
-        return all(map(cannot_change, value))
-    return any(value is known for known in ACTIVATIONS.values())
+        return _version_of_all(value)
+    return () if any(value is known for known in ACTIVATIONS.values()) else None
+
+
+def _version_of_all(values: Iterable) -> tuple | None:
+    versions = [version(value) for value in values]
+    return None if None in versions else tuple(itertools.chain(*versions))
 
 
 def snake_case(name: str) -> str:

@@ -12,7 +12,7 @@ No loop over steps exchanges anything. The gradient is JAX's.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -30,9 +30,10 @@ from .._base.sharding import (
     whole_on_explicit_mesh,
 )
 from .._base.trees import named_leaves, with_structure
-from .._base.typing import Array, PyTree, RNNCellLike
+from .._base.typing import Array, PyTree, RNNCellLike, bound_or_none
 from .._loops import masking
 from .._loops.steps import Restarts, Run, Steps
+from .first_step import text_of
 from .run_cell import (
     Options,
     ReadyRun,
@@ -68,13 +69,18 @@ def run_on_mesh(
         for leaf_name, leaf in named_leaves(name_of_state, state):
             fits = leaf is None or leaf.shape[:1] == (rows,)
             expect(fits, leaf_name, f"have {rows} rows, as the inputs have", leaf)
-    if getattr(cell, "cannot_change", False):
-        return _compiled(cell, run, options, spec)
+    version = bound_or_none(cell).version
+    if version is not None:
+        return _compiled(cell, run, options, spec, version)
     # A cell that may change is compiled in each call, as in `run_cell`.
-    return jax.jit(lambda cell, run: _run_on_mesh(cell, run, options, spec))(cell, run)
+    run_all = lambda cell, run: _run_on_mesh(cell, run, options, spec, version)
+    return jax.jit(run_all)(cell, run)
 
 
-def _run_on_mesh(cell: Any, run: Run, options: Options, both: PartitionSpec) -> Results:
+def _run_on_mesh(
+    cell: Any, run: Run, options: Options, both: PartitionSpec, version: Hashable
+) -> Results:
+    del version  # Of the compiled function.
     steps = run.steps
     mesh = explicit_mesh_of(run.inputs)
     rows, name = PartitionSpec(both[1 - steps.axis]), both[steps.axis]
@@ -103,7 +109,7 @@ def _run_on_mesh(cell: Any, run: Run, options: Options, both: PartitionSpec) -> 
     )(whole_on_explicit_mesh(cell, run), run)
 
 
-_compiled = jax.jit(_run_on_mesh, static_argnames=("options", "both"))
+_compiled = jax.jit(_run_on_mesh, static_argnames=("options", "both", "version"))
 
 
 def run_part(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Results:
@@ -156,15 +162,15 @@ def _check_axis(name: Any, inputs: PyTree) -> None:
 
 def _transition(cell: Any) -> Any:
     """The cell's transition; raises ValueError if it has none."""
-    unbound = getattr(cell, "cell", cell)
-    transition = getattr(unbound, "transition", lambda: None)()
+    bound = bound_or_none(cell)
+    transition = bound and bound.cell.transition()
     must = "be a linear recurrence or a matrix memory where time is divided"
     fix = (
         "Each step of other cells needs the state after the previous step. Divide the "
         "rows instead; for long sequences, pass `swap_memory`. For a stack, call "
         "`dynamic_rnn` for each layer, and add residuals and dropout outside."
     )
-    expect(transition is not None, "cell", must, Verbatim(repr(unbound)), fix)
+    expect(transition is not None, "cell", must, Verbatim(text_of(cell)), fix)
     return transition
 
 

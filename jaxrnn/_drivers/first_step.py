@@ -39,6 +39,7 @@ from .._base.typing import (
     Lengths,
     PyTree,
     RNNCellLike,
+    bound_or_none,
 )
 from .._tensor_array.carried import with_capacity_for, with_known_shapes
 
@@ -160,6 +161,12 @@ def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
 def rows_interact(cell: Any) -> bool:
     """Whether the cell declares that its rows interact; see `RNNCell`."""
     return getattr(cell, "rows_interact", False)
+
+
+def text_of(cell: Any) -> str:
+    """A cell in messages: the `repr` without parameters, or the name of a class."""
+    bound = bound_or_none(cell)
+    return repr(bound.cell) if bound else type(cell).__name__
 
 
 def call_start(cell: Any, state: PyTree) -> PyTree:

@@ -17,7 +17,6 @@ from .._base.arguments import (
     as_count,
     as_dtype,
     check_instance,
-    check_is_cell,
     check_is_unbound_cell,
 )
 from .._base.errors import Verbatim, counted, error_note, expect
@@ -31,11 +30,12 @@ from .._base.typing import (
     Params,
     PyTree,
     RNNCellLike,
-    UnboundCellLike,
+    bound_or_none,
 )
 from .._loops.masking import first_inputs
 from ..memory import Keep, Nested, Offload, Recompute, Strategy, as_strategy
 from .dynamic_rnn import dynamic_rnn
+from .first_step import text_of
 
 _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
@@ -209,7 +209,7 @@ def title_of(cell: Any, inputs: PyTree, axis: int) -> str:
     """The cell and the sizes of a run; `axis` is the time axis of the inputs."""
     shape = jax.tree.leaves(inputs)[0].shape
     sizes = f"{counted(shape[axis], 'step')} of {counted(shape[1 - axis], 'row')}"
-    return f"{getattr(cell, 'cell', cell)!r} over {sizes}"
+    return f"{text_of(cell)} over {sizes}"
 
 
 def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
@@ -233,9 +233,7 @@ def _as_inputs(shapes: Sequence[int] | PyTree, dtype: DType) -> PyTree:
 
 def _bound(cell: Any, inputs: PyTree, dtype: DType, axis: int) -> Any:
     """Binds an unbound cell to the types of new parameters; keeps a bound cell."""
-    is_of_cell = isinstance(getattr(cell, "cell", None), UnboundCellLike)
-    if is_of_cell and hasattr(cell, "params"):
-        check_is_cell("cell", cell)  # A module also has a cell and parameters.
+    if bound_or_none(cell):
         return cell
     check_is_unbound_cell("cell", cell)
 

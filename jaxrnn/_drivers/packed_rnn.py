@@ -9,7 +9,7 @@ from .._base.errors import expect
 from .._base.inputs import as_arrays, output_dtype
 from .._base.modules import with_hints
 from .._base.trees import has_read_only
-from .._base.typing import Array, DType, PyTree, RNNCellLike
+from .._base.typing import Array, DType, PyTree, RNNCellLike, bound_or_none
 from .._batching.packed_sequences import PackedSequences, check_whole, with_first_axes
 from .._loops import masking
 from .._loops.steps import Restarts, Run, Steps, read_rows
@@ -94,7 +94,8 @@ def packed_rnn(
     first = None
     # If sequences start from zeros, the first step of each sequence is a reset.
     restarts = as_restarts(starts >= 0, None, axis)
-    if initial_state is not None or not getattr(cell, "starts_from_zeros", False):
+    bound = bound_or_none(cell)
+    if initial_state is not None or not (bound and bound.starts_from_zeros):
         first, restarts = _started_from(inputs, starts, state, axis)
     steps = Steps(
         lengths=jnp.asarray(packed.lengths),

@@ -7,7 +7,7 @@ A driver, such as `dynamic_rnn`, checks its arguments and makes a `Run` and `Opt
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from .._base.errors import expect
 from .._base.math import axis_size
 from .._base.sharding import as_rows_of, lay_out, whole_features
 from .._base.trees import has_read_only, with_read_only, without_read_only
-from .._base.typing import Array, DType, PyTree, RNNCellLike
+from .._base.typing import Array, DType, PyTree, RNNCellLike, bound_or_none
 from .._loops import masking
 from .._loops.scans import (
     Apply,
@@ -97,17 +97,20 @@ def run_cell(
             resets. `steps.mask` may have gaps.
         options: The options.
     """
-    is_shared = getattr(cell, "cannot_change", False)
-    return (_compiled if is_shared else _run_prepared)(cell, run, options)
+    bound = bound_or_none(cell)
+    version = bound and bound.version
+    run_all = _run_prepared if version is None else _compiled
+    return run_all(cell, run, options, version)
 
 
 def _run_prepared(
-    cell: RNNCellLike, run: Run, options: Options
+    cell: RNNCellLike, run: Run, options: Options, version: Hashable
 ) -> tuple[PyTree, PyTree, PyTree]:
+    del version  # Of the compiled function.
     return run_ready(prepared(cell, run, options), run.state, options)
 
 
-_compiled = jax.jit(_run_prepared, static_argnames="options")
+_compiled = jax.jit(_run_prepared, static_argnames=("options", "version"))
 
 
 def run_ready(
@@ -179,7 +182,7 @@ def _choose(cell: Any, state: PyTree, run: Run) -> Choice:
     sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
     if any(isinstance(size, int) and not size for size in sizes):
         return Choice.scan("there are no rows or no steps")
-    if not hasattr(cell, "choose_loop"):
+    if bound_or_none(cell) is None:
         choice = Choice.scan("the cell has no `apply_sequence`")
     elif run.steps.rows_interact:
         choice = Choice.scan("the rows of the cell interact")
@@ -188,7 +191,8 @@ def _choose(cell: Any, state: PyTree, run: Run) -> Choice:
     else:
         choice = cell.choose_loop(run)
     choice.check(run)
-    name = type(getattr(cell, "cell", cell)).__name__
+    bound = bound_or_none(cell)
+    name = type(bound.cell if bound else cell).__name__
     because = f", because {choice.reason}" if choice.reason else ""
     _log.debug("%s runs in the loop %r%s", name, choice.name, because)
     return choice
@@ -237,6 +241,7 @@ def _with_states(cell: RNNCellLike, run: Run, options: Options) -> Run:
         return with_capacity_for(state, steps.time)
 
     state = zeros() if run.state is None else run.state
+    bound = bound_or_none(cell)
     restarts = steps.restarts
     if restarts is not None and restarts.are_resets:
         given = with_capacity_for(restarts.states, steps.time)
@@ -247,7 +252,7 @@ def _with_states(cell: RNNCellLike, run: Run, options: Options) -> Run:
         restarts = dataclasses.replace(
             restarts,
             states=without_read_only(states),
-            are_zeros=given is None and getattr(cell, "starts_from_zeros", False),
+            are_zeros=bool(given is None and bound and bound.starts_from_zeros),
         )
     return run.replace(state=state, steps=dataclasses.replace(steps, restarts=restarts))
 

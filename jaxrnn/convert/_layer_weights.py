@@ -22,6 +22,7 @@ from .._cells.bound import BoundCell
 from .._cells.fields import ACTIVATIONS, resolve_activation
 from .._cells.gru import CudnnCompatibleGRUCell, GRUCell
 from .._cells.lstm import BasicLSTMCell, LSTMCell
+from .._wrappers.base import unwrapped
 from .._wrappers.dropout import DropoutWrapper
 from .._wrappers.multi_rnn import MultiRNNCell
 from .._wrappers.stateless import DeviceWrapper
@@ -579,8 +580,8 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
     names = listed(kind.__name__ for kind in KINDS)
     must = f"be one of {names}, or a stack of these"
     fix = "For the inner cell alone, pass `cell.cell.cell.bind(cell.params)`."
-    is_known = is_coupled or type(cell) in KINDS
-    expect(is_known, name, must, cell, fix * hasattr(cell, "cell"), TypeError)
+    fix *= unwrapped(cell) is not cell  # A wrapper with the parameters of its cell.
+    expect(is_coupled or type(cell) in KINDS, name, must, cell, fix, TypeError)
     must = "be False, because this conversion does not support normalization"
     expect(not (is_coupled and cell.layer_norm), f"{name}.layer_norm", must, True)
     table = _table(cell)

@@ -39,6 +39,7 @@ from .._cells.base import RNNCell, scope_name
 from .._drivers.stack_bidirectional import init_stack_bidirectional
 from .._wrappers.base import ParamsWrapper, WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell
+from ..contrib._fused import BoundFusedCell
 from ._layer_weights import KINDS, Cells, as_bound, as_pairs, layer_of, single_cells
 from ._weights import Reader, Weights, as_mapping, check_names, listed
 
@@ -282,7 +283,7 @@ def _check_equal(name: str, array: Any, first: str, other: Any) -> None:
 
 
 def _save(name: str, cell: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray]:
-    if not isinstance(getattr(cell, "cell", None), contrib.FusedRNNCell):
+    if not isinstance(cell, BoundFusedCell):
         cell = as_bound(name, cell)
         for own, each in single_cells(name, cell):
             if type(each.cell) in KINDS:

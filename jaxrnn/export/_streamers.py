@@ -21,6 +21,7 @@ from .._base.inputs import (
 from .._base.math import in_native_order
 from .._base.trees import is_pytree_of_arrays, map_named, named_leaves, with_structure
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
+from .._cells.bound import BoundCell
 from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.first_step import as_reset_state, as_resets, zero_state
@@ -347,7 +348,7 @@ class BidirectionalStreamer:
 def _check_cell(name: str, cell: Any) -> None:
     """Raises an error if `cell` has a key or cannot be passed to a compiled step."""
     check_is_cell(name, cell)
-    has_key = getattr(cell, "key", None) is not None
+    has_key = isinstance(cell, BoundCell) and cell.key is not None
     must = "have no random key, because a stream has no step numbers"
     expect(not has_key, name, must, cell, "Bind the cell without a key.")
     fix = "Register its class, for example with `jax.tree_util.register_dataclass`."
@@ -382,8 +383,8 @@ def _program_of(*cells: RNNCellLike) -> Hashable:
 
     A stream whose cells hold an object that can change compiles its own programs.
     """
-    are_fixed = (getattr(cell, "cannot_change", False) for cell in cells)
-    return None if all(are_fixed) else object()
+    versions = [c.version if isinstance(c, BoundCell) else None for c in cells]
+    return object() if None in versions else tuple(versions)
 
 
 @functools.partial(jax.jit, donate_argnames="state", static_argnames="program")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Around, assert_near, bound, drawn, scanned
+from helpers import Around, Zoneout, assert_near, bound, drawn, scanned
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, GRUCell, LSTMCell, contrib
@@ -267,6 +267,27 @@ def test_explain_says_what_is_logged(loop, capsys, caplog):
     assert reason in caplog.messages[0]
     types = jax.eval_shape(lambda given: given, (cell, X))
     assert jaxrnn.explain(*types, **options) == found
+
+
+def test_a_cell_with_the_attributes_of_a_bound_cell(caplog):
+    """The type decides, also where a stream, a plan and a pack read attributes."""
+    caplog.set_level(logging.DEBUG, "jaxrnn")
+    inner = bound(jaxrnn.MinGRUCell(3), dtype=F32)
+    cell, h, want = Zoneout(inner.params, inner.cell), np.ones((2, 3), F32), []
+    stream = jaxrnn.export.Streamer(cell, 2)
+    for t in range(5):
+        h = (h + inner(X[:, t], h)[1]) / 2
+        want.append(h)
+        assert_near(stream(X[:, t]), h, tolerance=1e-6)
+    want = np.stack(want, 1)
+    assert_near(jaxrnn.dynamic_rnn(cell, X, dtype=F32)[0], want, tolerance=1e-6)
+    assert "Zoneout runs in the loop 'scan'" in caplog.text
+    pack = jaxrnn.pack_sequences(X, [5, 5], rows=1, row_length=10)
+    outputs, _ = jaxrnn.packed_rnn(cell, pack, dtype=F32)
+    assert_near(pack.unpack(outputs), want, tolerance=1e-6)
+    assert str(jaxrnn.explain(cell, X, dtype=F32)).startswith("Zoneout over 5 steps")
+    with pytest.raises(TypeError, match=r"`cell` must be an unbound cell.*got Zoneout"):
+        jaxrnn.memory_plan(cell, X)
 
 
 def test_explain_counts_the_saved_bytes():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cases import CASES
 from flax import linen as nn, nnx
-from helpers import assert_near, bound, differentiated, draw, drawn_like
+from helpers import Zoneout, assert_near, bound, differentiated, draw, drawn_like
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from mesh import BATCH, F64
 
@@ -217,6 +217,12 @@ def test_a_cell_that_changed_runs_its_new_function():
     scale[0] = 2.0
     second, _ = jaxrnn.dynamic_rnn(cell, x, dtype=F64)
     np.testing.assert_allclose(second, 2 * first, rtol=1e-9)
+    activation = lambda x: x * 1.0
+    cell = bound(jaxrnn.MinGRUCell(4, activation=activation))
+    np.testing.assert_array_equal(jaxrnn.dynamic_rnn(cell, x, dtype=F64)[0], first)
+    activation.__code__ = (lambda x: x * 2.0).__code__
+    third, _ = jaxrnn.dynamic_rnn(cell, x, dtype=F64)
+    np.testing.assert_array_equal(third, second)
 
 
 X = draw(BATCH, STEPS, 3)
@@ -297,6 +303,10 @@ def test_two_directions_with_a_mask():
         (
             lambda: by_sharding(OtherStep().bind({})),
             "`cell` must be a linear recurrence",
+        ),
+        (
+            lambda: by_sharding(Zoneout(GRU.params, GRU.cell)),
+            "where time is divided, got Zoneout.",
         ),
         (lambda: by_name(GRU, ROWS), "`inputs` must be divided over the mesh axis"),
         (lambda: by_name(GRU, BOTH, "tim"), "`axis_name` must be the name of a mesh"),
