@@ -133,8 +133,10 @@ class MLSTMCell(MLSTMRule):
         z = affine(params, [inputs], dtype)
         ends = np.cumsum([*self._sizes, self.num_heads])
         *vectors, o, i, f = jnp.split(z, ends, axis=-1)
-        rows = inputs.shape[0]
-        q, k, v = (x.reshape(rows, self.num_heads, -1) for x in vectors)
+        heads = inputs.shape[0], self.num_heads
+        sizes = self.key_size or 0, self.key_size or 0, head_size(self)
+        pairs = zip(vectors, sizes, strict=True)
+        q, k, v = (x.reshape(*heads, size) for x, size in pairs)
         if self.gate_soft_cap is not None:
             i, f = (
                 self.gate_soft_cap * jnp.tanh(x / self.gate_soft_cap) for x in (i, f)

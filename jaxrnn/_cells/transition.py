@@ -59,7 +59,7 @@ class MemoryTransition(Transition):
 
     def output(self, params: Params, h: Array, rest: PyTree) -> Array:
         """No numbers."""
-        return h.reshape(h.shape[0], -1)[:, :0]
+        return h[:, :0].reshape(h.shape[0], 0)
 
     def narrowed(self, state: PyTree, like: PyTree) -> PyTree:
         """The state, cast like the states of the cell."""

@@ -23,7 +23,8 @@ def why_not_arrays(params: Params, run: Run) -> str | None:
         return "an explicit mesh requires `jax.shard_map`"
     if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
         return "the number of rows is symbolic"
-    arrays = [run.inputs, *jax.tree.leaves(run.state)]
+    states = run.state, run.steps.restart_states
+    arrays = [run.inputs, *jax.tree.leaves(states)]
     empty = [describe(x) for x in arrays if 0 in x.shape]
     if empty:
         return f"an array is empty, {empty[0]}"
