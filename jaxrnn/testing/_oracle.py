@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.errors import describe, describe_leaves
+from .._base.math import at_least_float32
 from .._base.trees import has_read_only, is_tensor_array, map_sizes, with_read_only
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import RNNCell
@@ -294,7 +295,10 @@ def split_floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyT
 
 
 def weighted_sum(tree: PyTree) -> Array:
-    """A real scalar whose gradient is different for each entry of the leaves."""
+    """The sum of the entries of all leaves, entry i times cos(i), as a real scalar.
+
+    In float32 and float64, the gradients of all entries differ.
+    """
     floats = []
     for leaf in split_floats(tree)[0]:
         is_complex = jnp.iscomplexobj(leaf)
@@ -302,8 +306,11 @@ def weighted_sum(tree: PyTree) -> Array:
     total = jnp.zeros((), floats[0].dtype)
     begin = 0
     for leaf in floats:
-        places = jnp.arange(begin, begin + leaf.size, dtype=leaf.dtype)
-        total += jnp.sum(leaf * jnp.cos(places).reshape(leaf.shape))
+        # bfloat16 represents only the integers up to 256.
+        wide = at_least_float32(leaf.dtype)
+        places = jnp.arange(begin, begin + leaf.size, dtype=wide)
+        weights = jnp.cos(places).astype(leaf.dtype).reshape(leaf.shape)
+        total += jnp.sum(leaf * weights)
         begin += leaf.size
     return total
 
@@ -323,12 +330,18 @@ def equal(got: PyTree, want: PyTree) -> None:
 
 
 def close(got: PyTree, want: PyTree, dtype: DType) -> None:
-    """Raises AssertionError unless types are equal and values agree up to rounding."""
+    """Raises AssertionError unless types are equal and values agree up to rounding.
+
+    NaN agrees with nothing.
+    """
     same_types(got, want)
     tolerance = TOLERANCE[str(dtype)]
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         wide = np.complex128 if np.iscomplexobj(w) else np.float64
         g64 = np.asarray(g, wide)
         w64 = np.asarray(w, wide)
-        scale = max(1.0, np.abs(w64).max(initial=0.0))
-        np.testing.assert_allclose(g64 / scale, w64 / scale, rtol=0, atol=tolerance)
+        # An empty memory may hold -inf.
+        scale = max(1.0, np.abs(w64).max(initial=0.0, where=np.isfinite(w64)))
+        np.testing.assert_allclose(
+            g64 / scale, w64 / scale, rtol=0, atol=tolerance, equal_nan=False
+        )

@@ -14,6 +14,7 @@ import pytest
 import jaxrnn
 from jaxrnn import FunctionCell, testing
 from jaxrnn.testing import check_cell
+from jaxrnn.testing._oracle import close, weighted_sum
 
 STEP = jax.ShapeDtypeStruct((4, 3), jnp.float32)
 
@@ -125,6 +126,7 @@ STEPS = {
     "no_forward_mode": (lambda x, h: reverse_only(x + h), "differentiates_twice"),
     "rows_meet": (lambda x, h: h + x.mean(0, keepdims=True), "keeps_rows_apart"),
     "knows_its_row": (knows_its_row, "keeps_rows_apart"),
+    "nan": (lambda x, h: h + jnp.nan * x, "keeps_rows_apart"),
 }
 BROKEN = {name: (cell_of(step), law) for name, (step, law) in STEPS.items()} | {
     "one_result": (FunctionCell(lambda p, x, h, key=None: h, 3, 3), "has_its_sizes"),
@@ -136,6 +138,22 @@ BROKEN = {name: (cell_of(step), law) for name, (step, law) in STEPS.items()} | {
     "no_states": (LosesStates(2), "returns_all_states"),
     "nan_goes_back": (MultipliesByZero(2), "spreads_nan_only_forward"),
 }
+
+
+def test_infinity_agrees_with_itself_and_nan_with_nothing():
+    near = lambda got, want: close(np.array(got), np.array(want), "float64")
+    near([-np.inf, 1.0], [-np.inf, 1.0])
+    for got, want in ([np.nan], [np.nan]), ([-np.inf, 1.0], [-np.inf, 2.0]):
+        with pytest.raises(AssertionError):
+            near(got, want)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_the_gradient_of_a_weighted_sum_is_a_cosine(dtype):
+    """Also past 256, the last integer of bfloat16 without a gap."""
+    got = jax.grad(weighted_sum)(jnp.zeros((25, 40), dtype))
+    want = np.cos(np.arange(1000)).reshape(25, 40)
+    np.testing.assert_allclose(got.astype(float), want, atol=jnp.finfo(dtype).eps)
 
 
 @pytest.mark.slow
