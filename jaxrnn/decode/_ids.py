@@ -139,7 +139,9 @@ def as_number(
     check_shape(name, value, (), "be a scalar")
     known = concrete_or_none(value)
     fits = known is None or (math.isfinite(known) and low < known <= high)
-    must = f"be finite and in ({low:g}, {high:g}]"
+    must = f"be in ({low:g}, {high:g}]"
+    if math.isinf(high):
+        must = "be finite" + ("" if math.isinf(low) else f" and above {low:g}")
     expect(fits, name, must, Verbatim(known), fix)
     return value
 

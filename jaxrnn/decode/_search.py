@@ -14,6 +14,7 @@ from .._base import arguments, inputs, trees
 from .._base.cell_keys import cell_at_step, check_key
 from .._base.errors import Verbatim, describe, error_note, expect, is_array
 from .._base.inputs import check_structure
+from .._base.math import is_traced
 from .._base.typing import (
     Array,
     ArrayLike,
@@ -162,7 +163,8 @@ def sample(
         `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores
         are log-probabilities without temperature, `top_k` and `top_p`, in float32, or
         in float64 if the state or the inputs contain float64. A row that reaches a step
-        at which all of its logits are -inf has score -inf and length 0.
+        at which all of its logits are -inf has score -inf and length 0. If a traced
+        `temperature` or `top_p` is NaN, so are the scores.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -182,7 +184,14 @@ def sample(
     if top_p is not None:
         _ids.as_number("top_p", top_p, fix, low=0, high=1)
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    return _extended(model, max_time, functools.partial(_ids.draw, key=key, **options))
+    draw = functools.partial(_ids.draw, key=key, **options)
+    decoded = _extended(model, max_time, draw)
+    scores = decoded.scores
+    for number in (temperature, top_p):
+        if is_traced(number):  # With NaN, all draws are of one id.
+            number = jnp.asarray(number, scores.dtype)
+            scores = jnp.where(jnp.isnan(number), number, scores)
+    return decoded._replace(scores=scores)
 
 
 def beam_search(

@@ -372,6 +372,13 @@ def test_extreme_temperatures(logits):
         assert (run(KEY, temperature=temperature).ids == 5).all()
 
 
+@pytest.mark.parametrize("name", ["temperature", "top_p"])
+def test_scores_are_nan_if_a_traced_number_is(name):
+    run = jax.jit(lambda number: draw(KEY, logits=np.arange(5.0), **{name: number}))
+    assert np.isnan(run(np.nan).scores).all()
+    assert np.isfinite(run(0.5).scores).all()
+
+
 # Shapes and refusals.
 
 
@@ -420,15 +427,15 @@ REFUSALS = [
     ("greedy", {"max_time": None}, TypeError, "`max_time` must be an integer, got None. Pass the largest number of ids per row."),
     ("sample", {"key": 0}, TypeError, "`key` must be a random key, got 0. Create a key with `jax.random.key(0)`."),
     ("sample", {"key": jax.random.split(KEY)}, ValueError, "`key` must be one key, got key<fry>[2]. To use several keys"),
-    ("sample", {"temperature": 0}, ValueError, "`temperature` must be finite and in (0, inf], got 0. To choose the most likely id, use `greedy`."),
-    ("sample", {"temperature": np.inf}, ValueError, "`temperature` must be finite and in (0, inf], got inf."),
+    ("sample", {"temperature": 0}, ValueError, "`temperature` must be finite and above 0, got 0. To choose the most likely id, use `greedy`."),
+    ("sample", {"temperature": np.inf}, ValueError, "`temperature` must be finite and above 0, got inf."),
     ("sample", {"temperature": np.ones(2)}, ValueError, "`temperature` must be a scalar, got float64[2]."),
     ("sample", {"top_k": 0}, ValueError, "`top_k` must be at least 1, got 0. To draw from all ids, pass None."),
-    ("sample", {"top_p": 0.0}, ValueError, "`top_p` must be finite and in (0, 1], got 0.0. To draw from all ids, pass None."),
+    ("sample", {"top_p": 0.0}, ValueError, "`top_p` must be in (0, 1], got 0.0. To draw from all ids, pass None."),
     ("beam_search", {"beam_width": 0}, ValueError, "`beam_width` must be at least 1, got 0."),
     ("beam_search", {"beam_width": 10**9}, ValueError, "`beam_width` must be at most 65536, got 1000000000."),
     ("greedy", {"max_time": 10**12}, ValueError, "`max_time` must be at most 2147483647, got 1000000000000."),
-    ("beam_search", {"length_penalty": np.inf}, ValueError, "`length_penalty` must be finite and in (-inf, inf], got inf. For no penalty, pass 0."),
+    ("beam_search", {"length_penalty": np.inf}, ValueError, "`length_penalty` must be finite, got inf. For no penalty, pass 0."),
     ("beam_search", {"initial_state": jaxrnn.TensorArray(jnp.float32, 3)}, ValueError, "`initial_state` must be an array whose rows can be repeated, got TensorArray."),
     ("beam_search", {"project": bad(np.zeros((2, 4)))}, ValueError, "`logits` must be floating-point [4, vocab], got float64[2, 4]."),
     ("score", {"ids": [1, 2]}, ValueError, "`ids` must be integers [2, time] or [2, beam, time], got int64[2]."),
