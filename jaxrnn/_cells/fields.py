@@ -209,6 +209,11 @@ def hard_sigmoid(x: Array) -> Array:
     return jnp.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
+def leaky_relu(x: Array) -> Array:
+    """Keras's leaky ReLU, with slope 0.2; `jax.nn.leaky_relu` has slope 0.01."""
+    return jax.nn.leaky_relu(x, 0.2)
+
+
 def linear(x: Array) -> Array:
     """The identity."""
     return x
@@ -219,11 +224,14 @@ ACTIVATIONS: dict[str, Activation] = {
     "exponential": jnp.exp,
     "gelu": gelu,
     "hard_sigmoid": hard_sigmoid,
+    "leaky_relu": leaky_relu,
     "linear": linear,
     "mish": jax.nn.mish,
     "relu": jax.nn.relu,
+    "relu6": jax.nn.relu6,
     "selu": jax.nn.selu,
     "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
     "softmax": jax.nn.softmax,
     "softplus": jax.nn.softplus,
     "softsign": jax.nn.soft_sign,

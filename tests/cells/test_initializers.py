@@ -202,11 +202,14 @@ AT_MINUS_1_AND_2 = {  # Keras's definitions.
     "exponential": [np.exp(-1), np.exp(2)],
     "gelu": [-0.15865525393145707, 1.9544997361036416],
     "hard_sigmoid": [0.3, 0.9],
+    "leaky_relu": [-0.2, 2],
     "linear": [-1, 2],
     "mish": [-0.30340146137410895, 1.9439589595339946],
     "relu": [0, 2],
+    "relu6": [0, 2],
     "selu": [-1.1113307378125625, 2.101401974604546],
     "sigmoid": [1 / (1 + np.e), 1 / (1 + np.exp(-2))],
+    "silu": [-1 / (1 + np.e), 2 / (1 + np.exp(-2))],
     "softmax": [1 / (1 + np.exp(3)), 1 / (1 + np.exp(-3))],
     "softplus": [np.log1p(np.exp(-1)), np.log1p(np.exp(2))],
     "softsign": [-0.5, 2 / 3],
@@ -221,3 +224,7 @@ def test_activations_by_their_keras_names(name):
     cell = BasicRNNCell(2, activation=name).bind(params)
     outputs, _ = cell(jnp.asarray([[-1.0, 2.0]]), jnp.zeros((1, 2)))
     np.testing.assert_allclose(outputs[0], AT_MINUS_1_AND_2[name], rtol=1e-9)
+
+
+def test_the_bound_of_relu6():
+    assert BasicRNNCell(2, activation="relu6").activation(7.0) == 6
