@@ -23,7 +23,7 @@ from .._base.errors import Verbatim, counted, error_note, expect
 from .._base.inputs import named_inputs
 from .._base.math import is_float, widest_dtype
 from .._base.modules import with_hints
-from .._base.trees import map_named
+from .._base.trees import map_named, without_read_only
 from .._base.typing import (
     Array,
     DType,
@@ -35,7 +35,7 @@ from .._base.typing import (
 from .._loops.masking import first_inputs
 from ..memory import Keep, Nested, Offload, Recompute, Strategy, as_strategy
 from .dynamic_rnn import dynamic_rnn
-from .first_step import text_of
+from .first_step import call_start, one_step, text_of, zero_state
 
 _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
@@ -193,9 +193,13 @@ def memory_plan(
         dtype = widest_dtype(floats) if floats else jnp.dtype(jnp.float32)
     cell = _bound(cell, inputs, dtype, axis)
 
+    state = _other_state(cell, inputs, dtype, axis)
+
     def run(params: Params, inputs: PyTree, **options: Any) -> tuple[PyTree, ...]:
         bound = dataclasses.replace(cell, params=params)
-        return dynamic_rnn(bound, inputs, dtype=dtype, time_major=time_major, **options)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
+        options |= {"dtype": dtype, "time_major": time_major}
+        return dynamic_rnn(bound, inputs, initial_state=zeros, **options)
 
     outputs, _ = jax.eval_shape(run, cell.params, inputs)
     rows = _rows(run, (cell.params, inputs), planned, device)
@@ -242,6 +246,23 @@ def _bound(cell: Any, inputs: PyTree, dtype: DType, axis: int) -> Any:
         return cell.bind(cell.init(jax.random.key(0), step, dtype))
 
     return jax.eval_shape(bind, inputs)
+
+
+def _other_state(cell: Any, inputs: PyTree, dtype: DType, axis: int) -> PyTree:
+    """The types of the state after a step from zeros if dtypes differ, otherwise None.
+
+    For example, the state becomes complex although inputs and outputs are real.
+    """
+
+    def states(cell: Any, inputs: PyTree) -> tuple[PyTree, PyTree]:
+        step = first_inputs(inputs, axis)
+        state = zero_state(cell, jax.tree.leaves(step)[0].shape[0], dtype)
+        started = call_start(cell, state)
+        return without_read_only((state, one_step(cell, step, started)[1]))
+
+    state, new_state = jax.eval_shape(states, cell, inputs)
+    dtypes = [[x.dtype for x in jax.tree.leaves(s)] for s in (state, new_state)]
+    return None if dtypes[0] == dtypes[1] else new_state
 
 
 def _put(types: PyTree, device: Any) -> PyTree:

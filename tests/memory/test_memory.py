@@ -422,6 +422,18 @@ def test_complex_states():
     assert saved[0].device >= 8 * 2 * 4 * 8
 
 
+def test_complex_states_and_real_outputs():
+    """A step from a real zero state returns a complex state; each step saves it."""
+
+    def step(params, inputs, state, key=None):
+        state = params * state.astype(np.complex64) + inputs.astype(np.complex64)
+        return state.real, state
+
+    cell = FunctionCell(step, 4, 4).bind(np.ones((), np.complex64))
+    of = lambda time: jaxrnn.memory_plan(cell, (2, time, 4), [False]).rows[0]
+    assert of(16).saved.device - of(8).saved.device == 8 * 2 * 4 * 8
+
+
 plan = functools.partial(jaxrnn.memory_plan, GRUCell(64))
 SIZE = r"`inputs_shape\[1\]` must be"
 TOO_LARGE = ".* must .* at most 1.0 EiB"
