@@ -136,7 +136,8 @@ def as_reset_state(given: PyTree, zeros: PyTree, state: PyTree) -> PyTree:
         TypeError: If dtypes differ.
     """
     if given is not None:
-        return like("reset_state", given, state)
+        fix = _fix_of_reset_state(given, state)
+        return like("reset_state", given, state, fix=fix)
     name = "cell.zero_state()"
     fix = "Pass a `reset_state`."
     check_structure(f"`{name}`", state, zeros, strict=False, fix=fix)
@@ -147,6 +148,20 @@ def as_reset_state(given: PyTree, zeros: PyTree, state: PyTree) -> PyTree:
 
     zeros = jax.tree.map(cast, with_structure(state, zeros), state)
     return like(name, zeros, state, fix=fix)
+
+
+def _fix_of_reset_state(given: PyTree, state: PyTree) -> str:
+    """What to do if a leaf lacks the axis of rows, or has one of steps."""
+    leaves = jax.tree.leaves(given), jax.tree.leaves(state)
+    for got, want in zip(*leaves, strict=False):
+        if want.ndim and got.shape == want.shape[1:]:
+            return to_all_rows(want.shape)
+        if got.ndim == want.ndim + 1 and got.shape[2:] == want.shape[1:]:
+            return (
+                "A row has one reset state for all its resets. To start each sequence "
+                "from its own state, use `pack_sequences` and `packed_rnn`."
+            )
+    return ""
 
 
 def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
