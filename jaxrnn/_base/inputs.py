@@ -20,10 +20,11 @@ from .errors import (
     expect,
     is_array,
     leaf_name,
+    warn,
 )
 from .math import cast_if_weak, in_native_order, is_traced, is_wider
 from .trees import is_tensor_array, map_named, named_leaves, opaque, without_read_only
-from .typing import Array, ArrayLike, DType, PyTree
+from .typing import Array, ArrayLike, DType, PyTree, Size
 
 OF_A_LIST = (
     "Each element of a list or tuple is a separate input. To make one array, call "
@@ -302,10 +303,53 @@ def check_structure(
     are_alike = structures[0] == structures[1] or _are_alike(*structures)
     if structures[0] == structures[1] or (are_alike and not strict):
         return
+    if are_alike and not fix:
+        fix = _fix_of_plain_tuple(_named_tuple(*structures))
     texts = describe_structure(want), describe_structure(got)
     legend = ", where * is an array" if "*" in "".join(texts) else ""
     text = f"{what} must have the structure {texts[0]}, got {texts[1]}{legend}. {fix}"
     raise (TypeError if are_alike else ValueError)(text.rstrip())
+
+
+def warn_of_plain_pair(name: str, size: Size, state: PyTree) -> None:
+    """Warns of a plain pair in the state where the size has an `LSTMStateTuple`.
+
+    TensorFlow accepts the pair as `(c, h)`, but other libraries use the order (h, c).
+    """
+    kind = _named_tuple(jax.tree.structure(size), jax.tree.structure(state))
+    if kind is not None and kind._fields == ("c", "h"):
+        warn(
+            f"`{name}` has a plain pair, which is read as `(c, h)`, as in TensorFlow; "
+            f"PyTorch and Keras use (h, c). {_fix_of_plain_tuple(kind)}"
+        )
+
+
+def check_no_plain_tuple(name: str, want: PyTree, got: PyTree) -> None:
+    """Raises TypeError if `got` has a plain tuple where `want` has a named tuple.
+
+    ValueError if the structures also differ in other ways.
+    """
+    want, got = opaque(want), opaque(got)
+    if _named_tuple(jax.tree.structure(want), jax.tree.structure(got)):
+        check_structure(f"`{name}`", want, got, strict=True)
+
+
+def _fix_of_plain_tuple(kind: Any) -> str:
+    return f"Pass `{kind.__name__}({', '.join(kind._fields)})`." if kind else ""
+
+
+def _named_tuple(want: Any, got: Any) -> Any:
+    """The class of a named tuple in a structure, at the place of a plain one in `got`.
+
+    None if there is none.
+    """
+    if want.node_data() is None or got.node_data() is None:
+        return None
+    (want_kind, _), (got_kind, _) = want.node_data(), got.node_data()
+    if hasattr(want_kind, "_fields") and got_kind in (tuple, list):
+        return want_kind
+    pairs = zip(want.children(), got.children(), strict=False)
+    return next((kind for pair in pairs if (kind := _named_tuple(*pair))), None)
 
 
 def _are_alike(want: Any, got: Any) -> bool:

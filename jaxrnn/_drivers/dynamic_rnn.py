@@ -13,7 +13,7 @@ from .._base.arguments import (
     check_is_cell,
 )
 from .._base.errors import error_note, expect
-from .._base.inputs import as_sequences, output_dtype
+from .._base.inputs import as_sequences, output_dtype, warn_of_plain_pair
 from .._base.modules import with_hints
 from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
@@ -80,8 +80,8 @@ def dynamic_rnn(
             `cell.state_size`, each leaf `[batch, ...]`; None for the cell's zero state,
             which requires `dtype`. Scalar leaves are shared by all rows and are updated
             until the longest row ends. As in TensorFlow, a plain tuple `(c, h)` is
-            accepted instead of an `LSTMStateTuple`, and the final state is then also a
-            plain tuple. With lengths, a plain tuple raises a TypeError.
+            accepted instead of an `LSTMStateTuple`, with a warning, and the final state
+            is then also a plain tuple. With lengths, a plain tuple raises a TypeError.
         dtype: The dtype of the zero state and of the outputs: real, complex or integer.
             None for the dtype that all leaves of `initial_state` share. Nothing is
             cast: inputs, parameters and `initial_state` may be complex even if `dtype`
@@ -205,6 +205,8 @@ def make_run(
     time, rows = shape[axis], shape[1 - axis]
     valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis, axis_name)
     state = as_initial_state(initial_state, time)
+    if state is not None and valid is None and lengths is None:
+        warn_of_plain_pair("initial_state", cell.state_size, state)
     where, reset_state = as_resets(resets, reset_state, shape, axis)
     steps = Steps(
         lengths=as_lengths(lengths, rows, time=time),

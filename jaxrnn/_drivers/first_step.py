@@ -17,6 +17,7 @@ from .._base.inputs import (
     as_arrays,
     as_step_booleans,
     check_like,
+    check_no_plain_tuple,
     check_rows_of_state,
     check_structure,
     like,
@@ -218,6 +219,8 @@ def probe(
     rows, *_ = jax.tree.leaves(inputs)[0].shape
     rows_fix = fix_of_rows(cell, state, rows)
     output, new_state = one_step(cell, inputs, state, rows_fix)
+    if strict:
+        check_no_plain_tuple("initial_state", new_state, state)
     state = with_known_shapes(state, lambda: new_state)
     fix = rows_fix or (
         "A step must keep the structure, shapes and dtypes of its state. Change the "

@@ -16,7 +16,13 @@ from .._base.arguments import (
 )
 from .._base.cell_keys import cell_at_step
 from .._base.errors import counted, describe, error_note, expect, warn
-from .._base.inputs import as_arrays, as_steps, check_structure, output_dtype
+from .._base.inputs import (
+    as_arrays,
+    as_steps,
+    check_structure,
+    output_dtype,
+    warn_of_plain_pair,
+)
 from .._base.modules import with_hints
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays, with_read_only, without_read_only
@@ -102,7 +108,8 @@ def static_rnn(
             `initial_state` nor `dtype` is given.
 
     Warns:
-        UserWarning: If 50 or more steps are unrolled. Compilation may take minutes.
+        UserWarning: If 50 or more steps are unrolled, because compilation may take
+            minutes; if a plain pair replaces an `LSTMStateTuple`; see `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -126,6 +133,8 @@ def static_rnn(
     if sequence_length is not None or state is None or dtype is not None:
         dtype = output_dtype(state, dtype)
     lengths = as_lengths(sequence_length, batch_size)
+    if state is not None and lengths is None:
+        warn_of_plain_pair("initial_state", cell.state_size, state)
     with jax.named_scope(as_scope(scope, "rnn")):
         if state is None:
             state = with_capacity_for(zero_state(cell, batch_size, dtype), time)

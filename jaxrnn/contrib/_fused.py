@@ -18,6 +18,7 @@ from jaxrnn import (
 from jaxrnn.extend import fields
 from jaxrnn.typing import DType, Key, Lengths, Params, PyTree, Shaped
 
+from .._base.inputs import warn_of_plain_pair
 from .._cells.fields import Hyperparameters
 from ._lstms import LSTMBlockCell
 
@@ -169,7 +170,9 @@ class _OverSteps(FusedRNNCell):
         cell = self.cell.bind(params, key)
         state = initial_state
         if isinstance(self.cell, LSTMBlockCell) and isinstance(state, tuple | list):
-            state = LSTMStateTuple(*state)  # TensorFlow also accepts a plain pair.
+            # As in TensorFlow, a plain pair is accepted, also with lengths.
+            state = LSTMStateTuple(*state)
+            warn_of_plain_pair("initial_state", self.cell.state_size, initial_state)
         if isinstance(inputs, list):
             return static_rnn(cell, inputs, state, dtype, sequence_length)
         return dynamic_rnn(cell, inputs, sequence_length, state, dtype, time_major=True)

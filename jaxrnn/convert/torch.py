@@ -180,7 +180,8 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     Args:
         state: `h` or, for an LSTM, `(h, c)`, tensors or arrays. Each array is
             `[layers, batch, units]`, or `[2 * layers, batch, units]` if
-            `bidirectional`.
+            `bidirectional`. One array is always h: to pass one array that stacks h and
+            c of one layer, `[2, batch, units]`, pass `(state[:1], state[1:])`.
         bidirectional: Whether the module has two directions.
 
     Returns:

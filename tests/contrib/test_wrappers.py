@@ -114,7 +114,8 @@ def test_lists_of_steps_are_arrays_of_time(cell):
 def test_a_pair_is_an_lstms_state(lengths):
     bound = FUSED["block"].bind(drawn(FUSED["block"], X))
     c, h = jax.random.normal(jax.random.key(3), (2, BATCH, 3))
-    got = bound(X, (c, h), sequence_length=lengths)
+    with pytest.warns(UserWarning, match="plain pair, which is read as `.c, h.`"):
+        got = bound(X, (c, h), sequence_length=lengths)
     want = bound(X, jaxrnn.LSTMStateTuple(c, h), sequence_length=lengths)
     assert_near(got, want, tolerance=1e-12)
 

@@ -1,6 +1,7 @@
 """Tests of `dynamic_rnn` beyond the laws of cells and the goldens."""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +44,18 @@ def test_leaves_without_axes_count_the_steps_of_the_loop(lengths, steps):
 
 @pytest.mark.parametrize("kind", [tuple, list, LSTMStateTuple._make])
 def test_state_comes_back_in_the_structure_that_went_in(kind):
-    given = kind([np.zeros((4, 2), np.float32)] * 2)
-    _, state = jaxrnn.dynamic_rnn(bound(LSTMCell(2)), X, initial_state=given)
+    """A plain pair is `(c, h)`, as in TensorFlow, with a warning at the call."""
+    rng = np.random.default_rng(1)
+    given = kind(rng.normal(size=(2, 4, 2)).astype(np.float32))
+    cell = bound(LSTMCell(2))
+    with warnings.catch_warnings(record=True, action="always") as found:
+        outputs, state = jaxrnn.dynamic_rnn(cell, X, initial_state=given)
     assert type(state) is type(given)
+    named = LSTMStateTuple(c=given[0], h=given[1])
+    want, _ = jaxrnn.dynamic_rnn(cell, X, initial_state=named)
+    np.testing.assert_array_equal(outputs, want)
+    files = [warning.filename for warning in found]
+    assert files == [] if isinstance(given, LSTMStateTuple) else {*files} == {__file__}
 
 
 def test_declared_kind_of_outputs_comes_back():

@@ -77,7 +77,8 @@ def test_without_lengths_the_state_may_change():
 
 def test_a_plain_tuple_comes_back_as_the_cell_returns_it():
     cell, steps = bound(LSTMCell(2), 4), (np.ones((2, 4)),) * 2
-    outputs, state = static_rnn(cell, steps, (np.zeros((2, 2)),) * 2)
+    with pytest.warns(UserWarning, match="plain pair, which is read as `.c, h.`"):
+        outputs, state = static_rnn(cell, steps, (np.zeros((2, 2)),) * 2)
     assert isinstance(outputs, list)
     assert isinstance(state, jaxrnn.LSTMStateTuple)
 

@@ -15,7 +15,14 @@ from jax.nn.initializers import normal, zeros
 
 import jaxrnn
 import jaxrnn.initializers as init
-from jaxrnn import GRUCell, LSTMCell, MultiRNNCell, TensorShape, dynamic_rnn
+from jaxrnn import (
+    GRUCell,
+    LSTMCell,
+    LSTMStateTuple,
+    MultiRNNCell,
+    TensorShape,
+    dynamic_rnn,
+)
 from jaxrnn.memory import Offload, Recompute
 
 F32, C64, I32 = jnp.float32, jnp.complex64, jnp.int32
@@ -144,6 +151,60 @@ class Mutable(jaxrnn.RNNCell):
         return inputs, state
 
 
+def turn(params, inputs, state, key=None):
+    state = state.astype(C64) * C64(1j) + inputs.astype(C64)
+    return state.real, state
+
+
+TURNING = jaxrnn.FunctionCell(turn, 3, 3)
+MLSTM = bound(jaxrnn.MLSTMCell(2))
+fused = jaxrnn.contrib.LSTMBlockFusedCell(2).bind(LSTM.params)
+
+
+def decoded(state):
+    embed = lambda ids: jnp.zeros((4, 3), F32)
+    project = lambda output: jnp.zeros((4, 5), F32)
+    return jaxrnn.decode.greedy(LSTM, embed, project, state, [1] * 4, 0, 2)
+
+
+# What a plain pair is called, and must be; the warnings of the calls are errors here.
+STRUCTURE = (
+    "must have the structure LSTMStateTuple(c=*, h=*), got (*, *), where * is an array"
+)
+INITIAL, WARNED = (
+    ("initial_state", STRUCTURE),
+    (
+        "initial_state",
+        "has a plain pair, which is read as `(c, h)`, as in TensorFlow; PyTorch and Keras use (h, c)",
+    ),
+)
+PLAIN_PAIRS = [
+    (WARNED, lambda s: run(LSTM, X, None, s)),
+    (
+        WARNED,
+        lambda s: run(
+            bound(MultiRNNCell([GRUCell(2), LSTMCell(2)])), X, None, (ZEROS, s)
+        ),
+    ),
+    (WARNED, lambda s: run(LSTM, X, None, list(s) if type(s) is tuple else s)),
+    (WARNED, lambda s: jaxrnn.static_rnn(LSTM, STEPS, s)),
+    (WARNED, lambda s: jaxrnn.bidirectional_dynamic_rnn(GRU, LSTM, X, None, ZEROS, s)),
+    (WARNED, lambda s: in_nnx(LSTM.cell)(X, initial_state=s)),
+    (WARNED, lambda s: in_linen(X, cell=LSTM.cell, initial_state=s)),
+    (WARNED, lambda s: fused(X.swapaxes(0, 1), s, sequence_length=[1] * 4)),
+    (INITIAL, lambda s: run(LSTM, X, [1] * 4, s)),
+    (INITIAL, lambda s: run(LSTM, X, None, s, mask=MASK)),
+    (INITIAL, lambda s: jaxrnn.static_rnn(LSTM, STEPS, s, F32, [1] * 4)),
+    (INITIAL, lambda s: in_nnx(LSTM.cell)(X, [1] * 4, initial_state=s)),
+    (
+        INITIAL,
+        lambda s: jaxrnn.packed_rnn(LSTM, PACKED, jax.tree.map(lambda x: x[:3], s)),
+    ),
+    (("reset_state", STRUCTURE), lambda s: run(LSTM, X, resets=MASK, reset_state=s)),
+    (("state", STRUCTURE), lambda s: jaxrnn.export.Streamer(LSTM, 4).reset(s)),
+]
+
+
 # Each row: the advice, as in the message; the call that fails; the call that follows it.
 DRIVERS = [
     ("Pass `cell.bind(params)`, or an object that implements `jaxrnn.RNNCellLike`", lambda: run(GRU.cell, X),
@@ -181,7 +242,11 @@ DRIVERS = [
     ("pass `jnp.broadcast_to(h0, (4, 3))`", lambda: run_step(keep, initial_state=H3, sequence_length=[1] * 4),
      lambda: run_step(keep, initial_state=jnp.broadcast_to(H3, (4, 3)), sequence_length=[1] * 4)),
     ("Create a state with `cell.zero_state`", lambda: run(LSTM, X, None, ZEROS), lambda: run(LSTM, X, None, LSTM.zero_state(4, F32))),
-    ("like the new one, LSTMStateTuple(c=float32[4, 2], h=float32[4, 2])", lambda: run(LSTM, X, [1] * 4, (ZEROS, ZEROS)), lambda: run(LSTM, X, [1] * 4, LSTM.zero_state(4, F32))),
+    *((f"`{name}` {must}. Pass `LSTMStateTuple(c, h)`", lambda call=call: call((ZEROS, ZEROS)), lambda call=call: call(LSTMStateTuple(ZEROS, ZEROS)))
+      for (name, must), call in PLAIN_PAIRS),
+    ("Pass `LSTMStateTuple(c, h)`", lambda: raw(cell=LSTM, state=(ZEROS, ZEROS)), lambda: raw(cell=LSTM, state=LSTMStateTuple(ZEROS, ZEROS))),
+    ("Pass `LSTMStateTuple(c, h)`", lambda: decoded((ZEROS, ZEROS)), lambda: decoded(LSTMStateTuple(ZEROS, ZEROS))),
+    ("Pass `MLSTMState(c, n, m)`", lambda: run(MLSTM, X, [1] * 4, tuple(MLSTM.zero_state(4, F32))), lambda: run(MLSTM, X, [1] * 4, jaxrnn.MLSTMState(*MLSTM.zero_state(4, F32)))),
     ("start from a state like the new one", lambda: run_step(lambda x, s: (x, s * C64(1j))),
      lambda: run_step(lambda x, s: (x, s * C64(1j)), initial_state=np.ones((4, 3), C64))),
     ("A state of several arrays is one nest: `return output, (c, h)`", lambda: run_step(lambda x, s: (x, *s), (3, 3)), lambda: run_step(keep, (3, 3))),
@@ -203,6 +268,8 @@ DRIVERS = [
      lambda: (run_step(lambda x, s: ((x, s[:, 0]), s), 3, (3, TensorShape([])), mask=MASK), dynamic_rnn(PAIR, X, MASK.sum(-1), SHARED, F32))),
     ("Convert numbers with `resets > 0`", lambda: gru(resets=MASK.astype(int)), lambda: gru(resets=MASK.astype(int) > 0)),
     ("`dynamic_rnn` and `RNN` accept `resets`", lambda: two_ways(reset_state=ZEROS), lambda: (gru(resets=MASK), in_nnx()(X, resets=MASK))),
+    ("pass `jnp.broadcast_to(h0, (4, 2))`", lambda: gru(resets=MASK, reset_state=H0), lambda: gru(resets=MASK, reset_state=jnp.broadcast_to(H0, (4, 2)))),
+    ("use `pack_sequences` and `packed_rnn`", lambda: gru(resets=MASK, reset_state=X[..., :2]), lambda: packed(PACKED, np.zeros((3, 2), F32))),
     ("Pass a `reset_state`", lambda: run(PAIR, X, None, SHARED, resets=MASK), lambda: run(PAIR, X, None, SHARED, resets=MASK, reset_state=SHARED)),
     # Options
     ("close over the value or name the argument in `static_argnames`",
@@ -261,6 +328,7 @@ OTHER_DRIVERS = [
     # `memory_plan`
     ("Pass the bound cells of the module: `cell.get_cells()`", lambda: plan(in_nnx(), X), lambda: plan(in_nnx().get_cells(), X)),
     ("a list of strategies", lambda: plan(LSTMCell(2), X, strategies=Recompute()), lambda: plan(LSTMCell(2), X, strategies=[Recompute()])),
+    ("Pass `dtype=jnp.float32`", lambda: plan(TURNING, X, dtype=C64), lambda: plan(TURNING, X, dtype=jnp.float32)),
     ("such as `jaxrnn.LSTMCell(64)`", lambda: plan(3, X), lambda: plan(jaxrnn.LSTMCell(64), X)),
 ]  # fmt: skip
 
