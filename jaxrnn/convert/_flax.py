@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._base.typing import Params
+from ._kinds import Kind, Table
 from ._layer_weights import (
     ActivationLike,
-    Kind,
     LayerWeights,
     Library,
     Named,
-    Table,
     bind_layers,
 )
 from ._weights import (

@@ -8,7 +8,6 @@ cells of jaxrnn have such tables too: `CELL_TABLES`.
 """
 
 import dataclasses
-import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -17,16 +16,15 @@ import numpy as np
 from .._base.arguments import as_bool, check_both_lists, check_instance, is_list_of
 from .._base.errors import Verbatim, expect
 from .._base.typing import Activation
-from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
 from .._cells.fields import ACTIVATIONS, resolve_activation
-from .._cells.gru import CudnnCompatibleGRUCell, GRUCell
-from .._cells.lstm import BasicLSTMCell, LSTMCell
+from .._cells.lstm import BasicLSTMCell
 from .._wrappers.base import unwrapped
 from .._wrappers.dropout import DropoutWrapper
 from .._wrappers.multi_rnn import MultiRNNCell
 from .._wrappers.stateless import DeviceWrapper
 from ..contrib import CoupledInputForgetGateLSTMCell
+from ._kinds import CELL_TABLES, CELLS, GATED_CELLS, GATES, KINDS, Kind, Place, Table
 from ._weights import (
     Reader,
     Weight,
@@ -40,24 +38,6 @@ from ._weights import (
 )
 
 ActivationLike: TypeAlias = Activation | str | None
-Place: TypeAlias = tuple[str, str]
-"""What an array holds: a part of a layer, and the gates of its blocks in their order.
-
-The parts, with the shapes of their arrays:
-
-- "x": the kernel of the inputs, `[depth, gates * units]`.
-- "h": the kernel of the state, `[output_size, gates * units]`.
-- "xh": both kernels, `[depth + output_size, gates * units]`.
-- "b": the bias, or the bias of the product with "x", `[gates * units]`.
-- "s": the bias of the product with "h", `[gates * units]`.
-- "p": the peephole weights, `[gates * units]`.
-- "w": the kernel of the projection, `[units, output_size]`, without gates.
-
-An upper-case gate stands for the gate's negative weights. They give one minus the gate,
-because 1 - sigmoid(z) = sigmoid(-z).
-"""
-Table: TypeAlias = dict[Any, Place]
-"""The places of a layer's arrays by name."""
 Side: TypeAlias = BoundCell | Sequence[BoundCell]
 Cells: TypeAlias = BoundCell | tuple[Side, Side]
 """What `save` takes: a bound cell, or the cells of each layer of both directions."""
@@ -66,50 +46,7 @@ Layer: TypeAlias = Sequence["LayerWeights"]
 Named: TypeAlias = tuple[str, "LayerWeights"]
 """The weights of one direction of a layer, with a name for messages."""
 
-
-class Kind(enum.StrEnum):
-    """The kind of a layer, and its name in messages."""
-
-    RNN = "RNN"
-    GRU = "GRU"
-    GRU_AFTER = "GRU that resets after the product"
-    LSTM = "LSTM"
-
-    @property
-    def family(self) -> str:
-        """RNN, GRU or LSTM."""
-        return "GRU" if self is Kind.GRU_AFTER else str(self)
-
-
-CELLS = {
-    Kind.RNN: BasicRNNCell,
-    Kind.GRU: GRUCell,
-    Kind.GRU_AFTER: CudnnCompatibleGRUCell,
-    Kind.LSTM: LSTMCell,
-}
-KINDS = {cell: kind for kind, cell in CELLS.items()} | {BasicLSTMCell: Kind.LSTM}
-# The gates in TensorFlow's order, which every `LayerWeights` uses.
-GATES = {Kind.RNN: "c", Kind.GRU: "ruc", Kind.GRU_AFTER: "ruc", Kind.LSTM: "ijfo"}
-_GATES = {"gates/kernel": ("xh", "ru"), "gates/bias": ("b", "ru")}
-CELL_TABLES: dict[Kind, Table] = {
-    Kind.RNN: {"kernel": ("xh", "c"), "bias": ("b", "c")},
-    Kind.GRU: _GATES | {"candidate/kernel": ("xh", "c"), "candidate/bias": ("b", "c")},
-    Kind.GRU_AFTER: _GATES
-    | {
-        "candidate/input_projection/kernel": ("x", "c"),
-        "candidate/input_projection/bias": ("b", "c"),
-        "candidate/hidden_projection/kernel": ("h", "c"),
-        "candidate/hidden_projection/bias": ("s", "c"),
-    },
-    Kind.LSTM: {
-        "kernel": ("xh", "ijfo"),
-        "bias": ("b", "ijfo"),
-        "w_i_diag": ("p", "i"),
-        "w_f_diag": ("p", "f"),
-        "w_o_diag": ("p", "o"),
-        "projection/kernel": ("w", ""),
-    },
-}
+OTHER_GATES = "gates with another activation than the sigmoid"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +61,7 @@ class LayerWeights:
             other biases.
         forget_bias: The constant that the cell adds to the forget gate at run time.
         activation: The `activation` of the cell; None for tanh.
+        recurrent_activation: The activation of the gates; None for the sigmoid.
         clips: The cell's clips by field name, without the clips that are None.
         is_coupled: Whether the LSTM's input gate is 1 minus its forget gate.
     """
@@ -132,6 +70,7 @@ class LayerWeights:
     blocks: Mapping[str, Weight]
     forget_bias: float = 0.0
     activation: ActivationLike = None
+    recurrent_activation: ActivationLike = None
     clips: Mapping[str, float] = dataclasses.field(default_factory=dict)
     is_coupled: bool = False
 
@@ -190,6 +129,7 @@ class LayerWeights:
             "projection": "w" in self.blocks,
             "clips": bool(self.clips),
             "coupled gates": self.is_coupled,
+            OTHER_GATES: self.gate_key != "sigmoid",
         }
         return [name for name, is_used in used.items() if is_used]
 
@@ -202,8 +142,18 @@ class LayerWeights:
     @property
     def activation_key(self) -> str:
         """The name that cells accept for the activation; "" if it has no name."""
-        activation = resolve_activation(self.activation)
-        return next((k for k, v in ACTIVATIONS.items() if v is activation), "")
+        return _key_of(self.activation)
+
+    @property
+    def gate_key(self) -> str:
+        """The name that cells accept for the activation of the gates; "" for none."""
+        gates = self.recurrent_activation
+        return "sigmoid" if gates is None else _key_of(gates)
+
+
+def _key_of(activation: ActivationLike) -> str:
+    function = resolve_activation(activation)
+    return next((k for k, v in ACTIVATIONS.items() if v is function), "")
 
 
 def from_places(
@@ -257,7 +207,9 @@ class Library:
 
     name: str
     orders: Mapping[Kind, str]
-    lacks: tuple[str, ...] = ("peepholes", "projection", "clips", "coupled gates")
+    lacks: tuple[str, ...] = (
+        *("peepholes", "projection", "clips", "coupled gates", OTHER_GATES),
+    )
     activations: Mapping[Kind, tuple[str, ...]] = dataclasses.field(
         default_factory=dict
     )
@@ -273,10 +225,17 @@ class Library:
         got = listed(each for each in layer.features if each in self.lacks)
         must = f"have no {' or '.join(self.lacks)}, which {self.name} does not support"
         expect(not set(layer.features) & set(self.lacks), name, must, got)
-        wanted = self.activations.get(layer.kind, (layer.activation_key,))
+        wanted = self.activations.get(layer.kind)
+        if wanted is None:
+            return
         must = f"have the activation {' or '.join(wanted)}, as in {self.name}"
         got = Verbatim(layer.activation_key or f"a function {layer.activation_name}")
         expect(layer.activation_key in wanted, name, must, got)
+        must = (
+            f"have gates with the activation {' or '.join(wanted)}, as in {self.name}"
+        )
+        fits = OTHER_GATES in self.lacks or layer.gate_key in wanted
+        expect(fits, name, must, Verbatim(layer.gate_key or "another function"))
 
     def kind_of(self, name: str, got: Weight, columns: int, units: int) -> Kind:
         """The kind of a layer with `units` units whose kernel has `columns` columns.
@@ -488,9 +447,12 @@ def _bound_cell(layer: LayerWeights) -> BoundCell:
         fields["use_peepholes"] = layer.peepholes is not None
     if layer.projection is not None:
         fields["num_proj"] = layer.projection.shape[1]
-    make: Any = (
-        CoupledInputForgetGateLSTMCell if layer.is_coupled else CELLS[layer.kind]
-    )
+    make: Any = CELLS[layer.kind]
+    if layer.is_coupled:
+        make = CoupledInputForgetGateLSTMCell
+    elif OTHER_GATES in layer.features:
+        make = GATED_CELLS[layer.kind]
+        fields["recurrent_activation"] = layer.recurrent_activation
     cell = make(layer.units, **fields)
     return cell.bind(nested(_write(layer, _table(cell))))
 
@@ -577,7 +539,8 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
     """
     cell = bound.cell
     is_coupled = isinstance(cell, CoupledInputForgetGateLSTMCell)
-    names = listed(kind.__name__ for kind in KINDS)
+    known = *CELLS.values(), BasicLSTMCell, CoupledInputForgetGateLSTMCell
+    names = listed(each.__name__ for each in known)
     must = f"be one of {names}, or a stack of these"
     fix = "For the inner cell alone, pass `cell.cell.cell.bind(cell.params)`."
     fix *= unwrapped(cell) is not cell  # A wrapper with the parameters of its cell.
@@ -596,6 +559,7 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
         cell.output_size,
         forget_bias=getattr(cell, "forget_bias", 0.0),
         activation=cell.activation,
+        recurrent_activation=getattr(cell, "recurrent_activation", None),
         clips={clip: value for clip, value in clips.items() if value is not None},
         is_coupled=is_coupled,
     )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_bool, check_instance, check_shape
-from .._base.errors import Verbatim, expect
+from .._base.errors import Verbatim, check_not_masked, expect
 from .._base.math import is_traced
 from .._base.typing import Params
 
@@ -53,7 +53,7 @@ class Reader:
             ValueError: If the weight is missing, has another shape, or is empty.
         """
         name = self.name(key)
-        value = from_tensor(pick(self.weights, key, name))
+        value = from_tensor(name, pick(self.weights, key, name))
         kinds = list | tuple | Mapping | str | None
         expect(
             not isinstance(value, kinds), name, "be an array", value, error=TypeError
@@ -73,8 +73,13 @@ class Reader:
         return array
 
 
-def from_tensor(value: Any) -> Any:
-    """Converts a PyTorch tensor to a NumPy array; returns other values unchanged."""
+def from_tensor(name: str, value: Any) -> Any:
+    """Converts a PyTorch tensor to a NumPy array; returns other values unchanged.
+
+    Raises:
+        TypeError: If the value is a masked NumPy array.
+    """
+    check_not_masked(name, value)
     if not hasattr(value, "detach"):
         return value
     value = value.detach().cpu()

@@ -12,7 +12,8 @@ from typing import Any
 from .._base.errors import Verbatim, expect
 from .._base.modules import export as _export
 from .._cells.bound import BoundCell
-from ._layer_weights import Kind, LayerWeights, Library, as_layers, bind_layers
+from ._kinds import Kind
+from ._layer_weights import LayerWeights, Library, as_layers, bind_layers
 from ._weights import Reader, check_names
 
 __all__ = ["load", "save"]

@@ -24,8 +24,8 @@ from .._base.arguments import check_instance
 from .._base.errors import Verbatim, expect
 from .._base.modules import export as _export
 from .._cells.bound import BoundCell
+from ._kinds import Kind
 from ._layer_weights import (
-    Kind,
     LayerWeights,
     Library,
     bind_layers,

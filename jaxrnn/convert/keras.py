@@ -5,11 +5,11 @@
     cell = jaxrnn.convert.keras.load(lstm.get_weights())
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-The state of an LSTM is [h, c] in Keras and (c, h) in jaxrnn. jaxrnn always uses sigmoid
-gates. The weights do not include the `recurrent_activation` of a layer, so `load` also
-loads a layer with other gates, but the cell then gives wrong numbers. The default of
-`LSTM` and `GRU` in TensorFlow 1, in `tf.compat.v1.keras` and in Keras before 2.3 is
-such an activation, `hard_sigmoid`.
+The state of an LSTM is [h, c] in Keras and (c, h) in jaxrnn. The weights do not include
+the activations of a layer. If the layer has other activations than by default in Keras
+3, pass `activation` and `recurrent_activation` to `load`, which would otherwise return
+a cell that gives wrong numbers. The default `recurrent_activation` of `LSTM` and `GRU`
+in TensorFlow 1, in `tf.compat.v1.keras` and in Keras before 2.3 is "hard_sigmoid".
 """
 
 from collections.abc import Sequence
@@ -20,28 +20,34 @@ import numpy as np
 from .._base.arguments import as_bool, check_instance
 from .._base.errors import expect
 from .._base.modules import export as _export
+from .._cells.fields import resolve_activation
+from ._kinds import Kind
 from ._layer_weights import (
     ActivationLike,
     Cells,
-    Kind,
     LayerWeights,
     Library,
     as_layers,
     bind_layers,
 )
-from ._weights import Reader, Weight, blocks, check_directions, joined
+from ._weights import Reader, Weight, blocks, check_directions, joined, listed
 
 __all__ = ["load", "save"]
 
 
 _LIBRARY = Library(
-    "Keras", {Kind.RNN: "c", Kind.GRU: "urc", Kind.GRU_AFTER: "urc", Kind.LSTM: "ifjo"}
+    "Keras",
+    {Kind.RNN: "c", Kind.GRU: "urc", Kind.GRU_AFTER: "urc", Kind.LSTM: "ifjo"},
+    lacks=("peepholes", "projection", "clips", "coupled gates"),
 )
+_FIX = "Pass `layer.get_weights()` of each recurrent layer, not of the whole model."
+_OF_CELLS = "For the stacked cells of an `RNN`, pass `cell.get_weights()` of each cell."
 
 
 def load(
     *layers: Sequence[Any],
     activation: ActivationLike = "tanh",
+    recurrent_activation: ActivationLike = "sigmoid",
     reset_after: bool = True,
     bidirectional: bool = False,
 ) -> Any:
@@ -54,10 +60,14 @@ def load(
 
     Args:
         *layers: The `get_weights()` of each layer, from the inputs upwards, or a single
-            list with the weights of all layers, as returned by `save`. All
-            `Bidirectional` layers except the last must have `merge_mode="concat"`.
+            list with the weights of all layers, as returned by `save`. Each layer must
+            read the outputs of the layer before, which `load` cannot check; load other
+            layers with separate calls. All `Bidirectional` layers except the last must
+            have `merge_mode="concat"`.
         activation: The activation of the layers: a name or a function. "hard_sigmoid"
             and "gelu" differ between versions of Keras, so pass the function instead.
+        recurrent_activation: The activation of the gates of LSTMs and GRUs, as for
+            `activation`.
         reset_after: The `reset_after` of GRUs without a bias. For GRUs with a bias,
             `load` infers this option from the shape of the bias.
         bidirectional: Whether the layers are `Bidirectional` layers.
@@ -65,14 +75,17 @@ def load(
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
         (for `reset_after`) or `BasicRNNCell`; for several layers, a bound
-        `MultiRNNCell`. For two directions, `(cells_fw, cells_bw)` for
-        `stack_bidirectional_dynamic_rnn`, each with one cell per layer.
+        `MultiRNNCell`. With another `recurrent_activation` than the sigmoid, the cell
+        has these parameters, but another class, which has a field for it. For two
+        directions, `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each
+        with one cell per layer.
 
     Raises:
         TypeError: If a layer is not a list, a weight is not a floating-point array, or
             an option is not a bool.
-        ValueError: If a layer has the wrong number of weights; if `bidirectional` does
-            not fit a layer; if a weight has the wrong shape, or no layer is given.
+        ValueError: If a layer has the wrong number of weights, or holds the weights of
+            several layers; if `bidirectional` does not fit a layer; if a weight has the
+            wrong shape, or no layer is given; if no activation has the given name.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.keras
@@ -84,23 +97,30 @@ def load(
         [(3, 15), (5, 15), (2, 15)]
     """
     reset_after = as_bool("reset_after", reset_after)
+    activations: Any = {
+        "activation": resolve_activation(activation),
+        "recurrent_activation": resolve_activation(
+            "sigmoid" if recurrent_activation is None else recurrent_activation,
+            "recurrent_activation",
+        ),
+    }
     found = []
     for i, arrays in enumerate(as_layers("layers", layers)):
         name = f"layers[{i}]"
         _check_arrays(name, arrays, bidirectional)
         size = len(arrays) // (1 + bidirectional)
         own = [range(start, start + size) for start in range(0, len(arrays), size)]
-        found.append([_layer(name, arrays, at, activation, reset_after) for at in own])
+        found.append([_layer(name, arrays, at, activations, reset_after) for at in own])
     return bind_layers(found)
 
 
 def save(cell: Cells, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
     """Returns the argument of Keras's `set_weights` for each layer of a cell.
 
-    The Keras layer must be built, and have a bias and the `activation` of the cell. A
+    The Keras layer must be built, and have a bias and the activations of the cell. A
     Keras `GRU` also needs the right `reset_after`: False for a `GRUCell`, True for a
     `CudnnCompatibleGRUCell`. The bias of an LSTM includes the forget bias. To load the
-    weights again, pass the `activation` to `load`, whose default is tanh.
+    weights again, pass `activation` and `recurrent_activation` to `load`.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
@@ -127,9 +147,13 @@ def _check_arrays(name: str, arrays: Any, bidirectional: bool) -> None:
     check_instance(name, arrays, list | tuple, "a list of arrays", fix)
     count = len(arrays)
     must = "hold 2 or 3 weights per direction"
-    fix = "Pass `get_weights()` of each layer or, in an `RNN`, of each cell."
-    expect(count in (2, 3, 4, 6), name, must, count, fix)
-    # The weights of two layers in one list look like the weights of two directions.
+    expect(count in (2, 3, 4, 6), name, must, count, f"{_FIX} {_OF_CELLS}")
+    if count > 3:  # Both directions begin with the two kernels of a layer.
+        shapes = [list(getattr(each, "shape", ())) for each in arrays]
+        pairs = [shapes[i : i + 2] for i in (0, count // 2)]
+        is_layer = all(len(k) == len(s) == 2 and k[1] == s[1] for k, s in pairs)
+        expect(is_layer, name, "hold the weights of one layer", listed(shapes), _FIX)
+    # The weights of two layers may look like the weights of two directions.
     fix = "For two layers, pass `get_weights()` of each layer." if count > 3 else ""
     check_directions(name, 1 if count < 4 else 2, bidirectional, fix)
 
@@ -138,7 +162,7 @@ def _layer(
     name: str,
     arrays: Sequence[Any],
     places: range,
-    activation: ActivationLike,
+    activations: dict[str, Any],
     reset_after: bool,
 ) -> LayerWeights:
     """Reads one direction of a layer; `places` are the indices of its arrays."""
@@ -161,7 +185,9 @@ def _layer(
         reset_after = len(biases) == 2
     if kind == Kind.GRU_AFTER and not reset_after:
         kind = Kind.GRU
-    return _LIBRARY.layer(kind, inputs, state, *biases, activation=activation)
+    if kind == Kind.RNN:  # It has no gates.
+        activations = activations | {"recurrent_activation": None}
+    return _LIBRARY.layer(kind, inputs, state, *biases, **activations)
 
 
 def _from_cudnn(kernel: Weight, units: int) -> Weight:

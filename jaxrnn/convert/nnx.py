@@ -19,7 +19,8 @@ from .._base.inputs import check_concrete
 from .._base.modules import export as _export
 from .._base.typing import Params
 from . import _flax
-from ._layer_weights import ActivationLike, Cells, Kind, LayerWeights
+from ._kinds import Kind
+from ._layer_weights import ActivationLike, Cells, LayerWeights
 from ._weights import Weights
 
 __all__ = ["load", "save"]

@@ -15,19 +15,19 @@ ONNX's operators are time major. Their input X corresponds to the `inputs` of
 directions, after the time axis.
 """
 
-import os
-from collections.abc import Iterator
-from typing import Any, TypeAlias
+import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from .._base.arguments import check_instance
 from .._base.errors import Verbatim, describe, expect
-from .._base.modules import export as _export, import_optional
+from .._base.modules import export as _export
 from .._base.typing import Params
+from ._kinds import Kind
 from ._layer_weights import (
     Cells,
-    Kind,
     Layer,
     Library,
     Named,
@@ -35,6 +35,7 @@ from ._layer_weights import (
     bind_layers,
     reordered,
 )
+from ._onnx_model import Found, as_dict, as_model, as_text, reads, recurrent_nodes
 from ._weights import (
     Reader,
     Weights,
@@ -48,15 +49,6 @@ from ._weights import (
 
 __all__ = ["load", "nodes", "save"]
 
-Proto: TypeAlias = Any
-"""A protocol buffer of `onnx`, a package that is imported only where it is used."""
-Found: TypeAlias = tuple[Proto, dict[str, Proto]]
-"""A recurrent node, and the constants that it can read, by name."""
-
-_OPERATORS = ("LSTM", "GRU", "RNN")
-# The index of each array of weights among the operators' inputs. The other inputs (X,
-# lengths, initial states) are not weights.
-_WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
 # Maps ONNX's names of activations to jaxrnn's names.
 _ACTIVATIONS = {
     "Elu": "elu",
@@ -76,7 +68,7 @@ _CONSTANTS = {
 _FIX = "Write the step as a `FunctionCell`."
 _OWN_ACTIVATION = (
     "Remove this attribute, and bind the loaded parameters to the same cell with your "
-    "own `activation`."
+    "own `activation` or `recurrent_activation`."
 )
 _PEEPHOLES = "iof"  # ONNX's order; `LayerWeights` has the order i, f, o.
 _ORDERS = {Kind.RNN: "c", Kind.GRU_AFTER: "urc", Kind.GRU: "urc", Kind.LSTM: "iofj"}
@@ -90,6 +82,7 @@ _DIRECTIONS = ("forward", "bidirectional")
 _KNOWN = (
     *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
     *("activation_beta", "clip", "input_forget", "linear_before_reset"),
+    *("reads", "initial_h", "initial_c"),
     # `load` ignores `name` and `layout`, and only checks `hidden_size`.
     *("name", "hidden_size", "layout"),
 )
@@ -98,8 +91,8 @@ _KNOWN = (
 def nodes(model: object, *names: str) -> list[Params]:
     """Reads the recurrent nodes of an ONNX model as dicts for `load`.
 
-    Pass all nodes of one stack to `load`. The dict of a node contains neither lengths
-    nor initial states; pass both to `dynamic_rnn`.
+    Pass all nodes of one stack to `load`. Lengths, and initial states that depend on
+    the inputs of the model, are not part of the dicts; pass both to `dynamic_rnn`.
 
     Args:
         model: The path of a file, the bytes of a file, or an `onnx.ModelProto`. If
@@ -111,13 +104,18 @@ def nodes(model: object, *names: str) -> list[Params]:
     Returns:
         A dict for each node, in the order of the names; nodes of one scope are in the
         order of the graph. A dict holds `op_type`, `name`, the arrays W, R and, if the
-        node has them, B and P, and the attributes.
+        node has them, B and P, the attributes, and under `reads` the name of the
+        returned node whose outputs this node reads, or None. It also holds `initial_h`
+        and `initial_c` if the model stores an initial state other than zeros, each
+        `[directions, rows, units]`; one row stands for all rows. The integer weights of
+        a `DynamicQuantizeLSTM` become floating-point weights of an LSTM.
 
     Raises:
         TypeError: If `model` is not one of these types.
         ValueError: If the model has no recurrent node, or one of the names matches no
             recurrent node; if one of the model's functions has a recurrent node; if a
-            weight is neither an initializer nor a Constant, or cannot be read.
+            weight cannot be read, or computed from constants by onnx's reference
+            evaluator.
         ImportError: If the package `onnx` is missing: `pip install onnx`.
 
     Example:
@@ -128,16 +126,15 @@ def nodes(model: object, *names: str) -> list[Params]:
         >>> node["op_type"], node["W"].shape, node["direction"]
         ('LSTM', (1, 16, 3), 'forward')
     """
-    proto = _as_model(model)
-    functions = [f.name for f in proto.functions if any(map(_is_recurrent, f.node))]
-    must = "have no recurrent nodes in its functions"
-    inlined = "`onnx.inliner.inline_local_functions(onnx.load(path))`"
-    fix = f"Import `onnx.inliner`, and pass {inlined}."
-    expect(not functions, "model", must, listed(functions), fix)
-    found = list(_recurrent_nodes(proto.graph, {}))
-    operators = listed(sorted({node.op_type for node in proto.graph.node}))
-    expect(found, "model", "have an LSTM, GRU or RNN node", operators)
-    return [_as_dict(*each) for each in _chosen(found, names)]
+    chosen = _chosen(recurrent_nodes(as_model(model)), names)
+    made = {each.name: as_dict(each) for each in chosen}
+    shapes = {name: np.shape(node.get("R", ())) for name, node in made.items()}
+    for each in chosen:
+        below = (
+            other.name for other in chosen if reads(each, other, shapes[other.name])
+        )
+        made[each.name]["reads"] = next(below, None)
+    return [made[each.name].copy() for each in chosen]
 
 
 def load(*nodes: Weights, bidirectional: bool = False) -> Any:
@@ -147,24 +144,29 @@ def load(*nodes: Weights, bidirectional: bool = False) -> Any:
         *nodes: The nodes from the inputs upwards, or a single list of nodes, as
             returned by `save`. Each node is a dict with the arrays W and R and,
             optionally, B, P, `op_type` and the attributes. Missing attributes get
-            ONNX's default values, e.g. `linear_before_reset=0` for a GRU. A
-            bidirectional node reads the outputs of both directions of the node below.
+            ONNX's default values, e.g. `linear_before_reset=0` for a GRU. Each node
+            reads the outputs of all directions of the node below; for the nodes of a
+            model, `load` checks this.
         bidirectional: Whether the nodes have two directions.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
         (for `linear_before_reset`), `BasicRNNCell` or
         `contrib.CoupledInputForgetGateLSTMCell` (for `input_forget`); for several
-        nodes, a bound `MultiRNNCell`. For two directions, `(cells_fw, cells_bw)` for
+        nodes, a bound `MultiRNNCell`. If the gates do not use the sigmoid, the cell has
+        these parameters, but another class, which has a `recurrent_activation`. For two
+        directions, `(cells_fw, cells_bw)` for
         `stack_bidirectional_dynamic_rnn`, each with one cell per node.
 
     Raises:
         TypeError: If a node is not a dict, or a weight is not a floating-point array.
         ValueError: If a name is missing or unknown, or an array has the wrong shape; if
             a node runs only backward, or `bidirectional` does not fit the node; if a
-            node has a feature that jaxrnn does not support: gates with an activation
-            other than the sigmoid, values of `activation_alpha` or `activation_beta`
-            other than ONNX's defaults, or a `clip`.
+            node of a model does not read the node before it, or has an initial state,
+            which a cell does not hold; if a node has a feature that jaxrnn does not
+            support: two activations beside the gates' activation, values of
+            `activation_alpha` or `activation_beta` other than ONNX's defaults, or a
+            `clip`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.onnx
@@ -177,10 +179,10 @@ def load(*nodes: Weights, bidirectional: bool = False) -> Any:
         {'op_type': 'LSTM', 'W': (1, 20, 3), 'R': (1, 20, 5), 'B': (1, 40), \
 'hidden_size': 5, 'direction': 'forward', 'activations': ['Sigmoid', 'Tanh', 'Tanh']}
     """
-    given = enumerate(as_layers("nodes", nodes))
-    return bind_layers(
-        [_layer(f"nodes[{i}]", node, bidirectional) for i, node in given]
-    )
+    given: Any = as_layers("nodes", nodes)
+    layers = [_layer(f"nodes[{i}]", x, bidirectional) for i, x in enumerate(given)]
+    _check_stack(given)
+    return bind_layers(layers)
 
 
 def save(cell: Cells, *, bidirectional: bool = False) -> list[Params]:
@@ -207,59 +209,6 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[Params]:
     return [_node(layer) for layer in _LIBRARY.layers_of(cell, bidirectional)]
 
 
-def _as_model(model: Any) -> Proto:
-    """Loads a model from a path or from bytes; returns an `onnx.ModelProto` unchanged.
-
-    Raises:
-        TypeError: If `model` is none of these.
-        ValueError: If the file is not an ONNX file, or onnx cannot read the files with
-            the model's weights.
-        ImportError: If `onnx` is missing.
-    """
-    onnx = import_optional("onnx")
-    protobuf = import_optional("google.protobuf.message", "protobuf")
-    if isinstance(model, onnx.ModelProto):
-        return model
-    kinds = str | os.PathLike | bytes | bytearray | memoryview
-    what = "a path, the bytes of an ONNX file or an `onnx.ModelProto`"
-    check_instance("model", model, kinds, what)
-    try:
-        if isinstance(model, str | os.PathLike):
-            return onnx.load(model)
-        return onnx.load_from_string(bytes(model))
-    except (protobuf.DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        reason = str(error).rstrip(".")
-        raise ValueError(
-            f"`model` must be an ONNX file, but the ONNX parser rejected it: {reason}."
-        ) from None
-
-
-def _is_recurrent(node: Proto) -> bool:
-    return node.op_type in _OPERATORS and node.domain in ("", "ai.onnx")
-
-
-def _recurrent_nodes(graph: Proto, outer: dict[str, Proto]) -> Iterator[Found]:
-    """The recurrent nodes of a graph and its subgraphs, in the graph's order.
-
-    A subgraph, i.e. a branch of `If` or the body of a loop, reads the constants of the
-    graph around it, which are `outer`.
-    """
-    constants = outer | {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            values = [each.t for each in node.attribute if each.name == "value"]
-            constants |= zip(node.output, values, strict=False)
-        elif node.op_type == "Identity":
-            # Exporters use `Identity` to share weights between layers.
-            values = [constants[name] for name in node.input if name in constants]
-            constants |= zip(node.output, values, strict=False)
-        elif _is_recurrent(node):
-            yield node, constants
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _recurrent_nodes(attribute.g, constants)
-
-
 def _chosen(found: list[Found], names: tuple[str, ...]) -> list[Found]:
     """The nodes with these names, or in the scopes with these names; all if no names.
 
@@ -272,87 +221,43 @@ def _chosen(found: list[Found], names: tuple[str, ...]) -> list[Found]:
     for name in names:
         scope = str(name).strip("/")
         own = []
-        for pair in found:
-            inner = _name(pair[0]).strip("/")
+        for each in found:
+            inner = each.name.strip("/")
             if inner == scope or inner.startswith(f"{scope}/"):
-                own.append(pair)
+                own.append(each)
         must = "be names of recurrent nodes or of their scopes"
-        there = listed(f"{_name(node)!r} ({node.op_type})" for node, _ in found)
+        there = listed(f"{each.name!r} ({each.node.op_type})" for each in found)
         expect(own, "names", must, name, f"Found: {there}.")
         picked += own
     return picked
 
 
-def _name(node: Proto) -> str:
-    """The name of a node, of its first output, or of its operator."""
-    return next(filter(None, [node.name, *node.output, node.op_type]))
+def _check_stack(nodes: Sequence[Weights]) -> None:
+    """Raises ValueError unless each node of a model reads the node before it."""
+    for i, (below, node) in enumerate(itertools.pairwise(nodes), 1):
+        name = below.get("name")
+        must = f"read the outputs of {name!r}, to form a stack with it"
+        source = node.get("reads")
+        what = "none of these nodes" if source is None else repr(source)
+        got = Verbatim(f"{node.get('name')!r}, which reads {what}")
+        calls = [
+            f"`nodes(model, {listed(map(repr, each))})`" for each in _stacks(nodes)
+        ]
+        fix = f"Load one stack at a time: {' or '.join(calls)}."
+        fits = "reads" not in node or node["reads"] == name
+        expect(fits, f"nodes[{i}]", must, got, fix)
 
 
-def _as_dict(node: Proto, constants: dict[str, Proto]) -> Params:
-    """The node as a dict for `load`.
-
-    Raises:
-        ValueError: If a weight is not constant, or cannot be read, or an attribute has
-            no value.
-    """
-    name = _name(node)
-    made: Params = {"op_type": node.op_type, "name": name}
-    for key, at in _WEIGHTS.items():
-        if at < len(node.input) and node.input[at]:
-            tensor = constants.get(node.input[at])
-            made[key] = _as_array(f"{name}['{key}']", node.input[at], tensor)
-    get = import_optional("onnx.helper").get_attribute_value
-    for each in node.attribute:
-        got = Verbatim(f"a reference to the attribute {each.ref_attr_name!r}")
-        place = f"{name}['{each.name}']"
-        expect(not each.ref_attr_name, place, "have a value", got)
-        made[each.name] = _as_text(get(each))
-    return made
-
-
-def _as_array(place: str, name: str, tensor: Proto) -> np.ndarray:
-    """The values of a constant.
-
-    Args:
-        place: The weight, which begins messages.
-        name: The name of the constant.
-        tensor: An `onnx.TensorProto`; None if the value is not constant.
-
-    Raises:
-        ValueError: If the value is not constant, is in another file, or does not match
-            the type and the dimensions of the tensor.
-    """
-    must = "be an initializer or the `value` of a Constant node"
-    fix = (
-        "Export the model with the weights as initializers, or fold constants with "
-        "onnxruntime (`optimized_model_filepath`)."
-    )
-    expect(tensor is not None, place, must, name, fix)
-    files = [each.value for each in tensor.external_data if each.key == "location"]
-    got = Verbatim(f"{name!r}, which is in the file {str(listed(files))!r}")
-    fix = "Store the model next to this file, and pass the model's path."
-    is_external = tensor.data_location == tensor.EXTERNAL
-    expect(not is_external, place, "be in the model", got, fix)
-    try:
-        return import_optional("onnx.numpy_helper").to_array(tensor)
-    except Exception as error:  # The errors of onnx have no other common class.
-        got = f"{name!r} (data_type={tensor.data_type}, dims={list(tensor.dims)})"
-        raise ValueError(
-            f"`{place}` must be a tensor that onnx can read, got {got}. "
-            f"onnx's error: {error!r}"
-        ) from None
-
-
-def _as_text(value: Any) -> Any:
-    """Decodes byte strings, also in lists; returns other values unchanged.
-
-    Bytes that are not UTF-8 become escapes, which the checks of the values then show.
-    """
-    if isinstance(value, list | tuple):
-        return [_as_text(each) for each in value]
-    return (
-        value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
-    )
+def _stacks(nodes: Sequence[Weights]) -> list[list[str]]:
+    """The names of the nodes of each stack, from the inputs upwards."""
+    below = {node.get("name"): node["reads"] for node in nodes if "reads" in node}
+    stacks = []
+    for name in [each for each in below if each not in below.values()]:
+        stack = [name]
+        while below.get(stack[0]) is not None:
+            stack.insert(0, below[stack[0]])
+        stacks.append(stack)
+    return stacks
 
 
 def _layer(name: str, given: object, bidirectional: bool) -> Layer:
@@ -362,6 +267,7 @@ def _layer(name: str, given: object, bidirectional: bool) -> Layer:
     found, rows, _ = read("W", None, None, None).shape
     check_directions(name, found, bidirectional)
     count = 1 + bidirectional
+    _check_no_states(name, node)
     w = read("W", count, None, None)
     r = read("R", count, rows, None)
     kind = _kind(name, node, r)
@@ -374,7 +280,7 @@ def _layer(name: str, given: object, bidirectional: bool) -> Layer:
         rows_of_p = reordered(read("P", count, 3 * units), _PEEPHOLES, "ifo")
         p = [tuple(blocks(row, 3)) for row in rows_of_p]
     is_coupled = _flag(name, node, "input_forget", kind, Kind.LSTM)
-    activations = _read_activations(name, node, kind, count)
+    activations = _read_activations(name, node, kind, count, is_coupled)
     return tuple(
         _LIBRARY.layer(
             kind,
@@ -382,11 +288,22 @@ def _layer(name: str, given: object, bidirectional: bool) -> Layer:
             r.T,
             *blocks(b, 2),
             peepholes=p,
-            activation=activation,
             is_coupled=is_coupled,
+            **functions,
         )
-        for w, r, b, p, activation in zip(w, r, b, p, activations, strict=True)
+        for w, r, b, p, functions in zip(w, r, b, p, activations, strict=True)
     )
+
+
+def _check_no_states(name: str, node: Weights) -> None:
+    """Raises ValueError for a node with an initial state."""
+    for key in ("initial_h", "initial_c"):
+        must = "be omitted, because a cell does not hold an initial state"
+        fix = (
+            f"Take the state out with `{key} = node.pop('{key}')`, and pass "
+            f"`jnp.broadcast_to({key}[0], (batch, units))` in the `initial_state`."
+        )
+        expect(node.get(key) is None, f"{name}['{key}']", must, node.get(key), fix)
 
 
 def _as_node(name: str, given: object) -> Params:
@@ -399,7 +316,7 @@ def _as_node(name: str, given: object) -> Params:
     fix = "Read the nodes of a model with `convert.onnx.nodes(model)`."
     given = as_mapping(name, given, fix)
     check_only(name, given, _KNOWN)
-    return {key: _as_text(value) for key, value in given.items()}
+    return {key: as_text(value) for key, value in given.items()}
 
 
 def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
@@ -435,13 +352,17 @@ def _flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bool:
     return bool(value)
 
 
-def _read_activations(name: str, node: Weights, kind: Kind, count: int) -> list[str]:
-    """The activation of each of the node's `count` directions.
+def _read_activations(
+    name: str, node: Weights, kind: Kind, count: int, is_coupled: bool
+) -> list[dict[str, Any]]:
+    """The activations of each of the node's `count` directions, as fields of a cell.
 
     Raises:
         TypeError: If `activations` is not a list.
-        ValueError: If a gate does not use the sigmoid, an activation has no equivalent
-            in jaxrnn, or has other constants than in jaxrnn, or there is a `clip`.
+        ValueError: If an activation has no equivalent in jaxrnn, or has other constants
+            than in jaxrnn; if an LSTM's candidate and output have two activations, or
+            the gates of a node with `input_forget` do not use the sigmoid; if there is
+            a `clip`.
     """
     default = _spelled(kind, "Tanh") * count
     given = node.get("activations")
@@ -451,21 +372,26 @@ def _read_activations(name: str, node: Weights, kind: Kind, count: int) -> list[
     fits = len(given) == len(default)
     expect(fits, place, f"have length {len(default)}", len(given))
     given = [_SPELLINGS.get(str(one).lower(), one) for one in given]
+    found: list[dict[str, Any]] = []
     size = len(given) // count
-    own = given[size - 1 :: size]
-    for i, activation in enumerate(own):
-        must = f"be {' or '.join(_ACTIVATIONS)}"
-        expect(activation in _ACTIVATIONS, place, must, activation, _FIX)
-        got, want = given[i * size :][:size], _spelled(kind, activation)
+    for own in (given[i : i + size] for i in range(0, len(given), size)):
+        for each in own:
+            must = f"be {' or '.join(_ACTIVATIONS)}"
+            expect(each in _ACTIVATIONS, place, must, each, _FIX)
+        gate = "Sigmoid" if is_coupled else own[0]
+        want = _spelled(kind, own[-1], gate)
         must = f"be {listed(want)} for each direction"
-        expect(got == want, place, must, listed(got), _FIX)
+        expect(own == want, place, must, listed(own), _FIX)
+        found.append({"activation": _ACTIVATIONS[own[-1]]})
+        if kind != Kind.RNN:
+            found[-1]["recurrent_activation"] = _ACTIVATIONS[gate]
     _check_constants(name, node, given)
-    return [_ACTIVATIONS[one] for one in own]
+    return found
 
 
-def _spelled(kind: Kind, activation: str) -> list[str]:
+def _spelled(kind: Kind, activation: str, gate: str = "Sigmoid") -> list[str]:
     """The entries of the attribute `activations` for one direction."""
-    gates = [] if kind == Kind.RNN else ["Sigmoid"]
+    gates = [] if kind == Kind.RNN else [gate]
     return gates + [activation] * (2 if kind == Kind.LSTM else 1)
 
 
@@ -496,7 +422,9 @@ def _node(named: list[Named]) -> Params:
     units = layers[0].units
     arrays = [_LIBRARY.arrays(layer) for layer in layers]
     theirs = {ours: name for name, ours in _ACTIVATIONS.items()}
-    activations = [theirs[layer.activation_key] for layer in layers]
+    activations = [
+        (theirs[layer.activation_key], theirs[layer.gate_key]) for layer in layers
+    ]
     node = {
         "op_type": kind.family,
         "W": joined([inputs.T[None] for inputs, *_ in arrays]),
@@ -510,7 +438,7 @@ def _node(named: list[Named]) -> Params:
         node["P"] = reordered(joined(peepholes), "ifo", _PEEPHOLES)
     node["hidden_size"] = units
     node["direction"] = _DIRECTIONS[len(layers) - 1]
-    node["activations"] = [s for one in activations for s in _spelled(kind, one)]
+    node["activations"] = [s for own in activations for s in _spelled(kind, *own)]
     if all(layer.is_coupled for layer in layers):
         node["input_forget"] = 1
     if kind.family == "GRU":

@@ -40,7 +40,8 @@ from .._drivers.stack_bidirectional import init_stack_bidirectional
 from .._wrappers.base import ParamsWrapper, WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ..contrib._fused import BoundFusedCell
-from ._layer_weights import KINDS, Cells, as_bound, as_pairs, layer_of, single_cells
+from ._kinds import KINDS
+from ._layer_weights import Cells, as_bound, as_pairs, layer_of, single_cells
 from ._weights import Reader, Weights, as_mapping, check_names, listed
 
 __all__ = ["load", "save"]

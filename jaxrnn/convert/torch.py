@@ -1,4 +1,4 @@
-"""Weights of PyTorch's `nn.LSTM`, `nn.GRU` and `nn.RNN`.
+"""Weights of PyTorch's `nn.LSTM`, `nn.GRU` and `nn.RNN`, and of their cells.
 
     lstm = torch.nn.LSTM(3, 5, num_layers=2, batch_first=True)
     cell = jaxrnn.convert.torch.load(lstm.state_dict())
@@ -11,6 +11,7 @@ PyTorch has two biases per gate. jaxrnn stores their sum, except in a GRU's cand
 
 import itertools
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_bool, check_instance, is_list_of
-from .._base.errors import expect, is_array
+from .._base.errors import check_not_masked, expect, is_array, leaf_name
 from .._base.math import is_traced
 from .._base.modules import export as _export
 from .._base.typing import PyTree
 from .._cells.lstm import LSTMStateTuple
-from ._layer_weights import Cells, Kind, LayerWeights, Library, bind_layers
+from ._kinds import Kind
+from ._layer_weights import OTHER_GATES, Cells, LayerWeights, Library, bind_layers
 from ._weights import (
     Reader,
     Weights,
@@ -41,7 +43,7 @@ _ORDERS = {Kind.RNN: "c", Kind.GRU_AFTER: "ruc", Kind.LSTM: "ifjo"}
 _LIBRARY = Library(
     "PyTorch",
     _ORDERS,
-    lacks=("peepholes", "clips", "coupled gates"),
+    lacks=("peepholes", "clips", "coupled gates", OTHER_GATES),
     activations=dict.fromkeys(_ORDERS, ("tanh",)) | {Kind.RNN: ("tanh", "relu")},
     is_transposed=True,
 )
@@ -56,12 +58,11 @@ _TABLES = {
     for kind, order in _ORDERS.items()
 }
 _SUFFIXES = ("", "_reverse")
-_NAME = r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?"
-_BIASES = {"bias_ih", "bias_hh"}
+# An `nn.LSTMCell`, `nn.GRUCell` or `nn.RNNCell` does not number its layer.
+_NAME = r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?"
 _FIX = (
-    "If the names have a prefix, such as 'encoder.', pass `prefix`. For an "
-    "`nn.LSTMCell` or similar cell, add '_l0' to the names. In PyTorch, remove weight "
-    "norm, spectral norm, pruning and quantization, which rename weights."
+    "In PyTorch, remove weight norm, spectral norm, pruning and quantization, which "
+    "rename weights."
 )
 _ALIKE = "have layers of one kind, size and activation to form one module"
 
@@ -76,13 +77,14 @@ def load(
     """Loads a module as a bound cell, or as the bound cells of both directions.
 
     `load` infers the kind of module (LSTM, GRU or RNN), its layers and its projection
-    from the names and shapes of the weights. Modules without biases get biases of
-    zeros. The weights may be traced. Gradients then have the names and shapes of
-    `state_dict`.
+    from the names and shapes of the weights. A missing bias is zero, whether the module
+    has no bias, or one bias where PyTorch has two. The weights may be traced. Gradients
+    then have the names and shapes of `state_dict`.
 
     Args:
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
-            NumPy arrays.
+            NumPy arrays. The module may also be an `nn.LSTMCell`, `nn.GRUCell` or
+            `nn.RNNCell`.
         prefix: The prefix of the names of the module's weights, including the dot, e.g.
             `"encoder.rnn."`.
         nonlinearity: The `nonlinearity` of an `nn.RNN`, "tanh" or "relu".
@@ -112,17 +114,22 @@ def load(
     """
     as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
     check_instance("prefix", prefix, str, "a string")
-    for name in ("weight_ih_l0", "weight_hh_l0"):
-        pick(state_dict, prefix + name, fix=_FIX)
+    is_module = f"{prefix}weight_ih_l0" in state_dict
+    first = "_l0" if is_module or f"{prefix}weight_ih" not in state_dict else ""
+    for name in ("weight_ih", "weight_hh"):
+        if (place := f"{prefix}{name}{first}") not in state_dict:
+            pick(state_dict, place, fix=_fix_of_names(state_dict, prefix))
     own = [re.fullmatch(re.escape(prefix) + _NAME, str(name)) for name in state_dict]
-    matches = [match for match in own if match]
+    matches = [match for match in own if match and bool(match[2]) == bool(first)]
     directions = 1 + any(match[3] for match in matches)
     check_directions("state_dict", directions, bidirectional)
     stored = {match[1] for match in matches}
     layers = []
-    for k in range(1 + max(int(match[2]) for match in matches)):
-        names = [f"{prefix}{{}}_l{k}{end}" for end in _SUFFIXES[:directions]]
-        layers.append([_layer(state_dict, n, stored, nonlinearity) for n in names])
+    for k in range(1 + max(int(match[2] or 0) for match in matches)):
+        layer = first and f"_l{k}"
+        sides = [layer + end for end in _SUFFIXES[:directions]]
+        readers = [_reader(state_dict, prefix, end) for end in sides]
+        layers.append([_layer(read, stored, nonlinearity) for read in readers])
     return bind_layers(layers)
 
 
@@ -192,6 +199,7 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
         with one state per layer.
 
     Raises:
+        TypeError: If an array is a masked NumPy array.
         ValueError: If `state` is neither an array nor a pair of arrays; if an array has
             no layer axis, or h and c differ in the number of layers or the batch size;
             if the number of entries is odd for two directions.
@@ -206,7 +214,9 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
         [(1, 4, 8), (1, 4, 8)]
     """
     is_pair = isinstance(state, tuple | list)
-    arrays = [from_tensor(each) for each in (state if is_pair else [state])]
+    given = state if is_pair else [state]
+    names = [f"state[{i}]" if is_pair else "state" for i in range(len(given))]
+    arrays = list(map(from_tensor, names, given))
     h, *c = map(jnp.asarray, arrays)
     must = "be h or (h, c), each [layers, batch, units], with the same layers and rows"
     fits = len(c) == is_pair and all(x.shape[:-1] == h.shape[:-1] for x in c)
@@ -234,10 +244,13 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
         directions.
 
     Raises:
+        TypeError: If an array is a masked NumPy array.
         ValueError: If the state of a layer is neither an array nor an
             `LSTMStateTuple`; if the layers differ in kind or size, or the directions
             differ in the number of layers.
     """
+    for path, leaf in jax.tree.leaves_with_path(state):
+        check_not_masked(leaf_name("state", path), leaf)
     sides = [state]
     if as_bool("bidirectional", bidirectional):
         must = "be the pair (states_fw, states_bw)"
@@ -255,25 +268,48 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     return (stacked.h, stacked.c) if isinstance(stacked, LSTMStateTuple) else stacked
 
 
-def _layer(
-    weights: Weights, name: str, stored: set[str], nonlinearity: str
-) -> LayerWeights:
+def _fix_of_names(state_dict: Weights, prefix: str) -> str:
+    """Where the recurrent modules are in a dict that has none with this prefix."""
+    places = list(_places(state_dict, ""))
+    if ("", prefix) in places or not places:
+        return _FIX
+    fixes = []
+    for keys, own in places:
+        parts = [f"`state_dict{keys}`"] * bool(keys)
+        parts += [f"`prefix={own!r}`"] * bool(own or not keys)
+        fixes.append(" with ".join(parts))
+    return f"Pass {' or '.join(fixes)}."
+
+
+def _places(weights: Weights, keys: str) -> Iterator[tuple[str, str]]:
+    """The recurrent modules in nested dicts: the keys of a dict, and a prefix in it."""
+    for key, value in weights.items():
+        if isinstance(value, Mapping):
+            yield from _places(value, f"{keys}[{key!r}]")
+        elif match := re.fullmatch(r"(.*)weight_ih(_l0)?", str(key)):
+            yield keys, match[1]
+
+
+def _reader(weights: Weights, prefix: str, end: str) -> Reader:
+    """Reads the weights of one direction of a layer, e.g. "weight_ih"."""
+    full = {f"{prefix}{key}{end}": key for key in _TABLES[Kind.LSTM]}
+    own = {full[name]: array for name, array in weights.items() if name in full}
+    return Reader(own, prefix, end)
+
+
+def _layer(read: Reader, stored: set[str], nonlinearity: str) -> LayerWeights:
     """Reads one direction of a layer.
 
-    `name` has a placeholder for the kind of weight, e.g. "weight_ih". `stored` contains
-    all kinds of weights that occur in the module.
+    `stored` contains all kinds of weights that occur in the module, e.g. "weight_ih".
     """
-    read = Reader(weights)
-    of_state = name.format("weight_hh")
-    state = read(of_state, None, None)
+    state = read("weight_hh", None, None)
     rows, outputs = state.shape
     units = outputs
     if "weight_hr" in stored:
-        units = read(name.format("weight_hr"), outputs, None).shape[1]
-    kind = _LIBRARY.kind_of(of_state, state, rows, units)
+        units = read("weight_hr", outputs, None).shape[1]
+    kind = _LIBRARY.kind_of(read.name("weight_hh"), state, rows, units)
     names = {"weight_ih", "weight_hh"} | stored
-    names |= _BIASES if stored & _BIASES else set()
-    table = {name.format(k): v for k, v in _TABLES[kind].items() if k in names}
+    table = {key: place for key, place in _TABLES[kind].items() if key in names}
     layer = _LIBRARY.read(read, kind, table, units, outputs, activation=nonlinearity)
     _LIBRARY.check("nonlinearity", layer)
     return layer

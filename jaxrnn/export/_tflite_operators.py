@@ -14,8 +14,9 @@ from .._base.typing import ArrayLike, RNNCellLike, Shaped
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
+from ..convert._kinds import Kind
 from ..convert._layer_weights import (
-    Kind,
+    OTHER_GATES,
     LayerWeights,
     Library,
     as_bound,
@@ -41,7 +42,7 @@ _ACTIVATIONS = {
 LIBRARY = Library(
     "TensorFlow Lite",
     {Kind.RNN: "c", Kind.LSTM: "ifjo"},
-    lacks=(),
+    lacks=(OTHER_GATES,),
     activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
 )
 # The number of trailing inputs to omit, which an operator uses for layer normalization

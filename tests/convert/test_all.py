@@ -14,6 +14,7 @@ from helpers import assert_same, bound
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, LSTMStateTuple, MultiRNNCell, contrib, convert
 from jaxrnn.convert import torch
+from jaxrnn.convert._gates import GatedCudnnGRUCell, GatedGRUCell, GatedLSTMCell
 
 UNITS = 4
 FREE = LSTMCell(UNITS, forget_bias=0)  # What most libraries have.
@@ -21,6 +22,8 @@ PEEPING = LSTMCell(UNITS, forget_bias=0, use_peepholes=True)
 PROJECTED = LSTMCell(UNITS, forget_bias=0, num_proj=2)
 GRU, AFTER = GRUCell(UNITS), jaxrnn.CudnnCompatibleGRUCell(UNITS)
 RNN, RELU = jaxrnn.BasicRNNCell(UNITS), jaxrnn.BasicRNNCell(UNITS, activation="relu")
+GATED = GatedCudnnGRUCell, GatedGRUCell, functools.partial(GatedLSTMCell, forget_bias=0)
+HARD = {"recurrent_activation": "hard_sigmoid"}
 BOTH = {"bidirectional": True}
 ALL = convert.__all__
 NOT_TF1 = [name for name in ALL if name != "tf1"]
@@ -78,6 +81,7 @@ ROWS += [
     ("onnx", ([RELU], [RNN]), BOTH),
     ("onnx", ([RNN, PEEPING], copies(RNN, PEEPING)), BOTH),
     ("onnx", contrib.CoupledInputForgetGateLSTMCell(UNITS, True, forget_bias=0), {}),
+    ("onnx", stack(*(cell(UNITS, **HARD) for cell in GATED)), {}),
     ("tf1", stack(GRU, LSTMCell(UNITS)), {"scope": ""}),
 ]
 
@@ -151,6 +155,25 @@ def test_weights_of_two_dtypes(name):
 
 
 @every_cell
+def test_masked_weights(name):
+    """Each weight separately, also in the cell that `save` gets."""
+    cell = bound(CELLS[name])
+    save = library(name).save
+    load = functools.partial(library(name).load, **given(name, CELLS[name]))
+    for call, tree in (
+        (load, save(cell)),
+        (lambda p: save(cell.cell.bind(p)), cell.params),
+    ):
+        leaves, tree = jax.tree.flatten(tree)
+        for i in [i for i, leaf in enumerate(leaves) if is_array(leaf)]:
+            masked = np.ma.masked_greater(np.asarray(leaves[i]), 0)
+            with pytest.raises(
+                TypeError, match=r"without a mask. Pass `.*filled\(0\)`"
+            ):
+                call(tree.unflatten([*leaves[:i], masked, *leaves[i + 1 :]]))
+
+
+@every_cell
 def test_wrappers_without_a_key_are_looked_through(name):
     """Also around the cells of a stack."""
     cell = bound(CELLS[name])
@@ -205,6 +228,17 @@ def test_tensors_of_torch(dtype):
     assert_same(torch.load(tensors), cell)
 
 
+@pytest.mark.parametrize("cell", [FREE, AFTER, RNN])
+def test_a_cell_of_torch_and_a_single_bias(cell):
+    """An `nn.LSTMCell` does not number its layer. Some files have one sum of biases."""
+    weights = torch.save(bound(cell), "a.")
+    own = {name.removesuffix("_l0"): array for name, array in weights.items()}
+    assert_same(torch.load(own, "a."), bound(cell))
+    second = weights.pop("a.bias_hh_l0")
+    zeros = weights | {"a.bias_hh_l0": np.zeros_like(second)}
+    assert_same(torch.load(weights, "a."), torch.load(zeros, "a."))
+
+
 def test_other_modules_of_a_model_are_passed_over():
     weights = torch.save(bound(AFTER), "a.")
     more = {"weight": np.ones(2), "a.out.weight_x": np.ones(2), "b.weight_ih_l0": 1}
@@ -222,6 +256,52 @@ def test_torch_states_of_two_layers_in_two_directions_under_jit():
     chex.assert_trees_all_equal(bare, layer, (h[:2], c[:2]))
     one = torch.load_state(h[:1])
     chex.assert_trees_all_equal(torch.save_state(one), h[:1])
+
+
+# Keras: gates without sigmoids.
+
+
+def hard(x):
+    return np.clip(0.2 * x + 0.5, 0, 1)
+
+
+def keras_lstm(w, r, b, x):
+    h = c = np.zeros((len(x), UNITS))
+    for step in np.swapaxes(x, 0, 1):
+        i, f, g, o = np.split(step @ w + h @ r + b, 4, -1)
+        c = hard(f) * c + hard(i) * np.tanh(g)
+        h = hard(o) * np.tanh(c)
+    return h
+
+
+def keras_gru(w, r, b, x):
+    after, h = b.ndim == 2, np.zeros((len(x), UNITS))
+    of_x, of_h = b if after else (b, np.zeros_like(b))
+    for step in np.swapaxes(x, 0, 1):
+        z, s, g = np.split(step @ w + of_x, 3, -1)
+        u, t, k = np.split(h @ r + of_h, 3, -1)
+        z, s = hard(z + u), hard(s + t)
+        k = s * k if after else (s * h) @ r[:, 2 * UNITS :]
+        h = z * h + (1 - z) * np.tanh(g + k)
+    return h
+
+
+GATES = {"lstm": (keras_lstm, 4, (16,)), "gru": (keras_gru, 3, (12,))}
+GATES["gru_after"] = keras_gru, 3, (2, 12)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_other_gates_of_keras(kind):
+    """With the hard sigmoid of Keras 2, as the equations of Keras."""
+    compute, gates, bias = GATES[kind]
+    draw = np.random.default_rng(0).normal
+    shapes = (3, gates * UNITS), (UNITS, gates * UNITS), bias
+    weights = [draw(size=shape) for shape in shapes]
+    cell = convert.keras.load(weights, **HARD)
+    x = draw(size=(2, 7, 3))
+    outputs, _ = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
+    np.testing.assert_allclose(outputs[:, -1], compute(*weights, x), rtol=0, atol=1e-12)
+    assert_same(convert.keras.load(convert.keras.save(cell), **HARD), cell)
 
 
 # What converters refuse: a row is a change of valid weights, or a cell, and the error.
@@ -269,8 +349,17 @@ CHANGES = {
     ("keras", (FREE,)): [
         ({3: ONE, 4: ONE}, "`layers[0]` must hold 2 or 3 weights per direction"),
         ({2: (24,)}, "`layers[0][2]` must have shape [16], got float64[24]"),
+        (
+            {},
+            "`recurrent_activation` must be one of elu",
+            {"recurrent_activation": "a"},
+        ),
     ],
     ("keras", (FREE, FREE)): [
+        (
+            {0: (50, 3), 1: (3, 16), 2: (4, 16), 3: (16,), 4: (4, 2), 5: (2,)},
+            "must hold the weights of one layer, got [50, 3], [3, 16], ...Pass `layer",
+        ),
         ({3: (2, 16)}, "`layers[0]` must have input size 3, ..., got 2", BOTH),
         ({}, "because `layers[0]` has two directions, got False. For two layers,"),
     ],
@@ -280,14 +369,22 @@ CHANGES = {
     ("nnx", (RNN,)): [({"dense_h/kernel": (3, 12)}, "unknown dense_i/bias")],
     ("onnx", (FREE,)): [
         ({"W": None}, "`nodes[0]['W']` is missing. Found: op_type, R, B"),
-        ({"initial_h": ONE}, "must hold only op_type, ..., got initial_h"),
+        (
+            {"initial_h": ONE},
+            "['initial_h']` must be omitted, ...`initial_h = node.pop",
+        ),
+        ({"lengths": ONE}, "must hold only op_type, ..., got lengths"),
         ({"R": (1, 12, 4)}, "['R']` must have shape [1, 16, any], got float64[1,"),
         ({"linear_before_reset": 1}, "before_reset']` must be 0 for the operator LSTM"),
         ({"op_type": "GRU"}, "`nodes[0]['op_type']` must be LSTM to match `R` (fl"),
         ({"clip": 104.0}, "`nodes[0]['clip']` must be omitted, because no cell clips"),
         ({"input_forget": 2}, "`nodes[0]['input_forget']` must be 0 or 1, got 2"),
         (_ALPHAS, "`nodes[0]['activation_alpha']` must begin with [1.0, 1.0], got"),
-        ({"activations": ["HardSigmoid", "Tanh", "Tanh"]}, "be Sigmoid, Tanh,"),
+        ({"activations": ["Tanh", "Tanh", "Relu"]}, "be Tanh, Relu, Relu for each dir"),
+        (
+            {"activations": ["Elu", "Tanh", "Tanh"], "input_forget": 1},
+            "be Sigmoid, Tan",
+        ),
         ({"direction": "reverse"}, "got 'reverse'. Pass ...`reverse_sequence`"),
     ],
     ("onnx", (AFTER,)): [({"P": (1, 12)}, "['P']` must be omitted for the")],
@@ -304,8 +401,10 @@ CHANGES = {
         ({}, "begin with 'bidirectional_rnn/fw/'", BOTH | {"cell": [FULL] * 2}),
     ],
     ("torch", (FREE,)): [
-        ({}, "`a.weight_ih_l0` is missing. ...`prefix`", {"prefix": "a."}),
-        ({"bias_hh_l0": None}, "`bias_hh_l0` is missing"),
+        ({}, "`a.weight_ih_l0` is missing. ... Pass `prefix=''`.", {"prefix": "a."}),
+        ({}, "`{}0.weight_ih_l0` is missing. ...", {"prefix": "{}0."}),
+        ({"weight_hh_l0": None}, "`weight_hh_l0` is missing. ... remove weight norm"),
+        ({"weight_ih_l1": (16, 4), "weight_hh_l1": (16, 4)}, "`bias_ih_l1` is missing"),
         ({}, "must have the activation tanh, as in", {"nonlinearity": "relu"}),
         ({}, "`bidirectional` must be True or False", {"bidirectional": "yes"}),
     ],
@@ -339,7 +438,8 @@ _COUPLED, _WRAPPED = (
     contrib.CoupledInputForgetGateLSTMCell(4),
     contrib.HighwayWrapper(FREE),
 )
-_BASE = "equinox haiku keras linen nnx".split()
+_OTHERS = "equinox haiku linen nnx".split()
+_BASE = [*_OTHERS, "keras"]
 _KERNEL = "`cell.params['kernel']`"
 
 # The libraries, the cell that `save` gets, or a pair for two directions, and the error.
@@ -356,6 +456,16 @@ UNSUPPORTED = [
     ([*_BASE, "onnx"], _PROJECTED, "`cell.cells[1]` must have ..., got projection."),
     (NOT_TF1, LSTMCell(4, cell_clip=3.0), "does not support, got clips."),
     ([*_BASE, "torch"], _COUPLED, "does not support, got coupled gates."),
+    (
+        [*_OTHERS, "torch"],
+        GATED[2](4, **HARD),
+        "got gates with another activation than",
+    ),
+    (
+        ["onnx"],
+        GatedLSTMCell(4, recurrent_activation="mish"),
+        "gates with the activation",
+    ),
     (["equinox"], RNN, "LSTMCell, CudnnCompatibleGRUCell, ...got Basic"),
     (["equinox", "linen", "nnx", "torch"], GRU, "CudnnCompatibleGRUCell, ...got GRU"),
     (["haiku"], AFTER, "`cell` must be one of LSTMCell, GRUCell, BasicRNNCell, which"),
@@ -381,6 +491,7 @@ _CONV = {"w": np.ones((2, 1, 4)), "b": np.ones(4)}
 _CONVS = {f"conv1_dlstm/{k}_to_hidden": _CONV for k in ("input", "hidden")}
 _THREE_GRUS = bound(MultiRNNCell([GRUCell(4) for _ in range(3)]))
 _SIDE = (bound(FREE),)
+_LSTM, _MASKED = torch.save(bound(FREE), "lstm."), np.ma.masked_greater(ONE, 0)
 CALLS = [
     call("equinox.load", "`cells` must contain at least one layer, got none"),
     call("equinox.load", "must be an LSTMCell or ... got jaxrnn.LSTMCell", FREE),
@@ -392,6 +503,14 @@ CALLS = [
     call("nnx.load", "`layers/1` is missing. Found: ...", {"layers": {0: {}, 2: {}}}),
     call("onnx.load", "must be a dict ..., got float64...`convert.onnx.no", ONE, ONE),
     call("tf1.load", "Read a checkpoint with `tf.train.load_ch", "model.ckpt"),
+    call("torch.load", "`lstmweight_ih_l0` ... Pass `prefix='lstm.'`.", _LSTM, "lstm"),
+    call(
+        "torch.load",
+        "Pass `state_dict['a']['b']` with `prefix='lstm.'` or",
+        {"a": {"b": _LSTM}, "c": _LSTM},
+    ),
+    call("torch.load_state", "`state[1]` must be an array without", (ONE, _MASKED)),
+    call("torch.save_state", "`state` must be an array without a mask", _MASKED),
     call("torch.save", "must be a bound cell, ..., got GRUCell", GRU),
     call("torch.save", "a pair (cells_fw, ...BoundCell. For one dir", _SIDE[0], **BOTH),
     call("torch.load_state", "`state` must be h or ..., got [float64[4]]", ONE[0]),

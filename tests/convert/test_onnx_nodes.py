@@ -1,11 +1,13 @@
 """Nodes of ONNX models, loaded and compared with what onnxruntime computes."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 from helpers import assert_same, bound, outputs_of
 
-from jaxrnn import LSTMCell
+from jaxrnn import LSTMCell, LSTMStateTuple
 from jaxrnn.contrib import CoupledInputForgetGateLSTMCell
 from jaxrnn.convert import onnx as convert
 
@@ -19,9 +21,9 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 X = np.random.default_rng(1).normal(size=(TIME, BATCH, DEPTH)).astype(np.float32)
 
 
-def weights(kind, directions=1, seed=0):
+def weights(kind, directions=1, seed=0, depth=DEPTH):
     rows, draw = GATES[kind] * UNITS, np.random.default_rng(seed).normal
-    shapes = {"W": (rows, DEPTH), "R": (rows, UNITS), "B": (2 * rows,)}
+    shapes = {"W": (rows, depth), "R": (rows, UNITS), "B": (2 * rows,)}
     shapes |= {"P": (3 * UNITS,)} if kind == "LSTM" else {}
     array = lambda shape: draw(0, 0.7, (directions, *shape)).astype(np.float32)
     return {name: array(shape) for name, shape in shapes.items()}
@@ -32,12 +34,12 @@ def model_of(nodes, tensors):
     value = lambda name, rank: helper.make_tensor_value_info(name, FLOAT, [None] * rank)
     outputs = [value(node.output[0], 4) for node in nodes if node.op_type in GATES]
     graph = helper.make_graph(nodes, "g", [value("x", 3)], outputs, tensors)
-    opsets = [helper.make_opsetid("", 14)]
+    opsets = [helper.make_opsetid(*each) for each in (("", 14), ("com.microsoft", 1))]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-def recurrent(kind, arrays, name="", output="y", prefix="", **attributes):
-    inputs = [prefix + k if k in arrays else "x" * (k == "x") for k in NAMES]
+def recurrent(kind, arrays, name="", output="y", prefix="", x="x", **attributes):
+    inputs = [prefix + k if k in arrays else x * (k == "x") for k in NAMES]
     inputs = inputs if kind == "LSTM" else inputs[:4]
     attributes["hidden_size"] = UNITS
     return helper.make_node(kind, inputs, [output], name, **attributes)
@@ -57,6 +59,7 @@ LOWER = {"activations": ["sigmoid", "TANH", "tanh"]}
 ELU = {"activations": ["Sigmoid", "elu", "Elu"]}
 HARD = {"activation_alpha": [0.2], "activation_beta": [0.5]}
 HARD["activations"] = ["HardSigmoid"]
+HARD_GRU, SOFT = {"activations": ["HardSigmoid", "Softsign"]}, ["Sigmoid", "Tanh"]
 BOTH = {"direction": "bidirectional"}
 TAKEN = {
     "gru": ("GRU", {"linear_before_reset": 1}),
@@ -67,6 +70,11 @@ TAKEN = {
     "alpha_and_beta": ("RNN", HARD),
     "coupled": ("LSTM", {"input_forget": 1}),
     "coupled_both": ("LSTM", BOTH | {"input_forget": 1}),
+    # Gates without sigmoids, also with peepholes, and in one direction of two.
+    "gates": ("LSTM", {"activations": ["HardSigmoid", "Tanh", "Tanh"]}),
+    "gates_of_a_gru": ("GRU", {"activations": ["HardSigmoid", "Relu"]}),
+    "gates_after": ("GRU", HARD_GRU | {"linear_before_reset": 1}),
+    "gates_both": ("GRU", BOTH | {"activations": [*HARD_GRU["activations"], *SOFT]}),
 }
 
 
@@ -134,14 +142,38 @@ def copied(name):
     return helper.make_node("Identity", [f"shared/{name}"], [name])
 
 
+def op(kind, inputs, output, **attributes):
+    return helper.make_node(kind, inputs.split(), output.split(), **attributes)
+
+
+def ints(name, *values):
+    return from_array(np.array(values), name)
+
+
+def computed(name):
+    """A slice and a cast of a longer float64 array, without the axis of directions."""
+    cut = op("Slice", f"wide/{name} start end", f"cut/{name}")
+    cast = op("Cast", f"cut/{name}", f"cast/{name}", to=FLOAT)
+    return [cut, cast, op("Unsqueeze", f"cast/{name} start", name)]
+
+
+def wide(name, array):
+    return from_array(np.append(array[0], array[0], 0).astype(float), f"wide/{name}")
+
+
 ARRAYS = weights("GRU")
 TENSORS, NODE = tensors_of(ARRAYS), recurrent("GRU", ARRAYS, "a")
+CUT = [ints("start", 0), ints("end", 3 * UNITS)]
 # The nodes before the recurrent one, and the initializers.
 STORED = {
     "raw": ([], TENSORS),
     "typed": ([], [typed(a, n) for n, a in ARRAYS.items()]),
     "constants": ([constant(a, n) for n, a in ARRAYS.items()], []),
     "copies": (list(map(copied, ARRAYS)), tensors_of(ARRAYS, "shared/")),
+    "computed": (
+        [*computed("W"), *computed("R")],
+        [*TENSORS[2:], *CUT, *(wide(name, ARRAYS[name]) for name in ("W", "R"))],
+    ),
 }
 
 
@@ -187,9 +219,149 @@ def test_nodes_of_branches_read_the_weights_around_them():
     branch = helper.make_graph([NODE], "b", [], [y])
     given = {"then_branch": branch, "else_branch": branch}
     choice = helper.make_node("If", ["x"], ["z"], **given)
-    found = convert.nodes(model_of([choice], TENSORS))
-    assert [node["name"] for node in found] == ["a", "a"]
+    model = model_of([choice], TENSORS)
+    found = convert.nodes(model)
+    names = ["z/else_branch/a", "z/then_branch/a"]
+    assert [node["name"] for node in found] == names
     np.testing.assert_array_equal(found[1]["R"], ARRAYS["R"])
+    with pytest.raises(ValueError, match=f"which reads none.*{names[0]}.*{names[1]}"):
+        convert.load(found)
+    convert.load(convert.nodes(model, names[1]))
+
+
+@pytest.mark.parametrize("columns", [1, 4 * UNITS], ids=["tensor", "channel"])
+def test_quantized_weights(columns):
+    """The quantized operator of onnxruntime, which also quantizes its inputs."""
+    draw = np.random.default_rng(0)
+    want, tensors = weights("LSTM"), []
+    for key in ("W", "R"):
+        shape = want[key].swapaxes(1, 2).shape
+        whole = draw.integers(-128, 128, shape, np.int8)
+        # onnxruntime runs no zero points for single channels.
+        zero = draw.integers(-9, 9, (1, columns), np.int8) * (columns == 1)
+        scale = draw.uniform(0.004, 0.006, (1, columns)).astype(np.float32)
+        floats = (whole.astype(np.float32) - zero[:, None]) * scale[:, None]
+        want[key] = floats.swapaxes(1, 2)
+        parts = {"": whole, "_scale": scale, "_zero": zero}
+        parts |= {k: x[:, 0] for k, x in parts.items() if k and columns == 1}
+        tensors += [from_array(x, f"{key}{k}") for k, x in parts.items()]
+    names = ["x", "W", "R", "B", "", "", "", "P"]
+    names += ["W_scale", "W_zero", "R_scale", "R_zero"]
+    options = {"hidden_size": UNITS, "domain": "com.microsoft"}
+    quantized = helper.make_node("DynamicQuantizeLSTM", names, ["y"], "a", **options)
+    tensors += tensors_of({key: want[key] for key in "BP"})
+    [node] = convert.nodes(model_of([quantized], tensors))
+    for key, array in want.items():
+        np.testing.assert_allclose(node[key], array, rtol=1e-6, atol=0)
+    model = model_of([quantized], tensors)
+    y = helper.make_tensor_value_info("y", FLOAT, [None] * 4)
+    model.graph.output.append(y)
+    [made] = run(model)
+    got = outputs_of(convert.load(node), X, time_major=True)
+    np.testing.assert_allclose(got, made[:, 0], rtol=0, atol=0.02)
+
+
+# What lies between two nodes: the directions, the operators, and whether they form a
+# stack.
+
+
+def chain(*steps, start="y0"):
+    """Operators, each with its other inputs and its attributes, one after the other."""
+    names = [start, *(f"v{i}" for i in range(1, len(steps))), "z"]
+    pairs = zip(steps, names[:-1], names[1:], strict=True)
+    return [
+        op(kind, f"{name} {more}", output, **dict(attributes))
+        for (kind, more, *attributes), name, output in pairs
+    ]
+
+
+FLAT, SWAP = ("Squeeze", "one"), ("Transpose", "", ("perm", [1, 0, 2]))
+BY_ROW, MERGE = ("Transpose", "", ("perm", [0, 2, 1, 3])), ("Reshape", "flat")
+HALVES = [op("Split", "y0", "a b", axis=1)]
+HALVES += [op("Squeeze", f"{half} one", f"flat/{half}") for half in "ab"]
+BETWEEN = {
+    "squeeze": (1, chain(FLAT), True),
+    "dropout": (1, chain(("Dropout", ""), FLAT), True),
+    "rows_first": (1, chain(FLAT, SWAP, SWAP), True),
+    "reshape": (2, chain(BY_ROW, MERGE), True),
+    "concat": (2, [*HALVES, op("Concat", "flat/a flat/b", "z", axis=-1)], True),
+    "other_way": (2, [*HALVES, op("Concat", "flat/b flat/a", "z", axis=-1)], False),
+    "swapped": (1, chain(FLAT, SWAP), False),
+    "backward": (1, chain(FLAT, ("Slice", "last first zero back")), False),
+    "relu": (1, chain(FLAT, ("Relu", "")), False),
+    "sum": (1, chain(FLAT, ("Add", "x")), False),
+    "nothing": (1, chain(("Identity", ""), start="x"), False),
+}
+CONSTANTS = [ints("one", 1), ints("flat", 0, 0, -1), ints("zero", 0)]
+CONSTANTS += [ints("last", -1), ints("first", -9), ints("back", -1)]
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_a_stack_is_nodes_that_read_each_other(name):
+    directions, between, is_stack = BETWEEN[name]
+    low = weights("GRU", directions)
+    top = weights("GRU", directions, seed=1, depth=directions * UNITS)
+    both = BOTH if directions == 2 else {}
+    nodes = [recurrent("GRU", low, "low", "y0", "0/", **both), *between]
+    nodes.append(recurrent("GRU", top, "top", "y1", "1/", "z", **both))
+    tensors = [*tensors_of(low, "0/"), *tensors_of(top, "1/"), *CONSTANTS]
+    model = model_of(nodes, tensors)
+    found = convert.nodes(model)
+    assert [node["reads"] for node in found] == [None, "low" if is_stack else None]
+    load = functools.partial(convert.load, bidirectional=directions == 2)
+    if is_stack:
+        want = np.moveaxis(run(model)[1], 1, 2).reshape(TIME, BATCH, -1)
+        got = outputs_of(load(found), X, time_major=True)
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
+    else:
+        match = r"`nodes\[1\]` must read .*'top', which reads none.*'low'.* or .*'top'"
+        with pytest.raises(ValueError, match=match):
+            load(found)
+    with pytest.raises(ValueError, match="Load one stack at a time"):
+        load(found[::-1])
+
+
+STATES = [np.random.default_rng(2).normal(size=(1, 1, UNITS)).astype("f")] * 2
+ROWS = [op("Shape", "x", "shape"), op("Gather", "shape one", "rows")]
+ROWS += [op("Concat", "one rows one", "sizes", axis=0)]
+ROWS += [op("Expand", f"stored/{k} sizes", k) for k in "hc"]
+STORED_STATES = {
+    "constant": ([], [from_array(STATES[0].repeat(BATCH, 1), k) for k in "hc"]),
+    "for_each_row": (ROWS, [from_array(STATES[0], f"stored/{k}") for k in "hc"]),
+}
+
+
+def with_states(before, tensors):
+    arrays = weights("LSTM")
+    node = recurrent("LSTM", arrays, "a")
+    node.input[5:7] = "hc"
+    return model_of([*before, node], [*tensors_of(arrays), *tensors, *CONSTANTS])
+
+
+@pytest.mark.parametrize("way", STORED_STATES)
+def test_initial_states_that_a_model_stores(way):
+    model = with_states(*STORED_STATES[way])
+    [node] = convert.nodes(model)
+    with pytest.raises(
+        ValueError, match=r"`nodes\[0\]\['initial_h'\]` must be omitted"
+    ):
+        convert.load(node)
+    c, h = (node.pop(key) for key in ("initial_c", "initial_h"))
+    np.testing.assert_array_equal([c, h], STATES, strict=True)
+    state = LSTMStateTuple(*(np.broadcast_to(s[0], (BATCH, UNITS)) for s in (c, h)))
+    options = {"initial_state": state, "time_major": True}
+    got = outputs_of(convert.load(node), X, **options)
+    [want] = run(model)
+    np.testing.assert_allclose(got, want[:, 0], rtol=0, atol=2e-6)
+
+
+def test_initial_states_that_a_run_passes():
+    """Zeros are the default, and states of an encoder depend on its inputs."""
+    zeros = [from_array(np.zeros((1, BATCH, UNITS), "f"), key) for key in "hc"]
+    encoder = recurrent("LSTM", weights("LSTM"), "encoder")
+    encoder.output[:] = ["", "h", "c"]
+    for model in (with_states([], zeros), with_states([encoder], [])):
+        assert not {"initial_h", "initial_c"} & convert.nodes(model)[-1].keys()
 
 
 # Which nodes.
@@ -221,9 +393,13 @@ def test_by_name_of_node_or_scope(names, picked):
 
 
 LIST = r"'/encoder/LSTM' \(LSTM\), .*'/decoder/GRU' \(GRU\), 'y3' \(GRU\)\."
-ADDED = helper.make_node("Add", ["W", "W"], ["R"])
+ADDED = op("Add", "x W", "R")
 EMPTY = helper.make_node("Identity", [], ["R"])
-WRONG = r"`a\['R'\]` must be an initializer or .* Constant node, got 'R'\. Export"
+WRONG = r"`a\['R'\]` must be computed from constants, got 'R'\. Load the weights"
+EVALUATOR = r"`a\['R'\]` must be computed .* evaluator, got 'R'\. onnx's error: .* Load"
+STEP = [op("Gemm", "x W", "h"), op("Tanh", "h", "y")]
+BODY = helper.make_graph(STEP, "body", [], [])
+LOOP = helper.make_node("Loop", ["x", "x"], ["y"], body=BODY)
 UNREADABLE = r"`a\['R'\]` must be a tensor that onnx can read, got 'R' \(data_type=99, "
 REFERENCE = "must have a value, got a reference to the attribute 'c'"
 
@@ -260,7 +436,11 @@ def calling(node, **values):
         (f"got 'enc'. Found: {LIST}", (several(), "enc")),
         ("must have an LSTM, GRU or RNN node, got Add", (model_of([ADDED], TENSORS),)),
         (WRONG, (model_of([ADDED, NODE], [TENSORS[0]]),)),
-        (WRONG, (model_of([EMPTY, NODE], TENSORS[::2]),)),
+        (EVALUATOR, (model_of([EMPTY, NODE], TENSORS[::2]),)),
+        (
+            "Gemm, Loop, Tanh. The exporter may have .*convert.",
+            (model_of([LOOP], []),),
+        ),
         (rf"{UNREADABLE}.*KeyError\(99\)", (unreadable(),)),
         (REFERENCE, (with_attribute(name="clip", type=1, ref_attr_name="c"),)),
         ("in its functions, got F. .*inline_local_fun", (calling(NODE),)),

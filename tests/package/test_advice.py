@@ -456,6 +456,67 @@ OTHERS = [
     ("Apply `jax.grad` to the whole function", lambda: array(1).grad("loss"), lambda: jax.grad(lambda x: array(1).write(0, x).read(0))(jnp.float32(1))),
 ]  # fmt: skip
 
+TORCH = jaxrnn.convert.torch.save(LSTM, "lstm.")
+MASKED = TORCH | {"lstm.bias_ih_l0": np.ma.asarray(TORCH["lstm.bias_ih_l0"])}
+(KERAS,) = jaxrnn.convert.keras.save(LSTM)
+MODEL = [np.ones((9, 3), np.float32), *KERAS, ZEROS[:2], H0]  # Three layers.
+(GATES,) = jaxrnn.convert.onnx.save(LSTM)
+GATES |= {"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_alpha": [1 / 6]}
+load_torch, load_keras = jaxrnn.convert.torch.load, jaxrnn.convert.keras.load
+load_onnx, nodes = jaxrnn.convert.onnx.load, jaxrnn.convert.onnx.nodes
+
+
+def model(*operators, **more):
+    """An ONNX model that runs these operators on its input, with the weights W and R."""
+    onnx = pytest.importorskip("onnx")
+    arrays = {key: GATES[key] for key in "WR"} | more
+    made = [
+        onnx.helper.make_node(kind, ["x", *others], [f"y{i}"], f"{kind}_{i}")
+        for i, (kind, *others) in enumerate(operators)
+    ]
+    tensors = [onnx.numpy_helper.from_array(x, key) for key, x in arrays.items()]
+    inputs = [onnx.helper.make_tensor_value_info("x", 1, [None, None, 3])]
+    return onnx.helper.make_model(
+        onnx.helper.make_graph(made, "g", inputs, [], tensors)
+    )
+
+
+def started():
+    """A node with a trained initial state."""
+    h = np.ones((1, 1, 2), np.float32)
+    names = "LSTM", "W", "R", "", "", "h", "h"
+    (node,) = nodes(model(names, h=h))
+    return node
+
+
+def run_started():
+    node = started()
+    h, c = (
+        jnp.broadcast_to(node.pop(k)[0], (4, 2)) for k in ("initial_h", "initial_c")
+    )
+    return run(load_onnx(node), X, initial_state=jaxrnn.LSTMStateTuple(h=h, c=c))
+
+
+def run_own_gates():
+    node = {key: value for key, value in GATES.items() if key != "activation_alpha"}
+    loaded = load_onnx(node)
+    cell = dataclasses.replace(loaded.cell, recurrent_activation=jax.nn.hard_sigmoid)
+    return run(cell.bind(loaded.params), X)
+
+
+UNRELATED = ("LSTM", "W", "R"), ("LSTM", "W", "R")
+CONVERTERS = [
+    ("Pass `prefix='lstm.'`", lambda: load_torch(TORCH, "lstm"), lambda: run(load_torch(TORCH, prefix="lstm."), X)),
+    ("Pass `state_dict['model']` with `prefix='lstm.'`", lambda: load_torch({"model": TORCH, "epoch": 3}), lambda: run(load_torch({"model": TORCH}["model"], prefix="lstm."), X)),
+    ("Pass `lstm.bias_ih_l0.filled(0)`", lambda: load_torch(MASKED, "lstm."), lambda: load_torch(MASKED | {"lstm.bias_ih_l0": MASKED["lstm.bias_ih_l0"].filled(0)}, "lstm.")),
+    ("Pass `layer.get_weights()` of each recurrent layer, not of the whole model", lambda: load_keras(MODEL), lambda: run(load_keras(KERAS), X)),
+    ("Take the state out with `initial_h = node.pop('initial_h')`, and pass `jnp.broadcast_to(initial_h[0], (batch, units))` in the `initial_state`", lambda: load_onnx(started()), run_started),
+    ("Load one stack at a time: `nodes(model, 'LSTM_0')` or `nodes(model, 'LSTM_1')`", lambda: load_onnx(nodes(model(*UNRELATED))), lambda: [run(load_onnx(nodes(model(*UNRELATED), f"LSTM_{i}")), X) for i in range(2)]),
+    ("own `activation` or `recurrent_activation`", lambda: load_onnx(GATES), run_own_gates),
+    ("Load the weights from the library that trained the model, for example with `convert.torch.load(module.state_dict())` or `convert.keras.load(layer.get_weights())`",
+     lambda: nodes(model(("Gemm", "W"), ("Tanh",))), lambda: (load_torch(TORCH, "lstm."), load_keras(KERAS))),
+]  # fmt: skip
+
 NOISY = jaxrnn.DropoutWrapper(GRUCell(2), 0.5)
 
 
@@ -525,7 +586,7 @@ MODULES = [
 @pytest.mark.fast("*broadcast_to*", "*raw_rnn*", "*in_features*", "*dtype=jnp*")
 @pytest.mark.parametrize(
     ("advice", "fails", "followed"),
-    DRIVERS + OTHER_DRIVERS + CELLS + OTHERS + MODULES,
+    DRIVERS + OTHER_DRIVERS + CELLS + OTHERS + CONVERTERS + MODULES,
     ids=lambda x: x if isinstance(x, str) else "",
 )
 def test_advice_can_be_followed(advice, fails, followed):

@@ -1,0 +1,458 @@
+"""The recurrent nodes of an ONNX model, with the constants and the nodes they read.
+
+Weights may be initializers, or be computed from constants by other nodes, which the
+reference evaluator of the package `onnx` runs. With this evaluator, `reads` also tests
+whether a node gets exactly the outputs of another recurrent node.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .._base.arguments import check_instance
+from .._base.errors import Verbatim, expect
+from .._base.modules import import_optional
+from .._base.typing import Params
+from ._weights import listed
+
+Proto: TypeAlias = Any
+"""A protocol buffer of `onnx`, a package that is imported only where it is used."""
+
+OPERATORS = ("LSTM", "GRU", "RNN")
+_QUANTIZED = "DynamicQuantizeLSTM"  # Of onnxruntime.
+_DOMAINS = ("", "ai.onnx")
+# The index of each array among the operators' inputs. The other inputs, X and the
+# lengths, are arguments of a run.
+_WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
+_STATES = {"initial_h": 5, "initial_c": 6}
+# The index of the quantized kernels, their scales and their zero points.
+_QUANTIZED_WEIGHTS = {"W": (1, 8, 9), "R": (2, 10, 11)}
+# The operators into which exporters decompose a step.
+_STEPS = {"Gemm", "MatMul", "Einsum"}
+_RANDOM = ("Random", "Bernoulli", "Multinomial")
+# The sizes of the time and batch axes where a model leaves these open, and the size of
+# every axis of a shape on which an initial state depends.
+_TIME, _BATCH, _ANY = 5, 3, 2
+_LIBRARIES = (
+    "Load the weights from the library that trained the model, for example with "
+    "`convert.torch.load(module.state_dict())` or "
+    "`convert.keras.load(layer.get_weights())`."
+)
+
+
+@dataclasses.dataclass
+class Graph:
+    """A graph or a subgraph, with everything that its nodes can read by name.
+
+    Attributes:
+        path: The names of the nodes and attributes that hold the subgraph; "" for the
+            graph of a model.
+        opsets: The version of the operators of each domain.
+        nodes: All nodes, including the nodes before the subgraph in the graphs around
+            it, in an order in which they can run.
+        producers: The index of the node that computes each value.
+        tensors: The initializers.
+        shapes: The known sizes of values; None for an axis of any size.
+    """
+
+    path: str
+    opsets: dict[str, int]
+    nodes: list[Proto] = dataclasses.field(default_factory=list)
+    producers: dict[str, int] = dataclasses.field(default_factory=dict)
+    tensors: dict[str, Proto] = dataclasses.field(default_factory=dict)
+    shapes: dict[str, list[int | None]] = dataclasses.field(default_factory=dict)
+
+    def inner(self, path: str) -> "Graph":
+        """The start of a subgraph, which reads what this graph holds so far."""
+        return dataclasses.replace(
+            self,
+            path=f"{self.path}{path}/",
+            nodes=self.nodes.copy(),
+            producers=self.producers.copy(),
+            tensors=self.tensors.copy(),
+            shapes=self.shapes.copy(),
+        )
+
+    def shapes_of_any_size(self) -> Params:
+        """Shapes for the values whose sizes nodes read, by the name of the shape."""
+        made: Params = {}
+        for node in self.nodes:
+            if node.op_type in ("Shape", "Size"):
+                axes = len(self.shapes.get(node.input[0], [None] * 3))
+                shape = np.full(axes, _ANY) if node.op_type == "Shape" else _ANY
+                made[node.output[0]] = np.asarray(shape, np.int64)
+        return made
+
+    def sources(self, name: str, given: Params) -> tuple[set[str], list[Proto]] | None:
+        """What a value is computed from.
+
+        Args:
+            name: The name of the value.
+            given: Values that replace what the graph computes.
+
+        Returns:
+            The names of initializers and given values, and the nodes that compute the
+            value from these; None if it depends on inputs of the model, on random
+            numbers, or on an operator with subgraphs.
+        """
+        leaves: set[str] = set()
+        found: set[int] = set()
+        names = [name]
+        while names:
+            each = names.pop()
+            at = self.producers.get(each)
+            if each in given or each in self.tensors:
+                leaves.add(each)
+            elif at is None or not _is_plain(self.nodes[at]):
+                return None
+            elif at not in found:
+                found.add(at)
+                names += filter(None, self.nodes[at].input)
+        return leaves, [self.nodes[at] for at in sorted(found)]
+
+
+@dataclasses.dataclass
+class Found:
+    """A recurrent node, and the graph that it reads; `name` is unique in the model."""
+
+    node: Proto
+    graph: Graph
+    name: str = ""
+
+
+def as_model(model: Any) -> Proto:
+    """Loads a model from a path or from bytes; returns an `onnx.ModelProto` unchanged.
+
+    Raises:
+        TypeError: If `model` is none of these.
+        ValueError: If the file is not an ONNX file, or onnx cannot read the files with
+            the model's weights.
+        ImportError: If `onnx` is missing.
+    """
+    onnx = import_optional("onnx")
+    protobuf = import_optional("google.protobuf.message", "protobuf")
+    if isinstance(model, onnx.ModelProto):
+        return model
+    kinds = str | os.PathLike | bytes | bytearray | memoryview
+    what = "a path, the bytes of an ONNX file or an `onnx.ModelProto`"
+    check_instance("model", model, kinds, what)
+    try:
+        if isinstance(model, str | os.PathLike):
+            return onnx.load(model)
+        return onnx.load_from_string(bytes(model))
+    except (protobuf.DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        reason = str(error).rstrip(".")
+        raise ValueError(
+            f"`model` must be an ONNX file, but the ONNX parser rejected it: {reason}."
+        ) from None
+
+
+def recurrent_nodes(model: Proto) -> list[Found]:
+    """The recurrent nodes of a model and of its subgraphs, in the model's order.
+
+    Raises:
+        ValueError: If the model has no recurrent node, or one in a function.
+    """
+    functions = [f.name for f in model.functions if any(map(_is_recurrent, _all(f)))]
+    must = "have no recurrent nodes in its functions"
+    inlined = "`onnx.inliner.inline_local_functions(onnx.load(path))`"
+    fix = f"Import `onnx.inliner`, and pass {inlined}."
+    expect(not functions, "model", must, listed(functions), fix)
+    count = sum(map(_is_recurrent, _all(model.graph)))
+    if not count:
+        _raise_none(model)
+    if count > 1:  # `reads` needs the sizes of time and batch if they are fixed.
+        with contextlib.suppress(Exception):  # A model may be too large, or not valid.
+            model = import_optional("onnx.shape_inference").infer_shapes(model)
+    opsets = {each.domain: each.version for each in model.opset_import}
+    found = list(_recurrent(model.graph, Graph("", opsets)))
+    for each, name in zip(found, _unique_names(found), strict=True):
+        each.name = name
+    return found
+
+
+def reads(found: Found, below: Found, shape: Sequence[int]) -> bool:
+    """Whether the inputs of a node are the outputs of the node `below`, and no others.
+
+    Exporters write any operators that move numbers between the two nodes. Therefore,
+    random outputs of `below` run through these operators, and must be unchanged.
+
+    Args:
+        found: The node.
+        below: Another node.
+        shape: The shape of the array R of `below`, `[directions, rows, units]`.
+    """
+    output, inputs = _output(below.node), _input(below.node, 0)
+    at = found.graph.producers.get(output)
+    is_inside = at is not None and found.graph.nodes[at] is below.node
+    if not is_inside or found is below or len(shape) != 3:
+        return False
+    directions, _, units = shape
+    of_found, of_below = (_is_batch_major(each.node) for each in (found, below))
+    sizes = below.graph.shapes.get(inputs, [])
+    sizes = sizes if len(sizes) == 3 else [None] * 3
+    time, batch = sizes[of_below] or _TIME, sizes[not of_below] or _BATCH
+    # Integers of this size are exact in all dtypes, to which the model may cast them.
+    draw = np.random.default_rng(0).integers
+    y = draw(-256, 257, (time, batch, directions, units)).astype(np.float32)
+    want = y.reshape(time, batch, -1)
+    # Some exporters read the sizes of X. NaN reveals an operator that reads its values.
+    x = np.full((time, batch, sizes[2] or 1), np.nan, np.float32)
+    given = {
+        output: y.swapaxes(0, 1) if of_below else y.swapaxes(1, 2),
+        inputs: x.swapaxes(0, 1) if of_below else x,
+    }
+    with contextlib.suppress(Exception):  # The evaluator lacks some operators.
+        got = _evaluated(found.name, _input(found.node, 0), found.graph, given)
+        return np.array_equal(got, want.swapaxes(0, 1) if of_found else want)
+    return False
+
+
+def as_dict(found: Found) -> Params:
+    """The node as a dict for `load`.
+
+    Raises:
+        ValueError: If a weight is not constant, or cannot be read, or an attribute has
+            no value; if an initial state cannot be computed.
+    """
+    node, name = found.node, found.name
+    made: Params = {"op_type": node.op_type, "name": name}
+    if node.op_type == _QUANTIZED:
+        made["op_type"] = "LSTM"
+    for key, at in _WEIGHTS.items():
+        if _input(node, at):
+            made[key] = _as_weight(f"{name}['{key}']", _input(node, at), found.graph)
+    if node.op_type == _QUANTIZED:
+        made |= {key: _dequantized(found, key) for key in _QUANTIZED_WEIGHTS}
+    for key, at in _STATES.items():
+        if _input(node, at):
+            state = _as_state(f"{name}['{key}']", _input(node, at), found.graph)
+            made |= {} if state is None else {key: state}
+    get = import_optional("onnx.helper").get_attribute_value
+    for each in node.attribute:
+        got = Verbatim(f"a reference to the attribute {each.ref_attr_name!r}")
+        place = f"{name}['{each.name}']"
+        expect(not each.ref_attr_name, place, "have a value", got)
+        made[each.name] = as_text(get(each))
+    return made
+
+
+def as_text(value: Any) -> Any:
+    """Decodes byte strings, also in lists; returns other values unchanged.
+
+    Bytes that are not UTF-8 become escapes, which the checks of the values then show.
+    """
+    if isinstance(value, list | tuple):
+        return [as_text(each) for each in value]
+    return (
+        value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+    )
+
+
+def _is_recurrent(node: Proto) -> bool:
+    is_onnx = node.op_type in OPERATORS and node.domain in _DOMAINS
+    return is_onnx or node.op_type == _QUANTIZED
+
+
+def _is_plain(node: Proto) -> bool:
+    """Whether a node computes a function of its inputs, and has no subgraphs."""
+    has_graph = any(a.HasField("g") or a.graphs for a in node.attribute)
+    is_random = node.op_type.startswith(_RANDOM)
+    return not (has_graph or is_random or _is_recurrent(node))
+
+
+def _all(graph: Proto) -> Iterator[Proto]:
+    """The nodes of a graph or of a function, and of the subgraphs."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _all(attribute.g)
+
+
+def _raise_none(model: Proto) -> None:
+    """Raises the error for a model without recurrent nodes."""
+    parts = [model.graph, *model.functions]
+    operators = {node.op_type for part in parts for node in _all(part)}
+    fix = ""
+    if operators & _STEPS and operators & {"Tanh", "Sigmoid"}:
+        fix = (
+            "The exporter may have written the steps of a cell as matrix products and "
+            f"activations, unrolled or in the body of a loop. {_LIBRARIES}"
+        )
+    must = "have an LSTM, GRU or RNN node"
+    expect(False, "model", must, listed(sorted(operators)), fix)
+
+
+def _recurrent(graph: Proto, known: Graph) -> Iterator[Found]:
+    """The recurrent nodes of a graph and its subgraphs, in the graph's order.
+
+    A subgraph, i.e. a branch of `If` or the body of a loop, reads the values of the
+    graph around it, which `known` holds. The nodes of `graph` are added to `known`.
+    """
+    known.tensors |= {tensor.name: tensor for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info):
+        if value.type.tensor_type.HasField("shape"):
+            axes = value.type.tensor_type.shape.dim
+            known.shapes[value.name] = [axis.dim_value or None for axis in axes]
+    for node in graph.node:
+        if _is_recurrent(node):
+            yield Found(node, known)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                inner = known.inner(f"{_name(node)}/{attribute.name}")
+                yield from _recurrent(attribute.g, inner)
+        known.producers |= dict.fromkeys(node.output, len(known.nodes))
+        known.nodes.append(node)
+
+
+def _unique_names(found: list[Found]) -> list[str]:
+    """The names of the nodes; branches and loops are part of names that are not unique.
+
+    The name of a node is its name in the model or, without a name, the name of its
+    first output.
+    """
+    names = [_name(each.node) for each in found]
+    full = [each.graph.path + name for each, name in zip(found, names, strict=True)]
+    names = [n if names.count(n) == 1 else f for n, f in zip(names, full, strict=True)]
+    outputs = [each.graph.path + _output(each.node) for each in found]
+    pairs = zip(names, outputs, strict=True)
+    return [name if names.count(name) == 1 else output for name, output in pairs]
+
+
+def _name(node: Proto) -> str:
+    """The name of a node, of its first output, or of its operator."""
+    return next(filter(None, [node.name, *node.output, node.op_type]))
+
+
+def _input(node: Proto, at: int) -> str:
+    """The name of an input; "" if the node does not have the input."""
+    return node.input[at] if at < len(node.input) else ""
+
+
+def _output(node: Proto) -> str:
+    """The name of the first output, i.e. the outputs of all steps."""
+    return next(iter(node.output), "")
+
+
+def _is_batch_major(node: Proto) -> bool:
+    return any(a.name == "layout" and a.i == 1 for a in node.attribute)
+
+
+def _dequantized(found: Found, key: str) -> np.ndarray:
+    """The kernel of a quantized node, in the layout of an LSTM node."""
+    values = [
+        _as_weight(f"{found.name}['{key}']", _input(found.node, at), found.graph)
+        for at in _QUANTIZED_WEIGHTS[key]
+    ]
+    kernel, scale, zero = values
+    directions = len(kernel)
+    scale, zero = (x.reshape(directions, 1, -1) for x in (scale, zero))
+    kernel = (kernel.astype(scale.dtype) - zero.astype(scale.dtype)) * scale
+    return kernel.swapaxes(1, 2)
+
+
+def _as_weight(place: str, name: str, graph: Graph) -> np.ndarray:
+    """The value of a constant, or of a node that reads only constants.
+
+    Args:
+        place: The weight, which begins messages.
+        name: The name of the value.
+        graph: The graph that holds the value.
+
+    Raises:
+        ValueError: If the value is not constant, or cannot be computed.
+    """
+    value = _evaluated(place, name, graph, {}, _LIBRARIES)
+    expect(value is not None, place, "be computed from constants", name, _LIBRARIES)
+    return value
+
+
+def _as_state(place: str, name: str, graph: Graph) -> np.ndarray | None:
+    """An initial state that the model stores, `[directions, rows, units]`.
+
+    A state of equal rows has one row.
+
+    Returns:
+        The state; None for zeros, and for a state that depends on the model's inputs.
+
+    Raises:
+        ValueError: If the state is constant, but cannot be computed.
+    """
+    # Often, a state is repeated for each row, so it depends on the number of rows.
+    given = graph.shapes_of_any_size()
+    fix = "Remove the state from the node, and pass it to `dynamic_rnn`."
+    state = _evaluated(place, name, graph, given, fix)
+    if state is None or not np.any(state):
+        return None
+    is_repeated = state.ndim == 3 and (state == state[:, :1]).all()
+    return state[:, :1] if is_repeated else state
+
+
+def _evaluated(
+    place: str, name: str, graph: Graph, given: Params, fix: str = ""
+) -> Any:
+    """Computes a value with onnx's reference evaluator.
+
+    Args:
+        place: What the value is, which begins messages.
+        name: The name of the value.
+        graph: The graph that holds the value.
+        given: Values that replace what the graph computes.
+        fix: What to do if the evaluator fails.
+
+    Returns:
+        The value; None if it depends on more than constants and `given`.
+
+    Raises:
+        ValueError: If the evaluator fails, or a constant cannot be read.
+    """
+    sources = graph.sources(name, given)
+    if sources is None:
+        return None
+    leaves, nodes = sources
+    feeds = {
+        each: given[each] if each in given else _as_array(place, each, graph)
+        for each in leaves
+    }
+    if name in feeds:
+        return feeds[name]
+    onnx = import_optional("onnx")
+    inputs = [onnx.ValueInfoProto(name=each) for each in feeds]
+    output = onnx.ValueInfoProto(name=name)
+    evaluator = import_optional("onnx.reference").ReferenceEvaluator
+    try:
+        part = onnx.helper.make_graph(nodes, "part", inputs, [output])
+        return evaluator(part, opsets=graph.opsets).run(None, feeds)[0]
+    except Exception as error:  # The errors of onnx have no other common class.
+        raise ValueError(
+            f"`{place}` must be computed from constants by onnx's evaluator, got "
+            f"{name!r}. onnx's error: {error!r}. {fix}".rstrip()
+        ) from None
+
+
+def _as_array(place: str, name: str, graph: Graph) -> np.ndarray:
+    """The values of an initializer.
+
+    Raises:
+        ValueError: If the values are in another file, or do not match the type and the
+            dimensions of the tensor.
+    """
+    tensor = graph.tensors[name]
+    files = [each.value for each in tensor.external_data if each.key == "location"]
+    got = Verbatim(f"{name!r}, which is in the file {str(listed(files))!r}")
+    fix = "Store the model next to this file, and pass the model's path."
+    is_external = tensor.data_location == tensor.EXTERNAL
+    expect(not is_external, place, "be in the model", got, fix)
+    try:
+        return import_optional("onnx.numpy_helper").to_array(tensor)
+    except Exception as error:  # The errors of onnx have no other common class.
+        got = f"{name!r} (data_type={tensor.data_type}, dims={list(tensor.dims)})"
+        raise ValueError(
+            f"`{place}` must be a tensor that onnx can read, got {got}. "
+            f"onnx's error: {error!r}"
+        ) from None
