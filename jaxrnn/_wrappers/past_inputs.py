@@ -82,16 +82,25 @@ class PastInputsWrapper(WrapperCell):
         return jnp.concatenate(taps, axis=-1)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Creates the parameters of the wrapped cell; see `RNNCell.init`.
+        """Creates parameters for inputs `[batch, depth]`; see `RNNCell.init`.
+
+        The wrapped cell gets the shapes of the inputs that `combine` returns.
 
         Raises:
             ValueError: If `inputs` are not floating-point, or not `[batch, depth]`.
             TypeError: If `key` is not a random key.
         """
         inputs = self.checked_inputs(inputs)
-        shape = (inputs.shape[0], self.width * self.depth)
-        joined = jax.ShapeDtypeStruct(shape, inputs.dtype)
-        return self.cell.init(key, joined, dtype)
+
+        def shaped(like: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(like.shape, inputs.dtype)
+
+        own = jax.tree.map(shaped, self.own_specs(self.depth))
+        taps = [shaped(inputs)] * self.width
+        combined = jax.eval_shape(self.combine, own, taps)
+        if isinstance(self, ParamsWrapper):
+            return self.init_params(key, self.depth, combined, dtype)
+        return self.cell.init(key, combined, dtype)
 
     @property
     def state_size(self) -> Size:
@@ -227,16 +236,6 @@ class TemporalConvWrapper(PastInputsWrapper, ParamsWrapper):
         for weights, x in zip(own["kernel"], taps, strict=True):
             total += widened(weights)[None, :] * widened(x)
         return total.astype(taps[0].dtype)
-
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Creates parameters for inputs `[batch, depth]`; see `RNNCell.init`.
-
-        Raises:
-            ValueError: If `inputs` are not floating-point, or not `[batch, depth]`.
-            TypeError: If `key` is not a random key.
-        """
-        inputs = self.checked_inputs(inputs)
-        return self.init_params(key, self.depth, inputs, dtype)
 
 
 def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]:

@@ -15,6 +15,7 @@ from native_cases import data
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, PastInputsWrapper, TemporalConvWrapper, contrib
+from jaxrnn.extend import ParamsWrapper, fields
 from jaxrnn.testing._oracle import Setup, unrolled
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "recurrentgemma.npz"
@@ -65,6 +66,26 @@ def test_initial_values_are_those_of_recurrentgemma():
     assert params.keys() == {"kernel", "bias", "gru_cell"}
     assert abs(params["kernel"].std() - 0.05) < 0.005
     assert not params["bias"].any()
+
+
+@fields.dataclass
+class Gaps(PastInputsWrapper, ParamsWrapper):
+    """Passes on the scaled inputs of now and of before, as a nest."""
+
+    def own_specs(self, depth):
+        return {"scale": jaxrnn.ParamSpec((depth,), jax.nn.initializers.ones)}
+
+    def combine(self, own, taps):
+        return {"old": own["scale"][None] * taps[0], "new": taps[-1][:, :1]}
+
+
+def test_init_of_a_subclass_passes_on_the_shapes_that_it_combines():
+    step = lambda params, x, state, key=None: (params * x["new"] + x["old"], state)
+    shapes = lambda key, x, dtype: jnp.zeros((x["old"].shape[1] + x["new"].shape[1],))
+    cell = Gaps(jaxrnn.FunctionCell(step, 1, DEPTH, shapes), DEPTH)
+    params = cell.init(KEY, jax.ShapeDtypeStruct((2, DEPTH), jnp.float32))
+    got = jax.tree.map(jnp.shape, params)
+    assert got == {"scale": (DEPTH,), "function_cell": (DEPTH + 1,)}
 
 
 def test_concatenates_the_oldest_first():
