@@ -160,6 +160,21 @@ def anchors(text):
     )
 
 
+def test_adam_of_the_page_on_tensorflow_1():
+    """TensorFlow's documented formula, also for gradients as small as epsilon."""
+    page = (ROOT / "docs/coming_from/tensorflow1.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names := {})
+    gradients = np.geomspace(1e-9, 1, 60).reshape(20, 3).astype(np.float32)
+    optimizer = names["tf_adam"](0.01)
+    state = optimizer.init(gradients[0])
+    m = v = np.zeros(3)
+    for t, gradient in enumerate(gradients, 1):
+        got, state = jax.jit(optimizer.update)(gradient, state)
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient.astype(float) ** 2
+        rate = 0.01 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        np.testing.assert_allclose(got, -rate * m / (np.sqrt(v) + 1e-8), rtol=1e-4)
+
+
 def test_the_readme_has_the_two_commands():
     for name in ("example", "test"):
         block = re.search(rf"<!-- {name} -->\n```sh\n(.*?)```", README, re.DOTALL)
