@@ -450,7 +450,11 @@ UNSUPPORTED = [
     (ALL, free(kernel=np.ones((4, 16))), f"{_KERNEL} must have more rows than the"),
     (ALL, free(bias=BIAS.astype("f")), f"be float64 like {_KERNEL}"),
     (ALL, _PAIR, "`cell.cells[1].params` must"),
-    (NOT_TF1, OfOnesOwn(4), "`cell` must be one of BasicRNNCell, ... got"),
+    (
+        NOT_TF1,
+        OfOnesOwn(4),
+        "must be one of BasicRNNCell, ...CoupledInputForget... got",
+    ),
     (NOT_TF1, jaxrnn.ResidualWrapper(FREE), "`cell` must be one of BasicRNNCell,"),
     ([*_BASE, "torch"], PEEPING, "does not support, got peepholes."),
     ([*_BASE, "onnx"], _PROJECTED, "`cell.cells[1]` must have ..., got projection."),
