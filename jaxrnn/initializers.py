@@ -7,7 +7,7 @@ cell as `initializer`, `kernel_initializer` or `bias_initializer`, or to a `Stag
 `kernel` and `bias`. By default, cells use TensorFlow's initializers.
 
 `by_part` draws the rows of inputs and state separately, and `by_gate` the columns of
-each gate. `unit_forget_bias` and `chrono` initialize biases. `lecun_orthogonal` matches
+each gate, both in float32 at least; parameters of a narrower dtype are rounded. `unit_forget_bias` and `chrono` initialize biases. `lecun_orthogonal` matches
 the defaults of Flax's cells.
 
     from jaxrnn import initializers
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from ._base.arguments import check_function, check_given
 from ._base.errors import expect
+from ._base.math import at_least_float32
 from ._base.modules import export as _export
 from ._base.typing import Array, DType, Initializer, Key
 from ._cells.fields import check_number
@@ -151,9 +152,7 @@ def _lecun_normal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 
 
 def _orthogonal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    # The QR decomposition needs at least 32 bits.
-    wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
-    return jax.nn.initializers.orthogonal()(key, shape, wide).astype(dtype)
+    return jax.nn.initializers.orthogonal()(key, shape, dtype)
 
 
 def _by_part(
@@ -169,7 +168,7 @@ def _by_part(
     for part_key, initializer, count in pairs:
         part = dataclasses.replace(spec, shape=(count, columns))
         if count:  # Some initializers reject empty shapes.
-            drawn.append(draw(initializer, part_key, part, dtype))
+            drawn.append(_rounded(initializer, part_key, part, dtype))
     return jnp.concatenate(drawn)
 
 
@@ -181,7 +180,17 @@ def _by_gate(
     shape = (*spec.shape[:-1], spec.shape[-1] // blocks)
     one = dataclasses.replace(spec, shape=shape, blocks=1)
     keys = jax.random.split(key, blocks)
-    return jnp.concatenate([draw(initializer, k, one, dtype) for k in keys], axis=-1)
+    drawn = [_rounded(initializer, each, one, dtype) for each in keys]
+    return jnp.concatenate(drawn, axis=-1)
+
+
+def _rounded(
+    initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType
+) -> Array:
+    """Draws in float32 at least, and rounds: a QR decomposition needs 32 bits."""
+    wide = at_least_float32(dtype)
+    drawn = draw(initializer, key, spec, wide)
+    return drawn if wide == dtype else jnp.asarray(drawn, dtype)
 
 
 def _unit_forget_bias(key: Key, spec: ParamSpec, dtype: DType) -> Array:

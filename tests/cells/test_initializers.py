@@ -129,12 +129,18 @@ def test_draws_of_flax():
     assert not any(bias.any() for bias in biases)
 
 
-@pytest.mark.fast("bfloat16")
+@pytest.mark.fast("bfloat16-*")
+@pytest.mark.parametrize("initializer", [LECUN, BY_PART, by_gate(orthogonal())])
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float64])
-def test_dtypes(dtype):
-    kernel = params_of(LSTMCell(UNITS, initializer=LECUN), dtype=dtype)["kernel"]
+def test_dtypes(dtype, initializer):
+    kernel = params_of(LSTMCell(UNITS, initializer=initializer), dtype=dtype)["kernel"]
     assert kernel.dtype == dtype
-    assert_orthogonal(*gates(kernel[DEPTH:], 4), atol=float(8 * jnp.finfo(dtype).eps))
+    blocks = gates(kernel if initializer.args[1:] == () else kernel[DEPTH:], 4)
+    assert_orthogonal(*blocks, atol=float(8 * jnp.finfo(dtype).eps))
+    square = by_part(orthogonal(), orthogonal())  # Without gates.
+    params = params_of(GRUCell(UNITS, kernel_initializer=square), dtype=dtype)
+    state = params["candidate"]["kernel"][DEPTH:]
+    assert_orthogonal(state, atol=float(8 * jnp.finfo(dtype).eps))
 
 
 def test_a_symbolic_depth():
