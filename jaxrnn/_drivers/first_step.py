@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import is_list_of
-from .._base.errors import counted, describe_leaves, error_note, expect
+from .._base.errors import counted, describe_leaves, error_note, expect, is_key
 from .._base.inputs import (
     as_arrays,
     as_step_booleans,
@@ -28,6 +28,7 @@ from .._base.trees import (
     TensorShape,
     has_read_only,
     is_tensor_array,
+    named_leaves,
     types_of_size,
     with_structure,
     without_read_only,
@@ -124,31 +125,41 @@ def as_resets(
     return resets, reset_state
 
 
-def as_reset_state(given: PyTree, zeros: PyTree, state: PyTree) -> PyTree:
+def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) -> PyTree:
     """Returns the state that rows are reset to, with the structure of `state`.
 
     Args:
-        given: The user's argument `reset_state`; None for `zeros`.
-        zeros: The zero state of the cell, which is cast to the dtypes of `state`.
+        given: The user's argument `reset_state`; None for the zero state.
+        zeros: Returns the zero state of the cell, which is cast to the dtypes of
+            `state`.
         state: The initial state of the run.
 
     Raises:
-        ValueError: If structures or shapes differ.
+        ValueError: If structures or shapes differ, or if the state has no zero.
         TypeError: If dtypes differ.
     """
     if given is not None:
         fix = _fix_of_reset_state(given, state)
         return like("reset_state", given, state, fix=fix)
+    must = "be given if the state has read-only parts, such as an attention memory"
+    expect(not has_read_only(state), "reset_state", must, given)
+    for path, leaf in named_leaves("initial_state", state, is_tensor_array):
+        must = f"be given, because `{path}` holds random keys, which have no zero"
+        fix = (
+            "Pass the keys after a reset to `dynamic_rnn`, a module `RNN` or a stream."
+        )
+        expect(not is_key(leaf), "reset_state", must, given, fix)
     name = "cell.zero_state()"
     fix = "Pass a `reset_state`."
-    check_structure(f"`{name}`", state, zeros, strict=False, fix=fix)
+    zero = zeros()
+    check_structure(f"`{name}`", state, zero, strict=False, fix=fix)
 
     def cast(zero: Array, leaf: Array) -> Array:
         is_narrower = jnp.iscomplexobj(zero) and not jnp.iscomplexobj(leaf)
         return (zero.real if is_narrower else zero).astype(leaf.dtype)
 
-    zeros = jax.tree.map(cast, with_structure(state, zeros), state)
-    return like(name, zeros, state, fix=fix)
+    zero = jax.tree.map(cast, with_structure(state, zero), state)
+    return like(name, zero, state, fix=fix)
 
 
 def _fix_of_reset_state(given: PyTree, state: PyTree) -> str:
@@ -217,6 +228,7 @@ def probe(
             types; if the output does not have `output_dtype`.
     """
     rows, *_ = jax.tree.leaves(inputs)[0].shape
+    _check_one_batch_axis(cell, inputs)
     rows_fix = fix_of_rows(cell, state, rows)
     output, new_state = one_step(cell, inputs, state, rows_fix)
     if strict:
@@ -238,6 +250,21 @@ def probe(
         fix = f"Pass `dtype=jnp.{found[0]}`, or cast in the cell. {_SEVERAL_DTYPES}"
     check_like("output", output, types, strict=strict, fix=fix)
     return state
+
+
+def _check_one_batch_axis(cell: Any, inputs: PyTree) -> None:
+    """Raises ValueError if vectors come with several batch axes."""
+    features = getattr(cell, "feature_axes", None)
+    if features is None:
+        return
+    axes = counted(features, "feature axis", "feature axes")
+    must = f"have 1 batch axis and {axes} at each step"
+    fix = (
+        "Merge the batch axes, as in `inputs.reshape(-1, *inputs.shape[-2:])`, or use "
+        "a module `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`, which takes several."
+    )
+    for name, leaf in named_leaves("inputs", inputs, is_tensor_array):
+        expect(leaf.ndim <= 1 + features, name, must, leaf, fix)
 
 
 def fix_of_rows(cell: Any, state: PyTree, rows: int) -> str:

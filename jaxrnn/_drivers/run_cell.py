@@ -245,10 +245,7 @@ def _with_states(cell: RNNCellLike, run: Run, options: Options) -> Run:
     restarts = steps.restarts
     if restarts is not None and restarts.are_resets:
         given = with_capacity_for(restarts.states, steps.time)
-        must = "be given if the state has read-only parts, such as an attention memory"
-        is_possible = given is not None or not has_read_only(state)
-        expect(is_possible, "reset_state", must, given)
-        states = as_reset_state(given, zeros() if given is None else None, state)
+        states = as_reset_state(given, zeros, state)
         restarts = dataclasses.replace(
             restarts,
             states=without_read_only(states),
@@ -348,7 +345,7 @@ def _in_loop(ready: ReadyRun) -> tuple[Callable[[], Any], Apply]:
         cell_in_loop = summed_in_float32(cell)
         return cell_in_loop, lambda t, *args: cell_at_step(cell_in_loop(), t)(*args)
     first_inputs = masking.first_inputs(ready.run.inputs, ready.run.steps.axis)
-    step, arrays, _ = closed_over(
+    step, arrays, *_ = closed_over(
         lambda t, *args: cell_at_step(cell, t)(*args),
         jnp.int32(0),
         first_inputs,

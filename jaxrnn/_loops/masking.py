@@ -29,8 +29,9 @@ from .._base.typing import Array, PyTree
 def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
     """Selects values from `tree` where `mask` is true, otherwise from `other`.
 
-    Random keys, TensorArrays and leaves of lower rank than the mask are always taken
-    from `tree`, because these leaves hold no padding.
+    TensorArrays and leaves of lower rank than the mask are always taken from `tree`,
+    because these leaves belong to no row. So are random keys for which `other` holds
+    numbers, such as zeros, because keys hold no padding.
 
     Args:
         mask: Bool, a scalar or an array whose shape is the first axes of the leaves,
@@ -43,7 +44,7 @@ def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
         if is_tensor_array(leaf):
             return leaf
         leaf = jnp.asarray(leaf)
-        if leaf.ndim < mask.ndim or is_key(leaf):
+        if leaf.ndim < mask.ndim or (is_key(leaf) and not is_key(instead)):
             return leaf
         return jnp.where(expand_rows(mask, leaf), leaf, instead)
 
@@ -54,9 +55,10 @@ def zero_dead(alive: Array, tree: PyTree) -> PyTree:
     """Replaces values with zeros where the mask `alive` is false; see `choose`."""
 
     def zero(leaf: Any) -> Any:
-        if is_tensor_array(leaf) or is_key(leaf):
+        if is_tensor_array(leaf):
             return leaf
-        return jnp.zeros((), jnp.asarray(leaf).dtype)
+        dtype = bool if is_key(leaf) else jnp.asarray(leaf).dtype
+        return jnp.zeros((), dtype)
 
     return choose(alive, tree, jax.tree.map(zero, tree, is_leaf=is_tensor_array))
 

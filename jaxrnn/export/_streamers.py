@@ -1,8 +1,9 @@
 """Streams: cells that run frame by frame or chunk by chunk, as the frames arrive."""
 
 import functools
+import threading
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,28 +15,67 @@ from .._base.inputs import (
     as_arrays,
     check_concrete,
     check_like,
+    check_rows_of_state,
     check_same_size,
     check_structure,
     named_inputs,
 )
-from .._base.math import in_native_order
-from .._base.trees import is_pytree_of_arrays, map_named, named_leaves, with_structure
+from .._base.math import in_native_order, is_wider
+from .._base.trees import (
+    is_pytree_of_arrays,
+    map_named,
+    named_leaves,
+    with_read_only,
+    with_structure,
+    without_read_only,
+)
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._cells.bound import BoundCell
 from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
-from .._drivers.first_step import as_reset_state, as_resets, zero_state
+from .._drivers.first_step import (
+    as_reset_state,
+    as_resets,
+    call_start,
+    fix_of_rows,
+    zero_state,
+)
 from .._loops import masking
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 
-class Streamer:
+
+def _locked(method: Method) -> Method:
+    """A method that only one thread at a time runs on an object."""
+
+    @functools.wraps(method)
+    def run(self: "_Stream", *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return run  # type: ignore[return-value]
+
+
+class _Stream:
+    """An object with a lock, which copies and pickled objects do not share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
+
+
+class Streamer(_Stream):
     """Runs a cell on one frame per call and keeps the state between calls.
 
     Every call advances all rows. Calls run outside of `jax.jit`, which cannot keep the
     state. Under jit, call the bound cell instead: `output, state = cell(frame, state)`.
-    Use each streamer in one thread only, because a call overwrites the state in place.
-    If some rows have no frame, run `dynamic_rnn` over chunks, with length 0 for these
-    rows.
+    Several threads may share a streamer: one call runs at a time. If some rows have no
+    frame, run `dynamic_rnn` over chunks, with length 0 for these rows.
 
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
 
@@ -51,10 +91,14 @@ class Streamer:
         batch_size: The number of rows, each a sequence of its own.
         dtype: The dtype of the zero state. Some cells support a state in a wider dtype
             than the frames; their outputs still have the dtype of the frames.
+        initial_state: The state before the first frame of each sequence, each leaf
+            `[batch, ...]`; None for the zero state of `dtype`. The stream keeps the
+            dtypes of this state, for example of an integer counter.
 
     Raises:
         TypeError: If `cell` is not a bound cell.
-        ValueError: If `cell` has a random key, or `batch_size` is below 1.
+        ValueError: If `cell` has a random key, `batch_size` is below 1, or the initial
+            state has another number of rows.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.export
@@ -69,20 +113,42 @@ class Streamer:
     """
 
     def __init__(
-        self, cell: RNNCellLike, batch_size: int = 1, dtype: DType = jnp.float32
+        self,
+        cell: RNNCellLike,
+        batch_size: int = 1,
+        dtype: DType = jnp.float32,
+        initial_state: PyTree = None,
     ) -> None:
+        super().__init__()
         _check_cell("cell", cell)
         self._rows = as_count("batch_size", batch_size)
+        self._dtype = as_dtype(dtype)
         # Transfer NumPy parameters to the device once, instead of at every call.
         self._cell = jax.device_put(cell)
-        self._zero = self._state = zero_state(cell, self._rows, as_dtype(dtype))
-        self._dtypes: set[tuple[str, DType]] = set()  # That each leaf has had.
+        self._first = self._first_state(initial_state)
+        self._known: set[tuple[str, DType]] = set()  # The dtypes that leaves had.
+        self._given = self._state = self._first
         self.reset()
+
+    def _first_state(self, given: PyTree) -> PyTree:
+        """The state before the first frame of a sequence."""
+        if given is None:
+            return self._zeros
+        state = as_arrays("initial_state", _copied("initial_state", given))
+        must = f"have {self._rows} rows, the stream's `batch_size`"
+        fix = fix_of_rows(self._cell, state, self._rows)
+        check_rows_of_state(state, self._rows, must, fix)
+        return state
+
+    @functools.cached_property
+    def _zeros(self) -> PyTree:
+        return zero_state(self._cell, self._rows, self._dtype)
 
     @functools.cached_property
     def _run(self) -> Callable[..., tuple]:  # Of the first call, which compiles.
         return functools.partial(_step, self._cell, program=_program_of(self._cell))
 
+    @_locked
     def __call__(
         self,
         frame: PyTree,
@@ -119,47 +185,56 @@ class Streamer:
             expect(leaf.shape[:1] == (self._rows,), name, must, leaf, fix)
         where, reset_state = as_resets(resets, reset_state, (self._rows,), None)
         if where is not None:
-            reset_state = as_reset_state(reset_state, self._zero, self._state)
-        output, self._state = self._run(self._state, frame, where, reset_state)
+            like = with_read_only(self._state, self._given)
+            reset_state = as_reset_state(reset_state, lambda: self._zeros, like)
+            reset_state = without_read_only(reset_state)
+        try:
+            output, self._state = self._run(self._state, frame, where, reset_state)
+        except Exception as error:
+            _add_fix_of_dtype(error, frame, self._dtype)
+            raise
         return output
 
     @property
+    @_locked
     def state(self) -> PyTree:
         """A copy of the state after the last frame, each leaf `[batch, ...]`."""
-        return jax.tree.map(jnp.copy, self._state)
+        return jax.tree.map(jnp.copy, with_read_only(self._state, self._given))
 
+    @_locked
     def reset(self, state: PyTree = None) -> None:
         """Starts a new sequence.
 
         Args:
             state: The initial state, e.g. the `state` of an earlier stream, each leaf
-                `[batch, ...]`; None for zeros.
+                `[batch, ...]`; None for the state with which the stream was created.
 
         Raises:
             ValueError: If the structure or a shape differs from the stream's state.
-            TypeError: If a dtype differs from the zero state, unless the stream's state
-                has had this dtype, or this dtype is wider.
+            TypeError: If a dtype differs from the stream's first state, unless the
+                stream's state has had this dtype, or this dtype is wider.
         """
         # A step may change a dtype of the zero state, e.g. to complex.
-        self._dtypes |= {(k, x.dtype) for k, x in named_leaves("state", self._state)}
-        state = self._zero if state is None else as_arrays("state", state)
-        check_structure("`state`", self._zero, state, strict=True)
+        self._known |= {(k, x.dtype) for k, x in named_leaves("state", self._state)}
+        state = self._first if state is None else as_arrays("state", state)
+        check_structure("`state`", self._first, state, strict=True)
         fix = "To reset only some rows, pass `resets` with the next frame."
-        zeros = jax.tree.leaves(self._zero)
-        for (name, leaf), zero in zip(named_leaves("state", state), zeros, strict=True):
-            must = f"have shape {list(zero.shape)}"
-            expect(leaf.shape == zero.shape, name, must, leaf, fix)
-            is_inexact = jnp.issubdtype(zero.dtype, jnp.inexact)
-            is_wider = is_inexact and np.can_cast(zero.dtype, leaf.dtype)
-            fits = is_wider or (name, leaf.dtype) in self._dtypes
-            must = f"have the dtype of the stream, {zero.dtype}, or a wider one"
-            cast = f"Cast it, or create the stream with `dtype=jnp.{leaf.dtype}`."
+        firsts = jax.tree.leaves(self._first)
+        for (name, leaf), own in zip(named_leaves("state", state), firsts, strict=True):
+            must = f"have shape {list(own.shape)}"
+            expect(leaf.shape == own.shape, name, must, leaf, fix)
+            is_inexact = jnp.issubdtype(own.dtype, jnp.inexact)
+            is_wide = is_inexact and np.can_cast(own.dtype, leaf.dtype)
+            fits = is_wide or (name, leaf.dtype) in self._known
+            must = f"have the dtype of the stream, {own.dtype}, or a wider one"
+            cast = "Cast it, or create the stream with this state as `initial_state`."
             expect(fits, name, must, leaf, cast, error=TypeError)
         # Each step overwrites the previous state, so copy the user's arrays.
-        self._state = jax.tree.map(jnp.copy, state)
+        self._given = state
+        self._state = jax.tree.map(jnp.copy, call_start(self._cell, state))
 
 
-class BidirectionalStreamer:
+class BidirectionalStreamer(_Stream):
     """Runs bidirectional layers chunk by chunk, with a bounded look-ahead.
 
     The forward cells carry their states from chunk to chunk. For each chunk, the
@@ -214,6 +289,7 @@ class BidirectionalStreamer:
         batch_size: int = 1,
         dtype: DType = jnp.float32,
     ) -> None:
+        super().__init__()
         check_both_lists(cells_fw, cells_bw)
         for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
             for i, cell in enumerate(cells):
@@ -235,6 +311,7 @@ class BidirectionalStreamer:
         program = _program_of(*fw, *bw)
         return functools.partial(_run_window, fw, bw, program=program, **options)
 
+    @_locked
     def __call__(self, chunk: PyTree) -> PyTree:
         """Adds a chunk; returns the outputs of the oldest chunk with a full look-ahead.
 
@@ -254,6 +331,7 @@ class BidirectionalStreamer:
         self._append("chunk", chunk, self._chunk, "Pass a shorter chunk to `flush`.")
         return self._oldest() if self._steps >= self._size else None
 
+    @_locked
     def flush(self, last: PyTree = None) -> PyTree:
         """Ends the sequence and returns the remaining outputs.
 
@@ -282,10 +360,12 @@ class BidirectionalStreamer:
         return jax.tree.map(lambda *ys: jnp.concatenate(ys, axis=1), *outputs)
 
     @property
+    @_locked
     def state(self) -> tuple[PyTree, ...]:
         """A copy of the forward states after the last returned output."""
         return jax.tree.map(jnp.copy, self._states)
 
+    @_locked
     def reset(self) -> None:
         """Starts a new sequence and drops the remaining outputs."""
         cells_fw, _ = self._cells
@@ -322,7 +402,11 @@ class BidirectionalStreamer:
         if self._waiting is None:
             # Find the cells' errors before the chunk is added.
             window = jax.tree.map(self._padded, chunk)
-            jax.eval_shape(self._run, self._states, window, np.int32(0))
+            try:
+                jax.eval_shape(self._run, self._states, window, np.int32(0))
+            except Exception as error:
+                _add_fix_of_dtype(error, window, self._dtype)
+                raise
             self._waiting = _at_steps(chunk, slice(0))
         fix = "For other inputs, create another stream."
         check_like(name, chunk, self._waiting, skip=2, fix=fix)
@@ -378,6 +462,15 @@ def _copied(name: str, tree: PyTree) -> PyTree:
     return map_named(name, copied, tree)
 
 
+def _add_fix_of_dtype(error: Exception, inputs: PyTree, dtype: DType) -> None:
+    """Adds to an error what to do about inputs that are wider than the stream."""
+    for leaf in jax.tree.leaves(inputs):
+        own = jnp.result_type(leaf)
+        if is_wider(own, dtype):
+            error.add_note(f"For these inputs, create a stream with `dtype=jnp.{own}`.")
+            return
+
+
 def _program_of(*cells: RNNCellLike) -> Hashable:
     """A static argument that is equal for streams that can share their programs.
 
@@ -399,7 +492,8 @@ def _step(
     """Runs one step; returns `(output, new_state)`. `program` is from `_program_of`."""
     del program
     if resets is not None:
-        state = masking.choose(~resets, state, reset_state)
+        own = masking.choose(~resets, without_read_only(state), reset_state)
+        state = with_read_only(own, state)
     output, new_state = cell(frame, state)
     return output, with_structure(state, new_state)
 

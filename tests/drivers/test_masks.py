@@ -119,19 +119,72 @@ def test_the_loops_are_those_of_lengths():
     assert loops(mask=MASK) == loops(sequence_length=jnp.full(BATCH, 3))
 
 
+FOLD = jax.vmap(lambda key: jax.random.fold_in(key, 1))
+KEYED = jaxrnn.FunctionCell(lambda p, x, keys, key=None: (x, FOLD(keys)), (), DEPTH)
+KEYED = KEYED.bind({})
+KEYS, OTHER_KEYS = (jax.random.split(jax.random.key(n), BATCH) for n in range(2))
+
+
 def test_keys_in_the_state():
     """Masked steps keep the keys in a state, like its numbers."""
-    fold = jax.vmap(lambda key: jax.random.fold_in(key, 1))
-    step = lambda params, inputs, keys, key=None: (inputs, fold(keys))
-    cell = jaxrnn.FunctionCell(step, (), DEPTH).bind({})
-    after = [jax.random.split(jax.random.key(0), BATCH)]
+    after = [KEYS]
     for _ in range(TIME):
-        after.append(fold(after[-1]))
-    run = jaxrnn.dynamic_rnn
-    _, last, keys = run(cell, X, mask=MASK, initial_state=after[0], **STATES)
+        after.append(FOLD(after[-1]))
+    _, last, keys = jaxrnn.dynamic_rnn(
+        KEYED, X, mask=MASK, initial_state=KEYS, **STATES
+    )
     want = jnp.stack(after)[np.cumsum(MASK, axis=1), np.arange(BATCH)[:, None]]
     assert (keys == want).all()
     assert (last == want[:, -1]).all()
+
+
+def in_packs(resets, lengths):
+    """The keys of `packed_rnn`, whose sequences start where a row would be reset."""
+    ends = [
+        [*np.flatnonzero(row[1:n]) + 1, n]
+        for row, n in zip(resets, lengths, strict=True)
+    ]
+    starts = [[0, *row[:-1]] for row in ends]
+    places = [
+        (b, i, j) for b in range(BATCH) for i, j in zip(starts[b], ends[b], strict=True)
+    ]
+    packed = jaxrnn.pack_sequences([X[b, i:j] for b, i, j in places])
+    pairs = [(OTHER_KEYS if resets[b, i] else KEYS)[b] for b, i, _ in places]
+    _, last = jaxrnn.packed_rnn(KEYED, packed, jnp.stack(pairs), X.dtype)
+    return last[np.cumsum([len(row) for row in ends]) - 1]
+
+
+def in_a_stream(resets, lengths):
+    """The keys of a stream; its rows have no lengths, so each is read at its end."""
+    stream, keys = jaxrnn.export.Streamer(KEYED, BATCH, initial_state=KEYS), []
+    for t in range(TIME):
+        stream(X[:, t], resets=resets[:, t], reset_state=OTHER_KEYS)
+        keys.append(stream.state)
+    return jnp.stack(keys)[lengths - 1, np.arange(BATCH)]
+
+
+def in_a_driver(resets, lengths, run=jaxrnn.dynamic_rnn, cell=KEYED):
+    given = {"resets": resets, "reset_state": OTHER_KEYS, "initial_state": KEYS}
+    return run(cell, X, lengths, dtype=X.dtype, **given)[1]
+
+
+@pytest.mark.parametrize("run", [in_packs, in_a_stream, in_a_driver])
+def test_keys_restart(run):
+    """A row that restarts draws from its new key; the numbers come from a loop."""
+    resets, lengths = MASK & (np.arange(TIME) % 2 == 0), np.maximum(MASK.sum(1), 1)
+    keys = []
+    for b in range(BATCH):
+        key = KEYS[b]
+        for t in range(lengths[b]):
+            key = jax.random.fold_in(OTHER_KEYS[b] if resets[b, t] else key, 1)
+        keys.append(key)
+    assert (run(resets, lengths) == jnp.stack(keys)).all()
+
+
+def test_keys_have_no_zero():
+    run = functools.partial(jaxrnn.dynamic_rnn, KEYED, X, None, KEYS, X.dtype)
+    with pytest.raises(ValueError, match=r"^`reset_state` must be given, because `in"):
+        run(resets=MASK)
 
 
 def test_a_list_of_traced_rows():

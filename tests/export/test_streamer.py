@@ -1,5 +1,7 @@
 """Streams of frames and of chunks, against the drivers over whole sequences."""
 
+import concurrent.futures
+import copy
 import functools
 
 import jax
@@ -9,7 +11,7 @@ import pytest
 from helpers import assert_near, assert_same, bound
 
 import jaxrnn
-from jaxrnn import GRUCell, LSTMCell, LSTMStateTuple, MultiRNNCell
+from jaxrnn import GRUCell, LSTMCell, LSTMStateTuple, MultiRNNCell, TensorShape, contrib
 from jaxrnn.export import BidirectionalStreamer, Streamer
 
 DEPTH, UNITS = 3, 4
@@ -101,6 +103,55 @@ def test_rows_are_reset_as_by_dynamic_rnn():
             buffer[:] = True
         want = jaxrnn.dynamic_rnn(cell, x, dtype=F32, resets=resets, **options)
         near((jnp.stack(outputs, 1), stream.state), want)
+
+
+def test_a_stream_keeps_the_dtypes_of_its_initial_state():
+    """A sum, a counter, a flag and keys; `reset` returns to this state."""
+    fold = jax.vmap(lambda key: jax.random.fold_in(key, 1))
+
+    def step(params, x, state, key=None):
+        total, count, flag, keys = state
+        return total, (total + x, count + 1, ~flag, fold(keys))
+
+    cell = jaxrnn.FunctionCell(step, (DEPTH, *[TensorShape([])] * 3), DEPTH).bind({})
+    keys, x = jax.random.split(jax.random.key(0), 2), sequence(2, 3)
+    first = (
+        np.ones((2, DEPTH), "f"),
+        np.array([5, 7], np.int32),
+        np.array([True, False]),
+    )
+    stream = Streamer(cell, 2, initial_state=(*first, keys))
+    for _ in range(2):
+        for t in range(3):
+            stream(x[:, t])
+        *got, got_keys = stream.state
+        near(got[0], first[0] + x.sum(1))
+        assert_same(got[1:], [first[1] + 3, ~first[2]])
+        assert (got_keys == fold(fold(fold(keys)))).all()
+        stream.reset()
+
+
+def test_attention_on_a_stream():
+    cell = contrib.AttentionWrapper(GRUCell(UNITS), contrib.BahdanauAttention(2, 3))
+    x, memory = sequence(2, 6), sequence(2, 4, seed=5)
+    cell, state = own(cell), cell.initial_state(memory, [4, 2])
+    want = jaxrnn.dynamic_rnn(cell, x, None, state, F32)
+    stream = Streamer(cell, 2, initial_state=state)
+    for _ in range(2):
+        got = jnp.stack([stream(x[:, t]) for t in range(6)], 1)
+        near((got, stream.state), want)
+        stream.reset()
+
+
+def test_threads_may_share_a_stream():
+    """Each call adds 1 to the state and returns the sum; a copy has its own state."""
+    cell = jaxrnn.FunctionCell(lambda p, x, s, key=None: (s + x, s + x), 1, 1)
+    stream, one = Streamer(cell.bind({})), np.ones((1, 1), "f")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: stream(one).item(), range(200)))
+    assert sorted(got) == list(range(1, 201))
+    for each in (copy.deepcopy(stream), stream):
+        assert each(one).item() == 201
 
 
 def programs(caplog):
