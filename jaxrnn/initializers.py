@@ -7,8 +7,9 @@ cell as `initializer`, `kernel_initializer` or `bias_initializer`, or to a `Stag
 `kernel` and `bias`. By default, cells use TensorFlow's initializers.
 
 `by_part` draws the rows of inputs and state separately, and `by_gate` the columns of
-each gate, both in float32 at least; parameters of a narrower dtype are rounded. `unit_forget_bias` and `chrono` initialize biases. `lecun_orthogonal` matches
-the defaults of Flax's cells.
+each gate, both in float32 at least; parameters of a narrower dtype are rounded.
+`unit_forget_bias` and `chrono` initialize biases. `lecun_orthogonal` matches the
+defaults of Flax's cells.
 
     from jaxrnn import initializers
     cell = jaxrnn.LSTMCell(

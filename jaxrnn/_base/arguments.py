@@ -119,6 +119,8 @@ def _fix_of_cell(name: str, cell: object) -> str:
     """What to do with an object that is not a bound cell."""
     if hasattr(cell, "get_cells"):
         return f"Pass the bound cells of the module: `{name}.get_cells()`."
+    if hasattr(cell, "cells_of"):
+        return f"Pass the bound cells of the module: `{name}.cells_of(variables)`."
     if hasattr(cell, "initialize_carry"):
         return "Convert a Flax cell with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
     if isinstance(cell, list | tuple):

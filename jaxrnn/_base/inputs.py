@@ -61,12 +61,15 @@ def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
     named = named_inputs(inputs)
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
     of_a_list = OF_A_LIST if type(inputs) in (list, tuple) else ""
+    # A nest with whole sequences is meant as a nest.
+    has_sequences = any(leaf.ndim > 2 for _, leaf in named)
+    of_a_list = "" if has_sequences else of_a_list
     rows = ":, None" if time_major else "None"
     for name, leaf in named:
-        of_rank = (
-            f"For one sequence [time, depth], pass `{name}[{rows}]`. For one number "
-            f"per step, pass `{name}[..., None]`. Embed integer ids."
-        )
+        of_rank = f"For one number per step, pass `{name}[..., None]`."
+        if not has_sequences:
+            one = f"For one sequence [time, depth], pass `{name}[{rows}]`."
+            of_rank = f"{one} {of_rank} Embed integer ids."
         check_rank(name, leaf, 3, axes, of_a_list or of_rank)
     check_same_size(named, slice(2), f"first two sizes, {axes},", of_a_list)
     return inputs

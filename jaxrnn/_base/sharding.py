@@ -71,8 +71,9 @@ def whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
     def put(name: str, x: Array) -> Array:
         spec = jax.typeof(x).sharding.spec
         fix = (
-            f"It is sharded as {spec}. Only `dynamic_rnn` runs such inputs. Shard the "
-            "rows, with `jax.sharding.reshard`."
+            f"It is sharded as {spec}. Only `dynamic_rnn` divides time. To explain its "
+            "run, pass the types of the steps of one device, without a sharding. For "
+            "other functions, shard the rows, with `jax.sharding.reshard`."
         )
         is_whole = spec[1 - batch_axis] is None
         expect(is_whole, name, "not be sharded along time", x, fix)

@@ -137,6 +137,11 @@ class BoundCell(Bound):
         """See `RNNCell.rows_interact`."""
         return self.cell.rows_interact
 
+    @property
+    def feature_axes(self) -> int | None:
+        """The number of axes of one row of inputs at one step; None if unknown."""
+        return getattr(self.cell, "feature_axes", None)
+
     def get_initial_state(
         self,
         inputs: PyTree = None,

@@ -177,6 +177,13 @@ def check_number(
     is_scalar = is_array(value) and not (value.ndim or is_traced(value))
     is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     fix = "Pass a Python number."
+    if is_traced(value):
+        fix = (
+            "Pass a Python number, and create a cell for each number, outside of "
+            "`vmap` and `jit`. What a transformation changes belongs to the "
+            "parameters; for `forget_bias`, pass 0 and add the number to the bias of "
+            "the forget gate."
+        )
     expect(is_scalar or is_real, name, "be a number", value, fix, error=TypeError)
     number = float(value)
     expect(low <= number <= high, name, f"be in [{low}, {high}]", number)

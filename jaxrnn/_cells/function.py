@@ -1,10 +1,12 @@
 """Cells whose step is a given function, or a module with its own parameters."""
 
+import inspect
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 from .._base.arguments import as_bool
 from .._base.cell_keys import check_key, check_key_or_none
+from .._base.errors import Verbatim, expect
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from . import fields
 from .base import RNNCell
@@ -61,6 +63,18 @@ class FunctionCell(RNNCell):
     is_random: bool | None = fields.checked(as_bool, default=None)  # pyright: ignore[reportIncompatibleMethodOverride]
     rows_interact: bool = fields.flag(False)  # pyright: ignore[reportIncompatibleMethodOverride]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            signature = inspect.signature(self.fn)
+        except ValueError:  # Some functions of C have no signature.
+            return
+        takes_key = _accepts(signature, None, None, None, key=None)
+        is_step = takes_key or not _accepts(signature, None, None, None)
+        must = "take the argument `key`, for random numbers"
+        fix = "Write `def step(params, inputs, state, key=None)`."
+        expect(is_step, "fn", must, Verbatim(signature), fix, error=TypeError)
+
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """The parameters that `init_fn` returns; `{}` if `init_fn` is None.
 
@@ -81,6 +95,14 @@ class FunctionCell(RNNCell):
         """
         check_key_or_none(key)
         return self.fn(params, inputs, state, key=key)
+
+
+def _accepts(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 @fields.dataclass

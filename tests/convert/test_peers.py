@@ -285,6 +285,28 @@ def test_names_are_those_that_haiku_gives():
     assert got.cell == jaxrnn.MultiRNNCell(layers[2:])
 
 
+def test_resets_of_a_reversed_core():
+    """Haiku's flags are where the reversed run resets, one step before `resets`."""
+    flags = np.random.default_rng(3).random(X.shape[:2]) < 0.4
+
+    def theirs(x):
+        core = hk.ResetCore(hk.LSTM(4))
+        zeros = jax.tree.map(lambda s: s.astype(x.dtype), core.initial_state(len(x)))
+        run = functools.partial(hk.dynamic_unroll, time_major=False, reverse=True)
+        return run(core, (x, flags), zeros)[0]
+
+    functions = hk.without_apply_rng(hk.transform(theirs))
+    with usual_promotion():
+        types = jax.eval_shape(functions.init, jax.random.key(0), X)
+        weights = random_like(types)
+        want = functions.apply(weights, X)
+    cell = convert.haiku.load(weights)
+    resets = jnp.pad(flags, ((0, 0), (1, 0)))[:, :-1]
+    run = functools.partial(jaxrnn.bidirectional_dynamic_rnn, dtype=X.dtype)
+    (_, got), _ = run(cell, cell, X, resets=resets)
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
 @pytest.mark.parametrize("axes", GRIDS)
 def test_any_convolutional_lstm_and_names(axes):
     """Only the class of these cells differs; the weights are of bfloat16."""

@@ -21,8 +21,10 @@ from jaxrnn import (
     LSTMStateTuple,
     MultiRNNCell,
     TensorShape,
+    contrib,
     dynamic_rnn,
 )
+from jaxrnn.export import BidirectionalStreamer, Streamer
 from jaxrnn.memory import Offload, Recompute
 
 F32, C64, I32 = jnp.float32, jnp.complex64, jnp.int32
@@ -278,6 +280,74 @@ DRIVERS = [
     ("For example, use `Offload(Recompute(64))`", lambda: Offload(64), lambda: Offload(Recompute(64))),
     ("Pass float32, or set `jax_enable_x64`", lambda: without_x64("float64"),
      lambda: (without_x64("float32"), dynamic_rnn(bound(GRUCell(2), dtype="float64"), X.astype(float), dtype="float64"))),
+]  # fmt: skip
+
+
+def without_key(params, inputs, state):
+    return inputs, state
+
+
+def sweep(cell):
+    """The outputs for two numbers, under `vmap`; `cell` makes a bound cell of one."""
+    return jax.vmap(lambda b: run(cell(b), X)[0])(jnp.arange(2, dtype=F32))
+
+
+def more_bias(b):
+    """An LSTM with `b` added to the bias of the forget gate, the third of i, j, f, o."""
+    bias = LSTM.params["bias"].reshape(4, 2).at[2].add(b).ravel()
+    return LSTMCell(2, forget_bias=0).bind(LSTM.params | {"bias": bias})
+
+
+def explained(x):
+    mesh = jax.make_mesh((5,), ("time",), (jax.sharding.AxisType.Explicit,))
+    spec = jax.sharding.PartitionSpec(None, "time")
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(x, jax.sharding.NamedSharding(mesh, spec))
+        return jaxrnn.explain(MIN_GRU, sharded, dtype=F32)
+
+
+PART = jax.ShapeDtypeStruct((4, 1, 3), F32)
+MANY = np.stack([X, X])  # [batch, agents, time, depth]
+IN_NEST = cell_of(lambda x, s: (x[0] + x[1], s)).bind({})
+LINEN = jaxrnn.linen.RNN(GRUCell(2))
+VARIABLES = {"params": {"gru_cell": GRU.params}}
+KEYED = cell_of(lambda x, s: (x, s), TensorShape([])).bind({})
+KEYS = jax.random.split(KEY, 4)
+ATTENTION = contrib.AttentionWrapper(GRUCell(2), contrib.LuongAttention(2, 3))
+MEMORY = ATTENTION.initial_state(X)
+WIDE = bound(GRUCell(2), dtype="float64")
+
+
+def count(x, s):
+    return x, (s[0], s[1] + 1)
+
+
+COUNTING = cell_of(count, (3, TensorShape([]))).bind({})
+
+EDGES = [
+    ("For one step of each row, pass `inputs[:, None]` and `resets[:, None]`", lambda: in_nnx()(X[:, 0], initial_state=ZEROS),
+     lambda: in_nnx()(X[:, 0][:, None], initial_state=ZEROS, resets=MASK[:, 0][:, None])),
+    ("For one step of each row, pass `inputs[:, None]` and `resets[:, None]`", lambda: in_nnx()(X[:, 0], resets=MASK[:, :1]), lambda: in_nnx()(X[:, 0][:, None], resets=MASK[:, :1])),
+    ("For one step of each row, pass `inputs[None]` and `resets[None]`", lambda: in_linen(X[:, 0], initial_state=ZEROS, options={"time_major": True}),
+     lambda: in_linen(X[:, 0][None], initial_state=ZEROS, resets=MASK[:, 0][None], options={"time_major": True})),
+    ("Merge the batch axes, as in `inputs.reshape(-1, *inputs.shape[-2:])`, or use a module `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`", lambda: run(GRU, MANY),
+     lambda: (run(GRU, MANY.reshape(-1, *MANY.shape[-2:])), in_nnx()(MANY), in_linen(MANY))),
+    ("For one number per step, pass `inputs[1][..., None]`", lambda: run(IN_NEST, (X, X[..., 0])), lambda: run(IN_NEST, (X, X[..., 0][..., None]))),
+    ("Pass the bound cells of the module: `cell.cells_of(variables)`", lambda: run(LINEN, X), lambda: run(LINEN.cells_of(VARIABLES), X)),
+    ("Write `def step(params, inputs, state, key=None)`", lambda: jaxrnn.FunctionCell(without_key, 3, 3),
+     lambda: run(jaxrnn.FunctionCell(lambda params, inputs, state, key=None: (inputs, state), 3, 3).bind({}), X)),
+    ("create a cell for each number, outside of `vmap` and `jit`", lambda: sweep(lambda b: LSTMCell(2, forget_bias=b).bind(LSTM.params)),
+     lambda: [run(LSTMCell(2, forget_bias=b).bind(LSTM.params), X) for b in (0.0, 1.0)]),
+    ("for `forget_bias`, pass 0 and add the number to the bias of the forget gate", lambda: sweep(lambda b: LSTMCell(2, forget_bias=b).bind(LSTM.params)), lambda: sweep(more_bias)),
+    ("To explain its run, pass the types of the steps of one device, without a sharding", lambda: explained(X), lambda: jaxrnn.explain(MIN_GRU, PART, dtype=F32)),
+    ("Pass the keys after a reset to `dynamic_rnn`, a module `RNN` or a stream", lambda: run(KEYED, X, None, KEYS, resets=MASK),
+     lambda: (run(KEYED, X, None, KEYS, resets=MASK, reset_state=KEYS), in_nnx(KEYED.cell)(X, initial_state=KEYS, resets=MASK, reset_state=KEYS),
+              Streamer(KEYED, 4, initial_state=KEYS)(X[:, 0], resets=MASK[:, 0], reset_state=KEYS))),
+    ("create the stream with this state as `initial_state`", lambda: Streamer(COUNTING, 4).reset(COUNTS), lambda: Streamer(COUNTING, 4, initial_state=COUNTS)(X[:, 0])),
+    ("create a stream with `dtype=jnp.float64`", lambda: Streamer(WIDE, 4)(np.float64(X[:, 0])), lambda: Streamer(WIDE, 4, dtype=jnp.float64)(np.float64(X[:, 0]))),
+    ("create a stream with `dtype=jnp.float64`", lambda: BidirectionalStreamer([WIDE], [WIDE], 5, 0, 4)(np.float64(X)), lambda: BidirectionalStreamer([WIDE], [WIDE], 5, 0, 4, jnp.float64)(np.float64(X))),
+    ("`initial_state` must be given, because it holds the memory. Create a state with `cell.initial_state(memory)`",
+     lambda: Streamer(bound(ATTENTION), 4), lambda: Streamer(bound(ATTENTION), 4, initial_state=MEMORY)(X[:, 0])),
 ]  # fmt: skip
 
 OTHER_DRIVERS = [
@@ -586,7 +656,7 @@ MODULES = [
 @pytest.mark.fast("*broadcast_to*", "*raw_rnn*", "*in_features*", "*dtype=jnp*")
 @pytest.mark.parametrize(
     ("advice", "fails", "followed"),
-    DRIVERS + OTHER_DRIVERS + CELLS + OTHERS + CONVERTERS + MODULES,
+    DRIVERS + EDGES + OTHER_DRIVERS + CELLS + OTHERS + CONVERTERS + MODULES,
     ids=lambda x: x if isinstance(x, str) else "",
 )
 def test_advice_can_be_followed(advice, fails, followed):
