@@ -12,7 +12,7 @@ names.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -164,7 +164,7 @@ class Recurrent(nn.Module, kw_only=True):
             # compares the shapes, and its error message is clearer.
             if self.has_variable("params", name):
                 return nn.meta.unbox(self.get_variable("params", name))
-            return self.param(name, init, name)
+            return _param(self, name, init, name)
 
         params = {name: get(name) for name in modules.named_cells(cells)}
         parameters.check_axis_names(self.axis_names, params)
@@ -358,7 +358,7 @@ class Cell(nn.RNNCellBase):
         cell = modules.check_no_noise(self.cell)
         (scope,) = modules.named_cells(cell)
         step = modules.as_step(self, inputs)
-        params = self.param(scope, cell.init, step, self.param_dtype)
+        params = _param(self, scope, cell.init, step, self.param_dtype)
         return modules.run_step(self, params, carry, inputs)
 
     @nn.nowrap
@@ -366,6 +366,16 @@ class Cell(nn.RNNCellBase):
         """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
         del rng
         return modules.zero_carry(self, input_shape)
+
+
+def _param(module: nn.Module, name: str, init: Callable, *args: Any) -> PyTree:
+    """A parameter of the module; variables may lack a parameter without arrays."""
+    is_given = module.has_variable("params", name)
+    if not is_given and not module.is_mutable_collection("params"):
+        types = jax.eval_shape(lambda key: init(key, *args), jax.random.key(0))
+        if not jax.tree.leaves(types):
+            return types
+    return module.param(name, init, *args)
 
 
 def as_cell(

@@ -7,6 +7,7 @@ batch axis are not reshaped, so they keep their sharding.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
@@ -28,7 +29,13 @@ from .._base.cell_keys import fold_in
 from .._base.errors import counted, error_note, expect, is_array
 from .._base.inputs import OF_A_LIST, as_array, named_inputs
 from .._base.math import is_float
-from .._base.trees import TensorShape, map_named
+from .._base.trees import (
+    TensorShape,
+    is_tensor_array,
+    map_named,
+    named_leaves,
+    size_shapes,
+)
 from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
 from .._batching.packed_sequences import check_not_packed
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
@@ -87,6 +94,8 @@ def run(
         "time_major": module.time_major,
         "return_states": returns["return_states"],
     }
+    if not shape:
+        _check_one_sequence(module, states, marks)
     options |= {name: cast(merge(name, x, shape)) for name, x in states.items()}
     options |= {name: merge(name, x, shape, start) for name, x in marks.items()}
     drive = _run_stack if is_stack(cells) else _run_two
@@ -133,7 +142,7 @@ def _run_stack(module: Any, cells: Any, inputs: PyTree, options: Options) -> tup
 
     def run_layer(fw: Any, bw: Any, xs: PyTree, **given: Any) -> tuple[PyTree, ...]:
         outputs, *states = bidirectional_dynamic_rnn(fw, bw, xs, **given, **options)
-        return concatenate(*outputs), *zip(*states, strict=True)
+        return joined(*outputs, axis=2), *zip(*states, strict=True)
 
     what = "a pair (states_fw, states_bw), each with one state per layer"
     states = _pop_states(what, options)
@@ -220,9 +229,10 @@ def bind_cells(cells: Cells, params: Params, key: Key | None = None) -> BoundCel
     def bind(named: NamedCells, params: Params, key: Key | None) -> BoundCells:
         bound: list[BoundCells] = []
         for i, (name, part) in enumerate(named.items()):
+            own = params.get(name, {})  # Flax drops the dicts of no parameters.
             if isinstance(part, RNNCell):  # The cell is then the only entry.
-                return part.bind(params[name], key)
-            bound.append(bind(part, params[name], fold_in(key, i)))
+                return part.bind(own, key)
+            bound.append(bind(part, own, fold_in(key, i)))
         return tuple(bound)
 
     bound = bind(named_cells(cells), params, key)
@@ -335,6 +345,27 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
         return array.reshape(*array.shape[:start], rows, *array.shape[end:])
 
     return map_named(name, merged, tree)
+
+
+def _check_one_sequence(
+    module: Any, states: Mapping[str, PyTree], marks: Mapping[str, ArrayLike | None]
+) -> None:
+    """Raises ValueError if inputs without a batch axis come with arrays that have one.
+
+    Such inputs `[rows, depth]` are one step of each row, but run as one sequence.
+    """
+    index = "None" if module.time_major else ":, None"
+    must = "have no batch axis like the inputs, which are one sequence [time, ...]"
+    fix = f"For one step of each row, pass `inputs[{index}]` and `resets[{index}]`."
+    for name, mark in marks.items():
+        expect(mark is None or np.ndim(mark) < 2, name, must, mark, fix)
+    shapes = [size_shapes(cell.state_size) for cell in list_cells(module._cells())]
+    ranks = [len(shape) for shape in itertools.chain(*shapes)]
+    for name, state in states.items():
+        named = list(named_leaves(name, state, is_tensor_array))
+        if len(named) == len(ranks):
+            for (full, leaf), rank in zip(named, ranks, strict=True):
+                expect(np.ndim(leaf) <= rank, full, must, leaf, fix)
 
 
 def split(tree: PyTree, shape: Shape, start: int = 0) -> PyTree:

@@ -13,6 +13,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._cells.fields import as_floating
+from .._drivers.bidirectional import joined
 from .._wrappers.base import unwrapped
 from .._wrappers.multi_rnn import MultiRNNCell
 from . import modules
@@ -42,7 +43,7 @@ def init_part(
             if below == name:
                 break
             outputs = (output_of(cell, {}, step, dtype) for cell in pair)
-            step = jax.eval_shape(modules.concatenate, *outputs)
+            step = jax.eval_shape(lambda *pair: joined(*pair, axis=1), *outputs)
     return _init(named[name], key, step, dtype)
 
 

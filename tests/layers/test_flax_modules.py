@@ -14,6 +14,7 @@ import pytest
 from cases import CASES
 from flax import nnx
 from flax.errors import InvalidRngError, TraceContextError
+from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers import assert_same, drawn, usual_promotion
 
 import jaxrnn
@@ -26,6 +27,7 @@ from jaxrnn import (
     GRUCell,
     LSTMCell,
     MultiRNNCell,
+    TensorShape,
     contrib,
 )
 from jaxrnn.convert import tf1
@@ -545,6 +547,51 @@ def test_parameters_may_be_lists_and_tuples(make):
     cell = OF_LIST.bind(init_list(None, None, X.dtype))
     want, _ = jaxrnn.dynamic_rnn(cell, X, LENGTHS, dtype=X.dtype)
     same(rnn(X, LENGTHS), want)
+
+
+def without_parameters(*size):
+    step = lambda params, x, s, key=None: (jnp.tanh(x + s),) * 2
+    return FunctionCell(step, TensorShape(size), TensorShape(size))
+
+
+@both
+def test_layers_join_what_the_function_joins(make):
+    """Outputs of several axes, in cells without parameters."""
+    cells = [without_parameters(3, 2), without_parameters(6, 2)]
+    x, own = draw(ROWS, TIME, 3, 2), [cell.bind({}) for cell in cells]
+    run = functools.partial(jaxrnn.stack_bidirectional_dynamic_rnn, dtype=x.dtype)
+    outputs, *states = run(own, own, x)
+    assert outputs.shape == (ROWS, TIME, 12, 2)
+    rnn = make("StackBidirectional", cells, cells, inputs=x, return_carry=True)
+    same(rnn(x), (tuple(states), outputs))
+
+
+PLAIN = without_parameters(DEPTH)
+NO_PARAMETERS = {
+    "RNN": jaxrnn.linen.RNN(PLAIN),
+    "Bidirectional": jaxrnn.linen.Bidirectional(PLAIN, PLAIN),
+    "StackBidirectional": jaxrnn.linen.StackBidirectional([PLAIN], [PLAIN]),
+    "Cell": nn.RNN(jaxrnn.linen.Cell(PLAIN)),
+}
+
+
+@pytest.mark.parametrize("module", NO_PARAMETERS.values(), ids=NO_PARAMETERS)
+def test_no_variables_for_no_parameters(module):
+    want, _ = jaxrnn.dynamic_rnn(PLAIN.bind({}), X, dtype=X.dtype)
+    for variables in ({}, {"params": {}}, module.init(KEYS[0], X)):
+        same(module.apply(variables, X)[..., :DEPTH], want)
+
+
+@pytest.mark.parametrize("kind", ["Bidirectional", "StackBidirectional"])
+def test_empty_parameters_may_be_dropped(kind):
+    """As by Flax's `flatten_dict`, beside a cell with parameters."""
+    cells = [GRU], [PLAIN]
+    given = cells if kind == "StackBidirectional" else (GRU, PLAIN)
+    module = getattr(jaxrnn.linen, kind)(*given)
+    variables = module.init(KEYS[0], X)
+    dropped = unflatten_dict(flatten_dict(variables))
+    assert jax.tree.structure(dropped) != jax.tree.structure(variables)
+    same(module.apply(dropped, X), module.apply(variables, X))
 
 
 def test_weights_are_kept_in_the_dtype_and_on_the_device_of_the_module():
