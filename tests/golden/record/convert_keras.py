@@ -1,8 +1,8 @@
-"""Writes `tests/golden/convert/keras.npz` from live Keras 3 on JAX, in float64.
+"""Records `convert/keras.npz` from live Keras 3 on JAX, in float64.
 
 It needs Keras 3.15 and JAX:
 
-    python tests/golden/generate/make_convert_keras.py
+    python -m tests.golden.record.convert_keras
 
 Two runs on one machine write the same arrays. A case is one or two layers, one on the
 other. The keys are a case's name and then

@@ -1,7 +1,7 @@
 """Freezes the names, shapes and dtypes of every cell's parameters.
 
 Weights of a checkpoint drop in by name, so a name or a shape that changes is a break of
-the contract. Run from the root: `python tests/golden/generate/make_params.py`.
+the contract. Run from the root: `python -m tests.golden.record.params`.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Writes `tests/golden/convert/torch.npz` from live PyTorch, in float64.
+"""Records `convert/torch.npz` from live PyTorch, in float64.
 
 It needs PyTorch 2.13, for the CPU, and NumPy:
 
-    python tests/golden/generate/make_convert_torch.py
+    python -m tests.golden.record.convert_torch
 
 Two runs on one machine write the same arrays. The keys are a case's name and then
 

@@ -1,8 +1,8 @@
-"""Writes `tests/golden/convert/onnx.npz` from ONNX Runtime and ONNX's own evaluator.
+"""Records `convert/onnx.npz` from ONNX Runtime and ONNX's own evaluator.
 
 It needs `onnx` 1.23 and `onnxruntime` 1.31:
 
-    python tests/golden/generate/make_convert_onnx.py
+    python -m tests.golden.record.convert_onnx
 
 Two runs on one machine write the same arrays. A case is one or two nodes, one on the
 other. The keys are a case's name and then
