@@ -1,97 +1,110 @@
-"""The cells by hand of the goldens in JAX; `README.md` says where TensorFlow's are."""
+"""The cells of the goldens, of JAX or of the library that recorded them.
+
+Steps call `xp`, a `Library`, by the names of `jax.numpy`.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-import jaxrnn
+import numpy as np
 
 from . import trees
 
-Array = jax.Array
-Params = dict[str, Array]
+
+class Library:
+    """The modules of a library as one; `named` are objects under JAX's names."""
+
+    def __init__(self, *modules: Any, **named: Any):
+        """Takes the modules in the order in which names are looked up."""
+        self.modules = list(modules)
+        vars(self).update(named)
+
+    def __getattr__(self, name: str) -> Any:
+        """The object of this name."""
+        for module in self.modules:
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(name)
 
 
-def gated_difference(inputs: Array, outputs: Array) -> Array:
-    """A residual function that is not symmetric in its arguments."""
-    return inputs * jax.nn.sigmoid(outputs) - 0.5 * outputs
+# The first is not symmetric in its arguments; the second changes the width.
+_RESIDUAL_FNS: dict[str, Callable[..., Any]] = {
+    "gated_difference": lambda xp, x, outputs: x * xp.sigmoid(outputs) - 0.5 * outputs,
+    "widening": lambda xp, inputs, outputs: xp.concat([inputs, outputs], axis=-1),
+}
 
 
-def widening(inputs: Array, outputs: Array) -> Array:
-    """A residual function that changes the width."""
-    return jnp.concatenate([inputs, outputs], axis=-1)
-
-
-RESIDUAL_FNS = {"gated_difference": gated_difference, "widening": widening}
-
-
-def _dict_inputs(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    new = jnp.tanh(inputs["a"] @ params["w_a"] + inputs["b"] @ params["w_b"] + state)
+def _dict_inputs(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
+    new = xp.tanh(inputs["a"] @ params["w_a"] + inputs["b"] @ params["w_b"] + state)
     return new, new
 
 
-def _pairs(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
+def _pairs(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
     (x, y), (first, second) = inputs, state
-    new = (jnp.tanh(x + 0.5 * first), second * jax.nn.sigmoid(y) + x @ params["w"])
+    new = (xp.tanh(x + 0.5 * first), second * xp.sigmoid(y) + x @ params["w"])
     return (new[1] * y, new[0] - x), new
 
 
-def _grid(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    new = 0.5 * state + jnp.sin(inputs)
-    return jnp.transpose(new, (0, 2, 1)), new
+def _grid(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
+    new = 0.5 * state + xp.sin(inputs)
+    return xp.permute_dims(new, (0, 2, 1)), new
 
 
-def _deep(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    new = jnp.tanh(state + jnp.sum(inputs, axis=(2, 3)))
-    return jnp.sum(inputs, axis=3) * new[:, :, None], new
+def _deep(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
+    new = xp.tanh(state + xp.sum(inputs, axis=(2, 3)))
+    return xp.sum(inputs, axis=3) * new[:, :, None], new
 
 
-def _counter(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
+def _counter(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
     count, value = state
     new = 0.5 * value + inputs
     return new * count, (count + 1, new)
 
 
-def _int_counter(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
+def _int_counter(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
     count, value = state
-    new = 0.5 * value + inputs * count.astype(value.dtype)
+    new = 0.5 * value + inputs * xp.astype(count, value.dtype)
     return new, (count + 1, new)
 
 
-def _row_sum(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    new = 0.5 * state + jnp.sum(inputs, axis=1)
+def _row_sum(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
+    new = 0.5 * state + xp.sum(inputs, axis=1)
     return new * new, new
 
 
-def _mixed(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    count = state["n"] + jnp.asarray([[1, 2]], jnp.int32)
-    scale = 0.1 * count[:, :1].astype(inputs.dtype)
-    new = jnp.tanh(state["s"] + inputs * scale)
+def _mixed(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
+    count = state["n"] + xp.asarray([[1, 2]], "int32")
+    scale = 0.1 * xp.astype(count[:, :1], inputs.dtype)
+    new = xp.tanh(state["s"] + inputs * scale)
     return new, {"n": count, "s": new}
 
 
-def _dict_outputs(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    new = jnp.tanh(0.5 * state + inputs)
+def _dict_outputs(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
+    new = xp.tanh(0.5 * state + inputs)
     return {"y": new, "z": (new * inputs)[:, :, None]}, new
 
 
-def _list_state(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
+def _list_state(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
     first, second = state
-    new = [jnp.tanh(first + inputs), second * 0.5 + first]
+    new = [xp.tanh(first + inputs), second * 0.5 + first]
     return new[1] * inputs, new
 
 
-def _lookup(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    new = jnp.tanh(params["table"][inputs[:, 0]] + 0.5 * state)
+def _lookup(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
+    new = xp.tanh(xp.take(params["table"], inputs[:, 0], axis=0) + 0.5 * state)
     return new, new
 
 
-def _pooled(params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
-    pool = jnp.mean(state, axis=0, keepdims=True)
-    new = jnp.tanh(inputs + 0.5 * state) + pool * inputs * params["scale"][None]
+def _pooled(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
+    pool = xp.mean(state, axis=0, keepdims=True)
+    new = xp.tanh(inputs + 0.5 * state) + pool * inputs * params["scale"][None]
     return new + pool, new
+
+
+def _recorder(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
+    writes, value, count = state
+    new = xp.tanh(0.5 * value + inputs)
+    return new * inputs, (writes.write(count, 2 * value), new, count + 1)
 
 
 _STEPS: dict[str, Callable[..., tuple[Any, Any]]] = {
@@ -107,58 +120,68 @@ _STEPS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "list_state": _list_state,
     "lookup": _lookup,
     "pooled": _pooled,
-    "silent": lambda _, inputs, state: ((), 0.5 * state + inputs),
-    "other_structure": lambda _, inputs, state: (inputs, (state, state)),
-    "other_dtype": lambda _, inputs, state: (inputs, state.astype(jnp.float64)),
-    "other_shape": lambda _, inputs, state: (inputs, jnp.tile(state, (1, 2))),
-    "output_dtype": lambda _, inputs, state: (inputs.astype(jnp.float64), state),
-    "extra_output": lambda _, inputs, state: ((inputs, inputs), state),
-    "copy": lambda _, inputs, state: (inputs, state),
+    "recorder": _recorder,
+    "plus_one": lambda xp, _, inputs, state: (state + 1, state + 1),
+    "silent": lambda xp, _, inputs, state: ((), 0.5 * state + inputs),
+    "other_structure": lambda xp, _, inputs, state: (inputs, (state, state)),
+    "other_dtype": lambda xp, _, inputs, state: (inputs, xp.astype(state, "float64")),
+    "other_shape": lambda xp, _, inputs, state: (inputs, xp.concat([state, state], 1)),
+    "output_dtype": lambda xp, _, inputs, state: (xp.astype(inputs, "float64"), state),
+    "extra_output": lambda xp, _, inputs, state: ((inputs, inputs), state),
+    "copy": lambda xp, _, inputs, state: (inputs, state),
 }
 
 
-class ProtocolCell:
-    """A cell that is none of jaxrnn's classes, but keeps their protocol."""
-
-    def __init__(self, step: Callable[..., Any], state_size: Any, output_size: Any):
-        """Takes `step(params, inputs, state)` of a cell without parameters."""
-        self._step = step
-        self.state_size = state_size
-        self.output_size = output_size
-
-    def __call__(self, inputs: Any, state: Any) -> tuple[Any, Any]:
-        """One step."""
-        return self._step({}, inputs, state)
-
-    def zero_state(self, batch_size: int, dtype: Any) -> Any:
-        """Zeros for each size of the state; the goldens' are leaves."""
-        shape = self.state_size
-        return jnp.zeros((batch_size, *tuple(shape)), dtype)
-
-    def bind(self, params: Params, key: Any = None) -> "ProtocolCell":
-        """Itself, so that tests treat all cells alike."""
-        return self
-
-    def init(self, key: Any, inputs: Any, dtype: Any = None) -> Params:
-        """No parameters."""
-        return {}
+def build(xp: Library, spec: Any) -> Any:
+    """The cell of a specification; equal specifications in a stack are one object."""
+    if "not_a_cell" in spec:
+        return spec["not_a_cell"]
+    if "custom" in spec:
+        name, size = spec["custom"], lambda leaf: _size(xp, leaf)
+        step = lambda *given: _STEPS[name](xp, *given)
+        nests = [trees.sizes(spec[f"{key}_size"], size) for key in ("state", "output")]
+        return xp.hand_cell(spec, step, *nests)
+    args, kwargs = list(spec.get("args", ())), spec["kwargs"] | xp.extras(spec)
+    if "residual_fn" in kwargs:
+        residual_fn = _RESIDUAL_FNS[kwargs["residual_fn"]]
+        kwargs["residual_fn"] = lambda *given: residual_fn(xp, *given)
+    for key, value in kwargs.items():
+        if isinstance(value, dict):
+            kwargs[key] = getattr(xp, value["function"])
+    if "cells" in spec:
+        args = [_stack(xp, spec["cells"]), *args]
+    elif "cell" in spec:
+        args = [build(xp, spec["cell"]), *args]
+    return getattr(xp, spec["class"])(*args, **kwargs)
 
 
-def make(spec: dict[str, Any]) -> Any:
-    """The cell of a specification."""
-    step = _STEPS[spec["custom"]]
-    state_size = trees.sizes(spec["state_size"], _size)
-    output_size = trees.sizes(spec["output_size"], _size)
-    if spec["protocol"]:
-        return ProtocolCell(step, state_size, output_size)
-
-    def call(params, inputs, state, key=None):
-        return step(params, inputs, state)
-
-    return jaxrnn.FunctionCell(call, state_size, output_size, **spec.get("ours", {}))
+def _stack(xp: Library, specs: Any) -> Any:
+    if not isinstance(specs, list):
+        return build(xp, specs)
+    built: list[Any] = []
+    for index, spec in enumerate(specs):
+        first = specs.index(spec)
+        built.append(built[first] if first < index else build(xp, spec))
+    return built
 
 
-def _size(leaf: dict[str, Any]) -> Any:
+def _size(xp: Library, leaf: dict[str, Any]) -> Any:
     """An int for a vector, as most cells declare it, else a shape."""
     shape = leaf["shape"]
-    return shape[0] if len(shape) == 1 else jaxrnn.TensorShape(shape)
+    return shape[0] if len(shape) == 1 else xp.TensorShape(shape)
+
+
+def argument(xp: Library, value: Any) -> Any:
+    """An argument of an error or an option, as the library takes it."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, inner), *rest) = value.items()
+    if kind in ("array", "values"):
+        make = np.zeros if kind == "array" else np.asarray
+        return xp.asarray(make(inner, rest[0][1]))
+    if kind == "dict":
+        return {key: argument(xp, part) for key, part in inner.items()}
+    parts = [argument(xp, part) for part in inner]
+    if kind == "LSTMStateTuple":
+        return xp.LSTMStateTuple(*parts)
+    return parts if kind == "list" else tuple(parts)

@@ -1,110 +1,39 @@
-"""The drivers and loop functions of the loops' goldens in JAX.
+"""The drivers and loop functions of the goldens, of JAX or of the recorded library.
 
-TensorFlow ran others, written for it: `README.md` says where they are.
+As in `hand_cells.py`, `xp` is the library; parts of loop functions have it as `at.xp`.
 """
 
 import types
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-import jaxrnn
-
-from . import hand_cells, replay, trees
+from . import hand_cells, trees
 
 Case = dict[str, Any]
+Library = hand_cells.Library
 At = types.SimpleNamespace
 
 
-def _plus_one(params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
-    return state + 1, state + 1
+def _at_time(at: At, table: Any) -> Any:
+    return table[at.xp.minimum(at.time, table.shape[0] - 1)]
 
 
-def _recorder(params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
-    writes, value, count = state
-    value_now = jnp.tanh(inputs + 0.5 * value)
-    writes = writes.write(count, value + value)
-    return inputs * value_now, (writes, value_now, count + 1)
-
-
-hand_cells._STEPS.update(plus_one=_plus_one, recorder=_recorder)
-
-
-def _at_time(at: At, table: jax.Array) -> jax.Array:
-    last = table.shape[0] - 1
-    index = jnp.minimum(at.time, last)
-    return jax.lax.dynamic_index_in_dim(table, index, keepdims=False)
-
-
-def _over(at: At) -> jax.Array:
+def _over(at: At) -> Any:
     return at.time >= at.lengths
 
 
-def _all_over(at: At) -> jax.Array:
-    return jnp.all(_over(at))
+def _all_over(at: At) -> Any:
+    return at.xp.all(_over(at))
 
 
-def _argmax(array: jax.Array) -> jax.Array:
-    return jnp.argmax(array, axis=1).astype(jnp.int32)
+def _argmax(at: At) -> Any:
+    return at.xp.astype(at.xp.argmax(at.output, axis=1), "int32")
 
 
-def _end_of_words(at: At) -> jax.Array:
-    return _over(at) if at.first else _over(at) | (_argmax(at.output) == 1)
-
-
-FINISHED = {
-    "lengths": _over,
-    "flags": lambda at: _at_time(at, at.flags),
-    "python_bool": lambda at: False if at.first else _all_over(at),
-    "true": lambda at: True if at.first else _all_over(at),
-    "numpy": lambda at: np.asarray([False] * 3) if at.first else _over(at),
-    "budget": lambda at: at.lengths <= 0 if at.first else at.loop <= 0,
-    "end_of_words": _end_of_words,
-    "int": lambda at: _over(at) if at.first else _over(at).astype(jnp.int32),
-    "first_int": lambda at: _over(at).astype(jnp.int32) if at.first else _over(at),
-    "list": lambda at: [at.time >= 4, at.time >= 2, at.time >= 3],
-    "wrong_batch": lambda at: at.time >= jnp.asarray([1, 2], jnp.int32),
-    "one": lambda at: at.time >= jnp.asarray([2], jnp.int32),
-    "column": lambda at: jnp.expand_dims(_over(at), 1),
-    "rank_changes": lambda at: False if at.first else _over(at),
-}
-
-
-def _read(at: At) -> Any:
-    return jax.tree.map(lambda steps: _at_time(at, steps), at.inputs)
-
-
-def _page(at: At) -> jax.Array:
-    steps, *shape = at.inputs.shape
-    if at.first:
-        empty = jaxrnn.TensorArray(dtype=at.dtype, size=steps)
-        at.memo["inputs_ta"] = empty.unstack(at.inputs)
-    return jax.lax.cond(
-        _all_over(at),
-        lambda: jnp.zeros(shape, at.dtype),
-        lambda: at.memo["inputs_ta"].read(at.time),
-    )
-
-
-def _history(at: At) -> jax.Array:
-    now = _read(at)
-    return now if at.first else now + at.loop.read(at.time - 1)
-
-
-def _memory(at: At) -> jax.Array:
-    now = _read(at)
-    return now if at.first else now * at.loop.read(at.time % 2)
-
-
-def _embed(at: At) -> jax.Array:
-    return at.embedding[at.go if at.first else _argmax(at.output)]
-
-
-def _tokens(at: At) -> jax.Array:
-    return (at.go if at.first else _argmax(at.output))[:, None]
+def _cast(part: Callable[[At], Any], dtype: str) -> Callable[[At], Any]:
+    return lambda at: at.xp.astype(part(at), dtype)
 
 
 def _first(then: Callable[[At], Any], later: Callable[[At], Any]) -> Any:
@@ -112,26 +41,75 @@ def _first(then: Callable[[At], Any], later: Callable[[At], Any]) -> Any:
     return lambda at: then(at) if at.first else later(at)
 
 
+def _twice(part: Callable[[At], Any], axis: int) -> Callable[[At], Any]:
+    return lambda at: at.xp.concat([part(at)] * 2, axis)
+
+
+FINISHED = {
+    "lengths": _over,
+    "flags": lambda at: _at_time(at, at.flags),
+    "python_bool": _first(lambda at: False, _all_over),
+    "true": _first(lambda at: True, _all_over),
+    "numpy": _first(lambda at: np.zeros(3, bool), _over),
+    "budget": _first(lambda at: at.lengths <= 0, lambda at: at.loop <= 0),
+    "end_of_words": _first(_over, lambda at: _over(at) | (_argmax(at) == 1)),
+    "int": _first(_over, _cast(_over, "int32")),
+    "first_int": _first(_cast(_over, "int32"), _over),
+    "list": lambda at: [at.time >= length for length in (4, 2, 3)],
+    "wrong_batch": lambda at: at.time >= at.xp.asarray([1, 2], "int32"),
+    "one": lambda at: at.time >= at.xp.asarray([2], "int32"),
+    "column": lambda at: _over(at)[:, None],
+    "rank_changes": _first(lambda at: False, _over),
+}
+
+
+def _read(at: At) -> Any:
+    return trees.map_leaves(lambda _, steps: _at_time(at, steps), at.inputs)
+
+
+def _page(at: At) -> Any:
+    steps, *shape = at.inputs.shape
+    if at.first:
+        empty = at.xp.TensorArray(dtype=at.dtype, size=steps)
+        at.memo["inputs_ta"] = empty.unstack(at.inputs)
+    return at.xp.cond(
+        _all_over(at),
+        lambda: at.xp.zeros(shape, at.dtype),
+        lambda: at.memo["inputs_ta"].read(at.time),
+    )
+
+
+def _history(at: At) -> Any:
+    now = _read(at)
+    return now if at.first else now + at.loop.read(at.time - 1)
+
+
+def _memory(at: At) -> Any:
+    now = _read(at)
+    return now if at.first else now * at.loop.read(at.time % 2)
+
+
+def _token(at: At) -> Any:
+    return at.go if at.first else _argmax(at)
+
+
 INPUTS = {
     "read": _read,
     "page": _page,
     "history": _history,
     "memory": _memory,
-    "zeros": lambda at: jnp.zeros((3, 1), at.dtype),
-    "numpy": lambda at: np.full((3, 3), 0.5, at.dtype),
+    "zeros": lambda at: at.xp.zeros((3, 1), at.dtype),
+    "numpy": lambda at: at.xp.constant(np.full((3, 3), 0.5, at.name)),
     "feedback": lambda at: at.go if at.first else at.output,
-    "embed": _embed,
-    "tokens": _tokens,
-    "state": lambda at: jnp.tanh(at.start if at.first else at.state),
+    "embed": lambda at: at.xp.take(at.embedding, _token(at), axis=0),
+    "tokens": lambda at: _token(at)[:, None],
+    "state": lambda at: at.xp.tanh(at.start if at.first else at.state),
     "other_structure": _first(_read, lambda at: (_read(at),) * 2),
-    "other_dtype": _first(_read, lambda at: _read(at).astype(jnp.float32)),
-    "other_shape": _first(_read, lambda at: jnp.concatenate([_read(at)] * 2, 1)),
+    "other_dtype": _first(_read, _cast(_read, "float32")),
+    "other_shape": _first(_read, _twice(_read, 1)),
     "other_batch": _first(_read, lambda at: _read(at)[:2]),
-    "batches_differ": lambda at: (
-        jnp.zeros((3, 3), at.dtype),
-        jnp.zeros((2, 3), at.dtype),
-    ),
-    "scalar": lambda at: (jnp.zeros((3, 3), at.dtype), jnp.zeros((), at.dtype)),
+    "batches_differ": lambda at: (_zeros(3, 3)(at), _zeros(2, 3)(at)),
+    "scalar": lambda at: (_zeros(3, 3)(at), _zeros()(at)),
 }
 
 
@@ -139,27 +117,31 @@ def _start(at: At) -> Any:
     return at.start
 
 
-def _reset(at: At) -> jax.Array:
-    return at.state * jnp.where(at.time % 2 == 0, 0, 1).astype(at.dtype)
+def _tripled(at: At) -> Any:
+    return trees.map_leaves(lambda _, x: 3 * x, at.state)
+
+
+def _reset(at: At) -> Any:
+    return at.xp.where(at.time % 2 == 0, at.xp.zeros_like(at.state), at.state)
 
 
 STATES = {
     "keep": _first(_start, lambda at: at.state),
-    "tripled": _first(_start, lambda at: jax.tree.map(lambda x: 3 * x, at.state)),
+    "tripled": _first(_start, _tripled),
     "times_ten": _first(_start, lambda at: 10 * at.state),
     "scaled": _first(_start, lambda at: at.factor[None] * at.state),
     "reset": _first(_start, _reset),
     "first_structure": _first(lambda at: (at.start,) * 2, lambda at: at.state),
     "other_structure": _first(_start, lambda at: (at.state,) * 2),
-    "other_dtype": _first(_start, lambda at: at.state.astype(jnp.float32)),
+    "other_dtype": _first(_start, _cast(lambda at: at.state, "float32")),
     "other_shape": _first(_start, lambda at: at.state[:, :2]),
     "none": _first(_start, lambda at: None),
 }
 
 
-def _zeros(*shape: int, dtype: Any = None) -> Callable[[At], jax.Array]:
+def _zeros(*shape: int, dtype: str | None = None) -> Callable[[At], Any]:
     """A template: it has no batch axis."""
-    return lambda at: jnp.zeros(shape, dtype or at.dtype)
+    return lambda at: at.xp.zeros(shape, dtype or at.dtype)
 
 
 def _pair(first: Callable[[At], Any], second: Callable[[At], Any]) -> Any:
@@ -167,27 +149,22 @@ def _pair(first: Callable[[At], Any], second: Callable[[At], Any]) -> Any:
 
 
 def _nest(at: At) -> Any:
-    total, middle = jnp.sum(at.output, axis=1), at.output[:, 1:3]
-    return {"a": (total, middle), "b": at.output + at.output}
+    return {"a": (_sums(at), at.output[:, 1:3]), "b": at.output + at.output}
 
 
-def _outer(at: At) -> jax.Array:
-    return jnp.einsum("bh,w->bhw", at.output, at.w)
+def _outer(at: At) -> Any:
+    return at.output[:, :, None] * at.w[None, None]
 
 
-def _sums(at: At) -> jax.Array:
-    return jnp.sum(at.output, axis=1)
+def _sums(at: At) -> Any:
+    return at.xp.sum(at.output, axis=1)
 
 
 def _output(at: At) -> Any:
     return at.output
 
 
-def _cast(part: Callable[[At], Any], dtype: Any) -> Callable[[At], Any]:
-    return lambda at: part(at).astype(dtype)
-
-
-_words = _pair(_output, lambda at: _argmax(at.output))
+_words = _pair(_output, _argmax)
 EMITS = {
     "output": _output,
     "doubled": _first(_zeros(3), lambda at: 2 * at.output),
@@ -198,38 +175,36 @@ EMITS = {
         lambda at: {"a": _pair(_zeros(), _zeros(2))(at), "b": _zeros(4)(at)}, _nest
     ),
     "list": _first(
-        lambda at: [_zeros(4)(at)] * 2, lambda at: [at.output, jnp.sin(at.output)]
+        lambda at: [_zeros(4)(at)] * 2, lambda at: [at.output, at.xp.sin(at.output)]
     ),
     "nothing": lambda at: (),
-    "tokens": _first(_zeros(dtype=jnp.int32), lambda at: _argmax(at.output)),
-    "signs": _first(_zeros(4, dtype=bool), lambda at: at.output > 0),
-    "narrower": _first(_zeros(4, dtype=jnp.float32), _cast(_output, jnp.float32)),
-    "wider": _first(_zeros(4, dtype=jnp.float64), _cast(_output, jnp.float64)),
+    "tokens": _first(_zeros(dtype="int32"), _argmax),
+    "signs": _first(_zeros(4, dtype="bool"), lambda at: at.output > 0),
+    "narrower": _first(_zeros(4, dtype="float32"), _cast(_output, "float32")),
+    "wider": _first(_zeros(4, dtype="float64"), _cast(_output, "float64")),
     "outer": _first(_zeros(4, 2), _outer),
     "state": _first(
         _pair(_zeros(4), _zeros(4)), lambda at: (at.state.c, at.state.h * at.output)
     ),
-    "time": _first(_zeros(dtype=jnp.int32), lambda at: jnp.broadcast_to(at.time, (3,))),
-    "ones": _first(_zeros(2), lambda at: jnp.ones((3, 2), at.dtype)),
-    "numpy": _first(lambda at: np.zeros(4, at.dtype), _output),
-    "words": _first(_pair(_zeros(4), _zeros(dtype=jnp.int32)), _words),
+    "time": _first(_zeros(dtype="int32"), lambda at: at.xp.broadcast_to(at.time, (3,))),
+    "ones": _first(_zeros(2), lambda at: at.xp.ones((3, 2), at.dtype)),
+    "numpy": _first(lambda at: at.xp.constant(np.zeros(4, at.name)), _output),
+    "words": _first(_pair(_zeros(4), _zeros(dtype="int32")), _words),
     "template_with_batch": _first(_zeros(3, 4), _output),
     "later_none": _first(_zeros(4), lambda at: None),
     "other_structure": _first(_zeros(4), lambda at: (at.output,) * 2),
     "list_for_tuple": _first(_pair(_zeros(4), _zeros(4)), lambda at: [at.output] * 2),
-    "other_dtype": _first(_zeros(4), _cast(_output, jnp.float32)),
+    "other_dtype": _first(_zeros(4), _cast(_output, "float32")),
     "other_shape": _first(_zeros(4), lambda at: at.output[:, :2]),
-    "scalar": _first(_zeros(), lambda at: jnp.sum(at.output)),
-    "too_wide": _first(
-        lambda at: None, lambda at: jnp.concatenate([at.output] * 2, axis=1)
-    ),
-    "numpy_int": _first(_zeros(4, dtype=jnp.int32), _output),
+    "scalar": _first(_zeros(), lambda at: at.xp.sum(at.output)),
+    "too_wide": _first(lambda at: None, _twice(_output, 1)),
+    "numpy_int": _first(_zeros(4, dtype="int32"), _output),
     "python_template": _first(lambda at: 0.0, _output),
 }
 
 
 def _empty(size: int, *shape: int, grows: bool = False) -> Callable[[At], Any]:
-    return lambda at: jaxrnn.TensorArray(
+    return lambda at: at.xp.TensorArray(
         at.dtype, size, dynamic_size=grows, element_shape=shape
     )
 
@@ -237,7 +212,7 @@ def _empty(size: int, *shape: int, grows: bool = False) -> Callable[[At], Any]:
 def _times(at: At) -> Any:
     written = at.loop
     if at.first:
-        written = jaxrnn.TensorArray(jnp.int32, size=6, element_shape=())
+        written = at.xp.TensorArray(at.xp.dtype("int32"), size=6, element_shape=())
     return written.write(at.time, 10 + at.time)
 
 
@@ -254,11 +229,7 @@ def _deeper(at: At) -> Any:
 
 def _scalars(at: At) -> Any:
     scale, count = at.loop
-    return jnp.mean(at.output) + scale / 2, count + count
-
-
-def _unseen(at: At) -> None:
-    assert at.loop is None
+    return at.xp.mean(at.output) + scale / 2, count + count
 
 
 def _writing(what: Callable[[At], Any], before: int = 1) -> Callable[[At], Any]:
@@ -268,11 +239,14 @@ def _writing(what: Callable[[At], Any], before: int = 1) -> Callable[[At], Any]:
 _lengths = lambda at: at.lengths
 _room, _grows = _empty(6, 3, 4), _empty(0, 3, 4, grows=True)
 LOOPS = {
-    "none": _unseen,
-    "none_seen": _unseen,
+    "none": lambda at: None,
+    "none_seen": lambda at: None,
     "sum": _first(lambda at: at.sum, lambda at: at.output + at.loop),
-    "nest": _first(lambda at: {"flag": np.True_, "n": (at.sum, [at.lengths])}, _deeper),
-    "scalars": _first(lambda at: (at.scale, jnp.int32(1)), _scalars),
+    "nest": _first(
+        lambda at: {"flag": at.xp.constant(np.True_), "n": (at.sum, [at.lengths])},
+        _deeper,
+    ),
+    "scalars": _first(lambda at: (at.scale, at.xp.constant(np.int32(1))), _scalars),
     "later_none": _first(lambda at: at.sum, lambda at: None),
     "budget": _first(_lengths, lambda at: at.loop - 1),
     "times": _times,
@@ -282,25 +256,30 @@ LOOPS = {
     "growing_nest": _first(lambda at: {"all": _grows(at), "sum": at.sum}, _with_sum),
     "history": _first(_empty(6, 3, 3), _writing(_output, before=0)),
     "memory": _first(
-        lambda at: jaxrnn.TensorArray(at.dtype, 2).unstack(at.memory),
+        lambda at: at.xp.TensorArray(at.dtype, 2).unstack(at.memory),
         lambda at: at.loop,
     ),
     "four_results": lambda at: None,
     "six_results": lambda at: None,
     "other_structure": _first(_lengths, lambda at: (at.loop,) * 2),
-    "other_dtype": _first(_lengths, lambda at: at.loop.astype(jnp.float32)),
-    "other_shape": _first(_lengths, lambda at: jnp.concatenate([at.loop] * 2)),
+    "other_dtype": _first(_lengths, _cast(lambda at: at.loop, "float32")),
+    "other_shape": _first(_lengths, _twice(lambda at: at.loop, 0)),
     "int_to_float": _first(lambda at: 1, lambda at: 1.5),
-    "none_then_int": _first(lambda at: None, lambda at: jnp.int32(7)),
-    "none_then_float": _first(lambda at: None, lambda at: jnp.float32(0.5)),
+    "none_then_int": _first(lambda at: None, lambda at: at.xp.constant(np.int32(7))),
+    "none_then_float": _first(
+        lambda at: None, lambda at: at.xp.constant(np.float32(0.5))
+    ),
 }
 _PARTS = (FINISHED, INPUTS, STATES, EMITS, LOOPS)
 _NAMES = ("finished", "input", "state", "emit", "loop")
 
 
-def loop_fn(case: Case, given: dict[str, Any], start: Any) -> Callable[..., Any]:
+def loop_fn(
+    xp: Library, case: Case, given: dict[str, Any], start: Any
+) -> Callable[..., Any]:
     """The loop function of a case, made of its parts."""
-    known = given | {"start": start, "dtype": jnp.dtype(case["dtype"]), "memo": {}}
+    known = {"xp": xp, "name": case["dtype"], "dtype": xp.dtype(case["dtype"])}
+    known |= given | {"start": start, "memo": {}}
     parts = [
         table[case["loop"][name]] for table, name in zip(_PARTS, _NAMES, strict=True)
     ]
@@ -315,43 +294,43 @@ def loop_fn(case: Case, given: dict[str, Any], start: Any) -> Callable[..., Any]
     return fn
 
 
-def _state(case: Case, cell: Any, start: Any) -> Any:
+def _state(xp: Library, case: Case, cell: Any, start: Any) -> Any:
     """The state to start from, with a TensorArray in front where the case has one."""
-    dtype = jnp.dtype(case["dtype"])
+    dtype = xp.dtype(case["dtype"])
     if start is None:
         return cell.zero_state(case["batch"], dtype)
     if not case["array_state"]:
         return start
-    return (jaxrnn.TensorArray(dtype, 9, element_shape=start[0].shape), *start)
+    return (xp.TensorArray(dtype, 9, element_shape=start[0].shape), *start)
 
 
-def _options(case: Case) -> dict[str, Any]:
+def _options(xp: Library, case: Case) -> dict[str, Any]:
     """The case's options, with dtypes for their names."""
-    options = {key: replay.argument(value) for key, value in case["options"].items()}
+    options = {k: hand_cells.argument(xp, v) for k, v in case["options"].items()}
     if options.get("dtype"):
-        options["dtype"] = jnp.dtype(options["dtype"])
+        options["dtype"] = xp.dtype(options["dtype"])
     return options
 
 
-def _raw_rnn(case: Case, cell: Any, given: Any, start: Any, max_time: Any) -> Any:
-    options = _options(case) | {"max_time": max_time}
-    if "loop_fn" in options:
-        return {"emit": jaxrnn.raw_rnn(cell, **options)[0]}
-    is_cell = "not_a_cell" not in case["cells"]
-    start = _state(case, cell, start) if is_cell else None
-    emit_ta, state, loop = jaxrnn.raw_rnn(cell, loop_fn(case, given, start), **options)
-    return {"emit": emit_ta, "state": state, "loop_state": loop}
+def _raw_rnn(xp: Library, case: Case, cell: Any, given: Any, start: Any) -> Any:
+    options = _options(xp, case)
+    if "loop_fn" not in options:
+        is_cell = "not_a_cell" not in case["cells"]
+        start = _state(xp, case, cell, start) if is_cell else None
+        options["loop_fn"] = loop_fn(xp, case, given, start)
+    found = xp.raw_rnn(cell, **options)
+    return dict(zip(("emit", "state", "loop_state"), found, strict=True))
 
 
-def _arguments(case: Case, given: dict[str, Any]) -> dict[str, Any]:
-    return {"dtype": jnp.dtype(case["dtype"])} | given | _options(case)
+def _arguments(xp: Library, case: Case, given: dict[str, Any]) -> dict[str, Any]:
+    return {"dtype": xp.dtype(case["dtype"])} | given | _options(xp, case)
 
 
-def _one_way(case: Case, cell: Any, given: Any, start: Any, max_time: Any) -> Any:
-    arguments = _arguments(case, given)
+def _one_way(xp: Library, case: Case, cell: Any, given: Any, start: Any) -> Any:
+    arguments = _arguments(xp, case, given)
     if start is not None:
-        arguments["initial_state"] = _state(case, cell, start)
-    outputs, state = getattr(jaxrnn, case["function"])(cell, **arguments)
+        arguments["initial_state"] = _state(xp, case, cell, start)
+    outputs, state = getattr(xp, case["function"])(cell, **arguments)
     return {"outputs": outputs, "state": state}
 
 
@@ -365,55 +344,54 @@ class _Saver:
         return self._states[name]
 
     def save_state(self, name: str, value: Any) -> Any:
-        self.saved[name] = 1 + value
+        self.saved[name] = value + 1
         return self.saved[name]
 
 
-def _saving(case: Case, cell: Any, given: Any, start: Any, max_time: Any) -> Any:
-    arguments = given | _options(case)
+def _saving(xp: Library, case: Case, cell: Any, given: Any, start: Any) -> Any:
+    arguments = given | _options(xp, case)
     names = [name for _, name in trees.leaves(arguments["state_name"])]
     states = [leaf for _, leaf in trees.leaves(start)]
     saver = _Saver(dict(zip(names, states, strict=False)))
-    run = jaxrnn.static_state_saving_rnn
+    run = xp.static_state_saving_rnn
     outputs, state = run(cell, state_saver=saver, **arguments)
     return {"outputs": outputs, "state": state, "saved": saver.saved}
 
 
-def _two_ways(case: Case, cells: Any, given: Any, start: Any, max_time: Any) -> Any:
-    arguments = _arguments(case, given)
+def _two_ways(xp: Library, case: Case, cells: Any, given: Any, start: Any) -> Any:
+    arguments = _arguments(xp, case, given)
     if start is not None:
         arguments |= {f"initial_state_{way}": start[way] for way in ("fw", "bw")}
-    run = jaxrnn.static_bidirectional_rnn
+    run = xp.static_bidirectional_rnn
     outputs, state_fw, state_bw = run(cells["fw"], cells["bw"], **arguments)
     return {"outputs": outputs, "state": {"fw": state_fw, "bw": state_bw}}
 
 
-def _stack(case: Case, cells: Any, given: Any, start: Any, max_time: Any) -> Any:
-    layers, arguments = sorted(cells), _arguments(case, given)
+def _stack(xp: Library, case: Case, cells: Any, given: Any, start: Any) -> Any:
+    layers, arguments = sorted(cells), _arguments(xp, case, given)
     for way in ("fw", "bw"):
         named = {f"cells_{way}": [cells[layer][way] for layer in layers]}
         if start is not None:
             states = [start[layer][way] for layer in layers]
             named[f"initial_states_{way}"] = states
         arguments = named | arguments
-    outputs, fw, bw = getattr(jaxrnn, case["function"])(**arguments)
+    outputs, fw, bw = getattr(xp, case["function"])(**arguments)
     return {"outputs": outputs, "state": {"fw": fw, "bw": bw}}
 
 
-def _value(argument: Any, given: dict[str, Any]) -> Any:
-    if not isinstance(argument, str) or argument[0] != "$":
-        return argument
-    name, *index = argument[1:].split(".")
-    return given[name][int(index[0])] if index else given[name]
+def _tensor_array(xp: Library, case: Case, cells: Any, given: Any, start: Any) -> Any:
+    def value(argument):
+        if not isinstance(argument, str) or argument[0] not in "$@":
+            return argument
+        name, *index = argument[1:].split(".")
+        found = (given if argument[0] == "$" else known)[name]
+        return found[int(index[0])] if index else found
 
-
-def _tensor_array(case: Case, cells: Any, given: Any, start: Any, limit: Any) -> Any:
-    options = {"dtype": jnp.dtype(case["dtype"])} | _options(case)
-    known = {"ta": jaxrnn.TensorArray(**options)}
+    known = {"ta": xp.TensorArray(**_arguments(xp, case, {}))}
     for target, source, method, *arguments in case["script"]:
-        values = [_value(argument, given) for argument in arguments]
+        values = [value(argument) for argument in arguments]
         known[target] = getattr(known[source], method)(*values)
-    return {key: value for key, value in known.items() if not key.startswith("ta")}
+    return {key: v for key, v in known.items() if not key.startswith(("ta", "_"))}
 
 
 _RUNS = {
@@ -428,19 +406,18 @@ _RUNS = {
 }
 
 
-def _unpacked(value: Any) -> Any:
-    if isinstance(value, jaxrnn.TensorArray):
-        return {"size": jnp.asarray(value.size(), jnp.int32), "stack": value.stack()}
-    return jnp.asarray(value)
-
-
 def run(
-    case: Case, cells: Any, given: dict[str, Any], start: Any, max_time: int | None
+    xp: Library, case: Case, cells: Any, given: dict[str, Any], start: Any
 ) -> dict[str, Any]:
-    """The results of a case by name; those that are None are left out."""
-    results = _RUNS[case["function"]](case, cells, given, start, max_time)
-    return {
-        key: trees.map_leaves(lambda _, leaf: _unpacked(leaf), part)
-        for key, part in results.items()
-        if part is not None
-    }
+    """The results of a case by name; those that are None are left out.
+
+    Of a TensorArray there are the size and the stack.
+    """
+
+    def leaf(_: str, value: Any) -> Any:
+        if isinstance(value, xp.TensorArray):
+            return {"size": xp.asarray(value.size(), "int32"), "stack": value.stack()}
+        return xp.asarray(value)
+
+    results = _RUNS[case["function"]](xp, case, cells, given, start)
+    return {k: trees.map_leaves(leaf, v) for k, v in results.items() if v is not None}

@@ -29,6 +29,51 @@ _PARTS = ("outputs", "state")
 Case = store.Case
 
 
+class ProtocolCell:
+    """A cell that is none of jaxrnn's classes, but keeps their protocol."""
+
+    def __init__(self, step: Callable[..., Any], state_size: Any, output_size: Any):
+        """Takes `step(params, inputs, state)` of a cell without parameters."""
+        self._step = step
+        self.state_size = state_size
+        self.output_size = output_size
+
+    def __call__(self, inputs: Any, state: Any) -> tuple[Any, Any]:
+        """One step."""
+        return self._step({}, inputs, state)
+
+    def zero_state(self, batch_size: int, dtype: Any) -> Any:
+        """Zeros for each size of the state; the goldens' are leaves."""
+        shape = self.state_size
+        return jnp.zeros((batch_size, *tuple(shape)), dtype)
+
+    def bind(self, params: dict[str, jax.Array], key: Any = None) -> "ProtocolCell":
+        """Itself, so that tests treat all cells alike."""
+        return self
+
+    def init(self, key: Any, inputs: Any, dtype: Any = None) -> dict[str, jax.Array]:
+        """No parameters."""
+        return {}
+
+
+def _hand_cell(spec: dict[str, Any], step: Callable[..., Any], *sizes: Any) -> Any:
+    if spec["protocol"]:
+        return ProtocolCell(step, *sizes)
+
+    def call(params, inputs, state, key=None):
+        return step(params, inputs, state)
+
+    return jaxrnn.FunctionCell(call, *sizes, **spec.get("ours", {}))
+
+
+JAX = hand_cells.Library(
+    *(jnp, jax.nn, jax.lax, jaxrnn, jaxrnn.contrib),
+    hand_cell=_hand_cell,
+    extras=lambda spec: spec.get("ours", {}),
+    constant=lambda array: array,
+)
+
+
 def golden(case: Case, name: str) -> Any:
     """The case's tree of this name, such as `"params"` or `"state"`."""
     stored = store.arrays(case)
@@ -50,33 +95,8 @@ def _named(case: Case) -> dict[str, type]:
 
 
 def build(spec: Any) -> Any:
-    """The cell of a specification; equal specifications in a stack are one object."""
-    if "not_a_cell" in spec:
-        return spec["not_a_cell"]
-    if "custom" in spec:
-        return hand_cells.make(spec)
-    args, kwargs = list(spec.get("args", ())), spec["kwargs"] | spec.get("ours", {})
-    if "residual_fn" in kwargs:
-        kwargs["residual_fn"] = hand_cells.RESIDUAL_FNS[kwargs["residual_fn"]]
-    for key, value in kwargs.items():
-        if isinstance(value, dict):
-            kwargs[key] = getattr(jax.nn, value["function"])
-    if "cells" in spec:
-        args = [_stack(spec["cells"]), *args]
-    elif "cell" in spec:
-        args = [build(spec["cell"]), *args]
-    module = jaxrnn if hasattr(jaxrnn, spec["class"]) else jaxrnn.contrib
-    return getattr(module, spec["class"])(*args, **kwargs)
-
-
-def _stack(specs: Any) -> Any:
-    if not isinstance(specs, list):
-        return build(specs)
-    built: list[Any] = []
-    for index, spec in enumerate(specs):
-        first = specs.index(spec)
-        built.append(built[first] if first < index else build(spec))
-    return built
+    """The cell of a specification."""
+    return hand_cells.build(JAX, spec)
 
 
 def arguments(case: Case) -> dict[str, Any]:
@@ -216,23 +236,6 @@ def assert_near(
     np.testing.assert_allclose(wide, wanted, rtol, atol, equal_nan=False, err_msg=path)
 
 
-def argument(value: Any) -> Any:
-    """An argument of an error as jaxrnn takes it."""
-    if not isinstance(value, dict):
-        return value
-    ((kind, inner), *rest) = value.items()
-    if kind == "array":
-        return jnp.zeros(inner, rest[0][1])
-    if kind == "values":
-        return jnp.asarray(np.asarray(inner, rest[0][1]))
-    if kind == "dict":
-        return {key: argument(part) for key, part in inner.items()}
-    parts = [argument(part) for part in inner]
-    if kind in _NAMED:
-        return _NAMED[kind](*parts)
-    return parts if kind == "list" else tuple(parts)
-
-
 def bound_cells(error: dict[str, Any]) -> list[Any]:
     """The error's cells, bound to fresh parameters; none if one is only to be made."""
     if error["function"] == "build":
@@ -259,7 +262,8 @@ def attempt(error: dict[str, Any], cells: list[Any]) -> Any:
     function = error["function"]
     if function == "build":
         return build(error["cell"])
-    given = {key: argument(value) for key, value in error["arguments"].items()}
+    values = error["arguments"].items()
+    given = {key: hand_cells.argument(JAX, value) for key, value in values}
     if function == "zero_state":
         return cells[0].zero_state(**given)
     if function == "cell":

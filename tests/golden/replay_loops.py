@@ -11,10 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import hand_loops, replay, store, trees
+import jaxrnn
+
+from . import hand_cells, hand_loops, replay, store, trees
 
 # Steps that the buffers of raw_rnn hold under jit, beyond those that it takes.
 SPARE = 3
+
+
+def _none_seen(at: hand_loops.At) -> None:
+    assert at.loop is None  # TensorFlow passes a zero.
+
+
+hand_loops.LOOPS["none_seen"] = _none_seen
 Case = store.Case
 
 
@@ -41,7 +50,9 @@ def cells(specs: Any, params: Any) -> Any:
 def call(case: Case, given: dict[str, Any], max_time: int | None) -> dict[str, Any]:
     """The results of a case by name."""
     bound = cells(case["cells"], given.get("params", {}))
-    return hand_loops.run(case, bound, given["given"], given.get("start"), max_time)
+    raw_rnn = functools.partial(jaxrnn.raw_rnn, max_time=max_time)
+    xp = hand_cells.Library(replay.JAX, raw_rnn=raw_rnn)
+    return hand_loops.run(xp, case, bound, given["given"], given.get("start"))
 
 
 def run(case: Case, *, jit: bool, spare: int = 0) -> tuple[Any, Any]:

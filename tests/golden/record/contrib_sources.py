@@ -17,8 +17,8 @@ import numpy as np
 from tensorflow.python.framework import ops, tensor_util
 from tensorflow.python.ops import array_ops, control_flow_ops
 
-from . import cells
 from .graphs import tf, tf1
+from .library import TENSORFLOW
 
 _MODULES = {
     "core_rnn_cell": "rnn/python/ops/core_rnn_cell.py",
@@ -155,4 +155,4 @@ def gather_tree(
 
 
 contrib = load(zipfile.Path(sys.argv[1], "tensorflow_core/contrib/"))
-cells.MODULES.extend(vars(contrib).values())
+TENSORFLOW.modules.extend(vars(contrib).values())

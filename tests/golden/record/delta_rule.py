@@ -1,7 +1,7 @@
 """Records `delta_rule.npz` from two packages of the delta rule, in float64.
 
-It needs `transformers` 5.24, `fla-core` 0.6.0 with `einops` (without Triton, if pip is
-told `--no-deps`), and PyTorch 2.13, for the CPU:
+It needs PyTorch 2.13 for the CPU, `transformers` 5.24, and `fla-core` 0.6.0 with
+`einops` (with pip's `--no-deps`, without Triton):
 
     python -m tests.golden.record.delta_rule
 

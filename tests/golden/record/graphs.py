@@ -155,8 +155,7 @@ def run(case: Case, build: Callable[..., Any]) -> tuple[dict[str, Any], dict[str
     """
     draw = Draw(case)
     with tf1.Graph().as_default(), tf1.Session() as session:
-        # Contrib's layer norms make variables of the default dtype.
-        with tf1.variable_scope(tf1.get_variable_scope(), dtype=case["dtype"]):
+        with default(case["dtype"]):
             given, padded, call = build(case, draw)
             fed = placeholders(given)
             results, weights = call(fed)
@@ -192,11 +191,17 @@ def run(case: Case, build: Callable[..., Any]) -> tuple[dict[str, Any], dict[str
     return {key: trees.describe(tree) for key, tree in named.items()}, arrays
 
 
-def raised(make: Callable[[], tuple[Any, dict[Any, Any]]]) -> str | None:
-    """The name of the class that a call or its run raises, or None if nothing is."""
+def default(dtype: str) -> Any:
+    """The scope of a case, whose dtype is the default of variables."""
+    return tf1.variable_scope(tf1.get_variable_scope(), dtype=dtype)
+
+
+def raised(make: Callable[[], Any], dtype: str = "float32") -> str | None:
+    """The class that a call or its run raises; it returns results and what is fed."""
     with tf1.Graph().as_default(), tf1.Session() as session:
         try:
-            results, fed = make()
+            with default(dtype):
+                results, fed = make()
             session.run(tf1.global_variables_initializer())
             session.run([leaf for _, leaf in trees.leaves(results)], fed)
         except Exception as exception:

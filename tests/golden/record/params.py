@@ -1,20 +1,18 @@
 """Freezes the names, shapes and dtypes of every cell's parameters.
 
 Weights of a checkpoint drop in by name, so a name or a shape that changes is a break of
-the contract. Run from the root: `python -m tests.golden.record.params`.
+the contract. It needs jaxrnn:
+
+    python -m tests.golden.record.params
 """
 
 import json
-import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
 
-GOLDEN = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(GOLDEN.parent))
-
-from cases import CASES  # noqa: E402
+from ...cases import CASES
+from .. import store
 
 
 def frozen(case) -> dict[str, list]:
@@ -36,7 +34,7 @@ def main() -> None:
         + "\n}"
         for name, params in table.items()
     ]
-    (GOLDEN / "params.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    (store.HERE / "params.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Records `rg_lru.npz` and `recurrentgemma.npz` from that package, in float64.
 
-It needs `recurrentgemma` 1.0.1 with PyTorch, JAX and Flax, for the CPU:
+It needs `recurrentgemma[full]` 1.0.1, which brings PyTorch, JAX and Flax:
 
     python -m tests.golden.record.recurrentgemma
 
@@ -74,14 +74,12 @@ def conv1d() -> dict[str, np.ndarray]:
         outputs, cache = apply(params, x, positions)
         return jnp.sum(outputs**2), {"outputs": outputs, "cache": cache}
 
-    (d_params, d_x), arrays = jax.grad(loss, (0, 1), has_aux=True)(params, x)
-    last = positions[:, -1:] + 1
-    made = apply(params, next_x, last, arrays["cache"])
-    arrays |= {"next_x": next_x, "next_outputs": made[0], "next_cache": made[1]}
+    (d_params, d_x), found = jax.grad(loss, (0, 1), has_aux=True)(params, x)
+    more = apply(params, next_x, positions[:, -1:] + 1, found["cache"])
+    arrays = {**{f"params/{k}": v for k, v in params.items()}, "x": x, **found}
+    arrays |= {"next_x": next_x, "next_outputs": more[0], "next_cache": more[1]}
     arrays |= {"packed_outputs": apply(params, x, packed)[0]}
-    arrays |= {"x": x, "grads/x": d_x}
-    arrays |= {f"params/{k}": v for k, v in params.items()}
-    return arrays | {f"grads/{k}": v for k, v in d_params.items()}
+    return arrays | {f"grads/{k}": v for k, v in d_params.items()} | {"grads/x": d_x}
 
 
 def save(file: str, cases: dict[str, dict[str, np.ndarray]]) -> None:

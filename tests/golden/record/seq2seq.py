@@ -6,9 +6,11 @@ cases. Objects with fields become dicts, except LSTM states: files name no class
 
 from typing import Any
 
-from . import cells, graphs, tf1_loops
+from .. import hand_cells
+from . import graphs, tf1_loops
 from .contrib_sources import contrib, gather_tree
 from .graphs import Case, tf
+from .library import TENSORFLOW
 
 END, VOCAB, DEPTH, UNITS = 1, 6, 3, 4
 tile_batch = contrib.beam_search_decoder.tile_batch
@@ -18,7 +20,7 @@ def build(case: Case, draw: graphs.Draw) -> tuple[Any, Any, Any]:
     """What a case is given, twice, and its call."""
     given = {"given": tf1_loops.drawn(case, draw)}
     if case["function"] == "decode":
-        cell = cells.build(case["cells"], case["dtype"])
+        cell = hand_cells.build(TENSORFLOW, case["cells"])
         given["start"] = draw.state(cell)
 
     def call(fed):

@@ -5,9 +5,10 @@ It needs what `graphs.py` needs. The rows of `tf1/cases.json` are the cases.
 
 from typing import Any
 
-from .. import trees
-from . import cells, graphs
+from .. import hand_cells, trees
+from . import graphs
 from .graphs import Case, tf, tf1
+from .library import TENSORFLOW
 
 
 def lengths_of(case: Case) -> tf.Tensor | None:
@@ -30,7 +31,7 @@ def build(case: Case, draw: graphs.Draw, path_of: Any = path_of) -> tuple[Any, .
     for way in ways:
         with tf1.variable_scope(way or tf1.get_variable_scope()):
             spec = case["cell_bw" if way == "bw" else "cell"]
-            built.append(cells.build(spec, case["dtype"]))
+            built.append(hand_cells.build(TENSORFLOW, spec))
     given = inputs(case, draw)
     for way, cell in zip(ways, built, strict=True):
         if case["initial_state"] in ("given", way):
@@ -95,8 +96,11 @@ def refused(error: Case) -> str | None:
     """What class of exception a bad call raises."""
 
     def make():
-        built = [cells.build(error["cell"], "float32")]
-        given = {key: cells.argument(v) for key, v in error["arguments"].items()}
+        built = [hand_cells.build(TENSORFLOW, error["cell"])]
+        given = {
+            key: hand_cells.argument(TENSORFLOW, v)
+            for key, v in error["arguments"].items()
+        }
         if error["function"] == "build":
             return (), {}
         if error["function"] == "zero_state":
@@ -104,7 +108,7 @@ def refused(error: Case) -> str | None:
         if error["function"] == "cell":
             return built[0](**given), {}
         if error["cell_bw"] is not None:
-            built.append(cells.build(error["cell_bw"], "float32"))
+            built.append(hand_cells.build(TENSORFLOW, error["cell_bw"]))
         return getattr(tf1.nn, error["function"])(*built, **given), {}
 
     return graphs.raised(make)

@@ -1,6 +1,7 @@
 """Records `xlstm.npz` from the package of the xLSTM, in float64.
 
-It needs the package `xlstm` 2.0.6 and PyTorch for the CPU:
+It needs PyTorch 2.13 for the CPU, and `xlstm` 2.0.6, of whose own requirements only
+`setuptools` (with pip's `--no-deps`):
 
     python -m tests.golden.record.xlstm
 
@@ -23,10 +24,7 @@ import torch
 from xlstm.blocks.mlstm import backends
 from xlstm.blocks.mlstm.cell import mLSTMCell, mLSTMCellConfig
 from xlstm.blocks.slstm.cell import sLSTMCell_vanilla, sLSTMCellConfig
-from xlstm.blocks.slstm.src.vanilla import (
-    slstm_forward,
-    slstm_pointwise_function_registry,
-)
+from xlstm.blocks.slstm.src import vanilla
 
 BATCH, TIME, DEPTH, HEADS, SIZE = 2, 6, 3, 2, 3
 UNITS = HEADS * SIZE
@@ -70,20 +68,16 @@ def other_forms(params, x):
     parallel = backends.parallel_stabilized_simple(q, k, v, i, f)
     flat = [y.contiguous() for y in (q, k, v, i[..., 0], f[..., 0])]
     chunkwise = backends.chunkwise_simple(*flat, chunk_size=2)
-    return {
-        "parallel": mlstm_outputs(o, parallel),
-        "chunkwise": mlstm_outputs(o, chunkwise),
-    }
+    forms = {"parallel": parallel, "chunkwise": chunkwise}
+    return {name: mlstm_outputs(o, h) for name, h in forms.items()}
 
 
 def slstm(params, x, state):
     """`(outputs, final)` of the sLSTM."""
-    recurrent = params["recurrent_kernel"].transpose(1, 2)
-    pointwise = slstm_pointwise_function_registry["slstm"]
-    wx = (x @ params["kernel"]).transpose(0, 1)
-    states, final, _ = slstm_forward(
-        wx, torch.stack(state), recurrent, params["bias"], pointwise
-    )
+    recurrent, bias = params["recurrent_kernel"].transpose(1, 2), params["bias"]
+    pointwise = vanilla.slstm_pointwise_function_registry["slstm"]
+    given = (x @ params["kernel"]).transpose(0, 1), torch.stack(state), recurrent, bias
+    states, final, _ = vanilla.slstm_forward(*given, pointwise)
     return states[0, 1:].transpose(0, 1), tuple(final)
 
 
@@ -130,11 +124,8 @@ def run(cell, data, from_zeros) -> dict[str, torch.Tensor]:
 def initial_biases() -> dict[str, torch.Tensor]:
     """The biases that the package starts from, where they are not random."""
     m = mLSTMCell(mLSTMCellConfig(1, UNITS, HEADS))
-    s = sLSTMCell_vanilla(
-        sLSTMCellConfig(
-            UNITS, HEADS, backend="vanilla", dtype="float32", batch_size=BATCH
-        )
-    )
+    options = {"backend": "vanilla", "dtype": "float32", "batch_size": BATCH}
+    s = sLSTMCell_vanilla(sLSTMCellConfig(UNITS, HEADS, **options))
     return {"init/mlstm_f": m.fgate.bias, "init/slstm": s._bias_}
 
 
