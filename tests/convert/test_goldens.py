@@ -1,7 +1,7 @@
 """Weights of other libraries, against what those made of them.
 
 PyTorch, Keras, ONNX and TensorFlow 1 are not needed here: `golden/convert/*.npz` holds
-their numbers. How to record them anew: `golden/generate/make_convert_*.py`.
+their numbers, which `golden/record/convert_*.py` recorded.
 """
 
 import functools
@@ -151,7 +151,7 @@ def of_tf1(name, golden):
         None,
         {EXACT: (leaves("outputs"), leaves("states"))},
         (gradients, slope),
-        # Leaf by leaf, as make_convert_tf1.py weighs them.
+        # Leaf by leaf, as record/convert_tf1.py weighs them.
         lambda results: sum(map(weighted_sum, jax.tree.leaves(results))),
     )
 

@@ -1,7 +1,7 @@
 """Names of TensorFlow's variables, of cells alone, wrapped, stacked and of users.
 
-The names are those of real graphs, in `golden/convert/tf1_*.json`. How to record them
-anew: `golden/generate/make_convert_{names,attention,contrib}.py`.
+The names are those of real graphs, in `golden/convert/tf1_*.json`. `golden/record/`
+has the program that recorded them, `convert_names.py`.
 """
 
 import dataclasses

@@ -1,3 +1,3 @@
-"""Data, what the tests replay them with, and the scripts that make them; no tests."""
+"""Data, and the programs that replay and record the data; no tests."""
 
 collect_ignore_glob = ["*.py"]

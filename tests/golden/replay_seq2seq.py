@@ -13,10 +13,10 @@ import numpy as np
 
 from jaxrnn import contrib
 
-from . import replay, store
+from . import hand_cells, hand_decoders, replay, store
+from .hand_decoders import END, UNITS
 
-KEY = jax.random.key(3)
-END, VOCAB, DEPTH, UNITS = 1, 6, 3, 4
+JAX = hand_cells.Library(replay.JAX, random={"key": jax.random.key(3)})
 Case = store.Case
 
 
@@ -34,27 +34,11 @@ def cell_of(case: Case, named: dict[str, Any]) -> tuple[Any, Any]:
     return cell.bind(named["params"]), state
 
 
-def squares(labels: jax.Array, logits: jax.Array) -> jax.Array:
-    """A loss that is no cross-entropy."""
-    wanted = jax.nn.one_hot(labels, VOCAB, dtype=logits.dtype)
-    return jnp.sum((logits - wanted) ** 2, axis=-1)
-
-
-def functions(case: Case, given: dict[str, Any]) -> dict[str, Any]:
-    """The functions among the arguments, by the argument."""
-    named = {
-        "lookup": lambda ids: given["table"][ids],
-        "narrow": lambda outputs: outputs[:, :DEPTH],
-        "squares": squares,
-    }
-    return {k: named[name] for k, name in case["functions"].items() if name in named}
-
-
 def call(case: Case, named: dict[str, Any], limit: int | None) -> dict[str, Any]:
     """The results of a case by name."""
     given = named["given"]
     if case["function"] == "sequence_loss":
-        options = {**case["options"], **functions(case, given)}
+        options = case["options"] | hand_decoders.functions(JAX, case, given)
         return {"loss": contrib.sequence_loss(**given, **options)}
     if case["function"] == "gather_tree":
         return {"beams": contrib.gather_tree(**given)}
@@ -66,7 +50,7 @@ def call(case: Case, named: dict[str, Any], limit: int | None) -> dict[str, Any]
     outputs, state, lengths = contrib.dynamic_decode(decoder, **options)
     if case["differs"]:
         outputs = outputs._replace(predicted_ids=_in_contribs_order(outputs, state))
-    return plain({"outputs": outputs, "state": state, "lengths": lengths})
+    return hand_decoders.plain({"outputs": outputs, "state": state, "lengths": lengths})
 
 
 def _in_contribs_order(outputs: Any, state: Any) -> jax.Array:
@@ -79,24 +63,16 @@ def _in_contribs_order(outputs: Any, state: Any) -> jax.Array:
 
 
 def _basic(case: Case, cell: Any, start: Any, given: dict[str, Any]) -> Any:
-    helper, layer = _helper(case, given), _layer(case, given)
-    return contrib.BasicDecoder(cell, helper, start, layer)
+    helper = hand_decoders.helper(JAX, case, given)
+    return contrib.BasicDecoder(cell, helper, start, _layer(case, given))
 
 
 def _beam(case: Case, cell: Any, start: Any, given: dict[str, Any]) -> Any:
-    options = _options(case, given) | {"output_layer": _layer(case, given)}
+    options, embedding = hand_decoders.options(JAX, case, given)
+    options["output_layer"] = _layer(case, given)
     tiled = contrib.tile_batch(start, options["beam_width"])
-    model = cell, _embedding(case, given), given["start"], END, tiled
+    model = cell, embedding, given["start"], END, tiled
     return contrib.BeamSearchDecoder(*model, **options)
-
-
-def _options(case: Case, given: dict[str, Any]) -> dict[str, Any]:
-    found = {**case["helper_options"], **functions(case, given)}
-    return {k: value for k, value in found.items() if k != "embedding"}
-
-
-def _embedding(case: Case, given: dict[str, Any]) -> Any:
-    return functions(case, given).get("embedding", given["table"])
 
 
 def _layer(case: Case, given: dict[str, Any]) -> Any:
@@ -109,57 +85,6 @@ def _layer(case: Case, given: dict[str, Any]) -> Any:
         return (outputs @ given["kernel"] + bias) * scale
 
     return layer
-
-
-def _helper(case: Case, given: dict[str, Any]) -> Any:
-    helper, options = getattr(contrib, case["helper"]), _options(case, given)
-    if case["helper"] == "CustomHelper":
-        return helper(*_custom(given))
-    if case["helper"] == "InferenceHelper":
-        ends = lambda x: x[:, 0] > 0.2
-        size = case["cells"]["kwargs"]["num_units"]
-        facts = [size], jnp.dtype(case["dtype"]), given["first"]
-        return helper(lambda x: x, *facts, ends, **options)
-    if case["helper"].startswith(("Scheduled", "Sample")):
-        options["key"] = KEY
-    if not case["helper"].endswith("TrainingHelper"):
-        start = given["start"]
-        return helper(_embedding(case, given), start, END, **options)
-    if "table" in given:
-        options["embedding"] = _embedding(case, given)
-    if "auxiliary" in given:
-        options["auxiliary_inputs"] = given["auxiliary"]
-    return helper(given["inputs"], given["lengths"], **options)
-
-
-def _custom(given: dict[str, Any]) -> tuple[Any, Any, Any]:
-    start, table = given["start"], given["table"]
-
-    def sample(time, outputs, state):
-        return (jnp.argmax(outputs, -1).astype(jnp.int32) + time) % VOCAB
-
-    def next_inputs(time, outputs, state, sample_ids):
-        half = jax.tree.map(lambda x: x / 2, state)
-        return start < time + 2, table[sample_ids], half
-
-    return lambda: (start < 1, table[start]), sample, next_inputs
-
-
-def plain(tree: Any) -> Any:
-    """The tree with dicts for named tuples, but for the states of LSTMs.
-
-    Histories and memories are left out.
-    """
-    if hasattr(tree, "_fields") and type(tree).__name__ != "LSTMStateTuple":
-        tree = tree._asdict()
-        tree.pop("alignment_history", None)
-        tree.pop("memory", None)
-    if isinstance(tree, dict):
-        return {key: plain(part) for key, part in tree.items()}
-    if isinstance(tree, tuple):
-        parts = [plain(part) for part in tree]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
-    return tree
 
 
 def steps(case: Case) -> int:

@@ -16,8 +16,8 @@ from cases import CASES
 import jaxrnn
 
 PARAMS = pathlib.Path(__file__).parents[1] / "golden" / "params.json"
-SCRIPT = "tests/golden/generate/make_params.py"
-REGENERATE = f"Run `python {SCRIPT}` and look at the difference."
+RECORDER = "tests.golden.record.params"
+REGENERATE = f"Run `python -m {RECORDER}` and look at the difference."
 
 
 def public(module):

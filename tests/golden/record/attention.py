@@ -1,6 +1,9 @@
 """Records `attention.npz` from contrib's own sources: attention over `dynamic_rnn`.
 
-It needs what `contrib_sources.py` needs. The rows of `attention.json` are the cases.
+It needs what `contrib_sources.py` needs; the rows of `attention.json` are the cases:
+
+    python -m tests.golden.record.attention WHEEL
+
 The keys are a case's name and then
 
 - `params/...`, `inputs`, `memory/...`, `cell_state/...`: what is given;

@@ -1,6 +1,8 @@
 """Records `contrib/` from contrib's own sources: cells and wrappers.
 
-It needs what `contrib_sources.py` needs. The rows of `contrib/*.json` are the cases.
+It needs what `contrib_sources.py` needs; the rows of `contrib/*.json` are the cases:
+
+    python -m tests.golden.record.contrib WHEEL
 """
 
 import functools

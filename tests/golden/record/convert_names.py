@@ -1,9 +1,12 @@
 """Records `convert/tf1_*.json`: the names of variables in graphs of TensorFlow 1.
 
-It needs what `contrib_sources.py` needs. `tf1_names.json` and `tf1_attention.json` hold
-the shapes of the variables of each graph, by name. `tf1_contrib.json` holds, for the
-first case of each setting of contrib's cells, the keys of jaxrnn's parameters by the
-names of the variables.
+It needs what `contrib_sources.py` needs:
+
+    python -m tests.golden.record.convert_names WHEEL
+
+`tf1_names.json` and `tf1_attention.json` hold the shapes of the variables of each
+graph, by name. `tf1_contrib.json` holds, for the first case of each setting of
+contrib's cells, the keys of jaxrnn's parameters by the names of the variables.
 """
 
 import json
@@ -114,7 +117,7 @@ def stacked() -> None:
 
 def over_time(cell: Any) -> None:
     """A graph of `dynamic_rnn`."""
-    options = {"initial_state": cell.zero_state(BATCH, tf.float32)}
+    options = {"initial_state": cell.zero_state(BATCH, tf.float32), "dtype": tf.float32}
     tf1.nn.dynamic_rnn(cell, tf.zeros((BATCH, TIME, DEPTH)), **options)
 
 

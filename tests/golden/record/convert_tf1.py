@@ -1,6 +1,10 @@
 """Records `convert/tf1.npz` from live TensorFlow.
 
-It needs what `graphs.py` needs. Under the name of each case there are
+It needs what `graphs.py` needs:
+
+    python -m tests.golden.record.convert_tf1
+
+Under the name of each case there are
 
 - `variables/<name>`: all that a checkpoint of the graph holds, as `tf.train.Saver`
   writes it and `tf.train.load_checkpoint` reads it, slots of the optimizer and all;

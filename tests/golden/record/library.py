@@ -74,6 +74,7 @@ TENSORFLOW = Library(
     argmax=lambda array, axis: tf.argmax(array, axis, tf.int32),
     mean=tf.reduce_mean,
     permute_dims=tf.transpose,
+    random={},
     sum=tf.reduce_sum,
     take=lambda array, indices, axis: tf.gather(array, indices, axis=axis),
     stack_bidirectional_rnn=layers(tf1.nn.static_bidirectional_rnn),

@@ -1,6 +1,8 @@
 """Records `tf1/` from live TensorFlow: what its drivers and cells return and refuse.
 
-It needs what `graphs.py` needs. The rows of `tf1/cases.json` are the cases.
+It needs what `graphs.py` needs; the rows of `tf1/cases.json` are the cases:
+
+    python -m tests.golden.record.tf1
 """
 
 from typing import Any

@@ -1,6 +1,8 @@
 """Records `tf1_loops/` from live TensorFlow: `raw_rnn`, `TensorArray`, unrolled loops.
 
-It needs what `graphs.py` needs. The rows of `tf1_loops/cases.json` are the cases.
+It needs what `graphs.py` needs; the rows of `tf1_loops/cases.json` are the cases:
+
+    python -m tests.golden.record.tf1_loops
 """
 
 from collections.abc import Callable
