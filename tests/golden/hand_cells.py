@@ -107,6 +107,10 @@ def _recorder(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
     return new * inputs, (writes.write(count, 2 * value), new, count + 1)
 
 
+def _other_shape(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
+    return inputs, xp.concat([state, state], axis=1)
+
+
 _STEPS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "dict_inputs": _dict_inputs,
     "pairs": _pairs,
@@ -125,7 +129,7 @@ _STEPS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "silent": lambda xp, _, inputs, state: ((), 0.5 * state + inputs),
     "other_structure": lambda xp, _, inputs, state: (inputs, (state, state)),
     "other_dtype": lambda xp, _, inputs, state: (inputs, xp.astype(state, "float64")),
-    "other_shape": lambda xp, _, inputs, state: (inputs, xp.concat([state, state], 1)),
+    "other_shape": _other_shape,
     "output_dtype": lambda xp, _, inputs, state: (xp.astype(inputs, "float64"), state),
     "extra_output": lambda xp, _, inputs, state: ((inputs, inputs), state),
     "copy": lambda xp, _, inputs, state: (inputs, state),

@@ -42,7 +42,7 @@ def _first(then: Callable[[At], Any], later: Callable[[At], Any]) -> Any:
 
 
 def _twice(part: Callable[[At], Any], axis: int) -> Callable[[At], Any]:
-    return lambda at: at.xp.concat([part(at)] * 2, axis)
+    return lambda at: at.xp.concat([part(at)] * 2, axis=axis)
 
 
 FINISHED = {

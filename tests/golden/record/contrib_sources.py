@@ -39,9 +39,9 @@ _MODULES = {
 def load(folder: zipfile.Path) -> types.SimpleNamespace:
     """The modules of `_MODULES`, by name."""
     sys.modules.update(_packages())
+    control_flow_ops.cond = _cond
     # They moved.
     for module, name in (
-        (control_flow_ops, "cond"),
         (control_flow_ops, "while_loop"),
         (ops, "Tensor"),
         (array_ops, "stack"),
@@ -77,6 +77,12 @@ class _Edits(ast.NodeTransformer):
         renamed = {"is_sequence": "is_nested", "Inf": "inf"}
         node.attr = renamed.get(node.attr, node.attr)
         return node
+
+
+def _cond(*args: Any, **kwargs: Any) -> Any:
+    """`tf.cond` as in version 1: it unpacks a list of one element."""
+    found = tf1.cond(*args, **kwargs)
+    return found[0] if isinstance(found, list) and len(found) == 1 else found
 
 
 def _register_gradient(operation: str) -> Any:
