@@ -1,6 +1,7 @@
 """The cells of the goldens, of JAX or of the library that recorded them.
 
-Steps call `xp`, a `Library`, by the names of `jax.numpy`.
+Steps call `xp`, a `Library`, by the names of `jax.numpy`. In TensorFlow's graphs, `==`
+compares identities, so write `xp.equal`.
 """
 
 from collections.abc import Callable

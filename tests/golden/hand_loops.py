@@ -52,7 +52,7 @@ FINISHED = {
     "true": _first(lambda at: True, _all_over),
     "numpy": _first(lambda at: np.zeros(3, bool), _over),
     "budget": _first(lambda at: at.lengths <= 0, lambda at: at.loop <= 0),
-    "end_of_words": _first(_over, lambda at: _over(at) | (_argmax(at) == 1)),
+    "end_of_words": _first(_over, lambda at: _over(at) | at.xp.equal(_argmax(at), 1)),
     "int": _first(_over, _cast(_over, "int32")),
     "first_int": _first(_cast(_over, "int32"), _over),
     "list": lambda at: [at.time >= length for length in (4, 2, 3)],
@@ -122,7 +122,9 @@ def _tripled(at: At) -> Any:
 
 
 def _reset(at: At) -> Any:
-    return at.xp.where(at.time % 2 == 0, at.xp.zeros_like(at.state), at.state)
+    return at.xp.where(
+        at.xp.equal(at.time % 2, 0), at.xp.zeros_like(at.state), at.state
+    )
 
 
 STATES = {
