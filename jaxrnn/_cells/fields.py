@@ -398,7 +398,8 @@ def version(value: object) -> tuple | None:
 
 def _version_of_all(values: Iterable) -> tuple | None:
     versions = [version(value) for value in values]
-    return None if None in versions else tuple(itertools.chain(*versions))
+    known = [each for each in versions if each is not None]
+    return tuple(itertools.chain(*known)) if len(known) == len(versions) else None
 
 
 def snake_case(name: str) -> str:

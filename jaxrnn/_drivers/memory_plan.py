@@ -150,7 +150,9 @@ def memory_plan(
             `jax.ShapeDtypeStruct`s.
         strategies: A list of values of `swap_memory`.
         dtype: The dtype of the zero state, and of inputs that are given as a shape. If
-            None, the widest real or complex dtype of the inputs, else float32.
+            None, the widest real or complex dtype of the inputs, else float32. If a
+            step changes a dtype of the zero state, such as to complex, the state starts
+            with the new dtype.
         time_major: Whether time is the first axis.
         device: The device to compile for. None for JAX's default device. A device from
             `jax.experimental.topologies` does not need to be present.

@@ -18,7 +18,7 @@ from jaxrnn._base.trees import has_read_only, types_of_size
 from jaxrnn._loops.masking import is_of_rows
 from jaxrnn.testing._oracle import at_steps, make_setup
 
-F32 = np.dtype("float32")
+F32, F64 = np.dtype("float32"), np.dtype("float64")
 ROWS, STEPS = cases.BATCH, 3
 SHAPES = [(0, STEPS), (ROWS, 0), (0, 0)]
 
@@ -27,38 +27,42 @@ def sizes(xs):
     return jax.tree.leaves(xs)[0].shape[:2]
 
 
-def plain(cell, xs, state, **options):
-    return jaxrnn.dynamic_rnn(cell, xs, None, state, F32, **options)
+def plain(cell, xs, state, dtype=F64, **options):
+    return jaxrnn.dynamic_rnn(cell, xs, None, state, dtype, **options)
 
 
-def with_lengths(cell, xs, state):
+def with_lengths(cell, xs, state, dtype=F64):
     options = {"swap_memory": memory.Recompute(2)}
-    return jaxrnn.dynamic_rnn(cell, xs, np.arange(sizes(xs)[0]), state, F32, **options)
+    return jaxrnn.dynamic_rnn(
+        cell, xs, np.arange(sizes(xs)[0]), state, dtype, **options
+    )
 
 
-def with_resets(cell, xs, state):
-    return plain(cell, xs, state, resets=np.ones(sizes(xs), bool), reset_state=state)
+def with_resets(cell, xs, state, dtype=F64):
+    return plain(
+        cell, xs, state, dtype, resets=np.ones(sizes(xs), bool), reset_state=state
+    )
 
 
-def with_a_mask(cell, xs, state):
+def with_a_mask(cell, xs, state, dtype=F64):
     options = {"mask": np.ones(sizes(xs), bool), "return_states": True}
-    return plain(cell, xs, state, **options)[:2]
+    return plain(cell, xs, state, dtype, **options)[:2]
 
 
-def in_two_directions(cell, xs, state):
+def in_two_directions(cell, xs, state, dtype=F64):
     run = functools.partial(jaxrnn.bidirectional_dynamic_rnn, cell, cell, xs)
-    (_, outputs), (_, last) = run(None, state, state, F32)
+    (_, outputs), (_, last) = run(None, state, state, dtype)
     return outputs, last
 
 
-def in_a_pack(cell, xs, state):
+def in_a_pack(cell, xs, state, dtype=F64):
     """Of sequences without steps, or of no sequences."""
     pack = jaxrnn.pack_sequences(xs, [0] * sizes(xs)[0])
-    outputs, last = jaxrnn.packed_rnn(cell, pack, state, F32)
+    outputs, last = jaxrnn.packed_rnn(cell, pack, state, dtype)
     return jax.tree.map(lambda y: y[:, : sizes(xs)[1]], pack.unpack(outputs)), last
 
 
-def step_by_step(cell, xs, state):
+def step_by_step(cell, xs, state, dtype=F64):
     if sizes(xs)[1]:  # `static_rnn` refuses a list of no steps.
         steps = [at_steps(xs, t) for t in range(STEPS)]
         outputs, last = jaxrnn.static_rnn(cell, steps, state)
@@ -86,7 +90,7 @@ def cut(setup, rows, steps):
 def test_every_cell(name):
     """The types of the results, with gradients, which nothing computes."""
     case = cases.CASES[name]
-    setup = make_setup(case.cell, case.inputs, F32, case.key, case.state)
+    setup = make_setup(case.cell, case.inputs, F64, case.key, case.state)
     are_rows = is_of_rows(setup.state) and not has_read_only(setup.state)
     for (rows, steps), driver in itertools.product(
         SHAPES, DRIVERS + OF_ROWS * are_rows
@@ -99,7 +103,7 @@ def test_every_cell(name):
         make = functools.partial(differentiated, run)
         with error_note(f"{driver.__name__}: {rows} rows, {steps} steps"):
             (outputs, last), _ = jax.eval_shape(make, setup.params)
-        sizes = types_of_size(case.cell.output_size, rows, F32)
+        sizes = types_of_size(case.cell.output_size, rows, F64)
         want = [(rows, steps, *y.shape[1:]) for y in jax.tree.leaves(sizes)]
         assert [y.shape for y in jax.tree.leaves(outputs)] == want, driver
         shapes = [[x.shape for x in jax.tree.leaves(s)] for s in (last, state)]
@@ -123,7 +127,7 @@ def test_natively(driver, alone):
         setup = make_setup(cell, jax.ShapeDtypeStruct((ROWS, 3), F32), F32)
         for shape in SHAPES:
             xs, state = cut(setup, *shape)
-            outputs, last = driver(setup.bind(), xs, state)
+            outputs, last = driver(setup.bind(), xs, state, F32)
             assert outputs.shape == (*shape, 4)
             assert_same(last, state)
 
@@ -146,7 +150,7 @@ NONE = [
 @pytest.mark.parametrize(("cell", "depth"), NONE, ids=repr)
 def test_no_units_or_inputs(cell, depth):
     def run(params, x):
-        return plain(cell.bind(params), x, None)
+        return plain(cell.bind(params), x, None, F32)
 
     for rows in (ROWS, 0):
         x = np.zeros((rows, STEPS, depth), np.float32)

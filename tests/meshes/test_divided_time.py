@@ -202,11 +202,12 @@ def test_nan_in_the_initial_state_ends_at_a_reset(name):
     assert_near(got, want, tolerance=1e-10)
 
 
-def test_no_steps():
+@pytest.mark.parametrize("shape", [(BATCH, 0), (0, STEPS)])
+def test_no_steps_and_no_rows(shape):
     for cell in (jaxrnn.MLSTMCell(4), jaxrnn.MinGRUCell(4)):
-        x = jax.device_put(draw(BATCH, 0, 3), NamedSharding(explicit(4), BOTH))
+        x = jax.device_put(draw(*shape, 3), NamedSharding(explicit(4), BOTH))
         outputs, _ = jaxrnn.dynamic_rnn(bound(cell), x, dtype=F64)
-        assert outputs.shape == (BATCH, 0, 4)
+        assert outputs.shape == (*shape, 4)
 
 
 def test_a_cell_that_changed_runs_its_new_function():

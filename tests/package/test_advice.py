@@ -160,6 +160,7 @@ def turn(params, inputs, state, key=None):
 
 TURNING = jaxrnn.FunctionCell(turn, 3, 3)
 MLSTM = bound(jaxrnn.MLSTMCell(2))
+RESIDUAL = bound(jaxrnn.ResidualWrapper(LSTMCell(3)))
 fused = jaxrnn.contrib.LSTMBlockFusedCell(2).bind(LSTM.params)
 
 
@@ -515,6 +516,8 @@ OTHERS = [
     # `testing`
     ("Keep the `__eq__` and `__hash__` of `RNNCell`", lambda: jaxrnn.testing.LAWS[0](jaxrnn.testing.make_setup(NoHash(3), STEP)), lambda: jaxrnn.testing.LAWS[0](jaxrnn.testing.make_setup(Mutable(3), STEP))),
     ("Check the step for divisions, roots and logarithms of 0", lambda: at_zero(root(0)), lambda: at_zero(root(1))),
+    # `convert`
+    ("For the inner cell alone, pass `cell.cell.cell.bind(cell.params)`", lambda: jaxrnn.convert.torch.save(RESIDUAL), lambda: jaxrnn.convert.torch.save(RESIDUAL.cell.cell.bind(RESIDUAL.params))),
     # `truncated_bptt`
     ("For BPTT(k2; k1), pass `k2 // k1`", lambda: jaxrnn.truncated_bptt(abs, reach=8 / 4), lambda: jaxrnn.truncated_bptt(abs, reach=8 // 4)),
     # `TensorArray`
