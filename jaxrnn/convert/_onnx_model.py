@@ -230,7 +230,7 @@ def as_dict(found: Found) -> Params:
         made |= {key: _dequantized(found, key) for key in _QUANTIZED_WEIGHTS}
     for key, at in _STATES.items():
         if _input(node, at):
-            state = _as_state(f"{name}['{key}']", _input(node, at), found.graph)
+            state = _as_state(f"{name}['{key}']", _input(node, at), found)
             made |= {} if state is None else {key: state}
     get = import_optional("onnx.helper").get_attribute_value
     for each in node.attribute:
@@ -372,7 +372,7 @@ def _as_weight(place: str, name: str, graph: Graph) -> np.ndarray:
     return value
 
 
-def _as_state(place: str, name: str, graph: Graph) -> np.ndarray | None:
+def _as_state(place: str, name: str, found: Found) -> np.ndarray | None:
     """An initial state that the model stores, `[directions, rows, units]`.
 
     A state of equal rows has one row.
@@ -384,13 +384,14 @@ def _as_state(place: str, name: str, graph: Graph) -> np.ndarray | None:
         ValueError: If the state is constant, but cannot be computed.
     """
     # Often, a state is repeated for each row, so it depends on the number of rows.
-    given = graph.shapes_of_any_size()
+    given = found.graph.shapes_of_any_size()
     fix = "Remove the state from the node, and pass it to `dynamic_rnn`."
-    state = _evaluated(place, name, graph, given, fix)
+    state = _evaluated(place, name, found.graph, given, fix)
     if state is None or not np.any(state):
         return None
-    is_repeated = state.ndim == 3 and (state == state[:, :1]).all()
-    return state[:, :1] if is_repeated else state
+    if _is_batch_major(found.node):
+        state = state.swapaxes(0, 1)
+    return state[:, :1] if (state == state[:, :1]).all() else state
 
 
 def _evaluated(

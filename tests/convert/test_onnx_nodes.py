@@ -364,6 +364,16 @@ def test_initial_states_that_a_run_passes():
         assert not {"initial_h", "initial_c"} & convert.nodes(model)[-1].keys()
 
 
+def test_initial_states_of_a_node_whose_first_axis_is_the_batch():
+    states = np.arange(2.0 * BATCH * UNITS).reshape(2, BATCH, 1, UNITS).astype("f")
+    model = with_states(
+        [], [from_array(s, k) for s, k in zip(states, "hc", strict=True)]
+    )
+    model.graph.node[-1].attribute.append(helper.make_attribute("layout", 1))
+    [node] = convert.nodes(model)
+    np.testing.assert_array_equal(node["initial_c"], states[1].swapaxes(0, 1))
+
+
 # Which nodes.
 
 PLACES = ["/encoder/LSTM", "/encoder/LSTM_1", "/decoder/GRU", ""]
