@@ -196,9 +196,9 @@ def reads(found: Found, below: Found, shape: Sequence[int]) -> bool:
     sizes = below.graph.shapes.get(inputs, [])
     sizes = sizes if len(sizes) == 3 else [None] * 3
     time, batch = sizes[of_below] or _TIME, sizes[not of_below] or _BATCH
-    # Integers of this size are exact in all dtypes, to which the model may cast them.
+    # These numbers are exact in all floating-point dtypes, to which a model may cast.
     draw = np.random.default_rng(0).integers
-    y = draw(-256, 257, (time, batch, directions, units)).astype(np.float32)
+    y = draw(-256, 257, (time, batch, directions, units)).astype(np.float32) / 4
     want = y.reshape(time, batch, -1)
     # Some exporters read the sizes of X. NaN reveals an operator that reads its values.
     x = np.full((time, batch, sizes[2] or 1), np.nan, np.float32)

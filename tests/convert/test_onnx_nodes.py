@@ -289,6 +289,7 @@ BETWEEN = {
     "swapped": (1, chain(FLAT, SWAP), False),
     "backward": (1, chain(FLAT, ("Slice", "last first zero back")), False),
     "relu": (1, chain(FLAT, ("Relu", "")), False),
+    "round": (1, chain(FLAT, ("Round", "")), False),
     "sum": (1, chain(FLAT, ("Add", "x")), False),
     "nothing": (1, chain(("Identity", ""), start="x"), False),
 }
