@@ -5,7 +5,7 @@
 
 The state of an LSTM is (c, h) in both libraries. The parameters do not include the
 activation. If a module has its own `activation_fn`, pass it to `load` as `activation`.
-jaxrnn always uses sigmoid gates, so a module with another `gate_fn` cannot be
+The gates of the loaded cells are sigmoids, so a module with another `gate_fn` cannot be
 converted. A `SimpleCell` with `residual=True` has no counterpart either. `load` cannot
 detect these two options, because the parameters do not include them.
 """
