@@ -155,6 +155,40 @@ class Case:
         return None if self.seed is None else jax.random.key(self.seed)
 
 
+@jax.custom_vjp
+def clipped(x):
+    """An activation with a rule for its gradient, which is not the derivative."""
+    return jnp.tanh(x)
+
+
+def _clip(x, ct):
+    return (jnp.clip(ct, -0.5, 0.5) * (2 + x),)
+
+
+clipped.defvjp(lambda x: (jnp.tanh(x), x), _clip)
+
+
+@jax.custom_jvp
+def scaled(x):
+    """The same with a rule for forward mode, around a function with constants."""
+    fn, constants = jax.closure_convert(lambda x: jnp.tanh(x), x)
+    return fn(x, *constants)
+
+
+scaled.defjvp(lambda x, d_x: (jnp.tanh(*x), 3 * d_x[0]))
+
+
+def own_rule(params, inputs, state, key=None):
+    """A step with a rule for its gradient."""
+    state = clipped(inputs @ params["w"] + state)
+    return state, state
+
+
+def own_rule_init(key, inputs, dtype):
+    """Initial parameters for `own_rule`."""
+    return {"w": jax.random.normal(key, (DEPTH, 3), dtype)}
+
+
 few = functools.partial(Case, laws=FEW_LAWS)
 every = functools.partial(Case, laws=EVERY_LAW)
 in_goldens = functools.partial(Case, laws=MOST_LAWS - IN_GOLDENS)
@@ -340,3 +374,36 @@ KINDS = {
     "random": "dropout",
     "nested": "function_nested",
 }
+
+# One cell of each kind, with a custom rule for the gradient of a function. Python's
+# loop, the oracle, follows the same rule.
+IN_REVERSE = laws(
+    "runs_as_a_loop runs_in_raw_rnn runs_in_little_memory starts_again_at_resets "
+    "maps_over_an_axis compiles_to_the_same"
+)
+_GRU, _PEEPHOLES = GRUCell(4, activation=clipped), LSTMCell(4, True, activation=clipped)
+WITH_RULES = {
+    "rule_gru": _GRU,
+    "rule_peepholes": _PEEPHOLES,
+    "rule_layer_norm_gru": jaxrnn.LayerNormGRUCell(4, activation=clipped),
+    "rule_qrnn": jaxrnn.QRNNCell(4, activation=clipped),
+    "rule_ind_rnn": contrib.IndRNNCell(4, activation=clipped),
+    "rule_delta_net": jaxrnn.GatedDeltaNetCell(4, 2, activation=clipped, chunk_size=2),
+    "rule_function": jaxrnn.FunctionCell(own_rule, 3, 3, own_rule_init),
+    "rule_stack": MultiRNNCell([_GRU, _PEEPHOLES]),
+    "rule_dropout": DropoutWrapper(_PEEPHOLES, 0.7),
+}
+RULES = {
+    name: Case(
+        cell,
+        seed=1 if name == "rule_dropout" else None,
+        laws=IN_REVERSE,
+        fast=laws("maps_over_an_axis") if name == "rule_peepholes" else frozenset(),
+    )
+    for name, cell in WITH_RULES.items()
+}
+RULES["rule_forward"] = Case(
+    LSTMCell(4, True, activation=scaled),
+    laws=IN_REVERSE | laws("differentiates_twice"),
+    fast=frozenset(),
+)

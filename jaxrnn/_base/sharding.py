@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from .arguments import as_lengths
@@ -254,6 +255,18 @@ def key_of_device(key: Key, rows: PyTree) -> Key:
 def zeros_like(x: Array) -> Array:
     """Zeros with the shape, dtype and sharding of `x`, even without `jax.set_mesh`."""
     return as_sharded_as(x, jnp.zeros_like(x))
+
+
+def instantiated(ct: Any) -> Any:
+    """A cotangent as an array, which `jax.custom_vjp` may pass as a symbolic zero."""
+    if is_array(ct):
+        return ct
+    wanted = ct.aval
+    if wanted.dtype == jax.dtypes.float0:
+        return np.zeros(wanted.shape, wanted.dtype)
+    zeros = as_sharded_as(wanted, jnp.zeros(wanted.shape, wanted.dtype))
+    axes = tuple(sorted(wanted.mat.varying))
+    return jax.lax.pcast(zeros, axes, to="varying") if axes else zeros
 
 
 def zeros_of(types: PyTree, count: int, like: PyTree) -> PyTree:

@@ -26,6 +26,8 @@ from .._base.typing import Array, AxisSize, PyTree
 from .._loops.scans import (
     STATE,
     closed_over,
+    has_reverse_rule,
+    in_reverse,
     in_scan,
     jvp_of_perturbed,
     named,
@@ -79,7 +81,7 @@ def bounded_loop(
         y_types = jax.eval_shape(step, zero, carry)[1]
         return zero, carry, zeros_of(y_types, 0, carry)
 
-    pure, arrays, (_, y_types) = closed_over(step, zero, carry)
+    pure, arrays, (_, y_types), program = closed_over(step, zero, carry)
 
     def step_of_data(data: list, t: Array, values: PyTree) -> tuple[PyTree, PyTree]:
         after, y = pure(_with_keys(data, arrays), t, _with_keys(values, carry))
@@ -92,7 +94,7 @@ def bounded_loop(
         max_steps=max_steps,
         plan=plan,
     )
-    run = jax.custom_jvp(loop.as_while_loop)
+    run: Any = jax.custom_jvp(loop.as_while_loop)
 
     def push_forward(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
         # Differentiate a loop without run-time checks, because `to_stablehlo` removes
@@ -107,6 +109,7 @@ def bounded_loop(
         )
 
     run.defjvp(push_forward, symbolic_zeros=True)
+    run = in_reverse(run) if has_reverse_rule(program) else run
     count, last, ys = run(_without_keys(arrays), _without_keys(carry))
     return count, _with_keys(last, carry), ys
 

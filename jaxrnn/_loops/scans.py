@@ -25,7 +25,7 @@ from jax.experimental import checkify
 
 from .._base.jax_internals import eval_jaxpr
 from .._base.math import at_least_float32, is_float
-from .._base.sharding import as_varying_as, zeros_of
+from .._base.sharding import as_varying_as, instantiated, zeros_of
 from .._base.typing import Array, PyTree
 from .steps import Steps
 
@@ -206,7 +206,7 @@ def _tangent_of_same(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 def closed_over(
     fn: Callable[..., PyTree], *args: PyTree
-) -> tuple[Callable[..., PyTree], list[Array], PyTree]:
+) -> tuple[Callable[..., PyTree], list[Array], PyTree, Any]:
     """Turns the arrays that a function closes over into an argument.
 
     Args:
@@ -214,9 +214,9 @@ def closed_over(
         *args: The arguments of `fn`.
 
     Returns:
-        `(pure, arrays, types)`: `pure` closes over no arrays, and `pure(arrays, *args)`
-        equals `fn(*args)`; `arrays` are the arrays that `fn` closed over; `types` are
-        the types of the results.
+        `(pure, arrays, types, program)`: `pure` closes over no arrays, and
+        `pure(arrays, *args)` equals `fn(*args)`; `arrays` are the arrays that `fn`
+        closed over; `types` are the types of the results; `program` is the jaxpr.
     """
     closed, types = jax.make_jaxpr(fn, return_shape=True)(*args)
     structure = jax.tree.structure(types)
@@ -225,7 +225,64 @@ def closed_over(
         results = eval_jaxpr(closed.jaxpr, arrays, *jax.tree.leaves(args))
         return structure.unflatten(results)
 
-    return pure, closed.consts, types
+    return pure, closed.consts, types, closed.jaxpr
+
+
+def has_reverse_rule(program: Any) -> bool:
+    """Whether a jaxpr calls a `jax.custom_vjp`, which has no derivative forward.
+
+    The rule of a `jax.custom_jvp` replaces the function, so the function may call one.
+    """
+
+    def inner(eqn: Any) -> list:
+        if eqn.primitive.name == "custom_jvp_call":
+            return []
+        programs = jax.tree.leaves(list(eqn.params.values()))
+        return [x for x in programs if hasattr(x, "eqns")]
+
+    return any(
+        eqn.primitive.name == "custom_vjp_call"
+        or any(map(has_reverse_rule, inner(eqn)))
+        for eqn in program.eqns
+    )
+
+
+def in_reverse(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """`fn` with a rule for reverse mode, which can be the only mode of `fn`.
+
+    Under `vmap`, JAX maps over the tangents that a `jax.custom_jvp` computes, which
+    fails for the tangents of a `jax.custom_vjp` in the loop. With this rule, JAX first
+    transposes the tangents, as it does for a scan.
+    """
+
+    def run(*args: PyTree) -> PyTree:
+        leaves, structure = jax.tree.flatten(args)
+
+        def of_leaves(*leaves: Any) -> PyTree:
+            return fn(*structure.unflatten(leaves))
+
+        def forward(*leaves: Any) -> tuple[PyTree, Any]:
+            given = {i: x.value for i, x in enumerate(leaves) if x.perturbed}
+
+            def of_given(given: dict[int, Array]) -> PyTree:
+                return of_leaves(*(given.get(i, x.value) for i, x in enumerate(leaves)))
+
+            return jax.vjp(of_given, given)
+
+        def backward(pull: Callable, cts: PyTree) -> tuple:
+            (found,) = pull(jax.tree.map(instantiated, cts))
+            return tuple(map(found.get, range(len(leaves))))
+
+        flat = jax.custom_vjp(of_leaves)
+        flat.defvjp(forward, backward, symbolic_zeros=True)
+        # JAX gives integer results of a `jax.custom_vjp` a tangent, for which many
+        # operations have no rule. A conversion to the same dtype has no tangent.
+        return jax.tree.map(
+            lambda y: y if is_float(y) else jax.lax.bitcast_convert_type(y, y.dtype),
+            flat(*leaves),
+        )
+
+    return run
 
 
 def of_some(fn: Callable, args: Sequence, indices: Sequence[int]) -> Callable:

@@ -328,20 +328,30 @@ def compiles_to_the_same(setup: Setup) -> None:
 
 
 def maps_over_an_axis(setup: Setup) -> None:
-    """`vmap` over parameters, inputs and lengths equals separate runs."""
+    """`vmap` over runs, of gradients and under `grad` equals separate runs."""
     scales = jnp.asarray([1.0, 0.5], setup.dtype)
 
     def run(scale: Array, xs: PyTree, lengths: Array) -> tuple[PyTree, PyTree]:
-        params = jax.tree.map(lambda p: p * scale, setup.params)
+        floats, rebuild = oracle.split_floats((setup.params, xs))
+        params, xs = rebuild([x * scale for x in floats])
         return setup.run(params, xs, setup.state, lengths)
+
+    def loss(*given: PyTree) -> Array:
+        return oracle.weighted_sum(run(*given))
 
     flipped = oracle.at_steps(setup.xs, slice(None, None, -1))
     xs = jax.tree.map(lambda *leaves: jnp.stack(leaves), setup.xs, flipped)
     lengths = jnp.stack([setup.lengths, setup.lengths[::-1]])
     got = jax.vmap(run)(scales, xs, lengths)
+    differentiate = jax.jit(jax.grad(loss))
+    of_map = jax.grad(lambda *given: jnp.sum(jax.vmap(loss)(*given)))
+    gradients = jax.jit(of_map)(scales, xs, lengths)
+    mapped = jax.jit(jax.vmap(jax.grad(loss)))(scales, xs, lengths)
     for i in range(2):
-        one = run(scales[i], _of_rows(xs, i), lengths[i])
-        close(_of_rows(got, i), one, setup.dtype)
+        one = scales[i], _of_rows(xs, i), lengths[i]
+        close(_of_rows(got, i), run(*one), setup.dtype)
+        want = differentiate(*one)
+        close((gradients[i], mapped[i]), (want, want), setup.dtype)
 
 
 def differentiates_twice(setup: Setup) -> None:

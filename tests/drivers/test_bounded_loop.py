@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MODES, drawn, in_raw_rnn
+from cases import clipped
+from helpers import MODES, bound, drawn, in_raw_rnn, scanned
 
 import jaxrnn
 from jaxrnn._drivers import bounded_loop as module
@@ -258,3 +259,22 @@ def test_a_cell_may_sum_over_what_vmap_maps_over(strategy):
 
     want = jax.grad(by_hand)(kernel)
     np.testing.assert_allclose(jax.grad(loss)(kernel), want, rtol=1e-12)
+
+
+def test_gradients_of_mapped_runs_with_a_custom_rule():
+    """A `jax.custom_vjp` in the loop, against a plain scan of each run."""
+    cell = bound(jaxrnn.GRUCell(2, activation=clipped))
+    x = np.random.default_rng(0).normal(size=(2, 4, 3, 3))  # [runs, time, batch, ...]
+    zeros, lengths = np.zeros((3, 2)), np.array([4, 2, 0], np.int32)
+
+    def loss(x):
+        return jnp.sum(in_raw_rnn(cell, x, zeros, lengths)[0] ** 2)
+
+    def of_scan(x):
+        plain = scanned(cell.cell).bind(cell.params)
+        run = partial(jaxrnn.dynamic_rnn, plain, time_major=True)
+        return jnp.sum(run(x, lengths, dtype=x.dtype)[0] ** 2)
+
+    got = jax.jit(jax.grad(lambda x: jax.vmap(loss)(x).sum()))(x)
+    want = jax.jit(jax.vmap(jax.grad(of_scan)))(x)
+    np.testing.assert_allclose(got, want, rtol=1e-12)

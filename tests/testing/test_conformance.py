@@ -2,9 +2,11 @@
 
 import jax.numpy as jnp
 import pytest
-from cases import CASES, EVERY_LAW, KINDS
+from cases import CASES as CELLS, EVERY_LAW, KINDS, RULES
 
 from jaxrnn import testing
+
+CASES = CELLS | RULES
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,8 @@ def noise_without_a_key(x, state):
 
 reverse_only = jax.custom_vjp(lambda x: 2 * x)
 reverse_only.defvjp(lambda x: (2 * x, None), lambda _, ct: (2 * ct,))
+cannot_map = jax.custom_jvp(lambda x: 2 * x)
+cannot_map.defjvp(lambda x, d_x: jax.jvp(reverse_only, x, d_x))
 
 
 def imaginary_rows_meet(x, state):
@@ -123,6 +125,7 @@ STEPS = {
     "state_dtype": (lambda x, state: (state, jnp.bfloat16(state)), "has_its_sizes"),
     "hidden_noise": (noise_without_a_key, "(keeps_rows_apart|runs_as_a_loop)"),
     "undefined_at_zero": (lambda x, h: good(jnp.log(jnp.abs(x)), h), "runs_as_a_loop"),
+    "no_map": (lambda x, h: cannot_map(x + h), "maps_over_an_axis"),
     "no_forward_mode": (lambda x, h: reverse_only(x + h), "differentiates_twice"),
     "rows_meet": (lambda x, h: h + x.mean(0, keepdims=True), "keeps_rows_apart"),
     "knows_its_row": (knows_its_row, "keeps_rows_apart"),

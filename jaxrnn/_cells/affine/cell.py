@@ -24,6 +24,7 @@ from ..._base.sharding import meshes_of, platform_of
 from ..._base.trees import merge_dicts
 from ..._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from ..._loops import masking
+from ..._loops.scans import has_reverse_rule, in_reverse
 from ..._loops.steps import Choice, Run
 from .. import fields
 from ..base import SpecsCell
@@ -256,7 +257,9 @@ class AffineCell(SpecsCell):
         By default, the native loops run all supported cells on a single CPU device, and
         in `shard_map` over CPU devices.
         """
-        if self._closes_over_traced_arrays(params, run):
+        program = self._program_of_step(params, run)
+        # The loops use `jax.custom_jvp`, which loses the gradients of these arrays.
+        if any(map(is_traced, program.consts)):
             return Choice.scan("a function of the cell closes over traced arrays")
         if not isinstance(run.steps.time, int):
             return Choice.scan("the number of steps is symbolic")
@@ -273,7 +276,9 @@ class AffineCell(SpecsCell):
         reason = reason or _why_not_local(params, run)
         reason = reason or why_not_native(self, params, run)
         if reason:
-            return Choice("xla", functools.partial(affine_sequence, self), reason)
+            loop = functools.partial(affine_sequence, self)
+            loop = in_reverse(loop) if has_reverse_rule(program) else loop
+            return Choice("xla", loop, reason)
         loop = functools.partial(native_sequence, self, is_default=True)
         return Choice("native", loop)
 
@@ -288,11 +293,8 @@ class AffineCell(SpecsCell):
             return choice.loop(params, run)
         return super().apply_sequence(params, run)
 
-    def _closes_over_traced_arrays(self, params: Params, run: Run) -> bool:
-        """Whether a step reads traced arrays that are not among its arguments.
-
-        The loops use `jax.custom_jvp`, which would lose the gradients of these arrays.
-        """
+    def _program_of_step(self, params: Params, run: Run) -> Any:
+        """The program of one step, whose constants are the arrays it closes over."""
 
         # Define a new function, so that JAX does not reuse an earlier trace.
         def step(*args: Any) -> Updated:
@@ -309,7 +311,7 @@ class AffineCell(SpecsCell):
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
             (params, first_inputs, run.state),
         )
-        return any(map(is_traced, jax.make_jaxpr(step)(*args).consts))
+        return jax.make_jaxpr(step)(*args)
 
     def _product(
         self,

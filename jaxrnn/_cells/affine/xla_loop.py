@@ -403,22 +403,23 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
 
         return push
     state = jax.tree.leaves(primals.state)[0]
-    d_rows = jax.tree.map(
-        lambda d: broadcast_first(d, state, 0),
-        widened(_dense(elementwise, d_elementwise)),
-    )
+
+    def of_rows(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: broadcast_first(x, state, 0), tree)
+
+    d_rows = of_rows(widened(_dense(elementwise, d_elementwise)))
 
     def push_rows(stage: Any, args: tuple, d_args: tuple) -> tuple:
-        def push_row(d_elementwise: Params, args: tuple, d_args: tuple) -> tuple:
-            args, d_args = jax.tree.map(lambda x: x[None], (args, d_args))
-            d_elementwise = cast_like(elementwise, d_elementwise)
-            return jax.jvp(
-                lambda *args: tuple(stage.update(*args)),
-                (elementwise, *args),
-                (d_elementwise, *d_args),
+        def update_row(elementwise: Params, *args: PyTree) -> tuple:
+            return tuple(
+                stage.update(elementwise, *jax.tree.map(lambda x: x[None], args))
             )
 
-        pushed = jax.vmap(push_row)(d_rows, args, d_args)
+        # Map the update rather than its tangents: JAX cannot map over the tangents of a
+        # `jax.custom_vjp`.
+        primals = of_rows(elementwise), *args
+        tangents = cast_like(elementwise, d_rows), *d_args
+        pushed = jax.jvp(jax.vmap(update_row), primals, tangents)
         return jax.tree.map(lambda x: x[:, 0], pushed)
 
     return push_rows
