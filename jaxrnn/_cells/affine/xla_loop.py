@@ -417,9 +417,9 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
 
         # Map the update rather than its tangents: JAX cannot map over the tangents of a
         # `jax.custom_vjp`.
-        primals = of_rows(elementwise), *args
-        tangents = cast_like(elementwise, d_rows), *d_args
-        pushed = jax.jvp(jax.vmap(update_row), primals, tangents)
+        given = of_rows(elementwise), *args
+        d_given = cast_like(elementwise, d_rows), *d_args
+        pushed = jax.jvp(jax.vmap(update_row), given, d_given)
         return jax.tree.map(lambda x: x[:, 0], pushed)
 
     return push_rows
