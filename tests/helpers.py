@@ -7,6 +7,8 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from jax.experimental import rnn
 
 import jaxrnn
 from jaxrnn.testing._oracle import weighted_sum
@@ -54,6 +56,23 @@ def assert_same(got, want):
     chex.assert_trees_all_equal_structs(got, want)  # Leaves may be strings.
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_array_equal(np.asarray(g), np.asarray(w), strict=True)
+
+
+def refusals(rows, columns="error message call", prepare=lambda message: message):
+    """A test of the rows of a table: each `call` raises an error with the message.
+
+    Without the column `error`, the error may be a `TypeError` or a `ValueError`.
+    `prepare` makes the regular expression from a message.
+    """
+    rows = [dict(zip(columns.split(), row, strict=True)) for row in rows]
+
+    @pytest.mark.parametrize("row", rows, ids=lambda row: row["message"])
+    def test(row):
+        error = row.get("error", (TypeError, ValueError))
+        with pytest.raises(error, match=prepare(row["message"])):
+            row["call"]()
+
+    return test
 
 
 def draw(*shape, seed=0, dtype=np.float64):
@@ -138,6 +157,16 @@ def temporary_mib(strategy, time, **kwargs):
     loss, *types = step_loss(strategy, time, **kwargs)
     compiled = jax.jit(jax.grad(loss)).lower(*types).compile()
     return compiled.memory_analysis().temp_size_in_bytes / MIB
+
+
+def lstm_ref(x, h, c, packed, lengths, sizes):
+    """JAX's reference of cuDNN's LSTM: `(y, h, c)`.
+
+    `sizes` are `input_size`, `hidden_size`, `num_layers` and `bidirectional`.
+    """
+    with usual_promotion():
+        weights = rnn.unpack_lstm_weights(packed, **sizes)
+        return rnn.lstm_ref(x, h, c, *weights, lengths, dropout=0.0, **sizes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
