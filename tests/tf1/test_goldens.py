@@ -1,6 +1,7 @@
 """jaxrnn has TensorFlow's and its contrib's outputs, states, gradients and errors.
 
-`golden/README.md` describes the goldens.
+First those of cells in drivers, then those of `raw_rnn`, `TensorArray` and the unrolled
+drivers. `golden/README.md` describes the goldens.
 """
 
 import builtins
@@ -11,7 +12,7 @@ import re
 import numpy as np
 import pytest
 
-from ..golden import replay, store
+from ..golden import replay, replay_loops, store
 
 CASES = store.recorded("tf1")["cases"]
 ERRORS = store.recorded("tf1")["errors"]
@@ -62,7 +63,7 @@ def refusal(case):
     return pytest.raises(getattr(builtins, wanted), match=words)
 
 
-@pytest.mark.fast(*one_in(30, CASES))
+@pytest.mark.fast(*one_in(30, CASES), "counter-[0-9]*", "pooled-[0-9]*")
 @pytest.mark.parametrize("case", CASES, ids=names(CASES))
 def test_same_as_tensorflow(case):
     replay.check(case)
@@ -86,9 +87,89 @@ def test_refuses_as_tensorflow(error):
         replay.attempt(error, cells)
 
 
+# Loops.
+
+LOOPS = store.recorded("tf1_loops")["cases"]
+REFUSALS = store.recorded("tf1_loops")["refusals"]
+
+
+def run_in(where, cases=LOOPS):
+    return [case for case in cases if case["where"] in ("both", where)]
+
+
+def compare(case, **mode):
+    for path, got, wanted in replay_loops.pairs(case, **mode):
+        rtol, atol = 0, 0
+        if store.is_float(wanted.dtype.name):
+            rtol, atol = replay.TOLERANCES[case["dtype"]]
+            # Gradients have larger errors, because they are sums over rows and steps.
+            atol *= 5 if path.startswith("grads/") else 1
+        arrays = (array.astype(np.float64) for array in (got, wanted))
+        how = {"equal_nan": False, "err_msg": path}
+        np.testing.assert_allclose(*arrays, rtol, atol, **how)
+
+
+# The buffers of every other case, and of cases without steps, have exactly the size of
+# the run. The others have spare steps.
+JIT = run_in("jit")
+SPARED = [
+    (case, 0 if index % 2 or replay_loops.steps(case) == 0 else replay_loops.SPARE)
+    for index, case in enumerate(JIT)
+]
+
+# No other fast test has the values and gradients of these operations.
+ARRAYS = ("unwritten-*", "old_handle", "gather-duplicates", "write_twice")
+ARRAYS += ("scatter-keeps", "scatter-duplicates", "dynamic-array_in_state-ragged")
+# Nor the rules of `raw_rnn`: who is finished, and what is masked.
+RULES = ("pseudo_code-f64", "times_ten", "sticky", "finished-column", "finished-scalar")
+RULES += ("all_finished-loop_state", "loop-sum", "loop-later_none")
+# Nor these kinds of steps, outputs and layers of the unrolled drivers.
+STATIC = ("static-counter-*", "static-array_in_state-ragged", "stack*-two*")
+STATIC += ("two_ways-padding", "two_ways-dict_outputs")
+
+
+@pytest.mark.fast(*one_in(30, JIT), *ARRAYS, *RULES, *STATIC)
+@pytest.mark.parametrize(("case", "spare"), SPARED, ids=names(JIT))
+def test_loops_are_tensorflows_under_jit(case, spare):
+    compare(case, jit=True, spare=spare)
+
+
+# The drivers' loops in Python are the same in every case, so a third of the cases that
+# also run under jit suffices.
+EAGER = [
+    case
+    for index, case in enumerate(run_in("eager"))
+    if index % 3 == 0
+    or case["where"] == "eager"
+    or case["function"] == "TensorArray"
+    or case["name"] in RULES
+]
+
+
+@pytest.mark.fast(*one_in(40, EAGER), "scatter-growing", "split*", *ARRAYS, *RULES)
+@pytest.mark.parametrize("case", EAGER, ids=names(EAGER))
+def test_loops_are_tensorflows_outside_of_jit(case):
+    compare(case, jit=False)
+
+
+IN_JIT = run_in("jit", REFUSALS)
+
+
+@pytest.mark.parametrize("case", IN_JIT, ids=names(IN_JIT))
+def test_loops_refuse_as_tensorflow_under_jit(case):
+    with refusal(case):
+        replay_loops.attempt(case, jit=True)
+
+
+@pytest.mark.parametrize("case", REFUSALS, ids=names(REFUSALS))
+def test_loops_refuse_as_tensorflow_outside_of_jit(case):
+    with refusal(case):
+        replay_loops.attempt(case, jit=False)
+
+
 FOLDERS = {
     "tf1": (CASES, {"nan", "inf", "-inf"}),
-    "tf1_loops": (store.recorded("tf1_loops")["cases"], {"nan", "inf"}),
+    "tf1_loops": (LOOPS, {"nan", "inf"}),
     "contrib": (CONTRIB, set()),
 }
 # In these cases there are no rows, steps or units, or no array is read.
