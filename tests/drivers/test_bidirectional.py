@@ -3,13 +3,12 @@
 import functools
 import warnings
 
-import helpers
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, assert_same, differentiated
+from helpers import assert_same
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
@@ -19,48 +18,6 @@ from jaxrnn.testing._oracle import StepByStep, close
 
 F64 = jnp.dtype("float64")
 TIME, BATCH, DEPTH = 3, 4, 2
-LENGTHS = np.array([2, 0, 9, -1])
-X = np.random.default_rng(0).normal(size=(TIME, BATCH, DEPTH))
-STEPS = list(X)
-
-
-def bound(cell, depth=DEPTH, seed=0):
-    return helpers.bound(cell, depth, seed=seed, scale=0.5)
-
-
-def test_static_equals_dynamic_with_nan_in_the_padding():
-    alive = (np.arange(TIME)[:, None] < LENGTHS)[..., None]
-
-    def static(fw, bw, x):
-        steps = list(jnp.where(alive, x, jnp.nan))
-        made = jaxrnn.static_bidirectional_rnn(fw, bw, steps, None, None, F64, LENGTHS)
-        return jnp.stack(made[0]), made[1:]
-
-    def dynamic(fw, bw, x):
-        outputs, states = jaxrnn.bidirectional_dynamic_rnn(
-            fw, bw, x, LENGTHS, dtype=F64, time_major=True
-        )
-        return jnp.concatenate(outputs, -1), states
-
-    args = bound(LSTMCell(3)), bound(GRUCell(2), seed=1), jnp.asarray(X)
-    want = differentiated(dynamic, *args)
-    assert_near(differentiated(static, *args), want, tolerance=1e-9)
-
-
-def summing(params, inputs, state, key=None):
-    """A running sum, with nested outputs."""
-    state = state + inputs
-    return {"sum": state, "twice": [state * 2]}, state
-
-
-def test_nested_outputs_are_joined_leaf_by_leaf():
-    cell = FunctionCell(summing, 1, {"sum": 1, "twice": [1]}).bind({})
-    steps = [np.full((1, 1), x) for x in (1.0, 2.0, 4.0)]
-    options = {"dtype": F64, "sequence_length": [2]}
-    outputs, fw, bw = jaxrnn.static_bidirectional_rnn(cell, cell, steps, **options)
-    assert [o["sum"][0].tolist() for o in outputs] == [[1, 3], [3, 2], [0, 0]]
-    assert [o["twice"][0][0].tolist() for o in outputs] == [[2, 6], [6, 4], [0, 0]]
-    assert (fw.tolist(), bw.tolist()) == ([[3]], [[3]])
 
 
 def test_steps_of_other_depths_without_lengths():
@@ -81,27 +38,19 @@ def adding(size):
 
 DRAWN = np.random.default_rng(1).random((2, TIME, BATCH))
 GAPS = {"mask": DRAWN[0] < 0.7, "resets": DRAWN[1] < 0.5}
-LAYERS = [adding(DEPTH), adding(2 * DEPTH)]
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [(list, {"sequence_length": LENGTHS}), (tuple, {}), (list, GAPS)],
-    ids=["lengths", "whole", "gaps"],
-)
-def test_a_layer_reads_both_directions_of_the_one_below(kind, options):
-    given, x, states = {"dtype": F64, "time_major": True, **options}, X, []
-    for cell in LAYERS:
+def test_a_layer_reads_both_directions_of_the_one_below_with_gaps():
+    """The goldens of `tests/tf1` have lengths, and lists of steps."""
+    cells, states = [adding(DEPTH), adding(2 * DEPTH)], []
+    given = {"dtype": F64, "time_major": True, **GAPS}
+    first = x = np.random.default_rng(0).normal(size=(TIME, BATCH, DEPTH))
+    for cell in cells:
         outputs, last = jaxrnn.bidirectional_dynamic_rnn(cell, cell, x, **given)
         x = jnp.concatenate(outputs, axis=-1)
         states.append(last)
-    want = x, *zip(*states, strict=True)
-    cells, run = kind(LAYERS), jaxrnn.stack_bidirectional_dynamic_rnn
-    close(run(cells, cells, X, **given), want, F64)
-    if options is not GAPS:
-        run = jaxrnn.stack_bidirectional_rnn
-        outputs, *states = run(cells, cells, STEPS, dtype=F64, **options)
-        close((jnp.stack(outputs), *states), want, F64)
+    got = jaxrnn.stack_bidirectional_dynamic_rnn(cells, cells, first, **given)
+    close(got, (x, *zip(*states, strict=True)), F64)
 
 
 def test_warns_once():

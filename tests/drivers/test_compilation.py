@@ -29,10 +29,15 @@ def outputs_of(bound, lengths=None, x=X, **options):
     return jaxrnn.dynamic_rnn(bound, x, lengths, dtype=jnp.float32, **options)[0]
 
 
-@pytest.mark.parametrize("strategy", [False, jaxrnn.memory.Recompute(3)], ids=str)
-def test_a_second_eager_gradient_compiles_nothing(strategy, caplog):
-    cell = LSTMCell(4)
-    run = lambda bound, n: outputs_of(bound, n, swap_memory=strategy).sum()
+RECOMPUTE = {"swap_memory": jaxrnn.memory.Recompute(3)}
+GRADED = [(LSTMCell(4), {}), (LSTMCell(4), RECOMPUTE), (jaxrnn.MinGRUCell(2), {})]
+GRADED += [(jaxrnn.MLSTMCell(4, 2), {})]
+
+
+@pytest.mark.fast("cell0*", "cell1*", "cell2*")
+@pytest.mark.parametrize(("cell", "options"), GRADED)
+def test_a_second_eager_gradient_compiles_nothing(cell, options, caplog):
+    run = lambda bound, n: outputs_of(bound, n, **options).sum()
     loss = lambda params, n: run(cell.bind(params), n)
     of_lengths = lambda *n: jax.grad(loss)(drawn(cell, X[:, 0]), jnp.asarray(n))
     assert compiled(caplog, lambda: of_lengths(5, 0, 3, 1))

@@ -11,7 +11,7 @@ from helpers import assert_same, differentiated, drawn
 
 import jaxrnn
 import jaxrnn.export
-from jaxrnn import FunctionCell, GRUCell, LSTMCell, LSTMStateTuple, TensorShape
+from jaxrnn import FunctionCell, GRUCell, LSTMCell, LSTMStateTuple
 
 F32 = jnp.float32
 X = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
@@ -19,27 +19,6 @@ X = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
 
 def bound(cell, x=X, key=None):
     return cell.bind(drawn(cell, x[:, 0]), key)
-
-
-def count_steps(params, inputs, state, key=None):
-    count, total = state
-    return inputs, (count + 1, total + inputs)
-
-
-COUNTER = FunctionCell(count_steps, (TensorShape([]), 3), 3).bind({})
-
-
-@pytest.mark.parametrize(
-    ("lengths", "steps"),
-    [(None, 5), ([2, 1, 0, 0], 2), ([0] * 4, 1), ([-3] * 4, 1), ([99, 1, 0, 0], 5)],
-)
-def test_leaves_without_axes_count_the_steps_of_the_loop(lengths, steps):
-    start = np.int32(0), np.zeros((4, 3), np.float32)
-    _, (count, total) = jaxrnn.dynamic_rnn(COUNTER, X, lengths, start, F32)
-    assert (count, count.dtype) == (steps, np.int32)
-    if lengths is not None:
-        kept = np.arange(5) < np.asarray(lengths)[:, None]
-        np.testing.assert_allclose(total, (X * kept[..., None]).sum(1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [tuple, list, LSTMStateTuple._make])

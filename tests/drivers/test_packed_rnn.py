@@ -18,6 +18,7 @@ DTYPE = np.dtype("float64")
 LENGTHS = np.array([3, 0, 6, 1, 2, 4, 9, 1, 0])
 # Cells without random numbers, which depend on the steps of a row.
 NAMES = ["lstm_projection", "lstm_joined", "gru", "multi", "residual_fn"]
+NAMES += ["past_inputs", "temporal_conv"]
 
 
 def data(cell):
@@ -25,7 +26,7 @@ def data(cell):
     return drawn(cell, x[:, 0]), x, drawn_like(cell.zero_state(len(LENGTHS), DTYPE), 1)
 
 
-@pytest.mark.fast("lstm_projection")
+@pytest.mark.fast("lstm_projection", "temporal_conv")
 @pytest.mark.parametrize("name", NAMES)
 def test_gives_what_the_padded_rows_give(name):
     cell = cases.CASES[name].cell
@@ -36,25 +37,29 @@ def test_gives_what_the_padded_rows_give(name):
     padded = np.where(alive[..., None], x, np.nan)
     packed = pack_sequences(turn(padded), LENGTHS, time_major=time_major)
 
-    def by_rows(params, state):
+    def by_rows(params, state, x):
         return jaxrnn.dynamic_rnn(cell.bind(params), x, LENGTHS, state)
 
-    def end_to_end(params, state):
-        outputs, last = packed_rnn(cell.bind(params), packed, state)
+    def end_to_end(params, state, inputs):
+        given = dataclasses.replace(packed, inputs=inputs)
+        outputs, last = packed_rnn(cell.bind(params), given, state)
         return jax.tree.map(turn, packed.unpack(outputs)), last
 
     assert packed.lengths.shape[0] < len(LENGTHS)
-    got, want = (differentiated(run, params, state) for run in (end_to_end, by_rows))
-    close(got, want, DTYPE)
+    got, slopes = differentiated(end_to_end, params, state, packed.inputs)
+    slopes = (*slopes[:2], turn(packed.unpack(slopes[2])))
+    close((got, slopes), differentiated(by_rows, params, state, x), DTYPE)
 
 
 KINDS = [LSTMCell(4), GRUCell(4), jaxrnn.MLSTMCell(4, 2), jaxrnn.SLSTMCell(4, 2)]
 KINDS += [jaxrnn.GatedDeltaNetCell(4, 2)]
 LINEAR = jaxrnn.MinGRUCell, jaxrnn.QRNNCell, jaxrnn.RGLRUCell, jaxrnn.LRUCell
 KINDS += [kind(4) for kind in LINEAR]
+KINDS += [jaxrnn.TemporalConvWrapper(GRUCell(4), 4)]
+KINDS += [jaxrnn.PastInputsWrapper(LSTMCell(4), 4, 3)]
 
 
-@pytest.mark.fast("nan-QRNNCell", "overflow-MLSTMCell")
+@pytest.mark.fast("nan-QRNNCell", "overflow-MLSTMCell", "nan-TemporalConvWrapper")
 @pytest.mark.parametrize("cell", KINDS, ids=lambda cell: type(cell).__name__)
 @pytest.mark.parametrize("bad", [np.nan, 1.6e308], ids=["nan", "overflow"])
 def test_nan_in_a_sequence_stays_there(bad, cell):

@@ -78,31 +78,6 @@ def test_dynamic_rnn_is_the_loop_over_all_rows(time_major, way, resets, swap_mem
     close((turn(outputs), state, turn(states)), loop(valid, resets))
 
 
-@pytest.mark.parametrize("way", ["lengths", "mask"])
-def test_gradients_are_those_of_differences(way):
-    """A finished row's kept state acts on other rows; padding acts on nothing."""
-    options, valid = WAYS[way]
-
-    weights = RNG.normal(size=X.shape)
-    total = lambda outputs, last, *_: (outputs * weights).sum() + (last * STATE).sum()
-
-    def loss(x, state):
-        return total(*jaxrnn.dynamic_rnn(BOUND, x, initial_state=state, **options))
-
-    padded = np.where(valid[..., None], X, np.nan)
-    of_x, of_state = jax.grad(loss, (0, 1))(padded, STATE)
-    assert (of_x[~valid] == 0).all()
-    assert np.abs(of_state[2]).min() > 0  # Row 2 has no step in `LENGTHS`.
-    for b, d in np.ndindex(STATE.shape):
-        ends = []
-        for sign in (1, -1):
-            moved = STATE.copy()
-            moved[b, d] += sign * 1e-5
-            ends.append(total(*loop(valid, state=moved)))
-        slope = (ends[0] - ends[1]) / 2e-5
-        np.testing.assert_allclose(of_state[b, d], slope, rtol=1e-6, atol=1e-8)
-
-
 @pytest.mark.parametrize("wrap", [lambda cell: cell, StepByStep])
 def test_static_drivers_and_protocol_cells(wrap):
     cell, steps = wrap(BOUND), list(np.swapaxes(X, 0, 1))

@@ -1,6 +1,7 @@
 """Error messages: the argument, the leaf, the given value and the fix."""
 
 import collections
+import functools
 import re
 
 import helpers
@@ -26,10 +27,7 @@ MASK = X[..., 0] > 0
 ZEROS = np.zeros((4, 2), np.float32)
 HaikuState = collections.namedtuple("LSTMState", "hidden cell")
 KEYS = jax.random.split(jax.random.key(0))
-
-
-def bound(cell):
-    return helpers.bound(cell, X.shape[-1], "float32")
+bound = functools.partial(helpers.bound, dtype="float32")
 
 
 RNN, GRU, LSTM = (bound(c(2)) for c in (jaxrnn.BasicRNNCell, GRUCell, LSTMCell))
@@ -110,7 +108,7 @@ DRIVER = [
 
 STEPS = [*X.swapaxes(0, 1)]
 SAVER = jaxrnn.StateSaver({"c": ZEROS, "h": ZEROS})
-WIDE = helpers.bound(GRUCell(2), 4, "float32")
+WIDE = bound(GRUCell(2), 4)
 save = jaxrnn.static_state_saving_rnn
 both = jaxrnn.stack_bidirectional_dynamic_rnn
 both_static = jaxrnn.static_bidirectional_rnn
@@ -160,30 +158,23 @@ REFUSALS = [
 ]  # fmt: skip
 
 
+# A dot stands for any character, also for a new line.
+over_lines = functools.partial(re.compile, flags=re.DOTALL)
+
+
 @pytest.mark.parametrize(("error", "words", "given"), DRIVER)
 def test_dynamic_rnn_refuses(error, words, given):
-    with pytest.raises(error, match=re.compile(words, re.DOTALL)):
+    with pytest.raises(error, match=over_lines(words)):
         dynamic_rnn(**({"cell": GRU, "inputs": X, "dtype": F32} | given))
 
 
-@pytest.mark.parametrize(("error", "words", "call"), REFUSALS)
-def test_refusal(error, words, call):
-    with pytest.raises(error, match=re.compile(words, re.DOTALL)):
-        call()
-
-
-KEYED = GRU.cell, STACK.cell, FunctionCell(keep, 2, 2), jaxrnn.DropoutWrapper(GRU.cell)
-
-
-@pytest.mark.parametrize("cell", KEYED, ids=lambda cell: type(cell).__name__)
-def test_refuses_a_string_as_a_key(cell):
-    words = "^`key` must be a random key, got 'k'"
-    with pytest.raises(TypeError, match=words):
-        cell.apply({}, X[:, 0], ZEROS, key="k")
+test_refusal = helpers.refusals(REFUSALS, prepare=over_lines)
 
 
 NARROW = [GRU, bound(GRUCell(2))]
 CUT = [STEPS[0], STEPS[1][:, :2]]
+SHARED = MultiRNNCell([GRU.cell] * 2).bind({"cell_0": GRU.params})
+TWICE = STACK.cell.bind(dict.fromkeys(STACK.params, STACK.params["cell_0"]))
 # A call, what its error says, and the notes that say where it was raised.
 NOTES = [
     (lambda: dynamic_rnn(GRU, X, initial_state=ZEROS[1:]), r"must have shape \[4, 2\], got float32\[3, 2\]",
@@ -193,6 +184,10 @@ NOTES = [
     (lambda: static_rnn(GRU, CUT, None, F32, [2] * 4), "kernel", ["Raised at step 1, with `inputs[1]`."]),
     (lambda: jaxrnn.stack_bidirectional_rnn(NARROW, NARROW, STEPS, dtype=F32), "must have shape .* for inputs of depth",
      ["Raised by layer 1", "Here, `cell` is `cell_fw`"]),
+    # A shared cell needs inputs of one depth.
+    (lambda: dynamic_rnn(SHARED, X, dtype=F32), "for inputs of depth 2", ["`cells[1]` with `params['cell_0']`"]),
+    (lambda: jaxrnn.bidirectional_dynamic_rnn(STACK, TWICE, X, dtype=F32), "must have shape",
+     ["`cells[1]` with `params['cell_1']`", "Here, `cell` is `cell_bw`"]),
 ]  # fmt: skip
 
 
