@@ -84,7 +84,10 @@ def run(case, given):
     return found
 
 
-@pytest.mark.fast("bahdanau_norm-ragged", "luong_recursive-whole")
+MODES = "luong_recursive-whole", "luong_parallel-whole", "bahdanau_hard-whole"
+
+
+@pytest.mark.fast("bahdanau_norm-ragged", *MODES)
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
 def test_same_as_contrib(case):
     stored, weights = store.arrays(case), store.below(case, "w")
@@ -286,21 +289,6 @@ def test_noise_is_drawn_from_the_key_of_the_run():
     assert (noisy.is_random, quiet.is_random) == (True, False)
 
 
-@pytest.mark.parametrize("mode", ["recursive", "parallel", "hard"])
-def test_monotonic_attention_follows_its_definition(mode):
-    rng = np.random.default_rng(0)
-    p = rng.uniform(0.05, 0.95, (2, 6))
-    p = (p > 0.6).astype(float) if mode == "hard" else p
-    previous = np.eye(6)[[1, 0]] if mode == "hard" else rng.dirichlet(np.ones(6), 2)
-    want = np.zeros_like(p)
-    for row, start, i in np.ndindex(2, 6, 6):
-        if start <= i:  # From `start` to i, past all between.
-            passed = np.prod(1 - p[row, start:i])
-            want[row, i] += previous[row, start] * passed * p[row, i]
-    got = contrib.monotonic_attention(jnp.asarray(p), jnp.asarray(previous), mode)
-    np.testing.assert_allclose(got, want, 1e-9, 1e-12)
-
-
 def test_parallel_mode_is_finite_in_half_precision():
     p, previous = np.full((1, 30), 0.982), np.full((1, 30), 1 / 30)
     args = (jnp.asarray(a, jnp.float16) for a in (p, previous))
@@ -366,7 +354,4 @@ ERRORS = [(ValueError, *row) for row in VALUE_ERRORS.items()]
 ERRORS += [(TypeError, *row) for row in TYPE_ERRORS.items()]
 
 
-@pytest.mark.parametrize(("error", "message", "call"), ERRORS)
-def test_refuses(error, message, call):
-    with pytest.raises(error, match=message):
-        call()
+test_refuses = helpers.refusals(ERRORS)

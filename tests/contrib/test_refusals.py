@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import drawn
+from helpers import drawn, refusals
 
 import jaxrnn
 from jaxrnn import GRUCell, contrib
@@ -158,24 +158,8 @@ TYPES = {
         lambda: LSTM.bind(drawn(LSTM, X[None]))(X[None], 3.0)
     ),
 }
-NAMES = {
-    "Use `jaxrnn": "MultiRNNCell",
-    "All names are in `jaxrnn.contrib`": "seq2seq",
-    "coming_from/tensorflow1": "legacy_seq2seq",
-}
-
-
 CALLS = [(ValueError, *row) for row in VALUES.items()]
 CALLS += [(TypeError, *row) for row in TYPES.items()]
 
 
-@pytest.mark.parametrize(("error", "message", "call"), CALLS)
-def test_refuses_a_call(error, message, call):
-    with pytest.raises(error, match=message):
-        call()
-
-
-@pytest.mark.parametrize("message", NAMES)
-def test_names_of_the_core_are_pointed_to(message):
-    with pytest.raises(AttributeError, match=message):
-        getattr(contrib, NAMES[message])
+test_refuses_a_call = refusals(CALLS)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, bound, differentiated, draw
+from helpers import assert_near, bound, differentiated, draw, refusals
 
 import jaxrnn
 from jaxrnn import contrib, decode
@@ -38,6 +38,7 @@ def compare(case, **how):
 
 @pytest.mark.fast(
     "training-impute",
+    "training-cut",
     "greedy-impute",
     "attention-beam-3-coverage",
     "loss-00-ragged-float64",
@@ -117,18 +118,6 @@ def test_signatures_are_contribs():
             if p.kind is not p.KEYWORD_ONLY
         ]
         assert ", ".join(got) == signature, name
-
-
-def test_no_more_steps_than_inputs_or_maximum():
-    """TensorFlow takes the lesser of both."""
-
-    def steps(maximum):
-        run = lambda: contrib.dynamic_decode(basic(TRAINING), False, False, maximum)
-        outputs, _, lengths = jax.jit(run)()
-        return outputs.rnn_output.shape[1], lengths.tolist()
-
-    assert steps(9) == steps(None) == (5, [5, 2, 3])
-    assert steps(3) == (3, [3, 2, 3])
 
 
 @pytest.mark.fast("0", "5")
@@ -536,7 +525,4 @@ REFUSALS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "error", "message"), REFUSALS)
-def test_refuses(call, error, message):
-    with pytest.raises(error, match=re.escape(message)):
-        call()
+test_refuses = refusals(REFUSALS, "call error message", re.escape)
