@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import native_cases
 import pytest
-from helpers import eqns, stacked, usual_promotion
+from helpers import eqns, stacked
 from jax.experimental import rnn
 from native_cases import DEPTH, F32, LENGTHS, TIME, data, everything, run
 
@@ -24,21 +24,15 @@ from jaxrnn.testing._oracle import weighted_sum
 
 assert_near = functools.partial(helpers.assert_near, tolerance=1e-5)
 UNITS = 4
-SIZES = DEPTH, UNITS, 1, False
+SIZES = {"input_size": DEPTH, "hidden_size": UNITS, "num_layers": 1}
+SIZES |= {"bidirectional": False}
 # The documented arguments of JAX's primitives.
-STATIC = {"input_size": DEPTH, "hidden_size": UNITS, "num_layers": 1, "dropout": 0.0}
-STATIC |= {"bidirectional": False, "cudnn_allow_tf32": True}
+STATIC = SIZES | {"dropout": 0.0, "cudnn_allow_tf32": True}
+reference = functools.partial(helpers.lstm_ref, sizes=SIZES)
 
 
 # The replacement is as strict as cuDNN's documentation: if cuDNN does not support the
 # arguments, all results are NaN.
-
-
-def reference(x, h, c, weights, lengths):
-    """JAX's reference implementation of cuDNN's LSTM: `(y, h, c)`."""
-    with usual_promotion():
-        arrays = rnn.unpack_lstm_weights(weights, *SIZES)
-        return rnn.lstm_ref(x, h, c, *arrays, lengths, *SIZES[:3], 0.0, False)
 
 
 class Reference:

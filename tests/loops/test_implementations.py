@@ -34,17 +34,6 @@ def run(cell, implementation, dtype=F32, depth=2, key=None, **kwargs):
     return jaxrnn.dynamic_rnn(cell, x, **kwargs)
 
 
-@pytest.mark.fast("device", "dropout", "residual_fn", "lru")
-@pytest.mark.parametrize("name", DECLINED)
-def test_cells_that_decline_say_why(name):
-    case = cases.CASES[name]
-    depth = jax.tree.leaves(case.inputs)[0].shape[-1]
-    for implementation in BOTH:
-        message = f"`implementation` '{implementation}' cannot run.*{DECLINED[name]}"
-        with pytest.raises(ValueError, match=f"^{message}"):
-            run(case.cell, implementation, depth=depth, key=case.key)
-
-
 class Derived(LSTMCell):
     """A subclass of `LSTMCell`, whose functions may differ."""
 
@@ -65,6 +54,12 @@ def of_shape(shape):
     return lambda name: jax.eval_shape(lambda x: call(x, name), x)
 
 
+def of_case(name):
+    case = cases.CASES[name]
+    options = {"depth": jax.tree.leaves(case.inputs)[0].shape[-1], "key": case.key}
+    return lambda implementation: run(case.cell, implementation, **options)
+
+
 def of(cell, dtype=F32):
     return lambda name: run(cell, name, dtype)
 
@@ -74,8 +69,12 @@ CUDNN = "cuDNN's loop supports only plain LSTMs with tanh"
 OWN = "the cell runs in the loop 'own'"
 WITH_TANH = f"{NATIVE} with tanh, relu or sigmoid, not "
 RELU, GELU = LSTMCell(3, activation="relu"), LSTMCell(3, activation="gelu")
+PROJECTING = contrib.AttentionCellWrapper(GRUCell(3), 2)
+PROJECTING = contrib.InputProjectionWrapper(PROJECTING, 4)
+PAST = jaxrnn.PastInputsWrapper(scanned(GRUCell(3)), 2)
 NORMED = contrib.LayerNormLSTMCell(3, layer_norm=True, use_peepholes=True)
 REFUSED = [
+    *((of_case(name), BOTH, reason) for name, reason in DECLINED.items()),
     (of(LSTMCell(3), "float64"), BOTH, "only float32 is supported, got float64"),
     (with_a_wide_memory, BOTH, "only float32 is supported, got bfloat16, float32"),
     (of(LSTMCell(0)), BOTH, "an array is empty, float32["),
@@ -106,6 +105,8 @@ REFUSED = [
     (of(LSTMCell(3, True)), ["cudnn"], f"{CUDNN}, but this cell has peepholes"),
     (of(LSTMCell(3, cell_clip=1)), ["cudnn"], "but this cell has a `cell_clip`"),
     (of(LSTMCell(3, num_proj=2)), ["cudnn"], "but this cell has a projection"),
+    (of(PROJECTING), BOTH, "AttentionCellWrapper has no `apply_sequence`"),
+    (of(PAST), BOTH, "FunctionCell has no `apply_sequence`"),
     (of_shape("1, 65536, 2"), ["cudnn"], "supports at most 65535 steps, got 65536"),
     (of_shape("1, 65535, 2"), ["cudnn"], "finds no NVIDIA GPU here"),
 ]
