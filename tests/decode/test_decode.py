@@ -63,21 +63,6 @@ def test_beams_equal_lists(kind, vocab, max_time, width, count):
     assert waited == (width == count)  # One example waits for the other.
 
 
-def test_greedy_equals_lists():
-    kind, max_time, seen = "lstm", 6, set()
-    greedy = jax.jit(lambda p: decode.greedy(**arguments(kind, p), max_time=max_time))
-    for seed in range(12):
-        params = make_params(kind, 4, seed)
-        decoded = greedy(params)
-        for row in range(2):
-            ((score, ids),) = OneRow(kind, params, row).beams(1, max_time)
-            assert decoded.ids[row].tolist() == padded(ids, max_time)
-            assert decoded.lengths[row] == len(ids)
-            np.testing.assert_allclose(decoded.scores[row], score, atol=1e-12)
-        seen.update(decoded.lengths.tolist())
-    assert {1, max_time} < seen
-
-
 DECODERS = {
     "greedy": {},
     "sample": {"key": KEY, "top_p": 0.8},
