@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import inspect
-import pickle
 
 import flax.linen
 import jax
@@ -58,14 +57,6 @@ def test_errors_of_users_pass_unchanged():
     assert caught.value is error
     with pytest.raises(ValueError, match=r"^`size` must"):
         jaxrnn.raw_rnn(GRU, lambda *args: jaxrnn.TensorArray(jnp.float32, size=-1))
-
-
-def test_public_functions_keep_names_signatures_and_pickles():
-    f = jaxrnn.dynamic_rnn
-    assert f.__module__ == "jaxrnn"
-    names = list(inspect.signature(f).parameters)
-    assert names[:3] == ["cell", "inputs", "sequence_length"]
-    assert pickle.loads(pickle.dumps(f)) is f
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

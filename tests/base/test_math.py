@@ -65,11 +65,21 @@ def test_lengths_of_every_kind(given):
 X = np.ones((2, 4, 3), np.float32)
 
 
+GRU = jaxrnn.GRUCell(3)
+FUNCTION = jaxrnn.FunctionCell(lambda p, x, state, key=None: (x, state), 3, 3)
+KEYED = GRU, FUNCTION, jaxrnn.MultiRNNCell([GRU]), jaxrnn.DropoutWrapper(GRU)
+
+
+@pytest.mark.parametrize("cell", KEYED, ids=lambda cell: type(cell).__name__)
 @pytest.mark.parametrize("key", [3, 3.0, "key", np.ones(2, np.float32)])
-def test_a_key_that_is_none(key):
-    cell = jaxrnn.GRUCell(3)
-    for refuse in (lambda: cell.init(key, X[:, 0]), lambda: cell.bind({}, key)):
-        with pytest.raises(TypeError, match="`key` must be a random key"):
+def test_a_key_that_is_none(key, cell):
+    x, state = X[:, 0], cell.zero_state(2, X.dtype)
+    for refuse in (
+        lambda: cell.init(key, x),
+        lambda: cell.bind({}, key),
+        lambda: cell.apply({}, x, state, key=key),
+    ):
+        with pytest.raises(TypeError, match=r"^`key` must be a random key, got "):
             refuse()
 
 

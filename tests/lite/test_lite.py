@@ -1,14 +1,13 @@
 """TensorFlow Lite's cells: the numbers of the core's cells, in another layout."""
 
 import functools
-import inspect
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bound, differentiated, drawn
+from helpers import bound, differentiated, drawn, refusals
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, LSTMCell, lite
@@ -111,46 +110,14 @@ def test_cells_are_values():
     assert repr(lite.TfLiteRNNCell(3, name="a")) == shown
 
 
-def test_stacks_and_takes_other_cells():
-    stack = jaxrnn.MultiRNNCell([lite.TFLiteLSTMCell(3), lite.TfLiteRNNCell(2)])
-    cell = bound(stack, depth=2)
-    outputs, state = lite.dynamic_rnn(cell, X, LENGTHS, dtype=F64)
-    want = jaxrnn.dynamic_rnn(cell, np.swapaxes(X, 0, 1), LENGTHS, dtype=F64)
-    close((jnp.swapaxes(outputs, 0, 1), state), want, F64)
-
-
-SIGNATURES = {
-    "dynamic_rnn": "cell, inputs, sequence_length=None, initial_state=None, dtype=None,"
-    " parallel_iterations=None, swap_memory=False, time_major=True, scope=None",
-    "TFLiteLSTMCell": "num_units, use_peepholes=False, cell_clip=None, "
-    "initializer=None, num_proj=None, proj_clip=None, num_unit_shards=None, "
-    "num_proj_shards=None, forget_bias=1.0, state_is_tuple=True, activation=None, "
-    "reuse=None, name=None, dtype=None",
-    "TfLiteRNNCell": "num_units, activation=None, reuse=None, name=None, dtype=None",
-}
-
-
-@pytest.mark.parametrize("name", SIGNATURES)
-def test_signature_is_tensorflows(name):
-    parameters = inspect.signature(getattr(lite, name)).parameters.values()
-    shown = [str(each.replace(annotation=each.empty)) for each in parameters]
-    assert ", ".join(shown) == SIGNATURES[name]
-
-
 RNN, LSTM = (bound(c(2), depth=2) for c in (lite.TfLiteRNNCell, lite.TFLiteLSTMCell))
 run = functools.partial(lite.dynamic_rnn, dtype=F64)
 REFUSALS = [
-    (lambda: run(RNN, X, time_major=False), "`time_major` must be True, got False. Sw"),
     (lambda: run(RNN, X, time_major=0), "`time_major` must be True or False, got 0"),
-    (lambda: run(RNN, (X, X)), r"`inputs` must be one array \[time, batch, ...\], got"),
     (lambda: run(RNN, []), "`inputs` must be one array"),
     (lambda: RNN(np.ones((4, 3)), X[0]), r"`params\['input_weights'\]` must"),
     (lambda: LSTM(X[0], X[0]), "`state` must have the structure LSTMStateTuple"),
 ]
 
 
-@pytest.mark.parametrize(("call", "message"), REFUSALS)
-def test_refusal(call, message):
-    errors = AssertionError, TypeError, ValueError
-    with pytest.raises(errors, match=f"(?s){message}"):
-        call()
+test_refusal = refusals(REFUSALS, "call message")
