@@ -283,17 +283,6 @@ def test_rows_may_be_symbolic():
     np.testing.assert_allclose(exported.call(xs), run(xs), rtol=1e-12)
 
 
-@pytest.mark.fast("cell0")
-@pytest.mark.parametrize("cell", [jaxrnn.MinGRUCell(2), jaxrnn.MLSTMCell(4, 2)])
-def test_a_second_gradient_outside_of_jit_compiles_nothing(cell, caplog):
-    params, xs = bound(cell).params, jnp.ones((2, 70, 3))
-    loss = lambda p: jnp.sum(jaxrnn.dynamic_rnn(cell.bind(p), xs, dtype=xs.dtype)[0])
-    jax.grad(loss)(params)
-    with jax.log_compiles():
-        jax.grad(loss)(params)
-    assert not [m for m in caplog.messages if "Compiling" in m]
-
-
 @pytest.mark.parametrize(("platform", "size"), [("cpu", 512), ("tpu", 1024)])
 def test_the_platform_decides_the_size_of_blocks(platform, size, monkeypatch):
     monkeypatch.setattr(recurrence, "platform_of", lambda _: platform)
@@ -328,10 +317,7 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("message", REFUSALS)
-def test_refusals(message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        REFUSALS[message]()
+test_refusals = helpers.refusals(REFUSALS.items(), "message call")
 
 
 # Linear recurrent units: LRU against NumPy, RG-LRU against recurrentgemma.

@@ -9,6 +9,7 @@ from helpers import differentiated
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, LRUCell, LSTMCell, LSTMStateTuple, RGLRUCell, testing
+from jaxrnn.contrib import IndyLSTMCell
 
 X = np.random.default_rng(0).normal(size=(4, 30, 3)).astype(np.float32)
 
@@ -33,6 +34,7 @@ MIXED = {
     "lstm": LSTMCell(4, use_peepholes=True, cell_clip=2.0),
     "basic_lstm": BasicLSTMCell(4),
     "projection": LSTMCell(4, num_proj=2, proj_clip=0.9),
+    "independent": IndyLSTMCell(4),
 }
 
 

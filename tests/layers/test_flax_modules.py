@@ -615,7 +615,7 @@ def test_what_orbax_restores(tmp_path):
 
 # Wrong arguments.
 
-OWN, ROW = bound(GRU), GRU.zero_state(ROWS, X.dtype)
+OWN = bound(GRU)
 UNKNOWN = {"axis_names": {"kernal": ("inputs", "hidden")}}
 WRONG_KEYS = "`axis_names` must have keys that ... ['bias', 'kernel'], got ['kernal']"
 NO_KEYS = "`cell` must not draw random numbers, because ... Use `RNN` of `jaxrnn.linen`"
@@ -652,42 +652,31 @@ def as_cell(in_features=2):
     return jaxrnn.nnx.as_cell(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)), in_features)
 
 
-# A call, and its error, where "..." stands for any text.
+# A call, and its error, where "..." stands for any text. What messages advise, and so
+# more of them, is in `tests/package/test_advice.py`.
 REFUSALS = [
     # Cells and options.
-    (lambda: of_nnx(GRU.bind({})), "got BoundCell. Pass the unbound `cell.cell`"),
     (lambda: of_nnx(as_cell().cell), "`as_cell` has already bound ... to `jaxrnn"),
-    (lambda: in_nnx("Cell", NOISY, DEPTH), NO_KEYS),
     (lambda: init(nn.RNN(jaxrnn.linen.Cell(NOISY))), NO_KEYS),
     (lambda: of_nnx(GRU, num_layers=2), "`num_layers` is not an argument"),
-    (lambda: of_nnx(GRU, GRU, merge="sum")(X), "`merge` must be a function of both"),
     (lambda: of_nnx(GRU, reverse="no")(X), "`reverse` must be True or False, got 'no'"),
-    (lambda: of_nnx(GRU, axis_names=3), "`axis_names` must be a dict of ...}, got 3"),
     (lambda: of_nnx(GRU, axis_names={"bias": (0, 0)}), "`axis_names['bias']` must"),
     (lambda: of_nnx(GRU, **UNKNOWN), WRONG_KEYS),
-    (lambda: init(of_linen(GRU, **UNKNOWN)), WRONG_KEYS),
-    (lambda: jaxrnn.nnx.RNN(GRU, 2, rngs=0), "`rngs` must be nnx.Rngs, for example"),
     (lambda: in_nnx("RNN", GRU, "2"), "`in_features` must be an array or"),
     (lambda: in_nnx("RNN", MEMORY, 3), "`inputs` must be a `DeltaInputs`"),
     (lambda: in_nnx("Cell", MEMORY, SIZES)(None, [X]), "one array [*batch, features]"),
     # Arguments of a call.
     (lambda: rnn()(X, LENGTHS[None, None]), "[*batch, time, ...] with 3 batch axes as"),
-    (lambda: rnn()([[1.0]]), "`inputs[0][0]` must ...To make one array, call"),
     (lambda: of_nnx(GRU, time_major=True)(X[:, None], mask=X[..., 0] > 0), TWO_AXES),
-    (lambda: of_nnx(GRU, GRU)(X, initial_state=ROW), "a pair (state_fw, state_bw)"),
-    (lambda: of_nnx(GRU, GRU)(X, reset_state=[ROW] * 2), "be None for a bidirec"),
     (lambda: rnn()(X, X[..., 0] > 0), "must be integers, ... Pass a mask as `mask=`"),
-    (lambda: rnn()(X, seq_lengths=[1, 2, 3]), "an argument of `RNN`. Use `sequence_l"),
     (lambda: of_nnx(NOISY)(X, rngs=3), "`rngs` must be nnx.Rngs, a stream or"),
     # Cells with weights, and what belongs to Flax.
     (lambda: rnn().set_cells(bound(GRU, 3)), "['kernel']` must have shape [5, 3], got"),
     (lambda: rnn().set_cells(bound(GRUCell(4))), "must bind the module's cell GRU"),
     (lambda: of_linen(GRU).variables_of(OWN, OWN), "1 bound cell, got [1, 1]. For sev"),
     (lambda: of_linen(GRU, GRU).variables_of(OWN), "for each direction, got [1]."),
-    (lambda: of_linen(GRU).cells_of({"params": {"a": 1}}), "gru_cell, got ['a']"),
     (lambda: tf1.save(GRU.bind(rnn().params["gru_cell"])), "not a variable of nnx"),
     (lambda: tf1.save(rnn()), "got RNN. For a module, pass `get_cells()` or"),
-    (lambda: jaxrnn.dynamic_rnn(nn.GRUCell(3), X), "Convert a Flax cell with `as_"),
     (lambda: jaxrnn.linen.as_cell(nn.Dense(3)), "`module` must be a cell of linen"),
 ]
 
