@@ -12,6 +12,8 @@ from benchmarks import cases, gpu, gpu_page, peers, results, rounds
 from benchmarks.data import make_data
 from benchmarks.peers import jax_rnn, scan
 
+from .test_benchmarks import ran
+
 
 def cells(page, first):
     """The cells of the table row that starts with this text."""
@@ -48,13 +50,6 @@ def test_without_a_gpu_it_says_how_to_go_on(monkeypatch, tmp_path):
     assert not out.exists()
 
 
-def ran(same=True):
-    """A contestant that ran, with other results if not `same`."""
-    agreement = {"reference": "jaxrnn", "deviation": 0.5, "same": same}
-    facts = {"variant": "", "equation": "", "facts": {}, "agreement": agreement}
-    return facts | {"ms": [1.0]}
-
-
 def made_up(**outcomes):
     """A result with a race in which the contestants had these outcomes."""
     case, late = cases.GPU_TIMES["full"][:2]
@@ -66,8 +61,8 @@ def made_up(**outcomes):
 
 def test_failures_are_on_the_page_and_the_rest_too():
     result = made_up(
-        jaxrnn=ran(),
-        scan=ran(same=False),
+        jaxrnn=ran(1.0),
+        scan=ran(1.0, same=False),
         linen={"failed": "RESOURCE_EXHAUSTED: much\nmemory"},
         torch={"missing": "No module named 'torch'"},
     )
@@ -109,7 +104,7 @@ def test_a_part_that_fails_does_not_stop_the_others(monkeypatch, capsys):
         raise RuntimeError("it fell")
 
     def measure(result, clock):
-        result["times"] = made_up(jaxrnn=ran())["times"]
+        result["times"] = made_up(jaxrnn=ran(1.0))["times"]
 
     monkeypatch.setattr(gpu, "_check", check)
     monkeypatch.setattr(gpu, "_loops", check)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES, KINDS
-from helpers import assert_near, differentiated, usual_promotion
+from helpers import assert_near, differentiated, lstm_ref, usual_promotion
 from jax.experimental import rnn
 
 import jaxrnn
@@ -31,11 +31,6 @@ pytestmark = pytest.mark.slow
 
 ROWS, STEPS, DEPTH, UNITS = 4, 5, 3, 4
 LENGTHS = {"full": [5, 5, 5, 5], "ragged": [5, 2, 1, 4]}
-
-
-def reference(options, lengths, packed, x, h, c):
-    weights = rnn.unpack_lstm_weights(packed, **options)
-    return rnn.lstm_ref(x, h, c, *weights, lengths, dropout=0.0, **options)
 
 
 def ours(options, lengths, packed, x, h, c):
@@ -82,7 +77,7 @@ def test_equals_lstm_ref(directions, layers, dtype, lengths):
     given += tuple(draw(layers * directions, ROWS, UNITS) for _ in range(2))
     n = jax.device_put(np.asarray(LENGTHS[lengths], np.int32))
     with usual_promotion():
-        want = differentiated(lambda *args: reference(options, n, *args), *given)
+        want = differentiated(lambda w, *args: lstm_ref(*args, w, n, options), *given)
     got = differentiated(lambda *args: ours(options, n, *args), *given)
     assert_near(got, want, tolerance=1e-5 if dtype == "float32" else 1e-12)
 

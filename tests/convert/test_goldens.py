@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same, with_prefix
+from helpers import assert_same, differentiated, with_prefix
 
 import jaxrnn
 from jaxrnn import convert
@@ -203,16 +203,13 @@ def test_results_and_gradients(case):
     """Outputs, final states, and gradients with respect to inputs and weights."""
     golden, x = read(case)
 
-    def loss(weights, x):
-        results = run(case, golden, golden.load(weights), x)
-        return golden.loss(results), results
-
+    compute = lambda weights, x: run(case, golden, golden.load(weights), x)
     if golden.gradients is None:
         x = x.astype(golden.weights[0]["W"].dtype)
-        results = jax.jit(lambda x: loss(golden.weights, x)[1])(x)
+        results = jax.jit(functools.partial(compute, golden.weights))(x)
     else:
-        gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
-        slopes, results = gradient(golden.weights, x)
+        given = golden.weights, x
+        results, slopes = differentiated(compute, *given, total=golden.loss)
         chex.assert_trees_all_equal_structs(slopes, golden.gradients)
         close(slopes, golden.gradients, EXACT, EXACT)
     assert {leaf.dtype for leaf in jax.tree.leaves(results)} == {x.dtype}

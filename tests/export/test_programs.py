@@ -1,9 +1,9 @@
 """Functions as StableHLO, which JAX runs without jaxrnn, and as files for LiteRT."""
 
+import functools
 import sys
 import types
 
-import chex
 import helpers
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,7 @@ from jaxrnn.export import tflite_deviation, to_stablehlo, to_tflite, to_tflite_o
 
 F32 = jnp.float32
 UNITS, DEPTH = 4, 3
-
-
-def bound(cell, depth=DEPTH):
-    return helpers.bound(cell, depth, "float32", scale=0.5)
+bound = functools.partial(helpers.bound, dtype="float32", scale=0.5)
 
 
 def dynamic(cell):
@@ -79,8 +76,8 @@ DECODERS = {
 }
 
 
-def same(got, want):
-    chex.assert_trees_all_close(jax.tree.leaves(got), jax.tree.leaves(want), atol=5e-6)
+# A file holds tuples where a function returns an `LSTMStateTuple`: compare leaves.
+same = functools.partial(helpers.assert_near, tolerance=5e-6)
 
 
 @pytest.mark.fast("lstm", "raw_rnn")
