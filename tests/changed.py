@@ -20,12 +20,14 @@ TESTS = {
     "affine": ["loops", "native"],
     "drivers": ["drivers", "meshes/test_drivers.py"],
     "extend": ["package"],
+    "init": ["package"],
     "initializers": ["cells"],
     "layers": ["layers", "meshes/test_functions.py"],
     "linen": ["layers"],
     "loops": ["loops", "drivers/test_masks.py"],
     "nnx": ["layers"],
     "src": ["native"],
+    "typing": ["package"],
 }
 # A change in these rooms may break any cell.
 SHARED = {"affine", "base", "drivers", "loops", "memory", "testing"}
