@@ -149,17 +149,16 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
             "Pass the keys after a reset to `dynamic_rnn`, a module `RNN` or a stream."
         )
         expect(not is_key(leaf), "reset_state", must, given, fix)
-    name = "cell.zero_state()"
-    fix = "Pass a `reset_state`."
     zero = zeros()
-    check_structure(f"`{name}`", state, zero, strict=False, fix=fix)
+    fix = "Pass a state like the result of `cell.zero_state`, or also a `reset_state`."
+    check_structure("`initial_state`", zero, state, strict=False, fix=fix)
 
     def cast(zero: Array, leaf: Array) -> Array:
         is_narrower = jnp.iscomplexobj(zero) and not jnp.iscomplexobj(leaf)
         return (zero.real if is_narrower else zero).astype(leaf.dtype)
 
     zero = jax.tree.map(cast, with_structure(state, zero), state)
-    return like(name, zero, state, fix=fix)
+    return like("cell.zero_state()", zero, state, fix="Pass a `reset_state`.")
 
 
 def _fix_of_reset_state(given: PyTree, state: PyTree) -> str:
