@@ -20,6 +20,7 @@ from benchmarks.compilers.hlo import Collective, Program, collectives
 from benchmarks.compilers.program import work_of
 from benchmarks.layouts import reader, side_by_side, to_gates
 
+pytestmark = pytest.mark.in_thirds
 ROOT = pathlib.Path(__file__).parents[2]
 
 

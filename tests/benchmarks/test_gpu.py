@@ -22,6 +22,7 @@ def cells(page, first):
 
 
 @pytest.mark.slow
+@pytest.mark.in_thirds
 def test_small(monkeypatch, fast_to_compile, tmp_path):
     monkeypatch.setattr(rounds, "LOOKS", 1)  # Other tests keep the machine busy.
     with pytest.raises(SystemExit) as end:

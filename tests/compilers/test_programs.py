@@ -4,7 +4,6 @@ The last tests plan the memory of programs for absent devices.
 
 `test_collectives.py` tests the drivers of `benchmarks/collectives.py`: `dynamic_rnn`,
 `bidirectional_dynamic_rnn`, `static_rnn`, `raw_rnn` and the decoders of `decode`.
-CI skips the slow tests here: further settings, and other cells on GPUs.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import run_page
-from cases import BATCH, CASES
+from cases import BATCH, CASES, KINDS
 from compiler_cases import devices, single
 from distributed import pipelined_rnn
 from helpers import bound
@@ -87,16 +86,13 @@ ON_GPUS = ["lstm_projection", "gru_cudnn", "mlstm", "slstm", "rg_lru", "multi"]
 ON_GPUS += ["dropout", "conv2d", "attention", "function_nested"]
 # One setting for each cell.
 ON_TPUS = {type(case.cell): name for name, case in reversed(CASES.items())}.values()
+CELLS = [("v5e", name) for name in ON_TPUS] + [("h100", name) for name in ON_GPUS]
+CELLS += [("v5p", "lstm"), ("v6e", "lstm")]
 
 
-@pytest.mark.fast(
-    *(f"v5e-{name}" for name in ON_TPUS),
-    *(f"h100-{name}" for name in ON_GPUS),
-    "v5p-lstm",
-    "v6e-lstm",
-)
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("kind", ["v5e", "h100", "v5p", "v6e"])
+@pytest.mark.fast("*-lstm", *(f"v5e-{name}" for name in KINDS.values()), "h100-mlstm")
+@pytest.mark.in_thirds
+@pytest.mark.parametrize(("kind", "name"), CELLS)
 def test_cells_compile(kind, name):
     case = CASES[name]
     types = on_mesh(types_of(case), single(kind))
@@ -240,6 +236,8 @@ def test_a_program_that_does_not_fit():
     assert planned == pytest.approx(float(needed[1]), rel=0.01)
 
 
+@pytest.mark.slow
+@pytest.mark.in_thirds
 def test_the_guide_plans_for_a_tpu():
     """The numbers come from the compiler; record them again for another version."""
     devices("v5e")  # Without their compiler, the test is skipped.

@@ -16,7 +16,7 @@ from helpers import assert_near, assert_same
 from benchmarks.compilers.hlo import collectives
 from jaxrnn import GRUCell, LSTMCell, MultiRNNCell, dynamic_rnn
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.in_thirds]
 SMALL = {"steps": 6, "units": 4, "batch_size": 8, "data": "recall", "save_every": 2}
 
 

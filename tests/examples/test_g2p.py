@@ -19,7 +19,7 @@ from g2p import baseline, data, decoding, evaluate, model, pronounce, scores, tr
 from g2p.make_cmudict import PRONUNCIATIONS, WORDS, read
 from helpers import assert_same
 
-pytestmark = pytest.mark.usefixtures("users_settings")
+pytestmark = [pytest.mark.in_thirds, pytest.mark.usefixtures("users_settings")]
 SMALL = model.Net(embedding=12, units=24, layers=2, decoder_units=20)
 
 

@@ -19,7 +19,7 @@ import tyro
 from helpers import assert_same
 from seq2seq import dates
 
-pytestmark = pytest.mark.usefixtures("users_settings")
+pytestmark = [pytest.mark.in_thirds, pytest.mark.usefixtures("users_settings")]
 
 
 def test_quickstart(capsys):

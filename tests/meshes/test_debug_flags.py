@@ -56,6 +56,7 @@ def program(name):
 
 
 @pytest.mark.slow
+@pytest.mark.in_thirds
 @pytest.mark.parametrize("name", [*SOME, *ON_CPUS])
 def test_finite_inputs_raise_nothing(name):
     """Outside of jit, where JAX checks the results of each operation."""
