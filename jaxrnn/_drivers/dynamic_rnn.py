@@ -62,7 +62,8 @@ def dynamic_rnn(
     GPUs, the loop runs over the whole time axis. Linear recurrences
     (`LinearRecurrenceCell`) and cells whose state is a matrix, such as `MLSTMCell` and
     `DeltaNetCell`, process blocks of many steps at once, over the whole time axis. Any
-    other cell runs step by step over the whole time axis. `explain`, and the logger
+    other cell runs step by step over the whole time axis. A single step needs no loop:
+    it costs what a call of the cell costs. `explain`, and the logger
     "jaxrnn" at level DEBUG, say which loop runs a cell, and why no faster loop does.
 
     Args:
@@ -114,8 +115,10 @@ def dynamic_rnn(
             basic RNNs with tanh, relu or sigmoid, in float32 on CPUs. "cudnn" is
             cuDNN's LSTM; it supports plain LSTMs in float32, in programs that are
             traced on a machine with an NVIDIA GPU. Default: "native" on a single CPU
-            device or in a CPU `shard_map`, if built and supported; otherwise "xla". If
-            there are no rows or no steps, the choice has no effect.
+            device or in a CPU `shard_map`, if built and supported, and if there are
+            enough steps for it to be faster; otherwise "xla". For a single step, "xla"
+            is the step itself. If there are no rows or no steps, the choice has no
+            effect.
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
             steps. Use `mask` instead of `sequence_length`. At masked steps, where
             `mask` is false, a row keeps its state and outputs zeros, and its inputs,

@@ -64,13 +64,16 @@ def mask_or_lengths(
 ) -> tuple[Array | None, Lengths | None]:
     """Returns `(mask, sequence_length)`; at least one of the two is None.
 
-    A mask without gaps is converted to lengths if its values are known, because lengths
-    need no reordering of steps. The first arguments are as in `as_mask`. With
-    `axis_name`, the mask is that of one device, but lengths would count all steps.
+    A mask without gaps is converted to lengths, because lengths need no reordering of
+    steps: a mask of one step, or a mask whose values are known. The first arguments are
+    as in `as_mask`. With `axis_name`, the mask is that of one device, but lengths would
+    count all steps.
     """
     array = as_mask(mask, lengths, shape, axis)
     if array is None or axis_name is not None:
         return array, lengths
+    if shape[axis] == 1:
+        return None, jnp.squeeze(array, axis).astype(jnp.int32)
     known = concrete_or_none(mask if isinstance(mask, np.ndarray) else array)
     if known is None or (np.diff(known.astype(np.int8), axis=axis) > 0).any():
         return array, None

@@ -182,7 +182,9 @@ def _choose(cell: Any, state: PyTree, run: Run) -> Choice:
     sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
     if any(isinstance(size, int) and not size for size in sizes):
         return Choice.scan("there are no rows or no steps")
-    if bound_or_none(cell) is None:
+    if sizes[run.steps.axis] == 1 and run.implementation in (None, "xla"):
+        choice = Choice("step")
+    elif bound_or_none(cell) is None:
         choice = Choice.scan("the cell has no `apply_sequence`")
     elif run.steps.rows_interact:
         choice = Choice.scan("the rows of the cell interact")

@@ -27,6 +27,7 @@ from .._base.jax_internals import eval_jaxpr
 from .._base.math import at_least_float32, is_float
 from .._base.sharding import as_varying_as, instantiated, zeros_of
 from .._base.typing import Array, PyTree
+from . import masking
 from .steps import Steps
 
 Apply: TypeAlias = Callable[[Array, PyTree, PyTree], tuple[PyTree, PyTree]]
@@ -52,7 +53,7 @@ RESIDUALS = "jaxrnn_residuals"
 def scan_steps(
     apply: Apply, xs: PyTree, state: PyTree, steps: Steps, unroll: int = 1
 ) -> tuple[PyTree, PyTree]:
-    """`(outputs, state)` of all steps, one after another.
+    """`(outputs, state)` of all steps, one after another; a single step has no loop.
 
     Args:
         apply: Runs one step.
@@ -73,6 +74,10 @@ def scan_steps(
         state, output = steps.mask_step(t, state, new_state, output)
         return state, (output, state) if steps.returns_states else output
 
+    if isinstance(steps.time, int) and steps.time == 1:
+        first = jnp.int32(0), masking.first_inputs(xs, steps.axis)
+        state, output = step(state, first)
+        return jax.tree.map(lambda y: jnp.expand_dims(y, steps.axis), output), state
     ts = jnp.arange(steps.time, dtype=jnp.int32)
     unroll = unroll if isinstance(steps.time, int) else 1
     state, outputs = jax.lax.scan(step, state, (ts, steps.swap_time(xs)), unroll=unroll)

@@ -398,9 +398,10 @@ class Choice:
     Attributes:
         name: "native", "cudnn" or "xla" for an affine cell; "blocks" for a linear
             recurrence; "chunks" for a matrix memory; "own" for a cell with its own
-            `apply_sequence`; "scan" for a scan of `apply`. The names of the cells in a
-            stack are joined by "and".
-        loop: `loop(params, run) -> (outputs, state)`; None for a scan.
+            `apply_sequence`; "scan" for a scan of `apply`; "step" for one call of
+            `apply`, if there is a single step. The names of the cells in a stack are
+            joined by "and".
+        loop: `loop(params, run) -> (outputs, state)`; None for a scan or a step.
         reason: Why no faster loop runs; empty if none is faster.
     """
 

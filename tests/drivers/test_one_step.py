@@ -1,0 +1,102 @@
+"""Runs of a single step, which is the step of the cell, without a loop."""
+
+import functools
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import bound
+
+import jaxrnn
+from jaxrnn import GRUCell, LSTMCell
+from jaxrnn._loops.masking import is_of_rows
+from jaxrnn.testing import _oracle as oracle
+
+RUNS = np.array([True, False, True, True])  # The rows that are not padding.
+STARTS = np.array([[True], [True], [False], [True]])
+OPTIONS = "whole", "lengths", "mask", "resets", "states"
+
+
+@pytest.fixture(params=OPTIONS)
+def options(request):
+    return {
+        "whole": {},
+        "lengths": {"lengths": RUNS.astype(np.int32)},
+        "mask": {"mask": RUNS[:, None]},
+        "resets": {"lengths": RUNS.astype(np.int32), "resets": STARTS},
+        "states": {"mask": RUNS[:, None], "resets": STARTS, "return_states": True},
+    }[request.param]
+
+
+FAST = [f"{option}-{name}" for option in OPTIONS for name in cases.KINDS.values()]
+
+
+@pytest.mark.fast(*FAST)
+@pytest.mark.in_thirds
+@pytest.mark.parametrize("name", cases.CASES)
+def test_same_as_a_step_by_hand(name, options):
+    case = cases.CASES[name]
+    setup = oracle.make_setup(case.cell, case.inputs, jnp.float64, case.key, case.state)
+    if not is_of_rows(setup.state) and {"mask", "resets"} & {*options}:
+        pytest.skip("a leaf of the state has no batch axis")
+    options = dict(options)
+    lengths = options.pop("lengths", None)
+    has_states = options.pop("return_states", False)
+    if "resets" in options:
+        other = functools.partial(jnp.roll, shift=1, axis=0)
+        options["reset_state"] = jax.tree.map(other, setup.state)
+
+    def differentiated(run):
+        def of_step(setup, params, xs, state, lengths):
+            results = run(setup, params, oracle.at_steps(xs, slice(1)), state, lengths)
+            return results if has_states else results[:2]
+
+        return oracle.differentiated(setup, of_step, lengths)
+
+    of_driver = functools.partial(oracle.Setup.run, return_states=has_states, **options)
+    of_hand = functools.partial(oracle.unrolled_states, **options)
+    oracle.close(differentiated(of_driver), differentiated(of_hand), setup.dtype)
+
+
+X = np.random.default_rng(0).normal(size=(4, 1, 3)).astype(np.float32)
+STACK = jaxrnn.MultiRNNCell([LSTMCell(4), jaxrnn.ResidualWrapper(GRUCell(4))])
+
+
+def primitives(program):
+    for eqn in program.eqns:
+        yield eqn.primitive.name
+        for inner in jax.tree.leaves(list(eqn.params.values())):
+            if hasattr(inner, "eqns"):
+                yield from primitives(inner)
+
+
+@pytest.mark.parametrize(
+    "cell", [LSTMCell(4), GRUCell(4), STACK, jaxrnn.MLSTMCell(4, 2)], ids=repr
+)
+def test_no_loop_and_no_copy_of_a_kernel(cell, options):
+    given = {k: v for k, v in options.items() if k != "lengths"}
+    cell = bound(cell, 3, np.float32)
+
+    def run(cell, x, lengths):
+        run = functools.partial(jaxrnn.dynamic_rnn, dtype=x.dtype, **given)
+        return run(cell, x, lengths)
+
+    program = jax.make_jaxpr(run)(cell, X, options.get("lengths"))
+    names = [*primitives(program.jaxpr)]
+    assert not {"scan", "while", "cond", "ffi_call", "gather"} & {*names}
+    by_hand = jax.make_jaxpr(lambda cell, x, state: cell(x[:, 0], state))(
+        cell, X, cell.zero_state(4, X.dtype)
+    )
+    wanted = [*primitives(by_hand.jaxpr)]
+    assert names.count("dot_general") == wanted.count("dot_general")
+
+
+def test_implementation_is_respected():
+    """XLA's loop gives its way to the step; the others are what was asked for."""
+    cell = bound(LSTMCell(4), 3, np.float32)
+    explain = functools.partial(jaxrnn.explain, cell, X, dtype=X.dtype)
+    assert explain().loop == explain(implementation="xla").loop == "step"
+    with pytest.raises(ValueError, match="`implementation` 'cudnn' cannot run"):
+        explain(implementation="cudnn")
