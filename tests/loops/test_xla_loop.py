@@ -41,18 +41,31 @@ def results(bind, lengths=None):
     return jax.jit(functools.partial(differentiated, run))
 
 
-# Up to 8 rows, the inputs' products of all steps are computed before the loop.
-AHEAD, IN_THE_LOOP, ONE_CHUNK, PARTIAL_CHUNK = 5, 17, 7, 23
+ONE_CHUNK, PARTIAL_CHUNK = 7, 23
+# With few rows, the inputs' products of all steps are computed before the loop.
+FEW, MANY = 5, 17
 
 
-@pytest.mark.fast("basic_rnn-17-23-True", "lstm_projection-5-23-True", "gru-5-23-True")
+@pytest.fixture(params=["cpu", "tpu"])
+def platform(request, monkeypatch):
+    """The platform for which a loop is written; CPUs run both."""
+    monkeypatch.setattr(xla_loop, "platform_of", lambda arrays: request.param)
+    monkeypatch.setattr(xla_loop, "LEAST_DEPTH", 1)
+    monkeypatch.setattr(xla_loop, "LEAST_TIME", 1)
+    monkeypatch.setattr(xla_loop, "FEW_ROWS_ON_CPU", xla_loop.FEW_ROWS)
+
+
+FAST = "tpu-basic_rnn-17-23-True", "cpu-lstm_projection-5-23-True", "cpu-gru-*-23-True"
+
+
+@pytest.mark.fast(*FAST)
 @pytest.mark.parametrize("is_ragged", [False, True])
 @pytest.mark.parametrize("time", [ONE_CHUNK, PARTIAL_CHUNK])
-@pytest.mark.parametrize("rows", [AHEAD, IN_THE_LOOP])
+@pytest.mark.parametrize("rows", [FEW, MANY])
 @pytest.mark.parametrize(
     "name", ["basic_rnn", "lstm_projection", "lstm_joined", "gru", "multi_joined"]
 )
-def test_sequences_give_what_steps_give(name, rows, time, is_ragged):
+def test_sequences_give_what_steps_give(name, rows, time, is_ragged, platform):
     """Sequences of a single chunk, and of several with an incomplete last one."""
     assert 0 < -PARTIAL_CHUNK % chunk_size(PARTIAL_CHUNK)
     cell, lengths = cases.CASES[name].cell, None

@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from .cell import AffineCell
 
 # The matrix products of the inputs are computed before the loop only if a run or
-# segment has at most `FEW_ROWS` rows, and rows times steps are at most
-# `FEW_ROWS_OVER_TIME`. On a CPU, computing the products before the loop saves up to a
-# third of the time if there are few rows, and costs up to a third more time if there
-# are many.
+# segment has few rows, and not too many rows times steps, because the products of all
+# steps take memory. On a CPU, this saves up to half of the time if the inputs are
+# wide, and costs up to a third if they are narrow or the steps are few, because the
+# input kernel is copied.
 FEW_ROWS = 8
+FEW_ROWS_ON_CPU = 64
 FEW_ROWS_OVER_TIME = 4096
+LEAST_DEPTH, LEAST_TIME = 128, 16  # On a CPU.
 
 
 class Primals(NamedTuple):
@@ -130,7 +132,7 @@ def forward(
     steps = steps.with_restart_states(primals.restart_states)
     if not save:  # The run is not differentiated.
         steps = dataclasses.replace(steps, stand_in=None)
-    product, xs, steps = _products(primals, steps)
+    product, xs, steps = _products(cell, primals, steps)
     # `with_wide_lengths` would not speed up the forward loop of a gradient. In that
     # loop, the lengths also mask the inputs, whose width may differ from the width of
     # the state.
@@ -195,7 +197,9 @@ def chain(
     return operand, carry, zs
 
 
-def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
+def _products(
+    cell: "AffineCell", primals: Primals, steps: Steps
+) -> tuple[Callable, PyTree, Steps]:
     """Returns `(product, xs, steps)`, from which a loop computes its products.
 
     `product` computes one product of a step from the step's slice of `xs`.
@@ -203,36 +207,57 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
     products = primals.products
     xs = primals.xs
     dtype = widest_dtype(primals.state)
-    rows = xs.shape[1]
-    is_few = isinstance(rows, int) and rows <= FEW_ROWS
-    is_few = is_few and rows * steps.time <= FEW_ROWS_OVER_TIME
-    is_ahead = is_few and any("inputs" in product for product in products)
+    on_cpu = platform_of((xs, primals.state)) == "cpu"
+    is_ahead = _is_ahead(xs, on_cpu) and any("inputs" in p for p in products)
 
-    def of_inputs(xs: Array) -> list[Array | None]:
+    # XLA for CPUs does not vectorize an update that reads parts of z at an offset, so
+    # each part is an array of its own. TPUs and GPUs read one array faster.
+    def in_blocks(stage: Any, z: Array) -> list[Array]:
+        return jnp.split(z, (stage.blocks or 1) if on_cpu else 1, axis=-1)
+
+    def of_inputs(xs: Array) -> list[list[Array] | None]:
         return [
-            _plus_bias(dot(xs, p["inputs"], dtype), p) if "inputs" in p else None
-            for p in products
+            in_blocks(stage, _plus_bias(dot(xs, p["inputs"], dtype), p))
+            if stage.takes_inputs
+            else None
+            for stage, p in zip(cell.stages, products, strict=True)
         ]
 
     if is_ahead:
         xs = of_inputs(steps.zero_dead(xs))
         steps = steps.map_stand_in_inputs(of_inputs)
 
-    # Inputs and state are multiplied separately. With a single product
-    # `[inputs, operand] @ kernel`, TPUs would write the joined operands at every step,
-    # and GPUs would launch 1.5 times as many operations for a GRU. On CPUs, the times
-    # of the two forms differ by less than 3 %.
     def product(
         k: int, stage: Any, inputs: PyTree, operand: Array, dtype: DType
     ) -> Array:
-        z = dot(operand, products[k]["state"], dtype)
+        given = products[k]
         if is_ahead and stage.takes_inputs:
-            return inputs[k] + z
-        if stage.takes_inputs:
-            z = dot(inputs, products[k]["inputs"], dtype) + z
-        return _plus_bias(z, products[k])
+            blocks = in_blocks(stage, dot(operand, given["state"], dtype))
+            return jnp.concatenate(list(map(jnp.add, inputs[k], blocks)), axis=-1)
+        if not stage.takes_inputs:
+            z = dot(operand, given["state"], dtype)
+        elif on_cpu:  # XLA removes the copy of both parts, which are those of a kernel.
+            kernel = jnp.concatenate([given["inputs"], given["state"]])
+            z = dot(jnp.concatenate([inputs, operand], axis=-1), kernel, dtype)
+        else:
+            # With a single product, TPUs would write the joined operands at every step,
+            # and GPUs would launch 1.5 times as many operations for a GRU.
+            z = dot(inputs, given["inputs"], dtype)
+            z += dot(operand, given["state"], dtype)
+        return _plus_bias(z, given)
 
     return product, xs, steps
+
+
+def _is_ahead(xs: Array, on_cpu: bool) -> bool:
+    """Whether the products of the inputs are computed before the loop."""
+    time, rows, depth = xs.shape
+    if not isinstance(rows, int) or rows * time > FEW_ROWS_OVER_TIME:
+        return False
+    if not on_cpu:
+        return rows <= FEW_ROWS
+    is_long = time >= LEAST_TIME and depth >= LEAST_DEPTH
+    return is_long and rows <= FEW_ROWS_ON_CPU
 
 
 def _plus_bias(z: Array, product: Params) -> Array:
