@@ -192,6 +192,23 @@ def users_settings():
 
 
 @pytest.fixture
+def few_steps_too(monkeypatch):
+    """Let the default run native loops for a few steps too, as many tests have."""
+    from jaxrnn._cells.affine import few_steps  # After the flags are set.
+
+    jax.clear_caches()
+    monkeypatch.setattr(few_steps, "MOST", 0)
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture
+def alone(few_steps_too, monkeypatch):
+    """Let the default see only one device, which has the native loops."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+
+
+@pytest.fixture
 def picture(tmp_path):
     """The path of a picture, which the test must draw."""
     path = tmp_path / "picture.png"

@@ -110,15 +110,6 @@ def test_every_cell(name):
         assert shapes[0] == shapes[1], driver
 
 
-@pytest.fixture
-def alone(monkeypatch):
-    """Let the default see only one device, which has the native loops."""
-    jax.clear_caches()
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    yield
-    jax.clear_caches()
-
-
 @native_cases.needs_library
 @pytest.mark.parametrize("driver", [plain, with_resets, with_a_mask, in_a_pack])
 def test_natively(driver, alone):

@@ -106,7 +106,7 @@ import pickle, sys
 import jax, jax.numpy as jnp, numpy as np, jaxrnn
 from jax.experimental.serialize_executable import serialize
 
-cell, x = jaxrnn.LSTMCell(5), jnp.ones((4, 6, 3))
+cell, x = jaxrnn.LSTMCell(5), jnp.ones((4, 20, 3))
 params = cell.init(jax.random.key(0), x[:, 0])
 loss = lambda p, x: jaxrnn.dynamic_rnn(cell.bind(p), x, dtype=x.dtype)[0].sum()
 step = jax.jit(jax.value_and_grad(loss)).lower(params, x).compile()

@@ -309,6 +309,7 @@ SHARES = {
 }
 
 
+@pytest.mark.usefixtures("few_steps_too")
 @pytest.mark.fast("ragged", "explicit")
 @pytest.mark.parametrize(("name", "lengths", "kind"), SHARES.values(), ids=SHARES)
 def test_a_share_of_the_rows_is_a_call_by_default(name, lengths, kind):

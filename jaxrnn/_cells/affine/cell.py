@@ -31,6 +31,7 @@ from ..base import SpecsCell
 from ..fields import Hyperparameters
 from ..params import ParamSpec, Specs, glorot_uniform, zeros
 from .cudnn import cudnn_sequence, why_not_cudnn
+from .few_steps import why_few_steps
 from .native.sequence import native_sequence, why_not_native
 from .xla_loop import affine_sequence, chain
 
@@ -255,7 +256,7 @@ class AffineCell(SpecsCell):
         """Chooses a native loop, XLA's or cuDNN's; see `RNNCell.choose_loop`.
 
         By default, the native loops run all supported cells on a single CPU device, and
-        in `shard_map` over CPU devices.
+        in `shard_map` over CPU devices, if there are enough steps.
         """
         program = self._program_of_step(params, run)
         # The loops use `jax.custom_jvp`, which loses the gradients of these arrays.
@@ -275,6 +276,7 @@ class AffineCell(SpecsCell):
         reason = f"`implementation` is {asked!r}" if asked else None
         reason = reason or _why_not_local(params, run)
         reason = reason or why_not_native(self, params, run)
+        reason = reason or why_few_steps(self, run)
         if reason:
             loop = functools.partial(affine_sequence, self)
             loop = in_reverse(loop) if has_reverse_rule(program) else loop
