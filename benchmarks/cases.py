@@ -39,6 +39,9 @@ class Case:
         run: How the peer runs it, for example "xla" or "raw_rnn"; empty for its
             default.
         dtype: The dtype of parameters, inputs and state.
+        pattern: What surrounds or replaces the layer, as users write it by hand:
+            "rollout", "scanned", "replay", "associative", "chunked", "bidirectional"
+            or "sampling"; empty for a layer alone.
     """
 
     cell: str
@@ -50,13 +53,15 @@ class Case:
     mode: str = "train"
     run: str = ""
     dtype: str = "float32"
+    pattern: str = ""
 
     @property
     def label(self) -> str:
         """The name of the case without its mode."""
         shape = f"B{self.batch} T{self.time} D{self.depth} H{self.units}"
         dtype = self.dtype if self.dtype != "float32" else ""
-        return " ".join(filter(None, (self.cell, shape, self.lengths, self.run, dtype)))
+        parts = (self.pattern, self.cell, shape, self.lengths, self.run, dtype)
+        return " ".join(filter(None, parts))
 
     @property
     def name(self) -> str:
@@ -77,8 +82,20 @@ class Case:
 
     @property
     def layer_depths(self) -> tuple[int, ...]:
-        """The input size of each layer."""
+        """The input size of each layer, or of each direction."""
+        if self.pattern == "bidirectional":
+            return self.depth, self.depth
         return (self.depth, self.units) if self.cell == "lstm2" else (self.depth,)
+
+    @property
+    def output_size(self) -> int:
+        """The size of the outputs; those of two directions are concatenated."""
+        return self.units * (2 if self.pattern == "bidirectional" else 1)
+
+    @property
+    def burn_in(self) -> int:
+        """The number of first steps that have no gradient and no outputs."""
+        return self.time // 3 if self.pattern == "replay" else 0
 
     @property
     def state_sizes(self) -> dict[str, tuple[int, ...]]:
@@ -124,10 +141,11 @@ def _cases(
     modes: Iterable[str] = ("forward", "train"),
     runs: Iterable[str] = ("",),
     dtypes: Iterable[str] = ("float32",),
+    pattern: str = "",
 ) -> list[Case]:
     """A case for each combination of lengths, mode, way to run and dtype."""
     kinds = itertools.product(lengths, modes, runs, dtypes)
-    return [Case(cell, *shape, *kind) for kind in kinds]
+    return [Case(cell, *shape, *kind, pattern) for kind in kinds]
 
 
 Presets = dict[str, list[Case]]
@@ -203,6 +221,52 @@ RACE["wide"] = [
     for shape in [(50, 256, 512), (50, 200, 700), (50, 512, 1024)]
     for batch in batches
     for case in _cases(cell, batch, *shape)
+]
+
+
+def _pattern(
+    pattern: str, cells: Iterable[str], *shapes: tuple[int, ...], **kinds: Iterable[str]
+) -> list[Case]:
+    """The cases of a pattern, for each cell and shape."""
+    sizes = itertools.product(cells, shapes)
+    return [
+        case
+        for cell, shape in sizes
+        for case in _cases(cell, *shape, pattern=pattern, **kinds)
+    ]
+
+
+FORWARD = ["forward"]
+RESETS = ["resets"]
+_FLAX = "gru_after", "lstm"
+_SMALL = (3, 64, 4, 5)
+_POLICIES = [
+    (1, 128, 64, 128),
+    (16, 128, 128, 128),
+    (64, 128, 128, 256),
+    (16, 128, 256, 512),
+    (1024, 128, 64, 256),
+]
+RACE["smoke"] += [
+    *_pattern("rollout", ["lstm"], _SMALL, lengths=RESETS, modes=FORWARD),
+    *_pattern("scanned", ["lstm"], _SMALL, lengths=RESETS, modes=TRAIN),
+    *_pattern("replay", ["gru_after"], _SMALL, lengths=RESETS, modes=TRAIN),
+    *_pattern("associative", ["mingru"], _SMALL, lengths=RESETS, modes=TRAIN),
+    *_pattern("chunked", ["gated_deltanet"], (2, 128, 4, 8), modes=TRAIN),
+    *_pattern("bidirectional", ["lstm"], (3, 8, 4, 5), lengths=RAGGED),
+    *_pattern("sampling", ["gru_after"], (3, 8, 4, 5), modes=FORWARD),
+]
+RACE["patterns"] = [
+    *_pattern("rollout", _FLAX, *_POLICIES, lengths=RESETS, modes=FORWARD),
+    *_pattern("scanned", _FLAX, *_POLICIES, lengths=RESETS),
+    *_pattern("replay", _FLAX, (64, 120, 128, 256), lengths=RESETS),
+    *_pattern("associative", ["mingru"], (8, 1024, 128, 128), lengths=RESETS),
+    *_pattern("associative", ["mingru"], (1, 8192, 256, 256), lengths=RESETS),
+    *_pattern("chunked", ["gated_deltanet"], (8, 1024, 256, 256)),
+    *_pattern("bidirectional", _FLAX, (32, 100, 128, 128), lengths=RAGGED),
+    *_pattern("bidirectional", _FLAX, (64, 200, 128, 256), lengths=RAGGED),
+    *_pattern("sampling", _FLAX, (1, 128, 64, 128), modes=FORWARD),
+    *_pattern("sampling", _FLAX, (64, 128, 64, 256), modes=FORWARD),
 ]
 
 LOOPS = ("xla", "native")

@@ -87,6 +87,8 @@ def measured() -> list[Measured]:
         vectors = next(text for name, text in VECTORS.items() if name in sets)
         processor = f"{machine['processor']} with {vectors}, {result['date']}"
         preset = file.stem.split("_")[1]
+        if preset == "patterns":
+            continue  # Its peers are programs, not libraries.
         found += [Measured(preset, processor, row) for row in result["cases"]]
     return found
 

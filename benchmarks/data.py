@@ -24,9 +24,10 @@ class Data:
             None.
         state: The initial state: one dict per layer, with `c` and `h` or only `h`,
             each `[B, H]`; other arrays for some recurrences.
-        output_cotangents: `[B, T, H]`, zeros past each row's end. The loss is the sum
-            of `outputs * output_cotangents` and `final_state * state_cotangents`. If
-            the loss does not read the outputs, T is 0 here to save memory.
+        output_cotangents: Arrays like the outputs, usually `[B, T, H]`, zeros past each
+            row's end. The loss is the sum of `outputs * output_cotangents` and
+            `final_state * state_cotangents`. If the loss does not read the outputs, T
+            is 0 here to save memory.
         state_cotangents: Arrays like `state`.
     """
 
@@ -51,8 +52,8 @@ def make_data(case: Case) -> Data:
     """The arrays of a case, which are the same in every process."""
     rng = np.random.default_rng(0)
     lengths = _lengths(rng, case)
-    time = case.time if case.mode in ("train", "step") else 0
-    cotangents = _normal(rng, case.batch, time, case.units)
+    time = case.time - case.burn_in if case.mode in ("train", "step") else 0
+    cotangents = _normal(rng, case.batch, time, case.output_size)
     if lengths is not None:
         cotangents *= (np.arange(time) < lengths[:, None])[..., None]
     return Data(

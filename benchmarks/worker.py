@@ -80,6 +80,8 @@ class Worker:
         case = dataclasses.replace(case, run=self.run or case.run)
         try:
             peer = self._load()
+            if case.pattern and not getattr(peer, "HAS_PATTERNS", False):
+                raise LeftOutError(f"{self.peer} has no patterns")
             if case.lengths == "resets" and not getattr(peer, "HAS_RESETS", False):
                 raise LeftOutError(f"{self.peer} has no resets")
             built = peer.build(case, make_data(case))

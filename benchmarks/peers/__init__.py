@@ -44,6 +44,7 @@ RACE = [
     Contestant("keras", "keras"),
     Contestant("torch", "torch"),
     Contestant("tensorflow", "tensorflow"),
+    Contestant("by_hand", "by_hand"),
 ]
 COMPILATION = [OURS, _XLA, _SCAN, _LINEN, _NNX, _HAIKU]
 MEMORY = [

@@ -17,14 +17,14 @@ from ..built import Built, LeftOutError
 from ..cases import HEADS, Case
 from ..data import Data, random_resets
 from ..layouts import Layers
-from . import _jax
+from . import _jax, patterns
 from .scan import mgu_params, mgu_step
 
 PyTree = Any
 Run = Callable[..., tuple[PyTree, PyTree]]
 
 USES = ("jax", "jaxlib")
-HAS_RESETS = True
+HAS_RESETS = HAS_PATTERNS = True
 
 # Arguments of `dynamic_rnn` by `Case.run`, which may also be "raw_rnn" or "packed".
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -73,8 +73,11 @@ def build(case: Case, data: Data) -> Built:
         net = _packed(case, data)
     elif case.run == "raw_rnn":
         net = make_net(case, data, functools.partial(_raw, make_cell(case)))
+    elif case.pattern == "bidirectional":
+        net = make_net(case, data, functools.partial(_both, case, make_cell(case)))
     else:
-        net = make_net(case, data, functools.partial(_dynamic, case, make_cell(case)))
+        run = functools.partial(_dynamic, case, make_cell(case))
+        net = make_net(case, data, patterns.around(case, run))
     options = COMPILER_OPTIONS.get(case.run)
     return _jax.build(case, data, {"": net}, choices=options and {"": options})
 
@@ -98,6 +101,23 @@ def _dynamic(
         if not is_declined:
             raise
         raise LeftOutError(reason.partition(". ")[0]) from None
+
+
+def _both(
+    case: Case,
+    cell: jaxrnn.RNNCell,
+    params: PyTree,
+    inputs: jax.Array,
+    states: PyTree,
+    lengths: jax.Array,
+) -> tuple[PyTree, PyTree]:
+    """The outputs of both directions, concatenated, and their final states."""
+    cells = (cell.bind(params[name]) for name in ("cell_0", "cell_1"))
+    arguments = ARGUMENTS[case.run] | {"time_major": True}
+    outputs, final = jaxrnn.bidirectional_dynamic_rnn(
+        *cells, inputs, lengths, *states, **arguments
+    )
+    return jnp.concatenate(outputs, axis=-1), final
 
 
 def _raw(

@@ -58,12 +58,13 @@ def _net(case: Case, data: Data, cell: nn.RNNCellBase) -> _jax.Net:
     return _jax.make_net(
         data,
         _jax.by_layers(layer),
-        lambda layers: [_to_params(case.layer_cell, weights) for weights in layers],
+        lambda layers: [to_params(case.layer_cell, weights) for weights in layers],
         _jax.carry(*case.state_names),
     )
 
 
-def _to_params(cell: str, weights: dict[str, np.ndarray]) -> PyTree:
+def to_params(cell: str, weights: dict[str, np.ndarray]) -> PyTree:
+    """The parameters of Flax's cell."""
     gates = to_gates(cell, weights, 1)
     return _lstm(gates) if cell == "lstm" else _others(gates, GATES[cell])
 

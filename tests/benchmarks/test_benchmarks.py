@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,7 +19,10 @@ import benchmarks.__main__ as command
 from benchmarks import cases, claims, machine, peers, process, report, rounds, timing
 from benchmarks.compilers.hlo import Collective, Program, collectives
 from benchmarks.compilers.program import work_of
+from benchmarks.data import make_data
 from benchmarks.layouts import reader, side_by_side, to_gates
+from benchmarks.peers import patterns
+from benchmarks.worker import Worker
 
 pytestmark = pytest.mark.in_thirds
 ROOT = pathlib.Path(__file__).parents[2]
@@ -61,6 +65,22 @@ def test_a_small_race(run):
     assert "same numbers: yes" in table
     assert "| case | jaxrnn, MiB | packed | scan | linen | nnx |" in table
     assert "- packed in 1 of 2 cases" in table
+
+
+@pytest.mark.slow
+def test_patterns_and_the_same_by_hand(run):
+    names = {case.pattern for case in cases.RACE["patterns"]}
+    only = ["--only", f"^({'|'.join(names)}) ", "--measure", "time"]
+    result, table = run("race", *only, "--peers", "by_hand,scan")
+    assert {row["case"]["pattern"] for row in result["cases"]} == names
+    for row in result["cases"]:
+        ran = agreeing(row)
+        assert {name: peer["equation"] for name, peer in ran.items()} == {
+            "jaxrnn": "",
+            "by_hand": "",
+        }
+    assert "| case | jaxrnn, ms | by_hand |" in table
+    assert "- scan: scan has no patterns" in table
 
 
 @pytest.mark.slow
@@ -156,6 +176,41 @@ def test_names_of_cases_are_different():
         for preset in one.presets.values():
             names = [case.name for case in preset]
             assert len(set(names)) == len(names)
+
+
+def test_small_patterns_have_resets_in_the_middle_of_their_parts():
+    small = [case for case in cases.RACE["smoke"] if case.pattern]
+    with_resets = [case for case in small if case.lengths == "resets"]
+    assert len(with_resets) == 4
+    for case in with_resets:
+        parts = np.split(make_data(case).resets, [case.burn_in], axis=1)
+        assert all(part[:, 1:].any() for part in parts if part.size), case.name
+
+
+def test_a_replay_has_no_gradient_before_its_window():
+    def run(params, inputs, state, resets):
+        del params, resets
+        outputs = state + 2 * inputs
+        return outputs, outputs[-1]
+
+    case = cases.Case("gru", 1, 6, 1, 1, lengths="resets", pattern="replay")
+    replay = patterns.around(case, run)
+    loss = lambda x, state: replay(None, x, state, np.zeros(6, bool))[0].sum()
+    x, state = np.arange(6, dtype=np.float32), np.float32(1)
+    by_inputs, by_state = jax.grad(loss, (0, 1))(x, state)
+    assert (by_inputs.tolist(), by_state) == ([0, 0, 2, 2, 2, 2], 0)
+    assert loss(x, state) == 4 * (1 + 2) + 2 * (2 + 3 + 4 + 5)
+
+
+def test_peers_leave_out_what_they_do_not_run():
+    [layer, *_], [*_, pattern] = cases.RACE["smoke"], cases.RACE["smoke"]
+    for peer, case, reason in (
+        ("scan", pattern, "scan has no patterns"),
+        ("by_hand", layer, "only for patterns"),
+    ):
+        fields = dataclasses.asdict(case)
+        answer = Worker(peer, "", str(ROOT)).prepare(fields, limit=1e9, choose=False)
+        assert answer == {"left_out": reason}
 
 
 def test_a_checkout_brings_its_own_jaxrnn(tmp_path, users_flags):
@@ -307,6 +362,15 @@ def test_the_pages_say_what_the_results_say():
         text = page.read_text()
         assert claims.replaced(text, found) == text, "run `python -m benchmarks.claims`"
         assert "<!-- race: overview -->" in text
+
+
+def test_programs_by_hand_are_not_among_the_libraries(monkeypatch, tmp_path):
+    machine = {"instruction sets": "avx2", "processor": "CPU"}
+    result = {"machine": machine, "date": "today", "cases": [{}]}
+    for preset in "page", "patterns":
+        (tmp_path / f"race_{preset}_cpu.json").write_text(json.dumps(result))
+    monkeypatch.setattr(claims, "RESULTS", tmp_path)
+    assert [case.preset for case in claims.measured()] == ["page"]
 
 
 def test_the_worst_cases_are_named():

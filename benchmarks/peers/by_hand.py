@@ -1,0 +1,125 @@
+"""Patterns by hand, as users write them without jaxrnn: Flax linen or plain JAX.
+
+The loops around a layer are in `patterns.py`, which jaxrnn's peer shares.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ..built import Built, LeftOutError
+from ..cases import Case
+from ..data import Data
+from . import _jax, chunks, linen, patterns
+from .jaxrnn import make_cell, make_net
+
+USES = ("flax", "jax", "jaxlib")
+HAS_RESETS = HAS_PATTERNS = True
+
+PyTree = Any
+
+
+def build(case: Case, data: Data) -> Built:
+    """A net for each class of Flax that implements the cell, or one in plain JAX."""
+    if not case.pattern:
+        raise LeftOutError("only for patterns")
+    if case.cell in _PLAIN:  # With the parameters of jaxrnn's cell.
+        run = functools.partial(_PLAIN[case.cell], make_cell(case))
+        return _jax.build(case, data, {"": make_net(case, data, run)})
+    apply = _bidirectional if case.pattern == "bidirectional" else _layer
+    nets = {
+        kind.__name__: _jax.make_net(
+            data,
+            apply(case, functools.partial(kind, case.units)),
+            lambda layers: [linen.to_params(case.cell, layer) for layer in layers],
+            _jax.carry(*case.state_names),
+        )
+        for kind in linen.CELLS[case.cell]
+    }
+    return _jax.build(case, data, nets)
+
+
+class Scanned(nn.Module):
+    """A cell over `[T, B, D]` that starts from zeros in the rows that are reset."""
+
+    new_cell: Callable[..., nn.RNNCellBase]
+
+    @functools.partial(
+        nn.scan, variable_broadcast="params", split_rngs={"params": False}
+    )
+    @nn.compact
+    def __call__(self, carry, now):
+        """Carry the state; `now` is an input and the rows that are reset before it."""
+        inputs, first = now
+        select = lambda state: jnp.where(first[:, None], 0.0, state)
+        return self.new_cell(name="cell")(jax.tree.map(select, carry), inputs)
+
+
+def _layer(case: Case, new_cell: Callable[..., nn.RNNCellBase]) -> patterns.Run:
+    """The pattern around a scan with resets, or around one step of the cell."""
+
+    def run(params, inputs, state, resets):
+        if resets is None:
+            state, output = new_cell().apply({"params": params}, state, inputs[0])
+            return output[None], state
+        variables = {"params": {"cell": params}}
+        state, outputs = Scanned(new_cell).apply(variables, state, (inputs, resets))
+        return outputs, state
+
+    whole = patterns.around(case, run)
+    return _jax.by_layers(lambda _, *arguments: whole(*arguments))
+
+
+def _bidirectional(case: Case, new_cell: Callable[..., nn.RNNCellBase]) -> patterns.Run:
+    """Two scans, one of them over the valid steps of each row in reverse order."""
+    del case
+    layer = nn.RNN(new_cell(), time_major=True, return_carry=True)
+
+    def run(params, inputs, state, lengths):
+        variables = {"params": {"cell": params}}
+        return layer.apply(variables, inputs, initial_carry=state, seq_lengths=lengths)
+
+    def apply(params, inputs, states, lengths):
+        forward, outputs_fw = run(params[0], inputs, states[0], lengths)
+        flipped = _flip(inputs, lengths)
+        backward, outputs_bw = run(params[1], flipped, states[1], lengths)
+        outputs = jnp.concatenate([outputs_fw, _flip(outputs_bw, lengths)], axis=-1)
+        return outputs, [forward, backward]
+
+    return apply
+
+
+def _flip(x: jax.Array, lengths: jax.Array) -> jax.Array:
+    """`[T, B, ...]` with the valid steps of each row in reverse order."""
+    time = len(x)
+    steps = (lengths - 1 - jnp.arange(time)[:, None]) % time
+    return jnp.take_along_axis(x, steps[..., None], axis=0)
+
+
+def _associative(
+    cell: Any, params: PyTree, inputs: jax.Array, state: jax.Array, resets: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """A minGRU whose resets are factors of zero."""
+    del cell
+    z, c = jnp.split(inputs @ params["kernel"] + params["bias"], 2, axis=-1)
+    gate = jax.nn.sigmoid(z)
+    candidate = jnp.where(c >= 0, c + 0.5, jax.nn.sigmoid(c))
+    a, b = jnp.where(resets[..., None], 0, 1 - gate), gate * candidate
+    b = b.at[0].add(a[0] * state)
+    combine = lambda old, new: (new[0] * old[0], new[0] * old[1] + new[1])
+    _, states = jax.lax.associative_scan(combine, (a, b))
+    return states, states[-1]
+
+
+def _chunked(
+    cell: Any, params: PyTree, inputs: jax.Array, state: jax.Array, _: None
+) -> tuple[jax.Array, jax.Array]:
+    """A gated delta rule in chunks."""
+    return chunks.run(cell, params, inputs, state)
+
+
+_PLAIN = {"mingru": _associative, "gated_deltanet": _chunked}
