@@ -13,9 +13,9 @@ from ..._loops.steps import Run
 if TYPE_CHECKING:
     from .cell import AffineCell
 
-# In microseconds: the fixed time of a native call, and the time to rearrange an entry of
-# a kernel; what a native step saves in all, and for an entry, times the square root of
-# the number of rows, because one read of an entry serves all rows.
+# In microseconds: the fixed time of a native call, and the time to rearrange an entry
+# of a kernel; what a native step saves in all, and for an entry, times the square root
+# of the number of rows, because one read of an entry serves all rows.
 CALL, ENTRY = 25.0, 7e-4
 STEP, ENTRY_OF_STEP = 2.0, 3.8e-5
 # A gradient, which the choice does not see, is faster natively at fewer steps.
@@ -29,7 +29,9 @@ def why_few_steps(cell: "AffineCell", run: Run) -> str | None:
         (stage.rows + (depth if stage.takes_inputs else 0)) * stage.columns
         for stage in cell.stages
     )
-    enough = (CALL + ENTRY * entries) / (STEP + ENTRY_OF_STEP * math.sqrt(rows) * entries)
+    enough = (CALL + ENTRY * entries) / (
+        STEP + ENTRY_OF_STEP * math.sqrt(rows) * entries
+    )
     if run.steps.time > min(enough, MOST):
         return None
     return "XLA's loop is faster for so few steps"

@@ -205,10 +205,9 @@ def _products(
     `product` computes one product of a step from the step's slice of `xs`.
     """
     products = primals.products
-    xs = primals.xs
-    dtype = widest_dtype(primals.state)
-    on_cpu = platform_of((xs, primals.state)) == "cpu"
-    is_ahead = _is_ahead(xs, on_cpu) and any("inputs" in p for p in products)
+    on_cpu = platform_of((primals.xs, primals.state)) == "cpu"
+    if not _is_ahead(primals, on_cpu):
+        return functools.partial(_product, products, on_cpu), primals.xs, steps
 
     # XLA for CPUs does not vectorize an update that reads parts of z at an offset, so
     # each part is an array of its own. TPUs and GPUs read one array faster.
@@ -216,6 +215,7 @@ def _products(
         return jnp.split(z, (stage.blocks or 1) if on_cpu else 1, axis=-1)
 
     def of_inputs(xs: Array) -> list[list[Array] | None]:
+        dtype = widest_dtype(primals.state)
         return [
             in_blocks(stage, _plus_bias(dot(xs, p["inputs"], dtype), p))
             if stage.takes_inputs
@@ -223,41 +223,51 @@ def _products(
             for stage, p in zip(cell.stages, products, strict=True)
         ]
 
-    if is_ahead:
-        xs = of_inputs(steps.zero_dead(xs))
-        steps = steps.map_stand_in_inputs(of_inputs)
-
     def product(
         k: int, stage: Any, inputs: PyTree, operand: Array, dtype: DType
     ) -> Array:
-        given = products[k]
-        if is_ahead and stage.takes_inputs:
-            blocks = in_blocks(stage, dot(operand, given["state"], dtype))
-            return jnp.concatenate(list(map(jnp.add, inputs[k], blocks)), axis=-1)
+        z = dot(operand, products[k]["state"], dtype)
         if not stage.takes_inputs:
-            z = dot(operand, given["state"], dtype)
-        elif on_cpu:  # XLA removes the copy of both parts, which are those of a kernel.
-            kernel = jnp.concatenate([given["inputs"], given["state"]])
-            z = dot(jnp.concatenate([inputs, operand], axis=-1), kernel, dtype)
-        else:
-            # With a single product, TPUs would write the joined operands at every step,
-            # and GPUs would launch 1.5 times as many operations for a GRU.
-            z = dot(inputs, given["inputs"], dtype)
-            z += dot(operand, given["state"], dtype)
-        return _plus_bias(z, given)
+            return _plus_bias(z, products[k])
+        sums = map(jnp.add, inputs[k], in_blocks(stage, z))
+        return jnp.concatenate(list(sums), axis=-1)
 
-    return product, xs, steps
+    xs = of_inputs(steps.zero_dead(primals.xs))
+    return product, xs, steps.map_stand_in_inputs(of_inputs)
 
 
-def _is_ahead(xs: Array, on_cpu: bool) -> bool:
+def _is_ahead(primals: Primals, on_cpu: bool) -> bool:
     """Whether the products of the inputs are computed before the loop."""
-    time, rows, depth = xs.shape
-    if not isinstance(rows, int) or rows * time > FEW_ROWS_OVER_TIME:
+    time, rows, depth = primals.xs.shape
+    is_read = any("inputs" in product for product in primals.products)
+    if not (is_read and isinstance(rows, int) and rows * time <= FEW_ROWS_OVER_TIME):
         return False
     if not on_cpu:
         return rows <= FEW_ROWS
-    is_long = time >= LEAST_TIME and depth >= LEAST_DEPTH
-    return is_long and rows <= FEW_ROWS_ON_CPU
+    return rows <= FEW_ROWS_ON_CPU and time >= LEAST_TIME and depth >= LEAST_DEPTH
+
+
+def _product(
+    products: list[Params],
+    on_cpu: bool,
+    k: int,
+    stage: Any,
+    inputs: Array,
+    operand: Array,
+    dtype: DType,
+) -> Array:
+    """The product of stage k in one step of the loop."""
+    given = products[k]
+    if not stage.takes_inputs:
+        return _plus_bias(dot(operand, given["state"], dtype), given)
+    if on_cpu:  # The parts are those of a kernel, so XLA does not copy them.
+        kernel = jnp.concatenate([given["inputs"], given["state"]])
+        joined = jnp.concatenate([inputs, operand], axis=-1)
+        return _plus_bias(dot(joined, kernel, dtype), given)
+    # With a single product, TPUs would write the joined operands at every step, and
+    # GPUs would launch 1.5 times as many operations for a GRU.
+    z = dot(inputs, given["inputs"], dtype) + dot(operand, given["state"], dtype)
+    return _plus_bias(z, given)
 
 
 def _plus_bias(z: Array, product: Params) -> Array:
