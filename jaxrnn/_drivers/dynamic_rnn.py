@@ -13,7 +13,7 @@ from .._base.arguments import (
     check_is_cell,
 )
 from .._base.errors import error_note, expect
-from .._base.inputs import as_sequences, output_dtype, warn_of_plain_pair
+from .._base.inputs import as_sequences, output_dtype
 from .._base.modules import with_hints
 from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
@@ -207,9 +207,8 @@ def make_run(
     inputs, shape, axis = as_padded(inputs, time_major)
     time, rows = shape[axis], shape[1 - axis]
     valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis, axis_name)
-    state = as_initial_state(initial_state, time)
-    if state is not None and valid is None and lengths is None:
-        warn_of_plain_pair("initial_state", cell.state_size, state)
+    is_ragged = valid is not None or lengths is not None
+    state = as_initial_state(cell, initial_state, time, strict=is_ragged)
     where, reset_state = as_resets(resets, reset_state, shape, axis)
     steps = Steps(
         lengths=as_lengths(lengths, rows, time=time),

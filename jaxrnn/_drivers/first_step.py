@@ -22,6 +22,7 @@ from .._base.inputs import (
     check_structure,
     like,
     to_all_rows,
+    warn_of_plain_pair,
 )
 from .._base.math import concrete_or_none
 from .._base.trees import (
@@ -48,11 +49,20 @@ from .._tensor_array.carried import with_capacity_for, with_known_shapes
 _SEVERAL_DTYPES = "For outputs of several dtypes, use `raw_rnn`."
 
 
-def as_initial_state(state: PyTree, time: AxisSize) -> PyTree:
-    """Returns the user's state, if any, as arrays with room for `time` writes."""
+def as_initial_state(
+    cell: RNNCellLike, state: PyTree, time: AxisSize, strict: bool
+) -> PyTree:
+    """Returns the user's state, if any, as arrays with room for `time` writes.
+
+    Warns of a plain pair instead of an `LSTMStateTuple`, unless `probe`, which is then
+    also `strict`, raises an error.
+    """
     if state is None:
         return None
-    return as_arrays("initial_state", with_capacity_for(state, time))
+    state = as_arrays("initial_state", with_capacity_for(state, time))
+    if not strict:
+        warn_of_plain_pair("initial_state", cell.state_size, state)
+    return state
 
 
 def mask_or_lengths(

@@ -21,7 +21,6 @@ from .._base.inputs import (
     as_steps,
     check_structure,
     output_dtype,
-    warn_of_plain_pair,
 )
 from .._base.modules import with_hints
 from .._base.sharding import lay_out
@@ -128,13 +127,12 @@ def static_rnn(
     steps = as_steps(inputs)
     time = len(steps)
     batch_size = jax.tree.leaves(steps)[0].shape[0]
-    state = as_initial_state(initial_state, time)
+    is_ragged = sequence_length is not None
+    state = as_initial_state(cell, initial_state, time, strict=is_ragged)
     # With an initial state but neither lengths nor `dtype`, outputs may have any dtype.
-    if sequence_length is not None or state is None or dtype is not None:
+    if is_ragged or state is None or dtype is not None:
         dtype = output_dtype(state, dtype)
     lengths = as_lengths(sequence_length, batch_size)
-    if state is not None and lengths is None:
-        warn_of_plain_pair("initial_state", cell.state_size, state)
     with jax.named_scope(as_scope(scope, "rnn")):
         if state is None:
             state = with_capacity_for(zero_state(cell, batch_size, dtype), time)
