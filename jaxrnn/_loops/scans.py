@@ -77,7 +77,8 @@ def scan_steps(
     if isinstance(steps.time, int) and steps.time == 1:
         first = jnp.int32(0), masking.first_inputs(xs, steps.axis)
         state, output = step(state, first)
-        return jax.tree.map(lambda y: jnp.expand_dims(y, steps.axis), output), state
+        output = jax.tree.map(lambda y: jnp.expand_dims(y, steps.axis), output)
+        return output, jax.tree.map(jnp.asarray, state)
     ts = jnp.arange(steps.time, dtype=jnp.int32)
     unroll = unroll if isinstance(steps.time, int) else 1
     state, outputs = jax.lax.scan(step, state, (ts, steps.swap_time(xs)), unroll=unroll)
