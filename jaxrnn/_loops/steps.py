@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from .._base.cell_keys import draw_at_each
 from .._base.sharding import read_at
 from .._base.trees import with_structure
 from .._base.typing import Array, AxisSize, Params, PyTree
@@ -326,9 +327,12 @@ class Steps:
         outputs, new_states = outputs
         return fn(outputs), new_states
 
-    def stack(self, make: Callable[[Array], PyTree]) -> PyTree:
-        """Stacks the results of `make(t)` for each step t along the time axis."""
-        return self.swap_time(jax.lax.map(make, jnp.arange(self.time, dtype=jnp.int32)))
+    def stack(
+        self, draw: Callable[..., PyTree], keys: Callable[[Array], Any], tree: PyTree
+    ) -> PyTree:
+        """Stacks `draw(keys(t), x)` for each step t and step t of the tree, x."""
+        ts = jnp.arange(self.time, dtype=jnp.int32)
+        return self.swap_time(draw_at_each(draw, keys, ts, self.swap_time(tree)))
 
     def swap_time(self, tree: PyTree) -> PyTree:
         """Swaps the batch and time axes of the leaves, unless `axis` is 0."""

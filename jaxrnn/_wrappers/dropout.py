@@ -16,9 +16,12 @@ from .._base.math import is_float
 from .._base.trees import is_tensor_array, map_named
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells import fields
+from .._cells.affine.cell import AffineCell
 from .._cells.lstm import LSTMStateTuple
+from .._loops import masking
 from .._loops.steps import Choice, Loop, Run
 from .base import WrapperCell
+from .scaled_state import CellWithScaledState
 
 
 @final
@@ -109,51 +112,77 @@ class DropoutWrapper(WrapperCell):
         inputs = self._drop("input", inputs, self.input_keep_prob, key)
         inner_key = fold_in(key, self._stream("cell", 0))
         output, state = self.cell.apply(params, inputs, state, inner_key)
-        if self.state_keep_prob < 1:
-            chosen = _selected(self.dropout_state_filter_visitor or _all_but_c, state)
-            state = self._drop("state", state, self.state_keep_prob, key, chosen)
+        state = self._drop("state", state, self.state_keep_prob, key)
         return self._drop("output", output, self.output_keep_prob, key), state
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chooses the loop of the cell, unless it draws a mask of the state."""
+        """Chooses the loop of the cell, unless masks of the state need a scan."""
+        cell: Any = self.cell
         if run.keys is None:
-            return self.cell.choose_loop(params, run)
+            return cell.choose_loop(params, run)
         if self.state_keep_prob < 1:
-            return Choice.scan("DropoutWrapper drops the state at every step")
-        return self.cell.choose_loop(params, run).within(self._run)
+            if not self._drops_state_in_loop:
+                return Choice.scan("DropoutWrapper drops the state at every step")
+            cell = CellWithScaledState(cell)
+            params = jax.eval_shape(self._with_scales, params, run)
+        return cell.choose_loop(params, run).within(self._run)
+
+    @property
+    def _drops_state_in_loop(self) -> bool:
+        """Whether an affine loop can drop the state, by one mask for all steps."""
+        cell: Any = self.cell
+        if type(cell).choose_loop is not AffineCell.choose_loop:
+            return False
+        # The derivative of the loop copies element-wise parameters to each row.
+        is_copied = self.mask_per_row and cell.elementwise_specs()
+        return self.variational_recurrent and not is_copied
+
+    def _with_scales(self, params: Params, run: Run) -> Params:
+        """The parameters of a `CellWithScaledState`, from those of the cell."""
+        inputs = masking.first_inputs(run.inputs, run.steps.axis)
+        _, types = jax.eval_shape(self.cell.apply, params, inputs, run.state)
+        ones = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), types)
+        keys: Any = run.keys
+        scales = self._drop("state", ones, self.state_keep_prob, keys(jnp.int32(0)))
+        if not self.mask_per_row:  # The loop may copy the scales to each row.
+            scales = jax.tree.map(lambda x: x[:1] if x.ndim else x, scales)
+        return {"cell": params, "scales": scales}
 
     def _run(self, loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps, with input and output dropout."""
+        """Runs all steps, with masks that are drawn before the loop."""
         keys: Any = run.keys
         steps = run.steps
 
         def drop(salt: str, tree: PyTree, keep_prob: float) -> PyTree:
-            def drop_step(t: Array) -> PyTree:
-                return self._drop(salt, steps.read(tree, t), keep_prob, keys(t))
+            def drop_step(key: Key, tree: PyTree) -> PyTree:
+                return self._drop(salt, tree, keep_prob, key)
 
-            return tree if keep_prob == 1 else steps.stack(drop_step)
+            if keep_prob == 1:
+                return tree
+            if not self.variational_recurrent:
+                return steps.stack(drop_step, keys, tree)
+            # The key is not mapped, so all steps share one draw.
+            all_steps = jax.vmap(drop_step, (None, steps.axis), steps.axis)
+            return all_steps(keys(jnp.int32(0)), tree)
 
         inputs = drop("input", run.inputs, self.input_keep_prob)
         stream = self._stream("cell", 0)
         inner = run.of_inner(inputs, run.state, keys=lambda t: fold_in(keys(t), stream))
+        if self.state_keep_prob < 1:
+            params = self._with_scales(params, run)
         outputs, state = loop(params, inner)
         keep = self.output_keep_prob
         return steps.map_outputs(lambda y: drop("output", y, keep), outputs), state
 
-    def _drop(
-        self,
-        salt: str,
-        tree: PyTree,
-        keep_prob: float,
-        key: Key,
-        chosen: PyTree = None,
-    ) -> PyTree:
-        """Applies dropout to the `chosen` leaves of a tree; None chooses all leaves."""
+    def _drop(self, salt: str, tree: PyTree, keep_prob: float, key: Key) -> PyTree:
+        """Applies dropout to the leaves of a tree; of a state, to the selected ones."""
         if keep_prob == 1:
             return tree
         # With the run's key, all steps draw the same mask.
         key = run_key(key) if self.variational_recurrent else key
         is_shared = self.variational_recurrent and not self.mask_per_row
+        visitor = self.dropout_state_filter_visitor or _all_but_c
+        chosen = _selected(visitor, tree) if salt == "state" else None
         marks = iter(jax.tree.leaves(chosen))
         indices = itertools.count()
         fix = f"Set `{salt}_keep_prob` to 1, or exclude the leaf of a state with "

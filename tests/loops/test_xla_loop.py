@@ -344,8 +344,8 @@ class Own(jaxrnn.RNNCell):
         return state + noise, state
 
     def apply_sequence(self, params, run):
-        step = lambda t: self.apply(params, run.inputs, run.state, run.keys(t))[0]
-        return run.steps.stack(step), run.state
+        step = lambda key, x: self.apply(params, x, run.state, key)[0]
+        return run.steps.stack(step, run.keys, run.inputs), run.state
 
 
 @pytest.mark.parametrize(

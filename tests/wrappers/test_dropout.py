@@ -6,9 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_near, assert_same, differentiated, draw, drawn, eqns, scanned
 
 import jaxrnn
-from jaxrnn import DropoutWrapper, FunctionCell, MultiRNNCell, TensorShape
+from jaxrnn import (
+    DropoutWrapper,
+    FunctionCell,
+    GRUCell,
+    LSTMCell,
+    MultiRNNCell,
+    TensorShape,
+    contrib,
+)
+from jaxrnn._base import cell_keys
 from jaxrnn.testing import _oracle
 from jaxrnn.testing._oracle import Setup
 
@@ -187,13 +197,129 @@ def test_keys_of_steps_are_keys_of_jax(impl):
     key = jax.random.key(5, impl=impl)
     cell = FunctionCell(draws, 3, 3).bind({}, key)
     got, want = cell.at_step(jnp.int32(7)).key, jax.random.fold_in(key, 7)
-    for draw in (
+    for sample in (
         lambda key: jax.random.bits(key, (5,), np.uint32),
         lambda key: jax.random.bits(key, (5,), np.uint8),
         lambda key: jax.random.normal(jax.random.split(key, 3)[1], (2, 2)),
         lambda key: jax.random.permutation(jax.random.fold_in(key, 9), 8),
     ):
-        np.testing.assert_array_equal(draw(got), draw(want))
+        np.testing.assert_array_equal(sample(got), sample(want))
+
+
+class Whole(jaxrnn.RNNCell):
+    """Outputs its inputs, of all steps at once."""
+
+    state_size, output_size = 1, 50
+    init = staticmethod(lambda key, inputs, dtype=None: {})
+    apply = staticmethod(identity)
+
+    def apply_sequence(self, params, run):
+        return run.inputs, run.state
+
+
+@pytest.mark.fast("*-threefry2x32-tpu", "per_step-unsafe_rbg-tpu", "*-rbg-cpu")
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("masks", MASKS)
+def test_masks_of_all_steps_are_those_of_single_steps(
+    masks, impl, platform, monkeypatch
+):
+    """Bit by bit; under `vmap`, only Threefry draws each step's numbers."""
+    monkeypatch.setattr(cell_keys, "platform_of", lambda arrays: platform)
+    time_major = platform == "tpu"
+    cell = DropoutWrapper(Whole(), 0.7, 0.6, **MASKS[masks][0])
+    cell = cell.bind({}, jax.random.key(3, impl=impl))
+    x, state = draw(4, 6, 50, dtype=F32), np.zeros((4, 1), F32)
+    swap = lambda x: np.swapaxes(x, 0, 1) if time_major else x
+    options = {"swap_memory": jaxrnn.memory.Recompute(4), "time_major": time_major}
+    got, _ = jaxrnn.dynamic_rnn(cell, swap(x), None, state, **options)
+    step = jax.jit(lambda t, x: cell.at_step(t)(x, state)[0])
+    want = [step(jnp.int32(t), x[:, t]) for t in range(6)]
+    assert_same(swap(np.asarray(got)), np.stack(want, 1))
+
+
+def drops(cell, *keep, **options):
+    """Variational dropout."""
+    return DropoutWrapper(cell, *keep, **VARIATIONAL | options)
+
+
+def everything(state):
+    return True
+
+
+LSTM, GRU, MIN_GRU = (cell(50) for cell in (LSTMCell, GRUCell, jaxrnn.MinGRUCell))
+PEEPHOLES = LSTMCell(50, use_peepholes=True)
+ALL = 0.7, 0.6, 0.8
+# A cell, its loop, and the number of rows of 50 numbers that are drawn before the loop.
+LOOPS = {
+    "stack": (MultiRNNCell([drops(LSTM, *ALL), drops(GRU, *ALL)]), "xla", 6),
+    "leaves": (drops(LSTM, *ALL, dropout_state_filter_visitor=everything), "xla", 4),
+    "rows": (drops(LSTM, 1, 1, 0.5, mask_per_row=True), "xla", 2),
+    "peepholes": (drops(PEEPHOLES, *ALL), "xla", 3),
+    "peepholes_rows": (drops(PEEPHOLES, *ALL, mask_per_row=True), "scan", 0),
+    "recurrence": (drops(MIN_GRU, 0.7, 0.6), "blocks", 2),
+    "state_of_recurrence": (drops(MIN_GRU, 1, 1, 0.8), "scan", 0),
+    "own_steps": (drops(contrib.LayerNormBasicLSTMCell(50), 1, 1, 0.8), "scan", 0),
+    "masks_of_steps": (DropoutWrapper(LSTM, 0.7, 0.6), "xla", 2 * 2 * 6),
+    "state_of_steps": (DropoutWrapper(LSTM, 1, 1, 0.8), "scan", 0),
+}
+
+
+def numbers(jaxpr):
+    """How many random numbers a program draws; those in a loop count once."""
+    found = (eqn for eqn in eqns(jaxpr) if eqn.primitive.name == "random_bits")
+    return sum(eqn.outvars[0].aval.size for eqn in found)
+
+
+@pytest.mark.parametrize(("cell", "loop", "rows"), LOOPS.values(), ids=LOOPS)
+def test_masks_are_drawn_before_the_loop_and_shared_masks_once(
+    cell, loop, rows, monkeypatch
+):
+    monkeypatch.setattr(cell_keys, "platform_of", lambda arrays: "tpu")
+    x = X[:2]
+    bound = cell.bind(drawn(cell, x[:, 0]), KEY)
+    options = {"dtype": F32, "implementation": "xla"}
+    assert jaxrnn.explain(bound, x, **options).loop == loop
+    run = jax.make_jaxpr(lambda x: jaxrnn.dynamic_rnn(bound, x, **options))(x)
+    loops = [e for e in eqns(run) if e.primitive.name == "scan"]
+    in_loops = sum(numbers(e.params["jaxpr"].jaxpr) for e in loops)
+    assert (numbers(run) - in_loops, in_loops > 0) == (50 * rows, loop == "scan")
+
+
+RESETS = np.array([[0, 0, 1, 0, 0, 0], [0] * 6, [1, 0, 0, 1, 0, 0]], bool)
+RUNS = {
+    "lengths": {"sequence_length": np.array([6, 0, 3])},
+    "resets": {"resets": RESETS, "return_states": True},
+    "segments": {"swap_memory": jaxrnn.memory.Recompute(4)},
+}
+
+
+@pytest.mark.fast("leaves-resets", "peepholes-lengths", "rows-segments")
+@pytest.mark.parametrize("options", RUNS)
+@pytest.mark.parametrize("name", ["stack", "leaves", "rows", "peepholes"])
+def test_a_loop_drops_the_state_like_a_scan(name, options):
+    cell = LOOPS[name][0]
+    x = draw(3, 6, 50, dtype=F32)
+    params = drawn(cell, x[:, 0], scale=0.2)
+    state = jax.tree.map(lambda s: draw(*s.shape, dtype=F32), cell.zero_state(3, F32))
+
+    def run(cell):
+        def of(params, x, state):
+            cells = cell.bind(params, KEY)
+            return jaxrnn.dynamic_rnn(cells, x, initial_state=state, **RUNS[options])
+
+        return differentiated(of, params, x, state)
+
+    assert_near(run(cell), run(scanned(cell)), tolerance=1e-5)
+
+
+def test_a_dropped_state_may_be_infinite():
+    """In a loop too: 0 times infinity would be NaN."""
+    cell = drops(jaxrnn.BasicRNNCell(50, activation=jnp.exp), 1, 1, 0.0)
+    params = jax.tree.map(lambda w: w + 100, drawn(cell, X[:, 0]))
+    outputs, state = jaxrnn.dynamic_rnn(cell.bind(params, KEY), X[:2], dtype=F32)
+    assert np.isinf(outputs).all()
+    assert not state.any()
 
 
 NEST = {"a": (2, 3), "b": 4}
