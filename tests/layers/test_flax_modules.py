@@ -393,6 +393,9 @@ def test_nnx_draws_from_its_own_stream():
     same(run(rnn, X), run(rnn, X))
     rnn.train()
     assert not jnp.allclose(run(rnn, X), run(rnn, X))
+    quiet = nnx.view(rnn, deterministic=True)
+    same(quiet(X), quiet(X))
+    same(nnx.view(quiet)(X), quiet(X))
     # In a closure of JAX the stream's count cannot change, but a key can be passed.
     closed = jax.jit(lambda x, key: rnn(x, rngs=key))
     same(closed(X, KEYS[0]), rnn(X, rngs=KEYS[0]))
