@@ -15,6 +15,7 @@ from jax.experimental import checkify
 
 import jaxrnn
 from jaxrnn import GRUCell, decode
+from jaxrnn.decode import _beam_search
 from jaxrnn.testing._oracle import TOLERANCE
 
 KEY = jax.random.key(7)
@@ -437,3 +438,22 @@ def test_refusals(name, changed, error, message):
         given = arguments_of(name, params) | {"max_time": 3}
     with pytest.raises(error, match=re.escape(message)):
         getattr(decode, name)(**given | changed)
+
+
+def test_written_values_follow_their_beam_up_to_its_length():
+    """A loop over the steps of a beam, from its end; later values stay in place."""
+    rng = np.random.default_rng(0)
+    parents = rng.integers(0, 3, (5, 2, 3), np.int32)
+    written = rng.normal(size=(5, 2, 3))
+    lengths = np.int32([[5, 2, 1], [3, 4, 2]])
+    want = written.copy()
+    for row, beam in np.ndindex(2, 3):
+        place = beam
+        for step in reversed(range(lengths[row].max())):
+            place = parents[step, row, place]
+            if step < lengths[row, beam]:
+                want[step, row, beam] = written[step, row, place]
+    got = _beam_search.gather_tree_from_array(
+        written.reshape(5, 6), parents, lengths.max(1), lengths
+    )
+    np.testing.assert_array_equal(got, want.reshape(5, 6))
