@@ -267,8 +267,8 @@ GOLDENS = [
     and case["function"] != "cell"
     and any(f'{name}Cell"' in json.dumps(case) for name in ("LSTM", "GRU", "BasicRNN"))
 ]
-# Other activations, wrappers without whole sequences, and no rows, steps or units.
-OTHERS = "softsign", "residual_fn-whole", "device", "b0", "t0", "h0"
+# Other activations, wrappers without whole sequences, one step, and no rows or units.
+OTHERS = "softsign", "residual_fn-whole", "device", "b0", "t0", "h0", "t1d"
 
 
 @pytest.fixture
