@@ -134,7 +134,7 @@ def test_transfers_nothing_if_all_is_on_the_device():
         outputs, _ = run(one, n)
         mapped, _ = jax.vmap(run)(x, lengths)
         jax.jvp(lambda x: run(x, n), (one,), (one,))
-    np.testing.assert_array_equal(outputs, mapped[0])
+    np.testing.assert_allclose(outputs, mapped[0], rtol=1e-12)
 
 
 STACK = jaxrnn.MultiRNNCell([LSTMCell(4, use_peepholes=True), GRUCell(4)])
