@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from ..._base.arguments import is_list_of
 from ..._base.errors import expect
-from ..._base.math import cast_like, dot, widened, widest_dtype
+from ..._base.math import affine, cast_like, dot, widened, widest_dtype
 from ..._base.sharding import broadcast_first, platform_of, zeros_like
 from ..._base.trees import with_structure
 from ..._base.typing import Array, DType, Params, PyTree
@@ -207,7 +207,11 @@ def _products(
     products = primals.products
     on_cpu = platform_of((primals.xs, primals.state)) == "cpu"
     if not _is_ahead(primals, on_cpu):
-        return functools.partial(_product, products, on_cpu), primals.xs, steps
+        # The parts are those of a kernel, so XLA does not copy them. With one product,
+        # TPUs would write the joined operands at every step, and GPUs would launch 1.5
+        # times as many operations for a GRU.
+        products = list(map(_joined, products)) if on_cpu else products
+        return functools.partial(_product, products), primals.xs, steps
 
     # XLA for CPUs does not vectorize an update that reads parts of z at an offset, so
     # each part is an array of its own. TPUs and GPUs read one array faster.
@@ -247,9 +251,16 @@ def _is_ahead(primals: Primals, on_cpu: bool) -> bool:
     return rows <= FEW_ROWS_ON_CPU and time >= LEAST_TIME and depth >= LEAST_DEPTH
 
 
+def _joined(product: Params) -> Params:
+    """The parameters of a product, with one kernel if it reads the inputs."""
+    if "inputs" not in product:
+        return product
+    kernel = jnp.concatenate([product["inputs"], product["state"]])
+    return product | {"kernel": kernel}
+
+
 def _product(
     products: list[Params],
-    on_cpu: bool,
     k: int,
     stage: Any,
     inputs: Array,
@@ -258,15 +269,11 @@ def _product(
 ) -> Array:
     """The product of stage k in one step of the loop."""
     given = products[k]
-    if not stage.takes_inputs:
-        return _plus_bias(dot(operand, given["state"], dtype), given)
-    if on_cpu:  # The parts are those of a kernel, so XLA does not copy them.
-        kernel = jnp.concatenate([given["inputs"], given["state"]])
-        joined = jnp.concatenate([inputs, operand], axis=-1)
-        return _plus_bias(dot(joined, kernel, dtype), given)
-    # With a single product, TPUs would write the joined operands at every step, and
-    # GPUs would launch 1.5 times as many operations for a GRU.
-    z = dot(inputs, given["inputs"], dtype) + dot(operand, given["state"], dtype)
+    if "kernel" in given:
+        return affine(given, (inputs, operand), dtype)
+    z = dot(operand, given["state"], dtype)
+    if stage.takes_inputs:
+        z = dot(inputs, given["inputs"], dtype) + z
     return _plus_bias(z, given)
 
 
