@@ -46,6 +46,8 @@ def check_key_or_none(key: object) -> None:
         check_key(key)
 
 
+STEPS_AT_ONCE = 16  # For which a CPU draws numbers.
+
 # No step has this index, so the run's key differs from every step's key.
 RUN = 2**32 - 1
 
@@ -118,13 +120,20 @@ def draw_at_each(
     draw: Callable[..., PyTree], keys: Callable[[Array], Key], ts: Array, xs: PyTree
 ) -> PyTree:
     """Stacks `draw(keys(t), x)` for each step t and its part x of `xs`."""
+
+    def draw_step(step: tuple[Array, PyTree]) -> PyTree:
+        t, x = step
+        return draw(keys(t), x)
+
+    # Under `vmap`, other generators draw the numbers of all steps from the first key.
     impl = jax.random.key_impl(keys(jnp.int32(0)))
-    # Under `vmap`, other generators draw the numbers of all steps from the first key. A
-    # CPU draws a step's numbers in its caches; a TPU needs eight times as many cycles
-    # in a loop.
-    if _HELD.get(impl, impl) == "threefry2x32" and platform_of(xs) != "cpu":
-        return jax.vmap(lambda t, x: draw(keys(t), x))(ts, xs)
-    return jax.lax.map(lambda step: draw(keys(step[0]), step[1]), (ts, xs))
+    if _HELD.get(impl, impl) != "threefry2x32":
+        return jax.lax.map(draw_step, (ts, xs))
+    # The numbers of a few steps fit into the caches of a CPU. A TPU needs eight times
+    # as many cycles if it draws each step's numbers in a loop.
+    if platform_of(xs) == "cpu" and isinstance(ts.shape[0], int):
+        return jax.lax.map(draw_step, (ts, xs), batch_size=STEPS_AT_ONCE)
+    return jax.vmap(draw_step)((ts, xs))
 
 
 def cell_at_step(cell: Any, t: Array) -> Any:

@@ -217,7 +217,7 @@ class Whole(jaxrnn.RNNCell):
         return run.inputs, run.state
 
 
-@pytest.mark.fast("*-threefry2x32-tpu", "per_step-unsafe_rbg-tpu", "*-rbg-cpu")
+@pytest.mark.fast("*-threefry2x32-*", "per_step-unsafe_rbg-tpu", "*-rbg-cpu")
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 @pytest.mark.parametrize("masks", MASKS)
@@ -226,6 +226,7 @@ def test_masks_of_all_steps_are_those_of_single_steps(
 ):
     """Bit by bit; under `vmap`, only Threefry draws each step's numbers."""
     monkeypatch.setattr(cell_keys, "platform_of", lambda arrays: platform)
+    monkeypatch.setattr(cell_keys, "STEPS_AT_ONCE", 3)  # A segment has one step more.
     time_major = platform == "tpu"
     cell = DropoutWrapper(Whole(), 0.7, 0.6, **MASKS[masks][0])
     cell = cell.bind({}, jax.random.key(3, impl=impl))
