@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bound
+from helpers import bound, eqns
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell
@@ -16,18 +16,19 @@ from jaxrnn.testing import _oracle as oracle
 
 RUNS = np.array([True, False, True, True])  # The rows that are not padding.
 STARTS = np.array([[True], [True], [False], [True]])
-OPTIONS = "whole", "lengths", "mask", "resets", "states"
+LENGTHS = RUNS.astype(np.int32)
+OPTIONS = {
+    "whole": {},
+    "lengths": {"lengths": LENGTHS},
+    "mask": {"mask": RUNS[:, None]},
+    "resets": {"lengths": LENGTHS, "resets": STARTS},
+    "states": {"mask": RUNS[:, None], "resets": STARTS, "return_states": True},
+}
 
 
 @pytest.fixture(params=OPTIONS)
 def options(request):
-    return {
-        "whole": {},
-        "lengths": {"lengths": RUNS.astype(np.int32)},
-        "mask": {"mask": RUNS[:, None]},
-        "resets": {"lengths": RUNS.astype(np.int32), "resets": STARTS},
-        "states": {"mask": RUNS[:, None], "resets": STARTS, "return_states": True},
-    }[request.param]
+    return dict(OPTIONS[request.param])
 
 
 FAST = [f"{option}-{name}" for option in OPTIONS for name in cases.KINDS.values()]
@@ -41,7 +42,6 @@ def test_same_as_a_step_by_hand(name, options):
     setup = oracle.make_setup(case.cell, case.inputs, jnp.float64, case.key, case.state)
     if not is_of_rows(setup.state) and {"mask", "resets"} & {*options}:
         pytest.skip("a leaf of the state has no batch axis")
-    options = dict(options)
     lengths = options.pop("lengths", None)
     has_states = options.pop("return_states", False)
     if "resets" in options:
@@ -64,14 +64,6 @@ X = np.random.default_rng(0).normal(size=(4, 1, 3)).astype(np.float32)
 STACK = jaxrnn.MultiRNNCell([LSTMCell(4), jaxrnn.ResidualWrapper(GRUCell(4))])
 
 
-def primitives(program):
-    for eqn in program.eqns:
-        yield eqn.primitive.name
-        for inner in jax.tree.leaves(list(eqn.params.values())):
-            if hasattr(inner, "eqns"):
-                yield from primitives(inner)
-
-
 @pytest.mark.parametrize(
     "cell", [LSTMCell(4), GRUCell(4), STACK, jaxrnn.MLSTMCell(4, 2)], ids=repr
 )
@@ -84,12 +76,12 @@ def test_no_loop_and_no_copy_of_a_kernel(cell, options):
         return run(cell, x, lengths)
 
     program = jax.make_jaxpr(run)(cell, X, options.get("lengths"))
-    names = [*primitives(program.jaxpr)]
+    names = [eqn.primitive.name for eqn in eqns(program)]
     assert not {"scan", "while", "cond", "ffi_call", "gather"} & {*names}
     by_hand = jax.make_jaxpr(lambda cell, x, state: cell(x[:, 0], state))(
         cell, X, cell.zero_state(4, X.dtype)
     )
-    wanted = [*primitives(by_hand.jaxpr)]
+    wanted = [eqn.primitive.name for eqn in eqns(by_hand)]
     assert names.count("dot_general") == wanted.count("dot_general")
 
 

@@ -9,8 +9,11 @@ from helpers import assert_near
 from long_range import digits
 from rl import recall
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_thirds]
-pytestmark += [pytest.mark.usefixtures("users_settings")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.in_thirds,
+    pytest.mark.usefixtures("users_settings"),
+]
 
 
 def test_long_range_learns(picture, capsys):

@@ -16,8 +16,11 @@ import pytest
 from flax import nnx
 from japanese_vowels import Config
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_thirds]
-pytestmark += [pytest.mark.usefixtures("users_settings")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.in_thirds,
+    pytest.mark.usefixtures("users_settings"),
+]
 SMALL = {"epochs": 2, "units": 16}
 
 

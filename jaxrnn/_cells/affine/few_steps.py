@@ -8,6 +8,8 @@ measured times.
 import math
 from typing import TYPE_CHECKING
 
+import jax
+
 from ..._loops.steps import Run
 
 if TYPE_CHECKING:
@@ -25,13 +27,10 @@ MOST = 15
 def why_few_steps(cell: "AffineCell", run: Run) -> str | None:
     """The reason why XLA's loop runs these steps faster on a CPU, or None."""
     rows, depth = run.inputs.shape[1 - run.steps.axis], run.inputs.shape[-1]
-    entries = sum(
-        (stage.rows + (depth if stage.takes_inputs else 0)) * stage.columns
-        for stage in cell.stages
-    )
-    enough = (CALL + ENTRY * entries) / (
-        STEP + ENTRY_OF_STEP * math.sqrt(rows) * entries
-    )
+    specs = jax.tree.leaves(cell.param_specs(depth))
+    entries = sum(math.prod(spec.shape) for spec in specs)
+    saved = STEP + ENTRY_OF_STEP * math.sqrt(rows) * entries
+    enough = (CALL + ENTRY * entries) / saved
     if run.steps.time > min(enough, MOST):
         return None
     return "XLA's loop is faster for so few steps"
