@@ -78,7 +78,7 @@ def test_a_later_step_of_another_type_is_checked_too():
     """Only with lengths: without them, each output may have a dtype of its own."""
     cell = FunctionCell(lambda p, x, s, key=None: (x, s), 1, 1).bind({})
     steps = [np.ones((2, 1)), np.ones((2, 1)), np.ones((2, 1), np.float32)]
-    with pytest.raises(TypeError, match="`output` must .*float64") as caught:
+    with pytest.raises(TypeError, match=r"`output` must .*float64") as caught:
         static_rnn(cell, steps, dtype=F64, sequence_length=[3, 1])
     assert "Raised at step 2, with `inputs[2]`." in caught.value.__notes__
 
