@@ -248,7 +248,7 @@ _POLICIES = [
     (1024, 128, 64, 256),
 ]
 RACE["smoke"] += [
-    *_pattern("rollout", ["lstm"], _SMALL, lengths=RESETS, modes=FORWARD),
+    *_pattern("rollout", ["lstm"], _SMALL, lengths=RESETS),
     *_pattern("scanned", ["lstm"], _SMALL, lengths=RESETS, modes=TRAIN),
     *_pattern("replay", ["gru_after"], _SMALL, lengths=RESETS, modes=TRAIN),
     *_pattern("associative", ["mingru"], _SMALL, lengths=RESETS, modes=TRAIN),
@@ -257,7 +257,7 @@ RACE["smoke"] += [
     *_pattern("sampling", ["gru_after"], (3, 8, 4, 5), modes=FORWARD),
 ]
 RACE["patterns"] = [
-    *_pattern("rollout", _FLAX, *_POLICIES, lengths=RESETS, modes=FORWARD),
+    *_pattern("rollout", _FLAX, *_POLICIES, lengths=RESETS),
     *_pattern("scanned", _FLAX, *_POLICIES, lengths=RESETS),
     *_pattern("replay", _FLAX, (64, 120, 128, 256), lengths=RESETS),
     *_pattern("associative", ["mingru"], (8, 1024, 128, 128), lengths=RESETS),

@@ -1,6 +1,7 @@
 """Arithmetic, dtypes, and values that are known while a program is traced."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,11 +20,50 @@ def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
     matrix product, and the bias is added to the result. The product is accumulated in
     `dtype` if `dtype` is wider than the operands' dtype.
     """
-    joined = jnp.concatenate(operands, axis=-1) if len(operands) > 1 else operands[0]
-    z = dot(joined, params["kernel"], dtype)
+    z = _joined_dot(tuple(operands), params["kernel"], dtype)
     if "bias" not in params:
         return z
     return z + jnp.expand_dims(params["bias"].astype(dtype), range(z.ndim - 1))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _joined_dot(operands: tuple[Array, ...], kernel: Array, dtype: DType) -> Array:
+    return dot(_joined(operands), kernel, dtype)
+
+
+@functools.partial(_joined_dot.defjvp, symbolic_zeros=True)
+def _tangent_of_joined_dot(
+    dtype: DType, primals: tuple, tangents: tuple
+) -> tuple[Array, Array]:
+    """Skips the rows of the kernel whose operand, such as data, has no tangent.
+
+    JAX's own rule would join the tangent with zeros. A gradient of a loop over steps
+    would then multiply by these rows at every step, to no purpose.
+    """
+    operands, kernel = primals
+    d_operands, d_kernel = tangents
+    z = _joined_dot(operands, kernel, dtype)
+    terms = []
+    if is_perturbed(d_kernel):
+        terms.append(dot(_joined(operands), d_kernel, dtype))
+    perturbed = list(map(is_perturbed, d_operands))
+    if any(perturbed):
+        if not all(perturbed):
+            starts = itertools.accumulate(x.shape[-1] for x in operands[:-1])
+            parts = jnp.split(kernel, list(starts))
+            kernel = _joined(list(itertools.compress(parts, perturbed)), axis=0)
+        d_operands = list(itertools.compress(d_operands, perturbed))
+        terms.append(dot(_joined(d_operands), kernel, dtype))
+    return z, functools.reduce(jnp.add, terms)
+
+
+def is_perturbed(tangent: Any) -> bool:
+    """Whether a tangent is an array, rather than None or a symbolic zero."""
+    return isinstance(tangent, jax.Array)
+
+
+def _joined(arrays: Sequence[Array], axis: int = -1) -> Array:
+    return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays, axis)
 
 
 def dot(operand: Array, kernel: Array, dtype: DType) -> Array:

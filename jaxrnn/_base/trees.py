@@ -49,6 +49,8 @@ def named_leaves(
     name: str, tree: PyTree, is_leaf: Callable[[object], bool] = lambda x: False
 ) -> Iterator[tuple[str, Any]]:
     """A pair `(full name, leaf)` for each leaf; None counts as a leaf."""
+    if jax.tree_util.all_leaves([tree]):  # In a tenth of the time.
+        return iter([(name, tree)])
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_or_none(is_leaf))
     return ((leaf_name(name, path), leaf) for path, leaf in leaves)
 
@@ -60,6 +62,8 @@ def map_named(
     is_leaf: Callable[[object], bool] = lambda x: False,
 ) -> PyTree:
     """Maps `fn(full name, leaf)` over the leaves of a tree; None counts as a leaf."""
+    if jax.tree_util.all_leaves([tree]):
+        return fn(name, tree)
 
     def named(path: tuple, leaf: Any) -> Any:
         return fn(leaf_name(name, path), leaf)

@@ -1,9 +1,13 @@
 """Arithmetic where libraries differ, integers, TensorFlow's shapes, and random keys."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import draw, eqns, weighted_sum
 
 import jaxrnn
 from jaxrnn import TensorShape
@@ -24,6 +28,37 @@ def test_a_clip_passes_gradients_at_its_bounds_as_tensorflows_does(x, value, slo
 def test_a_clip_keeps_nan_and_a_bound_of_zero_gives_zero():
     assert np.isnan(_math.clip_symmetric(jnp.nan, 0.5))
     assert not _math.clip_symmetric(jnp.asarray([-1.0, 0.0, 2.0]), 0.0).any()
+
+
+@pytest.mark.parametrize("which", ["x", "hk", "xhk"])
+def test_a_joined_product_has_the_derivatives_of_a_concatenation(which):
+    values = {"x": draw(2, 3), "h": draw(2, 4, seed=1), "k": draw(7, 5, seed=2)}
+    given = {name: values[name] for name in which}
+
+    def loss(product, given):
+        x, h, kernel = (values | given).values()
+        return weighted_sum(jnp.tanh(product(x, h, kernel)))
+
+    def ours(x, h, kernel):
+        return _math.affine({"kernel": kernel}, (x, h), x.dtype)
+
+    def plain(x, h, kernel):
+        return jnp.concatenate([x, h], axis=1) @ kernel
+
+    for of in jax.grad, jax.hessian, jax.jacfwd:
+        got, want = (of(functools.partial(loss, f))(given) for f in (ours, plain))
+        chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-14)
+
+
+def test_a_gradient_multiplies_by_no_row_of_an_input_without_one():
+    x, h, kernel = draw(2, 3), draw(2, 4), draw(7, 5)
+
+    def loss(h):
+        return _math.affine({"kernel": kernel}, (x, h), x.dtype).sum()
+
+    program = jax.make_jaxpr(jax.grad(loss))(h).jaxpr
+    equations = [e for e in eqns(program) if e.primitive.name == "dot_general"]
+    assert [e.outvars[0].aval.shape[-1] for e in equations] == [5, 4]
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint8", "uint32", "int64", "uint64"])

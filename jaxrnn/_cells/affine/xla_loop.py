@@ -26,7 +26,14 @@ import jax.numpy as jnp
 
 from ..._base.arguments import is_list_of
 from ..._base.errors import expect
-from ..._base.math import affine, cast_like, dot, widened, widest_dtype
+from ..._base.math import (
+    affine,
+    cast_like,
+    dot,
+    is_perturbed,
+    widened,
+    widest_dtype,
+)
 from ..._base.sharding import broadcast_first, platform_of, zeros_like
 from ..._base.trees import with_structure
 from ..._base.typing import Array, DType, Params, PyTree
@@ -465,11 +472,6 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
         return jax.tree.map(lambda x: x[:, 0], pushed)
 
     return push_rows
-
-
-def is_perturbed(tangent: Any) -> bool:
-    """Whether a tangent is an array, rather than None or a symbolic zero."""
-    return isinstance(tangent, jax.Array)
 
 
 def _dense(primals: PyTree, tangents: PyTree) -> PyTree:

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from ...._base import jax_internals
 from ...._base.errors import is_array
+from ...._base.math import is_perturbed
 from ...._base.sharding import as_varying_as
 from ...._base.trees import with_structure
 from ...._base.typing import Array, Params, PyTree
@@ -39,7 +40,7 @@ from ..supported import (
     why_not_arrays,
     why_not_native_cell,
 )
-from ..xla_loop import Primals, is_perturbed
+from ..xla_loop import Primals
 from . import calls
 from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs
 
