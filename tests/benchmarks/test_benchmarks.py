@@ -181,7 +181,7 @@ def test_names_of_cases_are_different():
 def test_small_patterns_have_resets_in_the_middle_of_their_parts():
     small = [case for case in cases.RACE["smoke"] if case.pattern]
     with_resets = [case for case in small if case.lengths == "resets"]
-    assert len(with_resets) == 4
+    assert len(with_resets) == 5
     for case in with_resets:
         parts = np.split(make_data(case).resets, [case.burn_in], axis=1)
         assert all(part[:, 1:].any() for part in parts if part.size), case.name
