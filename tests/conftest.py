@@ -197,7 +197,8 @@ def few_steps_too(monkeypatch):
     from jaxrnn._cells.affine import few_steps  # After the flags are set.
 
     jax.clear_caches()
-    monkeypatch.setattr(few_steps, "MOST", 0)
+    monkeypatch.setattr(few_steps, "CALL", 0)
+    monkeypatch.setattr(few_steps, "ENTRY", 0)
     yield
     jax.clear_caches()
 

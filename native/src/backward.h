@@ -42,14 +42,14 @@ class BackwardLoop {
     }
   }
 
-  int64_t phases() const { return sizes_.time * C::kStages + 1; }
+  int64_t phases() const { return rows_.steps() * C::kStages + 1; }
 
   // Everything is inlined, because a call would store the vectors of the element-wise
   // work to memory.
   [[gnu::flatten]] void Run(int64_t number, int64_t phase) {
     Worker& worker = workers_[number];
     if (phase == 0) Prepare(worker);
-    const int64_t t = sizes_.time - 1 - phase / C::kStages;  // -1 in the last phase.
+    const int64_t t = rows_.steps() - 1 - phase / C::kStages;  // -1 in the last phase.
     const int stage =
         C::kStages - 1 - int(phase % C::kStages);  // Stage of the element-wise work.
     const bool new_step = stage == kLast;
@@ -121,7 +121,7 @@ class BackwardLoop {
       floats += worker.ranges[stage].size() * kLanes * OperandSize(Following(stage));
     }
     worker.far = AreFar(floats);
-    worker.memory = Allocate(floats, NeedHugePages(floats, rows_.count()));
+    worker.memory = Allocate(floats);
     const int64_t width = C::kByRow ? cell_.padded(0) : kMaxVectors * kLanes;
     worker.products = Allocate(rows_.count() * width);
     float* next = worker.memory.get();

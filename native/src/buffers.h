@@ -2,38 +2,24 @@
 #ifndef JAXRNN_BUFFERS_H_
 #define JAXRNN_BUFFERS_H_
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
-#include <new>
+
+#include "free_list.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-struct Free {
-  void operator()(float* p) const { std::free(p); }
+struct Give {
+  size_t bytes = 0;
+  void operator()(float* p) const { GiveMemory(p, bytes); }
 };
-using Buffer = std::unique_ptr<float[], Free>;
+using Buffer = std::unique_ptr<float[], Give>;
 
-// Allocates uninitialized floats, aligned to a cache line. `huge` requests huge pages:
-// fewer page faults and address translations, but each fault clears 2 MiB, which is too
-// slow for a short call.
-inline Buffer Allocate(int64_t count, bool huge = false) {
-#if !defined(MADV_HUGEPAGE)
-  huge = false;
-#endif
-  const size_t unit = huge ? 1 << 21 : 64;
-  // Full units: a huge page must lie within the memory for which it is requested.
-  const size_t floats = std::max<int64_t>(count, 1);
-  const size_t bytes = (sizeof(float) * floats + unit - 1) / unit * unit;
-  void* memory = std::aligned_alloc(unit, bytes);
-  if (!memory) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-  if (huge) madvise(memory, bytes, MADV_HUGEPAGE);
-#endif
-  return Buffer(static_cast<float*>(memory));
+// Allocates uninitialized floats, aligned to a cache line.
+inline Buffer Allocate(int64_t count) {
+  const size_t bytes = sizeof(float) * std::max<int64_t>(count, 1);
+  return Buffer(static_cast<float*>(TakeMemory(bytes)), Give{bytes});
 }
 
 // The stride of rows with this many floats. Rows whose stride is a multiple of 256

@@ -2,31 +2,23 @@
 
 namespace jaxrnn {
 
-#define JAXRNN_DECLARE(target)                               \
-  namespace target {                                         \
-  void RunForward(const std::vector<Forward>&, Executor&);   \
-  void RunBackward(const std::vector<Backward>&, Executor&); \
-  void RunWeights(const std::vector<Weights>&, Executor&);   \
-  void RunInputs(const std::vector<Inputs>&, Executor&);     \
-  }
+#ifdef JAXRNN_HAS_avx512
+JAXRNN_DECLARE_ALL(avx512);
+#endif
+#ifdef JAXRNN_HAS_avx2
+JAXRNN_DECLARE_ALL(avx2);
+#endif
+#ifdef JAXRNN_HAS_baseline
+JAXRNN_DECLARE_ALL(baseline);
+#endif
 
 #define JAXRNN_TARGET_OF(target, supported) \
   {#target,                                 \
    supported,                               \
-   target::RunForward,                      \
-   target::RunBackward,                     \
-   target::RunWeights,                      \
-   target::RunInputs}
-
-#ifdef JAXRNN_HAS_avx512
-JAXRNN_DECLARE(avx512)
-#endif
-#ifdef JAXRNN_HAS_avx2
-JAXRNN_DECLARE(avx2)
-#endif
-#ifdef JAXRNN_HAS_baseline
-JAXRNN_DECLARE(baseline)
-#endif
+   JAXRNN_NAME(Forward, target),            \
+   JAXRNN_NAME(Backward, target),           \
+   JAXRNN_NAME(Weights, target),            \
+   JAXRNN_NAME(Inputs, target)}
 
 // A target is supported if the CPU supports its compiler options in CMakeLists.txt.
 std::vector<Target> Targets() {

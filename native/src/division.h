@@ -38,12 +38,6 @@ constexpr double kWaiting = 1.06;
 // 2 MiB on most servers) before the core reads them again.
 inline bool AreFar(double floats) { return floats > 1 << 18; }
 
-// Whether to request huge pages for the matrices of a row block: the loop over a few
-// rows is too short.
-inline bool NeedHugePages(double floats, int64_t rows) {
-  return AreFar(floats) && rows >= 16;
-}
-
 inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The time to finish all entries when the threads run as many row blocks at once as

@@ -102,6 +102,20 @@ class Reader {
       array = static_cast<float*>(Data(name, **buffer, entries_, size));
   }
 
+  // Set two pointers into one array.
+  void Argument(const std::string& name, const float*& first, double first_size,
+                const float*& second, double second_size) {
+    const float* both = nullptr;
+    Argument(name, both, first_size + second_size);
+    Divide(both, first, first_size, second, second_size);
+  }
+  void Result(const std::string& name, float*& first, double first_size, float*& second,
+              double second_size) {
+    float* both = nullptr;
+    Result(name, both, first_size + second_size);
+    Divide(both, first, first_size, second, second_size);
+  }
+
   // Must be called after all arrays have been read.
   void Finish() {
     if (error.success() && (arg_ != call_.args.size() || ret_ != call_.rets.size()))
@@ -126,6 +140,13 @@ class Reader {
     return buffer.untyped_data();
   }
 
+  template <typename Float>
+  static void Divide(Float* both, Float*& first, double first_size, Float*& second,
+                     double second_size) {
+    if (both && first_size) first = both;
+    if (both && second_size) second = both + int64_t(first_size);
+  }
+
   const Call& call_;
   const int64_t number_, entries_;
   size_t arg_ = 0, ret_ = 0;
@@ -144,6 +165,7 @@ template <typename Entry>
 void ReadLoop(Reader& reader, Entry& entry) {
   entry.cell = reader.Enumerator<Cell>("cell", kCells);
   entry.sizes = CommonSizes(reader);
+  entry.sizes.depth = reader.Size("depth");
   entry.sizes.units = reader.Size("units");
   entry.sizes.outputs = reader.Size("outputs");
   entry.sizes.sequences = reader.Size("sequences", -1);
@@ -162,7 +184,6 @@ void ReadLoop(Reader& reader, Entry& entry) {
 
 void Read(Reader& reader, Forward& entry) {
   ReadLoop(reader, entry);
-  entry.sizes.depth = reader.Size("depth");
   entry.saves = reader.Attribute<bool>("save");
 }
 
@@ -181,10 +202,14 @@ void Read(Reader& reader, Inputs& entry) {
   entry.sizes = CommonSizes(reader);
   entry.sizes.depth = reader.Size("depth");
   const auto columns = reader.Attribute<ffi::Span<const int64_t>>("columns");
+  const auto rows = reader.Attribute<ffi::Span<const int64_t>>("rows");
   entry.products = reader.InRange("products", columns.size(), 1, kMaxProducts);
-  for (int k = 0; k < entry.products && reader.error.success(); k++)
-    entry.columns[k] = reader.InRange(Of("columns", k), columns[k], 1,
-                                      std::numeric_limits<int32_t>::max());
+  reader.InRange("the number of rows", rows.size(), columns.size(), columns.size());
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  for (int k = 0; k < entry.products && reader.error.success(); k++) {
+    entry.columns[k] = reader.InRange(Of("columns", k), columns[k], 1, kMost);
+    entry.rows[k] = reader.InRange(Of("rows", k), rows[k], 0, kMost);
+  }
 }
 
 // The loops index memory by the lengths and by the numbers of the restart states.
@@ -210,11 +235,11 @@ const Choice& Chosen() {
 template <typename Entry, void (*Target::*loop)(const std::vector<Entry>&, Executor&)>
 ffi::Error Run(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
                ffi::Dictionary attributes) {
-  if (const std::string& error = Chosen().error; !error.empty())
-    return ffi::Error(ffi::ErrorCode::kFailedPrecondition, error);
   const Call call = {args, rets, attributes};
   HelpersExecutor executor(pool);
   try {
+    if (const std::string& error = Chosen().error; !error.empty())
+      return ffi::Error(ffi::ErrorCode::kFailedPrecondition, error);
     std::vector<Entry> entries;
     for (int64_t number = 0, count = 1; number < count; number++) {
       Reader reader(call, number);

@@ -33,7 +33,7 @@ class ForwardLoop {
         cell_(sizes_),
         rows_(sizes_, entry.lengths, row_block),
         far_(AreFar(cell_.MatrixFloats() / workers)),
-        blocks_(rows_, sizes_.time, far_ ? 128 : 64),
+        blocks_(rows_, far_ ? 128 : 64),
         strides_{Stride(Padded(sizes_.outputs)), Stride(Padded(sizes_.units))},
         row_(entry.settings, sizes_.units) {
     for (int k = 0; k < 3; k++)
@@ -42,21 +42,20 @@ class ForwardLoop {
       std::memcpy(&operands_[0][r * strides_[0]],
                   StartOf(entry.h, entry.restart_h, sizes_.outputs, r, 0),
                   sizeof(float) * sizes_.outputs);
-      std::fill_n(&operands_[0][r * strides_[0] + sizes_.outputs],
+      std::fill_n(operands_[0].get() + r * strides_[0] + sizes_.outputs,
                   Padded(sizes_.outputs) - sizes_.outputs, 0.0f);
     }
     for (int64_t s = 0; s < workers; s++) {
       const std::vector<VectorRange> ranges = cell_.Ranges(s, workers);
-      const bool huge = NeedHugePages(cell_.MatrixFloats() / workers, rows_.count());
       workers_.push_back({ranges,
-                          ForwardPanels<C>(ranges, sizes_, blocks_.most_rows(), huge),
+                          ForwardPanels<C>(ranges, sizes_, blocks_.most_rows()),
                           Carried<1>(ranges[0], rows_.count())});
       if (!rows_.contiguous())
         workers_.back().x = Allocate(blocks_.most_rows() * Stride(sizes_.depth));
     }
   }
 
-  int64_t phases() const { return sizes_.time * C::kStages; }
+  int64_t phases() const { return rows_.steps() * C::kStages; }
 
   // Everything is inlined, because a call would store the vectors of the element-wise
   // work to memory.

@@ -25,10 +25,9 @@ struct ForwardPanel {
 template <typename C>
 class ForwardPanels {
  public:
-  // `rows` is the largest number of rows that are multiplied at once. `huge` requests
-  // huge pages.
+  // `rows` is the largest number of rows that are multiplied at once.
   ForwardPanels(const std::vector<VectorRange>& ranges, const Sizes& sizes,
-                int64_t rows, bool huge)
+                int64_t rows)
       : sizes_(sizes), cell_(sizes) {
     int64_t floats = 0;
     for (int stage = 0; stage < C::kStages; stage++) {
@@ -37,7 +36,7 @@ class ForwardPanels {
           (C::kInputGates[stage] * sizes.depth +
            C::kStateGates[stage] * cell_.rows(stage) + C::kGates[stage] * (1 + rows));
     }
-    memory_ = Allocate(floats, huge);
+    memory_ = Allocate(floats);
     float* next = memory_.get();
     for (int stage = 0; stage < C::kStages; stage++) {
       for (const Panel& panel : ranges[stage].Panels(kMaxVectors / C::kGates[stage]))

@@ -13,6 +13,10 @@ namespace jaxrnn {
 // entry's pointer. `size` is the number of elements, of 4 bytes each; it is 0 for an
 // array that the call lacks. Sizes are doubles, because their products might overflow
 // integers.
+//
+// visitor.Argument(name, first, size, second, size) reads one array in two parts: the
+// rows of a kernel that multiply the inputs, then the rows that multiply the operand.
+// visitor.Result has the same form.
 
 // The name of product k's array.
 inline std::string Of(const char* name, int k) {
@@ -43,9 +47,8 @@ void VisitArrays(Forward& entry, Visitor& visitor) {
   for (int k = 0; k < products; k++) {
     const Product product = ProductOf(entry.cell, k);
     const double columns = sizes.Columns(entry.cell, k);
-    visitor.Argument(Of("w_inputs", k), entry.w_inputs[k],
-                     product.inputs * sizes.depth * columns);
-    visitor.Argument(Of("w_state", k), entry.w_state[k],
+    visitor.Argument(Of("kernel", k), entry.w_inputs[k],
+                     product.inputs * sizes.depth * columns, entry.w_state[k],
                      product.state * sizes.Rows(k) * columns);
     visitor.Argument(Of("bias", k), entry.bias[k], product.bias * columns);
   }
@@ -75,10 +78,13 @@ void VisitArrays(Backward& entry, Visitor& visitor) {
   const bool has_first = !sizes.has_restarts();
   visitor.Argument("lengths", entry.lengths, n.batch);
   visitor.Argument("starts", entry.starts, n.starts);
-  for (int k = 0; k < products; k++)
-    visitor.Argument(Of("w_state", k), entry.w_state[k],
-                     double(ProductOf(entry.cell, k).state) * sizes.Rows(k) *
-                         sizes.Columns(entry.cell, k));
+  for (int k = 0; k < products; k++) {
+    const Product product = ProductOf(entry.cell, k);
+    const double columns = sizes.Columns(entry.cell, k);
+    const float* w_inputs = nullptr;  // Not read.
+    visitor.Argument(Of("kernel", k), w_inputs, product.inputs * sizes.depth * columns,
+                     entry.w_state[k], product.state * sizes.Rows(k) * columns);
+  }
   visitor.Argument("elementwise", entry.settings.elementwise,
                    entry.has_elementwise * n.elementwise);
   for (int k = 0; k < products; k++)
@@ -116,8 +122,8 @@ void VisitArrays(Weights& entry, Visitor& visitor) {
   visitor.Argument("first", entry.first, entry.has_first * batch * units);
   visitor.Argument("ct_zs", entry.ct_zs, steps * columns);
 
-  visitor.Result("ct_w_inputs", entry.ct_w_inputs, depth * columns);
-  visitor.Result("ct_w_state", entry.ct_w_state, units * columns);
+  visitor.Result("ct_kernel", entry.ct_w_inputs, depth * columns, entry.ct_w_state,
+                 units * columns);
   visitor.Result("ct_bias", entry.ct_bias, entry.has_bias * columns);
 }
 
@@ -127,7 +133,9 @@ void VisitArrays(Inputs& entry, Visitor& visitor) {
   const double depth = entry.sizes.depth;
   visitor.Argument("lengths", entry.lengths, batch);
   for (int k = 0; k < entry.products; k++) {
-    visitor.Argument(Of("w_inputs", k), entry.w_inputs[k], depth * entry.columns[k]);
+    const float* w_state = nullptr;  // Not read.
+    visitor.Argument(Of("kernel", k), entry.w_inputs[k], depth * entry.columns[k],
+                     w_state, double(entry.rows[k]) * entry.columns[k]);
     visitor.Argument(Of("ct_zs", k), entry.ct_zs[k], steps * entry.columns[k]);
   }
 

@@ -65,6 +65,18 @@ Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
           std::max<int64_t>(1, kMostPacked / std::max(1.0, inputs + state))};
 }
 
+// The sizes of a call whose steps end with the longest row of all entries.
+template <typename Entry>
+Sizes UpToLongest(const std::vector<Entry>& entries) {
+  Sizes sizes = entries[0].sizes;
+  int64_t longest = 1;
+  for (const Entry& entry : entries)
+    for (int64_t row = 0; row < sizes.batch; row++)
+      longest = std::max<int64_t>(longest, entry.lengths[row]);
+  sizes.time = longest;
+  return sizes;
+}
+
 template <typename Loop, typename Entry>
 void RunSteps(const std::vector<Entry>& entries, const Work& work, Executor& executor) {
   const Division division = Divide(work, entries.size(), executor.threads());
@@ -78,7 +90,7 @@ void RunSteps(const std::vector<Entry>& entries, const Work& work, Executor& exe
 
 template <typename C>
 void RunCell(const std::vector<Forward>& entries, Executor& executor) {
-  const Sizes& sizes = entries[0].sizes;
+  const Sizes sizes = UpToLongest(entries);
   RunSteps<ForwardLoop<C>>(entries, WorkOf<C>(sizes, sizes.depth, 8), executor);
 }
 
@@ -100,7 +112,7 @@ bool StartsInRows(const Backward& entry) {
 template <typename C>
 void RunCell(const std::vector<Backward>& entries, Executor& executor) {
   // Packing takes longer than in the forward loop, because it transposes the matrices.
-  Work work = WorkOf<C>(entries[0].sizes, 0, 40);
+  Work work = WorkOf<C>(UpToLongest(entries), 0, 40);
   if (std::any_of(entries.begin(), entries.end(), StartsInRows)) {
     work.row *= work.rows;
     work.rows = 1;
@@ -146,17 +158,25 @@ void ZeroRestarts(const Backward& entry) {
 }
 
 }  // namespace
+}  // namespace jaxrnn::JAXRNN_TARGET
 
-void RunForward(const std::vector<Forward>& entries, Executor& executor) {
+namespace jaxrnn {
+
+using namespace JAXRNN_TARGET;
+
+void JAXRNN_NAME(Forward, JAXRNN_TARGET)(const std::vector<Forward>& entries,
+                                         Executor& executor) {
   RunAnyCell(entries, executor);
 }
 
-void RunBackward(const std::vector<Backward>& entries, Executor& executor) {
+void JAXRNN_NAME(Backward, JAXRNN_TARGET)(const std::vector<Backward>& entries,
+                                         Executor& executor) {
   for (const Backward& entry : entries) ZeroRestarts(entry);
   RunAnyCell(entries, executor);
 }
 
-void RunWeights(const std::vector<Weights>& entries, Executor& executor) {
+void JAXRNN_NAME(Weights, JAXRNN_TARGET)(const std::vector<Weights>& entries,
+                                         Executor& executor) {
   if (entries.empty()) return;
   const Sizes& sizes = entries[0].sizes;
   const int64_t columns = entries[0].columns;
@@ -165,7 +185,8 @@ void RunWeights(const std::vector<Weights>& entries, Executor& executor) {
   RunProducts<WeightsLoop>(entries, multiplications, Vectors(columns), 1, executor);
 }
 
-void RunInputs(const std::vector<Inputs>& entries, Executor& executor) {
+void JAXRNN_NAME(Inputs, JAXRNN_TARGET)(const std::vector<Inputs>& entries,
+                                         Executor& executor) {
   if (entries.empty()) return;
   const Sizes& sizes = entries[0].sizes;
   const int64_t steps = sizes.batch * sizes.time;
@@ -174,4 +195,4 @@ void RunInputs(const std::vector<Inputs>& entries, Executor& executor) {
   RunProducts<InputsLoop>(entries, columns * steps * sizes.depth, steps, 2, executor);
 }
 
-}  // namespace jaxrnn::JAXRNN_TARGET
+}  // namespace jaxrnn

@@ -142,7 +142,7 @@ struct Forward {
 // An entry of a backward call. Names that start with ct_ denote cotangents.
 struct Backward {
   Cell cell;
-  Sizes sizes;  // The depth is not read.
+  Sizes sizes;
   Settings settings;
   bool has_elementwise, has_new_c;
   const int32_t *lengths, *starts;
@@ -181,6 +181,7 @@ struct Weights {
 struct Inputs {
   Sizes sizes;  // The units are not read.
   int products;
+  int64_t rows[kMaxProducts];  // The rows of each kernel after those of the inputs.
   int64_t columns[kMaxProducts];
   const int32_t* lengths;               // [batch].
   const float* w_inputs[kMaxProducts];  // [depth, C].
@@ -189,19 +190,23 @@ struct Inputs {
   float* ct_x;  // A sequence of size depth; zeros in finished rows.
 };
 
-}  // namespace jaxrnn
+// The loops are compiled once for each instruction set. Each function runs the entries
+// of a call, which differ only in their arrays. The functions are extern "C", so that
+// the build can hide all names but theirs.
+#define JAXRNN_NAME_OF(loop, target) Jaxrnn##loop##_##target
+#define JAXRNN_NAME(loop, target) JAXRNN_NAME_OF(loop, target)
+#define JAXRNN_DECLARE(loop, target) \
+  extern "C" void JAXRNN_NAME(loop, target)(const std::vector<loop>&, Executor&)
+#define JAXRNN_DECLARE_ALL(target)  \
+  JAXRNN_DECLARE(Forward, target);  \
+  JAXRNN_DECLARE(Backward, target); \
+  JAXRNN_DECLARE(Weights, target);  \
+  JAXRNN_DECLARE(Inputs, target)
 
 #ifdef JAXRNN_TARGET
-// The loops are compiled once for each instruction set, in a namespace named after it.
-namespace jaxrnn::JAXRNN_TARGET {
-
-// Each function runs the entries of a call, which differ only in their arrays.
-void RunForward(const std::vector<Forward>& entries, Executor& executor);
-void RunBackward(const std::vector<Backward>& entries, Executor& executor);
-void RunWeights(const std::vector<Weights>& entries, Executor& executor);
-void RunInputs(const std::vector<Inputs>& entries, Executor& executor);
-
-}  // namespace jaxrnn::JAXRNN_TARGET
+JAXRNN_DECLARE_ALL(JAXRNN_TARGET);
 #endif
+
+}  // namespace jaxrnn
 
 #endif  // JAXRNN_LOOPS_H_

@@ -45,11 +45,11 @@ inline void PackTransposed(In rows, int64_t count, int64_t size, int64_t width,
   }
 }
 
-// Memory that a tile prefetches: `floats` of it for each of its prefetches, at most a
-// cache line.
+// Memory that a tile prefetches: `bytes` of it for each of its prefetches, at most a
+// cache line. An address, not a pointer, because it may lie beyond the panels.
 struct Ahead {
-  const float* data;
-  int64_t floats;
+  uintptr_t address;
+  int64_t bytes;
 };
 
 // c[m][.] = start[m][.] + sum_k a[m][k] panel[k][.], for M rows and V vectors. Makes P
@@ -67,8 +67,8 @@ void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c,
     Vec b[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) b[v] = Load(panel + (k * V + v) * kLanes);
-    for (int p = 0; p < P; p++, ahead.data += ahead.floats)
-      __builtin_prefetch(ahead.data, 0, 2);
+    for (int p = 0; p < P; p++, ahead.address += ahead.bytes)
+      __builtin_prefetch(reinterpret_cast<const void*>(ahead.address), 0, 2);
 #pragma GCC unroll 24
     for (int m = 0; m < M; m++) {
       const float x = rows[m * stride + k * step];
@@ -132,16 +132,16 @@ inline void MultiplyBlock(int64_t rows, int vectors, In a, const float* panel,
   const int64_t most = MaxRows(vectors), tiles = (rows + most - 1) / most;
   const int64_t width = vectors * kLanes;
   int64_t each = 0;  // Prefetches for each row of the panel.
-  Ahead ahead = {panel + size * width, 0};
+  Ahead ahead = {reinterpret_cast<uintptr_t>(panel + size * width), 0};
   if (prefetches) {
     each = (width + tiles * kLine - 1) / (tiles * kLine);
-    ahead.floats = (width + tiles * each - 1) / (tiles * each);
+    ahead.bytes = sizeof(float) * ((width + tiles * each - 1) / (tiles * each));
   }
   for (int64_t i = 0, first = 0; i < tiles; i++) {
     const int64_t end = rows * (i + 1) / tiles;
     TileOf(end - first, vectors, each)(a + first, panel, size, start + first, c + first,
                                        ahead);
-    ahead.data += size * each * ahead.floats;
+    ahead.address += size * each * ahead.bytes;
     first = end;
   }
 }

@@ -34,9 +34,12 @@ class Rows {
     order_.resize(count);
     for (int64_t b : order_)
       for (int64_t t = 0; t < lengths_[b]; t++) alive_[t]++;
+    if (count) steps_ = std::max<int64_t>(1, lengths_[order_[0]]);
   }
 
   int64_t count() const { return order_.size(); }
+  // The steps to run: up to the longest row's last step, but at least one.
+  int64_t steps() const { return steps_; }
   // The number of rows that are alive at step t; 0 after the last step.
   int64_t alive(int64_t t) const { return alive_[t]; }
   // The index of the r-th longest row in the arrays.
@@ -44,7 +47,7 @@ class Rows {
   // Whether the rows of consecutive steps are contiguous in memory.
   bool contiguous() const {
     if (sizes_.batch == 1 || !sizes_.time_major) return count() == 1;
-    return in_order_ && alive_[sizes_.time - 1] == sizes_.batch;
+    return in_order_ && alive_[steps_ - 1] == sizes_.batch;
   }
   // Zeros a sequence of this size after the r-th row's last step. Does nothing if the
   // sequence is null.
@@ -67,6 +70,7 @@ class Rows {
   Sizes sizes_;
   const int32_t* const lengths_;
   std::vector<int64_t> order_, alive_;
+  int64_t steps_ = 1;
   bool in_order_;
 };
 

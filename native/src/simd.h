@@ -18,8 +18,8 @@ constexpr int kLanes = 4, kAccumulators = 12;
 #endif
 
 typedef float Vec __attribute__((vector_size(4 * kLanes)));
-typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
-typedef Vec Unaligned __attribute__((aligned(4)));
+typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));
+typedef Vec Unaligned __attribute__((aligned(4), may_alias));
 
 inline Vec Load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
 inline void Store(float* p, Vec v) { *reinterpret_cast<Unaligned*>(p) = v; }
@@ -70,7 +70,7 @@ inline Vec Tanh(Vec x) {
 // 2**n for integers n from -126 to 127.
 inline Vec PowerOfTwo(Vec n) {
   // Adding 1.5 * 2**23 leaves n in the low bits. The shift moves n to the exponent.
-  const Ints bits = reinterpret_cast<Ints>(n + 12582912.f);
+  const Words bits = reinterpret_cast<Words>(n + 12582912.f);
   return reinterpret_cast<Vec>((bits + 127) << 23);
 }
 

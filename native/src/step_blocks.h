@@ -14,8 +14,9 @@ class StepBlocks {
  public:
   // `most` is the approximate number of rows in all steps of a block. It is large enough
   // for full speed, and small enough for their products to stay in a core's caches.
-  StepBlocks(const Rows& rows, int64_t time, int64_t most)
-      : offsets_(time), ends_(time) {
+  StepBlocks(const Rows& rows, int64_t most)
+      : offsets_(rows.steps()), ends_(rows.steps()) {
+    const int64_t time = rows.steps();
     for (int64_t t = 0; t < time;) {
       int64_t end = t, count = 0;
       while (end < time && (end == t || count + rows.alive(end) <= most)) {

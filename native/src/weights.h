@@ -48,7 +48,7 @@ class WeightsLoop {
     for (int64_t block = 0; block < blocks_; block++) {
       const int64_t first = count * block / blocks_;
       const int64_t steps = count * (block + 1) / blocks_ - first;
-      float* state = &worker.operands[steps * Groups(depth) * kGroup];
+      float* state = worker.operands.get() + steps * Groups(depth) * kGroup;
       Gather(entry_.x, nullptr, depth, first, steps, worker.operands.get());
       Gather(entry_.operand, entry_.first, units, first, steps, state);
       for (const Panel& panel : worker.panels) {

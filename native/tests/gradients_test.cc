@@ -107,7 +107,8 @@ Results Run(const Problem& problem, const Weigh& weights, const Input& inputs) {
   const Sizes& sizes = problem.sizes;
   Results results;
   const int32_t* lengths = problem.lengths.data();
-  Inputs on_inputs = {sizes, 0, {}, lengths};
+  Inputs on_inputs = {sizes};
+  on_inputs.lengths = lengths;
   for (int k = 0; k < Products(problem.c.cell); k++) {
     const Product product = ProductOf(problem.c.cell, k);
     int64_t columns = problem.Columns(k);

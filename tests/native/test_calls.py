@@ -28,8 +28,7 @@ def run(change=(), drop=None, **attributes):
     """Run basic RNNs with restarts, with some arguments or attributes changed."""
     shapes = {
         "x": (1, BATCH, TIME, DEPTH),
-        "w_inputs[0]": (ENTRIES, DEPTH, UNITS),
-        "w_state[0]": (ENTRIES, UNITS, UNITS),
+        "kernel[0]": (ENTRIES, DEPTH + UNITS, UNITS),
         "bias[0]": (ENTRIES, UNITS),
         "h": (1, BATCH, UNITS),
         "restart_h": (ENTRIES, SEQUENCES, UNITS),
@@ -59,7 +58,7 @@ LENGTHS = {n: jnp.full((1, BATCH), n, I32) for n in (-1, TIME + 1)}
 REFUSED = [
     (of("lengths", dtype=I32), "lengths must have 2 elements of 4 bytes for each of 7"),
     (of("starts", 1, 3, 3, dtype=I32), "starts must have 6 elements"),
-    (of("w_state[0]", 1, 5, 4), "w_state[0] must have 25 elements"),
+    (of("kernel[0]", 1, 9, 4), "kernel[0] must have 45 elements"),
     (of("h", 6, 2, 5), "for each of 7 entries, but it has 240 bytes"),
     (of("more", 1), "too many arguments"),
     ({"drop": "restart_h"}, "restart_h is missing"),

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import AxisType
 
 from ..._base.arguments import check_function
@@ -102,21 +101,10 @@ class Stage(Hyperparameters):
         operands = (inputs, operand) if self.takes_inputs else (operand,)
         return affine(self._from_path(params), operands, dtype)
 
-    def product_params(self, params: Params, depth: int) -> Params:
-        """The product's parameters, with the kernel split into two parts.
-
-        Returns:
-            `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`.
-            The keys `inputs` and `bias` are present only if the stage reads the inputs
-            or has a bias, respectively. The `state` part multiplies the operand.
-        """
+    def product_params(self, params: Params) -> Params:
+        """The product's parameters, `{"kernel", "bias"}`, or without the bias."""
         params = self._from_path(params)
-        product = {"state": params["kernel"]}
-        if self.takes_inputs:
-            product["inputs"], product["state"] = jnp.split(params["kernel"], [depth])
-        if "bias" in params:
-            product["bias"] = params["bias"]
-        return product
+        return {name: params[name] for name in ("kernel", "bias") if name in params}
 
     @property
     def _keys(self) -> list[str]:

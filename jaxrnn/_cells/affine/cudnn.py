@@ -33,6 +33,7 @@ from .supported import (
     what_lstm_has,
     why_not_arrays,
 )
+from .xla_loop import in_parts
 
 # cuDNN rejects longer runs: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
@@ -145,7 +146,8 @@ def flat_weights(cell: Any, params: Params, depth: int) -> Array:
         params: The result of `stage_params`, with blocks i, j, f, o.
         depth: The size of the inputs.
     """
-    product = cell.stages[0].product_params(params, depth)
+    product = cell.stages[0].product_params(params)
+    product, *_ = in_parts(cell, [product], depth)
 
     def blocks(x: Array) -> list[Array]:
         i, j, f, o = jnp.split(x, 4, axis=-1)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.arguments import is_list_of
-from ..._base.errors import expect
+from ..._base.errors import expect, is_array
 from ..._base.math import (
     affine,
     cast_like,
@@ -60,9 +60,9 @@ class Primals(NamedTuple):
     """The differentiable inputs of a run, or the tangents of these inputs.
 
     Attributes:
-        products: The parameters of each stage's product, `{"state": [rows, columns],
-            "inputs": [depth, columns], "bias": [columns]}`. A stage that reads no
-            inputs has no "inputs", and a stage without a bias has no "bias".
+        products: The parameters of each stage's product, `{"kernel": [rows, columns],
+            "bias": [columns]}`. The first rows of a kernel multiply the inputs, if the
+            stage reads them. A stage without a bias has no "bias".
         elementwise: The parameters that the element-wise updates read.
         xs: The inputs, `[time, batch, depth]`. `primals_of` keeps the layout of the
             run, which may be `[batch, time, depth]`.
@@ -99,15 +99,34 @@ def affine_sequence(
 def primals_of(cell: "AffineCell", params: Params, run: Run) -> tuple[Primals, Steps]:
     """The primals of a run, and its steps without the restart states."""
     params = cell.stage_params(params)
-    depth = run.inputs.shape[-1]
     primals = Primals(
-        products=[stage.product_params(params, depth) for stage in cell.stages],
+        products=[stage.product_params(params) for stage in cell.stages],
         elementwise={name: params[name] for name in cell.elementwise_specs()},
         xs=run.inputs,
         state=run.state,
         restart_states=run.steps.restart_states,
     )
     return primals, run.steps.with_restart_states(None)
+
+
+def in_parts(cell: "AffineCell", products: list[Params], depth: int) -> list[Params]:
+    """Parameters of products, or their tangents, with the kernels split into parts.
+
+    Returns:
+        `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}` for
+        each stage. "state" multiplies the operand. A stage that reads no inputs has no
+        "inputs". The parts of a zero tangent are None.
+    """
+
+    def of_stage(stage: Any, product: Params) -> Params:
+        parts = {name: x for name, x in product.items() if name != "kernel"}
+        kernel = product["kernel"]
+        if not stage.takes_inputs:
+            return parts | {"state": kernel}
+        inputs, state = jnp.split(kernel, [depth]) if is_array(kernel) else [None] * 2
+        return parts | {"inputs": inputs, "state": state}
+
+    return list(map(of_stage, cell.stages, products))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -211,13 +230,14 @@ def _products(
 
     `product` computes one product of a step from the step's slice of `xs`.
     """
-    products = primals.products
     on_cpu = platform_of((primals.xs, primals.state)) == "cpu"
-    if not _is_ahead(primals, on_cpu):
-        # The parts are those of a kernel, so XLA does not copy them. With one product,
-        # TPUs would write the joined operands at every step, and GPUs would launch 1.5
-        # times as many operations for a GRU.
-        products = list(map(_joined, products)) if on_cpu else products
+    is_ahead = _is_ahead(cell, primals, on_cpu)
+    if on_cpu and not is_ahead:
+        return functools.partial(_joined_product, primals.products), primals.xs, steps
+    products = in_parts(cell, primals.products, primals.xs.shape[-1])
+    if not is_ahead:
+        # With one product, TPUs would write the joined operands at every step, and GPUs
+        # would launch 1.5 times as many operations for a GRU.
         return functools.partial(_product, products), primals.xs, steps
 
     # XLA for CPUs does not vectorize an update that reads parts of z at an offset, so
@@ -247,10 +267,10 @@ def _products(
     return product, xs, steps.map_stand_in_inputs(of_inputs)
 
 
-def _is_ahead(primals: Primals, on_cpu: bool) -> bool:
+def _is_ahead(cell: "AffineCell", primals: Primals, on_cpu: bool) -> bool:
     """Whether the products of the inputs are computed before the loop."""
     time, rows, depth = primals.xs.shape
-    is_read = any("inputs" in product for product in primals.products)
+    is_read = any(stage.takes_inputs for stage in cell.stages)
     if not (is_read and isinstance(rows, int) and rows * time <= FEW_ROWS_OVER_TIME):
         return False
     if not on_cpu:
@@ -258,12 +278,17 @@ def _is_ahead(primals: Primals, on_cpu: bool) -> bool:
     return rows <= FEW_ROWS_ON_CPU and time >= LEAST_TIME and depth >= LEAST_DEPTH
 
 
-def _joined(product: Params) -> Params:
-    """The parameters of a product, with one kernel if it reads the inputs."""
-    if "inputs" not in product:
-        return product
-    kernel = jnp.concatenate([product["inputs"], product["state"]])
-    return product | {"kernel": kernel}
+def _joined_product(
+    products: list[Params],
+    k: int,
+    stage: Any,
+    inputs: Array,
+    operand: Array,
+    dtype: DType,
+) -> Array:
+    """The product of stage k in one step of the loop, as in a step of the cell."""
+    operands = (inputs, operand) if stage.takes_inputs else (operand,)
+    return affine(products[k], operands, dtype)
 
 
 def _product(
@@ -274,14 +299,11 @@ def _product(
     operand: Array,
     dtype: DType,
 ) -> Array:
-    """The product of stage k in one step of the loop."""
-    given = products[k]
-    if "kernel" in given:
-        return affine(given, (inputs, operand), dtype)
-    z = dot(operand, given["state"], dtype)
+    """The product of stage k in one step of the loop, with a kernel in parts."""
+    z = dot(operand, products[k]["state"], dtype)
     if stage.takes_inputs:
-        z = dot(inputs, given["inputs"], dtype) + z
-    return _plus_bias(z, given)
+        z = dot(inputs, products[k]["inputs"], dtype) + z
+    return _plus_bias(z, products[k])
 
 
 def _plus_bias(z: Array, product: Params) -> Array:
@@ -308,9 +330,18 @@ def push_forward(
         tangents: The tangents of the primals. A zero tangent is a symbolic zero or
             None.
     """
-    d_zs = _product_tangents(cell, primals, steps, saved, tangents)
+    depth = primals.xs.shape[-1]
+    products = in_parts(cell, primals.products, depth)
+    d_products = in_parts(cell, tangents.products, depth)
+    d_zs = _product_tangents(
+        cell,
+        primals._replace(products=products),
+        steps,
+        saved,
+        tangents._replace(products=d_products),
+    )
     push_update = _pushed_update(primals, tangents.elementwise)
-    matrices = [product["state"] for product in primals.products]
+    matrices = [product["state"] for product in products]
     restarts, restart = _tangent_restarts(primals, steps, tangents)
 
     def step(d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
@@ -350,6 +381,7 @@ def _product_tangents(
 ) -> list[Array | None]:
     """The part of each product's tangent due to parameters and inputs; None if zero.
 
+    The products of `primals` and `tangents` are in parts (`in_parts`).
     This part depends only on values that are known before the loop. In finished rows,
     these values must be finite, and do not affect the result.
     """

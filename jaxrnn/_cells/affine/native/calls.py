@@ -53,8 +53,9 @@ class ForwardArgs(NamedTuple):
             `x`: the index of the state to which a row restarts before a step; -1 where
             the row does not restart. None if there are no restarts.
         x: The inputs.
-        weights: `(w_inputs, w_state, bias)` of each matrix product: arrays `[depth,
-            columns]`, `[rows, columns]` and `[columns]`, or None.
+        weights: `(kernel, bias)` of each matrix product: arrays `[rows, columns]` and
+            `[columns]`, or None. The first rows of a kernel multiply the inputs, if the
+            product reads them.
         elementwise: The parameters of an LSTM's element-wise operations: the peepholes
             of gates f, i and o, `[3, units]`, or the shifts and gains of the layer
             normalization of f, i, o, c and j, `[10, units]`. None for other cells.
@@ -98,7 +99,7 @@ class BackwardArgs(NamedTuple):
     Attributes:
         lengths: As in `ForwardArgs`.
         state_numbers: As in `ForwardArgs`.
-        w_state: The `w_state` of each product, or None.
+        kernels: The kernel of each product.
         elementwise: As in `ForwardArgs`.
         zs: As in `ForwardResults`.
         saved: As in `ForwardResults`, except that h is `outputs` if there are no
@@ -111,7 +112,7 @@ class BackwardArgs(NamedTuple):
 
     lengths: PerRow
     state_numbers: Sequences
-    w_state: Shared
+    kernels: Shared
     elementwise: Shared
     zs: Sequences
     saved: Sequences
@@ -210,20 +211,18 @@ class Call:
             bias: Whether the product has a bias.
 
         Returns:
-            `{"inputs": [depth, columns], "state": [rows, columns], "bias":
-            [columns]}`, without the parameters that the product lacks.
+            `{"kernel": [rows, columns], "bias": [columns]}`, without the bias if the
+            product has none.
         """
         columns = ct_z.shape[-1]
-        types: dict[str, Any] = {}
-        if xs is not None:
-            types["inputs"] = _float32(self.depth, columns)
-        if operand is not None:
-            types["state"] = _float32(operand.shape[-1], columns)
+        depth = 0 if xs is None else self.depth
+        units = 0 if operand is None else operand.shape[-1]
+        types = {"kernel": _float32(depth + units, columns)}
         if bias:
             types["bias"] = _float32(columns)
         static = {
-            "depth": 0 if xs is None else self.depth,
-            "units": 0 if operand is None else operand.shape[-1],
+            "depth": depth,
+            "units": units,
             "columns": columns,
             "before": first is not None,
             "bias": bias,
@@ -243,14 +242,15 @@ class Call:
 
         Args:
             lengths: int32 `[batch]`.
-            pairs: For each product that reads the inputs, the matrix `[depth, columns]`
+            pairs: For each product that reads the inputs, the kernel `[rows, columns]`
                 and the cotangents of the product.
         """
 
         def run(lengths: Array, pairs: list[tuple[Array, Array]]) -> Array:
             types = _float32(*pairs[0][1].shape[1:3], self.depth)
-            columns = np.array([w.shape[-1] for w, _ in pairs])
-            return self._run("inputs", (lengths, pairs), types, columns=columns)
+            rows, columns = np.array([w.shape[-2:] for w, _ in pairs]).T
+            static = {"rows": rows - self.depth, "columns": columns}
+            return self._run("inputs", (lengths, pairs), types, **static)
 
         in_sequences = self._rows_in_sequences
         axes = ROWS, [(NO_ROWS, in_sequences)] * len(pairs)

@@ -26,7 +26,6 @@ from ...._base import jax_internals
 from ...._base.errors import is_array
 from ...._base.math import is_perturbed
 from ...._base.sharding import as_varying_as
-from ...._base.trees import with_structure
 from ...._base.typing import Array, Params, PyTree
 from ...._loops.scans import RESIDUALS, jvp_of_perturbed, named, of_some
 from ...._loops.steps import Run, Steps
@@ -210,8 +209,8 @@ class NativeLoop:
             lengths=row_lengths(primals.xs, steps),
             state_numbers=_state_numbers(steps),
             x=primals.xs,
-            weights=self._weights(primals),
-            elementwise=_stacked(primals.elementwise),
+            weights=[(p["kernel"], p.get("bias")) for p in primals.products],
+            elementwise=self._stacked(primals.elementwise),
             state=self._split(primals.state),
             restart_states=self._split(primals.restart_states),
         )
@@ -238,8 +237,8 @@ class NativeLoop:
         args = BackwardArgs(
             lengths=row_lengths(primals.xs, steps),
             state_numbers=_state_numbers(steps),
-            w_state=[w_state for _, w_state, _ in self._weights(primals)],
-            elementwise=_stacked(primals.elementwise),
+            kernels=[product["kernel"] for product in primals.products],
+            elementwise=self._stacked(primals.elementwise),
             zs=zs,
             saved=states,
             h=self._split(primals.state)[0] if steps.restarts is None else None,
@@ -249,13 +248,11 @@ class NativeLoop:
         )
         call = self._call(primals, steps)
         results = call.backward(args)
-        rows = results.ct_elementwise
-        sums = [] if rows is None else list(rows.sum(0))
-        pairs = zip(primals.products, results.ct_zs, strict=True)
-        reading = [(p["inputs"], ct_z) for p, ct_z in pairs if "inputs" in p]
+        given = zip(self.cell.stages, args.kernels, results.ct_zs, strict=True)
+        reading = [(w, ct_z) for stage, w, ct_z in given if stage.takes_inputs]
         return Primals(
             products=self._pull_weights(call, primals, args, results),
-            elementwise=with_structure(primals.elementwise, sums),
+            elementwise=self._unstacked(primals.elementwise, results.ct_elementwise),
             xs=call.inputs(args.lengths, reading),
             state=self._join(primals.state, results.ct_state),
             restart_states=self._join(primals.state, results.ct_restart_states),
@@ -267,26 +264,21 @@ class NativeLoop:
         """The cotangents of the products' parameters."""
         values = {"h": args.saved[0], "computed": results.computed, None: None}
 
-        def pull(product: Params, operand: str | None, ct_z: Array) -> Params:
-            cts = call.weights(
+        def pull(
+            stage: Any, product: Params, operand: str | None, ct_z: Array
+        ) -> Params:
+            return call.weights(
                 lengths=args.lengths,
-                xs=primals.xs if "inputs" in product else None,
+                xs=primals.xs if stage.takes_inputs else None,
                 operand=values[operand],
                 first=args.h if operand == "h" else None,
                 ct_z=ct_z,
                 bias="bias" in product,
             )
-            return {"state": jnp.zeros_like(product["state"])} | cts
 
-        return list(map(pull, primals.products, self.spec.operands, results.ct_zs))
-
-    def _weights(self, primals: Primals) -> list[tuple]:
-        """`(w_inputs, w_state, bias)` of each product; None if missing or not read."""
-        pairs = zip(primals.products, self.spec.operands, strict=True)
-        return [
-            (p.get("inputs"), None if operand is None else p["state"], p.get("bias"))
-            for p, operand in pairs
-        ]
+        operands = self.spec.operands
+        given = self.cell.stages, primals.products, operands, results.ct_zs
+        return list(map(pull, *given))
 
     def _call(self, primals: Primals, steps: Steps) -> Call:
         sequences = None
@@ -305,6 +297,19 @@ class NativeLoop:
             elementwise=bool(primals.elementwise),
             new_states=steps.returns_states,
         )
+
+    def _stacked(self, elementwise: Params) -> Array | None:
+        """The parameters in the order of C++; None if there are no parameters."""
+        leaves, _ = jax.tree_util.tree_flatten_with_path(elementwise)
+        found = {_name(path): x for path, x in leaves}
+        return jnp.stack([found[n] for n in self.spec.elementwise]) if found else None
+
+    def _unstacked(self, like: Params, rows: Array | None) -> Params:
+        """The cotangents of the parameters `like`, from the cotangents of the rows."""
+        if rows is None:
+            return like
+        sums = dict(zip(self.spec.elementwise, rows.sum(0), strict=True))
+        return jax.tree_util.tree_map_with_path(lambda path, _: sums[_name(path)], like)
 
     def _split(self, state: PyTree) -> PyTree:
         """`(h, c)`, each `[..., units]`; c is None if the cell is not an LSTM."""
@@ -328,9 +333,9 @@ def _state_numbers(steps: Steps) -> Array | None:
     return None if steps.restarts is None else steps.restarts.state_numbers
 
 
-def _stacked(elementwise: Params) -> Array | None:
-    """The parameters stacked in the order of names; None if there are no parameters."""
-    return jnp.stack(jax.tree.leaves(elementwise)) if elementwise else None
+def _name(path: tuple) -> str:
+    """The name of a parameter, as in `NativeCell.elementwise`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def native_or_xla(
