@@ -109,12 +109,12 @@ class Strategy(abc.ABC):
 
 
 def plan_of(strategy: Strategy, time: AxisSize) -> CheckpointPlan:
-    """Returns the strategy's plan; it has no segments if `time` is 0 or symbolic.
+    """Returns the strategy's plan; it has no segments if `time` is below 2 or symbolic.
 
     Raises:
         TypeError: If `strategy.plan` does not return a `CheckpointPlan`.
     """
-    is_known = isinstance(time, int) and time > 0
+    is_known = isinstance(time, int) and time > 1
     plan = strategy.plan(time) if is_known else CheckpointPlan()
     name = f"{type(strategy).__name__}.plan(time)"
     what = "a `CheckpointPlan`, such as `CheckpointPlan((64,))`"

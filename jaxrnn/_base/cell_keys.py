@@ -46,7 +46,7 @@ def check_key_or_none(key: object) -> None:
         check_key(key)
 
 
-STEPS_AT_ONCE = 16  # For which a CPU draws numbers.
+STEPS_AT_ONCE = 16  # A CPU draws the numbers of so many steps at once.
 
 # No step has this index, so the run's key differs from every step's key.
 RUN = 2**32 - 1

@@ -64,12 +64,13 @@ def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
     # A nest with whole sequences is meant as a nest.
     has_sequences = any(leaf.ndim > 2 for _, leaf in named)
     of_a_list = "" if has_sequences else of_a_list
-    rows = ":, None" if time_major else "None"
+    rows, steps = (":, None", "None") if time_major else ("None", ":, None")
     for name, leaf in named:
         of_rank = f"For one number per step, pass `{name}[..., None]`."
         if not has_sequences:
             one = f"For one sequence [time, depth], pass `{name}[{rows}]`."
-            of_rank = f"{one} {of_rank} Embed integer ids."
+            of_step = f"For one step [batch, depth], pass `{name}[{steps}]`."
+            of_rank = f"{one} {of_step} {of_rank} Embed integer ids."
         check_rank(name, leaf, 3, axes, of_a_list or of_rank)
     check_same_size(named, slice(2), f"first two sizes, {axes},", of_a_list)
     return inputs
@@ -182,7 +183,10 @@ def check_concrete(
 def as_step_booleans(
     name: str, values: ArrayLike, shape: tuple, axis: int | None, fix: str
 ) -> Array:
-    """Returns booleans, one for each row and step of the inputs.
+    """Returns an array of booleans, one for each row and step of the inputs.
+
+    For one step, an array of NumPy is returned as it is, because a conversion outside
+    of jit takes longer than a step.
 
     Args:
         name: The name of the argument.
@@ -196,13 +200,18 @@ def as_step_booleans(
         ValueError: If shapes disagree.
         TypeError: If `values` are not booleans.
     """
-    values = as_array(name, values)
-    is_bool = values.dtype == jnp.bool_
-    expect(is_bool, name, "be booleans", values, fix, error=TypeError)
+    array: Any = values
+    if axis is not None or not is_array(values):
+        array = as_array(name, values)
+    is_bool = array.dtype == jnp.bool_
+    expect(is_bool, name, "be booleans", array, fix, error=TypeError)
     axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
     must = f"be {axes} like the inputs, {list(shape)}"
-    check_shape(name, values, tuple(shape), must)
-    return values
+    of_step = ""
+    if axis is not None and shape[axis] == 1 and array.shape == (shape[1 - axis],):
+        of_step = f"For one step, pass `{name}[{'None' if axis == 0 else ':, None'}]`."
+    check_shape(name, array, tuple(shape), must, of_step)
+    return array
 
 
 def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:

@@ -99,6 +99,10 @@ class BoundCell(Bound):
     def at_step(self, t: Array) -> "BoundCell":
         """The cell with the random key that `dynamic_rnn` uses at step `t`.
 
+        Call this cell, as in `cell.at_step(t)(inputs, state)`, to run step t alone with
+        the random numbers of a run over all steps. Do not pass this cell to a driver,
+        which would count its own steps from 0.
+
         Raises:
             TypeError: If `t` is neither an integer nor an integer scalar array.
             ValueError: If `t` is an int outside `[0, 2**31)`.

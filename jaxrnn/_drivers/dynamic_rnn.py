@@ -63,8 +63,9 @@ def dynamic_rnn(
     (`LinearRecurrenceCell`) and cells whose state is a matrix, such as `MLSTMCell` and
     `DeltaNetCell`, process blocks of many steps at once, over the whole time axis. Any
     other cell runs step by step over the whole time axis. A single step needs no loop:
-    it costs what a call of the cell costs. `explain`, and the logger
-    "jaxrnn" at level DEBUG, say which loop runs a cell, and why no faster loop does.
+    it costs what a call of the cell costs. `explain` says which loop runs a cell, and
+    why no faster loop does. So does the logger "jaxrnn" at level DEBUG, when the loop
+    is compiled.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,

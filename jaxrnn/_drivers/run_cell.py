@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from .._base import trees
 from .._base.cell_keys import cell_at_step
-from .._base.errors import expect
+from .._base.errors import counted, expect
+from .._base.inputs import check_rows_of_state
 from .._base.math import axis_size
 from .._base.sharding import as_rows_of, lay_out, whole_features
 from .._base.trees import has_read_only, with_read_only, without_read_only
@@ -34,6 +35,7 @@ from ..memory import CheckpointPlan
 from .first_step import (
     as_reset_state,
     call_start,
+    fix_of_rows,
     probe,
     rows_interact,
     zero_state,
@@ -168,7 +170,17 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     run = run.replace(state=without_read_only(state))
     if options.needs_rows:
         _check_has_rows(run.state)
-    return ReadyRun(cell, state, run, _choose(cell, state, run), valid)
+    choice = _choose(cell, state, _with_steps_of_segment(run, options.plan))
+    return ReadyRun(cell, state, run, choice, valid)
+
+
+def _with_steps_of_segment(run: Run, plan: CheckpointPlan) -> Run:
+    """The run with the number of steps that its loop runs at once."""
+    steps = run.steps
+    if not plan.segments or not isinstance(steps.time, int):
+        return run
+    time = min(steps.time, *plan.segments)
+    return run.replace(steps=dataclasses.replace(steps, time=time))
 
 
 def _choose(cell: Any, state: PyTree, run: Run) -> Choice:
@@ -246,6 +258,8 @@ def _with_states(cell: RNNCellLike, run: Run, options: Options) -> Run:
     bound = bound_or_none(cell)
     restarts = steps.restarts
     if restarts is not None and restarts.are_resets:
+        must = f"have {counted(rows, 'row')} or be a scalar"
+        check_rows_of_state(state, rows, must, fix_of_rows(cell, state, rows))
         given = with_capacity_for(restarts.states, steps.time)
         states = as_reset_state(given, zeros, state)
         restarts = dataclasses.replace(

@@ -33,7 +33,8 @@ class DropoutWrapper(WrapperCell):
     dropped; omit the key in evaluation. Each probability is the probability of keeping
     an entry, so `DropoutWrapper(cell, 0.2)` drops 80 % of the input entries on average.
     Kept entries are scaled by `1 / keep_prob`. Dropout on the new state does not affect
-    the output of the same step. By default, c of an LSTM is never dropped.
+    the output of the same step. By default, c of an LSTM is never dropped, unless it
+    shares an array with h (`state_is_tuple=False`).
 
     Attributes:
         cell: The wrapped cell.
@@ -122,7 +123,7 @@ class DropoutWrapper(WrapperCell):
             return cell.choose_loop(params, run)
         if self.state_keep_prob < 1:
             if not self._drops_state_in_loop:
-                return Choice.scan("DropoutWrapper drops the state at every step")
+                return Choice.scan("the loop cannot drop the state")
             cell = CellWithScaledState(cell)
             params = jax.eval_shape(self._with_scales, params, run)
         return cell.choose_loop(params, run).within(self._run)
@@ -133,7 +134,8 @@ class DropoutWrapper(WrapperCell):
         cell: Any = self.cell
         if type(cell).choose_loop is not AffineCell.choose_loop:
             return False
-        # The derivative of the loop copies element-wise parameters to each row.
+        # The derivative of the loop gives each row a copy of the element-wise
+        # parameters, and so cannot have scales of its own for each row.
         is_copied = self.mask_per_row and cell.elementwise_specs()
         return self.variational_recurrent and not is_copied
 

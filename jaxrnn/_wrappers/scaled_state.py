@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from .._base.typing import Array, Params, PyTree
 from .._cells import fields
 from .._cells.affine.cell import AffineCell, Stage, Updated
+from .._cells.base import scope_name
 from .._cells.params import ParamSpec, Specs, zeros
 
 
@@ -24,6 +25,7 @@ class CellWithScaledState(AffineCell):
     state_size: ClassVar[Any] = property(lambda self: self.cell.state_size)
     output_size: ClassVar[Any] = property(lambda self: self.cell.output_size)
     enter: ClassVar[Any] = property(lambda self: self.cell.enter)
+    name: ClassVar[Any] = property(lambda self: scope_name(self.cell))
 
     @property
     def stages(self) -> tuple[Stage, ...]:

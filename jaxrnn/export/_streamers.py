@@ -1,6 +1,7 @@
 """Streams: cells that run frame by frame or chunk by chunk, as the frames arrive."""
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
@@ -63,7 +64,8 @@ class _Stream:
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "_lock"}
+        # The compiled step is found again by the first call.
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_run")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=threading.RLock())
@@ -127,6 +129,7 @@ class Streamer(_Stream):
         self._cell = jax.device_put(cell)
         self._first = self._first_state(initial_state)
         self._known: set[tuple[str, DType]] = set()  # The dtypes that leaves had.
+        self._zeros_after_reset: dict[tuple[DType, ...], PyTree] = {}
         self._given = self._state = self._first
         self.reset()
 
@@ -181,19 +184,30 @@ class Streamer(_Stream):
             reset_state = _copied("reset_state", reset_state)
         for name, leaf in named_leaves("frame", frame):
             must = f"be [{self._rows}, ...], one entry for each row"
-            fix = f"For one row without a batch axis, pass `{name}[None]`."
+            fix = f"For one row without a batch axis, pass `{name}[None]`. For several "
+            fix += "rows, create a stream with their number as `batch_size`."
             expect(leaf.shape[:1] == (self._rows,), name, must, leaf, fix)
         where, reset_state = as_resets(resets, reset_state, (self._rows,), None)
         if where is not None:
-            like = with_read_only(self._state, self._given)
-            reset_state = as_reset_state(reset_state, lambda: self._zeros, like)
-            reset_state = without_read_only(reset_state)
+            reset_state = self._state_after_reset(reset_state)
         try:
             output, self._state = self._run(self._state, frame, where, reset_state)
         except Exception as error:
             _add_fix_of_dtype(error, frame, self._dtype)
             raise
         return output
+
+    def _state_after_reset(self, given: PyTree) -> PyTree:
+        """The state `given`, or zeros, which are made once for each set of dtypes."""
+        dtypes = tuple(leaf.dtype for leaf in jax.tree.leaves(self._state))
+        if given is None and dtypes in self._zeros_after_reset:
+            return self._zeros_after_reset[dtypes]
+        like = with_read_only(self._state, self._given)
+        state = as_reset_state(given, lambda: self._zeros, like)
+        state = without_read_only(state)
+        if given is None:
+            self._zeros_after_reset[dtypes] = state
+        return state
 
     @property
     @_locked
@@ -435,6 +449,10 @@ def _check_cell(name: str, cell: Any) -> None:
     has_key = isinstance(cell, BoundCell) and cell.key is not None
     must = "have no random key, because a stream has no step numbers"
     expect(not has_key, name, must, cell, "Bind the cell without a key.")
+    is_bound = isinstance(cell, BoundCell)
+    is_numbered = not is_bound and inspect.getattr_static(cell, "at_step", None)
+    must = "have no method `at_step`, because a stream has no step numbers"
+    expect(not is_numbered, name, must, cell, "Count the steps in the state instead.")
     fix = "Register its class, for example with `jax.tree_util.register_dataclass`."
     is_tree = is_pytree_of_arrays(cell)
     expect(is_tree, name, "be a pytree of arrays", cell, fix, error=TypeError)

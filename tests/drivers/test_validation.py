@@ -100,7 +100,9 @@ DRIVER = [
     (ValueError, r"`mask` must be \[time, batch\]", {"mask": MASK.T, "time_major": True}),
     (ValueError, r"`state\[1\]` must .* got TensorArray", {"cell": PAIR, "mask": MASK, "initial_state": (X[:, 0], jaxrnn.TensorArray(F32, 1))}),
     (ValueError, "`resets` must be given", {"reset_state": 0.0}),
-    (ValueError, r"`cell.zero_state\(\)` must have shape \[3, 2\]", {"resets": MASK, "initial_state": ZEROS[1:]}),
+    (ValueError, "`initial_state` must have 4 rows or be a scalar, got", {"resets": MASK, "initial_state": ZEROS[1:]}),
+    (ValueError, r"`resets` must be \[batch, time\] like the inputs.*For one step, pass `resets\[:, None\]`", {"inputs": X[:, :1], "resets": MASK[:, 0]}),
+    (ValueError, r"For one step \[batch, depth\], pass `inputs\[:, None\]`", {"inputs": X[:, 0]}),
     (ValueError, r"`initial_state` must have the structure \*, got \{'h': \*\}", {"resets": MASK, "initial_state": {"h": ZEROS}}),
     (TypeError, "`reset_state` must have dtype float32", {"resets": MASK, "reset_state": ZEROS.astype(float)}),
     # The order of a plain pair (h, c), as in PyTorch, would swap the two arrays.

@@ -3,6 +3,7 @@
 import concurrent.futures
 import copy
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -152,6 +153,21 @@ def test_threads_may_share_a_stream():
     assert sorted(got) == list(range(1, 201))
     for each in (copy.deepcopy(stream), stream):
         assert each(one).item() == 201
+
+
+def test_a_stream_is_pickled_after_a_call():
+    stream = Streamer(CELLS["lstm"])
+    stream(STEP)
+    other = pickle.loads(pickle.dumps(stream))
+    near(other(STEP), stream(STEP))
+
+
+class Numbered(jax.tree_util.Partial):
+    """A cell of another protocol, which counts steps."""
+
+    state_size = output_size = 3
+    zero_state = staticmethod(lambda rows, dtype: np.zeros((rows, 3), dtype))
+    at_step = lambda self, t: self
 
 
 def programs(caplog):
@@ -319,6 +335,7 @@ four = lambda: both([CELL], [CELL], 4, 4)
 REFUSALS = [
     (lambda: Streamer(GRUCell(4)), "^`cell` must be a bound"),
     (lambda: Streamer(KEYED), "^`cell` must have no random"),
+    (lambda: Streamer(Numbered(print)), "^`cell` must have no method `at_step`"),
     (lambda: jax.jit(one())(STEP), "^`frame` must be concrete.*bound ce"),
     (lambda: one()(STEP[0]), r"pass `frame\[None\]`"),
     (lambda: one()(STEP, resets=np.ones(1)), "^`resets` must be booleans"),

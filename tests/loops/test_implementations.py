@@ -20,7 +20,7 @@ BOTH = "native", "cudnn"
 # Cells that no implementation can run, with the reason in the message.
 DECLINED = {
     "residual_fn": "`residual_fn` is a function of one step",
-    "dropout": "DropoutWrapper drops the state at every step",
+    "dropout": "the loop cannot drop the state",
     "device": "DeviceWrapper has no `apply_sequence`",
     "layer_norm_basic_lstm_dropout": "LayerNormBasicLSTMCell draws a dropout mask",
     **dict.fromkeys(("lru", "min_gru", "mlstm"), "Cell is not an `AffineCell`"),

@@ -7,6 +7,7 @@ import math
 import re
 
 import cases
+import helpers
 import jax
 import jax.numpy as jnp
 import native_cases
@@ -358,3 +359,34 @@ def test_own_ways_get_plain_keys(cell):
     outputs, _ = jaxrnn.dynamic_rnn(cell, x, None, state)
     want = [cell.at_step(jnp.int32(t))(x[:, t], state)[0] for t in range(4)]
     near(outputs, jnp.stack(want, 1))
+
+
+def test_blocks_divide_the_columns():
+    with pytest.raises(ValueError, match="`blocks` must divide `columns`, 9, got 2"):
+        Stage(unit, 3, 9, blocks=2)
+
+
+class Shifted(jaxrnn.AffineCell):
+    """Adds a bias after it has scaled the product, which has none."""
+
+    state_size = output_size = 3
+
+    @property
+    def stages(self):
+        return (Stage(self.update, 3, 3, bias=None),)
+
+    def elementwise_specs(self):
+        return {"bias": jaxrnn.ParamSpec((3,), jax.nn.initializers.ones)}
+
+    def update(self, params, z, h):
+        return (2 * z + params["bias"][None],) * 2
+
+
+def test_a_product_without_bias_adds_no_parameter_of_this_name():
+    x, h, kernel = helpers.draw(2, 4), helpers.draw(2, 3), helpers.draw(7, 3)
+    bias = helpers.draw(3, seed=1)
+    cell = Shifted().bind({"kernel": kernel, "bias": bias})
+    output, _ = cell(x, h)
+    np.testing.assert_allclose(output, 2 * np.hstack([x, h]) @ kernel + bias[None])
+    outputs, _ = jaxrnn.dynamic_rnn(cell, np.stack([x, x], axis=1), initial_state=h)
+    np.testing.assert_allclose(outputs[:, 0], output)

@@ -1,5 +1,6 @@
 """The choice between the native loops and XLA's loop for a few steps."""
 
+import helpers
 import jax
 import jax.numpy as jnp
 import native_cases
@@ -46,6 +47,18 @@ def test_more_steps_are_never_fewer():
         is_few = [bool(why_few_steps(*run_of(*sizes, t))) for t in range(1, 40)]
         assert is_few == sorted(is_few, reverse=True)
         assert not is_few[-1]
+
+
+def test_segments_of_a_few_steps_are_few_steps(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    cell = helpers.bound(jaxrnn.LSTMCell(128), 64, "float32")
+    x = jnp.ones((1, 100, 64), jnp.float32)
+    loops = {}
+    for segment in (3, 50, None):
+        memory = jaxrnn.memory.Recompute(segment) if segment else False
+        found = jaxrnn.explain(cell, x, dtype=x.dtype, swap_memory=memory)
+        loops[segment] = found.loop
+    assert loops == {3: "xla", 50: "native", None: "native"}
 
 
 def test_explain_says_why(monkeypatch):

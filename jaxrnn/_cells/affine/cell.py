@@ -65,10 +65,11 @@ class Stage(Hyperparameters):
             operand.
         blocks: The number of equal blocks into which the update splits z: 4 in an LSTM,
             2 for the gates of a GRU, 1 if z is not split. Initializers that draw each
-            block separately require this number.
+            block separately require this number. Loops on CPUs compute products ahead
+            in these blocks.
 
     Raises:
-        ValueError: If a size is negative.
+        ValueError: If a size is negative, or if `blocks` does not divide `columns`.
         TypeError: If a field has the wrong type.
     """
 
@@ -82,6 +83,11 @@ class Stage(Hyperparameters):
     path: str | None = fields.name()
     takes_inputs: bool = fields.flag(True)
     blocks: int | None = fields.count(default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        must = f"divide `columns`, {self.columns}"
+        expect(self.columns % (self.blocks or 1) == 0, "blocks", must, self.blocks)
 
     def specs(self, depth: int) -> Specs:
         """Nested dicts of `ParamSpec`s for inputs of size `depth`."""
@@ -99,12 +105,14 @@ class Stage(Hyperparameters):
     ) -> Array:
         """The product z, `[batch, columns]` in `dtype`, for inputs `[batch, depth]`."""
         operands = (inputs, operand) if self.takes_inputs else (operand,)
-        return affine(self._from_path(params), operands, dtype)
+        return affine(self.product_params(params), operands, dtype)
 
     def product_params(self, params: Params) -> Params:
-        """The product's parameters, `{"kernel", "bias"}`, or without the bias."""
+        """The product's parameters: its kernel and, if it adds one, its bias."""
         params = self._from_path(params)
-        return {name: params[name] for name in ("kernel", "bias") if name in params}
+        names = ["kernel"] if self.bias is None else ["kernel", "bias"]
+        # `stage_params` may remove a bias that is not added.
+        return {name: params[name] for name in names if name in params}
 
     @property
     def _keys(self) -> list[str]:
