@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "free_list.h"
 #include "helpers.h"
 #include "layout.h"
 #include "loops.h"
@@ -98,6 +99,8 @@ class Reader {
     if (size == 0) return;
     auto buffer = call_.rets.get<ffi::AnyBuffer>(ret_++);
     Require(buffer.has_value(), name, "is missing");
+    if (number_ == 0 && buffer.has_value())
+      RequestHugePages((**buffer).untyped_data(), (**buffer).size_bytes());
     if (buffer.has_value())
       array = static_cast<float*>(Data(name, **buffer, entries_, size));
   }

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -37,13 +38,20 @@ size_t BlockSize(size_t bytes) {
 void* NewBlock(size_t size) {
   void* block = std::aligned_alloc(size < kHugePage ? kLine : kHugePage, size);
   if (!block) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-  if (size >= kHugePage) madvise(block, size, MADV_HUGEPAGE);
-#endif
+  RequestHugePages(block, size);
   return block;
 }
 
 }  // namespace
+
+void RequestHugePages(void* memory, size_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  const uintptr_t address = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = (address + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (address + bytes) / kHugePage * kHugePage;
+  if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+#endif
+}
 
 void* FreeList::Take(size_t bytes) {
   const size_t size = BlockSize(bytes);
