@@ -1,10 +1,11 @@
 """Streams: cells that run frame by frame or chunk by chunk, as the frames arrive."""
 
+import copy
 import functools
 import inspect
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,10 @@ class _Stream:
     def __getstate__(self) -> dict[str, Any]:
         # The compiled step is found again by the first call.
         return {k: v for k, v in vars(self).items() if k not in ("_lock", "_run")}
+
+    def __copy__(self) -> Self:
+        # Each step overwrites the state, so two objects cannot share it.
+        return copy.deepcopy(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=threading.RLock())

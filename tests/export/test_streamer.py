@@ -151,7 +151,7 @@ def test_threads_may_share_a_stream():
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda _: stream(one).item(), range(200)))
     assert sorted(got) == list(range(1, 201))
-    for each in (copy.deepcopy(stream), stream):
+    for each in (copy.copy(stream), copy.deepcopy(stream), stream):
         assert each(one).item() == 201
 
 
