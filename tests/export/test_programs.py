@@ -92,6 +92,26 @@ def test_any_batch_and_time(name):
         same(program.call(*data(*shape)), jax.jit(FUNCTIONS[name])(*data(*shape)))
 
 
+@pytest.mark.parametrize("time", [3, 20])
+def test_any_depth(time):
+    cell, x = jaxrnn.GRUCell(5), jnp.ones((2, time, 3), F32)
+    params = cell.init(jax.random.key(0), x[:, 0])
+    (depth,) = jax.export.symbolic_shape("d")
+
+    def run(params, x):
+        return jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[0]
+
+    def any_depth(x):
+        return jax.ShapeDtypeStruct((depth + x.shape[0] - 3, *x.shape[1:]), x.dtype)
+
+    shapes = {name: dict(part) for name, part in params.items()}
+    for part in shapes.values():
+        part["kernel"] = any_depth(part["kernel"])
+    inputs = jax.ShapeDtypeStruct((2, time, depth), x.dtype)
+    program = jax.export.export(jax.jit(run))(shapes, inputs)
+    same(program.call(params, x), run(params, x))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_gradients_on_request(name):

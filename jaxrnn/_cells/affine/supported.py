@@ -23,6 +23,8 @@ def why_not_arrays(params: Params, run: Run) -> str | None:
         return "an explicit mesh requires `jax.shard_map`"
     if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
         return "the number of rows is symbolic"
+    if not isinstance(run.inputs.shape[-1], int):
+        return "the size of the inputs is symbolic"
     states = run.state, run.steps.restart_states
     arrays = [run.inputs, *jax.tree.leaves(states)]
     empty = [describe(x) for x in arrays if 0 in x.shape]

@@ -271,7 +271,8 @@ def _is_ahead(cell: "AffineCell", primals: Primals, on_cpu: bool) -> bool:
     """Whether the products of the inputs are computed before the loop."""
     time, rows, depth = primals.xs.shape
     is_read = any(stage.takes_inputs for stage in cell.stages)
-    if not (is_read and isinstance(rows, int) and rows * time <= FEW_ROWS_OVER_TIME):
+    is_known = isinstance(rows, int) and isinstance(depth, int)
+    if not (is_read and is_known and rows * time <= FEW_ROWS_OVER_TIME):
         return False
     if not on_cpu:
         return rows <= FEW_ROWS
