@@ -40,6 +40,8 @@ def _tangent_of_joined_dot(
     JAX's own rule would join the tangent with zeros. A gradient of a loop over steps
     would then multiply by these rows at every step, to no purpose.
     """
+    from .sharding import as_varying_as  # A module that imports this one.
+
     operands, kernel = primals
     d_operands, d_kernel = tangents
     z = _joined_dot(operands, kernel, dtype)
@@ -54,7 +56,8 @@ def _tangent_of_joined_dot(
             kernel = _joined(list(itertools.compress(parts, perturbed)), axis=0)
         d_operands = list(itertools.compress(d_operands, perturbed))
         terms.append(dot(_joined(d_operands), kernel, dtype))
-    return z, functools.reduce(jnp.add, terms)
+    # In `shard_map`, the tangent must vary over the devices over which z varies.
+    return z, as_varying_as(z, functools.reduce(jnp.add, terms))
 
 
 def is_perturbed(tangent: Any) -> bool:

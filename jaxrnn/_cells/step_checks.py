@@ -62,7 +62,7 @@ def check_step_inputs(
         fix = f"Pass the inputs of one step. For one row, pass `{name}[None]`. "
         fix += f"For one number per row, pass `{name}[:, None]`."
         if len(inputs.shape) > 2:
-            fix = f"Pass one step, such as `{name}[:, 0]` of [batch, time, depth]."
+            fix = f"Pass the inputs of one step, such as `{name}[:, 0]`."
     fits = len(inputs.shape) > 1 and tuple(inputs.shape[1:]) == size
     expect(fits, name, f"be [{axes}] {why}".rstrip(), inputs, fix)
     return inputs
