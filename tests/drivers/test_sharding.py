@@ -203,6 +203,26 @@ def test_a_mesh_that_is_manual_in_part():
     close(manual(*given), run(*given))
 
 
+@pytest.mark.parametrize("shared", ["inputs", "state"])
+def test_the_gradient_of_what_all_devices_share(shared):
+    """One operand of the product of a step varies over devices, the other does not."""
+    cell = jaxrnn.BasicRNNCell(3)
+    params, of_rows, one = params_of(cell), X[:, 0], RNG.normal(size=3)
+
+    def loss(params, rows, one):
+        given = rows, jnp.broadcast_to(one, rows.shape)
+        inputs, state = given if shared == "state" else given[::-1]
+        return jnp.sum(cell.apply(params, inputs, state)[0] ** 2)
+
+    def on_devices(*args):
+        return jax.lax.psum(loss(*args), "data")
+
+    specs = P(), P("data"), P()
+    mapped = by_device(on_devices, make_mesh(AxisType.Auto), specs, out_specs=P())
+    got, want = (jax.grad(f, (0, 2))(params, of_rows, one) for f in (mapped, loss))
+    close(got, want)
+
+
 def add_both(params, inputs, state, key=None):
     """A step with two inputs, of which only the second may vary over devices."""
     state = state + inputs["a"] + inputs["b"]
