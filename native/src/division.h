@@ -2,6 +2,8 @@
 #ifndef JAXRNN_DIVISION_H_
 #define JAXRNN_DIVISION_H_
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -34,9 +36,18 @@ constexpr double kMeeting = 18'000;
 // The factor by which workers take longer, because each waits for the slowest one.
 constexpr double kWaiting = 1.06;
 
-// Whether matrices of so many floats, more than 1 MiB, leave a core's own caches (1 to
-// 2 MiB on most servers) before the core reads them again.
-inline bool AreFar(double floats) { return floats > 1 << 18; }
+// The bytes of a core's second cache: 1 to 2 MiB on most servers.
+inline int64_t BytesOfL2() {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  if (const int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE); bytes > 0) return bytes;
+#endif
+  return 1 << 21;
+}
+inline const double kNear = BytesOfL2() / sizeof(float) / 2;
+
+// Whether matrices of so many floats leave a core's own caches before the core reads
+// them again, because the values of the steps also need space there.
+inline bool AreFar(double floats) { return floats > kNear; }
 
 inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -16,6 +16,7 @@
 #include "rows.h"
 #include "stages.h"
 #include "step_blocks.h"
+#include "stored.h"
 #include "units.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
@@ -32,7 +33,9 @@ class ForwardLoop {
         sizes_(entry.sizes),
         cell_(sizes_),
         rows_(sizes_, entry.lengths, row_block),
-        far_(AreFar(cell_.MatrixFloats() / workers)),
+        floats_(cell_.MatrixFloats() / workers),
+        packs_(Packs<C>(sizes_, rows_.count(), rows_.steps(), floats_)),
+        far_(AreFar(floats_)),
         blocks_(rows_, far_ ? 128 : 64),
         strides_{Stride(Padded(sizes_.outputs)), Stride(Padded(sizes_.units))},
         row_(entry.settings, sizes_.units) {
@@ -48,7 +51,7 @@ class ForwardLoop {
     for (int64_t s = 0; s < workers; s++) {
       const std::vector<VectorRange> ranges = cell_.Ranges(s, workers);
       workers_.push_back({ranges,
-                          ForwardPanels<C>(ranges, sizes_, blocks_.most_rows()),
+                          ForwardPanels<C>(ranges, sizes_, blocks_.most_rows(), packs_),
                           Carried<1>(ranges[0], rows_.count())});
       if (!rows_.contiguous())
         workers_.back().x = Allocate(blocks_.most_rows() * Stride(sizes_.depth));
@@ -69,16 +72,13 @@ class ForwardLoop {
     // separate buffer.
     const In operand = {operands_[stage ? 2 : t % 2].get(), strides_[stage ? 1 : 0]};
     for (const ForwardPanel& packed : worker.panels[stage]) {
-      const int gates = C::kGates[stage], first = cell_.FirstOfState(stage);
-      const int64_t width = gates * packed.panel.count * kLanes;
-      float* zs = packed.zs + blocks_.offset(t) * width;
-      const Out of_state = {zs + first * kLanes, width};
-      Multiply(n, C::kStateGates[stage] * packed.panel.count, operand, packed.w_state,
-               cell_.rows(stage), {of_state.data, width}, of_state, far_);
+      const int64_t width = C::kGates[stage] * packed.panel.count * kLanes;
+      const Out zs = {packed.zs + blocks_.offset(t) * width, width};
+      MultiplyState(packed, stage, n, operand, zs);
       for (int64_t r = 0; !C::kByRow && r < n; r++) {
         for (int v = 0; v < packed.panel.count; v++) {
           Update(worker, stage, t, r, packed.panel.first + v,
-                 zs + r * width + v * gates * kLanes);
+                 (zs + r).data + v * packed.of_vector, packed.of_gate);
         }
       }
     }
@@ -175,6 +175,28 @@ class ForwardLoop {
     }
   }
 
+  // Adds the products of the state, or of the stage's operand, to zs.
+  void MultiplyState(const ForwardPanel& packed, int stage, int64_t n, In operand,
+                     Out zs) const {
+    const int gates = C::kGates[stage], first = cell_.FirstOfState(stage);
+    const int64_t rows = cell_.rows(stage);
+    zs.data += first * packed.of_gate;
+    if (packs_)
+      return Multiply(n, C::kStateGates[stage] * packed.panel.count, operand,
+                      packed.w_state, rows, {zs.data, zs.stride}, zs, far_);
+    for (int g = first; g < gates; g++, zs.data += packed.of_gate)
+      MultiplyStored(n, packed.panel.count, operand,
+                     Stored(packed, stage, g, entry_.w_state), rows, zs);
+  }
+
+  // The columns of a gate in a product's matrix that is not packed.
+  In Stored(const ForwardPanel& packed, int stage, int g,
+            const float* const* matrices) const {
+    const float* matrix = matrices[C::kGate[stage][g].product];
+    return {matrix + cell_.Column(stage, g) + packed.panel.first * kLanes,
+            cell_.Columns(stage, g)};
+  }
+
   // Multiplies the inputs and adds the bias, from step t to the end of its block.
   void MultiplyInputs(Worker& worker, int64_t t, int64_t end) {
     const int64_t depth = sizes_.depth;
@@ -187,13 +209,19 @@ class ForwardLoop {
       const int gates = C::kGates[stage], inputs = C::kInputGates[stage];
       for (const ForwardPanel& packed : worker.panels[stage]) {
         const int64_t width = gates * packed.panel.count * kLanes;
-        if (inputs > 0)
+        const Out zs = {packed.zs, width};
+        const int64_t multiplied = packs_ ? inputs * packed.panel.count * kLanes : 0;
+        if (packs_ && inputs > 0)
           Multiply(rows, inputs * packed.panel.count, x, packed.w_inputs, depth,
-                   {packed.bias, 0}, {packed.zs, width}, far_);
-        for (int64_t r = 0; inputs < gates && r < rows; r++) {
-          for (int64_t k = inputs * packed.panel.count * kLanes; k < width; k += kLanes)
-            Store(packed.zs + r * width + k, Load(packed.bias + k));
+                   {packed.bias, 0}, zs, far_);
+        for (int64_t r = 0; multiplied < width && r < rows; r++) {
+          for (int64_t k = multiplied; k < width; k += kLanes)
+            Store((zs + r).data + k, Load(packed.bias + k));
         }
+        for (int g = 0; !packs_ && g < inputs; g++)
+          MultiplyStored(rows, packed.panel.count, x,
+                         Stored(packed, stage, g, entry_.w_inputs), depth,
+                         {zs.data + g * packed.of_gate, width});
       }
     }
   }
@@ -209,11 +237,12 @@ class ForwardLoop {
     }
   }
 
-  // Does the element-wise work for one vector of row r. z holds the vector's products.
+  // Does the element-wise work for one vector of row r. z holds the vector's products,
+  // one gate after another, `of_gate` floats apart.
   void Update(Worker& worker, int stage, int64_t t, int64_t r, int64_t v,
-              const float* z) {
+              const float* z, int64_t of_gate) {
     Vec values[4];
-    for (int g = 0; g < C::kGates[stage]; g++) values[g] = Load(z + g * kLanes);
+    for (int g = 0; g < C::kGates[stage]; g++) values[g] = Load(z + g * of_gate);
     const SettingsVec besides = Besides<C>(entry_.settings, sizes_, stage, v);
     const auto state = [&] {
       return Load(&operands_[t % 2][r * strides_[0] + v * kLanes]);
@@ -246,10 +275,11 @@ class ForwardLoop {
       float* to = Zs(stage, g, r, t);
       for (const ForwardPanel& packed : worker.panels[stage]) {
         const Panel& panel = packed.panel;
-        const float* z = packed.zs + (row * panel.count * gates + g) * kLanes;
+        const float* z =
+            packed.zs + row * panel.count * gates * kLanes + g * packed.of_gate;
         for (int64_t v = panel.first; v < panel.first + panel.count; v++) {
           Store(to + v * kLanes, Load(z), Valid(cell_.units(stage), v));
-          z += gates * kLanes;
+          z += packed.of_vector;
         }
       }
     }
@@ -313,6 +343,8 @@ class ForwardLoop {
   const Sizes sizes_;
   const Stages<C> cell_;
   const Rows rows_;
+  const double floats_;  // A worker's share of the matrices.
+  const bool packs_;
   const bool far_;  // Whether a worker's matrices are far.
   const StepBlocks blocks_;
   const int64_t strides_[2];  // For states, and for operands of a second stage.

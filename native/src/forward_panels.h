@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "buffers.h"
+#include "division.h"
 #include "loops.h"
 #include "stages.h"
+#include "stored.h"
 #include "units.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
@@ -16,10 +18,25 @@ namespace jaxrnn::JAXRNN_TARGET {
 // A stage's matrices for one panel, and memory for the products of all the panel's
 // gates. A matrix row stores one vector of units after another. For each vector, it
 // stores the columns of all gates that have this matrix.
+//
+// If the matrices are not packed, they are null, and a stage has one panel. Its bias and
+// products store one gate after another, as the matrices do.
 struct ForwardPanel {
   Panel panel;
+  int64_t of_gate, of_vector;  // The strides of the gates and vectors of `bias` and `zs`.
   float *w_inputs = nullptr, *w_state = nullptr, *bias = nullptr, *zs = nullptr;
 };
+
+// Whether a forward call packs its matrices, of which each worker reads `floats` floats.
+// If not, every vector of units must be full, so that a product can load it from the
+// matrix. Products of one or two rows are as fast without packing while the matrices
+// stay near. Otherwise, packing pays after some steps, sooner if the matrices are far.
+template <typename C>
+bool Packs(const Sizes& sizes, int64_t rows, int64_t steps, double floats) {
+  if (C::kByRow || sizes.units % kLanes || sizes.outputs % kLanes) return true;
+  const bool far = AreFar(floats);
+  return !AreFew(rows) || (rows * steps > (far ? 16 : 40) && (far || rows > 2));
+}
 
 // The panels of a worker.
 template <typename C>
@@ -27,23 +44,24 @@ class ForwardPanels {
  public:
   // `rows` is the largest number of rows that are multiplied at once.
   ForwardPanels(const std::vector<VectorRange>& ranges, const Sizes& sizes,
-                int64_t rows)
-      : sizes_(sizes), cell_(sizes) {
+                int64_t rows, bool packs)
+      : sizes_(sizes), cell_(sizes), packs_(packs) {
     int64_t floats = 0;
     for (int stage = 0; stage < C::kStages; stage++) {
-      floats +=
-          ranges[stage].size() * kLanes *
-          (C::kInputGates[stage] * sizes.depth +
-           C::kStateGates[stage] * cell_.rows(stage) + C::kGates[stage] * (1 + rows));
+      const int64_t matrices = C::kInputGates[stage] * sizes.depth +
+                               C::kStateGates[stage] * cell_.rows(stage);
+      floats += ranges[stage].size() * kLanes *
+                (packs * matrices + C::kGates[stage] * (1 + rows));
     }
     memory_ = Allocate(floats);
     float* next = memory_.get();
     for (int stage = 0; stage < C::kStages; stage++) {
-      for (const Panel& panel : ranges[stage].Panels(kMaxVectors / C::kGates[stage]))
-        stages_[stage].push_back({panel});
-      // The panels of a matrix are contiguous, because products prefetch what follows.
-      Place(stage, &ForwardPanel::w_state, cell_.rows(stage), C::kStateGates, next);
-      Place(stage, &ForwardPanel::w_inputs, sizes.depth, C::kInputGates, next);
+      AddPanels(stage, ranges[stage]);
+      if (packs) {
+        // The panels of a matrix are contiguous, because products prefetch what follows.
+        Place(stage, &ForwardPanel::w_state, cell_.rows(stage), C::kStateGates, next);
+        Place(stage, &ForwardPanel::w_inputs, sizes.depth, C::kInputGates, next);
+      }
       Place(stage, &ForwardPanel::bias, 1, C::kGates, next);
       Place(stage, &ForwardPanel::zs, rows, C::kGates, next);
     }
@@ -52,10 +70,11 @@ class ForwardPanels {
   void Pack(const Forward& entry) {
     for (int stage = 0; stage < C::kStages; stage++) {
       const int gates = C::kGates[stage], inputs = C::kInputGates[stage];
+      PackBias(stage, entry.bias);
+      if (!packs_) continue;
       Pack(stage, 0, inputs, entry.w_inputs, sizes_.depth, &ForwardPanel::w_inputs);
       Pack(stage, cell_.FirstOfState(stage), gates, entry.w_state, cell_.rows(stage),
            &ForwardPanel::w_state);
-      Pack(stage, 0, gates, entry.bias, 1, &ForwardPanel::bias);
     }
   }
 
@@ -65,6 +84,17 @@ class ForwardPanels {
 
  private:
   static constexpr int64_t kPackedRows = 32;
+
+  void AddPanels(int stage, const VectorRange& range) {
+    const int gates = C::kGates[stage];
+    if (!packs_) {
+      const Panel all = {range.first, int(range.size())};
+      stages_[stage].push_back({all, range.size() * kLanes, kLanes});
+      return;
+    }
+    for (const Panel& panel : range.Panels(kMaxVectors / gates))
+      stages_[stage].push_back({panel, kLanes, gates * kLanes});
+  }
 
   // Assigns memory for this many rows to each of the stage's panels. The memory starts
   // at `next`, which advances.
@@ -76,8 +106,24 @@ class ForwardPanels {
     }
   }
 
+  // Copies the bias of each gate. Writes zeros if a product lacks it.
+  void PackBias(int stage, const float* const* bias) {
+    const int64_t units = cell_.units(stage);
+    for (const ForwardPanel& packed : stages_[stage]) {
+      for (int g = 0; g < C::kGates[stage]; g++) {
+        const float* from = bias[C::kGate[stage][g].product];
+        for (int v = 0; v < packed.panel.count; v++) {
+          const int64_t vector = packed.panel.first + v;
+          const int64_t at = cell_.Column(stage, g) + vector * kLanes;
+          Store(packed.bias + g * packed.of_gate + v * packed.of_vector,
+                from ? Load(from + at, Valid(units, vector)) : Vec{});
+        }
+      }
+    }
+  }
+
   // Packs gates `first` to `end` - 1 of the products' matrices [rows, C] into the
-  // panels. Writes zeros if a product lacks the matrix.
+  // panels.
   void Pack(int stage, int first, int end, const float* const* matrices, int64_t rows,
             float* ForwardPanel::* kind) {
     const int64_t units = cell_.units(stage), width = (end - first) * kLanes;
@@ -92,7 +138,7 @@ class ForwardPanels {
             for (int g = first; g < end; g++, to += kLanes) {
               const float* matrix = matrices[C::kGate[stage][g].product];
               const int64_t at = k * cell_.Columns(stage, g) + cell_.Column(stage, g);
-              Store(to, matrix ? Load(matrix + at + v * kLanes, Valid(units, v)) : Vec{});
+              Store(to, Load(matrix + at + v * kLanes, Valid(units, v)));
             }
           }
         }
@@ -102,6 +148,7 @@ class ForwardPanels {
 
   const Sizes sizes_;
   const Stages<C> cell_;
+  const bool packs_;
   Buffer memory_;
   std::vector<ForwardPanel> stages_[C::kStages];
 };

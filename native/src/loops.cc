@@ -91,7 +91,10 @@ void RunSteps(const std::vector<Entry>& entries, const Work& work, Executor& exe
 template <typename C>
 void RunCell(const std::vector<Forward>& entries, Executor& executor) {
   const Sizes sizes = UpToLongest(entries);
-  RunSteps<ForwardLoop<C>>(entries, WorkOf<C>(sizes, sizes.depth, 8), executor);
+  const double floats = double(Stages<C>(sizes).MatrixFloats()) / executor.threads();
+  const bool packs = Packs<C>(sizes, sizes.batch, sizes.time, floats);
+  const Work work = WorkOf<C>(sizes, sizes.depth, packs ? 8 : 0);
+  RunSteps<ForwardLoop<C>>(entries, work, executor);
 }
 
 // Whether a sequence starts in several rows. These rows add to the same cotangent.

@@ -55,18 +55,18 @@ struct Ahead {
 // c[m][.] = start[m][.] + sum_k a[m][k] panel[k][.], for M rows and V vectors. Makes P
 // prefetches for each row of the panel.
 template <int M, int V, int P>
-void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c,
-          Ahead ahead) {
+void Tile(In a, In panel, int64_t size, In start, Out c, Ahead ahead) {
   // With few accumulators, each multiply-add would wait for the previous one. Small
   // tiles therefore use several sums.
   constexpr int kSums = M * V >= 8 ? 1 : M * V >= 4 ? 2 : 4;
   const float* __restrict rows = a.data;
-  const int64_t stride = a.stride, step = a.step;
+  const float* __restrict columns = panel.data;
+  const int64_t stride = a.stride, step = a.step, width = panel.stride;
   Vec sums[kSums][M][V] = {};
   const auto add = [&](int s, int64_t k) __attribute__((always_inline)) {
     Vec b[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; v++) b[v] = Load(panel + (k * V + v) * kLanes);
+    for (int v = 0; v < V; v++) b[v] = Load(columns + k * width + v * kLanes);
     for (int p = 0; p < P; p++, ahead.address += ahead.bytes)
       __builtin_prefetch(reinterpret_cast<const void*>(ahead.address), 0, 2);
 #pragma GCC unroll 24
@@ -96,7 +96,7 @@ void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c,
   }
 }
 
-using TileFunction = void (*)(In, const float*, int64_t, In, Out, Ahead);
+using TileFunction = void (*)(In, In, int64_t, In, Out, Ahead);
 
 template <int V, int P, int... M>
 TileFunction TileOf(int64_t rows, std::integer_sequence<int, M...>) {
@@ -127,12 +127,12 @@ inline TileFunction TileOf(int64_t rows, int vectors, int64_t prefetches) {
 // Computes c = start + a * panel for a panel [size, vectors] and any number of rows, in
 // tiles of about equal size. If `prefetches`, the tiles prefetch at least as much memory
 // after the panel as the panel has, each tile an equal part.
-inline void MultiplyBlock(int64_t rows, int vectors, In a, const float* panel,
-                          int64_t size, In start, Out c, bool prefetches) {
+inline void MultiplyBlock(int64_t rows, int vectors, In a, In panel, int64_t size,
+                          In start, Out c, bool prefetches) {
   const int64_t most = MaxRows(vectors), tiles = (rows + most - 1) / most;
   const int64_t width = vectors * kLanes;
   int64_t each = 0;  // Prefetches for each row of the panel.
-  Ahead ahead = {reinterpret_cast<uintptr_t>(panel + size * width), 0};
+  Ahead ahead = {reinterpret_cast<uintptr_t>(panel.data + size * width), 0};
   if (prefetches) {
     each = (width + tiles * kLine - 1) / (tiles * kLine);
     ahead.bytes = sizeof(float) * ((width + tiles * each - 1) / (tiles * each));
@@ -154,14 +154,15 @@ inline void MultiplyBlock(int64_t rows, int vectors, In a, const float* panel,
 // itself prefetches.
 inline void Multiply(int64_t rows, int vectors, In a, const float* panel, int64_t size,
                      In start, Out c, bool far = false) {
+  const int64_t width = vectors * kLanes;
   if (!far || rows <= 2 * MaxRows(vectors))
-    return MultiplyBlock(rows, vectors, a, panel, size, start, c, false);
+    return MultiplyBlock(rows, vectors, a, {panel, width}, size, start, c, false);
   constexpr int64_t kMost = 1 << 14;  // The most floats of a block: two fit in L2.
-  const int64_t width = vectors * kLanes, blocks = (size * width + kMost - 1) / kMost;
+  const int64_t blocks = (size * width + kMost - 1) / kMost;
   for (int64_t i = 0, k = 0; i < blocks; i++) {
     const int64_t end = size * (i + 1) / blocks;
     const In columns = {a.data + k * a.step, a.stride, a.step};
-    MultiplyBlock(rows, vectors, columns, panel + k * width, end - k,
+    MultiplyBlock(rows, vectors, columns, {panel + k * width, width}, end - k,
                   k ? In{c.data, c.stride} : start, c, true);
     k = end;
   }

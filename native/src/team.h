@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -21,7 +22,9 @@ namespace jaxrnn {
 // A worker is the part of every phase that one thread usually runs. Each of the first
 // workers has a thread; worker 0 has the caller's thread. A thread that waits a long
 // time for a phase to end also runs workers that no thread has begun. Therefore, no
-// thread waits for a thread that has not started, even if the executor is busy.
+// thread waits for a thread that has not started, even if the executor is busy. A thread
+// that loses its core while it runs a worker leaves the team, because it would probably
+// delay later phases too.
 //
 // The function must not throw. It may be destroyed as soon as the caller's thread has
 // finished, because all phases have then ended. Threads that notice this later, or that
@@ -36,14 +39,19 @@ class Team {
   // Runs the thread of worker `own`, from the current phase to the last.
   void Work(int64_t own) {
     for (int64_t phase = Current(); phase < phases_; phase++) {
+      if (workers_[own].leaves.load(std::memory_order_relaxed)) return;
       if (!workers_[own].present.load(std::memory_order_relaxed))
         workers_[own].present.store(true, std::memory_order_relaxed);
       TryRun(own, phase);
+      Clock::time_point waits;
       for (int64_t spins = 1; !IsOver(phase); spins++) {
         if (spins == kPatience / 20) Replace(phase, false);
         if (spins % kPatience == 0) {
           Replace(phase, true);
           if (own != 0 && phase == phases_ - 1) return;  // All work has begun.
+          const Clock::time_point now = Clock::now();
+          if (spins == kPatience) waits = now;
+          if (now - waits > kLeast + 4 * (now - begins_) / (phase + 1)) Dismiss(phase);
         }
         if (spins > 20 * kPatience) std::this_thread::yield();
         Pause();
@@ -52,13 +60,17 @@ class Team {
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
   static constexpr int64_t kPatience = 100;
+  // A thread is off its core if others wait longer for it than this and four phases.
+  static constexpr std::chrono::microseconds kLeast{200};
   // Each member has a separate cache line, so that the line of `begun` stays with the
   // worker's thread while all other threads read `ended`.
   struct Worker {
     alignas(64) std::atomic<int64_t> begun{0};  // The number of phases begun.
     alignas(64) std::atomic<int64_t> ended{0};
     alignas(64) std::atomic<bool> present{false};
+    std::atomic<bool> leaves{false};  // Read together with `present`.
   };
 
   // Runs the workers whose thread is absent. If `late`, also runs the workers whose
@@ -67,6 +79,15 @@ class Team {
     for (int64_t s = 0; s < int64_t(workers_.size()); s++) {
       if (!late && workers_[s].present.load(std::memory_order_relaxed)) continue;
       if (TryRun(s, phase)) workers_[s].present.store(false, std::memory_order_relaxed);
+    }
+  }
+
+  // Makes the threads leave that have not finished the phase, except the caller's.
+  void Dismiss(int64_t phase) {
+    for (size_t s = 1; s < workers_.size(); s++) {
+      if (workers_[s].ended.load(std::memory_order_acquire) > phase) continue;
+      workers_[s].leaves.store(true, std::memory_order_relaxed);
+      workers_[s].present.store(false, std::memory_order_relaxed);
     }
   }
 
@@ -97,6 +118,7 @@ class Team {
 
   std::vector<Worker> workers_;
   const int64_t phases_;
+  const Clock::time_point begins_ = Clock::now();
   Function& function_;
 };
 

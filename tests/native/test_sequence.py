@@ -56,10 +56,15 @@ def test_nan_in_gradients_passes_no_shut_relu(bad, name):
     helpers.assert_same(*masks)
 
 
-SHAPES = {"ones": (1, 1, 1, 1), "few": (3, 7, 40, 129), "many": (67, 9, 19, 70)}
+SHAPES = {
+    "ones": (1, 1, 1, 1),
+    "few": (3, 7, 40, 129),
+    "many": (67, 9, 19, 70),
+    "unpacked": (2, 9, 300, 96),
+}
 
 
-@pytest.mark.fast("many-lstm")
+@pytest.mark.fast("many-lstm", "unpacked-*")
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_sizes(shape, name):

@@ -1,6 +1,6 @@
 """Whether XLA's loop runs a few steps faster than the native loops.
 
-A call of a native loop costs a fixed time, and rearranges the kernels once. Each step
+A call of a native loop costs a fixed time, and prepares the kernels once. Each step
 is then faster than a step of XLA's loop. `tests/native/test_few_steps.py` has the
 measured times.
 """
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 # Fitted to measured times of results and gradients, in microseconds.
 CALL = 12.0  # The fixed time of a native call.
-ENTRY = 1.15e-4  # The time to rearrange an entry of a kernel.
+ENTRY = 5e-5  # The time to prepare an entry of a kernel.
 STEP = 1.0  # What a native step saves, in all and for each entry.
-# Times the square root of the number of rows: one read of an entry serves all rows.
-ENTRY_OF_STEP = 3e-5
+ENTRY_OF_STEP = 3e-5  # For up to four rows, which one read of an entry serves.
 
 
 def why_few_steps(cell: "AffineCell", run: Run) -> str | None:
@@ -28,7 +27,7 @@ def why_few_steps(cell: "AffineCell", run: Run) -> str | None:
     rows, depth = run.inputs.shape[1 - run.steps.axis], run.inputs.shape[-1]
     specs = jax.tree.leaves(cell.param_specs(depth))
     entries = sum(math.prod(spec.shape) for spec in specs)
-    saved = STEP + ENTRY_OF_STEP * math.sqrt(rows) * entries
+    saved = STEP + ENTRY_OF_STEP * max(1, rows / 4) * entries
     if run.steps.time > (CALL + ENTRY * entries) / saved:
         return None
     return "XLA's loop is faster for so few steps"
