@@ -160,9 +160,9 @@ def _asked(process: Process, do: str, **request: Any) -> Result:
 
 
 def ordered(names: dict[str, list[str]]) -> list[Result]:
-    """The checks, cuDNN's first; then each part gets on equally, if time is short."""
+    """The checks; each part gets on equally, if time is short."""
     places = {
-        (part, name): 0 if part == "cuDNN" else index / len(of_part)
+        (part, name): index / len(of_part)
         for part, of_part in names.items()
         for index, name in enumerate(of_part)
     }

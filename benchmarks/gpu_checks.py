@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .built import LeftOutError
 from .peers import ROOT
 from .worker import CheckoutFinder, serve
 
@@ -26,7 +25,6 @@ Names = dict[str, list[str]]
 BATCH, TIME, DEPTH, UNITS = 8, 40, 24, 48
 LENGTHS = np.array([0, 1, 7, 20, 39, 40, 40, 60], np.int32)  # All steps, and more.
 SMALL = {
-    "cuDNN": ["lengths and padding"],
     "laws": ["LSTMCell: runs_as_a_loop", "LSTMCell: ignores_padding"],
     "goldens": ["basic_lstm-ragged-f64", "gru-ragged-f64", "basic_rnn-padding_nan-0"],
 }
@@ -58,17 +56,13 @@ class Checker:
         if small:
             return SMALL
         return {
-            "cuDNN": list(CUDNN),
             "laws": [f"{cell}: {law}" for cell in _cells() for law in _laws()],
             "goldens": list(_goldens()),
         }
 
     def check(self, part: str, name: str) -> dict[str, Any]:
         """Run one check. The answer is empty if it passes."""
-        try:
-            {"goldens": _golden, "laws": _law, "cuDNN": _cudnn}[part](name)
-        except LeftOutError as reason:
-            return {"left_out": str(reason)}
+        {"goldens": _golden, "laws": _law}[part](name)
         return {}
 
 
@@ -151,77 +145,6 @@ def _setup(cell: str) -> Any:
 def _law(name: str) -> None:
     cell, law = name.split(": ")
     _laws()[law](_setup(cell))
-
-
-# Arguments of `_differentiated`.
-CUDNN: dict[str, dict[str, Any]] = {
-    "lengths and padding": {"has_lengths": True},
-    "no lengths": {},
-    "time-major": {"has_lengths": True, "time_major": True},
-    "forget bias": {"forget_bias": 0.3},
-    "recomputed": {"has_lengths": True, "swap_memory": True},
-    "mapped": {"has_lengths": True, "is_mapped": True},
-}
-
-
-def _cudnn(name: str) -> None:
-    """Compare cuDNN's results and gradients with those of XLA's loop."""
-    from jaxrnn._cells.affine import cudnn
-    from jaxrnn.testing import _oracle as oracle
-
-    if reason := cudnn.why_not_here():
-        raise LeftOutError(reason)
-    want = _differentiated("xla", **CUDNN[name])
-    for leaf in jax.tree.leaves(want):
-        oracle.require(jnp.all(jnp.isfinite(leaf)), "XLA's loop is not finite")
-    oracle.close(_differentiated("cudnn", **CUDNN[name]), want, jnp.float32)
-
-
-def _differentiated(
-    implementation: str,
-    forget_bias: float = 1.0,
-    has_lengths: bool = False,
-    is_mapped: bool = False,
-    **options: Any,
-) -> Any:
-    """Results, and gradients with respect to parameters, inputs and initial state.
-
-    Args:
-        implementation: That of `dynamic_rnn`.
-        forget_bias: That of the cell.
-        has_lengths: Whether rows have lengths, and NaN as padding.
-        is_mapped: Whether two copies of everything are mapped by `vmap`.
-        options: Further arguments of `dynamic_rnn`.
-    """
-    import jaxrnn
-    from jaxrnn.testing import _oracle as oracle
-
-    rng = np.random.default_rng(0)
-    draw = lambda *shape: 0.5 * rng.standard_normal(shape, np.float32)
-    cell = jaxrnn.LSTMCell(UNITS, forget_bias=forget_bias)
-    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), draw(BATCH, DEPTH)))
-    params = jax.tree.map(lambda leaf: draw(*leaf.shape), shapes)
-    x, state = draw(BATCH, TIME, DEPTH), [draw(BATCH, UNITS) for _ in "ch"]
-    if has_lengths:
-        options["sequence_length"] = LENGTHS
-        x[np.arange(TIME) >= LENGTHS[:, None]] = np.nan
-    if options.get("time_major"):
-        x = np.swapaxes(x, 0, 1)
-    options["implementation"] = implementation
-
-    def loss(params, x, state):
-        start = jaxrnn.LSTMStateTuple(*state)
-        results = jaxrnn.dynamic_rnn(
-            cell.bind(params), x, initial_state=start, **options
-        )
-        return oracle.weighted_sum(results), results
-
-    gradient = jax.grad(loss, (0, 1, 2), has_aux=True)
-    given = params, x, state
-    if is_mapped:
-        gradient = jax.vmap(gradient)
-        given = jax.tree.map(lambda leaf: np.stack([leaf, -leaf]), given)
-    return jax.jit(gradient)(*given)
 
 
 def main() -> None:

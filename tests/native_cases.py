@@ -1,4 +1,4 @@
-"""Cells, data and runs for the tests of the native loops and of cuDNN's."""
+"""Cells, data and runs for the tests of the native loops."""
 
 import dataclasses
 import functools

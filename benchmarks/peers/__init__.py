@@ -66,9 +66,8 @@ MEMORY = [
     _NNX,
     _HAIKU,
 ]
-_CUDNN = Contestant("jaxrnn_cudnn", "jaxrnn", "cudnn")
 _TORCH = Contestant("torch", "torch", "cuda")
-GPU = [OURS, _CUDNN, Contestant("jax_rnn", "jax_rnn"), _SCAN, _LINEN, _TORCH]
+GPU = [OURS, Contestant("jax_rnn", "jax_rnn"), _SCAN, _LINEN, _TORCH]
 # What decides the speed of a loop on a GPU.
 GPU_LOOPS = [
     OURS,

@@ -31,7 +31,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "": {},
     "xla": {"implementation": "xla"},
     "native": {"implementation": "native"},
-    "cudnn": {"implementation": "cudnn"},
     "graph": {},
     "graph, unrolled": {},
     "unroll 4": {"parallel_iterations": 4},

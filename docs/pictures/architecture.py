@@ -16,7 +16,7 @@ PARTS = (
     (0.0, 0.0, 13.1, 2.6, "memory strategy", SAVED, "C3"),
     (0.3, 0.25, 4.0, 1.2, "faster loops", "affine, linear recurrences", "C4"),
     (4.55, 0.25, 4.0, 1.2, "scan", "all other cells", "C4"),
-    (8.8, 0.25, 4.0, 1.2, "library", "native loops, cuDNN", "C4"),
+    (8.8, 0.25, 4.0, 1.2, "library", "native loops in C++", "C4"),
 )
 LEVEL = 4.75  # The y coordinate of the arrows.
 ARROWS = ((2.0, 2.6), (4.8, 5.4), (10.7, 11.3))

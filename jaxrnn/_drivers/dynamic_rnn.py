@@ -24,7 +24,7 @@ from .divided_time import run_on_mesh, run_part
 from .first_step import as_initial_state, as_resets, mask_or_lengths
 from .run_cell import Options, as_restarts, run_cell
 
-IMPLEMENTATIONS = "xla", "native", "cudnn"
+IMPLEMENTATIONS = "xla", "native"
 _OF_PART = (
     "With `axis_name`, a device passes its part of inputs, masks and resets, and for "
     "its rows the lengths and states of the whole sequences."
@@ -113,13 +113,11 @@ def dynamic_rnn(
             reset.
         implementation: The loop that runs an `AffineCell`. "xla" is a loop compiled by
             XLA. "native" is the package's own C++ loop; it supports LSTMs, GRUs and
-            basic RNNs with tanh, relu or sigmoid, in float32 on CPUs. "cudnn" is
-            cuDNN's LSTM; it supports plain LSTMs in float32, in programs that are
-            traced on a machine with an NVIDIA GPU. Default: "native" on a single CPU
-            device or in a CPU `shard_map`, if built and supported, and if there are
-            enough steps for it to be faster; otherwise "xla". For a single step, "xla"
-            is the step itself. If there are no rows or no steps, the choice has no
-            effect.
+            basic RNNs with tanh, relu or sigmoid, in float32 on CPUs. Default:
+            "native" on a single CPU device or in a CPU `shard_map`, if built and
+            supported, and if there are enough steps for it to be faster; otherwise
+            "xla". For a single step, "xla" is the step itself. If there are no rows or
+            no steps, the choice has no effect.
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
             steps. Use `mask` instead of `sequence_length`. At masked steps, where
             `mask` is false, a row keeps its state and outputs zeros, and its inputs,
@@ -235,7 +233,11 @@ def as_implementation(implementation: str | None) -> str | None:
     what = f"None or one of {', '.join(IMPLEMENTATIONS)}"
     check_instance("implementation", implementation, str | None, what)
     is_known = implementation in (None, *IMPLEMENTATIONS)
-    expect(is_known, "implementation", f"be {what}", implementation)
+    fix = ""
+    if implementation == "cudnn":
+        fix = "jaxrnn does not call cuDNN. Omit `implementation` to use XLA's loop, "
+        fix += "which runs every cell on GPUs."
+    expect(is_known, "implementation", f"be {what}", implementation, fix)
     return implementation
 
 

@@ -367,10 +367,9 @@ class Run:
         steps: The time axis, and which rows are finished at each step.
         keys: A function that returns the random key of step t; None for a deterministic
             run.
-        implementation: The argument `implementation` of `dynamic_rnn`: "xla", "native",
-            "cudnn" or None. "native" and "cudnn" raise an error unless `choose_loop`
-            returns a `Choice` of that name, so a wrapper returns the choice of its
-            inner cell.
+        implementation: The argument `implementation` of `dynamic_rnn`: "xla", "native"
+            or None. "native" raises an error unless `choose_loop` returns a `Choice` of
+            that name, so a wrapper returns the choice of its inner cell.
     """
 
     inputs: PyTree
@@ -400,8 +399,8 @@ class Choice:
     A choice is made once for a run, before a loop is traced.
 
     Attributes:
-        name: "native", "cudnn" or "xla" for an affine cell; "blocks" for a linear
-            recurrence; "chunks" for a matrix memory; "own" for a cell with its own
+        name: "native" or "xla" for an affine cell; "blocks" for a linear recurrence;
+            "chunks" for a matrix memory; "own" for a cell with its own
             `apply_sequence`; "scan" for a scan of `apply`; "step" for one call of
             `apply`, if there is a single step. The names of the cells in a stack are
             joined by "and".

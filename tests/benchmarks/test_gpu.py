@@ -31,7 +31,6 @@ def test_small(monkeypatch, fast_to_compile, tmp_path):
     assert end.value.code == 0, page
     assert "**This page is not from a GPU.**" in page
     assert "**Nothing failed.**" in page
-    assert cells(page, "cuDNN") == ["-", "1"]
     assert cells(page, "goldens") == ["3", "-"]
     assert cells(page, "laws, LSTMCell") == ["2", "-"]
     assert page.count("same numbers: yes") >= 3
@@ -76,7 +75,6 @@ def test_failures_are_on_the_page_and_the_rest_too():
         {"part": "laws", "name": "GRUCell: is_a_value", "answer": {}},
         {"part": "goldens", "name": "gru"},
         {"part": "goldens", "name": "lstm"},
-        {"part": "cuDNN", "name": "mapped", "answer": {"left_out": "no GPU"}},
     ]
     assert gpu_page.failures(result) == [
         "memory: RuntimeError: no",
@@ -93,7 +91,6 @@ def test_failures_are_on_the_page_and_the_rest_too():
     assert times == ["1", "1.00†", "failed", "missing"]
     for line in (
         "- goldens, 2 of the checks: no time was left",
-        "- cuDNN, 1 of the checks: no GPU",
         "- torch: No module named 'torch'",
         f"- times, {late}: no time was left",
     ):
@@ -120,10 +117,10 @@ def test_a_part_that_fails_does_not_stop_the_others(monkeypatch, capsys):
 
 
 def test_each_part_of_the_checks_gets_on_if_time_is_short():
-    names = {"laws": [*"abcd"], "cuDNN": ["x", "y"], "goldens": ["e", "f"]}
+    names = {"laws": [*"abcd"], "goldens": ["e", "f"]}
     order = [check["name"] for check in gpu.ordered(names)]
-    assert {*order[:4]} == {"x", "y", "a", "e"}
-    assert order[4:] in (["b", "c", "f", "d"], ["b", "f", "c", "d"])
+    assert {*order[:2]} == {"a", "e"}
+    assert order[2:] in (["b", "c", "f", "d"], ["b", "f", "c", "d"])
 
 
 def test_no_case_starts_when_the_time_is_over(monkeypatch, users_flags):

@@ -13,10 +13,8 @@ from helpers import Around, Zoneout, assert_near, bound, drawn, scanned
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, GRUCell, LSTMCell, contrib
-from jaxrnn._cells.affine import cudnn
 
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
-BOTH = "native", "cudnn"
 # Cells that no implementation can run, with the reason in the message.
 DECLINED = {
     "residual_fn": "`residual_fn` is a function of one step",
@@ -65,76 +63,66 @@ def of(cell, dtype=F32):
 
 
 NATIVE = "the native loops support only LSTMs, GRUs and basic RNNs"
-CUDNN = "cuDNN's loop supports only plain LSTMs with tanh"
 OWN = "the cell runs in the loop 'own'"
 WITH_TANH = f"{NATIVE} with tanh, relu or sigmoid, not "
-RELU, GELU = LSTMCell(3, activation="relu"), LSTMCell(3, activation="gelu")
+GELU = LSTMCell(3, activation="gelu")
 PROJECTING = contrib.AttentionCellWrapper(GRUCell(3), 2)
 PROJECTING = contrib.InputProjectionWrapper(PROJECTING, 4)
 PAST = jaxrnn.PastInputsWrapper(scanned(GRUCell(3)), 2)
 NORMED = contrib.LayerNormLSTMCell(3, layer_norm=True, use_peepholes=True)
 REFUSED = [
-    *((of_case(name), BOTH, reason) for name, reason in DECLINED.items()),
-    (of(LSTMCell(3), "float64"), BOTH, "only float32 is supported, got float64"),
-    (with_a_wide_memory, BOTH, "only float32 is supported, got bfloat16, float32"),
-    (of(LSTMCell(0)), BOTH, "an array is empty, float32["),
-    (of_shape("b, 3, 2"), BOTH, "the number of rows is symbolic"),
-    (of_shape("2, t, 2"), BOTH, "the number of steps is symbolic"),
-    (of(Derived(3)), ["native"], f"{NATIVE}, not Derived"),
-    (of(contrib.IndyLSTMCell(3)), BOTH, ", not IndyLSTMCell"),
-    (of(GRUCell(3, activation="softsign")), ["native"], f"{WITH_TANH}soft_sign"),
-    (of(GELU), ["native"], f"{WITH_TANH}gelu"),
-    (of(BasicLSTMCell(3, activation=retanh)), ["native"], f"{WITH_TANH}retanh"),
-    (of(Around(LSTMCell(3))), BOTH, OWN),  # A wrapper that does not pass it on.
-    (of(Around(jaxrnn.GatedDeltaNetCell(3))), BOTH, OWN),
-    (of(jaxrnn.ResidualWrapper(Around(LSTMCell(2)))), BOTH, OWN),
-    (of(jaxrnn.DropoutWrapper(Around(LSTMCell(2)))), BOTH, OWN),
-    (of(jaxrnn.TemporalConvWrapper(Around(LSTMCell(2)), 2)), BOTH, OWN),
-    (of(contrib.InputProjectionWrapper(Around(LSTMCell(2)), 2)), BOTH, OWN),
+    *((of_case(name), reason) for name, reason in DECLINED.items()),
+    (of(LSTMCell(3), "float64"), "only float32 is supported, got float64"),
+    (with_a_wide_memory, "only float32 is supported, got bfloat16, float32"),
+    (of(LSTMCell(0)), "an array is empty, float32["),
+    (of_shape("b, 3, 2"), "the number of rows is symbolic"),
+    (of_shape("2, t, 2"), "the number of steps is symbolic"),
+    (of(Derived(3)), f"{NATIVE}, not Derived"),
+    (of(contrib.IndyLSTMCell(3)), ", not IndyLSTMCell"),
+    (of(GRUCell(3, activation="softsign")), f"{WITH_TANH}soft_sign"),
+    (of(GELU), f"{WITH_TANH}gelu"),
+    (of(BasicLSTMCell(3, activation=retanh)), f"{WITH_TANH}retanh"),
+    (of(Around(LSTMCell(3))), OWN),  # A wrapper that does not pass it on.
+    (of(Around(jaxrnn.GatedDeltaNetCell(3))), OWN),
+    (of(jaxrnn.ResidualWrapper(Around(LSTMCell(2)))), OWN),
+    (of(jaxrnn.DropoutWrapper(Around(LSTMCell(2)))), OWN),
+    (of(jaxrnn.TemporalConvWrapper(Around(LSTMCell(2)), 2)), OWN),
+    (of(contrib.InputProjectionWrapper(Around(LSTMCell(2)), 2)), OWN),
     (
         of(jaxrnn.MultiRNNCell([LSTMCell(3), Around(LSTMCell(3))])),
-        ["native"],
         "the cell runs in the loop 'native and own'",
     ),
-    (of(scanned(LSTMCell(3))), BOTH, "FunctionCell has no `apply_sequence`"),
-    (of(jaxrnn.ResidualWrapper(jaxrnn.MLSTMCell(2))), BOTH, "MLSTMCell is not an"),
-    (of(NORMED), ["native"], "an LSTM with layer normalization and peepholes"),
-    (of(Derived(3)), ["cudnn"], f"{CUDNN}, not Derived"),
-    (of(GRUCell(3)), ["cudnn"], f"{CUDNN}, not GRUCell"),
-    (of(RELU), ["cudnn"], f"{CUDNN}, but this cell uses relu"),
-    (of(LSTMCell(3, True)), ["cudnn"], f"{CUDNN}, but this cell has peepholes"),
-    (of(LSTMCell(3, cell_clip=1)), ["cudnn"], "but this cell has a `cell_clip`"),
-    (of(LSTMCell(3, num_proj=2)), ["cudnn"], "but this cell has a projection"),
-    (of(PROJECTING), BOTH, "AttentionCellWrapper has no `apply_sequence`"),
-    (of(PAST), BOTH, "FunctionCell has no `apply_sequence`"),
-    (of_shape("1, 65536, 2"), ["cudnn"], "supports at most 65535 steps, got 65536"),
-    (of_shape("1, 65535, 2"), ["cudnn"], "finds no NVIDIA GPU here"),
+    (of(scanned(LSTMCell(3))), "FunctionCell has no `apply_sequence`"),
+    (of(jaxrnn.ResidualWrapper(jaxrnn.MLSTMCell(2))), "MLSTMCell is not an"),
+    (of(NORMED), "an LSTM with layer normalization and peepholes"),
+    (of(PROJECTING), "AttentionCellWrapper has no `apply_sequence`"),
+    (of(PAST), "FunctionCell has no `apply_sequence`"),
 ]
 
 
-@pytest.mark.parametrize(("call", "names", "reason"), REFUSED)
-def test_refusals(call, names, reason, monkeypatch):
-    monkeypatch.setattr(cudnn, "why_not_here", lambda: "finds no NVIDIA GPU here")
+@pytest.mark.parametrize(("call", "reason"), REFUSED)
+def test_refusals(call, reason):
     reason = re.escape(reason) + r".*\. Omit `implementation` to use XLA's loop"
-    for name in names:
-        message = f"`implementation` '{name}' cannot run this cell on these sequences"
-        with pytest.raises(ValueError, match=f"{message}: .*{reason}"):
-            call(name)
+    message = "`implementation` 'native' cannot run this cell on these sequences"
+    with pytest.raises(ValueError, match=f"{message}: .*{reason}"):
+        call("native")
 
 
-@pytest.mark.skipif(jax.default_backend() == "gpu", reason="This machine has a GPU.")
-def test_without_a_gpu():
-    assert "finds no NVIDIA GPU here" in cudnn.why_not_here()
-
-
-@pytest.mark.parametrize(("name", "error"), [("triton", ValueError), (3, TypeError)])
-def test_unknown_names(name, error):
-    known = "`implementation` must be None or one of xla, native, cudnn"
-    with pytest.raises(error, match=rf"^{known}, got {name!r}\."):
+@pytest.mark.parametrize(
+    ("name", "error", "fix"),
+    [
+        ("triton", ValueError, ""),
+        ("cudnn", ValueError, "jaxrnn does not call cuDNN. Omit `implementation` to "),
+        (3, TypeError, ""),
+    ],
+)
+def test_unknown_names(name, error, fix):
+    known = "`implementation` must be None or one of xla, native"
+    with pytest.raises(error, match=rf"^{known}, got {name!r}\. ?{fix}"):
         run(LSTMCell(3), name)
 
 
-@pytest.mark.parametrize("name", ["xla", "native", "cudnn", None])
+@pytest.mark.parametrize("name", ["xla", "native", None])
 @pytest.mark.parametrize("shape", [(0, 3, 2), (2, 0, 2)])
 def test_any_name_runs_no_rows_and_no_steps(shape, name):
     """There is nothing to run, so no implementation needs to support the cell."""
@@ -146,9 +134,9 @@ def test_any_name_runs_no_rows_and_no_steps(shape, name):
         assert jax.tree.leaves(state)[0].shape == (shape[0], 3)
 
 
-# The fields of a cell that the native loops or cuDNN read, or that select a loop; then
+# The fields of a cell that the native loops read, or that select a loop; then
 # those that change no step: names, dtypes, initial values, unused arguments of
-# TensorFlow, and dropout (with active dropout, neither the native loops nor cuDNN run).
+# TensorFlow, and dropout (with active dropout, the native loops do not run).
 KNOWN = (
     "num_units cell_size activation forget_bias use_peephole use_peepholes cell_clip "
     "num_proj proj_clip layer_norm "

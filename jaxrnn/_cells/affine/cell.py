@@ -29,7 +29,6 @@ from .. import fields
 from ..base import SpecsCell
 from ..fields import Hyperparameters
 from ..params import ParamSpec, Specs, glorot_uniform, zeros
-from .cudnn import cudnn_sequence, why_not_cudnn
 from .few_steps import why_few_steps
 from .native.sequence import native_sequence, why_not_native
 from .xla_loop import affine_sequence, chain
@@ -216,7 +215,7 @@ class AffineCell(SpecsCell):
 
     @property
     def library_cell(self) -> "AffineCell":
-        """The cell whose hyperparameters the native loops and cuDNN read."""
+        """The cell whose hyperparameters the native loops read."""
         return self
 
     def param_specs(self, depth: int) -> Specs:
@@ -249,7 +248,7 @@ class AffineCell(SpecsCell):
         return chain(self, product, params, inputs, state)[:2]
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chooses a native loop, XLA's or cuDNN's; see `RNNCell.choose_loop`.
+        """Chooses a native loop or XLA's; see `RNNCell.choose_loop`.
 
         By default, the native loops run all supported cells on a single CPU device, and
         in `shard_map` over CPU devices, if there are enough steps.
@@ -264,10 +263,6 @@ class AffineCell(SpecsCell):
         if asked == "native":
             reason = why_not_native(self, params, run)
             choice = Choice(asked, functools.partial(native_sequence, self))
-            return Choice.scan(reason) if reason else choice
-        if asked == "cudnn":
-            reason = why_not_cudnn(self, params, run)
-            choice = Choice(asked, functools.partial(cudnn_sequence, self))
             return Choice.scan(reason) if reason else choice
         reason = f"`implementation` is {asked!r}" if asked else None
         reason = reason or _why_not_local(params, run)

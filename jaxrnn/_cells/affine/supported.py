@@ -1,4 +1,4 @@
-"""The cells and arrays that the native loops and cuDNN support."""
+"""The cells and arrays that the native loops support."""
 
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def why_not_arrays(params: Params, run: Run) -> str | None:
-    """The reason why the native loops and cuDNN reject these arrays, or None."""
+    """The reason why the native loops reject these arrays, or None."""
     if explicit_mesh_of((run.inputs, run.state)) is not None:
         return "an explicit mesh requires `jax.shard_map`"
     if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
