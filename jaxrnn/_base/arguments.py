@@ -22,7 +22,7 @@ from .errors import (
     is_array,
     warn,
 )
-from .math import clamped_to_int32, is_traced
+from .math import axis_size, clamped_to_int32, is_traced
 from .typing import Array, AxisSize, DType, Lengths, UnboundCellLike
 
 # On CPUs, an unrolled loop compiles to a larger program that is no faster. With 32
@@ -245,18 +245,19 @@ def as_lengths(
     sequence_length: Lengths | None,
     batch_size: int,
     name: str = "sequence_length",
-    time: int | None = None,
+    time: AxisSize | None = None,
 ) -> Array | None:
-    """The lengths as non-negative int32 `[batch]`, or None if there are no lengths.
+    """The lengths as int32 `[batch]` from 0 to `time`, or None if there are no lengths.
 
-    Values beyond int32 are clamped; in TensorFlow, such values wrap around.
+    Values beyond int32 are clamped too; in TensorFlow, such values wrap around.
 
     Args:
         sequence_length: The user's argument.
         batch_size: The number of rows.
         name: The argument's name in messages.
-        time: The number of steps; if the number of lengths is wrong but equals `time`,
-            the message suggests that `time_major` may be wrong.
+        time: The number of steps, or None to clamp only to int32. If the number of
+            lengths is wrong but equals `time`, the message suggests that `time_major`
+            may be wrong.
 
     Raises:
         TypeError: If the lengths are not integers; booleans are refused.
@@ -270,16 +271,18 @@ def as_lengths(
     fix = f"The inputs have {time} steps: check `time_major`." if is_time else ""
     fix = fix or f"For rows of equal length n, pass `[n] * {batch_size}`."
     check_shape(name, lengths, (batch_size,), must, fix)
+    if time is not None and jax.export.is_symbolic_dim(time):
+        return jnp.minimum(_clamped_on_device(jnp.asarray(lengths)), axis_size(time))
     clamped = _clamped_on_device if isinstance(lengths, jax.Array) else _clamped
-    return jnp.asarray(clamped(lengths))
+    return jnp.asarray(clamped(lengths, time))
 
 
-def _clamped(lengths: Any) -> Any:
-    return clamped_to_int32(lengths).clip(0)
+def _clamped(lengths: Any, time: int | None = None) -> Any:
+    return clamped_to_int32(lengths).clip(0, time)
 
 
 # Clamping is compiled, so that calls do not transfer the bounds to the device.
-_clamped_on_device = jax.jit(_clamped)
+_clamped_on_device = jax.jit(_clamped, static_argnames="time")
 
 
 def as_integer_lengths(given: Lengths, name: str = "sequence_length") -> Any:

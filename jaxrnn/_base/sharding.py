@@ -203,7 +203,7 @@ def lengths_for(
     lengths = as_lengths(sequence_length, batch_size, time=time)
     if lengths is None:
         return None
-    return as_rows_of(xs, jnp.minimum(lengths, time), batch_axis)
+    return as_rows_of(xs, lengths, batch_axis)
 
 
 def as_divided_rows(tree: PyTree, rows: int) -> PyTree:

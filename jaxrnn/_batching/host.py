@@ -37,7 +37,7 @@ def host_lengths(lengths: Lengths, batch_size: int, time: int) -> np.ndarray:
     """The lengths as a NumPy array, int32 `[batch]`, clamped to `[0, time]`."""
     check_concrete("sequence_length", lengths)
     with jax.ensure_compile_time_eval():  # Allows constants to be read inside a trace.
-        return np.asarray(as_lengths(lengths, batch_size)).clip(max=time)
+        return np.asarray(as_lengths(lengths, batch_size, time=time))
 
 
 def as_sources(inputs: PyTree, time_major: bool) -> tuple[PyTree, int, int]:

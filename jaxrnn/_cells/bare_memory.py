@@ -151,7 +151,7 @@ def _stays_small(growth: Array, largest: Array, steps: Steps, limit: float) -> A
     counted = jnp.where(growth < limit, growth, 0)
     total = jnp.cumsum(counted, steps.axis)
     if steps.restarts is not None:  # A restart begins again at 0.
-        again = (steps.restarts.state_numbers >= 0)[..., None]
+        again = steps.restarts.where[..., None]
         before = jnp.where(again, total - counted, -1.0)
         before = jax.lax.cummax(before, steps.axis)
         total -= jnp.maximum(before, 0)

@@ -296,7 +296,7 @@ def _run_block(
     restarting: Any = None
     before: Any = None
     if steps.restarts is not None:
-        restarting = steps.restarts.state_numbers >= 0
+        restarting = steps.restarts.where
         before = widened(steps.restarts.states_at_steps(steps.axis))
     if first is not None:
         from_zeros = cell.are_from_zeros(first, state, restarting, before)

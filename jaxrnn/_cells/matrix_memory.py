@@ -40,7 +40,7 @@ from .._base.math import at_least_float32, cast_like, expand_rows, widest_dtype
 from .._base.typing import Array, DType, Params, PyTree
 from .._loops import masking
 from .._loops.scans import run_in_segments, summed_in_float32, with_tangent_of
-from .._loops.steps import Choice, Restarts, Run, Steps, at_each_step, read_rows
+from .._loops.steps import Choice, Run, Steps, at_each_step, read_rows
 from . import fields
 from .base import SpecsCell, choose_many_steps, on_each_device, scope_name
 
@@ -391,11 +391,10 @@ def _chunk(values: PyTree, state: PyTree, steps: Steps) -> tuple[Chunk, Array]:
         chunk = Chunk(values, state, causal, returns_states=steps.returns_states)
         return chunk, jnp.ones((1, 1, 1), bool)
     state, starts_finite = jax.tree.map(lambda x: x[:, :, None], only_finite(state))
-    numbers = jnp.swapaxes(steps.restarts.state_numbers, 1, steps.axis)
-    spans = jnp.cumsum(numbers >= 0, axis=1)
+    spans = jnp.cumsum(steps.swap_rows(steps.restarts.where), axis=1)
     is_carried = (spans == 0)[:, None, :]
     reads = causal & (spans[:, None, :, None] == spans[:, None, None, :])
-    restart_states, is_restart_finite = _restart_states(steps.restarts, numbers)
+    restart_states, is_restart_finite = _restart_states(steps)
     of_spans = restart_states, is_carried
     chunk = Chunk(values, state, reads, *of_spans, steps.returns_states)
     return chunk, jnp.where(is_carried, starts_finite, is_restart_finite)
@@ -416,19 +415,20 @@ def _reads_finite(chunk: Chunk, starts_finite: Array, is_finite: Array) -> Array
     return starts_finite[:, 0] & (count == 0)
 
 
-def _restart_states(restarts: Restarts, numbers: Array) -> tuple[PyTree, Any]:
+def _restart_states(steps: Steps) -> tuple[PyTree, Any]:
     """The restart states of the steps' spans, and whether they are finite.
 
     Leaves are `[batch, heads, 1 or steps, ...]`.
 
     Args:
-        restarts: The restarts, whose states are from `only_finite`.
-        numbers: The `state_numbers` of the restarts, `[batch, steps]`.
+        steps: Steps with restarts, whose states are from `only_finite`.
     """
+    restarts: Any = steps.restarts
     if restarts.are_zeros:
         return None, True
     if restarts.are_resets:  # A row has one restart state for all steps.
         return jax.tree.map(lambda x: x[:, :, None], restarts.states)
+    numbers = steps.swap_rows(restarts.numbers)
     ts = jax.lax.broadcasted_iota(jnp.int32, numbers.shape, 1)
     begins = jax.lax.cummax(jnp.where(numbers >= 0, ts, 0), axis=1)
     of_segments = jnp.take_along_axis(numbers, begins, axis=1)

@@ -32,7 +32,7 @@ from .._base.sharding import (
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, PyTree, RNNCellLike, bound_or_none
 from .._loops import masking
-from .._loops.steps import Restarts, Run, Steps
+from .._loops.steps import Run, Steps
 from .first_step import text_of
 from .run_cell import (
     Options,
@@ -86,7 +86,7 @@ def _run_on_mesh(
     rows, name = PartitionSpec(both[1 - steps.axis]), both[steps.axis]
     restarts = steps.restarts
     if restarts is not None:
-        restarts = dataclasses.replace(restarts, state_numbers=both, states=rows)
+        restarts = dataclasses.replace(restarts, where=both, states=rows)
     steps = dataclasses.replace(steps, lengths=rows, mask=both, restarts=restarts)
     specs = run.replace(inputs=both, state=rows, steps=steps)
 
@@ -181,13 +181,10 @@ def _of_part(steps: Steps, name: Any) -> Steps:
         start = jax.lax.axis_index(name) * steps.time
         lengths = jnp.clip(lengths - start, 0, steps.time)
     restarts = steps.restarts
-    if restarts is not None:
-        where = restarts.where(steps.axis)
-        if steps.mask is not None:
-            mask = jnp.swapaxes(steps.mask, 1, steps.axis)
-            where = _with_earlier_resets(where, mask, name)
-        # On a mesh, `state_numbers` count the rows of all devices.
-        restarts = Restarts.resets(where, restarts.states, steps.axis)
+    if restarts is not None and steps.mask is not None:
+        where, mask = steps.swap_rows((restarts.where, steps.mask))
+        where = steps.swap_rows(_with_earlier_resets(where, mask, name))
+        restarts = dataclasses.replace(restarts, where=where)
     return dataclasses.replace(steps, lengths=lengths, restarts=restarts)
 
 
@@ -281,7 +278,7 @@ def _map_of_part(
         states = with_structure(ready.cell.state_size, run.steps.restarts.states)
         states = transition.constant(widened(states))
         steps = steps.with_restart_states(states)
-        are_constant |= jnp.any(run.steps.restarts.where(steps.axis), axis=1)
+        are_constant |= jnp.any(run.steps.restarts.where, axis=steps.axis)
     start, are_constant = as_varying_as(run.inputs, (start, are_constant))
     run = run.replace(state=start, steps=steps)
     cell = transition.bind(ready.cell.params)

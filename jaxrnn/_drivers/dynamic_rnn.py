@@ -1,6 +1,7 @@
 """`dynamic_rnn`: runs a cell over padded sequences, in one compiled loop."""
 
 import contextlib
+from typing import Any
 
 import jax
 
@@ -18,11 +19,11 @@ from .._base.modules import with_hints
 from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
-from .._loops.steps import Run, Steps
+from .._loops.steps import Restarts, Run, Steps
 from ..memory import Strategy, as_strategy, plan_of
 from .divided_time import run_on_mesh, run_part
 from .first_step import as_initial_state, as_resets, mask_or_lengths
-from .run_cell import Options, as_restarts, run_cell
+from .run_cell import Options, run_cell
 
 IMPLEMENTATIONS = "xla", "native"
 _OF_PART = (
@@ -169,50 +170,70 @@ def dynamic_rnn(
 
     Source: `tf.compat.v1.nn.dynamic_rnn`.
     """
-    arguments = locals()
-    scope = as_scope(arguments.pop("scope"), "rnn")
     with contextlib.nullcontext() if axis_name is None else error_note(_OF_PART):
-        run, options = make_run(**arguments)
-    spec = spec_of_divided_time(run.inputs, run.steps.axis)
-    with jax.named_scope(scope):
-        if axis_name is not None:
-            results = run_part(cell, run, options, axis_name)
-        elif spec is not None:
-            results = run_on_mesh(cell, run, options, spec)
-        else:
-            results = run_cell(cell, run, options)
+        run, options = make_run(
+            cell,
+            inputs,
+            sequence_length=sequence_length,
+            initial_state=initial_state,
+            dtype=dtype,
+            parallel_iterations=parallel_iterations,
+            swap_memory=swap_memory,
+            time_major=time_major,
+            resets=resets,
+            reset_state=reset_state,
+            implementation=implementation,
+            mask=mask,
+            return_states=return_states,
+            axis_name=axis_name,
+        )
+    with jax.named_scope(as_scope(scope, "rnn")):
+        results = _run(cell, run, options, axis_name)
     return results if return_states else results[:2]
+
+
+def _run(
+    cell: RNNCellLike, run: Run, options: Options, axis_name: Any
+) -> tuple[PyTree, PyTree, PyTree]:
+    """Runs the cell where the inputs are: on one device, or with time divided."""
+    if axis_name is not None:
+        return run_part(cell, run, options, axis_name)
+    spec = spec_of_divided_time(run.inputs, run.steps.axis)
+    if spec is not None:
+        return run_on_mesh(cell, run, options, spec)
+    return run_cell(cell, run, options)
 
 
 def make_run(
     cell: RNNCellLike,
     inputs: PyTree,
-    sequence_length: Lengths | None = None,
-    initial_state: PyTree = None,
-    dtype: DType | None = None,
-    parallel_iterations: int | None = None,
-    swap_memory: bool | Strategy = False,
-    time_major: bool = False,
     *,
-    resets: ArrayLike | None = None,
-    reset_state: PyTree = None,
-    implementation: str | None = None,
-    mask: ArrayLike | None = None,
-    return_states: bool = False,
+    sequence_length: Lengths | None,
+    initial_state: PyTree,
+    dtype: DType | None,
+    parallel_iterations: int | None,
+    swap_memory: bool | Strategy,
+    time_major: bool,
+    resets: ArrayLike | None,
+    reset_state: PyTree,
+    implementation: str | None,
+    mask: ArrayLike | None,
+    return_states: bool,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> tuple[Run, Options]:
     """Checks the arguments of `dynamic_rnn`, and makes the run and its options."""
     check_is_cell("cell", cell)
     inputs, shape, axis = as_padded(inputs, time_major)
-    time, rows = shape[axis], shape[1 - axis]
+    time = shape[axis]
     valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis, axis_name)
     is_ragged = valid is not None or lengths is not None
     state = as_initial_state(cell, initial_state, time, strict=is_ragged)
     where, reset_state = as_resets(resets, reset_state, shape, axis)
     steps = Steps(
-        lengths=as_lengths(lengths, rows, time=time),
+        # The lengths of a part count all steps.
+        lengths=as_lengths(lengths, shape[1 - axis], time=None if axis_name else time),
         mask=valid,
-        restarts=None if where is None else as_restarts(where, reset_state, axis),
+        restarts=None if where is None else Restarts(where, reset_state),
         time=time,
         axis=axis,
         returns_states=as_bool("return_states", return_states),
@@ -224,8 +245,8 @@ def make_run(
         unroll=as_unroll(parallel_iterations),
         needs_rows=return_states or mask is not None,
     )
-    implementation = as_implementation(implementation)
-    return Run(inputs, state, steps, implementation=implementation), options
+    name = as_implementation(implementation)
+    return Run(inputs, state, steps, implementation=name), options
 
 
 def as_implementation(implementation: str | None) -> str | None:

@@ -1,9 +1,9 @@
 """`explain`: says which loop runs a cell, and what the loop saves for gradients."""
 
 import dataclasses
-from typing import Any
 
 import jax
+from jax.tree_util import Partial
 
 from .._base.errors import is_array
 from .._base.math import is_float
@@ -103,13 +103,30 @@ def explain(
 
     Source: jaxrnn.
     """
-    found = _explain(locals())
+    make = Partial(
+        make_run,
+        cell,
+        inputs,
+        sequence_length=sequence_length,
+        initial_state=initial_state,
+        dtype=dtype,
+        parallel_iterations=parallel_iterations,
+        swap_memory=swap_memory,
+        time_major=time_major,
+        resets=resets,
+        reset_state=reset_state,
+        implementation=implementation,
+        mask=mask,
+        return_states=return_states,
+    )
+    found = _explain(make)
     print(found)
     return found
 
 
-def _explain(arguments: dict[str, Any]) -> Explanation:
-    leaves, structure = jax.tree.flatten(arguments)
+def _explain(make: Partial) -> Explanation:
+    """The explanation of the run that `make` returns; arrays may be types."""
+    leaves, structure = jax.tree.flatten(make)
     types = {
         i: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
         for i, x in enumerate(leaves)
@@ -119,14 +136,14 @@ def _explain(arguments: dict[str, Any]) -> Explanation:
 
     def run_once(arrays: dict[int, Array]) -> list[Array]:
         given = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
-        arguments = structure.unflatten(given)
-        run, options = make_run(**arguments)
-        runs.append(prepared(arguments["cell"], run, options))
+        make = structure.unflatten(given)
+        run, options = make()
+        runs.append(prepared(make.args[0], run, options))
         results = run_ready(runs[0], run.state, options)
         return [x for x in jax.tree.leaves(results) if is_float(x)]
 
     saved = saved_bytes(run_once, types)
     (ready,) = runs
-    title = title_of(arguments["cell"], ready.run.inputs, ready.run.steps.axis)
+    title = title_of(make.args[0], ready.run.inputs, ready.run.steps.axis)
     choice = ready.choice
     return Explanation(title, choice.name, choice.reason, saved, platform_of(leaves))

@@ -15,7 +15,7 @@ from .._loops import masking
 from .._loops.steps import Restarts, Run, Steps, read_rows
 from ..memory import Strategy, as_strategy, plan_of
 from .first_step import fix_of_rows, rows_interact, zero_state
-from .run_cell import Options, as_restarts, run_cell
+from .run_cell import Options, run_cell
 
 
 @with_hints
@@ -91,12 +91,12 @@ def packed_rnn(
     inputs = jax.tree.map(jnp.asarray, packed.inputs)
     axis = 0 if packed.time_major else 1
     starts = jnp.asarray(packed.starts)
-    first = None
     # If sequences start from zeros, the first step of each sequence is a reset.
-    restarts = as_restarts(starts >= 0, None, axis)
+    first, restarts = None, Restarts(starts >= 0, None)
     bound = bound_or_none(cell)
     if initial_state is not None or not (bound and bound.starts_from_zeros):
-        first, restarts = _started_from(inputs, starts, state, axis)
+        first, states = _states_at_starts(inputs, starts, state, axis)
+        restarts = Restarts(restarts.where, states, starts)
     steps = Steps(
         lengths=jnp.asarray(packed.lengths),
         restarts=restarts,
@@ -141,10 +141,10 @@ def _states_of_sequences(
     return with_first_axes("initial_state", state, (count,), fix), dtype
 
 
-def _started_from(
+def _states_at_starts(
     inputs: PyTree, starts: Array, state: PyTree, axis: int
-) -> tuple[PyTree, Restarts]:
-    """The state before the first step, and the restarts at the first steps.
+) -> tuple[PyTree, PyTree]:
+    """The state before the first step of the rows, and the states of all sequences.
 
     Args:
         inputs: The inputs of the rows.
@@ -156,7 +156,6 @@ def _started_from(
     # states must therefore be whole on each device and, in `shard_map`, have types that
     # are device-varying like the types of the inputs.
     state = sharding.whole_on_explicit_mesh(state, inputs)
-    restarts = Restarts(starts, sharding.as_varying_as(inputs, state))
+    states = sharding.as_varying_as(inputs, state)
     of_rows = jax.lax.index_in_dim(starts, 0, axis, keepdims=False)
-    first = masking.zero_dead(of_rows >= 0, read_rows(restarts.states, of_rows))
-    return first, restarts
+    return masking.zero_dead(of_rows >= 0, read_rows(states, of_rows)), states

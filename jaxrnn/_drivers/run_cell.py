@@ -5,7 +5,6 @@ A driver, such as `dynamic_rnn`, checks its arguments and makes a `Run` and `Opt
 """
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
@@ -17,7 +16,6 @@ from .._base import trees
 from .._base.cell_keys import cell_at_step
 from .._base.errors import counted, expect
 from .._base.inputs import check_rows_of_state
-from .._base.math import axis_size
 from .._base.sharding import as_rows_of, lay_out, whole_features
 from .._base.trees import has_read_only, with_read_only, without_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike, bound_or_none
@@ -29,7 +27,7 @@ from .._loops.scans import (
     segmented_run,
     summed_in_float32,
 )
-from .._loops.steps import Choice, Restarts, Run, Steps, steps_to_run
+from .._loops.steps import Choice, Run, Steps, steps_to_run
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
 from .first_step import (
@@ -136,15 +134,6 @@ def run_ready(
     return outputs, with_read_only(last, given), states
 
 
-@functools.partial(jax.jit, static_argnames="axis")
-def as_restarts(where: Array, states: PyTree, axis: int) -> Restarts:
-    """The restarts at resets, which are bools in the layout of the inputs.
-
-    The function is compiled, so that calls transfer no constants to the device.
-    """
-    return Restarts.resets(jnp.swapaxes(where, 1, axis), states, axis)
-
-
 def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     """Completes and checks the run, lays it out over devices, and chooses its loop.
 
@@ -222,17 +211,16 @@ def _without_gaps(cell: RNNCellLike, run: Run) -> tuple[Run, masking.ValidSteps 
     steps = run.steps
     axis = steps.axis
     inputs = whole_features(run.inputs, (cell, run.state), 1 - axis)
-    mask = as_rows_of(inputs, jnp.swapaxes(steps.mask, 1, axis), 1 - axis)
     restarts = steps.restarts
-    where: Any = None
-    if restarts is not None:
-        where = as_rows_of(inputs, restarts.where(axis), 1 - axis)
+    where = restarts and restarts.where
+    mask, where = as_rows_of(inputs, steps.swap_rows((steps.mask, where)), 1 - axis)
+    if where is not None:
         where = masking.delay_resets(where, mask)
     valid = None
     if rows_interact(cell):
         ends = jnp.arange(mask.shape[1], dtype=jnp.int32) + 1
         lengths = jnp.max(jnp.where(mask, ends, 0), axis=1, initial=0)
-        mask = jnp.swapaxes(mask, 1, axis)
+        mask = steps.swap_rows(mask)
     else:
         valid = masking.ValidSteps.of(mask)
         inputs = valid.to_front(inputs, axis)
@@ -240,7 +228,7 @@ def _without_gaps(cell: RNNCellLike, run: Run) -> tuple[Run, masking.ValidSteps 
         lengths = valid.lengths
         mask = None
     if restarts is not None:
-        restarts = Restarts.resets(where, restarts.states, axis)
+        restarts = dataclasses.replace(restarts, where=steps.swap_rows(where))
     steps = dataclasses.replace(steps, lengths=lengths, mask=mask, restarts=restarts)
     return run.replace(inputs=inputs, steps=steps), valid
 
@@ -273,8 +261,7 @@ def _with_states(cell: RNNCellLike, run: Run, options: Options) -> Run:
 def _laid_out(cell: RNNCellLike, run: Run) -> tuple[RNNCellLike, Run]:
     """Lays out the cell and the run over devices like the rows of the inputs.
 
-    Lengths are limited to the number of steps, and resets to the steps before the end
-    of a row.
+    Resets past a row's length are dropped.
     """
     steps = run.steps
     axis = steps.axis
@@ -282,20 +269,20 @@ def _laid_out(cell: RNNCellLike, run: Run) -> tuple[RNNCellLike, Run]:
     restarts = steps.restarts
     resets = None
     if restarts is not None and restarts.are_resets:
-        resets = restarts.where(axis), restarts.states
+        resets = steps.swap_rows(restarts.where), restarts.states
     first_inputs = masking.first_inputs(inputs, axis)
     arrays = run.state, resets
     cell, lengths, (state, resets) = lay_out(cell, first_inputs, steps.lengths, arrays)
     longest = None
     if lengths is not None:
-        longest = steps_to_run(lengths, steps.time)
-        lengths = jnp.minimum(lengths, axis_size(steps.time))
+        longest = steps_to_run(lengths)
     if restarts is not None and resets is not None:
         where, states = resets
         if lengths is not None:
             ts = jnp.arange(steps.time, dtype=jnp.int32)
             where &= ts[None, :] < lengths[:, None]
-        restarts = Restarts.resets(where, states, axis, restarts.are_zeros)
+        where = steps.swap_rows(where)
+        restarts = dataclasses.replace(restarts, where=where, states=states)
     steps = dataclasses.replace(
         steps,
         lengths=lengths,

@@ -132,7 +132,7 @@ def static_rnn(
     # With an initial state but neither lengths nor `dtype`, outputs may have any dtype.
     if is_ragged or state is None or dtype is not None:
         dtype = output_dtype(state, dtype)
-    lengths = as_lengths(sequence_length, batch_size)
+    lengths = as_lengths(sequence_length, batch_size, time=time)
     with jax.named_scope(as_scope(scope, "rnn")):
         if state is None:
             state = with_capacity_for(zero_state(cell, batch_size, dtype), time)

@@ -35,53 +35,25 @@ class Restarts:
       start from zeros, `packed_rnn` uses resets instead.
 
     Attributes:
-        state_numbers: int32 `[batch, time]` or `[time, batch]`, in the layout of the
-            inputs: the index in `states` of the state that a row gets before a step,
-            which is the index of the row or of the sequence; -1 where the row keeps its
-            state.
-        states: The restart states, each leaf `[batch, ...]` or `[sequences, ...]`; None
-            if the states are passed separately, as arguments to differentiate.
-        are_resets: Whether all restarts are resets, so that states do not need to be
-            read by index. Otherwise, all restarts are first steps.
+        where: Bool `[batch, time]` or `[time, batch]`, in the layout of the inputs,
+            true where a row gets a new state before the step.
+        states: The restart states, each leaf `[batch, ...]` or `[sequences, ...]`. None
+            for zero states, which a driver fills in, or if the states are passed
+            separately, as arguments to differentiate.
+        numbers: For first steps, int32 like `where`: the index in `states` of the
+            sequence that starts; -1 where no sequence starts. None for resets.
         are_zeros: Whether the states are known to be zeros.
     """
 
-    state_numbers: Any
+    where: Any
     states: Any
-    are_resets: bool = dataclasses.field(default=False, metadata={"static": True})
+    numbers: Any = None
     are_zeros: bool = dataclasses.field(default=False, metadata={"static": True})
 
-    @classmethod
-    def resets(
-        cls, where: Array, states: PyTree, axis: int, are_zeros: bool = False
-    ) -> "Restarts":
-        """Returns the restarts at resets.
-
-        Args:
-            where: Bool `[batch, time]`, true where a row is reset before the step.
-            states: The reset states, each leaf `[batch, ...]`; None for the zero state,
-                which a driver fills in.
-            axis: The time axis of the inputs, 0 or 1.
-            are_zeros: Whether the states are known to be zeros.
-        """
-        rows = jnp.arange(where.shape[0], dtype=jnp.int32)[:, None]
-        numbers = jnp.swapaxes(jnp.where(where, rows, jnp.int32(-1)), 1, axis)
-        return cls(numbers, states, are_resets=True, are_zeros=are_zeros)
-
-    def where(self, axis: int) -> Array:
-        """Bool `[batch, time]`, true where a row restarts; `axis` is the time axis."""
-        return jnp.swapaxes(self.state_numbers >= 0, 1, axis)
-
-    def restart(self, numbers: Array, state: PyTree) -> PyTree:
-        """Replaces the state by the restart state in each row that restarts.
-
-        Args:
-            numbers: int32 `[batch]`, one step of `state_numbers`.
-            state: The state before that step, each leaf `[batch, ...]`; scalar leaves
-                are shared by all rows and do not change.
-        """
-        states = self.states if self.are_resets else read_rows(self.states, numbers)
-        return masking.choose(numbers < 0, state, states)
+    @property
+    def are_resets(self) -> bool:
+        """Whether all restarts are resets; otherwise, all are first steps."""
+        return self.numbers is None
 
     def states_at_steps(self, axis: int) -> PyTree:
         """Returns the restart states of all steps, with time along `axis`.
@@ -91,7 +63,7 @@ class Restarts:
         """
         if self.are_resets:
             return jax.tree.map(lambda x: jnp.expand_dims(x, axis), self.states)
-        return read_rows(self.states, self.state_numbers)
+        return read_rows(self.states, self.numbers)
 
 
 def read_rows(tree: PyTree, indices: Array) -> PyTree:
@@ -201,12 +173,26 @@ class Steps:
         restarts = dataclasses.replace(self.restarts, states=restart_states)
         return dataclasses.replace(self, restarts=restarts)
 
+    @property
+    def state_numbers(self) -> Array | None:
+        """The index of the restart state that a row gets before a step; -1 for none.
+
+        The index of the row or, at the first step of a sequence, of the sequence. int32
+        in the layout of the inputs; None if there are no restarts.
+        """
+        restarts = self.restarts
+        if restarts is None or not restarts.are_resets:
+            return restarts and restarts.numbers
+        rows = jnp.arange(restarts.where.shape[1 - self.axis], dtype=jnp.int32)
+        rows = jnp.expand_dims(rows, self.axis)
+        return jnp.where(restarts.where, rows, jnp.int32(-1))
+
     def _map_sequences(self, fn: Callable[[Array], Array]) -> "Steps":
         """Applies `fn` to the arrays that have a time axis."""
         restarts = self.restarts
         if restarts is not None:
-            numbers = fn(restarts.state_numbers)
-            restarts = dataclasses.replace(restarts, state_numbers=numbers)
+            where, numbers = jax.tree.map(fn, (restarts.where, restarts.numbers))
+            restarts = dataclasses.replace(restarts, where=where, numbers=numbers)
         mask = None if self.mask is None else fn(self.mask)
         return dataclasses.replace(self, restarts=restarts, mask=mask)
 
@@ -217,9 +203,13 @@ class Steps:
 
     def _restart(self, t: Array, state: PyTree) -> PyTree:
         """Returns the state before step t, after any restart at this step."""
-        if self.restarts is None:
+        restarts = self.restarts
+        if restarts is None:
             return state
-        return self.restarts.restart(self.read(self.restarts.state_numbers, t), state)
+        where, numbers = self.read((restarts.where, restarts.numbers), t)
+        states = restarts.states
+        states = states if numbers is None else read_rows(states, numbers)
+        return masking.choose(~where, state, states)
 
     def step_inputs(
         self, t: Array, inputs: PyTree, state: PyTree
@@ -338,6 +328,10 @@ class Steps:
         """Swaps the batch and time axes of the leaves, unless `axis` is 0."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, self.axis), tree)
 
+    def swap_rows(self, tree: PyTree) -> PyTree:
+        """Swaps the batch and time axes of the leaves, unless `axis` is 1."""
+        return jax.tree.map(lambda x: jnp.swapaxes(x, 1, self.axis), tree)
+
     def slice(self, start: Array, size: int) -> "Steps":
         """Returns the `size` steps that begin at `start`, which must all exist."""
         steps = dataclasses.replace(self, offset=self.index_in_run(start), time=size)
@@ -455,12 +449,12 @@ def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
     return jax.vmap(fn)(*sequences)
 
 
-def steps_to_run(lengths: Array, time: int) -> Array:
+def steps_to_run(lengths: Array) -> Array:
     """Returns the number of steps that TensorFlow's loop runs.
 
-    This number is the maximum length, limited to the range from 1 to `time`.
+    This number is the maximum length, at least 1.
     """
-    return jnp.minimum(batch_maximum(jnp.max(lengths, initial=1)), max(time, 1))
+    return batch_maximum(jnp.max(lengths, initial=1))
 
 
 @jax.custom_batching.custom_vmap

@@ -262,7 +262,7 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
             states = steps.restart_states[:, i]
             restarts = dataclasses.replace(steps.restarts, states=states)
             other = restarts.states_at_steps(steps.axis)
-            tap = masking.choose(restarts.state_numbers < 0, tap, other)
+            tap = masking.choose(~restarts.where, tap, other)
         taps.insert(0, steps.zero_dead(tap))
         last.insert(0, _after_last_step(steps, shifted))
     return taps, jnp.stack(last, axis=1)

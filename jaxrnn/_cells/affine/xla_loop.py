@@ -430,21 +430,20 @@ def _tangent_restarts(
     """
     if steps.restarts is None:
         return None, None
-    numbers = steps.restarts.state_numbers
     d_states = _dense(primals.restart_states, tangents.restart_states)
     # Each step casts a wide copy, so that the transpose sums over steps in float32.
     wide = widened(d_states)
 
     d_firsts = None
     if not steps.restarts.are_resets:
-        d_firsts = read_rows(d_states, numbers)
+        d_firsts = read_rows(d_states, steps.restarts.numbers)
 
     def restart(restarts: tuple[Array, PyTree], d_state: PyTree) -> PyTree:
-        numbers, d_first = restarts
+        where, d_first = restarts
         d_first = cast_like(d_states, wide) if d_first is None else d_first
-        return masking.choose(numbers < 0, d_state, d_first)
+        return masking.choose(~where, d_state, d_first)
 
-    return (numbers, d_firsts), restart
+    return (steps.restarts.where, d_firsts), restart
 
 
 def _operands(cell: "AffineCell", elementwise: Params, saved: PyTree) -> list[Array]:

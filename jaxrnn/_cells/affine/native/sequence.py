@@ -207,7 +207,7 @@ class NativeLoop:
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
         args = ForwardArgs(
             lengths=row_lengths(primals.xs, steps),
-            state_numbers=_state_numbers(steps),
+            state_numbers=steps.state_numbers,
             x=primals.xs,
             weights=[(p["kernel"], p.get("bias")) for p in primals.products],
             elementwise=self._stacked(primals.elementwise),
@@ -236,7 +236,7 @@ class NativeLoop:
             ct_outputs = ct_outputs + ct_h
         args = BackwardArgs(
             lengths=row_lengths(primals.xs, steps),
-            state_numbers=_state_numbers(steps),
+            state_numbers=steps.state_numbers,
             kernels=[product["kernel"] for product in primals.products],
             elementwise=self._stacked(primals.elementwise),
             zs=zs,
@@ -327,10 +327,6 @@ class NativeLoop:
         if c is None:
             return h
         return lstm_state(like, c, h)
-
-
-def _state_numbers(steps: Steps) -> Array | None:
-    return None if steps.restarts is None else steps.restarts.state_numbers
 
 
 def _name(path: tuple) -> str:
