@@ -46,7 +46,7 @@ class WrapperCell(RNNCell):
 
     cell: RNNCell = fields.checked(check_rnn_cell)
 
-    wrapped_cell = property(lambda self: self.cell, doc="The wrapped cell.")
+    inner = wrapped_cell = property(lambda self: self.cell, doc="The wrapped cell.")
 
     @property
     def state_size(self) -> Size:
@@ -98,6 +98,13 @@ class WrapperCell(RNNCell):
         own, inner = self.split_params(params)
         check_params(own, self.own_specs, array)
         return own, inner
+
+    def checked_step(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None
+    ) -> tuple[PyTree, PyTree]:
+        """Checks the key; the wrapped cell checks everything else."""
+        check_key_or_none(key)
+        return inputs, state
 
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Prepares the state of the wrapped cell; see `RNNCell.start`."""

@@ -1,12 +1,10 @@
 """A stack of cells as one cell."""
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
-import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_instance, is_list_of
@@ -16,8 +14,7 @@ from .._base.trees import output_of
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell
-from .._loops import masking
-from .._loops.steps import Choice, Loop, Run, Steps
+from .._cells.composed import ComposedCell
 from .base import vector_size
 
 
@@ -29,7 +26,7 @@ def _check_cells(name: str, value: Sequence[RNNCell]) -> tuple[RNNCell, ...]:
 
 @final
 @fields.dataclass
-class MultiRNNCell(RNNCell):
+class MultiRNNCell(ComposedCell):
     """A stack of cells, in which each cell's output is the input of the next cell.
 
     The parameters are `{"cell_0": ..., "cell_1": ...}`. If one object occurs twice in
@@ -131,77 +128,58 @@ class MultiRNNCell(RNNCell):
         Raises:
             ValueError: If the parameters of a cell are missing.
         """
-        layers = self._layers(params, state)
-        return tuple(cell.start(own, state) for cell, own, state in layers)
+        own, states = self._own_params(params), self.split_state(state)
+        return tuple(
+            cell.start(*of_cell)
+            for cell, *of_cell in zip(self.cells, own, states, strict=True)
+        )
 
-    def apply(
-        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    @property
+    def inner_cells(self) -> tuple[RNNCell, ...]:
+        """The cells, from the inputs upwards."""
+        return self.cells
+
+    maps_inputs = maps_outputs = False
+
+    def compose(self, run_next: Callable, params: Params, inputs: PyTree) -> PyTree:
+        """The outputs of the last cell; see `ComposedCell.compose`."""
+        for i, own in enumerate(self._own_params(params)):
+            with error_note(self._note(i)):
+                inputs = run_next(own, inputs, i)
+        return inputs
+
+    def checked_step(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None
     ) -> tuple[PyTree, PyTree]:
-        """Runs one step; see `RNNCell.apply`.
+        """Checks the key and the names of parameters; the cells check the rest.
 
         Raises:
-            ValueError: If the parameters of a cell are missing, or the state does not
-                match the cells. If the number of states in a tuple is wrong, the error
-                is also an IndexError, as in TensorFlow.
+            ValueError: If the parameters of a cell are missing.
             TypeError: If `key` is not a random key.
         """
         check_key_or_none(key)
-        new_states = []
-        layers = self._layers(params, state)
-        for i, (cell, own, cell_state) in enumerate(layers):
-            with error_note(self._note(i)):
-                inputs, new = cell.apply(own, inputs, cell_state, fold_in(key, i))
-            new_states.append(new)
-        return inputs, self._join(new_states)
+        self._own_params(params)
+        return inputs, state
 
-    def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chooses a loop for each cell; a scan if one of the cells is scanned."""
-        inputs = run.inputs
-        choices = []
-        for cell, own, state in self._layers(params, run.state):
-            inner = run.replace(inputs=inputs, state=state)
-            choices.append(cell.choose_loop(own, inner))
-            if choices[-1].loop is None:
-                return choices[-1]
-            inputs = _output_types(cell, own, inner)
-        names = dict.fromkeys(choice.name for choice in choices)
-        reasons = dict.fromkeys(c.reason for c in choices if c.reason)
-        loops = [choice.loop for choice in choices]
-        run_layers = functools.partial(self._run, loops)
-        return Choice(" and ".join(names), run_layers, "; ".join(reasons))
+    def split_state(self, state: PyTree) -> list[PyTree]:
+        """The state of each cell.
 
-    def _run(
-        self, loops: list[Loop], params: Params, run: Run
-    ) -> tuple[PyTree, PyTree]:
-        """Runs each layer over all steps."""
-        inputs = run.inputs
-        keys = run.keys
-        last_states = []
-        new_states = []
-        for i, (_, own, state) in enumerate(self._layers(params, run.state)):
-            inner = run.of_inner(
-                inputs,
-                state,
-                steps=self._cell_steps(i, run.steps),
-                keys=keys and (lambda t, i=i: fold_in(keys(t), i)),
-            )
-            with error_note(self._note(i)):
-                inputs, last_state = loops[i](own, inner)
-            last_states.append(last_state)
-            if run.steps.returns_states:
-                inputs, states = inputs
-                new_states.append(states)
-        if run.steps.returns_states:
-            inputs = inputs, self._join(new_states)
-        return inputs, self._join(last_states)
+        Raises:
+            ValueError: If the state does not match the cells. If the number of states
+                in a tuple is wrong, the error is also an IndexError, as in TensorFlow.
+        """
+        if not self.state_is_tuple:
+            *ends, total = itertools.accumulate(self._widths())
+            fits = jnp.ndim(state) == 2 and state.shape[1] == total
+            expect(fits, "state", f"be one array [batch, {total}]", state)
+            return jnp.split(state, ends, axis=-1)
+        count = len(self.cells)
+        what = f"a tuple of length {count}, with one state per cell"
+        expect(is_list_of(state, count), "state", f"be {what}", state, error=EntryError)
+        return list(state)
 
-    def _cell_steps(self, i: int, steps: Steps) -> Steps:
-        """The stack's `steps`, but with the restart states of cell i."""
-        if steps.restart_states is None:
-            return steps
-        return steps.with_restart_states(self._split(steps.restart_states)[i])
-
-    def _join(self, states: list[PyTree]) -> PyTree:
+    def join_states(self, states: list[PyTree]) -> PyTree:
+        """The tuple of the cells' states, or one array that concatenates them."""
         return tuple(states) if self.state_is_tuple else jnp.concatenate(states, -1)
 
     def _name(self, i: int) -> str:
@@ -218,40 +196,11 @@ class MultiRNNCell(RNNCell):
             for i, cell in enumerate(self.cells)
         ]
 
-    def _split(self, state: PyTree) -> tuple[PyTree, ...]:
-        if not self.state_is_tuple:
-            *ends, total = itertools.accumulate(self._widths())
-            fits = jnp.ndim(state) == 2 and state.shape[1] == total
-            expect(fits, "state", f"be one array [batch, {total}]", state)
-            return tuple(jnp.split(state, ends, axis=-1))
-        count = len(self.cells)
-        what = f"a tuple of length {count}, with one state per cell"
-        expect(is_list_of(state, count), "state", f"be {what}", state, error=EntryError)
-        return tuple(state)
-
-    def _layers(
-        self, params: Params, state: PyTree
-    ) -> list[tuple[RNNCell, Params, PyTree]]:
-        """Each cell with its parameters and its state."""
+    def _own_params(self, params: Params) -> list[Params]:
+        """The parameters of each cell."""
         names = list(map(self._name, range(len(self.cells))))
         fits = isinstance(params, Mapping) and set(params) == set(names)
         must = f"hold {', '.join(dict.fromkeys(names))}"
         got = list(params) if isinstance(params, Mapping) else params
         expect(fits, "params", must, got, "Pass the dict that `init` returned.")
-        own = [params[name] for name in names]
-        return list(zip(self.cells, own, self._split(state), strict=True))
-
-
-def _output_types(cell: RNNCell, params: Params, run: Run) -> PyTree:
-    """The types of the outputs of all steps; one step is evaluated abstractly."""
-    axis = run.steps.axis
-    step = jax.eval_shape(lambda x: masking.first_inputs(x, axis), run.inputs)
-    # Omit shardings, which fit whole sequences.
-    types = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, step, run.state)
-    )
-    output, _ = jax.eval_shape(cell.apply, *types)
-    first_axes = jax.tree.leaves(run.inputs)[0].shape[:2]
-    return jax.tree.map(
-        lambda y: jax.ShapeDtypeStruct((*first_axes, *y.shape[1:]), y.dtype), output
-    )
+        return [params[name] for name in names]

@@ -13,13 +13,14 @@ from .._base.inputs import check_structure
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells import fields
-from .._loops.steps import Choice, Loop, Run
+from .._cells.composed import ComposedCell
+from .._loops.steps import Choice, Run
 from .base import WrapperCell
 
 
 @final
 @fields.dataclass
-class ResidualWrapper(WrapperCell):
+class ResidualWrapper(WrapperCell, ComposedCell):
     """Adds the inputs of a cell to its output; the new state is unaffected.
 
     Attributes:
@@ -37,32 +38,22 @@ class ResidualWrapper(WrapperCell):
         default=None
     )
 
-    def apply(
-        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
-        """Runs one step; see `RNNCell.apply`.
+    maps_inputs = False
+
+    def compose(self, run_next: Callable, params: Params, inputs: PyTree) -> PyTree:
+        """The sum of inputs and outputs; see `ComposedCell.compose`.
 
         Raises:
             ValueError: If there is no `residual_fn`, and inputs and output differ in
                 structure or shape.
         """
-        output, new_state = self.cell.apply(params, inputs, state, key)
-        return (self.residual_fn or _add)(inputs, output), new_state
+        return (self.residual_fn or _add)(inputs, run_next(params, inputs))
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses the loop of the cell, if there is no `residual_fn`."""
         if self.residual_fn is not None:
             return Choice.scan("`residual_fn` is a function of one step")
-        return self.cell.choose_loop(params, run).within(self._run)
-
-    def _run(self, loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps, then adds the inputs."""
-        outputs, state = loop(params, run)
-
-        def add(outputs: PyTree) -> PyTree:
-            return run.steps.zero_dead(_add(run.inputs, outputs))
-
-        return run.steps.map_outputs(add, outputs), state
+        return super().choose_loop(params, run)
 
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:

@@ -24,7 +24,6 @@ from ._lstms import (
     joined,
     shard_specs,
 )
-from ._wrappers import ComposedCell
 
 _REQUIRED = "The argument is required."
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
@@ -32,7 +31,7 @@ _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_d
 
 @final
 @fields.dataclass
-class TimeFreqLSTMCell(ComposedCell, extend.SpecsCell):
+class TimeFreqLSTMCell(extend.ComposedCell, extend.SpecsCell):
     """An LSTM that also runs along frequency, over windows of each step's inputs.
 
     Window k of a step is `x_k = x[k * frequency_skip :][: feature_size]`. The state of
@@ -109,7 +108,7 @@ class TimeFreqLSTMCell(ComposedCell, extend.SpecsCell):
         ours = self.inner.elementwise_specs()
         return specs | {k: ours[name] for k, name in _DIAGONALS.items() if name in ours}
 
-    def compose(self, run: Callable, params: Params, inputs: Array) -> Array:
+    def compose(self, run_next: Callable, params: Params, inputs: Array) -> Array:
         """The outputs of all windows; see `ComposedCell.compose`."""
         kernel = joined(params, "W", self.num_unit_shards)
         cuts = [self.feature_size, self.feature_size + self.num_units]
@@ -124,7 +123,7 @@ class TimeFreqLSTMCell(ComposedCell, extend.SpecsCell):
         for k in range(self.num_windows):
             start = k * self.frequency_skip
             x = inputs[..., start : start + self.feature_size]
-            below = run(window, jnp.concatenate([x, below], axis=-1))
+            below = run_next(window, jnp.concatenate([x, below], axis=-1))
             outputs.append(below)
         return jnp.concatenate(outputs, axis=-1)
 

@@ -35,7 +35,6 @@ from jaxrnn.typing import (
 
 from .._base.math import clip_symmetric as clip_symmetric
 from .._cells.lstm import LSTM as LSTM, add_peephole as add_peephole
-from ._wrappers import ComposedCell
 
 
 def as_counts(least: int) -> Callable[[str, Any], tuple[int, ...]]:
@@ -212,7 +211,7 @@ _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
 
 
 @fields.dataclass
-class GLSTMCell(extend.SpecsCell, ComposedCell):
+class GLSTMCell(extend.SpecsCell, extend.ComposedCell):
     """An LSTM of `G` groups, each of which reads its own part of x and h.
 
         i_g, j_g, f_g, o_g = split([x_g, h_g] group<g>/kernel)
@@ -324,13 +323,13 @@ class GLSTMCell(extend.SpecsCell, ComposedCell):
         lambda self: core_lstm(self, num_units=self.num_units // self.number_of_groups)
     )
 
-    def compose(self, run: Callable, params: Params, inputs: Array) -> Array:
+    def compose(self, run_next: Callable, params: Params, inputs: Array) -> Array:
         """The outputs of all groups; see `ComposedCell.compose`."""
         biases = zip(*(self._parts(params[name]) for name in _BIASES), strict=True)
         outputs = []
         for g, (x, bias) in enumerate(zip(self._parts(inputs), biases, strict=True)):
             group = params[f"group{g}"] | {"bias": jnp.concatenate(bias)}
-            outputs.append(run(group, x))
+            outputs.append(run_next(group, x))
         return jnp.concatenate(outputs, axis=-1)
 
     def split_state(self, state: PyTree) -> list[PyTree]:

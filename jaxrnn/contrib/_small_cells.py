@@ -12,7 +12,7 @@ from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Key, Params, PyTree, Specs
 
 from ._lstms import LSTM
-from ._wrappers import ComposedCell, activated
+from ._wrappers import activated
 
 
 @fields.dataclass
@@ -71,7 +71,7 @@ class UGRNNCell(AffineCell):
 
 @final
 @fields.dataclass
-class IntersectionRNNCell(ComposedCell, extend.SpecsCell):
+class IntersectionRNNCell(extend.ComposedCell, extend.SpecsCell):
     """A recurrent cell whose output mixes the inputs with a candidate (+RNN).
 
         v          = x, or x in_projection/kernel + in_projection/bias
@@ -152,14 +152,14 @@ class IntersectionRNNCell(ComposedCell, extend.SpecsCell):
         inputs, state = super().checked_step(params, inputs, state, key)
         return inputs, extend.check_state(state, self.state_size, inputs, wider=False)
 
-    def compose(self, run: Callable, params: Params, inputs: Array) -> Array:
+    def compose(self, run_next: Callable, params: Params, inputs: Array) -> Array:
         """The outputs; `inner` updates the state; see `ComposedCell.compose`."""
         v = inputs
         if "in_projection" in params:
             v = extend.affine(params["in_projection"], [v], v.dtype)
         gj, qy = jnp.split(params["kernel"], 2, axis=-1)
         gj_bias, qy_bias = jnp.split(params["bias"], 2)
-        h = run({"kernel": gj, "bias": gj_bias}, v)
+        h = run_next({"kernel": gj, "bias": gj_bias}, v)
         z = extend.affine({"kernel": qy, "bias": qy_bias}, [v, h], v.dtype)
         q, y = jnp.split(z, 2, axis=-1)
         q = jax.nn.sigmoid(q + self.forget_bias)

@@ -1,16 +1,14 @@
 """Cells that run other cells: wrappers with projections, gates, ids or attention."""
 
-import abc
-import itertools
 import math
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant
 
-from jaxrnn import Choice, ParamSpec, RNNCell, Run, extend
+from jaxrnn import ParamSpec, RNNCell, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import (
     Activation,
@@ -26,117 +24,6 @@ from jaxrnn.typing import (
 )
 
 from ..decode._ids import Table
-
-
-class ComposedCell(RNNCell):
-    """A cell that computes its outputs with the outputs of an inner cell.
-
-    `compose` describes one step and all steps alike. In `apply`, it runs the inner cell
-    for one step. In a driver, it runs the inner cell's own loop over all steps, so the
-    cell is as fast as the inner cell.
-    """
-
-    inner: Any
-    """The cell that `compose` runs, once for each part of the state."""
-
-    checked_step: Callable[..., tuple[PyTree, PyTree]]
-    """`checked_step(params, inputs, state, key)` returns the inputs and the state."""
-
-    # Whether `compose` computes anything with the inputs, and with the inner cell's
-    # outputs, other than slices and concatenations. If so, padding becomes zeros.
-    maps_inputs = True
-    maps_outputs = True
-
-    @abc.abstractmethod
-    def compose(self, run: Callable, params: Params, inputs: PyTree) -> PyTree:
-        """Computes the outputs; every row and every step separately.
-
-        Args:
-            run: `run(params, inputs) -> outputs` runs the inner cell. Each call uses
-                the next part of the state.
-            params: The parameters of this cell.
-            inputs: One step `[batch, depth]`, or all steps, with one more leading axis.
-        """
-
-    def split_state(self, state: PyTree) -> list[PyTree]:
-        """The states of the inner cell, one for each call of `run` in `compose`."""
-        return [state]
-
-    def join_states(self, states: list[PyTree]) -> PyTree:
-        """Reverts `split_state`."""
-        return states[0]
-
-    def apply(
-        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
-        """Runs one step; see `RNNCell.apply`.
-
-        Raises:
-            ValueError: If a shape or a parameter name does not match the cell and the
-                inputs.
-            TypeError: If a dtype does not match the cell and the inputs.
-        """
-        inputs, state = self.checked_step(params, inputs, state, key)
-        states = iter(self.split_state(state))
-        new_states = []
-
-        def run_inner(params: Params, inputs: PyTree) -> PyTree:
-            output, new_state = self.inner.apply(params, inputs, next(states), key)
-            new_states.append(new_state)
-            return output
-
-        output = self.compose(run_inner, params, inputs)
-        return output, self.join_states(new_states)
-
-    def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chooses the loop of the inner cell; see `RNNCell.choose_loop`."""
-        axis = run.steps.axis
-        found = []
-
-        def compose(params: Params, inputs: PyTree, state: PyTree) -> PyTree:
-            first, *_ = self.split_state(state)
-
-            def run_inner(params: Params, inputs: PyTree) -> PyTree:
-                found.append(jax.eval_shape(lambda *x: x, params, inputs, first))
-
-                def step(x: PyTree) -> PyTree:
-                    return self.inner.apply(params, x, first)[0]
-
-                return jax.vmap(step, axis, axis)(inputs)
-
-            return self.compose(run_inner, params, inputs)
-
-        jax.eval_shape(compose, params, run.inputs, run.state)
-        inner, inputs, state = found[0]
-        choice = self.inner.choose_loop(inner, run.replace(inputs=inputs, state=state))
-        return choice.within(self._run)
-
-    def _run(self, loop: Callable, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps; `loop` runs all steps of the inner cell."""
-        steps = run.steps
-        restarts = steps.restart_states
-        restarts = [] if restarts is None else self.split_state(restarts)
-        parts = itertools.zip_longest(self.split_state(run.state), restarts)
-        last_states = []
-        all_states = []
-
-        def run_inner(params: Params, inputs: PyTree) -> PyTree:
-            state, restart = next(parts)
-            own_steps = steps.with_restart_states(restart)
-            inner = run.of_inner(inputs, state, steps=own_steps)
-            outputs, last_state = loop(params, inner)
-            if steps.returns_states:
-                outputs, states = outputs
-                all_states.append(states)
-            last_states.append(last_state)
-            return outputs
-
-        inputs = steps.zero_dead(run.inputs) if self.maps_inputs else run.inputs
-        outputs = self.compose(run_inner, params, inputs)
-        outputs = steps.zero_dead(outputs) if self.maps_outputs else outputs
-        if steps.returns_states:
-            outputs = outputs, self.join_states(all_states)
-        return outputs, self.join_states(last_states)
 
 
 def activated(activation: Activation, x: Array) -> Array:
@@ -167,10 +54,8 @@ class _WrapperWithInputs(extend.ParamsWrapper):
         return self.init_params(key, depth, self.cell_inputs(inputs, dtype), dtype)
 
 
-class _Wrapper(_WrapperWithInputs, ComposedCell):
+class _Wrapper(_WrapperWithInputs, extend.ComposedCell):
     """A wrapper that maps the inputs or the output of its cell."""
-
-    inner = property(lambda self: self.cell)
 
     def checked_step(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None
@@ -217,11 +102,11 @@ class InputProjectionWrapper(_Wrapper):
         """The shape of the projected inputs."""
         return jax.ShapeDtypeStruct((inputs.shape[0], self.num_proj), inputs.dtype)
 
-    def compose(self, run: Callable, params: Params, inputs: Array) -> PyTree:
+    def compose(self, run_next: Callable, params: Params, inputs: Array) -> PyTree:
         """The cell's outputs for the projected inputs."""
         own, inner = self.checked_params(params, inputs, None)
         projected = extend.affine(own, [inputs], inputs.dtype)
-        return run(inner, activated(self.activation, projected))
+        return run_next(inner, activated(self.activation, projected))
 
 
 @final
@@ -269,10 +154,10 @@ class OutputProjectionWrapper(_Wrapper):
         """Returns the inputs, which the cell checks."""
         return inputs
 
-    def compose(self, run: Callable, params: Params, inputs: PyTree) -> Array:
+    def compose(self, run_next: Callable, params: Params, inputs: PyTree) -> Array:
         """The cell's projected outputs."""
         own, inner = self.split_params(params)
-        outputs = run(inner, inputs)
+        outputs = run_next(inner, inputs)
         extend.check_params(own, self.own_specs, outputs)
         projected = extend.affine(own, [outputs], outputs.dtype)
         return activated(self.activation, projected)
@@ -326,7 +211,7 @@ class HighwayWrapper(_Wrapper):
             inputs, "inputs", size, "like the cell's output", fix
         )
 
-    def compose(self, run: Callable, params: Params, inputs: Array) -> Array:
+    def compose(self, run_next: Callable, params: Params, inputs: Array) -> Array:
         """The mixture of inputs and outputs."""
         own, inner = self.checked_params(params, inputs, None)
 
@@ -337,7 +222,7 @@ class HighwayWrapper(_Wrapper):
         carry = gate("carry")
         coupled = self.couple_carry_transform_gates
         transform = 1 - carry if coupled else gate("transform")
-        return inputs * carry + run(inner, inputs) * transform
+        return inputs * carry + run_next(inner, inputs) * transform
 
 
 def _unit_variance(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -402,7 +287,7 @@ class EmbeddingWrapper(_Wrapper):
         shape = inputs.shape[0], self.embedding_size
         return jax.ShapeDtypeStruct(shape, dtype or jnp.float32)
 
-    def compose(self, run: Callable, params: Params, inputs: Array) -> PyTree:
+    def compose(self, run_next: Callable, params: Params, inputs: Array) -> PyTree:
         """The cell's outputs for the embeddings of the ids."""
         own, inner = self.split_params(params)
         # The dtype of the ids does not determine the dtype of the parameters, so check
@@ -414,7 +299,7 @@ class EmbeddingWrapper(_Wrapper):
             ids = ids.astype(jnp.int32)
         embedded = Table(own["embedding"])(jnp.clip(ids, 0, last))
         is_known = ((ids >= 0) & (ids <= last))[..., None]
-        return run(inner, jnp.where(is_known, embedded, jnp.nan))
+        return run_next(inner, jnp.where(is_known, embedded, jnp.nan))
 
 
 @fields.dataclass

@@ -7,9 +7,10 @@ in `jaxrnn` itself. This module adds parts that several cells use:
 * Cells: `SpecsCell` derives `init` and `apply` from `param_specs` and `step`.
   `scope_name` is the name of a cell in profiles and checkpoints. `ReadOnly` marks a
   part of a state that steps read but never change.
-* Wrappers: `WrapperCell` has the sizes, the parameters and the zero state of the
-  wrapped cell, and `ParamsWrapper` adds parameters. `check_rnn_cell` checks a field
-  that holds a cell, and `vector_size` returns the size of a cell's output.
+* Wrappers: `ComposedCell` derives `apply` and the loops over all steps from one
+  function, `compose`. `WrapperCell` has the sizes, the parameters and the zero state
+  of the wrapped cell, and `ParamsWrapper` adds parameters. `check_rnn_cell` checks a
+  field that holds a cell, and `vector_size` returns the size of a cell's output.
 * Parameters: `affine_specs` declares a kernel and a bias, and `affine` applies them.
   `glorot_uniform` is TensorFlow's default initializer. `bias_initializer` selects the
   initializer of a bias, and `at_least_float32` the dtype of sums.
@@ -43,6 +44,7 @@ from .._cells.base import (
     check_rnn_cell as check_rnn_cell,
     scope_name as scope_name,
 )
+from .._cells.composed import ComposedCell as ComposedCell
 from .._cells.params import (
     affine_specs as affine_specs,
     bias_initializer as bias_initializer,
