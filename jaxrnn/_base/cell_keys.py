@@ -51,9 +51,8 @@ STEPS_AT_ONCE = 16  # A CPU draws the numbers of so many steps at once.
 # No step has this index, so the run's key differs from every step's key.
 RUN = 2**32 - 1
 
-# Maps each key implementation that `_of_both` returned to the `impl` that was passed to
-# `_of_both`.
-_HELD: dict[Any, Any] = {}
+# Maps an implementation of keys that hold two keys to the implementation of the two.
+_IMPL_OF_PARTS: dict[Any, Any] = {}
 
 
 @functools.cache
@@ -87,7 +86,7 @@ def _of_both(impl: Any) -> Any:
         name=f"run_and_step_{impl}",
         tag="run_and_step",
     )
-    _HELD[both] = impl
+    _IMPL_OF_PARTS[both] = impl
     return both
 
 
@@ -108,7 +107,7 @@ def at_step(key: Key | None, t: Array) -> Key | None:
 
 def run_key(key: Key) -> Key:
     """The run's key from a step's key; any other key is returned unchanged."""
-    impl = _HELD.get(jax.random.key_impl(key))
+    impl = _IMPL_OF_PARTS.get(jax.random.key_impl(key))
     if impl is None:
         return key
     data = jax.random.key_data(key)
@@ -127,7 +126,7 @@ def draw_at_each(
 
     # Under `vmap`, other generators draw the numbers of all steps from the first key.
     impl = jax.random.key_impl(keys(jnp.int32(0)))
-    if _HELD.get(impl, impl) != "threefry2x32":
+    if _IMPL_OF_PARTS.get(impl, impl) != "threefry2x32":
         return jax.lax.map(draw_step, (ts, xs))
     # The numbers of a few steps fit into the caches of a CPU. A TPU needs eight times
     # as many cycles if it draws each step's numbers in a loop.

@@ -209,12 +209,11 @@ def concrete_or_none(values: Any) -> np.ndarray | None:
     constant could raise an error in a branch of `lax.cond` that is never taken, because
     JAX traces both branches.
     """
-    if not isinstance(values, jax.Array):
-        return np.asarray(values)
-    try:
-        return np.asarray(values | False if values.dtype == bool else values + 0)
-    except jax.errors.JAXTypeError:
+    if is_traced(values) or (
+        isinstance(values, jax.Array) and is_traced(jnp.zeros(()))
+    ):
         return None
+    return np.asarray(values)
 
 
 def _kind(dtype: DType) -> int:

@@ -106,7 +106,7 @@ class PackedSequences:
             step = step.T
             row = row.T
         tree = self._read("outputs", outputs, row, step)
-        return masking.zero_dead(inside, tree)
+        return masking.zero_unless(inside, tree)
 
     def at_ends(self, tree: PyTree) -> PyTree:
         """The values at the last step of each sequence.

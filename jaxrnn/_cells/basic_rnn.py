@@ -41,7 +41,7 @@ class BasicRNNCell(AffineCell):
     def stages(self) -> tuple[Stage, ...]:
         """A single stage: one product, then the activation."""
         n = self.num_units
-        return (Stage(self._update, rows=n, columns=n, blocks=1),)
+        return (Stage(self._update, operand_size=n, columns=n, blocks=1),)
 
     def _update(self, params: Params, z: Array, state: Array) -> Updated:
         new_state = self.activation(z)

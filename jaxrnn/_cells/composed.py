@@ -133,9 +133,9 @@ class ComposedCell(RNNCell):
             last_states.append(last_state)
             return outputs
 
-        inputs = steps.zero_dead(run.inputs) if self.maps_inputs else run.inputs
+        inputs = steps.zero_finished(run.inputs) if self.maps_inputs else run.inputs
         outputs = self.compose(run_next, params, inputs)
-        outputs = steps.zero_dead(outputs) if self.maps_outputs else outputs
+        outputs = steps.zero_finished(outputs) if self.maps_outputs else outputs
         if steps.returns_states:
             outputs = outputs, self.join_states(all_states)
         return outputs, self.join_states(last_states)

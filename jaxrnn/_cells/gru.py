@@ -153,6 +153,8 @@ def _stage(
     """A stage whose z has `blocks` blocks of `num_units` columns."""
     units = cell.num_units
     kernel, bias = kernel_and_bias(cell, bias=bias)
-    rows = units if reads_state else 0
+    operand_size = units if reads_state else 0
     columns = blocks * units
-    return Stage(update, rows, columns, kernel, bias, path, takes_inputs, blocks)
+    return Stage(
+        update, operand_size, columns, kernel, bias, path, takes_inputs, blocks
+    )

@@ -140,7 +140,7 @@ class LinearRecurrenceCell(SpecsCell):
         a, b, rest = self.wide_coefficients(params, inputs, state)
         first = self.wide_term_from_zeros(rest, inputs, state)
         if first is not None:
-            b = masking.choose(self.is_zero(state), first, b)
+            b = masking.select(self.is_zero(state), first, b)
         new_state = cast_like(state, plus(times(a, widened(state)), b))
         return self.narrow_output(params, new_state, rest, inputs.dtype), new_state
 
@@ -193,7 +193,7 @@ class LinearRecurrenceCell(SpecsCell):
         written, start = is_written(first), is_written(state)
         again = jnp.zeros_like(written)
         if restarting is not None:
-            again += masking.zero_dead(restarting, again + is_written(before))
+            again += masking.zero_unless(restarting, again + is_written(before))
         factors = jnp.ones_like(written), restarting
         counts, _ = linear_recurrence(factors, written + again, start)
         counts = jnp.concatenate([start[None], counts[:-1]])
@@ -292,7 +292,7 @@ def _run_block(
         a, b, rest = cell.wide_coefficients(params, x, state)
         return a, b, rest, cell.wide_term_from_zeros(rest, x, state)
 
-    a, b, rest, first = at_each_step(at_step, steps.fill_dead(xs))
+    a, b, rest, first = at_each_step(at_step, steps.fill_finished(xs))
     restarting: Any = None
     before: Any = None
     if steps.restarts is not None:
@@ -300,16 +300,16 @@ def _run_block(
         before = widened(steps.restarts.states_at_steps(steps.axis))
     if first is not None:
         from_zeros = cell.are_from_zeros(first, state, restarting, before)
-        b = masking.choose(from_zeros, first, b)
+        b = masking.select(from_zeros, first, b)
     alive = steps.alive_steps()
     if alive is not None:  # Finished rows keep their state.
-        a = masking.choose(alive, a, one_like(a))
-        b = masking.zero_dead(alive, b)
+        a = masking.select(alive, a, one_like(a))
+        b = masking.zero_unless(alive, b)
     if before is not None:
         # At steps without a restart, `before` is arbitrary and must not be added. Zero
         # the states rather than the product, because in the product's gradient, 0 * inf
         # would be NaN.
-        before = masking.zero_dead(restarting, before)
+        before = masking.zero_unless(restarting, before)
         b = plus(b, times(a, before))
     h = as_varying_as((a, b), widened(state))
     hs, last = linear_recurrence((a, restarting), b, h)
@@ -318,7 +318,7 @@ def _run_block(
     outputs = at_each_step(
         lambda h, rest: cell.narrow_output(params, h, rest, xs.dtype), hs, rest
     )
-    outputs = steps.zero_dead(outputs)
+    outputs = steps.zero_finished(outputs)
     return (outputs, hs) if steps.returns_states else outputs, last
 
 
@@ -410,7 +410,7 @@ def _step(h: Element, a: Element, restarting: Array | None, x: Element) -> Eleme
 
 def _zero_at(restarting: Array | None, x: Element) -> Element:
     """Replaces `x` by zeros where rows restart, because `x` may be NaN at a restart."""
-    return x if restarting is None else masking.zero_dead(~restarting, x)
+    return x if restarting is None else masking.zero_unless(~restarting, x)
 
 
 @fields.dataclass
@@ -447,7 +447,7 @@ class LinearTransition(Transition, LinearRecurrenceCell):
         """`a * state + b`; see `Transition.map`."""
         a, b, *others = self._split(transition)
         for from_zeros in others:
-            b = masking.choose(self.cell.is_zero(state), from_zeros, b)
+            b = masking.select(self.cell.is_zero(state), from_zeros, b)
         return plus(times(a, state), b)
 
     def is_zero(self, state: Element) -> Array:

@@ -86,7 +86,7 @@ class LSTM(AffineCell):
         kernel = self.initializer or glorot_uniform
         gates = Stage(
             update,
-            rows=self.output_size,
+            operand_size=self.output_size,
             columns=blocks * self.num_units,
             kernel=kernel,
             bias=bias_initializer(kernel, zeros),
@@ -98,7 +98,7 @@ class LSTM(AffineCell):
             return (gates,)
         project = Stage(
             self._project,
-            rows=self.num_units,
+            operand_size=self.num_units,
             columns=self.num_proj,
             kernel=kernel,
             bias=None,

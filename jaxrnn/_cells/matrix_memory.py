@@ -298,14 +298,14 @@ def memory_sequence(
 
     def run_chunk(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         params = params_in_loop()
-        inputs = steps.fill_dead(inputs)
+        inputs = steps.fill_finished(inputs)
         is_finite = are_finite(inputs, state, steps)
-        finite = masking.zero_dead(is_finite, inputs)
+        finite = masking.zero_unless(is_finite, inputs)
         project = functools.partial(cell.project, params, dtype=dtype)
         rest, values = at_each_step(project, finite)
         alive = steps.alive_steps()
         if alive is not None:
-            values = masking.choose(alive, values, cell.idle())
+            values = masking.select(alive, values, cell.idle())
             is_finite |= ~alive
         values = _move_axis(values, steps.axis, 2)
         chunk, starts_finite = _chunk(values, state, steps)
@@ -320,7 +320,7 @@ def memory_sequence(
             states = cell.stored(_move_axis(states, 2, steps.axis), run.state)
             results = results, states
         results = with_nan(jnp.swapaxes(is_finite, 1, steps.axis), results)
-        results = steps.map_outputs(steps.zero_dead, results)
+        results = steps.map_outputs(steps.zero_finished, results)
         return results, with_nan(is_finite[:, -1], last)
 
     steps = run.steps
@@ -451,9 +451,9 @@ def only_finite(state: PyTree) -> tuple[PyTree, Array]:
         for x in jax.tree.leaves(state)
     ]
     is_finite = functools.reduce(jnp.logical_and, each)
-    return masking.zero_dead(is_finite, state), is_finite[:, None]
+    return masking.zero_unless(is_finite, state), is_finite[:, None]
 
 
 def with_nan(is_finite: Array, tree: PyTree) -> PyTree:
     """Replaces values by NaN where `is_finite` is false."""
-    return masking.choose(is_finite, tree, jax.tree.map(lambda x: jnp.nan, tree))
+    return masking.select(is_finite, tree, jax.tree.map(lambda x: jnp.nan, tree))

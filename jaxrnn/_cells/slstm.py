@@ -97,7 +97,7 @@ class SLSTMCell(AffineCell):
     def stages(self) -> tuple[Stage, ...]:
         """A single stage: one product with a kernel that is zero between heads."""
         n = self.num_units
-        return (Stage(self._update, rows=n, columns=4 * n),)
+        return (Stage(self._update, operand_size=n, columns=4 * n),)
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `recurrent_kernel` and `bias`."""

@@ -139,7 +139,7 @@ def run_part(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Result
         state = _state_before(transition, ready, options, name)
         ready = ready._replace(state=state, run=ready.run.replace(state=state))
     outputs, last, states = run_ready(ready, ready.state, options)
-    last = masking.zero_dead(jax.lax.axis_index(name) == count - 1, last)
+    last = masking.zero_unless(jax.lax.axis_index(name) == count - 1, last)
     return outputs, jax.lax.psum(last, name), states
 
 
@@ -246,7 +246,7 @@ def _state_before(transition: Any, ready: Any, options: Options, name: Any) -> P
     def after(state: PyTree, part: PyTree) -> PyTree:
         map_of_part, is_constant = part
         # A constant does not read the state, which may be NaN before a restart.
-        read = masking.zero_dead(~is_constant, state)
+        read = masking.zero_unless(~is_constant, state)
         return transition.map(map_of_part, read)
 
     state = _before_part(after, wide, part, name)

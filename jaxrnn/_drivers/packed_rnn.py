@@ -109,7 +109,7 @@ def packed_rnn(
         outputs, _, states = run_cell(cell, Run(inputs, first, steps), options)
     has_steps = jnp.asarray(packed.sequence_length) > 0
     ends = sharding.as_rows_of(has_steps, (packed.at_ends(states), state))
-    last = masking.choose(has_steps, *ends)
+    last = masking.select(has_steps, *ends)
     return (outputs, last, states) if return_states else (outputs, last)
 
 
@@ -158,4 +158,4 @@ def _states_at_starts(
     state = sharding.whole_on_explicit_mesh(state, inputs)
     states = sharding.as_varying_as(inputs, state)
     of_rows = jax.lax.index_in_dim(starts, 0, axis, keepdims=False)
-    return masking.zero_dead(of_rows >= 0, read_rows(states, of_rows)), states
+    return masking.zero_unless(of_rows >= 0, read_rows(states, of_rows)), states

@@ -235,7 +235,7 @@ def _step_of(
             new=without_read_only(next_state),
             old=without_read_only(state),
         )
-        emit = masking.zero_dead(~finished, emit)
+        emit = masking.zero_unless(~finished, emit)
         # Mark the rows that finish now.
         finished = finished | next_finished
         return Carry(finished, next_input, state, loop_state), emit

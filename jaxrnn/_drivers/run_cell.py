@@ -27,7 +27,7 @@ from .._loops.scans import (
     segmented_run,
     summed_in_float32,
 )
-from .._loops.steps import Choice, Run, Steps, steps_to_run
+from .._loops.steps import Choice, Run, Steps, batch_maximum
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
 from .first_step import (
@@ -273,9 +273,10 @@ def _laid_out(cell: RNNCellLike, run: Run) -> tuple[RNNCellLike, Run]:
     first_inputs = masking.first_inputs(inputs, axis)
     arrays = run.state, resets
     cell, lengths, (state, resets) = lay_out(cell, first_inputs, steps.lengths, arrays)
-    longest = None
+    steps_to_run = None
     if lengths is not None:
-        longest = steps_to_run(lengths)
+        # TensorFlow's loop runs at least one step.
+        steps_to_run = batch_maximum(jnp.max(lengths, initial=1))
     if restarts is not None and resets is not None:
         where, states = resets
         if lengths is not None:
@@ -286,7 +287,7 @@ def _laid_out(cell: RNNCellLike, run: Run) -> tuple[RNNCellLike, Run]:
     steps = dataclasses.replace(
         steps,
         lengths=lengths,
-        longest=longest,
+        steps_to_run=steps_to_run,
         restarts=restarts,
         rows_interact=rows_interact(cell),
     )

@@ -249,11 +249,11 @@ def _masked(
         if t == 0 or _types(inputs) != _types(steps[t - 1]):
             with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
                 state = probe(cell, inputs, state, dtype, strict=True)
-    # `longest` is 0 if all lengths are 0, whereas `dynamic_rnn` then runs one step.
-    longest = jnp.max(lengths, initial=0)
+    # No step runs if all lengths are 0, whereas `dynamic_rnn` then runs one step.
+    steps_to_run = jnp.max(lengths, initial=0)
     stand_in = masking.stand_in(lengths > 0, steps[0], state)
     at = {"time": len(steps), "axis": 0, "rows_interact": rows_interact(cell)}
-    return state, Steps(lengths, longest, stand_in, **at)
+    return state, Steps(lengths, steps_to_run, stand_in, **at)
 
 
 def _types(inputs: PyTree) -> tuple:

@@ -8,9 +8,9 @@ whole sequences of one kind of cell (`_cells/affine/`, `_cells/linear_recurrence
 
 * A *row* is one entry of the batch. At step t, a row is *finished* if `t >= length`,
   otherwise *alive*. A finished row outputs zeros and keeps its state (`masking.py`).
-* The *longest* length is the number of steps that TensorFlow's loop would run. During
-  these steps, the loop is *running*, and leaves of the state that all rows share are
-  updated.
+* `steps_to_run` is the number of steps that TensorFlow's loop would run, which is the
+  maximum length. During these steps, the loop is *running*, and leaves of the state
+  that all rows share are updated.
 * A *stand-in* is a finite pair `(inputs, state)` on which the cell runs in finished
   rows, so that the dropped results of these rows cannot put NaN into gradients.
 * A *restart* gives a row a new state before a step: a reset, or the first step of a

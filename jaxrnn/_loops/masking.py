@@ -26,7 +26,7 @@ from .._base.trees import is_tensor_array
 from .._base.typing import Array, PyTree
 
 
-def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
+def select(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
     """Selects values from `tree` where `mask` is true, otherwise from `other`.
 
     TensorArrays and leaves of lower rank than the mask are always taken from `tree`,
@@ -40,7 +40,7 @@ def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
         other: A nest of the same structure, whose leaves may be scalars.
     """
 
-    def select(leaf: Any, instead: Any) -> Any:
+    def of_leaf(leaf: Any, instead: Any) -> Any:
         if is_tensor_array(leaf):
             return leaf
         leaf = jnp.asarray(leaf)
@@ -48,11 +48,11 @@ def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
             return leaf
         return jnp.where(expand_rows(mask, leaf), leaf, instead)
 
-    return jax.tree.map(select, tree, other, is_leaf=is_tensor_array)
+    return jax.tree.map(of_leaf, tree, other, is_leaf=is_tensor_array)
 
 
-def zero_dead(alive: Array, tree: PyTree) -> PyTree:
-    """Replaces values with zeros where the mask `alive` is false; see `choose`."""
+def zero_unless(mask: Array, tree: PyTree) -> PyTree:
+    """Replaces values with zeros where the mask is false; see `select`."""
 
     def zero(leaf: Any) -> Any:
         if is_tensor_array(leaf):
@@ -60,7 +60,7 @@ def zero_dead(alive: Array, tree: PyTree) -> PyTree:
         dtype = bool if is_key(leaf) else jnp.asarray(leaf).dtype
         return jnp.zeros((), dtype)
 
-    return choose(alive, tree, jax.tree.map(zero, tree, is_leaf=is_tensor_array))
+    return select(mask, tree, jax.tree.map(zero, tree, is_leaf=is_tensor_array))
 
 
 def inputs_of_all_rows(
@@ -80,7 +80,7 @@ def inputs_of_all_rows(
         state: The state before the step, each leaf `[batch, ...]` or a scalar.
         stand_in: `(inputs, state)` for finished rows, from `stand_in`.
     """
-    inputs = choose(running, zero_dead(alive, inputs), stand_in[0])
+    inputs = select(running, zero_unless(alive, inputs), stand_in[0])
     return inputs, advance(running, running, state, stand_in[1])
 
 
@@ -116,7 +116,7 @@ def stand_in(alive: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTre
         inputs: The first step of inputs, from `first_inputs`.
         state: The initial state, each leaf `[batch, ...]`.
     """
-    return zero_dead(alive, jax.lax.stop_gradient((inputs, state)))
+    return zero_unless(alive, jax.lax.stop_gradient((inputs, state)))
 
 
 def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:

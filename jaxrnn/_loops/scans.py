@@ -94,23 +94,23 @@ def ragged_scan(
     body: Body,
     carry: PyTree,
     xs: PyTree,
-    longest: Array | None,
+    steps_to_run: Array | None,
     save_inputs_only: bool = False,
     skipped: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
-    """Runs `lax.scan(body, carry, xs)`; on CPUs, skips most steps past `longest`.
+    """Runs `lax.scan(body, carry, xs)`; on CPUs, skips most steps past `steps_to_run`.
 
     The scan has a fixed number of iterations, so JAX can differentiate it in every
     mode.
 
     Args:
-        body: The function of one step. Steps after the first `longest` must not change
-            the carry, and no final result may depend on the stacked results of these
-            steps.
+        body: The function of one step. Steps after the first `steps_to_run` must not
+            change the carry, and no final result may depend on the stacked results of
+            these steps.
         carry: The carry before the first step.
         xs: The inputs of each step, each leaf `[time, ...]`. The last chunk is padded
             with copies of the last step, except that bools are padded with False.
-        longest: The number of valid steps, an int32 scalar; None if all are valid.
+        steps_to_run: The number of valid steps, an int32 scalar; None if all are valid.
         save_inputs_only: Whether derivatives save only the inputs of each step and
             recompute the residuals. If False, derivatives save the residuals.
         skipped: The result to stack for a skipped step, with the structure of the
@@ -118,7 +118,7 @@ def ragged_scan(
     """
     step = in_scan(body) if save_inputs_only else body
     time = jax.tree.leaves(xs)[0].shape[0]
-    if longest is None or time <= LEAST:
+    if steps_to_run is None or time <= LEAST:
         return jax.lax.scan(step, carry, xs)
     size = chunk_size(time)
     types = jax.eval_shape(step, carry, jax.tree.map(lambda x: x[0], xs))[1]
@@ -139,7 +139,7 @@ def ragged_scan(
     def chunk(carry: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
         start, part = scanned
         run = functools.partial(jax.lax.scan, step)
-        is_run = (start < longest) | ~skips
+        is_run = (start < steps_to_run) | ~skips
         return jax.lax.cond(is_run, run, skip, carry, part)
 
     count = -(-time // size)

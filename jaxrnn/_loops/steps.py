@@ -86,9 +86,9 @@ class Steps:
         lengths: int32 `[batch]`, the number of steps of each row up to its last valid
             step; None if all steps are valid. `with_wide_lengths` makes them `[batch,
             size]`.
-        longest: The number of steps that TensorFlow's loop would run, an int32 scalar.
-            For a whole run, this number is the maximum length, at least 1; for a
-            segment, the number may be 0. None if there are no lengths.
+        steps_to_run: The number of steps that TensorFlow's loop would run, an int32
+            scalar. For a whole run, this number is the maximum length, at least 1; for
+            a segment, the number may be 0. None if there are no lengths.
         stand_in: Finite `(inputs, state)` of one step, on which the cell runs in
             finished rows. None if there are no lengths, or if the run is not
             differentiated. A run that is not differentiated runs the cell on the
@@ -109,7 +109,7 @@ class Steps:
     """
 
     lengths: Any = None
-    longest: Any = None
+    steps_to_run: Any = None
     stand_in: Any = None
     mask: Any = None
     restarts: Restarts | None = None
@@ -209,7 +209,7 @@ class Steps:
         where, numbers = self.read((restarts.where, restarts.numbers), t)
         states = restarts.states
         states = states if numbers is None else read_rows(states, numbers)
-        return masking.choose(~where, state, states)
+        return masking.select(~where, state, states)
 
     def step_inputs(
         self, t: Array, inputs: PyTree, state: PyTree
@@ -227,9 +227,9 @@ class Steps:
         alive = self._alive(t)
         if self.rows_interact or not masking.is_of_rows(state):
             return masking.inputs_of_all_rows(
-                alive, t < self.longest, inputs, state, self.stand_in
+                alive, t < self.steps_to_run, inputs, state, self.stand_in
             )
-        return masking.choose(alive, (inputs, state), self.stand_in)
+        return masking.select(alive, (inputs, state), self.stand_in)
 
     def mask_step(
         self, t: Array, state: PyTree, new_state: PyTree, output: PyTree
@@ -248,8 +248,8 @@ class Steps:
         if self.lengths is None:
             return with_structure(state, new_state), output
         alive = self._alive(t)
-        new_state = masking.advance(alive, t < self.longest, new_state, state)
-        return new_state, masking.zero_dead(alive, output)
+        new_state = masking.advance(alive, t < self.steps_to_run, new_state, state)
+        return new_state, masking.zero_unless(alive, output)
 
     def index_in_run(self, t: Array) -> Array:
         """The index of step t in the whole run, which selects its random key."""
@@ -266,14 +266,14 @@ class Steps:
         ts = jnp.expand_dims(jnp.arange(self.time, dtype=jnp.int32), 1 - self.axis)
         return ts < jnp.expand_dims(self.lengths, self.axis)
 
-    def fill_dead(self, xs: PyTree) -> PyTree:
+    def fill_finished(self, xs: PyTree) -> PyTree:
         """Replaces inputs by the stand-in at steps where a row is finished."""
         return xs if self.lengths is None else self.keep_last(xs, self.stand_in[0])
 
-    def zero_dead(self, tree: PyTree) -> PyTree:
+    def zero_finished(self, tree: PyTree) -> PyTree:
         """Replaces sequences by zeros at steps where a row is finished."""
         alive = self.alive_steps()
-        return tree if alive is None else masking.zero_dead(alive, tree)
+        return tree if alive is None else masking.zero_unless(alive, tree)
 
     def keep_last(self, new_states: PyTree, last: PyTree) -> PyTree:
         """Replaces new states past a row's length by the row's last state.
@@ -287,7 +287,7 @@ class Steps:
         if alive is None:
             return new_states
         last = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), last)
-        return masking.choose(alive, new_states, last)
+        return masking.select(alive, new_states, last)
 
     def time_first(self) -> "Steps":
         """Returns a copy of the steps for sequences `[time, batch, ...]`."""
@@ -341,8 +341,8 @@ class Steps:
         if self.lengths is None:
             return steps
         lengths = jnp.clip(self.lengths - start, 0, size)
-        longest = jnp.clip(self.longest - start, 0, size)
-        return dataclasses.replace(steps, lengths=lengths, longest=longest)
+        steps_to_run = jnp.clip(self.steps_to_run - start, 0, size)
+        return dataclasses.replace(steps, lengths=lengths, steps_to_run=steps_to_run)
 
 
 @functools.partial(
@@ -447,14 +447,6 @@ def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
     # Always map over the first axis, even if it is the batch axis and `fn` therefore
     # treats steps as rows. A map over the second axis makes XLA transpose all arrays.
     return jax.vmap(fn)(*sequences)
-
-
-def steps_to_run(lengths: Array) -> Array:
-    """Returns the number of steps that TensorFlow's loop runs.
-
-    This number is the maximum length, at least 1.
-    """
-    return batch_maximum(jnp.max(lengths, initial=1))
 
 
 @jax.custom_batching.custom_vmap

@@ -250,7 +250,7 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
         The taps, oldest first, each with the shape of `inputs`; and the past inputs
         after each row's last step.
     """
-    taps = [steps.zero_dead(inputs)]
+    taps = [steps.zero_finished(inputs)]
     last = []
     # Each tap is the next newer tap, delayed by one step. At the first step, a tap is
     # a past input.
@@ -262,8 +262,8 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
             states = steps.restart_states[:, i]
             restarts = dataclasses.replace(steps.restarts, states=states)
             other = restarts.states_at_steps(steps.axis)
-            tap = masking.choose(~restarts.where, tap, other)
-        taps.insert(0, steps.zero_dead(tap))
+            tap = masking.select(~restarts.where, tap, other)
+        taps.insert(0, steps.zero_finished(tap))
         last.insert(0, _after_last_step(steps, shifted))
     return taps, jnp.stack(last, axis=1)
 

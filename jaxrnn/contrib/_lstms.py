@@ -389,7 +389,9 @@ class NASCell(LSTM):
     def stages(self) -> tuple[Stage, ...]:
         """The stage of the inputs, then the stage of h, then any projection stage."""
         columns = 8 * self.num_units
-        inputs = Stage(self._pass_inputs, rows=0, columns=columns, path="inputs")
+        inputs = Stage(
+            self._pass_inputs, operand_size=0, columns=columns, path="inputs"
+        )
         return inputs, *self._gate_stages(self._combine, 8, "state", takes_inputs=False)
 
     def param_specs(self, depth: int) -> Specs:

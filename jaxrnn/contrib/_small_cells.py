@@ -58,7 +58,12 @@ class UGRNNCell(AffineCell):
         kernel = self.initializer or extend.glorot_uniform
         bias = extend.bias_initializer(kernel, zeros)
         product = Stage(
-            self._update, rows=n, columns=2 * n, kernel=kernel, bias=bias, blocks=2
+            self._update,
+            operand_size=n,
+            columns=2 * n,
+            kernel=kernel,
+            bias=bias,
+            blocks=2,
         )
         return (product,)
 
@@ -234,8 +239,8 @@ class CFNCell(UnitsCell):
         """The stage that reads only the inputs, then the stage of the gates."""
         n = self.units
         return (
-            Stage(self._project, rows=0, columns=n, bias=None, path="inputs"),
-            Stage(self._update, rows=n, columns=2 * n, path="gates"),
+            Stage(self._project, operand_size=0, columns=n, bias=None, path="inputs"),
+            Stage(self._update, operand_size=n, columns=2 * n, path="gates"),
         )
 
     def param_specs(self, depth: int) -> Specs:
@@ -295,8 +300,10 @@ class MinimalRNNCell(UnitsCell):
     def stages(self) -> tuple[Stage, ...]:
         """The stage of the feedforward layer, then the stage of the gate."""
         n = self.units
-        layer = Stage(self._feed, rows=0, columns=n, bias=None, path="layer")
-        gate = Stage(self._mix, rows=2 * n, columns=n, path="gate", takes_inputs=False)
+        layer = Stage(self._feed, operand_size=0, columns=n, bias=None, path="layer")
+        gate = Stage(
+            self._mix, operand_size=2 * n, columns=n, path="gate", takes_inputs=False
+        )
         return layer, gate
 
     def param_specs(self, depth: int) -> Specs:
@@ -401,7 +408,7 @@ class _IndependentUnits(AffineCell):
     def stages(self) -> tuple[Stage, ...]:
         """The stage with one matrix product of the inputs for all blocks."""
         columns = self.blocks * self.num_units
-        return (Stage(self._update, rows=0, columns=columns),)
+        return (Stage(self._update, operand_size=0, columns=columns),)
 
     def elementwise_specs(self) -> Specs:
         """Specs of the weights of the state."""

@@ -286,7 +286,7 @@ def _step_of(
         state = trees.without_read_only(state)
         next_state = trees.without_read_only(next_state)
         if impute:
-            emit = masking.zero_dead(~finished, emit)
+            emit = masking.zero_unless(~finished, emit)
             next_state = masking.advance(~finished, True, next_state, state)
         if not decoder.tracks_own_finished:
             over = finished | over

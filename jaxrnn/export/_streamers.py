@@ -515,7 +515,7 @@ def _step(
     """Runs one step; returns `(output, new_state)`. `program` is from `_program_of`."""
     del program
     if resets is not None:
-        own = masking.choose(~resets, without_read_only(state), reset_state)
+        own = masking.select(~resets, without_read_only(state), reset_state)
         state = with_read_only(own, state)
     output, new_state = cell(frame, state)
     return output, with_structure(state, new_state)

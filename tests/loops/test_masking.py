@@ -133,7 +133,7 @@ def test_a_mask_is_checked_before_it_is_reversed():
 def test_wide_lengths_mask_as_lengths_do():
     """Wide lengths also mask arrays that are narrower or wider."""
     lengths = np.array([0, 1, 2], np.int32)
-    steps = Steps(lengths=lengths, longest=np.int32(2), time=2, axis=0)
+    steps = Steps(lengths=lengths, steps_to_run=np.int32(2), time=2, axis=0)
     full = lambda value: {size: np.full((3, size), value) for size in (0, 1, 3, 5)}
     old, new, output = map(full, (1.0, 2.0, np.nan))
     for t in map(jnp.int32, range(2)):

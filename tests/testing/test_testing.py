@@ -115,7 +115,7 @@ class MultipliesByZero(jaxrnn.BasicRNNCell):
 
     def apply_sequence(self, params, run):
         results, last = super().apply_sequence(params, run)
-        inputs = run.steps.zero_dead(run.inputs)
+        inputs = run.steps.zero_finished(run.inputs)
         total = jnp.sum(inputs, axis=(run.steps.axis, 2), keepdims=True)
         return run.steps.map_outputs(lambda y: y + 0 * total, results), last
 

@@ -104,7 +104,7 @@ class Echo(jaxrnn.RNNCell):
         return inputs, state
 
     def apply_sequence(self, params, run):
-        return run.steps.zero_dead(run.inputs), run.state
+        return run.steps.zero_finished(run.inputs), run.state
 
 
 def test_convolves_as_recurrentgemma():

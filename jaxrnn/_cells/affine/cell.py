@@ -53,7 +53,7 @@ class Stage(Hyperparameters):
         update: `update(params, z, carry) -> (operand, carry)`. The function must treat
             each row separately; `params` holds the parameters that the cell's
             `elementwise_specs` declares.
-        rows: The size of the operand; 0 if the product reads only the inputs.
+        operand_size: The size of the operand; 0 if the product reads only the inputs.
         columns: The size of z.
         kernel: The initializer of the kernel; by default Glorot uniform.
         bias: The initializer of the bias, by default zeros; None for a product without
@@ -73,7 +73,7 @@ class Stage(Hyperparameters):
     """
 
     update: Callable[[Params, Array, PyTree], Updated] = fields.function()
-    rows: int = fields.size()
+    operand_size: int = fields.size()
     columns: int = fields.size()
     kernel: Initializer = fields.function(default=glorot_uniform)
     bias: Initializer | None = fields.checked(
@@ -91,7 +91,7 @@ class Stage(Hyperparameters):
     def specs(self, depth: int) -> Specs:
         """Nested dicts of `ParamSpec`s for inputs of size `depth`."""
         input_rows = depth if self.takes_inputs else 0
-        shape = (input_rows + self.rows, self.columns)
+        shape = (input_rows + self.operand_size, self.columns)
         specs = {"kernel": ParamSpec(shape, self.kernel, input_rows, self.blocks)}
         if self.bias is not None:
             specs["bias"] = ParamSpec(shape[1:], self.bias, blocks=self.blocks)
@@ -185,14 +185,15 @@ class AffineCell(SpecsCell):
         """The first stage's operand and carry, computed from the state before a step.
 
         By default, the state must be one array, which is both the operand and the
-        carry. If the first stage has `rows=0`, the operand has no columns. A cell whose
-        state is a nest must define this method.
+        carry. If the first stage has `operand_size=0`, the operand has no columns. A
+        cell whose state is a nest must define this method.
 
         Returns:
-            The part of the state that the first stage multiplies, `[batch, rows]`, and
-            the carry for the update of this stage, any pytree; see `Stage`.
+            The part of the state that the first stage multiplies, `[batch,
+            operand_size]`, and the carry for the update of this stage, any pytree; see
+            `Stage`.
         """
-        return (state if self.stages[0].rows else state[:, :0]), state
+        return (state if self.stages[0].operand_size else state[:, :0]), state
 
     @property
     def is_random(self) -> bool | None:
@@ -317,7 +318,7 @@ class AffineCell(SpecsCell):
     ) -> Array:
         """Checks the operand and computes z of stage k, `[batch, columns]`."""
         name = f"stages[{k - 1}].update(...)[0]" if k else "enter(state)[0]"
-        wanted = jax.ShapeDtypeStruct((x.shape[0], stage.rows), x.dtype)
+        wanted = jax.ShapeDtypeStruct((x.shape[0], stage.operand_size), x.dtype)
         fix = f"Create the state with `dtype=jnp.{x.dtype}`, or define `enter`."
         fix = "" if k else fix
         operand = like(name, operand, wanted, wider=k > 0, fix=fix)

@@ -18,7 +18,7 @@ of x.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -181,13 +181,13 @@ def forward(
 
     carry = jnp.int32(0), primals.state
     skipped = None
-    if save and steps.longest is not None:
+    if save and steps.steps_to_run is not None:
         # Derivatives also read the residuals of skipped steps, which must be finite, so
         # repeat the residuals of step 0 there.
         _, (output, saved) = step(carry, jax.tree.map(lambda x: x[0], xs))
         skipped = jax.tree.map(zeros_like, output), saved
     (_, state), (outputs, saved) = ragged_scan(
-        step, carry, xs, steps.longest, skipped=skipped
+        step, carry, xs, steps.steps_to_run, skipped=skipped
     )
     return outputs, state, saved
 
@@ -263,7 +263,7 @@ def _products(
         sums = map(jnp.add, inputs[k], in_blocks(stage, z))
         return jnp.concatenate(list(sums), axis=-1)
 
-    xs = of_inputs(steps.zero_dead(primals.xs))
+    xs = of_inputs(steps.zero_finished(primals.xs))
     return product, xs, steps.map_stand_in_inputs(of_inputs)
 
 
@@ -348,29 +348,50 @@ def push_forward(
     def step(d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
         (zs, state), d_zs, restarts, alive = scanned
         d_before = d_state if restart is None else restart(restarts, d_state)
-        (_, carry), (d_operand, d_carry) = jax.jvp(
-            lambda state: tuple(cell.enter(state)), (state,), (d_before,)
-        )
-        for stage, matrix, z, d_z in zip(cell.stages, matrices, zs, d_zs, strict=True):
-            pushed = dot(d_operand, matrix, z.dtype)
-            d_z = pushed if d_z is None else d_z + pushed
-            (_, carry), (d_operand, d_carry) = push_update(
-                stage, (z, carry), (d_z, d_carry)
-            )
-        d_output = d_operand
+        products = zip(matrices, zs, d_zs, strict=True)
+        d_output, d_carry = _push_step(cell, push_update, products, state, d_before)
         d_new_state = with_structure(d_state, d_carry)
         if alive is not None:
-            d_new_state = masking.choose(alive, d_new_state, d_state)
-            d_output = masking.zero_dead(alive, d_output)
+            d_new_state = masking.select(alive, d_new_state, d_state)
+            d_output = masking.zero_unless(alive, d_output)
         outputs = (d_output, d_new_state) if steps.returns_states else d_output
         return d_new_state, outputs
 
     d_state = _dense(primals.state, tangents.state)
     scanned = saved, d_zs, restarts, steps.alive_steps()
     d_state, d_outputs = ragged_scan(
-        step, d_state, scanned, steps.longest, save_inputs_only=True
+        step, d_state, scanned, steps.steps_to_run, save_inputs_only=True
     )
     return d_outputs, d_state
+
+
+def _push_step(
+    cell: "AffineCell",
+    push_update: Callable,
+    products: Iterable[tuple[Array, Array, Array | None]],
+    state: PyTree,
+    d_state: PyTree,
+) -> tuple[PyTree, PyTree]:
+    """The tangents of the output and the new state of a step.
+
+    Args:
+        cell: An `AffineCell`.
+        push_update: The result of `_pushed_update`.
+        products: For each stage, the matrix that multiplies the operand, z, and the
+            part of the tangent of z that is known before the loop.
+        state: The state before the step.
+        d_state: The tangent of the state.
+    """
+    (_, carry), (d_operand, d_carry) = jax.jvp(
+        lambda state: tuple(cell.enter(state)), (state,), (d_state,)
+    )
+    for stage, (matrix, z, d_z) in zip(cell.stages, products, strict=True):
+        pushed = dot(d_operand, matrix, z.dtype)
+        d_z = pushed if d_z is None else d_z + pushed
+        (_, carry), (d_operand, d_carry) = push_update(
+            stage, (z, carry), (d_z, d_carry)
+        )
+    return d_operand, d_carry
 
 
 def _product_tangents(
@@ -387,7 +408,7 @@ def _product_tangents(
     these values must be finite, and do not affect the result.
     """
     zs, _ = saved
-    xs = steps.zero_dead(primals.xs)
+    xs = steps.zero_finished(primals.xs)
 
     def of_all_steps() -> list[Array | None]:
         operands = _operands(cell, primals.elementwise, saved)
@@ -441,7 +462,7 @@ def _tangent_restarts(
     def restart(restarts: tuple[Array, PyTree], d_state: PyTree) -> PyTree:
         where, d_first = restarts
         d_first = cast_like(d_states, wide) if d_first is None else d_first
-        return masking.choose(~where, d_state, d_first)
+        return masking.select(~where, d_state, d_first)
 
     return (steps.restarts.where, d_firsts), restart
 
