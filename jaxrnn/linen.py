@@ -138,16 +138,22 @@ class Recurrent(nn.Module, kw_only=True):
         params = self._params(inputs, sequence_length)
         key = self._draw_key(deterministic, rngs)
         cells = modules.bind_cells(self._cells(), params, key)
-        options = {"implementation": self.implementation, "axis_name": axis_name}
         # `init` must also run outside `shard_map`, and on devices that the
         # implementation does not support.
-        options = dict.fromkeys(options) if self.is_initializing() else options
-        states = {"initial_state": initial_state, "reset_state": reset_state}
-        marks = {"resets": resets, "mask": mask}
-        flags = {"return_carry": return_carry, "return_states": return_states}
-        return modules.run(
-            self, cells, inputs, sequence_length, states, marks, flags, options
+        is_init = self.is_initializing()
+        given = modules.Arguments(
+            inputs=inputs,
+            sequence_length=sequence_length,
+            initial_state=initial_state,
+            reset_state=reset_state,
+            resets=resets,
+            mask=mask,
+            return_carry=return_carry,
+            return_states=return_states,
+            implementation=None if is_init else self.implementation,
+            axis_name=None if is_init else axis_name,
         )
+        return modules.run(self, cells, given)
 
     @nn.nowrap
     def _params(self, inputs: PyTree, sequence_length: Lengths | None) -> Params:

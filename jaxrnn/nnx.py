@@ -179,13 +179,19 @@ class Recurrent(FieldsModule):
         """
         key = self._draw_key(deterministic, rngs)
         cells = modules.bind_cells(self._cells(), as_pure(self.params), key)
-        states = {"initial_state": initial_state, "reset_state": reset_state}
-        marks = {"resets": resets, "mask": mask}
-        flags = {"return_carry": return_carry, "return_states": return_states}
-        options = {"implementation": self.implementation, "axis_name": axis_name}
-        return modules.run(
-            self, cells, inputs, sequence_length, states, marks, flags, options
+        given = modules.Arguments(
+            inputs=inputs,
+            sequence_length=sequence_length,
+            initial_state=initial_state,
+            reset_state=reset_state,
+            resets=resets,
+            mask=mask,
+            return_carry=return_carry,
+            return_states=return_states,
+            implementation=self.implementation,
+            axis_name=axis_name,
         )
+        return modules.run(self, cells, given)
 
     def _draw_key(self, deterministic: bool | None, rngs: Rngs | None) -> Key | None:
         """The key for one call, or None if the call draws no random numbers."""

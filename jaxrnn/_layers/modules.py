@@ -6,6 +6,7 @@ computation, calls the driver, and splits the batch axes again. Arrays that have
 batch axis are not reshaped, so they keep their sharding.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -46,7 +47,6 @@ from .._wrappers.base import unwrapped
 
 Shape: TypeAlias = tuple[int, ...]
 Merge: TypeAlias = Callable[[PyTree, PyTree], PyTree]
-Options: TypeAlias = dict[str, Any]
 Cells: TypeAlias = RNNCell | tuple[Any, Any]
 """The cells of a module: one cell, a forward and a backward cell, or a pair of tuples
 with the forward and the backward cell of each layer."""
@@ -56,56 +56,62 @@ NamedCells: TypeAlias = Mapping[str, "RNNCell | NamedCells"]
 """Cells in nested dicts with the keys of their parameters."""
 
 
-def run(
-    module: Any,
-    cells: BoundCells,
-    inputs: PyTree,
-    sequence_length: Lengths | None,
-    states: Mapping[str, PyTree],
-    marks: Mapping[str, ArrayLike | None],
-    flags: Mapping[str, bool | None],
-    options: Options,
-) -> PyTree:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """The arguments of a module's call, except the arguments that choose a random key.
+
+    `implementation` is an argument of the module's constructor.
+    """
+
+    inputs: PyTree
+    sequence_length: Lengths | None
+    initial_state: PyTree
+    reset_state: PyTree = None
+    resets: ArrayLike | None
+    mask: ArrayLike | None
+    return_carry: bool | None
+    return_states: bool | None
+    implementation: str | None
+    axis_name: str | tuple[str, ...] | None = None
+
+
+def run(module: Any, cells: BoundCells, given: Arguments) -> PyTree:
     """Runs the cells of a module.
 
     Args:
         module: The module; its attributes are the options of its constructor.
         cells: The module's cells, bound to its parameters.
-        inputs: As in the module's call.
-        sequence_length: As in the module's call.
-        states: The arguments `initial_state` and `reset_state` of the module's call.
-        marks: The arguments `resets` and `mask`, with an entry for each row and step.
-        flags: The arguments `return_carry` and `return_states`.
-        options: `implementation` and `axis_name`, as in `jaxrnn.dynamic_rnn`.
+        given: The arguments of the module's call.
 
     Returns:
         The outputs, `(state, outputs)` or `(outputs, state, states)`.
     """
     start = 1 if module.time_major else 0
-    inputs, lengths, shape = merge_inputs(module, inputs, sequence_length)
+    inputs, lengths, shape = merge_inputs(module, given.inputs, given.sequence_length)
     dtype = compute_dtype(module.dtype, (inputs, cells))
     cast = functools.partial(in_dtype, dtype)
-    returns = {name: flag(name, x, getattr(module, name)) for name, x in flags.items()}
-    options = options | {
-        "sequence_length": lengths,
-        "dtype": dtype,
-        "parallel_iterations": module.parallel_iterations,
-        "swap_memory": module.swap_memory,
-        "time_major": module.time_major,
-        "return_states": returns["return_states"],
-    }
+    return_carry = flag("return_carry", given.return_carry, module.return_carry)
+    return_states = flag("return_states", given.return_states, module.return_states)
     if not shape:
-        _check_one_sequence(module, states, marks)
-    options |= {name: cast(merge(name, x, shape)) for name, x in states.items()}
-    options |= {name: merge(name, x, shape, start) for name, x in marks.items()}
+        _check_one_sequence(module, given)
+    merged = dataclasses.replace(
+        given,
+        inputs=cast(inputs),
+        sequence_length=lengths,
+        initial_state=cast(merge("initial_state", given.initial_state, shape)),
+        reset_state=cast(merge("reset_state", given.reset_state, shape)),
+        resets=merge("resets", given.resets, shape, start),
+        mask=merge("mask", given.mask, shape, start),
+        return_states=return_states,
+    )
     drive = _run_stack if is_stack(cells) else _run_two
     drive = drive if isinstance(cells, tuple) else _run_one
-    outputs, state, *all_states = drive(module, cast(cells), cast(inputs), options)
+    outputs, state, *all_states = drive(module, cast(cells), merged, dtype)
     outputs, all_states = split((outputs, all_states), shape, start)
     state = split(state, shape)
     if all_states:
         return outputs, state, *all_states
-    return (state, outputs) if returns["return_carry"] else outputs
+    return (state, outputs) if return_carry else outputs
 
 
 def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
@@ -114,66 +120,85 @@ def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
     return value is not None and as_bool(name, value)
 
 
-def _run_one(module: Any, cell: Any, inputs: PyTree, options: Options) -> tuple:
+def _options(module: Any, given: Arguments, dtype: DType) -> dict[str, Any]:
+    """The options of `dynamic_rnn` and `bidirectional_dynamic_rnn`."""
+    return {
+        "sequence_length": given.sequence_length,
+        "dtype": dtype,
+        "parallel_iterations": module.parallel_iterations,
+        "swap_memory": module.swap_memory,
+        "time_major": module.time_major,
+        "resets": given.resets,
+        "implementation": given.implementation,
+        "mask": given.mask,
+        "return_states": given.return_states,
+    }
+
+
+def _run_one(module: Any, cell: Any, given: Arguments, dtype: DType) -> tuple:
     """Calls `dynamic_rnn`, for reversed rows if the module's `reverse` is True."""
     keep_order = as_bool("keep_order", module.keep_order)
+    states = {"initial_state": given.initial_state, "reset_state": given.reset_state}
+    options = states | _options(module, given, dtype)
     if not as_bool("reverse", module.reverse):
-        return dynamic_rnn(cell, inputs, **options)
-    _drop_axis_name(options, "a module with `reverse`")
-    return run_backward(cell, inputs, keep_order=keep_order, **options)
+        return dynamic_rnn(cell, given.inputs, axis_name=given.axis_name, **options)
+    _check_no_axis_name(given, "a module with `reverse`")
+    return run_backward(cell, given.inputs, keep_order=keep_order, **options)
 
 
-def _run_two(module: Any, cells: Any, inputs: PyTree, options: Options) -> tuple:
+def _run_two(module: Any, cells: Any, given: Arguments, dtype: DType) -> tuple:
     """Calls `bidirectional_dynamic_rnn`, and merges the outputs of both directions."""
     fix = "To add the outputs, pass `jnp.add`."
     merge = check_function("merge", module.merge, "a function of both outputs", fix)
-    fw, bw = _pop_states("a pair (state_fw, state_bw)", options)
-    options |= {"initial_state_fw": fw, "initial_state_bw": bw}
-    outputs, *states = bidirectional_dynamic_rnn(cells[0], cells[1], inputs, **options)
+    fw, bw = _two_states(given, "a pair (state_fw, state_bw)")
+    outputs, *states = bidirectional_dynamic_rnn(
+        cells[0],
+        cells[1],
+        given.inputs,
+        initial_state_fw=fw,
+        initial_state_bw=bw,
+        **_options(module, given, dtype),
+    )
     return merge(*outputs), *states
 
 
-def _run_stack(module: Any, cells: Any, inputs: PyTree, options: Options) -> tuple:
+def _run_stack(module: Any, cells: Any, given: Arguments, dtype: DType) -> tuple:
     """Runs layers of `bidirectional_dynamic_rnn`.
 
     In contrast to `stack_bidirectional_dynamic_rnn`, the states are pairs, and the
     states of all steps may be returned.
     """
+    options = _options(module, given, dtype)
 
-    def run_layer(fw: Any, bw: Any, xs: PyTree, **given: Any) -> tuple[PyTree, ...]:
-        outputs, *states = bidirectional_dynamic_rnn(fw, bw, xs, **given, **options)
-        return joined(*outputs, axis=2), *zip(*states, strict=True)
+    def run_layer(fw: Any, bw: Any, xs: PyTree, **states: Any) -> tuple[PyTree, ...]:
+        outputs, *found = bidirectional_dynamic_rnn(fw, bw, xs, **states, **options)
+        return joined(*outputs, axis=2), *zip(*found, strict=True)
 
     what = "a pair (states_fw, states_bw), each with one state per layer"
-    states = _pop_states(what, options)
-    outputs, fw, bw = run_layers(run_layer, inputs, cells, states, None)
+    states = _two_states(given, what)
+    outputs, fw, bw = run_layers(run_layer, given.inputs, cells, states, None)
     # For each layer, `fw` and `bw` hold the final state and, if requested, the states
     # of all steps.
     of_layers = (zip(*direction, strict=True) for direction in (fw, bw))
     return outputs, *zip(*of_layers, strict=True)
 
 
-def _pop_states(what: str, options: Options) -> tuple[Any, Any]:
+def _two_states(given: Arguments, what: str) -> tuple[Any, Any]:
     """The initial states of both directions, or two Nones."""
     must = "be None for a bidirectional module, which always resets to zeros"
-    _drop_none(options, "reset_state", must)
-    _drop_axis_name(options, "a bidirectional module")
-    state = options.pop("initial_state")
+    expect(given.reset_state is None, "reset_state", must, given.reset_state)
+    _check_no_axis_name(given, "a bidirectional module")
+    state = given.initial_state
     pair = (None, None) if state is None else state
     expect(is_list_of(pair, 2), "initial_state", f"be {what}", pair)
     return pair
 
 
-def _drop_axis_name(options: Options, what: str) -> None:
-    """Drops `axis_name`, with which each device would reverse only its own part."""
+def _check_no_axis_name(given: Arguments, what: str) -> None:
+    """Raises ValueError for `axis_name`, with which each device reverses its part."""
     fix = "To divide time, shard the inputs on an explicit mesh."
-    _drop_none(options, "axis_name", f"be None for {what}", fix)
-
-
-def _drop_none(options: Options, name: str, must: str, fix: str = "") -> None:
-    """Drops an unsupported option; raises ValueError unless the option is None."""
-    value = options.pop(name)
-    expect(value is None, name, must, value, fix)
+    must = f"be None for {what}"
+    expect(given.axis_name is None, "axis_name", must, given.axis_name, fix)
 
 
 def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
@@ -347,9 +372,7 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
     return map_named(name, merged, tree)
 
 
-def _check_one_sequence(
-    module: Any, states: Mapping[str, PyTree], marks: Mapping[str, ArrayLike | None]
-) -> None:
+def _check_one_sequence(module: Any, given: Arguments) -> None:
     """Raises ValueError if inputs without a batch axis come with arrays that have one.
 
     Such inputs `[rows, depth]` are one step of each row, but run as one sequence.
@@ -357,10 +380,11 @@ def _check_one_sequence(
     index = "None" if module.time_major else ":, None"
     must = "have no batch axis like the inputs, which are one sequence [time, ...]"
     fix = f"For one step of each row, pass `inputs[{index}]` and `resets[{index}]`."
-    for name, mark in marks.items():
+    for name, mark in {"resets": given.resets, "mask": given.mask}.items():
         expect(mark is None or np.ndim(mark) < 2, name, must, mark, fix)
     shapes = [size_shapes(cell.state_size) for cell in list_cells(module._cells())]
     ranks = [len(shape) for shape in itertools.chain(*shapes)]
+    states = {"initial_state": given.initial_state, "reset_state": given.reset_state}
     for name, state in states.items():
         named = list(named_leaves(name, state, is_tensor_array))
         if len(named) == len(ranks):
