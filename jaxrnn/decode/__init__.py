@@ -13,7 +13,7 @@ memory.
 """
 
 from .._base.modules import export as _export
-from ._beam_search import tile_beams as tile_beams
+from ._beams import tile_beams as tile_beams
 from ._search import (
     Decoded as Decoded,
     beam_search as beam_search,

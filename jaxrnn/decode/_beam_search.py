@@ -1,9 +1,4 @@
-"""`BeamSearchDecoder`, which keeps the best sequences of each example.
-
-Beams are adjacent rows: `tile_beams` repeats the rows of a state or a memory,
-`reordered` gives each beam the state of its parent, and `gather_tree` traces the final
-beams back.
-"""
+"""TensorFlow's `BeamSearchDecoder`, which keeps the best sequences of each example."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,28 +6,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base import arguments
 from .._base.errors import error_note, expect
-from .._base.inputs import as_arrays, check_rows_of_state
+from .._base.inputs import check_rows_of_state
 from .._base.math import concrete_or_none
-from .._base.trees import TensorShape, is_read_only, is_tensor_array, named_leaves
-from .._base.typing import Array, ArrayLike, AxisSize, PyTree, RNNCellLike
+from .._base.trees import TensorShape
+from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._drivers.first_step import call_start
 from .._tensor_array.tensor_array import TensorArray
-from . import _ids
+from . import _beams, _ids
 from ._decoder import CellDecoder
-
-# The beams of an example are chosen from width * vocab candidates with int32 indices. A
-# larger width would overflow these indices for a vocabulary of 32,768 ids.
-MAX_WIDTH = 2**16
-
-NO_PENALTY = "For no penalty, pass 0."
-
-ON_BEAMS = (
-    "The cell and the functions of the decoder run on {} rows (batch size times number "
-    "of beams). If they read a memory with one row for each example, tile the memory "
-    "with `tile_beams`."
-)
 
 
 class BeamSearchDecoderState(NamedTuple):
@@ -156,17 +138,17 @@ class BeamSearchDecoder(CellDecoder):
         reorder_tensor_arrays: bool = True,
     ) -> None:
         super().__init__(cell, initial_state, output_layer)
-        self._beam_width = as_width("beam_width", beam_width)
+        self._beam_width = _beams.as_width("beam_width", beam_width)
         self._embed = _ids.as_embed(embedding)
         self._end_token = _ids.as_end_id("end_token", end_token)
         ids = _ids.as_start_ids("start_tokens", start_tokens)
         shape = (ids.shape[0], self._beam_width)
         self._start_tokens = jnp.broadcast_to(ids[:, None], shape)
         self._length_penalty = _ids.as_number(
-            "length_penalty_weight", length_penalty_weight, NO_PENALTY
+            "length_penalty_weight", length_penalty_weight, _beams.NO_PENALTY
         )
         self._coverage_penalty = _ids.as_number(
-            "coverage_penalty_weight", coverage_penalty_weight, NO_PENALTY
+            "coverage_penalty_weight", coverage_penalty_weight, _beams.NO_PENALTY
         )
         known = concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
@@ -181,10 +163,6 @@ class BeamSearchDecoder(CellDecoder):
     batch_size = property(lambda self: self._start_tokens.shape[0])
     # Each step reorders the beams together with their `finished` flags.
     tracks_own_finished = property(lambda self: True)
-    # Whether the lengths in the scores of a step count an end token of this step.
-    _counts_end = False
-    # The log-probability of all ids but the end token in a finished beam.
-    _impossible = property(lambda self: float(jnp.finfo(self._dtype).min))
 
     @property
     def output_size(self) -> BeamSearchDecoderOutput:
@@ -203,85 +181,44 @@ class BeamSearchDecoder(CellDecoder):
         Only the first beam of each row is active, because equal beams would choose the
         same ids at every step.
         """
-        tokens = self._start_tokens
-        zeros = jnp.zeros_like(tokens, jnp.int32)
-        # The sum has the sharding of the tokens, which a broadcast would not have.
-        is_first = zeros + jnp.arange(self._beam_width, dtype=jnp.int32)[None] == 0
         cell_state = self._split(call_start(self._cell, self._initial_state))
         state = BeamSearchDecoderState(
             cell_state,
-            log_probs=jnp.where(is_first, 0.0, -jnp.inf).astype(self._dtype),
-            finished=~is_first,
-            lengths=zeros,
+            *_beams.first_beams(self._start_tokens, self._dtype),
             accumulated_attention_probs=(
                 self._alignments(cell_state) if self._has_coverage else ()
             ),
         )
-        return self._over(state), self._start_inputs, state
+        return state.finished, self._start_inputs, state
 
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
     ) -> tuple[BeamSearchDecoderOutput, PyTree, PyTree, Array]:
         """Extends the beams of each row by one id and keeps the best beams."""
-        with error_note(ON_BEAMS.format(self._start_tokens.size)):
+        with error_note(_beams.ON_BEAMS.format(self._start_tokens.size)):
             logits, cell_state = self._run_cell(time, inputs, state.cell_state)
             coverage, penalty = self._covered(self._split(cell_state), state)
-            best, scores, parents, ids = self._extend(state, logits, penalty)
+            beams = _beams.Beams(state.log_probs, state.finished, state.lengths)
+            lowest = float(jnp.finfo(self._dtype).min)
+
+            def score(log_probs: Array, lengths: Array, ends: Array) -> Array:
+                lengths = lengths - ends.astype(jnp.int32)
+                weight = self._length_penalty
+                return _beams.penalized(log_probs, lengths, weight) + penalty
+
+            best, scores, parents, ids = _beams.extended(
+                beams, logits, self._end_token, lowest, score
+            )
             next_inputs = self._embed(ids)
-        next_state = best._replace(
-            cell_state=self._split(reordered(cell_state, parents)),
+        next_state = BeamSearchDecoderState(
+            self._split(_beams.reordered(cell_state, parents)),
+            *best,
             accumulated_attention_probs=jax.tree.map(
-                lambda x: pick(x, parents[..., None]), coverage
+                lambda x: _beams.pick(x, parents[..., None]), coverage
             ),
         )
         emit = BeamSearchDecoderOutput(scores, ids, parents)
-        return emit, next_state, next_inputs, self._over(next_state)
-
-    def _extend(
-        self, state: BeamSearchDecoderState, logits: Array, penalty: ArrayLike
-    ) -> tuple[BeamSearchDecoderState, Array, Array, Array]:
-        """Extends each beam by one id and keeps the best beams.
-
-        A finished beam continues only with the end token, which leaves its
-        log-probability unchanged.
-
-        Args:
-            state: The state before the step.
-            logits: The logits of the next ids, `[batch, beam, vocab]`.
-            penalty: A term of the scores, `[batch, beam, 1]` or a number.
-
-        Returns:
-            `(state, scores, parents, ids)`, with the best beam first. Each array is
-            `[batch, beam]`. The state of the cell is unchanged.
-        """
-        log_probs = _ids.log_softmax(logits)
-        batch, width, vocab = log_probs.shape
-        candidates = (batch, width * vocab)
-        is_end = jnp.arange(vocab, dtype=jnp.int32) == self._end_token
-        ended = jnp.where(is_end, 0.0, self._impossible).astype(log_probs.dtype)
-        ended = jnp.broadcast_to(ended, log_probs.shape)
-        alive = ~state.finished
-        gain = jnp.where(alive[..., None], log_probs, ended)
-        total = state.log_probs[..., None] + gain
-        lengths = state.lengths + alive.astype(jnp.int32)
-        scored = lengths[..., None]
-        if not self._counts_end:
-            scored = scored - (alive[..., None] & is_end[None, None]).astype(jnp.int32)
-        scores = penalized(total, scored, self._length_penalty) + penalty
-        scores = scores.reshape(candidates)
-        _, chosen = jax.lax.top_k(jax.lax.stop_gradient(scores), width)
-        parents, ids = chosen // vocab, chosen % vocab
-        finished = pick(state.finished, parents) | (ids == self._end_token)
-        best = state._replace(
-            log_probs=pick(total.reshape(candidates), chosen),
-            finished=finished,
-            lengths=pick(lengths, parents),
-        )
-        return best, pick(scores, chosen), parents, ids
-
-    def _over(self, state: BeamSearchDecoderState) -> Array:
-        """Which beams the loop does not wait for, bool `[batch, beam]`."""
-        return state.finished
+        return emit, next_state, next_inputs, next_state.finished
 
     def finalize(
         self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
@@ -296,7 +233,7 @@ class BeamSearchDecoder(CellDecoder):
             cell_state = jax.tree.map(
                 lambda leaf: self._sorted(leaf, parents, steps, final_state.lengths),
                 final_state.cell_state,
-                is_leaf=is_shared,
+                is_leaf=_beams.is_shared,
             )
             final_state = final_state._replace(cell_state=cell_state)
         return FinalBeamSearchDecoderOutput(sequences, outputs), final_state
@@ -305,7 +242,7 @@ class BeamSearchDecoder(CellDecoder):
         self, time: Array, inputs: PyTree, cell_state: PyTree
     ) -> tuple[Array, PyTree]:
         """The logits `[batch, beam, vocab]` and the state `[batch * beam, ...]`."""
-        inputs, cell_state = self._merge((inputs, cell_state))
+        inputs, cell_state = _beams.merge_beams((inputs, cell_state))
         outputs, cell_state = self._run(time, inputs, cell_state)
         logits = self._project(self._split(outputs))
         logits = _ids.as_logits(logits, self._start_tokens.shape, self._embed)
@@ -341,13 +278,7 @@ class BeamSearchDecoder(CellDecoder):
         return jnp.asarray(_mean(means), self._dtype)
 
     def _split(self, tree: PyTree) -> PyTree:
-        """Reshapes leaves `[batch * beam, ...]` to `[batch, beam, ...]`."""
-        rows = self._start_tokens.shape
-        return map_rows(lambda x: x.reshape(*rows, *x.shape[1:]), tree)
-
-    def _merge(self, tree: PyTree) -> PyTree:
-        """Reshapes leaves `[batch, beam, ...]` to `[batch * beam, ...]`."""
-        return map_rows(lambda x: jax.lax.collapse(x, 0, 2), tree)
+        return _beams.split_beams(tree, self._start_tokens.shape)
 
     def _sorted(
         self, leaf: PyTree, parents: Array, steps: Array, lengths: Array
@@ -362,30 +293,6 @@ class BeamSearchDecoder(CellDecoder):
 
 def _mean(arrays: list[Array]) -> Array:
     return sum(arrays[1:], arrays[0]) / len(arrays)
-
-
-def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
-    """Repeats each row `beam_width` times, for beam search.
-
-    Apply `tile_beams` to memories that a cell, `embed` or `project` closes over. In
-    beam search, all arrays have `batch * beam_width` rows, with the beams of an example
-    in adjacent rows. Beam search does not repeat a memory in the state of a
-    `jaxrnn.contrib.AttentionWrapper`; the beams of an example share this memory.
-
-    Args:
-        tree: A nest of arrays `[batch, ...]`; scalars remain unchanged.
-        beam_width: The number of beams, an int, at most 65,536.
-
-    Returns:
-        The nest, each leaf `[batch * beam_width, ...]`.
-
-    Raises:
-        TypeError: If a leaf is not an array, or `beam_width` is not an int.
-        ValueError: If a leaf is a TensorArray, or `beam_width` is out of range.
-
-    Source: `tf.contrib.seq2seq.tile_batch`.
-    """
-    return tile("tree", tree, as_width("beam_width", beam_width))
 
 
 def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
@@ -411,11 +318,11 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
 
     Source: `tf.contrib.seq2seq.tile_batch`.
     """
-    width = as_width("multiplier", multiplier)
+    width = _beams.as_width("multiplier", multiplier)
 
     def tiled(x: PyTree) -> PyTree:
         if not isinstance(x, TensorArray):
-            return tile("t", x, width)
+            return _beams.tile("t", x, width)
         if not x.element_shape:
             return x
         size = concrete_or_none(x.size())
@@ -423,82 +330,7 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
         rows, *shape = x.element_shape
         return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
 
-    return jax.tree.map(tiled, t, is_leaf=lambda x: x is None or is_shared(x))
-
-
-def as_width(name: str, width: int) -> int:
-    """Checks the number of beams and returns it.
-
-    Raises:
-        TypeError: If the number is not an int.
-        ValueError: If the number is out of range.
-    """
-    return arguments.as_count(name, width, fix="", most=MAX_WIDTH)
-
-
-def tile(name: str, tree: PyTree, width: int) -> PyTree:
-    """Repeats each row of the tree `width` times.
-
-    Raises:
-        TypeError: If a leaf is not an array.
-        ValueError: If a leaf is a TensorArray.
-    """
-    for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
-        must = "be an array whose rows can be repeated"
-        fix = "Store the contents in arrays [batch, ...]."
-        expect(not is_tensor_array(leaf), leaf_name, must, leaf, fix)
-    return map_rows(lambda x: repeated(x, width), as_arrays(name, tree))
-
-
-def is_shared(x: object) -> bool:
-    """Whether `x` is a TensorArray or a read-only part, which all rows share."""
-    return is_read_only(x) or is_tensor_array(x)
-
-
-def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
-    """Applies `fn` to each leaf that has a batch axis.
-
-    Scalars, TensorArrays and read-only parts remain unchanged.
-    """
-
-    def of_rows(leaf: PyTree) -> PyTree:
-        return leaf if is_shared(leaf) or not leaf.ndim else fn(leaf)
-
-    return jax.tree.map(of_rows, tree, is_leaf=is_shared)
-
-
-def repeated(x: Array, width: int) -> Array:
-    """Repeats each row `width` times; unlike `jnp.repeat`, this works on any mesh."""
-    rows, *rest = x.shape
-    wide = jnp.broadcast_to(jnp.expand_dims(x, 1), (rows, width, *rest))
-    return wide.reshape(rows * width, *rest)
-
-
-def reordered(state: PyTree, parents: Array) -> PyTree:
-    """Replaces the state of each beam with the state of its parent beam."""
-    batch, width = parents.shape
-
-    def reorder(x: Array) -> Array:
-        # Index within each example, so that no device reads rows from another device.
-        beams = x.reshape(batch, width, *x.shape[1:])
-        return jax.vmap(lambda x, places: x[places])(beams, parents).reshape(x.shape)
-
-    return map_rows(reorder, state)
-
-
-def penalized(log_probs: Array, lengths: Array, length_penalty: ArrayLike) -> Array:
-    """Log-probabilities with the length penalty; -inf for a beam without a sequence."""
-    penalty = jnp.asarray(length_penalty, log_probs.dtype)
-    factor = ((5 + lengths.astype(log_probs.dtype)) / 6) ** penalty
-    exists = ~_ids.is_minus_infinity(log_probs)
-    # Do not divide infinity, because the derivative with respect to the penalty would
-    # be NaN or infinite.
-    return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)
-
-
-def pick(values: Array, places: Array) -> Array:
-    """Gathers values along the second axis at the indices `places`."""
-    return jnp.take_along_axis(values, places, axis=1)
+    return jax.tree.map(tiled, t, is_leaf=lambda x: x is None or _beams.is_shared(x))
 
 
 def gather_tree(
@@ -535,10 +367,7 @@ def gather_tree(
     rows = ids.shape[1:2]
     lengths = _ids.as_ids(name, max_sequence_lengths, "integers [batch]", rows)
     token = _ids.as_end_id("end_token", end_token)
-    inside = _places(ids.shape)[0] < lengths[None, :, None]
-    found = _along_paths(jnp.where(inside, ids, token), parents, inside)
-    ended = jnp.cumsum((found == token).astype(jnp.int32), axis=0) > 0
-    return jnp.where(ended, token, found)
+    return _beams.ids_along_paths(ids, parents, lengths, token)
 
 
 def gather_tree_from_array(
@@ -560,41 +389,11 @@ def gather_tree_from_array(
     shape = parent_ids.shape
     time = shape[0]
     # Under jit, the capacity of a TensorArray may differ from the number of steps.
-    rows = to_time(t[:time], time)
-    steps, own = _places(shape)
+    rows = _beams.to_time(t[:time], time)
+    steps, own = _beams.places_of(shape)
     inside = steps < max_sequence_lengths[None, :, None]
-    places = _along_paths(parent_ids, parent_ids, inside)
+    places = _beams.along_paths(parent_ids, parent_ids, inside)
     places = jnp.where(steps < lengths[None], places, own)
     # JAX cannot infer an axis of size -1 if the array is empty.
     split = rows.reshape(*shape, rows.size // max(1, parent_ids.size))
     return jnp.take_along_axis(split, places[..., None], axis=2).reshape(rows.shape)
-
-
-def _places(shape: tuple[int, ...]) -> list[Array]:
-    """The step index and the beam index of each entry `[time, batch, beam]`."""
-    return [jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 2)]
-
-
-def _along_paths(ids: Array, parents: Array, inside: Array) -> Array:
-    return trace_back(ids, jnp.where(inside, parents - _places(ids.shape)[1], 0))
-
-
-def to_time(rows: Array, time: AxisSize) -> Array:
-    """Zero-pads `[steps, ...]` to `[time, ...]`."""
-    return jnp.pad(rows, [(0, time - rows.shape[0])] + [(0, 0)] * (rows.ndim - 1))
-
-
-@jax.jit
-def trace_back(ids: Array, offsets: Array) -> Array:
-    """Traces the ids of each final beam, `[time, batch, beam]`."""
-
-    def back(places: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-        ids, offsets = step
-        return places + pick(offsets, places), pick(ids, places)
-
-    own = jnp.arange(ids.shape[-1], dtype=jnp.int32)
-    # In `shard_map`, zeros that are derived from the offsets vary over the same mesh
-    # axes as the offsets.
-    zeros = jnp.sum(jnp.zeros_like(offsets), axis=0, dtype=jnp.int32)
-    last = zeros + own[None]
-    return jax.lax.scan(back, last, (ids, offsets), reverse=True)[1]

@@ -25,9 +25,9 @@ from .._base.typing import (
     RNNCellLike,
 )
 from .._drivers.first_step import call_start
-from . import _beam_search as beams, _ids
+from . import _beams as beams, _ids
 from ._basic import BasicDecoder, BasicDecoderOutput, EmbeddingHelper
-from ._decoder import Decoder, dynamic_decode
+from ._decoder import CellDecoder, Decoder, dynamic_decode
 from ._ids import Embed, Project
 
 Model: TypeAlias = tuple[RNNCellLike, Embed, Project, PyTree, Array, int]
@@ -244,13 +244,13 @@ def beam_search(
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
     model = _checked(cell, embed, project, initial_state, start_ids, end_id)
-    _, embed, project, state, ids, end = model
+    cell, embed, project, state, ids, end = model
     width = beams.as_width("beam_width", beam_width)
     penalty = _ids.as_number("length_penalty", length_penalty, beams.NO_PENALTY)
     state = beams.tile("initial_state", state, width)
     embed, project = _on_rows(embed, project, (ids.shape[0], width), end)
-    decoder = _Search(cell, embed, ids, end, state, width, project, penalty)
-    return _run(decoder, end, max_time)
+    model = cell, embed, project, state, ids, end
+    return _run(_Search(model, width, penalty), end, max_time)
 
 
 def score(
@@ -470,30 +470,81 @@ class _Scored(BasicDecoder):
         return Decoded(outputs.sample_id, scores, sequence_lengths), final_state
 
 
-class _Search(beams.BeamSearchDecoder):
-    """A beam search whose lengths count the end id.
+class _SearchState(NamedTuple):
+    """The cell's state, each leaf `[batch, beam, ...]`, and the beams."""
 
-    The beams of an example finish together.
+    cell_state: PyTree
+    beams: beams.Beams
+
+
+class _Search(CellDecoder):
+    """A beam search in which the beams of an example finish together.
+
+    The lengths in the scores count the end id.
     """
 
-    tracks_own_finished = property(lambda self: False)
-    _counts_end = True
-    _impossible = -jnp.inf
+    def __init__(self, model: Model, width: int, length_penalty: ArrayLike) -> None:
+        cell, self._embed, project, state, ids, self._end_id = model
+        super().__init__(cell, state, project)
+        self._length_penalty = length_penalty
+        self._start_ids = jnp.broadcast_to(ids[:, None], (ids.shape[0], width))
+        self._start_inputs = self._embed(self._start_ids)
+        self._dtype = _ids.score_dtype((self._initial_state, self._start_inputs))
 
-    def _over(self, state: beams.BeamSearchDecoderState) -> Array:
-        over = state.finished | _ids.is_minus_infinity(state.log_probs)
-        return jnp.broadcast_to(jnp.all(over, axis=1, keepdims=True), over.shape)
+    batch_size = property(lambda self: self._start_ids.shape[0])
+    output_dtype = property(lambda self: (jnp.int32, jnp.int32))
+
+    @property
+    def output_size(self) -> tuple[trees.TensorShape, ...]:
+        """The sizes of the ids and the parents of the beams."""
+        return (trees.TensorShape(self._start_ids.shape[1:]),) * 2
+
+    def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
+        """Returns `(finished, inputs, state)` before the first step."""
+        cell_state = call_start(self._cell, self._initial_state)
+        first = beams.first_beams(self._start_ids, self._dtype)
+        state = _SearchState(self._split(cell_state), first)
+        return _all_finished(first), self._start_inputs, state
+
+    def step(
+        self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
+    ) -> tuple[tuple[Array, Array], PyTree, PyTree, Array]:
+        """Extends the beams of each example by one id and keeps the best beams."""
+
+        def score(log_probs: Array, lengths: Array, ends: Array) -> Array:
+            return beams.penalized(log_probs, lengths, self._length_penalty)
+
+        with error_note(beams.ON_BEAMS.format(self._start_ids.size)):
+            rows = beams.merge_beams((inputs, state.cell_state))
+            output, cell_state = self._run(time, *rows)
+            logits = self._project(self._split(output)).astype(self._dtype)
+            best, _, parents, ids = beams.extended(
+                state.beams, logits, self._end_id, -jnp.inf, score
+            )
+            next_inputs = self._embed(ids)
+        cell_state = self._split(beams.reordered(cell_state, parents))
+        next_state = _SearchState(cell_state, best)
+        return (ids, parents), next_state, next_inputs, _all_finished(best)
 
     def finalize(
         self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
     ) -> tuple[PyTree, PyTree]:
         """Returns the ids of the final beams, with their scores, and the state."""
         steps = jnp.max(sequence_lengths, axis=1)
-        ids, parents = outputs.predicted_ids, outputs.parent_ids
-        ids = beams.gather_tree(ids, parents, steps, self._end_token)
-        log_probs, lengths = final_state.log_probs, final_state.lengths
+        ids, parents = outputs
+        ids = beams.ids_along_paths(ids, parents, steps, jnp.int32(self._end_id))
+        log_probs, _, lengths = final_state.beams
         scores = beams.penalized(log_probs, lengths, self._length_penalty)
         return Decoded(ids, scores, lengths), final_state
+
+    def _split(self, tree: PyTree) -> PyTree:
+        return beams.split_beams(tree, self._start_ids.shape)
+
+
+def _all_finished(found: beams.Beams) -> Array:
+    """Whether all beams of an example are finished or impossible, `[batch, beam]`."""
+    over = found.finished | _ids.is_minus_infinity(found.log_probs)
+    return jnp.broadcast_to(jnp.all(over, axis=1, keepdims=True), over.shape)
 
 
 def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
