@@ -55,6 +55,11 @@ from ..decode._beam_search import (
     tile_batch as tile_batch,
 )
 from ..decode._decoder import Decoder as Decoder, dynamic_decode as dynamic_decode
+from ..decode._training import (
+    ScheduledEmbeddingTrainingHelper as ScheduledEmbeddingTrainingHelper,
+    ScheduledOutputTrainingHelper as ScheduledOutputTrainingHelper,
+    TrainingHelper as TrainingHelper,
+)
 from ._attention_mechanisms import (
     AttentionMechanism as AttentionMechanism,
     BahdanauAttention as BahdanauAttention,
@@ -99,12 +104,7 @@ from ._normalized_lstms import (
     WeightNormLSTMCell as WeightNormLSTMCell,
 )
 from ._ntm import NTMCell as NTMCell, NTMControllerState as NTMControllerState
-from ._seq2seq import (
-    ScheduledEmbeddingTrainingHelper as ScheduledEmbeddingTrainingHelper,
-    ScheduledOutputTrainingHelper as ScheduledOutputTrainingHelper,
-    TrainingHelper as TrainingHelper,
-    sequence_loss as sequence_loss,
-)
+from ._sequence_loss import sequence_loss as sequence_loss
 from ._small_cells import (
     CFNCell as CFNCell,
     IndRNNCell as IndRNNCell,

@@ -1,4 +1,4 @@
-"""Helpers for training, which feed given or randomly chosen inputs, and the loss."""
+"""Helpers for training, which feed a `BasicDecoder` given or randomly chosen inputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,17 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import Steps, extend
-from jaxrnn.typing import Array, ArrayLike, Key, Lengths, PyTree
-
-from ..decode import _ids
-from ..decode._basic import CustomHelper
-from ..decode._decoder import as_function
-
-_CUT = (
-    "If the logits come from `dynamic_decode` outside jit, truncate `targets` and "
-    "`weights` to `logits.shape[1]` steps, the length of the longest decoded row."
-)
+from .._base.arguments import as_bool, as_lengths
+from .._base.cell_keys import check_key
+from .._base.errors import expect
+from .._base.inputs import as_arrays
+from .._base.math import concrete_or_none
+from .._base.typing import Array, ArrayLike, Key, Lengths, PyTree
+from .._loops.steps import Steps
+from . import _ids
+from ._basic import CustomHelper
+from ._decoder import as_function
 
 
 class TrainingHelper(CustomHelper):
@@ -50,7 +49,7 @@ class TrainingHelper(CustomHelper):
         time_major: bool = False,
         name: str | None = None,
     ) -> None:
-        axis = 0 if extend.as_bool("time_major", time_major) else 1
+        axis = 0 if as_bool("time_major", time_major) else 1
         self.inputs = _as_sequences("inputs", inputs)
         shape = jax.tree.leaves(self.inputs)[0].shape
         rows = shape[1 - axis]
@@ -136,7 +135,7 @@ class ScheduledEmbeddingTrainingHelper(TrainingHelper):
     ) -> None:
         super().__init__(inputs, sequence_length, time_major, name)
         self._embed = _ids.as_embed(embedding)
-        extend.check_key(key)
+        check_key(key)
         ids_key, choice_key = jax.random.split(key)
         choice_key = _ids.seeded(choice_key, "scheduling_seed", scheduling_seed)
         self._key = _ids.seeded(ids_key, "seed", seed)
@@ -224,24 +223,24 @@ def _as_sequences(name: str, inputs: PyTree) -> PyTree:
             arrays differ in the sizes of these axes.
         TypeError: If a leaf is not an array.
     """
-    inputs = extend.as_arrays(name, inputs)
+    inputs = as_arrays(name, inputs)
     shapes = [leaf.shape[:2] for leaf in jax.tree.leaves(inputs)]
     fits = shapes and len(shapes[0]) == 2 and len(set(shapes)) == 1
     must = "hold arrays [batch, time, ...] or, with `time_major`, [time, batch, ...]"
     fix = "The first two sizes of all arrays must agree."
-    extend.expect(fits, name, must, inputs, fix)
+    expect(fits, name, must, inputs, fix)
     return inputs
 
 
 def _as_lengths(sequence_length: Lengths, batch: int, time: Any) -> Array:
     name = "sequence_length"
     fix = f"To run all steps, pass `np.full({batch}, {time})`."
-    extend.expect(sequence_length is not None, name, "be integers [batch]", None, fix)
-    lengths: Any = extend.as_lengths(sequence_length, batch)
-    known = extend.concrete_or_none(lengths)
+    expect(sequence_length is not None, name, "be integers [batch]", None, fix)
+    lengths: Any = as_lengths(sequence_length, batch)
+    known = concrete_or_none(lengths)
     longest = 0 if known is None else known.max(initial=0)
     must = f"not exceed the number of steps of the inputs ({time})"
-    extend.expect(longest <= time, name, must, int(longest))
+    expect(longest <= time, name, must, int(longest))
     return jnp.minimum(lengths, time)
 
 
@@ -249,10 +248,10 @@ def _schedule(
     probability: ArrayLike, rows: int, key: Key
 ) -> Callable[[Array, PyTree], Array]:
     """`choose(time, outputs)`, bool `[rows]`, True with the row's probability."""
-    array = extend.as_arrays("sampling_probability", probability)
+    array = as_arrays("sampling_probability", probability)
     must = f"be a number or an array [{rows}], one number per row"
     fits = array.shape in ((), (rows,))
-    extend.expect(fits, "sampling_probability", must, array)
+    expect(fits, "sampling_probability", must, array)
     bound = jnp.broadcast_to(array, (rows,)).astype(jnp.float32)
     return lambda time, outputs: _ids.uniform(key, outputs, rows, time) < bound
 
@@ -268,117 +267,3 @@ def _chosen(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
         return jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), x, y)
 
     return jax.tree.map(choose, tree, other)
-
-
-def sequence_loss(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    weights: ArrayLike,
-    average_across_timesteps: bool = True,
-    average_across_batch: bool = True,
-    sum_over_timesteps: bool = False,
-    sum_over_batch: bool = False,
-    softmax_loss_function: Callable[..., Array] | None = None,
-    name: str | None = None,
-) -> Array:
-    """The weighted cross-entropy of sequences, with optional reductions.
-
-    Let `c = cross-entropy * weights`, `[batch, time]`. The flags that are True select
-    the result:
-
-    - Both `average_across_...` flags (the default): `sum(c) / sum(weights)`.
-    - Both `sum_over_...` flags and no `average_across_...` flag: `sum(c) / n`, where n
-      is the number of nonzero weights.
-    - One `average_across_...` flag: the sum of c over that axis, divided by the sum of
-      the weights over that axis. As in TensorFlow, a `sum_over_...` flag of the other
-      axis is ignored.
-    - One `sum_over_...` flag and no `average_across_...` flag: the sum of c over that
-      axis, divided by the number of nonzero weights along that axis.
-    - No flag: c itself.
-
-    If a divisor is 0, the result is 0. Where a weight is 0, logits may be NaN or
-    infinite, and targets may be out of range, e.g. -1 or 99 as padding. In this case,
-    TensorFlow's loss is NaN, or TensorFlow raises an error. Where a weight is not 0, a
-    target of `vocab` or more makes the loss NaN.
-
-    Args:
-        logits: Floating `[batch, time, vocab]`.
-        targets: Integers `[batch, time]`.
-        weights: Floating `[batch, time]`; 0 for padding.
-        average_across_timesteps: Whether to average over time.
-        average_across_batch: Whether to average over rows.
-        sum_over_timesteps: Whether to sum over time, as described above.
-        sum_over_batch: Whether to sum over rows, as described above.
-        softmax_loss_function: `softmax_loss_function(labels, logits)`, which returns
-            the loss of each target. The function is called with the keyword arguments
-            `labels`, which are the targets `[batch * time]`, and `logits`
-            `[batch * time, vocab]`. None for the cross-entropy of the softmax.
-        name: The name of the operations in profiles; "sequence_loss" by default.
-
-    Returns:
-        A scalar, `[batch]`, `[time]` or `[batch, time]`.
-
-    Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not match, or one axis is both averaged and summed.
-
-    Source: `tf.contrib.seq2seq.sequence_loss`.
-    """
-    logits, targets, weights = _checked(logits, targets, weights)
-    average = _axes(average_across_batch, average_across_timesteps)
-    total = _axes(sum_over_batch, sum_over_timesteps)
-    must = "be False for an axis over which the loss is averaged"
-    extend.expect(not set(average) & set(total), "sum_over_...", must, True)
-    with jax.named_scope(name or "sequence_loss"):
-        zero = jnp.zeros((), logits.dtype)
-        unused = weights == 0
-        hidden = jnp.where(unused[..., None] & ~jnp.isfinite(logits), zero, logits)
-        ids = jnp.where(unused, jnp.clip(targets, 0, logits.shape[2] - 1), targets)
-        losses = _losses(hidden, ids, softmax_loss_function)
-        weights = weights.astype(losses.dtype)
-        losses = losses * weights
-        if len(total) == 2 or (total and not average):
-            return _ratio(losses, (weights != 0).astype(losses.dtype), total)
-        return _ratio(losses, weights, average) if average else losses
-
-
-def _checked(logits: Any, targets: Any, weights: Any) -> tuple[Array, Array, Array]:
-    """Checks the shapes and dtypes of the arguments; returns them as arrays.
-
-    Raises:
-        ValueError: If an array has the wrong shape.
-        TypeError: If `targets` are not integers.
-    """
-    logits = extend.as_arrays("logits", logits)
-    extend.expect(logits.ndim == 3, "logits", "be [batch, time, vocab]", logits)
-    targets = extend.as_arrays("targets", targets)
-    weights = extend.as_arrays("weights", weights)
-    for name, array in (("targets", targets), ("weights", weights)):
-        must = f"be [batch, time], to fit `logits` {list(logits.shape)}"
-        extend.expect(array.shape == logits.shape[:2], name, must, array, _CUT)
-    is_integer = jnp.issubdtype(targets.dtype, jnp.integer)
-    extend.expect(is_integer, "targets", "be integers", targets, error=TypeError)
-    return logits, targets, weights
-
-
-def _axes(batch: bool, timesteps: bool) -> list[int]:
-    """The axes whose flags are True: 0 for batch, 1 for time."""
-    return [axis for axis, flag in enumerate((batch, timesteps)) if flag]
-
-
-def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Array:
-    """The loss of each target, `[batch, time]`."""
-    if loss_function is None:
-        log_probs = jax.nn.log_softmax(logits, axis=-1)
-        return -jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
-    flat = logits.reshape(-1, logits.shape[-1])
-    losses = loss_function(labels=targets.reshape(-1), logits=flat)
-    return losses.reshape(targets.shape)
-
-
-def _ratio(losses: Array, weights: Array, axes: list[int]) -> Array:
-    """The quotient of the sums over `axes`; 0 where the divisor is 0."""
-    losses = jnp.sum(losses, axes)
-    weights = jnp.sum(weights, axes)
-    safe = jnp.where(weights == 0, jnp.ones_like(weights), weights)
-    return jnp.where(weights == 0, jnp.zeros_like(losses), losses / safe)
