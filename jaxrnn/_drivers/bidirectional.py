@@ -13,10 +13,10 @@ from .._base.modules import with_hints
 from .._base.sharding import lengths_for, spec_of_divided_time
 from .._base.trees import with_structure
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
+from .._engine.first_step import as_mask, as_resets
 from .._loops import masking
 from ..memory import Strategy
 from .dynamic_rnn import as_padded, dynamic_rnn
-from .first_step import as_mask, as_resets
 from .static_rnn import stacked, static_rnn, unstacked
 
 

@@ -31,9 +31,9 @@ from .._base.sharding import (
 )
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, PyTree, RNNCellLike, bound_or_none
+from .._engine.first_step import text_of
 from .._loops import masking
 from .._loops.steps import Run, Steps
-from .first_step import text_of
 from .run_cell import (
     Options,
     ReadyRun,

@@ -32,10 +32,10 @@ from .._base.typing import (
     RNNCellLike,
     bound_or_none,
 )
+from .._engine.first_step import call_start, one_step, text_of, zero_state
 from .._loops.masking import first_inputs
 from ..memory import Keep, Nested, Offload, Recompute, Strategy, as_strategy
 from .dynamic_rnn import dynamic_rnn
-from .first_step import call_start, one_step, text_of, zero_state
 
 _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))

@@ -11,10 +11,10 @@ from .._base.modules import with_hints
 from .._base.trees import has_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike, bound_or_none
 from .._batching.packed_sequences import PackedSequences, check_whole, with_first_axes
+from .._engine.first_step import fix_of_rows, rows_interact, zero_state
 from .._loops import masking
 from .._loops.steps import Restarts, Run, Steps, read_rows
 from ..memory import Strategy, as_strategy, plan_of
-from .first_step import fix_of_rows, rows_interact, zero_state
 from .run_cell import Options, run_cell
 
 

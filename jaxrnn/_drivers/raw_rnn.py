@@ -37,10 +37,10 @@ from .._base.trees import (
     without_read_only,
 )
 from .._base.typing import Array, PyTree, RNNCellLike
+from .._engine.first_step import call_start
 from .._loops import masking
 from .._loops.scans import summed_in_float32
 from ..memory import Strategy, as_strategy
-from .first_step import call_start
 from .until_finished import Carry, Step, run_until_finished
 
 EMIT_FIX = (

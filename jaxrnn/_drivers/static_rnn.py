@@ -35,11 +35,7 @@ from .._base.typing import (
     Size,
 )
 from .._batching.packed_sequences import check_not_packed
-from .._loops import masking
-from .._loops.scans import summed_in_float32
-from .._loops.steps import Run, Steps
-from .._tensor_array.carried import with_capacity_for
-from .first_step import (
+from .._engine.first_step import (
     as_initial_state,
     as_pair,
     call_start,
@@ -49,6 +45,10 @@ from .first_step import (
     rows_interact,
     zero_state,
 )
+from .._loops import masking
+from .._loops.scans import summed_in_float32
+from .._loops.steps import Run, Steps
+from .._tensor_array.carried import with_capacity_for
 from .run_cell import Options, run_cell
 
 # On a CPU, compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s

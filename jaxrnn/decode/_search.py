@@ -24,7 +24,7 @@ from .._base.typing import (
     PyTree,
     RNNCellLike,
 )
-from .._drivers.first_step import call_start
+from .._engine.first_step import call_start
 from . import _beams as beams, _ids
 from ._basic import BasicDecoder, BasicDecoderOutput, EmbeddingHelper
 from ._decoder import CellDecoder, Decoder, dynamic_decode

@@ -35,7 +35,7 @@ from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._cells.bound import BoundCell
 from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
-from .._drivers.first_step import (
+from .._engine.first_step import (
     as_reset_state,
     as_resets,
     call_start,

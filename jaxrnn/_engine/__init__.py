@@ -1,0 +1,1 @@
+"""One run of a cell, whichever driver asked for it."""
