@@ -32,15 +32,15 @@ from .._base.sharding import (
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, PyTree, RNNCellLike, bound_or_none
 from .._engine.first_step import text_of
-from .._loops import masking
-from .._loops.steps import Run, Steps
-from .run_cell import (
+from .._engine.run_cell import (
     Options,
     ReadyRun,
     prepared,
     run_ready,
     run_segments,
 )
+from .._loops import masking
+from .._loops.steps import Run, Steps
 
 Results = tuple[PyTree, PyTree, PyTree]
 

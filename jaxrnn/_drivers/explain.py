@@ -10,10 +10,10 @@ from .._base.math import is_float
 from .._base.modules import with_hints
 from .._base.sharding import platform_of
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
+from .._engine.run_cell import ReadyRun, prepared, run_ready
 from ..memory import Strategy
 from .dynamic_rnn import make_run
 from .memory_plan import Bytes, as_text, saved_bytes, title_of
-from .run_cell import ReadyRun, prepared, run_ready
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,10 +12,10 @@ from .._base.trees import has_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike, bound_or_none
 from .._batching.packed_sequences import PackedSequences, check_whole, with_first_axes
 from .._engine.first_step import fix_of_rows, rows_interact, zero_state
+from .._engine.run_cell import Options, run_cell
 from .._loops import masking
 from .._loops.steps import Restarts, Run, Steps, read_rows
 from ..memory import Strategy, as_strategy, plan_of
-from .run_cell import Options, run_cell
 
 
 @with_hints

@@ -45,11 +45,11 @@ from .._engine.first_step import (
     rows_interact,
     zero_state,
 )
+from .._engine.run_cell import Options, run_cell
 from .._loops import masking
 from .._loops.scans import summed_in_float32
 from .._loops.steps import Run, Steps
 from .._tensor_array.carried import with_capacity_for
-from .run_cell import Options, run_cell
 
 # On a CPU, compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s
 # for 20 steps, 15 s for 50 steps (44 s with lengths) and minutes for 100 steps.
