@@ -19,11 +19,11 @@ from .._base.modules import with_hints
 from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
+from .._engine.divided_time import run_on_mesh, run_part
 from .._engine.first_step import as_initial_state, as_resets, mask_or_lengths
 from .._engine.run_cell import Options, run_cell
 from .._loops.steps import Restarts, Run, Steps
 from ..memory import Strategy, as_strategy, plan_of
-from .divided_time import run_on_mesh, run_part
 
 IMPLEMENTATIONS = "xla", "native"
 _OF_PART = (
