@@ -12,7 +12,7 @@ from cases import clipped
 from helpers import MODES, bound, drawn, in_raw_rnn, scanned
 
 import jaxrnn
-from jaxrnn._drivers import bounded_loop as module
+from jaxrnn._engine import bounded_loop as module
 from jaxrnn.memory import CheckpointPlan, Keep, Offload, Recompute
 from jaxrnn.testing._oracle import weighted_sum
 
