@@ -38,10 +38,10 @@ from .._base.trees import (
 )
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._engine.first_step import call_start
+from .._engine.until_finished import Carry, Step, run_until_finished
 from .._loops import masking
 from .._loops.scans import summed_in_float32
 from ..memory import Strategy, as_strategy
-from .until_finished import Carry, Step, run_until_finished
 
 EMIT_FIX = (
     "At time 0, `emit_output` describes one row: return arrays without a batch axis, "

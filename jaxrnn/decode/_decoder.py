@@ -16,7 +16,7 @@ from .._base.cell_keys import cell_at_step
 from .._base.errors import expect
 from .._base.inputs import as_arrays, like
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
-from .._drivers.until_finished import Carry, Step, run_until_finished
+from .._engine.until_finished import Carry, Step, run_until_finished
 from .._loops import masking
 from .._loops.scans import summed_in_float32
 from ..memory import Strategy, as_strategy
