@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 TESTS = {
     "affine": ["loops", "native"],
     "drivers": ["drivers", "meshes/test_drivers.py"],
+    "engine": ["engine", "drivers", "meshes/test_drivers.py"],
     "extend": ["package"],
     "init": ["package"],
     "initializers": ["cells"],
@@ -30,7 +31,7 @@ TESTS = {
     "typing": ["package"],
 }
 # A change in these rooms may break any cell.
-SHARED = {"affine", "base", "drivers", "loops", "memory", "testing"}
+SHARED = {"affine", "base", "drivers", "engine", "loops", "memory", "testing"}
 
 
 def changed_files(base):

@@ -1,1 +1,1 @@
-"""The drivers (functions that run a cell over time), with their checks and loops."""
+"""The drivers: public functions that run a cell over time, each in a file."""
