@@ -62,8 +62,7 @@ Cells:
 * Wrappers: `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`,
   `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`).
 * Custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`,
-  `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`, `TensorShape`; and `Run`,
-  `Steps` and `Choice` for cells that run whole sequences at once.
+  `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`, `TensorShape`.
 * Types of the cells that drivers accept: `BoundCell`, `RNNCellLike`.
 """  # noqa: E501 (The README shows the same lines.)
 
@@ -119,10 +118,7 @@ from ._cells.gru import (
     GRUCell as GRUCell,
 )
 from ._cells.layer_norm_gru import LayerNormGRUCell as LayerNormGRUCell
-from ._cells.linear_recurrence import (
-    ComplexState as ComplexState,
-    LinearRecurrenceCell as LinearRecurrenceCell,
-)
+from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCell
 from ._cells.lru import LRUCell as LRUCell, RGLRUCell as RGLRUCell
 from ._cells.lstm import (
     BasicLSTMCell as BasicLSTMCell,
@@ -132,6 +128,7 @@ from ._cells.lstm import (
 from ._cells.mlstm import MLSTMCell as MLSTMCell
 from ._cells.mlstm_rule import MLSTMInputs as MLSTMInputs, MLSTMState as MLSTMState
 from ._cells.params import ParamSpec as ParamSpec
+from ._cells.recurrence import ComplexState as ComplexState
 from ._cells.slstm import SLSTMCell as SLSTMCell, SLSTMState as SLSTMState
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,
@@ -153,7 +150,6 @@ from ._drivers.static_rnn import (
     static_rnn as static_rnn,
     static_state_saving_rnn as static_state_saving_rnn,
 )
-from ._loops.steps import Choice as Choice, Run as Run, Steps as Steps
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._wrappers.dropout import DropoutWrapper as DropoutWrapper
 from ._wrappers.multi_rnn import MultiRNNCell as MultiRNNCell

@@ -452,6 +452,7 @@ class LinenCell(RNNCell):
     output_size: Size
     feature_axes: int | None
     broadcast_rngs: tuple[str, ...]
+    starts_from_zeros = property(lambda self: True)
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
         """The parameters of the module: its collection "params".

@@ -111,7 +111,7 @@ CHEAP = laws("is_a_value has_its_sizes")
 # For rows that run the same code as other rows, with other axes, states or stages:
 # compare the forward and the backward direction with the oracle.
 FEW_LAWS = CHEAP | laws(
-    "inits_from_shapes runs_as_a_loop runs_backwards_as_a_loop runs_a_subclass "
+    "inits_from_shapes runs_as_a_loop runs_backwards_as_a_loop "
     "ignores_padding spreads_nan_only_forward"
 )
 # TensorFlow's goldens of its own cells compare the same runs (`tests/tf1`).

@@ -171,7 +171,7 @@ def lstm_ref(x, h, c, packed, lengths, sizes):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Around(jaxrnn.RNNCell):
-    """A wrapper whose `apply_sequence` calls that of its cell."""
+    """A wrapper that runs the loop of its cell under a name of its own."""
 
     cell: jaxrnn.RNNCell
     state_size = property(lambda self: self.cell.state_size)
@@ -183,8 +183,9 @@ class Around(jaxrnn.RNNCell):
     def apply(self, params, inputs, state, key=None):
         return self.cell.apply(params, inputs, state, key)
 
-    def apply_sequence(self, params, run):
-        return self.cell.apply_sequence(params, run)
+    def choose_loop(self, params, run):
+        choice = self.cell.choose_loop(params, run.replace(implementation=None))
+        return jaxrnn.extend.Choice("own", choice.loop) if choice.loop else choice
 
 
 @jax.tree_util.register_dataclass

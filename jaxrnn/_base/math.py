@@ -159,6 +159,11 @@ def widened(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), tree)
 
 
+def cast(tree: PyTree, dtype: DType) -> PyTree:
+    """Casts all leaves to `dtype`."""
+    return jax.tree.map(lambda x: x.astype(dtype), tree)
+
+
 def cast_like(like: PyTree, tree: PyTree) -> PyTree:
     """Casts the arrays of `tree` to the dtypes of the arrays of `like`."""
     return jax.tree.map(lambda x, y: y.astype(x.dtype), like, tree)

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from .._loops.steps import Steps
 from . import fields
 from .delta_rule import LEAST_LOG, DeltaInputs, DeltaRule
 from .matrix_memory import MatrixMemoryCell
-from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule, MLSTMState
+from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule
 from .params import Specs
 from .step_checks import check_step_inputs
 
@@ -34,8 +34,6 @@ class BareMemoryCell(MatrixMemoryCell):
     name: str | None = fields.name()
 
     feature_axes = None
-    inputs_type: ClassVar[Any]
-    """The type of the inputs: q, k, v, and two numbers for each head."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,9 +48,14 @@ class BareMemoryCell(MatrixMemoryCell):
     @property
     def input_sizes(self) -> Any:
         """The sizes of the inputs of a step, a named tuple of `TensorShape`s."""
+        sizes, _ = self.rule.sizes(self.num_heads, self.key_size, self.value_size)
         key = TensorShape([self.num_key_heads or self.num_heads, self.key_size])
-        number = TensorShape([self.num_heads])
-        return self.inputs_type(key, key, self.output_size, number, number)
+        return sizes._replace(q=key, k=key)
+
+    @property
+    def state_size(self) -> Any:
+        """The sizes of the state of the rule."""
+        return self.rule.sizes(self.num_heads, self.key_size, self.value_size)[1]
 
     @property
     def output_size(self) -> TensorShape:
@@ -71,8 +74,9 @@ class BareMemoryCell(MatrixMemoryCell):
                 floating-point or does not have the size in `input_sizes`.
             TypeError: If a leaf is not an array.
         """
-        names = self.inputs_type._fields
-        must = f"be a `{self.inputs_type.__name__}` ({', '.join(names)})"
+        kind = self.rule.Inputs
+        names = kind._fields
+        must = f"be a `{kind.__name__}` ({', '.join(names)})"
         # A plain tuple may replace the named tuple, but not a tuple of other names.
         fits = is_list_of(inputs, len(names)) and getattr(inputs, "_fields", names)
         fix = "`input_sizes` of the cell has the size of each."
@@ -85,7 +89,7 @@ class BareMemoryCell(MatrixMemoryCell):
             rows = leaves[0].shape[0]
             must = f"have {counted(rows, 'row')}, as `inputs.{names[0]}` has"
             expect(x.shape[0] == rows, f"inputs.{name}", must, x)
-        return self.inputs_type(*leaves)
+        return kind(*leaves)
 
     def project(self, params: Params, inputs: Any, dtype: DType) -> tuple[None, Any]:
         """The values of a step, with keys for each head; see `MatrixMemoryCell`."""
@@ -93,7 +97,7 @@ class BareMemoryCell(MatrixMemoryCell):
         times = self.num_heads // (self.num_key_heads or self.num_heads)
         if times > 1:
             q, k = (_repeated(x, times) for x in (q, k))
-        return None, self.scaled(self.inputs_type(q, k, *others))
+        return None, self.scaled(self.rule.Inputs(q, k, *others))
 
     def safety_check(self, params: Params, dtype: DType) -> Callable[..., Array]:
         """Which steps cannot overflow in a chunk; see `MatrixMemoryCell`."""
@@ -161,7 +165,7 @@ def _stays_small(growth: Array, largest: Array, steps: Steps, limit: float) -> A
 
 @final
 @fields.dataclass
-class DeltaMemoryCell(BareMemoryCell, DeltaRule):
+class DeltaMemoryCell(BareMemoryCell):
     """The gated delta rule without projections: a cell without parameters.
 
     For each head, with a matrix S [key, value], and vectors as rows:
@@ -205,12 +209,7 @@ class DeltaMemoryCell(BareMemoryCell, DeltaRule):
     _: dataclasses.KW_ONLY
     chunk_size: int = fields.count(default=32)
 
-    inputs_type = DeltaInputs
-
-    @property
-    def state_size(self) -> TensorShape:
-        """The sizes of S, `[num_heads, key_size, value_size]`."""
-        return TensorShape([self.num_heads, self.key_size, self.value_size])
+    rule = DeltaRule()
 
     def scaled(self, values: DeltaInputs) -> DeltaInputs:
         """The values with q divided by `sqrt(K)`, and with decays of at least -87."""
@@ -225,7 +224,7 @@ class DeltaMemoryCell(BareMemoryCell, DeltaRule):
 
 @final
 @fields.dataclass
-class MLSTMMemoryCell(BareMemoryCell, MLSTMRule):
+class MLSTMMemoryCell(BareMemoryCell):
     """The memory of an mLSTM without projections: a cell without parameters.
 
     For each head, with k scaled by `1 / sqrt(K)`:
@@ -263,12 +262,7 @@ class MLSTMMemoryCell(BareMemoryCell, MLSTMRule):
     Source: arXiv:2405.04517, section 2.3; `mlstm_kernels`, the package of the authors.
     """
 
-    inputs_type = MLSTMInputs
-
-    @property
-    def state_size(self) -> MLSTMState:
-        """The sizes of the state, an `MLSTMState`."""
-        return self.sizes_of_state(self.num_heads, self.key_size, self.value_size)
+    rule = MLSTMRule()
 
     def scaled(self, values: MLSTMInputs) -> MLSTMInputs:
         """The values with k divided by `sqrt(K)`, and with gates in range."""

@@ -1,9 +1,8 @@
 """`RNNCell`, the base class of cells, and `SpecsCell`, which checks steps."""
 
 import abc
-import dataclasses
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +21,34 @@ from .._base.inputs import named_inputs
 from .._base.math import in_native_order
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped
-from .._loops.scans import scan_steps
-from .._loops.steps import Choice, Run
+from .._loops.steps import Choice, Loop, Run
 from . import fields, step_checks
 from .bound import BoundCell
 from .fields import Hyperparameters, snake_case
 from .params import Specs, make_params
+
+
+class Transition(NamedTuple):
+    """Functions of the *map* of a cell: from a state to the state some steps later.
+
+    A map is represented by arrays, such as the factors A and B of `A h + B`, which do
+    not depend on the state. Devices that run later steps of a sequence therefore need
+    not wait for the state.
+
+    Attributes:
+        run: `run(params, run)`: the map of all steps, after the map `run.state`. Where
+            rows restart, the map becomes one of the restart states.
+        identity: `identity(state)`: the map to the same state, for states like `state`.
+        constant: `constant(state)`: the map of all states to `state`.
+        map: `map(transition, state)`: the state to which a map maps `state`.
+        stored: `stored(like, state)`: the state, cast to the dtypes of `like`.
+    """
+
+    run: Callable[[Params, Run], PyTree]
+    identity: Callable[[PyTree], PyTree]
+    constant: Callable[[PyTree], PyTree]
+    map: Callable[[PyTree, PyTree], PyTree]
+    stored: Callable[[PyTree, PyTree], PyTree]
 
 
 @fields.dataclass
@@ -57,26 +78,10 @@ class RNNCell(Hyperparameters, abc.ABC):
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Replaces the loops of base classes that have other steps than this class.
-
-        The steps are those of the first class that defines `apply` or `step`. The next
-        loop in the order of the base classes must be a loop of the same class.
-        """
+        """Refuses a class that overrides a method, but inherits what replaces it."""
         super().__init_subclass__(**options)
-
-        def first(bases: tuple[type, ...], *names: str) -> type:
-            return next(base for base in bases if any(n in vars(base) for n in names))
-
-        mro = cls.__mro__
-        steps = first(mro, "apply", "step")
-        loops = "choose_loop", "apply_sequence"
-        if first(mro[mro.index(steps) :], *loops) not in (steps, RNNCell):
-            cls.choose_loop = RNNCell.choose_loop
-            cls.apply_sequence = RNNCell.apply_sequence
-        elif "choose_loop" not in vars(first(mro, *loops)):
-            cls.choose_loop = _choose_own_loop
-        if mro.index(steps) < mro.index(first(mro, "transition")):
-            cls.transition = RNNCell.transition
+        for used, names in _USED_INSTEAD.items():
+            _check_overrides(cls, names, used)
 
     @property
     def is_random(self) -> bool | None:
@@ -126,12 +131,10 @@ class RNNCell(Hyperparameters, abc.ABC):
             ValueError: If `key` is an array of keys.
         """
 
-    def transition(self) -> Any:
-        """A cell whose state is the map of this cell's state over the steps so far.
+    def transition(self) -> Transition | None:
+        """How the state after several steps depends on the state before the steps.
 
-        A `Transition` of `_cells/transition.py`, with which devices run different parts
-        of one sequence at the same time. None if there is no such cell, because a step
-        is not a simple function of the state.
+        None if the state after the steps is not a simple function of that state.
         """
         return None
 
@@ -172,45 +175,15 @@ class RNNCell(Hyperparameters, abc.ABC):
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses the loop that runs all steps, before anything is traced.
 
-        By default, a driver calls `apply_sequence` if the class defines it, and scans
-        `apply` otherwise. Override this method for a cell whose loop depends on the
-        run. A subclass that overrides only `apply` is always scanned.
+        By default, a driver scans `apply`. Override this method if the cell can run a
+        sequence faster than a scan, and return a `jaxrnn.extend.Choice` with a function
+        `loop(params, run)`. Its results and gradients must match a scan of `apply`.
 
         Args:
             params: Parameters as `init` returns them; only types are read.
             run: The run; only types are read.
         """
-        return Choice.scan(f"{type(self).__name__} has no `apply_sequence` of its own")
-
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps; results and gradients match a scan of `apply`.
-
-        Override this method if the cell can run a sequence faster than a scan.
-
-        Args:
-            params: Parameters as `init` returns them.
-            run: The inputs of all steps, the initial state, the time axis, the keys of
-                the steps, and the requested implementation.
-
-        Returns:
-            `(outputs, state)`: the outputs of all steps, with time along the same axis
-            as in the inputs and zeros in finished rows; and the state after each row's
-            last step. If `run.steps.returns_states`, the outputs are pairs
-            `(output, new_state)` of all steps.
-        """
-        # A class's own `apply_sequence` may call this one, which then scans.
-        if type(self).apply_sequence is RNNCell.apply_sequence:
-            choice = self.choose_loop(params, run)
-            choice.check(run)
-            if choice.loop:
-                return choice.loop(params, run)
-
-        def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-            key = run.keys(t) if run.keys else None
-            return self.apply(params, inputs, state, key)
-
-        steps = dataclasses.replace(run.steps, offset=None)
-        return scan_steps(apply, run.inputs, run.state, steps)
+        return Choice.scan(f"{type(self).__name__} has no loop of its own")
 
     def bind(self, params: Params, key: Key | None = None) -> BoundCell:
         """Binds the cell to its parameters, as `dynamic_rnn` requires.
@@ -265,18 +238,11 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         return trees.map_sizes(zeros, self.state_size, "state_size")
 
-    @property
-    def starts_from_zeros(self) -> bool:
-        """Whether the zero state is known to be zeros, for which some loops are faster.
-
-        False if a class overrides `zero_state` or `get_initial_state`, because the
-        values of the state are then unknown.
-        """
-        cls = type(self)
-        return (
-            cls.zero_state is RNNCell.zero_state
-            and cls.get_initial_state is RNNCell.get_initial_state
-        )
+    starts_from_zeros = property(
+        lambda self: False,
+        doc="Whether `zero_state` is known to be zeros, for which some loops are "
+        "faster; by default, False.",
+    )
 
     def get_initial_state(
         self,
@@ -312,9 +278,30 @@ class RNNCell(Hyperparameters, abc.ABC):
         return self.zero_state(batch_size, dtype)
 
 
-def _choose_own_loop(self: RNNCell, params: Params, run: Run) -> Choice:
-    """The `choose_loop` of a cell that defines `apply_sequence`."""
-    return Choice("own", self.apply_sequence)
+# Methods that some cells use instead of others, which a class then overrides in vain.
+_USED_INSTEAD = {
+    "choose_loop": ("apply", "step"),
+    "transition": ("apply", "step"),
+    "apply": ("call", "__call__"),
+    "starts_from_zeros": ("zero_state", "get_initial_state"),
+}
+
+
+def _check_overrides(cls: type[RNNCell], names: tuple[str, ...], used: str) -> None:
+    """Raises TypeError if `cls` overrides one of `names`, but inherits `used`."""
+    mro = cls.__mro__
+    owner = next(base for base in mro if any(name in vars(base) for name in names))
+    user = next(base for base in mro[mro.index(owner) :] if used in vars(base))
+    if user in (owner, RNNCell):
+        return
+    name = next(name for name in names if name in vars(owner))
+    raise TypeError(
+        f"{cls.__name__} overrides `{name}`, but `{used}` of {user.__name__} does not "
+        "use it. For a step of its own, derive the class from `jaxrnn.RNNCell`, and "
+        "define `init` and `apply`. The class may be a wrapper, which holds another "
+        "cell in a field and calls its `init` and `apply`. Or also override "
+        f"`{used}`."
+    )
 
 
 class SpecsCell(RNNCell):
@@ -327,6 +314,7 @@ class SpecsCell(RNNCell):
     """
 
     feature_axes: int | None = 1  # Modules treat all other axes as batch and time axes.
+    starts_from_zeros = property(lambda self: True)
 
     @abc.abstractmethod
     def param_specs(self, depth: int) -> Specs:
@@ -415,22 +403,21 @@ class SpecsCell(RNNCell):
         return inputs, step_checks.check_state(state, self.state_size, widest)
 
 
-def choose_many_steps(name: str, cell: RNNCell, run: Run) -> Choice:
-    """The choice of a cell whose `apply_sequence` runs many steps at once."""
+def choose_many_steps(name: str, cell: RNNCell, loop: Loop, run: Run) -> Choice:
+    """The choice of a loop that runs many steps of `cell` at once."""
     if run.implementation not in (None, "xla"):
         return Choice.scan(f"{type(cell).__name__} is not an `AffineCell`")
     if not isinstance(run.steps.time, int):
         return Choice.scan("the number of steps is symbolic")
-    return Choice(name, cell.apply_sequence)
 
+    def run_all(params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        state = trees.with_structure(cell.state_size, run.state)
+        # The sharding of the parameters might not be compatible with that of the state.
+        params = whole_on_explicit_mesh(params)
+        with jax.named_scope(scope_name(cell)):
+            return loop(params, run.replace(state=state))
 
-def on_each_device(cell: RNNCell, params: Params, run: Run) -> tuple[Params, Run]:
-    """The parameters, whole on each device, and a state as in `cell.state_size`.
-
-    The sharding of the parameters might not be compatible with that of the state.
-    """
-    state = trees.with_structure(cell.state_size, run.state)
-    return whole_on_explicit_mesh(params), run.replace(state=state)
+    return Choice(name, run_all)
 
 
 def param_dtype(cell: RNNCell, inputs: Shaped, dtype: DType) -> DType:

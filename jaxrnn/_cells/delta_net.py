@@ -14,6 +14,7 @@ from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params
 from . import fields
 from .delta_rule import LEAST_LOG, DeltaInputs, DeltaRule
+from .matrix_memory import MatrixMemoryCell
 from .params import (
     ParamSpec,
     Specs,
@@ -26,7 +27,7 @@ from .params import (
 
 
 @fields.dataclass
-class DeltaNetBase(DeltaRule):
+class DeltaNetBase(MatrixMemoryCell):
     """The projections of `DeltaNetCell` and `GatedDeltaNetCell`."""
 
     num_units: int = fields.size()
@@ -48,10 +49,12 @@ class DeltaNetBase(DeltaRule):
         super().__post_init__()
         set_key_size(self)
 
+    rule = property(lambda self: DeltaRule(self._prepared))
+
     @property
     def state_size(self) -> TensorShape:
         """The sizes of S, `[num_heads, key_size, num_units / num_heads]`."""
-        return TensorShape([self.num_heads, self.key_size or 0, head_size(self)])
+        return self.rule.sizes(self.num_heads, self.key_size or 0, head_size(self))[1]
 
     @property
     def _sizes(self) -> list[int]:
@@ -82,7 +85,7 @@ class DeltaNetBase(DeltaRule):
         b = jax.nn.sigmoid(b) * (2 if self.allow_neg_eigval else 1)
         return q, k, v, b, rest
 
-    def prepared(self, values: DeltaInputs) -> DeltaInputs:
+    def _prepared(self, values: DeltaInputs) -> DeltaInputs:
         """q, k and v after the activation; q and k have norm 1."""
         q, k, v = map(self.activation, values[:3])
         return values._replace(q=_unit(q), k=_unit(k), v=v)

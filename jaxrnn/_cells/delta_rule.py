@@ -1,5 +1,7 @@
 """The delta rule: a matrix memory whose values move towards new ones."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -7,9 +9,7 @@ import jax.numpy as jnp
 
 from .._base.trees import TensorShape
 from .._base.typing import Array
-from . import fields
-from .matrix_memory import Chunk, MatrixMemoryCell
-from .transition import MemoryTransition
+from .matrix_rule import Chunk, MatrixRule
 
 # The least logarithm of a decay: exp(-87) is about the smallest normal float32. In a
 # chunk (steps that are computed together), sums of these logarithms are subtracted from
@@ -38,8 +38,9 @@ class DeltaInputs(NamedTuple):
     b: Any
 
 
-class DeltaRule(MatrixMemoryCell):
-    """The recurrence that cells with the delta rule share.
+@dataclasses.dataclass(frozen=True)
+class DeltaRule(MatrixRule):
+    """The delta rule.
 
     For each head, with a matrix S [key, value], and vectors as rows:
 
@@ -48,37 +49,36 @@ class DeltaRule(MatrixMemoryCell):
 
     If k has norm 1, the decayed value that S holds at k moves towards v by the fraction
     b.
+
+    Attributes:
+        prepare: Element-wise operations within each head, which the rule applies to its
+            values first. They would be slower in the projection of a cell, where the
+            axis of heads still follows the axis of steps.
     """
 
-    def prepared(self, values: DeltaInputs) -> DeltaInputs:
-        """The values after element-wise operations within each head; none by default.
+    prepare: Callable[[DeltaInputs], DeltaInputs] = lambda values: values
 
-        The operations would be slower in `project`, where the axis of heads still
-        follows the axis of steps.
-        """
-        return values
+    Inputs = DeltaInputs
+    idle = DeltaInputs(q=0.0, k=0.0, v=0.0, log_a=0.0, b=0.0)
 
-    def transition(self) -> "DeltaTransition":
-        """The cell that maps states over several steps; see `RNNCell.transition`."""
-        return DeltaTransition(self, chunk_size=self.chunk_size)
+    def sizes(self, heads: int, key: int, value: int) -> tuple[Any, TensorShape]:
+        """The sizes of the values and of S; see `MatrixRule.sizes`."""
+        sizes = [heads, key], [heads, key], [heads, value], [heads], [heads]
+        return DeltaInputs(*map(TensorShape, sizes)), TensorShape([heads, key, value])
 
-    def idle(self) -> DeltaInputs:
-        """The values of a step without effect; see `MatrixMemoryCell.idle`."""
-        return DeltaInputs(q=0.0, k=0.0, v=0.0, log_a=0.0, b=0.0)
-
-    def update(self, values: DeltaInputs, state: Array) -> tuple[Array, Array]:
-        """One step; see `MatrixMemoryCell.update`."""
-        q, k, v, log_a, b = self.prepared(values)
+    def step(self, values: DeltaInputs, state: Array) -> tuple[Array, Array]:
+        """One step; see `MatrixRule.step`."""
+        q, k, v, log_a, b = self.prepare(values)
         state = jnp.exp(log_a)[..., None, None] * state
         u = b[..., None] * (v - jnp.einsum("bnk,bnkv->bnv", k, state))
         state = state + k[..., :, None] * u[..., None, :]
         return jnp.einsum("bnk,bnkv->bnv", q, state), state
 
-    def attend(self, chunk: Chunk) -> tuple[Array, Array]:
-        """All steps of a chunk; see `MatrixMemoryCell.attend`.
+    def chunk(self, chunk: Chunk) -> tuple[Array, Array]:
+        """All steps of a chunk; see `MatrixRule.chunk`.
 
         What a step writes, `u = b (v - a k S)`, depends on what earlier steps wrote.
-        With `keep` and `pairs`, the products of decays in `matrix_memory.py`,
+        With `keep` and `pairs`, the products of decays in `matrix_rule.py`,
 
             u_t + b_t sum over s < t of pairs_ts (k_t k_s) u_s
                 = b_t (v_t - keep_t k_t S)
@@ -87,7 +87,7 @@ class DeltaRule(MatrixMemoryCell):
 
         Source: arXiv:2412.06464, section 3.3; arXiv:2406.06484, section 3.
         """
-        q, k, v, log_a, b = self.prepared(chunk.values)
+        q, k, v, log_a, b = self.prepare(chunk.values)
         log_keep = chunk.sums(log_a)
         keep = jnp.exp(log_keep)
         pairs = chunk.pairs(log_keep, -log_keep)
@@ -98,6 +98,39 @@ class DeltaRule(MatrixMemoryCell):
         new = jnp.einsum("bnts,bnsv->bntv", scores, u)
         h = keep[..., None] * chunk.read(q, _matrix) + new
         return h, chunk.memory(_matrix, keep, pairs, k, u)
+
+    def transition(self) -> tuple[Callable, Callable, Callable, Callable]:
+        """`A S + B`, as one matrix with the columns `[B, A]`; see `MatrixRule`.
+
+        A step multiplies A and B by `a (I - b outer(k, k))`, and adds `b outer(k, v)`
+        to B: the delta rule for the values `[v, 0]`.
+        """
+
+        def prepare(values: DeltaInputs) -> DeltaInputs:
+            values = self.prepare(values)
+            return values._replace(v=_padded(values.v, values.k.shape[-1]))
+
+        constant = lambda state: _padded(state, state.shape[-2])
+        return DeltaRule(prepare).chunk, _identity, constant, _map_state
+
+
+def _identity(state: Array) -> Array:
+    """The columns `[0, I]`."""
+    *axes, size, _ = state.shape
+    one = jnp.broadcast_to(jnp.eye(size, dtype=state.dtype), (*axes, size, size))
+    return jnp.concatenate([jnp.zeros_like(state), one], axis=-1)
+
+
+def _map_state(transition: Array, state: Array) -> Array:
+    """`A S + B`, for `transition` with the columns `[B, A]`."""
+    b, a = jnp.split(transition, [state.shape[-1]], axis=-1)
+    highest = jax.lax.Precision.HIGHEST
+    return jnp.einsum("bnkj,bnjv->bnkv", a, state, precision=highest) + b
+
+
+def _padded(x: Array, count: int) -> Array:
+    """`x` with `count` zeros at the end of the last axis."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, count)])
 
 
 def _matrix(state: Array) -> Array:
@@ -151,46 +184,3 @@ def _unit_lower_inverse(a: Array) -> Array:
 def _product(a: Array, b: Array) -> Array:
     # With a lower precision, errors would grow with each level of the recursion.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
-@fields.dataclass
-class DeltaTransition(MemoryTransition, DeltaRule):
-    """`A S + B` of the delta rule, as one matrix with the columns `[B, A]`.
-
-    A step multiplies A and B by `a (I - b outer(k, k))`, and adds `b outer(k, v)` to B:
-    the delta rule for the values `[v, 0]`.
-    """
-
-    cell: DeltaRule
-
-    @property
-    def state_size(self) -> TensorShape:
-        """The sizes of `[B, A]`, `[heads, key, value + key]`."""
-        heads, key, value = self.cell.state_size
-        return TensorShape([heads, key, value + key])
-
-    def identity(self, state: Array) -> Array:
-        """See `Transition.identity`."""
-        *axes, size, _ = state.shape
-        one = jnp.broadcast_to(jnp.eye(size, dtype=state.dtype), (*axes, size, size))
-        return jnp.concatenate([jnp.zeros_like(state), one], axis=-1)
-
-    def constant(self, state: Array) -> Array:
-        """See `Transition.constant`."""
-        return _padded(state, state.shape[-2])
-
-    def map_finite(self, transition: Array, state: Array) -> Array:
-        """`A S + B`."""
-        b, a = jnp.split(transition, [state.shape[-1]], axis=-1)
-        highest = jax.lax.Precision.HIGHEST
-        return jnp.einsum("bnkj,bnjv->bnkv", a, state, precision=highest) + b
-
-    def prepared(self, values: DeltaInputs) -> DeltaInputs:
-        """The values of the cell, with `[v, 0]` in place of v."""
-        values = self.cell.prepared(values)
-        return values._replace(v=_padded(values.v, values.k.shape[-1]))
-
-
-def _padded(x: Array, count: int) -> Array:
-    """`x` with `count` zeros at the end of the last axis."""
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, count)])

@@ -60,6 +60,7 @@ class FunctionCell(RNNCell):
     init_fn: Callable[[Key, PyTree, DType], Params] | None = fields.function(
         default=None
     )
+    starts_from_zeros = property(lambda self: True)
     is_random: bool | None = fields.checked(as_bool, default=None)  # pyright: ignore[reportIncompatibleMethodOverride]
     rows_interact: bool = fields.flag(False)  # pyright: ignore[reportIncompatibleMethodOverride]
 
@@ -108,6 +109,8 @@ def _accepts(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
 @fields.dataclass
 class BoundOnlyCell(RNNCell):
     """A wrapper around a module that already has its parameters."""
+
+    starts_from_zeros = property(lambda self: True)
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
         """Unsupported, because `as_cell` has already bound the parameters.

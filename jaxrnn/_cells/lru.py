@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, final
 
 import jax
@@ -12,8 +13,9 @@ from .._base.errors import expect
 from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from . import fields
-from .linear_recurrence import Coefficients, ComplexState, LinearRecurrenceCell
+from .linear_recurrence import Coefficients, LinearRecurrenceCell
 from .params import ParamSpec, Specs, head_size, kernel_and_bias, zeros
+from .recurrence import ComplexState, Element
 
 _SHARPNESS = 8.0  # The constant c of the RG-LRU paper.
 
@@ -221,9 +223,10 @@ class RGLRUCell(LinearRecurrenceCell):
         gated = gate_x * inputs.astype(dtype)
         return jnp.exp(log_a), scale * gated, None if self.scale_first_step else gated
 
-    def term_from_zeros(self, rest: Array | None) -> Array | None:
+    @property
+    def term_from_zeros(self) -> Callable[[PyTree], Element] | None:
         """The gated input; see `LinearRecurrenceCell.term_from_zeros`."""
-        return rest
+        return None if self.scale_first_step else lambda gated: gated
 
     def _gates(self, params: Params, x: Array, dtype: DType) -> list[Array]:
         """The gates of the input and of a, `[batch, H]`, from one matmul per block."""

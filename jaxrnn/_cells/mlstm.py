@@ -11,6 +11,7 @@ import numpy as np
 from .._base.math import affine, standardized
 from .._base.typing import Array, DType, Initializer, Key, Params
 from . import fields
+from .matrix_memory import MatrixMemoryCell
 from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule, MLSTMState
 from .params import (
     ParamSpec,
@@ -26,7 +27,7 @@ from .params import (
 
 @final
 @fields.dataclass
-class MLSTMCell(MLSTMRule):
+class MLSTMCell(MatrixMemoryCell):
     """An LSTM with a matrix memory (mLSTM): a linear attention with gates.
 
     For each head, with k scaled by `1 / sqrt(K)`:
@@ -96,13 +97,14 @@ class MLSTMCell(MLSTMRule):
     gate_soft_cap: float | None = fields.number(None, low=1e-3, high=1e6)
     norm_epsilon: float | None = fields.number(None, low=1e-12)
 
+    rule = MLSTMRule()
+
     output_size = property(lambda self: self.num_units)
 
     @property
     def state_size(self) -> MLSTMState:
         """The sizes of the state, an `MLSTMState`."""
-        key = self.key_size or 0
-        return self.sizes_of_state(self.num_heads, key, head_size(self))
+        return self.rule.sizes(self.num_heads, self.key_size or 0, head_size(self))[1]
 
     def __post_init__(self) -> None:
         super().__post_init__()

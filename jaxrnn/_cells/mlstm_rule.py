@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +11,7 @@ import jax.numpy as jnp
 from .._base.math import cast_like
 from .._base.trees import TensorShape, serializable
 from .._base.typing import Array, PyTree
-from . import fields
-from .matrix_memory import Chunk, MatrixMemoryCell
-from .transition import MemoryTransition
+from .matrix_rule import Chunk, MatrixRule
 
 # The argument f of sigmoid(f) is clipped to this minimum, where the sigmoid is close to
 # the smallest normal float32. In a chunk (steps that are computed together), sums of
@@ -55,30 +54,25 @@ class MLSTMInputs(NamedTuple):
     f: Any
 
 
-class MLSTMRule(MatrixMemoryCell):
-    """The recurrence that the cells of the mLSTM share; see `MLSTMCell`.
+@dataclasses.dataclass(frozen=True)
+class MLSTMRule(MatrixRule):
+    """The recurrence of an mLSTM; see `MLSTMCell`.
 
     The keys of the values are scaled by `1 / sqrt(K)`.
     """
 
-    @staticmethod
-    def sizes_of_state(heads: int, key: int, value: int) -> MLSTMState:
-        """The sizes of a state with these heads, and with keys and values of a size."""
-        sizes = [heads, key, value], [heads, key], [heads]
-        return MLSTMState(*map(TensorShape, sizes))
+    Inputs = MLSTMInputs
+    idle = MLSTMInputs(q=0.0, k=0.0, v=0.0, i=-math.inf, f=math.inf)
 
-    def transition(self) -> "MLSTMTransition":
-        """The cell that maps states over several steps; see `RNNCell.transition`."""
-        return MLSTMTransition(self, chunk_size=self.chunk_size)
+    def sizes(self, heads: int, key: int, value: int) -> tuple[MLSTMInputs, MLSTMState]:
+        """The sizes of the values and of the state; see `MatrixRule.sizes`."""
+        values = [heads, key], [heads, key], [heads, value], [heads], [heads]
+        state = [heads, key, value], [heads, key], [heads]
+        of_values = MLSTMInputs(*map(TensorShape, values))
+        return of_values, MLSTMState(*map(TensorShape, state))
 
-    def idle(self) -> MLSTMInputs:
-        """The values of a step without effect; see `MatrixMemoryCell.idle`."""
-        return MLSTMInputs(q=0.0, k=0.0, v=0.0, i=-math.inf, f=math.inf)
-
-    def update(
-        self, values: MLSTMInputs, state: MLSTMState
-    ) -> tuple[Array, MLSTMState]:
-        """One step; see `MatrixMemoryCell.update`."""
+    def step(self, values: MLSTMInputs, state: MLSTMState) -> tuple[Array, MLSTMState]:
+        """One step; see `MatrixRule.step`."""
         q, k, v, i, f = values
         log_f = jax.nn.log_sigmoid(f)
         m = jnp.maximum(log_f + state.m, i)
@@ -90,12 +84,12 @@ class MLSTMRule(MatrixMemoryCell):
         h = jnp.einsum("bnk,bnkv->bnv", q, c) / _divisor(dot, m)[..., None]
         return h, MLSTMState(c, n, m)
 
-    def attend(self, chunk: Chunk) -> tuple[Array, MLSTMState]:
-        """All steps of a chunk; see `MatrixMemoryCell.attend`.
+    def chunk(self, chunk: Chunk) -> tuple[Array, MLSTMState]:
+        """All steps of a chunk; see `MatrixRule.chunk`.
 
         A span begins at the start of the chunk and at each restart of the state. Let
         `F_t` be the sum of `log_f` from the first step of the span of t up to t.
-        Step t computes the same m as `update`:
+        Step t computes the same m as `step`:
 
             m_t = F_t + a_t,    a_t = max(m_0, max_s (i_s - F_s))
 
@@ -129,7 +123,7 @@ class MLSTMRule(MatrixMemoryCell):
         values = jnp.where(jnp.isfinite(divisor)[..., None], values, jnp.nan)
         return values / divisor[..., None], state
 
-    def stored(self, state: PyTree, like: PyTree) -> MLSTMState:
+    def stored(self, like: PyTree, state: PyTree) -> MLSTMState:
         """The state, cast to the dtypes of `like`.
 
         If m is rounded, c and n are rescaled to represent the same memory.
@@ -142,6 +136,10 @@ class MLSTMRule(MatrixMemoryCell):
         c = state.c * scale[..., None, None]
         n = state.n * scale[..., None]
         return cast_like(like, MLSTMState(c, n, m))
+
+    def transition(self) -> tuple[Callable, Callable, Callable, Callable]:
+        """`exp(log_keep) C + written`, for the memory C and its normalizer."""
+        return _map_of_chunk, _identity, _constant, _map_state
 
 
 def _memory(state: MLSTMState) -> Array:
@@ -176,61 +174,41 @@ class MLSTMMap(NamedTuple):
 
     Attributes:
         written: The state after the steps if the memory was empty, an `MLSTMState`.
-        log_keep: The sum of `log(sigmoid(f))`, `[batch, heads]`; -inf in `constant`.
+        log_keep: The sum of `log(sigmoid(f))`, `[batch, heads]`; -inf for a constant.
     """
 
     written: Any
     log_keep: Any
 
 
-@fields.dataclass
-class MLSTMTransition(MemoryTransition, MatrixMemoryCell):
-    """`exp(log_keep) C + written` of an mLSTM, for the memory C and its normalizer."""
+def _map_of_chunk(chunk: Chunk) -> tuple[Array, MLSTMMap]:
+    """All steps of a chunk whose states are maps."""
+    restarted = chunk.restart_states
+    restarted = None if restarted is None else restarted.written
+    states = {"state": chunk.state.written, "restart_states": restarted}
+    h, written = MLSTMRule().chunk(dataclasses.replace(chunk, **states))
+    log_keep = chunk.sums(jax.nn.log_sigmoid(chunk.values.f))
+    log_keep += chunk.start(lambda state: state.log_keep)
+    return h, MLSTMMap(written, chunk.after(log_keep))
 
-    cell: MLSTMRule
 
-    @property
-    def state_size(self) -> Any:
-        """The sizes of an `MLSTMMap`."""
-        size = self.cell.state_size
-        return MLSTMMap(size, size.m)
+def _identity(state: MLSTMState) -> MLSTMMap:
+    empty = jax.tree.map(jnp.zeros_like, state)
+    return MLSTMMap(empty._replace(m=empty.m - jnp.inf), empty.m)
 
-    def identity(self, state: MLSTMState) -> MLSTMMap:
-        """See `Transition.identity`."""
-        empty = jax.tree.map(jnp.zeros_like, state)
-        return MLSTMMap(empty._replace(m=empty.m - jnp.inf), empty.m)
 
-    def constant(self, state: MLSTMState) -> MLSTMMap:
-        """See `Transition.constant`."""
-        return MLSTMMap(state, jnp.full_like(state.m, -jnp.inf))
+def _constant(state: MLSTMState) -> MLSTMMap:
+    return MLSTMMap(state, jnp.full_like(state.m, -jnp.inf))
 
-    def map_finite(self, transition: MLSTMMap, state: MLSTMState) -> MLSTMState:
-        """`exp(log_keep) C + written`, with the larger of both scales."""
-        written, log_keep = transition
-        old = log_keep + state.m
-        m = jnp.maximum(old, written.m)
-        # An empty memory stays empty; -inf + inf is NaN.
-        scale = lambda x: jnp.exp(jnp.where(m == -jnp.inf, 0.0, x - m))[..., None]
-        kept, added = scale(old), scale(written.m)
-        n = kept * state.n + added * written.n
-        c = kept[..., None] * state.c + added[..., None] * written.c
-        return MLSTMState(c, n, m)
 
-    def idle(self) -> MLSTMInputs:
-        """The values of the cell; see `MatrixMemoryCell`."""
-        return self.cell.idle()
-
-    def update(self, values: MLSTMInputs, state: MLSTMMap) -> tuple[Array, MLSTMMap]:
-        """One step; see `MatrixMemoryCell`."""
-        h, written = self.cell.update(values, state.written)
-        return h, MLSTMMap(written, state.log_keep + jax.nn.log_sigmoid(values.f))
-
-    def attend(self, chunk: Chunk) -> tuple[Array, MLSTMMap]:
-        """All steps of a chunk; see `MatrixMemoryCell`."""
-        again = chunk.restart_states
-        again = None if again is None else again.written
-        own = {"state": chunk.state.written, "restart_states": again}
-        h, written = self.cell.attend(dataclasses.replace(chunk, **own))
-        log_keep = chunk.sums(jax.nn.log_sigmoid(chunk.values.f))
-        log_keep += chunk.start(lambda state: state.log_keep)
-        return h, MLSTMMap(written, chunk.after(log_keep))
+def _map_state(transition: MLSTMMap, state: MLSTMState) -> MLSTMState:
+    """`exp(log_keep) C + written`, with the larger of both scales."""
+    written, log_keep = transition
+    old = log_keep + state.m
+    m = jnp.maximum(old, written.m)
+    # An empty memory stays empty; -inf + inf is NaN.
+    scale = lambda x: jnp.exp(jnp.where(m == -jnp.inf, 0.0, x - m))[..., None]
+    kept, added = scale(old), scale(written.m)
+    n = kept * state.n + added * written.n
+    c = kept[..., None] * state.c + added[..., None] * written.c
+    return MLSTMState(c, n, m)

@@ -2,8 +2,8 @@
 
 Each device holds a *part*: consecutive steps of its rows. It runs its part twice:
 
-1. It runs the cell's `Transition`, whose last state is the map from the state before
-   the part to the state after the part. The devices exchange these maps, and apply them
+1. It computes the map from the state before the part to the state after the part
+   (`Transition` in `_cells/base.py`). The devices exchange these maps, and apply them
    one after another. So each device knows the state before its part.
 2. It runs the cell from this state.
 
@@ -31,16 +31,11 @@ from .._base.sharding import (
 )
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, PyTree, RNNCellLike, bound_or_none
-from .._engine.first_step import text_of
-from .._engine.run_cell import (
-    Options,
-    ReadyRun,
-    prepared,
-    run_ready,
-    run_segments,
-)
 from .._loops import masking
-from .._loops.steps import Run, Steps
+from .._loops.scans import segmented_run, summed_in_float32
+from .._loops.steps import Restarts, Run, Steps
+from .first_step import text_of
+from .run_cell import Options, prepared, run_ready
 
 Results = tuple[PyTree, PyTree, PyTree]
 
@@ -250,7 +245,7 @@ def _state_before(transition: Any, ready: Any, options: Options, name: Any) -> P
         return transition.map(map_of_part, read)
 
     state = _before_part(after, wide, part, name)
-    state = transition.narrowed(state, with_structure(size, run.state))
+    state = transition.stored(with_structure(size, run.state), state)
     return with_structure(run.state, state)
 
 
@@ -267,7 +262,7 @@ def _map_of_part(
         is_first: Whether the part is the first, before which the state is known.
 
     Returns:
-        The last state of the transition; and whether it is a constant, bool `[batch]`.
+        The map; and whether it is a constant, bool `[batch]`.
     """
     run = ready.run
     pairs = transition.constant(state), transition.identity(state)
@@ -280,7 +275,15 @@ def _map_of_part(
         steps = steps.with_restart_states(states)
         are_constant |= jnp.any(run.steps.restarts.where, axis=steps.axis)
     start, are_constant = as_varying_as(run.inputs, (start, are_constant))
-    run = run.replace(state=start, steps=steps)
-    cell = transition.bind(ready.cell.params)
-    own = ReadyRun(cell, start, run, cell.choose_loop(run), valid=None)
-    return run_segments(own, options)[1], are_constant
+    params_in_loop = summed_in_float32(ready.cell.params)
+
+    def run_segment(xs: PyTree, state: PyTree, steps: Steps) -> tuple[None, PyTree]:
+        segment = run.replace(inputs=xs, state=state, steps=steps)
+        return None, transition.run(params_in_loop(), segment)
+
+    steps = steps.with_stand_in(run.inputs, start)
+    plan = options.plan
+    _, map_of_part = segmented_run(
+        plan.segments, plan.names_on_host, run_segment, run.inputs, start, steps
+    )
+    return map_of_part, are_constant

@@ -186,7 +186,7 @@ def _choose(cell: Any, state: PyTree, run: Run) -> Choice:
     if sizes[run.steps.axis] == 1 and run.implementation in (None, "xla"):
         choice = Choice("step")
     elif bound_or_none(cell) is None:
-        choice = Choice.scan("the cell has no `apply_sequence`")
+        choice = Choice.scan("the cell has no loop of its own")
     elif run.steps.rows_interact:
         choice = Choice.scan("the rows of the cell interact")
     elif has_read_only(state):

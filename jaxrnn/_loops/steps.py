@@ -352,7 +352,7 @@ class Steps:
 )
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Whole sequences for a cell; the argument of `RNNCell.apply_sequence`.
+    """Whole sequences for a cell; the argument of a loop over all steps.
 
     Attributes:
         inputs: All steps of inputs, each leaf `[batch, time, ...]`, or
@@ -393,12 +393,16 @@ class Choice:
     A choice is made once for a run, before a loop is traced.
 
     Attributes:
-        name: "native" or "xla" for an affine cell; "blocks" for a linear recurrence;
-            "chunks" for a matrix memory; "own" for a cell with its own
-            `apply_sequence`; "scan" for a scan of `apply`; "step" for one call of
-            `apply`, if there is a single step. The names of the cells in a stack are
-            joined by "and".
-        loop: `loop(params, run) -> (outputs, state)`; None for a scan or a step.
+        name: "native" or "xla" for an affine cell; "blocks" for a linear
+            recurrence; "chunks" for a matrix memory; "scan" for a scan of `apply`;
+            "step" for one call of `apply`, if there is a single step. A custom cell may
+            give its loop another name. The names of the cells in a stack are joined by
+            "and".
+        loop: `loop(params, run) -> (outputs, state)`: the outputs of all steps, with
+            time along the same axis as in the inputs and zeros in finished rows; and
+            the state after each row's last step. If `run.steps.returns_states`, the
+            outputs are pairs `(output, new_state)` of all steps. None for a scan or a
+            step.
         reason: Why no faster loop runs; empty if none is faster.
     """
 

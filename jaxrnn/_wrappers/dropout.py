@@ -122,17 +122,19 @@ class DropoutWrapper(WrapperCell):
         if run.keys is None:
             return cell.choose_loop(params, run)
         if self.state_keep_prob < 1:
-            if not self._drops_state_in_loop:
+            if not self._drops_state_in(cell.choose_loop(params, run)):
                 return Choice.scan("the loop cannot drop the state")
             cell = CellWithScaledState(cell)
             params = jax.eval_shape(self._with_scales, params, run)
         return cell.choose_loop(params, run).within(self._run)
 
-    @property
-    def _drops_state_in_loop(self) -> bool:
-        """Whether an affine loop can drop the state, by one mask for all steps."""
-        cell: Any = self.cell
-        if type(cell).choose_loop is not AffineCell.choose_loop:
+    def _drops_state_in(self, choice: Choice) -> bool:
+        """Whether the loop of the cell can drop the state, by one mask for all steps.
+
+        The loops of affine cells can. An affine cell may have chosen another loop.
+        """
+        cell = self.cell
+        if choice.name not in ("native", "xla") or not isinstance(cell, AffineCell):
             return False
         # The derivative of the loop gives each row a copy of the element-wise
         # parameters, and so cannot have scales of its own for each row.

@@ -12,16 +12,14 @@ from jax.nn.initializers import constant, zeros
 
 from jaxrnn import (
     AffineCell,
-    Choice,
     GRUCell,
     LSTMCell,
     LSTMStateTuple,
     ParamSpec,
-    Run,
     Stage,
     extend,
 )
-from jaxrnn.extend import fields
+from jaxrnn.extend import Choice, Run, fields
 from jaxrnn.typing import (
     Array,
     DType,

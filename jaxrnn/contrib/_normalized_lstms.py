@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant, zeros
 
-from jaxrnn import Choice, LSTMStateTuple, ParamSpec, Run, Stage, extend
-from jaxrnn.extend import fields
+from jaxrnn import LSTMStateTuple, ParamSpec, Stage, extend
+from jaxrnn.extend import Choice, Run, fields
 from jaxrnn.typing import (
     Activation,
     Array,

@@ -16,6 +16,8 @@ in `jaxrnn` itself. This module adds parts that several cells use:
   initializer of a bias, and `at_least_float32` the dtype of sums.
 * Steps: `check_step_inputs`, `check_state` and `check_params` check the arguments of a
   step. The `apply` of a `SpecsCell` calls all three.
+* Loops: the `choose_loop` of a cell gets a `Run`, which holds whole sequences and
+  `Steps`, their time axis, and returns a `Choice`.
 * Functions that run cells: `map_sizes` reads a `state_size` or an `output_size`.
   `as_arrays`, `as_bool`, `as_count`, `as_lengths`, `check_function` and `check_key`
   check arguments. `concrete_or_none` returns the values of an array that is not traced.
@@ -55,6 +57,7 @@ from .._cells.step_checks import (
     check_state as check_state,
     check_step_inputs as check_step_inputs,
 )
+from .._loops.steps import Choice as Choice, Run as Run, Steps as Steps
 from .._wrappers.base import (
     ParamsWrapper as ParamsWrapper,
     WrapperCell as WrapperCell,

@@ -20,7 +20,6 @@ from ._laws import (
     maps_over_an_axis as maps_over_an_axis,
     resumes as resumes,
     returns_all_states as returns_all_states,
-    runs_a_subclass as runs_a_subclass,
     runs_as_a_loop as runs_as_a_loop,
     runs_backwards_as_a_loop as runs_backwards_as_a_loop,
     runs_in_little_memory as runs_in_little_memory,

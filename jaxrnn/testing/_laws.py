@@ -105,23 +105,6 @@ def runs_as_a_loop(setup: Setup) -> None:
     close(oracle.differentiated(setup, Setup.run, None), want, setup.dtype)
 
 
-def runs_a_subclass(setup: Setup) -> None:
-    """A subclass that overrides only `apply` is run with its own `apply`."""
-
-    def apply(self: RNNCell, *args: Any, **kwargs: Any) -> tuple[PyTree, PyTree]:
-        output, state = setup.cell.apply(*args, **kwargs)
-        return jax.tree.map(lambda y: y + y, output), state
-
-    kind = type(setup.cell)
-    # The name shows in the log, which reports that this class runs step by step.
-    name = f"SubclassOf{kind.__name__}"
-    custom = object.__new__(type(name, (kind,), {"apply": apply}))
-    vars(custom).update(vars(setup.cell))
-    outputs, state = _run(setup)
-    want = (jax.tree.map(lambda y: y + y, outputs), state)
-    close(_run(dataclasses.replace(setup, cell=custom)), want, setup.dtype)
-
-
 def _run(setup: Setup) -> tuple[PyTree, PyTree]:
     return setup.run(setup.params, setup.xs, setup.state, setup.lengths)
 
@@ -414,7 +397,6 @@ LAWS: tuple[Callable[[Setup], None], ...] = (
     has_its_sizes,
     keeps_rows_apart,
     runs_as_a_loop,
-    runs_a_subclass,
     runs_backwards_as_a_loop,
     starts_again_at_resets,
     returns_all_states,

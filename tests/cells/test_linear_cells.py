@@ -15,9 +15,9 @@ from helpers import assert_near, assert_same, bound, differentiated, scanned
 
 import jaxrnn
 from jaxrnn import ComplexState, LRUCell, RGLRUCell
-from jaxrnn._cells import linear_recurrence as recurrence
-from jaxrnn._cells.linear_recurrence import by_loop, by_tree, plus, run_steps, times
+from jaxrnn._cells import linear_blocks, recurrence
 from jaxrnn._cells.lru import bounded_sqrt
+from jaxrnn._cells.recurrence import by_loop, by_tree, plus, run_steps, times
 from jaxrnn.testing._oracle import weighted_sum
 
 BATCH, TIME, DEPTH, UNITS = 3, 21, 4, 5
@@ -202,7 +202,7 @@ def test_qrnn_is_a_convolution_and_a_pooling(pooling):
 @pytest.mark.usefixtures("form")
 def test_blocks_and_forms_give_what_a_scan_gives(monkeypatch):
     """21 steps in blocks of 8, with lengths, NaN padding and packed rows."""
-    monkeypatch.setattr(recurrence, "steps_in_block", lambda *_: 8)
+    monkeypatch.setattr(linear_blocks, "steps_in_block", lambda *_: 8)
     cell = jaxrnn.QRNNCell(UNITS)
     params, xs, state = data(cell)
     lengths = np.asarray([TIME, 0, 13])
@@ -285,7 +285,7 @@ def test_rows_may_be_symbolic():
 
 @pytest.mark.parametrize(("platform", "size"), [("cpu", 512), ("tpu", 1024)])
 def test_the_platform_decides_the_size_of_blocks(platform, size, monkeypatch):
-    monkeypatch.setattr(recurrence, "platform_of", lambda _: platform)
+    monkeypatch.setattr(linear_blocks, "platform_of", lambda _: platform)
     cell, xs = bound(jaxrnn.MinGRUCell(128), 16, "float32"), np.ones((4 * size, 8, 16))
     run = lambda xs: jaxrnn.dynamic_rnn(cell, xs, time_major=True, dtype=xs.dtype)
     text = jax.jit(run).lower(np.float32(xs)).as_text()
@@ -415,8 +415,9 @@ class FromZeros(jaxrnn.LinearRecurrenceCell):
     def coefficients(self, params, inputs):
         return jnp.full((1, 2), 0.5), 0.5 * inputs, inputs
 
-    def term_from_zeros(self, rest):
-        return rest / jnp.sum(rest, axis=1, keepdims=True)
+    @property
+    def term_from_zeros(self):
+        return lambda rest: rest / jnp.sum(rest, axis=1, keepdims=True)
 
 
 def test_a_term_from_zeros_is_of_one_step():

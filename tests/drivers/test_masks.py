@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 import jaxrnn
 from jaxrnn._base.trees import ReadOnly
-from jaxrnn._cells import linear_recurrence as linear
+from jaxrnn._cells import linear_blocks as linear
 from jaxrnn.memory import Nested, Offload, Recompute
 from jaxrnn.testing import make_setup
 from jaxrnn.testing._oracle import StepByStep, unrolled, unrolled_states

@@ -335,7 +335,7 @@ def test_leaves_and_outputs_of_any_rank_on_tpus(shape, has_leaf, options, monkey
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Own(jaxrnn.RNNCell):
-    """A cell that draws, with its own `apply_sequence`."""
+    """A cell that draws, with a loop of its own."""
 
     state_size, output_size = 2, 2
     init = staticmethod(lambda key, inputs, dtype=None: {})
@@ -344,7 +344,10 @@ class Own(jaxrnn.RNNCell):
         noise = 0 if key is None else jax.random.normal(key, state.shape, DTYPE)
         return state + noise, state
 
-    def apply_sequence(self, params, run):
+    def choose_loop(self, params, run):
+        return jaxrnn.extend.Choice("own", self.run_all)
+
+    def run_all(self, params, run):
         step = lambda key, x: self.apply(params, x, run.state, key)[0]
         return run.steps.stack(step, run.keys, run.inputs), run.state
 

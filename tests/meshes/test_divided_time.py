@@ -234,16 +234,6 @@ LSTM = bound(jaxrnn.LSTMCell(2))
 GRU = bound(jaxrnn.MinGRUCell(2))
 
 
-class OtherStep(jaxrnn.LinearRecurrenceCell):
-    """Not the step of a linear recurrence."""
-
-    state_size = output_size = 3
-    param_specs = lambda self, depth: {}
-    coefficients = lambda self, params, inputs: (inputs, inputs, None)
-    step = lambda self, params, inputs, state: (jnp.tanh(inputs + state),) * 2
-    apply_sequence = jaxrnn.LinearRecurrenceCell.apply_sequence
-
-
 def by_name(cell, inputs_spec, name="time", **options):
     mesh = jax.make_mesh((2, 4), ("data", "time"), axis_types=(AxisType.Auto,) * 2)
     options |= {"dtype": F64, "axis_name": name}
@@ -302,7 +292,6 @@ def test_two_directions_with_a_mask():
 REFUSALS = [
     (lambda: by_sharding(LSTM), "`cell` must be a linear recurrence or"),
     (lambda: by_name(LSTM, BOTH), "Each step of other cells needs the state after"),
-    (lambda: by_sharding(OtherStep().bind({})), "`cell` must be a linear recurrence"),
     (
         lambda: by_sharding(Zoneout(GRU.params, GRU.cell)),
         "where time is divided, got Zoneout.",

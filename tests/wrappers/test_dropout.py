@@ -213,8 +213,10 @@ class Whole(jaxrnn.RNNCell):
     init = staticmethod(lambda key, inputs, dtype=None: {})
     apply = staticmethod(identity)
 
-    def apply_sequence(self, params, run):
-        return run.inputs, run.state
+    def choose_loop(self, params, run):
+        return jaxrnn.extend.Choice(
+            "whole", lambda params, run: (run.inputs, run.state)
+        )
 
 
 @pytest.mark.fast("*-threefry2x32-*", "per_step-unsafe_rbg-tpu", "*-rbg-cpu")
@@ -251,6 +253,7 @@ def everything(state):
 LSTM, GRU, MIN_GRU = (cell(50) for cell in (LSTMCell, GRUCell, jaxrnn.MinGRUCell))
 PEEPHOLES = LSTMCell(50, use_peepholes=True)
 ALL = 0.7, 0.6, 0.8
+DROPS_ITSELF = contrib.LayerNormBasicLSTMCell(50, dropout_keep_prob=0.5)
 # A cell, its loop, and the number of rows of 50 numbers that are drawn before the loop.
 LOOPS = {
     "stack": (MultiRNNCell([drops(LSTM, *ALL), drops(GRU, *ALL)]), "xla", 6),
@@ -260,7 +263,8 @@ LOOPS = {
     "peepholes_rows": (drops(PEEPHOLES, *ALL, mask_per_row=True), "scan", 0),
     "recurrence": (drops(MIN_GRU, 0.7, 0.6), "blocks", 2),
     "state_of_recurrence": (drops(MIN_GRU, 1, 1, 0.8), "scan", 0),
-    "own_steps": (drops(contrib.LayerNormBasicLSTMCell(50), 1, 1, 0.8), "scan", 0),
+    "normalized": (drops(contrib.LayerNormBasicLSTMCell(50), 1, 1, 0.8), "xla", 1),
+    "own_steps": (drops(DROPS_ITSELF, 1, 1, 0.8), "scan", 0),
     "masks_of_steps": (DropoutWrapper(LSTM, 0.7, 0.6), "xla", 2 * 2 * 6),
     "state_of_steps": (DropoutWrapper(LSTM, 1, 1, 0.8), "scan", 0),
 }
@@ -297,7 +301,7 @@ RUNS = {
 
 @pytest.mark.fast("leaves-resets", "peepholes-lengths", "rows-segments")
 @pytest.mark.parametrize("options", RUNS)
-@pytest.mark.parametrize("name", ["stack", "leaves", "rows", "peepholes"])
+@pytest.mark.parametrize("name", ["stack", "leaves", "rows", "peepholes", "normalized"])
 def test_a_loop_drops_the_state_like_a_scan(name, options):
     cell = LOOPS[name][0]
     x = draw(3, 6, 50, dtype=F32)

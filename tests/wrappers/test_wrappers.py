@@ -103,8 +103,9 @@ class Echo(jaxrnn.RNNCell):
     def apply(self, params, inputs, state, key=None):
         return inputs, state
 
-    def apply_sequence(self, params, run):
-        return run.steps.zero_finished(run.inputs), run.state
+    def choose_loop(self, params, run):
+        loop = lambda params, run: (run.steps.zero_finished(run.inputs), run.state)
+        return jaxrnn.extend.Choice("echo", loop)
 
 
 def test_convolves_as_recurrentgemma():

@@ -127,9 +127,9 @@ class Stage(Hyperparameters):
 class AffineCell(SpecsCell):
     """A cell defined by its `stages`, from which `init` and `apply` are derived.
 
-    `apply_sequence` is derived too, and computes whole sequences and their gradients
-    efficiently. If a subclass overrides `apply`, or if a function of the cell closes
-    over traced arrays, sequences are run by a slower scan over `apply` instead.
+    The loops of affine cells run whole sequences, and compute their gradients in large
+    matrix products over many steps. If a function of the cell closes over traced
+    arrays, sequences are run by a slower scan over `apply` instead.
 
     Inputs are floating-point arrays `[batch, depth]`. The inputs, the parameters and
     the part of the state that is multiplied must share one dtype. Other leaves of the
@@ -195,11 +195,6 @@ class AffineCell(SpecsCell):
         """
         return (state if self.stages[0].operand_size else state[:, :0]), state
 
-    @property
-    def is_random(self) -> bool | None:
-        """False, since steps draw no random numbers; None if `apply` is overridden."""
-        return False if type(self).apply is AffineCell.apply else None
-
     def elementwise_specs(self) -> Specs:
         """Specs of parameters that updates read outside products, e.g. peepholes."""
         return {}
@@ -209,8 +204,8 @@ class AffineCell(SpecsCell):
 
         Override this method and `param_specs` for a cell that stores its parameters in
         another form, for example two kernels in one array, or a kernel that is
-        normalized before use. `apply_sequence` calls this method once for all steps,
-        and JAX differentiates through the call.
+        normalized before use. The loops call this method once for all steps, and JAX
+        differentiates through the call.
         """
         return params
 
@@ -275,17 +270,6 @@ class AffineCell(SpecsCell):
             return Choice("xla", loop, reason)
         loop = functools.partial(native_sequence, self, is_default=True)
         return Choice("native", loop)
-
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps at once; see `RNNCell.apply_sequence`.
-
-        Gradients of the kernels are computed in large matrix products over many steps.
-        """
-        choice = AffineCell.choose_loop(self, params, run)
-        choice.check(run)
-        if choice.loop:
-            return choice.loop(params, run)
-        return super().apply_sequence(params, run)
 
     def _program_of_step(self, params: Params, run: Run) -> Any:
         """The program of one step, whose constants are the arrays it closes over."""

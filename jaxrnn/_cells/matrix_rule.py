@@ -1,0 +1,225 @@
+"""What a rule of a matrix memory is, and the chunk of steps that a rule runs at once.
+
+A step writes a value u at a key k, and reads with a query q. With vectors as rows,
+
+    S_t = a_t S_{t-1} + outer(k_t, u_t)        S: [key, value]
+    o_t = q_t S_t
+
+In a chunk, the steps of a row form *spans*: each restart begins a span. Step t's
+span starts from a state S, which is the state before the chunk or a restart state.
+If `keep_t` is the product of the a's from the span's first step to step t, and
+`pairs_ts` is the product of the a's from step s + 1 to step t, then
+
+    S_t = keep_t S + sum over s of pairs_ts outer(k_s, u_s)
+    o_t = keep_t q_t S + sum over s of pairs_ts dot(q_t, k_s) u_s
+
+where the sums run over the steps s <= t in the span of t. So o_t is the sum of a
+product with S and an attention from step t to the steps of its span.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from .._base.math import cast_like, expand_rows
+from .._base.typing import Array, PyTree
+from .._loops.scans import with_tangent_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """What the steps of a chunk read and write, and the states before the spans.
+
+    Attributes:
+        values: What the steps read and write, which is the second result of the cell's
+            `project`; leaves `[batch, heads, steps, ...]`.
+        state: The state before the chunk, leaves `[batch, heads, 1, ...]`. If there are
+            restarts, with zeros where it is not finite.
+        reads: Bool `[rows, 1, t, s]`, true where step t reads what step s writes: where
+            s <= t, and s and t are in one span. If there are no restarts, the first
+            axis has size 1.
+        restart_states: Leaves `[batch, heads, 1 or steps, ...]`: the restart state from
+            which the span of each step starts, with zeros where it is not finite.
+            None if there are no restarts, or if the restart states are zeros.
+        is_carried: Bool `[batch, 1, steps]`, true at steps whose span starts from
+            `state`. None if there are no restarts.
+        returns_states: Whether a rule returns the state after every step. If False, it
+            returns only the last state.
+    """
+
+    values: Any
+    state: Any
+    reads: Array
+    restart_states: Any = None
+    is_carried: Any = None
+    returns_states: bool = False
+
+    def start(self, of: Callable[[Any], Array]) -> Array:
+        """`of(state)` for the state from which each step's span starts.
+
+        Args:
+            of: Selects a leaf of a state.
+        """
+        carried = of(self.state)
+        if self.is_carried is None:
+            return carried
+        restarted = 0.0 if self.restart_states is None else of(self.restart_states)
+        return jnp.where(expand_rows(self.is_carried, carried), carried, restarted)
+
+    def read(self, q: Array, of: Callable[[Any], Array]) -> Array:
+        """`q S`, `[batch, heads, steps, value]`, for the S from `start`.
+
+        Args:
+            q: `[batch, heads, steps, key]`.
+            of: Returns a state's matrices, `[batch, heads, 1 or steps, key, value]`.
+        """
+        carried = of(self.state)[:, :, 0]
+        product = "bntk,bnkv->bntv"
+        if self.is_carried is None:
+            return jnp.einsum(product, q, carried)
+        mask = self.is_carried[..., None]
+        if self.restart_states is None:
+            return jnp.where(mask, jnp.einsum(product, q, carried), 0.0)
+        restarted = of(self.restart_states)
+        if restarted.shape[2] > 1:
+            new = jnp.einsum("bntk,bntkv->bntv", q, restarted)
+            return jnp.where(mask, jnp.einsum(product, q, carried), new)
+        # One matrix product with both states is faster than two.
+        both = jnp.concatenate([carried, restarted[:, :, 0]], axis=-1)
+        old, new = jnp.split(jnp.einsum(product, q, both), 2, axis=-1)
+        return jnp.where(mask, old, new)
+
+    def sums(self, x: Array) -> Array:
+        """Cumulative sums of `x`, `[batch, heads, steps]`, within each span."""
+        if self.is_carried is None:
+            return jnp.cumsum(x, axis=-1)
+        reads = self.reads[:, 0].astype(x.dtype)
+        highest = jax.lax.Precision.HIGHEST
+        product = jnp.einsum("bts,bns->bnt", reads, x, precision=highest)
+        # The transpose of the product would multiply cotangents of other spans by 0,
+        # and they are NaN where a score overflowed.
+        read = jnp.where(self.reads.mT, x[..., None], 0.0)
+        return with_tangent_of(product, jnp.sum(read, axis=-2))
+
+    def maxima(self, x: Array) -> Array:
+        """Cumulative maxima of `x`, `[batch, heads, steps]`, within each span."""
+        if self.is_carried is None:
+            return jax.lax.cummax(x, axis=x.ndim - 1)
+        # CPUs reduce the second-to-last axis faster than the last.
+        read = jnp.where(self.reads.mT, x[..., None], -jnp.inf)
+        return jnp.max(read, axis=-2)
+
+    def scores(self, q: Array, k: Array, pairs: Array) -> Array:
+        """`dot(q_t, k_s) pairs_ts` where t reads s, otherwise 0.
+
+        The shape is `[batch, heads, t, s]`. Where t does not read s, a product may
+        overflow; the mask in `pairs` stops its derivative.
+        """
+        products = jnp.einsum("bntk,bnsk->bnts", q, k) * pairs
+        return jnp.where(self.reads, products, 0.0)
+
+    def pairs(self, log_read: Array, log_written: Array) -> Array:
+        """`exp(log_read_t + log_written_s)` where t reads s, otherwise 0."""
+        sums = log_read[..., :, None] + log_written[..., None, :]
+        return jnp.exp(jnp.where(self.reads, sums, -jnp.inf))
+
+    def after(self, x: Array) -> Array:
+        """The steps of `x`, along axis 2, after which a rule returns the states."""
+        return x if self.returns_states else x[:, :, -1:]
+
+    def memory(
+        self,
+        of: Callable[[Any], Array],
+        keep: Array,
+        pairs: Array,
+        k: Array,
+        u: Array,
+    ) -> Array:
+        """The matrices that a rule returns, `[batch, heads, n, key, value]`.
+
+        n is the number of steps if `returns_states` is true, otherwise 1.
+
+        Args:
+            of: Returns a state's matrices, `[batch, heads, 1 or steps, key, value]`.
+            keep: The factor `keep` of each step in the module's docstring, scaled like
+                the state, `[batch, heads, steps]`.
+            pairs: The factors `pairs`, scaled likewise, `[batch, heads, t, s]`, with
+                zeros where s > t or where s and t belong to different spans.
+            k: The keys.
+            u: The written values.
+        """
+        chunk = self
+        if not self.returns_states:
+            of_spans = self.restart_states, self.is_carried
+            restart_states, is_carried = jax.tree.map(self.after, of_spans)
+            chunk = dataclasses.replace(
+                self, restart_states=restart_states, is_carried=is_carried
+            )
+        keys = self.after(pairs)[..., None] * k[:, :, None, :, :]
+        written = jnp.einsum("bntsk,bnsv->bntkv", keys, u)
+        return self.after(keep)[..., None, None] * chunk.start(of) + written
+
+
+class MatrixRule(abc.ABC):
+    """How a step changes a matrix memory, and what the step reads: a frozen value.
+
+    A cell has a rule, and computes the values of the rule from its inputs.
+
+    Attributes:
+        Inputs: The values of a step, a named tuple.
+        idle: The values of a step that does not change the state, as scalars.
+    """
+
+    Inputs: ClassVar[Any]
+    idle: ClassVar[Any]
+
+    @abc.abstractmethod
+    def sizes(self, heads: int, key: int, value: int) -> tuple[Any, Any]:
+        """The sizes of the values and of the state, without the batch axis.
+
+        Args:
+            heads: The number of heads.
+            key: The size of the keys of a head.
+            value: The size of the values of a head.
+        """
+
+    @abc.abstractmethod
+    def step(self, values: Any, state: Any) -> tuple[Array, PyTree]:
+        """Runs one step, which defines the rule.
+
+        Args:
+            values: The values of the step, leaves `[batch, heads, ...]`.
+            state: The state before the step, leaves `[batch, heads, ...]`.
+
+        Returns:
+            `(h, state)`: what the step reads, `[batch, heads, size]`, and the new
+            state.
+        """
+
+    @abc.abstractmethod
+    def chunk(self, chunk: Chunk) -> tuple[Array, PyTree]:
+        """Runs all steps of a chunk at once.
+
+        Returns:
+            `(h, states)`: what the steps read, `[batch, heads, steps, size]`, and
+            states with leaves `[batch, heads, n, ...]`. If `chunk.returns_states`,
+            these are the states after each step, otherwise only the last state (n = 1).
+        """
+
+    def stored(self, like: PyTree, state: PyTree) -> PyTree:
+        """The state, cast to the dtypes of `like`."""
+        return cast_like(like, state)
+
+    def transition(self) -> tuple[Callable, Callable, Callable, Callable] | None:
+        """How the state after several steps depends on the state before them.
+
+        Returns:
+            `(chunk, identity, constant, map)`: like `chunk`, but the state is a map of
+            the state before the steps; and functions as in `Transition` (`base.py`),
+            where `map` gets finite arguments. None if a map has no simple form.
+        """
+        return None
