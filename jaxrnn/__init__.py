@@ -95,40 +95,43 @@ from ._batching.windows import (
 )
 from ._cells.affine.cell import AffineCell as AffineCell, Stage as Stage
 from ._cells.affine.native.calls import native_status as native_status
-from ._cells.bare_memory import (
-    DeltaMemoryCell as DeltaMemoryCell,
-    MLSTMMemoryCell as MLSTMMemoryCell,
-)
 from ._cells.base import RNNCell as RNNCell
 from ._cells.basic_rnn import BasicRNNCell as BasicRNNCell
 from ._cells.bound import BoundCell as BoundCell
-from ._cells.delta_net import (
-    DeltaNetCell as DeltaNetCell,
-    GatedDeltaNetCell as GatedDeltaNetCell,
-)
-from ._cells.delta_rule import DeltaInputs as DeltaInputs
 from ._cells.function import FunctionCell as FunctionCell
-from ._cells.gated_linear import (
-    MinGRUCell as MinGRUCell,
-    MinLSTMCell as MinLSTMCell,
-    QRNNCell as QRNNCell,
-)
 from ._cells.gru import (
     CudnnCompatibleGRUCell as CudnnCompatibleGRUCell,
     GRUCell as GRUCell,
 )
 from ._cells.layer_norm_gru import LayerNormGRUCell as LayerNormGRUCell
-from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCell
-from ._cells.lru import LRUCell as LRUCell, RGLRUCell as RGLRUCell
+from ._cells.linear.cell import LinearRecurrenceCell as LinearRecurrenceCell
+from ._cells.linear.gated_linear import (
+    MinGRUCell as MinGRUCell,
+    MinLSTMCell as MinLSTMCell,
+    QRNNCell as QRNNCell,
+)
+from ._cells.linear.lru import LRUCell as LRUCell, RGLRUCell as RGLRUCell
+from ._cells.linear.recurrence import ComplexState as ComplexState
 from ._cells.lstm import (
     BasicLSTMCell as BasicLSTMCell,
     LSTMCell as LSTMCell,
     LSTMStateTuple as LSTMStateTuple,
 )
-from ._cells.mlstm import MLSTMCell as MLSTMCell
-from ._cells.mlstm_rule import MLSTMInputs as MLSTMInputs, MLSTMState as MLSTMState
+from ._cells.matrix.bare_memory import (
+    DeltaMemoryCell as DeltaMemoryCell,
+    MLSTMMemoryCell as MLSTMMemoryCell,
+)
+from ._cells.matrix.delta_net import (
+    DeltaNetCell as DeltaNetCell,
+    GatedDeltaNetCell as GatedDeltaNetCell,
+)
+from ._cells.matrix.delta_rule import DeltaInputs as DeltaInputs
+from ._cells.matrix.mlstm import MLSTMCell as MLSTMCell
+from ._cells.matrix.mlstm_rule import (
+    MLSTMInputs as MLSTMInputs,
+    MLSTMState as MLSTMState,
+)
 from ._cells.params import ParamSpec as ParamSpec
-from ._cells.recurrence import ComplexState as ComplexState
 from ._cells.slstm import SLSTMCell as SLSTMCell, SLSTMState as SLSTMState
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,

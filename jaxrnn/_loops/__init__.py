@@ -3,8 +3,8 @@
 A driver (a function such as `dynamic_rnn`) creates a `Run`: inputs, an initial state,
 and `Steps`, which describe the time axis (`steps.py`). The driver chooses the loop:
 the scan over single steps (`scans.py`), which is the reference, or a loop that runs
-whole sequences of one kind of cell (`_cells/affine/`, `_cells/linear_recurrence.py`,
-`_cells/matrix_memory.py`). These files use the following terms:
+whole sequences of one kind of cell (`_cells/affine/`, `_cells/linear/`,
+`_cells/matrix/`). These files use the following terms:
 
 * A *row* is one entry of the batch. At step t, a row is *finished* if `t >= length`,
   otherwise *alive*. A finished row outputs zeros and keeps its state (`masking.py`).

@@ -15,9 +15,9 @@ from helpers import assert_near, assert_same, bound, differentiated, scanned
 
 import jaxrnn
 from jaxrnn import ComplexState, LRUCell, RGLRUCell
-from jaxrnn._cells import linear_blocks, recurrence
-from jaxrnn._cells.lru import bounded_sqrt
-from jaxrnn._cells.recurrence import by_loop, by_tree, plus, run_steps, times
+from jaxrnn._cells.linear import blocks as linear_blocks, recurrence
+from jaxrnn._cells.linear.lru import bounded_sqrt
+from jaxrnn._cells.linear.recurrence import by_loop, by_tree, plus, run_steps, times
 from jaxrnn.testing._oracle import weighted_sum
 
 BATCH, TIME, DEPTH, UNITS = 3, 21, 4, 5

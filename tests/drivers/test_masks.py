@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 import jaxrnn
 from jaxrnn._base.trees import ReadOnly
-from jaxrnn._cells import linear_blocks as linear
+from jaxrnn._cells.linear import blocks
 from jaxrnn.memory import Nested, Offload, Recompute
 from jaxrnn.testing import make_setup
 from jaxrnn.testing._oracle import StepByStep, unrolled, unrolled_states
@@ -221,7 +221,7 @@ CELLS = {
 def small_blocks():
     """Divide the steps of linear recurrences, so that resets are near boundaries."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linear, "steps_in_block", lambda *_: 4)
+        patch.setattr(blocks, "steps_in_block", lambda *_: 4)
         yield
 
 

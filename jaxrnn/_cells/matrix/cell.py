@@ -1,6 +1,6 @@
 """Cells whose state is a matrix for each head, and that run sequences in chunks.
 
-A cell projects its inputs to the values of a *rule* (`matrix_rule.py`), which says what
+A cell projects its inputs to the values of a *rule* (`rule.py`), which says what
 a step reads and writes. Whole sequences run one chunk of steps at a time.
 
 The products of a chunk also multiply steps that do not read each other, by 0. With
@@ -23,18 +23,18 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from .._base.math import at_least_float32, cast, cast_like, widest_dtype
-from .._base.typing import Array, DType, Params, PyTree
-from .._loops import masking
-from .._loops.scans import run_in_segments, summed_in_float32
-from .._loops.steps import Choice, Restarts, Run, Steps, at_each_step, read_rows
-from . import fields
-from .base import (
+from ..._base.math import at_least_float32, cast, cast_like, widest_dtype
+from ..._base.typing import Array, DType, Params, PyTree
+from ..._loops import masking
+from ..._loops.scans import run_in_segments, summed_in_float32
+from ..._loops.steps import Choice, Restarts, Run, Steps, at_each_step, read_rows
+from .. import fields
+from ..base import (
     SpecsCell,
     Transition,
     choose_many_steps,
 )
-from .matrix_rule import Chunk
+from .rule import Chunk
 
 
 @fields.dataclass

@@ -8,12 +8,12 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import expect
-from .._base.math import affine, at_least_float32
-from .._base.typing import Array, DType, Initializer, Params
-from . import fields
-from .linear_recurrence import Coefficients, LinearRecurrenceCell
-from .params import ParamSpec, Specs, kernel_and_bias
+from ..._base.errors import expect
+from ..._base.math import affine, at_least_float32
+from ..._base.typing import Array, DType, Initializer, Params
+from .. import fields
+from ..params import ParamSpec, Specs, kernel_and_bias
+from .cell import Coefficients, LinearRecurrenceCell
 
 # The number of blocks in the kernel's columns for each kind of pooling.
 _BLOCKS = {"f": 2, "fo": 3, "ifo": 4}

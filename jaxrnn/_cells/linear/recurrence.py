@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.trees import serializable
-from .._base.typing import Array, PyTree
-from .._loops import masking
+from ..._base.trees import serializable
+from ..._base.typing import Array, PyTree
+from ..._loops import masking
 
 
 @serializable

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
-from .._base.errors import expect
-from .._base.math import at_least_float32, dot, widened
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
-from . import fields
-from .linear_recurrence import Coefficients, LinearRecurrenceCell
-from .params import ParamSpec, Specs, head_size, kernel_and_bias, zeros
+from ..._base.errors import expect
+from ..._base.math import at_least_float32, dot, widened
+from ..._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
+from .. import fields
+from ..params import ParamSpec, Specs, head_size, kernel_and_bias, zeros
+from .cell import Coefficients, LinearRecurrenceCell
 from .recurrence import ComplexState, Element
 
 _SHARPNESS = 8.0  # The constant c of the RG-LRU paper.

@@ -11,20 +11,20 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import error_note, expect
-from .._base.inputs import check_structure
-from .._base.math import cast, cast_like, widened
-from .._base.typing import Array, Params, PyTree
-from .._loops import masking
-from .._loops.steps import Choice, Run
-from . import fields
-from .base import (
+from ..._base.errors import error_note, expect
+from ..._base.inputs import check_structure
+from ..._base.math import cast, cast_like, widened
+from ..._base.typing import Array, Params, PyTree
+from ..._loops import masking
+from ..._loops.steps import Choice, Run
+from .. import fields
+from ..base import (
     SpecsCell,
     Transition,
     choose_many_steps,
 )
-from .linear_blocks import Terms, recurrence_sequence
-from .params import Specs
+from ..params import Specs
+from .blocks import Terms, recurrence_sequence
 from .recurrence import Element, is_zero, one_like, plus, times
 
 Coefficients: TypeAlias = tuple[Element, Element, PyTree]

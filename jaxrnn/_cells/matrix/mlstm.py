@@ -8,12 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.math import affine, standardized
-from .._base.typing import Array, DType, Initializer, Key, Params
-from . import fields
-from .matrix_memory import MatrixMemoryCell
-from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule, MLSTMState
-from .params import (
+from ..._base.math import affine, standardized
+from ..._base.typing import Array, DType, Initializer, Key, Params
+from .. import fields
+from ..params import (
     ParamSpec,
     Specs,
     glorot_blocks,
@@ -23,6 +21,8 @@ from .params import (
     set_key_size,
     zeros,
 )
+from .cell import MatrixMemoryCell
+from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule, MLSTMState
 
 
 @final

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.math import cast_like
-from .._base.trees import TensorShape, serializable
-from .._base.typing import Array, PyTree
-from .matrix_rule import Chunk, MatrixRule
+from ..._base.math import cast_like
+from ..._base.trees import TensorShape, serializable
+from ..._base.typing import Array, PyTree
+from .rule import Chunk, MatrixRule
 
 # The argument f of sigmoid(f) is clipped to this minimum, where the sigmoid is close to
 # the smallest normal float32. In a chunk (steps that are computed together), sums of

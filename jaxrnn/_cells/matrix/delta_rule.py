@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.trees import TensorShape
-from .._base.typing import Array
-from .matrix_rule import Chunk, MatrixRule
+from ..._base.trees import TensorShape
+from ..._base.typing import Array
+from .rule import Chunk, MatrixRule
 
 # The least logarithm of a decay: exp(-87) is about the smallest normal float32. In a
 # chunk (steps that are computed together), sums of these logarithms are subtracted from
@@ -78,7 +78,7 @@ class DeltaRule(MatrixRule):
         """All steps of a chunk; see `MatrixRule.chunk`.
 
         What a step writes, `u = b (v - a k S)`, depends on what earlier steps wrote.
-        With `keep` and `pairs`, the products of decays in `matrix_rule.py`,
+        With `keep` and `pairs`, the products of decays in `rule.py`,
 
             u_t + b_t sum over s < t of pairs_ts (k_t k_s) u_s
                 = b_t (v_t - keep_t k_t S)

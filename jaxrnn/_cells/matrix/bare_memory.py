@@ -10,17 +10,17 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import is_list_of
-from .._base.errors import counted, expect
-from .._base.trees import TensorShape
-from .._base.typing import Array, DType, Params, PyTree
-from .._loops.steps import Steps
-from . import fields
+from ..._base.arguments import is_list_of
+from ..._base.errors import counted, expect
+from ..._base.trees import TensorShape
+from ..._base.typing import Array, DType, Params, PyTree
+from ..._loops.steps import Steps
+from .. import fields
+from ..params import Specs
+from ..step_checks import check_step_inputs
+from .cell import MatrixMemoryCell
 from .delta_rule import LEAST_LOG, DeltaInputs, DeltaRule
-from .matrix_memory import MatrixMemoryCell
 from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule
-from .params import Specs
-from .step_checks import check_step_inputs
 
 
 @fields.dataclass

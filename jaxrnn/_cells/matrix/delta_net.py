@@ -9,13 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import ones
 
-from .._base.math import affine
-from .._base.trees import TensorShape
-from .._base.typing import Array, DType, Initializer, Key, Params
-from . import fields
-from .delta_rule import LEAST_LOG, DeltaInputs, DeltaRule
-from .matrix_memory import MatrixMemoryCell
-from .params import (
+from ..._base.math import affine
+from ..._base.trees import TensorShape
+from ..._base.typing import Array, DType, Initializer, Key, Params
+from .. import fields
+from ..params import (
     ParamSpec,
     Specs,
     glorot_blocks,
@@ -24,6 +22,8 @@ from .params import (
     set_key_size,
     zeros,
 )
+from .cell import MatrixMemoryCell
+from .delta_rule import LEAST_LOG, DeltaInputs, DeltaRule
 
 
 @fields.dataclass

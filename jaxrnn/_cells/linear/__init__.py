@@ -1,0 +1,1 @@
+"""Linear recurrences: the kind of cell, its loop, and its cells."""

@@ -1,0 +1,1 @@
+"""Matrix memories: the kind of cell, its loop over chunks, its rules and its cells."""
