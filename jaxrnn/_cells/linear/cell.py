@@ -155,13 +155,7 @@ class LinearRecurrenceCell(SpecsCell):
         def run_all(params: Params, run: Run) -> PyTree:
             units, from_zeros = run.state
             states = run.steps.restart_states or (None, None)
-
-            def last(terms: Callable, start: Element, restart: Element) -> Element:
-                own = run.steps.with_restart_states(restart)
-                own = run.replace(state=start, steps=own)
-                output = lambda params, state, rest: None
-                return recurrence_sequence(terms, output, params, own)[1]
-
+            last = functools.partial(_last_state, params, run)
             units = last(self._terms_of_units, units, states[0])
             if differs:
                 from_zeros = last(self.terms, from_zeros, states[1])
@@ -182,15 +176,25 @@ class LinearRecurrenceCell(SpecsCell):
         return _joined(a, a), _joined(jax.tree.map(jnp.zeros_like, b), b), None, None
 
 
+def _last_state(
+    params: Params, run: Run, terms: Callable, start: Element, restart_states: PyTree
+) -> Element:
+    """The state after all steps of a recurrence with these terms and states."""
+    steps = run.steps.with_restart_states(restart_states)
+    run = run.replace(state=start, steps=steps)
+    output = lambda params, state, rest: None
+    return recurrence_sequence(terms, output, params, run)[1]
+
+
 def _joined(a: Element, b: Element) -> Element:
     """The units of both, side by side."""
     return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), a, b)
 
 
-def _split(units: Element) -> tuple[Element, Element]:
+def _split(units: Element) -> list[Element]:
     """The two elements that `_joined` has joined."""
-    half = lambda i: jax.tree.map(lambda x: jnp.split(x, 2, axis=-1)[i], units)
-    return half(0), half(1)
+    halves = jax.tree.map(lambda x: jnp.split(x, 2, axis=-1), units)
+    return jax.tree.transpose(jax.tree.structure(units), None, halves)
 
 
 def _fitted(name: str, x: PyTree, rows: int, state: Element) -> Element:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ..._base.math import at_least_float32, cast, cast_like, widest_dtype
+from ..._base.math import at_least_float32, cast, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree
 from ..._loops import masking
 from ..._loops.scans import run_in_segments, summed_in_float32
@@ -102,8 +102,11 @@ class MatrixMemoryCell(SpecsCell):
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses a loop over chunks of steps; see `RNNCell.choose_loop`."""
         rule = self.rule
-        given = self, rule.chunk, self.output, rule.stored
-        loop = functools.partial(memory_sequence, *given)
+
+        def loop(params: Params, run: Run) -> tuple[PyTree, PyTree]:
+            outputs, last = memory_sequence(self, rule.chunk, self.output, params, run)
+            return outputs, rule.stored(run.state, last)
+
         return choose_many_steps("chunks", self, loop, run)
 
     def transition(self) -> Transition | None:
@@ -115,8 +118,8 @@ class MatrixMemoryCell(SpecsCell):
         chunk, identity, constant, map_finite = found
 
         def run_all(params: Params, run: Run) -> PyTree:
-            given = self, chunk, lambda params, h, rest: None, cast_like
-            return memory_sequence(*given, params, run)[1]
+            output = lambda params, h, rest: None
+            return memory_sequence(self, chunk, output, params, run)[1]
 
         def map_state(transition: PyTree, state: PyTree) -> PyTree:
             # If the map or the state is not finite, the result is NaN. Products would
@@ -129,9 +132,8 @@ class MatrixMemoryCell(SpecsCell):
 
 def memory_sequence(
     cell: MatrixMemoryCell,
-    chunk: Callable[[Chunk], tuple[Array, PyTree]],
+    run_chunk: Callable[[Chunk], tuple[Array, PyTree]],
     output: Callable[[Params, Array, PyTree], PyTree],
-    stored: Callable[[PyTree, PyTree], PyTree],
     params: Params,
     run: Run,
 ) -> tuple[PyTree, PyTree]:
@@ -139,40 +141,40 @@ def memory_sequence(
 
     Args:
         cell: The cell, which projects the inputs to the values of its rule.
-        chunk: Runs all steps of a chunk; see `MatrixRule.chunk`.
+        run_chunk: Runs all steps of a chunk; see `MatrixRule.chunk`.
         output: The output of one step; see `MatrixMemoryCell.output`.
-        stored: Casts a state; see `MatrixRule.stored`.
         params: The cell's parameters.
         run: Inputs `[batch, time, ...]`, or `[time, batch, ...]` if `steps.axis` is 0,
             with at least one step, and the initial state. If `steps.returns_states` is
             true, the outputs are pairs `(output, new_state)`.
+
+    Returns:
+        The outputs, and the last state in the dtype of the arithmetic.
     """
     dtype = arithmetic_dtype(run.inputs, run.state)
     params_in_loop = summed_in_float32(params)
     are_finite = cell.safety_check(params, dtype)
 
-    def run_chunk(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
+    def run_steps(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         params = params_in_loop()
         inputs = steps.fill_finished(inputs)
         is_finite = are_finite(inputs, state, steps)
-        finite = masking.zero_unless(is_finite, inputs)
         project = functools.partial(cell.project, params, dtype=dtype)
-        rest, values = at_each_step(project, finite)
+        rest, values = at_each_step(project, masking.zero_unless(is_finite, inputs))
         alive = steps.alive_steps()
         if alive is not None:
             values = masking.select(alive, values, cell.rule.idle)
             is_finite |= ~alive
-        values = _move_axis(values, steps.axis, 2)
-        given, starts_finite = _chunk(values, state, steps)
+        chunk, starts_finite = _chunk(_move_axis(values, steps.axis, 2), state, steps)
         is_finite = jnp.swapaxes(is_finite, 1, steps.axis)
-        is_finite = _reads_finite(given, starts_finite, is_finite)
-        h, states = chunk(given)
+        is_finite = _reads_finite(chunk, starts_finite, is_finite)
+        h, states = run_chunk(chunk)
         hs = _move_axis(h, 2, steps.axis)
         results = at_each_step(functools.partial(output, params), hs, rest)
         results = cast(results, widest_dtype(run.inputs))
         last = jax.tree.map(lambda x: x[:, :, -1], states)
         if steps.returns_states:
-            states = stored(run.state, _move_axis(states, 2, steps.axis))
+            states = cell.rule.stored(run.state, _move_axis(states, 2, steps.axis))
             results = results, states
         results = with_nan(jnp.swapaxes(is_finite, 1, steps.axis), results)
         results = steps.map_outputs(steps.zero_finished, results)
@@ -183,9 +185,7 @@ def memory_sequence(
         restart_states = only_finite(cast(steps.restarts.states, dtype))
         steps = steps.with_restart_states(restart_states)
     size = steps_in_chunk(steps.time, cell.chunk_size)
-    state = cast(run.state, dtype)
-    results, last = run_in_segments(size, run_chunk, run.inputs, state, steps)
-    return results, stored(run.state, last)
+    return run_in_segments(size, run_steps, run.inputs, cast(run.state, dtype), steps)
 
 
 def _may_multiply(inputs: Array, largest: Array) -> Array:
