@@ -78,7 +78,7 @@ class RNNCell(Hyperparameters, abc.ABC):
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuses a class that overrides a method, but inherits what replaces it."""
+        """Refuses a class that defines a method, but inherits what is used instead."""
         super().__init_subclass__(**options)
         for used, names in _USED_INSTEAD.items():
             _check_overrides(cls, names, used)
@@ -278,7 +278,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         return self.zero_state(batch_size, dtype)
 
 
-# Methods that some cells use instead of others, which a class then overrides in vain.
+# Methods that some cells use instead of others, which a subclass would define in vain.
 _USED_INSTEAD = {
     "choose_loop": ("apply", "step"),
     "transition": ("apply", "step"),
@@ -288,7 +288,7 @@ _USED_INSTEAD = {
 
 
 def _check_overrides(cls: type[RNNCell], names: tuple[str, ...], used: str) -> None:
-    """Raises TypeError if `cls` overrides one of `names`, but inherits `used`."""
+    """Raises TypeError if `cls` defines one of `names`, but inherits `used`."""
     mro = cls.__mro__
     owner = next(base for base in mro if any(name in vars(base) for name in names))
     user = next(base for base in mro[mro.index(owner) :] if used in vars(base))
@@ -296,11 +296,10 @@ def _check_overrides(cls: type[RNNCell], names: tuple[str, ...], used: str) -> N
         return
     name = next(name for name in names if name in vars(owner))
     raise TypeError(
-        f"{cls.__name__} overrides `{name}`, but `{used}` of {user.__name__} does not "
-        "use it. For a step of its own, derive the class from `jaxrnn.RNNCell`, and "
-        "define `init` and `apply`. The class may be a wrapper, which holds another "
-        "cell in a field and calls its `init` and `apply`. Or also override "
-        f"`{used}`."
+        f"{cls.__name__} defines `{name}`, but `{used}` of {user.__name__} does not "
+        "use it. Derive the class from `jaxrnn.RNNCell` instead, and define `init` and "
+        "`apply`. The class may be a wrapper, which holds another cell in a field and "
+        f"calls its `init` and `apply`. Or also define `{used}`."
     )
 
 

@@ -18,9 +18,7 @@ CELLS = {
     for cls in vars(module).values()
     if inspect.isclass(cls) and issubclass(cls, RNNCell) and cls is not RNNCell
 }
-MESSAGE = (
-    r"^Mine overrides `{}`, but `{}` of \w+ does not use it\. For a step of its own"
-)
+MESSAGE = r"^Mine defines `{}`, but `{}` of \w+ does not use it\. Derive the class from"
 
 
 def override(cls, name, value=lambda self, *args, **kwargs: None):

@@ -461,6 +461,33 @@ class NoHash(Mutable):
     __hash__ = object.__hash__
 
 
+def doubled(cell, *names):
+    """A subclass that overrides methods."""
+
+    def apply(self, *args):
+        output, state = cell.apply(self, *args)
+        return 2 * output, state
+
+    methods = {"apply": apply, "call": apply, "choose_loop": jaxrnn.RNNCell.choose_loop}
+    return type("Doubled", (cell,), {name: methods[name] for name in names})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DoubledOutputs(jaxrnn.RNNCell):
+    """A wrapper that doubles the outputs of a cell."""
+
+    cell: jaxrnn.RNNCell
+    state_size = property(lambda self: self.cell.state_size)
+    output_size = property(lambda self: self.cell.output_size)
+
+    def init(self, key, inputs, dtype=None):
+        return self.cell.init(key, inputs, dtype)
+
+    def apply(self, params, inputs, state, key=None):
+        output, state = self.cell.apply(params, inputs, state, key)
+        return 2 * output, state
+
+
 CELLS = [
     ("Use tuples instead of lists, and put arrays into the parameters", lambda: Mutable({1}).bind({}),
      lambda: (run(Mutable((1,)).bind({}), X), run(Mutable(None).bind({"x": X}), X))),
@@ -490,6 +517,9 @@ CELLS = [
      lambda: (LSTMCell(2, initializer=init.by_part(normal(), normal(), bias=init.chrono(9))).init(KEY, STEP), GRUCell(2, bias_initializer=init.chrono(9)).init(KEY, STEP))),
     # Custom cells
     ("or define `enter`", lambda: run(bound(Affine(False)), X), lambda: run(bound(Affine(True)), X)),
+    ("Derive the class from `jaxrnn.RNNCell` instead, and define `init` and `apply`", lambda: doubled(GRUCell, "call"), lambda: run(bound(doubled(Mutable, "apply")(3)), X)),
+    ("The class may be a wrapper, which holds another cell in a field and calls its `init` and `apply`", lambda: doubled(LSTMCell, "apply"), lambda: run(bound(DoubledOutputs(GRUCell(2))), X)),
+    ("Or also define `choose_loop`", lambda: doubled(GRUCell, "apply"), lambda: run(bound(doubled(GRUCell, "apply", "choose_loop")(2)), X)),
     # Wrappers
     ("Pass the unbound `cells[1].cell`", lambda: MultiRNNCell([GRUCell(2), GRU]), lambda: MultiRNNCell([GRUCell(2), GRU.cell])),
     ("Create a cell from a function with `FunctionCell`, from several cells with `MultiRNNCell`, and from a Flax cell with `as_cell`", lambda: jaxrnn.ResidualWrapper([GRUCell(3)] * 2),
