@@ -98,15 +98,17 @@ def test_a_backward_run_with_a_mask_keeps_rows_in_step():
     close((backward[:, ::-1], state), loop(MASK[:, ::-1], xs=X[:, ::-1])[:2])
 
 
-def test_an_affine_cell_whose_rows_interact_is_scanned():
-    class Crowd(jaxrnn.BasicRNNCell):
+def test_a_stack_with_a_wrapper_whose_rows_interact_is_scanned():
+    class Crowd(jaxrnn.extend.WrapperCell):
         rows_interact = True
 
         def apply(self, params, inputs, state, key=None):
             crowd = state.mean(0, keepdims=True)
-            return super().apply(params, inputs + crowd, state, key)
+            return self.cell.apply(params, inputs + crowd, state, key)
 
-    cell = jaxrnn.MultiRNNCell([Crowd(UNITS), jaxrnn.GRUCell(UNITS)])
+    cell = jaxrnn.MultiRNNCell(
+        [Crowd(jaxrnn.BasicRNNCell(UNITS)), jaxrnn.GRUCell(UNITS)]
+    )
     assert cell.rows_interact
     assert jaxrnn.DropoutWrapper(cell, 0.5).rows_interact
     setup = make_setup(cell, X[:, 0], "float64")
