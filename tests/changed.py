@@ -72,10 +72,15 @@ def laws_of(files):
 
 
 def files_of(cell):
-    """The files that define the methods of a cell's class and of its bases."""
+    """The files that define the methods of a cell's class and of its bases.
+
+    The rules and the loops of a kind of cells are in the folder of the kind.
+    """
     members = [value for base in type(cell).__mro__ for value in vars(base).values()]
     codes = [member.__code__ for member in members if inspect.isfunction(member)]
     paths = {pathlib.Path(code.co_filename).resolve() for code in codes}
+    kinds = {path.parent for path in paths if path.parent.name in ("linear", "matrix")}
+    paths = paths.union(*(kind.glob("*.py") for kind in kinds))
     return {str(p.relative_to(ROOT)) for p in paths if p.is_relative_to(ROOT)}
 
 
