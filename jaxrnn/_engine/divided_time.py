@@ -33,7 +33,7 @@ from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, PyTree, RNNCellLike, bound_or_none
 from .._loops import masking
 from .._loops.scans import segmented_run, summed_in_float32
-from .._loops.steps import Restarts, Run, Steps
+from .._loops.steps import Run, Steps
 from .first_step import text_of
 from .run_cell import Options, prepared, run_ready
 

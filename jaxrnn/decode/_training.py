@@ -55,7 +55,7 @@ class TrainingHelper(CustomHelper):
         rows = shape[1 - axis]
         time = shape[axis]
         self.sequence_length = _as_lengths(sequence_length, rows, time)
-        self._steps = extend.Steps(time=time, axis=axis)
+        self._steps = Steps(time=time, axis=axis)
         super().__init__(self._first, self._sampled, self._next)
         self._batch_size = rows
 

@@ -27,7 +27,7 @@ from ..._base.math import at_least_float32, cast, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree
 from ..._loops import masking
 from ..._loops.scans import run_in_segments, summed_in_float32
-from ..._loops.steps import Choice, Restarts, Run, Steps, at_each_step, read_rows
+from ..._loops.steps import Choice, Run, Steps, at_each_step, read_rows
 from .. import fields
 from ..base import (
     SpecsCell,
