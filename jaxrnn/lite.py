@@ -26,6 +26,7 @@ from ._base.errors import KindError, describe
 from ._base.modules import export as _export
 from ._base.typing import ArrayLike, DType, Lengths, Params, PyTree, RNNCellLike
 from ._batching.packed_sequences import check_not_packed
+from ._cells.affine.equations import Equations
 from ._cells.basic_rnn import BasicRNNCell
 from ._cells.lstm import LSTMCell
 from ._cells.params import ParamSpec, Specs, glorot_uniform, zeros
@@ -75,7 +76,10 @@ class TFLiteLSTMCell(LSTMCell):
     Source: `tf.compat.v1.lite.experimental.nn.TFLiteLSTMCell`.
     """
 
-    library_kind = "lstm"
+    @property
+    def equations(self) -> Equations:
+        """The equations of an `LSTMCell`; see `AffineCell`."""
+        return super().equations
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of the weights and biases, and of any peepholes and projection."""
@@ -132,7 +136,10 @@ class TfLiteRNNCell(BasicRNNCell):
     Source: `tf.compat.v1.lite.experimental.nn.TfLiteRNNCell`.
     """
 
-    library_kind = "rnn"
+    @property
+    def equations(self) -> Equations:
+        """The equations of a `BasicRNNCell`; see `AffineCell`."""
+        return super().equations
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of both weight matrices and the bias."""

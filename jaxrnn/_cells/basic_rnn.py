@@ -3,6 +3,7 @@
 from .._base.typing import Array, DType, Params
 from . import fields
 from .affine.cell import AffineCell, Stage, Updated
+from .affine.equations import Equations
 
 
 @fields.dataclass
@@ -33,7 +34,10 @@ class BasicRNNCell(AffineCell):
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
-    library_kind = "rnn"
+    @property
+    def equations(self) -> Equations:
+        """The equations of a basic RNN; see `AffineCell`."""
+        return Equations("rnn", self.activation)
 
     state_size = output_size = property(lambda self: self.num_units)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from . import fields
 from .affine.cell import AffineCell, Stage, Updated
+from .affine.equations import Equations
 from .params import kernel_and_bias, ones, zeros
 
 
@@ -49,7 +50,10 @@ class GRUCell(AffineCell):
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
-    library_kind = "gru"
+    @property
+    def equations(self) -> Equations:
+        """The equations of a GRU; see `AffineCell`."""
+        return Equations("gru", self.activation)
 
     state_size = output_size = property(lambda self: self.num_units)
 
@@ -112,7 +116,10 @@ class CudnnCompatibleGRUCell(AffineCell):
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
-    library_kind = "cudnn_gru"
+    @property
+    def equations(self) -> Equations:
+        """The equations of cuDNN's GRU; see `AffineCell`."""
+        return Equations("cudnn_gru", self.activation)
 
     state_size = output_size = property(lambda self: self.num_units)
 

@@ -11,6 +11,7 @@ from .._base.trees import serializable
 from .._base.typing import Array, DType, Initializer, Params, PyTree, Size
 from . import fields
 from .affine.cell import AffineCell, Stage, Updated
+from .affine.equations import Equations
 from .params import ParamSpec, bias_initializer, glorot_uniform, zeros
 
 
@@ -168,7 +169,10 @@ class BasicLSTMCell(LSTM):
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
-    library_kind = "lstm"
+    @property
+    def equations(self) -> Equations:
+        """The equations of a plain LSTM; see `AffineCell`."""
+        return Equations("lstm", self.activation, self.forget_bias)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -244,7 +248,18 @@ class LSTMCell(LSTM):
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
-    library_kind = "lstm"
+    @property
+    def equations(self) -> Equations:
+        """The equations of an LSTM; see `AffineCell`."""
+        return Equations(
+            "lstm",
+            self.activation,
+            self.forget_bias,
+            has_peepholes=self.use_peepholes,
+            has_projection=self.num_proj is not None,
+            cell_clip=self.cell_clip,
+            proj_clip=self.proj_clip,
+        )
 
     @property
     def stages(self) -> tuple[Stage, ...]:

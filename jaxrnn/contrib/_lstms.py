@@ -139,8 +139,6 @@ class LSTMBlockCell(OfLSTMCell):
     reuse: object = fields.unused()
     name: str | None = fields.name("lstm_cell")
 
-    library_kind = "lstm"
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cell_clip is not None and self.cell_clip <= 0:
@@ -150,6 +148,11 @@ class LSTMBlockCell(OfLSTMCell):
         lambda self: core_lstm(self, use_peepholes=self.use_peephole),
         doc="The `LSTMCell` with the same equations as this cell.",
     )
+
+    @property
+    def equations(self) -> extend.Equations:
+        """The equations of the `LSTMCell`; see `AffineCell`."""
+        return self.library_cell.equations
 
 
 @final
@@ -186,7 +189,10 @@ class GRUBlockCellV2(AffineCell):
     name: str | None = fields.name("gru_cell")
     dtype: DType | None = fields.dtype()
 
-    library_kind = "gru"
+    @property
+    def equations(self) -> extend.Equations:
+        """The equations of a GRU; see `AffineCell`."""
+        return extend.Equations("gru")
 
     state_size = output_size = property(lambda self: self.num_units)
 

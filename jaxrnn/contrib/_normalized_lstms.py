@@ -1,5 +1,6 @@
 """LSTMs that normalize their gates and c, or the columns of their kernels."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import final
 
@@ -188,7 +189,11 @@ class LayerNormLSTMCell(_FourGateLSTM):
     reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
-    library_kind = "lstm"
+
+    @property
+    def equations(self) -> extend.Equations:
+        """The equations of an LSTM; see `AffineCell`."""
+        return dataclasses.replace(core_lstm(self).equations, has_norms=self.layer_norm)
 
 
 @final
@@ -247,7 +252,11 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     reuse: object = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
-    library_kind = "lstm"
+
+    @property
+    def equations(self) -> extend.Equations:
+        """The equations of an LSTM; see `AffineCell`."""
+        return dataclasses.replace(core_lstm(self).equations, has_norms=self.layer_norm)
 
     @property
     def is_random(self) -> bool | None:

@@ -6,7 +6,8 @@ in `jaxrnn` itself. This module adds parts that several cells use:
 * Hyperparameters: `fields` declares the fields of a cell and their checks.
 * Cells: `SpecsCell` derives `init` and `apply` from `param_specs` and `step`.
   `scope_name` is the name of a cell in profiles and checkpoints. `ReadOnly` marks a
-  part of a state that steps read but never change.
+  part of a state that steps read but never change. An `AffineCell` with
+  standard `Equations` runs in the native loops.
 * Wrappers: `ComposedCell` derives `apply` and the loops over all steps from one
   function, `compose`. `WrapperCell` has the sizes, the parameters and the zero state
   of the wrapped cell, and `ParamsWrapper` adds parameters. `check_rnn_cell` checks a
@@ -41,6 +42,7 @@ from .._base.math import (
 )
 from .._base.modules import export as _export
 from .._base.trees import ReadOnly as ReadOnly, map_sizes as map_sizes
+from .._cells.affine.equations import Equations as Equations
 from .._cells.base import (
     SpecsCell as SpecsCell,
     check_rnn_cell as check_rnn_cell,

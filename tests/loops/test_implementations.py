@@ -153,8 +153,8 @@ def subclasses(cls):
 
 
 def test_the_loops_know_every_field():
-    """A cell with a `library_kind` has no other fields, which a loop would ignore."""
-    cells = [c for c in subclasses(jaxrnn.AffineCell) if "library_kind" in vars(c)]
+    """A cell with `equations` has no other fields, which a loop would ignore."""
+    cells = [c for c in subclasses(jaxrnn.AffineCell) if "equations" in vars(c)]
     assert {LSTMCell, GRUCell, contrib.LSTMBlockCell} <= set(cells)
     for cell in cells:
         assert {field.name for field in dataclasses.fields(cell)} <= set(KNOWN.split())

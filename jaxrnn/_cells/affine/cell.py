@@ -10,7 +10,7 @@ of the loop.
 import abc
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 from jax.sharding import AxisType
@@ -29,6 +29,7 @@ from .. import fields
 from ..base import SpecsCell
 from ..fields import Hyperparameters
 from ..params import ParamSpec, Specs, glorot_uniform, zeros
+from .equations import Equations
 from .few_steps import why_few_steps
 from .native.sequence import native_sequence, why_not_native
 from .xla_loop import affine_sequence, chain
@@ -170,12 +171,6 @@ class AffineCell(SpecsCell):
         (2, 5, 4)
     """
 
-    # The standard cell with the same equations as this class: "lstm", "gru" (which
-    # resets the state before the matrix product), "cudnn_gru" (which resets the state
-    # after the matrix product) or "rnn". A subclass must declare it again; see
-    # `declared_kind`.
-    library_kind: ClassVar[str | None] = None
-
     @property
     @abc.abstractmethod
     def stages(self) -> tuple[Stage, ...]:
@@ -210,9 +205,13 @@ class AffineCell(SpecsCell):
         return params
 
     @property
-    def library_cell(self) -> "AffineCell":
-        """The cell whose hyperparameters the native loops read."""
-        return self
+    def equations(self) -> Equations | None:
+        """The standard equations of the cell; None by default.
+
+        They hold only for the class that defines this property, because a subclass may
+        have other updates. So a subclass must define the property again.
+        """
+        return None
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""

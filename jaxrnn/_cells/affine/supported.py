@@ -12,6 +12,7 @@ from ..._base.sharding import explicit_mesh_of
 from ..._base.trees import with_structure
 from ..._base.typing import Array, Params, PyTree
 from ..._loops.steps import Run, Steps
+from .equations import Equations
 
 if TYPE_CHECKING:
     from .cell import AffineCell
@@ -42,20 +43,6 @@ def row_lengths(xs: Array, steps: Steps) -> Array:
     if steps.lengths is None:
         return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
     return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
-
-
-def what_lstm_has(cell: "AffineCell") -> list[str]:
-    """Descriptions of the features that an LSTM adds to a plain LSTM."""
-    if declared_kind(cell) != "lstm":
-        return []
-    core = cell.library_cell
-    found = {
-        "layer normalization": getattr(core, "layer_norm", False),
-        "peepholes": getattr(core, "use_peepholes", False),
-        "a `cell_clip`": getattr(core, "cell_clip", None) is not None,
-        "a projection": getattr(core, "num_proj", None) is not None,
-    }
-    return [name for name, has_it in found.items() if has_it]
 
 
 class NativeCell(NamedTuple):
@@ -97,57 +84,49 @@ NATIVE_CELLS = {
 ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
 
 
+def equations_of(cell: "AffineCell") -> Equations | None:
+    """The equations that the cell's own class declares, or None."""
+    declared: Any = vars(type(cell)).get("equations")
+    return declared and declared.__get__(cell)
+
+
 def why_not_native_cell(cell: "AffineCell") -> str | None:
     """The reason why the native loops cannot run the cell, or None."""
     known = "the native loops support only LSTMs, GRUs and basic RNNs"
-    if declared_kind(cell) is None:
+    equations = equations_of(cell)
+    if equations is None:
         return f"{known}, not {type(cell).__name__}"
-    activation = activation_of(cell)
-    if activation not in ACTIVATIONS:
-        return f"{known} with tanh, relu or sigmoid, not {name_of(activation)}"
-    has = what_lstm_has(cell)
-    if "layer normalization" in has and len(has) > 1:
-        both = " and ".join(has)
+    if equations.activation not in ACTIVATIONS:
+        name = name_of(equations.activation)
+        return f"{known} with tanh, relu or sigmoid, not {name}"
+    if equations.has_norms and len(equations.extras) > 1:
+        both = " and ".join(equations.extras)
         return f"the native loops do not support an LSTM with {both} together"
     return None
 
 
-def native_kind(cell: "AffineCell") -> str:
-    """The key in `NATIVE_CELLS` of a cell that the native loops support."""
-    has = what_lstm_has(cell)
-    if "layer normalization" in has:
+def native_kind(equations: Equations) -> str:
+    """The key in `NATIVE_CELLS` of equations that the native loops support."""
+    if equations.has_norms:
         return "normed_lstm"
-    if "a projection" in has:
+    if equations.has_projection:
         return "projected_lstm"
-    kind: Any = declared_kind(cell)
-    return "peephole_lstm" if has else kind
+    return "peephole_lstm" if equations.extras else equations.kind
 
 
-def native_attributes(cell: "AffineCell", kind: str) -> dict[str, Any]:
-    """The attributes to pass to the loops for a cell of kind `kind`."""
-    core = cell.library_cell
+def native_attributes(equations: Equations) -> dict[str, Any]:
+    """The attributes of a call of the native loops."""
 
-    def bound(name: str) -> np.float32:
-        clip = getattr(core, name, None)
+    def bound(clip: float | None) -> np.float32:
         return np.float32(math.inf if clip is None else clip)
 
     return {
-        "cell": np.int32(NATIVE_CELLS[kind].number),
-        "activation": np.int32(ACTIVATIONS.index(activation_of(cell))),
-        "forget_bias": np.float32(getattr(core, "forget_bias", 0)),
-        "cell_clip": bound("cell_clip"),
-        "output_clip": bound("proj_clip"),
+        "cell": np.int32(NATIVE_CELLS[native_kind(equations)].number),
+        "activation": np.int32(ACTIVATIONS.index(equations.activation)),
+        "forget_bias": np.float32(equations.forget_bias),
+        "cell_clip": bound(equations.cell_clip),
+        "output_clip": bound(equations.proj_clip),
     }
-
-
-def declared_kind(cell: "AffineCell") -> str | None:
-    """The `library_kind` of the cell's own class; a base class's may not apply."""
-    return vars(type(cell)).get("library_kind")
-
-
-def activation_of(cell: "AffineCell") -> Any:
-    """The activation of the cell's candidate."""
-    return getattr(cell.library_cell, "activation", jnp.tanh)
 
 
 def lstm_state(like: PyTree, c: Array, h: Array) -> PyTree:

@@ -32,6 +32,7 @@ from ...._loops.steps import Run, Steps
 from .. import xla_loop
 from ..supported import (
     NATIVE_CELLS,
+    equations_of,
     lstm_state,
     native_attributes,
     native_kind,
@@ -82,7 +83,7 @@ def native_sequence(
         is_default: Whether programs for other platforms use XLA's loop. If False,
             compiling for another platform raises an error.
     """
-    loop = NativeLoop(cell, native_kind(cell), None if is_default else _REFUSAL)
+    loop = NativeLoop(cell, None if is_default else _REFUSAL)
     return loop.run(*xla_loop.primals_of(cell, params, run))
 
 
@@ -91,16 +92,15 @@ class NativeLoop:
 
     Args:
         cell: An `AffineCell`.
-        kind: The key of the cell in `NATIVE_CELLS`.
         refusal: The message of the error for other platforms; None to use XLA's loop on
             other platforms.
     """
 
-    def __init__(self, cell: "AffineCell", kind: str, refusal: str | None) -> None:
+    def __init__(self, cell: "AffineCell", refusal: str | None) -> None:
         self.cell = cell
-        self.kind = kind
         self.refusal = refusal
-        self.spec = NATIVE_CELLS[kind]
+        self.equations: Any = equations_of(cell)
+        self.spec = NATIVE_CELLS[native_kind(self.equations)]
 
     def run(self, primals: Primals, steps: Steps) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of all steps."""
@@ -287,7 +287,7 @@ class NativeLoop:
         h, c = self._split(primals.state)
         return Call(
             cell=self.spec,
-            settings=native_attributes(self.cell, self.kind),
+            settings=native_attributes(self.equations),
             axis=steps.axis,
             time=steps.time,
             depth=primals.xs.shape[-1],
