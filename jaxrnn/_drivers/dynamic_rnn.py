@@ -170,6 +170,7 @@ def dynamic_rnn(
 
     Source: `tf.compat.v1.nn.dynamic_rnn`.
     """
+    check_is_cell("cell", cell)
     with contextlib.nullcontext() if axis_name is None else error_note(_OF_PART):
         run, options = make_run(
             cell,
@@ -222,7 +223,6 @@ def make_run(
     axis_name: str | tuple[str, ...] | None = None,
 ) -> tuple[Run, Options]:
     """Checks the arguments of `dynamic_rnn`, and makes the run and its options."""
-    check_is_cell("cell", cell)
     inputs, shape, axis = as_padded(inputs, time_major)
     time = shape[axis]
     valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis, axis_name)

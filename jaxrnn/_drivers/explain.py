@@ -5,6 +5,7 @@ import dataclasses
 import jax
 from jax.tree_util import Partial
 
+from .._base.arguments import check_is_cell
 from .._base.errors import is_array
 from .._base.math import is_float
 from .._base.modules import with_hints
@@ -103,6 +104,7 @@ def explain(
 
     Source: jaxrnn.
     """
+    check_is_cell("cell", cell)
     make = Partial(
         make_run,
         cell,
