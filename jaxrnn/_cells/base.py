@@ -36,15 +36,16 @@ class Transition(NamedTuple):
     not wait for the state.
 
     Attributes:
-        run: `run(params, run)`: the map of all steps, after the map `run.state`. Where
-            rows restart, the map becomes one of the restart states.
+        map_of_steps: `map_of_steps(params, run)`: the map of all steps. In place of
+            states, `run` has maps: a map that goes before the steps, and the maps that
+            replace it where rows restart.
         identity: `identity(state)`: the map to the same state, for states like `state`.
         constant: `constant(state)`: the map of all states to `state`.
         map: `map(transition, state)`: the state to which a map maps `state`.
         stored: `stored(like, state)`: the state, cast to the dtypes of `like`.
     """
 
-    run: Callable[[Params, Run], PyTree]
+    map_of_steps: Callable[[Params, Run], PyTree]
     identity: Callable[[PyTree], PyTree]
     constant: Callable[[PyTree], PyTree]
     map: Callable[[PyTree, PyTree], PyTree]

@@ -62,7 +62,7 @@ def dynamic_rnn(
     large matrix products. On CPUs, the loop ends near the longest length; on TPUs and
     GPUs, the loop runs over the whole time axis. Linear recurrences
     (`LinearRecurrenceCell`) and cells whose state is a matrix, such as `MLSTMCell` and
-    `DeltaNetCell`, process blocks of many steps at once, over the whole time axis. Any
+    `DeltaNetCell`, compute many steps at once, over the whole time axis. Any
     other cell runs step by step over the whole time axis. A single step needs no loop:
     it costs what a call of the cell costs. `explain` says which loop runs a cell, and
     why no faster loop does. So does the logger "jaxrnn" at level DEBUG, when the loop

@@ -91,8 +91,8 @@ def raw_rnn(
     Outside jit, the loop is a Python loop, as in TensorFlow's eager mode. If there are
     n steps, `loop_fn` is called n + 1 times, with values that you can print. Under jit,
     and if vmap batches `finished`, the loop is one `lax.while_loop`. `loop_fn` is
-    traced twice, for time 0 and for all later times, and once more if the state or the
-    loop state holds a TensorArray. Under jit, `loop_fn` may branch on `cell_output is
+    traced twice, for time 0 and for all later times, and again if the state or the loop
+    state holds a TensorArray. Under jit, `loop_fn` may branch on `cell_output is
     None`, but not on values. Both kinds of loop can be differentiated in forward and
     reverse mode, with respect to everything that `loop_fn` and the cell close over; a
     compiled loop without `max_time` has only forward mode. The cost of the forward and
@@ -115,7 +115,8 @@ def raw_rnn(
 
             - `finished`: bool `[batch]`, or a scalar for all rows. If the call at time
               0 returns `[batch]`, later calls may return a scalar. A finished row stays
-              finished.
+              finished. As in TensorFlow, the shape that all states and emitted values
+              share is accepted too.
             - `next_input`: the next input of the cell, a nest of `[batch, ...]`. In
               finished rows, the cell receives 0 instead of NaN and infinity.
             - `next_cell_state`: the next state of the cell, usually `cell_state`; at
@@ -253,9 +254,9 @@ def first_values(
         returned: The return value of `loop_fn`.
 
     Returns:
-        `(finished, next_input, initial_state, emit_types, loop_state)`. `finished` has
-        dtype bool and shape `[batch]`, or is a bool scalar. The first input and the
-        initial state have leaves `[batch, ...]`. `emit_types` has a
+        `(finished, next_input, initial_state, emit_types, loop_state)`. `finished` is
+        bool: `[batch]`, a scalar, or of the shape that all masked values share. The
+        first input and the initial state have leaves `[batch, ...]`. `emit_types` has a
         `jax.ShapeDtypeStruct` `[batch, ...]` for each leaf that a step emits. The
         initial loop state may be None.
 

@@ -5,9 +5,10 @@ Each device holds a *part*: consecutive steps of its rows. It runs its part twic
 1. It computes the map from the state before the part to the state after the part
    (`Transition` in `_cells/base.py`). The devices exchange these maps, and apply them
    one after another. So each device knows the state before its part.
-2. It runs the cell from this state.
+2. It runs the cell from this state. The last device sends the final state to all.
 
-No loop over steps exchanges anything. The gradient is JAX's.
+With a mask, the devices also exchange which resets wait for a valid step. No loop over
+steps exchanges anything. The gradient is JAX's.
 """
 
 import dataclasses
@@ -176,7 +177,7 @@ def _of_part(steps: Steps, name: Any) -> Steps:
         start = jax.lax.axis_index(name) * steps.time
         lengths = jnp.clip(lengths - start, 0, steps.time)
     restarts = steps.restarts
-    if restarts is not None and steps.mask is not None:
+    if restarts is not None and steps.mask is not None and steps.time != 0:
         where, mask = steps.swap_rows((restarts.where, steps.mask))
         where = steps.swap_rows(_with_earlier_resets(where, mask, name))
         restarts = dataclasses.replace(restarts, where=where)
@@ -279,7 +280,7 @@ def _map_of_part(
 
     def run_segment(xs: PyTree, state: PyTree, steps: Steps) -> tuple[None, PyTree]:
         segment = run.replace(inputs=xs, state=state, steps=steps)
-        return None, transition.run(params_in_loop(), segment)
+        return None, transition.map_of_steps(params_in_loop(), segment)
 
     steps = steps.with_stand_in(run.inputs, start)
     plan = options.plan

@@ -19,14 +19,6 @@ from .._base.inputs import check_rows_of_state
 from .._base.sharding import as_rows_of, lay_out, whole_features
 from .._base.trees import has_read_only, with_read_only, without_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike, bound_or_none
-from .._engine.first_step import (
-    as_reset_state,
-    call_start,
-    fix_of_rows,
-    probe,
-    rows_interact,
-    zero_state,
-)
 from .._loops import masking
 from .._loops.scans import (
     Apply,
@@ -38,6 +30,14 @@ from .._loops.scans import (
 from .._loops.steps import Choice, Run, Steps, batch_maximum
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
+from .first_step import (
+    as_reset_state,
+    call_start,
+    fix_of_rows,
+    probe,
+    rows_interact,
+    zero_state,
+)
 
 _log = logging.getLogger("jaxrnn")
 

@@ -15,7 +15,6 @@ from .._base.errors import expect
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, AxisSize, PyTree
-from .._engine.bounded_loop import Step, bounded_loop
 from .._tensor_array.carried import (
     LoopWrites,
     of_rows,
@@ -24,6 +23,7 @@ from .._tensor_array.carried import (
 )
 from .._tensor_array.tensor_array import TensorArray
 from ..memory import Strategy, plan_of
+from .bounded_loop import Step, bounded_loop
 
 
 class Carry(NamedTuple):

@@ -149,7 +149,7 @@ def _run_one(module: Any, cell: Any, given: Arguments, dtype: DType) -> tuple:
 def _run_two(module: Any, cells: Any, given: Arguments, dtype: DType) -> tuple:
     """Calls `bidirectional_dynamic_rnn`, and merges the outputs of both directions."""
     fix = "To add the outputs, pass `jnp.add`."
-    merge = check_function("merge", module.merge, "a function of both outputs", fix)
+    join = check_function("merge", module.merge, "a function of both outputs", fix)
     fw, bw = _two_states(given, "a pair (state_fw, state_bw)")
     outputs, *states = bidirectional_dynamic_rnn(
         cells[0],
@@ -159,7 +159,7 @@ def _run_two(module: Any, cells: Any, given: Arguments, dtype: DType) -> tuple:
         initial_state_bw=bw,
         **_options(module, given, dtype),
     )
-    return merge(*outputs), *states
+    return join(*outputs), *states
 
 
 def _run_stack(module: Any, cells: Any, given: Arguments, dtype: DType) -> tuple:

@@ -268,7 +268,7 @@ class Steps:
 
     def fill_finished(self, xs: PyTree) -> PyTree:
         """Replaces inputs by the stand-in at steps where a row is finished."""
-        return xs if self.lengths is None else self.keep_last(xs, self.stand_in[0])
+        return self._or_rows(xs, self.stand_in and self.stand_in[0])
 
     def zero_finished(self, tree: PyTree) -> PyTree:
         """Replaces sequences by zeros at steps where a row is finished."""
@@ -283,11 +283,15 @@ class Steps:
                 `[time, batch, ...]` if `axis` is 0.
             last: The last state of each row, each leaf `[batch, ...]`.
         """
+        return self._or_rows(new_states, last)
+
+    def _or_rows(self, xs: PyTree, rows: PyTree) -> PyTree:
+        """Replaces sequences by `rows`, `[batch, ...]`, where a row is finished."""
         alive = self.alive_steps()
         if alive is None:
-            return new_states
-        last = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), last)
-        return masking.select(alive, new_states, last)
+            return xs
+        rows = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), rows)
+        return masking.select(alive, xs, rows)
 
     def time_first(self) -> "Steps":
         """Returns a copy of the steps for sequences `[time, batch, ...]`."""

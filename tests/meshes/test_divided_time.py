@@ -213,6 +213,17 @@ def test_no_steps_and_no_rows(shape):
         assert outputs.shape == (*shape, 4)
 
 
+def test_no_steps_in_shard_map():
+    mesh = jax.make_mesh((8,), ("time",), axis_types=(AxisType.Auto,))
+    x, none = np.zeros((BATCH, 0, 3)), np.zeros((BATCH, 0), bool)
+    x, none = jax.device_put((x, none), NamedSharding(mesh, P(None, "time")))
+    cell = jaxrnn.MinGRUCell(4)
+    marks = {"resets": none, "mask": none}
+    arrays = {"params": bound(cell).params, "inputs": x}
+    outputs, *_ = in_shard_map(cell, marks, arrays)
+    assert outputs.shape == (BATCH, 0, 4)
+
+
 def test_a_cell_that_changed_runs_its_new_function():
     scale = [1.0]
     cell = bound(jaxrnn.MinGRUCell(4, activation=lambda x: scale[0] * x))

@@ -348,8 +348,8 @@ def push_forward(
     def step(d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
         (zs, state), d_zs, restarts, alive = scanned
         d_before = d_state if restart is None else restart(restarts, d_state)
-        products = zip(matrices, zs, d_zs, strict=True)
-        d_output, d_carry = _push_step(cell, push_update, products, state, d_before)
+        of_step = zip(matrices, zs, d_zs, strict=True)
+        d_output, d_carry = _push_step(cell, push_update, of_step, state, d_before)
         d_new_state = with_structure(d_state, d_carry)
         if alive is not None:
             d_new_state = masking.select(alive, d_new_state, d_state)

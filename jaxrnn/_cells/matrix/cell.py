@@ -281,8 +281,8 @@ def _restart_states(steps: Steps) -> tuple[PyTree, Any]:
     numbers = steps.swap_rows(restarts.numbers)
     ts = jax.lax.broadcasted_iota(jnp.int32, numbers.shape, 1)
     begins = jax.lax.cummax(jnp.where(numbers >= 0, ts, 0), axis=1)
-    of_segments = jnp.take_along_axis(numbers, begins, axis=1)
-    return _move_axis(read_rows(restarts.states, of_segments), 1, 2)
+    numbers = jnp.take_along_axis(numbers, begins, axis=1)
+    return _move_axis(read_rows(restarts.states, numbers), 1, 2)
 
 
 def only_finite(state: PyTree) -> tuple[PyTree, Array]:
