@@ -42,6 +42,7 @@ Functions for each kind of sequence:
 * Packed sequences: `packed_rnn` over `PackedSequences`, which `pack_sequences` creates.
   `packed_batches` (`PackedBatches`) packs the records of an input pipeline.
   `concat_packed` and `stack_packed` join several `PackedSequences`.
+* `resets` of documents and episodes: `resets_of_segments` and `resets_of_done`.
 * Sequences that do not fit in memory: `windows`, which yields `Window` or
   `PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`).
 
@@ -83,6 +84,10 @@ from ._batching.packing import (
     PackedBatches as PackedBatches,
     pack_sequences as pack_sequences,
     packed_batches as packed_batches,
+)
+from ._batching.resets import (
+    resets_of_done as resets_of_done,
+    resets_of_segments as resets_of_segments,
 )
 from ._batching.truncated_bptt import (
     TruncatedBPTT as TruncatedBPTT,

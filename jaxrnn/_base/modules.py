@@ -28,7 +28,7 @@ _SAME_MEANING = (
     "cell_fw forward_rnn",
     "cell_bw backward_rnn",
     "mask masks padding_mask key_padding_mask attention_mask",
-    "resets reset done dones",
+    "resets reset is_first episode_starts",
 )
 # Hints for arguments that the called function does not have under any name.
 _INSTEAD = {
@@ -36,7 +36,13 @@ _INSTEAD = {
     "mask": "`dynamic_rnn` accepts masks; `mask.sum(-1)` gives lengths.",
     "axis_name": "Pass it to `dynamic_rnn`, or to a call of the module `RNN`.",
     "axis_names": "Pass it to the constructor of a module.",
-    "resets reset done dones reset_state": "`dynamic_rnn` and `RNN` accept `resets`.",
+    "resets reset reset_state": "`dynamic_rnn` and `RNN` accept `resets`.",
+    "done dones": "`dynamic_rnn` and `RNN` accept "
+    "`resets=jaxrnn.resets_of_done(done, last_done)`.",
+    "segment_ids segment_id": "`dynamic_rnn` and `RNN` accept "
+    "`resets=jaxrnn.resets_of_segments(segment_ids)`.",
+    "starts": "`dynamic_rnn` and `RNN` accept `resets=starts`, or `resets=starts >= 0` "
+    "for the numbers of a pack.",
     "params": "Bind the parameters to the cell with `cell.bind(params)`.",
     "key rng rngs": "Pass it to `cell.init(key, inputs)` or `cell.bind(params, key)`.",
     "training train deterministic": "For dropout, use `cell.bind(params, key)`.",

@@ -34,6 +34,7 @@ SEQUENCES = [X[0], X[1, :3], X[2, :2]]
 KEY = jax.random.key(0)
 STEP = jax.ShapeDtypeStruct((4, 3), F32)
 MASK = X[..., 0] > 0
+IDS = MASK.astype(int)
 ZEROS = np.zeros((4, 2), np.float32)
 H0, H3 = np.zeros(2, np.float32), X[0, 0]
 PACKED = jaxrnn.pack_sequences(SEQUENCES)
@@ -219,7 +220,15 @@ DRIVERS = [
     ("For a zero state of float32, pass `dtype=jnp.float32`", lambda: dynamic_rnn(GRU, X), gru),
     ("Pass the dtype of the outputs", lambda: dynamic_rnn(PAIR, X, None, COUNTS), lambda: dynamic_rnn(PAIR, X, None, COUNTS, F32)),
     ("Did you mean `dtype`?", lambda: run(GRU, X, dtyp=F32), gru),
-    ("Use `resets`", lambda: gru(done=MASK), lambda: gru(resets=MASK)),
+    ("Use `resets`", lambda: gru(is_first=MASK), lambda: gru(resets=MASK)),
+    ("`dynamic_rnn` and `RNN` accept `resets=jaxrnn.resets_of_done(done, last_done)`", lambda: gru(done=MASK),
+     lambda: (gru(resets=jaxrnn.resets_of_done(MASK, MASK[:, 0])), in_nnx(GRU.cell)(X, resets=jaxrnn.resets_of_done(MASK, MASK[:, 0])))),
+    ("`dynamic_rnn` and `RNN` accept `resets=jaxrnn.resets_of_segments(segment_ids)`", lambda: in_nnx(GRU.cell)(X, segment_ids=IDS),
+     lambda: (gru(resets=jaxrnn.resets_of_segments(IDS)), in_nnx(GRU.cell)(X, resets=jaxrnn.resets_of_segments(IDS)))),
+    ("accept `resets=starts`, or `resets=starts >= 0` for the numbers of a pack", lambda: gru(starts=MASK),
+     lambda: (gru(resets=MASK), run(GRU, PACKED.inputs, PACKED.lengths, resets=PACKED.starts >= 0))),
+    ("Convert numbers with `done > 0`", lambda: jaxrnn.resets_of_done(IDS, MASK[:, 0]), lambda: jaxrnn.resets_of_done(IDS > 0, MASK[:, 0])),
+    ("Check `time_major`", lambda: jaxrnn.resets_of_done(MASK, MASK[0]), lambda: jaxrnn.resets_of_done(MASK, MASK[0], time_major=True)),
     # Inputs
     ("For one sequence [time, depth], pass `inputs[None]`", lambda: run(GRU, X[0]), lambda: run(GRU, X[0][None])),
     ("pass `inputs[:, None]`", lambda: run(GRU, X[0], time_major=True), lambda: run(GRU, X[0][:, None], time_major=True)),

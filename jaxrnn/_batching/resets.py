@@ -1,0 +1,91 @@
+"""`resets` for drivers, from the arrays that pipelines and rollouts have."""
+
+import jax.numpy as jnp
+
+from .._base.arguments import as_integers, check_shape, check_time_major
+from .._base.errors import expect
+from .._base.inputs import as_array
+from .._base.typing import Array, ArrayLike
+
+
+def resets_of_segments(segment_ids: ArrayLike, *, time_major: bool = False) -> Array:
+    """The resets of packed rows: true at each step that begins a segment.
+
+    A segment is a run of steps with one id, such as a document. For rows that end with
+    padding of id 0, as in maxtext and marin, also pass a driver the lengths
+    `(segment_ids > 0).sum(1)`; for padding anywhere, pass `mask=segment_ids > 0`. Only
+    differences of ids count, so any other id may mark padding.
+
+    Args:
+        segment_ids: Integers `[batch, time]`, or `[time, batch]` if `time_major`.
+        time_major: Whether time is the first axis of the ids and of the result.
+
+    Returns:
+        Bool, with the shape of the ids: true where an id differs from the id of the
+        step before, and at the first step. If a row continues a segment of an earlier
+        call, set its first step to False.
+
+    Raises:
+        TypeError: If the ids are not integers, or `time_major` is not a bool.
+        ValueError: If the ids do not have two axes.
+
+    Example:
+        >>> import jaxrnn
+        >>> jaxrnn.resets_of_segments([[1, 1, 2, 2, 2, 0]]).astype(int).tolist()
+        [[1, 0, 1, 0, 0, 1]]
+    """
+    is_time_major = check_time_major(time_major)
+    axes = "[time, batch]" if is_time_major else "[batch, time]"
+    ids = as_integers("segment_ids", segment_ids, f"integers {axes}", (None, None))
+    ids = ids.T if is_time_major else ids
+    changes = ids[:, 1:] != ids[:, :-1]
+    resets = jnp.concatenate([jnp.ones_like(ids[:, :1], bool), changes], axis=1)
+    return resets.T if is_time_major else resets
+
+
+def resets_of_done(
+    done: ArrayLike, last_done: ArrayLike, *, time_major: bool = False
+) -> Array:
+    """The resets of a rollout: true at each step after a step that was done.
+
+    Args:
+        done: Bool `[batch, time]`, or `[time, batch]` if `time_major`: true at the last
+            step of each episode. If an environment tells apart how episodes end, pass
+            `terminated | truncated`.
+        last_done: Bool `[batch]`: `done` of the step before these steps, which is the
+            last step of the previous part of the rollout. Before the first part, pass
+            True for rows that begin an episode.
+        time_major: Whether time is the first axis of `done` and of the result.
+
+    Returns:
+        Bool, with the shape of `done`.
+
+    Raises:
+        TypeError: If `done` or `last_done` are not booleans, or `time_major` is not a
+            bool.
+        ValueError: If `done` does not have two axes, or `last_done` does not have one
+            entry for each row.
+
+    Example:
+        >>> import jaxrnn
+        >>> done, last_done = [[False, True, False]], [True]
+        >>> jaxrnn.resets_of_done(done, last_done).tolist()
+        [[True, False, True]]
+    """
+    is_time_major = check_time_major(time_major)
+    ends = _as_booleans("done", done)
+    must = f"have the axes {'[time, batch]' if is_time_major else '[batch, time]'}"
+    check_shape("done", ends, (None, None), must)
+    ends = ends.T if is_time_major else ends
+    before = _as_booleans("last_done", last_done)
+    must = f"be a vector with one entry for each of {len(ends)} rows"
+    check_shape("last_done", before, (len(ends),), must, "Check `time_major`.")
+    resets = jnp.concatenate([before[:, None], ends], axis=1)[:, :-1]
+    return resets.T if is_time_major else resets
+
+
+def _as_booleans(name: str, values: ArrayLike) -> Array:
+    array = as_array(name, values)
+    fix = f"Convert numbers with `{name} > 0`."
+    expect(array.dtype == jnp.bool_, name, "be booleans", array, fix, error=TypeError)
+    return array
