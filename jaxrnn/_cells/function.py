@@ -1,12 +1,17 @@
 """Cells whose step is a given function, or a module with its own parameters."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, Self, final
 
-from .._base.arguments import as_bool
+import jax
+
+from .._base.arguments import as_bool, check_rank, is_list_of
 from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import Verbatim, expect
+from .._base.inputs import check_shaped
+from .._base.trees import TensorShape, map_named
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from . import fields
 from .base import RNNCell
@@ -47,8 +52,10 @@ class FunctionCell(RNNCell):
         >>> def running_sum(params, inputs, state, key=None):
         ...     total = state + inputs
         ...     return total, total
-        >>> cell = jaxrnn.FunctionCell(running_sum, state_size=2, output_size=2)
         >>> x = jnp.ones((1, 3, 2), jnp.float32)
+        >>> cell = jaxrnn.FunctionCell.like(running_sum, x[:, 0], jnp.zeros((1, 2)))
+        >>> cell == jaxrnn.FunctionCell(running_sum, state_size=2, output_size=2)
+        True
         >>> outputs, _ = jaxrnn.dynamic_rnn(cell.bind({}), x, dtype=jnp.float32)
         >>> outputs[0, :, 0].tolist()
         [1.0, 2.0, 3.0]
@@ -76,6 +83,53 @@ class FunctionCell(RNNCell):
         fix = "Write `def step(params, inputs, state, key=None)`."
         expect(is_step, "fn", must, Verbatim(signature), fix, error=TypeError)
 
+    @classmethod
+    def like(
+        cls,
+        fn: Callable[..., tuple[PyTree, PyTree]],
+        inputs: PyTree,
+        state: PyTree,
+        init_fn: Callable[[Key, PyTree, DType], Params] | None = None,
+        *,
+        params: Params | None = None,
+        is_random: bool | None = None,
+        rows_interact: bool = False,
+    ) -> Self:
+        """A cell whose sizes are those of `state` and of the output of `fn`.
+
+        `fn` is traced for one step, and not run.
+
+        Args:
+            fn: See `FunctionCell`.
+            inputs: One step of inputs, each leaf `[batch, ...]`. Only shapes and dtypes
+                are read, also of `state` and `params`, so `jax.ShapeDtypeStruct`s are
+                accepted.
+            state: A state, each leaf `[batch, ...]`.
+            init_fn: See `FunctionCell`.
+            params: Parameters for `fn`; None for the parameters that `init_fn` returns
+                with `dtype=None`.
+            is_random: See `FunctionCell`.
+            rows_interact: See `FunctionCell`.
+
+        Raises:
+            TypeError: If an argument of `FunctionCell` has the wrong type, or a leaf of
+                `inputs` or `state` is not an array.
+            ValueError: If `fn` does not return a pair, or a leaf has no batch axis.
+        """
+        cell = cls(fn, 0, 0, init_fn, is_random=is_random, rows_interact=rows_interact)
+        check_shaped("inputs", inputs)
+        check_shaped("state", state)
+        if params is None:
+            params = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs))
+        result = jax.eval_shape(fn, params, inputs, state, key=None)
+        must = "return a pair (output, new_state)"
+        expect(is_list_of(result, 2), "fn", must, result)
+        return dataclasses.replace(
+            cell,
+            state_size=map_named("state", _size, state),
+            output_size=map_named("output", _size, result[0]),
+        )
+
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """The parameters that `init_fn` returns; `{}` if `init_fn` is None.
 
@@ -96,6 +150,12 @@ class FunctionCell(RNNCell):
         """
         check_key_or_none(key)
         return self.fn(params, inputs, state, key=key)
+
+
+def _size(name: str, leaf: Shaped) -> int | TensorShape:
+    """The size of an array `[batch, ...]`, an int for a vector."""
+    check_rank(name, leaf, 1, "[batch, ...]")
+    return leaf.shape[1] if len(leaf.shape) == 2 else TensorShape(leaf.shape[1:])
 
 
 def _accepts(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:

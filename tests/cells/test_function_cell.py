@@ -1,0 +1,94 @@
+"""`FunctionCell.like` finds the sizes of a state and of an output by tracing a step."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_same, refusals
+
+import jaxrnn
+from jaxrnn import FunctionCell, LSTMStateTuple, TensorShape
+
+X, F32 = np.ones((4, 3), np.float32), "float32"
+H = np.zeros((4, 2), np.float32)
+
+
+def keep(params, inputs, state, key=None):
+    return inputs, state
+
+
+def product(params, inputs, state, key=None):
+    state = jnp.tanh(inputs @ params["w"] + state)
+    return {"h": state, "pairs": state[:, :, None] * state[:, None]}, state
+
+
+def init(key, inputs, dtype=None):
+    return {"w": jax.random.normal(key, (inputs.shape[-1], 2), dtype or inputs.dtype)}
+
+
+STATES = {
+    "vector": (H, 2),
+    "matrix": (H[:, None], TensorShape([1, 2])),
+    "number": (H[:, 0], TensorShape([])),
+    "empty": (H[:, :0], 0),
+    "nest": (LSTMStateTuple(H, {"n": X}), LSTMStateTuple(2, {"n": 3})),
+    "list": ([H, H], [2, 2]),
+    "none": ((), ()),
+}
+
+
+@pytest.mark.parametrize("of", ["arrays", "shapes"])
+@pytest.mark.parametrize(("state", "size"), STATES.values(), ids=STATES)
+def test_sizes_are_those_of_the_state(state, size, of):
+    if of == "shapes":
+        state = jax.eval_shape(lambda: state)
+    cell = FunctionCell.like(keep, X, state)
+    assert cell == FunctionCell(keep, size, 3)
+    assert type(cell.state_size) is type(size)
+
+
+def test_the_output_depends_on_the_parameters():
+    want = FunctionCell(product, 2, {"h": 2, "pairs": TensorShape([2, 2])}, init)
+    cell = FunctionCell.like(product, X, H, init)
+    assert cell == want
+    bound = cell.bind(cell.init(jax.random.key(0), X))
+    outputs, _ = jaxrnn.dynamic_rnn(bound, np.stack([X] * 3, 1), dtype=F32)
+    assert outputs["pairs"].shape == (4, 3, 2, 2)
+    params = {"w": np.ones((3, 2), np.float32)}
+    unfilled = FunctionCell.like(product, X, H, params=params)
+    assert_same(unfilled.bind(params)(X, H), want.bind(params)(X, H))
+
+
+def test_other_arguments_are_kept():
+    cell = FunctionCell.like(keep, X, H, is_random=True, rows_interact=True)
+    assert cell == FunctionCell(keep, 2, 3, is_random=True, rows_interact=True)
+
+
+like = functools.partial(FunctionCell.like, inputs=X, state=H)
+test_refusals = refusals(
+    [
+        (
+            r"^`fn` must return a pair \(output, new_state\), got float32\[4, 3\]",
+            lambda: like(lambda p, x, s, key=None: x),
+        ),
+        ("^`fn` must be a function, got 3", lambda: like(3)),
+        ("^`fn` must take the argument `key`", lambda: like(lambda p, x, s: (x, s))),
+        (
+            r"^`state\[1\]` must be an array or .*, got 0\.0",
+            lambda: like(keep, state=(H, 0.0)),
+        ),
+        (
+            r"^`state` must have rank at least 1, \[batch, \.\.\.\]",
+            lambda: like(keep, state=np.zeros(())),
+        ),
+        (
+            r"^`output\['y'\]` must have rank",
+            lambda: like(lambda p, x, s, key=None: ({"y": x.sum()}, s)),
+        ),
+        (r"^`inputs\[1\]` must be an array", lambda: like(keep, inputs=[X, 1])),
+        ("^`rows_interact` must be True or False", lambda: like(keep, rows_interact=1)),
+    ],
+    "message call",
+)
