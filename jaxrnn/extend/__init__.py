@@ -6,8 +6,11 @@ in `jaxrnn` itself. This module adds parts that several cells use:
 * Hyperparameters: `fields` declares the fields of a cell and their checks.
 * Cells: `SpecsCell` derives `init` and `apply` from `param_specs` and `step`.
   `scope_name` is the name of a cell in profiles and checkpoints. `ReadOnly` marks a
-  part of a state that steps read but never change. An `AffineCell` with
-  standard `Equations` runs in the native loops.
+  part of a state that steps read but never change. An `AffineCell` with standard
+  `Equations` runs in the native loops.
+* Matrix memories: a `MatrixRule` says what a step writes and reads, also for all steps
+  of a `Chunk` at once. `BareMemoryCell` runs a rule on projected inputs, and
+  `MatrixMemoryCell` has projections of its own.
 * Wrappers: `ComposedCell` derives `apply` and the loops over all steps from one
   function, `compose`. `WrapperCell` has the sizes, the parameters and the zero state
   of the wrapped cell, and `ParamsWrapper` adds parameters. `check_rnn_cell` checks a
@@ -49,6 +52,9 @@ from .._cells.base import (
     scope_name as scope_name,
 )
 from .._cells.composed import ComposedCell as ComposedCell
+from .._cells.matrix.bare_memory import BareMemoryCell as BareMemoryCell
+from .._cells.matrix.cell import MatrixMemoryCell as MatrixMemoryCell
+from .._cells.matrix.rule import Chunk as Chunk, MatrixRule as MatrixRule
 from .._cells.params import (
     affine_specs as affine_specs,
     bias_initializer as bias_initializer,

@@ -23,6 +23,7 @@ from .._base.inputs import check_shaped, check_structure
 from .._base.trees import has_read_only, named_leaves, types_of_size
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import RNNCell, check_rnn_cell
+from .._cells.matrix.cell import MatrixMemoryCell
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from .._loops import masking
 from ..memory import Recompute
@@ -489,6 +490,9 @@ def _check_law(law: Callable[[Setup], None], setup: Setup) -> None:
         law(setup)
     except Exception as error:
         summary = (law.__doc__ or "").splitlines()[0]
+        if isinstance(setup.cell, MatrixMemoryCell) and setup.cell.rule.chunk:
+            rule = type(setup.cell.rule).__name__
+            summary += f" Drivers run `{rule}.chunk`; the loop runs `{rule}.step`."
         text = f"{setup.cell!r} breaks `{law.__name__}`. {summary}\n{error}"
         raise AssertionError(text) from error
 

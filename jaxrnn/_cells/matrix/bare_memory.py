@@ -25,7 +25,16 @@ from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule
 
 @fields.dataclass
 class BareMemoryCell(MatrixMemoryCell):
-    """A `MatrixMemoryCell` without parameters, which reads projected inputs."""
+    """A `MatrixMemoryCell` without parameters, which reads projected inputs.
+
+    A cell defines `rule`, `scaled` and, if a step may multiply the memory by more than
+    1, `growth`.
+
+    Shapes, for `N = num_heads` and `M = num_key_heads`: inputs `rule.Inputs`, with q
+    and k `[batch, M, key_size]` and the sizes of `rule.sizes` for all others; output
+    `[batch, N, value_size]`. In a sequence, a step gives NaN if a scaled value is
+    beyond about 4e9 (in float32).
+    """
 
     num_heads: int = fields.count()
     key_size: int = fields.count()
@@ -43,7 +52,12 @@ class BareMemoryCell(MatrixMemoryCell):
 
     @abc.abstractmethod
     def scaled(self, values: Any) -> Any:
-        """The values of a step in the scale and the range that the rule expects."""
+        """The values of a step in the scale and the range that the rule expects.
+
+        Args:
+            values: The inputs of a step as `rule.Inputs`, `[batch, N, ...]`, with the q
+                and k of key heads repeated.
+        """
 
     @property
     def input_sizes(self) -> Any:

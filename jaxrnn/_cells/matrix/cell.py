@@ -45,7 +45,9 @@ class MatrixMemoryCell(SpecsCell):
     sequences are therefore run in chunks of consecutive steps. Attention connects the
     steps of a chunk, and only the state is passed from chunk to chunk. A cell has a
     rule, which runs one step or all steps of a chunk, and projections of its inputs
-    (`project`) and of what the steps read (`output`).
+    (`project`) and of what the steps read (`output`). A cell defines these three,
+    `param_specs`, `state_size` and `output_size`. A cell without parameters derives
+    from `BareMemoryCell`, which defines all but the rule.
 
     Arithmetic is done in at least float32. The state may be wider than the inputs; use
     a float32 state for bfloat16 inputs.
@@ -79,7 +81,8 @@ class MatrixMemoryCell(SpecsCell):
         The function maps the inputs of a chunk, the state before it and its steps to
         bool, with the first two axes of the inputs. Where the result is False, steps
         read zeros, and their results are NaN. By default, the products of the step with
-        `kernel` must not overflow.
+        the parameter `kernel` must not overflow; a cell without this parameter defines
+        the method.
         """
         kernel = jax.lax.stop_gradient(params["kernel"].astype(dtype))
         largest = jnp.max(jnp.abs(kernel), axis=1, initial=0)
@@ -87,7 +90,13 @@ class MatrixMemoryCell(SpecsCell):
 
     @abc.abstractmethod
     def output(self, params: Params, h: Array, rest: PyTree) -> Array:
-        """The output of one step, `[batch, units]` or `[batch, heads, size]`."""
+        """The output of one step, `[batch, units]` or `[batch, heads, size]`.
+
+        Args:
+            params: The parameters.
+            h: What the step reads, `[batch, heads, size]`.
+            rest: The first result of `project`, leaves `[batch, ...]`.
+        """
 
     def step(
         self, params: Params, inputs: PyTree, state: PyTree
@@ -102,6 +111,8 @@ class MatrixMemoryCell(SpecsCell):
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses a loop over chunks of steps; see `RNNCell.choose_loop`."""
         rule = self.rule
+        if rule.chunk is None:
+            return Choice.scan(f"{type(rule).__name__} has no `chunk`")
 
         def loop(params: Params, run: Run) -> tuple[PyTree, PyTree]:
             outputs, last = memory_sequence(self, rule.chunk, self.output, params, run)

@@ -34,9 +34,13 @@ from ..._loops.scans import with_tangent_of
 class Chunk:
     """What the steps of a chunk read and write, and the states before the spans.
 
+    A *span* is the steps of a row from one restart to the next. The methods are parts
+    of formulas for a chunk: with them, a rule need not know about spans.
+
     Attributes:
         values: What the steps read and write, which is the second result of the cell's
-            `project`; leaves `[batch, heads, steps, ...]`.
+            `project`; leaves `[batch, heads, steps, ...]`. Masked steps have the values
+            `idle` of the rule.
         state: The state before the chunk, leaves `[batch, heads, 1, ...]`. If there are
             restarts, with zeros where it is not finite.
         reads: Bool `[rows, 1, t, s]`, true where step t reads what step s writes: where
@@ -61,8 +65,10 @@ class Chunk:
     def start(self, of: Callable[[Any], Array]) -> Array:
         """`of(state)` for the state from which each step's span starts.
 
+        The shape is `[batch, heads, 1 or steps, ...]`.
+
         Args:
-            of: Selects a leaf of a state.
+            of: Selects a leaf of a state, `[batch, heads, 1 or steps, ...]`.
         """
         carried = of(self.state)
         if self.is_carried is None:
@@ -118,17 +124,34 @@ class Chunk:
 
         The shape is `[batch, heads, t, s]`. Where t does not read s, a product may
         overflow; the mask in `pairs` stops its derivative.
+
+        Args:
+            q: The queries, `[batch, heads, steps, key]`.
+            k: The keys, `[batch, heads, steps, key]`.
+            pairs: The result of `pairs`, `[batch, heads, t, s]`.
         """
         products = jnp.einsum("bntk,bnsk->bnts", q, k) * pairs
         return jnp.where(self.reads, products, 0.0)
 
     def pairs(self, log_read: Array, log_written: Array) -> Array:
-        """`exp(log_read_t + log_written_s)` where t reads s, otherwise 0."""
+        """`exp(log_read_t + log_written_s)` where t reads s, otherwise 0.
+
+        The shape is `[batch, heads, t, s]`. For a decay with logarithms g, the factors
+        between steps are `chunk.pairs(total, -total)` with `total = chunk.sums(g)`.
+
+        Args:
+            log_read: `[batch, heads, steps]`.
+            log_written: `[batch, heads, steps]`.
+        """
         sums = log_read[..., :, None] + log_written[..., None, :]
         return jnp.exp(jnp.where(self.reads, sums, -jnp.inf))
 
     def after(self, x: Array) -> Array:
-        """The steps of `x`, along axis 2, after which a rule returns the states."""
+        """The steps of `x`, along axis 2, after which a rule returns the states.
+
+        Args:
+            x: `[batch, heads, steps, ...]`.
+        """
         return x if self.returns_states else x[:, :, -1:]
 
     def memory(
@@ -149,8 +172,8 @@ class Chunk:
                 the state, `[batch, heads, steps]`.
             pairs: The factors `pairs`, scaled likewise, `[batch, heads, t, s]`, with
                 zeros where s > t or where s and t belong to different spans.
-            k: The keys.
-            u: The written values.
+            k: The keys, `[batch, heads, steps, key]`.
+            u: The written values, `[batch, heads, steps, value]`.
         """
         chunk = self
         if not self.returns_states:
@@ -167,24 +190,39 @@ class Chunk:
 class MatrixRule(abc.ABC):
     """How a step changes a matrix memory, and what the step reads: a frozen value.
 
-    A cell has a rule, and computes the values of the rule from its inputs.
+    A cell has a rule, and computes the values of the rule from its inputs. A rule
+    defines `Inputs`, `idle`, `sizes` and `step`. With `chunk`, whole sequences run one
+    chunk of steps at a time; without it, step by step.
 
     Attributes:
-        Inputs: The values of a step, a named tuple.
+        Inputs: The values of a step, a named tuple. For a `BareMemoryCell`, the first
+            two are the queries `q` and the keys `k`, `[batch, heads, key]`.
         idle: The values of a step that does not change the state, as scalars.
+        chunk: A method `chunk(self, chunk)`, which runs all steps of a `Chunk` at once,
+            and returns `(h, states)`; None if the rule has no such method. `h` is what
+            the steps read, `[batch, heads, steps, size]`. `states` have leaves
+            `[batch, heads, n, ...]`. If `chunk.returns_states`, these are the states
+            after each step, otherwise only the last state (n = 1). The results must
+            equal those of `step`, which `jaxrnn.testing.check_cell` compares.
     """
 
     Inputs: ClassVar[Any]
     idle: ClassVar[Any]
+    chunk: Any = None
 
     @abc.abstractmethod
     def sizes(self, heads: int, key: int, value: int) -> tuple[Any, Any]:
         """The sizes of the values and of the state, without the batch axis.
 
+        Each size is a `TensorShape`, and its first axis has the size `heads`.
+
         Args:
             heads: The number of heads.
             key: The size of the keys of a head.
             value: The size of the values of a head.
+
+        Returns:
+            `(values, state)`: an `Inputs` of sizes, and one size or a nest of sizes.
         """
 
     @abc.abstractmethod
@@ -200,18 +238,8 @@ class MatrixRule(abc.ABC):
             state.
         """
 
-    @abc.abstractmethod
-    def chunk(self, chunk: Chunk) -> tuple[Array, PyTree]:
-        """Runs all steps of a chunk at once.
-
-        Returns:
-            `(h, states)`: what the steps read, `[batch, heads, steps, size]`, and
-            states with leaves `[batch, heads, n, ...]`. If `chunk.returns_states`,
-            these are the states after each step, otherwise only the last state (n = 1).
-        """
-
     def stored(self, like: PyTree, state: PyTree) -> PyTree:
-        """The state, cast to the dtypes of `like`."""
+        """The state, cast to the dtypes of `like`; leaves `[batch, heads, ...]`."""
         return cast_like(like, state)
 
     def transition(self) -> tuple[Callable, Callable, Callable, Callable] | None:
