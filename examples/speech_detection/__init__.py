@@ -1,0 +1,1 @@
+"""Speech detection with the trained network of the package silero-vad."""
