@@ -57,8 +57,10 @@ Cells:
 * Cells that compute many steps in parallel: `MinGRUCell`, `MinLSTMCell`, `QRNNCell`,
   `LRUCell`, `RGLRUCell`, `MLSTMCell` (`MLSTMState`), `DeltaNetCell` and
   `GatedDeltaNetCell`.
-* Matrix memories without projections, for layers with their own: `MLSTMMemoryCell`
-  (`MLSTMInputs`) and `DeltaMemoryCell` (`DeltaInputs`).
+* Matrix memories without projections, for layers with their own:
+  `LinearAttentionMemoryCell` (`LinearAttentionInputs`), `DeltaMemoryCell`
+  (`DeltaInputs`), `DPLRMemoryCell` (`DPLRInputs`) and `MLSTMMemoryCell`
+  (`MLSTMInputs`).
 * The sLSTM of xLSTM, which runs step by step: `SLSTMCell` (`SLSTMState`).
 * Wrappers: `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`,
   `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`).
@@ -122,15 +124,21 @@ from ._cells.lstm import (
     LSTMCell as LSTMCell,
     LSTMStateTuple as LSTMStateTuple,
 )
-from ._cells.matrix.bare_memory import (
-    DeltaMemoryCell as DeltaMemoryCell,
-    MLSTMMemoryCell as MLSTMMemoryCell,
-)
 from ._cells.matrix.delta_net import (
     DeltaNetCell as DeltaNetCell,
     GatedDeltaNetCell as GatedDeltaNetCell,
 )
 from ._cells.matrix.delta_rule import DeltaInputs as DeltaInputs
+from ._cells.matrix.dplr_rule import DPLRInputs as DPLRInputs
+from ._cells.matrix.linear_attention_rule import (
+    LinearAttentionInputs as LinearAttentionInputs,
+)
+from ._cells.matrix.memories import (
+    DeltaMemoryCell as DeltaMemoryCell,
+    DPLRMemoryCell as DPLRMemoryCell,
+    LinearAttentionMemoryCell as LinearAttentionMemoryCell,
+    MLSTMMemoryCell as MLSTMMemoryCell,
+)
 from ._cells.matrix.mlstm import MLSTMCell as MLSTMCell
 from ._cells.matrix.mlstm_rule import (
     MLSTMInputs as MLSTMInputs,

@@ -239,6 +239,24 @@ CASES = {
         jaxrnn.DeltaMemoryCell(2, 3, 2, num_key_heads=1, chunk_size=2),
         jaxrnn.DeltaInputs(step(1, 3), step(1, 3), step(2, 2), step(2), step(2)),
     ),
+    "delta_memory_key_decay": every(
+        jaxrnn.DeltaMemoryCell(
+            2, 3, 2, num_key_heads=1, key_decay=True, scale=0.5, chunk_size=2
+        ),
+        jaxrnn.DeltaInputs(step(1, 3), step(1, 3), step(2, 2), step(2, 3), step(2)),
+    ),
+    "linear_attention": every(
+        jaxrnn.LinearAttentionMemoryCell(4, 3, 2, num_key_heads=2, chunk_size=2),
+        jaxrnn.LinearAttentionInputs(step(2, 3), step(2, 3), step(4, 2), step(4)),
+    ),
+    "linear_attention_key_decay": every(
+        jaxrnn.LinearAttentionMemoryCell(2, 3, 2, key_decay=True, chunk_size=2),
+        jaxrnn.LinearAttentionInputs(step(2, 3), step(2, 3), step(2, 2), step(2, 3)),
+    ),
+    "dplr_memory": every(
+        jaxrnn.DPLRMemoryCell(2, 3, 2, chunk_size=2),
+        jaxrnn.DPLRInputs(step(2, 3), step(2, 3), step(2, 2), *[step(2, 3)] * 3),
+    ),
     "delta_net": few(jaxrnn.DeltaNetCell(4, 2, chunk_size=2)),
     "gated_delta_net": every(
         jaxrnn.GatedDeltaNetCell(4, 2, key_size=3, allow_neg_eigval=True, chunk_size=2)

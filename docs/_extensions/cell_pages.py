@@ -37,6 +37,8 @@ ARGUMENTS = {
     # Their inputs are nests; guides have examples.
     "PhasedLSTMCell": None,
     "DeltaMemoryCell": None,
+    "DPLRMemoryCell": None,
+    "LinearAttentionMemoryCell": None,
     "MLSTMMemoryCell": None,
     "TimeFreqLSTMCell": "16, feature_size=4, frequency_skip=4, num_windows=4",
 }
@@ -50,7 +52,8 @@ def guide_of(module: str, cell: type) -> str:
         return "/coming_from/tensorflow1"
     past_inputs = jaxrnn.PastInputsWrapper, jaxrnn.TemporalConvWrapper
     complete = jaxrnn.MLSTMCell, jaxrnn.DeltaNetCell, jaxrnn.GatedDeltaNetCell
-    memories = (*complete, jaxrnn.MLSTMMemoryCell, jaxrnn.DeltaMemoryCell)
+    bare = jaxrnn.LinearAttentionMemoryCell, jaxrnn.DeltaMemoryCell
+    memories = (*complete, *bare, jaxrnn.DPLRMemoryCell, jaxrnn.MLSTMMemoryCell)
     parallel = (jaxrnn.LinearRecurrenceCell, *memories, *past_inputs)
     return "/guide/recurrences" if issubclass(cell, parallel) else "/guide/cells"
 

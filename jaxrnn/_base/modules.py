@@ -29,6 +29,8 @@ _SAME_MEANING = (
     "cell_bw backward_rnn",
     "mask masks padding_mask key_padding_mask attention_mask",
     "resets reset is_first episode_starts",
+    "g log_a log_decay log_f gk",
+    "beta b",
 )
 # Hints for arguments that the called function does not have under any name.
 _INSTEAD = {
@@ -150,7 +152,8 @@ def with_hints(target: T) -> T:
         for name in kwargs:
             if name not in known and not takes_all:
                 is_method = function.__name__ in ("__init__", "__call__")
-                of = type(args[0]).__name__ if is_method else function.__name__
+                of = type(args[0]).__name__ if is_method else function.__qualname__
+                of = of.removesuffix(".__new__")
                 text = f"`{name}` is not an argument of `{of}`. {_hint(name, known)}"
                 raise TypeError(text.rstrip())
         return function(*args, **kwargs)

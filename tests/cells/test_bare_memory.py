@@ -10,23 +10,58 @@ import pytest
 from helpers import assert_near, bound, differentiated, scanned
 
 import jaxrnn
-from jaxrnn import DeltaInputs, DeltaMemoryCell, MLSTMCell, MLSTMInputs, MLSTMMemoryCell
+from jaxrnn import (
+    DeltaInputs,
+    DeltaMemoryCell,
+    DPLRInputs,
+    DPLRMemoryCell,
+    LinearAttentionInputs,
+    LinearAttentionMemoryCell,
+    MLSTMCell,
+    MLSTMInputs,
+    MLSTMMemoryCell,
+)
 
 ROWS, TIME, HEADS, KEY, VALUE = 3, 11, 4, 3, 2
 RNG = np.random.default_rng(0)
 SHAPES = [(2, KEY), (2, KEY), (HEADS, VALUE), (HEADS,), (HEADS,)]
 INPUTS = [RNG.normal(size=(ROWS, TIME, *shape)) for shape in SHAPES]
 DELTA = DeltaInputs(*INPUTS[:3], -np.abs(INPUTS[3]), 1 / (1 + np.exp(-INPUTS[4])))
+# Decays from almost 1 to almost 0, of which -inf is the edge.
+G = -np.exp(RNG.uniform(-6, 4, size=(ROWS, TIME, HEADS, KEY)))
+G[RNG.random(G.shape) < 0.05] = -np.inf
+A, B = RNG.normal(size=(2, ROWS, TIME, HEADS, KEY))
+by_keys = functools.partial(functools.partial, key_decay=True)
 MEMORIES = {
+    "linear": (
+        LinearAttentionMemoryCell,
+        LinearAttentionInputs(*INPUTS[:3], G[..., 0]),
+    ),
+    "linear_key_decay": (
+        by_keys(LinearAttentionMemoryCell),
+        LinearAttentionInputs(*INPUTS[:3], G),
+    ),
     "delta": (DeltaMemoryCell, DELTA),
+    "delta_key_decay": (by_keys(DeltaMemoryCell), DELTA._replace(g=G)),
+    "dplr": (DPLRMemoryCell, DPLRInputs(*INPUTS[:3], A, B, G)),
     "mlstm": (MLSTMMemoryCell, MLSTMInputs(*INPUTS)),
 }
 LENGTHS = np.array([11, 0, 6])
 
 
-def delta_step(q, k, v, log_a, b, s):
-    s = np.exp(log_a) * s
-    s = s + b * np.outer(k, v - k @ s)
+def linear_step(q, k, v, g, s):
+    s = np.exp(g).reshape(-1, 1) * s + np.outer(k, v)
+    return q @ s / np.sqrt(KEY), s
+
+
+def delta_step(q, k, v, g, beta, s):
+    s = np.exp(g).reshape(-1, 1) * s
+    s = s + beta * np.outer(k, v - k @ s)
+    return q @ s / np.sqrt(KEY), s
+
+
+def dplr_step(q, k, v, a, b, g, s):
+    s = np.diag(np.exp(g)) @ s + np.outer(b, a @ s) + np.outer(k, v)
     return q @ s / np.sqrt(KEY), s
 
 
@@ -44,15 +79,15 @@ def test_equations_with_shared_keys(name):
     make, inputs = MEMORIES[name]
     cell = make(HEADS, KEY, VALUE, num_key_heads=2, chunk_size=4).bind({})
     got, _ = jaxrnn.dynamic_rnn(cell, inputs, LENGTHS, dtype=float)
-    step, width = {"delta": (delta_step, VALUE), "mlstm": (mlstm_step, VALUE + 1)}[name]
+    step = globals()[name.removesuffix("_key_decay") + "_step"]
     want = np.zeros(got.shape)
     for row, head in np.ndindex(ROWS, HEADS):
-        s = np.zeros((KEY, width))
+        s = np.zeros((KEY, VALUE + (name == "mlstm")))
         for t in range(LENGTHS[row]):
             q, k = (x[row, t, head // 2] for x in inputs[:2])
             others = (x[row, t, head] for x in inputs[2:])
             want[row, t, head], s = step(q, k, *others, s)
-    np.testing.assert_allclose(got, want, atol=1e-12 if name == "delta" else 3e-5)
+    np.testing.assert_allclose(got, want, atol=3e-5 if name == "mlstm" else 1e-12)
 
 
 @pytest.mark.parametrize("name", MEMORIES)
@@ -69,6 +104,52 @@ def test_gradients_with_shared_keys_are_those_of_repeated_keys(name):
         differentiated(functools.partial(run, heads=n), inputs) for n in (2, None)
     )
     assert_near(shared, repeated, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_the_scale_multiplies_queries(name):
+    make, inputs = MEMORIES[name]
+    run = lambda inputs, **options: jaxrnn.dynamic_rnn(
+        make(HEADS, KEY, VALUE, 2, **options).bind({}), inputs, dtype=float
+    )[0]
+    # In an mLSTM, the normalizer reads the scaled keys too.
+    scaled = {"k": 3 * inputs.k} if name == "mlstm" else {"q": 3 * inputs.q}
+    got = run(inputs, scale=3 / np.sqrt(KEY))
+    want = run(inputs._replace(**scaled))
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["linear_key_decay", "delta_key_decay", "dplr"])
+def test_no_decay_overflows_in_float32(name):
+    """Chunks equal single steps where `exp` of the sum of decays is beyond float32."""
+    make, inputs = MEMORIES[name]
+    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
+    units = {n: unit(getattr(inputs, n)) for n in "kab" if n in inputs._fields}
+    inputs = inputs._replace(**units, g=np.where(G < -1, -80.0, G))
+
+    def run(cell, dtype):
+        given = type(inputs)(*(jnp.asarray(x, dtype) for x in inputs))
+        return jaxrnn.dynamic_rnn(cell.bind({}), given, dtype=dtype)
+
+    cell = make(HEADS, KEY, VALUE, 2)
+    got, want = run(cell, jnp.float32), run(scanned(cell), float)
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g, w, atol=3e-5)
+
+
+def test_vectors_of_rwkv7_never_count_as_growth():
+    """a is -k and b is k times a rate in (0, 1), in chunks of any size."""
+    rng = np.random.default_rng(3)
+    k = rng.normal(size=(1, 256, 1, 8))
+    k /= np.linalg.norm(k, axis=-1, keepdims=True)
+    rate, g = rng.random(k.shape), -0.6 * rng.random(k.shape)
+    inputs = DPLRInputs(k, k, k, -k, k * rate, g)
+    cell = DPLRMemoryCell(1, 8, 8, chunk_size=64)
+    got, want = (
+        jaxrnn.dynamic_rnn(each.bind({}), inputs, dtype=float)[0]
+        for each in (cell, scanned(cell))
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
 
 
 def test_closed_gates_write_and_keep_nothing():
@@ -156,19 +237,29 @@ def test_options_of_xlstm():
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
 
 
+def test_old_names_of_inputs_say_the_new_ones():
+    names = dict.fromkeys(("q", "k", "v"), 0)
+    for old, text in {"log_a": "Use `g`.", "b": "Use `beta`."}.items():
+        error = f"`{old}` is not an argument of `DeltaInputs`. {text}"
+        with pytest.raises(TypeError, match=re.escape(error)):
+            DeltaInputs(**names, **{old: 0})
+
+
 def test_wrong_inputs_name_the_leaf():
     cell = DeltaMemoryCell(HEADS, KEY, VALUE, num_key_heads=2).bind({})
     step = DeltaInputs(*(x[:, 0] for x in DELTA))
     state = cell.zero_state(ROWS, float)
     wrong = {
-        "`inputs` must be a `DeltaInputs` (q, k, v, log_a, b), got (": step[:4],
-        "`inputs` must be a `DeltaInputs` (q, k, v, log_a, b), got MLSTM": MLSTMInputs(
+        "`inputs` must be a `DeltaInputs` (q, k, v, g, beta), got (": step[:4],
+        "`inputs` must be a `DeltaInputs` (q, k, v, g, beta), got MLSTM": MLSTMInputs(
             *step
         ),
         "`inputs.q` must be [batch, 2, 3] for DeltaMemoryCell": step._replace(q=step.v),
-        "`inputs.b` must be [batch, 4] for": step._replace(b=step.b[..., None]),
+        "`inputs.beta` must be [batch, 4] for": step._replace(
+            beta=step.beta[..., None]
+        ),
         "`inputs.v` must have 3 rows, as `inputs.q` has": step._replace(v=step.v[:1]),
-        "`inputs.log_a` must be floating-point": step._replace(log_a=step.b > 0),
+        "`inputs.g` must be floating-point": step._replace(g=step.beta > 0),
         "`inputs.k` must be real": step._replace(k=step.k + 1j),
     }
     for message, inputs in wrong.items():

@@ -167,7 +167,7 @@ def test_first_inputs_of_zeros_over_several_parts():
 
 def test_every_kind_of_cell_has_a_map():
     kinds = "MinGRU MinLSTM QRNN SRU LRU RGLRU MLSTM DeltaNet GatedDeltaNet".split()
-    kinds += ["MLSTMMemory", "DeltaMemory"]
+    kinds += ["MLSTMMemory", "LinearAttentionMemory", "DeltaMemory", "DPLRMemory"]
     found = {type(CASES[name].cell).__name__ for name in HAVE}
     assert found == {f"{kind}Cell" for kind in kinds}
 

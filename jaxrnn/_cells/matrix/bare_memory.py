@@ -1,11 +1,10 @@
 """Matrix memories without parameters, for layers with their own projections."""
 
-import abc
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +18,7 @@ from .. import fields
 from ..params import Specs
 from ..step_checks import check_step_inputs
 from .cell import MatrixMemoryCell
-from .delta_rule import LEAST_LOG, DeltaInputs, DeltaRule
-from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule
+from .decays import LEAST_LOG
 
 
 @fields.dataclass
@@ -41,6 +39,8 @@ class BareMemoryCell(MatrixMemoryCell):
     value_size: int = fields.count()
     num_key_heads: int | None = fields.count(default=None)
     name: str | None = fields.name()
+    _: dataclasses.KW_ONLY
+    scale: float | None = fields.number(None)
 
     feature_axes = None
 
@@ -50,14 +50,21 @@ class BareMemoryCell(MatrixMemoryCell):
         must = f"divide `num_heads` ({self.num_heads})"
         expect(divides, "num_key_heads", must, self.num_key_heads)
 
-    @abc.abstractmethod
     def scaled(self, values: Any) -> Any:
         """The values of a step in the scale and the range that the rule expects.
+
+        By default, the scale of q, and decays of at least -87.
 
         Args:
             values: The inputs of a step as `rule.Inputs`, `[batch, N, ...]`, with the q
                 and k of key heads repeated.
         """
+        q = self.times_scale(values.q)
+        return values._replace(q=q, g=jnp.maximum(values.g, LEAST_LOG))
+
+    def times_scale(self, x: Array) -> Array:
+        """`x` times `scale`, or divided by `sqrt(K)` if `scale` is None."""
+        return x / self.key_size**0.5 if self.scale is None else self.scale * x
 
     @property
     def input_sizes(self) -> Any:
@@ -175,112 +182,3 @@ def _stays_small(growth: Array, largest: Array, steps: Steps, limit: float) -> A
         total -= jnp.maximum(before, 0)
         largest = jnp.where(before < 0, largest, 0)
     return (growth < limit) & ((total == 0) | (total + largest < limit))
-
-
-@final
-@fields.dataclass
-class DeltaMemoryCell(BareMemoryCell):
-    """The gated delta rule without projections: a cell without parameters.
-
-    For each head, with a matrix S [key, value], and vectors as rows:
-
-        S'     = exp(log_a) S + b outer(k, v - exp(log_a) k S)
-        output = q S' / sqrt(K)
-
-    Use the cell in a layer with its own projections, convolutions or position
-    embeddings; bind it to `{}`. Normalize k, and q if the layer does:
-    `k / sqrt(sum(k * k) + 1e-6)`. With a longer k, a step may multiply the memory by
-    `|1 - b sum(k * k)|`. Pass the logarithm of the decay, at most 0; without decay,
-    pass zeros. `DeltaNetCell` and `GatedDeltaNetCell` are the same rule with
-    projections.
-
-    Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
-    `V = value_size`: inputs `DeltaInputs(q, k, v, log_a, b)` with q and k
-    `[batch, M, K]`, v `[batch, N, V]`, log_a and b `[batch, N]`; state S
-    `[batch, N, K, V]`; output `[batch, N, V]`, in the widest dtype of the inputs.
-    `log_a` is clipped to at least -87. In a sequence, a step gives NaN if an input is
-    beyond about 4e9, or if keys are so long that the memory may grow beyond 1e19 (both
-    in float32).
-
-    Attributes:
-        num_heads: `N`, the number of heads.
-        key_size: `K`, the size of q and k in each head.
-        value_size: `V`, the size of v in each head.
-        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
-            head serve `N / M` consecutive heads.
-        chunk_size: The largest number of steps that are computed together (a chunk).
-            Results for different sizes differ only by rounding.
-
-    Raises:
-        TypeError: If a field has the wrong type.
-        ValueError: If a number is out of range, or `num_key_heads` does not divide
-            `num_heads`.
-
-    Source: arXiv:2412.06464, equation 10; the scale of q and the shared heads as in the
-    package `flash-linear-attention` and in Qwen3-Next.
-    """
-
-    _: dataclasses.KW_ONLY
-    chunk_size: int = fields.count(default=32)
-
-    rule = DeltaRule()
-
-    def scaled(self, values: DeltaInputs) -> DeltaInputs:
-        """The values with q divided by `sqrt(K)`, and with decays of at least -87."""
-        q = values.q / self.key_size**0.5
-        return values._replace(q=q, log_a=jnp.maximum(values.log_a, LEAST_LOG))
-
-    def growth(self, values: DeltaInputs) -> Array:
-        """More than 0 if k is too long; see `BareMemoryCell.growth`."""
-        factor = jnp.abs(1 - values.b * jnp.sum(jnp.square(values.k), axis=-1))
-        return jnp.maximum(values.log_a + jnp.log(jnp.maximum(factor, 1.0)), 0.0)
-
-
-@final
-@fields.dataclass
-class MLSTMMemoryCell(BareMemoryCell):
-    """The memory of an mLSTM without projections: a cell without parameters.
-
-    For each head, with k scaled by `1 / sqrt(K)`:
-
-        c'     = sigmoid(f) * c + exp(i) * outer(k, v)
-        n'     = sigmoid(f) * n + exp(i) * k
-        output = (q c') / (max(|q n'|, 1) + 1e-6 exp(m'))
-
-    Use the cell in a layer with its own projections, convolutions, norms or gates; bind
-    it to `{}`. `MLSTMCell` is the same rule with projections and an output gate, and
-    documents the state.
-
-    Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
-    `V = value_size`: inputs `MLSTMInputs(q, k, v, i, f)` with q and k `[batch, M, K]`,
-    v `[batch, N, V]`, i and f `[batch, N]`; state `MLSTMState(c, n, m)` with c
-    `[batch, N, K, V]`, n `[batch, N, K]` and m `[batch, N]`; output `[batch, N, V]`, in
-    the widest dtype of the inputs. f is clipped to [-87, 87], and i to at least -1e9.
-    In a sequence, a step gives NaN if an input is beyond about 4e9 (in float32). For
-    bfloat16 inputs, use a float32 state.
-
-    Attributes:
-        num_heads: `N`, the number of heads.
-        key_size: `K`, the size of q and k in each head.
-        value_size: `V`, the size of v in each head.
-        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
-            head serve `N / M` consecutive heads.
-        chunk_size: The largest number of steps that are computed together (a chunk).
-            Results for different sizes differ only by rounding.
-
-    Raises:
-        TypeError: If a field has the wrong type.
-        ValueError: If a number is out of range, or `num_key_heads` does not divide
-            `num_heads`.
-
-    Source: arXiv:2405.04517, section 2.3; `mlstm_kernels`, the package of the authors.
-    """
-
-    rule = MLSTMRule()
-
-    def scaled(self, values: MLSTMInputs) -> MLSTMInputs:
-        """The values with k divided by `sqrt(K)`, and with gates in range."""
-        k = values.k / self.key_size**0.5
-        # A closed input gate may be -inf, which `safe` would take for an overflow.
-        i = jnp.maximum(values.i, -1e9)
-        return values._replace(k=k, i=i, f=jnp.clip(values.f, SHUT, -SHUT))

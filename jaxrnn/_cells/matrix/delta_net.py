@@ -23,7 +23,8 @@ from ..params import (
     zeros,
 )
 from .cell import MatrixMemoryCell
-from .delta_rule import LEAST_LOG, DeltaInputs, DeltaRule
+from .decays import LEAST_LOG
+from .delta_rule import DeltaInputs, DeltaRule
 
 
 @fields.dataclass
@@ -243,8 +244,8 @@ class GatedDeltaNetCell(DeltaNetBase):
     ) -> tuple[Array, DeltaInputs]:
         """The gate g and the values of a step; see `MatrixMemoryCell.project`."""
         q, k, v, b, (a, g) = self._blocks(params, inputs, dtype)
-        log_a = _log_decay(params["a_log"].astype(dtype), jax.nn.softplus(a))
-        return g, DeltaInputs(q, k, v, log_a, b)
+        decay = _log_decay(params["a_log"].astype(dtype), jax.nn.softplus(a))
+        return g, DeltaInputs(q, k, v, decay, b)
 
     def output(self, params: Params, h: Array, rest: Array) -> Array:
         """The normalized `h`, times `silu` of the gate g."""

@@ -183,10 +183,7 @@ class MLSTMMap(NamedTuple):
 
 def _map_of_chunk(chunk: Chunk) -> tuple[Array, MLSTMMap]:
     """All steps of a chunk whose states are maps."""
-    restarted = chunk.restart_states
-    restarted = None if restarted is None else restarted.written
-    states = {"state": chunk.state.written, "restart_states": restarted}
-    h, written = MLSTMRule().chunk(dataclasses.replace(chunk, **states))
+    h, written = MLSTMRule().chunk(chunk.map_states(lambda state: state.written))
     log_keep = chunk.sums(jax.nn.log_sigmoid(chunk.values.f))
     log_keep += chunk.start(lambda state: state.log_keep)
     return h, MLSTMMap(written, chunk.after(log_keep))

@@ -154,6 +154,21 @@ class Chunk:
         """
         return x if self.returns_states else x[:, :, -1:]
 
+    def ends(self) -> "Chunk":
+        """The chunk with `start` only for the steps in `after`."""
+        if self.returns_states:
+            return self
+        of_spans = self.restart_states, self.is_carried
+        restart_states, is_carried = jax.tree.map(self.after, of_spans)
+        return dataclasses.replace(
+            self, restart_states=restart_states, is_carried=is_carried
+        )
+
+    def map_states(self, of: Callable[[Any], Any]) -> "Chunk":
+        """The chunk with `of(state)` in place of each state before a span."""
+        restarted = None if self.restart_states is None else of(self.restart_states)
+        return dataclasses.replace(self, state=of(self.state), restart_states=restarted)
+
     def memory(
         self,
         of: Callable[[Any], Array],
@@ -175,16 +190,10 @@ class Chunk:
             k: The keys, `[batch, heads, steps, key]`.
             u: The written values, `[batch, heads, steps, value]`.
         """
-        chunk = self
-        if not self.returns_states:
-            of_spans = self.restart_states, self.is_carried
-            restart_states, is_carried = jax.tree.map(self.after, of_spans)
-            chunk = dataclasses.replace(
-                self, restart_states=restart_states, is_carried=is_carried
-            )
+        ends = self.ends()
         keys = self.after(pairs)[..., None] * k[:, :, None, :, :]
         written = jnp.einsum("bntsk,bnsv->bntkv", keys, u)
-        return self.after(keep)[..., None, None] * chunk.start(of) + written
+        return self.after(keep)[..., None, None] * ends.start(of) + written
 
 
 class MatrixRule(abc.ABC):

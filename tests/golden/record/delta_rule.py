@@ -32,19 +32,19 @@ NAIVE = importlib.metadata.distribution("fla-core").locate_file("fla/ops/delta_r
 fla = runpy.run_path(str(NAIVE / "naive.py"))["delta_rule_recurrence"]
 
 
-def in_chunks(q, k, v, log_a, b, state):
+def in_chunks(q, k, v, g, b, state):
     """The gated delta rule of Qwen3-Next, in chunks."""
     rule = qwen.torch_chunk_gated_delta_rule
-    return rule(q, k, v, log_a, b, 8, state, True, use_qk_l2norm_in_kernel=True)
+    return rule(q, k, v, g, b, 8, state, True, use_qk_l2norm_in_kernel=True)
 
 
-def in_steps(q, k, v, log_a, b, state):
+def in_steps(q, k, v, g, b, state):
     """The gated delta rule of Qwen3-Next, step by step."""
     rule = qwen.torch_recurrent_gated_delta_rule
-    return rule(q, k, v, log_a, b, state, True, use_qk_l2norm_in_kernel=True)
+    return rule(q, k, v, g, b, state, True, use_qk_l2norm_in_kernel=True)
 
 
-def without_decay(q, k, v, log_a, b, state):
+def without_decay(q, k, v, g, b, state):
     """The delta rule of `flash-linear-attention`, step by step."""
     q, k, v, b = (x.transpose(1, 2) for x in (qwen.l2norm(q), qwen.l2norm(k), v, b))
     h, final = fla(q, k, v, b, state)
@@ -57,8 +57,8 @@ def layer(rule, factor, p, x, state):
     sizes = [KEYS, KEYS, UNITS, HEADS, HEADS, UNITS]
     q, k, v, b, *rest = z.split(sizes if "a_log" in p else sizes[:4], -1)
     q, k, v = (F.silu(y).unflatten(-1, (HEADS, -1)) for y in (q, k, v))
-    log_a = -p["a_log"].exp() * F.softplus(rest[0]) if rest else None
-    h, final = rule(q, k, v, log_a, factor * b.sigmoid(), state)
+    g = -p["a_log"].exp() * F.softplus(rest[0]) if rest else None
+    h, final = rule(q, k, v, g, factor * b.sigmoid(), state)
     outputs = F.rms_norm(h, (VALUE,), p["norm_scale"], eps=1e-5).flatten(-2)
     return (outputs * F.silu(rest[1]) if rest else outputs), final
 

@@ -1,0 +1,271 @@
+"""The family of matrix memories without parameters: one table of updates.
+
+| memory | new state |
+|---|---|
+| `LinearAttentionMemoryCell` | `exp(g) S + outer(k, v)` |
+| `DeltaMemoryCell` | `exp(g) S + beta outer(k, v - k exp(g) S)` |
+| `DPLRMemoryCell` | `diag(exp(g)) S + outer(b, a S) + outer(k, v)` |
+| `MLSTMMemoryCell` | `sigmoid(f) c + exp(i) outer(k, v)`, with a normalizer |
+"""
+
+import dataclasses
+from typing import Any, ClassVar, final
+
+import jax.numpy as jnp
+
+from ..._base.typing import Array
+from .. import fields
+from .bare_memory import BareMemoryCell
+from .delta_rule import DeltaInputs, DeltaRule
+from .dplr_rule import DPLRInputs, DPLRRule
+from .linear_attention_rule import LinearAttentionInputs, LinearAttentionRule
+from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule
+
+
+@fields.dataclass
+class DecayMemoryCell(BareMemoryCell):
+    """A memory with one decay for each head, or for each key."""
+
+    _: dataclasses.KW_ONLY
+    key_decay: bool = fields.flag(False)
+    chunk_size: Any = fields.count(default=None)  # An int after `__post_init__`.
+
+    usual_size: ClassVar[int]
+    """The chunk size for one decay for each head."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chunk_size is None:
+            size = 16 if self.key_decay else self.usual_size
+            fields.set_field(self, "chunk_size", size)
+
+    def largest_log(self, values: Any) -> Array:
+        """The largest logarithm of the decays of each head."""
+        return jnp.max(values.g, axis=-1) if self.key_decay else values.g
+
+
+@final
+@fields.dataclass
+class LinearAttentionMemoryCell(DecayMemoryCell):
+    """A linear attention with decays, without projections or parameters.
+
+    For each head, with a matrix S [key, value], and vectors as rows:
+
+        S'     = exp(g) S + outer(k, v)
+        output = scale q S'
+
+    Use the cell in a layer with its own projections, convolutions or norms; bind it to
+    `{}`. With one decay for each head, it is the recurrence of Mamba-2 (SSD: q is C, k
+    is B, v is the input times the time step, and `scale` is 1), of RetNet and of
+    lightning attention. With `key_decay=True`, it is that of gated linear attention
+    (GLA). Pass the logarithm g of the decay, at most 0; without decay, pass zeros.
+
+    Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
+    `V = value_size`: inputs `LinearAttentionInputs(q, k, v, g)` with q and k
+    `[batch, M, K]`, v `[batch, N, V]`, and g `[batch, N]`, or `[batch, N, K]` with
+    `key_decay`; state S `[batch, N, K, V]`; output `[batch, N, V]`, in the widest dtype
+    of the inputs. g is clipped to at least -87. In a sequence, a step gives NaN if an
+    input is beyond about 4e9 (in float32).
+
+    Attributes:
+        num_heads: `N`, the number of heads.
+        key_size: `K`, the size of q and k in each head.
+        value_size: `V`, the size of v in each head.
+        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
+            head serve `N / M` consecutive heads.
+        key_decay: Whether each key decays separately, so that `exp(g)` is a diagonal
+            matrix.
+        scale: The factor of q; None for `1 / sqrt(K)`.
+        chunk_size: The largest number of steps that are computed together (a chunk);
+            None for 64, or 16 with `key_decay`. Results for different sizes differ only
+            by rounding.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, or `num_key_heads` does not divide
+            `num_heads`.
+
+    Source: arXiv:2405.21060, section 6 (SSD); arXiv:2312.06635, section 4 (GLA).
+    """
+
+    rule = property(lambda self: LinearAttentionRule(self.key_decay))
+    usual_size = 64
+
+    def growth(self, values: LinearAttentionInputs) -> Array:
+        """More than 0 if g is; see `BareMemoryCell.growth`."""
+        return jnp.maximum(self.largest_log(values), 0.0)
+
+
+@final
+@fields.dataclass
+class DeltaMemoryCell(DecayMemoryCell):
+    """The gated delta rule without projections: a cell without parameters.
+
+    For each head, with a matrix S [key, value], and vectors as rows:
+
+        S'     = exp(g) S + beta outer(k, v - k exp(g) S)
+        output = scale q S'
+
+    Use the cell in a layer with its own projections, convolutions or position
+    embeddings; bind it to `{}`. Normalize k, and q if the layer does:
+    `k / sqrt(sum(k * k) + 1e-6)`. With a longer k, a step may multiply the memory by
+    `|1 - beta sum(k * k)|`. Pass the logarithm g of the decay, at most 0; without
+    decay, pass zeros. `DeltaNetCell` and `GatedDeltaNetCell` are the same rule with
+    projections. With `key_decay=True`, it is Kimi delta attention (KDA).
+
+    Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
+    `V = value_size`: inputs `DeltaInputs(q, k, v, g, beta)` with q and k
+    `[batch, M, K]`, v `[batch, N, V]`, beta `[batch, N]`, and g `[batch, N]`, or
+    `[batch, N, K]` with `key_decay`; state S `[batch, N, K, V]`; output
+    `[batch, N, V]`, in the widest dtype of the inputs. g is clipped to at least -87. In
+    a sequence, a step gives NaN if an input is beyond about 4e9, or if keys are so long
+    that the memory may grow beyond 1e19 (both in float32).
+
+    Attributes:
+        num_heads: `N`, the number of heads.
+        key_size: `K`, the size of q and k in each head.
+        value_size: `V`, the size of v in each head.
+        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
+            head serve `N / M` consecutive heads.
+        key_decay: Whether each key decays separately, so that `exp(g)` is a diagonal
+            matrix.
+        scale: The factor of q; None for `1 / sqrt(K)`.
+        chunk_size: The largest number of steps that are computed together (a chunk);
+            None for 32, or 16 with `key_decay`. Results for different sizes differ only
+            by rounding.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, or `num_key_heads` does not divide
+            `num_heads`.
+
+    Source: arXiv:2412.06464, equation 10; `key_decay`: arXiv:2510.26692; the scale of q
+    and the shared heads as in the package `flash-linear-attention` and in Qwen3-Next.
+    """
+
+    rule = property(lambda self: DeltaRule(key_decay=self.key_decay))
+    usual_size = 32
+
+    def growth(self, values: DeltaInputs) -> Array:
+        """More than 0 if k is too long; see `BareMemoryCell.growth`."""
+        factor = jnp.abs(1 - values.beta * jnp.sum(jnp.square(values.k), axis=-1))
+        g = self.largest_log(values)
+        return jnp.maximum(g + jnp.log(jnp.maximum(factor, 1.0)), 0.0)
+
+
+@final
+@fields.dataclass
+class DPLRMemoryCell(BareMemoryCell):
+    """The generalized delta rule, without projections or parameters.
+
+    A step multiplies the memory by a matrix that is diagonal plus low rank (DPLR). For
+    each head, with a matrix S [key, value], and vectors as rows:
+
+        S'     = diag(exp(g)) S + outer(b, a S) + outer(k, v)
+        output = scale q S'
+
+    Use the cell in a layer with its own projections, convolutions or norms; bind it to
+    `{}`. It is the recurrence of RWKV-7, where q is r, `scale` is 1, and, with a k' of
+    norm 1 and a rate in (0, 1), a is `-k'` and b is `k' * rate`. Pass the logarithm g
+    of the decay, at most 0. a reads the state before the decay.
+
+    Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
+    `V = value_size`: inputs `DPLRInputs(q, k, v, a, b, g)` with q and k
+    `[batch, M, K]`, v `[batch, N, V]`, and a, b and g `[batch, N, K]`; state S
+    `[batch, N, K, V]`; output `[batch, N, V]`, in the widest dtype of the inputs. g is
+    clipped to at least -87. In a sequence, a step gives NaN if an input is beyond about
+    4e9, or if a and b are so long that the memory may grow beyond 1e19 (both in
+    float32).
+
+    Attributes:
+        num_heads: `N`, the number of heads.
+        key_size: `K`, the size of q and k in each head.
+        value_size: `V`, the size of v in each head.
+        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
+            head serve `N / M` consecutive heads.
+        scale: The factor of q; None for `1 / sqrt(K)`.
+        chunk_size: The largest number of steps that are computed together (a chunk).
+            Results for different sizes differ only by rounding.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, or `num_key_heads` does not divide
+            `num_heads`.
+
+    Source: arXiv:2503.14456, section 3 (RWKV-7); `dplr` in the package
+    `flash-linear-attention`.
+    """
+
+    _: dataclasses.KW_ONLY
+    chunk_size: int = fields.count(default=16)
+
+    rule = DPLRRule()
+
+    def growth(self, values: DPLRInputs) -> Array:
+        """More than 0 if a and b are too long; see `BareMemoryCell.growth`.
+
+        `outer(b, a)` is the sum of a symmetric matrix, which has the eigenvalues
+        `(dot(a, b) + norms) / 2` and `(dot(a, b) - norms) / 2`, and an antisymmetric
+        one. A bound of the norm of both parts and of `diag(exp(g))` bounds the factor
+        of a step. The bound is 1 if b is -a, and a is not longer than 1.
+        """
+        a, b = values.a, values.b
+        dot = jnp.sum(a * b, axis=-1)
+        product = jnp.sum(a * a, axis=-1) * jnp.sum(b * b, axis=-1)
+        norms = jnp.sqrt(product)
+        kept = jnp.exp(values.g)
+        most = jnp.max(kept, axis=-1) + (dot + norms) / 2
+        least = jnp.min(kept, axis=-1) + (dot - norms) / 2
+        turned = jnp.sqrt(jnp.maximum(product - dot * dot, 0.0)) / 2
+        return jnp.log(jnp.maximum(jnp.maximum(most, -least) + turned, 1.0))
+
+
+@final
+@fields.dataclass
+class MLSTMMemoryCell(BareMemoryCell):
+    """The memory of an mLSTM without projections: a cell without parameters.
+
+    For each head, with k multiplied by `scale`:
+
+        c'     = sigmoid(f) * c + exp(i) * outer(k, v)
+        n'     = sigmoid(f) * n + exp(i) * k
+        output = (q c') / (max(|q n'|, 1) + 1e-6 exp(m'))
+
+    Use the cell in a layer with its own projections, convolutions, norms or gates; bind
+    it to `{}`. `MLSTMCell` is the same rule with projections and an output gate, and
+    documents the state.
+
+    Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
+    `V = value_size`: inputs `MLSTMInputs(q, k, v, i, f)` with q and k `[batch, M, K]`,
+    v `[batch, N, V]`, i and f `[batch, N]`; state `MLSTMState(c, n, m)` with c
+    `[batch, N, K, V]`, n `[batch, N, K]` and m `[batch, N]`; output `[batch, N, V]`, in
+    the widest dtype of the inputs. f is clipped to [-87, 87], and i to at least -1e9.
+    In a sequence, a step gives NaN if an input is beyond about 4e9 (in float32). For
+    bfloat16 inputs, use a float32 state.
+
+    Attributes:
+        num_heads: `N`, the number of heads.
+        key_size: `K`, the size of q and k in each head.
+        value_size: `V`, the size of v in each head.
+        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
+            head serve `N / M` consecutive heads.
+        scale: The factor of k; None for `1 / sqrt(K)`.
+        chunk_size: The largest number of steps that are computed together (a chunk).
+            Results for different sizes differ only by rounding.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, or `num_key_heads` does not divide
+            `num_heads`.
+
+    Source: arXiv:2405.04517, section 2.3; `mlstm_kernels`, the package of the authors.
+    """
+
+    rule = MLSTMRule()
+
+    def scaled(self, values: MLSTMInputs) -> MLSTMInputs:
+        """The values with the scale of k, and with gates in range."""
+        k = self.times_scale(values.k)
+        # A closed input gate may be -inf, which `safe` would take for an overflow.
+        i = jnp.maximum(values.i, -1e9)
+        return values._replace(k=k, i=i, f=jnp.clip(values.f, SHUT, -SHUT))
