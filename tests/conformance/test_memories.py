@@ -1,0 +1,137 @@
+"""Matrix memories against the naive functions of `flash-linear-attention`, in float64.
+
+Its package `fla-core` has functions that run step by step in PyTorch. It has none for
+RWKV-7, which it computes as DPLR. Importing the package itself would need Triton.
+"""
+
+import importlib.metadata
+import runpy
+from unittest import mock
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import differentiated
+
+import jaxrnn
+
+pytestmark = pytest.mark.slow
+torch = pytest.importorskip("torch")
+pytest.importorskip("einops")
+ROWS, TIME, HEADS, KEY, VALUE = 2, 70, 2, 8, 6
+KEYS = {"num_heads": HEADS, "key_size": KEY, "value_size": VALUE}
+LINEAR, DELTA = jaxrnn.LinearAttentionMemoryCell, jaxrnn.DeltaMemoryCell
+DPLR = jaxrnn.DPLRMemoryCell
+# The folder and the function in `fla/ops`, our cell, the order of its inputs there, and
+# whether the axis of heads comes before that of time.
+CASES = {
+    "simple_gla": ("naive_recurrent_simple_gla", LINEAR(**KEYS), "q k v g", False),
+    "gla": ("naive_recurrent_gla", LINEAR(**KEYS, key_decay=True), "q k v g", False),
+    "delta_rule": ("delta_rule_recurrence", DELTA(**KEYS), "q k v beta", True),
+    "gated_delta_rule": (
+        "naive_recurrent_gated_delta_rule",
+        DELTA(**KEYS),
+        "q k v beta g",
+        False,
+    ),
+    "kda": (
+        "naive_recurrent_kda",
+        DELTA(**KEYS, key_decay=True),
+        "q k v g beta",
+        False,
+    ),
+    "generalized_delta_rule/dplr": (
+        "dplr_recurrence",
+        DPLR(**KEYS),
+        "q k v a b g",
+        True,
+    ),
+}
+# Vectors as in RWKV-7: b is -a times a rate.
+RUNS = [*CASES, "rwkv7"]
+
+
+def arrays_of(name, cell):
+    """Inputs with keys of norm 1, and decays from -e^-6 to -e^4; and a state."""
+    rng = np.random.default_rng(RUNS.index(name))
+    sizes = cell.input_sizes
+    draw = lambda size: rng.normal(size=(ROWS, TIME, *size))
+    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
+    made = sizes._replace(**{n: draw(size) for n, size in sizes._asdict().items()})
+    made = made._replace(k=unit(made.k), g=-np.exp(rng.uniform(-6, 4, made.g.shape)))
+    if "beta" in made._fields:
+        made = made._replace(beta=rng.uniform(0, 2, made.beta.shape))
+    else:
+        made = made._replace(
+            **{n: unit(getattr(made, n)) for n in "ab" if hasattr(made, n)}
+        )
+    if name == "rwkv7":
+        made = made._replace(a=-made.k, b=made.k * rng.random(made.k.shape))
+    if name == "delta_rule":
+        made = made._replace(g=0 * made.g)
+    return made, rng.normal(size=(ROWS, *cell.state_size))
+
+
+def of_fla(name, inputs, state):
+    """Outputs, the last state, and the gradients of the sum of their squares."""
+    folder = "generalized_delta_rule/dplr" if name == "rwkv7" else name
+    function, _, order, heads_first = CASES[folder]
+    home = importlib.metadata.distribution("fla-core").locate_file(f"fla/ops/{folder}")
+    function = runpy.run_path(f"{home}/naive.py")[function]
+    given = {
+        n: torch.tensor(x, requires_grad=True) for n, x in inputs._asdict().items()
+    }
+    start = torch.tensor(state, requires_grad=True)
+    turn = lambda x: x.transpose(1, 2) if heads_first else x
+    # The functions compute in float32, whatever they are given.
+    with (
+        mock.patch.object(torch, "float32", torch.float64),
+        mock.patch.object(torch, "float", torch.float64),
+        mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
+    ):
+        torch.set_default_dtype(torch.float64)
+        args = [turn(given[n]) for n in order.split()]
+        h, last = function(*args, initial_state=start, output_final_state=True)
+        h = turn(h)
+        (h.square().sum() + last.square().sum()).backward()
+        torch.set_default_dtype(torch.float32)
+    grads = {n: given[n].grad.numpy() for n in order.split()}
+    return h.detach().numpy(), last.detach().numpy(), grads, start.grad.numpy()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_memory(name, record_property):
+    """Chunks, and a run whose time is cut by resets, as separate sequences of fla."""
+    cell = CASES.get(name, CASES["generalized_delta_rule/dplr"])[1]
+    inputs, state = arrays_of(name, cell)
+    h, last, grads, of_state = of_fla(name, inputs, state)
+
+    def run(inputs, state):
+        return jaxrnn.dynamic_rnn(cell.bind({}), inputs, initial_state=state)
+
+    total = lambda made: sum(jnp.sum(jnp.square(x)) for x in made)
+    got, (d_inputs, d_state) = differentiated(run, inputs, state, total=total)
+    pairs = [(got[0], h), (got[1], last), (d_state, of_state)]
+    pairs += [(getattr(d_inputs, n), want) for n, want in grads.items()]
+    errors = [
+        np.abs(np.asarray(x) - want).max() / max(1, np.abs(want).max())
+        for x, want in pairs
+    ]
+    record_property("error", max(errors))
+    assert max(errors) < 1e-10, errors
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_documents_in_one_row(name):
+    """A pack equals fla on each document."""
+    cell = CASES.get(name, CASES["generalized_delta_rule/dplr"])[1]
+    inputs, _ = arrays_of(name, cell)
+    lengths = [TIME, 33]
+    packed = jaxrnn.pack_sequences(inputs, lengths)
+    outputs, lasts = jaxrnn.packed_rnn(cell.bind({}), packed, dtype=float)
+    got = np.asarray(packed.unpack(outputs))
+    for row, length in enumerate(lengths):
+        part = type(inputs)(*(x[row : row + 1, :length] for x in inputs))
+        h, last, *_ = of_fla(name, part, np.zeros((1, *cell.state_size)))
+        np.testing.assert_allclose(got[row, :length], h[0], atol=1e-10)
+        np.testing.assert_allclose(lasts[row], last[0], atol=1e-10)
