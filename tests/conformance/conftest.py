@@ -9,6 +9,7 @@ SUITES = {
     "test_published_layer": "published layers",
     "test_trained_g2p_en": "g2p_en",
     "test_trained_silero_vad": "silero-vad",
+    "test_trained_resemblyzer": "resemblyzer",
     "test_memory": "flash-linear-attention",
     "test_documents_in_one_row": "flash-linear-attention",
 }
