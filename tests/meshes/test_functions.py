@@ -218,6 +218,14 @@ FUNCTIONS = {
         partial(jaxrnn.reverse_sequence, seq_axis=1),
         {"input": SEQUENCES, "seq_lengths": LENGTHS},
     ),
+    "resets_of_segments": (
+        lambda ids, x: (jaxrnn.resets_of_segments(ids), x),
+        {"ids": IDS, "x": SEQUENCES},
+    ),
+    "resets_of_done": (
+        lambda done, last, x: (jaxrnn.resets_of_done(done, last), x),
+        {"done": MASK, "last": MASK[:, 0], "x": SEQUENCES},
+    ),
     "tile_beams": (lambda t: decode.tile_beams(t, BEAMS), {"t": state_of(CELL)}),
     "tile_batch": (lambda t: contrib.tile_batch(t, BEAMS), {"t": state_of(CELL)}),
     "hardmax": (lambda x: (contrib.hardmax(x), x), {"x": draw(BATCH, 5)}),
