@@ -180,6 +180,12 @@ def check_concrete(
         expect(not is_traced(leaf), full, must, leaf, fix, error=TypeError)
 
 
+def check_booleans(name: str, array: Array, fix: str) -> None:
+    """Raises TypeError unless the array holds booleans."""
+    is_bool = array.dtype == jnp.bool_
+    expect(is_bool, name, "be booleans", array, fix, error=TypeError)
+
+
 def as_step_booleans(
     name: str, values: ArrayLike, shape: tuple, axis: int | None, fix: str
 ) -> Array:
@@ -203,8 +209,7 @@ def as_step_booleans(
     array: Any = values
     if axis is not None or not is_array(values):
         array = as_array(name, values)
-    is_bool = array.dtype == jnp.bool_
-    expect(is_bool, name, "be booleans", array, fix, error=TypeError)
+    check_booleans(name, array, fix)
     axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
     must = f"be {axes} like the inputs, {list(shape)}"
     of_step = ""

@@ -3,8 +3,7 @@
 import jax.numpy as jnp
 
 from .._base.arguments import as_integers, check_shape, check_time_major
-from .._base.errors import expect
-from .._base.inputs import as_array
+from .._base.inputs import as_array, check_booleans
 from .._base.typing import Array, ArrayLike
 
 
@@ -86,6 +85,5 @@ def resets_of_done(
 
 def _as_booleans(name: str, values: ArrayLike) -> Array:
     array = as_array(name, values)
-    fix = f"Convert numbers with `{name} > 0`."
-    expect(array.dtype == jnp.bool_, name, "be booleans", array, fix, error=TypeError)
+    check_booleans(name, array, f"Convert numbers with `{name} > 0`.")
     return array

@@ -53,7 +53,9 @@ class ResidualWrapper(WrapperCell, ComposedCell):
         """Chooses the loop of the cell, if there is no `residual_fn`."""
         if self.residual_fn is not None:
             return Choice.scan("`residual_fn` is a function of one step")
-        return super().choose_loop(params, run)
+        # The cell gets the same inputs, so `compose` need not be traced to know them.
+        run_all = lambda loop, *args: self._run([loop], *args)
+        return self.cell.choose_loop(params, run).within(run_all)
 
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:

@@ -33,9 +33,8 @@ class ForwardLoop {
         sizes_(entry.sizes),
         cell_(sizes_),
         rows_(sizes_, entry.lengths, row_block),
-        floats_(cell_.MatrixFloats() / workers),
-        packs_(Packs<C>(sizes_, rows_.count(), rows_.steps(), floats_)),
-        far_(AreFar(floats_)),
+        far_(AreFar(cell_.MatrixFloats() / workers)),
+        packs_(Packs<C>(sizes_, rows_.count(), rows_.steps(), far_)),
         blocks_(rows_, far_ ? 128 : 64),
         strides_{Stride(Padded(sizes_.outputs)), Stride(Padded(sizes_.units))},
         row_(entry.settings, sizes_.units) {
@@ -343,9 +342,8 @@ class ForwardLoop {
   const Sizes sizes_;
   const Stages<C> cell_;
   const Rows rows_;
-  const double floats_;  // A worker's share of the matrices.
-  const bool packs_;
   const bool far_;  // Whether a worker's matrices are far.
+  const bool packs_;
   const StepBlocks blocks_;
   const int64_t strides_[2];  // For states, and for operands of a second stage.
   // The states of even steps, the states of odd steps, and a second stage's operands.

@@ -92,7 +92,7 @@ template <typename C>
 void RunCell(const std::vector<Forward>& entries, Executor& executor) {
   const Sizes sizes = UpToLongest(entries);
   const double floats = double(Stages<C>(sizes).MatrixFloats()) / executor.threads();
-  const bool packs = Packs<C>(sizes, sizes.batch, sizes.time, floats);
+  const bool packs = Packs<C>(sizes, sizes.batch, sizes.time, AreFar(floats));
   const Work work = WorkOf<C>(sizes, sizes.depth, packs ? 8 : 0);
   RunSteps<ForwardLoop<C>>(entries, work, executor);
 }

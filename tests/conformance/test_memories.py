@@ -4,6 +4,7 @@ Its package `fla-core` has functions that run step by step in PyTorch. It has no
 RWKV-7, which it computes as DPLR. Importing the package itself would need Triton.
 """
 
+import contextlib
 import importlib.metadata
 import runpy
 from unittest import mock
@@ -72,6 +73,16 @@ def arrays_of(name, cell):
     return made, rng.normal(size=(ROWS, *cell.state_size))
 
 
+@contextlib.contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def of_fla(name, inputs, state):
     """Outputs, the last state, and the gradients of the sum of their squares."""
     folder = "generalized_delta_rule/dplr" if name == "rwkv7" else name
@@ -88,13 +99,12 @@ def of_fla(name, inputs, state):
         mock.patch.object(torch, "float32", torch.float64),
         mock.patch.object(torch, "float", torch.float64),
         mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
+        default_dtype(torch.float64),
     ):
-        torch.set_default_dtype(torch.float64)
         args = [turn(given[n]) for n in order.split()]
         h, last = function(*args, initial_state=start, output_final_state=True)
         h = turn(h)
         (h.square().sum() + last.square().sum()).backward()
-    torch.set_default_dtype(torch.float32)  # Here, `torch.float32` is itself again.
     grads = {n: given[n].grad.numpy() for n in order.split()}
     return h.detach().numpy(), last.detach().numpy(), grads, start.grad.numpy()
 

@@ -39,10 +39,10 @@ def why_not_arrays(params: Params, run: Run) -> str | None:
 
 
 def row_lengths(xs: Array, steps: Steps) -> Array:
-    """The number of steps of each row, int32 `[batch]`, clamped to the time axis."""
+    """The number of steps of each row, int32 `[batch]`."""
     if steps.lengths is None:
         return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
-    return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
+    return steps.lengths
 
 
 class NativeCell(NamedTuple):

@@ -18,11 +18,7 @@ from ..._base.typing import Array, Params, PyTree
 from ..._loops import masking
 from ..._loops.steps import Choice, Run
 from .. import fields
-from ..base import (
-    SpecsCell,
-    Transition,
-    choose_many_steps,
-)
+from ..base import SpecsCell, Transition, choose_many_steps
 from ..params import Specs
 from .blocks import Terms, recurrence_sequence
 from .recurrence import Element, is_zero, one_like, plus, times

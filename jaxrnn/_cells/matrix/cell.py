@@ -29,11 +29,7 @@ from ..._loops import masking
 from ..._loops.scans import run_in_segments, summed_in_float32
 from ..._loops.steps import Choice, Run, Steps, at_each_step, read_rows
 from .. import fields
-from ..base import (
-    SpecsCell,
-    Transition,
-    choose_many_steps,
-)
+from ..base import SpecsCell, Transition, choose_many_steps
 from .rule import Chunk
 
 

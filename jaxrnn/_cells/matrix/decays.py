@@ -41,6 +41,7 @@ class HeadDecays:
 
     def scores(self, q: Array, k: Array) -> Array:
         """The score of each pair, `[batch, heads, t, s]`; 0 where t does not read s."""
+        # No mask as in `Chunk.scores`: no product overflows, as the cell checks before.
         return jnp.einsum("bntk,bnsk->bnts", q, k) * self._pairs
 
     def read(self, q: Array) -> Array:

@@ -214,10 +214,11 @@ class DPLRMemoryCell(BareMemoryCell):
         product = jnp.sum(a * a, axis=-1) * jnp.sum(b * b, axis=-1)
         norms = jnp.sqrt(product)
         kept = jnp.exp(values.g)
-        most = jnp.max(kept, axis=-1) + (dot + norms) / 2
-        least = jnp.min(kept, axis=-1) + (dot - norms) / 2
-        turned = jnp.sqrt(jnp.maximum(product - dot * dot, 0.0)) / 2
-        return jnp.log(jnp.maximum(jnp.maximum(most, -least) + turned, 1.0))
+        highest = jnp.max(kept, axis=-1) + (dot + norms) / 2
+        lowest = jnp.min(kept, axis=-1) + (dot - norms) / 2
+        antisymmetric = jnp.sqrt(jnp.maximum(product - dot * dot, 0.0)) / 2
+        norm = jnp.maximum(highest, -lowest) + antisymmetric
+        return jnp.log(jnp.maximum(norm, 1.0))
 
 
 @final
