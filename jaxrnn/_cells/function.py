@@ -53,7 +53,7 @@ class FunctionCell(RNNCell):
         ...     total = state + inputs
         ...     return total, total
         >>> x = jnp.ones((1, 3, 2), jnp.float32)
-        >>> cell = jaxrnn.FunctionCell.like(running_sum, x[:, 0], jnp.zeros((1, 2)))
+        >>> cell = jaxrnn.FunctionCell.like(running_sum, x[:, 0], x[:, 0])
         >>> cell == jaxrnn.FunctionCell(running_sum, state_size=2, output_size=2)
         True
         >>> outputs, _ = jaxrnn.dynamic_rnn(cell.bind({}), x, dtype=jnp.float32)

@@ -473,8 +473,8 @@ class NoHash(Mutable):
 def doubled(cell, *names):
     """A subclass that overrides methods."""
 
-    def apply(self, *args):
-        output, state = cell.apply(self, *args)
+    def apply(self, params, inputs, state, key=None):
+        output, state = cell.apply(self, params, inputs, state, key)
         return 2 * output, state
 
     methods = {"apply": apply, "call": apply, "choose_loop": jaxrnn.RNNCell.choose_loop}

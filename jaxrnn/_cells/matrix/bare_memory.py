@@ -157,10 +157,15 @@ def _repeated(x: Array, times: int) -> Array:
     return x.reshape(*axes, heads * times, size)
 
 
-def _log_largest(state: Array) -> Array:
-    """The log of the largest number of each head, at least 0; `[batch, heads]`."""
-    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(state)), axis=(2, 3), initial=1)
-    return jnp.log(largest)
+def _log_largest(state: PyTree) -> Array:
+    """The log of the largest number of each head, at least 0; `[batch, heads]`.
+
+    Args:
+        state: A state or a map of states, each leaf `[batch, heads, ...]`.
+    """
+    leaves = map(jnp.abs, jax.tree.leaves(jax.lax.stop_gradient(state)))
+    each = [jnp.max(x, axis=tuple(range(2, x.ndim)), initial=1) for x in leaves]
+    return jnp.log(functools.reduce(jnp.maximum, each))
 
 
 def _stays_small(growth: Array, largest: Array, steps: Steps, limit: float) -> Array:
