@@ -30,6 +30,8 @@ LIBRARIES = {  # The contestants of each library; the faster one counts.
     "TensorFlow": ["tensorflow"],
     "PyTorch": ["torch"],
 }
+FASTER = "faster than jaxrnn in"
+BY_HAND = {"Code by hand, with Flax or JAX": ["by_hand"]}
 MODES = {"train": "training", "forward": "inference"}
 CELLS = {
     "lstm": "LSTM",
@@ -50,11 +52,13 @@ class Measured:
         preset: The preset of the race.
         processor: The processor, its vectors and the date.
         row: The case in the result.
+        flags: XLA's flags, if any were set.
     """
 
     preset: str
     processor: str
     row: Row
+    flags: str = ""
 
     @property
     def mode(self) -> str:
@@ -73,8 +77,12 @@ class Measured:
 
     def ratio(self, library: str) -> float | None:
         """The library's time divided by jaxrnn's; None if it did not run."""
-        found = [ratio(self.row, peer, "jaxrnn") for peer in LIBRARIES[library]]
+        peers = (LIBRARIES | BY_HAND)[library]
+        found = [ratio(self.row, peer, "jaxrnn") for peer in peers]
         return min((one.median for one in found if one), default=None)
+
+
+Text = Callable[[Iterable[Measured]], str]
 
 
 def measured() -> list[Measured]:
@@ -86,98 +94,88 @@ def measured() -> list[Measured]:
         sets = machine["instruction sets"].split(", ")
         vectors = next(text for name, text in VECTORS.items() if name in sets)
         processor = f"{machine['processor']} with {vectors}, {result['date']}"
-        preset = file.stem.split("_")[1]
-        if preset == "patterns":
-            continue  # Its peers are programs, not libraries.
-        found += [Measured(preset, processor, row) for row in result["cases"]]
+        preset, flags = file.stem.split("_")[1], machine.get("XLA_FLAGS", "")
+        found += [Measured(preset, processor, row, flags) for row in result["cases"]]
     return found
 
 
+def conditions(cases: Iterable[Measured]) -> str:
+    """The processors and dates."""
+    return "; ".join(dict.fromkeys(case.processor for case in cases)) + "."
+
+
 def overview(cases: Iterable[Measured]) -> str:
-    """The cases, the processors, and the range of the ratios of each mode."""
+    """The ratios of each library: their medians and ranges, and how often it wins."""
     cases = list(cases)
-    processors = "; ".join(dict.fromkeys(case.processor for case in cases))
-    units = sorted(case.row["case"]["units"] for case in cases)
-    ranges = []
-    for mode, title in MODES.items():
-        of_mode = (_pairs(case) for case in cases if case.mode == mode)
-        ratios = [one for pairs in of_mode for _, one in pairs]
-        ends = f"{_short(min(ratios))} to {_short(max(ratios))}"
-        median = _short(float(np.median(ratios)))
-        ranges.append(f"{ends} times as long as jaxrnn for {title} (median {median})")
-    lost = sum(any(_is_faster(one) for _, one in _pairs(case)) for case in cases)
-    return (
-        f"Over all {len(cases)} measured cases of {units[0]} to {units[-1]} units "
-        f"({processors}), on two cores, the other libraries that ran them take "
-        f"{', and '.join(ranges)}. In {lost} of these cases, another library is faster."
-    )
+    rows = [_summary(library, cases) for library in [*BY_HAND, *LIBRARIES]]
+    titles = ["", *MODES.values(), FASTER]
+    columns = [(title, operator.itemgetter(title)) for title in titles]
+    return grid(columns, [row for row in rows if any(map(row.get, MODES.values()))])
 
 
-def faster(cases: Iterable[Measured]) -> str:
-    """A list of the cases in which another library takes less time than jaxrnn."""
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for case in cases:
-        for library, one in _pairs(case):
-            if _is_faster(one):
-                key = library, MODES[case.mode], case.processor
-                found.setdefault(key, []).append(f"{case.name} ({_short(one)})")
-    return "\n".join(
-        f"- {library}, {title} ({processor}): {'; '.join(names)}"
-        for (library, title, processor), names in found.items()
-    )
+def _summary(library: str, cases: list[Measured]) -> Row:
+    """The row of a library: the median of its ratios, and their range, by mode."""
+    pairs = [(case.mode, case.ratio(library)) for case in cases]
+    ratios = {mode: [one for m, one in pairs if m == mode and one] for mode in MODES}
+    every = [one for of_mode in ratios.values() for one in of_mode]
+    return {
+        "": library,
+        **{MODES[mode]: _range(found) for mode, found in ratios.items()},
+        FASTER: f"{sum(round(one, 2) < 1 for one in every)} of {len(every)} cases",
+    }
+
+
+def _range(ratios: list[float]) -> str:
+    """The median, the least and the largest ratio; empty if there are none."""
+    if not ratios:
+        return ""
+    median, *ends = map(_short, (float(np.median(ratios)), min(ratios), max(ratios)))
+    return f"{median} ({' to '.join(ends)})"
 
 
 def table(mode: str) -> Callable[[Iterable[Measured]], str]:
-    """The tables of the page's cases in a mode, one for each processor."""
+    """The table of the page's cases in a mode."""
 
-    def tables(cases: Iterable[Measured]) -> str:
-        of_mode = [c for c in cases if (c.preset, c.mode) == ("page", mode)]
-        texts = []
-        for processor in dict.fromkeys(case.processor for case in of_mode):
-            rows = [{"case": c} for c in of_mode if c.processor == processor]
-            columns = [
-                ("rows, steps, inputs, units", lambda row: row["case"].name),
-                ("jaxrnn, ms", lambda row: _milliseconds(row["case"])),
-                *((library, _cell(library)) for library in LIBRARIES),
-            ]
-            texts.append(f"{processor}:\n\n{grid(columns, rows)}")
-        return "\n\n".join(texts)
+    def text(cases: Iterable[Measured]) -> str:
+        rows = [{"case": c} for c in cases if (c.preset, c.mode) == ("page", mode)]
+        columns = [
+            ("rows, steps, inputs, units", lambda row: row["case"].name),
+            ("jaxrnn, ms", lambda row: _milliseconds(row["case"])),
+            *((library, _cell(library)) for library in LIBRARIES),
+        ]
+        return grid(columns, rows)
 
-    return tables
+    return text
 
 
 def wide(cases: Iterable[Measured]) -> str:
-    """The tables of the wide layers, one for each processor."""
-    tables: dict[str, dict[str, Row]] = {}
+    """The table of the wide layers: PyTorch's ratios by the number of rows."""
+    rows: dict[str, Row] = {}
     for case in cases:
         if case.preset == "wide":
             size = case.row["case"]
             sizes = f"{size['time']}, {size['depth']}, {size['units']}"
             name = f"{MODES[case.mode]}, {CELLS[size['cell']]} {sizes}"
-            row = tables.setdefault(case.processor, {}).setdefault(name, {"name": name})
+            row = rows.setdefault(name, {"name": name})
             row[size["batch"]] = _cell("PyTorch")({"case": case})
-    texts = []
-    for processor, rows in tables.items():
-        batches = sorted({key for row in rows.values() for key in row} - {"name"})
-        columns = [("steps, inputs, units", operator.itemgetter("name"))]
-        columns += [(_rows(n), lambda row, n=n: row.get(n, "")) for n in batches]
-        texts.append(f"{processor}:\n\n{grid(columns, rows.values())}")
-    return "\n\n".join(texts)
+    batches = sorted({key for row in rows.values() for key in row} - {"name"})
+    columns = [("steps, inputs, units", operator.itemgetter("name"))]
+    columns += [(_rows(n), lambda row, n=n: row.get(n, "")) for n in batches]
+    return grid(columns, rows.values())
+
+
+def with_default(text: Text) -> Text:
+    """The text of the cases that ran without flags of XLA."""
+    return lambda cases: text([case for case in cases if not case.flags])
+
+
+def with_flags(text: Text) -> Text:
+    """The text of the cases that ran with flags of XLA."""
+    return lambda cases: text([case for case in cases if case.flags])
 
 
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
-
-
-def _pairs(case: Measured) -> list[tuple[str, float]]:
-    """The libraries that ran the case, and their ratios."""
-    pairs = ((library, case.ratio(library)) for library in LIBRARIES)
-    return [(library, one) for library, one in pairs if one is not None]
-
-
-def _is_faster(ratio: float) -> bool:
-    """Whether another library is faster, by the ratio that the pages show."""
-    return round(ratio, 2) < 1
 
 
 def _cell(library: str) -> Callable[[Row], str]:
@@ -197,12 +195,13 @@ def _short(number: float) -> str:
     return f"{number:.1f}" if number >= 10 else f"{number:.2f}"
 
 
-TEXTS: dict[str, Callable[[Iterable[Measured]], str]] = {
-    "overview": overview,
-    "faster": faster,
-    "training": table("train"),
-    "inference": table("forward"),
-    "wide": wide,
+TEXTS: dict[str, Text] = {
+    "conditions": with_default(conditions),
+    "overview": with_default(overview),
+    "flags": with_flags(overview),
+    "training": with_default(table("train")),
+    "inference": with_default(table("forward")),
+    "wide": with_default(wide),
 }
 
 

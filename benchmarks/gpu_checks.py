@@ -7,7 +7,6 @@ the options of the test suite and exact products. A check that fails raises an e
 import functools
 import importlib.metadata
 import itertools
-import os
 import re
 import subprocess
 import sys
@@ -43,7 +42,6 @@ class Checker:
             "device": device.device_kind,
             "memory that JAX may use": memory and f"{memory / 2**30:.1f} GiB",
             "nvidia-smi": _nvidia_smi(),
-            "XLA_FLAGS": os.environ.get("XLA_FLAGS"),
         }
         return {
             "platform": jax.default_backend(),

@@ -20,14 +20,19 @@ VECTORS = "avx2", "avx512f", "asimd"
 
 
 def describe() -> dict[str, str | int]:
-    """The machine's cores, processor, instruction sets, system and Python."""
-    return {
+    """The machine's cores, processor, instruction sets, system and Python.
+
+    Also XLA's flags, if the environment sets any.
+    """
+    facts = {
         "cores": CORES,
         "processor": processor(),
         "instruction sets": ", ".join(_instruction_sets()) or "unknown",
         "system": platform.system(),
         "python": platform.python_version(),
     }
+    flags = os.environ.get("XLA_FLAGS")
+    return facts | {"XLA_FLAGS": flags} if flags else facts
 
 
 def processor() -> str:

@@ -1,4 +1,4 @@
-"""TensorFlow's RNN API for JAX: cells, and functions that run them over time.
+"""Recurrent networks in JAX, from LSTMs to linear attention, with TensorFlow's API.
 
 Three sequences of at most five steps, in one padded batch:
 

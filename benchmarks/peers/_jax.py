@@ -21,7 +21,6 @@ Function = Callable[..., Any]
 Options = Mapping[str, str | bool]
 
 DEFAULT: dict[str, Options] = {"": {}}
-CPU_OPTIONS = DEFAULT | {"no YNN": {"xla_cpu_experimental_ynn_fusion_type": ""}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,15 +134,10 @@ def build(
     data: Data,
     nets: dict[str, Net],
     equation: str = "",
-    choices: Mapping[str, Options] | None = None,
+    choices: Mapping[str, Options] = DEFAULT,
 ) -> Built:
-    """The variants: each net with each choice of compiler options.
-
-    The default choices depend on the platform.
-    """
+    """The variants: each net with each choice of compiler options."""
     jax.clear_caches()  # Otherwise, traces of an earlier case could be reused.
-    if choices is None:
-        choices = CPU_OPTIONS if jax.default_backend() == "cpu" else DEFAULT
     variants = {
         ", ".join(filter(None, (name, choice))): functools.partial(
             _variant, case, data, net, options

@@ -8,8 +8,10 @@ import os
 import pathlib
 import re
 import subprocess
+from types import SimpleNamespace
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -181,9 +183,13 @@ def test_the_readme_has_the_two_commands():
         assert len(block.group(1).splitlines()) == 1
 
 
-def test_the_readme_shows_the_same_loop_before_and_after():
-    blocks, names = re.findall(r"```python\n(.*?)```", README, re.DOTALL), {}
-    exec("".join(blocks), names)
+def test_a_page_shows_the_same_loop_before_and_after():
+    page = (ROOT / "docs/guide/lengths.md").read_text()
+    *_, before, after = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    cell = jaxrnn.LSTMCell(16)
+    params = cell.init(jax.random.key(0), jnp.zeros((4, 8)))
+    names = {"jax": jax, "jnp": jnp, "jaxrnn": jaxrnn, "cell": cell}
+    exec(before + after, names)
     rng, lengths = np.random.default_rng(0), np.array([7, 5, 2, 0])
     x, weights = (rng.normal(size=(4, 7, size)) for size in (8, 16))
     x[np.arange(7) >= lengths[:, None]] = np.nan
@@ -196,10 +202,42 @@ def test_the_readme_shows_the_same_loop_before_and_after():
 
     grad = jax.grad(loss, argnums=(0, 1), has_aux=True)
     with jax.numpy_rank_promotion("allow"):
-        want = grad(names["params"], x, names["before"])
-    got = grad(names["params"], x, names["after"])
+        want = grad(params, x, names["before"])
+    got = grad(params, x, names["after"])
     chex.assert_trees_all_close(got, want, rtol=1e-9, atol=1e-12)
     assert np.abs(got[0][0]["kernel"]).max() > 0.1
+
+
+def test_each_door_of_the_readme_is_a_line_that_runs():
+    doors = re.findall(r"^\| [^|]* \| `(.*?)` \| \[", README, re.MULTILINE)
+    names = {"jax": jax, "jnp": jnp, "jaxrnn": jaxrnn, "cell": jaxrnn.LSTMCell(16)}
+    x, lengths = jnp.ones((3, 5, 8), jnp.float32), jnp.array([5, 2, 0])
+    names |= {"x": x, "lengths": lengths, "state": names["cell"].zero_state(5, x.dtype)}
+    names["params"] = names["cell"].init(jax.random.key(0), x[:, 0])
+    shapes = {"weight_ih_l0": (64, 8), "weight_hh_l0": (64, 16)}
+    shapes |= {"bias_ih_l0": (64,), "bias_hh_l0": (64,)}
+    weights = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    names["lstm"] = SimpleNamespace(state_dict=lambda: weights)
+    q, v, g = (jnp.zeros((3, 5, 4, *size), jnp.float32) for size in ([64], [64], []))
+    names |= {"q": q, "k": q, "v": v, "g": g, "beta": g}
+    names |= {"first": jnp.zeros((3, 5), bool), "ids": jnp.ones((3, 5), int)}
+
+    class Door(nn.Module):
+        @nn.compact
+        def __call__(self, line):
+            exec(line, names)
+            return names["y"].shape
+
+    got = [Door().init_with_output(jax.random.key(0), door)[0] for door in doors]
+    assert got == [(3, 5, 16), (3, 5, 16), (3, 5, 4, 64), (3, 5, 16)]
+
+
+def test_one_sentence_says_what_jaxrnn_is():
+    [sentence] = re.findall(r"^# jaxrnn\n\n(.*)\.$", README, re.MULTILINE)
+    assert jaxrnn.__doc__.startswith(f"{sentence}.\n")
+    for file in ("pyproject.toml", "CITATION.cff"):
+        assert sentence in (ROOT / file).read_text()
+    assert sentence[1:] in (ROOT / "docs/index.md").read_text()
 
 
 def test_ci_takes_its_command_from_the_readme():
