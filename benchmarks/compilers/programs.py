@@ -150,10 +150,10 @@ def _by_tree(cell: Any) -> Fn:
 
     def run(params: Any, xs: Any) -> tuple:
         state = cell.zero_state(xs.shape[0], xs.dtype)
-        of_step = lambda x: cell.wide_coefficients(params, x, state)
-        a, b, rest = jax.vmap(of_step, in_axes=1)(xs)
+        of_step = lambda x: cell.terms(params, x, state)
+        a, b, _, rest = jax.vmap(of_step, in_axes=1)(xs)
         _, states = jax.lax.associative_scan(in_order, (a, b))
-        output = lambda h, rest: cell.narrow_output(params, h, rest, xs.dtype)
+        output = lambda h, rest: cell.output(params, h, rest).astype(xs.dtype)
         return jax.vmap(output, out_axes=1)(states, rest), None
 
     return run

@@ -20,8 +20,6 @@ PyTree = Any
 Function = Callable[..., Any]
 Options = Mapping[str, str | bool]
 
-DEFAULT: dict[str, Options] = {"": {}}
-
 
 @dataclasses.dataclass(frozen=True)
 class Net:
@@ -134,16 +132,13 @@ def build(
     data: Data,
     nets: dict[str, Net],
     equation: str = "",
-    choices: Mapping[str, Options] = DEFAULT,
+    options: Options = {},  # noqa: B006 (it is not changed)
 ) -> Built:
-    """The variants: each net with each choice of compiler options."""
+    """The variants: the nets, compiled with these options."""
     jax.clear_caches()  # Otherwise, traces of an earlier case could be reused.
     variants = {
-        ", ".join(filter(None, (name, choice))): functools.partial(
-            _variant, case, data, net, options
-        )
+        name: functools.partial(_variant, case, data, net, options)
         for name, net in nets.items()
-        for choice, options in choices.items()
     }
     return Built(variants, equation)
 

@@ -77,8 +77,8 @@ def build(case: Case, data: Data) -> Built:
     else:
         run = functools.partial(_dynamic, case, make_cell(case))
         net = make_net(case, data, patterns.around(case, run))
-    options = COMPILER_OPTIONS.get(case.run)
-    return _jax.build(case, data, {"": net}, choices=options and {"": options})
+    options = COMPILER_OPTIONS.get(case.run, {})
+    return _jax.build(case, data, {"": net}, options=options)
 
 
 def _dynamic(

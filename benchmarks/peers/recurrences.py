@@ -47,11 +47,12 @@ def associative(
     cell: Any, params: PyTree, inputs: jax.Array, state: PyTree
 ) -> tuple[jax.Array, PyTree]:
     """A linear recurrence with all steps in parallel, for inputs `[T, B, D]`."""
-    of_step = lambda x: cell.wide_coefficients(params, x, state)
-    a, b, rest = jax.vmap(of_step)(inputs)
+    a, b, first, rest = jax.vmap(lambda x: cell.terms(params, x, state))(inputs)
+    if first is not None:  # The first step starts from zeros.
+        b = b.at[0].set(first[0])
     products, sums = jax.lax.associative_scan(in_order, (a, b))
     states = plus(times(products, state), sums)
-    output = lambda h, rest: cell.narrow_output(params, h, rest, inputs.dtype)
+    output = lambda h, rest: cell.output(params, h, rest).astype(inputs.dtype)
     return jax.vmap(output)(states, rest), jax.tree.map(lambda x: x[-1], states)
 
 
