@@ -26,9 +26,10 @@ struct ForwardPanel {
   float *w_inputs = nullptr, *w_state = nullptr, *bias = nullptr, *zs = nullptr;
 };
 
-// Whether a forward call packs its matrices, which may be far. If not, every vector of units must be full, so that a product can load it from the
-// matrix. Products of one or two rows are as fast without packing while the matrices
-// stay near. Otherwise, packing pays after some steps, sooner if the matrices are far.
+// Whether a forward call packs its matrices, which may be far. If not, every vector of
+// units must be full, so that a product can load it from the matrix. Products of one or
+// two rows are as fast without packing while the matrices stay near. Otherwise, packing
+// pays after some steps, sooner if the matrices are far.
 template <typename C>
 bool Packs(const Sizes& sizes, int64_t rows, int64_t steps, bool far) {
   if (C::kByRow || sizes.units % kLanes || sizes.outputs % kLanes) return true;
