@@ -20,9 +20,10 @@ import jax.numpy as jnp
 
 from ._base.cell_keys import run_key
 from ._base.errors import expect
-from ._base.modules import export, import_optional, with_hints
+from ._base.modules import export, import_optional
 from ._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
 from ._cells.base import RNNCell, check_rnn_cell
+from ._hints import with_hints
 from ._layers import modules, parameters
 from ._layers.modules import BoundCells, Cells, Merge
 from ._layers.parameters import AxisNames

@@ -21,9 +21,10 @@ import numpy as np
 
 from ._base.arguments import as_count, check_instance
 from ._base.errors import expect
-from ._base.modules import export as _export, with_hints
+from ._base.modules import export as _export
 from ._base.sharding import platform_of
 from ._base.typing import AxisSize, PyTree
+from ._hints import with_hints
 from ._loops.scans import RESIDUALS, STATE
 
 __all__ = [

@@ -27,12 +27,13 @@ from ._base.cell_keys import run_key
 from ._base.errors import error_note, expect
 from ._base.inputs import check_shaped, check_structure
 from ._base.math import is_float, is_traced
-from ._base.modules import export, import_optional, with_hints
+from ._base.modules import export, import_optional
 from ._base.trees import TensorShape, named_leaves, with_structure
 from ._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
 from ._cells.base import RNNCell, check_rnn_cell
 from ._cells.bound import BoundCell
 from ._cells.function import BoundOnlyCell
+from ._hints import with_hints
 from ._layers import modules, parameters
 from ._layers.modules import BoundCells, Cells, Merge
 from ._layers.parameters import AxisNames

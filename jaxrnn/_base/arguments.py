@@ -6,7 +6,6 @@ Messages have the form `<argument> must be <this>, got <that>. <Fix>.`
 import contextlib
 import functools
 import operator
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax.export
@@ -16,14 +15,13 @@ import numpy as np
 from .errors import (
     KindError,
     check_not_masked,
-    counted,
     error_note,
     expect,
     is_array,
     warn,
 )
 from .math import axis_size, clamped_to_int32, is_traced
-from .typing import Array, AxisSize, DType, Lengths, UnboundCellLike
+from .typing import Array, AxisSize, DType, Lengths
 
 # On CPUs, an unrolled loop compiles to a larger program that is no faster. With 32
 # unrolled steps (TensorFlow's default `parallel_iterations`), compilation would take
@@ -96,51 +94,6 @@ def check_rank(name: str, array: Any, least: int, axes: str, fix: str = "") -> N
     """Raises if an array has fewer than `least` axes; the message lists `axes`."""
     must = f"have rank at least {least}, {axes}"
     expect(len(array.shape) >= least, name, must, array, fix)
-
-
-def check_is_cell(name: str, cell: Any) -> None:
-    """Raises TypeError unless `cell` is a bound cell or has the attributes of one."""
-
-    def has(*names: str) -> bool:
-        # Look at the class first, because an AttributeError that a property raises
-        # would look like a missing attribute.
-        return any(hasattr(type(cell), n) or hasattr(cell, n) for n in names)
-
-    has_sizes = has("output_size") and has("state_size")
-    is_like = has_sizes and callable(cell) and has("zero_state", "get_initial_state")
-    # A bound cell may have `init` and `bind`, but no `apply`.
-    is_unbound = isinstance(cell, type) or (has("init") and has("apply"))
-    fix = _fix_of_cell(name, cell)
-    is_bound = is_like and not is_unbound
-    expect(is_bound, name, "be a bound cell", cell, fix, TypeError)
-
-
-def _fix_of_cell(name: str, cell: object) -> str:
-    """What to do with an object that is not a bound cell."""
-    if hasattr(cell, "get_cells"):
-        return f"Pass the bound cells of the module: `{name}.get_cells()`."
-    if hasattr(cell, "cells_of"):
-        return f"Pass the bound cells of the module: `{name}.cells_of(variables)`."
-    if hasattr(cell, "initialize_carry"):
-        return "Convert a Flax cell with `as_cell` of `jaxrnn.linen` or `jaxrnn.nnx`."
-    if isinstance(cell, list | tuple):
-        return (
-            f"For one layer, pass `{name}[0]`; for several, pass a bound "
-            "`MultiRNNCell`. If each layer has two directions, pass the cells to "
-            "`stack_bidirectional_dynamic_rnn`."
-        )
-    return (
-        f"Pass `{name}.bind(params)`, or an object that implements "
-        "`jaxrnn.RNNCellLike`."
-    )
-
-
-def check_is_unbound_cell(name: str, cell: object) -> None:
-    """Raises TypeError unless `cell` can create its parameters."""
-    kinds = () if isinstance(cell, type) else UnboundCellLike
-    what = "an unbound cell, such as `jaxrnn.LSTMCell(64)`"
-    fix = _fix_of_cell(name, cell) if hasattr(cell, "get_cells") else ""
-    check_instance(name, cell, kinds, what, fix)
 
 
 def as_dtype(dtype: DType, name: str = "dtype") -> DType:
@@ -330,13 +283,3 @@ def as_scope(scope: Any, default: str) -> str:
     """
     scope = check_instance("scope", scope, str | None, "a string or None")
     return default if scope is None else scope
-
-
-def check_both_lists(cells_fw: Any, cells_bw: Any) -> None:
-    """Raises ValueError unless both lists have the same number of cells, 1 or more."""
-    for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
-        is_list = isinstance(cells, Sequence) and len(cells) > 0
-        expect(is_list, name, "be a list of at least one cell", cells)
-    depth = len(cells_fw)
-    must = f"have the depth of `cells_fw` ({counted(depth, 'cell')})"
-    expect(len(cells_bw) == depth, "cells_bw", must, cells_bw)

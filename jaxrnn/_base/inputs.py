@@ -1,4 +1,4 @@
-"""Checks nests of arrays: sequences, lists of steps, initial states, dtypes.
+"""Checks nests of arrays: their leaves, shapes, dtypes and structures.
 
 `like` is the one comparison of nests: arrays with the types that they must have. A type
 is a `jax.ShapeDtypeStruct`, or an array, of which only shape and dtype are read.
@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .arguments import as_dtype, check_rank, check_shape, check_time_major
+from .arguments import as_dtype, check_shape
 from .errors import (
     EntryError,
     check_not_masked,
@@ -25,11 +25,6 @@ from .errors import (
 from .math import cast_if_weak, in_native_order, is_traced, is_wider
 from .trees import is_tensor_array, map_named, named_leaves, opaque, without_read_only
 from .typing import Array, ArrayLike, DType, PyTree, Size
-
-OF_A_LIST = (
-    "Each element of a list or tuple is a separate input. To make one array, call "
-    "`jnp.asarray`; for sequences of different lengths, use `pack_sequences`."
-)
 
 
 def to_all_rows(shape: tuple[int, ...]) -> str:
@@ -46,62 +41,6 @@ def named_inputs(inputs: PyTree, name: str = "inputs") -> list[tuple[str, Any]]:
     named = list(named_leaves(name, inputs))
     expect(named, name, "hold at least one array", inputs, error=EntryError)
     return named
-
-
-def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
-    """The inputs as a nest of arrays of rank 3 or more with equal time and batch sizes.
-
-    Raises:
-        ValueError: If there is no array, a leaf is None, a rank is below 3, or sizes
-            disagree.
-        TypeError: If a leaf is not an array, or `time_major` is not a bool.
-    """
-    check_time_major(time_major)
-    inputs = map_named("inputs", as_array, inputs, is_tensor_array)
-    named = named_inputs(inputs)
-    axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
-    of_a_list = OF_A_LIST if type(inputs) in (list, tuple) else ""
-    # A nest with whole sequences is meant as a nest.
-    has_sequences = any(leaf.ndim > 2 for _, leaf in named)
-    of_a_list = "" if has_sequences else of_a_list
-    rows, steps = (":, None", "None") if time_major else ("None", ":, None")
-    for name, leaf in named:
-        of_rank = f"For one number per step, pass `{name}[..., None]`."
-        if not has_sequences:
-            one = f"For one sequence [time, depth], pass `{name}[{rows}]`."
-            of_step = f"For one step [batch, depth], pass `{name}[{steps}]`."
-            of_rank = f"{one} {of_step} {of_rank} Embed integer ids."
-        check_rank(name, leaf, 3, axes, of_a_list or of_rank)
-    check_same_size(named, slice(2), f"first two sizes, {axes},", of_a_list)
-    return inputs
-
-
-def as_steps(inputs: Any) -> list[PyTree]:
-    """A nest of arrays for each step, all of rank 2 or more with equal batch sizes.
-
-    If the first leaf has rank 1 (for example, integer ids), all leaves may have rank 1.
-
-    Raises:
-        TypeError: If `inputs` is not a sequence, or a leaf is not an array.
-        ValueError: If `inputs` is empty or a dict, if a rank is too low, or if batch
-            sizes differ.
-    """
-    is_list = isinstance(inputs, list | tuple)
-    must = "be a list or tuple with one entry per step"
-    fix = (
-        "Use `dynamic_rnn`, or split an array x [batch, time, ...] with "
-        "`list(jnp.swapaxes(x, 0, 1))`."
-    )
-    error = ValueError if isinstance(inputs, dict) else TypeError
-    expect(is_list, "inputs", must, inputs, fix, error)
-    steps = map_named("inputs", as_array, list(inputs))
-    named = named_inputs(steps)
-    least = 1 if named[0][1].ndim == 1 else 2
-    for name, leaf in named:
-        fix = f"For one number per row, pass `{name}[:, None]`." if leaf.ndim else ""
-        check_rank(name, leaf, least, "[batch, ...]", fix)
-    check_same_size(named, fix="Each entry of `inputs` is one step of all rows.")
-    return steps
 
 
 def check_rows_of_state(state: PyTree, rows: int, must: str, fix: str = "") -> None:

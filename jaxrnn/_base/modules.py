@@ -1,69 +1,10 @@
-"""Names: what public modules export, and hints for names that do not exist."""
+"""Names: what public modules export, optional imports, and missing names."""
 
-import difflib
-import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
-
-T = TypeVar("T")
-
-# Each string lists the names of one argument in jaxrnn and in other libraries. The hint
-# gives the name that the called function uses.
-_SAME_MEANING = (
-    "sequence_length seq_lengths lengths seq_length seq_len sequence_lengths",
-    "num_units units hidden_size hidden_dim hidden_features features num_hidden",
-    "initial_state initial_carry init_state hx h0 h_0",
-    "parallel_iterations unroll",
-    "merge merge_fn merge_mode",
-    "reverse go_backwards",
-    "return_carry return_state",
-    "max_time max_len max_length maximum_iterations",
-    "activation nonlinearity",
-    "initializer kernel_initializer kernel_init",
-    "seq_axis seq_dim",
-    "num_proj proj_size",
-    "cell_fw forward_rnn",
-    "cell_bw backward_rnn",
-    "mask masks padding_mask key_padding_mask attention_mask",
-    "resets reset is_first episode_starts",
-    "g log_a log_decay log_f gk",
-    "beta b",
-)
-# Hints for arguments that the called function does not have under any name.
-_INSTEAD = {
-    "sequence_length lengths seq_lengths": "`dynamic_rnn` accepts lengths.",
-    "mask": "`dynamic_rnn` accepts masks; `mask.sum(-1)` gives lengths.",
-    "axis_name": "Pass it to `dynamic_rnn`, or to a call of the module `RNN`.",
-    "axis_names": "Pass it to the constructor of a module.",
-    "resets reset reset_state": "`dynamic_rnn` and `RNN` accept `resets`.",
-    "done dones": "`dynamic_rnn` and `RNN` accept "
-    "`resets=jaxrnn.resets_of_done(done, last_done)`.",
-    "segment_ids segment_id": "`dynamic_rnn` and `RNN` accept "
-    "`resets=jaxrnn.resets_of_segments(segment_ids)`.",
-    "starts": "`dynamic_rnn` and `RNN` accept `resets=starts`, or `resets=starts >= 0` "
-    "for the numbers of a pack.",
-    "params": "Bind the parameters to the cell with `cell.bind(params)`.",
-    "key rng rngs": "Pass it to `cell.init(key, inputs)` or `cell.bind(params, key)`.",
-    "training train deterministic": "For dropout, use `cell.bind(params, key)`.",
-    "batch_first": "Inputs are `[batch, time, ...]` unless `time_major` is True.",
-    "return_sequences return_state": "All outputs and the last state are returned.",
-    "go_backwards reverse keep_order": "Use `reverse_sequence`, or pass `reverse` to "
-    "the module `RNN`.",
-    "bias use_bias": "The bias is always a parameter; set it to zeros for no bias.",
-    "reset_after": "Use `CudnnCompatibleGRUCell`.",
-    "param_dtype": "Pass the dtype to `cell.init(key, inputs, dtype)`.",
-    "input_size input_dim in_features": "`init` reads the depth from the inputs.",
-    "num_layers": "Stack cells with `MultiRNNCell([cell, ...])`.",
-    "bidirectional": "Run two cells with `bidirectional_dynamic_rnn`.",
-    "dropout rate": "Use `DropoutWrapper(cell, output_keep_prob=1 - rate)`.",
-    "recurrent_dropout": "Use `DropoutWrapper(cell, state_keep_prob=1 - rate)`.",
-    "forget_bias cell_clip proj_clip activation": "Pass it to the cell's constructor.",
-    "memory memory_sequence_length initial_cell_state": "Pass it to "
-    "`AttentionWrapper.initial_state`.",
-}
+from collections.abc import Mapping
+from typing import Any
 
 
 def export(namespace: dict[str, Any]) -> None:
@@ -132,42 +73,3 @@ def missing_name(module: str, name: str, hints: Mapping[str, str]) -> Exception:
     caller = sys._getframe(2).f_globals.get("__name__")
     is_import = caller == "importlib._bootstrap"
     return ImportError(text) if is_import else AttributeError(text)
-
-
-def with_hints(target: T) -> T:
-    """Decorates a function or class, to explain arguments that it does not have.
-
-    The error for an argument under another library's name, such as `hidden_size`, says
-    which argument to use. For a class, the constructor is decorated.
-    """
-    function: Any = target
-    if isinstance(function, type):
-        function.__init__ = with_hints(function.__init__)
-        return target
-    known = inspect.signature(function).parameters
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in known.values())
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        for name in kwargs:
-            if name not in known and not takes_all:
-                is_method = function.__name__ in ("__init__", "__call__")
-                of = type(args[0]).__name__ if is_method else function.__qualname__
-                of = of.removesuffix(".__new__")
-                text = f"`{name}` is not an argument of `{of}`. {_hint(name, known)}"
-                raise TypeError(text.rstrip())
-        return function(*args, **kwargs)
-
-    return call  # pyright: ignore[reportReturnType]
-
-
-def _hint(name: str, known: Collection[str]) -> str:
-    for names in map(str.split, _SAME_MEANING):
-        ours = [n for n in names if n in known]
-        if name in names and ours:
-            return f"Use `{ours[0]}`."
-    for names, fix in _INSTEAD.items():
-        if name in names.split():
-            return fix
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean `{close[0]}`?" if close else ""

@@ -10,8 +10,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from .arguments import as_lengths
-from .errors import expect, is_array, is_key
-from .trees import is_pytree_of_arrays, map_named
+from .errors import is_array, is_key
+from .trees import is_pytree_of_arrays
 from .typing import Array, Key, Lengths, PyTree, bound_or_none
 
 T = TypeVar("T")
@@ -50,38 +50,6 @@ def whole_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
         return tree
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda x: jax.sharding.reshard(x, whole), tree)
-
-
-def whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
-    """Gathers the features of the inputs on each device of an explicit mesh.
-
-    Args:
-        xs: Inputs with rows along `batch_axis` and time along the other of the first
-            two axes.
-        beside: Other arrays. Inputs without a mesh are moved to the mesh of these
-            arrays.
-        batch_axis: 0 or 1.
-
-    Raises:
-        ValueError: If the inputs are sharded along time.
-    """
-    mesh = explicit_mesh_of((xs, beside))
-    if mesh is None:
-        return xs
-
-    def put(name: str, x: Array) -> Array:
-        spec = jax.typeof(x).sharding.spec
-        fix = (
-            f"It is sharded as {spec}. Only `dynamic_rnn` divides time. To explain its "
-            "run, pass the types of the steps of one device, without a sharding. For "
-            "other functions, shard the rows, with `jax.sharding.reshard`."
-        )
-        is_whole = spec[1 - batch_axis] is None
-        expect(is_whole, name, "not be sharded along time", x, fix)
-        spec = PartitionSpec(*[None] * batch_axis, spec[batch_axis])
-        return jax.sharding.reshard(x, NamedSharding(mesh, spec))
-
-    return map_named("inputs", put, xs)
 
 
 def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:

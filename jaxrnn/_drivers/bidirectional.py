@@ -6,16 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_dtype, as_scope, check_is_cell
+from .._base.arguments import as_dtype, as_scope
 from .._base.errors import error_note, expect
-from .._base.inputs import as_steps, check_structure
-from .._base.modules import with_hints
+from .._base.inputs import check_structure
 from .._base.sharding import lengths_for, spec_of_divided_time
 from .._base.trees import with_structure
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._engine.first_step import as_mask, as_resets
+from .._hints import with_hints
 from .._loops import masking
 from ..memory import Strategy
+from .arguments import as_steps, check_is_cell
 from .dynamic_rnn import as_padded, dynamic_rnn
 from .static_rnn import stacked, static_rnn, unstacked
 

@@ -5,25 +5,19 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import (
-    as_bool,
-    as_lengths,
-    as_scope,
-    as_unroll,
-    check_instance,
-    check_is_cell,
-)
+from .._base.arguments import as_bool, as_lengths, as_scope, as_unroll, check_instance
 from .._base.errors import error_note, expect
-from .._base.inputs import as_sequences, output_dtype
-from .._base.modules import with_hints
+from .._base.inputs import output_dtype
 from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._engine.divided_time import run_on_mesh, run_part
 from .._engine.first_step import as_initial_state, as_resets, mask_or_lengths
 from .._engine.run_cell import Options, run_cell
+from .._hints import with_hints
 from .._loops.steps import Restarts, Run, Steps
 from ..memory import Strategy, as_strategy, plan_of
+from .arguments import as_sequences, check_is_cell
 
 IMPLEMENTATIONS = "xla", "native"
 _OF_PART = (

@@ -5,14 +5,14 @@ import dataclasses
 import jax
 from jax.tree_util import Partial
 
-from .._base.arguments import check_is_cell
 from .._base.errors import is_array
 from .._base.math import is_float
-from .._base.modules import with_hints
 from .._base.sharding import platform_of
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._engine.run_cell import ReadyRun, prepared, run_ready
+from .._hints import with_hints
 from ..memory import Strategy
+from .arguments import check_is_cell
 from .dynamic_rnn import make_run
 from .memory_plan import Bytes, as_text, saved_bytes, title_of
 

@@ -12,17 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .._base.arguments import (
-    as_bool,
-    as_count,
-    as_dtype,
-    check_instance,
-    check_is_unbound_cell,
-)
+from .._base.arguments import as_bool, as_count, as_dtype, check_instance
 from .._base.errors import Verbatim, counted, error_note, expect
 from .._base.inputs import named_inputs
 from .._base.math import is_float, widest_dtype
-from .._base.modules import with_hints
 from .._base.trees import map_named, without_read_only
 from .._base.typing import (
     Array,
@@ -33,8 +26,10 @@ from .._base.typing import (
     bound_or_none,
 )
 from .._engine.first_step import call_start, one_step, text_of, zero_state
+from .._hints import with_hints
 from .._loops.masking import first_inputs
 from ..memory import Keep, Nested, Offload, Recompute, Strategy, as_strategy
+from .arguments import check_is_unbound_cell
 from .dynamic_rnn import dynamic_rnn
 
 _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())

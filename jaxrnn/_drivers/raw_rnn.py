@@ -12,7 +12,6 @@ from .._base.arguments import (
     as_scope,
     as_unroll,
     check_instance,
-    check_is_cell,
     is_list_of,
 )
 from .._base.cell_keys import cell_at_step
@@ -26,7 +25,6 @@ from .._base.inputs import (
     like,
     named_inputs,
 )
-from .._base.modules import with_hints
 from .._base.sharding import lay_out
 from .._base.trees import (
     is_tensor_array,
@@ -39,9 +37,11 @@ from .._base.trees import (
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._engine.first_step import call_start
 from .._engine.until_finished import Carry, Step, run_until_finished
+from .._hints import with_hints
 from .._loops import masking
 from .._loops.scans import summed_in_float32
 from ..memory import Strategy, as_strategy
+from .arguments import check_is_cell
 
 EMIT_FIX = (
     "At time 0, `emit_output` describes one row: return arrays without a batch axis, "

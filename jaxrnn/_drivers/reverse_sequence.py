@@ -14,11 +14,11 @@ from .._base.arguments import (
 from .._base.errors import expect
 from .._base.inputs import as_array, check_same_size, named_inputs
 from .._base.math import concrete_or_none
-from .._base.modules import with_hints
 from .._base.sharding import as_rows_of
 from .._base.trees import map_named
 from .._base.typing import Array, Lengths, PyTree
 from .._batching.packed_sequences import check_not_packed
+from .._hints import with_hints
 from .._loops import masking
 
 

@@ -6,15 +6,9 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import (
-    as_scope,
-    check_both_lists,
-    check_is_unbound_cell,
-    is_list_of,
-)
+from .._base.arguments import as_scope, is_list_of
 from .._base.cell_keys import check_key, fold_in
 from .._base.errors import counted, error_note, expect
-from .._base.modules import with_hints
 from .._base.trees import output_of
 from .._base.typing import (
     ArrayLike,
@@ -27,7 +21,9 @@ from .._base.typing import (
     Shaped,
     UnboundCellLike,
 )
+from .._hints import with_hints
 from ..memory import Strategy
+from .arguments import check_both_lists, check_is_unbound_cell
 from .bidirectional import (
     as_dtype_or_none,
     bidirectional_dynamic_rnn,

@@ -6,23 +6,10 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import (
-    as_bool,
-    as_lengths,
-    as_scope,
-    check_instance,
-    check_is_cell,
-    check_shape,
-)
+from .._base.arguments import as_bool, as_lengths, as_scope, check_instance, check_shape
 from .._base.cell_keys import cell_at_step
 from .._base.errors import counted, describe, error_note, expect, warn
-from .._base.inputs import (
-    as_arrays,
-    as_steps,
-    check_structure,
-    output_dtype,
-)
-from .._base.modules import with_hints
+from .._base.inputs import as_arrays, check_structure, output_dtype
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays, with_read_only, without_read_only
 from .._base.typing import (
@@ -46,10 +33,12 @@ from .._engine.first_step import (
     zero_state,
 )
 from .._engine.run_cell import Options, run_cell
+from .._hints import with_hints
 from .._loops import masking
 from .._loops.scans import summed_in_float32
 from .._loops.steps import Run, Steps
 from .._tensor_array.carried import with_capacity_for
+from .arguments import as_steps, check_is_cell
 
 # On a CPU, compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s
 # for 20 steps, 15 s for 50 steps (44 s with lengths) and minutes for 100 steps.

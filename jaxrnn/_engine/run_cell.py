@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from .._base import trees
 from .._base.cell_keys import cell_at_step
 from .._base.errors import counted, expect
 from .._base.inputs import check_rows_of_state
-from .._base.sharding import as_rows_of, lay_out, whole_features
+from .._base.sharding import as_rows_of, explicit_mesh_of, lay_out
 from .._base.trees import has_read_only, with_read_only, without_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike, bound_or_none
 from .._loops import masking
@@ -210,7 +211,7 @@ def _without_gaps(cell: RNNCellLike, run: Run) -> tuple[Run, masking.ValidSteps 
     """
     steps = run.steps
     axis = steps.axis
-    inputs = whole_features(run.inputs, (cell, run.state), 1 - axis)
+    inputs = _whole_features(run.inputs, (cell, run.state), 1 - axis)
     restarts = steps.restarts
     where = restarts and restarts.where
     mask, where = as_rows_of(inputs, steps.swap_rows((steps.mask, where)), 1 - axis)
@@ -265,7 +266,7 @@ def _laid_out(cell: RNNCellLike, run: Run) -> tuple[RNNCellLike, Run]:
     """
     steps = run.steps
     axis = steps.axis
-    inputs = whole_features(run.inputs, (cell, steps.lengths, run.state), 1 - axis)
+    inputs = _whole_features(run.inputs, (cell, steps.lengths, run.state), 1 - axis)
     restarts = steps.restarts
     resets = None
     if restarts is not None and restarts.are_resets:
@@ -292,6 +293,38 @@ def _laid_out(cell: RNNCellLike, run: Run) -> tuple[RNNCellLike, Run]:
         rows_interact=rows_interact(cell),
     )
     return cell, run.replace(inputs=inputs, state=state, steps=steps)
+
+
+def _whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
+    """Gathers the features of the inputs on each device of an explicit mesh.
+
+    Args:
+        xs: Inputs with rows along `batch_axis` and time along the other of the first
+            two axes.
+        beside: Other arrays. Inputs without a mesh are moved to the mesh of these
+            arrays.
+        batch_axis: 0 or 1.
+
+    Raises:
+        ValueError: If the inputs are sharded along time.
+    """
+    mesh = explicit_mesh_of((xs, beside))
+    if mesh is None:
+        return xs
+
+    def put(name: str, x: Array) -> Array:
+        spec = jax.typeof(x).sharding.spec
+        fix = (
+            f"It is sharded as {spec}. Only `dynamic_rnn` divides time. To explain its "
+            "run, pass the types of the steps of one device, without a sharding. For "
+            "other functions, shard the rows, with `jax.sharding.reshard`."
+        )
+        is_whole = spec[1 - batch_axis] is None
+        expect(is_whole, name, "not be sharded along time", x, fix)
+        spec = PartitionSpec(*[None] * batch_axis, spec[batch_axis])
+        return jax.sharding.reshard(x, NamedSharding(mesh, spec))
+
+    return trees.map_named("inputs", put, xs)
 
 
 def _check_has_rows(state: PyTree) -> None:

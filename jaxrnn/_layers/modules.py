@@ -22,13 +22,12 @@ from .._base.arguments import (
     as_count,
     as_dtype,
     as_integer_lengths,
-    check_both_lists,
     check_function,
     is_list_of,
 )
 from .._base.cell_keys import fold_in
 from .._base.errors import counted, error_note, expect, is_array
-from .._base.inputs import OF_A_LIST, as_array, named_inputs
+from .._base.inputs import as_array, named_inputs
 from .._base.math import is_float
 from .._base.trees import (
     TensorShape,
@@ -40,6 +39,7 @@ from .._base.trees import (
 from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
 from .._batching.packed_sequences import check_not_packed
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
+from .._drivers.arguments import OF_A_LIST, check_both_lists
 from .._drivers.bidirectional import bidirectional_dynamic_rnn, joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import run_layers

@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .._base.arguments import as_bool, check_both_lists, check_instance, is_list_of
+from .._base.arguments import as_bool, check_instance, is_list_of
 from .._base.errors import Verbatim, expect
 from .._base.typing import Activation
 from .._cells.bound import BoundCell
 from .._cells.fields import ACTIVATIONS, resolve_activation
 from .._cells.lstm import BasicLSTMCell
+from .._drivers.arguments import check_both_lists
 from .._wrappers.base import unwrapped
 from .._wrappers.dropout import DropoutWrapper
 from .._wrappers.multi_rnn import MultiRNNCell

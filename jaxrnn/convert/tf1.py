@@ -33,10 +33,11 @@ from .. import contrib
 from .._base.arguments import as_bool, check_given, check_instance
 from .._base.errors import Verbatim, expect
 from .._base.inputs import check_concrete
-from .._base.modules import export as _export, with_hints
+from .._base.modules import export as _export
 from .._base.typing import Params, PyTree, Shaped
 from .._cells.base import RNNCell, scope_name
 from .._drivers.stack_bidirectional import init_stack_bidirectional
+from .._hints import with_hints
 from .._wrappers.base import ParamsWrapper, WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ..contrib._fused import BoundFusedCell

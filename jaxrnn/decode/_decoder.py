@@ -16,6 +16,7 @@ from .._base.cell_keys import cell_at_step
 from .._base.errors import expect
 from .._base.inputs import as_arrays, like
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
+from .._drivers.arguments import check_is_cell
 from .._engine.until_finished import Carry, Step, run_until_finished
 from .._loops import masking
 from .._loops.scans import summed_in_float32
@@ -96,7 +97,7 @@ class CellDecoder(Decoder):
         initial_state: PyTree,
         output_layer: Callable[[PyTree], PyTree] | None,
     ) -> None:
-        arguments.check_is_cell("cell", cell)
+        check_is_cell("cell", cell)
         self._cell = cell
         self._initial_state = as_arrays("initial_state", initial_state)
         self._project = as_function("output_layer", output_layer)

@@ -24,6 +24,7 @@ from .._base.typing import (
     PyTree,
     RNNCellLike,
 )
+from .._drivers.arguments import check_is_cell
 from .._engine.first_step import call_start
 from . import _beams as beams, _ids
 from ._basic import BasicDecoder, BasicDecoderOutput, EmbeddingHelper
@@ -369,7 +370,7 @@ def _as_state(
         TypeError: If a part has the wrong type.
         ValueError: If the state contains None.
     """
-    arguments.check_is_cell("cell", cell)
+    check_is_cell("cell", cell)
     fix = "For a table of embeddings, pass `lambda ids: table[ids]`."
     arguments.check_function("embed", embed, "a function of ids [batch]", fix)
     fix = "For a kernel, pass `lambda output: output @ kernel`."

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_count, as_dtype, check_both_lists, check_is_cell
+from .._base.arguments import as_count, as_dtype
 from .._base.errors import check_not_masked, expect, is_array
 from .._base.inputs import (
     as_arrays,
@@ -33,6 +33,7 @@ from .._base.trees import (
 )
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._cells.bound import BoundCell
+from .._drivers.arguments import check_both_lists, check_is_cell
 from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._engine.first_step import (

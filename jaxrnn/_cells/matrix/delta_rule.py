@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ..._base.modules import with_hints
 from ..._base.trees import TensorShape
 from ..._base.typing import Array
+from ..._hints import with_hints
 from .columns import columns_of
 from .decays import decayed, decays_of
 from .rule import Chunk, MatrixRule
