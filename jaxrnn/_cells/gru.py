@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import final
+from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,7 @@ class GRUCell(AffineCell):
         return Equations("gru", self.activation)
 
     state_size = output_size = property(lambda self: self.num_units)
+    _gate_activation: ClassVar[Any] = staticmethod(jax.nn.sigmoid)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -64,7 +65,7 @@ class GRUCell(AffineCell):
         return gates, _stage(self, self._candidate, "candidate")
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
-        r, u = map(jax.nn.sigmoid, jnp.split(z, 2, axis=-1))
+        r, u = map(self._gate_activation, jnp.split(z, 2, axis=-1))
         return r * state, (u, state)
 
     def _candidate(self, params: Params, z: Array, carry: PyTree) -> Updated:
@@ -122,6 +123,7 @@ class CudnnCompatibleGRUCell(AffineCell):
         return Equations("cudnn_gru", self.activation)
 
     state_size = output_size = property(lambda self: self.num_units)
+    _gate_activation: ClassVar[Any] = staticmethod(jax.nn.sigmoid)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -134,7 +136,7 @@ class CudnnCompatibleGRUCell(AffineCell):
         )
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
-        r, u = map(jax.nn.sigmoid, jnp.split(z, 2, axis=-1))
+        r, u = map(self._gate_activation, jnp.split(z, 2, axis=-1))
         no_operand = state[:, :0]  # The next matrix product reads only the inputs.
         return no_operand, (r, u, state)
 

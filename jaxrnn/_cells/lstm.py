@@ -1,7 +1,7 @@
 """The basic LSTM, and the LSTM with peepholes, clips and a projection."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
@@ -248,6 +248,8 @@ class LSTMCell(LSTM):
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
+    _gate_activation: ClassVar[Any] = staticmethod(jax.nn.sigmoid)
+
     @property
     def equations(self) -> Equations:
         """The equations of an LSTM; see `AffineCell`."""
@@ -278,8 +280,9 @@ class LSTMCell(LSTM):
         i, j, f, o = jnp.split(z, 4, axis=-1)
         f = add_peephole(params, "w_f_diag", f + self.forget_bias, c)
         i = add_peephole(params, "w_i_diag", i, c)
-        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * self.activation(j)
+        gate = self._gate_activation
+        c = gate(f) * c + gate(i) * self.activation(j)
         c = clip_symmetric(c, self.cell_clip)
         # The output gate reads the new c after clipping.
         o = add_peephole(params, "w_o_diag", o, c)
-        return self._emit(c, jax.nn.sigmoid(o) * self.activation(c), state)
+        return self._emit(c, gate(o) * self.activation(c), state)
