@@ -20,10 +20,14 @@ def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
     matrix product, and the bias is added to the result. The product is accumulated in
     `dtype` if `dtype` is wider than the operands' dtype.
     """
-    z = _joined_dot(tuple(operands), params["kernel"], dtype)
+    return plus_bias(_joined_dot(tuple(operands), params["kernel"], dtype), params)
+
+
+def plus_bias(z: Array, params: Params) -> Array:
+    """`z + bias` in the dtype of z, `[..., columns]`; z if there is no bias."""
     if "bias" not in params:
         return z
-    return z + jnp.expand_dims(params["bias"].astype(dtype), range(z.ndim - 1))
+    return z + jnp.expand_dims(params["bias"].astype(z.dtype), range(z.ndim - 1))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))

@@ -31,6 +31,7 @@ from ..._base.math import (
     cast_like,
     dot,
     is_perturbed,
+    plus_bias,
     widened,
     widest_dtype,
 )
@@ -248,7 +249,7 @@ def _products(
     def of_inputs(xs: Array) -> list[list[Array] | None]:
         dtype = widest_dtype(primals.state)
         return [
-            in_blocks(stage, _plus_bias(dot(xs, p["inputs"], dtype), p))
+            in_blocks(stage, plus_bias(dot(xs, p["inputs"], dtype), p))
             if stage.takes_inputs
             else None
             for stage, p in zip(cell.stages, products, strict=True)
@@ -259,7 +260,7 @@ def _products(
     ) -> Array:
         z = dot(operand, products[k]["state"], dtype)
         if not stage.takes_inputs:
-            return _plus_bias(z, products[k])
+            return plus_bias(z, products[k])
         sums = map(jnp.add, inputs[k], in_blocks(stage, z))
         return jnp.concatenate(list(sums), axis=-1)
 
@@ -304,14 +305,7 @@ def _product(
     z = dot(operand, products[k]["state"], dtype)
     if stage.takes_inputs:
         z = dot(inputs, products[k]["inputs"], dtype) + z
-    return _plus_bias(z, products[k])
-
-
-def _plus_bias(z: Array, product: Params) -> Array:
-    if "bias" not in product:
-        return z
-    bias = product["bias"].astype(z.dtype)
-    return z + jnp.expand_dims(bias, tuple(range(z.ndim - 1)))
+    return plus_bias(z, products[k])
 
 
 def push_forward(
@@ -436,7 +430,7 @@ def _product_tangent(
     if is_perturbed(d_xs) and "inputs" in product:
         terms.append(dot(d_xs, product["inputs"], z.dtype))
     if is_perturbed(d_product.get("bias")):
-        terms = [_plus_bias(_sum(terms or [zeros_like(z)]), d_product)]
+        terms = [plus_bias(_sum(terms or [zeros_like(z)]), d_product)]
     return _sum(terms) if terms else None
 
 
