@@ -12,6 +12,7 @@ from .._base.errors import expect
 from .._base.inputs import as_arrays
 from .._base.math import concrete_or_none
 from .._base.typing import Array, ArrayLike, Key, Lengths, PyTree
+from .._loops import masking
 from .._loops.steps import Steps
 from . import _ids
 from ._basic import CustomHelper
@@ -149,7 +150,7 @@ class ScheduledEmbeddingTrainingHelper(TrainingHelper):
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
         """The embedding of the ids; the given inputs where the id is -1."""
-        return _chosen(ids > -1, self._embed(jnp.maximum(ids, 0)), given)
+        return masking.select(ids > -1, self._embed(jnp.maximum(ids, 0)), given)
 
 
 class ScheduledOutputTrainingHelper(TrainingHelper):
@@ -212,7 +213,7 @@ class ScheduledOutputTrainingHelper(TrainingHelper):
         fed = self._make_inputs(outputs)
         if self._auxiliary is not None:
             fed = _joined(fed, self._read(self._auxiliary, time + 1))
-        return _chosen(ids == 1, fed, given)
+        return masking.select(ids == 1, fed, given)
 
 
 def _as_sequences(name: str, inputs: PyTree) -> PyTree:
@@ -258,12 +259,3 @@ def _schedule(
 
 def _joined(tree: PyTree, other: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=-1), tree, other)
-
-
-def _chosen(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
-    """The rows of `tree` where the mask `[batch]` is true, elsewhere of `other`."""
-
-    def choose(x: Array, y: Array) -> Array:
-        return jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), x, y)
-
-    return jax.tree.map(choose, tree, other)
