@@ -5,12 +5,14 @@
     python -m tests.changed main -x  # further arguments are those of pytest
 
 The tests are the changed ones, and those in the folders of the changed rooms. If a loop
-or a driver changed, also the laws of every kind of cell; if a cell changed, its laws.
-Most changes take a minute or two.
+or a driver changed, also the laws of every kind of cell; if a cell changed, its laws,
+and its goldens, which alone compare its equations with TensorFlow's. Most changes take
+a minute or two.
 """
 
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -21,6 +23,7 @@ TESTS = {
     "drivers": ["drivers", "meshes/test_drivers.py"],
     "engine": ["engine", "drivers", "meshes/test_drivers.py"],
     "extend": ["package"],
+    "hints": ["base", "package"],
     "init": ["package"],
     "initializers": ["cells"],
     "layers": ["layers", "meshes/test_functions.py"],
@@ -84,6 +87,22 @@ def files_of(cell):
     return {str(p.relative_to(ROOT)) for p in paths if p.is_relative_to(ROOT)}
 
 
+def goldens_of(files):
+    """The names of the goldens of the cells that the files define."""
+    sys.path.insert(0, str(ROOT))
+    from tests.golden import store
+
+    paths = [ROOT / file for file in files if file.startswith("jaxrnn/")]
+    texts = [path.read_text() for path in paths if path.exists()]
+    classes = set(re.findall(r"^class (\w+)", "\n".join(texts), re.MULTILINE))
+    families = (store.HERE / "contrib").glob("*.json")
+    folders = [("tf1",), *(("contrib", path.stem) for path in families)]
+    cases = [case for folder in folders for case in store.recorded(*folder)["cases"]]
+    return {
+        case["name"] for case in cases if (case["cell"] or {}).get("class") in classes
+    }
+
+
 def main(base="HEAD~1", *options):
     """Prints the tests, and runs them."""
     files = changed_files(base)
@@ -93,6 +112,8 @@ def main(base="HEAD~1", *options):
     if laws := laws_of(files):
         names = " or ".join(f"{name}-" for name in sorted(laws))
         calls.append(["tests/testing/test_conformance.py", "-k", names])
+    if goldens := goldens_of(files):
+        calls.append(["tests/tf1/test_goldens.py", "-k", " or ".join(sorted(goldens))])
     if not calls:
         print(f"No test belongs to what differs from {base}.")
     for arguments in calls:

@@ -60,6 +60,13 @@ def test_a_change_runs_the_tests_of_its_rooms(file):
     assert (found, changed.laws_of([file])) == CHANGES[file]
 
 
+def test_a_change_runs_the_goldens_of_its_cells():
+    goldens = changed.goldens_of(["jaxrnn/contrib/_small_cells.py"])
+    assert {"indy_lstm-whole-f32", "sru-whole-f32"} <= goldens
+    assert "nas-whole-f32" not in goldens
+    assert not changed.goldens_of(["jaxrnn/_loops/masking.py", "README.md"])
+
+
 def test_every_file_of_the_package_has_tests():
     for file in (changed.ROOT / "jaxrnn").rglob("*.py"):
         paths = changed.tests_of(str(file.relative_to(changed.ROOT)))
