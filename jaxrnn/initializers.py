@@ -90,7 +90,7 @@ def unit_forget_bias() -> Initializer:
 
     Use this initializer with `forget_bias=0`: the bias then stores the 1 that is
     otherwise added at each step. Pass the initializer to `LSTMCell` as the `bias` of
-    `by_part`. A bias without 4 blocks (see `extend.Stage`) is 0. Use this initializer
+    `by_part`. A bias without 4 blocks (see `jaxrnn.Stage`) is 0. Use this initializer
     only if the 4 blocks have TensorFlow's order i, j, f, o; the blocks of `SLSTMCell`
     and `QRNNCell` have another order.
 
@@ -108,7 +108,7 @@ def chrono(max_time: float) -> Initializer:
     Let `u` be uniform in `[1, max_time - 1]`. In an LSTM, the bias is `log(u)` in the
     forget gate and `-log(u)` in the input gate. In a GRU, the bias is `log(u)` in the
     update gate. All other biases are 0. Use `forget_bias=0` in LSTMs. A bias with 4
-    blocks (see `extend.Stage`) counts as the bias of an LSTM, with TensorFlow's order
+    blocks (see `jaxrnn.Stage`) counts as the bias of an LSTM, with TensorFlow's order
     i, j, f, o. A bias with 2 blocks counts as the bias of a GRU, with the order r, u.
 
     Args:
@@ -117,7 +117,7 @@ def chrono(max_time: float) -> Initializer:
     Raises:
         TypeError: If `max_time` is not a number.
         ValueError: If `max_time` is below 2. When a parameter is created, if it is not
-            a bias, or does not have 1, 2 or 4 blocks (see `extend.Stage`).
+            a bias, or does not have 1, 2 or 4 blocks (see `jaxrnn.Stage`).
 
     Source: arXiv:1804.11188.
 

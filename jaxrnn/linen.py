@@ -370,7 +370,12 @@ class Cell(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:
-        """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
+        """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`.
+
+        Args:
+            rng: Not used.
+            input_shape: The shape of the inputs.
+        """
         del rng
         return modules.zero_carry(self, input_shape)
 

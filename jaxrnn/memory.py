@@ -77,7 +77,7 @@ class CheckpointPlan:
 
     @property
     def names_on_host(self) -> tuple[str, ...]:
-        """The names of the arrays to store on the host; see `segmented_run`."""
+        """The names of the arrays to store on the host; empty without `on_host`."""
         names = (STATE, RESIDUALS) if self.save_residuals else (STATE,)
         return names if self.on_host else ()
 

@@ -55,7 +55,14 @@ def check_instance(name: str, value: T, kinds: Any, what: str, fix: str = "") ->
 
 
 def check_function(name: str, value: T, what: str = "a function", fix: str = "") -> T:
-    """Returns the value; raises TypeError unless it is callable and not a class."""
+    """Returns the value; raises TypeError unless it is callable and not a class.
+
+    Args:
+        name: The name of the argument, for the message.
+        value: The argument.
+        what: What the argument must be, for the message.
+        fix: What the caller can do, for the message.
+    """
     is_function = callable(value) and not isinstance(value, type)
     expect(is_function, name, f"be {what}", value, fix, error=TypeError)
     return value  # pyright: ignore[reportReturnType]
@@ -147,6 +154,13 @@ def as_count(
     most: int = INT32_MAX,
 ) -> int:
     """Returns `count` as an int; `most` defaults to the largest size of an axis.
+
+    Args:
+        name: The name of the argument, for messages.
+        count: The argument.
+        least: The smallest value that is accepted.
+        fix: What the caller can do about another value, for messages.
+        most: The largest value that is accepted.
 
     Raises:
         TypeError: If `count` is not an integer.

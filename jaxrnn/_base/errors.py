@@ -67,7 +67,16 @@ def expect(
     fix: str = "",
     error: type[Exception] = ValueError,
 ) -> None:
-    """Raises an error unless `ok`: "`name` must <must>, got <got>. <fix>"."""
+    """Raises an error unless `ok`: "`name` must <must>, got <got>. <fix>".
+
+    Args:
+        ok: Whether the value is accepted; not a traced array.
+        name: The name of the argument.
+        must: What the argument must do, such as "be at least 1".
+        got: The value, of which the message shows an array's type or a short repr.
+        fix: What the caller can do, a sentence, or nothing.
+        error: The class of the error.
+    """
     if not ok:
         raise error(f"`{name}` must {must}, got {describe(got)}. {fix}".rstrip())
 

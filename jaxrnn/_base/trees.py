@@ -159,7 +159,17 @@ def _dim(name: str, value: int, fix: str = "") -> int:
 def map_sizes(
     fn: Callable[[tuple[int, ...]], PyTree], size: Size, name: str = "size"
 ) -> PyTree:
-    """Maps `fn(shape)` over the leaves of `size`; a shape has no batch axis."""
+    """Maps `fn(shape)` over the leaves of `size`; a shape has no batch axis.
+
+    Args:
+        fn: The function of a tuple of ints.
+        size: The size of a state or an output.
+        name: The name of the size, for messages.
+
+    Raises:
+        ValueError: If a leaf is None.
+        TypeError: If a leaf is neither an int nor a `TensorShape`.
+    """
     return map_named(name, lambda name, leaf: fn(_size_shape(name, leaf)), size)
 
 

@@ -48,14 +48,22 @@ class RNNCellLike(Protocol):
     """
 
     @property
-    def state_size(self) -> Size: ...
+    def state_size(self) -> Size:
+        """The sizes of the state, without the batch axis."""
+        ...
 
     @property
-    def output_size(self) -> Size: ...
+    def output_size(self) -> Size:
+        """The sizes of the output, without the batch axis."""
+        ...
 
-    def zero_state(self, batch_size: int, dtype: DType) -> PyTree: ...
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+        """The zero state, each leaf `[batch_size, ...]` of type `dtype`."""
+        ...
 
-    def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]: ...
+    def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        """Runs one step, leaves `[batch, ...]`; returns `(output, new_state)`."""
+        ...
 
 
 @runtime_checkable

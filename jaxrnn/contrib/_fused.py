@@ -192,6 +192,8 @@ class LSTMBlockFusedCell(_OverSteps):
         cell_clip: The bound on the magnitude of c'; None, 0 or a negative number for no
             bound.
         use_peephole: Whether the gates read c through three diagonal kernels.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        dtype: The required dtype of parameters and inputs; None for any dtype.
         name: The name of the steps in profiles.
 
     Raises:

@@ -48,13 +48,24 @@ class Helper(abc.ABC):
 
     @abc.abstractmethod
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
-        """Returns the values before the first step: `(finished, inputs)`."""
+        """Returns the values before the first step: `(finished, inputs)`.
+
+        `finished` is bool `[batch]`, and `inputs` are the cell's first inputs, each
+        leaf `[batch, ...]`. `name` is accepted for compatibility with TensorFlow.
+        """
 
     @abc.abstractmethod
     def sample(
         self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
     ) -> Array:
-        """Samples ids from the outputs of a step, `[batch, ...]`."""
+        """Samples ids from the outputs of a step, `[batch, ...]`.
+
+        Args:
+            time: The index of the step, an int32 scalar.
+            outputs: The outputs of the cell, or of the decoder's output layer.
+            state: The state after the step.
+            name: Accepted for compatibility with TensorFlow.
+        """
 
     @abc.abstractmethod
     def next_inputs(
@@ -65,7 +76,15 @@ class Helper(abc.ABC):
         sample_ids: Array,
         name: str | None = None,
     ) -> tuple[Array, PyTree, PyTree]:
-        """Returns the values after a step: `(finished, next_inputs, next_state)`."""
+        """Returns the values after a step: `(finished, next_inputs, next_state)`.
+
+        Args:
+            time: The index of the step, an int32 scalar.
+            outputs: The outputs of the cell, or of the decoder's output layer.
+            state: The state after the step.
+            sample_ids: The ids that `sample` has drawn, `[batch, ...]`.
+            name: Accepted for compatibility with TensorFlow.
+        """
 
 
 class CustomHelper(Helper):

@@ -173,7 +173,7 @@ def sample(
             is not in the vocabulary.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
-        arXiv:1904.09751 for `top_p`.
+    arXiv:1904.09751 for `top_p`.
     """
     model = _checked(cell, embed, project, initial_state, start_ids, end_id)
     check_key(key)

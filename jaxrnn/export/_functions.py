@@ -136,7 +136,7 @@ def to_tflite(
         ImportError: If TensorFlow is missing: `pip install tensorflow-cpu`.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.export
+        >>> import jax, jax.numpy as jnp, numpy as np, jaxrnn, jaxrnn.export
         >>> cell = jaxrnn.GRUCell(4)
         >>> step = jax.ShapeDtypeStruct((1, 3), jnp.float32)
         >>> bound = cell.bind(cell.init(jax.random.key(0), step))

@@ -115,7 +115,7 @@ def to_tflite_operators(
         ImportError: If `ai_edge_litert` is missing: `pip install ai-edge-litert`.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.export
+        >>> import jax, jax.numpy as jnp, numpy as np, jaxrnn, jaxrnn.export
         >>> cell = jaxrnn.LSTMCell(4)
         >>> x = jax.ShapeDtypeStruct((1, 10, 3), jnp.float32)
         >>> bound = cell.bind(cell.init(jax.random.key(0), x.update(shape=(1, 3))))
@@ -126,7 +126,7 @@ def to_tflite_operators(
         >>> run(inputs=np.ones((1, 10, 3), np.float32))["outputs"]  # doctest: +SKIP
 
     Source: `tensorflow/lite/kernels/unidirectional_sequence_lstm.cc` and the other
-        sequence kernels in that directory.
+    sequence kernels in that directory.
     """
     check_time_major(time_major)
     must = "be a float32 array of rank 3, or a `jax.ShapeDtypeStruct` for such an array"

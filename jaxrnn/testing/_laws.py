@@ -412,6 +412,7 @@ LAWS: tuple[Callable[[Setup], None], ...] = (
     differentiates_twice,
     resumes,
 )
+"""The laws, in the order in which `check_cell` checks them."""
 
 
 def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:

@@ -183,6 +183,9 @@ class AffineCell(SpecsCell):
         carry. If the first stage has `operand_size=0`, the operand has no columns. A
         cell whose state is a nest must define this method.
 
+        Args:
+            state: The state with the structure of `state_size`, leaves `[batch, ...]`.
+
         Returns:
             The part of the state that the first stage multiplies, `[batch,
             operand_size]`, and the carry for the update of this stage, any pytree; see

@@ -88,7 +88,13 @@ class LinearRecurrenceCell(SpecsCell):
         """
 
     def output(self, params: Params, state: Element, rest: PyTree) -> Array:
-        """The output of one step, `[batch, size]`, from the new state."""
+        """The output of one step, `[batch, size]`, from the new state.
+
+        Args:
+            params: The parameters.
+            state: The new state, `[batch, units]`, or a `ComplexState` of such arrays.
+            rest: The last result of `coefficients`.
+        """
         return state
 
     @property
@@ -112,6 +118,11 @@ class LinearRecurrenceCell(SpecsCell):
 
     def terms(self, params: Params, inputs: Array, state: Element) -> Terms:
         """The terms of one step, broadcast to the state, in at least float32.
+
+        Args:
+            params: The parameters.
+            inputs: One step of inputs, `[batch, depth]`.
+            state: The state, of which only the shape and the dtype are read.
 
         Raises:
             ValueError: If `coefficients` does not return three values, or a shape does

@@ -32,6 +32,20 @@ class BareMemoryCell(MatrixMemoryCell):
     and k `[batch, M, key_size]` and the sizes of `rule.sizes` for all others; output
     `[batch, N, value_size]`. In a sequence, a step gives NaN if a scaled value is
     beyond about 4e9 (in float32).
+
+    Attributes:
+        num_heads: `N`, the number of heads.
+        key_size: The size of q and k in each head.
+        value_size: The size of the output in each head.
+        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
+            head serve `N / M` consecutive heads.
+        chunk_size: The largest number of steps that are computed together (a chunk).
+        scale: The factor of q; None for `1 / sqrt(key_size)`.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If a number is out of range, or `num_key_heads` does not divide
+            `num_heads`.
     """
 
     num_heads: int = fields.count()
