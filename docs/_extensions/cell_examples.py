@@ -1,17 +1,9 @@
-"""Adds an example and a link to the guide to the page of each cell.
-
-A cell's page lists only the members that users call. The pages of the abstract cells
-list the members that drivers call.
-"""
+"""Writes an example of each cell whose docstring has none."""
 
 import dataclasses
-import importlib
+import inspect
 
 import jaxrnn
-
-MODULES = ["jaxrnn", "jaxrnn.contrib", "jaxrnn.lite"]
-ABSTRACT = ["RNNCell", "AffineCell", "LinearRecurrenceCell"]
-MEMBERS = ["init", "bind", "apply", "zero_state", "state_size", "output_size"]
 
 GRID = "16, feature_size=4, frequency_skip=4, num_frequency_blocks=[4]"
 ATTENDING = "jaxrnn.GRUCell(16), attn_length=5"
@@ -44,29 +36,17 @@ ARGUMENTS = {
 }
 
 
-def guide_of(module: str, cell: type) -> str:
-    """The document name of the guide's page about a cell."""
-    if cell.__name__ == "AttentionWrapper":
-        return "/guide/seq2seq"
-    if module == "jaxrnn.contrib":
-        return "/coming_from/tensorflow1"
-    past_inputs = jaxrnn.PastInputsWrapper, jaxrnn.TemporalConvWrapper
-    complete = jaxrnn.MLSTMCell, jaxrnn.DeltaNetCell, jaxrnn.GatedDeltaNetCell
-    bare = jaxrnn.LinearAttentionMemoryCell, jaxrnn.DeltaMemoryCell
-    memories = (*complete, *bare, jaxrnn.DPLRMemoryCell, jaxrnn.MLSTMMemoryCell)
-    parallel = (jaxrnn.LinearRecurrenceCell, *memories, *past_inputs)
-    return "/guide/recurrences" if issubclass(cell, parallel) else "/guide/cells"
-
-
-def example_of(module: str, cell: type) -> str:
+def example_of(module: str, cell: object) -> str:
     """A program that runs a cell; empty if the docstring or the guide has an example.
 
     The input size equals the number of units, which all cells accept.
     """
+    if not is_concrete_cell(cell) or ">>>" in cell.__doc__:
+        return ""
     fields = [f for f in dataclasses.fields(cell) if f.init and not f.kw_only]
     needed = tuple(f.name for f in fields if f.default is f.default_factory)
     arguments = ARGUMENTS.get(cell.__name__, ARGUMENTS.get(needed))
-    if arguments is None or ">>>" in cell.__doc__:
+    if arguments is None:
         return ""
     return f"""\
 import jax, jax.numpy as jnp, {module}
@@ -78,17 +58,7 @@ outputs, state = jaxrnn.dynamic_rnn(
     cell.bind(params), x, sequence_length=[5, 2, 0], dtype=x.dtype)"""
 
 
-def describe_cells() -> dict[str, dict[str, str]]:
-    """The values for the template `class.rst`, by public name of the concrete cell."""
-    cells = {}
-    for name in MODULES:
-        module = importlib.import_module(name)
-        for public in set(module.__all__) - set(ABSTRACT):
-            cell = getattr(module, public)
-            if isinstance(cell, type) and issubclass(cell, jaxrnn.RNNCell):
-                cells[f"{name}.{public}"] = {
-                    "members": ", ".join(m for m in MEMBERS if hasattr(cell, m)),
-                    "example": example_of(name, cell),
-                    "guide": guide_of(name, cell),
-                }
-    return cells
+def is_concrete_cell(value: object) -> bool:
+    """Whether the value is the class of a cell that has no abstract methods."""
+    is_cell = isinstance(value, type) and issubclass(value, jaxrnn.RNNCell)
+    return is_cell and not inspect.isabstract(value)
