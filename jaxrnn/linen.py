@@ -116,8 +116,9 @@ class Recurrent(nn.Module, kw_only=True):
                 module's attribute.
             return_carry: Whether to also return the state; None to use the module's
                 attribute.
-            return_states: Whether to also return the state after every step; None to
-                use the module's attribute.
+            return_states: Whether to return `(state, outputs, states)`, with the state
+                after every step. The state is then returned regardless of
+                `return_carry`. None to use the module's attribute.
             rngs: A key for random numbers, instead of the module's stream.
             axis_name: The axis of `jax.shard_map` that divides time; see
                 `jaxrnn.dynamic_rnn`. Only `RNN` without `reverse` supports this
@@ -126,9 +127,10 @@ class Recurrent(nn.Module, kw_only=True):
         Returns:
             The outputs, `[*batch, time, ...]`, or `[time, *batch, ...]` if
             `time_major`. With `return_carry`, the pair `(state, outputs)`, in Flax's
-            order. With `return_states`, `(outputs, state, states)`, as in
-            `jaxrnn.dynamic_rnn`, regardless of `return_carry`. With two directions,
-            `states` is a pair, as in `jaxrnn.bidirectional_dynamic_rnn`.
+            order. With `return_states`, `(state, outputs, states)`, also if
+            `return_carry` is False. `jaxrnn.dynamic_rnn` returns the outputs first.
+            With two directions, `states` is a pair, as in
+            `jaxrnn.bidirectional_dynamic_rnn`.
 
         Raises:
             TypeError: If an option has the wrong type; see also `jaxrnn.dynamic_rnn`.
@@ -241,7 +243,8 @@ class RNN(Recurrent):
             order of computation: the output of a row's last step comes first.
         time_major: Whether time is the first axis of inputs and outputs.
         return_carry: Whether a call returns `(state, outputs)`.
-        return_states: Whether a call returns `(outputs, state, states)`.
+        return_states: Whether a call returns `(state, outputs, states)`, also if
+            `return_carry` is False.
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         implementation: As in `jaxrnn.dynamic_rnn`.

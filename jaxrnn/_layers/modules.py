@@ -84,7 +84,7 @@ def run(module: Any, cells: BoundCells, given: Arguments) -> PyTree:
         given: The arguments of the module's call.
 
     Returns:
-        The outputs, `(state, outputs)` or `(outputs, state, states)`.
+        The outputs, `(state, outputs)` or `(state, outputs, states)`.
     """
     start = 1 if module.time_major else 0
     inputs, lengths, shape = merge_inputs(module, given.inputs, given.sequence_length)
@@ -110,7 +110,7 @@ def run(module: Any, cells: BoundCells, given: Arguments) -> PyTree:
     outputs, all_states = split((outputs, all_states), shape, start)
     state = split(state, shape)
     if all_states:
-        return outputs, state, *all_states
+        return state, outputs, *all_states
     return (state, outputs) if return_carry else outputs
 
 

@@ -179,16 +179,18 @@ def test_masks_resets_and_states_of_all_steps(make, name):
         options["reset_state"] = state
     join = lambda tree: jax.tree.map(lambda y: y.reshape(4, *y.shape[2:]), tree)
     want = run_driver(kind, cells, join(x), return_states=True, **join(options))
-    same(join(module(x, **options)), want)
+    in_flax_order = want[1], want[0], want[2]
+    for return_carry in False, True:
+        same(join(module(x, return_carry=return_carry, **options)), in_flax_order)
     outputs = jax.eval_shape(lambda: module(x, return_states=False))
     assert outputs.shape == (2, 2, *want[0].shape[1:])
-    nothing = module(x[..., :0, :], resets=mask[..., :0])
-    assert nothing[0].shape == (2, 2, 0, *want[0].shape[2:])
+    _, nothing, _ = module(x[..., :0, :], resets=mask[..., :0])
+    assert nothing.shape == (2, 2, 0, *want[0].shape[2:])
     if kind == "Bidirectional":
         backward = make("RNN", GRUCell(3), reverse=True, keep_order=True)
         options |= {"return_states": True, "params": module.params["bw"]}
         outputs, state, states = want
-        of_bw = outputs[..., UNITS:], state[1], states[1]
+        of_bw = state[1], outputs[..., UNITS:], states[1]
         same(join(backward(x, **options)), of_bw)
 
 
