@@ -194,6 +194,18 @@ def test_masks_resets_and_states_of_all_steps(make, name):
         same(join(backward(x, **options)), of_bw)
 
 
+@both
+def test_packs_run_with_lengths_and_resets(make):
+    """Bit for bit as in `packed_rnn`, which restarts the states by itself."""
+    packed = jaxrnn.pack_sequences(draw(6, TIME, DEPTH), [5, 2, 0, 1, 3, 2])
+    rnn = make("RNN", GRUCell(UNITS), inputs=packed.inputs)
+    bound = GRUCell(UNITS).bind(rnn.params["gru_cell"])
+    want, _ = jaxrnn.packed_rnn(bound, packed, dtype=X.dtype)
+    got = rnn(packed.inputs, packed.lengths, resets=packed.starts >= 0)
+    assert packed.rows < 6
+    np.testing.assert_array_equal(got, want)
+
+
 def test_outputs_are_merged_and_either_state_may_be_left_out():
     rnn = InNnx("Bidirectional", GRUCell(3), GRUCell(3), merge=jnp.add)
     cells = rnn.module.get_cells()
