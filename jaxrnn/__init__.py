@@ -194,7 +194,7 @@ _HINTS = dict.fromkeys(["nn", "rnn", "rnn_cell"], _HERE)
 _HINTS |= dict.fromkeys(["RNN", "LSTM", "GRU", "Bidirectional"], _MODULES)
 _HINTS["pipelined_rnn"] = (
     "Copy the example `examples/distributed/pipelined_rnn.py`; see "
-    "`docs/guide/devices.md`."
+    "`docs/guide/pipelines.md`."
 )
 
 if _typing.TYPE_CHECKING:  # Type checkers do not run `__getattr__`.
