@@ -10,6 +10,7 @@ SUITES = {
     "test_trained_g2p_en": "g2p_en",
     "test_trained_silero_vad": "silero-vad",
     "test_trained_resemblyzer": "resemblyzer",
+    "test_trained_textgenrnn": "textgenrnn",
     "test_memory": "flash-linear-attention",
     "test_documents_in_one_row": "flash-linear-attention",
 }
