@@ -29,7 +29,7 @@ class CellWithScaledState(AffineCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages of the cell; the last one scales the state."""
+        """The stages of the wrapped cell, of which the last also scales the state."""
         *others, last = self.cell.stages
 
         def scale(x: Array, scale: Array) -> Array:

@@ -219,7 +219,8 @@ def _reader(params: Weights, name: str) -> Reader:
 def _layer(read: Reader) -> LayerWeights:
     """Reads an LSTM, a GRU or a `VanillaRNN`."""
     own = read.weights.keys()
-    # The names of an LSTM are among the names of a `VanillaRNN`.
+    # An LSTM has only names that a `VanillaRNN` also has. In a tie, `max` returns the
+    # LSTM, which is the first in `_TABLES`.
     kind = max(_TABLES, key=lambda kind: len(own & _TABLES[kind].keys()))
     table = dict(_TABLES[kind])
     if "/linear_1/b" not in own:  # `double_bias=False`

@@ -268,9 +268,9 @@ def score(
     For sequences from `greedy`, `sample`, or `beam_search` without a length penalty,
     the result equals, up to rounding, the `scores` in the `Decoded` that contains the
     sequences. If a sequence has no end id, all of its ids count. Ids after an end id
-    have no effect, so you can use `end_id` as padding. Leave out beams with score -inf,
-    which `beam_search` could not fill. Such a beam contains only `end_id`, so `score`
-    would return the log-probability of the first `end_id`.
+    have no effect, so you can use `end_id` as padding. Ignore the results for beams
+    with score -inf, which `beam_search` could not fill. Such a beam contains only
+    `end_id`, so `score` returns the log-probability of the first `end_id`.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.
@@ -571,8 +571,8 @@ def ensemble(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         logits in a row are all -inf has probability 0 for every id of the row.
 
     Raises:
-        TypeError: If `models` is not a list or tuple of dicts, or an entry has the
-            wrong type.
+        TypeError: If `models` is not a list or tuple of dicts, or a value in a dict has
+            the wrong type.
         ValueError: If `models` is empty, or a dict does not have exactly the keys
             `cell`, `embed`, `project` and `initial_state`; in the loop, if the models'
             logits differ in shape.

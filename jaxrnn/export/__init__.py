@@ -1,4 +1,4 @@
-"""Export of functions and cells to other runtimes, and streaming.
+"""Export functions and cells to other runtimes, and run cells on streams.
 
 Files:
 

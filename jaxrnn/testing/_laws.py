@@ -383,7 +383,7 @@ def resumes(setup: Setup) -> None:
     want, want_state = _run(keyless)
     outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), *halves)
     close(outputs, want, setup.dtype)
-    # Do not compare leaves without axes, which may count steps. Each half runs at least
+    # Do not compare scalar leaves, which may count steps. Each half runs at least
     # one step, so the halves together may run more steps than the whole run.
     got_leaves, leaves = (
         [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim]
