@@ -37,6 +37,13 @@ def test_state_comes_back_in_the_structure_that_went_in(kind):
     assert files == [] if isinstance(given, LSTMStateTuple) else {*files} == {__file__}
 
 
+def test_a_plain_tuple_without_c_and_h_brings_no_warning():
+    cell = jaxrnn.SLSTMCell(2)
+    state = tuple(cell.zero_state(4, F32))
+    _, last = jaxrnn.dynamic_rnn(bound(cell), X, initial_state=state)
+    assert type(last) is tuple
+
+
 def test_declared_kind_of_outputs_comes_back():
     lists = lambda params, inputs, state, key=None: ([inputs, inputs], state)
     cell = FunctionCell(lists, 3, (3, 3)).bind({})
