@@ -10,7 +10,14 @@ import pytest
 from helpers import refusals
 from jax.nn.initializers import constant, normal, ones, orthogonal, zeros
 
-from jaxrnn import BasicRNNCell, CudnnCompatibleGRUCell, GRUCell, LSTMCell, initializers
+from jaxrnn import (
+    BasicRNNCell,
+    CudnnCompatibleGRUCell,
+    GRUCell,
+    LSTMCell,
+    ParamSpec,
+    initializers,
+)
 from jaxrnn.initializers import by_gate, by_part, chrono
 
 DEPTH, UNITS = 3, 8
@@ -169,11 +176,13 @@ def init(initializer, *shape):
     return initializer(jax.random.key(0), shape, jnp.float32)
 
 
+KEY, F32, THREE = jax.random.key(0), jnp.float32, ParamSpec((12,), zeros, blocks=3)
 NO_VECTOR = r"must initialize a bias that is a vector, .* \(12, 32\).*by_part"
 REFUSALS = [
     (lambda: by_part(3, zeros), TypeError, "`inputs` must be a function, got 3"),
     (lambda: chrono(1), ValueError, r"`max_time` must be in \[2, inf\], got 1"),
     (lambda: init(by_gate(zeros), 3, 4), ValueError, "`blocks` must be set for `by_g"),
+    (lambda: chrono(9)(KEY, THREE, F32), ValueError, "`blocks` must be 1, 2 or 4 for"),
     # The kernel has 4 + 8 rows, which divide into four.
     (lambda: lstm(UNIT, depth=4), ValueError, NO_VECTOR),
 ]

@@ -27,6 +27,7 @@ class AClass:
 
 WINDOWS = {"feature_size": 3, "frequency_skip": 2}
 BLOCKS = WINDOWS | {"num_frequency_blocks": [1]}
+attend_to = partial(contrib.AttentionWrapper, GRU)
 attention_cell = partial(contrib.AttentionCellWrapper, GRU)
 both_ways = partial(contrib.BidirectionalGridLSTMCell, 2, **BLOCKS)
 conv = partial(
@@ -56,6 +57,8 @@ FIELDS = [
     (grid, "end_freqindex_list", ARRAY, ValueError, "must have length 1, with"),
     (grid, "num_frequency_blocks", [], ValueError, "must hold the number of windows"),
     (both_ways, "backward_slice_offset", 1.5, TypeError, "must be an integer, got 1.5"),
+    (attend_to, "attention_mechanism", GRU, TypeError, "must be an AttentionMechanism"),
+    (attend_to, "attention_mechanism", [], TypeError, "must be an AttentionMechanism"),
     (intersection, "y_activation", "x", ValueError, "must be one of elu"),
     (intersection, "y_activation", AClass, TypeError, "must be None, a name or"),
     (intersection, "initializer", AClass, TypeError, "must be a function"),

@@ -123,6 +123,8 @@ REFUSALS = [
     (ValueError, r"`state_name` must be a string.*got \('c',\)", lambda: save(GRU, STEPS, SAVER, ("c",))),
     (ValueError, "`state_name` must be a tuple of 2 different strings.*got 'c'", lambda: save(LSTM, STEPS, SAVER, "c")),
     (ValueError, "must be a tuple of 2 different strings.* got .'c', 'c'", lambda: save(LSTM, STEPS, SAVER, ("c", "c"))),
+    # A step
+    (TypeError, "`scope` must be a string, got .*To bind a random key, call `cell.bind", lambda: GRU(X[:, 0], ZEROS, KEYS[0])),
     # Both directions
     (ValueError, "(?i)shape", lambda: both_static(stepping(abs), stepping(abs), [X[0], X[0][:, :1]], None, None, F32, [1] * 5)),
     (ValueError, "the output of `cell_bw` must have the structure", lambda: both_static(putting_out(lambda x: [x], [3]), stepping(abs), STEPS, dtype=F32)),
