@@ -15,6 +15,7 @@ import pytest
 import quickstart
 import raw_rnn_by_hand
 import state_tracking
+import system_identification
 import tyro
 from helpers import assert_same
 from seq2seq import dates
@@ -51,6 +52,15 @@ def test_raw_rnn_by_hand_is_dynamic_rnn(capsys):
     assert capsys.readouterr().out.count("9 steps") == 2
     a, b = {"x": jnp.zeros(3)}, {"x": jnp.asarray([0.0, 0.5, jnp.nan])}
     assert np.isnan(raw_rnn_by_hand.largest_difference(a, b))
+
+
+@pytest.mark.slow
+def test_tanks_are_identified(capsys):
+    errors = system_identification.main(seeds=1, updates=60)
+    # A net that always predicts the mean level has an error of 2.4.
+    assert list(errors) == ["float32", "float64"]
+    assert all(system_identification.NOISE < error < 0.8 for [error] in errors.values())
+    assert "noise: 0.03, deviation of the level: 2." in capsys.readouterr().out
 
 
 @pytest.mark.slow
