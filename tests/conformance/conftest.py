@@ -7,6 +7,7 @@ SUITES = {
     "test_node": "onnx",
     "test_contract": "sequence-layers",
     "test_published_layer": "published layers",
+    "test_layer": "transformers",
     "test_trained_g2p_en": "g2p_en",
     "test_trained_silero_vad": "silero-vad",
     "test_trained_resemblyzer": "resemblyzer",

@@ -4,15 +4,14 @@ Its package `fla-core` has functions that run step by step in PyTorch. It has no
 RWKV-7, which it computes as DPLR. Importing the package itself would need Triton.
 """
 
-import contextlib
 import importlib.metadata
 import runpy
-from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import differentiated
+from in_float64 import in_float64
 
 import jaxrnn
 
@@ -73,16 +72,6 @@ def arrays_of(name, cell):
     return made, rng.normal(size=(ROWS, *cell.state_size))
 
 
-@contextlib.contextmanager
-def default_dtype(dtype):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 def of_fla(name, inputs, state):
     """Outputs, the last state, and the gradients of the sum of their squares."""
     folder = "generalized_delta_rule/dplr" if name == "rwkv7" else name
@@ -95,12 +84,7 @@ def of_fla(name, inputs, state):
     start = torch.tensor(state, requires_grad=True)
     turn = lambda x: x.transpose(1, 2) if heads_first else x
     # The functions compute in float32, whatever they are given.
-    with (
-        mock.patch.object(torch, "float32", torch.float64),
-        mock.patch.object(torch, "float", torch.float64),
-        mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
-        default_dtype(torch.float64),
-    ):
+    with in_float64(torch):
         args = [turn(given[n]) for n in order.split()]
         h, last = function(*args, initial_state=start, output_final_state=True)
         h = turn(h)

@@ -1,7 +1,7 @@
 """Layers with published weights: the page's functions against the layers' own packages.
 
-`xlstm`: `mLSTMLayer` of xLSTM-7B. `transformers`: `Qwen3NextGatedDeltaNet` and
-`RecurrentGemmaRecurrentBlock`. Heads have the published sizes; there are two of them.
+`xlstm`: `mLSTMLayer` of xLSTM-7B. `transformers`: `RecurrentGemmaRecurrentBlock`. Heads
+have the published sizes; there are two of them.
 """
 
 import pathlib
@@ -58,35 +58,6 @@ class XLSTM:
         return h @ self.weights["out_proj.weight"].T
 
 
-class Qwen3Next:
-    package, width = "transformers", 64
-
-    def __init__(self, page):
-        from transformers import Qwen3NextConfig
-        from transformers.models.qwen3_next import modeling_qwen3_next as package
-
-        heads = {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
-        config = Qwen3NextConfig(hidden_size=self.width, num_hidden_layers=1, **heads)
-        self.config, self.page = config, page
-        self.module = package.Qwen3NextGatedDeltaNet(config, 0)
-        self.weights = drawn(self.module)
-        sizes = config.linear_key_head_dim, config.linear_value_head_dim
-        self.cell = page.qwen_cell(self.weights, 2, *sizes)
-
-    def theirs(self, x):
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self.config)
-        outputs = self.module(x, cache=cache)
-        return outputs, (None, cache.get_recurrent_state(0))
-
-    def inputs(self, x):
-        return self.page.qwen_inputs(self.weights, self.cell, x)
-
-    def outputs(self, h, gate):
-        return self.page.qwen_outputs(self.weights, h, gate)
-
-
 class RecurrentGemma:
     package, width = "transformers", 512
 
@@ -125,7 +96,7 @@ def drawn(module):
     return {name: each.detach().numpy() for name, each in module.state_dict().items()}
 
 
-@pytest.mark.parametrize("make", [XLSTM, Qwen3Next, RecurrentGemma])
+@pytest.mark.parametrize("make", [XLSTM, RecurrentGemma])
 def test_published_layer(make, page):
     """Padded with lengths, packed, and as a stream of single steps."""
     pytest.importorskip(make.package)

@@ -17,6 +17,7 @@ import os
 import pathlib
 import re
 import sys
+import types
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -48,6 +49,15 @@ def run(page, text):
             sys.exit(f"{page}:{line}: the block prints something else:\n{difference}")
         count += 1
     return count
+
+
+def definitions(page):
+    """The names from the blocks of a page that begin with an import or a definition."""
+    namespace = {}
+    for block in BLOCK.finditer(pathlib.Path(page).read_text()):
+        if block["code"].startswith(("import ", "class ", "def ")):
+            exec(compile(block["code"], page, "exec"), namespace)
+    return types.SimpleNamespace(**namespace)
 
 
 def write(page, text):
