@@ -1,1 +1,1 @@
-"""A recurrent policy trained by PPO, with per-step resets of its state."""
+"""Recurrent policies trained by PPO on a task that needs memory."""

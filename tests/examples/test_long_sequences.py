@@ -1,4 +1,4 @@
-"""Examples of long sequences, in small: slow digits and delayed rewards."""
+"""Examples of long sequences, in small: slow digits, and policies with a memory."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,10 @@ import pytest
 import tyro
 from helpers import assert_near
 from long_range import digits
-from rl import recall
+from rl import ppo
+
+import jaxrnn.linen
+from jaxrnn import convert
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,64 +49,86 @@ def test_the_states_forget_within_the_sequence(hold):
     assert np.exp(params["theta_log"]).max() * hold * 8 <= 2.01 * 2 * np.pi
 
 
-def test_recall_learns(picture, capsys):
-    flags = "--longest-delay 8 --updates 40 --figure".split()
-    recalled = tyro.cli(recall.main, args=[*flags, str(picture)])
-    assert recalled[:3].mean() < 0.4
-    assert recalled[-5:].mean() > 0.8
-    assert "40 updates in" in capsys.readouterr().out
+def test_both_layers_learn(picture, capsys):
+    flags = "--seeds 2 --rows 16 --updates 30 --learning-rate 0.02 --units 16 --figure"
+    returns = tyro.cli(ppo.main, args=[*flags.split(), str(picture)])
+    for of_layer in returns.values():
+        assert of_layer.shape == (30, 2)
+        assert of_layer[:3].mean() < -0.4
+        assert of_layer[-5:].mean() > -0.2
+    assert capsys.readouterr().out.count(" ms an update of 2 seeds\n") == 2
 
 
-SMALL = recall.Config(rows=8, steps=24, units=16, shortest_delay=1, longest_delay=6)
+SMALL = ppo.Config(rows=8, steps=70, units=16)
+
+
+def at_random(layer):
+    """A policy, with parameters whose logits differ, and its training."""
+    policy = ppo.ActorCritic(layer, SMALL.units)
+    training = ppo.start(SMALL, policy, jax.random.key(0))
+    params = jax.tree.map(lambda p: 3 * p + 0.1, training.params)
+    return policy, training._replace(params=params)
 
 
 @pytest.fixture
 def rollout():
-    """Parameters that are not near zero, and two parts, each with the state before."""
-    params = recall.init(SMALL, jax.random.key(0))
-    params["head"] = jax.tree.map(lambda p: 50 * p, params["head"])
-    env = recall.begin(SMALL, jax.random.key(1))
-    state, parts = SMALL.cell.zero_state(SMALL.rows, jnp.float32), []
-    collect = jax.jit(recall.collect, static_argnums=0)
+    """A policy, and two segments, each with the training before it."""
+    policy, training = at_random(ppo.ResetRNN)
+    collect, parts = jax.jit(ppo.collect, static_argnums=(0, 1)), []
     for n in range(2):
-        before, key = state, jax.random.key(2 + n)
-        part, env, state = collect(SMALL, params, env, state, key)
+        before = training
+        training, part = collect(SMALL, policy, before, jax.random.key(n))
         parts.append((before, part))
-    return params, parts
+    return policy, parts
 
 
 def test_what_is_trained_is_what_acted(rollout):
-    params, parts = rollout
+    policy, parts = rollout
     for before, part in parts:
-        assert part.first[1:].sum() > SMALL.rows
-        args = SMALL, params, part.observation, part.first, before
-        logits, values = recall.unroll(*args)
-        found = recall.log_prob_of(logits, part.action), values
+        assert part.first[1:].sum() >= SMALL.rows
+        inputs = before.state, part.observation, part.first
+        _, logits, values = policy.apply(before.params, *inputs)
+        found = ppo.log_prob_of(logits, part.action), values
         assert_near(found, (part.log_prob, part.value), tolerance=1e-5)
 
 
-def test_an_episode_is_a_cue_a_delay_and_a_question(rollout):
+def test_both_layers_are_one_network(rollout):
+    """With Flax's parameters in jaxrnn's layer."""
+    policy, training = at_random(ppo.ScannedRNN)
+    ours, [(before, part), _] = rollout
+    inputs = before.state + 0.5, part.observation, part.first
+    want = policy.apply(training.params, *inputs)
+    params = dict(training.params["params"])
+    [gru] = params.pop("rnn").values()
+    cell = convert.linen.load(gru)
+    [name] = before.params["params"]["rnn"]
+    params["rnn"] = {name: jaxrnn.linen.RNN(cell.cell).variables_of(cell)["params"]}
+    assert_near(ours.apply({"params": params}, *inputs), want, tolerance=1e-5)
+
+
+def test_the_rewards_are_those_of_popgym(rollout):
+    """By the suits that the policy saw since the deck began."""
     _, ((_, part), (_, last)) = rollout
     part = jax.tree.map(lambda a, b: np.concatenate([a, b]), part, last)
     np.testing.assert_array_equal(part.first[1:], part.done[:-1])
-    starts = map(np.flatnonzero, part.first.T)
-    delays = np.concatenate([np.diff(steps) - 1 for steps in starts])
-    assert delays.min() >= SMALL.shortest_delay
-    assert delays.max() <= SMALL.longest_delay
-    shows = part.observation[..., :-1].any(-1)
-    np.testing.assert_array_equal(shows, part.first)
-    right = part.done & (part.action == part.cue)
-    np.testing.assert_array_equal(part.reward, right)
+    for row in range(SMALL.rows):
+        begin, *_ = np.flatnonzero(part.done[:, row]) + 1
+        seen = part.observation[begin : begin + 51, row].argmax(-1)
+        assert np.bincount(seen, minlength=4).max() <= 13
+        right = part.action[begin + 3 : begin + 51, row] == seen[:-3]
+        want = [0, 0, 0, *(np.where(right, 1, -1) / 48)]
+        np.testing.assert_allclose(part.reward[begin : begin + 51, row], want)
+        np.testing.assert_array_equal(part.done[begin : begin + 51, row].nonzero(), 50)
 
 
 def test_no_advantage_crosses_the_end_of_an_episode(rollout):
     """By its recursion, backward; `done` cuts it."""
     _, ((_, part), _) = rollout
     after, want = np.full(SMALL.rows, 0.3), np.zeros((SMALL.steps, SMALL.rows))
-    found, total = recall.advantages(part, jnp.float32(after)), 0.0
+    found, total = ppo.advantages(part, jnp.float32(after)), 0.0
     for t in reversed(range(SMALL.steps)):
-        goes_on = recall.DISCOUNT * (1 - part.done[t])
+        goes_on = ppo.DISCOUNT * (1 - part.done[t])
         delta = part.reward[t] + goes_on * after - part.value[t]
-        want[t] = total = delta + goes_on * recall.TRACE * total
+        want[t] = total = delta + goes_on * ppo.TRACE * total
         after = part.value[t]
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
