@@ -18,7 +18,7 @@ import jaxrnn
 
 pytestmark = pytest.mark.slow
 torch = pytest.importorskip("torch")
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "guide" / "published_layers.md"
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "recipes" / "linear_attention.md"
 TIME, LENGTHS = 70, [70, 33, 1]
 TOLERANCE = 2e-6
 
@@ -27,10 +27,12 @@ TOLERANCE = 2e-6
 def page():
     """The functions of the page."""
     with usual_promotion():
-        blocks = run_page.BLOCK.finditer(PAGE.read_text())
+        first, *others = (m["code"] for m in run_page.BLOCK.finditer(PAGE.read_text()))
+        loads = [
+            code for code in others if "def xlstm_cell" in code or "def gemma" in code
+        ]
         namespace = {}
-        for block in blocks:
-            exec(block["code"], namespace)
+        exec("".join([first, *loads]), namespace)
     return types.SimpleNamespace(**namespace)
 
 
@@ -79,12 +81,12 @@ class RecurrentGemma:
         return outputs, (None, self.module.rg_lru.recurrent_states)
 
     def inputs(self, x):
-        y = self.page.linear(self.weights, "linear_y", x)
+        y = self.page.affine(self.weights, "linear_y", x)
         gate = jax.nn.gelu(y, approximate=True)
-        return self.page.linear(self.weights, "linear_x", x), gate
+        return self.page.affine(self.weights, "linear_x", x), gate
 
     def outputs(self, h, gate):
-        return self.page.linear(self.weights, "linear_out", h * gate)
+        return self.page.affine(self.weights, "linear_out", h * gate)
 
 
 def drawn(module):
