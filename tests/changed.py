@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # The tests of a room. The other rooms have a folder of their name, or none.
 TESTS = {
     "affine": ["loops", "native"],
+    "divided_time": ["meshes/test_divided_time.py"],
     "drivers": ["drivers", "meshes/test_drivers.py"],
     "engine": ["engine", "drivers", "meshes/test_drivers.py"],
     "extend": ["package"],
@@ -27,8 +28,10 @@ TESTS = {
     "init": ["package"],
     "initializers": ["cells"],
     "layers": ["layers", "meshes/test_functions.py"],
+    "linear": ["meshes/test_divided_time.py"],
     "linen": ["layers"],
     "loops": ["loops", "drivers/test_masks.py"],
+    "matrix": ["meshes/test_divided_time.py"],
     "nnx": ["layers"],
     "src": ["native"],
     "typing": ["package"],
