@@ -309,6 +309,31 @@ def jvp_of_perturbed(fn: Callable, args: Sequence, d_args: Sequence) -> tuple[An
     return jax.jvp(of_some(fn, args, perturbed), primals, tangents)
 
 
+def differentiated_as(
+    derived: Callable[..., PyTree], alone: Callable[..., PyTree]
+) -> Callable[..., PyTree]:
+    """A function that runs `derived` in a derivative, and otherwise `alone`.
+
+    Args:
+        derived: A function of pytrees of arrays.
+        alone: A function with the same results up to rounding, which is faster if the
+            call is not differentiated.
+    """
+
+    def run(*args: PyTree) -> PyTree:
+        leaves, structure = jax.tree.flatten(args)
+
+        def of_leaves(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
+            return lambda *leaves: fn(*structure.unflatten(leaves))
+
+        flat = jax.custom_jvp(of_leaves(alone))
+        push = functools.partial(jvp_of_perturbed, of_leaves(derived))
+        flat.defjvp(push, symbolic_zeros=True)
+        return flat(*leaves)
+
+    return run
+
+
 def named(name: str, tree: PyTree) -> PyTree:
     """Names the floating-point arrays of a tree, except scalars, which are small."""
     return jax.tree.map(

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from jaxrnn import (
     MLSTMInputs,
     MLSTMMemoryCell,
 )
+from jaxrnn.testing import check_cell
 
 ROWS, TIME, HEADS, KEY, VALUE = 3, 11, 4, 3, 2
 RNG = np.random.default_rng(0)
@@ -110,7 +112,9 @@ def test_gradients_with_shared_keys_are_those_of_repeated_keys(name):
 def test_the_scale_multiplies_queries(name):
     make, inputs = MEMORIES[name]
     run = lambda inputs, **options: jaxrnn.dynamic_rnn(
-        make(HEADS, KEY, VALUE, 2, **options).bind({}), inputs, dtype=float
+        make(HEADS, KEY, VALUE, 2, chunk_size=4, **options).bind({}),
+        inputs,
+        dtype=float,
     )[0]
     # In an mLSTM, the normalizer reads the scaled keys too.
     scaled = {"k": 3 * inputs.k} if name == "mlstm" else {"q": 3 * inputs.q}
@@ -131,7 +135,7 @@ def test_no_decay_overflows_in_float32(name):
         given = type(inputs)(*(jnp.asarray(x, dtype) for x in inputs))
         return jaxrnn.dynamic_rnn(cell.bind({}), given, dtype=dtype)
 
-    cell = make(HEADS, KEY, VALUE, 2)
+    cell = make(HEADS, KEY, VALUE, 2, chunk_size=16)
     got, want = run(cell, jnp.float32), run(scanned(cell), float)
     for g, w in zip(got, want, strict=True):
         np.testing.assert_allclose(g, w, atol=3e-5)
@@ -184,7 +188,7 @@ def test_keys_that_make_the_memory_grow_spoil_no_other_span():
     one, b = np.ones((1, 64, 1, 1)), np.where(np.arange(64) % 6 < 5, 1e20, 0.5)
     inputs = DeltaInputs(one, one, one, 0 * one[..., 0], b[None, :, None])
     again = {"resets": np.arange(64)[None] % 6 == 0, "dtype": float}
-    plain = DeltaMemoryCell(1, 1, 1)
+    plain = DeltaMemoryCell(1, 1, 1, chunk_size=32)
     got, want = (
         np.asarray(jaxrnn.dynamic_rnn(each.bind({}), inputs, **again)[0])
         for each in (plain, scanned(plain))
@@ -206,7 +210,8 @@ def test_a_memory_that_grows_over_chunks_spoils_no_other_span():
     one = np.ones((1, 128, 1, 2), np.float32)
     zero = np.zeros((1, 128, 1), np.float32)
     inputs = DeltaInputs(one, one, one, zero, zero + 2)
-    cell, resets = DeltaMemoryCell(1, 2, 2), np.arange(128)[None] == 90
+    cell = DeltaMemoryCell(1, 2, 2, chunk_size=32)
+    resets = np.arange(128)[None] == 90
     got, want = (
         jaxrnn.dynamic_rnn(each.bind({}), inputs, resets=resets, dtype=jnp.float32)[0]
         for each in (cell, scanned(cell))
@@ -214,6 +219,58 @@ def test_a_memory_that_grows_over_chunks_spoils_no_other_span():
     assert not np.isfinite(want[0, 81:90]).any()
     for part in (slice(41), slice(90, 128)):
         np.testing.assert_allclose(got[:, part], want[:, part], rtol=2e-5)
+
+
+def chosen_and_chunks(name):
+    """Runs of a memory that chooses its loop, and of one that runs in chunks."""
+    make, inputs = MEMORIES[name]
+    options = {"resets": np.arange(TIME)[None] == [[3], [0], [5]], "dtype": float}
+    runs = [
+        lambda inputs, size=size: jaxrnn.dynamic_rnn(
+            make(HEADS, KEY, VALUE, 2, chunk_size=size).bind({}),
+            inputs,
+            LENGTHS,
+            return_states=True,
+            **options,
+        )
+        for size in (None, 4)
+    ]
+    return runs, inputs
+
+
+@pytest.mark.parametrize("name", [n for n in MEMORIES if n != "mlstm"])
+def test_a_small_memory_is_scanned_only_without_derivatives(name):
+    """With NaN in the padding."""
+    (chosen, chunks), inputs = chosen_and_chunks(name)
+    total = lambda inputs: jnp.sum(chosen(inputs)[0] ** 2)
+    of_scan = f"length={TIME}"
+    assert of_scan in str(jax.make_jaxpr(chosen)(inputs))
+    assert of_scan not in str(jax.make_jaxpr(jax.grad(total))(inputs))
+    padded = inputs._replace(v=np.array(inputs.v))
+    padded.v[0, LENGTHS[0] :] = padded.v[2, LENGTHS[2] :] = np.nan
+    assert_near(jax.jit(chosen)(padded), jax.jit(chunks)(padded), tolerance=1e-12)
+    got, want = differentiated(chosen, padded), differentiated(chunks, padded)
+    assert_near(got, want, tolerance=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "rows", "is_scanned"),
+    [
+        ((2, 32, 32), {}, 64, True),
+        ((2, 64, 64), {}, 8, False),
+        ((2, 64, 64), {}, 1, True),
+        ((2, 64, 64), {"key_decay": True}, 8, True),
+        ((2, 128, 128), {"key_decay": True}, 8, False),
+        ((2, 32, 32), {"chunk_size": 32}, 64, False),
+    ],
+)
+def test_explain_says_whether_a_call_is_scanned(sizes, options, rows, is_scanned):
+    cell = DeltaMemoryCell(*sizes, **options)
+    shape = lambda size: jax.ShapeDtypeStruct((rows, 40, *size), jnp.float32)
+    inputs = DeltaInputs(*map(shape, cell.input_sizes))
+    found = jaxrnn.explain(cell.bind({}), inputs, dtype=jnp.float32)
+    reason = "a scan, which runs without derivatives, is slower with them"
+    assert (found.loop, found.reason) == ("chunks", reason if is_scanned else "")
 
 
 def test_options_of_xlstm():
@@ -295,3 +352,10 @@ def test_a_layer_normalized_gru_is_dreamers(per_gate):
         h = np.where(alive, u * np.tanh(sigmoid(r) * c) + (1 - u) * h, h)
         np.testing.assert_allclose(got[:, t], np.where(alive, h, 0), atol=1e-13)
     np.testing.assert_allclose(last, h, atol=1e-13)
+
+
+@pytest.mark.slow
+def test_the_laws_of_a_memory_that_chooses_its_loop():
+    cell = LinearAttentionMemoryCell(2, 3, 2)
+    shape = lambda size: jax.ShapeDtypeStruct((4, *size), jnp.float32)
+    check_cell(cell, LinearAttentionInputs(*map(shape, cell.input_sizes)))

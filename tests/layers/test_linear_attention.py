@@ -3,6 +3,7 @@
 `tests/conformance` compares three of them with other packages.
 """
 
+import dataclasses
 import pathlib
 
 import jax
@@ -49,8 +50,9 @@ def page():
 
 
 def make(page, name):
-    """A layer with no parameter of 0, such as an initial bias."""
+    """A layer that runs in chunks, with no parameter of 0, such as an initial bias."""
     layer = getattr(page, name)(DEPTH, **LAYERS[name], rngs=nnx.Rngs(0))
+    layer.memory = dataclasses.replace(layer.memory, chunk_size=4)
     graph, state = nnx.split(layer)
     rng = np.random.default_rng(1)
     drawn = jax.tree.map(lambda x: x + rng.normal(scale=0.1, size=x.shape), state)

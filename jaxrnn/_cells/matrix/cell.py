@@ -71,6 +71,10 @@ class MatrixMemoryCell(SpecsCell):
             of the rule, leaves `[batch, heads, ...]`.
         """
 
+    def steps_at_once(self, run: Run) -> int:
+        """The largest number of steps in a chunk of `run`; only types are read."""
+        return self.chunk_size
+
     def safety_check(self, params: Params, dtype: DType) -> Callable[..., Array]:
         """A function that tells which steps a chunk may read.
 
@@ -191,7 +195,7 @@ def memory_sequence(
     if steps.restarts is not None:
         restart_states = only_finite(cast(steps.restarts.states, dtype))
         steps = steps.with_restart_states(restart_states)
-    size = steps_in_chunk(steps.time, cell.chunk_size)
+    size = steps_in_chunk(steps.time, cell.steps_at_once(run))
     return run_in_segments(size, run_steps, run.inputs, cast(run.state, dtype), steps)
 
 
