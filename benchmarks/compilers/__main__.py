@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..absent_devices import KINDS, absent_devices
 from .program import MIB, Compiled, compiled_for
-from .programs import Row, loops, matrix_memories, recurrences
+from .programs import Row, bare_memories, loops, matrix_memories, recurrences
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 PACKAGES = "jax", "jaxlib", "flax", "libtpu", "jax-cuda12-plugin"
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     (device,) = absent_devices(options.target)
     text = "\n\n".join(head(options.target))
     file = RESULTS / f"compilers_{options.target}.md"
-    rows = [*loops(), *recurrences(), *matrix_memories()]
+    rows = [*loops(), *recurrences(), *matrix_memories(), *bare_memories()]
     rows = [row for row in rows if re.search(options.only, f"{row.name} {row.sizes}")]
     for row in tqdm(rows):
         ours, peer = measure(device, row)

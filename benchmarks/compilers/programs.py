@@ -67,6 +67,14 @@ CELLS = {
 }
 MATRICES = Sizes(8, 1024, 512, 512, time_major=True)
 MATRIX_CELLS = [jaxrnn.MLSTMCell, jaxrnn.DeltaNetCell, jaxrnn.GatedDeltaNetCell]
+BY_KEY = {"key_decay": True}
+MEMORIES = [
+    (jaxrnn.LinearAttentionMemoryCell, {}),
+    (jaxrnn.LinearAttentionMemoryCell, BY_KEY),
+    (jaxrnn.DeltaMemoryCell, {}),
+    (jaxrnn.DeltaMemoryCell, BY_KEY),
+    (jaxrnn.DPLRMemoryCell, {}),
+]
 LINEAR_CELLS = [jaxrnn.MinGRUCell, jaxrnn.RGLRUCell, jaxrnn.LRUCell]
 
 
@@ -107,6 +115,26 @@ def matrix_memories() -> Iterator[Row]:
             name = f"{kind.__name__}, {'resets, ' * resets}gradient"
             nets = [(gradient(fn), params) for fn in (ours, peer)]
             yield Row(name, sizes, *nets, types)
+
+
+def bare_memories() -> Iterator[Row]:
+    """Gradients of memories without projections, 4 heads, against scans of steps."""
+    sizes = MATRICES._replace(time_major=False)
+    for kind, by_key in MEMORIES:
+        cell = kind(4, sizes.depth // 4, sizes.units // 4, **by_key)
+        step = cell.apply, cell.state_size, cell.output_size, cell.init
+        shape = lambda size: jax.ShapeDtypeStruct(
+            (sizes.batch, sizes.time, *size), jnp.float32
+        )
+        inputs = type(cell.input_sizes)(*map(shape, cell.input_sizes))
+        cells = cell, jaxrnn.FunctionCell(*step)
+        nets = [(gradient(functools.partial(_run_bare, each)), {}) for each in cells]
+        name = f"{kind.__name__}, {'key_decay, ' * bool(by_key)}gradient"
+        yield Row(name, sizes, *nets, (inputs,))
+
+
+def _run_bare(cell: Any, params: Any, inputs: Any) -> tuple:
+    return jaxrnn.dynamic_rnn(cell.bind(params), inputs, dtype=jnp.float32)
 
 
 def gradient(fn: Fn) -> Fn:
