@@ -261,6 +261,7 @@ def test_a_small_memory_is_scanned_only_without_derivatives(name):
         ((2, 64, 64), {}, 1, True),
         ((2, 64, 64), {"key_decay": True}, 8, True),
         ((2, 128, 128), {"key_decay": True}, 8, False),
+        ((2, 128, 128), {"key_decay": True}, 1, True),
         ((2, 32, 32), {"chunk_size": 32}, 64, False),
     ],
 )

@@ -31,8 +31,9 @@ class ChosenLoopCell(BareMemoryCell):
 
     On a CPU, a scan of a small memory is up to three times as fast as chunks, but only
     if the call is not differentiated. A subclass defines `usual_sizes`, the numbers of
-    steps in a chunk on a CPU and elsewhere, and `largest_scanned`, the largest key size
-    times value size for which the scan was faster.
+    steps in a chunk on a CPU and elsewhere, and `largest_scanned`: a scan was faster up
+    to this key size times value size, or up to this number of numbers in the state of
+    all rows.
     """
 
     _: dataclasses.KW_ONLY
@@ -60,10 +61,11 @@ class ChosenLoopCell(BareMemoryCell):
         """Whether a scan is faster than chunks if the call is not differentiated."""
         if self.chunk_size is not None or platform_of(run.inputs) != "cpu":
             return False
+        of_head, of_state = self.largest_scanned
         size = self.key_size * self.value_size
         rows = run.inputs[0].shape[1 - run.steps.axis]
-        in_cache = isinstance(rows, int) and rows * self.num_heads * size <= 2**13
-        is_small = size <= self.largest_scanned or in_cache
+        is_small = isinstance(rows, int) and rows * self.num_heads * size <= of_state
+        is_small = is_small or size <= of_head
         return is_small and explicit_mesh_of(run.inputs) is None
 
     def _scan(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
@@ -136,7 +138,9 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
     """
 
     rule = property(lambda self: LinearAttentionRule(self.key_decay))
-    largest_scanned = property(lambda self: 128**2 if self.key_decay else 32**2)
+    largest_scanned = property(
+        lambda self: (128**2 if self.key_decay else 32**2, 2**13)
+    )
 
     def growth(self, values: LinearAttentionInputs) -> Array:
         """More than 0 if g is; see `BareMemoryCell.growth`."""
@@ -192,7 +196,9 @@ class DeltaMemoryCell(DecayMemoryCell):
     """
 
     rule = property(lambda self: DeltaRule(key_decay=self.key_decay))
-    largest_scanned = property(lambda self: 64**2 if self.key_decay else 32**2)
+    largest_scanned = property(
+        lambda self: (64**2, 2**17) if self.key_decay else (32**2, 2**13)
+    )
 
     def growth(self, values: DeltaInputs) -> Array:
         """More than 0 if k is too long; see `BareMemoryCell.growth`."""
@@ -246,7 +252,7 @@ class DPLRMemoryCell(ChosenLoopCell):
     """
 
     usual_sizes = 16, 16
-    largest_scanned = 128**2
+    largest_scanned = 256**2, 2**13
     rule = DPLRRule()
 
     def growth(self, values: DPLRInputs) -> Array:
