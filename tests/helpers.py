@@ -51,6 +51,18 @@ def assert_near(got, want, *, tolerance):
         np.testing.assert_allclose(g / scale, w / scale, rtol=0, atol=tolerance)
 
 
+def largest_error(pairs):
+    """The largest error of the pairs `(got, want)`, of arrays; NaN if any error is NaN.
+
+    An error is relative to the largest number of `want`, or to 1 if that is larger.
+    """
+    errors = [
+        np.abs(np.asarray(got) - want).max() / max(1, np.abs(want).max())
+        for got, want in pairs
+    ]
+    return float(np.max(errors))
+
+
 def assert_same(got, want):
     """Assert equal structures, dtypes, shapes and numbers; -0 counts as 0."""
     chex.assert_trees_all_equal_structs(got, want)  # Leaves may be strings.

@@ -10,7 +10,7 @@ import runpy
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import differentiated
+from helpers import differentiated, largest_error
 from in_float64 import in_float64
 
 import jaxrnn
@@ -107,12 +107,9 @@ def test_memory(name, record_property):
     got, (d_inputs, d_state) = differentiated(run, inputs, state, total=total)
     pairs = [(got[0], h), (got[1], last), (d_state, of_state)]
     pairs += [(getattr(d_inputs, n), want) for n, want in grads.items()]
-    errors = [
-        np.abs(np.asarray(x) - want).max() / max(1, np.abs(want).max())
-        for x, want in pairs
-    ]
-    record_property("error", float(max(errors)))
-    assert max(errors) < 1e-10, errors
+    error = largest_error(pairs)
+    record_property("error", error)
+    assert error < 1e-10
 
 
 @pytest.mark.parametrize("name", RUNS)

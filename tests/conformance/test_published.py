@@ -5,14 +5,13 @@ have the published sizes; there are two of them.
 """
 
 import pathlib
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import run_page
-from helpers import usual_promotion
+from helpers import largest_error, usual_promotion
 
 import jaxrnn
 
@@ -27,13 +26,7 @@ TOLERANCE = 2e-6
 def page():
     """The functions of the page."""
     with usual_promotion():
-        first, *others = (m["code"] for m in run_page.BLOCK.finditer(PAGE.read_text()))
-        loads = [
-            code for code in others if "def xlstm_cell" in code or "def gemma" in code
-        ]
-        namespace = {}
-        exec("".join([first, *loads]), namespace)
-    return types.SimpleNamespace(**namespace)
+        return run_page.definitions(PAGE)
 
 
 class XLSTM:
@@ -136,6 +129,4 @@ def test_published_layer(make, page):
 
 def near(got, want):
     """Equal to 2e-6, or to 2e-6 of the largest number if that is more."""
-    want = want.numpy()
-    error = np.abs(np.asarray(got) - want).max()
-    assert error <= TOLERANCE * max(1, np.abs(want).max())
+    assert largest_error([(got, want.numpy())]) <= TOLERANCE
