@@ -1,4 +1,4 @@
-"""Recurrent networks in JAX, from LSTMs to linear attention, with TensorFlow's API.
+"""Recurrent networks in JAX, from LSTMs to linear attention, with resets, lengths and TensorFlow 1's API.
 
 Three sequences of at most five steps, in one padded batch:
 

@@ -384,12 +384,24 @@ class Cell(nn.RNNCellBase):
 
 
 def _param(module: nn.Module, name: str, init: Callable, *args: Any) -> PyTree:
-    """A parameter of the module; variables may lack a parameter without arrays."""
+    """A parameter of the module; variables may lack a parameter without arrays.
+
+    Raises:
+        ValueError: If the variables lack another parameter.
+    """
     is_given = module.has_variable("params", name)
     if not is_given and not module.is_mutable_collection("params"):
         types = jax.eval_shape(lambda key: init(key, *args), jax.random.key(0))
         if not jax.tree.leaves(types):
             return types
+        names = "".join(f"[{part!r}]" for part in ("params", *module.path))
+        must = f"have {name!r}, the parameters of the module's cell"
+        given = sorted(module.variables.get("params", {}))
+        fix = (
+            "Ported parameters need a cell of the same kind, and modules with the "
+            "names of the parameters, such as `RNN(cell, name='rnn')`."
+        )
+        expect(False, f"variables{names}", must, given, fix)
     return module.param(name, init, *args)
 
 

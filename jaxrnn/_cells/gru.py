@@ -32,7 +32,8 @@ class GRUCell(AffineCell):
         activation: None for tanh, the name of a Keras activation, or a function.
         kernel_initializer: For both kernels; None for Glorot uniform.
         bias_initializer: For both biases; None for ones in the gates and zeros in the
-            candidate.
+            candidate, unless `kernel_initializer` also draws biases, as
+            `lecun_orthogonal` does.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -98,7 +99,8 @@ class CudnnCompatibleGRUCell(AffineCell):
         kernel_initializer: For all kernels; None for Glorot uniform.
         activation: None for tanh, the name of a Keras activation, or a function.
         bias_initializer: For all biases; None for ones in the gates and zeros in the
-            candidate.
+            candidate, unless `kernel_initializer` also draws biases, as
+            `lecun_orthogonal` does.
 
     Raises:
         TypeError: If a field has the wrong type.

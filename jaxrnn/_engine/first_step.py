@@ -219,6 +219,7 @@ def probe(
     state: PyTree,
     output_dtype: DType,
     strict: bool,
+    time: Any = None,
 ) -> PyTree:
     """Checks one step of `cell`, and returns the state in a form that a loop can carry.
 
@@ -232,6 +233,7 @@ def probe(
         output_dtype: The dtype that every leaf of the output must have.
         strict: Whether a step must keep the sequence types of the state, such as list
             or tuple; True if there are lengths.
+        time: The number of steps of the inputs, for an error's advice.
 
     Raises:
         ValueError: If the step changes the structure or shapes of the state, or if the
@@ -241,7 +243,7 @@ def probe(
     """
     rows, *_ = jax.tree.leaves(inputs)[0].shape
     _check_one_batch_axis(cell, inputs)
-    rows_fix = fix_of_rows(cell, state, rows)
+    rows_fix = fix_of_rows(cell, state, rows, time)
     output, new_state = one_step(cell, inputs, state, rows_fix)
     if strict:
         check_no_plain_tuple("initial_state", new_state, state)
@@ -279,9 +281,12 @@ def _check_one_batch_axis(cell: Any, inputs: PyTree) -> None:
         expect(leaf.ndim <= 1 + features, name, must, leaf, fix)
 
 
-def fix_of_rows(cell: Any, state: PyTree, rows: int) -> str:
-    """What to do if a leaf of an initial state lacks only its batch axis."""
+def fix_of_rows(cell: Any, state: PyTree, rows: int, time: Any = None) -> str:
+    """What to do if an initial state lacks its batch axis, or has a row per step."""
     own = jax.tree.leaves(without_read_only(state), is_leaf=is_tensor_array)
+    sizes = {leaf.shape[:1] for leaf in own if not is_tensor_array(leaf)}
+    if time != rows and sizes == {(time,)}:
+        return f"The inputs have {time} steps: check `time_major`."
     for leaf, size in zip(own, jax.tree.leaves(cell.state_size), strict=False):
         shape = tuple(size) if isinstance(size, TensorShape) else (size,)
         if shape and not is_tensor_array(leaf) and leaf.shape == shape:

@@ -156,7 +156,7 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     state = call_start(cell, run.state)
     first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
     strict = run.steps.lengths is not None
-    state = probe(cell, first_inputs, state, options.dtype, strict)
+    state = probe(cell, first_inputs, state, options.dtype, strict, run.steps.time)
     run = run.replace(state=without_read_only(state))
     if options.needs_rows:
         _check_has_rows(run.state)
@@ -248,7 +248,8 @@ def _with_states(cell: RNNCellLike, run: Run, options: Options) -> Run:
     restarts = steps.restarts
     if restarts is not None and restarts.are_resets:
         must = f"have {counted(rows, 'row')} or be a scalar"
-        check_rows_of_state(state, rows, must, fix_of_rows(cell, state, rows))
+        fix = fix_of_rows(cell, state, rows, steps.time)
+        check_rows_of_state(state, rows, must, fix)
         given = with_capacity_for(restarts.states, steps.time)
         states = as_reset_state(given, zeros, state)
         restarts = dataclasses.replace(

@@ -41,6 +41,7 @@ PACKED = jaxrnn.pack_sequences(SEQUENCES)
 bound = functools.partial(helpers.bound, dtype="float32")
 GRU, LSTM = bound(GRUCell(2)), bound(LSTMCell(2))
 MIN_GRU = bound(jaxrnn.MinGRUCell(2))
+PORTED = jaxrnn.linen.RNN(jaxrnn.CudnnCompatibleGRUCell(2)).init(KEY, X)
 STACK = bound(MultiRNNCell([GRUCell(2), GRUCell(2)]))
 run = functools.partial(dynamic_rnn, dtype=F32)
 gru = functools.partial(run, GRU, X)
@@ -216,6 +217,8 @@ DRIVERS = [
     ("For one layer, pass `cell[0]`; for several, pass a bound `MultiRNNCell`. If each layer has two directions, pass the cells to `stack_bidirectional_dynamic_rnn`",
      lambda: run([GRU], X), lambda: (run([GRU][0], X), run(STACK, X), stacked([GRU], [GRU], X, dtype=F32))),
     ("Pass lengths as `sequence_length=`", lambda: stacked([GRU], [GRU], X, [3], dtype=F32), lambda: stacked([GRU], [GRU], X, dtype=F32, sequence_length=[3] * 4)),
+    ("Ported parameters need a cell of the same kind, and modules with the names of the parameters", lambda: jaxrnn.linen.RNN(GRU.cell).apply(PORTED, X),
+     lambda: jaxrnn.linen.RNN(jaxrnn.CudnnCompatibleGRUCell(2)).apply(PORTED, X)),
     ("Convert a Flax cell with `as_cell`", lambda: run(nn.GRUCell(2), X), lambda: run(bound(jaxrnn.linen.as_cell(nn.GRUCell(2))), X)),
     ("For a zero state of float32, pass `dtype=jnp.float32`", lambda: dynamic_rnn(GRU, X), gru),
     ("Pass the dtype of the outputs", lambda: dynamic_rnn(PAIR, X, None, COUNTS), lambda: dynamic_rnn(PAIR, X, None, COUNTS, F32)),
@@ -244,6 +247,10 @@ DRIVERS = [
     # Lengths
     ("Pass `sequence_length.filled(0)`", lambda: gru(np.ma.ones(4, int)), lambda: gru(np.ma.ones(4, int).filled(0))),
     ("check `time_major`", lambda: run(GRU, X, [1] * 5), lambda: run(GRU, X, [1] * 5, time_major=True)),
+    ("The inputs have 5 steps: check `time_major`", lambda: run(GRU, X, initial_state=np.zeros((5, 2), F32)),
+     lambda: run(GRU, X, initial_state=np.zeros((5, 2), F32), time_major=True)),
+    ("The inputs have 5 steps: check `time_major`", lambda: run(LSTM, X, initial_state=LSTM.zero_state(5, F32), resets=MASK),
+     lambda: run(LSTM, X, initial_state=LSTM.zero_state(5, F32), resets=MASK, time_major=True)),
     ("Cast lengths to jnp.int32. Pass a mask as `mask=`, a state as `initial_state=`, and a dtype as `dtype=`",
      lambda: gru(np.ones(4)), lambda: (gru(np.ones(4).astype(jnp.int32)), gru(mask=MASK), gru(initial_state=ZEROS))),
     # States

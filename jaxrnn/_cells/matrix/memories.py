@@ -193,6 +193,16 @@ class DeltaMemoryCell(DecayMemoryCell):
 
     Source: arXiv:2412.06464, equation 10; `key_decay`: arXiv:2510.26692; the scale of q
     and the shared heads as in the package `flash-linear-attention` and in Qwen3-Next.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn
+        >>> cell = jaxrnn.DeltaMemoryCell(num_heads=2, key_size=4, value_size=3)
+        >>> k = jnp.full((1, 5, 2, 4), 0.5)  # [batch, time, heads, key], with norm 1.
+        >>> v, beta = jnp.ones((1, 5, 2, 3)), jnp.ones((1, 5, 2))
+        >>> inputs = jaxrnn.DeltaInputs(q=k, k=k, v=v, g=jnp.zeros((1, 5, 2)), beta=beta)
+        >>> outputs, state = jaxrnn.dynamic_rnn(cell.bind({}), inputs, dtype=v.dtype)
+        >>> outputs.shape, state.shape
+        ((1, 5, 2, 3), (1, 2, 4, 3))
     """
 
     rule = property(lambda self: DeltaRule(key_decay=self.key_decay))
