@@ -199,7 +199,7 @@ class DeltaMemoryCell(DecayMemoryCell):
         >>> cell = jaxrnn.DeltaMemoryCell(num_heads=2, key_size=4, value_size=3)
         >>> k = jnp.full((1, 5, 2, 4), 0.5)  # [batch, time, heads, key], with norm 1.
         >>> v, beta = jnp.ones((1, 5, 2, 3)), jnp.ones((1, 5, 2))
-        >>> inputs = jaxrnn.DeltaInputs(q=k, k=k, v=v, g=jnp.zeros((1, 5, 2)), beta=beta)
+        >>> inputs = jaxrnn.DeltaInputs(q=k, k=k, v=v, g=0 * beta, beta=beta)
         >>> outputs, state = jaxrnn.dynamic_rnn(cell.bind({}), inputs, dtype=v.dtype)
         >>> outputs.shape, state.shape
         ((1, 5, 2, 3), (1, 2, 4, 3))
