@@ -1,7 +1,7 @@
 """The CMU Pronouncing Dictionary: words, their pronunciations, and batches of both.
 
-Stress is removed, which leaves 39 phonemes. A word may have several pronunciations;
-each is one training example. ATTRIBUTION.md describes the source of the file.
+A word may have several pronunciations; each is one training example. The ids of letters
+and phonemes are those of g2p_en. ATTRIBUTION.md describes the source of the file.
 """
 
 import hashlib
@@ -15,27 +15,30 @@ FILE = Path(__file__).with_name("cmudict.txt.xz")
 TEST, DEV = 12_000, 2_670
 """The numbers of test and dev words, as in the split for published results."""
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz'"
-PHONEMES = (
-    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T "
-    "TH UH UW V W Y Z ZH"
-).split()
+VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()
+CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH".split()
+STRESSED = [f"{vowel}{stress}" for vowel in VOWELS for stress in "012"]
 
-PADDING = 0  # The ids of letters start at 1.
-END, START = 0, len(PHONEMES) + 1  # The ids of phonemes start at 1.
+LETTERS = ["<pad>", "'", "<end>", *"abcdefghijklmnopqrstuvwxyz"]
+"""g2p_en reads every character that it does not know, like an apostrophe, as 1."""
+PHONEMES = ["<pad>", "?", "<start>", "<end>", *sorted([*STRESSED, *CONSONANTS, "UW"])]
+"""Those of g2p_en, where ? and UW without stress are in no pronunciation."""
+
+LETTERS_END = LETTERS.index("<end>")
+START, END = PHONEMES.index("<start>"), PHONEMES.index("<end>")
 
 BUCKETS = (5, 6, 7, 8, 9, 10, 12, 15, 29)
 """The possible values of `size` in a batch. A word belongs to the first size that fits
-both its letters and its phonemes with END."""
+both its letters and its phonemes, each with an end."""
 
 
 class Batch(NamedTuple):
     """Words with one pronunciation each, padded with zeros."""
 
-    letters: Any  # [rows, size], int32
-    letter_count: Any  # [rows], int32
-    phonemes: Any  # [rows, size], int32, including END
-    phoneme_count: Any  # [rows], int32, including END
+    letters: Any  # [rows, size], int32, including the end
+    letter_count: Any  # [rows], int32, including the end
+    phonemes: Any  # [rows, size], int32, including the end
+    phoneme_count: Any  # [rows], int32, including the end
 
 
 # Words
@@ -64,20 +67,20 @@ def split(words):
 
 
 def spell(word):
-    """The ids of a word's letters."""
-    return [1 + LETTERS.index(letter) for letter in word]
+    """The ids of a word's letters, and of the end."""
+    return [LETTERS.index(letter) for letter in word] + [LETTERS_END]
 
 
 def to_ids(phonemes):
-    """The ids of the phonemes, followed by END."""
-    return [1 + PHONEMES.index(phoneme) for phoneme in phonemes] + [END]
+    """The ids of the phonemes, and of the end."""
+    return [PHONEMES.index(phoneme) for phoneme in phonemes] + [END]
 
 
 def to_phonemes(ids):
-    """The phonemes before the first END."""
+    """The phonemes before the first end."""
     ids = [int(i) for i in ids]
     ids = ids[: ids.index(END)] if END in ids else ids
-    return tuple(PHONEMES[i - 1] for i in ids)
+    return tuple(PHONEMES[i] for i in ids)
 
 
 # Batches
@@ -96,7 +99,7 @@ def make_batch(pairs, size, rows):
 
 def bucket_of(word, pronunciation=()):
     """The `size` of the batches for a word and its pronunciation."""
-    longest = max(len(word), len(pronunciation) + 1)
+    longest = 1 + max(len(word), len(pronunciation))
     return next(size for size in BUCKETS if longest <= size)
 
 

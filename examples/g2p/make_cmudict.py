@@ -16,18 +16,17 @@ import shutil
 from pathlib import Path
 
 ENTRY = re.compile(r"([a-z']+)(?:\(\d+\))? ([A-Z0-9 ]+)")
-WORDS, PRONUNCIATIONS = 124_926, 133_667
+WORDS, PRONUNCIATIONS = 124_926, 133_971
 
 
 def read(lines):
-    """A string `word P R AH N AH N ...` for each entry, without stress or duplicates.
+    """A string `word P R AH0 N AH1 N ...` for each entry, without duplicates.
 
     Words with characters other than letters and apostrophes, such as "a.d." and
     "wi-fi", are left out.
     """
     found = (ENTRY.fullmatch(line.split("#")[0].strip()) for line in lines)
-    entries = (f"{m[1]} {re.sub('[0-9]', '', m[2])}" for m in found if m)
-    return list(dict.fromkeys(entries))
+    return list(dict.fromkeys(f"{m[1]} {m[2]}" for m in found if m))
 
 
 def main():

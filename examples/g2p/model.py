@@ -1,214 +1,98 @@
-"""The net: a bidirectional encoder of letters, and a decoder with attention."""
+"""The network of g2p_en: a GRU reads letters, and another one writes phonemes.
 
-import dataclasses
-import functools
-import json
-import zipfile
-from pathlib import Path
-from typing import Any
+The parameters are a dict, of which `load` takes all from the package's file, and `init`
+draws others of the same shapes.
+"""
+
+import importlib.metadata
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import jaxrnn
-from jaxrnn import contrib
+from jaxrnn import convert, decode
 
 from . import data
 
-LETTERS = 1 + len(data.LETTERS)  # Includes padding.
-WRITTEN = 1 + len(data.PHONEMES)  # Includes END.
-FED = 1 + WRITTEN  # Includes START.
-
-COMMITTED = Path(__file__).with_name("model.npz")
-"""The trained net."""
+CELL = jaxrnn.CudnnCompatibleGRUCell(256)
+EMBEDDING, LONGEST = 64, data.BUCKETS[-1]
 
 
-def check(config, accepted, accepts, *names):
-    """Exits with the reason unless `accepts` is true of all named fields."""
-    for name in names:
-        value = getattr(config, name)
-        if not accepts(value):
-            flag = name.replace("_", "-")
-            raise SystemExit(f"--{flag} must be {accepted}, got {value}")
+def package_file():
+    """The file of the package, which is not imported."""
+    try:
+        package = importlib.metadata.distribution("g2p_en")
+    except importlib.metadata.PackageNotFoundError:
+        raise SystemExit("Run `pip install --no-deps g2p_en==2.1.0` first.") from None
+    return str(package.locate_file("g2p_en/checkpoint20.npz"))
 
 
-def check_counts(config, *names):
-    """Exits with the reason unless all named fields are at least 1."""
-    check(config, "at least 1", lambda n: n >= 1, *names)
+def load(file):
+    """The trained parameters; the GRUs have PyTorch's layout, under short names."""
+    with np.load(file) as arrays:
+        weights = dict(arrays)
 
+    def gru(part):
+        short = {"weight_ih": "w_ih", "weight_hh": "w_hh"}
+        short |= {"bias_ih": "b_ih", "bias_hh": "b_hh"}
+        own = {name: weights[f"{part}_{given}"] for name, given in short.items()}
+        return convert.torch.load(own).params
 
-@dataclasses.dataclass(frozen=True)
-class Net:
-    """The hyperparameters of the net; its parameters are in a separate dict."""
-
-    embedding: int = 64
-    """The size of letter and phoneme embeddings."""
-    units: int = 184
-    """The size of the encoder's LSTMs, in each direction."""
-    layers: int = 3
-    """The number of bidirectional encoder layers."""
-    decoder_units: int = 256
-    """The size of the decoder's LSTM and of its attention."""
-    dropout: float = 0.25
-    """The fraction of each layer's inputs that is dropped in training."""
-
-    def __post_init__(self):
-        check_counts(self, "embedding", "units", "layers", "decoder_units")
-        check(self, "from 0 to below 1", lambda x: 0 <= x < 1, "dropout")
-
-    @functools.cached_property
-    def encoder(self):
-        """One direction's cells, with dropout before each layer and after the last."""
-        keep, cell = 1 - self.dropout, jaxrnn.LSTMCell(self.units)
-        first = jaxrnn.DropoutWrapper(cell, input_keep_prob=keep, output_keep_prob=keep)
-        other = jaxrnn.DropoutWrapper(cell, output_keep_prob=keep)
-        return [first] + [other] * (self.layers - 1)
-
-    @functools.cached_property
-    def attention(self):
-        """The decoder's LSTM, which attends to the encoder's outputs."""
-        return self._attention(alignment_history=False)
-
-    @functools.cached_property
-    def watched_attention(self):
-        """The same cell, with a state that collects attention weights."""
-        return self._attention(alignment_history=True)
-
-    @functools.cached_property
-    def decoder(self):
-        """The attention cell with dropout, which needs a key to take effect."""
-        keep = 1 - self.dropout
-        return jaxrnn.DropoutWrapper(self.attention, keep, keep)
-
-    def _attention(self, alignment_history):
-        size = self.decoder_units
-        mechanism = contrib.LuongAttention(size, memory_depth=2 * self.units)
-        return contrib.AttentionWrapper(
-            jaxrnn.LSTMCell(size), mechanism, size, alignment_history
-        )
-
-
-def init(net, key):
-    """Initial parameters of the net."""
-    of_read, of_written, of_layers, of_decoder, of_project = jax.random.split(key, 5)
-    vector = lambda size: jax.ShapeDtypeStruct((1, size), jnp.float32)
-    layers = jaxrnn.init_stack_bidirectional(
-        net.encoder, net.encoder, of_layers, vector(net.embedding)
-    )
-    glorot = jax.nn.initializers.glorot_normal()
     return {
-        # The entries of embeddings are about as large as the outputs of an LSTM. With
-        # entries a tenth as large, the loss falls half as fast at first.
-        "read": jax.random.normal(of_read, (LETTERS, net.embedding)),
-        "written": jax.random.normal(of_written, (FED, net.embedding)),
-        "encoder": [{"fw": fw, "bw": bw} for fw, bw in zip(*layers, strict=True)],
-        "decoder": net.decoder.init(of_decoder, vector(net.embedding)),
-        "project": {
-            "kernel": glorot(of_project, (net.decoder_units, WRITTEN)),
-            "bias": jnp.zeros(WRITTEN),
-        },
+        "read": weights["enc_emb"],
+        "encoder": gru("enc"),
+        "written": weights["dec_emb"],
+        "decoder": gru("dec"),
+        "kernel": weights["fc_w"].T,
+        "bias": weights["fc_b"],
     }
 
 
-def encode(net, params, letters, letter_count, key=None):
-    """The memory `[rows, size, 2 * units]`: each letter in its context.
+def init(key):
+    """Random parameters."""
+    keys = iter(jax.random.split(key, 5))
+    size, normal = len(data.PHONEMES), jax.random.normal
+    x = jnp.zeros((1, EMBEDDING))
+    return {
+        "read": normal(next(keys), (len(data.LETTERS), EMBEDDING)),
+        "encoder": CELL.init(next(keys), x),
+        "written": normal(next(keys), (size, EMBEDDING)),
+        "decoder": CELL.init(next(keys), x),
+        "kernel": normal(next(keys), (CELL.output_size, size)) / 16,
+        "bias": jnp.zeros(size),
+    }
 
-    Without a key, there is no dropout.
-    """
-    bind = lambda name, i: [
-        cell.bind(
-            layer[name], key if key is None else jax.random.fold_in(key, 2 * n + i)
-        )
-        for n, (cell, layer) in enumerate(
-            zip(net.encoder, params["encoder"], strict=True)
-        )
-    ]
-    memory, _, _ = jaxrnn.stack_bidirectional_dynamic_rnn(
-        bind("fw", 0),
-        bind("bw", 1),
-        params["read"][letters],
-        dtype=jnp.float32,
-        sequence_length=letter_count,
-    )
-    return memory
+
+def encode(params, letters, letter_count):
+    """The state after the last letter and the end, `[words, 256]`."""
+    cell, x = CELL.bind(params["encoder"]), params["read"][letters]
+    _, state = jaxrnn.dynamic_rnn(cell, x, letter_count, dtype=x.dtype)
+    return state
 
 
 def project(params, outputs):
-    """Logits of END and the phonemes, for the decoder's outputs."""
-    return outputs @ params["project"]["kernel"] + params["project"]["bias"]
+    """The logits of all phonemes."""
+    return outputs @ params["kernel"] + params["bias"]
 
 
-def shifted(phonemes):
-    """The decoder's inputs for these targets: START, then all phonemes but the last."""
-    return jnp.pad(phonemes[:, :-1], [(0, 0), (1, 0)], constant_values=data.START)
+@jax.jit
+def greedy(params, letters, letter_count):
+    """The ids of the phonemes, `[words, 29]`."""
+    return decode.greedy(
+        CELL.bind(params["decoder"]),
+        embed=lambda ids: params["written"][ids],
+        project=lambda outputs: project(params, outputs),
+        initial_state=encode(params, letters, letter_count),
+        start_ids=jnp.full(len(letters), data.START, jnp.int32),
+        end_id=data.END,
+        max_time=LONGEST,
+    ).ids
 
 
-# Training
-
-
-def compute_logits(net, params, batch, key):
-    """Logits `[rows, size, WRITTEN]`, with teacher forcing and dropout."""
-    of_encoder, of_decoder = jax.random.split(key)
-    memory = encode(net, params, batch.letters, batch.letter_count, of_encoder)
-    outputs, _ = jaxrnn.dynamic_rnn(
-        net.decoder.bind(params["decoder"], of_decoder),
-        params["written"][shifted(batch.phonemes)],
-        batch.phoneme_count,
-        initial_state=net.attention.initial_state(memory, batch.letter_count),
-        dtype=jnp.float32,
-    )
-    return project(params, outputs)
-
-
-def cross_entropy(logits, batch, smoothing):
-    """The mean cross-entropy over phonemes and END, with label smoothing."""
-
-    def smoothed(labels, logits):
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, WRITTEN), smoothing)
-        return optax.softmax_cross_entropy(logits, targets)
-
-    is_valid = jnp.arange(logits.shape[1]) < batch.phoneme_count[:, None]
-    weights = is_valid.astype(logits.dtype)
-    return contrib.sequence_loss(
-        logits, batch.phonemes, weights, softmax_loss_function=smoothed
-    )
-
-
-# Files
-
-
-def save(path, net, params):
-    """Writes hyperparameters, and parameters as float16, to an npz file."""
-    arrays: dict[str, Any] = {
-        name_of(path): np.asarray(x, np.float16)
-        for path, x in jax.tree_util.tree_leaves_with_path(params)
-    }
-    np.savez_compressed(path, net=json.dumps(dataclasses.asdict(net)), **arrays)
-
-
-def load(path):
-    """`(net, params)` from a file that `save` wrote, with parameters as float32."""
-    if not Path(path).is_file():
-        raise SystemExit(f"{path} is not a file; pass a file that g2p.train wrote")
-    try:
-        with zipfile.ZipFile(path), np.load(path) as file:
-            net = Net(**json.loads(file["net"].item()))
-            like = jax.eval_shape(functools.partial(init, net), jax.random.key(0))
-            read = lambda path, _: jnp.asarray(file[name_of(path)], jnp.float32)
-            return net, jax.tree_util.tree_map_with_path(read, like)
-    except (KeyError, zipfile.BadZipFile):
-        raise SystemExit(f"{path} is not a complete file from g2p.train") from None
-
-
-def load_all(paths):
-    """`(nets, params)`, two tuples, from one or more files."""
-    if not paths:
-        raise SystemExit("--paths must name one or more files, got none")
-    return tuple(zip(*map(load, paths), strict=True))
-
-
-def name_of(path):
-    """A name such as `encoder/0/fw/kernel`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+def pronounce(params, words):
+    """A dict from each word to the phonemes that the network writes."""
+    words = list(words)
+    batch = data.make_batch([(word, ()) for word in words], LONGEST, len(words))
+    ids = greedy(params, batch.letters, batch.letter_count)
+    return dict(zip(words, map(data.to_phonemes, np.asarray(ids)), strict=True))

@@ -1,15 +1,8 @@
-"""Error rates of pronunciations, with confidence intervals and a paired test."""
+"""Error rates of pronunciations, with confidence intervals."""
 
 import numpy as np
-from scipy import stats
 
 SAMPLES = 2000
-
-
-def read(path):
-    """`{word: phonemes}` from a file that `g2p.baseline` wrote."""
-    lines = (line.split("\t") for line in path.read_text().splitlines())
-    return {word: tuple(phonemes.split()) for word, _, phonemes in lines}
 
 
 # Rates
@@ -58,48 +51,13 @@ def bootstrap(wrong, of):
     return wrong.sum() / of.sum(), *np.quantile(rates, [0.025, 0.975])
 
 
-def measure(found, words):
-    """A dict from names to rates, each with its interval."""
-    ones = np.ones(len(words))
-    return {
-        "words wrong": bootstrap(words_wrong(found, words), ones),
-        "phonemes wrong": bootstrap(*phonemes_wrong(found, words)),
-    }
-
-
 def print_rates(rates):
-    """Prints a table with a row for each search and a column for each rate."""
+    """Prints a table with a row for each network and a column for each rate."""
     names = next(iter(rates.values()))
-    print(f"\n| search | {' | '.join(names)} |\n|{'---|' * (1 + len(names))}")
-    for search, row in rates.items():
+    print(f"\n| network | {' | '.join(names)} |\n|{'---|' * (1 + len(names))}")
+    for network, row in rates.items():
         cells = (
-            f"{100 * x:.2f} % ({100 * a:.2f}-{100 * b:.2f})" for x, a, b in row.values()
+            f"{100 * x:.1f} % ({100 * a:.1f} to {100 * b:.1f})"
+            for x, a, b in row.values()
         )
-        print(f"| {search} | {' | '.join(cells)} |")
-
-
-def paired(wrong, other):
-    """`(difference, half of its 95 % interval, p)` for the error rates of two systems.
-
-    McNemar's test considers the words that exactly one system gets wrong. If both
-    systems are equally good, each of these words is equally likely to be wrong in
-    either.
-
-    Args:
-        wrong: Whether each word is wrong, bool `[words]`.
-        other: The same for the other system.
-    """
-    first, second = (wrong & ~other).sum(), (other & ~wrong).sum()
-    n, difference, both = len(wrong), (first - second) / len(wrong), first + second
-    half = 1.96 * np.sqrt(both / n - difference**2) / np.sqrt(n)
-    return difference, half, stats.binomtest(first, both).pvalue if both else 1.0
-
-
-def print_paired(found, other, words):
-    """Prints the difference between the error rates of two systems."""
-    both = words_wrong(found, words), words_wrong(other, words)
-    difference, half, p = paired(*both)
-    print(
-        f"\nWords wrong, minus the other system's {100 * both[1].mean():.2f} %: "
-        f"{100 * difference:+.2f} ± {100 * half:.2f} points, p = {p:.3f} (McNemar)."
-    )
+        print(f"| {network} | {' | '.join(cells)} |")

@@ -1,21 +1,20 @@
 """g2p_en writes the phonemes of English words: two GRUs of 256 units, in an npz file.
 
-The package's own code, in NumPy, is the oracle.
+The example `g2p` loads the file. The package's own code, in NumPy, is the oracle.
 """
 
 import importlib
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from g2p import data, model
 
 import jaxrnn
-from jaxrnn import decode
-from jaxrnn.convert import torch as convert
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_settings")]
 PACKAGE = "g2p_en==2.1.0"
-START, END, MOST = 2, 3, 20
+MOST = 20
+"""The package stops after this number of phonemes."""
 WORDS = "a recurrent network pronounces unfamiliar words activationist jaxrnn knight "
 WORDS += "photograph zyzzyva tlaxcala o'hara antidisestablishmentarianism"
 WORDS = WORDS.split()
@@ -27,41 +26,18 @@ def theirs(stand_ins):
     return importlib.import_module("g2p_en.g2p").G2p()
 
 
-@pytest.fixture
-def weights(package):
-    with np.load(package / "g2p_en" / "checkpoint20.npz") as file:
-        return dict(file)
-
-
-def gru(weights, part):
-    """The weights have PyTorch's layout, under names of their own."""
-    names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
-    arrays = {name: weights[f"{part}_{name[0]}{name[-3:]}"] for name in names}
-    return convert.load(arrays)
-
-
-def test_trained_g2p_en(theirs, weights):
+def test_trained_g2p_en(theirs, package):
     """Encoded and decoded as one padded batch, and there word by word."""
-    steps = [theirs.encode(word)[0] for word in WORDS]
-    lengths = np.array([len(x) for x in steps])
-    x = np.zeros((len(WORDS), lengths.max(), steps[0].shape[-1]), np.float32)
-    for row, own in zip(x, steps, strict=True):
-        row[: len(own)] = own
-    outputs, state = jaxrnn.dynamic_rnn(gru(weights, "enc"), x, lengths, dtype=x.dtype)
-    parts = [weights[f"enc_{name}"] for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
-    for row, own in zip(outputs, steps, strict=True):
-        want = theirs.gru(own[None], len(own), *parts)[0]
-        np.testing.assert_allclose(row[: len(own)], want, rtol=0, atol=1e-5)
-
-    decoded = decode.greedy(
-        gru(weights, "dec"),
-        embed=lambda ids: jnp.asarray(weights["dec_emb"])[ids],
-        project=lambda h: h @ weights["fc_w"].T + weights["fc_b"],
-        initial_state=state,
-        start_ids=np.full(len(WORDS), START),
-        end_id=END,
-        max_time=MOST,
-    )
-    for word, ids in zip(WORDS, np.asarray(decoded.ids), strict=True):
-        written = [theirs.phonemes[i] for i in ids if i != END]
-        assert written == theirs.predict(word)
+    params = model.load(package / "g2p_en" / "checkpoint20.npz")
+    batch = data.make_batch([(word, ()) for word in WORDS], model.LONGEST, len(WORDS))
+    x = params["read"][batch.letters]
+    cell = model.CELL.bind(params["encoder"])
+    outputs, _ = jaxrnn.dynamic_rnn(cell, x, batch.letter_count, dtype=x.dtype)
+    names = ("enc_w_ih", "enc_w_hh", "enc_b_ih", "enc_b_hh")
+    weights = [getattr(theirs, name) for name in names]
+    for word, row in zip(WORDS, outputs, strict=True):
+        own, count = theirs.encode(word), len(word) + 1
+        want = theirs.gru(own, count, *weights)[0]
+        np.testing.assert_allclose(row[:count], want, rtol=0, atol=1e-5)
+    for word, phonemes in model.pronounce(params, WORDS).items():
+        assert list(phonemes[:MOST]) == theirs.predict(word)

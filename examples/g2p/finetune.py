@@ -1,0 +1,148 @@
+"""Fine-tune the trained network of g2p_en with optax, and compare it before and after.
+
+The same training also starts from random parameters. Run it from the folder `examples`:
+
+    pip install -e '..[examples]' && pip install --no-deps g2p_en==2.1.0
+    python -m g2p.finetune                     # writes g2p.png
+
+"""
+
+import functools
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from flag_types import Count, Picture, Positive
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import jaxrnn
+
+from . import data, model, scores
+
+ROWS, POINTS = 128, 24
+"""The number of words in a batch, and of points of a learning curve."""
+
+
+def loss_of(params, batch):
+    """The mean cross-entropy of a phoneme, given the right phonemes before it."""
+    before = jnp.roll(batch.phonemes, 1, axis=1).at[:, 0].set(data.START)
+    outputs, _ = jaxrnn.dynamic_rnn(
+        model.CELL.bind(params["decoder"]),
+        params["written"][before],
+        batch.phoneme_count,
+        initial_state=model.encode(params, batch.letters, batch.letter_count),
+    )
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        model.project(params, outputs), batch.phonemes
+    )
+    is_valid = jnp.arange(losses.shape[1]) < batch.phoneme_count[:, None]
+    return jnp.mean(losses, where=is_valid)
+
+
+def without_stress(phonemes):
+    """The phonemes of g2p_en with the digits of stress removed."""
+    return tuple(re.sub("[0-2]", "", phoneme) for phoneme in phonemes)
+
+
+def wrong(params, words):
+    """The share of words whose pronunciation is wrong."""
+    return scores.words_wrong(model.pronounce(params, words), words).mean()
+
+
+def measure(params, words):
+    """The error rates, each with its interval."""
+    found = model.pronounce(params, words)
+    plain = {w: list(map(without_stress, each)) for w, each in words.items()}
+    found_plain = {word: without_stress(each) for word, each in found.items()}
+    ones = np.ones(len(words))
+    return {
+        "words wrong": scores.bootstrap(scores.words_wrong(found, words), ones),
+        "without stress": scores.bootstrap(
+            scores.words_wrong(found_plain, plain), ones
+        ),
+        "phonemes wrong": scores.bootstrap(*scores.phonemes_wrong(found, words)),
+    }
+
+
+def train(params, words, dev, rate, epochs):
+    """Trains with Adam, whose rate decays to zero.
+
+    Returns:
+        The parameters, and the shares of dev words that are wrong, by step.
+    """
+    batches = data.Training(words, ROWS, seed=0)
+    steps = epochs * batches.per_epoch
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adam(optax.linear_schedule(rate, 0.0, steps)),
+    )
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def update(params, opt_state, batch):
+        loss, gradient = jax.value_and_grad(loss_of)(params, batch)
+        changes, opt_state = optimizer.update(gradient, opt_state)
+        return optax.apply_updates(params, changes), opt_state, loss
+
+    params = jax.tree.map(jnp.array, params)  # Copies, because they are donated.
+    opt_state, curve = optimizer.init(params), {0: wrong(params, dev)}
+    bar = tqdm(range(1, steps + 1), unit="step")
+    for n in bar:
+        params, opt_state, loss = update(params, opt_state, batches[n - 1])
+        if n % max(1, steps // POINTS) == 0:
+            curve[n] = wrong(params, dev)
+            bar.set_postfix(loss=f"{loss:.3f}", dev=f"{curve[n]:.1%}")
+    return params, curve
+
+
+def draw(path, curves):
+    """Draws the shares of dev words that are wrong."""
+    figure = Figure(figsize=(7, 3.5), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        axes.plot(list(curve), [100 * share for share in curve.values()], label=name)
+    axes.set(xlabel="steps", ylabel="dev words wrong (%)", ylim=(0, 100))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def main(
+    words: tyro.conf.Positional[tuple[str, ...]] = ("o'hara", "knight", "zyzzyva"),
+    epochs: Count = 1,
+    rate: Positive = 2e-4,
+    random_rate: Positive = 3e-3,
+    figure: Picture = Path("g2p.png"),
+):
+    """Prints error rates on test words before and after the training, and draws curves.
+
+    Args:
+        words: Words to pronounce with each network.
+        epochs: The number of times that each training word is read.
+        rate: Adam's initial learning rate for the parameters of g2p_en.
+        random_rate: The same for random parameters.
+        figure: The file for the picture.
+    """
+    training, dev, test = data.split(data.load())
+    networks, curves = {"g2p_en": model.load(model.package_file())}, {}
+    starts = {
+        "fine-tuned": (networks["g2p_en"], rate),
+        "random start": (model.init(jax.random.key(0)), random_rate),
+    }
+    for name, (start, own_rate) in starts.items():
+        networks[name], curves[name] = train(start, training, dev, own_rate, epochs)
+    draw(figure, curves)
+    scores.print_rates({name: measure(each, test) for name, each in networks.items()})
+    for name, each in networks.items():
+        for word, phonemes in model.pronounce(each, words).items():
+            print(name, word, *phonemes)
+    return networks
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
