@@ -31,7 +31,7 @@ LIBRARIES = {  # The contestants of each library; the faster one counts.
     "PyTorch": ["torch"],
 }
 FASTER = "faster than jaxrnn in"
-BY_HAND = {"Code by hand, with Flax or JAX": ["by_hand"]}
+BY_HAND = {"Hand-written loops, Flax or JAX": ["by_hand"]}
 MODES = {"train": "training", "forward": "inference"}
 CELLS = {
     "lstm": "LSTM",

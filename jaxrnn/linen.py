@@ -202,8 +202,8 @@ class Recurrent(nn.Module, kw_only=True):
                 return such a pair.
 
         Returns:
-            `{"params": ...}`, for `apply`. As in the result of `init`, parameters with
-            `axis_names` are in boxes.
+            `{"params": ...}`, for `apply`. Parameters with `axis_names` are boxed in
+            `nn.LogicallyPartitioned`, as `init` returns them.
 
         Raises:
             TypeError: If an argument is not a bound cell.

@@ -132,7 +132,7 @@ def as_sequence(name: str, sequence: PyTree, first: PyTree = None) -> PyTree:
 
     arrays = jax.tree.map(spread, arrays)
     if first is not None:
-        fix = "The first sequence sets the structure, dtypes and step shapes of all."
+        fix = "All sequences must match the first in structure, dtypes and step shapes."
         check_like(name, arrays, first, 1, strict=False, fix=fix, error=ValueError)
     return arrays
 

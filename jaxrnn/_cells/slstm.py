@@ -50,7 +50,7 @@ class SLSTMCell(AffineCell):
     by head; `recurrent_kernel` `[N, d, 4d]`, the same blocks for each head.
 
     Arithmetic, except for the matrix products, is done in at least float32. c, n and m
-    may be wider than the inputs. h must have the dtype of the inputs; use
+    may have a wider dtype than the inputs. h must have the dtype of the inputs; use
     `state._replace(h=...)` to cast h.
 
     Attributes:

@@ -224,7 +224,8 @@ def make_run(
     state = as_initial_state(cell, initial_state, time, strict=is_ragged)
     where, reset_state = as_resets(resets, reset_state, shape, axis)
     steps = Steps(
-        # The lengths of a part count all steps.
+        # With `axis_name`, `time` is the part of one device, but lengths count the
+        # steps of all devices, so they may exceed it.
         lengths=as_lengths(lengths, shape[1 - axis], time=None if axis_name else time),
         mask=valid,
         restarts=None if where is None else Restarts(where, reset_state),

@@ -68,7 +68,8 @@ def run_on_mesh(
     version = bound_or_none(cell).version
     if version is not None:
         return _compiled(cell, run, options, spec, version)
-    # A cell that may change is compiled in each call, as in `run_cell`.
+    # A cell without a version may have changed since the last call, so each call
+    # compiles it, as in `run_cell`.
     run_all = lambda cell, run: _run_on_mesh(cell, run, options, spec, version)
     return jax.jit(run_all)(cell, run)
 

@@ -377,7 +377,7 @@ class SRUCell(LinearRecurrenceCell):
     def coefficients(
         self, params: Params, inputs: Array
     ) -> tuple[Array, Array, tuple[Array, Array]]:
-        """`f` and `(1 - f) * y` for the state; `r` and `(1 - r) * s` for the output."""
+        """Returns `f`, `(1 - f) * y` and, for the output, `(r, (1 - r) * s)`."""
         bias = jnp.pad(params["bias"], self.num_units)  # Only f and r have a bias.
         wide = extend.at_least_float32(inputs.dtype)
         z = extend.affine({"kernel": params["kernel"], "bias": bias}, [inputs], wide)

@@ -249,7 +249,7 @@ def _check_stack(nodes: Sequence[Weights]) -> None:
 
 
 def _stacks(nodes: Sequence[Weights]) -> list[list[str]]:
-    """The names of the nodes of each stack, from the inputs upwards."""
+    """Lists the node names of each stack; the first node reads the inputs."""
     below = {node.get("name"): node["reads"] for node in nodes if "reads" in node}
     stacks = []
     for name in [each for each in below if each not in below.values()]:

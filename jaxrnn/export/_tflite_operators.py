@@ -266,7 +266,7 @@ def _options(weights: LayerWeights) -> dict[str, Any]:
 
 
 def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
-    """The constant inputs of one direction, in the order of the operator."""
+    """The constant inputs of one direction, in the order that the operator expects."""
     if weights.kind == Kind.RNN:
         return [weights.input_kernel.T, weights.state_kernel.T, weights.bias]
     of_inputs, of_state, bias, _ = LIBRARY.arrays(weights)
@@ -363,7 +363,7 @@ def _operator_code(operator: str) -> Any:
     return _new(
         "OperatorCode",
         builtinCode=code,
-        deprecatedBuiltinCode=min(code, 127),  # This older field has one byte.
+        deprecatedBuiltinCode=min(code, 127),  # A signed byte.
         version=_VERSIONS.get(operator, 1),
     )
 

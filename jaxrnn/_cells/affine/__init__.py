@@ -1,1 +1,1 @@
-"""Affine cells, and the loops that run whole sequences of them."""
+"""Affine cells, and the loops that run them over whole sequences."""

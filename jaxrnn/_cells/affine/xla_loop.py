@@ -397,8 +397,8 @@ def _product_tangents(
 ) -> list[Array | None]:
     """The part of each product's tangent due to parameters and inputs; None if zero.
 
-    The products of `primals` and `tangents` are in parts (`in_parts`).
-    This part depends only on values that are known before the loop. In finished rows,
+    The kernels in `primals.products` and `tangents.products` are split by `in_parts`.
+    The result depends only on values that are known before the loop. In finished rows,
     these values must be finite, and do not affect the result.
     """
     zs, _ = saved

@@ -39,8 +39,8 @@ class LinearRecurrenceCell(SpecsCell):
 
     Inputs are floating-point arrays `[batch, depth]`. The inputs, the parameters and
     the outputs share one dtype. The state is `[batch, units]`, or a `ComplexState` of
-    two such arrays, and may be wider than the inputs. `a * h + b` is computed in at
-    least float32. `coefficients` should also compute in at least float32, because
+    two such arrays, and its dtype may be wider than theirs. `a * h + b` is computed in
+    at least float32. `coefficients` should also compute in at least float32, because
     `sigmoid(7)` is 1 in bfloat16. `|a|` must not exceed 1 in long sequences, because
     the product of many factors a could overflow.
 

@@ -45,8 +45,8 @@ class MatrixMemoryCell(SpecsCell):
     `param_specs`, `state_size` and `output_size`. A cell without parameters derives
     from `BareMemoryCell`, which defines all but the rule.
 
-    Arithmetic is done in at least float32. The state may be wider than the inputs; use
-    a float32 state for bfloat16 inputs.
+    Arithmetic is done in at least float32. The state may have a wider dtype than
+    the inputs; use a float32 state for bfloat16 inputs.
     """
 
     _: dataclasses.KW_ONLY

@@ -58,8 +58,8 @@ class MLSTMCell(MatrixMemoryCell):
     `kernel` `[I, 2NK + 2H + 2N]` and `bias` `[2NK + 2H + 2N]`, blocks q, k, v, o,
     ordered by head, then i, f; with `norm_epsilon`, `norm_scale` `[H]`.
 
-    Arithmetic is done in at least float32. The state may be wider than the inputs; for
-    bfloat16 inputs, use a float32 state.
+    Arithmetic is done in at least float32. The state may have a wider dtype than
+    the inputs; for bfloat16 inputs, use a float32 state.
 
     Attributes:
         num_units: `H`, the total size of all heads.

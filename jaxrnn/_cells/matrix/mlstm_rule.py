@@ -102,7 +102,7 @@ class MLSTMRule(MatrixRule):
         added = i - log_keep
         m = chunk.start(lambda state: state.m)
         a = jnp.maximum(m, chunk.maxima(added))
-        # An empty memory stays as it is until a step is written; -inf + inf is NaN.
+        # While the memory is empty, m and a are -inf, and m - a would be NaN.
         is_empty = a == -jnp.inf
         keep = jnp.exp(jnp.where(is_empty, 0.0, m - a))
         pairs = chunk.pairs(-jnp.where(is_empty, 0.0, a), added)
@@ -203,7 +203,7 @@ def _map_state(transition: MLSTMMap, state: MLSTMState) -> MLSTMState:
     written, log_keep = transition
     old = log_keep + state.m
     m = jnp.maximum(old, written.m)
-    # An empty memory stays empty; -inf + inf is NaN.
+    # If both memories are empty, m is -inf, and x - m would be NaN.
     scale = lambda x: jnp.exp(jnp.where(m == -jnp.inf, 0.0, x - m))[..., None]
     kept, added = scale(old), scale(written.m)
     n = kept * state.n + added * written.n

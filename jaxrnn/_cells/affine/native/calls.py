@@ -228,7 +228,7 @@ class Call:
             "bias": bias,
         }
 
-        # JAX keeps `run`, which must therefore not close over the arrays.
+        # JAX caches `run`, and would keep alive the arrays that `run` closes over.
         def run(*args: PyTree) -> Params:
             results = self._run("weights", args, list(types.values()), **static)
             return dict(zip(types, results, strict=True))
