@@ -46,12 +46,12 @@ def check_key_or_none(key: object) -> None:
         check_key(key)
 
 
-STEPS_AT_ONCE = 16  # A CPU draws the numbers of so many steps at once.
+STEPS_AT_ONCE = 16  # How many steps' numbers a CPU draws at once.
 
 # No step has this index, so the run's key differs from every step's key.
 RUN = 2**32 - 1
 
-# Maps an implementation of keys that hold two keys to the implementation of the two.
+# Maps the implementation of a key that holds two keys to the implementation of each.
 _IMPL_OF_PARTS: dict[Any, Any] = {}
 
 

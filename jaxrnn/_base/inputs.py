@@ -1,6 +1,6 @@
 """Checks nests of arrays: their leaves, shapes, dtypes and structures.
 
-`like` is the one comparison of nests: arrays with the types that they must have. A type
+`like` compares a nest of arrays with the types that the arrays must have. A type
 is a `jax.ShapeDtypeStruct`, or an array, of which only shape and dtype are read.
 """
 
@@ -283,7 +283,7 @@ def warn_of_plain_pair(name: str, size: Size, state: PyTree) -> None:
 def check_no_plain_tuple(name: str, want: PyTree, got: PyTree) -> None:
     """Raises TypeError if `got` has a plain tuple where `want` has a named tuple.
 
-    ValueError if the structures also differ in other ways.
+    Raises ValueError if the structures also differ in other ways.
     """
     want, got = opaque(want), opaque(got)
     if _named_tuple(jax.tree.structure(want), jax.tree.structure(got)):

@@ -44,7 +44,7 @@ def _tangent_of_joined_dot(
     JAX's own rule would join the tangent with zeros. A gradient of a loop over steps
     would then multiply by these rows at every step, to no purpose.
     """
-    from .sharding import as_varying_as  # A module that imports this one.
+    from .sharding import as_varying_as  # Avoids a circular import.
 
     operands, kernel = primals
     d_operands, d_kernel = tangents

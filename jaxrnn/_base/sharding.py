@@ -115,7 +115,7 @@ def spec_of_divided_time(xs: PyTree, axis: int) -> PartitionSpec | None:
     """How an explicit mesh divides rows and time; None if time is not divided.
 
     Args:
-        xs: Inputs with time along `axis`; one leaf may tell for all.
+        xs: Inputs with time along `axis`; the first divided leaf decides.
         axis: 0 or 1.
     """
     if explicit_mesh_of(xs) is None:

@@ -182,7 +182,7 @@ def check_number(
             "Pass a Python number, and create a cell for each number, outside of "
             "`vmap` and `jit`. What a transformation changes belongs to the "
             "parameters; for `forget_bias`, pass 0 and add the number to the bias of "
-            "the forget gate."
+            "the forget gate. To turn dropout off, bind the cell without a key."
         )
     expect(is_scalar or is_real, name, "be a number", value, fix, error=TypeError)
     number = float(value)

@@ -164,7 +164,7 @@ def run_backward(
 
 
 def as_dtype_or_none(dtype: DType | None) -> DType | None:
-    """The dtype that JAX uses, so that only one driver warns if it is another one."""
+    """The dtype that JAX uses for `dtype`, so that inner drivers do not warn again."""
     return None if dtype is None else as_dtype(dtype)
 
 

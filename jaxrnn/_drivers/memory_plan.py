@@ -133,9 +133,9 @@ def memory_plan(
 
     For each strategy, the function compiles the gradient of a loss on the final state
     with respect to the parameters, for one device and for sequences without lengths.
-    The programs contain the loop that `dynamic_rnn` would run there by default.
-    Each compilation takes a second or more. XLA then reports the memory of the compiled
-    program; nothing is run.
+    Each program contains the loop that `dynamic_rnn` would run on that device by
+    default. Each compilation takes a second or more. XLA then reports the memory of the
+    compiled program; nothing is run.
 
     Args:
         cell: A cell, bound or unbound. Bind a cell with dropout to a key, because its

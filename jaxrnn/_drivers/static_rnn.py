@@ -233,7 +233,7 @@ def _masked(
     lengths: Array,
     dtype: DType | None,
 ) -> tuple[PyTree, Steps]:
-    """Checks a step of each type; returns the state of later types, and the masks."""
+    """Checks one step of each input type; returns the checked state and the masks."""
     for t, inputs in enumerate(steps):
         if t == 0 or _types(inputs) != _types(steps[t - 1]):
             with error_note(f"Raised at step {t}, with `inputs[{t}]`."):

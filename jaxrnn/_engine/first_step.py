@@ -54,8 +54,8 @@ def as_initial_state(
 ) -> PyTree:
     """Returns the user's state, if any, as arrays with room for `time` writes.
 
-    Warns of a plain pair instead of an `LSTMStateTuple`, unless `probe`, which is then
-    also `strict`, raises an error.
+    Warns of a plain pair instead of an `LSTMStateTuple`; if `strict`, `probe` raises an
+    error later instead.
     """
     if state is None:
         return None
@@ -74,9 +74,9 @@ def mask_or_lengths(
 ) -> tuple[Array | None, Lengths | None]:
     """Returns `(mask, sequence_length)`; at least one of the two is None.
 
-    A mask without gaps is converted to lengths, because lengths need no reordering of
-    steps: a mask of one step, or a mask whose values are known. The first arguments are
-    as in `as_mask`. With `axis_name`, the mask is that of one device, but lengths would
+    A mask without gaps is converted to lengths if it has one step or known values,
+    because lengths need no reordering of steps. The first arguments are as in
+    `as_mask`. With `axis_name`, the mask covers one device's steps, but lengths would
     count all steps.
     """
     array = as_mask(mask, lengths, shape, axis)
@@ -175,7 +175,7 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
 
 
 def _fix_of_reset_state(given: PyTree, state: PyTree) -> str:
-    """What to do if a leaf lacks the axis of rows, or has one of steps."""
+    """What to do if a leaf lacks the batch axis, or has a time axis."""
     leaves = jax.tree.leaves(given), jax.tree.leaves(state)
     for got, want in zip(*leaves, strict=False):
         if want.ndim and got.shape == want.shape[1:]:

@@ -71,7 +71,7 @@ def run_until_finished(
             expect(not jax.tree.leaves(emit_types), limit_name, must, None, fix)
             return emit_types, _unbounded(step, first_carry)
         if finished is None:
-            # A compiled loop runs all steps again, because it has one shape of emits.
+            # Start again at step 0, so that one compiled loop fills the whole buffer.
             carry = with_capacity_for(first_carry, max_time, first_write)
             emit_ta, carry = _bounded(step, carry, max_time, strategy)
             must = f"all rows must finish within `{limit_name}` ({max_time}) steps"

@@ -66,7 +66,7 @@ def zero_unless(mask: Array, tree: PyTree) -> PyTree:
 def inputs_of_all_rows(
     alive: Array, running: Array, inputs: PyTree, state: PyTree, stand_in: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """Returns the `(inputs, state)` on which a cell runs that may read other rows.
+    """Returns the `(inputs, state)` for a step of a cell that may read other rows.
 
     The rows of a cell may interact, and a scalar leaf or a TensorArray may depend on
     all rows. While TensorFlow's loop would run, finished rows therefore have the states

@@ -235,9 +235,9 @@ def closed_over(
 
 
 def has_reverse_rule(program: Any) -> bool:
-    """Whether a jaxpr calls a `jax.custom_vjp`, which has no derivative forward.
+    """Whether a jaxpr calls a `jax.custom_vjp`, which has no forward mode.
 
-    The rule of a `jax.custom_jvp` replaces the function, so the function may call one.
+    Inside a `jax.custom_jvp`, whose rule replaces its function, such calls are ignored.
     """
 
     def inner(eqn: Any) -> list:

@@ -177,8 +177,8 @@ class Steps:
     def state_numbers(self) -> Array | None:
         """The index of the restart state that a row gets before a step; -1 for none.
 
-        The index of the row or, at the first step of a sequence, of the sequence. int32
-        in the layout of the inputs; None if there are no restarts.
+        For a reset, this is the index of the row; for a first step, of the sequence.
+        The array is int32, in the layout of the inputs; None if there are no restarts.
         """
         restarts = self.restarts
         if restarts is None or not restarts.are_resets:

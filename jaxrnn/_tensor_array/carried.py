@@ -121,7 +121,7 @@ class LoopWrites:
         Args:
             step: The body of the loop.
             carry: The carry before the first step. Its TensorArrays have known shapes.
-            max_steps: The maximum number of steps. If the writes of so many steps need
+            max_steps: The maximum number of steps. If the writes of all steps need
                 more than twice the memory of an array, the loop carries the array. The
                 loop also carries arrays of symbolic size, arrays whose elements may
                 differ in shape, and all arrays if `max_steps` is symbolic.
@@ -228,8 +228,8 @@ def _fill(rows: Rows, taken: Array, writes: list[tuple[Array, Array]]) -> Rows:
 class _Watched(Rows):
     """Holds the elements of an array inside a step, and records their use.
 
-    A write leaves the elements as they are, because a loop carries an array that its
-    steps read.
+    A write does not change the elements, because an array that steps read is carried
+    instead.
 
     Attributes:
         arrays: The `LoopWrites` of the loop, to which this array belongs.

@@ -126,7 +126,7 @@ class Rows:
         return Rows(buffer, written, self.size)
 
     def _not_empty(self) -> "Rows":
-        """Adds one row if there are no rows, because JAX reads only from some row."""
+        """Adds one row if there are none, because JAX cannot read an empty buffer."""
         return self if self.capacity else self.padded(1)
 
     def _nearest(self, indices: Indices) -> Indices:

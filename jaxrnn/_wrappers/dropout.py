@@ -123,7 +123,7 @@ class DropoutWrapper(WrapperCell):
             return cell.choose_loop(params, run)
         if self.state_keep_prob < 1:
             if not self._drops_state_in(cell.choose_loop(params, run)):
-                return Choice.scan("the loop cannot drop the state")
+                return Choice.scan("the loop cannot apply dropout to the state")
             cell = CellWithScaledState(cell)
             params = jax.eval_shape(self._with_scales, params, run)
         return cell.choose_loop(params, run).within(self._run)
@@ -136,8 +136,8 @@ class DropoutWrapper(WrapperCell):
         cell = self.cell
         if choice.name not in ("native", "xla") or not isinstance(cell, AffineCell):
             return False
-        # The derivative of the loop gives each row a copy of the element-wise
-        # parameters, and so cannot have scales of its own for each row.
+        # The loop's derivative gives each row a copy of the element-wise parameters, so
+        # the scales cannot differ between rows.
         is_copied = self.mask_per_row and cell.elementwise_specs()
         return self.variational_recurrent and not is_copied
 

@@ -31,7 +31,7 @@ class MultiRNNCell(ComposedCell):
 
     The parameters are `{"cell_0": ..., "cell_1": ...}`. If one object occurs twice in
     `cells`, both layers share the object's parameters, which are stored under its first
-    index; the repr then shows each layer's index as `owners`. Equal cells do not share
+    index; `owners` in the repr then lists these indices. Equal cells do not share
     parameters: `[LSTMCell(5) for _ in range(2)]` has two sets. Different wrappers
     around one object do not share parameters either.
 

@@ -15,7 +15,7 @@ from .._cells.params import ParamSpec, Specs, zeros
 
 @fields.dataclass
 class CellWithScaledState(AffineCell):
-    """`cell`, but each step multiplies the new state by `scales`.
+    """Runs `cell`, but multiplies each new state by `scales`.
 
     The parameters are `{"cell": ..., "scales": ...}`. The scales are an element-wise
     parameter, so a loop does not save them for each step.

@@ -147,7 +147,7 @@ class IntersectionRNNCell(extend.ComposedCell, extend.SpecsCell):
         lambda self: _Recurrence(
             self.num_units, forget_bias=self.forget_bias, name=extend.scope_name(self)
         ),
-        doc="The inner cell, which has the gate through time.",
+        doc="The inner cell, which updates the state.",
     )
 
     def checked_step(

@@ -355,7 +355,7 @@ class Library:
         return layers
 
     def _with_own_bias(self, layer: LayerWeights) -> LayerWeights:
-        """The layer, whose bias fits the library's constant of the forget gate."""
+        """The layer, with its bias adapted to the library's `forget_bias`."""
         added = layer.forget_bias - self.forget_bias
         if layer.kind != Kind.LSTM or not added:
             return layer

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_bool, check_instance, check_shape
-from .._base.errors import Verbatim, check_not_masked, expect
+from .._base.errors import Verbatim, check_not_masked, counted, expect
 from .._base.math import is_traced
 from .._base.typing import Params
 
@@ -136,8 +136,11 @@ def as_mapping(name: str, value: Any, fix: str = "") -> Weights:
 
 
 def listed(names: Iterable[object]) -> Verbatim:
-    """The names as a comma-separated list, for messages."""
-    return Verbatim(", ".join(map(str, names)) or "nothing")
+    """The names as a comma-separated list, for messages; the first 40 of many."""
+    texts = [*map(str, names)]
+    more = len(texts) - 40
+    rest = [f"and {counted(more, 'other')}"] if more > 0 else []
+    return Verbatim(", ".join(texts[:40] + rest) or "nothing")
 
 
 def check_names(

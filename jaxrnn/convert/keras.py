@@ -6,9 +6,9 @@
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 The state of an LSTM is [h, c] in Keras and (c, h) in jaxrnn. The weights do not include
-the activations of a layer. If the layer has other activations than by default in Keras
-3, pass `activation` and `recurrent_activation` to `load`, which would otherwise return
-a cell that gives wrong numbers. The default `recurrent_activation` of `LSTM` and `GRU`
+the activations of a layer. If they differ from the defaults of Keras 3, pass
+`activation` and `recurrent_activation` to `load`, which would otherwise return a cell
+that gives wrong numbers. The default `recurrent_activation` of `LSTM` and `GRU`
 in TensorFlow 1, in `tf.compat.v1.keras` and in Keras before 2.3 is "hard_sigmoid".
 """
 
@@ -75,8 +75,8 @@ def load(
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
         (for `reset_after`) or `BasicRNNCell`; for several layers, a bound
-        `MultiRNNCell`. With another `recurrent_activation` than the sigmoid, the cell
-        has these parameters, but another class, which has a field for it. For two
+        `MultiRNNCell`. If `recurrent_activation` is not the sigmoid, the cell has the
+        same parameters, but another class with a field for this activation. For two
         directions, `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each
         with one cell per layer.
 

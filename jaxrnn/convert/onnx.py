@@ -164,7 +164,7 @@ def load(*nodes: Weights, bidirectional: bool = False) -> Any:
             a node runs only backward, or `bidirectional` does not fit the node; if a
             node of a model does not read the node before it, or has an initial state,
             which a cell does not hold; if a node has a feature that jaxrnn does not
-            support: two activations beside the gates' activation, values of
+            support: two activations besides the gates' activation, values of
             `activation_alpha` or `activation_beta` other than ONNX's defaults, or a
             `clip`.
 
@@ -359,10 +359,10 @@ def _read_activations(
 
     Raises:
         TypeError: If `activations` is not a list.
-        ValueError: If an activation has no equivalent in jaxrnn, or has other constants
-            than in jaxrnn; if an LSTM's candidate and output have two activations, or
-            the gates of a node with `input_forget` do not use the sigmoid; if there is
-            a `clip`.
+        ValueError: If an activation has no equivalent in jaxrnn, or its constants
+            differ from jaxrnn's; if an LSTM's candidate and output have two
+            activations, or the gates of a node with `input_forget` do not use the
+            sigmoid; if there is a `clip`.
     """
     default = _spelled(kind, "Tanh") * count
     given = node.get("activations")
@@ -396,7 +396,7 @@ def _spelled(kind: Kind, activation: str, gate: str = "Sigmoid") -> list[str]:
 
 
 def _check_constants(name: str, node: Weights, given: list[str]) -> None:
-    """Raises ValueError if an activation has other constants than in jaxrnn, or a clip.
+    """Raises ValueError for a clip, or for constants that differ from jaxrnn's.
 
     Each activation that has a constant reads the next value; a missing value stands for
     the default.

@@ -8,8 +8,8 @@
 
 TensorFlow and jaxrnn use the same layout, so arrays are copied unchanged. The cell
 `cell` has the class and the arguments of the cell in the TensorFlow script, because a
-checkpoint stores neither. It may be any cell: wrapped, stacked, of `jaxrnn.contrib`, or
-your own.
+checkpoint stores neither. `cell` may be any cell: wrapped, stacked, from
+`jaxrnn.contrib`, or your own.
 
 The memory layers of an `AttentionWrapper` are in the scope where the script created the
 attention mechanisms. The wrapper's other variables are in the scope of the loop, which
@@ -31,7 +31,7 @@ from jax.tree_util import keystr
 
 from .. import contrib
 from .._base.arguments import as_bool, check_given, check_instance
-from .._base.errors import Verbatim, expect
+from .._base.errors import Verbatim, error_note, expect
 from .._base.inputs import check_concrete
 from .._base.modules import export as _export
 from .._base.typing import Params, PyTree, Shaped
@@ -128,7 +128,9 @@ def load(
     bind = functools.partial(_bind, arrays, memory_scope)
     if not bidirectional:
         kinds = RNNCell | contrib.FusedRNNCell
-        check_instance("cell", cell, kinds, "an unbound cell")
+        is_pair = isinstance(cell, list | tuple)
+        fix = "For two directions, pass `bidirectional=True`." if is_pair else ""
+        check_instance("cell", cell, kinds, "an unbound cell", fix)
         return bind(cell, jax.eval_shape(lambda: cell.init(key, inputs)), scope)
     layers = as_pairs(cell)
     cells_fw, cells_bw = (
@@ -245,7 +247,8 @@ def _bind(
         starts.pop()
     for start in starts:
         must = f"hold names that begin with {start!r}"
-        got = listed(variables)
+        ends = tuple(place.removeprefix(start) for place in places)
+        got = listed(sorted(variables, key=lambda name: not name.endswith(ends)))
         is_held = any(name.startswith(start) for name in variables)
         expect(is_held, "variables", must, got, "Check `scope` and `memory_scope`.")
     inside = [name for name in variables if name.startswith(tuple(starts))]
@@ -258,14 +261,15 @@ def _bind(
     own = [name for name in found if _head(name, scope) in heads]
     fix = (
         f"Found: {listed(found)}. Check that the scope and the cell's class, `name` "
-        "and options (such as `use_bias`) match the TensorFlow script."
+        "and options (such as `use_peepholes`) match the TensorFlow script."
     )
     check_names(scope or "variables", own, wanted, "the variables of `cell`", fix)
     for name, first in wanted.items():
         if name != first:
             _check_equal(name, found[name], first, found[first])
     read = Reader(found)
-    arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
+    with error_note("Check the sizes in `cell`, and the depth of `inputs`."):
+        arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
     return cell.bind(tree.unflatten(arrays))
 
 

@@ -1,6 +1,6 @@
 """`Decoder`, the protocol of all decoders, and `dynamic_decode`, which runs one.
 
-The loop of `dynamic_decode` is that of `raw_rnn`.
+`dynamic_decode` runs the loop of `raw_rnn`.
 """
 
 import abc

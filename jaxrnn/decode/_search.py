@@ -189,7 +189,7 @@ def sample(
     decoded = _extended(model, max_time, draw)
     scores = decoded.scores
     for number in (temperature, top_p):
-        if is_traced(number):  # With NaN, all draws are of one id.
+        if is_traced(number):  # With NaN, every draw returns the same id.
             number = jnp.asarray(number, scores.dtype)
             scores = jnp.where(jnp.isnan(number), number, scores)
     return decoded._replace(scores=scores)
@@ -382,7 +382,7 @@ def _as_state(
 def _on_rows(
     embed: Embed, project: Project, shape: tuple[int, ...], end_id: int
 ) -> tuple[Embed, Project]:
-    """Makes functions of flat rows functions of ids of this shape, and checks them.
+    """Adapts functions of flat rows to ids of this shape, and checks their results.
 
     Args:
         embed: As in `greedy`.

@@ -89,7 +89,7 @@ class Graph:
         shape: Sequence[Any] = (),
         **attributes: Any,
     ) -> Tensor:
-        """Adds a node with one output, whose name is by default that of the node."""
+        """Adds a node with one output, by default named `<op>_<number>`."""
         output = self.tensor(name or f"{op}_{len(self.nodes)}", shape)
         self.nodes.append(Node(op, inputs, [output], attributes))
         return output

@@ -248,7 +248,7 @@ def _filled(x: Array, where: np.ndarray, value: Any) -> Array:
 def spreads_nan_only_forward(setup: Setup) -> None:
     """NaN, infinity or overflow in a step reaches only later steps, up to a reset.
 
-    The results are equal to the bit, and so are the gradients in other rows and after a
+    The results are bitwise equal, and so are the gradients in other rows and after a
     reset. Before such a step, gradients may be NaN, because JAX multiplies by 0 there.
     Cells whose rows interact are skipped.
     """
@@ -280,7 +280,7 @@ def spreads_nan_only_forward(setup: Setup) -> None:
 def _differentiated_at(
     setup: Setup, rebuild: Callable, where: np.ndarray, options: dict[str, Any]
 ) -> Callable[[list[Array]], tuple[list[Array], PyTree]]:
-    """A function of the floating-point leaves of which `rebuild` makes inputs.
+    """A function of the floating-point leaves from which `rebuild` makes inputs.
 
     The function returns the gradients of the outputs at the steps `where` with respect
     to the leaves, and all outputs.
@@ -312,7 +312,7 @@ def compiles_to_the_same(setup: Setup) -> None:
 
 
 def maps_over_an_axis(setup: Setup) -> None:
-    """`vmap` over runs, of gradients and under `grad` equals separate runs."""
+    """`vmap` over runs, over gradients and inside `grad` equals separate runs."""
     scales = jnp.asarray([1.0, 0.5], setup.dtype)
 
     def run(scale: Array, xs: PyTree, lengths: Array) -> tuple[PyTree, PyTree]:

@@ -1,4 +1,4 @@
-"""A cell with data, the oracle, which computes the expected results, and comparisons.
+"""A cell with data; the oracle, which computes the expected results; comparisons.
 
 The oracle is a Python loop over time with masks. The oracle predicts the results of
 `dynamic_rnn` and the other drivers (functions that run cells), and shares none of their

@@ -266,3 +266,26 @@ def test_two_cells_of_one_scope_need_names():
     match = "`cell` must have only one variable of each name, got two `rnn/.*gru_cell"
     with pytest.raises(ValueError, match=match):
         tf1.save(bound(Gated(GRUCell(4), GRUCell(4))))
+
+
+def test_a_wrong_scope_names_the_likely_variables_of_a_large_graph():
+    variables = {f"dense_{i}/kernel": np.ones((2, 2)) for i in range(500)}
+    variables |= tf1.save(bound(GRUCell(4)), "encoder/rnn")
+    names = "got encoder/rnn/gru_cell/.* and 464 others"
+    with pytest.raises(ValueError, match=names) as error:
+        tf1.load(variables, cell=GRUCell(4), inputs=STEP)
+    assert len(str(error.value)) < 1200
+
+
+def test_inputs_of_another_depth():
+    variables = tf1.save(bound(GRUCell(4)))
+    wide = jax.ShapeDtypeStruct((2, 99), np.float32)
+    with pytest.raises(ValueError, match="must have shape") as error:
+        tf1.load(variables, cell=GRUCell(4), inputs=wide)
+    assert "the depth of `inputs`" in error.value.__notes__[0]
+
+
+def test_a_pair_needs_the_flag():
+    pair = GRUCell(4), GRUCell(4)
+    with pytest.raises(TypeError, match="pass `bidirectional=True`"):
+        tf1.load({"rnn/x": 1}, cell=pair, inputs=STEP)

@@ -18,7 +18,7 @@ F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 # Cells that no implementation can run, with the reason in the message.
 DECLINED = {
     "residual_fn": "`residual_fn` is a function of one step",
-    "dropout": "the loop cannot drop the state",
+    "dropout": "the loop cannot apply dropout to the state",
     "device": "DeviceWrapper has no loop of its own",
     "layer_norm_basic_lstm_dropout": "LayerNormBasicLSTMCell draws a dropout mask",
     **dict.fromkeys(("lru", "min_gru", "mlstm"), "Cell is not an `AffineCell`"),
