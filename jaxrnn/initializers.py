@@ -4,7 +4,7 @@ In most cells, one kernel multiplies the inputs and the state, and computes seve
 gates. An initializer from `jax.nn.initializers` sees only the shape of the kernel; the
 initializers of this module see the parts of the kernel. Pass these initializers to a
 cell as `initializer`, `kernel_initializer` or `bias_initializer`, or to a `Stage` as
-`kernel` and `bias`. By default, cells use TensorFlow's initializers.
+`kernel` and `bias`. By default, TensorFlow's cells use TensorFlow's initializers.
 
 `by_part` draws the rows of inputs and state separately, and `by_gate` the columns of
 each gate, both in float32 at least; parameters of a narrower dtype are rounded.
@@ -45,7 +45,7 @@ def by_part(
         state: Draws the rows that multiply the state, `[units, columns]`, and the
             kernels of projections.
         bias: Draws the biases of the cell, unless the cell has a `bias_initializer`;
-            None for TensorFlow's initializer.
+            None for the cell's default.
 
     Raises:
         TypeError: If an argument is not a function.

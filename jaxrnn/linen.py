@@ -135,8 +135,8 @@ class Recurrent(nn.Module, kw_only=True):
         Raises:
             TypeError: If an option has the wrong type; see also `jaxrnn.dynamic_rnn`.
             ValueError: As in `jaxrnn.dynamic_rnn`.
-            flax.errors.InvalidRngError: If a cell declares that it draws
-                random numbers but the stream `rng_collection` is missing.
+            flax.errors.InvalidRngError: If a cell declares that it draws random numbers
+                but the streams `rng_collection` and "params" are both missing.
         """
         params = self._params(inputs, sequence_length)
         key = self._draw_key(deterministic, rngs)

@@ -64,11 +64,11 @@ class RNNCell(Hyperparameters, abc.ABC):
     `jaxrnn.testing.check_cell` checks the properties that `dynamic_rnn` and the other
     functions that run cells (the drivers) rely on.
 
-    Built-in cells have these fields in addition to the fields that their pages list.
-    `name` is the name of the step in profiles, by default the name of the class.
-    `dtype` is the required dtype of parameters and inputs, or None for any dtype.
-    `reuse`, `num_unit_shards`, `num_proj_shards` and `input_size` are accepted for
-    compatibility with TensorFlow, and are not used.
+    Most built-in cells also have fields that their pages do not list. `name` is the
+    name of the step in profiles, by default the name of the class. `dtype` is the
+    required dtype of parameters and inputs, or None for any dtype. `reuse`,
+    `num_unit_shards`, `num_proj_shards` and `input_size` are accepted for compatibility
+    with TensorFlow, and are not used.
 
     Attributes:
         state_size: The sizes of the state: an int, a `TensorShape`, or a nest of ints
@@ -79,7 +79,7 @@ class RNNCell(Hyperparameters, abc.ABC):
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuses a class that defines a method, but inherits what is used instead."""
+        """Rejects a class with a method that an inherited method bypasses."""
         super().__init_subclass__(**options)
         for used, names in _USED_INSTEAD.items():
             _check_overrides(cls, names, used)
@@ -103,8 +103,8 @@ class RNNCell(Hyperparameters, abc.ABC):
         a scene. A custom cell whose rows interact should define `rows_interact = True`.
         Drivers then scan the cell step by step. In finished and masked rows, the cell
         reads zeros as inputs, and the state that the row keeps, as in TensorFlow. With
-        a `mask`, the rows remain at the same step, so the random keys are numbered by
-        all steps.
+        a `mask`, the rows remain at the same step, so the random keys also count masked
+        steps.
         """
         return False
 
@@ -279,7 +279,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         return self.zero_state(batch_size, dtype)
 
 
-# Methods that some cells use instead of others, which a subclass would define in vain.
+# If a cell inherits the key, overriding only the methods in the value has no effect.
 _USED_INSTEAD = {
     "choose_loop": ("apply", "step"),
     "transition": ("apply", "step"),
@@ -372,8 +372,8 @@ class SpecsCell(RNNCell):
     def step_inputs(self, inputs: PyTree) -> Any:
         """Checks and returns the inputs of a step, by default `[batch, depth]`.
 
-        If the result is a nest, the cell has no parameters whose shapes depend on the
-        depth, and the state must be as wide as the widest leaf.
+        If the result is a nest, no parameter's shape may depend on the depth, and the
+        state's dtype must be at least as wide as the dtype of the widest leaf.
         """
         return step_checks.check_step_inputs(inputs)
 

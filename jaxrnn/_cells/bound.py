@@ -71,9 +71,9 @@ class BoundCell(Bound):
 
         Calls outside of jit with equal cells of one version share a compiled function.
         The version holds the code of the cell's functions, which `%autoreload` of
-        IPython replaces. None for a cell that is compiled again in each call: not a
-        built-in cell, or a cell with a function that has a closure, holds an array or
-        is a method.
+        IPython replaces. None for a cell that is compiled again in each call, because
+        it is not built in, or one of its functions has a closure, holds an array or is
+        a method.
         """
         return fields.version(self.cell) if is_pytree_of_arrays(self) else None
 
@@ -100,8 +100,8 @@ class BoundCell(Bound):
         """The cell with the random key that `dynamic_rnn` uses at step `t`.
 
         Call this cell, as in `cell.at_step(t)(inputs, state)`, to run step t alone with
-        the random numbers of a run over all steps. Do not pass this cell to a driver,
-        which would count its own steps from 0.
+        the random numbers of a run over all steps. Do not pass this cell to
+        `dynamic_rnn`, which would count steps from 0.
 
         Raises:
             TypeError: If `t` is neither an integer nor an integer scalar array.

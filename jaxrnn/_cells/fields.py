@@ -180,9 +180,9 @@ def check_number(
     if is_traced(value):
         fix = (
             "Pass a Python number, and create a cell for each number, outside of "
-            "`vmap` and `jit`. What a transformation changes belongs to the "
-            "parameters; for `forget_bias`, pass 0 and add the number to the bias of "
-            "the forget gate. To turn dropout off, bind the cell without a key."
+            "`vmap` and `jit`. Put traced values into the parameters; for "
+            "`forget_bias`, pass 0 and add the number to the bias of the forget gate. "
+            "To turn dropout off, bind the cell without a key."
         )
     expect(is_scalar or is_real, name, "be a number", value, fix, error=TypeError)
     number = float(value)
@@ -212,7 +212,7 @@ def gelu(x: Array) -> Array:
 
 
 def hard_sigmoid(x: Array) -> Array:
-    """Keras's hard sigmoid, with slope 0.2; `jax.nn.hard_sigmoid` has slope 1/6."""
+    """Keras 2's hard sigmoid, with slope 0.2; `jax.nn.hard_sigmoid` has slope 1/6."""
     return jnp.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
@@ -367,7 +367,7 @@ _CONSTANTS = {bool, int, float, complex, str, bytes, types.NoneType, TensorShape
 
 
 def version(value: object) -> tuple | None:
-    """The code of the functions in a built-in cell, or in a value of one.
+    """The code of the functions in a built-in cell, or in one of its values.
 
     None if the value may change between two calls, although the cells that hold it stay
     equal: a closure, an array, a bound method or an object of a user's class.

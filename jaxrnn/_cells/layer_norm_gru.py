@@ -28,8 +28,8 @@ class LayerNormGRUCell(AffineCell):
     output `[batch, H]`; `kernel` `[I + H, 3H]`, blocks r, c, u; `norm/gamma` and
     `norm/beta` `[3H]`.
 
-    The third version of Dreamer has no norm in this place, and a block-diagonal kernel,
-    which this cell does not have.
+    DreamerV3 omits this norm and uses a block-diagonal kernel, which this cell does not
+    support.
 
     Attributes:
         num_units: `H`, at least 0.

@@ -19,8 +19,8 @@ from .params import ParamSpec, bias_initializer, glorot_uniform, zeros
 class LSTMStateTuple(NamedTuple):
     """The state of an LSTM: the cell state `c`, then the output `h`.
 
-    Where a plain pair may replace this tuple, the pair is read as `(c, h)`, and drivers
-    warn. Convert PyTorch's pair with `LSTMStateTuple(h=pair[0], c=pair[1])`.
+    Where a plain pair may replace this tuple, the pair is read as `(c, h)`, with a
+    warning. Convert PyTorch's pair with `LSTMStateTuple(h=pair[0], c=pair[1])`.
 
     Source: `tf.compat.v1.nn.rnn_cell.LSTMStateTuple`.
     """

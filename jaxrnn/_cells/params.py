@@ -47,8 +47,8 @@ class ParamSpec:
         initializer: `initializer(key, shape, dtype) -> array`, for example from
             `jax.nn.initializers` or `jaxrnn.initializers`.
         input_rows: The number of leading rows of a kernel that multiply the inputs;
-            None if the parameter is not a kernel. `jaxrnn.initializers.by_part` uses
-            this number.
+            None if not specified. `jaxrnn.initializers.by_part` requires this number
+            for kernels.
         blocks: The number of equal blocks of columns; see `Stage`.
 
     Raises:

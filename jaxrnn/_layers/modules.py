@@ -378,7 +378,7 @@ def _check_one_sequence(module: Any, given: Arguments) -> None:
     Such inputs `[rows, depth]` are one step of each row, but run as one sequence.
     """
     index = "None" if module.time_major else ":, None"
-    must = "have no batch axis like the inputs, which are one sequence [time, ...]"
+    must = "have no batch axis, because the inputs are one sequence [time, ...]"
     fix = f"For one step of each row, pass `inputs[{index}]` and `resets[{index}]`."
     for name, mark in {"resets": given.resets, "mask": given.mask}.items():
         expect(mark is None or np.ndim(mark) < 2, name, must, mark, fix)
@@ -448,7 +448,7 @@ def run_step(
 def as_step(module: Any, inputs: Array) -> Array:
     """The inputs of one step, `[batch, features]`; integers are cast to `dtype`."""
     must = "be one array [*batch, features]"
-    fix = "For a cell with a nest of inputs, use `RNN` of this module."
+    fix = "For a nest of inputs, use `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`."
     expect(is_array(inputs), "inputs", must, inputs, fix, TypeError)
     step = merge("inputs", inputs, inputs.shape[:-1])
     return cast_integers(module.cell, module.dtype, step)

@@ -248,7 +248,8 @@ def _bind(
     for start in starts:
         must = f"hold names that begin with {start!r}"
         ends = tuple(place.removeprefix(start) for place in places)
-        got = listed(sorted(variables, key=lambda name: not name.endswith(ends)))
+        likely = [name for name in variables if name.endswith(ends)]
+        got = listed(dict.fromkeys([*likely, *variables]))
         is_held = any(name.startswith(start) for name in variables)
         expect(is_held, "variables", must, got, "Check `scope` and `memory_scope`.")
     inside = [name for name in variables if name.startswith(tuple(starts))]

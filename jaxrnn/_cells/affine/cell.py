@@ -65,8 +65,8 @@ class Stage(Hyperparameters):
             operand.
         blocks: The number of equal blocks into which the update splits z: 4 in an LSTM,
             2 for the gates of a GRU, 1 if z is not split. Initializers that draw each
-            block separately require this number. Loops on CPUs compute products ahead
-            in these blocks.
+            block separately require this number. Loops on CPUs may also store the
+            blocks separately.
 
     Raises:
         ValueError: If a size is negative, or if `blocks` does not divide `columns`.

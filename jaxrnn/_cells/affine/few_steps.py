@@ -1,4 +1,4 @@
-"""Whether XLA's loop runs a few steps faster than the native loops.
+"""Whether a run has so few steps that XLA's loop beats the native loops.
 
 A call of a native loop costs a fixed time, and prepares the kernels once. Each step
 is then faster than a step of XLA's loop. `tests/native/test_few_steps.py` has the
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 # Fitted to measured times of results and gradients, in microseconds.
 CALL = 12.0  # The fixed time of a native call.
 ENTRY = 5e-5  # The time to prepare an entry of a kernel.
-STEP = 1.0  # What a native step saves, in all and for each entry.
-ENTRY_OF_STEP = 3e-5  # For up to four rows, which one read of an entry serves.
+STEP = 1.0  # The time that a native step saves, besides the time for its entries.
+ENTRY_OF_STEP = 3e-5  # The time that it saves for each entry and up to four rows.
 
 
 def why_few_steps(cell: "AffineCell", run: Run) -> str | None:

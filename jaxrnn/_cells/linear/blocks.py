@@ -116,8 +116,8 @@ def _are_from_zeros(
 ) -> Array:
     """Whether the state before each step is zeros, `[time, batch]`.
 
-    It is, if the last restart, or the run, began with zeros, and no step since wrote a
-    number, because a state of zeros stays so while `first` is zeros.
+    The state is zeros if the last restart, or else the run, began with zeros, and
+    `first` has been zeros at all steps since then.
 
     Args:
         first: The terms of steps from zeros, `[time, batch, units]`.

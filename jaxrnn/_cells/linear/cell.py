@@ -99,7 +99,7 @@ class LinearRecurrenceCell(SpecsCell):
 
     @property
     def term_from_zeros(self) -> Callable[[PyTree], Element] | None:
-        """A function of `rest`: the b of steps from zeros in all units; None for b.
+        """A function from `rest` to the b for a state of zeros; None for the usual b.
 
         The result must be zeros where b is.
         """

@@ -155,10 +155,10 @@ class RGLRUCell(LinearRecurrenceCell):
     With `scale_first_step=False`, a row whose state is 0 in all units computes
     `h' = i * x`, without the square root, as RecurrentGemma does at position 0 of a
     document: from a zero state, after a reset to zeros, at the start of a packed
-    sequence, and while all inputs so far were zeros. A state that decays to exactly 0
-    later counts as such a start only in runs step by step. Where `1 - a^2` is below the
-    square of the dtype's epsilon, a straight line through 0 replaces the square root,
-    whose derivative would be unbounded.
+    sequence, and while all inputs so far were zeros. A state that later decays to
+    exactly 0 counts as such a start only if steps run one by one. Where `1 - a^2` is
+    below the square of the dtype's epsilon, a straight line through 0 replaces the
+    square root, whose derivative would be unbounded.
 
     Attributes:
         num_units: `H`, at least 0.

@@ -25,8 +25,8 @@ from .decays import LEAST_LOG
 class BareMemoryCell(MatrixMemoryCell):
     """A `MatrixMemoryCell` without parameters, which reads projected inputs.
 
-    A cell defines `rule`, `scaled` and, if a step may multiply the memory by more than
-    1, `growth`.
+    A cell defines `rule` and, if a step may multiply the memory by more than 1,
+    `growth`. It may override `scaled`.
 
     Shapes, for `N = num_heads` and `M = num_key_heads`: inputs `rule.Inputs`, with q
     and k `[batch, M, key_size]` and the sizes of `rule.sizes` for all others; output
@@ -67,7 +67,7 @@ class BareMemoryCell(MatrixMemoryCell):
     def scaled(self, values: Any) -> Any:
         """The values of a step in the scale and the range that the rule expects.
 
-        By default, the scale of q, and decays of at least -87.
+        By default, q is scaled, and g is clipped to at least -87.
 
         Args:
             values: The inputs of a step as `rule.Inputs`, `[batch, N, ...]`, with the q
@@ -114,7 +114,7 @@ class BareMemoryCell(MatrixMemoryCell):
         must = f"be a `{kind.__name__}` ({', '.join(names)})"
         # A plain tuple may replace the named tuple, but not a tuple of other names.
         fits = is_list_of(inputs, len(names)) and getattr(inputs, "_fields", names)
-        fix = "`input_sizes` of the cell has the size of each."
+        fix = "For their sizes, see the cell's `input_sizes`."
         expect(fits == names, "inputs", must, inputs, fix)
         leaves: list[Any] = []
         for name, x, size in zip(names, inputs, self.input_sizes, strict=True):
@@ -155,7 +155,7 @@ class BareMemoryCell(MatrixMemoryCell):
         """The logarithm of the factor by which a step may multiply the memory.
 
         `[batch, steps, heads]`, or with the first two axes swapped; at least 0. None if
-        no step can.
+        no factor exceeds 1.
         """
         return None
 

@@ -98,7 +98,7 @@ class DeltaNetBase(MatrixMemoryCell):
         return zeros(key, shape, dtype)
 
     def _normalized(self, params: Params, h: Array) -> Array:
-        """The norm of `h / sqrt(K)` in each head, times `norm_scale`."""
+        """RMS-normalizes `h / sqrt(K)` in each head; multiplies by `norm_scale`."""
         mean = jnp.mean(jnp.square(h), axis=-1, keepdims=True)
         scale = params["norm_scale"].astype(h.dtype)[None, None, :]
         # sqrt(K) cancels, except beside epsilon.

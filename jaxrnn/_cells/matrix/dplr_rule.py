@@ -67,7 +67,7 @@ class DPLRRule(MatrixRule):
         """All steps of a chunk; see `MatrixRule.chunk`.
 
         What a step reads, `z = a S`, depends on what earlier steps wrote. With the
-        scores of `decays.py`, but for the state before step t,
+        scores of `decays.py`, here of the state before step t,
 
             z_t - sum over s < t of score(a_t, b_s) z_s
                 = what a_t reads of the decayed state before the span

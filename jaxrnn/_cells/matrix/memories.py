@@ -31,9 +31,9 @@ class ChosenLoopCell(BareMemoryCell):
 
     On a CPU, a scan of a small memory is up to three times as fast as chunks, but only
     if the call is not differentiated. A subclass defines `usual_sizes`, the numbers of
-    steps in a chunk on a CPU and elsewhere, and `largest_scanned`: a scan was faster up
-    to this key size times value size, or up to this number of numbers in the state of
-    all rows.
+    steps in a chunk on a CPU and elsewhere, and `largest_scanned`, two limits up to
+    either of which a scan was faster: for the key size times the value size, and for
+    the size of the state of all rows.
     """
 
     _: dataclasses.KW_ONLY
@@ -125,9 +125,9 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
             matrix.
         scale: The factor of q; None for `1 / sqrt(K)`.
         chunk_size: The largest number of steps that are computed together (a chunk);
-            None for 32 on a CPU and 64 elsewhere, or 16 with `key_decay`, and on a CPU
-            for a scan of small memories in calls that are not differentiated. Results
-            for different sizes differ only by rounding.
+            None for 32 on a CPU and 64 elsewhere, or 16 with `key_decay`. With None,
+            CPUs scan small memories in calls that are not differentiated. Results for
+            different sizes differ only by rounding.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -182,9 +182,9 @@ class DeltaMemoryCell(DecayMemoryCell):
             matrix.
         scale: The factor of q; None for `1 / sqrt(K)`.
         chunk_size: The largest number of steps that are computed together (a chunk);
-            None for 32 on a CPU and 64 elsewhere, or 16 with `key_decay`, and on a CPU
-            for a scan of small memories in calls that are not differentiated. Results
-            for different sizes differ only by rounding.
+            None for 32 on a CPU and 64 elsewhere, or 16 with `key_decay`. With None,
+            CPUs scan small memories in calls that are not differentiated. Results for
+            different sizes differ only by rounding.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -249,7 +249,7 @@ class DPLRMemoryCell(ChosenLoopCell):
             head serve `N / M` consecutive heads.
         scale: The factor of q; None for `1 / sqrt(K)`.
         chunk_size: The largest number of steps that are computed together (a chunk);
-            None for 16, and on a CPU for a scan of small memories in calls that are not
+            None for 16. With None, CPUs scan small memories in calls that are not
             differentiated. Results for different sizes differ only by rounding.
 
     Raises:
@@ -331,6 +331,6 @@ class MLSTMMemoryCell(BareMemoryCell):
     def scaled(self, values: MLSTMInputs) -> MLSTMInputs:
         """The values with the scale of k, and with gates in range."""
         k = self.times_scale(values.k)
-        # A closed input gate may be -inf, which `safe` would take for an overflow.
+        # A closed input gate may be -inf, which `safety_check` would reject.
         i = jnp.maximum(values.i, -1e9)
         return values._replace(k=k, i=i, f=jnp.clip(values.f, SHUT, -SHUT))

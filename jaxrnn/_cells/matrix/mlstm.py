@@ -82,8 +82,8 @@ class MLSTMCell(MatrixMemoryCell):
 
     Source: arXiv:2405.04517, section 2.3 and appendix A; `mLSTMCell` of the package
     `xlstm`, which defines the scaling of k, the order of c and the 1e-6 that is added
-    to the denominator. The last three options: `mLSTMLayer` of xLSTM-7B,
-    arXiv:2503.13427, in the same package.
+    to the denominator. `key_size`, `gate_soft_cap`, `norm_epsilon`: `mLSTMLayer` of
+    xLSTM-7B, arXiv:2503.13427, in the same package.
     """
 
     num_units: int = fields.size()

@@ -58,7 +58,7 @@ class MLSTMInputs(NamedTuple):
 class MLSTMRule(MatrixRule):
     """The recurrence of an mLSTM; see `MLSTMCell`.
 
-    The keys of the values are scaled by `1 / sqrt(K)`.
+    The cell has already scaled the keys.
     """
 
     Inputs = MLSTMInputs

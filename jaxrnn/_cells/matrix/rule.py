@@ -197,7 +197,7 @@ class Chunk:
 
 
 class MatrixRule(abc.ABC):
-    """How a step changes a matrix memory, and what the step reads: a frozen value.
+    """An immutable rule for how a step changes and reads a matrix memory.
 
     A cell has a rule, and computes the values of the rule from its inputs. A rule
     defines `Inputs`, `idle`, `sizes` and `step`. With `chunk`, whole sequences run one
@@ -255,8 +255,8 @@ class MatrixRule(abc.ABC):
         """How the state after several steps depends on the state before them.
 
         Returns:
-            `(chunk, identity, constant, map)`: like `chunk`, but the state is a map of
-            the state before the steps; and functions as in `Transition` (`base.py`),
-            where `map` gets finite arguments. None if a map has no simple form.
+            `(chunk, identity, constant, map)`. This `chunk` is the method `chunk` with
+            maps in place of states. The others are as in `Transition` (`base.py`), but
+            `map` gets finite arguments. None if a map has no simple form.
         """
         return None

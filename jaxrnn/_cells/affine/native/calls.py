@@ -156,8 +156,7 @@ class Call:
         depth: The size of the inputs.
         units: The size of a gate.
         outputs: The size of h, which differs from `units` if h is projected.
-        sequences: The number of sequences that start within the rows; None if there are
-            no restarts.
+        sequences: The number of restart states; None if there are no restarts.
         elementwise: Whether the cell has parameters of element-wise operations.
         new_states: Whether a call returns the state after each step.
     """
