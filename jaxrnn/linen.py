@@ -168,14 +168,8 @@ class Recurrent(nn.Module, kw_only=True):
             params = parameters.init_part(cells, name, key, step, self.param_dtype)
             return parameters.name_axes(self.axis_names, params, _partitioned)
 
-        def get(name: str) -> PyTree:
-            # `param` would trace `init` on each call to compare shapes. The cell also
-            # compares the shapes, and its error message is clearer.
-            if self.has_variable("params", name):
-                return nn.meta.unbox(self.get_variable("params", name))
-            return _param(self, name, init, name)
-
-        params = {name: get(name) for name in modules.named_cells(cells)}
+        names = modules.named_cells(cells)
+        params = {name: _param(self, name, init, name) for name in names}
         parameters.check_axis_names(self.axis_names, params)
         return params
 
@@ -389,20 +383,28 @@ def _param(module: nn.Module, name: str, init: Callable, *args: Any) -> PyTree:
     Raises:
         ValueError: If the variables lack another parameter.
     """
-    is_given = module.has_variable("params", name)
-    if not is_given and not module.is_mutable_collection("params"):
+    # `param` would trace `init` on each call to compare shapes. The cell also compares
+    # the shapes, and its error message is clearer.
+    if module.has_variable("params", name):
+        return nn.meta.unbox(module.get_variable("params", name))
+    if not module.is_mutable_collection("params"):
         types = jax.eval_shape(lambda key: init(key, *args), jax.random.key(0))
         if not jax.tree.leaves(types):
             return types
-        names = "".join(f"[{part!r}]" for part in ("params", *module.path))
-        must = f"have {name!r}, the parameters of the module's cell"
-        given = sorted(module.variables.get("params", {}))
-        fix = (
-            "Ported parameters need a cell of the same kind, and modules with the "
-            "names of the parameters, such as `RNN(cell, name='rnn')`."
-        )
-        expect(False, f"variables{names}", must, given, fix)
+        _refuse_names(module, name)
     return module.param(name, init, *args)
+
+
+def _refuse_names(module: nn.Module, name: str) -> None:
+    """Raises ValueError for variables without `name`, or without the module's name."""
+    owner = module.parent
+    if module.variables.get("params") or not isinstance(owner, nn.Module):
+        owner = module
+    missing = name if owner is module else module.name
+    place = "".join(f"[{part!r}]" for part in ("params", *owner.path))
+    given = sorted(owner.variables.get("params", {}))
+    must = f"have {missing!r}, which holds the parameters of a cell"
+    expect(False, f"variables{place}", must, given, modules.FIX)
 
 
 def as_cell(

@@ -1,1 +1,1 @@
-"""Letters to sounds: a decoder with attention, trained on an English dictionary."""
+"""Letters to sounds: a trained network of the package g2p_en, fine-tuned."""

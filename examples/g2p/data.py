@@ -28,8 +28,8 @@ LETTERS_END = LETTERS.index("<end>")
 START, END = PHONEMES.index("<start>"), PHONEMES.index("<end>")
 
 BUCKETS = (5, 6, 7, 8, 9, 10, 12, 15, 29)
-"""The possible values of `size` in a batch. A word belongs to the first size that fits
-both its letters and its phonemes, each with an end."""
+"""The possible values of `size` in a batch. A word and its pronunciation belong to the
+first size that fits both, each with an end."""
 
 
 class Batch(NamedTuple):
@@ -64,6 +64,15 @@ def split(words):
 
 
 # Ids
+
+
+def read_word(word):
+    """The word in lowercase; exits with the reason if no network can read it."""
+    word, longest = word.lower(), BUCKETS[-1] - 1
+    if not 1 <= len(word) <= longest or set(word) - set(LETTERS):
+        must = f"be 1 to {longest} characters from a to z, or apostrophes"
+        raise SystemExit(f"Each word must {must}, got {word!r}.")
+    return word
 
 
 def spell(word):
@@ -107,8 +116,7 @@ class Training:
     """An endless sequence of training batches, each from one bucket.
 
     An epoch has only full batches from each bucket, so each epoch leaves out a few
-    words, at random. Batch n depends only on the seed and n, so a run that continues
-    does not need a stored position.
+    words, at random. Batch n depends only on the seed and n.
     """
 
     def __init__(self, words, rows, seed):

@@ -3,7 +3,7 @@
 The same training also starts from random parameters. Run it from the folder `examples`:
 
     pip install -e '..[examples]' && pip install --no-deps g2p_en==2.1.0
-    python -m g2p.finetune                     # writes g2p.png
+    python -m g2p.finetune                     # writes g2p.npz and g2p.png
 
 """
 
@@ -28,17 +28,17 @@ ROWS, POINTS = 128, 24
 """The number of words in a batch, and of points of a learning curve."""
 
 
-def loss_of(params, batch):
+def loss_of(network, batch):
     """The mean cross-entropy of a phoneme, given the right phonemes before it."""
     before = jnp.roll(batch.phonemes, 1, axis=1).at[:, 0].set(data.START)
     outputs, _ = jaxrnn.dynamic_rnn(
-        model.CELL.bind(params["decoder"]),
-        params["written"][before],
+        network["decoder"],
+        network["written"][before],
         batch.phoneme_count,
-        initial_state=model.encode(params, batch.letters, batch.letter_count),
+        initial_state=model.encode(network, batch.letters, batch.letter_count),
     )
     losses = optax.softmax_cross_entropy_with_integer_labels(
-        model.project(params, outputs), batch.phonemes
+        model.project(network, outputs), batch.phonemes
     )
     is_valid = jnp.arange(losses.shape[1]) < batch.phoneme_count[:, None]
     return jnp.mean(losses, where=is_valid)
@@ -49,14 +49,14 @@ def without_stress(phonemes):
     return tuple(re.sub("[0-2]", "", phoneme) for phoneme in phonemes)
 
 
-def wrong(params, words):
+def wrong(network, words):
     """The share of words whose pronunciation is wrong."""
-    return scores.words_wrong(model.pronounce(params, words), words).mean()
+    return scores.words_wrong(model.pronounce(network, words), words).mean()
 
 
-def measure(params, words):
+def measure(network, words):
     """The error rates, each with its interval."""
-    found = model.pronounce(params, words)
+    found = model.pronounce(network, words)
     plain = {w: list(map(without_stress, each)) for w, each in words.items()}
     found_plain = {word: without_stress(each) for word, each in found.items()}
     ones = np.ones(len(words))
@@ -69,11 +69,11 @@ def measure(params, words):
     }
 
 
-def train(params, words, dev, rate, epochs):
+def train(network, words, dev, rate, epochs, name):
     """Trains with Adam, whose rate decays to zero.
 
     Returns:
-        The parameters, and the shares of dev words that are wrong, by step.
+        The network, and the shares of dev words that are wrong, by step.
     """
     batches = data.Training(words, ROWS, seed=0)
     steps = epochs * batches.per_epoch
@@ -83,20 +83,20 @@ def train(params, words, dev, rate, epochs):
     )
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def update(params, opt_state, batch):
-        loss, gradient = jax.value_and_grad(loss_of)(params, batch)
+    def update(network, opt_state, batch):
+        loss, gradient = jax.value_and_grad(loss_of)(network, batch)
         changes, opt_state = optimizer.update(gradient, opt_state)
-        return optax.apply_updates(params, changes), opt_state, loss
+        return optax.apply_updates(network, changes), opt_state, loss
 
-    params = jax.tree.map(jnp.array, params)  # Copies, because they are donated.
-    opt_state, curve = optimizer.init(params), {0: wrong(params, dev)}
-    bar = tqdm(range(1, steps + 1), unit="step")
-    for n in bar:
-        params, opt_state, loss = update(params, opt_state, batches[n - 1])
-        if n % max(1, steps // POINTS) == 0:
-            curve[n] = wrong(params, dev)
+    network = jax.tree.map(jnp.array, network)  # Copies, because they are donated.
+    opt_state, curve = optimizer.init(network), {0: wrong(network, dev)}
+    bar = tqdm(range(1, steps + 1), desc=name, unit="step")
+    for n in bar:  # The first batches of each size take longer, to compile.
+        network, opt_state, loss = update(network, opt_state, batches[n - 1])
+        if n % max(1, steps // POINTS) == 0 or n == steps:
+            curve[n] = wrong(network, dev)
             bar.set_postfix(loss=f"{loss:.3f}", dev=f"{curve[n]:.1%}")
-    return params, curve
+    return network, curve
 
 
 def draw(path, curves):
@@ -105,7 +105,11 @@ def draw(path, curves):
     axes = figure.subplots()
     for name, curve in curves.items():
         axes.plot(list(curve), [100 * share for share in curve.values()], label=name)
-    axes.set(xlabel="steps", ylabel="dev words wrong (%)", ylim=(0, 100))
+    axes.set(xlabel="steps", ylabel="dev words wrong (%)", yscale="log")
+    ticks = (25, 30, 40, 50, 60, 80, 100)
+    axes.set_yticks(ticks, list(map(str, ticks)), minor=False)
+    axes.set_yticks([], minor=True)
+    axes.set_ylim(24, 105)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -113,10 +117,11 @@ def draw(path, curves):
 
 
 def main(
-    words: tyro.conf.Positional[tuple[str, ...]] = ("o'hara", "knight", "zyzzyva"),
+    words: tyro.conf.Positional[tuple[str, ...]] = ("photograph", "knight", "zyzzyva"),
     epochs: Count = 1,
     rate: Positive = 2e-4,
     random_rate: Positive = 3e-3,
+    output: Path = Path("g2p.npz"),
     figure: Picture = Path("g2p.png"),
 ):
     """Prints error rates on test words before and after the training, and draws curves.
@@ -126,21 +131,25 @@ def main(
         epochs: The number of times that each training word is read.
         rate: Adam's initial learning rate for the parameters of g2p_en.
         random_rate: The same for random parameters.
+        output: The file for the fine-tuned network, in the format of g2p_en.
         figure: The file for the picture.
     """
+    words = list(map(data.read_word, words))
     training, dev, test = data.split(data.load())
     networks, curves = {"g2p_en": model.load(model.package_file())}, {}
     starts = {
         "fine-tuned": (networks["g2p_en"], rate),
         "random start": (model.init(jax.random.key(0)), random_rate),
     }
-    for name, (start, own_rate) in starts.items():
-        networks[name], curves[name] = train(start, training, dev, own_rate, epochs)
+    for name, (start, own) in starts.items():
+        networks[name], curves[name] = train(start, training, dev, own, epochs, name)
+    model.save(output, networks["fine-tuned"])
     draw(figure, curves)
+    print(f"Wrote {output} and {figure}. The {len(test)} test words:")
     scores.print_rates({name: measure(each, test) for name, each in networks.items()})
     for name, each in networks.items():
         for word, phonemes in model.pronounce(each, words).items():
-            print(name, word, *phonemes)
+            print(f"{name}: {word} {' '.join(phonemes)}")
     return networks
 
 

@@ -1,7 +1,7 @@
 """The network of g2p_en: a GRU reads letters, and another one writes phonemes.
 
-The parameters are a dict, of which `load` takes all from the package's file, and `init`
-draws others of the same shapes.
+A network is a dict of bound cells and arrays. `load` reads it from a file of the
+package, `save` writes such a file, and `init` draws random parameters.
 """
 
 import importlib.metadata
@@ -15,8 +15,11 @@ from jaxrnn import convert, decode
 
 from . import data
 
-CELL = jaxrnn.CudnnCompatibleGRUCell(256)
-EMBEDDING, LONGEST = 64, data.BUCKETS[-1]
+EMBEDDING, UNITS, LONGEST = 64, 256, data.BUCKETS[-1]
+CELLS = {"encoder": "enc", "decoder": "dec"}
+NAMES = {"weight_ih_l0": "w_ih", "weight_hh_l0": "w_hh"}
+NAMES |= {"bias_ih_l0": "b_ih", "bias_hh_l0": "b_hh"}
+"""The names of PyTorch, and those of the file after the name of the cell."""
 
 
 def package_file():
@@ -29,70 +32,80 @@ def package_file():
 
 
 def load(file):
-    """The trained parameters; the GRUs have PyTorch's layout, under short names."""
+    """A trained network; the weights of the GRUs have PyTorch's layout."""
     with np.load(file) as arrays:
         weights = dict(arrays)
-
-    def gru(part):
-        short = {"weight_ih": "w_ih", "weight_hh": "w_hh"}
-        short |= {"bias_ih": "b_ih", "bias_hh": "b_hh"}
-        own = {name: weights[f"{part}_{given}"] for name, given in short.items()}
-        return convert.torch.load(own).params
-
-    return {
+    network = {
         "read": weights["enc_emb"],
-        "encoder": gru("enc"),
         "written": weights["dec_emb"],
-        "decoder": gru("dec"),
         "kernel": weights["fc_w"].T,
         "bias": weights["fc_b"],
     }
+    for cell, short in CELLS.items():
+        own = {name: weights[f"{short}_{given}"] for name, given in NAMES.items()}
+        network[cell] = convert.torch.load(own)
+    return network
+
+
+def save(file, network):
+    """Writes a file that `load` reads, and g2p_en too."""
+    weights = {
+        "enc_emb": network["read"],
+        "dec_emb": network["written"],
+        "fc_w": network["kernel"].T,
+        "fc_b": network["bias"],
+    }
+    for cell, short in CELLS.items():
+        own = convert.torch.save(network[cell])
+        weights |= {f"{short}_{given}": own[name] for name, given in NAMES.items()}
+    np.savez(file, **weights)
 
 
 def init(key):
-    """Random parameters."""
+    """A network with random parameters."""
     keys = iter(jax.random.split(key, 5))
     size, normal = len(data.PHONEMES), jax.random.normal
-    x = jnp.zeros((1, EMBEDDING))
-    return {
+    network = {
         "read": normal(next(keys), (len(data.LETTERS), EMBEDDING)),
-        "encoder": CELL.init(next(keys), x),
         "written": normal(next(keys), (size, EMBEDDING)),
-        "decoder": CELL.init(next(keys), x),
-        "kernel": normal(next(keys), (CELL.output_size, size)) / 16,
+        "kernel": normal(next(keys), (UNITS, size)) / UNITS**0.5,
         "bias": jnp.zeros(size),
     }
+    gru = jaxrnn.CudnnCompatibleGRUCell(UNITS)  # PyTorch's.
+    for cell in CELLS:
+        network[cell] = gru.bind(gru.init(next(keys), jnp.zeros((1, EMBEDDING))))
+    return network
 
 
-def encode(params, letters, letter_count):
+def encode(network, letters, letter_count):
     """The state after the last letter and the end, `[words, 256]`."""
-    cell, x = CELL.bind(params["encoder"]), params["read"][letters]
-    _, state = jaxrnn.dynamic_rnn(cell, x, letter_count, dtype=x.dtype)
+    x = network["read"][letters]
+    _, state = jaxrnn.dynamic_rnn(network["encoder"], x, letter_count, dtype=x.dtype)
     return state
 
 
-def project(params, outputs):
+def project(network, outputs):
     """The logits of all phonemes."""
-    return outputs @ params["kernel"] + params["bias"]
+    return outputs @ network["kernel"] + network["bias"]
 
 
 @jax.jit
-def greedy(params, letters, letter_count):
+def greedy(network, letters, letter_count):
     """The ids of the phonemes, `[words, 29]`."""
     return decode.greedy(
-        CELL.bind(params["decoder"]),
-        embed=lambda ids: params["written"][ids],
-        project=lambda outputs: project(params, outputs),
-        initial_state=encode(params, letters, letter_count),
+        network["decoder"],
+        embed=lambda ids: network["written"][ids],
+        project=lambda outputs: project(network, outputs),
+        initial_state=encode(network, letters, letter_count),
         start_ids=jnp.full(len(letters), data.START, jnp.int32),
         end_id=data.END,
         max_time=LONGEST,
     ).ids
 
 
-def pronounce(params, words):
+def pronounce(network, words):
     """A dict from each word to the phonemes that the network writes."""
     words = list(words)
     batch = data.make_batch([(word, ()) for word in words], LONGEST, len(words))
-    ids = greedy(params, batch.letters, batch.letter_count)
+    ids = greedy(network, batch.letters, batch.letter_count)
     return dict(zip(words, map(data.to_phonemes, np.asarray(ids)), strict=True))

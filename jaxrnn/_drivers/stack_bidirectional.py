@@ -216,8 +216,8 @@ def run_layers(
             zip(*cells, *starts, strict=True)
         ):
             first = {"initial_state_fw": state_fw, "initial_state_bw": state_bw}
-            given = f"`initial_states_fw[{i}]` and `initial_states_bw[{i}]`"
-            with error_note(f"Raised by layer {i}, whose states are {given}."):
+            which = f"`initial_state_fw` is entry {i} of the forward states"
+            with error_note(f"Raised by layer {i}, where {which}."):
                 xs, *final = run(fw, bw, xs, scope=f"cell_{i}", **first)
             finals.append(final)
     finals_fw, finals_bw = zip(*finals, strict=True)

@@ -284,14 +284,13 @@ def _check_one_batch_axis(cell: Any, inputs: PyTree) -> None:
 def fix_of_rows(cell: Any, state: PyTree, rows: int, time: Any = None) -> str:
     """What to do if an initial state lacks its batch axis, or has a row per step."""
     own = jax.tree.leaves(without_read_only(state), is_leaf=is_tensor_array)
-    sizes = {leaf.shape[:1] for leaf in own if not is_tensor_array(leaf)}
-    if time != rows and sizes == {(time,)}:
-        return f"The inputs have {time} steps: check `time_major`."
     for leaf, size in zip(own, jax.tree.leaves(cell.state_size), strict=False):
         shape = tuple(size) if isinstance(size, TensorShape) else (size,)
         if shape and not is_tensor_array(leaf) and leaf.shape == shape:
             return to_all_rows((rows, *shape))
-    return ""
+    sizes = {leaf.shape[:1] for leaf in own if not is_tensor_array(leaf)}
+    is_per_step = sizes == {(time,)}
+    return f"The inputs have {time} steps: check `time_major`." if is_per_step else ""
 
 
 def one_step(cell: Callable, inputs: PyTree, state: PyTree, fix: str = "") -> tuple:

@@ -45,6 +45,11 @@ from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import run_layers
 from .._wrappers.base import unwrapped
 
+FIX = (
+    "Ported parameters need a cell of the same kind, and modules with the names of the "
+    "parameters, such as `RNN(cell, name='rnn')`."
+)
+
 Shape: TypeAlias = tuple[int, ...]
 Merge: TypeAlias = Callable[[PyTree, PyTree], PyTree]
 Cells: TypeAlias = RNNCell | tuple[Any, Any]
@@ -256,6 +261,8 @@ def bind_cells(cells: Cells, params: Params, key: Key | None = None) -> BoundCel
         for i, (name, part) in enumerate(named.items()):
             own = params.get(name, {})  # Flax drops the dicts of no parameters.
             if isinstance(part, RNNCell):  # The cell is then the only entry.
+                must = f"hold {name!r}, the parameters of the module's cell"
+                expect(name in params or not params, "params", must, list(params), FIX)
                 return part.bind(own, key)
             bound.append(bind(part, own, fold_in(key, i)))
         return tuple(bound)
@@ -379,9 +386,10 @@ def _check_one_sequence(module: Any, given: Arguments) -> None:
     """
     index = "None" if module.time_major else ":, None"
     must = "have no batch axis, because the inputs are one sequence [time, ...]"
-    fix = f"For one step of each row, pass `inputs[{index}]` and `resets[{index}]`."
+    fix = f"For one step of each row, pass `inputs[{index}]`"
     for name, mark in {"resets": given.resets, "mask": given.mask}.items():
-        expect(mark is None or np.ndim(mark) < 2, name, must, mark, fix)
+        also = f"{fix} and `{name}[{index}]`."
+        expect(mark is None or np.ndim(mark) < 2, name, must, mark, also)
     shapes = [size_shapes(cell.state_size) for cell in list_cells(module._cells())]
     ranks = [len(shape) for shape in itertools.chain(*shapes)]
     states = {"initial_state": given.initial_state, "reset_state": given.reset_state}
@@ -389,7 +397,7 @@ def _check_one_sequence(module: Any, given: Arguments) -> None:
         named = list(named_leaves(name, state, is_tensor_array))
         if len(named) == len(ranks):
             for (full, leaf), rank in zip(named, ranks, strict=True):
-                expect(np.ndim(leaf) <= rank, full, must, leaf, fix)
+                expect(np.ndim(leaf) <= rank, full, must, leaf, f"{fix}.")
 
 
 def split(tree: PyTree, shape: Shape, start: int = 0) -> PyTree:

@@ -59,8 +59,8 @@ def test_a_word_is_right_if_any_of_its_pronunciations_is():
 
 
 def test_stress_counts_in_one_of_the_rates(params, monkeypatch):
-    words = {"a": [("AH0",), ("EY1",)], "cat": [("K", "AE1", "T")]}
-    found = {"a": ("EY0",), "cat": ("K", "AE1")}
+    words = {"a": [("AH0",), ("EY1",)], "cat": [("K", "AE2", "T")]}
+    found = {"a": ("EY0",), "cat": ("K", "AE2")}
     monkeypatch.setattr(model, "pronounce", lambda params, words: found)
     rates = finetune.measure(params, words)
     assert [each[0] for each in rates.values()] == [1.0, 0.5, 0.5]
@@ -81,24 +81,66 @@ def test_what_is_written_does_not_depend_on_padding(params, words):
 
 @pytest.mark.slow
 def test_it_learns_and_draws_its_curves(
-    params, short_words, monkeypatch, picture, capsys
+    params, short_words, monkeypatch, picture, capsys, tmp_path
 ):
     """`picture` is drawn anew; g2p_en is stood in for by random parameters."""
     monkeypatch.setattr(finetune, "ROWS", 32)
     monkeypatch.setattr(finetune, "POINTS", 2)
-    parts = short_words, short_words, short_words
+    items = list(short_words.items())
+    parts = short_words, dict(items[:20]), dict(items[5:])
     monkeypatch.setattr(data, "split", lambda words: parts)
     monkeypatch.setattr(model, "package_file", lambda: None)
+    load = model.load
     monkeypatch.setattr(model, "load", lambda file: params)
-    flags = f"cat o'clock --epochs 100 --rate 3e-3 --figure {picture}"
+    flags = f"Cat o'clock --epochs 100 --rate 3e-3 --figure {picture}"
+    flags += f" --output {tmp_path / 'g2p.npz'}"
     networks = tyro.cli(finetune.main, args=flags.split())
     assert list(networks) == ["g2p_en", "fine-tuned", "random start"]
     before, *after = (finetune.wrong(each, short_words) for each in networks.values())
     assert max(after) < 0.5 < before
     printed = capsys.readouterr().out
     assert printed.count(" %") == 9
+    assert "The 27 test words" in printed
     found = model.pronounce(networks["random start"], ["o'clock"])["o'clock"]
-    assert f"random start o'clock {' '.join(found)}\n" in printed
+    assert f"random start: o'clock {' '.join(found)}\n" in printed
+    assert "fine-tuned: cat " in printed
+    saved = load(tmp_path / "g2p.npz")
+    found = model.pronounce(networks["fine-tuned"], short_words)
+    assert model.pronounce(saved, short_words) == found
+
+
+@pytest.mark.parametrize("size", [5, 9])
+def test_the_loss_is_that_of_a_loop_over_the_phonemes(params, size):
+    batch = data.make_batch([("cat", ("K", "AE1", "T")), ("a", ("AH0",))], size, 2)
+    losses = []
+    for row in range(2):
+        state = np.zeros((1, model.UNITS), np.float32)
+        for letter in batch.letters[row, : batch.letter_count[row]]:
+            _, state = params["encoder"](params["read"][letter][None], state)
+        before = data.START
+        for phoneme in batch.phonemes[row, : batch.phoneme_count[row]]:
+            output, state = params["decoder"](params["written"][before][None], state)
+            logits = np.float64(output @ params["kernel"] + params["bias"])[0]
+            losses.append(np.log(np.exp(logits).sum()) - logits[phoneme])
+            before = phoneme
+    loss = finetune.loss_of(params, batch)
+    np.testing.assert_allclose(loss, np.mean(losses), rtol=1e-5)
+
+
+def test_words_that_no_network_reads():
+    assert data.read_word("O'Hara") == "o'hara"
+    for word in ("", "naïve", "a" * 29, "<end>"):
+        with pytest.raises(SystemExit, match="1 to 28 characters from a to z"):
+            data.read_word(word)
+
+
+def test_an_interval_over_words():
+    """That of a share in a binomial distribution, with 400 words."""
+    wrong = np.arange(400) < 100
+    share, low, high = scores.bootstrap(wrong, np.ones(400))
+    assert share == 0.25
+    half = 1.96 * np.sqrt(0.25 * 0.75 / 400)
+    np.testing.assert_allclose([low, high], [0.25 - half, 0.25 + half], atol=0.005)
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):

@@ -42,6 +42,9 @@ bound = functools.partial(helpers.bound, dtype="float32")
 GRU, LSTM = bound(GRUCell(2)), bound(LSTMCell(2))
 MIN_GRU = bound(jaxrnn.MinGRUCell(2))
 PORTED = jaxrnn.linen.RNN(jaxrnn.CudnnCompatibleGRUCell(2)).init(KEY, X)
+PORTED_TWICE = jaxrnn.linen.Bidirectional(*[jaxrnn.CudnnCompatibleGRUCell(2)] * 2).init(
+    KEY, X
+)
 STACK = bound(MultiRNNCell([GRUCell(2), GRUCell(2)]))
 run = functools.partial(dynamic_rnn, dtype=F32)
 gru = functools.partial(run, GRU, X)
@@ -52,6 +55,30 @@ packed = functools.partial(jaxrnn.packed_rnn, GRU, dtype=F32)
 two_ways = functools.partial(jaxrnn.bidirectional_dynamic_rnn, GRU, GRU, X)
 stacked = jaxrnn.stack_bidirectional_dynamic_rnn
 plan = functools.partial(jaxrnn.memory_plan, strategies=[False])
+
+
+CUDNN = jaxrnn.CudnnCompatibleGRUCell(2)
+RENAMED = nn.Sequential([jaxrnn.linen.RNN(CUDNN)])
+UNNAMED = [
+    (
+        "'gru_cell', which holds the parameters of a cell, got ['cudnn_compatible_gru_cell']",
+        lambda cell: jaxrnn.linen.RNN(cell).apply(PORTED, X),
+        CUDNN,
+        GRU.cell,
+    ),
+    (
+        "'gru_cell', the parameters of the module's cell, got ['cudnn_compatible_gru_cell']",
+        lambda cell: jaxrnn.linen.Bidirectional(cell, cell).apply(PORTED_TWICE, X),
+        CUDNN,
+        GRU.cell,
+    ),
+    (
+        "`variables['params']` must have 'layers_0', which holds the parameters of a cell, got ['rnn']",
+        lambda name: RENAMED.apply({"params": {name: PORTED["params"]}}, X),
+        "layers_0",
+        "rnn",
+    ),
+]
 
 
 def cell_of(step, state_size=3, output_size=3, **options):
@@ -217,8 +244,8 @@ DRIVERS = [
     ("For one layer, pass `cell[0]`; for several, pass a bound `MultiRNNCell`. If each layer has two directions, pass the cells to `stack_bidirectional_dynamic_rnn`",
      lambda: run([GRU], X), lambda: (run([GRU][0], X), run(STACK, X), stacked([GRU], [GRU], X, dtype=F32))),
     ("Pass lengths as `sequence_length=`", lambda: stacked([GRU], [GRU], X, [3], dtype=F32), lambda: stacked([GRU], [GRU], X, dtype=F32, sequence_length=[3] * 4)),
-    ("Ported parameters need a cell of the same kind, and modules with the names of the parameters", lambda: jaxrnn.linen.RNN(GRU.cell).apply(PORTED, X),
-     lambda: jaxrnn.linen.RNN(jaxrnn.CudnnCompatibleGRUCell(2)).apply(PORTED, X)),
+    *((f"{got}. Ported parameters need a cell of the same kind, and modules with the names of the parameters, such as `RNN(cell, name='rnn')`",
+       lambda call=call, other=other: call(other), lambda call=call, own=own: call(own)) for got, call, own, other in UNNAMED),
     ("Convert a Flax cell with `as_cell`", lambda: run(nn.GRUCell(2), X), lambda: run(bound(jaxrnn.linen.as_cell(nn.GRUCell(2))), X)),
     ("For a zero state of float32, pass `dtype=jnp.float32`", lambda: dynamic_rnn(GRU, X), gru),
     ("Pass the dtype of the outputs", lambda: dynamic_rnn(PAIR, X, None, COUNTS), lambda: dynamic_rnn(PAIR, X, None, COUNTS, F32)),
@@ -249,6 +276,8 @@ DRIVERS = [
     ("check `time_major`", lambda: run(GRU, X, [1] * 5), lambda: run(GRU, X, [1] * 5, time_major=True)),
     ("The inputs have 5 steps: check `time_major`", lambda: run(GRU, X, initial_state=np.zeros((5, 2), F32)),
      lambda: run(GRU, X, initial_state=np.zeros((5, 2), F32), time_major=True)),
+    ("pass `jnp.broadcast_to(h0, (4, 5))`", lambda: run(bound(GRUCell(5)), X, initial_state=np.zeros(5, F32)),
+     lambda: run(bound(GRUCell(5)), X, initial_state=jnp.broadcast_to(np.zeros(5, F32), (4, 5)))),
     ("The inputs have 5 steps: check `time_major`", lambda: run(LSTM, X, initial_state=LSTM.zero_state(5, F32), resets=MASK),
      lambda: run(LSTM, X, initial_state=LSTM.zero_state(5, F32), resets=MASK, time_major=True)),
     ("Cast lengths to jnp.int32. Pass a mask as `mask=`, a state as `initial_state=`, and a dtype as `dtype=`",
@@ -342,10 +371,10 @@ def count(x, s):
 COUNTING = cell_of(count, (3, TensorShape([]))).bind({})
 
 EDGES = [
-    ("For one step of each row, pass `inputs[:, None]` and `resets[:, None]`", lambda: in_nnx()(X[:, 0], initial_state=ZEROS),
+    ("For one step of each row, pass `inputs[:, None]`.", lambda: in_nnx()(X[:, 0], initial_state=ZEROS),
      lambda: in_nnx()(X[:, 0][:, None], initial_state=ZEROS, resets=MASK[:, 0][:, None])),
     ("For one step of each row, pass `inputs[:, None]` and `resets[:, None]`", lambda: in_nnx()(X[:, 0], resets=MASK[:, :1]), lambda: in_nnx()(X[:, 0][:, None], resets=MASK[:, :1])),
-    ("For one step of each row, pass `inputs[None]` and `resets[None]`", lambda: in_linen(X[:, 0], initial_state=ZEROS, options={"time_major": True}),
+    ("For one step of each row, pass `inputs[None]`.", lambda: in_linen(X[:, 0], initial_state=ZEROS, options={"time_major": True}),
      lambda: in_linen(X[:, 0][None], initial_state=ZEROS, resets=MASK[:, 0][None], options={"time_major": True})),
     ("Merge the batch axes, as in `inputs.reshape(-1, *inputs.shape[-2:])`, or use a module `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`", lambda: run(GRU, MANY),
      lambda: (run(GRU, MANY.reshape(-1, *MANY.shape[-2:])), in_nnx()(MANY), in_linen(MANY))),

@@ -67,14 +67,16 @@ class BareMemoryCell(MatrixMemoryCell):
     def scaled(self, values: Any) -> Any:
         """The values of a step in the scale and the range that the rule expects.
 
-        By default, q is scaled, and g is clipped to at least -87.
+        By default, q is scaled, and g, if the rule has it, is clipped to at least -87.
 
         Args:
             values: The inputs of a step as `rule.Inputs`, `[batch, N, ...]`, with the q
                 and k of key heads repeated.
         """
-        q = self.times_scale(values.q)
-        return values._replace(q=q, g=jnp.maximum(values.g, LEAST_LOG))
+        values = values._replace(q=self.times_scale(values.q))
+        if "g" not in values._fields:
+            return values
+        return values._replace(g=jnp.maximum(values.g, LEAST_LOG))
 
     def times_scale(self, x: Array) -> Array:
         """`x` times `scale`, or divided by `sqrt(K)` if `scale` is None."""
