@@ -149,11 +149,11 @@ def table(mode: str) -> Callable[[Iterable[Measured]], str]:
 
 
 def wide(cases: Iterable[Measured]) -> str:
-    """The table of the wide layers: PyTorch's ratios by the number of rows."""
+    """The table of the wide LSTMs: PyTorch's ratios by the number of rows."""
     rows: dict[str, Row] = {}
     for case in cases:
-        if case.preset == "wide":
-            size = case.row["case"]
+        size = case.row["case"]
+        if case.preset == "wide" and size["cell"] == "lstm":
             sizes = f"{size['time']}, {size['depth']}, {size['units']}"
             name = f"{MODES[case.mode]}, {CELLS[size['cell']]} {sizes}"
             row = rows.setdefault(name, {"name": name})

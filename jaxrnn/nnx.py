@@ -228,8 +228,9 @@ class Recurrent(FieldsModule):
         Raises:
             TypeError: If an argument is not a bound cell, or if a parameter is complex
                 but the module's parameter is real.
-            ValueError: If a bound cell is not one of this module's cells, or if its
-                parameters have other names or shapes than the module's.
+            ValueError: If a bound cell, without its wrappers, is not one of this
+                module's cells, or if its parameters have other names or shapes than
+                the module's.
         """
         own = as_pure(self.params)
         params = parameters.params_of_cells(self._cells(), cells)

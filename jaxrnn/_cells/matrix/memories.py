@@ -112,8 +112,8 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
     `V = value_size`: inputs `LinearAttentionInputs(q, k, v, g)` with q and k
     `[batch, M, K]`, v `[batch, N, V]`, and g `[batch, N]`, or `[batch, N, K]` with
     `key_decay`; state S `[batch, N, K, V]`; output `[batch, N, V]`, in the widest dtype
-    of the inputs. g is clipped to at least -87. In a chunk, a step gives NaN if an
-    input is beyond about 4e9 (in float32).
+    of the inputs. g is clipped to at least -87. In a chunk, a step gives NaN if a
+    scaled input is beyond about 4e9 (in float32).
 
     Attributes:
         num_heads: `N`, the number of heads.
@@ -169,8 +169,8 @@ class DeltaMemoryCell(DecayMemoryCell):
     `[batch, M, K]`, v `[batch, N, V]`, beta `[batch, N]`, and g `[batch, N]`, or
     `[batch, N, K]` with `key_decay`; state S `[batch, N, K, V]`; output
     `[batch, N, V]`, in the widest dtype of the inputs. g is clipped to at least -87. In
-    a chunk, a step gives NaN if an input is beyond about 4e9, or if keys are so long
-    that the memory may grow beyond 1e19 (both in float32).
+    a chunk, a step gives NaN if a scaled input is beyond about 4e9, or if keys are so
+    long that the memory may grow beyond 1e19 (both in float32).
 
     Attributes:
         num_heads: `N`, the number of heads.
@@ -305,8 +305,8 @@ class MLSTMMemoryCell(BareMemoryCell):
     v `[batch, N, V]`, i and f `[batch, N]`; state `MLSTMState(c, n, m)` with c
     `[batch, N, K, V]`, n `[batch, N, K]` and m `[batch, N]`; output `[batch, N, V]`, in
     the widest dtype of the inputs. f is clipped to [-87, 87], and i to at least -1e9.
-    In a sequence, a step gives NaN if an input is beyond about 4e9 (in float32). For
-    bfloat16 inputs, use a float32 state.
+    In a sequence, a step gives NaN if a scaled q, k or v is beyond about 4e9 (in
+    float32). For bfloat16 inputs, use a float32 state.
 
     Attributes:
         num_heads: `N`, the number of heads.

@@ -223,7 +223,8 @@ class MatrixRule(abc.ABC):
     def sizes(self, heads: int, key: int, value: int) -> tuple[Any, Any]:
         """The sizes of the values and of the state, without the batch axis.
 
-        Each size is a `TensorShape`, and its first axis has the size `heads`.
+        Each size is a `TensorShape`, and its first axis has the size `heads`. A part of
+        the state of size `[heads]` is the logarithm of a scale, and may be -inf.
 
         Args:
             heads: The number of heads.
@@ -248,7 +249,7 @@ class MatrixRule(abc.ABC):
         """
 
     def stored(self, like: PyTree, state: PyTree) -> PyTree:
-        """The state, cast to the dtypes of `like`; leaves `[batch, heads, ...]`."""
+        """States, cast to the dtypes of `like`; also with a time axis."""
         return cast_like(like, state)
 
     def transition(self) -> tuple[Callable, Callable, Callable, Callable] | None:
