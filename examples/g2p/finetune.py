@@ -134,7 +134,7 @@ def main(
         output: The file for the fine-tuned network, in the format of g2p_en.
         figure: The file for the picture.
     """
-    words = list(map(data.read_word, words))
+    words = tuple(map(data.read_word, words))
     training, dev, test = data.split(data.load())
     networks, curves = {"g2p_en": model.load(model.package_file())}, {}
     starts = {

@@ -289,7 +289,7 @@ def fix_of_rows(cell: Any, state: PyTree, rows: int, time: Any = None) -> str:
         if shape and not is_tensor_array(leaf) and leaf.shape == shape:
             return to_all_rows((rows, *shape))
     sizes = {leaf.shape[:1] for leaf in own if not is_tensor_array(leaf)}
-    is_per_step = sizes == {(time,)}
+    is_per_step = time != 0 and sizes == {(time,)}
     return f"The inputs have {time} steps: check `time_major`." if is_per_step else ""
 
 

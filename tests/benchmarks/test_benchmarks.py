@@ -394,7 +394,7 @@ def test_the_worst_cases_are_counted():
     assert claims.overview(found).splitlines() == [
         "|  | training | inference | faster than jaxrnn in |",
         "| --- | ---: | ---: | ---: |",
-        "| Code by hand, with Flax or JAX | 1.10 (1.10 to 1.10) | - | 0 of 1 cases |",
+        "| Hand-written loops, Flax or JAX | 1.10 (1.10 to 1.10) | - | 0 of 1 cases |",
         "| Flax | 2.00 (2.00 to 2.00) | 1.00 (1.00 to 1.00) | 0 of 2 cases |",
         "| PyTorch | 1.23 (0.95 to 1.50) | 15.0 (15.0 to 15.0) | 1 of 3 cases |",
     ]

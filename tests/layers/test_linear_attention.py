@@ -111,6 +111,22 @@ def test_a_step_of_training_on_packed_documents(name, page):
     np.testing.assert_allclose(loss - evaluate(layer)[0], fall, rtol=0.01)
 
 
+@parameterized
+def test_padding_of_zeros_has_no_effect_on_gradients(name, page):
+    layer, padded = make(page, name), np.array(DOCUMENTS)
+    padded[:, LENGTH // 2 :] = 0
+
+    def compute_loss(layer, x, lengths):
+        outputs, _ = layer(x, sequence_length=lengths)
+        return jnp.sum(outputs[:, : LENGTH // 2] ** 2)
+
+    gradient = nnx.jit(nnx.grad(compute_loss))
+    lengths = np.full(len(padded), LENGTH // 2)
+    got = gradient(layer, padded, lengths)
+    want = gradient(layer, padded[:, : LENGTH // 2], lengths)
+    assert_near(jax.tree.leaves(got), jax.tree.leaves(want), tolerance=1e-9)
+
+
 @pytest.mark.slow
 def test_rwkv7_is_the_loop_of_its_equations(page):
     """arXiv:2503.14456, section 4, with states [value, key] as there."""
