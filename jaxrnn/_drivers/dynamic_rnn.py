@@ -190,7 +190,7 @@ def dynamic_rnn(
 def _run(
     cell: RNNCellLike, run: Run, options: Options, axis_name: Any
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """Runs the cell where the inputs are: on one device, or with time divided."""
+    """Runs the cell over all steps, or over parts of them on several devices."""
     if axis_name is not None:
         return run_part(cell, run, options, axis_name)
     spec = spec_of_divided_time(run.inputs, run.steps.axis)

@@ -501,7 +501,7 @@ def sizes_of_cell(
 
     Raises:
         TypeError: If `in_features` is neither an int nor a tuple of ints.
-        ValueError: If a size is below 1.
+        ValueError: If `in_features`, or one of its sizes, is below 1.
     """
     sizes = in_features if isinstance(in_features, tuple) else (in_features,)
     shape = (1, *(as_count("in_features", size) for size in sizes))

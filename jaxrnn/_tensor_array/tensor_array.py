@@ -247,7 +247,7 @@ class TensorArray(RowlessArray):
         return self._with(store.scatter(slots, value))
 
     def concat(self, name: str | None = None) -> Array:
-        """Joins the elements along their first axis, whose sizes may differ.
+        """Concatenates the elements, which may differ in the size of their first axis.
 
         Raises:
             ValueError: If elements are scalars, or if they differ in rank or in an axis

@@ -446,7 +446,7 @@ class NASCell(LSTM):
         return self._emit(c, jnp.tanh(c * jnp.tanh(exposed)), state)
 
 
-_TINY = 1e-30  # Not 0, because the time gate divides by the field.
+_TINY = 1e-30  # The least ratio and period: the time gate divides by both.
 
 
 @fields.dataclass

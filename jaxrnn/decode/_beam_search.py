@@ -225,7 +225,7 @@ class BeamSearchDecoder(CellDecoder):
     ) -> tuple[PyTree, PyTree]:
         """Builds the sequences with `gather_tree`."""
         parents = outputs.parent_ids
-        # Paths run to the last step, because even finished beams may be reordered.
+        # Trace beams back from the last step, because finished ones may be reordered.
         steps = jnp.max(sequence_lengths, axis=1, initial=0)
         steps = jnp.full_like(steps, jnp.max(steps, initial=0))
         sequences = gather_tree(outputs.predicted_ids, parents, steps, self._end_token)

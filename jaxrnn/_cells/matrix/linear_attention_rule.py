@@ -93,7 +93,7 @@ class LinearAttentionRule(MatrixRule):
         return self._map_of_chunk, identity, constant, _map_state
 
     def _map_of_chunk(self, chunk: Chunk) -> tuple[Array, LinearAttentionMap]:
-        """All steps of a chunk whose states are maps."""
+        """Runs a chunk with maps in place of states; see `MatrixRule.transition`."""
         h, written = self.chunk(chunk.map_states(lambda state: state.written))
         keep = decays_of(chunk, chunk.values.g).keep
         keep = chunk.after(keep * chunk.start(lambda state: state.keep))

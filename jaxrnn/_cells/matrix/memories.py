@@ -58,7 +58,7 @@ class ChosenLoopCell(BareMemoryCell):
         return dataclasses.replace(choice, loop=loop, reason=reason)
 
     def _scans_faster(self, run: Run) -> bool:
-        """Whether a scan is faster than chunks if the call is not differentiated."""
+        """Whether a scan beats chunks in a call that is not differentiated."""
         if self.chunk_size is not None or platform_of(run.inputs) != "cpu":
             return False
         of_head, of_state = self.largest_scanned

@@ -131,7 +131,7 @@ class MLSTMCell(MatrixMemoryCell):
     def project(
         self, params: Params, inputs: Array, dtype: DType
     ) -> tuple[Array, MLSTMInputs]:
-        """The output gate, `[batch, num_units]`, and the values of a step."""
+        """Computes the output gate, `[batch, num_units]`, and the `MLSTMInputs`."""
         z = affine(params, [inputs], dtype)
         ends = np.cumsum([*self._sizes, self.num_heads])
         *vectors, o, i, f = jnp.split(z, ends, axis=-1)
@@ -147,7 +147,7 @@ class MLSTMCell(MatrixMemoryCell):
         return jax.nn.sigmoid(o), MLSTMInputs(q, k, v, i, jnp.maximum(f, SHUT))
 
     def output(self, params: Params, h: Array, rest: Array) -> Array:
-        """`h`, normalized if `norm_epsilon` is given, times the output gate."""
+        """Normalizes `h` if `norm_epsilon` is given, and applies the output gate."""
         if self.norm_epsilon is None:
             return rest * h.reshape(rest.shape)
         h = standardized(h, self.norm_epsilon).reshape(rest.shape)
