@@ -188,7 +188,7 @@ NOTES = [
     (lambda: static_rnn(GRU, CUT, None, F32), "kernel", ["Raised at step 1, with `inputs[1]`."]),
     (lambda: static_rnn(GRU, CUT, None, F32, [2] * 4), "kernel", ["Raised at step 1, with `inputs[1]`."]),
     (lambda: jaxrnn.stack_bidirectional_rnn(NARROW, NARROW, STEPS, dtype=F32), "must have shape .* for inputs of depth",
-     ["Raised by layer 1", "Here, `cell` is `cell_fw`"]),
+     ["Raised by layer 1, where `initial_state_fw` is entry 1", "Here, `cell` is `cell_fw`"]),
     # A shared cell needs inputs of one depth.
     (lambda: dynamic_rnn(SHARED, X, dtype=F32), "for inputs of depth 2", ["`cells[1]` with `params['cell_0']`"]),
     (lambda: jaxrnn.bidirectional_dynamic_rnn(STACK, TWICE, X, dtype=F32), "must have shape",

@@ -59,10 +59,11 @@ plan = functools.partial(jaxrnn.memory_plan, strategies=[False])
 
 CUDNN = jaxrnn.CudnnCompatibleGRUCell(2)
 RENAMED = nn.Sequential([jaxrnn.linen.RNN(CUDNN)])
+NESTED = {"params": {"layers_0": PORTED["params"]}}
 UNNAMED = [
     (
-        "'gru_cell', which holds the parameters of a cell, got ['cudnn_compatible_gru_cell']",
-        lambda cell: jaxrnn.linen.RNN(cell).apply(PORTED, X),
+        "`variables['params']['layers_0']` must have 'gru_cell', which holds the parameters of a cell, got ['cudnn_compatible_gru_cell']",
+        lambda cell: nn.Sequential([jaxrnn.linen.RNN(cell)]).apply(NESTED, X),
         CUDNN,
         GRU.cell,
     ),
