@@ -378,10 +378,10 @@ class Cell(nn.RNNCellBase):
 
 
 def _param(module: nn.Module, name: str, init: Callable, *args: Any) -> PyTree:
-    """A parameter of the module; variables may lack a parameter without arrays.
+    """A parameter of the module; variables may lack one that holds no arrays.
 
     Raises:
-        ValueError: If the variables lack another parameter.
+        ValueError: If the variables lack a parameter that holds arrays.
     """
     # `param` would trace `init` on each call to compare shapes. The cell also compares
     # the shapes, and its error message is clearer.

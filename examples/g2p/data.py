@@ -106,7 +106,7 @@ def make_batch(pairs, size, rows):
     return Batch(letters, letter_count, phonemes, phoneme_count)
 
 
-def bucket_of(word, pronunciation=()):
+def bucket_of(word, pronunciation):
     """The `size` of the batches for a word and its pronunciation."""
     longest = 1 + max(len(word), len(pronunciation))
     return next(size for size in BUCKETS if longest <= size)

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jaxrnn
+from jaxrnn import contrib
 
 from . import data, model, scores
 
@@ -37,11 +38,10 @@ def loss_of(network, batch):
         batch.phoneme_count,
         initial_state=model.encode(network, batch.letters, batch.letter_count),
     )
-    losses = optax.softmax_cross_entropy_with_integer_labels(
-        model.project(network, outputs), batch.phonemes
-    )
-    is_valid = jnp.arange(losses.shape[1]) < batch.phoneme_count[:, None]
-    return jnp.mean(losses, where=is_valid)
+    is_valid = jnp.arange(outputs.shape[1]) < batch.phoneme_count[:, None]
+    weights = is_valid.astype(outputs.dtype)
+    logits = model.project(network, outputs)
+    return contrib.sequence_loss(logits, batch.phonemes, weights)
 
 
 def without_stress(phonemes):

@@ -4,11 +4,12 @@ A network is a dict of bound cells and arrays. `load` reads it from a file of th
 package, `save` writes such a file, and `init` draws random parameters.
 """
 
-import importlib.metadata
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import package_files
 
 import jaxrnn
 from jaxrnn import convert, decode
@@ -22,13 +23,9 @@ NAMES |= {"bias_ih_l0": "b_ih", "bias_hh_l0": "b_hh"}
 """The names of PyTorch, and those of the file after the name of the cell."""
 
 
-def package_file():
-    """The file of the package, which is not imported."""
-    try:
-        package = importlib.metadata.distribution("g2p_en")
-    except importlib.metadata.PackageNotFoundError:
-        raise SystemExit("Run `pip install --no-deps g2p_en==2.1.0` first.") from None
-    return str(package.locate_file("g2p_en/checkpoint20.npz"))
+package_file = functools.partial(
+    package_files.package_file, "g2p_en==2.1.0", "g2p_en/checkpoint20.npz"
+)
 
 
 def load(file):

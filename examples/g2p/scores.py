@@ -10,16 +10,14 @@ SAMPLES = 2000
 
 def words_wrong(found, words):
     """Whether each word's result differs from all its pronunciations, `[words]`."""
-    return np.array([found.get(word) not in words[word] for word in words])
+    return np.array([found[word] not in words[word] for word in words])
 
 
 def phonemes_wrong(found, words):
     """Edits to each word's nearest pronunciation, and that pronunciation's length."""
     nearest = []
     for word, pronunciations in words.items():
-        edits = [
-            (edit_distance(found.get(word, ()), p), len(p)) for p in pronunciations
-        ]
+        edits = [(edit_distance(found[word], p), len(p)) for p in pronunciations]
         nearest.append(min(edits))
     return tuple(np.array(nearest).T)
 

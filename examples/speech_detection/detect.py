@@ -5,12 +5,13 @@ python -m speech_detection.detect                  # synthesized speech
 python -m speech_detection.detect --recording speech.wav
 """
 
-import importlib.metadata
+import functools
 import timeit
 from pathlib import Path
 
 import jax
 import numpy as np
+import package_files
 import scipy
 import tyro
 from flag_types import Picture
@@ -22,13 +23,11 @@ from speech_detection.model import DETECTOR, FRAME, RATE, as_frames, detect, loa
 FORMANTS = [(730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410)]
 
 
-def package_file():
-    """The file of the package, which is not imported."""
-    try:
-        package = importlib.metadata.distribution("silero-vad")
-    except importlib.metadata.PackageNotFoundError:
-        raise SystemExit("Run `pip install --no-deps silero-vad` first.") from None
-    return str(package.locate_file("silero_vad/data/silero_vad_16k_sequence.onnx"))
+package_file = functools.partial(
+    package_files.package_file,
+    "silero-vad",
+    "silero_vad/data/silero_vad_16k_sequence.onnx",
+)
 
 
 def synthesize(syllables=12):

@@ -4,8 +4,6 @@ Its dictionary holds words with their pronunciations, from which it makes batche
 `tests/conformance/trained` compares the trained network with g2p_en's own code.
 """
 
-import importlib.metadata
-
 import jax
 import numpy as np
 import pytest
@@ -147,15 +145,6 @@ def test_an_interval_over_words():
     assert share == 0.25
     half = 1.96 * np.sqrt(0.25 * 0.75 / 400)
     np.testing.assert_allclose([low, high], [0.25 - half, 0.25 + half], atol=0.005)
-
-
-def test_without_the_package_it_says_what_to_install(monkeypatch):
-    def no_package(name):
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "distribution", no_package)
-    with pytest.raises(SystemExit, match="pip install --no-deps g2p_en"):
-        model.package_file()
 
 
 # The dictionary.

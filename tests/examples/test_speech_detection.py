@@ -3,8 +3,6 @@
 `tests/conformance/trained` compares the trained network with onnxruntime.
 """
 
-import importlib.metadata
-
 import numpy as np
 import pytest
 import scipy.io.wavfile
@@ -68,12 +66,3 @@ def test_other_recordings_are_refused(rate, shape, tmp_path):
     scipy.io.wavfile.write(file, rate, np.zeros(shape, np.int16))
     with pytest.raises(SystemExit, match="must have one channel of 16000 Hz and 16"):
         detect.read(file)
-
-
-def test_the_package_must_be_installed(monkeypatch):
-    def missing(name):
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "distribution", missing)
-    with pytest.raises(SystemExit, match="pip install --no-deps silero-vad"):
-        detect.package_file()
