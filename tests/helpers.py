@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import itertools
+import random
 
 import chex
 import jax
@@ -85,6 +87,24 @@ def refusals(rows, columns="error message call", prepare=lambda message: message
             row["call"]()
 
     return test
+
+
+def covering(factors, is_allowed=lambda case: True):
+    """Few cases in which every two levels that are allowed together occur.
+
+    `factors` are the levels by the names of the factors. Each case has the most new
+    pairs of many random cases, until these have none.
+    """
+    rng, cases, seen = random.Random(0), [], set()
+    pairs = lambda case: {*itertools.combinations(case.items(), 2)}
+    draw = lambda: {name: rng.choice(levels) for name, levels in factors.items()}
+    while True:
+        drawn = filter(is_allowed, [draw() for _ in range(200)])
+        best = max(drawn, key=lambda case: len(pairs(case) - seen))
+        if pairs(best) <= seen:
+            return cases
+        cases.append(best)
+        seen |= pairs(best)
 
 
 def draw(*shape, seed=0, dtype=np.float64):

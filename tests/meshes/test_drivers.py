@@ -8,14 +8,13 @@ import dataclasses
 import functools
 import inspect
 import itertools
-import random
 from collections.abc import Callable
 
 import jax.numpy as jnp
 import mesh
 import numpy as np
 import pytest
-from helpers import bound, draw
+from helpers import bound, covering, draw
 from mesh import BATCH, DEPTH, F64, UNITS, state_of
 
 import jaxrnn
@@ -171,30 +170,13 @@ class Driver:
         factors |= {"cell": self.cells, "time": self.times}
         factors |= {"layout": self.layouts, "told": self.told}
         factors |= {"kind": list(mesh.TYPES)}
-        return covering(factors)
+        return covering(factors, is_allowed)
 
 
 def is_allowed(case):
     if case.get("mask") and case.get("sequence_length"):
         return False
     return case.get("resets", True) or not case.get("reset_state")
-
-
-def covering(factors):
-    """Few cases in which every two levels that are allowed together occur.
-
-    Each has the most new pairs of many random cases, until these have none.
-    """
-    rng, cases, seen = random.Random(0), [], set()
-    pairs = lambda case: {*itertools.combinations(case.items(), 2)}
-    draw = lambda: {name: rng.choice(levels) for name, levels in factors.items()}
-    while True:
-        drawn = filter(is_allowed, [draw() for _ in range(200)])
-        best = max(drawn, key=lambda case: len(pairs(case) - seen))
-        if pairs(best) <= seen:
-            return cases
-        cases.append(best)
-        seen |= pairs(best)
 
 
 EVERY_WAY = ("arrays", "context", "eagerly")
