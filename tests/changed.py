@@ -1,13 +1,13 @@
 """Runs all tests, slow ones too, of the rooms that a change touches.
 
-    python -m tests.changed          # the last commit, and what is not committed
+    python -m tests.changed          # what is not committed, or else the last commit
     python -m tests.changed main     # all that differs from the branch or commit `main`
     python -m tests.changed main -x  # further arguments are those of pytest
 
 The tests are the changed ones, and those in the folders of the changed rooms. If a loop
 or a driver changed, also the laws of every kind of cell; if a cell changed, its laws,
-and its goldens, which alone compare its equations with TensorFlow's. Most changes take
-a minute or two.
+and its goldens, which alone compare its equations with TensorFlow's. Of the pages, only
+those that changed are run. Most changes take a minute or two.
 """
 
 import inspect
@@ -38,17 +38,8 @@ TESTS = {
 }
 # A change in these rooms may break any cell.
 SHARED = {"affine", "base", "drivers", "engine", "loops", "memory", "testing"}
-
-
-def changed_files(base):
-    """The paths of all files that differ from `base`, and of new files."""
-    calls = (
-        ["diff", "--name-only", base],
-        ["ls-files", "--others", "--exclude-standard"],
-    )
-    settings = {"cwd": ROOT, "capture_output": True, "text": True, "check": True}
-    runs = [subprocess.run(["git", *call], **settings) for call in calls]
-    return sorted({file for run in runs for file in run.stdout.splitlines()})
+LAWS, GOLDENS = "tests/testing/test_conformance.py", "tests/tf1/test_goldens.py"
+NO_TESTS = 5  # The exit status of pytest if it selects no test.
 
 
 def rooms_of(file):
@@ -65,6 +56,13 @@ def tests_of(file):
     if top in ("benchmarks", "docs", "examples"):
         return [top]
     return [path for room in rooms_of(file) for path in TESTS.get(room, [room])]
+
+
+def paths_of(files):
+    """The folders and files of the tests that belong to the files."""
+    paths = {f"tests/{path}" for file in files for path in tests_of(file)}
+    docstrings = [file for file in files if re.match(r"jaxrnn/.*\.py$", file)]
+    return sorted(p for p in paths.union(docstrings) if (ROOT / p).exists())
 
 
 def laws_of(files):
@@ -106,27 +104,51 @@ def goldens_of(files):
     }
 
 
-def main(base="HEAD~1", *options):
-    """Prints the tests, and runs them."""
+def selection(files):
+    """A function of the id of a test: whether the test belongs to the files."""
+    paths, laws, goldens = paths_of(files), laws_of(files), goldens_of(files)
+
+    def is_selected(nodeid):
+        name, _, test = nodeid.partition("::")
+        parameter = test.partition("[")[2].rstrip("]")
+        if name == LAWS and any(parameter.startswith(f"{law}-") for law in laws):
+            return True
+        if name == GOLDENS and any(parameter.startswith(golden) for golden in goldens):
+            return True
+        if test.startswith("test_page["):
+            return bool({parameter, name, "tests/docs/run_page.py"} & {*files})
+        return any(name == path or name.startswith(f"{path}/") for path in paths)
+
+    return is_selected
+
+
+def options_of(files):
+    """The arguments of pytest that run the tests of the files."""
+    touched = [f"--touched={file}" for file in files]
+    return ["-m", "touched", *touched, *paths_of(files), LAWS, GOLDENS]
+
+
+def changed_files(base=None):
+    """The paths of all files that differ from a commit, and of new files."""
+
+    def git(*arguments):
+        settings = {"cwd": ROOT, "capture_output": True, "text": True, "check": True}
+        return subprocess.run(["git", *arguments], **settings).stdout.splitlines()
+
+    new = git("ls-files", "--others", "--exclude-standard")
+    edited = {*git("diff", "--name-only", base or "HEAD"), *new}
+    return sorted(edited or git("diff", "--name-only", "HEAD~1"))
+
+
+def main(base=None, *options):
+    """Runs the tests."""
     files = changed_files(base)
-    paths = {path for file in files for path in tests_of(file)}
-    folders = [f"tests/{p}" for p in sorted(paths) if (ROOT / "tests" / p).exists()]
-    calls = [folders] if folders else []
-    if laws := laws_of(files):
-        names = " or ".join(f"{name}-" for name in sorted(laws))
-        calls.append(["tests/testing/test_conformance.py", "-k", names])
-    if goldens := goldens_of(files):
-        calls.append(["tests/tf1/test_goldens.py", "-k", " or ".join(sorted(goldens))])
-    if not calls:
-        print(f"No test belongs to what differs from {base}.")
-    for arguments in calls:
-        print("pytest -m ''", *arguments, flush=True)
-        call = [sys.executable, "-m", "pytest", "-m", "", *arguments, *options]
-        subprocess.run(call, cwd=ROOT, check=True)
+    print("The tests of", *files, sep="\n  ", flush=True)
+    call = [sys.executable, "-m", "pytest", *options_of(files), *options]
+    status = subprocess.call(call, cwd=ROOT)
+    return 0 if status == NO_TESTS else status
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)
+    has_base = len(sys.argv) > 1 and not sys.argv[1].startswith("-")
+    sys.exit(main(*(sys.argv[1:] if has_base else [None, *sys.argv[1:]])))

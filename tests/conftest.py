@@ -9,8 +9,9 @@ parameters lists the fast ones by patterns of their ids, which `pytest -v` print
 
     @pytest.mark.fast("lstm-*", "*-gru")
 
-A test without the mark is fast. A slow test with the mark `in_thirds` belongs to one of
-three thirds. `.ci/run` runs one third, by the hash of the commit; the nightly job, all.
+A test without the mark is fast. Every slow test belongs to a third. `.ci/run`
+runs one third, by the hash of the commit, and all slow tests of the rooms that the
+commit touches (`tests/changed.py`); the nightly job, all.
 
 Compilation takes most of the time, about 50 ms for the smallest program. So tests draw
 data with NumPy, put them on the device with `jax.device_put` (`jnp.asarray` compiles a
@@ -31,6 +32,7 @@ import re
 import time
 import zlib
 
+import changed
 import hypothesis
 import jax
 import jaxlib
@@ -49,6 +51,8 @@ def programs_of_this_machine():
 
 
 PROGRAMS = programs_of_this_machine()
+# The mean of all tests on one core of 2026, with a cold cache. Times vary a lot.
+SECONDS_PER_TEST = 0.25
 DAYS = 14  # A program that was stored longer ago is deleted.
 SETTINGS = {
     "jax_compilation_cache_dir": str(PROGRAMS),
@@ -94,6 +98,16 @@ def pytest_configure(config):
             file.unlink(missing_ok=True)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--touched",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="marks the tests of a changed file as touched (tests/changed.py)",
+    )
+
+
 def pytest_report_header(config):
     """Print what happens before the first test."""
     return "first, every worker imports all tests, which takes about 15 s"
@@ -106,8 +120,16 @@ def pytest_sessionstart(session):
 
 
 @pytest.hookimpl(optionalhook=True, trylast=True)
-def pytest_xdist_node_collection_finished(node):
-    """Flush the lines of pytest-xdist as they are printed."""
+def pytest_xdist_node_collection_finished(node, ids):
+    """Say how many tests run, and how long that takes, before they do.
+
+    Also flush the lines of pytest-xdist as they are printed.
+    """
+    reporter = node.config.pluginmanager.get_plugin("terminalreporter")
+    if node.gateway.id == "gw0" and reporter is not None:
+        workers = len(node.nodemanager.specs)
+        seconds = SECONDS_PER_TEST * len(ids) / workers
+        reporter.write_line(f"{len(ids)} tests, about {seconds / 60:.1f} minutes")
     flush(node.config)
 
 
@@ -121,9 +143,12 @@ def flush(config):
 def pytest_collection_modifyitems(config, items):
     """Mark docstrings as slow, and parameters that the `fast` mark does not list.
 
-    The slow tests with the mark `in_thirds` get a third, by the hashes of their ids.
+    A slow test gets a third, by the hash of its id. The tests of touched files run
+    first, the fast ones before the slow ones.
     """
     fast = collections.defaultdict(bool)
+    touched = config.getoption("touched")
+    is_touched = changed.selection(touched) if touched else lambda nodeid: False
     for item in items:
         if not isinstance(item, pytest.Function):
             item.add_marker("slow")
@@ -132,9 +157,14 @@ def pytest_collection_modifyitems(config, items):
             fast[item.nodeid.split("[")[0]] |= is_fast
             if not is_fast:
                 item.add_marker("slow")
-        if item.get_closest_marker("slow") and item.get_closest_marker("in_thirds"):
+        if item.get_closest_marker("slow"):
             number = zlib.crc32(item.nodeid.encode()) % 3
             item.add_marker(pytest.mark.third(number=number))
+        if is_touched(item.nodeid):
+            item.add_marker("touched")
+    has = lambda item, mark: item.get_closest_marker(mark) is not None
+    rank = lambda item: 1 + has(item, "slow") if has(item, "touched") else 3
+    items.sort(key=rank)
     in_part = config.getoption("lf", False) or any("::" in arg for arg in config.args)
     unmatched = [test for test in fast if not fast[test]]
     if unmatched and not in_part:

@@ -3,11 +3,11 @@
     python tests/mutations.py --seed 57 --list mutants.json --results mutants.jsonl
 
 draws lines of `jaxrnn/` and `native/src`, breaks each in one way in a copy of the
-working tree, and runs the fast tests there, first those of the folder that belongs to
-the line's room. A mutant is caught if it does not build, or if a test fails or never
-ends. The list is stored, and read if the file exists, so that the same mutants can be
-tried on a later version: each is found by its text. A run with results in its file goes
-on after them.
+working tree, and runs there all tests of the rooms that the line touches, as
+`python -m tests.changed` does, and then the fast tests of all rooms. A mutant is caught
+if it does not build, or if a test fails or never ends. The list is stored, and read if
+the file exists, so that the same mutants can be tried on a later version: each is found
+by its text. A run with results in its file goes on after them.
 """
 
 import argparse
@@ -29,6 +29,8 @@ import time
 import venv
 from collections.abc import Iterator
 
+import changed
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAIRS = {ast.Lt: ast.LtE, ast.Gt: ast.GtE, ast.Eq: ast.NotEq, ast.Is: ast.IsNot}
 PAIRS |= {ast.In: ast.NotIn, ast.Add: ast.Sub, ast.And: ast.Or}
@@ -46,11 +48,8 @@ CPP_RULES = [
     ("condition", r"\bif \((?!constexpr)(.*)\)(?= \{$|$)", r"if (!(\1))"),
     ("condition", r"&&", "||"),
 ]
-# The folders of tests that run first. Another room has a folder of its name, or none.
-FOLDERS = {"initializers": "cells", "linen": "layers", "nnx": "layers"}
 IGNORED = (".git", ".venv", "__pycache__", "build", "_build", ".*_cache")
 BUILD = "native/build/mutations"
-NO_TESTS = 5  # The exit status of pytest if a folder has only slow tests.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +220,7 @@ def run(command: list[str], root: pathlib.Path, limit: float) -> tuple[bool, str
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return False, "FAILED (no end)"
-    return process.returncode in (0, NO_TESTS), text
+    return process.returncode in (0, changed.NO_TESTS), text
 
 
 def make_environment(folder: pathlib.Path) -> None:
@@ -235,8 +234,8 @@ def make_environment(folder: pathlib.Path) -> None:
     (packages / "all.pth").write_text(sysconfig.get_path("purelib"))
 
 
-def failure(root: pathlib.Path, room: str, limit: float) -> str:
-    """What fails first when the tests run: empty if nothing."""
+def failure(root: pathlib.Path, limit: float, file: str = "") -> str:
+    """What fails first when the tests of a file run, then all: empty if nothing."""
     python = str(root.parent / "environment" / "bin" / "python")
     make = ["cmake", "-S", "native", "-B", BUILD, "-DSKBUILD_STATE=editable"]
     make += ["-DJAXRNN_NATIVE_TESTS=ON", f"-DPython_EXECUTABLE={python}"]
@@ -245,11 +244,10 @@ def failure(root: pathlib.Path, room: str, limit: float) -> str:
         ["cmake", "--build", BUILD, "--parallel", "2"],
         ["ctest", "--test-dir", BUILD, "--stop-on-failure"],
     ]
-    folder = "tests/" + FOLDERS.get(room, room.removeprefix("_"))
     tests = [python, *"-m pytest -x -q -p no:cacheprovider".split()]
-    in_room = [[*tests, "-n0", folder]] if (root / folder).is_dir() else []
-    native = build if room == "native" else []
-    for command in [*native, *in_room, [*tests, "-n2"]]:
+    touched = [[*tests, "-n0", *changed.options_of([file])]] if file else []
+    native = build if file.startswith("native") else []
+    for command in [*native, *touched, [*tests, "-n2"]]:
         succeeds, text = run(command, root, limit)
         if not succeeds:
             pattern = r"error: .*|\d+ - \w+ \(.*\)|(?:FAILED|ERROR) .*"
@@ -266,7 +264,7 @@ def attempt(mutant: Mutant, root: pathlib.Path, limit: float) -> dict:
     except LookupError:
         result, by = "gone", ""
     else:
-        by = failure(root, mutant.room, limit)
+        by = failure(root, limit, mutant.file)
         result = "caught" if by else "escaped"
         file.write_text(text)
     seconds = time.monotonic() - start
@@ -310,7 +308,7 @@ def main() -> None:
         shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*IGNORED))
         make_environment(root.parent / "environment")
         if not options.results.exists():
-            if failed := failure(root, "", options.limit):
+            if failed := failure(root, options.limit):
                 raise SystemExit(f"The tests fail without a mutant: {failed}")
             options.results.touch()
         rows = [json.loads(line) for line in options.results.open()]
