@@ -160,9 +160,11 @@ def test_wrappers_without_a_key_are_looked_through(name):
 
 @pytest.mark.parametrize("name", ["keras", "linen", "nnx", "onnx", "tf1", "torch"])
 def test_one_layer_of_two_directions_needs_no_lists(name):
-    fw, bw = bound(FREE), bound(LSTMCell(UNITS, forget_bias=0))
-    save = functools.partial(library(name).save, bidirectional=True)
-    assert_same(save((fw, bw)), save(([fw], [bw])))
+    cells, own = (FREE, LSTMCell(UNITS, forget_bias=0)), library(name)
+    fw, bw = bound(cells[0]), bound(cells[1], seed=1)
+    saved = own.save((fw, bw), **BOTH)
+    assert_same(saved, own.save(([fw], [bw]), **BOTH))
+    assert_same(own.load(saved, **BOTH, **given(name, cells)), ((fw,), (bw,)))
 
 
 # PyTorch: tensors, models around a module, and states of modules.

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same, differentiated, with_prefix
+from helpers import assert_same, differentiated, squared, with_prefix
 
 import jaxrnn
 from jaxrnn import convert
@@ -29,25 +28,20 @@ class Golden(NamedTuple):
     """The weights and results of a model, and how its weights become cells."""
 
     weights: Any  # What `load` takes.
-    load: (
-        Callable  # Makes a bound cell of the weights, or the cells of both directions.
-    )
+    load: Callable  # Makes a bound cell, or the cells of both directions.
     save: Callable  # The inverse of `load`.
-    states: Any  # The initial states, or None.
-    results: dict  # Outputs and final states, by the tolerance.
-    gradients: Any = None  # Of the weights and of the inputs, or None.
-    loss: Callable = lambda results: sum(
-        jnp.sum(x**2) for x in jax.tree.leaves(results)
-    )  # What the gradients are of.
+    results: Any  # Outputs and final states.
+    states: Any = None  # The initial states.
+    gradients: Any = None  # Of the weights and of the inputs.
+    differentiated: Callable = squared
+    tolerance: float = EXACT
     time_major: bool = False
 
 
 def states_of(golden, h, c, both):
     """The states of all layers, as the drivers take them."""
     layers = []
-    for i in range(2):
-        if h.format(i) not in golden:
-            continue
+    for i in [i for i in range(2) if h.format(i) in golden]:
         state = golden[h.format(i)]
         if c.format(i) in golden:
             state = jaxrnn.LSTMStateTuple(golden[c.format(i)], state)
@@ -60,28 +54,29 @@ def states_of(golden, h, c, both):
 
 
 def of_torch(name, golden):
-    both, activation = "both" in name, "relu" if "relu" in name else "tanh"
+    options = {"bidirectional": "both" in name}
+    activation = "relu" if "relu" in name else "tanh"
 
     def states(*keys):
         h, *c = (golden[key] for key in keys if key in golden)
-        return convert.torch.load_state((h, *c) if c else h, bidirectional=both)
+        return convert.torch.load_state((h, *c) if c else h, **options)
 
     gradients = with_prefix("grads/", golden)
     slope = gradients.pop("x")
     return Golden(
         with_prefix("weights/", golden),
-        lambda w: convert.torch.load(w, "rnn.", activation, bidirectional=both),
-        lambda cells: convert.torch.save(cells, "rnn.", bidirectional=both),
+        lambda weights: convert.torch.load(weights, "rnn.", activation, **options),
+        lambda cells: convert.torch.save(cells, "rnn.", **options),
+        (golden["outputs"], states("h", "c")),
         states("h0", "c0"),
-        {EXACT: (golden["outputs"], states("h", "c"))},
         (gradients, slope),
     )
 
 
 def of_keras(name, golden):
-    both = "both" in name
+    both = {"bidirectional": "both" in name}
     activation = next((a for a in ("relu", "softsign") if a in name), "tanh")
-    options = {"activation": activation, "reset_after": "before" not in name}
+    options = {"activation": activation, "reset_after": "before" not in name} | both
 
     def lists(kind):
         """For each layer the arrays in the order of `get_weights()`."""
@@ -90,31 +85,29 @@ def of_keras(name, golden):
 
     return Golden(
         lists("weights"),
-        lambda w: convert.keras.load(*w, **options, bidirectional=both),
-        lambda cells: convert.keras.save(cells, bidirectional=both),
-        states_of(golden, "h0/{}", "c0/{}", both),
-        {EXACT: (golden["outputs"], states_of(golden, "h/{}", "c/{}", both))},
+        lambda weights: convert.keras.load(*weights, **options),
+        lambda cells: convert.keras.save(cells, **both),
+        (golden["outputs"], states_of(golden, "h/{}", "c/{}", *both.values())),
+        states_of(golden, "h0/{}", "c0/{}", *both.values()),
         (lists("grads"), golden["grads/x"]),
     )
 
 
 def of_onnx(name, golden):
     """ONNX has no gradients. Its own evaluator, in float64, knows few activations."""
-    both, nodes = "both" in name, []
-    made = lambda arrays: (arrays["outputs"], states_of(arrays, "{}/h", "{}/c", both))
-    exact = with_prefix("reference/", golden)
-    results = {2e-6: made(golden)} | ({EXACT: made(exact)} if exact else {})
-    wide = lambda array: array.astype(np.float64) if exact else array
-    for node in (with_prefix(f"{i}/", golden) for i in range(2)):
-        if node:
-            arrays = {key: wide(node[key]) for key in "WRBP" if key in node}
-            nodes.append(arrays | json.loads(str(node["attributes"])))
+    both, made = "both" in name, with_prefix("reference/", golden)
+    wide = (lambda array: array.astype(np.float64)) if made else (lambda array: array)
+    results, nodes = made or golden, []
+    for node in filter(None, (with_prefix(f"{i}/", golden) for i in range(2))):
+        arrays = {key: wide(node[key]) for key in "WRBP" if key in node}
+        nodes.append(arrays | json.loads(str(node["attributes"])))
     return Golden(
         nodes,
-        lambda w: convert.onnx.load(*w, bidirectional=both),
+        lambda weights: convert.onnx.load(*weights, bidirectional=both),
         lambda cells: convert.onnx.save(cells, bidirectional=both),
+        (results["outputs"], states_of(results, "{}/h", "{}/c", both)),
         jax.tree.map(wide, states_of(golden, "{}/h0", "{}/c0", both)),
-        results,
+        tolerance=EXACT if made else 2e-6,
         time_major=True,
     )
 
@@ -146,18 +139,21 @@ def of_tf1(name, golden):
     leaves = lambda key: list(with_prefix(f"{key}/", golden).values())
     return Golden(
         own,
-        lambda w: convert.tf1.load(every | w, **given, **options),
+        lambda weights: convert.tf1.load(every | weights, **given, **options),
         lambda cells: convert.tf1.save(cells, **options),
-        None,
-        {EXACT: (leaves("outputs"), leaves("states"))},
-        (gradients, slope),
-        # Leaf by leaf, as record/convert_tf1.py weighs them.
-        lambda results: sum(map(weighted_sum, jax.tree.leaves(results))),
+        (leaves("outputs"), leaves("states")),
+        gradients=(gradients, slope),
+        differentiated=functools.partial(differentiated, total=of_leaves),
     )
 
 
+def of_leaves(results):
+    """The loss of record/convert_tf1.py, which weighs each leaf."""
+    return sum(map(weighted_sum, jax.tree.leaves(results)))
+
+
 LIBRARIES = {"torch": of_torch, "keras": of_keras, "onnx": of_onnx, "tf1": of_tf1}
-FILES = {library: dict(np.load(HERE / f"{library}.npz")) for library in LIBRARIES}
+FILES = {library: np.load(HERE / f"{library}.npz") for library in LIBRARIES}
 CASES = [(library, key.split("/")[0]) for library in FILES for key in FILES[library]]
 NAMES = {"-".join(case): case for case in CASES}
 
@@ -184,51 +180,42 @@ def run(case, golden, cells, x):
     return outputs, by_layer
 
 
-FAST = [
-    *[f"torch-{n}" for n in ("lstm_no_bias", "lstm_projected_both", "gru")],
-    *[f"keras-{n}" for n in ("lstm_softsign", "lstm_both", "gru_*_both")],
-    *[f"onnx-{n}" for n in ("lstm_both", "lstm_softsign", "gru", "gru_after_both")],
-    *("torch-rnn_relu_both", "onnx-rnn_relu", "tf1-scoped", "tf1-stack_both_ways"),
-]
-
-
 def close(got, want, rtol, atol):
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(g, w, rtol, atol)
 
 
-@pytest.mark.fast(*FAST)
-@pytest.mark.parametrize("case", NAMES)
-def test_results_and_gradients(case):
-    """Outputs, final states, and gradients with respect to inputs and weights."""
-    golden, x = read(case)
-
-    compute = lambda weights, x: run(case, golden, golden.load(weights), x)
-    if golden.gradients is None:
-        x = x.astype(golden.weights[0]["W"].dtype)
-        results = jax.jit(functools.partial(compute, golden.weights))(x)
-    else:
-        given = golden.weights, x
-        results, slopes = differentiated(compute, *given, total=golden.loss)
-        chex.assert_trees_all_equal_structs(slopes, golden.gradients)
-        close(slopes, golden.gradients, EXACT, EXACT)
-    assert {leaf.dtype for leaf in jax.tree.leaves(results)} == {x.dtype}
-    for tolerance, want in golden.results.items():
-        close(results, want, 0, tolerance)
+def layout(weights):
+    """The shape of each array, or the value of each attribute, by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
+    return {jax.tree_util.keystr(p): getattr(x, "shape", x) for p, x in leaves}
 
 
+@pytest.mark.fast(
+    *("torch-lstm_projected_both", "torch-gru", "keras-gru_before_both"),
+    *("keras-lstm_softsign", "onnx-lstm_both", "onnx-gru_after_both", "tf1-scoped"),
+)
 @pytest.mark.parametrize("case", NAMES)
 def test_there_and_back(case):
-    """Bits return, except that two biases become one; a missing bias is of zeros."""
-    golden, _ = read(case)
+    """Outputs, final states, gradients of inputs and weights, and what `save` gives.
+
+    Bits return, except that two biases become one; a missing bias is of zeros.
+    """
+    golden, x = read(case)
     cells = golden.load(golden.weights)
     saved = golden.save(cells)
     assert_same(golden.load(saved), cells)
-    layout = lambda tree: {
-        jax.tree_util.keystr(path): getattr(leaf, "shape", leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
     assert layout(golden.weights).items() <= layout(saved).items()
+    if golden.gradients is None:
+        x = x.astype(golden.weights[0]["W"].dtype)
+        results = jax.jit(lambda x: run(case, golden, cells, x))(x)
+    else:
+        compute = lambda weights, x: run(case, golden, golden.load(weights), x)
+        results, slopes = golden.differentiated(compute, golden.weights, x)
+        chex.assert_trees_all_equal_structs(slopes, golden.gradients)
+        close(slopes, golden.gradients, EXACT, EXACT)
+    assert {leaf.dtype for leaf in jax.tree.leaves(results)} == {x.dtype}
+    close(results, golden.results, 0, golden.tolerance)
 
 
 def to_cudnn(kernel, gates):
@@ -237,7 +224,7 @@ def to_cudnn(kernel, gates):
     return np.concatenate([k.T.reshape(k.shape) for k in parts], axis=1)
 
 
-@pytest.mark.parametrize("case", ["lstm", "lstm_both", "gru_after", "gru_after_both"])
+@pytest.mark.parametrize("case", ["lstm_both", "gru_after"])
 def test_weights_of_the_cudnn_layers_of_keras(case):
     """Their biases are those of the inputs, followed by those of the state."""
     # The numbers are from tf_keras, which converts `LSTM` to `CuDNNLSTM`.
@@ -254,4 +241,4 @@ def test_weights_of_the_cudnn_layers_of_keras(case):
     weights = [[a for each in part for a in converted(*each)] for part in parts]
     compute = lambda weights: run(f"keras-{case}", golden, golden.load(weights), x)
     results = jax.jit(compute)(weights)
-    close(results, golden.results[EXACT], 0, EXACT)
+    close(results, golden.results, 0, EXACT)

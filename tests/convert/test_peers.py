@@ -44,9 +44,7 @@ class Peer(NamedTuple):
 
     theirs: Callable  # The outputs as a function of weights and inputs.
     weights: Any  # Random.
-    load: (
-        Callable  # Makes a bound cell of the weights, or the cells of both directions.
-    )
+    load: Callable  # Makes a bound cell, or the cells of both directions.
     save: Callable  # The inverse of `load`.
     other: Any = None  # The same weights as the library also stores them.
     x: Any = X
@@ -88,14 +86,10 @@ def equinox(*kinds):
 
     def run_one(cell, row):
         """The outputs of one sequence, `[time, depth]`."""
-        is_lstm = isinstance(cell, eqx.nn.LSTMCell)
         zeros = jnp.zeros(cell.hidden_size, row.dtype)
-
-        def step(state, x):
-            state = cell(x, state)
-            return state, state[0] if is_lstm else state
-
-        return jax.lax.scan(step, (zeros, zeros) if is_lstm else zeros, row)[1]
+        zeros = (zeros, zeros) if isinstance(cell, eqx.nn.LSTMCell) else zeros
+        step = lambda state, x: (state := cell(x, state), jax.tree.leaves(state)[0])
+        return jax.lax.scan(step, zeros, row)[1]
 
     def theirs(cells, x):
         for cell in cells:
@@ -117,8 +111,7 @@ def equinox(*kinds):
 
 # Of each layer the class, or the classes of both directions.
 FLAX = {
-    "lstm": ["LSTMCell"],
-    "simple_relu": ["SimpleCell"],
+    "lstm_relu": ["LSTMCell"],
     "stack": ["GRUCell", "OptimizedLSTMCell", "SimpleCell"],
     "both": [("GRUCell", "OptimizedLSTMCell"), ("SimpleCell", "SimpleCell")],
 }
@@ -126,19 +119,17 @@ FLAX = {
 
 def flax(case, make_layer, make_two, sequential):
     """A module, the options of `load`, and where the module has a cell's weights."""
-    options, layers, depth = {}, [], DEPTH
+    if case == "lstm_relu":
+        own = make_layer(*FLAX[case], DEPTH, 4, activation_fn=jax.nn.relu)
+        return own, {"activation": "relu"}, lambda tree: {"cell": tree}
+    layers, depth = [], DEPTH
     for kinds in FLAX[case]:
-        if isinstance(kinds, tuple):
-            options = {"bidirectional": True}
+        if case == "both":
             both = [make_layer(k, depth, 2 + i) for i, k in enumerate(kinds)]
             layers, depth = [*layers, make_two(*both)], 5
         else:
-            relu = {"activation_fn": jax.nn.relu} if "relu" in case else {}
-            layers, depth = [*layers, make_layer(kinds, depth, 4, **relu)], 4
-    options |= {"activation": "relu"} if "relu" in case else {}
-    if len(layers) == 1:
-        return layers[0], options, lambda tree: {"cell": tree}
-    return sequential(layers), options, lambda tree: tree
+            layers, depth = [*layers, make_layer(kinds, depth, 4)], 4
+    return sequential(layers), {"bidirectional": case == "both"}, lambda tree: tree
 
 
 def linen(case):
@@ -167,8 +158,7 @@ def of_nnx(case):
         return nnx.RNN(cell, rngs=rngs)
 
     two = functools.partial(nnx.Bidirectional, rngs=rngs)
-    sequential = lambda layers: nnx.Sequential(*layers)
-    model, options, wrap = flax(case, layer, two, sequential)
+    model, options, wrap = flax(case, layer, two, lambda all: nnx.Sequential(*all))
     graph, state, rest = nnx.split(model, nnx.Param, ...)
     params = random_like(nnx.to_pure_dict(state))
 
@@ -177,7 +167,7 @@ def of_nnx(case):
         nnx.replace_by_pure_dict(own, params)
         return own, others
 
-    to = {"optimized": case in ("stack", "both"), "bidirectional": case == "both"}
+    to = {"optimized": case != "lstm_relu", "bidirectional": case == "both"}
     return Peer(
         lambda params, x: nnx.merge(graph, *filled(params))(x),
         params,
@@ -194,7 +184,6 @@ MAKE = {
     "haiku-stack": lambda: haiku(lambda: hk.LSTM(2), lambda: hk.LSTM(3)),
     "haiku-mixed": lambda: haiku(*MIXED, names=["gru", "lstm", "top"]),
     **{f"haiku-conv_{n}": functools.partial(haiku_conv, n) for n in GRIDS},
-    "equinox-lstm": lambda: equinox(("LSTMCell", DEPTH, 4)),
     "equinox-lstm_no_bias": lambda: equinox(("LSTMCell", DEPTH, 4, False)),
     "equinox-gru_no_bias": lambda: equinox(("GRUCell", DEPTH, 4, False)),
     "equinox-stack": lambda: equinox(("GRUCell", DEPTH, 2), ("LSTMCell", 2, 4)),
@@ -209,25 +198,19 @@ def peer(case):
         return MAKE[case]()
 
 
-FAST = "haiku-mixed", "haiku-conv_1", "equinox-lstm", "linen-both", "nnx-lstm"
-
-
-@pytest.mark.fast(*FAST, "nnx-simple_relu")
+@pytest.mark.fast("haiku-rnn", "haiku-conv_1", "equinox-lstm_no_bias", "*-lstm_relu")
 @pytest.mark.parametrize("case", MAKE)
-def test_outputs_and_gradients(case):
-    theirs, weights, load, *_, x = peer(case)
+def test_there_and_back(case):
+    """Outputs, gradients, and the weights that `save` gives.
 
+    Bits return, except that two biases become one; a missing bias is of zeros.
+    """
+    theirs, weights, load, save, other, x = peer(case)
     given = jax.tree.map(jnp.asarray, (weights, x))
     with usual_promotion():
         want = differentiated(theirs, *given)
     got = differentiated(lambda weights, x: outputs_of(load(weights), x), *given)
     chex.assert_trees_all_close(got, want, rtol=1e-11, atol=1e-12)
-
-
-@pytest.mark.parametrize("case", MAKE)
-def test_there_and_back(case):
-    """The same bits, except that two biases become one; a missing bias is of zeros."""
-    _, weights, load, save, other, _ = peer(case)
     cells = load(weights)
     saved = save(cells)
     assert_same(load(saved), cells)
@@ -285,6 +268,7 @@ def test_names_are_those_that_haiku_gives():
     assert got.cell == jaxrnn.MultiRNNCell(layers[2:])
 
 
+@pytest.mark.slow
 def test_resets_of_a_reversed_core():
     """Haiku's flags are where the reversed run resets, one step before `resets`."""
     flags = np.random.default_rng(3).random(X.shape[:2]) < 0.4
@@ -311,16 +295,14 @@ def test_resets_of_a_reversed_core():
 def test_any_convolutional_lstm_and_names(axes):
     """Only the class of these cells differs; the weights are of bfloat16."""
     own = peer(f"haiku-conv_{axes}")
-    weights = jax.tree.map(lambda array: array.astype(jnp.bfloat16), own.weights)
-    cell = own.load(weights)
-    twin = lambda own: contrib.ConvLSTMCell(
-        axes, own.input_shape, own.output_channels, own.kernel_shape
-    )
-    twins = list(map(twin, cell.cell.cells))
+    cell = own.load(jax.tree.map(lambda x: x.astype(jnp.bfloat16), own.weights))
+    twins = [
+        contrib.ConvLSTMCell(axes, c.input_shape, c.output_channels, c.kernel_shape)
+        for c in cell.cell.cells
+    ]
     names = ["net/~/low", "net/~/high"]
     saved = convert.haiku.save(jaxrnn.MultiRNNCell(twins).bind(cell.params), names)
-    again = convert.haiku.load(saved, names, input_shape=GRIDS[axes])
-    assert_same(again, cell)
+    assert_same(convert.haiku.load(saved, names, input_shape=GRIDS[axes]), cell)
 
 
 def test_a_convolution_without_a_bias_and_a_forget_bias_of_its_own():
