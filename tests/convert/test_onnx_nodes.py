@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from helpers import assert_same, bound, outputs_of
+from helpers import assert_same, bound, outputs_of, refusals
 
 from jaxrnn import LSTMCell, LSTMStateTuple
 from jaxrnn.contrib import CoupledInputForgetGateLSTMCell
@@ -62,13 +62,11 @@ HARD["activations"] = ["HardSigmoid"]
 HARD_GRU, SOFT = {"activations": ["HardSigmoid", "Softsign"]}, ["Sigmoid", "Tanh"]
 BOTH = {"direction": "bidirectional"}
 TAKEN = {
-    "gru": ("GRU", {"linear_before_reset": 1}),
     "any_case": ("LSTM", LOWER),
     "alpha": ("LSTM", ELU | {"activation_alpha": [1.0]}),
     "alphas_that_nothing_reads": ("LSTM", LOWER | {"activation_alpha": [9.0, 9.0]}),
     "alphas_past_the_last": ("LSTM", ELU | {"activation_alpha": [1.0, 1.0, 9.0]}),
     "alpha_and_beta": ("RNN", HARD),
-    "coupled": ("LSTM", {"input_forget": 1}),
     "coupled_both": ("LSTM", BOTH | {"input_forget": 1}),
     # Gates without sigmoids, also with peepholes, and in one direction of two.
     "gates": ("LSTM", {"activations": ["HardSigmoid", "Tanh", "Tanh"]}),
@@ -99,22 +97,16 @@ def test_shards_and_a_forget_bias_of_coupled_gates():
     np.testing.assert_array_equal(got["B"], cell.params["B"] + shift)
 
 
-def test_a_direction_with_coupled_gates_beside_one_without():
+def test_a_direction_with_coupled_gates_and_peepholes_beside_one_without():
     """The blocks of a coupled layer are those of an LSTM that computes the same."""
-    coupled = bound(CoupledInputForgetGateLSTMCell(4), dtype="float32")
+    coupled = bound(CoupledInputForgetGateLSTMCell(4, True), dtype="float32")
     plain = bound(LSTMCell(4), dtype="float32")
     [node] = convert.save((coupled, plain), bidirectional=True)
     assert "input_forget" not in node
+    assert [bool(row.any()) for row in node["P"]] == [True, False]
     (fw,), _ = convert.load(node, bidirectional=True)
     got, want = (outputs_of(cell, X, time_major=True) for cell in (fw, coupled))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
-
-
-def test_peepholes_of_one_direction_alone():
-    peeping = LSTMCell(4, use_peepholes=True)
-    [node] = convert.save((bound(peeping), bound(LSTMCell(4))), bidirectional=True)
-    np.testing.assert_array_equal(node["P"][1], 0)
-    assert node["P"][0].all()
 
 
 def test_attributes_that_say_nothing_are_taken():
@@ -207,10 +199,10 @@ def test_files_bytes_and_weights_in_another_file(tmp_path):
     onnx.save(model, path, save_as_external_data=True, **options)
     [node] = convert.nodes(path)
     np.testing.assert_array_equal(node["W"], ARRAYS["W"])
-    with pytest.raises(ValueError, match=r"`a.'W'.` must .* 'weights.bin'\. Store"):
+    with pytest.raises(ValueError, match=r"`a.'W'.` must"):
         convert.nodes(path.read_bytes())
     (tmp_path / "weights.bin").unlink()
-    with pytest.raises(ValueError, match=r"`model` .*tensor name: W"):
+    with pytest.raises(ValueError, match="`model` must"):
         convert.nodes(path)
 
 
@@ -314,12 +306,9 @@ def test_a_stack_is_nodes_that_read_each_other(name):
         want = np.moveaxis(run(model)[1], 1, 2).reshape(TIME, BATCH, -1)
         got = outputs_of(load(found), X, time_major=True)
         np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
-    else:
-        match = r"`nodes\[1\]` must read .*'top', which reads none.*'low'.* or .*'top'"
-        with pytest.raises(ValueError, match=match):
-            load(found)
-    with pytest.raises(ValueError, match="Load one stack at a time"):
-        load(found[::-1])
+    for wrong in [found[::-1]] if is_stack else [found, found[::-1]]:
+        with pytest.raises(ValueError, match=r"`nodes\[1\]` must read"):
+            load(wrong)
 
 
 STATES = [np.random.default_rng(2).normal(size=(1, 1, UNITS)).astype("f")] * 2
@@ -343,9 +332,7 @@ def with_states(before, tensors):
 def test_initial_states_that_a_model_stores(way):
     model = with_states(*STORED_STATES[way])
     [node] = convert.nodes(model)
-    with pytest.raises(
-        ValueError, match=r"`nodes\[0\]\['initial_h'\]` must be omitted"
-    ):
+    with pytest.raises(ValueError, match=r"initial_h.\]` must"):
         convert.load(node)
     c, h = (node.pop(key) for key in ("initial_c", "initial_h"))
     np.testing.assert_array_equal([c, h], STATES, strict=True)
@@ -367,9 +354,7 @@ def test_initial_states_that_a_run_passes():
 
 def test_initial_states_of_a_node_whose_first_axis_is_the_batch():
     states = np.arange(2.0 * BATCH * UNITS).reshape(2, BATCH, 1, UNITS).astype("f")
-    model = with_states(
-        [], [from_array(s, k) for s, k in zip(states, "hc", strict=True)]
-    )
+    model = with_states([], [from_array(states[i], k) for i, k in enumerate("hc")])
     model.graph.node[-1].attribute.append(helper.make_attribute("layout", 1))
     [node] = convert.nodes(model)
     np.testing.assert_array_equal(node["initial_c"], states[1].swapaxes(0, 1))
@@ -403,29 +388,17 @@ def test_by_name_of_node_or_scope(names, picked):
         np.testing.assert_array_equal(node["R"], want["R"])
 
 
-LIST = r"'/encoder/LSTM' \(LSTM\), .*'/decoder/GRU' \(GRU\), 'y3' \(GRU\)\."
 ADDED = op("Add", "x W", "R")
 EMPTY = helper.make_node("Identity", [], ["R"])
-WRONG = r"`a\['R'\]` must be computed from constants, got 'R'\. Load the weights"
-EVALUATOR = r"`a\['R'\]` must be computed .* evaluator, got 'R'\. onnx's error: .* Load"
 STEP = [op("Gemm", "x W", "h"), op("Tanh", "h", "y")]
 BODY = helper.make_graph(STEP, "body", [], [])
 LOOP = helper.make_node("Loop", ["x", "x"], ["y"], body=BODY)
-UNREADABLE = r"`a\['R'\]` must be a tensor that onnx can read, got 'R' \(data_type=99, "
-REFERENCE = "must have a value, got a reference to the attribute 'c'"
+REFERENCE = model_of([NODE], TENSORS)
+REFERENCE.graph.node[0].attribute.add(name="clip", type=1, ref_attr_name="c")
 
 
-def with_attribute(**fields):
-    node = recurrent("GRU", ARRAYS, "a")
-    node.attribute.add(**fields)
-    return model_of([node], TENSORS)
-
-
-def unreadable():
-    """A model whose R has an unknown type."""
-    tensors = tensors_of(ARRAYS)
-    tensors[1].data_type = 99
-    return model_of([NODE], tensors)
+UNREADABLE = model_of([NODE], TENSORS)
+UNREADABLE.graph.initializer[1].data_type = 99  # No type has this number.
 
 
 def calling(node, **values):
@@ -441,28 +414,21 @@ def calling(node, **values):
     return model
 
 
-@pytest.mark.parametrize(
-    ("message", "arguments"),
+nodes = lambda *arguments: lambda: convert.nodes(*arguments)
+test_refusals = refusals(
     [
-        (f"got 'enc'. Found: {LIST}", (several(), "enc")),
-        ("must have an LSTM, GRU or RNN node, got Add", (model_of([ADDED], TENSORS),)),
-        (WRONG, (model_of([ADDED, NODE], [TENSORS[0]]),)),
-        (EVALUATOR, (model_of([EMPTY, NODE], TENSORS[::2]),)),
-        (
-            "Gemm, Loop, Tanh. The exporter may have .*convert.",
-            (model_of([LOOP], []),),
-        ),
-        (rf"{UNREADABLE}.*KeyError\(99\)", (unreadable(),)),
-        (REFERENCE, (with_attribute(name="clip", type=1, ref_attr_name="c"),)),
-        ("in its functions, got F. .*inline_local_fun", (calling(NODE),)),
-        ("`model` must be an ONNX file", (b"nonsense",)),
-        ("`model` must be a path, .*, got 5", (5,)),
-    ],
+        (ValueError, "`names` must", nodes(several(), "enc")),
+        (ValueError, "`model` must", nodes(model_of([ADDED], TENSORS))),
+        (ValueError, r"`a\['R'\]` must", nodes(model_of([ADDED, NODE], TENSORS[:1]))),
+        (ValueError, r"`a\['R'\]` must", nodes(model_of([EMPTY, NODE], TENSORS[::2]))),
+        (ValueError, "`model` must", nodes(model_of([LOOP], []))),
+        (ValueError, r"`a\['R'\]` must", nodes(UNREADABLE)),
+        (ValueError, r"`a\['clip'\]` must", nodes(REFERENCE)),
+        (ValueError, "`model` must", nodes(calling(NODE))),
+        (ValueError, "`model` must", nodes(b"nonsense")),
+        (TypeError, "`model` must", nodes(5)),
+    ]
 )
-def test_refuses(message, arguments):
-    kind = TypeError if arguments == (5,) else ValueError
-    with pytest.raises(kind, match=message):
-        convert.nodes(*arguments)
 
 
 def test_functions_that_are_inlined():
@@ -478,10 +444,3 @@ def test_functions_that_are_inlined():
     other = helper.make_node("Relu", ["x"], ["y"])
     model.functions.append(calling(other).functions[0])
     assert len(convert.nodes(model)) == 1
-
-
-def test_activations_that_are_not_utf8():
-    names = {"name": "activations", "type": 8, "strings": [b"Sigmoid", b"\xff"]}
-    [node] = convert.nodes(with_attribute(**names))
-    with pytest.raises(ValueError, match=r"\['activations'\]` must be Elu .*xff"):
-        convert.load(node)

@@ -138,12 +138,14 @@ def linen(case):
 
     model, options, wrap = flax(case, layer, nn.Bidirectional, nn.Sequential)
     params = random_like(jax.eval_shape(model.init, jax.random.key(0), X)["params"])
+    # As in a module whose kernels have names for the axes of a mesh.
+    boxed = jax.tree.map(lambda x: nn.Partitioned(x, (None,) * x.ndim), params)
     return Peer(
         lambda params, x: model.apply({"params": params}, x),
         params,
         lambda params: convert.linen.load(params, **options),
         lambda cells: wrap(convert.linen.save(cells, bidirectional=case == "both")),
-        {"params": params},
+        {"params": boxed},
     )
 
 
@@ -311,15 +313,3 @@ def test_a_convolution_without_a_bias_and_a_forget_bias_of_its_own():
     of_inputs = saved["conv1_dlstm/input_to_hidden"]["b"]
     np.testing.assert_array_equal(of_inputs, [0, 0, 2, 0])  # The blocks are i, g, f, o.
     assert not saved["conv1_dlstm/hidden_to_hidden"]["b"].any()
-
-
-def test_parameters_of_flax_with_names_for_the_axes_of_a_mesh():
-    kernel = nn.with_partitioning(nn.initializers.zeros, (None, "model"))
-    cell = nn.RNN(nn.SimpleCell(4, kernel_init=kernel))
-    with usual_promotion():
-        x = np.ones((2, 4, 3), np.float32)
-        variables = random_like(jax.eval_shape(cell.init, jax.random.key(0), x))
-    boxed = variables["params"]["cell"]["i"]["kernel"]
-    assert isinstance(boxed, nn.Partitioned)
-    got = convert.linen.load(variables)
-    np.testing.assert_array_equal(got.params["kernel"][:3], boxed.value)

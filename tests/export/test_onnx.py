@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, bound
+from helpers import assert_near, bound, refusals
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
@@ -87,37 +87,33 @@ def session(file):
     return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
 
-def run(file, x, lengths):
-    return session(file).run(None, {"inputs": x, "sequence_length": lengths})
+def run(file, x, lengths, **states):
+    given = {"inputs": x, "sequence_length": lengths}
+    return session(file).run(None, given | states)
 
 
 close = functools.partial(assert_near, tolerance=5e-6)
 
 
-@pytest.mark.fast("lstm_peepholes", "gru_after")
+@pytest.mark.fast("lstm_peepholes", "gru_after", "both_layers")
 @pytest.mark.parametrize("name", LAYERS)
 def test_as_the_driver(name):
-    """Rows of length 0, padding of NaN, any batch and time by one session."""
-    cell, made = LAYERS[name], session(to_onnx(LAYERS[name]))
-    for x, lengths in (padded(), padded(2, 9)):
-        got = made.run(None, {"inputs": x, "sequence_length": lengths})
-        close(got, driver(cell, x, lengths))
+    """Rows of length 0 keep the states, also after no steps; padding is NaN.
 
-
-@pytest.mark.fast("lstm_peepholes", "stack", "both_layers")
-@pytest.mark.parametrize("name", LAYERS)
-def test_initial_states(name):
-    """Rows of length 0 keep them, and no steps at all do, too."""
-    cell, states = LAYERS[name], states_of(LAYERS[name])
-    x, lengths = padded()
+    One session runs any batch and time.
+    """
+    cell, states, (x, lengths) = LAYERS[name], states_of(LAYERS[name]), padded()
+    small, short = padded(2, 9)
+    made = session(to_onnx(cell))
+    got = made.run(None, {"inputs": small, "sequence_length": short})
+    close(got, driver(cell, small, short))
     made = session(to_onnx(cell, initial_state=True))
-    want = driver(cell, x, lengths, states)
     finals = [value.name for value in made.get_outputs()[1:]]
     names = [value.name for value in made.get_inputs()[2:]]
     assert names == [f"initial_{name}" for name in finals]  # In the driver's order.
     feeds = dict(zip(names, jax.tree.leaves(states), strict=True))
     got = made.run(None, {"inputs": x, "sequence_length": lengths, **feeds})
-    close(got, want)
+    close(got, driver(cell, x, lengths, states))
     none = {"inputs": x[:, :0], "sequence_length": 0 * lengths, **feeds}
     close(made.run(None, none)[1:], jax.tree.leaves(states))
 
@@ -125,15 +121,10 @@ def test_initial_states(name):
 @pytest.mark.fast("gru")
 @pytest.mark.parametrize("name", ["gru", "both_layers"])
 def test_time_major(name):
-    x, lengths = padded()
-    x = np.swapaxes(x, 0, 1)
+    """Lengths are clamped to the number of steps."""
+    x, lengths = np.swapaxes(X, 0, 1), np.array([9, -3, 2, 5], np.int32)
     got = run(to_onnx(LAYERS[name], time_major=True), x, lengths)
-    close(got, driver(LAYERS[name], x, lengths, time_major=True))
-
-
-def test_lengths_are_clamped():
-    got = run(to_onnx(LAYERS["gru"]), X, np.array([9, -3, 2, 5], np.int32))
-    close(got, driver(LAYERS["gru"], X, np.array([6, 0, 2, 5])))
+    close(got, driver(LAYERS[name], x, lengths.clip(0, TIME), time_major=True))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -181,28 +172,23 @@ LSTM = LAYERS["lstm"]
 MIXED = MultiRNNCell([GRUCell(4), GRUCell(4)]).bind(
     {"cell_0": own(GRUCell(4)).params, "cell_1": bound(GRUCell(4), 4).params}
 )
-ONES = np.ones((4, 2), "f")
-# `tests/convert/test_all.py` has more: the cells that ONNX lacks.
-REFUSALS = [
-    (GRUCell(4), {}, "`cell` must be a bound cell, .*got GRUCell"),
-    ([LSTM] * 2, {}, "or the tuple .cells_fw, cells_bw., got list. To stack layers"),
-    ((None, [LSTM]), {}, r"`cells_fw\[0\]` must be a bound cell, such as"),
-    (own(LSTMCell(4, num_proj=2)), {}, "`cell` must have no .*, got projection"),
-    (MIXED, {}, "share one dtype.* or float64, got float32, float64"),
-    (bound(GRUCell(4), dtype="bfloat16"), {}, "got bfloat16"),
-    (LSTM, {"dense": (ONES[:3], None)}, "got float32.3, 2."),
-    (LSTM, {"dense": (np.ones((4, 2)), None)}, "be float32, .* got float64.4"),
-    (LSTM, {"dense": (ONES, ONES[:3, 0])}, "got float32.3."),
-    (LSTM, {"lengths": [1, 2]}, "`lengths` must be True or False, got .1, 2."),
-]
-
-
-@pytest.mark.parametrize(("cell", "options", "message"), REFUSALS)
-def test_refuses(cell, options, message):
-    with pytest.raises((TypeError, ValueError), match=f"^.*{message}") as raised:
-        to_onnx(cell, **options)
-    if "projection" in message:
-        assert "use `to_stablehlo`" in raised.value.__notes__[-1]
+ONES, call = np.ones((4, 2), "f"), lambda *a, **k: lambda: to_onnx(*a, **k)
+HALF = bound(GRUCell(4), dtype="bfloat16")
+# `tests/convert/test_refusals.py` has more: the cells that ONNX lacks.
+test_refusals = refusals(
+    [
+        (TypeError, "`cell` must be a bound", call(GRUCell(4))),
+        (TypeError, "`cell` must be .*tuple", call([LSTM] * 2)),
+        (TypeError, r"`cells_fw\[0\]` must", call((None, [LSTM]))),
+        (ValueError, "`cell` must have no", call(own(LSTMCell(4, num_proj=2)))),
+        (TypeError, "`cell` must", call(MIXED)),
+        (TypeError, "`cell` must", call(HALF)),
+        (ValueError, "`dense", call(LSTM, dense=(ONES[:3], None))),
+        (TypeError, "`dense", call(LSTM, dense=(np.ones((4, 2)), None))),
+        (ValueError, "`dense", call(LSTM, dense=(ONES, ONES[:3, 0]))),
+        (TypeError, "`lengths` must", call(LSTM, lengths=[1, 2])),
+    ]
+)
 
 
 @pytest.mark.fast("coupled")

@@ -47,16 +47,11 @@ def raw(x, n):
     return {"outputs": emit_ta.stack(), "state": state, "count": count}
 
 
-MULTI = jaxrnn.MultiRNNCell([jaxrnn.GRUCell(UNITS), jaxrnn.LSTMCell(2)])
+both_ways = jaxrnn.bidirectional_dynamic_rnn
 FUNCTIONS = {
-    "basic": dynamic(jaxrnn.BasicRNNCell(UNITS)),
-    "lstm": dynamic(jaxrnn.LSTMCell(UNITS)),
-    "lstm-projected": dynamic(jaxrnn.LSTMCell(UNITS, use_peepholes=True, num_proj=2)),
-    "gru": dynamic(jaxrnn.GRUCell(UNITS)),
-    "stack": dynamic(MULTI),
-    "bidirectional": lambda x, n: jaxrnn.bidirectional_dynamic_rnn(
-        *GRUS[:2], x, n, dtype=F32
-    ),
+    "projected": dynamic(jaxrnn.LSTMCell(UNITS, use_peepholes=True, num_proj=2)),
+    "stack": dynamic(jaxrnn.MultiRNNCell([jaxrnn.GRUCell(UNITS), jaxrnn.LSTMCell(2)])),
+    "both_ways": lambda x, n: both_ways(*GRUS[:2], x, n, dtype=F32),
     "raw_rnn": raw,
 }
 TABLE = jnp.asarray(np.random.default_rng(1).normal(size=(10, UNITS)), F32)
@@ -80,7 +75,7 @@ DECODERS = {
 same = functools.partial(helpers.assert_near, tolerance=5e-6)
 
 
-@pytest.mark.fast("lstm", "raw_rnn")
+@pytest.mark.fast("projected")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_any_batch_and_time(name):
     b, t = jax.export.symbolic_shape("b, t")
@@ -92,28 +87,22 @@ def test_any_batch_and_time(name):
         same(program.call(*data(*shape)), jax.jit(FUNCTIONS[name])(*data(*shape)))
 
 
+@pytest.mark.fast("3")
 @pytest.mark.parametrize("time", [3, 20])
 def test_any_depth(time):
     cell, x = jaxrnn.GRUCell(5), jnp.ones((2, time, 3), F32)
     params = cell.init(jax.random.key(0), x[:, 0])
     (depth,) = jax.export.symbolic_shape("d")
-
-    def run(params, x):
-        return jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[0]
-
-    def any_depth(x):
-        return jax.ShapeDtypeStruct((depth + x.shape[0] - 3, *x.shape[1:]), x.dtype)
-
-    shapes = {name: dict(part) for name, part in params.items()}
-    for part in shapes.values():
-        part["kernel"] = any_depth(part["kernel"])
-    inputs = jax.ShapeDtypeStruct((2, time, depth), x.dtype)
-    program = jax.export.export(jax.jit(run))(shapes, inputs)
+    given = lambda *shape: jax.ShapeDtypeStruct(shape, F32)
+    kernel = lambda leaf: given(depth + 5, *leaf.shape[1:]) if leaf.ndim > 1 else leaf
+    run = lambda params, x: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=F32)[0]
+    shapes = jax.tree.map(kernel, params), given(2, time, depth)
+    program = jax.export.export(jax.jit(run))(*shapes)
     same(program.call(params, x), run(params, x))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", ["stack", "raw_rnn"])
 def test_gradients_on_request(name):
     x, n = data()
     program = jax.export.deserialize(to_stablehlo(FUNCTIONS[name], x, n, vjp_order=1))
@@ -204,10 +193,9 @@ def test_the_deviation_from_the_function():
     assert tflite_deviation(file, outputs, x) < 1e-6
     distant = tflite_deviation(file, lambda x: outputs(x).at[1, 2, 3].add(0.25), x)
     assert abs(distant - 0.25) < 1e-6
-    wanted = r"`file`, \[float32\[3, 5, 4\]\], got \[float32\[3, 5, 4\], f"
-    with pytest.raises(ValueError, match=wanted):
+    with pytest.raises(ValueError, match="`file`"):
         tflite_deviation(file, whole, x)
-    with pytest.raises(ValueError, match=r"`arguments` must hold .* \(1\), got 2"):
+    with pytest.raises(ValueError, match="`arguments`"):
         tflite_deviation(file, outputs, x, x)
 
 
@@ -231,47 +219,44 @@ def deviation(monkeypatch):
     return measure
 
 
-@pytest.mark.parametrize("output", range(3))
-def test_a_nan_in_any_output_of_a_file_or_a_function(output, deviation):
-    """Whatever the other outputs are: equal, or as far apart as numbers can be."""
-    for first in (1.0, -1.0, INF, -INF):
-        want, got = ([[x, 1.0], [1.0], [[2.0], [3.0]]] for x in (first, 1.0))
-        got[output] = np.full(np.shape(got[output]), NAN)
-        assert np.isnan(deviation(got, want))
-        assert np.isnan(deviation(want, got))
+DISTANCES = [
+    ([[1.0], [NAN, 2.0]], [[1.0], [0.0, 2.0]], NAN),
+    ([[NAN], [1.0], [[2.0]]], [[1.0], [9.0], [[2.0]]], NAN),
+    ([[1.0], [INF], [[NAN]]], [[1.0], [-INF], [[2.0]]], NAN),
+    ([[NAN, 1.0], [NAN]], [[NAN, 1.5], [NAN]], 0.5),
+    ([[INF, -INF]], [[INF, -INF]], 0.0),
+    ([[INF]], [[-INF]], INF),
+    ([[1.0, 2.0], [1j]], [[1.0, 2.25], [0j]], 1.0),
+    ([[], [2.0]], [[], [2.0]], 0.0),
+    ([], [], 0.0),
+]
 
 
-@pytest.mark.parametrize(
-    ("got", "want", "most"),
-    [
-        ([[1.0], [NAN, 2.0]], [[1.0], [0.0, 2.0]], NAN),
-        ([[NAN, 1.0], [NAN]], [[NAN, 1.5], [NAN]], 0.5),
-        ([[INF, -INF]], [[INF, -INF]], 0.0),
-        ([[INF]], [[-INF]], INF),
-        ([[1.0, 2.0], [1j]], [[1.0, 2.25], [0j]], 1.0),
-        ([[], [2.0]], [[], [2.0]], 0.0),
-        ([], [], 0.0),
-    ],
-)
-def test_the_deviation_of_numbers_that_are_not_finite(got, want, most, deviation):
-    np.testing.assert_equal(deviation(got, want), most)
+@pytest.mark.parametrize(("got", "want", "most"), DISTANCES)
+def test_the_deviation_of_numbers_that_are_not_finite(got, want, most, monkeypatch):
+    """Of a file and a function that return these outputs, either way round."""
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    for file, function in ((got, want), (want, got)):
+        arrays = {f"output_{i}": np.asarray(each) for i, each in enumerate(file)}
+        runner = lambda arrays=arrays: arrays
+        runner.get_input_details = dict
+        loaded = types.SimpleNamespace(get_signature_runner=lambda run=runner: run)
+        monkeypatch.setattr(litert, "Interpreter", lambda model_content, x=loaded: x)
+        f = lambda outputs=function: list(map(np.asarray, outputs))
+        np.testing.assert_equal(tflite_deviation(b"", f), most)
 
 
 TWO = jnp.ones(2)
 ANY = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b"), F32)
-REFUSALS = [
-    (to_stablehlo, (3, TWO), {}, "`f` must be a function, got 3"),
-    (to_stablehlo, (abs, {"x": "a"}), {}, r"`examples\[0\]\['x'\]` must be"),
-    (to_stablehlo, (abs, TWO), {"vjp_order": -1}, "`vjp_order` must be at"),
-    (to_tflite, (abs, TWO), {"optimize": "int4"}, "`optimize` must be"),
-    (to_tflite, (abs, ANY), {}, r"`examples\[0\]` must have fixed sizes"),
-]
-
-
-@pytest.mark.parametrize(("export", "arguments", "options", "message"), REFUSALS)
-def test_refusals_name_the_argument(export, arguments, options, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        export(*arguments, **options)
+test_refusals = helpers.refusals(
+    [
+        (TypeError, "`f` must be a fun", lambda: to_stablehlo(3, TWO)),
+        (TypeError, r"`examples\[0\]\['x'\]`", lambda: to_stablehlo(abs, {"x": "a"})),
+        (ValueError, "`vjp_order`", lambda: to_stablehlo(abs, TWO, vjp_order=-1)),
+        (ValueError, "`optimize`", lambda: to_tflite(abs, TWO, optimize="int4")),
+        (ValueError, r"`examples\[0\]`", lambda: to_tflite(abs, ANY)),
+    ]
+)
 
 
 fused = lambda: to_tflite_operators(LSTM, data()[0])

@@ -4,12 +4,13 @@ import concurrent.futures
 import copy
 import functools
 import pickle
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, assert_same, bound
+from helpers import assert_near, assert_same, bound, refusals
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, LSTMStateTuple, MultiRNNCell, TensorShape, contrib
@@ -17,6 +18,7 @@ from jaxrnn.export import BidirectionalStreamer, Streamer
 
 DEPTH, UNITS = 3, 4
 F32 = jnp.float32
+STEP = np.ones((1, DEPTH), "f")
 near = functools.partial(assert_near, tolerance=1e-6)
 
 
@@ -30,6 +32,11 @@ def sequence(batch, time, seed=1):
     return x.astype(np.float32)
 
 
+def frames_through(stream, x):
+    """The outputs of all frames, and the last state."""
+    return jnp.stack([stream(frame) for frame in np.swapaxes(x, 0, 1)], 1), stream.state
+
+
 CELLS = {
     "lstm": own(LSTMCell(UNITS, use_peepholes=True, num_proj=2, cell_clip=1.0)),
     "stack": own(MultiRNNCell([LSTMCell(5), GRUCell(UNITS)])),
@@ -37,35 +44,35 @@ CELLS = {
 }
 
 
-@pytest.mark.fast("stack-10")
-@pytest.mark.parametrize("batch", [1, 10])
-@pytest.mark.parametrize("name", CELLS)
-def test_as_the_whole_sequence(name, batch):
-    """The user's buffer may be reused, and outputs outlive the states."""
-    cell, x = CELLS[name], sequence(batch, 40)
-    stream, buffer, outputs = Streamer(cell, batch), np.empty((batch, DEPTH), "f"), []
-    for frame in np.swapaxes(x, 0, 1):
-        buffer[:] = frame
-        outputs.append(stream(buffer))
-        buffer[:] = np.nan
-    want = jax.jit(lambda x: jaxrnn.dynamic_rnn(cell, x, dtype=F32))(x)
+ROWS = [("lstm", 1, ""), ("dropout", 1, ""), ("stack", 5, "resets")]
+ROWS += [("stack", 5, "resets reset_state")]
+
+
+@pytest.mark.fast("stack-*")
+@pytest.mark.parametrize(("name", "batch", "options"), ROWS)
+def test_as_the_whole_sequence(name, batch, options):
+    """The user's buffers may be reused, and outputs outlive the states."""
+    cell, x, outputs = CELLS[name], sequence(batch, 6), []
+    stream = Streamer(cell, batch)
+    resets = np.random.default_rng(2).random((batch, 6)) < 0.3
+    given = {"resets": resets, "reset_state": jax.tree.map(jnp.ones_like, stream.state)}
+    given = {key: given[key] for key in options.split()}
+    buffer, flags = np.empty((batch, DEPTH), "f"), np.zeros(batch, bool)
+    for t in range(6):
+        buffer[:], flags[:] = x[:, t], resets[:, t]
+        outputs.append(stream(buffer, **given | ({"resets": flags} if given else {})))
+        buffer[:], flags[:] = np.nan, True
+    want = jaxrnn.dynamic_rnn(cell, x, dtype=F32, **given)
     near((np.stack(outputs, 1), stream.state), want)
 
 
-def test_states_can_be_kept_and_restored():
-    stream, frames = Streamer(CELLS["stack"]), np.split(sequence(1, 6)[0], 6)
-    zeros = stream.state
-    list(map(stream, frames[:3]))
-    kept = stream.state
-    want = list(map(stream, frames[3:]))
-    for _ in range(2):  # What is given is not destroyed.
-        stream.reset(kept)
-        assert_same(list(map(stream, frames[3:])), want)
-    stream.reset()
-    assert_same(stream.state, zeros)
+def test_double_precision():
+    cell, x = bound(GRUCell(UNITS)), sequence(2, 5).astype(np.float64)
+    got = frames_through(Streamer(cell, 2, jnp.float64), x)
+    assert_near(got, jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype), tolerance=1e-14)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "complex64"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
 def test_a_stream_accepts_the_state_that_it_gave(dtype):
     """The steps of this cell change the dtype of the state, here h' = 1j * h + x."""
     turn = 1j if dtype == "complex64" else 1
@@ -84,26 +91,12 @@ def test_a_stream_accepts_the_state_that_it_gave(dtype):
     assert_same(outputs, want)
     assert kept[2].dtype == dtype
     # The state of complex64 is wider than zeros, so it also starts a new stream.
-    for each in (stream, Streamer(cell)) if dtype == "complex64" else (stream,):
+    new = [Streamer(cell)] if dtype == "complex64" else []
+    for each in (stream, stream, *new):  # What is given is not destroyed.
         each.reset(kept[2])
         assert_same([each(STEP) for _ in range(3)], outputs[3:])
     stream.reset()
     assert_same(stream(STEP), outputs[0])
-
-
-def test_rows_are_reset_as_by_dynamic_rnn():
-    """To zeros, then to a state; the user's buffer may be reused."""
-    cell, x = CELLS["stack"], sequence(3, 8)
-    resets = np.random.default_rng(2).random((3, 8)) < 0.3
-    state = jax.tree.map(jnp.ones_like, Streamer(cell, 3).state)
-    for options in ({}, {"reset_state": state}):
-        stream, buffer, outputs = Streamer(cell, 3), np.zeros(3, bool), []
-        for t in range(8):
-            buffer[:] = resets[:, t]
-            outputs.append(stream(x[:, t], resets=buffer, **options))
-            buffer[:] = True
-        want = jaxrnn.dynamic_rnn(cell, x, dtype=F32, resets=resets, **options)
-        near((jnp.stack(outputs, 1), stream.state), want)
 
 
 def test_a_stream_keeps_the_dtypes_of_its_initial_state():
@@ -116,58 +109,48 @@ def test_a_stream_keeps_the_dtypes_of_its_initial_state():
 
     cell = jaxrnn.FunctionCell(step, (DEPTH, *[TensorShape([])] * 3), DEPTH).bind({})
     keys, x = jax.random.split(jax.random.key(0), 2), sequence(2, 3)
-    first = (
+    total, count, flag = (
         np.ones((2, DEPTH), "f"),
-        np.array([5, 7], np.int32),
-        np.array([True, False]),
+        np.array([5, 7]),
+        np.array([True] * 2),
     )
-    stream = Streamer(cell, 2, initial_state=(*first, keys))
+    stream = Streamer(cell, 2, initial_state=(total, count, flag, keys))
     for _ in range(2):
-        for t in range(3):
-            stream(x[:, t])
-        *got, got_keys = stream.state
-        near(got[0], first[0] + x.sum(1))
-        assert_same(got[1:], [first[1] + 3, ~first[2]])
+        _, (*got, got_keys) = frames_through(stream, x)
+        near(got[0], total + x.sum(1))
+        assert_same(got[1:], [count + 3, ~flag])
         assert (got_keys == fold(fold(fold(keys)))).all()
         stream.reset()
 
 
 def test_attention_on_a_stream():
     cell = contrib.AttentionWrapper(GRUCell(UNITS), contrib.BahdanauAttention(2, 3))
-    x, memory = sequence(2, 6), sequence(2, 4, seed=5)
+    x, memory = sequence(2, 4), sequence(2, 4, seed=5)
     cell, state = own(cell), cell.initial_state(memory, [4, 2])
     want = jaxrnn.dynamic_rnn(cell, x, None, state, F32)
     stream = Streamer(cell, 2, initial_state=state)
     for _ in range(2):
-        got = jnp.stack([stream(x[:, t]) for t in range(6)], 1)
-        near((got, stream.state), want)
+        near(frames_through(stream, x), want)
         stream.reset()
+
+
+def add(params, x, state, key=None):
+    """A step that returns the sum of the inputs so far."""
+    return state + x, state + x
 
 
 def test_threads_may_share_a_stream():
     """Each call adds 1 to the state and returns the sum; a copy has its own state."""
-    cell = jaxrnn.FunctionCell(lambda p, x, s, key=None: (s + x, s + x), 1, 1)
-    stream, one = Streamer(cell.bind({})), np.ones((1, 1), "f")
+    stream, one = (
+        Streamer(jaxrnn.FunctionCell(add, 1, 1).bind({})),
+        np.ones((1, 1), "f"),
+    )
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda _: stream(one).item(), range(200)))
     assert sorted(got) == list(range(1, 201))
-    for each in (copy.copy(stream), copy.deepcopy(stream), stream):
+    pickled = pickle.loads(pickle.dumps(stream))
+    for each in (copy.copy(stream), copy.deepcopy(stream), pickled, stream):
         assert each(one).item() == 201
-
-
-def test_a_stream_is_pickled_after_a_call():
-    stream = Streamer(CELLS["lstm"])
-    stream(STEP)
-    other = pickle.loads(pickle.dumps(stream))
-    near(other(STEP), stream(STEP))
-
-
-class Numbered(jax.tree_util.Partial):
-    """A cell of another protocol, which counts steps."""
-
-    state_size = output_size = 3
-    zero_state = staticmethod(lambda rows, dtype: np.zeros((rows, 3), dtype))
-    at_step = lambda self, t: self
 
 
 def programs(caplog):
@@ -179,13 +162,13 @@ def programs(caplog):
 
 @jax.log_compiles()
 def test_compiles_once(caplog):
-    cell, x = own(LSTMCell(UNITS, forget_bias=0.25)), sequence(1, 50)
+    cell, x = own(LSTMCell(UNITS, forget_bias=0.25)), sequence(1, 5)
     first = Streamer(cell)
     first(x[:, 0])
     second = Streamer(jax.tree.map(lambda p: 2 * p, cell))
     assert any("_step" in each for each in programs(caplog))
     for stream in (first, second):
-        [stream(x[:, t]) for t in range(50)]
+        [stream(x[:, t]) for t in range(5)]
     first.reset()
     first(x[:, 0])
     assert not programs(caplog)
@@ -193,38 +176,30 @@ def test_compiles_once(caplog):
 
 @jax.log_compiles()
 def test_chunks_compile_once(caplog):
-    stream, x = BidirectionalStreamer(*BOTH["two"], 7, 9), sequence(1, 7)
+    stream, x = BidirectionalStreamer(*BOTH["lstm"], 7, 9), sequence(1, 7)
     for repeats in (3, 5):
         [stream(x) for _ in range(repeats)]
         stream.flush(x[:, :2])  # Shapes of the rest are compiled here.
         assert bool(programs(caplog)) == (repeats == 3)
 
 
-def test_double_precision():
-    cell, x = bound(GRUCell(UNITS)), sequence(2, 5).astype(np.float64)
-    stream = Streamer(cell, 2, jnp.float64)
-    got = jnp.stack([stream(x[:, t]) for t in range(5)], 1), stream.state
-    assert_near(got, jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype), tolerance=1e-14)
-
-
-STEP = np.ones((1, 3), "f")
 FRAMES = [
-    (np.ones((2, 3), "f"), r"^`frame` must be \[1, ...\], .* float32\[2, 3\]"),
-    (np.ones((1, 4), "f"), "for inputs of depth 4"),
-    (np.ones((1, 3), "f2"), r"must have dtype float16, got float32\[16\]"),
-    (None, "^`frame` must be an array .*, got None"),
-    ({"x": np.array([[None]])}, r"^`frame\['x'\]` must be .*, got object"),
-    (np.ma.ones((1, 3), "f"), r"^`frame` .* without a mask.*frame.filled\(0"),
+    (ValueError, "^`frame` ", np.ones((2, 3), "f")),
+    (ValueError, "depth 4", np.ones((1, 4), "f")),
+    (TypeError, "float16", np.ones((1, 3), "f2")),
+    (TypeError, "^`frame` ", None),
+    (TypeError, r"^`frame\['x'\]` ", {"x": np.array([[None]])}),
+    (TypeError, "^`frame` ", np.ma.ones((1, 3), "f")),
 ]
 
 
-@pytest.mark.parametrize(("frame", "message"), FRAMES)
-def test_a_frame_that_does_not_fit_leaves_the_state(frame, message):
+def test_a_frame_that_does_not_fit_leaves_the_state():
     stream = Streamer(CELLS["lstm"])
     stream(STEP)
     state = stream.state
-    with pytest.raises((TypeError, ValueError), match=message):
-        stream(frame)
+    for error, message, frame in FRAMES:
+        with pytest.raises(error, match=message):
+            stream(frame)
     assert_same(stream.state, state)
 
 
@@ -261,12 +236,11 @@ def expected(cells, x, chunk, lookahead):
     return jnp.concatenate(outputs, 1)
 
 
-SIZES = [("gru", 18, 4, lookahead) for lookahead in (0, 3, 4, 5)]
-SIZES += [("two", 12, 4, 2), ("lstm", 11, 4, 11), ("two", 12, 4, 12)]
-SIZES += [("gru", 3, 5, 3), ("gru", 6, 1, 6)]
+SIZES = [("gru", 10, 4, lookahead) for lookahead in (0, 3, 4, 5)]
+SIZES += [("two", 8, 4, 2), ("lstm", 7, 4, 7), ("gru", 3, 5, 3), ("gru", 3, 1, 3)]
 
 
-@pytest.mark.fast("gru-18-4-3")
+@pytest.mark.fast("gru-10-4-3")
 @pytest.mark.parametrize(("name", "time", "chunk", "lookahead"), SIZES)
 def test_chunks(name, time, chunk, lookahead):
     """A look-ahead over the rest gives the outputs of the whole run."""
@@ -286,32 +260,27 @@ def test_chunks(name, time, chunk, lookahead):
         near(got, want)
 
 
-def with_steps(dtype=np.float32, depth=DEPTH, rows=1):
-    return np.ones((rows, 4, depth), dtype)
-
-
-# A chunk, and the errors before and after a first chunk; None for the same error.
+# Chunks, and the errors before and after a first chunk.
 CHUNKS = [
-    (with_steps(depth=5), "inputs of depth 5", r"shape \[any, any, 3\], .* another"),
-    (with_steps(int), "must be floating-point", "must have dtype float32, got int"),
-    ((with_steps(),), "must be one array", r"structure \*, got \(\*,\), .* an"),
-    (with_steps(rows=2), r"rank at least 3, \[1, .*got float32\[2, 4, 3\]", None),
-    (np.ma.ones((1, 4, 3)), r"must be an array without a mask.*`\w+.filled", None),
+    (np.ones((1, 4, 5), "f"), "depth 5", "`(chunk|last)` "),
+    (np.ones((1, 4, DEPTH), int), "floating-point", "`(chunk|last)` "),
+    ((np.ones((1, 4, DEPTH), "f"),), "one array", "`(chunk|last)` "),
+    (np.ones((2, 4, DEPTH), "f"), "^`(chunk|last)` ", "^`(chunk|last)` "),
+    (np.ma.ones((1, 4, DEPTH)), "^`(chunk|last)` ", "^`(chunk|last)` "),
 ]
 
 
-@pytest.mark.parametrize(("chunk", "first", "later"), CHUNKS)
-def test_a_chunk_that_does_not_fit_leaves_the_stream(chunk, first, later):
+def test_a_chunk_that_does_not_fit_leaves_the_stream():
     cells, x = BOTH["gru"], sequence(1, 10)
     stream, parts = BidirectionalStreamer(*cells, 4, 3), []
-    for message in (first, later or first, later or first):
-        for call in (stream, stream.flush):
-            with pytest.raises((TypeError, ValueError), match=message):
-                call(chunk)
-        t = 4 * len(parts)
+    for t in (0, 4, 8):
+        for chunk, first, later in CHUNKS:
+            for call in (stream, stream.flush):
+                error, message = (TypeError, ValueError), later if t else first
+                with pytest.raises(error, match=message):
+                    call(chunk)
         parts.append(stream(x[:, t : t + 4]) if t < 8 else stream.flush(x[:, 8:]))
-    got = jnp.concatenate(parts[1:], 1)
-    near(got, expected(cells, x, 4, 3))
+    near(jnp.concatenate(parts[1:], 1), expected(cells, x, 4, 3))
 
 
 def test_state_and_flush_of_nothing():
@@ -325,6 +294,14 @@ def test_state_and_flush_of_nothing():
     assert not any(leaf.any() for leaf in jax.tree.leaves(stream.state))
 
 
+class Numbered(jax.tree_util.Partial):
+    """A cell of another protocol, which counts steps."""
+
+    state_size = output_size = 3
+    zero_state = staticmethod(lambda rows, dtype: np.zeros((rows, 3), dtype))
+    at_step = lambda self, t: self
+
+
 CELL = own(GRUCell(UNITS))
 KEYED = CELL.cell.bind(CELL.params, jax.random.key(0))
 THREE = LSTMStateTuple(*np.zeros((2, 3, UNITS), "f"))
@@ -332,29 +309,26 @@ HALVES = LSTMStateTuple(np.zeros((1, UNITS), "f2"), np.zeros((1, 2), "f2"))
 one = lambda: Streamer(CELLS["lstm"])
 both = BidirectionalStreamer
 four = lambda: both([CELL], [CELL], 4, 4)
-REFUSALS = [
-    (lambda: Streamer(GRUCell(4)), "^`cell` must be a bound"),
-    (lambda: Streamer(KEYED), "^`cell` must have no random"),
-    (lambda: Streamer(Numbered(print)), "^`cell` must have no method `at_step`"),
-    (lambda: jax.jit(one())(STEP), "^`frame` must be concrete.*bound ce"),
-    (lambda: one()(STEP[0]), r"pass `frame\[None\]`"),
-    (lambda: one()(STEP, resets=np.ones(1)), "^`resets` must be booleans"),
-    (lambda: one().reset((STEP, STEP)), "^`state` must have"),
-    (lambda: one().reset(THREE), "^.*pass `resets`"),
-    (lambda: one().reset(HALVES), "must have the dtype of the stream, float32"),
-    (lambda: both([CELL], [KEYED], 4, 4), r"`cells_bw\[0\]` must have no random key"),
-    (lambda: both(CELL, CELL, 4, 4), "^`cells_fw` must be a lis"),
-    (lambda: both([CELL], [CELL], 1, -1), "`lookahead` must be at least 0, got -1"),
-    (lambda: four()(STEP[None]), r" at least 3, \[1, 4, ...\], .* to `flush`"),
-    (lambda: four()({}), "`chunk` must hold at least one array, got dict"),
-    (lambda: four().flush(np.ones((1, 0, 3), "f")), r"`last` .*\[1, 1 to 4, ..."),
-]
-
-
-@pytest.mark.parametrize(("call", "message"), REFUSALS)
-def test_refuses(call, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        call()
+test_refusals = refusals(
+    [
+        (TypeError, "cell", lambda: Streamer(GRUCell(4))),
+        (ValueError, "cell", lambda: Streamer(KEYED)),
+        (ValueError, "cell", lambda: Streamer(Numbered(print))),
+        (TypeError, "frame", lambda: jax.jit(one())(STEP)),
+        (ValueError, "frame", lambda: one()(STEP[0])),
+        (TypeError, "resets", lambda: one()(STEP, resets=np.ones(1))),
+        (TypeError, "state", lambda: one().reset((STEP, STEP))),
+        (ValueError, "state.c", lambda: one().reset(THREE)),
+        (TypeError, "state.c", lambda: one().reset(HALVES)),
+        (ValueError, "cells_bw[0]", lambda: both([CELL], [KEYED], 4, 4)),
+        (ValueError, "cells_fw", lambda: both(CELL, CELL, 4, 4)),
+        (ValueError, "lookahead", lambda: both([CELL], [CELL], 1, -1)),
+        (ValueError, "chunk", lambda: four()(STEP[None])),
+        (ValueError, "chunk", lambda: four()({})),
+        (ValueError, "last", lambda: four().flush(np.ones((1, 0, 3), "f"))),
+    ],
+    prepare=lambda name: f"^`{re.escape(name)}` ",
+)
 
 
 def test_a_new_stream_reads_what_has_changed():
@@ -363,7 +337,6 @@ def test_a_new_stream_reads_what_has_changed():
     cell = jaxrnn.FunctionCell(step, 3, 3).bind({})
     for value in (2.0, 5.0):
         scale["of_inputs"] = value
+        chunked = both([cell], [cell], chunk=1, lookahead=0)
         assert (Streamer(cell)(STEP) == value).all()
-        assert (
-            both([cell], [cell], chunk=1, lookahead=0)(STEP[:, None]) == value
-        ).all()
+        assert (chunked(STEP[:, None]) == value).all()
