@@ -12,6 +12,7 @@ from jaxrnn.contrib import CoupledInputForgetGateLSTMCell
 from jaxrnn.convert import onnx as convert
 
 onnx = pytest.importorskip("onnx")
+parser = pytest.importorskip("onnx.parser")
 onnxruntime = pytest.importorskip("onnxruntime")
 helper, from_array = onnx.helper, onnx.numpy_helper.from_array
 
@@ -130,12 +131,9 @@ def constant(array, name):
     return helper.make_node("Constant", [], [name], value=from_array(array))
 
 
-def copied(name):
-    return helper.make_node("Identity", [f"shared/{name}"], [name])
-
-
-def op(kind, inputs, output, **attributes):
-    return helper.make_node(kind, inputs.split(), output.split(), **attributes)
+def parsed(text):
+    """The nodes that a text has in ONNX's syntax."""
+    return list(parser.parse_graph(f"g () => () {{ {text} }}").node)
 
 
 def ints(name, *values):
@@ -144,13 +142,14 @@ def ints(name, *values):
 
 def computed(name):
     """A slice and a cast of a longer float64 array, without the axis of directions."""
-    cut = op("Slice", f"wide/{name} start end", f"cut/{name}")
-    cast = op("Cast", f"cut/{name}", f"cast/{name}", to=FLOAT)
-    return [cut, cast, op("Unsqueeze", f"cast/{name} start", name)]
+    return parsed(
+        f"cut{name} = Slice(wide{name}, start, end) cast{name} = Cast<to=1>(cut{name}) "
+        f"{name} = Unsqueeze(cast{name}, start)"
+    )
 
 
 def wide(name, array):
-    return from_array(np.append(array[0], array[0], 0).astype(float), f"wide/{name}")
+    return from_array(np.append(array[0], array[0], 0).astype(float), f"wide{name}")
 
 
 ARRAYS = weights("GRU")
@@ -161,7 +160,6 @@ STORED = {
     "raw": ([], TENSORS),
     "typed": ([], [typed(a, n) for n, a in ARRAYS.items()]),
     "constants": ([constant(a, n) for n, a in ARRAYS.items()], []),
-    "copies": (list(map(copied, ARRAYS)), tensors_of(ARRAYS, "shared/")),
     "computed": (
         [*computed("W"), *computed("R")],
         [*TENSORS[2:], *CUT, *(wide(name, ARRAYS[name]) for name in ("W", "R"))],
@@ -257,33 +255,23 @@ def test_quantized_weights(columns):
 # stack.
 
 
-def chain(*steps, start="y0"):
-    """Operators, each with its other inputs and its attributes, one after the other."""
-    names = [start, *(f"v{i}" for i in range(1, len(steps))), "z"]
-    pairs = zip(steps, names[:-1], names[1:], strict=True)
-    return [
-        op(kind, f"{name} {more}", output, **dict(attributes))
-        for (kind, more, *attributes), name, output in pairs
-    ]
-
-
-FLAT, SWAP = ("Squeeze", "one"), ("Transpose", "", ("perm", [1, 0, 2]))
-BY_ROW, MERGE = ("Transpose", "", ("perm", [0, 2, 1, 3])), ("Reshape", "flat")
-HALVES = [op("Split", "y0", "a b", axis=1)]
-HALVES += [op("Squeeze", f"{half} one", f"flat/{half}") for half in "ab"]
+FLAT, HALVES = "f = Squeeze(y0, one) ", "a, b = Split<axis=1>(y0) "
+HALVES += "left = Squeeze(a, one) right = Squeeze(b, one) "
+SWAP = " = Transpose<perm=[1, 0, 2]>(f) "
+BY_ROW = "t = Transpose<perm=[0, 2, 1, 3]>(y0) "
 BETWEEN = {
-    "squeeze": (1, chain(FLAT), True),
-    "dropout": (1, chain(("Dropout", ""), FLAT), True),
-    "rows_first": (1, chain(FLAT, SWAP, SWAP), True),
-    "reshape": (2, chain(BY_ROW, MERGE), True),
-    "concat": (2, [*HALVES, op("Concat", "flat/a flat/b", "z", axis=-1)], True),
-    "other_way": (2, [*HALVES, op("Concat", "flat/b flat/a", "z", axis=-1)], False),
-    "swapped": (1, chain(FLAT, SWAP), False),
-    "backward": (1, chain(FLAT, ("Slice", "last first zero back")), False),
-    "relu": (1, chain(FLAT, ("Relu", "")), False),
-    "round": (1, chain(FLAT, ("Round", "")), False),
-    "sum": (1, chain(FLAT, ("Add", "x")), False),
-    "nothing": (1, chain(("Identity", ""), start="x"), False),
+    "squeeze": (1, "z = Squeeze(y0, one)", True),
+    "dropout": (1, "d = Dropout(y0) z = Squeeze(d, one)", True),
+    "rows_first": (1, f"{FLAT} g{SWAP} z = Transpose<perm=[1, 0, 2]>(g)", True),
+    "reshape": (2, f"{BY_ROW} z = Reshape(t, flat)", True),
+    "concat": (2, f"{HALVES} z = Concat<axis=-1>(left, right)", True),
+    "other_way": (2, f"{HALVES} z = Concat<axis=-1>(right, left)", False),
+    "swapped": (1, f"{FLAT} z{SWAP}", False),
+    "backward": (1, f"{FLAT} z = Slice(f, last, first, zero, back)", False),
+    "relu": (1, f"{FLAT} z = Relu(f)", False),
+    "round": (1, f"{FLAT} z = Round(f)", False),
+    "sum": (1, f"{FLAT} z = Add(f, x)", False),
+    "nothing": (1, "z = Identity(x)", False),
 }
 CONSTANTS = [ints("one", 1), ints("flat", 0, 0, -1), ints("zero", 0)]
 CONSTANTS += [ints("last", -1), ints("first", -9), ints("back", -1)]
@@ -295,7 +283,7 @@ def test_a_stack_is_nodes_that_read_each_other(name):
     low = weights("GRU", directions)
     top = weights("GRU", directions, seed=1, depth=directions * UNITS)
     both = BOTH if directions == 2 else {}
-    nodes = [recurrent("GRU", low, "low", "y0", "0/", **both), *between]
+    nodes = [recurrent("GRU", low, "low", "y0", "0/", **both), *parsed(between)]
     nodes.append(recurrent("GRU", top, "top", "y1", "1/", "z", **both))
     tensors = [*tensors_of(low, "0/"), *tensors_of(top, "1/"), *CONSTANTS]
     model = model_of(nodes, tensors)
@@ -306,18 +294,20 @@ def test_a_stack_is_nodes_that_read_each_other(name):
         want = np.moveaxis(run(model)[1], 1, 2).reshape(TIME, BATCH, -1)
         got = outputs_of(load(found), X, time_major=True)
         np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
-    for wrong in [found[::-1]] if is_stack else [found, found[::-1]]:
+    for wrong in (found[::-1], [found[1]] * 2, *([] if is_stack else [found])):
         with pytest.raises(ValueError, match=r"`nodes\[1\]` must read"):
             load(wrong)
 
 
 STATES = [np.random.default_rng(2).normal(size=(1, 1, UNITS)).astype("f")] * 2
-ROWS = [op("Shape", "x", "shape"), op("Gather", "shape one", "rows")]
-ROWS += [op("Concat", "one rows one", "sizes", axis=0)]
-ROWS += [op("Expand", f"stored/{k} sizes", k) for k in "hc"]
+ROWS = parsed(
+    "shape = Shape(x) rows = Gather(shape, one) "
+    "sizes = Concat<axis=0>(one, rows, one) "
+    "h = Expand(storedh, sizes) c = Expand(storedc, sizes)"
+)
 STORED_STATES = {
     "constant": ([], [from_array(STATES[0].repeat(BATCH, 1), k) for k in "hc"]),
-    "for_each_row": (ROWS, [from_array(STATES[0], f"stored/{k}") for k in "hc"]),
+    "for_each_row": (ROWS, [from_array(STATES[0], f"stored{k}") for k in "hc"]),
 }
 
 
@@ -388,9 +378,9 @@ def test_by_name_of_node_or_scope(names, picked):
         np.testing.assert_array_equal(node["R"], want["R"])
 
 
-ADDED = op("Add", "x W", "R")
+[ADDED] = parsed("R = Add(x, W)")
 EMPTY = helper.make_node("Identity", [], ["R"])
-STEP = [op("Gemm", "x W", "h"), op("Tanh", "h", "y")]
+STEP = parsed("h = Gemm(x, W) y = Tanh(h)")
 BODY = helper.make_graph(STEP, "body", [], [])
 LOOP = helper.make_node("Loop", ["x", "x"], ["y"], body=BODY)
 REFERENCE = model_of([NODE], TENSORS)

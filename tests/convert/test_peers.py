@@ -234,6 +234,7 @@ def test_there_and_back(case):
 # Flax.
 
 
+@pytest.mark.slow
 def test_a_gru_of_nnx_whose_dense_h_has_a_bias():
     """Flax's equations multiply the last block of this bias by the reset gate."""
     options = {"dtype": np.float64, "param_dtype": np.float64, "rngs": nnx.Rngs(0)}

@@ -162,7 +162,6 @@ ROWS = [
     (TypeError, "variables", call("tf1.load", "model.ckpt")),
     (ValueError, "memory_scope", call("tf1.save", bound(GRU), memory_scope="model")),
     (ValueError, "lstmweight_ih_l0", call("torch.load", LSTM, "lstm")),
-    (ValueError, "weight_ih_l0", call("torch.load", {"a": {"b": LSTM}, "c": LSTM})),
     (TypeError, "state[1]", call("torch.load_state", (ONE, MASKED))),
     (TypeError, "state", call("torch.save_state", MASKED)),
     (TypeError, "cell", call("torch.save", GRU)),
@@ -258,3 +257,11 @@ def test_traced_weights_whose_values_are_needed():
     for run, given in ((save, bound(AFTER).params), (load, variables)):
         with pytest.raises(TypeError, match="must be concrete"):
             jax.eval_shape(run, given)
+
+
+def test_the_modules_of_a_nested_state_dict_are_named():
+    place = re.escape(
+        "`state_dict['a']['b']` with `prefix='lstm.'` or `state_dict['c']`"
+    )
+    with pytest.raises(ValueError, match=place):
+        torch.load({"a": {"b": LSTM}, "c": LSTM})

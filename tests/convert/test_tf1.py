@@ -219,8 +219,10 @@ def test_reads_a_checkpoint_and_names_with_the_number_of_their_output():
     assert_same(load(numbered), cell)
 
 
-def test_the_names_of_cudnn():
+def test_names_of_cudnn_and_of_a_private_class():
     """As `tf.contrib.cudnn_rnn` has them; `CudnnLSTM` adds no forget bias."""
+    names = tf1.save(bound(_Hidden(GRUCell(2))))
+    assert {name.split("/")[1] for name in names} == {"private__hidden"}
     gru = "rnn/cudnn_compatible_gru_cell"
     places = "gates", "candidate/input_projection", "candidate/hidden_projection"
     names = {f"{gru}/{place}/{key}" for place in places for key in ("kernel", "bias")}
@@ -242,11 +244,6 @@ def test_a_cell_at_two_places():
     other = {name.replace("cell_0", "cell_1"): 2 * x for name, x in first.items()}
     with pytest.raises(ValueError, match=r"cell_1.* must equal .*cell_0.* same object"):
         load(first | other)
-
-
-def test_a_private_class():
-    names = tf1.save(bound(_Hidden(GRUCell(2))))
-    assert {name.split("/")[1] for name in names} == {"private__hidden"}
 
 
 def test_a_wrong_scope_names_the_likely_variables_of_a_large_graph():

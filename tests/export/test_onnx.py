@@ -95,7 +95,7 @@ def run(file, x, lengths, **states):
 close = functools.partial(assert_near, tolerance=5e-6)
 
 
-@pytest.mark.fast("lstm_peepholes", "gru_after", "both_layers")
+@pytest.mark.fast("gru_after", "both")
 @pytest.mark.parametrize("name", LAYERS)
 def test_as_the_driver(name):
     """Rows of length 0 keep the states, also after no steps; padding is NaN.

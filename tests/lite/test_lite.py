@@ -79,7 +79,7 @@ def test_keeps_the_laws_of_a_cell(law):
 def test_parameters_are_tensorflow_lites():
     make = functools.partial(lite.TFLiteLSTMCell, 300, True, num_proj=200)
     cell, x = make(), jnp.ones((1, 100), jnp.bfloat16)
-    params = cell.init(jax.random.key(0), x)
+    params = jax.jit(cell.init)(jax.random.key(0), x)
     gates = ("input", "forget", "cell", "output")
     weights = {f"input_to_{g}_w": (300, 100) for g in gates}
     weights |= {f"cell_to_{g}_w": (300, 200) for g in gates}
@@ -94,7 +94,8 @@ def test_parameters_are_tensorflow_lites():
         assert 0.95 * limit < float(jnp.max(jnp.abs(leaf))) <= 1.01 * limit
     names = [*list(weights)[:8], *biases, "w_f_diag", "w_i_diag", "w_o_diag"]
     assert list(cell.param_specs(100)) == [*names, "projection"]
-    filled = make(initializer=jax.nn.initializers.ones).init(jax.random.key(0), x)
+    ones = make(initializer=jax.nn.initializers.ones).init
+    filled = jax.jit(ones)(jax.random.key(0), x)
     for path, leaf in jax.tree_util.tree_leaves_with_path(filled):
         want = 0.0 if "bias" in jax.tree_util.keystr(path) else 1.0
         assert (leaf == want).all()
