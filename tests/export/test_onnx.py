@@ -87,9 +87,8 @@ def session(file):
     return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
 
-def run(file, x, lengths, **states):
-    given = {"inputs": x, "sequence_length": lengths}
-    return session(file).run(None, given | states)
+def run(made, x, lengths, **states):
+    return made.run(None, {"inputs": x, "sequence_length": lengths, **states})
 
 
 close = functools.partial(assert_near, tolerance=5e-6)
@@ -103,19 +102,17 @@ def test_as_the_driver(name):
     One session runs any batch and time.
     """
     cell, states, (x, lengths) = LAYERS[name], states_of(LAYERS[name]), padded()
-    small, short = padded(2, 9)
     made = session(to_onnx(cell))
-    got = made.run(None, {"inputs": small, "sequence_length": short})
-    close(got, driver(cell, small, short))
+    for given in (padded(2, 9), (x, lengths)):
+        close(run(made, *given), driver(cell, *given))
     made = session(to_onnx(cell, initial_state=True))
     finals = [value.name for value in made.get_outputs()[1:]]
     names = [value.name for value in made.get_inputs()[2:]]
     assert names == [f"initial_{name}" for name in finals]  # In the driver's order.
     feeds = dict(zip(names, jax.tree.leaves(states), strict=True))
-    got = made.run(None, {"inputs": x, "sequence_length": lengths, **feeds})
-    close(got, driver(cell, x, lengths, states))
-    none = {"inputs": x[:, :0], "sequence_length": 0 * lengths, **feeds}
-    close(made.run(None, none)[1:], jax.tree.leaves(states))
+    close(run(made, x, lengths, **feeds), driver(cell, x, lengths, states))
+    none = run(made, x[:, :0], 0 * lengths, **feeds)
+    close(none[1:], jax.tree.leaves(states))
 
 
 @pytest.mark.fast("gru")
@@ -123,7 +120,7 @@ def test_as_the_driver(name):
 def test_time_major(name):
     """Lengths are clamped to the number of steps."""
     x, lengths = np.swapaxes(X, 0, 1), np.array([9, -3, 2, 5], np.int32)
-    got = run(to_onnx(LAYERS[name], time_major=True), x, lengths)
+    got = run(session(to_onnx(LAYERS[name], time_major=True)), x, lengths)
     close(got, driver(LAYERS[name], x, lengths.clip(0, TIME), time_major=True))
 
 
@@ -133,7 +130,7 @@ def test_dense(bias):
     draw = np.random.default_rng(5).normal
     kernel, b = draw(size=(4, 7)).astype("f"), draw(size=7).astype("f")
     dense = (jnp.asarray(kernel), b if bias else None)
-    got = run(to_onnx(LAYERS["lstm"], dense=dense), x, lengths)
+    got = run(session(to_onnx(LAYERS["lstm"], dense=dense)), x, lengths)
     outputs, *states = driver(LAYERS["lstm"], x, lengths)
     close(got, [np.asarray(outputs) @ kernel + b * bias, *states])
 

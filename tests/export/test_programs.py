@@ -111,7 +111,7 @@ def test_gradients_on_request(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", ["beam", "sample"])
 def test_decoders(name):
     program = jax.export.deserialize(to_stablehlo(DECODERS[name], *START))
     same(program.call(*START), DECODERS[name](*START))

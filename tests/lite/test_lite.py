@@ -11,7 +11,6 @@ from helpers import bound, differentiated, drawn, refusals
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, LSTMCell, lite
-from jaxrnn.testing import _laws
 from jaxrnn.testing._oracle import close
 
 F64 = jnp.dtype("float64")
@@ -65,15 +64,6 @@ def test_equals_the_core_on_the_same_numbers(cell, core, split):
     want, (want_gradients,) = differentiated(of_core, params)
     close(results, want, F64)
     close(gradients, split(want_gradients), F64)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("law", ["inits_from_shapes", "maps_over_an_axis", "resumes"])
-def test_keeps_the_laws_of_a_cell(law):
-    """Few of them, because the loop is that of the core's affine cells."""
-    step = jax.ShapeDtypeStruct((4, 2), jnp.float32)
-    setup = _laws.make_setup(lite.TfLiteRNNCell(3), step, step.dtype, None, None)
-    getattr(_laws, law)(setup)
 
 
 def test_parameters_are_tensorflow_lites():
