@@ -7,7 +7,7 @@ import numpy as np
 from helpers import drawn_like
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
-from jaxrnn.testing._oracle import split_floats, weighted_sum
+from jaxrnn.testing._oracle import close, split_floats, weighted_sum
 
 BATCH, DEPTH, UNITS = 4, 3, 2
 F64 = np.dtype("float64")
@@ -69,3 +69,10 @@ def on_mesh(run, arrays, kind, told="context", layouts=None):
     set_mesh = contextlib.nullcontext() if told == "arrays" else jax.set_mesh(mesh)
     with set_mesh:
         return (with_gradients if told == "eagerly" else compiled)(run, placed)
+
+
+def check(run, arrays, kind, told="context", layouts=None):
+    """Check that the results on a mesh are those of one device, and return them."""
+    got = on_mesh(run, arrays, kind, told, layouts)
+    close(got, on_one_device(run, arrays), F64)
+    return got

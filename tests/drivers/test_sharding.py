@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import drawn
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from helpers import covering, drawn, refusals
+from jax.sharding import NamedSharding, PartitionSpec as P
+from mesh import TYPES
 
 import jaxrnn
 from benchmarks import collectives as programs
@@ -29,7 +30,6 @@ KEY = jax.random.key(3)
 F64 = np.dtype("float64")
 close = functools.partial(_oracle.close, dtype=F64)
 SCALAR = jaxrnn.TensorShape([])
-AXIS_TYPES = [AxisType.Auto, AxisType.Explicit]
 
 
 def count_rows(params, inputs, state, key=None):
@@ -67,19 +67,20 @@ def params_of(cell):
     return drawn(cell, X[:, 0], F64)
 
 
-def make_mesh(axis_type=AxisType.Explicit):
-    return jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+def make_mesh(kind="auto", **sizes):
+    sizes = sizes or {"data": 4}
+    types = (TYPES[kind],) * len(sizes)
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types)
 
 
 def put(tree, mesh, *spec):
     return jax.device_put(tree, NamedSharding(mesh, P(*spec)))
 
 
-@pytest.mark.parametrize("axis_type", AXIS_TYPES)
-@pytest.mark.parametrize("name", ["stack", "dropout"])
-def test_runs_without_gradients_exchange_nothing(name, axis_type):
+@pytest.mark.parametrize(("name", "kind"), [("stack", "explicit"), ("dropout", "auto")])
+def test_runs_without_gradients_exchange_nothing(name, kind):
     """Loops of so few steps do not end early, so devices need not agree on an end."""
-    cell, mesh = CELLS[name], make_mesh(axis_type)
+    cell, mesh = CELLS[name], make_mesh(kind)
     with jax.set_mesh(mesh):
         x, n = put((X, LENGTHS), mesh, "data")
         run = jax.jit(forward, static_argnums=0)
@@ -89,57 +90,50 @@ def test_runs_without_gradients_exchange_nothing(name, axis_type):
 
 # The collectives of larger programs, in loops and outside of them.
 
-# Their programs have no collectives in loops, on any mesh.
-ONCE = ["dynamic_rnn", "bidirectional", "static_rnn"]
-AXES = ["auto", "explicit", "shard_map"]
 DEVICES = jax.devices()[:4]
-# The layouts of parameters: whole, divided by rows, divided by columns.
-LAYOUTS = [("data", "shard_map")]
-LAYOUTS += itertools.product(["data", "FSDP", "tensor"], AXES[:2])
+FACTORS = {
+    # The layouts of parameters: whole, divided by rows, divided by columns.
+    "layout": ["data", "FSDP", "tensor"],
+    "axes": ["auto", "explicit", "shard_map"],
+    "driver": [*programs.DRIVERS],
+    "cell": [*programs.CELLS],
+}
 
 
-def found(layout, axes, driver, cell):
-    return collectives(programs.compiled(DEVICES, layout, axes, driver, cell))
+def is_compiled(case):
+    """All drivers lay out parameters alike, and call any cell alike."""
+    if case["layout"] != "data" and case["axes"] == "shard_map":
+        return False
+    is_plain = case["layout"] == "data" and case["cell"] == "LSTM"
+    return is_plain or case["driver"] == "dynamic_rnn"
 
 
-@pytest.mark.fast(
-    "LSTM, peepholes, projection-data-shard_map",
-    "LSTM, GRU-data-auto",
-    "GRU-FSDP-auto",
-    "LSTM-tensor-explicit",
+@pytest.mark.fast("data-shard_map-raw_rnn-*", "FSDP-auto-*GRU", "tensor-*projection")
+@pytest.mark.parametrize(
+    ("layout", "axes", "driver", "cell"),
+    sorted(tuple(case.values()) for case in covering(FACTORS, is_compiled)),
 )
-@pytest.mark.parametrize(("layout", "axes"), LAYOUTS)
-@pytest.mark.parametrize("cell", programs.CELLS)
-def test_no_collective_in_a_loop(cell, layout, axes):
-    inside, outside = found(layout, axes, "dynamic_rnn", cell)
-    assert inside == []
-    types, _, _ = programs.types_of(
-        programs.CELLS[cell], programs.make_mesh(DEVICES, layout, axes), layout
-    )
-    params = jax.tree.leaves(types)
-    if layout == "data":
-        # The compiler may combine sums: the loss, and at most one for each leaf.
-        assert set(outside) == {"all-reduce"}
-        assert len(outside) <= 1 + len(params)
-    elif layout == "FSDP":
+def test_collectives(layout, axes, driver, cell):
+    program = programs.compiled(DEVICES, layout, axes, driver, cell)
+    inside, outside = collectives(program)
+    if driver in ("dynamic_rnn", "bidirectional", "static_rnn") or axes == "shard_map":
+        assert inside == []
+    mesh = programs.make_mesh(DEVICES, layout, axes)
+    params, *_ = programs.types_of(programs.CELLS[cell], mesh, layout)
+    params = jax.tree.leaves(params)
+    if layout == "FSDP":
         kernels = [leaf for leaf in params if leaf.ndim == 2]
         assert outside.count("all-gather") == len(kernels)
-    else:
+    elif layout == "tensor":
         assert "all-gather" in outside
-
-
-@pytest.mark.fast("shard_map-raw_rnn", "auto-static_rnn")
-@pytest.mark.parametrize("driver", programs.DRIVERS)
-@pytest.mark.parametrize("axes", AXES)
-def test_data_parallel_by_driver(axes, driver):
-    inside, outside = found("data", axes, driver, "LSTM")
-    if driver in ONCE or axes == "shard_map":
-        assert inside == []
-    if driver == "beam_search" and axes != "shard_map":
+    elif driver == "beam_search" and axes != "shard_map":
         # On CPUs, `top_k` is compiled to read the scores of all rows.
         assert set(inside) == {"all-reduce", "all-gather"}
     else:
         assert set(inside + outside) == {"all-reduce"}
+    if layout == "data" and driver == "dynamic_rnn":
+        # The compiler may combine sums: the loss, and at most one for each leaf.
+        assert len(outside) <= 1 + len(params)
 
 
 @pytest.mark.parametrize("told", ["context", "inputs"])
@@ -162,22 +156,26 @@ def test_fsdp_of_parameters_whose_types_tell_no_mesh(told):
 # Inside of `shard_map`.
 
 
-def by_device(run, mesh, specs, **options):
+def by_device(run, specs, mesh=None, **options):
     """`run` on the shards of its arguments, compiled."""
     options = {"in_specs": specs, "out_specs": P("data"), **options}
-    return jax.jit(jax.shard_map(run, mesh=mesh, **options))
+    return jax.jit(jax.shard_map(run, mesh=mesh or make_mesh(), **options))
 
 
 def parts(x):
     return np.split(np.asarray(x), 4)
 
 
+HELD = {"name": [*CELLS], "check_vma": [False, True], "varying": ["rows", "params"]}
+
+
 @pytest.mark.fast("lstm-True-rows", "dropout-True-rows")
-@pytest.mark.parametrize("varying", ["rows", "params"])
-@pytest.mark.parametrize("check_vma", [True, False])
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_inside_of_shard_map(cell, check_vma, varying):
+@pytest.mark.parametrize(
+    ("name", "check_vma", "varying"), [tuple(case.values()) for case in covering(HELD)]
+)
+def test_inside_of_shard_map(name, check_vma, varying):
     """Devices have other rows and the same parameters, or the other way round."""
+    cell = CELLS[name]
     members = [drawn(cell, X[:, 0], F64, seed=i) for i in range(4)]
     specs, each = (P("data"), P(), P()), [(p, X, LENGTHS, KEY) for p in members]
     if varying == "rows":
@@ -189,18 +187,18 @@ def test_inside_of_shard_map(cell, check_vma, varying):
     run = lambda p, x, n, key=KEY: forward(cell, p, x, n, key)[0]
     first = lambda stack: jax.tree.map(lambda leaf: leaf[0], stack)
     on_each = lambda stack, *rows: run(first(stack), *rows)
-    mapped = by_device(on_each, make_mesh(AxisType.Auto), specs, check_vma=check_vma)
-    got = mapped(jax.tree.map(lambda *p: jnp.stack(p), *members), X, LENGTHS)
-    close(got, jnp.concatenate([run(*shard) for shard in each]))
+    mapped = by_device(on_each, specs, check_vma=check_vma)
+    got = mapped(jax.tree.map(lambda *p: np.stack(p), *members), X, LENGTHS)
+    close(got, np.concatenate([jax.jit(run)(*shard) for shard in each]))
 
 
 def test_a_mesh_that_is_manual_in_part():
     cell = CELLS["stack"]
-    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     run = lambda p, x, n: forward(cell, p, x, n)[0]
-    manual = by_device(run, mesh, (P(), P("data"), P("data")), axis_names={"data"})
+    specs, mesh = (P(), P("data"), P("data")), make_mesh(data=2, model=2)
+    manual = by_device(run, specs, mesh, axis_names={"data"})
     given = params_of(cell), X, LENGTHS
-    close(manual(*given), run(*given))
+    close(manual(*given), jax.jit(run)(*given))
 
 
 @pytest.mark.parametrize("shared", ["inputs", "state"])
@@ -218,9 +216,9 @@ def test_the_gradient_of_what_all_devices_share(shared):
         return jax.lax.psum(loss(*args), "data")
 
     specs = P(), P("data"), P()
-    mapped = by_device(on_devices, make_mesh(AxisType.Auto), specs, out_specs=P())
-    got, want = (jax.grad(f, (0, 2))(params, of_rows, one) for f in (mapped, loss))
-    close(got, want)
+    mapped = by_device(on_devices, specs, out_specs=P())
+    gradients = lambda f: jax.jit(jax.grad(f, (0, 2)))(params, of_rows, one)
+    close(gradients(mapped), gradients(loss))
 
 
 def add_both(params, inputs, state, key=None):
@@ -235,12 +233,13 @@ def test_whichever_input_varies(varying):
     given = {"a": X[:2], "b": X[:2], "lengths": LENGTHS[:2]}
     whole = {"a": X, "b": X, "lengths": LENGTHS}[varying]
 
+    @jax.jit
     def one(given):
         inputs = {name: given[name] for name in "ab"}
         return jaxrnn.dynamic_rnn(cell, inputs, given["lengths"], dtype=F64)[0]
 
     specs = dict.fromkeys(given, P()) | {varying: P("data")}
-    run = by_device(one, make_mesh(AxisType.Auto), (specs,))
+    run = by_device(one, (specs,))
     want = [one(given | {varying: part}) for part in parts(whole)]
     close(run(given | {varying: whole}), jnp.concatenate(want))
 
@@ -251,7 +250,7 @@ def test_whichever_input_varies(varying):
 def test_keys_in_the_state_take_over_the_rows():
     step = lambda params, x, state, key=None: (x, (state[0] + x, state[1]))
     cell = FunctionCell(step, (3, SCALAR), 3).bind({})
-    state, mesh = (np.zeros((8, 3)), jax.random.split(KEY, 8)), make_mesh()
+    state, mesh = (np.zeros((8, 3)), jax.random.split(KEY, 8)), make_mesh("explicit")
     with jax.set_mesh(mesh):
         run = lambda x, s: jaxrnn.dynamic_rnn(cell, x, LENGTHS, s, F64)
         _, (_, keys) = jax.jit(run)(put(X, mesh, "data"), state)
@@ -261,7 +260,7 @@ def test_keys_in_the_state_take_over_the_rows():
 @pytest.mark.slow
 @pytest.mark.parametrize("lengths", [None, np.array([[6, 1], [0, 3], [2, 2], [5, 4]])])
 def test_vmap_over_an_axis_that_is_divided(lengths):
-    cell, mesh = CELLS["stack"], make_mesh()
+    cell, mesh = CELLS["stack"], make_mesh("explicit")
     params, x = params_of(cell), X.reshape(4, 2, 6, 3)
 
     each = jax.vmap(functools.partial(loss, cell=cell), (None, 0, 0))
@@ -270,19 +269,26 @@ def test_vmap_over_an_axis_that_is_divided(lengths):
     close(gradient(params, *put((x, lengths), mesh, "data")), want)
 
 
-READERS = {
-    "explain": lambda cell, x: jaxrnn.explain(cell, x, dtype=F64),
-    "mask": lambda cell, x: jaxrnn.explain(cell, x, dtype=F64, mask=X[..., 0] > 0),
-    "reverse": lambda cell, x: jaxrnn.reverse_sequence(x, LENGTHS, 1),
-}
+def along_time(run):
+    """A call with inputs whose time is divided."""
+    cell, mesh = GRUCell(5), make_mesh("explicit", data=2)
+
+    def call():
+        with jax.set_mesh(mesh):
+            run(cell.bind(params_of(cell)), put(X, mesh, None, "data"))
+
+    return call
 
 
-@pytest.mark.parametrize("run", READERS.values(), ids=READERS)
-def test_inputs_that_are_divided_along_time_are_refused(run):
-    cell, mesh = GRUCell(5), jax.make_mesh((2,), ("data",))
-    message = "must not be sharded along time.*'data'"
-    with jax.set_mesh(mesh), pytest.raises(ValueError, match=message):
-        run(cell.bind(params_of(cell)), put(X, mesh, None, "data"))
+explain = functools.partial(jaxrnn.explain, dtype=F64)
+masked = functools.partial(explain, mask=X[..., 0] > 0)
+reverse = lambda cell, x: jaxrnn.reverse_sequence(x, LENGTHS, 1)
+DIVIDED = [
+    (ValueError, "`inputs` must not be sharded", along_time(explain)),
+    (ValueError, "`inputs` .* along time", along_time(masked)),
+    (ValueError, "`input` must not be sharded", along_time(reverse)),
+]
+test_inputs_that_are_divided_along_time = refusals(DIVIDED)
 
 
 # Parameters that are divided.
@@ -336,14 +342,18 @@ SPECS = {
 }
 
 
-@pytest.mark.in_thirds
-@pytest.mark.fast("columns-centered-explicit")
-@pytest.mark.parametrize("axis_type", AXIS_TYPES, ids=["auto", "explicit"])
-@pytest.mark.parametrize("cell", KERNELS.values(), ids=KERNELS)
-@pytest.mark.parametrize(("of_kernels", "of_inputs"), SPECS.values(), ids=SPECS)
-def test_parameters_on_a_mesh(of_kernels, of_inputs, cell, axis_type):
+# Kernels are divided by columns for each cell, and in the other ways for two.
+PLACED = [*itertools.product(["columns"], KERNELS)]
+PLACED += itertools.product([*SPECS][1:], ["divided", "dropout"])
+PLACED = [(*row, [*TYPES][i % 2]) for i, row in enumerate(PLACED)]
+
+
+@pytest.mark.fast("columns-centered-*")
+@pytest.mark.parametrize(("how", "name", "kind"), PLACED)
+def test_parameters_on_a_mesh(how, name, kind):
     """Cells whose units cannot be sharded gather whole kernels on each device."""
-    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(axis_type,) * 2)
+    (of_kernels, of_inputs), cell = SPECS[how], KERNELS[name]
+    mesh = make_mesh(kind, data=2, model=2)
     # Kernels need an even number of rows; the backward loop, several chunks of steps.
     x, lengths = np.tile(X[..., :2], (1, 10, 1)), LENGTHS * 10
     params = drawn(cell, x[:, 0], F64)
@@ -373,13 +383,15 @@ def loss_of_pack(cell, params, packed):
     return jnp.sum(packed.unpack(outputs) ** 3) + of_sequences
 
 
+PACKED = [("lstm", "shard_map"), ("stack", "explicit"), ("function", "auto")]
+
+
 @pytest.mark.fast("lstm-shard_map")
-@pytest.mark.parametrize("kind", [*AXIS_TYPES, "shard_map"])
-@pytest.mark.parametrize("name", ["lstm", "stack", "function"])
+@pytest.mark.parametrize(("name", "kind"), PACKED)
 def test_a_pack_for_each_device(name, kind):
     cell = LSTMCell(5, num_proj=3) if name == "lstm" else CELLS[name]
     params, of_one = params_of(cell), functools.partial(loss_of_pack, cell)
-    mesh = make_mesh(AxisType.Auto if kind == "shard_map" else kind)
+    mesh = make_mesh("auto" if kind == "shard_map" else kind)
     total = lambda params, stack: jnp.sum(jax.vmap(of_one, (None, 0))(params, stack))
     gradient = jax.value_and_grad(total)
     if kind == "shard_map":
@@ -403,7 +415,7 @@ def test_a_pack_for_each_device(name, kind):
 
 
 def test_the_parts_of_processes_are_put_together():
-    rows = NamedSharding(make_mesh(AxisType.Auto), P("data"))
+    rows = NamedSharding(make_mesh(), P("data"))
     from_local = functools.partial(jax.make_array_from_process_local_data, rows)
     stack = jax.tree.map(from_local, stacked())
     assert repr(stack) == repr(stacked())

@@ -4,8 +4,6 @@ The programs are some of the other tests in this folder, and a few in the native
 Their inputs are finite.
 """
 
-import contextlib
-
 import jax
 import mesh
 import numpy as np
@@ -25,48 +23,34 @@ CELL = jaxrnn.LSTMCell(UNITS)
 F32 = np.dtype("float32")
 
 
-def natively(**options):
-    def run(params, inputs):
-        given = {"dtype": F32, "implementation": "native", **options}
-        return jaxrnn.dynamic_rnn(CELL.bind(params), inputs, [5, 0, 2, 1], **given)
-
-    inputs = draw(BATCH, 5, DEPTH).astype(F32)
-    return run, {"params": bound(CELL, DEPTH, "float32").params, "inputs": inputs}
+def natively(params, inputs):
+    options = {"resets": draw(BATCH, 5) > 0.5, "return_states": True}
+    options |= {"dtype": F32, "implementation": "native"}
+    return jaxrnn.dynamic_rnn(CELL.bind(params), inputs, [5, 0, 2, 1], **options)
 
 
-NATIVE = {
-    "native": natively(),
-    "native-resets": natively(resets=draw(BATCH, 5) > 0.5, return_states=True),
-    "native-segments": natively(swap_memory=jaxrnn.memory.Recompute(2)),
-}
-ON_CPUS = [pytest.param(name, marks=needs_library) for name in NATIVE]
-# One for each driver and each kind of function. The flags check each operation of JAX,
-# and other cases run the same operations.
-SOME = [f"{name}-0" for name in test_drivers.DRIVERS]
-SOME += ["beam_search", "sample", "ScheduledOutputTrainingHelper", "Bidirectional-gaps"]
-SOME += ["truncated_bptt", "step_of_a_memory", "sequence_loss"]
+NATIVE = {"params": bound(CELL, DEPTH, "float32").params}
+NATIVE = natively, NATIVE | {"inputs": draw(BATCH, 5, DEPTH).astype(F32)}
+# The flags check each operation of JAX, and other programs run the same operations.
+SOME = ["dynamic-0", "raw-0", "beam_search", "Bidirectional-gaps", "truncated_bptt"]
+SOME += [pytest.param("native", marks=needs_library)]
 
 
 def program(name):
     """The function of a program, and its arrays by name."""
     if name in test_drivers.CASES:
         return test_drivers.prepared(name)
-    row = (NATIVE | test_functions.ROWS | INDEXED)[name]
+    row = ROWS[name]
     return row() if callable(row) else row
 
 
 @pytest.mark.slow
-@pytest.mark.in_thirds
-@pytest.mark.parametrize("name", [*SOME, *ON_CPUS])
+@pytest.mark.parametrize("name", SOME)
 def test_finite_inputs_raise_nothing(name):
     """Outside of jit, where JAX checks the results of each operation."""
     run, arrays = program(name)
-    with contextlib.ExitStack() as flags:
-        flags.enter_context(jax.debug_nans(True))
-        # A beam without a sequence has the score -inf.
-        flags.enter_context(jax.debug_infs(name != "beam_search"))
-        flags.enter_context(jax.checking_leaks())
-        flags.enter_context(jax.numpy_rank_promotion("raise"))
+    no_infs = jax.debug_infs(name != "beam_search")  # Without a sequence, it is -inf.
+    with jax.debug_nans(True), no_infs, jax.checking_leaks():
         mesh.with_gradients(run, arrays)
 
 
@@ -83,8 +67,9 @@ def is_checkable(name):
 # Ids after the end id, which is 1, have no effect.
 PADDED = np.array([[2, 1, -1, 99], [1, 99, 99, -1], [0, 0, 0, 1], [0, 2, 3, 1]])
 MASK = draw(BATCH, 5) < 0.3
-INDEXED = {"score-padded": test_functions.decoded(decode.score, {"ids": PADDED})}
-NAMES = [*test_drivers.CASES, *test_functions.ROWS, *INDEXED]
+PADDED = test_functions.decoded(decode.score, {"ids": PADDED})
+ROWS = test_functions.ROWS | {"native": NATIVE, "score-padded": PADDED}
+NAMES = [*[*test_drivers.CASES][::2], *test_functions.ROWS, "score-padded"]
 
 
 def reads_of_a_mask(steps, x):
@@ -92,7 +77,7 @@ def reads_of_a_mask(steps, x):
     return moved, masking.delay_resets(MASK, MASK), steps.states(x, x[:, 0], 1)
 
 
-@pytest.mark.fast("TrainingHelper", "ScheduledOutputTrainingHelper", "score-padded")
+@pytest.mark.fast("ScheduledOutputTrainingHelper", "score-padded")
 @pytest.mark.parametrize("name", [*filter(is_checkable, NAMES)])
 def test_every_index_is_in_bounds(name):
     check_indices(*program(name))

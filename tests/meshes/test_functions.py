@@ -5,6 +5,7 @@ are not divided.
 """
 
 import inspect
+import itertools
 from functools import partial
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import mesh
 import numpy as np
 import pytest
-from cases import CASES
+from cases import CASES, KINDS
 from helpers import bound, draw, drawn_like
 from mesh import BATCH, DEPTH, F64, UNITS, state_of
 
@@ -20,7 +21,6 @@ import jaxrnn
 import jaxrnn.linen
 from jaxrnn import BasicRNNCell, contrib, decode
 from jaxrnn.testing import make_setup
-from jaxrnn.testing._oracle import close
 
 CELL = BasicRNNCell(UNITS)
 VOCABULARY, STEPS, BEAMS = 5, 4, 3
@@ -234,46 +234,40 @@ FUNCTIONS = {
     "sequence_loss-all": sequence_loss(**SUMS),
     "sequence_loss-sum": sequence_loss(**SUMMED),
 }
-ROWS = DECODERS | FUNCTIONS | MODULES
 
 
-@pytest.mark.in_thirds
-@pytest.mark.fast(
-    "explicit-context-GreedyEmbeddingHelper",
-    "explicit-context-RNN-gaps",
-    "explicit-context-BeamSearchDecoder",
-)
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize(
-    ("kind", "told"),
-    [("explicit", "context"), ("explicit", "arrays"), ("auto", "arrays")],
-)
-def test_equals_one_device(kind, told, name):
-    row = ROWS[name]  # A pair, or a function that makes it.
-    run, arrays = row() if callable(row) else row
-    close(mesh.on_mesh(run, arrays, kind, told), mesh.on_one_device(run, arrays), F64)
+def of_cell(name):
+    """A function that runs a cell over a sequence, and its arrays."""
+    case = CASES[name]
+    setup = make_setup(case.cell, case.inputs, F64, case.key, case.state)
+    names = "params", "xs", "state", "lengths"
+    return setup.run, {name: getattr(setup, name) for name in names}
 
 
 # One row of each class of cells, except for those that run a loop which cells share. A
 # lookup in the user's step must say how it is divided.
 SHARED = jaxrnn.AffineCell | jaxrnn.LinearRecurrenceCell
-ONE_OF_EACH = {
+NAMES = {
     type(case.cell): name
     for name, case in reversed(CASES.items())
     if name != "function_integers" and not isinstance(case.cell, SHARED)
 }.values()
+OF_CELLS = {name: partial(of_cell, name) for name in {*KINDS.values(), *NAMES}}
+ROWS = DECODERS | FUNCTIONS | MODULES
+ON_MESHES = [*itertools.product(mesh.TYPES, [*ROWS, *sorted(KINDS.values())])]
+ON_MESHES += [("explicit", name) for name in sorted(OF_CELLS.keys() - KINDS.values())]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_cells(name):
-    case = CASES[name]
-    setup = make_setup(case.cell, case.inputs, F64, case.key, case.state)
-    names = "params", "xs", "state", "lengths"
-    arrays = {name: getattr(setup, name) for name in names}
-    run = lambda **arrays: setup.run(**arrays)
-    want = mesh.on_one_device(run, arrays)
-    close(mesh.on_mesh(run, arrays, "explicit"), want, F64)
+@pytest.mark.fast(
+    "explicit-GreedyEmbeddingHelper", "auto-RNN-gaps", "explicit-function_nested"
+)
+@pytest.mark.parametrize(("kind", "name"), ON_MESHES)
+def test_equals_one_device(kind, name):
+    """Every second row is told of its explicit mesh by the context."""
+    row = (ROWS | OF_CELLS)[name]  # A pair, or a function that makes it.
+    run, arrays = row() if callable(row) else row
+    by_context = kind == "explicit" and ON_MESHES.index((kind, name)) % 2
+    mesh.check(run, arrays, kind, "context" if by_context else "arrays")
 
 
 # Functions on the host, without arrays, in other rows, or of element-wise operations.
