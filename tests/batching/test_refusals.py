@@ -1,4 +1,4 @@
-"""What packs and windows refuse, and what the messages say.
+"""What packs, windows and resets refuse, and the arguments that the messages name.
 
 A check that several functions share has its row at one of them; the others have one row
 that shows that they run the check.
@@ -6,6 +6,7 @@ that shows that they run the check.
 
 import collections
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,14 @@ from helpers import bound, refusals
 from jax.sharding import AxisType, PartitionSpec as P
 
 import jaxrnn
-from jaxrnn import concat_packed, stack_packed, truncated_bptt, windows
+from jaxrnn import (
+    concat_packed,
+    resets_of_done,
+    resets_of_segments,
+    stack_packed,
+    truncated_bptt,
+    windows,
+)
 
 pack, batches = jaxrnn.pack_sequences, jaxrnn.packed_batches
 Pair = collections.namedtuple("Pair", "features ids")
@@ -73,91 +81,95 @@ def returns(result):
 
 
 CARRY, CHANGED = truncated_bptt(good).init(VECTOR, ()), LSTM._replace(h=ONE)
-TYPE_ERRORS = {
+IDS, DONE, LAST = np.zeros((5, 7), int), np.zeros((5, 7), bool), np.zeros(5, bool)
+T, V = TypeError, ValueError
+test_refusals = refusals([
     # The arrays of packs
-    "`sequence_length` must be concrete, got": traced(lambda n: pack(X, n)),
-    "list or tuple of sequences, got Pair": lambda: pack(Pair(X, X)),
-    "an array of numbers or booleans, got 'abc'": lambda: pack(["abc"]),
-    "`rows` must be an integer, got 2.0. Increase": lambda: pack(X, N, rows=2.0),
-    "^`time_major` must be True": lambda: pack(X, N, time_major=1),
-    # Batches of a pipeline
-    "`records` must be a sequence": lambda: batches(iter([]), 2, 6).get_state(),
-    r"`state\['records'\]` must be an integer, got dict": resumed({}),
-    # Several packs
-    "'PackedSequences' object is not iterable": lambda: concat_packed(PACK),
-    r"`packs\[0\]` must be the result of `pack_sequences`": lambda: concat_packed([X]),
-    r"`packs\[0\].* Call this function out": traced(concat_packed, [PACK]),
-    # Windows
-    "^`inputs` .* outside jit, grad and vmap": traced(cut, X),
-    r"without a mask.* `inputs\.filled\(0\)`": lambda: windows(np.ma.ones((2, 4)), 2),
-    # Backpropagation
-    "`loss` must be callable, got 3": lambda: truncated_bptt(3),
-    r"`window\['x'\]` must be an array, got 'x'": bptt(good, window={"x": "x"}),
-    "grad requires .* but got int8": bptt(good, params=np.int8(1)),
-    "`carry` must be the carry from `init` or": lambda: differentiate(VECTOR),
-    r"must return \(value, new_state\).*, got float64\[\]": bptt(returns(ONE)),
-    r"\(new_state, aux\)\), got .float64\[": bptt(returns((ONE, VECTOR)), has_aux=True),
-    r"only defined for scalar-output .*\(6,\)": bptt(returns((VECTOR, VECTOR))),
-}
-VALUE_ERRORS = {
-    # The arrays of packs
-    r"must hold at least one sequence, got \[\]": lambda: pack([]),
-    "must hold at least one array, got dict": lambda: pack({}, N),
-    r"`inputs\[0\]` must hold one or more arrays": lambda: pack([[1, 2], [3]]),
-    r"\[batch, time, ...\], got .* For a list": lambda: pack([VECTOR], N),
-    r"\[time, batch, ...\], got": lambda: pack(VECTOR, N, time_major=True),
-    r"`inputs\[1\]` must have the first two sizes.* For a list": lambda: pack(LIST, N),
-    "^.*vector of length batch_size": lambda: pack(X, N[1:]),
-    r"`inputs\[1\]` must have .*, where .* first": lambda: pack([[X[0]], X[0]]),
-    r"of one length, got \(float32\[6, 2\]": lambda: pack([(X[0], X[0, :4])]),
-    r"`inputs\[1\]` must have shape \[any, 2\]": lambda: pack([X[0], X[0, :, 1:]]),
-    r"`inputs\[1\]` .* got int64\[6, 2\]": lambda: pack([X[0], X[1].astype(int)]),
-    "at least 6, got 5. Increase `row_length`": lambda: pack(X, N, row_length=5),
-    "at least 3, got 2. Increase `rows`": lambda: pack(X, N, rows=2),
+    (T, "`sequence_length` must be concrete", traced(lambda n: pack(X, n))),
+    (T, "got Pair", lambda: pack(Pair(X, X))),
+    (T, "got 'abc'", lambda: pack(["abc"])),
+    (T, "`rows`", lambda: pack(X, N, rows=2.0)),
+    (T, "^`time_major`", lambda: pack(X, N, time_major=1)),
+    (V, r"got \[\]", lambda: pack([])),
+    (V, "got dict", lambda: pack({}, N)),
+    (V, r"`inputs\[0\]`", lambda: pack([[1, 2], [3]])),
+    (V, r"\[batch, time, ...\]", lambda: pack([VECTOR], N)),
+    (V, r"\[time, batch, ...\]", lambda: pack(VECTOR, N, time_major=True)),
+    (V, r"`inputs\[1\]` .* first two sizes", lambda: pack(LIST, N)),
+    (V, "^`sequence_length`", lambda: pack(X, N[1:])),
+    (V, r"`inputs\[1\]` .* structure", lambda: pack([[X[0]], X[0]])),
+    (V, "of one length", lambda: pack([(X[0], X[0, :4])])),
+    (V, r"`inputs\[1\]` .* shape", lambda: pack([X[0], X[0, :, 1:]])),
+    (V, r"`inputs\[1\]` .* int64", lambda: pack([X[0], X[1].astype(int)])),
+    (V, "`row_length`", lambda: pack(X, N, row_length=5)),
+    (V, "`rows`", lambda: pack(X, N, rows=2)),
     # The arrays that are read by a pack
-    r"`outputs\[0\]` must have shape \[4, 6, ...\]": lambda: PACK.unpack([X]),
+    (V, r"`outputs\[0\]`", lambda: PACK.unpack([X])),
     # Batches of a pipeline
-    r"`records\[1\]` must have at most `row_length`": batched(RECORD, LONG),
-    "1, got 0. Omit the argument": lambda: batches([], 1, 6, sequences=0),
-    r"`state\['records'\]` must be at most 3, got 4": resumed(4),
+    (T, "`records`", lambda: batches(iter([]), 2, 6).get_state()),
+    (T, r"`state\['records'\]`", resumed({})),
+    (V, r"`records\[1\]` .* `row_length`", batched(RECORD, LONG)),
+    (V, "`sequences`", lambda: batches([], 1, 6, sequences=0)),
+    (V, r"`state\['records'\]`", resumed(4)),
     # Several packs
-    "must hold at least one pack": lambda: concat_packed([]),
-    r"`packs\[1\].row_length` must be 6": lambda: stack_packed([PACK, LONGER]),
-    r"`packs\[1\].inputs` must have shape": lambda: stack_packed([PACK, FLAT]),
-    "`packs` must have equal numbers .*": lambda: stack_packed([PACK, pack(LIST)]),
+    (T, "not iterable", lambda: concat_packed(PACK)),
+    (T, r"`packs\[0\]` .* `pack_sequences`", lambda: concat_packed([X])),
+    (T, r"`packs\[0\].* concrete", traced(concat_packed, [PACK])),
+    (V, "`packs`", lambda: concat_packed([])),
+    (V, r"`packs\[1\].row_length`", lambda: stack_packed([PACK, LONGER])),
+    (V, r"`packs\[1\].inputs`", lambda: stack_packed([PACK, FLAT])),
+    (V, "`packs` .* equal numbers", lambda: stack_packed([PACK, pack(LIST)])),
     # Windows
-    "`size` must be at least 1, got 0": lambda: windows(X, 0),
-    "`sequence_length` must be omitted for `PackedS": lambda: windows(PACK, 2, N),
-    r"`row_state` must have shape \[1, ...\], got": lambda: PART.start_from(NEW, NEW),
-    r"Incompatible .*\[3,4\].*\[2,4\]": lambda: PART.start_from(ROW, BOTH),
-    "`fresh_state` must have dtype float64": lambda: PART.start_from(ROW, NARROW),
+    (T, "^`inputs` .* outside jit", traced(cut, X)),
+    (T, "without a mask", lambda: windows(np.ma.ones((2, 4)), 2)),
+    (V, "`size`", lambda: windows(X, 0)),
+    (V, "`sequence_length`", lambda: windows(PACK, 2, N)),
+    (V, "`row_state`", lambda: PART.start_from(NEW, NEW)),
+    (V, "Incompatible", lambda: PART.start_from(ROW, BOTH)),
+    (V, "`fresh_state`", lambda: PART.start_from(ROW, NARROW)),
     # Backpropagation
-    "`reach` must be at least 1, got 0": bptt(good, reach=0),
-    r"`new_state` .* LSTMStateTuple\(c=\*, h=\*\)": bptt(returns((ONE, VECTOR)), LSTM),
-    r"`new_state\.h` must have shape \[6\]": bptt(returns((ONE, CHANGED)), LSTM),
-    r"`carry.windows` must have shape": bptt(good, window=VECTOR[1:], reach=2),
-    r"`carry.windows` must have the structure": lambda: differentiate(CARRY, reach=3),
-}
-
-
-ERRORS = [
-    *((TypeError, message, call) for message, call in TYPE_ERRORS.items()),
-    *((ValueError, message, call) for message, call in VALUE_ERRORS.items()),
-]
-
-
-test_refusals = refusals(ERRORS)
+    (T, "`loss` must be callable", lambda: truncated_bptt(3)),
+    (T, r"`window\['x'\]`", bptt(good, window={"x": "x"})),
+    (T, "grad requires", bptt(good, params=np.int8(1))),
+    (T, "`carry`", lambda: differentiate(VECTOR)),
+    (T, r"`loss` .*\(value, new_state\)", bptt(returns(ONE))),
+    (T, r"`loss` .*\(new_state, aux\)", bptt(returns((ONE, VECTOR)), has_aux=True)),
+    (T, "scalar-output", bptt(returns((VECTOR, VECTOR)))),
+    (V, "`reach`", bptt(good, reach=0)),
+    (V, "`new_state` .* structure", bptt(returns((ONE, VECTOR)), LSTM)),
+    (V, r"`new_state\.h`", bptt(returns((ONE, CHANGED)), LSTM)),
+    (V, "`carry.windows` .* shape", bptt(good, window=VECTOR[1:], reach=2)),
+    (V, "`carry.windows` .* structure", lambda: differentiate(CARRY, reach=3)),
+    # Resets
+    (T, "^`segment_ids` .* float", lambda: resets_of_segments(IDS * 0.5)),
+    (T, "^`segment_ids` .* bool", lambda: resets_of_segments(DONE, time_major=True)),
+    (V, "^`segment_ids` .* int", lambda: resets_of_segments(IDS[0])),
+    (T, "^`time_major`", lambda: resets_of_segments(IDS, time_major=1)),
+    (T, "^`done` .* float", lambda: resets_of_done(DONE * 1.0, LAST)),
+    (T, "^`last_done` .* None", lambda: resets_of_done(DONE, None)),
+    (V, "^`done` .* bool", lambda: resets_of_done(DONE[0], LAST)),
+    (V, "^`last_done` .* bool", lambda: resets_of_done(DONE, DONE[0])),
+    (T, "^`time_major`", lambda: resets_of_done(DONE, LAST, time_major=None)),
+])  # fmt: skip
 
 
 def run(packed):
     return jaxrnn.packed_rnn(CELL, packed, dtype=jnp.float32)
 
 
-both = lambda join: jax.tree.map(lambda *leaves: join(leaves), PACK, PACK)
-JOINED, STACKED = both(np.concatenate), both(np.stack)
-CUT = jax.tree.map(lambda leaf: leaf[:2], PACK)
-ONE_ROW = jax.tree.map(lambda leaf: leaf[0], PACK)
-FEWER = dataclasses.replace(CUT, lengths=PACK.lengths, starts=PACK.starts)
+def each(change):
+    return jax.tree.map(change, PACK)
+
+
+CUT = each(lambda leaf: leaf[:2])
+# Trees of arrays that are not one pack.
+OTHERS = {
+    "joined": each(lambda leaf: np.concatenate([leaf, leaf])),
+    "cut": CUT,
+    "fewer": dataclasses.replace(CUT, lengths=PACK.lengths, starts=PACK.starts),
+    "one row": each(lambda leaf: leaf[0]),
+    "stacked": each(lambda leaf: np.stack([leaf, leaf])),
+}
 USES = {
     "packed_rnn": run,
     "unpack": lambda packed: packed.unpack(packed.starts),
@@ -169,14 +181,9 @@ USES = {
 
 @pytest.mark.parametrize("use", USES)
 def test_only_whole_packs_are_used(use):
-    for packed, message in (
-        (JOINED, r"`starts` int32\[8, 6\] and `row` int32\[12\]. Join packs with"),
-        (CUT, r"`starts` int32\[2, 6\] and `row` int32\[2\]"),
-        (FEWER, r"`starts` int32\[4, 6\] and `row` int32\[2\]"),
-        (ONE_ROW, r"`starts` int32\[6\] and `row` int32\[\]"),
-        (STACKED, r"`starts` int32\[2, 4, 6\] and `row` int32\[2, 6\]"),
-    ):
-        message = rf"be one pack of 4 rows and 6 sequences, got {message}"
+    for packed in OTHERS.values():
+        shape = re.escape(str([*packed.starts.shape]))
+        message = f"one pack of 4 rows and 6 sequences, got `starts` int32{shape}"
         with pytest.raises(ValueError, match=message):
             USES[use](packed)
 

@@ -28,13 +28,6 @@ def check(cell, *given, **options):
 # Values and gradients.
 
 
-@pytest.mark.fast("True-joined")
-@pytest.mark.parametrize("name", CELLS)
-@pytest.mark.parametrize("time_major", [False, True])
-def test_ragged_rows_with_bad_padding(name, time_major):
-    native_cases.check_padding(CELLS[name], "native", time_major)
-
-
 RELU_CELLS = {
     "lstm": LSTMCell(8, activation="relu"),
     "peepholes": LSTMCell(8, use_peepholes=True, activation="relu"),
@@ -44,10 +37,9 @@ RELU_CELLS = {
 }
 
 
-@pytest.mark.fast("nan-lstm", "inf-cudnn_gru")
-@pytest.mark.parametrize("name", RELU_CELLS)
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_in_gradients_passes_no_shut_relu(bad, name):
+@pytest.mark.fast("lstm-*", "cudnn_gru-inf")
+@pytest.mark.parametrize(("name", "bad"), zip([*RELU_CELLS], [np.nan, np.inf, np.nan, np.inf, np.nan], strict=True))
+def test_nan_in_gradients_passes_no_shut_relu(name, bad):
     params, x, state = data(RELU_CELLS[name])
     given = params, x.at[1, 2, 0].set(bad), state, None
     got, want = (everything(RELU_CELLS[name], way, *given) for way in ("native", "xla"))
@@ -56,25 +48,26 @@ def test_nan_in_gradients_passes_no_shut_relu(bad, name):
     helpers.assert_same(*masks)
 
 
+# Rows, steps, inputs and units.
 SHAPES = {
     "ones": (1, 1, 1, 1),
     "few": (3, 7, 40, 129),
     "many": (67, 9, 19, 70),
     "unpacked": (2, 9, 300, 96),
 }
+SIZES = [("ones", "gru"), ("few", "lstm"), ("few", "rnn"), ("many", "lstm")]
+SIZES += [("many", "gru"), *(("unpacked", name) for name in ("lstm", "gru", "rnn"))]
 
 
-@pytest.mark.fast("many-lstm", "unpacked-*")
-@pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.fast("many-lstm", "unpacked-rnn")
+@pytest.mark.parametrize(("shape", "name"), SIZES)
 def test_sizes(shape, name):
     batch, time, depth, units = SHAPES[shape]
     cell = type(CELLS[name])(units)
     params, x, state = data(cell, batch, time=time, depth=depth)
     params = jax.tree.map(lambda p: p / units**0.5, params)
-    ragged = jnp.arange(batch, dtype=jnp.int32) % (time + 1)
-    for lengths in (ragged, None):
-        check(cell, params, x, state, lengths)
+    lengths = jnp.arange(batch, dtype=jnp.int32) % (time + 1)
+    check(cell, params, x, state, lengths if shape in ("ones", "many") else None)
 
 
 def test_values_alone_are_one_call_that_saves_nothing():
@@ -110,20 +103,27 @@ RESETS = np.zeros((5, TIME), bool)
 RESETS[1] = RESETS[2, 2] = RESETS[3, [0, 1, 4, 5]] = RESETS[4, 3] = True
 MASK = np.asarray([[False] * 6, [True] * 6, *3 * [[True, False] * 3]])
 OPTIONS = {
+    "padding": {},
     "resets": {"resets": RESETS},
     "mask": {"mask": MASK, "lengths": None, "return_states": True},
     "states": {"return_states": True},
 }
+# Two of the options for each cell, each with either order of the axes.
+ORDERED = [(what, major) for major in (False, True) for what in OPTIONS]
+WITH_OPTIONS = [
+    (name, *ORDERED[(3 * i + shift) % 8])
+    for i, name in enumerate(CELLS)
+    for shift in (0, 2)
+]
 
 
-@pytest.mark.fast(
-    "False-resets-lstm", "True-resets-gru", "True-mask-rnn", "False-states-projected"
-)
-@pytest.mark.parametrize("name", CELLS)
-@pytest.mark.parametrize("what", OPTIONS)
-@pytest.mark.parametrize("time_major", [False, True])
-def test_resets_masks_and_states_of_all_steps(name, what, time_major):
+@pytest.mark.fast("rnn-mask-*", "joined-resets-*", "projected-padding-*")
+@pytest.mark.parametrize(("name", "what", "time_major"), WITH_OPTIONS)
+def test_padding_resets_masks_and_states_of_all_steps(name, what, time_major):
     """Row 0 has no steps, row 1 has one. The reset states of the rows differ."""
+    if what == "padding":
+        native_cases.check_padding(CELLS[name], "native", time_major)
+        return
     params, x, state = data(CELLS[name])
     kept = MASK if what == "mask" else np.arange(6) < np.asarray(LENGTHS)[:, None]
     turn = lambda x: jnp.swapaxes(x, 0, 1) if time_major else x
@@ -137,11 +137,10 @@ def test_resets_masks_and_states_of_all_steps(name, what, time_major):
     assert len(calls(native, *given)) == 2
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_the_states_of_all_steps_are_no_results_of_resets(name):
+def test_the_states_of_all_steps_are_no_results_of_resets():
     def results(**options):
-        step = functools.partial(run, CELLS[name], "native", **options)
-        made = native_cases.on_cpus(step, *data(CELLS[name]))
+        step = functools.partial(run, CELLS["lstm"], "native", **options)
+        made = native_cases.on_cpus(step, *data(CELLS["lstm"]))
         made = [eqn.outvars for eqn in made if eqn.primitive.name == "ffi_call"]
         return [[v.aval.shape for v in outvars] for outvars in made]
 
@@ -186,8 +185,9 @@ for kind in (backward_of_forward, twice_in_a_scan, transpose_of_transpose):
 
 
 @pytest.mark.fast("gru-forward")
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["lstm", "gru"])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("gru", "forward"), *(("lstm", kind) for kind in KINDS)]
+)
 def test_derivatives_of_all_kinds(name, kind):
     params, x, _ = data(CELLS[name])
     made = lambda way: jax.jit(KINDS[kind](curved(way, CELLS[name])))(params, x)
@@ -211,9 +211,10 @@ def test_a_derivative_of_a_derivative_where_a_row_has_no_steps():
 AXES = {"x": (None, 0, None, None), "params": (0, None, None, None), "all": (0,) * 4}
 
 
-@pytest.mark.fast("False-all")
-@pytest.mark.parametrize("mapped", AXES)
-@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.fast("all-False")
+@pytest.mark.parametrize(
+    ("mapped", "time_major"), [("x", False), ("params", True), ("all", False)]
+)
 def test_mapped_gradients_are_those_of_each(mapped, time_major):
     (params, x, state), axes = data(CELLS["gru"]), AXES[mapped]
     given = params, jnp.swapaxes(x, 0, 1) if time_major else x, state, LENGTHS
@@ -255,7 +256,7 @@ def test_nets_that_are_mapped_twice_are_of_one_call(mapped):
     assert len(calls(of("native"), *given)) == 2
 
 
-@pytest.mark.fast("forward")
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["forward", "backward of backward"])
 def test_further_derivatives_of_mapped_nets(mode):
     params, x, _ = data(CELLS["gru"])
@@ -315,7 +316,7 @@ SHARES = {
 
 
 @pytest.mark.usefixtures("few_steps_too")
-@pytest.mark.fast("ragged", "explicit")
+@pytest.mark.fast("explicit")
 @pytest.mark.parametrize(("name", "lengths", "kind"), SHARES.values(), ids=SHARES)
 def test_a_share_of_the_rows_is_a_call_by_default(name, lengths, kind):
     step, params = native_cases.over_devices(CELLS["lstm"], name, lengths, kind)

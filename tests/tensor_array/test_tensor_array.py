@@ -1,5 +1,4 @@
 """`TensorArray` in and out of compiled programs: shapes, errors, loops and states."""
-# ruff: noqa: E501 (One refusal a row.)
 
 import re
 
@@ -125,34 +124,35 @@ def test_python_numbers_lists_and_numpy_are_taken():
 
 
 # What messages advise, and so more of them, is in `tests/package/test_advice.py`.
-REFUSALS = [
-    (lambda: TensorArray(F32), ValueError, "`size` must be given"),
-    (lambda: array(-1), ValueError, "`size` must be at least 0, got -1"),
-    (lambda: array(2**40), ValueError, "must be at most 2147483647, got 1099511627776"),
-    (lambda: array().unstack(rows()).gather([2**32 + 1]), IndexError, r"must be in \[0, 3\)"),
-    (lambda: array().split(rows(), [2**32 + 1, 1, 1]), ValueError, "`lengths` must be at least 0 and add up to 3"),
-    (lambda: TensorArray("int32", 3).write(0, 1.7), TypeError, "must be int32, got float"),
-    (lambda: array().write(0, None), ValueError, "`value` must be an array, got None"),
-    (lambda: TensorArray(jax.random.key(0).dtype, 3), TypeError, "must be a dtype such as"),
-    (lambda: array(2.0), TypeError, "`size` must be an integer, got 2.0"),
-    (lambda: array(handle=3), ValueError, "`handle` must be None, got 3"),
-    (lambda: np.asarray(array()), TypeError, r"not an array: TensorArray\(float32, size=3, .*\). Call `.stack\(\)`"),
-    (lambda: array().unstack(rows()).gather([0, -1]), IndexError, r"`indices` must be in .*, got \[0, -1\]"),
-    (lambda: array().write(0, 1.0).write(0, 1.0), ValueError, "`index` must be written only once, got 0"),
-    (lambda: array().write(0, 1.0).scatter([1, 0], rows(2)), ValueError, r"only once, got \[1, 0\]"),
-    (lambda: array(element_shape=[2]).write(0, 1.0), ValueError, r"`value` must have shape \[2\], got float32\[\]"),
-    (lambda: array().write([0], 1.0), ValueError, r"`index` must be an integer, got int64\[1\]"),
-    (lambda: array().unstack(rows(2)), ValueError, r"`value` must have shape \[3, ...\], got float32\[2\]"),
-    (lambda: array().split(rows(4), [2, 2]), ValueError, r"`lengths` must be integers \[3\], got"),
-    (lambda: array().write(0, 1.0).concat(), ValueError, r"`elements` must have shape \[any, any, ...\], got"),
-    (lambda: array(2, infer_shape=False).write(0, ones(2, 3)).write(1, ones(2)).concat(), ValueError, r"shape \[any, 3\], got float32\[2\]"),
-    (lambda: jax.jit(lambda n: array(1).split(rows(2), n))(jnp.array([2])), TypeError, "`lengths` must be concrete"),
-    (lambda: jax.jit(lambda n: TensorArray(F32, n))(2), TypeError, "`size` must be an integer, got int64.*static"),
-    (lambda: array(2, infer_shape=False).split(rows(5), [2, 3]).stack(), ValueError, "must have the same shape"),
-]  # fmt: skip
-
-
-test_refuses = refusals(REFUSALS, "call error message")
+FULL, ONCE = array().unstack(rows()), array().write(0, 1.0)
+ROOM = array(2, infer_shape=False)
+split_traced = jax.jit(lambda n: array(1).split(rows(2), n))
+E, T, V = IndexError, TypeError, ValueError
+test_refuses = refusals([
+    (V, "`size` must be given", lambda: TensorArray(F32)),
+    (V, "`size` .* -1", lambda: array(-1)),
+    (V, "`size` .* 1099511627776", lambda: array(2**40)),
+    (T, "`size` .* 2.0", lambda: array(2.0)),
+    (T, "`size` .*static", lambda: jax.jit(lambda n: TensorArray(F32, n))(2)),
+    (T, "a dtype such as", lambda: TensorArray(jax.random.key(0).dtype, 3)),
+    (V, "`handle`", lambda: array(handle=3)),
+    (T, r"not an array: .* Call `.stack\(\)`", lambda: np.asarray(array())),
+    (E, r"must be in \[0, 3\)", lambda: FULL.gather([2**32 + 1])),
+    (E, r"`indices` .* -1\]", lambda: FULL.gather([0, -1])),
+    (V, "`lengths` .* add up to 3", lambda: array().split(rows(), [2**32 + 1, 1, 1])),
+    (T, "must be int32", lambda: TensorArray("int32", 3).write(0, 1.7)),
+    (V, "`value` .* None", lambda: array().write(0, None)),
+    (V, "`index` .* only once, got 0", lambda: ONCE.write(0, 1.0)),
+    (V, r"only once, got \[1, 0\]", lambda: ONCE.scatter([1, 0], rows(2))),
+    (V, r"`value` .*\[2\]", lambda: array(element_shape=[2]).write(0, 1.0)),
+    (V, "`index` must be an integer", lambda: array().write([0], 1.0)),
+    (V, r"`value` .*\[3, ...\]", lambda: array().unstack(rows(2))),
+    (V, "`lengths` must be integers", lambda: array().split(rows(4), [2, 2])),
+    (T, "`lengths` must be concrete", lambda: split_traced(jnp.array([2]))),
+    (V, r"`elements` .*\[any, any, ...\]", lambda: ONCE.concat()),
+    (V, r"\[any, 3\]", lambda: ROOM.write(0, ones(2, 3)).write(1, ones(2)).concat()),
+    (V, "the same shape", lambda: ROOM.split(rows(5), [2, 3]).stack()),
+])  # fmt: skip
 
 
 def test_out_of_range_at_run_time_reads_zeros_and_drops_writes():
@@ -223,14 +223,11 @@ def run(driver, ta, x, lengths=None, count=0, jit=False):
     return (jax.jit(final_state) if jit else final_state)(state, x)
 
 
-EACH = pytest.mark.parametrize("driver", [dynamic_rnn, static_rnn])
-JIT = pytest.mark.parametrize("jit", [False, True])
+RUNS = [(dynamic_rnn, False), (static_rnn, True)]
 
 
-@pytest.mark.fast("False-dynamic_rnn-lengths1", "True-static_rnn-None")
+@pytest.mark.parametrize(("driver", "jit"), RUNS)
 @pytest.mark.parametrize("lengths", [None, [1, 3]])
-@EACH
-@JIT
 def test_grows_in_a_state(driver, jit, lengths):
     """Also of unknown shape; as in TensorFlow's graphs, by one element a step."""
     x = rows(4, 2, 1)
@@ -242,11 +239,10 @@ def test_grows_in_a_state(driver, jit, lengths):
     np.testing.assert_array_equal(ta.stack(), want)
 
 
-@pytest.mark.fast("False-static_rnn-unknown shape", "True-dynamic_rnn-known shape")
-@pytest.mark.parametrize("shape", [[2, 1], None], ids=["known shape", "unknown shape"])
-@EACH
-@JIT
-def test_goes_on_growing_in_the_state_of_the_next_window(jit, driver, shape):
+@pytest.mark.fast("*dynamic*")
+@pytest.mark.parametrize("shape", [[2, 1], None])
+@pytest.mark.parametrize(("driver", "jit"), [(dynamic_rnn, True), (static_rnn, False)])
+def test_goes_on_growing_in_the_state_of_the_next_window(driver, jit, shape):
     x, count = rows(7, 2, 1), 1
     ta = array(1, dynamic_size=True, element_shape=shape).write(0, x[0])
     for part in (x[1:3], x[3:4], x[4:7]):
@@ -406,6 +402,7 @@ WRITES = {
 }
 
 
+@pytest.mark.fast("each_step", "read", "one_slot", "replaced")
 @pytest.mark.parametrize("name", WRITES)
 def test_values_and_gradients_are_those_of_writes_in_the_loop(name):
     write, start, expected = WRITES[name]
