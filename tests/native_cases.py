@@ -66,29 +66,10 @@ def everything(cell, name, params, x, state, lengths=LENGTHS, **kwargs):
     )
 
 
-def with_bad_padding(x, state):
-    """Put NaN in the padding, and in the state of the row without steps."""
-    dead = np.arange(TIME) >= np.asarray(LENGTHS)[:, None]
-    none = np.asarray(LENGTHS)[:, None] == 0
-    bad = lambda s: jnp.where(none, jnp.nan, s)
-    return jnp.where(dead[..., None], jnp.nan, x), jax.tree.map(bad, state)
-
-
-def check_padding(cell, name, time_major=False, tolerance=2e-5):
-    """Padding has no effect: the results are those of XLA's loop without NaN."""
-    params, x, state = data(cell)
-    bad_x, bad_state = with_bad_padding(x, state)
-    swap = lambda x: jnp.swapaxes(x, 0, 1) if time_major else x
-    options = {"time_major": time_major}
-    got = everything(cell, name, params, swap(bad_x), bad_state, **options)
-    want = everything(cell, "xla", params, swap(x), state, **options)
-    (outputs, last), (c_params, c_x, c_state) = got
-    near = functools.partial(assert_near, tolerance=tolerance)
-    near((outputs, c_params, c_x), (want[0][0], *want[1][:2]))
-    tail = lambda tree: jax.tree.map(lambda s: s[1:], tree)
-    near(tail((last, c_state)), tail((want[0][1], want[1][2])))
-    for leaf in jax.tree.leaves(last):
-        assert jnp.all(jnp.isnan(leaf[0]))
+def with_bad_padding(x, state, kept):
+    """Put NaN in the steps that are not kept, and in the state of row 0."""
+    bad_state = jax.tree.map(lambda s: s.at[0].set(jnp.nan), state)
+    return jnp.where(kept[..., None], x, jnp.nan), bad_state
 
 
 def over_devices(cell, name, lengths=LENGTHS_OF_8, kind="Auto"):

@@ -146,7 +146,7 @@ test_refusals = refusals([
     (V, "^`segment_ids` .* int", lambda: resets_of_segments(IDS[0])),
     (T, "^`time_major`", lambda: resets_of_segments(IDS, time_major=1)),
     (T, "^`done` .* float", lambda: resets_of_done(DONE * 1.0, LAST)),
-    (T, "^`last_done` .* None", lambda: resets_of_done(DONE, None)),
+    (V, "^`last_done` .* None", lambda: resets_of_done(DONE, None)),
     (V, "^`done` .* bool", lambda: resets_of_done(DONE[0], LAST)),
     (V, "^`last_done` .* bool", lambda: resets_of_done(DONE, DONE[0])),
     (T, "^`time_major`", lambda: resets_of_done(DONE, LAST, time_major=None)),

@@ -130,42 +130,36 @@ DECODERS = {
 
 # Modules of linen. Those of nnx run the same code.
 
-DEEP = [[CELL, CELL], [CELL, CELL]]
-DEEP_STATE = tuple([state_of(CELL, i), state_of(CELL, i + 1)] for i in (1, 3))
-# The cells, an initial state, and further options.
-LAYERS = {
-    "RNN": ([CELL], state_of(CELL), {"reverse": True, "keep_order": True}),
-    "Bidirectional": ([CELL, CELL], (state_of(CELL, 1), state_of(CELL, 2)), {}),
-    "StackBidirectional": (DEEP, DEEP_STATE, {}),
+PAIR, DEEP = [CELL, CELL], [[CELL, CELL], [CELL, CELL]]
+LAST, EVERY = {"return_carry": True}, {"time_major": True, "return_states": True}
+REVERSED = EVERY | {"reverse": True, "keep_order": True}
+GAPS = {"mask": MASK, "resets": RESETS}
+
+
+def ragged(*states):
+    state = states if len(states) > 1 else states[0]
+    return {"sequence_length": LENGTHS, "initial_state": state}
+
+
+# The cells, options of the constructor, and arrays beside the inputs.
+STATES = [state_of(CELL, i) for i in range(1, 5)]
+MODULES = {
+    "RNN": ([CELL], LAST, ragged(STATES[0])),
+    "RNN-gaps": ([CELL], REVERSED, GAPS),
+    "Bidirectional": (PAIR, LAST, ragged(*STATES[:2])),
+    "Bidirectional-gaps": (PAIR, EVERY, GAPS),
+    "StackBidirectional": (DEEP, LAST, ragged(STATES[:2], STATES[2:])),
 }
 
 
-def applied(module, inputs):
-    """A function that applies a module, and parameters of the module."""
-    variables = drawn_like(jax.eval_shape(lambda: module.init(KEY, inputs)))
-    return lambda params, **arrays: module.apply(params, **arrays), variables
-
-
-def with_lengths(name):
-    cells, state, _ = LAYERS[name]
-    module = getattr(jaxrnn.linen, name)(*cells, param_dtype=F64, return_carry=True)
-    run, params = applied(module, SEQUENCES)
-    return run, FED | {"params": params, "initial_state": state}
-
-
-def with_gaps(name):
-    cells, _, options = LAYERS[name]
-    options = options | {"param_dtype": F64, "time_major": True, "return_states": True}
-    swapped = lambda x: jnp.swapaxes(x, 0, 1)
-    module = getattr(jaxrnn.linen, name)(*cells, **options)
-    apply, params = applied(module, swapped(SEQUENCES))
-    run = lambda params, **arrays: apply(params, **jax.tree.map(swapped, arrays))
-    arrays = {"inputs": SEQUENCES, "mask": MASK, "resets": RESETS}
-    return run, {"params": params} | arrays
-
-
-MODULES = {f"{name}-lengths": partial(with_lengths, name) for name in LAYERS}
-MODULES |= {f"{name}-gaps": partial(with_gaps, name) for name in LAYERS}
+def of_module(name):
+    cells, options, arrays = MODULES[name]
+    make = getattr(jaxrnn.linen, name.split("-")[0])
+    module = make(*cells, param_dtype=F64, **options)
+    turn = lambda x: jnp.swapaxes(x, 0, 1) if "time_major" in options else x
+    params = jax.eval_shape(lambda: module.init(KEY, turn(SEQUENCES)))
+    run = lambda params, **arrays: module.apply(params, **jax.tree.map(turn, arrays))
+    return run, arrays | {"inputs": SEQUENCES, "params": drawn_like(params)}
 
 
 # Functions of arrays, and cells that have their own loop.
@@ -253,7 +247,7 @@ NAMES = {
     if name != "function_integers" and not isinstance(case.cell, SHARED)
 }.values()
 OF_CELLS = {name: partial(of_cell, name) for name in {*KINDS.values(), *NAMES}}
-ROWS = DECODERS | FUNCTIONS | MODULES
+ROWS = DECODERS | FUNCTIONS | {name: partial(of_module, name) for name in MODULES}
 ON_MESHES = [*itertools.product(mesh.TYPES, [*ROWS, *sorted(KINDS.values())])]
 ON_MESHES += [("explicit", name) for name in sorted(OF_CELLS.keys() - KINDS.values())]
 
