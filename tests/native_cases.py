@@ -59,11 +59,16 @@ def run(cell, name, params, x, state, lengths=LENGTHS, **kwargs):
     )
 
 
-def everything(cell, name, params, x, state, lengths=LENGTHS, **kwargs):
-    """Outputs, final state, and gradients with respect to parameters, inputs, state."""
-    return differentiated(
-        lambda *given: run(cell, name, *given, lengths, **kwargs), params, x, state
-    )
+def everything(
+    cell, name, params, x, state, lengths=LENGTHS, reset_state=None, **kwargs
+):
+    """Outputs and final state; gradients of parameters, inputs, state, reset state."""
+
+    def run_all(*given):
+        *given, reset_state = given
+        return run(cell, name, *given, lengths, reset_state=reset_state, **kwargs)
+
+    return differentiated(run_all, params, x, state, reset_state)
 
 
 def with_bad_padding(x, state, kept):

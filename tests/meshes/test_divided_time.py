@@ -29,7 +29,7 @@ from jaxrnn._base.math import expand_rows
 from jaxrnn.testing._oracle import make_setup
 
 STEPS = 16
-ROWS, BOTH = P("data"), P("data", "time")
+ROWS, TIME, BOTH = P("data"), P(None, "time"), P("data", "time")
 HAVE = [name for name, case in CASES.items() if case.cell.transition()]
 # Lengths end in the first and in a later part, and at its end; a row is empty.
 LENGTHS = np.array([16, 0, 3, 12], np.int32)
@@ -40,10 +40,12 @@ MASK = np.random.default_rng(2).random((BATCH, STEPS)) > 0.3
 MASK[0, 2:12] = MASK[1] = MASK[3, 14:] = False
 
 
-def explicit(parts):
-    return jax.make_mesh(
-        (8 // parts, parts), ("data", "time"), axis_types=(AxisType.Explicit,) * 2
-    )
+def explicit(parts, kind=AxisType.Explicit):
+    sizes = 8 // parts, parts
+    return jax.make_mesh(sizes, ("data", "time"), axis_types=(kind, kind))
+
+
+automatic = functools.partial(explicit, kind=AxisType.Auto)
 
 
 def on_mesh(mesh, arrays):
@@ -64,23 +66,19 @@ def divided(run, arrays, parts=4, **options):
 
 
 def run(cell, params, inputs, **options):
-    bound_cell = cell.bind(params)
-    return jaxrnn.dynamic_rnn(
-        bound_cell, inputs, dtype=F64, return_states=True, **options
-    )
+    options = {"dtype": F64, "return_states": True, **options}
+    return jaxrnn.dynamic_rnn(cell.bind(params), inputs, **options)
 
 
 def in_shard_map(cell, marks, arrays):
     """The results in `shard_map` over 8 devices, with an axis name."""
-    mesh = jax.make_mesh((8,), ("time",), axis_types=(AxisType.Auto,))
-    time = P(None, "time")
-    of_marks = {name: P() if name == "sequence_length" else time for name in marks}
-    specs = {name: time if name == "inputs" else P() for name in arrays}
+    of_marks = {name: P() if name == "sequence_length" else TIME for name in marks}
+    specs = {name: TIME if name == "inputs" else P() for name in arrays}
     return jax.shard_map(
         lambda marks, arrays: run(cell, axis_name="time", **marks, **arrays),
-        mesh=mesh,
+        mesh=automatic(8),
         in_specs=(of_marks, specs),
-        out_specs=(time, P(), time),
+        out_specs=(TIME, P(), TIME),
     )(marks, arrays)
 
 
@@ -105,7 +103,7 @@ DIVIDED = {(name, *SETTINGS[i % 4]) for i, name in enumerate(HAVE)}
 DIVIDED |= {(name, *each) for name in ONE_OF_EACH_MAP for each in SETTINGS}
 
 
-@pytest.mark.fast("min_gru-8-mask", "min_gru-4-*length", "gated_delta_net-4-mask")
+@pytest.mark.fast("min_gru-8-mask", "min_gru-4-*length")
 @pytest.mark.parametrize(("name", "parts", "mark"), sorted(DIVIDED))
 def test_equals_one_device(name, parts, mark):
     """On 4 parts by the sharding of the inputs, on 8 by an axis name."""
@@ -167,6 +165,7 @@ def test_nan_reaches_later_steps_up_to_a_reset(name):
         assert not np.asarray(leaf)[1].any()
 
 
+@pytest.mark.slow
 def test_first_inputs_of_zeros_over_several_parts():
     """The document of RecurrentGemma begins in the third part."""
     cell = jaxrnn.RGLRUCell(4, scale_first_step=False)
@@ -219,13 +218,12 @@ def test_no_steps_and_no_rows(shape):
 
 
 def test_no_steps_in_shard_map():
-    mesh = jax.make_mesh((8,), ("time",), axis_types=(AxisType.Auto,))
     x, none = np.zeros((BATCH, 0, 3)), np.zeros((BATCH, 0), bool)
-    x, none = jax.device_put((x, none), NamedSharding(mesh, P(None, "time")))
+    x, none = jax.device_put((x, none), NamedSharding(automatic(8), TIME))
     cell = jaxrnn.MinGRUCell(4)
-    marks = {"resets": none, "mask": none}
+    run = jax.jit(functools.partial(in_shard_map, cell))
     arrays = {"params": bound(cell).params, "inputs": x}
-    outputs, *_ = in_shard_map(cell, marks, arrays)
+    outputs, *_ = run({"resets": none, "mask": none}, arrays)
     assert outputs.shape == (BATCH, 0, 4)
 
 
@@ -251,10 +249,10 @@ GRU = bound(jaxrnn.MinGRUCell(2))
 
 
 def by_name(cell, inputs_spec, name="time", **options):
-    mesh = jax.make_mesh((2, 4), ("data", "time"), axis_types=(AxisType.Auto,) * 2)
     options |= {"dtype": F64, "axis_name": name}
     run = lambda x: jaxrnn.dynamic_rnn(cell, x, **options)[0]
-    return jax.shard_map(run, mesh=mesh, in_specs=inputs_spec, out_specs=BOTH)(X)
+    run = jax.shard_map(run, mesh=automatic(4), in_specs=inputs_spec, out_specs=BOTH)
+    return run(X)
 
 
 def divided_x():
@@ -287,13 +285,12 @@ def test_modules_by_name():
     in_nnx = jaxrnn.nnx.RNN(GRU.cell, 3, **options)
     in_nnx.set_cells(GRU)
     outputs, state = jaxrnn.dynamic_rnn(GRU, X, LENGTHS, dtype=F64)
-    mesh = jax.make_mesh((8,), ("time",), axis_types=(AxisType.Auto,))
     for run in (
         lambda x: Wrapped().apply({"params": params}, x),
         lambda x: in_nnx(x, LENGTHS, axis_name="time"),
     ):
-        time = P(None, "time")
-        run = jax.shard_map(run, mesh=mesh, in_specs=time, out_specs=(P(), time))
+        specs = {"in_specs": TIME, "out_specs": (P(), TIME)}
+        run = jax.shard_map(run, mesh=automatic(8), **specs)
         assert_near(jax.jit(run)(X), (state, outputs), tolerance=1e-12)
 
 

@@ -68,9 +68,9 @@ def by_default(name):
 def test_xlas_loop_is_not_traced(alone, monkeypatch):
     monkeypatch.setattr(xla_loop, "forward", None)
     cell, given = CELLS["lstm"], data(CELLS["lstm"])
-    everything(cell, None, *given)
+    run(cell, None, *given)
     with pytest.raises(TypeError, match="'NoneType' object is not callable"):
-        everything(cell, "xla", *given)
+        run(cell, "xla", *given)
 
 
 def test_a_second_call_traces_nothing(alone, monkeypatch):
@@ -92,7 +92,7 @@ def test_other_layers_of_a_stack_run_natively(alone):
     cell = jaxrnn.MultiRNNCell([CELLS["gru"], GRUCell(4, activation="elu")])
     given = data(cell)
     assert len(calls(functools.partial(run, cell, None), *given)) == 1
-    assert_near(everything(cell, None, *given), everything(cell, "xla", *given))
+    assert_near(run(cell, None, *given), run(cell, "xla", *given))
 
 
 CHOSEN = {
@@ -186,10 +186,10 @@ def exported(fn, given, platforms=("cpu",)):
     return jax.export.export(jax.jit(fn), platforms=platforms)(*given)
 
 
-PLATFORMS = [(everything, ["cpu", "tpu"]), (run, ["cpu"]), (everything, ["tpu"])]
+PLATFORMS = [(run, ["cpu", "tpu"]), (everything, ["cpu"]), (everything, ["tpu"])]
 
 
-@pytest.mark.fast("everything-platforms0")
+@pytest.mark.fast("run-*")
 @pytest.mark.parametrize(("what", "platforms"), PLATFORMS)
 def test_an_exported_program_has_no_call(what, platforms, alone):
     cell, given = CELLS["lstm"], data(CELLS["lstm"])
@@ -278,6 +278,7 @@ ANY_CELL = st.one_of(
 )
 
 
+@pytest.mark.slow
 @hypothesis.given(
     ANY_CELL,
     st.lists(st.integers(-1, 9), min_size=1, max_size=20),

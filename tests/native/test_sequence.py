@@ -142,8 +142,8 @@ def test_padding_resets_masks_and_states_of_all_steps(name, what, time_major):
     want = everything(CELLS[name], "xla", params, turn(x), state, **options)
 
     def without_row_0(results, gradients):
-        (outputs, last, *states), (c_params, c_x, c_state) = results, gradients
-        rest = last, c_state, jax.tree.map(turn, states)
+        (outputs, last, *states), (c_params, c_x, *c_states) = results, gradients
+        rest = last, c_states, jax.tree.map(turn, states)
         return outputs, c_params, c_x, jax.tree.map(lambda s: s[1:], rest)
 
     assert_near(without_row_0(*got), without_row_0(*want))

@@ -448,6 +448,7 @@ def test_the_writes_of_all_steps_need_at_most_twice_the_memory_of_an_array():
     assert needed(64) < 3 * needed(32)
 
 
+@pytest.mark.fast("carried")
 @pytest.mark.parametrize("place", ["read", "carried"])
 def test_a_loop_inside_of_a_step_uses_an_array_of_the_outer_loop(place):
     def write(t, output, ta):
