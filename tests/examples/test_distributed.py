@@ -9,27 +9,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tyro
 from distributed import compare, datasets, kill, pipelined_rnn, train
 from helpers import assert_near, assert_same
 
 from benchmarks.compilers.hlo import collectives
 from jaxrnn import GRUCell, LSTMCell, MultiRNNCell, dynamic_rnn
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_thirds]
-SMALL = {"steps": 6, "units": 4, "batch_size": 8, "data": "recall", "save_every": 2}
+pytestmark = pytest.mark.slow
+SMALL = {"steps": 4, "units": 4, "batch_size": 8, "data": "recall", "save_every": 2}
 
 
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(fast_to_compile):
-    assert kill.main(times=1, layout="2 processes", patience=0.1) == 0
+    """One of two processes is killed, and one device continues the run."""
+    assert 0 < kill.main(1, "2 processes", "1 device", patience=0.1) < 1e-6
 
 
-def test_two_processes_train_as_one_device_does(fast_to_compile, capsys):
-    found = compare.main("vowels", 20, 8, 8, ("1 device", "2 processes"))
-    for dtype, tolerance in ("float32", 1e-6), ("float64", 1e-14):
-        for difference in found[dtype]["2 processes"]:
-            assert 0 < difference < tolerance
-    assert "2 processes" in capsys.readouterr().out
+def test_two_processes_train_as_one_device_does(fast_to_compile, monkeypatch):
+    monkeypatch.delitem(compare.PRECISIONS, "float32")
+    found = compare.main("vowels", 4, 8, 8, ("1 device", "2 processes"))
+    for difference in found["float64"]["2 processes"]:
+        assert 0 < difference < 1e-14
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +39,11 @@ def recall():
 def losses_of(folder):
     entries = list(map(json.loads, (folder / "losses.jsonl").read_text().splitlines()))
     assert [entry["step"] for entry in entries] == list(range(len(entries)))
-    return [entry["loss"] for entry in entries]
+    return np.array([entry["loss"] for entry in entries])
 
 
 def test_every_mesh_has_the_same_losses(users_settings, recall, tmp_path):
+    """Also after a run that continues from the last checkpoint."""
     results = []
     for mesh in ("auto", "explicit", "shard_map"):
         (tmp_path / mesh).mkdir()
@@ -51,20 +51,12 @@ def test_every_mesh_has_the_same_losses(users_settings, recall, tmp_path):
         params = train.fit(config, recall, tmp_path / mesh)
         results.append((losses_of(tmp_path / mesh), params))
     for other in results[1:]:
-        np.testing.assert_allclose(other[0], results[0][0], rtol=0, atol=1e-6)
-        assert_near(other[1], results[0][1], tolerance=1e-6)
-
-
-def test_it_continues_from_the_last_checkpoint(users_settings, recall, tmp_path):
-    config = train.Config(**SMALL)
-    whole = train.fit(config, recall, tmp_path)
-    losses = losses_of(tmp_path)
-    shutil.rmtree(tmp_path / "checkpoints" / "6")
-    with (tmp_path / "losses.jsonl").open("a") as file:
+        assert_near(other, results[0], tolerance=1e-6)
+    shutil.rmtree(tmp_path / mesh / "checkpoints" / "4")
+    with (tmp_path / mesh / "losses.jsonl").open("a") as file:
         file.write("half a li")
-    again = train.fit(config, recall, tmp_path)
-    assert_same(again, whole)
-    assert losses_of(tmp_path) == losses
+    again = train.fit(config, recall, tmp_path / mesh)
+    assert_same((losses_of(tmp_path / mesh), again), results[-1])
 
 
 def test_windows_are_the_records_and_labels_the_marked_symbols(recall):
@@ -89,21 +81,13 @@ def test_dropout_depends_on_the_number_of_the_row(users_settings):
     assert np.mean(dropped) == pytest.approx(1, abs=0.05)
 
 
-def test_the_rows_must_be_divisible_by_the_devices(users_settings, tmp_path):
-    flags = ["--batch-size", "6", "--folder", str(tmp_path)]
-    with pytest.raises(SystemExit, match=r"divide .* \(--batch-size\), 6, got 8"):
-        tyro.cli(train.main, args=flags)
-
-
 # A pipeline of stages equals the same stack on one device, and exchanges only chunks.
 
 LSTM, GRU = LSTMCell(4, use_peepholes=True), GRUCell(4)
 # Cell, layers, stages, parts of the rows, steps per chunk. A sequence has 11 steps.
 RUNS = {
     "part of a chunk": (LSTM, 4, 4, 1, 3),
-    "two layers each": (GRU, 4, 2, 1, 5),
-    "rows": (LSTM, 4, 2, 2, 4),
-    "one chunk": (GRU, 4, 4, 1, 20),
+    "one chunk, two layers each": (GRU, 4, 2, 2, 20),
     "one stage": (LSTM, 2, 1, 4, 1),
 }
 
@@ -143,11 +127,10 @@ def test_a_pipeline_has_the_values_and_gradients_of_the_stack(name):
     assert_near(got, expected, tolerance=1e-10)
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_collectives(parts):
+def test_collectives():
     """A tick sends one message per pass; gradients are summed once, after the loop."""
     data = pipelined_rnn.make_data(LSTM, 4, time=11, dtype=jnp.float64)
-    program = compiled(*pipeline(LSTM, 2, parts, 2, data))
+    program = compiled(*pipeline(LSTM, 2, 2, 2, data))
     inside, outside = collectives(program.as_text())
     assert inside == ["collective-permute"] * 2
     assert set(outside) == {"all-reduce"}
@@ -162,7 +145,5 @@ def test_memory():
     assert memory(*pipeline(cell, 4, 1, 8, data)) < 0.4 * memory(one, data)
 
 
-def test_pipelined_rnn_prints_the_differences(users_settings, capsys):
-    for difference in pipelined_rnn.main():
-        assert 0 < difference < 1e-6
-    assert "stages: 2, devices in each: 2, differ" in capsys.readouterr().out
+def test_pipelined_rnn_differs_by_rounding(users_settings):
+    assert all(0 < difference < 1e-6 for difference in pipelined_rnn.main())

@@ -10,9 +10,9 @@ import pytest
 import tyro
 from g2p import data, finetune, model, scores
 from g2p.make_cmudict import PRONUNCIATIONS, WORDS, read
-from helpers import assert_same
+from helpers import assert_near, assert_same
 
-pytestmark = [pytest.mark.in_thirds, pytest.mark.usefixtures("users_settings")]
+pytestmark = pytest.mark.usefixtures("users_settings")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,7 @@ def test_stress_counts_in_one_of_the_rates(params, monkeypatch):
 # The network.
 
 
+@pytest.mark.slow
 def test_what_is_written_does_not_depend_on_padding(params, words):
     words = list(words)[:40]
     found = model.pronounce(params, words)
@@ -78,44 +79,31 @@ def test_what_is_written_does_not_depend_on_padding(params, words):
 
 
 @pytest.mark.slow
-def test_it_learns_and_draws_its_curves(
-    params, short_words, monkeypatch, picture, capsys, tmp_path
-):
+def test_it_learns(params, short_words, monkeypatch, picture, capsys, tmp_path):
     """`picture` is drawn anew; g2p_en is stood in for by random parameters."""
     monkeypatch.setattr(finetune, "ROWS", 32)
-    monkeypatch.setattr(finetune, "POINTS", 2)
+    monkeypatch.setattr(finetune, "POINTS", 1)
     items = list(short_words.items())
     parts = short_words, dict(items[:20]), dict(items[5:])
     monkeypatch.setattr(data, "split", lambda words: parts)
     monkeypatch.setattr(model, "package_file", lambda: None)
     load = model.load
     monkeypatch.setattr(model, "load", lambda file: params)
-    flags = f"Cat o'clock --epochs 100 --rate 3e-3 --figure {picture}"
+    flags = f"Cat o'clock --epochs 60 --rate 3e-3 --figure {picture}"
     flags += f" --output {tmp_path / 'g2p.npz'}"
     networks = tyro.cli(finetune.main, args=flags.split())
     assert list(networks) == ["g2p_en", "fine-tuned", "random start"]
     before, *after = (finetune.wrong(each, short_words) for each in networks.values())
-    assert max(after) < 0.5 < before
-    printed = capsys.readouterr().out
-    assert printed.count(" %") == 9
-    assert "The 27 test words" in printed
-    rate, low, high = finetune.measure(networks["random start"], parts[2])[
-        "words wrong"
-    ]
-    row = f"| random start | {100 * rate:.1f} % ({100 * low:.1f} to {100 * high:.1f}) |"
-    assert row in printed
-    found = model.pronounce(networks["random start"], ["o'clock"])["o'clock"]
-    assert f"random start: o'clock {' '.join(found)}\n" in printed
-    assert "fine-tuned: cat " in printed
-    saved = jax.tree.leaves(load(tmp_path / "g2p.npz"))
-    tuned = jax.tree.leaves(networks["fine-tuned"])
-    for got, want in zip(saved, tuned, strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-6)
+    assert max(after) < 0.8 < before
+    found = finetune.measure(networks["random start"], parts[2])["words wrong"]
+    row = "| random start | {:.1f} % ({:.1f} to {:.1f}) |"
+    assert row.format(*(100 * number for number in found)) in capsys.readouterr().out
+    assert_near(load(tmp_path / "g2p.npz"), networks["fine-tuned"], tolerance=1e-6)
 
 
-@pytest.mark.parametrize("size", [5, 9])
-def test_the_loss_is_that_of_a_loop_over_the_phonemes(params, size):
-    batch = data.make_batch([("cat", ("K", "AE1", "T")), ("a", ("AH0",))], size, 2)
+@pytest.mark.slow
+def test_the_loss_is_that_of_a_loop_over_the_phonemes(params):
+    batch = data.make_batch([("cat", ("K", "AE1", "T")), ("a", ("AH0",))], 9, 2)
     losses = []
     for row in range(2):
         state = np.zeros((1, model.UNITS), np.float32)
@@ -131,11 +119,8 @@ def test_the_loss_is_that_of_a_loop_over_the_phonemes(params, size):
     np.testing.assert_allclose(loss, np.mean(losses), rtol=1e-5)
 
 
-def test_words_that_no_network_reads():
+def test_words_are_read_in_small_letters():
     assert data.read_word("O'Hara") == "o'hara"
-    for word in ("", "naïve", "a" * 29, "<end>"):
-        with pytest.raises(SystemExit, match="1 to 28 characters from a to z"):
-            data.read_word(word)
 
 
 def test_an_interval_over_words():

@@ -12,22 +12,17 @@ from rl import ppo
 import jaxrnn.linen
 from jaxrnn import convert
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.in_thirds,
-    pytest.mark.usefixtures("users_settings"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_settings")]
 
 
-def test_long_range_learns(picture, capsys):
-    flags = "--hold 1 --updates 60 --units 32 --figure".split()
+def test_long_range_learns(picture):
+    flags = "--hold 1 --updates 20 --units 16 --figure".split()
     found = tyro.cli(digits.main, args=[*flags, str(picture)])
-    assert found["updates"]["LRU"] == 60
+    assert found["updates"]["LRU"] == 20
     lru, lstm = found["curves"]["LRU"], found["curves"]["LSTM"]
-    assert lru[-1, 1] > 0.4 > lru[0, 1]
+    assert lru[-1, 1] > 0.2 > lru[0, 1]
     assert lstm[-1, 0] >= lru[-1, 0]
     assert len(lru) == digits.POINTS + 1
-    assert "LRU: 60 updates in" in capsys.readouterr().out
 
 
 def test_each_pixel_comes_for_as_many_steps():
@@ -49,14 +44,12 @@ def test_the_states_forget_within_the_sequence(hold):
     assert np.exp(params["theta_log"]).max() * hold * 8 <= 2.01 * 2 * np.pi
 
 
-def test_both_layers_learn(picture, capsys):
-    flags = "--seeds 2 --rows 16 --updates 30 --learning-rate 0.02 --units 16 --figure"
+def test_both_layers_learn(picture):
+    flags = "--seeds 2 --rows 8 --updates 12 --learning-rate 0.03 --units 8 --figure"
     returns = tyro.cli(ppo.main, args=[*flags.split(), str(picture)])
     for of_layer in returns.values():
-        assert of_layer.shape == (30, 2)
-        assert of_layer[:3].mean() < -0.4
-        assert of_layer[-5:].mean() > -0.2
-    assert capsys.readouterr().out.count(" ms an update of 2 seeds\n") == 2
+        assert of_layer.shape == (12, 2)
+        assert of_layer[-3:].mean() > of_layer[:3].mean() + 0.05
 
 
 SMALL = ppo.Config(rows=8, steps=70, units=16)

@@ -1,4 +1,4 @@
-"""Speech detection, with random weights: in small, the program and what it refuses.
+"""Speech detection, with random weights, in small.
 
 `tests/conformance/trained` compares the trained network with onnxruntime.
 """
@@ -11,11 +11,7 @@ from speech_detection import detect, model
 
 import jaxrnn
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.in_thirds,
-    pytest.mark.usefixtures("users_settings"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_settings")]
 CHANNELS = [129, 128, 64, 64, 128]
 
 
@@ -37,7 +33,7 @@ def weights():
     return weights
 
 
-def test_file_and_frames(weights, picture, tmp_path, monkeypatch, capsys):
+def test_file_and_frames(weights, picture, tmp_path, monkeypatch):
     monkeypatch.setattr(detect, "package_file", lambda: None)
     monkeypatch.setattr(detect, "load", lambda file: weights)
     audio = np.round(2**15 * detect.synthesize(syllables=4)).astype(np.int16)
@@ -49,7 +45,6 @@ def test_file_and_frames(weights, picture, tmp_path, monkeypatch, capsys):
     assert np.ptp(whole) > 0.1
     np.testing.assert_allclose(streamed, whole, rtol=0, atol=1e-5)
     np.testing.assert_allclose(stepped, whole, rtol=0, atol=1e-5)
-    assert capsys.readouterr().out.count(" us a frame\n") == 3
 
 
 def test_speech_has_words_and_pauses():
@@ -58,11 +53,3 @@ def test_speech_has_words_and_pauses():
     starts = np.flatnonzero(np.diff(loud.astype(int)) == 1)
     assert (np.diff(starts) * model.FRAME > model.RATE).sum() == 1  # One long pause.
     assert not loud[: model.RATE // model.FRAME - 1].any()
-
-
-@pytest.mark.parametrize(("rate", "shape"), [(8000, 9), (model.RATE, (9, 2))])
-def test_other_recordings_are_refused(rate, shape, tmp_path):
-    file = tmp_path / "speech.wav"
-    scipy.io.wavfile.write(file, rate, np.zeros(shape, np.int16))
-    with pytest.raises(SystemExit, match="must have one channel of 16000 Hz and 16"):
-        detect.read(file)
