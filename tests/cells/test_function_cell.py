@@ -1,12 +1,10 @@
 """`FunctionCell.like` finds the sizes of a state and of an output by tracing a step."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same, refusals
+from helpers import assert_same
 
 import jaxrnn
 from jaxrnn import FunctionCell, LSTMStateTuple, TensorShape
@@ -64,31 +62,3 @@ def test_the_output_depends_on_the_parameters():
 def test_other_arguments_are_kept():
     cell = FunctionCell.like(keep, X, H, is_random=True, rows_interact=True)
     assert cell == FunctionCell(keep, 2, 3, is_random=True, rows_interact=True)
-
-
-like = functools.partial(FunctionCell.like, inputs=X, state=H)
-test_refusals = refusals(
-    [
-        (
-            r"^`fn` must return a pair \(output, new_state\), got float32\[4, 3\]",
-            lambda: like(lambda p, x, s, key=None: x),
-        ),
-        ("^`fn` must be a function, got 3", lambda: like(3)),
-        ("^`fn` must take the argument `key`", lambda: like(lambda p, x, s: (x, s))),
-        (
-            r"^`state\[1\]` must be an array or .*, got 0\.0",
-            lambda: like(keep, state=(H, 0.0)),
-        ),
-        (
-            r"^`state` must have rank at least 1, \[batch, \.\.\.\]",
-            lambda: like(keep, state=np.zeros(())),
-        ),
-        (
-            r"^`output\['y'\]` must have rank",
-            lambda: like(lambda p, x, s, key=None: ({"y": x.sum()}, s)),
-        ),
-        (r"^`inputs\[1\]` must be an array", lambda: like(keep, inputs=[X, 1])),
-        ("^`rows_interact` must be True or False", lambda: like(keep, rows_interact=1)),
-    ],
-    "message call",
-)

@@ -7,7 +7,6 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import refusals
 from jax.nn.initializers import constant, normal, ones, orthogonal, zeros
 
 from jaxrnn import (
@@ -15,7 +14,6 @@ from jaxrnn import (
     CudnnCompatibleGRUCell,
     GRUCell,
     LSTMCell,
-    ParamSpec,
     initializers,
 )
 from jaxrnn.initializers import by_gate, by_part, chrono
@@ -166,40 +164,6 @@ def test_cells_are_values():
     assert pickle.loads(pickle.dumps(make())) == make()
     of = lambda time: GRUCell(UNITS, bias_initializer=chrono(time))
     assert of(9) == of(9) != of(10)
-
-
-def lstm(initializer, depth=DEPTH):
-    return params_of(LSTMCell(UNITS, initializer=initializer), depth)
-
-
-def init(initializer, *shape):
-    return initializer(jax.random.key(0), shape, jnp.float32)
-
-
-KEY, F32, THREE = jax.random.key(0), jnp.float32, ParamSpec((12,), zeros, blocks=3)
-NO_VECTOR = r"must initialize a bias that is a vector, .* \(12, 32\).*by_part"
-REFUSALS = [
-    (lambda: by_part(3, zeros), TypeError, "`inputs` must be a function, got 3"),
-    (lambda: chrono(1), ValueError, r"`max_time` must be in \[2, inf\], got 1"),
-    (lambda: init(by_gate(zeros), 3, 4), ValueError, "`blocks` must be set for `by_g"),
-    (lambda: chrono(9)(KEY, THREE, F32), ValueError, "`blocks` must be 1, 2 or 4 for"),
-    # The kernel has 4 + 8 rows, which divide into four.
-    (lambda: lstm(UNIT, depth=4), ValueError, NO_VECTOR),
-]
-
-
-test_refusal = refusals(REFUSALS, "call error message")
-
-
-UNCALLED = initializers.lecun_orthogonal, by_gate(orthogonal)
-
-
-@pytest.mark.parametrize("uncalled", UNCALLED)
-def test_an_error_names_the_parameter_of_an_uncalled_initializer(uncalled):
-    with pytest.raises(TypeError) as caught:
-        lstm(uncalled)
-    (note,) = caught.value.__notes__
-    assert "the initializer of `params['kernel']`, called with (key, (11, 32)," in note
 
 
 def test_a_repr_names_functions_of_this_module():

@@ -70,57 +70,6 @@ def test_the_biases_start_as_in_the_package():
     np.testing.assert_allclose(slstm, FILE["init/slstm"], rtol=1e-6)
 
 
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def equation_10(cell, xs, states, lengths, resets, start):
-    """`(outputs, states)` of the paper, whose states are transposed, row by row."""
-    p = {name: np.asarray(leaf) for name, leaf in cell.params.items()}
-    sizes = np.cumsum([HEADS * KEY, HEADS * KEY, UNITS, HEADS, HEADS])
-    outputs, finals = np.zeros((*xs.shape[:2], UNITS)), states.copy()
-    for row, n in np.ndindex(len(xs), HEADS):
-        s = states[row, n].T
-        for t in range(lengths[row]):
-            z = xs[row, t] @ p["kernel"] + p["bias"]
-            parts = [y.reshape(HEADS, -1)[n] for y in np.split(z, sizes)]
-            q, k, v = (y * sigmoid(y) for y in parts[:3])
-            q, k = (y / np.sqrt(y @ y + 1e-6) for y in (q, k))
-            b, a, g = parts[3:]
-            b = sigmoid(b)
-            alpha = np.exp(-np.exp(p["a_log"][n]) * np.logaddexp(a, 0))
-            s = start[row, n].T if resets[row, t] else s
-            s = s @ (alpha * (np.eye(KEY) - b * np.outer(k, k))) + b * np.outer(v, k)
-            h = s @ q / np.sqrt(KEY)
-            h = h / np.sqrt(np.mean(h**2) + 1e-5) * p["norm_scale"]
-            outputs[row, t].reshape(HEADS, -1)[n] = h * g * sigmoid(g)
-        finals[row, n] = s.T
-    return outputs, finals
-
-
-def test_same_as_equation_10():
-    """Also with lengths, resets to zeros and to a state, packed and as a stream."""
-    cell = bound(GatedDeltaNetCell(UNITS, HEADS, KEY, chunk_size=4))
-    never, zeros = np.zeros_like(RESETS), np.zeros_like(STATE)
-    near = functools.partial(assert_near, tolerance=1e-13)
-    for start in (None, START):
-        got = run(cell, XS, LENGTHS, STATE, resets=RESETS, reset_state=start)
-        start = zeros if start is None else start
-        near(got, equation_10(cell, XS, STATE, LENGTHS, RESETS, start))
-    packed = jaxrnn.pack_sequences(XS, LENGTHS)
-    for state in (None, STATE):
-        outputs, last = jaxrnn.packed_rnn(cell, packed, state, dtype=XS.dtype)
-        state = zeros if state is None else state
-        want = equation_10(cell, XS, state, LENGTHS, never, zeros)
-        near((packed.unpack(outputs), last), want)
-    outputs, last, states = run(cell, XS, initial_state=STATE, return_states=True)
-    step, state = jax.jit(lambda x, state: cell(x, state)), STATE
-    for t in range(TIME):
-        output, state = step(XS[:, t], state)
-        near((output, state), (outputs[:, t], states[:, t]))
-    near(last, state)
-
-
 @pytest.mark.fast("chunks-4")
 @pytest.mark.parametrize("size", [4, 16, None], ids=["chunks-4", "chunks-16", "steps"])
 def test_nan_stays_where_no_later_step_reads_it(size):
@@ -263,33 +212,6 @@ def test_half_precision_loses_little_with_a_state_of_float32(cell):
 def test_profiles_name_the_step(make):
     lowered = jax.jit(run).lower(bound(make(4, name="memory")), jnp.ones((2, 5, 3)))
     assert "memory/" in lowered.as_text(debug_info=True)
-
-
-CELLS = GatedDeltaNetCell, DeltaNetCell, MLSTMCell, SLSTMCell
-
-
-REFUSED = {
-    "`num_heads` must divide `num_units": (CELLS, {"num_heads": 4}),
-    "`num_heads` must be at least 1": (CELLS, {"num_heads": 0}),
-    "`key_size` must be at least 1": (CELLS[:2], {"key_size": 0}),
-    "`chunk_size` must be at least 1": (CELLS[:3], {"chunk_size": 0}),
-}
-
-
-@pytest.mark.parametrize("message", REFUSED)
-def test_refused_fields(message):
-    makes, fields = REFUSED[message]
-    for make in makes:
-        with pytest.raises(ValueError, match=message):
-            make(6, **fields)
-
-
-@pytest.mark.parametrize("make", [MLSTMCell, SLSTMCell])
-def test_a_narrow_state_is_refused(make):
-    cell, x = make(4, 2), jnp.ones((1, 3), jnp.float32)
-    params, state = drawn(cell, x), cell.zero_state(1, jnp.bfloat16)
-    with pytest.raises(TypeError, match=r"state.* must .*dtype"):
-        cell.apply(params, x, state)
 
 
 class FromOnes(helpers.Around):

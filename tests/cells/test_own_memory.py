@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_near, differentiated, draw
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
 from jaxrnn import TensorShape, extend
@@ -100,49 +101,50 @@ def inputs_of(cell):
     return Inputs(*drawn[:3], -np.abs(drawn[3]))
 
 
-def run(cell, inputs, **options):
-    options = {"resets": RESETS, "dtype": float} | options
-    return jaxrnn.dynamic_rnn(cell.bind({}), inputs, LENGTHS, **options)
+def test_chunks_are_steps_and_those_of_jaxrnn():
+    """All states and all gradients, with lengths, resets and shared keys.
+
+    `test_against_numpy.py` compares the memory of jaxrnn with a loop.
+    """
+    shared = {"num_key_heads": 2, "chunk_size": 4}
+    cells = [kind(*SIZES, **shared) for kind in (Memory, Scanned)]
+    cells.append(jaxrnn.LinearAttentionMemoryCell(*SIZES, scale=1.0, **shared))
+    options = {"resets": RESETS, "return_states": True}
+
+    def results(cell):
+        def run(inputs, state, start):
+            inputs = cell.rule.Inputs(*inputs)
+            start = {"initial_state": state, "reset_state": start}
+            run = jaxrnn.dynamic_rnn
+            return run(cell.bind({}), inputs, LENGTHS, **start, **options)
+
+        inputs = tuple(inputs_of(cell))
+        return differentiated(run, inputs, *draw(2, ROWS, *cell.state_size))
+
+    *got, want = map(results, cells)
+    for own in got:
+        assert_near(own, want, tolerance=1e-12)
 
 
-@pytest.mark.parametrize("kind", [Memory, Scanned])
-def test_a_memory_is_the_loop_of_its_equation(kind):
-    """With lengths and resets, and keys that two heads share."""
-    cell = kind(*SIZES, num_key_heads=2, chunk_size=4)
-    inputs = inputs_of(cell)
-    got, last = run(cell, inputs)
-    want, want_last = np.zeros(got.shape), np.zeros(last.shape)
-    for row, head in np.ndindex(ROWS, SIZES[0]):
-        s = want_last[row, head]
-        for t in range(LENGTHS[row]):
-            q, k = (x[row, t, head // 2] for x in inputs[:2])
-            v, g = (x[row, t, head] for x in inputs[2:])
-            s[:] = (0 if RESETS[row, t] else np.exp(g) * s) + np.outer(k, v)
-            want[row, t, head] = q @ s
-    np.testing.assert_allclose(got, want, atol=1e-12)
-    np.testing.assert_allclose(last, want_last, atol=1e-12)
+LOOPS = [(Memory, "chunks", ""), (Scanned, "scan", "Steps has no `chunk`")]
 
 
-def test_a_chunk_has_the_states_and_gradients_of_steps():
-    cells = [kind(*SIZES, chunk_size=4) for kind in (Memory, Scanned)]
-    results = [
-        differentiated(lambda x, cell=cell: run(cell, x, return_states=True), x)
-        for cell, x in ((cell, inputs_of(cell)) for cell in cells)
-    ]
-    assert_near(*results, tolerance=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("kind", "loop", "reason"),
-    [(Memory, "chunks", ""), (Scanned, "scan", "Steps has no `chunk`")],
-)
+@pytest.mark.parametrize(("kind", "loop", "reason"), LOOPS)
 def test_explain_says_whether_a_rule_has_a_chunk(kind, loop, reason, capsys):
     cell = kind(*SIZES)
     found = jaxrnn.explain(cell.bind({}), inputs_of(cell), dtype=float)
     assert (found.loop, found.reason) == (loop, reason)
-    assert (
-        f"loop: {loop}{', because ' * bool(reason)}{reason}" in capsys.readouterr().out
-    )
+    because = f", because {reason}" if reason else ""
+    assert f"loop: {loop}{because}" in capsys.readouterr().out
+
+
+def test_time_is_not_divided_without_a_transition():
+    mesh = jax.make_mesh((8,), ("time",), axis_types=(AxisType.Explicit,))
+    place = NamedSharding(mesh, P(None, "time"))
+    cell = Memory(*SIZES)
+    inputs = jax.tree.map(lambda x: jax.device_put(x[:, :8], place), inputs_of(cell))
+    with pytest.raises(ValueError, match="got Memory"):
+        jaxrnn.dynamic_rnn(cell.bind({}), inputs, dtype=float)
 
 
 def test_a_wrong_chunk_is_told_from_its_step():

@@ -1,0 +1,218 @@
+"""Complex inputs, states and parameters, in drivers, modules and cells of Flax."""
+
+import functools
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax_modules import (
+    ROWS,
+    TIME,
+    UNITS,
+    InLinen,
+    InNnx,
+    both,
+    cells_in,
+    in_nnx,
+    in_rnn_of_flax,
+    run_driver,
+    same,
+)
+from helpers import differentiated, usual_promotion
+
+import jaxrnn
+from jaxrnn import FunctionCell, GRUCell, LSTMCell, dynamic_rnn
+from jaxrnn.initializers import by_part, chrono
+
+F32, C64 = jnp.float32, jnp.complex64
+LENGTHS = np.array([4, 0, 3], np.int32)
+RESETS = np.arange(TIME) == np.arange(ROWS)[:, None] + 1
+ARRAYS = ("u", "inputs", "initial_state", "reset_state")
+
+
+def rotate(u, inputs, state):
+    """A unitary step, which also accepts the two outputs of a bidirectional layer."""
+    return u * (state + inputs[..., :UNITS] + 0.5 * inputs[..., -UNITS:])
+
+
+def step(params, inputs, state, key=None):
+    """A step whose real output depends on all imaginary parts."""
+    new = rotate(params["u"], inputs, state)
+    return new.real + 2 * new.imag, new if jnp.iscomplexobj(state) else new.real
+
+
+def complex_step(params, inputs, state, key=None):
+    new = rotate(params["u"], inputs, state)
+    return new, new
+
+
+def init(key, inputs, dtype):
+    return {"u": arrays("u")[0]}
+
+
+REAL = FunctionCell(step, UNITS, UNITS, init, is_random=False)
+COMPLEX = FunctionCell(complex_step, UNITS, UNITS, init, is_random=False)
+
+
+def drawn(seed, is_complex, *shape):
+    real, imag = helpers.draw(2, *shape, seed=seed, dtype=np.float32)
+    return jax.device_put(real + 1j * imag if is_complex else real)
+
+
+def arrays(*complex_ones):
+    """`(u, inputs, initial_state, reset_state)`, of which some are complex."""
+    shapes = {"u": (UNITS,), "inputs": (ROWS, TIME, UNITS)}
+    u, *others = (
+        drawn(seed, name in complex_ones, *shapes.get(name, (ROWS, UNITS)))
+        for seed, name in enumerate(ARRAYS)
+    )
+    return [u / abs(u), *others]
+
+
+def in_numpy(u, inputs, state, reset_state):
+    """The outputs and the final state of `REAL`."""
+    outputs = np.zeros((ROWS, TIME, UNITS), np.float32)
+    state = np.array(state)
+    for row, t in np.argwhere(np.arange(TIME) < LENGTHS[:, None]):
+        old = reset_state[row] if RESETS[row, t] else state[row]
+        new = rotate(np.asarray(u), inputs[row, t], np.asarray(old))
+        outputs[row, t] = new.real + 2 * new.imag
+        state[row] = new if np.iscomplexobj(state) else new.real
+    return outputs, state
+
+
+# The states share a dtype.
+SOME = {"u": ("u",), "inputs": ("inputs",), "states": ARRAYS[2:], "all": ARRAYS}
+
+
+@pytest.mark.parametrize("names", SOME.values(), ids=SOME)
+def test_dynamic_rnn_keeps_complex_arrays(names):
+    u, inputs, state, start = given = arrays(*names)
+    options = {"resets": RESETS, "reset_state": start, "dtype": F32}
+    got = dynamic_rnn(REAL.bind({"u": u}), inputs, LENGTHS, state, **options)
+    same(got, in_numpy(*map(np.asarray, given)))
+
+
+SETTINGS = {name: (REAL, F32, names) for name, names in SOME.items()}
+SETTINGS |= {"outputs": (COMPLEX, None, ARRAYS), "dtype": (COMPLEX, C64, ARRAYS)}
+
+
+@pytest.mark.fast("all-InLinen-Stack*", "outputs-InNnx-RNN")
+@pytest.mark.parametrize("kind", ["RNN", "StackBidirectional"])
+@both
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_modules_keep_complex_arrays(setting, make, kind):
+    """A stack reads `reset_state` as the initial state of its backward direction."""
+    cell, dtype, names = SETTINGS[setting]
+    nest, is_stack, given = {"function_cell": cell}, kind != "RNN", arrays(*names)
+    if is_stack:
+        nest = {f"cell_{i}": {"fw": nest, "bw": nest} for i in range(2)}
+    module = make(kind, *cells_in(kind, nest), inputs=given[1], dtype=dtype)
+    assert {x.dtype for x in jax.tree.leaves(module.params)} == {np.dtype(C64)}
+
+    def runs(u, x, state, start):
+        params = jax.tree.map(lambda cell: {"u": u}, nest)
+        states = ((state,) * 2, (start,) * 2) if is_stack else state
+        options = {} if is_stack else {"resets": RESETS, "reset_state": start}
+        of_module = {"initial_state": states, "params": params, "return_carry": True}
+        of_driver = {"sequence_length": LENGTHS, "dtype": dtype}
+        return (
+            module(x, LENGTHS, **of_module, **options)[::-1],
+            run_driver(kind, nest, params, x, states, **of_driver, **options),
+        )
+
+    got, want = (lambda *given, i=i: runs(*given)[i] for i in (0, 1))
+    same(differentiated(got, *given), differentiated(want, *given))
+
+
+def in_raw_rnn(u, inputs, state):
+    lengths = np.full(ROWS, TIME)
+    outputs, state = helpers.in_raw_rnn(
+        REAL.bind({"u": u}), jnp.swapaxes(inputs, 0, 1), state, lengths
+    )
+    return jnp.swapaxes(outputs, 0, 1), state
+
+
+def in_flax(make, u, inputs, state):
+    run, _ = in_rnn_of_flax(make, REAL, UNITS, dtype=F32)
+    params = {"function_cell": {"u": u}}
+    return run(params, inputs, initial_carry=state)[::-1]
+
+
+RUNS = {
+    "raw_rnn": in_raw_rnn,
+    "linen": functools.partial(in_flax, InLinen),
+    "nnx": functools.partial(in_flax, InNnx),
+}
+
+
+@pytest.mark.fast("initial_state-*")
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("name", ARRAYS[:3])
+def test_raw_rnn_and_cells_of_flax_keep_complex_arrays(run, name):
+    def of_driver(u, inputs, state):
+        return dynamic_rnn(REAL.bind({"u": u}), inputs, None, state, F32)
+
+    given = arrays(name)[:3]
+    with usual_promotion():
+        same(differentiated(run, *given), differentiated(of_driver, *given))
+
+
+PRECISIONS = {
+    "float32": C64,
+    "bfloat16": C64,
+    "float64": jnp.complex128,
+    "complex64": C64,
+    "int32": jnp.complex128,
+}
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_dtype_sets_the_precision_of_complex_arrays(dtype):
+    zeros = lambda params, inputs, state, key=None: (jnp.zeros((ROWS, 1), dtype), state)
+    rnn = jaxrnn.linen.RNN(FunctionCell(zeros, UNITS, 1), dtype=dtype)
+    _, inputs, state, _ = (x.astype(jnp.complex128) for x in arrays(*ARRAYS))
+    variables = {"params": {"function_cell": {"unused": inputs}}}
+    run = lambda: rnn.apply(variables, inputs, initial_state=state, return_carry=True)
+    state, outputs = jax.eval_shape(run)
+    assert (state.dtype, outputs.dtype) == (PRECISIONS[dtype], dtype)
+
+
+NORMAL = jax.nn.initializers.normal()
+STEP = jax.ShapeDtypeStruct((1, UNITS), F32)
+
+
+def test_complex_parameters_need_a_complex_module():
+    cell = GRUCell(UNITS, kernel_initializer=NORMAL)
+    bound = GRUCell(UNITS).bind(cell.init(jax.random.key(0), STEP, C64))
+    make = lambda cell, dtype: in_nnx("RNN", cell, UNITS, param_dtype=dtype)
+    with pytest.raises(TypeError, match="`param_dtype="):
+        make(GRUCell(UNITS), F32).set_cells(bound)
+    with pytest.raises(ValueError, match="complex64"):
+        make(GRUCell(UNITS), C64)
+    module = make(cell, C64)
+    module.set_cells(bound)
+    inputs = drawn(1, False, ROWS, TIME, UNITS)
+    same(module(inputs), dynamic_rnn(bound, inputs.astype(C64), dtype=C64)[0])
+
+
+def test_initializers_of_complex_parameters():
+    cell = LSTMCell(UNITS, initializer=by_part(NORMAL, NORMAL, bias=chrono(9)))
+    params = cell.init(jax.random.key(0), STEP, C64)
+    assert {x.dtype for x in params.values()} == {np.dtype(C64)}
+    i, _, f, _ = np.split(np.asarray(params["bias"]), 4)
+    assert ((f.imag == 0) & (f.real > 0) & (i == -f)).all()
+    spiral = lambda key, shape, dtype: jnp.full(shape, 1j, C64)
+    with pytest.raises(TypeError, match="`dtype="):
+        LSTMCell(UNITS, initializer=spiral).init(jax.random.key(0), STEP)
+
+
+def test_a_real_state_with_a_complex_zero_state_resets_without_a_warning():
+    count = lambda params, x, state, key=None: (x + 1j, state + 1)
+    cell = FunctionCell(count, UNITS, UNITS).bind({})
+    zeros = np.zeros((ROWS, UNITS), np.float32)
+    _, state = dynamic_rnn(cell, arrays()[1], None, zeros, C64, resets=RESETS)
+    want = TIME - RESETS.argmax(1) * RESETS.any(1)
+    np.testing.assert_array_equal(state, np.stack([want] * UNITS, -1))
