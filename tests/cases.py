@@ -100,28 +100,18 @@ def laws(names: str) -> frozenset[Callable]:
 
 
 EVERY_LAW = frozenset(LAWS)
-# Laws of derivative rules and memory strategies, which cells share. Test them on one
-# row for each rule, and on cells with unusual steps, inputs or states.
-MOST_LAWS = EVERY_LAW - laws(
-    "differentiates_twice runs_in_little_memory starts_again_at_resets "
-    "returns_all_states"
-)
 # These laws compile almost nothing, so they are fast for all rows.
 CHEAP = laws("is_a_value has_its_sizes")
+OF_A_STEP = CHEAP | laws("inits_from_shapes ignores_padding")
 # For rows that run the same code as other rows, with other axes, states or stages:
 # compare the forward and the backward direction with the oracle.
-FEW_LAWS = CHEAP | laws(
-    "inits_from_shapes runs_as_a_loop runs_backwards_as_a_loop "
-    "ignores_padding spreads_nan_only_forward"
+FEW_LAWS = OF_A_STEP | laws(
+    "runs_as_a_loop runs_backwards_as_a_loop spreads_nan_only_forward"
 )
-# TensorFlow's goldens of its own cells compare the same runs (`tests/tf1`).
-IN_GOLDENS = laws(
-    "runs_as_a_loop runs_backwards_as_a_loop runs_unrolled runs_in_raw_rnn "
-    "ignores_padding compiles_to_the_same"
-)
-# Every driver scans the steps of contrib's cells that have no loop of their own. These
-# laws are about the step itself, whose values are compared with contrib's goldens.
-LAWS_OF_A_STEP = CHEAP | laws("inits_from_shapes ignores_padding")
+# The loop of affine cells is shared: two rows test every law. Goldens, some of which
+# are TensorFlow's own cells' (`tests/tf1`), compare the values of each cell.
+IN_GOLDENS = CHEAP | laws("inits_from_shapes spreads_nan_only_forward")
+AFFINE_LAWS = OF_A_STEP | laws("runs_as_a_loop")
 # Laws of loops and derivatives, for which the fast run needs one cell, a cheap one.
 IN_ANY_CELL = laws(
     "runs_backwards_as_a_loop runs_in_raw_rnn runs_unrolled runs_in_little_memory "
@@ -147,7 +137,7 @@ class Case:
     inputs: Any = dataclasses.field(default_factory=lambda: step(DEPTH))
     seed: int | None = None
     state: Any = None
-    laws: frozenset[Callable] = MOST_LAWS
+    laws: frozenset[Callable] = FEW_LAWS
     fast: frozenset[Callable] = CHEAP
 
     @property
@@ -194,11 +184,13 @@ def own_rule_init(key, inputs, dtype):
     return {"w": jax.random.normal(key, (DEPTH, 3), dtype)}
 
 
-few = functools.partial(Case, laws=FEW_LAWS)
+few = Case
 every = functools.partial(Case, laws=EVERY_LAW)
-in_goldens = functools.partial(Case, laws=MOST_LAWS - IN_GOLDENS)
-few_in_goldens = functools.partial(Case, laws=FEW_LAWS - IN_GOLDENS)
-step_alone = functools.partial(Case, laws=LAWS_OF_A_STEP)
+affine = functools.partial(Case, laws=AFFINE_LAWS)
+in_goldens = functools.partial(Case, laws=IN_GOLDENS)
+# Every driver scans the steps of contrib's cells that have no loop of their own; their
+# values are compared with contrib's goldens.
+step_alone = functools.partial(Case, laws=OF_A_STEP)
 IN_LOOPS = CHEAP | laws("inits_from_shapes runs_as_a_loop")
 # Options of the cells that read bands of frequencies.
 BANDS = {"feature_size": 3, "frequency_skip": 2}
@@ -207,22 +199,22 @@ GRID |= {"start_freqindex_list": [0, 1], "end_freqindex_list": [2, 3]}
 GRID |= {"share_time_frequency_weights": True, "couple_input_forget_gates": True}
 CASES = {
     "basic_rnn": every(jaxrnn.BasicRNNCell(4), fast=CHEAP | IN_ANY_CELL),
-    "basic_rnn_relu": few_in_goldens(jaxrnn.BasicRNNCell(4, activation="relu")),
+    "basic_rnn_relu": in_goldens(jaxrnn.BasicRNNCell(4, activation="relu")),
     "basic_lstm": in_goldens(jaxrnn.BasicLSTMCell(4, forget_bias=0.5)),
-    "basic_lstm_joined": few_in_goldens(jaxrnn.BasicLSTMCell(4, state_is_tuple=False)),
+    "basic_lstm_joined": in_goldens(jaxrnn.BasicLSTMCell(4, state_is_tuple=False)),
     "lstm": in_goldens(LSTMCell(4)),
     "lstm_peepholes_clip": in_goldens(LSTMCell(4, use_peepholes=True, cell_clip=0.4)),
     "lstm_projection": every(
         LSTMCell(4, use_peepholes=True, num_proj=2, proj_clip=0.3, forget_bias=0.0),
         fast=EVERY_LAW - IN_ANY_CELL,
     ),
-    "lstm_joined": few_in_goldens(
+    "lstm_joined": in_goldens(
         LSTMCell(4, num_proj=3, activation="softsign", state_is_tuple=False)
     ),
     "gru": in_goldens(GRUCell(4)),
-    "gru_sigmoid": few_in_goldens(GRUCell(4, activation=jax.nn.sigmoid)),
-    "gru_cudnn": every(jaxrnn.CudnnCompatibleGRUCell(4)),
-    "layer_norm_gru": Case(jaxrnn.LayerNormGRUCell(4)),
+    "gru_sigmoid": in_goldens(GRUCell(4, activation=jax.nn.sigmoid)),
+    "gru_cudnn": affine(jaxrnn.CudnnCompatibleGRUCell(4)),
+    "layer_norm_gru": affine(jaxrnn.LayerNormGRUCell(4)),
     "layer_norm_gru_per_gate": few(
         jaxrnn.LayerNormGRUCell(4, norm_per_gate=True, update_bias=0.5)
     ),
@@ -266,13 +258,13 @@ CASES = {
     "rg_lru": every(jaxrnn.RGLRUCell(4, num_heads=2), step(4)),
     "rg_lru_first": few(jaxrnn.RGLRUCell(4, 2, scale_first_step=False), step(4)),
     "multi": every(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)]), fast=IN_LOOPS),
-    "multi_joined": few_in_goldens(
+    "multi_joined": in_goldens(
         MultiRNNCell([jaxrnn.BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)
     ),
     "multi_shared": in_goldens(MultiRNNCell([GRUCell(DEPTH)] * 2)),
     "residual": in_goldens(jaxrnn.ResidualWrapper(GRUCell(DEPTH))),
-    "residual_fn": few_in_goldens(jaxrnn.ResidualWrapper(LSTMCell(DEPTH), softened)),
-    "device": Case(jaxrnn.DeviceWrapper(LSTMCell(4), "/cpu:0")),
+    "residual_fn": in_goldens(jaxrnn.ResidualWrapper(LSTMCell(DEPTH), softened)),
+    "device": affine(jaxrnn.DeviceWrapper(LSTMCell(4), "/cpu:0")),
     "past_inputs": few(jaxrnn.PastInputsWrapper(GRUCell(4), DEPTH)),
     "min_gru": every(jaxrnn.MinGRUCell(4)),
     "min_lstm": few(jaxrnn.MinLSTMCell(4)),
@@ -280,19 +272,19 @@ CASES = {
     "qrnn_ifo": few(jaxrnn.QRNNCell(4, "ifo", activation="linear")),
     "temporal_conv": every(jaxrnn.TemporalConvWrapper(GRUCell(4), DEPTH)),
     "dropout": every(DropoutWrapper(LSTMCell(4), 0.7, 0.6, 0.8), seed=1, fast=IN_LOOPS),
-    "dropout_filter": Case(
+    "dropout_filter": few(
         DropoutWrapper(MIXED, 1, 1, 0.5, dropout_state_filter_visitor=all_of_it), seed=2
     ),
-    "dropout_variational": Case(DropoutWrapper(GRUCell(4), *VARIATIONAL), seed=3),
+    "dropout_variational": every(DropoutWrapper(GRUCell(4), *VARIATIONAL), seed=3),
     "dropout_per_row": few(
         DropoutWrapper(LSTMCell(4), *VARIATIONAL, mask_per_row=True), seed=3
     ),
     "dropout_off": few(DropoutWrapper(LSTMCell(4), 0.5, 0.5, 0.5)),
-    "deep": Case(
+    "deep": few(
         MultiRNNCell([DropoutWrapper(LSTMCell(DEPTH), 0.5, seed=1), RESIDUAL_DROPOUT]),
         seed=4,
     ),
-    "coupled_lstm": Case(
+    "coupled_lstm": affine(
         contrib.CoupledInputForgetGateLSTMCell(
             4, True, num_proj=2, num_unit_shards=3, num_proj_shards=2, layer_norm=True
         )
@@ -302,7 +294,7 @@ CASES = {
         contrib.GLSTMCell(6, num_proj=3, number_of_groups=3)
     ),
     "gru_block": few(contrib.GRUBlockCellV2(4)),
-    "layer_norm_basic_lstm": Case(contrib.LayerNormBasicLSTMCell(4)),
+    "layer_norm_basic_lstm": affine(contrib.LayerNormBasicLSTMCell(4)),
     "layer_norm_basic_lstm_dropout": few(
         contrib.LayerNormBasicLSTMCell(4, layer_norm=False, dropout_keep_prob=0.6),
         seed=5,
@@ -349,8 +341,8 @@ CASES = {
     "ntm": step_alone(
         contrib.NTMCell(LSTMCell(4), 4, 3, 1, 1, output_dim=2), state=turing_state()
     ),
-    "nas": Case(contrib.NASCell(4, 2, use_bias=True)),
-    "weight_norm_lstm": Case(contrib.WeightNormLSTMCell(4, num_proj=2)),
+    "nas": affine(contrib.NASCell(4, 2, use_bias=True)),
+    "weight_norm_lstm": affine(contrib.WeightNormLSTMCell(4, num_proj=2)),
     "attention": every(
         ATTENTION,
         state=ATTENTION.initial_state(MEMORY, [6, 0, 2, 5]),
@@ -359,29 +351,29 @@ CASES = {
     "attention_joined": step_alone(
         contrib.AttentionCellWrapper(GRUCell(4), 2, 3, state_is_tuple=False)
     ),
-    "cfn": Case(contrib.CFNCell(4)),
+    "cfn": affine(contrib.CFNCell(4)),
     "embedding": step_alone(
         contrib.EmbeddingWrapper(GRUCell(4), 2, 3), step(1, dtype=jnp.int32)
     ),
     "highway": step_alone(contrib.HighwayWrapper(LSTMCell(DEPTH), False)),
-    "ind_rnn": Case(contrib.IndRNNCell(4)),
-    "indy_gru": Case(contrib.IndyGRUCell(4)),
-    "indy_lstm": Case(contrib.IndyLSTMCell(4, forget_bias=0.5)),
+    "ind_rnn": affine(contrib.IndRNNCell(4)),
+    "indy_gru": affine(contrib.IndyGRUCell(4)),
+    "indy_lstm": affine(contrib.IndyLSTMCell(4, forget_bias=0.5)),
     "input_projection": step_alone(
         contrib.InputProjectionWrapper(LSTMCell(4), 2, activation="tanh")
     ),
     "intersection_rnn": step_alone(contrib.IntersectionRNNCell(4, 4)),
-    "minimal_rnn": Case(contrib.MinimalRNNCell(4)),
+    "minimal_rnn": affine(contrib.MinimalRNNCell(4)),
     "output_projection": step_alone(contrib.OutputProjectionWrapper(GRUCell(4), 2)),
     "sru": few(contrib.SRUCell(4)),
-    "ugrnn": Case(contrib.UGRNNCell(4)),
+    "ugrnn": affine(contrib.UGRNNCell(4)),
     "function_nested": every(
         jaxrnn.FunctionCell(nested_step, NESTED_SIZE, NESTED_OUTPUT, nested_init),
         {"picture": step(2, 2), "vector": step(5)},
         state=NESTED_STATE,
         fast=IN_LOOPS,
     ),
-    "function_integers": Case(
+    "function_integers": few(
         jaxrnn.FunctionCell(embed, 3, 3, embed_init), step(1, dtype=jnp.int32)
     ),
 }
@@ -416,15 +408,14 @@ WITH_RULES = {
     "rule_stack": MultiRNNCell([_GRU, _PEEPHOLES]),
     "rule_dropout": DropoutWrapper(_PEEPHOLES, 0.7),
 }
+TWO_LAWS = laws("runs_as_a_loop runs_in_little_memory")
 RULES = {
-    name: Case(
-        cell,
-        seed=1 if name == "rule_dropout" else None,
-        laws=IN_REVERSE,
-        fast=laws("maps_over_an_axis") if name == "rule_peepholes" else frozenset(),
-    )
+    name: Case(cell, seed=1, laws=TWO_LAWS, fast=frozenset())
     for name, cell in WITH_RULES.items()
 }
+RULES["rule_peepholes"] = Case(
+    _PEEPHOLES, laws=IN_REVERSE, fast=laws("maps_over_an_axis")
+)
 RULES["rule_forward"] = Case(
     LSTMCell(4, True, activation=by_rule),
     laws=IN_REVERSE | laws("differentiates_twice"),

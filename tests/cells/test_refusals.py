@@ -125,8 +125,8 @@ REFUSALS = [
     (TYPE, r"`inputs\[1\]`", lambda: like(keep, inputs=[X, 1])),
     (TYPE, "`rows_interact`", lambda: like(keep, rows_interact=1)),
     (VALUE, "unpack", lambda: step_of(0.5, 0.5)),
-    (TYPE, "`a`", lambda: step_of((0.5, 0.5), 0.5, None)),
-    (VALUE, "`a`", lambda: step_of(COMPLEX, 0.5, None)),
+    (VALUE, "`a`", lambda: step_of((0.5, 0.5), 0.5, None)),
+    (TYPE, "`a`", lambda: step_of(COMPLEX, 0.5, None)),
     (VALUE, "broadcasting", lambda: step_of(WIDE, 0.5, None)),
     # Inputs and states.
     *((VALUE, "`num_units`", lambda of=of: of(4).init(KEY, np.ones((1, 5))))

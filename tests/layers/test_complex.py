@@ -32,6 +32,12 @@ RESETS = np.arange(TIME) == np.arange(ROWS)[:, None] + 1
 ARRAYS = ("u", "inputs", "initial_state", "reset_state")
 
 
+@pytest.fixture(autouse=True)
+def usual_jax():
+    with usual_promotion():
+        yield
+
+
 def rotate(u, inputs, state):
     """A unitary step, which also accepts the two outputs of a bidirectional layer."""
     return u * (state + inputs[..., :UNITS] + 0.5 * inputs[..., -UNITS:])
@@ -128,11 +134,14 @@ def test_modules_keep_complex_arrays(setting, make, kind):
 
 
 def in_raw_rnn(u, inputs, state):
-    lengths = np.full(ROWS, TIME)
-    outputs, state = helpers.in_raw_rnn(
-        REAL.bind({"u": u}), jnp.swapaxes(inputs, 0, 1), state, lengths
-    )
-    return jnp.swapaxes(outputs, 0, 1), state
+    def loop_fn(time, output, cell_state, loop_state):
+        next_input = inputs[:, jnp.minimum(time, TIME - 1)]
+        if output is None:
+            cell_state, output = state, jax.ShapeDtypeStruct((UNITS,), F32)
+        return time >= TIME, next_input, cell_state, output, None
+
+    emit_ta, state, _ = jaxrnn.raw_rnn(REAL.bind({"u": u}), loop_fn, max_time=TIME)
+    return jnp.swapaxes(emit_ta.stack(), 0, 1), state
 
 
 def in_flax(make, u, inputs, state):
@@ -156,8 +165,7 @@ def test_raw_rnn_and_cells_of_flax_keep_complex_arrays(run, name):
         return dynamic_rnn(REAL.bind({"u": u}), inputs, None, state, F32)
 
     given = arrays(name)[:3]
-    with usual_promotion():
-        same(differentiated(run, *given), differentiated(of_driver, *given))
+    same(differentiated(run, *given), differentiated(of_driver, *given))
 
 
 PRECISIONS = {

@@ -62,10 +62,18 @@ def gru(units):
     return {"gru_cell": GRUCell(units)}
 
 
-def without_parameters(*size):
-    step = lambda params, x, s, key=None: (jnp.tanh(x + s),) * 2
-    size = TensorShape(size)
-    return {"function_cell": FunctionCell(step, size, size)}
+def sums(*size, init=None):
+    """A cell whose inputs, state and output have the same axes."""
+
+    def step(params, x, state, key=None):
+        output = jnp.tanh(x + state + params.get("bias", 0))
+        return output, output
+
+    return FunctionCell(step, TensorShape(size), TensorShape(size), init)
+
+
+def init_bias(key, inputs, dtype):
+    return {"bias": jnp.full((), 0.5, dtype)}
 
 
 LAYERS = {
@@ -73,7 +81,7 @@ LAYERS = {
     "cell_1": {"fw": gru(3), "bw": gru(3)},
 }
 # Layers join the first axis of the outputs.
-WIDE = [without_parameters(3, 2), without_parameters(6, 2)]
+WIDE = [{"function_cell": sums(size, 2, init=init_bias)} for size in (3, 6)]
 WIDE = {f"cell_{i}": {"fw": cell, "bw": cell} for i, cell in enumerate(WIDE)}
 # The cells of modules, in the nest of their parameters, under TensorFlow's names, which
 # a wrapper has no part in; and inputs.
@@ -480,7 +488,7 @@ def test_parameters_may_be_lists_and_tuples(make):
     same(rnn(X, LENGTHS), want)
 
 
-PLAIN = without_parameters(DEPTH)["function_cell"]
+PLAIN = sums(DEPTH)
 NO_PARAMETERS = {
     "RNN": jaxrnn.linen.RNN(PLAIN),
     "Bidirectional": jaxrnn.linen.Bidirectional(PLAIN, PLAIN),
@@ -554,7 +562,7 @@ ALIVE, TWICE = X[..., 0] > 0, linen.Bidirectional(GRU, GRU)
 # What messages advise, and so more of them, is in `tests/package/test_advice.py`.
 REFUSALS = [
     # Cells and options.
-    (TYPE, "`as_cell`", lambda: nnx_rnn(as_cell().cell, DEPTH)),
+    (VALUE, "`as_cell`", lambda: nnx_rnn(as_cell().cell, DEPTH)),
     (VALUE, "`cell`", lambda: init(nn.RNN(linen.Cell(NOISY)))),
     (TYPE, "`num_layers`", lambda: nnx_rnn(GRU, DEPTH, num_layers=2)),
     (TYPE, "`reverse`", lambda: nnx_rnn(GRU, DEPTH, reverse="no")(X)),
