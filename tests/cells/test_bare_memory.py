@@ -64,6 +64,12 @@ def test_no_decay_overflows_in_float32(name):
         np.testing.assert_allclose(g, w, atol=3e-5)
 
 
+def in_chunks_and_steps(cell, inputs, **options):
+    """The outputs of the cell, and those of a scan."""
+    run = lambda cell: jaxrnn.dynamic_rnn(cell.bind({}), inputs, **options)[0]
+    return run(cell), run(scanned(cell))
+
+
 def test_vectors_of_rwkv7_never_count_as_growth():
     """a is -k and b is k times a rate in (0, 1), in chunks of any size."""
     rng = np.random.default_rng(3)
@@ -72,10 +78,7 @@ def test_vectors_of_rwkv7_never_count_as_growth():
     rate, g = rng.random(k.shape), -0.6 * rng.random(k.shape)
     inputs = DPLRInputs(k, k, k, -k, k * rate, g)
     cell = DPLRMemoryCell(1, 8, 8, chunk_size=64)
-    got, want = (
-        jaxrnn.dynamic_rnn(each.bind({}), inputs, dtype=float)[0]
-        for each in (cell, scanned(cell))
-    )
+    got, want = in_chunks_and_steps(cell, inputs, dtype=float)
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
 
 
@@ -95,37 +98,32 @@ def test_closed_gates_write_and_keep_nothing():
 
 
 def test_keys_that_make_the_memory_grow_spoil_no_other_span():
-    """Their steps are NaN up to the next reset."""
-    cell = DeltaMemoryCell(HEADS, KEY, VALUE, 2, chunk_size=8).bind({})
+    """Their steps are NaN up to the next reset; a few keys may be long."""
     resets = np.arange(TIME)[None] == np.array([[4], [6], [0]])
-    run = lambda inputs: jaxrnn.dynamic_rnn(cell, inputs, resets=resets, dtype=float)[0]
+    cell = DeltaMemoryCell(*SIZES, chunk_size=8)
     k = DELTA.k / np.linalg.norm(DELTA.k, axis=-1, keepdims=True)
-    inputs = DELTA._replace(k=k)
-    got = run(
-        inputs._replace(k=np.where(np.arange(TIME)[:, None, None] == 2, 1e100 * k, k))
-    )
-    want = np.array(run(inputs))
+    steps = np.arange(TIME)[:, None, None]
+
+    @jax.jit
+    def run(k):
+        inputs = DELTA._replace(k=k)
+        return in_chunks_and_steps(cell, inputs, resets=resets, dtype=float)
+
+    got, _ = run(np.where(steps == 2, 1e100 * k, k))
+    want = np.array(run(k)[1])
     want[0, 2:4] = want[1, 2:6] = want[2, 2:] = np.nan
     np.testing.assert_allclose(got, want, rtol=1e-9)
-    # The memory of each episode may grow.
-    one, b = np.ones((1, 64, 1, 1)), np.where(np.arange(64) % 6 < 5, 1e20, 0.5)
-    inputs = DeltaInputs(one, one, one, 0 * one[..., 0], b[None, :, None])
+    np.testing.assert_allclose(*run(np.where(steps % 5 == 2, 9 * k, k)), rtol=1e-9)
+
+
+def test_the_memory_of_each_episode_may_grow():
+    one, beta = np.ones((1, 64, 1, 1)), np.where(np.arange(64) % 6 < 5, 1e20, 0.5)
+    inputs = DeltaInputs(one, one, one, 0 * one[..., 0], beta[None, :, None])
     again = {"resets": np.arange(64)[None] % 6 == 0, "dtype": float}
-    plain = DeltaMemoryCell(1, 1, 1, chunk_size=32)
-    got, want = (
-        np.asarray(jaxrnn.dynamic_rnn(each.bind({}), inputs, **again)[0])
-        for each in (plain, scanned(plain))
-    )
+    cell = DeltaMemoryCell(1, 1, 1, chunk_size=32)
+    got, want = in_chunks_and_steps(cell, inputs, **again)
     assert np.isfinite(want).all()
     np.testing.assert_allclose(got, want, rtol=1e-9)
-    inputs = DELTA._replace(k=k)
-    # A few keys may be long.
-    long = inputs._replace(
-        k=np.where(np.arange(TIME)[:, None, None] % 5 == 2, 9 * k, k)
-    )
-    steps = scanned(DeltaMemoryCell(HEADS, KEY, VALUE, 2)).bind({})
-    want, _ = jaxrnn.dynamic_rnn(steps, long, resets=resets, dtype=float)
-    np.testing.assert_allclose(run(long), want, rtol=1e-9)
 
 
 def test_a_memory_that_grows_over_chunks_spoils_no_other_span():
@@ -134,11 +132,8 @@ def test_a_memory_that_grows_over_chunks_spoils_no_other_span():
     zero = np.zeros((1, 128, 1), np.float32)
     inputs = DeltaInputs(one, one, one, zero, zero + 2)
     cell = DeltaMemoryCell(1, 2, 2, chunk_size=32)
-    resets = np.arange(128)[None] == 90
-    got, want = (
-        jaxrnn.dynamic_rnn(each.bind({}), inputs, resets=resets, dtype=jnp.float32)[0]
-        for each in (cell, scanned(cell))
-    )
+    options = {"resets": np.arange(128)[None] == 90, "dtype": jnp.float32}
+    got, want = in_chunks_and_steps(cell, inputs, **options)
     assert not np.isfinite(want[0, 81:90]).any()
     for part in (slice(41), slice(90, 128)):
         np.testing.assert_allclose(got[:, part], want[:, part], rtol=2e-5)
@@ -180,6 +175,7 @@ CHOICES = [
 ]
 
 
+@pytest.mark.fast("sizes[0246]*")
 @pytest.mark.parametrize(("sizes", "options", "rows", "is_scanned"), CHOICES)
 def test_explain_says_whether_a_call_is_scanned(sizes, options, rows, is_scanned):
     cell = DeltaMemoryCell(*sizes, **options)

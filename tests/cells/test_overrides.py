@@ -9,7 +9,7 @@ import pytest
 from helpers import assert_near, refusals
 
 import jaxrnn
-from jaxrnn import LSTMCell, RNNCell, contrib, extend, lite
+from jaxrnn import LSTMCell, MultiRNNCell, RNNCell, contrib, extend, lite
 
 MODULES = jaxrnn, contrib, extend, lite
 CELLS = {
@@ -106,22 +106,18 @@ def extended():
             return state
 
 
-refused = lambda name, used: MESSAGE.format(name, used)
-REFUSALS = {
-    refused("apply", "choose_loop"): mixed,
-    refused("step", "choose_loop"): extended,
-    refused("zero_state", "starts_from_zeros"): lambda: override(
-        jaxrnn.GRUCell, "zero_state"
-    ),
-    refused("get_initial_state", "starts_from_zeros"): lambda: override(
-        jaxrnn.MultiRNNCell, "get_initial_state"
-    ),
-    refused("apply", "transition"): lambda: type(
-        "Mine",
-        (jaxrnn.MinGRUCell,),
-        {"apply": Doubled.apply, "choose_loop": RNNCell.choose_loop},
-    ),
-}
+def without_loop():
+    members = {"apply": Doubled.apply, "choose_loop": RNNCell.choose_loop}
+    return type("Mine", (jaxrnn.MinGRUCell,), members)
 
 
-test_refusals = refusals(REFUSALS.items(), "message call")
+REFUSALS = [
+    (TypeError, "`apply`, but `choose_loop`", mixed),
+    (TypeError, "`step`, but `choose_loop`", extended),
+    (TypeError, "`zero_state`", lambda: override(jaxrnn.GRUCell, "zero_state")),
+    (TypeError, "`get_init", lambda: override(MultiRNNCell, "get_initial_state")),
+    (TypeError, "`apply`, but `transition`", without_loop),
+]
+
+
+test_refusals = refusals(REFUSALS)

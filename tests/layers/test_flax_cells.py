@@ -45,7 +45,7 @@ def alive(outputs):
 def of_linen(module):
     """A cell with its parameters, and what linen's own RNN makes with them."""
     cell = jaxrnn.linen.as_cell(module)
-    params = cell.init(jax.random.key(0), X[:, 0])
+    params = cell.init(jax.random.key(0), X[:, 0], X.dtype)
     rnn = nn.RNN(module, return_carry=True)
     run = lambda params: rnn.apply({"params": {"cell": params}}, X, seq_lengths=LENGTHS)
     return cell.bind(params), run

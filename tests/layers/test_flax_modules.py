@@ -235,37 +235,36 @@ def draws(params, inputs, state, key=None):
     return state, state
 
 
-def test_a_cell_that_declares_nothing_gets_the_keys_that_are_there():
+@both
+@pytest.mark.parametrize("declared", [None, True, False])
+def test_the_key_of_a_call(declared, make):
+    """A cell that declares nothing gets the keys that are there."""
     quiet = jnp.cumsum(X, 1)
-    undeclared = FunctionCell(draws, DEPTH, DEPTH)
-    rnn = InLinen("RNN", undeclared)
-    same(rnn(X), quiet)
-    assert not jnp.allclose(rnn(X, key=KEYS[0]), quiet)
-    # `make_rng` of linen falls back to the stream of parameters.
+    rnn = make("RNN", FunctionCell(draws, DEPTH, DEPTH, is_random=declared))
+    one, other, again = (rnn(X, key=key) for key in (*KEYS, KEYS[0]))
+    same(one, again)
+    assert jnp.allclose(one, quiet) == jnp.allclose(one, other) == (declared is False)
+    same(rnn(X, deterministic=True), quiet)
+
+
+def test_streams_of_keys():
+    """Linen falls back to the stream of parameters; nnx keeps its own stream."""
+    quiet, loud = (FunctionCell(draws, DEPTH, DEPTH, is_random=r) for r in (None, True))
+    rnn, without = InLinen("RNN", quiet), jnp.cumsum(X, 1)
+    same(rnn(X), without)
     variables = {"params": rnn.params}
     noisy = rnn.module.apply(variables, X, rngs={"params": KEYS[0]})
-    assert not jnp.allclose(noisy, quiet)
-
-    rnn = jaxrnn.nnx.RNN(undeclared, DEPTH, rngs=nnx.Rngs(params=0))
-    same(rnn(X), quiet)
-    assert not jnp.allclose(rnn(X, rngs=KEYS[0]), quiet)
-    rnn = in_nnx("RNN", undeclared, DEPTH)
-    assert not jnp.allclose(rnn(X), rnn(X))
-    same(rnn(X, deterministic=True), quiet)
+    assert not jnp.allclose(noisy, without)
+    same(jaxrnn.nnx.RNN(quiet, DEPTH, rngs=nnx.Rngs(params=0))(X), without)
+    rnn_of_nnx = in_nnx("RNN", quiet, DEPTH)
+    assert not jnp.allclose(rnn_of_nnx(X), rnn_of_nnx(X))
     with pytest.raises(TraceContextError) as caught:
-        jax.jit(lambda x: rnn(x))(X)
-    assert "Pass `rngs=key`" in caught.value.__notes__[0]
-
-
-def test_a_cell_that_declares_itself():
-    loud = FunctionCell(draws, DEPTH, DEPTH, is_random=True)
+        jax.jit(lambda x: rnn_of_nnx(x))(X)
+    assert "`rngs=key`" in caught.value.__notes__[0]
     with pytest.raises(InvalidRngError, match="dropout"):
         InLinen("RNN", loud)(X)
-    with pytest.raises(KeyError, match="No RngStream named 'dropout'"):
+    with pytest.raises(KeyError, match="'dropout'"):
         jaxrnn.nnx.RNN(loud, DEPTH, rngs=nnx.Rngs(params=0))
-    calm = FunctionCell(draws, DEPTH, DEPTH, is_random=False)
-    for make in (InLinen, InNnx):
-        same(make("RNN", calm)(X, key=KEYS[0]), jnp.cumsum(X, 1))
 
 
 def reads_key(cell, inputs):
@@ -312,15 +311,10 @@ def test_each_direction_has_its_own_key():
     same(linen.apply(variables, X, KEYS[0], method=run), want)
 
 
-def test_linen_draws_from_the_stream_or_is_deterministic():
-    rnn = InLinen("RNN", NOISY)
-    one, other, again = (rnn(X, key=key) for key in (*KEYS, KEYS[0]))
-    same(one, again)
-    assert not jnp.allclose(one, other)
+def test_linen_may_be_deterministic():
     quiet = nn.remat(jaxrnn.linen.RNN)(NOISY, deterministic=True)
-    without = quiet.apply({"params": rnn.params}, X)
-    same(without, rnn(X, deterministic=True))
-    assert not jnp.allclose(one, without)
+    rnn = InLinen("RNN", NOISY)
+    same(quiet.apply({"params": rnn.params}, X), rnn(X, deterministic=True))
 
 
 def test_nnx_draws_from_its_own_stream():
@@ -477,15 +471,6 @@ def test_layers_that_are_one_object_are_warned_of(make):
     assert list(rnn.params["multi_rnn_cell"]) == ["cell_0"]
     make("StackBidirectional", [cell, cell], [cell, cell])  # Each has its own.
     assert "owners" not in repr(MultiRNNCell([cell, GRUCell(DEPTH)]))
-
-
-@pytest.mark.fast("InLinen")
-@both
-def test_parameters_may_be_lists_and_tuples(make):
-    rnn = make("RNN", OF_LIST)
-    cell = OF_LIST.bind(init_list(None, None, X.dtype))
-    want, _ = jaxrnn.dynamic_rnn(cell, X, LENGTHS, dtype=X.dtype)
-    same(rnn(X, LENGTHS), want)
 
 
 PLAIN = sums(DEPTH)

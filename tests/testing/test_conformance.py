@@ -19,14 +19,9 @@ def setup(request):
 
 def rows():
     for name, case in CASES.items():
-        slow = [pytest.mark.slow] if name in KINDS.values() else IN_THIRDS
-        for law in testing.LAWS:
-            if law in case.laws:
-                marks = () if law in case.fast else slow
-                yield pytest.param(name, law, marks=marks, id=f"{name}-{law.__name__}")
-
-
-IN_THIRDS = [pytest.mark.slow, pytest.mark.in_thirds]
+        for law in (law for law in testing.LAWS if law in case.laws):
+            marks = () if law in case.fast else pytest.mark.slow
+            yield pytest.param(name, law, marks=marks, id=f"{name}-{law.__name__}")
 
 
 @pytest.mark.parametrize(("setup", "law"), list(rows()), indirect=["setup"])

@@ -71,15 +71,15 @@ MASKS = {
 }
 
 
-@pytest.mark.fast(
-    "shared-input-0.25", "per_row-output-0.25", "per_*-state-0.25", "per_step-input-0.9"
-)
-@pytest.mark.parametrize("keep", [0.25, 0.9])
-@pytest.mark.parametrize("where", ["input", "output", "state"])
+KEEP = {"input": 0.9, "output": 0.25, "state": 0.25}
+
+
+@pytest.mark.fast("shared-input", "per_row-output", "per_*-state", "per_step-input")
+@pytest.mark.parametrize("where", KEEP)
 @pytest.mark.parametrize("masks", MASKS)
-def test_rate_and_scale(masks, where, keep):
+def test_rate_and_scale(masks, where):
     """With masks per row, dropout of the state is Keras's recurrent dropout."""
-    options, fresh = MASKS[masks]
+    (options, fresh), keep = MASKS[masks], KEEP[where]
     inner = plain(delayed if where == "state" else identity)
     cell = DropoutWrapper(inner, **{f"{where}_keep_prob": keep}, **options)
     outputs = np.asarray(through(cell)[0])
@@ -159,19 +159,19 @@ def fold_twice(key):
     return jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
 
 
+RECOMPUTING = functools.partial(Setup.run, swap_memory=jaxrnn.memory.Recompute(2))
 DRIVERS = {
-    "dynamic": Setup.run,
-    "segments": functools.partial(Setup.run, swap_memory=jaxrnn.memory.Recompute(2)),
-    "static": _oracle.static,
-    "raw": _oracle.raw,
+    "dynamic": (Setup.run, jax.random.split, jax.random.key),
+    "segments": (RECOMPUTING, fold_twice, jax.random.key),
+    "static": (_oracle.static, fold_twice, jax.random.PRNGKey),
+    "raw": (_oracle.raw, jax.random.split, jax.random.PRNGKey),
 }
 
 
-@pytest.mark.fast("dynamic-split-key", "raw-split-key")
-@pytest.mark.parametrize("make_key", [jax.random.key, jax.random.PRNGKey])
-@pytest.mark.parametrize("derive", [jax.random.split, fold_twice])
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_variational_masks_hold_within_a_users_wrapper(driver, derive, make_key):
+@pytest.mark.fast("dynamic", "raw")
+@pytest.mark.parametrize("name", DRIVERS)
+def test_variational_masks_hold_within_a_users_wrapper(name):
+    driver, derive, make_key = DRIVERS[name]
     inside = variational(0.5)
 
     def draw_before(params, inputs, state, key=None):
@@ -182,7 +182,7 @@ def test_variational_masks_hold_within_a_users_wrapper(driver, derive, make_key)
     cell = plain(draw_before)
     xs, state = jnp.asarray(X[:3, : _oracle.TIME]), jnp.zeros((3, 50), F32)
     setup = Setup(cell, {}, xs, jnp.full(3, _oracle.TIME), state, F32, make_key(3))
-    run = lambda: DRIVERS[driver](setup, {}, xs, state, setup.lengths)[0]
+    run = lambda: driver(setup, {}, xs, state, setup.lengths)[0]
     outputs = np.asarray(jax.jit(run)())
     kept = outputs != 0
     assert (kept == kept[:1, :1]).all()
@@ -219,14 +219,17 @@ class Whole(jaxrnn.RNNCell):
         )
 
 
-@pytest.mark.fast("*-threefry2x32-*", "per_step-unsafe_rbg-tpu", "*-rbg-cpu")
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
+
+
+@pytest.mark.fast("per_step-threefry2x32", "shared-threefry2x32", "*-rbg")
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 @pytest.mark.parametrize("masks", MASKS)
-def test_masks_of_all_steps_are_those_of_single_steps(
-    masks, impl, platform, monkeypatch
-):
+def test_masks_of_all_steps_are_those_of_single_steps(masks, impl, monkeypatch):
     """Bit by bit; under `vmap`, only Threefry draws each step's numbers."""
+    # Each pair of a platform with masks or an implementation occurs.
+    number = [*MASKS].index(masks) + IMPLEMENTATIONS.index(impl)
+    platform = ["cpu", "tpu"][number % 2]
     monkeypatch.setattr(cell_keys, "platform_of", lambda arrays: platform)
     monkeypatch.setattr(cell_keys, "STEPS_AT_ONCE", 3)  # A segment has one step more.
     time_major = platform == "tpu"
@@ -299,9 +302,18 @@ RUNS = {
 }
 
 
-@pytest.mark.fast("leaves-resets", "peepholes-lengths", "rows-segments")
-@pytest.mark.parametrize("options", RUNS)
-@pytest.mark.parametrize("name", ["stack", "leaves", "rows", "peepholes", "normalized"])
+IN_LOOPS = [
+    ("stack", "lengths"),
+    ("leaves", "resets"),
+    ("rows", "segments"),
+    ("peepholes", "lengths"),
+    ("peepholes", "segments"),
+    ("normalized", "resets"),
+]
+
+
+@pytest.mark.fast("leaves-*", "rows-*")
+@pytest.mark.parametrize(("name", "options"), IN_LOOPS)
 def test_a_loop_drops_the_state_like_a_scan(name, options):
     cell = LOOPS[name][0]
     x = draw(3, 6, 50, dtype=F32)
