@@ -56,11 +56,14 @@ def by_scan(a, x, h, resets):
     return hs, last
 
 
-@pytest.mark.fast("tree-16-restarted-complex")
+# Every two levels occur.
+RECURRENCES = [(1, True, "real"), (7, False, "real"), (16, False, "real")]
+RECURRENCES += [(1, False, "complex"), (7, True, "complex"), (16, True, "complex")]
+
+
+@pytest.mark.fast("tree-16-True-complex")
 @pytest.mark.usefixtures("form")
-@pytest.mark.parametrize("kind", ["real", "complex"])
-@pytest.mark.parametrize("restarted", [False, True], ids=["one", "restarted"])
-@pytest.mark.parametrize("time", [1, 7, 16])
+@pytest.mark.parametrize(("time", "restarted", "kind"), RECURRENCES)
 def test_values_and_derivatives_of_both_orders(kind, time, restarted):
     args = given(kind, time)
     resets = np.random.default_rng(0).random((time, BATCH)) < 0.3 * restarted

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import jaxrnn
 from jaxrnn import TensorShape, extend
 from jaxrnn.extend import fields
-from jaxrnn.testing import _laws as laws, check_cell
+from jaxrnn.testing import _laws as laws
 
 matrix = lambda state: state
 
@@ -156,9 +156,3 @@ def test_a_wrong_chunk_is_told_from_its_step():
     laws.runs_as_a_loop(setup)
     with pytest.raises(AssertionError, match=message):
         laws._check_law(laws.starts_again_at_resets, setup)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [Memory, Scanned])
-def test_the_laws_of_a_memory(kind):
-    check_cell(kind(*SIZES, chunk_size=2), ONE_STEP)

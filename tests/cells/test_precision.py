@@ -20,14 +20,13 @@ def dtypes(tree):
 
 @pytest.mark.fast("bfloat16-basic_rnn")
 @pytest.mark.parametrize("name", ["basic_rnn", "lstm_projection", "gru", "dropout"])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_laws_in_low_precision(name, dtype):
     case = CASES[name]
     setup = testing.make_setup(case.cell, case.inputs, dtype, case.key)
     assert dtypes(setup.differentiated) == {dtype}
     testing.ignores_padding(setup)
-    if dtype != "float32":
-        testing.runs_as_a_loop(setup)
+    testing.runs_as_a_loop(setup)
 
 
 MIXED = {

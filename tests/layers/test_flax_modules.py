@@ -348,12 +348,17 @@ def test_linen_jit_and_vmap():
 AXES = {"kernel": ("inputs", "hidden"), "bias": ("hidden",)}
 
 
-def test_linen_partitioned():
+def test_partitioned_parameters():
     rnn = jaxrnn.linen.RNN(LSTMCell(UNITS), axis_names=AXES)
     variables = rnn.init(jax.random.key(0), X)
     specs = nn.get_partition_spec(variables)["params"]["lstm_cell"]
     assert specs == {name: jax.P(*axes) for name, axes in AXES.items()}
     same(rnn.apply(variables, X), rnn.apply(nn.meta.unbox(variables), X))
+    with nnx.use_eager_sharding(False):
+        rnn = in_nnx("RNN", LSTMCell(UNITS), DEPTH, axis_names=AXES)
+    of_nnx = nnx.get_partition_spec(nnx.state(rnn, nnx.Param))["params"]["lstm_cell"]
+    assert {name: spec.get_value() for name, spec in of_nnx.items()} == specs
+    assert rnn(X).shape == (ROWS, TIME, UNITS)
 
 
 LSTM, GRU = LSTMCell(UNITS, forget_bias=0.0), GRUCell(3)
@@ -368,15 +373,6 @@ def test_variables_of_cells_are_those_that_init_makes(axis_names):
         bound = module.cells_of(want)
         got = module.variables_of(*(bound if isinstance(bound, tuple) else [bound]))
         assert_same(got, want)
-
-
-def test_nnx_partitioned():
-    with nnx.use_eager_sharding(False):
-        rnn = in_nnx("RNN", LSTMCell(UNITS), DEPTH, axis_names=AXES)
-    specs = nnx.get_partition_spec(nnx.state(rnn, nnx.Param))
-    kernel = specs["params"]["lstm_cell"]["kernel"]
-    assert kernel.get_value() == jax.P("inputs", "hidden")
-    assert rnn(X).shape == (ROWS, TIME, UNITS)
 
 
 def test_nnx_shows_itself(capsys):

@@ -30,10 +30,8 @@ ROWS = DOCUMENTS.reshape(2, 2 * LENGTH, DEPTH)
 RESETS = np.zeros(ROWS.shape[:2], bool)
 RESETS[:, [0, LENGTH]] = True
 
-each_layer = [
-    pytest.mark.fast("GatedDeltaNet"),
-    pytest.mark.parametrize("name", LAYERS),
-]
+each_layer = pytest.mark.parametrize("name", LAYERS)
+one_is_fast = pytest.mark.fast("GatedDeltaNet")
 
 
 @pytest.fixture(autouse=True)
@@ -64,13 +62,8 @@ def run(layer, x, state=(None, None), resets=None):
     return layer(x, state, resets=resets)
 
 
-def parameterized(test):
-    for mark in each_layer:
-        test = mark(test)
-    return test
-
-
-@parameterized
+@one_is_fast
+@each_layer
 def test_documents_of_a_row_are_separate(name, page):
     layer = make(page, name)
     got, states = run(layer, ROWS, resets=RESETS)
@@ -80,7 +73,8 @@ def test_documents_of_a_row_are_separate(name, page):
     assert np.abs(want).max() > 0.1
 
 
-@parameterized
+@one_is_fast
+@each_layer
 def test_single_tokens_equal_the_parallel_form(name, page):
     layer = make(page, name)
     want, last = run(layer, DOCUMENTS)
@@ -92,7 +86,8 @@ def test_single_tokens_equal_the_parallel_form(name, page):
     assert_near(state, last, tolerance=1e-12)
 
 
-@parameterized
+@one_is_fast
+@each_layer
 def test_a_step_of_training_on_packed_documents(name, page):
     """All parameters have gradients, and the loss falls as the gradient says."""
     layer, rate = make(page, name), 1e-5
@@ -111,7 +106,8 @@ def test_a_step_of_training_on_packed_documents(name, page):
     np.testing.assert_allclose(loss - evaluate(layer)[0], fall, rtol=0.01)
 
 
-@parameterized
+@pytest.mark.slow
+@each_layer
 def test_padding_of_zeros_has_no_effect_on_gradients(name, page):
     layer, padded = make(page, name), np.array(DOCUMENTS)
     padded[:, LENGTH // 2 :] = 0

@@ -270,6 +270,7 @@ LOOPS = {
     "own_steps": (drops(DROPS_ITSELF, 1, 1, 0.8), "scan", 0),
     "masks_of_steps": (DropoutWrapper(LSTM, 0.7, 0.6), "xla", 2 * 2 * 6),
     "state_of_steps": (DropoutWrapper(LSTM, 1, 1, 0.8), "scan", 0),
+    "nested": (DropoutWrapper(DropoutWrapper(LSTM, 0.7), 0.6), "xla", 2 * 2 * 6),
 }
 
 
@@ -309,12 +310,13 @@ IN_LOOPS = [
     ("peepholes", "lengths"),
     ("peepholes", "segments"),
     ("normalized", "resets"),
+    ("nested", "lengths"),
 ]
 
 
 @pytest.mark.fast("leaves-*", "rows-*")
 @pytest.mark.parametrize(("name", "options"), IN_LOOPS)
-def test_a_loop_drops_the_state_like_a_scan(name, options):
+def test_a_loop_drops_like_a_scan(name, options):
     cell = LOOPS[name][0]
     x = draw(3, 6, 50, dtype=F32)
     params = drawn(cell, x[:, 0], scale=0.2)
