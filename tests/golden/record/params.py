@@ -17,11 +17,12 @@ from .. import store
 
 def frozen(case) -> dict[str, list]:
     """`{"gates/kernel": ["float32", 7, 8], ...}` for one row of the table."""
-    params = case.cell.init(jax.random.key(0), case.inputs, jnp.float32)
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    params = jax.eval_shape(
+        lambda: case.cell.init(jax.random.key(0), case.inputs, jnp.float32)
+    )
     return {
-        "/".join(key.key for key in path): [str(leaf.dtype), *leaf.shape]
-        for path, leaf in leaves
+        jax.tree_util.keystr(path, simple=True, separator="/"): [str(p.dtype), *p.shape]
+        for path, p in jax.tree.leaves_with_path(params)
     }
 
 
