@@ -396,7 +396,7 @@ def _tensor_array(xp: Library, case: Case, cells: Any, given: Any, start: Any) -
     return {key: v for key, v in known.items() if not key.startswith(("ta", "_"))}
 
 
-_RUNS = {
+RUNS = {
     "raw_rnn": _raw_rnn,
     "dynamic_rnn": _one_way,
     "static_rnn": _one_way,
@@ -421,5 +421,5 @@ def run(
             return {"size": xp.asarray(value.size(), "int32"), "stack": value.stack()}
         return xp.asarray(value)
 
-    results = _RUNS[case["function"]](xp, case, cells, given, start)
+    results = RUNS[case["function"]](xp, case, cells, given, start)
     return {k: trees.map_leaves(leaf, v) for k, v in results.items() if v is not None}

@@ -1,5 +1,6 @@
 """Reads the recorded cases and their arrays, which `README.md` describes."""
 
+import collections
 import functools
 import json
 import math
@@ -10,9 +11,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from . import trees
+
 HERE = pathlib.Path(__file__).resolve().parent
 Case = dict[str, Any]
 Structures = dict[str, Any]
+RESULTS = ("outputs", "state", "results")
 
 
 @functools.cache
@@ -24,22 +28,47 @@ def recorded(folder: str, file: str = "cases") -> dict[str, list[Case]]:
 
 
 @functools.cache
-def stored(folder: str, family: str) -> dict[str, np.ndarray]:
-    """All arrays of one family's file, by their names there."""
+def attention() -> list[Case]:
+    """The cases of `attention.json`."""
+    place = {"folder": "", "family": "attention", "function": "attention"}
+    return [row | place for row in json.loads((HERE / "attention.json").read_text())]
+
+
+@functools.cache
+def stored(folder: str, family: str) -> dict[str, dict[str, np.ndarray]]:
+    """All arrays of one family's file, by case and path."""
+    found: dict[str, dict[str, np.ndarray]] = collections.defaultdict(dict)
     with np.load(HERE / folder / f"{family}.npz", allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
+        for key in file.files:
+            name, slash, path = key.partition("/")
+            found[name][slash + path] = file[key]
+    return found
 
 
 def arrays(case: Case) -> dict[str, np.ndarray]:
     """All arrays of the case by path, such as `/params/kernel`."""
-    found, name = stored(case["folder"], case["family"]), case["name"]
-    if name in found:
-        return _unpack(case["structures"], found[name])
+    found = stored(case["folder"], case["family"])[case["name"]]
+    if "" in found:
+        return _unpack(case["structures"], found[""])
     return {
-        key.removeprefix(name): _unsigned_to_bfloat16(array)
-        for key, array in found.items()
-        if key.startswith(f"{name}/")
+        path.replace("/w/", "/w_"): _unsigned_to_bfloat16(array)
+        for path, array in found.items()
     }
+
+
+def structures(case: Case) -> Structures:
+    """The structures of a case's trees; those of attention are dicts of its paths."""
+    if "structures" in case:
+        return case["structures"]
+    top: Structures = {}
+    for path, array in arrays(case).items():
+        first, *keys = path[1:].split("/")
+        if not first.startswith(("w_", "grads")):
+            node, name = top, first
+            for key in keys:
+                node, name = node.setdefault(name, {"dict": {}})["dict"], key
+            node[name] = trees.describe(array)
+    return top
 
 
 def below(case: Case, prefix: str) -> dict[str, np.ndarray]:

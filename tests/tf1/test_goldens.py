@@ -1,56 +1,69 @@
 """jaxrnn has TensorFlow's and its contrib's outputs, states, gradients and errors.
 
-First those of cells in drivers, then those of `raw_rnn`, `TensorArray` and the unrolled
-drivers. `golden/README.md` describes the goldens.
+Those of cells in drivers, of `raw_rnn`, of `TensorArray` and of the unrolled drivers.
+`golden/README.md` describes the goldens.
 """
 
 import builtins
-import collections
 import contextlib
 import re
 
+import jax
 import numpy as np
 import pytest
 
-from ..golden import replay, replay_loops, store
+from ..golden import replay, store
 
-CASES = store.recorded("tf1")["cases"]
-ERRORS = store.recorded("tf1")["errors"]
+CELLS = store.recorded("tf1")["cases"]
+LOOPS = store.recorded("tf1_loops")["cases"]
 FAMILIES = sorted(path.stem for path in (store.HERE / "contrib").glob("*.json"))
 CONTRIB = [c for name in FAMILIES for c in store.recorded("contrib", name)["cases"]]
-# Layer normalization divides by the deviation of a few numbers. TensorFlow's float32
-# results differ from its float64 results by 2e-6.
-SLACK = {"coupled_lstm": 3, "layer_norm_lstm": 3}
+name_of = lambda case: case["name"]
 
-# Options of contrib's cells that no other fast test has.
-OPTIONS = (
-    "glstm_relu-*-f64",
-    "grid_concat-whole-f32",
-    "lstm_block_peep-ragged-f32",
-    "lstm_block_clip-whole-f32",
+# Inside of jit. Buffers of every other case have spare steps, if there are any steps;
+# the others have exactly the size of the run.
+JIT = [case for case in CELLS + CONTRIB + LOOPS if case.get("where") != "eager"]
+FAST = "gru-ragged-f64 lstm_all-lengths_beyond multi_concat-whole-f32 pooled-multi"
+FAST += " two_ways-both counter-9_1_-1 plain_tuple_state residual_fn-whole-f32"
+# One of each family of contrib's cells.
+FAST += (
+    " lstm_block_peep-ragged-f32 lstm_fused_reversed-ragged-float32 conv1d-whole-f32"
 )
+FAST += " coupled_all-whole-f32 glstm_relu-whole-f32 grid-whole-f32 indy_gru-whole-f32"
+FAST += " ln_lstm-whole-f32 nas-whole-f32 phased-whole-f32 sru-whole-f32"
+FAST += (
+    " time_freq-whole-f32 weight_norm-whole-f32 highway-whole-f32 attention-whole-f32"
+)
+# The rules of `raw_rnn` (who is finished, what is masked), arrays, unrolled drivers.
+FAST += (
+    " pseudo_code-f64 sticky finished-column all_finished-loop_state loop-later_none"
+)
+FAST += " old_handle gather-duplicates write_twice scatter-keeps unwritten-shape_given"
+FAST += " static-counter-two_one static-array_in_state-ragged saving-lstm"
+FAST += " two_ways-dict_outputs stack-two stack_dynamic-padding"
 
 
-def names(specifications):
-    return [specification["name"] for specification in specifications]
+@pytest.mark.fast(*FAST.split())
+@pytest.mark.parametrize("case", JIT, ids=name_of)
+def test_same_as_tensorflow(case):
+    spare = 0 if JIT.index(case) % 2 or not replay.steps(case) else replay.SPARE
+    replay.check(case, spare=spare)
 
 
-def one_in(count, cases):
-    """The names of every n-th case in each family."""
-    families = collections.defaultdict(list)
-    for case in cases:
-        families[case["family"]].append(case["name"])
-    return [name for family in families.values() for name in family[::count]]
+# Outside of jit, the loops run in Python: the same for all cells and loop functions.
+SOME = re.compile(r"array_in_state|-short|numpy|growing|python_bool|stack-one|-f32$")
+EAGER = [
+    case
+    for case in LOOPS
+    if case["where"] != "jit"
+    if case["function"] == "TensorArray" or SOME.search(case["name"])
+]
 
 
-def first_of_each_class(cases):
-    """The first case of each cell class, except for slow ones and twins of others."""
-    first = {}
-    for case in cases:
-        first.setdefault(case["cell"]["class"], case["name"])
-    others = "BidirectionalGridLSTMCell NTMCell Conv2DLSTMCell Conv3DLSTMCell"
-    others += " MultiRNNCell GRUBlockCell OutputProjectionWrapper"
-    return [name for kind, name in first.items() if kind not in others.split()]
+@pytest.mark.fast("pseudo_code-f32", "static-array_in_state", "grow", "split")
+@pytest.mark.parametrize("case", EAGER, ids=name_of)
+def test_same_as_tensorflow_outside_of_jit(case):
+    replay.check(case, jit=False)
 
 
 def refusal(case):
@@ -63,112 +76,30 @@ def refusal(case):
     return pytest.raises(getattr(builtins, wanted), match=words)
 
 
-@pytest.mark.fast(*one_in(30, CASES), "counter-[0-9]*", "pooled-[0-9]*")
-@pytest.mark.parametrize("case", CASES, ids=names(CASES))
-def test_same_as_tensorflow(case):
-    replay.check(case)
-
-
-@pytest.mark.fast(*first_of_each_class(CONTRIB), *OPTIONS)
-@pytest.mark.parametrize("case", CONTRIB, ids=names(CONTRIB))
-def test_same_as_contrib(case):
-    # Where jaxrnn deliberately differs, only the gradients differ.
-    replay.check(case, case["differs"] is None, SLACK.get(case["family"], 1))
-
-
-@pytest.mark.parametrize("error", ERRORS, ids=names(ERRORS))
+@pytest.mark.parametrize("error", store.recorded("tf1")["errors"], ids=name_of)
 def test_refuses_as_tensorflow(error):
     if error["early"]:
         with refusal(error):
             replay.bound_cells(error)
         return
-    cells = replay.bound_cells(error)
+    bound = replay.bound_cells(error)
     with refusal(error):
-        replay.attempt(error, cells)
+        replay.attempt(error, bound)
 
 
-# Loops.
-
-LOOPS = store.recorded("tf1_loops")["cases"]
-REFUSALS = store.recorded("tf1_loops")["refusals"]
-
-
-def run_in(where, cases=LOOPS):
-    return [case for case in cases if case["where"] in ("both", where)]
-
-
-def compare(case, **mode):
-    for path, got, wanted in replay_loops.pairs(case, **mode):
-        rtol, atol = 0, 0
-        if store.is_float(wanted.dtype.name):
-            rtol, atol = replay.TOLERANCES[case["dtype"]]
-            # Gradients have larger errors, because they are sums over rows and steps.
-            atol *= 5 if path.startswith("grads/") else 1
-        arrays = (array.astype(np.float64) for array in (got, wanted))
-        how = {"equal_nan": False, "err_msg": path}
-        np.testing.assert_allclose(*arrays, rtol, atol, **how)
-
-
-# The buffers of every other case, and of cases without steps, have exactly the size of
-# the run. The others have spare steps.
-JIT = run_in("jit")
-SPARED = [
-    (case, 0 if index % 2 or replay_loops.steps(case) == 0 else replay_loops.SPARE)
-    for index, case in enumerate(JIT)
-]
-
-# No other fast test has the values and gradients of these operations.
-ARRAYS = ("unwritten-*", "old_handle", "gather-duplicates", "write_twice")
-ARRAYS += ("scatter-keeps", "scatter-duplicates", "dynamic-array_in_state-ragged")
-# Nor the rules of `raw_rnn`: who is finished, and what is masked.
-RULES = ("pseudo_code-f64", "times_ten", "sticky", "finished-column", "finished-scalar")
-RULES += ("all_finished-loop_state", "loop-sum", "loop-later_none")
-# Nor these kinds of steps, outputs and layers of the unrolled drivers.
-STATIC = ("static-counter-*", "static-array_in_state-ragged", "stack*-two*")
-STATIC += ("two_ways-padding", "two_ways-dict_outputs")
-
-
-@pytest.mark.fast(*one_in(30, JIT), *ARRAYS, *RULES, *STATIC)
-@pytest.mark.parametrize(("case", "spare"), SPARED, ids=names(JIT))
-def test_loops_are_tensorflows_under_jit(case, spare):
-    compare(case, jit=True, spare=spare)
-
-
-# The drivers' loops in Python are the same in every case, so a third of the cases that
-# also run under jit suffices.
-EAGER = [
-    case
-    for index, case in enumerate(run_in("eager"))
-    if index % 3 == 0
-    or case["where"] == "eager"
-    or case["function"] == "TensorArray"
-    or case["name"] in RULES
-]
-
-
-@pytest.mark.fast(*one_in(40, EAGER), "scatter-growing", "split*", *ARRAYS, *RULES)
-@pytest.mark.parametrize("case", EAGER, ids=names(EAGER))
-def test_loops_are_tensorflows_outside_of_jit(case):
-    compare(case, jit=False)
-
-
-IN_JIT = run_in("jit", REFUSALS)
-
-
-@pytest.mark.parametrize("case", IN_JIT, ids=names(IN_JIT))
-def test_loops_refuse_as_tensorflow_under_jit(case):
+@pytest.mark.parametrize("case", store.recorded("tf1_loops")["refusals"], ids=name_of)
+def test_loops_refuse_as_tensorflow(case):
+    """Inside of jit, where they only are traced, and outside."""
+    given = replay.stand_ins(case)
+    if case["where"] != "eager":
+        with refusal(case):
+            jax.eval_shape(lambda given: replay.call(case, given, 4), given)
     with refusal(case):
-        replay_loops.attempt(case, jit=True)
-
-
-@pytest.mark.parametrize("case", REFUSALS, ids=names(REFUSALS))
-def test_loops_refuse_as_tensorflow_outside_of_jit(case):
-    with refusal(case):
-        replay_loops.attempt(case, jit=False)
+        replay.call(case, given)
 
 
 FOLDERS = {
-    "tf1": (CASES, {"nan", "inf", "-inf"}),
+    "tf1": (CELLS, {"nan", "inf", "-inf"}),
     "tf1_loops": (LOOPS, {"nan", "inf"}),
     "contrib": (CONTRIB, set()),
 }
@@ -177,6 +108,17 @@ TRIVIAL = re.compile(
     "clip_zero|[bth]0|all_zero|all_negative|no_rows|empty|unwritten-shape_given"
     "|all_finished-template"
 )
+
+
+def test_every_golden_is_compared():
+    """Here, or in `contrib/test_goldens.py`."""
+    others = store.attention() + store.recorded("seq2seq")["cases"]
+    every = CELLS + CONTRIB + LOOPS + others
+    files = {(case["folder"], case["family"]) for case in every}
+    recorded = [name for file in files for name in store.stored(*file)]
+    compared = {case["name"] for case in (*JIT, *EAGER, *others)}
+    assert sorted(recorded) == sorted(case["name"] for case in every)
+    assert compared == {*recorded}
 
 
 @pytest.mark.parametrize(("cases", "padding"), FOLDERS.values(), ids=FOLDERS)

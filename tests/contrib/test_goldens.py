@@ -1,0 +1,36 @@
+"""Attention and the decoders have the outputs, states and gradients of contrib.
+
+`golden/README.md` describes the goldens.
+"""
+
+import pytest
+
+from ..golden import replay, store
+
+CASES = store.attention() + store.recorded("seq2seq")["cases"]
+name_of = lambda case: case["name"]
+FAST = "bahdanau_norm-ragged luong_recursive-whole luong_parallel-whole"
+FAST += " bahdanau_hard-whole training-cut greedy-impute attention-beam-3-coverage"
+FAST += " loss-00-ragged-float64 tree-ragged"
+
+
+@pytest.mark.fast(*FAST.split())
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_same_as_contrib(case):
+    replay.check(case, spare=replay.SPARE)
+
+
+# One of each helper, and of each kind of search.
+EAGER = (
+    "training-f32 scheduled_embedding-always scheduled_output-auxiliary greedy-stack"
+)
+EAGER += " sample-certain-impute custom inference-samples beam-5-early-penalty"
+EAGER += " attention-beam-3-luong loss-03-ragged-float64 tree-whole history"
+
+
+@pytest.mark.fast("training-f32")
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case["name"] in EAGER.split()], ids=name_of
+)
+def test_same_as_contrib_outside_of_jit(case):
+    replay.check(case, jit=False)
