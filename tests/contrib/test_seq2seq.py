@@ -1,6 +1,6 @@
-"""The decoders of seq2seq: contrib's results, draws, derivatives, and refusals.
+"""The decoders of seq2seq: draws, derivatives, states and refusals.
 
-`golden/README.md` describes the goldens.
+Their goldens are in `test_goldens.py`.
 """
 # ruff: noqa: E501 (One refusal a row.)
 
@@ -17,46 +17,10 @@ from helpers import assert_near, bound, differentiated, draw, refusals
 import jaxrnn
 from jaxrnn import contrib, decode
 
-from ..golden import replay, replay_seq2seq, store
+from ..golden.hand_decoders import END
 
-END = replay_seq2seq.END
 KEY = jax.random.key(7)
 VOCAB, DEPTH, UNITS, TIME, BATCH = 6, 3, 4, 5, 3
-TOLERANCES = {"float64": (1e-12, 1e-12), "float32": (1e-5, 3e-6)}
-CASES = store.recorded("seq2seq")["cases"]
-
-
-# Contrib's results.
-
-
-def compare(case, **how):
-    rtol, atol = TOLERANCES[case["dtype"]]
-    rtol, atol = (case["rtol"] or rtol, case["rtol"] or atol)
-    for path, got, wanted in replay_seq2seq.pairs(case, **how):
-        replay.assert_near(path, got, wanted, rtol, atol)
-
-
-@pytest.mark.fast(
-    "training-impute",
-    "training-cut",
-    "greedy-impute",
-    "attention-beam-3-coverage",
-    "loss-00-ragged-float64",
-    "tree-ragged",
-)
-@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_same_as_contrib_under_jit(case):
-    compare(case, jit=True, spare=3)
-
-
-EAGER = "training-f32", "scheduled_embedding-always", "beam-5-early-penalty"
-SOME = [c for i, c in enumerate(CASES) if i % 3 == 0 or c["name"] in EAGER]
-
-
-@pytest.mark.fast("training-f32")
-@pytest.mark.parametrize("case", SOME, ids=[case["name"] for case in SOME])
-def test_same_as_contrib_outside_of_jit(case):
-    compare(case, jit=False)
 
 
 # A model of our own.
