@@ -61,7 +61,7 @@ BLIND = {
 }
 
 
-@pytest.mark.fast("recursive", "custom")
+@pytest.mark.fast("custom")
 @pytest.mark.parametrize("mechanism", BLIND.values(), ids=BLIND)
 def test_the_padding_of_a_memory_leaves_no_trace(mechanism):
     cell = attending(mechanism)

@@ -26,38 +26,53 @@ def run(cell, params, x=X, key=None, **options):
 # Initial values, and cells as values.
 
 
-def init(cell):
-    return cell.init(KEY, STEP)
-
-
 def test_initial_values_are_those_of_contrib():
-    indy = init(contrib.IndyGRUCell(200))
-    np.testing.assert_array_equal(indy["gates"]["bias"], 1)
-    np.testing.assert_array_equal(indy["candidate"]["bias"], 0)
-    for cell in (contrib.MinimalRNNCell(2), contrib.CFNCell(2)):
-        np.testing.assert_array_equal(init(cell)["bias"], 1)
-    for cell in (contrib.SRUCell(2), contrib.UGRNNCell(2), contrib.IndyLSTMCell(2)):
-        np.testing.assert_array_equal(init(cell)["bias"], 0)
-    weights = indy["gates"]["kernel_u"]
+    ones = contrib.MinimalRNNCell(2), contrib.CFNCell(2)
+    zeros = contrib.SRUCell(2), contrib.UGRNNCell(2), contrib.IndyLSTMCell(2)
+    biases = lambda cells: [cell.init(KEY, STEP)["bias"] for cell in cells]
+    highway = contrib.HighwayWrapper(GRUCell(3), False, 2.5)
+    embedding = contrib.EmbeddingWrapper(GRUCell(2), 40, 50)
+
+    @jax.jit  # What is not returned is not computed.
+    def init():
+        carry = highway.init(KEY, INPUTS)
+        carry = {name: carry[name] for name in ("carry_b", "transform_b")}
+        table = embedding.init(KEY, IDS)["embedding"]
+        gru = contrib.IndyGRUCell(200).init(KEY, STEP)
+        return biases(ones), biases(zeros), carry, table, gru
+
+    ones, zeros, carry, table, gru = init()
+    ones.append(gru["gates"]["bias"])
+    zeros.append(gru["candidate"]["bias"])
+    assert all((bias == 1).all() for bias in ones)
+    assert all((bias == 0).all() for bias in zeros)
+    assert (carry["carry_b"] == 2.5).all()
+    assert (carry["transform_b"] == -2.5).all()
+    assert abs(table.var() - 1) < 0.05
+    assert abs(table).max() <= 3**0.5
+    weights = gru["gates"]["kernel_u"]
     assert -1 <= weights.min() < -0.9 < 0.9 < weights.max() <= 1
 
 
 def test_initializers_are_taken():
     twos, threes = (jax.nn.initializers.constant(value) for value in (2, 3))
     both = {"kernel_initializer": twos, "bias_initializer": threes}
-    for make in (contrib.IndyLSTMCell, contrib.MinimalRNNCell, contrib.CFNCell):
-        params = init(make(2, **both))
-        kernel = params.get("kernel_w", params.get("kernel"))
-        np.testing.assert_array_equal(kernel, 2)
-        np.testing.assert_array_equal(params["bias"], 3)
-    gru = init(contrib.IndyGRUCell(2, **both))
-    for part, kernel in (("gates", "kernel_w"), ("candidate", "kernel")):
-        np.testing.assert_array_equal(gru[part][kernel], 2)
-        np.testing.assert_array_equal(gru[part]["bias"], 3)
-    np.testing.assert_array_equal(init(contrib.UGRNNCell(2, twos))["kernel"], 2)
     # The projection has the size of the state, whatever `num_in_proj` is.
-    projected = init(contrib.IntersectionRNNCell(2, 7, twos))["in_projection"]
-    np.testing.assert_array_equal(projected["kernel"], np.full((300, 2), 2))
+    intersection = contrib.IntersectionRNNCell(2, 7, twos)
+
+    @jax.jit
+    def init():
+        kinds = contrib.IndyLSTMCell, contrib.MinimalRNNCell, contrib.CFNCell
+        taken = [kind(2, **both).init(KEY, STEP) for kind in kinds]
+        taken += contrib.IndyGRUCell(2, **both).init(KEY, STEP).values()
+        taken.append({"kernel": contrib.UGRNNCell(2, twos).init(KEY, STEP)["kernel"]})
+        return taken, intersection.init(KEY, STEP)["in_projection"]["kernel"]
+
+    taken, projection = init()
+    for params in taken:
+        assert (params.get("kernel_w", params.get("kernel")) == 2).all()
+        assert np.all(params.get("bias", 3) == 3)
+    np.testing.assert_array_equal(projection, np.full((300, 2), 2))
 
 
 def test_equal_arguments_make_equal_cells():
@@ -65,6 +80,11 @@ def test_equal_arguments_make_equal_cells():
     assert contrib.SRUCell(2, None) == contrib.SRUCell(2, "tanh")
     assert contrib.LSTMBlockCell(4, cell_clip=-1) == contrib.LSTMBlockCell(4)
     assert contrib.GRUBlockCellV2(cell_size=4) == contrib.GRUBlockCellV2(4)
+    for clip in (None, 0, -1.0):
+        fused = contrib.LSTMBlockFusedCell(3, cell_clip=clip)
+        assert fused == contrib.LSTMBlockFusedCell(3)
+    assert STATIC != DYNAMIC
+    assert hash(STATIC) == hash(contrib.FusedRNNCellAdaptor(GRUCell(3)))
     lists = {"start_freqindex_list": [], "end_freqindex_list": []}
     assert isinstance(hash(contrib.GridLSTMCell(2, **GRID, **lists)), int)
 
@@ -86,14 +106,18 @@ def test_dropout_draws_from_the_key():
     plain = contrib.LayerNormBasicLSTMCell(50)
     cell = contrib.LayerNormBasicLSTMCell(50, **fields)
     seeded = contrib.LayerNormBasicLSTMCell(50, **fields, dropout_prob_seed=1)
-    params, key = drawn(cell, X[:, 0]), jax.random.key(2)
-    outputs = lambda cell, key=None: run(cell, params, key=key)[0]
-    quiet, dropped = outputs(cell), outputs(cell, key)
-    np.testing.assert_array_equal(quiet, outputs(plain))
-    np.testing.assert_array_equal(quiet, outputs(plain, key))
-    np.testing.assert_array_equal(dropped, outputs(cell, key))
-    assert not np.allclose(dropped, quiet)
-    assert not np.allclose(dropped, outputs(seeded, key))
+    params, x = drawn(cell, X[:, 0]), X[:, :2]
+
+    @jax.jit
+    def run_all(key):
+        outputs = lambda cell, key=None: run(cell, params, x, key)[0]
+        quiet = outputs(plain), outputs(cell), outputs(plain, key)
+        return *quiet, outputs(cell, key), outputs(seeded, key)
+
+    want, *quiet, dropped, other = run_all(jax.random.key(2))
+    np.testing.assert_array_equal(quiet, [want, want])
+    assert not np.allclose(dropped, want)
+    assert not np.allclose(dropped, other)
 
 
 @pytest.mark.slow
@@ -117,6 +141,7 @@ def test_what_is_not_finite_stays_in_its_group():
     assert np.isfinite(run(cell, params)[0][..., :2]).all()
 
 
+@pytest.mark.slow
 def test_groups_of_whole_sequences_start_again_at_resets():
     # In float32 groups run by the native loops, where they were built.
     cell = contrib.GLSTMCell(4, number_of_groups=2)
@@ -157,7 +182,7 @@ def test_a_phased_lstm_may_have_no_units():
     inputs = jnp.ones((2, 1)), jnp.ones((2, 3))
     cell = contrib.PhasedLSTMCell(0)
     state = cell.zero_state(2, inputs[1].dtype)
-    output, _ = cell.apply(drawn(cell, inputs), inputs, state)
+    output, _ = jax.jit(cell.apply)(drawn(cell, inputs), inputs, state)
     assert output.shape == (2, 0)
 
 
@@ -173,11 +198,9 @@ def test_attention_over_an_empty_batch():
 def test_a_layer_norm_of_equal_numbers_is_finite():
     """Its variance is 0; the gradient, too, stays finite."""
     cell, x = contrib.LayerNormLSTMCell(4, layer_norm=True), jnp.ones((2, 3, 3))
-    params = jax.tree.map(jnp.zeros_like, drawn(cell, x[:, 0]))
-    loss = lambda params: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[
-        0
-    ].sum()
-    assert all(map(np.isfinite, map(np.sum, jax.tree.leaves(jax.grad(loss)(params)))))
+    params = jax.tree.map(np.zeros_like, drawn(cell, x[:, 0]))
+    gradient = jax.jit(jax.grad(lambda params: run(cell, params, x)[0].sum()))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(params)))
 
 
 # Wrappers: initial values, names and ids.
@@ -185,15 +208,6 @@ def test_a_layer_norm_of_equal_numbers_is_finite():
 DEPTH, F64 = 3, jnp.float64
 INPUTS = jax.ShapeDtypeStruct((4, DEPTH), jnp.float32)
 IDS = jax.ShapeDtypeStruct((4, 1), jnp.int32)
-
-
-def test_initial_values_of_wrappers_are_those_of_contrib():
-    params = contrib.HighwayWrapper(GRUCell(DEPTH), False, 2.5).init(KEY, INPUTS)
-    np.testing.assert_array_equal(params["carry_b"], 2.5)
-    np.testing.assert_array_equal(params["transform_b"], -2.5)
-    table = contrib.EmbeddingWrapper(GRUCell(2), 40, 50).init(KEY, IDS)["embedding"]
-    assert abs(table.var() - 1) < 0.05
-    assert abs(table).max() <= 3**0.5
 
 
 SCOPES = {
@@ -211,19 +225,14 @@ def test_the_wrapped_cells_parameters_are_under_its_scope(scope):
 
 
 def test_ids_may_lack_their_axis_and_those_that_are_unknown_are_nan():
-    cell = contrib.EmbeddingWrapper(GRUCell(2), 5, 3)
-    bound = cell.bind(drawn(cell, IDS))
-    ids, state = jnp.asarray([0, -1, 5, 2**32, -(2**32)]), jnp.zeros((5, 2), "float32")
-    flat, apart = bound(ids, state)[0], bound(ids[:, None], state)[0]
-    np.testing.assert_array_equal(flat, apart)
-    np.testing.assert_array_equal(jnp.isnan(flat).any(axis=1), [False] + [True] * 4)
-
-
-def test_the_type_of_ids_may_be_smaller_than_their_number():
+    """Their type may be smaller than their number."""
     cell = contrib.EmbeddingWrapper(GRUCell(2), 300, 3)
-    bound = cell.bind(drawn(cell, IDS))
-    output, _ = bound(jnp.asarray([0, 255], jnp.uint8), cell.zero_state(2, jnp.float32))
-    assert jnp.isfinite(output).all()
+    bound, state = cell.bind(drawn(cell, IDS)), jnp.zeros((5, 2), "float32")
+    run = jax.jit(lambda ids: bound(ids, state)[0])
+    ids = np.asarray([0, -1, 300, 2**32, -(2**32)])
+    np.testing.assert_array_equal(run(ids), run(ids[:, None]))
+    np.testing.assert_array_equal(np.isnan(run(ids)).any(axis=1), [False] + [True] * 4)
+    assert np.isfinite(run(np.asarray([0, 255, 1, 2, 3], np.uint8))).all()
 
 
 # Cells of whole sequences: lists of steps, keys and values of their own.
@@ -276,11 +285,3 @@ def test_the_key_reaches_the_cell():
     wanted, _ = jaxrnn.dynamic_rnn(bound, XS, dtype=XS.dtype, time_major=True)
     assert_near(outputs, wanted, tolerance=1e-12)
     assert (outputs == 0).any()
-
-
-def test_cells_of_whole_sequences_are_values():
-    assert contrib.LSTMBlockFusedCell(3) == contrib.LSTMBlockFusedCell(3)
-    assert contrib.LSTMBlockFusedCell(3, cell_clip=0).cell_clip is None
-    assert contrib.LSTMBlockFusedCell(3, cell_clip=-1.0).cell_clip is None
-    assert STATIC != DYNAMIC
-    assert hash(STATIC) == hash(contrib.FusedRNNCellAdaptor(GRUCell(3)))

@@ -9,8 +9,8 @@ from ..golden import replay, store
 
 CASES = store.attention() + store.recorded("seq2seq")["cases"]
 name_of = lambda case: case["name"]
-FAST = "bahdanau_norm-ragged luong_recursive-whole luong_parallel-whole"
-FAST += " bahdanau_hard-whole training-cut greedy-impute attention-beam-3-coverage"
+FAST = "bahdanau_norm-ragged luong_recursive-ragged luong_parallel-whole"
+FAST += " bahdanau_hard-whole training-cut greedy-impute beam-3-early"
 FAST += " loss-00-ragged-float64 tree-ragged"
 
 

@@ -6,7 +6,6 @@ Their goldens are in `test_goldens.py`.
 
 import functools
 import inspect
-import re
 
 import jax
 import jax.numpy as jnp
@@ -76,12 +75,10 @@ def test_signatures_are_contribs():
     }
     for name, signature in wanted.items():
         got = inspect.signature(getattr(contrib, name)).parameters.values()
-        got = [
-            p.name if p.default is p.empty else f"{p.name}={p.default}"
-            for p in got
-            if p.kind is not p.KEYWORD_ONLY
+        names = [
+            p.replace(annotation=p.empty) for p in got if p.kind is not p.KEYWORD_ONLY
         ]
-        assert ", ".join(got) == signature, name
+        assert f"({signature})" == str(inspect.Signature(names)), name
 
 
 @pytest.mark.fast("0", "5")
@@ -108,7 +105,7 @@ AS_BOUND = {
 }
 
 
-@pytest.mark.fast("int-symbolic", "traced-symbolic")
+@pytest.mark.fast("traced-symbolic")
 @pytest.mark.parametrize("max_time", ["int", "symbolic"])
 @pytest.mark.parametrize("maximum", AS_BOUND)
 def test_the_smallest_of_all_bounds_holds_in_an_export(maximum, max_time):
@@ -250,8 +247,7 @@ def test_vmap_of_beams():
 class StopDecoder(contrib.BasicDecoder):
     """Emits a second output, as users' decoders of TensorFlow do."""
 
-    def _rnn_output_size(self):
-        return {"logits": VOCAB, "stop": 1}
+    _rnn_output_size = lambda self: {"logits": VOCAB, "stop": 1}
 
     def step(self, time, inputs, state, name=None):
         emit, state, inputs, finished = super().step(time, inputs, state)
@@ -274,8 +270,7 @@ def test_a_basic_decoder_that_emits_more():
 
 
 class TupleDecoder(StopDecoder):
-    def _rnn_output_size(self):
-        return {"logits": (VOCAB,), "stop": 1}
+    _rnn_output_size = lambda self: {"logits": (VOCAB,), "stop": 1}
 
 
 @pytest.mark.slow
@@ -321,8 +316,7 @@ def attended_beams(memory, lengths=None, width=2, **options):
     return contrib.dynamic_decode(decoder, maximum_iterations=5)
 
 
-@pytest.mark.parametrize("dead_from", [0, 1, 2])
-def test_beams_without_a_possible_id(dead_from):
+def test_beams_without_a_possible_id():
     """Neither their scores nor the gradients of other rows are NaN."""
     is_dead = np.arange(BATCH)[:, None] == 1
     count = lambda params, inputs, state, key=None: (state, state + 1)
@@ -344,13 +338,14 @@ def test_beams_without_a_possible_id(dead_from):
     both = jax.jit(jax.grad(run, has_aux=True))
     weights = draw(3, VOCAB)
     weights[:, END] = -9.0
-    gradient, got = both(weights, dead_from)
     want_gradient, want = both(weights, 9)
-    np.testing.assert_allclose(gradient, want_gradient, rtol=1e-12)
     alive = lambda tree: jax.tree.map(lambda x: x[~is_dead[:, 0]], tree)
-    assert_near(alive(got), alive(want), tolerance=1e-12)
-    assert np.isneginf(got[1][1]).all()
-    assert np.isneginf(got[2][1]).all()
+    for dead_from in (0, 1, 2):
+        gradient, got = both(weights, dead_from)
+        np.testing.assert_allclose(gradient, want_gradient, rtol=1e-12)
+        assert_near(alive(got), alive(want), tolerance=1e-12)
+        assert np.isneginf(got[1][1]).all()
+        assert np.isneginf(got[2][1]).all()
 
 
 @pytest.mark.slow
@@ -397,6 +392,7 @@ def test_arrays_in_the_state_stay_if_not_reordered():
     assert isinstance(state.cell_state.alignment_history, jaxrnn.TensorArray)
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("impute", [False, True])
 def test_states_with_scalars_and_arrays(impute):
     decoder = basic(TRAINING, ATTENDING, ATTENTION.initial_state(MEMORY))
@@ -417,7 +413,7 @@ def test_loss_and_its_gradient_ignore_padding():
     logits, targets = draw(2, 3, VOCAB), jnp.array([[1, 2, 0], [3, 0, 0]])
     weights = jnp.array([[1.0, 1.0, 0.0], [0.5, 0.0, 0.0]])
     padded = jnp.where(weights[..., None] == 0, jnp.nan, logits)
-    loss = jax.value_and_grad(contrib.sequence_loss)
+    loss = jax.jit(jax.value_and_grad(contrib.sequence_loss))
     want = loss(logits, targets, weights)
     for padding in (0, -1, -99, VOCAB, 99):
         ids = jnp.where(weights == 0, padding, targets)
@@ -452,41 +448,41 @@ def custom(**changes):
 loss = functools.partial(contrib.sequence_loss, draw(2, 3, 4))
 zeros = jnp.zeros((2, 3), jnp.int32)
 REFUSALS = [
-    (decoding(lambda: 3), TypeError, "`decoder` must be a Decoder, got 3."),
-    (decoding(lambda: basic(GREEDY), maximum_iterations=-1), ValueError, "`maximum_iterations` must be at least 0, got -1."),
-    (lambda: jax.jit(lambda n: decoding(lambda: basic(GREEDY), maximum_iterations=n)())(3), ValueError, "`max_time` must be given to emit values under jit or vmap, got None."),
-    (lambda: jax.jit(lambda n: decoding(lambda: basic(GREEDY), maximum_iterations=n, max_time=4)())(3.0), TypeError, "`maximum_iterations` must be an integer, got float"),
-    (decoding(lambda: basic(GREEDY), impute_finished=1), TypeError, "`impute_finished` must be True or False, got 1."),
-    (decoding(lambda: beams(2), impute_finished=True), ValueError, "`impute_finished` must be False for a decoder that tracks its own"),
-    (jax.jit(decoding(lambda: basic(GREEDY))), ValueError, "`maximum_iterations` must be given to emit values under jit or vmap, got None."),
-    (decoding(custom(sample_fn=lambda time, outputs, state: jnp.zeros(2, jnp.int32))), ValueError, "`outputs.sample_id` must have shape [3], got int32[2]. The decoder's `output_size`"),
-    (decoding(custom(sample_fn=lambda time, outputs, state: jnp.zeros(3))), TypeError, "`outputs.sample_id` must have dtype int32, got float64[3]."),
-    (decoding(custom(initialize_fn=lambda: (jnp.zeros(3), INPUTS[:, 0]))), TypeError, "`finished` must have dtype bool, got float64[3]."),
-    (lambda: contrib.BasicDecoder(CELL, GREEDY, STATE), TypeError, "`cell` must be a bound cell, got GRUCell"),
-    (lambda: contrib.BasicDecoder(BOUND, INPUTS, STATE), TypeError, "`helper` must be a Helper, got float64[3, 5, 3]."),
-    (lambda: contrib.BasicDecoder(BOUND, GREEDY, STATE, 3), TypeError, "`output_layer` must be a function, got 3."),
-    (decoding(lambda: contrib.BasicDecoder(BOUND, GREEDY, STATE[:2])), ValueError, "`initial_state` must have as many rows as the inputs or tokens of the helper (3), got float64[2, 4]."),
-    (lambda: contrib.TrainingHelper(INPUTS, [6, 1, 1]), ValueError, "`sequence_length` must not exceed the number of steps of the inputs (5), got 6."),
-    (lambda: contrib.TrainingHelper(INPUTS, None), ValueError, "`sequence_length` must be integers [batch], got None."),
-    (lambda: contrib.TrainingHelper(START, LENGTHS), ValueError, "`inputs` must hold arrays [batch, time, ...] or, with `time_major`, [time, batch, ...], got int64[3]."),
-    (lambda: contrib.GreedyEmbeddingHelper(3, START, END), TypeError, "`embedding` must be a table [vocab, ...] or a function of ids, got 3."),
-    (lambda: contrib.GreedyEmbeddingHelper(TABLE, 2, END), ValueError, "`start_tokens` must be integers [batch], got int64[]."),
-    (lambda: contrib.GreedyEmbeddingHelper(TABLE, START, START), ValueError, "`end_token` must be an integer scalar, got int64[3]."),
-    (lambda: sampling(seed="a", key=KEY), TypeError, "`seed` must be an integer, got 'a'."),
-    (lambda: scheduled(jnp.ones(2)), ValueError, "`sampling_probability` must be a number or an array [3], one number per row, got float64[2]."),
-    (decoding(lambda: basic(GREEDY, layer=lambda x: (x, x))), TypeError, "`logits` must be floating-point [3, vocab], got (float64[3, 4], float64[3, 4])."),
-    (lambda: contrib.BeamSearchDecoder(BOUND, TABLE, START, END, STATE, 2), ValueError, "`initial_state` must have one row per beam (3 * 2 rows), got float64[3, 4]. Apply `tile_batch` to a state with batch size 3"),
-    (decoding(lambda: beams_of(TABLE[:4])), ValueError, "`embedding` must have at least one row per logit (6), got float64[4, 3]. If the cell does not output logits, pass an `output_layer`."),
-    (decoding(lambda: basic(contrib.GreedyEmbeddingHelper(TABLE[:3], START % 3, END), layer=None)), ValueError, "`embedding` must have at least one row per logit (4), got float64[3, 3]. If the cell"),
-    (lambda: beams(0), ValueError, "`multiplier` must be at least 1, got 0."),
-    (decoding(lambda: beams(2, coverage_penalty_weight=0.1)), ValueError, "`coverage_penalty_weight` must be 0 for a cell whose state has no"),
-    (decoding(lambda: contrib.BeamSearchDecoder(BOUND, TABLE, START, END, STATE, 1, lambda x: x[0])), ValueError, "`logits` must be floating-point [3, 1, vocab], got float64[1, 4]."),
-    (lambda: contrib.gather_tree(zeros, zeros, START, END), ValueError, "`step_ids` must be integers [time, batch, beam], got int32[2, 3]."),
-    (lambda: loss(jnp.zeros((2, 4), jnp.int32), jnp.ones((2, 4))), ValueError, "to fit `logits` [2, 3, 4], got int32[2, 4]. If the logits come from `dynamic_decode` outside jit, truncate"),
-    (lambda: loss(jnp.ones((2, 3)), zeros), TypeError, "`targets` must be integers, got float64[2, 3]."),
-    (lambda: loss(zeros, jnp.ones((2, 3)), sum_over_batch=True), ValueError, "`sum_over_...` must be False for an axis over which the loss is averaged"),
-    (lambda: stopping(TupleDecoder), ValueError, "a TensorShape for another array, a tuple for a nest."),
+    (TypeError, "`decoder`", decoding(lambda: 3)),
+    (ValueError, "`maximum_iterations`", decoding(lambda: basic(GREEDY), maximum_iterations=-1)),
+    (ValueError, "`max_time`", lambda: jax.jit(lambda n: decoding(lambda: basic(GREEDY), maximum_iterations=n)())(3)),
+    (TypeError, "`maximum_iterations`", lambda: jax.jit(lambda n: decoding(lambda: basic(GREEDY), maximum_iterations=n, max_time=4)())(3.0)),
+    (TypeError, "`impute_finished`", decoding(lambda: basic(GREEDY), impute_finished=1)),
+    (ValueError, "`impute_finished`", decoding(lambda: beams(2), impute_finished=True)),
+    (ValueError, "`maximum_iterations`", jax.jit(decoding(lambda: basic(GREEDY)))),
+    (ValueError, "`outputs.sample_id`", decoding(custom(sample_fn=lambda time, outputs, state: jnp.zeros(2, jnp.int32)))),
+    (TypeError, "`outputs.sample_id`", decoding(custom(sample_fn=lambda time, outputs, state: jnp.zeros(3)))),
+    (TypeError, "`finished`", decoding(custom(initialize_fn=lambda: (jnp.zeros(3), INPUTS[:, 0])))),
+    (TypeError, "`cell`", lambda: contrib.BasicDecoder(CELL, GREEDY, STATE)),
+    (TypeError, "`helper`", lambda: contrib.BasicDecoder(BOUND, INPUTS, STATE)),
+    (TypeError, "`output_layer`", lambda: contrib.BasicDecoder(BOUND, GREEDY, STATE, 3)),
+    (ValueError, "`initial_state`", decoding(lambda: contrib.BasicDecoder(BOUND, GREEDY, STATE[:2]))),
+    (ValueError, "`sequence_length`", lambda: contrib.TrainingHelper(INPUTS, [6, 1, 1])),
+    (ValueError, "`sequence_length`", lambda: contrib.TrainingHelper(INPUTS, None)),
+    (ValueError, "`inputs`", lambda: contrib.TrainingHelper(START, LENGTHS)),
+    (TypeError, "`embedding`", lambda: contrib.GreedyEmbeddingHelper(3, START, END)),
+    (ValueError, "`start_tokens`", lambda: contrib.GreedyEmbeddingHelper(TABLE, 2, END)),
+    (ValueError, "`end_token`", lambda: contrib.GreedyEmbeddingHelper(TABLE, START, START)),
+    (TypeError, "`seed`", lambda: sampling(seed="a", key=KEY)),
+    (ValueError, "`sampling_probability`", lambda: scheduled(jnp.ones(2))),
+    (TypeError, "`logits`", decoding(lambda: basic(GREEDY, layer=lambda x: (x, x)))),
+    (ValueError, "`initial_state`", lambda: contrib.BeamSearchDecoder(BOUND, TABLE, START, END, STATE, 2)),
+    (ValueError, "`embedding`", decoding(lambda: beams_of(TABLE[:4]))),
+    (ValueError, "`embedding`", decoding(lambda: basic(contrib.GreedyEmbeddingHelper(TABLE[:3], START % 3, END), layer=None))),
+    (ValueError, "`multiplier`", lambda: beams(0)),
+    (ValueError, "`coverage_penalty_weight`", decoding(lambda: beams(2, coverage_penalty_weight=0.1))),
+    (ValueError, "`logits`", decoding(lambda: contrib.BeamSearchDecoder(BOUND, TABLE, START, END, STATE, 1, lambda x: x[0]))),
+    (ValueError, "`step_ids`", lambda: contrib.gather_tree(zeros, zeros, START, END)),
+    (ValueError, "`logits`", lambda: loss(jnp.zeros((2, 4), jnp.int32), jnp.ones((2, 4)))),
+    (TypeError, "`targets`", lambda: loss(jnp.ones((2, 3)), zeros)),
+    (ValueError, "`sum_over_...`", lambda: loss(zeros, jnp.ones((2, 3)), sum_over_batch=True)),
+    (ValueError, "TensorShape", lambda: stopping(TupleDecoder)),
 ]  # fmt: skip
 
 
-test_refuses = refusals(REFUSALS, "call error message", re.escape)
+test_refuses = refusals(REFUSALS)

@@ -1,14 +1,12 @@
 """Scores of given sequences and of what was found; ensembles of models."""
 
-import re
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from decoders import END, START, OneRow, arguments, every_sequence, make_params, padded
-from helpers import assert_near, bound, differentiated
+from helpers import assert_near, bound, differentiated, refusals
 
 import jaxrnn
 from jaxrnn import contrib, decode
@@ -85,6 +83,7 @@ def test_what_follows_the_end_has_no_effect():
         assert np.isnan(score(ids)).tolist() == [True, False]
 
 
+@pytest.mark.fast("list-False")
 @pytest.mark.parametrize(
     ("convert", "x64"), [(list, False), (np.array, False), (jnp.asarray, True)]
 )
@@ -98,8 +97,10 @@ def test_ids_beyond_int32_are_outside_of_the_vocabulary(convert, x64):
     assert np.isfinite(inside).all()
 
 
-@pytest.mark.parametrize("wrong", [2**31, 2**32 + 1, -(2**31) - 1])
-@pytest.mark.parametrize("convert", [list, np.array, jnp.asarray])
+@pytest.mark.parametrize(
+    ("convert", "wrong"),
+    [(list, 2**31), (np.array, 2**32 + 1), (jnp.asarray, -(2**31) - 1)],
+)
 def test_start_ids_beyond_int32(convert, wrong):
     given = arguments("gru", make_params("gru", 4, 0)) | {"max_time": 2}
     with pytest.raises(ValueError, match=rf"that fit int32, got {wrong}\."):
@@ -194,6 +195,7 @@ def attending(seed):
     }
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_cells_that_attend():
     """Beams share the memories, and the scores of the beams are those found."""
     together = decode.ensemble([attending(0), attending(1)]) | SHARED
@@ -239,29 +241,30 @@ def test_members_of_few_bits_are_averaged_in_float32():
 
 
 REAL = member("gru", make_params("gru", 4, 0))
-refused = lambda error, message: pytest.raises(error, match=re.escape(message))
 
 
-def test_refused_models():
-    with refused(TypeError, "`models` must be a list of dicts, got dict."):
-        decode.ensemble({})
-    with refused(ValueError, "`models` must hold at least one model, got []."):
-        decode.ensemble([])
-    keys = "`models[0]` must have the keys cell, embed, initial_state, project, got ["
-    for wrong in ({"cell": REAL["cell"]}, REAL | {"end_id": 0}):
-        with refused(ValueError, keys):
-            decode.ensemble([wrong])
-    with refused(TypeError, "`cell` must be a bound cell, got None") as caught:
+def refuse(*models):
+    return lambda: decode.ensemble([*models])
+
+
+def project(logits):
+    models = decode.ensemble([REAL, REAL | {"project": lambda _: jnp.asarray(logits)}])
+    return lambda: decode.greedy(**models, **SHARED, max_time=2)
+
+
+REFUSALS = [
+    (TypeError, "`models`", lambda: decode.ensemble({})),
+    (ValueError, "`models`", refuse()),
+    (ValueError, r"`models\[0\]`", refuse({"cell": REAL["cell"]})),
+    (ValueError, r"`models\[0\]`", refuse(REAL | {"end_id": 0})),
+    (ValueError, "same shape", project(np.zeros((2, 5)))),
+    (TypeError, "`logits`", project(np.zeros((2, 4), int))),
+]
+
+test_refuses = refusals(REFUSALS)
+
+
+def test_the_model_is_named_whose_cell_is_refused():
+    with pytest.raises(TypeError) as caught:
         decode.ensemble([REAL, REAL | {"cell": None}])
     assert caught.value.__notes__ == ["Raised for `models[1]`."]
-
-
-def test_refused_logits():
-    def run(logits):
-        other = REAL | {"project": lambda _: jnp.asarray(logits)}
-        decode.greedy(**decode.ensemble([REAL, other]), **SHARED, max_time=2)
-
-    with refused(ValueError, "All input arrays must have the same shape"):
-        run(np.zeros((2, 5)))
-    with refused(TypeError, "`logits` must be floating-point [2, vocab], got int64[2"):
-        run(np.zeros((2, 4), int))

@@ -31,30 +31,21 @@ SPARE = 3  # Steps that buffers hold under jit, beyond those that a loop takes.
 
 
 class ProtocolCell:
-    """A cell that is none of jaxrnn's classes, but keeps their protocol."""
+    """A cell that is none of jaxrnn's classes, but keeps their protocol.
+
+    It has no parameters, and `step(params, inputs, state)`.
+    """
 
     def __init__(self, step, state_size, output_size):
-        """Takes `step(params, inputs, state)` of a cell without parameters."""
-        self._step = step
-        self.state_size = state_size
-        self.output_size = output_size
+        self.step, self.state_size, self.output_size = step, state_size, output_size
 
-    def __call__(self, inputs, state):
-        """One step."""
-        return self._step({}, inputs, state)
+    __call__ = lambda self, inputs, state: self.step({}, inputs, state)
+    bind = lambda self, params, key=None: self
+    init = lambda self, key, inputs, dtype=None: {}
 
     def zero_state(self, batch_size, dtype):
-        """Zeros for each size of the state; the goldens' are leaves."""
-        shape = self.state_size
-        return jnp.zeros((batch_size, *tuple(shape)), dtype)
-
-    def bind(self, params, key=None):
-        """Itself, so that tests treat all cells alike."""
-        return self
-
-    def init(self, key, inputs, dtype=None):
-        """No parameters."""
-        return {}
+        """Zeros for the state; those of the goldens are one array."""
+        return jnp.zeros((batch_size, *tuple(self.state_size)), dtype)
 
 
 def _hand_cell(spec, step, *sizes):
@@ -222,6 +213,10 @@ def _loss(case, named, limit):
     return {"loss": contrib.sequence_loss(**named["given"], **options)}
 
 
+def _gather(case, named, limit):
+    return {"beams": contrib.gather_tree(**named["given"])}
+
+
 def _sharpened(mechanism, output, state, layer):
     alignments, state = mechanism(output, state)
     return mechanism.context(alignments**2), alignments, state
@@ -284,9 +279,7 @@ CALLS = {
     "attention": _attend,
     "decode": _decode,
     "sequence_loss": _loss,
-    "gather_tree": lambda _, named, __: {
-        "beams": contrib.gather_tree(**named["given"])
-    },
+    "gather_tree": _gather,
 }
 
 
