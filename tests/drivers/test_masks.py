@@ -25,22 +25,21 @@ MASK = np.random.default_rng(1).random((BATCH, TIME)) < 0.6
 MASK[0], MASK[1] = False, True
 LENGTHS = np.array([0, 7, 3, 1, 2], np.int32)
 NO_GAPS = np.arange(TIME) < LENGTHS[:, None]
-RESETS = np.random.default_rng(3).random((BATCH, TIME)) < 0.5
+RESETS = np.random.default_rng(4).random((BATCH, TIME)) < 0.5
 CELL = jaxrnn.LSTMCell(4, use_peepholes=True, num_proj=2)
 F64 = "float64"
 STATES = {"dtype": F64, "return_states": True}
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("time_major", [False, True])
-def test_a_reset_at_a_masked_step_takes_effect_at_the_next_valid_step(time_major):
+def test_a_reset_at_a_masked_step_takes_effect_at_the_next_valid_step():
     """With a traced mask, whose values do not select the program."""
     setup = make_setup(CELL, X[:, 0], "float64")
-    turn = lambda x: jnp.swapaxes(x, 0, 1) if time_major else x
+    turn = lambda x: jnp.swapaxes(x, 0, 1)
 
     @jax.jit
     def run(x, **given):
-        options = {"time_major": time_major, **given, **STATES}
+        options = {"time_major": True, **given, **STATES}
         return jaxrnn.dynamic_rnn(setup.bind(), x, None, setup.state, **options)
 
     padded = np.where(MASK[..., None], X, np.nan)
@@ -52,6 +51,7 @@ def test_a_reset_at_a_masked_step_takes_effect_at_the_next_valid_step(time_major
             pending |= RESETS[b, t]
             if MASK[b, t]:
                 moved[b, t], pending = pending, False
+    assert (moved & ~RESETS).any()
     zeros = CELL.zero_state(BATCH, jnp.float64)
     args = setup, setup.params, X, setup.state, None, MASK, moved, zeros
     close((turn(outputs), last[0], jax.tree.map(turn, last[1])), unrolled_states(*args))
@@ -68,6 +68,7 @@ def test_a_known_mask_without_gaps_is_lengths():
     close(jax.jit(lambda mask: run(mask=mask))(NO_GAPS), want)
 
 
+@pytest.mark.fast("False-gaps")
 @pytest.mark.parametrize("mask", [MASK, NO_GAPS], ids=["gaps", "no gaps"])
 @pytest.mark.parametrize("traced", [False, True])
 def test_both_directions(mask, traced):
@@ -125,60 +126,48 @@ KEYED = KEYED.bind({})
 KEYS, OTHER_KEYS = (jax.random.split(jax.random.key(n), BATCH) for n in range(2))
 
 
-def test_keys_in_the_state():
-    """Masked steps keep the keys in a state, like its numbers."""
-    after = [KEYS]
+def folded(keys):
+    """The keys after 0 to all steps."""
+    after = [keys]
     for _ in range(TIME):
         after.append(FOLD(after[-1]))
-    _, last, keys = jaxrnn.dynamic_rnn(
-        KEYED, X, mask=MASK, initial_state=KEYS, **STATES
-    )
-    want = jnp.stack(after)[np.cumsum(MASK, axis=1), np.arange(BATCH)[:, None]]
+    return jnp.stack(after)
+
+
+def test_keys_in_the_state():
+    """Masked steps keep the keys in a state, like its numbers."""
+    run = functools.partial(jaxrnn.dynamic_rnn, KEYED, X, mask=MASK)
+    _, last, keys = run(initial_state=KEYS, **STATES)
+    want = folded(KEYS)[np.cumsum(MASK, axis=1), np.arange(BATCH)[:, None]]
     assert (keys == want).all()
     assert (last == want[:, -1]).all()
 
 
-def in_packs(resets, lengths):
-    """The keys of `packed_rnn`, whose sequences start where a row would be reset."""
-    ends = [
-        [*np.flatnonzero(row[1:n]) + 1, n]
-        for row, n in zip(resets, lengths, strict=True)
-    ]
-    starts = [[0, *row[:-1]] for row in ends]
-    places = [
-        (b, i, j) for b in range(BATCH) for i, j in zip(starts[b], ends[b], strict=True)
-    ]
-    packed = jaxrnn.pack_sequences([X[b, i:j] for b, i, j in places])
-    pairs = [(OTHER_KEYS if resets[b, i] else KEYS)[b] for b, i, _ in places]
-    _, last = jaxrnn.packed_rnn(KEYED, packed, jnp.stack(pairs), X.dtype)
-    return last[np.cumsum([len(row) for row in ends]) - 1]
-
-
-def in_a_stream(resets, lengths):
-    """The keys of a stream; its rows have no lengths, so each is read at its end."""
-    stream, keys = jaxrnn.export.Streamer(KEYED, BATCH, initial_state=KEYS), []
+def in_a_stream(resets):
+    stream = jaxrnn.export.Streamer(KEYED, BATCH, initial_state=KEYS)
     for t in range(TIME):
         stream(X[:, t], resets=resets[:, t], reset_state=OTHER_KEYS)
-        keys.append(stream.state)
-    return jnp.stack(keys)[lengths - 1, np.arange(BATCH)]
+    return stream.state
 
 
-def in_a_driver(resets, lengths, run=jaxrnn.dynamic_rnn, cell=KEYED):
+def in_a_driver(resets):
     given = {"resets": resets, "reset_state": OTHER_KEYS, "initial_state": KEYS}
-    return run(cell, X, lengths, dtype=X.dtype, **given)[1]
+    return jaxrnn.dynamic_rnn(KEYED, X, dtype=F64, **given)[1]
 
 
-@pytest.mark.parametrize("run", [in_packs, in_a_stream, in_a_driver])
+@pytest.mark.parametrize("run", [in_a_stream, in_a_driver])
 def test_keys_restart(run):
-    """A row that restarts draws from its new key; the numbers come from a loop."""
-    resets, lengths = MASK & (np.arange(TIME) % 2 == 0), np.maximum(MASK.sum(1), 1)
-    keys = []
-    for b in range(BATCH):
-        key = KEYS[b]
-        for t in range(lengths[b]):
-            key = jax.random.fold_in(OTHER_KEYS[b] if resets[b, t] else key, 1)
-        keys.append(key)
-    assert (run(resets, lengths) == jnp.stack(keys)).all()
+    """A row that restarts draws from its new key."""
+    old, new = folded(KEYS), folded(OTHER_KEYS)
+    ends = [np.flatnonzero(row) for row in MASK]
+    want = [new[TIME - t[-1], b] if len(t) else old[-1, b] for b, t in enumerate(ends)]
+    assert (run(MASK) == jnp.stack(want)).all()
+
+
+def test_sequences_in_a_pack_start_from_their_keys():
+    packed = jaxrnn.pack_sequences(X, LENGTHS)
+    _, got = jaxrnn.packed_rnn(KEYED, packed, KEYS, F64)
+    assert (got == jaxrnn.dynamic_rnn(KEYED, X, LENGTHS, KEYS, F64)[1]).all()
 
 
 def test_keys_have_no_zero():
@@ -211,7 +200,6 @@ def test_read_only_parts_need_no_rows():
 CELLS = {
     "lstm": jaxrnn.LSTMCell(3, use_peepholes=True, num_proj=2),
     "gru": jaxrnn.GRUCell(2),
-    "stack": jaxrnn.MultiRNNCell([jaxrnn.GRUCell(2), jaxrnn.BasicLSTMCell(2)]),
     "linear": jaxrnn.MinGRUCell(2),
     "function": scanned(jaxrnn.BasicRNNCell(2)),
 }
@@ -250,9 +238,11 @@ def test_any_resets_and_lengths(name, resets, lengths):
     close(*both(name, lengths, resets))
 
 
-@pytest.mark.fast("gru-strategy0")
-@pytest.mark.parametrize("strategy", [Recompute(4), Nested(2), Offload(Recompute(2))])
-@pytest.mark.parametrize("name", ["gru", "linear", "function"])
+@pytest.mark.fast("function-*")
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [("gru", Recompute(4)), ("linear", Nested(2)), ("function", Offload(Recompute(2)))],
+)
 def test_memory_strategies(name, strategy):
     cell = bound(CELLS[name])
 
@@ -268,15 +258,11 @@ def test_memory_strategies(name, strategy):
 
 def test_a_carried_state_is_not_what_rows_are_reset_to():
     """A rollout in parts, with the state carried over, equals the whole rollout."""
-    setup = make_setup(CELLS["gru"], X[:, 0], jnp.float64)
-    run = functools.partial(jaxrnn.dynamic_rnn, setup.bind(), dtype="float64")
+    run = functools.partial(jaxrnn.dynamic_rnn, bound(CELLS["gru"]), dtype="float64")
     want = run(X, resets=RESETS)
     first, state = run(X[:, :4], resets=RESETS[:, :4])
     second, state = run(X[:, 4:], initial_state=state, resets=RESETS[:, 4:])
     close((jnp.concatenate([first, second], 1), state), want)
-    zeros = setup.cell.zero_state(BATCH, "float64")
-    restarts = {"resets": RESETS, "reset_state": zeros}
-    close(want, unrolled(setup, setup.params, X, zeros, None, **restarts))
 
 
 def test_zeros_have_the_dtypes_of_the_carried_state():
@@ -289,7 +275,7 @@ def test_zeros_have_the_dtypes_of_the_carried_state():
     np.testing.assert_allclose(outputs[:, 5], want, rtol=1e-5)
 
 
-@pytest.mark.fast("linear", "function")
+@pytest.mark.fast("linear")
 @pytest.mark.parametrize("name", CELLS)
 def test_nothing_crosses_a_reset(name):
     """Neither gradients nor NaN of the initial state, padding or a finished row."""
@@ -322,9 +308,8 @@ def test_no_steps_of_two_directions():
     assert not np.any(pair)
 
 
-@pytest.mark.fast("lstm-mask", "linear-resets")
-@pytest.mark.parametrize("given", ["mask", "resets"])
-@pytest.mark.parametrize("name", ["lstm", "linear"])
+@pytest.mark.fast("linear-*")
+@pytest.mark.parametrize(("name", "given"), [("lstm", "mask"), ("linear", "resets")])
 def test_vmap_and_checkpoint(name, given):
     cell, rows = bound(CELLS[name]), {"mask": MASK, "resets": RESETS}[given]
     run = lambda rows, **options: jaxrnn.dynamic_rnn(
@@ -339,6 +324,7 @@ def test_vmap_and_checkpoint(name, given):
 # The states of all steps
 
 
+@pytest.mark.fast("loop-*", "steps-lengths1")
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("wrap", [lambda cell: cell, StepByStep], ids=["loop", "steps"])
 def test_states_of_lists_of_steps(wrap, lengths):
