@@ -1,13 +1,12 @@
 """Tests of `dynamic_rnn` beyond the laws of cells and the goldens."""
 
-import functools
 import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same, differentiated, drawn
+from helpers import assert_same, drawn
 
 import jaxrnn
 import jaxrnn.export
@@ -49,33 +48,6 @@ def test_declared_kind_of_outputs_comes_back():
     cell = FunctionCell(lists, 3, (3, 3)).bind({})
     outputs, _ = jaxrnn.dynamic_rnn(cell, X, dtype=F32)
     assert isinstance(outputs, tuple)
-
-
-@pytest.mark.parametrize("given", [None, "mask", "resets"])
-@pytest.mark.parametrize("kind", [LSTMCell, jaxrnn.MinGRUCell])
-@pytest.mark.parametrize(
-    ("shape", "units"),
-    [((4, 0, 3), 2), ((0, 5, 3), 2), ((4, 5, 0), 2), ((4, 5, 3), 0)],
-)
-def test_empty_axes(shape, units, kind, given):
-    x, cell = np.zeros(shape, np.float32), kind(units)
-    options = {given: np.zeros(shape[:2], bool)} if given else {}
-    state = jax.tree.map(np.ones_like, cell.zero_state(shape[0], x.dtype))
-
-    def run(params, state, other):
-        resets = {"reset_state": other} if given == "resets" else {}
-        run = functools.partial(jaxrnn.dynamic_rnn, cell.bind(params), x, None, state)
-        return run(return_states=True, **options, **resets)
-
-    params = drawn(cell, jax.ShapeDtypeStruct(shape[::2], x.dtype))
-    results, (of_params, of_state, of_other) = differentiated(run, params, state, state)
-    outputs, last, states = results
-    assert outputs.shape == (*shape[:2], units)
-    assert jax.tree.leaves(states)[0].shape == outputs.shape
-    if 0 in shape[:2]:
-        assert_same(last, state)
-        assert not any(g.any() for g in jax.tree.leaves((of_params, of_other)))
-        assert all(np.all(g != 0) for g in jax.tree.leaves(of_state))
 
 
 def test_integers_in_padding_are_not_looked_at():

@@ -6,7 +6,6 @@ import itertools
 import cases
 import jax
 import jax.numpy as jnp
-import native_cases
 import numpy as np
 import pytest
 from helpers import assert_same, differentiated, drawn
@@ -20,7 +19,7 @@ from jaxrnn.testing._oracle import at_steps, make_setup
 
 F32, F64 = np.dtype("float32"), np.dtype("float64")
 ROWS, STEPS = cases.BATCH, 3
-SHAPES = [(0, STEPS), (ROWS, 0), (0, 0)]
+SHAPES = [(0, STEPS), (ROWS, 0)]
 
 
 def sizes(xs):
@@ -85,47 +84,69 @@ def cut(setup, rows, steps):
     return xs, jax.tree.map(lambda x: x[:rows] if np.ndim(x) else x, setup.state)
 
 
-@pytest.mark.fast("lstm_projection", "mlstm", "delta_memory", "function_nested")
-@pytest.mark.parametrize("name", cases.CASES)
+# One cell of each kind, and the cells whose steps or loops are their own.
+OWN = """basic_rnn layer_norm_gru mlstm delta_memory delta_memory_key_decay
+    linear_attention_key_decay dplr_memory slstm rg_lru qrnn past_inputs temporal_conv
+    residual_fn dropout_filter glstm layer_norm_basic_lstm conv2d time_freq grid_joined
+    phased ntm attention attention_joined embedding""".split()
+CELLS = [*cases.KINDS.values(), *OWN]
+
+
+@pytest.mark.fast("lstm_projection", "delta_memory", "function_nested")
+@pytest.mark.parametrize("name", CELLS)
 def test_every_cell(name):
     """The types of the results, with gradients, which nothing computes."""
     case = cases.CASES[name]
     setup = make_setup(case.cell, case.inputs, F64, case.key, case.state)
     are_rows = is_of_rows(setup.state) and not has_read_only(setup.state)
-    for (rows, steps), driver in itertools.product(
-        SHAPES, DRIVERS + OF_ROWS * are_rows
-    ):
-        xs, state = cut(setup, rows, steps)
+    drivers = DRIVERS + OF_ROWS * are_rows
+    for shape, driver in [*itertools.product(SHAPES, drivers), ((0, 0), plain)]:
+        xs, state = cut(setup, *shape)
 
         def run(params, driver=driver, xs=xs, state=state):
             return driver(setup.bind(params), xs, state)
 
         make = functools.partial(differentiated, run)
-        with error_note(f"{driver.__name__}: {rows} rows, {steps} steps"):
+        with error_note(f"{driver.__name__}: rows and steps {shape}"):
             (outputs, last), _ = jax.eval_shape(make, setup.params)
-        sizes = types_of_size(case.cell.output_size, rows, F64)
-        want = [(rows, steps, *y.shape[1:]) for y in jax.tree.leaves(sizes)]
+        sizes = types_of_size(case.cell.output_size, shape[0], F64)
+        want = [(*shape, *y.shape[1:]) for y in jax.tree.leaves(sizes)]
         assert [y.shape for y in jax.tree.leaves(outputs)] == want, driver
         shapes = [[x.shape for x in jax.tree.leaves(s)] for s in (last, state)]
         assert shapes[0] == shapes[1], driver
 
 
-@native_cases.needs_library
-@pytest.mark.parametrize("driver", [plain, with_resets, with_a_mask, in_a_pack])
-def test_natively(driver, alone):
-    """No step changes the state."""
-    for cell in (LSTMCell(4), jaxrnn.GRUCell(4)):
+def natively(cell, xs, state, dtype):
+    """Nothing runs, so the native loops need not support the cell."""
+    return plain(cell, xs, state, dtype, implementation="native")
+
+
+@pytest.mark.fast("natively", "with_resets", "with_a_mask")
+@pytest.mark.parametrize(
+    "driver", [natively, with_resets, with_a_mask, in_a_pack], ids=lambda f: f.__name__
+)
+def test_no_step_changes_the_state(driver, alone):
+    """Nor reads a parameter; the default would be a native loop."""
+    for cell in (LSTMCell(4), jaxrnn.MinGRUCell(4)):
         setup = make_setup(cell, jax.ShapeDtypeStruct((ROWS, 3), F32), F32)
+        bind = setup.bind
         for shape in SHAPES:
             xs, state = cut(setup, *shape)
-            outputs, last = driver(setup.bind(), xs, state, F32)
+            run = lambda *given, bind=bind, xs=xs: driver(
+                bind(given[0]), xs, given[1], F32
+            )
+            (outputs, last), slopes = differentiated(run, setup.params, state)
             assert outputs.shape == (*shape, 4)
             assert_same(last, state)
+            assert not any(g.any() for g in jax.tree.leaves(slopes[0]))
+            assert all(np.all(g != 0) for g in jax.tree.leaves(slopes[1]))
 
 
 # No units, no inputs, and heads of no units.
 NONE = [
     (LSTMCell(0, num_proj=2), 3),
+    (LSTMCell(0), 3),
+    (jaxrnn.MinGRUCell(2), 0),
     (jaxrnn.LayerNormGRUCell(0), 3),
     (jaxrnn.MLSTMCell(0, 2), 3),
     (jaxrnn.MLSTMCell(4, 2), 0),
@@ -138,16 +159,14 @@ NONE = [
 ]
 
 
+@pytest.mark.fast("LSTMCell(num_units=0, num_p*", "MLSTM*-0", "LRU*", "MinGRU*")
 @pytest.mark.parametrize(("cell", "depth"), NONE, ids=repr)
 def test_no_units_or_inputs(cell, depth):
-    def run(params, x):
-        return plain(cell.bind(params), x, None, F32)
-
-    for rows in (ROWS, 0):
-        x = np.zeros((rows, STEPS, depth), np.float32)
-        found = differentiated(
-            run, drawn(cell, jax.ShapeDtypeStruct((1, depth), F32)), x
-        )
-        outputs = found[0][0]
-        assert outputs.shape == (rows, STEPS, cell.output_size)
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    params = drawn(cell, jax.ShapeDtypeStruct((1, depth), F32))
+    run = lambda params, x: plain(cell.bind(params), x, None, F32)
+    make = functools.partial(differentiated, run, params)
+    none = jax.ShapeDtypeStruct((0, STEPS, depth), F32)
+    assert jax.eval_shape(make, none)[0][0].shape == (0, STEPS, cell.output_size)
+    found = make(np.zeros((ROWS, STEPS, depth), F32))
+    assert found[0][0].shape == (ROWS, STEPS, cell.output_size)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))

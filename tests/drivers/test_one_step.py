@@ -26,19 +26,14 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(params=OPTIONS)
-def options(request):
-    return dict(OPTIONS[request.param])
+FAST = "whole-lstm_*", "lengths-multi", "mask-lru", "resets-gated_*", "states-min_gru"
 
 
-FAST = [f"{option}-{name}" for option in OPTIONS for name in cases.KINDS.values()]
-
-
-@pytest.mark.fast(*FAST)
-@pytest.mark.in_thirds
-@pytest.mark.parametrize("name", cases.CASES)
-def test_same_as_a_step_by_hand(name, options):
-    case = cases.CASES[name]
+@pytest.mark.fast(*FAST, "whole-dropout", "whole-mlstm_memory", "lengths-function_*")
+@pytest.mark.parametrize("name", cases.KINDS.values())
+@pytest.mark.parametrize("given", OPTIONS)
+def test_same_as_a_step_by_hand(given, name):
+    case, options = cases.CASES[name], dict(OPTIONS[given])
     setup = oracle.make_setup(case.cell, case.inputs, jnp.float64, case.key, case.state)
     if not is_of_rows(setup.state) and {"mask", "resets"} & {*options}:
         pytest.skip("a leaf of the state has no batch axis")
@@ -64,19 +59,17 @@ X = np.random.default_rng(0).normal(size=(4, 1, 3)).astype(np.float32)
 STACK = jaxrnn.MultiRNNCell([LSTMCell(4), jaxrnn.ResidualWrapper(GRUCell(4))])
 
 
-@pytest.mark.parametrize(
-    "cell", [LSTMCell(4), GRUCell(4), STACK, jaxrnn.MLSTMCell(4, 2)], ids=repr
-)
-def test_no_loop_and_no_copy_of_a_kernel(cell, options):
-    given = {k: v for k, v in options.items() if k != "lengths"}
-    given["swap_memory"] = True  # One step has no segments.
+@pytest.mark.parametrize("given", ["resets", "states"])
+@pytest.mark.parametrize("cell", [GRUCell(4), STACK, jaxrnn.MLSTMCell(4, 2)], ids=repr)
+def test_no_loop_and_no_copy_of_a_kernel(cell, given):
+    options = OPTIONS[given] | {"swap_memory": True}  # One step has no segments.
+    lengths = options.pop("lengths", None)
     cell = bound(cell, 3, np.float32)
 
     def run(cell, x, lengths):
-        run = functools.partial(jaxrnn.dynamic_rnn, dtype=x.dtype, **given)
-        return run(cell, x, lengths)
+        return jaxrnn.dynamic_rnn(cell, x, lengths, dtype=x.dtype, **options)
 
-    program = jax.make_jaxpr(run)(cell, X, options.get("lengths"))
+    program = jax.make_jaxpr(run)(cell, X, lengths)
     names = [eqn.primitive.name for eqn in eqns(program)]
     assert not {"scan", "while", "cond", "ffi_call", "gather"} & {*names}
     by_hand = jax.make_jaxpr(lambda cell, x, state: cell(x[:, 0], state))(

@@ -104,23 +104,3 @@ def test_nothing_but_empty_sequences():
     outputs, last = packed_rnn(cell.bind(params), packed, state)
     assert not packed.unpack(outputs).any()
     np.testing.assert_array_equal(last, state)
-
-
-KEEP = lambda params, inputs, state, key=None: (inputs, state)
-COUNTED = jaxrnn.FunctionCell(KEEP, (jaxrnn.TensorShape([]), 3), 3).bind({})
-COUNT = np.zeros(()), np.zeros((9, 3))
-REFUSALS = [
-    (TypeError, "pack_sequences", {"packed": np.ones((2, 3, 3))}),
-    (ValueError, r"must have shape \[9, ...\]", {"initial_state": np.ones((2, 3))}),
-    # Scalar leaves of the state do not belong to a sequence.
-    (ValueError, r"`initial_state\[0\]`", {"cell": COUNTED, "initial_state": COUNT}),
-]
-
-
-@pytest.mark.parametrize(("kind", "message", "change"), REFUSALS)
-def test_refuses(kind, message, change):
-    cell = GRUCell(3)
-    params, x, state = data(cell)
-    given = {"cell": cell.bind(params), "packed": pack_sequences(x, LENGTHS)}
-    with pytest.raises(kind, match=message):
-        packed_rnn(**given | {"initial_state": state} | change)

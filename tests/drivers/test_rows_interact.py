@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near
+from helpers import assert_near, covering
 
 import jaxrnn
 from jaxrnn import FunctionCell, memory
@@ -62,12 +62,23 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("swap_memory", [False, memory.Recompute(2)], ids=["", "part"])
-@pytest.mark.parametrize("resets", [None, RESETS], ids=["", "resets"])
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("time_major", [False, True])
-def test_dynamic_rnn_is_the_loop_over_all_rows(time_major, way, resets, swap_memory):
+CASES = covering(
+    {
+        "way": [*WAYS],
+        "resets": [False, True],
+        "swap_memory": [False, memory.Recompute(2)],
+        "time_major": [False, True],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: "-".join(map(str, case.values()))
+)
+def test_dynamic_rnn_is_the_loop_over_all_rows(case):
+    way, has_resets, swap_memory, time_major = case.values()
     options, valid = WAYS[way]
+    resets = RESETS if has_resets else None
     turn = lambda x: np.swapaxes(x, 0, 1) if time_major else x
     of_steps = {"mask": options.get("mask"), "resets": resets}
     options = options | {k: turn(v) for k, v in of_steps.items() if v is not None}
