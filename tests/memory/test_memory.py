@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import math
 import re
 from types import SimpleNamespace
@@ -82,7 +81,7 @@ def run(cell, params, x, state, lengths, strategy):
 
 
 EACH = [("function", strategy) for strategy in STRATEGIES]
-EACH += itertools.product(["lstm", "stack", "noisy"], [Recompute(4), Uneven()])
+EACH += [("lstm", Uneven()), ("stack", Recompute(4)), ("noisy", Uneven())]
 
 
 @pytest.mark.fast("function-Offload(Nested(3))", "function-Uneven(on_host=True)")
@@ -110,11 +109,14 @@ def over_devices(f):
 MODES = helpers.MODES | {"shard_map": lambda loss: helpers.gradient(over_devices(loss))}
 
 
-@pytest.mark.fast("lstm-forward of backward-Offload(Keep(), 2)")
-@pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Nested(2)], ids=str)
+@pytest.mark.fast("forward of backward-lstm-*")
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [("lstm", Offload(Keep(), 2)), ("function", Nested(2))],
+    ids=str,
+)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["lstm", "function"])
-def test_every_mode_of_differentiation(name, mode, strategy, request):
+def test_every_mode_of_differentiation(name, strategy, mode, request):
     if mode == "backward of backward" and isinstance(strategy, Offload):
         refusal = "JAX transposes no move between memories whose cotangent is on a host"
         request.applymarker(pytest.mark.xfail(reason=refusal))
@@ -182,10 +184,19 @@ PLACES = {
 }
 
 
-@pytest.mark.fast("bidirectional-Offload()-tpu", "raw-Offload(Keep(), 10)-cuda")
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("strategy", [Offload(), Offload(Keep(), 10)], ids=str)
-@pytest.mark.parametrize("place", PLACES)
+PLACED = {
+    "place": [*PLACES],
+    "strategy": [Offload(), Offload(Keep(), 10)],
+    "platform": ["cuda", "tpu"],
+}
+
+
+@pytest.mark.fast("raw-*")
+@pytest.mark.parametrize(
+    ", ".join(PLACED),
+    [tuple(case.values()) for case in helpers.covering(PLACED)],
+    ids=str,
+)
 def test_lowered_for_an_accelerator_states_go_to_the_host_and_back(
     place, strategy, platform
 ):
@@ -231,12 +242,12 @@ def test_a_mesh_tells_the_platform():
         assert "<host>" in str(traced.jaxpr)
 
 
-RAW = [Offload(), Recompute(4), Offload(Keep()), Uneven()]
+RAW = [(Offload(), "ends"), (Offload(Keep()), "params"), (Uneven(), "ends")]
+RAW += [(Recompute(4), "params")]
 
 
 @pytest.mark.fast("Offload(Keep())-params")
-@pytest.mark.parametrize("mapped", ["ends", "params"])
-@pytest.mark.parametrize("strategy", RAW, ids=str)
+@pytest.mark.parametrize(("strategy", "mapped"), RAW, ids=str)
 def test_raw_rnn_gives_what_it_gives_without(strategy, mapped):
     x = jnp.swapaxes(make("lstm")[2], 0, 1)
     params = drawn(LSTMCell(3), x[0])
@@ -307,7 +318,6 @@ def test_the_segments_of_plans(strategy, time, segments):
 LSTM = LSTMCell(256)
 PLANNED = {
     "lstm": LSTM,
-    "stack": MultiRNNCell([LSTM, LSTM]),
     "recurrence": jaxrnn.MinGRUCell(256),
     "scanned": scanned(LSTM),
 }
@@ -317,7 +327,7 @@ PLANNED = {
 @pytest.mark.parametrize("name", PLANNED)
 def test_numbers_are_those_of_compiled_programs(name):
     cell = PLANNED[name]
-    strategies = Keep(), Recompute(), Nested(), Offload(Keep()), Offload(Recompute(64))
+    strategies = Keep(), Nested(), Offload(Recompute(64))
     plan = jaxrnn.memory_plan(cell, (3000, 8, 256), strategies, time_major=True)
     for row in plan.rows:
         taken = temporary_mib(row.strategy, 3000, cell=cell)
@@ -435,28 +445,23 @@ def test_complex_states_and_real_outputs():
 
 
 plan = functools.partial(jaxrnn.memory_plan, GRUCell(64))
-SIZE = r"`inputs_shape\[1\]` must be"
-NOT_A_CELL = "^`cell` must be an unbound cell, .* got "
-TOO_LARGE = ".* must .* at most 1.0 EiB"
 REFUSALS = [
-    (ValueError, "`segment` must be at least 1, got 0", lambda: Recompute(0)),
-    (ValueError, "`branches` must be at least 2, got 1", lambda: Nested(1)),
-    (TypeError, "`segments` must be a tuple, .*, got 64", lambda: CheckpointPlan(64)),
-    (ValueError, "must be None for Sixty", lambda: Offload(Sixty(), 3)),
-    (ValueError, "must be None for Recompute", lambda: Offload(Recompute(), 3)),
-    (TypeError, "got the class Recompute", lambda: memory.resolve(Recompute)),
-    (TypeError, "must be True, False or a strategy", lambda: memory.resolve("host")),
-    (ValueError, "None or one of cpu, gpu", lambda: memory.resolve(True, "banana")),
-    (ValueError, "with at least 3 axes,.* got 'abc'", lambda: plan("abc")),
-    (ValueError, r"`inputs_shape\['a'\]` .* \(2, 3\)", lambda: plan({"a": (2, 3)})),
-    (ValueError, f"{SIZE} at least 1, got 0", lambda: plan(np.ones((2, 0, 4)))),
-    (TypeError, f"{SIZE} an integer, got 3.0", lambda: plan((2, 3.0, 4))),
-    (ValueError, rf"{SIZE} .*, got {10**30}", lambda: plan((1, 10**30, 3))),
-    (ValueError, TOO_LARGE, lambda: plan((10**8, 10**8, 1))),
-    (TypeError, "be a device, got 'v5e'.* `jax", lambda: plan((1, 2, 3), device="v5e")),
-    (TypeError, NOT_A_CELL, lambda: jaxrnn.memory_plan(GRUCell, (1, 2, 3))),
-    (TypeError, r"`strategies\[0\]` must be", lambda: plan((1, 2, 3), [4])),
+    (ValueError, "`segment`", lambda: Recompute(0)),
+    (ValueError, "`branches`", lambda: Nested(1)),
+    (TypeError, "`segments`", lambda: CheckpointPlan(64)),
+    (ValueError, "`segment`", lambda: Offload(Sixty(), 3)),
+    (ValueError, "`segment`", lambda: Offload(Recompute(), 3)),
+    (TypeError, "`swap_memory`", lambda: memory.resolve(Recompute)),
+    (TypeError, "`swap_memory`", lambda: memory.resolve("host")),
+    (ValueError, "`platform`", lambda: memory.resolve(True, "banana")),
+    (ValueError, "`inputs_shape`", lambda: plan("abc")),
+    (ValueError, "`inputs_shape['a']`", lambda: plan({"a": (2, 3)})),
+    (ValueError, "`inputs_shape[1]`", lambda: plan(np.ones((2, 0, 4)))),
+    (TypeError, "`inputs_shape[1]`", lambda: plan((2, 3.0, 4))),
+    (ValueError, "`inputs_shape[1]`", lambda: plan((1, 10**30, 3))),
+    (ValueError, "`inputs_shape`", lambda: plan((10**8, 10**8, 1))),
+    (TypeError, "`device`", lambda: plan((1, 2, 3), device="v5e")),
+    (TypeError, "`cell`", lambda: jaxrnn.memory_plan(GRUCell, (1, 2, 3))),
+    (TypeError, "`strategies[0]`", lambda: plan((1, 2, 3), [4])),
 ]
-
-
-test_refusal = helpers.refusals(REFUSALS)
+test_refusal = helpers.refusals(REFUSALS, prepare=re.escape)
