@@ -48,10 +48,14 @@ def with_a_mask(cell, xs, state, dtype=F64):
     return plain(cell, xs, state, dtype, **options)[:2]
 
 
-def in_two_directions(cell, xs, state, dtype=F64):
+def in_two_directions(cell, xs, state, dtype=F64, **options):
     run = functools.partial(jaxrnn.bidirectional_dynamic_rnn, cell, cell, xs)
-    (_, outputs), (_, last) = run(None, state, state, dtype)
+    (_, outputs), (_, last) = run(None, state, state, dtype, **options)
     return outputs, last
+
+
+def in_two_directions_with_resets(cell, xs, state):
+    return in_two_directions(cell, xs, state, resets=np.zeros(sizes(xs), bool))
 
 
 def in_a_pack(cell, xs, state, dtype=F64):
@@ -75,7 +79,11 @@ def step_by_step(cell, xs, state, dtype=F64):
 
 
 DRIVERS = [plain, with_lengths, with_resets, in_two_directions, step_by_step]
-OF_ROWS = [with_a_mask, in_a_pack]  # No scalars or memories in the state.
+OF_ROWS = [
+    with_a_mask,
+    in_a_pack,
+    in_two_directions_with_resets,
+]  # No scalars or memories in the state.
 
 
 def cut(setup, rows, steps):
@@ -85,10 +93,10 @@ def cut(setup, rows, steps):
 
 
 # One cell of each kind, and the cells whose steps or loops are their own.
-OWN = """basic_rnn layer_norm_gru mlstm delta_memory delta_memory_key_decay
+OWN = """basic_rnn mlstm delta_memory delta_memory_key_decay
     linear_attention_key_decay dplr_memory slstm rg_lru qrnn past_inputs temporal_conv
-    residual_fn dropout_filter glstm layer_norm_basic_lstm conv2d time_freq grid_joined
-    phased ntm attention attention_joined embedding""".split()
+    glstm layer_norm_basic_lstm conv2d time_freq grid_joined
+    phased ntm attention embedding""".split()
 CELLS = [*cases.KINDS.values(), *OWN]
 
 

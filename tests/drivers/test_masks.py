@@ -170,12 +170,6 @@ def test_sequences_in_a_pack_start_from_their_keys():
     assert (got == jaxrnn.dynamic_rnn(KEYED, X, LENGTHS, KEYS, F64)[1]).all()
 
 
-def test_keys_have_no_zero():
-    run = functools.partial(jaxrnn.dynamic_rnn, KEYED, X, None, KEYS, X.dtype)
-    with pytest.raises(ValueError, match=r"^`reset_state` must be given, because `in"):
-        run(resets=MASK)
-
-
 def test_a_list_of_traced_rows():
     run = lambda mask: jaxrnn.dynamic_rnn(bound(CELL), X, mask=mask, dtype="float64")
     got = jax.jit(lambda rows: run(list(rows)))(list(MASK))
@@ -298,14 +292,6 @@ def test_nothing_crosses_a_reset(name):
     assert not any(jnp.any(s) for s in jax.tree.leaves(of_state))
     assert not of_x[:, :3].any()
     assert of_x[:3, 3].any(-1).all()
-
-
-def test_no_steps_of_two_directions():
-    cell, x = bound(CELLS["linear"]), jnp.zeros((BATCH, 0, DEPTH))
-    options = {"dtype": "float64", "resets": np.zeros((BATCH, 0), bool)}
-    outputs, pair = jaxrnn.bidirectional_dynamic_rnn(cell, cell, x, **options)
-    assert [y.shape for y in outputs] == [(BATCH, 0, 2)] * 2
-    assert not np.any(pair)
 
 
 @pytest.mark.fast("linear-*")

@@ -9,7 +9,6 @@ import pytest
 from helpers import drawn
 from jax.experimental import checkify
 
-import jaxrnn
 from jaxrnn import FunctionCell, LSTMCell, TensorArray, TensorShape, raw_rnn
 
 F64, I32 = jnp.float64, jnp.int32
@@ -173,15 +172,6 @@ def test_checkify_finds_rows_that_max_time_cut_off():
     for max_time, cut in ((2, True), (3, False)):
         error, _ = checkify.checkify(jax.jit(functools.partial(call, max_time)))()
         assert ("within `max_time` (2) steps" in str(error.get())) == cut
-
-
-def test_random_cells_draw_at_step_t_what_dynamic_rnn_draws():
-    draw = lambda params, inputs, state, key: (jax.random.normal(key, (ROWS, 1)),) * 2
-    cell = FunctionCell(draw, 1, 1).bind({}, jax.random.key(5))
-    x, lengths = np.zeros((ROWS, 3, 1)), jnp.array([1, 2, 3], I32)
-    want, _ = jaxrnn.dynamic_rnn(cell, x, lengths, dtype=F64)
-    emit_ta, *_ = run(until(1, 2, 3), 3, cell)
-    np.testing.assert_array_equal(np.swapaxes(emit_ta.stack(), 0, 1), want)
 
 
 def test_vmap_outside_of_jit_finds_that_it_needs_a_bound():

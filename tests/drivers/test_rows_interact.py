@@ -136,12 +136,6 @@ def test_a_symbolic_number_of_steps_with_a_mask():
     close(exported.call(X, MASK), loop(MASK)[:2])
 
 
-def test_packed_rows_are_refused():
-    packed = jaxrnn.pack_sequences(X, LENGTHS)
-    with pytest.raises(ValueError, match="`cell` must keep rows apart"):
-        jaxrnn.packed_rnn(BOUND, packed, dtype=jnp.float64)
-
-
 @pytest.mark.slow
 def test_the_laws_hold():
     check_cell(CELL, jax.ShapeDtypeStruct((5, UNITS), "float64"), jnp.float64)

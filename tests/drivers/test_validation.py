@@ -71,6 +71,7 @@ class Sizes:
 PAIR = FunctionCell(keep, (3, 3), 3).bind({})
 SCALAR = FunctionCell(keep, jaxrnn.TensorShape([]), 3).bind({})
 COUNTED = FunctionCell(keep, (jaxrnn.TensorShape([]), 3), 3).bind({})
+CROWD = FunctionCell(keep, 3, 3, rows_interact=True).bind({})
 MATRIX = FunctionCell(keep, jaxrnn.TensorShape([5, 5]), 3)
 STEPS = [*X.swapaxes(0, 1)]
 CUT = [STEPS[0], STEPS[1][:, :2]]
@@ -126,12 +127,14 @@ REFUSALS = [
     (ValueError, "`initial_state`", lambda: run(resets=MASK, initial_state=ZEROS[1:])),
     (ValueError, "`initial_state`", lambda: run(resets=MASK, initial_state={"h": ZEROS})),
     (TypeError, "`reset_state`", lambda: run(resets=MASK, reset_state=ZEROS.astype(float))),
+    (ValueError, "`reset_state`", lambda: run(SCALAR, resets=MASK, initial_state=jax.random.split(KEYS[0], 4))),
     # The order of a plain pair (h, c), as in PyTorch, would swap the two arrays.
     (TypeError, "`reset_state`", lambda: run(LSTM, resets=MASK, reset_state=(ZEROS, ZEROS))),
     # Packs; scalar leaves of the state do not belong to a sequence
     (TypeError, "`packed`", lambda: jaxrnn.packed_rnn(GRU, X, dtype=F32)),
     (ValueError, "`initial_state`", lambda: jaxrnn.packed_rnn(GRU, PACKED, ZEROS[1:])),
     (ValueError, "`initial_state[0]`", lambda: jaxrnn.packed_rnn(COUNTED, PACKED, (np.float32(0), X[:, 0]))),
+    (ValueError, "`cell`", lambda: jaxrnn.packed_rnn(CROWD, PACKED, dtype=F32)),
     # Lists of steps
     (ValueError, "`inputs`", lambda: static_rnn(GRU, {0: X[0]}, dtype=F32)),
     (ValueError, "`value`", lambda: SAVER.save_state("c", X[:, 0])),

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import clipped
-from helpers import MODES, bound, drawn, in_raw_rnn, scanned
+from helpers import MODES
 
 import jaxrnn
-from jaxrnn._engine import bounded_loop as module
+from jaxrnn._engine.bounded_loop import bounded_loop
 from jaxrnn.memory import CheckpointPlan, Keep, Offload, Recompute
 from jaxrnn.testing._oracle import weighted_sum
 
 # LIMIT needs two segments of 16 steps. The second is skipped or ends early.
 LIMIT, STEPS, ROWS, UNITS = 17, 4, 2, 3
-bounded_loop = partial(module.bounded_loop, plan=CheckpointPlan())
+PLAN = CheckpointPlan()  # Saves everything.
 
 
 def data():
@@ -27,13 +27,13 @@ def data():
     return draw(UNITS, UNITS), draw(LIMIT, ROWS, UNITS), draw(ROWS, UNITS)
 
 
-def loop(kernel, xs, state, steps=STEPS):
+def loop(kernel, xs, state, steps=STEPS, plan=PLAN, act=jnp.tanh):
     """An RNN that also carries a counter, a key and a buffer to write to."""
 
     def step(t, carry):
         count, end, key, state, kept = carry
         row = jax.lax.dynamic_index_in_dim(xs, t, keepdims=False)
-        state = jnp.tanh(state @ kernel + row)
+        state = act(state @ kernel + row)
         kept = jax.lax.dynamic_update_index_in_dim(kept, state, t, 0)
         key = jax.random.fold_in(key, t)
         return (count + 2, end, key, state, kept), state**2
@@ -41,15 +41,16 @@ def loop(kernel, xs, state, steps=STEPS):
     kept = jnp.zeros((LIMIT, *state.shape))
     carry = (jnp.int32(0), jnp.int32(2 * steps), jax.random.key(0), state, kept)
     running = lambda carry: carry[0] < carry[1]
-    n, (count, _, _, state, kept), ys = bounded_loop(running, step, carry, LIMIT)
+    n, last, ys = bounded_loop(running, step, carry, LIMIT, plan)
+    count, _, _, state, kept = last
     return n, count, (state, kept, ys)
 
 
-def scan(kernel, xs, state, steps=STEPS):
+def scan(kernel, xs, state, steps=STEPS, act=jnp.tanh):
     """The same loop as a `lax.scan` over the known number of steps."""
 
     def step(state, row):
-        state = jnp.tanh(state @ kernel + row)
+        state = act(state @ kernel + row)
         return state, state
 
     n = min(steps, LIMIT)
@@ -86,7 +87,9 @@ def test_counts_its_steps_and_stops_at_the_limit(steps):
 
 def test_with_a_limit_of_0_no_step_is_taken():
     step = lambda t, state: (state * 2, state)
-    run = lambda state: bounded_loop(lambda state: True, step, state, 0)
+    run = lambda state: bounded_loop(
+        lambda state: True, step, state, 0, CheckpointPlan()
+    )
     start = data()[2]
     n, state, ys = jax.jit(run)(start)
     assert (n, ys.shape) == (0, (0, ROWS, UNITS))
@@ -95,12 +98,11 @@ def test_with_a_limit_of_0_no_step_is_taken():
     np.testing.assert_array_equal(ones, np.ones_like(start))
 
 
-@pytest.mark.slow
-def test_batched_ends_differ_from_row_to_row():
-    ends = [0, 2, 7]
-    run = jax.vmap(lambda end: gradient(partial(loop, steps=end))(*data()))
-    want = [gradient(partial(scan, steps=end))(*data()) for end in ends]
-    got = jax.jit(run)(jnp.asarray(ends, jnp.int32))
+def test_batched_ends_of_steps_with_a_custom_rule():
+    """The ends differ from row to row, and the rule is a `jax.custom_vjp`."""
+    ends, of = [0, 2, 7], lambda run, n: gradient(partial(run, steps=n, act=clipped))
+    got = jax.jit(jax.vmap(lambda n: of(loop, n)(*data())))(jnp.asarray(ends, "i4"))
+    want = jax.jit(lambda: [of(scan, n)(*data()) for n in ends])()
     close(got, jax.tree.map(lambda *leaves: jnp.stack(leaves), *want))
 
 
@@ -120,6 +122,7 @@ def test_records_only_what_derivatives_read():
         lambda t, carry: ((t + 1, jnp.tanh(carry[1] @ kernel + xs[t])), ()),
         (jnp.int32(0), start),
         LIMIT,
+        PLAN,
     )[1][1].sum()
     assert state not in shapes(bare, kernel, xs, start)
     assert state in shapes(jax.grad(bare), kernel, xs, start)
@@ -149,7 +152,7 @@ def test_steps_run_once_forward_and_once_backward(limit, steps, in_segments):
             return (left - number, jnp.tanh(scaled)), state
 
         running, carry = lambda carry: carry[0] > 0, (jnp.int32(steps), state)
-        _, (_, state), ys = bounded_loop(running, step, carry, limit)
+        _, (_, state), ys = bounded_loop(running, step, carry, limit, PLAN)
         return state.sum() + ys.sum()
 
     def count(fn):
@@ -173,62 +176,47 @@ def test_a_step_that_reads_a_row_costs_no_more_where_there_are_more_rows():
     assert work(5000) - work(50) <= 4950 * ROWS * UNITS
 
 
-# Drivers inside of a scan and of `vmap`
-
-TIME, ENDS = 5, np.array([5, 2], np.int32)
-EPISODES = np.random.default_rng(0).normal(size=(3, ROWS, TIME, UNITS))
-
-
-def by_dynamic_rnn(cell, xs, state, strategy):
-    return jaxrnn.dynamic_rnn(cell, xs, ENDS, state, swap_memory=strategy)
-
-
-def by_raw_rnn(cell, xs, state, strategy):
-    xs = jnp.moveaxis(xs, 1, 0)
-    outputs, state = in_raw_rnn(cell, xs, state, ENDS, swap_memory=strategy)
-    return jnp.moveaxis(outputs, 0, 1), state
-
-
 TWICE = {
-    "keep": (Keep(), jax.grad),
-    "recompute": (Recompute(2), jax.grad),
+    "keep": (PLAN, jax.grad),
+    "recompute": (CheckpointPlan((4,)), jax.grad),
     # JAX cannot transpose moves to the host twice, so this one is forward.
-    "offload": (Offload(Recompute(2)), jax.jacfwd),
+    "offload": (CheckpointPlan((4,), on_host=True), jax.jacfwd),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "outer"), TWICE.values(), ids=TWICE)
-@pytest.mark.parametrize("driver", [by_dynamic_rnn, by_raw_rnn])
-def test_derivatives_of_gradients_of_a_scan_around_a_driver(driver, strategy, outer):
+@pytest.mark.parametrize(("plan", "outer"), TWICE.values(), ids=TWICE)
+def test_derivatives_of_gradients_of_a_scan_around_the_loop(plan, outer):
     """JAX splits the outer scan in two, but not the inner loops, which end early."""
-    cell = jaxrnn.GRUCell(UNITS)
-    params, first = drawn(cell, EPISODES[0, :, 0]), jnp.zeros((ROWS, UNITS))
+    kernel, xs, first = data()
+    episodes = jnp.stack([xs, xs[::-1], 2 * xs])
 
-    def episode(scale, params, state, xs):
-        outputs, state = driver(cell.bind(params), xs * scale, state, strategy)
-        return state, jnp.sum(outputs**2)
+    def scanned(scale, kernel):
+        def visit(state, xs):
+            _, _, (state, _, ys) = loop(kernel, xs * scale, state, plan=plan)
+            return state, jnp.sum(ys)
 
-    def scanned(params, scale):
-        visit = lambda state, xs: episode(scale, params, state, xs)
-        return jnp.sum(jax.lax.scan(visit, first, EPISODES)[1])
+        return jnp.sum(jax.lax.scan(visit, first, episodes)[1])
 
-    def written_out(params, scale):
+    def written_out(scale, kernel):
         state, total = first, jnp.zeros(())
-        for x in EPISODES:
-            state, loss = episode(scale, params, state, x)
-            total += loss
+        for xs in episodes:
+            _, _, (state, _, ys) = scan(kernel, xs * scale, state)
+            total += jnp.sum(ys)
         return total
 
     def twice(loss):
-        inner = lambda scale: jax.grad(loss)(params, scale)
-        norm = lambda s: sum(jnp.sum(jnp.sin(d)) for d in jax.tree.leaves(inner(s)))
+        norm = lambda scale: jnp.sum(jnp.sin(jax.grad(loss, 1)(scale, kernel)))
         return jax.jit(outer(norm))(jnp.asarray(1.3))
 
     np.testing.assert_allclose(twice(scanned), twice(written_out), rtol=1e-12)
 
 
-@pytest.mark.fast("Offload*")
+TIME = 5
+EPISODES = np.random.default_rng(0).normal(size=(3, ROWS, TIME, UNITS))
+
+
+@pytest.mark.fast("Keep*")
 @pytest.mark.parametrize(
     "strategy", [Keep(), Recompute(2), Offload(Keep(), 2)], ids=str
 )
@@ -259,22 +247,3 @@ def test_a_cell_may_sum_over_what_vmap_maps_over(strategy):
 
     want = jax.grad(by_hand)(kernel)
     np.testing.assert_allclose(jax.grad(loss)(kernel), want, rtol=1e-12)
-
-
-def test_gradients_of_mapped_runs_with_a_custom_rule():
-    """A `jax.custom_vjp` in the loop, against a plain scan of each run."""
-    cell = bound(jaxrnn.GRUCell(2, activation=clipped))
-    x = np.random.default_rng(0).normal(size=(2, 4, 3, 3))  # [runs, time, batch, ...]
-    zeros, lengths = np.zeros((3, 2)), np.array([4, 2, 0], np.int32)
-
-    def loss(x):
-        return jnp.sum(in_raw_rnn(cell, x, zeros, lengths)[0] ** 2)
-
-    def of_scan(x):
-        plain = scanned(cell.cell).bind(cell.params)
-        run = partial(jaxrnn.dynamic_rnn, plain, time_major=True)
-        return jnp.sum(run(x, lengths, dtype=x.dtype)[0] ** 2)
-
-    got = jax.jit(jax.grad(lambda x: jax.vmap(loss)(x).sum()))(x)
-    want = jax.jit(jax.vmap(jax.grad(of_scan)))(x)
-    np.testing.assert_allclose(got, want, rtol=1e-12)

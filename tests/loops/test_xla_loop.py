@@ -100,36 +100,30 @@ def test_chunks_that_tpus_and_gpus_run_change_nothing(time, longest, monkeypatch
     check(cell, lambda bind: results(bind, lengths)(params, x, state))
 
 
-def gradients_of_rows(loss, params, lengths):
-    several = jnp.stack([lengths, lengths[::-1], lengths * 0])
-    return jax.vmap(jax.grad(loss), (None, 0))(params, several)
+ENDS = np.array([9, 0, 3, 11, 1])
+SEVERAL = np.stack([ENDS, ENDS[::-1], 0 * ENDS])
+DERIVATIVES = {
+    "of rows": lambda loss: jax.vmap(lambda *given: jax.grad(loss)(*given), (None, 0)),
+    "forward of backward": lambda loss: (
+        lambda p, _: MODES["forward of backward"](loss)(p)
+    ),
+    "backward of forward": lambda loss: lambda p, _: gradient_of_tangent(loss)(p),
+}
 
 
-def tangent_of_gradient(loss, params, lengths):
-    return MODES["forward of backward"](lambda p: loss(p, lengths))(params)
-
-
-def backward_of_forward(loss, params, lengths):
-    return gradient_of_tangent(lambda p: loss(p, lengths))(params)
-
-
-DERIVATIVES = tangent_of_gradient, backward_of_forward, gradients_of_rows
-
-
-@pytest.mark.fast("cpu-gradients_of_rows", "cpu-backward_of_forward")
-@pytest.mark.parametrize("of", DERIVATIVES, ids=lambda of: of.__name__)
+@pytest.mark.fast("cpu-of rows", "cpu-backward of forward")
+@pytest.mark.parametrize("of", DERIVATIVES.values(), ids=DERIVATIVES)
 def test_derivatives_of_every_order_and_mode(of, platform):
     """Derivatives of chunks with NaN as padding, the last of which are skipped."""
     cell = LSTMCell(2, use_peepholes=True)
     params, x, state = data(cell, 5, time=33, depth=2)
 
     def derivative(bind):
-        def loss(params, lengths):
-            given = bind(params), padded(x, lengths), lengths, state
+        def loss(params, ends=ENDS):
+            given = bind(params), padded(x, ends), ends, state
             return weighted_sum(jaxrnn.dynamic_rnn(*given))
 
-        of_loss = jax.jit(functools.partial(of, loss))
-        return of_loss(params, jnp.asarray([9, 0, 3, 11, 1]))
+        return jax.jit(functools.partial(of, loss))(params)
 
     check(cell, derivative)
 

@@ -265,14 +265,13 @@ def test_raw_rnn_gives_what_it_gives_without(strategy, mapped):
 def test_raw_rnn_keeps_the_states_between_segments():
     def mib(strategy):
         _, *types = step_loss(strategy, 4096, 64)
-        loss = lambda p, x: raw_loss(strategy, p, x)
-        compiled = jax.jit(jax.grad(loss)).lower(*types).compile()
-        return compiled.memory_analysis().temp_size_in_bytes / MIB
+        compiled = jax.jit(jax.grad(raw_loss, 1), static_argnums=0)
+        memory = compiled.lower(strategy, *types).compile().memory_analysis()
+        return memory.temp_size_in_bytes / MIB
 
     # Two leaves of 64 numbers for each of 8 rows, 4 bytes each: 4 KiB a segment.
-    states = lambda size: 4096 / size * 8 * 64 * 2 * 4 / MIB
-    saved = mib(Recompute(4)) - mib(Recompute(64))
-    assert saved == pytest.approx(states(4) - states(64), rel=0.2)
+    states = (4096 / 4 - 4096 / 64) * 8 * 64 * 2 * 4 / MIB
+    assert mib(Recompute(4)) - mib(Recompute(64)) == pytest.approx(states, rel=0.2)
 
 
 def test_with_a_symbolic_number_of_steps_everything_is_saved():
@@ -339,8 +338,11 @@ def test_numbers_are_those_of_compiled_programs(name):
 
 def test_a_plan_is_a_table():
     x = jnp.zeros((4, 500, 3))
-    plan = jaxrnn.memory_plan(bound(GRUCell(64)), x, [False, Offload()], dtype=F64)
+    device = jax.devices()[1]
+    plan = functools.partial(jaxrnn.memory_plan, bound(GRUCell(64)), x, dtype=F64)
+    plan = plan([False, Offload()], device=device)
     keep, swap = plan.rows
+    assert plan.device == "cpu"
     assert keep.strategy == Keep()
     # Saved for each step and row: products and state, 64 * (3 + 1) numbers of 8 bytes.
     assert keep.saved.device == pytest.approx(500 * 4 * 64 * 4 * 8, rel=0.05)
@@ -368,16 +370,6 @@ def test_inputs_may_be_a_nest():
         assert plan == of(structs)
     keep, again = plan.rows
     assert again.saved.device < keep.peak.device
-
-
-@pytest.mark.slow
-def test_a_device_that_is_there():
-    plan_on = lambda device: jaxrnn.memory_plan(
-        GRUCell(8), (2, 60, 3), [False, True], device=device
-    )
-    plan = plan_on(None)
-    assert plan_on(jax.devices()[1]) == plan
-    assert plan.device == "cpu"
 
 
 PLAN_OF_A_TPU = """\
@@ -419,17 +411,6 @@ def test_the_peak_of_an_accelerator_is_its_compilers(peak, temporary, host, want
     )
     assert peak_bytes(memory, "tpu") == Bytes(want, host)
     assert peak_bytes(memory, "cpu") == Bytes(temporary, host)
-
-
-def test_complex_states():
-    step = lambda params, inputs, state, key=None: (params * state, params * state)
-    cell = FunctionCell(step, 4, 4)
-    plan = lambda dtype: jaxrnn.memory_plan(
-        cell.bind(np.ones((), dtype)), (2, 8, 4), [False], dtype=dtype
-    )
-    saved = [plan(dtype).rows[0].saved for dtype in (np.complex64, np.float64)]
-    assert saved[0] == saved[1]
-    assert saved[0].device >= 8 * 2 * 4 * 8
 
 
 def test_complex_states_and_real_outputs():
