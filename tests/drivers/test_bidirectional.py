@@ -133,6 +133,7 @@ def test_a_nest_is_reversed_leaf_by_leaf_and_keeps_dtypes():
     assert_same(reverse_sequence(nest, list(COUNTS), 1), want)
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("known", [False, True])
 def test_a_symbolic_number_of_steps(known):
     batch, time = jax.export.symbolic_shape("batch, time")

@@ -134,6 +134,7 @@ TAKERS = {
 }
 
 
+@pytest.mark.fast("dynamic_rnn", "windows", "stream")
 @pytest.mark.parametrize("name", TAKERS)
 def test_big_endian_arrays(name):
     """Arrays from files may be big-endian; users need not convert them."""

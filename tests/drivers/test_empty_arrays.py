@@ -129,7 +129,7 @@ def natively(cell, xs, state, dtype):
     return plain(cell, xs, state, dtype, implementation="native")
 
 
-@pytest.mark.fast("natively", "with_resets", "with_a_mask")
+@pytest.mark.fast("natively", "with_a_mask")
 @pytest.mark.parametrize(
     "driver", [natively, with_resets, with_a_mask, in_a_pack], ids=lambda f: f.__name__
 )
@@ -167,7 +167,7 @@ NONE = [
 ]
 
 
-@pytest.mark.fast("LSTMCell(num_units=0, num_p*", "MLSTM*-0", "LRU*", "MinGRU*")
+@pytest.mark.fast("LSTMCell(num_units=0, num_p*", "MLSTM*-0", "LRU*")
 @pytest.mark.parametrize(("cell", "depth"), NONE, ids=repr)
 def test_no_units_or_inputs(cell, depth):
     params = drawn(cell, jax.ShapeDtypeStruct((1, depth), F32))

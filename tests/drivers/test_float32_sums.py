@@ -95,7 +95,7 @@ def test_every_loop_sums_in_float32(run, limit):
     assert error_in_bfloat16(lambda params, x: total(run(params, x)), *data()) < limit
 
 
-@pytest.mark.fast("scan")
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [CELL, jaxrnn.GRUCell(UNITS)], ids=["scan", "fast"])
 def test_the_state_of_resets(cell):
     """Every other step resets, so the gradient sums 1000 terms for each row."""

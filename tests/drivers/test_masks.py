@@ -222,6 +222,7 @@ def both(name, lengths, resets):
     return setup.run(*given, **options), unrolled(setup, *given, **options)
 
 
+@pytest.mark.slow
 @hypothesis.given(
     st.sampled_from(["lstm", "linear"]),
     arrays(bool, (BATCH, TIME)),
@@ -250,6 +251,7 @@ def test_memory_strategies(name, strategy):
     close(run(strategy), run(False))
 
 
+@pytest.mark.slow
 def test_a_carried_state_is_not_what_rows_are_reset_to():
     """A rollout in parts, with the state carried over, equals the whole rollout."""
     run = functools.partial(jaxrnn.dynamic_rnn, bound(CELLS["gru"]), dtype="float64")
@@ -310,7 +312,7 @@ def test_vmap_and_checkpoint(name, given):
 # The states of all steps
 
 
-@pytest.mark.fast("loop-*", "steps-lengths1")
+@pytest.mark.fast("loop-lengths1", "steps-lengths1")
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("wrap", [lambda cell: cell, StepByStep], ids=["loop", "steps"])
 def test_states_of_lists_of_steps(wrap, lengths):
@@ -324,6 +326,7 @@ def test_states_of_lists_of_steps(wrap, lengths):
     close((stacked(outputs), last, stacked(states)), want)
 
 
+@pytest.mark.slow
 def test_states_of_packed_sequences():
     cell, packed = bound(CELL), jaxrnn.pack_sequences(X, LENGTHS)
     outputs, last, states = jaxrnn.packed_rnn(cell, packed, **STATES)

@@ -29,7 +29,7 @@ OPTIONS = {
 FAST = "whole-lstm_*", "lengths-multi", "mask-lru", "resets-gated_*", "states-min_gru"
 
 
-@pytest.mark.fast(*FAST, "whole-dropout", "whole-mlstm_memory", "lengths-function_*")
+@pytest.mark.fast(*FAST, "lengths-function_*")
 @pytest.mark.parametrize("name", cases.KINDS.values())
 @pytest.mark.parametrize("given", OPTIONS)
 def test_same_as_a_step_by_hand(given, name):

@@ -26,7 +26,7 @@ def data(cell):
     return drawn(cell, x[:, 0]), x, drawn_like(cell.zero_state(len(LENGTHS), DTYPE), 1)
 
 
-@pytest.mark.fast("gru", "temporal_conv")
+@pytest.mark.fast("gru")
 @pytest.mark.parametrize("name", NAMES)
 def test_gives_what_the_padded_rows_give(name):
     cell = cases.CASES[name].cell

@@ -77,7 +77,7 @@ def test_equals_the_scan_in_every_mode(mode):
     close(of(loop), of(scan))
 
 
-@pytest.mark.fast("0", "17")
+@pytest.mark.fast("17")
 @pytest.mark.parametrize("steps", [0, 1, LIMIT, LIMIT + 3])
 def test_counts_its_steps_and_stops_at_the_limit(steps):
     run, want = partial(loop, steps=steps), partial(scan, steps=steps)

@@ -111,7 +111,7 @@ DERIVATIVES = {
 }
 
 
-@pytest.mark.fast("cpu-of rows", "cpu-backward of forward")
+@pytest.mark.fast("cpu-of rows")
 @pytest.mark.parametrize("of", DERIVATIVES.values(), ids=DERIVATIVES)
 def test_derivatives_of_every_order_and_mode(of, platform):
     """Derivatives of chunks with NaN as padding, the last of which are skipped."""
@@ -360,6 +360,7 @@ class Own(jaxrnn.RNNCell):
         return run.steps.stack(step, run.keys, run.inputs), run.state
 
 
+@pytest.mark.fast("Own()", "Res*")
 @pytest.mark.parametrize(
     "cell", [Own(), MultiRNNCell([Own()]), jaxrnn.ResidualWrapper(Own())], ids=str
 )

@@ -109,7 +109,7 @@ def over_devices(f):
 MODES = helpers.MODES | {"shard_map": lambda loss: helpers.gradient(over_devices(loss))}
 
 
-@pytest.mark.fast("forward of backward-lstm-*")
+@pytest.mark.fast("forward-lstm-*")
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [("lstm", Offload(Keep(), 2)), ("function", Nested(2))],
@@ -128,6 +128,7 @@ def test_every_mode_of_differentiation(name, strategy, mode, request):
     close(got, want, F64)
 
 
+@pytest.mark.slow
 def test_segments_of_the_square_root_take_a_twentieth():
     assert temporary_mib(Recompute(), 10_000) <= temporary_mib(False, 10_000) / 20
 
