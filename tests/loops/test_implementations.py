@@ -141,19 +141,16 @@ class Twice(Around):
         return jaxrnn.RNNCell.choose_loop(self, params, run)
 
 
-def test_the_steps_of_a_subclass_are_run():
-    cell = Twice(LSTMCell(4))
-    params = drawn(cell, X[:, 0])
-    run_with = lambda cell: jaxrnn.dynamic_rnn(cell.bind(params), X, dtype=F32)
-    assert_near(run_with(cell), run_with(scanned(cell)), tolerance=1e-6)
+EMBEDDED = contrib.EmbeddingWrapper(LSTMCell(4), 7, 5)
+IDS = np.arange(10, dtype=np.int32).reshape(2, 5, 1) % 7
+# A subclass with steps of its own, and layers with other dtypes than the inputs.
+STEPPED = [(Twice(LSTMCell(4)), X), (jaxrnn.MultiRNNCell([EMBEDDED, LSTMCell(3)]), IDS)]
 
 
-def test_a_stack_whose_layers_have_other_dtypes_than_its_inputs():
-    embedded = contrib.EmbeddingWrapper(LSTMCell(4), 7, 5)
-    cell = jaxrnn.MultiRNNCell([embedded, LSTMCell(3)])
-    ids = np.arange(10, dtype=np.int32).reshape(2, 5, 1) % 7
-    params = drawn(cell, ids[:, 0])
-    run_with = lambda cell: jaxrnn.dynamic_rnn(cell.bind(params), ids, dtype=F32)
+@pytest.mark.parametrize(("cell", "x"), STEPPED, ids=["subclass", "stack"])
+def test_the_steps_of_the_cell_are_run(cell, x):
+    params = drawn(cell, x[:, 0])
+    run_with = lambda cell: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=F32)
     assert_near(run_with(cell), run_with(scanned(cell)), tolerance=1e-6)
 
 
