@@ -23,6 +23,7 @@ BATCH, TIME, DEPTH = 5, 7, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
 MASK = np.random.default_rng(1).random((BATCH, TIME)) < 0.6
 MASK[0], MASK[1] = False, True
+MASK[4, 0] = False  # A row whose first step is masked.
 LENGTHS = np.array([0, 7, 3, 1, 2], np.int32)
 NO_GAPS = np.arange(TIME) < LENGTHS[:, None]
 RESETS = np.random.default_rng(4).random((BATCH, TIME)) < 0.5
