@@ -37,7 +37,6 @@ NAMES = "kind", "count", "layout", "axes", "driver", "cell"
 
 
 @pytest.mark.fast("*-4-*-dynamic_rnn-LSTM")
-@pytest.mark.in_thirds
 @pytest.mark.parametrize(NAMES, ON_FOUR + ON_SIZES)
 def test_no_collective_in_a_loop(kind, count, layout, axes, driver, cell):
     inside, outside = found(kind, count, layout, axes, driver, cell)
@@ -47,7 +46,6 @@ def test_no_collective_in_a_loop(kind, count, layout, axes, driver, cell):
 
 
 @pytest.mark.fast("v5e-*-auto", "h100-*-explicit")
-@pytest.mark.in_thirds
 @pytest.mark.parametrize("axes", ["auto", "explicit"])
 @pytest.mark.parametrize(("kind", "count"), FOUR)
 def test_segments_sum_their_gradients(kind, count, axes):
@@ -57,7 +55,6 @@ def test_segments_sum_their_gradients(kind, count, axes):
 
 
 @pytest.mark.slow
-@pytest.mark.in_thirds
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("kind", ["v5e", "h100"])
 def test_drivers_on_one_device(kind, driver):
@@ -72,7 +69,6 @@ def found(kind, count, *row):
 
 
 @pytest.mark.fast("*-4")
-@pytest.mark.in_thirds
 @pytest.mark.parametrize("chips", [4, 16])
 @pytest.mark.parametrize("name", ["MinGRU", "mLSTM", "Gated DeltaNet"])
 def test_divided_time_exchanges_one_map_of_each_part(name, chips):
@@ -115,7 +111,6 @@ SCALARS = 64  # More than the bytes of the longest length, loss, count and norms
 
 
 @pytest.mark.fast("*-4")
-@pytest.mark.in_thirds
 @pytest.mark.parametrize("chips", [4, 16])
 @pytest.mark.parametrize("layout", ["data parallel", "FSDP"])
 def test_a_step_exchanges_gradients_once(scaling, layout, chips):

@@ -91,7 +91,6 @@ CELLS += [("v5p", "lstm"), ("v6e", "lstm")]
 
 
 @pytest.mark.fast("*-lstm", *(f"v5e-{name}" for name in KINDS.values()), "h100-mlstm")
-@pytest.mark.in_thirds
 @pytest.mark.parametrize(("kind", "name"), CELLS)
 def test_cells_compile(kind, name):
     case = CASES[name]
@@ -237,7 +236,6 @@ def test_a_program_that_does_not_fit():
 
 
 @pytest.mark.slow
-@pytest.mark.in_thirds
 def test_the_guide_plans_for_a_tpu():
     """The numbers come from the compiler; record them again for another version."""
     devices("v5e")  # Without their compiler, the test is skipped.
