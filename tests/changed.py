@@ -24,6 +24,7 @@ TESTS = {
     "drivers": ["drivers", "meshes/test_drivers.py"],
     "engine": ["engine", "drivers", "meshes/test_drivers.py"],
     "extend": ["package"],
+    "golden": ["tf1", "contrib/test_goldens.py", "convert/test_goldens.py"],
     "hints": ["base", "package"],
     "init": ["package"],
     "initializers": ["cells"],
@@ -52,7 +53,8 @@ def tests_of(file):
     """The tests of a file, as paths below `tests/`, of which some do not exist."""
     top, *inner = pathlib.PurePath(file).parts
     if top == "tests":
-        return ["/".join(inner)] if inner[-1].startswith("test_") else inner[:1]
+        is_test = inner[-1].startswith("test_")
+        return ["/".join(inner)] if is_test else TESTS.get(inner[0], inner[:1])
     if top in ("benchmarks", "docs", "examples"):
         return [top]
     return [path for room in rooms_of(file) for path in TESTS.get(room, [room])]
