@@ -23,7 +23,7 @@ from typing import Any
 from . import cases, gpu, peers, report
 from .machine import commit, describe, file_name
 from .peers import Contestant
-from .process import started
+from .process import said, started
 from .rounds import run_case
 
 Result = dict[str, Any]
@@ -45,7 +45,6 @@ class Command:
         rounds: The number of rounds of each measurement.
         by_mode: The measures with one table per mode.
         measures: The measures with one table for all cases.
-        choose: Whether peers with several configurations race in their fastest one.
     """
 
     presets: cases.Presets
@@ -53,17 +52,15 @@ class Command:
     rounds: dict[str, int]
     by_mode: Sequence[report.Measure]
     measures: Sequence[report.Measure]
-    choose: bool = False
 
 
 COMMANDS = {
     "race": Command(
         cases.RACE,
         peers.RACE,
-        {"time": 9, "after_pause": 3, "under_load": 3},
+        {"time": 9},
         [report.TIME],
         [report.MEMORY, report.COMPILE_ONCE],
-        choose=True,
     ),
     "versions": Command(
         cases.VERSIONS,
@@ -125,11 +122,8 @@ def _add_options(
     add = parser.add_argument
     add("--preset", choices=command.presets, default="quick")
     add("--only", metavar="REGEX", help=NAMES)
-    add("--list", action="store_true", help="print the names of the cases and exit")
     rounds = report.listed(command.rounds, ": ", ", ")
     add("--rounds", type=_count, help=f"rounds of each measurement (default: {rounds})")
-    measure = "measure only this; may be repeated"
-    add("--measure", choices=command.rounds, action="append", help=measure)
     known = ", ".join(one.name for one in command.contestants)
     add("--peers", metavar="A,B", help=f"some of {known}; the first always runs")
     python = "the Python interpreter for a peer; may be repeated"
@@ -189,23 +183,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(gpu.run(options))
     from tqdm import tqdm  # `gpu` needs only JAX.
 
-    if options.list:
-        print("\n".join(case.name for case in options.cases))
-        return
     command = COMMANDS[options.command]
     name = options.name or f"{options.command}_{options.preset}"
     if options.command == "race" and not options.name:
         name = f"{name}_{file_name()}"  # The ratios depend on the processor.
     file = options.out / f"{name}.json"
-    measured = options.measure or command.rounds
-    rounds = {do: options.rounds or command.rounds[do] for do in measured}
-    facts = {"rounds": rounds, "machine": describe(), "commits": _commits(options)}
-    limits = {"limit": 1e9 * options.limit, "choose": command.choose}
+    rounds = {do: options.rounds or number for do, number in command.rounds.items()}
+    limits = {"limit": 1e9 * options.limit, "choose": options.command == "race"}
+    result = {
+        "name": name,
+        "date": datetime.date.today().isoformat(),
+        "command": f"{options.command} --preset {options.preset}",
+        "rounds": rounds,
+        "machine": describe(),
+        "commits": _commits(options),
+    }
     with started(options.contestants) as (processes, hellos):
         first = options.contestants[0].name
         if first not in processes:
             raise SystemExit(f"{first} cannot run: {hellos[first]['missing']}")
-        result = _new_result(name, facts, hellos)
+        result |= said(hellos) | {"cases": []}
         if options.resume and file.exists():
             result["cases"] = _saved_cases(file, result)
         done = {row["name"] for row in result["cases"]}
@@ -213,18 +210,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for case in bar:
             bar.set_description(case.name)
             result["cases"].append(run_case(case, processes, rounds, **limits))
-            _write(result, file, command)
+            save(result, file)
+            page = report.write_report(result, command.by_mode, command.measures)
+            file.with_suffix(".md").write_text(page)
     print(report.write_report(result, command.by_mode, command.measures))
-
-
-def _new_result(name: str, facts: Result, hellos: dict[str, Result]) -> Result:
-    """A result with no cases yet."""
-    versions: dict[str, str] = {}
-    for hello in hellos.values():
-        versions |= hello.get("versions", {})
-    missing = {n: hello["missing"] for n, hello in hellos.items() if "missing" in hello}
-    date = {"name": name, "date": datetime.date.today().isoformat()}
-    return date | facts | {"versions": versions, "missing": missing, "cases": []}
 
 
 def _saved_cases(file: Path, result: Result) -> list[Result]:
@@ -248,12 +237,12 @@ def _commits(options: argparse.Namespace) -> dict[str, str]:
     return {name: commit(folder) for name, folder in folders.items()}
 
 
-def _write(result: Result, file: Path, command: Command) -> None:
-    """Write the numbers and the tables of all measurements so far."""
+def save(result: Result, file: Path) -> None:
+    """Write the numbers, with a line for each case."""
+    facts = json.dumps(result | {"cases": []}).removesuffix("]}")
+    rows = ",\n".join(map(json.dumps, result["cases"]))
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result, indent=1) + "\n")
-    tables = report.write_report(result, command.by_mode, command.measures)
-    file.with_suffix(".md").write_text(tables)
+    file.write_text(f"{facts}\n{rows}\n]}}\n")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,6 @@ from typing import Any
 
 import numpy as np
 
-LEARNING_RATE = 1e-4
-
-RESET_AFTER = "reset after the product"
-
 
 class LeftOutError(Exception):
     """Raised if a peer does not support a case; the message is the reason."""
@@ -23,6 +19,7 @@ class Variant:
         run: Makes one call, waits until it is done, and returns its results.
         read: Converts the results of `run` to named arrays in TensorFlow's layout.
         facts: Numbers known without running: bytes of memory, seconds of compilation.
+        bytes: The memory that a call needs, with its arguments and results.
         function: The JAX function that `run` compiles; None for other libraries.
         args: The arguments of `function`.
     """
@@ -30,6 +27,7 @@ class Variant:
     run: Callable[[], Any]
     read: Callable[[Any], dict[str, np.ndarray]]
     facts: dict[str, float] = dataclasses.field(default_factory=dict)
+    bytes: int = 0
     function: Callable[..., Any] | None = None
     args: tuple = ()
 

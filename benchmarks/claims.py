@@ -16,22 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from .report import grid, ratio, values
+from .report import MEDIAN, grid
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "README.md", ROOT / "docs" / "guide" / "speed.md"
 RESULTS = ROOT / "benchmarks" / "results"
 MARKED = re.compile(r"(<!-- race: (\w+) -->\n).*?(<!-- /race -->)", re.DOTALL)
 
-LIBRARIES = {  # The contestants of each library; the faster one counts.
+BY_HAND = "Hand-written loops, Flax or JAX"
+CONTESTANTS = {  # Of each library; the faster one counts.
+    BY_HAND: ["by_hand"],
     "Flax": ["linen", "nnx"],
     "Haiku": ["haiku"],
     "Keras (JAX)": ["keras"],
     "TensorFlow": ["tensorflow"],
     "PyTorch": ["torch"],
 }
+LIBRARIES = [name for name in CONTESTANTS if name != BY_HAND]
 FASTER = "faster than jaxrnn in"
-BY_HAND = {"Hand-written loops, Flax or JAX": ["by_hand"]}
 MODES = {"train": "training", "forward": "inference"}
 CELLS = {
     "lstm": "LSTM",
@@ -75,11 +77,16 @@ class Measured:
         lengths = most.get(case["lengths"])
         return f"{name}, lengths 1 to {lengths}" if lengths else name
 
-    def ratio(self, library: str) -> float | None:
+    def spread(self, library: str) -> list[float] | None:
         """The library's time divided by jaxrnn's; None if it did not run."""
-        peers = (LIBRARIES | BY_HAND)[library]
-        found = [ratio(self.row, peer, "jaxrnn") for peer in peers]
-        return min((one.median for one in found if one), default=None)
+        peers = [self.row["peers"].get(name, {}) for name in CONTESTANTS[library]]
+        found = [peer["ratios"]["ms"] for peer in peers if "ratios" in peer]
+        return min(found, key=operator.itemgetter(MEDIAN), default=None)
+
+    def ratio(self, library: str) -> float | None:
+        """The median of `spread`."""
+        found = self.spread(library)
+        return found and found[MEDIAN]
 
 
 Text = Callable[[Iterable[Measured]], str]
@@ -107,7 +114,7 @@ def conditions(cases: Iterable[Measured]) -> str:
 def overview(cases: Iterable[Measured]) -> str:
     """The ratios of each library: their medians and ranges, and how often it wins."""
     cases = list(cases)
-    rows = [_summary(library, cases) for library in [*BY_HAND, *LIBRARIES]]
+    rows = [_summary(library, cases) for library in CONTESTANTS]
     titles = ["", *MODES.values(), FASTER]
     columns = [(title, operator.itemgetter(title)) for title in titles]
     return grid(columns, [row for row in rows if any(map(row.get, MODES.values()))])
@@ -187,7 +194,7 @@ def _cell(library: str) -> Callable[[Row], str]:
 
 
 def _milliseconds(case: Measured) -> str:
-    return f"{np.median(values(case.row, 'jaxrnn', 'ms')):.3g}"
+    return f"{case.row['peers']['jaxrnn']['numbers']['ms'][MEDIAN]:.3g}"
 
 
 def _short(number: float) -> str:

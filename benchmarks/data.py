@@ -52,7 +52,7 @@ def make_data(case: Case) -> Data:
     """The arrays of a case, which are the same in every process."""
     rng = np.random.default_rng(0)
     lengths = _lengths(rng, case)
-    time = case.time - case.burn_in if case.mode in ("train", "step") else 0
+    time = case.time - case.burn_in if case.mode == "train" else 0
     cotangents = _normal(rng, case.batch, time, case.output_size)
     if lengths is not None:
         cotangents *= (np.arange(time) < lengths[:, None])[..., None]
@@ -70,11 +70,8 @@ def make_data(case: Case) -> Data:
 def _lengths(rng: np.random.Generator, case: Case) -> np.ndarray | None:
     if case.lengths in ("dense", "resets"):
         return None
-    divisor = {"uniform": 1, "short": 4, "one_long": 8}[case.lengths]
-    lengths = rng.integers(1, max(case.time // divisor, 1) + 1, case.batch)
-    if case.lengths == "one_long":
-        lengths[case.batch // 2] = case.time
-    return lengths.astype(np.int32)
+    longest = case.time // {"uniform": 1, "short": 4}[case.lengths]
+    return rng.integers(1, longest + 1, case.batch, np.int32)
 
 
 def random_resets(case: Case) -> np.ndarray:

@@ -14,8 +14,6 @@ BLOCKS = {
     "peephole": {"": "igfo"},
     "gru": {"gates/": "ru", "candidate/": "c"},
     "gru_after": {"": "ruc"},
-    "rnn": {"": "a"},
-    "mgu": {"": "fn"},
 }
 
 

@@ -121,3 +121,12 @@ def started(
                 del processes[name]
                 print(f"left out: {name} ({reason})", file=sys.stderr)
         yield processes, hellos
+
+
+def said(hellos: dict[str, Answer]) -> Answer:
+    """The versions of the contestants' packages, and why contestants are missing."""
+    versions: dict[str, str] = {}
+    for hello in hellos.values():
+        versions |= hello.get("versions", {})
+    missing = {n: hello["missing"] for n, hello in hellos.items() if "missing" in hello}
+    return {"versions": versions, "missing": missing}

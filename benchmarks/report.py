@@ -4,11 +4,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from .cases import Case
-from .machine import BUSY
 
+MEDIAN = 2  # Its place in a spread.
 NO_RESULT = "failed", "left_out", "missing"  # Their values are reasons.
 
 Result = dict[str, Any]
@@ -19,7 +17,6 @@ MODE_TITLES = {
     "forward": "Forward",
     "train": "Forward and all gradients",
     "final": "Gradients of a loss of the final state, with respect to parameters",
-    "step": "A training step with Adam",
 }
 NOTE = (
     "The first column is the first contestant's number. Each other column is that "
@@ -27,22 +24,6 @@ NOTE = (
     "the first contestant is faster, or needs less. * marks other equations, † other "
     "results, - skipped cases."
 )
-CALLS = {  # By the name of the results.
-    "calls_ms": (
-        "Single calls, back to back",
-        "The median of all calls; then this median and, in brackets, the 95th "
-        "percentile, both divided by the contestant's time in the tables above.",
-    ),
-    "pause_ms": (
-        "Single calls, each after 50 ms of idleness",
-        "A program that loads data or waits for requests calls like this. The numbers "
-        "are those of the table before.",
-    ),
-    "load_ms": (
-        "Single calls, back to back, while another program computes on one core",
-        "The numbers are those of the table before.",
-    ),
-}
 AGREEMENT_NOTE = (
     "The variant that raced (the fastest in a short trial), and the largest relative "
     "deviation of its outputs or gradients from the reference."
@@ -54,7 +35,7 @@ class Measure:
     """A number to compare.
 
     Attributes:
-        key: Its name in a contestant's results or in their `facts`.
+        key: Its name in a contestant's `numbers` and `ratios`.
         title: The title of its table.
         unit: The unit in the table.
         scale: The factor that converts the number to that unit.
@@ -104,41 +85,10 @@ MEMORIES = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """A median and the quartiles around it."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> "Spread | None":
-        """The median and the quartiles of the values; None if there are none."""
-        if not len(values):
-            return None
-        low, median, high = np.percentile(values, (25, 50, 75))
-        return cls(float(median), float(low), float(high))
-
-    def __str__(self) -> str:
-        middle = f"{self.median:.2f}"
-        if self.low == self.high:
-            return middle
-        return f"{middle} ({self.low:.2f}-{self.high:.2f})"
-
-
-def values(row: Row, name: str, key: str) -> np.ndarray:
-    """A contestant's number in each round, or the one number known from compiling."""
-    result = row["peers"].get(name, {})
-    fact = result.get("facts", {}).get(key)
-    found = result.get(key, [] if fact is None else [fact])
-    return np.array([] if "failed" in result else found)
-
-
-def ratio(row: Row, name: str, to: str, key: str = "ms") -> Spread | None:
-    """The ratio of `name`'s number to `to`'s by round; None if either is missing."""
-    ours, theirs = values(row, to, key), values(row, name, key)
-    return Spread.of(theirs / ours) if len(ours) and len(theirs) else None
+def text_of(spread: list[float]) -> str:
+    """The median and the quartiles of a ratio."""
+    _, low, median, high, _ = spread
+    return f"{median:.2f}" + (f" ({low:.2f}-{high:.2f})" if low < high else "")
 
 
 def write_report(
@@ -157,7 +107,6 @@ def write_report(
             conditions(result),
             NOTE,
             *mode_tables(rows, names, by_mode),
-            *call_tables(rows, names),
             *measure_tables(rows, names, measures),
             agreement_table(rows, names),
             section("Left out", "", left_out(result)),
@@ -196,28 +145,6 @@ def measure_tables(
     ]
 
 
-def call_tables(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
-    """A table of single calls for each way to measure them, if there are several."""
-    tables: list[str] = []
-    if not any("pause_ms" in peer for row in rows for peer in row["peers"].values()):
-        return tables
-    for key, (title, note) in CALLS.items():
-        columns = [NAME, *((name, _cell(_calls, name, key)) for name in names)]
-        of_rows = [row for row in rows if any(key in p for p in row["peers"].values())]
-        tables.append(section(title, note, grid(columns, of_rows)))
-    return tables
-
-
-def _calls(row: Row, name: str, key: str) -> str:
-    """The calls of a contestant, beside its median back to back."""
-    result = row["peers"].get(name, {})
-    if key not in result:
-        return _why_empty(result)
-    usual = np.median(result["ms"])
-    middle, slow = np.percentile(np.concatenate(result[key]), (50, 95))
-    return f"{middle:.3g} ms, {middle / usual:.2f} ({slow / usual:.2f})"
-
-
 def agreement_table(
     rows: Sequence[Row], names: Sequence[str], note: str = AGREEMENT_NOTE
 ) -> str:
@@ -238,19 +165,20 @@ def _compared(measure: Measure, names: Sequence[str], title: str) -> list[Column
     ours, *others = names
 
     def own(row: Row, name: str) -> str:
-        spread = Spread.of(values(row, name, measure.key))
-        if spread is None:
-            return _why_empty(row["peers"].get(name, {}))
-        return f"{spread.median * measure.scale:.3g}"
+        result = row["peers"].get(name, {})
+        if measure.key not in result.get("numbers", {}):
+            return _why_empty(result)
+        return f"{result['numbers'][measure.key][MEDIAN] * measure.scale:.3g}"
 
     def by_ours(row: Row, name: str) -> str:
-        spread, result = ratio(row, name, ours, measure.key), row["peers"].get(name, {})
-        if spread is None:
+        result = row["peers"].get(name, {})
+        if measure.key not in result.get("ratios", {}):
             return _why_empty(result)
+        text = text_of(result["ratios"][measure.key])
         if not measure.key.endswith("ms"):
-            return str(spread)
+            return text
         is_same = result["agreement"]["same"]
-        return f"{spread}{'*' * bool(result['equation'])}{'†' * (not is_same)}"
+        return f"{text}{'*' * bool(result['equation'])}{'†' * (not is_same)}"
 
     other = by_ours if measure.is_ratio else own
     columns = [(name, _cell(other, name)) for name in others]
@@ -276,8 +204,8 @@ def conditions(result: Result) -> str:
 
 def load(rows: Sequence[Row]) -> str:
     """In how many rounds the machine had other work."""
-    busy = [share > BUSY for row in rows for share in row["busy"]]
-    return f"Other programs kept the machine busy in {sum(busy)} of {len(busy)} rounds."
+    busy, rounds = (sum(row[key] for row in rows) for key in ("busy", "rounds"))
+    return f"Other programs kept the machine busy in {busy} of {rounds} rounds."
 
 
 def listed(facts: dict[str, Any], colon: str, comma: str) -> str:

@@ -22,11 +22,10 @@ def read(mode: str, data: Data, net: Any, raw: Any) -> Arrays:
         mode: The mode of the case.
         data: The arrays of the case.
         net: An object with `read_sequences`, `read_state` and `read_params`, which
-            convert the peer's layouts to TensorFlow's, and `before`, the initial
-            parameters in TensorFlow's layout.
+            convert the peer's layouts to TensorFlow's.
         raw: The results of the call. In mode "forward", `(outputs, state)`; in mode
             "train", `(loss, (gradients by params, inputs, state))`; in mode "final",
-            `(loss, gradients by params)`; in mode "step", `(loss, new params)`.
+            `(loss, gradients by params)`.
     """
     if mode == "forward":
         outputs, state = raw
@@ -35,10 +34,6 @@ def read(mode: str, data: Data, net: Any, raw: Any) -> Arrays:
             outputs = np.where(data.valid, outputs, 0)
         return {"outputs": outputs, **_flat("state", net.read_state(state))}
     loss, found = {"loss": np.asarray(raw[0])}, raw[1]
-    if mode == "step":
-        pairs = zip(net.before, net.read_params(found), strict=True)
-        changes = [{name: new[name] - old[name] for name in old} for old, new in pairs]
-        return loss | _flat("change of weights", changes)
     if mode == "final":
         return loss | _flat("gradient by weights", net.read_params(found))
     params, inputs, state = found

@@ -1,12 +1,11 @@
 """A race: in each round, all contestants time the same case in turn."""
 
-import contextlib
 import dataclasses
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from .cases import Case
 from .machine import BUSY, busy_while
@@ -14,17 +13,10 @@ from .process import Process
 from .results import deviation
 
 PAUSE_S = 0.02  # OpenMP's threads spin for a while before they sleep.
-LOAD_S = 0.2  # The time until the scheduler has moved the threads.
 LOOK_S, LOOKS = 0.2, 10
-# It ends by itself if its parent is gone.
-LOAD = """
-import os
-parent = os.getppid()
-while os.getppid() == parent:
-    sum(range(10_000))
-"""
 
 Result = dict[str, Any]
+Rounds = dict[str, list[float]]
 
 
 def run_case(
@@ -34,7 +26,7 @@ def run_case(
     tolerance: float | None = None,
     **prepare: Any,
 ) -> Result:
-    """The result of a case: each peer's measurements in each round, and more.
+    """The result of a case: each peer's numbers over all rounds, and more.
 
     Args:
         case: The case.
@@ -50,34 +42,24 @@ def run_case(
     }
     agree(results, tolerance or case.tolerance)
     names = [name for name in peers if "variant" in results[name]]
+    measured: dict[str, Rounds] = {name: {} for name in names}
     busy = []
     for do, number in rounds.items():
         for turn in range(number):
-            busy.append(wait_for_quiet())
+            busy.append(wait_for_quiet() > BUSY)
             first = turn % max(len(names), 1)
-            with one_core_taken() if do == "under_load" else contextlib.nullcontext():
-                for name in [*names[first:], *names[:first]]:
-                    _measure(peers[name], do, results[name])
-                    time.sleep(PAUSE_S)
+            for name in [*names[first:], *names[:first]]:
+                _measure(peers[name], do, results[name], measured[name])
+                time.sleep(PAUSE_S)
     for name in names:
         peers[name].ask("drop")
-    return {"name": case.name, "case": fields, "busy": busy, "peers": results}
+    summarize(results, measured)
+    row = {"name": case.name, "case": fields, "rounds": len(busy), "busy": sum(busy)}
+    return row | {"peers": results}
 
 
-@contextlib.contextmanager
-def one_core_taken() -> Iterator[subprocess.Popen]:
-    """Let another process compute on one core."""
-    process = subprocess.Popen([sys.executable, "-c", LOAD])
-    try:
-        time.sleep(LOAD_S)
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _measure(peer: Process, do: str, result: Result) -> None:
-    """Add a round to the result; if the peer fails, discard its earlier rounds."""
+def _measure(peer: Process, do: str, result: Result, measured: Rounds) -> None:
+    """Add a round; if the peer fails, discard its earlier rounds."""
     if "failed" in result:
         return
     answer = peer.ask(do)
@@ -86,7 +68,31 @@ def _measure(peer: Process, do: str, result: Result) -> None:
         result.update(answer)
     else:
         for name, value in answer.items():
-            result.setdefault(name, []).append(value)
+            measured.setdefault(name, []).append(value)
+
+
+def summarize(results: Mapping[str, Result], measured: Mapping[str, Rounds]) -> None:
+    """Replace each peer's facts with `numbers`, and `ratios` to the first peer's.
+
+    The numbers are facts, which are known without running, or those of the rounds.
+    The ratios are taken in each round. Both are `spread`s.
+    """
+    numbers = {
+        name: {key: [value] for key, value in result.pop("facts", {}).items()}
+        | ({} if "failed" in result else measured.get(name, {}))
+        for name, result in results.items()
+    }
+    first = next(iter(numbers.values()), {})
+    for name, found in numbers.items():
+        shared = [key for key in found if key in first]
+        ratios = {key: spread(np.divide(found[key], first[key])) for key in shared}
+        spreads = {key: spread(found[key]) for key in found}
+        results[name] |= {"numbers": spreads, "ratios": ratios} if found else {}
+
+
+def spread(values: Iterable[float]) -> list[float]:
+    """The least value, the quartiles and the largest value."""
+    return np.percentile(values, (0, 25, 50, 75, 100)).tolist()
 
 
 def wait_for_quiet() -> float:

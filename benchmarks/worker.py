@@ -10,9 +10,7 @@ import importlib
 import importlib.machinery
 import importlib.metadata
 import json
-import math
 import os
-import statistics
 import sys
 import time
 import traceback
@@ -23,15 +21,10 @@ from .built import LeftOutError, Variant
 from .cases import Case
 from .data import make_data
 from .results import checksums
-from .timing import after_pauses, back_to_back, measure, timed
+from .timing import measure, timed
 
 ROUND_S = 0.06
-IDLE_S, CALLS = 0.05, 5
-
-# A short trial finds the fastest variant.
-TURN_S, TURNS, FEW_TURNS = 0.03, 5, 2
-LONG_S = 3.0  # A trial that takes this long stops early.
-FAR_BEHIND = 1.25  # A variant this much slower than the best gets no further turns.
+TURN_S, TURNS = 0.03, 3  # A short trial finds the fastest variant.
 
 
 class CheckoutFinder:
@@ -89,10 +82,10 @@ class Worker:
             variants = {name: built.variants[name]() for name in names}
         except LeftOutError as reason:
             return {"left_out": str(reason)}
-        fit = {n: v for n, v in variants.items() if _bytes(v) <= limit}
+        fit = {name: one for name, one in variants.items() if one.bytes <= limit}
         if not fit:
-            best = min(variants.values(), key=_bytes)
-            reason = f"needs {_bytes(best) / 1e9:.3g} GB, more than {limit / 1e9:.3g}"
+            best = min(variants.values(), key=lambda variant: variant.bytes)
+            reason = f"needs {best.bytes / 1e9:.3g} GB, more than {limit / 1e9:.3g}"
             return {"left_out": reason, "facts": best.facts}
         sums = {name: checksums(v.read(v.run())) for name, v in fit.items()}
         best = _fastest(fit)
@@ -104,18 +97,9 @@ class Worker:
             "facts": self.chosen.facts,
         }
 
-    def time(self) -> dict[str, Any]:
-        """A round: the milliseconds of each of a few calls, and their median."""
-        times = back_to_back(self.chosen.run, ROUND_S)
-        return {"ms": statistics.median(times), "calls_ms": times}
-
-    def after_pause(self) -> dict[str, list[float]]:
-        """A round: the milliseconds of each of a few calls after a pause."""
-        return {"pause_ms": after_pauses(self.chosen.run, IDLE_S, CALLS)}
-
-    def under_load(self) -> dict[str, list[float]]:
-        """A round: the milliseconds of each of a few calls while a core is taken."""
-        return {"load_ms": back_to_back(self.chosen.run, ROUND_S)}
+    def time(self) -> dict[str, float]:
+        """A round: the median milliseconds of a few calls."""
+        return {"ms": measure(self.chosen.run, ROUND_S)}
 
     def compile(self) -> dict[str, float]:
         """A round: compile the program again, with all caches cleared.
@@ -169,22 +153,14 @@ def _version(package: str) -> str:
         return "not installed"  # The package is only on the path.
 
 
-def _bytes(variant: Variant) -> float:
-    kinds = ("temp", "argument", "output")
-    return sum(variant.facts.get(f"{kind}_bytes", 0) for kind in kinds)
-
-
 def _fastest(variants: dict[str, Variant]) -> str:
     """The variant with the shortest time in a few turns."""
-    best = dict.fromkeys(variants, math.inf)
-    start = time.perf_counter()
-    for turn in range(TURNS if len(variants) > 1 else 0):
-        if turn >= FEW_TURNS and time.perf_counter() - start > LONG_S:
-            break
-        limit = FAR_BEHIND * min(best.values())
+    if len(variants) == 1:
+        return next(iter(variants))
+    best = dict.fromkeys(variants, float("inf"))
+    for _ in range(TURNS):
         for name, variant in variants.items():
-            if turn < FEW_TURNS or best[name] <= limit:
-                best[name] = min(best[name], measure(variant.run, TURN_S))
+            best[name] = min(best[name], measure(variant.run, TURN_S))
     return min(best, key=best.__getitem__)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import results
-from ..built import LEARNING_RATE, Built, Variant
+from ..built import Built, Variant
 from ..cases import Case
 from ..data import Data
 from ..layouts import Layers, reader
@@ -46,11 +46,6 @@ class Net:
     read_params: Callable[[PyTree], Layers]
     read_sequences: Callable[[PyTree], np.ndarray]
     read_state: Callable[[PyTree], Layers]
-
-    @functools.cached_property
-    def before(self) -> Layers:
-        """The initial parameters in TensorFlow's layout."""
-        return self.read_params(self.params)
 
 
 def make_net(
@@ -144,16 +139,27 @@ def build(
 
 
 def _variant(case: Case, data: Data, net: Net, options: Options) -> Variant:
-    """The compiled program of a case, with its compile times and memory sizes."""
+    """The compiled program of a case, with its compile time and memory sizes."""
     _warm_up()
-    function, args, carried = _program(case, net)
+    function, args = program(case, net)
     args = jax.device_put(_cast(case.dtype, args))
-    jitted = jax.jit(function, donate_argnums=tuple(range(carried)))
-    lowered, lower_s = timed(jitted.lower, *args)
-    program, compile_s = timed(lowered.compile, compiler_options=dict(options))
-    facts = {"lower_s": lower_s, "compile_s": compile_s} | _sizes(program)
-    read = functools.partial(_read, case, data, net)
-    return Variant(_calls(program, args, carried), read, facts, function, args)
+    lowered = jax.jit(function).lower(*args)
+    compiled, seconds = timed(lowered.compile, compiler_options=dict(options))
+    plan = compiled.memory_analysis()
+    temporary, on_host = plan.temp_size_in_bytes, plan.host_temp_size_in_bytes
+    facts = {"compile_s": seconds, "temp_bytes": temporary, "host_temp_bytes": on_host}
+
+    def read(raw: PyTree) -> dict[str, np.ndarray]:
+        return results.read(case.mode, data, net, _cast("float32", raw))
+
+    return Variant(
+        run=lambda: jax.block_until_ready(compiled(*args)),
+        read=read,
+        facts={name: fact for name, fact in facts.items() if fact},
+        bytes=temporary + plan.argument_size_in_bytes + plan.output_size_in_bytes,
+        function=function,
+        args=args,
+    )
 
 
 @functools.cache
@@ -164,52 +170,15 @@ def _warm_up() -> None:
     ).compile()
 
 
-def _sizes(program: Any) -> dict[str, float]:
-    """The nonzero sizes of the memory that XLA plans for a program, in bytes."""
-    plan = program.memory_analysis()
-    kinds = ("temp", "host_temp", "argument", "output")
-    sizes = {f"{kind}_bytes": getattr(plan, f"{kind}_size_in_bytes") for kind in kinds}
-    return {name: size for name, size in sizes.items() if size}
-
-
-def _calls(program: Function, args: tuple, carried: int) -> Callable[[], Any]:
-    """A function that calls the program and waits until it is done.
-
-    The first `carried` results of a call become the first arguments of the next call.
-    The program may overwrite their memory.
-    """
-    held, args = jax.tree.map(jnp.copy, args[:carried]), args[carried:]
-
-    def call():
-        nonlocal held
-        results = jax.block_until_ready(program(*held, *args))
-        held = results[:carried]
-        return results
-
-    return call
-
-
-def _program(case: Case, net: Net) -> tuple[Function, tuple, int]:
-    """The function of a mode, its arguments, and the number of carried arguments."""
+def program(case: Case, net: Net) -> tuple[Function, tuple]:
+    """The function of a mode, and its arguments."""
     rest = net.inputs, net.state, net.lengths
     if case.mode == "forward":
-        return net.apply, (net.params, *rest), 0
-    loss = _loss(net, case.mode)
-    if case.mode in ("train", "final"):
-        of = (0, 1, 2) if case.mode == "train" else 0
-        return jax.value_and_grad(loss, of), (net.params, *rest, net.cotangents), 0
-
-    import optax
-
-    optimizer = optax.adam(LEARNING_RATE)
-
-    def step(params, moments, *args):
-        value, gradient = jax.value_and_grad(loss)(params, *args)
-        update, moments = optimizer.update(gradient, moments)
-        return optax.apply_updates(params, update), moments, value
-
-    params = jax.device_put(net.params)
-    return step, (params, optimizer.init(params), *rest, net.cotangents), 2
+        return net.apply, (net.params, *rest)
+    gradient = jax.value_and_grad(
+        _loss(net, case.mode), (0, 1, 2) if case.mode == "train" else 0
+    )
+    return gradient, (net.params, *rest, net.cotangents)
 
 
 def _loss(net: Net, mode: str) -> Callable[..., jax.Array]:
@@ -221,13 +190,6 @@ def _loss(net: Net, mode: str) -> Callable[..., jax.Array]:
         return sum(jax.tree.leaves(products))
 
     return loss
-
-
-def _read(case: Case, data: Data, net: Net, raw: PyTree) -> dict[str, np.ndarray]:
-    if case.mode == "step":
-        params, _, loss = raw
-        raw = loss, params
-    return results.read(case.mode, data, net, _cast("float32", raw))
 
 
 def _cast(dtype: str, tree: PyTree) -> PyTree:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
-from jaxrnn.contrib import GLSTMCell
 from jaxrnn.memory import Keep, Nested, Offload, Recompute
 
 from ..built import Built, LeftOutError
@@ -18,7 +17,6 @@ from ..cases import HEADS, Case
 from ..data import Data, random_resets
 from ..layouts import Layers
 from . import _jax, patterns
-from .scan import mgu_params, mgu_step
 
 PyTree = Any
 Run = Callable[..., tuple[PyTree, PyTree]]
@@ -29,6 +27,7 @@ HAS_RESETS = HAS_PATTERNS = True
 # Arguments of `dynamic_rnn` by `Case.run`, which may also be "raw_rnn" or "packed".
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "": {},
+    "custom": {},
     "xla": {"implementation": "xla"},
     "native": {"implementation": "native"},
     "graph": {},
@@ -56,10 +55,16 @@ OWN = {
     "mingru": jaxrnn.MinGRUCell,
     "lru": jaxrnn.LRUCell,
     "rglru": jaxrnn.RGLRUCell,
-    "glstm": functools.partial(GLSTMCell, number_of_groups=4),
     "mlstm": functools.partial(jaxrnn.MLSTMCell, num_heads=HEADS),
     "deltanet": functools.partial(jaxrnn.DeltaNetCell, num_heads=HEADS),
     "gated_deltanet": functools.partial(jaxrnn.GatedDeltaNetCell, num_heads=HEADS),
+}
+CELLS = {
+    "lstm": jaxrnn.LSTMCell,
+    "lstm2": lambda n: jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(n) for _ in range(2)]),
+    "peephole": functools.partial(jaxrnn.LSTMCell, use_peepholes=True),
+    "gru": jaxrnn.GRUCell,
+    "gru_after": jaxrnn.CudnnCompatibleGRUCell,
 }
 STATES = {"mlstm": jaxrnn.MLSTMState, "lru": jaxrnn.ComplexState}
 
@@ -193,39 +198,11 @@ def make_net(case: Case, data: Data, run: Run) -> _jax.Net:
 
 def make_cell(case: Case) -> jaxrnn.RNNCell:
     """The cell of a case."""
-    units = case.units
-    match case.cell:
-        case "lstm":
-            return jaxrnn.LSTMCell(units)
-        case "lstm2":
-            return jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(units) for _ in range(2)])
-        case "peephole":
-            return jaxrnn.LSTMCell(units, use_peepholes=True)
-        case "gru":
-            return jaxrnn.GRUCell(units)
-        case "gru_after":
-            return jaxrnn.CudnnCompatibleGRUCell(units)
-        case "rnn":
-            return jaxrnn.BasicRNNCell(units)
-        case "mgu":
-            init = functools.partial(_mgu_zeros, units)
-            return jaxrnn.FunctionCell(_mgu, units, units, init)
-    return OWN[case.cell](units)
-
-
-def _mgu(
-    params: PyTree, inputs: jax.Array, state: jax.Array, key: None = None
-) -> tuple[jax.Array, jax.Array]:
-    state = mgu_step(params, inputs, state)
-    return state, state
-
-
-def _mgu_zeros(units: int, key: jax.Array, inputs: jax.Array, dtype: Any) -> PyTree:
-    """Zero parameters, which the data replace."""
-    del key
-    shapes = {"input": (inputs.shape[-1], 2 * units), "recurrent": (units, 2 * units)}
-    shapes["bias"] = (2 * units,)
-    return {name: jnp.zeros(shape, dtype) for name, shape in shapes.items()}
+    cell = (OWN | CELLS)[case.cell](case.units)
+    if case.run == "custom":  # Hide the loops of the cell.
+        step = cell.apply, cell.state_size, cell.output_size, cell.init
+        return jaxrnn.FunctionCell(*step)
+    return cell
 
 
 def _layer_state(case: Case) -> tuple[Any, Any]:
@@ -249,7 +226,7 @@ def _by_path(params: PyTree) -> Layers:
 
 def _to_params(case: Case, layers: Layers) -> PyTree:
     """The weights of all layers as the nested dict that the cell expects."""
-    to_layer = {"gru_after": _gru_after, "mgu": mgu_params}.get(case.cell, _nested)
+    to_layer = _gru_after if case.cell == "gru_after" else _nested
     if len(layers) == 1:
         return to_layer(layers[0])
     return {f"cell_{number}": to_layer(layer) for number, layer in enumerate(layers)}

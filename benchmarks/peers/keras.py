@@ -19,14 +19,13 @@ from ..data import Data
 from ..layouts import side_by_side, to_gates
 from . import _jax
 
-USES = ("keras", "jax", "jaxlib", "optax")
+USES = ("keras", "jax", "jaxlib")
 
 # The class, its arguments and the order of its gates for each cell.
 LAYERS = {
     "lstm": (keras.layers.LSTM, {}, "ifgo"),
     "gru": (keras.layers.GRU, {"reset_after": False}, "urc"),
     "gru_after": (keras.layers.GRU, {"reset_after": True}, "urc"),
-    "rnn": (keras.layers.SimpleRNN, {}, "a"),
 }
 
 

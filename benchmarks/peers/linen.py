@@ -5,30 +5,19 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from ..built import RESET_AFTER, Built, LeftOutError
+from ..built import Built, LeftOutError
 from ..cases import Case
 from ..data import Data
-from ..layouts import Gates, to_gates
+from ..layouts import to_gates
 from . import _jax
 
-USES = ("flax", "jax", "jaxlib", "optax")
+USES = ("flax", "jax", "jaxlib")
 
 PyTree = Any
 
 CELLS = {
     "lstm": (nn.OptimizedLSTMCell, nn.LSTMCell),
-    "gru": (nn.GRUCell,),
     "gru_after": (nn.GRUCell,),
-    "rnn": (nn.SimpleCell,),
-    "mgu": (nn.MGUCell,),
-}
-
-# Flax's names of the gates, by our names.
-GATES = {
-    "gru": {"r": "r", "u": "z", "c": "n"},
-    "gru_after": {"r": "r", "u": "z", "c": "n"},
-    "rnn": {"a": ""},
-    "mgu": {"f": "f", "n": "n"},
 }
 
 
@@ -40,7 +29,7 @@ def build(case: Case, data: Data) -> Built:
         cell.__name__: _net(case, data, cell(case.units))
         for cell in CELLS[case.layer_cell]
     }
-    return _jax.build(case, data, nets, RESET_AFTER if case.cell == "gru" else "")
+    return _jax.build(case, data, nets)
 
 
 def _net(case: Case, data: Data, cell: nn.RNNCellBase) -> _jax.Net:
@@ -66,23 +55,16 @@ def _net(case: Case, data: Data, cell: nn.RNNCellBase) -> _jax.Net:
 def to_params(cell: str, weights: dict[str, np.ndarray]) -> PyTree:
     """The parameters of Flax's cell."""
     gates = to_gates(cell, weights, 1)
-    return _lstm(gates) if cell == "lstm" else _others(gates, GATES[cell])
-
-
-def _lstm(gates: Gates) -> PyTree:
-    inputs = {f"i{gate}": {"kernel": gates.x[gate]} for gate in "ifgo"}
-    state = {f"h{gate}": _dense(gates.h[gate], gates.b[gate]) for gate in "ifgo"}
-    return inputs | state
-
-
-def _others(gates: Gates, names: dict[str, str]) -> PyTree:
-    """The candidate `n` has a second bias, which is zero and not in the data."""
+    if cell == "lstm":
+        inputs = {f"i{gate}": {"kernel": gates.x[gate]} for gate in "ifgo"}
+        state = {f"h{gate}": _dense(gates.h[gate], gates.b[gate]) for gate in "ifgo"}
+        return inputs | state
     params = {}
-    for ours, theirs in names.items():
+    for ours, theirs in {"r": "r", "u": "z", "c": "n"}.items():
         params[f"i{theirs}"] = _dense(gates.x[ours], gates.b[ours])
         params[f"h{theirs}"] = {"kernel": gates.h[ours]}
-    if "hn" in params:
-        params["hn"]["bias"] = np.zeros_like(params["in"]["bias"])
+    # The candidate has a second bias, which is zero and not in the data.
+    params["hn"]["bias"] = np.zeros_like(params["in"]["bias"])
     return params
 
 

@@ -4,20 +4,18 @@ from typing import Any
 
 from flax import nnx
 
-from ..built import RESET_AFTER, Built, LeftOutError
+from ..built import Built, LeftOutError
 from ..cases import Case
 from ..data import Data
 from ..layouts import Gates, side_by_side, to_gates
 from . import _jax
 
-USES = ("flax", "jax", "jaxlib", "optax")
+USES = ("flax", "jax", "jaxlib")
 
 # The classes and the order of the gates for each cell.
 CELLS = {
     "lstm": ((nnx.OptimizedLSTMCell, nnx.LSTMCell), "ifgo"),
-    "gru": ((nnx.GRUCell,), "ruc"),
     "gru_after": ((nnx.GRUCell,), "ruc"),
-    "rnn": ((nnx.SimpleCell,), "a"),
 }
 
 # Keep the parameters out of the loop's carry. Flax's default was never faster.
@@ -30,7 +28,7 @@ def build(case: Case, data: Data) -> Built:
         raise LeftOutError("Flax nnx has no such cell")
     classes, _ = CELLS[case.layer_cell]
     nets = {cell.__name__: _net(case, data, cell) for cell in classes}
-    return _jax.build(case, data, nets, RESET_AFTER if case.cell == "gru" else "")
+    return _jax.build(case, data, nets)
 
 
 def _net(case: Case, data: Data, cell: type[nnx.Module]) -> _jax.Net:

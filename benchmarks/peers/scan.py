@@ -16,10 +16,9 @@ import numpy as np
 from ..built import Built, LeftOutError
 from ..cases import Case
 from ..data import Data
-from ..layouts import side_by_side, to_gates
 from . import _jax
 
-USES = ("jax", "jaxlib", "optax")
+USES = ("jax", "jaxlib")
 HAS_RESETS = True
 
 Tree = dict[str, Any]
@@ -39,8 +38,6 @@ def build(case: Case, data: Data) -> Built:
 
 
 def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Tree:
-    if case.cell == "mgu":
-        return mgu_params(weights)
     if case.cell == "gru_after":
         # Split outside of the loop, to avoid a copy of the kernels at each step.
         x, h = np.split(weights["kernel"], [-case.units])
@@ -146,29 +143,9 @@ def _gru_after(params: Tree, x: jax.Array, state: Tree) -> Tree:
     return {"h": u * h + (1 - u) * c}
 
 
-def _rnn(params: Tree, x: jax.Array, state: Tree) -> Tree:
-    return {"h": jnp.tanh(_affine(params, x, state["h"]))}
-
-
-def mgu_params(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`input` `[D, 2H]`, `recurrent` `[H, 2H]` and `bias` `[2H]` with gates f, n."""
-    blocks = side_by_side(to_gates("mgu", weights, 0), "fn")
-    return dict(zip(("input", "recurrent", "bias"), blocks, strict=True))
-
-
-def mgu_step(params: Tree, x: jax.Array, h: jax.Array) -> jax.Array:
-    """Flax's minimal gated unit, as an example of a custom cell."""
-    x_f, x_n = jnp.split(x @ params["input"] + params["bias"], 2, axis=-1)
-    h_f, h_n = jnp.split(h @ params["recurrent"], 2, axis=-1)
-    f = jax.nn.sigmoid(x_f + h_f)
-    return (1 - f) * jnp.tanh(x_n + f * h_n) + f * h
-
-
 _STEPS = {
     "lstm": _lstm,
     "peephole": _peephole,
     "gru": _gru,
     "gru_after": _gru_after,
-    "rnn": _rnn,
-    "mgu": lambda params, x, state: {"h": mgu_step(params, x, state["h"])},
 }

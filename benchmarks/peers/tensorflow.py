@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import results
-from ..built import LEARNING_RATE, Built, LeftOutError, Variant
+from ..built import Built, LeftOutError, Variant
 from ..cases import Case
 from ..data import Data
 
@@ -26,7 +26,6 @@ CELLS = {
     "lstm": v1.nn.rnn_cell.LSTMCell,
     "peephole": lambda units: v1.nn.rnn_cell.LSTMCell(units, use_peepholes=True),
     "gru": v1.nn.rnn_cell.GRUCell,
-    "rnn": v1.nn.rnn_cell.BasicRNNCell,
 }
 
 
@@ -51,7 +50,8 @@ def _variant(case: Case, data: Data, switch: Callable[[], None]) -> Variant:
     with tf.Graph().as_default():
         net = Net(case, data)
         run, found = _program(case.mode, net)
-    return Variant(run, functools.partial(_read, case, data, net, found))
+    read = lambda _: results.read(case.mode, data, net, net.session.run(found))
+    return Variant(run, read)
 
 
 class Net:
@@ -62,7 +62,7 @@ class Net:
     """
 
     def __init__(self, case: Case, data: Data):
-        self.case, self.data, self.before = case, data, data.weights
+        self.case, self.data = case, data
         v1.set_random_seed(0)
         self.inputs = _variable(np.swapaxes(data.inputs, 0, 1))
         self.state = [_tensors(layer) for layer in data.state]
@@ -103,20 +103,14 @@ class Net:
                 loss += tf.reduce_sum(layer[name] * _variable(cotangent))
         return loss
 
-    def program(self, computed: Any, *fetched: tf.Tensor) -> Callable[[], Any]:
-        """A function that computes `computed`, but copies only `fetched` to Python.
-
-        This method also initializes the variables.
-        """
+    def program(self, computed: Any) -> Callable[[], Any]:
+        """Initialize the variables; a function that computes, and copies no result."""
         self.session.run(v1.global_variables_initializer())
         for layer, weights in zip(self.variables, self.data.weights, strict=True):
             for name, variable in layer.items():
                 variable.load(weights[name], self.session)
-        operations = [
-            value if isinstance(value, tf.Operation) else value.op
-            for value in tf.nest.flatten(computed)
-        ]
-        return self.session.make_callable([*operations, *fetched])
+        operations = [value.op for value in tf.nest.flatten(computed)]
+        return self.session.make_callable(operations)
 
     # Only the order of the axes differs from the data's layouts.
     read_params = read_state = staticmethod(lambda layers: layers)
@@ -153,18 +147,7 @@ def _program(mode: str, net: Net) -> tuple[Callable[[], Any], Any]:
         found = net.outputs, net.final
         return net.program(found), found
     loss = net.loss()
-    if mode == "step":
-        update = v1.train.AdamOptimizer(LEARNING_RATE).minimize(loss)
-        return net.program(update, loss), net.variables
     leaves = (net.variables, net.inputs, net.state)
     gradients = tf.gradients(loss, tf.nest.flatten(leaves))
     found = loss, tf.nest.pack_sequence_as(leaves, gradients)
     return net.program(found), found
-
-
-def _read(case: Case, data: Data, net: Net, found: Any, raw: Any) -> dict:
-    """The results as named arrays, read in the session."""
-    values = net.session.run(found)
-    if case.mode == "step":
-        values = raw[-1], values
-    return results.read(case.mode, data, net, values)

@@ -1,4 +1,4 @@
-"""PyTorch: `nn.LSTM`, `nn.GRU`, `nn.RNN`, time-major.
+"""PyTorch: `nn.LSTM`, `nn.GRU`, time-major.
 
 It runs on the CPU, or on an NVIDIA GPU if `run` is "cuda". In cuDNN, PyTorch computes
 float32 products in TF32 by default. So does XLA on a GPU.
@@ -16,7 +16,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .. import results
-from ..built import LEARNING_RATE, RESET_AFTER, Built, LeftOutError, Variant
+from ..built import Built, LeftOutError, Variant
 from ..cases import Case
 from ..data import Data
 from ..layouts import Layers, reader, side_by_side, to_gates
@@ -26,9 +26,7 @@ USES = ("torch",)
 # The class and the order of its gates for each cell.
 LAYERS = {
     "lstm": (torch.nn.LSTM, "ifgo"),
-    "gru": (torch.nn.GRU, "ruc"),
     "gru_after": (torch.nn.GRU, "ruc"),
-    "rnn": (torch.nn.RNN, "a"),
 }
 
 
@@ -48,7 +46,7 @@ def build(case: Case, data: Data) -> Built:
         name: functools.partial(_variant, case, data, with_onednn)
         for name, with_onednn in choices.items()
     }
-    return Built(variants, RESET_AFTER if case.cell == "gru" else "")
+    return Built(variants)
 
 
 def _variant(case: Case, data: Data, with_onednn: bool) -> Variant:
@@ -84,7 +82,6 @@ class Net:
             {name: torch.tensor(x) for name, x in self._to_params(data.weights).items()}
         )
         self._read = reader(self._to_params, data.weights)
-        self.before = self.read_params(self.params())
         self.inputs = self._sequences(data.inputs)
         self.lengths = None if data.lengths is None else torch.tensor(data.lengths)
         self.state = self._stack(data.state)
@@ -133,10 +130,6 @@ class Net:
         pairs = zip((outputs, *state), self.cotangents, strict=True)
         return sum((result * weight).sum() for result, weight in pairs)
 
-    def params(self) -> dict[str, torch.Tensor]:
-        """The parameters by name."""
-        return dict(self.module.named_parameters())
-
     def read_params(self, params: dict[str, torch.Tensor]) -> Layers:
         """Parameters, or their gradients, in TensorFlow's layout."""
         return self._read({name: _array(value) for name, value in params.items()})
@@ -160,12 +153,6 @@ def _make_run(net: Net, mode: str) -> Callable[[], Any]:
     """A function that runs a mode and returns the results for `results.read`."""
     if mode == "forward":
         return torch.inference_mode()(net.__call__)
-    if mode == "train":
-        return _train(net)
-    return _step(net)
-
-
-def _train(net: Net) -> Callable[[], Any]:
     for leaf in (net.inputs, *net.state):
         leaf.requires_grad_()
     names, params = zip(*net.module.named_parameters(), strict=True)
@@ -177,18 +164,5 @@ def _train(net: Net) -> Callable[[], Any]:
         by_params = dict(zip(names, gradients, strict=False))
         inputs, *state = gradients[len(names) :]
         return loss.detach(), (by_params, inputs, state)
-
-    return run
-
-
-def _step(net: Net) -> Callable[[], Any]:
-    optimizer = torch.optim.Adam(net.module.parameters(), LEARNING_RATE, fused=True)
-
-    def run():
-        optimizer.zero_grad()
-        loss = net.loss()
-        loss.backward()
-        optimizer.step()
-        return loss.detach(), net.params()
 
     return run

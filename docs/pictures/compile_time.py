@@ -4,7 +4,6 @@ import json
 import pathlib
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,6 +17,7 @@ CASES = {
     "lstm B64 T200 D128 H256 dense": "LSTM, 256 units,\n64 rows",
 }
 PARTS = ("trace_s", "lower_s", "compile_s")
+MEDIAN = 2  # Its place between the least value, the quartiles and the largest.
 WIDTH = 0.27  # The width of a bar.
 
 
@@ -39,7 +39,9 @@ def draw() -> Figure:
 def draw_case(axes: Axes, y: int, peers: dict) -> None:
     """A bar for each peer."""
     for i, (peer, label) in enumerate(PEERS.items()):
-        trace, lower, compile_ = (np.median(peers[peer][part]) for part in PARTS)
+        trace, lower, compile_ = (
+            peers[peer]["numbers"][part][MEDIAN] for part in PARTS
+        )
         place, height = y + (i - 1) * WIDTH, WIDTH * 0.9
         axes.barh(place, trace + lower, height, color=f"C{i}", alpha=0.5)
         axes.barh(

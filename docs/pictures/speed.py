@@ -1,23 +1,17 @@
 """LSTM training times of other libraries, relative to jaxrnn's, on two cores."""
 
-import json
 import pathlib
+import sys
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-RESULTS = (
-    pathlib.Path(__file__).parents[2]
-    / "benchmarks/results/race_page_intel_xeon_avx512f.json"
-)
-PEERS = {  # The columns of each library; the picture shows the faster one.
-    "Flax": ["linen", "nnx"],
-    "Keras (JAX)": ["keras"],
-    "TensorFlow": ["tensorflow"],
-    "PyTorch": ["torch"],
-}
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+
+from benchmarks import claims
+
+LIBRARIES = ("Flax", "Keras (JAX)", "TensorFlow", "PyTorch")
 CASES = {
     "lstm B48 T80 D192 H320 dense": "48 rows, 80 steps,\n320 units",
     "lstm B16 T120 D96 H160 dense": "16 rows, 120 steps,\n160 units",
@@ -31,7 +25,7 @@ WIDTH = 0.2  # The width of a bar.
 
 def draw() -> Figure:
     """A group of bars for each case; a bar extends from 1 to the ratio."""
-    rows = {row["name"]: row for row in json.loads(RESULTS.read_text())["cases"]}
+    rows = {one.row["name"]: one for one in claims.measured() if one.preset == "page"}
     figure, axes = plt.subplots(figsize=(8, 4.6))
     for y, case in enumerate(CASES):
         draw_case(axes, y, rows[f"{case} train"])
@@ -54,13 +48,11 @@ def draw() -> Figure:
     return figure
 
 
-def draw_case(axes: Axes, y: int, row: dict) -> None:
+def draw_case(axes: Axes, y: int, case: claims.Measured) -> None:
     """A bar for each library, with the quartiles of the rounds."""
-    for i, (label, names) in enumerate(PEERS.items()):
-        place = y + (i - (len(PEERS) - 1) / 2) * WIDTH
-        low, ratio, high = min(
-            (spread(row, name) for name in names), key=lambda q: q[1]
-        )
+    for i, label in enumerate(LIBRARIES):
+        place = y + (i - (len(LIBRARIES) - 1) / 2) * WIDTH
+        _, low, ratio, high, _ = case.spread(label)
         axes.barh(
             place,
             ratio - 1,
@@ -71,9 +63,3 @@ def draw_case(axes: Axes, y: int, row: dict) -> None:
             xerr=[[ratio - low], [high - ratio]],
             error_kw={"ecolor": plt.rcParams["text.color"], "elinewidth": 1},
         )
-
-
-def spread(row: dict, name: str) -> np.ndarray:
-    """Lower quartile, median and upper quartile of the time relative to jaxrnn's."""
-    theirs, ours = (np.array(row["peers"][peer]["ms"]) for peer in (name, "jaxrnn"))
-    return np.percentile(theirs / ours, (25, 50, 75))
