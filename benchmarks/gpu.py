@@ -5,20 +5,20 @@ installed. It writes one page with all results, failures included.
 """
 
 import argparse
+import contextlib
 import datetime
-import functools
 import os
 import queue
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from . import cases, gpu_page, peers
 from .machine import CORES, commit, describe
 from .peers import Contestant
-from .process import Process, started
+from .process import Process, said, started
 from .rounds import run_case
 
 Result = dict[str, Any]
@@ -26,13 +26,20 @@ Result = dict[str, Any]
 RESULTS = Path(__file__).resolve().parent / "results" / "gpu.md"
 SECONDS = 480
 # After these shares of the time, no check or case of a part starts.
-CHECKS, TIMES, LOOPS, MEMORY, END = 0.4, 0.7, 0.82, 0.9, 0.98
+SHARES = {"checks": 0.4, "times": 0.7, "loops": 0.82, "memory": 0.9}
+END = 0.98
 PATIENCE_S = 60  # A process that does not answer for this long is ended.
 PROCESSES = min(6, max(1, CORES // 2))  # They share the GPU, as nothing is timed.
 # Products of float32 arrays are in TF32, which rounds to 11 bits.
 TF32_TOLERANCE = 2e-2
 BYTES = 8e9  # Programs that need more do not run.
 CHECKER = Contestant("checks", "")
+# By part: the contestants, the cases of each preset and the rounds.
+RACES = {
+    "times": (peers.GPU, cases.GPU_TIMES, {"time": 5}),
+    "loops": (peers.GPU_LOOPS, cases.GPU_LOOPS, {"time": 5}),
+    "memory": (peers.GPU_MEMORY, cases.GPU_MEMORY, {"time": 3, "peak": 1}),
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -79,12 +86,11 @@ def run(options: argparse.Namespace) -> int:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # The processes inherit it.
     out = options.out or (None if options.small else RESULTS)
     result, clock = _new_result("small" if options.small else "full"), Clock()
-    for part in (_check, _times, _loops, _memory):
+    for part in SHARES:
         try:
-            part(result, clock)
+            _check(result, clock) if part == "checks" else _race(part, result, clock)
         except Exception as error:  # The other parts still run.
-            name = part.__name__.removeprefix("_")
-            result["errors"].append(f"{name}: {type(error).__name__}: {error}")
+            result["errors"].append(f"{part}: {type(error).__name__}: {error}")
         if result["platform"] != "gpu" and not options.small:
             raise SystemExit(_no_gpu(result))
         result["seconds"] = clock.seconds
@@ -107,6 +113,7 @@ def _new_result(preset: str) -> Result:
         "versions": {},
         "errors": [],
         "checks": [],
+        "races": {},
     }
 
 
@@ -122,34 +129,33 @@ def _check(result: Result, clock: Clock) -> None:
     """Find out what the device is, and run the checks in several processes."""
     clock.say("starting JAX")
     is_small = result["preset"] == "small"
-    start = functools.partial(
-        Process, CHECKER, limit=clock.patience, module="benchmarks.gpu_checks"
-    )
-    first = start()
-    try:
+    idle: queue.SimpleQueue[Process] = queue.SimpleQueue()
+
+    def run(check: Result) -> None:
+        process = idle.get()
+        if not clock.is_over(SHARES["checks"]):
+            clock.say(f"checking {check['part']}: {check['name']}")
+            check["answer"] = process.ask("check", **check)
+        idle.put(process)
+
+    with contextlib.ExitStack() as stack:
+
+        def start() -> Process:
+            module = "benchmarks.gpu_checks"
+            process = Process(CHECKER, limit=clock.patience, module=module)
+            stack.callback(process.close)
+            idle.put(process)
+            return process
+
+        first = start()
         result |= _asked(first, "hello")
         if result["platform"] != "gpu" and not is_small:
             return
         result["checks"] = ordered(_asked(first, "names", small=is_small))
-    finally:
-        first.close()
-    waiting: queue.SimpleQueue[Result] = queue.SimpleQueue()
-    for check in result["checks"]:
-        waiting.put(check)
-
-    def work() -> None:
-        process = start()
-        try:
-            _work(process, waiting, clock)
-        finally:
-            process.close()
-
-    count = min(PROCESSES, len(result["checks"]))
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+        for _ in range(PROCESSES - 1):
+            start()
+        with ThreadPoolExecutor(PROCESSES) as pool:
+            list(pool.map(run, result["checks"]))
 
 
 def _asked(process: Process, do: str, **request: Any) -> Result:
@@ -161,66 +167,29 @@ def _asked(process: Process, do: str, **request: Any) -> Result:
 
 def ordered(names: dict[str, list[str]]) -> list[Result]:
     """The checks; each part gets on equally, if time is short."""
-    places = {
-        (part, name): index / len(of_part)
+    ranks = [
+        (rank / len(of_part), part, name)
         for part, of_part in names.items()
-        for index, name in enumerate(of_part)
-    }
-    keys = sorted(places, key=places.__getitem__)
-    return [{"part": part, "name": name} for part, name in keys]
+        for rank, name in enumerate(of_part)
+    ]
+    return [{"part": part, "name": name} for _, part, name in sorted(ranks)]
 
 
-def _work(process: Process, waiting: queue.SimpleQueue, clock: Clock) -> None:
-    """Run waiting checks in a process until none is left or the time is over."""
-    while not clock.is_over(CHECKS):
-        try:
-            check = waiting.get_nowait()
-        except queue.Empty:
-            return
-        clock.say(f"checking {check['part']}: {check['name']}")
-        check["answer"] = process.ask("check", part=check["part"], name=check["name"])
-
-
-def _memory(result: Result, clock: Clock) -> None:
-    preset = result["preset"]
-    result["memory"] = _new_race(peers.GPU_MEMORY, cases.GPU_MEMORY[preset])
-    rounds = {"time": 1 if preset == "small" else 3, "peak": 1}
-    _race(result["memory"], rounds, result["platform"], MEMORY, clock)
-
-
-def _times(result: Result, clock: Clock) -> None:
-    preset = result["preset"]
-    result["times"] = _new_race(peers.GPU, cases.GPU_TIMES[preset])
-    rounds = {"time": 1 if preset == "small" else 5}
-    _race(result["times"], rounds, result["platform"], TIMES, clock)
-
-
-def _loops(result: Result, clock: Clock) -> None:
-    preset = result["preset"]
-    result["loops"] = _new_race(peers.GPU_LOOPS, cases.GPU_LOOPS[preset])
-    rounds = {"time": 1 if preset == "small" else 5}
-    _race(result["loops"], rounds, result["platform"], LOOPS, clock)
-
-
-def _new_race(contestants: list[Contestant], todo: list[cases.Case]) -> Result:
-    """A race in which nothing was measured yet."""
-    race = {"contestants": contestants, "cases": [], "missing": {}, "versions": {}}
-    return race | {"todo": list(todo)}
-
-
-def _race(
-    race: Result, rounds: dict[str, int], platform: str, share: float, clock: Clock
-) -> None:
-    """Measure the cases until the time is over."""
-    names = [one.name for one in race["contestants"]]
+def _race(part: str, result: Result, clock: Clock) -> None:
+    """Measure the cases of a part until the time is over."""
+    contestants, presets, rounds = RACES[part]
+    if result["preset"] == "small":
+        rounds = dict.fromkeys(rounds, 1)
+    names = [one.name for one in contestants]
     clock.say(f"starting {', '.join(names)}")
-    tf32 = TF32_TOLERANCE if platform == "gpu" else 0
-    with started(race["contestants"], clock.patience) as (processes, hellos):
-        for name, hello in hellos.items():
-            race["versions"] |= hello.get("versions", {})
-            if "missing" in hello:
-                race["missing"][name] = hello["missing"]
-        while race["todo"] and not clock.is_over(share):
+    race: Result = {"names": names, "cases": [], "versions": {}, "missing": {}}
+    race["todo"] = list(presets[result["preset"]])
+    result["races"][part] = race
+    tf32 = TF32_TOLERANCE if result["platform"] == "gpu" else 0
+    with started(contestants, clock.patience) as (processes, hellos):
+        race |= said(hellos)
+        missing = {name: {"missing": why} for name, why in race["missing"].items()}
+        while race["todo"] and not clock.is_over(SHARES[part]):
             case = race["todo"][0]
             clock.say(f"measuring {case.name}")
             limits = {"limit": BYTES, "choose": False}
@@ -228,7 +197,6 @@ def _race(
             row = run_case(case, processes, rounds, tolerance, **limits)
             if clock.is_over(END):
                 return  # The last case was cut.
-            missing = race["missing"].items()
-            row["peers"] |= {name: {"missing": reason} for name, reason in missing}
+            row["peers"] |= missing
             race["cases"].append(row)
             race["todo"].pop(0)

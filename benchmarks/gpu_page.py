@@ -1,15 +1,13 @@
 """The page that `gpu.py` writes, and what failed."""
 
-import dataclasses
 from collections import Counter
 from typing import Any
 
 from . import report
-from .report import Column, join, section
+from .report import join, section
 
 Result = dict[str, Any]
 
-PARTS = ("times", "loops", "memory")
 CHECKS_NOTE = (
     "`goldens` compares results and gradients with those that TensorFlow computed. "
     "`laws` are the laws of `jaxrnn.testing.check_cell`, in float32. "
@@ -35,9 +33,14 @@ AGREEMENT_NOTE = (
     "The variant that ran, and the largest relative deviation of its outputs or "
     "gradients from the reference."
 )
-TOO_LATE = "no time was left"
+LATE, TOO_LATE = "not run", "no time was left"
 MEMORY_NOTE = "Strategies of `swap_memory`. Each has its own process."
-MEMORY_TIME_NOTE = "Each other column is divided by the first."
+# By part: the title, the note, and the measures beside the time.
+PARTS = {
+    "times": ("Time", TIMES_NOTE, []),
+    "loops": ("Loops", LOOPS_NOTE, []),
+    "memory": ("Memory", MEMORY_NOTE, [*report.MEMORIES, report.PEAK]),
+}
 NOT_A_GPU = (
     "**This page is not from a GPU.** A few checks and small cases ran on another "
     "device to test the command. The numbers say nothing about speed."
@@ -56,9 +59,7 @@ def write(result: Result) -> str:
             _conditions(result),
             section("Failures", "", _listed(failures(result))),
             section("Checks", CHECKS_NOTE, _checks(result["checks"])),
-            _times(result.get("times"), "Time", TIMES_NOTE),
-            _times(result.get("loops"), "Loops", LOOPS_NOTE),
-            _memory(result.get("memory")),
+            *(_race(part, race) for part, race in result["races"].items()),
             section("Not run", "", _listed(_not_run(result))),
         )
         + "\n"
@@ -71,8 +72,7 @@ def failures(result: Result) -> list[str]:
     for check in result["checks"]:
         if message := check.get("answer", {}).get("failed"):
             lines.append(f"{check['part']}, {check['name']}: {_one_line(message)}")
-    for part in PARTS:
-        race = result.get(part, {"missing": {}, "cases": []})
+    for race in result["races"].values():
         for name, reason in race["missing"].items():
             if not reason.startswith("No module named"):
                 lines.append(f"{name}: {_one_line(reason)}")
@@ -110,8 +110,8 @@ def _summary(result: Result) -> str:
 def _conditions(result: Result) -> str:
     """The device, the machine and the versions."""
     versions = dict(result["versions"])
-    for part in PARTS:
-        versions |= result.get(part, {}).get("versions", {})
+    for race in result["races"].values():
+        versions |= race["versions"]
     facts = result["facts"] | {
         "machine": report.listed(result["machine"], ": ", "; "),
         "versions": report.listed(dict(sorted(versions.items())), " ", ", "),
@@ -121,15 +121,12 @@ def _conditions(result: Result) -> str:
 
 def _checks(checks: list[Result]) -> str:
     """The number of checks of each group by outcome."""
-    groups: dict[str, Counter[str]] = {}
-    for check in checks:
-        groups.setdefault(_group(check), Counter())[_outcome(check)] += 1
-    outcomes = "passed", "failed", "not run"
-    columns: list[Column] = [("checks", lambda group: group[0])]
-    for outcome in outcomes:
-        count = lambda group, outcome=outcome: str(group[1][outcome] or "")
-        columns.append((outcome, count))
-    return report.grid(columns, groups.items())
+    counts = Counter((_group(check), _outcome(check)) for check in checks)
+    columns = [("checks", str)] + [
+        (outcome, lambda group, outcome=outcome: str(counts[group, outcome] or ""))
+        for outcome in ("passed", "failed", LATE)
+    ]
+    return report.grid(columns, list(dict.fromkeys(map(_group, checks))))
 
 
 def _group(check: Result) -> str:
@@ -139,57 +136,32 @@ def _group(check: Result) -> str:
 
 
 def _outcome(check: Result) -> str:
-    answer = check.get("answer")
-    if answer is None:
-        return "not run"
-    return "failed" if "failed" in answer else "passed"
+    if "answer" not in check:
+        return LATE
+    return "failed" if "failed" in check["answer"] else "passed"
 
 
-def _names(found: Result) -> list[str]:
-    return [one.name for one in found["contestants"]]
-
-
-def _times(found: Result | None, title: str, note: str) -> str:
-    if not found or not found["cases"]:
+def _race(part: str, race: Result) -> str:
+    """The tables of a part, below its title."""
+    rows, names, (title, note, measures) = race["cases"], race["names"], PARTS[part]
+    if not rows:
         return ""
-    rows, names = found["cases"], _names(found)
-    return join(
-        f"## {title}",
-        note,
-        f"{report.NOTE} {report.load(rows)}",
-        *map(_below, report.mode_tables(rows, names, [report.TIME])),
-        _below(report.agreement_table(rows, names, AGREEMENT_NOTE)),
-    )
-
-
-def _memory(found: Result | None) -> str:
-    if not found or not found["cases"]:
-        return ""
-    rows, names = found["cases"], _names(found)
-    time = dataclasses.replace(report.TIME, note=MEMORY_TIME_NOTE)
-    measures = [*report.MEMORIES, report.PEAK, time]
-    tables = report.measure_tables(rows, names, measures)
-    return join("## Memory", MEMORY_NOTE, *map(_below, tables))
-
-
-def _below(table: str) -> str:
-    """The section, one level deeper."""
-    return f"#{table}" if table else ""
+    tables = [
+        *report.mode_tables(rows, names, [report.TIME]),
+        *report.measure_tables(rows, names, measures),
+        report.agreement_table(rows, names, AGREEMENT_NOTE),
+    ]
+    below = [f"#{table}" for table in tables if table]
+    return join(f"## {title}", note, f"{report.NOTE} {report.load(rows)}", *below)
 
 
 def _not_run(result: Result) -> list[str]:
     """The checks, cases and contestants that did not run, and why."""
-    late = [check for check in result["checks"] if _outcome(check) == "not run"]
-    counts = Counter(map(_group, late))
-    lines = [f"{name}, {n} of the checks: {TOO_LATE}" for name, n in counts.items()]
-    for part in PARTS:
-        found = result.get(part, {"cases": [], "todo": []})
-        if found["cases"]:
-            lines += _left_out(found)
-        lines += [f"{part}, {case.name}: {TOO_LATE}" for case in found["todo"]]
+    late = Counter(_group(one) for one in result["checks"] if _outcome(one) == LATE)
+    lines = [f"{name}, {n} of the checks: {TOO_LATE}" for name, n in late.items()]
+    for part, race in result["races"].items():
+        if race["cases"]:
+            found = report.left_out(race).splitlines()
+            lines += [line.removeprefix("- ") for line in found]
+        lines += [f"{part}, {case.name}: {TOO_LATE}" for case in race["todo"]]
     return lines
-
-
-def _left_out(found: Result) -> list[str]:
-    """The contestants that did not support a case, by reason."""
-    return [line.removeprefix("- ") for line in report.left_out(found).splitlines()]
