@@ -5,9 +5,18 @@ import dataclasses
 import numpy as np
 
 from .cases import Case
-from .layouts import BLOCKS, Layers
+
+Layers = list[dict[str, np.ndarray]]
 
 RESETS = 0.01  # The share of the steps at which a row is reset.
+# The gates in each kernel of a cell, by the prefix of the kernel's name. Their orders
+# are input, new, forget, output in an LSTM, and reset, update, new in a GRU.
+BLOCKS = {
+    "lstm": {"": 4},
+    "peephole": {"": 4},
+    "gru": {"gates/": 2, "candidate/": 1},
+    "gru_after": {"": 3},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +91,7 @@ def random_resets(case: Case) -> np.ndarray:
 def _weights(rng: np.random.Generator, case: Case, depth: int) -> dict[str, np.ndarray]:
     weights, bound = {}, case.units**-0.5
     for prefix, gates in BLOCKS.get(case.layer_cell, {}).items():
-        width = len(gates) * case.units
+        width = gates * case.units
         kernel = rng.uniform(-bound, bound, (depth + case.units, width))
         weights[f"{prefix}kernel"] = kernel.astype(np.float32)
         weights[f"{prefix}bias"] = 0.1 * _normal(rng, width)
@@ -100,6 +109,12 @@ def _state(rng: np.random.Generator, case: Case) -> Layers:
         }
         for _ in case.layer_depths
     ]
+
+
+def forget_bias(case: Case) -> np.ndarray | float:
+    """What TensorFlow adds to a bias at run time: 1 for the forget gate of an LSTM."""
+    is_forget = np.array([0, 0, 1, 0], np.float32)
+    return np.repeat(is_forget, case.units) if "c" in case.state_names else 0
 
 
 def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .data import Data
-from .layouts import Layers
+from .data import Data, Layers
 
 Arrays = dict[str, np.ndarray]
 

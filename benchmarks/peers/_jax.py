@@ -12,8 +12,7 @@ import numpy as np
 from .. import results
 from ..built import Built, Variant
 from ..cases import Case
-from ..data import Data
-from ..layouts import Layers, reader
+from ..data import Data, Layers
 from ..timing import timed
 
 PyTree = Any
@@ -32,7 +31,7 @@ class Net:
         state: The initial state.
         lengths: `[B]`, or None; if the case has resets, they are here, `[T, B]`.
         cotangents: The cotangents of the outputs and of the final state.
-        read_params: Converts parameters, or their gradient, to TensorFlow's layout.
+        read_params: Converts the gradient by the parameters to TensorFlow's layout.
         read_sequences: Converts inputs or outputs to `[B, T, ...]`.
         read_state: Converts a state to a list with a dict for each layer.
     """
@@ -54,9 +53,6 @@ def make_net(
     to_params: Callable[[Layers], PyTree],
     layer_state: tuple[Function, Function] = (dict, dict),
     *,
-    wrap: Callable[[PyTree], PyTree] = lambda params: params,
-    unwrap: Callable[[PyTree], PyTree] = lambda params: params,
-    read_params: Callable[[PyTree], Layers] | None = None,
     time_major: bool = True,
 ) -> Net:
     """A network with padded sequences and a list of layer states.
@@ -64,29 +60,29 @@ def make_net(
     Args:
         data: The data of the case.
         apply: The same as in `Net`.
-        to_params: Converts TensorFlow's weights to dicts, lists and tuples of arrays.
+        to_params: Converts TensorFlow's weights to the parameters of `apply`; traced.
         layer_state: A function that builds the state of one layer from a dict, and its
             inverse.
-        wrap: Converts the result of `to_params` to the parameters of `apply`.
-        unwrap: The inverse of `wrap`.
-        read_params: The inverse of `to_params`. The default finds it by `reader`.
         time_major: Whether sequences are `[T, B, ...]`.
     """
     make_state, read_state = layer_state
     order = _swap if time_major else np.asarray
-    read = read_params or reader(to_params, data.weights)
+
+    def read_params(gradient):
+        [found] = jax.vjp(to_params, data.weights)[1](gradient)
+        return found
 
     def states(state):
         return [make_state(layer) for layer in state]
 
     return Net(
         apply=apply,
-        params=wrap(to_params(data.weights)),
+        params=to_params(data.weights),
         inputs=order(data.inputs),
         state=states(data.state),
         lengths=data.lengths if data.resets is None else data.resets.T,
         cotangents=(order(data.output_cotangents), states(data.state_cotangents)),
-        read_params=lambda params: read(unwrap(params)),
+        read_params=read_params,
         read_sequences=order,
         read_state=lambda state: [read_state(layer) for layer in state],
     )

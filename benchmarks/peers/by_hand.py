@@ -35,7 +35,7 @@ def build(case: Case, data: Data) -> Built:
         kind.__name__: _jax.make_net(
             data,
             apply(case, functools.partial(kind, case.units)),
-            lambda layers: [linen.to_params(case.cell, layer) for layer in layers],
+            lambda layers: [linen.to_params(case, layer) for layer in layers],
             _jax.carry(*case.state_names),
         )
         for kind in linen.CELLS[case.cell]

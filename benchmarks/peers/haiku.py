@@ -3,12 +3,10 @@
 from typing import Any
 
 import haiku as hk
-import numpy as np
 
 from ..built import Built, LeftOutError
 from ..cases import Case
 from ..data import Data
-from ..layouts import side_by_side, to_gates
 from . import _jax
 
 USES = ("dm-haiku", "jax", "jaxlib")
@@ -32,16 +30,13 @@ def build(case: Case, data: Data) -> Built:
     net = _jax.make_net(
         data,
         _jax.by_layers(layer),
-        lambda layers: [_to_params(weights) for weights in layers],
+        # The LSTM adds 1 to its forget gate at run time, as TensorFlow does.
+        lambda layers: [
+            {"lstm/linear": {"w": one["kernel"], "b": one["bias"]}} for one in layers
+        ],
         (
             lambda state: hk.LSTMState(hidden=state["h"], cell=state["c"]),
             lambda state: {"c": state.cell, "h": state.hidden},
         ),
     )
     return _jax.build(case, data, {"": net})
-
-
-def _to_params(weights: dict[str, np.ndarray]) -> PyTree:
-    """The LSTM adds 1 to its forget gate at run time, as TensorFlow does."""
-    x, h, b = side_by_side(to_gates("lstm", weights, 0), "igfo")
-    return {"lstm/linear": {"w": np.concatenate([x, h]), "b": b}}

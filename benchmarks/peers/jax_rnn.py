@@ -1,14 +1,19 @@
 """`jax.experimental.rnn`: cuDNN's LSTM on an NVIDIA GPU, batch-major."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import rnn
 
+import jaxrnn.convert.torch
+
 from ..built import Built, LeftOutError
 from ..cases import Case
-from ..data import Data
-from ..layouts import Layers, side_by_side, to_gates
+from ..data import Data, Layers
 from . import _jax
+from .jaxrnn import bound
 
 USES = ("jax", "jaxlib")
 
@@ -37,14 +42,13 @@ def make_net(case: Case, data: Data) -> _jax.Net:
     return _jax.make_net(
         data,
         _jax.by_layers(layer),
-        _to_params,
+        functools.partial(_to_params, case),
         _jax.carry("c", "h"),
         time_major=False,
     )
 
 
-def _to_params(layers: Layers) -> list[np.ndarray]:
-    """The kernels of inputs and state and two biases, of which the second is zero."""
-    [weights] = layers
-    x, h, b = side_by_side(to_gates("lstm", weights, 1), "ifgo")
-    return [np.concatenate([x.T.ravel(), h.T.ravel(), b, np.zeros_like(b)])]
+def _to_params(case: Case, layers: Layers) -> list[jax.Array]:
+    """The arrays of PyTorch's layer in one, in the same order."""
+    arrays = jaxrnn.convert.torch.save(bound(case, layers[0])).values()
+    return [jnp.concatenate([jnp.ravel(array) for array in arrays])]

@@ -14,8 +14,7 @@ from jaxrnn.memory import Keep, Nested, Offload, Recompute
 
 from ..built import Built, LeftOutError
 from ..cases import HEADS, Case
-from ..data import Data, random_resets
-from ..layouts import Layers
+from ..data import Data, Layers, random_resets
 from . import _jax, patterns
 
 PyTree = Any
@@ -190,10 +189,21 @@ def make_net(case: Case, data: Data, run: Run) -> _jax.Net:
         outputs, final = run(params, inputs, state, lengths)
         return outputs, list(final) if stacked else [final]
 
-    to_params, read = functools.partial(_to_params, case), None
-    if case.cell in OWN:
-        to_params, read = lambda _: _drawn(case), _by_path
-    return _jax.make_net(data, apply, to_params, _layer_state(case), read_params=read)
+    to_params = functools.partial(_to_params, case)
+    if case.cell in OWN:  # By the paths of the parameters.
+        row = jnp.zeros((case.batch, case.depth), jnp.float32)
+        drawn = make_cell(case).init(jax.random.key(0), row)
+        leaves, tree = jax.tree.flatten_with_path(drawn)
+        drawn = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+        data = dataclasses.replace(data, weights=[drawn])
+        to_params = lambda layers: tree.unflatten([layers[0][name] for name in drawn])
+    return _jax.make_net(data, apply, to_params, _layer_state(case))
+
+
+def bound(case: Case, weights: dict[str, np.ndarray]) -> jaxrnn.BoundCell:
+    """The cell of a layer with these weights, for `jaxrnn.convert`."""
+    layer = dataclasses.replace(case, cell=case.layer_cell, run="")
+    return make_cell(layer).bind(_to_params(layer, [weights]))
 
 
 def make_cell(case: Case) -> jaxrnn.RNNCell:
@@ -211,17 +221,6 @@ def _layer_state(case: Case) -> tuple[Any, Any]:
         return _jax.carry("h")
     kind = STATES.get(case.cell, jaxrnn.LSTMStateTuple)
     return lambda state: kind(**state), lambda state: state._asdict()
-
-
-def _drawn(case: Case) -> PyTree:
-    """The random parameters of a cell in `OWN`."""
-    row = jnp.zeros((case.batch, case.depth), jnp.float32)
-    return make_cell(case).init(jax.random.key(0), row)
-
-
-def _by_path(params: PyTree) -> Layers:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return [{jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}]
 
 
 def _to_params(case: Case, layers: Layers) -> PyTree:
@@ -247,13 +246,16 @@ def _gru_after(weights: dict[str, np.ndarray]) -> PyTree:
     """The candidate has a second bias, which is zero and not in the data."""
     units = len(weights["bias"]) // 3
     depth = len(weights["kernel"]) - units
-    gates, candidate = np.split(weights["kernel"], [2 * units], axis=1)
-    gate_bias, bias = np.split(weights["bias"], [2 * units])
-    of_inputs, of_state = np.split(candidate, [depth])
+    gates, candidate = jnp.split(weights["kernel"], [2 * units], axis=1)
+    gate_bias, bias = jnp.split(weights["bias"], [2 * units])
+    of_inputs, of_state = jnp.split(candidate, [depth])
     return {
         "gates": {"kernel": gates, "bias": gate_bias},
         "candidate": {
             "input_projection": {"kernel": of_inputs, "bias": bias},
-            "hidden_projection": {"kernel": of_state, "bias": np.zeros_like(bias)},
+            "hidden_projection": {
+                "kernel": of_state,
+                "bias": np.zeros(units, np.float32),
+            },
         },
     }

@@ -7,25 +7,25 @@ import os
 
 os.environ["KERAS_BACKEND"] = "jax"
 
-from typing import Any
 
 import jax.numpy as jnp
 import keras
-import numpy as np
+
+import jaxrnn.convert.keras
 
 from ..built import Built, LeftOutError
 from ..cases import Case
 from ..data import Data
-from ..layouts import side_by_side, to_gates
 from . import _jax
+from .jaxrnn import bound
 
 USES = ("keras", "jax", "jaxlib")
 
-# The class, its arguments and the order of its gates for each cell.
+# The class and its arguments for each cell.
 LAYERS = {
-    "lstm": (keras.layers.LSTM, {}, "ifgo"),
-    "gru": (keras.layers.GRU, {"reset_after": False}, "urc"),
-    "gru_after": (keras.layers.GRU, {"reset_after": True}, "urc"),
+    "lstm": (keras.layers.LSTM, {}),
+    "gru": (keras.layers.GRU, {"reset_after": False}),
+    "gru_after": (keras.layers.GRU, {"reset_after": True}),
 }
 
 
@@ -47,7 +47,9 @@ def build(case: Case, data: Data) -> Built:
     net = _jax.make_net(
         data,
         _jax.by_layers(run),
-        lambda layers: [_to_params(case, weights) for weights in layers],
+        lambda layers: [
+            jaxrnn.convert.keras.save(bound(case, one))[0] for one in layers
+        ],
         _jax.carry(*reversed(case.state_names), kind=list),
         time_major=False,
     )
@@ -55,7 +57,7 @@ def build(case: Case, data: Data) -> Built:
 
 
 def _layer(case: Case, depth: int) -> keras.layers.Layer:
-    kind, arguments, _ = LAYERS[case.layer_cell]
+    kind, arguments = LAYERS[case.layer_cell]
     layer = kind(
         case.units,
         return_sequences=True,
@@ -65,10 +67,3 @@ def _layer(case: Case, depth: int) -> keras.layers.Layer:
     )
     layer.build((case.batch, case.time, depth))
     return layer
-
-
-def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Any:
-    """Kernels and bias. A GRU with `reset_after` has a second bias, which is zero."""
-    _, _, order = LAYERS[case.layer_cell]
-    x, h, b = side_by_side(to_gates(case.layer_cell, weights, 1), order)
-    return [x, h, np.stack([b, np.zeros_like(b)]) if case.cell == "gru_after" else b]

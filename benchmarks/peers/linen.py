@@ -5,11 +5,13 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+import jaxrnn.convert.linen
+
 from ..built import Built, LeftOutError
 from ..cases import Case
 from ..data import Data
-from ..layouts import to_gates
 from . import _jax
+from .jaxrnn import bound
 
 USES = ("flax", "jax", "jaxlib")
 
@@ -47,26 +49,11 @@ def _net(case: Case, data: Data, cell: nn.RNNCellBase) -> _jax.Net:
     return _jax.make_net(
         data,
         _jax.by_layers(layer),
-        lambda layers: [to_params(case.layer_cell, weights) for weights in layers],
+        lambda layers: [to_params(case, weights) for weights in layers],
         _jax.carry(*case.state_names),
     )
 
 
-def to_params(cell: str, weights: dict[str, np.ndarray]) -> PyTree:
+def to_params(case: Case, weights: dict[str, np.ndarray]) -> PyTree:
     """The parameters of Flax's cell."""
-    gates = to_gates(cell, weights, 1)
-    if cell == "lstm":
-        inputs = {f"i{gate}": {"kernel": gates.x[gate]} for gate in "ifgo"}
-        state = {f"h{gate}": _dense(gates.h[gate], gates.b[gate]) for gate in "ifgo"}
-        return inputs | state
-    params = {}
-    for ours, theirs in {"r": "r", "u": "z", "c": "n"}.items():
-        params[f"i{theirs}"] = _dense(gates.x[ours], gates.b[ours])
-        params[f"h{theirs}"] = {"kernel": gates.h[ours]}
-    # The candidate has a second bias, which is zero and not in the data.
-    params["hn"]["bias"] = np.zeros_like(params["in"]["bias"])
-    return params
-
-
-def _dense(kernel: np.ndarray, bias: np.ndarray) -> PyTree:
-    return {"kernel": kernel, "bias": bias}
+    return jaxrnn.convert.linen.save(bound(case, weights))

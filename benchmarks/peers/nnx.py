@@ -2,20 +2,22 @@
 
 from typing import Any
 
+import jax
 from flax import nnx
+
+import jaxrnn.convert.nnx
 
 from ..built import Built, LeftOutError
 from ..cases import Case
 from ..data import Data
-from ..layouts import Gates, side_by_side, to_gates
 from . import _jax
+from .jaxrnn import bound
 
 USES = ("flax", "jax", "jaxlib")
 
-# The classes and the order of the gates for each cell.
 CELLS = {
-    "lstm": ((nnx.OptimizedLSTMCell, nnx.LSTMCell), "ifgo"),
-    "gru_after": ((nnx.GRUCell,), "ruc"),
+    "lstm": (nnx.OptimizedLSTMCell, nnx.LSTMCell),
+    "gru_after": (nnx.GRUCell,),
 }
 
 # Keep the parameters out of the loop's carry. Flax's default was never faster.
@@ -26,13 +28,12 @@ def build(case: Case, data: Data) -> Built:
     """One net for each class that implements the cell."""
     if case.layer_cell not in CELLS:
         raise LeftOutError("Flax nnx has no such cell")
-    classes, _ = CELLS[case.layer_cell]
-    nets = {cell.__name__: _net(case, data, cell) for cell in classes}
+    cells = CELLS[case.layer_cell]
+    nets = {cell.__name__: _net(case, data, cell) for cell in cells}
     return _jax.build(case, data, nets)
 
 
 def _net(case: Case, data: Data, cell: type[nnx.Module]) -> _jax.Net:
-    _, order = CELLS[case.layer_cell]
     splits = [_split(cell(d, case.units, rngs=nnx.Rngs(0))) for d in case.layer_depths]
 
     def layer(number, params, inputs, state, lengths):
@@ -42,22 +43,16 @@ def _net(case: Case, data: Data, cell: type[nnx.Module]) -> _jax.Net:
         return outputs, state
 
     def to_params(layers):
-        gates = [to_gates(case.layer_cell, weights, 1) for weights in layers]
-        pure = [nnx.to_pure_dict(params)["cell"] for _, params, _ in splits]
-        return [_to_params(*each, order) for each in zip(pure, gates, strict=True)]
-
-    def wrap(layers):
-        for (_, params, _), cell in zip(splits, layers, strict=True):
-            nnx.replace_by_pure_dict(params, {"cell": cell})
-        return [params for _, params, _ in splits]
+        optimized = cell is nnx.OptimizedLSTMCell
+        saved = [
+            jaxrnn.convert.nnx.save(bound(case, weights), optimized=optimized)
+            for weights in layers
+        ]
+        tree = jax.tree.structure([params for _, params, _ in splits])
+        return tree.unflatten(jax.tree.leaves(saved))
 
     return _jax.make_net(
-        data,
-        _jax.by_layers(layer),
-        to_params,
-        _jax.carry(*case.state_names),
-        wrap=wrap,
-        unwrap=lambda layers: [nnx.to_pure_dict(params)["cell"] for params in layers],
+        data, _jax.by_layers(layer), to_params, _jax.carry(*case.state_names)
     )
 
 
@@ -66,21 +61,3 @@ def _split(cell: nnx.Module) -> tuple[Any, nnx.State, nnx.State]:
         cell, time_major=True, return_carry=True, state_axes=BROADCAST, rngs=False
     )
     return nnx.split(rnn, nnx.Param, ...)
-
-
-def _to_params(cell: Any, gates: Gates, order: str) -> Any:
-    """A layer's parameters, for a cell with two products or with two per gate.
-
-    The bias goes to the product, of the inputs or of the state, that has one.
-    """
-    if "dense_i" in cell:
-        x, h, b = side_by_side(gates, order)
-        biased = "dense_i" if "bias" in cell["dense_i"] else "dense_h"
-        params = {"dense_i": {"kernel": x}, "dense_h": {"kernel": h}}
-        params[biased]["bias"] = b
-        return params
-    params = {}
-    for gate in order:
-        params["if_" if gate == "f" else f"i{gate}"] = {"kernel": gates.x[gate]}
-        params[f"h{gate}"] = {"kernel": gates.h[gate], "bias": gates.b[gate]}
-    return params

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..built import Built, LeftOutError
 from ..cases import Case
-from ..data import Data
+from ..data import Data, forget_bias
 from . import _jax
 
 USES = ("jax", "jaxlib")
@@ -40,12 +40,11 @@ def build(case: Case, data: Data) -> Built:
 def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Tree:
     if case.cell == "gru_after":
         # Split outside of the loop, to avoid a copy of the kernels at each step.
-        x, h = np.split(weights["kernel"], [-case.units])
+        x, h = jnp.split(weights["kernel"], [case.depth])
         return {"input": x, "recurrent": h, "bias": weights["bias"]}
-    if "c" not in case.state_names:
-        return weights
-    forget = np.repeat(np.array([0, 0, 1, 0], np.float32), case.units)
-    return weights | {"bias": weights["bias"] + forget}
+    if "c" in case.state_names:
+        return weights | {"bias": weights["bias"] + forget_bias(case)}
+    return weights
 
 
 def _layer(

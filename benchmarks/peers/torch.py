@@ -18,15 +18,14 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from .. import results
 from ..built import Built, LeftOutError, Variant
 from ..cases import Case
-from ..data import Data
-from ..layouts import Layers, reader, side_by_side, to_gates
+from ..data import Data, Layers, forget_bias
 
 USES = ("torch",)
 
-# The class and the order of its gates for each cell.
+# The class for each cell, and the places of its gates in TensorFlow's order.
 LAYERS = {
-    "lstm": (torch.nn.LSTM, "ifgo"),
-    "gru_after": (torch.nn.GRU, "ruc"),
+    "lstm": (torch.nn.LSTM, [0, 2, 1, 3]),
+    "gru_after": (torch.nn.GRU, [0, 1, 2]),
 }
 
 
@@ -81,7 +80,6 @@ class Net:
         self.module.load_state_dict(
             {name: torch.tensor(x) for name, x in self._to_params(data.weights).items()}
         )
-        self._read = reader(self._to_params, data.weights)
         self.inputs = self._sequences(data.inputs)
         self.lengths = None if data.lengths is None else torch.tensor(data.lengths)
         self.state = self._stack(data.state)
@@ -94,13 +92,18 @@ class Net:
         """The parameters by name. The second of the two biases is zero."""
         params = {}
         for number, weights in enumerate(layers):
-            gates = to_gates(self.case.layer_cell, weights, 1)
-            x, h, b = side_by_side(gates, self.order)
-            params[f"weight_ih_l{number}"] = x.T
-            params[f"weight_hh_l{number}"] = h.T
-            params[f"bias_ih_l{number}"] = b
-            params[f"bias_hh_l{number}"] = np.zeros_like(b)
+            kernel = self._reordered(weights["kernel"])
+            x, h = np.split(kernel.T, [-self.case.units], axis=1)
+            bias = self._reordered(weights["bias"] + forget_bias(self.case))
+            params[f"weight_ih_l{number}"], params[f"weight_hh_l{number}"] = x, h
+            params[f"bias_ih_l{number}"] = bias
+            params[f"bias_hh_l{number}"] = np.zeros_like(bias)
         return params
+
+    def _reordered(self, array: np.ndarray) -> np.ndarray:
+        """The gates in the other library's order; the inverse of itself."""
+        gates = np.split(array, len(self.order), axis=-1)
+        return np.concatenate([gates[place] for place in self.order], axis=-1)
 
     def _stack(self, state: Layers) -> tuple[torch.Tensor, ...]:
         """`(h, c)` or `(h,)`, each `[layers, B, H]`."""
@@ -130,9 +133,15 @@ class Net:
         pairs = zip((outputs, *state), self.cotangents, strict=True)
         return sum((result * weight).sum() for result, weight in pairs)
 
-    def read_params(self, params: dict[str, torch.Tensor]) -> Layers:
-        """Parameters, or their gradients, in TensorFlow's layout."""
-        return self._read({name: _array(value) for name, value in params.items()})
+    def read_params(self, gradients: dict[str, torch.Tensor]) -> Layers:
+        """The gradients by the parameters, in TensorFlow's layout."""
+        layers = []
+        for number in range(len(self.data.weights)):
+            names = f"weight_ih_l{number}", f"weight_hh_l{number}", f"bias_ih_l{number}"
+            x, h, bias = (_array(gradients[name]) for name in names)
+            kernel = self._reordered(np.concatenate([x, h], axis=1).T)
+            layers.append({"kernel": kernel, "bias": self._reordered(bias)})
+        return layers
 
     def read_sequences(self, sequences: torch.Tensor) -> np.ndarray:
         """Inputs or outputs, batch-major."""
