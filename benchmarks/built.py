@@ -1,7 +1,7 @@
 """A peer's configurations for a case."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,9 @@ class Built:
             peer's default.
         equation: How the peer's equations differ from TensorFlow's; empty if they are
             the same.
+        nets: What the variants of a JAX peer compile, in their order.
     """
 
     variants: dict[str, Callable[[], Variant]]
     equation: str = ""
+    nets: Sequence[Any] = ()

@@ -128,7 +128,7 @@ def select(cases: list[Case], only: str | None) -> list[Case]:
     return chosen
 
 
-def _cases(
+def make_cases(
     cells: str,
     *shapes: tuple[int, int, int, int],
     lengths: str = "dense",
@@ -151,14 +151,16 @@ Presets = dict[str, list[Case]]
 SMALL = (3, 8, 4, 5)
 RACE: Presets = {
     "smoke": [
-        *_cases("lstm", SMALL, lengths="uniform"),
-        *_cases("lstm2 peephole gru gru_after", SMALL, modes="train"),
+        *make_cases("lstm", SMALL, lengths="uniform"),
+        *make_cases("lstm2 peephole gru gru_after", SMALL, modes="train"),
     ],
     "quick": [
-        *_cases("lstm", (16, 120, 96, 160)),
-        *_cases("lstm", (64, 200, 128, 256), lengths="uniform short", modes="train"),
-        *_cases("gru", (16, 120, 96, 160), modes="train"),
-        *_cases("lstm", (1, 150, 128, 128), modes="forward"),
+        *make_cases("lstm", (16, 120, 96, 160)),
+        *make_cases(
+            "lstm", (64, 200, 128, 256), lengths="uniform short", modes="train"
+        ),
+        *make_cases("gru", (16, 120, 96, 160), modes="train"),
+        *make_cases("lstm", (1, 150, 128, 128), modes="forward"),
     ],
 }
 
@@ -175,13 +177,13 @@ _PAGE = [
 _RAGGED = [(50, 120, 100, 200), (64, 200, 128, 256)]
 _ONE_ROW = [(400, 160, 128), (400, 200, 200), (400, 160, 320), (1000, 256, 256)]
 RACE["page"] = [
-    *_cases("lstm", *_PAGE),
-    *_cases("lstm2", (32, 100, 128, 128)),
-    *_cases("gru_after", (16, 120, 96, 160)),
-    *_cases("gru_after", (20, 100, 120, 180), modes="train"),
-    *_cases("peephole", (32, 100, 128, 128), modes="train"),
-    *_cases("lstm", *_RAGGED, lengths="uniform short", modes="train"),
-    *_cases("lstm", *((1, *shape) for shape in _ONE_ROW), modes="forward"),
+    *make_cases("lstm", *_PAGE),
+    *make_cases("lstm2", (32, 100, 128, 128)),
+    *make_cases("gru_after", (16, 120, 96, 160)),
+    *make_cases("gru_after", (20, 100, 120, 180), modes="train"),
+    *make_cases("peephole", (32, 100, 128, 128), modes="train"),
+    *make_cases("lstm", *_RAGGED, lengths="uniform short", modes="train"),
+    *make_cases("lstm", *((1, *shape) for shape in _ONE_ROW), modes="forward"),
 ]
 
 # The matrices of these layers exceed a core's own caches.
@@ -191,7 +193,7 @@ RACE["wide"] = [
     case
     for cell, batches in _BATCHES.items()
     for shape in _WIDE
-    for case in _cases(cell, *((batch, *shape) for batch in batches))
+    for case in make_cases(cell, *((batch, *shape) for batch in batches))
 ]
 
 _FLAX = "gru_after lstm"
@@ -203,15 +205,15 @@ _POLICIES = [
     (16, 128, 256, 512),
     (1024, 128, 64, 256),
 ]
-_resets = functools.partial(_cases, lengths="resets")
-_both_ways = functools.partial(_cases, lengths="uniform", pattern="bidirectional")
-_draws = functools.partial(_cases, modes="forward", pattern="sampling")
+_resets = functools.partial(make_cases, lengths="resets")
+_both_ways = functools.partial(make_cases, lengths="uniform", pattern="bidirectional")
+_draws = functools.partial(make_cases, modes="forward", pattern="sampling")
 RACE["smoke"] += [
     *_resets("lstm", _SMALL, pattern="rollout"),
     *_resets("lstm", _SMALL, modes="train", pattern="scanned"),
     *_resets("gru_after", _SMALL, modes="train", pattern="replay"),
     *_resets("mingru", _SMALL, modes="train", pattern="associative"),
-    *_cases("gated_deltanet", (2, 128, 4, 8), modes="train", pattern="chunked"),
+    *make_cases("gated_deltanet", (2, 128, 4, 8), modes="train", pattern="chunked"),
     *_both_ways("lstm", SMALL),
     *_draws("gru_after", SMALL),
 ]
@@ -221,7 +223,7 @@ RACE["patterns"] = [
     *_resets(_FLAX, (64, 120, 128, 256), pattern="replay"),
     *_resets("mingru", (8, 1024, 128, 128), pattern="associative"),
     *_resets("mingru", (1, 8192, 256, 256), pattern="associative"),
-    *_cases("gated_deltanet", (8, 1024, 256, 256), pattern="chunked"),
+    *make_cases("gated_deltanet", (8, 1024, 256, 256), pattern="chunked"),
     *_both_ways(_FLAX, (32, 100, 128, 128), (64, 200, 128, 256)),
     *_draws(_FLAX, (1, 128, 64, 128), (64, 128, 64, 256)),
 ]
@@ -232,33 +234,35 @@ _LONG = (8, 1000, 128, 128)
 _STRATEGIES = "Recompute() Nested() Offload(Recompute(64))"
 VERSIONS: Presets = {
     "smoke": [
-        *_cases("lstm", SMALL, lengths="uniform", modes="train", runs=_LOOPS),
-        *_cases("gru", SMALL, modes="train", runs="raw_rnn custom"),
-        *_cases("rglru", (3, 8, 5, 5), modes="forward"),
+        *make_cases("lstm", SMALL, lengths="uniform", modes="train", runs=_LOOPS),
+        *make_cases("gru", SMALL, modes="train", runs="raw_rnn custom"),
+        *make_cases("rglru", (3, 8, 5, 5), modes="forward"),
     ],
     "quick": [
-        *_cases("lstm gru", _SIZES, lengths="dense uniform", runs=_LOOPS),
-        *_cases("lstm", _SIZES, lengths="uniform", runs="packed raw_rnn"),
-        *_cases("lstm", _LONG, modes="train", runs=_STRATEGIES),
-        *_cases("gru", _SIZES, lengths="dense uniform", modes="train", runs="custom"),
-        *_cases("mingru rglru", (8, 1024, 128, 128)),
+        *make_cases("lstm gru", _SIZES, lengths="dense uniform", runs=_LOOPS),
+        *make_cases("lstm", _SIZES, lengths="uniform", runs="packed raw_rnn"),
+        *make_cases("lstm", _LONG, modes="train", runs=_STRATEGIES),
+        *make_cases(
+            "gru", _SIZES, lengths="dense uniform", modes="train", runs="custom"
+        ),
+        *make_cases("mingru rglru", (8, 1024, 128, 128)),
     ],
 }
 
 # The longest sequences have inputs of size 2, because wide ones would not fit.
 _THOUSAND = (8, 1000, 256, 256)
 MEMORY: Presets = {
-    "smoke": _cases("lstm", (2, 64, 4, 8), modes="final"),
-    "quick": _cases("lstm", _THOUSAND, modes="final train"),
+    "smoke": make_cases("lstm", (2, 64, 4, 8), modes="final"),
+    "quick": make_cases("lstm", _THOUSAND, modes="final train"),
     "full": [
-        *_cases("lstm", _THOUSAND, (8, 10_000, 256, 256), modes="final train"),
-        *_cases("lstm", (8, 100_000, 2, 256), modes="final"),
+        *make_cases("lstm", _THOUSAND, (8, 10_000, 256, 256), modes="final train"),
+        *make_cases("lstm", (8, 100_000, 2, 256), modes="final"),
     ],
 }
 
-_compiled = functools.partial(_cases, lengths="dense uniform")
+_compiled = functools.partial(make_cases, lengths="dense uniform")
 COMPILATION: Presets = {
-    "smoke": _cases("lstm", SMALL, lengths="uniform", modes="forward"),
+    "smoke": make_cases("lstm", SMALL, lengths="uniform", modes="forward"),
     "quick": _compiled("lstm", (16, 50, 32, 64)),
     "full": [
         *_compiled("lstm", (16, 50, 32, 64)),
@@ -267,19 +271,19 @@ COMPILATION: Presets = {
     ],
 }
 
-_MATRICES = _cases(" ".join(MATRICES), (8, 1024, 256, 256))
+_MATRICES = make_cases(" ".join(MATRICES), (8, 1024, 256, 256))
 _LONGER = [(1, time, 256, 256) for time in (1024, 4096, 16_384, 65_536)]
 RECURRENCES: Presets = {
     "smoke": [
-        *_cases("mlstm", (2, 128, 4, 8), modes="forward"),
-        *_cases("gated_deltanet", (2, 128, 4, 8), modes="train"),
-        *_cases("lru", (2, 8, 8, 8), modes="train"),
+        *make_cases("mlstm", (2, 128, 4, 8), modes="forward"),
+        *make_cases("gated_deltanet", (2, 128, 4, 8), modes="train"),
+        *make_cases("lru", (2, 8, 8, 8), modes="train"),
     ],
     "quick": _MATRICES,
     "full": [
         *_MATRICES,
-        *_cases(" ".join(MATRICES), *_LONGER, modes="train"),
-        *_cases(" ".join(LINEAR), (1, 8192, 256, 256), (8, 8192, 256, 256)),
+        *make_cases(" ".join(MATRICES), *_LONGER, modes="train"),
+        *make_cases(" ".join(LINEAR), (1, 8192, 256, 256), (8, 8192, 256, 256)),
     ],
 }
 
@@ -287,23 +291,23 @@ RECURRENCES: Presets = {
 _GPU = (64, 256, 256, 512)
 GPU_TIMES = {
     "small": [
-        *_cases("lstm", SMALL, modes="train"),
-        *_cases("gru_after", SMALL, lengths="uniform", modes="forward"),
+        *make_cases("lstm", SMALL, modes="train"),
+        *make_cases("gru_after", SMALL, lengths="uniform", modes="forward"),
         *_resets("lstm", SMALL, modes="train", dtypes="bfloat16"),
     ],
     "full": [
         case
         for dtype in ("float32", "bfloat16")
         for lengths in ("dense", "uniform", "resets")
-        for case in _cases("lstm gru_after", _GPU, lengths=lengths, dtypes=dtype)
+        for case in make_cases("lstm gru_after", _GPU, lengths=lengths, dtypes=dtype)
     ],
 }
 GPU_LOOPS = {
-    "small": _cases("lstm", SMALL, modes="train"),
-    "full": _cases("lstm gru_after", _GPU),
+    "small": make_cases("lstm", SMALL, modes="train"),
+    "full": make_cases("lstm gru_after", _GPU),
 }
 # The smallest first, because a device only reports the most memory so far.
 GPU_MEMORY = {
     "small": MEMORY["smoke"],
-    "full": _cases("lstm", (32, 1000, 256, 512), modes="final train"),
+    "full": make_cases("lstm", (32, 1000, 256, 512), modes="final train"),
 }

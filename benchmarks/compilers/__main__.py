@@ -8,56 +8,114 @@ table shows the number of launches. It is written to `benchmarks/results/`.
 """
 
 import argparse
-import datetime
-import importlib.metadata
-import pathlib
+import dataclasses
+import functools
+import importlib
 import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
-from tqdm import tqdm
+import jax.numpy as jnp
+
+import jaxrnn
 
 from ..absent_devices import KINDS, absent_devices
-from .program import MIB, Compiled, compiled_for
-from .programs import Row, bare_memories, loops, matrix_memories, recurrences
+from ..cases import LINEAR, MATRICES, Case, make_cases
+from ..data import make_data
+from ..peers import _jax
+from .program import MIB, compiled_for, save, versions
 
-RESULTS = pathlib.Path(__file__).parents[1] / "results"
-PACKAGES = "jax", "jaxlib", "flax", "libtpu", "jax-cuda12-plugin"
+Program = tuple[Callable, tuple]
+
+NOTE = (
+    "float32, time-major. Nothing was run: the compiler estimates cycles, and launches "
+    "are counted. MiB are temporary memory. Seconds are one compilation on a machine "
+    "with other work."
+)
+LOOPS = make_cases(
+    "lstm gru_after",
+    (64, 256, 256, 512),
+    (16, 512, 128, 1024),
+    (128, 64, 512, 256),
+    lengths="dense uniform",
+)
+SCANS = make_cases(
+    " ".join(LINEAR), (8, 1024, 512, 512), (4, 8192, 512, 512), modes="train"
+)
+CHUNKS = make_cases(" ".join(MATRICES), (8, 1024, 512, 512), modes="train")
+# The cases, and the files and runs of jaxrnn and the peer.
+PEERS = [
+    (LOOPS, ("jaxrnn", "xla"), ("linen", "")),
+    (SCANS, ("jaxrnn", "xla"), ("recurrences", "associative")),
+    (CHUNKS, ("jaxrnn", "xla"), ("recurrences", "chunked")),
+    (CHUNKS, ("jaxrnn", "resets"), ("recurrences", "chunked")),
+]
+MEMORIES = [
+    (jaxrnn.LinearAttentionMemoryCell, {}),
+    (jaxrnn.LinearAttentionMemoryCell, {"key_decay": True}),
+    (jaxrnn.DeltaMemoryCell, {}),
+    (jaxrnn.DeltaMemoryCell, {"key_decay": True}),
+    (jaxrnn.DPLRMemoryCell, {}),
+]
 
 
-def measure(device: jax.Device, row: Row) -> tuple[Compiled, Compiled]:
-    """Compile jaxrnn's program and the peer's."""
-    nets = row.ours, row.peer
-    ours, peer = (compiled_for(device, fn, params, *row.types) for fn, params in nets)
-    return ours, peer
+def programs() -> Iterator[tuple[str, Callable[[], list[Program]]]]:
+    """The name of each row, and a function that returns jaxrnn's program and a peer's.
+
+    A program is a function and the types of its arguments.
+    """
+    for cases, ours, peer in PEERS:
+        for case in cases:
+            run = "resets " * (ours[1] == "resets")
+            make = lambda case=case, pair=(ours, peer): [
+                of_peer(case, *one) for one in pair
+            ]
+            yield f"{run}{case.name}", make
+    for kind, options in MEMORIES:
+        name = " ".join([kind.__name__, *options, "B8 T1024 D512 H512 train"])
+        yield name, functools.partial(memory, kind(4, 128, 128, **options))
 
 
-def line(row: Row, ours: Compiled, peer: Compiled) -> str:
-    """A line of the table, with the ratio of jaxrnn's work to the peer's."""
-    if ours.cycles:
-        work = [f"{one.cycles / 1e6:.2f}" for one in (ours, peer)]
-        ratio = ours.cycles / peer.cycles
+def of_peer(case: Case, peer: str, run: str) -> Program:
+    """The first program of a peer for a case."""
+    case = dataclasses.replace(case, run=run)
+    built = importlib.import_module(f"benchmarks.peers.{peer}").build
+    function, args = _jax.program(case, next(iter(built(case, make_data(case)).nets)))
+    return function, jax.tree.map(jax.typeof, jax.tree.map(jnp.asarray, args))
+
+
+def memory(cell: Any) -> list[Program]:
+    """The gradients of a memory without projections, 4 heads, and of a scan of it."""
+    step = cell.apply, cell.state_size, cell.output_size, cell.init
+
+    def loss(inputs: Any, cell: Any) -> jax.Array:
+        outputs, _ = jaxrnn.dynamic_rnn(cell.bind({}), inputs, dtype=jnp.float32)
+        return jnp.sum(outputs**2)
+
+    types = jax.tree.map(
+        lambda size: jax.ShapeDtypeStruct((8, 1024, *size), jnp.float32),
+        cell.input_sizes,
+        is_leaf=lambda size: type(size) is tuple,
+    )
+    cells = cell, jaxrnn.FunctionCell(*step)
+    gradients = [jax.grad(functools.partial(loss, cell=each)) for each in cells]
+    return [(gradient, (types,)) for gradient in gradients]
+
+
+def row(device: Any, name: str, make: Callable[[], list[Program]]) -> list[str]:
+    """The cells of a row, with the ratio of jaxrnn's work to the peer's."""
+    pair = [compiled_for(device, function, *types) for function, types in make()]
+    if pair[0].cycles:
+        work = [one.cycles / 1e6 for one in pair]
     else:
-        work = [f"{one.launches:,}" for one in (ours, peer)]
-        ratio = ours.launches / peer.launches
-    memory = [f"{one.temporary / MIB:,.0f}" for one in (ours, peer)]
-    seconds = [f"{one.seconds:.1f}" for one in (ours, peer)]
-    cells = row.name, str(row.sizes), *work, f"{ratio:.2f}", *memory, *seconds
-    return f"| {' | '.join(cells)} |"
-
-
-def head(target: str) -> list[str]:
-    """The title of the page, the versions, and the titles of the columns."""
-    installed = {d.name: d.version for d in importlib.metadata.distributions()}
-    versions = [f"{name} {installed[name]}" for name in PACKAGES if name in installed]
-    work = "launches" if target == "h100" else "cycles, millions"
-    columns = [f"{what}: ours | peer" for what in (work, "MiB", "seconds")]
-    columns.insert(1, "ours ÷ peer")
+        work = [one.launches for one in pair]
     return [
-        f"# Compiler estimates for {target}",
-        f"{datetime.date.today().isoformat()}; {', '.join(versions)}; float32. Nothing "
-        "was run: the compiler estimates cycles, and launches are counted. MiB are "
-        "temporary memory. Seconds are one compilation on a machine with other work.",
-        f"| program | sizes | {' | '.join(columns)} |\n{'|---' * 9}|",
+        name,
+        *(f"{one:,.2f}" if pair[0].cycles else f"{one:,}" for one in work),
+        f"{work[0] / work[1]:.2f}",
+        *(f"{one.temporary / MIB:,.0f}" for one in pair),
+        *(f"{one.seconds:.1f}" for one in pair),
     ]
 
 
@@ -67,24 +125,17 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--target", choices=KINDS, default="v5e")
-    parser.add_argument("--only", metavar="REGEX", default="", help="select by name")
-    help = "save the texts of jaxrnn's compiled programs"
-    parser.add_argument("--texts", type=pathlib.Path, metavar="FOLDER", help=help)
+    parser.add_argument("--only", metavar="REGEX", help="select by name; save nothing")
     options = parser.parse_args(arguments)
     (device,) = absent_devices(options.target)
-    text = "\n\n".join(head(options.target))
-    file = RESULTS / f"compilers_{options.target}.md"
-    rows = [*loops(), *recurrences(), *matrix_memories(), *bare_memories()]
-    rows = [row for row in rows if re.search(options.only, f"{row.name} {row.sizes}")]
-    for row in tqdm(rows):
-        ours, peer = measure(device, row)
-        text += "\n" + line(row, ours, peer)
-        if options.texts:
-            options.texts.mkdir(parents=True, exist_ok=True)
-            (options.texts / f"{row.name} {row.sizes}.txt").write_text(ours.text)
-    print(text)
-    if not options.only:
-        file.write_text(text + "\n")
+    work = "launches" if options.target == "h100" else "cycles, millions"
+    titles = ["program", f"{work}: ours", "peer", "ours ÷ peer"]
+    titles += ["MiB: ours", "peer", "seconds: ours", "peer"]
+    chosen = [one for one in programs() if re.search(options.only or "", one[0])]
+    rows = (row(device, *one) for one in chosen)
+    file = "" if options.only else f"compilers_{options.target}"
+    text = f"{versions('flax', 'libtpu', 'jax-cuda12-plugin')}; {NOTE}"
+    save(f"Compiler estimates for {options.target}", text, titles, rows, file)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ It compiles a training step for v5e chips: loss, gradients and Adam. It prints a
 and writes it to `benchmarks/results/divided-time-v5e.md`. Nothing is run.
 """
 
-import datetime
 import functools
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -22,10 +20,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 import jaxrnn
 
 from ..absent_devices import absent_devices
-from .hlo import Collective
-from .program import MIB, Compiled, read
+from .program import MIB, Compiled, listed, on_mesh, read, save, versions
 
-FILE = Path(__file__).parents[1] / "results" / "divided-time-v5e.md"
 STEPS, UNITS, HEADS = 2**18, 1024, 8
 CELLS = {
     "MinGRU": jaxrnn.MinGRUCell(UNITS),
@@ -61,33 +57,27 @@ def compiled(
         params = cell.init(key, x.update(shape=(1, depth)))
         return params, OPTIMIZER.init(params)
 
-    put = lambda spec, x: x.update(sharding=NamedSharding(mesh, spec))
-    copied = jax.tree.map(
-        functools.partial(put, P()), jax.eval_shape(make, jax.random.key(0))
-    )
+    types = jax.eval_shape(make, jax.random.key(0))
+    copied = on_mesh(types, NamedSharding(mesh, P()))
     step = jax.jit(functools.partial(train_step, cell), donate_argnums=(0, 1))
     with jax.set_mesh(mesh):
-        return read(step.lower(*copied, put(P(None, "time"), x)))
+        inputs = on_mesh(x, NamedSharding(mesh, P(None, "time")))
+        return read(step.lower(*copied, inputs))
 
 
-def listed(exchanged: list[Collective]) -> str:
-    """The kinds of collectives with the total size of their results in bytes."""
-    kinds = sorted({one.kind for one in exchanged})
-    sums = {k: sum(one.bytes for one in exchanged if one.kind == k) for k in kinds}
-    return ", ".join(f"{n:,} {kind}" for kind, n in sums.items()) or "none"
-
-
-def row(name: str, chips: int) -> list[str]:
-    """The cells of a row of the table."""
-    program = compiled(CELLS[name], chips)
-    return [
-        name,
-        f"{chips}",
-        f"{program.arguments / MIB:,.0f} + {program.temporary / MIB:,.0f}",
-        f"{program.cycles / 1e6:,.0f}",
-        listed(program.in_loops),
-        listed(program.outside),
-    ]
+def rows() -> Iterator[list[str]]:
+    """The rows of the table, each yielded after its program is compiled."""
+    for name, cell in CELLS.items():
+        for chips in CHIPS:
+            program = compiled(cell, chips)
+            yield [
+                name,
+                f"{chips}",
+                f"{program.arguments / MIB:,.0f} + {program.temporary / MIB:,.0f}",
+                f"{program.cycles / 1e6:,.0f}",
+                listed(program.in_loops),
+                listed(program.outside),
+            ]
 
 
 HEAD = (
@@ -102,12 +92,8 @@ HEAD = (
 
 def conditions() -> str:
     """The text above the table."""
-    packages = ("jax", "jaxlib", "libtpu", "optax")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"""\
-Saved on {datetime.date.today()}. A plan: nothing was run.
-
-Versions: {versions}.
+{versions("libtpu", "optax")}. A plan: nothing was run.
 
 A training step (loss, gradients and Adam) of one cell with {UNITS:,} units and inputs
 of depth {UNITS:,}, on one row of {STEPS:,} steps in float32. Matrix memories have
@@ -115,20 +101,14 @@ of depth {UNITS:,}, on one row of {STEPS:,} steps in float32. Matrix memories ha
 reports the memory, the estimated cycles and the collectives of one chip; bytes are the
 sizes of their results on a chip. The all-gather is of the maps of the parts, and the
 all-reduce sums the gradients of the parameters and the maps. For comparison,
-`time x units` of one array is {4 * STEPS * UNITS:,} bytes.
-"""
+`time x units` of one array is {4 * STEPS * UNITS:,} bytes."""
 
 
 def main() -> None:
     """Compile every program, print the table and save it."""
     jax.config.update("jax_platforms", "cpu")
-    lines = [f"| {' | '.join(HEAD)} |", "|---" + "|---:" * 3 + "|---" * 2 + "|"]
-    print(*lines, sep="\n")
-    for name in CELLS:
-        for chips in CHIPS:
-            lines.append(f"| {' | '.join(row(name, chips))} |")
-            print(lines[-1], flush=True)
-    FILE.write_text("\n".join(["# divided-time-v5e\n", conditions(), *lines]) + "\n")
+    name = "divided-time-v5e"
+    save(name, conditions(), HEAD, rows(), name)
 
 
 if __name__ == "__main__":

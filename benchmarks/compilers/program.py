@@ -5,19 +5,25 @@ counted in the program's text. Neither is a measurement.
 """
 
 import dataclasses
+import datetime
 import functools
+import importlib.metadata
+import operator
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
+from .. import report
 from .hlo import Collective, Operation, Program
 
 MIB = 2**20
+RESULTS = Path(__file__).parents[1] / "results"
 # Operations that have no cost.
 _FREE = frozenset(
     {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
@@ -97,53 +103,77 @@ def read(lowered: Any) -> Compiled:
 
 
 def work_of(program: Program) -> tuple[int, int, int]:
-    """`(cycles, launches, unknown_loops)`; see `Compiled`."""
-    work = _Work(program)
-    cycles, launches = work.of(program.entry)
-    return cycles, launches, work.unknown_loops
+    """`(cycles, launches, unknown_loops)`; see `Compiled`.
 
-
-class _Work:
-    """The estimated cycles and the number of operations of a program's computations.
-
-    For a conditional, only the more expensive branch counts.
+    JAX's `cost_analysis` has no cycles, and counts the body of a loop once. For a
+    conditional, only the more expensive branch counts.
     """
+    nothing = np.zeros(3, int)
 
-    def __init__(self, program: Program) -> None:
-        self.program, self.unknown_loops = program, 0
-        self.of = functools.cache(self._of)
+    @functools.cache
+    def of(name: str) -> np.ndarray:
+        return sum(map(of_operation, program.computations.get(name, ())), nothing)
 
-    def _of(self, name: str) -> tuple[int, int]:
-        works = map(self._of_operation, self.program.computations.get(name, ()))
-        return _sums(list(works))
-
-    def _of_operation(self, operation: Operation) -> tuple[int, int]:
+    def of_operation(operation: Operation) -> np.ndarray:
         if operation.kind in _FREE or operation.kind.endswith("-done"):
-            return 0, 0
+            return nothing
         if operation.kind == "while":
-            times = self._trips(operation)
             (body,) = re.findall(r"\bbody=%?([\w.\-]+)", operation.line)
-            cycles, launches = self.of(body)
-            return times * cycles, times * launches
+            trips = _trips(program, operation)
+            scale = (trips or 1, trips or 1, 1)
+            return of(body) * scale + (0, 0, trips is None)
         if operation.kind == "conditional":
-            return max(map(self.of, operation.called))
+            return max(map(of, operation.called), key=tuple)
         if operation.kind == "call":
-            return _sums(list(map(self.of, operation.called)))
+            return sum(map(of, operation.called), nothing)
         estimate = re.search(r'"estimated_cycles":"(\d+)"', operation.line)
-        return int(estimate[1]) if estimate else 0, 1
+        return np.array([int(estimate[1]) if estimate else 0, 1, 0])
 
-    def _trips(self, loop: Operation) -> int:
-        """A loop's number of iterations, from its annotation or its condition."""
-        if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.line):
-            return int(known[1])
-        (condition,) = re.findall(r"\bcondition=%?([\w.\-]+)", loop.line)
-        lines = [o.line for o in self.program.computations[condition]]
-        constants = re.findall(r"s32\[\]\S* constant\((\d+)\)", "\n".join(lines))
-        if constants and any("direction=LT" in line for line in lines):
-            return max(map(int, constants))
-        self.unknown_loops += 1
-        return 1
+    return tuple(of(program.entry).tolist())
 
 
-def _sums(works: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    return sum(cycles for cycles, _ in works), sum(launches for _, launches in works)
+def _trips(program: Program, loop: Operation) -> int | None:
+    """A loop's number of iterations, from its annotation or its condition."""
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.line):
+        return int(known[1])
+    (condition,) = re.findall(r"\bcondition=%?([\w.\-]+)", loop.line)
+    text = "\n".join(one.line for one in program.computations[condition])
+    constants = re.findall(r"s32\[\]\S* constant\((\d+)\)", text)
+    is_known = constants and "direction=LT" in text
+    return max(map(int, constants)) if is_known else None
+
+
+# Pages.
+
+
+def versions(*packages: str) -> str:
+    """The day, and the versions of JAX and of the packages that are installed."""
+    installed = {one.name: one.version for one in importlib.metadata.distributions()}
+    names = [name for name in ("jax", "jaxlib", *packages) if name in installed]
+    found = ", ".join(f"{name} {installed[name]}" for name in names)
+    return f"{datetime.date.today().isoformat()}; {found}"
+
+
+def listed(exchanged: list[Collective]) -> str:
+    """The kinds of collectives with the total bytes of their results."""
+    sums = {kind: 0 for kind, _ in sorted(exchanged)}
+    for kind, size in exchanged:
+        sums[kind] += size
+    return ", ".join(f"{size:,} {kind}" for kind, size in sums.items()) or "none"
+
+
+def save(
+    title: str,
+    text: str,
+    titles: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    name: str,
+) -> None:
+    """Print a page with a table, and write it to `benchmarks/results/<name>.md`."""
+    from tqdm import tqdm
+
+    columns = [(one, operator.itemgetter(n)) for n, one in enumerate(titles)]
+    page = report.join(f"# {title}", text, report.grid(columns, list(tqdm(rows))))
+    print(page)
+    if name:
+        (RESULTS / f"{name}.md").write_text(f"{page}\n")

@@ -13,13 +13,10 @@ reports the memory, the estimated cycles and the collectives. Lower bounds of ti
 follow from figures that Google publishes.
 """
 
-import collections
 import dataclasses
-import datetime
 import functools
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +26,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 
 from ..absent_devices import absent_devices
 from .hlo import Collective
-from .program import MIB, Compiled, read
+from .program import MIB, Compiled, listed, on_mesh, read, save, versions
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 from distributed import datasets, train
 
-FILE = Path(__file__).parents[1] / "results" / "scaling-v5e.md"
 SOURCE = "https://cloud.google.com/tpu/docs/v5e"
 PRODUCTS = 197e12
 """Peak operations per second of a chip for bfloat16 products, from the source."""
@@ -85,18 +81,17 @@ def types_of(chips: int, layout: str, sizes: Sizes) -> tuple[train.Config, Any, 
     dataset = datasets.Dataset(records, records, sizes.steps, sizes.classes)
     state = jax.eval_shape(lambda: train.init(config, dataset, jax.random.key(0)))
 
-    def put(spec: P, leaf: Any) -> jax.ShapeDtypeStruct:
-        sharding = NamedSharding(mesh, spec)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    divided = NamedSharding(mesh, P("data"))
 
-    def of_state(path: tuple, leaf: Any) -> jax.ShapeDtypeStruct:
+    def of_state(path: tuple, leaf: Any) -> NamedSharding:
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
         is_cells_kernel = {"fw", "bw"} & set(names) and leaf.ndim == 2
-        divided = names[0] == "carry" or (layout == "FSDP" and is_cells_kernel)
-        return put(P("data") if divided else P(), leaf)
+        if names[0] == "carry" or (layout == "FSDP" and is_cells_kernel):
+            return divided
+        return NamedSharding(mesh, P())
 
-    state = jax.tree_util.tree_map_with_path(of_state, state)
-    return config, state, jax.tree.map(functools.partial(put, P("data")), batch)
+    shardings = jax.tree_util.tree_map_with_path(of_state, state)
+    return config, on_mesh(state, shardings), on_mesh(batch, divided)
 
 
 def compiled(chips: int, layout: str, sizes: Sizes | None = None) -> Compiled:
@@ -121,32 +116,24 @@ def least_products(sizes: Sizes) -> float:
     return sizes.operations / PRODUCTS
 
 
-# The table
-
-
-def listed(exchanged: list[Collective]) -> str:
-    """The kinds of collectives with the total size of their results."""
-    sums = collections.Counter()
-    for one in exchanged:
-        sums[one.kind] += one.bytes
-    return ", ".join(f"{n / 1e6:.1f} MB {kind}" for kind, n in sums.items()) or "none"
-
-
-def row(chips: int, layout: str, sizes: Sizes) -> list[str]:
-    """The cells of a row of the table."""
-    program = compiled(chips, layout, sizes)
-    exchange, products = sent(program.outside, chips) / LINKS, least_products(sizes)
-    return [
-        layout,
-        str(chips),
-        f"{program.arguments / MIB:.0f} + {program.temporary / MIB:.0f}",
-        f"{program.cycles / 1e6:.0f}",
-        listed(program.in_loops),
-        listed(program.outside),
-        f"{1e3 * exchange:.2f}",
-        "products" if products >= exchange else "exchange",
-        f"{sizes.rows * exchange / products:.1f}",
-    ]
+def rows(sizes: Sizes) -> Iterator[list[str]]:
+    """The rows of the table, each yielded after its program is compiled."""
+    for layout in LAYOUTS:
+        for chips in CHIPS if layout == LAYOUTS[0] else CHIPS[1:]:
+            program = compiled(chips, layout, sizes)
+            exchange = sent(program.outside, chips) / LINKS
+            products = least_products(sizes)
+            yield [
+                layout,
+                str(chips),
+                f"{program.arguments / MIB:.0f} + {program.temporary / MIB:.0f}",
+                f"{program.cycles / 1e6:.0f}",
+                listed(program.in_loops),
+                listed(program.outside),
+                f"{1e3 * exchange:.2f}",
+                "products" if products >= exchange else "exchange",
+                f"{sizes.rows * exchange / products:.1f}",
+            ]
 
 
 HEAD = (
@@ -154,7 +141,7 @@ HEAD = (
     "chips",
     "memory of a chip, MiB: arguments + temporary",
     "cycles, millions",
-    "collectives in loops",
+    "bytes of collectives in loops",
     "outside of loops",
     "minimum exchange, ms",
     "bound by",
@@ -164,12 +151,8 @@ HEAD = (
 
 def conditions(sizes: Sizes) -> str:
     """The text above the table: the program and the sources of the numbers."""
-    packages = ("jax", "jaxlib", "libtpu", "optax")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"""\
-Saved on {datetime.date.today()}. A plan: nothing was run.
-
-Versions: {versions}.
+{versions("libtpu", "optax")}. A plan: nothing was run.
 
 The step of `examples/distributed/train.py`: loss, gradients, and Adam with a clipped
 gradient, on an explicit mesh. The network is a bidirectional LSTM of {sizes.units}
@@ -189,28 +172,14 @@ n chips, an all-reduce sends at least 2 (n - 1) / n times the bytes of its resul
 an all-gather (n - 1) / n times. With 4 chips, only two links of each chip lead to
 another chip, so the exchange takes twice the time in the table. The last column is the
 number of rows of {sizes.steps} steps per chip at which exchange and products take
-equally long. With fewer rows, the exchange takes longer.
-"""
-
-
-def table(sizes: Sizes) -> Iterator[str]:
-    """The lines of the table, each yielded after its program is compiled."""
-    yield f"| {' | '.join(HEAD)} |"
-    yield "|---" + "|---:" * 3 + "|---" * 2 + "|---:|---|---:|"
-    for layout in LAYOUTS:
-        for chips in CHIPS:
-            if chips > 1 or layout == LAYOUTS[0]:
-                yield f"| {' | '.join(row(chips, layout, sizes))} |"
+equally long. With fewer rows, the exchange takes longer."""
 
 
 def main() -> None:
     """Compile every program, print the table and save it."""
     jax.config.update("jax_platforms", "cpu")
-    sizes, lines = Sizes(), []
-    for line in table(sizes):
-        print(line, flush=True)
-        lines.append(line)
-    FILE.write_text("\n".join(["# scaling-v5e\n", conditions(sizes), *lines]) + "\n")
+    name, sizes = "scaling-v5e", Sizes()
+    save(name, conditions(sizes), HEAD, rows(sizes), name)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def build(
         name: functools.partial(_variant, case, data, net, options)
         for name, net in nets.items()
     }
-    return Built(variants, equation)
+    return Built(variants, equation, list(nets.values()))
 
 
 def _variant(case: Case, data: Data, net: Net, options: Options) -> Variant:
