@@ -22,7 +22,6 @@ def cells(page, first):
 
 
 @pytest.mark.slow
-@pytest.mark.in_thirds
 def test_small(monkeypatch, fast_to_compile, tmp_path):
     monkeypatch.setattr(rounds, "LOOKS", 1)  # Other tests keep the machine busy.
     with pytest.raises(SystemExit) as end:
@@ -53,10 +52,11 @@ def test_without_a_gpu_it_says_how_to_go_on(monkeypatch, tmp_path):
 def made_up(**outcomes):
     """A result with a race in which the contestants had these outcomes."""
     case, late = cases.GPU_TIMES["full"][:2]
-    row = {"name": case.name, "case": vars(case), "busy": [0.0], "peers": outcomes}
-    race = gpu._new_race(peers.GPU, [late]) | {"cases": [row]}
+    row = {"name": case.name, "case": vars(case), "peers": outcomes}
+    race = {"names": [*outcomes], "todo": [late], "versions": {}, "missing": {}}
+    race["cases"] = [row | {"rounds": 1, "busy": 0}]
     result = gpu._new_result("full") | {"platform": "gpu", "seconds": 1.0}
-    return result | {"times": race}
+    return result | {"races": {"times": race}}
 
 
 def test_failures_are_on_the_page_and_the_rest_too():
@@ -68,7 +68,7 @@ def test_failures_are_on_the_page_and_the_rest_too():
     )
     name, late = (case.name for case in cases.GPU_TIMES["full"][:2])
     missing = {"torch": "No module named 'torch'", "haiku": "no answer in 60 s"}
-    result["times"]["missing"] = missing
+    result["races"]["times"]["missing"] = missing
     result["errors"] = ["memory: RuntimeError: no"]
     result["checks"] = [
         {"part": "laws", "name": "GRUCell: resumes", "answer": {"failed": "\nno\n1"}},
@@ -101,18 +101,19 @@ def test_a_part_that_fails_does_not_stop_the_others(monkeypatch, capsys):
     def check(result, clock):
         raise RuntimeError("it fell")
 
-    def measure(result, clock):
-        result["times"] = made_up(jaxrnn=ran(1.0))["times"]
+    def race(part, result, clock):
+        if part != "times":
+            raise RuntimeError("it fell")
+        result["races"] |= made_up(jaxrnn=ran(1.0))["races"]
 
     monkeypatch.setattr(gpu, "_check", check)
-    monkeypatch.setattr(gpu, "_loops", check)
-    monkeypatch.setattr(gpu, "_memory", check)
-    monkeypatch.setattr(gpu, "_times", measure)
+    monkeypatch.setattr(gpu, "_race", race)
     with pytest.raises(SystemExit) as end:
         command.main(["gpu", "--small"])
     assert end.value.code == 1
     page = capsys.readouterr().out
-    assert "- check: RuntimeError: it fell" in page
+    for part in ("checks", "loops", "memory"):
+        assert f"- {part}: RuntimeError: it fell" in page
     assert "| lstm B64 T256 D256 H512 dense | 1 |" in page
 
 
@@ -123,10 +124,11 @@ def test_each_part_of_the_checks_gets_on_if_time_is_short():
     assert order[2:] in (["b", "c", "f", "d"], ["b", "f", "c", "d"])
 
 
-def test_no_case_starts_when_the_time_is_over(monkeypatch, users_flags):
+def test_no_case_starts_when_the_time_is_over(monkeypatch):
     monkeypatch.setattr(gpu, "SECONDS", 0)
-    race = gpu._new_race(peers.GPU[:1], cases.GPU_TIMES["small"])
-    gpu._race(race, {"time": 1}, "cpu", gpu.TIMES, gpu.Clock())
+    monkeypatch.setattr(gpu, "RACES", {"times": ([], cases.GPU_TIMES, {"time": 1})})
+    gpu._race("times", result := gpu._new_result("small"), gpu.Clock())
+    race = result["races"]["times"]
     assert (len(race["todo"]), race["cases"]) == (3, [])
 
 
