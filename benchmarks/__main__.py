@@ -79,9 +79,9 @@ COMMANDS = {
     "compilation": Command(
         cases.COMPILATION,
         peers.COMPILATION,
-        {"compile": 3, "eager": 3},
+        {"compile": 3},
         [report.COMPILE],
-        [report.EAGER],
+        [],
     ),
     "recurrences": Command(
         cases.RECURRENCES,

@@ -14,15 +14,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .peers import ROOT
 from .worker import CheckoutFinder, serve
 
 Names = dict[str, list[str]]
 
-BATCH, TIME, DEPTH, UNITS = 8, 40, 24, 48
-LENGTHS = np.array([0, 1, 7, 20, 39, 40, 40, 60], np.int32)  # All steps, and more.
 SMALL = {
     "laws": ["LSTMCell: runs_as_a_loop", "LSTMCell: ignores_padding"],
     "goldens": ["basic_lstm-ragged-f64", "gru-ragged-f64", "basic_rnn-padding_nan-0"],

@@ -14,8 +14,6 @@ CORES = (
 BUSY = 0.15  # Above this share of the cores' time, the machine is too busy.
 
 SETS = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512_bf16", "amx_tile", "asimd")
-
-
 VECTORS = "avx2", "avx512f", "asimd"
 
 
@@ -40,10 +38,7 @@ def processor() -> str:
 
     Without `/proc/cpuinfo`, its architecture.
     """
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.exists() else ""
-    found = re.search(r"^model name\s*:(.*)$", text, re.MULTILINE)
-    names = re.findall(r"AMD|Intel|EPYC|Ryzen|Xeon|Core", found[1]) if found else []
+    names = re.findall(r"AMD|Intel|EPYC|Ryzen|Xeon|Core", _cpu_info("model name"))
     return " ".join(dict.fromkeys(names)) or platform.machine()
 
 
@@ -85,9 +80,12 @@ def _ticks() -> tuple[int, int]:
 
 
 def _instruction_sets() -> list[str]:
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return []
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", info.read_text(), re.MULTILINE)
-    flags = found[1].split() if found else []
+    flags = _cpu_info("flags|Features").split()
     return [name for name in SETS if name in flags]
+
+
+def _cpu_info(field: str) -> str:
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    found = re.search(rf"^(?:{field})\s*:(.*)$", text, re.MULTILINE)
+    return found[1] if found else ""

@@ -60,7 +60,6 @@ COMPILE = Measure(
     note="CPU time to trace, lower and compile a program, with empty caches.",
 )
 COMPILE_ONCE = Measure("compile_s", "Time to compile", "s", note="Measured once.")
-EAGER = Measure("eager_ms", "Eager calls", "ms", note="A second call outside of jit.")
 MEMORY = Measure(
     "temp_bytes",
     "Temporary memory",

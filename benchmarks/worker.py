@@ -120,14 +120,6 @@ class Worker:
         parts = {"trace_s": trace_s, "lower_s": lower_s, "compile_s": compile_s}
         return {"compile_ms": 1e3 * (time.process_time() - start)} | parts
 
-    def eager(self) -> dict[str, float]:
-        """A round: the wall-clock milliseconds of a second call outside of jit."""
-        import jax
-
-        run = lambda: jax.block_until_ready(self.chosen.function(*self.chosen.args))
-        run()
-        return {"eager_ms": 1e3 * timed(run)[1]}
-
     def peak(self) -> dict[str, float]:
         """A round: the most bytes of the device that this process has used so far.
 
