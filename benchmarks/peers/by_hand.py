@@ -77,27 +77,28 @@ def _layer(case: Case, new_cell: Callable[..., nn.RNNCellBase]) -> patterns.Run:
 def _bidirectional(case: Case, new_cell: Callable[..., nn.RNNCellBase]) -> patterns.Run:
     """Two scans, one of them over the valid steps of each row in reverse order."""
     del case
-    layer = nn.RNN(new_cell(), time_major=True, return_carry=True)
-
-    def run(params, inputs, state, lengths):
-        variables = {"params": {"cell": params}}
-        return layer.apply(variables, inputs, initial_carry=state, seq_lengths=lengths)
+    options = {"time_major": True, "return_carry": True}
+    layers = [
+        nn.RNN(new_cell(), **options),
+        nn.RNN(new_cell(), **options, reverse=True, keep_order=True),
+    ]
 
     def apply(params, inputs, states, lengths):
-        forward, outputs_fw = run(params[0], inputs, states[0], lengths)
-        flipped = _flip(inputs, lengths)
-        backward, outputs_bw = run(params[1], flipped, states[1], lengths)
-        outputs = jnp.concatenate([outputs_fw, _flip(outputs_bw, lengths)], axis=-1)
-        return outputs, [forward, backward]
+        final, outputs = zip(
+            *(
+                layer.apply(
+                    {"params": {"cell": cell}},
+                    inputs,
+                    initial_carry=state,
+                    seq_lengths=lengths,
+                )
+                for layer, cell, state in zip(layers, params, states, strict=True)
+            ),
+            strict=True,
+        )
+        return jnp.concatenate(outputs, axis=-1), list(final)
 
     return apply
-
-
-def _flip(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """`[T, B, ...]` with the valid steps of each row in reverse order."""
-    time = len(x)
-    steps = (lengths - 1 - jnp.arange(time)[:, None]) % time
-    return jnp.take_along_axis(x, steps[..., None], axis=0)
 
 
 def _associative(
