@@ -7,14 +7,13 @@ be present.
     python -m benchmarks.collectives                # four CPU devices
     python -m benchmarks.collectives --target v5e  # see `benchmarks/compilers`
 
-It prints a table and writes it to `benchmarks/results/collectives-<target>.md`.
+It prints a table.
 """
 
 import argparse
 import collections
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,7 +27,6 @@ import jaxrnn.decode
 from .absent_devices import absent_devices
 from .compilers.hlo import collectives
 
-RESULTS = Path(__file__).parent / "results"
 DEVICES = 4
 # The backward loop has several chunks of steps; one chunk would hide its collectives.
 BATCH, TIME, DEPTH, UNITS, VOCABULARY = 512, 64, 16, 32, 8
@@ -178,13 +176,6 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
                 yield layout, axes, "dynamic_rnn", cell
 
 
-def devices_of(target: str) -> Any:
-    """The devices to compile for: this process's CPUs, or absent TPUs or GPUs."""
-    if target == "cpu":
-        return jax.devices()
-    return absent_devices(target, DEVICES)
-
-
 def counts(kinds: list[str]) -> str:
     """The kinds of collectives with their counts."""
     found = collections.Counter(kinds).items()
@@ -192,20 +183,21 @@ def counts(kinds: list[str]) -> str:
 
 
 def main() -> None:
-    """Compile every program, print the table and save it."""
+    """Compile every program and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", default="cpu", help="cpu, v5e, h100, ...")
     target = parser.parse_args().target
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", DEVICES)
-    devices = devices_of(target)
-    lines = ["| layout | mesh | driver | cell | in loops | outside |", "|---" * 6 + "|"]
-    print(*lines, sep="\n")
+    devices = jax.devices() if target == "cpu" else absent_devices(target, DEVICES)
+    print(
+        "| layout | mesh | driver | cell | in loops | outside |",
+        "|---" * 6 + "|",
+        sep="\n",
+    )
     for row in rows():
-        inside, outside = collectives(compiled(devices, *row))
-        lines.append(f"| {' | '.join(row)} | {counts(inside)} | {counts(outside)} |")
-        print(lines[-1], flush=True)
-    (RESULTS / f"collectives-{target}.md").write_text("\n".join(lines) + "\n")
+        found = map(counts, collectives(compiled(devices, *row)))
+        print(f"| {' | '.join([*row, *found])} |", flush=True)
 
 
 if __name__ == "__main__":

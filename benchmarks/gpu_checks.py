@@ -62,15 +62,13 @@ class Checker:
 
 
 def _versions() -> dict[str, str]:
-    """The versions of jaxrnn and of the installed packages that matter."""
+    """The versions of the installed packages that matter."""
     import jaxrnn
 
-    found = {"jaxrnn": jaxrnn.__version__}
-    for one in importlib.metadata.distributions():
-        name = (one.metadata["Name"] or "").lower()
-        if PACKAGES.fullmatch(name):
-            found[name] = one.version
-    return dict(sorted(found.items()))
+    installed = importlib.metadata.distributions()
+    names = {(one.metadata["Name"] or "").lower(): one.version for one in installed}
+    found = {name: names[name] for name in sorted(names) if PACKAGES.fullmatch(name)}
+    return {"jaxrnn": jaxrnn.__version__} | found
 
 
 def _nvidia_smi() -> str | None:

@@ -314,20 +314,6 @@ def test_the_pages_say_what_the_results_say():
         assert "<!-- race: overview -->" in text
 
 
-def test_flags_of_xla_are_kept_apart(monkeypatch, tmp_path):
-    machine = {"instruction sets": "avx2", "processor": "CPU"}
-    result = {"machine": machine, "date": "today", "cases": [{}]}
-    (tmp_path / "race_page_cpu.json").write_text(json.dumps(result))
-    machine["XLA_FLAGS"] = "--some"
-    (tmp_path / "race_page-some_cpu.json").write_text(json.dumps(result))
-    monkeypatch.setattr(claims, "RESULTS", tmp_path)
-    found = {case.preset: case.flags for case in claims.measured()}
-    assert found == {"page": "", "page-some": "--some"}
-    count = lambda cases: str(len(cases))
-    kept = [claims.with_default(count), claims.with_flags(count)]
-    assert [text(claims.measured()) for text in kept] == ["1", "1"]
-
-
 def test_the_worst_cases_are_counted():
     def measured(batch, mode="train", **ratios):
         case = {"cell": "lstm", "batch": batch, "time": 50, "depth": 2, "units": batch}
