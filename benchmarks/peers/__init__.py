@@ -60,7 +60,6 @@ MEMORY = [
         )
     ),
     _SCAN,
-    Contestant("scan (each step)", "scan", "each step"),
     Contestant("scan (segments)", "scan", "segments"),
     _LINEN,
     _NNX,
@@ -81,7 +80,6 @@ RECURRENCES = [
     OURS,
     Contestant("resets", "jaxrnn", "resets"),
     Contestant("lengths", "jaxrnn", "lengths"),
-    Contestant("Recompute()", "jaxrnn", "Recompute()"),
     Contestant("chunked", "recurrences", "chunked"),
     Contestant("scan", "recurrences", "scan"),
     Contestant("associative", "recurrences", "associative"),

@@ -88,10 +88,17 @@ def make_net(
     )
 
 
-def by_layers(layer: Function) -> Function:
-    """Run one layer after the other, each over the whole sequence.
+def layered_net(
+    data: Data, layer: Function, to_params: Function, *options: Any, **more: Any
+) -> Net:
+    """A network that runs one layer after the other, each over the whole sequence.
 
-    `layer` is `(number, params, inputs, state, lengths) -> (outputs, final state)`.
+    Args:
+        data: The data of the case.
+        layer: `(number, params, inputs, state, lengths) -> (outputs, final state)`.
+        to_params: Converts the weights of one layer.
+        options: The other arguments of `make_net`.
+        more: The same, by name.
     """
 
     def apply(params, inputs, state, lengths):
@@ -101,7 +108,8 @@ def by_layers(layer: Function) -> Function:
             final.append(end)
         return inputs, final
 
-    return apply
+    to_all = lambda layers: [to_params(weights) for weights in layers]
+    return make_net(data, apply, to_all, *options, **more)
 
 
 def carry(*names: str, kind: type = tuple) -> tuple[Function, Function]:

@@ -71,7 +71,12 @@ def _layer(case: Case, new_cell: Callable[..., nn.RNNCellBase]) -> patterns.Run:
         return outputs, state
 
     whole = patterns.around(case, run)
-    return _jax.by_layers(lambda _, *arguments: whole(*arguments))
+
+    def apply(params, inputs, state, resets):
+        outputs, final = whole(params[0], inputs, state[0], resets)
+        return outputs, [final]
+
+    return apply
 
 
 def _bidirectional(case: Case, new_cell: Callable[..., nn.RNNCellBase]) -> patterns.Run:

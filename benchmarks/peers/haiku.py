@@ -27,13 +27,11 @@ def build(case: Case, data: Data) -> Built:
     def layer(_, params, inputs, state, __):
         return unroll.apply(params, inputs, state)
 
-    net = _jax.make_net(
+    net = _jax.layered_net(
         data,
-        _jax.by_layers(layer),
+        layer,
         # The LSTM adds 1 to its forget gate at run time, as TensorFlow does.
-        lambda layers: [
-            {"lstm/linear": {"w": one["kernel"], "b": one["bias"]}} for one in layers
-        ],
+        lambda one: {"lstm/linear": {"w": one["kernel"], "b": one["bias"]}},
         (
             lambda state: hk.LSTMState(hidden=state["h"], cell=state["c"]),
             lambda state: {"c": state.cell, "h": state.hidden},

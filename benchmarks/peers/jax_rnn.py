@@ -11,7 +11,7 @@ import jaxrnn.convert.torch
 
 from ..built import Built, LeftOutError
 from ..cases import Case
-from ..data import Data, Layers
+from ..data import Data
 from . import _jax
 from .jaxrnn import bound
 
@@ -39,16 +39,12 @@ def make_net(case: Case, data: Data) -> _jax.Net:
         y, h, c = rnn.lstm(inputs, h, c, params, lengths, **sizes)
         return y, (c[0], h[0])
 
-    return _jax.make_net(
-        data,
-        _jax.by_layers(layer),
-        functools.partial(_to_params, case),
-        _jax.carry("c", "h"),
-        time_major=False,
-    )
+    state = _jax.carry("c", "h")
+    convert = functools.partial(_to_params, case)
+    return _jax.layered_net(data, layer, convert, state, time_major=False)
 
 
-def _to_params(case: Case, layers: Layers) -> list[jax.Array]:
+def _to_params(case: Case, weights: dict[str, np.ndarray]) -> jax.Array:
     """The arrays of PyTorch's layer in one, in the same order."""
-    arrays = jaxrnn.convert.torch.save(bound(case, layers[0])).values()
-    return [jnp.concatenate([jnp.ravel(array) for array in arrays])]
+    arrays = jaxrnn.convert.torch.save(bound(case, weights)).values()
+    return jnp.concatenate([jnp.ravel(array) for array in arrays])

@@ -44,12 +44,10 @@ def build(case: Case, data: Data) -> Built:
         )
         return outputs, state
 
-    net = _jax.make_net(
+    net = _jax.layered_net(
         data,
-        _jax.by_layers(run),
-        lambda layers: [
-            jaxrnn.convert.keras.save(bound(case, one))[0] for one in layers
-        ],
+        run,
+        lambda weights: jaxrnn.convert.keras.save(bound(case, weights))[0],
         _jax.carry(*reversed(case.state_names), kind=list),
         time_major=False,
     )

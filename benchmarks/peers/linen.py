@@ -1,5 +1,6 @@
 """Flax linen: `nn.RNN`, time-major, with `seq_lengths`."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -46,12 +47,8 @@ def _net(case: Case, data: Data, cell: nn.RNNCellBase) -> _jax.Net:
         )
         return outputs, state
 
-    return _jax.make_net(
-        data,
-        _jax.by_layers(layer),
-        lambda layers: [to_params(case, weights) for weights in layers],
-        _jax.carry(*case.state_names),
-    )
+    convert = functools.partial(to_params, case)
+    return _jax.layered_net(data, layer, convert, _jax.carry(*case.state_names))
 
 
 def to_params(case: Case, weights: dict[str, np.ndarray]) -> PyTree:

@@ -42,18 +42,14 @@ def _net(case: Case, data: Data, cell: type[nnx.Module]) -> _jax.Net:
         state, outputs = rnn(inputs, initial_carry=state, seq_lengths=lengths)
         return outputs, state
 
-    def to_params(layers):
-        optimized = cell is nnx.OptimizedLSTMCell
-        saved = [
-            jaxrnn.convert.nnx.save(bound(case, weights), optimized=optimized)
-            for weights in layers
-        ]
-        tree = jax.tree.structure([params for _, params, _ in splits])
-        return tree.unflatten(jax.tree.leaves(saved))
+    _, own, _ = splits[0]
+    optimized = cell is nnx.OptimizedLSTMCell
 
-    return _jax.make_net(
-        data, _jax.by_layers(layer), to_params, _jax.carry(*case.state_names)
-    )
+    def to_params(weights):
+        saved = jaxrnn.convert.nnx.save(bound(case, weights), optimized=optimized)
+        return jax.tree.unflatten(jax.tree.structure(own), jax.tree.leaves(saved))
+
+    return _jax.layered_net(data, layer, to_params, _jax.carry(*case.state_names))
 
 
 def _split(cell: nnx.Module) -> tuple[Any, nnx.State, nnx.State]:

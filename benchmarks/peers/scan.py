@@ -1,10 +1,11 @@
 """A handwritten `lax.scan` with one product per step for all gates.
 
 With lengths, `where` keeps the state and zeroes the outputs of finished rows. With
-resets, it zeroes a row's state before a step. If `run` is "each step" or "segments",
-`jax.checkpoint` wraps each step or each segment.
+resets, it zeroes a row's state before a step. If `run` is "segments", `jax.checkpoint`
+wraps each segment.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -29,11 +30,8 @@ def build(case: Case, data: Data) -> Built:
     if case.layer_cell not in _STEPS:
         raise LeftOutError("no handwritten step for this cell")
     step = _STEPS[case.layer_cell]
-    net = _jax.make_net(
-        data,
-        _jax.by_layers(lambda _, *args: _layer(step, _SCANS[case.run], *args)),
-        lambda layers: [_to_params(case, weights) for weights in layers],
-    )
+    layer = lambda _, *args: _layer(step, _SCANS[case.run], *args)
+    net = _jax.layered_net(data, layer, functools.partial(_to_params, case))
     return _jax.build(case, data, {"": net})
 
 
@@ -85,12 +83,6 @@ def _layer(
     return outputs, state
 
 
-def _each_step(body: Callable, state: Tree, xs: Any) -> tuple[Tree, Any]:
-    """A scan that saves only the states."""
-    # JAX recommends `prevent_cse=False` in a scan, which needs no barriers.
-    return jax.lax.scan(jax.checkpoint(body, prevent_cse=False), state, xs)
-
-
 def _segments(body: Callable, state: Tree, xs: Any) -> tuple[Tree, Any]:
     """A scan over segments, each a scan over about √T steps."""
     time = len(jax.tree.leaves(xs)[0])
@@ -102,7 +94,7 @@ def _segments(body: Callable, state: Tree, xs: Any) -> tuple[Tree, Any]:
     return state, outputs.reshape(time, *outputs.shape[2:])
 
 
-_SCANS = {"": jax.lax.scan, "each step": _each_step, "segments": _segments}
+_SCANS = {"": jax.lax.scan, "segments": _segments}
 
 
 def _affine(params: Tree, x: jax.Array, h: jax.Array, prefix: str = "") -> jax.Array:
