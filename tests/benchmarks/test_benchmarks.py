@@ -239,7 +239,7 @@ class FakePeer:
 def test_a_peer_that_fails_loses_its_rounds(monkeypatch):
     monkeypatch.setattr(rounds, "wait_for_quiet", lambda: 0.5)
     good = FakePeer({"ms": 1.0}, {"ms": 3.0})
-    half = FakePeer({"ms": 0.5}, {"ms": 6.0})
+    half = FakePeer({"ms": 0.5}, {"ms": 9.0})
     bad = FakePeer({"ms": 1.0}, {"failed": "it fell"})
     [case] = cases.MEMORY["smoke"]
     fakes = {"good": good, "half": half, "bad": bad}
@@ -247,8 +247,8 @@ def test_a_peer_that_fails_loses_its_rounds(monkeypatch):
     assert (row["rounds"], row["busy"]) == (2, 2)
     assert row["peers"]["good"]["numbers"]["ms"] == [1.0, 1.5, 2.0, 2.5, 3.0]
     assert row["peers"]["good"]["numbers"]["temp_bytes"] == [8, 8, 8, 8, 8]
-    # By round: 0.5 and 2.
-    assert row["peers"]["half"]["ratios"]["ms"] == [0.5, 0.875, 1.25, 1.625, 2.0]
+    # By round: 0.5 and 3.
+    assert row["peers"]["half"]["ratios"]["ms"] == [0.5, 1.125, 1.75, 2.375, 3.0]
     assert row["peers"]["bad"] == {"failed": "it fell"}
 
 
