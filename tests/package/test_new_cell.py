@@ -22,7 +22,7 @@ OF_MEMORIES = [
     "docs/guide/recurrences.md",
     "docs/guide/divided_time.md",
     "tests/cells/test_against_numpy.py",
-    "benchmarks/compilers/programs.py",
+    "benchmarks/compilers/__main__.py",
     "jaxrnn/_cells/matrix/memories.py",
 ]
 # Pages and benchmarks may name the cell with the same rule.
