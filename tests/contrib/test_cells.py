@@ -178,6 +178,13 @@ def test_a_skip_connection_widens_the_output_but_not_the_state():
     np.testing.assert_array_equal(state.h, want_state.h)
 
 
+def test_initial_phases_are_uniform_in_the_period():
+    inputs = jax.ShapeDtypeStruct((2, 1), np.float32), X[:, 0].astype(np.float32)
+    params = contrib.PhasedLSTMCell(1000).init(KEY, inputs)
+    share = np.sort(params["phase"] / params["period"])
+    np.testing.assert_allclose(share, np.linspace(0, 1, 1000), atol=0.06)
+
+
 def test_a_phased_lstm_may_have_no_units():
     inputs = jnp.ones((2, 1)), jnp.ones((2, 3))
     cell = contrib.PhasedLSTMCell(0)

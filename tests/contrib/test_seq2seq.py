@@ -445,6 +445,14 @@ def custom(**changes):
     return lambda: basic(contrib.CustomHelper(**{**functions, **changes}))
 
 
+def test_a_target_out_of_range_makes_the_loss_nan_unless_its_weight_is_0():
+    logits, targets = draw(2, 3, 4), np.array([[0, 4, 1], [2, 3, 0]])
+    whole = contrib.sequence_loss(logits, targets, np.ones((2, 3)))
+    masked = contrib.sequence_loss(logits, targets, (targets < 4) * 1.0)
+    assert np.isnan(whole)
+    assert np.isfinite(masked)
+
+
 loss = functools.partial(contrib.sequence_loss, draw(2, 3, 4))
 zeros = jnp.zeros((2, 3), jnp.int32)
 REFUSALS = [
@@ -469,6 +477,7 @@ REFUSALS = [
     (ValueError, "`start_tokens`", lambda: contrib.GreedyEmbeddingHelper(TABLE, 2, END)),
     (ValueError, "`end_token`", lambda: contrib.GreedyEmbeddingHelper(TABLE, START, START)),
     (TypeError, "`seed`", lambda: sampling(seed="a", key=KEY)),
+    (ValueError, "`seed`", lambda: sampling(seed=2**32, key=KEY)),
     (ValueError, "`sampling_probability`", lambda: scheduled(jnp.ones(2))),
     (TypeError, "`logits`", decoding(lambda: basic(GREEDY, layer=lambda x: (x, x)))),
     (ValueError, "`initial_state`", lambda: contrib.BeamSearchDecoder(BOUND, TABLE, START, END, STATE, 2)),

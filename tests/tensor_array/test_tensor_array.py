@@ -241,7 +241,9 @@ def test_grows_in_a_state(driver, jit, lengths):
 
 @pytest.mark.fast("*dynamic*")
 @pytest.mark.parametrize("shape", [[2, 1], None])
-@pytest.mark.parametrize(("driver", "jit"), [(dynamic_rnn, True), (static_rnn, False)])
+@pytest.mark.parametrize(
+    ("driver", "jit"), [(dynamic_rnn, True), (dynamic_rnn, False), (static_rnn, False)]
+)
 def test_goes_on_growing_in_the_state_of_the_next_window(driver, jit, shape):
     x, count = rows(7, 2, 1), 1
     ta = array(1, dynamic_size=True, element_shape=shape).write(0, x[0])
