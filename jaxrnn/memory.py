@@ -25,7 +25,6 @@ from ._base.modules import export as _export
 from ._base.sharding import platform_of
 from ._base.typing import AxisSize, PyTree
 from ._hints import with_hints
-from ._loops.scans import RESIDUALS, STATE
 
 __all__ = [
     "CheckpointPlan",
@@ -37,6 +36,11 @@ __all__ = [
     "resolve",
 ]
 
+
+# The `checkpoint_name`s of arrays that a strategy may store on the host: the state
+# before a segment, and the residuals of a loop.
+STATE = "jaxrnn_state"
+RESIDUALS = "jaxrnn_residuals"
 
 # A segment of this many steps is large enough for efficient copies to the host, and
 # short compared with a long run.

@@ -22,7 +22,6 @@ TESTS = {
     "affine": ["loops", "native"],
     "divided_time": ["meshes/test_divided_time.py"],
     "drivers": ["drivers", "meshes/test_drivers.py"],
-    "engine": ["engine", "drivers", "meshes/test_drivers.py"],
     "extend": ["package"],
     "golden": ["tf1", "contrib/test_goldens.py", "convert/test_goldens.py"],
     "hints": ["base", "package"],
@@ -31,14 +30,14 @@ TESTS = {
     "layers": ["layers", "meshes/test_functions.py"],
     "linear": ["meshes/test_divided_time.py"],
     "linen": ["layers"],
-    "loops": ["loops", "drivers/test_masks.py"],
     "matrix": ["meshes/test_divided_time.py"],
     "nnx": ["layers"],
+    "run": ["run", "loops", "drivers", "meshes/test_drivers.py"],
     "src": ["native"],
     "typing": ["package"],
 }
 # A change in these rooms may break any cell.
-SHARED = {"affine", "base", "drivers", "engine", "loops", "memory", "testing"}
+SHARED = {"affine", "base", "drivers", "memory", "run", "testing"}
 LAWS, GOLDENS = "tests/testing/test_conformance.py", "tests/tf1/test_goldens.py"
 NO_TESTS = 5  # The exit status of pytest if it selects no test.
 

@@ -19,7 +19,7 @@ from .._base.math import is_traced
 from .._base.sharding import read_at
 from .._base.trees import map_named, serializable
 from .._base.typing import Array, PyTree
-from .._loops import masking
+from .._run import masking
 
 
 @serializable

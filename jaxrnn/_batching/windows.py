@@ -21,7 +21,7 @@ from .._base.errors import describe_leaves, expect
 from .._base.inputs import check_concrete, like
 from .._base.trees import serializable
 from .._base.typing import Array, Lengths, PyTree
-from .._loops.steps import read_rows
+from .._run.masking import read_rows
 from .host import as_sources, cut, host_lengths
 from .packed_sequences import PackedSequences, check_whole, with_first_axes
 

@@ -21,7 +21,7 @@ from .._base.inputs import named_inputs
 from .._base.math import in_native_order
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped
-from .._loops.steps import Choice, Loop, Run
+from .._run.run import Choice, Loop, Run
 from . import fields, step_checks
 from .bound import BoundCell
 from .fields import Hyperparameters, snake_case

@@ -12,7 +12,7 @@ from .._base.arguments import as_count, check_instance
 from .._base.errors import describe_leaves, is_array
 from .._base.trees import is_pytree_of_arrays
 from .._base.typing import Array, Bound, DType, Key, Params, PyTree, Size
-from .._loops.steps import Choice, Loop, Run
+from .._run.run import Choice, Loop, Run
 from . import fields
 
 

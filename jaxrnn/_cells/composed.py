@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from .._base.cell_keys import fold_in
 from .._base.typing import Key, Params, PyTree
-from .._loops.steps import Choice, Run
+from .._run.run import Choice, Run
 from .base import RNNCell
 
 

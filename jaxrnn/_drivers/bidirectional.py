@@ -12,9 +12,9 @@ from .._base.inputs import check_structure
 from .._base.sharding import lengths_for, spec_of_divided_time
 from .._base.trees import with_structure
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._engine.first_step import as_mask, as_resets
 from .._hints import with_hints
-from .._loops import masking
+from .._run import reorder
+from .._run.arguments import as_mask, as_resets
 from ..memory import Strategy
 from .arguments import as_steps, check_is_cell
 from .dynamic_rnn import as_padded, dynamic_rnn
@@ -146,14 +146,14 @@ def run_backward(
     resets, _ = as_resets(resets, None, shape, axis)
 
     def reverse(tree: PyTree) -> PyTree:
-        return masking.reverse_sequence(tree, lengths, time_major)
+        return reorder.reverse_sequence(tree, lengths, time_major)
 
     results = dynamic_rnn(
         cell,
         reverse(inputs),
         sequence_length=lengths,
         mask=reverse(mask),
-        resets=masking.reverse_resets(resets, lengths, mask, time_major),
+        resets=reorder.reverse_resets(resets, lengths, mask, time_major),
         time_major=time_major,
         **options,
     )
@@ -257,5 +257,5 @@ def _reversed(steps: list[PyTree], lengths: Array | None) -> list[PyTree]:
         return steps[::-1]
     with error_note("With lengths, all steps must have equal structures and shapes."):
         xs = stacked(steps)
-    xs = masking.reverse_sequence(xs, lengths, time_major=True)
+    xs = reorder.reverse_sequence(xs, lengths, time_major=True)
     return unstacked(xs, len(steps))

@@ -1,25 +1,32 @@
 """`dynamic_rnn`: runs a cell over padded sequences, in one compiled loop."""
 
 import contextlib
-from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from .._base.arguments import as_bool, as_lengths, as_scope, as_unroll, check_instance
-from .._base.errors import error_note, expect
+from .._base.arguments import as_bool, as_lengths, as_scope, as_unroll
+from .._base.errors import error_note
 from .._base.inputs import output_dtype
+from .._base.math import concrete_or_none
 from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
-from .._engine.divided_time import run_on_mesh, run_part
-from .._engine.first_step import as_initial_state, as_resets, mask_or_lengths
-from .._engine.run_cell import Options, run_cell
 from .._hints import with_hints
-from .._loops.steps import Restarts, Run, Steps
+from .._run.arguments import (
+    as_implementation,
+    as_initial_state,
+    as_mask,
+    as_resets,
+)
+from .._run.divided_time import run_on_mesh, run_part
+from .._run.masking import Restarts, Steps
+from .._run.run import Run
+from .._run.run_cell import Options, run_cell
 from ..memory import Strategy, as_strategy, plan_of
 from .arguments import as_sequences, check_is_cell
 
-IMPLEMENTATIONS = "xla", "native"
 _OF_PART = (
     "With `axis_name`, a device passes its part of inputs, masks and resets, and for "
     "its rows the lengths and states of the whole sequences."
@@ -183,20 +190,13 @@ def dynamic_rnn(
             axis_name=axis_name,
         )
     with jax.named_scope(as_scope(scope, "rnn")):
-        results = _run(cell, run, options, axis_name)
+        if axis_name is not None:
+            results = run_part(cell, run, options, axis_name)
+        elif (spec := spec_of_divided_time(run.inputs, run.steps.axis)) is not None:
+            results = run_on_mesh(cell, run, options, spec)
+        else:
+            results = run_cell(cell, run, options)
     return results if return_states else results[:2]
-
-
-def _run(
-    cell: RNNCellLike, run: Run, options: Options, axis_name: Any
-) -> tuple[PyTree, PyTree, PyTree]:
-    """Runs the cell over all steps, or over parts of them on several devices."""
-    if axis_name is not None:
-        return run_part(cell, run, options, axis_name)
-    spec = spec_of_divided_time(run.inputs, run.steps.axis)
-    if spec is not None:
-        return run_on_mesh(cell, run, options, spec)
-    return run_cell(cell, run, options)
 
 
 def make_run(
@@ -217,22 +217,37 @@ def make_run(
     axis_name: str | tuple[str, ...] | None = None,
 ) -> tuple[Run, Options]:
     """Checks the arguments of `dynamic_rnn`, and makes the run and its options."""
+    # The inputs.
     inputs, shape, axis = as_padded(inputs, time_major)
     time = shape[axis]
-    valid, lengths = mask_or_lengths(mask, sequence_length, shape, axis, axis_name)
+
+    # Lengths or a mask. A mask without gaps becomes lengths if it has one step or known
+    # values, because lengths need no reordering of steps. With `axis_name`, the mask
+    # covers the steps of one device, but lengths count the steps of all devices.
+    valid, lengths = as_mask(mask, sequence_length, shape, axis), sequence_length
+    if valid is not None and axis_name is None:
+        read = mask if isinstance(mask, np.ndarray) else valid
+        if time == 1:
+            valid, lengths = None, jnp.squeeze(valid, axis).astype(jnp.int32)
+        elif (known := concrete_or_none(read)) is not None:
+            has_gaps = (np.diff(known.astype(np.int8), axis=axis) > 0).any()
+            valid, lengths = (valid, None) if has_gaps else (None, known.sum(axis))
+    most = None if axis_name else time
     is_ragged = valid is not None or lengths is not None
+
+    # The initial state, resets, and the steps.
     state = as_initial_state(cell, initial_state, time, strict=is_ragged)
     where, reset_state = as_resets(resets, reset_state, shape, axis)
     steps = Steps(
-        # With `axis_name`, `time` is the part of one device, but lengths count the
-        # steps of all devices, so they may exceed it.
-        lengths=as_lengths(lengths, shape[1 - axis], time=None if axis_name else time),
+        lengths=as_lengths(lengths, shape[1 - axis], time=most),
         mask=valid,
         restarts=None if where is None else Restarts(where, reset_state),
         time=time,
         axis=axis,
         returns_states=as_bool("return_states", return_states),
     )
+
+    # The options.
     strategy = as_strategy("swap_memory", swap_memory, (cell, inputs, state))
     options = Options(
         dtype=output_dtype(state, dtype),
@@ -242,19 +257,6 @@ def make_run(
     )
     name = as_implementation(implementation)
     return Run(inputs, state, steps, implementation=name), options
-
-
-def as_implementation(implementation: str | None) -> str | None:
-    """Returns None or the name of a known implementation; raises otherwise."""
-    what = f"None or one of {', '.join(IMPLEMENTATIONS)}"
-    check_instance("implementation", implementation, str | None, what)
-    is_known = implementation in (None, *IMPLEMENTATIONS)
-    fix = ""
-    if implementation == "cudnn":
-        fix = "jaxrnn does not call cuDNN. Omit `implementation` to use XLA's loop, "
-        fix += "which runs every cell on GPUs."
-    expect(is_known, "implementation", f"be {what}", implementation, fix)
-    return implementation
 
 
 def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:

@@ -9,8 +9,8 @@ from .._base.errors import is_array
 from .._base.math import is_float
 from .._base.sharding import platform_of
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._engine.run_cell import ReadyRun, prepared, run_ready
 from .._hints import with_hints
+from .._run.run_cell import ReadyRun, prepared, run_ready
 from ..memory import Strategy
 from .arguments import check_is_cell
 from .dynamic_rnn import make_run

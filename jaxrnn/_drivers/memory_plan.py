@@ -25,9 +25,9 @@ from .._base.typing import (
     RNNCellLike,
     bound_or_none,
 )
-from .._engine.first_step import call_start, one_step, text_of, zero_state
 from .._hints import with_hints
-from .._loops.masking import first_inputs
+from .._run.first_step import call_start, one_step, text_of, zero_state
+from .._run.masking import first_inputs
 from ..memory import Keep, Nested, Offload, Recompute, Strategy, as_strategy
 from .arguments import check_is_unbound_cell
 from .dynamic_rnn import dynamic_rnn

@@ -10,11 +10,12 @@ from .._base.inputs import as_arrays, output_dtype
 from .._base.trees import has_read_only
 from .._base.typing import Array, DType, PyTree, RNNCellLike, bound_or_none
 from .._batching.packed_sequences import PackedSequences, check_whole, with_first_axes
-from .._engine.first_step import fix_of_rows, rows_interact, zero_state
-from .._engine.run_cell import Options, run_cell
 from .._hints import with_hints
-from .._loops import masking
-from .._loops.steps import Restarts, Run, Steps, read_rows
+from .._run import masking
+from .._run.first_step import fix_of_rows, rows_interact, zero_state
+from .._run.masking import Restarts, Steps, read_rows
+from .._run.run import Run
+from .._run.run_cell import Options, run_cell
 from ..memory import Strategy, as_strategy, plan_of
 from .arguments import check_is_cell
 

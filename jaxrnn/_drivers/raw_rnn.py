@@ -15,6 +15,7 @@ from .._base.arguments import (
     is_list_of,
 )
 from .._base.cell_keys import cell_at_step
+from .._base.derivatives import summed_in_float32
 from .._base.errors import EntryError, counted, error_note, expect, is_array, is_key
 from .._base.inputs import (
     as_array,
@@ -35,11 +36,10 @@ from .._base.trees import (
     without_read_only,
 )
 from .._base.typing import Array, PyTree, RNNCellLike
-from .._engine.first_step import call_start
-from .._engine.until_finished import Carry, Step, run_until_finished
 from .._hints import with_hints
-from .._loops import masking
-from .._loops.scans import summed_in_float32
+from .._run import masking
+from .._run.first_step import call_start
+from .._run.until_finished import Carry, Step, run_until_finished
 from ..memory import Strategy, as_strategy
 from .arguments import check_is_cell
 

@@ -19,7 +19,7 @@ from .._base.trees import map_named
 from .._base.typing import Array, Lengths, PyTree
 from .._batching.packed_sequences import check_not_packed
 from .._hints import with_hints
-from .._loops import masking
+from .._run import reorder
 
 
 @with_hints
@@ -83,7 +83,7 @@ def reverse_sequence(
     with jax.named_scope(name or "ReverseSequence"):
         arrays = _move_axes(arrays, (rows, time), first_axes)
         lengths = as_rows_of(arrays, lengths, first_axes[0])
-        arrays = masking.reverse_sequence(arrays, lengths, time_major=time < rows)
+        arrays = reorder.reverse_sequence(arrays, lengths, time_major=time < rows)
         return _move_axes(arrays, first_axes, (rows, time))
 
 

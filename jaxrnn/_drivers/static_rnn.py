@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_lengths, as_scope, check_instance, check_shape
 from .._base.cell_keys import cell_at_step
+from .._base.derivatives import summed_in_float32
 from .._base.errors import counted, describe, error_note, expect, warn
 from .._base.inputs import as_arrays, check_structure, output_dtype
 from .._base.sharding import lay_out
@@ -22,8 +23,10 @@ from .._base.typing import (
     Size,
 )
 from .._batching.packed_sequences import check_not_packed
-from .._engine.first_step import (
-    as_initial_state,
+from .._hints import with_hints
+from .._run import masking
+from .._run.arguments import as_initial_state
+from .._run.first_step import (
     as_pair,
     call_start,
     fix_of_rows,
@@ -32,11 +35,9 @@ from .._engine.first_step import (
     rows_interact,
     zero_state,
 )
-from .._engine.run_cell import Options, run_cell
-from .._hints import with_hints
-from .._loops import masking
-from .._loops.scans import summed_in_float32
-from .._loops.steps import Run, Steps
+from .._run.masking import Steps
+from .._run.run import Run
+from .._run.run_cell import Options, run_cell
 from .._tensor_array.carried import with_capacity_for
 from .arguments import as_steps, check_is_cell
 

@@ -18,8 +18,8 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells import fields
 from .._cells.affine.cell import AffineCell
 from .._cells.lstm import LSTMStateTuple
-from .._loops import masking
-from .._loops.steps import Choice, Loop, Run
+from .._run import masking
+from .._run.run import Choice, Loop, Run
 from .base import WrapperCell
 from .scaled_state import CellWithScaledState
 

@@ -18,8 +18,9 @@ from .._cells import fields
 from .._cells.base import RNNCell
 from .._cells.params import ParamSpec, Specs, zeros
 from .._cells.step_checks import check_step_inputs
-from .._loops import masking
-from .._loops.steps import Choice, Loop, Run, Steps, at_each_step
+from .._run import masking
+from .._run.masking import Steps
+from .._run.run import Choice, Loop, Run, at_each_step
 from .base import ParamsWrapper, WrapperCell
 
 _FIX = "To use only the newest inputs, omit the wrapper."

@@ -14,7 +14,7 @@ from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells import fields
 from .._cells.composed import ComposedCell
-from .._loops.steps import Choice, Run
+from .._run.run import Choice, Run
 from .base import WrapperCell
 
 

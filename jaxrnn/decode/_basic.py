@@ -19,7 +19,7 @@ from .._base.typing import (
     PyTree,
     RNNCellLike,
 )
-from .._engine.first_step import call_start
+from .._run.first_step import call_start
 from . import _ids
 from ._decoder import CellDecoder, as_function
 

@@ -11,7 +11,7 @@ from .._base.inputs import check_rows_of_state
 from .._base.math import concrete_or_none
 from .._base.trees import TensorShape
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
-from .._engine.first_step import call_start
+from .._run.first_step import call_start
 from .._tensor_array.tensor_array import TensorArray
 from . import _beams, _ids
 from ._decoder import CellDecoder

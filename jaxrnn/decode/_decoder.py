@@ -13,13 +13,13 @@ import jax.numpy as jnp
 
 from .._base import arguments, errors, math, sharding, trees
 from .._base.cell_keys import cell_at_step
+from .._base.derivatives import summed_in_float32
 from .._base.errors import expect
 from .._base.inputs import as_arrays, like
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._drivers.arguments import check_is_cell
-from .._engine.until_finished import Carry, Step, run_until_finished
-from .._loops import masking
-from .._loops.scans import summed_in_float32
+from .._run import masking
+from .._run.until_finished import Carry, Step, run_until_finished
 from ..memory import Strategy, as_strategy
 
 EMIT_FIX = (

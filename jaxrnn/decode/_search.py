@@ -25,7 +25,7 @@ from .._base.typing import (
     RNNCellLike,
 )
 from .._drivers.arguments import check_is_cell
-from .._engine.first_step import call_start
+from .._run.first_step import call_start
 from . import _beams as beams, _ids
 from ._basic import BasicDecoder, BasicDecoderOutput, EmbeddingHelper
 from ._decoder import CellDecoder, Decoder, dynamic_decode

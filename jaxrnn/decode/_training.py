@@ -12,8 +12,8 @@ from .._base.errors import expect
 from .._base.inputs import as_arrays
 from .._base.math import concrete_or_none
 from .._base.typing import Array, ArrayLike, Key, Lengths, PyTree
-from .._loops import masking
-from .._loops.steps import Steps
+from .._run import masking
+from .._run.masking import Steps
 from . import _ids
 from ._basic import CustomHelper
 from ._decoder import as_function

@@ -12,7 +12,7 @@ from .._base.inputs import check_shaped
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.modules import import_optional
 from .._base.typing import PyTree
-from .._loops.scans import without_checks
+from .._run.scans import without_checks
 
 # Use an old version of StableHLO, because TensorFlow adopts new versions later than
 # JAX.

@@ -36,14 +36,9 @@ from .._cells.bound import BoundCell
 from .._drivers.arguments import check_both_lists, check_is_cell
 from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
-from .._engine.first_step import (
-    as_reset_state,
-    as_resets,
-    call_start,
-    fix_of_rows,
-    zero_state,
-)
-from .._loops import masking
+from .._run import masking
+from .._run.arguments import as_reset_state, as_resets
+from .._run.first_step import call_start, fix_of_rows, zero_state
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

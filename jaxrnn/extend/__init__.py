@@ -65,7 +65,8 @@ from .._cells.step_checks import (
     check_state as check_state,
     check_step_inputs as check_step_inputs,
 )
-from .._loops.steps import Choice as Choice, Run as Run, Steps as Steps
+from .._run.masking import Steps as Steps
+from .._run.run import Choice as Choice, Run as Run
 from .._wrappers.base import (
     ParamsWrapper as ParamsWrapper,
     WrapperCell as WrapperCell,

@@ -23,7 +23,7 @@ from .._cells.bound import BoundCell
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.raw_rnn import raw_rnn
 from .._drivers.static_rnn import static_rnn
-from .._engine.first_step import call_start
+from .._run.first_step import call_start
 
 TIME = 3
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 2e-2, "bfloat16": 1e-1}

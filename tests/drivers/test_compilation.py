@@ -12,7 +12,7 @@ from helpers import drawn, scanned
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
-from jaxrnn._engine.run_cell import _compiled
+from jaxrnn._run.run_cell import _compiled
 
 X = np.ones((4, 5, 3), np.float32)
 

@@ -14,7 +14,7 @@ import jaxrnn
 from jaxrnn import LSTMCell, memory
 from jaxrnn._base.errors import error_note
 from jaxrnn._base.trees import has_read_only, types_of_size
-from jaxrnn._loops.masking import is_of_rows
+from jaxrnn._run.masking import is_of_rows
 from jaxrnn.testing._oracle import at_steps, make_setup
 
 F32, F64 = np.dtype("float32"), np.dtype("float64")

@@ -11,7 +11,7 @@ from helpers import bound, eqns
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell
-from jaxrnn._loops.masking import is_of_rows
+from jaxrnn._run.masking import is_of_rows
 from jaxrnn.testing import _oracle as oracle
 
 RUNS = np.array([True, False, True, True])  # The rows that are not padding.

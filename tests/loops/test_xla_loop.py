@@ -25,7 +25,7 @@ from helpers import (
 import jaxrnn
 from jaxrnn import AffineCell, GRUCell, LSTMCell, MultiRNNCell, Stage, TensorShape
 from jaxrnn._cells.affine import xla_loop
-from jaxrnn._loops.scans import chunk_size
+from jaxrnn._run.scans import chunk_size
 from jaxrnn.testing._oracle import Setup, StepByStep, unrolled, weighted_sum
 
 DTYPE = np.dtype("float64")

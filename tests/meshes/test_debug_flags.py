@@ -15,7 +15,7 @@ from native_cases import needs_library
 
 import jaxrnn
 from jaxrnn import decode
-from jaxrnn._loops import masking
+from jaxrnn._run import reorder
 
 from . import test_drivers, test_functions
 
@@ -74,7 +74,7 @@ NAMES = [*[*test_drivers.CASES][::2], *test_functions.ROWS, "score-padded"]
 
 def reads_of_a_mask(steps, x):
     moved = steps.to_front(x, 1), steps.to_places(x, 1)
-    return moved, masking.delay_resets(MASK, MASK), steps.states(x, x[:, 0], 1)
+    return moved, reorder.delay_resets(MASK, MASK), steps.states(x, x[:, 0], 1)
 
 
 @pytest.mark.fast("ScheduledOutputTrainingHelper", "score-padded")
@@ -84,7 +84,7 @@ def test_every_index_is_in_bounds(name):
 
 
 def test_every_index_of_a_mask_is_in_bounds():
-    steps = jax.jit(masking.ValidSteps.of)(MASK)
+    steps = jax.jit(reorder.ValidSteps.of)(MASK)
     check_indices(reads_of_a_mask, {"steps": steps, "x": draw(BATCH, 5, DEPTH)})
 
 

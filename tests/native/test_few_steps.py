@@ -8,7 +8,8 @@ import pytest
 
 import jaxrnn
 from jaxrnn._cells.affine.few_steps import why_few_steps
-from jaxrnn._loops.steps import Run, Steps
+from jaxrnn._run.masking import Steps
+from jaxrnn._run.run import Run
 
 pytestmark = native_cases.needs_library
 

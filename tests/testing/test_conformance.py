@@ -41,7 +41,10 @@ def test_every_law_has_rows_in_both_runs():
 
 CHANGES = {
     "jaxrnn/_cells/gru.py": ({"cells"}, {"gru", "gru_sigmoid", "gru_cudnn"}),
-    "jaxrnn/_loops/masking.py": ({"drivers/test_masks.py", "loops"}, {*KINDS.values()}),
+    "jaxrnn/_run/masking.py": (
+        {"drivers", "loops", "meshes/test_drivers.py", "run"},
+        {*KINDS.values()},
+    ),
     "jaxrnn/nnx.py": ({"layers"}, set()),
     "native/src/team.h": ({"native"}, set()),
     "tests/loops/test_xla_loop.py": ({"loops/test_xla_loop.py"}, set()),
@@ -59,7 +62,7 @@ def test_a_change_runs_the_goldens_of_its_cells():
     goldens = changed.goldens_of(["jaxrnn/contrib/_small_cells.py"])
     assert {"indy_lstm-whole-f32", "sru-whole-f32"} <= goldens
     assert "nas-whole-f32" not in goldens
-    assert not changed.goldens_of(["jaxrnn/_loops/masking.py", "README.md"])
+    assert not changed.goldens_of(["jaxrnn/_run/masking.py", "README.md"])
 
 
 def test_every_file_of_the_package_has_tests():

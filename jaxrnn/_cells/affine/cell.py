@@ -15,24 +15,24 @@ from typing import Any, TypeAlias
 import jax
 from jax.sharding import AxisType
 
-from ..._base.arguments import check_function
+from ..._base.arguments import check_function, is_list_of
+from ..._base.derivatives import has_reverse_rule, in_reverse
 from ..._base.errors import expect
 from ..._base.inputs import like
-from ..._base.math import affine, is_traced
+from ..._base.math import affine, is_traced, widest_dtype
 from ..._base.sharding import meshes_of, platform_of
 from ..._base.trees import merge_dicts
 from ..._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from ..._loops import masking
-from ..._loops.scans import has_reverse_rule, in_reverse
-from ..._loops.steps import Choice, Run
+from ..._run import masking
+from ..._run.run import Choice, Run
 from .. import fields
-from ..base import SpecsCell
+from ..base import SpecsCell, scope_name
 from ..fields import Hyperparameters
 from ..params import ParamSpec, Specs, glorot_uniform, zeros
 from .equations import Equations
 from .few_steps import why_few_steps
 from .native.sequence import native_sequence, why_not_native
-from .xla_loop import affine_sequence, chain
+from .xla_loop import affine_sequence
 
 Updated: TypeAlias = tuple[Array, PyTree]
 """`(operand, carry)` for the next stage, or `(output, new_state)` from the last."""
@@ -242,8 +242,47 @@ class AffineCell(SpecsCell):
 
     def step(self, params: Params, inputs: Array, state: PyTree) -> Updated:
         """Runs one step with checked arguments; `params` are from `stage_params`."""
-        product = functools.partial(self._product, params)
-        return chain(self, product, params, inputs, state)[:2]
+
+        def product(
+            k: int, stage: Stage, x: Array, operand: Array, dtype: DType
+        ) -> Array:
+            name = f"stages[{k - 1}].update(...)[0]" if k else "enter(state)[0]"
+            wanted = jax.ShapeDtypeStruct((x.shape[0], stage.operand_size), x.dtype)
+            fix = f"Create the state with `dtype=jnp.{x.dtype}`, or define `enter`."
+            fix = "" if k else fix
+            operand = like(name, operand, wanted, wider=k > 0, fix=fix)
+            return stage.product(params, x, operand, dtype)
+
+        return self.chain(product, params, inputs, state)[:2]
+
+    def chain(
+        self, product: Callable, params: Params, inputs: PyTree, state: PyTree
+    ) -> tuple[PyTree, PyTree, list[Array]]:
+        """Runs one step, stage by stage.
+
+        Args:
+            product: `product(k, stage, inputs, operand, dtype)` computes z of stage k,
+                `[batch, columns]`.
+            params: The parameters; only the element-wise parameters are read.
+            inputs: One step of inputs, `[batch, depth]`, passed to `product`.
+            state: The state before the step, each leaf `[batch, ...]`.
+
+        Returns:
+            `(output, new_state, zs)`; `zs` lists the z of each stage.
+        """
+        zs = []
+        elementwise = {name: params[name] for name in self.elementwise_specs()}
+        with jax.named_scope(scope_name(self)):
+            operand, carry = self.enter(state)
+            dtype = widest_dtype(state)
+            for k, stage in enumerate(self.stages):
+                z = product(k, stage, inputs, operand, dtype)
+                updated = stage.update(elementwise, z, carry)
+                must = "return a pair: (operand, carry), or (output, new_state) if last"
+                expect(is_list_of(updated, 2), f"stages[{k}].update", must, updated)
+                operand, carry = updated
+                zs.append(z)
+        return operand, carry, zs
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses a native loop or XLA's; see `RNNCell.choose_loop`.
@@ -251,12 +290,31 @@ class AffineCell(SpecsCell):
         By default, the native loops run all supported cells on a single CPU device, and
         in `shard_map` over CPU devices, if there are enough steps.
         """
-        program = self._program_of_step(params, run)
+        steps = run.steps
+
+        # The program of one step, whose constants are the arrays that it closes over.
+        # Define a new function, so that JAX does not reuse an earlier trace. Omit the
+        # shardings of whole sequences, which might not be compatible with the arrays of
+        # a single step.
+        def step(*args: Any) -> Updated:
+            return self.step(*args)
+
+        stage_params = jax.eval_shape(self.stage_params, params)
+        first_inputs = jax.eval_shape(
+            lambda x: masking.first_inputs(x, steps.axis), run.inputs
+        )
+        types = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
+            (stage_params, first_inputs, run.state),
+        )
+        program = jax.make_jaxpr(step)(*types)
         # The loops use `jax.custom_jvp`, which loses the gradients of these arrays.
         if any(map(is_traced, program.consts)):
             return Choice.scan("a function of the cell closes over traced arrays")
-        if not isinstance(run.steps.time, int):
+        if not isinstance(steps.time, int):
             return Choice.scan("the number of steps is symbolic")
+
+        # The user asked for the native loop, or it is used by default.
         asked = run.implementation
         if asked == "native":
             reason = why_not_native(self, params, run)
@@ -266,49 +324,12 @@ class AffineCell(SpecsCell):
         reason = reason or _why_not_local(params, run)
         reason = reason or why_not_native(self, params, run)
         reason = reason or why_few_steps(self, run)
-        if reason:
-            loop = functools.partial(affine_sequence, self)
-            loop = in_reverse(loop) if has_reverse_rule(program) else loop
-            return Choice("xla", loop, reason)
-        loop = functools.partial(native_sequence, self, is_default=True)
-        return Choice("native", loop)
-
-    def _program_of_step(self, params: Params, run: Run) -> Any:
-        """The program of one step, whose constants are the arrays it closes over."""
-
-        # Define a new function, so that JAX does not reuse an earlier trace.
-        def step(*args: Any) -> Updated:
-            return self.step(*args)
-
-        axis = run.steps.axis
-        first_inputs = jax.eval_shape(
-            lambda x: masking.first_inputs(x, axis), run.inputs
-        )
-        # Omit the shardings of whole sequences, which might not be compatible with the
-        # arrays of a single step.
-        params = jax.eval_shape(self.stage_params, params)
-        args = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
-            (params, first_inputs, run.state),
-        )
-        return jax.make_jaxpr(step)(*args)
-
-    def _product(
-        self,
-        params: Params,
-        k: int,
-        stage: Stage,
-        x: Array,
-        operand: Array,
-        dtype: DType,
-    ) -> Array:
-        """Checks the operand and computes z of stage k, `[batch, columns]`."""
-        name = f"stages[{k - 1}].update(...)[0]" if k else "enter(state)[0]"
-        wanted = jax.ShapeDtypeStruct((x.shape[0], stage.operand_size), x.dtype)
-        fix = f"Create the state with `dtype=jnp.{x.dtype}`, or define `enter`."
-        fix = "" if k else fix
-        operand = like(name, operand, wanted, wider=k > 0, fix=fix)
-        return stage.product(params, x, operand, dtype)
+        if not reason:
+            loop = functools.partial(native_sequence, self, is_default=True)
+            return Choice("native", loop)
+        loop = functools.partial(affine_sequence, self)
+        loop = in_reverse(loop) if has_reverse_rule(program) else loop
+        return Choice("xla", loop, reason)
 
 
 def _why_not_local(params: Params, run: Run) -> str | None:

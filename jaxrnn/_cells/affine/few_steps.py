@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from ..._loops.steps import Run
+from ..._run.run import Run
 
 if TYPE_CHECKING:
     from .cell import AffineCell

@@ -11,7 +11,8 @@ from ..._base.errors import describe, name_of
 from ..._base.sharding import explicit_mesh_of
 from ..._base.trees import with_structure
 from ..._base.typing import Array, Params, PyTree
-from ..._loops.steps import Run, Steps
+from ..._run.masking import Steps
+from ..._run.run import Run
 from .equations import Equations
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ This module supports derivatives of any order. When JAX differentiates a scan, i
 every gate of every step, and adds to the gradient of each kernel at every step. In this
 module, `forward` saves the products `zs` and the states. The tangent has two parts:
 
-* `_product_tangents`, outside the loop, computes how parameters and inputs contribute
-  to the tangents of the products. Each term is computed for all steps at once. JAX
+* Before the loop, `push_forward` computes how parameters and inputs contribute to the
+  tangents of the products. Each term is computed for all steps at once. JAX
   transposes the term to one large product or sum, which is **the gradient of a kernel,
   a bias or the inputs**.
-* The loop of `push_forward` propagates only the tangent of the state, through the
+* Its loop propagates only the tangent of the state, through the
   element-wise updates and the recurrent part of a kernel. JAX transposes this loop to a
   loop that runs backward and computes the cotangents of the products.
 
@@ -18,14 +18,13 @@ of x.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import is_list_of
-from ..._base.errors import expect, is_array
+from ..._base.errors import is_array
 from ..._base.math import (
     affine,
     cast_like,
@@ -38,10 +37,11 @@ from ..._base.math import (
 from ..._base.sharding import broadcast_first, platform_of, zeros_like
 from ..._base.trees import with_structure
 from ..._base.typing import Array, DType, Params, PyTree
-from ..._loops import masking
-from ..._loops.scans import RESIDUALS, named, ragged_scan
-from ..._loops.steps import Run, Steps, read_rows
-from ..base import scope_name
+from ..._run import masking
+from ..._run.masking import Steps, read_rows
+from ..._run.run import Run
+from ..._run.scans import named, ragged_scan
+from ...memory import RESIDUALS
 
 if TYPE_CHECKING:
     from .cell import AffineCell
@@ -159,13 +159,55 @@ def forward(
     steps = steps.with_restart_states(primals.restart_states)
     if not save:  # The run is not differentiated.
         steps = dataclasses.replace(steps, stand_in=None)
-    product, xs, steps = _products(cell, primals, steps)
+    platform = platform_of((primals.xs, primals.state))
+
+    # How a step computes `z = [inputs, operand] @ kernel + bias`. On CPUs, as a step of
+    # the cell does. With one product, TPUs would write the joined operands at every
+    # step, and GPUs would launch 1.5 times as many operations for a GRU.
+    xs, products = primals.xs, primals.products
+    is_ahead = _is_ahead(cell, primals, platform == "cpu")
+    is_joined = platform == "cpu" and not is_ahead
+    if not is_joined:
+        products = in_parts(cell, products, xs.shape[-1])
+
+    def in_blocks(stage: Any, z: Array) -> list[Array]:
+        # XLA for CPUs does not vectorize an update that reads parts of z at an offset,
+        # so each part is an array of its own. TPUs and GPUs read one array faster.
+        return jnp.split(z, (stage.blocks or 1) if platform == "cpu" else 1, axis=-1)
+
+    def product(
+        k: int, stage: Any, inputs: PyTree, operand: Array, dtype: DType
+    ) -> Array:
+        if is_joined:
+            operands = (inputs, operand) if stage.takes_inputs else (operand,)
+            return affine(products[k], operands, dtype)
+        z = dot(operand, products[k]["state"], dtype)
+        if is_ahead and stage.takes_inputs:
+            sums = map(jnp.add, inputs[k], in_blocks(stage, z))
+            return jnp.concatenate(list(sums), axis=-1)
+        if stage.takes_inputs:
+            z = dot(inputs, products[k]["inputs"], dtype) + z
+        return plus_bias(z, products[k])
+
+    def products_of_inputs(xs: Array) -> list[list[Array] | None]:
+        dtype = widest_dtype(primals.state)
+        return [
+            in_blocks(stage, plus_bias(dot(xs, p["inputs"], dtype), p))
+            if stage.takes_inputs
+            else None
+            for stage, p in zip(cell.stages, products, strict=True)
+        ]
+
+    if is_ahead:
+        xs = products_of_inputs(steps.zero_finished(xs))
+        steps = steps.map_stand_in_inputs(products_of_inputs)
+
     # `with_wide_lengths` would not speed up the forward loop of a gradient. In that
     # loop, the lengths also mask the inputs, whose width may differ from the width of
     # the state.
-    if not save and platform_of((xs, primals.state)) == "tpu":
+    if not save and platform == "tpu":
         first_inputs = jax.tree.map(lambda x: x[0], xs)
-        of_step = functools.partial(chain, cell, product, primals.elementwise)
+        of_step = functools.partial(cell.chain, product, primals.elementwise)
         output, state, _ = jax.eval_shape(of_step, first_inputs, primals.state)
         steps = steps.with_wide_lengths((output, state))
 
@@ -175,7 +217,7 @@ def forward(
     def step(carry: tuple[Array, PyTree], inputs: PyTree) -> tuple[PyTree, PyTree]:
         t, state = carry
         inputs, before = steps.step_inputs(t, inputs, state)
-        output, after, zs = chain(cell, product, primals.elementwise, inputs, before)
+        output, after, zs = cell.chain(product, primals.elementwise, inputs, before)
         state, output = steps.mask_step(t, state, after, output)
         output = (output, state) if steps.returns_states else output
         return (t + 1, state), (output, (zs, before) if save else ())
@@ -193,81 +235,6 @@ def forward(
     return outputs, state, saved
 
 
-def chain(
-    cell: "AffineCell", product: Callable, params: Params, inputs: PyTree, state: PyTree
-) -> tuple[PyTree, PyTree, list[Array]]:
-    """Runs one step, stage by stage.
-
-    Args:
-        cell: The cell.
-        product: `product(k, stage, inputs, operand, dtype)` computes z of stage k,
-            `[batch, columns]`.
-        params: The cell's parameters; only the element-wise parameters are read.
-        inputs: One step of inputs, `[batch, depth]`, passed to `product`.
-        state: The state before the step, each leaf `[batch, ...]`.
-
-    Returns:
-        `(output, new_state, zs)`; `zs` lists the z of each stage, `[batch, columns]`.
-    """
-    zs = []
-    elementwise = {name: params[name] for name in cell.elementwise_specs()}
-    with jax.named_scope(scope_name(cell)):
-        operand, carry = cell.enter(state)
-        dtype = widest_dtype(state)
-        for k, stage in enumerate(cell.stages):
-            z = product(k, stage, inputs, operand, dtype)
-            updated = stage.update(elementwise, z, carry)
-            must = "return a pair: (operand, carry), or (output, new_state) if last"
-            expect(is_list_of(updated, 2), f"stages[{k}].update", must, updated)
-            operand, carry = updated
-            zs.append(z)
-    return operand, carry, zs
-
-
-def _products(
-    cell: "AffineCell", primals: Primals, steps: Steps
-) -> tuple[Callable, PyTree, Steps]:
-    """Returns `(product, xs, steps)`, from which a loop computes its products.
-
-    `product` computes one product of a step from the step's slice of `xs`.
-    """
-    on_cpu = platform_of((primals.xs, primals.state)) == "cpu"
-    is_ahead = _is_ahead(cell, primals, on_cpu)
-    if on_cpu and not is_ahead:
-        return functools.partial(_joined_product, primals.products), primals.xs, steps
-    products = in_parts(cell, primals.products, primals.xs.shape[-1])
-    if not is_ahead:
-        # With one product, TPUs would write the joined operands at every step, and GPUs
-        # would launch 1.5 times as many operations for a GRU.
-        return functools.partial(_product, products), primals.xs, steps
-
-    # XLA for CPUs does not vectorize an update that reads parts of z at an offset, so
-    # each part is an array of its own. TPUs and GPUs read one array faster.
-    def in_blocks(stage: Any, z: Array) -> list[Array]:
-        return jnp.split(z, (stage.blocks or 1) if on_cpu else 1, axis=-1)
-
-    def of_inputs(xs: Array) -> list[list[Array] | None]:
-        dtype = widest_dtype(primals.state)
-        return [
-            in_blocks(stage, plus_bias(dot(xs, p["inputs"], dtype), p))
-            if stage.takes_inputs
-            else None
-            for stage, p in zip(cell.stages, products, strict=True)
-        ]
-
-    def product(
-        k: int, stage: Any, inputs: PyTree, operand: Array, dtype: DType
-    ) -> Array:
-        z = dot(operand, products[k]["state"], dtype)
-        if not stage.takes_inputs:
-            return plus_bias(z, products[k])
-        sums = map(jnp.add, inputs[k], in_blocks(stage, z))
-        return jnp.concatenate(list(sums), axis=-1)
-
-    xs = of_inputs(steps.zero_finished(primals.xs))
-    return product, xs, steps.map_stand_in_inputs(of_inputs)
-
-
 def _is_ahead(cell: "AffineCell", primals: Primals, on_cpu: bool) -> bool:
     """Whether the products of the inputs are computed before the loop."""
     time, rows, depth = primals.xs.shape
@@ -278,34 +245,6 @@ def _is_ahead(cell: "AffineCell", primals: Primals, on_cpu: bool) -> bool:
     if not on_cpu:
         return rows <= FEW_ROWS
     return rows <= FEW_ROWS_ON_CPU and time >= LEAST_TIME and depth >= LEAST_DEPTH
-
-
-def _joined_product(
-    products: list[Params],
-    k: int,
-    stage: Any,
-    inputs: Array,
-    operand: Array,
-    dtype: DType,
-) -> Array:
-    """The product of stage k in one step of the loop, as in a step of the cell."""
-    operands = (inputs, operand) if stage.takes_inputs else (operand,)
-    return affine(products[k], operands, dtype)
-
-
-def _product(
-    products: list[Params],
-    k: int,
-    stage: Any,
-    inputs: Array,
-    operand: Array,
-    dtype: DType,
-) -> Array:
-    """The product of stage k in one step of the loop, with a kernel in parts."""
-    z = dot(operand, products[k]["state"], dtype)
-    if stage.takes_inputs:
-        z = dot(inputs, products[k]["inputs"], dtype) + z
-    return plus_bias(z, products[k])
 
 
 def push_forward(
@@ -328,23 +267,60 @@ def push_forward(
     depth = primals.xs.shape[-1]
     products = in_parts(cell, primals.products, depth)
     d_products = in_parts(cell, tangents.products, depth)
-    d_zs = _product_tangents(
-        cell,
-        primals._replace(products=products),
-        steps,
-        saved,
-        tangents._replace(products=d_products),
-    )
+
+    # Before the loop: the part of the tangent of each z that is due to parameters and
+    # inputs, for all steps at once; None if it is zero. The values at finished rows do
+    # not affect the result, but must be finite.
+    xs = steps.zero_finished(primals.xs)
+
+    def tangents_of_products() -> list[Array | None]:
+        def operands(zs: list, state: PyTree) -> list[Array]:
+            operand, carry = cell.enter(state)
+            found = [operand]
+            for stage, z in zip(cell.stages[:-1], zs, strict=False):
+                operand, carry = stage.update(primals.elementwise, z, carry)
+                found.append(operand)
+            return found
+
+        all_operands = jax.vmap(operands)(*saved)
+        of_stage = functools.partial(_product_tangent, xs, tangents.xs)
+        return list(map(of_stage, saved[0], all_operands, products, d_products))
+
+    # The backward pass recomputes the operands of these products instead of reading
+    # saved operands.
+    d_zs = jax.checkpoint(tangents_of_products)()
+
+    # The tangents of the restart states. Each step casts a wide copy, so that the
+    # transpose sums over steps in float32. If the restarts are first steps of
+    # sequences, the tangents are read before the loop.
+    where = d_states = wide = d_firsts = None
+    if steps.restarts is not None:
+        d_states = _dense(primals.restart_states, tangents.restart_states)
+        wide = widened(d_states)
+        where = steps.restarts.where
+        if not steps.restarts.are_resets:
+            d_firsts = read_rows(d_states, steps.restarts.numbers)
+
+    # The loop: the tangent of the state, through the updates and the recurrent part of
+    # each kernel.
     push_update = _pushed_update(primals, tangents.elementwise)
-    matrices = [product["state"] for product in products]
-    restarts, restart = _tangent_restarts(primals, steps, tangents)
 
     def step(d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
-        (zs, state), d_zs, restarts, alive = scanned
-        d_before = d_state if restart is None else restart(restarts, d_state)
-        of_step = zip(matrices, zs, d_zs, strict=True)
-        d_output, d_carry = _push_step(cell, push_update, of_step, state, d_before)
-        d_new_state = with_structure(d_state, d_carry)
+        (zs, state), d_zs, where, d_first, alive = scanned
+        d_before = d_state
+        if where is not None:
+            d_first = cast_like(d_states, wide) if d_first is None else d_first
+            d_before = masking.select(~where, d_state, d_first)
+        (_, carry), (d_operand, d_carry) = jax.jvp(
+            lambda state: tuple(cell.enter(state)), (state,), (d_before,)
+        )
+        for k, stage in enumerate(cell.stages):
+            z, d_z = zs[k], dot(d_operand, products[k]["state"], zs[k].dtype)
+            d_z = d_z if d_zs[k] is None else d_zs[k] + d_z
+            (_, carry), (d_operand, d_carry) = push_update(
+                stage, (z, carry), (d_z, d_carry)
+            )
+        d_output, d_new_state = d_operand, with_structure(d_state, d_carry)
         if alive is not None:
             d_new_state = masking.select(alive, d_new_state, d_state)
             d_output = masking.zero_unless(alive, d_output)
@@ -352,66 +328,11 @@ def push_forward(
         return d_new_state, outputs
 
     d_state = _dense(primals.state, tangents.state)
-    scanned = saved, d_zs, restarts, steps.alive_steps()
+    scanned = saved, d_zs, where, d_firsts, steps.alive_steps()
     d_state, d_outputs = ragged_scan(
         step, d_state, scanned, steps.steps_to_run, save_inputs_only=True
     )
     return d_outputs, d_state
-
-
-def _push_step(
-    cell: "AffineCell",
-    push_update: Callable,
-    products: Iterable[tuple[Array, Array, Array | None]],
-    state: PyTree,
-    d_state: PyTree,
-) -> tuple[PyTree, PyTree]:
-    """The tangents of the output and the new state of a step.
-
-    Args:
-        cell: An `AffineCell`.
-        push_update: The result of `_pushed_update`.
-        products: For each stage, the matrix that multiplies the operand, z, and the
-            part of the tangent of z that is known before the loop.
-        state: The state before the step.
-        d_state: The tangent of the state.
-    """
-    (_, carry), (d_operand, d_carry) = jax.jvp(
-        lambda state: tuple(cell.enter(state)), (state,), (d_state,)
-    )
-    for stage, (matrix, z, d_z) in zip(cell.stages, products, strict=True):
-        pushed = dot(d_operand, matrix, z.dtype)
-        d_z = pushed if d_z is None else d_z + pushed
-        (_, carry), (d_operand, d_carry) = push_update(
-            stage, (z, carry), (d_z, d_carry)
-        )
-    return d_operand, d_carry
-
-
-def _product_tangents(
-    cell: "AffineCell",
-    primals: Primals,
-    steps: Steps,
-    saved: PyTree,
-    tangents: Primals,
-) -> list[Array | None]:
-    """The part of each product's tangent due to parameters and inputs; None if zero.
-
-    The kernels in `primals.products` and `tangents.products` are split by `in_parts`.
-    The result depends only on values that are known before the loop. In finished rows,
-    these values must be finite, and do not affect the result.
-    """
-    zs, _ = saved
-    xs = steps.zero_finished(primals.xs)
-
-    def of_all_steps() -> list[Array | None]:
-        operands = _operands(cell, primals.elementwise, saved)
-        of_stage = functools.partial(_product_tangent, xs, tangents.xs)
-        return list(map(of_stage, zs, operands, primals.products, tangents.products))
-
-    # The backward pass recomputes the operands of these products instead of reading
-    # saved operands.
-    return jax.checkpoint(of_all_steps)()
 
 
 def _product_tangent(
@@ -430,57 +351,9 @@ def _product_tangent(
     if is_perturbed(d_xs) and "inputs" in product:
         terms.append(dot(d_xs, product["inputs"], z.dtype))
     if is_perturbed(d_product.get("bias")):
-        terms = [plus_bias(_sum(terms or [zeros_like(z)]), d_product)]
-    return _sum(terms) if terms else None
-
-
-def _tangent_restarts(
-    primals: Primals, steps: Steps, tangents: Primals
-) -> tuple[PyTree, Callable | None]:
-    """`(restarts, restart)`: the arrays that a step reads, and its restart function.
-
-    A step calls `restart(restarts, d_state)` with its slice of the arrays. If the
-    restarts are first steps of sequences, the tangents of the restart states are read
-    before the loop.
-    """
-    if steps.restarts is None:
-        return None, None
-    d_states = _dense(primals.restart_states, tangents.restart_states)
-    # Each step casts a wide copy, so that the transpose sums over steps in float32.
-    wide = widened(d_states)
-
-    d_firsts = None
-    if not steps.restarts.are_resets:
-        d_firsts = read_rows(d_states, steps.restarts.numbers)
-
-    def restart(restarts: tuple[Array, PyTree], d_state: PyTree) -> PyTree:
-        where, d_first = restarts
-        d_first = cast_like(d_states, wide) if d_first is None else d_first
-        return masking.select(~where, d_state, d_first)
-
-    return (steps.restarts.where, d_firsts), restart
-
-
-def _operands(cell: "AffineCell", elementwise: Params, saved: PyTree) -> list[Array]:
-    """The operand of each stage, which the stage's "state" matrix multiplies.
-
-    Each operand is `[time, batch, size]`. The function recomputes all updates except
-    the last.
-    """
-
-    def step(zs: list, state: PyTree) -> list[Array]:
-        operand, carry = cell.enter(state)
-        operands = [operand]
-        for stage, z in zip(cell.stages[:-1], zs, strict=False):
-            operand, carry = stage.update(elementwise, z, carry)
-            operands.append(operand)
-        return operands
-
-    return jax.vmap(step)(*saved)
-
-
-def _sum(terms: list[Array]) -> Array:
-    return functools.reduce(jnp.add, terms)
+        total = functools.reduce(jnp.add, terms or [zeros_like(z)])
+        terms = [plus_bias(total, d_product)]
+    return functools.reduce(jnp.add, terms) if terms else None
 
 
 def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:

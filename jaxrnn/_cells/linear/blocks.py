@@ -13,12 +13,14 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ..._base.derivatives import summed_in_float32
 from ..._base.math import cast, cast_like, widened
 from ..._base.sharding import as_varying_as, platform_of
 from ..._base.typing import Array, Params, PyTree
-from ..._loops import masking
-from ..._loops.scans import run_in_segments, summed_in_float32
-from ..._loops.steps import Run, Steps, at_each_step
+from ..._run import masking
+from ..._run.masking import Steps
+from ..._run.run import Run, at_each_step
+from ..._run.scans import run_in_segments
 from .recurrence import Element, is_zero, linear_recurrence, one_like, plus, times
 
 Terms: TypeAlias = tuple[Element, Element, Element | None, PyTree]

@@ -15,8 +15,8 @@ from ..._base.errors import error_note, expect
 from ..._base.inputs import check_structure
 from ..._base.math import cast, cast_like, widened
 from ..._base.typing import Array, Params, PyTree
-from ..._loops import masking
-from ..._loops.steps import Choice, Run
+from ..._run import masking
+from ..._run.run import Choice, Run
 from .. import fields
 from ..base import SpecsCell, Transition, choose_many_steps
 from ..params import Specs

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ..._base.trees import serializable
 from ..._base.typing import Array, PyTree
-from ..._loops import masking
+from ..._run import masking
 
 
 @serializable

@@ -13,7 +13,7 @@ from ..._base.arguments import is_list_of
 from ..._base.errors import counted, expect
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, DType, Params, PyTree
-from ..._loops.steps import Steps
+from ..._run.masking import Steps
 from .. import fields
 from ..params import Specs
 from ..step_checks import check_step_inputs

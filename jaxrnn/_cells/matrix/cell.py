@@ -23,11 +23,13 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from ..._base.derivatives import summed_in_float32
 from ..._base.math import at_least_float32, cast, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree
-from ..._loops import masking
-from ..._loops.scans import run_in_segments, summed_in_float32
-from ..._loops.steps import Choice, Run, Steps, at_each_step, read_rows
+from ..._run import masking
+from ..._run.masking import Steps, read_rows
+from ..._run.run import Choice, Run, at_each_step
+from ..._run.scans import run_in_segments
 from .. import fields
 from ..base import SpecsCell, Transition, choose_many_steps
 from .rule import Chunk

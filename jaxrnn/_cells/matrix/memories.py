@@ -13,10 +13,11 @@ from typing import Any, ClassVar, final
 
 import jax.numpy as jnp
 
+from ..._base.derivatives import differentiated_as
 from ..._base.sharding import explicit_mesh_of, platform_of
 from ..._base.typing import Array, Params, PyTree
-from ..._loops.scans import differentiated_as, scan_steps
-from ..._loops.steps import Choice, Run
+from ..._run.run import Choice, Run
+from ..._run.scans import scan_steps
 from .. import fields
 from .bare_memory import BareMemoryCell
 from .delta_rule import DeltaInputs, DeltaRule

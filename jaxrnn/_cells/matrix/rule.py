@@ -25,9 +25,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from ..._base.derivatives import with_tangent_of
 from ..._base.math import cast_like, expand_rows
 from ..._base.typing import Array, PyTree
-from ..._loops.scans import with_tangent_of
 
 
 @dataclasses.dataclass(frozen=True)

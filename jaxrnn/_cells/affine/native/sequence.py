@@ -23,12 +23,15 @@ import jax
 import jax.numpy as jnp
 
 from ...._base import jax_internals
+from ...._base.derivatives import jvp_of_perturbed, of_some
 from ...._base.errors import is_array
 from ...._base.math import is_perturbed
 from ...._base.sharding import as_varying_as
 from ...._base.typing import Array, Params, PyTree
-from ...._loops.scans import RESIDUALS, jvp_of_perturbed, named, of_some
-from ...._loops.steps import Run, Steps
+from ...._run.masking import Steps
+from ...._run.run import Run
+from ...._run.scans import named
+from ....memory import RESIDUALS
 from .. import xla_loop
 from ..supported import (
     NATIVE_CELLS,

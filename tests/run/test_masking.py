@@ -10,8 +10,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell
-from jaxrnn._loops.masking import delay_resets
-from jaxrnn._loops.steps import Steps
+from jaxrnn._run.masking import Steps
+from jaxrnn._run.reorder import delay_resets
 
 F64 = jnp.float64
 

@@ -12,7 +12,7 @@ from cases import clipped
 from helpers import MODES
 
 import jaxrnn
-from jaxrnn._engine.bounded_loop import bounded_loop
+from jaxrnn._run.bounded_loop import bounded_loop
 from jaxrnn.memory import CheckpointPlan, Keep, Offload, Recompute
 from jaxrnn.testing._oracle import weighted_sum
 

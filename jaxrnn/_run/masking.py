@@ -1,24 +1,33 @@
-"""What a loop receives, a `Run` with `Steps` as its time axis, and a loop's `Choice`.
+"""The time axis of a run, `Steps`: what a step reads, and what is kept, in each row.
 
-A loop reads step t of the inputs, runs the cell on `steps.step_inputs(...)`, and masks
-the results with `steps.mask_step(...)`. At step t, a row is *finished* if
-`t >= length`, otherwise *alive*. In finished rows, the cell runs on finite values, the
-*stand-in*, and the results are dropped.
+Row b is finished at step t if `t >= length[b]`; otherwise, it is alive. A finished row
+outputs 0 and keeps its state. The cell still runs on the finished row, but the results
+are dropped. A select alone would keep NaN out of the values, but not out of the
+gradients, because 0 * NaN is NaN. In a finished row, the cell therefore runs on other
+values (the stand-in): the inputs and state of the row's first step, which are finite if
+all values of the row are finite, or zeros if the row has length 0.
+
+All rows share the TensorArrays and scalar leaves of a state, so the length of a row
+does not apply to these leaves. These leaves, and the results of a cell whose rows
+interact, may depend on finished rows; see `Steps.step_inputs`. In `raw_rnn`, the
+user's function reads the results of finished rows, so `raw_rnn` uses `hide_nonfinite`
+instead.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._base.cell_keys import draw_at_each
+from .._base.errors import is_key
+from .._base.math import concrete_or_none, expand_rows
 from .._base.sharding import read_at
-from .._base.trees import with_structure
-from .._base.typing import Array, AxisSize, Params, PyTree
-from . import masking
+from .._base.trees import is_tensor_array, with_structure
+from .._base.typing import Array, AxisSize, PyTree
 
 
 @jax.tree_util.register_dataclass
@@ -133,14 +142,14 @@ class Steps:
         """
         if self.lengths is None:
             return self
-        inputs = masking.first_inputs(xs, self.axis)
+        inputs = first_inputs(xs, self.axis)
         are_resets = self.restarts is not None and self.restarts.are_resets
         if are_resets and jax.tree.leaves(xs)[0].shape[self.axis]:
             # An initial state that is reset before step 0 may contain NaN or infinity,
             # so finished rows read the state after this reset.
             state = self._restart(jnp.int32(0), state)
-        stand_in = masking.stand_in(self._alive(jnp.int32(0)), inputs, state)
-        return dataclasses.replace(self, stand_in=stand_in)
+        found = stand_in(self._alive(jnp.int32(0)), inputs, state)
+        return dataclasses.replace(self, stand_in=found)
 
     def with_wide_lengths(self, masked: PyTree) -> "Steps":
         """Returns the same steps, with each row's length repeated: `[batch, size]`.
@@ -201,6 +210,12 @@ class Steps:
         alive = t < self.lengths
         return alive if self.mask is None else alive & self.read(self.mask, t)
 
+    def read(self, tree: PyTree, t: Array) -> PyTree:
+        """Reads step t of each leaf; the result has leaves `[batch, ...]`."""
+        options = {"keepdims": False, "allow_negative_indices": False}
+        at = functools.partial(jax.lax.dynamic_index_in_dim, **options)
+        return jax.tree.map(lambda x: at(x, t, self.axis), tree)
+
     def _restart(self, t: Array, state: PyTree) -> PyTree:
         """Returns the state before step t, after any restart at this step."""
         restarts = self.restarts
@@ -209,7 +224,7 @@ class Steps:
         where, numbers = self.read((restarts.where, restarts.numbers), t)
         states = restarts.states
         states = states if numbers is None else read_rows(states, numbers)
-        return masking.select(~where, state, states)
+        return select(~where, state, states)
 
     def step_inputs(
         self, t: Array, inputs: PyTree, state: PyTree
@@ -224,12 +239,16 @@ class Steps:
         state = self._restart(t, state)
         if self.stand_in is None:
             return inputs, state
-        alive = self._alive(t)
-        if self.rows_interact or not masking.is_of_rows(state):
-            return masking.inputs_of_all_rows(
-                alive, t < self.steps_to_run, inputs, state, self.stand_in
-            )
-        return masking.select(alive, (inputs, state), self.stand_in)
+        alive, (inputs_in, state_in) = self._alive(t), self.stand_in
+        if not self.rows_interact and is_of_rows(state):
+            return select(alive, (inputs, state), self.stand_in)
+        # The rows of a cell may interact, and a scalar leaf or a TensorArray may depend
+        # on all rows. While TensorFlow's loop would run, finished rows therefore have
+        # the states that they keep, as in TensorFlow, and zeros as inputs. At later
+        # steps, the cell runs on the stand-in, and the results are dropped.
+        running = t < self.steps_to_run
+        inputs = select(running, zero_unless(alive, inputs), inputs_in)
+        return inputs, advance(running, running, state, state_in)
 
     def mask_step(
         self, t: Array, state: PyTree, new_state: PyTree, output: PyTree
@@ -248,8 +267,8 @@ class Steps:
         if self.lengths is None:
             return with_structure(state, new_state), output
         alive = self._alive(t)
-        new_state = masking.advance(alive, t < self.steps_to_run, new_state, state)
-        return new_state, masking.zero_unless(alive, output)
+        new_state = advance(alive, t < self.steps_to_run, new_state, state)
+        return new_state, zero_unless(alive, output)
 
     def index_in_run(self, t: Array) -> Array:
         """The index of step t in the whole run, which selects its random key."""
@@ -266,14 +285,22 @@ class Steps:
         ts = jnp.expand_dims(jnp.arange(self.time, dtype=jnp.int32), 1 - self.axis)
         return ts < jnp.expand_dims(self.lengths, self.axis)
 
-    def fill_finished(self, xs: PyTree) -> PyTree:
-        """Replaces inputs by the stand-in at steps where a row is finished."""
-        return self._or_rows(xs, self.stand_in and self.stand_in[0])
+    def fill_finished(self, xs: PyTree, rows: PyTree = None) -> PyTree:
+        """Replaces sequences by `rows`, `[batch, ...]`, where a row is finished.
+
+        By default, `xs` are inputs, which the inputs of the stand-in replace.
+        """
+        alive = self.alive_steps()
+        if alive is None:
+            return xs
+        rows = self.stand_in[0] if rows is None else rows
+        rows = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), rows)
+        return select(alive, xs, rows)
 
     def zero_finished(self, tree: PyTree) -> PyTree:
         """Replaces sequences by zeros at steps where a row is finished."""
         alive = self.alive_steps()
-        return tree if alive is None else masking.zero_unless(alive, tree)
+        return tree if alive is None else zero_unless(alive, tree)
 
     def keep_last(self, new_states: PyTree, last: PyTree) -> PyTree:
         """Replaces new states past a row's length by the row's last state.
@@ -283,15 +310,7 @@ class Steps:
                 `[time, batch, ...]` if `axis` is 0.
             last: The last state of each row, each leaf `[batch, ...]`.
         """
-        return self._or_rows(new_states, last)
-
-    def _or_rows(self, xs: PyTree, rows: PyTree) -> PyTree:
-        """Replaces sequences by `rows`, `[batch, ...]`, where a row is finished."""
-        alive = self.alive_steps()
-        if alive is None:
-            return xs
-        rows = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), rows)
-        return masking.select(alive, xs, rows)
+        return self.fill_finished(new_states, last)
 
     def time_first(self) -> "Steps":
         """Returns a copy of the steps for sequences `[time, batch, ...]`."""
@@ -303,16 +322,6 @@ class Steps:
             return self
         inputs, state = self.stand_in
         return dataclasses.replace(self, stand_in=(fn(inputs), state))
-
-    def read(self, tree: PyTree, t: Array) -> PyTree:
-        """Reads step t of each leaf; the result has leaves `[batch, ...]`."""
-
-        def read(x: Array) -> Array:
-            return jax.lax.dynamic_index_in_dim(
-                x, t, self.axis, keepdims=False, allow_negative_indices=False
-            )
-
-        return jax.tree.map(read, tree)
 
     def map_outputs(self, fn: Callable[[PyTree], PyTree], outputs: PyTree) -> PyTree:
         """Applies `fn` to the outputs of a run, but not to new states."""
@@ -349,125 +358,110 @@ class Steps:
         return dataclasses.replace(steps, lengths=lengths, steps_to_run=steps_to_run)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["inputs", "state", "steps"],
-    meta_fields=["keys", "implementation"],
-)
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """Whole sequences for a cell; the argument of a loop over all steps.
+def select(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
+    """Selects values from `tree` where `mask` is true, otherwise from `other`.
 
-    Attributes:
-        inputs: All steps of inputs, each leaf `[batch, time, ...]`, or
-            `[time, batch, ...]` if `steps.axis` is 0.
-        state: The initial state, each leaf `[batch, ...]`.
-        steps: The time axis, and which rows are finished at each step.
-        keys: A function that returns the random key of step t; None for a deterministic
-            run.
-        implementation: The argument `implementation` of `dynamic_rnn`: "xla", "native"
-            or None. "native" raises an error unless `choose_loop` returns a `Choice` of
-            that name, so a wrapper returns the choice of its inner cell.
-    """
-
-    inputs: PyTree
-    state: PyTree
-    steps: Steps
-    keys: Callable[[Array], Any] | None = None
-    implementation: str | None = None
-
-    def replace(self, **changes: Any) -> "Run":
-        """Returns a copy of the run in which some attributes are replaced."""
-        return dataclasses.replace(self, **changes)
-
-    def of_inner(self, inputs: PyTree, state: PyTree, **changes: Any) -> "Run":
-        """Returns the run of an inner cell on `inputs` from an initial state."""
-        run = self.replace(inputs=inputs, state=state, **changes)
-        return run.replace(steps=run.steps.with_stand_in(inputs, state))
-
-
-Loop: TypeAlias = Callable[[Params, Run], tuple[PyTree, PyTree]]
-"""`loop(params, run) -> (outputs, state)` of all steps."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """The loop that runs a cell over whole sequences, and why no faster loop does.
-
-    A choice is made once for a run, before a loop is traced.
-
-    Attributes:
-        name: "native" or "xla" for an affine cell; "blocks" for a linear
-            recurrence; "chunks" for a matrix memory; "scan" for a scan of `apply`;
-            "step" for one call of `apply`, if there is a single step. A custom cell may
-            give its loop another name. The names of the cells in a stack are joined by
-            "and".
-        loop: `loop(params, run) -> (outputs, state)`: the outputs of all steps, with
-            time along the same axis as in the inputs and zeros in finished rows; and
-            the state after each row's last step. If `run.steps.returns_states`, the
-            outputs are pairs `(output, new_state)` of all steps. None for a scan or a
-            step.
-        reason: Why no faster loop runs; empty if none is faster.
-    """
-
-    name: str
-    loop: Loop | None = None
-    reason: str = ""
-
-    @classmethod
-    def scan(cls, reason: str) -> "Choice":
-        """The choice of a scan of `apply`, because of `reason`."""
-        return cls("scan", reason=reason)
-
-    def within(self, run: Callable[[Loop, Params, Run], PyTree]) -> "Choice":
-        """The choice of a wrapper that calls `run(loop, params, run)` with this loop.
-
-        If the wrapped cell is scanned, the wrapper is scanned too.
-        """
-        if self.loop is None:
-            return self
-        return dataclasses.replace(self, loop=functools.partial(run, self.loop))
-
-    def check(self, run: Run) -> None:
-        """Raises ValueError if the requested implementation cannot run the cell."""
-        asked = run.implementation
-        if asked not in (None, "xla", self.name):
-            reason = self.reason or f"the cell runs in the loop {self.name!r}"
-            raise ValueError(
-                f"`implementation` {asked!r} cannot run this cell on these sequences: "
-                f"{reason}. Omit `implementation` to use XLA's loop."
-            )
-
-
-def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
-    """Maps `fn` over steps, so that a matrix product in `fn` covers all steps.
+    TensorArrays and leaves of lower rank than the mask are always taken from `tree`,
+    because these leaves belong to no row. So are random keys for which `other` holds
+    numbers, such as zeros, because keys hold no padding.
 
     Args:
-        fn: A function of one step of each sequence, with leaves `[batch, ...]`, which
-            treats each row separately.
-        sequences: Each leaf `[batch, time, ...]`, or all `[time, batch, ...]`. The
-            values must be finite in finished rows too. Otherwise, derivatives may be
-            NaN.
-
-    Returns:
-        The results of `fn`, with the same first two axes as the sequences.
+        mask: Bool, a scalar or an array whose shape is the first axes of the leaves,
+            for example `[batch]`.
+        tree: A nest of arrays.
+        other: A nest of the same structure, whose leaves may be scalars.
     """
-    # Always map over the first axis, even if it is the batch axis and `fn` therefore
-    # treats steps as rows. A map over the second axis makes XLA transpose all arrays.
-    return jax.vmap(fn)(*sequences)
+
+    def of_leaf(leaf: Any, instead: Any) -> Any:
+        if is_tensor_array(leaf):
+            return leaf
+        leaf = jnp.asarray(leaf)
+        if leaf.ndim < mask.ndim or (is_key(leaf) and not is_key(instead)):
+            return leaf
+        return jnp.where(expand_rows(mask, leaf), leaf, instead)
+
+    return jax.tree.map(of_leaf, tree, other, is_leaf=is_tensor_array)
 
 
-@jax.custom_batching.custom_vmap
-def batch_maximum(x: Array) -> Array:
-    """Returns `x`; under `vmap`, its maximum over the mapped axis, without that axis.
+def zero_unless(mask: Array, tree: PyTree) -> PyTree:
+    """Replaces values with zeros where the mask is false; see `select`."""
 
-    If each mapped entry had its own number of steps, every step would have to select
-    between the old and the new carry, including all buffers.
+    def zero(leaf: Any) -> Any:
+        if is_tensor_array(leaf):
+            return leaf
+        dtype = bool if is_key(leaf) else jnp.asarray(leaf).dtype
+        return jnp.zeros((), dtype)
+
+    return select(mask, tree, jax.tree.map(zero, tree, is_leaf=is_tensor_array))
+
+
+def is_of_rows(state: PyTree) -> bool:
+    """Whether every leaf has a batch axis; scalars and TensorArrays have none."""
+    leaves = jax.tree.leaves(state, is_leaf=is_tensor_array)
+    return all(not is_tensor_array(leaf) and leaf.ndim for leaf in leaves)
+
+
+def first_inputs(xs: PyTree, axis: int) -> PyTree:
+    """Returns the first step of `xs`; zeros if `xs` has no steps.
+
+    JAX traces the body of a loop even if the loop runs no steps.
+
+    Args:
+        xs: All inputs, each leaf `[batch, time, ...]` or `[time, batch, ...]`.
+        axis: The time axis of the inputs, 0 or 1.
     """
-    return x
+
+    def first(x: Array) -> Array:
+        if x.shape[axis]:
+            return jax.lax.index_in_dim(x, 0, axis, keepdims=False)
+        return jnp.zeros(x.shape[:axis] + x.shape[axis + 1 :], x.dtype)
+
+    return jax.tree.map(first, xs)
 
 
-@batch_maximum.def_vmap
-def _batch_maximum_of_all(axis_size: int, in_batched: Any, x: Array) -> Any:
-    del axis_size, in_batched
-    return batch_maximum(jnp.max(x, axis=0)), False
+def stand_in(alive: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+    """Returns `(inputs, state)` for finished rows: the row's first step, or zeros.
+
+    Args:
+        alive: Bool `[batch]`, true for rows whose first step is valid.
+        inputs: The first step of inputs, from `first_inputs`.
+        state: The initial state, each leaf `[batch, ...]`.
+    """
+    return zero_unless(alive, jax.lax.stop_gradient((inputs, state)))
+
+
+def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:
+    """Returns the state after a step: `old` in finished rows, otherwise `new`.
+
+    Scalar leaves and TensorArrays are shared by all rows. These leaves are updated
+    while TensorFlow's loop would run, even if some rows are finished.
+    """
+
+    def select(new_leaf: Any, old_leaf: Any) -> Any:
+        if is_tensor_array(new_leaf):
+            known = concrete_or_none(running)
+            if known is not None:  # `jnp.where` fails if the TensorArray has grown.
+                return new_leaf if known else old_leaf
+            return jax.tree.map(
+                lambda new, old: jnp.where(running, new, old), new_leaf, old_leaf
+            )
+        mask = expand_rows(alive, old_leaf) if old_leaf.ndim else running
+        return jnp.where(mask, new_leaf, old_leaf)
+
+    return jax.tree.map(select, new, old, is_leaf=is_tensor_array)
+
+
+def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
+    """Replaces NaN and infinity by 0 in rows that are `finished`, `[batch]`.
+
+    Finite inputs do not change, because a user's loop function reads the results of
+    finished rows.
+    """
+
+    def hide(leaf: Array) -> Array:
+        if not (jnp.issubdtype(leaf.dtype, jnp.inexact) and leaf.ndim >= finished.ndim):
+            return leaf
+        padding = expand_rows(finished, leaf) & ~jnp.isfinite(leaf)
+        return jnp.where(padding, jnp.zeros((), leaf.dtype), leaf)
+
+    return jax.tree.map(hide, inputs)

@@ -1,10 +1,14 @@
-"""The loop over the time axis of a batch of sequences.
+"""One run of a cell over the time axis of a batch of sequences.
 
-A driver (a function such as `dynamic_rnn`) creates a `Run`: inputs, an initial state,
-and `Steps`, which describe the time axis (`steps.py`). The driver chooses the loop:
-the scan over single steps (`scans.py`), which is the reference, or a loop that runs
-whole sequences of one kind of cell (`_cells/affine/`, `_cells/linear/`,
-`_cells/matrix/`). These files use the following terms:
+A driver (a function such as `dynamic_rnn`) checks its arguments (`arguments.py`) and
+creates a `Run` (`run.py`): inputs, an initial state, and `Steps`, which describe the
+time axis (`masking.py`). `run_cell.py` completes the run, checks one step
+(`first_step.py`), chooses the loop, and runs it: the scan over single steps
+(`scans.py`), which is the reference, or a loop that runs whole sequences of one kind of
+cell (`_cells/affine/`, `_cells/linear/`, `_cells/matrix/`). Steps are moved within rows
+by `reorder.py`. Other ways to run a cell: `divided_time.py`, time on several devices;
+`until_finished.py` and `bounded_loop.py`, the loop of `raw_rnn` and of decoders. These
+files use the following terms:
 
 * A *row* is one entry of the batch. At step t, a row is *finished* if `t >= length`,
   otherwise *alive*. A finished row outputs zeros and keeps its state (`masking.py`).

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from .._base.arguments import check_instance
+from .._base.derivatives import summed_in_float32
 from .._base.errors import Verbatim, expect
 from .._base.math import widened
 from .._base.sharding import (
@@ -32,11 +33,12 @@ from .._base.sharding import (
 )
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, PyTree, RNNCellLike, bound_or_none
-from .._loops import masking
-from .._loops.scans import segmented_run, summed_in_float32
-from .._loops.steps import Run, Steps
+from . import masking
 from .first_step import text_of
+from .masking import Steps
+from .run import Run
 from .run_cell import Options, prepared, run_ready
+from .scans import segmented_run
 
 Results = tuple[PyTree, PyTree, PyTree]
 

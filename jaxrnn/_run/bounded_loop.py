@@ -19,23 +19,19 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from .._base.derivatives import (
+    closed_over,
+    has_reverse_rule,
+    in_reverse,
+    jvp_of_perturbed,
+    summed_in_float32,
+)
 from .._base.errors import is_key
 from .._base.math import where
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, AxisSize, PyTree
-from .._loops.scans import (
-    STATE,
-    closed_over,
-    has_reverse_rule,
-    in_reverse,
-    in_scan,
-    jvp_of_perturbed,
-    named,
-    save_on_host,
-    summed_in_float32,
-    without_checks,
-)
-from ..memory import CheckpointPlan
+from ..memory import STATE, CheckpointPlan
+from .scans import in_scan, named, save_on_host, without_checks
 
 Step = Callable[[Array, Any], tuple[Any, PyTree]]
 """`step(t, carry) -> (carry, y)` runs step t."""

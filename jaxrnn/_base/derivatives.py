@@ -1,0 +1,185 @@
+"""Tools for derivatives, which know nothing of runs and cells.
+
+* `summed_in_float32` makes JAX sum gradients over steps in float32. If every step reads
+  an array, such as a parameter, the gradient of the array is a sum over the steps. By
+  default, JAX accumulates this sum in the dtype of the array. In bfloat16, after some
+  hundred steps, a new term is often too small to change the rounded sum, and is lost.
+* `closed_over` turns the arrays that a function closes over into an argument.
+* `in_reverse`, `jvp_of_perturbed` and `differentiated_as` define derivative rules.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .jax_internals import eval_jaxpr
+from .math import at_least_float32, is_float
+from .sharding import instantiated
+from .typing import Array, PyTree
+
+
+def summed_in_float32(tree: PyTree) -> Callable[[], PyTree]:
+    """Returns a function that returns `tree`; each step of a loop calls the function.
+
+    The cotangents of the results are summed in float32 and rounded once, after the
+    loop, because each result has the tangent of a float32 copy. The values of the copy
+    are never read.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    copies = [_float32_copy(leaf) for leaf in leaves]
+
+    def at_step() -> PyTree:
+        pairs = zip(leaves, copies, strict=True)
+        return structure.unflatten(
+            leaf if copy is None else with_tangent_of(leaf, copy.astype(leaf.dtype))
+            for leaf, copy in pairs
+        )
+
+    return at_step
+
+
+def _float32_copy(leaf: Any) -> Array | None:
+    """A float32 copy of an array with a narrower floating-point dtype, or None."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        return None
+    return None if at_least_float32(dtype) == dtype else leaf.astype(jnp.float32)
+
+
+@jax.custom_jvp
+def with_tangent_of(x: Array, same: Array) -> Array:
+    """Returns `x` with the tangent of another array, whose own values are not read."""
+    del same
+    return x
+
+
+@with_tangent_of.defjvp
+def _tangent_of_same(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    return primals[0], tangents[1]
+
+
+def closed_over(
+    fn: Callable[..., PyTree], *args: PyTree
+) -> tuple[Callable[..., PyTree], list[Array], PyTree, Any]:
+    """Turns the arrays that a function closes over into an argument.
+
+    Args:
+        fn: A function that closes over arrays. The function is traced once.
+        *args: The arguments of `fn`.
+
+    Returns:
+        `(pure, arrays, types, program)`: `pure` closes over no arrays, and
+        `pure(arrays, *args)` equals `fn(*args)`; `arrays` are the arrays that `fn`
+        closed over; `types` are the types of the results; `program` is the jaxpr.
+    """
+    closed, types = jax.make_jaxpr(fn, return_shape=True)(*args)
+    structure = jax.tree.structure(types)
+
+    def pure(arrays: list[Array], *args: PyTree) -> PyTree:
+        results = eval_jaxpr(closed.jaxpr, arrays, *jax.tree.leaves(args))
+        return structure.unflatten(results)
+
+    return pure, closed.consts, types, closed.jaxpr
+
+
+def has_reverse_rule(program: Any) -> bool:
+    """Whether a jaxpr calls a `jax.custom_vjp`, which has no forward mode.
+
+    Inside a `jax.custom_jvp`, whose rule replaces its function, such calls are ignored.
+    """
+
+    def inner(eqn: Any) -> list:
+        if eqn.primitive.name == "custom_jvp_call":
+            return []
+        programs = jax.tree.leaves(list(eqn.params.values()))
+        return [x for x in programs if hasattr(x, "eqns")]
+
+    return any(
+        eqn.primitive.name == "custom_vjp_call"
+        or any(map(has_reverse_rule, inner(eqn)))
+        for eqn in program.eqns
+    )
+
+
+def in_reverse(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """`fn` with a rule for reverse mode, which can be the only mode of `fn`.
+
+    Under `vmap`, JAX maps over the tangents that a `jax.custom_jvp` computes, which
+    fails for the tangents of a `jax.custom_vjp` in the loop. With this rule, JAX first
+    transposes the tangents, as it does for a scan.
+    """
+
+    def run(*args: PyTree) -> PyTree:
+        leaves, structure = jax.tree.flatten(args)
+
+        def of_leaves(*leaves: Any) -> PyTree:
+            return fn(*structure.unflatten(leaves))
+
+        def forward(*leaves: Any) -> tuple[PyTree, Any]:
+            given = {i: x.value for i, x in enumerate(leaves) if x.perturbed}
+
+            def of_given(given: dict[int, Array]) -> PyTree:
+                return of_leaves(*(given.get(i, x.value) for i, x in enumerate(leaves)))
+
+            return jax.vjp(of_given, given)
+
+        def backward(pull: Callable, cts: PyTree) -> tuple:
+            (found,) = pull(jax.tree.map(instantiated, cts))
+            return tuple(map(found.get, range(len(leaves))))
+
+        flat = jax.custom_vjp(of_leaves)
+        flat.defvjp(forward, backward, symbolic_zeros=True)
+        # JAX gives integer results of a `jax.custom_vjp` a tangent, for which many
+        # operations have no rule. A conversion to the same dtype has no tangent.
+        return jax.tree.map(
+            lambda y: y if is_float(y) else jax.lax.bitcast_convert_type(y, y.dtype),
+            flat(*leaves),
+        )
+
+    return run
+
+
+def of_some(fn: Callable, args: Sequence, indices: Sequence[int]) -> Callable:
+    """`fn` as a function of the arguments at `indices`; the others are in `args`."""
+
+    def run(*given: Any) -> Any:
+        replaced = dict(zip(indices, given, strict=True))
+        return fn(*(replaced.get(i, x) for i, x in enumerate(args)))
+
+    return run
+
+
+def jvp_of_perturbed(fn: Callable, args: Sequence, d_args: Sequence) -> tuple[Any, Any]:
+    """`jax.jvp(fn, args, d_args)` for arrays; a tangent may be a symbolic zero."""
+    perturbed = [i for i, d in enumerate(d_args) if isinstance(d, jax.Array)]
+    primals = [args[i] for i in perturbed]
+    tangents = [d_args[i] for i in perturbed]
+    return jax.jvp(of_some(fn, args, perturbed), primals, tangents)
+
+
+def differentiated_as(
+    derived: Callable[..., PyTree], alone: Callable[..., PyTree]
+) -> Callable[..., PyTree]:
+    """A function that runs `derived` in a derivative, and otherwise `alone`.
+
+    Args:
+        derived: A function of pytrees of arrays.
+        alone: A function with the same results up to rounding, which is faster if the
+            call is not differentiated.
+    """
+
+    def run(*args: PyTree) -> PyTree:
+        leaves, structure = jax.tree.flatten(args)
+
+        def of_leaves(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
+            return lambda *leaves: fn(*structure.unflatten(leaves))
+
+        flat = jax.custom_jvp(of_leaves(alone))
+        push = functools.partial(jvp_of_perturbed, of_leaves(derived))
+        flat.defjvp(push, symbolic_zeros=True)
+        return flat(*leaves)
+
+    return run

@@ -1,1 +1,0 @@
-"""One run of a cell, whichever driver asked for it."""

@@ -1,0 +1,136 @@
+"""What a loop over all steps receives, a `Run`, and the `Choice` of a loop."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from .._base.typing import Array, Params, PyTree
+from .masking import Steps
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["inputs", "state", "steps"],
+    meta_fields=["keys", "implementation"],
+)
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Whole sequences for a cell; the argument of a loop over all steps.
+
+    Attributes:
+        inputs: All steps of inputs, each leaf `[batch, time, ...]`, or
+            `[time, batch, ...]` if `steps.axis` is 0.
+        state: The initial state, each leaf `[batch, ...]`.
+        steps: The time axis, and which rows are finished at each step.
+        keys: A function that returns the random key of step t; None for a deterministic
+            run.
+        implementation: The argument `implementation` of `dynamic_rnn`: "xla", "native"
+            or None. "native" raises an error unless `choose_loop` returns a `Choice` of
+            that name, so a wrapper returns the choice of its inner cell.
+    """
+
+    inputs: PyTree
+    state: PyTree
+    steps: Steps
+    keys: Callable[[Array], Any] | None = None
+    implementation: str | None = None
+
+    def replace(self, **changes: Any) -> "Run":
+        """Returns a copy of the run in which some attributes are replaced."""
+        return dataclasses.replace(self, **changes)
+
+    def of_inner(self, inputs: PyTree, state: PyTree, **changes: Any) -> "Run":
+        """Returns the run of an inner cell on `inputs` from an initial state."""
+        run = self.replace(inputs=inputs, state=state, **changes)
+        return run.replace(steps=run.steps.with_stand_in(inputs, state))
+
+
+Loop: TypeAlias = Callable[[Params, Run], tuple[PyTree, PyTree]]
+"""`loop(params, run) -> (outputs, state)` of all steps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The loop that runs a cell over whole sequences, and why no faster loop does.
+
+    A choice is made once for a run, before a loop is traced.
+
+    Attributes:
+        name: "native" or "xla" for an affine cell; "blocks" for a linear
+            recurrence; "chunks" for a matrix memory; "scan" for a scan of `apply`;
+            "step" for one call of `apply`, if there is a single step. A custom cell may
+            give its loop another name. The names of the cells in a stack are joined by
+            "and".
+        loop: `loop(params, run) -> (outputs, state)`: the outputs of all steps, with
+            time along the same axis as in the inputs and zeros in finished rows; and
+            the state after each row's last step. If `run.steps.returns_states`, the
+            outputs are pairs `(output, new_state)` of all steps. None for a scan or a
+            step.
+        reason: Why no faster loop runs; empty if none is faster.
+    """
+
+    name: str
+    loop: Loop | None = None
+    reason: str = ""
+
+    @classmethod
+    def scan(cls, reason: str) -> "Choice":
+        """The choice of a scan of `apply`, because of `reason`."""
+        return cls("scan", reason=reason)
+
+    def within(self, run: Callable[[Loop, Params, Run], PyTree]) -> "Choice":
+        """The choice of a wrapper that calls `run(loop, params, run)` with this loop.
+
+        If the wrapped cell is scanned, the wrapper is scanned too.
+        """
+        if self.loop is None:
+            return self
+        return dataclasses.replace(self, loop=functools.partial(run, self.loop))
+
+    def check(self, run: Run) -> None:
+        """Raises ValueError if the requested implementation cannot run the cell."""
+        asked = run.implementation
+        if asked not in (None, "xla", self.name):
+            reason = self.reason or f"the cell runs in the loop {self.name!r}"
+            raise ValueError(
+                f"`implementation` {asked!r} cannot run this cell on these sequences: "
+                f"{reason}. Omit `implementation` to use XLA's loop."
+            )
+
+
+def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
+    """Maps `fn` over steps, so that a matrix product in `fn` covers all steps.
+
+    Args:
+        fn: A function of one step of each sequence, with leaves `[batch, ...]`, which
+            treats each row separately.
+        sequences: Each leaf `[batch, time, ...]`, or all `[time, batch, ...]`. The
+            values must be finite in finished rows too. Otherwise, derivatives may be
+            NaN.
+
+    Returns:
+        The results of `fn`, with the same first two axes as the sequences.
+    """
+    # Always map over the first axis, even if it is the batch axis and `fn` therefore
+    # treats steps as rows. A map over the second axis makes XLA transpose all arrays.
+    return jax.vmap(fn)(*sequences)
+
+
+@jax.custom_batching.custom_vmap
+def batch_maximum(x: Array) -> Array:
+    """Returns `x`; under `vmap`, its maximum over the mapped axis, without that axis.
+
+    If each mapped entry had its own number of steps, every step would have to select
+    between the old and the new carry, including all buffers.
+    """
+    return x
+
+
+@batch_maximum.def_vmap
+def _batch_maximum_of_all(axis_size: int, in_batched: Any, x: Array) -> Any:
+    del axis_size, in_batched
+    return batch_maximum(jnp.max(x, axis=0)), False

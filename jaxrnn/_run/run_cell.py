@@ -1,0 +1,311 @@
+"""`run_cell`: runs a cell over checked sequences, in one compiled loop.
+
+A driver, such as `dynamic_rnn`, checks its arguments and makes a `Run` and `Options`.
+`prepared` completes the run and chooses its loop, which runs the segments of the run.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from .._base import trees
+from .._base.cell_keys import cell_at_step
+from .._base.derivatives import closed_over, summed_in_float32
+from .._base.errors import counted, expect
+from .._base.inputs import check_rows_of_state
+from .._base.sharding import as_rows_of, explicit_mesh_of, lay_out
+from .._base.trees import has_read_only, with_read_only, without_read_only
+from .._base.typing import Array, DType, PyTree, RNNCellLike, bound_or_none
+from .._tensor_array.carried import with_capacity_for
+from ..memory import CheckpointPlan
+from . import masking, reorder
+from .arguments import as_reset_state, check_has_rows
+from .first_step import call_start, fix_of_rows, probe, rows_interact, zero_state
+from .masking import Steps
+from .run import Choice, Run, batch_maximum
+from .scans import scan_steps, segmented_run
+
+_log = logging.getLogger("jaxrnn")
+
+_SAVE_EVERYTHING = CheckpointPlan()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of a run that do not depend on its arrays.
+
+    Attributes:
+        dtype: The dtype of the zero state and of the outputs.
+        plan: What the forward pass saves for the backward pass.
+        unroll: The number of steps unrolled in each iteration of a scan.
+        needs_rows: Whether each leaf of the state must have a batch axis: with a mask,
+            even if it was converted to lengths, and if the states are returned.
+    """
+
+    dtype: DType
+    plan: CheckpointPlan = _SAVE_EVERYTHING
+    unroll: int = 1
+    needs_rows: bool = False
+
+
+class ReadyRun(NamedTuple):
+    """A run that is ready for its loop.
+
+    Attributes:
+        cell: The cell, laid out over devices.
+        state: The initial state with its read-only parts, which every step reads.
+        run: All steps; `run.steps` lacks the values that `Steps.with_stand_in` adds.
+        choice: The loop.
+        valid: The positions of the valid steps, which were moved to the front of each
+            row; None if no steps were moved.
+    """
+
+    cell: RNNCellLike
+    state: PyTree
+    run: Run
+    choice: Choice
+    valid: reorder.ValidSteps | None
+
+
+def run_cell(
+    cell: RNNCellLike, run: Run, options: Options
+) -> tuple[PyTree, PyTree, PyTree]:
+    """Runs `cell` over all steps of a run; returns `(outputs, state, states)`.
+
+    `states` is None unless `run.steps.returns_states`, and has no read-only parts.
+
+    Outside of jit, equal cells that cannot change share a compiled function. For other
+    cells, JAX compiles the loop in every call, because its body is a new closure.
+
+    Args:
+        cell: The cell.
+        run: All steps. The state is None for the zero state, as are the states of
+            resets. `steps.mask` may have gaps.
+        options: The options.
+    """
+    bound = bound_or_none(cell)
+    version = bound and bound.version
+    run_all = _run_prepared if version is None else _compiled
+    return run_all(cell, run, options, version)
+
+
+def _run_prepared(
+    cell: RNNCellLike, run: Run, options: Options, version: Hashable
+) -> tuple[PyTree, PyTree, PyTree]:
+    del version  # Of the compiled function.
+    return run_ready(prepared(cell, run, options), run.state, options)
+
+
+_compiled = jax.jit(_run_prepared, static_argnames=("options", "version"))
+
+
+def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
+    """Completes and checks the run, lays it out over devices, and chooses its loop.
+
+    Raises:
+        ValueError: If one step of the cell does not fit the inputs and the state, if a
+            leaf has no batch axis but the options require a batch axis, or if the
+            requested implementation cannot run the cell.
+        TypeError: If the step changes the dtypes of the state.
+    """
+    steps = run.steps
+    time, axis = steps.time, steps.axis
+    rows = jax.tree.leaves(run.inputs)[0].shape[1 - axis]
+    bound = bound_or_none(cell)
+    mask, restarts = steps.mask, steps.restarts
+    if time == 0:  # No step is masked, and no row restarts.
+        mask = restarts = None
+
+    # Fill in the states that are zeros by default.
+    def zeros() -> PyTree:
+        return with_capacity_for(zero_state(cell, rows, options.dtype), time)
+
+    state = zeros() if run.state is None else run.state
+    where = reset_states = None
+    if restarts is not None and restarts.are_resets:
+        must = f"have {counted(rows, 'row')} or be a scalar"
+        check_rows_of_state(state, rows, must, fix_of_rows(cell, state, rows, time))
+        given = with_capacity_for(restarts.states, time)
+        are_zeros = bool(given is None and bound and bound.starts_from_zeros)
+        restarts = dataclasses.replace(restarts, are_zeros=are_zeros)
+        where = steps.swap_rows(restarts.where)
+        reset_states = without_read_only(as_reset_state(given, zeros, state))
+
+    # If there is a mask, move the valid steps to the front of each row, so that lengths
+    # describe them. If the rows of the cell interact, step t of all rows must run at
+    # the same time. Then no step moves, and the length of a row is the number of steps
+    # up to its last valid step. Here, `mask` and `where` are `[batch, time]`.
+    inputs = _whole_features(run.inputs, (cell, steps.lengths, state), 1 - axis)
+    lengths, valid = steps.lengths, None
+    if mask is not None:
+        mask, where = as_rows_of(inputs, (steps.swap_rows(mask), where), 1 - axis)
+        if where is not None:
+            where = reorder.delay_resets(where, mask)
+        if rows_interact(cell):
+            ends = jnp.arange(time, dtype=jnp.int32) + 1
+            lengths = jnp.max(jnp.where(mask, ends, 0), axis=1, initial=0)
+            mask = steps.swap_rows(mask)
+        else:
+            valid = reorder.ValidSteps.of(mask)
+            inputs = valid.to_front(inputs, axis)
+            where = valid.to_front(where, 1)
+            lengths, mask = valid.lengths, None
+
+    # Lay out all arrays over devices like the rows of the inputs.
+    first_inputs = masking.first_inputs(inputs, axis)
+    arrays = state, where, reset_states
+    cell, lengths, arrays = lay_out(cell, first_inputs, lengths, arrays)
+    state, where, reset_states = arrays
+    steps_to_run = None
+    if lengths is not None:  # TensorFlow's loop runs at least one step.
+        steps_to_run = batch_maximum(jnp.max(lengths, initial=1))
+    if restarts is not None and where is not None:
+        if lengths is not None:  # Drop the resets past a row's length.
+            where &= jnp.arange(time, dtype=jnp.int32)[None] < lengths[:, None]
+        where = steps.swap_rows(where)
+        restarts = dataclasses.replace(restarts, where=where, states=reset_states)
+
+    # Check one step, and give the state the form that a loop can carry.
+    state = call_start(cell, state)
+    strict = lengths is not None
+    state = probe(cell, first_inputs, state, options.dtype, strict, time)
+    own_state = without_read_only(state)
+    if options.needs_rows:
+        check_has_rows(own_state)
+    steps = dataclasses.replace(
+        steps,
+        lengths=lengths,
+        steps_to_run=steps_to_run,
+        mask=mask,
+        restarts=restarts,
+        rows_interact=rows_interact(cell),
+    )
+    run = run.replace(inputs=inputs, state=own_state, steps=steps)
+    return ReadyRun(cell, state, run, _choose(cell, state, run, options.plan), valid)
+
+
+def _choose(cell: Any, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
+    """Chooses the loop that runs the cell, and logs the choice.
+
+    Args:
+        cell: The cell.
+        state: The initial state, with its read-only parts.
+        run: The sequences; only types are read.
+        plan: The segments, each of which the loop runs at once.
+    """
+    steps = run.steps
+    sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
+    if any(isinstance(size, int) and not size for size in sizes):
+        return Choice.scan("there are no rows or no steps")
+    bound: Any = bound_or_none(cell)
+    if sizes[steps.axis] == 1 and run.implementation in (None, "xla"):
+        choice = Choice("step")
+    elif bound is None:
+        choice = Choice.scan("the cell has no loop of its own")
+    elif steps.rows_interact:
+        choice = Choice.scan("the rows of the cell interact")
+    elif has_read_only(state):
+        choice = Choice.scan("the state of the cell has read-only parts")
+    else:
+        if plan.segments and isinstance(steps.time, int):
+            time = min(steps.time, *plan.segments)
+            steps = dataclasses.replace(steps, time=time)
+        choice = bound.choose_loop(run.replace(steps=steps))
+    choice.check(run)
+    name = type(bound.cell if bound else cell).__name__
+    because = f", because {choice.reason}" if choice.reason else ""
+    _log.debug("%s runs in the loop %r%s", name, choice.name, because)
+    return choice
+
+
+def run_ready(
+    ready: ReadyRun, given: PyTree, options: Options
+) -> tuple[PyTree, PyTree, PyTree]:
+    """Runs what `prepared` returned for the initial state `given`."""
+    cell, run, loop = ready.cell, ready.run, ready.choice.loop
+    steps = run.steps.with_stand_in(run.inputs, run.state)
+
+    # A loop calls these functions in its body, so that the gradients of the arrays that
+    # all steps share are summed in float32. If the cell is not a pytree, its arrays are
+    # found by tracing one step.
+    restart_states = summed_in_float32(steps.restart_states)
+    state_in_loop = summed_in_float32(ready.state)
+    if trees.is_pytree_of_arrays(cell):
+        cell_in_loop = summed_in_float32(cell)
+        step = lambda t, *args: cell_at_step(cell_in_loop(), t)(*args)
+    else:
+        first_inputs = masking.first_inputs(run.inputs, steps.axis)
+        call = lambda t, *args: cell_at_step(cell, t)(*args)
+        pure, arrays, *_ = closed_over(call, jnp.int32(0), first_inputs, ready.state)
+        arrays_in_loop = summed_in_float32(arrays)
+        cell_in_loop = lambda: cell
+        step = lambda *args: pure(arrays_in_loop(), *args)
+
+    def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        output, new_state = step(t, inputs, with_read_only(state, state_in_loop()))
+        return output, without_read_only(new_state)
+
+    def run_segment(
+        inputs: PyTree, state: PyTree, steps: Steps
+    ) -> tuple[PyTree, PyTree]:
+        steps = steps.with_restart_states(restart_states())
+        if loop is None:
+            return scan_steps(apply, inputs, state, steps, options.unroll)
+        segment = run.replace(inputs=inputs, state=state, steps=steps)
+        bound: Any = cell_in_loop()
+        outputs, last = bound.run_in(loop, segment)
+        return outputs, trees.with_structure(state, last)
+
+    plan = options.plan
+    outputs, last = segmented_run(
+        plan.segments, plan.names_on_host, run_segment, run.inputs, run.state, steps
+    )
+
+    # Move the results to the steps of the user's rows. Without lengths, a cell may
+    # return a list although its `output_size` is a tuple, so convert such a list.
+    outputs, states = outputs if steps.returns_states else (outputs, None)
+    outputs = trees.with_structure(cell.output_size, outputs)
+    if ready.valid is not None:
+        outputs = ready.valid.to_places(outputs, steps.axis)
+    if states is not None and ready.valid is not None:
+        states = ready.valid.states(states, run.state, steps.axis)
+    elif states is not None:
+        states = steps.keep_last(states, last)
+    return outputs, with_read_only(last, given), states
+
+
+def _whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
+    """Gathers the features of the inputs on each device of an explicit mesh.
+
+    Args:
+        xs: Inputs with rows along `batch_axis` and time along the other of the first
+            two axes.
+        beside: Other arrays. Inputs without a mesh are moved to the mesh of these
+            arrays.
+        batch_axis: 0 or 1.
+
+    Raises:
+        ValueError: If the inputs are sharded along time.
+    """
+    mesh = explicit_mesh_of((xs, beside))
+    if mesh is None:
+        return xs
+
+    def put(name: str, x: Array) -> Array:
+        spec = jax.typeof(x).sharding.spec
+        fix = (
+            f"It is sharded as {spec}. Only `dynamic_rnn` divides time. To explain its "
+            "run, pass the types of the steps of one device, without a sharding. For "
+            "other functions, shard the rows, with `jax.sharding.reshard`."
+        )
+        is_whole = spec[1 - batch_axis] is None
+        expect(is_whole, name, "not be sharded along time", x, fix)
+        spec = PartitionSpec(*[None] * batch_axis, spec[batch_axis])
+        return jax.sharding.reshard(x, NamedSharding(mesh, spec))
+
+    return trees.map_named("inputs", put, xs)
