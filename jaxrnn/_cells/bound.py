@@ -12,7 +12,6 @@ from .._base.arguments import as_count, check_instance
 from .._base.errors import describe_leaves, is_array
 from .._base.trees import is_pytree_of_arrays
 from .._base.typing import Array, Bound, DType, Key, Params, PyTree, Size
-from .._run.run import Choice, Loop, Run
 from . import fields
 
 
@@ -77,21 +76,6 @@ class BoundCell(Bound):
         """
         return fields.version(self.cell) if is_pytree_of_arrays(self) else None
 
-    def choose_loop(self, run: Run) -> Choice:
-        """Chooses the loop that runs all steps; see `RNNCell.choose_loop`."""
-        return self.cell.choose_loop(self.params, self._with_keys(run))
-
-    def run_in(self, loop: Loop, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs all steps in a loop that `choose_loop` has chosen."""
-        return loop(self.params, self._with_keys(run))
-
-    def _with_keys(self, run: Run) -> Run:
-        """The run with the random key of each step, if the cell is bound to a key."""
-        if self.key is None:
-            return run
-        index = run.steps.index_in_run
-        return run.replace(keys=lambda t: cell_keys.at_step(self.key, index(t)))
-
     def __repr__(self) -> str:
         key = "" if self.key is None else ", key=..."
         return f"BoundCell({self.cell!r}, params={describe_leaves(self.params)}{key})"
@@ -132,19 +116,9 @@ class BoundCell(Bound):
         return self.cell.zero_state(batch_size, dtype)
 
     @property
-    def starts_from_zeros(self) -> bool:
-        """See `RNNCell.starts_from_zeros`."""
-        return self.cell.starts_from_zeros
-
-    @property
     def rows_interact(self) -> bool:
         """See `RNNCell.rows_interact`."""
         return self.cell.rows_interact
-
-    @property
-    def feature_axes(self) -> int | None:
-        """The number of axes of one row of inputs at one step; None if unknown."""
-        return getattr(self.cell, "feature_axes", None)
 
     def get_initial_state(
         self,

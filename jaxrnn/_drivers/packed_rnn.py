@@ -96,7 +96,7 @@ def packed_rnn(
     # If sequences start from zeros, the first step of each sequence is a reset.
     first, restarts = None, Restarts(starts >= 0, None)
     bound = bound_or_none(cell)
-    if initial_state is not None or not (bound and bound.starts_from_zeros):
+    if initial_state is not None or not (bound and bound.cell.starts_from_zeros):
         first, states = _states_at_starts(inputs, starts, state, axis)
         restarts = Restarts(restarts.where, states, starts)
     steps = Steps(

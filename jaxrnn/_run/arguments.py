@@ -18,6 +18,7 @@ from .._base.inputs import (
 from .._base.trees import has_read_only, is_tensor_array, named_leaves, with_structure
 from .._base.typing import Array, ArrayLike, AxisSize, Lengths, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
+from .run import Choice
 
 IMPLEMENTATIONS = "xla", "native"
 
@@ -160,3 +161,13 @@ def as_implementation(implementation: str | None) -> str | None:
         fix += "which runs every cell on GPUs."
     expect(is_known, "implementation", f"be {what}", implementation, fix)
     return implementation
+
+
+def check_implementation(asked: str | None, choice: Choice) -> None:
+    """Raises ValueError if the requested implementation cannot run the cell."""
+    if asked not in (None, "xla", choice.name):
+        reason = choice.reason or f"the cell runs in the loop {choice.name!r}"
+        raise ValueError(
+            f"`implementation` {asked!r} cannot run this cell on these sequences: "
+            f"{reason}. Omit `implementation` to use XLA's loop."
+        )

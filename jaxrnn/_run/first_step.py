@@ -116,7 +116,8 @@ def probe(
 
 def _check_one_batch_axis(cell: Any, inputs: PyTree) -> None:
     """Raises ValueError if vectors come with several batch axes."""
-    features = getattr(cell, "feature_axes", None)
+    bound = bound_or_none(cell)
+    features = getattr(bound.cell if bound else cell, "feature_axes", None)
     if features is None:
         return
     axes = counted(features, "feature axis", "feature axes")

@@ -93,8 +93,8 @@ class Steps:
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row up to its last valid
-            step; None if all steps are valid. `with_wide_lengths` makes them `[batch,
-            size]`.
+            step; None if all steps are valid. XLA's loop may repeat each length:
+            `[batch, size]`.
         steps_to_run: The number of steps that TensorFlow's loop would run, an int32
             scalar. For a whole run, this number is the maximum length, at least 1; for
             a segment, the number may be 0. None if there are no lengths.
@@ -113,7 +113,7 @@ class Steps:
         axis: The time axis of inputs and outputs, 0 or 1.
         returns_states: Whether a run returns a pair `(output, new_state)` for every
             step instead of only the output. New states may be arbitrary in finished
-            rows; `keep_last` replaces these states.
+            rows; `run_cell` replaces these states.
         rows_interact: See `RNNCell.rows_interact`.
     """
 
@@ -151,25 +151,6 @@ class Steps:
         found = stand_in(self._alive(jnp.int32(0)), inputs, state)
         return dataclasses.replace(self, stand_in=found)
 
-    def with_wide_lengths(self, masked: PyTree) -> "Steps":
-        """Returns the same steps, with each row's length repeated: `[batch, size]`.
-
-        On a TPU, a comparison of lengths `[batch]` costs as much as an element-wise
-        update of the state, but a comparison of lengths as wide as the state is fused
-        with the selects. An optimization barrier keeps XLA from undoing the copies.
-
-        Args:
-            masked: The arrays to mask, or their types. The lengths stay `[batch]`
-                unless all leaves are `[batch, size]`.
-        """
-        shapes = [leaf.shape for leaf in jax.tree.leaves(masked)]
-        if self.lengths is None or any(len(shape) != 2 for shape in shapes):
-            return self
-        size = max([1, *(size for _, size in shapes)])
-        lengths = jnp.expand_dims(self.lengths, 1)
-        lengths = jnp.broadcast_to(lengths, (*self.lengths.shape, size))
-        return dataclasses.replace(self, lengths=jax.lax.optimization_barrier(lengths))
-
     @property
     def restart_states(self) -> PyTree:
         """The states that rows get at restarts; None if there are no restarts."""
@@ -181,20 +162,6 @@ class Steps:
             return self
         restarts = dataclasses.replace(self.restarts, states=restart_states)
         return dataclasses.replace(self, restarts=restarts)
-
-    @property
-    def state_numbers(self) -> Array | None:
-        """The index of the restart state that a row gets before a step; -1 for none.
-
-        For a reset, this is the index of the row; for a first step, of the sequence.
-        The array is int32, in the layout of the inputs; None if there are no restarts.
-        """
-        restarts = self.restarts
-        if restarts is None or not restarts.are_resets:
-            return restarts and restarts.numbers
-        rows = jnp.arange(restarts.where.shape[1 - self.axis], dtype=jnp.int32)
-        rows = jnp.expand_dims(rows, self.axis)
-        return jnp.where(restarts.where, rows, jnp.int32(-1))
 
     def _map_sequences(self, fn: Callable[[Array], Array]) -> "Steps":
         """Applies `fn` to the arrays that have a time axis."""
@@ -301,16 +268,6 @@ class Steps:
         """Replaces sequences by zeros at steps where a row is finished."""
         alive = self.alive_steps()
         return tree if alive is None else zero_unless(alive, tree)
-
-    def keep_last(self, new_states: PyTree, last: PyTree) -> PyTree:
-        """Replaces new states past a row's length by the row's last state.
-
-        Args:
-            new_states: The new states of all steps, each leaf `[batch, time, ...]`, or
-                `[time, batch, ...]` if `axis` is 0.
-            last: The last state of each row, each leaf `[batch, ...]`.
-        """
-        return self.fill_finished(new_states, last)
 
     def time_first(self) -> "Steps":
         """Returns a copy of the steps for sequences `[time, batch, ...]`."""

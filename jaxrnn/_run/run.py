@@ -91,16 +91,6 @@ class Choice:
             return self
         return dataclasses.replace(self, loop=functools.partial(run, self.loop))
 
-    def check(self, run: Run) -> None:
-        """Raises ValueError if the requested implementation cannot run the cell."""
-        asked = run.implementation
-        if asked not in (None, "xla", self.name):
-            reason = self.reason or f"the cell runs in the loop {self.name!r}"
-            raise ValueError(
-                f"`implementation` {asked!r} cannot run this cell on these sequences: "
-                f"{reason}. Omit `implementation` to use XLA's loop."
-            )
-
 
 def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
     """Maps `fn` over steps, so that a matrix product in `fn` covers all steps.

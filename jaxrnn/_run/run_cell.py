@@ -6,25 +6,25 @@ A driver, such as `dynamic_rnn`, checks its arguments and makes a `Run` and `Opt
 
 import dataclasses
 import logging
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from .._base import trees
+from .._base import cell_keys, trees
 from .._base.cell_keys import cell_at_step
 from .._base.derivatives import closed_over, summed_in_float32
 from .._base.errors import counted, expect
 from .._base.inputs import check_rows_of_state
 from .._base.sharding import as_rows_of, explicit_mesh_of, lay_out
 from .._base.trees import has_read_only, with_read_only, without_read_only
-from .._base.typing import Array, DType, PyTree, RNNCellLike, bound_or_none
+from .._base.typing import Array, DType, Key, PyTree, RNNCellLike, bound_or_none
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
 from . import masking, reorder
-from .arguments import as_reset_state, check_has_rows
+from .arguments import as_reset_state, check_has_rows, check_implementation
 from .first_step import call_start, fix_of_rows, probe, rows_interact, zero_state
 from .masking import Steps
 from .run import Choice, Run, batch_maximum
@@ -131,7 +131,7 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
         must = f"have {counted(rows, 'row')} or be a scalar"
         check_rows_of_state(state, rows, must, fix_of_rows(cell, state, rows, time))
         given = with_capacity_for(restarts.states, time)
-        are_zeros = bool(given is None and bound and bound.starts_from_zeros)
+        are_zeros = bool(given is None and bound and bound.cell.starts_from_zeros)
         restarts = dataclasses.replace(restarts, are_zeros=are_zeros)
         where = steps.swap_rows(restarts.where)
         reset_states = without_read_only(as_reset_state(given, zeros, state))
@@ -215,8 +215,9 @@ def _choose(cell: Any, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
         if plan.segments and isinstance(steps.time, int):
             time = min(steps.time, *plan.segments)
             steps = dataclasses.replace(steps, time=time)
-        choice = bound.choose_loop(run.replace(steps=steps))
-    choice.check(run)
+        at_once = run.replace(steps=steps, keys=_keys(bound, steps))
+        choice = bound.cell.choose_loop(bound.params, at_once)
+    check_implementation(run.implementation, choice)
     name = type(bound.cell if bound else cell).__name__
     because = f", because {choice.reason}" if choice.reason else ""
     _log.debug("%s runs in the loop %r%s", name, choice.name, because)
@@ -256,9 +257,10 @@ def run_ready(
         steps = steps.with_restart_states(restart_states())
         if loop is None:
             return scan_steps(apply, inputs, state, steps, options.unroll)
-        segment = run.replace(inputs=inputs, state=state, steps=steps)
         bound: Any = cell_in_loop()
-        outputs, last = bound.run_in(loop, segment)
+        keys = _keys(bound, steps)
+        segment = run.replace(inputs=inputs, state=state, steps=steps, keys=keys)
+        outputs, last = loop(bound.params, segment)
         return outputs, trees.with_structure(state, last)
 
     plan = options.plan
@@ -275,8 +277,15 @@ def run_ready(
     if states is not None and ready.valid is not None:
         states = ready.valid.states(states, run.state, steps.axis)
     elif states is not None:
-        states = steps.keep_last(states, last)
+        states = steps.fill_finished(states, last)
     return outputs, with_read_only(last, given), states
+
+
+def _keys(bound: Any, steps: Steps) -> Callable[[Array], Key] | None:
+    """A function that returns the random key of each step; None without a key."""
+    if bound.key is None:
+        return None
+    return lambda t: cell_keys.at_step(bound.key, steps.index_in_run(t))
 
 
 def _whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:

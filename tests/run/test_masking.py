@@ -10,7 +10,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell
-from jaxrnn._run.masking import Steps
 from jaxrnn._run.reorder import delay_resets
 
 F64 = jnp.float64
@@ -135,15 +134,3 @@ def test_a_mask_is_checked_before_it_is_reversed():
     module = jaxrnn.linen.RNN(GRU, reverse=True)
     with pytest.raises(ValueError, match="`mask`"):
         module.init(jax.random.key(0), X, mask=MASK[0])
-
-
-def test_wide_lengths_mask_as_lengths_do():
-    """Wide lengths also mask arrays that are narrower or wider."""
-    lengths = np.array([0, 1, 2], np.int32)
-    steps = Steps(lengths=lengths, steps_to_run=np.int32(2), time=2, axis=0)
-    full = lambda value: {size: np.full((3, size), value) for size in (0, 1, 3, 5)}
-    old, new, output = map(full, (1.0, 2.0, np.nan))
-    for t in map(jnp.int32, range(2)):
-        want = steps.mask_step(t, old, new, output)
-        got = steps.with_wide_lengths(old[3]).mask_step(t, old, new, output)
-        chex.assert_trees_all_equal(got, want)

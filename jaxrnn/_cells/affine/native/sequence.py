@@ -90,6 +90,20 @@ def native_sequence(
     return loop.run(*xla_loop.primals_of(cell, params, run))
 
 
+def _state_numbers(steps: Steps) -> Array | None:
+    """The index of the restart state that a row gets before a step; -1 for none.
+
+    For a reset, this is the index of the row; for a first step, of the sequence. The
+    array is int32, in the layout of the inputs; None if there are no restarts.
+    """
+    restarts = steps.restarts
+    if restarts is None or not restarts.are_resets:
+        return restarts and restarts.numbers
+    rows = jnp.arange(restarts.where.shape[1 - steps.axis], dtype=jnp.int32)
+    rows = jnp.expand_dims(rows, steps.axis)
+    return jnp.where(restarts.where, rows, jnp.int32(-1))
+
+
 class NativeLoop:
     """A cell's forward and backward loops; XLA's loop computes other derivatives.
 
@@ -210,7 +224,7 @@ class NativeLoop:
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
         args = ForwardArgs(
             lengths=row_lengths(primals.xs, steps),
-            state_numbers=steps.state_numbers,
+            state_numbers=_state_numbers(steps),
             x=primals.xs,
             weights=[(p["kernel"], p.get("bias")) for p in primals.products],
             elementwise=self._stacked(primals.elementwise),
@@ -239,7 +253,7 @@ class NativeLoop:
             ct_outputs = ct_outputs + ct_h
         args = BackwardArgs(
             lengths=row_lengths(primals.xs, steps),
-            state_numbers=steps.state_numbers,
+            state_numbers=_state_numbers(steps),
             kernels=[product["kernel"] for product in primals.products],
             elementwise=self._stacked(primals.elementwise),
             zs=zs,
