@@ -26,7 +26,8 @@ from .._base.typing import (
     bound_or_none,
 )
 from .._hints import with_hints
-from .._run.first_step import call_start, one_step, text_of, zero_state
+from .._run.arguments import text_of
+from .._run.first_step import call_start, one_step, zero_state
 from .._run.masking import first_inputs
 from ..memory import Keep, Nested, Offload, Recompute, Strategy, as_strategy
 from .arguments import check_is_unbound_cell

@@ -12,7 +12,8 @@ from .._base.typing import Array, DType, PyTree, RNNCellLike, bound_or_none
 from .._batching.packed_sequences import PackedSequences, check_whole, with_first_axes
 from .._hints import with_hints
 from .._run import masking
-from .._run.first_step import fix_of_rows, rows_interact, zero_state
+from .._run.arguments import fix_of_rows
+from .._run.first_step import rows_interact, zero_state
 from .._run.masking import Restarts, Steps, read_rows
 from .._run.run import Run
 from .._run.run_cell import Options, run_cell

@@ -25,11 +25,9 @@ from .._base.typing import (
 from .._batching.packed_sequences import check_not_packed
 from .._hints import with_hints
 from .._run import masking
-from .._run.arguments import as_initial_state
+from .._run.arguments import as_initial_state, as_pair, fix_of_rows
 from .._run.first_step import (
-    as_pair,
     call_start,
-    fix_of_rows,
     one_step,
     probe,
     rows_interact,

@@ -1,12 +1,17 @@
-"""Checks of the arguments of a run: its mask, its resets, and its states."""
+"""Checks of the arguments of a run, and the words of their messages.
+
+In the order of a run: its states, mask and resets, the loop that the user asked for,
+one step of the cell, and time that is divided over devices.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_instance
-from .._base.errors import expect, is_key
+from .._base.arguments import check_instance, is_list_of
+from .._base.errors import Verbatim, counted, expect, is_key
 from .._base.inputs import (
     as_arrays,
     as_step_booleans,
@@ -15,10 +20,26 @@ from .._base.inputs import (
     to_all_rows,
     warn_of_plain_pair,
 )
-from .._base.trees import has_read_only, is_tensor_array, named_leaves, with_structure
-from .._base.typing import Array, ArrayLike, AxisSize, Lengths, PyTree, RNNCellLike
+from .._base.sharding import varying_axes
+from .._base.trees import (
+    TensorShape,
+    has_read_only,
+    is_tensor_array,
+    named_leaves,
+    with_structure,
+    without_read_only,
+)
+from .._base.typing import (
+    Array,
+    ArrayLike,
+    AxisSize,
+    Lengths,
+    PyTree,
+    RNNCellLike,
+    bound_or_none,
+)
 from .._tensor_array.carried import with_capacity_for
-from .run import Choice
+from .run import Choice, Run
 
 IMPLEMENTATIONS = "xla", "native"
 
@@ -171,3 +192,91 @@ def check_implementation(asked: str | None, choice: Choice) -> None:
             f"`implementation` {asked!r} cannot run this cell on these sequences: "
             f"{reason}. Omit `implementation` to use XLA's loop."
         )
+
+
+def text_of(cell: Any) -> str:
+    """A cell in messages: the `repr` without parameters, or the name of a class."""
+    bound = bound_or_none(cell)
+    return repr(bound.cell) if bound else type(cell).__name__
+
+
+def fix_of_rows(cell: Any, state: PyTree, rows: int, time: Any = None) -> str:
+    """What to do if an initial state lacks its batch axis, or has a row per step."""
+    own = jax.tree.leaves(without_read_only(state), is_leaf=is_tensor_array)
+    for leaf, size in zip(own, jax.tree.leaves(cell.state_size), strict=False):
+        shape = tuple(size) if isinstance(size, TensorShape) else (size,)
+        if shape and not is_tensor_array(leaf) and leaf.shape == shape:
+            return to_all_rows((rows, *shape))
+    sizes = {leaf.shape[:1] for leaf in own if not is_tensor_array(leaf)}
+    is_per_step = time != 0 and sizes == {(time,)}
+    return f"The inputs have {time} steps: check `time_major`." if is_per_step else ""
+
+
+def check_one_batch_axis(cell: Any, inputs: PyTree) -> None:
+    """Raises ValueError if vectors come with several batch axes."""
+    bound = bound_or_none(cell)
+    features = getattr(bound.cell if bound else cell, "feature_axes", None)
+    if features is None:
+        return
+    axes = counted(features, "feature axis", "feature axes")
+    must = f"have 1 batch axis and {axes} at each step"
+    fix = (
+        "Merge the batch axes, as in `inputs.reshape(-1, *inputs.shape[-2:])`, or use "
+        "a module `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`, which takes several."
+    )
+    for name, leaf in named_leaves("inputs", inputs, is_tensor_array):
+        expect(leaf.ndim <= 1 + features, name, must, leaf, fix)
+
+
+def as_pair(result: PyTree) -> tuple[PyTree, PyTree]:
+    """Returns the output and the new state from the result of a cell.
+
+    Raises:
+        ValueError: If the result is not a pair.
+    """
+    must = "return a pair (output, new_state)"
+    fix = "A state of several arrays is one nest: `return output, (c, h)`."
+    expect(is_list_of(result, 2), "cell", must, result, fix)
+    output, new_state = result
+    return output, new_state
+
+
+def check_axis_name(name: Any, inputs: PyTree) -> None:
+    """Raises an error unless the inputs are divided over an axis of `shard_map`."""
+    what = "the name of a mesh axis of `jax.shard_map`"
+    check_instance("axis_name", name, str | tuple, what)
+    try:
+        index = jax.lax.axis_index(name)
+    except NameError as error:
+        fix = "On an explicit mesh, omit it."
+        text = f"`axis_name` must be {what} around this call, got {name!r}. {fix}"
+        raise ValueError(text) from error
+    # Without `check_vma`, types do not tell what varies, and no axis is missing.
+    missing = varying_axes(index) - varying_axes(jax.tree.leaves(inputs)[0])
+    must = f"be divided over the mesh axis {name!r} along time"
+    fix = f"Pass `P(None, {name!r})` in `in_specs`, or omit `axis_name`."
+    expect(not missing, "inputs", must, inputs, fix)
+
+
+def transition_of(cell: Any) -> Any:
+    """The cell's transition; raises ValueError if it has none."""
+    bound = bound_or_none(cell)
+    transition = bound and bound.cell.transition()
+    must = "be a linear recurrence or a matrix memory where time is divided"
+    fix = (
+        "Each step of other cells needs the state after the previous step. Divide the "
+        "rows instead; for long sequences, pass `swap_memory`. For a stack, call "
+        "`dynamic_rnn` for each layer, and add residuals and dropout outside."
+    )
+    expect(transition is not None, "cell", must, Verbatim(text_of(cell)), fix)
+    return transition
+
+
+def check_rows_of_states(run: Run) -> None:
+    """Raises ValueError unless the states of a run have the rows of its inputs."""
+    rows = jax.tree.leaves(run.inputs)[0].shape[1 - run.steps.axis]
+    states = {"initial_state": run.state, "reset_state": run.steps.restart_states}
+    for name_of_state, state in states.items():
+        for leaf_name, leaf in named_leaves(name_of_state, state):
+            fits = leaf is None or leaf.shape[:1] == (rows,)
+            expect(fits, leaf_name, f"have {rows} rows, as the inputs have", leaf)

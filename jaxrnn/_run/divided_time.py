@@ -20,21 +20,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from .._base.arguments import check_instance
 from .._base.derivatives import summed_in_float32
-from .._base.errors import Verbatim, expect
 from .._base.math import widened
 from .._base.sharding import (
     as_varying_as,
     explicit_axes_of,
     explicit_mesh_of,
-    varying_axes,
     whole_on_explicit_mesh,
 )
-from .._base.trees import named_leaves, with_structure
+from .._base.trees import with_structure
 from .._base.typing import Array, PyTree, RNNCellLike, bound_or_none
 from . import masking
-from .first_step import text_of
+from .arguments import check_axis_name, check_rows_of_states, transition_of
 from .masking import Steps
 from .run import Run
 from .run_cell import Options, prepared, run_ready
@@ -60,13 +57,8 @@ def run_on_mesh(
     Raises:
         ValueError: If the cell has no `Transition`, or a state has other rows.
     """
-    _transition(cell)
-    rows = jax.tree.leaves(run.inputs)[0].shape[1 - run.steps.axis]
-    states = {"initial_state": run.state, "reset_state": run.steps.restart_states}
-    for name_of_state, state in states.items():
-        for leaf_name, leaf in named_leaves(name_of_state, state):
-            fits = leaf is None or leaf.shape[:1] == (rows,)
-            expect(fits, leaf_name, f"have {rows} rows, as the inputs have", leaf)
+    transition_of(cell)
+    check_rows_of_states(run)
     version = bound_or_none(cell).version
     if version is not None:
         return _compiled(cell, run, options, spec, version)
@@ -129,8 +121,8 @@ def run_part(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Result
         ValueError: If the cell has no `Transition`, or the inputs are not divided over
             the axis.
     """
-    _check_axis(name, run.inputs)
-    transition = _transition(cell)
+    check_axis_name(name, run.inputs)
+    transition = transition_of(cell)
     cell = as_varying_as(run.inputs, cell)
     ready = prepared(cell, run.replace(steps=_of_part(run.steps, name)), options)
     count = jax.lax.axis_size(name)
@@ -140,37 +132,6 @@ def run_part(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Result
     outputs, last, states = run_ready(ready, ready.state, options)
     last = masking.zero_unless(jax.lax.axis_index(name) == count - 1, last)
     return outputs, jax.lax.psum(last, name), states
-
-
-def _check_axis(name: Any, inputs: PyTree) -> None:
-    """Raises an error unless the inputs are divided over an axis of `shard_map`."""
-    what = "the name of a mesh axis of `jax.shard_map`"
-    check_instance("axis_name", name, str | tuple, what)
-    try:
-        index = jax.lax.axis_index(name)
-    except NameError as error:
-        fix = "On an explicit mesh, omit it."
-        text = f"`axis_name` must be {what} around this call, got {name!r}. {fix}"
-        raise ValueError(text) from error
-    # Without `check_vma`, types do not tell what varies, and no axis is missing.
-    missing = varying_axes(index) - varying_axes(jax.tree.leaves(inputs)[0])
-    must = f"be divided over the mesh axis {name!r} along time"
-    fix = f"Pass `P(None, {name!r})` in `in_specs`, or omit `axis_name`."
-    expect(not missing, "inputs", must, inputs, fix)
-
-
-def _transition(cell: Any) -> Any:
-    """The cell's transition; raises ValueError if it has none."""
-    bound = bound_or_none(cell)
-    transition = bound and bound.cell.transition()
-    must = "be a linear recurrence or a matrix memory where time is divided"
-    fix = (
-        "Each step of other cells needs the state after the previous step. Divide the "
-        "rows instead; for long sequences, pass `swap_memory`. For a stack, call "
-        "`dynamic_rnn` for each layer, and add residuals and dropout outside."
-    )
-    expect(transition is not None, "cell", must, Verbatim(text_of(cell)), fix)
-    return transition
 
 
 def _of_part(steps: Steps, name: Any) -> Steps:

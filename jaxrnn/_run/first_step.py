@@ -8,57 +8,26 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import is_list_of
-from .._base.errors import counted, describe_leaves, error_note, expect
+from .._base.errors import counted, describe_leaves, error_note
 from .._base.inputs import (
     as_arrays,
     check_like,
     check_no_plain_tuple,
     check_rows_of_state,
-    to_all_rows,
 )
 from .._base.trees import (
-    TensorShape,
     has_read_only,
-    is_tensor_array,
-    named_leaves,
     types_of_size,
-    without_read_only,
 )
 from .._base.typing import (
     DType,
     PyTree,
     RNNCellLike,
-    bound_or_none,
 )
 from .._tensor_array.carried import with_known_shapes
+from .arguments import as_pair, check_one_batch_axis, fix_of_rows
 
 _SEVERAL_DTYPES = "For outputs of several dtypes, use `raw_rnn`."
-
-
-def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
-    """Returns the cell's zero state, from `get_initial_state` or `zero_state`."""
-    if hasattr(cell, "get_initial_state"):
-        state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
-    else:
-        state = cell.zero_state(batch_size, dtype)
-    return as_arrays("cell.zero_state()", state)
-
-
-def rows_interact(cell: Any) -> bool:
-    """Whether the cell declares that its rows interact; see `RNNCell`."""
-    return getattr(cell, "rows_interact", False)
-
-
-def text_of(cell: Any) -> str:
-    """A cell in messages: the `repr` without parameters, or the name of a class."""
-    bound = bound_or_none(cell)
-    return repr(bound.cell) if bound else type(cell).__name__
-
-
-def call_start(cell: Any, state: PyTree) -> PyTree:
-    """Calls `cell.start` to prepare a state that has read-only parts."""
-    return cell.start(state) if has_read_only(state) else state
 
 
 def probe(
@@ -90,7 +59,7 @@ def probe(
             types; if the output does not have `output_dtype`.
     """
     rows, *_ = jax.tree.leaves(inputs)[0].shape
-    _check_one_batch_axis(cell, inputs)
+    check_one_batch_axis(cell, inputs)
     rows_fix = fix_of_rows(cell, state, rows, time)
     output, new_state = one_step(cell, inputs, state, rows_fix)
     if strict:
@@ -114,34 +83,6 @@ def probe(
     return state
 
 
-def _check_one_batch_axis(cell: Any, inputs: PyTree) -> None:
-    """Raises ValueError if vectors come with several batch axes."""
-    bound = bound_or_none(cell)
-    features = getattr(bound.cell if bound else cell, "feature_axes", None)
-    if features is None:
-        return
-    axes = counted(features, "feature axis", "feature axes")
-    must = f"have 1 batch axis and {axes} at each step"
-    fix = (
-        "Merge the batch axes, as in `inputs.reshape(-1, *inputs.shape[-2:])`, or use "
-        "a module `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`, which takes several."
-    )
-    for name, leaf in named_leaves("inputs", inputs, is_tensor_array):
-        expect(leaf.ndim <= 1 + features, name, must, leaf, fix)
-
-
-def fix_of_rows(cell: Any, state: PyTree, rows: int, time: Any = None) -> str:
-    """What to do if an initial state lacks its batch axis, or has a row per step."""
-    own = jax.tree.leaves(without_read_only(state), is_leaf=is_tensor_array)
-    for leaf, size in zip(own, jax.tree.leaves(cell.state_size), strict=False):
-        shape = tuple(size) if isinstance(size, TensorShape) else (size,)
-        if shape and not is_tensor_array(leaf) and leaf.shape == shape:
-            return to_all_rows((rows, *shape))
-    sizes = {leaf.shape[:1] for leaf in own if not is_tensor_array(leaf)}
-    is_per_step = time != 0 and sizes == {(time,)}
-    return f"The inputs have {time} steps: check `time_major`." if is_per_step else ""
-
-
 def one_step(cell: Callable, inputs: PyTree, state: PyTree, fix: str = "") -> tuple:
     """Returns the types of `(output, new_state)`; adds a note to the cell's errors."""
     args = f"inputs {describe_leaves(inputs)} and state {describe_leaves(state)}"
@@ -150,14 +91,20 @@ def one_step(cell: Callable, inputs: PyTree, state: PyTree, fix: str = "") -> tu
     return as_pair(result)
 
 
-def as_pair(result: PyTree) -> tuple[PyTree, PyTree]:
-    """Returns the output and the new state from the result of a cell.
+def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
+    """Returns the cell's zero state, from `get_initial_state` or `zero_state`."""
+    if hasattr(cell, "get_initial_state"):
+        state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
+    else:
+        state = cell.zero_state(batch_size, dtype)
+    return as_arrays("cell.zero_state()", state)
 
-    Raises:
-        ValueError: If the result is not a pair.
-    """
-    must = "return a pair (output, new_state)"
-    fix = "A state of several arrays is one nest: `return output, (c, h)`."
-    expect(is_list_of(result, 2), "cell", must, result, fix)
-    output, new_state = result
-    return output, new_state
+
+def rows_interact(cell: Any) -> bool:
+    """Whether the cell declares that its rows interact; see `RNNCell`."""
+    return getattr(cell, "rows_interact", False)
+
+
+def call_start(cell: Any, state: PyTree) -> PyTree:
+    """Calls `cell.start` to prepare a state that has read-only parts."""
+    return cell.start(state) if has_read_only(state) else state

@@ -24,10 +24,15 @@ from .._base.typing import Array, DType, Key, PyTree, RNNCellLike, bound_or_none
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
 from . import masking, reorder
-from .arguments import as_reset_state, check_has_rows, check_implementation
-from .first_step import call_start, fix_of_rows, probe, rows_interact, zero_state
+from .arguments import (
+    as_reset_state,
+    check_has_rows,
+    check_implementation,
+    fix_of_rows,
+)
+from .first_step import call_start, probe, rows_interact, zero_state
 from .masking import Steps
-from .run import Choice, Run, batch_maximum
+from .run import Choice, Run
 from .scans import scan_steps, segmented_run
 
 _log = logging.getLogger("jaxrnn")
@@ -90,18 +95,18 @@ def run_cell(
     """
     bound = bound_or_none(cell)
     version = bound and bound.version
-    run_all = _run_prepared if version is None else _compiled
+    run_all = _prepare_and_run if version is None else _compiled
     return run_all(cell, run, options, version)
 
 
-def _run_prepared(
+def _prepare_and_run(
     cell: RNNCellLike, run: Run, options: Options, version: Hashable
 ) -> tuple[PyTree, PyTree, PyTree]:
     del version  # Of the compiled function.
     return run_ready(prepared(cell, run, options), run.state, options)
 
 
-_compiled = jax.jit(_run_prepared, static_argnames=("options", "version"))
+_compiled = jax.jit(_prepare_and_run, static_argnames=("options", "version"))
 
 
 def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
@@ -163,7 +168,7 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     state, where, reset_states = arrays
     steps_to_run = None
     if lengths is not None:  # TensorFlow's loop runs at least one step.
-        steps_to_run = batch_maximum(jnp.max(lengths, initial=1))
+        steps_to_run = _batch_maximum(jnp.max(lengths, initial=1))
     if restarts is not None and where is not None:
         if lengths is not None:  # Drop the resets past a row's length.
             where &= jnp.arange(time, dtype=jnp.int32)[None] < lengths[:, None]
@@ -318,3 +323,19 @@ def _whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))
 
     return trees.map_named("inputs", put, xs)
+
+
+@jax.custom_batching.custom_vmap
+def _batch_maximum(x: Array) -> Array:
+    """Returns `x`; under `vmap`, its maximum over the mapped axis, without that axis.
+
+    If each mapped entry had its own number of steps, every step would have to select
+    between the old and the new carry, including all buffers.
+    """
+    return x
+
+
+@_batch_maximum.def_vmap
+def _of_mapped(axis_size: int, in_batched: Any, x: Array) -> Any:
+    del axis_size, in_batched
+    return _batch_maximum(jnp.max(x, axis=0)), False

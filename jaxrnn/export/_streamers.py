@@ -37,8 +37,8 @@ from .._drivers.arguments import check_both_lists, check_is_cell
 from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._run import masking
-from .._run.arguments import as_reset_state, as_resets
-from .._run.first_step import call_start, fix_of_rows, zero_state
+from .._run.arguments import as_reset_state, as_resets, fix_of_rows
+from .._run.first_step import call_start, zero_state
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
