@@ -25,13 +25,14 @@ from .._base.derivatives import (
     in_reverse,
     jvp_of_perturbed,
     summed_in_float32,
+    without_checks,
 )
 from .._base.errors import is_key
 from .._base.math import where
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, AxisSize, PyTree
 from ..memory import STATE, CheckpointPlan
-from .scans import in_scan, named, save_on_host, without_checks
+from .scans import checkpointed, named, save_on_host
 
 Step = Callable[[Array, Any], tuple[Any, PyTree]]
 """`step(t, carry) -> (carry, y)` runs step t."""
@@ -167,7 +168,7 @@ class _Loop:
             # Integers are named too. Otherwise, the backward pass would recompute them
             # from the start of the segment.
             saved = jax.tree.map(lambda x: checkpoint_name(x, STATE), position)
-            return in_scan(one_step)(saved)
+            return checkpointed(one_step)(saved)
 
         outer_count, *counts = self._counts()
         body = from_named_carry if self._saves_each_carry else one_step
@@ -230,7 +231,7 @@ class _Loop:
             policy = jax.checkpoint_policies.save_only_these_names(STATE)
         # Checkpoint the whole `cond`, because checkpointing only its branch `run` would
         # save a copy of everything that `run` closes over.
-        return in_scan(segment, policy)
+        return checkpointed(segment, policy)
 
     def _scan(
         self, body: Callable, position: Position, count: Any, steps: Any

@@ -10,6 +10,69 @@ from .._base.sharding import as_rows_of
 from .._base.typing import Array, PyTree
 
 
+class ValidSteps(NamedTuple):
+    """The positions of the valid steps of a mask, which may have gaps.
+
+    The valid steps are moved to the front of each row, so that lengths describe these
+    steps. Every loop supports lengths, and no loop needs to compute the masked steps.
+    Below, *the run* consists of the moved steps; *the row* is the sequence that the
+    user passed.
+
+    Attributes:
+        lengths: int32 `[batch]`, the number of valid steps of each row.
+        sources: int32 `[batch, time]`, the index in the row of step t of the run. The
+            masked steps follow the valid steps, in order.
+        places: int32 `[batch, time]`, the inverse of `sources`.
+        last: int32 `[batch, time]`, the index in the run of the last valid step up to
+            step t of the row; -1 before the first valid step.
+    """
+
+    lengths: Array
+    sources: Array
+    places: Array
+    last: Array
+
+    @classmethod
+    def of(cls, mask: Array) -> "ValidSteps":
+        """Returns the positions for a mask, bool `[batch, time]`."""
+        last = jnp.cumsum(mask, 1, dtype=jnp.int32) - 1
+        lengths = jnp.sum(mask, 1, dtype=jnp.int32)
+        masked = lengths[:, None] + jnp.cumsum(~mask, 1, dtype=jnp.int32) - 1
+        places = jnp.where(mask, last, masked)
+        ts = jnp.arange(mask.shape[1], dtype=jnp.int32)
+
+        def inverse(places: Array) -> Array:
+            at = jnp.zeros_like(places).at[places]
+            return at.set(ts, mode="promise_in_bounds", unique_indices=True)
+
+        return cls(lengths, jax.vmap(inverse)(places), places, last)
+
+    def to_front(self, tree: PyTree, axis: int) -> PyTree:
+        """Reorders sequences from the order of the row to the order of the run."""
+        return read_steps(tree, self.sources, axis)
+
+    def to_places(self, outputs: PyTree, axis: int) -> PyTree:
+        """Moves the run's outputs to their steps in the row; masked steps get zeros."""
+        return read_steps(outputs, self.places, axis)
+
+    def states(self, states: PyTree, first: PyTree, axis: int) -> PyTree:
+        """Returns the state after each step of the row; masked steps keep the state.
+
+        Args:
+            states: The states after the steps of the run.
+            first: The state before the first step, each leaf `[batch, ...]`.
+            axis: The time axis of `states`.
+        """
+        last = jnp.swapaxes(self.last, 1, axis)
+        states = read_steps(states, jnp.maximum(self.last, 0), axis, unique=False)
+
+        def select(states: Array, first: Array) -> Array:
+            first = jnp.expand_dims(first, axis)
+            return jnp.where(expand_rows(last >= 0, states), states, first)
+
+        return jax.tree.map(select, states, first)
+
+
 def delay_resets(where: Array, mask: Array) -> Array:
     """Moves a reset at a masked step to the row's next valid step.
 
@@ -94,66 +157,3 @@ def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> 
         return jax.vmap(read_row, (1 - axis, 0), 1 - axis)(x, rows)
 
     return jax.tree.map(read, tree)
-
-
-class ValidSteps(NamedTuple):
-    """The positions of the valid steps of a mask, which may have gaps.
-
-    The valid steps are moved to the front of each row, so that lengths describe these
-    steps. Every loop supports lengths, and no loop needs to compute the masked steps.
-    Below, *the run* consists of the moved steps; *the row* is the sequence that the
-    user passed.
-
-    Attributes:
-        lengths: int32 `[batch]`, the number of valid steps of each row.
-        sources: int32 `[batch, time]`, the index in the row of step t of the run. The
-            masked steps follow the valid steps, in order.
-        places: int32 `[batch, time]`, the inverse of `sources`.
-        last: int32 `[batch, time]`, the index in the run of the last valid step up to
-            step t of the row; -1 before the first valid step.
-    """
-
-    lengths: Array
-    sources: Array
-    places: Array
-    last: Array
-
-    @classmethod
-    def of(cls, mask: Array) -> "ValidSteps":
-        """Returns the positions for a mask, bool `[batch, time]`."""
-        last = jnp.cumsum(mask, 1, dtype=jnp.int32) - 1
-        lengths = jnp.sum(mask, 1, dtype=jnp.int32)
-        masked = lengths[:, None] + jnp.cumsum(~mask, 1, dtype=jnp.int32) - 1
-        places = jnp.where(mask, last, masked)
-        ts = jnp.arange(mask.shape[1], dtype=jnp.int32)
-
-        def inverse(places: Array) -> Array:
-            at = jnp.zeros_like(places).at[places]
-            return at.set(ts, mode="promise_in_bounds", unique_indices=True)
-
-        return cls(lengths, jax.vmap(inverse)(places), places, last)
-
-    def to_front(self, tree: PyTree, axis: int) -> PyTree:
-        """Reorders sequences from the order of the row to the order of the run."""
-        return read_steps(tree, self.sources, axis)
-
-    def to_places(self, outputs: PyTree, axis: int) -> PyTree:
-        """Moves the run's outputs to their steps in the row; masked steps get zeros."""
-        return read_steps(outputs, self.places, axis)
-
-    def states(self, states: PyTree, first: PyTree, axis: int) -> PyTree:
-        """Returns the state after each step of the row; masked steps keep the state.
-
-        Args:
-            states: The states after the steps of the run.
-            first: The state before the first step, each leaf `[batch, ...]`.
-            axis: The time axis of `states`.
-        """
-        last = jnp.swapaxes(self.last, 1, axis)
-        states = read_steps(states, jnp.maximum(self.last, 0), axis, unique=False)
-
-        def select(states: Array, first: Array) -> Array:
-            first = jnp.expand_dims(first, axis)
-            return jnp.where(expand_rows(last >= 0, states), states, first)
-
-        return jax.tree.map(select, states, first)

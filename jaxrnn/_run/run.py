@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 
 from .._base.typing import Array, Params, PyTree
 from .masking import Steps
@@ -90,37 +89,3 @@ class Choice:
         if self.loop is None:
             return self
         return dataclasses.replace(self, loop=functools.partial(run, self.loop))
-
-
-def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
-    """Maps `fn` over steps, so that a matrix product in `fn` covers all steps.
-
-    Args:
-        fn: A function of one step of each sequence, with leaves `[batch, ...]`, which
-            treats each row separately.
-        sequences: Each leaf `[batch, time, ...]`, or all `[time, batch, ...]`. The
-            values must be finite in finished rows too. Otherwise, derivatives may be
-            NaN.
-
-    Returns:
-        The results of `fn`, with the same first two axes as the sequences.
-    """
-    # Always map over the first axis, even if it is the batch axis and `fn` therefore
-    # treats steps as rows. A map over the second axis makes XLA transpose all arrays.
-    return jax.vmap(fn)(*sequences)
-
-
-@jax.custom_batching.custom_vmap
-def batch_maximum(x: Array) -> Array:
-    """Returns `x`; under `vmap`, its maximum over the mapped axis, without that axis.
-
-    If each mapped entry had its own number of steps, every step would have to select
-    between the old and the new carry, including all buffers.
-    """
-    return x
-
-
-@batch_maximum.def_vmap
-def _batch_maximum_of_all(axis_size: int, in_batched: Any, x: Array) -> Any:
-    del axis_size, in_batched
-    return batch_maximum(jnp.max(x, axis=0)), False

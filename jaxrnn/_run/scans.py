@@ -2,22 +2,22 @@
 
 * `scan_steps` runs a cell step by step. This scan is the reference: every faster loop
   must give the same results.
-* `ragged_scan` is a `lax.scan` that, on CPUs, skips chunks of steps after the longest
-  row has ended.
 * `segmented_run` runs a sequence segment by segment, to save less for the backward
   pass. A scan over segments, whose body is under `jax.checkpoint`, saves the state
   before each segment and reruns the segment in the backward pass. A policy can store
   named arrays in host memory between the forward and backward passes.
+* `ragged_scan` is a `lax.scan` that, on CPUs, skips chunks of steps after the longest
+  row has ended.
+* `at_each_step` maps a function over steps, which do not depend on each other.
 """
 
 import functools
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental import checkify
 
 from .._base.derivatives import summed_in_float32, with_tangent_of
 from .._base.math import is_float
@@ -38,8 +38,8 @@ RunSteps: TypeAlias = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
 
 # The range of chunk sizes, in steps. On a CPU, a loop skips the chunks after the end of
 # the longest row.
-LEAST = 8
-MOST = 16
+MIN_CHUNK = 8
+MAX_CHUNK = 16
 
 
 def scan_steps(
@@ -75,108 +75,6 @@ def scan_steps(
     unroll = unroll if isinstance(steps.time, int) else 1
     state, outputs = jax.lax.scan(step, state, (ts, steps.swap_time(xs)), unroll=unroll)
     return steps.swap_time(outputs), state
-
-
-def in_scan(body: Callable, policy: Callable | None = None) -> Callable:
-    """Checkpoints a scan's body; without a policy, saves only the body's arguments."""
-    return jax.checkpoint(body, prevent_cse=False, policy=policy)
-
-
-def ragged_scan(
-    body: Body,
-    carry: PyTree,
-    xs: PyTree,
-    steps_to_run: Array | None,
-    save_inputs_only: bool = False,
-    skipped: PyTree = None,
-) -> tuple[PyTree, PyTree]:
-    """Runs `lax.scan(body, carry, xs)`; on CPUs, skips most steps past `steps_to_run`.
-
-    The scan has a fixed number of iterations, so JAX can differentiate it in every
-    mode.
-
-    Args:
-        body: The function of one step. Steps after the first `steps_to_run` must not
-            change the carry, and no final result may depend on the stacked results of
-            these steps.
-        carry: The carry before the first step.
-        xs: The inputs of each step, each leaf `[time, ...]`. The last chunk is padded
-            with copies of the last step, except that bools are padded with False.
-        steps_to_run: The number of valid steps, an int32 scalar; None if all are valid.
-        save_inputs_only: Whether derivatives save only the inputs of each step and
-            recompute the residuals. If False, derivatives save the residuals.
-        skipped: The result to stack for a skipped step, with the structure of the
-            results of `body`; None for zeros.
-    """
-    step = in_scan(body) if save_inputs_only else body
-    time = jax.tree.leaves(xs)[0].shape[0]
-    if steps_to_run is None or time <= LEAST:
-        return jax.lax.scan(step, carry, xs)
-    size = chunk_size(time)
-    types = jax.eval_shape(step, carry, jax.tree.map(lambda x: x[0], xs))[1]
-
-    def skip(carry: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
-        if skipped is None:
-            return carry, zeros_of(types, size, (carry, part))
-        repeated = jax.tree.map(
-            lambda y: jnp.broadcast_to(y, (size, *y.shape)), skipped
-        )
-        return carry, as_varying_as((carry, part), repeated)
-
-    # Skip chunks on CPUs only. With `lax.cond`, the TPU compiler keeps no kernel in
-    # fast memory, and estimates 1.8 times as many cycles for an LSTM with 512 units. On
-    # a GPU, the host would wait for each condition before it starts a chunk.
-    skips = jax.lax.platform_dependent(cpu=lambda: True, default=lambda: False)
-
-    def chunk(carry: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
-        start, part = scanned
-        run = functools.partial(jax.lax.scan, step)
-        is_run = (start < steps_to_run) | ~skips
-        return jax.lax.cond(is_run, run, skip, carry, part)
-
-    count = -(-time // size)
-    parts = jax.tree.map(lambda x: in_chunks(x, count, size), xs)
-    starts = jnp.arange(count, dtype=jnp.int32) * size
-    # Checkpoint the whole chunk too. If only the steps were checkpointed, JAX would
-    # also save the inputs of `lax.cond`.
-    chunk = in_scan(chunk) if save_inputs_only else chunk
-    carry, ys = jax.lax.scan(chunk, carry, (starts, parts))
-    return carry, jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2)[:time], ys)
-
-
-def chunk_size(time: int) -> int:
-    """Returns the chunk size for which the last chunk needs the least padding."""
-    return min(range(MOST, LEAST - 1, -1), key=lambda size: -time % size)
-
-
-def in_chunks(x: Array, count: int, size: int) -> Array:
-    """Splits steps into chunks `[count, size, ...]`, padded at the end.
-
-    Padding repeats the last step, so the padding is finite if the inputs are finite.
-    Zeros would not do, because the derivative of a cell may not be finite at zeros.
-    Bools are padded with False, because all rows are finished at the added steps.
-    """
-    repeats_last = x.shape[0] > 0 and x.dtype != bool
-    last = x[-1:] if repeats_last else jnp.zeros((1, *x.shape[1:]), x.dtype)
-    filled = jnp.concatenate([x] + [last] * (count * size - x.shape[0]))
-    return filled.reshape(count, size, *x.shape[1:])
-
-
-def named(name: str, tree: PyTree) -> PyTree:
-    """Names the floating-point arrays of a tree, except scalars, which are small."""
-    return jax.tree.map(
-        lambda x: checkpoint_name(x, name) if is_float(x) and x.ndim > 0 else x, tree
-    )
-
-
-def save_on_host(names: tuple[str, ...]) -> Callable:
-    """Returns a policy of `jax.checkpoint` that saves named arrays on the host."""
-    return jax.checkpoint_policies.save_and_offload_only_these_names(
-        names_which_can_be_saved=[],
-        names_which_can_be_offloaded=list(names),
-        offload_src="device",
-        offload_dst="pinned_host",
-    )
 
 
 def segmented_run(
@@ -227,7 +125,7 @@ def segmented_run(
 
     def body(size: int) -> Callable:
         policy = save_on_host(on_host) if on_host else None
-        return in_scan(functools.partial(segment, size), policy)
+        return checkpointed(functools.partial(segment, size), policy)
 
     whole = count * size
     xs_first = steps.swap_time(xs)
@@ -257,10 +155,121 @@ def run_in_segments(
     return segmented_run(sizes, (), run, xs, state, steps)
 
 
-def without_checks(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """Returns the function without its run-time checks.
+def ragged_scan(
+    body: Body,
+    carry: PyTree,
+    xs: PyTree,
+    steps_to_run: Array | None,
+    save_inputs_only: bool = False,
+    skipped: PyTree = None,
+) -> tuple[PyTree, PyTree]:
+    """Runs `lax.scan(body, carry, xs)`; on CPUs, skips most steps past `steps_to_run`.
 
-    Checks have effects, which exported files cannot represent.
+    The scan has a fixed number of iterations, so JAX can differentiate it in every
+    mode.
+
+    Args:
+        body: The function of one step. Steps after the first `steps_to_run` must not
+            change the carry, and no final result may depend on the stacked results of
+            these steps.
+        carry: The carry before the first step.
+        xs: The inputs of each step, each leaf `[time, ...]`. The last chunk is padded
+            with copies of the last step, except that bools are padded with False.
+        steps_to_run: The number of valid steps, an int32 scalar; None if all are valid.
+        save_inputs_only: Whether derivatives save only the inputs of each step and
+            recompute the residuals. If False, derivatives save the residuals.
+        skipped: The result to stack for a skipped step, with the structure of the
+            results of `body`; None for zeros.
     """
-    checked = checkify.checkify(f, errors=frozenset())
-    return lambda *arguments: checked(*arguments)[1]
+    step = checkpointed(body) if save_inputs_only else body
+    time = jax.tree.leaves(xs)[0].shape[0]
+    if steps_to_run is None or time <= MIN_CHUNK:
+        return jax.lax.scan(step, carry, xs)
+    size = chunk_size(time)
+    types = jax.eval_shape(step, carry, jax.tree.map(lambda x: x[0], xs))[1]
+
+    def skip(carry: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
+        if skipped is None:
+            return carry, zeros_of(types, size, (carry, part))
+        repeated = jax.tree.map(
+            lambda y: jnp.broadcast_to(y, (size, *y.shape)), skipped
+        )
+        return carry, as_varying_as((carry, part), repeated)
+
+    # Skip chunks on CPUs only. With `lax.cond`, the TPU compiler keeps no kernel in
+    # fast memory, and estimates 1.8 times as many cycles for an LSTM with 512 units. On
+    # a GPU, the host would wait for each condition before it starts a chunk.
+    skips = jax.lax.platform_dependent(cpu=lambda: True, default=lambda: False)
+
+    def chunk(carry: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
+        start, part = scanned
+        run = functools.partial(jax.lax.scan, step)
+        is_run = (start < steps_to_run) | ~skips
+        return jax.lax.cond(is_run, run, skip, carry, part)
+
+    count = -(-time // size)
+    parts = jax.tree.map(lambda x: in_chunks(x, count, size), xs)
+    starts = jnp.arange(count, dtype=jnp.int32) * size
+    # Checkpoint the whole chunk too. If only the steps were checkpointed, JAX would
+    # also save the inputs of `lax.cond`.
+    chunk = checkpointed(chunk) if save_inputs_only else chunk
+    carry, ys = jax.lax.scan(chunk, carry, (starts, parts))
+    return carry, jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2)[:time], ys)
+
+
+def chunk_size(time: int) -> int:
+    """Returns the chunk size for which the last chunk needs the least padding."""
+    return min(range(MAX_CHUNK, MIN_CHUNK - 1, -1), key=lambda size: -time % size)
+
+
+def in_chunks(x: Array, count: int, size: int) -> Array:
+    """Splits steps into chunks `[count, size, ...]`, padded at the end.
+
+    Padding repeats the last step, so the padding is finite if the inputs are finite.
+    Zeros would not do, because the derivative of a cell may not be finite at zeros.
+    Bools are padded with False, because all rows are finished at the added steps.
+    """
+    repeats_last = x.shape[0] > 0 and x.dtype != bool
+    last = x[-1:] if repeats_last else jnp.zeros((1, *x.shape[1:]), x.dtype)
+    filled = jnp.concatenate([x] + [last] * (count * size - x.shape[0]))
+    return filled.reshape(count, size, *x.shape[1:])
+
+
+def checkpointed(body: Callable, policy: Callable | None = None) -> Callable:
+    """Checkpoints a scan's body; without a policy, saves only the body's arguments."""
+    return jax.checkpoint(body, prevent_cse=False, policy=policy)
+
+
+def named(name: str, tree: PyTree) -> PyTree:
+    """Names the floating-point arrays of a tree, except scalars, which are small."""
+    return jax.tree.map(
+        lambda x: checkpoint_name(x, name) if is_float(x) and x.ndim > 0 else x, tree
+    )
+
+
+def save_on_host(names: tuple[str, ...]) -> Callable:
+    """Returns a policy of `jax.checkpoint` that saves named arrays on the host."""
+    return jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=list(names),
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
+
+
+def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
+    """Maps `fn` over steps, so that a matrix product in `fn` covers all steps.
+
+    Args:
+        fn: A function of one step of each sequence, with leaves `[batch, ...]`, which
+            treats each row separately.
+        sequences: Each leaf `[batch, time, ...]`, or all `[time, batch, ...]`. The
+            values must be finite in finished rows too. Otherwise, derivatives may be
+            NaN.
+
+    Returns:
+        The results of `fn`, with the same first two axes as the sequences.
+    """
+    # Always map over the first axis, even if it is the batch axis and `fn` therefore
+    # treats steps as rows. A map over the second axis makes XLA transpose all arrays.
+    return jax.vmap(fn)(*sequences)

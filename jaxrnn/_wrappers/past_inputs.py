@@ -20,7 +20,8 @@ from .._cells.params import ParamSpec, Specs, zeros
 from .._cells.step_checks import check_step_inputs
 from .._run import masking
 from .._run.masking import Steps
-from .._run.run import Choice, Loop, Run, at_each_step
+from .._run.run import Choice, Loop, Run
+from .._run.scans import at_each_step
 from .base import ParamsWrapper, WrapperCell
 
 _FIX = "To use only the newest inputs, omit the wrapper."

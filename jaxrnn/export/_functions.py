@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_function
+from .._base.derivatives import without_checks
 from .._base.errors import Verbatim, describe_leaves, expect, leaf_name
 from .._base.inputs import check_shaped
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.modules import import_optional
 from .._base.typing import PyTree
-from .._run.scans import without_checks
 
 # Use an old version of StableHLO, because TensorFlow adopts new versions later than
 # JAX.

@@ -110,26 +110,6 @@ def primals_of(cell: "AffineCell", params: Params, run: Run) -> tuple[Primals, S
     return primals, run.steps.with_restart_states(None)
 
 
-def in_parts(cell: "AffineCell", products: list[Params], depth: int) -> list[Params]:
-    """Parameters of products, or their tangents, with the kernels split into parts.
-
-    Returns:
-        `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}` for
-        each stage. "state" multiplies the operand. A stage that reads no inputs has no
-        "inputs". The parts of a zero tangent are None.
-    """
-
-    def of_stage(stage: Any, product: Params) -> Params:
-        parts = {name: x for name, x in product.items() if name != "kernel"}
-        kernel = product["kernel"]
-        if not stage.takes_inputs:
-            return parts | {"state": kernel}
-        inputs, state = jnp.split(kernel, [depth]) if is_array(kernel) else [None] * 2
-        return parts | {"inputs": inputs, "state": state}
-
-    return list(map(of_stage, cell.stages, products))
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _affine_sequence(cell: "AffineCell", primals: Primals, steps: Steps) -> tuple:
     """`(outputs, state)`, with the derivative `_tangent_of_sequence`."""
@@ -262,6 +242,26 @@ def _with_wide_lengths(steps: Steps, masked: PyTree) -> Steps:
     lengths = jnp.broadcast_to(lengths, (*steps.lengths.shape, size))
     # The barrier keeps XLA from undoing the copies.
     return dataclasses.replace(steps, lengths=jax.lax.optimization_barrier(lengths))
+
+
+def in_parts(cell: "AffineCell", products: list[Params], depth: int) -> list[Params]:
+    """Parameters of products, or their tangents, with the kernels split into parts.
+
+    Returns:
+        `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}` for
+        each stage. "state" multiplies the operand. A stage that reads no inputs has no
+        "inputs". The parts of a zero tangent are None.
+    """
+
+    def of_stage(stage: Any, product: Params) -> Params:
+        parts = {name: x for name, x in product.items() if name != "kernel"}
+        kernel = product["kernel"]
+        if not stage.takes_inputs:
+            return parts | {"state": kernel}
+        inputs, state = jnp.split(kernel, [depth]) if is_array(kernel) else [None] * 2
+        return parts | {"inputs": inputs, "state": state}
+
+    return list(map(of_stage, cell.stages, products))
 
 
 def push_forward(

@@ -19,8 +19,8 @@ from ..._base.sharding import as_varying_as, platform_of
 from ..._base.typing import Array, Params, PyTree
 from ..._run import masking
 from ..._run.masking import Steps
-from ..._run.run import Run, at_each_step
-from ..._run.scans import run_in_segments
+from ..._run.run import Run
+from ..._run.scans import at_each_step, run_in_segments
 from .recurrence import Element, is_zero, linear_recurrence, one_like, plus, times
 
 Terms: TypeAlias = tuple[Element, Element, Element | None, PyTree]

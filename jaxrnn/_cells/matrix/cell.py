@@ -28,8 +28,8 @@ from ..._base.math import at_least_float32, cast, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree
 from ..._run import masking
 from ..._run.masking import Steps, read_rows
-from ..._run.run import Choice, Run, at_each_step
-from ..._run.scans import run_in_segments
+from ..._run.run import Choice, Run
+from ..._run.scans import at_each_step, run_in_segments
 from .. import fields
 from ..base import SpecsCell, Transition, choose_many_steps
 from .rule import Chunk
