@@ -1,13 +1,43 @@
-"""Checks of the cells and inputs that the public calls take."""
+"""Checks of the arguments of the public calls, and of what a `loop_fn` returns."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
-from .._base.arguments import check_instance, check_rank, check_time_major
-from .._base.errors import counted, expect
-from .._base.inputs import as_array, check_same_size, named_inputs
-from .._base.trees import is_tensor_array, map_named
-from .._base.typing import PyTree, UnboundCellLike
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.arguments import (
+    as_dtype,
+    as_integer_lengths,
+    as_lengths,
+    check_given,
+    check_instance,
+    check_rank,
+    check_time_major,
+    is_list_of,
+)
+from .._base.errors import EntryError, counted, error_note, expect, is_array, is_key
+from .._base.inputs import (
+    as_array,
+    as_arrays,
+    check_rows_of_state,
+    check_same_size,
+    check_structure,
+    like,
+    named_inputs,
+)
+from .._base.math import concrete_or_none
+from .._base.trees import (
+    is_tensor_array,
+    map_named,
+    opaque,
+    types_of_size,
+    without_read_only,
+)
+from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike, UnboundCellLike
+from .._batching.packed_sequences import check_not_packed
+from .._run.until_finished import Carry
 
 OF_A_LIST = (
     "Each element of a list or tuple is a separate input. To make one array, call "
@@ -98,6 +128,13 @@ def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
     return inputs
 
 
+def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:
+    """Returns the inputs as arrays, their first two sizes, and the time axis."""
+    check_not_packed(inputs)
+    inputs = as_sequences(inputs, time_major)
+    return inputs, jax.tree.leaves(inputs)[0].shape[:2], 0 if time_major else 1
+
+
 def as_steps(inputs: Any) -> list[PyTree]:
     """A nest of arrays for each step, all of rank 2 or more with equal batch sizes.
 
@@ -124,3 +161,174 @@ def as_steps(inputs: Any) -> list[PyTree]:
         check_rank(name, leaf, least, "[batch, ...]", fix)
     check_same_size(named, fix="Each entry of `inputs` is one step of all rows.")
     return steps
+
+
+# What `loop_fn` of `raw_rnn` returns.
+_EMIT_FIX = (
+    "At time 0, `emit_output` describes one row: return arrays without a batch axis, "
+    "`()` to emit nothing, or None to emit outputs of `cell.output_size`."
+)
+_SAME_FIX = "Return the same structure as at time 0."
+_STATE_FIX = "To start all rows from one state, apply `jnp.broadcast_to` at time 0."
+_NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
+
+Values: TypeAlias = tuple[Array, PyTree, PyTree, PyTree, PyTree]
+"""The five values that `loop_fn` returns, checked."""
+
+
+def first_values(
+    cell: RNNCellLike, returned: PyTree
+) -> tuple[Array, PyTree, PyTree, PyTree, PyTree]:
+    """Checks the values that `loop_fn` returned at time 0, and converts them to arrays.
+
+    Args:
+        cell: The cell, which defines the sizes.
+        returned: The return value of `loop_fn`.
+
+    Returns:
+        `(finished, next_input, initial_state, emit_types, loop_state)`. `finished` is
+        bool: `[batch]`, a scalar, or of the shape that all masked values share. The
+        first input and the initial state have leaves `[batch, ...]`. `emit_types` has a
+        `jax.ShapeDtypeStruct` `[batch, ...]` for each leaf that a step emits. The
+        initial loop state may be None.
+
+    Raises:
+        ValueError: If `loop_fn` did not return five values; if the state does not have
+            the structure of `cell.state_size`; if batch sizes disagree.
+        EntryError: If `next_input` holds no array, or holds a scalar.
+        TypeError: If `finished` is not bool; if a leaf is not an array.
+    """
+    finished, next_input, state, template, loop_state = _five(returned)
+    next_input = as_arrays("next_input", next_input)
+    named = named_inputs(next_input, name="next_input")
+    for name, leaf in named:
+        expect(leaf.ndim > 0, name, "be [batch, ...]", leaf, error=EntryError)
+    check_same_size(named)
+    rows = named[0][1].shape[0]
+    state = as_arrays("next_cell_state", state)
+    masked = opaque(without_read_only(state))
+    what = "the first `next_cell_state` (see `cell.state_size`)"
+    check_structure(what, cell.state_size, masked, strict=True)
+    emit_types = _emit_types(cell, template, state, rows)
+    # As in TensorFlow, `finished` may also have the shape of all masked values.
+    shapes = {x.shape for x in jax.tree.leaves((masked, emit_types)) if np.ndim(x)}
+    finished = _as_finished(finished, (rows,), *shapes if len(shapes) == 1 else ())
+    if finished.ndim:
+        must = f"have {counted(rows, 'row')} like `next_input`"
+        check_rows_of_state(state, rows, must, _STATE_FIX)
+    if loop_state is not None:
+        loop_state = as_arrays("next_loop_state", loop_state)
+    return finished, next_input, state, emit_types, loop_state
+
+
+def next_values(returned: PyTree, carry: Carry, emit_types: PyTree) -> Values:
+    """Checks the values of a later `loop_fn` call, and converts them to arrays.
+
+    If the new loop state is None, the previous loop state is kept.
+
+    Args:
+        returned: The return value of `loop_fn`.
+        carry: The values before the call, whose types must not change.
+        emit_types: The types of the emitted values, from `first_values`.
+
+    Raises:
+        ValueError: If a structure or shape differs from time 0.
+        TypeError: If a dtype or a sequence type differs from time 0.
+    """
+    finished, next_input, state, emit, loop_state = _five(returned)
+    shape = carry.finished.shape
+    return (
+        jnp.broadcast_to(_as_finished(finished, shape), shape),
+        like("next_input", next_input, carry.next_input, fix=_SAME_FIX),
+        like("next_cell_state", state, carry.state, fix=_STATE_FIX),
+        like("emit_output", emit, emit_types, fix=_EMIT_FIX),
+        carry.loop_state
+        if loop_state is None
+        else like("next_loop_state", loop_state, carry.loop_state, fix=_SAME_FIX),
+    )
+
+
+def _five(returned: PyTree) -> PyTree:
+    fits = is_list_of(returned, len(_NAMES))
+    error = ValueError if isinstance(returned, tuple | list) else TypeError
+    expect(fits, "loop_fn", f"return ({', '.join(_NAMES)})", returned, error=error)
+    return returned
+
+
+def _as_finished(finished: object, *shapes: tuple[int, ...]) -> Array:
+    """Returns `finished` as a bool array of one of these shapes, or as a scalar."""
+    is_nest = isinstance(finished, tuple | list)
+    expect(not is_nest, "finished", "be one boolean array", finished)
+    array = as_array("finished", finished)
+    fix = "Return a comparison, such as `time >= lengths`."
+    expect(array.dtype == bool, "finished", "be of dtype bool", array, fix, TypeError)
+    must = f"be a scalar or have shape {list(shapes[0])}"
+    fix = "To return [batch] later, return `jnp.zeros(batch, bool)` at time 0."
+    expect(array.shape in ((), *shapes), "finished", must, array, fix)
+    return array
+
+
+def _emit_types(
+    cell: RNNCellLike, template: PyTree, state: PyTree, rows: int
+) -> PyTree:
+    """The types of the emitted values, from a template or from `cell.output_size`."""
+    if template is None:
+        dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
+        return types_of_size(cell.output_size, rows, dtype, "cell.output_size")
+
+    def emitted(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
+        shaped = is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+        must = "be an array without a batch axis, such as `jnp.zeros([])`"
+        expect(shaped and not is_key(leaf), name, must, leaf, error=TypeError)
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        return jax.ShapeDtypeStruct((rows, *leaf.shape), dtype)
+
+    return map_named("emit_output", emitted, template, is_tensor_array)
+
+
+def with_notes(fn: Callable, what: str) -> Callable:
+    """Wraps a function to add notes to the errors that the function raises."""
+
+    def noted(*args: Any) -> Any:
+        with error_note(f"Raised by {what}."):
+            try:
+                return fn(*args)
+            except jax.errors.JAXTypeError as error:
+                error.add_note(
+                    "Under jit or vmap, `time` and all arrays are traced. Select with "
+                    "`jnp.where` or `lax.cond`, and use `if` only for `cell_output is "
+                    "None`. Index JAX arrays or TensorArrays, not NumPy arrays."
+                )
+                raise
+
+    return noted
+
+
+def as_dtype_or_none(dtype: DType | None) -> DType | None:
+    """The dtype that JAX uses for `dtype`, so that inner drivers do not warn again."""
+    return None if dtype is None else as_dtype(dtype)
+
+
+def check_reversible(arrays: PyTree, time: int, rows: int) -> None:
+    """Raises ValueError unless all arrays can be reversed with the same lengths."""
+    named = named_inputs(arrays, name="input")
+    axes = f"with axes {rows} (rows) and {time} (time)"
+    fix = "Shard the rows with `jax.sharding.reshard`."
+    for name, array in named:
+        check_rank(name, array, max(time, rows) + 1, axes)
+        spec = jax.typeof(array).sharding.spec
+        must = f"not be sharded along time (axis {time}) as in {spec}"
+        expect(spec[time] is None, name, must, array, fix)
+    check_same_size(named, time, f"number of steps (axis {time})")
+    check_same_size(named, rows, f"number of rows (axis {rows})")
+
+
+def as_reversed_lengths(seq_lengths: Lengths, steps: int, rows: int) -> Array:
+    """The lengths as int32 `[batch]`; raises ValueError if a known length is wrong."""
+    name = "seq_lengths"
+    lengths = check_given(name, as_lengths(seq_lengths, rows, name), fix="")
+    known = concrete_or_none(as_integer_lengths(seq_lengths, name))
+    if known is not None and isinstance(steps, int):
+        wrong = known[(known < 0) | (known > steps)].tolist()
+        expect(not wrong, name, f"be between 0 and {steps}, the number of steps", wrong)
+    return jnp.minimum(lengths, steps)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_dtype, as_scope
+from .._base.arguments import as_scope
 from .._base.errors import error_note, expect
 from .._base.inputs import check_structure
 from .._base.sharding import lengths_for, spec_of_divided_time
@@ -16,8 +16,8 @@ from .._hints import with_hints
 from .._run import reorder
 from .._run.arguments import as_mask, as_resets
 from ..memory import Strategy
-from .arguments import as_steps, check_is_cell
-from .dynamic_rnn import as_padded, dynamic_rnn
+from .arguments import as_dtype_or_none, as_padded, as_steps, check_is_cell
+from .dynamic_rnn import dynamic_rnn
 from .static_rnn import stacked, static_rnn, unstacked
 
 
@@ -161,11 +161,6 @@ def run_backward(
         return results
     output, state, *states = results
     return reverse(output), state, *reverse(states)
-
-
-def as_dtype_or_none(dtype: DType | None) -> DType | None:
-    """The dtype that JAX uses for `dtype`, so that inner drivers do not warn again."""
-    return None if dtype is None else as_dtype(dtype)
 
 
 def _direction(name: str) -> AbstractContextManager[None]:

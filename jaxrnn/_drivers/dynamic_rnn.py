@@ -12,20 +12,14 @@ from .._base.inputs import output_dtype
 from .._base.math import concrete_or_none
 from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._batching.packed_sequences import check_not_packed
 from .._hints import with_hints
-from .._run.arguments import (
-    as_implementation,
-    as_initial_state,
-    as_mask,
-    as_resets,
-)
+from .._run.arguments import as_implementation, as_initial_state, as_mask, as_resets
 from .._run.divided_time import run_on_mesh, run_part
 from .._run.masking import Restarts, Steps
 from .._run.run import Run
 from .._run.run_cell import Options, run_cell
 from ..memory import Strategy, as_strategy, plan_of
-from .arguments import as_sequences, check_is_cell
+from .arguments import as_padded, check_is_cell
 
 _OF_PART = (
     "With `axis_name`, a device passes its part of inputs, masks and resets, and for "
@@ -257,10 +251,3 @@ def make_run(
     )
     name = as_implementation(implementation)
     return Run(inputs, state, steps, implementation=name), options
-
-
-def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:
-    """Returns the inputs as arrays, their first two sizes, and the time axis."""
-    check_not_packed(inputs)
-    inputs = as_sequences(inputs, time_major)
-    return inputs, jax.tree.leaves(inputs)[0].shape[:2], 0 if time_major else 1

@@ -17,14 +17,7 @@ from .._base.errors import Verbatim, counted, error_note, expect
 from .._base.inputs import named_inputs
 from .._base.math import is_float, widest_dtype
 from .._base.trees import map_named, without_read_only
-from .._base.typing import (
-    Array,
-    DType,
-    Params,
-    PyTree,
-    RNNCellLike,
-    bound_or_none,
-)
+from .._base.typing import Array, DType, Params, PyTree, RNNCellLike, bound_or_none
 from .._hints import with_hints
 from .._run.arguments import text_of
 from .._run.first_step import call_start, one_step, zero_state

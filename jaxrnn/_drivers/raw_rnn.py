@@ -1,60 +1,24 @@
 """`raw_rnn`: runs a cell in a loop that `loop_fn` controls."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .._base.arguments import (
-    as_axis_size,
-    as_scope,
-    as_unroll,
-    check_instance,
-    is_list_of,
-)
+from .._base.arguments import as_axis_size, as_scope, as_unroll, check_instance
 from .._base.cell_keys import cell_at_step
 from .._base.derivatives import summed_in_float32
-from .._base.errors import EntryError, counted, error_note, expect, is_array, is_key
-from .._base.inputs import (
-    as_array,
-    as_arrays,
-    check_rows_of_state,
-    check_same_size,
-    check_structure,
-    like,
-    named_inputs,
-)
 from .._base.sharding import lay_out
-from .._base.trees import (
-    is_tensor_array,
-    map_named,
-    opaque,
-    types_of_size,
-    with_read_only,
-    without_read_only,
-)
+from .._base.trees import with_read_only, without_read_only
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._hints import with_hints
 from .._run import masking
 from .._run.first_step import call_start
-from .._run.until_finished import Carry, Step, run_until_finished
+from .._run.until_finished import Carry, run_until_finished
 from ..memory import Strategy, as_strategy
-from .arguments import check_is_cell
-
-EMIT_FIX = (
-    "At time 0, `emit_output` describes one row: return arrays without a batch axis, "
-    "`()` to emit nothing, or None to emit outputs of `cell.output_size`."
-)
-SAME_FIX = "Return the same structure as at time 0."
-STATE_FIX = "To start all rows from one state, apply `jnp.broadcast_to` at time 0."
-NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
+from .arguments import check_is_cell, first_values, next_values, with_notes
 
 LoopFn = Callable[[Array, PyTree, PyTree, PyTree], PyTree]
-
-Values = tuple[Array, PyTree, PyTree, PyTree, PyTree]
-"""The five values that `loop_fn` returns, checked."""
 
 
 @with_hints
@@ -182,7 +146,7 @@ def raw_rnn(
     check_is_cell("cell", cell)
     check_instance("loop_fn", loop_fn, Callable, "callable")
     call = "`loop_fn(time, cell_output, cell_state, loop_state)`"
-    loop_fn = _with_notes(loop_fn, call)
+    loop_fn = with_notes(loop_fn, call)
     as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
     if max_time is not None:
@@ -194,9 +158,38 @@ def raw_rnn(
         )
         cell, finished, state = lay_out(cell, next_input, finished, initial_state)
         first_state = call_start(cell, state)
+        in_loop = summed_in_float32((cell, first_state))
+
+        # One iteration: a call of the cell, then a call of `loop_fn`. The loop does not
+        # carry the read-only parts of the state, which come from the first state.
+        def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
+            cell, first_state = in_loop()
+            carry = carry._replace(state=with_read_only(carry.state, first_state))
+            finished, next_input, state, loop_state = carry
+            cell = with_notes(
+                cell_at_step(cell, time), "`cell`, called with values from `loop_fn`"
+            )
+            next_input = masking.hide_nonfinite(finished, next_input)
+            output, cell_state = cell(next_input, state)
+            returned = loop_fn(time + 1, output, cell_state, loop_state)
+            next_finished, next_input, next_state, emit, loop_state = next_values(
+                returned, carry, emit_types
+            )
+            # Finished rows emit zeros and keep their state.
+            state = masking.advance(
+                alive=~finished,
+                running=True,
+                new=without_read_only(next_state),
+                old=without_read_only(state),
+            )
+            emit = masking.zero_unless(~finished, emit)
+            # Mark the rows that finish now.
+            finished = finished | next_finished
+            return Carry(finished, next_input, state, loop_state), emit
+
         state = without_read_only(first_state)
         emit_ta, last = run_until_finished(
-            step=_step_of(cell, loop_fn, emit_types, first_state),
+            step=step,
             carry=Carry(finished, next_input, state, loop_state),
             emit_types=emit_types,
             max_time=max_time,
@@ -205,168 +198,3 @@ def raw_rnn(
             first_write=1,
         )
         return emit_ta, with_read_only(last.state, initial_state), last.loop_state
-
-
-def _step_of(
-    cell: RNNCellLike, loop_fn: Callable, emit_types: PyTree, first_state: PyTree
-) -> Step:
-    """Returns one iteration of the loop: a call of the cell, then a call of `loop_fn`.
-
-    Read-only parts of the state come from `first_state`.
-    """
-    in_loop = summed_in_float32((cell, first_state))
-
-    def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
-        cell, first_state = in_loop()
-        carry = carry._replace(state=with_read_only(carry.state, first_state))
-        finished, next_input, state, loop_state = carry
-        cell_now = _with_notes(
-            cell_at_step(cell, time), "`cell`, called with values from `loop_fn`"
-        )
-        next_input = masking.hide_nonfinite(finished, next_input)
-        output, cell_state = cell_now(next_input, state)
-        returned = loop_fn(time + 1, output, cell_state, loop_state)
-        next_finished, next_input, next_state, emit, loop_state = next_values(
-            returned, carry, emit_types
-        )
-        # Finished rows emit zeros and keep their state.
-        state = masking.advance(
-            alive=~finished,
-            running=True,
-            new=without_read_only(next_state),
-            old=without_read_only(state),
-        )
-        emit = masking.zero_unless(~finished, emit)
-        # Mark the rows that finish now.
-        finished = finished | next_finished
-        return Carry(finished, next_input, state, loop_state), emit
-
-    return step
-
-
-def first_values(
-    cell: RNNCellLike, returned: PyTree
-) -> tuple[Array, PyTree, PyTree, PyTree, PyTree]:
-    """Checks the values that `loop_fn` returned at time 0, and converts them to arrays.
-
-    Args:
-        cell: The cell, which defines the sizes.
-        returned: The return value of `loop_fn`.
-
-    Returns:
-        `(finished, next_input, initial_state, emit_types, loop_state)`. `finished` is
-        bool: `[batch]`, a scalar, or of the shape that all masked values share. The
-        first input and the initial state have leaves `[batch, ...]`. `emit_types` has a
-        `jax.ShapeDtypeStruct` `[batch, ...]` for each leaf that a step emits. The
-        initial loop state may be None.
-
-    Raises:
-        ValueError: If `loop_fn` did not return five values; if the state does not have
-            the structure of `cell.state_size`; if batch sizes disagree.
-        EntryError: If `next_input` holds no array, or holds a scalar.
-        TypeError: If `finished` is not bool; if a leaf is not an array.
-    """
-    finished, next_input, state, template, loop_state = _five(returned)
-    next_input = as_arrays("next_input", next_input)
-    named = named_inputs(next_input, name="next_input")
-    for name, leaf in named:
-        expect(leaf.ndim > 0, name, "be [batch, ...]", leaf, error=EntryError)
-    check_same_size(named)
-    rows = named[0][1].shape[0]
-    state = as_arrays("next_cell_state", state)
-    masked = opaque(without_read_only(state))
-    what = "the first `next_cell_state` (see `cell.state_size`)"
-    check_structure(what, cell.state_size, masked, strict=True)
-    emit_types = _emit_types(cell, template, state, rows)
-    # As in TensorFlow, `finished` may also have the shape of all masked values.
-    shapes = {x.shape for x in jax.tree.leaves((masked, emit_types)) if np.ndim(x)}
-    finished = _as_finished(finished, (rows,), *shapes if len(shapes) == 1 else ())
-    if finished.ndim:
-        must = f"have {counted(rows, 'row')} like `next_input`"
-        check_rows_of_state(state, rows, must, STATE_FIX)
-    if loop_state is not None:
-        loop_state = as_arrays("next_loop_state", loop_state)
-    return finished, next_input, state, emit_types, loop_state
-
-
-def next_values(returned: PyTree, carry: Carry, emit_types: PyTree) -> Values:
-    """Checks the values of a later `loop_fn` call, and converts them to arrays.
-
-    If the new loop state is None, the previous loop state is kept.
-
-    Args:
-        returned: The return value of `loop_fn`.
-        carry: The values before the call, whose types must not change.
-        emit_types: The types of the emitted values, from `first_values`.
-
-    Raises:
-        ValueError: If a structure or shape differs from time 0.
-        TypeError: If a dtype or a sequence type differs from time 0.
-    """
-    finished, next_input, state, emit, loop_state = _five(returned)
-    shape = carry.finished.shape
-    return (
-        jnp.broadcast_to(_as_finished(finished, shape), shape),
-        like("next_input", next_input, carry.next_input, fix=SAME_FIX),
-        like("next_cell_state", state, carry.state, fix=STATE_FIX),
-        like("emit_output", emit, emit_types, fix=EMIT_FIX),
-        carry.loop_state
-        if loop_state is None
-        else like("next_loop_state", loop_state, carry.loop_state, fix=SAME_FIX),
-    )
-
-
-def _five(returned: PyTree) -> PyTree:
-    fits = is_list_of(returned, len(NAMES))
-    error = ValueError if isinstance(returned, tuple | list) else TypeError
-    expect(fits, "loop_fn", f"return ({', '.join(NAMES)})", returned, error=error)
-    return returned
-
-
-def _as_finished(finished: object, *shapes: tuple[int, ...]) -> Array:
-    """Returns `finished` as a bool array of one of these shapes, or as a scalar."""
-    is_nest = isinstance(finished, tuple | list)
-    expect(not is_nest, "finished", "be one boolean array", finished)
-    array = as_array("finished", finished)
-    fix = "Return a comparison, such as `time >= lengths`."
-    expect(array.dtype == bool, "finished", "be of dtype bool", array, fix, TypeError)
-    must = f"be a scalar or have shape {list(shapes[0])}"
-    fix = "To return [batch] later, return `jnp.zeros(batch, bool)` at time 0."
-    expect(array.shape in ((), *shapes), "finished", must, array, fix)
-    return array
-
-
-def _emit_types(
-    cell: RNNCellLike, template: PyTree, state: PyTree, rows: int
-) -> PyTree:
-    """The types of the emitted values, from a template or from `cell.output_size`."""
-    if template is None:
-        dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
-        return types_of_size(cell.output_size, rows, dtype, "cell.output_size")
-
-    def emitted(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
-        shaped = is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
-        must = "be an array without a batch axis, such as `jnp.zeros([])`"
-        expect(shaped and not is_key(leaf), name, must, leaf, error=TypeError)
-        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-        return jax.ShapeDtypeStruct((rows, *leaf.shape), dtype)
-
-    return map_named("emit_output", emitted, template, is_tensor_array)
-
-
-def _with_notes(fn: Callable, what: str) -> Callable:
-    """Wraps a function to add notes to the errors that the function raises."""
-
-    def noted(*args: Any) -> Any:
-        with error_note(f"Raised by {what}."):
-            try:
-                return fn(*args)
-            except jax.errors.JAXTypeError as error:
-                error.add_note(
-                    "Under jit or vmap, `time` and all arrays are traced. Select with "
-                    "`jnp.where` or `lax.cond`, and use `if` only for `cell_output is "
-                    "None`. Index JAX arrays or TensorArrays, not NumPy arrays."
-                )
-                raise
-
-    return noted

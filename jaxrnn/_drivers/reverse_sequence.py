@@ -3,23 +3,16 @@
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import (
-    as_count,
-    as_integer_lengths,
-    as_lengths,
-    check_given,
-    check_instance,
-    check_rank,
-)
+from .._base.arguments import as_count, check_instance
 from .._base.errors import expect
-from .._base.inputs import as_array, check_same_size, named_inputs
-from .._base.math import concrete_or_none
+from .._base.inputs import as_array
 from .._base.sharding import as_rows_of
 from .._base.trees import map_named
-from .._base.typing import Array, Lengths, PyTree
+from .._base.typing import Lengths, PyTree
 from .._batching.packed_sequences import check_not_packed
 from .._hints import with_hints
 from .._run import reorder
+from .arguments import as_reversed_lengths, check_reversible
 
 
 @with_hints
@@ -75,9 +68,9 @@ def reverse_sequence(
     must = f"differ from `batch_axis`, {rows}"
     expect(time != rows, "seq_axis", must, time, fix)
     arrays = map_named("input", as_array, input)
-    _check_arrays(arrays, time, rows)
+    check_reversible(arrays, time, rows)
     shape = jax.tree.leaves(arrays)[0].shape
-    lengths = _lengths(seq_lengths, shape[time], shape[rows])
+    lengths = as_reversed_lengths(seq_lengths, shape[time], shape[rows])
     # Move rows and time to the first two axes, without swapping rows and time.
     first_axes = (1, 0) if time < rows else (0, 1)
     with jax.named_scope(name or "ReverseSequence"):
@@ -89,28 +82,3 @@ def reverse_sequence(
 
 def _move_axes(tree: PyTree, old: tuple[int, int], new: tuple[int, int]) -> PyTree:
     return jax.tree.map(lambda x: jnp.moveaxis(x, old, new), tree)
-
-
-def _check_arrays(arrays: PyTree, time: int, rows: int) -> None:
-    """Raises ValueError unless all arrays can be reversed with the same lengths."""
-    named = named_inputs(arrays, name="input")
-    axes = f"with axes {rows} (rows) and {time} (time)"
-    fix = "Shard the rows with `jax.sharding.reshard`."
-    for name, array in named:
-        check_rank(name, array, max(time, rows) + 1, axes)
-        spec = jax.typeof(array).sharding.spec
-        must = f"not be sharded along time (axis {time}) as in {spec}"
-        expect(spec[time] is None, name, must, array, fix)
-    check_same_size(named, time, f"number of steps (axis {time})")
-    check_same_size(named, rows, f"number of rows (axis {rows})")
-
-
-def _lengths(seq_lengths: Lengths, steps: int, rows: int) -> Array:
-    """The lengths as int32 `[batch]`; raises ValueError if a known length is wrong."""
-    name = "seq_lengths"
-    lengths = check_given(name, as_lengths(seq_lengths, rows, name), fix="")
-    known = concrete_or_none(as_integer_lengths(seq_lengths, name))
-    if known is not None and isinstance(steps, int):
-        wrong = known[(known < 0) | (known > steps)].tolist()
-        expect(not wrong, name, f"be between 0 and {steps}, the number of steps", wrong)
-    return jnp.minimum(lengths, steps)

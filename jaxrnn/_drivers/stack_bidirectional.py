@@ -23,13 +23,8 @@ from .._base.typing import (
 )
 from .._hints import with_hints
 from ..memory import Strategy
-from .arguments import check_both_lists, check_is_unbound_cell
-from .bidirectional import (
-    as_dtype_or_none,
-    bidirectional_dynamic_rnn,
-    joined,
-    static_bidirectional_rnn,
-)
+from .arguments import as_dtype_or_none, check_both_lists, check_is_unbound_cell
+from .bidirectional import bidirectional_dynamic_rnn, joined, static_bidirectional_rnn
 
 
 @with_hints

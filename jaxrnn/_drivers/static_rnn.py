@@ -13,26 +13,12 @@ from .._base.errors import counted, describe, error_note, expect, warn
 from .._base.inputs import as_arrays, check_structure, output_dtype
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays, with_read_only, without_read_only
-from .._base.typing import (
-    Array,
-    ArrayLike,
-    DType,
-    Lengths,
-    PyTree,
-    RNNCellLike,
-    Size,
-)
+from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike, Size
 from .._batching.packed_sequences import check_not_packed
 from .._hints import with_hints
 from .._run import masking
 from .._run.arguments import as_initial_state, as_pair, fix_of_rows
-from .._run.first_step import (
-    call_start,
-    one_step,
-    probe,
-    rows_interact,
-    zero_state,
-)
+from .._run.first_step import call_start, one_step, probe, rows_interact, zero_state
 from .._run.masking import Steps
 from .._run.run import Run
 from .._run.run_cell import Options, run_cell

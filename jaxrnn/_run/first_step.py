@@ -15,15 +15,8 @@ from .._base.inputs import (
     check_no_plain_tuple,
     check_rows_of_state,
 )
-from .._base.trees import (
-    has_read_only,
-    types_of_size,
-)
-from .._base.typing import (
-    DType,
-    PyTree,
-    RNNCellLike,
-)
+from .._base.trees import has_read_only, types_of_size
+from .._base.typing import DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_known_shapes
 from .arguments import as_pair, check_one_batch_axis, fix_of_rows
 

@@ -24,12 +24,7 @@ from .._base.typing import Array, DType, Key, PyTree, RNNCellLike, bound_or_none
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
 from . import masking, reorder
-from .arguments import (
-    as_reset_state,
-    check_has_rows,
-    check_implementation,
-    fix_of_rows,
-)
+from .arguments import as_reset_state, check_has_rows, check_implementation, fix_of_rows
 from .first_step import call_start, probe, rows_interact, zero_state
 from .masking import Steps
 from .run import Choice, Run

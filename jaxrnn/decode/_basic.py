@@ -11,14 +11,7 @@ import jax.numpy as jnp
 from .._base.arguments import check_instance
 from .._base.inputs import check_rows_of_state
 from .._base.trees import TensorShape, types_of_size
-from .._base.typing import (
-    Array,
-    ArrayLike,
-    DType,
-    Key,
-    PyTree,
-    RNNCellLike,
-)
+from .._base.typing import Array, ArrayLike, DType, Key, PyTree, RNNCellLike
 from .._run.first_step import call_start
 from . import _ids
 from ._decoder import CellDecoder, as_function

@@ -15,15 +15,7 @@ from .._base.cell_keys import cell_at_step, check_key
 from .._base.errors import Verbatim, describe, error_note, expect, is_array
 from .._base.inputs import check_structure
 from .._base.math import is_traced
-from .._base.typing import (
-    Array,
-    ArrayLike,
-    AxisSize,
-    DType,
-    Key,
-    PyTree,
-    RNNCellLike,
-)
+from .._base.typing import Array, ArrayLike, AxisSize, DType, Key, PyTree, RNNCellLike
 from .._drivers.arguments import check_is_cell
 from .._run.first_step import call_start
 from . import _beams as beams, _ids
