@@ -3,7 +3,6 @@
 If `finished` is concrete, the loop is a Python loop. Otherwise, the loop is compiled.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -15,12 +14,7 @@ from .._base.errors import expect
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, AxisSize, PyTree
-from .._tensor_array.carried import (
-    LoopWrites,
-    of_rows,
-    with_capacity_for,
-    with_known_shapes,
-)
+from .._tensor_array.carried import LoopWrites, as_loop_carry, of_rows
 from .._tensor_array.tensor_array import TensorArray
 from ..memory import Strategy, plan_of
 from .bounded_loop import Step, bounded_loop
@@ -72,7 +66,7 @@ def run_until_finished(
             return emit_types, _unbounded(step, first_carry)
         if finished is None:
             # Start again at step 0, so that one compiled loop fills the whole buffer.
-            carry = with_capacity_for(first_carry, max_time, first_write)
+            carry = as_loop_carry(step, first_carry, max_time, first_write)
             emit_ta, carry = _bounded(step, carry, max_time, strategy)
             must = f"all rows must finish within `{limit_name}` ({max_time}) steps"
             text = f"{must}, but some did not. Increase `{limit_name}`."
@@ -109,8 +103,6 @@ def _bounded(
     step: Step, carry: Carry, max_time: AxisSize, strategy: Strategy
 ) -> tuple[PyTree, Carry]:
     """Runs a compiled loop with a limit; returns `(emit_ta, carry)`."""
-    after = functools.partial(jax.eval_shape, step, jnp.int32(0), carry)
-    carry = with_known_shapes(carry, lambda: after()[0])
     written = LoopWrites.find(step, carry, max_time)
     count, last, (emits, writes) = bounded_loop(
         is_running=lambda carry: ~_all_finished(carry),

@@ -85,6 +85,23 @@ def with_known_shapes(tree: PyTree, after: Callable[[], PyTree]) -> PyTree:
     return _map_tensor_arrays(shaped, tree, after())
 
 
+def as_loop_carry(
+    step: Step, carry: PyTree, max_steps: AxisSize, first_write: int
+) -> PyTree:
+    """Gives TensorArrays the capacity and shapes with which a loop can carry them.
+
+    Args:
+        step: The body of a compiled loop.
+        carry: The carry before the first step.
+        max_steps: The maximum number of steps.
+        first_write: As `first` of `with_capacity_for`.
+    """
+    carry = with_capacity_for(carry, max_steps, first_write)
+    return with_known_shapes(
+        carry, lambda: jax.eval_shape(step, jnp.int32(0), carry)[0]
+    )
+
+
 def _map_tensor_arrays(fn: Callable, tree: PyTree, *rest: PyTree) -> PyTree:
 
     def of_leaf(x: PyTree, *others: PyTree) -> PyTree:
