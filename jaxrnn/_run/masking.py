@@ -255,7 +255,7 @@ class Steps:
     def fill_finished(self, xs: PyTree, rows: PyTree = None) -> PyTree:
         """Replaces sequences by `rows`, `[batch, ...]`, where a row is finished.
 
-        By default, `xs` are inputs, which the inputs of the stand-in replace.
+        By default, the sequences are inputs, and the stand-in's inputs replace them.
         """
         alive = self.alive_steps()
         if alive is None:

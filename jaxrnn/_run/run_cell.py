@@ -90,18 +90,18 @@ def run_cell(
     """
     bound = bound_or_none(cell)
     version = bound and bound.version
-    run_all = _prepare_and_run if version is None else _compiled
+    run_all = _run_prepared if version is None else _compiled
     return run_all(cell, run, options, version)
 
 
-def _prepare_and_run(
+def _run_prepared(
     cell: RNNCellLike, run: Run, options: Options, version: Hashable
 ) -> tuple[PyTree, PyTree, PyTree]:
     del version  # Of the compiled function.
     return run_ready(prepared(cell, run, options), run.state, options)
 
 
-_compiled = jax.jit(_prepare_and_run, static_argnames=("options", "version"))
+_compiled = jax.jit(_run_prepared, static_argnames=("options", "version"))
 
 
 def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
@@ -120,29 +120,17 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     mask, restarts = steps.mask, steps.restarts
     if time == 0:  # No step is masked, and no row restarts.
         mask = restarts = None
-
-    # Fill in the states that are zeros by default.
-    def zeros() -> PyTree:
-        return with_capacity_for(zero_state(cell, rows, options.dtype), time)
-
-    state = zeros() if run.state is None else run.state
-    where = reset_states = None
-    if restarts is not None and restarts.are_resets:
-        must = f"have {counted(rows, 'row')} or be a scalar"
-        check_rows_of_state(state, rows, must, fix_of_rows(cell, state, rows, time))
-        given = with_capacity_for(restarts.states, time)
-        are_zeros = bool(given is None and bound and bound.cell.starts_from_zeros)
-        restarts = dataclasses.replace(restarts, are_zeros=are_zeros)
-        where = steps.swap_rows(restarts.where)
-        reset_states = without_read_only(as_reset_state(given, zeros, state))
+    resets = restarts if restarts is not None and restarts.are_resets else None
 
     # If there is a mask, move the valid steps to the front of each row, so that lengths
     # describe them. If the rows of the cell interact, step t of all rows must run at
     # the same time. Then no step moves, and the length of a row is the number of steps
-    # up to its last valid step. Here, `mask` and `where` are `[batch, time]`.
-    inputs = _whole_features(run.inputs, (cell, steps.lengths, state), 1 - axis)
-    lengths, valid = steps.lengths, None
+    # up to its last valid step. Here, `mask` and `where` are `[batch, time]`; `where`
+    # is true where a row is reset.
+    inputs, lengths, valid = run.inputs, steps.lengths, None
+    where = None if resets is None else steps.swap_rows(resets.where)
     if mask is not None:
+        inputs = _whole_features(inputs, (cell, run.state), 1 - axis)
         mask, where = as_rows_of(inputs, (steps.swap_rows(mask), where), 1 - axis)
         if where is not None:
             where = reorder.delay_resets(where, mask)
@@ -156,7 +144,21 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
             where = valid.to_front(where, 1)
             lengths, mask = valid.lengths, None
 
+    # Fill in the states that are zeros by default.
+    def zeros() -> PyTree:
+        return with_capacity_for(zero_state(cell, rows, options.dtype), time)
+
+    state = zeros() if run.state is None else run.state
+    reset_states, are_zeros = None, False
+    if resets is not None:
+        must = f"have {counted(rows, 'row')} or be a scalar"
+        check_rows_of_state(state, rows, must, fix_of_rows(cell, state, rows, time))
+        given = with_capacity_for(resets.states, time)
+        reset_states = without_read_only(as_reset_state(given, zeros, state))
+        are_zeros = bool(given is None and bound and bound.cell.starts_from_zeros)
+
     # Lay out all arrays over devices like the rows of the inputs.
+    inputs = _whole_features(inputs, (cell, lengths, state), 1 - axis)
     first_inputs = masking.first_inputs(inputs, axis)
     arrays = state, where, reset_states
     cell, lengths, arrays = lay_out(cell, first_inputs, lengths, arrays)
@@ -164,11 +166,15 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     steps_to_run = None
     if lengths is not None:  # TensorFlow's loop runs at least one step.
         steps_to_run = _batch_maximum(jnp.max(lengths, initial=1))
-    if restarts is not None and where is not None:
+    if resets is not None:
         if lengths is not None:  # Drop the resets past a row's length.
             where &= jnp.arange(time, dtype=jnp.int32)[None] < lengths[:, None]
-        where = steps.swap_rows(where)
-        restarts = dataclasses.replace(restarts, where=where, states=reset_states)
+        restarts = dataclasses.replace(
+            resets,
+            where=steps.swap_rows(where),
+            states=reset_states,
+            are_zeros=are_zeros,
+        )
 
     # Check one step, and give the state the form that a loop can carry.
     state = call_start(cell, state)
@@ -229,23 +235,23 @@ def run_ready(
 ) -> tuple[PyTree, PyTree, PyTree]:
     """Runs what `prepared` returned for the initial state `given`."""
     cell, run, loop = ready.cell, ready.run, ready.choice.loop
-    steps = run.steps.with_stand_in(run.inputs, run.state)
 
     # A loop calls these functions in its body, so that the gradients of the arrays that
     # all steps share are summed in float32. If the cell is not a pytree, its arrays are
     # found by tracing one step.
-    restart_states = summed_in_float32(steps.restart_states)
-    state_in_loop = summed_in_float32(ready.state)
     if trees.is_pytree_of_arrays(cell):
         cell_in_loop = summed_in_float32(cell)
         step = lambda t, *args: cell_at_step(cell_in_loop(), t)(*args)
     else:
-        first_inputs = masking.first_inputs(run.inputs, steps.axis)
+        first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
         call = lambda t, *args: cell_at_step(cell, t)(*args)
         pure, arrays, *_ = closed_over(call, jnp.int32(0), first_inputs, ready.state)
         arrays_in_loop = summed_in_float32(arrays)
         cell_in_loop = lambda: cell
         step = lambda *args: pure(arrays_in_loop(), *args)
+    state_in_loop = summed_in_float32(ready.state)
+    steps = run.steps.with_stand_in(run.inputs, run.state)
+    restart_states = summed_in_float32(steps.restart_states)
 
     def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         output, new_state = step(t, inputs, with_read_only(state, state_in_loop()))
