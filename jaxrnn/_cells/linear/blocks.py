@@ -45,12 +45,41 @@ def recurrence_sequence(
     """
     params_in_loop = summed_in_float32(params)
 
-    def run_block(xs: Array, state: Element, steps: Steps) -> tuple[PyTree, PyTree]:
-        xs = steps.swap_time(xs)
-        first = steps.time_first()
-        params = params_in_loop()
-        outputs, last = _run_block(terms, output, params, xs, state, first)
-        return steps.swap_time(outputs), last
+    def run_block(xs: Array, h: Element, steps: Steps) -> tuple[PyTree, PyTree]:
+        # In a block, time is the first axis.
+        swap_time, xs = steps.swap_time, steps.swap_time(xs)
+        steps, params = steps.time_first(), params_in_loop()
+
+        # The terms of all steps. Finished rows keep their state.
+        at_step = lambda x: terms(params, x, h)
+        a, b, first, rest = at_each_step(at_step, steps.fill_finished(xs))
+        restarting: Any = None
+        before: Any = None
+        if steps.restarts is not None:
+            restarting = steps.restarts.where
+            before = widened(steps.restarts.states_at_steps(steps.axis))
+        if first is not None:
+            are_from_zeros = _are_from_zeros(first, h, restarting, before)
+            b = masking.select(are_from_zeros, first, b)
+        alive = steps.alive_steps()
+        if alive is not None:
+            a = masking.select(alive, a, one_like(a))
+            b = masking.zero_unless(alive, b)
+        if before is not None:
+            # At steps without a restart, `before` is arbitrary and must not be added.
+            # Zero the states rather than the product, because in the product's
+            # gradient, 0 * inf would be NaN.
+            before = masking.zero_unless(restarting, before)
+            b = plus(b, times(a, before))
+
+        # The states, then the outputs.
+        start = as_varying_as((a, b), widened(h))
+        hs, last = linear_recurrence((a, restarting), b, start)
+        hs, last = cast_like(h, hs), cast_like(h, last)
+        outputs = at_each_step(lambda *x: cast(output(params, *x), xs.dtype), hs, rest)
+        outputs = steps.zero_finished(outputs)
+        outputs = (outputs, hs) if steps.returns_states else outputs
+        return swap_time(outputs), last
 
     size = steps_in_block(run.state, platform_of((params, run.inputs, run.state)))
     return run_in_segments(size, run_block, run.inputs, run.state, run.steps)
@@ -75,42 +104,6 @@ def steps_in_block(state: Element, platform: str) -> int:
     step_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(state))
     steps = min(max(32, 2**21 // max(1, step_bytes)), 2**16)
     return 1 << (steps.bit_length() - 1)
-
-
-def _run_block(
-    terms: Callable,
-    output: Callable,
-    params: Params,
-    xs: Array,
-    h: Element,
-    steps: Steps,
-) -> tuple[PyTree, PyTree]:
-    """Runs one block of steps; `xs` are `[time, batch, depth]`."""
-    at_step = lambda x: terms(params, x, h)
-    a, b, first, rest = at_each_step(at_step, steps.fill_finished(xs))
-    restarting: Any = None
-    before: Any = None
-    if steps.restarts is not None:
-        restarting = steps.restarts.where
-        before = widened(steps.restarts.states_at_steps(steps.axis))
-    if first is not None:
-        b = masking.select(_are_from_zeros(first, h, restarting, before), first, b)
-    alive = steps.alive_steps()
-    if alive is not None:  # Finished rows keep their state.
-        a = masking.select(alive, a, one_like(a))
-        b = masking.zero_unless(alive, b)
-    if before is not None:
-        # At steps without a restart, `before` is arbitrary and must not be added. Zero
-        # the states rather than the product, because in the product's gradient, 0 * inf
-        # would be NaN.
-        before = masking.zero_unless(restarting, before)
-        b = plus(b, times(a, before))
-    start = as_varying_as((a, b), widened(h))
-    hs, last = linear_recurrence((a, restarting), b, start)
-    hs, last = cast_like(h, hs), cast_like(h, last)
-    outputs = at_each_step(lambda *x: cast(output(params, *x), xs.dtype), hs, rest)
-    outputs = steps.zero_finished(outputs)
-    return (outputs, hs) if steps.returns_states else outputs, last
 
 
 def _are_from_zeros(
