@@ -218,6 +218,7 @@ def make_run(
     # Lengths or a mask. A mask without gaps becomes lengths if it has one step or known
     # values, because lengths need no reordering of steps. With `axis_name`, the mask
     # covers the steps of one device, but lengths count the steps of all devices.
+    longest = None if axis_name else time
     valid, lengths = as_mask(mask, sequence_length, shape, axis), sequence_length
     if valid is not None and axis_name is None:
         read = mask if isinstance(mask, np.ndarray) else valid
@@ -226,14 +227,13 @@ def make_run(
         elif (known := concrete_or_none(read)) is not None:
             has_gaps = (np.diff(known.astype(np.int8), axis=axis) > 0).any()
             valid, lengths = (valid, None) if has_gaps else (None, known.sum(axis))
-    most = None if axis_name else time
     is_ragged = valid is not None or lengths is not None
 
     # The initial state, resets, and the steps.
     state = as_initial_state(cell, initial_state, time, strict=is_ragged)
     where, reset_state = as_resets(resets, reset_state, shape, axis)
     steps = Steps(
-        lengths=as_lengths(lengths, shape[1 - axis], time=most),
+        lengths=as_lengths(lengths, shape[1 - axis], time=longest),
         mask=valid,
         restarts=None if where is None else Restarts(where, reset_state),
         time=time,

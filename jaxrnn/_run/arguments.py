@@ -47,7 +47,7 @@ IMPLEMENTATIONS = "xla", "native"
 def as_initial_state(
     cell: RNNCellLike, state: PyTree, time: AxisSize, strict: bool
 ) -> PyTree:
-    """Returns the user's state, if any, as arrays with room for `time` writes.
+    """Returns the user's state, if any, as arrays with capacity for `time` writes.
 
     Warns of a plain pair instead of an `LSTMStateTuple`; if `strict`, `probe` raises an
     error later instead.
