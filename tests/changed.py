@@ -62,8 +62,7 @@ def tests_of(file):
 def paths_of(files):
     """The folders and files of the tests that belong to the files."""
     paths = {f"tests/{path}" for file in files for path in tests_of(file)}
-    docstrings = [file for file in files if re.match(r"jaxrnn/.*\.py$", file)]
-    return sorted(p for p in paths.union(docstrings) if (ROOT / p).exists())
+    return sorted(path for path in paths if (ROOT / path).exists())
 
 
 def laws_of(files):
