@@ -34,10 +34,10 @@ void TestThreads() {
   TestDivision("entries of one row", Loop(1, 4), 5, 2, 1, 1);
   TestDivision("an entry too many", Loop(256, 2), 5, 2, 2, 1);
   TestDivision("large matrices", {16, 1e8, 2e8, 32, 100}, 1, 16, 2, 8);
-  const Work near = {16, 1e6, 1e6, 64, 100, 1 << 18, 2.8e7};
+  const Work near = {16, 1e6, 1e6, 64, 100, kNear, 2.8e7};
   TestDivision("matrices that stay in the caches", near, 1, 2, 2, 1);
   Work far = near;
-  far.floats = 1 << 20;
+  far.floats = 4 * kNear;
   TestDivision("a few rows of far matrices", far, 1, 2, 1, 2);
   far.rows = 512;
   TestDivision("many rows of far matrices", far, 1, 2, 2, 1);
