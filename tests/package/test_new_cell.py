@@ -22,10 +22,9 @@ OF_MEMORIES = [
     "docs/guide/recurrences.md",
     "docs/guide/divided_time.md",
     "tests/cells/test_against_numpy.py",
-    "benchmarks/compilers/__main__.py",
     "jaxrnn/_cells/matrix/memories.py",
 ]
-# Pages and benchmarks may name the cell with the same rule.
+# Pages may name the cell with the same rule.
 ALIASES = {"MLSTMMemoryCell": "MLSTMMemoryCell|MLSTMCell|mLSTM"}
 
 
