@@ -244,7 +244,7 @@ def step_of(bptt):
     return step
 
 
-@pytest.mark.fast("3")
+@pytest.mark.slow
 @pytest.mark.parametrize("reach", [1, 3])
 def test_gradients_while_the_parameters_change(reach):
     bptt = truncated_bptt(loss, reach=reach)

@@ -191,6 +191,7 @@ def test_peers_leave_out_what_they_do_not_run():
         assert answer == {"left_out": reason}
 
 
+@pytest.mark.slow
 def test_a_checkout_brings_its_own_jaxrnn(tmp_path):
     (tmp_path / "jaxrnn").mkdir()
     (tmp_path / "jaxrnn" / "__init__.py").touch()
@@ -208,6 +209,7 @@ def test_saved_cases_of_another_commit_are_not_kept(tmp_path):
         command._saved_cases(file, saved | {"commits": {"jaxrnn": "def"}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "failed"),
     [(signal.SIGKILL, "the process died: "), (signal.SIGSTOP, "no answer in 0 s")],

@@ -139,7 +139,7 @@ def checksums(case, net):
     return results.checksums(variant.read(variant.run()))
 
 
-@pytest.mark.fast("uniform")
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", ["dense", "uniform"])
 def test_weights_for_cudnn_are_those_of_the_scan(monkeypatch, lengths):
     """JAX's reference replaces cuDNN."""

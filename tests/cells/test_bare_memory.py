@@ -139,6 +139,7 @@ def test_a_memory_that_grows_over_chunks_spoils_no_other_span():
         np.testing.assert_allclose(got[:, part], want[:, part], rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_small_memory_is_scanned_only_without_derivatives():
     """With NaN in the padding."""
     options = {"resets": np.arange(TIME)[None] == [[3], [0], [5]], "dtype": float}

@@ -148,7 +148,7 @@ def test_min_lstm_with_both_gates_closed():
     np.testing.assert_allclose(h, sigmoid(1.0), rtol=1e-4)
 
 
-@pytest.mark.fast("tree")
+@pytest.mark.slow
 @pytest.mark.usefixtures("form")
 def test_blocks_and_forms_give_what_a_scan_gives(monkeypatch):
     """21 steps in blocks of 8, with lengths, NaN padding and packed rows."""

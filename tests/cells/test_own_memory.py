@@ -101,6 +101,7 @@ def inputs_of(cell):
     return Inputs(*drawn[:3], -np.abs(drawn[3]))
 
 
+@pytest.mark.slow
 def test_chunks_are_steps_and_those_of_jaxrnn():
     """All states and all gradients, with lengths, resets and shared keys.
 

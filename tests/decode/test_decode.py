@@ -144,6 +144,7 @@ def test_inside_of_shard_map(name, start):
     assert len(np.unique(want.lengths.reshape(4, -1).max(axis=1))) > 1
 
 
+@pytest.mark.slow
 def test_beams_without_a_sequence_are_not_waited_for():
     given, calls = arguments("gru", make_params("gru", 4, 0), 3), []
     certain = jnp.tile(jnp.where(jnp.arange(4) == END, 0.0, -jnp.inf), (6, 1))

@@ -226,6 +226,7 @@ class Decoder(nn.Module):
         return in_raw(rnn.cells_of(rnn.variables))
 
 
+@pytest.mark.fast("InNnx")
 @both
 def test_the_cell_of_a_module_in_raw_rnn(make):
     if make is InLinen:

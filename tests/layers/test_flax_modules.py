@@ -111,7 +111,7 @@ def test_modules_are_their_drivers(make, name):
     same(again, run(states=state, sequence_length=LENGTHS)[0])
 
 
-@pytest.mark.fast("gru-InNnx", "two_ways-InLinen")
+@pytest.mark.fast("gru-InNnx")
 @both
 @pytest.mark.parametrize("name", ["gru", "two_ways", "layers"])
 def test_masks_resets_and_states_of_all_steps(make, name):

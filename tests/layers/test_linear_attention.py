@@ -62,7 +62,7 @@ def run(layer, x, state=(None, None), resets=None):
     return layer(x, state, resets=resets)
 
 
-@one_is_fast
+@pytest.mark.slow
 @each_layer
 def test_documents_of_a_row_are_separate(name, page):
     layer = make(page, name)

@@ -132,7 +132,7 @@ def test_with_swap_memory_and_time_major(parts, strategy):
     assert_near(got, want, tolerance=1e-12)
 
 
-@pytest.mark.fast("min_gru", "mlstm")
+@pytest.mark.fast("min_gru")
 @pytest.mark.parametrize("name", ONE_OF_EACH_MAP)
 def test_nan_reaches_later_steps_up_to_a_reset(name):
     """Row 0 has NaN at step 5, which the reset at step 8 ends two parts later.
@@ -276,6 +276,7 @@ class Wrapped(nn.Module):
         return rnn(x, LENGTHS, axis_name="time")
 
 
+@pytest.mark.slow
 def test_modules_by_name():
     """`init` of linen needs no `shard_map`."""
     params = {"rnn": jaxrnn.linen.RNN(GRU.cell).variables_of(GRU)["params"]}

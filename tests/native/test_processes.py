@@ -127,6 +127,7 @@ jax.tree.map(np.testing.assert_array_equal, got, want)
 """
 
 
+@pytest.mark.slow
 def test_a_serialized_executable(run_file, tmp_path, monkeypatch):
     """A process that has traced no native loop runs it after `import jaxrnn`."""
     # JAX cannot serialize a program that it has read from its cache.
