@@ -1,7 +1,7 @@
 """Checks of the arguments of a run, and the words of their messages.
 
 In the order of a run: its states, mask and resets, the loop that the user asked for,
-one step of the cell, and time that is divided over devices.
+one step of the cell, the results of the loop, and time that is divided over devices.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from .._base.errors import Verbatim, counted, expect, is_key
 from .._base.inputs import (
     as_arrays,
     as_step_booleans,
+    check_like,
     check_structure,
     like,
     to_all_rows,
@@ -25,6 +26,7 @@ from .._base.trees import (
     TensorShape,
     has_read_only,
     is_tensor_array,
+    map_sizes,
     named_leaves,
     with_structure,
     without_read_only,
@@ -33,6 +35,7 @@ from .._base.typing import (
     Array,
     ArrayLike,
     AxisSize,
+    DType,
     Lengths,
     PyTree,
     RNNCellLike,
@@ -239,6 +242,34 @@ def as_pair(result: PyTree) -> tuple[PyTree, PyTree]:
     expect(is_list_of(result, 2), "cell", must, result, fix)
     output, new_state = result
     return output, new_state
+
+
+def as_results(
+    cell: RNNCellLike, run: Run, dtype: DType, results: Any
+) -> tuple[PyTree, PyTree]:
+    """Returns `(outputs, state)` of a cell's own loop, in the structures of the cell.
+
+    Raises:
+        ValueError: If the structure or a shape is not that of a scan of `apply`.
+        TypeError: If a dtype is not.
+    """
+    steps = run.steps
+    sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
+
+    def of_all_steps(shape: tuple, dtype: DType) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*sizes, *shape), dtype)
+
+    outputs = map_sizes(lambda shape: of_all_steps(shape, dtype), cell.output_size)
+    if steps.returns_states:
+        of_leaf = lambda leaf: of_all_steps(leaf.shape[1:], leaf.dtype)
+        outputs = outputs, jax.tree.map(of_leaf, run.state)
+    fix = f"`choose_loop` of {text_of(cell)} chose the loop that returned it."
+    must = "return a pair (outputs, state)"
+    expect(is_list_of(results, 2), "loop", must, results, fix)
+    wanted = {"outputs": outputs, "state": run.state}
+    for (name, want), got in zip(wanted.items(), results, strict=True):
+        check_like(name, got, want, strict=False, fix=fix)
+    return with_structure((outputs, run.state), results)
 
 
 def check_axis_name(name: Any, inputs: PyTree) -> None:

@@ -24,7 +24,13 @@ from .._base.typing import Array, DType, Key, PyTree, RNNCellLike, bound_or_none
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
 from . import masking, reorder
-from .arguments import as_reset_state, check_has_rows, check_implementation, fix_of_rows
+from .arguments import (
+    as_reset_state,
+    as_results,
+    check_has_rows,
+    check_implementation,
+    fix_of_rows,
+)
 from .first_step import call_start, probe, rows_interact, zero_state
 from .masking import Steps
 from .run import Choice, Run
@@ -266,8 +272,8 @@ def run_ready(
         bound: Any = cell_in_loop()
         keys = _keys(bound, steps)
         segment = run.replace(inputs=inputs, state=state, steps=steps, keys=keys)
-        outputs, last = loop(bound.params, segment)
-        return outputs, trees.with_structure(state, last)
+        results = loop(bound.params, segment)
+        return as_results(cell, segment, options.dtype, results)
 
     plan = options.plan
     outputs, last = segmented_run(
