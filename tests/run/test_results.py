@@ -1,5 +1,7 @@
 """What the loop of a user's cell returns is compared with the types of a scan."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 
@@ -9,13 +11,14 @@ from tests.helpers import assert_near, refusals
 
 X = jnp.ones((2, 5, 3))
 LENGTHS = [5, 2]
+MASK = jnp.ones((2, 5), bool)
 
 
 class Changed(GRUCell):
     """A GRU whose loop returns other results than a scan."""
 
     apply = GRUCell.apply
-    changes = {}
+    changes: ClassVar = {}
 
     def choose_loop(self, params, run):
         choice = super().choose_loop(params, run.replace(implementation="xla"))
@@ -58,7 +61,7 @@ test_refusals = refusals([
     (ValueError, "`outputs`", lambda: call(lambda y, s: ((y, y), s))),
     (TypeError, "`state`", lambda: call(lambda y, s: (y, s.astype(jnp.int32)))),
     (ValueError, "`state`", lambda: call(lambda y, s: (y, s[:1]))),
-    (ValueError, "`state`", lambda: call(lambda y, s: (y, s[0]), sequence_length=LENGTHS)),
+    (ValueError, "`state`", lambda: call(lambda y, s: (y, s[0]), mask=MASK)),
     (ValueError, "`state`", lambda: call(lambda y, s: (y, (s, s)), swap_memory=True)),
     (ValueError, "`loop`", lambda: call(lambda y, s: (y, s, s))),
     (ValueError, "`loop`", lambda: call(lambda y, s: y)),
