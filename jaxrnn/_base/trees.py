@@ -197,9 +197,13 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
 
 
 def as_typed(tree: PyTree) -> tuple:
-    """A hashable tree that distinguishes tuples from named tuples, and 1 from True."""
+    """A hashable tree that distinguishes tuples from named tuples, and 1 from True.
+
+    Also -0.0 from 0.0: programs in which they are constants differ.
+    """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
-    return treedef, tuple((type(leaf), leaf) for leaf in leaves)
+    values = (repr(leaf) if isinstance(leaf, float) else leaf for leaf in leaves)
+    return treedef, tuple(zip(map(type, leaves), values, strict=True))
 
 
 def merge_dicts(what: str, first: Mapping, second: Mapping) -> dict:

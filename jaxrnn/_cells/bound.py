@@ -1,7 +1,6 @@
 """A cell with its parameters."""
 
 import dataclasses
-from collections.abc import Hashable
 from typing import Any, final
 
 import jax
@@ -65,16 +64,13 @@ class BoundCell(Bound):
         return self.cell.start(self.params, state)
 
     @property
-    def version(self) -> Hashable | None:
-        """What equal cells have in common if they share a compiled function.
+    def shares_programs(self) -> bool:
+        """Whether calls outside of jit with equal cells share compiled programs.
 
-        Calls outside of jit with equal cells of one version share a compiled function.
-        The version holds the code of the cell's functions, which `%autoreload` of
-        IPython replaces. None for a cell that is compiled again in each call, because
-        it is not built in, or one of its functions has a closure, holds an array or is
-        a method.
+        They do if the cell is built in, and each function in it, except initializers,
+        is a function of JAX or jaxrnn. Other functions may read what changes.
         """
-        return fields.version(self.cell) if is_pytree_of_arrays(self) else None
+        return is_pytree_of_arrays(self) and fields.is_constant(self.cell)
 
     def __repr__(self) -> str:
         key = "" if self.key is None else ", key=..."

@@ -14,13 +14,13 @@ Objects are compared, shown and pickled by value.
 import copy
 import dataclasses
 import functools
-import itertools
 import math
 import numbers
 import re
+import sys
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar
 
@@ -361,45 +361,36 @@ class Hyperparameters:
         return attributes
 
 
-_PACKAGE = __name__.partition(".")[0]
 # The types of values that cannot change.
 _CONSTANTS = {bool, int, float, complex, str, bytes, types.NoneType, TensorShape}
 
 
-def version(value: object) -> tuple | None:
-    """The code of the functions in a built-in cell, or in one of its values.
+def is_constant(value: object) -> bool:
+    """Whether a value can never change, so that equal cells may share a program.
 
-    None if the value may change between two calls, although the cells that hold it stay
-    equal: a closure, an array, a bound method or an object of a user's class.
+    Objects of other classes than built-in cells may change. So may other functions than
+    those of JAX and of this package: they may read globals or a closure.
     """
     # An object of a subclass, such as a float with attributes, may change.
     if type(value) in _CONSTANTS or isinstance(value, np.dtype):
-        return ()
+        return True
+    if type(value) is tuple:
+        return all(map(is_constant, value))
     if isinstance(value, Hyperparameters):
-        is_built_in = type(value).__module__.partition(".")[0] == _PACKAGE
         read = vars(value).copy()
         for field in dataclasses.fields(value):
             if not field.metadata.get("is_read_by_steps", True):
                 del read[field.name]
-        for name in {"state_size", "output_size"} & read.keys():
-            read[name] = tuple(jax.tree.leaves(read[name]))  # Sizes may be nests.
-        return _version_of_all(read.values()) if is_built_in else None
-    if isinstance(value, types.FunctionType):
-        defaults = value.__defaults__ or (), value.__kwdefaults__ or {}
-        holds = value.__closure__ or vars(value)
-        of_defaults = _version_of_all([*defaults[0], *defaults[1].values()])
-        if holds or of_defaults is None:
-            return None
-        return value.__code__, as_typed(defaults), *of_defaults
-    if type(value) is tuple:
-        return _version_of_all(value)
-    return () if any(value is known for known in ACTIVATIONS.values()) else None
+        return _is_built_in(type(value)) and all(map(is_constant, read.values()))
+    return _is_built_in(value)
 
 
-def _version_of_all(values: Iterable) -> tuple | None:
-    versions = [version(value) for value in values]
-    known = [each for each in versions if each is not None]
-    return tuple(itertools.chain(*known)) if len(known) == len(versions) else None
+def _is_built_in(value: Any) -> bool:
+    """Whether a module of JAX or of this package holds the class or function."""
+    name = getattr(value, "__qualname__", "")
+    module = getattr(value, "__module__", None) or ""
+    is_own = module.partition(".")[0] in ("jax", __name__.partition(".")[0])
+    return is_own and getattr(sys.modules.get(module), name, None) is value
 
 
 def snake_case(name: str) -> str:

@@ -26,12 +26,11 @@ class FunctionCell(RNNCell):
         fn: `fn(params, inputs, state, key=None) -> (output, new_state)`, pure and
             defined at module level (JAX compiles again for each new lambda). Pass the
             arrays that `fn` needs in `params`, for example
-            `cell.bind({..., "memory": m})`. Outside jit, `fn` is compiled on every call
-            if its closure, its defaults or its `__self__` hold an array or another
-            object that may have changed. Globals and the attributes of classes are read
-            once, as under jit. If `fn` reads `self` of an `nnx.Module`, create the cell
-            in `__call__`. A cell created in `__init__` reads the original module while
-            nnx differentiates a copy, so all gradients are zero.
+            `cell.bind({..., "memory": m})`. Outside jit, `fn` is compiled on every
+            call, because it may read what has changed. If `fn` reads `self` of an
+            `nnx.Module`, create the cell in `__call__`. A cell created in `__init__`
+            reads the original module while nnx differentiates a copy, so all gradients
+            are zero.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of ints
             and shapes.
         output_size: The sizes of the output, in the same form as `state_size`.

@@ -13,7 +13,7 @@ steps exchanges anything. The gradient is JAX's.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -59,19 +59,14 @@ def run_on_mesh(
     """
     transition_of(cell)
     check_rows_of_states(run)
-    version = bound_or_none(cell).version
-    if version is not None:
-        return _compiled(cell, run, options, spec, version)
-    # A cell without a version may have changed since the last call, so each call
-    # compiles it, as in `run_cell`.
-    run_all = lambda cell, run: _run_on_mesh(cell, run, options, spec, version)
+    if bound_or_none(cell).shares_programs:
+        return _compiled(cell, run, options, spec)
+    # Each call compiles any other cell, as in `run_cell`.
+    run_all = lambda cell, run: _run_on_mesh(cell, run, options, spec)
     return jax.jit(run_all)(cell, run)
 
 
-def _run_on_mesh(
-    cell: Any, run: Run, options: Options, both: PartitionSpec, version: Hashable
-) -> Results:
-    del version  # Of the compiled function.
+def _run_on_mesh(cell: Any, run: Run, options: Options, both: PartitionSpec) -> Results:
     steps = run.steps
     mesh = explicit_mesh_of(run.inputs)
     rows, name = PartitionSpec(both[1 - steps.axis]), both[steps.axis]
@@ -100,7 +95,7 @@ def _run_on_mesh(
     )(whole_on_explicit_mesh(cell, run), run)
 
 
-_compiled = jax.jit(_run_on_mesh, static_argnames=("options", "both", "version"))
+_compiled = jax.jit(_run_on_mesh, static_argnames=("options", "both"))
 
 
 def run_part(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Results:

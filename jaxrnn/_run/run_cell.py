@@ -6,7 +6,7 @@ A driver, such as `dynamic_rnn`, checks its arguments and makes a `Run` and `Opt
 
 import dataclasses
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -95,19 +95,17 @@ def run_cell(
         options: The options.
     """
     bound = bound_or_none(cell)
-    version = bound and bound.version
-    run_all = _run_prepared if version is None else _compiled
-    return run_all(cell, run, options, version)
+    run_all = _compiled if bound and bound.shares_programs else _run_prepared
+    return run_all(cell, run, options)
 
 
 def _run_prepared(
-    cell: RNNCellLike, run: Run, options: Options, version: Hashable
+    cell: RNNCellLike, run: Run, options: Options
 ) -> tuple[PyTree, PyTree, PyTree]:
-    del version  # Of the compiled function.
     return run_ready(prepared(cell, run, options), run.state, options)
 
 
-_compiled = jax.jit(_run_prepared, static_argnames=("options", "version"))
+_compiled = jax.jit(_run_prepared, static_argnames="options")
 
 
 def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:

@@ -87,7 +87,7 @@ class Streamer(_Stream):
 
     The first call compiles the step, as does the first call with `resets`. Other calls
     only run the step. Streamers with equal cells share the compiled programs, unless
-    the cells hold an object that can change, such as a module in a closure.
+    the cells hold an object that can change, such as a function of yours.
 
     Args:
         cell: A bound cell without a random key, so dropout is inactive.
@@ -495,8 +495,8 @@ def _program_of(*cells: RNNCellLike) -> Hashable:
 
     A stream whose cells hold an object that can change compiles its own programs.
     """
-    versions = [c.version if isinstance(c, BoundCell) else None for c in cells]
-    return object() if None in versions else tuple(versions)
+    is_shared = all(isinstance(c, BoundCell) and c.shares_programs for c in cells)
+    return None if is_shared else object()
 
 
 @functools.partial(jax.jit, donate_argnames="state", static_argnames="program")

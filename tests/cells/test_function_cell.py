@@ -62,3 +62,11 @@ def test_the_output_depends_on_the_parameters():
 def test_other_arguments_are_kept():
     cell = FunctionCell.like(keep, X, H, is_random=True, rows_interact=True)
     assert cell == FunctionCell(keep, 2, 3, is_random=True, rows_interact=True)
+
+
+def test_a_cell_keeps_a_copy_of_its_sizes():
+    step, size = lambda p, x, s, key=None: (x, s), {"a": [3]}
+    cell, same = (FunctionCell(step, size, 3) for _ in range(2))
+    size["a"][0] = 4
+    assert cell == same
+    assert cell.state_size == {"a": [3]}

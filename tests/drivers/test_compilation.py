@@ -44,20 +44,6 @@ def test_a_second_eager_gradient_compiles_nothing(cell, options, caplog):
     assert not compiled(caplog, lambda: of_lengths(1, 2, 3, 4))
 
 
-def test_a_second_eager_call_compiles_nothing_although_sizes_are_mutable(caplog):
-    def step(params, inputs, state, key=None):
-        return inputs * state["a"][0], state
-
-    size = {"a": [3]}
-    cell, same = (FunctionCell(step, size, 3) for _ in range(2))
-    size["a"][0] = 4  # The cell keeps the original sizes.
-    assert cell == same
-    assert cell.state_size == {"a": [3]}
-    assert compiled(caplog, lambda: outputs_of(cell.bind({}), [0, 1, 2, 3]))
-    with jax.no_tracing():
-        outputs_of(same.bind({}), [1, 1, 2, 3])
-
-
 def test_programs_do_not_grow_with_time():
     cell = LSTMCell(4)
     params = drawn(cell, X[:, 0])
@@ -103,14 +89,15 @@ def test_the_precision_of_products_reaches_all_of_them(cell):
     assert all(exact in product for product in found)
 
 
-# Mutable objects that stay equal must not share one compilation across calls.
+# What changes between two calls must not be hidden by a program that equal cells share.
+
+SCALE = 2.0
 
 
 class Scaled:
     """A mutable callable object, and a mutable object with a method."""
 
-    def __init__(self):
-        self.scale = 2.0
+    scale = 2.0
 
     def __call__(self, params, inputs, state, key=None):
         return inputs * self.scale, state
@@ -119,28 +106,8 @@ class Scaled:
         return self(params, inputs, state)
 
 
-def plain(params, inputs, state, key=None):
-    return inputs * 2, state
-
-
-def in_list(holder):
-    values = [holder]
-    return lambda params, inputs, state, key=None: values[0](params, inputs, state)
-
-
-CHANGING = {
-    "object": lambda holder: holder,
-    "method": lambda holder: holder.step,
-    "partial": lambda holder: functools.partial(Scaled.step, holder),
-    "closure": lambda holder: lambda p, x, s, key=None: holder(p, x, s),
-    "list": in_list,
-    "default": lambda holder: lambda p, x, s, key=None, held=holder: held(p, x, s),
-    "keyword": lambda holder: lambda p, x, s, *, key=None, held=holder: held(p, x, s),
-}
-
-
 class ScaledModule(nnx.Module):
-    __init__ = Scaled.__init__
+    scale = 2.0
     __call__ = Scaled.__call__
     step = Scaled.step
 
@@ -148,29 +115,67 @@ class ScaledModule(nnx.Module):
 class ScaledFloat(float):
     """A number with an attribute that changes."""
 
+    scale = 2.0
     __call__ = Scaled.__call__
     step = Scaled.step
-    scale = 2.0
 
 
-@pytest.mark.parametrize("step_of", CHANGING.values(), ids=CHANGING)
-def test_an_attribute_that_changes_is_read_in_every_call(step_of):
-    for make in (Scaled, ScaledModule, ScaledFloat):
-        assert FunctionCell(step_of(make()), 3, 3).bind({}).version is None
-    holder = Scaled()
-    bound = FunctionCell(step_of(holder), 3, 3).bind({})
-    assert outputs_of(bound)[0, -1, 0] == 2.0
-    holder.scale = 3.0
-    assert outputs_of(bound)[0, -1, 0] == 3.0
+def of_global(params, inputs, state, key=None):
+    return inputs * SCALE, state
 
 
-def test_a_closure_is_read_in_each_call():
-    scaled = lambda x: x * 2
-    step = lambda params, inputs, state, key=None: (scaled(inputs), state)
-    bound = FunctionCell(step, 3, 3).bind({})
-    assert outputs_of(bound)[0, -1, 0] == 2.0
-    scaled = lambda x: x * 3
-    assert outputs_of(bound)[0, -1, 0] == 3.0
+def by_global(x, y=None):
+    return jnp.full_like(x, SCALE)
+
+
+def cell_of(step):
+    return FunctionCell(step, 3, 3)
+
+
+CHANGING = {
+    "object": lambda holder: cell_of(holder),
+    "method": lambda holder: cell_of(holder.step),
+    "partial": lambda holder: cell_of(functools.partial(Scaled.step, holder)),
+    "closure": lambda holder: cell_of(lambda p, x, s, key=None: holder(p, x, s)),
+    "default": lambda holder: cell_of(
+        lambda p, x, s, key=None, held=holder: held(p, x, s)
+    ),
+    "keyword": lambda holder: cell_of(
+        lambda p, x, s, *, key=None, held=holder: held(p, x, s)
+    ),
+    "global": lambda _: cell_of(of_global),
+    "activation": lambda _: BasicRNNCell(3, activation=by_global),
+    "residual_fn": lambda _: jaxrnn.ResidualWrapper(BasicRNNCell(3), by_global),
+    "stack": lambda holder: MultiRNNCell([cell_of(holder)]),
+}
+
+
+def run(cell):
+    return outputs_of(cell.bind(cell.init(jax.random.key(0), X[:, 0])))[0, -1, 0]
+
+
+def stream(cell):
+    bound = cell.bind(cell.init(jax.random.key(0), X[:, 0]))
+    return jaxrnn.export.Streamer(bound, 4)(X[:, 0])[0, 0]
+
+
+@pytest.mark.fast("run-object", "run-global", "run-activation", "stream-object")
+@pytest.mark.parametrize("make", CHANGING.values(), ids=CHANGING)
+@pytest.mark.parametrize("run", [run, stream])
+def test_a_value_that_changes_is_read_in_every_call(run, make, monkeypatch):
+    for holder in (Scaled(), ScaledModule(), ScaledFloat()):
+        monkeypatch.setitem(globals(), "SCALE", 2.0)
+        assert run(make(holder)) == 2.0
+        holder.scale = SCALE = 3.0
+        monkeypatch.setitem(globals(), "SCALE", SCALE)
+        assert run(make(holder)) == 3.0
+
+
+helper = None
+
+
+def calls_helper(params, inputs, state, key=None):
+    return helper(params, inputs, state)
 
 
 REPLACED = {
@@ -180,24 +185,33 @@ REPLACED = {
 }
 
 
-@pytest.mark.fast("step-*", "stream-__code__", "default-__code__")
+@pytest.mark.fast("run-step-*", "stream-step-__code__", "run-called-__code__")
 @pytest.mark.parametrize("name", REPLACED)
-@pytest.mark.parametrize("where", ["step", "stack", "default", "stream"])
-def test_a_function_that_is_replaced_in_place(where, name):
-    """`%autoreload` of IPython does so. A stream compiles its programs once."""
-    step = lambda params, x, state, key=None, scale=2.0, *, c=0.0: (
-        x * scale + c,
-        state,
-    )
+@pytest.mark.parametrize("where", ["step", "called", "default"])
+@pytest.mark.parametrize("run", [run, stream])
+def test_a_function_that_is_replaced_in_place(run, where, name, monkeypatch):
+    """`%autoreload` of IPython does so, also for what the function calls."""
+
+    def step(params, x, state, key=None, scale=2.0, *, c=0.0):
+        return x * scale + c, state
+
+    monkeypatch.setitem(globals(), "helper", step)
     outer = lambda params, x, state, key=None, step=step: step({}, x, state)
-    cell = FunctionCell(outer if where == "default" else step, 3, 3)
-    cell = MultiRNNCell([cell]) if where == "stack" else cell
-    bound = cell.bind(cell.init(jax.random.key(0), X[:, 0]))
-    stream = lambda: jaxrnn.export.Streamer(bound, 4)(X[:, 0])[:, None]
-    run = stream if where == "stream" else lambda: outputs_of(bound)
-    assert run()[0, -1, 0] == 2.0
+    cell = cell_of({"step": step, "called": calls_helper, "default": outer}[where])
+    assert run(cell) == 2.0
     setattr(step, name, REPLACED[name])
-    assert run()[0, -1, 0] == 3.0
+    assert run(cell) == 3.0
+
+
+def test_the_sign_of_zero_is_part_of_a_value():
+    def step(params, x, state, key=None, *, c=0.0):
+        return jnp.copysign(x, c), state
+
+    cell = cell_of(step)
+    assert run(cell) == 1.0
+    step.__kwdefaults__["c"] = -0.0
+    assert run(cell) == -1.0
+    assert LSTMCell(3, forget_bias=0.0) != LSTMCell(3, forget_bias=-0.0)
 
 
 class OwnCell(BasicRNNCell):
@@ -208,14 +222,15 @@ def test_only_cells_that_cannot_change_share_a_program():
     for cell in (
         BasicRNNCell(3),
         BasicRNNCell(3, activation="relu"),
+        BasicRNNCell(3, activation=jax.nn.celu),
         GRUCell(3, kernel_initializer=jax.nn.initializers.orthogonal()),
         LSTMCell(3, name="a", dtype=jnp.float32),
         MultiRNNCell([BasicRNNCell(3)] * 2),
-        FunctionCell(plain, 3, jaxrnn.TensorShape([3])),
-        FunctionCell(plain, 3, [3, {"a": 3}]),
     ):
-        assert cell.bind({}).version is not None
-    assert OwnCell(3).bind({}).version is None
+        assert cell.bind({}).shares_programs
+    made_by_jax = BasicRNNCell(3, activation=jax.tree_util.Partial(by_global))
+    for cell in (OwnCell(3), made_by_jax, cell_of(of_global)):
+        assert not cell.bind({}).shares_programs
 
 
 def test_a_cell_that_closes_over_arrays_is_not_kept():
