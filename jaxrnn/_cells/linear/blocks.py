@@ -8,7 +8,7 @@ take memory that grows with time.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -53,11 +53,9 @@ def recurrence_sequence(
         # The terms of all steps. Finished rows keep their state.
         at_step = lambda x: terms(params, x, h)
         a, b, first, rest = at_each_step(at_step, steps.fill_finished(xs))
-        restarting: Any = None
-        before: Any = None
-        if steps.restarts is not None:
-            restarting = steps.restarts.where
-            before = widened(steps.restarts.states_at_steps(steps.axis))
+        restarts = steps.restarts
+        restarting = restarts and restarts.where
+        before = restarts and widened(restarts.states_at_steps(steps.axis))
         if first is not None:
             are_from_zeros = _are_from_zeros(first, h, restarting, before)
             b = masking.select(are_from_zeros, first, b)
@@ -112,24 +110,13 @@ def _are_from_zeros(
     """Whether the state before each step is zeros, `[time, batch]`.
 
     The state is zeros if the last restart, or else the run, began with zeros, and
-    `first` has been zeros at all steps since then.
-
-    Args:
-        first: The terms of steps from zeros, `[time, batch, units]`.
-        state: The state before the first step.
-        restarting: Where rows restart, `[time, batch]`, or None.
-        before: The restart states, `[1 or time, batch, units]`, or None.
+    `first`, the terms of steps from zeros, has been zeros at all steps since then.
     """
-    is_written = lambda x: ~is_zero(jax.lax.stop_gradient(x))
-    # A restart before step t is at time 2 t, and the step itself at time 2 t + 1.
-    ts = 2 * jnp.arange(jax.tree.leaves(first)[0].shape[0])[:, None]
-    last = lambda where, ts: jax.lax.cummax(jnp.where(where, ts, -1))
-    last_step = last(is_written(first), ts + 1)
-    last_step = jnp.concatenate([jnp.full_like(last_step[:1], -1), last_step[:-1]])
-    start = is_zero(state)[None]
+    is_written = ~is_zero(jax.lax.stop_gradient(first))
+    writes = jnp.concatenate([~is_zero(state)[None], is_written[:-1]])
     if restarting is None:
-        return (last_step < 0) & start
-    last_restart = last(restarting, ts)
-    to_others = last(restarting & is_written(before), ts)
-    starts = jnp.where(last_restart < 0, start, to_others < last_restart)
-    return starts & (last_step <= last_restart)
+        return jnp.cumsum(writes, axis=0) == 0
+    to_zeros = restarting & is_zero(before)
+    writes = jnp.cumsum(writes | (restarting & ~to_zeros), axis=0)
+    # No writes since the last restart to zeros or, before any restart, since the start.
+    return writes == jax.lax.cummax(jnp.where(to_zeros, writes, 0))

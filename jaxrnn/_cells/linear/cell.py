@@ -133,9 +133,8 @@ class LinearRecurrenceCell(SpecsCell):
         rows = inputs.shape[0]
         a, b = _fitted("a", a, rows, state), _fitted("b", b, rows, state)
         from_zeros = self.term_from_zeros
-        if from_zeros is None:
-            return a, b, None, rest
-        return a, b, _fitted("b", from_zeros(rest), rows, state), rest
+        first = from_zeros and _fitted("b", from_zeros(rest), rows, state)
+        return a, b, first, rest
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses a loop over blocks of steps; see `RNNCell.choose_loop`."""
@@ -148,49 +147,37 @@ class LinearRecurrenceCell(SpecsCell):
         A step multiplies A and B by its a, and adds its b to B. For a cell with
         `term_from_zeros`, the map also holds the state to which it maps zeros.
         """
-        differs = self.term_from_zeros is not None
+        count = 1 if self.term_from_zeros is None else 2
+        zeros_like = functools.partial(jax.tree.map, jnp.zeros_like)
 
         def identity(state: Element) -> PyTree:
             one = jax.tree.map(jnp.full_like, state, one_like(state))
-            zeros = jax.tree.map(jnp.zeros_like, state)
-            return _joined(one, zeros), zeros if differs else None
+            zeros = zeros_like(state)
+            return (_joined(one, zeros), zeros)[:count]
 
         def constant(state: Element) -> PyTree:
-            zeros = jax.tree.map(jnp.zeros_like, state)
-            return _joined(zeros, state), state if differs else None
+            return (_joined(zeros_like(state), state), state)[:count]
 
-        def run_all(params: Params, run: Run) -> PyTree:
-            units, from_zeros = run.state
+        def terms_of_units(params: Params, inputs: Array, units: Element) -> Terms:
+            a, b, _, _ = self.terms(params, inputs, _split(units)[0])
+            return _joined(a, a), _joined(zeros_like(b), b), None, None
+
+        def map_of_steps(params: Params, run: Run) -> PyTree:
+            def last(terms: Callable, start: Element, states: PyTree) -> Element:
+                steps = run.steps.with_restart_states(states)
+                own = run.replace(state=start, steps=steps)
+                return recurrence_sequence(terms, lambda *_: None, params, own)[1]
+
             states = run.steps.restart_states or (None, None)
-            last = functools.partial(_last_state, params, run)
-            units = last(self._terms_of_units, units, states[0])
-            if differs:
-                from_zeros = last(self.terms, from_zeros, states[1])
-            return units, from_zeros
+            return tuple(map(last, (terms_of_units, self.terms), run.state, states))
 
         def map_state(transition: PyTree, state: Element) -> Element:
-            units, from_zeros = transition
-            a, b = _split(units)
-            if differs:
+            a, b = _split(transition[0])
+            for from_zeros in transition[1:]:
                 b = masking.select(is_zero(state), from_zeros, b)
             return plus(times(a, state), b)
 
-        return Transition(run_all, identity, constant, map_state, cast_like)
-
-    def _terms_of_units(self, params: Params, inputs: Array, units: Element) -> Terms:
-        """The terms of a step for the units `[A, B]`."""
-        a, b, _, _ = self.terms(params, inputs, _split(units)[0])
-        return _joined(a, a), _joined(jax.tree.map(jnp.zeros_like, b), b), None, None
-
-
-def _last_state(
-    params: Params, run: Run, terms: Callable, start: Element, restart_states: PyTree
-) -> Element:
-    """The state after all steps of a recurrence with these terms and states."""
-    steps = run.steps.with_restart_states(restart_states)
-    run = run.replace(state=start, steps=steps)
-    output = lambda params, state, rest: None
-    return recurrence_sequence(terms, output, params, run)[1]
+        return Transition(map_of_steps, identity, constant, map_state, cast_like)
 
 
 def _joined(a: Element, b: Element) -> Element:
