@@ -23,7 +23,14 @@ from .errors import (
     warn,
 )
 from .math import cast_if_weak, in_native_order, is_traced, is_wider
-from .trees import is_tensor_array, map_named, named_leaves, opaque, without_read_only
+from .trees import (
+    is_tensor_array,
+    map_named,
+    named_leaves,
+    opaque,
+    with_tuples_of,
+    without_read_only,
+)
 from .typing import Array, ArrayLike, DType, PyTree, Size
 
 
@@ -191,9 +198,9 @@ def like(
 ) -> PyTree:
     """Returns the nest with arrays as leaves; raises unless it has the wanted types.
 
-    Where `want` holds None, so must the nest. Weakly typed numbers are cast. A
-    TensorArray must have been created with the same arguments as the wanted one, but
-    may have more elements.
+    Where `want` holds None, so must the nest. Weakly typed numbers are cast. A named
+    tuple gets the wanted class if the fields are equal. A TensorArray must have been
+    created with the same arguments as the wanted one, but may have more elements.
 
     Args:
         name: The name of the nest; `state` names a leaf `state.c`.
@@ -212,6 +219,7 @@ def like(
         TypeError: If a leaf is not an array, a dtype differs or, with `strict`, a
             sequence type.
     """
+    got = with_tuples_of(want, got)
     check_structure(f"`{name}`", opaque(want), opaque(got), strict, fix)
     types = iter(jax.tree.leaves(want, is_leaf=is_tensor_array))
 
@@ -255,6 +263,7 @@ def check_structure(
         ValueError: If the nests differ.
         TypeError: If `strict` and only the sequence types differ.
     """
+    got = with_tuples_of(want, got)
     structures = jax.tree.structure(want), jax.tree.structure(got)
     are_alike = structures[0] == structures[1] or _are_alike(*structures)
     if structures[0] == structures[1] or (are_alike and not strict):

@@ -229,6 +229,29 @@ def with_structure(structure: PyTree, tree: PyTree) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(structure), jax.tree.leaves(tree))
 
 
+def with_tuples_of(like: PyTree, tree: PyTree, strict: bool = True) -> PyTree:
+    """Gives the named tuples of `tree` the classes that `like` has at their places.
+
+    The fields must be equal; for example, an `LSTMStateTuple` of TensorFlow becomes the
+    class of this package. Unless `strict`, plain tuples and lists also change into
+    named tuples, and back.
+    """
+    if jax.tree.structure(like) == jax.tree.structure(tree):
+        return tree
+    wanted, kind = jax.tree.flatten(like, is_leaf=lambda x: x is not like)
+    parts, own_kind = jax.tree.flatten(tree, is_leaf=lambda x: x is not tree)
+    is_leaf = jax.tree_util.all_leaves([like]) or jax.tree_util.all_leaves([tree])
+    if is_leaf or len(wanted) != len(parts):
+        return tree
+    pairs = zip(wanted, parts, strict=True)
+    parts = [with_tuples_of(*pair, strict=strict) for pair in pairs]
+    if isinstance(like, tuple | list) and isinstance(tree, tuple | list):
+        fields = {getattr(x, "_fields", None) for x in (like, tree)}
+        if len(fields - {None}) == 1 and not (strict and None in fields):
+            return kind.unflatten(parts)
+    return own_kind.unflatten(parts)
+
+
 def output_of(cell: Any, params: Params, inputs: PyTree, dtype: DType) -> PyTree:
     """The shapes of the cell's output for `inputs`, in the parameters' dtype."""
     first = jax.tree.leaves(inputs)[0]

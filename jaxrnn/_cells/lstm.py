@@ -20,7 +20,8 @@ class LSTMStateTuple(NamedTuple):
     """The state of an LSTM: the cell state `c`, then the output `h`.
 
     Where a plain pair may replace this tuple, the pair is read as `(c, h)`, with a
-    warning. Convert PyTorch's pair with `LSTMStateTuple(h=pair[0], c=pair[1])`.
+    warning. Convert PyTorch's pair with `LSTMStateTuple(h=pair[0], c=pair[1])`. Any
+    named tuple with the fields `c` and `h`, such as TensorFlow's, may replace this one.
 
     Source: `tf.compat.v1.nn.rnn_cell.LSTMStateTuple`.
     """

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_instance
 from .._base.errors import Verbatim, counted, describe_structure, expect, is_array
-from .._base.inputs import like
+from .._base.inputs import like, warn_of_plain_pair
 from .._base.math import in_native_order
 from .._base.trees import types_of_size, with_structure
 from .._base.typing import Array, DType, Params, PyTree, Size
@@ -97,6 +97,7 @@ def check_state(state: PyTree, size: Size, inputs: Array, wider: bool = True) ->
     expect(fits, "state", must, state, fix, error=TypeError)
     for leaf in filter(is_array, jax.tree.leaves(state)):
         check_floating("state", leaf.dtype)
+    warn_of_plain_pair("state", size, state)
     state = like("state", state, types, strict=False, wider=wider, fix=fix)
     return with_structure(types, state)
 

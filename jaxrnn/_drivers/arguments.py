@@ -33,6 +33,7 @@ from .._base.trees import (
     map_named,
     opaque,
     types_of_size,
+    with_tuples_of,
     without_read_only,
 )
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike, UnboundCellLike
@@ -205,7 +206,7 @@ def first_values(
         expect(leaf.ndim > 0, name, "be [batch, ...]", leaf, error=EntryError)
     check_same_size(named)
     rows = named[0][1].shape[0]
-    state = as_arrays("next_cell_state", state)
+    state = with_tuples_of(cell.state_size, as_arrays("next_cell_state", state))
     masked = opaque(without_read_only(state))
     what = "the first `next_cell_state` (see `cell.state_size`)"
     check_structure(what, cell.state_size, masked, strict=True)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from .._base import sharding
 from .._base.arguments import as_bool, as_scope, check_instance
 from .._base.errors import expect
-from .._base.inputs import as_arrays, output_dtype
-from .._base.trees import has_read_only
+from .._base.inputs import as_arrays, check_no_plain_tuple, output_dtype
+from .._base.trees import has_read_only, with_tuples_of
 from .._base.typing import Array, DType, PyTree, RNNCellLike, bound_or_none
 from .._batching.packed_sequences import PackedSequences, check_whole, with_first_axes
 from .._hints import with_hints
@@ -137,6 +137,8 @@ def _states_of_sequences(
         state = as_arrays("initial_state", state)
         must = "hold no read-only parts, such as an attention memory"
         expect(not has_read_only(state), "initial_state", must, state)
+        check_no_plain_tuple("initial_state", cell.state_size, state)
+        state = with_tuples_of(cell.state_size, state)
     dtype = output_dtype(state, dtype)
     if state is None:
         state = zero_state(cell, count, dtype)

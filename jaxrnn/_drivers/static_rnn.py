@@ -12,7 +12,12 @@ from .._base.derivatives import summed_in_float32
 from .._base.errors import counted, describe, error_note, expect, warn
 from .._base.inputs import as_arrays, check_structure, output_dtype
 from .._base.sharding import lay_out
-from .._base.trees import is_pytree_of_arrays, with_read_only, without_read_only
+from .._base.trees import (
+    is_pytree_of_arrays,
+    with_read_only,
+    with_tuples_of,
+    without_read_only,
+)
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike, Size
 from .._batching.packed_sequences import check_not_packed
 from .._hints import with_hints
@@ -103,6 +108,7 @@ def static_rnn(
     batch_size = jax.tree.leaves(steps)[0].shape[0]
     is_ragged = sequence_length is not None
     state = as_initial_state(cell, initial_state, time, strict=is_ragged)
+    state = with_tuples_of(cell.state_size, state, strict=is_ragged)
     # With an initial state but neither lengths nor `dtype`, outputs may have any dtype.
     if is_ragged or state is None or dtype is not None:
         dtype = output_dtype(state, dtype)

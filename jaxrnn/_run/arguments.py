@@ -16,6 +16,7 @@ from .._base.inputs import (
     as_arrays,
     as_step_booleans,
     check_like,
+    check_no_plain_tuple,
     check_structure,
     like,
     to_all_rows,
@@ -52,14 +53,13 @@ def as_initial_state(
 ) -> PyTree:
     """Returns the user's state, if any, as arrays with capacity for `time` writes.
 
-    Warns of a plain pair instead of an `LSTMStateTuple`; if `strict`, `probe` raises an
-    error later instead.
+    Warns of a plain pair instead of an `LSTMStateTuple`; if `strict`, raises TypeError.
     """
     if state is None:
         return None
     state = as_arrays("initial_state", with_capacity_for(state, time))
-    if not strict:
-        warn_of_plain_pair("initial_state", cell.state_size, state)
+    check = check_no_plain_tuple if strict else warn_of_plain_pair
+    check("initial_state", cell.state_size, state)
     return state
 
 

@@ -9,12 +9,7 @@ from typing import Any
 import jax
 
 from .._base.errors import counted, describe_leaves, error_note
-from .._base.inputs import (
-    as_arrays,
-    check_like,
-    check_no_plain_tuple,
-    check_rows_of_state,
-)
+from .._base.inputs import as_arrays, check_like, check_rows_of_state
 from .._base.trees import has_read_only, types_of_size
 from .._base.typing import DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_known_shapes
@@ -55,8 +50,6 @@ def probe(
     check_one_batch_axis(cell, inputs)
     rows_fix = fix_of_rows(cell, state, rows, time)
     output, new_state = one_step(cell, inputs, state, rows_fix)
-    if strict:
-        check_no_plain_tuple("initial_state", new_state, state)
     state = with_known_shapes(state, lambda: new_state)
     fix = rows_fix or (
         "A step must keep the structure, shapes and dtypes of its state. Change the "

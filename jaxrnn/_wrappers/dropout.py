@@ -220,7 +220,7 @@ def _dropout(x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
 
 def _all_but_c(substate: PyTree) -> PyTree:
     """TensorFlow's default filter: all leaves except c of an LSTM and TensorArrays."""
-    if isinstance(substate, LSTMStateTuple):
+    if getattr(substate, "_fields", None) == LSTMStateTuple._fields:
         return LSTMStateTuple(c=False, h=True)
     return not is_tensor_array(substate)
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from .._base.arguments import check_instance, is_list_of
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
 from .._base.errors import EntryError, error_note, expect
-from .._base.trees import output_of
+from .._base.inputs import warn_of_plain_pair
+from .._base.trees import output_of, with_tuples_of
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell
@@ -159,7 +160,8 @@ class MultiRNNCell(ComposedCell):
         """
         check_key_or_none(key)
         self._own_params(params)
-        return inputs, state
+        warn_of_plain_pair("state", self.state_size, state)
+        return inputs, with_tuples_of(self.state_size, state, strict=False)
 
     def split_state(self, state: PyTree) -> list[PyTree]:
         """The state of each cell.

@@ -257,15 +257,20 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
         expect(is_list_of(state, 2), "state", must, state)
         sides = state
     # The state of one layer may replace a list; an `LSTMStateTuple` is such a state.
-    is_one = [is_array(side) or isinstance(side, LSTMStateTuple) for side in sides]
+    is_one = [is_array(side) or _is_lstm_state(side) for side in sides]
     lists = [[side] if one else side for side, one in zip(sides, is_one, strict=True)]
     layers = [*itertools.chain(*zip(*lists, strict=True))]
     must = "hold one array or `LSTMStateTuple` for each layer"
     fix = "For (states_fw, states_bw), pass `bidirectional=True`."
-    fits = all(is_array(x) or isinstance(x, LSTMStateTuple) for x in layers)
+    fits = all(is_array(x) or _is_lstm_state(x) for x in layers)
     expect(fits, "state", must, state, fix)
     stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
-    return (stacked.h, stacked.c) if isinstance(stacked, LSTMStateTuple) else stacked
+    return (stacked.h, stacked.c) if _is_lstm_state(stacked) else stacked
+
+
+def _is_lstm_state(state: PyTree) -> bool:
+    """Whether the state has the fields c and h, also in a class of another library."""
+    return getattr(state, "_fields", None) == LSTMStateTuple._fields
 
 
 def _fix_of_names(state_dict: Weights, prefix: str) -> str:

@@ -15,7 +15,7 @@ from .._base import arguments, errors, math, sharding, trees
 from .._base.cell_keys import cell_at_step
 from .._base.derivatives import summed_in_float32
 from .._base.errors import expect
-from .._base.inputs import as_arrays, like
+from .._base.inputs import as_arrays, check_no_plain_tuple, like
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._drivers.arguments import check_is_cell
 from .._run import masking
@@ -99,7 +99,9 @@ class CellDecoder(Decoder):
     ) -> None:
         check_is_cell("cell", cell)
         self._cell = cell
-        self._initial_state = as_arrays("initial_state", initial_state)
+        state = as_arrays("initial_state", initial_state)
+        check_no_plain_tuple("initial_state", cell.state_size, state)
+        self._initial_state = trees.with_tuples_of(cell.state_size, state)
         self._project = as_function("output_layer", output_layer)
 
     def _run(self, time: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:

@@ -350,6 +350,7 @@ def _checked(
     what = "`initial_state` (see `cell.state_size`)"
     own = trees.opaque(trees.without_read_only(state))
     check_structure(what, cell.state_size, own, strict=True)
+    state = trees.with_tuples_of(cell.state_size, state)
     return cell, embed, project, state, ids, end
 
 

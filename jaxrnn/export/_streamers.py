@@ -21,6 +21,7 @@ from .._base.inputs import (
     check_same_size,
     check_structure,
     named_inputs,
+    warn_of_plain_pair,
 )
 from .._base.math import in_native_order, is_wider
 from .._base.trees import (
@@ -29,6 +30,7 @@ from .._base.trees import (
     named_leaves,
     with_read_only,
     with_structure,
+    with_tuples_of,
     without_read_only,
 )
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
@@ -142,6 +144,7 @@ class Streamer(_Stream):
         must = f"have {self._rows} rows, the stream's `batch_size`"
         fix = fix_of_rows(self._cell, state, self._rows)
         check_rows_of_state(state, self._rows, must, fix)
+        warn_of_plain_pair("initial_state", self._cell.state_size, state)
         return state
 
     @functools.cached_property
@@ -233,6 +236,7 @@ class Streamer(_Stream):
         self._known |= {(k, x.dtype) for k, x in named_leaves("state", self._state)}
         state = self._first if state is None else as_arrays("state", state)
         check_structure("`state`", self._first, state, strict=True)
+        state = with_tuples_of(self._first, state)
         fix = "To reset only some rows, pass `resets` with the next frame."
         firsts = jax.tree.leaves(self._first)
         for (name, leaf), own in zip(named_leaves("state", state), firsts, strict=True):
@@ -513,7 +517,8 @@ def _step(
     if resets is not None:
         own = masking.select(~resets, without_read_only(state), reset_state)
         state = with_read_only(own, state)
-    output, new_state = cell(frame, state)
+    read = with_tuples_of(cell.state_size, state, strict=False)
+    output, new_state = cell(frame, read)
     return output, with_structure(state, new_state)
 
 

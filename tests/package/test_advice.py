@@ -317,6 +317,15 @@ REFUSALS = [
     (TypeError, "`initial_state`", lambda: in_nnx(LSTM.cell)(X, [1] * 4, initial_state=PAIR)),
     (TypeError, "`initial_state`", lambda: jaxrnn.packed_rnn(LSTM, PACKED, (ZEROS[:3], ZEROS[:3]))),
     (TypeError, "`initial_state`", lambda: run(MLSTM, X, [1] * 4, tuple(MLSTM.zero_state(4, F32)))),
+    (UserWarning, "`initial_state`", lambda: Streamer(LSTM, 4, initial_state=PAIR)),
+    (TypeError, "`initial_state`", lambda: contrib.BasicDecoder(LSTM, contrib.GreedyEmbeddingHelper(X0, [0], 0), PAIR)),
+    # Plain pairs in one step
+    (UserWarning, "`state`", lambda: LSTM(X0, PAIR)),
+    (UserWarning, "`state`", lambda: jax.jit(LSTM.cell.apply)(LSTM.params, X0, list(PAIR))),
+    (UserWarning, "`state`", lambda: bound(contrib.LayerNormBasicLSTMCell(2))(X0, PAIR)),
+    (UserWarning, "`state`", lambda: bound(jaxrnn.MultiRNNCell([GRUCell(2), LSTMCell(2)]))(X0, (ZEROS, PAIR))),
+    (UserWarning, "`state`", lambda: jaxrnn.DropoutWrapper(LSTM.cell, 0.5).bind(LSTM.params, KEY)(X0, PAIR)),
+    (UserWarning, "`state`", lambda: in_nnx(LSTM.cell, "Cell")(PAIR, X0)),
     # Drivers: other arguments
     (ValueError, "`dtype`", lambda: dynamic_rnn(KEEPING, X, None, COUNTS)),
     (ValueError, "`dtype`", lambda: two_ways(initial_state_fw=ZEROS)),
