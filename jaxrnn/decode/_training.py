@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_bool, as_lengths
+from .._base.arguments import as_bool, as_lengths, check_shape
 from .._base.cell_keys import check_key
 from .._base.errors import expect
-from .._base.inputs import as_arrays
+from .._base.inputs import as_arrays, check_structure
 from .._base.math import concrete_or_none
+from .._base.trees import named_leaves
 from .._base.typing import Array, ArrayLike, Key, Lengths, PyTree
 from .._run import masking
 from .._run.masking import Steps
@@ -150,7 +151,8 @@ class ScheduledEmbeddingTrainingHelper(TrainingHelper):
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
         """The embedding of the ids; the given inputs where the id is -1."""
-        return masking.select(ids > -1, self._embed(jnp.maximum(ids, 0)), given)
+        fed = self._embed(jnp.maximum(ids, 0))
+        return _selected("embedding(ids)", ids > -1, fed, given)
 
 
 class ScheduledOutputTrainingHelper(TrainingHelper):
@@ -196,6 +198,7 @@ class ScheduledOutputTrainingHelper(TrainingHelper):
         key: Key,
     ) -> None:
         self._make_inputs = as_function("next_inputs_fn", next_inputs_fn)
+        self._name_of_fed = "next_inputs_fn(outputs)" if next_inputs_fn else "outputs"
         super().__init__(inputs, sequence_length, time_major, name)
         self._auxiliary: PyTree = None
         if auxiliary_inputs is not None:
@@ -213,7 +216,23 @@ class ScheduledOutputTrainingHelper(TrainingHelper):
         fed = self._make_inputs(outputs)
         if self._auxiliary is not None:
             fed = _joined(fed, self._read(self._auxiliary, time + 1))
-        return masking.select(ids == 1, fed, given)
+        return _selected(self._name_of_fed, ids == 1, fed, given)
+
+
+def _selected(name: str, mask: Array, fed: PyTree, given: PyTree) -> PyTree:
+    """What the helper feeds where the mask is true, elsewhere the given inputs.
+
+    Raises:
+        ValueError: If structures or shapes differ.
+        TypeError: If a sequence type differs.
+    """
+    fix = "The helper feeds it in place of one step of `inputs`."
+    fed = as_arrays(name, fed)
+    check_structure(f"`{name}`", given, fed, strict=True, fix=fix)
+    pairs = zip(named_leaves(name, fed), jax.tree.leaves(given), strict=True)
+    for (full, leaf), wanted in pairs:
+        check_shape(full, leaf, wanted.shape, fix=fix)
+    return masking.select(mask, fed, given)
 
 
 def _as_sequences(name: str, inputs: PyTree) -> PyTree:

@@ -164,9 +164,15 @@ def sampling(**options):
     return contrib.SampleEmbeddingHelper(TABLE, START, END, **options)
 
 
-def scheduled(probability, **options):
+def scheduled(probability, embedding=TABLE, **options):
     return contrib.ScheduledEmbeddingTrainingHelper(
-        INPUTS, LENGTHS, TABLE, probability, **{"key": KEY, **options}
+        INPUTS, LENGTHS, embedding, probability, **{"key": KEY, **options}
+    )
+
+
+def feeding_outputs(**options):
+    return contrib.ScheduledOutputTrainingHelper(
+        INPUTS, LENGTHS, 0.5, key=KEY, **options
     )
 
 
@@ -479,6 +485,14 @@ REFUSALS = [
     (TypeError, "`seed`", lambda: sampling(seed="a", key=KEY)),
     (ValueError, "`seed`", lambda: sampling(seed=2**32, key=KEY)),
     (ValueError, "`sampling_probability`", lambda: scheduled(jnp.ones(2))),
+    # One number would be fed as each of three features.
+    (ValueError, r"`embedding\(ids\)`", decoding(lambda: basic(scheduled(0.5, embedding=TABLE[:, :1])))),
+    (ValueError, r"`embedding\(ids\)`", decoding(lambda: basic(scheduled(0.5, embedding=TABLE[:, :2])))),
+    (ValueError, r"`embedding\(ids\)`", decoding(lambda: basic(scheduled(0.5, embedding=lambda ids: (TABLE[ids],))))),
+    (ValueError, "`outputs`", decoding(lambda: basic(feeding_outputs(), layer=lambda x: x[:, :1]))),
+    (ValueError, "`outputs`", decoding(lambda: basic(feeding_outputs(), layer=None))),
+    (ValueError, r"`next_inputs_fn\(outputs\)`", decoding(lambda: basic(feeding_outputs(next_inputs_fn=lambda x: x[:, :1])))),
+    (ValueError, r"`next_inputs_fn\(outputs\)`", decoding(lambda: basic(feeding_outputs(next_inputs_fn=lambda x: x[:1, :DEPTH])))),
     (TypeError, "`logits`", decoding(lambda: basic(GREEDY, layer=lambda x: (x, x)))),
     (ValueError, "`initial_state`", lambda: contrib.BeamSearchDecoder(BOUND, TABLE, START, END, STATE, 2)),
     (ValueError, "`embedding`", decoding(lambda: beams_of(TABLE[:4]))),
