@@ -153,7 +153,6 @@ from ._drivers.bidirectional import (
 from ._drivers.dynamic_rnn import dynamic_rnn as dynamic_rnn
 from ._drivers.explain import Explanation as Explanation, explain as explain
 from ._drivers.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
-from ._drivers.packed_rnn import packed_rnn as packed_rnn
 from ._drivers.raw_rnn import raw_rnn as raw_rnn
 from ._drivers.reverse_sequence import reverse_sequence as reverse_sequence
 from ._drivers.stack_bidirectional import (

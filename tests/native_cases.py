@@ -1,6 +1,5 @@
 """Cells, data and runs for the tests of the native loops."""
 
-import dataclasses
 import functools
 from types import SimpleNamespace
 
@@ -91,28 +90,29 @@ def over_devices(cell, name, lengths=LENGTHS_OF_8, kind="Auto"):
     return jax.value_and_grad(lambda params: summed(params, *given)), params
 
 
-def of_packed(cell, time_major):
-    """`packed_rnn` as a function of parameters, inputs and states, and these arguments.
+def with_restarts(cell, time_major):
+    """A run as a function of parameters, inputs and states, and these arguments.
 
-    Rows have NaN after their ends. One row and one sequence are empty.
+    Rows have NaN after their ends. One row is empty.
     """
-    lengths = 6, 3, 0, 2, 1, 4
-    params, x, state = data(cell, len(lengths))
-    packed = jaxrnn.pack_sequences(
-        np.asarray(x), lengths, rows=4, row_length=7, time_major=False
-    )
-    dead = np.arange(7) >= packed.lengths[:, None]
-    inputs = np.where(dead[..., None], np.float32(np.nan), packed.inputs)
-    if time_major:
-        inputs = np.swapaxes(inputs, 0, 1)
-        starts = packed.starts.T
-        packed = dataclasses.replace(packed, starts=starts, time_major=True)
+    params, x, state = data(cell)
+    dead = np.arange(TIME) >= np.asarray(LENGTHS)[:, None]
+    resets = np.random.default_rng(0).random(size=dead.shape) < 0.4
+    x = jnp.where(dead[..., None], jnp.nan, x)
+    turn = lambda x: jnp.swapaxes(x, 0, 1) if time_major else x
 
-    def call(params, inputs, state):
-        given = dataclasses.replace(packed, inputs=inputs)
-        return jaxrnn.packed_rnn(cell.bind(params), given, state)
+    def call(params, inputs, states):
+        return jaxrnn.dynamic_rnn(
+            cell.bind(params),
+            inputs,
+            LENGTHS,
+            states[0],
+            time_major=time_major,
+            resets=turn(resets),
+            reset_state=states[1],
+        )
 
-    return call, (params, jnp.asarray(inputs), state)
+    return call, (params, turn(x), (state, draw(state, 3)))
 
 
 def calls(fn, *args):

@@ -183,7 +183,7 @@ def check_whole(name: str, packed: PackedSequences) -> None:
 def check_not_packed(inputs: object) -> None:
     """Raises TypeError for `PackedSequences`."""
     is_pack = isinstance(inputs, PackedSequences)
-    fix = "Use `packed_rnn`."
+    fix = "Pass `packed.inputs`, and `resets=packed.starts >= 0`."
     expect(not is_pack, "inputs", "be padded", inputs, fix, error=TypeError)
 
 

@@ -21,7 +21,6 @@ from .._base.errors import describe_leaves, expect
 from .._base.inputs import check_concrete, like
 from .._base.trees import serializable
 from .._base.typing import Array, Lengths, PyTree
-from .._run.masking import read_rows
 from .host import as_sources, cut, host_lengths
 from .packed_sequences import PackedSequences, check_whole, with_first_axes
 
@@ -171,7 +170,7 @@ class PackedWindow:
             TypeError: If a leaf is not an array.
         """
         states = with_first_axes("states", states, self.part_of.shape)
-        return read_rows(states, jnp.asarray(self.last))
+        return jax.tree.map(lambda x: x[jnp.asarray(self.last)], states)
 
     def __repr__(self) -> str:
         return f"PackedWindow(start={self.start}, packed={self.packed})"

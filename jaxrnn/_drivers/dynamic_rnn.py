@@ -15,7 +15,7 @@ from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._hints import with_hints
 from .._run.arguments import as_implementation, as_initial_state, as_mask, as_resets
 from .._run.divided_time import run_on_mesh, run_part
-from .._run.masking import Restarts, Steps
+from .._run.masking import Steps
 from .._run.run import Run
 from .._run.run_cell import Options, run_cell
 from ..memory import Strategy, as_strategy, plan_of
@@ -235,7 +235,8 @@ def make_run(
     steps = Steps(
         lengths=as_lengths(lengths, shape[1 - axis], time=longest),
         mask=valid,
-        restarts=None if where is None else Restarts(where, reset_state),
+        restarts=where,
+        restart_states=reset_state,
         time=time,
         axis=axis,
         returns_states=as_bool("return_states", return_states),

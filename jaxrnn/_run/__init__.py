@@ -17,9 +17,9 @@ files use the following terms:
   that all rows share are updated.
 * A *stand-in* is a finite pair `(inputs, state)` on which the cell runs in finished
   rows, so that the dropped results of these rows cannot put NaN into gradients.
-* A *restart* gives a row a new state before a step: a reset, or the first step of a
-  sequence in a packed row. `Steps` may hold the steps of the restarts without the
-  *restart states*, which a loop then takes as an argument to differentiate.
+* A *restart* gives a row its *restart state* before a step: a reset. `Steps` may hold
+  the steps of the restarts without the restart states, which a loop then takes as an
+  argument to differentiate.
 * A *segment* is a part of a run that the backward pass recomputes (`scans.py`). A
   *chunk* is a part of a run that a loop handles as a whole: a scan runs or skips it,
   and a matrix memory computes it at once. Its *spans* are the steps of a row from one

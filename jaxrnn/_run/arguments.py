@@ -156,7 +156,7 @@ def _fix_of_reset_state(given: PyTree, state: PyTree) -> str:
         if got.ndim == want.ndim + 1 and got.shape[2:] == want.shape[1:]:
             return (
                 "A row has one reset state for all its resets. To start each sequence "
-                "from its own state, use `pack_sequences` and `packed_rnn`."
+                "from its own state, run one sequence per row, with `initial_state`."
             )
     return ""
 

@@ -70,10 +70,9 @@ def _run_on_mesh(cell: Any, run: Run, options: Options, both: PartitionSpec) -> 
     steps = run.steps
     mesh = explicit_mesh_of(run.inputs)
     rows, name = PartitionSpec(both[1 - steps.axis]), both[steps.axis]
-    restarts = steps.restarts
-    if restarts is not None:
-        restarts = dataclasses.replace(restarts, where=both, states=rows)
-    steps = dataclasses.replace(steps, lengths=rows, mask=both, restarts=restarts)
+    steps = dataclasses.replace(
+        steps, lengths=rows, mask=both, restarts=both, restart_states=rows
+    )
     specs = run.replace(inputs=both, state=rows, steps=steps)
 
     def put(spec: PartitionSpec, part: PyTree) -> PyTree:
@@ -137,9 +136,8 @@ def _of_part(steps: Steps, name: Any) -> Steps:
         lengths = jnp.clip(lengths - start, 0, steps.time)
     restarts = steps.restarts
     if restarts is not None and steps.mask is not None and steps.time != 0:
-        where, mask = steps.swap_rows((restarts.where, steps.mask))
-        where = steps.swap_rows(_with_earlier_resets(where, mask, name))
-        restarts = dataclasses.replace(restarts, where=where)
+        where, mask = steps.swap_rows((restarts, steps.mask))
+        restarts = steps.swap_rows(_with_earlier_resets(where, mask, name))
     return dataclasses.replace(steps, lengths=lengths, restarts=restarts)
 
 
@@ -230,10 +228,10 @@ def _map_of_part(
     are_constant = jnp.full(jax.tree.leaves(state)[0].shape[:1], is_first)
     steps = dataclasses.replace(run.steps, returns_states=False)
     if run.steps.restarts is not None:
-        states = with_structure(ready.cell.state_size, run.steps.restarts.states)
+        states = with_structure(ready.cell.state_size, run.steps.restart_states)
         states = transition.constant(widened(states))
         steps = steps.with_restart_states(states)
-        are_constant |= jnp.any(run.steps.restarts.where, axis=steps.axis)
+        are_constant |= jnp.any(run.steps.restarts, axis=steps.axis)
     start, are_constant = as_varying_as(run.inputs, (start, are_constant))
     params_in_loop = summed_in_float32(ready.cell.params)
 

@@ -25,65 +25,8 @@ import jax.numpy as jnp
 from .._base.cell_keys import draw_at_each
 from .._base.errors import is_key
 from .._base.math import concrete_or_none, expand_rows
-from .._base.sharding import read_at
 from .._base.trees import is_tensor_array, with_structure
 from .._base.typing import Array, AxisSize, PyTree
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Restarts:
-    """The steps before which rows get a new state, and the new states.
-
-    A *restart* gives a row a new state before a step. There are two kinds of restarts:
-
-    * A *reset* (`resets` of `dynamic_rnn`): the row gets its reset state. The user
-      passes one reset state for each row, so row b gets reset state b.
-    * The *first step* of a sequence in a packed row (`packed_rnn`), which holds several
-      sequences: the row gets the initial state of the sequence. If all sequences
-      start from zeros, `packed_rnn` uses resets instead.
-
-    Attributes:
-        where: Bool `[batch, time]` or `[time, batch]`, in the layout of the inputs,
-            true where a row gets a new state before the step.
-        states: The restart states, each leaf `[batch, ...]` or `[sequences, ...]`. None
-            for zero states, which a driver fills in, or if the states are passed
-            separately, as arguments to differentiate.
-        numbers: For first steps, int32 like `where`: the index in `states` of the
-            sequence that starts; -1 where no sequence starts. None for resets.
-        are_zeros: Whether the states are known to be zeros.
-    """
-
-    where: Any
-    states: Any
-    numbers: Any = None
-    are_zeros: bool = dataclasses.field(default=False, metadata={"static": True})
-
-    @property
-    def are_resets(self) -> bool:
-        """Whether all restarts are resets; otherwise, all are first steps."""
-        return self.numbers is None
-
-    def states_at_steps(self, axis: int) -> PyTree:
-        """Returns the restart states of all steps, with time along `axis`.
-
-        The time axis has size 1 if the restart states are the same at all steps. The
-        states are arbitrary at steps where a row does not restart.
-        """
-        if self.are_resets:
-            return jax.tree.map(lambda x: jnp.expand_dims(x, axis), self.states)
-        return read_rows(self.states, self.numbers)
-
-
-def read_rows(tree: PyTree, indices: Array) -> PyTree:
-    """Reads rows of each leaf `[rows, ...]`; index -1 reads an arbitrary row."""
-
-    def read(leaf: Any) -> Any:
-        if not leaf.shape[0]:
-            return jnp.zeros((*indices.shape, *leaf.shape[1:]), leaf.dtype)
-        return read_at(leaf, jnp.maximum(indices, 0))
-
-    return jax.tree.map(read, tree)
 
 
 @jax.tree_util.register_dataclass
@@ -105,7 +48,12 @@ class Steps:
             a row; None if there are no such steps. Only the scan of a cell whose rows
             interact gets a mask: for other cells, the valid steps are moved to the
             front of each row, which leaves no gaps.
-        restarts: The steps where rows get a new state; None if there are no restarts.
+        restarts: Bool, in the layout of the inputs, true where a row gets its restart
+            state before the step; None if there are no restarts.
+        restart_states: The state to which each row restarts, each leaf `[batch, ...]`.
+            None if there are no restarts; for zero states, which `run_cell` fills in;
+            or if the states are passed separately, as arguments to differentiate.
+        restarts_from_zeros: Whether the restart states are known to be zeros.
         offset: The index of the first step in the whole run, an int32 scalar; None
             for 0.
         time: The number of steps, an int, or symbolic under `jax.export`.
@@ -120,10 +68,14 @@ class Steps:
     steps_to_run: Any = None
     stand_in: Any = None
     mask: Any = None
-    restarts: Restarts | None = None
+    restarts: Any = None
+    restart_states: Any = None
     offset: Any = None
     time: AxisSize = dataclasses.field(metadata={"static": True}, kw_only=True)
     axis: int = dataclasses.field(metadata={"static": True}, kw_only=True)
+    restarts_from_zeros: bool = dataclasses.field(
+        default=False, metadata={"static": True}, kw_only=True
+    )
     returns_states: bool = dataclasses.field(
         default=False, metadata={"static": True}, kw_only=True
     )
@@ -142,34 +94,21 @@ class Steps:
         if self.lengths is None:
             return self
         inputs = first_inputs(xs, self.axis)
-        are_resets = self.restarts is not None and self.restarts.are_resets
-        if are_resets and jax.tree.leaves(xs)[0].shape[self.axis]:
-            # An initial state that is reset before step 0 may contain NaN or infinity,
-            # so finished rows read the state after this reset.
+        if self.restarts is not None and jax.tree.leaves(xs)[0].shape[self.axis]:
+            # An initial state that is replaced before step 0 may contain NaN or
+            # infinity, so finished rows read the state after this restart.
             state = self._restart(jnp.int32(0), state)
         found = stand_in(self._alive(jnp.int32(0)), inputs, state)
         return dataclasses.replace(self, stand_in=found)
 
-    @property
-    def restart_states(self) -> PyTree:
-        """The states that rows get at restarts; None if there are no restarts."""
-        return None if self.restarts is None else self.restarts.states
-
     def with_restart_states(self, restart_states: PyTree) -> "Steps":
-        """Replaces the restart states; changes nothing if there are no restarts."""
-        if self.restarts is None:
-            return self
-        restarts = dataclasses.replace(self.restarts, states=restart_states)
-        return dataclasses.replace(self, restarts=restarts)
+        """Returns the same steps with other restart states."""
+        return dataclasses.replace(self, restart_states=restart_states)
 
     def _map_sequences(self, fn: Callable[[Array], Array]) -> "Steps":
         """Applies `fn` to the arrays that have a time axis."""
-        restarts = self.restarts
-        if restarts is not None:
-            where, numbers = jax.tree.map(fn, (restarts.where, restarts.numbers))
-            restarts = dataclasses.replace(restarts, where=where, numbers=numbers)
-        mask = None if self.mask is None else fn(self.mask)
-        return dataclasses.replace(self, restarts=restarts, mask=mask)
+        mask, restarts = jax.tree.map(fn, (self.mask, self.restarts))
+        return dataclasses.replace(self, mask=mask, restarts=restarts)
 
     def _alive(self, t: Array) -> Array:
         """Bool `[batch]`, true for rows that are neither finished nor masked."""
@@ -184,13 +123,9 @@ class Steps:
 
     def _restart(self, t: Array, state: PyTree) -> PyTree:
         """Returns the state before step t, after any restart at this step."""
-        restarts = self.restarts
-        if restarts is None:
+        if self.restarts is None:
             return state
-        where, numbers = self.read((restarts.where, restarts.numbers), t)
-        states = restarts.states
-        states = states if numbers is None else read_rows(states, numbers)
-        return select(~where, state, states)
+        return select(~self.read(self.restarts, t), state, self.restart_states)
 
     def step_inputs(
         self, t: Array, inputs: PyTree, state: PyTree

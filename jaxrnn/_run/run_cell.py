@@ -129,15 +129,14 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     mask, restarts = steps.mask, steps.restarts
     if time == 0:  # No step is masked, and no row restarts.
         mask = restarts = None
-    resets = restarts if restarts is not None and restarts.are_resets else None
 
     # If there is a mask, move the valid steps to the front of each row, so that lengths
     # describe them. If the rows of the cell interact, step t of all rows must run at
     # the same time. Then no step moves, and the length of a row is the number of steps
-    # up to its last valid step. Here, `mask` and `where` are `[batch, time]`; `where`
-    # is true where a row is reset.
+    # up to its last valid step. Here, `mask` and `where`, which is true where a row
+    # restarts, are `[batch, time]`.
     inputs, lengths, valid = run.inputs, steps.lengths, None
-    where = None if resets is None else steps.swap_rows(resets.where)
+    where = steps.swap_rows(restarts)
     if mask is not None:
         inputs = _whole_features(inputs, (cell, run.state), 1 - axis)
         mask, where = as_rows_of(inputs, (steps.swap_rows(mask), where), 1 - axis)
@@ -158,36 +157,29 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
         return with_capacity_for(zero_state(cell, rows, options.dtype), time)
 
     state = zeros() if run.state is None else run.state
-    reset_states, are_zeros = None, False
-    if resets is not None:
+    restart_states, from_zeros = None, False
+    if where is not None:
         must = f"have {counted(rows, 'row')} or be a scalar"
         check_rows_of_state(state, rows, must, fix_of_rows(cell, state, rows, time))
-        given = with_capacity_for(resets.states, time)
-        reset_states = without_read_only(as_reset_state(given, zeros, state))
-        are_zeros = bool(given is None and bound and bound.cell.starts_from_zeros)
+        given = with_capacity_for(steps.restart_states, time)
+        restart_states = without_read_only(as_reset_state(given, zeros, state))
+        from_zeros = bool(given is None and bound and bound.cell.starts_from_zeros)
     # The cell reads its own named tuples; results come back in the user's tuples.
     size, strict = cell.state_size, lengths is not None
     state = with_tuples_of(size, state, strict=strict)
-    reset_states = with_tuples_of(size, reset_states, strict=strict)
+    restart_states = with_tuples_of(size, restart_states, strict=strict)
 
     # Lay out all arrays over devices like the rows of the inputs.
     inputs = _whole_features(inputs, (cell, lengths, state), 1 - axis)
     first_inputs = masking.first_inputs(inputs, axis)
-    arrays = state, where, reset_states
+    arrays = state, where, restart_states
     cell, lengths, arrays = lay_out(cell, first_inputs, lengths, arrays)
-    state, where, reset_states = arrays
+    state, where, restart_states = arrays
     steps_to_run = None
     if lengths is not None:  # TensorFlow's loop runs at least one step.
         steps_to_run = _batch_maximum(jnp.max(lengths, initial=1))
-    if resets is not None:
-        if lengths is not None:  # Drop the resets past a row's length.
-            where &= jnp.arange(time, dtype=jnp.int32)[None] < lengths[:, None]
-        restarts = dataclasses.replace(
-            resets,
-            where=steps.swap_rows(where),
-            states=reset_states,
-            are_zeros=are_zeros,
-        )
+    if where is not None and lengths is not None:  # Drop restarts past a row's length.
+        where &= jnp.arange(time, dtype=jnp.int32)[None] < lengths[:, None]
 
     # Check one step, and give the state the form that a loop can carry.
     state = call_start(cell, state)
@@ -200,7 +192,9 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
         lengths=lengths,
         steps_to_run=steps_to_run,
         mask=mask,
-        restarts=restarts,
+        restarts=steps.swap_rows(where),
+        restart_states=restart_states,
+        restarts_from_zeros=from_zeros,
         rows_interact=rows_interact(cell),
     )
     run = run.replace(inputs=inputs, state=own_state, steps=steps)

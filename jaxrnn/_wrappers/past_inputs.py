@@ -1,6 +1,5 @@
 """Wrappers that pass a cell its last inputs, concatenated or convolved over time."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
@@ -261,10 +260,8 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
         shifted = jnp.concatenate([first, taps[0]], axis=steps.axis)
         tap = jax.lax.slice_in_dim(shifted, 0, steps.time, axis=steps.axis)
         if steps.restarts is not None:
-            states = steps.restart_states[:, i]
-            restarts = dataclasses.replace(steps.restarts, states=states)
-            other = restarts.states_at_steps(steps.axis)
-            tap = masking.select(~restarts.where, tap, other)
+            other = jnp.expand_dims(steps.restart_states[:, i], steps.axis)
+            tap = masking.select(~steps.restarts, tap, other)
         taps.insert(0, steps.zero_finished(tap))
         last.insert(0, _after_last_step(steps, shifted))
     return taps, jnp.stack(last, axis=1)

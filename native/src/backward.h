@@ -193,7 +193,7 @@ class BackwardLoop {
     const int64_t units = sizes_.units, before = rows_.alive(t + 1);
     for (int64_t v = worker.ranges[0].first; v < worker.ranges[0].end; v++) {
       const int valid = Valid(units, v);
-      for (int64_t r = 0; entry_.starts && r < before; r++) {
+      for (int64_t r = 0; entry_.restarts && r < before; r++) {
         float* carried = worker.carried(v, r);
         if (AddRestart(entry_.ct_restart_c, units, t, r, v, Load(carried)))
           Store(carried, Vec{});
@@ -223,14 +223,13 @@ class BackwardLoop {
       Store(Elementwise(k, r, v), Load(carried + (k + 1) * kLanes), valid);
   }
 
-  // If a sequence starts in row r at step t + 1, adds `cotangent` to the cotangent of
-  // the sequence's restart state and returns true. Otherwise, returns false.
+  // If row r restarts at step t + 1, adds `cotangent` to the cotangent of its restart
+  // state and returns true. Otherwise, returns false.
   bool AddRestart(float* ct_restart, int64_t units, int64_t t, int64_t r, int64_t v,
                   Vec cotangent) {
-    const int32_t sequence = entry_.starts ? entry_.starts[rows_.At(r, t + 1)] : -1;
-    if (sequence < 0) return false;
+    if (!entry_.restarts || !entry_.restarts[rows_.At(r, t + 1)]) return false;
     const int valid = Valid(units, v);
-    float* to = ct_restart + sequence * units + v * kLanes;
+    float* to = ct_restart + rows_[r] * units + v * kLanes;
     Store(to, Load(to, valid) + cotangent, valid);
     return true;
   }

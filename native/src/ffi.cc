@@ -9,7 +9,6 @@
 #include <limits>
 #include <new>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -171,7 +170,7 @@ void ReadLoop(Reader& reader, Entry& entry) {
   entry.sizes.depth = reader.Size("depth");
   entry.sizes.units = reader.Size("units");
   entry.sizes.outputs = reader.Size("outputs");
-  entry.sizes.sequences = reader.Size("sequences", -1);
+  entry.sizes.has_restarts = reader.Attribute<bool>("restarts");
   entry.settings.activation = reader.Enumerator<Activation>("activation", kActivations);
   entry.settings.forget_bias = reader.Attribute<float>("forget_bias");
   entry.settings.cell_clip = reader.Attribute<float>("cell_clip");
@@ -215,17 +214,12 @@ void Read(Reader& reader, Inputs& entry) {
   }
 }
 
-// The loops index memory by the lengths and by the numbers of the restart states.
+// The loops index memory by the lengths.
 template <typename Entry>
-void CheckIndices(Reader& reader, const Entry& entry) {
+void CheckLengths(Reader& reader, const Entry& entry) {
   const Sizes& sizes = entry.sizes;
   for (int64_t row = 0; reader.error.success() && row < sizes.batch; row++)
     reader.InRange("lengths", entry.lengths[row], 0, sizes.time);
-  if constexpr (std::is_same_v<Entry, Forward> || std::is_same_v<Entry, Backward>)
-    for (int64_t k = 0; entry.starts && k < sizes.batch * sizes.time; k++)
-      if (entry.starts[k] >= sizes.sequences)
-        return reader.Require(false, "starts",
-                              "must be less than the number of sequences");
 }
 
 // The target, chosen on first use.
@@ -250,7 +244,7 @@ ffi::Error Run(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets
       Read(reader, entry);
       if (reader.error.success()) VisitArrays(entry, reader);
       reader.Finish();
-      if (reader.error.success()) CheckIndices(reader, entry);
+      if (reader.error.success()) CheckLengths(reader, entry);
       if (reader.error.failure()) return reader.error;
       entries.push_back(entry);
       count = reader.entries();

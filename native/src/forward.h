@@ -99,13 +99,11 @@ class ForwardLoop {
     const VectorRange& of_h() const { return ranges.back(); }
   };
 
-  // The state from which row r starts step t. If a sequence starts at step t, this is
-  // its restart state. Otherwise, it is the row's state in `otherwise`, which may be
-  // null. `units` is the size of a state.
+  // The state from which row r starts step t: its restart state if it restarts, else its
+  // state in `otherwise`, which may be null. `units` is the size of a state.
   const float* StartOf(const float* otherwise, const float* restarts, int64_t units,
                        int64_t r, int64_t t) const {
-    const int32_t sequence = entry_.starts ? entry_.starts[rows_.At(r, t)] : -1;
-    if (sequence >= 0) return restarts + sequence * units;
+    if (entry_.restarts && entry_.restarts[rows_.At(r, t)]) otherwise = restarts;
     return otherwise ? otherwise + rows_[r] * units : nullptr;
   }
 
@@ -164,7 +162,7 @@ class ForwardLoop {
   void BeginC(Worker& worker, int64_t t, int64_t v) {
     const int valid = Valid(sizes_.units, v);
     const int64_t n = rows_.alive(t);
-    for (int64_t r = 0; entry_.starts && r < n; r++) {
+    for (int64_t r = 0; entry_.restarts && r < n; r++) {
       if (const float* start = StartOf(nullptr, entry_.restart_c, sizes_.units, r, t))
         Store(worker.carried(v, r), Load(start + v * kLanes, valid));
     }

@@ -30,10 +30,10 @@ struct LoopSizes {
         steps(batch * sizes.time),
         h(sizes.outputs),
         c(HasC(cell) ? sizes.units : 0),
-        sequences(sizes.has_restarts() ? sizes.sequences : 0),
-        starts(sizes.has_restarts() ? steps : 0),
+        restarts(sizes.has_restarts ? batch : 0),
+        restart_steps(restarts * sizes.time),
         elementwise(double(ElementwiseVectors(cell)) * sizes.units) {}
-  double batch, steps, h, c, sequences, starts, elementwise;
+  double batch, steps, h, c, restarts, restart_steps, elementwise;
 };
 
 template <typename Visitor>
@@ -42,7 +42,7 @@ void VisitArrays(Forward& entry, Visitor& visitor) {
   const LoopSizes n(entry.cell, sizes);
   const int products = Products(entry.cell);
   visitor.Argument("lengths", entry.lengths, n.batch);
-  visitor.Argument("starts", entry.starts, n.starts);
+  visitor.Argument("restarts", entry.restarts, n.restart_steps);
   visitor.Argument("x", entry.x, n.steps * sizes.depth);
   for (int k = 0; k < products; k++) {
     const Product product = ProductOf(entry.cell, k);
@@ -56,8 +56,8 @@ void VisitArrays(Forward& entry, Visitor& visitor) {
                    entry.has_elementwise * n.elementwise);
   visitor.Argument("h", entry.h, n.batch * n.h);
   visitor.Argument("c", entry.c, n.batch * n.c);
-  visitor.Argument("restart_h", entry.restart_h, n.sequences * n.h);
-  visitor.Argument("restart_c", entry.restart_c, n.sequences * n.c);
+  visitor.Argument("restart_h", entry.restart_h, n.restarts * n.h);
+  visitor.Argument("restart_c", entry.restart_c, n.restarts * n.c);
 
   visitor.Result("outputs", entry.outputs, n.steps * n.h);
   visitor.Result("last_h", entry.last_h, n.batch * n.h);
@@ -66,7 +66,7 @@ void VisitArrays(Forward& entry, Visitor& visitor) {
   for (int k = 0; k < products; k++)
     visitor.Result(Of("zs", k), entry.zs[k],
                    entry.saves * n.steps * sizes.Columns(entry.cell, k));
-  visitor.Result("saved_h", entry.saved_h, entry.saves * n.starts * n.h);
+  visitor.Result("saved_h", entry.saved_h, entry.saves * n.restart_steps * n.h);
   visitor.Result("saved_c", entry.saved_c, entry.saves * n.steps * n.c);
 }
 
@@ -75,9 +75,9 @@ void VisitArrays(Backward& entry, Visitor& visitor) {
   const Sizes& sizes = entry.sizes;
   const LoopSizes n(entry.cell, sizes);
   const int products = Products(entry.cell);
-  const bool has_first = !sizes.has_restarts();
+  const bool has_first = !sizes.has_restarts;
   visitor.Argument("lengths", entry.lengths, n.batch);
-  visitor.Argument("starts", entry.starts, n.starts);
+  visitor.Argument("restarts", entry.restarts, n.restart_steps);
   for (int k = 0; k < products; k++) {
     const Product product = ProductOf(entry.cell, k);
     const double columns = sizes.Columns(entry.cell, k);
@@ -89,7 +89,7 @@ void VisitArrays(Backward& entry, Visitor& visitor) {
                    entry.has_elementwise * n.elementwise);
   for (int k = 0; k < products; k++)
     visitor.Argument(Of("zs", k), entry.zs[k], n.steps * sizes.Columns(entry.cell, k));
-  visitor.Argument("saved_h", entry.saved_h, n.starts * n.h);
+  visitor.Argument("saved_h", entry.saved_h, n.restart_steps * n.h);
   visitor.Argument("outputs", entry.outputs, has_first * n.steps * n.h);
   visitor.Argument("saved_c", entry.saved_c, n.steps * n.c);
   visitor.Argument("h", entry.h, has_first * n.batch * n.h);
@@ -105,8 +105,8 @@ void VisitArrays(Backward& entry, Visitor& visitor) {
                  HasOperand(entry.cell) * n.steps * sizes.units);
   visitor.Result("ct_h", entry.ct_h, n.batch * n.h);
   visitor.Result("ct_c", entry.ct_c, n.batch * n.c);
-  visitor.Result("ct_restart_h", entry.ct_restart_h, n.sequences * n.h);
-  visitor.Result("ct_restart_c", entry.ct_restart_c, n.sequences * n.c);
+  visitor.Result("ct_restart_h", entry.ct_restart_h, n.restarts * n.h);
+  visitor.Result("ct_restart_c", entry.ct_restart_c, n.restarts * n.c);
   visitor.Result("ct_elementwise", entry.ct_elementwise,
                  entry.has_elementwise * n.batch * n.elementwise);
 }

@@ -97,30 +97,10 @@ void RunCell(const std::vector<Forward>& entries, Executor& executor) {
   RunSteps<ForwardLoop<C>>(entries, work, executor);
 }
 
-// Whether a sequence starts in several rows. These rows add to the same cotangent.
-bool StartsInRows(const Backward& entry) {
-  if (!entry.starts) return false;
-  std::vector<int64_t> rows(entry.sizes.sequences, -1);
-  for (int64_t row = 0; row < entry.sizes.batch; row++) {
-    for (int64_t t = 0; t < entry.sizes.time; t++) {
-      const int32_t sequence = entry.starts[entry.sizes.At(row, t)];
-      if (sequence < 0) continue;
-      if (rows[sequence] >= 0 && rows[sequence] != row) return true;
-      rows[sequence] = row;
-    }
-  }
-  return false;
-}
-
 template <typename C>
 void RunCell(const std::vector<Backward>& entries, Executor& executor) {
   // Packing takes longer than in the forward loop, because it transposes the matrices.
-  Work work = WorkOf<C>(UpToLongest(entries), 0, 40);
-  if (std::any_of(entries.begin(), entries.end(), StartsInRows)) {
-    work.row *= work.rows;
-    work.rows = 1;
-  }
-  RunSteps<BackwardLoop<C>>(entries, work, executor);
+  RunSteps<BackwardLoop<C>>(entries, WorkOf<C>(UpToLongest(entries), 0, 40), executor);
 }
 
 template <Cell cell, typename C, typename Entry>
@@ -150,16 +130,6 @@ void RunAnyCell(const std::vector<Entry>& entries, Executor& executor) {
   }
 }
 
-// Zeros the cotangents of restart states before the row blocks run, because the row
-// blocks add to these cotangents in any order.
-void ZeroRestarts(const Backward& entry) {
-  const Sizes& sizes = entry.sizes;
-  if (entry.ct_restart_h)
-    std::fill_n(entry.ct_restart_h, sizes.sequences * sizes.outputs, 0.0f);
-  if (entry.ct_restart_c)
-    std::fill_n(entry.ct_restart_c, sizes.sequences * sizes.units, 0.0f);
-}
-
 }  // namespace
 }  // namespace jaxrnn::JAXRNN_TARGET
 
@@ -174,7 +144,13 @@ void JAXRNN_NAME(Forward, JAXRNN_TARGET)(const std::vector<Forward>& entries,
 
 void JAXRNN_NAME(Backward, JAXRNN_TARGET)(const std::vector<Backward>& entries,
                                          Executor& executor) {
-  for (const Backward& entry : entries) ZeroRestarts(entry);
+  for (const Backward& entry : entries) {  // The loops add to these cotangents.
+    const Sizes& sizes = entry.sizes;
+    if (entry.ct_restart_h)
+      std::fill_n(entry.ct_restart_h, sizes.batch * sizes.outputs, 0.0f);
+    if (entry.ct_restart_c)
+      std::fill_n(entry.ct_restart_c, sizes.batch * sizes.units, 0.0f);
+  }
   RunAnyCell(entries, executor);
 }
 

@@ -72,11 +72,10 @@ constexpr bool HasOperand(Cell cell) {
 
 struct Sizes {
   // `units` is the size of a gate. `outputs`, the size of h, equals `units` unless h is
-  // projected. `sequences`, the number of restart states, is -1 without restarts.
-  int64_t batch, time, depth, units, outputs, sequences;
-  bool time_major;
+  // projected.
+  int64_t batch, time, depth, units, outputs;
+  bool time_major, has_restarts;
 
-  bool has_restarts() const { return sequences >= 0; }
   // The index of a step in a sequence of size 1.
   int64_t At(int64_t row, int64_t t) const {
     return time_major ? t * batch + row : row * time + t;
@@ -117,14 +116,14 @@ struct Forward {
   Settings settings;
   bool has_elementwise, has_new_c, saves;  // Which optional arrays the call has.
   const int32_t* lengths;                  // [batch].
-  const int32_t* starts;  // A sequence of size 1: the number of the sequence that
-                          // starts, or -1. Null without restarts.
-  const float* x;         // A sequence of size depth.
+  const int32_t* restarts;  // A sequence of size 1: whether a row gets its restart
+                            // state before the step. Null without restarts.
+  const float* x;           // A sequence of size depth.
   const float* w_inputs[kMaxProducts];  // [depth, C]; null if the product has none.
   const float* w_state[kMaxProducts];   // Product 0: [outputs, C]. Others: [units, C].
   const float* bias[kMaxProducts];      // [C].
   const float *h, *c;  // [batch, outputs]; [batch, units], null without c.
-  const float *restart_h, *restart_c;  // [sequences, ...]; null without restarts.
+  const float *restart_h, *restart_c;  // Like h and c; null without restarts.
 
   float* outputs;            // A sequence of size outputs; zeros in finished rows.
   float *last_h, *last_c;    // Like h and c. A row of length 0 keeps its initial state
@@ -145,7 +144,7 @@ struct Backward {
   Sizes sizes;
   Settings settings;
   bool has_elementwise, has_new_c;
-  const int32_t *lengths, *starts;
+  const int32_t *lengths, *restarts;
   const float* w_state[kMaxProducts];
   const float* zs[kMaxProducts];
   const float *saved_h, *saved_c;
@@ -158,7 +157,7 @@ struct Backward {
   float* operand;  // A sequence of size units; zeros in finished rows. Null if the cell
                    // has none.
   float *ct_h, *ct_c;
-  float *ct_restart_h, *ct_restart_c;  // Zeros for a sequence that never starts.
+  float *ct_restart_h, *ct_restart_c;  // Zeros for a row that never restarts.
   float* ct_elementwise;  // [batch, ElementwiseVectors(cell), units], or null.
 };
 

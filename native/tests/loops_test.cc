@@ -86,9 +86,8 @@ struct Problem {
 
   explicit Problem(const Case& c, int seed = 23)
       : c(c),
-        sizes{c.batch,     c.time,      kDepth,
-              c.units,     c.outputs(), c.restarts ? c.batch + 2 : -1,
-              c.time_major},
+        sizes{c.batch,     c.time,       kDepth,    c.units,
+              c.outputs(), c.time_major, c.restarts},
         Random(seed) {
     for (int k = 0; k < Products(c.cell); k++) {
       const Product product = ProductOf(c.cell, k);
@@ -115,7 +114,7 @@ struct Problem {
 
   Forward ForwardArguments(bool save) const {
     Forward entry = {c.cell,     sizes, SettingsArguments(), !elementwise.empty(),
-                     c.restarts, save,  lengths.data(),      Starts()};
+                     c.restarts, save,  lengths.data(),      RestartsData()};
     for (int k = 0; k < Products(c.cell); k++) {
       entry.w_inputs[k] = Data(w_inputs[k]);
       entry.w_state[k] = Data(w_state[k]);
@@ -132,7 +131,7 @@ struct Problem {
   Backward BackwardArguments() const {
     Backward entry = {
         c.cell,         sizes,   SettingsArguments(), !elementwise.empty(), c.restarts,
-        lengths.data(), Starts()};
+        lengths.data(), RestartsData()};
     for (int k = 0; k < Products(c.cell); k++) entry.w_state[k] = Data(w_state[k]);
     entry.ct_outputs = Data(ct_outputs);
     entry.ct_new_c = Data(ct_new_c);
@@ -160,39 +159,39 @@ struct Problem {
 
   Case c;
   Sizes sizes;
-  std::vector<int32_t> lengths, starts;
+  std::vector<int32_t> lengths, restarts;
   Floats x, w_inputs[kMaxProducts], w_state[kMaxProducts], bias[kMaxProducts];
   Floats elementwise;
   Floats h, c0, restart_h, restart_c, ct_outputs, ct_new_c, ct_last_h, ct_last_c;
 
  private:
-  const int32_t* Starts() const { return starts.empty() ? nullptr : starts.data(); }
+  const int32_t* RestartsData() const {
+    return restarts.empty() ? nullptr : restarts.data();
+  }
 
   void MakeLengths() {
     for (int64_t row = 0; row < c.batch; row++)
       lengths.push_back((c.first_length + row) % (c.time + 1));
   }
 
-  // In every second row, a sequence starts at the first step. In every third row,
-  // another sequence starts at the last step. The other restart states are never read.
+  // Every second row restarts at the first step, and every third row at the last step.
+  // The restart states of the other rows are never read.
   void MakeRestarts() {
-    int64_t number = 0;
-    starts.assign(c.batch * c.time, -1);
-    restart_h.assign(sizes.sequences * c.outputs(), kNaN);
-    if (c.lstm()) restart_c.assign(sizes.sequences * c.units, kNaN);
+    restarts.assign(c.batch * c.time, 0);
+    restart_h.assign(c.batch * c.outputs(), kNaN);
+    if (c.lstm()) restart_c.assign(c.batch * c.units, kNaN);
     for (int64_t row = 0; row < c.batch; row++)
       for (int64_t t : {int64_t{0}, c.time - 1})
-        if (row % (t == 0 ? 2 : 3) == 0 && number < sizes.sequences - 1)
-          Start(row, t, number++);
+        if (row % (t == 0 ? 2 : 3) == 0) Restart(row, t);
   }
 
-  void Start(int64_t row, int64_t t, int64_t number) {
-    starts[sizes.At(row, t)] = number;
+  void Restart(int64_t row, int64_t t) {
+    restarts[sizes.At(row, t)] = 1;
     const int64_t m = c.outputs();
     const Floats new_h = Random(m, 1), new_c = Random(c.units, 1);
-    std::copy(new_h.begin(), new_h.end(), restart_h.begin() + number * m);
+    std::copy(new_h.begin(), new_h.end(), restart_h.begin() + row * m);
     if (c.lstm())
-      std::copy(new_c.begin(), new_c.end(), restart_c.begin() + number * c.units);
+      std::copy(new_c.begin(), new_c.end(), restart_c.begin() + row * c.units);
     if (t == 0) std::fill_n(h.begin() + row * m, m, kNaN);  // This h is not read.
   }
 
@@ -416,17 +415,6 @@ void TestChoice() {
   Check(Choose("none").error.find("JAXRNN_NATIVE_TARGET") == 0, "names the variable");
 }
 
-// Tests rows that all add to the cotangent of one restart state.
-void TestSequenceOfAllRows() {
-  Problem problem({Cell::kLstm, 8, 64, 20, 20, false, true});
-  for (int64_t row = 0; row < 64; row++) problem.starts[problem.sizes.At(row, 0)] = 0;
-  Wanted wanted(problem);
-  PoolExecutor executor(16, 3);
-  RunBackward(problem, wanted.saved, false, [&](Backward& entry) {
-    Targets().back().backward({entry}, executor);
-  }).Compare(wanted.backward, "one sequence in all rows");
-}
-
 }  // namespace
 }  // namespace jaxrnn
 
@@ -436,7 +424,6 @@ int main(int count, char** arguments) {
   jaxrnn::TestEntries();
   jaxrnn::TestFarMatrices();
   jaxrnn::TestManyRows();
-  jaxrnn::TestSequenceOfAllRows();
   jaxrnn::TestThreads(count > 1 ? std::atoi(arguments[1]) : 1);
   jaxrnn::TestCallsAtOnce();
 }

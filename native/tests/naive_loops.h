@@ -51,9 +51,9 @@ inline void AddOuter(const Vector& operand, const Vector& ct_z, Vector& ct_w) {
       ct_w[i * ct_z.size() + j] += operand[i] * ct_z[j];
 }
 
-// The sequence that starts at a step, or -1.
-inline int64_t Start(const int32_t* starts, int64_t at) {
-  return starts == nullptr ? -1 : starts[at];
+// Whether a row gets its restart state before a step.
+inline bool Restarts(const int32_t* restarts, int64_t at) {
+  return restarts != nullptr && restarts[at] != 0;
 }
 
 struct State {
@@ -209,10 +209,10 @@ inline void ForwardRow(const Forward& entry, int64_t row) {
   int64_t n = sizes.units, m = sizes.outputs;
   State state = {Load(entry.h, row, m), Load(entry.c, row, n)};
   for (int64_t t = 0; t < sizes.time; t++) {
-    int64_t at = sizes.At(row, t), start = Start(entry.starts, at);
+    int64_t at = sizes.At(row, t);
     bool alive = t < entry.lengths[row];
-    if (alive && start >= 0)
-      state = {Load(entry.restart_h, start, m), Load(entry.restart_c, start, n)};
+    if (alive && Restarts(entry.restarts, at))
+      state = {Load(entry.restart_h, row, m), Load(entry.restart_c, row, n)};
     Store(alive ? state.h : Vector(m), entry.saved_h, at);
     Store(alive ? state.c : Vector(n), entry.saved_c, at);
     std::vector<Vector> zs;
@@ -385,15 +385,15 @@ inline void BackwardRow(const Backward& entry, int64_t row) {
   State ct_state = {Load(entry.ct_last_h, row, m), Load(entry.ct_last_c, row, n)};
   StepCotangents step = {{}, Vector(n), Vector(ElementwiseVectors(entry.cell) * n)};
   for (int64_t t = sizes.time - 1; t >= 0; t--) {
-    int64_t at = sizes.At(row, t), start = Start(entry.starts, at);
+    int64_t at = sizes.At(row, t);
     step.zs.clear(), step.operand = Vector(n);
     for (int k = 0; k < Products(entry.cell); k++)
       step.zs.emplace_back(sizes.Columns(entry.cell, k));
     if (t < entry.lengths[row]) {
       BackwardStep(entry, at, ct_state, step);
-      if (start >= 0) {
-        Add(ct_state.h, entry.ct_restart_h, start);
-        Add(ct_state.c, entry.ct_restart_c, start);
+      if (Restarts(entry.restarts, at)) {
+        Add(ct_state.h, entry.ct_restart_h, row);
+        Add(ct_state.c, entry.ct_restart_c, row);
         ct_state = {Vector(m), Vector(n)};
       }
       for (int k = 0; k < Products(entry.cell); k++)
@@ -413,9 +413,9 @@ inline void RunForward(const Forward& entry) {
 inline void RunBackward(const Backward& entry) {
   const Sizes& sizes = entry.sizes;
   if (entry.ct_restart_h)
-    std::fill_n(entry.ct_restart_h, sizes.sequences * sizes.outputs, 0.0f);
+    std::fill_n(entry.ct_restart_h, sizes.batch * sizes.outputs, 0.0f);
   if (entry.ct_restart_c)
-    std::fill_n(entry.ct_restart_c, sizes.sequences * sizes.units, 0.0f);
+    std::fill_n(entry.ct_restart_c, sizes.batch * sizes.units, 0.0f);
   for (int64_t row = 0; row < entry.sizes.batch; row++) BackwardRow(entry, row);
 }
 

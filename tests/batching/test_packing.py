@@ -11,12 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same, bound
+from helpers import assert_same
 from jax.experimental import checkify
 
-import jaxrnn
 from jaxrnn import concat_packed, pack_sequences, packed_batches, stack_packed
-from jaxrnn.testing._oracle import close
 
 TIME = 6
 N = [4, 0, 2, 6, 1, 3]
@@ -365,16 +363,6 @@ def test_repr():
     assert stack == "PackedSequences(starts=int32[1, 4, 6])"
 
 
-def test_no_sequences_give_no_results():
-    packed = pack_sequences(X[:0], [])
-    cell = bound(jaxrnn.GRUCell(3), depth=2, dtype="float32")
-    for state in (None, cell.zero_state(0, jnp.float32)):
-        run = lambda state: jaxrnn.packed_rnn(cell, packed, state, jnp.float32)
-        outputs, final = jax.jit(run)(state)
-        assert packed.unpack(outputs).shape == (0, TIME, 3)
-        assert final.shape == (0, 3)
-
-
 def test_stacked_packs_are_read_by_vmap_and_by_scan():
     stack = stack_packed(iter(PACKS))
     read = lambda p: (p.unpack(p.inputs), p.at_ends(p.inputs))
@@ -386,18 +374,3 @@ def test_stacked_packs_are_read_by_vmap_and_by_scan():
     twice = np.stack([first.inputs, 2 * first.inputs])
     of_outputs = jax.jit(jax.vmap(first.unpack))(twice)
     assert_same(of_outputs, np.stack([want[0][0], 2 * want[0][0]]))
-
-
-@pytest.mark.slow
-def test_sizes_that_are_symbolic_are_not_checked():
-    cell = bound(jaxrnn.LSTMCell(3), depth=2, dtype="float32")
-    run = jax.jit(lambda packed: jaxrnn.packed_rnn(cell, packed, dtype=jnp.float32)[1])
-    unchecked = lambda p: dataclasses.replace(p, rows=None, sequences=None)
-    rows = {"inputs": "r, t, 2", "starts": "r, t", "lengths": "r"}
-    of_sequences = dict.fromkeys(("row", "offset", "sequence_length"), "s")
-    first = unchecked(PACKS[0])
-    shapes = dataclasses.replace(first, **rows, **of_sequences)
-    program = jax.export.export(run)(jax.export.symbolic_args_specs(first, shapes))
-    for packed in PACKS[1], concat_packed(PACKS):
-        got = program.call(unchecked(packed))
-        close(got, run(packed), np.dtype("float32"))

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import bound, refusals
-from jax.sharding import AxisType, PartitionSpec as P
 
 import jaxrnn
 from jaxrnn import (
@@ -153,10 +152,6 @@ test_refusals = refusals([
 ])  # fmt: skip
 
 
-def run(packed):
-    return jaxrnn.packed_rnn(CELL, packed, dtype=jnp.float32)
-
-
 def each(change):
     return jax.tree.map(change, PACK)
 
@@ -171,7 +166,6 @@ OTHERS = {
     "stacked": each(lambda leaf: np.stack([leaf, leaf])),
 }
 USES = {
-    "packed_rnn": run,
     "unpack": lambda packed: packed.unpack(packed.starts),
     "at_ends": lambda packed: packed.at_ends(packed.starts),
     "windows": cut,
@@ -186,11 +180,3 @@ def test_only_whole_packs_are_used(use):
         message = f"one pack of 4 rows and 6 sequences, got `starts` int32{shape}"
         with pytest.raises(ValueError, match=message):
             USES[use](packed)
-
-
-def test_a_pack_that_is_divided_over_devices_is_refused():
-    packed = pack(LIST[:4], rows=4)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-    divided = jax.shard_map(run, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
-    with pytest.raises(ValueError, match="`packed` must be one pack of 4 rows"):
-        jax.jit(divided)(packed)

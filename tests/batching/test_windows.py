@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same, bound
+from helpers import assert_same
 
-import jaxrnn
-from jaxrnn import pack_sequences, packed_rnn, truncated_bptt, windows
+from jaxrnn import pack_sequences, truncated_bptt, windows
 from jaxrnn.testing._oracle import close
 
 DTYPE = np.dtype("float64")
@@ -135,34 +134,6 @@ def test_parts_of_packed_sequences(lengths, row_length, size, time_major):
         np.testing.assert_array_equal(states[window.last], state)
     assert done.tolist() == list(map(len, sequences))
     assert len(shapes) == 1
-
-
-@pytest.mark.fast("False")
-@pytest.mark.parametrize("time_major", [False, True])
-def test_packed_windows_are_the_whole(time_major):
-    """Outputs and final states, from an initial state for each sequence."""
-    x = np.random.default_rng(0).normal(size=(6, 7, 2))
-    fresh, turned = jnp.asarray(x[:, 0]), np.swapaxes(x, 0, 1) if time_major else x
-    lengths = [3, 0, 7, 1, 5, 2]
-    packed = pack_sequences(turned, lengths, row_length=10, time_major=time_major)
-    cell = bound(jaxrnn.GRUCell(2), depth=2)
-    want = jax.jit(lambda: packed_rnn(cell, packed, fresh))()
-
-    @jax.jit
-    def step(row_state, ended, window):
-        new = fresh[window.part_of[window.rows :]]
-        start = window.start_from(row_state, new)
-        outputs, states = packed_rnn(cell, window.packed, start)
-        ended = ended.at[window.ends].set(states, wrap_negative_indices=False)
-        return outputs, window.row_state(states), ended
-
-    row_state, ended, outputs = jnp.full((len(packed.lengths), 2), jnp.inf), fresh, []
-    for window in windows(packed, 4):
-        output, row_state, ended = step(row_state, ended, window)
-        outputs.append(output)
-    axis = 0 if time_major else 1
-    whole = np.concatenate(outputs, axis).take(np.arange(10), axis)
-    close((whole, ended), want, DTYPE)
 
 
 def test_one_fresh_state_serves_all_sequences():

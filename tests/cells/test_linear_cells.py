@@ -151,18 +151,16 @@ def test_min_lstm_with_both_gates_closed():
 @pytest.mark.slow
 @pytest.mark.usefixtures("form")
 def test_blocks_and_forms_give_what_a_scan_gives(monkeypatch):
-    """21 steps in blocks of 8, with lengths, NaN padding and packed rows."""
+    """21 steps in blocks of 8, with lengths and NaN padding."""
     monkeypatch.setattr(linear_blocks, "steps_in_block", lambda *_: 8)
     cell = jaxrnn.QRNNCell(UNITS)
     params, xs, state = data(cell)
     lengths = np.asarray([TIME, 0, 13])
-    packed = jaxrnn.pack_sequences(xs, lengths)
     xs = jnp.where((np.arange(TIME) >= lengths[:, None])[..., None], jnp.nan, xs)
 
     def results(cell, params, xs, state):
         of_rows = jaxrnn.dynamic_rnn(cell.bind(params), xs, lengths, state)
-        of_packs, ends = jaxrnn.packed_rnn(cell.bind(params), packed, state)
-        return of_rows, packed.unpack(of_packs), ends
+        return of_rows
 
     of = lambda c: differentiated(functools.partial(results, c), params, xs, state)
     assert_near(of(cell), of(scanned(cell)), tolerance=1e-11)

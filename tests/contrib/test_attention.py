@@ -213,11 +213,6 @@ def pair(array):
     return jaxrnn.LSTMStateTuple(array, array)
 
 
-def over_packs():
-    packed = jaxrnn.pack_sequences([np.ones((2, I), np.float32)] * B)
-    return jaxrnn.packed_rnn(CELL.bind(PARAMS), packed, STATE, X.dtype)
-
-
 initial, two = CELL.initial_state, on([WIDER, WIDER], H + 1).initial_state
 run, first, flat = CELL.bind(PARAMS), X[:, 0], np.zeros(3)
 HALVES = contrib.LuongAttention(H, D, dtype=jnp.float16)
@@ -233,7 +228,6 @@ REFUSALS = [
     (ValueError, "size of the cell's output", lambda: attending(WIDER).init(KEY, first)),
     (ValueError, "`attention_layer_size`", lambda: on(LUONG, attention_layer_size=[1, 2])),
     (ValueError, "'recursive', 'parallel', 'hard'", lambda: monotonic(mode="soft")),
-    (ValueError, "`initial_state`", over_packs),
     (TypeError, "`state.attention`", lambda: over_time(run, STATE, X.astype(jnp.float16))),
     (TypeError, "`memory_depth`", lambda: contrib.LuongAttention(H, MEMORY)),
     (TypeError, "`memory`", lambda: contrib.BahdanauAttention(H, memory=MEMORY)),

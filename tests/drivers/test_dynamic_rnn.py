@@ -121,9 +121,6 @@ TAKERS = {
     "dynamic_rnn": lambda cell, x, n, state: jaxrnn.dynamic_rnn(
         cell, x, n, state, resets=x[..., 0] > 0.5, reset_state=state
     ),
-    "packed_rnn": lambda cell, x, n, state: jaxrnn.packed_rnn(
-        cell, jaxrnn.pack_sequences(x, n), state
-    ),
     "windows": lambda cell, x, n, state: jaxrnn.windows(x, 3, n)[0].inputs,
     "one step": lambda cell, x, n, state: cell(x[:, 0], state),
     "initial state": lambda cell, x, n, state: cell.get_initial_state(x[:, 0]),

@@ -58,13 +58,6 @@ def in_two_directions_with_resets(cell, xs, state):
     return in_two_directions(cell, xs, state, resets=np.zeros(sizes(xs), bool))
 
 
-def in_a_pack(cell, xs, state, dtype=F64):
-    """Of sequences without steps, or of no sequences."""
-    pack = jaxrnn.pack_sequences(xs, [0] * sizes(xs)[0])
-    outputs, last = jaxrnn.packed_rnn(cell, pack, state, dtype)
-    return jax.tree.map(lambda y: y[:, : sizes(xs)[1]], pack.unpack(outputs)), last
-
-
 def step_by_step(cell, xs, state, dtype=F64):
     if sizes(xs)[1]:  # `static_rnn` refuses a list of no steps.
         steps = [at_steps(xs, t) for t in range(STEPS)]
@@ -81,7 +74,6 @@ def step_by_step(cell, xs, state, dtype=F64):
 DRIVERS = [plain, with_lengths, with_resets, in_two_directions, step_by_step]
 OF_ROWS = [
     with_a_mask,
-    in_a_pack,
     in_two_directions_with_resets,
 ]  # No scalars or memories in the state.
 
@@ -131,7 +123,7 @@ def natively(cell, xs, state, dtype):
 
 @pytest.mark.fast("natively", "with_a_mask")
 @pytest.mark.parametrize(
-    "driver", [natively, with_resets, with_a_mask, in_a_pack], ids=lambda f: f.__name__
+    "driver", [natively, with_resets, with_a_mask], ids=lambda f: f.__name__
 )
 def test_no_step_changes_the_state(driver, alone):
     """Nor reads a parameter; the default would be a native loop."""

@@ -165,12 +165,6 @@ def test_keys_restart(run):
     assert (run(MASK) == jnp.stack(want)).all()
 
 
-def test_sequences_in_a_pack_start_from_their_keys():
-    packed = jaxrnn.pack_sequences(X, LENGTHS)
-    _, got = jaxrnn.packed_rnn(KEYED, packed, KEYS, F64)
-    assert (got == jaxrnn.dynamic_rnn(KEYED, X, LENGTHS, KEYS, F64)[1]).all()
-
-
 def test_a_list_of_traced_rows():
     run = lambda mask: jaxrnn.dynamic_rnn(bound(CELL), X, mask=mask, dtype="float64")
     got = jax.jit(lambda rows: run(list(rows)))(list(MASK))
@@ -325,16 +319,6 @@ def test_states_of_lists_of_steps(wrap, lengths):
     stacked = lambda steps: jax.tree.map(lambda *s: jnp.stack(s, 1), *steps)
     want = unrolled_states(setup, setup.params, X, setup.state, lengths)
     close((stacked(outputs), last, stacked(states)), want)
-
-
-@pytest.mark.slow
-def test_states_of_packed_sequences():
-    cell, packed = bound(CELL), jaxrnn.pack_sequences(X, LENGTHS)
-    outputs, last, states = jaxrnn.packed_rnn(cell, packed, **STATES)
-    want = jaxrnn.dynamic_rnn(cell, X, LENGTHS, **STATES)
-    valid = lambda states: jax.tree.map(lambda s: s[NO_GAPS], states)
-    close((packed.unpack(outputs), last), want[:2])
-    close(valid(packed.unpack(states)), valid(want[2]))
 
 
 def test_states_have_the_dtype_of_the_state():

@@ -376,45 +376,6 @@ def stacked():
     return jaxrnn.stack_packed([next(batches) for _ in range(4)])
 
 
-def loss_of_pack(cell, params, packed):
-    outputs, state = jaxrnn.packed_rnn(cell.bind(params), packed, dtype=F64)
-    is_used = jnp.asarray(packed.sequence_length) > 0
-    last = jax.tree.leaves(state)[-1]
-    of_sequences = jnp.sum(last**2, where=is_used[:, None])
-    return jnp.sum(packed.unpack(outputs) ** 3) + of_sequences
-
-
-PACKED = [("lstm", "shard_map"), ("stack", "explicit"), ("function", "auto")]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "kind"), PACKED)
-def test_a_pack_for_each_device(name, kind):
-    cell = LSTMCell(5, num_proj=3) if name == "lstm" else CELLS[name]
-    params, of_one = params_of(cell), functools.partial(loss_of_pack, cell)
-    mesh = make_mesh("auto" if kind == "shard_map" else kind)
-    total = lambda params, stack: jnp.sum(jax.vmap(of_one, (None, 0))(params, stack))
-    gradient = jax.value_and_grad(total)
-    if kind == "shard_map":
-        first = lambda stack: jax.tree.map(lambda leaf: leaf[0], stack)
-        local = lambda params, stack: jax.lax.psum(of_one(params, first(stack)), "data")
-        specs = {"in_specs": (P(), P("data")), "out_specs": P()}
-        gradient = jax.shard_map(jax.value_and_grad(local), mesh=mesh, **specs)
-    with jax.set_mesh(mesh):
-        given = put(params, mesh), put(stacked(), mesh, "data")
-        compiled = jax.jit(gradient).lower(*given).compile()
-        got = compiled(*given)
-    # The sum over packs, run one after the other.
-    one_by_one = jax.jit(jax.value_and_grad(of_one))
-    packs = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked()) for i in range(4)]
-    results = [one_by_one(params, packed) for packed in packs]
-    close(got, jax.tree.map(lambda *leaves: sum(leaves), *results))
-    # Devices exchange only sums; with the fast path, none in a loop.
-    inside, outside = collectives(compiled.as_text())
-    assert set(inside + outside) == {"all-reduce"}
-    assert name == "function" or inside == []
-
-
 def test_the_parts_of_processes_are_put_together():
     rows = NamedSharding(make_mesh(), P("data"))
     from_local = functools.partial(jax.make_array_from_process_local_data, rows)

@@ -77,7 +77,6 @@ STEPS = [*X.swapaxes(0, 1)]
 CUT = [STEPS[0], STEPS[1][:, :2]]
 SAVER = jaxrnn.StateSaver({"c": ZEROS, "h": ZEROS})
 WIDE = bound(GRUCell(2), 4)
-PACKED = jaxrnn.pack_sequences(X, COUNTS)
 save = jaxrnn.static_state_saving_rnn
 both = jaxrnn.stack_bidirectional_dynamic_rnn
 both_static = jaxrnn.static_bidirectional_rnn
@@ -131,10 +130,6 @@ REFUSALS = [
     # The order of a plain pair (h, c), as in PyTorch, would swap the two arrays.
     (TypeError, "`reset_state`", lambda: run(LSTM, resets=MASK, reset_state=(ZEROS, ZEROS))),
     # Packs; scalar leaves of the state do not belong to a sequence
-    (TypeError, "`packed`", lambda: jaxrnn.packed_rnn(GRU, X, dtype=F32)),
-    (ValueError, "`initial_state`", lambda: jaxrnn.packed_rnn(GRU, PACKED, ZEROS[1:])),
-    (ValueError, "`initial_state[0]`", lambda: jaxrnn.packed_rnn(COUNTED, PACKED, (np.float32(0), X[:, 0]))),
-    (ValueError, "`cell`", lambda: jaxrnn.packed_rnn(CROWD, PACKED, dtype=F32)),
     # Lists of steps
     (ValueError, "`inputs`", lambda: static_rnn(GRU, {0: X[0]}, dtype=F32)),
     (ValueError, "`value`", lambda: SAVER.save_state("c", X[:, 0])),

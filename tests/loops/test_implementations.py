@@ -179,7 +179,7 @@ def test_explain_says_what_is_logged(loop, capsys, caplog):
 
 
 def test_a_cell_with_the_attributes_of_a_bound_cell(caplog):
-    """The type decides, also where a stream, a plan and a pack read attributes."""
+    """The type decides, also where a stream and a plan read attributes."""
     caplog.set_level(logging.DEBUG, "jaxrnn")
     inner = bound(jaxrnn.MinGRUCell(3), dtype=F32)
     cell, h, want = Zoneout(inner.params, inner.cell), np.ones((2, 3), F32), []
@@ -191,9 +191,6 @@ def test_a_cell_with_the_attributes_of_a_bound_cell(caplog):
     want = np.stack(want, 1)
     assert_near(jaxrnn.dynamic_rnn(cell, X, dtype=F32)[0], want, tolerance=1e-6)
     assert "Zoneout runs in the loop 'scan'" in caplog.text
-    pack = jaxrnn.pack_sequences(X, [5, 5], rows=1, row_length=10)
-    outputs, _ = jaxrnn.packed_rnn(cell, pack, dtype=F32)
-    assert_near(pack.unpack(outputs), want, tolerance=1e-6)
     assert str(jaxrnn.explain(cell, X, dtype=F32)).startswith("Zoneout over 5 steps")
     with pytest.raises(TypeError, match=r"`cell` must be an unbound cell.*got Zoneout"):
         jaxrnn.memory_plan(cell, X)

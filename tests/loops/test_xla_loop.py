@@ -312,9 +312,7 @@ OPTIONS = {
     "mask": {"mask": GAPS},
     "resets": LENGTHS | {"resets": RESETS},
     "segments": LENGTHS | SEGMENTS,
-    "packed": None,
 }
-PACKED = jaxrnn.pack_sequences(np.zeros((3, 4, 3)), [4, 1, 5], rows=2, row_length=6)
 RANKS = {"shape": [(), (4,), (2, 3)], "has_leaf": [True, False], "options": [*OPTIONS]}
 LEAVES = [tuple(case.values()) for case in covering(RANKS)]
 
@@ -327,9 +325,6 @@ def test_leaves_and_outputs_of_any_rank_on_tpus(shape, has_leaf, options, monkey
     args = data(cell, 3, time=4)
 
     def run(bind, params, x, state):
-        if options == "packed":
-            packed = dataclasses.replace(PACKED, inputs=x.reshape(2, 6, -1))
-            return jaxrnn.packed_rnn(bind(params), packed, state)
         given = OPTIONS[options] | {"initial_state": state}
         return jaxrnn.dynamic_rnn(bind(params), x, **given)
 

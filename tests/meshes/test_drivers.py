@@ -45,8 +45,6 @@ CELLS = {
     "lite_basic": lite.TfLiteRNNCell(UNITS),
 }
 SECOND = BasicRNNCell(UNITS)
-PACK = jaxrnn.pack_sequences(draw(BATCH, 5, DEPTH), [5, 1, 3, 0], rows=2)
-PACKED_ARRAYS = "inputs", "starts", "lengths", "row", "offset", "sequence_length"
 
 
 def values(cell, time):
@@ -73,7 +71,7 @@ def values(cell, time):
 
 VALUES = values(CELLS["basic"], 3).keys()
 # What every case passes, beside the cells.
-GIVEN = {"inputs", "packed", "loop_fn", "max_time", "state_saver", "state_name"}
+GIVEN = {"inputs", "loop_fn", "max_time", "state_saver", "state_name"}
 # The dtype of the inputs, a name in profiles, and the axis in `test_divided_time.py`.
 LEFT_OUT = {"dtype", "scope", "axis_name"}
 
@@ -125,14 +123,6 @@ def over_array(driver, cells, inputs, lengths, **options):
     return emit_ta.stack(), state, total
 
 
-def packed(driver, cells, pack, time_major=False, **options):
-    if time_major:
-        pack = pack | {n: pack[n].swapaxes(0, 1) for n in ("inputs", "starts")}
-    packed = dataclasses.replace(PACK, time_major=time_major, **pack)
-    outputs, *rest = driver(cells[0], packed, dtype=F64, **options)
-    return packed.unpack(outputs), outputs, rest
-
-
 @dataclasses.dataclass(frozen=True)
 class Driver:
     """A driver, and the factors of its cases.
@@ -159,8 +149,7 @@ class Driver:
 
     @property
     def parameters(self):
-        names = {*inspect.signature(self.function).parameters}
-        return names | {"time_major"} if self.run is packed else names
+        return {*inspect.signature(self.function).parameters}
 
     @functools.cached_property
     def cases(self):
@@ -210,7 +199,6 @@ DRIVERS = {
         **LISTS | {"cells": ["affine"], "arrays": ("inputs", "states")},
     ),
     "raw": Driver(jaxrnn.raw_rnn, over_array, TWO, arrays=("inputs", "lengths")),
-    "packed": Driver(jaxrnn.packed_rnn, packed, TWO, arrays=("pack",), told=EVERY_WAY),
 }
 CASES = {
     f"{name}-{i}": (driver, case)
@@ -227,7 +215,6 @@ def prepared(name):
         "inputs": draw(BATCH, time, DEPTH),
         "states": {n: draw(BATCH, UNITS) for n in "ch"},
         "lengths": np.array([time, 0, 2, 1], np.int32),
-        "pack": {n: getattr(PACK, n) for n in PACKED_ARRAYS},
     }
     arrays = {n: v for n, v in values(cell, time).items() if case.get(n)}
     is_static = lambda v: isinstance(v, bool | int | str | Strategy)
@@ -245,12 +232,12 @@ def prepared(name):
     return run, arrays | {"params": [b.params for b in bounds]}
 
 
-@pytest.mark.fast("dynamic-3", "packed-2")
+@pytest.mark.fast("dynamic-3")
 @pytest.mark.parametrize("name", CASES)
 def test_equals_one_device(name):
     run, arrays = prepared(name)
     _, case = CASES[name]
-    beside = arrays.keys() - {"params", "inputs", "pack"}
+    beside = arrays.keys() - {"params", "inputs"}
     layouts = dict.fromkeys(beside, case["layout"])
     try:
         _, (outputs, *_) = mesh.check(run, arrays, case["kind"], case["told"], layouts)

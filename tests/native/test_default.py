@@ -14,7 +14,7 @@ import native_cases
 import numpy as np
 import pytest
 from helpers import differentiated, drawn, stacked
-from native_cases import CELLS, assert_near, calls, data, everything, of_packed, run
+from native_cases import CELLS, assert_near, calls, data, everything, run, with_restarts
 
 import jaxrnn
 from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, contrib
@@ -156,27 +156,28 @@ def test_the_status():
     assert re.fullmatch(f"native loops, for {targets}", jaxrnn.native_status())
 
 
-# Packed sequences, which have no argument `implementation`.
+# Rows that restart.
 
 
 @pytest.mark.fast("gru")
 @pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_packed_sequences(name, check_alone):
-    call, given = of_packed(CELLS[name], time_major=name == "gru")
+def test_restarts(name, check_alone):
+    call, given = with_restarts(CELLS[name], time_major=name == "gru")
     check_alone(lambda: differentiated(call, *given))
     assert len(calls(call, *given)) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("axes", [(0, None, None), (None, 0, 0)])
-def test_mapped_packed_sequences(axes, check_alone):
-    call, given = of_packed(CELLS["lstm"], False)
+def test_mapped_restarts(axes, check_alone):
+    call, given = with_restarts(CELLS["lstm"], False)
     pairs = zip(given, axes, strict=True)
     wide = [v if axis is None else stacked(v, 1, -1) for v, axis in pairs]
     loss = lambda *given: weighted_sum(call(*given))
     step = jax.vmap(jax.value_and_grad(loss, (0, 1, 2)), axes)
     check_alone(lambda: jax.jit(step)(*wide))
-    assert [c.shape[:3] for c in calls(step, *wide)] == [(2, 4, 7)] * 2
+    joined = (2, 5, 6) if axes[0] == 0 else (1, 10, 6)  # As entries, or as rows.
+    assert [c.shape[:3] for c in calls(step, *wide)] == [joined] * 2
 
 
 # Programs for other machines.

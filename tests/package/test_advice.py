@@ -42,7 +42,6 @@ WIDE = helpers.bound(GRUCell(2))
 run = functools.partial(dynamic_rnn, dtype=F32)
 gru = functools.partial(run, GRU, X)
 run_steps = functools.partial(jaxrnn.static_rnn, dtype=F32)
-packed = functools.partial(jaxrnn.packed_rnn, GRU, dtype=F32)
 two_ways = functools.partial(jaxrnn.bidirectional_dynamic_rnn, GRU, GRU, X)
 lite = functools.partial(jaxrnn.lite.dynamic_rnn, GRU, dtype=F32)
 plan = functools.partial(jaxrnn.memory_plan, LSTMCell(2), X)
@@ -246,7 +245,7 @@ ADVICE = [
     ("Pass `dtype=jnp.bfloat16`", lambda: run(HALVED, X), lambda: run(HALVED, X, None, X0, dtype=jnp.bfloat16)),
     ("For outputs of several dtypes, use `raw_rnn`", lambda: run(TWO, X, dtype=I32), lambda: raw(cell=TWO, state=X0, emit=EMIT_TWO)),
     ("Convert numbers with `mask > 0`; pass lengths as `sequence_length`", lambda: gru(mask=IDS), lambda: (gru(mask=IDS > 0), gru(sequence_length=IDS.sum(-1)))),
-    ("use `pack_sequences` and `packed_rnn`", lambda: gru(resets=MASK, reset_state=X[..., :2]), lambda: packed(PACKED, np.zeros((3, 2), F32))),
+    ("run one sequence per row, with `initial_state`", lambda: gru(resets=MASK, reset_state=X[..., :2]), lambda: gru(initial_state=ZEROS)),
     ("accept `resets=jaxrnn.resets_of_done(done, last_done)`", lambda: gru(done=MASK), lambda: gru(resets=jaxrnn.resets_of_done(MASK, MASK[:, 0]))),
     ("Omit `implementation`", lambda: run(MIN_GRU, X, implementation="native"), lambda: run(MIN_GRU, X)),
     ("use `Offload(Recompute(64))`", lambda: Offload(64), lambda: Offload(Recompute(64))),
@@ -258,9 +257,8 @@ ADVICE = [
     ("Swap the first two axes of the inputs", lambda: lite(X, time_major=False), lambda: lite(X.swapaxes(0, 1))),
     ("the module: `cell.get_cells()`", lambda: run(in_nnx(), X), lambda: run(in_nnx().get_cells(), X)),
     # Packs and export
-    ("Join packs with `concat_packed`; run a stack of packs with `jax.vmap`", lambda: packed(jaxrnn.stack_packed([PACKED] * 2)), lambda: (packed(jaxrnn.concat_packed([PACKED] * 2)), jax.vmap(packed)(jaxrnn.stack_packed([PACKED] * 2)))),
     ("pass `sequence_length`; otherwise, pass `list(inputs)`", lambda: jaxrnn.pack_sequences(X), lambda: (jaxrnn.pack_sequences(X, sequence_length=[1] * 4), jaxrnn.pack_sequences(list(X)))),
-    ("Call this function outside jit, grad and vmap", lambda: jax.jit(lambda x: jaxrnn.pack_sequences(x, [1] * 4).inputs)(X), lambda: jax.jit(packed)(jaxrnn.pack_sequences(X, [1] * 4))),
+    ("Call this function outside jit, grad and vmap", lambda: jax.jit(lambda x: jaxrnn.pack_sequences(x, [1] * 4).inputs)(X), lambda: jax.jit(lambda p: p.inputs)(jaxrnn.pack_sequences(X, [1] * 4))),
     ("create a stream with `dtype=jnp.float64`", lambda: Streamer(WIDE, 4)(np.float64(X0)), lambda: Streamer(WIDE, 4, dtype=jnp.float64)(np.float64(X0))),
     ("Create a state with `cell.initial_state(memory)`", lambda: Streamer(bound(MEMORY_CELL), 4), lambda: Streamer(bound(MEMORY_CELL), 4, initial_state=MEMORY_CELL.initial_state(X))(X0)),
     # Cells and wrappers
@@ -315,7 +313,6 @@ REFUSALS = [
     (TypeError, "`initial_state`", lambda: run(LSTM, X, None, PAIR, mask=MASK)),
     (TypeError, "`initial_state`", lambda: jaxrnn.static_rnn(LSTM, STEPS, PAIR, F32, [1] * 4)),
     (TypeError, "`initial_state`", lambda: in_nnx(LSTM.cell)(X, [1] * 4, initial_state=PAIR)),
-    (TypeError, "`initial_state`", lambda: jaxrnn.packed_rnn(LSTM, PACKED, (ZEROS[:3], ZEROS[:3]))),
     (TypeError, "`initial_state`", lambda: run(MLSTM, X, [1] * 4, tuple(MLSTM.zero_state(4, F32)))),
     (UserWarning, "`initial_state`", lambda: Streamer(LSTM, 4, initial_state=PAIR)),
     (TypeError, "`initial_state`", lambda: contrib.BasicDecoder(LSTM, contrib.GreedyEmbeddingHelper(X0, [0], 0), PAIR)),

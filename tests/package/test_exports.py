@@ -67,7 +67,7 @@ CONVERTERS = [getattr(jaxrnn.convert, name) for name in jaxrnn.convert.__all__]
 FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
 OURS = set(
     "FunctionCell StateSaver concat_packed ensemble init_stack_bidirectional "
-    "memory_plan native_status pack_sequences packed_batches packed_rnn resets_of_done "
+    "memory_plan native_status pack_sequences packed_batches resets_of_done "
     "resets_of_segments stack_packed windows".split()
 )
 DOCUMENTED = [CATALOGUE[name] for name in sorted(FUNCTIONS | CELLS | {"TensorArray"})]

@@ -38,7 +38,7 @@ from ..._base.sharding import broadcast_first, platform_of, zeros_like
 from ..._base.trees import with_structure
 from ..._base.typing import Array, DType, Params, PyTree
 from ..._run import masking
-from ..._run.masking import Steps, read_rows
+from ..._run.masking import Steps
 from ..._run.run import Run
 from ..._run.scans import named, ragged_scan
 from ...memory import RESIDUALS
@@ -68,8 +68,8 @@ class Primals(NamedTuple):
         xs: The inputs, `[time, batch, depth]`. `primals_of` keeps the layout of the
             run, which may be `[batch, time, depth]`.
         state: The initial state, each leaf `[batch, ...]`.
-        restart_states: The states to which rows restart, each leaf `[batch, ...]` or
-            `[sequences, ...]`; None if there are no restarts.
+        restart_states: The states to which rows restart, each leaf `[batch, ...]`; None
+            if there are no restarts.
     """
 
     products: list[Params]
@@ -282,26 +282,19 @@ def push_forward(
     d_zs = jax.checkpoint(tangents_of_products)()
 
     # The tangents of the restart states. Each step casts a wide copy, so that the
-    # transpose sums over steps in float32. If the restarts are first steps of
-    # sequences, the tangents are read before the loop.
-    where = d_states = wide = d_firsts = None
-    if steps.restarts is not None:
-        d_states = _dense(primals.restart_states, tangents.restart_states)
-        wide = widened(d_states)
-        where = steps.restarts.where
-        if not steps.restarts.are_resets:
-            d_firsts = read_rows(d_states, steps.restarts.numbers)
+    # transpose sums over steps in float32.
+    d_restarts = _dense(primals.restart_states, tangents.restart_states)
+    wide = widened(d_restarts)
 
     # The loop: the tangent of the state, through the updates and the recurrent part of
     # each kernel.
     push_update = _pushed_update(primals, tangents.elementwise)
 
     def step(d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
-        (zs, state), d_zs, where, d_first, alive = scanned
+        (zs, state), d_zs, restarts, alive = scanned
         d_before = d_state
-        if where is not None:
-            d_first = cast_like(d_states, wide) if d_first is None else d_first
-            d_before = masking.select(~where, d_state, d_first)
+        if restarts is not None:
+            d_before = masking.select(~restarts, d_state, cast_like(d_restarts, wide))
         (_, carry), (d_operand, d_carry) = jax.jvp(
             lambda state: tuple(cell.enter(state)), (state,), (d_before,)
         )
@@ -319,7 +312,7 @@ def push_forward(
         return d_new_state, outputs
 
     d_state = _dense(primals.state, tangents.state)
-    scanned = saved, d_zs, where, d_firsts, steps.alive_steps()
+    scanned = saved, d_zs, steps.restarts, steps.alive_steps()
     d_state, d_outputs = ragged_scan(
         step, d_state, scanned, steps.steps_to_run, save_inputs_only=True
     )

@@ -53,9 +53,8 @@ def recurrence_sequence(
         # The terms of all steps. Finished rows keep their state.
         at_step = lambda x: terms(params, x, h)
         a, b, first, rest = at_each_step(at_step, steps.fill_finished(xs))
-        restarts = steps.restarts
-        restarting = restarts and restarts.where
-        before = restarts and widened(restarts.states_at_steps(steps.axis))
+        restarting = steps.restarts
+        before = jax.tree.map(lambda x: x[None], widened(steps.restart_states))
         if first is not None:
             are_from_zeros = _are_from_zeros(first, h, restarting, before)
             b = masking.select(are_from_zeros, first, b)
@@ -64,9 +63,8 @@ def recurrence_sequence(
             a = masking.select(alive, a, one_like(a))
             b = masking.zero_unless(alive, b)
         if before is not None:
-            # At steps without a restart, `before` is arbitrary and must not be added.
-            # Zero the states rather than the product, because in the product's
-            # gradient, 0 * inf would be NaN.
+            # Steps without a restart must not add `before`. Zero the states rather
+            # than the product, because in the product's gradient, 0 * inf is NaN.
             before = masking.zero_unless(restarting, before)
             b = plus(b, times(a, before))
 

@@ -197,7 +197,7 @@ def _stays_small(growth: Array, largest: Array, steps: Steps, limit: float) -> A
     counted = jnp.where(growth < limit, growth, 0)
     total = jnp.cumsum(counted, steps.axis)
     if steps.restarts is not None:  # A restart begins again at 0.
-        again = steps.restarts.where[..., None]
+        again = steps.restarts[..., None]
         before = jnp.where(again, total - counted, -1.0)
         before = jax.lax.cummax(before, steps.axis)
         total -= jnp.maximum(before, 0)

@@ -27,7 +27,7 @@ from ..._base.derivatives import summed_in_float32
 from ..._base.math import at_least_float32, cast, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree
 from ..._run import masking
-from ..._run.masking import Steps, read_rows
+from ..._run.masking import Steps
 from ..._run.run import Choice, Run
 from ..._run.scans import at_each_step, run_in_segments
 from .. import fields
@@ -195,7 +195,7 @@ def memory_sequence(
 
     steps = run.steps
     if steps.restarts is not None:
-        restart_states = only_finite(cast(steps.restarts.states, dtype))
+        restart_states = only_finite(cast(steps.restart_states, dtype))
         steps = steps.with_restart_states(restart_states)
     size = steps_in_chunk(steps.time, cell.steps_at_once(run))
     return run_in_segments(size, run_steps, run.inputs, cast(run.state, dtype), steps)
@@ -254,10 +254,15 @@ def _chunk(values: PyTree, state: PyTree, steps: Steps) -> tuple[Chunk, Array]:
         chunk = Chunk(values, state, causal, returns_states=steps.returns_states)
         return chunk, jnp.ones((1, 1, 1), bool)
     state, starts_finite = jax.tree.map(lambda x: x[:, :, None], only_finite(state))
-    spans = jnp.cumsum(steps.swap_rows(steps.restarts.where), axis=1)
+    spans = jnp.cumsum(steps.swap_rows(steps.restarts), axis=1)
     is_carried = (spans == 0)[:, None, :]
     reads = causal & (spans[:, None, :, None] == spans[:, None, None, :])
-    restart_states, is_restart_finite = _restart_states(steps)
+    restart_states: Any = None
+    is_restart_finite: Any = True
+    if not steps.restarts_from_zeros:
+        restart_states, is_restart_finite = jax.tree.map(
+            lambda x: x[:, :, None], steps.restart_states
+        )
     of_spans = restart_states, is_carried
     chunk = Chunk(values, state, reads, *of_spans, steps.returns_states)
     return chunk, jnp.where(is_carried, starts_finite, is_restart_finite)
@@ -276,26 +281,6 @@ def _reads_finite(chunk: Chunk, starts_finite: Array, is_finite: Array) -> Array
     reads = jnp.broadcast_to(reads, (is_finite.shape[0], *reads.shape[1:]))
     count = jnp.einsum("bts,bs->bt", reads, (~is_finite).astype(jnp.float32))
     return starts_finite[:, 0] & (count == 0)
-
-
-def _restart_states(steps: Steps) -> tuple[PyTree, Any]:
-    """The restart states of the steps' spans, and whether they are finite.
-
-    Leaves are `[batch, heads, 1 or steps, ...]`.
-
-    Args:
-        steps: Steps with restarts, whose states are from `only_finite`.
-    """
-    restarts: Any = steps.restarts
-    if restarts.are_zeros:
-        return None, True
-    if restarts.are_resets:  # A row has one restart state for all steps.
-        return jax.tree.map(lambda x: x[:, :, None], restarts.states)
-    numbers = steps.swap_rows(restarts.numbers)
-    ts = jax.lax.broadcasted_iota(jnp.int32, numbers.shape, 1)
-    begins = jax.lax.cummax(jnp.where(numbers >= 0, ts, 0), axis=1)
-    numbers = jnp.take_along_axis(numbers, begins, axis=1)
-    return _move_axis(read_rows(restarts.states, numbers), 1, 2)
 
 
 def only_finite(state: PyTree) -> tuple[PyTree, Array]:

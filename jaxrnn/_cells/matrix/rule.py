@@ -46,9 +46,9 @@ class Chunk:
         reads: Bool `[rows, 1, t, s]`, true where step t reads what step s writes: where
             s <= t, and s and t are in one span. If there are no restarts, the first
             axis has size 1.
-        restart_states: Leaves `[batch, heads, 1 or steps, ...]`: the restart state from
-            which the span of each step starts, with zeros where it is not finite.
-            None if there are no restarts, or if the restart states are zeros.
+        restart_states: The state from which spans start after a restart, leaves
+            `[batch, heads, 1, ...]`, with zeros where it is not finite. None if there
+            are no restarts, or if the restart states are zeros.
         is_carried: Bool `[batch, 1, steps]`, true at steps whose span starts from
             `state`. None if there are no restarts.
         returns_states: Whether a rule returns the state after every step. If False, it
@@ -90,12 +90,9 @@ class Chunk:
         mask = self.is_carried[..., None]
         if self.restart_states is None:
             return jnp.where(mask, jnp.einsum(product, q, carried), 0.0)
-        restarted = of(self.restart_states)
-        if restarted.shape[2] > 1:
-            new = jnp.einsum("bntk,bntkv->bntv", q, restarted)
-            return jnp.where(mask, jnp.einsum(product, q, carried), new)
         # One matrix product with both states is faster than two.
-        both = jnp.concatenate([carried, restarted[:, :, 0]], axis=-1)
+        restarted = of(self.restart_states)[:, :, 0]
+        both = jnp.concatenate([carried, restarted], axis=-1)
         old, new = jnp.split(jnp.einsum(product, q, both), 2, axis=-1)
         return jnp.where(mask, old, new)
 
@@ -156,13 +153,8 @@ class Chunk:
 
     def ends(self) -> "Chunk":
         """The chunk with `start` only for the steps in `after`."""
-        if self.returns_states:
-            return self
-        of_spans = self.restart_states, self.is_carried
-        restart_states, is_carried = jax.tree.map(self.after, of_spans)
-        return dataclasses.replace(
-            self, restart_states=restart_states, is_carried=is_carried
-        )
+        is_carried = jax.tree.map(self.after, self.is_carried)
+        return dataclasses.replace(self, is_carried=is_carried)
 
     def map_states(self, of: Callable[[Any], Any]) -> "Chunk":
         """The chunk with `of(state)` in place of each state before a span."""

@@ -49,9 +49,8 @@ class ForwardArgs(NamedTuple):
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row.
-        state_numbers: As in `Restarts`, int32 `[batch, time]` or `[time, batch]`, like
-            `x`: the index of the state to which a row restarts before a step; -1 where
-            the row does not restart. None if there are no restarts.
+        restarts: int32 `[batch, time]` or `[time, batch]`, like `x`: 1 where a row gets
+            its restart state before a step, otherwise 0. None if there are no restarts.
         x: The inputs.
         weights: `(kernel, bias)` of each matrix product: arrays `[rows, columns]` and
             `[columns]`, or None. The first rows of a kernel multiply the inputs, if the
@@ -60,16 +59,16 @@ class ForwardArgs(NamedTuple):
             of gates f, i and o, `[3, units]`, or the shifts and gains of the layer
             normalization of f, i, o, c and j, `[10, units]`. None for other cells.
         state: `(h, c)` before the first step.
-        restart_states: The states to which rows restart, `[sequences, ...]`.
+        restart_states: The restart states `(h, c)`; None if there are no restarts.
     """
 
     lengths: PerRow
-    state_numbers: Sequences
+    restarts: Sequences
     x: Sequences
     weights: Shared
     elementwise: Shared
     state: PerRow
-    restart_states: Shared
+    restart_states: PerRow
 
 
 class ForwardResults(NamedTuple):
@@ -98,7 +97,7 @@ class BackwardArgs(NamedTuple):
 
     Attributes:
         lengths: As in `ForwardArgs`.
-        state_numbers: As in `ForwardArgs`.
+        restarts: As in `ForwardArgs`.
         kernels: The kernel of each product.
         elementwise: As in `ForwardArgs`.
         zs: As in `ForwardResults`.
@@ -111,7 +110,7 @@ class BackwardArgs(NamedTuple):
     """
 
     lengths: PerRow
-    state_numbers: Sequences
+    restarts: Sequences
     kernels: Shared
     elementwise: Shared
     zs: Sequences
@@ -140,7 +139,7 @@ class BackwardResults(NamedTuple):
     ct_zs: Sequences
     computed: Sequences
     ct_state: PerRow
-    ct_restart_states: Shared
+    ct_restart_states: PerRow
     ct_elementwise: PerRow
 
 
@@ -156,7 +155,7 @@ class Call:
         depth: The size of the inputs.
         units: The size of a gate.
         outputs: The size of h, which differs from `units` if h is projected.
-        sequences: The number of restart states; None if there are no restarts.
+        restarts: Whether there are restarts.
         elementwise: Whether the cell has parameters of element-wise operations.
         new_states: Whether a call returns the state after each step.
     """
@@ -168,7 +167,7 @@ class Call:
     depth: int
     units: int
     outputs: int
-    sequences: int | None
+    restarts: bool
     elementwise: bool
     new_states: bool
 
@@ -267,10 +266,6 @@ class Call:
     def _in_one_call(
         self, run: Callable, args: ForwardArgs | BackwardArgs, results: type
     ) -> PyTree:
-        if self.sequences is not None:
-            # `state_numbers` are indices of one entry's restart states, so mapped axes
-            # must become entries, not rows.
-            return in_one_call(run, NO_ROWS, NO_ROWS)(args)
         axes = self._row_axes(type(args))
         return in_one_call(run, (axes,), self._row_axes(results))(args)
 
@@ -290,20 +285,20 @@ class Call:
             last=self._states(args.lengths.shape[ROWS]),
             new_c=c if self.new_states else None,
             zs=zs if save else [],
-            saved=(None if self.sequences is None else h, c) if save else None,
+            saved=(h if self.restarts else None, c) if save else None,
         )
         return self._run("forward", args, results, save=save)
 
     def _backward(self, args: BackwardArgs) -> BackwardResults:
         batch = args.lengths.shape[ROWS]
         steps = args.zs[0].shape[1:3]
-        count, elementwise = self.sequences, args.elementwise
+        elementwise = args.elementwise
         has_computed = "computed" in self.cell.operands
         results = BackwardResults(
             ct_zs=[_float32(*z.shape[1:]) for z in args.zs],
             computed=_float32(*steps, self.units) if has_computed else None,
             ct_state=self._states(batch),
-            ct_restart_states=None if count is None else self._states(count),
+            ct_restart_states=self._states(batch) if self.restarts else None,
             ct_elementwise=(
                 None if elementwise is None else _float32(batch, *elementwise.shape[1:])
             ),
@@ -351,7 +346,7 @@ class Call:
             "depth": self.depth,
             "units": self.units,
             "outputs": self.outputs,
-            "sequences": -1 if self.sequences is None else self.sequences,
+            "restarts": self.restarts,
             "elementwise": self.elementwise,
             "new_states": self.new_states,
         }

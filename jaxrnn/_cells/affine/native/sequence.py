@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from ...._base import jax_internals
 from ...._base.derivatives import jvp_of_perturbed, of_some
 from ...._base.errors import is_array
-from ...._base.math import is_perturbed
+from ...._base.math import cast, is_perturbed
 from ...._base.sharding import as_varying_as
 from ...._base.typing import Array, Params, PyTree
 from ...._run.masking import Steps
@@ -88,20 +88,6 @@ def native_sequence(
     """
     loop = NativeLoop(cell, None if is_default else _REFUSAL)
     return loop.run(*xla_loop.primals_of(cell, params, run))
-
-
-def _state_numbers(steps: Steps) -> Array | None:
-    """The index of the restart state that a row gets before a step; -1 for none.
-
-    For a reset, this is the index of the row; for a first step, of the sequence. The
-    array is int32, in the layout of the inputs; None if there are no restarts.
-    """
-    restarts = steps.restarts
-    if restarts is None or not restarts.are_resets:
-        return restarts and restarts.numbers
-    rows = jnp.arange(restarts.where.shape[1 - steps.axis], dtype=jnp.int32)
-    rows = jnp.expand_dims(rows, steps.axis)
-    return jnp.where(restarts.where, rows, jnp.int32(-1))
 
 
 class NativeLoop:
@@ -224,7 +210,7 @@ class NativeLoop:
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
         args = ForwardArgs(
             lengths=row_lengths(primals.xs, steps),
-            state_numbers=_state_numbers(steps),
+            restarts=cast(steps.restarts, jnp.int32),
             x=primals.xs,
             weights=[(p["kernel"], p.get("bias")) for p in primals.products],
             elementwise=self._stacked(primals.elementwise),
@@ -253,7 +239,7 @@ class NativeLoop:
             ct_outputs = ct_outputs + ct_h
         args = BackwardArgs(
             lengths=row_lengths(primals.xs, steps),
-            state_numbers=_state_numbers(steps),
+            restarts=cast(steps.restarts, jnp.int32),
             kernels=[product["kernel"] for product in primals.products],
             elementwise=self._stacked(primals.elementwise),
             zs=zs,
@@ -298,9 +284,6 @@ class NativeLoop:
         return list(map(pull, *given))
 
     def _call(self, primals: Primals, steps: Steps) -> Call:
-        sequences = None
-        if steps.restarts is not None:
-            sequences = jax.tree.leaves(primals.restart_states)[0].shape[0]
         h, c = self._split(primals.state)
         return Call(
             cell=self.spec,
@@ -310,7 +293,7 @@ class NativeLoop:
             depth=primals.xs.shape[-1],
             units=(h if c is None else c).shape[-1],
             outputs=h.shape[-1],
-            sequences=sequences,
+            restarts=steps.restarts is not None,
             elementwise=bool(primals.elementwise),
             new_states=steps.returns_states,
         )
