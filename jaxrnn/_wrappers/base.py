@@ -47,20 +47,12 @@ class WrapperCell(RNNCell):
     cell: RNNCell = fields.checked(check_rnn_cell)
 
     inner = wrapped_cell = property(lambda self: self.cell, doc="The wrapped cell.")
-
-    @property
-    def state_size(self) -> Size:
-        """The sizes of the wrapped cell's state, without the batch axis."""
-        return self.cell.state_size
-
     feature_axes: ClassVar[Any] = property(
         lambda self: getattr(self.cell, "feature_axes", None),
         doc="The number of axes in one row of the inputs; None if it is unknown.",
     )
-    output_size = property(  # Subclasses may replace this property by a field.
-        lambda self: self.cell.output_size,
-        doc="The sizes of the wrapped cell's output, without the batch axis.",
-    )
+    state_size = property(lambda self: self.cell.state_size)
+    output_size = property(lambda self: self.cell.output_size)
 
     @property
     def is_random(self) -> bool | None:

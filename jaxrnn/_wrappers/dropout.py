@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,13 @@ from .._base.math import is_float
 from .._base.trees import is_tensor_array, map_named
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells import fields
-from .._cells.affine.cell import AffineCell
+from .._cells.affine.cell import AffineCell, Stage, Updated
+from .._cells.base import scope_name
 from .._cells.lstm import LSTMStateTuple
+from .._cells.params import ParamSpec, Specs, zeros
 from .._run import masking
 from .._run.run import Choice, Loop, Run
 from .base import WrapperCell
-from .scaled_state import CellWithScaledState
 
 
 @final
@@ -119,27 +120,24 @@ class DropoutWrapper(WrapperCell):
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses the loop of the cell, unless masks of the state need a scan."""
         cell: Any = self.cell
+        choice = cell.choose_loop(params, run)
         if run.keys is None:
-            return cell.choose_loop(params, run)
+            return choice
         if self.state_keep_prob < 1:
-            if not self._drops_state_in(cell.choose_loop(params, run)):
+            # The loops of affine cells can scale the state by one mask for all steps.
+            # They copy element-wise parameters to each row, so if there are any, the
+            # rows must share the mask.
+            is_affine = choice.name in ("native", "xla") and isinstance(
+                cell, AffineCell
+            )
+            is_shared = self.variational_recurrent and not (
+                self.mask_per_row and is_affine and cell.elementwise_specs()
+            )
+            if not (is_affine and is_shared):
                 return Choice.scan("the loop cannot apply dropout to the state")
-            cell = CellWithScaledState(cell)
             params = jax.eval_shape(self._with_scales, params, run)
-        return cell.choose_loop(params, run).within(self._run)
-
-    def _drops_state_in(self, choice: Choice) -> bool:
-        """Whether the loop of the cell can drop the state, by one mask for all steps.
-
-        The loops of affine cells can. An affine cell may have chosen another loop.
-        """
-        cell = self.cell
-        if choice.name not in ("native", "xla") or not isinstance(cell, AffineCell):
-            return False
-        # The loop's derivative gives each row a copy of the element-wise parameters, so
-        # the scales cannot differ between rows.
-        is_copied = self.mask_per_row and cell.elementwise_specs()
-        return self.variational_recurrent and not is_copied
+            choice = CellWithScaledState(cell).choose_loop(params, run)
+        return choice.within(self._run)
 
     def _with_scales(self, params: Params, run: Run) -> Params:
         """The parameters of a `CellWithScaledState`, from those of the cell."""
@@ -209,6 +207,42 @@ class DropoutWrapper(WrapperCell):
         name = f"{self.seed}{salt}_{index}".encode()
         digest = hashlib.md5(name, usedforsecurity=False)
         return int(digest.hexdigest()[:8], 16) & 0x7FFFFFFF
+
+
+@fields.dataclass
+class CellWithScaledState(AffineCell):
+    """Runs `cell`, but multiplies each new state by `scales`.
+
+    The parameters are `{"cell": ..., "scales": ...}`. The scales are an element-wise
+    parameter, so a loop does not save them for each step.
+    """
+
+    cell: AffineCell
+    enter: ClassVar[Any] = property(lambda self: self.cell.enter)
+    name: ClassVar[Any] = property(lambda self: scope_name(self.cell))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the wrapped cell, of which the last also scales the state."""
+        *others, last = self.cell.stages
+
+        def scale(x: Array, scale: Array) -> Array:
+            # A scale of 0 also replaces infinity and NaN.
+            return jnp.where(scale > 0, x * scale, jnp.zeros((), x.dtype))
+
+        def update(params: Params, z: Array, carry: PyTree) -> Updated:
+            output, state = last.update(params, z, carry)
+            return output, jax.tree.map(scale, state, params["scales"])
+
+        return (*others, dataclasses.replace(last, update=update))
+
+    def elementwise_specs(self) -> Specs:
+        """Specs of the cell's element-wise parameters and of the scales."""
+        return self.cell.elementwise_specs() | {"scales": ParamSpec((), zeros)}
+
+    def stage_params(self, params: Params) -> Params:
+        """The parameters of the cell's stages, and the scales."""
+        return self.cell.stage_params(params["cell"]) | {"scales": params["scales"]}
 
 
 def _dropout(x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:

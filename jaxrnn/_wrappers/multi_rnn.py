@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import final
+from typing import Any, ClassVar, final
 
 import jax.numpy as jnp
 
@@ -75,36 +75,21 @@ class MultiRNNCell(ComposedCell):
             return sum(self._widths())
         return tuple(cell.state_size for cell in self.cells)
 
-    @property
-    def output_size(self) -> Size:
-        """The output size of the last cell."""
-        return self.cells[-1].output_size
-
-    @property
-    def feature_axes(self) -> int | None:
-        """The number of axes in one row of the inputs; None if it is unknown."""
-        return getattr(self.cells[0], "feature_axes", None)
-
-    @property
-    def is_random(self) -> bool | None:
-        """Whether one of the cells draws random numbers; see `RNNCell.is_random`."""
-        return any_is_random(self.cells)
-
-    @property
-    def rows_interact(self) -> bool:
-        """Whether the rows of one of the cells interact; see `RNNCell`."""
-        return any(cell.rows_interact for cell in self.cells)
+    output_size = property(lambda self: self.cells[-1].output_size)
+    feature_axes = property(lambda self: getattr(self.cells[0], "feature_axes", None))
+    is_random: ClassVar[Any] = property(lambda self: any_is_random(self.cells))
+    rows_interact: ClassVar[Any] = property(
+        lambda self: any(c.rows_interact for c in self.cells)
+    )
+    starts_from_zeros = property(
+        lambda self: all(cell.starts_from_zeros for cell in self.cells)
+    )
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """A tuple of the cells' zero states, or one array `[batch_size, sum]`."""
         if not self.state_is_tuple:
             return super().zero_state(batch_size, dtype)
         return tuple(cell.zero_state(batch_size, dtype) for cell in self.cells)
-
-    @property
-    def starts_from_zeros(self) -> bool:
-        """Whether all cells start from zeros; see `RNNCell.starts_from_zeros`."""
-        return all(cell.starts_from_zeros for cell in self.cells)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Creates the parameters of all cells, `{"cell_0": ..., "cell_1": ...}`.
@@ -135,11 +120,7 @@ class MultiRNNCell(ComposedCell):
             for cell, *of_cell in zip(self.cells, own, states, strict=True)
         )
 
-    @property
-    def inner_cells(self) -> tuple[RNNCell, ...]:
-        """The cells, from the inputs upwards."""
-        return self.cells
-
+    inner_cells: ClassVar[Any] = property(lambda self: self.cells)
     maps_inputs = maps_outputs = False
 
     def compose(self, run_next: Callable, params: Params, inputs: PyTree) -> PyTree:
@@ -152,14 +133,8 @@ class MultiRNNCell(ComposedCell):
     def checked_step(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None
     ) -> tuple[PyTree, PyTree]:
-        """Checks the key and the names of parameters; the cells check the rest.
-
-        Raises:
-            ValueError: If the parameters of a cell are missing.
-            TypeError: If `key` is not a random key.
-        """
+        """Checks the key; the cells check everything else."""
         check_key_or_none(key)
-        self._own_params(params)
         warn_of_plain_pair("state", self.state_size, state)
         return inputs, with_tuples_of(self.state_size, state, strict=False)
 
