@@ -27,6 +27,7 @@ Model: TypeAlias = tuple[RNNCellLike, Embed, Project, PyTree, Array, int]
 """The first six arguments of all decoders, checked."""
 
 _KEYS = ["cell", "embed", "initial_state", "project"]
+_NO_END = -1  # The end id of a vocabulary without one, which is never chosen.
 
 
 @trees.serializable
@@ -36,7 +37,8 @@ class Decoded(NamedTuple):
     Beam search adds a second axis `beam`, with the best beam first.
 
     Attributes:
-        ids: The ids, int32 `[batch, max_time]`; `end_id` past a row's length.
+        ids: The ids, int32 `[batch, max_time]`; past a row's length, `end_id` or, if
+            that is None, -1.
         scores: The log-probability of a row's ids up to its length, including the end
             id, `[batch]`. Beam search divides the log-probability by the length
             penalty. -inf for a row that reached a step at which all logits are -inf.
@@ -55,7 +57,7 @@ def greedy(
     project: Project,
     initial_state: PyTree,
     start_ids: ArrayLike,
-    end_id: int,
+    end_id: int | None,
     max_time: int,
 ) -> Decoded:
     """Decodes greedily: chooses the most likely id at each step.
@@ -73,7 +75,7 @@ def greedy(
             cell's output.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
         start_ids: The ids for the first step, integers `[batch]` below 2**31.
-        end_id: The id that ends a row, an int.
+        end_id: The id that ends a row, an int; None if the vocabulary has no such id.
         max_time: The maximum number of ids in a row, an int, or symbolic under
             `jax.export`.
 
@@ -115,7 +117,7 @@ def sample(
     project: Project,
     initial_state: PyTree,
     start_ids: ArrayLike,
-    end_id: int,
+    end_id: int | None,
     max_time: int,
     key: Key,
     *,
@@ -137,8 +139,7 @@ def sample(
             cell's output.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
         start_ids: The ids for the first step, integers `[batch]` below 2**31.
-        end_id: The id that ends a row, an int. If the vocabulary has no such id, let
-            `project` append a logit of -inf, and pass the index of this logit.
+        end_id: The id that ends a row, an int; None if the vocabulary has no such id.
         max_time: The maximum number of ids in a row, an int, or symbolic under
             `jax.export`.
         key: A random key. Position t, counted from 0, uses `fold_in(key, t)`.
@@ -193,7 +194,7 @@ def beam_search(
     project: Project,
     initial_state: PyTree,
     start_ids: ArrayLike,
-    end_id: int,
+    end_id: int | None,
     max_time: int,
     beam_width: int,
     *,
@@ -216,7 +217,8 @@ def beam_search(
             the cell's output.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
         start_ids: The ids for the first step, integers `[batch]` below 2**31.
-        end_id: The id that ends a sequence, an int.
+        end_id: The id that ends a sequence, an int; None if the vocabulary has no such
+            id.
         max_time: The maximum number of ids in a sequence, an int, or symbolic under
             `jax.export`.
         beam_width: The number of beams, an int, at most 65,536.
@@ -252,7 +254,7 @@ def score(
     project: Project,
     initial_state: PyTree,
     start_ids: ArrayLike,
-    end_id: int,
+    end_id: int | None,
     ids: ArrayLike,
 ) -> Array:
     """The log-probability of each given sequence, up to and including its end id.
@@ -262,7 +264,8 @@ def score(
     sequences. If a sequence has no end id, all of its ids count. Ids after an end id
     have no effect, so you can use `end_id` as padding. Ignore the results for beams
     with score -inf, which `beam_search` could not fill. Such a beam contains only
-    `end_id`, so `score` returns the log-probability of the first `end_id`.
+    `end_id`, so `score` returns the log-probability of the first `end_id`, or NaN if
+    `end_id` is None.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol.
@@ -272,7 +275,7 @@ def score(
             cell's output.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
         start_ids: The ids for the first step, integers `[batch]` below 2**31.
-        end_id: The id that ends a row, an int.
+        end_id: The id that ends a row, an int; None if the vocabulary has no such id.
         ids: Integers `[batch, time]`, or `[batch, beam, time]` for several sequences
             per row. In the second case, the cell, `embed` and `project` run on
             `batch * beam` rows, as in `beam_search`; apply `tile_beams` to memories
@@ -332,7 +335,7 @@ def _checked(
     project: Project,
     initial_state: PyTree,
     start_ids: ArrayLike,
-    end_id: int,
+    end_id: int | None,
 ) -> Model:
     """Checks the first six arguments of all decoders.
 
@@ -342,9 +345,8 @@ def _checked(
     """
     state = _as_state(cell, embed, project, initial_state)
     ids = _ids.as_start_ids("start_ids", start_ids)
-    fix = "Pass an id of the vocabulary or, if no id ends a text, "
-    fix += "append a logit of -inf in `project`, and pass its index."
-    end = arguments.as_count("end_id", end_id, 0, fix)
+    fix = "Pass an id of the vocabulary or, if no id ends a row, None."
+    end = _NO_END if end_id is None else arguments.as_count("end_id", end_id, 0, fix)
     must = f"have one row for each of `start_ids` ({describe(ids)})"
     inputs.check_rows_of_state(state, ids.shape[0], must)
     what = "`initial_state` (see `cell.state_size`)"

@@ -63,6 +63,23 @@ def test_beams_equal_lists(kind, vocab, max_time, width, count):
     assert waited == (width == count)  # One example waits for the other.
 
 
+def test_beams_of_a_vocabulary_without_an_end():
+    """The beams are all sequences of three ids; one of these ids is END elsewhere."""
+    params = make_params("lstm", 3, 1)
+    given = arguments("lstm", params, 30) | {"end_id": None}
+    decoded = decode.beam_search(**given, max_time=3, beam_width=30)
+    for row in range(2):
+        model = OneRow("lstm", params, row)
+        every = itertools.product(range(3), repeat=3)
+        want = sorted(((model.score(ids), [*ids]) for ids in every), reverse=True)
+        ids, scores, lengths = (np.asarray(x[row]) for x in decoded)
+        np.testing.assert_allclose(scores[:27], [s for s, _ in want], atol=1e-12)
+        assert ids[:27].tolist() == [ids for _, ids in want]
+        assert lengths.tolist() == [3] * 27 + [0] * 3
+        assert np.isneginf(scores[27:]).all()
+        assert (ids[27:] == -1).all()
+
+
 DECODERS = {
     "greedy": {},
     "sample": {"key": KEY, "top_p": 0.8},
@@ -74,6 +91,20 @@ def arguments_of(name, params):
     """The arguments of a decoder, without `max_time`."""
     more = DECODERS[name]
     return arguments("gru", params, more.get("beam_width", 1)) | more
+
+
+@pytest.mark.parametrize("name", ["greedy", "sample"])
+def test_a_vocabulary_without_an_end(name):
+    params = make_params("gru", 4, 0)
+    given = arguments("gru", params) | {"end_id": None}
+    run = functools.partial(getattr(decode, name), max_time=9, **DECODERS[name])
+    found = jax.jit(lambda: run(**given))()
+    assert found.lengths.tolist() == [9, 9]
+    assert (found.ids == END).any()
+    for row in range(2):
+        want = OneRow("gru", params, row).score(found.ids[row].tolist())
+        np.testing.assert_allclose(found.scores[row], want, atol=1e-12)
+    np.testing.assert_allclose(decode.score(**given, ids=found.ids), found.scores)
 
 
 @pytest.mark.fast("greedy")
