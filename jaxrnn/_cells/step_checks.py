@@ -86,16 +86,17 @@ def check_state(state: PyTree, size: Size, inputs: Array, wider: bool = True) ->
     """
     rows = inputs.shape[0]
     types = types_of_size(size, rows, inputs.dtype, "state_size")
-    fix = (
-        f"The inputs have {counted(rows, 'row')}. Create a state with "
-        f"`cell.zero_state` and `dtype=jnp.{inputs.dtype}`. To use one state for all "
-        f"rows, broadcast it to {rows} rows."
-    )
+    leaves = list(filter(is_array, jax.tree.leaves(state)))
+    fix = f"Create a state with `cell.zero_state` and `dtype=jnp.{inputs.dtype}`."
+    if any(leaf.shape[:1] != (rows,) for leaf in leaves):
+        all_rows = counted(rows, "row")
+        fix = f"The inputs have {all_rows}. {fix} To use one state for all rows, "
+        fix += f"broadcast it to {all_rows}."
     is_nest = not jax.tree_util.all_leaves([state])
     must = f"have the structure {describe_structure(types)}"
     fits = is_nest or jax.tree_util.all_leaves([types])
     expect(fits, "state", must, state, fix, error=TypeError)
-    for leaf in filter(is_array, jax.tree.leaves(state)):
+    for leaf in leaves:
         check_floating("state", leaf.dtype)
     warn_of_plain_pair("state", size, state)
     state = like("state", state, types, strict=False, wider=wider, fix=fix)

@@ -22,7 +22,7 @@ from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._hints import with_hints
 from .._run import masking
-from .._run.arguments import as_initial_state, as_pair, fix_of_rows
+from .._run.arguments import as_initial_state, as_pair, fix_of_rows, fix_of_zeros
 from .._run.first_step import call_start, one_step, probe, rows_interact, zero_state
 from .._run.masking import Steps
 from .._run.run import Run
@@ -116,7 +116,10 @@ def static_rnn(
     with jax.named_scope(as_scope(scope, "rnn")):
         if state is None:
             state = with_capacity_for(zero_state(cell, batch_size, dtype), time)
-        loop_dtype = _dtype_in_loop(cell, steps, state, dtype)
+            fix = fix_of_zeros(steps[0], dtype)
+        else:
+            fix = fix_of_rows(cell, state, batch_size)
+        loop_dtype = _dtype_in_loop(cell, steps, state, dtype, fix)
         if loop_dtype is None:
             outputs, state, states = _unrolled(cell, steps, state, lengths, dtype)
         else:
@@ -144,7 +147,11 @@ def unstacked(xs: PyTree, time: int) -> list[PyTree]:
 
 
 def _dtype_in_loop(
-    cell: RNNCellLike, steps: list[PyTree], state: PyTree, dtype: DType | None
+    cell: RNNCellLike,
+    steps: list[PyTree],
+    state: PyTree,
+    dtype: DType | None,
+    fix: str,
 ) -> DType | None:
     """Returns the dtype of all outputs if a loop can run the cell, otherwise None.
 
@@ -161,7 +168,6 @@ def _dtype_in_loop(
         return cell_at_step(laid_out, jnp.int32(0))(inputs, state)
 
     with error_note("Raised at step 0, with `inputs[0]`."):
-        fix = fix_of_rows(cell, state, jax.tree.leaves(steps[0])[0].shape[0])
         output, new_state = one_step(step, steps[0], state, fix)
     state, new_state = without_read_only((state, new_state))
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(output)}
@@ -228,7 +234,8 @@ def _masked(
     for t, inputs in enumerate(steps):
         if t == 0 or _types(inputs) != _types(steps[t - 1]):
             with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
-                state = probe(cell, inputs, state, dtype, strict=True)
+                fix = fix_of_rows(cell, state, lengths.shape[0])
+                state = probe(cell, inputs, state, dtype, strict=True, fix=fix)
     # No step runs if all lengths are 0, whereas `dynamic_rnn` then runs one step.
     steps_to_run = jnp.max(lengths, initial=0)
     stand_in = masking.stand_in(lengths > 0, steps[0], state)

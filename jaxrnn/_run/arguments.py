@@ -22,6 +22,7 @@ from .._base.inputs import (
     to_all_rows,
     warn_of_plain_pair,
 )
+from .._base.math import is_float
 from .._base.sharding import varying_axes
 from .._base.trees import (
     TensorShape,
@@ -211,8 +212,17 @@ def fix_of_rows(cell: Any, state: PyTree, rows: int, time: Any = None) -> str:
         if shape and not is_tensor_array(leaf) and leaf.shape == shape:
             return to_all_rows((rows, *shape))
     sizes = {leaf.shape[:1] for leaf in own if not is_tensor_array(leaf)}
-    is_per_step = time != 0 and sizes == {(time,)}
+    is_per_step = time not in (0, rows) and sizes == {(time,)}
     return f"The inputs have {time} steps: check `time_major`." if is_per_step else ""
+
+
+def fix_of_zeros(inputs: PyTree, dtype: DType) -> str:
+    """What to do if one step does not fit an initial state of zeros of this dtype."""
+    floats = [x.dtype for x in jax.tree.leaves(inputs) if is_float(x)]
+    if not floats or dtype in floats:
+        return ""
+    of_zeros = f"The initial state is zeros of dtype {dtype}, the argument `dtype`."
+    return f"{of_zeros} Pass the dtype of the inputs, `dtype=jnp.{floats[0]}`."
 
 
 def check_one_batch_axis(cell: Any, inputs: PyTree) -> None:

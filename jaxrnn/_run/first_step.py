@@ -13,7 +13,7 @@ from .._base.inputs import as_arrays, check_like, check_rows_of_state
 from .._base.trees import has_read_only, types_of_size
 from .._base.typing import DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_known_shapes
-from .arguments import as_pair, check_one_batch_axis, fix_of_rows
+from .arguments import as_pair, check_one_batch_axis
 
 _SEVERAL_DTYPES = "For outputs of several dtypes, use `raw_rnn`."
 
@@ -24,7 +24,7 @@ def probe(
     state: PyTree,
     output_dtype: DType,
     strict: bool,
-    time: Any = None,
+    fix: str,
 ) -> PyTree:
     """Checks one step of `cell`, and returns the state in a form that a loop can carry.
 
@@ -38,7 +38,7 @@ def probe(
         output_dtype: The dtype that every leaf of the output must have.
         strict: Whether a step must keep the sequence types of the state, such as list
             or tuple; True if there are lengths.
-        time: The number of steps of the inputs, for an error's advice.
+        fix: What to do about a state that does not fit, for messages.
 
     Raises:
         ValueError: If the step changes the structure or shapes of the state, or if the
@@ -48,18 +48,17 @@ def probe(
     """
     rows, *_ = jax.tree.leaves(inputs)[0].shape
     check_one_batch_axis(cell, inputs)
-    rows_fix = fix_of_rows(cell, state, rows, time)
-    output, new_state = one_step(cell, inputs, state, rows_fix)
+    output, new_state = one_step(cell, inputs, state, fix)
     state = with_known_shapes(state, lambda: new_state)
-    fix = rows_fix or (
+    state_fix = fix or (
         "A step must keep the structure, shapes and dtypes of its state. Change the "
         f"cell, or start from a state like the new one, {describe_leaves(new_state)}; "
         "for a zero state, pass another `dtype`."
     )
-    check_like("new_state", new_state, state, strict=strict, fix=fix)
+    check_like("new_state", new_state, state, strict=strict, fix=state_fix)
     if strict:
         must = f"have {counted(rows, 'row')} or be a scalar"
-        check_rows_of_state(state, rows, must, rows_fix)
+        check_rows_of_state(state, rows, must, fix)
     types = types_of_size(cell.output_size, rows, output_dtype, "output_size")
     found = [x.dtype for x in jax.tree.leaves(output) if x.dtype != output_dtype]
     fix = "See `output_size` of the cell."

@@ -35,6 +35,7 @@ from .arguments import (
     check_has_rows,
     check_implementation,
     fix_of_rows,
+    fix_of_zeros,
 )
 from .first_step import call_start, probe, rows_interact, zero_state
 from .masking import Steps
@@ -157,10 +158,11 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
         return with_capacity_for(zero_state(cell, rows, options.dtype), time)
 
     state = zeros() if run.state is None else run.state
+    fix = fix_of_rows(cell, state, rows, time)
     restart_states, from_zeros = None, False
     if where is not None:
         must = f"have {counted(rows, 'row')} or be a scalar"
-        check_rows_of_state(state, rows, must, fix_of_rows(cell, state, rows, time))
+        check_rows_of_state(state, rows, must, fix)
         given = with_capacity_for(steps.restart_states, time)
         restart_states = without_read_only(as_reset_state(given, zeros, state))
         from_zeros = bool(given is None and bound and bound.cell.starts_from_zeros)
@@ -183,7 +185,8 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
 
     # Check one step, and give the state the form that a loop can carry.
     state = call_start(cell, state)
-    state = probe(cell, first_inputs, state, options.dtype, strict, time)
+    fix = fix_of_zeros(first_inputs, options.dtype) if run.state is None else fix
+    state = probe(cell, first_inputs, state, options.dtype, strict, fix)
     own_state = without_read_only(state)
     if options.needs_rows:
         check_has_rows(own_state)

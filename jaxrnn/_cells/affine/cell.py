@@ -248,7 +248,9 @@ class AffineCell(SpecsCell):
         ) -> Array:
             name = f"stages[{k - 1}].update(...)[0]" if k else "enter(state)[0]"
             wanted = jax.ShapeDtypeStruct((x.shape[0], stage.operand_size), x.dtype)
-            fix = f"Create the state with `dtype=jnp.{x.dtype}`, or define `enter`."
+            fix = f"Create the state with `dtype=jnp.{x.dtype}`."
+            if getattr(operand, "shape", None) != wanted.shape:
+                fix = "Create the state with `cell.zero_state`, or define `enter`."
             fix = "" if k else fix
             operand = like(name, operand, wanted, wider=k > 0, fix=fix)
             return stage.product(params, x, operand, dtype)
