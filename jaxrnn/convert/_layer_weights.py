@@ -106,23 +106,6 @@ class LayerWeights:
         return self.array("h")
 
     @property
-    def bias(self) -> Weight:
-        """`[gates * units]`, with the gates in TensorFlow's order."""
-        return self.array("b")
-
-    @property
-    def peepholes(self) -> tuple[Weight, ...] | None:
-        """The peephole weights of the gates i, f and o; None without peepholes."""
-        if "pi" not in self.blocks:
-            return None
-        return tuple(self.blocks[f"p{gate}"] for gate in "ifo")
-
-    @property
-    def projection(self) -> Weight | None:
-        """The kernel of the projection; None without a projection."""
-        return self.blocks.get("w")
-
-    @property
     def features(self) -> list[str]:
         """The names of the features that the layer has and some libraries lack."""
         used = {
@@ -130,31 +113,26 @@ class LayerWeights:
             "projection": "w" in self.blocks,
             "clips": bool(self.clips),
             "coupled gates": self.is_coupled,
-            OTHER_GATES: self.gate_key != "sigmoid",
+            OTHER_GATES: self.gate_name != "sigmoid",
         }
         return [name for name, is_used in used.items() if is_used]
 
     @property
     def activation_name(self) -> str:
-        """The name of the activation, for messages."""
-        activation = resolve_activation(self.activation)
-        return getattr(activation, "__name__", str(activation))
+        """The name that cells accept for the activation, or a description."""
+        return _name_of(self.activation)
 
     @property
-    def activation_key(self) -> str:
-        """The name that cells accept for the activation; "" if it has no name."""
-        return _key_of(self.activation)
-
-    @property
-    def gate_key(self) -> str:
-        """The name that cells accept for the activation of the gates; "" for none."""
+    def gate_name(self) -> str:
+        """The name that cells accept for the activation of the gates."""
         gates = self.recurrent_activation
-        return "sigmoid" if gates is None else _key_of(gates)
+        return "sigmoid" if gates is None else _name_of(gates)
 
 
-def _key_of(activation: ActivationLike) -> str:
+def _name_of(activation: ActivationLike) -> str:
     function = resolve_activation(activation)
-    return next((k for k, v in ACTIVATIONS.items() if v is function), "")
+    text = f"the function {getattr(function, '__name__', function)}"
+    return next((k for k, v in ACTIVATIONS.items() if v is function), text)
 
 
 def from_places(
@@ -229,14 +207,12 @@ class Library:
         wanted = self.activations.get(layer.kind)
         if wanted is None:
             return
-        must = f"have the activation {' or '.join(wanted)}, as in {self.name}"
-        got = Verbatim(layer.activation_key or f"a function {layer.activation_name}")
-        expect(layer.activation_key in wanted, name, must, got)
-        must = (
-            f"have gates with the activation {' or '.join(wanted)}, as in {self.name}"
-        )
-        fits = OTHER_GATES in self.lacks or layer.gate_key in wanted
-        expect(fits, name, must, Verbatim(layer.gate_key or "another function"))
+        found = {"the activation": layer.activation_name}
+        if OTHER_GATES not in self.lacks:
+            found["gates with the activation"] = layer.gate_name
+        for what, got in found.items():
+            must = f"have {what} {' or '.join(wanted)}, as in {self.name}"
+            expect(got in wanted, name, must, Verbatim(got))
 
     def kind_of(self, name: str, got: Weight, columns: int, units: int) -> Kind:
         """The kind of a layer with `units` units whose kernel has `columns` columns.
@@ -304,32 +280,6 @@ class Library:
         arrays = _write(self._with_own_bias(layer), table)
         return {k: x.T if self.is_transposed else x for k, x in arrays.items()}
 
-    def arrays(self, layer: LayerWeights) -> tuple[Weight, ...]:
-        """The input kernel, the state kernel and two biases, in the library's order.
-
-        The second bias is zero except for the part that a reset gate multiplies.
-        """
-        own = self._with_own_bias(layer)
-        return tuple(own.array(part, self.orders[layer.kind]) for part in "xhbs")
-
-    def layer(
-        self,
-        kind: Kind,
-        *arrays: Weight,
-        peepholes: Sequence[Weight] | None = None,
-        **fields: Any,
-    ) -> LayerWeights:
-        """Builds a layer from the library's two kernels and up to two biases.
-
-        `peepholes` are the peephole weights of the gates i, f and o.
-        """
-        order = self.orders[kind]
-        given = [((part, order), x) for part, x in zip("xhbs", arrays, strict=False)]
-        if peepholes is not None:
-            given.append((("p", "ifo"), joined(peepholes)))
-        fields = {"forget_bias": self.forget_bias} | fields
-        return from_places(kind, given, 0, **fields)
-
     def layers_of(self, cell: Cells, bidirectional: object) -> list[list[Named]]:
         """The layers of a bound cell or, if `bidirectional`, of `(cells_fw, cells_bw)`.
 
@@ -374,18 +324,6 @@ def _write(layer: LayerWeights, table: Table) -> dict[Any, Weight]:
 
 
 _OURS = Library("jaxrnn", GATES)
-
-
-def reordered(array: Weight, old: str, new: str) -> Weight:
-    """Reorders the blocks of the last axis.
-
-    Args:
-        array: `[..., blocks * units]`.
-        old: The current order of the blocks, with one letter per gate.
-        new: The same letters in the new order.
-    """
-    by_gate = dict(zip(old, blocks(array, len(old)), strict=True))
-    return joined([by_gate[gate] for gate in new], axis=-1)
 
 
 def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
@@ -445,9 +383,9 @@ def _bound_cell(layer: LayerWeights) -> BoundCell:
     fields: dict[str, Any] = {"activation": layer.activation}
     if layer.kind == Kind.LSTM:
         fields["forget_bias"] = layer.forget_bias
-        fields["use_peepholes"] = layer.peepholes is not None
-    if layer.projection is not None:
-        fields["num_proj"] = layer.projection.shape[1]
+        fields["use_peepholes"] = "pi" in layer.blocks
+    if "w" in layer.blocks:
+        fields["num_proj"] = layer.blocks["w"].shape[1]
     make: Any = CELLS[layer.kind]
     if layer.is_coupled:
         make = CoupledInputForgetGateLSTMCell

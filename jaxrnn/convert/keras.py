@@ -21,7 +21,7 @@ from .._base.arguments import as_bool, check_instance
 from .._base.errors import expect
 from .._base.modules import export as _export
 from .._cells.fields import resolve_activation
-from ._kinds import Kind
+from ._kinds import Kind, Table
 from ._layer_weights import (
     ActivationLike,
     Cells,
@@ -29,6 +29,7 @@ from ._layer_weights import (
     Library,
     as_layers,
     bind_layers,
+    from_places,
 )
 from ._weights import Reader, Weight, blocks, check_directions, joined, listed
 
@@ -187,7 +188,8 @@ def _layer(
         kind = Kind.GRU
     if kind == Kind.RNN:  # It has no gates.
         activations = activations | {"recurrent_activation": None}
-    return _LIBRARY.layer(kind, inputs, state, *biases, **activations)
+    arrays = zip(_table(kind).values(), (inputs, state, *biases), strict=False)
+    return from_places(kind, arrays, 0, **activations)
 
 
 def _from_cudnn(kernel: Weight, units: int) -> Weight:
@@ -201,10 +203,15 @@ def _from_cudnn(kernel: Weight, units: int) -> Weight:
 
 
 def _weights(layer: LayerWeights) -> list[np.ndarray]:
-    inputs, state, *biases = _LIBRARY.arrays(layer)
+    inputs, state, *biases = _LIBRARY.write(layer, _table(layer.kind)).values()
     if layer.kind != Kind.GRU_AFTER:
         return [inputs, state, biases[0]]
     return [inputs, state, joined([bias[None] for bias in biases])]
+
+
+def _table(kind: Kind) -> Table:
+    """The two kernels and the two rows of the bias of a layer."""
+    return {part: (part, _LIBRARY.orders[kind]) for part in "xhbs"}
 
 
 _export(globals())

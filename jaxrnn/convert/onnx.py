@@ -25,7 +25,7 @@ from .._base.arguments import check_instance
 from .._base.errors import Verbatim, describe, expect
 from .._base.modules import export as _export
 from .._base.typing import Params
-from ._kinds import Kind
+from ._kinds import Kind, Table
 from ._layer_weights import (
     Cells,
     Layer,
@@ -33,7 +33,7 @@ from ._layer_weights import (
     Named,
     as_layers,
     bind_layers,
-    reordered,
+    from_places,
 )
 from ._onnx_model import Found, as_dict, as_model, as_text, reads, recurrent_nodes
 from ._weights import (
@@ -70,14 +70,25 @@ _OWN_ACTIVATION = (
     "Remove this attribute, and bind the loaded parameters to the same cell with your "
     "own `activation` or `recurrent_activation`."
 )
-_PEEPHOLES = "iof"  # ONNX's order; `LayerWeights` has the order i, f, o.
 _ORDERS = {Kind.RNN: "c", Kind.GRU_AFTER: "urc", Kind.GRU: "urc", Kind.LSTM: "iofj"}
 _LIBRARY = Library(
     "ONNX",
     _ORDERS,
     lacks=("projection", "clips"),
     activations=dict.fromkeys(_ORDERS, tuple(_ACTIVATIONS.values())),
+    is_transposed=True,
 )
+# The arrays of one direction; "Wb" and "Rb" are the halves of the array B.
+_TABLES: dict[Kind, Table] = {
+    kind: {
+        "W": ("x", order),
+        "R": ("h", order),
+        "Wb": ("b", order),
+        "Rb": ("s", order),
+        "P": ("p", "iof"),
+    }
+    for kind, order in _ORDERS.items()
+}
 _DIRECTIONS = ("forward", "bidirectional")
 _KNOWN = (
     *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
@@ -271,28 +282,18 @@ def _layer(name: str, given: object, bidirectional: bool) -> Layer:
     w = read("W", count, None, None)
     r = read("R", count, rows, None)
     kind = _kind(name, node, r)
-    units = r.shape[2]
-    b = np.zeros((count, 2 * rows), r.dtype)
-    p = [None] * count
+    arrays = {"W": w, "R": r}
     if node.get("B") is not None:
-        b = read("B", count, 2 * rows)
+        arrays["Wb"], arrays["Rb"] = blocks(read("B", count, 2 * rows), 2)
     if node.get("P") is not None:
-        rows_of_p = reordered(read("P", count, 3 * units), _PEEPHOLES, "ifo")
-        p = [tuple(blocks(row, 3)) for row in rows_of_p]
+        arrays["P"] = read("P", count, 3 * r.shape[2])
     is_coupled = _flag(name, node, "input_forget", kind, Kind.LSTM)
     activations = _read_activations(name, node, kind, count, is_coupled)
-    return tuple(
-        _LIBRARY.layer(
-            kind,
-            w.T,
-            r.T,
-            *blocks(b, 2),
-            peepholes=p,
-            is_coupled=is_coupled,
-            **functions,
-        )
-        for w, r, b, p, functions in zip(w, r, b, p, activations, strict=True)
-    )
+    layers = []
+    for i, functions in enumerate(activations):
+        given = [(_TABLES[kind][key], both[i].T) for key, both in arrays.items()]
+        layers.append(from_places(kind, given, 0, is_coupled=is_coupled, **functions))
+    return layers
 
 
 def _check_no_states(name: str, node: Weights) -> None:
@@ -420,22 +421,21 @@ def _node(named: list[Named]) -> Params:
     expect(sizes[-1] == sizes[0], names[-1], must, Verbatim(sizes[-1]))
     kind = layers[0].kind
     units = layers[0].units
-    arrays = [_LIBRARY.arrays(layer) for layer in layers]
+    arrays = [_LIBRARY.write(layer, _TABLES[kind]) for layer in layers]
     theirs = {ours: name for name, ours in _ACTIVATIONS.items()}
     activations = [
-        (theirs[layer.activation_key], theirs[layer.gate_key]) for layer in layers
+        (theirs[layer.activation_name], theirs[layer.gate_name]) for layer in layers
     ]
     node = {
         "op_type": kind.family,
-        "W": joined([inputs.T[None] for inputs, *_ in arrays]),
-        "R": joined([state.T[None] for _, state, *_ in arrays]),
-        "B": joined([joined(biases)[None] for _, _, *biases in arrays]),
+        "W": joined([each["W"][None] for each in arrays]),
+        "R": joined([each["R"][None] for each in arrays]),
+        "B": joined([joined([each["Wb"], each["Rb"]])[None] for each in arrays]),
     }
-    if any(layer.peepholes is not None for layer in layers):
+    if any("P" in each for each in arrays):
         # A direction without peepholes gets zeros, because P covers both directions.
-        none = [np.zeros(units, layers[0].bias.dtype)] * 3
-        peepholes = [joined(layer.peepholes or none)[None] for layer in layers]
-        node["P"] = reordered(joined(peepholes), "ifo", _PEEPHOLES)
+        none = np.zeros(3 * units, arrays[0]["Wb"].dtype)
+        node["P"] = joined([each.get("P", none)[None] for each in arrays])
     node["hidden_size"] = units
     node["direction"] = _DIRECTIONS[len(layers) - 1]
     node["activations"] = [s for own in activations for s in _spelled(kind, *own)]

@@ -44,7 +44,19 @@ LIBRARY = Library(
     {Kind.RNN: "c", Kind.LSTM: "ifjo"},
     lacks=(OTHER_GATES,),
     activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
+    is_transposed=True,
 )
+# The constant inputs of an operator, in order. The last input of an LSTM is a bias of
+# the projection, which `LSTMCell` does not have.
+_PLACES = {
+    Kind.RNN: [("x", "c"), ("h", "c"), ("b", "c")],
+    Kind.LSTM: [
+        *((part, gate) for part in "xh" for gate in "ifjo"),
+        *(("p", gate) for gate in "ifo"),
+        *(("b", gate) for gate in "ifjo"),
+        *(("w", ""), ("none", "")),
+    ],
+}
 # The number of trailing inputs to omit, which an operator uses for layer normalization
 # or as an auxiliary input, for each kind of layer and number of directions.
 _ABSENT = {(Kind.RNN, 1): 0, (Kind.RNN, 2): 3, (Kind.LSTM, 1): 4, (Kind.LSTM, 2): 9}
@@ -135,8 +147,8 @@ def to_tflite_operators(
     check_fixed_sizes("inputs", inputs)
     with error_note("For other cells, use `to_tflite` or `to_stablehlo`."):
         layers = _read_layers(cells)
-    biases = (direction.bias for layer in layers for direction in layer)
-    graph = Graph(dtype_of("cells", biases, "float32"))
+    kernels = (direction.input_kernel for layer in layers for direction in layer)
+    graph = Graph(dtype_of("cells", kernels, "float32"))
     x = graph.input("inputs", inputs.shape)
     # The time-major layout is faster. In the batch-major layout, the bidirectional
     # operators of LiteRT 2.3 compute wrong results for several rows.
@@ -180,7 +192,7 @@ def _read_direction(name: str, cell: Any) -> LayerWeights:
     weights = layer_of(name, bound)
     LIBRARY.check(name, weights)
     clips = dict(weights.clips)
-    if weights.projection is None:  # Then `proj_clip` has no effect.
+    if "w" not in weights.blocks:  # Then `proj_clip` has no effect.
         clips.pop("proj_clip", None)
     must = "have clips above 0 (0 means no clip in the operator)"
     expect(0 not in clips.values(), name, must, Verbatim(clips))
@@ -231,7 +243,12 @@ def _add_layer(
     for way, weights in zip(("/fw", "/bw") if both else ("",), layer, strict=True):
         must = f"have an input size of {depth} in {name}{way}"
         expect(len(weights.input_kernel) == depth, "cells", must, weights.input_kernel)
-        for i, array in enumerate(_arrays(weights)):
+        table = dict(enumerate(_PLACES[kind]))
+        arrays = LIBRARY.write(weights, table)
+        for i, (_, gate) in table.items():
+            # If the arrays of gate i are absent, the operator computes i as 1 - f.
+            is_absent = weights.is_coupled and gate == "i"
+            array = None if is_absent else arrays.get(i)
             operands.append(graph.constant(array, f"{name}{way}/{i}"))
         sizes = {"h": len(weights.state_kernel)}
         if kind == Kind.LSTM:
@@ -249,39 +266,14 @@ def _add_layer(
     operands += [*states, *[None] * _ABSENT[kind, len(layer)]]
     size = sum(len(weights.state_kernel) for weights in layer)
     operator = f"{'BI' if both else 'UNI'}DIRECTIONAL_SEQUENCE_{kind}"
-    options = _options(layer[0]) | {"timeMajor": time_major}
+    options: dict[str, Any] = {"timeMajor": time_major}
+    options["fusedActivationFunction"] = _ACTIVATIONS[kind][layer[0].activation_name]
+    if kind == Kind.LSTM:  # 0 means no clip.
+        options["cellClip"] = layer[0].clips.get("cell_clip", 0.0)
+        options["projClip"] = layer[0].clips.get("proj_clip", 0.0)
     if both:
         options["mergeOutputs"] = True
     return graph.node(operator, operands, f"{name}/outputs", [*steps, size], **options)
-
-
-def _options(weights: LayerWeights) -> dict[str, Any]:
-    """The operator's options for the activation and the clips; 0 means no clip."""
-    number = _ACTIVATIONS[weights.kind][weights.activation_key]
-    options: dict[str, Any] = {"fusedActivationFunction": number}
-    if weights.kind == Kind.LSTM:
-        options["cellClip"] = weights.clips.get("cell_clip", 0.0)
-        options["projClip"] = weights.clips.get("proj_clip", 0.0)
-    return options
-
-
-def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
-    """The constant inputs of one direction, in the order that the operator expects."""
-    if weights.kind == Kind.RNN:
-        return [weights.input_kernel.T, weights.state_kernel.T, weights.bias]
-    of_inputs, of_state, bias, _ = LIBRARY.arrays(weights)
-    projection = weights.projection
-    arrays: list[np.ndarray | None] = []
-    for gates in (
-        np.split(of_inputs.T, 4),
-        np.split(of_state.T, 4),
-        weights.peepholes or (None, None, None),  # For the gates i, f and o.
-        np.split(bias.T, 4),
-    ):
-        # If the arrays of gate i are absent, the operator computes i as 1 - f.
-        arrays += [None, *gates[1:]] if weights.is_coupled else gates
-    # The last input is a bias of the projection; `LSTMCell` has no such bias.
-    return [*arrays, None if projection is None else projection.T, None]
 
 
 def _dense(
