@@ -24,6 +24,10 @@ the other library. If a conversion needs the values of an array, e.g. to check t
 bias is zero, and the array is traced, the conversion raises a TypeError.
 """
 
+from .._base.modules import export as _export
 from . import equinox, haiku, keras, linen, nnx, onnx, tf1, torch
 
 __all__ = ["equinox", "haiku", "keras", "linen", "nnx", "onnx", "tf1", "torch"]
+
+for _module in (equinox, haiku, keras, linen, nnx, onnx, tf1, torch):
+    _export(vars(_module))

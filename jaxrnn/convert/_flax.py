@@ -8,9 +8,10 @@ all gates.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .._base.errors import expect
 from .._base.typing import Params
 from ._kinds import Kind, Table
 from ._layer_weights import (
@@ -33,33 +34,30 @@ from ._weights import (
 )
 
 LIBRARY = Library("Flax", {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc", Kind.RNN: "c"})
-BOTH = ("forward_rnn", "backward_rnn")
+_BOTH = ("forward_rnn", "backward_rnn")
 
 
-def _separate(input_to_f: str) -> dict[Kind, Table]:
-    """The tables of the cells that have a separate module for each gate.
+def _separate(kind: Kind, letters: Iterable[str], biased: str) -> Table:
+    """The table of a cell that has a separate module for each gate.
 
-    Args:
-        input_to_f: The name of the module that multiplies the inputs for gate f.
+    `letters` end the names of the modules, which begin with i for the inputs and with h
+    for the state. The modules that begin with `biased` have biases.
     """
-    tables: dict[Kind, Table] = {}
-    letters = {Kind.LSTM: "ifgo", Kind.GRU_AFTER: "rzn", Kind.RNN: [""]}
-    for kind, order in LIBRARY.orders.items():
-        inputs = [input_to_f if each == "f" else f"i{each}" for each in letters[kind]]
-        states = [f"h{each}" for each in letters[kind]]
-        biased = states if kind == Kind.LSTM else inputs
-        arrays = (inputs, "kernel", "x"), (states, "kernel", "h"), (biased, "bias", "b")
-        tables[kind] = {
-            f"{module}/{array}": (part, gate)
-            for modules, array, part in arrays
-            for module, gate in zip(modules, order, strict=True)
-        }
-    tables[Kind.GRU_AFTER]["hn/bias"] = ("s", "c")
-    return tables
+    parts = ("i", "kernel", "x"), ("h", "kernel", "h"), (biased, "bias", "b")
+    return {
+        f"{operand}{letter}/{array}": (part, gate)
+        for operand, array, part in parts
+        for letter, gate in zip(letters, LIBRARY.orders[kind], strict=True)
+    }
 
 
-LINEN = _separate("if")
-NNX = _separate("if_")  # "if" is a Python keyword.
+LINEN = {
+    Kind.LSTM: _separate(Kind.LSTM, "ifgo", "h"),
+    Kind.GRU_AFTER: _separate(Kind.GRU_AFTER, "rzn", "i") | {"hn/bias": ("s", "c")},
+    Kind.RNN: _separate(Kind.RNN, [""], "i"),
+}
+# In nnx, the module "if" has another name, because "if" is a Python keyword.
+NNX_LSTM = {key.replace("if/", "if_/"): at for key, at in LINEN[Kind.LSTM].items()}
 # The tables of the nnx cells whose two kernels hold all gates.
 DENSE: dict[Kind, Table] = {
     kind: {
@@ -75,24 +73,57 @@ _SECOND_BIAS: Table = {"dense_h/bias": ("s", "ruc")}
 
 
 def load(
-    params: object,
-    activation: ActivationLike,
-    bidirectional: bool,
-    tables: Mapping[Kind, Table],
+    params: Weights, activation: ActivationLike = None, *, bidirectional: bool = False
 ) -> Any:
-    """Binds the cells of a module to its parameters; see `linen.load`.
+    """Loads a module as a bound cell, or as the bound cells of both directions.
 
-    `tables` are the tables of cells that have separate modules.
+    `jaxrnn.convert.linen` and `jaxrnn.convert.nnx` share this function. The weights may
+    be traced. Gradients then have the structure of `params`.
+
+    Args:
+        params: The parameters of a cell, of an `nn.RNN`, of an `nn.Bidirectional`, or
+            of an `nn.Sequential` that stacks several `nn.RNN`s or `nn.Bidirectional`s;
+            the modules of nnx have the same names. For linen, pass the variables that
+            `init` returns, or their "params". For nnx, pass `nnx.state(module,
+            nnx.Param)`, or the result of `nnx.to_pure_dict` for this state. For a
+            larger model, pass only the parameters of its recurrent part.
+        activation: The `activation_fn` of the cells; None for Flax's default, tanh.
+        bidirectional: Whether the module has two directions.
+
+    Returns:
+        A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
+        `BasicRNNCell`; for several layers, a bound `MultiRNNCell`. For two directions,
+        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
+        per layer.
+
+    Raises:
+        TypeError: If `params` are not nested dicts, or a weight is not a floating
+            array.
+        ValueError: If a weight is missing, unknown, or has the wrong shape; if
+            `bidirectional` does not fit the module; if there is a layer without
+            parameters between recurrent layers.
+
+    Example:
+        >>> import numpy as np, jaxrnn.convert.linen, jaxrnn.convert.nnx
+        >>> params = {"i": {"kernel": np.ones((3, 5)), "bias": np.ones(5)}}
+        >>> params["h"] = {"kernel": np.ones((5, 5))}
+        >>> cell = jaxrnn.convert.linen.load({"cell": params})
+        >>> type(cell.cell).__name__, cell.state_size
+        ('BasicRNNCell', 5)
+        >>> jaxrnn.convert.linen.save(cell)["h"]["kernel"].shape
+        (5, 5)
+        >>> jaxrnn.convert.nnx.save(cell)["dense_h"]["kernel"].shape
+        (5, 5)
     """
     layers = []
     for name, module in _modules(params):
-        found = 2 if module.keys() & set(BOTH) else 1
+        found = 2 if module.keys() & set(_BOTH) else 1
         check_directions(name, found, bidirectional)
         parts = {name: module}
         if bidirectional:
-            check_names(name, module, BOTH)
-            parts = {f"{name}/{key}": module[key] for key in BOTH}
-        layers.append([_layer(*part, activation, tables) for part in parts.items()])
+            check_names(name, module, _BOTH)
+            parts = {f"{name}/{key}": module[key] for key in _BOTH}
+        layers.append([_layer(*part, activation) for part in parts.items()])
     # A `Bidirectional` may merge its outputs in any way, so the sizes of its outputs
     # are unknown.
     return bind_layers(layers, joins_directions=not bidirectional)
@@ -109,7 +140,9 @@ def modules_of(layers: list[list[Named]], tables: Mapping[Kind, Table]) -> list[
         if len(layers) == 1 == len(layer):
             return cells
         rnns = [{"cell": cell} for cell in cells]
-        modules.append(dict(zip(BOTH, rnns, strict=True)) if len(rnns) > 1 else rnns[0])
+        modules.append(
+            rnns[0] if len(rnns) == 1 else dict(zip(_BOTH, rnns, strict=True))
+        )
     return modules
 
 
@@ -132,12 +165,7 @@ def _modules(params: object) -> list[tuple[str, Weights]]:
     return [(name, as_mapping(name, module)) for name, module in modules]
 
 
-def _layer(
-    name: str,
-    weights: object,
-    activation: ActivationLike,
-    tables: Mapping[Kind, Table],
-) -> LayerWeights:
+def _layer(name: str, weights: object, activation: ActivationLike) -> LayerWeights:
     """Reads a cell, or the cell of an `RNN`."""
     given = as_mapping(name, weights)
     if set(given) == {"cell"}:
@@ -154,7 +182,17 @@ def _layer(
         if kind == Kind.GRU_AFTER and "dense_h/bias" in flat:
             table = table | _SECOND_BIAS
     else:
-        kind = _kind(name, given, tables)
+        tables = LINEN | {Kind.LSTM: NNX_LSTM} if "if_" in given else LINEN
+        kinds = [k for k, x in tables.items() if given.keys() & nested(x).keys()]
+        # The parameters of a whole model share no names with a cell, because the cell's
+        # names are in an inner dict.
+        must = (
+            "be the parameters of an LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell"
+            ", or of an RNN, Bidirectional or Sequential of such cells"
+        )
+        fix = "From a larger model, pass only the part with these cells."
+        expect(kinds, name, must, listed(given), fix)
+        kind = kinds[0]
         table = tables[kind]
         (first, *_) = (key for key, (part, _) in table.items() if part == "h")
         units = len(read(first, None, None))
@@ -167,17 +205,3 @@ def _unboxed(value: Any) -> Any:
     if hasattr(value, "get_value"):
         return value.get_value()
     return value.value if hasattr(value, "unbox") else value
-
-
-def _kind(name: str, given: Weights, tables: Mapping[Kind, Table]) -> Kind:
-    """The kind whose modules the parameters hold, in the separate layout."""
-    for kind, table in tables.items():
-        if given.keys() & nested(table).keys():
-            return kind
-    # The parameters of a whole model share no names with a cell, because the cell's
-    # names are in an inner dict.
-    raise ValueError(
-        f"`{name}` must be the parameters of an LSTMCell, OptimizedLSTMCell, GRUCell "
-        "or SimpleCell, or of an RNN, Bidirectional or Sequential of such cells, got "
-        f"{listed(given)}. From a larger model, pass only the part with these cells."
-    )

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._base.errors import Verbatim, expect
-from .._base.modules import export as _export
 from .._cells.bound import BoundCell
 from ._kinds import Kind
 from ._layer_weights import LayerWeights, Library, as_layers, bind_layers
@@ -118,6 +117,3 @@ def _layer(name: str, cell: Any) -> LayerWeights:
         table = {key: table[key] for key in ("weight_ih", "weight_hh")}
     check_names(name, weights, table)
     return _LIBRARY.read(read, kind, table, units)
-
-
-_export(globals())

@@ -22,7 +22,6 @@ import numpy as np
 from .. import contrib
 from .._base.arguments import check_instance
 from .._base.errors import Verbatim, expect
-from .._base.modules import export as _export
 from .._cells.bound import BoundCell
 from ._kinds import Kind
 from ._layer_weights import (
@@ -264,6 +263,3 @@ def _saved_conv(name: str, bound: BoundCell) -> tuple[str, dict[str, Weight]]:
     arrays = kernel[..., :depth, :], kernel[..., depth:, :], bias, no_bias
     weights = dict(zip(_CONV, arrays, strict=True))
     return f"conv{cell.conv_ndims}_dlstm", weights
-
-
-_export(globals())

@@ -19,7 +19,6 @@ import numpy as np
 
 from .._base.arguments import as_bool, check_instance
 from .._base.errors import expect
-from .._base.modules import export as _export
 from .._cells.fields import resolve_activation
 from ._kinds import Kind, Table
 from ._layer_weights import (
@@ -212,6 +211,3 @@ def _weights(layer: LayerWeights) -> list[np.ndarray]:
 def _table(kind: Kind) -> Table:
     """The two kernels and the two rows of the bias of a layer."""
     return {part: (part, _LIBRARY.orders[kind]) for part in "xhbs"}
-
-
-_export(globals())

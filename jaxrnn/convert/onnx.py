@@ -23,7 +23,6 @@ import numpy as np
 
 from .._base.arguments import check_instance
 from .._base.errors import Verbatim, describe, expect
-from .._base.modules import export as _export
 from .._base.typing import Params
 from ._kinds import Kind, Table
 from ._layer_weights import (
@@ -444,6 +443,3 @@ def _node(named: list[Named]) -> Params:
     if kind.family == "GRU":
         node["linear_before_reset"] = int(kind == Kind.GRU_AFTER)
     return node
-
-
-_export(globals())

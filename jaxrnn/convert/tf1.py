@@ -33,7 +33,6 @@ from .. import contrib
 from .._base.arguments import as_bool, check_given, check_instance
 from .._base.errors import Verbatim, error_note, expect
 from .._base.inputs import check_concrete
-from .._base.modules import export as _export
 from .._base.typing import Params, PyTree, Shaped
 from .._cells.base import RNNCell, scope_name
 from .._drivers.stack_bidirectional import init_stack_bidirectional
@@ -368,6 +367,3 @@ def _leaves(params: Params) -> Named:
 
 def _in_scope(scope: str, pairs: Named) -> Named:
     return [(k if k.startswith("/") else _join(scope, k), x) for k, x in pairs]
-
-
-_export(globals())

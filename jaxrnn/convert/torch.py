@@ -21,7 +21,6 @@ import numpy as np
 from .._base.arguments import as_bool, check_instance, is_list_of
 from .._base.errors import check_not_masked, expect, is_array, leaf_name
 from .._base.math import is_traced
-from .._base.modules import export as _export
 from .._base.typing import PyTree
 from .._cells.lstm import LSTMStateTuple
 from ._kinds import Kind
@@ -318,6 +317,3 @@ def _layer(read: Reader, stored: set[str], nonlinearity: str) -> LayerWeights:
     layer = _LIBRARY.read(read, kind, table, units, outputs, activation=nonlinearity)
     _LIBRARY.check("nonlinearity", layer)
     return layer
-
-
-_export(globals())
