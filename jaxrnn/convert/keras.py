@@ -187,8 +187,8 @@ def _layer(
         kind = Kind.GRU
     if kind == Kind.RNN:  # It has no gates.
         activations = activations | {"recurrent_activation": None}
-    arrays = zip(_table(kind).values(), (inputs, state, *biases), strict=False)
-    return from_places(kind, arrays, 0, **activations)
+    given = zip(_table(kind).values(), (inputs, state, *biases), strict=False)
+    return from_places(kind, given, 0, **activations)
 
 
 def _from_cudnn(kernel: Weight, units: int) -> Weight:

@@ -1,5 +1,6 @@
 """TensorFlow's `BeamSearchDecoder`, which keeps the best sequences of each example."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -161,6 +162,7 @@ class BeamSearchDecoder(CellDecoder):
         self._dtype = _ids.score_dtype((self._initial_state, self._start_inputs))
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
+    _impossible = property(lambda self: float(jnp.finfo(self._dtype).min))
     # Each step reorders the beams together with their `finished` flags.
     tracks_own_finished = property(lambda self: True)
 
@@ -199,15 +201,9 @@ class BeamSearchDecoder(CellDecoder):
             logits, cell_state = self._run_cell(time, inputs, state.cell_state)
             coverage, penalty = self._covered(self._split(cell_state), state)
             beams = _beams.Beams(state.log_probs, state.finished, state.lengths)
-            lowest = float(jnp.finfo(self._dtype).min)
-
-            def score(log_probs: Array, lengths: Array, ends: Array) -> Array:
-                lengths = lengths - ends.astype(jnp.int32)
-                weight = self._length_penalty
-                return _beams.penalized(log_probs, lengths, weight) + penalty
-
+            score = functools.partial(self._score, penalty)
             best, scores, parents, ids = _beams.extended(
-                beams, logits, self._end_token, lowest, score
+                beams, logits, self._end_token, self._impossible, score
             )
             next_inputs = self._embed(ids)
         next_state = BeamSearchDecoderState(
@@ -237,6 +233,13 @@ class BeamSearchDecoder(CellDecoder):
             )
             final_state = final_state._replace(cell_state=cell_state)
         return FinalBeamSearchDecoderOutput(sequences, outputs), final_state
+
+    def _score(
+        self, penalty: ArrayLike, log_probs: Array, lengths: Array, ends: Array
+    ) -> Array:
+        """The scores of all candidates; see `extended`."""
+        lengths = lengths - ends.astype(jnp.int32)
+        return _beams.penalized(log_probs, lengths, self._length_penalty) + penalty
 
     def _run_cell(
         self, time: Array, inputs: PyTree, cell_state: PyTree

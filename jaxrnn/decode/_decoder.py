@@ -19,7 +19,7 @@ from .._base.inputs import as_arrays, check_no_plain_tuple, like
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._drivers.arguments import check_is_cell
 from .._run import masking
-from .._run.until_finished import Carry, Step, run_until_finished
+from .._run.until_finished import Carry, run_until_finished
 from ..memory import Strategy, as_strategy
 
 EMIT_FIX = (
@@ -170,25 +170,90 @@ def dynamic_decode(
 
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """
-    _check_decoder(decoder, impute_finished)
+    # Check the arguments. Find `steps`, the size of the outputs, and `end`, the step at
+    # which decoding ends, an int32 scalar. Without bounds, both are None.
+    fix = "For example, pass a `BasicDecoder`."
+    arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
+    impute = arguments.as_bool("impute_finished", impute_finished)
+    must = "be False for a decoder that tracks its own finished rows"
+    is_allowed = not (impute and decoder.tracks_own_finished)
+    expect(is_allowed, "impute_finished", must, impute)
     arguments.as_bool("output_time_major", output_time_major)
     arguments.as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
     is_dynamic = math.concrete_or_none(maximum_iterations) is None
-    steps, end = _limits(decoder, max_time, maximum_iterations, is_dynamic)
+    bounds = {"decoder.longest": decoder.longest, "max_time": max_time}
+    bounds["maximum_iterations"] = None if is_dynamic else maximum_iterations
+    known = [item for item in bounds.items() if item[1] is not None]
+    steps = math.smallest_size([arguments.as_axis_size(*item) for item in known])
+    end: Any = None if steps is None else math.axis_size(steps)
+    if is_dynamic:
+        name = "maximum_iterations"
+        last = arguments.as_integers(name, maximum_iterations, "an integer", ())
+        last = math.clamped_to_int32(last)
+        end = last if end is None else jnp.minimum(last, end)
     with jax.named_scope(arguments.as_scope(scope, "decoder")):
-        decoder, first = _started(decoder, end)
-        emit_types = _emit_types(decoder)
+        # Prepare the decoder's cell for a loop, and build the carry before step 0.
+        finished, inputs, state = decoder.initialize()
+        finished = _of_rows(decoder, finished)
+        is_bool = finished.dtype == bool
+        fix = "Return a comparison from `initialize`, such as `lengths == 0`."
+        expect(is_bool, "finished", "have dtype bool", finished, fix, error=TypeError)
+        inputs = as_arrays("decoder.initialize()[1]", inputs)
+        state = as_arrays("decoder.initialize()[2]", state)
+        finished, inputs, first_state = sharding.as_divided_rows(
+            (finished, inputs, state), finished.shape[0]
+        )
+        cell, finished, first_state = sharding.lay_out(
+            decoder._cell, inputs, finished, first_state
+        )
+        decoder = _with_cell(decoder, cell)
+        own_state = trees.without_read_only(first_state)
+        lengths = jnp.zeros_like(finished, jnp.int32)
+        first = Carry(_ended(finished, 0, end), inputs, own_state, lengths)
+        size = decoder.output_size
+        types = trees.types_of_size(size, decoder.batch_size, jnp.bool_, "output_size")
+        emit_types = jax.tree.map(
+            lambda x, dtype: x.update(dtype=jax.dtypes.canonicalize_dtype(dtype)),
+            types,
+            decoder.output_dtype,
+        )
+        read = summed_in_float32((cell, first_state))
+
+        def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
+            finished, inputs, state, lengths = carry
+            cell, first_state = read()
+            state = trees.with_read_only(state, first_state)
+            hidden = masking.hide_nonfinite(finished, inputs)
+            with errors.error_note("Raised by `decoder.step(time, inputs, state)`."):
+                emit, next_state, next_inputs, over = _with_cell(decoder, cell).step(
+                    time, hidden, state
+                )
+            emit = like("outputs", emit, emit_types, fix=EMIT_FIX)
+            next_state = like("next_state", next_state, state)
+            next_inputs = like("next_inputs", next_inputs, inputs)
+            over = like("finished", _of_rows(decoder, over), finished)
+            lengths = jnp.where(finished, lengths, time + 1)
+            state = trees.without_read_only(state)
+            next_state = trees.without_read_only(next_state)
+            if impute:
+                emit = masking.zero_unless(~finished, emit)
+                next_state = masking.advance(~finished, True, next_state, state)
+            if not decoder.tracks_own_finished:
+                over = finished | over
+            finished = _ended(over, time + 1, end)
+            return Carry(finished, next_inputs, next_state, lengths), emit
+
         emit_ta, last = run_until_finished(
-            step=_step_of(decoder, impute_finished, emit_types, end, first.state),
-            carry=first._replace(state=trees.without_read_only(first.state)),
+            step=step,
+            carry=first,
             emit_types=emit_types,
             max_time=steps,
             strategy=strategy,
             limit_name="max_time" if is_dynamic else "maximum_iterations",
         )
         lengths = last.loop_state
-        state = trees.with_read_only(last.state, first.state)
+        state = trees.with_read_only(last.state, first_state)
         outputs = jax.tree.map(
             lambda ta: ta.stack(), emit_ta, is_leaf=trees.is_tensor_array
         )
@@ -198,105 +263,10 @@ def dynamic_decode(
         return outputs, state, lengths
 
 
-def _check_decoder(decoder: Decoder, impute_finished: bool) -> None:
-    fix = "For example, pass a `BasicDecoder`."
-    arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
-    impute = arguments.as_bool("impute_finished", impute_finished)
-    must = "be False for a decoder that tracks its own finished rows"
-    is_allowed = not (impute and decoder.tracks_own_finished)
-    expect(is_allowed, "impute_finished", must, impute)
-
-
-def _limits(
-    decoder: Decoder, max_time: Any, maximum: Any, is_dynamic: bool
-) -> tuple[Any, Any]:
-    """The size of the outputs, and the step at which decoding ends, an int32 scalar.
-
-    The size is the smallest static or symbolic bound on the number of steps; without
-    bounds, both results are None.
-    """
-    given = {"decoder.longest": decoder.longest, "max_time": max_time}
-    given["maximum_iterations"] = None if is_dynamic else maximum
-    known = [item for item in given.items() if item[1] is not None]
-    steps = math.smallest_size([arguments.as_axis_size(*item) for item in known])
-    end = None if steps is None else math.axis_size(steps)
-    if is_dynamic:
-        last = arguments.as_integers("maximum_iterations", maximum, "an integer", ())
-        last = math.clamped_to_int32(last)
-        end = last if end is None else jnp.minimum(last, end)
-    return steps, end
-
-
-def _started(decoder: Decoder, end: Any) -> tuple[Decoder, Carry]:
-    """The decoder with a cell prepared for a loop, and the carry before step 0."""
-    finished, inputs, state = decoder.initialize()
-    finished = _of_rows(decoder, finished)
-    is_bool = finished.dtype == bool
-    fix = "Return a comparison from `initialize`, such as `lengths == 0`."
-    expect(is_bool, "finished", "have dtype bool", finished, fix, error=TypeError)
-    inputs = as_arrays("decoder.initialize()[1]", inputs)
-    state = as_arrays("decoder.initialize()[2]", state)
-    finished, inputs, state = sharding.as_divided_rows(
-        (finished, inputs, state), finished.shape[0]
-    )
-    cell, finished, state = sharding.lay_out(decoder._cell, inputs, finished, state)
-    lengths = jnp.zeros_like(finished, jnp.int32)
-    carry = Carry(_ended(finished, 0, end), inputs, state, lengths)
-    return _with_cell(decoder, cell), carry
-
-
 def _with_cell(decoder: Decoder, cell: Any) -> Decoder:
     decoder = copy.copy(decoder)
     decoder._cell = cell
     return decoder
-
-
-def _emit_types(decoder: Decoder) -> PyTree:
-    """The shapes and dtypes of a step's outputs, each leaf `[batch, ...]`."""
-    rows = decoder.batch_size
-    size = decoder.output_size
-    types = trees.types_of_size(size, rows, jnp.bool_, "output_size")
-    return jax.tree.map(
-        lambda x, dtype: x.update(dtype=jax.dtypes.canonicalize_dtype(dtype)),
-        types,
-        decoder.output_dtype,
-    )
-
-
-def _step_of(
-    decoder: Decoder, impute: bool, emit_types: PyTree, end: Any, first_state: PyTree
-) -> Step:
-    """The function of one iteration, which runs `decoder.step` and updates `finished`.
-
-    The read-only parts of the state come from `first_state`.
-    """
-    read = summed_in_float32((decoder._cell, first_state))
-
-    def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
-        finished, inputs, state, lengths = carry
-        cell, first_state = read()
-        state = trees.with_read_only(state, first_state)
-        hidden = masking.hide_nonfinite(finished, inputs)
-        with errors.error_note("Raised by `decoder.step(time, inputs, state)`."):
-            emit, next_state, next_inputs, over = _with_cell(decoder, cell).step(
-                time, hidden, state
-            )
-        emit = like("outputs", emit, emit_types, fix=EMIT_FIX)
-        next_state = like("next_state", next_state, state)
-        next_inputs = like("next_inputs", next_inputs, inputs)
-        over = like("finished", _of_rows(decoder, over), finished)
-        lengths = jnp.where(finished, lengths, time + 1)
-        state = trees.without_read_only(state)
-        next_state = trees.without_read_only(next_state)
-        if impute:
-            emit = masking.zero_unless(~finished, emit)
-            next_state = masking.advance(~finished, True, next_state, state)
-        if not decoder.tracks_own_finished:
-            over = finished | over
-        finished = _ended(over, time + 1, end)
-        return Carry(finished, next_inputs, next_state, lengths), emit
-
-    return step
 
 
 def _of_rows(decoder: Decoder, finished: ArrayLike) -> Array:

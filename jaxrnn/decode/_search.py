@@ -20,7 +20,8 @@ from .._drivers.arguments import check_is_cell
 from .._run.first_step import call_start
 from . import _beams as beams, _ids
 from ._basic import BasicDecoder, BasicDecoderOutput, EmbeddingHelper
-from ._decoder import CellDecoder, Decoder, dynamic_decode
+from ._beam_search import BeamSearchDecoder, BeamSearchDecoderState
+from ._decoder import Decoder, dynamic_decode
 from ._ids import Embed, Project
 
 Model: TypeAlias = tuple[RNNCellLike, Embed, Project, PyTree, Array, int]
@@ -244,8 +245,8 @@ def beam_search(
     penalty = _ids.as_number("length_penalty", length_penalty, beams.NO_PENALTY)
     state = beams.tile("initial_state", state, width)
     embed, project = _on_rows(embed, project, (ids.shape[0], width), end)
-    model = cell, embed, project, state, ids, end
-    return _run(_Search(model, width, penalty), end, max_time)
+    search = _Search(cell, embed, ids, end, state, width, project, penalty)
+    return _run(search, end, max_time)
 
 
 def score(
@@ -466,61 +467,30 @@ class _Scored(BasicDecoder):
         return Decoded(outputs.sample_id, scores, sequence_lengths), final_state
 
 
-class _SearchState(NamedTuple):
-    """The cell's state, each leaf `[batch, beam, ...]`, and the beams."""
-
-    cell_state: PyTree
-    beams: beams.Beams
-
-
-class _Search(CellDecoder):
+class _Search(BeamSearchDecoder):
     """A beam search in which the beams of an example finish together.
 
-    The lengths in the scores count the end id.
+    The lengths in the scores count the end id. Steps emit no scores.
     """
 
-    def __init__(self, model: Model, width: int, length_penalty: ArrayLike) -> None:
-        cell, self._embed, project, state, ids, self._end_id = model
-        super().__init__(cell, state, project)
-        self._length_penalty = length_penalty
-        self._start_ids = jnp.broadcast_to(ids[:, None], (ids.shape[0], width))
-        self._start_inputs = self._embed(self._start_ids)
-        self._dtype = _ids.score_dtype((self._initial_state, self._start_inputs))
-
-    batch_size = property(lambda self: self._start_ids.shape[0])
-    output_dtype = property(lambda self: (jnp.int32, jnp.int32))
-
-    @property
-    def output_size(self) -> tuple[trees.TensorShape, ...]:
-        """The sizes of the ids and the parents of the beams."""
-        return (trees.TensorShape(self._start_ids.shape[1:]),) * 2
+    tracks_own_finished = property(lambda self: False)
+    _impossible = -jnp.inf
+    output_dtype: Any = property(lambda self: (jnp.int32, jnp.int32))
+    output_size: Any = property(
+        lambda self: (trees.TensorShape([self._beam_width]),) * 2
+    )
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """Returns `(finished, inputs, state)` before the first step."""
-        cell_state = call_start(self._cell, self._initial_state)
-        first = beams.first_beams(self._start_ids, self._dtype)
-        state = _SearchState(self._split(cell_state), first)
-        return _all_finished(first), self._start_inputs, state
+        _, inputs, state = super().initialize()
+        return _all_finished(state), inputs, state
 
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
-    ) -> tuple[tuple[Array, Array], PyTree, PyTree, Array]:
+    ) -> tuple[PyTree, PyTree, PyTree, Array]:
         """Extends the beams of each example by one id and keeps the best beams."""
-
-        def score(log_probs: Array, lengths: Array, ends: Array) -> Array:
-            return beams.penalized(log_probs, lengths, self._length_penalty)
-
-        with error_note(beams.ON_BEAMS.format(self._start_ids.size)):
-            rows = beams.merge_beams((inputs, state.cell_state))
-            output, cell_state = self._run(time, *rows)
-            logits = self._project(self._split(output)).astype(self._dtype)
-            best, _, parents, ids = beams.extended(
-                state.beams, logits, self._end_id, -jnp.inf, score
-            )
-            next_inputs = self._embed(ids)
-        cell_state = self._split(beams.reordered(cell_state, parents))
-        next_state = _SearchState(cell_state, best)
-        return (ids, parents), next_state, next_inputs, _all_finished(best)
+        (_, *emit), state, inputs, _ = super().step(time, inputs, state)
+        return tuple(emit), state, inputs, _all_finished(state)
 
     def finalize(
         self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
@@ -528,16 +498,18 @@ class _Search(CellDecoder):
         """Returns the ids of the final beams, with their scores, and the state."""
         steps = jnp.max(sequence_lengths, axis=1)
         ids, parents = outputs
-        ids = beams.ids_along_paths(ids, parents, steps, jnp.int32(self._end_id))
-        log_probs, _, lengths = final_state.beams
+        ids = beams.ids_along_paths(ids, parents, steps, self._end_token)
+        _, log_probs, _, lengths, _ = final_state
         scores = beams.penalized(log_probs, lengths, self._length_penalty)
         return Decoded(ids, scores, lengths), final_state
 
-    def _split(self, tree: PyTree) -> PyTree:
-        return beams.split_beams(tree, self._start_ids.shape)
+    def _score(
+        self, penalty: ArrayLike, log_probs: Array, lengths: Array, ends: Array
+    ) -> Array:
+        return beams.penalized(log_probs, lengths, self._length_penalty)
 
 
-def _all_finished(found: beams.Beams) -> Array:
+def _all_finished(found: BeamSearchDecoderState) -> Array:
     """Whether all beams of an example are finished or impossible, `[batch, beam]`."""
     over = found.finished | _ids.is_minus_infinity(found.log_probs)
     return jnp.broadcast_to(jnp.all(over, axis=1, keepdims=True), over.shape)
