@@ -34,8 +34,6 @@ ids. `sequence_loss` computes the cross-entropy of a decoder's logits.
 
 import typing as _typing
 
-from jax.export import register_namedtuple_serialization as _register
-
 from .._base.modules import export as _export, missing_name as _missing_name
 from ..decode._basic import (
     BasicDecoder as BasicDecoder,
@@ -124,18 +122,6 @@ from ._wrappers import (
 )
 
 _export(globals())
-
-# `jax.export` can serialize a function only if the named tuples in its arguments and
-# results are registered.
-for _state in (
-    AttentionWrapperState,
-    BasicDecoderOutput,
-    BeamSearchDecoderOutput,
-    BeamSearchDecoderState,
-    FinalBeamSearchDecoderOutput,
-    NTMControllerState,
-):
-    _register(_state, serialized_name=f"jaxrnn.{_state.__name__}")
 
 _CORE = "The core API is in `jaxrnn`, e.g. `jaxrnn.LSTMCell`."
 _HERE = "All names are in `jaxrnn.contrib`."

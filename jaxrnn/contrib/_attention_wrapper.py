@@ -11,9 +11,11 @@ from jaxrnn import ParamSpec, TensorArray, TensorShape, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Specs
 
+from .._base.trees import serializable
 from ._attention_mechanisms import AttentionMechanism, AttentionMemory, as_memories
 
 
+@serializable
 class AttentionWrapperState(NamedTuple):
     """The state of an `AttentionWrapper`; `cell.initial_state` creates one.
 

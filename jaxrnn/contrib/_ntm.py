@@ -13,11 +13,13 @@ from jaxrnn import ParamSpec, RNNCell, TensorShape, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Key, Params, PyTree, Shaped, Specs
 
+from .._base.trees import serializable
 from ._lstms import clip_symmetric
 
 _LIKE_TENSORFLOW = "Pass the depth of the inputs, which is TensorFlow's default."
 
 
+@serializable
 class NTMControllerState(NamedTuple):
     """The state of an `NTMCell`.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_instance
 from .._base.inputs import check_rows_of_state
-from .._base.trees import TensorShape, types_of_size
+from .._base.trees import TensorShape, serializable, types_of_size
 from .._base.typing import Array, ArrayLike, DType, Key, PyTree, RNNCellLike
 from .._run.first_step import call_start
 from . import _ids
@@ -291,6 +291,7 @@ class SampleEmbeddingHelper(EmbeddingHelper):
         super().__init__(embedding, start_tokens, end_token, choose)
 
 
+@serializable
 class BasicDecoderOutput(NamedTuple):
     """The outputs of a step of `BasicDecoder`.
 

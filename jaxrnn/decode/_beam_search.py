@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .._base.errors import error_note, expect
 from .._base.inputs import check_rows_of_state
 from .._base.math import concrete_or_none
-from .._base.trees import TensorShape
+from .._base.trees import TensorShape, serializable
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._run.first_step import call_start
 from .._tensor_array.tensor_array import TensorArray
@@ -18,6 +18,7 @@ from . import _beams, _ids
 from ._decoder import CellDecoder
 
 
+@serializable
 class BeamSearchDecoderState(NamedTuple):
     """The state of a `BeamSearchDecoder`.
 
@@ -39,6 +40,7 @@ class BeamSearchDecoderState(NamedTuple):
     accumulated_attention_probs: PyTree
 
 
+@serializable
 class BeamSearchDecoderOutput(NamedTuple):
     """The outputs of a step of `BeamSearchDecoder`, each `[batch, beam]`.
 
@@ -56,6 +58,7 @@ class BeamSearchDecoderOutput(NamedTuple):
     parent_ids: PyTree
 
 
+@serializable
 class FinalBeamSearchDecoderOutput(NamedTuple):
     """The outputs that `dynamic_decode` returns for a `BeamSearchDecoder`.
 
