@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, final
 
 import jax
-import jax.export
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
@@ -16,6 +15,7 @@ from jaxrnn import LSTMStateTuple, ParamSpec, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Params, PyTree, Size, Specs
 
+from .._base.trees import serializable
 from ._lstms import (
     add_peephole,
     as_counts,
@@ -485,9 +485,7 @@ def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) ->
     # By default, pickle would look for a class with this name in this module.
     arguments = name, prefixes, blocks
     made.__reduce__ = lambda self: (_remake, (arguments, tuple(self)))
-    serialized_name = "_".join([f"jaxrnn.{name}", *prefixes, *map(str, blocks)])
-    jax.export.register_namedtuple_serialization(made, serialized_name=serialized_name)
-    return made
+    return serializable(made, "_".join([name, *prefixes, *map(str, blocks)]))
 
 
 def _remake(arguments: tuple, leaves: tuple) -> tuple:

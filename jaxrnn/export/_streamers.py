@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_count, as_dtype
-from .._base.errors import check_not_masked, expect, is_array
+from .._base.errors import check_not_masked, error_note, expect, is_array
 from .._base.inputs import (
     as_arrays,
     check_concrete,
@@ -23,7 +23,7 @@ from .._base.inputs import (
     named_inputs,
     warn_of_plain_pair,
 )
-from .._base.math import in_native_order, is_wider
+from .._base.math import in_native_order
 from .._base.trees import (
     is_pytree_of_arrays,
     map_named,
@@ -41,6 +41,8 @@ from .._drivers.dynamic_rnn import dynamic_rnn
 from .._run import masking
 from .._run.arguments import as_reset_state, as_resets, fix_of_rows
 from .._run.first_step import call_start, zero_state
+
+_WIDER = "For inputs that are wider than {}, create a stream with their `dtype`."
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -130,22 +132,19 @@ class Streamer(_Stream):
         self._dtype = as_dtype(dtype)
         # Transfer NumPy parameters to the device once, instead of at every call.
         self._cell = jax.device_put(cell)
-        self._first = self._first_state(initial_state)
+        if initial_state is None:
+            self._first = self._zeros
+        else:
+            given = _copied("initial_state", initial_state)
+            self._first = as_arrays("initial_state", given)
+            must = f"have {self._rows} rows, the stream's `batch_size`"
+            fix = fix_of_rows(self._cell, self._first, self._rows)
+            check_rows_of_state(self._first, self._rows, must, fix)
+            warn_of_plain_pair("initial_state", cell.state_size, self._first)
         self._known: set[tuple[str, DType]] = set()  # The dtypes that leaves had.
         self._zeros_after_reset: dict[tuple[DType, ...], PyTree] = {}
         self._given = self._state = self._first
         self.reset()
-
-    def _first_state(self, given: PyTree) -> PyTree:
-        """The state before the first frame of a sequence."""
-        if given is None:
-            return self._zeros
-        state = as_arrays("initial_state", _copied("initial_state", given))
-        must = f"have {self._rows} rows, the stream's `batch_size`"
-        fix = fix_of_rows(self._cell, state, self._rows)
-        check_rows_of_state(state, self._rows, must, fix)
-        warn_of_plain_pair("initial_state", self._cell.state_size, state)
-        return state
 
     @functools.cached_property
     def _zeros(self) -> PyTree:
@@ -194,11 +193,8 @@ class Streamer(_Stream):
         where, reset_state = as_resets(resets, reset_state, (self._rows,), None)
         if where is not None:
             reset_state = self._state_after_reset(reset_state)
-        try:
+        with error_note(_WIDER.format(self._dtype)):
             output, self._state = self._run(self._state, frame, where, reset_state)
-        except Exception as error:
-            _add_fix_of_dtype(error, frame, self._dtype)
-            raise
         return output
 
     def _state_after_reset(self, given: PyTree) -> PyTree:
@@ -421,11 +417,8 @@ class BidirectionalStreamer(_Stream):
         if self._waiting is None:
             # Find the cells' errors before the chunk is added.
             window = jax.tree.map(self._padded, chunk)
-            try:
+            with error_note(_WIDER.format(self._dtype)):
                 jax.eval_shape(self._run, self._states, window, np.int32(0))
-            except Exception as error:
-                _add_fix_of_dtype(error, window, self._dtype)
-                raise
             self._waiting = _at_steps(chunk, slice(0))
         fix = "For other inputs, create another stream."
         check_like(name, chunk, self._waiting, skip=2, fix=fix)
@@ -483,15 +476,6 @@ def _copied(name: str, tree: PyTree) -> PyTree:
         return array
 
     return map_named(name, copied, tree)
-
-
-def _add_fix_of_dtype(error: Exception, inputs: PyTree, dtype: DType) -> None:
-    """Adds to an error what to do about inputs that are wider than the stream."""
-    for leaf in jax.tree.leaves(inputs):
-        own = jnp.result_type(leaf)
-        if is_wider(own, dtype):
-            error.add_note(f"For these inputs, create a stream with `dtype=jnp.{own}`.")
-            return
 
 
 def _program_of(*cells: RNNCellLike) -> Hashable:
