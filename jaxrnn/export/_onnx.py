@@ -3,14 +3,14 @@
 Each layer becomes one node, which `convert.onnx.save` creates as a dict.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .._base.arguments import as_bool
 from .._base.errors import error_note
 from .._base.modules import import_optional
-from .._base.typing import Array, Params
+from .._base.typing import Array
 from .._cells.bound import BoundCell
 from ..convert.onnx import save
 from ._graph import Graph, Node, Tensor, dtype_of, is_pair, read_dense
@@ -100,132 +100,80 @@ def to_onnx(
     x = graph.input("inputs", [*axes, nodes[0]["W"].shape[2]])
     if not time_major:
         x = graph.node("Transpose", [x], perm=[1, 0, 2])
-    length = _clamped_lengths(graph, x) if lengths else None
-    states = _states(graph, nodes, initial_state)
-    finals = []
-    for i, node in enumerate(nodes):
-        own = [state for state in states if state.layer == i]
-        y, final = _add_layer(graph, node, x, length, own)
-        x = _joined(graph, node, y, axes if node is nodes[-1] else ["time", "batch"])
-        finals.append(final)
-    if dense is not None:
-        x = _dense(graph, x, *read_dense(dense, x.shape[2], graph.dtype))
-    graph.outputs["outputs"] = graph.node("Identity", [x], "outputs", x.shape)
-    for state in states:
-        final = finals[state.layer][state.letter]
-        graph.outputs[state.name] = _final_state(graph, state, final, length)
-    return _serialized(graph)
+    length = None
+    if lengths:  # onnxruntime requires lengths in [0, time].
+        given = graph.input("sequence_length", ["batch"], dtype=np.int32)
+        shape = graph.node("Shape", [x])
+        time = graph.node("Gather", [shape, graph.constant(np.int64(0))])
+        time = graph.node("Cast", [time], to=_INT32)
+        least = graph.node("Max", [given, graph.constant(np.int32(0))])
+        length = graph.node("Min", [least, time])
 
-
-def _clamped_lengths(graph: Graph, x: Tensor) -> Tensor:
-    """Adds an input for lengths, and clamps them to `[0, time]` for onnxruntime."""
-    given = graph.input("sequence_length", ["batch"], dtype=np.int32)
-    shape = graph.node("Shape", [x])
-    time = graph.node("Gather", [shape, graph.constant(np.int64(0))])
-    time = graph.node("Cast", [time], to=_INT32)
-    least = graph.node("Max", [given, graph.constant(np.int32(0))])
-    return graph.node("Min", [least, time])
-
-
-class State(NamedTuple):
-    """One state in the file: h or c, for one direction of one layer.
-
-    `initial` is the file's input for this state, or None for zeros.
-    """
-
-    name: str
-    layer: int
-    direction: int
-    letter: str
-    shape: list
-    initial: Tensor | None
-
-
-def _states(graph: Graph, nodes: list[Params], initial_state: bool) -> list[State]:
-    """All states, in the order of `jax.tree.leaves` of a state."""
-    states = []
+    # The names of all states, in the order of `jax.tree.leaves` of a state. A state is
+    # h or c, for one direction of one layer.
     both = nodes[0]["direction"] == "bidirectional"
-    for direction, prefix in enumerate(("fw_", "bw_") if both else ("",)):
-        for i, node in enumerate(nodes):
-            shape = ["batch", node["hidden_size"]]
-            for letter in "ch" if node["op_type"] == "LSTM" else "h":
-                name = f"state_{prefix}{i}_{letter}"
-                start = graph.input(f"initial_{name}", shape) if initial_state else None
-                states.append(State(name, i, direction, letter, shape, start))
-    return states
+    names = {
+        (i, direction, letter): f"state_{prefix}{i}_{letter}"
+        for direction, prefix in enumerate(("fw_", "bw_") if both else ("",))
+        for i, node in enumerate(nodes)
+        for letter in ("ch" if node["op_type"] == "LSTM" else "h")
+    }
+    shapes = [["batch", node["hidden_size"]] for node in nodes]
+    starts: dict[tuple, Tensor] = {}
+    if initial_state:
+        for at, name in names.items():
+            starts[at] = graph.input(f"initial_{name}", shapes[at[0]])
 
+    finals = {}
+    for i, node in enumerate(nodes):
+        attributes = dict(node)
+        op = attributes.pop("op_type")
+        *weights, peepholes = (
+            graph.constant(attributes.pop(k, None), f"{k}_{i}") for k in "WRBP"
+        )
+        operands = [x, *weights, length]
+        letters = "hc" if op == "LSTM" else "h"  # In ONNX's order.
+        for letter in letters:
+            rows = [start for at, start in starts.items() if at[::2] == (i, letter)]
+            axis = graph.constant(np.array([0], np.int64) if rows else None)
+            rows = [graph.node("Unsqueeze", [row, axis]) for row in rows]
+            operands.append(graph.node("Concat", rows, axis=0) if rows else None)
+        if op == "LSTM":
+            operands.append(peepholes)
+        # Y is [time, directions, batch, units], and each final state is [directions,
+        # batch, units].
+        y = graph.tensor(f"Y_{i}")
+        own = {(i, letter): graph.tensor(f"Y_{letter}_{i}") for letter in letters}
+        graph.nodes.append(Node(op, operands, [y, *own.values()], attributes))
+        finals |= own
+        # Join the directions.
+        order = axes if node is nodes[-1] else ["time", "batch"]
+        perm = [2, 0, 1, 3] if order[0] == "batch" else [0, 2, 1, 3]
+        y = graph.node("Transpose", [y], perm=perm)
+        size = (1 + both) * node["hidden_size"]
+        shape = graph.constant(np.array([0, 0, size], np.int64))
+        x = graph.node("Reshape", [y, shape], shape=[*order, size])
 
-def _add_layer(
-    graph: Graph, node: Params, x: Tensor, length: Tensor | None, states: list[State]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Adds the node of a layer, whose initial states are zero if there are none.
-
-    Returns:
-        Y, `[time, directions, batch, units]`, and the final states by their letters,
-        each `[directions, batch, units]`.
-    """
-    i = states[0].layer
-    attributes = dict(node)
-    op = attributes.pop("op_type")
-    *weights, peepholes = (
-        graph.constant(attributes.pop(k, None), f"{k}_{i}") for k in "WRBP"
-    )
-    operands = [x, *weights, length]
-    letters = "hc" if op == "LSTM" else "h"  # In ONNX's order.
-    for letter in letters:
-        rows = [state.initial for state in states if state.letter == letter]
-        operands.append(_stacked(graph, rows) if rows[0] else None)
-    if op == "LSTM":
-        operands.append(peepholes)
-    y = graph.tensor(f"Y_{i}")
-    final = {letter: graph.tensor(f"Y_{letter}_{i}") for letter in letters}
-    graph.nodes.append(Node(op, operands, [y, *final.values()], attributes))
-    return y, final
-
-
-def _stacked(graph: Graph, states: list[Tensor | None]) -> Tensor:
-    """Stacks the states of all directions: `[directions, batch, units]`."""
-    axis = graph.constant(np.array([0], np.int64))
-    rows = [graph.node("Unsqueeze", [state, axis]) for state in states]
-    return graph.node("Concat", rows, axis=0)
-
-
-def _joined(graph: Graph, node: Params, y: Tensor, axes: list[str]) -> Tensor:
-    """Joins the directions of Y; returns `[*axes, size]`, where `axes` are in order."""
-    size = len(node["W"]) * node["hidden_size"]
-    perm = [2, 0, 1, 3] if axes[0] == "batch" else [0, 2, 1, 3]
-    y = graph.node("Transpose", [y], perm=perm)
-    shape = graph.constant(np.array([0, 0, size], np.int64))
-    return graph.node("Reshape", [y, shape], shape=[*axes, size])
-
-
-def _dense(
-    graph: Graph, x: Tensor, kernel: np.ndarray, bias: np.ndarray | None
-) -> Tensor:
-    """Adds the nodes of `x @ kernel + bias`."""
-    shape = [*x.shape[:2], kernel.shape[1]]
-    x = graph.node("MatMul", [x, graph.constant(kernel, "dense_kernel")], shape=shape)
-    if bias is None:
-        return x
-    return graph.node("Add", [x, graph.constant(bias, "dense_bias")], shape=shape)
-
-
-def _final_state(
-    graph: Graph, state: State, final: Tensor, length: Tensor | None
-) -> Tensor:
-    """The output for the final state of one direction, `[batch, units]`.
-
-    The result for a row of length 0 is the row's initial state. onnxruntime's operators
-    would return zeros instead.
-    """
-    at = graph.constant(np.int64(state.direction))
-    final = graph.node("Gather", [final, at], axis=0)
-    if length and state.initial:
-        runs = graph.node("Greater", [length, graph.constant(np.int32(0))])
-        axis = graph.constant(np.array([1], np.int64))
-        runs = graph.node("Unsqueeze", [runs, axis])
-        final = graph.node("Where", [runs, final, state.initial])
-    return graph.node("Identity", [final], state.name, state.shape)
+    if dense is not None:
+        kernel, bias = read_dense(dense, x.shape[2], graph.dtype)
+        shape = [*axes, kernel.shape[1]]
+        factors = [x, graph.constant(kernel, "dense_kernel")]
+        x = graph.node("MatMul", factors, shape=shape)
+        if bias is not None:
+            x = graph.node("Add", [x, graph.constant(bias, "dense_bias")], shape=shape)
+    graph.outputs["outputs"] = graph.node("Identity", [x], "outputs", x.shape)
+    for (i, direction, letter), name in names.items():
+        at = graph.constant(np.int64(direction))
+        final = graph.node("Gather", [finals[i, letter], at], axis=0)
+        if length and initial_state:
+            # For a row of length 0, onnxruntime's operators return zeros instead of the
+            # initial state.
+            runs = graph.node("Greater", [length, graph.constant(np.int32(0))])
+            axis = graph.constant(np.array([1], np.int64))
+            runs = graph.node("Unsqueeze", [runs, axis])
+            final = graph.node("Where", [runs, final, starts[i, direction, letter]])
+        graph.outputs[name] = graph.node("Identity", [final], name, shapes[i])
+    return _serialized(graph)
 
 
 def _serialized(graph: Graph) -> bytes:
