@@ -27,7 +27,7 @@ from ..convert._layer_weights import (
 from ..convert._weights import listed
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
 from ._functions import check_fixed_sizes
-from ._graph import Graph, Node, Tensor, dtype_of, is_pair, read_dense
+from ._graph import Graph, Tensor, dtype_of, is_pair, read_dense
 
 Layer: TypeAlias = Sequence[LayerWeights]
 """The weights of a layer's one or two directions."""
@@ -158,7 +158,11 @@ def to_tflite_operators(
     for i, layer in enumerate(layers):
         x = _add_layer(graph, f"layer_{i}", layer, x, time_major or swap)
     if dense is not None:
-        x = _dense(graph, x, *read_dense(dense, x.shape[2], graph.dtype))
+        kernel, bias = read_dense(dense, x.shape[2], graph.dtype)
+        constants = graph.constant(kernel.T, "dense/0"), graph.constant(bias, "dense/1")
+        shape = [*x.shape[:2], kernel.shape[1]]
+        name, options = "dense/outputs", {"keepNumDims": True}
+        x = graph.node("FULLY_CONNECTED", [x, *constants], name, shape, **options)
     graph.outputs["outputs"] = _swapped(graph, x) if swap else x
     return _serialized(graph)
 
@@ -276,16 +280,6 @@ def _add_layer(
     return graph.node(operator, operands, f"{name}/outputs", [*steps, size], **options)
 
 
-def _dense(
-    graph: Graph, x: Tensor, kernel: np.ndarray, bias: np.ndarray | None
-) -> Tensor:
-    """Adds the operator for `x @ kernel + bias`."""
-    constants = [graph.constant(kernel.T, "dense/0"), graph.constant(bias, "dense/1")]
-    shape = [*x.shape[:2], kernel.shape[1]]
-    name, options = "dense/outputs", {"keepNumDims": True}
-    return graph.node("FULLY_CONNECTED", [x, *constants], name, shape, **options)
-
-
 def _swapped(graph: Graph, x: Tensor) -> Tensor:
     """Adds a transpose of the batch and time axes."""
     batch, time, size = x.shape
@@ -316,11 +310,36 @@ def _serialized(graph: Graph) -> bytes:
             buffers.append(_new("Buffer", data=data))
     numbers: dict[Tensor | None, int] = {None: -1}  # -1 is an operand that is omitted.
     numbers |= {tensor: i for i, tensor in enumerate(graph.tensors)}
-    operators = list(dict.fromkeys(node.op for node in graph.nodes))
+    ops = list(dict.fromkeys(node.op for node in graph.nodes))
+    operators = []
+    for node in graph.nodes:
+        options = _OPTIONS[node.op]
+        operator = _new(
+            "Operator",
+            opcodeIndex=ops.index(node.op),
+            inputs=np.array([numbers[each] for each in node.inputs], np.int32),
+            outputs=np.array([numbers[each] for each in node.outputs], np.int32),
+            builtinOptionsType=getattr(_schema().BuiltinOptions, options),
+            builtinOptions=_new(options, **node.attributes),
+        )
+        operators.append(operator)
+    codes = []
+    for op in ops:
+        code = getattr(_schema().BuiltinOperator, op)
+        least = min(code, 127)  # A signed byte.
+        fields = {"deprecatedBuiltinCode": least, "version": _VERSIONS.get(op, 1)}
+        codes.append(_new("OperatorCode", builtinCode=code, **fields))
+    # The names of the inputs and the outputs, for `get_signature_runner`.
+    inputs, outputs = (
+        [_new("TensorMap", name=k, tensorIndex=numbers[x]) for k, x in each.items()]
+        for each in (graph.inputs, graph.outputs)
+    )
+    key = "serving_default"
+    signature = _new("SignatureDef", signatureKey=key, inputs=inputs, outputs=outputs)
     sub_graph = _new(
         "SubGraph",
         tensors=tensors,
-        operators=[_operator(node, operators, numbers) for node in graph.nodes],
+        operators=operators,
         inputs=[numbers[tensor] for tensor in graph.inputs.values()],
         outputs=[numbers[tensor] for tensor in graph.outputs.values()],
     )
@@ -328,46 +347,14 @@ def _serialized(graph: Graph) -> bytes:
         "Model",
         version=3,
         description="jaxrnn",
-        operatorCodes=[_operator_code(each) for each in operators],
+        operatorCodes=codes,
         buffers=buffers,
         subgraphs=[sub_graph],
-        signatureDefs=[_signature(graph, numbers)],
+        signatureDefs=[signature],
     )
     builder = import_optional("flatbuffers").Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
-
-
-def _operator(node: Node, operators: list[str], numbers: dict) -> Any:
-    options = _OPTIONS[node.op]
-    return _new(
-        "Operator",
-        opcodeIndex=operators.index(node.op),
-        inputs=np.array([numbers[each] for each in node.inputs], np.int32),
-        outputs=np.array([numbers[each] for each in node.outputs], np.int32),
-        builtinOptionsType=getattr(_schema().BuiltinOptions, options),
-        builtinOptions=_new(options, **node.attributes),
-    )
-
-
-def _operator_code(operator: str) -> Any:
-    code = getattr(_schema().BuiltinOperator, operator)
-    return _new(
-        "OperatorCode",
-        builtinCode=code,
-        deprecatedBuiltinCode=min(code, 127),  # A signed byte.
-        version=_VERSIONS.get(operator, 1),
-    )
-
-
-def _signature(graph: Graph, numbers: dict) -> Any:
-    """Names the tensors for `get_signature_runner`."""
-    inputs, outputs = (
-        [_new("TensorMap", name=k, tensorIndex=numbers[x]) for k, x in each.items()]
-        for each in (graph.inputs, graph.outputs)
-    )
-    key = "serving_default"
-    return _new("SignatureDef", signatureKey=key, inputs=inputs, outputs=outputs)
 
 
 def _new(kind: str, **fields: Any) -> Any:
