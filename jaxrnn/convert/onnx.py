@@ -250,24 +250,9 @@ def _check_stack(nodes: Sequence[Weights]) -> None:
         source = node.get("reads")
         what = "none of these nodes" if source is None else repr(source)
         got = Verbatim(f"{node.get('name')!r}, which reads {what}")
-        calls = [
-            f"`nodes(model, {listed(map(repr, each))})`" for each in _stacks(nodes)
-        ]
-        fix = f"Load one stack at a time: {' or '.join(calls)}."
+        fix = "To load one stack at a time, pass the names of its nodes to `nodes`."
         fits = "reads" not in node or node["reads"] == name
         expect(fits, f"nodes[{i}]", must, got, fix)
-
-
-def _stacks(nodes: Sequence[Weights]) -> list[list[str]]:
-    """Lists the node names of each stack; the first node reads the inputs."""
-    below = {node.get("name"): node["reads"] for node in nodes if "reads" in node}
-    stacks = []
-    for name in [each for each in below if each not in below.values()]:
-        stack = [name]
-        while below.get(stack[0]) is not None:
-            stack.insert(0, below[stack[0]])
-        stacks.append(stack)
-    return stacks
 
 
 def _layer(name: str, given: object, bidirectional: bool) -> Layer:

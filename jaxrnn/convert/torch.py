@@ -11,7 +11,6 @@ PyTorch has two biases per gate. jaxrnn stores their sum, except in a GRU's cand
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -30,6 +29,7 @@ from ._weights import (
     Weights,
     as_mapping,
     check_directions,
+    flattened,
     from_tensor,
     listed,
     pick,
@@ -273,25 +273,16 @@ def _is_lstm_state(state: PyTree) -> bool:
 
 
 def _fix_of_names(state_dict: Weights, prefix: str) -> str:
-    """Where the recurrent modules are in a dict that has none with this prefix."""
-    places = list(_places(state_dict, ""))
-    if ("", prefix) in places or not places:
+    """Where the recurrent modules are in a dict that has none with this prefix.
+
+    A checkpoint may hold the `state_dict` of a module in an inner dict.
+    """
+    names = flattened(state_dict)
+    ends = [re.fullmatch(r"(.*)weight_ih(_l0)?", name) for name in names]
+    places = [match[1] for match in ends if match]
+    if not places or prefix in places:
         return _FIX
-    fixes = []
-    for keys, own in places:
-        parts = [f"`state_dict{keys}`"] * bool(keys)
-        parts += [f"`prefix={own!r}`"] * bool(own or not keys)
-        fixes.append(" with ".join(parts))
-    return f"Pass {' or '.join(fixes)}."
-
-
-def _places(weights: Weights, keys: str) -> Iterator[tuple[str, str]]:
-    """The recurrent modules in nested dicts: the keys of a dict, and a prefix in it."""
-    for key, value in weights.items():
-        if isinstance(value, Mapping):
-            yield from _places(value, f"{keys}[{key!r}]")
-        elif match := re.fullmatch(r"(.*)weight_ih(_l0)?", str(key)):
-            yield keys, match[1]
+    return f"Found modules under these names: {listed(map(repr, places))}."
 
 
 def _reader(weights: Weights, prefix: str, end: str) -> Reader:

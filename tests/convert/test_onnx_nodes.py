@@ -214,7 +214,7 @@ def test_nodes_of_branches_read_the_weights_around_them():
     names = ["z/else_branch/a", "z/then_branch/a"]
     assert [node["name"] for node in found] == names
     np.testing.assert_array_equal(found[1]["R"], ARRAYS["R"])
-    with pytest.raises(ValueError, match=f"which reads none.*{names[0]}.*{names[1]}"):
+    with pytest.raises(ValueError, match="which reads none"):
         convert.load(found)
     convert.load(convert.nodes(model, names[1]))
 
