@@ -7,7 +7,6 @@ import copy
 import dataclasses
 import functools
 import logging
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -262,12 +261,20 @@ def spreads_nan_only_forward(setup: Setup) -> None:
     def spared(where: np.ndarray, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: x[where], tree)
 
+    def loss(
+        after: np.ndarray, options: dict[str, Any], floats: list[Array]
+    ) -> tuple[Array, PyTree]:
+        xs = rebuild(floats)
+        outputs, _ = setup.run(setup.params, xs, setup.state, None, **options)
+        return oracle.weighted_sum(spared(after, outputs)), outputs
+
     for options in ({}, {"resets": resets, "reset_state": setup.state}):
         after = np.broadcast_to(rows == 0, bad.shape)
         if options:
             after = after | np.logical_or.accumulate(resets, axis=1)
         either = after | ~np.logical_or.accumulate(bad, axis=1)
-        differentiate = _differentiated_at(setup, rebuild, after, options)
+        own = functools.partial(loss, after, options)
+        differentiate = jax.jit(jax.grad(own, has_aux=True))
         gradients, outputs = differentiate(floats)
         for scale in (np.nan, np.inf, -np.inf, 0.9, -0.9):
             got_gradients, got = differentiate(
@@ -275,23 +282,6 @@ def spreads_nan_only_forward(setup: Setup) -> None:
             )
             oracle.equal(spared(either, got), spared(either, outputs))
             oracle.equal(spared(after, got_gradients), spared(after, gradients))
-
-
-def _differentiated_at(
-    setup: Setup, rebuild: Callable, where: np.ndarray, options: dict[str, Any]
-) -> Callable[[list[Array]], tuple[list[Array], PyTree]]:
-    """A function of the floating-point leaves from which `rebuild` makes inputs.
-
-    The function returns the gradients of the outputs at the steps `where` with respect
-    to the leaves, and all outputs.
-    """
-
-    def loss(floats: list[Array]) -> tuple[Array, PyTree]:
-        state = setup.state
-        outputs, _ = setup.run(setup.params, rebuild(floats), state, None, **options)
-        return oracle.weighted_sum(jax.tree.map(lambda y: y[where], outputs)), outputs
-
-    return jax.jit(jax.grad(loss, has_aux=True))
 
 
 def compiles_to_the_same(setup: Setup) -> None:
@@ -443,9 +433,8 @@ def check_cell(
 ) -> None:
     """Checks that a cell obeys all laws: the properties that `dynamic_rnn` relies on.
 
-    `LAWS` lists the laws. On two CPU cores, the check takes ten to thirty seconds. In a
-    terminal, a line shows the law that is being checked. Elsewhere, the logger "jaxrnn"
-    reports each law at level INFO.
+    `LAWS` lists the laws. On two CPU cores, the check takes ten to thirty seconds. The
+    logger "jaxrnn" reports each law at level INFO.
 
     Args:
         cell: The cell under test.
@@ -478,29 +467,15 @@ def check_cell(
         _check_state(cell, state, batches[0])
     with error_note("Raised while creating parameters and data."):
         setup = make_setup(cell, inputs, dtype, key, state)
-    try:
-        for number, law in enumerate(LAWS, 1):
-            _show(f"check_cell: law {number} of {len(LAWS)}, `{law.__name__}`")
-            _check_law(law, setup)
-    finally:
-        _show("")
-
-
-def _check_law(law: Callable[[Setup], None], setup: Setup) -> None:
-    try:
-        law(setup)
-    except Exception as error:
-        summary = (law.__doc__ or "").splitlines()[0]
-        if isinstance(setup.cell, MatrixMemoryCell) and setup.cell.rule.chunk:
-            rule = type(setup.cell.rule).__name__
-            summary += f" Drivers run `{rule}.chunk`; the loop runs `{rule}.step`."
-        text = f"{setup.cell!r} breaks `{law.__name__}`. {summary}\n{error}"
-        raise AssertionError(text) from error
-
-
-def _show(text: str) -> None:
-    """Replaces the last line in a terminal; elsewhere, logs the text."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-    elif text:
-        _log.info(text)
+    for number, law in enumerate(LAWS, 1):
+        name = law.__name__
+        _log.info("check_cell: law %d of %d, `%s`", number, len(LAWS), name)
+        try:
+            law(setup)
+        except Exception as error:
+            summary = (law.__doc__ or "").splitlines()[0]
+            if isinstance(cell, MatrixMemoryCell) and cell.rule.chunk:
+                rule = type(cell.rule).__name__
+                summary += f" Drivers run `{rule}.chunk`; the loop runs `{rule}.step`."
+            text = f"{cell!r} breaks `{name}`. {summary}\n{error}"
+            raise AssertionError(text) from error

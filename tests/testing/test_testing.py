@@ -1,10 +1,7 @@
 """`check_cell` passes good cells and names the law that a bad one breaks."""
 
 import dataclasses
-import io
 import logging
-import re
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -188,18 +185,7 @@ def check_one_that_breaks_the_third_law():
         check_cell(BROKEN["output_size"][0], STEP)
 
 
-def test_a_terminal_shows_the_law_until_it_was_checked(monkeypatch, caplog):
-    terminal = io.StringIO()
-    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with caplog.at_level(logging.INFO, "jaxrnn"):
-        check_one_that_breaks_the_third_law()
-    # Each text replaces the one before, and nothing stays.
-    assert re.split("\r\033\\[K", terminal.getvalue()) == ["", *PROGRESS, ""]
-    assert not caplog.records
-
-
-def test_elsewhere_the_logger_reports_the_law(capsys, caplog):
+def test_the_logger_reports_the_law(capsys, caplog):
     with caplog.at_level(logging.INFO, "jaxrnn"):
         check_one_that_breaks_the_third_law()
     assert caplog.messages == PROGRESS
