@@ -231,7 +231,7 @@ RACE["patterns"] = [
 _LOOPS = "xla native"
 _SIZES = (32, 100, 128, 128)
 _LONG = (8, 1000, 128, 128)
-_STRATEGIES = "Recompute() Nested() Offload(Recompute(64))"
+_STRATEGIES = "Recompute() Offload(Recompute(64))"
 VERSIONS: Presets = {
     "smoke": [
         *make_cases("lstm", SMALL, lengths="uniform", modes="train", runs=_LOOPS),

@@ -2,8 +2,6 @@
 
 * `Keep`, selected by `False`, saves everything that the backward pass reads.
 * `Recompute` saves the states between segments of steps, and recomputes the rest.
-* `Nested` nests segments, so that memory grows with the logarithm of the number of
-  steps.
 * `Offload` saves the same arrays as another strategy, but in host memory.
 
 `True` selects `Offload(Recompute())`, except on the CPU, where host and device share
@@ -29,7 +27,6 @@ from ._hints import with_hints
 __all__ = [
     "CheckpointPlan",
     "Keep",
-    "Nested",
     "Offload",
     "Recompute",
     "Strategy",
@@ -55,29 +52,26 @@ class CheckpointPlan:
     """A plan of the arrays that a run saves for its backward pass.
 
     Attributes:
-        segments: The segment sizes, in steps, from the outermost to the innermost level
-            of nested segments; a size does not need to divide the previous size. The
-            forward pass saves the state before each outermost segment. If the tuple is
-            empty, the forward pass saves everything that the backward pass reads.
+        segment: The number of steps in a segment. The forward pass saves the state
+            before each segment. If None, the forward pass saves everything that the
+            backward pass reads.
         save_residuals: Whether to also store the residuals of affine cells (subclasses
             of `AffineCell`) on the host. The backward pass recomputes the residuals of
             other cells. Has no effect without `on_host`.
-        on_host: Whether the states before the outermost segments are stored in host
-            memory.
+        on_host: Whether the states before the segments are stored in host memory.
 
     Raises:
-        TypeError: If `segments` is not a tuple of ints.
-        ValueError: If an entry of `segments` is less than 1.
+        TypeError: If `segment` is not an int.
+        ValueError: If `segment` is less than 1.
     """
 
-    segments: tuple[int, ...] = ()
+    segment: int | None = None
     save_residuals: bool = False
     on_host: bool = False
 
     def __post_init__(self) -> None:
-        check_instance("segments", self.segments, tuple, "a tuple, such as `(64,)`")
-        for i, size in enumerate(self.segments):
-            as_count(f"segments[{i}]", size, fix="")
+        if self.segment is not None:
+            as_count("segment", self.segment)
 
     @property
     def names_on_host(self) -> tuple[str, ...]:
@@ -100,7 +94,7 @@ class Strategy(abc.ABC):
             def plan(self, time):
                 if time <= self.size:
                     return CheckpointPlan()
-                return CheckpointPlan((self.size,), on_host=True)
+                return CheckpointPlan(self.size, on_host=True)
     """
 
     @abc.abstractmethod
@@ -122,7 +116,7 @@ def plan_of(strategy: Strategy, time: AxisSize) -> CheckpointPlan:
     is_known = isinstance(time, int) and time > 1
     plan = strategy.plan(time) if is_known else CheckpointPlan()
     name = f"{type(strategy).__name__}.plan(time)"
-    what = "a `CheckpointPlan`, such as `CheckpointPlan((64,))`"
+    what = "a `CheckpointPlan`, such as `CheckpointPlan(64)`"
     return check_instance(name, plan, CheckpointPlan, what)
 
 
@@ -172,7 +166,7 @@ class Recompute(Strategy):
 
     def plan(self, time: int) -> CheckpointPlan:
         """Returns a plan with segments of one size."""
-        return CheckpointPlan((self.segment or _near_root(time),))
+        return CheckpointPlan(self.segment or _near_root(time))
 
 
 def _near_root(time: int) -> int:
@@ -185,38 +179,6 @@ def _near_root(time: int) -> int:
     near = range(root - root // 4, root + root // 4 + 1)
     divisors = [k for k in near if time % k == 0]
     return min(divisors, key=lambda k: abs(k - root), default=root)
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Nested(Strategy):
-    """Nests segments; the saved states grow with the logarithm of the number of steps.
-
-    Each segment consists of `branches` smaller segments, down to segments of a few
-    steps. The backward pass over a segment recomputes the states between the smaller
-    segments. Each level of nesting costs one more forward pass and increases the
-    compile time.
-
-    Attributes:
-        branches: The number of parts into which a segment is divided, at least 2.
-
-    Raises:
-        TypeError: If `branches` is not an int.
-        ValueError: If `branches` is less than 2.
-
-    Source: arXiv:1604.06174, section 4.
-    """
-
-    branches: int = 8
-
-    def __post_init__(self) -> None:
-        as_count("branches", self.branches, least=2)
-
-    def plan(self, time: int) -> CheckpointPlan:
-        """Returns one size for each level; each size is `branches` times the next."""
-        levels = max(1, round(math.log(time, self.branches)) - 1)
-        innermost = -(-time // self.branches**levels)
-        powers = reversed(range(levels))
-        return CheckpointPlan(tuple(innermost * self.branches**p for p in powers))
 
 
 @with_hints
@@ -257,17 +219,17 @@ class Offload(Strategy):
             return
         as_count("segment", self.segment)
         # Plan a long run, because a strategy may divide only long runs into segments.
-        has_segments = plan_of(self.of, 2**20).segments
+        of_other = plan_of(self.of, 2**20).segment
         must = f"be None for {self.of!r}, which already has segments"
-        expect(not has_segments, "segment", must, self.segment)
+        expect(of_other is None, "segment", must, self.segment)
 
     def plan(self, time: int) -> CheckpointPlan:
         """Returns the plan of the other strategy, with storage on the host."""
         plan = plan_of(self.of, time)
-        if plan.segments:
+        if plan.segment is not None:
             return dataclasses.replace(plan, on_host=True)
         steps = self.segment or STEPS_PER_COPY
-        return CheckpointPlan((steps,), save_residuals=True, on_host=True)
+        return CheckpointPlan(steps, save_residuals=True, on_host=True)
 
 
 def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strategy:

@@ -54,7 +54,6 @@ MEMORY = [
             "Keep()",
             "Recompute(1)",
             "Recompute()",
-            "Nested()",
             "Offload(Keep())",
             "Offload(Recompute(64))",
         )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
-from jaxrnn.memory import Keep, Nested, Offload, Recompute
+from jaxrnn.memory import Keep, Offload, Recompute
 
 from ..built import Built, LeftOutError
 from ..cases import HEADS, Case
@@ -36,7 +36,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "Keep()": {"swap_memory": Keep()},
     "Recompute(1)": {"swap_memory": Recompute(1)},
     "Recompute()": {"swap_memory": Recompute()},
-    "Nested()": {"swap_memory": Nested()},
     "Offload(Keep())": {"swap_memory": Offload(Keep())},
     "Offload(Recompute(64))": {"swap_memory": Offload(Recompute(64))},
 }

@@ -1,21 +1,18 @@
 """The values that each memory strategy saves and recomputes over 16 steps."""
 
-import itertools
-
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from jaxrnn.memory import Keep, Nested, Offload, Recompute, Strategy
+from jaxrnn.memory import Keep, Offload, Recompute, Strategy
 
 TIME = 16
 STRATEGIES = (
     Keep(),
     Recompute(1),
     Recompute(),
-    Nested(2),
     Offload(Keep(), segment=4),
     Offload(),
 )
@@ -24,7 +21,7 @@ DEVICE, HOST = "C0", "C1"
 
 def draw() -> Figure:
     """A line of steps for each strategy, at the start of the backward pass."""
-    figure, axes = plt.subplots(figsize=(8, 5.4))
+    figure, axes = plt.subplots(figsize=(8, 4.8))
     for y, strategy in enumerate(STRATEGIES):
         axes.text(-0.7, y, repr(strategy), ha="right", va="center", family="monospace")
         draw_strategy(axes, y, strategy)
@@ -40,18 +37,14 @@ def draw_strategy(axes: Axes, y: float, strategy: Strategy) -> None:
     """Circles for the states before the steps, and squares for the residuals."""
     plan = strategy.plan(TIME)
     color = HOST if plan.on_host else DEVICE
-    saves_all = plan.save_residuals or not plan.segments
+    saves_all = plan.save_residuals or plan.segment is None
     saved = {"facecolor": color if saves_all else "none", "edgecolor": "none"}
-    start, sizes = TIME, plan.segments
-    if sizes:
-        start, outer = TIME - sizes[-1], sizes[0]
-        frame = (start - 0.22, y - 0.4), sizes[-1] + 0.3, 0.8
+    start, size = TIME, plan.segment
+    if size is not None:
+        start = TIME - size
+        frame = (start - 0.22, y - 0.4), size + 0.3, 0.8
         axes.add_patch(Rectangle(*frame, fill=False, edgecolor="C2", linewidth=2))
-        axes.plot(range(0, TIME, outer), [y] * (TIME // outer), "o", **dot(color))
-        for around, size in itertools.pairwise(sizes):
-            inner = range(TIME - around + size, TIME, size)
-            hollow = dot(color) | {"markerfacecolor": "none"}
-            axes.plot(inner, [y] * len(inner), "o", **hollow)
+        axes.plot(range(0, TIME, size), [y] * (TIME // size), "o", **dot(color))
     for t in range(TIME):
         box = (t + 0.25, y - 0.2), 0.5, 0.4
         style = saved if saves_all or t < start else outlined()
@@ -76,7 +69,6 @@ def legend() -> list[Line2D]:
         "state, saved": ("o", DEVICE, True),
         "residuals of a step, saved": ("s", DEVICE, True),
         "saved in host memory": ("s", HOST, True),
-        "state, recomputed": ("o", DEVICE, False),
         "residuals of a step, recomputed": ("s", DEVICE, False),
     }
     lines = [

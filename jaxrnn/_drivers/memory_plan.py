@@ -22,11 +22,11 @@ from .._hints import with_hints
 from .._run.arguments import text_of
 from .._run.first_step import call_start, one_step, zero_state
 from .._run.masking import first_inputs
-from ..memory import Keep, Nested, Offload, Recompute, Strategy, as_strategy
+from ..memory import Keep, Offload, Recompute, Strategy, as_strategy
 from .arguments import check_is_unbound_cell
 from .dynamic_rnn import dynamic_rnn
 
-_ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
+_ON_DEVICE = (Keep(), Recompute(1), Recompute())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
 _HEAD = ("strategy", "saved", "saved on host", "peak", "peak on host")
 # XLA counts the bytes of an array with 64 bits, and ends the process if the count

@@ -164,85 +164,48 @@ class _Loop:
             position = where(is_taken, (t + 1, carry), position)
             return position, where(is_taken, y, zeros)
 
-        def from_named_carry(position: Position) -> tuple[Position, PyTree]:
+        # Segments have equal sizes, so that few steps beyond `max_steps` run.
+        plan, max_steps = self.plan, self.max_steps
+        size = plan.segment or STEPS_IN_SEGMENT
+        count = -(-max_steps // size)
+        size = -(-max_steps // count) if isinstance(count, int) else size
+        saves_each_carry = plan.segment is None and not plan.on_host
+
+        def step(position: Position, _: None) -> tuple[Position, PyTree]:
+            if not saves_each_carry:
+                return one_step(position)
             # Integers are named too. Otherwise, the backward pass would recompute them
             # from the start of the segment.
             saved = jax.tree.map(lambda x: checkpoint_name(x, STATE), position)
             return checkpointed(one_step)(saved)
 
-        outer_count, *counts = self._counts()
-        body = from_named_carry if self._saves_each_carry else one_step
-        steps = 1
-        for depth, count in reversed(list(enumerate(counts))):
-            steps *= count
-            on_host = self.plan.on_host and depth == 0
-            body = self._segment(body, count, steps, on_host)
-        (t, carry), ys = self._scan(body, first, outer_count, outer_count * steps)
-        return t, carry, jax.tree.map(lambda y: y[: self.max_steps], ys)
+        def run(position: Position) -> tuple[Position, PyTree]:
+            return jax.lax.scan(step, position, None, length=size)
+
+        def skip(position: Position) -> tuple[Position, PyTree]:
+            return position, zeros_of(self.y_types, size, position)
+
+        def segment(position: Position, _: None) -> tuple[Position, PyTree]:
+            position = named(STATE, position) if plan.on_host else position
+            return jax.lax.cond(self._takes_step(position), run, skip, position)
+
+        policy = save_on_host((STATE,)) if plan.on_host else None
+        if saves_each_carry:
+            policy = jax.checkpoint_policies.save_only_these_names(STATE)
+        # Checkpoint the whole `cond`, because checkpointing only its branch `run` would
+        # save a copy of everything that `run` closes over.
+        body = checkpointed(segment, policy)
+        (t, carry), ys = jax.lax.scan(body, first, None, length=count)
+
+        def joined(y: Array) -> Array:
+            return y.reshape(count * size, *y.shape[2:])[:max_steps]
+
+        return t, carry, jax.tree.map(joined, ys)
 
     def _takes_step(self, position: Position) -> Array:
         """Whether the loop takes another step at this position."""
         t, carry = position
         return (t < self.max_steps) & self.is_running(carry)
-
-    def _counts(self) -> list:
-        """The number of segments, of parts of each segment, and so on, down to steps.
-
-        The last entry is the number of steps in each innermost part. Segments have
-        equal sizes, so that few steps beyond `max_steps` run.
-        """
-        counts = []
-        steps = self.max_steps
-        for size in self.plan.segments or (STEPS_IN_SEGMENT,):
-            count = -(-steps // size)
-            counts.append(count)
-            steps = -(-steps // count) if isinstance(steps, int) else size
-        return [*counts, steps]
-
-    @property
-    def _saves_each_carry(self) -> bool:
-        return not (self.plan.segments or self.plan.on_host)
-
-    def _segment(
-        self, body: Callable, count: int, steps: int, on_host: bool
-    ) -> Callable:
-        """Returns a function that calls `body` `count` times unless the loop has ended.
-
-        Args:
-            body: A function that takes one or more steps.
-            count: The number of calls.
-            steps: The number of steps in all calls.
-            on_host: Whether the carry before the segment is saved in host memory.
-        """
-
-        def run(position: Position) -> tuple[Position, PyTree]:
-            return self._scan(body, position, count, steps)
-
-        def skip(position: Position) -> tuple[Position, PyTree]:
-            return position, zeros_of(self.y_types, steps, position)
-
-        def segment(position: Position) -> tuple[Position, PyTree]:
-            if on_host:
-                position = named(STATE, position)
-            return jax.lax.cond(self._takes_step(position), run, skip, position)
-
-        policy = save_on_host((STATE,)) if on_host else None
-        if self._saves_each_carry:
-            policy = jax.checkpoint_policies.save_only_these_names(STATE)
-        # Checkpoint the whole `cond`, because checkpointing only its branch `run` would
-        # save a copy of everything that `run` closes over.
-        return checkpointed(segment, policy)
-
-    def _scan(
-        self, body: Callable, position: Position, count: Any, steps: Any
-    ) -> tuple[Position, PyTree]:
-        """Calls `body` `count` times; returns the results `[steps, ...]`."""
-        position, ys = jax.lax.scan(
-            lambda position, _: body(position), position, None, length=count
-        )
-        return position, jax.tree.map(
-            lambda y, y_type: y.reshape(steps, *y_type.shape), ys, self.y_types
-        )
 
 
 def _without_keys(tree: PyTree) -> PyTree:

@@ -242,6 +242,6 @@ def _map_of_part(
     steps = steps.with_stand_in(run.inputs, start)
     plan = options.plan
     _, map_of_part = segmented_run(
-        plan.segments, plan.names_on_host, run_segment, run.inputs, start, steps
+        plan.segment, plan.names_on_host, run_segment, run.inputs, start, steps
     )
     return map_of_part, are_constant

@@ -211,7 +211,7 @@ def _choose(cell: Any, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
         cell: The cell.
         state: The initial state, with its read-only parts.
         run: The sequences; only types are read.
-        plan: The segments, each of which the loop runs at once.
+        plan: The size of the segments, each of which the loop runs at once.
     """
     steps = run.steps
     sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
@@ -227,8 +227,8 @@ def _choose(cell: Any, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
     elif has_read_only(state):
         choice = Choice.scan("the state of the cell has read-only parts")
     else:
-        if plan.segments and isinstance(steps.time, int):
-            time = min(steps.time, *plan.segments)
+        if plan.segment is not None and isinstance(steps.time, int):
+            time = min(steps.time, plan.segment)
             steps = dataclasses.replace(steps, time=time)
         at_once = run.replace(steps=steps, keys=_keys(bound, steps))
         choice = bound.cell.choose_loop(bound.params, at_once)
@@ -280,7 +280,7 @@ def run_ready(
 
     plan = options.plan
     outputs, last = segmented_run(
-        plan.segments, plan.names_on_host, run_segment, run.inputs, run.state, steps
+        plan.segment, plan.names_on_host, run_segment, run.inputs, run.state, steps
     )
 
     # Move the results to the steps of the user's rows. Without lengths, a cell may

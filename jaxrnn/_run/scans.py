@@ -78,7 +78,7 @@ def scan_steps(
 
 
 def segmented_run(
-    sizes: tuple[int, ...],
+    size: int | None,
     on_host: tuple[str, ...],
     run: RunSteps,
     xs: PyTree,
@@ -88,8 +88,7 @@ def segmented_run(
     """Calls `run` on segments; derivatives save only the states between segments.
 
     Args:
-        sizes: The segment sizes, in steps, from the outermost to the innermost level of
-            nested segments. If `sizes` is empty, derivatives save all residuals.
+        size: The number of steps in a segment. If None, derivatives save all residuals.
         on_host: The names of arrays to store in host memory: empty, `STATE`, or `STATE`
             and `RESIDUALS`. Stored residuals are not recomputed.
         run: `run(xs, state, steps) -> (outputs, state)`, where the outputs have the
@@ -99,10 +98,10 @@ def segmented_run(
         state: The initial state.
         steps: The time axis of `xs`, with at least one step.
     """
-    if not sizes:
+    if size is None:
         return run(xs, state, steps)
     steps_first = steps.time_first()
-    size = min(sizes[0], steps.time)
+    size = min(size, steps.time)
     count, remaining = divmod(steps.time, size)
 
     def segment(size: int, state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
@@ -117,10 +116,7 @@ def segmented_run(
             lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis), xs
         )
         inputs = jax.tree.map(with_tangent_of, steps.swap_time(inputs), part)
-        steps_of_segment = steps_first.slice(start, size)
-        outputs, state = segmented_run(
-            sizes[1:], (), run, inputs, state, steps_of_segment
-        )
+        outputs, state = run(inputs, state, steps_first.slice(start, size))
         return state, outputs
 
     def body(size: int) -> Callable:
@@ -151,8 +147,8 @@ def run_in_segments(
     rerun the segment. If there are at most `size` steps, `run` is called once. The
     other arguments are as in `segmented_run`.
     """
-    sizes = (size,) if size < steps.time else ()
-    return segmented_run(sizes, (), run, xs, state, steps)
+    has_several = size < steps.time
+    return segmented_run(size if has_several else None, (), run, xs, state, steps)
 
 
 def ragged_scan(

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 import jaxrnn
 from jaxrnn._base.trees import ReadOnly
 from jaxrnn._cells.linear import blocks
-from jaxrnn.memory import Nested, Offload, Recompute
+from jaxrnn.memory import Offload, Recompute
 from jaxrnn.testing import make_setup
 from jaxrnn.testing._oracle import StepByStep, unrolled, unrolled_states
 
@@ -231,7 +231,7 @@ def test_any_resets_and_lengths(name, resets, lengths):
 @pytest.mark.fast("function-*")
 @pytest.mark.parametrize(
     ("name", "strategy"),
-    [("gru", Recompute(4)), ("linear", Nested(2)), ("function", Offload(Recompute(2)))],
+    [("gru", Recompute(4)), ("linear", Recompute(2)), ("function", Offload())],
 )
 def test_memory_strategies(name, strategy):
     cell = bound(CELLS[name])

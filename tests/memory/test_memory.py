@@ -18,7 +18,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 import jaxrnn
 from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell, memory
 from jaxrnn._drivers.memory_plan import Bytes, PlannedStrategy, peak_bytes
-from jaxrnn.memory import CheckpointPlan, Keep, Nested, Offload, Recompute, Strategy
+from jaxrnn.memory import CheckpointPlan, Keep, Offload, Recompute, Strategy
 from jaxrnn.testing._oracle import close, weighted_sum
 
 F64 = np.dtype("float64")
@@ -26,24 +26,23 @@ F64 = np.dtype("float64")
 
 @dataclasses.dataclass(frozen=True)
 class Uneven(Strategy):
-    """A user's strategy: segments within segments whose sizes do not divide."""
+    """A user's strategy, whose segments do not divide 11 steps."""
 
     on_host: bool = True
 
     def plan(self, time):
-        # 11 leaves a remainder of 4, and both 7 and 4 leave one of 1.
-        return CheckpointPlan((7, 3), on_host=self.on_host)
+        return CheckpointPlan(7, on_host=self.on_host)
 
 
 class Sixty(Strategy):
     """Segments of runs that are longer than one."""
 
     def plan(self, time):
-        return CheckpointPlan((60,) if time > 60 else ())
+        return CheckpointPlan(60 if time > 60 else None)
 
 
-STRATEGIES = [True, Offload(), Offload(Keep(), 5), Offload(Nested(3)), Uneven()]
-STRATEGIES += [Nested(2), Recompute(1), Recompute(4), Recompute(100)]
+STRATEGIES = [True, Offload(), Offload(Keep(), 5), Offload(Recompute(3)), Uneven()]
+STRATEGIES += [Recompute(1), Recompute(4), Recompute(100)]
 
 
 def count_rows(params, inputs, state, key=None):
@@ -84,7 +83,7 @@ EACH = [("function", strategy) for strategy in STRATEGIES]
 EACH += [("lstm", Uneven()), ("stack", Recompute(4)), ("noisy", Uneven())]
 
 
-@pytest.mark.fast("function-Offload(Nested(3))", "function-Uneven(on_host=True)")
+@pytest.mark.fast("function-Offload(Recompute(3))", "function-Uneven(on_host=True)")
 @pytest.mark.parametrize(("name", "strategy"), EACH, ids=str)
 def test_results_are_those_of_keep(name, strategy):
     cell, params, x, state = make(name)
@@ -112,7 +111,7 @@ MODES = helpers.MODES | {"shard_map": lambda loss: helpers.gradient(over_devices
 @pytest.mark.fast("forward-lstm-*")
 @pytest.mark.parametrize(
     ("name", "strategy"),
-    [("lstm", Offload(Keep(), 2)), ("function", Nested(2))],
+    [("lstm", Offload(Keep(), 2)), ("function", Recompute(2))],
     ids=str,
 )
 @pytest.mark.parametrize("mode", MODES)
@@ -149,7 +148,6 @@ def test_a_segment_saves_no_parameters_and_no_inputs():
 # Segments that do not divide time, and inputs that must not be transposed.
 COPIES = [
     (Recompute(64), 10_007, True),
-    (Nested(), 10_007, True),
     (True, 10_000, False),
 ]
 
@@ -285,32 +283,14 @@ def test_with_a_symbolic_number_of_steps_everything_is_saved():
 
 
 @pytest.mark.parametrize("time", [1, 2, 3, 10, 97, 100, 1000, 9973, 10_000])
-def test_plans_cover_all_steps_in_segments_within_segments(time):
-    root = Recompute().plan(time).segments[0]
+def test_segments_are_near_the_square_root(time):
+    root = Recompute().plan(time).segment
     assert abs(root - math.sqrt(time)) <= max(1, 0.26 * math.sqrt(time))
-    for branches in (2, 3, 8):
-        *outer, inner = Nested(branches).plan(time).segments
-        powers = range(len(outer), 0, -1)
-        assert [size // inner for size in outer] == [branches**p for p in powers]
-        # The outermost segments cover all steps, and not many more.
-        covered = branches * max(outer, default=inner)
-        assert time <= covered < time + branches ** (len(outer) + 1)
 
 
-PLANS = [
-    # The innermost segments are as short as they can be.
-    (Nested(2), 64, (32, 16, 8, 4, 2)),
-    (Nested(8), 100, (13,)),  # 8 segments of 12 steps would lack 4.
-    (Nested(8), 1000, (128, 16)),  # 64 segments of 15 steps would lack 40.
-    # A divisor is taken if one is near the square root.
-    (Recompute(), 1000, (25,)),
-    (Recompute(), 9973, (100,)),  # A prime.
-]
-
-
-@pytest.mark.parametrize(("strategy", "time", "segments"), PLANS, ids=str)
-def test_the_segments_of_plans(strategy, time, segments):
-    assert strategy.plan(time) == CheckpointPlan(segments)
+def test_a_divisor_is_taken_if_one_is_near_the_square_root():
+    assert Recompute().plan(1000) == CheckpointPlan(25)
+    assert Recompute().plan(9973) == CheckpointPlan(100)  # A prime.
 
 
 # `memory_plan`, compared with the memory of compiled programs
@@ -327,7 +307,7 @@ PLANNED = {
 @pytest.mark.parametrize("name", PLANNED)
 def test_numbers_are_those_of_compiled_programs(name):
     cell = PLANNED[name]
-    strategies = Keep(), Nested(), Offload(Recompute(64))
+    strategies = Keep(), Recompute(), Offload(Recompute(64))
     plan = jaxrnn.memory_plan(cell, (3000, 8, 256), strategies, time_major=True)
     for row in plan.rows:
         taken = temporary_mib(row.strategy, 3000, cell=cell)
@@ -429,8 +409,8 @@ def test_complex_states_and_real_outputs():
 plan = functools.partial(jaxrnn.memory_plan, GRUCell(64))
 REFUSALS = [
     (ValueError, "`segment`", lambda: Recompute(0)),
-    (ValueError, "`branches`", lambda: Nested(1)),
-    (TypeError, "`segments`", lambda: CheckpointPlan(64)),
+    (TypeError, "`segment`", lambda: CheckpointPlan((64,))),
+    (ValueError, "`segment`", lambda: CheckpointPlan(0)),
     (ValueError, "`segment`", lambda: Offload(Sixty(), 3)),
     (ValueError, "`segment`", lambda: Offload(Recompute(), 3)),
     (TypeError, "`swap_memory`", lambda: memory.resolve(Recompute)),

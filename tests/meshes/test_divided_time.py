@@ -118,7 +118,7 @@ def test_equals_one_device(name, parts, mark):
     assert_near(got, want, tolerance=1e-10)
 
 
-@pytest.mark.parametrize(("parts", "strategy"), [(4, True), (1, memory.Nested())])
+@pytest.mark.parametrize(("parts", "strategy"), [(4, True), (1, memory.Recompute(3))])
 def test_with_swap_memory_and_time_major(parts, strategy):
     cell = bound(jaxrnn.MinGRUCell(4))
     x = draw(STEPS, BATCH, 3)

@@ -19,7 +19,7 @@ from mesh import BATCH, DEPTH, F64, UNITS, state_of
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, LSTMCell, TensorShape, lite
-from jaxrnn.memory import Keep, Nested, Offload, Strategy
+from jaxrnn.memory import Keep, Offload, Recompute, Strategy
 
 
 def count(params, inputs, state, key=None):
@@ -64,7 +64,7 @@ def values(cell, time):
         "resets": random(2) < 0.3,
         "return_states": True,
         "sequence_length": np.array([time, 0, 2, 1], np.int32),
-        "swap_memory": Nested(2) if time > 5 else Offload(Keep(), 2),
+        "swap_memory": Recompute(2) if time > 5 else Offload(Keep(), 2),
         "time_major": True,
     }
 

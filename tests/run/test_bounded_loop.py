@@ -178,9 +178,9 @@ def test_a_step_that_reads_a_row_costs_no_more_where_there_are_more_rows():
 
 TWICE = {
     "keep": (PLAN, jax.grad),
-    "recompute": (CheckpointPlan((4,)), jax.grad),
+    "recompute": (CheckpointPlan(4), jax.grad),
     # JAX cannot transpose moves to the host twice, so this one is forward.
-    "offload": (CheckpointPlan((4,), on_host=True), jax.jacfwd),
+    "offload": (CheckpointPlan(4, on_host=True), jax.jacfwd),
 }
 
 
