@@ -3,7 +3,7 @@
 import difflib
 import functools
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -74,21 +74,36 @@ def with_hints(target: T) -> T:
     if isinstance(function, type):
         function.__init__ = with_hints(function.__init__)
         return target
-    known = inspect.signature(function).parameters
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in known.values())
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        for name in kwargs:
-            if name not in known and not takes_all:
-                is_method = function.__name__ in ("__init__", "__call__")
-                of = type(args[0]).__name__ if is_method else function.__qualname__
-                of = of.removesuffix(".__new__")
-                text = f"`{name}` is not an argument of `{of}`. {_hint(name, known)}"
-                raise TypeError(text.rstrip())
+        check_names(function, args, kwargs)
         return function(*args, **kwargs)
 
     return call  # pyright: ignore[reportReturnType]
+
+
+def check_names(function: Any, args: Sequence[Any], names: Collection[str]) -> None:
+    """Raises TypeError, with a hint, unless all names are arguments of the function.
+
+    `args` are the positional arguments, the first of which may be the object of a
+    method.
+    """
+    known = _parameters(function)
+    if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        return
+    for name in names:
+        if name not in known:
+            is_method = function.__name__ in ("__init__", "__call__")
+            of = type(args[0]).__name__ if is_method else function.__qualname__
+            of = of.removesuffix(".__new__")
+            text = f"`{name}` is not an argument of `{of}`. {_hint(name, known)}"
+            raise TypeError(text.rstrip())
+
+
+@functools.cache
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
 
 
 def _hint(name: str, known: Collection[str]) -> str:

@@ -184,6 +184,15 @@ def step_loss(strategy, time, units=256, rows=8, cell=None, time_major=True):
     return loss, params, x
 
 
+def plan_of(cell, shape, strategies, **options):
+    """A `memory_plan` of inputs `[time, batch, depth]`, all arrays as types."""
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    step = jax.ShapeDtypeStruct(shape[1:], jnp.float32)
+    params = jax.eval_shape(cell.init, jax.random.key(0), step)
+    options = {"dtype": x.dtype, "time_major": True, "strategies": strategies} | options
+    return jaxrnn.memory_plan(cell.bind(params), x, **options)
+
+
 def temporary_mib(strategy, time, **kwargs):
     """The temporary memory of the compiled gradient, in MiB."""
     loss, *types = step_loss(strategy, time, **kwargs)

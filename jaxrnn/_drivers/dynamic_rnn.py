@@ -165,7 +165,6 @@ def dynamic_rnn(
 
     Source: `tf.compat.v1.nn.dynamic_rnn`.
     """
-    check_is_cell("cell", cell)
     with contextlib.nullcontext() if axis_name is None else error_note(_OF_PART):
         run, options = make_run(
             cell,
@@ -208,10 +207,11 @@ def make_run(
     implementation: str | None,
     mask: ArrayLike | None,
     return_states: bool,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: str | tuple[str, ...] | None,
 ) -> tuple[Run, Options]:
     """Checks the arguments of `dynamic_rnn`, and makes the run and its options."""
-    # The inputs.
+    # The cell and the inputs.
+    check_is_cell("cell", cell)
     inputs, shape, axis = as_padded(inputs, time_major)
     time = shape[axis]
 

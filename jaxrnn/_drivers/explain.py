@@ -1,25 +1,35 @@
 """`explain`: says which loop runs a cell, and what the loop saves for gradients."""
 
 import dataclasses
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
-from jax.tree_util import Partial
 
-from .._base.errors import is_array
+from .._base.errors import counted, is_array
 from .._base.math import is_float
 from .._base.sharding import platform_of
-from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
-from .._hints import with_hints
-from .._run.run_cell import ReadyRun, prepared, run_ready
-from ..memory import Strategy
-from .arguments import check_is_cell
-from .dynamic_rnn import make_run
-from .memory_plan import Bytes, as_text, saved_bytes, title_of
+from .._base.typing import Array, PyTree
+from .._hints import check_names
+from .._run.arguments import text_of
+from .._run.run_cell import prepared, run_ready
+from .dynamic_rnn import dynamic_rnn, make_run
+
+_UNITS = {"EiB": 2**60, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
+
+
+class Bytes(NamedTuple):
+    """Bytes of device memory and of host memory."""
+
+    device: int
+    host: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """How `dynamic_rnn` runs a cell; `print` shows it as text.
+    """How `dynamic_rnn` runs a cell; the `repr` is a readable text.
 
     Attributes:
         title: The cell and the shape of the run.
@@ -37,7 +47,7 @@ class Explanation:
     saved: Bytes
     platform: str
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         loop = f"{self.loop}, because {self.reason}" if self.reason else self.loop
         saved = as_text(self.saved.device)
         if self.saved.host:
@@ -49,43 +59,17 @@ class Explanation:
         )
 
 
-@with_hints
-def explain(
-    cell: RNNCellLike,
-    inputs: PyTree,
-    sequence_length: Lengths | None = None,
-    initial_state: PyTree = None,
-    dtype: DType | None = None,
-    parallel_iterations: int | None = None,
-    swap_memory: bool | Strategy = False,
-    time_major: bool = False,
-    *,
-    resets: ArrayLike | None = None,
-    reset_state: PyTree = None,
-    implementation: str | None = None,
-    mask: ArrayLike | None = None,
-    return_states: bool = False,
-) -> Explanation:
-    """Prints and returns how `dynamic_rnn` runs a cell; nothing is run or compiled.
+def explain(*args: Any, **options: Any) -> Explanation:
+    """Returns how `dynamic_rnn` runs a cell; nothing is run or compiled.
 
     Args:
-        cell: As in `dynamic_rnn`, as are all other arguments. Every array may also be a
+        *args: The arguments of `dynamic_rnn`. Every array may also be a
             `jax.ShapeDtypeStruct`.
-        inputs: See `dynamic_rnn`.
-        sequence_length: See `dynamic_rnn`.
-        initial_state: See `dynamic_rnn`.
-        dtype: See `dynamic_rnn`.
-        parallel_iterations: See `dynamic_rnn`.
-        swap_memory: See `dynamic_rnn`.
-        time_major: See `dynamic_rnn`.
-        resets: See `dynamic_rnn`.
-        reset_state: See `dynamic_rnn`.
-        implementation: See `dynamic_rnn`.
-        mask: See `dynamic_rnn`.
-        return_states: See `dynamic_rnn`.
+        **options: More arguments of `dynamic_rnn`, by name. With `axis_name`, the
+            result describes the run of one device's part.
 
     Returns:
-        An `Explanation`.
+        An `Explanation`. Print it, or read its attributes.
 
     Raises:
         TypeError, ValueError: As in `dynamic_rnn`.
@@ -97,55 +81,88 @@ def explain(
         >>> params = jax.eval_shape(cell.init, jax.random.key(0), step)
         >>> x = jax.ShapeDtypeStruct((8, 100, 16), jnp.float32)
         >>> options = {"dtype": jnp.float32, "implementation": "xla"}
-        >>> found = jaxrnn.explain(cell.bind(params), x, **options)
+        >>> jaxrnn.explain(cell.bind(params), x, **options)
         LSTMCell(num_units=64, activation=tanh) over 100 steps of 8 rows, on cpu
           loop: xla, because `implementation` is 'xla'
           saved for the backward pass: 1.3 MiB
 
     Source: jaxrnn.
     """
-    check_is_cell("cell", cell)
-    make = Partial(
-        make_run,
-        cell,
-        inputs,
-        sequence_length=sequence_length,
-        initial_state=initial_state,
-        dtype=dtype,
-        parallel_iterations=parallel_iterations,
-        swap_memory=swap_memory,
-        time_major=time_major,
-        resets=resets,
-        reset_state=reset_state,
-        implementation=implementation,
-        mask=mask,
-        return_states=return_states,
-    )
-    found = _explain(make)
-    print(found)
-    return found
+    check_names(dynamic_rnn, args, options)
+    given = inspect.signature(dynamic_rnn).bind(*args, **options)
+    given.apply_defaults()
+    del given.arguments["scope"]
+    types, with_arrays = types_of_arrays(given.arguments)
+    found = []
 
-
-def _explain(make: Partial) -> Explanation:
-    """The explanation of the run that `make` returns; arrays may be types."""
-    leaves, structure = jax.tree.flatten(make)
-    types = {
-        i: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
-        for i, x in enumerate(leaves)
-        if is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
-    }
-    runs: list[ReadyRun] = []
-
-    def run_once(arrays: dict[int, Array]) -> list[Array]:
-        given = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
-        make = structure.unflatten(given)
-        run, options = make()
-        runs.append(prepared(make.args[0], run, options))
-        results = run_ready(runs[0], run.state, options)
+    def run(arrays: list[Array]) -> list[Array]:
+        arguments = with_arrays(arrays)
+        run, options = make_run(**arguments)
+        ready = prepared(arguments["cell"], run, options)
+        found.append(ready)
+        results = run_ready(ready, run.state, options)
         return [x for x in jax.tree.leaves(results) if is_float(x)]
 
-    saved = saved_bytes(run_once, types)
-    (ready,) = runs
-    title = title_of(make.args[0], ready.run.inputs, ready.run.steps.axis)
-    choice = ready.choice
-    return Explanation(title, choice.name, choice.reason, saved, platform_of(leaves))
+    saved = saved_bytes(run, types)
+    (ready,) = found
+    shape = jax.tree.leaves(ready.run.inputs)[0].shape
+    axis, cell = ready.run.steps.axis, given.arguments["cell"]
+    sizes = f"{counted(shape[axis], 'step')} of {counted(shape[1 - axis], 'row')}"
+    return Explanation(
+        title=f"{text_of(cell)} over {sizes}",
+        loop=ready.choice.name,
+        reason=ready.choice.reason,
+        saved=saved,
+        platform=platform_of(types),
+    )
+
+
+def types_of_arrays(tree: PyTree) -> tuple[list[PyTree], Callable[[list], PyTree]]:
+    """The types of the arrays in a nest, and a function that puts arrays in it.
+
+    Other leaves, such as strings, stay as they are.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    places = [
+        i
+        for i, leaf in enumerate(leaves)
+        if is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+    ]
+
+    def type_of(x: Any) -> jax.ShapeDtypeStruct:
+        sharding = getattr(x, "sharding", None)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    def with_arrays(arrays: list) -> PyTree:
+        at = dict(zip(places, arrays, strict=True))
+        return structure.unflatten(at.get(i, leaf) for i, leaf in enumerate(leaves))
+
+    return [type_of(leaves[i]) for i in places], with_arrays
+
+
+def saved_bytes(loss: Callable, types: PyTree) -> Bytes:
+    """The bytes that `loss(arrays)` saves for the backward pass, except the arrays."""
+    found = []
+
+    def save(arrays: PyTree) -> None:
+        residuals = {id(x): x for x in jax.tree.leaves(jax.vjp(loss, arrays)[1])}
+        for array in jax.tree.leaves(arrays):
+            residuals.pop(id(array), None)
+        found.extend(map(jax.typeof, residuals.values()))
+
+    jax.eval_shape(save, types)
+    host = [x for x in found if x.memory_space == jax.memory.Space.Host]
+    return Bytes(bytes_of(found) - bytes_of(host), bytes_of(host))
+
+
+def bytes_of(types: PyTree) -> int:
+    """The size of all arrays of a nest."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(types))
+
+
+def as_text(count: int) -> str:
+    """A number of bytes, such as `1.3 MiB`."""
+    for name, unit in _UNITS.items():
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return "0"

@@ -22,7 +22,7 @@ import run_page
 from cases import BATCH, CASES, KINDS
 from compiler_cases import devices, single
 from distributed import pipelined_rnn
-from helpers import bound
+from helpers import bound, plan_of
 from jax.sharding import Mesh, NamedSharding
 
 import jaxrnn
@@ -195,10 +195,7 @@ SHAPE = (4000, 32, 256)  # More than the fast memory of a TPU.
 
 
 def plan_for(device, strategies, shape=SHAPE):
-    cell = LSTMCell(shape[-1])
-    return jaxrnn.memory_plan(
-        cell, shape, strategies, dtype=F32, time_major=True, device=device
-    )
+    return plan_of(LSTMCell(shape[-1]), shape, strategies, device=device)
 
 
 @pytest.mark.parametrize("kind", ["v5e", "h100"])
@@ -219,7 +216,6 @@ def test_strategies(kind):
     assert swap.strategy == Offload()
     assert swap.peak.host > 0
     assert plan.device == name
-    assert plan.title.endswith(f"of 32 rows, float32, on {plan.device}")
 
 
 def test_a_program_that_does_not_fit():

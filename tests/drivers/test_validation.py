@@ -237,7 +237,6 @@ def test_a_dtype_that_jax_replaces_is_warned_of():
             (jaxrnn.bidirectional_dynamic_rnn, GRU, GRU, x),
             (both_static, GRU, GRU, steps),
             (jaxrnn.stack_bidirectional_rnn, cells, cells, steps),
-            (jaxrnn.memory_plan, GRUCell(2), (1, 2, 3), [False]),
         ):
             with pytest.warns(UserWarning, match="`dtype` is float64") as caught:
                 run(*given, dtype="float64")

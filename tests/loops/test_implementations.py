@@ -164,15 +164,14 @@ EXPLAINED = {
 
 
 @pytest.mark.parametrize("loop", EXPLAINED)
-def test_explain_says_what_is_logged(loop, capsys, caplog):
-    """For arrays and for their types; nothing is run."""
+def test_explain_says_what_is_logged(loop, caplog):
+    """For arrays and for their types; nothing is run or printed."""
     caplog.set_level(logging.DEBUG, "jaxrnn")
     cell, options, reason = EXPLAINED[loop]
     cell, options = bound(cell, dtype=F32), options | {"dtype": F32}
     found = jaxrnn.explain(cell, X, **options)
     assert (found.loop, found.platform) == (loop, jax.default_backend())
     assert reason in found.reason
-    assert str(found) in capsys.readouterr().out
     assert reason in caplog.messages[0]
     types = jax.eval_shape(lambda given: given, (cell, X))
     assert jaxrnn.explain(*types, **options) == found
@@ -192,7 +191,7 @@ def test_a_cell_with_the_attributes_of_a_bound_cell(caplog):
     assert_near(jaxrnn.dynamic_rnn(cell, X, dtype=F32)[0], want, tolerance=1e-6)
     assert "Zoneout runs in the loop 'scan'" in caplog.text
     assert str(jaxrnn.explain(cell, X, dtype=F32)).startswith("Zoneout over 5 steps")
-    with pytest.raises(TypeError, match=r"`cell` must be an unbound cell.*got Zoneout"):
+    with pytest.raises(TypeError, match=r"`cell` must have parameters, got Zoneout"):
         jaxrnn.memory_plan(cell, X)
 
 

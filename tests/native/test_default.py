@@ -220,7 +220,7 @@ def test_plans_are_those_of_the_loop_that_runs(alone, unread, tmp_path):
     plans = []
     for path in (library.LIBRARY, tmp_path / "libjaxrnn_native.so"):
         unread(path)
-        rows = jaxrnn.memory_plan(cell, (200, 8, 32), strategies, time_major=True).rows
+        rows = helpers.plan_of(cell, (200, 8, 32), strategies).rows
         taken = [helpers.temporary_mib(s, 200, cell=cell, units=32) for s in strategies]
         peaks = [sum(row.peak) / helpers.MIB for row in rows]
         assert peaks == pytest.approx(taken, rel=0.01)

@@ -44,7 +44,7 @@ gru = functools.partial(run, GRU, X)
 run_steps = functools.partial(jaxrnn.static_rnn, dtype=F32)
 two_ways = functools.partial(jaxrnn.bidirectional_dynamic_rnn, GRU, GRU, X)
 lite = functools.partial(jaxrnn.lite.dynamic_rnn, GRU, dtype=F32)
-plan = functools.partial(jaxrnn.memory_plan, LSTMCell(2), X)
+plan = functools.partial(jaxrnn.memory_plan, LSTM, X, dtype=F32)
 array = functools.partial(jaxrnn.TensorArray, F32)
 
 
@@ -354,7 +354,7 @@ REFUSALS = [
     (TypeError, "`return_states`", lambda: jax.jit(lambda b: gru(return_states=b))(True)),
     (TypeError, "`cell_bw`", lambda: two_ways.func(GRU, GRU.cell, X)),
     (TypeError, "`strategies`", lambda: plan(strategies=Recompute())),
-    (TypeError, "`output`", lambda: jaxrnn.memory_plan(jaxrnn.FunctionCell(lambda p, x, s, key=None: (s.real, s), 3, 3), X, dtype=C64, strategies=[False])),
+    (TypeError, "`output`", lambda: jaxrnn.memory_plan(cell_of(lambda x, s: (s.real, s)).bind({}), X, dtype=C64)),
     (TypeError, "`inputs`", lambda: lite(PACKED)),
     (TypeError, "`state`", lambda: BidirectionalStreamer([WIDE], [WIDE], 5, 0, 4)(np.float64(X))),
     # Lists of steps

@@ -83,7 +83,7 @@ def test_docstring_says_where_it_comes_from(value):
         assert "Source:" in doc
     shared = inspect.getdoc(jaxrnn.RNNCell) if value.__name__ in CELLS else ""
     for field in inspect.signature(value).parameters:
-        is_described = re.search(rf"^ +{field}: ", doc, re.MULTILINE)
+        is_described = re.search(rf"^ +\*{{0,2}}{field}: ", doc, re.MULTILINE)
         assert is_described or f"`{field}`" in shared, f"`{field}` is not described"
 
 
@@ -164,8 +164,10 @@ def calls_of(value):
                     yield method
 
 
-# An unbound cell explains itself whatever it is called with; the others replace fields.
-TAKE_ANY_NAME = {"RNNCell.__call__", "Run.replace", "Run.of_inner"}
+# An unbound cell explains itself whatever it is called with. `explain` and
+# `memory_plan` take the arguments of `dynamic_rnn`. The others replace fields.
+TAKE_ANY_NAME = {"RNNCell.__call__", "explain", "memory_plan"}
+TAKE_ANY_NAME |= {"Run.replace", "Run.of_inner"}
 TAKE_ANY_NAME |= {"AttentionWrapperState.clone"}
 
 
