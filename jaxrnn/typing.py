@@ -1,4 +1,4 @@
-"""The types in jaxrnn's signatures, for annotations in code that uses jaxrnn.
+"""Types for annotations in code that uses jaxrnn.
 
 `RNNCellLike` is the protocol of a cell that `dynamic_rnn` runs. `UnboundCellLike` is
 the protocol of a cell that creates parameters. `Params` are nested dicts of arrays,

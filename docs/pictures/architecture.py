@@ -14,7 +14,7 @@ PARTS = (
     (6.95, 4.0, 2.2, 1.4, "cell", "one step of\nall rows", "C2"),
     (11.3, 4.2, 1.8, 1.9, "outputs", "final state", None),
     (0.0, 0.0, 13.1, 2.6, "memory strategy", SAVED, "C3"),
-    (0.3, 0.25, 4.0, 1.2, "faster loops", "affine, linear recurrences", "C4"),
+    (0.3, 0.25, 4.0, 1.2, "faster loops", "affine, linear and matrix", "C4"),
     (4.55, 0.25, 4.0, 1.2, "scan", "all other cells", "C4"),
     (8.8, 0.25, 4.0, 1.2, "library", "native loops in C++", "C4"),
 )

@@ -23,7 +23,7 @@ namespace jaxrnn::JAXRNN_TARGET {
 // the transposed state matrix of their stage. Then it runs the element-wise work of the
 // preceding stage backward; the last stage of step t - 1 precedes the first stage of
 // step t. The last phase only multiplies. The loop adds to the cotangents of the
-// restart states, which RunBackward zeros first.
+// restart states, which ZeroRestarts zeros first.
 template <typename C>
 class BackwardLoop {
  public:
