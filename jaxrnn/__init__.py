@@ -39,12 +39,11 @@ Functions for each kind of sequence:
 * Custom loops: `raw_rnn`, with `TensorArray`.
 * Lists of steps: `static_rnn`, `static_bidirectional_rnn`, `stack_bidirectional_rnn`,
   and `static_state_saving_rnn` with `StateSaver`.
-* Packed sequences: `packed_rnn` over `PackedSequences`, which `pack_sequences` creates.
-  `packed_batches` (`PackedBatches`) packs the records of an input pipeline.
-  `concat_packed` and `stack_packed` join several `PackedSequences`.
+* Packed sequences: `pack_sequences` stores them end to end in the rows of a `Packed`,
+  which drivers run with `resets`. `packed_batches` (`PackedBatches`) packs the records
+  of an input pipeline.
 * `resets` of documents and episodes: `resets_of_segments` and `resets_of_done`.
-* Sequences that do not fit in memory: `windows`, which yields `Window` or
-  `PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`).
+* Sequences that do not fit in memory: `windows`, which yields `Window`.
 
 `explain` (`Explanation`) says which loop runs a cell, and why not a faster one.
 `memory_plan` (`MemoryPlan`) compares the memory and cost of strategies before a run.
@@ -77,12 +76,8 @@ from . import memory as memory
 from ._base.modules import export as _export, missing_name as _missing_name
 from ._base.trees import TensorShape as TensorShape
 from ._base.typing import RNNCellLike as RNNCellLike
-from ._batching.packed_sequences import (
-    PackedSequences as PackedSequences,
-    concat_packed as concat_packed,
-    stack_packed as stack_packed,
-)
 from ._batching.packing import (
+    Packed as Packed,
     PackedBatches as PackedBatches,
     pack_sequences as pack_sequences,
     packed_batches as packed_batches,
@@ -91,15 +86,7 @@ from ._batching.resets import (
     resets_of_done as resets_of_done,
     resets_of_segments as resets_of_segments,
 )
-from ._batching.truncated_bptt import (
-    TruncatedBPTT as TruncatedBPTT,
-    truncated_bptt as truncated_bptt,
-)
-from ._batching.windows import (
-    PackedWindow as PackedWindow,
-    Window as Window,
-    windows as windows,
-)
+from ._batching.windows import Window as Window, windows as windows
 from ._cells.affine.cell import AffineCell as AffineCell, Stage as Stage
 from ._cells.affine.native.calls import native_status as native_status
 from ._cells.base import RNNCell as RNNCell
@@ -191,6 +178,18 @@ _MODULES = (
 )
 _HINTS = dict.fromkeys(["nn", "rnn", "rnn_cell"], _HERE)
 _HINTS |= dict.fromkeys(["RNN", "LSTM", "GRU", "Bidirectional"], _MODULES)
+_PACKED = (
+    "`pack_sequences` returns a `Packed`, whose fields `dynamic_rnn` accepts; see "
+    "`docs/guide/packing.md`."
+)
+_HINTS |= dict.fromkeys(
+    ["packed_rnn", "PackedSequences", "PackedWindow", "concat_packed", "stack_packed"],
+    _PACKED,
+)
+_HINTS |= dict.fromkeys(
+    ["truncated_bptt", "TruncatedBPTT"],
+    "Use `jax.value_and_grad` for each window; see `docs/guide/long_sequences.md`.",
+)
 _HINTS["pipelined_rnn"] = (
     "Copy the example `examples/distributed/pipelined_rnn.py`; see "
     "`docs/guide/pipelines.md`."

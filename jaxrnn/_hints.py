@@ -41,8 +41,8 @@ _INSTEAD = {
     "`resets=jaxrnn.resets_of_done(done, last_done)`.",
     "segment_ids segment_id": "`dynamic_rnn` and `RNN` accept "
     "`resets=jaxrnn.resets_of_segments(segment_ids)`.",
-    "starts": "`dynamic_rnn` and `RNN` accept `resets=starts`, or `resets=starts >= 0` "
-    "for the numbers of a pack.",
+    "starts": "`dynamic_rnn` and `RNN` accept `resets=starts`.",
+    "positions segment_pos": "`dynamic_rnn` and `RNN` accept `resets=positions == 0`.",
     "params": "Bind the parameters to the cell with `cell.bind(params)`.",
     "key rng rngs": "Pass it to `cell.init(key, inputs)` or `cell.bind(params, key)`.",
     "training train deterministic": "For dropout, use `cell.bind(params, key)`.",

@@ -25,7 +25,7 @@ from ._base.arguments import check_time_major
 from ._base.errors import KindError, describe
 from ._base.modules import export as _export
 from ._base.typing import ArrayLike, DType, Lengths, Params, PyTree, RNNCellLike
-from ._batching.packed_sequences import check_not_packed
+from ._batching.packing import check_not_packed
 from ._cells.affine.equations import Equations
 from ._cells.basic_rnn import BasicRNNCell
 from ._cells.lstm import LSTMCell

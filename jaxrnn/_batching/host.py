@@ -154,21 +154,3 @@ def from_list(inputs: PyTree) -> list[PyTree]:
     expect(inputs, "inputs", "hold at least one sequence", inputs)
     first = as_sequence("inputs[0]", inputs[0])
     return [as_sequence(f"inputs[{i}]", each, first) for i, each in enumerate(inputs)]
-
-
-def cut_padding(
-    inputs: PyTree, sequence_length: Lengths, time_major: bool
-) -> tuple[list[Leaves], int]:
-    """The sequences of padded inputs, as lists of arrays, and the number of steps.
-
-    Raises:
-        TypeError: If a leaf is traced or not an array, or if lengths are not integers.
-        ValueError: If there are no arrays, if an array has fewer than two axes, or if
-            the sizes of axes do not match.
-    """
-    inputs, time, batch_size = as_sources(inputs, time_major)
-    lengths = host_lengths(sequence_length, batch_size, time)
-    arrays = [np.asarray(x) for x in jax.tree.leaves(inputs)]
-    if time_major:
-        arrays = [x.swapaxes(0, 1) for x in arrays]
-    return [[x[i, :n] for x in arrays] for i, n in enumerate(lengths.tolist())], time

@@ -1,29 +1,164 @@
 """Packs sequences end to end in rows, with little padding.
 
 `pack_sequences` packs a batch, and `packed_batches` the records of an input pipeline.
-Both run on the host, in NumPy, because shapes depend on the lengths.
+Both run on the host, in NumPy, because shapes depend on the lengths. Reading a pack
+(`Packed.unpack`, `Packed.at_ends`) runs in JAX, as a gather.
 """
 
 import bisect
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_count, check_time_major
+from .._base.arguments import as_count, check_shape
 from .._base.errors import expect
-from .._base.trees import with_structure
-from .._base.typing import Lengths, PyTree
-from .host import Leaves, as_sequence, cut_padding, from_list
-from .packed_sequences import PackedSequences
-
-Placed: TypeAlias = tuple[int, int]
-"""The index of a sequence, and the index of its row."""
+from .._base.inputs import as_array
+from .._base.math import concrete_or_none
+from .._base.sharding import as_varying_as, read_at, whole_on_explicit_mesh
+from .._base.trees import map_named, serializable, with_structure
+from .._base.typing import Array, Lengths, PyTree
+from .._run import masking
+from .host import Leaves, as_sequence, as_sources, from_list, host_lengths
 
 State: TypeAlias = dict[str, Any]
 """The position in `records`, and the number of records before this position."""
+
+
+@serializable
+class Packed(NamedTuple):
+    """Sequences that are stored end to end in rows.
+
+    The fields have the names and meanings that they have in T5X, maxtext and Grain, so
+    batches of other packers fit: `Packed(inputs, segment_ids, positions)`. Run a pack
+    with any driver or module that accepts `resets`:
+
+        outputs, _, states = jaxrnn.dynamic_rnn(
+            cell.bind(params), packed.inputs, packed.lengths, dtype=jnp.float32,
+            resets=packed.resets, return_states=True)
+        finals = packed.at_ends(states, count)
+
+    A pack is a pytree. Its rows may be split, or divided over devices.
+
+    `unpack` and `at_ends` require that each sequence has an id of its own in the whole
+    pack. Grain and T5X count anew in each row.
+
+    Attributes:
+        inputs: A nest of `[rows, row_length, ...]`, zeros at unused steps.
+        segment_ids: int32 `[rows, row_length]`: at each step, 1 plus the number of the
+            sequence; 0 at unused steps.
+        positions: int32 `[rows, row_length]`: the index of each step in its sequence; 0
+            at unused steps.
+    """
+
+    inputs: PyTree
+    segment_ids: Array | np.ndarray
+    positions: Array | np.ndarray
+
+    @property
+    def lengths(self) -> Any:
+        """int32 `[rows]`, the used steps of each row, which all unused steps follow."""
+        return (self.segment_ids > 0).sum(-1, dtype=np.int32)
+
+    @property
+    def resets(self) -> Any:
+        """Bool `[rows, row_length]`, true at the first step of each sequence.
+
+        Unused steps are also true. In a window that continues a sequence, no step of
+        this sequence is true.
+        """
+        return self.positions == 0
+
+    def unpack(
+        self, outputs: PyTree, count: int | None = None, time: int | None = None
+    ) -> PyTree:
+        """The outputs of each sequence, padded.
+
+        The values of `outputs` at unused steps, including NaN, affect neither the
+        result nor gradients.
+
+        Args:
+            outputs: A nest in the layout of `inputs`, `[rows, row_length, ...]`.
+            count: The number of sequences; by default, the largest id. Under `jit`,
+                `count` and `time` must be given, because they are shapes.
+            time: The number of steps; by default, of the longest sequence. Sequences
+                and steps beyond these numbers are left out.
+
+        Returns:
+            The nest with leaves `[count, time, ...]`, with zeros past the end of each
+            sequence.
+
+        Raises:
+            ValueError: If the first two axes of a leaf are not those of `segment_ids`;
+                if `count` or `time` is not given, and the pack is traced.
+            TypeError: If a leaf is not an array.
+        """
+        count = _size("count", count, self.segment_ids)
+        time = _size("time", time, self.positions + 1)
+        return self._read("outputs", outputs, count, time)
+
+    def at_ends(self, tree: PyTree, count: int | None = None) -> PyTree:
+        """The values at the last step of each sequence, such as its final state.
+
+        Args:
+            tree: A nest in the layout of `inputs`, `[rows, row_length, ...]`.
+            count: As in `unpack`.
+
+        Returns:
+            The nest with leaves `[count, ...]`, zeros for a sequence without steps.
+
+        Raises:
+            ValueError: As in `unpack`.
+            TypeError: If a leaf is not an array.
+        """
+        return self._read("tree", tree, _size("count", count, self.segment_ids))
+
+    def _read(self, name: str, tree: PyTree, *sizes: int) -> PyTree:
+        """Reads all steps, for sizes `(count, time)`, or the last, for `(count,)`."""
+
+        def checked(name: str, leaf: Any) -> Array:
+            array = as_array(name, leaf)
+            check_shape(name, array, (*self.segment_ids.shape, ...))
+            return array
+
+        tree = map_named(name, checked, tree)
+        given = self.segment_ids, self.positions
+        if (known := concrete_or_none(given[0])) is not None:
+            firsts = np.bincount(known[np.asarray(given[1]) == 0])
+            fix = "Count sequences over all rows, as `pack_sequences` does."
+            must = "have an id of its own for each sequence"
+            expect(firsts[1:].max(initial=0) < 2, "segment_ids", must, known, fix)
+
+        # Which step of the pack to read for each result; -1 for none. The index of an
+        # unused step is out of bounds, so the step is dropped.
+        given = jax.tree.map(jnp.asarray, given)
+        ids, positions = whole_on_explicit_mesh(given, tree)
+        index = (jnp.where(ids > 0, ids - 1, sizes[0]), positions)[: len(sizes)]
+        steps = jnp.arange(ids.size, dtype=jnp.int32).reshape(ids.shape)
+        none = as_varying_as(ids, jnp.full(sizes, -1, jnp.int32))
+        step = none.at[index].max(steps, mode="drop")
+        row, t = jnp.divmod(jnp.maximum(step, 0), ids.shape[1])
+        read = jax.tree.map(lambda leaf: read_at(leaf, row, t), tree)
+        return masking.zero_unless(step >= 0, read)
+
+
+def _size(name: str, size: int | None, values: Any) -> int:
+    """The given size, or the largest of the values."""
+    if size is not None:
+        return as_count(name, size, 0)
+    known: Any = concrete_or_none(values)
+    must = "be given if the pack is traced, as under jit"
+    expect(known is not None, name, must, size)
+    return int(np.max(known, initial=0))
+
+
+def check_not_packed(inputs: object) -> None:
+    """Raises TypeError for a `Packed`."""
+    fix = "Pass `inputs.inputs`, `inputs.lengths` and `resets=inputs.resets`."
+    is_pack = isinstance(inputs, Packed)
+    expect(not is_pack, "inputs", "not be a `Packed`", inputs, fix, error=TypeError)
 
 
 def pack_sequences(
@@ -32,41 +167,36 @@ def pack_sequences(
     *,
     rows: int | None = None,
     row_length: int | None = None,
-    time_major: bool = False,
-) -> PackedSequences:
+) -> Packed:
     """Packs sequences end to end into few rows, with little padding.
 
     The cost of a padded batch is the batch size times the longest length. The cost of
     packed sequences is usually a few percent more than the sum of the lengths.
-    `packed_rnn` runs a cell over the result.
 
     Sequences are packed by the best-fit rule, longest sequence first. Packing runs on
     the host, outside of jit. On one CPU core, packing ten thousand sequences of 100
     steps on average, with 8 features, takes about 0.2 seconds.
 
     Args:
-        inputs: With `sequence_length`, padded sequences: `[batch, time, ...]`, or
-            `[time, batch, ...]` if `time_major`, or a nest of such arrays that have the
-            same time and batch sizes. Without `sequence_length`, a list or tuple of
-            sequences, each an array `[length, ...]` or a nest of such arrays that have
-            the same length. All sequences must have the same structure, dtypes and step
-            shapes. A tuple of padded arrays therefore needs `sequence_length`. The nest
-            may also hold data that the cell does not read, such as a label per step. In
-            a list, the nest of a sequence may also hold numbers, such as a label of the
-            whole sequence. A number is stored at each step of the sequence; `at_ends`
-            returns one number per sequence again.
+        inputs: With `sequence_length`, padded sequences: `[batch, time, ...]`, or a
+            nest of such arrays that have the same time and batch sizes. Without
+            `sequence_length`, a list or tuple of sequences, each an array
+            `[length, ...]` or a nest of such arrays that have the same length. All
+            sequences must have the same structure, dtypes and step shapes. A tuple of
+            padded arrays therefore needs `sequence_length`. The nest may also hold data
+            that the cell does not read, such as a label per step. In a list, the nest
+            of a sequence may also hold numbers, such as a label of the whole sequence.
+            A number is stored at each step of the sequence; `at_ends` returns one
+            number per sequence again.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`.
         rows: The number of rows; by default as few as needed, at least one.
         row_length: The number of steps in a row; by default the longest length, at
-            least 1. If `rows` and `row_length` are given, all batches with the same
-            number of sequences have the same shapes and share one compilation. To reach
-            this number, add sequences of length 0, which take no steps, to a list.
-        time_major: Whether time is the first axis of padded inputs, of the rows and of
-            unpacked outputs. Sequences in a list are `[length, ...]` regardless.
+            least 1. If `rows` and `row_length` are given, all batches have the same
+            shapes and share one compilation.
 
     Returns:
-        The packed sequences. `unpack` pads each sequence to the size of the time axis
-        of padded inputs or, for a list, to `row_length`.
+        The packed sequences, in NumPy arrays. Sequence i has the id `i + 1`. Sequences
+        of length 0 take no steps.
 
     Raises:
         TypeError: If an argument is traced (pack outside of jit) or has the wrong type.
@@ -77,161 +207,103 @@ def pack_sequences(
     Example:
         >>> import numpy as np, jaxrnn
         >>> x = np.ones((4, 7, 3), np.float32)
-        >>> packed = jaxrnn.pack_sequences(x, [7, 0, 3, 4])
-        >>> packed
-        PackedSequences(4 sequences in 2 rows of 7 steps, 100% full)
+        >>> packed = jaxrnn.pack_sequences(x, [5, 0, 3, 4])
+        >>> print(packed.segment_ids)
+        [[1 1 1 1 1]
+         [3 3 3 0 0]
+         [4 4 4 4 0]]
         >>> packed.unpack(packed.inputs).shape
-        (4, 7, 3)
+        (4, 5, 3)
+
+    Source: Johnson 1973, "Near-optimal bin packing algorithms".
     """
-    time_major = check_time_major(time_major)
-    time = None
     if sequence_length is None:
         records = from_list(inputs)
-        sequences = [jax.tree.leaves(record) for record in records]
-        like = records[0]
+        like, sequences = records[0], list(map(jax.tree.leaves, records))
+        lengths = np.asarray([len(leaves[0]) for leaves in sequences])
     else:
-        sequences, time = cut_padding(inputs, sequence_length, time_major)
+        inputs, time, batch_size = as_sources(inputs, time_major=False)
+        lengths = host_lengths(sequence_length, batch_size, time)
+        arrays = [np.asarray(x) for x in jax.tree.leaves(inputs)]
         like = jax.tree.map(lambda x: np.empty((0, *x.shape[2:]), x.dtype), inputs)
-    lengths = np.asarray([len(leaves[0]) for leaves in sequences], np.int32)
+        sequences = [[x[i, :n] for x in arrays] for i, n in enumerate(lengths.tolist())]
     longest = int(lengths.max(initial=1))
     fix = "Increase `row_length`, or split the sequences that are longer."
     row_length = longest if row_length is None else row_length
     row_length = as_count("row_length", row_length, longest, fix)
-    placed, needed = _best_fit(lengths, row_length)
-    rows = needed or 1 if rows is None else rows
-    fix = "Increase `rows` or `row_length`, or pack fewer sequences."
-    rows = as_count("rows", rows, needed or 1, fix)
-    shape = PackShape(rows, row_length, len(sequences), time_major)
-    return pack(sequences, placed, like, shape, row_length if time is None else time)
 
-
-def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[list[Placed], int]:
-    """Pairs `(sequence, row)` in the order of packing, and the number of rows.
-
-    The packing needs at most about 11/9 of the minimum number of rows. Rows with the
-    same number of free steps form a group, so placing a sequence requires a single
-    search among the groups. Sequences of length 0 take no steps and are not packed.
-
-    Source: Johnson 1973, "Near-optimal bin packing algorithms".
-    """
-    placed: list[Placed] = []
-    count = 0
-    rows_by_free: dict[int, list[int]] = {}
-    frees: list[int] = []  # The keys of nonempty groups, ascending.
-    longest_first = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
-    for i in longest_first.tolist():
-        length = int(lengths[i])
-        at = bisect.bisect_left(frees, length)
+    # Best fit, longest first, needs at most about 11/9 of the minimum number of rows.
+    row_of = [0] * len(sequences)
+    needed = 0
+    frees: list[tuple[int, int]] = []  # `(free steps, row)`, ascending.
+    for i in np.argsort(-lengths, kind="stable").tolist():
+        at = bisect.bisect_left(frees, (int(lengths[i]), 0))
         if at == len(frees):
-            row = count
-            free = row_length
-            count += 1
-        else:
-            free = frees[at]
-            row = rows_by_free[free].pop()
-            if not rows_by_free[free]:
-                del frees[at]
-        placed.append((i, row))
-        free -= length
-        group = rows_by_free.setdefault(free, [])
-        if not group:
-            bisect.insort(frees, free)
-        group.append(row)
-    return placed, count
+            frees.append((row_length, needed))
+            needed += 1
+        free, row_of[i] = frees.pop(at)
+        bisect.insort(frees, (free - int(lengths[i]), row_of[i]))
+    fix = "Increase `rows` or `row_length`, or pack fewer sequences."
+    least = max(needed, 1)
+    rows = as_count("rows", least if rows is None else rows, least, fix)
+    return _packed(sequences, row_of, like, rows, row_length)
 
 
-class PackShape(NamedTuple):
-    """The sizes that packs must share to use the same compiled program."""
+def _packed(
+    sequences: list[Leaves], row_of: list[int], like: PyTree, rows: int, row_length: int
+) -> Packed:
+    """The pack that holds each sequence in its row.
 
-    rows: int
-    row_length: int
-    sequences: int
-    time_major: bool
-
-
-def pack(
-    sequences: list[Leaves],
-    placed: list[Placed],
-    like: PyTree,
-    shape: PackShape,
-    time: int,
-) -> PackedSequences:
-    """The pack that holds sequences end to end.
-
-    Args:
-        sequences: The arrays of each sequence.
-        placed: `(sequence, row)` in the order of packing.
-        like: A nest of arrays `[any, ...]` with the dtypes and step shapes of the
-            sequences.
-        shape: The sizes of the pack.
-        time: The size of the time axis that `unpack` returns.
+    `like` is a nest of arrays `[any, ...]` with the dtypes and step shapes.
     """
-    rows, row_length, count, time_major = shape
-    row_of, offset, length = np.zeros((3, count), np.int32)
-    used = np.zeros(rows, np.int32)
-    starts = np.full((rows, row_length), -1, np.int32)
     leaves = [
         np.zeros((rows, row_length, *x.shape[1:]), x.dtype.newbyteorder("="))
         for x in jax.tree.leaves(like)
     ]
-    for i, row in placed:
-        length[i] = len(sequences[i][0])
-        if not length[i]:  # For an empty sequence, row and offset stay 0.
-            continue
-        row_of[i] = row
-        offset[i] = used[row]
-        used[row] += length[i]
-        starts[row, offset[i]] = i
-        for leaf, steps in zip(leaves, sequences[i], strict=True):
-            leaf[row, offset[i] : used[row]] = steps
-    if time_major:
-        starts = starts.swapaxes(0, 1)
-        leaves = [leaf.swapaxes(0, 1) for leaf in leaves]
-    return PackedSequences(
-        inputs=with_structure(like, leaves),
-        lengths=used,
-        starts=starts,
-        row=row_of,
-        offset=offset,
-        sequence_length=length,
-        time=time,
-        time_major=time_major,
-        rows=rows,
-        sequences=count,
-    )
+    segment_ids, positions = np.zeros((2, rows, row_length), np.int32)
+    used = [0] * rows
+    for i, (sequence, row) in enumerate(zip(sequences, row_of, strict=True)):
+        length = len(sequence[0])
+        steps = slice(used[row], used[row] + length)
+        used[row] += length
+        segment_ids[row, steps] = i + 1
+        positions[row, steps] = np.arange(length)
+        for leaf, values in zip(leaves, sequence, strict=True):
+            leaf[row, steps] = values
+    return Packed(with_structure(like, leaves), segment_ids, positions)
 
 
-class PackedBatches(Iterator[PackedSequences]):
+class PackedBatches(Iterator[Packed]):
     """An iterator over packs of one shape, returned by `packed_batches`."""
 
-    def __init__(self, source: Any, shape: PackShape) -> None:
+    def __init__(self, source: Any, rows: int, row_length: int, sequences: int) -> None:
         self._source = source
-        self._shape = shape
+        self._shape = rows, row_length
+        self._most = sequences
         self._number = 0  # The number of records read so far.
         self._first: PyTree = None  # The first record, which all others are like.
         # Records that are not in a batch yet, each with the `State` from before the
         # record was read.
         self._waiting: list[tuple[State, Leaves]] = []
 
-    def __next__(self) -> PackedSequences:
-        placed: list[Placed] = []
-        free = [self._shape.row_length] * self._shape.rows
+    def __next__(self) -> Packed:
+        rows, row_length = self._shape
+        row_of: list[int] = []
+        free = [row_length] * rows
         # `_waiting` may hold a record that did not fit into the last batch or, after an
         # error, the records of the batch that was not returned.
-        while len(self._waiting) > len(placed) or self._read():
-            _, record = self._waiting[len(placed)]
-            length = len(record[0])
+        while len(self._waiting) > len(row_of) or self._read():
+            length = len(self._waiting[len(row_of)][1][0])
             row = next((r for r, steps in enumerate(free) if length <= steps), None)
-            if row is None or len(placed) == self._shape.sequences:
+            if row is None or len(row_of) == self._most:
                 break
-            placed.append((len(placed), row))
+            row_of.append(row)
             free[row] -= length
-        if not placed:
+        if not row_of:
             raise StopIteration
-        sequences = [record for _, record in self._waiting[: len(placed)]]
-        del self._waiting[: len(placed)]
-        row_length = self._shape.row_length
-        return pack(sequences, placed, self._first, self._shape, row_length)
+        sequences = [record for _, record in self._waiting[: len(row_of)]]
+        del self._waiting[: len(row_of)]
+        return _packed(sequences, row_of, self._first, *self._shape)
 
     def _read(self) -> bool:
         """Reads the next record into `_waiting`; returns False at the end."""
@@ -247,7 +319,7 @@ class PackedBatches(Iterator[PackedSequences]):
         # Copy the leaves, because the source may write its next record into the same
         # buffer.
         leaves = [np.array(leaf) for leaf in jax.tree.leaves(record)]
-        most = self._shape.row_length
+        most = self._shape[1]
         must = f"have at most `row_length` ({most}) steps"
         fix = "Increase `row_length`, or split the record."
         expect(len(leaves[0]) <= most, name, must, leaves[0], fix)
@@ -302,7 +374,6 @@ def packed_batches(
     row_length: int,
     *,
     sequences: int | None = None,
-    time_major: bool = False,
 ) -> PackedBatches:
     """Packs the records of an input pipeline into batches of one shape.
 
@@ -310,11 +381,7 @@ def packed_batches(
     record goes into the first row of the batch that has room for the record. If no row
     has room, or if the batch already has `sequences` sequences, the batch is complete,
     and the record goes into the next batch. Records are never cut, and batches keep the
-    order of the records.
-
-    The last batch may be less full than the others, but has the same shape. If a
-    batch has fewer than `sequences` sequences, the unused entries have length 0. Mask
-    these entries in a loss, with `packed.sequence_length > 0`.
+    order of the records. The last batch may be less full than the others.
 
     Args:
         records: A Grain dataset or iterator, a sequence (anything with `__len__` and
@@ -325,14 +392,13 @@ def packed_batches(
         rows: The number of rows in a batch.
         row_length: The number of steps in a row, at least the length of the longest
             record. If rows are much longer than the records, less padding is needed.
-        sequences: The number of sequences in each batch; by default
+        sequences: The largest number of sequences in a batch, for `count` in
+            `Packed.unpack` and `Packed.at_ends`; by default
             `rows * ceil(row_length / 4)`. Pass a larger number for records with fewer
             than 4 steps on average.
-        time_major: Whether time is the first axis of the rows and of unpacked outputs.
-            Records are `[length, ...]` regardless.
 
     Returns:
-        An iterator over `PackedSequences`. Like Grain's iterators, this iterator has
+        An iterator over `Packed`. Like Grain's iterators, this iterator has
         `get_state()` and `set_state(state)`, so an interrupted run can continue with
         the same batches. For several epochs, repeat the records or call
         `packed_batches` again.
@@ -348,19 +414,19 @@ def packed_batches(
         >>> import numpy as np, jaxrnn
         >>> records = [np.ones((n, 3), np.float32) for n in [5, 2, 7, 4, 1, 8, 6]]
         >>> for packed in jaxrnn.packed_batches(records, rows=2, row_length=8):
-        ...     print(packed, packed.sequence_length)
-        PackedSequences(4 sequences in 2 rows of 8 steps, 88% full) [5 2 7 0]
-        PackedSequences(4 sequences in 2 rows of 8 steps, 81% full) [4 1 8 0]
-        PackedSequences(4 sequences in 2 rows of 8 steps, 38% full) [6 0 0 0]
+        ...     print(packed.inputs.shape, packed.lengths)
+        (2, 8, 3) [7 7]
+        (2, 8, 3) [5 8]
+        (2, 8, 3) [6 0]
     """
-    time_major = check_time_major(time_major)
     rows = as_count("rows", rows, fix="")
     row_length = as_count("row_length", row_length, fix="")
-    if sequences is None:
-        sequences = rows * math.ceil(row_length / 4)
+    sequences = rows * -(-row_length // 4) if sequences is None else sequences
     sequences = as_count("sequences", sequences)
-    shape = PackShape(rows, row_length, sequences, time_major)
-    return PackedBatches(_as_source(records), shape)
+    iterator = iter(records)
+    can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
+    source = _Indexed(records) if can_index and not _has_state(iterator) else iterator
+    return PackedBatches(source, rows, row_length, sequences)
 
 
 class _Indexed(Iterator[PyTree]):
@@ -381,17 +447,6 @@ class _Indexed(Iterator[PyTree]):
 
     def set_state(self, state: int) -> None:
         self._next = as_count("state['records']", state, 0, "", len(self._records))
-
-
-def _as_source(records: Any) -> Any:
-    """An iterator over the records, with `get_state` and `set_state` if possible.
-
-    Raises:
-        TypeError: If `records` is not iterable.
-    """
-    iterator = iter(records)
-    can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
-    return _Indexed(records) if can_index and not _has_state(iterator) else iterator
 
 
 def _has_state(iterator: object) -> bool:

@@ -37,7 +37,7 @@ from .._base.trees import (
     without_read_only,
 )
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike, UnboundCellLike
-from .._batching.packed_sequences import check_not_packed
+from .._batching.packing import check_not_packed
 from .._run.until_finished import Carry
 
 OF_A_LIST = (

@@ -9,7 +9,7 @@ from .._base.inputs import as_array
 from .._base.sharding import as_rows_of
 from .._base.trees import map_named
 from .._base.typing import Lengths, PyTree
-from .._batching.packed_sequences import check_not_packed
+from .._batching.packing import check_not_packed
 from .._hints import with_hints
 from .._run import reorder
 from .arguments import as_reversed_lengths, check_reversible

@@ -19,7 +19,7 @@ from .._base.trees import (
     without_read_only,
 )
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike, Size
-from .._batching.packed_sequences import check_not_packed
+from .._batching.packing import check_not_packed
 from .._hints import with_hints
 from .._run import masking
 from .._run.arguments import as_initial_state, as_pair, fix_of_rows, fix_of_zeros

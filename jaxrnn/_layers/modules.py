@@ -37,7 +37,7 @@ from .._base.trees import (
     size_shapes,
 )
 from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
-from .._batching.packed_sequences import check_not_packed
+from .._batching.packing import check_not_packed
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
 from .._drivers.arguments import OF_A_LIST, check_both_lists
 from .._drivers.bidirectional import bidirectional_dynamic_rnn, joined, run_backward

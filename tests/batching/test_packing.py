@@ -1,7 +1,6 @@
 """Packs: where they store the sequences of batches and pipelines; how they are read."""
 
 import collections
-import dataclasses
 import json
 
 import grain
@@ -12,19 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same
-from jax.experimental import checkify
 
-from jaxrnn import concat_packed, pack_sequences, packed_batches, stack_packed
+from jaxrnn import Packed, pack_sequences, packed_batches, resets_of_segments
 
 TIME = 6
 N = [4, 0, 2, 6, 1, 3]
 X = np.random.default_rng(0).normal(size=(len(N), TIME, 2)).astype(np.float32)
 LIST = [x[:n] for x, n in zip(X, N, strict=True)]
-INT_FIELDS = "lengths", "starts", "row", "offset", "sequence_length"
-
-
-def swapped(tree):
-    return jax.tree.map(lambda x: np.swapaxes(x, 0, 1), tree)
 
 
 def rows_of_best_fit(lengths, capacity):
@@ -39,49 +32,46 @@ def rows_of_best_fit(lengths, capacity):
 
 
 def check_layout(packed, sequences):
-    """Every sequence is where the fields say, alone; the rest is zeros and -1."""
-    turn = swapped if packed.time_major else np.asarray
-    got_inputs, got_starts = turn(packed.inputs), turn(packed.starts)
-    used, starts = np.zeros_like(got_starts), np.full_like(got_starts, -1)
-    inputs = np.zeros_like(got_inputs)
-    for i, sequence in enumerate(sequences):
-        r, at, n = packed.row[i], packed.offset[i], packed.sequence_length[i]
-        assert n == len(sequence)
-        assert n > 0 or r == at == 0
-        used[r, at : at + n] += 1
-        inputs[r, at : at + n] = sequence
-        starts[r, at : at + min(n, 1)] = i
+    """Every sequence has its id at successive steps of one row; the rest is zeros."""
+    inputs, segment_ids, positions = jax.tree.map(np.zeros_like, packed)
+    first = np.zeros(segment_ids.shape, bool)
+    for i, sequence in enumerate(sequences, 1):
+        n = len(sequence)
+        rows, steps = np.nonzero(packed.segment_ids == i)
+        assert len(rows) == n
+        if n:
+            at = rows[0], slice(steps[0], steps[0] + n)
+            inputs[at], segment_ids[at], positions[at] = sequence, i, np.arange(n)
+            first[rows[0], steps[0]] = True
+    assert_same(packed, Packed(inputs, segment_ids, positions))
+    assert packed.segment_ids.dtype == packed.positions.dtype == np.int32
+    used = segment_ids > 0
     ends = packed.lengths[:, None]
     np.testing.assert_array_equal(used, np.arange(used.shape[1]) < ends)  # No gaps.
-    assert_same((got_inputs, got_starts), (inputs, starts))
-    assert {getattr(packed, name).dtype for name in INT_FIELDS} == {np.dtype("int32")}
+    np.testing.assert_array_equal(packed.resets & used, first)
+    resets = resets_of_segments(packed.segment_ids)
+    np.testing.assert_array_equal(resets & used, first)
 
 
 @hypothesis.given(
     st.lists(st.integers(-2, TIME + 2), max_size=12),
     st.none() | st.integers(TIME, 3 * TIME),
     st.booleans(),
-    st.booleans(),
 )
-def test_layout_of_any_lengths(lengths, capacity, time_major, as_list):
+def test_layout_of_any_lengths(lengths, capacity, as_list):
     """Padding is NaN, which must not be packed."""
     x = 1.0 + np.arange(len(lengths) * TIME * 2.0).reshape(-1, TIME, 2)
     counts = [min(max(n, 0), TIME) for n in lengths]
     sequences = [x[i, :n].copy() for i, n in enumerate(counts)]
-    options = {"row_length": capacity, "time_major": time_major}
     row_length = capacity or max([1, *counts])
-    as_list = as_list and lengths
-    if as_list:
-        packed = pack_sequences(sequences, **options)
+    if as_list and lengths:
+        packed = pack_sequences(sequences, row_length=capacity)
     else:
         x[np.arange(TIME) >= np.array(counts, int)[:, None]] = np.nan
-        packed = pack_sequences(swapped(x) if time_major else x, lengths, **options)
-    assert packed.time == (row_length if as_list else TIME)
+        packed = pack_sequences(x, lengths, row_length=capacity)
     check_layout(packed, sequences)
     rows = max(1, rows_of_best_fit(counts, row_length))
-    assert (packed.rows, packed.row_length) == (rows, row_length)
-    assert packed.sequences == len(lengths)
-    assert packed.fill == pytest.approx(sum(counts) / (rows * packed.row_length))
+    assert packed.segment_ids.shape == (rows, row_length)
 
 
 def test_lists_pass_for_tuples_as_in_the_first_sequence():
@@ -94,7 +84,10 @@ def test_a_number_belongs_to_each_step_of_its_sequence():
     pairs = list(zip(LIST, labels, strict=True))
     steps = [{"x": x, "label": np.full(len(x), y)} for x, y in pairs]
     numbers = [{"x": x, "label": y} for x, y in pairs]
-    assert_same(pack_sequences(numbers), pack_sequences(steps))
+    packed = pack_sequences(numbers)
+    assert_same(packed, pack_sequences(steps))
+    ends = packed.at_ends(packed.inputs["label"])
+    np.testing.assert_array_equal(ends, [5, 0, 4, 1, 0, 2])  # The second is empty.
 
 
 @pytest.mark.parametrize("x64", [False, True])
@@ -109,32 +102,6 @@ def test_constants_are_packed_while_a_function_is_traced(x64):
 
         got = jax.jit(run)(jnp.float32(2))
         np.testing.assert_array_equal(got, 2 * zeroed(X))
-
-
-# Several packs.
-
-
-@pytest.mark.parametrize("time_major", [False, True])
-def test_concatenated_packs_hold_the_sequences_of_all(time_major):
-    lists = LIST, LIST[1:5], [X[0, :0]] * 3, LIST[3:]
-    together = [sequence for some in lists for sequence in some]
-    given = [
-        pack_sequences(some, rows=rows, row_length=8, time_major=time_major)
-        for some, rows in zip(lists, [3, 3, 3, None], strict=True)
-    ]
-    joined = concat_packed(iter(given))
-    check_layout(joined, together)
-    assert (joined.rows, joined.sequences) == (3 + 3 + 3 + 2, 6 + 4 + 3 + 3)
-    assert_same(concat_packed([concat_packed(given[:2]), *given[2:]]), joined)
-    assert all(type(x) is np.ndarray for x in jax.tree.leaves(joined))
-
-
-def test_the_longest_time_is_unpacked_to():
-    padded = pack_sequences(np.ones((2, 5)), [5, 2], rows=2, row_length=8)
-    listed = pack_sequences([np.ones(7), np.ones(1)], rows=2, row_length=8)
-    assert (padded.time, listed.time) == (5, 8)
-    for join in concat_packed, stack_packed:
-        assert join([padded, listed]).time == 8
 
 
 # The records of a pipeline.
@@ -170,23 +137,21 @@ def first_fit(lengths, rows, row_length, sequences):
     st.integers(1, 3),
     st.integers(6, 9),
     st.none() | st.integers(1, 9),
-    st.booleans(),
 )
-def test_first_fit_of_any_lengths(lengths, rows, row_length, sequences, time_major):
+def test_first_fit_of_any_lengths(lengths, rows, row_length, sequences):
     records = [record(i, n) for i, n in enumerate(lengths)]
-    options = {"sequences": sequences, "time_major": time_major}
-    batches = list(packed_batches(iter(records), rows, row_length, **options))
+    given = iter(records), rows, row_length
+    batches = list(packed_batches(*given, sequences=sequences))
     count = sequences or rows * -(-row_length // 4)
     want = first_fit(lengths, rows, row_length, count)
     for packed, placed in zip(batches, want, strict=True):
-        assert (packed.rows, packed.sequences, packed.time) == (rows, count, row_length)
-        held = [records[i]["x"] for i, _ in placed]
-        held += [np.zeros((0, 2))] * (count - len(held))
+        assert packed.segment_ids.shape == (rows, row_length)
         x = packed.inputs["x"]
-        check_layout(dataclasses.replace(packed, inputs=x), held)
+        check_layout(packed._replace(inputs=x), [records[i]["x"] for i, _ in placed])
         np.testing.assert_array_equal(packed.inputs["number"], x[..., 0] // 10)
-        assert packed.row[: len(placed)].tolist() == [row for _, row in placed]
-    assert len({jax.tree.structure(packed) for packed in batches}) <= 1
+        for k, (i, row) in enumerate(placed, 1):
+            if lengths[i]:
+                assert k in packed.segment_ids[row]
 
 
 def test_arrays_are_copied_and_new_in_each_batch():
@@ -265,9 +230,8 @@ def test_a_bad_record_leaves_the_open_batch_as_it_is():
         next(batches)
     assert batches.get_state() == start
     packed = next(batches)
-    x = dataclasses.replace(packed, inputs=packed.inputs["x"])
     held = [RECORDS[i]["x"] for i in (0, 1, 2, 4, 5)]
-    check_layout(x, [*held, np.zeros((0, 2))])
+    check_layout(packed._replace(inputs=packed.inputs["x"]), held)
 
 
 # Reading. The lengths are mostly `N`: JAX compiles a program for each shape.
@@ -294,46 +258,44 @@ def test_nests_keep_their_dtypes():
     assert_same(pack_sequences(records), packed)
 
 
-@pytest.mark.fast("False-True")
-@pytest.mark.parametrize(("compiled", "time_major"), [(False, True), (True, False)])
-def test_nan_where_nothing_lies_has_no_effect(time_major, compiled):
-    packed = pack_sequences(LIST, rows=5, row_length=8, time_major=time_major)
-    outputs = np.full((5, 8), np.nan)
-    weight = 1 + np.arange(len(N) * 8.0).reshape(len(N), 8)
-    values, slopes = np.zeros((len(N), 8)), np.zeros((5, 8))
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nan_where_nothing_lies_has_no_effect(compiled):
+    packed = pack_sequences(LIST, rows=5, row_length=8)
+    used = packed.segment_ids > 0
+    outputs = np.where(used, 100.0 * packed.segment_ids + packed.positions, np.nan)
+    count, time = len(N) + 2, 7  # Two sequences and a step that no sequence has.
+    weight = 1 + np.arange(count * time * 1.0).reshape(count, time)
+    values, ends, slopes = np.zeros((count, time)), np.zeros(count), np.zeros((5, 8))
     for i, n in enumerate(N):
-        steps = packed.row[i], slice(packed.offset[i], packed.offset[i] + n)
-        outputs[steps] = values[i, :n] = 100 * i + np.arange(n)
-        slopes[steps] = weight[i, :n]
-    ends = [100 * i + n - 1 if n else outputs[0, 0] for i, n in enumerate(N)]
-    if time_major:
-        outputs, values, weight, slopes = swapped((outputs, values, weight, slopes))
+        values[i, :n] = 100 * (i + 1) + np.arange(n)
+        ends[i] = values[i, n - 1] if n else 0
+        slopes[packed.segment_ids == i + 1] = weight[i, :n]
 
     def run(outputs, packed):
-        unpacked = packed.unpack(outputs)
-        return (unpacked * weight).sum(), (unpacked, packed.at_ends(outputs))
+        unpacked = packed.unpack(outputs, count, time)
+        return (unpacked * weight).sum(), (unpacked, packed.at_ends(outputs, count))
 
     run = jax.grad(run, has_aux=True)
     got = (jax.jit(run) if compiled else run)(outputs, packed)
-    jax.tree.map(np.testing.assert_array_equal, got, (slopes, (values, np.array(ends))))
+    jax.tree.map(np.testing.assert_array_equal, got, (slopes, (values, ends)))
+
+
+def test_sequences_and_steps_beyond_the_sizes_are_left_out():
+    packed = pack_sequences(LIST)
+    got = jax.jit(lambda packed: packed.unpack(packed.inputs, 4, 3))(packed)
+    np.testing.assert_array_equal(got, zeroed(X)[:4, :3])
+    got = packed.at_ends(packed.inputs, 4)
+    np.testing.assert_array_equal(got, [X[0, 3], [0, 0], X[2, 1], X[3, 5]])
 
 
 def test_random_keys_are_read_and_not_masked():
     packed = pack_sequences(X, N)
-    keys = jax.random.split(jax.random.key(0), packed.starts.shape)
+    keys = jax.random.split(jax.random.key(0), packed.segment_ids.shape)
     unpacked = packed.unpack(keys)
     assert unpacked.shape == (len(N), TIME)
-    want = jax.random.key_data(keys[packed.row[0], packed.offset[0] + 1])
+    (row,), (step,) = np.nonzero((packed.segment_ids == 1) & (packed.positions == 1))
+    want = jax.random.key_data(keys[row, step])
     assert_same(jax.random.key_data(unpacked[0, 1]), want)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("time_major", [False, True])
-def test_every_index_is_in_bounds(time_major):
-    packed = pack_sequences(LIST, row_length=8, time_major=time_major)
-    read = lambda outputs: (packed.unpack(outputs), packed.at_ends(outputs))
-    checked = checkify.checkify(read, errors=checkify.index_checks)
-    checked(jnp.asarray(packed.inputs[..., 0]))[0].throw()
 
 
 @pytest.mark.fast("shape0", "shape2")
@@ -343,34 +305,28 @@ def test_empty_axes(shape):
     lengths = [0, 0, 0] if shape == (3, 5) else [1, 4, 3][: len(x)]
     packed = pack_sequences(x, lengths)
     assert min(packed.inputs.shape[:2]) >= 1
-    read = jax.jit(lambda x: (packed.unpack(x), packed.at_ends(x)))
-    unpacked, ends = read(packed.inputs)
+    count, time = shape[:2]
+    read = lambda x: (packed.unpack(x, count, time), packed.at_ends(x, count))
+    unpacked, ends = jax.jit(read)(packed.inputs)
     np.testing.assert_array_equal(unpacked, zeroed(x, lengths))
     assert ends.shape == (*shape[:1], *shape[2:])
 
 
-def test_repr():
-    packed = pack_sequences(X, N, rows=4)
-    assert repr(packed) == "PackedSequences(6 sequences in 4 rows of 6 steps, 67% full)"
-    turned = pack_sequences(swapped(X), N, rows=4, time_major=True)
-    assert repr(jax.device_put(turned)) == repr(packed)
-    traced = []
-    jax.eval_shape(lambda packed: traced.append(repr(packed)), packed)
-    assert traced == ["PackedSequences(6 sequences in 4 rows of 6 steps)"]
-    for change in (lambda x: None, lambda x: x.shape):
-        assert repr(jax.tree.map(change, packed)).startswith("PackedSequences(")
-    stack = repr(jax.tree.map(lambda x: x[None], packed))
-    assert stack == "PackedSequences(starts=int32[1, 4, 6])"
-
-
 def test_stacked_packs_are_read_by_vmap_and_by_scan():
-    stack = stack_packed(iter(PACKS))
-    read = lambda p: (p.unpack(p.inputs), p.at_ends(p.inputs))
+    stack = jax.tree.map(lambda *leaves: np.stack(leaves), *PACKS)
+    read = lambda p: (p.unpack(p.inputs, 6, TIME), p.at_ends(p.inputs, 6), p.lengths)
     want = jax.tree.map(lambda *leaves: np.stack(leaves), *map(jax.jit(read), PACKS))
     assert_same(jax.jit(jax.vmap(read))(stack), want)
     scan = lambda stack: jax.lax.scan(lambda _, p: (None, read(p)), None, stack)[1]
     assert_same(jax.jit(scan)(stack), want)
+
+
+def test_rows_are_divided_as_other_arrays():
+    """All arrays have the rows first, so a part of the rows is a pack."""
     first = PACKS[0]
-    twice = np.stack([first.inputs, 2 * first.inputs])
-    of_outputs = jax.jit(jax.vmap(first.unpack))(twice)
-    assert_same(of_outputs, np.stack([want[0][0], 2 * want[0][0]]))
+    parts = [
+        jax.tree.map(lambda x, rows=rows: x[rows], first)
+        for rows in (slice(2), slice(2, 4))
+    ]
+    unpacked = sum(part.unpack(part.inputs, len(N), TIME) for part in parts)
+    np.testing.assert_array_equal(unpacked, zeroed(X))

@@ -1,18 +1,17 @@
-"""Windows: how long sequences and packed rows are cut, and gradients over windows."""
+"""Windows: how long sequences and packed rows are cut."""
 
-import functools
 import pickle
 
-import chex
 import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, bound
 
-from jaxrnn import pack_sequences, truncated_bptt, windows
+import jaxrnn
+from jaxrnn import Packed, pack_sequences, windows
 from jaxrnn.testing._oracle import close
 
 DTYPE = np.dtype("float64")
@@ -89,215 +88,67 @@ def test_windows_are_a_sequence(inputs):
         assert_same(list(pickle.loads(pickle.dumps(some))), list(some))
 
 
-# Packed rows.
-
-
 @hypothesis.given(
-    st.lists(st.integers(0, 6), max_size=7),
+    st.lists(st.integers(0, 6), min_size=1, max_size=7),
     st.integers(6, 13),
     st.integers(1, 14),
-    st.booleans(),
 )
-def test_parts_of_packed_sequences(lengths, row_length, size, time_major):
-    sequences = [100 * i + np.arange(1, n + 1) for i, n in enumerate(lengths, 1)]
-    sequences.append(np.ones(1, int))
-    packed = pack_sequences(sequences, row_length=row_length, time_major=time_major)
-    turn = np.transpose if time_major else np.asarray
-    whole = np.pad(turn(packed.inputs), [(0, 0), (0, size)])
-    done, shapes = np.zeros(len(sequences), int), set()
-    state = np.full(len(whole), -1)  # Of each row, the step last seen.
-    for window in windows(packed, size):
-        parts = window.packed
-        shapes.add((window.new, parts.starts.shape))
-        inputs, starts = turn(parts.inputs), turn(parts.starts)
-        np.testing.assert_array_equal(inputs, whole[:, window.start :][:, :size])
-        used = np.arange(size) < parts.lengths[:, None]
-        np.testing.assert_array_equal(inputs > 0, used)
-        states = np.append(state, np.full(window.new, -1))
-        for p, i in enumerate(window.part_of):
-            r, at, n = parts.row[p], parts.offset[p], parts.sequence_length[p]
-            assert (i >= 0) == (n > 0)
-            if n == 0:
-                assert (r, at, window.ends[p]) == (0, 0, -1)
-                continue
-            assert starts[r, at] == p
-            assert (p < window.rows) == (done[i] > 0)
-            if done[i]:  # It continues from the row's previous step.
-                assert (r, at, state[p]) == (p, 0, sequences[i][done[i] - 1])
-            steps = sequences[i][done[i] :][:n]
-            np.testing.assert_array_equal(inputs[r, at : at + n], steps)
-            done[i], states[p] = done[i] + n, steps[-1]
-            assert window.ends[p] == (i if done[i] == len(sequences[i]) else -1)
-        assert (starts >= 0).sum() == (window.part_of >= 0).sum()
-        ends = inputs[np.arange(len(inputs)), parts.lengths - 1]
-        state = np.where(parts.lengths > 0, ends, state)
-        np.testing.assert_array_equal(states[window.last], state)
-    assert done.tolist() == list(map(len, sequences))
-    assert len(shapes) == 1
+def test_windows_of_packs_are_packs(lengths, row_length, size):
+    sequences = [100.0 * i + np.arange(n) for i, n in enumerate(lengths, 1)]
+    packed = pack_sequences(sequences, row_length=row_length)
+    parts = [window.inputs for window in windows(packed, size)]
+    assert all(type(part) is Packed for part in parts)
+    assert len({part.segment_ids.shape for part in parts}) == 1
+    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *parts)
+    assert_same(jax.tree.map(lambda x: x[:, :row_length], whole), packed)
+    assert_same(sum(part.lengths for part in parts), packed.lengths)
+    firsts = sum((part.resets & (part.segment_ids > 0)).sum() for part in parts)
+    assert firsts == np.count_nonzero(lengths)
 
 
-def test_one_fresh_state_serves_all_sequences():
-    window = windows(pack_sequences(np.ones((4, 3)), [3, 1, 2, 1]), 2)[0]
-    old, new = np.ones((window.rows, 2)), np.array([[2.0, 3.0]])
-    start = window.start_from({"h": old}, {"h": new})["h"]
-    np.testing.assert_array_equal(start, [*old, *[[2, 3]] * window.new])
+CELLS = {
+    "gru": jaxrnn.GRUCell(2),
+    "lstm": jaxrnn.LSTMCell(2),
+    "minGRU": jaxrnn.MinGRUCell(2),
+    "delta": jaxrnn.GatedDeltaNetCell(2, num_heads=1),
+}
 
 
-# How far gradients reach back over windows, and which parameters each call uses.
+@pytest.mark.fast("gru", "delta")
+@pytest.mark.parametrize("name", CELLS)
+def test_packed_windows_give_what_the_whole_pack_gives(name):
+    """Values and final states; the state is carried from window to window."""
+    x = np.random.default_rng(0).normal(size=(6, 7, 2))
+    lengths = [3, 0, 7, 1, 5, 2]
+    packed, cell = (
+        pack_sequences(x, lengths, row_length=10),
+        bound(CELLS[name], depth=2),
+    )
+    rows = len(packed.lengths)
 
-ROWS, K1, DEPTH, UNITS, COUNT = 2, 2, 2, 3, 5
-RATE = 0.5
+    def run(part, state):
+        return jaxrnn.dynamic_rnn(
+            cell,
+            part.inputs,
+            part.lengths,
+            state,
+            resets=part.resets,
+            return_states=True,
+        )
 
-
-def draw(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape) * 0.7, DTYPE)
-
-
-PARAMS = {"w": draw(0, DEPTH, UNITS), "u": draw(1, UNITS, UNITS)}
-KEYS = jax.random.split(jax.random.key(3), COUNT)
-X = draw(2, COUNT, ROWS, K1, DEPTH)
-STACKED = {"x": X, "key": KEYS, "label": jnp.arange(COUNT, dtype=jnp.int32)}
-WINDOWS = [jax.tree.map(lambda leaf, i=i: leaf[i], STACKED) for i in range(COUNT)]
-STATE = {"h": draw(4, ROWS, UNITS), "steps": jnp.int32(0), "key": jax.random.key(7)}
-
-
-def loss(params, state, window):
-    """An RNN with random numbers from the window's key. A window of zeros gives NaN."""
-    x = window["x"] / jnp.linalg.norm(window["x"], axis=-1, keepdims=True)
-    x = x + 0.1 * jax.random.normal(window["key"], x.shape, x.dtype)
-    h, total = state["h"], jnp.zeros((), x.dtype)
-    for t in range(K1):
-        h = jnp.tanh(x[:, t] @ params["w"] + h @ params["u"])
-        total = total + jnp.sum(h**2) + window["label"].astype(x.dtype) * jnp.sum(h)
-    return total, state | {"h": h, "steps": state["steps"] + K1}
-
-
-def descend(params, gradient):
-    return jax.tree.map(lambda p, g: p - RATE * g, params, gradient)
-
-
-state_after = jax.jit(lambda *given: loss(*given)[1])
-
-
-@jax.jit
-@jax.value_and_grad
-def back_over(params, state, reached):
-    for window in reached[:-1]:
-        state = loss(params, state, window)[1]
-    return loss(params, state, reached[-1])[0]
-
-
-def by_hand(params, reach):
-    """Values and gradients of all windows, each from the state as it is defined."""
-    made, history = [], []
-    for n in range(COUNT):
-        history.append(params)
-        first, state = max(0, n - reach + 1), STATE
-        for i in range(first):  # In which call window i ran for the last time.
-            state = state_after(history[i + reach - 1], state, WINDOWS[i])
-        made.append(back_over(params, state, WINDOWS[first : n + 1]))
-        params = descend(params, made[-1][1])
-    return made
-
-
-def stack(trees):
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def step_of(bptt):
-    """A step of training, as a scan has it."""
-
-    def step(carry, window):
-        params, carry = carry
-        value, gradient, carry = bptt.value_and_grad(params, carry, window)
-        return (descend(params, gradient), carry), (value, gradient)
-
-    return step
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("reach", [1, 3])
-def test_gradients_while_the_parameters_change(reach):
-    bptt = truncated_bptt(loss, reach=reach)
-    chex.clear_trace_counter()
-    step = jax.jit(chex.assert_max_traces(step_of(bptt), 1))
-    types, got = jax.eval_shape(lambda x: x, WINDOWS[0]), []
-    carry = PARAMS, bptt.init(STATE, types)
-    for window in WINDOWS:
-        carry, made = step(carry, window)
-        got.append(made)
-    close(got, by_hand(PARAMS, reach), DTYPE)
-    _, last = carry
-    assert last.seen == reach - 1
-    assert last.state["steps"] == K1 * (COUNT - reach + 1)
-    assert last.state["key"] == STATE["key"]
-
-
-@pytest.mark.slow
-def test_within_scan_and_vmap():
-    bptt = truncated_bptt(loss, reach=3)
-    step, start = step_of(bptt), lambda p: (p, bptt.init(STATE, WINDOWS[0]))
-    double = jax.tree.map(lambda p: 2 * p, PARAMS)
-    one, other = (stack(by_hand(params, 3)) for params in (PARAMS, double))
-    got = jax.jit(lambda p: jax.lax.scan(step, start(p), STACKED)[1])(PARAMS)
-    close(got, one, DTYPE)
-    # Here the count of windows is batched too, so that both branches run.
-    both_steps = jax.vmap(step, (0, None))
-    both_start = jax.vmap(start)(stack([PARAMS, double]))
-    got = jax.jit(lambda s: jax.lax.scan(both_steps, s, STACKED)[1])(both_start)
-    want = jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), one, other)
-    close(got, want, DTYPE)
-
-
-def test_what_has_not_come_is_not_run():
-    ran = []
-
-    def counted(params, state, window):
-        jax.debug.callback(lambda: ran.append(1))
-        return jnp.sum(params * state), state * params + window
-
-    bptt = truncated_bptt(counted, reach=3)
-    step = jax.jit(bptt.value_and_grad)
-    one = jnp.ones((), DTYPE)
-    carry, counts = bptt.init(one, one), []
-    for _ in range(4):
-        _, _, carry = jax.block_until_ready(step(one, carry, one))
-        jax.effects_barrier()
-        counts.append(len(ran))
-        ran.clear()
-    assert counts == [1, 2, 3, 3]
-
-
-@pytest.mark.fast("2")
-@pytest.mark.parametrize("reach", [1, 2])
-def test_no_gradient_goes_through_what_is_carried(reach):
-    bptt = truncated_bptt(lambda w, s, x: (w * s, w * s + x), reach=reach)
-    one = jnp.ones((), DTYPE)
-
-    def last_of(calls, state):
-        carry = bptt.init(state, one)
-        for _ in range(calls):
-            value, _, carry = bptt.value_and_grad(one, carry, one)
-        return value
-
-    for calls in (1, 2, 3):  # The first call starts from the state itself.
-        slope = jax.jit(jax.grad(functools.partial(last_of, calls)))(one)
-        assert float(slope) == float(calls == 1)
-
-
-def test_windows_that_are_not_held_may_differ_in_length():
-    loss = lambda w, s, x: (w * s, (s + x.sum(), x.size))
-    bptt = truncated_bptt(loss, has_aux=True)
-    carry = bptt.init(0.0, np.ones(4))
-    for size in (4, 1, 3):
-        (value, aux), gradient, carry = bptt.value_and_grad(2.0, carry, np.ones(size))
-        assert aux == size
-    assert (value, gradient, carry.state) == (10, 5, 8)
-
-
-def test_numbers_become_arrays_that_keep_their_type():
-    bptt = truncated_bptt(lambda w, s, x: (w * s, 3.0))
-    carry = bptt.init(0.0, 1.0)
-    _, _, after = bptt.value_and_grad(2.0, carry, 1.0)
-    assert not carry.state.weak_type
-    assert not after.state.weak_type
+    # What the first steps replace may be anything.
+    state = jax.tree.map(lambda x: x + jnp.nan, cell.zero_state(rows, DTYPE))
+    outputs, _, states = run(packed, cell.zero_state(rows, DTYPE))
+    want = packed.unpack(outputs, 6), packed.at_ends(states, 6)
+    made, step = [], jax.jit(run)
+    for window in windows(packed, 4):
+        output, state, new_states = step(window.inputs, state)
+        made.append((output, new_states))
+    join = lambda *leaves: np.concatenate(leaves, 1)[:, :10]
+    outputs, states = jax.tree.map(join, *made)
+    close((packed.unpack(outputs, 6), packed.at_ends(states, 6)), want, DTYPE)
+    for i, n in enumerate(lengths):
+        if n:
+            alone, last = jaxrnn.dynamic_rnn(cell, x[i : i + 1, :n], dtype=DTYPE)
+            at = lambda tree, i=i: jax.tree.map(lambda leaf: leaf[i], tree)
+            close((want[0][i, :n], at(want[1])), (alone[0], at(last, 0)), DTYPE)

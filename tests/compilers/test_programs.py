@@ -6,7 +6,6 @@ The last tests plan the memory of programs for absent devices.
 `bidirectional_dynamic_rnn`, `static_rnn`, `raw_rnn` and the decoders of `decode`.
 """
 
-import dataclasses
 import os
 import pathlib
 import re
@@ -44,9 +43,10 @@ def resets(x):
 
 def packed(x):
     pack = jaxrnn.pack_sequences(np.ones(x.shape, F32), LENGTHS)
-    pack = dataclasses.replace(pack, inputs=pack.inputs * x[:1, :1])
-    outputs, state = jaxrnn.packed_rnn(CELL, pack, dtype=F32)
-    return pack.unpack(outputs), state
+    inputs, options = pack.inputs * x[:1, :1], {"resets": pack.resets}
+    options |= {"dtype": F32, "return_states": True}
+    outputs, _, states = jaxrnn.dynamic_rnn(CELL, inputs, pack.lengths, **options)
+    return pack.unpack(outputs), pack.at_ends(states)
 
 
 def tensor_array(x):

@@ -119,8 +119,15 @@ def test_documents_in_one_row(name):
     inputs, _ = arrays_of(name, cell)
     lengths = [TIME, 33]
     packed = jaxrnn.pack_sequences(inputs, lengths)
-    outputs, lasts = jaxrnn.packed_rnn(cell.bind({}), packed, dtype=float)
-    got = np.asarray(packed.unpack(outputs))
+    outputs, _, states = jaxrnn.dynamic_rnn(
+        cell.bind({}),
+        packed.inputs,
+        packed.lengths,
+        dtype=float,
+        resets=packed.resets,
+        return_states=True,
+    )
+    got, lasts = np.asarray(packed.unpack(outputs)), packed.at_ends(states)
     for row, length in enumerate(lengths):
         part = type(inputs)(*(x[row : row + 1, :length] for x in inputs))
         h, last, *_ = of_fla(name, part, np.zeros((1, *cell.state_size)))

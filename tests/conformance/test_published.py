@@ -107,8 +107,17 @@ def test_published_layer(make, page):
         h, last = jaxrnn.dynamic_rnn(layer.cell, inputs, LENGTHS, dtype=x.dtype)
         padded = layer.outputs(h, gate)
         packed = jaxrnn.pack_sequences(inputs, LENGTHS)
-        h, lasts = jaxrnn.packed_rnn(layer.cell, packed, dtype=x.dtype)
-        of_pack = layer.outputs(jnp.asarray(packed.unpack(h)), gate)
+        h, _, states = jaxrnn.dynamic_rnn(
+            layer.cell,
+            packed.inputs,
+            packed.lengths,
+            dtype=x.dtype,
+            resets=packed.resets,
+            return_states=True,
+        )
+        lasts = packed.at_ends(states, len(LENGTHS))
+        h = packed.unpack(h, len(LENGTHS), TIME)
+        of_pack = layer.outputs(h, gate)
         step = jax.jit(lambda x, state: layer.cell(x, state))
         hs, state = [], layer.cell.zero_state(1, x.dtype)
         for t in range(LENGTHS[1]):

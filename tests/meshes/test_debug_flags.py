@@ -32,7 +32,7 @@ def natively(params, inputs):
 NATIVE = {"params": bound(CELL, DEPTH, "float32").params}
 NATIVE = natively, NATIVE | {"inputs": draw(BATCH, 5, DEPTH).astype(F32)}
 # The flags check each operation of JAX, and other programs run the same operations.
-SOME = ["dynamic-0", "raw-0", "beam_search", "Bidirectional-gaps", "truncated_bptt"]
+SOME = ["dynamic-0", "raw-0", "beam_search", "Bidirectional-gaps", "packed"]
 SOME += [pytest.param("native", marks=needs_library)]
 
 

@@ -166,30 +166,24 @@ def of_module(name):
 # Functions of arrays, and cells that have their own loop.
 
 
-WINDOWS = draw(BATCH, 6, DEPTH)
+# Rows that pack several sequences each.
+PACKED = jaxrnn.Packed(
+    SEQUENCES, np.arange(IDS.size, dtype=np.int32).reshape(IDS.shape) // 2 + 1, IDS * 0
+)
 
 
-def of_windows(params, inputs):
-    """`truncated_bptt` over three windows of two steps, in a scan."""
-    bptt = jaxrnn.truncated_bptt(loss_of_window, reach=2, has_aux=True)
-    windows = jnp.stack(jnp.split(inputs, 3, axis=1)), jnp.array([[2, 2, 1, 0]] * 3)
-    # The carry must be divided already. A sum is divided like its terms.
-    zeros = 0.0 * inputs.sum((1, 2))[:, None]
-    first = jax.tree.map(lambda window: window[0], windows)
-    carry = bptt.init(CELL.zero_state(BATCH, F64) + zeros, first)
-
-    def step(carry, window):
-        *result, carry = bptt.value_and_grad(params, carry, window)
-        return carry, result
-
-    carry, results = jax.lax.scan(step, carry, windows)
-    return results, carry.state
-
-
-def loss_of_window(params, state, window):
-    outputs, state = jaxrnn.dynamic_rnn(CELL.bind(params), *window, state)
-    value = jnp.sum(outputs**2)
-    return value, (state, 2 * value)
+def of_pack(params, packed):
+    """The outputs and the final states of the sequences in a pack."""
+    outputs, _, states = jaxrnn.dynamic_rnn(
+        CELL.bind(params),
+        packed.inputs,
+        packed.lengths,
+        dtype=F64,
+        resets=packed.resets,
+        return_states=True,
+    )
+    count = BATCH * STEPS
+    return packed.unpack(outputs, count, 3), packed.at_ends(states, count)
 
 
 def sequence_loss(**options):
@@ -208,7 +202,7 @@ def step_of_a_memory():
 SUMS = {"average_across_timesteps": False, "average_across_batch": False}
 SUMMED = SUMS | {"sum_over_timesteps": True, "sum_over_batch": True}
 FUNCTIONS = {
-    "truncated_bptt": (of_windows, {"params": MODEL["params"], "inputs": WINDOWS}),
+    "packed": (of_pack, {"params": MODEL["params"], "packed": PACKED}),
     "reverse_sequence": (
         partial(jaxrnn.reverse_sequence, seq_axis=1),
         {"input": SEQUENCES, "seq_lengths": LENGTHS},
@@ -272,7 +266,7 @@ def test_equals_one_device(kind, name):
 
 
 # Functions on the host, without arrays, in other rows, or of element-wise operations.
-WITHOUT_ROW = {"concat_packed", "pack_sequences", "packed_batches", "stack_packed"}
+WITHOUT_ROW = {"pack_sequences", "packed_batches"}
 WITHOUT_ROW |= {"explain", "init_stack_bidirectional", "memory_plan", "native_status"}
 WITHOUT_ROW |= {"windows", "dynamic_decode", "gather_tree", "monotonic_attention"}
 

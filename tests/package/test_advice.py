@@ -277,7 +277,6 @@ ADVICE = [
     ("Pass the unbound `cells[1].cell`", lambda: jaxrnn.MultiRNNCell([GRUCell(2), GRU]), lambda: jaxrnn.MultiRNNCell([GRUCell(2), GRU.cell])),
     ("pass a `residual_fn`", lambda: run(bound(jaxrnn.ResidualWrapper(GRUCell(2))), X), lambda: run(bound(jaxrnn.ResidualWrapper(GRUCell(2), lambda x, y: x[:, :2] + y)), X)),
     ("exclude the leaf of a state with `dropout_state_filter_visitor`", drop_counts, lambda: drop_counts(dropout_state_filter_visitor=first_of_pair)),
-    ("pass `k2 // k1`", lambda: jaxrnn.truncated_bptt(abs, reach=8 / 4), lambda: jaxrnn.truncated_bptt(abs, reach=8 // 4)),
     ("create it with `dynamic_size=True`", lambda: array(1).write(1, X), lambda: array(1, dynamic_size=True).write(1, X)),
     # Convert and decode
     ("Pass `prefix='lstm.'`", lambda: load_torch(TORCH, "lstm"), lambda: run(load_torch(TORCH, prefix="lstm."), X)),

@@ -66,9 +66,9 @@ def test_a_modules_help_names_all_that_is_public(module):
 CONVERTERS = [getattr(jaxrnn.convert, name) for name in jaxrnn.convert.__all__]
 FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
 OURS = set(
-    "FunctionCell StateSaver concat_packed ensemble init_stack_bidirectional "
+    "FunctionCell StateSaver ensemble init_stack_bidirectional "
     "memory_plan native_status pack_sequences packed_batches resets_of_done "
-    "resets_of_segments stack_packed windows".split()
+    "resets_of_segments windows".split()
 )
 DOCUMENTED = [CATALOGUE[name] for name in sorted(FUNCTIONS | CELLS | {"TensorArray"})]
 DOCUMENTED += filter(inspect.isfunction, public(jaxrnn.decode).values())

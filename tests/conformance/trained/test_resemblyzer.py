@@ -48,7 +48,15 @@ def test_trained_resemblyzer(encoder, package):
     x = draw_spectra()
     _, states = jaxrnn.dynamic_rnn(stack, x, LENGTHS, dtype=x.dtype)
     pack = jaxrnn.pack_sequences(x, LENGTHS)
-    _, of_pack = jaxrnn.packed_rnn(stack, pack, dtype=x.dtype)
+    _, _, in_rows = jaxrnn.dynamic_rnn(
+        stack,
+        pack.inputs,
+        pack.lengths,
+        dtype=x.dtype,
+        resets=pack.resets,
+        return_states=True,
+    )
+    of_pack = pack.at_ends(in_rows)
     with torch.no_grad():
         spectra = [
             torch.from_numpy(row[None, :n]) for row, n in zip(x, LENGTHS, strict=True)
