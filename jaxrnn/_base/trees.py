@@ -236,12 +236,13 @@ def with_tuples_of(like: PyTree, tree: PyTree, strict: bool = True) -> PyTree:
     class of this package. Unless `strict`, plain tuples and lists also change into
     named tuples, and back.
     """
-    if jax.tree.structure(like) == jax.tree.structure(tree):
+    if jax.tree.structure(opaque(like)) == jax.tree.structure(opaque(tree)):
+        return tree
+    if any(map(is_tensor_array, (like, tree))) or jax.tree_util.all_leaves([tree]):
         return tree
     wanted, kind = jax.tree.flatten(like, is_leaf=lambda x: x is not like)
     parts, own_kind = jax.tree.flatten(tree, is_leaf=lambda x: x is not tree)
-    is_leaf = jax.tree_util.all_leaves([like]) or jax.tree_util.all_leaves([tree])
-    if is_leaf or len(wanted) != len(parts):
+    if len(wanted) != len(parts):
         return tree
     pairs = zip(wanted, parts, strict=True)
     parts = [with_tuples_of(*pair, strict=strict) for pair in pairs]

@@ -15,7 +15,6 @@ from .._base.sharding import lay_out
 from .._base.trees import (
     is_pytree_of_arrays,
     with_read_only,
-    with_tuples_of,
     without_read_only,
 )
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike, Size
@@ -108,7 +107,6 @@ def static_rnn(
     batch_size = jax.tree.leaves(steps)[0].shape[0]
     is_ragged = sequence_length is not None
     state = as_initial_state(cell, initial_state, time, strict=is_ragged)
-    state = with_tuples_of(cell.state_size, state, strict=is_ragged)
     # With an initial state but neither lengths nor `dtype`, outputs may have any dtype.
     if is_ragged or state is None or dtype is not None:
         dtype = output_dtype(state, dtype)

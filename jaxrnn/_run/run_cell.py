@@ -19,12 +19,7 @@ from .._base.derivatives import closed_over, summed_in_float32
 from .._base.errors import counted, expect
 from .._base.inputs import check_rows_of_state
 from .._base.sharding import as_rows_of, explicit_mesh_of, lay_out
-from .._base.trees import (
-    has_read_only,
-    with_read_only,
-    with_tuples_of,
-    without_read_only,
-)
+from .._base.trees import has_read_only, with_read_only, without_read_only
 from .._base.typing import Array, DType, Key, PyTree, RNNCellLike, bound_or_none
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
@@ -166,10 +161,6 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
         given = with_capacity_for(steps.restart_states, time)
         restart_states = without_read_only(as_reset_state(given, zeros, state))
         from_zeros = bool(given is None and bound and bound.cell.starts_from_zeros)
-    # The cell reads its own named tuples; results come back in the user's tuples.
-    size, strict = cell.state_size, lengths is not None
-    state = with_tuples_of(size, state, strict=strict)
-    restart_states = with_tuples_of(size, restart_states, strict=strict)
 
     # Lay out all arrays over devices like the rows of the inputs.
     inputs = _whole_features(inputs, (cell, lengths, state), 1 - axis)
@@ -186,6 +177,7 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     # Check one step, and give the state the form that a loop can carry.
     state = call_start(cell, state)
     fix = fix_of_zeros(first_inputs, options.dtype) if run.state is None else fix
+    strict = lengths is not None
     state = probe(cell, first_inputs, state, options.dtype, strict, fix)
     own_state = without_read_only(state)
     if options.needs_rows:
@@ -293,8 +285,6 @@ def run_ready(
         states = ready.valid.states(states, run.state, steps.axis)
     elif states is not None:
         states = steps.fill_finished(states, last)
-    states = with_tuples_of(given, states, strict=False)
-    last = with_tuples_of(given, last, strict=False)
     return outputs, with_read_only(last, given), states
 
 

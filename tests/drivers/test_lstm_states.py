@@ -75,7 +75,6 @@ RUNS = [
         LSTM, X, dtype=F32, resets=RESETS, reset_state=state
     ),
     lambda state: jaxrnn.static_rnn(LSTM, [*X.swapaxes(0, 1)], state, F32, COUNTS),
-    lambda state: jaxrnn.packed_rnn(LSTM, jaxrnn.pack_sequences([*X]), state),
     in_raw_rnn,
     in_stream,
     in_decoder,
@@ -89,12 +88,6 @@ def test_a_named_tuple_of_c_and_h_is_a_state(run):
     got, want = run(TensorFlows(*C_AND_H)), run(LSTMStateTuple(*C_AND_H))
     for leaf, wanted in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_array_equal(leaf, wanted)
-
-
-@pytest.mark.parametrize("lengths", [None, COUNTS])
-def test_the_class_comes_back(lengths):
-    _, state = jaxrnn.dynamic_rnn(LSTM, X, lengths, TensorFlows(*C_AND_H))
-    assert type(state) is TensorFlows
 
 
 @pytest.mark.parametrize("run", RUNS[:4])
