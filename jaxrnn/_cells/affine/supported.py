@@ -1,16 +1,13 @@
 """The cells and arrays that the native loops support."""
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..._base.errors import describe, name_of
 from ..._base.sharding import explicit_mesh_of
-from ..._base.trees import with_structure
-from ..._base.typing import Array, Params, PyTree
+from ..._base.typing import Array, Params
 from ..._run.masking import Steps
 from ..._run.run import Run
 from .equations import Equations
@@ -106,32 +103,13 @@ def why_not_native_cell(cell: "AffineCell") -> str | None:
     return None
 
 
-def native_kind(equations: Equations) -> str:
-    """The key in `NATIVE_CELLS` of equations that the native loops support."""
+def native_cell(equations: Equations) -> NativeCell:
+    """The cell of the native loops with these equations, which they support."""
+    kind = equations.kind
     if equations.has_norms:
-        return "normed_lstm"
-    if equations.has_projection:
-        return "projected_lstm"
-    return "peephole_lstm" if equations.extras else equations.kind
-
-
-def native_attributes(equations: Equations) -> dict[str, Any]:
-    """The attributes of a call of the native loops."""
-
-    def bound(clip: float | None) -> np.float32:
-        return np.float32(math.inf if clip is None else clip)
-
-    return {
-        "cell": np.int32(NATIVE_CELLS[native_kind(equations)].number),
-        "activation": np.int32(ACTIVATIONS.index(equations.activation)),
-        "forget_bias": np.float32(equations.forget_bias),
-        "cell_clip": bound(equations.cell_clip),
-        "output_clip": bound(equations.proj_clip),
-    }
-
-
-def lstm_state(like: PyTree, c: Array, h: Array) -> PyTree:
-    """The state of an LSTM in the structure of `like`, a pair or one array `[c, h]`."""
-    if jax.tree_util.all_leaves([like]):
-        return jnp.concatenate([c, h], axis=-1)
-    return with_structure(like, (c, h))
+        kind = "normed_lstm"
+    elif equations.has_projection:
+        kind = "projected_lstm"
+    elif equations.extras:
+        kind = "peephole_lstm"
+    return NATIVE_CELLS[kind]

@@ -93,7 +93,8 @@ def affine_sequence(
     """
     primals, steps = primals_of(cell, params, run)
     primals = primals._replace(xs=steps.swap_time(primals.xs))
-    outputs, last = _affine_sequence(cell, primals, steps.time_first())
+    of_cell = (functools.partial(fn, cell) for fn in (forward, push_forward))
+    outputs, last = with_tangent(*of_cell)(primals, steps.time_first())
     return steps.swap_time(outputs), last
 
 
@@ -110,22 +111,23 @@ def primals_of(cell: "AffineCell", params: Params, run: Run) -> tuple[Primals, S
     return primals, run.steps.with_restart_states(None)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _affine_sequence(cell: "AffineCell", primals: Primals, steps: Steps) -> tuple:
-    """`(outputs, state)`, with the derivative `_tangent_of_sequence`."""
-    outputs, state, _ = forward(cell, primals, steps, save=False)
-    return outputs, state
+def with_tangent(forward: Callable, push_forward: Callable) -> Callable:
+    """`run(primals, steps) -> (outputs, state)`, with a rule for its derivatives.
 
+    Args:
+        forward: `forward(primals, steps, save) -> (outputs, state, saved)`.
+        push_forward: `push_forward(primals, steps, saved, tangents)`: the tangents of
+            `(outputs, state)`.
+    """
+    run = jax.custom_jvp(lambda *args: forward(*args, save=False)[:2])
 
-@functools.partial(_affine_sequence.defjvp, symbolic_zeros=True)
-def _tangent_of_sequence(
-    cell: "AffineCell", args: tuple, d_args: tuple
-) -> tuple[tuple, tuple]:
-    primals, steps = args
-    tangents, _ = d_args
-    outputs, state, saved = forward(cell, primals, steps, save=True)
-    saved = named(RESIDUALS, saved)
-    return (outputs, state), push_forward(cell, primals, steps, saved, tangents)
+    def tangent(args: tuple, d_args: tuple) -> tuple[tuple, tuple]:
+        *results, saved = forward(*args, save=True)
+        saved = named(RESIDUALS, saved)
+        return tuple(results), push_forward(*args, saved, d_args[0])
+
+    run.defjvp(tangent, symbolic_zeros=True)
+    return run
 
 
 def forward(

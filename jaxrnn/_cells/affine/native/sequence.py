@@ -16,36 +16,35 @@ function provides such an operation:
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ...._base import jax_internals
 from ...._base.derivatives import jvp_of_perturbed, of_some
 from ...._base.errors import is_array
 from ...._base.math import cast, is_perturbed
 from ...._base.sharding import as_varying_as
+from ...._base.trees import with_structure
 from ...._base.typing import Array, Params, PyTree
 from ...._run.masking import Steps
 from ...._run.run import Run
-from ...._run.scans import named
-from ....memory import RESIDUALS
 from .. import xla_loop
 from ..supported import (
-    NATIVE_CELLS,
+    ACTIVATIONS,
     equations_of,
-    lstm_state,
-    native_attributes,
-    native_kind,
+    native_cell,
     row_lengths,
     why_not_arrays,
     why_not_native_cell,
 )
 from ..xla_loop import Primals
 from . import calls
-from .calls import BackwardArgs, BackwardResults, Call, ForwardArgs
+from .calls import NO_ROWS, ROWS, call, float32
 
 if TYPE_CHECKING:
     from ..cell import AffineCell
@@ -103,37 +102,11 @@ class NativeLoop:
         self.cell = cell
         self.refusal = refusal
         self.equations: Any = equations_of(cell)
-        self.spec = NATIVE_CELLS[native_kind(self.equations)]
+        self.spec = native_cell(self.equations)
 
     def run(self, primals: Primals, steps: Steps) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of all steps."""
-        run = jax.custom_jvp(lambda *args: self.forward(*args, save=False)[:2])
-        run.defjvp(self._push_forward, symbolic_zeros=True)
-        return run(primals, steps)
-
-    def _push_forward(self, args: tuple, d_args: tuple) -> tuple[tuple, tuple]:
-        primals, steps = args
-        tangents, _ = d_args
-        outputs, state, saved = self.forward(primals, steps, save=True)
-        saved = named(RESIDUALS, saved)
-        perturbed = jax.tree.map(is_perturbed, tangents)
-
-        def only_perturbed(tree: Primals) -> Primals:
-            return jax.tree.map(lambda keep, x: x if keep else None, perturbed, tree)
-
-        def pull(primals: Primals, steps: Steps, saved: PyTree, cts: PyTree) -> Primals:
-            return only_perturbed(self.transpose(primals, steps, saved, cts))
-
-        d_results = native_or_xla(
-            self.tangent,
-            self.tangent,
-            primals,
-            steps,
-            saved,
-            only_perturbed(tangents),
-            transpose=pull,
-        )
-        return (outputs, state), d_results
+        return xla_loop.with_tangent(self.forward, self.push_forward)(primals, steps)
 
     def forward(
         self, primals: Primals, steps: Steps, save: bool
@@ -148,6 +121,21 @@ class NativeLoop:
         native = functools.partial(self._forward, save=save)
         xla = functools.partial(self._forward_by_xla, save=save)
         return native_or_xla(native, xla, primals, steps, refusal=self.refusal)
+
+    def push_forward(
+        self, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
+    ) -> tuple[PyTree, PyTree]:
+        """The tangents of `(outputs, state)`, whose transpose is a native loop."""
+        perturbed = jax.tree.map(is_perturbed, tangents)
+
+        def only_perturbed(tree: Primals) -> Primals:
+            return jax.tree.map(lambda keep, x: x if keep else None, perturbed, tree)
+
+        def pull(*args: PyTree) -> Primals:
+            return only_perturbed(self.transpose(*args))
+
+        args = primals, steps, saved, only_perturbed(tangents)
+        return native_or_xla(self.tangent, self.tangent, *args, transpose=pull)
 
     def tangent(
         self, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
@@ -167,21 +155,12 @@ class NativeLoop:
     ) -> Primals:
         """The cotangents of the primals."""
 
-        def by_xla(
-            primals: Primals, steps: Steps, saved: PyTree, cts: PyTree
-        ) -> Primals:
+        def by_xla(primals: Primals, steps: Steps, saved: PyTree, cts: Any) -> Primals:
             push = functools.partial(self.tangent, primals, steps, saved)
             return jax.linear_transpose(push, primals)(cts)[0]
 
-        return native_or_xla(
-            self._backward,
-            by_xla,
-            primals,
-            steps,
-            saved,
-            cotangents,
-            refusal=self.refusal,
-        )
+        args = primals, steps, saved, cotangents
+        return native_or_xla(self._backward, by_xla, *args, refusal=self.refusal)
 
     def _forward_by_xla(self, primals: Primals, steps: Steps, save: bool) -> tuple:
         swap = steps.swap_time
@@ -208,95 +187,159 @@ class NativeLoop:
         return zs, self._join(primals.state, (h, c))
 
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
-        args = ForwardArgs(
-            lengths=row_lengths(primals.xs, steps),
-            restarts=cast(steps.restarts, jnp.int32),
-            x=primals.xs,
-            weights=[(p["kernel"], p.get("bias")) for p in primals.products],
-            elementwise=self._stacked(primals.elementwise),
-            state=self._split(primals.state),
-            restart_states=self._split(primals.restart_states),
+        """`forward` on CPUs.
+
+        In this method and in `_backward`, a state is a pair `(h, c)`, see `_split`, and
+        sequences are `[batch, time, size]` or `[time, batch, size]`.
+        """
+        xs, state = primals.xs, self._split(primals.state)
+        sequence = 2 - steps.axis  # The row axis of a sequence; see `call`.
+        h, c = jax.tree.map(lambda x: float32(*xs.shape[:2], x.shape[-1]), state)
+        zs = [float32(*xs.shape[:2], stage.columns) for stage in self.cell.stages]
+        # Without restarts, h before a step is the previous output.
+        saved_h = None if steps.restarts is None else h
+        outputs, last, new_c, zs, saved = call(
+            "forward",
+            args=[
+                (ROWS, row_lengths(xs, steps)),
+                (sequence, cast(steps.restarts, jnp.int32)),  # 1 before a restart.
+                (sequence, xs),
+                (NO_ROWS, [(p["kernel"], p.get("bias")) for p in primals.products]),
+                (NO_ROWS, self._stacked(primals.elementwise)),
+                (ROWS, state),
+                (ROWS, self._split(primals.restart_states)),
+            ],
+            results=[  # Zeros in finished rows; the products are finite there.
+                (sequence, h),
+                (ROWS, state),
+                (sequence, c if steps.returns_states else None),
+                (sequence, zs if save else []),
+                (sequence, (saved_h, c) if save else None),
+            ],
+            attributes=self._attributes(primals, steps) | {"save": save},
         )
-        results = self._call(primals, steps).forward(args, save)
-        outputs = results.outputs
-        saved = ()
         if save:
-            h, c = results.saved
-            saved = results.zs, (outputs if h is None else h, c)
+            h, c = saved
+            saved = zs, (outputs if h is None else h, c)
         if steps.returns_states:
-            outputs = outputs, self._join(primals.state, (outputs, results.new_c))
-        return outputs, self._join(primals.state, results.last), saved
+            outputs = outputs, self._join(primals.state, (outputs, new_c))
+        return outputs, self._join(primals.state, last), saved if save else ()
 
     def _backward(
         self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> Primals:
-        zs, states = saved
+        """`transpose` on CPUs: the loop, then products over the steps of all rows."""
+        zs, (h, c) = saved
         ct_outputs, ct_last = cotangents
         ct_new_c = None
         if steps.returns_states:
             ct_outputs, ct_states = ct_outputs
             ct_h, ct_new_c = self._split(ct_states)
             ct_outputs = ct_outputs + ct_h
-        args = BackwardArgs(
-            lengths=row_lengths(primals.xs, steps),
-            restarts=cast(steps.restarts, jnp.int32),
-            kernels=[product["kernel"] for product in primals.products],
-            elementwise=self._stacked(primals.elementwise),
-            zs=zs,
-            saved=states,
-            h=self._split(primals.state)[0] if steps.restarts is None else None,
-            ct_outputs=ct_outputs,
-            ct_new_c=ct_new_c,
-            ct_last=self._split(ct_last),
-        )
-        call = self._call(primals, steps)
-        results = call.backward(args)
-        given = zip(self.cell.stages, args.kernels, results.ct_zs, strict=True)
-        reading = [(w, ct_z) for stage, w, ct_z in given if stage.takes_inputs]
-        return Primals(
-            products=self._pull_weights(call, primals, args, results),
-            elementwise=self._unstacked(primals.elementwise, results.ct_elementwise),
-            xs=call.inputs(args.lengths, reading),
-            state=self._join(primals.state, results.ct_state),
-            restart_states=self._join(primals.state, results.ct_restart_states),
+        xs, state = primals.xs, self._split(primals.state)
+        first = state[0] if steps.restarts is None else None
+        sequence = 2 - steps.axis
+        lengths = row_lengths(xs, steps)
+        kernels = [product["kernel"] for product in primals.products]
+        elementwise = self._stacked(primals.elementwise)
+        attributes = self._attributes(primals, steps)
+        # The operand that a step computes from h, if any; see `NativeCell`.
+        computed = ct_rows = None
+        if "computed" in self.spec.operands:
+            computed = float32(*xs.shape[:2], attributes["units"])
+        if elementwise is not None:  # For each row separately.
+            ct_rows = float32(*lengths.shape, *elementwise.shape)
+        ct_zs, computed, ct_state, ct_restart_states, ct_rows = call(
+            "backward",
+            args=[
+                (ROWS, lengths),
+                (sequence, cast(steps.restarts, jnp.int32)),
+                (NO_ROWS, kernels),
+                (NO_ROWS, elementwise),
+                (sequence, zs),
+                (sequence, (h, c)),  # The outputs in place of h, if h was not saved.
+                (ROWS, first),
+                (sequence, ct_outputs),
+                (sequence, ct_new_c),
+                (ROWS, self._split(ct_last)),
+            ],
+            results=[  # Undefined in finished rows; the computed operand is zeros.
+                (sequence, zs),
+                (sequence, computed),
+                (ROWS, state),
+                (ROWS, None if steps.restarts is None else state),
+                (ROWS, ct_rows),
+            ],
+            attributes=attributes,
+            reused=4,
         )
 
-    def _pull_weights(
-        self, call: Call, primals: Primals, args: BackwardArgs, results: BackwardResults
-    ) -> list[Params]:
-        """The cotangents of the products' parameters."""
-        values = {"h": args.saved[0], "computed": results.computed, None: None}
+        # What the state's matrix of each product multiplied at each step. `first` is
+        # the operand of the first step if each later step multiplied the previous one.
+        operands = {"h": (h, first), "computed": (computed, None), None: (None, None)}
 
-        def pull(
-            stage: Any, product: Params, operand: str | None, ct_z: Array
-        ) -> Params:
-            return call.weights(
-                lengths=args.lengths,
-                xs=primals.xs if stage.takes_inputs else None,
-                operand=values[operand],
-                first=args.h if operand == "h" else None,
-                ct_z=ct_z,
-                bias="bias" in product,
+        def pull(stage: Any, product: Params, name: str | None, ct_z: Array) -> Params:
+            operand, before = operands[name]
+            arrays = lengths, xs if stage.takes_inputs else None, operand, before, ct_z
+            names = [name for name in ("kernel", "bias") if name in product]
+            of_product = {
+                "depth": attributes["depth"] if stage.takes_inputs else 0,
+                "units": 0 if operand is None else operand.shape[-1],
+                "columns": ct_z.shape[-1],
+                "before": before is not None,
+                "bias": "bias" in product,
+            }
+            found = call(
+                "weights",
+                args=[(NO_ROWS, x) for x in arrays],
+                results=[(NO_ROWS, product[name]) for name in names],
+                attributes=attributes | of_product,
             )
+            return dict(zip(names, found, strict=True))
 
-        operands = self.spec.operands
-        given = self.cell.stages, primals.products, operands, results.ct_zs
-        return list(map(pull, *given))
-
-    def _call(self, primals: Primals, steps: Steps) -> Call:
-        h, c = self._split(primals.state)
-        return Call(
-            cell=self.spec,
-            settings=native_attributes(self.equations),
-            axis=steps.axis,
-            time=steps.time,
-            depth=primals.xs.shape[-1],
-            units=(h if c is None else c).shape[-1],
-            outputs=h.shape[-1],
-            restarts=steps.restarts is not None,
-            elementwise=bool(primals.elementwise),
-            new_states=steps.returns_states,
+        stages = self.cell.stages
+        products = list(map(pull, stages, primals.products, self.spec.operands, ct_zs))
+        given = zip(stages, kernels, ct_zs, strict=True)
+        pairs = [(w, ct_z) for stage, w, ct_z in given if stage.takes_inputs]
+        rows, columns = np.array([w.shape for w, _ in pairs]).T
+        of_inputs = {"rows": rows - attributes["depth"], "columns": columns}
+        (ct_xs,) = call(
+            "inputs",
+            args=[(ROWS, lengths), ([(NO_ROWS, sequence)] * len(pairs), pairs)],
+            results=[(sequence, xs)],
+            attributes=attributes | of_inputs,
         )
+        return Primals(
+            products=products,
+            elementwise=self._unstacked(primals.elementwise, ct_rows),
+            xs=ct_xs,
+            state=self._join(primals.state, ct_state),
+            restart_states=self._join(primals.state, ct_restart_states),
+        )
+
+    def _attributes(self, primals: Primals, steps: Steps) -> dict[str, Any]:
+        """The static arguments of all calls."""
+        equations = self.equations
+        h, c = self._split(primals.state)
+
+        def bound(clip: float | None) -> np.float32:
+            return np.float32(math.inf if clip is None else clip)
+
+        return {
+            "cell": np.int32(self.spec.number),
+            "activation": np.int32(ACTIVATIONS.index(equations.activation)),
+            "forget_bias": np.float32(equations.forget_bias),
+            "cell_clip": bound(equations.cell_clip),
+            "output_clip": bound(equations.proj_clip),
+            "time": steps.time,
+            "time_major": steps.axis == 0,
+            "depth": primals.xs.shape[-1],
+            "units": (h if c is None else c).shape[-1],
+            "outputs": h.shape[-1],
+            "restarts": steps.restarts is not None,
+            "elementwise": bool(primals.elementwise),
+            "new_states": steps.returns_states,
+        }
 
     def _stacked(self, elementwise: Params) -> Array | None:
         """The parameters in the order of C++; None if there are no parameters."""
@@ -312,7 +355,7 @@ class NativeLoop:
         return jax.tree_util.tree_map_with_path(lambda path, _: sums[_name(path)], like)
 
     def _split(self, state: PyTree) -> PyTree:
-        """`(h, c)`, each `[..., units]`; c is None if the cell is not an LSTM."""
+        """`(h, c)`, `[..., outputs]` and `[..., units]`; c is None without an LSTM."""
         if state is None:
             return None
         h, carry = self.cell.enter(state)
@@ -326,7 +369,9 @@ class NativeLoop:
         h, c = pair
         if c is None:
             return h
-        return lstm_state(like, c, h)
+        if jax.tree_util.all_leaves([like]):  # One array `[c, h]`.
+            return jnp.concatenate([c, h], axis=-1)
+        return with_structure(like, (c, h))
 
 
 def _name(path: tuple) -> str:
