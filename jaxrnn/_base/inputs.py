@@ -247,6 +247,19 @@ def like(
 check_like = functools.partial(like, convert=False)
 
 
+def check_shapes(
+    name: str, got: PyTree, want: PyTree, *, strict: bool, fix: str
+) -> None:
+    """Raises ValueError unless the nests have one structure and equal shapes.
+
+    If `strict`, raises TypeError for another sequence type.
+    """
+    check_structure(f"`{name}`", want, got, strict, fix)
+    wanted = jax.tree.leaves(want)
+    for (full, leaf), like in zip(named_leaves(name, got), wanted, strict=True):
+        check_shape(full, leaf, like.shape, fix=fix)
+
+
 def check_structure(
     what: str, want: PyTree, got: PyTree, strict: bool, fix: str = ""
 ) -> None:

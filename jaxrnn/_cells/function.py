@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any, Self, final
 
@@ -10,8 +11,8 @@ import jax
 from .._base.arguments import as_bool, check_rank, is_list_of
 from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import Verbatim, expect
-from .._base.inputs import check_shaped
-from .._base.trees import TensorShape, map_named
+from .._base.inputs import check_same_size, check_shaped, check_shapes
+from .._base.trees import TensorShape, map_named, named_leaves
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from . import fields
 from .base import RNNCell
@@ -77,7 +78,7 @@ class FunctionCell(RNNCell):
         except ValueError:  # Some functions of C have no signature.
             return
         takes_key = _accepts(signature, None, None, None, key=None)
-        is_step = takes_key or not _accepts(signature, None, None, None)
+        is_step = takes_key or not any(_accepts(signature, *[None] * n) for n in (3, 4))
         must = "take the argument `key`, for random numbers"
         fix = "Write `def step(params, inputs, state, key=None)`."
         expect(is_step, "fn", must, Verbatim(signature), fix, error=TypeError)
@@ -113,7 +114,9 @@ class FunctionCell(RNNCell):
         Raises:
             TypeError: If an argument of `FunctionCell` has the wrong type, or a leaf of
                 `inputs` or `state` is not an array.
-            ValueError: If `fn` does not return a pair, or a leaf has no batch axis.
+            ValueError: If `fn` does not return a pair, or changes the structure or a
+                shape of the state; if a leaf is None or has no batch axis, or leaves
+                differ in the number of rows.
         """
         cell = cls(fn, 0, 0, init_fn, is_random=is_random, rows_interact=rows_interact)
         check_shaped("inputs", inputs)
@@ -123,11 +126,14 @@ class FunctionCell(RNNCell):
         result = jax.eval_shape(fn, params, inputs, state, key=None)
         must = "return a pair (output, new_state)"
         expect(is_list_of(result, 2), "fn", must, result)
-        return dataclasses.replace(
-            cell,
-            state_size=map_named("state", _size, state),
-            output_size=map_named("output", _size, result[0]),
-        )
+        output, new_state = result
+        sizes = map_named("state", _size, state), map_named("output", _size, output)
+        trees = {"inputs": inputs, "state": state, "output": output}
+        leaves = itertools.chain(*itertools.starmap(named_leaves, trees.items()))
+        check_same_size([(name, leaf) for name, leaf in leaves if leaf.shape])
+        fix = "A step must keep the structure and the shapes of its state."
+        check_shapes("new_state", new_state, state, strict=False, fix=fix)
+        return dataclasses.replace(cell, state_size=sizes[0], output_size=sizes[1])
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """The parameters that `init_fn` returns; `{}` if `init_fn` is None.
@@ -153,6 +159,7 @@ class FunctionCell(RNNCell):
 
 def _size(name: str, leaf: Shaped) -> int | TensorShape:
     """The size of an array `[batch, ...]`, an int for a vector."""
+    expect(leaf is not None, name, "be an array", leaf)
     check_rank(name, leaf, 1, "[batch, ...]")
     return leaf.shape[1] if len(leaf.shape) == 2 else TensorShape(leaf.shape[1:])
 

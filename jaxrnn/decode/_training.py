@@ -6,12 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_bool, as_lengths, check_shape
+from .._base.arguments import as_bool, as_lengths
 from .._base.cell_keys import check_key
 from .._base.errors import expect
-from .._base.inputs import as_arrays, check_structure
+from .._base.inputs import as_arrays, check_shapes
 from .._base.math import concrete_or_none
-from .._base.trees import named_leaves
 from .._base.typing import Array, ArrayLike, Key, Lengths, PyTree
 from .._run import masking
 from .._run.masking import Steps
@@ -228,10 +227,7 @@ def _selected(name: str, mask: Array, fed: PyTree, given: PyTree) -> PyTree:
     """
     fix = "The helper feeds it in place of one step of `inputs`."
     fed = as_arrays(name, fed)
-    check_structure(f"`{name}`", given, fed, strict=True, fix=fix)
-    pairs = zip(named_leaves(name, fed), jax.tree.leaves(given), strict=True)
-    for (full, leaf), wanted in pairs:
-        check_shape(full, leaf, wanted.shape, fix=fix)
+    check_shapes(name, fed, given, strict=True, fix=fix)
     return masking.select(mask, fed, given)
 
 

@@ -1,5 +1,7 @@
 """`FunctionCell.like` finds the sizes of a state and of an output by tracing a step."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +59,31 @@ def test_the_output_depends_on_the_parameters():
     params = {"w": np.ones((3, 2), np.float32)}
     unfilled = FunctionCell.like(product, X, H, params=params)
     assert_same(unfilled.bind(params)(X, H), want.bind(params)(X, H))
+
+
+@pytest.mark.parametrize(
+    ("step", "inputs", "state", "name"),
+    [
+        (lambda p, x, s, key=None: (x, jnp.concatenate([s, s], 1)), X, H, "new_state"),
+        (lambda p, x, s, key=None: (x, (s,)), X, H, "new_state"),
+        (lambda p, x, s, key=None: (x, s[0]), X, (H, H), "new_state"),
+        (keep, X, np.zeros((3, 2)), "state"),
+        (keep, (X, X[:3]), H, "inputs[1]"),
+        (keep, X, None, "state"),
+        (lambda p, x, s, key=None: (x[0], s), X, H, "output"),
+    ],
+)
+def test_a_step_that_no_driver_could_run_is_refused(step, inputs, state, name):
+    with pytest.raises(ValueError, match=f"`{re.escape(name)}`"):
+        FunctionCell.like(step, inputs, state)
+
+
+def test_a_key_by_position_only_is_refused():
+    def step(params, inputs, state, key, /):
+        return inputs, state
+
+    with pytest.raises(TypeError, match="`fn`"):
+        FunctionCell(step, 2, 3)
 
 
 def test_other_arguments_are_kept():
