@@ -190,9 +190,10 @@ def as_integers(
         fix: What to do about values that are not integers.
 
     Raises:
-        TypeError: If the values are not integers.
+        TypeError: If the values are not integers, or a masked array.
         ValueError: If they are ragged, or their shape matches none of `shapes`.
     """
+    check_not_masked(name, values)
     must = f"be {what}"
     holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(values))
     with error_note(f"`{name}` must {must}."):
@@ -259,7 +260,6 @@ def as_integer_lengths(given: Lengths, name: str = "sequence_length") -> Any:
         ValueError: If a list is ragged.
         TypeError: If the lengths are not integers, or a masked array.
     """
-    check_not_masked(name, given)
     return as_integers(name, given, "integers, one for each row", fix=_LENGTHS)
 
 

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_instance
-from .._base.errors import Verbatim, counted, describe_structure, expect, is_array
+from .._base.errors import (
+    Verbatim,
+    check_not_masked,
+    counted,
+    describe_structure,
+    expect,
+    is_array,
+)
 from .._base.inputs import like, warn_of_plain_pair
 from .._base.math import in_native_order
 from .._base.trees import types_of_size, with_structure
@@ -46,9 +53,10 @@ def check_step_inputs(
 
     Raises:
         ValueError: If `inputs` is a nest, is not floating-point, or has another shape.
-        TypeError: If `inputs` is neither an array nor a nest.
+        TypeError: If `inputs` is neither an array nor a nest, or a masked array.
     """
     axes = ", ".join(["batch", *map(str, ("depth",) if size is None else size)])
+    check_not_masked(name, inputs)
     is_one = is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)
     error = TypeError if jax.tree_util.all_leaves([inputs]) else ValueError
     must = f"be one array [{axes}] for one step"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_instance
-from .._base.inputs import check_rows_of_state
+from .._base.inputs import as_arrays, check_rows_of_state
 from .._base.trees import TensorShape, serializable, types_of_size
 from .._base.typing import Array, ArrayLike, DType, Key, PyTree, RNNCellLike
 from .._run.first_step import call_start
@@ -175,7 +175,7 @@ class InferenceHelper(CustomHelper):
         next_inputs_fn: Callable[[Array], PyTree] | None = None,
     ) -> None:
         make_inputs = as_function("next_inputs_fn", next_inputs_fn)
-        inputs = jax.tree.map(jnp.asarray, start_inputs)
+        inputs = as_arrays("start_inputs", start_inputs)
         rows = jax.tree.leaves(inputs)[0].shape[0]
         super().__init__(
             lambda: (jnp.zeros(rows, bool), inputs),

@@ -14,7 +14,7 @@ import numpy as np
 
 from .._base.arguments import as_count, as_integers, check_shape
 from .._base.cell_keys import check_key
-from .._base.errors import Verbatim, expect, is_array
+from .._base.errors import Verbatim, check_not_masked, expect, is_array
 from .._base.math import clamped_to_int32, concrete_or_none
 from .._base.sharding import key_of_device, read_at
 from .._base.typing import Array, ArrayLike, DType, Key, PyTree
@@ -46,6 +46,7 @@ def as_embed(embedding: Embedding) -> Embed:
     """
     if callable(embedding):
         return embedding
+    check_not_masked("embedding", embedding)
     is_table = is_array(embedding) and np.ndim(embedding) > 0
     must = "be a table [vocab, ...] or a function of ids"
     fix = "Convert a list to an array with `jnp.asarray`."
@@ -132,6 +133,7 @@ def as_number(
         TypeError: If the value is not a real number.
         ValueError: If the value is not a scalar, or is outside the range.
     """
+    check_not_masked(name, value)
     is_number = is_array(value) or isinstance(value, int | float)
     dtype = jnp.result_type(value) if is_number else jnp.dtype(bool)
     is_real = jnp.isdtype(dtype, ("integral", "real floating"))

@@ -85,6 +85,7 @@ test_refusals = refusals([
     (T, "^`segment_ids` .* float", lambda: resets_of_segments(IDS * 0.5)),
     (T, "^`segment_ids` .* bool", lambda: resets_of_segments(DONE, time_major=True)),
     (V, "^`segment_ids` .* int", lambda: resets_of_segments(IDS[0])),
+    (T, "^`segment_ids` .* mask", lambda: resets_of_segments(np.ma.array(IDS))),
     (T, "^`time_major`", lambda: resets_of_segments(IDS, time_major=1)),
     (T, "^`done` .* float", lambda: resets_of_done(DONE * 1.0, LAST)),
     (V, "^`last_done` .* None", lambda: resets_of_done(DONE, None)),

@@ -451,6 +451,9 @@ beam_search = functools.partial(call, "beam_search")
 REFUSALS = [
     (TypeError, "`start_ids`", greedy(start_ids=np.zeros(2, np.float32))),
     (ValueError, "`start_ids`", greedy(start_ids=3)),
+    (TypeError, "`start_ids`", greedy(start_ids=np.ma.array([2, 0], mask=[True, False]))),
+    (TypeError, "`ids`", score(ids=np.ma.array([[0, 1]] * 2, mask=[[True, False]] * 2))),
+    (TypeError, "`temperature`", sample(temperature=np.ma.array(1.0, mask=True))),
     (ValueError, "`initial_state`", greedy(start_ids=[1, 2, 3])),
     (ValueError, "`initial_state`", greedy(initial_state=(np.zeros((2, 4)),))),
     (TypeError, "`cell`", greedy(cell=GRUCell(4))),

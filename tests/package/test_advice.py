@@ -338,6 +338,7 @@ REFUSALS = [
     (ValueError, "`inputs`", lambda: run(GRU, (X, X))),
     (TypeError, "`inputs`", lambda: run(GRU, MASKED)),
     (TypeError, "`inputs`", lambda: run(GRU, PACKED)),
+    (TypeError, "`inputs`", lambda: GRU(MASKED[:, 0], ZEROS)),
     (TypeError, "`sequence_length`", lambda: gru(np.ma.ones(4, int))),
     (TypeError, "`jnp.broadcast_to", lambda: run(LONGER, X, initial_state=H3)),
     (TypeError, "`new_state`", lambda: run(ROTATING, X)),
