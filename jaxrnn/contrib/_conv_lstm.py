@@ -17,8 +17,25 @@ from ._lstms import as_counts
 
 
 @fields.dataclass
-class _ConvLSTM(extend.SpecsCell):
-    """The base class of the convolutional LSTM cells, with keyword-only fields.
+class ConvLSTMCell(extend.SpecsCell):
+    """A long short-term memory (LSTM) with convolutions in place of matrix products.
+
+        i, j, f, o = split([x, h] * kernel + biases)
+        c' = sigmoid(f + forget_bias) * c + sigmoid(i) * tanh(j)
+        h' = tanh(c') * sigmoid(o)
+
+    The `*` in the first equation is a convolution over the grid with stride 1 and zero
+    padding, so that the grid keeps its size. The concatenation `[x, h]` and `split` act
+    on the channel axis.
+
+    Shapes, for a grid `G` of 1, 2 or 3 axes, `I` input channels and `C =
+    output_channels`: inputs `[batch, *G, I]`; c and h `[batch, *G, C]`, with sizes
+    `TensorShape([*G, C])`; output h, or `[h, x]` with `skip_connection`; `kernel`
+    `[*kernel_shape, I + C, 4C]`, blocks i, j, f, o; `biases` `[4C]`.
+
+    With a skip connection, contrib stores the output, which has `C + I` channels, as
+    the new h. But h must have `C` channels, so contrib's cell can run only one step.
+    Here, the state stores h itself.
 
     Attributes:
         conv_ndims: The number of axes of the grid, 1, 2 or 3.
@@ -36,9 +53,10 @@ class _ConvLSTM(extend.SpecsCell):
         TypeError: If a field has the wrong type.
         ValueError: If `input_shape` or `kernel_shape` does not match `conv_ndims`, or
             `dtype` is not floating-point.
+
+    Source: arXiv:1506.04214; `tf.contrib.rnn.ConvLSTMCell`.
     """
 
-    _: dataclasses.KW_ONLY
     conv_ndims: int = fields.count(most=3)
     input_shape: Sequence[int] = fields.checked(as_counts(0))
     output_channels: int = fields.count()
@@ -47,7 +65,7 @@ class _ConvLSTM(extend.SpecsCell):
     skip_connection: bool = fields.flag(False)
     forget_bias: float = fields.number(1.0)
     initializers: object = fields.unused()
-    name: str | None = fields.name()
+    name: str | None = fields.name("conv_lstm_cell")
     dtype: DType | None = fields.dtype()
 
     feature_axes = None  # Inputs are grids, not vectors.
@@ -157,60 +175,7 @@ def _product_of_patches(x: Array, kernel: Array) -> Array:
 
 
 @fields.dataclass
-class ConvLSTMCell(_ConvLSTM):
-    """A long short-term memory (LSTM) with convolutions in place of matrix products.
-
-        i, j, f, o = split([x, h] * kernel + biases)
-        c' = sigmoid(f + forget_bias) * c + sigmoid(i) * tanh(j)
-        h' = tanh(c') * sigmoid(o)
-
-    The `*` in the first equation is a convolution over the grid with stride 1 and zero
-    padding, so that the grid keeps its size. The concatenation `[x, h]` and `split` act
-    on the channel axis.
-
-    Shapes, for a grid `G` of 1, 2 or 3 axes, `I` input channels and `C =
-    output_channels`: inputs `[batch, *G, I]`; c and h `[batch, *G, C]`, with sizes
-    `TensorShape([*G, C])`; output h, or `[h, x]` with `skip_connection`; `kernel`
-    `[*kernel_shape, I + C, 4C]`, blocks i, j, f, o; `biases` `[4C]`.
-
-    With a skip connection, contrib stores the output, which has `C + I` channels, as
-    the new h. But h must have `C` channels, so contrib's cell can run only one step.
-    Here, the state stores h itself.
-
-    Attributes:
-        conv_ndims: The number of axes of the grid, 1, 2 or 3.
-        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
-        output_channels: `C`.
-        kernel_shape: The shape of the kernel's window, with one entry per axis.
-        use_bias: Whether to add `biases`.
-        skip_connection: Whether the output is h concatenated with the inputs.
-        forget_bias: Added to f at each step; not stored in the biases.
-        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
-            is always Glorot uniform, and the biases are zeros.
-        name: The name of the step in profiles.
-
-    Raises:
-        TypeError: If a field has the wrong type.
-        ValueError: If `input_shape` or `kernel_shape` does not match `conv_ndims`, or
-            `dtype` is not floating-point.
-
-    Source: arXiv:1506.04214; `tf.contrib.rnn.ConvLSTMCell`.
-    """
-
-    conv_ndims: int = fields.count(most=3)
-    input_shape: Sequence[int] = fields.checked(as_counts(0))
-    output_channels: int = fields.count()
-    kernel_shape: Sequence[int] = fields.checked(as_counts(1))
-    use_bias: bool = fields.flag(True)
-    skip_connection: bool = fields.flag(False)
-    forget_bias: float = fields.number(1.0)
-    initializers: object = fields.unused()
-    name: str | None = fields.name("conv_lstm_cell")
-    dtype: DType | None = fields.dtype()
-
-
-@fields.dataclass
-class Conv1DLSTMCell(_ConvLSTM):
+class Conv1DLSTMCell(ConvLSTMCell):
     """`ConvLSTMCell` over one axis, with `input_shape=(width, channels)`.
 
     Attributes:
@@ -238,7 +203,7 @@ class Conv1DLSTMCell(_ConvLSTM):
 
 
 @fields.dataclass
-class Conv2DLSTMCell(_ConvLSTM):
+class Conv2DLSTMCell(ConvLSTMCell):
     """`ConvLSTMCell` over images, with `input_shape=(height, width, channels)`.
 
     Attributes:
@@ -266,7 +231,7 @@ class Conv2DLSTMCell(_ConvLSTM):
 
 
 @fields.dataclass
-class Conv3DLSTMCell(_ConvLSTM):
+class Conv3DLSTMCell(ConvLSTMCell):
     """`ConvLSTMCell` over volumes; `input_shape=(depth, height, width, channels)`.
 
     Attributes:
