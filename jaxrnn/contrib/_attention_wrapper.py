@@ -414,11 +414,6 @@ class AttentionWrapper(extend.ParamsWrapper):
         cell_inputs = jax.eval_shape(self._cell_inputs, inputs, attention)
         return self.init_params(key, size, cell_inputs, dtype or self.dtype)
 
-    def _keys(self, key: Key | None) -> list[Key | None]:
-        """The key of the cell, then the key of each mechanism."""
-        numbers = range(1 + len(self._mechanisms))
-        return [key if key is None else jax.random.fold_in(key, n) for n in numbers]
-
     def _cell_inputs(self, inputs: PyTree, attention: Array) -> PyTree:
         if self.cell_input_fn is not None:
             return self.cell_input_fn(inputs, attention)
@@ -455,15 +450,35 @@ class AttentionWrapper(extend.ParamsWrapper):
         own, inner = self.checked_params(params, state.attention, key)
         self._check_inputs(jax.tree.leaves(inputs)[0], state.attention)
         state = state.map_mechanisms(self._several)
-        cell_key, *keys = self._keys(key)
+        # The key of the cell, then the key of each mechanism.
+        keys = [key] * (1 + len(self._mechanisms))
+        if key is not None:
+            keys = [jax.random.fold_in(key, n) for n in range(len(keys))]
+        cell_key, *keys = keys
         with jax.named_scope(extend.scope_name(self)):
             cell_inputs = self._cell_inputs(inputs, state.attention)
             output, cell_state = self.cell.apply(
                 inner, cell_inputs, state.cell_state, cell_key
             )
-            attended = [
-                self._attend(own, i, output, state, key) for i, key in enumerate(keys)
-            ]
+            attended = []
+            for i, mechanism in enumerate(self._mechanisms):
+                memory = state.memory[i].value
+                # The memory has no keys yet if an outer wrapper did not call `start`.
+                if isinstance(memory.keys, tuple):
+                    memory = self._with_keys(own, i, memory)
+                weights = own.get(self._scopes[i], {})
+                bound = BoundMechanism(mechanism, weights, memory, keys[i])
+                layer = None
+                if self.attention_layer_size is not None:
+                    kernel = own[_numbered("attention_layer", i)]["kernel"]
+                    layer = lambda x, kernel=kernel: jnp.dot(x, kernel)
+                attention_fn = self.attention_fn or compute_attention
+                before = state.attention_state[i]
+                results = attention_fn(bound, output, before, layer)
+                history = state.alignment_history[i]
+                if self.alignment_history:
+                    history = history.write(state.time, results[1])
+                attended.append((*results, history))
             attentions, alignments, states, histories = zip(*attended, strict=True)
             attention = jnp.concatenate(attentions, axis=-1)
         new_state = self._without_axis(
@@ -486,28 +501,6 @@ class AttentionWrapper(extend.ParamsWrapper):
         fits = len(attention) == len(inputs)
         must = f"have as many rows as the inputs ({len(inputs)})"
         extend.expect(fits, "state.attention", must, attention)
-
-    def _attend(
-        self, own: Params, i: int, output: Array, state: PyTree, key: Key | None
-    ) -> tuple[Array, Array, PyTree, PyTree]:
-        """Runs `attention_fn` for mechanism `i`; also returns the history."""
-        memory = state.memory[i].value
-        # The memory has no keys yet if an outer wrapper did not call `start`.
-        if isinstance(memory.keys, tuple):
-            memory = self._with_keys(own, i, memory)
-        params = own.get(self._scopes[i], {})
-        bound = BoundMechanism(self._mechanisms[i], params, memory, key)
-        layer = None
-        if self.attention_layer_size is not None:
-            kernel = own[_numbered("attention_layer", i)]["kernel"]
-            layer = lambda x: jnp.dot(x, kernel)
-        attention_fn = self.attention_fn or compute_attention
-        attended = attention_fn(bound, output, state.attention_state[i], layer)
-        attention, alignments, next_state = attended
-        history = state.alignment_history[i]
-        if self.alignment_history:
-            history = history.write(state.time, alignments)
-        return attention, alignments, next_state, history
 
 
 def _check_shapes(name: str, tree: PyTree, like: PyTree, fix: str = "") -> None:

@@ -566,7 +566,19 @@ class PhasedLSTMCell(extend.SpecsCell):
         x, state = self.checked_step(params, x, state, key)
         with jax.named_scope(extend.scope_name(self)):
             k = self._time_gate(params, time, x.dtype)
-            candidates = self._candidates(params, x, state)
+            c, h = state
+
+            def product(name: str, *operands: Array) -> Array:
+                return extend.affine(params[name], operands, state.c.dtype)
+
+            def gates(name: str, c: Array) -> Array:
+                peepholes = [c.astype(h.dtype)] if self.use_peepholes else []
+                return jax.nn.sigmoid(product(name, x, h, *peepholes))
+
+            i, f = jnp.split(gates("mask_gates", c), 2, axis=-1)
+            c = f * c + i * jnp.tanh(product("new_input", x, h))
+            o = gates("output_gate", c)
+            candidates = LSTMStateTuple(c, (jnp.tanh(c) * o).astype(h.dtype))
             state = jax.tree.map(
                 lambda new, old: (
                     k.astype(old.dtype) * new + (1 - k).astype(old.dtype) * old
@@ -575,24 +587,6 @@ class PhasedLSTMCell(extend.SpecsCell):
                 state,
             )
             return state.h, state
-
-    def _candidates(
-        self, params: Params, x: Array, state: LSTMStateTuple
-    ) -> LSTMStateTuple:
-        """The candidates `(c~, h~)`."""
-        c, h = state
-
-        def product(name: str, *operands: Array) -> Array:
-            return extend.affine(params[name], operands, state.c.dtype)
-
-        def gates(name: str, c: Array) -> Array:
-            peepholes = [c.astype(h.dtype)] if self.use_peepholes else []
-            return jax.nn.sigmoid(product(name, x, h, *peepholes))
-
-        i, f = jnp.split(gates("mask_gates", c), 2, axis=-1)
-        c = f * c + i * jnp.tanh(product("new_input", x, h))
-        o = gates("output_gate", c)
-        return LSTMStateTuple(c, (jnp.tanh(c) * o).astype(h.dtype))
 
     def _time_gate(self, params: Params, time: Array, dtype: DType) -> Array:
         """The gate k, `[batch, units]`."""

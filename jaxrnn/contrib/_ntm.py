@@ -205,9 +205,28 @@ class NTMCell(extend.ParamsWrapper):
         """
         inputs = extend.check_step_inputs(inputs)
         params, inner = self.checked_params(params, inputs, key)
-        state = self._checked_state(state, inputs)
+        state = NTMControllerState(*state)
+        # The controller checks its own part. `time` may also be a scalar.
+        own = state._replace(controller_state=(), time=())
+        size = self.state_size._replace(controller_state=(), time=())
+        extend.check_state(own, size, inputs, wider=False)
+        first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
+
+        def choose(new: Array, old: Array) -> Array:
+            """The state before the step, which parameters set at time 0."""
+            axes = tuple(range(1, old.ndim))
+            return jnp.where(jnp.expand_dims(first, axes), new, old)
+
         with jax.named_scope(extend.scope_name(self)):
-            reads, addresses, memory = self._before(params, state)
+            reads = [
+                choose(jnp.tanh(params[f"initial_read_vector_{i}"]), old)
+                for i, old in enumerate(state.read_vector_list)
+            ]
+            addresses = [
+                choose(jax.nn.softmax(params[f"initial_address_weights_{i}"]), old)
+                for i, old in enumerate(state.w_list)
+            ]
+            memory = choose(params["memory"][None], state.M)
             operand = jnp.concatenate([inputs, *reads], axis=-1)
             u, controller_state = self.controller.apply(
                 inner, operand, state.controller_state, key
@@ -237,24 +256,6 @@ class NTMCell(extend.ParamsWrapper):
         z = extend.affine(product, operands, operands[0].dtype)
         return clip_symmetric(z, self.clip_value)
 
-    def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
-        """Reads, addresses and memory before a step; parameters set them at time 0."""
-        first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
-
-        def choose(new: Array, old: Array) -> Array:
-            axes = tuple(range(1, old.ndim))
-            return jnp.where(jnp.expand_dims(first, axes), new, old)
-
-        reads = [
-            choose(jnp.tanh(params[f"initial_read_vector_{i}"]), old)
-            for i, old in enumerate(state.read_vector_list)
-        ]
-        weights = [
-            choose(jax.nn.softmax(params[f"initial_address_weights_{i}"]), old)
-            for i, old in enumerate(state.w_list)
-        ]
-        return reads, weights, choose(params["memory"][None], state.M)
-
     def _address(self, head: Array, memory: Array, before: Array) -> Array:
         """The new address of a head, `[batch, memory_size]`.
 
@@ -281,15 +282,6 @@ class NTMCell(extend.ParamsWrapper):
         w = sum(shift[:, i, None] * jnp.roll(w, s, 1) for i, s in enumerate(shifts))
         w = w ** (jax.nn.softplus(sharpness) + 1)
         return w / jnp.sum(w, axis=1, keepdims=True)
-
-    def _checked_state(self, state: PyTree, inputs: Array) -> NTMControllerState:
-        """Checks and returns the state; the controller checks its own part."""
-        state = NTMControllerState(*state)
-        # `time` is not checked here, because it may also be a scalar.
-        own = state._replace(controller_state=(), time=())
-        size = self.state_size._replace(controller_state=(), time=())
-        extend.check_state(own, size, inputs, wider=False)
-        return state
 
 
 def _norm(x: Array) -> Array:

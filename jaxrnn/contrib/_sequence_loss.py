@@ -79,7 +79,13 @@ def sequence_loss(
         unused = weights == 0
         hidden = jnp.where(unused[..., None] & ~jnp.isfinite(logits), zero, logits)
         ids = jnp.where(unused, jnp.clip(targets, 0, logits.shape[2] - 1), targets)
-        losses = _losses(hidden, ids, softmax_loss_function)
+        if softmax_loss_function is None:
+            log_probs = jax.nn.log_softmax(hidden, axis=-1)
+            losses = -jnp.take_along_axis(log_probs, ids[..., None], axis=-1)[..., 0]
+        else:
+            flat = hidden.reshape(-1, hidden.shape[-1])
+            losses = softmax_loss_function(labels=ids.reshape(-1), logits=flat)
+            losses = losses.reshape(ids.shape)
         weights = weights.astype(losses.dtype)
         losses = losses * weights
         if len(total) == 2 or (total and not average):
@@ -109,16 +115,6 @@ def _checked(logits: Any, targets: Any, weights: Any) -> tuple[Array, Array, Arr
 def _axes(batch: bool, timesteps: bool) -> list[int]:
     """The axes whose flags are True: 0 for batch, 1 for time."""
     return [axis for axis, flag in enumerate((batch, timesteps)) if flag]
-
-
-def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Array:
-    """The loss of each target, `[batch, time]`."""
-    if loss_function is None:
-        log_probs = jax.nn.log_softmax(logits, axis=-1)
-        return -jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
-    flat = logits.reshape(-1, logits.shape[-1])
-    losses = loss_function(labels=targets.reshape(-1), logits=flat)
-    return losses.reshape(targets.shape)
 
 
 def _ratio(losses: Array, weights: Array, axes: list[int]) -> Array:

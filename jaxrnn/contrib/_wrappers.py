@@ -416,21 +416,7 @@ class AttentionCellWrapper(_WrapperWithInputs):
         """
         inputs = extend.check_step_inputs(inputs)
         own, inner = self.checked_params(params, inputs, key)
-        state, context, memory = self._parts(state, inputs)
-        joined = extend.affine(own, [inputs, context], inputs.dtype)
-        output, state = self.cell.apply(inner, joined, state, key)
-        context = self._attend(own["attention"], jax.tree.leaves(state), memory)
-        output = extend.affine(
-            own["attn_output_projection"], [output, context], inputs.dtype
-        )
-        memory = jnp.concatenate([memory[:, 1:], output[:, None]], axis=1)
-        new_state = state, context, jax.lax.collapse(memory, 1)
-        if not self.state_is_tuple:
-            new_state = jnp.concatenate(new_state, axis=-1)
-        return output, new_state
-
-    def _parts(self, state: PyTree, inputs: Array) -> tuple[PyTree, Array, Array]:
-        """The cell's state, the context `[batch, A]` and the memory `[batch, L, A]`."""
+        # The cell's state, the context [batch, A] and the memory [batch, L, A].
         _, cell_size, size, _, length = self._sizes
         if not self.state_is_tuple:
             state = extend.check_state(state, self.state_size, inputs)
@@ -439,17 +425,24 @@ class AttentionCellWrapper(_WrapperWithInputs):
         must = "be (cell state, context, memory)"
         fix = "Create a state with `cell.zero_state`."
         extend.expect(is_triple, "state", must, state, fix)
-        cell_state, context, memory = state
-        parts = (context, memory)
-        context, memory = extend.check_state(parts, (size, length * size), inputs)
-        return cell_state, context, memory.reshape(len(inputs), length, size)
-
-    def _attend(self, params: Params, query: list[Array], memory: Array) -> Array:
-        """The context `[batch, A]`; `query` lists the parts of the cell's state."""
-        features = jnp.dot(memory, params["attn_w"][0, 0])
-        hidden = jnp.tanh(
-            features + extend.affine(params, query, memory.dtype)[:, None]
-        )
-        scores = jnp.sum(params["attn_v"][None, None] * hidden, axis=-1)
+        state, *parts = state
+        context, memory = extend.check_state(parts, [size, length * size], inputs)
+        memory = memory.reshape(len(inputs), length, size)
+        joined = extend.affine(own, [inputs, context], inputs.dtype)
+        output, state = self.cell.apply(inner, joined, state, key)
+        # Attend over the memory; the parts of the cell's new state are the query.
+        attention = own["attention"]
+        query = extend.affine(attention, jax.tree.leaves(state), memory.dtype)
+        features = jnp.dot(memory, attention["attn_w"][0, 0])
+        hidden = jnp.tanh(features + query[:, None])
+        scores = jnp.sum(attention["attn_v"][None, None] * hidden, axis=-1)
         weights = jax.nn.softmax(scores, axis=-1)
-        return jnp.sum(weights[..., None] * memory, axis=1)
+        context = jnp.sum(weights[..., None] * memory, axis=1)
+        output = extend.affine(
+            own["attn_output_projection"], [output, context], inputs.dtype
+        )
+        memory = jnp.concatenate([memory[:, 1:], output[:, None]], axis=1)
+        new_state = state, context, jax.lax.collapse(memory, 1)
+        if not self.state_is_tuple:
+            new_state = jnp.concatenate(new_state, axis=-1)
+        return output, new_state

@@ -172,12 +172,7 @@ def dynamic_decode(
     """
     # Check the arguments. Find `steps`, the size of the outputs, and `end`, the step at
     # which decoding ends, an int32 scalar. Without bounds, both are None.
-    fix = "For example, pass a `BasicDecoder`."
-    arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
-    impute = arguments.as_bool("impute_finished", impute_finished)
-    must = "be False for a decoder that tracks its own finished rows"
-    is_allowed = not (impute and decoder.tracks_own_finished)
-    expect(is_allowed, "impute_finished", must, impute)
+    _check_decoder(decoder, impute_finished)
     arguments.as_bool("output_time_major", output_time_major)
     arguments.as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
@@ -236,7 +231,7 @@ def dynamic_decode(
             lengths = jnp.where(finished, lengths, time + 1)
             state = trees.without_read_only(state)
             next_state = trees.without_read_only(next_state)
-            if impute:
+            if impute_finished:
                 emit = masking.zero_unless(~finished, emit)
                 next_state = masking.advance(~finished, True, next_state, state)
             if not decoder.tracks_own_finished:
@@ -261,6 +256,15 @@ def dynamic_decode(
         if not output_time_major:
             outputs = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
         return outputs, state, lengths
+
+
+def _check_decoder(decoder: Decoder, impute_finished: bool) -> None:
+    fix = "For example, pass a `BasicDecoder`."
+    arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
+    impute = arguments.as_bool("impute_finished", impute_finished)
+    must = "be False for a decoder that tracks its own finished rows"
+    is_allowed = not (impute and decoder.tracks_own_finished)
+    expect(is_allowed, "impute_finished", must, impute)
 
 
 def _with_cell(decoder: Decoder, cell: Any) -> Decoder:
