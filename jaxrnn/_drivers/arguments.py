@@ -21,6 +21,7 @@ from .._base.errors import EntryError, counted, error_note, expect, is_array, is
 from .._base.inputs import (
     as_array,
     as_arrays,
+    check_like,
     check_rows_of_state,
     check_same_size,
     check_structure,
@@ -136,16 +137,19 @@ def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:
     return inputs, jax.tree.leaves(inputs)[0].shape[:2], 0 if time_major else 1
 
 
-def as_steps(inputs: Any) -> list[PyTree]:
-    """A nest of arrays for each step, all of rank 2 or more with equal batch sizes.
+def as_steps(inputs: Any) -> PyTree:
+    """The steps of a list, stacked into one nest of arrays `[time, batch, ...]`.
 
-    If the first leaf has rank 1 (for example, integer ids), all leaves may have rank 1.
+    A step has rank 2 or more or, if its first leaf has rank 1 (for example, integer
+    ids), rank 1 or more.
 
     Raises:
-        TypeError: If `inputs` is not a sequence, or a leaf is not an array.
-        ValueError: If `inputs` is empty or a dict, if a rank is too low, or if batch
-            sizes differ.
+        TypeError: If `inputs` is not a sequence, a leaf is not an array, or the dtypes
+            of two steps differ.
+        ValueError: If `inputs` is empty or a dict, if a rank is too low, if batch sizes
+            differ, or if the structures or shapes of two steps differ.
     """
+    check_not_packed(inputs)
     is_list = isinstance(inputs, list | tuple)
     must = "be a list or tuple with one entry per step"
     fix = (
@@ -161,7 +165,13 @@ def as_steps(inputs: Any) -> list[PyTree]:
         fix = f"For one number per row, pass `{name}[:, None]`." if leaf.ndim else ""
         check_rank(name, leaf, least, "[batch, ...]", fix)
     check_same_size(named, fix="Each entry of `inputs` is one step of all rows.")
-    return steps
+    fix = (
+        "All steps must have the same structure, shapes and dtypes. For other steps, "
+        "call `output, state = cell(inputs, state)` for each step."
+    )
+    for i, step in enumerate(steps):
+        check_like(f"inputs[{i}]", step, steps[0], fix=fix)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
 
 
 # What `loop_fn` of `raw_rnn` returns.

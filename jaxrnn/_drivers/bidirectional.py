@@ -1,5 +1,6 @@
 """Bidirectional RNNs, over arrays or over lists of steps."""
 
+import functools
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,14 +12,14 @@ from .._base.errors import error_note, expect
 from .._base.inputs import check_structure
 from .._base.sharding import lengths_for, spec_of_divided_time
 from .._base.trees import with_structure
-from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
+from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._hints import with_hints
 from .._run import reorder
 from .._run.arguments import as_mask, as_resets
 from ..memory import Strategy
 from .arguments import as_dtype_or_none, as_padded, as_steps, check_is_cell
 from .dynamic_rnn import dynamic_rnn
-from .static_rnn import stacked, static_rnn, unstacked
+from .static_rnn import run_stacked, unstacked
 
 
 @with_hints
@@ -188,8 +189,7 @@ def static_bidirectional_rnn(
     Args:
         cell_fw: A bound cell, or any object that implements the RNNCell protocol.
         cell_bw: The cell of the backward direction, with separate parameters.
-        inputs: A list or tuple with the inputs of each step, `[batch, ...]` or a nest
-            of such arrays. With lengths, all steps must have the same shapes.
+        inputs: A list or tuple with the inputs of each step, as in `static_rnn`.
         initial_state_fw: The forward state before each row's first step, with the
             structure of `cell_fw.state_size`, each leaf `[batch, ...]`; None for the
             zero state.
@@ -200,7 +200,7 @@ def static_bidirectional_rnn(
             required unless both initial states are given.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, time]`; None for all steps.
-        scope: The name of the steps in profiles; "bidirectional_rnn" by default.
+        scope: The name of the loops in profiles; "bidirectional_rnn" by default.
 
     Returns:
         `(outputs, state_fw, state_bw)`. `outputs` is a list with the output of each
@@ -212,26 +212,25 @@ def static_bidirectional_rnn(
         ValueError: If the outputs of the cells cannot be concatenated; see also
             `static_rnn`.
 
-    Warns:
-        UserWarning: See `static_rnn`.
-
     Source: arXiv:1303.5778; `tf.compat.v1.nn.static_bidirectional_rnn`.
     """
     check_is_cell("cell_fw", cell_fw)
     check_is_cell("cell_bw", cell_bw)
-    steps = as_steps(inputs)
+    xs = as_steps(inputs)
     dtype = as_dtype_or_none(dtype)
-    lengths = lengths_for(sequence_length, steps[0], len(steps), batch_axis=0)
+    lengths = lengths_for(sequence_length, xs, len(inputs), batch_axis=1)
+    reverse = functools.partial(
+        reorder.reverse_sequence, lengths=lengths, time_major=True
+    )
     with jax.named_scope(as_scope(scope, "bidirectional_rnn")):
         with _direction("fw"):
             state = initial_state_fw
-            forward = static_rnn(cell_fw, steps, state, dtype, lengths, "fw")
+            fw, state_fw, _ = run_stacked(cell_fw, xs, state, dtype, lengths, "fw")
         with _direction("bw"):
-            state = initial_state_bw
-            steps = _reversed(steps, lengths)
-            backward = static_rnn(cell_bw, steps, state, dtype, lengths, "bw")
-        pairs = zip(forward[0], _reversed(backward[0], lengths), strict=True)
-        return [joined(*pair, axis=1) for pair in pairs], forward[1], backward[1]
+            state, xs = initial_state_bw, reverse(xs)
+            bw, state_bw, _ = run_stacked(cell_bw, xs, state, dtype, lengths, "bw")
+        outputs = joined(fw, reverse(bw), axis=2)
+        return unstacked(outputs, len(inputs)), state_fw, state_bw
 
 
 def joined(fw: PyTree, bw: PyTree, axis: int) -> PyTree:
@@ -244,13 +243,3 @@ def joined(fw: PyTree, bw: PyTree, axis: int) -> PyTree:
     check_structure("the output of `cell_bw`", fw, bw, strict=False, fix=fix)
     bw = with_structure(fw, bw)
     return jax.tree.map(lambda *pair: jnp.concatenate(pair, axis), fw, bw)
-
-
-def _reversed(steps: list[PyTree], lengths: Array | None) -> list[PyTree]:
-    """Reverses the order of the first `length` steps of each row."""
-    if lengths is None:
-        return steps[::-1]
-    with error_note("With lengths, all steps must have equal structures and shapes."):
-        xs = stacked(steps)
-    xs = reorder.reverse_sequence(xs, lengths, time_major=True)
-    return unstacked(xs, len(steps))

@@ -69,9 +69,6 @@ def stack_bidirectional_rnn(
         ValueError: If cells and states are not lists or tuples of equal length, or if
             there are no cells; see also `static_bidirectional_rnn`.
 
-    Warns:
-        UserWarning: See `static_rnn`.
-
     Source: `tf.contrib.rnn.stack_bidirectional_rnn`, which accepts only lists of cells.
     """
     run = functools.partial(

@@ -1,37 +1,20 @@
-"""Runs a cell over a list of steps, in a loop or unrolled, also with saved states."""
+"""Runs a cell over a list of steps, in one compiled loop, also with saved states."""
 
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_lengths, as_scope, check_instance, check_shape
-from .._base.cell_keys import cell_at_step
-from .._base.derivatives import summed_in_float32
-from .._base.errors import counted, describe, error_note, expect, warn
-from .._base.inputs import as_arrays, check_structure, output_dtype
-from .._base.sharding import lay_out
-from .._base.trees import (
-    is_pytree_of_arrays,
-    with_read_only,
-    without_read_only,
-)
+from .._base.errors import counted, describe, expect
+from .._base.inputs import as_arrays, output_dtype
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike, Size
-from .._batching.packing import check_not_packed
 from .._hints import with_hints
-from .._run import masking
-from .._run.arguments import as_initial_state, as_pair, fix_of_rows, fix_of_zeros
-from .._run.first_step import call_start, one_step, probe, rows_interact, zero_state
+from .._run.arguments import as_initial_state
 from .._run.masking import Steps
 from .._run.run import Run
 from .._run.run_cell import Options, run_cell
-from .._tensor_array.carried import with_capacity_for
 from .arguments import as_steps, check_is_cell
-
-# On a CPU, compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s
-# for 20 steps, 15 s for 50 steps (44 s with lengths) and minutes for 100 steps.
-UNREASONABLE_STEPS = 50
 
 
 @with_hints
@@ -45,31 +28,29 @@ def static_rnn(
     *,
     return_states: bool = False,
 ) -> tuple[PyTree, ...]:
-    """Runs `cell` over a list of steps, which may differ in shape and type.
+    """Runs `cell` over a list of steps, in the loop of `dynamic_rnn`.
 
-    If all steps have the same type, and the cell is bound and keeps the type of its
-    state, the cell runs in the loop of `dynamic_rnn`, which compiles only one step.
-    Otherwise, the program contains a copy of the cell for each step. In both cases,
-    values and gradients equal the results of `dynamic_rnn` up to rounding.
+    TensorFlow's program contains a copy of the cell for each step. This function stacks
+    the steps, so only one step is compiled.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object that implements the
             RNNCell protocol.
         inputs: A list or tuple with the inputs of each step, `[batch, ...]` or a nest
-            of such arrays. For a time-major array `x`, pass `list(x)`.
+            of such arrays. All steps must have the same structure, shapes and dtypes.
+            For a time-major array `x`, pass `list(x)`.
         initial_state: The state before the first step, with the structure of
             `cell.state_size`, each leaf `[batch, ...]` or a scalar; None for the cell's
-            zero state, which requires `dtype`.
-        dtype: The dtype of the zero state and, with lengths, of the outputs, as in
-            `dynamic_rnn`. Without lengths, outputs may have any dtypes.
+            zero state, which requires `dtype`. See `dynamic_rnn` for a plain tuple
+            instead of an `LSTMStateTuple`.
+        dtype: The dtype of the zero state and of the outputs, as in `dynamic_rnn`.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, len(inputs)]`; None for all steps. Past its length, a row outputs zeros
             and keeps its state; inputs past the length, even NaN, do not affect
             outputs, states or gradients. Scalar leaves of the state are updated until
             the longest row ends. If all lengths are 0, scalar leaves are never updated,
-            whereas `dynamic_rnn` updates these leaves once. If there are no lengths, a
-            step may change the structure, shapes and dtypes of the state.
-        scope: The name of the steps in profiles; "rnn" by default.
+            whereas `dynamic_rnn` updates these leaves once.
+        scope: The name of the loop in profiles; "rnn" by default.
         return_states: Whether to also return the state after every step.
 
     Returns:
@@ -79,14 +60,13 @@ def static_rnn(
         with the state after each step; past its length, a row keeps its last state.
 
     Raises:
-        TypeError: If `cell` is not a cell; if `inputs` is not a sequence; with lengths,
-            if the cell changes the dtypes of its state.
-        ValueError: If `inputs` is empty, or if batch sizes disagree; if neither
-            `initial_state` nor `dtype` is given.
+        TypeError: If `cell` is not a cell; if `inputs` is not a sequence; if the dtypes
+            of two steps differ; if the cell changes the dtypes of its state.
+        ValueError: If `inputs` is empty, or if the shapes of two steps differ; if
+            neither `initial_state` nor `dtype` is given; see also `dynamic_rnn`.
 
     Warns:
-        UserWarning: If 50 or more steps are unrolled, because compilation may take
-            minutes; if a plain pair replaces an `LSTMStateTuple`; see `dynamic_rnn`.
+        UserWarning: If a plain pair replaces an `LSTMStateTuple`; see `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -100,38 +80,37 @@ def static_rnn(
     Source: `tf.compat.v1.nn.static_rnn`.
     """
     check_is_cell("cell", cell)
-    as_bool("return_states", return_states)
-    check_not_packed(inputs)
-    steps = as_steps(inputs)
-    time = len(steps)
-    batch_size = jax.tree.leaves(steps)[0].shape[0]
+    xs = as_steps(inputs)
+    keeps_states = as_bool("return_states", return_states)
+    outputs, state, states = run_stacked(
+        cell, xs, initial_state, dtype, sequence_length, scope, keeps_states
+    )
+    outputs = unstacked(outputs, len(inputs))
+    if not return_states:
+        return outputs, state
+    return outputs, state, unstacked(states, len(inputs))
+
+
+def run_stacked(
+    cell: RNNCellLike,
+    xs: PyTree,
+    initial_state: PyTree,
+    dtype: DType | None,
+    sequence_length: Lengths | None,
+    scope: str | None,
+    return_states: bool = False,
+) -> tuple[PyTree, PyTree, PyTree]:
+    """Runs `static_rnn` over stacked steps, each leaf `[time, batch, ...]`."""
+    time, rows = jax.tree.leaves(xs)[0].shape[:2]
     is_ragged = sequence_length is not None
     state = as_initial_state(cell, initial_state, time, strict=is_ragged)
-    # With an initial state but neither lengths nor `dtype`, outputs may have any dtype.
-    if is_ragged or state is None or dtype is not None:
-        dtype = output_dtype(state, dtype)
-    lengths = as_lengths(sequence_length, batch_size, time=time)
+    lengths = as_lengths(sequence_length, rows, time=time)
+    steps = Steps(lengths, time=time, axis=0, returns_states=return_states)
+    options = Options(
+        dtype=output_dtype(state, dtype), needs_rows=return_states, least_steps=0
+    )
     with jax.named_scope(as_scope(scope, "rnn")):
-        if state is None:
-            state = with_capacity_for(zero_state(cell, batch_size, dtype), time)
-            fix = fix_of_zeros(steps[0], dtype)
-        else:
-            fix = fix_of_rows(cell, state, batch_size)
-        loop_dtype = _dtype_in_loop(cell, steps, state, dtype, fix)
-        if loop_dtype is None:
-            outputs, state, states = _unrolled(cell, steps, state, lengths, dtype)
-        else:
-            all_steps = Steps(lengths, time=time, axis=0, returns_states=return_states)
-            run = Run(stacked(steps), state, all_steps)
-            outputs, state, states = run_cell(cell, run, Options(dtype=loop_dtype))
-            outputs = unstacked(outputs, time)
-            states = unstacked(states, time)
-    return (outputs, state, states) if return_states else (outputs, state)
-
-
-def stacked(steps: list[PyTree]) -> PyTree:
-    """Stacks the steps into one nest of arrays `[time, batch, ...]`."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
+        return run_cell(cell, Run(xs, state, steps), options)
 
 
 def unstacked(xs: PyTree, time: int) -> list[PyTree]:
@@ -142,109 +121,6 @@ def unstacked(xs: PyTree, time: int) -> list[PyTree]:
     leaves, structure = jax.tree.flatten(xs)
     columns = [[x[0] for x in jax.lax.split(leaf, [1] * time)] for leaf in leaves]
     return [structure.unflatten(column[t] for column in columns) for t in range(time)]
-
-
-def _dtype_in_loop(
-    cell: RNNCellLike,
-    steps: list[PyTree],
-    state: PyTree,
-    dtype: DType | None,
-    fix: str,
-) -> DType | None:
-    """Returns the dtype of all outputs if a loop can run the cell, otherwise None.
-
-    A loop cannot run steps of different types. If a state has scalar leaves, a loop
-    would update these leaves once even if all lengths are 0.
-    """
-    are_alike = len(set(map(_types, steps))) == 1
-    if not (are_alike and is_pytree_of_arrays(cell) and masking.is_of_rows(state)):
-        return None
-
-    def step(inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        laid_out, _, state = lay_out(cell, inputs, None, state)
-        state = call_start(cell, state)
-        return cell_at_step(laid_out, jnp.int32(0))(inputs, state)
-
-    with error_note("Raised at step 0, with `inputs[0]`."):
-        output, new_state = one_step(step, steps[0], state, fix)
-    state, new_state = without_read_only((state, new_state))
-    dtypes = {leaf.dtype for leaf in jax.tree.leaves(output)}
-    if _types(new_state) != _types(state) or len(dtypes) != 1:
-        return None
-    found = dtypes.pop()
-    return found if dtype in (None, found) else None
-
-
-def _unrolled(
-    cell: RNNCellLike,
-    steps: list[PyTree],
-    initial_state: PyTree,
-    lengths: Array | None,
-    dtype: DType | None,
-) -> tuple[list[PyTree], PyTree, list[PyTree]]:
-    """Runs the steps one after another, with a copy of the cell for each step.
-
-    Without lengths, a step may change the structure and the types of the state.
-    """
-    if len(steps) >= UNREASONABLE_STEPS:
-        warn(
-            f"{len(steps)} copies of the cell, one for each step, may take minutes to "
-            "compile. Use `dynamic_rnn` or, for outputs of several dtypes, `raw_rnn`."
-        )
-    cell, lengths, state = lay_out(cell, steps[0], lengths, initial_state)
-    state = call_start(cell, state)
-    all_masks = Steps(time=len(steps), axis=0)
-    if lengths is not None:
-        state, all_masks = _masked(cell, steps, state, lengths, dtype)
-    cell_in_loop = summed_in_float32(cell)
-    outputs = []
-    states = []
-    for t, inputs in enumerate(steps):
-        masks = all_masks
-        if _types(inputs) != _types(steps[0]):
-            # Finished rows would read the first step's inputs, but these have other
-            # types here, so finished rows read zeros.
-            masks = all_masks.map_stand_in_inputs(
-                lambda _, inputs=inputs: jax.tree.map(jnp.zeros_like, inputs)
-            )
-        number = jnp.int32(t)
-        arguments = masks.step_inputs(number, inputs, state)
-        with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
-            output, new_state = as_pair(
-                cell_at_step(cell_in_loop(), number)(*arguments)
-            )
-        if lengths is not None:
-            new_state, output = masks.mask_step(number, state, new_state, output)
-        state = new_state
-        outputs.append(output)
-        states.append(without_read_only(state))
-    return outputs, with_read_only(state, initial_state), states
-
-
-def _masked(
-    cell: RNNCellLike,
-    steps: list[PyTree],
-    state: PyTree,
-    lengths: Array,
-    dtype: DType | None,
-) -> tuple[PyTree, Steps]:
-    """Checks one step of each input type; returns the checked state and the masks."""
-    for t, inputs in enumerate(steps):
-        if t == 0 or _types(inputs) != _types(steps[t - 1]):
-            with error_note(f"Raised at step {t}, with `inputs[{t}]`."):
-                fix = fix_of_rows(cell, state, lengths.shape[0])
-                state = probe(cell, inputs, state, dtype, strict=True, fix=fix)
-    # No step runs if all lengths are 0, whereas `dynamic_rnn` then runs one step.
-    steps_to_run = jnp.max(lengths, initial=0)
-    stand_in = masking.stand_in(lengths > 0, steps[0], state)
-    at = {"time": len(steps), "axis": 0, "rows_interact": rows_interact(cell)}
-    return state, Steps(lengths, steps_to_run, stand_in, **at)
-
-
-def _types(inputs: PyTree) -> tuple:
-    """The structure, shapes and dtypes for which a step of the cell is compiled."""
-    leaves, treedef = jax.tree.flatten(inputs)
-    return treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 @runtime_checkable
@@ -291,9 +167,6 @@ def static_state_saving_rnn(
         ValueError: If `state_name` does not fit `cell.state_size`; see also
             `static_rnn`.
 
-    Warns:
-        UserWarning: See `static_rnn`.
-
     Source: `tf.compat.v1.nn.static_state_saving_rnn`.
     """
     check_is_cell("cell", cell)
@@ -306,8 +179,6 @@ def static_state_saving_rnn(
     leaves = [as_arrays(f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
     outputs, state = static_rnn(cell, inputs, state, None, sequence_length, scope)
-    fix = "Return a state with the structure of `cell.state_size`."
-    check_structure("the new state of `cell`", size, state, strict=False, fix=fix)
     for name, leaf in zip(names, jax.tree.leaves(state), strict=True):
         state_saver.save_state(name, leaf)
     return outputs, state

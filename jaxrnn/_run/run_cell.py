@@ -53,12 +53,15 @@ class Options:
         unroll: The number of steps unrolled in each iteration of a scan.
         needs_rows: Whether each leaf of the state must have a batch axis: with a mask,
             even if it was converted to lengths, and if the states are returned.
+        least_steps: The number of steps that TensorFlow's loop runs even if all lengths
+            are 0.
     """
 
     dtype: DType
     plan: CheckpointPlan = _SAVE_EVERYTHING
     unroll: int = 1
     needs_rows: bool = False
+    least_steps: int = 1
 
 
 class ReadyRun(NamedTuple):
@@ -170,8 +173,8 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     cell, lengths, arrays = lay_out(cell, first_inputs, lengths, arrays)
     state, where, restart_states = arrays
     steps_to_run = None
-    if lengths is not None:  # TensorFlow's loop runs at least one step.
-        steps_to_run = batch_maximum(jnp.max(lengths, initial=1))
+    if lengths is not None:
+        steps_to_run = batch_maximum(jnp.max(lengths, initial=options.least_steps))
     if where is not None and lengths is not None:  # Drop restarts past a row's length.
         where &= jnp.arange(time, dtype=jnp.int32)[None] < lengths[:, None]
 

@@ -1,7 +1,6 @@
 """Rows in reverse, both directions over a list of steps, and bidirectional layers."""
 
 import functools
-import warnings
 
 import jax
 import jax.export
@@ -13,19 +12,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell, LSTMCell, reverse_sequence
-from jaxrnn._drivers.static_rnn import UNREASONABLE_STEPS
-from jaxrnn.testing._oracle import StepByStep, close
+from jaxrnn.testing._oracle import close
 
 F64 = jnp.dtype("float64")
 TIME, BATCH, DEPTH = 3, 4, 2
-
-
-def test_steps_of_other_depths_without_lengths():
-    pooled = lambda p, x, s, key=None: (s + x.sum(), s + x.sum())
-    cell = FunctionCell(pooled, 1, 1).bind({})
-    steps = [np.ones((1, 1)), np.ones((1, 3))]
-    outputs, *_ = jaxrnn.static_bidirectional_rnn(cell, cell, steps, dtype=F64)
-    assert [o[0].tolist() for o in outputs] == [[1, 4], [4, 3]]
 
 
 # Layers
@@ -51,15 +41,6 @@ def test_a_layer_reads_both_directions_of_the_one_below_with_gaps():
         states.append(last)
     got = jaxrnn.stack_bidirectional_dynamic_rnn(cells, cells, first, **given)
     close(got, (x, *zip(*states, strict=True)), F64)
-
-
-def test_warns_once():
-    cell, wide = StepByStep(adding(1)), StepByStep(adding(2))
-    steps = [np.ones((1, 1))] * UNREASONABLE_STEPS
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")  # As in a program.
-        jaxrnn.stack_bidirectional_rnn([cell, wide], [cell, wide], steps, dtype=F64)
-    assert [w.filename for w in caught] == [__file__]
 
 
 # Parameters for layers

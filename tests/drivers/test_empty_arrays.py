@@ -61,7 +61,7 @@ def in_two_directions_with_resets(cell, xs, state):
 def step_by_step(cell, xs, state, dtype=F64):
     if sizes(xs)[1]:  # `static_rnn` refuses a list of no steps.
         steps = [at_steps(xs, t) for t in range(STEPS)]
-        outputs, last = jaxrnn.static_rnn(cell, steps, state)
+        outputs, last = jaxrnn.static_rnn(cell, steps, state, dtype)
         return jax.tree.map(lambda *ys: jnp.stack(ys, 1), *outputs), last
     first = jax.tree.map(lambda x: np.zeros((x.shape[0], *x.shape[2:]), x.dtype), xs)
     step = lambda time, y, new, _: (True, first, state if y is None else new, y, None)

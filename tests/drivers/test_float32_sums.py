@@ -1,6 +1,5 @@
 """Gradients in bfloat16: sums over many steps have the accuracy of float32."""
 
-import dataclasses
 from functools import partial
 
 import jax
@@ -68,14 +67,6 @@ def by_raw_rnn(params, x):
     return jaxrnn.raw_rnn(cell, loop_fn, max_time=TIME)[0].stack()
 
 
-def unrolled(params, x):
-    """Steps of different types are unrolled, each with a copy of the cell."""
-    of_first = lambda params, inputs, *rest, key=None: CELL.fn(params, inputs[0], *rest)
-    cell = dataclasses.replace(CELL, fn=of_first).bind(params)
-    steps = [(x[:, t], x[:, t, : 1 + t % 2]) for t in range(40)]
-    return jaxrnn.static_rnn(cell, steps, dtype=x.dtype)[0]
-
-
 LOOPS = {
     "dynamic": (by_dynamic_rnn, LIMIT),
     # The cell is no pytree: it captures its arrays.
@@ -85,7 +76,6 @@ LOOPS = {
         partial(by_dynamic_rnn, swap_memory=jaxrnn.memory.Recompute(7)),
         LIMIT,
     ),
-    "unrolled": (unrolled, LIMIT / 2),
 }
 
 

@@ -362,9 +362,11 @@ REFUSALS = [
     (ValueError, "`inputs`", lambda: run_steps(GRU, [*X[0]])),
     (ValueError, r"`inputs\[1\]`", lambda: run_steps(GRU, [X[0], X[1, :3]])),
     (TypeError, "`inputs`", lambda: run_steps(GRU, PACKED)),
-    (UserWarning, "50 copies", lambda: jaxrnn.static_rnn(TWO, [X0] * 50, X0)),
+    (ValueError, r"`inputs\[1\]`", lambda: run_steps(GRU, [X0, X0[:, :2]])),
+    (ValueError, r"`inputs\[1\]`", lambda: run_steps(GRU, [X0, (X0,)])),
+    (TypeError, r"`inputs\[1\]`", lambda: run_steps(GRU, [X0, X0.astype(np.float16)])),
     (TypeError, "`state_saver`", lambda: saving({"s": X0})),
-    (ValueError, "`cell`", lambda: saving(jaxrnn.StateSaver({"s": X0}), lambda x, s: (x, (s,)))),
+    (ValueError, "`new_state`", lambda: saving(jaxrnn.StateSaver({"s": X0}), lambda x, s: (x, (s,)))),
     # `raw_rnn`
     (ValueError, "`emit_output`", lambda: raw(change=lambda y: y[:, :1])),
     (ValueError, "`finished`", lambda: raw(finished=lambda time: time >= 5 if time == 0 else np.ones(4, bool))),
