@@ -75,6 +75,9 @@ def load(
 ) -> Any:
     """Loads a module as a bound cell, or as the bound cells of both directions.
 
+    A `state_dict` does not store the nonlinearity of an `nn.RNN`: for relu, pass
+    `nonlinearity="relu"`. Otherwise, the cell has tanh, without an error.
+
     `load` infers the kind of module (LSTM, GRU or RNN), its layers and its projection
     from the names and shapes of the weights. A missing bias is zero, whether the module
     has no bias, or one bias where PyTorch has two. The weights may be traced. Gradients

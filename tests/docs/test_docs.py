@@ -192,6 +192,46 @@ def test_a_page_shows_the_same_loop_before_and_after():
     assert_near(got, want, tolerance=1e-10)
 
 
+@pytest.mark.slow
+def test_rwkv6_of_the_page_on_recurrences():
+    page = (ROOT / "docs/guide/recurrences.md").read_text()
+    code = re.search(r"```python\n(def rwkv6.*?)```", page, re.DOTALL)[1]
+    exec(code, names := {"jnp": jnp, "jaxrnn": jaxrnn})
+    r, k, g = (draw(2, 9, 3, 4, seed=seed) for seed in range(3))
+    v, u, g = draw(2, 9, 3, 5, seed=3), draw(3, 4, seed=4), -np.abs(g)
+    state, want = np.zeros((2, 3, 4, 5)), []
+    for t in range(9):
+        new = k[:, t, :, :, None] * v[:, t, :, None]
+        read = state + u[..., None] * new
+        want.append(np.einsum("bnk,bnkv->bnv", r[:, t], read))
+        state = np.exp(g[:, t])[..., None] * state + new
+    got = names["rwkv6"](r, k, v, g, u)
+    np.testing.assert_allclose(got, np.stack(want, axis=1), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_the_port_of_scanned_rnn_draws_its_initial_values_as_flax_does():
+    names = run_page.definitions(ROOT / "docs/coming_from/flax.md")
+    size = names.TIME, names.ROWS
+    given = draw(names.ROWS, names.UNITS), draw(*size, 16)
+    given = *map(np.float32, given), np.zeros(size, bool)
+    key = jax.random.key(0)
+    theirs = names.port(names.OldActorCritic().init(key, *given))["params"]
+    ours = names.ActorCritic().init(key, *given)["params"]
+    assert jax.tree.map(jnp.shape, ours) == jax.tree.map(jnp.shape, theirs)
+    for params in ours["rnn"], theirs["rnn"]:
+        [params] = params.values()
+        gates, candidate = params["gates"], params["candidate"]
+        from_x, from_h = candidate["input_projection"], candidate["hidden_projection"]
+        for part in gates, from_x, from_h:
+            assert not part["bias"].any()
+        inputs, state = jnp.split(gates["kernel"], 2)
+        for kernel in *jnp.split(state, 2, axis=1), from_h["kernel"]:
+            np.testing.assert_allclose(kernel.T @ kernel, np.eye(16), atol=1e-5)
+        for kernel in inputs, from_x["kernel"]:
+            np.testing.assert_allclose(kernel.std(), 16**-0.5, rtol=0.15)
+
+
 def test_each_door_of_the_readme_is_a_line_that_runs():
     doors = re.findall(r"^\| [^|]* \| `(.*?)` \| \[", README, re.MULTILINE)
     names = {"jax": jax, "jnp": jnp, "jaxrnn": jaxrnn, "cell": jaxrnn.LSTMCell(16)}

@@ -132,6 +132,23 @@ def test_with_swap_memory_and_time_major(parts, strategy):
     assert_near(got, want, tolerance=1e-12)
 
 
+@pytest.mark.slow
+def test_gradients_of_each_row_and_jacobians():
+    """What the page names in place of `vmap` of a gradient and of `jacrev`."""
+    cell, arrays = arrays_of("min_gru")
+    params, rows = arrays["params"], arrays["inputs"]
+    outputs = lambda params, x: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=F64)[0]
+    of_row = lambda params, x: jnp.sum(outputs(params, x[None]) ** 2)
+    in_turn = lambda params, x: jax.lax.map(lambda x: jax.grad(of_row)(params, x), x)
+    want = jax.jit(jax.vmap(jax.grad(of_row), (None, 0)))(params, rows)
+    sums = jax.jit(jax.jacfwd(lambda params, x: outputs(params, x).sum((0, 1))))
+    mesh = jax.make_mesh((4,), ("time",))
+    put = lambda tree, spec: jax.device_put(tree, NamedSharding(mesh, spec))
+    given = put(params, P()), put(rows, TIME)
+    assert_near(jax.jit(in_turn)(*given), want, tolerance=1e-10)
+    assert_near(sums(*given), sums(params, rows), tolerance=1e-10)
+
+
 @pytest.mark.fast("min_gru")
 @pytest.mark.parametrize("name", ONE_OF_EACH_MAP)
 def test_nan_reaches_later_steps_up_to_a_reset(name):

@@ -22,7 +22,9 @@ class DeltaInputs(NamedTuple):
 
     Attributes:
         q: The queries, `[batch, heads, key]`.
-        k: The keys, with the shape of the queries.
+        k: The keys, with the shape of the queries. Divide each key by its norm: a step
+            multiplies what the memory holds at k by `1 - beta sum(k * k)`, and below -1
+            the memory grows.
         v: The values, `[batch, heads, value]`.
         g: The logarithms of the decays, at most 0: `[batch, heads]`, or
             `[batch, heads, key]` if each key decays separately.
