@@ -80,8 +80,9 @@ def build(case: Case, data: Data) -> Built:
     else:
         run = functools.partial(_dynamic, case, make_cell(case))
         net = make_net(case, data, patterns.around(case, run))
+    equation = "zero initial states" if case.run == "packed" else ""
     options = COMPILER_OPTIONS.get(case.run, {})
-    return _jax.build(case, data, {"": net}, options=options)
+    return _jax.build(case, data, {"": net}, equation, options)
 
 
 def _dynamic(
@@ -139,28 +140,35 @@ def _raw(
 
 
 def _packed(case: Case, data: Data) -> _jax.Net:
-    """The sequences of the case, packed before timing starts."""
+    """The sequences of the case, packed before timing starts, from zero states."""
     if data.lengths is None:
         raise LeftOutError("packing needs lengths")
     if len(data.weights) > 1:
         raise LeftOutError("packing is written for one layer")
     cell, lengths = make_cell(case), data.lengths
-    packed = jaxrnn.pack_sequences(data.inputs, lengths, time_major=False)
+    packed = jaxrnn.pack_sequences(data.inputs, lengths)
     cotangents = padded_cotangents = data.output_cotangents
     if padded_cotangents.shape[1]:
         cotangents = jaxrnn.pack_sequences(padded_cotangents, lengths).inputs
 
     def run(params, inputs, state, packed):
-        packed = dataclasses.replace(packed, inputs=inputs)
-        return jaxrnn.packed_rnn(cell.bind(params), packed, state)
+        outputs, _, states = jaxrnn.dynamic_rnn(
+            cell.bind(params),
+            inputs,
+            packed.lengths,
+            dtype=jax.tree.leaves(state)[0].dtype,
+            resets=packed.resets,
+            return_states=True,
+        )
+        return outputs, packed.at_ends(states, case.batch)
 
     padded = make_net(case, data, run)
     return dataclasses.replace(
         padded,
         inputs=packed.inputs,
-        lengths=dataclasses.replace(packed, inputs=()),
+        lengths=packed._replace(inputs=()),
         cotangents=(cotangents, padded.cotangents[1]),
-        read_sequences=lambda tree: np.asarray(packed.unpack(tree)),
+        read_sequences=lambda y: np.asarray(packed.unpack(y, case.batch, case.time)),
     )
 
 

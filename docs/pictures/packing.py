@@ -15,12 +15,15 @@ def draw() -> Figure:
     """The padded batch above the packed one, with a color for each sequence."""
     padded = np.zeros((len(LENGTHS), TIME, 1), np.float32)
     packed = jaxrnn.pack_sequences(padded, LENGTHS)
-    rows = packed.lengths.shape[0]
+    rows = len(packed.lengths)
+    starts = np.nonzero(packed.resets & (packed.segment_ids > 0))
+    order = np.argsort(packed.segment_ids[starts])
+    row, offset = (index[order] for index in starts)
     heights = {"height_ratios": [len(LENGTHS), rows], "hspace": 0.45}
     figure, (above, below) = plt.subplots(2, figsize=(8, 5), gridspec_kw=heights)
     numbers = range(len(LENGTHS))
     draw_rows(above, numbers, [0] * len(LENGTHS), len(LENGTHS))
-    draw_rows(below, packed.row, packed.offset, rows)
+    draw_rows(below, row, offset, rows)
     runs, data = len(LENGTHS) * TIME, LENGTHS.sum()
     above.set_title(f"padded: {runs} cell steps, {data} of them on data")
     below.set_title(f"packed: {rows * TIME} cell steps")

@@ -178,8 +178,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         outputs, state = dynamic_rnn(cell.bind(params), x, initial_state=state, ...)
 
     Functions and decoders that run cells therefore need no argument for the memory.
-    `packed_rnn` does not support this cell. The keys of the memory are computed once
-    per run.
+    The keys of the memory are computed once per run.
 
     Shapes, for a cell with outputs of size `O`, memories `[batch, memory_time, M]`, and
     `A = attention_layer_size`, or `M` without a layer: inputs `[batch, I]`; attention
