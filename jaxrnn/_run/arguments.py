@@ -31,7 +31,6 @@ from .._base.trees import (
     map_sizes,
     named_leaves,
     with_structure,
-    with_tuples_of,
     without_read_only,
 )
 from .._base.typing import (
@@ -55,15 +54,14 @@ def as_initial_state(
 ) -> PyTree:
     """Returns the user's state, if any, as arrays with capacity for `time` writes.
 
-    The result has the named tuples of the cell. Warns of a plain pair instead of an
-    `LSTMStateTuple`; if `strict`, raises TypeError.
+    Warns of a plain pair instead of an `LSTMStateTuple`; if `strict`, raises TypeError.
     """
     if state is None:
         return None
     state = as_arrays("initial_state", with_capacity_for(state, time))
     check = check_no_plain_tuple if strict else warn_of_plain_pair
     check("initial_state", cell.state_size, state)
-    return with_tuples_of(cell.state_size, state, strict=strict)
+    return state
 
 
 def as_mask(

@@ -123,7 +123,7 @@ def run_part(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Result
     if count > 1 and run.steps.time != 0:
         state = _state_before(transition, ready, options, name)
         ready = ready._replace(state=state, run=ready.run.replace(state=state))
-    outputs, last, states = run_ready(ready, ready.state, options)
+    outputs, last, states = run_ready(ready, run.state, options)
     last = masking.zero_unless(jax.lax.axis_index(name) == count - 1, last)
     return outputs, jax.lax.psum(last, name), states
 

@@ -20,7 +20,12 @@ from .._base.errors import counted, expect
 from .._base.inputs import check_rows_of_state
 from .._base.math import batch_maximum
 from .._base.sharding import as_rows_of, explicit_mesh_of, lay_out
-from .._base.trees import has_read_only, with_read_only, without_read_only
+from .._base.trees import (
+    has_read_only,
+    with_read_only,
+    with_tuples_of,
+    without_read_only,
+)
 from .._base.typing import Array, DType, Key, PyTree, RNNCellLike, bound_or_none
 from .._tensor_array.carried import with_capacity_for
 from ..memory import CheckpointPlan
@@ -165,6 +170,10 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
         given = with_capacity_for(steps.restart_states, time)
         restart_states = without_read_only(as_reset_state(given, zeros, state))
         from_zeros = bool(given is None and bound and bound.cell.starts_from_zeros)
+    # The cell reads its own named tuples. `run_ready` returns the user's.
+    strict = lengths is not None
+    state = with_tuples_of(cell.state_size, state, strict=strict)
+    restart_states = with_tuples_of(cell.state_size, restart_states, strict=strict)
 
     # Lay out all arrays over devices like the rows of the inputs.
     inputs = _whole_features(inputs, (cell, lengths, state), 1 - axis)
@@ -181,7 +190,6 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     # Check one step, and give the state the form that a loop can carry.
     state = call_start(cell, state)
     fix = fix_of_zeros(first_inputs, options.dtype) if run.state is None else fix
-    strict = lengths is not None
     state = probe(cell, first_inputs, state, options.dtype, strict, fix)
     own_state = without_read_only(state)
     if options.needs_rows:
@@ -289,6 +297,9 @@ def run_ready(
         states = ready.valid.states(states, run.state, steps.axis)
     elif states is not None:
         states = steps.fill_finished(states, last)
+    if given is not None:
+        last = with_tuples_of(given, last, strict=False)
+        states = with_tuples_of(given, states, strict=False)
     return outputs, with_read_only(last, given), states
 
 
