@@ -31,7 +31,8 @@ from ..fields import Hyperparameters
 from ..params import ParamSpec, Specs, glorot_uniform, zeros
 from .equations import Equations
 from .few_steps import why_few_steps
-from .native.sequence import native_sequence, why_not_native
+from .native.sequence import native_sequence
+from .supported import why_not_native
 from .xla_loop import affine_sequence
 
 Updated: TypeAlias = tuple[Array, PyTree]
@@ -255,12 +256,12 @@ class AffineCell(SpecsCell):
             operand = like(name, operand, wanted, wider=k > 0, fix=fix)
             return stage.product(params, x, operand, dtype)
 
-        return self.chain(product, params, inputs, state)[:2]
+        return self._chain(product, params, inputs, state)[:2]
 
-    def chain(
+    def _chain(
         self, product: Callable, params: Params, inputs: PyTree, state: PyTree
     ) -> tuple[PyTree, PyTree, list[Array]]:
-        """Runs one step, stage by stage.
+        """Runs one step, stage by stage: `(output, new_state)`, and z of each stage.
 
         Args:
             product: `product(k, stage, inputs, operand, dtype)` computes z of stage k,
@@ -268,9 +269,6 @@ class AffineCell(SpecsCell):
             params: The parameters; only the element-wise parameters are read.
             inputs: One step of inputs, `[batch, depth]`, passed to `product`.
             state: The state before the step, each leaf `[batch, ...]`.
-
-        Returns:
-            `(output, new_state, zs)`; `zs` lists the z of each stage.
         """
         zs = []
         elementwise = {name: params[name] for name in self.elementwise_specs()}

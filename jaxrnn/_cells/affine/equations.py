@@ -31,14 +31,3 @@ class Equations:
     has_projection: bool = False
     cell_clip: float | None = None
     proj_clip: float | None = None
-
-    @property
-    def extras(self) -> list[str]:
-        """Descriptions of what an LSTM has that a plain LSTM lacks."""
-        has = {
-            "layer normalization": self.has_norms,
-            "peepholes": self.has_peepholes,
-            "a `cell_clip`": self.cell_clip is not None,
-            "a projection": self.has_projection,
-        }
-        return [name for name, has_it in has.items() if has_it]

@@ -7,40 +7,13 @@ import jax.numpy as jnp
 
 from ..._base.errors import describe, name_of
 from ..._base.sharding import explicit_mesh_of
-from ..._base.typing import Array, Params
-from ..._run.masking import Steps
+from ..._base.typing import Params
 from ..._run.run import Run
 from .equations import Equations
+from .native import calls
 
 if TYPE_CHECKING:
     from .cell import AffineCell
-
-
-def why_not_arrays(params: Params, run: Run) -> str | None:
-    """The reason why the native loops reject these arrays, or None."""
-    if explicit_mesh_of((run.inputs, run.state)) is not None:
-        return "an explicit mesh requires `jax.shard_map`"
-    if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
-        return "the number of rows is symbolic"
-    if not isinstance(run.inputs.shape[-1], int):
-        return "the size of the inputs is symbolic"
-    states = run.state, run.steps.restart_states
-    arrays = [run.inputs, *jax.tree.leaves(states)]
-    empty = [describe(x) for x in arrays if 0 in x.shape]
-    if empty:
-        return f"an array is empty, {empty[0]}"
-    dtypes = {x.dtype for x in [*arrays, *jax.tree.leaves(params)]}
-    if dtypes != {jnp.dtype(jnp.float32)}:
-        names = ", ".join(sorted(map(str, dtypes)))
-        return f"only float32 is supported, got {names}"
-    return None
-
-
-def row_lengths(xs: Array, steps: Steps) -> Array:
-    """The number of steps of each row, int32 `[batch]`."""
-    if steps.lengths is None:
-        return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
-    return steps.lengths
 
 
 class NativeCell(NamedTuple):
@@ -88,21 +61,6 @@ def equations_of(cell: "AffineCell") -> Equations | None:
     return declared and declared.__get__(cell)
 
 
-def why_not_native_cell(cell: "AffineCell") -> str | None:
-    """The reason why the native loops cannot run the cell, or None."""
-    known = "the native loops support only LSTMs, GRUs and basic RNNs"
-    equations = equations_of(cell)
-    if equations is None:
-        return f"{known}, not {type(cell).__name__}"
-    if equations.activation not in ACTIVATIONS:
-        name = name_of(equations.activation)
-        return f"{known} with tanh, relu or sigmoid, not {name}"
-    if equations.has_norms and len(equations.extras) > 1:
-        both = " and ".join(equations.extras)
-        return f"the native loops do not support an LSTM with {both} together"
-    return None
-
-
 def native_cell(equations: Equations) -> NativeCell:
     """The cell of the native loops with these equations, which they support."""
     kind = equations.kind
@@ -110,6 +68,39 @@ def native_cell(equations: Equations) -> NativeCell:
         kind = "normed_lstm"
     elif equations.has_projection:
         kind = "projected_lstm"
-    elif equations.extras:
+    elif equations.has_peepholes or equations.cell_clip is not None:
         kind = "peephole_lstm"
     return NATIVE_CELLS[kind]
+
+
+def why_not_native(cell: "AffineCell", params: Params, run: Run) -> str | None:
+    """The reason why the native loops cannot run the cell on these arrays, or None."""
+    # The cell.
+    known = "the native loops support only LSTMs, GRUs and basic RNNs"
+    equations = equations_of(cell)
+    if equations is None:
+        return f"{known}, not {type(cell).__name__}"
+    if equations.activation not in ACTIVATIONS:
+        name = name_of(equations.activation)
+        return f"{known} with tanh, relu or sigmoid, not {name}"
+    others = equations.has_peepholes, equations.has_projection, equations.cell_clip
+    if equations.has_norms and others != (False, False, None):
+        return f"{known}, not layer normalization with other options of an LSTM"
+
+    # The arrays.
+    if explicit_mesh_of((run.inputs, run.state)) is not None:
+        return "an explicit mesh requires `jax.shard_map`"
+    if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
+        return "the number of rows is symbolic"
+    if not isinstance(run.inputs.shape[-1], int):
+        return "the size of the inputs is symbolic"
+    states = run.state, run.steps.restart_states
+    arrays = [run.inputs, *jax.tree.leaves(states)]
+    empty = [describe(x) for x in arrays if 0 in x.shape]
+    if empty:
+        return f"an array is empty, {empty[0]}"
+    dtypes = {x.dtype for x in [*arrays, *jax.tree.leaves(params)]}
+    if dtypes != {jnp.dtype(jnp.float32)}:
+        names = ", ".join(sorted(map(str, dtypes)))
+        return f"only float32 is supported, got {names}"
+    return calls.why_unusable()

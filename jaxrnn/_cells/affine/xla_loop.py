@@ -145,7 +145,8 @@ def forward(
 
     # How a step computes `z = [inputs, operand] @ kernel + bias`. On CPUs, as a step of
     # the cell does. With one product, TPUs would write the joined operands at every
-    # step, and GPUs would launch 1.5 times as many operations for a GRU.
+    # step, and GPUs would launch 1.5 times as many operations for a GRU. With few rows,
+    # the products with the inputs of all steps are computed before the loop.
     xs, products = primals.xs, primals.products
     is_ahead = _is_ahead(cell, primals, platform == "cpu")
     is_joined = platform == "cpu" and not is_ahead
@@ -160,29 +161,31 @@ def forward(
     def product(
         k: int, stage: Any, inputs: PyTree, operand: Array, dtype: DType
     ) -> Array:
+        of_stage = products[k]
         if is_joined:
             operands = (inputs, operand) if stage.takes_inputs else (operand,)
-            return affine(products[k], operands, dtype)
-        z = dot(operand, products[k]["state"], dtype)
+            return affine(of_stage, operands, dtype)
+        z = dot(operand, of_stage["state"], dtype)
         if is_ahead and stage.takes_inputs:
             sums = map(jnp.add, inputs[k], in_blocks(stage, z))
             return jnp.concatenate(list(sums), axis=-1)
         if stage.takes_inputs:
-            z = dot(inputs, products[k]["inputs"], dtype) + z
-        return plus_bias(z, products[k])
-
-    def products_of_inputs(xs: Array) -> list[list[Array] | None]:
-        dtype = widest_dtype(primals.state)
-        return [
-            in_blocks(stage, plus_bias(dot(xs, p["inputs"], dtype), p))
-            if stage.takes_inputs
-            else None
-            for stage, p in zip(cell.stages, products, strict=True)
-        ]
+            z = dot(inputs, of_stage["inputs"], dtype) + z
+        return plus_bias(z, of_stage)
 
     if is_ahead:
-        xs = products_of_inputs(steps.zero_finished(xs))
-        steps = steps.map_stand_in_inputs(products_of_inputs)
+        dtype = widest_dtype(primals.state)
+
+        def ahead(xs: Array) -> list[list[Array] | None]:
+            def of_stage(stage: Any, p: Params) -> list[Array] | None:
+                if not stage.takes_inputs:
+                    return None
+                return in_blocks(stage, plus_bias(dot(xs, p["inputs"], dtype), p))
+
+            return list(map(of_stage, cell.stages, products))
+
+        xs = ahead(steps.zero_finished(xs))
+        steps = steps.map_stand_in_inputs(ahead)
 
     # The index of the step is carried, not scanned. A TPU reads a scalar of the carry
     # for free, but reading an element of an array costs as much as an element-wise
@@ -190,7 +193,7 @@ def forward(
     def step(carry: tuple[Array, PyTree], inputs: PyTree) -> tuple[PyTree, PyTree]:
         t, state = carry
         inputs, before = steps.step_inputs(t, inputs, state)
-        output, after, zs = cell.chain(product, primals.elementwise, inputs, before)
+        output, after, zs = cell._chain(product, primals.elementwise, inputs, before)
         state, output = steps.mask_step(t, state, after, output)
         output = (output, state) if steps.returns_states else output
         return (t + 1, state), (output, (zs, before) if save else ())

@@ -34,16 +34,8 @@ from ...._base.typing import Array, Params, PyTree
 from ...._run.masking import Steps
 from ...._run.run import Run
 from .. import xla_loop
-from ..supported import (
-    ACTIVATIONS,
-    equations_of,
-    native_cell,
-    row_lengths,
-    why_not_arrays,
-    why_not_native_cell,
-)
+from ..supported import ACTIVATIONS, equations_of, native_cell
 from ..xla_loop import Primals
-from . import calls
 from .calls import NO_ROWS, ROWS, call, float32
 
 if TYPE_CHECKING:
@@ -54,12 +46,6 @@ _REFUSAL = (
     "this program is compiled for another platform or exported. Omit `implementation`, "
     "also in a function or module that passes it on, to use XLA's loop."
 )
-
-
-def why_not_native(cell: "AffineCell", params: Params, run: Run) -> str | None:
-    """The reason why the native loops cannot run the cell on these arrays, or None."""
-    reason = why_not_native_cell(cell) or why_not_arrays(params, run)
-    return reason or calls.why_unusable()
 
 
 def native_sequence(
@@ -201,7 +187,7 @@ class NativeLoop:
         outputs, last, new_c, zs, saved = call(
             "forward",
             args=[
-                (ROWS, row_lengths(xs, steps)),
+                (ROWS, _lengths(xs, steps)),
                 (sequence, cast(steps.restarts, jnp.int32)),  # 1 before a restart.
                 (sequence, xs),
                 (NO_ROWS, [(p["kernel"], p.get("bias")) for p in primals.products]),
@@ -239,7 +225,7 @@ class NativeLoop:
         xs, state = primals.xs, self._split(primals.state)
         first = state[0] if steps.restarts is None else None
         sequence = 2 - steps.axis
-        lengths = row_lengths(xs, steps)
+        lengths = _lengths(xs, steps)
         kernels = [product["kernel"] for product in primals.products]
         elementwise = self._stacked(primals.elementwise)
         attributes = self._attributes(primals, steps)
@@ -372,6 +358,13 @@ class NativeLoop:
         if jax.tree_util.all_leaves([like]):  # One array `[c, h]`.
             return jnp.concatenate([c, h], axis=-1)
         return with_structure(like, (c, h))
+
+
+def _lengths(xs: Array, steps: Steps) -> Array:
+    """The number of steps of each row, int32 `[batch]`."""
+    if steps.lengths is None:
+        return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
+    return steps.lengths
 
 
 def _name(path: tuple) -> str:
