@@ -151,14 +151,6 @@ def dataclass(cls: type[T]) -> type[T]:
     return with_hints(dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls))
 
 
-def check_fields(values: Any) -> None:
-    """Runs the checks of a dataclass's fields and stores what they return."""
-    for field in dataclasses.fields(values):
-        if check := field.metadata.get("check"):
-            value = getattr(values, field.name)
-            set_field(values, field.name, check(field.name, value))
-
-
 def set_field(values: Any, name: str, value: Any) -> None:
     """Sets a field of a frozen dataclass; only for `__post_init__`."""
     object.__setattr__(values, name, value)
@@ -286,7 +278,10 @@ class Hyperparameters:
 
     def __post_init__(self) -> None:
         """Checks the fields; a subclass adds checks of several fields together."""
-        check_fields(self)
+        for field in dataclasses.fields(self):
+            if check := field.metadata.get("check"):
+                value = getattr(self, field.name)
+                set_field(self, field.name, check(field.name, value))
 
     def __eq__(self, other: object) -> bool:
         """Compares classes and values.

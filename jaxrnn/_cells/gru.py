@@ -1,7 +1,6 @@
 """Gated recurrent units that reset the state before or after the matrix product."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar, final
 
 import jax
@@ -11,7 +10,7 @@ from .._base.typing import Array, DType, Initializer, Params, PyTree
 from . import fields
 from .affine.cell import AffineCell, Stage, Updated
 from .affine.equations import Equations
-from .params import kernel_and_bias, ones, zeros
+from .params import kernel_and_bias, ones
 
 
 @final
@@ -62,8 +61,13 @@ class GRUCell(AffineCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages: the gates, then the candidate, which reads the reset state."""
-        gates = _stage(self, self._gates, "gates", bias=ones, blocks=2)
-        return gates, _stage(self, self._candidate, "candidate")
+        n = self.num_units
+        kernel, bias = kernel_and_bias(self)
+        _, ones_bias = kernel_and_bias(self, bias=ones)
+        return (
+            Stage(self._gates, n, 2 * n, kernel, ones_bias, "gates", blocks=2),
+            Stage(self._candidate, n, n, kernel, bias, "candidate", blocks=1),
+        )
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = map(self._gate_activation, jnp.split(z, 2, axis=-1))
@@ -130,11 +134,14 @@ class CudnnCompatibleGRUCell(AffineCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The gates, then the candidate's matrix products with inputs and state."""
+        n = self.num_units
+        kernel, bias = kernel_and_bias(self)
+        _, ones_bias = kernel_and_bias(self, bias=ones)
         inputs, hidden = "candidate/input_projection", "candidate/hidden_projection"
         return (
-            _stage(self, self._gates, "gates", bias=ones, blocks=2),
-            _stage(self, self._project_inputs, inputs, reads_state=False),
-            _stage(self, self._candidate, hidden, takes_inputs=False),
+            Stage(self._gates, n, 2 * n, kernel, ones_bias, "gates", blocks=2),
+            Stage(self._project_inputs, 0, n, kernel, bias, inputs, blocks=1),
+            Stage(self._candidate, n, n, kernel, bias, hidden, False, blocks=1),
         )
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
@@ -150,22 +157,3 @@ class CudnnCompatibleGRUCell(AffineCell):
         r, u, state, z_inputs = carry
         new_state = u * state + (1 - u) * self.activation(z_inputs + r * z)
         return new_state, new_state
-
-
-def _stage(
-    cell: GRUCell | CudnnCompatibleGRUCell,
-    update: Callable[..., Updated],
-    path: str,
-    bias: Initializer = zeros,
-    blocks: int = 1,
-    takes_inputs: bool = True,
-    reads_state: bool = True,
-) -> Stage:
-    """A stage whose z has `blocks` blocks of `num_units` columns."""
-    units = cell.num_units
-    kernel, bias = kernel_and_bias(cell, bias=bias)
-    operand_size = units if reads_state else 0
-    columns = blocks * units
-    return Stage(
-        update, operand_size, columns, kernel, bias, path, takes_inputs, blocks
-    )

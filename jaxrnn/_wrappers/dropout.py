@@ -1,6 +1,7 @@
 """Dropout on the inputs, the state and the output of a cell."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable
@@ -111,11 +112,11 @@ class DropoutWrapper(WrapperCell):
         check_key_or_none(key)
         if key is None:
             return self.cell.apply(params, inputs, state)
-        inputs = self._drop("input", inputs, self.input_keep_prob, key)
+        inputs = self._drop("input", key, inputs)
         inner_key = fold_in(key, self._stream("cell", 0))
         output, state = self.cell.apply(params, inputs, state, inner_key)
-        state = self._drop("state", state, self.state_keep_prob, key)
-        return self._drop("output", output, self.output_keep_prob, key), state
+        state = self._drop("state", key, state)
+        return self._drop("output", key, output), state
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses the loop of the cell, unless masks of the state need a scan."""
@@ -145,7 +146,7 @@ class DropoutWrapper(WrapperCell):
         _, types = jax.eval_shape(self.cell.apply, params, inputs, run.state)
         ones = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), types)
         keys: Any = run.keys
-        scales = self._drop("state", ones, self.state_keep_prob, keys(jnp.int32(0)))
+        scales = self._drop("state", keys(jnp.int32(0)), ones)
         if not self.mask_per_row:  # The loop may copy the scales to each row.
             scales = jax.tree.map(lambda x: x[:1] if x.ndim else x, scales)
         return {"cell": params, "scales": scales}
@@ -155,29 +156,27 @@ class DropoutWrapper(WrapperCell):
         keys: Any = run.keys
         steps = run.steps
 
-        def drop(salt: str, tree: PyTree, keep_prob: float) -> PyTree:
-            def drop_step(key: Key, tree: PyTree) -> PyTree:
-                return self._drop(salt, tree, keep_prob, key)
-
-            if keep_prob == 1:
+        def drop(salt: str, tree: PyTree) -> PyTree:
+            if getattr(self, f"{salt}_keep_prob") == 1:
                 return tree
+            of_step = functools.partial(self._drop, salt)
             if not self.variational_recurrent:
-                return steps.stack(drop_step, keys, tree)
+                return steps.stack(of_step, keys, tree)
             # The key is not mapped, so all steps share one draw.
-            all_steps = jax.vmap(drop_step, (None, steps.axis), steps.axis)
+            all_steps = jax.vmap(of_step, (None, steps.axis), steps.axis)
             return all_steps(keys(jnp.int32(0)), tree)
 
-        inputs = drop("input", run.inputs, self.input_keep_prob)
+        inputs = drop("input", run.inputs)
         stream = self._stream("cell", 0)
         inner = run.of_inner(inputs, run.state, keys=lambda t: fold_in(keys(t), stream))
         if self.state_keep_prob < 1:
             params = self._with_scales(params, run)
         outputs, state = loop(params, inner)
-        keep = self.output_keep_prob
-        return steps.map_outputs(lambda y: drop("output", y, keep), outputs), state
+        return steps.map_outputs(functools.partial(drop, "output"), outputs), state
 
-    def _drop(self, salt: str, tree: PyTree, keep_prob: float, key: Key) -> PyTree:
-        """Applies dropout to the leaves of a tree; of a state, to the selected ones."""
+    def _drop(self, salt: str, key: Key, tree: PyTree) -> PyTree:
+        """Applies dropout to the inputs, the selected state or the output of a step."""
+        keep_prob = getattr(self, f"{salt}_keep_prob")
         if keep_prob == 1:
             return tree
         # With the run's key, all steps draw the same mask.
@@ -198,7 +197,10 @@ class DropoutWrapper(WrapperCell):
             shape = (1, *leaf.shape[1:]) if is_shared and leaf.ndim else leaf.shape
             must = "be floating-point for dropout"
             expect(is_float(leaf), name, must, leaf, fix, error=TypeError)
-            return _dropout(leaf, keep_prob, leaf_key, shape)
+            if keep_prob == 0:
+                return jnp.zeros_like(leaf)
+            mask = jax.random.bernoulli(leaf_key, keep_prob, shape)
+            return jnp.where(mask, leaf / keep_prob, jnp.zeros((), leaf.dtype))
 
         return map_named(salt, drop_leaf, tree)
 
@@ -243,13 +245,6 @@ class CellWithScaledState(AffineCell):
     def stage_params(self, params: Params) -> Params:
         """The parameters of the cell's stages, and the scales."""
         return self.cell.stage_params(params["cell"]) | {"scales": params["scales"]}
-
-
-def _dropout(x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
-    if keep_prob == 0:
-        return jnp.zeros_like(x)
-    mask = jax.random.bernoulli(key, keep_prob, shape)
-    return jnp.where(mask, x / keep_prob, jnp.zeros((), x.dtype))
 
 
 def _all_but_c(substate: PyTree) -> PyTree:
