@@ -60,7 +60,7 @@ def checked(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
 
 
 def size(*, default: Any = dataclasses.MISSING) -> Any:
-    """An integer of at least 0."""
+    """An integer of at least 0; as in TensorFlow, a cell may have no units."""
     return count(default=default, least=0)
 
 

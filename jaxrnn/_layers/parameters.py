@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import jax
 
 from .._base.arguments import check_instance, is_list_of
-from .._base.errors import Verbatim, counted, describe, expect, warn
+from .._base.errors import Verbatim, counted, describe, expect
 from .._base.trees import output_of
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell
@@ -52,20 +52,9 @@ def _init(
 ) -> Params:
     """Initial parameters of cells that read the same inputs."""
     if isinstance(cells, RNNCell):
-        _warn_of_shared(cells)
         return cells.init(key, step, dtype)
     parts = zip(cells.items(), jax.random.split(key, len(cells)), strict=True)
     return {name: _init(part, own, step, dtype) for (name, part), own in parts}
-
-
-def _warn_of_shared(cell: RNNCell) -> None:
-    """Warns where layers of a stack share parameters, which few libraries do."""
-    stack = unwrapped(cell)
-    if isinstance(stack, MultiRNNCell) and len(set(stack.owners)) < len(stack.owners):
-        warn(
-            f"layers of {stack!r} are the same object, and share parameters, as in "
-            "TensorFlow. To give each its own, construct a cell for each layer."
-        )
 
 
 # Bound cells.

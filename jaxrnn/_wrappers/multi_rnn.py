@@ -5,11 +5,12 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, final
 
+import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_instance, is_list_of
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
-from .._base.errors import EntryError, error_note, expect
+from .._base.errors import EntryError, error_note, expect, warn
 from .._base.inputs import warn_of_plain_pair
 from .._base.trees import output_of, with_tuples_of
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
@@ -32,9 +33,9 @@ class MultiRNNCell(ComposedCell):
 
     The parameters are `{"cell_0": ..., "cell_1": ...}`. If one object occurs twice in
     `cells`, both layers share the object's parameters, which are stored under its first
-    index; `owners` in the repr then lists these indices. Equal cells do not share
-    parameters: `[LSTMCell(5) for _ in range(2)]` has two sets. Different wrappers
-    around one object do not share parameters either.
+    index, and `init` warns; `owners` in the repr then lists these indices. Equal cells
+    do not share parameters: `[LSTMCell(5) for _ in range(2)]` has two sets. Different
+    wrappers around one object do not share parameters either.
 
     Attributes:
         cells: A list or tuple of cells, from the inputs upwards.
@@ -97,6 +98,9 @@ class MultiRNNCell(ComposedCell):
         Raises:
             TypeError: If `key` is not a random key, or `dtype` is an array.
             ValueError: If `key` is an array of keys.
+
+        Warns:
+            UserWarning: If layers share parameters because they are the same object.
         """
         check_key(key)
         params: Params = {}
@@ -106,6 +110,11 @@ class MultiRNNCell(ComposedCell):
                 if name not in params:
                     params[name] = cell.init(fold_in(key, i), inputs, dtype)
                 inputs = output_of(cell, params[name], inputs, dtype)
+        if len(params) < len(self.cells) and jax.tree.leaves(params):
+            warn(
+                f"layers of {self!r} are the same object, and share parameters, as in "
+                "TensorFlow. To give each its own, construct a cell for each layer."
+            )
         return params
 
     def start(self, params: Params, state: PyTree) -> PyTree:

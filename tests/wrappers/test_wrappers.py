@@ -33,6 +33,9 @@ def test_the_same_object_twice_shares_its_parameters():
     cell = GRUCell(3)
     shared, apart = MultiRNNCell([cell, cell]), MultiRNNCell([cell, GRUCell(3)])
     assert shared != apart
+    with pytest.warns(UserWarning, match=r"layers of .*owners=\(0, 0\)\) are the same"):
+        assert list(shared.init(KEY, X[:, 0])) == ["cell_0"]
+    apart.init(KEY, X[:, 0])
     params = drawn(shared, X[:, 0])
     assert (list(params), list(drawn(apart, X[:, 0]))) == (["cell_0"], NAMES)
     same = run(apart, dict.fromkeys(NAMES, params["cell_0"]))
