@@ -13,7 +13,6 @@ from .._base.math import concrete_or_none
 from .._base.trees import TensorShape, serializable
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._run.first_step import call_start
-from .._tensor_array.tensor_array import TensorArray
 from . import _beams, _ids
 from ._decoder import CellDecoder
 
@@ -201,8 +200,22 @@ class BeamSearchDecoder(CellDecoder):
     ) -> tuple[BeamSearchDecoderOutput, PyTree, PyTree, Array]:
         """Extends the beams of each row by one id and keeps the best beams."""
         with error_note(_beams.ON_BEAMS.format(self._start_tokens.size)):
-            logits, cell_state = self._run_cell(time, inputs, state.cell_state)
-            coverage, penalty = self._covered(self._split(cell_state), state)
+            rows = _beams.merge_beams((inputs, state.cell_state))
+            outputs, cell_state = self._run(time, *rows)
+            logits = self._project(self._split(outputs))
+            logits = _ids.as_logits(logits, self._start_tokens.shape, self._embed)
+            logits = logits.astype(self._dtype)
+            # The coverage after the step, [batch, beam, memory_time], and its penalty.
+            coverage: PyTree = ()
+            penalty: ArrayLike = 0
+            if self._has_coverage:
+                alive = (~state.finished).astype(self._dtype)[..., None]
+                added = self._alignments(self._split(cell_state)) * alive
+                coverage = state.accumulated_attention_probs + added
+                # An entry that has never received attention is treated as padding.
+                covered = jnp.where(coverage == 0, 1, jnp.minimum(coverage, 1))
+                sums = jnp.sum(jnp.log(covered), axis=-1, keepdims=True) * (1 - alive)
+                penalty = sums * jnp.asarray(self._coverage_penalty, self._dtype)
             beams = _beams.Beams(state.log_probs, state.finished, state.lengths)
             score = functools.partial(self._score, penalty)
             best, scores, parents, ids = _beams.extended(
@@ -243,33 +256,6 @@ class BeamSearchDecoder(CellDecoder):
         """The scores of all candidates; see `extended`."""
         lengths = lengths - ends.astype(jnp.int32)
         return _beams.penalized(log_probs, lengths, self._length_penalty) + penalty
-
-    def _run_cell(
-        self, time: Array, inputs: PyTree, cell_state: PyTree
-    ) -> tuple[Array, PyTree]:
-        """The logits `[batch, beam, vocab]` and the state `[batch * beam, ...]`."""
-        inputs, cell_state = _beams.merge_beams((inputs, cell_state))
-        outputs, cell_state = self._run(time, inputs, cell_state)
-        logits = self._project(self._split(outputs))
-        logits = _ids.as_logits(logits, self._start_tokens.shape, self._embed)
-        return logits.astype(self._dtype), cell_state
-
-    def _covered(
-        self, cell_state: PyTree, state: BeamSearchDecoderState
-    ) -> tuple[PyTree, ArrayLike]:
-        """The coverage after a step, `[batch, beam, memory_time]`, and its penalty.
-
-        Returns `()` and 0 without a penalty.
-        """
-        if not self._has_coverage:
-            return (), 0
-        alive = (~state.finished).astype(self._dtype)[..., None]
-        added = self._alignments(cell_state) * alive
-        coverage = state.accumulated_attention_probs + added
-        # An entry that has never received attention is treated as padding.
-        covered = jnp.where(coverage == 0, 1, jnp.minimum(coverage, 1))
-        penalty = jnp.sum(jnp.log(covered), axis=-1, keepdims=True) * (1 - alive)
-        return coverage, penalty * jnp.asarray(self._coverage_penalty, self._dtype)
 
     def _alignments(self, cell_state: PyTree) -> Array:
         """The mean alignments of all attentions, `[batch, beam, memory_time]`."""
@@ -324,19 +310,7 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
 
     Source: `tf.contrib.seq2seq.tile_batch`.
     """
-    width = _beams.as_width("multiplier", multiplier)
-
-    def tiled(x: PyTree) -> PyTree:
-        if not isinstance(x, TensorArray):
-            return _beams.tile("t", x, width)
-        if not x.element_shape:
-            return x
-        size = concrete_or_none(x.size())
-        expect(size == 0, "t", "hold only TensorArrays of known size 0", size)
-        rows, *shape = x.element_shape
-        return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
-
-    return jax.tree.map(tiled, t, is_leaf=lambda x: x is None or _beams.is_shared(x))
+    return _beams.tile("t", t, _beams.as_width("multiplier", multiplier))
 
 
 def gather_tree(

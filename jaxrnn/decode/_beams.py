@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from .._base import arguments
 from .._base.errors import expect
 from .._base.inputs import as_arrays
-from .._base.trees import is_read_only, is_tensor_array, named_leaves
+from .._base.math import concrete_or_none
+from .._base.trees import is_read_only, is_tensor_array, map_named
 from .._base.typing import Array, ArrayLike, AxisSize, DType, PyTree
+from .._tensor_array.tensor_array import TensorArray
 from . import _ids
 
 # The beams of an example are chosen from width * vocab candidates with int32 indices. A
@@ -122,7 +124,7 @@ def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
 
     Raises:
         TypeError: If a leaf is not an array, or `beam_width` is not an int.
-        ValueError: If a leaf is a TensorArray, or `beam_width` is out of range.
+        ValueError: If a TensorArray is not empty, or `beam_width` is out of range.
 
     Source: `tf.contrib.seq2seq.tile_batch`.
     """
@@ -144,13 +146,24 @@ def tile(name: str, tree: PyTree, width: int) -> PyTree:
 
     Raises:
         TypeError: If a leaf is not an array.
-        ValueError: If a leaf is a TensorArray.
+        ValueError: If a TensorArray is not empty.
     """
-    for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
-        must = "be an array whose rows can be repeated"
+
+    def tiled(name: str, leaf: PyTree) -> PyTree:
+        if is_read_only(leaf):
+            return leaf
+        if not is_tensor_array(leaf):
+            return map_rows(lambda x: repeated(x, width), as_arrays(name, leaf))
+        size = concrete_or_none(leaf.size())
         fix = "Store the contents in arrays [batch, ...]."
-        expect(not is_tensor_array(leaf), leaf_name, must, leaf, fix)
-    return map_rows(lambda x: repeated(x, width), as_arrays(name, tree))
+        must = "be an array whose rows can be repeated, or an empty TensorArray"
+        expect(size == 0, name, must, leaf, fix)
+        if not leaf.element_shape:
+            return leaf
+        rows, *shape = leaf.element_shape
+        return TensorArray(leaf.dtype, 0, True, element_shape=(rows * width, *shape))
+
+    return map_named(name, tiled, tree, is_shared)
 
 
 def is_shared(x: object) -> bool:
