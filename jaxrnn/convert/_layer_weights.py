@@ -120,17 +120,17 @@ class LayerWeights:
     @property
     def activation_name(self) -> str:
         """The name that cells accept for the activation, or a description."""
-        return _name_of(self.activation)
+        return _name_of(self.activation, "activation")
 
     @property
     def gate_name(self) -> str:
         """The name that cells accept for the activation of the gates."""
         gates = self.recurrent_activation
-        return "sigmoid" if gates is None else _name_of(gates)
+        return "sigmoid" if gates is None else _name_of(gates, "recurrent_activation")
 
 
-def _name_of(activation: ActivationLike) -> str:
-    function = resolve_activation(activation)
+def _name_of(activation: ActivationLike, field: str) -> str:
+    function = resolve_activation(activation, field)
     text = f"the function {getattr(function, '__name__', function)}"
     return next((k for k, v in ACTIVATIONS.items() if v is function), text)
 
@@ -277,7 +277,15 @@ class Library:
 
     def write(self, layer: LayerWeights, table: Table) -> dict[Any, Weight]:
         """The arrays of a layer by name; the inverse of `read`."""
-        arrays = _write(self._with_own_bias(layer), table)
+        added = layer.forget_bias - self.forget_bias
+        if layer.kind == Kind.LSTM and added:
+            # NumPy promotes the sum of a bfloat16 array and a number to float32.
+            bias = layer.blocks["bf"]
+            changed = {"bf": (bias + added).astype(bias.dtype)}
+            if layer.is_coupled:
+                changed["bi"] = -changed["bf"]
+            layer = dataclasses.replace(layer, blocks={**layer.blocks, **changed})
+        arrays = _write(layer, table)
         return {k: x.T if self.is_transposed else x for k, x in arrays.items()}
 
     def layers_of(self, cell: Cells, bidirectional: object) -> list[list[Named]]:
@@ -303,18 +311,6 @@ class Library:
                 self.check(name, layer)
         _check_inputs([[x for _, x in each] for each in layers], not both)
         return layers
-
-    def _with_own_bias(self, layer: LayerWeights) -> LayerWeights:
-        """The layer, with its bias adapted to the library's `forget_bias`."""
-        added = layer.forget_bias - self.forget_bias
-        if layer.kind != Kind.LSTM or not added:
-            return layer
-        # NumPy promotes the sum of a bfloat16 array and a number to float32.
-        bias = layer.blocks["bf"]
-        changed = {"bf": (bias + added).astype(bias.dtype)}
-        if layer.is_coupled:
-            changed["bi"] = -changed["bf"]
-        return dataclasses.replace(layer, blocks={**layer.blocks, **changed})
 
 
 def _write(layer: LayerWeights, table: Table) -> dict[Any, Weight]:

@@ -19,7 +19,6 @@ import numpy as np
 
 from .._base.arguments import as_bool, check_instance
 from .._base.errors import expect
-from .._cells.fields import resolve_activation
 from ._kinds import Kind, Table
 from ._layer_weights import (
     ActivationLike,
@@ -97,13 +96,8 @@ def load(
         [(3, 15), (5, 15), (2, 15)]
     """
     reset_after = as_bool("reset_after", reset_after)
-    activations: Any = {
-        "activation": resolve_activation(activation),
-        "recurrent_activation": resolve_activation(
-            "sigmoid" if recurrent_activation is None else recurrent_activation,
-            "recurrent_activation",
-        ),
-    }
+    activations = {"activation": activation}
+    activations["recurrent_activation"] = recurrent_activation
     found = []
     for i, arrays in enumerate(as_layers("layers", layers)):
         name = f"layers[{i}]"

@@ -34,7 +34,7 @@ from ._layer_weights import (
     bind_layers,
     from_places,
 )
-from ._onnx_model import Found, as_dict, as_model, as_text, reads, recurrent_nodes
+from ._onnx_model import as_dict, as_model, as_text, reads, recurrent_nodes
 from ._weights import (
     Reader,
     Weights,
@@ -136,7 +136,18 @@ def nodes(model: object, *names: str) -> list[Params]:
         >>> node["op_type"], node["W"].shape, node["direction"]
         ('LSTM', (1, 16, 3), 'forward')
     """
-    chosen = _chosen(recurrent_nodes(as_model(model)), names)
+    found = recurrent_nodes(as_model(model))
+    chosen = [] if names else found
+    for name in names:
+        scope = str(name).strip("/")
+        ends = [f"{each.name.strip('/')}/" for each in found]
+        own = [
+            x for x, end in zip(found, ends, strict=True) if end.startswith(f"{scope}/")
+        ]
+        must = "be names of recurrent nodes or of their scopes"
+        there = listed(f"{each.name!r} ({each.node.op_type})" for each in found)
+        expect(own, "names", must, name, f"Found: {there}.")
+        chosen = chosen + own
     made = {each.name: as_dict(each) for each in chosen}
     shapes = {name: np.shape(node.get("R", ())) for name, node in made.items()}
     for each in chosen:
@@ -219,29 +230,6 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[Params]:
     return [_node(layer) for layer in _LIBRARY.layers_of(cell, bidirectional)]
 
 
-def _chosen(found: list[Found], names: tuple[str, ...]) -> list[Found]:
-    """The nodes with these names, or in the scopes with these names; all if no names.
-
-    Raises:
-        ValueError: If a name has no recurrent node.
-    """
-    if not names:
-        return found
-    picked = []
-    for name in names:
-        scope = str(name).strip("/")
-        own = []
-        for each in found:
-            inner = each.name.strip("/")
-            if inner == scope or inner.startswith(f"{scope}/"):
-                own.append(each)
-        must = "be names of recurrent nodes or of their scopes"
-        there = listed(f"{each.name!r} ({each.node.op_type})" for each in found)
-        expect(own, "names", must, name, f"Found: {there}.")
-        picked += own
-    return picked
-
-
 def _check_stack(nodes: Sequence[Weights]) -> None:
     """Raises ValueError unless each node of a model reads the node before it."""
     for i, (below, node) in enumerate(itertools.pairwise(nodes), 1):
@@ -257,7 +245,11 @@ def _check_stack(nodes: Sequence[Weights]) -> None:
 
 def _layer(name: str, given: object, bidirectional: bool) -> Layer:
     """Reads a node as one `LayerWeights` per direction."""
-    node = _as_node(name, given)
+    fix = "Read the nodes of a model with `convert.onnx.nodes(model)`."
+    given = as_mapping(name, given, fix)
+    check_only(name, given, _KNOWN)
+    # Byte strings come from protocol buffers.
+    node = {key: as_text(value) for key, value in given.items()}
     read = Reader(node, f"{name}['", "']")
     found, rows, _ = read("W", None, None, None).shape
     check_directions(name, found, bidirectional)
@@ -289,19 +281,6 @@ def _check_no_states(name: str, node: Weights) -> None:
             f"`jnp.broadcast_to({key}[0], (batch, units))` in the `initial_state`."
         )
         expect(node.get(key) is None, f"{name}['{key}']", must, node.get(key), fix)
-
-
-def _as_node(name: str, given: object) -> Params:
-    """The node, with byte strings from protocol buffers decoded to strings.
-
-    Raises:
-        TypeError: If `given` is not a dict.
-        ValueError: If an attribute is unknown.
-    """
-    fix = "Read the nodes of a model with `convert.onnx.nodes(model)`."
-    given = as_mapping(name, given, fix)
-    check_only(name, given, _KNOWN)
-    return {key: as_text(value) for key, value in given.items()}
 
 
 def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
