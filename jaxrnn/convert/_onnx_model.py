@@ -31,8 +31,6 @@ _WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
 _STATES = {"initial_h": 5, "initial_c": 6}
 # The index of the quantized kernels, their scales and their zero points.
 _QUANTIZED_WEIGHTS = {"W": (1, 8, 9), "R": (2, 10, 11)}
-# The operators into which exporters decompose a step.
-_STEPS = {"Gemm", "MatMul", "Einsum"}
 _RANDOM = ("Random", "Bernoulli", "Multinomial")
 # The sizes of the time and batch axes where a model leaves these open, and the size of
 # every axis of a shape on which an initial state depends.
@@ -163,8 +161,12 @@ def recurrent_nodes(model: Proto) -> list[Found]:
     fix = f"Import `onnx.inliner`, and pass {inlined}."
     expect(not functions, "model", must, listed(functions), fix)
     count = sum(map(_is_recurrent, _all(model.graph)))
-    if not count:
-        _raise_none(model)
+    operators = sorted({node.op_type for node in _all(model.graph)})
+    fix = (
+        "The exporter may have written the steps of a cell as matrix products and "
+        f"activations, unrolled or in the body of a loop. {_LIBRARIES}"
+    )
+    expect(count, "model", "have an LSTM, GRU or RNN node", listed(operators), fix)
     if count > 1:  # `reads` needs the sizes of time and batch if they are fixed.
         with contextlib.suppress(Exception):  # A model may be too large, or not valid.
             model = import_optional("onnx.shape_inference").infer_shapes(model)
@@ -272,20 +274,6 @@ def _all(graph: Proto) -> Iterator[Proto]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _all(attribute.g)
-
-
-def _raise_none(model: Proto) -> None:
-    """Raises the error for a model without recurrent nodes."""
-    parts = [model.graph, *model.functions]
-    operators = {node.op_type for part in parts for node in _all(part)}
-    fix = ""
-    if operators & _STEPS and operators & {"Tanh", "Sigmoid"}:
-        fix = (
-            "The exporter may have written the steps of a cell as matrix products and "
-            f"activations, unrolled or in the body of a loop. {_LIBRARIES}"
-        )
-    must = "have an LSTM, GRU or RNN node"
-    expect(False, "model", must, listed(sorted(operators)), fix)
 
 
 def _recurrent(graph: Proto, known: Graph) -> Iterator[Found]:

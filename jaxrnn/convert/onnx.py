@@ -139,11 +139,8 @@ def nodes(model: object, *names: str) -> list[Params]:
     found = recurrent_nodes(as_model(model))
     chosen = [] if names else found
     for name in names:
-        scope = str(name).strip("/")
-        ends = [f"{each.name.strip('/')}/" for each in found]
-        own = [
-            x for x, end in zip(found, ends, strict=True) if end.startswith(f"{scope}/")
-        ]
+        scope = f"{str(name).strip('/')}/"
+        own = [x for x in found if f"{x.name.strip('/')}/".startswith(scope)]
         must = "be names of recurrent nodes or of their scopes"
         there = listed(f"{each.name!r} ({each.node.op_type})" for each in found)
         expect(own, "names", must, name, f"Found: {there}.")

@@ -155,8 +155,51 @@ def to_tflite_operators(
     swap = not time_major and inputs.shape[0] > 1
     if swap:
         x = _swapped(graph, x)
-    for i, layer in enumerate(layers):
-        x = _add_layer(graph, f"layer_{i}", layer, x, time_major or swap)
+    is_time_major = time_major or swap
+    for number, layer in enumerate(layers):
+        name = f"layer_{number}"
+        *steps, depth = x.shape
+        batch = steps[1 if is_time_major else 0]
+        kind = layer[0].kind
+        both = len(layer) == 2
+        operands: list[Tensor | None] = [x]
+        states = []
+        for way, weights in zip(("/fw", "/bw") if both else ("",), layer, strict=True):
+            must = f"have an input size of {depth} in {name}{way}"
+            kernel = weights.input_kernel
+            expect(len(kernel) == depth, "cells", must, kernel)
+            table = dict(enumerate(_PLACES[kind]))
+            arrays = LIBRARY.write(weights, table)
+            for i, (_, gate) in table.items():
+                # If the arrays of gate i are absent, the operator computes i as 1 - f.
+                is_absent = weights.is_coupled and gate == "i"
+                array = None if is_absent else arrays.get(i)
+                operands.append(graph.constant(array, f"{name}{way}/{i}"))
+            sizes = {"h": len(weights.state_kernel)}
+            if kind == Kind.LSTM:
+                sizes["c"] = weights.units
+            variables = [
+                graph.tensor(f"{name}{way}/{state}", (batch, size), is_variable=True)
+                for state, size in sizes.items()
+            ]
+            # The RNN operators expect the state of each direction after the weights of
+            # the direction. The LSTM operators expect all states after all weights.
+            if kind == Kind.RNN:
+                operands += variables
+            else:
+                states += variables
+        operands += [*states, *[None] * _ABSENT[kind, len(layer)]]
+        size = sum(len(weights.state_kernel) for weights in layer)
+        operator = f"{'BI' if both else 'UNI'}DIRECTIONAL_SEQUENCE_{kind}"
+        activation = _ACTIVATIONS[kind][layer[0].activation_name]
+        options: dict[str, Any] = {"fusedActivationFunction": activation}
+        options["timeMajor"] = is_time_major
+        if kind == Kind.LSTM:  # 0 means no clip.
+            options["cellClip"] = layer[0].clips.get("cell_clip", 0.0)
+            options["projClip"] = layer[0].clips.get("proj_clip", 0.0)
+        if both:
+            options["mergeOutputs"] = True
+        x = graph.node(operator, operands, f"{name}/outputs", [*steps, size], **options)
     if dense is not None:
         kernel, bias = read_dense(dense, x.shape[2], graph.dtype)
         constants = graph.constant(kernel.T, "dense/0"), graph.constant(bias, "dense/1")
@@ -220,64 +263,6 @@ def _shared(weights: LayerWeights) -> Verbatim:
         sizes = {"units": weights.units, "outputs": len(weights.state_kernel)}
         shared |= sizes | dict(weights.clips)
     return listed(f"{name}={value}" for name, value in shared.items())
-
-
-def _add_layer(
-    graph: Graph, name: str, layer: Layer, inputs: Tensor, time_major: bool
-) -> Tensor:
-    """Adds the operator for a layer, which has one or two directions.
-
-    Args:
-        graph: The graph.
-        name: The name of the layer in the file.
-        layer: The weights of the layer's one or two directions.
-        inputs: `[batch, time, depth]`, or `[time, batch, depth]` if `time_major`.
-        time_major: Whether time is the first axis.
-
-    Returns:
-        The outputs, `[batch, time, size]`, or `[time, batch, size]` if `time_major`,
-        with both directions concatenated.
-    """
-    *steps, depth = inputs.shape
-    batch = steps[1 if time_major else 0]
-    kind = layer[0].kind
-    both = len(layer) == 2
-    operands: list[Tensor | None] = [inputs]
-    states = []
-    for way, weights in zip(("/fw", "/bw") if both else ("",), layer, strict=True):
-        must = f"have an input size of {depth} in {name}{way}"
-        expect(len(weights.input_kernel) == depth, "cells", must, weights.input_kernel)
-        table = dict(enumerate(_PLACES[kind]))
-        arrays = LIBRARY.write(weights, table)
-        for i, (_, gate) in table.items():
-            # If the arrays of gate i are absent, the operator computes i as 1 - f.
-            is_absent = weights.is_coupled and gate == "i"
-            array = None if is_absent else arrays.get(i)
-            operands.append(graph.constant(array, f"{name}{way}/{i}"))
-        sizes = {"h": len(weights.state_kernel)}
-        if kind == Kind.LSTM:
-            sizes["c"] = weights.units
-        variables = [
-            graph.tensor(f"{name}{way}/{state}", (batch, size), is_variable=True)
-            for state, size in sizes.items()
-        ]
-        # The RNN operators expect the state of each direction after the weights of the
-        # direction. The LSTM operators expect all states after all weights.
-        if kind == Kind.RNN:
-            operands += variables
-        else:
-            states += variables
-    operands += [*states, *[None] * _ABSENT[kind, len(layer)]]
-    size = sum(len(weights.state_kernel) for weights in layer)
-    operator = f"{'BI' if both else 'UNI'}DIRECTIONAL_SEQUENCE_{kind}"
-    options: dict[str, Any] = {"timeMajor": time_major}
-    options["fusedActivationFunction"] = _ACTIVATIONS[kind][layer[0].activation_name]
-    if kind == Kind.LSTM:  # 0 means no clip.
-        options["cellClip"] = layer[0].clips.get("cell_clip", 0.0)
-        options["projClip"] = layer[0].clips.get("proj_clip", 0.0)
-    if both:
-        options["mergeOutputs"] = True
-    return graph.node(operator, operands, f"{name}/outputs", [*steps, size], **options)
 
 
 def _swapped(graph: Graph, x: Tensor) -> Tensor:
