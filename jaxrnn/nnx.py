@@ -37,7 +37,6 @@ from ._hints import with_hints
 from ._layers import modules, parameters
 from ._layers.modules import BoundCells, Cells, Merge
 from ._layers.parameters import AxisNames
-from .memory import Strategy
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -76,25 +75,17 @@ class FieldsModule(nnx.Module):
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class Recurrent(FieldsModule):
+class Recurrent(modules.Recurrent, FieldsModule):
     """What the modules share: options, parameters, a random stream, and a call.
 
-    A module adds the fields of its cells and the argument `in_features`, and its method
-    `_cells` returns the cells as `run` expects them.
+    A module adds the argument `in_features`.
     """
 
-    time_major: bool = False
-    return_carry: bool = False
-    return_states: bool = False
-    swap_memory: bool | Strategy = False
-    parallel_iterations: int | None = None
-    implementation: str | None = None
-    dtype: DType | None = None
-    param_dtype: DType = jnp.float32
     rngs: dataclasses.InitVar[nnx.Rngs]
     axis_names: dataclasses.InitVar[AxisNames | None] = None
-    rng_collection: str = "dropout"
     deterministic: bool | None = False
+
+    __call__ = with_hints(modules.Recurrent.__call__)
 
     def __post_init__(  # pyright: ignore[reportGeneralTypeIssues]
         self, rngs: nnx.Rngs, axis_names: AxisNames | None, in_features: int | PyTree
@@ -107,97 +98,11 @@ class Recurrent(FieldsModule):
         forked = rngs[stream].fork() if is_random else None
         self.rngs = nnx.data(forked)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _cells(self) -> Cells:
-        raise NotImplementedError
-
-    @with_hints
-    def __call__(
-        self,
-        inputs: PyTree,
-        sequence_length: Lengths | None = None,
-        *,
-        initial_state: PyTree = None,
-        resets: ArrayLike | None = None,
-        reset_state: PyTree = None,
-        mask: ArrayLike | None = None,
-        deterministic: bool | None = None,
-        return_carry: bool | None = None,
-        return_states: bool | None = None,
-        rngs: Rngs | None = None,
-        axis_name: str | tuple[str, ...] | None = None,
-    ) -> PyTree:
-        """Runs the module over sequences.
-
-        Args:
-            inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
-                a nest of such arrays, with any number of batch axes, including none.
-                For a cell without `feature_axes`, such as a `FunctionCell`, the inputs
-                must have as many batch axes as `sequence_length`, or one batch axis if
-                there are no lengths.
-            sequence_length: `[*batch]`, integers, clamped to `[0, time]`; None for all
-                steps. Inputs past the length of a row have no effect, and outputs there
-                are zero. Flax calls this argument `seq_lengths`.
-            initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for the zero state. With two directions, either state of the pair
-                may be None. Real leaves are cast to `dtype`; complex leaves stay
-                complex. Flax calls this argument `initial_carry`.
-            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: True
-                where the state of a row is reset before the step, for example at the
-                start of an episode. See `jaxrnn.dynamic_rnn` and
-                `jaxrnn.bidirectional_dynamic_rnn`.
-            reset_state: The state after a reset, in the form of `initial_state`; None
-                for the zero state. Only `RNN` supports this argument; bidirectional
-                modules always reset to zeros.
-            mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`; an
-                alternative to `sequence_length`. True at valid steps, False at masked
-                steps; gaps are allowed. See `jaxrnn.dynamic_rnn`. A reversed run
-                reverses all steps, including masked steps.
-            deterministic: Whether to run without random numbers; None to use the
-                module's attribute, which `train()` and `eval()` set.
-            return_carry: Whether to also return the state; None to use the module's
-                attribute.
-            return_states: Whether to return `(state, outputs, states)`, with the state
-                after every step. The state is then returned regardless of
-                `return_carry`. None to use the module's attribute.
-            rngs: A key, a stream or `nnx.Rngs` for random numbers, instead of the
-                module's stream. If a function under `jax.jit` closes over the module,
-                pass a key: the module's stream cannot advance in such a function and
-                raises `TraceContextError`.
-            axis_name: The axis of `jax.shard_map` that divides time; see
-                `jaxrnn.dynamic_rnn`. Only `RNN` without `reverse` supports this
-                argument.
-
-        Returns:
-            The outputs, `[*batch, time, ...]`, or `[time, *batch, ...]` if
-            `time_major`. With `return_carry`, the pair `(state, outputs)`, in Flax's
-            order. With `return_states`, `(state, outputs, states)`, also if
-            `return_carry` is False. `jaxrnn.dynamic_rnn` returns the outputs first.
-            With two directions, `states` is a pair, as in
-            `jaxrnn.bidirectional_dynamic_rnn`.
-
-        Raises:
-            TypeError: If an option has the wrong type, or if `rngs` is neither a stream
-                nor a key; see also `jaxrnn.dynamic_rnn`.
-            ValueError: As in `jaxrnn.dynamic_rnn`.
-        """
-        key = self._draw_key(deterministic, rngs)
-        cells = modules.bind_cells(self._cells(), as_pure(self.params), key)
-        given = modules.Arguments(
-            inputs=inputs,
-            sequence_length=sequence_length,
-            initial_state=initial_state,
-            reset_state=reset_state,
-            resets=resets,
-            mask=mask,
-            return_carry=return_carry,
-            return_states=return_states,
-            implementation=self.implementation,
-            axis_name=axis_name,
-        )
-        return modules.run(self, cells, given)
+    def _params(self, inputs: PyTree, sequence_length: Lengths | None) -> Params:
+        del inputs, sequence_length
+        return as_pure(self.params)
 
     def _draw_key(self, deterministic: bool | None, rngs: Rngs | None) -> Key | None:
-        """The key for one call, or None if the call draws no random numbers."""
         is_quiet = modules.flag("deterministic", deterministic, self.deterministic)
         if is_quiet or modules.are_random(self._cells()) is False:
             return None

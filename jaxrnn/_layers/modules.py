@@ -1,13 +1,12 @@
-"""Runs the cells of a module over sequences: `run`; and one step for Flax's RNN.
+"""What the modules of linen and nnx share, and one step for Flax's RNN.
 
 The drivers (`dynamic_rnn` and the other functions that run cells) require one batch
-axis and arrays of one dtype. `run` merges the batch axes, casts to the dtype of the
-computation, calls the driver, and splits the batch axes again. Arrays that have one
-batch axis are not reshaped, so they keep their sharding.
+axis and arrays of one dtype. A call of a module merges the batch axes, casts to the
+dtype of the computation, calls the driver, and splits the batch axes again. Arrays that
+have one batch axis are not reshaped, so they keep their sharding.
 """
 
 import dataclasses
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -44,6 +43,7 @@ from .._drivers.bidirectional import bidirectional_dynamic_rnn, joined, run_back
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import run_layers
 from .._wrappers.base import unwrapped
+from ..memory import Strategy
 
 FIX = (
     "Ported parameters need a cell of the same kind, and modules with the names of the "
@@ -61,62 +61,165 @@ NamedCells: TypeAlias = Mapping[str, "RNNCell | NamedCells"]
 """Cells in nested dicts with the keys of their parameters."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """The arguments of a module's call, except the arguments that choose a random key.
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class Recurrent:
+    """What the modules of linen and nnx share: options, and a call.
 
-    `implementation` is an argument of the module's constructor.
+    A module adds the fields of its cells, and its method `_cells` returns the cells.
+    The base classes in linen and nnx hold the parameters and the random stream.
     """
 
-    inputs: PyTree
-    sequence_length: Lengths | None
-    initial_state: PyTree
-    reset_state: PyTree = None
-    resets: ArrayLike | None
-    mask: ArrayLike | None
-    return_carry: bool | None
-    return_states: bool | None
-    implementation: str | None
-    axis_name: str | tuple[str, ...] | None = None
+    time_major: bool = False
+    return_carry: bool = False
+    return_states: bool = False
+    swap_memory: bool | Strategy = False
+    parallel_iterations: int | None = None
+    implementation: str | None = None
+    dtype: DType | None = None
+    param_dtype: DType = jnp.float32
+    rng_collection: str = "dropout"
+    deterministic: bool | None = None
 
+    def _cells(self) -> Cells:
+        raise NotImplementedError
 
-def run(module: Any, cells: BoundCells, given: Arguments) -> PyTree:
-    """Runs the cells of a module.
+    def _params(self, inputs: PyTree, sequence_length: Lengths | None) -> Params:
+        raise NotImplementedError
 
-    Args:
-        module: The module; its attributes are the options of its constructor.
-        cells: The module's cells, bound to its parameters.
-        given: The arguments of the module's call.
+    def _draw_key(self, deterministic: bool | None, rngs: Any) -> Key | None:
+        """The key for one call, or None if the call draws no random numbers."""
+        raise NotImplementedError
 
-    Returns:
-        The outputs, `(state, outputs)` or `(state, outputs, states)`.
-    """
-    start = 1 if module.time_major else 0
-    inputs, lengths, shape = merge_inputs(module, given.inputs, given.sequence_length)
-    dtype = compute_dtype(module.dtype, (inputs, cells))
-    cast = functools.partial(in_dtype, dtype)
-    return_carry = flag("return_carry", given.return_carry, module.return_carry)
-    return_states = flag("return_states", given.return_states, module.return_states)
-    if not shape:
-        _check_one_sequence(module, given)
-    merged = dataclasses.replace(
-        given,
-        inputs=cast(inputs),
-        sequence_length=lengths,
-        initial_state=cast(merge("initial_state", given.initial_state, shape)),
-        reset_state=cast(merge("reset_state", given.reset_state, shape)),
-        resets=merge("resets", given.resets, shape, start),
-        mask=merge("mask", given.mask, shape, start),
-        return_states=return_states,
-    )
-    drive = _run_stack if is_stack(cells) else _run_two
-    drive = drive if isinstance(cells, tuple) else _run_one
-    outputs, state, *all_states = drive(module, cast(cells), merged, dtype)
-    outputs, all_states = split((outputs, all_states), shape, start)
-    state = split(state, shape)
-    if all_states:
-        return state, outputs, *all_states
-    return (state, outputs) if return_carry else outputs
+    def _is_init(self) -> bool:
+        """Whether a call only creates parameters."""
+        return False
+
+    def __call__(
+        self,
+        inputs: PyTree,
+        sequence_length: Lengths | None = None,
+        *,
+        initial_state: PyTree = None,
+        resets: ArrayLike | None = None,
+        reset_state: PyTree = None,
+        mask: ArrayLike | None = None,
+        deterministic: bool | None = None,
+        return_carry: bool | None = None,
+        return_states: bool | None = None,
+        rngs: Any = None,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> PyTree:
+        """Runs the module over sequences.
+
+        Args:
+            inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
+                a nest of such arrays, with any number of batch axes, including none.
+                For a cell without `feature_axes`, such as a `FunctionCell`, the inputs
+                must have as many batch axes as `sequence_length`, or one batch axis if
+                there are no lengths.
+            sequence_length: `[*batch]`, integers, clamped to `[0, time]`; None for all
+                steps. Inputs past the length of a row have no effect, and outputs there
+                are zero. Flax calls this argument `seq_lengths`.
+            initial_state: The state before the first step, each leaf `[*batch, ...]`;
+                None for the zero state. With two directions, either state of the pair
+                may be None. Real leaves are cast to `dtype`; complex leaves stay
+                complex. Flax calls this argument `initial_carry`.
+            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: True
+                where the state of a row is reset before the step, for example at the
+                start of an episode. See `jaxrnn.dynamic_rnn` and
+                `jaxrnn.bidirectional_dynamic_rnn`.
+            reset_state: The state after a reset, in the form of `initial_state`; None
+                for the zero state. Only `RNN` supports this argument; bidirectional
+                modules always reset to zeros.
+            mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`; an
+                alternative to `sequence_length`. True at valid steps, False at masked
+                steps; gaps are allowed. See `jaxrnn.dynamic_rnn`. A reversed run
+                reverses all steps, including masked steps.
+            deterministic: Whether to run without random numbers; None to use the
+                module's attribute, which nnx's `train()` and `eval()` set.
+            return_carry: Whether to also return the state; None to use the module's
+                attribute.
+            return_states: Whether to return `(state, outputs, states)`, with the state
+                after every step. The state is then returned regardless of
+                `return_carry`. None to use the module's attribute.
+            rngs: A key for random numbers, instead of the module's stream; for an nnx
+                module, also a stream or `nnx.Rngs`. If a function under `jax.jit`
+                closes over an nnx module, pass a key: the module's stream cannot
+                advance in such a function and raises `TraceContextError`.
+            axis_name: The axis of `jax.shard_map` that divides time; see
+                `jaxrnn.dynamic_rnn`. Only `RNN` without `reverse` supports this
+                argument. Linen's `init` ignores it.
+
+        Returns:
+            The outputs, `[*batch, time, ...]`, or `[time, *batch, ...]` if
+            `time_major`. With `return_carry`, the pair `(state, outputs)`, in Flax's
+            order. With `return_states`, `(state, outputs, states)`, also if
+            `return_carry` is False. `jaxrnn.dynamic_rnn` returns the outputs first.
+            With two directions, `states` is a pair, as in
+            `jaxrnn.bidirectional_dynamic_rnn`.
+
+        Raises:
+            TypeError: If an option has the wrong type, or if `rngs` of an nnx module is
+                neither a stream nor a key; see also `jaxrnn.dynamic_rnn`.
+            ValueError: As in `jaxrnn.dynamic_rnn`.
+            flax.errors.InvalidRngError: In linen, if a cell declares that it draws
+                random numbers but the streams `rng_collection` and "params" are both
+                missing.
+        """
+        params = self._params(inputs, sequence_length)
+        cells = bind_cells(self._cells(), params, self._draw_key(deterministic, rngs))
+
+        # Merge the batch axes, and cast to the dtype of the computation.
+        start = 1 if self.time_major else 0
+        inputs, lengths, shape = merge_inputs(self, inputs, sequence_length)
+        if not shape:
+            marks = {"resets": resets, "mask": mask}
+            states = {"initial_state": initial_state, "reset_state": reset_state}
+            _check_one_sequence(self, marks, states)
+        dtype = compute_dtype(self.dtype, (inputs, cells))
+        initial_state = merge("initial_state", initial_state, shape)
+        reset_state = merge("reset_state", reset_state, shape)
+        arrays = cells, inputs, initial_state, reset_state
+        cells, inputs, initial_state, reset_state = in_dtype(dtype, arrays)
+
+        # Run the cells. `init` must also run outside `shard_map`, and on devices that
+        # the implementation does not support.
+        is_init = self._is_init()
+        return_carry = flag("return_carry", return_carry, self.return_carry)
+        options = {
+            "sequence_length": lengths,
+            "dtype": dtype,
+            "parallel_iterations": self.parallel_iterations,
+            "swap_memory": self.swap_memory,
+            "time_major": self.time_major,
+            "resets": merge("resets", resets, shape, start),
+            "implementation": None if is_init else self.implementation,
+            "mask": merge("mask", mask, shape, start),
+            "return_states": flag("return_states", return_states, self.return_states),
+        }
+        if isinstance(cells, tuple):
+            must = "be None for a bidirectional module, which always resets to zeros"
+            expect(reset_state is None, "reset_state", must, reset_state)
+            _check_no_axis_name(axis_name, "a bidirectional module")
+            results = _run_two_ways(self, cells, inputs, initial_state, options)
+        else:
+            options |= {"initial_state": initial_state, "reset_state": reset_state}
+            keep_order = as_bool("keep_order", self.keep_order)
+            if as_bool("reverse", self.reverse):
+                _check_no_axis_name(axis_name, "a module with `reverse`")
+                options["keep_order"] = keep_order
+                results = run_backward(cells, inputs, **options)
+            else:
+                options["axis_name"] = None if is_init else axis_name
+                results = dynamic_rnn(cells, inputs, **options)
+
+        # Split the batch axes.
+        outputs, state, *all_states = results
+        outputs, all_states = split((outputs, all_states), shape, start)
+        state = split(state, shape)
+        if all_states:
+            return state, outputs, *all_states
+        return (state, outputs) if return_carry else outputs
 
 
 def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
@@ -125,85 +228,41 @@ def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
     return value is not None and as_bool(name, value)
 
 
-def _options(module: Any, given: Arguments, dtype: DType) -> dict[str, Any]:
-    """The options of `dynamic_rnn` and `bidirectional_dynamic_rnn`."""
-    return {
-        "sequence_length": given.sequence_length,
-        "dtype": dtype,
-        "parallel_iterations": module.parallel_iterations,
-        "swap_memory": module.swap_memory,
-        "time_major": module.time_major,
-        "resets": given.resets,
-        "implementation": given.implementation,
-        "mask": given.mask,
-        "return_states": given.return_states,
-    }
+def _run_two_ways(
+    module: Any, cells: Any, inputs: PyTree, state: PyTree, options: dict[str, Any]
+) -> tuple:
+    """Runs one or several layers of two directions, and joins both outputs.
 
-
-def _run_one(module: Any, cell: Any, given: Arguments, dtype: DType) -> tuple:
-    """Calls `dynamic_rnn`, for reversed rows if the module's `reverse` is True."""
-    keep_order = as_bool("keep_order", module.keep_order)
-    states = {"initial_state": given.initial_state, "reset_state": given.reset_state}
-    options = states | _options(module, given, dtype)
-    if not as_bool("reverse", module.reverse):
-        return dynamic_rnn(cell, given.inputs, axis_name=given.axis_name, **options)
-    _check_no_axis_name(given, "a module with `reverse`")
-    return run_backward(cell, given.inputs, keep_order=keep_order, **options)
-
-
-def _run_two(module: Any, cells: Any, given: Arguments, dtype: DType) -> tuple:
-    """Calls `bidirectional_dynamic_rnn`, and merges the outputs of both directions."""
-    fix = "To add the outputs, pass `jnp.add`."
-    join = check_function("merge", module.merge, "a function of both outputs", fix)
-    fw, bw = _two_states(given, "a pair (state_fw, state_bw)")
-    outputs, *states = bidirectional_dynamic_rnn(
-        cells[0],
-        cells[1],
-        given.inputs,
-        initial_state_fw=fw,
-        initial_state_bw=bw,
-        **_options(module, given, dtype),
-    )
-    return join(*outputs), *states
-
-
-def _run_stack(module: Any, cells: Any, given: Arguments, dtype: DType) -> tuple:
-    """Runs layers of `bidirectional_dynamic_rnn`.
-
-    In contrast to `stack_bidirectional_dynamic_rnn`, the states are pairs, and the
-    states of all steps may be returned.
+    In contrast to `stack_bidirectional_dynamic_rnn`, the states of layers are pairs,
+    and the states of all steps may be returned.
     """
-    options = _options(module, given, dtype)
+    what = "a pair (state_fw, state_bw)"
+    if is_stack(cells):
+        what = "a pair (states_fw, states_bw), each with one state per layer"
+    states = (None, None) if state is None else state
+    expect(is_list_of(states, 2), "initial_state", f"be {what}", states)
 
     def run_layer(fw: Any, bw: Any, xs: PyTree, **states: Any) -> tuple[PyTree, ...]:
         outputs, *found = bidirectional_dynamic_rnn(fw, bw, xs, **states, **options)
         return joined(*outputs, axis=2), *zip(*found, strict=True)
 
-    what = "a pair (states_fw, states_bw), each with one state per layer"
-    states = _two_states(given, what)
-    outputs, fw, bw = run_layers(run_layer, given.inputs, cells, states, None)
-    # For each layer, `fw` and `bw` hold the final state and, if requested, the states
-    # of all steps.
-    of_layers = (zip(*direction, strict=True) for direction in (fw, bw))
-    return outputs, *zip(*of_layers, strict=True)
+    if is_stack(cells):
+        outputs, fw, bw = run_layers(run_layer, inputs, cells, states, None)
+        # For each layer, `fw` and `bw` hold the final state and, if requested, the
+        # states of all steps.
+        of_layers = (zip(*direction, strict=True) for direction in (fw, bw))
+        return outputs, *zip(*of_layers, strict=True)
+    fix = "To add the outputs, pass `jnp.add`."
+    join = check_function("merge", module.merge, "a function of both outputs", fix)
+    options |= {"initial_state_fw": states[0], "initial_state_bw": states[1]}
+    outputs, *found = bidirectional_dynamic_rnn(*cells, inputs, **options)
+    return join(*outputs), *found
 
 
-def _two_states(given: Arguments, what: str) -> tuple[Any, Any]:
-    """The initial states of both directions, or two Nones."""
-    must = "be None for a bidirectional module, which always resets to zeros"
-    expect(given.reset_state is None, "reset_state", must, given.reset_state)
-    _check_no_axis_name(given, "a bidirectional module")
-    state = given.initial_state
-    pair = (None, None) if state is None else state
-    expect(is_list_of(pair, 2), "initial_state", f"be {what}", pair)
-    return pair
-
-
-def _check_no_axis_name(given: Arguments, what: str) -> None:
+def _check_no_axis_name(axis_name: Any, what: str) -> None:
     """Raises ValueError for `axis_name`, with which each device reverses its part."""
     fix = "To divide time, shard the inputs on an explicit mesh."
-    must = f"be None for {what}"
-    expect(given.axis_name is None, "axis_name", must, given.axis_name, fix)
+    expect(axis_name is None, "axis_name", f"be None for {what}", axis_name, fix)
 
 
 def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
@@ -379,7 +438,9 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
     return map_named(name, merged, tree)
 
 
-def _check_one_sequence(module: Any, given: Arguments) -> None:
+def _check_one_sequence(
+    module: Any, marks: dict[str, PyTree], states: dict[str, PyTree]
+) -> None:
     """Raises ValueError if inputs without a batch axis come with arrays that have one.
 
     Such inputs `[rows, depth]` are one step of each row, but run as one sequence.
@@ -387,12 +448,11 @@ def _check_one_sequence(module: Any, given: Arguments) -> None:
     index = "None" if module.time_major else ":, None"
     must = "have no batch axis, because the inputs are one sequence [time, ...]"
     fix = f"For one step of each row, pass `inputs[{index}]`"
-    for name, mark in {"resets": given.resets, "mask": given.mask}.items():
+    for name, mark in marks.items():
         also = f"{fix} and `{name}[{index}]`."
         expect(mark is None or np.ndim(mark) < 2, name, must, mark, also)
     shapes = [size_shapes(cell.state_size) for cell in list_cells(module._cells())]
     ranks = [len(shape) for shape in itertools.chain(*shapes)]
-    states = {"initial_state": given.initial_state, "reset_state": given.reset_state}
     for name, state in states.items():
         named = list(named_leaves(name, state, is_tensor_array))
         if len(named) == len(ranks):
