@@ -197,21 +197,10 @@ class Recurrent:
             "mask": merge("mask", mask, shape, start),
             "return_states": flag("return_states", return_states, self.return_states),
         }
-        if isinstance(cells, tuple):
-            must = "be None for a bidirectional module, which always resets to zeros"
-            expect(reset_state is None, "reset_state", must, reset_state)
-            _check_no_axis_name(axis_name, "a bidirectional module")
-            results = _run_two_ways(self, cells, inputs, initial_state, options)
-        else:
-            options |= {"initial_state": initial_state, "reset_state": reset_state}
-            keep_order = as_bool("keep_order", self.keep_order)
-            if as_bool("reverse", self.reverse):
-                _check_no_axis_name(axis_name, "a module with `reverse`")
-                options["keep_order"] = keep_order
-                results = run_backward(cells, inputs, **options)
-            else:
-                options["axis_name"] = None if is_init else axis_name
-                results = dynamic_rnn(cells, inputs, **options)
+        run = _run_two_ways if isinstance(cells, tuple) else _run_one_way
+        axis_name = None if is_init else axis_name
+        states = initial_state, reset_state
+        results = run(self, cells, inputs, *states, axis_name, options)
 
         # Split the batch axes.
         outputs, state, *all_states = results
@@ -228,18 +217,45 @@ def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
     return value is not None and as_bool(name, value)
 
 
+def _run_one_way(
+    module: Any,
+    cell: Any,
+    inputs: PyTree,
+    initial_state: PyTree,
+    reset_state: PyTree,
+    axis_name: Any,
+    options: dict[str, Any],
+) -> tuple:
+    """Calls `dynamic_rnn`, for reversed rows if the module's `reverse` is True."""
+    options |= {"initial_state": initial_state, "reset_state": reset_state}
+    keep_order = as_bool("keep_order", module.keep_order)
+    if not as_bool("reverse", module.reverse):
+        return dynamic_rnn(cell, inputs, axis_name=axis_name, **options)
+    _check_no_axis_name(axis_name, "a module with `reverse`")
+    return run_backward(cell, inputs, keep_order=keep_order, **options)
+
+
 def _run_two_ways(
-    module: Any, cells: Any, inputs: PyTree, state: PyTree, options: dict[str, Any]
+    module: Any,
+    cells: Any,
+    inputs: PyTree,
+    initial_state: PyTree,
+    reset_state: PyTree,
+    axis_name: Any,
+    options: dict[str, Any],
 ) -> tuple:
     """Runs one or several layers of two directions, and joins both outputs.
 
     In contrast to `stack_bidirectional_dynamic_rnn`, the states of layers are pairs,
     and the states of all steps may be returned.
     """
+    must = "be None for a bidirectional module, which always resets to zeros"
+    expect(reset_state is None, "reset_state", must, reset_state)
+    _check_no_axis_name(axis_name, "a bidirectional module")
     what = "a pair (state_fw, state_bw)"
     if is_stack(cells):
         what = "a pair (states_fw, states_bw), each with one state per layer"
-    states = (None, None) if state is None else state
+    states = (None, None) if initial_state is None else initial_state
     expect(is_list_of(states, 2), "initial_state", f"be {what}", states)
 
     def run_layer(fw: Any, bw: Any, xs: PyTree, **states: Any) -> tuple[PyTree, ...]:
@@ -255,7 +271,8 @@ def _run_two_ways(
     fix = "To add the outputs, pass `jnp.add`."
     join = check_function("merge", module.merge, "a function of both outputs", fix)
     options |= {"initial_state_fw": states[0], "initial_state_bw": states[1]}
-    outputs, *found = bidirectional_dynamic_rnn(*cells, inputs, **options)
+    fw, bw = cells
+    outputs, *found = bidirectional_dynamic_rnn(fw, bw, inputs, **options)
     return join(*outputs), *found
 
 
