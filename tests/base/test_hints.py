@@ -28,6 +28,7 @@ HINTS = [
     ("^`lengths` .* Use `sequence_length`", lambda: explain(lengths=None)),
     ("^`lengths` .* Use `sequence_length`", lambda: plan(lengths=None)),
     ("^`lengths` .* Use `sequence_length`", lambda: dynamic(lengths=None)),
+    ("^`positions` .* `resets=positions == 0`", lambda: raw(positions=None)),
     (r"`batch_first` .*\[batch, time", lambda: dynamic(batch_first=True)),
     ("`go_backwards` .* Use `reverse_sequence`", lambda: dynamic(go_backwards=True)),
     ("`seq_lengths` .* `dynamic_rnn`", lambda: raw(seq_lengths=None)),
