@@ -3,8 +3,9 @@
 import copy
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -43,16 +44,36 @@ from .._run.first_step import call_start, zero_state
 
 _WIDER = "For inputs that are wider than {}, create a stream with their `dtype`."
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _locked(method: Method) -> Method:
+    """A method that only one thread at a time runs on an object."""
+
+    @functools.wraps(method)
+    def run(self: "_Stream", *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return run  # type: ignore[return-value]
+
 
 class _Stream:
-    """An object that finds its compiled step again when it has been copied."""
+    """An object with a lock, which copies and pickled objects do not share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "_run"}
+        # The compiled step is found again by the first call.
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_run")}
 
     def __copy__(self) -> Self:
         # Each step overwrites the state, so two objects cannot share it.
         return copy.deepcopy(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
 
 
 class Streamer(_Stream):
@@ -60,8 +81,8 @@ class Streamer(_Stream):
 
     Every call advances all rows. Calls run outside of `jax.jit`, which cannot keep the
     state. Under jit, call the bound cell instead: `output, state = cell(frame, state)`.
-    Threads that share a streamer need a lock, so that one call runs at a time. If some
-    rows have no frame, run `dynamic_rnn` over chunks, with length 0 for these rows.
+    Several threads may share a streamer: one call runs at a time. If some rows have no
+    frame, run `dynamic_rnn` over chunks, with length 0 for these rows.
 
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
 
@@ -105,6 +126,7 @@ class Streamer(_Stream):
         dtype: DType = jnp.float32,
         initial_state: PyTree = None,
     ) -> None:
+        super().__init__()
         _check_cell("cell", cell)
         self._rows = as_count("batch_size", batch_size)
         self._dtype = as_dtype(dtype)
@@ -132,6 +154,7 @@ class Streamer(_Stream):
     def _run(self) -> Callable[..., tuple]:  # Of the first call, which compiles.
         return functools.partial(_step, self._cell, program=_program_of(self._cell))
 
+    @_locked
     def __call__(
         self,
         frame: PyTree,
@@ -187,10 +210,12 @@ class Streamer(_Stream):
         return state
 
     @property
+    @_locked
     def state(self) -> PyTree:
         """A copy of the state after the last frame, each leaf `[batch, ...]`."""
         return jax.tree.map(jnp.copy, with_read_only(self._state, self._given))
 
+    @_locked
     def reset(self, state: PyTree = None) -> None:
         """Starts a new sequence.
 
@@ -279,6 +304,7 @@ class BidirectionalStreamer(_Stream):
         batch_size: int = 1,
         dtype: DType = jnp.float32,
     ) -> None:
+        super().__init__()
         check_both_lists(cells_fw, cells_bw)
         for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
             for i, cell in enumerate(cells):
@@ -300,6 +326,7 @@ class BidirectionalStreamer(_Stream):
         program = _program_of(*fw, *bw)
         return functools.partial(_run_window, fw, bw, program=program, **options)
 
+    @_locked
     def __call__(self, chunk: PyTree) -> PyTree:
         """Adds a chunk; returns the outputs of the oldest chunk with a full look-ahead.
 
@@ -319,6 +346,7 @@ class BidirectionalStreamer(_Stream):
         self._append("chunk", chunk, self._chunk, "Pass a shorter chunk to `flush`.")
         return self._oldest() if self._steps >= self._size else None
 
+    @_locked
     def flush(self, last: PyTree = None) -> PyTree:
         """Ends the sequence and returns the remaining outputs.
 
@@ -347,10 +375,12 @@ class BidirectionalStreamer(_Stream):
         return jax.tree.map(lambda *ys: jnp.concatenate(ys, axis=1), *outputs)
 
     @property
+    @_locked
     def state(self) -> tuple[PyTree, ...]:
         """A copy of the forward states after the last returned output."""
         return jax.tree.map(jnp.copy, self._states)
 
+    @_locked
     def reset(self) -> None:
         """Starts a new sequence and drops the remaining outputs."""
         cells_fw, _ = self._cells

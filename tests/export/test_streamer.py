@@ -1,5 +1,6 @@
 """Streams of frames and of chunks, against the drivers over whole sequences."""
 
+import concurrent.futures
 import copy
 import functools
 import pickle
@@ -138,14 +139,18 @@ def add(params, x, state, key=None):
     return state + x, state + x
 
 
-def test_a_copy_has_its_own_state():
-    """Each call adds 1 to the state and returns the sum."""
-    stream = Streamer(jaxrnn.FunctionCell(add, 1, 1).bind({}))
-    one = np.ones((1, 1), "f")
-    assert [stream(one).item() for _ in range(3)] == [1, 2, 3]
+def test_threads_may_share_a_stream():
+    """Each call adds 1 to the state and returns the sum; a copy has its own state."""
+    stream, one = (
+        Streamer(jaxrnn.FunctionCell(add, 1, 1).bind({})),
+        np.ones((1, 1), "f"),
+    )
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: stream(one).item(), range(200)))
+    assert sorted(got) == list(range(1, 201))
     pickled = pickle.loads(pickle.dumps(stream))
     for each in (copy.copy(stream), copy.deepcopy(stream), pickled, stream):
-        assert each(one).item() == 4
+        assert each(one).item() == 201
 
 
 def programs(caplog):
