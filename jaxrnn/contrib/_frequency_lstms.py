@@ -1,5 +1,6 @@
 """LSTMs that run along frequency as well as in time, over windows of the inputs."""
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -14,6 +15,7 @@ from jaxrnn import LSTMStateTuple, ParamSpec, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, DType, Initializer, Params, PyTree, Size, Specs
 
+from .._base.trees import serializable
 from ._lstms import (
     add_peephole,
     as_counts,
@@ -194,11 +196,18 @@ class GridLSTM(extend.SpecsCell):
         _check_windows(self, name, self.num_frequency_blocks[block], size)
 
     @property
+    def state_tuple_type(self) -> type:
+        """The named tuple class of the state."""
+        prefixes = tuple(f"{scope}_state" for scope in self.scopes) or ("state",)
+        name = f"{type(self).__name__.removesuffix('Cell')}StateTuple"
+        return state_type(name, prefixes, self.num_frequency_blocks)
+
+    @property
     def state_size(self) -> Size:
         """The sizes of each window's c and m; their sum if the state is one array."""
         if not self.state_is_tuple:
             return self.output_size
-        return (LSTMStateTuple(self.num_units, self.num_units),) * self.num_windows
+        return self.state_tuple_type(*[self.num_units] * 2 * self.num_windows)
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters, whose shapes do not depend on `depth`."""
@@ -228,9 +237,8 @@ class GridLSTM(extend.SpecsCell):
         """Runs both LSTMs over all windows; see `SpecsCell.step`."""
         join = functools.partial(jnp.concatenate, axis=-1)
         if not self.state_is_tuple:
-            parts = iter(jnp.split(state, 2 * self.num_windows, axis=-1))
-            state = zip(parts, parts, strict=True)
-        states = iter(state)
+            state = jnp.split(state, 2 * self.num_windows, axis=-1)
+        leaves = iter(state)
         outputs = []
         new = []
         skip = self.frequency_skip
@@ -241,13 +249,13 @@ class GridLSTM(extend.SpecsCell):
             starts = range(first, first + count * skip, skip)
             below = None
             for x in self.windows(inputs, scope, starts):
-                before = next(states)
+                before = next(leaves), next(leaves)
                 below = below or tuple(map(jnp.zeros_like, before))
                 below, after = self._update(product, block, x, below, before)
                 outputs += [after[1], below[1]]
-                new.append(LSTMStateTuple(*after))
-        is_tuple = self.state_is_tuple
-        return join(outputs), tuple(new) if is_tuple else join(jax.tree.leaves(new))
+                new += after
+        new = self.state_tuple_type(*new) if self.state_is_tuple else join(new)
+        return join(outputs), new
 
     def _product(self, params: Params, block: int) -> Params:
         """The parameters, with the kernels and the biases of both LSTMs joined."""
@@ -329,16 +337,16 @@ class GridLSTMCell(GridLSTM):
 
     Shapes, for `F = feature_size`, `H = num_units`, a total of `N` windows over all
     blocks, and `G = 4`, or `G = 3` with coupled gates: inputs `[batch, I]`; output
-    `[batch, N * 2H]`, with `m'_k, n_k` of each window. The state is a tuple with one
-    `LSTMStateTuple(c_k, m_k)` of arrays `[batch, H]` for each window of each block;
-    contrib's state is one named tuple of all these arrays, in the same order. With
-    `state_is_tuple=False`, the state is one array `[batch, N * 2H]`. For block b, the
-    rows of the two kernels `[F + 2H, G * H]` are split into the variables
-    `W_f_<b>_<shard>` and `W_t_<b>_<shard>`, where the numbers b and shard have no
-    leading zeros. The biases `B_f_<b>` and `B_t_<b>` are `[G * H]`. The peepholes
-    `W_<gate>_diag_<lstm><of>_<b>` are `[H]`. In these names, `<gate>` is F, I or O;
-    `<lstm>` is `freq` or `time`; `<of>` is `f` if the peephole multiplies d and `t` if
-    the peephole multiplies c.
+    `[batch, N * 2H]`, with `m'_k, n_k` of each window. The state is a named tuple of
+    arrays `[batch, H]`. The name of a field contains the number of the window and the
+    number of the block, with two digits each, e.g. `state_f00_b00_c` and
+    `state_f00_b00_m`. With `state_is_tuple=False`, the state is one array
+    `[batch, N * 2H]`. For block b, the rows of the two kernels `[F + 2H, G * H]` are
+    split into the variables `W_f_<b>_<shard>` and `W_t_<b>_<shard>`, where the numbers
+    b and shard have no leading zeros. The biases `B_f_<b>` and `B_t_<b>` are `[G * H]`.
+    The peepholes `W_<gate>_diag_<lstm><of>_<b>` are `[H]`. In these names, `<gate>` is
+    F, I or O; `<lstm>` is `freq` or `time`; `<of>` is `f` if the peephole multiplies d
+    and `t` if the peephole multiplies c.
 
     With `state_is_tuple=False`, all blocks in contrib read the states of the first
     block; here, each block reads its own states. contrib ignores `initializer`; here,
@@ -361,7 +369,7 @@ class GridLSTMCell(GridLSTM):
         end_freqindex_list: The index after the last input of each block; None for one
             block of all inputs.
         couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
-        state_is_tuple: Whether the state is a tuple; False for one array.
+        state_is_tuple: Whether the state is a named tuple; False for one array.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -390,7 +398,9 @@ class BidirectionalGridLSTMCell(GridLSTM):
 
     Shapes are as in `GridLSTMCell`, with two exceptions. The output
     `[batch, 2 * N * 2H]` contains all windows of `fwd` and then all windows of `bwd`,
-    in the order in which each direction runs. The state has the same order.
+    in the order in which each direction runs. The state is a named tuple of arrays
+    `[batch, H]` with the fields `fwd_state_f<window>_b<block>_c` and so on. Window 0 of
+    `bwd` is the highest window of a block.
 
     contrib ignores `initializer`; here, `initializer` draws the kernels and peepholes.
 
@@ -450,3 +460,33 @@ def _check_windows(cell: Any, name: str, count: int, size: int) -> None:
     fitting = (size - width) // cell.frequency_skip + 1
     must = f"be {fitting} (the number of windows in inputs of size {size})"
     extend.expect(count == fitting, name, must, count)
+
+
+@functools.cache
+def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) -> type:
+    """Returns the class of the state; the same class for equal arguments.
+
+    Args:
+        name: The name of the class.
+        prefixes: The prefix of the field names in each direction.
+        blocks: The number of windows in each block.
+
+    Returns:
+        A named tuple class with the fields `<prefix>_f<window>_b<block>_c` and `..._m`.
+    """
+    fields = [
+        f"{prefix}_f{window:02}_b{block:02}_{leaf}"
+        for prefix in prefixes
+        for block, count in enumerate(blocks)
+        for window in range(count)
+        for leaf in "cm"
+    ]
+    made: Any = collections.namedtuple(name, fields)
+    # By default, pickle would look for a class with this name in this module.
+    arguments = name, prefixes, blocks
+    made.__reduce__ = lambda self: (_remake, (arguments, tuple(self)))
+    return serializable(made, "_".join([name, *prefixes, *map(str, blocks)]))
+
+
+def _remake(arguments: tuple, leaves: tuple) -> tuple:
+    return state_type(*arguments)(*leaves)

@@ -1,5 +1,7 @@
 """What the laws and the goldens do not tell of contrib's cells and wrappers."""
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,6 +87,15 @@ def test_equal_arguments_make_equal_cells():
     assert hash(STATIC) == hash(contrib.FusedRNNCellAdaptor(GRUCell(3)))
     lists = {"start_freqindex_list": [], "end_freqindex_list": []}
     assert isinstance(hash(contrib.GridLSTMCell(2, **GRID, **lists)), int)
+
+
+def test_states_of_equal_grids_are_of_one_class_and_survive_pickling():
+    first, second = (contrib.GridLSTMCell(2, **GRID) for _ in range(2))
+    state = first.zero_state(1, np.float32)
+    assert isinstance(state, second.state_tuple_type)
+    again = pickle.loads(pickle.dumps(first.state_size))
+    assert again == first.state_size
+    assert isinstance(again, first.state_tuple_type)
 
 
 # LSTMs.
