@@ -177,7 +177,7 @@ def test_imaginary_parts_are_compared():
 
 
 LAWS = "is_a_value", "inits_from_shapes", "has_its_sizes"
-PROGRESS = [f"check_cell: law {i} of 18, `{law}`" for i, law in enumerate(LAWS, 1)]
+PROGRESS = [f"check_cell: law {i} of 18, {law}" for i, law in enumerate(LAWS, 1)]
 
 
 def check_one_that_breaks_the_third_law():
