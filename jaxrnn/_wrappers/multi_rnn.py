@@ -83,7 +83,7 @@ class MultiRNNCell(ComposedCell):
         lambda self: any(c.rows_interact for c in self.cells)
     )
     starts_from_zeros = property(
-        lambda self: all(cell.starts_from_zeros for cell in self.cells)
+        lambda self: all(c.starts_from_zeros for c in self.cells)
     )
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:

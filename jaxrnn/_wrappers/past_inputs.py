@@ -92,13 +92,9 @@ class PastInputsWrapper(WrapperCell):
             TypeError: If `key` is not a random key.
         """
         inputs = self.checked_inputs(inputs)
-
-        def shaped(like: Any) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(like.shape, inputs.dtype)
-
-        own = jax.tree.map(shaped, self.own_specs(self.depth))
-        taps = [shaped(inputs)] * self.width
-        combined = jax.eval_shape(self.combine, own, taps)
+        typed = lambda x: jax.ShapeDtypeStruct(x.shape, inputs.dtype)
+        own = jax.tree.map(typed, self.own_specs(self.depth))
+        combined = jax.eval_shape(self.combine, own, [typed(inputs)] * self.width)
         if isinstance(self, ParamsWrapper):
             return self.init_params(key, self.depth, combined, dtype)
         return self.cell.init(key, combined, dtype)

@@ -110,7 +110,8 @@ class Stage(Hyperparameters):
 
     def product_params(self, params: Params) -> Params:
         """The product's parameters: its kernel and, if it adds one, its bias."""
-        params = self._from_path(params)
+        for key in self._keys:
+            params = params[key]
         names = ["kernel"] if self.bias is None else ["kernel", "bias"]
         # `stage_params` may remove a bias that is not added.
         return {name: params[name] for name in names if name in params}
@@ -118,11 +119,6 @@ class Stage(Hyperparameters):
     @property
     def _keys(self) -> list[str]:
         return self.path.split("/") if self.path else []
-
-    def _from_path(self, params: Params) -> Params:
-        for key in self._keys:
-            params = params[key]
-        return params
 
 
 @fields.dataclass

@@ -405,24 +405,21 @@ def native_or_xla(
     config: Any = jax.config
     precision = config.jax_default_matmul_precision
 
-    def flat(fn: Callable) -> Callable:
+    def flat(fn: Callable, unflatten: Callable) -> Callable:
         def run(*leaves: Any) -> list:
             # JAX traces this function later, when another precision may be set.
             with jax.default_matmul_precision(precision):
-                return jax.tree.leaves(fn(*tree.unflatten(leaves)))
+                return jax.tree.leaves(fn(*unflatten(leaves)))
 
         return run
 
-    def flat_transpose(transpose: Callable, *leaves: Any) -> list:
-        fixed = others.unflatten(leaves[:count])
-        cts = out.unflatten(leaves[count:])
-        return jax.tree.leaves(transpose(*fixed, cts))
+    def with_cotangents(leaves: tuple) -> tuple:
+        return *others.unflatten(leaves[:count]), out.unflatten(leaves[count:])
 
-    pull = functools.partial(flat_transpose, transpose) if transpose else None
     programs = _Programs(
-        native=flat(native),
-        xla=flat(xla),
-        transpose=pull,
+        native=flat(native, tree.unflatten),
+        xla=flat(xla, tree.unflatten),
+        transpose=flat(transpose, with_cotangents) if transpose else None,
         types=tuple(program.out_avals),
         count=count,
         refusal=refusal,
