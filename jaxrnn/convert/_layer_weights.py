@@ -479,6 +479,13 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
     must = f"be one of {names}, or a stack of these"
     fix = "For the inner cell alone, pass `cell.cell.cell.bind(cell.params)`."
     fix *= unwrapped(cell) is not cell  # A wrapper with the parameters of its cell.
+    if isinstance(cell, MultiRNNCell):
+        must = f"be one of {names}, for each layer and direction"
+        fix = (
+            "Pass `(cells_fw, cells_bw)`, with a list for each direction. Two stacks "
+            "are another network, because no layer reads both directions; "
+            "`to_stablehlo` and `to_tflite` export it."
+        )
     expect(is_coupled or type(cell) in KINDS, name, must, cell, fix, TypeError)
     must = "be False, because this conversion does not support normalization"
     expect(not (is_coupled and cell.layer_norm), f"{name}.layer_norm", must, True)

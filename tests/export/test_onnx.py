@@ -177,6 +177,11 @@ test_refusals = refusals(
         (TypeError, "`cell` must be a bound", call(GRUCell(4))),
         (TypeError, "`cell` must be .*tuple", call([LSTM] * 2)),
         (TypeError, r"`cells_fw\[0\]` must", call((None, [LSTM]))),
+        (
+            TypeError,
+            r"`cells_fw\[0\]` .* `\(cells_fw, cells_bw\)`",
+            call((LAYERS["stack"],) * 2),
+        ),
         (ValueError, "`cell` must have no", call(own(LSTMCell(4, num_proj=2)))),
         (TypeError, "`cell` must", call(MIXED)),
         (TypeError, "`cell` must", call(HALF)),
