@@ -247,7 +247,10 @@ class BahdanauScore(AttentionMechanism):
         v = params["attention_v"]
         if self.normalize:
             query = query + params["attention_b"][None, None, :]
-            v = params["attention_g"] * v * jax.lax.rsqrt(jnp.sum(jnp.square(v)))
+            # If v is 0, so is the score; TensorFlow's would be NaN.
+            square = jnp.sum(jnp.square(v))
+            square = jnp.where(square > 0, square, jnp.ones_like(square))
+            v = params["attention_g"] * v * jax.lax.rsqrt(square)
         hidden = jnp.tanh(keys[:, None] + query[:, :, None])
         return jnp.einsum("bqtu,u->bqt", hidden, v)
 

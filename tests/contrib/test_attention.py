@@ -54,6 +54,20 @@ def unit_values(keys, values):
     return keys, values / jnp.linalg.norm(values, axis=-1, keepdims=True)
 
 
+def test_scores_of_a_normalized_vector_of_zeros_are_finite():
+    cell = attending(contrib.BahdanauAttention(H, D, normalize=True))
+
+    def loss(params):
+        state = cell.initial_state(MEMORY, LENGTHS)
+        return jnp.sum(over_time(cell.bind(params), state)[0] ** 2)
+
+    params = params_of(cell)
+    mechanism, *_ = [x for x in params.values() if "attention_v" in x]
+    mechanism["attention_v"] = jnp.zeros(H, jnp.float32)
+    gradient = jax.grad(loss)(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
 BLIND = {
     "bahdanau": BAHDANAU,
     "recursive": monotonic(mode="recursive"),
