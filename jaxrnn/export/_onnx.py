@@ -12,6 +12,7 @@ from .._base.errors import error_note
 from .._base.modules import import_optional
 from .._base.typing import Array
 from .._cells.bound import BoundCell
+from .._hints import with_hints
 from ..convert.onnx import save
 from ._graph import Graph, Node, Tensor, dtype_of, is_pair, read_dense
 
@@ -22,6 +23,7 @@ IR_VERSION = 7
 _INT32 = 6  # In ONNX's enumeration of dtypes.
 
 
+@with_hints
 def to_onnx(
     cell: BoundCell | tuple,
     *,

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base import trees
-from .._base.arguments import as_dtype, check_instance, check_shape
+from .._base.arguments import as_dtype, check_instance, check_rank, check_shape
 from .._base.cell_keys import check_key_or_none
-from .._base.errors import describe, describe_leaves, error_note, expect
+from .._base.errors import describe, describe_leaves, error_note, expect, leaf_name
 from .._base.inputs import check_shaped, check_structure
 from .._base.trees import has_read_only, named_leaves, types_of_size
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
@@ -453,13 +453,16 @@ def check_cell(
         TypeError: If `cell` is not an unbound `RNNCell`, `inputs` contain anything
             except arrays or their shapes, or `dtype`, `key` or `state` has the wrong
             type.
-        ValueError: If the batch has fewer than 4 rows, or `state` does not have the
-            cell's sizes.
+        ValueError: If the batch has fewer than 4 rows, an array of `inputs` has only a
+            batch axis, or `state` does not have the cell's sizes.
     """
     check_rnn_cell("cell", cell)
     fix = "For example, pass `jax.ShapeDtypeStruct((4, 3), 'float32')`."
     check_shaped("inputs", inputs, fix)
-    batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs) if leaf.shape]
+    for path, leaf in jax.tree.leaves_with_path(inputs):
+        fix = "For one number per row, pass an array [batch, 1]."
+        check_rank(leaf_name("inputs", path), leaf, 2, "[batch, ...]", fix)
+    batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs)]
     expect(min(batches, default=0) >= 4, "inputs", "have at least 4 rows", inputs)
     dtype = as_dtype(dtype)
     check_key_or_none(key)

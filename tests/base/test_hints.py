@@ -14,6 +14,7 @@ from helpers import bound, refusals
 
 import jaxrnn
 from jaxrnn import GRUCell, contrib
+from jaxrnn.export import to_onnx
 
 X, KEY, WIDE = np.ones((4, 5, 3), np.float32), jax.random.key(0), "float64"
 GRU = bound(GRUCell(2), dtype="float32")
@@ -29,6 +30,7 @@ HINTS = [
     ("^`lengths` .* Use `sequence_length`", lambda: plan(lengths=None)),
     ("^`lengths` .* Use `sequence_length`", lambda: dynamic(lengths=None)),
     ("^`positions` .* `resets=positions == 0`", lambda: raw(positions=None)),
+    ("^`sequence_length` .* Use `lengths`", lambda: to_onnx(GRU, sequence_length=X)),
     (r"`batch_first` .*\[batch, time", lambda: dynamic(batch_first=True)),
     ("`go_backwards` .* Use `reverse_sequence`", lambda: dynamic(go_backwards=True)),
     ("`seq_lengths` .* `dynamic_rnn`", lambda: raw(seq_lengths=None)),

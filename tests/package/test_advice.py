@@ -306,6 +306,13 @@ def test_advice_can_be_followed(advice, fails, followed):
         followed()
 
 
+def test_time_major_is_not_blamed_for_a_state_of_one_row_and_one_step():
+    with pytest.raises(ValueError, match="`state`") as caught:
+        dynamic_rnn(GRU, X[:1, :1], None, X0[:1])
+    text = "\n".join([str(caught.value), *caught.value.__notes__])
+    assert "time_major" not in text
+
+
 REFUSALS = [
     # Drivers: plain pairs of states
     (UserWarning, "`initial_state`", lambda: run(LSTM, X, None, PAIR)),

@@ -200,6 +200,7 @@ REFUSED = [
     ("from several cells with `MultiRNNCell`", {"cell": [LSTM, LSTM]}),
     (r"`inputs\[0\]` must be an array .*, got 4\..*`jax\.Shape", {"inputs": (4, 3)}),
     ("at least 4 rows, got", {"inputs": np.ones((1, 3), np.float32)}),
+    (r"`inputs\[1\]` must .* \[batch, 1\]", {"inputs": (STEP, np.ones(4, "f"))}),
     ("`dtype` must be a dtype such as jnp.float32, got 'zz'", {"dtype": "zz"}),
     ("`key` must be a random key, got 3", {"key": 3}),
     (r"`state` must .*c=\*, h=\*\), got \*, where .* Pass a", {"state": np.ones(4)}),
