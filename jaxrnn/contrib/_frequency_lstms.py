@@ -244,7 +244,12 @@ class GridLSTM(extend.SpecsCell):
         skip = self.frequency_skip
         blocks = list(enumerate(self.num_frequency_blocks))
         for scope, (block, count) in itertools.product(self.scopes or (None,), blocks):
-            product = self._product(params[scope] if scope else params, block)
+            # The parameters, with the kernels and the biases of both LSTMs joined.
+            own = params[scope] if scope else params
+            names = [f"{kind[0]}_{block}" for kind in self._kinds]
+            kernels = [joined(own, f"W_{n}", self.num_unit_shards) for n in names]
+            biases = [own[f"B_{name}"] for name in names]
+            product = own | {"kernel": join(kernels), "bias": join(biases)}
             first = self.start_freqindex_list[block] if self.start_freqindex_list else 0
             starts = range(first, first + count * skip, skip)
             below = None
@@ -256,16 +261,6 @@ class GridLSTM(extend.SpecsCell):
                 new += after
         new = self.state_tuple_type(*new) if self.state_is_tuple else join(new)
         return join(outputs), new
-
-    def _product(self, params: Params, block: int) -> Params:
-        """The parameters, with the kernels and the biases of both LSTMs joined."""
-        names = [f"{kind[0]}_{block}" for kind in self._kinds]
-        kernels = [joined(params, f"W_{n}", self.num_unit_shards) for n in names]
-        biases = [params[f"B_{name}"] for name in names]
-        return params | {
-            "kernel": jnp.concatenate(kernels, axis=-1),
-            "bias": jnp.concatenate(biases, axis=-1),
-        }
 
     def windows(self, inputs: Array, scope: str | None, starts: Any) -> list[Array]:
         """The windows of one block, each `[batch, feature_size]`."""

@@ -167,7 +167,10 @@ def save(
             (_NAMES[each.kind], _LIBRARY.write(each, _TABLES[each.kind]))
             for each in layers
         ]
-    default = _numbered([default for default, _ in cores])
+    # Haiku numbers equal names, e.g. lstm, lstm_1, gru, lstm_2.
+    kinds = [kind for kind, _ in cores]
+    numbers = [kinds[:i].count(kind) for i, kind in enumerate(kinds)]
+    default = [f"{k}_{n}" if n else k for k, n in zip(kinds, numbers, strict=True)]
     names = default if name is None else _as_names(name)
     must = f"hold one distinct name per layer ({len(cores)})"
     expect(len(set(names)) == len(cores), "name", must, listed(names))
@@ -198,13 +201,6 @@ def _found(params: Weights) -> list[str]:
     is_one = len({match[1] for match in found.values()}) == 1
     expect(is_one, "name", must, None, f"Found: {listed(found or params)}.")
     return sorted(found, key=lambda name: int(found[name][2] or 0))
-
-
-def _numbered(names: Sequence[str]) -> list[str]:
-    """Numbers equal names as Haiku does, e.g. lstm, lstm_1, gru, lstm_2."""
-    numbers = [names[:i].count(name) for i, name in enumerate(names)]
-    pairs = zip(names, numbers, strict=True)
-    return [f"{name}_{number}" if number else name for name, number in pairs]
 
 
 def _reader(params: Weights, name: str) -> Reader:

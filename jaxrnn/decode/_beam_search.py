@@ -241,13 +241,20 @@ class BeamSearchDecoder(CellDecoder):
         steps = jnp.max(sequence_lengths, axis=1, initial=0)
         steps = jnp.full_like(steps, jnp.max(steps, initial=0))
         sequences = gather_tree(outputs.predicted_ids, parents, steps, self._end_token)
+
+        def reordered(leaf: PyTree) -> PyTree:
+            """Converts a TensorArray to an array of each final beam's own entries."""
+            shape = tuple(getattr(leaf, "element_shape", None) or ())
+            rows = self._start_tokens.shape
+            if shape[:1] != (rows[0] * rows[1],) and shape[:2] != rows:
+                return leaf
+            lengths = final_state.lengths
+            return gather_tree_from_array(leaf.stack(), parents, steps, lengths)
+
         if self._reorders:
-            cell_state = jax.tree.map(
-                lambda leaf: self._sorted(leaf, parents, steps, final_state.lengths),
-                final_state.cell_state,
-                is_leaf=_beams.is_shared,
-            )
-            final_state = final_state._replace(cell_state=cell_state)
+            state = final_state.cell_state
+            state = jax.tree.map(reordered, state, is_leaf=_beams.is_shared)
+            final_state = final_state._replace(cell_state=state)
         return FinalBeamSearchDecoderOutput(sequences, outputs), final_state
 
     def _score(
@@ -271,16 +278,6 @@ class BeamSearchDecoder(CellDecoder):
 
     def _split(self, tree: PyTree) -> PyTree:
         return _beams.split_beams(tree, self._start_tokens.shape)
-
-    def _sorted(
-        self, leaf: PyTree, parents: Array, steps: Array, lengths: Array
-    ) -> PyTree:
-        """Converts a TensorArray to an array in which each beam has its own entries."""
-        shape = tuple(getattr(leaf, "element_shape", None) or ())
-        rows = self._start_tokens.shape
-        if shape[:1] != (rows[0] * rows[1],) and shape[:2] != rows:
-            return leaf
-        return gather_tree_from_array(leaf.stack(), parents, steps, lengths)
 
 
 def _mean(arrays: list[Array]) -> Array:
