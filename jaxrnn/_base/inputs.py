@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .arguments import as_dtype, check_shape
+from .arguments import check_shape
 from .errors import (
     EntryError,
     check_not_masked,
@@ -31,12 +31,7 @@ from .trees import (
     with_tuples_of,
     without_read_only,
 )
-from .typing import Array, ArrayLike, DType, PyTree, Size
-
-
-def to_all_rows(shape: tuple[int, ...]) -> str:
-    """The fix for one state `[units]` in place of a state of shape `shape`."""
-    return f"To use one array h0 for all rows, pass `jnp.broadcast_to(h0, {shape})`."
+from .typing import Array, PyTree, Size
 
 
 def named_inputs(inputs: PyTree, name: str = "inputs") -> list[tuple[str, Any]]:
@@ -130,58 +125,6 @@ def check_booleans(name: str, array: Array, fix: str) -> None:
     """Raises TypeError unless the array holds booleans."""
     is_bool = array.dtype == jnp.bool_
     expect(is_bool, name, "be booleans", array, fix, error=TypeError)
-
-
-def as_step_booleans(
-    name: str, values: ArrayLike, shape: tuple, axis: int | None, fix: str
-) -> Array:
-    """Returns an array of booleans, one for each row and step of the inputs.
-
-    For one step, an array of NumPy is returned as it is, because a conversion outside
-    of jit takes longer than a step.
-
-    Args:
-        name: The name of the argument.
-        values: The user's argument.
-        shape: The sizes of the first two axes of the inputs; for one step, only the
-            size of the first axis.
-        axis: The time axis, 0 or 1; None for one step.
-        fix: The fix to suggest if `values` are numbers.
-
-    Raises:
-        ValueError: If shapes disagree.
-        TypeError: If `values` are not booleans.
-    """
-    array: Any = values
-    if axis is not None or not is_array(values):
-        array = as_array(name, values)
-    check_booleans(name, array, fix)
-    axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
-    must = f"be {axes} like the inputs, {list(shape)}"
-    of_step = ""
-    if axis is not None and shape[axis] == 1 and array.shape == (shape[1 - axis],):
-        of_step = f"For one step, pass `{name}[{'None' if axis == 0 else ':, None'}]`."
-    check_shape(name, array, tuple(shape), must, of_step)
-    return array
-
-
-def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
-    """The dtype of the outputs: `dtype`, or the initial state's dtype by default.
-
-    Raises:
-        ValueError: If `dtype` is None and there is no state, or the state's arrays do
-            not have one dtype.
-        TypeError: If `dtype` does not name a dtype.
-    """
-    if dtype is not None:
-        return as_dtype(dtype)
-    must = "be given if there is no `initial_state`"
-    fix = "For a zero state of float32, pass `dtype=jnp.float32`."
-    expect(initial_state is not None, "dtype", must, None, fix)
-    dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(initial_state)})
-    must = f"be given, because `initial_state` has the dtypes {', '.join(dtypes)}"
-    expect(len(dtypes) == 1, "dtype", must, None, "Pass the dtype of the outputs.")
-    return jax.tree.leaves(initial_state)[0].dtype
 
 
 def like(

@@ -8,12 +8,17 @@ import numpy as np
 
 from .._base.arguments import as_bool, as_lengths, as_scope, as_unroll
 from .._base.errors import error_note
-from .._base.inputs import output_dtype
 from .._base.math import concrete_or_none
 from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._hints import with_hints
-from .._run.arguments import as_implementation, as_initial_state, as_mask, as_resets
+from .._run.arguments import (
+    as_implementation,
+    as_initial_state,
+    as_mask,
+    as_resets,
+    output_dtype,
+)
 from .._run.divided_time import run_on_mesh, run_part
 from .._run.masking import Steps
 from .._run.run import Run

@@ -96,6 +96,7 @@ def stack_bidirectional_dynamic_rnn(
     swap_memory: bool | Strategy = False,
     *,
     resets: ArrayLike | None = None,
+    implementation: str | None = None,
     mask: ArrayLike | None = None,
 ) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Runs stacked layers of `bidirectional_dynamic_rnn`.
@@ -121,6 +122,7 @@ def stack_bidirectional_dynamic_rnn(
         scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
         swap_memory: As in `dynamic_rnn`.
         resets: As in `bidirectional_dynamic_rnn`, in every layer.
+        implementation: As in `dynamic_rnn`, for every layer.
         mask: As in `dynamic_rnn`.
 
     Returns:
@@ -161,6 +163,7 @@ def stack_bidirectional_dynamic_rnn(
         "swap_memory": swap_memory,
         "time_major": time_major,
         "resets": resets,
+        "implementation": implementation,
         "mask": mask,
     }
 

@@ -7,10 +7,10 @@ import jax
 
 from .._base.arguments import as_bool, as_lengths, as_scope, check_instance, check_shape
 from .._base.errors import counted, describe, expect
-from .._base.inputs import as_arrays, output_dtype
+from .._base.inputs import as_arrays
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike, Size
 from .._hints import with_hints
-from .._run.arguments import as_initial_state
+from .._run.arguments import as_initial_state, output_dtype
 from .._run.masking import Steps
 from .._run.run import Run
 from .._run.run_cell import Options, run_cell

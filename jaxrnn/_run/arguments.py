@@ -10,16 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_instance, is_list_of
-from .._base.errors import Verbatim, counted, expect, is_key
+from .._base.arguments import as_dtype, check_instance, check_shape, is_list_of
+from .._base.errors import Verbatim, counted, expect, is_array, is_key
 from .._base.inputs import (
+    as_array,
     as_arrays,
-    as_step_booleans,
+    check_booleans,
     check_like,
     check_no_plain_tuple,
     check_structure,
     like,
-    to_all_rows,
     warn_of_plain_pair,
 )
 from .._base.math import is_float
@@ -64,6 +64,25 @@ def as_initial_state(
     return state
 
 
+def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
+    """The dtype of the outputs: `dtype`, or the initial state's dtype by default.
+
+    Raises:
+        ValueError: If `dtype` is None and there is no state, or the state's arrays do
+            not have one dtype.
+        TypeError: If `dtype` does not name a dtype.
+    """
+    if dtype is not None:
+        return as_dtype(dtype)
+    must = "be given if there is no `initial_state`"
+    fix = "For a zero state of float32, pass `dtype=jnp.float32`."
+    expect(initial_state is not None, "dtype", must, None, fix)
+    dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(initial_state)})
+    must = f"be given, because `initial_state` has the dtypes {', '.join(dtypes)}"
+    expect(len(dtypes) == 1, "dtype", must, None, "Pass the dtype of the outputs.")
+    return jax.tree.leaves(initial_state)[0].dtype
+
+
 def as_mask(
     mask: ArrayLike | None, lengths: Lengths | None, shape: tuple, axis: int
 ) -> Array | None:
@@ -84,7 +103,7 @@ def as_mask(
     must = "be None if `sequence_length` is given"
     expect(lengths is None, "mask", must, mask)
     fix = "Convert numbers with `mask > 0`; pass lengths as `sequence_length`."
-    return as_step_booleans("mask", mask, shape, axis, fix)
+    return _as_step_booleans("mask", mask, shape, axis, fix)
 
 
 def as_resets(
@@ -104,12 +123,45 @@ def as_resets(
     """
     if resets is not None:
         fix = "Convert numbers with `resets > 0`."
-        resets = as_step_booleans("resets", resets, shape, axis, fix)
+        resets = _as_step_booleans("resets", resets, shape, axis, fix)
     if reset_state is not None:
         must = "be given with `reset_state`"
         expect(resets is not None, "resets", must, resets)
         reset_state = as_arrays("reset_state", reset_state)
     return resets, reset_state
+
+
+def _as_step_booleans(
+    name: str, values: ArrayLike, shape: tuple, axis: int | None, fix: str
+) -> Array:
+    """Returns an array of booleans, one for each row and step of the inputs.
+
+    For one step, an array of NumPy is returned as it is, because a conversion outside
+    of jit takes longer than a step.
+
+    Args:
+        name: The name of the argument.
+        values: The user's argument.
+        shape: The sizes of the first two axes of the inputs; for one step, only the
+            size of the first axis.
+        axis: The time axis, 0 or 1; None for one step.
+        fix: The fix to suggest if `values` are numbers.
+
+    Raises:
+        ValueError: If shapes disagree.
+        TypeError: If `values` are not booleans.
+    """
+    array: Any = values
+    if axis is not None or not is_array(values):
+        array = as_array(name, values)
+    check_booleans(name, array, fix)
+    axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
+    must = f"be {axes} like the inputs, {list(shape)}"
+    of_step = ""
+    if axis is not None and shape[axis] == 1 and array.shape == (shape[1 - axis],):
+        of_step = f"For one step, pass `{name}[{'None' if axis == 0 else ':, None'}]`."
+    check_shape(name, array, tuple(shape), must, of_step)
+    return array
 
 
 def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) -> PyTree:
@@ -153,13 +205,18 @@ def _fix_of_reset_state(given: PyTree, state: PyTree) -> str:
     leaves = jax.tree.leaves(given), jax.tree.leaves(state)
     for got, want in zip(*leaves, strict=False):
         if want.ndim and got.shape == want.shape[1:]:
-            return to_all_rows(want.shape)
+            return _to_all_rows(want.shape)
         if got.ndim == want.ndim + 1 and got.shape[2:] == want.shape[1:]:
             return (
                 "A row has one reset state for all its resets. To start each sequence "
                 "from its own state, run one sequence per row, with `initial_state`."
             )
     return ""
+
+
+def _to_all_rows(shape: tuple[int, ...]) -> str:
+    """The fix for one state `[units]` in place of a state of shape `shape`."""
+    return f"To use one array h0 for all rows, pass `jnp.broadcast_to(h0, {shape})`."
 
 
 def check_has_rows(state: PyTree) -> None:
@@ -210,7 +267,7 @@ def fix_of_rows(cell: Any, state: PyTree, rows: int, time: Any = None) -> str:
     for leaf, size in zip(own, jax.tree.leaves(cell.state_size), strict=False):
         shape = tuple(size) if isinstance(size, TensorShape) else (size,)
         if shape and not is_tensor_array(leaf) and leaf.shape == shape:
-            return to_all_rows((rows, *shape))
+            return _to_all_rows((rows, *shape))
     sizes = {leaf.shape[:1] for leaf in own if not is_tensor_array(leaf)}
     is_per_step = time not in (0, rows) and sizes == {(time,)}
     return f"The inputs have {time} steps: check `time_major`." if is_per_step else ""

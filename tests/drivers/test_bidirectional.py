@@ -43,6 +43,15 @@ def test_a_layer_reads_both_directions_of_the_one_below_with_gaps():
     close(got, (x, *zip(*states, strict=True)), F64)
 
 
+def test_the_implementation_is_that_of_every_layer():
+    cell, x = adding(DEPTH), np.ones((BATCH, TIME, DEPTH))
+    with pytest.raises(ValueError, match="`implementation` .native.") as caught:
+        jaxrnn.stack_bidirectional_dynamic_rnn(
+            [cell], [cell], x, dtype=F64, implementation="native"
+        )
+    assert any("Raised by layer 0" in note for note in caught.value.__notes__)
+
+
 # Parameters for layers
 
 KEY = jax.random.key(0)

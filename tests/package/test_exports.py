@@ -108,7 +108,8 @@ stack_bidirectional_rnn(cells_fw, cells_bw, inputs, initial_states_fw=None,
     initial_states_bw=None, dtype=None, sequence_length=None, scope=None)
 stack_bidirectional_dynamic_rnn(cells_fw, cells_bw, inputs, initial_states_fw=None,
     initial_states_bw=None, dtype=None, sequence_length=None, parallel_iterations=None,
-    time_major=False, scope=None, swap_memory=False, resets=None, mask=None)
+    time_major=False, scope=None, swap_memory=False, resets=None,
+    implementation=None, mask=None)
 init_stack_bidirectional(cells_fw, cells_bw, key, inputs, dtype=None)
 reverse_sequence(input, seq_lengths, seq_axis=None, batch_axis=None, name=None)
 TensorArray(dtype, size=None, dynamic_size=None, clear_after_read=None,
