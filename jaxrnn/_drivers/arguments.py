@@ -102,39 +102,32 @@ def check_both_lists(cells_fw: Any, cells_bw: Any) -> None:
     expect(len(cells_bw) == depth, "cells_bw", must, cells_bw)
 
 
-def as_sequences(inputs: PyTree, time_major: bool) -> PyTree:
-    """The inputs as a nest of arrays of rank 3 or more with equal time and batch sizes.
+def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:
+    """Returns the inputs as arrays, their first two sizes, and the time axis.
 
     Raises:
         ValueError: If there is no array, a leaf is None, a rank is below 3, or sizes
             disagree.
         TypeError: If a leaf is not an array, or `time_major` is not a bool.
     """
-    check_time_major(time_major)
+    check_not_packed(inputs)
+    axis = 0 if check_time_major(time_major) else 1
     inputs = map_named("inputs", as_array, inputs, is_tensor_array)
     named = named_inputs(inputs)
-    axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
-    of_a_list = OF_A_LIST if type(inputs) in (list, tuple) else ""
+    axes = ("[time, batch, ...]", "[batch, time, ...]")[axis]
+    rows, steps = ((":, None", "None"), ("None", ":, None"))[axis]
     # A nest with whole sequences is meant as a nest.
     has_sequences = any(leaf.ndim > 2 for _, leaf in named)
-    of_a_list = "" if has_sequences else of_a_list
-    rows, steps = (":, None", "None") if time_major else ("None", ":, None")
+    is_list = type(inputs) in (list, tuple) and not has_sequences
     for name, leaf in named:
-        of_rank = f"For one number per step, pass `{name}[..., None]`."
+        fix = f"For one number per step, pass `{name}[..., None]`."
         if not has_sequences:
             one = f"For one sequence [time, depth], pass `{name}[{rows}]`."
             of_step = f"For one step [batch, depth], pass `{name}[{steps}]`."
-            of_rank = f"{one} {of_step} {of_rank} Embed integer ids."
-        check_rank(name, leaf, 3, axes, of_a_list or of_rank)
-    check_same_size(named, slice(2), f"first two sizes, {axes},", of_a_list)
-    return inputs
-
-
-def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:
-    """Returns the inputs as arrays, their first two sizes, and the time axis."""
-    check_not_packed(inputs)
-    inputs = as_sequences(inputs, time_major)
-    return inputs, jax.tree.leaves(inputs)[0].shape[:2], 0 if time_major else 1
+            fix = f"{one} {of_step} {fix} Embed integer ids."
+        check_rank(name, leaf, 3, axes, OF_A_LIST if is_list else fix)
+    check_same_size(named, slice(2), f"first two sizes, {axes},")
+    return inputs, named[0][1].shape[:2], axis
 
 
 def as_steps(inputs: Any) -> PyTree:

@@ -45,7 +45,7 @@ def test_a_layer_reads_both_directions_of_the_one_below_with_gaps():
 
 def test_the_implementation_is_that_of_every_layer():
     cell, x = adding(DEPTH), np.ones((BATCH, TIME, DEPTH))
-    with pytest.raises(ValueError, match="`implementation` .native.") as caught:
+    with pytest.raises(ValueError, match="`implementation` 'native'") as caught:
         jaxrnn.stack_bidirectional_dynamic_rnn(
             [cell], [cell], x, dtype=F64, implementation="native"
         )
