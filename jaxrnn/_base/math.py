@@ -212,10 +212,12 @@ def concrete_or_none(values: Any) -> np.ndarray | None:
     constant could raise an error in a branch of `lax.cond` that is never taken, because
     JAX traces both branches.
     """
-    if is_traced(values) or (
-        isinstance(values, jax.Array) and is_traced(jnp.zeros(()))
-    ):
+    if is_traced(values):
         return None
+    if isinstance(values, jax.Array):
+        # A process cannot read what is on devices of other processes.
+        if is_traced(jnp.zeros(())) or not values.is_fully_addressable:
+            return None
     return np.asarray(values)
 
 

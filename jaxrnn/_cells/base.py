@@ -154,6 +154,13 @@ class RNNCell(Hyperparameters, abc.ABC):
         """
         return state
 
+    def check_values(self, inputs: PyTree) -> None:
+        """Checks the values of the inputs of all steps; the default does nothing.
+
+        Drivers call this method before a run. Under `jit`, the inputs may be traced.
+        """
+        del inputs
+
     @abc.abstractmethod
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None

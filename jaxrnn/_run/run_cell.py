@@ -104,6 +104,8 @@ def run_cell(
         options: The options.
     """
     bound = bound_or_none(cell)
+    if bound:
+        bound.cell.check_values(run.inputs)
     run_all = _compiled if bound and bound.shares_programs else _run_prepared
     return run_all(cell, run, options)
 

@@ -82,6 +82,20 @@ def test_vectors_of_rwkv7_never_count_as_growth():
     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", WITH_KEY_DECAYS)
+def test_a_decay_in_place_of_its_logarithm_warns(name):
+    """Where it is known. Some growth, no decay and traced values are no mistakes."""
+    cell, inputs = WITH_KEY_DECAYS[name]
+    run = lambda inputs: jaxrnn.dynamic_rnn(cell.bind({}), inputs, dtype=float)
+    some = np.where(np.arange(KEY) == 0, 0.1, -0.1)
+    for g in G, np.zeros_like(G), np.broadcast_to(some, G.shape):
+        run(inputs._replace(g=g))
+    decays = inputs._replace(g=np.exp(G))
+    with pytest.warns(UserWarning, match="`g`"):
+        run(decays)
+    jax.jit(run)(decays)
+
+
 def test_closed_gates_write_and_keep_nothing():
     """Logarithms may be -inf: all steps forget, and the last step does not write."""
     closed = np.arange(TIME)[None, :, None] == TIME - 1

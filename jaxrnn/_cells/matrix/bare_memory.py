@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.arguments import is_list_of
-from ..._base.errors import counted, expect
+from ..._base.errors import counted, expect, is_array, warn
+from ..._base.math import concrete_or_none
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, DType, Params, PyTree
 from ..._run.masking import Steps
@@ -102,6 +103,19 @@ class BareMemoryCell(MatrixMemoryCell):
     def param_specs(self, depth: int) -> Specs:
         """No parameters."""
         return {}
+
+    def check_values(self, inputs: PyTree) -> None:
+        """Warns if g is known and nowhere negative, as a decay would be."""
+        names = self.rule.Inputs._fields
+        if "g" not in names or not is_list_of(inputs, len(names)):
+            return
+        g = inputs[names.index("g")]
+        known = concrete_or_none(g) if is_array(g) else None
+        if known is not None and known.size and known.min() >= 0 and known.max() > 0:
+            warn(
+                "`g` is nowhere negative, so the memory grows. g is the logarithm of "
+                "the decay: pass `jnp.log(decay)`."
+            )
 
     def step_inputs(self, inputs: PyTree) -> Any:
         """Checks the inputs of a step, and returns them as a named tuple.
