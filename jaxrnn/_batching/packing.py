@@ -175,7 +175,7 @@ def pack_sequences(
 
     Sequences are packed by the best-fit rule, longest sequence first. Packing runs on
     the host, outside of jit. On one CPU core, packing ten thousand sequences of 100
-    steps on average, with 8 features, takes about 0.2 seconds.
+    steps on average, with 8 features, takes about 0.3 seconds.
 
     Args:
         inputs: With `sequence_length`, padded sequences: `[batch, time, ...]`, or a
@@ -261,13 +261,13 @@ def _packed(
         for x in jax.tree.leaves(like)
     ]
     segment_ids, positions = np.zeros((2, rows, row_length), np.int32)
-    used = [0] * rows
+    used, ts = [0] * rows, np.arange(row_length)
     for i, (sequence, row) in enumerate(zip(sequences, row_of, strict=True)):
         length = len(sequence[0])
         steps = slice(used[row], used[row] + length)
         used[row] += length
         segment_ids[row, steps] = i + 1
-        positions[row, steps] = np.arange(length)
+        positions[row, steps] = ts[:length]
         for leaf, values in zip(leaves, sequence, strict=True):
             leaf[row, steps] = values
     return Packed(with_structure(like, leaves), segment_ids, positions)

@@ -166,10 +166,9 @@ def of_module(name):
 # Functions of arrays, and cells that have their own loop.
 
 
-# Rows that pack several sequences each.
-PACKED = jaxrnn.Packed(
-    SEQUENCES, np.arange(IDS.size, dtype=np.int32).reshape(IDS.shape) // 2 + 1, IDS * 0
-)
+# Two sequences of two steps in each row.
+COUNTED = np.arange(BATCH * STEPS, dtype=np.int32).reshape(BATCH, STEPS)
+PACKED = jaxrnn.Packed(SEQUENCES, COUNTED // 2 + 1, COUNTED % 2)
 
 
 def of_pack(params, packed):
