@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import re
 
 import chex
 import helpers
@@ -208,6 +209,15 @@ def test_half_precision_loses_little_with_a_state_of_float32(cell):
     chex.assert_trees_all_equal_shapes_and_dtypes(last, state)
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(got.astype(jnp.float64), want, rtol=0.01, atol=0.02)
+
+
+def test_tensorflow_lite_can_pad_all_arrays():
+    """Its operator pads at most five axes."""
+    cell, x = bound(GatedDeltaNetCell(4, 2)), jnp.ones((2, 9, 3))
+    text = jax.jit(run).lower(cell, x).as_text()
+    pads = re.findall(r"stablehlo\.pad .*-> tensor<(.*)x", text)
+    assert pads
+    assert max(sizes.count("x") + 1 for sizes in pads) <= 5
 
 
 @pytest.mark.parametrize("make", [MLSTMCell, SLSTMCell])

@@ -1,5 +1,7 @@
 """Unit triangular systems: what a step writes depends on what earlier steps wrote."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -40,7 +42,10 @@ def _unit_lower_inverse(a: Array) -> Array:
         return _unit_lower_inverse(jnp.pad(a, edges))[..., :size, :size]
     half = size // 2
     halves = jnp.stack([a[..., :half, :half], a[..., half:, half:]], axis=-3)
-    inverses = _unit_lower_inverse(halves)
+    # TensorFlow Lite cannot pad arrays of more than five axes, so do not add an axis
+    # with each level. Rows and heads stay apart, because devices may divide the rows.
+    merged = (*a.shape[:-3], 2 * math.prod(a.shape[-3:-2]), half, half)
+    inverses = _unit_lower_inverse(halves.reshape(merged)).reshape(halves.shape)
     first = inverses[..., 0, :, :]
     second = inverses[..., 1, :, :]
     corner = -_product(_product(second, a[..., half:, :half]), first)
