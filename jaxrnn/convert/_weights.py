@@ -157,12 +157,6 @@ def check_names(
     expect(not others, name, must, listed(others), fix)
 
 
-def check_only(name: str, keys: Iterable[str], known: Collection[str]) -> None:
-    """Raises ValueError for a key that is not among the known keys."""
-    unknown = [key for key in keys if key not in known]
-    expect(not unknown, name, f"hold only {listed(known)}", listed(unknown))
-
-
 def check_directions(
     name: str, found: int, bidirectional: object, fix: str = ""
 ) -> None:

@@ -41,7 +41,6 @@ from ._weights import (
     as_mapping,
     blocks,
     check_directions,
-    check_only,
     joined,
     listed,
 )
@@ -244,7 +243,8 @@ def _layer(name: str, given: object, bidirectional: bool) -> Layer:
     """Reads a node as one `LayerWeights` per direction."""
     fix = "Read the nodes of a model with `convert.onnx.nodes(model)`."
     given = as_mapping(name, given, fix)
-    check_only(name, given, _KNOWN)
+    unknown = [key for key in given if key not in _KNOWN]
+    expect(not unknown, name, f"hold only {listed(_KNOWN)}", listed(unknown))
     # Byte strings come from protocol buffers.
     node = {key: as_text(value) for key, value in given.items()}
     read = Reader(node, f"{name}['", "']")

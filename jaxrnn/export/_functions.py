@@ -158,8 +158,30 @@ def to_tflite(
     expect(optimize in choices, "optimize", "be None, 'float16' or 'int8'", optimize)
     exported = _exported(f, examples, ["cpu"])
     tf = import_optional("tensorflow", "tensorflow-cpu")
+    xla = import_optional("tensorflow.compiler.tf2xla.python.xla", "tensorflow-cpu")
+    program = serialize_portable_artifact_str(exported.mlir_module(), _STABLEHLO)
+
+    def run(*inputs: Any) -> dict[str, Any]:
+        """Runs the program as one operation."""
+        outputs = xla.call_module(
+            [inputs[i] for i in exported.module_kept_var_idx],
+            version=9,  # This calling convention has no token arguments.
+            module=program,
+            Sout=[leaf.shape for leaf in exported.out_avals],
+            Tout=[leaf.dtype for leaf in exported.out_avals],
+            platforms=["CPU"],
+        )
+        return {f"output_{i}": output for i, output in enumerate(outputs)}
+
     try:
-        converter = _converter(tf, exported)
+        module = tf.Module()  # Without a module, the file would have no signature.
+        module.f = tf.function(run, autograph=False)
+        specs = [
+            tf.TensorSpec(leaf.shape, leaf.dtype, f"input_{i}")
+            for i, leaf in enumerate(exported.in_avals)
+        ]
+        concrete = module.f.get_concrete_function(*specs)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
         if optimize is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if optimize == "float16":
@@ -224,32 +246,6 @@ def _largest_difference(x: np.ndarray, y: np.ndarray) -> float:
 def _in_order(names: Iterable[str]) -> list[str]:
     """Sorts names by their numbers: `output_2` before `output_10`."""
     return sorted(names, key=lambda name: (len(name), name))
-
-
-def _converter(tf: Any, exported: jax.export.Exported) -> Any:
-    """TensorFlow's converter for a function that runs the program as one operation."""
-    program = serialize_portable_artifact_str(exported.mlir_module(), _STABLEHLO)
-    xla = import_optional("tensorflow.compiler.tf2xla.python.xla", "tensorflow-cpu")
-
-    def run(*inputs: Any) -> dict[str, Any]:
-        outputs = xla.call_module(
-            [inputs[i] for i in exported.module_kept_var_idx],
-            version=9,  # This calling convention has no token arguments.
-            module=program,
-            Sout=[leaf.shape for leaf in exported.out_avals],
-            Tout=[leaf.dtype for leaf in exported.out_avals],
-            platforms=["CPU"],
-        )
-        return {f"output_{i}": output for i, output in enumerate(outputs)}
-
-    module = tf.Module()  # Without a module, the file would have no signature.
-    module.f = tf.function(run, autograph=False)
-    specs = [
-        tf.TensorSpec(leaf.shape, leaf.dtype, f"input_{i}")
-        for i, leaf in enumerate(exported.in_avals)
-    ]
-    concrete = module.f.get_concrete_function(*specs)
-    return tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
 
 
 def check_fixed_sizes(name: str, examples: PyTree) -> None:
