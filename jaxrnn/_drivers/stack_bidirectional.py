@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 
@@ -25,6 +25,9 @@ from .._hints import with_hints
 from ..memory import Strategy
 from .arguments import as_dtype_or_none, check_both_lists, check_is_unbound_cell
 from .bidirectional import bidirectional_dynamic_rnn, joined, static_bidirectional_rnn
+
+Pair: TypeAlias = tuple[Any, Any]
+"""Lists with an entry for each forward layer, and for each backward layer, or None."""
 
 
 @with_hints
@@ -76,9 +79,8 @@ def stack_bidirectional_rnn(
         dtype=as_dtype_or_none(dtype),
         sequence_length=sequence_length,
     )
-    cells = cells_fw, cells_bw
     states = initial_states_fw, initial_states_bw
-    return run_layers(run, inputs, cells, states, scope)
+    return run_layers(run, inputs, (cells_fw, cells_bw), states, scope)
 
 
 @with_hints
@@ -156,35 +158,48 @@ def stack_bidirectional_dynamic_rnn(
     Source: `tf.contrib.rnn.stack_bidirectional_dynamic_rnn`, which accepts only lists
     of cells.
     """
-    options = {
-        "sequence_length": sequence_length,
-        "dtype": as_dtype_or_none(dtype),
-        "parallel_iterations": parallel_iterations,
-        "swap_memory": swap_memory,
-        "time_major": time_major,
-        "resets": resets,
-        "implementation": implementation,
-        "mask": mask,
-    }
+    outputs, (states_fw, states_bw) = run_dynamic_layers(
+        inputs,
+        (cells_fw, cells_bw),
+        (initial_states_fw, initial_states_bw),
+        scope,
+        sequence_length=sequence_length,
+        dtype=as_dtype_or_none(dtype),
+        parallel_iterations=parallel_iterations,
+        swap_memory=swap_memory,
+        time_major=time_major,
+        resets=resets,
+        implementation=implementation,
+        mask=mask,
+    )
+    return outputs, states_fw, states_bw
 
-    def run(
-        cell_fw: RNNCellLike, cell_bw: RNNCellLike, inputs: PyTree, **given: Any
-    ) -> tuple[PyTree, ...]:
-        outputs, states = bidirectional_dynamic_rnn(
-            cell_fw, cell_bw, inputs, **given, **options
-        )
-        return joined(*outputs, axis=2), *states
 
-    cells = cells_fw, cells_bw
-    states = initial_states_fw, initial_states_bw
-    return run_layers(run, inputs, cells, states, scope)
+def run_dynamic_layers(
+    inputs: PyTree, cells: Pair, states: Pair, scope: str | None, **options: Any
+) -> tuple[PyTree, ...]:
+    """Runs layers of `bidirectional_dynamic_rnn` with these options.
+
+    Returns `(outputs, (states_fw, states_bw))` and, with `return_states`, also a pair
+    with the states of all steps.
+    """
+
+    def run(fw: Any, bw: Any, xs: PyTree, **given: Any) -> tuple[PyTree, ...]:
+        outputs, *found = bidirectional_dynamic_rnn(fw, bw, xs, **given, **options)
+        return joined(*outputs, axis=2), *zip(*found, strict=True)
+
+    outputs, fw, bw = run_layers(run, inputs, cells, states, scope)
+    # For each layer, `fw` and `bw` hold the final state and, if requested, the states
+    # of all steps.
+    of_layers = (zip(*direction, strict=True) for direction in (fw, bw))
+    return outputs, *zip(*of_layers, strict=True)
 
 
 def run_layers(
     run: Callable[..., tuple[PyTree, ...]],
     xs: PyTree,
-    cells: tuple[Sequence[RNNCellLike], Sequence[RNNCellLike]],
-    states: tuple[Sequence[PyTree] | None, Sequence[PyTree] | None],
+    cells: Pair,
+    states: Pair,
     scope: str | None,
 ) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Checks the lists of both directions, and runs one layer after another.
@@ -196,8 +211,9 @@ def run_layers(
         states: The initial states of these cells.
         scope: The name of the layers in profiles, or None.
     """
-    check_both_lists(*cells)
-    depth = len(cells[0])
+    cells_fw, cells_bw = cells
+    check_both_lists(cells_fw, cells_bw)
+    depth = len(cells_fw)
     no_states = [None] * depth
     starts = [no_states if given is None else given for given in states]
     must = f"be a list of {counted(depth, 'state')}, one for each layer"
@@ -207,9 +223,8 @@ def run_layers(
         expect(fits, f"initial_states_{name}", must, given, fix)
     finals = []
     with jax.named_scope(as_scope(scope, "stack_bidirectional_rnn")):
-        for i, (fw, bw, state_fw, state_bw) in enumerate(
-            zip(*cells, *starts, strict=True)
-        ):
+        layers = zip(cells_fw, cells_bw, *starts, strict=True)
+        for i, (fw, bw, state_fw, state_bw) in enumerate(layers):
             first = {"initial_state_fw": state_fw, "initial_state_bw": state_bw}
             which = f"`initial_state_fw` is entry {i} of the forward states"
             with error_note(f"Raised by layer {i}, where {which}."):

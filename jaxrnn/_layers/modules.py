@@ -41,7 +41,7 @@ from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
 from .._drivers.arguments import OF_A_LIST, check_both_lists
 from .._drivers.bidirectional import bidirectional_dynamic_rnn, joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
-from .._drivers.stack_bidirectional import run_layers
+from .._drivers.stack_bidirectional import run_dynamic_layers
 from .._wrappers.base import unwrapped
 from ..memory import Strategy
 
@@ -244,11 +244,7 @@ def _run_two_ways(
     axis_name: Any,
     options: dict[str, Any],
 ) -> tuple:
-    """Runs one or several layers of two directions, and joins both outputs.
-
-    In contrast to `stack_bidirectional_dynamic_rnn`, the states of layers are pairs,
-    and the states of all steps may be returned.
-    """
+    """Runs one or several layers of two directions, and joins both outputs."""
     must = "be None for a bidirectional module, which always resets to zeros"
     expect(reset_state is None, "reset_state", must, reset_state)
     _check_no_axis_name(axis_name, "a bidirectional module")
@@ -258,16 +254,8 @@ def _run_two_ways(
     states = (None, None) if initial_state is None else initial_state
     expect(is_list_of(states, 2), "initial_state", f"be {what}", states)
 
-    def run_layer(fw: Any, bw: Any, xs: PyTree, **states: Any) -> tuple[PyTree, ...]:
-        outputs, *found = bidirectional_dynamic_rnn(fw, bw, xs, **states, **options)
-        return joined(*outputs, axis=2), *zip(*found, strict=True)
-
     if is_stack(cells):
-        outputs, fw, bw = run_layers(run_layer, inputs, cells, states, None)
-        # For each layer, `fw` and `bw` hold the final state and, if requested, the
-        # states of all steps.
-        of_layers = (zip(*direction, strict=True) for direction in (fw, bw))
-        return outputs, *zip(*of_layers, strict=True)
+        return run_dynamic_layers(inputs, cells, states, None, **options)
     fix = "To add the outputs, pass `jnp.add`."
     join = check_function("merge", module.merge, "a function of both outputs", fix)
     options |= {"initial_state_fw": states[0], "initial_state_bw": states[1]}
