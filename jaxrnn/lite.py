@@ -25,7 +25,6 @@ from ._base.arguments import check_time_major
 from ._base.errors import KindError, describe
 from ._base.modules import export as _export
 from ._base.typing import ArrayLike, DType, Lengths, Params, PyTree, RNNCellLike
-from ._batching.packing import check_not_packed
 from ._cells.affine.equations import Equations
 from ._cells.basic_rnn import BasicRNNCell
 from ._cells.lstm import LSTMCell
@@ -202,7 +201,6 @@ def dynamic_rnn(
             "`time_major` must be True, got False. Swap the first two axes of the "
             "inputs and of the outputs."
         )
-    check_not_packed(inputs)
     if inputs is not None and not jax.tree_util.all_leaves([inputs]):
         raise ValueError(
             "`inputs` must be one array [time, batch, ...], got "

@@ -154,13 +154,6 @@ def _size(name: str, size: int | None, values: Any) -> int:
     return int(np.max(known, initial=0))
 
 
-def check_not_packed(inputs: object) -> None:
-    """Raises TypeError for a `Packed`."""
-    fix = "Pass `inputs.inputs`, `inputs.lengths` and `resets=inputs.resets`."
-    is_pack = isinstance(inputs, Packed)
-    expect(not is_pack, "inputs", "not be a `Packed`", inputs, fix, error=TypeError)
-
-
 def pack_sequences(
     inputs: PyTree,
     sequence_length: Lengths | None = None,

@@ -38,7 +38,6 @@ from .._base.trees import (
     without_read_only,
 )
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike, UnboundCellLike
-from .._batching.packing import check_not_packed
 from .._run.until_finished import Carry
 
 OF_A_LIST = (
@@ -110,7 +109,6 @@ def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:
             disagree.
         TypeError: If a leaf is not an array, or `time_major` is not a bool.
     """
-    check_not_packed(inputs)
     axis = 0 if check_time_major(time_major) else 1
     inputs = map_named("inputs", as_array, inputs, is_tensor_array)
     named = named_inputs(inputs)
@@ -142,7 +140,6 @@ def as_steps(inputs: Any) -> PyTree:
         ValueError: If `inputs` is empty or a dict, if a rank is too low, if batch sizes
             differ, or if the structures or shapes of two steps differ.
     """
-    check_not_packed(inputs)
     is_list = isinstance(inputs, list | tuple)
     must = "be a list or tuple with one entry per step"
     fix = (

@@ -9,7 +9,6 @@ from .._base.inputs import as_array
 from .._base.sharding import as_rows_of
 from .._base.trees import map_named
 from .._base.typing import Lengths, PyTree
-from .._batching.packing import check_not_packed
 from .._hints import with_hints
 from .._run import reorder
 from .arguments import as_reversed_lengths, check_reversible
@@ -60,7 +59,6 @@ def reverse_sequence(
     Source: `tf.reverse_sequence`. TensorFlow stacks a list of arrays into one array;
     this function reverses a nest leaf by leaf.
     """
-    check_not_packed(input)
     check_instance("name", name, str | None, "a string or None")
     fix = "For inputs `[batch, time, ...]`, pass `seq_axis=1` and `batch_axis=0`."
     time = as_count("seq_axis", seq_axis, least=0, fix=fix)

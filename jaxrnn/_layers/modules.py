@@ -36,7 +36,6 @@ from .._base.trees import (
     size_shapes,
 )
 from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
-from .._batching.packing import check_not_packed
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
 from .._drivers.arguments import OF_A_LIST, check_both_lists
 from .._drivers.bidirectional import bidirectional_dynamic_rnn, joined, run_backward
@@ -392,7 +391,6 @@ def merge_inputs(
         ValueError: If the inputs do not have the axes that the cell and the lengths
             require.
     """
-    check_not_packed(inputs)
     first, *_ = list_cells(module._cells())  # This cell reads the inputs.
     start = 1 if module.time_major else 0
     inputs = map_named("inputs", as_array, inputs)
