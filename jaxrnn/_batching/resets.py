@@ -13,7 +13,8 @@ def resets_of_segments(segment_ids: ArrayLike, *, time_major: bool = False) -> A
     A segment is a run of steps with one id, such as a document. For rows that end with
     padding of id 0, as in maxtext and marin, also pass a driver the lengths
     `(segment_ids > 0).sum(1)`; for padding anywhere, pass `mask=segment_ids > 0`. Only
-    differences of ids count, so any other id may mark padding.
+    differences of ids count, so ids may be counted anew in each row, and any other id
+    may mark padding.
 
     Args:
         segment_ids: Integers `[batch, time]`, or `[time, batch]` if `time_major`.
@@ -22,7 +23,8 @@ def resets_of_segments(segment_ids: ArrayLike, *, time_major: bool = False) -> A
     Returns:
         Bool, with the shape of the ids: true where an id differs from the id of the
         step before, and at the first step. If a row continues a segment of an earlier
-        call, set its first step to False.
+        call, set its first step to False, or pass `resets=positions == 0` instead, as
+        `Packed.resets` does.
 
     Raises:
         TypeError: If the ids are not integers, or `time_major` is not a bool.
