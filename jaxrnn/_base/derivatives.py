@@ -60,7 +60,7 @@ def with_tangent_of(x: Array, same: Array) -> Array:
 
 @with_tangent_of.defjvp
 def _tangent_of_same(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    return primals[0], tangents[1]
+    return with_tangent_of(*primals), tangents[1]
 
 
 def closed_over(

@@ -225,3 +225,19 @@ def _kind(dtype: DType) -> int:
     kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
     matches = (i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
     return next(matches, -1)  # Random keys match none of these kinds.
+
+
+@jax.custom_batching.custom_vmap
+def batch_maximum(x: Array) -> Array:
+    """Returns `x`; under `vmap`, its maximum over the mapped axis, without that axis.
+
+    For a condition that decides how much a loop runs. If each mapped entry had its own
+    condition, JAX would run both branches and select between their results.
+    """
+    return x
+
+
+@batch_maximum.def_vmap
+def _of_mapped(axis_size: int, in_batched: Any, x: Array) -> Any:
+    del axis_size, in_batched
+    return batch_maximum(jnp.max(x, axis=0)), False

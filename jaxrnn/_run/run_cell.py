@@ -18,6 +18,7 @@ from .._base.cell_keys import cell_at_step
 from .._base.derivatives import closed_over, summed_in_float32
 from .._base.errors import counted, expect
 from .._base.inputs import check_rows_of_state
+from .._base.math import batch_maximum
 from .._base.sharding import as_rows_of, explicit_mesh_of, lay_out
 from .._base.trees import (
     has_read_only,
@@ -184,7 +185,7 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     state, where, restart_states = arrays
     steps_to_run = None
     if lengths is not None:
-        steps_to_run = _batch_maximum(jnp.max(lengths, initial=options.least_steps))
+        steps_to_run = batch_maximum(jnp.max(lengths, initial=options.least_steps))
     if where is not None and lengths is not None:  # Drop restarts past a row's length.
         where &= jnp.arange(time, dtype=jnp.int32)[None] < lengths[:, None]
 
@@ -341,19 +342,3 @@ def _whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))
 
     return trees.map_named("inputs", put, xs)
-
-
-@jax.custom_batching.custom_vmap
-def _batch_maximum(x: Array) -> Array:
-    """Returns `x`; under `vmap`, its maximum over the mapped axis, without that axis.
-
-    If each mapped entry had its own number of steps, every step would have to select
-    between the old and the new carry, including all buffers.
-    """
-    return x
-
-
-@_batch_maximum.def_vmap
-def _of_mapped(axis_size: int, in_batched: Any, x: Array) -> Any:
-    del axis_size, in_batched
-    return _batch_maximum(jnp.max(x, axis=0)), False

@@ -1,5 +1,6 @@
 """Memories without projections: extreme numbers, and the choice of the loop."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,22 +65,50 @@ def test_no_decay_overflows_in_float32(name):
         np.testing.assert_allclose(g, w, atol=3e-5)
 
 
+def both(cell):
+    return cell, scanned(cell)
+
+
 def in_chunks_and_steps(cell, inputs, **options):
     """The outputs of the cell, and those of a scan."""
     run = lambda cell: jaxrnn.dynamic_rnn(cell.bind({}), inputs, **options)[0]
-    return run(cell), run(scanned(cell))
+    return tuple(map(run, both(cell)))
 
 
-def test_vectors_of_rwkv7_never_count_as_growth():
-    """a is -k and b is k times a rate in (0, 1), in chunks of any size."""
+def unit_vectors(rng, *shape):
+    k = rng.normal(size=shape)
+    return k / np.linalg.norm(k, axis=-1, keepdims=True)
+
+
+def long_keys():
+    """A step may multiply the memory by -5, which the values prevent."""
     rng = np.random.default_rng(3)
-    k = rng.normal(size=(1, 256, 1, 8))
-    k /= np.linalg.norm(k, axis=-1, keepdims=True)
+    k, v = unit_vectors(rng, 2, 1, 32, 1, 256)
+    zero = np.zeros((1, 32, 1))
+    inputs = DeltaInputs(k, 6**0.5 * k, v, zero, zero + 1)
+    return DeltaMemoryCell(1, 256, 256, chunk_size=32), inputs
+
+
+def vectors_of_rwkv7():
+    """a is -k, and b is k times a rate in (0, 1) for each key."""
+    rng = np.random.default_rng(3)
+    k = unit_vectors(rng, 1, 512, 1, 64)
     rate, g = rng.random(k.shape), -0.6 * rng.random(k.shape)
     inputs = DPLRInputs(k, k, k, -k, k * rate, g)
-    cell = DPLRMemoryCell(1, 8, 8, chunk_size=64)
-    got, want = in_chunks_and_steps(cell, inputs, dtype=float)
-    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
+    return DPLRMemoryCell(1, 64, 64, chunk_size=512), inputs
+
+
+@pytest.mark.parametrize("make", [long_keys, vectors_of_rwkv7])
+def test_no_bound_rejects_a_step_that_a_scan_runs(make):
+    cell, inputs = make()
+    inputs = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), inputs)
+
+    def results(cell):
+        run = lambda x: jaxrnn.dynamic_rnn(cell.bind({}), x, dtype=jnp.float32)[0]
+        return differentiated(run, inputs)
+
+    got, want = map(results, both(cell))
+    chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", WITH_KEY_DECAYS)
@@ -111,23 +140,17 @@ def test_closed_gates_write_and_keep_nothing():
     np.testing.assert_allclose(last.c * scale, want, rtol=1e-9)
 
 
-def test_keys_that_make_the_memory_grow_spoil_no_other_span():
-    """Their steps are NaN up to the next reset; a few keys may be long."""
+@pytest.mark.parametrize("length", [1e200, 1e100, 9.0])
+def test_long_keys_spoil_no_other_span(length):
+    """If a product overflows, the results are NaN up to the next reset."""
     resets = np.arange(TIME)[None] == np.array([[4], [6], [0]])
     cell = DeltaMemoryCell(*SIZES, chunk_size=8)
     k = DELTA.k / np.linalg.norm(DELTA.k, axis=-1, keepdims=True)
-    steps = np.arange(TIME)[:, None, None]
-
-    @jax.jit
-    def run(k):
-        inputs = DELTA._replace(k=k)
-        return in_chunks_and_steps(cell, inputs, resets=resets, dtype=float)
-
-    got, _ = run(np.where(steps == 2, 1e100 * k, k))
-    want = np.array(run(k)[1])
-    want[0, 2:4] = want[1, 2:6] = want[2, 2:] = np.nan
+    k[:, 2] *= length
+    run = jax.jit(lambda x: in_chunks_and_steps(cell, x, resets=resets, dtype=float))
+    got, want = run(DELTA._replace(k=k))
+    assert np.isfinite(want).all() == (length < 1e200)
     np.testing.assert_allclose(got, want, rtol=1e-9)
-    np.testing.assert_allclose(*run(np.where(steps % 5 == 2, 9 * k, k)), rtol=1e-9)
 
 
 def test_the_memory_of_each_episode_may_grow():

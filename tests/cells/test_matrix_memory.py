@@ -188,6 +188,23 @@ def test_a_memory_that_overflowed_ends_at_a_reset():
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("cell", [MLSTMCell(16, 2), GatedDeltaNetCell(16, 2)])
+@pytest.mark.parametrize("size", [3e37, np.nan])
+def test_no_later_step_reaches_the_gradients_of_earlier_steps(cell, size):
+    """Its values or cotangents overflow, or it is not finite."""
+    x = np.random.default_rng(0).normal(size=(1, 20, 3)).astype(np.float32)
+    cell = bound(cell, dtype="float32")
+    steps = slice(15)
+
+    def outputs(cell, x):
+        return run(cell, x)[0][:, steps]
+
+    want = differentiated(outputs, cell, jnp.asarray(x))
+    x[:, 15, 0] = size
+    got = differentiated(outputs, cell, jnp.asarray(x))
+    chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-5)
+
+
 HALVED = {
     "delta": GatedDeltaNetCell(8, 2),
     "mlstm_steps": scanned(MLSTMCell(8, 2)),

@@ -1,12 +1,8 @@
 """Matrix memories without parameters, for layers with their own projections."""
 
 import dataclasses
-import functools
-import math
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from ..._base.arguments import is_list_of
@@ -14,7 +10,6 @@ from ..._base.errors import counted, expect, is_array, warn
 from ..._base.math import concrete_or_none
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, DType, Params, PyTree
-from ..._run.masking import Steps
 from .. import fields
 from ..params import Specs
 from ..step_checks import check_step_inputs
@@ -26,13 +21,11 @@ from .decays import LEAST_LOG
 class BareMemoryCell(MatrixMemoryCell):
     """A `MatrixMemoryCell` without parameters, which reads projected inputs.
 
-    A cell defines `rule` and, if a step may multiply the memory by more than 1,
-    `growth`. It may override `scaled`.
+    A cell defines `rule`, and may override `scaled`.
 
     Shapes, for `N = num_heads` and `M = num_key_heads`: inputs `rule.Inputs`, with q
     and k `[batch, M, key_size]` and the sizes of `rule.sizes` for all others; output
-    `[batch, N, value_size]`. In a sequence, a step gives NaN if a scaled value is
-    beyond about 4e9 (in float32).
+    `[batch, N, value_size]`.
 
     Attributes:
         num_heads: `N`, the number of heads.
@@ -150,31 +143,6 @@ class BareMemoryCell(MatrixMemoryCell):
             q, k = (_repeated(x, times) for x in (q, k))
         return None, self.scaled(self.rule.Inputs(q, k, *others))
 
-    def safety_check(self, params: Params, dtype: DType) -> Callable[..., Array]:
-        """Which steps cannot overflow in a chunk; see `MatrixMemoryCell`."""
-        most = float(jnp.finfo(dtype).max)
-
-        def are_safe(inputs: PyTree, state: PyTree, steps: Steps) -> Array:
-            _, values = self.project(params, jax.lax.stop_gradient(inputs), dtype)
-            # What a step reads is a product of a query, a key and a value.
-            safe = [jnp.abs(x) < most**0.25 for x in values]
-            growth = self.growth(values)
-            if growth is not None:
-                largest = jnp.expand_dims(_log_largest(state), steps.axis)
-                safe.append(_stays_small(growth, largest, steps, math.log(most) / 2))
-            each = [jnp.all(x, tuple(range(2, x.ndim))) for x in safe]
-            return functools.reduce(jnp.logical_and, each)
-
-        return are_safe
-
-    def growth(self, values: Any) -> Array | None:
-        """The logarithm of the factor by which a step may multiply the memory.
-
-        `[batch, steps, heads]`, or with the first two axes swapped; at least 0. None if
-        no factor exceeds 1.
-        """
-        return None
-
     def output(self, params: Params, h: Array, rest: None) -> Array:
         """What the step reads, `[batch, num_heads, value_size]`."""
         return h
@@ -185,35 +153,3 @@ def _repeated(x: Array, times: int) -> Array:
     *axes, heads, size = x.shape
     x = jnp.broadcast_to(x[..., None, :], (*axes, heads, times, size))
     return x.reshape(*axes, heads * times, size)
-
-
-def _log_largest(state: PyTree) -> Array:
-    """The log of the largest number of each head, at least 0; `[batch, heads]`.
-
-    Args:
-        state: A state or a map of states, each leaf `[batch, heads, ...]`.
-    """
-    leaves = map(jnp.abs, jax.tree.leaves(jax.lax.stop_gradient(state)))
-    each = [jnp.max(x, axis=tuple(range(2, x.ndim)), initial=1) for x in leaves]
-    return jnp.log(functools.reduce(jnp.maximum, each))
-
-
-def _stays_small(growth: Array, largest: Array, steps: Steps, limit: float) -> Array:
-    """Whether a memory that grows stays below `exp(limit)`, bool like `growth`.
-
-    Args:
-        growth: The result of `BareMemoryCell.growth` for the steps of a chunk.
-        largest: The result of `_log_largest`, with an axis of size 1 for the steps.
-        steps: The steps.
-        limit: The limit.
-    """
-    # A step that exceeds the limit alone becomes zeros, and adds nothing.
-    counted = jnp.where(growth < limit, growth, 0)
-    total = jnp.cumsum(counted, steps.axis)
-    if steps.restarts is not None:  # A restart begins again at 0.
-        again = steps.restarts[..., None]
-        before = jnp.where(again, total - counted, -1.0)
-        before = jax.lax.cummax(before, steps.axis)
-        total -= jnp.maximum(before, 0)
-        largest = jnp.where(before < 0, largest, 0)
-    return (growth < limit) & ((total == 0) | (total + largest < limit))

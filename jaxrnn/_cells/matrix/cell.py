@@ -5,10 +5,9 @@ a step reads and writes. Whole sequences run one chunk of steps at a time.
 
 The products of a chunk also multiply steps that do not read each other, by 0. With
 0 * NaN = NaN, a step that is not finite would therefore spoil earlier steps and other
-spans, in values and in gradients. So where a step might overflow (`safety_check`), the
-chunk reads zeros instead of its inputs. Where rows restart, zeros also replace a state
-that is not finite. The results are NaN from such a step or state to the end of its
-span. Without restarts, all steps of a chunk read the state.
+spans, in values and in gradients. So if a number that a chunk computed is not finite,
+all steps run again, one after another, which also tells after which steps the state is
+not finite. A derivative reads zeros in place of these steps and states.
 
 If there are several chunks, derivatives save only the inputs and the states before
 chunks, and the backward pass computes each chunk again.
@@ -23,13 +22,17 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ..._base.derivatives import summed_in_float32
-from ..._base.math import at_least_float32, cast, widest_dtype
+from ..._base.derivatives import (
+    differentiated_as,
+    summed_in_float32,
+    with_tangent_of,
+)
+from ..._base.math import at_least_float32, batch_maximum, cast, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree
 from ..._run import masking
 from ..._run.masking import Steps
 from ..._run.run import Choice, Run
-from ..._run.scans import at_each_step, run_in_segments
+from ..._run.scans import RunSteps, at_each_step, run_in_segments, scan_steps
 from .. import fields
 from ..base import SpecsCell, Transition, choose_many_steps
 from .rule import Chunk
@@ -77,19 +80,6 @@ class MatrixMemoryCell(SpecsCell):
         """The largest number of steps in a chunk of `run`; only types are read."""
         return self.chunk_size
 
-    def safety_check(self, params: Params, dtype: DType) -> Callable[..., Array]:
-        """A function that tells which steps a chunk may read.
-
-        The function maps the inputs of a chunk, the state before it and its steps to
-        bool, with the first two axes of the inputs. Where the result is False, steps
-        read zeros, and their results are NaN. By default, the products of the step with
-        the parameter `kernel` must not overflow; a cell without this parameter defines
-        the method.
-        """
-        kernel = jax.lax.stop_gradient(params["kernel"].astype(dtype))
-        largest = jnp.max(jnp.abs(kernel), axis=1, initial=0)
-        return lambda inputs, state, steps: _may_multiply(inputs, largest)
-
     @abc.abstractmethod
     def output(self, params: Params, h: Array, rest: PyTree) -> Array:
         """The output of one step, `[batch, units]` or `[batch, heads, size]`.
@@ -117,7 +107,8 @@ class MatrixMemoryCell(SpecsCell):
             return Choice.scan(f"{type(rule).__name__} has no `chunk`")
 
         def loop(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-            outputs, last = memory_sequence(self, rule.chunk, self.output, params, run)
+            functions = rule.step, rule.chunk, self.output
+            outputs, last = memory_sequence(self, *functions, params, run)
             return outputs, rule.stored(run.state, last)
 
         return choose_many_steps("chunks", self, loop, run)
@@ -130,21 +121,30 @@ class MatrixMemoryCell(SpecsCell):
             return None
         chunk, identity, constant, map_finite = found
 
-        def run_all(params: Params, run: Run) -> PyTree:
+        def step(values: PyTree, state: PyTree) -> tuple[Array, PyTree]:
+            add_time = lambda tree: jax.tree.map(lambda x: x[:, :, None], tree)
+            reads = jnp.ones((1, 1, 1, 1), bool)
+            results = chunk(Chunk(add_time(values), add_time(state), reads))
+            return jax.tree.map(lambda x: x[:, :, 0], results)
+
+        def map_of_steps(params: Params, run: Run) -> PyTree:
             output = lambda params, h, rest: None
-            return memory_sequence(self, chunk, output, params, run)[1]
+            return memory_sequence(self, step, chunk, output, params, run)[1]
 
-        def map_state(transition: PyTree, state: PyTree) -> PyTree:
-            # If the map or the state is not finite, the result is NaN. Products would
-            # spoil the gradients of other parts, because 0 * NaN is NaN.
-            (transition, state), is_finite = only_finite((transition, state))
-            return with_nan(is_finite, map_finite(transition, state))
+        def map_state(*given: PyTree) -> PyTree:
+            # A row that is not finite has no derivative. It would spoil the gradients
+            # of other parts, because 0 * NaN is NaN.
+            found = jax.lax.stop_gradient(map_finite(*given))
+            is_finite = finite_rows(found)
+            mapped = map_finite(*masking.zero_unless(is_finite, given))
+            return masking.select(is_finite, mapped, found)
 
-        return Transition(run_all, identity, constant, map_state, rule.stored)
+        return Transition(map_of_steps, identity, constant, map_state, rule.stored)
 
 
 def memory_sequence(
     cell: MatrixMemoryCell,
+    step: Callable[[PyTree, PyTree], tuple[Array, PyTree]],
     run_chunk: Callable[[Chunk], tuple[Array, PyTree]],
     output: Callable[[Params, Array, PyTree], PyTree],
     params: Params,
@@ -154,6 +154,7 @@ def memory_sequence(
 
     Args:
         cell: The cell, which projects the inputs to the values of its rule.
+        step: Runs one step; see `MatrixRule.step`.
         run_chunk: Runs all steps of a chunk; see `MatrixRule.chunk`.
         output: The output of one step; see `MatrixMemoryCell.output`.
         params: The cell's parameters.
@@ -165,56 +166,92 @@ def memory_sequence(
         The outputs, and the last state in the dtype of the arithmetic.
     """
     dtype = arithmetic_dtype(run.inputs, run.state)
-    params_in_loop = summed_in_float32(params)
-    are_finite = cell.safety_check(params, dtype)
+    output_dtype = widest_dtype(run.inputs)
+    size = steps_in_chunk(run.steps.time, cell.steps_at_once(run))
 
-    def run_steps(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
-        params = params_in_loop()
-        inputs = steps.fill_finished(inputs)
-        is_finite = are_finite(inputs, state, steps)
-        project = functools.partial(cell.project, params, dtype=dtype)
-        rest, values = at_each_step(project, masking.zero_unless(is_finite, inputs))
-        alive = steps.alive_steps()
-        if alive is not None:
-            values = masking.select(alive, values, cell.rule.idle)
-            is_finite |= ~alive
-        chunk, starts_finite = _chunk(_move_axis(values, steps.axis, 2), state, steps)
-        is_finite = jnp.swapaxes(is_finite, 1, steps.axis)
-        is_finite = _reads_finite(chunk, starts_finite, is_finite)
-        h, states = run_chunk(chunk)
-        hs = _move_axis(h, 2, steps.axis)
-        results = at_each_step(functools.partial(output, params), hs, rest)
-        results = cast(results, widest_dtype(run.inputs))
-        last = jax.tree.map(lambda x: x[:, :, -1], states)
-        if steps.returns_states:
-            states = cell.rule.stored(run.state, _move_axis(states, 2, steps.axis))
-            results = results, states
-        results = with_nan(jnp.swapaxes(is_finite, 1, steps.axis), results)
-        results = steps.map_outputs(steps.zero_finished, results)
-        return results, with_nan(is_finite[:, -1], last)
+    def in_segments(run_steps: RunSteps, run: Run) -> Any:
+        state, restart_states = cast((run.state, run.steps.restart_states), dtype)
+        steps = run.steps.with_restart_states(restart_states)
+        return run_in_segments(size, run_steps, run.inputs, state, steps)
 
-    steps = run.steps
-    if steps.restarts is not None:
-        restart_states = only_finite(cast(steps.restart_states, dtype))
-        steps = steps.with_restart_states(restart_states)
-    size = steps_in_chunk(steps.time, cell.steps_at_once(run))
-    return run_in_segments(size, run_steps, run.inputs, cast(run.state, dtype), steps)
+    def chunks(params: Params, run: Run, known: Any = None) -> Any:
+        params_in_loop = summed_in_float32(params)
 
+        def run_steps(inputs: PyTree, state: PyTree, steps: Steps) -> Any:
+            params = params_in_loop()
+            before = state
+            if known is not None:
+                inputs, is_finite = inputs
+                inputs = masking.zero_unless(is_finite, inputs)
+                start = run.steps.index_in_run(jnp.int32(0))
+                i = (steps.index_in_run(jnp.int32(0)) - start) // size
+                at = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
+                before = jax.tree.map(lambda x: at(x, i), known)
+                state = jax.tree.map(with_tangent_of, before, state)
+                state = masking.zero_unless(finite_rows(before), state)
+            project = functools.partial(cell.project, params, dtype=dtype)
+            rest, values = at_each_step(project, steps.fill_finished(inputs))
+            alive = steps.alive_steps()
+            if alive is not None:
+                values = masking.select(alive, values, cell.rule.idle)
+            values = _move_axis(values, steps.axis, 2)
+            h, states = run_chunk(_chunk(values, state, steps))
+            last = jax.tree.map(lambda x: x[:, :, -1], states)
+            h = jnp.moveaxis(h, 2, steps.axis)
+            results = at_each_step(functools.partial(output, params), h, rest)
+            results = cast(results, output_dtype)
+            if steps.returns_states:
+                states = _move_axis(states, 2, steps.axis)
+                results = results, cell.rule.stored(run.state, states)
+            results = steps.map_outputs(steps.zero_finished, results)
+            if known is not None:
+                return masking.zero_unless(is_finite, results), last
+            is_finite = jnp.all(jnp.isfinite(h), (2, 3))
+            return (results, is_finite, with_time(before, steps)), last
 
-def _may_multiply(inputs: Array, largest: Array) -> Array:
-    """Whether no product of a step with the kernel overflows, bool per row and step.
+        return in_segments(run_steps, run)
 
-    A bound of the products decides, because to read all products would cost 6 % of a
-    forward pass on a CPU. The bound is NaN, so the result is False, if an input is NaN.
+    def single_steps(params: Params, run: Run) -> Any:
+        def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+            rest, values = cell.project(params, inputs, dtype)
+            h, state = step(values, state)
+            results = cast(output(params, h, rest), output_dtype)
+            return (results, finite_rows(state)), state
 
-    Args:
-        inputs: The inputs, `[batch, steps, depth]` or `[steps, batch, depth]`.
-        largest: The largest magnitude in each row of the kernel, `[depth]`.
-    """
-    inputs = jax.lax.stop_gradient(inputs).astype(largest.dtype)
-    # A matrix product takes a third of the time of a reduction.
-    bound = jnp.einsum("btd,d->bt", jnp.abs(inputs), largest)
-    return bound < float(jnp.finfo(largest.dtype).max) / 2
+        def run_steps(inputs: PyTree, state: PyTree, steps: Steps) -> Any:
+            outputs, last = scan_steps(apply, inputs, state, steps)
+            if steps.returns_states:
+                (results, is_finite), states = outputs
+                outputs = (results, cell.rule.stored(run.state, states)), is_finite
+            return (*outputs, with_time(state, steps)), last
+
+        return in_segments(run_steps, run)
+
+    def with_time(tree: PyTree, steps: Steps) -> PyTree:
+        return jax.tree.map(lambda x: jnp.expand_dims(x, steps.axis), tree)
+
+    def first(params: Params, run: Run) -> Any:
+        made = chunks(params, run)
+        (_, are_finite, _), last = made
+        failed = ~(jnp.all(are_finite) & jnp.all(finite_rows(last)))
+        again = functools.partial(single_steps, params, run)
+        return jax.lax.cond(batch_maximum(failed), again, lambda: made)
+
+    def alone(params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        (results, *_), last = first(params, run)
+        return results, last
+
+    def derived(params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        found = first(*jax.lax.stop_gradient((params, run)))
+        (results, is_finite, states), last = found
+        states = run.steps.swap_time(states)
+        inputs = run.inputs, is_finite
+        same, same_last = chunks(params, run.replace(inputs=inputs), states)
+        same_last = masking.zero_unless(finite_rows(last), same_last)
+        found, same = (results, last), (same, same_last)
+        return jax.tree.map(with_tangent_of, found, same)
+
+    return differentiated_as(derived, alone)(params, run)
 
 
 def arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
@@ -236,72 +273,38 @@ def _move_axis(tree: PyTree, source: int, place: int) -> PyTree:
     return jax.tree.map(lambda x: jnp.moveaxis(x, source, place), tree)
 
 
-def _chunk(values: PyTree, state: PyTree, steps: Steps) -> tuple[Chunk, Array]:
-    """The chunk of `steps`, and which steps' spans start from a finite state.
+def _chunk(values: PyTree, state: PyTree, steps: Steps) -> Chunk:
+    """The chunk of `steps`, with zeros in place of states that no step reads.
 
     Args:
         values: What the steps read and write, leaves `[batch, heads, steps, ...]`.
         state: The state before the chunk.
-        steps: The steps; the restart states are from `only_finite`.
-
-    Returns:
-        `(chunk, starts_finite)`: `starts_finite` is bool `[1 or batch, 1, 1 or steps]`.
+        steps: The steps.
     """
     size = steps.time
-    causal = jnp.tril(jnp.ones((size, size), bool))[None, None]
-    if steps.restarts is None:  # All steps read the state.
-        state = jax.tree.map(lambda x: x[:, :, None], state)
-        chunk = Chunk(values, state, causal, returns_states=steps.returns_states)
-        return chunk, jnp.ones((1, 1, 1), bool)
-    state, starts_finite = jax.tree.map(lambda x: x[:, :, None], only_finite(state))
-    spans = jnp.cumsum(steps.swap_rows(steps.restarts), axis=1)
-    is_carried = (spans == 0)[:, None, :]
-    reads = causal & (spans[:, None, :, None] == spans[:, None, None, :])
-    restart_states: Any = None
-    is_restart_finite: Any = True
-    if not steps.restarts_from_zeros:
-        restart_states, is_restart_finite = jax.tree.map(
-            lambda x: x[:, :, None], steps.restart_states
-        )
-    of_spans = restart_states, is_carried
-    chunk = Chunk(values, state, reads, *of_spans, steps.returns_states)
-    return chunk, jnp.where(is_carried, starts_finite, is_restart_finite)
+    reads = jnp.tril(jnp.ones((size, size), bool))[None, None]
+    restart_states = is_carried = None
+    if steps.restarts is not None:
+        where = steps.swap_rows(steps.restarts)
+        spans = jnp.cumsum(where, axis=1)
+        is_carried = (spans == 0)[:, None, :]
+        reads &= spans[:, None, :, None] == spans[:, None, None, :]
+        state = masking.zero_unless(~where[:, 0], state)
+        if not steps.restarts_from_zeros:
+            is_read = jnp.any(where, axis=1)
+            restart_states = masking.zero_unless(is_read, steps.restart_states)
+    state, restart_states = jax.tree.map(
+        lambda x: x[:, :, None], (state, restart_states)
+    )
+    return Chunk(values, state, reads, restart_states, is_carried, steps.returns_states)
 
 
-def _reads_finite(chunk: Chunk, starts_finite: Array, is_finite: Array) -> Array:
-    """Whether all that a step reads is finite, bool `[batch, steps]`.
-
-    Args:
-        chunk: The chunk.
-        starts_finite: Bool `[1 or batch, 1, 1 or steps]`, from `_chunk`.
-        is_finite: Bool `[batch, steps]`, whether the inputs of each step are finite.
-    """
-    # A matrix product counts the steps faster than a reduction.
-    reads = chunk.reads[:, 0].astype(jnp.float32)
-    reads = jnp.broadcast_to(reads, (is_finite.shape[0], *reads.shape[1:]))
-    count = jnp.einsum("bts,bs->bt", reads, (~is_finite).astype(jnp.float32))
-    return starts_finite[:, 0] & (count == 0)
-
-
-def only_finite(state: PyTree) -> tuple[PyTree, Array]:
-    """`(state, is_finite)`, with zeros in the rows of the state that are not finite.
-
-    Args:
-        state: Leaves `[rows, heads, ...]`. A scale `[rows, heads]` may also be -inf.
-
-    Returns:
-        The state, and bool `[rows, 1]`.
-    """
+def finite_rows(state: PyTree) -> Array:
+    """Whether each row of a state is finite; a scale `[rows, heads]` may be -inf."""
     each = [
         jnp.all(
             x < jnp.inf if x.ndim == 2 else jnp.isfinite(x), tuple(range(1, x.ndim))
         )
         for x in jax.tree.leaves(state)
     ]
-    is_finite = functools.reduce(jnp.logical_and, each)
-    return masking.zero_unless(is_finite, state), is_finite[:, None]
-
-
-def with_nan(is_finite: Array, tree: PyTree) -> PyTree:
-    """Replaces values by NaN where `is_finite` is false."""
-    return masking.select(is_finite, tree, jax.tree.map(lambda x: jnp.nan, tree))
+    return functools.reduce(jnp.logical_and, each)

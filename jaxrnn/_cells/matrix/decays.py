@@ -41,8 +41,7 @@ class HeadDecays:
 
     def scores(self, q: Array, k: Array) -> Array:
         """The score of each pair, `[batch, heads, t, s]`; 0 where t does not read s."""
-        # No mask as in `Chunk.scores`: no product overflows, as the cell checks before.
-        return jnp.einsum("bntk,bnsk->bnts", q, k) * self._pairs
+        return self._chunk.scores(q, k, self._pairs)
 
     def read(self, q: Array) -> Array:
         """What q reads of the decayed states before the spans."""
@@ -71,7 +70,8 @@ class KeyDecays:
 
     def scores(self, q: Array, k: Array) -> Array:
         """The score of each pair, `[batch, heads, t, s]`; 0 where t does not read s."""
-        return jnp.sum(q[:, :, :, None] * self._pairs * k[:, :, None], axis=-1)
+        scores = jnp.sum(q[:, :, :, None] * self._pairs * k[:, :, None], axis=-1)
+        return jnp.where(self._chunk.reads, scores, 0.0)
 
     def scores_before(self, q: Array, k: Array) -> Array:
         """The scores of queries that read the state before their step."""

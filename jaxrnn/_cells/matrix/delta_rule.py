@@ -95,9 +95,9 @@ class DeltaRule(MatrixRule):
         """
         q, k, v, g, beta = self.prepare(chunk.values)
         decays = decays_of(chunk, g)
-        between = jnp.tril(decays.scores(k, k), -1)
-        wanted = beta[..., None] * (v - decays.read(k))
-        u = solve(beta[..., None] * between, wanted)
+        # The mask comes last, because the cotangents of other pairs may overflow.
+        between = jnp.tril(beta[..., None] * decays.scores(k, k), -1)
+        u = solve(between, beta[..., None] * (v - decays.read(k)))
         new = jnp.einsum("bnts,bnsv->bntv", decays.scores(q, k), u)
         return decays.read(q) + new, decays.memory(k, u)
 

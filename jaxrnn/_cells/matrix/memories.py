@@ -15,14 +15,14 @@ import jax.numpy as jnp
 
 from ..._base.derivatives import differentiated_as
 from ..._base.sharding import explicit_mesh_of, platform_of
-from ..._base.typing import Array, Params, PyTree
+from ..._base.typing import Params, PyTree
 from ..._run.run import Choice, Run
 from ..._run.scans import scan_steps
 from .. import fields
 from .bare_memory import BareMemoryCell
-from .delta_rule import DeltaInputs, DeltaRule
-from .dplr_rule import DPLRInputs, DPLRRule
-from .linear_attention_rule import LinearAttentionInputs, LinearAttentionRule
+from .delta_rule import DeltaRule
+from .dplr_rule import DPLRRule
+from .linear_attention_rule import LinearAttentionRule
 from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule
 
 
@@ -88,10 +88,6 @@ class DecayMemoryCell(ChosenLoopCell):
     # than 32.
     usual_sizes = property(lambda self: (16, 16) if self.key_decay else (32, 64))
 
-    def largest_log(self, values: Any) -> Array:
-        """The largest logarithm of the decays of each head."""
-        return jnp.max(values.g, axis=-1) if self.key_decay else values.g
-
 
 @final
 @fields.dataclass
@@ -113,8 +109,7 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
     `V = value_size`: inputs `LinearAttentionInputs(q, k, v, g)` with q and k
     `[batch, M, K]`, v `[batch, N, V]`, and g `[batch, N]`, or `[batch, N, K]` with
     `key_decay`; state S `[batch, N, K, V]`; output `[batch, N, V]`, in the widest dtype
-    of the inputs. g is clipped to at least -87. In a chunk, a step gives NaN if a
-    scaled input is beyond about 4e9 (in float32).
+    of the inputs. g is clipped to at least -87.
 
     Attributes:
         num_heads: `N`, the number of heads.
@@ -143,10 +138,6 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
         lambda self: (128**2 if self.key_decay else 32**2, 2**13)
     )
 
-    def growth(self, values: LinearAttentionInputs) -> Array:
-        """More than 0 if g is; see `BareMemoryCell.growth`."""
-        return jnp.maximum(self.largest_log(values), 0.0)
-
 
 @final
 @fields.dataclass
@@ -169,9 +160,7 @@ class DeltaMemoryCell(DecayMemoryCell):
     `V = value_size`: inputs `DeltaInputs(q, k, v, g, beta)` with q and k
     `[batch, M, K]`, v `[batch, N, V]`, beta `[batch, N]`, and g `[batch, N]`, or
     `[batch, N, K]` with `key_decay`; state S `[batch, N, K, V]`; output
-    `[batch, N, V]`, in the widest dtype of the inputs. g is clipped to at least -87. In
-    a chunk, a step gives NaN if a scaled input is beyond about 4e9, or if keys are so
-    long that the memory may grow beyond 1e19 (both in float32).
+    `[batch, N, V]`, in the widest dtype of the inputs. g is clipped to at least -87.
 
     Attributes:
         num_heads: `N`, the number of heads.
@@ -211,12 +200,6 @@ class DeltaMemoryCell(DecayMemoryCell):
         lambda self: (64**2, 2**17) if self.key_decay else (32**2, 2**13)
     )
 
-    def growth(self, values: DeltaInputs) -> Array:
-        """More than 0 if k is too long; see `BareMemoryCell.growth`."""
-        factor = jnp.abs(1 - values.beta * jnp.sum(jnp.square(values.k), axis=-1))
-        g = self.largest_log(values)
-        return jnp.maximum(g + jnp.log(jnp.maximum(factor, 1.0)), 0.0)
-
 
 @final
 @fields.dataclass
@@ -238,9 +221,7 @@ class DPLRMemoryCell(ChosenLoopCell):
     `V = value_size`: inputs `DPLRInputs(q, k, v, a, b, g)` with q and k
     `[batch, M, K]`, v `[batch, N, V]`, and a, b and g `[batch, N, K]`; state S
     `[batch, N, K, V]`; output `[batch, N, V]`, in the widest dtype of the inputs. g is
-    clipped to at least -87. In a chunk, a step gives NaN if an input is beyond about
-    4e9, or if a and b are so long that the memory may grow beyond 1e19 (both in
-    float32).
+    clipped to at least -87.
 
     Attributes:
         num_heads: `N`, the number of heads.
@@ -266,25 +247,6 @@ class DPLRMemoryCell(ChosenLoopCell):
     largest_scanned = 256**2, 2**13
     rule = DPLRRule()
 
-    def growth(self, values: DPLRInputs) -> Array:
-        """More than 0 if a and b are too long; see `BareMemoryCell.growth`.
-
-        `outer(b, a)` is the sum of a symmetric matrix, which has the eigenvalues
-        `(dot(a, b) + norms) / 2` and `(dot(a, b) - norms) / 2`, and an antisymmetric
-        one. A bound of the norm of both parts and of `diag(exp(g))` bounds the factor
-        of a step. The bound is 1 if b is -a, and a is not longer than 1.
-        """
-        a, b = values.a, values.b
-        dot = jnp.sum(a * b, axis=-1)
-        product = jnp.sum(a * a, axis=-1) * jnp.sum(b * b, axis=-1)
-        norms = jnp.sqrt(product)
-        kept = jnp.exp(values.g)
-        highest = jnp.max(kept, axis=-1) + (dot + norms) / 2
-        lowest = jnp.min(kept, axis=-1) + (dot - norms) / 2
-        antisymmetric = jnp.sqrt(jnp.maximum(product - dot * dot, 0.0)) / 2
-        norm = jnp.maximum(highest, -lowest) + antisymmetric
-        return jnp.log(jnp.maximum(norm, 1.0))
-
 
 @final
 @fields.dataclass
@@ -306,8 +268,7 @@ class MLSTMMemoryCell(BareMemoryCell):
     v `[batch, N, V]`, i and f `[batch, N]`; state `MLSTMState(c, n, m)` with c
     `[batch, N, K, V]`, n `[batch, N, K]` and m `[batch, N]`; output `[batch, N, V]`, in
     the widest dtype of the inputs. f is clipped to [-87, 87], and i to at least -1e9.
-    In a sequence, a step gives NaN if a scaled q, k or v is beyond about 4e9 (in
-    float32). For bfloat16 inputs, use a float32 state.
+    For bfloat16 inputs, use a float32 state.
 
     Attributes:
         num_heads: `N`, the number of heads.
@@ -332,6 +293,6 @@ class MLSTMMemoryCell(BareMemoryCell):
     def scaled(self, values: MLSTMInputs) -> MLSTMInputs:
         """The values with the scale of k, and with gates in range."""
         k = self.times_scale(values.k)
-        # A closed input gate may be -inf, which `safety_check` would reject.
+        # In an empty memory, whose scale is -inf, a gate of -inf would give NaN.
         i = jnp.maximum(values.i, -1e9)
         return values._replace(k=k, i=i, f=jnp.clip(values.f, SHUT, -SHUT))
