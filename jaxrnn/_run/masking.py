@@ -36,7 +36,8 @@ class Steps:
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row up to its last valid
-            step; None if all steps are valid.
+            step; None if all steps are valid. XLA's loop may repeat each length:
+            `[batch, size]`.
         steps_to_run: The number of steps that TensorFlow's loop would run, an int32
             scalar. For a whole run, this number is the maximum length, at least 1; for
             a segment, the number may be 0. None if there are no lengths.

@@ -122,7 +122,7 @@ def narrow(x):
 
 @pytest.mark.parametrize("time_major", [False, True])
 def test_lengths_cost_a_tpu_little(time_major):
-    """Lengths cost a GRU at most 0.8 of the cycles that the compiler estimates."""
+    """Lengths cost a GRU at most 0.3 of the cycles that the compiler estimates."""
     cell = jaxrnn.CudnnCompatibleGRUCell(384)
     shape = (192, 48, 160) if time_major else (48, 192, 160)
     xs = jax.ShapeDtypeStruct(shape, F32)
@@ -136,7 +136,7 @@ def test_lengths_cost_a_tpu_little(time_major):
     def cycles(*types):
         return read(jax.jit(run).lower(*on_mesh(types, single("v5e")))).cycles
 
-    assert cycles(*types) <= 1.8 * cycles(*types[:2])
+    assert cycles(*types) <= 1.3 * cycles(*types[:2])
 
 
 DRIVERS = [resets, packed, tensor_array, lite_loop, attention, sampled]

@@ -25,6 +25,7 @@ from helpers import (
 import jaxrnn
 from jaxrnn import AffineCell, GRUCell, LSTMCell, MultiRNNCell, Stage, TensorShape
 from jaxrnn._cells.affine import xla_loop
+from jaxrnn._run.masking import Steps
 from jaxrnn._run.scans import chunk_size
 from jaxrnn.testing._oracle import Setup, StepByStep, unrolled, weighted_sum
 
@@ -320,6 +321,7 @@ LEAVES = [tuple(case.values()) for case in covering(RANKS)]
 @pytest.mark.fast("(4,)-False-lengths", "(2, 3)-True-lengths")
 @pytest.mark.parametrize(", ".join(RANKS), LEAVES, ids=str)
 def test_leaves_and_outputs_of_any_rank_on_tpus(shape, has_leaf, options, monkeypatch):
+    """On TPUs, lengths are as wide as the state if all leaves have rank 2."""
     monkeypatch.setattr(xla_loop, "platform_of", lambda arrays: "tpu")
     cell = AnyRank(shape, has_leaf)
     args = data(cell, 3, time=4)
@@ -330,6 +332,19 @@ def test_leaves_and_outputs_of_any_rank_on_tpus(shape, has_leaf, options, monkey
 
     check(cell, lambda bind: jax.jit(functools.partial(run, bind))(*args))
     check(cell, lambda bind: differentiated(functools.partial(run, bind), *args))
+
+
+def test_wide_lengths_mask_as_lengths_do():
+    """Wide lengths also mask arrays that are narrower or wider."""
+    lengths = np.array([0, 1, 2], np.int32)
+    steps = Steps(lengths=lengths, steps_to_run=np.int32(2), time=2, axis=0)
+    full = lambda value: {size: np.full((3, size), value) for size in (0, 1, 3, 5)}
+    old, new, output = map(full, (1.0, 2.0, np.nan))
+    wide = xla_loop._with_wide_lengths(steps, old[3])
+    for t in map(jnp.int32, range(2)):
+        want = steps.mask_step(t, old, new, output)
+        got = wide.mask_step(t, old, new, output)
+        jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -187,6 +187,14 @@ def forward(
         xs = ahead(steps.zero_finished(xs))
         steps = steps.map_stand_in_inputs(ahead)
 
+    # Wide lengths would not speed up the forward loop of a gradient. In that loop, the
+    # lengths also mask the inputs, whose width may differ from the width of the state.
+    if not save and platform == "tpu":
+        first_inputs = jax.tree.map(lambda x: x[0], xs)
+        of_step = functools.partial(cell.chain, product, primals.elementwise)
+        masked = jax.eval_shape(of_step, first_inputs, primals.state)[:2]
+        steps = _with_wide_lengths(steps, masked)
+
     # The index of the step is carried, not scanned. A TPU reads a scalar of the carry
     # for free, but reading an element of an array costs as much as an element-wise
     # operation.
@@ -221,6 +229,24 @@ def _is_ahead(cell: "AffineCell", primals: Primals, on_cpu: bool) -> bool:
     if not on_cpu:
         return rows <= FEW_ROWS
     return rows <= FEW_ROWS_ON_CPU and time >= LEAST_TIME and depth >= LEAST_DEPTH
+
+
+def _with_wide_lengths(steps: Steps, masked: PyTree) -> Steps:
+    """The same steps, with the length of each row repeated: `[batch, size]`.
+
+    On a TPU, a comparison of lengths `[batch]` costs as much as an element-wise update
+    of the state, but a comparison of lengths as wide as the state is fused with the
+    selects. The lengths stay `[batch]` unless all arrays in `masked`, which are the
+    arrays to mask or their types, are `[batch, size]`.
+    """
+    shapes = [leaf.shape for leaf in jax.tree.leaves(masked)]
+    if steps.lengths is None or any(len(shape) != 2 for shape in shapes):
+        return steps
+    size = max([1, *(size for _, size in shapes)])
+    lengths = jnp.expand_dims(steps.lengths, 1)
+    lengths = jnp.broadcast_to(lengths, (*steps.lengths.shape, size))
+    # The barrier keeps XLA from undoing the copies.
+    return dataclasses.replace(steps, lengths=jax.lax.optimization_barrier(lengths))
 
 
 def in_parts(cell: "AffineCell", products: list[Params], depth: int) -> list[Params]:
