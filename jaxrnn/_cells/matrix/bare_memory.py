@@ -106,8 +106,8 @@ class BareMemoryCell(MatrixMemoryCell):
         known = concrete_or_none(g) if is_array(g) else None
         if known is not None and known.size and known.min() >= 0 and known.max() > 0:
             warn(
-                "`g` is nowhere negative, so the memory grows. g is the logarithm of "
-                "the decay: pass `jnp.log(decay)`."
+                "`g`, the logarithm of the decay, is nowhere negative, so the memory "
+                "grows. If g is the decay itself, pass `jnp.log(g)`."
             )
 
     def step_inputs(self, inputs: PyTree) -> Any:
