@@ -285,7 +285,8 @@ def _fix_of_names(state_dict: Weights, prefix: str) -> str:
     places = [match[1] for match in ends if match]
     if not places or prefix in places:
         return _FIX
-    return f"Found modules under these names: {listed(map(repr, places))}."
+    found = listed(map(repr, places))
+    return f"Pass the `prefix` of a module, and the inner dict if any. Found: {found}."
 
 
 def _reader(weights: Weights, prefix: str, end: str) -> Reader:

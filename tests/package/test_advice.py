@@ -259,7 +259,7 @@ ADVICE = [
     # Packs and export
     ("pass `sequence_length`; otherwise, pass `list(inputs)`", lambda: jaxrnn.pack_sequences(X), lambda: (jaxrnn.pack_sequences(X, sequence_length=[1] * 4), jaxrnn.pack_sequences(list(X)))),
     ("Call this function outside jit, grad and vmap", lambda: jax.jit(lambda x: jaxrnn.pack_sequences(x, [1] * 4).inputs)(X), lambda: jax.jit(lambda p: p.inputs)(jaxrnn.pack_sequences(X, [1] * 4))),
-    ("create a stream with `dtype=jnp.float64`", lambda: Streamer(WIDE, 4)(np.float64(X0)), lambda: Streamer(WIDE, 4, dtype=jnp.float64)(np.float64(X0))),
+    ("create a stream with their `dtype`", lambda: Streamer(WIDE, 4)(np.float64(X0)), lambda: Streamer(WIDE, 4, dtype=jnp.float64)(np.float64(X0))),
     ("Create a state with `cell.initial_state(memory)`", lambda: Streamer(bound(MEMORY_CELL), 4), lambda: Streamer(bound(MEMORY_CELL), 4, initial_state=MEMORY_CELL.initial_state(X))(X0)),
     # Cells and wrappers
     ("Call `cell.bind(params)(inputs, state)`", lambda: GRUCell(2)(X0, ZEROS), lambda: GRUCell(2).bind(GRU.params)(X0, ZEROS)),
@@ -279,7 +279,7 @@ ADVICE = [
     ("exclude the leaf of a state with `dropout_state_filter_visitor`", drop_counts, lambda: drop_counts(dropout_state_filter_visitor=first_of_pair)),
     ("create it with `dynamic_size=True`", lambda: array(1).write(1, X), lambda: array(1, dynamic_size=True).write(1, X)),
     # Convert and decode
-    ("Pass `prefix='lstm.'`", lambda: load_torch(TORCH, "lstm"), lambda: run(load_torch(TORCH, prefix="lstm."), X)),
+    ("Pass the `prefix` of a module, and the inner dict if any. Found: 'lstm.'", lambda: load_torch(TORCH, "lstm"), lambda: run(load_torch(TORCH, prefix="lstm."), X)),
     ("Pass `layer.get_weights()` of each recurrent layer", lambda: load_keras(MODEL), lambda: run(load_keras(KERAS), X)),
     ("`initial_h = node.pop('initial_h')`, and pass `jnp.broadcast_to(initial_h[0], (batch, units))`", lambda: convert.onnx.load(STARTED), run_started),
     ("Pass `LSTMStateTuple(c, h)`", lambda: decoded(PAIR), lambda: decoded(LSTMStateTuple(*PAIR))),
