@@ -1,4 +1,6 @@
-"""Checks of single arguments, each a one-line call.
+"""Checks of one value or one array, each a one-line call.
+
+In this order: any value, options, and arrays. `inputs.py` checks nests of arrays.
 
 Messages have the form `<argument> must be <this>, got <that>. <Fix>.`
 """
@@ -74,76 +76,28 @@ def check_given(name: str, value: T | None, fix: str, what: str = "given") -> T:
     return value  # pyright: ignore[reportReturnType]
 
 
-def has_shape(array: Any, shape: tuple) -> bool:
-    """Whether an array has a shape: None is any size, and a final `...` any axes."""
-    got = np.shape(array)
-    if shape and shape[-1] is ...:
-        shape = shape[:-1]
-        got = got[: len(shape)]
-    sizes = zip(got, shape, strict=False)
-    return len(got) == len(shape) and all(want in (n, None) for n, want in sizes)
-
-
-def shape_text(shape: tuple) -> str:
-    """A shape as accepted by `has_shape`, such as `[3, any, ...]`, for messages."""
-    return str(list(shape)).replace("None", "any").replace("Ellipsis", "...")
-
-
-def check_shape(
-    name: str, array: Any, shape: tuple, must: str = "", fix: str = ""
-) -> None:
-    """Raises ValueError unless `has_shape(array, shape)`; `must` may state a rule."""
-    must = must or f"have shape {shape_text(shape)}"
-    expect(has_shape(array, shape), name, must, array, fix)
-
-
-def check_rank(name: str, array: Any, least: int, axes: str, fix: str = "") -> None:
-    """Raises if an array has fewer than `least` axes; the message lists `axes`."""
-    must = f"have rank at least {least}, {axes}"
-    expect(len(array.shape) >= least, name, must, array, fix)
-
-
-def as_dtype(dtype: DType, name: str = "dtype") -> DType:
-    """The dtype that JAX uses for `dtype`: float32 for float64 unless x64 is on.
-
-    If the returned dtype differs from `dtype`, the function warns as JAX does, unless
-    `dtype` is a Python type.
+def as_bool(name: str, value: object) -> bool:
+    """Returns `value` as a Python bool.
 
     Raises:
-        TypeError: If `dtype` does not name a dtype.
+        TypeError: If `value` is neither a Python nor a NumPy bool. Strings, numbers and
+            traced arrays are rejected.
     """
-    try:
-        canonical = jax.dtypes.canonicalize_dtype(dtype).newbyteorder("=")
-    except (TypeError, ValueError):  # Dtypes of random keys raise ValueError.
-        canonical = np.dtype(object)
-    is_numeric = dtype is not None and canonical.kind not in "OUSM"
-    must = "be a dtype such as jnp.float32"
-    expect(is_numeric, name, must, dtype, error=TypeError)
-    is_python = any(dtype is kind for kind in (int, float, complex))
-    if not is_python and np.dtype(dtype).newbyteorder("=") != canonical:
-        warn(
-            f"`{name}` is {np.dtype(dtype)}, but JAX uses {canonical}. Pass "
-            f"{canonical}, or set `jax_enable_x64`."
-        )
-    return canonical
+    fix = STATIC if is_traced(value) else ""
+    return bool(check_instance(name, value, bool | np.bool_, "True or False", fix))
 
 
-def as_unroll(parallel_iterations: object) -> int:
-    """The number of steps to unroll per loop iteration, at most `MAX_UNROLL`.
+check_time_major = functools.partial(as_bool, "time_major")
 
-    None and 0 select the default, which is one step. Unrolling may change results by
-    rounding.
+
+def as_scope(scope: Any, default: str) -> str:
+    """The name under which profiles show the loop's operations.
 
     Raises:
-        TypeError: If `parallel_iterations` is negative or not an integer. For a
-            non-integer, the error is also an `AssertionError`, as in TensorFlow.
+        TypeError: If `scope` is neither None nor a string.
     """
-    name = "parallel_iterations"
-    steps: Any = 0 if parallel_iterations is None else parallel_iterations
-    is_integer = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
-    expect(is_integer, name, "be an integer", steps, error=KindError)
-    expect(steps >= 0, name, "be at least 0", steps, error=TypeError)
-    return min(max(1, int(steps)), MAX_UNROLL)
+    scope = check_instance("scope", scope, str | None, "a string or None")
+    return default if scope is None else scope
 
 
 def as_count(
@@ -174,6 +128,96 @@ def as_count(
     expect(number >= least, name, f"be at least {least}", number, fix)
     expect(number <= most, name, f"be at most {most}", number, fix)
     return number
+
+
+def as_axis_size(name: str, size: AxisSize, fix: str = "") -> AxisSize:
+    """Returns the size of an axis as an int; returns symbolic sizes unchanged.
+
+    Raises:
+        TypeError: If `size` is not an integer.
+        ValueError: If `size` is negative or beyond int32.
+    """
+    if jax.export.is_symbolic_dim(size):
+        return size
+    return as_count(name, size, least=0, fix=fix)
+
+
+def as_unroll(parallel_iterations: object) -> int:
+    """The number of steps to unroll per loop iteration, at most `MAX_UNROLL`.
+
+    None and 0 select the default, which is one step. Unrolling may change results by
+    rounding.
+
+    Raises:
+        TypeError: If `parallel_iterations` is negative or not an integer. For a
+            non-integer, the error is also an `AssertionError`, as in TensorFlow.
+    """
+    name = "parallel_iterations"
+    steps: Any = 0 if parallel_iterations is None else parallel_iterations
+    is_integer = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
+    expect(is_integer, name, "be an integer", steps, error=KindError)
+    expect(steps >= 0, name, "be at least 0", steps, error=TypeError)
+    return min(max(1, int(steps)), MAX_UNROLL)
+
+
+def as_dtype(dtype: DType, name: str = "dtype") -> DType:
+    """The dtype that JAX uses for `dtype`: float32 for float64 unless x64 is on.
+
+    If the returned dtype differs from `dtype`, the function warns as JAX does, unless
+    `dtype` is a Python type.
+
+    Raises:
+        TypeError: If `dtype` does not name a dtype.
+    """
+    try:
+        canonical = jax.dtypes.canonicalize_dtype(dtype).newbyteorder("=")
+    except (TypeError, ValueError):  # Dtypes of random keys raise ValueError.
+        canonical = np.dtype(object)
+    is_numeric = dtype is not None and canonical.kind not in "OUSM"
+    must = "be a dtype such as jnp.float32"
+    expect(is_numeric, name, must, dtype, error=TypeError)
+    is_python = any(dtype is kind for kind in (int, float, complex))
+    if not is_python and np.dtype(dtype).newbyteorder("=") != canonical:
+        warn(
+            f"`{name}` is {np.dtype(dtype)}, but JAX uses {canonical}. Pass "
+            f"{canonical}, or set `jax_enable_x64`."
+        )
+    return canonical
+
+
+def has_shape(array: Any, shape: tuple) -> bool:
+    """Whether an array has a shape: None is any size, and a final `...` any axes."""
+    got = np.shape(array)
+    if shape and shape[-1] is ...:
+        shape = shape[:-1]
+        got = got[: len(shape)]
+    sizes = zip(got, shape, strict=False)
+    return len(got) == len(shape) and all(want in (n, None) for n, want in sizes)
+
+
+def shape_text(shape: tuple) -> str:
+    """A shape as accepted by `has_shape`, such as `[3, any, ...]`, for messages."""
+    return str(list(shape)).replace("None", "any").replace("Ellipsis", "...")
+
+
+def check_shape(
+    name: str, array: Any, shape: tuple, must: str = "", fix: str = ""
+) -> None:
+    """Raises ValueError unless `has_shape(array, shape)`; `must` may state a rule."""
+    must = must or f"have shape {shape_text(shape)}"
+    expect(has_shape(array, shape), name, must, array, fix)
+
+
+def check_rank(name: str, array: Any, least: int, axes: str, fix: str = "") -> None:
+    """Raises if an array has fewer than `least` axes; the message lists `axes`."""
+    must = f"have rank at least {least}, {axes}"
+    expect(len(array.shape) >= least, name, must, array, fix)
+
+
+def check_booleans(name: str, array: Array, fix: str) -> None:
+    """Raises TypeError unless the array holds booleans."""
+    is_bool = array.dtype == jnp.bool_
+    expect(is_bool, name, "be booleans", array, fix, error=TypeError)
 
 
 def as_integers(
@@ -207,6 +251,16 @@ def as_integers(
     fits = not shapes or any(has_shape(array, shape) for shape in shapes)
     expect(fits, name, must, array)
     return array
+
+
+def as_integer_lengths(given: Lengths, name: str = "sequence_length") -> Any:
+    """Lengths of any shape as a NumPy or JAX array of integers.
+
+    Raises:
+        ValueError: If a list is ragged.
+        TypeError: If the lengths are not integers, or a masked array.
+    """
+    return as_integers(name, given, "integers, one for each row", fix=_LENGTHS)
 
 
 def as_lengths(
@@ -251,49 +305,3 @@ def _clamped(lengths: Any, time: int | None = None) -> Any:
 
 # Clamping is compiled, so that calls do not transfer the bounds to the device.
 _clamped_on_device = jax.jit(_clamped, static_argnames="time")
-
-
-def as_integer_lengths(given: Lengths, name: str = "sequence_length") -> Any:
-    """Lengths of any shape as a NumPy or JAX array of integers.
-
-    Raises:
-        ValueError: If a list is ragged.
-        TypeError: If the lengths are not integers, or a masked array.
-    """
-    return as_integers(name, given, "integers, one for each row", fix=_LENGTHS)
-
-
-def as_axis_size(name: str, size: AxisSize, fix: str = "") -> AxisSize:
-    """Returns the size of an axis as an int; returns symbolic sizes unchanged.
-
-    Raises:
-        TypeError: If `size` is not an integer.
-        ValueError: If `size` is negative or beyond int32.
-    """
-    if jax.export.is_symbolic_dim(size):
-        return size
-    return as_count(name, size, least=0, fix=fix)
-
-
-def as_bool(name: str, value: object) -> bool:
-    """Returns `value` as a Python bool.
-
-    Raises:
-        TypeError: If `value` is neither a Python nor a NumPy bool. Strings, numbers and
-            traced arrays are rejected.
-    """
-    fix = STATIC if is_traced(value) else ""
-    return bool(check_instance(name, value, bool | np.bool_, "True or False", fix))
-
-
-check_time_major = functools.partial(as_bool, "time_major")
-
-
-def as_scope(scope: Any, default: str) -> str:
-    """The name under which profiles show the loop's operations.
-
-    Raises:
-        TypeError: If `scope` is neither None nor a string.
-    """
-    scope = check_instance("scope", scope, str | None, "a string or None")
-    return default if scope is None else scope

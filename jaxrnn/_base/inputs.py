@@ -1,4 +1,6 @@
-"""Checks nests of arrays: their leaves, shapes, dtypes and structures.
+"""Checks nests of arrays: their leaves, their sizes, and their types.
+
+`arguments.py` checks one value or one array.
 
 `like` compares a nest of arrays with the types that the arrays must have. A type
 is a `jax.ShapeDtypeStruct`, or an array, of which only shape and dtype are read.
@@ -34,39 +36,19 @@ from .trees import (
 from .typing import Array, PyTree, Size
 
 
-def named_inputs(inputs: PyTree, name: str = "inputs") -> list[tuple[str, Any]]:
-    """The leaves of `inputs` with their names.
+def as_array(name: str, leaf: Any) -> Array:
+    """Converts one leaf to an array.
 
     Raises:
-        ValueError: If `inputs` has no leaf.
+        ValueError: If the leaf is None.
+        TypeError: If the leaf is neither an array nor a number.
     """
-    named = list(named_leaves(name, inputs))
-    expect(named, name, "hold at least one array", inputs, error=EntryError)
-    return named
-
-
-def check_rows_of_state(state: PyTree, rows: int, must: str, fix: str = "") -> None:
-    """Raises ValueError if an array of an initial state does not have `rows` rows.
-
-    Leaves without axes, TensorArrays and read-only parts are not checked.
-    """
-    own = without_read_only(state)
-    for name, leaf in named_leaves("initial_state", own, is_tensor_array):
-        fits = is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,))
-        expect(fits, name, must, leaf, fix)
-
-
-def check_same_size(
-    named: list[tuple[str, Any]],
-    axis: int | slice = 0,
-    what: str = "batch size",
-    fix: str = "",
-) -> None:
-    """Raises ValueError if named arrays differ in size along one or more axes."""
-    (first, like), *others = named
-    for name, leaf in others:
-        must = f"have the {what} of `{first}`, {describe(like)}"
-        expect(leaf.shape[axis] == like.shape[axis], name, must, leaf, fix)
+    expect(leaf is not None, name, "be an array", leaf)
+    check_not_masked(name, leaf)
+    # JAX would interpret the string "q" as a dtype.
+    expect(not isinstance(leaf, str), name, "be an array", leaf, error=TypeError)
+    with error_note(f"`{name}` must be an array of numbers."):
+        return jnp.asarray(in_native_order(leaf))
 
 
 def as_arrays(name: str, state: PyTree) -> PyTree:
@@ -84,21 +66,6 @@ def as_arrays(name: str, state: PyTree) -> PyTree:
         return array if is_array(leaf) else array.astype(array.dtype)
 
     return map_named(name, as_leaf, state)
-
-
-def as_array(name: str, leaf: Any) -> Array:
-    """Converts one leaf to an array.
-
-    Raises:
-        ValueError: If the leaf is None.
-        TypeError: If the leaf is neither an array nor a number.
-    """
-    expect(leaf is not None, name, "be an array", leaf)
-    check_not_masked(name, leaf)
-    # JAX would interpret the string "q" as a dtype.
-    expect(not isinstance(leaf, str), name, "be an array", leaf, error=TypeError)
-    with error_note(f"`{name}` must be an array of numbers."):
-        return jnp.asarray(in_native_order(leaf))
 
 
 def check_shaped(name: str, tree: PyTree, fix: str = "") -> None:
@@ -121,10 +88,39 @@ def check_concrete(
         expect(not is_traced(leaf), full, must, leaf, fix, error=TypeError)
 
 
-def check_booleans(name: str, array: Array, fix: str) -> None:
-    """Raises TypeError unless the array holds booleans."""
-    is_bool = array.dtype == jnp.bool_
-    expect(is_bool, name, "be booleans", array, fix, error=TypeError)
+def named_inputs(inputs: PyTree, name: str = "inputs") -> list[tuple[str, Any]]:
+    """The leaves of `inputs` with their names.
+
+    Raises:
+        ValueError: If `inputs` has no leaf.
+    """
+    named = list(named_leaves(name, inputs))
+    expect(named, name, "hold at least one array", inputs, error=EntryError)
+    return named
+
+
+def check_same_size(
+    named: list[tuple[str, Any]],
+    axis: int | slice = 0,
+    what: str = "batch size",
+    fix: str = "",
+) -> None:
+    """Raises ValueError if named arrays differ in size along one or more axes."""
+    (first, like), *others = named
+    for name, leaf in others:
+        must = f"have the {what} of `{first}`, {describe(like)}"
+        expect(leaf.shape[axis] == like.shape[axis], name, must, leaf, fix)
+
+
+def check_rows_of_state(state: PyTree, rows: int, must: str, fix: str = "") -> None:
+    """Raises ValueError if an array of an initial state does not have `rows` rows.
+
+    Leaves without axes, TensorArrays and read-only parts are not checked.
+    """
+    own = without_read_only(state)
+    for name, leaf in named_leaves("initial_state", own, is_tensor_array):
+        fits = is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,))
+        expect(fits, name, must, leaf, fix)
 
 
 def like(

@@ -2,8 +2,13 @@
 
 import jax.numpy as jnp
 
-from .._base.arguments import as_integers, check_shape, check_time_major
-from .._base.inputs import as_array, check_booleans
+from .._base.arguments import (
+    as_integers,
+    check_booleans,
+    check_shape,
+    check_time_major,
+)
+from .._base.inputs import as_array
 from .._base.typing import Array, ArrayLike
 
 

@@ -10,12 +10,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_dtype, check_instance, check_shape, is_list_of
+from .._base.arguments import (
+    as_dtype,
+    check_booleans,
+    check_instance,
+    check_shape,
+    is_list_of,
+)
 from .._base.errors import Verbatim, counted, expect, is_array, is_key
 from .._base.inputs import (
     as_array,
     as_arrays,
-    check_booleans,
     check_like,
     check_no_plain_tuple,
     check_structure,
