@@ -82,7 +82,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         """Rejects a class with a method that an inherited method bypasses."""
         super().__init_subclass__(**options)
         for used, names in _USED_INSTEAD.items():
-            _check_overrides(cls, names, used)
+            check_overrides(cls, names, used, RNNCell, _FIX_OF_OVERRIDES)
 
     @property
     def is_random(self) -> bool | None:
@@ -295,19 +295,29 @@ _USED_INSTEAD = {
 }
 
 
-def _check_overrides(cls: type[RNNCell], names: tuple[str, ...], used: str) -> None:
-    """Raises TypeError if `cls` defines one of `names`, but inherits `used`."""
+_FIX_OF_OVERRIDES = (
+    "Derive the class from `jaxrnn.RNNCell` instead, and define `init` and `apply`. "
+    "The class may be a wrapper, which holds another cell in a field and calls its "
+    "`init` and `apply`."
+)
+
+
+def check_overrides(
+    cls: type, names: tuple[str, ...], used: str, root: type, fix: str
+) -> None:
+    """Raises TypeError if `cls` defines one of `names`, but inherits `used`.
+
+    The class may inherit the default of `used`, which the class `root` defines.
+    """
     mro = cls.__mro__
     owner = next(base for base in mro if any(name in vars(base) for name in names))
     user = next(base for base in mro[mro.index(owner) :] if used in vars(base))
-    if user in (owner, RNNCell):
+    if user in (owner, root):
         return
     name = next(name for name in names if name in vars(owner))
     raise TypeError(
         f"{cls.__name__} defines `{name}`, but `{used}` of {user.__name__} does not "
-        "use it. Derive the class from `jaxrnn.RNNCell` instead, and define `init` and "
-        "`apply`. The class may be a wrapper, which holds another cell in a field and "
-        f"calls its `init` and `apply`. Or also define `{used}`."
+        f"use it. {fix} Or also define `{used}`."
     )
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, differentiated, draw
+from helpers import assert_near, differentiated, draw, refusals
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
@@ -154,3 +154,60 @@ def test_a_wrong_chunk_is_told_from_its_step():
     )
     with pytest.raises(AssertionError, match=message):
         jaxrnn.testing.check_cell(Wrong(*SIZES), ONE_STEP)
+
+
+def rule_of(base=Chunks, **members):
+    """A rule that overrides members of the base class."""
+    return type("Mine", (base,), members)
+
+
+def memory_of(rule):
+    return type("Memory", (extend.BareMemoryCell,), {"rule": rule})(*SIZES)
+
+
+class OtherStep:
+    step = Steps.step
+
+
+class KeyFirst(NamedTuple):
+    k: Any
+    q: Any
+
+
+class WithTransition(Chunks):
+    def transition(self):
+        return None
+
+
+only_step = {"step": Steps.step, "sizes": Steps.sizes}
+of_keys = KeyFirst(0.0, 0.0)
+as_lists = lambda self, heads, key, value: (Inputs(*[[heads]] * 4), [heads, key, value])
+one_size = lambda self, heads, key, value: TensorShape([heads, key, value])
+REFUSALS = [
+    ("`step`, but `chunk`", lambda: rule_of(step=Steps.step)),
+    ("`step`, but `chunk`", lambda: type("Mine", (OtherStep, Chunks), {})),
+    ("`chunk`, but `transition`", lambda: rule_of(WithTransition, chunk=Chunks.chunk)),
+    ("`Mine.Inputs`", lambda: rule_of(extend.MatrixRule, **only_step)),
+    ("`Mine.Inputs`", lambda: rule_of(Steps, Inputs=tuple)),
+    ("`Mine.idle`", lambda: rule_of(extend.MatrixRule, Inputs=Inputs, **only_step)),
+    ("`Mine.idle`", lambda: rule_of(Steps, idle=(0.0,) * 4)),
+    ("`Memory.rule`", lambda: memory_of(Chunks)),
+    (
+        "`Mine.Inputs`",
+        lambda: memory_of(rule_of(Steps, Inputs=KeyFirst, idle=of_keys)()),
+    ),
+    ("`Mine.sizes`", lambda: memory_of(rule_of(sizes=as_lists)()).input_sizes),
+    ("`Mine.sizes`", lambda: memory_of(rule_of(sizes=one_size)()).state_size),
+]
+test_a_rule_is_refused_when_it_is_defined_or_first_used = refusals(
+    REFUSALS, columns="message call"
+)
+
+
+def test_a_rule_may_override_all_that_belongs_together():
+    members = {
+        "step": Steps.step,
+        "chunk": Chunks.chunk,
+        "transition": lambda self: None,
+    }
+    assert memory_of(rule_of(WithTransition, **members)()).state_size == (4, 3, 2)

@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import is_list_of
+from ..._base.arguments import check_instance, is_list_of
 from ..._base.errors import counted, expect, is_array, warn
 from ..._base.math import concrete_or_none
 from ..._base.trees import TensorShape
@@ -15,6 +16,7 @@ from ..params import Specs
 from ..step_checks import check_step_inputs
 from .cell import MatrixMemoryCell
 from .decays import LEAST_LOG
+from .rule import MatrixRule
 
 
 @fields.dataclass
@@ -54,6 +56,12 @@ class BareMemoryCell(MatrixMemoryCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        rule, name = self.rule, f"{type(self).__name__}.rule"
+        check_instance(name, rule, MatrixRule, "a `MatrixRule`")
+        fields_of_inputs = rule.Inputs._fields
+        must = "have the fields q and k first"
+        name = f"{type(rule).__name__}.Inputs"
+        expect(fields_of_inputs[:2] == ("q", "k"), name, must, fields_of_inputs)
         divides = self.num_heads % (self.num_key_heads or 1) == 0
         must = f"divide `num_heads` ({self.num_heads})"
         expect(divides, "num_key_heads", must, self.num_key_heads)
@@ -77,16 +85,28 @@ class BareMemoryCell(MatrixMemoryCell):
         return x / self.key_size**0.5 if self.scale is None else self.scale * x
 
     @property
+    def _sizes(self) -> tuple[Any, Any]:
+        """The sizes of the values and of the state of the rule."""
+        sizes = self.rule.sizes(self.num_heads, self.key_size, self.value_size)
+        fits = is_list_of(sizes, 2) and isinstance(sizes[0], self.rule.Inputs)
+        fits = fits and all(isinstance(x, TensorShape) for x in jax.tree.leaves(sizes))
+        must = (
+            "return a pair `(values, state)`, an `Inputs` and a nest of `TensorShape`s"
+        )
+        name = f"{type(self.rule).__name__}.sizes"
+        expect(fits, name, must, sizes, error=TypeError)
+        return sizes
+
+    @property
     def input_sizes(self) -> Any:
         """The sizes of the inputs of a step, a named tuple of `TensorShape`s."""
-        sizes, _ = self.rule.sizes(self.num_heads, self.key_size, self.value_size)
         key = TensorShape([self.num_key_heads or self.num_heads, self.key_size])
-        return sizes._replace(q=key, k=key)
+        return self._sizes[0]._replace(q=key, k=key)
 
     @property
     def state_size(self) -> Any:
         """The sizes of the state of the rule."""
-        return self.rule.sizes(self.num_heads, self.key_size, self.value_size)[1]
+        return self._sizes[1]
 
     @property
     def output_size(self) -> TensorShape:

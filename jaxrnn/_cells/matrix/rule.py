@@ -25,9 +25,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from ..._base.arguments import check_instance
 from ..._base.derivatives import with_tangent_of
+from ..._base.errors import expect
 from ..._base.math import cast_like, expand_rows
 from ..._base.typing import Array, PyTree
+from ..base import check_overrides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +196,8 @@ class MatrixRule(abc.ABC):
 
     A cell has a rule, and computes the values of the rule from its inputs. A rule
     defines `Inputs`, `idle`, `sizes` and `step`. With `chunk`, whole sequences run one
-    chunk of steps at a time; without it, step by step.
+    chunk of steps at a time; without it, step by step. A rule that overrides `step`
+    must override an inherited `chunk`, and with `chunk` an inherited `transition`.
 
     Attributes:
         Inputs: The values of a step, a named tuple. For a `BareMemoryCell`, the first
@@ -210,6 +214,20 @@ class MatrixRule(abc.ABC):
     Inputs: ClassVar[Any]
     idle: ClassVar[Any]
     chunk: Any = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Rejects a rule whose parts do not belong together."""
+        super().__init_subclass__(**options)
+        fix = "Derive the rule from `jaxrnn.extend.MatrixRule` instead."
+        check_overrides(cls, ("step",), "chunk", MatrixRule, fix)
+        check_overrides(cls, ("chunk",), "transition", MatrixRule, fix)
+        if cls.step is MatrixRule.step:
+            return
+        inputs, idle = (getattr(cls, name, None) for name in ("Inputs", "idle"))
+        is_named = isinstance(inputs, type) and hasattr(inputs, "_fields")
+        name = f"{cls.__name__}.Inputs"
+        expect(is_named, name, "be a class of named tuples", inputs, error=TypeError)
+        check_instance(f"{cls.__name__}.idle", idle, inputs, "an `Inputs`")
 
     @abc.abstractmethod
     def sizes(self, heads: int, key: int, value: int) -> tuple[Any, Any]:
