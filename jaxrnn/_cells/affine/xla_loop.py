@@ -191,7 +191,7 @@ def forward(
     # lengths also mask the inputs, whose width may differ from the width of the state.
     if not save and platform == "tpu":
         first_inputs = jax.tree.map(lambda x: x[0], xs)
-        of_step = functools.partial(cell.chain, product, primals.elementwise)
+        of_step = functools.partial(cell._chain, product, primals.elementwise)
         masked = jax.eval_shape(of_step, first_inputs, primals.state)[:2]
         steps = _with_wide_lengths(steps, masked)
 
