@@ -11,7 +11,7 @@ from jaxrnn import ParamSpec, TensorArray, TensorShape, extend
 from jaxrnn.extend import fields
 from jaxrnn.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Specs
 
-from .._base.trees import serializable
+from .._base.trees import serializable, with_tuples_of
 from ._attention_mechanisms import AttentionMechanism, AttentionMemory, as_memories
 
 
@@ -61,7 +61,7 @@ class AttentionWrapperState(NamedTuple):
             ValueError: If a shape differs.
             TypeError: If a structure differs.
         """
-        state = self._replace(**fields)
+        state = with_tuples_of(self, self._replace(**fields))
         _check_shapes("state", state, self)
         return state
 

@@ -479,7 +479,7 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
     must = f"be one of {names}, or a stack of these"
     fix = "For the inner cell alone, pass `cell.cell.cell.bind(cell.params)`."
     fix *= unwrapped(cell) is not cell  # A wrapper with the parameters of its cell.
-    if isinstance(cell, MultiRNNCell):
+    if isinstance(bound.cell, MultiRNNCell):
         must = f"be one of {names}, for each layer and direction"
         fix = (
             "Pass `(cells_fw, cells_bw)`, with a list for each direction. Two stacks "

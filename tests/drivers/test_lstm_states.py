@@ -15,7 +15,7 @@ import jaxrnn.convert.torch
 import jaxrnn.decode
 import jaxrnn.export
 import jaxrnn.nnx
-from jaxrnn import LSTMCell, LSTMStateTuple
+from jaxrnn import LSTMCell, LSTMStateTuple, contrib
 
 F32 = jnp.float32
 X = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
@@ -63,6 +63,13 @@ def in_nnx(state):
     return module(X, COUNTS, initial_state=state)
 
 
+def with_attention(state):
+    cell = contrib.AttentionWrapper(LSTM.cell, contrib.LuongAttention(3, 3), 3)
+    whole = cell.initial_state(X, COUNTS).clone(cell_state=state)
+    bound = cell.bind(drawn(cell, X[:, 0]))
+    return jaxrnn.dynamic_rnn(bound, X, COUNTS, whole, F32)[1].cell_state
+
+
 RUNS = [
     lambda state: LSTM(X[:, 0], state),
     lambda state: STACK(X[:, 0], (state, state)),
@@ -79,6 +86,7 @@ RUNS = [
     in_stream,
     in_decoder,
     in_nnx,
+    with_attention,
     lambda state: jaxrnn.convert.torch.save_state((state, state)),
 ]
 
