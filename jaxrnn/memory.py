@@ -1,7 +1,7 @@
 """Memory strategies (`swap_memory`): the arrays that a run saves for its backward pass.
 
 * `Keep`, selected by `False`, saves everything that the backward pass reads.
-* `Recompute` saves the states between segments of steps, and recomputes the rest.
+* `Recompute` saves the states between parts of steps, and recomputes the rest.
 * `Offload` saves the same arrays as another strategy, but in host memory.
 
 `True` selects `Offload(Recompute())`, except on the CPU, where host and device share
@@ -35,11 +35,11 @@ __all__ = [
 
 
 # The `checkpoint_name`s of arrays that a strategy may store on the host: the state
-# before a segment, and the residuals of a loop.
+# before a part, and the residuals of a loop.
 STATE = "jaxrnn_state"
 RESIDUALS = "jaxrnn_residuals"
 
-# A segment of this many steps is large enough for efficient copies to the host, and
+# A part of this many steps is large enough for efficient copies to the host, and
 # short compared with a long run.
 STEPS_PER_COPY = 64
 
@@ -52,26 +52,26 @@ class CheckpointPlan:
     """A plan of the arrays that a run saves for its backward pass.
 
     Attributes:
-        segment: The number of steps in a segment. The forward pass saves the state
-            before each segment. If None, the forward pass saves everything that the
+        part: The number of steps in a part. The forward pass saves the state
+            before each part. If None, the forward pass saves everything that the
             backward pass reads.
         save_residuals: Whether to also store the residuals of affine cells (subclasses
             of `AffineCell`) on the host. The backward pass recomputes the residuals of
             other cells. Has no effect without `on_host`.
-        on_host: Whether the states before the segments are stored in host memory.
+        on_host: Whether the states before the parts are stored in host memory.
 
     Raises:
-        TypeError: If `segment` is not an int.
-        ValueError: If `segment` is less than 1.
+        TypeError: If `part` is not an int.
+        ValueError: If `part` is less than 1.
     """
 
-    segment: int | None = None
+    part: int | None = None
     save_residuals: bool = False
     on_host: bool = False
 
     def __post_init__(self) -> None:
-        if self.segment is not None:
-            as_count("segment", self.segment)
+        if self.part is not None:
+            as_count("part", self.part)
 
     @property
     def names_on_host(self) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ class Strategy(abc.ABC):
     share one compilation:
 
         @dataclasses.dataclass(frozen=True)
-        class SegmentsOnHost(Strategy):
+        class PartsOnHost(Strategy):
             size: int = 64
 
             def plan(self, time):
@@ -108,7 +108,7 @@ class Strategy(abc.ABC):
 
 
 def plan_of(strategy: Strategy, time: AxisSize) -> CheckpointPlan:
-    """Returns the strategy's plan; it has no segments if `time` is below 2 or symbolic.
+    """Returns the strategy's plan; it has no parts if `time` is below 2 or symbolic.
 
     Raises:
         TypeError: If `strategy.plan` does not return a `CheckpointPlan`.
@@ -126,12 +126,12 @@ class Keep(Strategy):
 
     An LSTM saves about six numbers per unit and step. The backward pass recomputes only
     element-wise operations. A small network can be faster with a strategy that saves
-    less, because the residuals of a segment then fit in the CPU's caches. With `Keep`,
+    less, because the residuals of a part then fit in the CPU's caches. With `Keep`,
     `raw_rnn` saves the carry before each step instead, and recomputes the steps.
     """
 
     def plan(self, time: int) -> CheckpointPlan:
-        """Returns a plan without segments."""
+        """Returns a plan without parts."""
         del time
         return CheckpointPlan()
 
@@ -139,40 +139,40 @@ class Keep(Strategy):
 @with_hints
 @dataclasses.dataclass(frozen=True, repr=False)
 class Recompute(Strategy):
-    """Saves the states between segments; the backward pass reruns each segment.
+    """Saves the states between parts; the backward pass reruns each part.
 
-    With segments of about the square root of the number of steps, the saved states take
-    about the same memory as one segment. For an LSTM over 10,000 steps, this strategy
+    With parts of about the square root of the number of steps, the saved states take
+    about the same memory as one part. For an LSTM over 10,000 steps, this strategy
     needs about a fortieth of the memory that `Keep` needs. The cost is one more forward
     pass.
 
     Attributes:
-        segment: The number of steps in a segment; 1 saves the state before every step.
+        part: The number of steps in a part; 1 saves the state before every step.
             None (the default) selects a number near the square root of the number of
             steps, preferably a divisor of the number of steps.
 
     Raises:
-        TypeError: If `segment` is not an int.
-        ValueError: If `segment` is less than 1.
+        TypeError: If `part` is not an int.
+        ValueError: If `part` is less than 1.
 
     Source: arXiv:1604.06174, section 4.
     """
 
-    segment: int | None = None
+    part: int | None = None
 
     def __post_init__(self) -> None:
-        if self.segment is not None:
-            as_count("segment", self.segment)
+        if self.part is not None:
+            as_count("part", self.part)
 
     def plan(self, time: int) -> CheckpointPlan:
-        """Returns a plan with segments of one size."""
-        return CheckpointPlan(self.segment or _near_root(time))
+        """Returns a plan with parts of one size."""
+        return CheckpointPlan(self.part or _near_root(time))
 
 
 def _near_root(time: int) -> int:
     """Returns a number near the square root of `time`, if possible a divisor of `time`.
 
-    If the segment size did not divide `time`, the shorter last segment would be
+    If the part size did not divide `time`, the shorter last part would be
     compiled separately.
     """
     root = max(1, round(math.sqrt(time)))
@@ -191,7 +191,7 @@ class Offload(Strategy):
     for saved arrays does not grow with the number of steps. `Offload(Keep())` copies
     the residuals of affine cells (subclasses of `AffineCell`) and recomputes no steps
     of these cells. For other cells, `Offload(Keep())` copies the state before each
-    segment, and recomputes the segment. On the CPU, host and device share one memory.
+    part, and recomputes the part. On the CPU, host and device share one memory.
 
     If a program offloads arrays, JAX commits the program's results to a device. Before
     the first training step, commit the parameters too, with
@@ -200,35 +200,35 @@ class Offload(Strategy):
 
     Attributes:
         of: The strategy that selects the arrays, `Recompute()` by default.
-        segment: If `of` is `Keep()`, the number of steps in a segment, whose residuals
-            are copied at once; None (the default) selects 64. `segment` must be None
-            if `of` already has segments.
+        part: If `of` is `Keep()`, the number of steps in a part, whose residuals
+            are copied at once; None (the default) selects 64. `part` must be None
+            if `of` already has parts.
 
     Raises:
-        TypeError: If `of` is not a strategy, or if `segment` is not an int.
-        ValueError: If `segment` is less than 1, or given although `of` has segments.
+        TypeError: If `of` is not a strategy, or if `part` is not an int.
+        ValueError: If `part` is less than 1, or given although `of` has parts.
     """
 
     of: Strategy = Recompute()
-    segment: int | None = None
+    part: int | None = None
 
     def __post_init__(self) -> None:
         fix = "For example, use `Offload(Recompute(64))`."
         check_instance("of", self.of, Strategy, "a strategy", fix)
-        if self.segment is None:
+        if self.part is None:
             return
-        as_count("segment", self.segment)
-        # Plan a long run, because a strategy may divide only long runs into segments.
-        of_other = plan_of(self.of, 2**20).segment
-        must = f"be None for {self.of!r}, which already has segments"
-        expect(of_other is None, "segment", must, self.segment)
+        as_count("part", self.part)
+        # Plan a long run, because a strategy may divide only long runs into parts.
+        of_other = plan_of(self.of, 2**20).part
+        must = f"be None for {self.of!r}, which already has parts"
+        expect(of_other is None, "part", must, self.part)
 
     def plan(self, time: int) -> CheckpointPlan:
         """Returns the plan of the other strategy, with storage on the host."""
         plan = plan_of(self.of, time)
-        if plan.segment is not None:
+        if plan.part is not None:
             return dataclasses.replace(plan, on_host=True)
-        steps = self.segment or STEPS_PER_COPY
+        steps = self.part or STEPS_PER_COPY
         return CheckpointPlan(steps, save_residuals=True, on_host=True)
 
 

@@ -59,7 +59,7 @@ MEMORY = [
         )
     ),
     _SCAN,
-    Contestant("scan (segments)", "scan", "segments"),
+    Contestant("scan (parts)", "scan", "parts"),
     _LINEN,
     _NNX,
     _HAIKU,

@@ -1,8 +1,8 @@
 """A handwritten `lax.scan` with one product per step for all gates.
 
 With lengths, `where` keeps the state and zeroes the outputs of finished rows. With
-resets, it zeroes a row's state before a step. If `run` is "segments", `jax.checkpoint`
-wraps each segment.
+resets, it zeroes a row's state before a step. If `run` is "parts", `jax.checkpoint`
+wraps each part.
 """
 
 import functools
@@ -83,18 +83,18 @@ def _layer(
     return outputs, state
 
 
-def _segments(body: Callable, state: Tree, xs: Any) -> tuple[Tree, Any]:
-    """A scan over segments, each a scan over about √T steps."""
+def _parts(body: Callable, state: Tree, xs: Any) -> tuple[Tree, Any]:
+    """A scan over parts, each a scan over about √T steps."""
     time = len(jax.tree.leaves(xs)[0])
     divisors = [size for size in range(1, time + 1) if time % size == 0]
     size = min(divisors, key=lambda n: abs(math.log(n / math.sqrt(time))))
-    segment = jax.checkpoint(lambda state, xs: jax.lax.scan(body, state, xs))
+    part = jax.checkpoint(lambda state, xs: jax.lax.scan(body, state, xs))
     cut = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), xs)
-    state, outputs = jax.lax.scan(segment, state, cut)
+    state, outputs = jax.lax.scan(part, state, cut)
     return state, outputs.reshape(time, *outputs.shape[2:])
 
 
-_SCANS = {"": jax.lax.scan, "segments": _segments}
+_SCANS = {"": jax.lax.scan, "parts": _parts}
 
 
 def _affine(params: Tree, x: jax.Array, h: jax.Array, prefix: str = "") -> jax.Array:

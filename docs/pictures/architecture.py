@@ -5,7 +5,7 @@ from boxes import draw_arrow, draw_box
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-SAVED = "what is saved for the backward pass, segment by segment"
+SAVED = "what is saved for the backward pass, part by part"
 # x, y, width, height, title, text, color
 PARTS = (
     (0.0, 4.2, 2.0, 1.9, "inputs", "lengths\ninitial state", None),

@@ -13,7 +13,7 @@ STRATEGIES = (
     Keep(),
     Recompute(1),
     Recompute(),
-    Offload(Keep(), segment=4),
+    Offload(Keep(), part=4),
     Offload(),
 )
 DEVICE, HOST = "C0", "C1"
@@ -37,9 +37,9 @@ def draw_strategy(axes: Axes, y: float, strategy: Strategy) -> None:
     """Circles for the states before the steps, and squares for the residuals."""
     plan = strategy.plan(TIME)
     color = HOST if plan.on_host else DEVICE
-    saves_all = plan.save_residuals or plan.segment is None
+    saves_all = plan.save_residuals or plan.part is None
     saved = {"facecolor": color if saves_all else "none", "edgecolor": "none"}
-    start, size = TIME, plan.segment
+    start, size = TIME, plan.part
     if size is not None:
         start = TIME - size
         frame = (start - 0.22, y - 0.4), size + 0.3, 0.8
@@ -77,5 +77,5 @@ def legend() -> list[Line2D]:
     ]
     for line, (_, _, filled) in zip(lines, marks.values(), strict=True):
         line.set_markerfacecolor(line.get_color() if filled else "none")
-    frame = {"color": "C2", "linewidth": 2, "label": "current segment in backward pass"}
+    frame = {"color": "C2", "linewidth": 2, "label": "current part in backward pass"}
     return [*lines, Line2D([], [], **frame)]

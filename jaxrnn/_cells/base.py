@@ -154,7 +154,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         """
         return state
 
-    def check_values(self, inputs: PyTree) -> None:
+    def _check_values(self, inputs: PyTree) -> None:
         """Checks the values of the inputs of all steps; the default does nothing.
 
         Drivers call this method before a run. Under `jit`, the inputs may be traced.

@@ -68,9 +68,9 @@ def bidirectional_dynamic_rnn(
         time_major: Whether time is the first axis of inputs and outputs.
         scope: The name of the loops in profiles; "bidirectional_rnn" by default.
         resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at the
-            first step of each segment. Both directions start each segment from the zero
-            state; the backward direction starts at the segment's last step. The first
-            segment that a direction reads starts from the initial state of the
+            first step of each span. Both directions start each span from the zero
+            state; the backward direction starts at the span's last step. The first
+            span that a direction reads starts from the initial state of the
             direction instead. If `resets` is true at a row's first step, however, the
             forward direction ignores `initial_state_fw`.
         implementation: As in `dynamic_rnn`.

@@ -94,7 +94,7 @@ def dynamic_rnn(
             Unrolling may change results by rounding.
         swap_memory: Selects what the forward pass saves for the backward pass. False
             saves everything that the backward pass reads. For long sequences, pass True
-            or a strategy from `jaxrnn.memory`. True recomputes segments of about
+            or a strategy from `jaxrnn.memory`. True recomputes parts of about
             sqrt(time) steps from saved states, which are stored in host memory if the
             device has separate memory. Results with different values may differ by
             rounding.

@@ -61,8 +61,8 @@ def raw_rnn(
     reverse mode, with respect to everything that `loop_fn` and the cell close over; a
     compiled loop without `max_time` has only forward mode. The cost of the forward and
     backward passes is proportional to the number of steps taken, except that buffers of
-    `max_time` entries are zeroed, and derivatives run whole segments, which have at
-    most 16 steps unless `swap_memory` selects longer segments.
+    `max_time` entries are zeroed, and derivatives run whole parts, which have at
+    most 16 steps unless `swap_memory` selects longer parts.
 
     Emitted values are masked in finished rows; `next_input` and the loop state are not.
     To exclude finished rows from a sum in the loop state, mask these rows in `loop_fn`.

@@ -20,11 +20,10 @@ files use the following terms:
 * A *restart* gives a row its *restart state* before a step: a reset. `Steps` may hold
   the steps of the restarts without the restart states, which a loop then takes as an
   argument to differentiate.
-* A *segment* is a part of a run that the backward pass recomputes (`scans.py`). A
-  *chunk* is a part of a run that a loop handles as a whole: a scan runs or skips it,
-  and a matrix memory computes it at once. Its *spans* are the steps of a row from one
-  restart to the next. A *block* is a part of a linear recurrence that is computed at
-  once.
+* A *part* is consecutive steps of a run that the backward pass recomputes (`scans.py`),
+  or that one device holds (`divided_time.py`). A *group* of steps is run or skipped by
+  a scan as a whole. A *chunk* of a linear recurrence or a matrix memory is computed at
+  once. Its *spans* are the steps of a row from one restart to the next.
 * The *primals* of a loop are the arrays with respect to which the loop can be
   differentiated; `d_x` is the tangent of x, and `ct_x` is the cotangent of x. An
   argument is *perturbed* if its tangent is not zero.

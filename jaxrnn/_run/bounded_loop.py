@@ -3,12 +3,12 @@
 JAX cannot differentiate `lax.while_loop` in reverse mode, because the number of steps
 whose values must be saved is unknown when the program is compiled. This module **runs
 the while loop, but differentiates a scan** that computes the same results. The scan
-covers the maximum number of steps in segments, and skips the segments after the end of
+covers the maximum number of steps in parts, and skips the parts after the end of
 the loop.
 
 The backward pass recomputes the steps. By default, the scan saves the carry before each
-step. If the checkpoint plan has segments or uses host memory, the scan saves only the
-carry before each segment.
+step. If the checkpoint plan has parts or uses host memory, the scan saves only the
+carry before each part.
 """
 
 import dataclasses
@@ -41,9 +41,9 @@ Position = tuple[Array, PyTree]
 """`(t, carry)`: the index of a step, and the carry before this step."""
 Results = tuple[Array, PyTree, PyTree]
 
-# The last segment that runs may run steps after the end of the loop. Few such steps run
-# if segments are short.
-STEPS_IN_SEGMENT = 16
+# The last part that runs may run steps after the end of the loop. Few such steps run
+# if parts are short.
+STEPS_IN_PART = 16
 
 
 def bounded_loop(
@@ -64,8 +64,8 @@ def bounded_loop(
         carry: The carry before the first step.
         max_steps: The maximum number of steps, static or symbolic.
         plan: The checkpoint plan, which selects what derivatives save. If the plan has
-            segments or uses host memory, derivatives save the carry before each segment
-            and recompute the segment. Otherwise, derivatives save the carry before each
+            parts or uses host memory, derivatives save the carry before each part
+            and recompute the part. Otherwise, derivatives save the carry before each
             step.
 
     Returns:
@@ -149,7 +149,7 @@ class _Loop:
     def as_scan(self, arrays: list, carry: PyTree) -> Results:
         """Runs the scan; returns `(n, carry, ys)` like `bounded_loop`.
 
-        In the segment in which the loop ends, the steps after the end repeat step 0,
+        In the part in which the loop ends, the steps after the end repeat step 0,
         and their results are dropped. If all values of the loop are finite, the values
         of these steps are finite too.
         """
@@ -164,18 +164,18 @@ class _Loop:
             position = where(is_taken, (t + 1, carry), position)
             return position, where(is_taken, y, zeros)
 
-        # Segments have equal sizes, so that few steps beyond `max_steps` run.
+        # Parts have equal sizes, so that few steps beyond `max_steps` run.
         plan, max_steps = self.plan, self.max_steps
-        size = plan.segment or STEPS_IN_SEGMENT
+        size = plan.part or STEPS_IN_PART
         count = -(-max_steps // size)
         size = -(-max_steps // count) if isinstance(count, int) else size
-        saves_each_carry = plan.segment is None and not plan.on_host
+        saves_each_carry = plan.part is None and not plan.on_host
 
         def step(position: Position, _: None) -> tuple[Position, PyTree]:
             if not saves_each_carry:
                 return one_step(position)
             # Integers are named too. Otherwise, the backward pass would recompute them
-            # from the start of the segment.
+            # from the start of the part.
             saved = jax.tree.map(lambda x: checkpoint_name(x, STATE), position)
             return checkpointed(one_step)(saved)
 
@@ -185,7 +185,7 @@ class _Loop:
         def skip(position: Position) -> tuple[Position, PyTree]:
             return position, zeros_of(self.y_types, size, position)
 
-        def segment(position: Position, _: None) -> tuple[Position, PyTree]:
+        def run_part(position: Position, _: None) -> tuple[Position, PyTree]:
             position = named(STATE, position) if plan.on_host else position
             return jax.lax.cond(self._takes_step(position), run, skip, position)
 
@@ -194,7 +194,7 @@ class _Loop:
             policy = jax.checkpoint_policies.save_only_these_names(STATE)
         # Checkpoint the whole `cond`, because checkpointing only its branch `run` would
         # save a copy of everything that `run` closes over.
-        body = checkpointed(segment, policy)
+        body = checkpointed(run_part, policy)
         (t, carry), ys = jax.lax.scan(body, first, None, length=count)
 
         def joined(y: Array) -> Array:

@@ -35,7 +35,7 @@ from .arguments import check_axis_name, check_rows_of_states, transition_of
 from .masking import Steps
 from .run import Run
 from .run_cell import Options, prepared, run_ready
-from .scans import segmented_run
+from .scans import checkpointed_run
 
 Results = tuple[PyTree, PyTree, PyTree]
 
@@ -235,13 +235,13 @@ def _map_of_part(
     start, are_constant = as_varying_as(run.inputs, (start, are_constant))
     params_in_loop = summed_in_float32(ready.cell.params)
 
-    def run_segment(xs: PyTree, state: PyTree, steps: Steps) -> tuple[None, PyTree]:
-        segment = run.replace(inputs=xs, state=state, steps=steps)
-        return None, transition.map_of_steps(params_in_loop(), segment)
+    def map_part(xs: PyTree, state: PyTree, steps: Steps) -> tuple[None, PyTree]:
+        part = run.replace(inputs=xs, state=state, steps=steps)
+        return None, transition.map_of_steps(params_in_loop(), part)
 
     steps = steps.with_stand_in(run.inputs, start)
     plan = options.plan
-    _, map_of_part = segmented_run(
-        plan.segment, plan.names_on_host, run_segment, run.inputs, start, steps
+    _, map_of_part = checkpointed_run(
+        plan.part, plan.names_on_host, map_part, run.inputs, start, steps
     )
     return map_of_part, are_constant

@@ -40,7 +40,7 @@ class Steps:
             `[batch, size]`.
         steps_to_run: The number of steps that TensorFlow's loop would run, an int32
             scalar. For a whole run, this number is the maximum length, at least 1; for
-            a segment, the number may be 0. None if there are no lengths.
+            a part, the number may be 0. None if there are no lengths.
         stand_in: Finite `(inputs, state)` of one step, on which the cell runs in
             finished rows. None if there are no lengths, or if the run is not
             differentiated. A run that is not differentiated runs the cell on the

@@ -59,8 +59,8 @@ class Choice:
     A choice is made once for a run, before a loop is traced.
 
     Attributes:
-        name: "native" or "xla" for an affine cell; "blocks" for a linear
-            recurrence; "chunks" for a matrix memory; "scan" for a scan of `apply`;
+        name: "native" or "xla" for an affine cell; "chunks" for a linear
+            recurrence or a matrix memory; "scan" for a scan of `apply`;
             "step" for one call of `apply`, if there is a single step. A custom cell may
             give its loop another name. The names of the cells in a stack are joined by
             "and".

@@ -1,7 +1,7 @@
 """`run_cell`: runs a cell over checked sequences, in one compiled loop.
 
 A driver, such as `dynamic_rnn`, checks its arguments and makes a `Run` and `Options`.
-`prepared` completes the run and chooses its loop, which runs the segments of the run.
+`prepared` completes the run and chooses its loop, which runs the parts of the run.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ from .arguments import (
 from .first_step import call_start, probe, rows_interact, zero_state
 from .masking import Steps
 from .run import Choice, Run
-from .scans import scan_steps, segmented_run
+from .scans import checkpointed_run, scan_steps
 
 _log = logging.getLogger("jaxrnn")
 
@@ -106,7 +106,7 @@ def run_cell(
     """
     bound = bound_or_none(cell)
     if bound:
-        bound.cell.check_values(run.inputs)
+        bound.cell._check_values(run.inputs)
     run_all = _compiled if bound and bound.shares_programs else _run_prepared
     return run_all(cell, run, options)
 
@@ -217,7 +217,7 @@ def _choose(cell: Any, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
         cell: The cell.
         state: The initial state, with its read-only parts.
         run: The sequences; only types are read.
-        plan: The size of the segments, each of which the loop runs at once.
+        plan: The size of the parts, each of which the loop runs at once.
     """
     steps = run.steps
     sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
@@ -233,8 +233,8 @@ def _choose(cell: Any, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
     elif has_read_only(state):
         choice = Choice.scan("the state of the cell has read-only parts")
     else:
-        if plan.segment is not None and isinstance(steps.time, int):
-            time = min(steps.time, plan.segment)
+        if plan.part is not None and isinstance(steps.time, int):
+            time = min(steps.time, plan.part)
             steps = dataclasses.replace(steps, time=time)
         at_once = run.replace(steps=steps, keys=_keys(bound, steps))
         choice = bound.cell.choose_loop(bound.params, at_once)
@@ -272,21 +272,19 @@ def run_ready(
         output, new_state = step(t, inputs, with_read_only(state, state_in_loop()))
         return output, without_read_only(new_state)
 
-    def run_segment(
-        inputs: PyTree, state: PyTree, steps: Steps
-    ) -> tuple[PyTree, PyTree]:
+    def run_part(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         steps = steps.with_restart_states(restart_states())
         if loop is None:
             return scan_steps(apply, inputs, state, steps, options.unroll)
         bound: Any = cell_in_loop()
         keys = _keys(bound, steps)
-        segment = run.replace(inputs=inputs, state=state, steps=steps, keys=keys)
-        results = loop(bound.params, segment)
-        return as_results(cell, segment, options.dtype, results)
+        part = run.replace(inputs=inputs, state=state, steps=steps, keys=keys)
+        results = loop(bound.params, part)
+        return as_results(cell, part, options.dtype, results)
 
     plan = options.plan
-    outputs, last = segmented_run(
-        plan.segment, plan.names_on_host, run_segment, run.inputs, run.state, steps
+    outputs, last = checkpointed_run(
+        plan.part, plan.names_on_host, run_part, run.inputs, run.state, steps
     )
 
     # Move the results to the steps of the user's rows. Without lengths, a cell may

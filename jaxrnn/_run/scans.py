@@ -2,11 +2,11 @@
 
 * `scan_steps` runs a cell step by step. This scan is the reference: every faster loop
   must give the same results.
-* `segmented_run` runs a sequence segment by segment, to save less for the backward
-  pass. A scan over segments, whose body is under `jax.checkpoint`, saves the state
-  before each segment and reruns the segment in the backward pass. A policy can store
+* `checkpointed_run` runs a sequence part by part, to save less for the backward
+  pass. A scan over parts, whose body is under `jax.checkpoint`, saves the state
+  before each part and reruns the part in the backward pass. A policy can store
   named arrays in host memory between the forward and backward passes.
-* `ragged_scan` is a `lax.scan` that, on CPUs, skips chunks of steps after the longest
+* `ragged_scan` is a `lax.scan` that, on CPUs, skips groups of steps after the longest
   row has ended.
 * `at_each_step` maps a function over steps, which do not depend on each other.
 """
@@ -36,10 +36,10 @@ Body: TypeAlias = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 RunSteps: TypeAlias = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
 """`run(xs, state, steps) -> (outputs, state)`."""
 
-# The range of chunk sizes, in steps. On a CPU, a loop skips the chunks after the end of
+# The range of group sizes, in steps. On a CPU, a loop skips the groups after the end of
 # the longest row.
-MIN_CHUNK = 8
-MAX_CHUNK = 16
+MIN_GROUP = 8
+MAX_GROUP = 16
 
 
 def scan_steps(
@@ -77,7 +77,7 @@ def scan_steps(
     return steps.swap_time(outputs), state
 
 
-def segmented_run(
+def checkpointed_run(
     size: int | None,
     on_host: tuple[str, ...],
     run: RunSteps,
@@ -85,15 +85,15 @@ def segmented_run(
     state: PyTree,
     steps: Steps,
 ) -> tuple[PyTree, PyTree]:
-    """Calls `run` on segments; derivatives save only the states between segments.
+    """Calls `run` on parts; derivatives save only the states between parts.
 
     Args:
-        size: The number of steps in a segment. If None, derivatives save all residuals.
+        size: The number of steps in a part. If None, derivatives save all residuals.
         on_host: The names of arrays to store in host memory: empty, `STATE`, or `STATE`
             and `RESIDUALS`. Stored residuals are not recomputed.
         run: `run(xs, state, steps) -> (outputs, state)`, where the outputs have the
-            same axes as `xs`. The function may close over arrays. For a segment, the
-            function returns the segment's outputs.
+            same axes as `xs`. The function may close over arrays. For a part, the
+            function returns the part's outputs.
         xs: Inputs, time along `steps.axis`.
         state: The initial state.
         steps: The time axis of `xs`, with at least one step.
@@ -104,13 +104,13 @@ def segmented_run(
     size = min(size, steps.time)
     count, remaining = divmod(steps.time, size)
 
-    def segment(size: int, state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
+    def run_part(size: int, state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
         start, part = scanned
         state = named(STATE, state) if on_host else state
-        # A segment receives its inputs twice: as a slice of `xs`, and as `part`, which
-        # comes from the scan over segments. The values are read from the slice, which
+        # A part receives its inputs twice: as a slice of `xs`, and as `part`, which
+        # comes from the scan over parts. The values are read from the slice, which
         # copies no other steps. The gradient goes to `part`, whose values are never
-        # read. The gradient of the slice would also be correct, but each segment would
+        # read. The gradient of the slice would also be correct, but each part would
         # add this gradient to the gradient of all inputs.
         inputs = jax.tree.map(
             lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis), xs
@@ -121,7 +121,7 @@ def segmented_run(
 
     def body(size: int) -> Callable:
         policy = save_on_host(on_host) if on_host else None
-        return checkpointed(functools.partial(segment, size), policy)
+        return checkpointed(functools.partial(run_part, size), policy)
 
     whole = count * size
     xs_first = steps.swap_time(xs)
@@ -138,17 +138,17 @@ def segmented_run(
     return steps.swap_time(outputs), state
 
 
-def run_in_segments(
+def run_in_parts(
     size: int, run: RunSteps, xs: PyTree, state: PyTree, steps: Steps
 ) -> tuple[PyTree, PyTree]:
-    """Calls `run(xs, state, steps)` for each segment of `size` steps.
+    """Calls `run(xs, state, steps)` for each part of `size` steps.
 
-    If there are several segments, derivatives save the state before each segment and
-    rerun the segment. If there are at most `size` steps, `run` is called once. The
-    other arguments are as in `segmented_run`.
+    If there are several parts, derivatives save the state before each part and
+    rerun the part. If there are at most `size` steps, `run` is called once. The
+    other arguments are as in `checkpointed_run`.
     """
     has_several = size < steps.time
-    return segmented_run(size if has_several else None, (), run, xs, state, steps)
+    return checkpointed_run(size if has_several else None, (), run, xs, state, steps)
 
 
 def ragged_scan(
@@ -169,7 +169,7 @@ def ragged_scan(
             change the carry, and no final result may depend on the stacked results of
             these steps.
         carry: The carry before the first step.
-        xs: The inputs of each step, each leaf `[time, ...]`. The last chunk is padded
+        xs: The inputs of each step, each leaf `[time, ...]`. The last group is padded
             with copies of the last step, except that bools are padded with False.
         steps_to_run: The number of valid steps, an int32 scalar; None if all are valid.
         save_inputs_only: Whether derivatives save only the inputs of each step and
@@ -179,9 +179,9 @@ def ragged_scan(
     """
     step = checkpointed(body) if save_inputs_only else body
     time = jax.tree.leaves(xs)[0].shape[0]
-    if steps_to_run is None or time <= MIN_CHUNK:
+    if steps_to_run is None or time <= MIN_GROUP:
         return jax.lax.scan(step, carry, xs)
-    size = chunk_size(time)
+    size = group_size(time)
     types = jax.eval_shape(step, carry, jax.tree.map(lambda x: x[0], xs))[1]
 
     def skip(carry: PyTree, part: PyTree) -> tuple[PyTree, PyTree]:
@@ -192,34 +192,34 @@ def ragged_scan(
         )
         return carry, as_varying_as((carry, part), repeated)
 
-    # Skip chunks on CPUs only. With `lax.cond`, the TPU compiler keeps no kernel in
+    # Skip groups on CPUs only. With `lax.cond`, the TPU compiler keeps no kernel in
     # fast memory, and estimates 1.8 times as many cycles for an LSTM with 512 units. On
-    # a GPU, the host would wait for each condition before it starts a chunk.
+    # a GPU, the host would wait for each condition before it starts a group.
     skips = jax.lax.platform_dependent(cpu=lambda: True, default=lambda: False)
 
-    def chunk(carry: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
+    def group(carry: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
         start, part = scanned
         run = functools.partial(jax.lax.scan, step)
         is_run = (start < steps_to_run) | ~skips
         return jax.lax.cond(is_run, run, skip, carry, part)
 
     count = -(-time // size)
-    parts = jax.tree.map(lambda x: in_chunks(x, count, size), xs)
+    parts = jax.tree.map(lambda x: in_groups(x, count, size), xs)
     starts = jnp.arange(count, dtype=jnp.int32) * size
-    # Checkpoint the whole chunk too. If only the steps were checkpointed, JAX would
+    # Checkpoint the whole group too. If only the steps were checkpointed, JAX would
     # also save the inputs of `lax.cond`.
-    chunk = checkpointed(chunk) if save_inputs_only else chunk
-    carry, ys = jax.lax.scan(chunk, carry, (starts, parts))
+    group = checkpointed(group) if save_inputs_only else group
+    carry, ys = jax.lax.scan(group, carry, (starts, parts))
     return carry, jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2)[:time], ys)
 
 
-def chunk_size(time: int) -> int:
-    """Returns the chunk size for which the last chunk needs the least padding."""
-    return min(range(MAX_CHUNK, MIN_CHUNK - 1, -1), key=lambda size: -time % size)
+def group_size(time: int) -> int:
+    """Returns the group size for which the last group needs the least padding."""
+    return min(range(MAX_GROUP, MIN_GROUP - 1, -1), key=lambda size: -time % size)
 
 
-def in_chunks(x: Array, count: int, size: int) -> Array:
-    """Splits steps into chunks `[count, size, ...]`, padded at the end.
+def in_groups(x: Array, count: int, size: int) -> Array:
+    """Splits steps into groups `[count, size, ...]`, padded at the end.
 
     Padding repeats the last step, so the padding is finite if the inputs are finite.
     Zeros would not do, because the derivative of a cell may not be finite at zeros.

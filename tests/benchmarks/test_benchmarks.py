@@ -92,13 +92,13 @@ def test_two_versions(run, tmp_path):
 @pytest.mark.slow
 def test_the_memory_of_strategies_and_of_loops_by_hand(run):
     """`scan` needs the most, and is not run because it exceeds the limit."""
-    names = ["Keep()", "Recompute()", "scan", "scan (segments)"]
+    names = ["Keep()", "Recompute()", "scan", "scan (parts)"]
     limit = ["--limit", "0.00005"]
     [row], table = run("memory", "--peers", ",".join(names), *limit)
-    assert [*agreeing(row)] == ["Keep()", "Recompute()", "scan (segments)"]
+    assert [*agreeing(row)] == ["Keep()", "Recompute()", "scan (parts)"]
     size = {n: ran["numbers"]["temp_bytes"][2] for n, ran in row["peers"].items()}
     assert size["Recompute()"] < size["Keep()"] / 2
-    assert size["scan (segments)"] < size["scan"] / 2
+    assert size["scan (parts)"] < size["scan"] / 2
     assert "ms" not in row["peers"]["scan"]["numbers"]
     mib = f"{size['Keep()'] / 2**20:.3g} | {size['Recompute()'] / 2**20:.3g} |"
     assert f"| {row['name']} | {mib}" in table

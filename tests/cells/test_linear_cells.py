@@ -15,7 +15,7 @@ from helpers import assert_near, assert_same, bound, differentiated, scanned
 
 import jaxrnn
 from jaxrnn import ComplexState, LRUCell, RGLRUCell
-from jaxrnn._cells.linear import blocks as linear_blocks, recurrence
+from jaxrnn._cells.linear import chunks as linear_chunks, recurrence
 from jaxrnn._cells.linear.lru import bounded_sqrt
 from jaxrnn._cells.linear.recurrence import by_loop, by_tree, plus, run_steps, times
 from jaxrnn.testing._oracle import weighted_sum
@@ -151,8 +151,8 @@ def test_min_lstm_with_both_gates_closed():
 @pytest.mark.slow
 @pytest.mark.usefixtures("form")
 def test_blocks_and_forms_give_what_a_scan_gives(monkeypatch):
-    """21 steps in blocks of 8, with lengths and NaN padding."""
-    monkeypatch.setattr(linear_blocks, "steps_in_block", lambda *_: 8)
+    """21 steps in chunks of 8, with lengths and NaN padding."""
+    monkeypatch.setattr(linear_chunks, "steps_in_chunk", lambda *_: 8)
     cell = jaxrnn.QRNNCell(UNITS)
     params, xs, state = data(cell)
     lengths = np.asarray([TIME, 0, 13])
@@ -219,7 +219,7 @@ def test_rows_may_be_symbolic():
 
 @pytest.mark.parametrize(("platform", "size"), [("cpu", 512), ("tpu", 1024)])
 def test_the_platform_decides_the_size_of_blocks(platform, size, monkeypatch):
-    monkeypatch.setattr(linear_blocks, "platform_of", lambda _: platform)
+    monkeypatch.setattr(linear_chunks, "platform_of", lambda _: platform)
     cell, xs = bound(jaxrnn.MinGRUCell(128), 16, "float32"), np.ones((4 * size, 8, 16))
     run = lambda xs: jaxrnn.dynamic_rnn(cell, xs, time_major=True, dtype=xs.dtype)
     text = jax.jit(run).lower(np.float32(xs)).as_text()
@@ -252,7 +252,7 @@ def test_numbers_and_gradients_of_recurrentgemma(case):
 
 
 def test_documents_start_as_in_recurrentgemma():
-    """From zeros, at resets, and after steps of zeros in any segment."""
+    """From zeros, at resets, and after steps of zeros in any part."""
     cell, arrays = load("reset")
     x, want = arrays["x"], arrays["outputs"]
     rows, time, units = x.shape

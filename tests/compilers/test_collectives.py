@@ -48,7 +48,7 @@ def test_no_collective_in_a_loop(kind, count, layout, axes, driver, cell):
 @pytest.mark.fast("v5e-*-auto", "h100-*-explicit")
 @pytest.mark.parametrize("axes", ["auto", "explicit"])
 @pytest.mark.parametrize(("kind", "count"), FOUR)
-def test_segments_sum_their_gradients(kind, count, axes):
+def test_parts_sum_their_gradients(kind, count, axes):
     inside, outside = found(kind, count, "FSDP", axes, "swap_memory", "LSTM")
     assert set(inside) <= {"all-reduce", "reduce-scatter"}
     assert "all-gather" in outside

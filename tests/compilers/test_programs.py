@@ -157,7 +157,7 @@ def test_true_stores_states_on_the_host(kind):
         run = lambda x: jaxrnn.dynamic_rnn(CELL, x, dtype=F32, swap_memory=swap_memory)
         return read(lowered(run, on_mesh(x, single(kind)))).host
 
-    states = 20 * 2 * ROWS * SIZE * 4  # c and h before each of 20 segments.
+    states = 20 * 2 * ROWS * SIZE * 4  # c and h before each of 20 parts.
     assert host_memory(False) == 0
     assert host_memory(True) >= states
     assert host_memory(jaxrnn.memory.Recompute()) == 0
@@ -210,7 +210,7 @@ def test_strategies(kind):
     assert keep.peak.host == keep.saved.host == 0
     assert offload.saved.device < 2**10  # Without parameters.
     assert offload.saved.host == pytest.approx(saved, rel=0.01)
-    # The peak includes padding or a copy of the last segment.
+    # The peak includes padding or a copy of the last part.
     assert offload.peak.host == pytest.approx(saved, rel=0.02)
     assert offload.peak.device < keep.peak.device / 20
     assert swap.strategy == Offload()

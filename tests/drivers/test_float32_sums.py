@@ -72,7 +72,7 @@ LOOPS = {
     # The cell is no pytree: it captures its arrays.
     "protocol": (partial(by_dynamic_rnn, wrap=StepByStep), LIMIT),
     "raw": (by_raw_rnn, LIMIT),
-    "segments": (
+    "parts": (
         partial(by_dynamic_rnn, swap_memory=jaxrnn.memory.Recompute(7)),
         LIMIT,
     ),
@@ -121,7 +121,7 @@ SUMMED = "lstm_projection gated_delta_net lru rg_lru min_gru temporal_conv dropo
 @pytest.mark.fast("min_gru")
 @pytest.mark.parametrize("name", SUMMED.split())
 def test_cells_have_the_gradients_of_float32(name):
-    """The runs have segments, and resets that are all false."""
+    """The runs have parts, and resets that are all false."""
     case, resets = CASES[name], jnp.zeros((ROWS, TIME), bool)
     x = np.random.default_rng(0).normal(size=(ROWS, TIME, *case.inputs.shape[1:]))
     x = cast(jnp.asarray(x), jnp.bfloat16)

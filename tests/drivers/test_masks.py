@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 import jaxrnn
 from jaxrnn._base.trees import ReadOnly
-from jaxrnn._cells.linear import blocks
+from jaxrnn._cells.linear import chunks
 from jaxrnn.memory import Offload, Recompute
 from jaxrnn.testing import make_setup
 from jaxrnn.testing._oracle import StepByStep, unrolled, unrolled_states
@@ -82,7 +82,7 @@ def test_both_directions(mask, traced):
     )
     got = (jax.jit(both) if traced else both)(options)
     flip = lambda x: x[:, ::-1]
-    # Read backward, a segment begins at its last step, and the first from the state.
+    # Read backward, a part begins at its last step, and the first from the state.
     counted = RESETS & flip(flip(mask).cumsum(1) > 0)
     ends = np.pad(counted[:, 1:], ((0, 0), (0, 1)))
     flipped = {"mask": flip(mask), "resets": flip(ends)}
@@ -198,7 +198,7 @@ CELLS = {
 def small_blocks():
     """Divide the steps of linear recurrences, so that resets are near boundaries."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "steps_in_block", lambda *_: 4)
+        patch.setattr(chunks, "steps_in_chunk", lambda *_: 4)
         yield
 
 

@@ -62,7 +62,7 @@ STACK = jaxrnn.MultiRNNCell([LSTMCell(4), jaxrnn.ResidualWrapper(GRUCell(4))])
 @pytest.mark.parametrize("given", ["resets", "states"])
 @pytest.mark.parametrize("cell", [GRUCell(4), STACK, jaxrnn.MLSTMCell(4, 2)], ids=repr)
 def test_no_loop_and_no_copy_of_a_kernel(cell, given):
-    options = OPTIONS[given] | {"swap_memory": True}  # One step has no segments.
+    options = OPTIONS[given] | {"swap_memory": True}  # One step has no parts.
     lengths = options.pop("lengths", None)
     cell = bound(cell, 3, np.float32)
 

@@ -156,8 +156,8 @@ def test_the_steps_of_the_cell_are_run(cell, x):
 
 EXPLAINED = {
     "xla": (LSTMCell(4), {"implementation": "xla"}, "`implementation` is 'xla'"),
-    "blocks": (jaxrnn.MinGRUCell(4), {}, ""),
-    "chunks": (jaxrnn.MLSTMCell(4), {"sequence_length": [5, 2]}, ""),
+    "recurrence": (jaxrnn.MinGRUCell(4), {}, ""),
+    "memory": (jaxrnn.MLSTMCell(4), {"sequence_length": [5, 2]}, ""),
     "scan": (Twice(LSTMCell(4)), {"swap_memory": True}, "Twice has no loop of its own"),
     "own": (Around(jaxrnn.MinGRUCell(4)), {"mask": np.ones((2, 5), bool)}, ""),
 }
@@ -170,7 +170,8 @@ def test_explain_says_what_is_logged(loop, caplog):
     cell, options, reason = EXPLAINED[loop]
     cell, options = bound(cell, dtype=F32), options | {"dtype": F32}
     found = jaxrnn.explain(cell, X, **options)
-    assert (found.loop, found.platform) == (loop, jax.default_backend())
+    name = {"recurrence": "chunks", "memory": "chunks"}.get(loop, loop)
+    assert (found.loop, found.platform) == (name, jax.default_backend())
     assert reason in found.reason
     assert reason in caplog.messages[0]
     types = jax.eval_shape(lambda given: given, (cell, X))

@@ -26,7 +26,7 @@ import jaxrnn
 from jaxrnn import AffineCell, GRUCell, LSTMCell, MultiRNNCell, Stage, TensorShape
 from jaxrnn._cells.affine import xla_loop
 from jaxrnn._run.masking import Steps
-from jaxrnn._run.scans import chunk_size
+from jaxrnn._run.scans import group_size
 from jaxrnn.testing._oracle import Setup, StepByStep, unrolled, weighted_sum
 
 DTYPE = np.dtype("float64")
@@ -50,7 +50,7 @@ def results(bind, lengths=None):
     return jax.jit(functools.partial(differentiated, run))
 
 
-ONE_CHUNK, PARTIAL_CHUNK = 7, 23
+ONE_GROUP, PARTIAL_GROUP = 7, 23
 
 
 @pytest.fixture(params=["cpu", "tpu"])
@@ -67,20 +67,20 @@ RUNS = {
     "name": ["basic_rnn", "lstm_projection", "lstm_joined", "gru", "multi_joined"],
     # With few rows, the inputs' products of all steps are computed before the loop.
     "rows": [5, 17],
-    "time": [ONE_CHUNK, PARTIAL_CHUNK],
+    "time": [ONE_GROUP, PARTIAL_GROUP],
     "is_ragged": [False, True],
 }
 
 
-SEQUENCES = [("cpu", "lstm_projection", 5, PARTIAL_CHUNK, True)]
+SEQUENCES = [("cpu", "lstm_projection", 5, PARTIAL_GROUP, True)]
 SEQUENCES += [tuple(case.values()) for case in covering(RUNS)]
 
 
 @pytest.mark.fast("cpu-lstm_projection-5-23-True", "tpu-*-17-7-True")
 @pytest.mark.parametrize(", ".join(RUNS), SEQUENCES, indirect=["platform"])
 def test_sequences_give_what_steps_give(platform, name, rows, time, is_ragged):
-    """Sequences of a single chunk, and of several with an incomplete last one."""
-    assert 0 < -PARTIAL_CHUNK % chunk_size(PARTIAL_CHUNK)
+    """Sequences of a single group, and of several with an incomplete last one."""
+    assert 0 < -PARTIAL_GROUP % group_size(PARTIAL_GROUP)
     cell, lengths = cases.CASES[name].cell, None
     params, x, state = data(cell, rows, time=time)
     if is_ragged:
@@ -91,8 +91,8 @@ def test_sequences_give_what_steps_give(platform, name, rows, time, is_ragged):
 
 @pytest.mark.fast("31")
 @pytest.mark.parametrize(("time", "longest"), [(31, 7), (37, 37)], ids=["31", "37"])
-def test_chunks_that_tpus_and_gpus_run_change_nothing(time, longest, monkeypatch):
-    """CPUs skip chunks of short rows, and the last one may lack steps."""
+def test_groups_that_tpus_and_gpus_run_change_nothing(time, longest, monkeypatch):
+    """CPUs skip groups of short rows, and the last one may lack steps."""
     choose = lambda *args, cpu, default: jnp.asarray(default(*args))
     monkeypatch.setattr(jax.lax, "platform_dependent", choose)
     cell, lengths = GRUCell(5), np.array([3, 0, longest, 2, longest, 1])
@@ -113,7 +113,7 @@ DERIVATIVES = {
 @pytest.mark.fast("cpu-of rows")
 @pytest.mark.parametrize("of", DERIVATIVES.values(), ids=DERIVATIVES)
 def test_derivatives_of_every_order_and_mode(of, platform):
-    """Derivatives of chunks with NaN as padding, the last of which are skipped."""
+    """Derivatives of groups with NaN as padding, the last of which are skipped."""
     cell = LSTMCell(2, use_peepholes=True)
     params, x, state = data(cell, 5, time=33, depth=2)
 
@@ -150,11 +150,11 @@ def test_steps_taken_follow_the_longest_row(mapped):
         return len(steps) // (2 if mapped else 1)  # One call for each mapped entry.
 
     short, shorter = [3, 0, 7, 1], [2, 2, 1, 0]
-    chunk = chunk_size(50)
-    assert 7 <= taken(loss, short, shorter) == chunk < 50
+    group = group_size(50)
+    assert 7 <= taken(loss, short, shorter) == group < 50
     # The backward pass runs the updates again. It may run one more step, to get the
     # values that skipped steps save.
-    assert 2 * chunk <= taken(jax.grad(loss), short, shorter) <= 3 * chunk + 1
+    assert 2 * group <= taken(jax.grad(loss), short, shorter) <= 3 * group + 1
 
 
 @pytest.mark.slow
@@ -206,8 +206,8 @@ def unit(z):
 
 
 MISSING = {
-    "lacks": (Normalized(), 17, [17, 17]),  # The last chunk is incomplete.
-    "skipped": (Normalized(products=2), 20, [5, 3]),  # Some chunks are skipped.
+    "lacks": (Normalized(), 17, [17, 17]),  # The last group is incomplete.
+    "skipped": (Normalized(products=2), 20, [5, 3]),  # Some groups are skipped.
     "no_inputs": (Normalized(takes_inputs=False), 5, [5, 2]),
 }
 
@@ -307,12 +307,12 @@ class AnyRank(AffineCell):
 LENGTHS = {"sequence_length": np.array([4, 0, 2])}
 GAPS = np.array([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 1, 0]], bool)
 RESETS = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 1]], bool)
-SEGMENTS = {"swap_memory": jaxrnn.memory.Recompute(3), "return_states": True}
+PARTS = {"swap_memory": jaxrnn.memory.Recompute(3), "return_states": True}
 OPTIONS = {
     "lengths": LENGTHS,
     "mask": {"mask": GAPS},
     "resets": LENGTHS | {"resets": RESETS},
-    "segments": LENGTHS | SEGMENTS,
+    "parts": LENGTHS | PARTS,
 }
 RANKS = {"shape": [(), (4,), (2, 3)], "has_leaf": [True, False], "options": [*OPTIONS]}
 LEAVES = [tuple(case.values()) for case in covering(RANKS)]

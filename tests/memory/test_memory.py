@@ -26,7 +26,7 @@ F64 = np.dtype("float64")
 
 @dataclasses.dataclass(frozen=True)
 class Uneven(Strategy):
-    """A user's strategy, whose segments do not divide 11 steps."""
+    """A user's strategy, whose parts do not divide 11 steps."""
 
     on_host: bool = True
 
@@ -35,7 +35,7 @@ class Uneven(Strategy):
 
 
 class Sixty(Strategy):
-    """Segments of runs that are longer than one."""
+    """Parts of runs that are longer than one."""
 
     def plan(self, time):
         return CheckpointPlan(60 if time > 60 else None)
@@ -128,24 +128,24 @@ def test_every_mode_of_differentiation(name, strategy, mode, request):
 
 
 @pytest.mark.slow
-def test_segments_of_the_square_root_take_a_twentieth():
+def test_parts_of_the_square_root_take_a_twentieth():
     assert temporary_mib(Recompute(), 10_000) <= temporary_mib(False, 10_000) / 20
 
 
-def test_segments_of_one_size_take_the_states_between_them():
-    # Two leaves of 256 numbers for each of 8 rows, 4 bytes each, 16 KiB a segment.
+def test_parts_of_one_size_take_the_states_between_them():
+    # Two leaves of 256 numbers for each of 8 rows, 4 bytes each, 16 KiB a part.
     less, more = (temporary_mib(Recompute(64), time) for time in (6400, 64_000))
     assert more - less == pytest.approx((1000 - 100) * 16 / 1024, rel=0.2)
 
 
-def test_a_segment_saves_no_parameters_and_no_inputs():
-    """With the parameters each segment would save 2 MiB more."""
+def test_a_part_saves_no_parameters_and_no_inputs():
+    """With the parameters each part would save 2 MiB more."""
     less, more = (temporary_mib(Offload(Keep(), 64), time) for time in (640, 6400))
     a_step = 8 * 256 * 6 * 4 / MIB  # Six numbers for each unit.
     assert more - less == pytest.approx((6400 - 640) * a_step, rel=0.01)
 
 
-# Segments that do not divide time, and inputs that must not be transposed.
+# Parts that do not divide time, and inputs that must not be transposed.
 COPIES = [
     (Recompute(64), 10_007, True),
     (True, 10_000, False),
@@ -205,7 +205,7 @@ def test_lowered_for_an_accelerator_states_go_to_the_host_and_back(
     moves = [line for line in text.splitlines() if "annotate_device_placement" in line]
     assert any('"pinned_host"' in line for line in moves)
     assert any('"device"' in line for line in moves)
-    # No copy is larger than a segment.
+    # No copy is larger than a part.
     steps = [int(n) for n in re.findall(r"tensor<(\d+)x8x\d+xf32>", "\n".join(moves))]
     assert all(n <= 10 for n in steps) or place == "raw"
 
@@ -261,14 +261,14 @@ def test_raw_rnn_gives_what_it_gives_without(strategy, mapped):
 
 
 @pytest.mark.slow
-def test_raw_rnn_keeps_the_states_between_segments():
+def test_raw_rnn_keeps_the_states_between_parts():
     def mib(strategy):
         _, *types = step_loss(strategy, 4096, 64)
         compiled = jax.jit(jax.grad(raw_loss, 1), static_argnums=0)
         memory = compiled.lower(strategy, *types).compile().memory_analysis()
         return memory.temp_size_in_bytes / MIB
 
-    # Two leaves of 64 numbers for each of 8 rows, 4 bytes each: 4 KiB a segment.
+    # Two leaves of 64 numbers for each of 8 rows, 4 bytes each: 4 KiB a part.
     states = (4096 / 4 - 4096 / 64) * 8 * 64 * 2 * 4 / MIB
     assert mib(Recompute(4)) - mib(Recompute(64)) == pytest.approx(states, rel=0.2)
 
@@ -283,8 +283,8 @@ def test_with_a_symbolic_number_of_steps_everything_is_saved():
 
 
 @pytest.mark.parametrize("time", [1, 2, 3, 10, 97, 100, 1000, 9973, 10_000])
-def test_segments_are_near_the_square_root(time):
-    root = Recompute().plan(time).segment
+def test_parts_are_near_the_square_root(time):
+    root = Recompute().plan(time).part
     assert abs(root - math.sqrt(time)) <= max(1, 0.26 * math.sqrt(time))
 
 
@@ -405,11 +405,11 @@ def test_the_peak_of_an_accelerator_is_its_compilers(peak, temporary, host, want
 
 plan = functools.partial(jaxrnn.memory_plan, bound(GRUCell(64)), np.ones((1, 2, 3)))
 REFUSALS = [
-    (ValueError, "`segment`", lambda: Recompute(0)),
-    (TypeError, "`segment`", lambda: CheckpointPlan((64,))),
-    (ValueError, "`segment`", lambda: CheckpointPlan(0)),
-    (ValueError, "`segment`", lambda: Offload(Sixty(), 3)),
-    (ValueError, "`segment`", lambda: Offload(Recompute(), 3)),
+    (ValueError, "`part`", lambda: Recompute(0)),
+    (TypeError, "`part`", lambda: CheckpointPlan((64,))),
+    (ValueError, "`part`", lambda: CheckpointPlan(0)),
+    (ValueError, "`part`", lambda: Offload(Sixty(), 3)),
+    (ValueError, "`part`", lambda: Offload(Recompute(), 3)),
     (TypeError, "`swap_memory`", lambda: memory.resolve(Recompute)),
     (TypeError, "`swap_memory`", lambda: memory.resolve("host")),
     (ValueError, "`platform`", lambda: memory.resolve(True, "banana")),

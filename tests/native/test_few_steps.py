@@ -50,24 +50,24 @@ def test_more_steps_are_never_fewer():
         assert not is_few[-1]
 
 
-# Rows, steps, the longest segment, and the loop that runs.
+# Rows, steps, the longest part, and the loop that runs.
 LOOPS = {
     (4, 1, None): "step",
     (4, 3, None): "xla",
     (4, 100, None): "native",
     (1, 100, 50): "native",
-    (1, 100, 3): "xla",  # Segments of a few steps are few steps.
+    (1, 100, 3): "xla",  # Parts of a few steps are few steps.
 }
 
 
 def test_explain_says_why(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     cell = helpers.bound(jaxrnn.LSTMCell(128), 64, "float32")
-    for (rows, steps, segment), loop in LOOPS.items():
+    for (rows, steps, part), loop in LOOPS.items():
         x = jax.ShapeDtypeStruct((rows, steps, 64), jnp.float32)
-        memory = jaxrnn.memory.Recompute(segment) if segment else False
+        memory = jaxrnn.memory.Recompute(part) if part else False
         found = jaxrnn.explain(cell, x, dtype=x.dtype, swap_memory=memory)
         assert found.loop == loop
-        if segment is None:
+        if part is None:
             few = "XLA's loop is faster for so few steps" if loop == "xla" else ""
             assert (found.reason or "") == few

@@ -16,7 +16,7 @@ from jaxrnn._run.bounded_loop import bounded_loop
 from jaxrnn.memory import CheckpointPlan, Keep, Offload, Recompute
 from jaxrnn.testing._oracle import weighted_sum
 
-# LIMIT needs two segments of 16 steps. The second is skipped or ends early.
+# LIMIT needs two parts of 16 steps. The second is skipped or ends early.
 LIMIT, STEPS, ROWS, UNITS = 17, 4, 2, 3
 PLAN = CheckpointPlan()  # Saves everything.
 
@@ -113,7 +113,7 @@ def shapes(fn, *args):
 
 
 def test_records_only_what_derivatives_read():
-    state = f"2,9,{ROWS},{UNITS}"  # Two segments of 9 steps cover the limit.
+    state = f"2,9,{ROWS},{UNITS}"  # Two parts of 9 steps cover the limit.
     buffer = f"2,9,{LIMIT},{ROWS},{UNITS}"
     kernel, xs, start = data()
     xs = xs[:, :1] + jnp.zeros((1, 1, 1))  # Now only a record has that shape.
@@ -132,11 +132,11 @@ def test_records_only_what_derivatives_read():
 
 
 @pytest.mark.parametrize(
-    ("limit", "steps", "in_segments"),
+    ("limit", "steps", "in_parts"),
     [(30, 30, 30), (1000, 30, 32), (1000, 0, 0), (17, 17, 18)],
 )
-def test_steps_run_once_forward_and_once_backward(limit, steps, in_segments):
-    """Segments have at most 16 steps and equal sizes; none starts after the end."""
+def test_steps_run_once_forward_and_once_backward(limit, steps, in_parts):
+    """Parts have at most 16 steps and equal sizes; none starts after the end."""
     taken = []
 
     def one(_):
@@ -161,7 +161,7 @@ def test_steps_run_once_forward_and_once_backward(limit, steps, in_segments):
         return len(taken)
 
     assert count(run) == steps
-    assert count(jax.grad(run, (0, 1))) == 2 * in_segments
+    assert count(jax.grad(run, (0, 1))) == 2 * in_parts
 
 
 def test_a_step_that_reads_a_row_costs_no_more_where_there_are_more_rows():

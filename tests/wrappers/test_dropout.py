@@ -162,7 +162,7 @@ def fold_twice(key):
 RECOMPUTING = functools.partial(Setup.run, swap_memory=jaxrnn.memory.Recompute(2))
 DRIVERS = {
     "dynamic": (Setup.run, jax.random.split, jax.random.key),
-    "segments": (RECOMPUTING, fold_twice, jax.random.key),
+    "parts": (RECOMPUTING, fold_twice, jax.random.key),
     "static": (_oracle.static, fold_twice, jax.random.PRNGKey),
     "raw": (_oracle.raw, jax.random.split, jax.random.PRNGKey),
 }
@@ -231,7 +231,7 @@ def test_masks_of_all_steps_are_those_of_single_steps(masks, impl, monkeypatch):
     number = [*MASKS].index(masks) + IMPLEMENTATIONS.index(impl)
     platform = ["cpu", "tpu"][number % 2]
     monkeypatch.setattr(cell_keys, "platform_of", lambda arrays: platform)
-    monkeypatch.setattr(cell_keys, "STEPS_AT_ONCE", 3)  # A segment has one step more.
+    monkeypatch.setattr(cell_keys, "STEPS_AT_ONCE", 3)  # A part has one step more.
     time_major = platform == "tpu"
     cell = DropoutWrapper(Whole(), 0.7, 0.6, **MASKS[masks][0])
     cell = cell.bind({}, jax.random.key(3, impl=impl))
@@ -264,7 +264,7 @@ LOOPS = {
     "rows": (drops(LSTM, 1, 1, 0.5, mask_per_row=True), "xla", 2),
     "peepholes": (drops(PEEPHOLES, *ALL), "xla", 3),
     "peepholes_rows": (drops(PEEPHOLES, *ALL, mask_per_row=True), "scan", 0),
-    "recurrence": (drops(MIN_GRU, 0.7, 0.6), "blocks", 2),
+    "recurrence": (drops(MIN_GRU, 0.7, 0.6), "chunks", 2),
     "state_of_recurrence": (drops(MIN_GRU, 1, 1, 0.8), "scan", 0),
     "normalized": (drops(contrib.LayerNormBasicLSTMCell(50), 1, 1, 0.8), "xla", 1),
     "own_steps": (drops(DROPS_ITSELF, 1, 1, 0.8), "scan", 0),
@@ -299,16 +299,16 @@ RESETS = np.array([[0, 0, 1, 0, 0, 0], [0] * 6, [1, 0, 0, 1, 0, 0]], bool)
 RUNS = {
     "lengths": {"sequence_length": np.array([6, 0, 3])},
     "resets": {"resets": RESETS, "return_states": True},
-    "segments": {"swap_memory": jaxrnn.memory.Recompute(4)},
+    "parts": {"swap_memory": jaxrnn.memory.Recompute(4)},
 }
 
 
 IN_LOOPS = [
     ("stack", "lengths"),
     ("leaves", "resets"),
-    ("rows", "segments"),
+    ("rows", "parts"),
     ("peepholes", "lengths"),
-    ("peepholes", "segments"),
+    ("peepholes", "parts"),
     ("normalized", "resets"),
     ("nested", "lengths"),
 ]

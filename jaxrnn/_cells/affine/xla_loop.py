@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .cell import AffineCell
 
 # The matrix products of the inputs are computed before the loop only if a run or
-# segment has few rows, and not too many rows times steps, because the products of all
+# part has few rows, and not too many rows times steps, because the products of all
 # steps take memory. On a CPU, this saves up to half of the time if the inputs are
 # wide, and costs up to a third if they are narrow or the steps are few, because the
 # input kernel is copied.

@@ -20,7 +20,7 @@ from ..._run.run import Choice, Run
 from .. import fields
 from ..base import SpecsCell, Transition, choose_many_steps
 from ..params import Specs
-from .blocks import Terms, recurrence_sequence
+from .chunks import Terms, recurrence_sequence
 from .recurrence import Element, is_zero, one_like, plus, times
 
 Coefficients: TypeAlias = tuple[Element, Element, PyTree]
@@ -137,9 +137,9 @@ class LinearRecurrenceCell(SpecsCell):
         return a, b, first, rest
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chooses a loop over blocks of steps; see `RNNCell.choose_loop`."""
+        """Chooses a loop over chunks of steps; see `RNNCell.choose_loop`."""
         loop = functools.partial(recurrence_sequence, self.terms, self.output)
-        return choose_many_steps("blocks", self, loop, run)
+        return choose_many_steps("chunks", self, loop, run)
 
     def transition(self) -> Transition:
         """`A h + B` for a state h, as the units `[A, B]`; see `RNNCell.transition`.

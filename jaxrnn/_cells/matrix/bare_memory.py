@@ -117,7 +117,7 @@ class BareMemoryCell(MatrixMemoryCell):
         """No parameters."""
         return {}
 
-    def check_values(self, inputs: PyTree) -> None:
+    def _check_values(self, inputs: PyTree) -> None:
         """Warns if g is known and nowhere negative, as a decay would be."""
         names = self.rule.Inputs._fields
         if "g" not in names or not is_list_of(inputs, len(names)):

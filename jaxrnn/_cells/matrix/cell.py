@@ -32,7 +32,7 @@ from ..._base.typing import Array, DType, Params, PyTree
 from ..._run import masking
 from ..._run.masking import Steps
 from ..._run.run import Choice, Run
-from ..._run.scans import RunSteps, at_each_step, run_in_segments, scan_steps
+from ..._run.scans import RunSteps, at_each_step, run_in_parts, scan_steps
 from .. import fields
 from ..base import SpecsCell, Transition, choose_many_steps
 from .rule import Chunk
@@ -169,10 +169,10 @@ def memory_sequence(
     output_dtype = widest_dtype(run.inputs)
     size = steps_in_chunk(run.steps.time, cell.steps_at_once(run))
 
-    def in_segments(run_steps: RunSteps, run: Run) -> Any:
+    def in_parts(run_steps: RunSteps, run: Run) -> Any:
         state, restart_states = cast((run.state, run.steps.restart_states), dtype)
         steps = run.steps.with_restart_states(restart_states)
-        return run_in_segments(size, run_steps, run.inputs, state, steps)
+        return run_in_parts(size, run_steps, run.inputs, state, steps)
 
     def chunks(params: Params, run: Run, known: Any = None) -> Any:
         params_in_loop = summed_in_float32(params)
@@ -209,7 +209,7 @@ def memory_sequence(
             is_finite = jnp.all(jnp.isfinite(h), (2, 3))
             return (results, is_finite, with_time(before, steps)), last
 
-        return in_segments(run_steps, run)
+        return in_parts(run_steps, run)
 
     def single_steps(params: Params, run: Run) -> Any:
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
@@ -225,7 +225,7 @@ def memory_sequence(
                 outputs = (results, cell.rule.stored(run.state, states)), is_finite
             return (*outputs, with_time(state, steps)), last
 
-        return in_segments(run_steps, run)
+        return in_parts(run_steps, run)
 
     def with_time(tree: PyTree, steps: Steps) -> PyTree:
         return jax.tree.map(lambda x: jnp.expand_dims(x, steps.axis), tree)

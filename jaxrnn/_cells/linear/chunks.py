@@ -1,9 +1,9 @@
-"""The loop of a linear recurrence over blocks of steps.
+"""The loop of a linear recurrence over chunks of steps.
 
-For each block, all matrix products and gates are computed at once, then the states, and
-then the outputs. On a CPU, a block is small enough for the cache, so little of its data
-goes through main memory. The backward pass recomputes each block from the state before
-the block. Therefore, except for outputs and gradients, only the states between blocks
+For each chunk, all matrix products and gates are computed at once, then the states, and
+then the outputs. On a CPU, a chunk is small enough for the cache, so little of its data
+goes through main memory. The backward pass recomputes each chunk from the state before
+the chunk. Therefore, except for outputs and gradients, only the states between chunks
 take memory that grows with time.
 """
 
@@ -20,7 +20,7 @@ from ..._base.typing import Array, Params, PyTree
 from ..._run import masking
 from ..._run.masking import Steps
 from ..._run.run import Run
-from ..._run.scans import at_each_step, run_in_segments
+from ..._run.scans import at_each_step, run_in_parts
 from .recurrence import Element, is_zero, linear_recurrence, one_like, plus, times
 
 Terms: TypeAlias = tuple[Element, Element, Element | None, PyTree]
@@ -45,8 +45,8 @@ def recurrence_sequence(
     """
     params_in_loop = summed_in_float32(params)
 
-    def run_block(xs: Array, h: Element, steps: Steps) -> tuple[PyTree, PyTree]:
-        # In a block, time is the first axis.
+    def run_chunk(xs: Array, h: Element, steps: Steps) -> tuple[PyTree, PyTree]:
+        # In a chunk, time is the first axis.
         swap_time, xs = steps.swap_time, steps.swap_time(xs)
         steps, params = steps.time_first(), params_in_loop()
 
@@ -77,21 +77,21 @@ def recurrence_sequence(
         outputs = (outputs, hs) if steps.returns_states else outputs
         return swap_time(outputs), last
 
-    size = steps_in_block(run.state, platform_of((params, run.inputs, run.state)))
-    return run_in_segments(size, run_block, run.inputs, run.state, run.steps)
+    size = steps_in_chunk(run.state, platform_of((params, run.inputs, run.state)))
+    return run_in_parts(size, run_chunk, run.inputs, run.state, run.steps)
 
 
-def steps_in_block(state: Element, platform: str) -> int:
-    """The number of steps in a block, a power of two.
+def steps_in_chunk(state: Element, platform: str) -> int:
+    """The number of steps in a chunk, a power of two.
 
-    On CPUs, the states of a block take about 2 MiB. For MinGRU with 8 rows, 256 units
-    and 8192 steps, blocks of 128, 256, 512 and 1024 steps were compared. The forward
+    On CPUs, the states of a chunk take about 2 MiB. For MinGRU with 8 rows, 256 units
+    and 8192 steps, chunks of 128, 256, 512 and 1024 steps were compared. The forward
     pass took 232, 175, 192 and 210 ms, and a training step took 680, 722, 775 and
-    839 ms. With 1 row, blocks of 256 to 2048 steps are equally fast.
+    839 ms. With 1 row, chunks of 256 to 2048 steps are equally fast.
 
-    On other platforms, a block has 1024 steps. For the gradient of MinGRU with 4 rows,
+    On other platforms, a chunk has 1024 steps. For the gradient of MinGRU with 4 rows,
     512 units and 8192 steps, the TPU's compiler estimates 18 million cycles and 99 MiB.
-    If all steps are in one block, the compiler estimates 13 million cycles and 829 MiB.
+    If all steps are in one chunk, the compiler estimates 13 million cycles and 829 MiB.
     """
     if not all(isinstance(n, int) for x in jax.tree.leaves(state) for n in x.shape):
         return 256  # A size is symbolic.
