@@ -107,9 +107,10 @@ class MatrixMemoryCell(SpecsCell):
             return Choice.scan(f"{type(rule).__name__} has no `chunk`")
 
         def loop(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-            functions = rule.step, rule.chunk, self.output
-            outputs, last = memory_sequence(self, *functions, params, run)
-            return outputs, rule.stored(run.state, last)
+            made = memory_sequence(
+                self, rule.step, rule.chunk, self.output, params, run
+            )
+            return made[0], rule.stored(run.state, made[1])
 
         return choose_many_steps("chunks", self, loop, run)
 
@@ -169,22 +170,43 @@ def memory_sequence(
     output_dtype = widest_dtype(run.inputs)
     size = steps_in_chunk(run.steps.time, cell.steps_at_once(run))
 
-    def in_parts(run_steps: RunSteps, run: Run) -> Any:
+    def in_parts(run_steps: RunSteps, inputs: PyTree, run: Run) -> tuple:
+        """`(outputs, last, is_finite, states)`, with the states before the parts."""
+
+        def run_one(inputs: PyTree, state: PyTree, steps: Steps) -> tuple:
+            before = jax.tree.map(lambda x: jnp.expand_dims(x, steps.axis), state)
+            made, last = run_steps(inputs, state, steps)
+            if not steps.returns_states:
+                return (*made, before), last
+            (outputs, is_finite), states = made
+            states = cell.rule.stored(run.state, states)
+            return ((outputs, states), is_finite, before), last
+
         state, restart_states = cast((run.state, run.steps.restart_states), dtype)
         steps = run.steps.with_restart_states(restart_states)
-        return run_in_parts(size, run_steps, run.inputs, state, steps)
+        made, last = run_in_parts(size, run_one, inputs, state, steps)
+        outputs, is_finite, states = made
+        return outputs, last, is_finite, run.steps.swap_time(states)
 
-    def chunks(params: Params, run: Run, known: Any = None) -> Any:
+    def in_steps(params: Params, run: Run) -> tuple:
+        def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+            rest, values = cell.project(params, inputs, dtype)
+            h, state = step(values, state)
+            made = cast(output(params, h, rest), output_dtype)
+            return (made, finite_rows(state)), state
+
+        return in_parts(functools.partial(scan_steps, apply), run.inputs, run)
+
+    def in_chunks(params: Params, run: Run, is_finite: Any, known: Any) -> tuple:
         params_in_loop = summed_in_float32(params)
 
-        def run_steps(inputs: PyTree, state: PyTree, steps: Steps) -> Any:
+        def run_steps(inputs: PyTree, state: PyTree, steps: Steps) -> tuple:
             params = params_in_loop()
-            before = state
+            inputs, is_finite = inputs
             if known is not None:
-                inputs, is_finite = inputs
                 inputs = masking.zero_unless(is_finite, inputs)
-                start = run.steps.index_in_run(jnp.int32(0))
-                i = (steps.index_in_run(jnp.int32(0)) - start) // size
+                first, zero = steps.index_in_run, jnp.int32(0)
+                i = (first(zero) - run.steps.index_in_run(zero)) // size
                 at = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
                 before = jax.tree.map(lambda x: at(x, i), known)
                 state = jax.tree.map(with_tangent_of, before, state)
@@ -198,60 +220,29 @@ def memory_sequence(
             h, states = run_chunk(_chunk(values, state, steps))
             last = jax.tree.map(lambda x: x[:, :, -1], states)
             h = jnp.moveaxis(h, 2, steps.axis)
-            results = at_each_step(functools.partial(output, params), h, rest)
-            results = cast(results, output_dtype)
+            made = at_each_step(functools.partial(output, params), h, rest)
+            made = steps.zero_finished(cast(made, output_dtype))
+            made = made, jnp.all(jnp.isfinite(h), (2, 3))
             if steps.returns_states:
-                states = _move_axis(states, 2, steps.axis)
-                results = results, cell.rule.stored(run.state, states)
-            results = steps.map_outputs(steps.zero_finished, results)
-            if known is not None:
-                return masking.zero_unless(is_finite, results), last
-            is_finite = jnp.all(jnp.isfinite(h), (2, 3))
-            return (results, is_finite, with_time(before, steps)), last
+                made = made, _move_axis(states, 2, steps.axis)
+            return made if known is None else masking.zero_unless(is_finite, made), last
 
-        return in_parts(run_steps, run)
+        return in_parts(run_steps, (run.inputs, is_finite), run)
 
-    def single_steps(params: Params, run: Run) -> Any:
-        def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-            rest, values = cell.project(params, inputs, dtype)
-            h, state = step(values, state)
-            results = cast(output(params, h, rest), output_dtype)
-            return (results, finite_rows(state)), state
-
-        def run_steps(inputs: PyTree, state: PyTree, steps: Steps) -> Any:
-            outputs, last = scan_steps(apply, inputs, state, steps)
-            if steps.returns_states:
-                (results, is_finite), states = outputs
-                outputs = (results, cell.rule.stored(run.state, states)), is_finite
-            return (*outputs, with_time(state, steps)), last
-
-        return in_parts(run_steps, run)
-
-    def with_time(tree: PyTree, steps: Steps) -> PyTree:
-        return jax.tree.map(lambda x: jnp.expand_dims(x, steps.axis), tree)
-
-    def first(params: Params, run: Run) -> Any:
-        made = chunks(params, run)
-        (_, are_finite, _), last = made
-        failed = ~(jnp.all(are_finite) & jnp.all(finite_rows(last)))
-        again = functools.partial(single_steps, params, run)
+    def compute(params: Params, run: Run) -> tuple:
+        made = in_chunks(params, run, None, None)
+        failed = ~(jnp.all(made[2]) & jnp.all(finite_rows(made[1])))
+        again = functools.partial(in_steps, params, run)
         return jax.lax.cond(batch_maximum(failed), again, lambda: made)
 
-    def alone(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        (results, *_), last = first(params, run)
-        return results, last
-
     def derived(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        found = first(*jax.lax.stop_gradient((params, run)))
-        (results, is_finite, states), last = found
-        states = run.steps.swap_time(states)
-        inputs = run.inputs, is_finite
-        same, same_last = chunks(params, run.replace(inputs=inputs), states)
-        same_last = masking.zero_unless(finite_rows(last), same_last)
-        found, same = (results, last), (same, same_last)
-        return jax.tree.map(with_tangent_of, found, same)
+        found = compute(*jax.lax.stop_gradient((params, run)))
+        outputs, last, is_finite, known = found
+        same, same_last, *_ = in_chunks(params, run, is_finite, known)
+        same = same, masking.zero_unless(finite_rows(last), same_last)
+        return jax.tree.map(with_tangent_of, (outputs, last), same)
 
-    return differentiated_as(derived, alone)(params, run)
+    return differentiated_as(derived, lambda *given: compute(*given)[:2])(params, run)
 
 
 def arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
