@@ -191,9 +191,12 @@ def test_a_small_memory_is_scanned_only_without_derivatives():
         for size in (None, 4)
     )
     total = lambda inputs: jnp.sum(chosen(inputs)[0] ** 2)
-    of_scan = f"length={TIME}"
-    assert of_scan in str(jax.make_jaxpr(chosen)(DELTA))
-    assert of_scan not in str(jax.make_jaxpr(jax.grad(total))(DELTA))
+    # Chunks scan the steps only under a condition.
+    alone, of_chunks = f"length={TIME}", "cond["
+    program = str(jax.make_jaxpr(chosen)(DELTA))
+    assert alone in program
+    assert of_chunks not in program
+    assert of_chunks in str(jax.make_jaxpr(jax.grad(total))(DELTA))
     padded = DELTA._replace(v=np.array(DELTA.v))
     padded.v[0, LENGTHS[0] :] = padded.v[2, LENGTHS[2] :] = np.nan
     got, want = differentiated(chosen, padded), differentiated(chunks, padded)

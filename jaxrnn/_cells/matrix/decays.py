@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from ..._base.typing import Array
 from .rule import Chunk
 
-# The least logarithm of a decay: exp(-87) is about the smallest normal float32. In a
+# The least logarithm of a decay, and the least argument of a decay's sigmoid: exp(-87),
+# and nearly sigmoid(-87), is about the smallest normal float32. In a
 # chunk (steps that are computed together), sums of these logarithms are subtracted from
 # each other. Without this limit, a logarithm of large magnitude would round away the
 # terms of other steps, and the difference of two infinite sums would be NaN.

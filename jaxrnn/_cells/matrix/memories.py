@@ -20,10 +20,11 @@ from ..._run.run import Choice, Run
 from ..._run.scans import scan_steps
 from .. import fields
 from .bare_memory import BareMemoryCell
+from .decays import LEAST_LOG
 from .delta_rule import DeltaRule
 from .dplr_rule import DPLRRule
 from .linear_attention_rule import LinearAttentionRule
-from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule
+from .mlstm_rule import MLSTMInputs, MLSTMRule
 
 
 @fields.dataclass
@@ -52,29 +53,28 @@ class ChosenLoopCell(BareMemoryCell):
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chunks, and a scan where that is faster; see `RNNCell.choose_loop`."""
         choice = super().choose_loop(params, run)
-        if choice.loop is None or not self._scans_faster(run):
-            return choice
-        reason = "a scan, which runs without derivatives, is slower with them"
-        loop = differentiated_as(choice.loop, self._scan)
-        return dataclasses.replace(choice, loop=loop, reason=reason)
-
-    def _scans_faster(self, run: Run) -> bool:
-        """Whether a scan beats chunks in a call that is not differentiated."""
-        if self.chunk_size is not None or platform_of(run.inputs) != "cpu":
-            return False
         of_head, of_state = self.largest_scanned
         size = self.key_size * self.value_size
         rows = run.inputs[0].shape[1 - run.steps.axis]
         is_small = isinstance(rows, int) and rows * self.num_heads * size <= of_state
-        is_small = is_small or size <= of_head
-        return is_small and explicit_mesh_of(run.inputs) is None
+        if (
+            choice.loop is None
+            or self.chunk_size is not None
+            or platform_of(run.inputs) != "cpu"
+            or explicit_mesh_of(run.inputs) is not None
+            or not (is_small or size <= of_head)
+        ):
+            return choice
 
-    def _scan(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """The loop of a call that is not differentiated."""
-        apply = lambda t, inputs, state: self.apply(params, inputs, state)
-        # Without derivatives, the results of finished steps may be NaN.
-        steps = dataclasses.replace(run.steps, stand_in=None)
-        return scan_steps(apply, run.inputs, run.state, steps)
+        def scan(params: Params, run: Run) -> tuple[PyTree, PyTree]:
+            apply = lambda t, inputs, state: self.apply(params, inputs, state)
+            # Without derivatives, the results of finished steps may be NaN.
+            steps = dataclasses.replace(run.steps, stand_in=None)
+            return scan_steps(apply, run.inputs, run.state, steps)
+
+        reason = "a scan, which runs without derivatives, is slower with them"
+        loop = differentiated_as(choice.loop, scan)
+        return dataclasses.replace(choice, loop=loop, reason=reason)
 
 
 @fields.dataclass
@@ -295,4 +295,4 @@ class MLSTMMemoryCell(BareMemoryCell):
         k = self.times_scale(values.k)
         # In an empty memory, whose scale is -inf, a gate of -inf would give NaN.
         i = jnp.maximum(values.i, -1e9)
-        return values._replace(k=k, i=i, f=jnp.clip(values.f, SHUT, -SHUT))
+        return values._replace(k=k, i=i, f=jnp.clip(values.f, LEAST_LOG, -LEAST_LOG))

@@ -22,7 +22,8 @@ from ..params import (
     zeros,
 )
 from .cell import MatrixMemoryCell
-from .mlstm_rule import SHUT, MLSTMInputs, MLSTMRule, MLSTMState
+from .decays import LEAST_LOG
+from .mlstm_rule import MLSTMInputs, MLSTMRule, MLSTMState
 
 
 @final
@@ -144,7 +145,7 @@ class MLSTMCell(MatrixMemoryCell):
                 self.gate_soft_cap * jnp.tanh(x / self.gate_soft_cap) for x in (i, f)
             )
         k = k / math.sqrt(self.key_size or 1)
-        return jax.nn.sigmoid(o), MLSTMInputs(q, k, v, i, jnp.maximum(f, SHUT))
+        return jax.nn.sigmoid(o), MLSTMInputs(q, k, v, i, jnp.maximum(f, LEAST_LOG))
 
     def output(self, params: Params, h: Array, rest: Array) -> Array:
         """Normalizes `h` if `norm_epsilon` is given, and applies the output gate."""

@@ -13,13 +13,6 @@ from ..._base.trees import TensorShape, serializable
 from ..._base.typing import Array, PyTree
 from .rule import Chunk, MatrixRule
 
-# The argument f of sigmoid(f) is clipped to this minimum, where the sigmoid is close to
-# the smallest normal float32. In a chunk (steps that are computed together), sums of
-# log(sigmoid(f)) are subtracted from each other. Without the clip, a logarithm of large
-# magnitude would round away the terms of other steps, and the difference of two
-# infinite sums would be NaN.
-SHUT = -87.0
-
 
 @serializable
 class MLSTMState(NamedTuple):
@@ -118,9 +111,6 @@ class MLSTMRule(MatrixRule):
         state = MLSTMState(c, n[..., 0], chunk.after(m))
         # Without the barrier, XLA computes the divisor again for each number.
         divisor = jax.lax.optimization_barrier(_divisor(dot, m))
-        # If `dot` overflowed, the derivative of the quotient is NaN, which must not
-        # reach the products of the chunk.
-        values = jnp.where(jnp.isfinite(divisor)[..., None], values, jnp.nan)
         return values / divisor[..., None], state
 
     def stored(self, like: PyTree, state: PyTree) -> MLSTMState:
