@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.experimental import checkify
 
 from .jax_internals import eval_jaxpr
-from .math import at_least_float32, is_float
+from .math import at_least_float32, is_float, is_perturbed
 from .sharding import instantiated
 from .typing import Array, PyTree
 
@@ -58,9 +58,11 @@ def with_tangent_of(x: Array, same: Array) -> Array:
     return x
 
 
-@with_tangent_of.defjvp
+@functools.partial(with_tangent_of.defjvp, symbolic_zeros=True)
 def _tangent_of_same(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    return with_tangent_of(*primals), tangents[1]
+    # An unperturbed `x` also needs the tangent of `same` in the next derivative.
+    x = primals[0] if is_perturbed(tangents[0]) else with_tangent_of(*primals)
+    return x, instantiated(tangents[1])
 
 
 def closed_over(
