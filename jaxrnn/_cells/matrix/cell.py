@@ -189,6 +189,8 @@ def memory_sequence(
         return outputs, last, is_finite, run.steps.swap_time(states)
 
     def in_steps(params: Params, run: Run) -> tuple:
+        """All steps, one after another; a step is finite if the new state is."""
+
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
             rest, values = cell.project(params, inputs, dtype)
             h, state = step(values, state)
@@ -198,15 +200,22 @@ def memory_sequence(
         return in_parts(functools.partial(scan_steps, apply), run.inputs, run)
 
     def in_chunks(params: Params, run: Run, is_finite: Any, known: Any) -> tuple:
+        """All steps in chunks; a step is finite if what it reads is.
+
+        If the states before the chunks are `known`, only the tangents of the results
+        are used. They do not depend on steps that are not finite.
+        """
         params_in_loop = summed_in_float32(params)
 
         def run_steps(inputs: PyTree, state: PyTree, steps: Steps) -> tuple:
             params = params_in_loop()
             inputs, is_finite = inputs
             if known is not None:
+                # The state has the known value, so the first pass is not repeated.
                 inputs = masking.zero_unless(is_finite, inputs)
-                first, zero = steps.index_in_run, jnp.int32(0)
-                i = (first(zero) - run.steps.index_in_run(zero)) // size
+                first = jnp.int32(0)
+                start = run.steps.index_in_run(first)
+                i = (steps.index_in_run(first) - start) // size
                 at = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
                 before = jax.tree.map(lambda x: at(x, i), known)
                 state = jax.tree.map(with_tangent_of, before, state)
@@ -230,6 +239,7 @@ def memory_sequence(
         return in_parts(run_steps, (run.inputs, is_finite), run)
 
     def compute(params: Params, run: Run) -> tuple:
+        # One condition for the whole run: a device waits for it once.
         made = in_chunks(params, run, None, None)
         failed = ~(jnp.all(made[2]) & jnp.all(finite_rows(made[1])))
         again = functools.partial(in_steps, params, run)
