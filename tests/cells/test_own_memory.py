@@ -211,3 +211,32 @@ def test_a_rule_may_override_all_that_belongs_together():
         "transition": lambda self: None,
     }
     assert memory_of(rule_of(WithTransition, **members)()).state_size == (4, 3, 2)
+
+
+def run_chunk(change, **options):
+    """A run of a memory whose chunk returns `change(h, states)`."""
+
+    def chunk(self, chunk):
+        return change(*Chunks.chunk(self, chunk))
+
+    cell = memory_of(rule_of(Chunks, chunk=chunk)())
+    options = {"return_states": True} | options
+    return jaxrnn.dynamic_rnn(cell.bind({}), inputs_of(cell), dtype=float, **options)
+
+
+test_results_of_a_chunk_are_those_of_steps = refusals(
+    [
+        (ValueError, "`h`", lambda: run_chunk(lambda h, s: (h[:, 0], s))),
+        (ValueError, "`h`", lambda: run_chunk(lambda h, s: (h.swapaxes(1, 2), s))),
+        (TypeError, "`h`", lambda: run_chunk(lambda h, s: (h > 0, s))),
+        (ValueError, "`states`", lambda: run_chunk(lambda h, s: (h, s[:, 0]))),
+        (ValueError, "`states`", lambda: run_chunk(lambda h, s: (h, s[:, :, -1:]))),
+        (ValueError, "`states`", lambda: run_chunk(lambda h, s: (h, (s, s)))),
+        (
+            ValueError,
+            "`states`",
+            lambda: run_chunk(lambda h, s: (h, s[..., :1]), mask=RESETS),
+        ),
+        (ValueError, "`chunk`", lambda: run_chunk(lambda h, s: h)),
+    ]
+)

@@ -35,6 +35,7 @@ from ..._run.run import Choice, Run
 from ..._run.scans import RunSteps, at_each_step, run_in_parts, scan_steps
 from .. import fields
 from ..base import SpecsCell, Transition, choose_many_steps
+from ..step_checks import as_chunk_results
 from .rule import Chunk
 
 
@@ -226,7 +227,8 @@ def memory_sequence(
             if alive is not None:
                 values = masking.select(alive, values, cell.rule.idle)
             values = _move_axis(values, steps.axis, 2)
-            h, states = run_chunk(_chunk(values, state, steps))
+            chunk = _chunk(values, state, steps)
+            h, states = as_chunk_results(cell.rule, run_chunk(chunk), chunk, step)
             last = jax.tree.map(lambda x: x[:, :, -1], states)
             h = jnp.moveaxis(h, 2, steps.axis)
             made = at_each_step(functools.partial(output, params), h, rest)
