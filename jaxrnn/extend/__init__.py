@@ -39,11 +39,11 @@ from .._base.cell_keys import check_key as check_key
 from .._base.errors import expect as expect
 from .._base.inputs import as_arrays as as_arrays
 from .._base.math import (
-    affine as affine,
     at_least_float32 as at_least_float32,
     concrete_or_none as concrete_or_none,
 )
 from .._base.modules import export as _export
+from .._base.products import affine as affine
 from .._base.trees import ReadOnly as ReadOnly, map_sizes as map_sizes
 from .._cells.affine.equations import Equations as Equations
 from .._cells.base import (

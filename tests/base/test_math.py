@@ -9,7 +9,7 @@ from helpers import draw, eqns, weighted_sum
 
 import jaxrnn
 from jaxrnn import TensorShape
-from jaxrnn._base import math as _math
+from jaxrnn._base import math as _math, products as _products
 from jaxrnn._base.arguments import as_lengths
 from jaxrnn._base.sharding import key_of_device
 
@@ -30,7 +30,7 @@ def test_a_joined_product_has_the_derivatives_of_a_concatenation():
     values = {"x": draw(2, 3), "h": draw(2, 4, seed=1), "k": draw(7, 5, seed=2)}
 
     def ours(x, h, kernel):
-        return _math.affine({"kernel": kernel}, (x, h), x.dtype)
+        return _products.affine({"kernel": kernel}, (x, h), x.dtype)
 
     def plain(x, h, kernel):
         return jnp.concatenate([x, h], axis=1) @ kernel
@@ -51,7 +51,7 @@ def test_a_gradient_multiplies_by_no_row_of_an_input_without_one():
     x, h, kernel = draw(2, 3), draw(2, 4), draw(7, 5)
 
     def loss(h):
-        return _math.affine({"kernel": kernel}, (x, h), x.dtype).sum()
+        return _products.affine({"kernel": kernel}, (x, h), x.dtype).sum()
 
     program = jax.make_jaxpr(jax.grad(loss))(h).jaxpr
     equations = [e for e in eqns(program) if e.primitive.name == "dot_general"]

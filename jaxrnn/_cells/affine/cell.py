@@ -19,7 +19,8 @@ from ..._base.arguments import check_function, is_list_of
 from ..._base.derivatives import has_reverse_rule, in_reverse
 from ..._base.errors import expect
 from ..._base.inputs import like
-from ..._base.math import affine, is_traced, widest_dtype
+from ..._base.math import is_traced, widest_dtype
+from ..._base.products import affine
 from ..._base.sharding import meshes_of, platform_of
 from ..._base.trees import merge_dicts
 from ..._base.typing import Array, DType, Initializer, Key, Params, PyTree

@@ -25,15 +25,8 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.errors import is_array
-from ..._base.math import (
-    affine,
-    cast_like,
-    dot,
-    is_perturbed,
-    plus_bias,
-    widened,
-    widest_dtype,
-)
+from ..._base.math import cast_like, is_perturbed, widened, widest_dtype
+from ..._base.products import affine, dot, plus_bias
 from ..._base.sharding import broadcast_first, platform_of, zeros_like
 from ..._base.trees import with_structure
 from ..._base.typing import Array, DType, Params, PyTree

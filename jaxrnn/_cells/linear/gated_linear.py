@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.errors import expect
-from ..._base.math import affine, at_least_float32
+from ..._base.math import at_least_float32
+from ..._base.products import affine
 from ..._base.typing import Array, DType, Initializer, Params
 from .. import fields
 from ..params import ParamSpec, Specs, kernel_and_bias

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal
 
 from ..._base.errors import expect
-from ..._base.math import at_least_float32, dot, widened
+from ..._base.math import at_least_float32, widened
+from ..._base.products import dot
 from ..._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .. import fields
 from ..params import ParamSpec, Specs, head_size, kernel_and_bias, zeros

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import ones
 
-from ..._base.math import affine
+from ..._base.products import affine
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, DType, Initializer, Key, Params
 from .. import fields

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._base.math import affine, standardized
+from ..._base.math import standardized
+from ..._base.products import affine
 from ..._base.typing import Array, DType, Initializer, Key, Params
 from .. import fields
 from ..params import (
