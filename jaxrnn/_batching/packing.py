@@ -125,8 +125,9 @@ class Packed(NamedTuple):
 
         tree = map_named(name, checked, tree)
         given = self.segment_ids, self.positions
-        if (known := concrete_or_none(given[0])) is not None:
-            firsts = np.bincount(known[np.asarray(given[1]) == 0])
+        known, places = map(concrete_or_none, given)
+        if known is not None and places is not None:
+            firsts = np.bincount(known[places == 0])
             fix = "Count sequences over all rows, as `pack_sequences` does."
             must = "have an id of its own for each sequence"
             expect(firsts[1:].max(initial=0) < 2, "segment_ids", must, known, fix)

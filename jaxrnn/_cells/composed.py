@@ -88,13 +88,17 @@ class ComposedCell(RNNCell):
         choices: list[Choice] = []
 
         def choose(params: Params, inputs: PyTree, state: PyTree) -> PyTree:
-            parts = zip(self.inner_cells, self.split_state(state), strict=False)
+            restarts = run.steps.restart_states
+            restarts = [] if restarts is None else self.split_state(restarts)
+            states = self.split_state(state)
+            parts = itertools.zip_longest(self.inner_cells, states, restarts)
             # Some cells refuse to run without a key.
             key = run.keys and run.keys(jnp.int32(0))
 
             def run_next(params: Params, inputs: PyTree, number: Any = None) -> PyTree:
-                cell, state = next(parts)
-                inner = run.replace(inputs=inputs, state=state)
+                cell, state, restart = next(parts)
+                steps = run.steps.with_restart_states(restart)
+                inner = run.replace(inputs=inputs, state=state, steps=steps)
                 choices.append(cell.choose_loop(params, inner))
                 step = lambda x: cell.apply(params, x, state, key)[0]
                 return jax.vmap(step, run.steps.axis, run.steps.axis)(inputs)

@@ -130,8 +130,10 @@ def types_of_arrays(tree: PyTree) -> tuple[list[PyTree], Callable[[list], PyTree
     ]
 
     def type_of(x: Any) -> jax.ShapeDtypeStruct:
+        # JAX computes with other dtypes than NumPy, unless `jax_enable_x64` is set.
+        dtype = x.dtype if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x).dtype
         sharding = getattr(x, "sharding", None)
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+        return jax.ShapeDtypeStruct(x.shape, dtype, sharding=sharding)
 
     def with_arrays(arrays: list) -> PyTree:
         at = dict(zip(places, arrays, strict=True))

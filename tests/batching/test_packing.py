@@ -104,6 +104,13 @@ def test_constants_are_packed_while_a_function_is_traced(x64):
         np.testing.assert_array_equal(got, 2 * zeroed(X))
 
 
+def test_only_the_positions_are_traced():
+    packed = pack_sequences(X, N)
+    read = lambda p: packed._replace(positions=p).at_ends(packed.inputs, len(N))
+    got = jax.jit(read)(packed.positions)
+    np.testing.assert_array_equal(got, packed.at_ends(packed.inputs, len(N)))
+
+
 # The records of a pipeline.
 
 LENGTHS = [3, 1, 4, 0, 2, 5, 1, 1, 2, 5, 3, 0, 4, 4, 1, 2]

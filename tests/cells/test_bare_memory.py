@@ -20,6 +20,8 @@ from jaxrnn import (
 )
 from jaxrnn.testing import check_cell
 
+F32 = jnp.float32
+
 ROWS, TIME, HEADS, KEY, VALUE = 3, 11, 4, 3, 2
 RNG = np.random.default_rng(0)
 SHAPES = [(2, KEY), (2, KEY), (HEADS, VALUE), (HEADS,), (HEADS,)]
@@ -232,3 +234,38 @@ def test_the_laws_of_a_memory_that_chooses_its_loop():
     cell = LinearAttentionMemoryCell(2, 3, 2)
     shape = lambda size: jax.ShapeDtypeStruct((4, *size), jnp.float32)
     check_cell(cell, LinearAttentionInputs(*map(shape, cell.input_sizes)))
+
+
+@pytest.mark.parametrize("chunk_size", [16, 4])
+@pytest.mark.parametrize("kind", [LinearAttentionMemoryCell, DeltaMemoryCell])
+def test_a_query_spoils_no_other_span(kind, chunk_size):
+    """The step does not change the state, and a reset follows."""
+    cell = kind(*SIZES, chunk_size=chunk_size)
+    names = cell.rule.Inputs._fields
+    resets = np.zeros((ROWS, TIME), bool)
+    resets[0, 8] = True
+
+    def gradient(q):
+        given = cell.rule.Inputs(*(getattr(DELTA._replace(q=q), n) for n in names))
+        given = jax.tree.map(lambda x: x.astype(np.float32), given)
+
+        def loss(given):
+            run = cell.bind({})
+            outputs, _ = jaxrnn.dynamic_rnn(run, given, dtype=F32, resets=resets)
+            return jnp.sum(outputs[0, 8:] ** 2)
+
+        return jax.grad(loss)(given)
+
+    spoiled = DELTA.q.copy()
+    spoiled[0, 3] = np.nan
+    assert_near(gradient(spoiled), gradient(DELTA.q), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 64])
+def test_a_narrow_state_is_rounded_after_the_last_step(chunk_size):
+    """A bfloat16 sum of ones, rounded at every step, ends at 256."""
+    cell = LinearAttentionMemoryCell(1, 1, 1, scale=1.0, chunk_size=chunk_size)
+    one = jnp.ones((1, 1000, 1, 1), jnp.bfloat16)
+    inputs = LinearAttentionInputs(one, one, one, 0 * one[..., 0])
+    run = lambda x: jaxrnn.dynamic_rnn(cell.bind({}), x, dtype=jnp.bfloat16)[1]
+    assert run(inputs).item() == 1000

@@ -365,3 +365,29 @@ def test_the_square_root_and_its_derivatives_are_finite():
     np.testing.assert_allclose(slope(x)[3:], 0.5 / np.sqrt(x[3:]), rtol=1e-6)
     assert np.all(np.abs(slope(x)) <= 1.01 / np.finfo("float32").eps)
     assert np.all(np.isfinite(jax.vmap(jax.grad(jax.grad(bounded_sqrt)))(x)))
+
+
+class Sum(jaxrnn.LinearRecurrenceCell):
+    """Adds its inputs to its state."""
+
+    state_size = output_size = 1
+
+    def param_specs(self, depth):
+        return {}
+
+    def coefficients(self, params, inputs):
+        return jnp.ones_like(inputs), inputs, None
+
+
+def test_the_gradient_of_a_narrow_reset_state_is_summed_in_float32(monkeypatch):
+    """Each chunk adds 1; in bfloat16, the sum would end at 256."""
+    monkeypatch.setattr(linear_chunks, "steps_in_chunk", lambda *_: 2)
+    x = jnp.zeros((1, 600, 1), jnp.bfloat16)
+    resets = jnp.ones((1, 600), bool)
+
+    def loss(state):
+        run = {"dtype": x.dtype, "resets": resets, "reset_state": state}
+        outputs, _ = jaxrnn.dynamic_rnn(Sum().bind({}), x, **run)
+        return jnp.sum(outputs, dtype=jnp.float32)
+
+    assert jax.grad(loss)(jnp.zeros((1, 1), jnp.bfloat16)).item() == 600

@@ -54,7 +54,7 @@ def recurrence_sequence(
         at_step = lambda x: terms(params, x, h)
         a, b, first, rest = at_each_step(at_step, steps.fill_finished(xs))
         restarting = steps.restarts
-        before = jax.tree.map(lambda x: x[None], widened(steps.restart_states))
+        before = jax.tree.map(lambda x: x[None], steps.restart_states)
         if first is not None:
             are_from_zeros = _are_from_zeros(first, h, restarting, before)
             b = masking.select(are_from_zeros, first, b)
@@ -78,7 +78,9 @@ def recurrence_sequence(
         return swap_time(outputs), last
 
     size = steps_in_chunk(run.state, platform_of((params, run.inputs, run.state)))
-    return run_in_parts(size, run_chunk, run.inputs, run.state, run.steps)
+    # The gradient of the restart states is a sum over chunks.
+    steps = run.steps.with_restart_states(widened(run.steps.restart_states))
+    return run_in_parts(size, run_chunk, run.inputs, run.state, steps)
 
 
 def steps_in_chunk(state: Element, platform: str) -> int:

@@ -96,10 +96,17 @@ class MatrixMemoryCell(SpecsCell):
     ) -> tuple[PyTree, PyTree]:
         """Runs one step with checked arguments; see `SpecsCell.step`."""
         dtype = arithmetic_dtype(inputs, state)
+        output, new_state = self.step_in(dtype, params, inputs, cast(state, dtype))
+        return output, self.rule.stored(state, new_state)
+
+    def step_in(
+        self, dtype: DType, params: Params, inputs: PyTree, state: PyTree
+    ) -> tuple[Array, PyTree]:
+        """Runs one step; the state before it, and the new state, have this dtype."""
         rest, values = self.project(params, inputs, dtype)
-        h, new_state = self.rule.step(values, cast(state, dtype))
+        h, new_state = self.rule.step(values, state)
         output = self.output(params, h, rest)
-        return output.astype(widest_dtype(inputs)), self.rule.stored(state, new_state)
+        return output.astype(widest_dtype(inputs)), new_state
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses a loop over chunks of steps; see `RNNCell.choose_loop`."""
@@ -190,21 +197,22 @@ def memory_sequence(
         return outputs, last, is_finite, run.steps.swap_time(states)
 
     def in_steps(params: Params, run: Run) -> tuple:
-        """All steps, one after another; a step is finite if the new state is."""
+        """All steps, one after another."""
 
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
             rest, values = cell.project(params, inputs, dtype)
             h, state = step(values, state)
             made = cast(output(params, h, rest), output_dtype)
-            return (made, finite_rows(state)), state
+            return (made, (finite_rows(state), finite_rows(h))), state
 
         return in_parts(functools.partial(scan_steps, apply), run.inputs, run)
 
     def in_chunks(params: Params, run: Run, is_finite: Any, known: Any) -> tuple:
-        """All steps in chunks; a step is finite if what it reads is.
+        """All steps in chunks.
 
         If the states before the chunks are `known`, only the tangents of the results
-        are used. They do not depend on steps that are not finite.
+        are used. They do not depend on what is not finite: a new state or, if only what
+        a step reads is not finite, the query of this step.
         """
         params_in_loop = summed_in_float32(params)
 
@@ -213,7 +221,8 @@ def memory_sequence(
             inputs, is_finite = inputs
             if known is not None:
                 # The state has the known value, so the first pass is not repeated.
-                inputs = masking.zero_unless(is_finite, inputs)
+                keeps, reads = is_finite
+                inputs = masking.zero_unless(keeps, inputs)
                 first = jnp.int32(0)
                 start = run.steps.index_in_run(first)
                 i = (steps.index_in_run(first) - start) // size
@@ -226,6 +235,8 @@ def memory_sequence(
             alive = steps.alive_steps()
             if alive is not None:
                 values = masking.select(alive, values, cell.rule.idle)
+            if known is not None and "q" in values._fields:
+                values = values._replace(q=masking.zero_unless(reads, values.q))
             values = _move_axis(values, steps.axis, 2)
             chunk = _chunk(values, state, steps)
             h, states = as_chunk_results(cell.rule, run_chunk(chunk), chunk, step)
@@ -233,17 +244,19 @@ def memory_sequence(
             h = jnp.moveaxis(h, 2, steps.axis)
             made = at_each_step(functools.partial(output, params), h, rest)
             made = steps.zero_finished(cast(made, output_dtype))
-            made = made, jnp.all(jnp.isfinite(h), (2, 3))
-            if steps.returns_states:
-                made = made, _move_axis(states, 2, steps.axis)
-            return made if known is None else masking.zero_unless(is_finite, made), last
+            states = _move_axis(states, 2, steps.axis)
+            if known is not None:
+                made = masking.zero_unless(reads, made)
+                states = masking.zero_unless(keeps, states)
+            made = made, (jnp.all(jnp.isfinite(h), (2, 3)),) * 2
+            return (made, states) if steps.returns_states else made, last
 
         return in_parts(run_steps, (run.inputs, is_finite), run)
 
     def compute(params: Params, run: Run) -> tuple:
         # One condition for the whole run: a device waits for it once.
         made = in_chunks(params, run, None, None)
-        failed = ~(jnp.all(made[2]) & jnp.all(finite_rows(made[1])))
+        failed = ~(jnp.all(made[2][1]) & jnp.all(finite_rows(made[1])))
         again = functools.partial(in_steps, params, run)
         return jax.lax.cond(batch_maximum(failed), again, lambda: made)
 

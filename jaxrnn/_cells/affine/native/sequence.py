@@ -457,6 +457,8 @@ def _run(*leaves: Any, programs: _Programs) -> list:
     arrays = (x for x in leaves if isinstance(x, jax.Array))
     platforms = {device.platform for x in arrays for device in x.devices()}
     is_native = (platforms or {jax.default_backend()}) == {"cpu"}
+    if not is_native and programs.refusal is not None:
+        raise ValueError(programs.refusal)
     return (programs.native if is_native else programs.xla)(*leaves)
 
 
