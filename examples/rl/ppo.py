@@ -42,9 +42,9 @@ class Config:
     rows: Count = 64
     """The number of parallel environments of a policy."""
     steps: Count = 128
-    """The number of steps in a rollout segment, after which the policy is updated."""
+    """The number of steps in a rollout, after which the policy is updated."""
     updates: Count = 100
-    """The number of updates, each on a new segment."""
+    """The number of updates, each on a new rollout."""
     epochs: Count = 4
     """The number of gradient steps per update."""
     units: Count = 64
@@ -125,7 +125,7 @@ class Training(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A segment of a rollout, each field `[steps, rows, ...]`."""
+    """A rollout, each field `[steps, rows, ...]`."""
 
     observation: Any
     first: Any
@@ -159,7 +159,7 @@ def log_prob_of(logits, action):
 
 
 def collect(config, policy, training, key):
-    """Runs the steps of a segment; returns `(training, part)`."""
+    """Runs the steps of a rollout; returns `(training, part)`."""
 
     def next_step(training, key):
         of_action, of_env = jax.random.split(key)
@@ -191,7 +191,7 @@ def advantages(part, last_value):
 
 
 def loss_of(logits, value, part, advantage):
-    """PPO's loss, arXiv:1707.06347, for the policy's results on a segment."""
+    """PPO's loss, arXiv:1707.06347, for the policy's results on a rollout."""
     target = advantage + part.value
     advantage = jax.nn.standardize(advantage, axis=None)
     ratio = jnp.exp(log_prob_of(logits, part.action) - part.log_prob)
@@ -203,7 +203,7 @@ def loss_of(logits, value, part, advantage):
 
 
 def update(config, policy, before, key):
-    """Collects a segment and learns from it; returns `(training, mean return)`."""
+    """Collects a rollout and learns from it; returns `(training, mean return)`."""
     after, part = collect(config, policy, before, key)
     _, _, last_value = act(policy, before.params, *after[2:])
     advantage = advantages(part, last_value)

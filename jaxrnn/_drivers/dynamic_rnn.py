@@ -19,7 +19,7 @@ from .._run.arguments import (
     as_resets,
     output_dtype,
 )
-from .._run.divided_time import run_on_mesh, run_part
+from .._run.divided_time import run_on_mesh, run_on_device
 from .._run.masking import Steps
 from .._run.run import Run
 from .._run.run_cell import Options, run_cell
@@ -189,7 +189,7 @@ def dynamic_rnn(
         )
     with jax.named_scope(as_scope(scope, "rnn")):
         if axis_name is not None:
-            results = run_part(cell, run, options, axis_name)
+            results = run_on_device(cell, run, options, axis_name)
         elif (spec := spec_of_divided_time(run.inputs, run.steps.axis)) is not None:
             results = run_on_mesh(cell, run, options, spec)
         else:

@@ -82,7 +82,7 @@ def _run_on_mesh(cell: Any, run: Run, options: Options, both: PartitionSpec) -> 
     def run_one(cell: Any, run: Run) -> Results:
         time = jax.tree.leaves(run.inputs)[0].shape[steps.axis]
         own = dataclasses.replace(run.steps, time=time)
-        return run_part(cell, run.replace(steps=own), options, name)
+        return run_on_device(cell, run.replace(steps=own), options, name)
 
     run = jax.tree.map(put, specs, run, is_leaf=lambda x: isinstance(x, PartitionSpec))
     return jax.shard_map(
@@ -97,7 +97,7 @@ def _run_on_mesh(cell: Any, run: Run, options: Options, both: PartitionSpec) -> 
 _compiled = jax.jit(_run_on_mesh, static_argnames=("options", "both"))
 
 
-def run_part(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Results:
+def run_on_device(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Results:
     """Runs the part of the time axis that a device holds, in `jax.shard_map`.
 
     Args:

@@ -1,4 +1,4 @@
-"""One step of a cell before a loop: it is evaluated abstractly, to find errors.
+"""What a run asks of a cell before its loop: one abstract step, to find errors.
 
 The cell may be a bound cell, or any object with the attributes of one.
 """

@@ -39,12 +39,13 @@ class Steps:
             step; None if all steps are valid. XLA's loop may repeat each length:
             `[batch, size]`.
         steps_to_run: The number of steps that TensorFlow's loop would run, an int32
-            scalar. For a whole run, this number is the maximum length, at least 1; for
-            a part, the number may be 0. None if there are no lengths.
+            scalar. For a whole run, this number is the maximum length, at least
+            `Options.least_steps`; for a part, the number may be 0. None if there are no
+            lengths.
         stand_in: Finite `(inputs, state)` of one step, on which the cell runs in
-            finished rows. None if there are no lengths, or if the run is not
-            differentiated. A run that is not differentiated runs the cell on the
-            padding and drops the results.
+            finished rows. None if there are no lengths. XLA's loop and the scan of a
+            small memory run the cell on the padding instead if the run is not
+            differentiated, and drop the results.
         mask: Bool, in the layout of the inputs, false at masked steps before the end of
             a row; None if there are no such steps. Only the scan of a cell whose rows
             interact gets a mask: for other cells, the valid steps are moved to the

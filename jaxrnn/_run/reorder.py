@@ -91,8 +91,8 @@ def reverse_resets(
 ) -> Array | None:
     """Returns the resets of a run over the reversed sequences.
 
-    An episode consists of the steps from one reset to the next. A reversed run enters
-    an episode at the episode's last step, which is the step before the next reset.
+    A reversed run enters a span, the steps from one reset to the next, at its last
+    step, which is the step before the next reset.
 
     Args:
         resets: The resets of forward runs, bool `[time, batch]` or `[batch, time]`; if

@@ -217,7 +217,7 @@ def _choose(cell: Any, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
         cell: The cell.
         state: The initial state, with its read-only parts.
         run: The sequences; only types are read.
-        plan: The size of the parts, each of which the loop runs at once.
+        plan: The size of the parts, which the loop runs one after another.
     """
     steps = run.steps
     sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
@@ -236,8 +236,8 @@ def _choose(cell: Any, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
         if plan.part is not None and isinstance(steps.time, int):
             time = min(steps.time, plan.part)
             steps = dataclasses.replace(steps, time=time)
-        at_once = run.replace(steps=steps, keys=_keys(bound, steps))
-        choice = bound.cell.choose_loop(bound.params, at_once)
+        one_part = run.replace(steps=steps, keys=_keys(bound, steps))
+        choice = bound.cell.choose_loop(bound.params, one_part)
     check_implementation(run.implementation, choice)
     name = type(bound.cell if bound else cell).__name__
     because = f", because {choice.reason}" if choice.reason else ""

@@ -65,7 +65,7 @@ def at_random(layer):
 
 @pytest.fixture
 def rollout():
-    """A policy, and two segments, each with the training before it."""
+    """A policy, and two rollouts, each with the training before it."""
     policy, training = at_random(ppo.ResetRNN)
     collect, parts = jax.jit(ppo.collect, static_argnums=(0, 1)), []
     for n in range(2):

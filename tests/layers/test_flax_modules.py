@@ -115,7 +115,7 @@ def test_modules_are_their_drivers(make, name):
 @both
 @pytest.mark.parametrize("name", ["gru", "two_ways", "layers"])
 def test_masks_resets_and_states_of_all_steps(make, name):
-    """Several batch axes; a reversed run enters a segment at its last step."""
+    """Several batch axes; a reversed run enters a span at its last step."""
     kind, nest, _ = MODULES[name]
     module = make(kind, *cells_in(kind, nest), return_states=True)
     rng, x = np.random.default_rng(1), draw(2, 2, TIME, DEPTH)

@@ -11,9 +11,6 @@ module, `forward` saves the products `zs` and the states. The tangent has two pa
 * Its loop propagates only the tangent of the state, through the
   element-wise updates and the recurrent part of a kernel. JAX transposes this loop to a
   loop that runs backward and computes the cotangents of the products.
-
-In this module and in `native/`, `d_x` is the tangent of x, and `ct_x` is the cotangent
-of x.
 """
 
 import dataclasses
@@ -87,7 +84,7 @@ def affine_sequence(
     primals, steps = primals_of(cell, params, run)
     primals = primals._replace(xs=steps.swap_time(primals.xs))
     of_cell = (functools.partial(fn, cell) for fn in (forward, push_forward))
-    outputs, last = with_tangent(*of_cell)(primals, steps.time_first())
+    outputs, last = with_tangent_rule(*of_cell)(primals, steps.time_first())
     return steps.swap_time(outputs), last
 
 
@@ -104,7 +101,7 @@ def primals_of(cell: "AffineCell", params: Params, run: Run) -> tuple[Primals, S
     return primals, run.steps.with_restart_states(None)
 
 
-def with_tangent(forward: Callable, push_forward: Callable) -> Callable:
+def with_tangent_rule(forward: Callable, push_forward: Callable) -> Callable:
     """`run(primals, steps) -> (outputs, state)`, with a rule for its derivatives.
 
     Args:
@@ -144,11 +141,11 @@ def forward(
     is_ahead = _is_ahead(cell, primals, platform == "cpu")
     is_joined = platform == "cpu" and not is_ahead
     if not is_joined:
-        products = in_parts(cell, products, xs.shape[-1])
+        products = split_kernels(cell, products, xs.shape[-1])
 
     def in_blocks(stage: Any, z: Array) -> list[Array]:
-        # XLA for CPUs does not vectorize an update that reads parts of z at an offset,
-        # so each part is an array of its own. TPUs and GPUs read one array faster.
+        # XLA for CPUs does not vectorize an update that reads blocks of z at an offset,
+        # so each block is an array of its own. TPUs and GPUs read one array faster.
         return jnp.split(z, (stage.blocks or 1) if platform == "cpu" else 1, axis=-1)
 
     def product(
@@ -242,7 +239,9 @@ def _with_wide_lengths(steps: Steps, masked: PyTree) -> Steps:
     return dataclasses.replace(steps, lengths=jax.lax.optimization_barrier(lengths))
 
 
-def in_parts(cell: "AffineCell", products: list[Params], depth: int) -> list[Params]:
+def split_kernels(
+    cell: "AffineCell", products: list[Params], depth: int
+) -> list[Params]:
     """Parameters of products, or their tangents, with the kernels split into parts.
 
     Returns:
@@ -280,8 +279,8 @@ def push_forward(
             None.
     """
     depth = primals.xs.shape[-1]
-    products = in_parts(cell, primals.products, depth)
-    d_products = in_parts(cell, tangents.products, depth)
+    products = split_kernels(cell, primals.products, depth)
+    d_products = split_kernels(cell, tangents.products, depth)
 
     # Before the loop: the part of the tangent of each z that is due to parameters and
     # inputs, for all steps at once; None if it is zero. The values at finished rows do

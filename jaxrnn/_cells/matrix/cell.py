@@ -176,7 +176,7 @@ def memory_sequence(
     """
     dtype = arithmetic_dtype(run.inputs, run.state)
     output_dtype = widest_dtype(run.inputs)
-    size = steps_in_chunk(run.steps.time, cell.steps_at_once(run))
+    size = equal_chunk_size(run.steps.time, cell.steps_at_once(run))
 
     def in_parts(run_steps: RunSteps, inputs: PyTree, run: Run) -> tuple:
         """`(outputs, last, is_finite, states)`, with the states before the parts."""
@@ -275,7 +275,7 @@ def arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
     return at_least_float32(widest_dtype((inputs, state)))
 
 
-def steps_in_chunk(time: int, most: int) -> int:
+def equal_chunk_size(time: int, most: int) -> int:
     """The number of steps in each chunk except the last, at most `most`.
 
     For an mLSTM with heads of size 64 and 128, 1 and 8 rows and up to 8192 steps on two

@@ -37,20 +37,20 @@ from ..base import check_overrides
 class Chunk:
     """What the steps of a chunk read and write, and the states before the spans.
 
-    A *span* is the steps of a row from one restart to the next. The methods are parts
+    A *span* is the steps of a row, in this chunk, from one restart to the next. The methods are parts
     of formulas for a chunk: with them, a rule need not know about spans.
 
     Attributes:
         values: What the steps read and write, which is the second result of the cell's
-            `project`; leaves `[batch, heads, steps, ...]`. Masked steps have the values
-            `idle` of the rule.
+            `project`; leaves `[batch, heads, steps, ...]`. Finished steps have the
+            values `idle` of the rule.
         state: The state before the chunk, leaves `[batch, heads, 1, ...]`. If there are
-            restarts, with zeros where it is not finite.
-        reads: Bool `[rows, 1, t, s]`, true where step t reads what step s writes: where
-            s <= t, and s and t are in one span. If there are no restarts, the first
-            axis has size 1.
+            restarts, with zeros where no step reads it.
+        reads: Bool `[batch, 1, t, s]`, true where step t reads what step s writes:
+            where s <= t, and s and t are in one span. If there are no restarts, the
+            first axis has size 1.
         restart_states: The state from which spans start after a restart, leaves
-            `[batch, heads, 1, ...]`, with zeros where it is not finite. None if there
+            `[batch, heads, 1, ...]`, with zeros where no step reads it. None if there
             are no restarts, or if the restart states are zeros.
         is_carried: Bool `[batch, 1, steps]`, true at steps whose span starts from
             `state`. None if there are no restarts.

@@ -92,7 +92,9 @@ class NativeLoop:
 
     def run(self, primals: Primals, steps: Steps) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of all steps."""
-        return xla_loop.with_tangent(self.forward, self.push_forward)(primals, steps)
+        return xla_loop.with_tangent_rule(self.forward, self.push_forward)(
+            primals, steps
+        )
 
     def forward(
         self, primals: Primals, steps: Steps, save: bool
@@ -336,7 +338,7 @@ class NativeLoop:
     def _unstacked(self, like: Params, rows: Array | None) -> Params:
         """The cotangents of the parameters `like`, from the cotangents of the rows."""
         if rows is None:
-            return like
+            return {}
         sums = dict(zip(self.spec.elementwise, rows.sum(0), strict=True))
         return jax.tree_util.tree_map_with_path(lambda path, _: sums[_name(path)], like)
 
