@@ -13,7 +13,6 @@ from .._base.arguments import as_axis_size, check_function
 from .._base.errors import error_note, expect, is_array, name_of
 from .._base.trees import map_named, named_dims
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .fields import set_field
 
 
 def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -117,6 +116,23 @@ def kernel_and_bias(
     return kernel, cell.bias_initializer or bias_initializer(kernel, bias)
 
 
+def input_specs(
+    cell: Any,
+    depth: int,
+    columns: int,
+    blocks: int | None = None,
+    *,
+    kernel: Initializer = glorot_uniform,
+    bias: Initializer = zeros,
+) -> Specs:
+    """Specs of a `kernel` `[depth, columns]`, which only inputs read, and a `bias`."""
+    kernel, bias = kernel_and_bias(cell, kernel, bias)
+    return {
+        "kernel": ParamSpec((depth, columns), kernel, depth, blocks),
+        "bias": ParamSpec((columns,), bias, blocks=blocks),
+    }
+
+
 def head_size(cell: Any) -> int:
     """The number of units in each of the `num_heads` heads.
 
@@ -127,13 +143,6 @@ def head_size(cell: Any) -> int:
     heads = cell.num_heads
     expect(units % heads == 0, "num_heads", f"divide `num_units` ({units})", heads)
     return units // heads
-
-
-def set_key_size(cell: Any) -> None:
-    """Checks the heads of a new cell, and gives `key_size` its default."""
-    size = head_size(cell)
-    if cell.key_size is None:
-        set_field(cell, "key_size", max(1, size))
 
 
 def make_params(specs: Specs, key: Key, dtype: DType) -> Params:

@@ -11,7 +11,7 @@ from .._base.trees import serializable
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from . import fields
 from .affine.cell import AffineCell, Stage, Updated
-from .params import ParamSpec, Specs, head_size, kernel_and_bias, zeros
+from .params import ParamSpec, Specs, head_size, input_specs, zeros
 
 
 @serializable
@@ -101,16 +101,11 @@ class SLSTMCell(AffineCell):
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `recurrent_kernel` and `bias`."""
-        kernel, bias = kernel_and_bias(self, bias=self._bias)
         recurrent = self.recurrent_initializer or zeros
-        columns = 4 * self.num_units
         size = head_size(self)
         blocks = (self.num_heads, size, 4 * size)
-        return {
-            "kernel": ParamSpec((depth, columns), kernel, depth, blocks=4),
-            "recurrent_kernel": ParamSpec(blocks, recurrent, 0, blocks=4),
-            "bias": ParamSpec((columns,), bias, blocks=4),
-        }
+        specs = input_specs(self, depth, 4 * self.num_units, 4, bias=self._bias)
+        return specs | {"recurrent_kernel": ParamSpec(blocks, recurrent, 0, blocks=4)}
 
     def stage_params(self, params: Params) -> Params:
         """Joins both kernels into one; see `AffineCell.stage_params`."""

@@ -19,7 +19,7 @@ from .._run.arguments import (
     as_resets,
     output_dtype,
 )
-from .._run.divided_time import run_on_mesh, run_on_device
+from .._run.divided_time import run_on_device, run_on_mesh
 from .._run.masking import Steps
 from .._run.run import Run
 from .._run.run_cell import Options, run_cell

@@ -11,7 +11,8 @@ by `reorder.py`. Other ways to run a cell: `divided_time.py`, time on several de
 files use the following terms:
 
 * A *row* is one entry of the batch. At step t, a row is *finished* if `t >= length`,
-  otherwise *alive*, unless the step is masked. A finished row outputs zeros and keeps its state (`masking.py`).
+  otherwise *alive*, unless the step is masked. A finished row outputs zeros and keeps
+  its state (`masking.py`).
 * `steps_to_run` is the number of steps that TensorFlow's loop would run, which is the
   maximum length. During these steps, the loop is *running*, and leaves of the state
   that all rows share are updated.

@@ -3,7 +3,7 @@
 The cells are the minimal GRU, the minimal LSTM and the quasi-recurrent neural network.
 """
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
@@ -13,27 +13,11 @@ from ..._base.math import at_least_float32
 from ..._base.products import affine
 from ..._base.typing import Array, DType, Initializer, Params
 from .. import fields
-from ..params import ParamSpec, Specs, kernel_and_bias
+from ..params import Specs, input_specs
 from .cell import Coefficients, LinearRecurrenceCell
 
 # The number of blocks in the kernel's columns for each kind of pooling.
 _BLOCKS = {"f": 2, "fo": 3, "ifo": 4}
-
-
-def gate_specs(cell: Any, depth: int, blocks: int) -> dict[str, ParamSpec]:
-    """Specs of `kernel` `[depth, blocks * H]` and `bias` `[blocks * H]`."""
-    columns = blocks * cell.num_units
-    kernel, bias = kernel_and_bias(cell)
-    return {
-        "kernel": ParamSpec((depth, columns), kernel, depth, blocks),
-        "bias": ParamSpec((columns,), bias, blocks=blocks),
-    }
-
-
-def gates(params: Params, inputs: Array, blocks: int) -> list[Array]:
-    """The blocks of `inputs kernel + bias`, `[batch, H]`, in at least float32."""
-    z = affine(params, [inputs], at_least_float32(inputs.dtype))
-    return jnp.split(z, blocks, axis=-1)
 
 
 def _check_pooling(name: str, pooling: str) -> str:
@@ -46,9 +30,28 @@ def positive(x: Array) -> Array:
     return jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))
 
 
+class GatedLinearCell(LinearRecurrenceCell):
+    """A linear recurrence with `num_blocks` gates `[batch, H]`, for `H = num_units`."""
+
+    num_units: int
+    num_blocks: ClassVar[Any]
+
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def param_specs(self, depth: int) -> Specs:
+        """Specs of `kernel` `[depth, num_blocks * H]` and `bias`."""
+        blocks = self.num_blocks
+        return input_specs(self, depth, blocks * self.num_units, blocks)
+
+    def gates(self, params: Params, inputs: Array) -> list[Array]:
+        """The blocks of `inputs kernel + bias`, in at least float32."""
+        z = affine(params, [inputs], at_least_float32(inputs.dtype))
+        return jnp.split(z, self.num_blocks, axis=-1)
+
+
 @final
 @fields.dataclass
-class MinGRUCell(LinearRecurrenceCell):
+class MinGRUCell(GatedLinearCell):
     """A minimal gated recurrent unit (minGRU); only the inputs determine its gate.
 
         z, c = split(x kernel + bias)
@@ -80,15 +83,11 @@ class MinGRUCell(LinearRecurrenceCell):
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
-    state_size = output_size = property(lambda self: self.num_units)
-
-    def param_specs(self, depth: int) -> Specs:
-        """Specs of `kernel` and `bias`."""
-        return gate_specs(self, depth, blocks=2)
+    num_blocks = 2
 
     def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
         """`1 - gate`, and the candidate times the gate."""
-        z, c = gates(params, inputs, blocks=2)
+        z, c = self.gates(params, inputs)
         candidate = jax.nn.sigmoid(z) * self.activation(c)
         # 1 - sigmoid(z) would cancel to 0 where the gate is almost 1.
         return jax.nn.sigmoid(-z), candidate, None
@@ -96,7 +95,7 @@ class MinGRUCell(LinearRecurrenceCell):
 
 @final
 @fields.dataclass
-class MinLSTMCell(LinearRecurrenceCell):
+class MinLSTMCell(GatedLinearCell):
     """A minimal long short-term memory (minLSTM); only the inputs determine its gates.
 
         f, i, c = split(x kernel + bias)
@@ -131,15 +130,11 @@ class MinLSTMCell(LinearRecurrenceCell):
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
-    state_size = output_size = property(lambda self: self.num_units)
-
-    def param_specs(self, depth: int) -> Specs:
-        """Specs of `kernel` and `bias`."""
-        return gate_specs(self, depth, blocks=3)
+    num_blocks = 3
 
     def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
         """`f / (f + i)`, and `i / (f + i)` times the activated candidate."""
-        f, i, c = gates(params, inputs, blocks=3)
+        f, i, c = self.gates(params, inputs)
         # `ratio` is log(sigmoid(i) / sigmoid(f)).
         ratio = jax.nn.softplus(-f) - jax.nn.softplus(-i)
         sigmoid = jax.nn.sigmoid
@@ -148,7 +143,7 @@ class MinLSTMCell(LinearRecurrenceCell):
 
 @final
 @fields.dataclass
-class QRNNCell(LinearRecurrenceCell):
+class QRNNCell(GatedLinearCell):
     """A cell of a quasi-recurrent neural network (QRNN).
 
         z, f, o, i = split(x kernel + bias)
@@ -188,15 +183,11 @@ class QRNNCell(LinearRecurrenceCell):
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
 
-    state_size = output_size = property(lambda self: self.num_units)
-
-    def param_specs(self, depth: int) -> Specs:
-        """Specs of `kernel` and `bias`."""
-        return gate_specs(self, depth, _BLOCKS[self.pooling])
+    num_blocks = property(lambda self: _BLOCKS[self.pooling])
 
     def coefficients(self, params: Params, inputs: Array) -> Coefficients:
         """The forget gate, the addend of c, and the output gate if there is one."""
-        z, f, *rest = gates(params, inputs, _BLOCKS[self.pooling])
+        z, f, *rest = self.gates(params, inputs)
         input_gate = rest[1] if self.pooling == "ifo" else -f
         added = jax.nn.sigmoid(input_gate) * self.activation(z)
         output_gate = None if self.pooling == "f" else jax.nn.sigmoid(rest[0])

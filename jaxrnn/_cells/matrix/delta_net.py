@@ -6,29 +6,17 @@ from typing import final
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.nn.initializers import ones
 
-from ..._base.products import affine
-from ..._base.trees import TensorShape
 from ..._base.typing import Array, DType, Initializer, Key, Params
 from .. import fields
-from ..params import (
-    ParamSpec,
-    Specs,
-    glorot_blocks,
-    head_size,
-    kernel_and_bias,
-    set_key_size,
-    zeros,
-)
-from .cell import MatrixMemoryCell
+from ..params import ParamSpec, Specs, head_size, ones
 from .decays import LEAST_LOG
 from .delta_rule import DeltaInputs, DeltaRule
+from .projected_memory import ProjectedMemoryCell
 
 
 @fields.dataclass
-class DeltaNetBase(MatrixMemoryCell):
+class DeltaNetBase(ProjectedMemoryCell):
     """The projections of `DeltaNetCell` and `GatedDeltaNetCell`."""
 
     num_units: int = fields.size()
@@ -44,58 +32,27 @@ class DeltaNetBase(MatrixMemoryCell):
     norm_epsilon: float = fields.number(1e-5, low=1e-12)
     chunk_size: int = fields.count(default=32)
 
-    output_size = property(lambda self: self.num_units)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_key_size(self)
-
     rule = property(lambda self: DeltaRule(self._prepared))
 
     @property
-    def state_size(self) -> TensorShape:
-        """The sizes of S, `[num_heads, key_size, num_units / num_heads]`."""
-        return self.rule.sizes(self.num_heads, self.key_size or 0, head_size(self))[1]
-
-    @property
     def _sizes(self) -> list[int]:
-        """The columns in each block of the kernel; the first blocks are q, k, v, b."""
-        keys = self.num_heads * (self.key_size or 0)
-        return [keys, keys, self.num_units, self.num_heads]
+        return [*super()._sizes, self.num_heads]
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `bias` and `norm_scale`."""
-        columns = sum(self._sizes)
-        kernel, bias = kernel_and_bias(self, self._kernel, self._bias)
-        return {
-            "kernel": ParamSpec((depth, columns), kernel, depth),
-            "bias": ParamSpec((columns,), bias),
-            "norm_scale": ParamSpec((head_size(self),), ones),
-        }
+        scale = ParamSpec((head_size(self),), ones)
+        return super().param_specs(depth) | {"norm_scale": scale}
 
-    def _blocks(
-        self, params: Params, inputs: Array, dtype: DType
-    ) -> tuple[Array, Array, Array, Array, list[Array]]:
-        """q, k and v `[batch, heads, size]`, b, and a list of the other blocks."""
-        z = affine(params, [inputs], dtype)
-        q, k, v, b, *rest = jnp.split(z, np.cumsum(self._sizes)[:-1], axis=-1)
-        rows = inputs.shape[0]
-        heads = self.num_heads
-        q, k = (x.reshape(rows, heads, self.key_size) for x in (q, k))
-        v = v.reshape(rows, heads, head_size(self))
+    def _blocks(self, params: Params, inputs: Array, dtype: DType) -> list[Array]:
+        """q, k, v, the fraction b, and the other blocks."""
+        q, k, v, b, *others = super()._blocks(params, inputs, dtype)
         b = jax.nn.sigmoid(b) * (2 if self.allow_neg_eigval else 1)
-        return q, k, v, b, rest
+        return [q, k, v, b, *others]
 
     def _prepared(self, values: DeltaInputs) -> DeltaInputs:
         """q, k and v after the activation; q and k have norm 1."""
         q, k, v = map(self.activation, values[:3])
         return values._replace(q=_unit(q), k=_unit(k), v=v)
-
-    def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        return glorot_blocks(key, shape[0], self._sizes, dtype)
-
-    def _bias(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        return zeros(key, shape, dtype)
 
     def _normalized(self, params: Params, h: Array) -> Array:
         """RMS-normalizes `h / sqrt(K)` in each head; multiplies by `norm_scale`."""
@@ -170,7 +127,7 @@ class DeltaNetCell(DeltaNetBase):
         self, params: Params, inputs: Array, dtype: DType
     ) -> tuple[None, DeltaInputs]:
         """The values of a step; see `MatrixMemoryCell.project`."""
-        q, k, v, b, _ = self._blocks(params, inputs, dtype)
+        q, k, v, b = self._blocks(params, inputs, dtype)
         return None, DeltaInputs(q, k, v, jnp.zeros_like(b), b)
 
     def output(self, params: Params, h: Array, rest: None) -> Array:
@@ -237,13 +194,13 @@ class GatedDeltaNetCell(DeltaNetBase):
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `bias`, `norm_scale` and `a_log`."""
         a_log = ParamSpec((self.num_heads,), _draw_a_log)
-        return {**super().param_specs(depth), "a_log": a_log}
+        return super().param_specs(depth) | {"a_log": a_log}
 
     def project(
         self, params: Params, inputs: Array, dtype: DType
     ) -> tuple[Array, DeltaInputs]:
         """The gate g and the values of a step; see `MatrixMemoryCell.project`."""
-        q, k, v, b, (a, g) = self._blocks(params, inputs, dtype)
+        q, k, v, b, a, g = self._blocks(params, inputs, dtype)
         decay = _log_decay(params["a_log"].astype(dtype), jax.nn.softplus(a))
         return g, DeltaInputs(q, k, v, decay, b)
 

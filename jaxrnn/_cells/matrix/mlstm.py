@@ -6,30 +6,19 @@ from typing import final
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..._base.math import standardized
-from ..._base.products import affine
 from ..._base.typing import Array, DType, Initializer, Key, Params
 from .. import fields
-from ..params import (
-    ParamSpec,
-    Specs,
-    glorot_blocks,
-    head_size,
-    kernel_and_bias,
-    ones,
-    set_key_size,
-    zeros,
-)
-from .cell import MatrixMemoryCell
+from ..params import ParamSpec, Specs, glorot_blocks, ones, zeros
 from .decays import LEAST_LOG
-from .mlstm_rule import MLSTMInputs, MLSTMRule, MLSTMState
+from .mlstm_rule import MLSTMInputs, MLSTMRule
+from .projected_memory import ProjectedMemoryCell
 
 
 @final
 @fields.dataclass
-class MLSTMCell(MatrixMemoryCell):
+class MLSTMCell(ProjectedMemoryCell):
     """An LSTM with a matrix memory (mLSTM): a linear attention with gates.
 
     For each head, with k scaled by `1 / sqrt(K)`:
@@ -101,31 +90,13 @@ class MLSTMCell(MatrixMemoryCell):
 
     rule = MLSTMRule()
 
-    output_size = property(lambda self: self.num_units)
-
-    @property
-    def state_size(self) -> MLSTMState:
-        """The sizes of the state, an `MLSTMState`."""
-        return self.rule.sizes(self.num_heads, self.key_size or 0, head_size(self))[1]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_key_size(self)
-
     @property
     def _sizes(self) -> list[int]:
-        """The columns in each of the blocks q, k, v and o."""
-        keys = self.num_heads * (self.key_size or 0)
-        return [keys, keys, self.num_units, self.num_units]
+        return [*super()._sizes, self.num_units, self.num_heads, self.num_heads]
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel` and `bias` and, with `norm_epsilon`, `norm_scale`."""
-        columns = sum(self._sizes) + 2 * self.num_heads
-        kernel, bias = kernel_and_bias(self, self._kernel, self._bias)
-        specs = {
-            "kernel": ParamSpec((depth, columns), kernel, depth),
-            "bias": ParamSpec((columns,), bias),
-        }
+        specs = super().param_specs(depth)
         if self.norm_epsilon is not None:
             specs["norm_scale"] = ParamSpec((self.num_units,), ones)
         return specs
@@ -134,13 +105,7 @@ class MLSTMCell(MatrixMemoryCell):
         self, params: Params, inputs: Array, dtype: DType
     ) -> tuple[Array, MLSTMInputs]:
         """Computes the output gate, `[batch, num_units]`, and the `MLSTMInputs`."""
-        z = affine(params, [inputs], dtype)
-        ends = np.cumsum([*self._sizes, self.num_heads])
-        *vectors, o, i, f = jnp.split(z, ends, axis=-1)
-        heads = inputs.shape[0], self.num_heads
-        sizes = self.key_size or 0, self.key_size or 0, head_size(self)
-        pairs = zip(vectors, sizes, strict=True)
-        q, k, v = (x.reshape(*heads, size) for x, size in pairs)
+        q, k, v, o, i, f = self._blocks(params, inputs, dtype)
         if self.gate_soft_cap is not None:
             i, f = (
                 self.gate_soft_cap * jnp.tanh(x / self.gate_soft_cap) for x in (i, f)
@@ -157,7 +122,7 @@ class MLSTMCell(MatrixMemoryCell):
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         depth = shape[0]
-        blocks = glorot_blocks(key, depth, self._sizes, dtype)
+        blocks = glorot_blocks(key, depth, self._sizes[:4], dtype)
         gates = jnp.zeros((depth, 2 * self.num_heads), dtype)
         return jnp.concatenate([blocks, gates], axis=-1)
 
@@ -165,4 +130,4 @@ class MLSTMCell(MatrixMemoryCell):
         heads = self.num_heads
         i = jax.random.normal(key, (heads,), dtype) * 0.1
         f = jnp.linspace(3, 6, heads, dtype=dtype)
-        return jnp.concatenate([zeros(key, (sum(self._sizes),), dtype), i, f])
+        return jnp.concatenate([zeros(key, (sum(self._sizes[:4]),), dtype), i, f])
