@@ -45,6 +45,11 @@ def where(condition: Array, tree: PyTree, other: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, other)
 
 
+def move_axes(tree: PyTree, source: Any, place: Any) -> PyTree:
+    """Applies `jnp.moveaxis` to each leaf."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x, source, place), tree)
+
+
 def is_traced(x: object) -> bool:
     """Whether a value is a traced array, whose values are known only at run time."""
     try:  # For a traced array, `is_fully_addressable` raises an error.

@@ -169,8 +169,6 @@ def lengths_for(
     """
     batch_size = jax.tree.leaves(xs)[0].shape[batch_axis]
     lengths = as_lengths(sequence_length, batch_size, time=time)
-    if lengths is None:
-        return None
     return as_rows_of(xs, lengths, batch_axis)
 
 

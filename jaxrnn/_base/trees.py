@@ -36,13 +36,20 @@ def is_tensor_array(value: object) -> bool:
     return isinstance(value, RowlessArray)
 
 
+def map_parts(
+    is_part: Callable[[object], bool], fn: Callable, tree: PyTree, *others: PyTree
+) -> PyTree:
+    """Maps `fn` over the parts for which `is_part` is true; the rest is unchanged."""
+
+    def of_leaf(x: PyTree, *rest: PyTree) -> PyTree:
+        return fn(x, *rest) if is_part(x) else x
+
+    return jax.tree.map(of_leaf, tree, *others, is_leaf=is_part)
+
+
 def opaque(tree: PyTree) -> PyTree:
     """Replaces each TensorArray by 0, so that it counts as one leaf."""
-
-    def of_leaf(x: PyTree) -> PyTree:
-        return 0 if is_tensor_array(x) else x
-
-    return jax.tree.map(of_leaf, tree, is_leaf=is_tensor_array)
+    return map_parts(is_tensor_array, lambda x: 0, tree)
 
 
 def named_leaves(
@@ -282,21 +289,13 @@ def is_read_only(x: object) -> bool:
 
 def without_read_only(state: PyTree) -> PyTree:
     """Empties the read-only parts of the state."""
-
-    def empty(x: PyTree) -> PyTree:
-        return ReadOnly(()) if is_read_only(x) else x
-
-    return jax.tree.map(empty, state, is_leaf=is_read_only)
+    return map_parts(is_read_only, lambda x: ReadOnly(()), state)
 
 
 def with_read_only(state: PyTree, source: PyTree) -> PyTree:
     """Replaces the read-only parts of `state` by the parts that `source` holds."""
     parts = iter([x for x in _parts(source) if is_read_only(x)])
-
-    def pick(x: PyTree) -> PyTree:
-        return next(parts) if is_read_only(x) else x
-
-    return jax.tree.map(pick, state, is_leaf=is_read_only)
+    return map_parts(is_read_only, lambda x: next(parts), state)
 
 
 def has_read_only(state: PyTree) -> bool:

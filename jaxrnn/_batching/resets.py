@@ -15,8 +15,8 @@ from .._base.typing import Array, ArrayLike
 def resets_of_segments(segment_ids: ArrayLike, *, time_major: bool = False) -> Array:
     """The resets of packed rows: true at each step that begins a segment.
 
-    A segment is consecutive steps with one id, such as a document. For rows that end with
-    padding of id 0, as in maxtext and marin, also pass a driver the lengths
+    A segment is consecutive steps with one id, such as a document. For rows that end
+    with padding of id 0, as in maxtext and marin, also pass a driver the lengths
     `(segment_ids > 0).sum(1)`; for padding anywhere, pass `mask=segment_ids > 0`. Only
     differences of ids count, so ids may be counted anew in each row, and any other id
     may mark padding.

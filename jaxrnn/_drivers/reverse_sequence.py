@@ -1,11 +1,11 @@
 """Reversal of the valid steps of each row, for runs in the backward direction."""
 
 import jax
-import jax.numpy as jnp
 
 from .._base.arguments import as_count, check_instance
 from .._base.errors import expect
 from .._base.inputs import as_array
+from .._base.math import move_axes
 from .._base.sharding import as_rows_of
 from .._base.trees import map_named
 from .._base.typing import Lengths, PyTree
@@ -72,11 +72,7 @@ def reverse_sequence(
     # Move rows and time to the first two axes, without swapping rows and time.
     first_axes = (1, 0) if time < rows else (0, 1)
     with jax.named_scope(name or "ReverseSequence"):
-        arrays = _move_axes(arrays, (rows, time), first_axes)
+        arrays = move_axes(arrays, (rows, time), first_axes)
         lengths = as_rows_of(arrays, lengths, first_axes[0])
         arrays = reorder.reverse_sequence(arrays, lengths, time_major=time < rows)
-        return _move_axes(arrays, first_axes, (rows, time))
-
-
-def _move_axes(tree: PyTree, old: tuple[int, int], new: tuple[int, int]) -> PyTree:
-    return jax.tree.map(lambda x: jnp.moveaxis(x, old, new), tree)
+        return move_axes(arrays, first_axes, (rows, time))

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from .._base.cell_keys import draw_at_each
 from .._base.errors import is_key
-from .._base.math import concrete_or_none, expand_rows
+from .._base.math import concrete_or_none, expand_rows, where
 from .._base.trees import is_tensor_array, with_structure
 from .._base.typing import Array, AxisSize, PyTree
 
@@ -335,9 +335,7 @@ def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
             known = concrete_or_none(running)
             if known is not None:  # `jnp.where` fails if the TensorArray has grown.
                 return new_leaf if known else old_leaf
-            return jax.tree.map(
-                lambda new, old: jnp.where(running, new, old), new_leaf, old_leaf
-            )
+            return where(running, new_leaf, old_leaf)
         mask = expand_rows(alive, old_leaf) if old_leaf.ndim else running
         return jnp.where(mask, new_leaf, old_leaf)
 

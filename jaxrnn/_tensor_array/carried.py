@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.errors import expect
-from .._base.trees import is_tensor_array
+from .._base.trees import is_tensor_array, map_parts
 from .._base.typing import Array, AxisSize, PyTree
 from .store import Indices, Rows
 from .tensor_array import TensorArray
@@ -61,7 +61,7 @@ def with_capacity_for(tree: PyTree, steps: AxisSize, first: int = 0) -> PyTree:
         config = dataclasses.replace(config, capacity=capacity)
         return array.tree_unflatten(config, (store,))
 
-    return _map_tensor_arrays(extend, tree)
+    return map_parts(is_tensor_array, extend, tree)
 
 
 def with_known_shapes(tree: PyTree, after: Callable[[], PyTree]) -> PyTree:
@@ -82,7 +82,7 @@ def with_known_shapes(tree: PyTree, after: Callable[[], PyTree]) -> PyTree:
             return array
         return array._with(array._rows(other.element_shape))
 
-    return _map_tensor_arrays(shaped, tree, after())
+    return map_parts(is_tensor_array, shaped, tree, after())
 
 
 def as_loop_carry(
@@ -100,14 +100,6 @@ def as_loop_carry(
     return with_known_shapes(
         carry, lambda: jax.eval_shape(step, jnp.int32(0), carry)[0]
     )
-
-
-def _map_tensor_arrays(fn: Callable, tree: PyTree, *rest: PyTree) -> PyTree:
-
-    def of_leaf(x: PyTree, *others: PyTree) -> PyTree:
-        return fn(x, *others) if is_tensor_array(x) else x
-
-    return jax.tree.map(of_leaf, tree, *rest, is_leaf=is_tensor_array)
 
 
 def of_rows(rows: Array, size: Indices) -> TensorArray:

@@ -27,7 +27,7 @@ from ..._base.derivatives import (
     summed_in_float32,
     with_tangent_of,
 )
-from ..._base.math import at_least_float32, batch_maximum, cast, widest_dtype
+from ..._base.math import at_least_float32, batch_maximum, cast, move_axes, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree
 from ..._run import masking
 from ..._run.masking import Steps
@@ -237,14 +237,14 @@ def memory_sequence(
                 values = masking.select(alive, values, cell.rule.idle)
             if known is not None and "q" in values._fields:
                 values = values._replace(q=masking.zero_unless(reads, values.q))
-            values = _move_axis(values, steps.axis, 2)
+            values = move_axes(values, steps.axis, 2)
             chunk = _chunk(values, state, steps)
             h, states = as_chunk_results(cell.rule, run_chunk(chunk), chunk, step)
             last = jax.tree.map(lambda x: x[:, :, -1], states)
             h = jnp.moveaxis(h, 2, steps.axis)
             made = at_each_step(functools.partial(output, params), h, rest)
             made = steps.zero_finished(cast(made, output_dtype))
-            states = _move_axis(states, 2, steps.axis)
+            states = move_axes(states, 2, steps.axis)
             if known is not None:
                 made = masking.zero_unless(reads, made)
                 states = masking.zero_unless(keeps, states)
@@ -283,10 +283,6 @@ def equal_chunk_size(time: int, most: int) -> int:
     than noise. Longer chunks were slower, with larger rounding errors.
     """
     return -(-time // -(-time // most))
-
-
-def _move_axis(tree: PyTree, source: int, place: int) -> PyTree:
-    return jax.tree.map(lambda x: jnp.moveaxis(x, source, place), tree)
 
 
 def _chunk(values: PyTree, state: PyTree, steps: Steps) -> Chunk:

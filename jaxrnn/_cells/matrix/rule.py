@@ -37,8 +37,9 @@ from ..base import check_overrides
 class Chunk:
     """What the steps of a chunk read and write, and the states before the spans.
 
-    A *span* is the steps of a row, in this chunk, from one restart to the next. The methods are parts
-    of formulas for a chunk: with them, a rule need not know about spans.
+    A *span* is the steps of a row, in this chunk, from one restart to the next. The
+    methods are parts of formulas for a chunk: with them, a rule need not know about
+    spans.
 
     Attributes:
         values: What the steps read and write, which is the second result of the cell's
