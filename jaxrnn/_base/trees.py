@@ -240,12 +240,13 @@ def with_tuples_of(like: PyTree, tree: PyTree, strict: bool = True) -> PyTree:
     """Gives the named tuples of `tree` the classes that `like` has at their places.
 
     The fields must be equal; for example, an `LSTMStateTuple` of TensorFlow becomes the
-    class of this package. Unless `strict`, plain tuples and lists also change into
-    named tuples, and back.
+    class of this package, but a tuple with the fields `(hidden, cell)` does not. Unless
+    `strict`, plain tuples and lists also change into named tuples, into each other, and
+    back.
     """
     if jax.tree.structure(opaque(like)) == jax.tree.structure(opaque(tree)):
         return tree
-    if any(map(is_tensor_array, (like, tree))) or jax.tree_util.all_leaves([tree]):
+    if any(is_tensor_array(x) or jax.tree_util.all_leaves([x]) for x in (like, tree)):
         return tree
     wanted, kind = jax.tree.flatten(like, is_leaf=lambda x: x is not like)
     parts, own_kind = jax.tree.flatten(tree, is_leaf=lambda x: x is not tree)
@@ -255,7 +256,7 @@ def with_tuples_of(like: PyTree, tree: PyTree, strict: bool = True) -> PyTree:
     parts = [with_tuples_of(*pair, strict=strict) for pair in pairs]
     if isinstance(like, tuple | list) and isinstance(tree, tuple | list):
         fields = {getattr(x, "_fields", None) for x in (like, tree)}
-        if len(fields - {None}) == 1 and not (strict and None in fields):
+        if len(fields - {None}) <= 1 and not (strict and None in fields):
             return kind.unflatten(parts)
     return own_kind.unflatten(parts)
 

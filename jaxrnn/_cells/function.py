@@ -11,7 +11,7 @@ import jax
 from .._base.arguments import as_bool, check_rank, is_list_of
 from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import Verbatim, expect
-from .._base.inputs import check_same_size, check_shaped, check_shapes
+from .._base.inputs import check_like, check_same_size, check_shaped
 from .._base.trees import TensorShape, map_named, named_leaves
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from . import fields
@@ -132,7 +132,7 @@ class FunctionCell(RNNCell):
         leaves = itertools.chain(*itertools.starmap(named_leaves, trees.items()))
         check_same_size([(name, leaf) for name, leaf in leaves if leaf.shape])
         fix = "A step must keep the structure and the shapes of its state."
-        check_shapes("new_state", new_state, state, strict=False, fix=fix)
+        check_like("new_state", new_state, state, strict=False, any_dtype=True, fix=fix)
         return dataclasses.replace(cell, state_size=sizes[0], output_size=sizes[1])
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._base.arguments import as_bool, as_lengths
 from .._base.cell_keys import check_key
 from .._base.errors import expect
-from .._base.inputs import as_arrays, check_shapes
+from .._base.inputs import as_arrays, check_like
 from .._base.math import concrete_or_none
 from .._base.typing import Array, ArrayLike, Key, Lengths, PyTree
 from .._run import masking
@@ -227,7 +227,7 @@ def _selected(name: str, mask: Array, fed: PyTree, given: PyTree) -> PyTree:
     """
     fix = "The helper feeds it in place of one step of `inputs`."
     fed = as_arrays(name, fed)
-    check_shapes(name, fed, given, strict=True, fix=fix)
+    check_like(name, fed, given, any_dtype=True, fix=fix)
     return masking.select(mask, fed, given)
 
 
