@@ -214,12 +214,6 @@ def check_rank(name: str, array: Any, least: int, axes: str, fix: str = "") -> N
     expect(len(array.shape) >= least, name, must, array, fix)
 
 
-def check_booleans(name: str, array: Array, fix: str) -> None:
-    """Raises TypeError unless the array holds booleans."""
-    is_bool = array.dtype == jnp.bool_
-    expect(is_bool, name, "be booleans", array, fix, error=TypeError)
-
-
 def as_integers(
     name: str, values: Any, what: str, *shapes: tuple[int | None, ...], fix: str = ""
 ) -> Any:

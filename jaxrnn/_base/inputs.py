@@ -16,6 +16,7 @@ from .arguments import check_shape
 from .errors import (
     EntryError,
     check_not_masked,
+    counted,
     describe,
     describe_structure,
     error_note,
@@ -49,6 +50,18 @@ def as_array(name: str, leaf: Any) -> Array:
     expect(not isinstance(leaf, str), name, "be an array", leaf, error=TypeError)
     with error_note(f"`{name}` must be an array of numbers."):
         return jnp.asarray(in_native_order(leaf))
+
+
+def as_booleans(name: str, values: Any, fix: str, convert: bool = True) -> Array:
+    """The values as an array of booleans; unless `convert`, they are an array already.
+
+    Raises:
+        ValueError: If the values are None.
+        TypeError: If they are not booleans.
+    """
+    array = as_array(name, values) if convert else values
+    expect(array.dtype == bool, name, "be booleans", array, fix, error=TypeError)
+    return array
 
 
 def as_arrays(name: str, state: PyTree) -> PyTree:
@@ -112,12 +125,14 @@ def check_same_size(
         expect(leaf.shape[axis] == like.shape[axis], name, must, leaf, fix)
 
 
-def check_rows_of_state(state: PyTree, rows: int, must: str, fix: str = "") -> None:
+def check_rows_of_state(state: PyTree, rows: int, why: str, fix: str = "") -> None:
     """Raises ValueError if an array of an initial state does not have `rows` rows.
 
-    Leaves without axes, TensorArrays and read-only parts are not checked.
+    Leaves without axes, TensorArrays and read-only parts are not checked. `why` tells
+    where the number of rows comes from.
     """
     own = without_read_only(state)
+    must = f"have {counted(rows, 'row')} {why}"
     for name, leaf in named_leaves("initial_state", own, is_tensor_array):
         fits = is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,))
         expect(fits, name, must, leaf, fix)

@@ -40,7 +40,7 @@ def expand_rows(mask: Array, leaf: Array) -> Array:
     return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 
-def where(condition: Array, tree: PyTree, other: PyTree) -> PyTree:
+def where(condition: Array | bool, tree: PyTree, other: PyTree) -> PyTree:
     """Applies `jnp.where` to each leaf, with the same bool scalar for all leaves."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, other)
 

@@ -4,11 +4,10 @@ import jax.numpy as jnp
 
 from .._base.arguments import (
     as_integers,
-    check_booleans,
     check_shape,
     check_time_major,
 )
-from .._base.inputs import as_array
+from .._base.inputs import as_booleans
 from .._base.typing import Array, ArrayLike
 
 
@@ -79,18 +78,13 @@ def resets_of_done(
         [[True, False, True]]
     """
     is_time_major = check_time_major(time_major)
-    ends = _as_booleans("done", done)
+    ends = as_booleans("done", done, "Convert numbers with `done > 0`.")
     must = f"have the axes {'[time, batch]' if is_time_major else '[batch, time]'}"
     check_shape("done", ends, (None, None), must)
     ends = ends.T if is_time_major else ends
-    before = _as_booleans("last_done", last_done)
+    fix = "Convert numbers with `last_done > 0`."
+    before = as_booleans("last_done", last_done, fix)
     must = f"be a vector with one entry for each of {len(ends)} rows"
     check_shape("last_done", before, (len(ends),), must, "Check `time_major`.")
     resets = jnp.concatenate([before[:, None], ends], axis=1)[:, :-1]
     return resets.T if is_time_major else resets
-
-
-def _as_booleans(name: str, values: ArrayLike) -> Array:
-    array = as_array(name, values)
-    check_booleans(name, array, f"Convert numbers with `{name} > 0`.")
-    return array

@@ -21,6 +21,7 @@ from .._base.errors import EntryError, counted, error_note, expect, is_array, is
 from .._base.inputs import (
     as_array,
     as_arrays,
+    as_booleans,
     check_like,
     check_rows_of_state,
     check_same_size,
@@ -215,8 +216,7 @@ def first_values(
     shapes = {x.shape for x in jax.tree.leaves((masked, emit_types)) if np.ndim(x)}
     finished = _as_finished(finished, (rows,), *shapes if len(shapes) == 1 else ())
     if finished.ndim:
-        must = f"have {counted(rows, 'row')} like `next_input`"
-        check_rows_of_state(state, rows, must, _STATE_FIX)
+        check_rows_of_state(state, rows, "like `next_input`", _STATE_FIX)
     if loop_state is not None:
         loop_state = as_arrays("next_loop_state", loop_state)
     return finished, next_input, state, emit_types, loop_state
@@ -260,9 +260,8 @@ def _as_finished(finished: object, *shapes: tuple[int, ...]) -> Array:
     """Returns `finished` as a bool array of one of these shapes, or as a scalar."""
     is_nest = isinstance(finished, tuple | list)
     expect(not is_nest, "finished", "be one boolean array", finished)
-    array = as_array("finished", finished)
     fix = "Return a comparison, such as `time >= lengths`."
-    expect(array.dtype == bool, "finished", "be of dtype bool", array, fix, TypeError)
+    array = as_booleans("finished", finished, fix)
     must = f"be a scalar or have shape {list(shapes[0])}"
     fix = "To return [batch] later, return `jnp.zeros(batch, bool)` at time 0."
     expect(array.shape in ((), *shapes), "finished", must, array, fix)

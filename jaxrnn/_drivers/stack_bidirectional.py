@@ -1,6 +1,5 @@
 """Stacked bidirectional RNNs; each layer reads both outputs of the layer below."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -74,13 +73,17 @@ def stack_bidirectional_rnn(
 
     Source: `tf.contrib.rnn.stack_bidirectional_rnn`, which accepts only lists of cells.
     """
-    run = functools.partial(
-        static_bidirectional_rnn,
-        dtype=as_dtype_or_none(dtype),
-        sequence_length=sequence_length,
-    )
+    dtype = as_dtype_or_none(dtype)
+    options: Any = {"dtype": dtype, "sequence_length": sequence_length}
+
+    def run(fw: Any, bw: Any, xs: PyTree, **given: Any) -> tuple[PyTree, ...]:
+        outputs, *state = static_bidirectional_rnn(fw, bw, xs, **given, **options)
+        return outputs, state
+
+    cells = cells_fw, cells_bw
     states = initial_states_fw, initial_states_bw
-    return run_layers(run, inputs, (cells_fw, cells_bw), states, scope)
+    outputs, finals = run_layers(run, inputs, cells, states, scope)
+    return outputs, *finals
 
 
 @with_hints
@@ -186,13 +189,9 @@ def run_dynamic_layers(
 
     def run(fw: Any, bw: Any, xs: PyTree, **given: Any) -> tuple[PyTree, ...]:
         outputs, *found = bidirectional_dynamic_rnn(fw, bw, xs, **given, **options)
-        return joined(*outputs, axis=2), *zip(*found, strict=True)
+        return joined(*outputs, axis=2), *found
 
-    outputs, fw, bw = run_layers(run, inputs, cells, states, scope)
-    # For each layer, `fw` and `bw` hold the final state and, if requested, the states
-    # of all steps.
-    of_layers = (zip(*direction, strict=True) for direction in (fw, bw))
-    return outputs, *zip(*of_layers, strict=True)
+    return run_layers(run, inputs, cells, states, scope)
 
 
 def run_layers(
@@ -201,11 +200,14 @@ def run_layers(
     cells: Pair,
     states: Pair,
     scope: str | None,
-) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
+) -> tuple[PyTree, ...]:
     """Checks the lists of both directions, and runs one layer after another.
 
+    Returns `(outputs, (states_fw, states_bw))`, where `states_fw` holds the final state
+    of each layer, and the same for each other pair that `run` returns.
+
     Args:
-        run: Runs one layer; returns `(outputs, state_fw, state_bw)`.
+        run: Runs one layer; returns `(outputs, (state_fw, state_bw), ...)`.
         xs: The inputs.
         cells: The forward cells and the backward cells.
         states: The initial states of these cells.
@@ -230,8 +232,7 @@ def run_layers(
             with error_note(f"Raised by layer {i}, where {which}."):
                 xs, *final = run(fw, bw, xs, scope=f"cell_{i}", **first)
             finals.append(final)
-    finals_fw, finals_bw = zip(*finals, strict=True)
-    return xs, finals_fw, finals_bw
+    return xs, *(tuple(zip(*pairs, strict=True)) for pairs in zip(*finals, strict=True))
 
 
 def init_stack_bidirectional(

@@ -12,15 +12,14 @@ import jax.numpy as jnp
 
 from .._base.arguments import (
     as_dtype,
-    check_booleans,
     check_instance,
     check_shape,
     is_list_of,
 )
 from .._base.errors import Verbatim, counted, expect, is_array, is_key
 from .._base.inputs import (
-    as_array,
     as_arrays,
+    as_booleans,
     check_like,
     check_no_plain_tuple,
     check_structure,
@@ -156,10 +155,8 @@ def _as_step_booleans(
         ValueError: If shapes disagree.
         TypeError: If `values` are not booleans.
     """
-    array: Any = values
-    if axis is not None or not is_array(values):
-        array = as_array(name, values)
-    check_booleans(name, array, fix)
+    convert = axis is not None or not is_array(values)
+    array = as_booleans(name, values, fix, convert)
     axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
     must = f"be {axes} like the inputs, {list(shape)}"
     of_step = ""

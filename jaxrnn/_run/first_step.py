@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from .._base.errors import counted, describe_leaves, error_note
+from .._base.errors import describe_leaves, error_note
 from .._base.inputs import as_arrays, check_like, check_rows_of_state
 from .._base.trees import has_read_only, types_of_size
 from .._base.typing import DType, PyTree, RNNCellLike
@@ -57,8 +57,7 @@ def probe(
     )
     check_like("new_state", new_state, state, strict=strict, fix=state_fix)
     if strict:
-        must = f"have {counted(rows, 'row')} or be a scalar"
-        check_rows_of_state(state, rows, must, fix)
+        check_rows_of_state(state, rows, "or be a scalar", fix)
     types = types_of_size(cell.output_size, rows, output_dtype, "output_size")
     found = [x.dtype for x in jax.tree.leaves(output) if x.dtype != output_dtype]
     fix = "See `output_size` of the cell."

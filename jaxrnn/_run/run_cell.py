@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from .._base import cell_keys, trees
 from .._base.cell_keys import cell_at_step
 from .._base.derivatives import closed_over, summed_in_float32
-from .._base.errors import counted, expect
+from .._base.errors import expect
 from .._base.inputs import check_rows_of_state
 from .._base.math import batch_maximum
 from .._base.sharding import as_rows_of, explicit_mesh_of, lay_out
@@ -167,8 +167,7 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     fix = fix_of_rows(cell, state, rows, time)
     restart_states, from_zeros = None, False
     if where is not None:
-        must = f"have {counted(rows, 'row')} or be a scalar"
-        check_rows_of_state(state, rows, must, fix)
+        check_rows_of_state(state, rows, "or be a scalar", fix)
         given = with_capacity_for(steps.restart_states, time)
         restart_states = without_read_only(as_reset_state(given, zeros, state))
         from_zeros = bool(given is None and bound and bound.cell.starts_from_zeros)

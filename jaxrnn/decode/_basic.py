@@ -374,8 +374,8 @@ class BasicDecoder(CellDecoder):
         """Returns the helper's first inputs and the state that the cell starts from."""
         finished, inputs = self._helper.initialize()
         rows = self.batch_size  # Some helpers know this size only after `initialize`.
-        must = f"have as many rows as the inputs or tokens of the helper ({rows})"
-        check_rows_of_state(self._initial_state, rows, must)
+        why = "like the inputs or tokens of the helper"
+        check_rows_of_state(self._initial_state, rows, why)
         return finished, inputs, call_start(self._cell, self._initial_state)
 
     def step(

@@ -157,9 +157,9 @@ class BeamSearchDecoder(CellDecoder):
         self._has_coverage = known is None or known != 0
         self._reorders = reorder_tensor_arrays
         rows = self.batch_size * self._beam_width
-        must = f"have one row per beam ({self.batch_size} * {self._beam_width} rows)"
+        why = f"for {self._beam_width} beams of each of {self.batch_size} rows"
         fix = f"Apply `tile_batch` to a state with batch size {self.batch_size}."
-        check_rows_of_state(self._initial_state, rows, must, fix)
+        check_rows_of_state(self._initial_state, rows, why, fix)
         self._start_inputs = self._embed(self._start_tokens)
         self._dtype = _ids.score_dtype((self._initial_state, self._start_inputs))
 

@@ -348,8 +348,7 @@ def _checked(
     ids = _ids.as_start_ids("start_ids", start_ids)
     fix = "Pass an id of the vocabulary or, if no id ends a row, None."
     end = _NO_END if end_id is None else arguments.as_count("end_id", end_id, 0, fix)
-    must = f"have one row for each of `start_ids` ({describe(ids)})"
-    inputs.check_rows_of_state(state, ids.shape[0], must)
+    inputs.check_rows_of_state(state, ids.shape[0], "like `start_ids`")
     what = "`initial_state` (see `cell.state_size`)"
     own = trees.opaque(trees.without_read_only(state))
     check_structure(what, cell.state_size, own, strict=True)

@@ -137,9 +137,9 @@ class Streamer(_Stream):
         else:
             given = _copied("initial_state", initial_state)
             self._first = as_arrays("initial_state", given)
-            must = f"have {self._rows} rows, the stream's `batch_size`"
             fix = fix_of_rows(self._cell, self._first, self._rows)
-            check_rows_of_state(self._first, self._rows, must, fix)
+            why = "like the stream's `batch_size`"
+            check_rows_of_state(self._first, self._rows, why, fix)
             warn_of_plain_pair("initial_state", cell.state_size, self._first)
         self._known: set[tuple[str, DType]] = set()  # The dtypes that leaves had.
         self._zeros_after_reset: dict[tuple[DType, ...], PyTree] = {}
