@@ -49,9 +49,21 @@ class GatedLinearCell(LinearRecurrenceCell):
         return jnp.split(z, self.num_blocks, axis=-1)
 
 
+@fields.dataclass
+class MinimalCell(GatedLinearCell):
+    """The fields of `MinGRUCell` and `MinLSTMCell`."""
+
+    num_units: int = fields.size()
+    activation: fields.ActivationLike = fields.activation(none=positive)
+    kernel_initializer: Initializer | None = fields.initializer()
+    bias_initializer: Initializer | None = fields.initializer()
+    name: str | None = fields.name()
+    dtype: DType | None = fields.dtype()
+
+
 @final
 @fields.dataclass
-class MinGRUCell(GatedLinearCell):
+class MinGRUCell(MinimalCell):
     """A minimal gated recurrent unit (minGRU); only the inputs determine its gate.
 
         z, c = split(x kernel + bias)
@@ -76,13 +88,6 @@ class MinGRUCell(GatedLinearCell):
     Source: arXiv:2410.01201, section 3.1 and appendix B.
     """
 
-    num_units: int = fields.size()
-    activation: fields.ActivationLike = fields.activation(none=positive)
-    kernel_initializer: Initializer | None = fields.initializer()
-    bias_initializer: Initializer | None = fields.initializer()
-    name: str | None = fields.name()
-    dtype: DType | None = fields.dtype()
-
     num_blocks = 2
 
     def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
@@ -95,7 +100,7 @@ class MinGRUCell(GatedLinearCell):
 
 @final
 @fields.dataclass
-class MinLSTMCell(GatedLinearCell):
+class MinLSTMCell(MinimalCell):
     """A minimal long short-term memory (minLSTM); only the inputs determine its gates.
 
         f, i, c = split(x kernel + bias)
@@ -122,13 +127,6 @@ class MinLSTMCell(GatedLinearCell):
 
     Source: arXiv:2410.01201, section 3.2 and appendix B.
     """
-
-    num_units: int = fields.size()
-    activation: fields.ActivationLike = fields.activation(none=positive)
-    kernel_initializer: Initializer | None = fields.initializer()
-    bias_initializer: Initializer | None = fields.initializer()
-    name: str | None = fields.name()
-    dtype: DType | None = fields.dtype()
 
     num_blocks = 3
 
