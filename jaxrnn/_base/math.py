@@ -31,12 +31,11 @@ def clip_symmetric(x: Array, bound: float | None) -> Array:
 def expand_rows(mask: Array, leaf: Array) -> Array:
     """Appends axes of size 1 to the mask `[batch]`, up to the rank of `leaf`.
 
-    A mask `[batch, ...]` has equal entries in each row. If the leaf has other sizes,
-    only the first entry of each row is used.
+    A mask `[batch, size]` has equal entries in each row. If the leaf has another size,
+    only the first column of the mask is used.
     """
-    if mask.shape[1:] != leaf.shape[1 : mask.ndim]:
-        mask = mask[(slice(None), *[slice(1)] * (mask.ndim - 1))]
-        mask = mask.reshape(mask.shape[0], *[1] * (leaf.ndim - 1))
+    if mask.ndim == leaf.ndim == 2 and mask.shape[1] != leaf.shape[1]:
+        return mask[:, :1]
     return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 

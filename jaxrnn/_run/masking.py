@@ -343,11 +343,13 @@ def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
 
 
 def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
-    """Replaces NaN and infinity by 0 in rows that are `finished`, `[batch]`.
+    """Replaces NaN and infinity by 0 in rows that are `finished`, `[batch, ...]`.
 
     Finite inputs do not change, because a user's loop function reads the results of
-    finished rows.
+    finished rows. All entries of `finished` in a row are equal.
     """
+    if finished.ndim > 1:
+        finished = jnp.any(finished, axis=tuple(range(1, finished.ndim)))
 
     def hide(leaf: Array) -> Array:
         if not (jnp.issubdtype(leaf.dtype, jnp.inexact) and leaf.ndim >= finished.ndim):

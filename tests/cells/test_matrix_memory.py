@@ -241,3 +241,19 @@ def test_tensorflow_lite_can_pad_all_arrays():
 def test_profiles_name_the_step(make):
     lowered = jax.jit(run).lower(bound(make(4, name="memory")), jnp.ones((2, 5, 3)))
     assert "memory/" in lowered.as_text(debug_info=True)
+
+
+@pytest.mark.parametrize("returns_states", [False, True])
+@pytest.mark.parametrize("reset", [4, 5])
+def test_a_reset_within_the_middle_chunk(reset, returns_states):
+    """Three chunks of 3 steps; the state after the reset goes on to the last."""
+    cell = jaxrnn.LinearAttentionMemoryCell(2, 3, 2, chunk_size=3)
+    x = [np.random.default_rng(i).normal(size=(2, 9, 2, 3)) for i in range(3)]
+    inputs = jaxrnn.LinearAttentionInputs(
+        x[0], x[1], x[2][..., :2], -(x[0][..., 0] ** 2)
+    )
+    resets = np.zeros((2, 9), bool)
+    resets[0, reset] = True
+    options = {"resets": resets, "return_states": returns_states, "dtype": float}
+    run = lambda cell: jaxrnn.dynamic_rnn(cell.bind({}), inputs, **options)
+    assert_near(run(cell), run(scanned(cell)), tolerance=1e-12)

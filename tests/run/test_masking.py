@@ -134,3 +134,11 @@ def test_a_mask_is_checked_before_it_is_reversed():
     module = jaxrnn.linen.RNN(GRU, reverse=True)
     with pytest.raises(ValueError, match="`mask`"):
         module.init(jax.random.key(0), X, mask=MASK[0])
+
+
+def test_finished_rows_of_any_shape_hide_what_is_not_finite():
+    """`finished` has the shape of the states, and the inputs have another."""
+    finished = jnp.array([True, False])[:, None, None] & jnp.ones((2, 3, 4), bool)
+    inputs = jnp.full((2, 5, 2), jnp.nan)
+    got = masking.hide_nonfinite(finished, inputs)
+    assert jnp.isnan(got).any((1, 2)).tolist() == [False, True]

@@ -218,10 +218,9 @@ def memory_sequence(
 
         def run_steps(inputs: PyTree, state: PyTree, steps: Steps) -> tuple:
             params = params_in_loop()
-            inputs, is_finite = inputs
+            inputs, (keeps, reads) = inputs
             if known is not None:
                 # The state has the known value, so the first pass is not repeated.
-                keeps, reads = is_finite
                 inputs = masking.zero_unless(keeps, inputs)
                 first = jnp.int32(0)
                 start = run.steps.index_in_run(first)
@@ -255,7 +254,7 @@ def memory_sequence(
 
     def compute(params: Params, run: Run) -> tuple:
         # One condition for the whole run: a device waits for it once.
-        made = in_chunks(params, run, None, None)
+        made = in_chunks(params, run, (None, None), None)
         failed = ~(jnp.all(made[2][1]) & jnp.all(finite_rows(made[1])))
         again = functools.partial(in_steps, params, run)
         return jax.lax.cond(batch_maximum(failed), again, lambda: made)
