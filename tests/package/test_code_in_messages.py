@@ -35,7 +35,7 @@ OTHERS = set(
     "batch h0 k1 k2 kernel layer model module node rate table times variables "
     "cell_output emit_output loop_state next_cell_state next_input "
     "in_specs jax_enable_x64 jit static_argnames vmap P "
-    "R equinox get_weights haiku legacy_seq2seq memory_scope orthogonal "
+    "R Inputs equinox get_weights haiku legacy_seq2seq memory_scope orthogonal "
     "onnx recurrent_activation tf".split()
 )
 # What is no Python, or no name of jaxrnn in a call: `RNN` is any module of Flax.

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell
+from jaxrnn._run import masking
 from jaxrnn._run.reorder import delay_resets
 
 F64 = jnp.float64
