@@ -198,7 +198,8 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         Args:
             params: Parameters as `init` returns them, or loaded from a checkpoint with
-                the same names.
+                the same names. JAX copies NumPy arrays to the device in each call;
+                `jax.device_put(params)` copies them once.
             key: The random key of one run, for cells that draw random numbers. None
                 for a deterministic run.
 

@@ -36,6 +36,7 @@ from ._weights import (
     joined,
     listed,
     nested,
+    on_device,
 )
 
 ActivationLike: TypeAlias = Activation | str | None
@@ -389,7 +390,7 @@ def _bound_cell(layer: LayerWeights) -> BoundCell:
         make = GATED_CELLS[layer.kind]
         fields["recurrent_activation"] = layer.recurrent_activation
     cell = make(layer.units, **fields)
-    return cell.bind(nested(_write(layer, _table(cell))))
+    return cell.bind(on_device(nested(_write(layer, _table(cell)))))
 
 
 def _table(cell: Any) -> Table:

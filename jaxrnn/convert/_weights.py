@@ -1,19 +1,21 @@
 """Reads weights, checks their names, shapes and dtypes, and joins and splits them.
 
-Weights are NumPy arrays. Only a traced weight stays a JAX array.
+Weights are NumPy arrays. Only a traced weight stays a JAX array. `on_device` makes the
+parameters of a cell.
 """
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_bool, check_instance, check_shape
 from .._base.errors import Verbatim, check_not_masked, counted, expect
 from .._base.math import is_traced
-from .._base.typing import Params
+from .._base.typing import Params, PyTree
 
 Weight: TypeAlias = Any
 """A NumPy array, or a traced JAX array."""
@@ -86,6 +88,20 @@ def from_tensor(name: str, value: Any) -> Any:
     if str(value.dtype) == "torch.bfloat16":  # NumPy has no bfloat16.
         return np.asarray(value.float()).astype(jnp.bfloat16)
     return np.asarray(value)
+
+
+def on_device(weights: PyTree) -> PyTree:
+    """Copies weights to the device, to which JAX would copy NumPy arrays in each call.
+
+    A float64 weight stays a NumPy array if JAX has no float64, so `save` can return it.
+    """
+
+    def put(weight: Weight) -> Weight:
+        keeps_dtype = weight.dtype == jax.dtypes.canonicalize_dtype(weight.dtype)
+        return jnp.array(weight) if keeps_dtype and not is_traced(weight) else weight
+
+    with jax.ensure_compile_time_eval():  # Under jit, `save` may need their values.
+        return jax.tree.map(put, weights)
 
 
 def joined(weights: Sequence[Weight], axis: int = 0) -> Weight:

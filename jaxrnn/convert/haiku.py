@@ -41,6 +41,7 @@ from ._weights import (
     flattened,
     joined,
     listed,
+    on_device,
 )
 
 __all__ = ["load", "save"]
@@ -239,7 +240,7 @@ def _conv(read: Reader, grid: Any, depth: int | None) -> BoundCell:
     )
     kernel = joined([of_inputs, of_state], axis=-2)
     biases = read(_CONV[2], columns) + read(_CONV[3], columns)
-    return cell.bind({"kernel": kernel, "biases": biases})
+    return cell.bind(on_device({"kernel": kernel, "biases": biases}))
 
 
 def _saved_conv(name: str, bound: BoundCell) -> tuple[str, dict[str, Weight]]:

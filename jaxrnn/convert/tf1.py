@@ -42,7 +42,7 @@ from .._wrappers.multi_rnn import MultiRNNCell
 from ..contrib._fused import BoundFusedCell
 from ._kinds import KINDS
 from ._layer_weights import Cells, as_bound, as_pairs, layer_of, single_cells
-from ._weights import Reader, Weights, as_mapping, check_names, listed
+from ._weights import Reader, Weights, as_mapping, check_names, listed, on_device
 
 __all__ = ["load", "save"]
 
@@ -270,7 +270,7 @@ def _bind(
     read = Reader(found)
     with error_note("Check the sizes in `cell`, and the depth of `inputs`."):
         arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
-    return cell.bind(tree.unflatten(arrays))
+    return cell.bind(on_device(tree.unflatten(arrays)))
 
 
 def _head(name: str, scope: str) -> str:
