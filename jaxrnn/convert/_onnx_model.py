@@ -3,14 +3,21 @@
 Weights may be initializers, or be computed from constants by other nodes, which the
 reference evaluator of the package `onnx` runs. With this evaluator, `reads` also tests
 whether a node gets exactly the outputs of another recurrent node.
+
+A model may come from a stranger. Before a node runs, shape inference says how many
+numbers it makes, and `Room` limits them. No tensor is read from a file that the model
+names, except by `onnx.load`, which reads only below the folder of the model.
 """
 
 import contextlib
 import dataclasses
+import io
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 
 from .._base.arguments import check_instance
@@ -35,11 +42,39 @@ _RANDOM = ("Random", "Bernoulli", "Multinomial")
 # The sizes of the time and batch axes where a model leaves these open, and the size of
 # every axis of a shape on which an initial state depends.
 _TIME, _BATCH, _ANY = 5, 3, 2
+# How many numbers the operators of a model may make: this many, and so many for each
+# byte of the model.
+_ROOM, _ROOM_OF_BYTE = 2**24, 16
+# Operators whose outputs hold no more than the inputs, in sizes that only a run tells.
+_SELECTING = ("NonZero", "Compress", "Unique", "SequenceAt", "SequenceConstruct")
+_SELECTING += ("SequenceInsert", "SplitToSequence", "ConcatFromSequence")
+# Arrays up to this size may be the shapes on which the size of an output depends.
+_SMALL = 64
+_TFLITE = "The package tf2onnx also converts such files: pass it `--tflite`."
+_FOLD = (
+    "If you trust the model, let onnxruntime compute its constants: set "
+    "`optimized_model_filepath` and `graph_optimization_level` (basic) in the options "
+    "of a session, and pass that file."
+)
 _LIBRARIES = (
     "Load the weights from the library that trained the model, for example with "
     "`convert.torch.load(module.state_dict())` or "
     "`convert.keras.load(layer.get_weights())`."
 )
+
+
+@dataclasses.dataclass
+class Room:
+    """How many numbers operators may still make, in all graphs of a model."""
+
+    left: int
+
+    def take(self, place: str, node: Proto, size: int) -> None:
+        """Raises ValueError if the node makes more numbers, for the value `place`."""
+        must = f"be computed by operators that make at most {self.left} numbers"
+        got = Verbatim(f"{size} numbers of the node {_name(node)!r} ({node.op_type})")
+        expect(size <= self.left, place, must, got, _FOLD)
+        self.left -= size
 
 
 @dataclasses.dataclass
@@ -50,6 +85,7 @@ class Graph:
         path: The names of the nodes and attributes that hold the subgraph; "" for the
             graph of a model.
         opsets: The version of the operators of each domain.
+        room: How much the nodes may compute.
         nodes: All nodes, including the nodes before the subgraph in the graphs around
             it, in an order in which they can run.
         producers: The index of the node that computes each value.
@@ -59,6 +95,7 @@ class Graph:
 
     path: str
     opsets: dict[str, int]
+    room: Room
     nodes: list[Proto] = dataclasses.field(default_factory=list)
     producers: dict[str, int] = dataclasses.field(default_factory=dict)
     tensors: dict[str, Proto] = dataclasses.field(default_factory=dict)
@@ -138,15 +175,20 @@ def as_model(model: Any) -> Proto:
     kinds = str | os.PathLike | bytes | bytearray | memoryview
     what = "a path, the bytes of an ONNX file or an `onnx.ModelProto`"
     check_instance("model", model, kinds, what)
+    is_path = isinstance(model, str | os.PathLike)
     try:
-        if isinstance(model, str | os.PathLike):
+        if is_path:
             return onnx.load(model)
         return onnx.load_from_string(bytes(model))
     except (protobuf.DecodeError, onnx.checker.ValidationError, ValueError) as error:
         reason = str(error).rstrip(".")
-        raise ValueError(
+        text = (
             f"`model` must be an ONNX file, but the ONNX parser rejected it: {reason}."
-        ) from None
+        )
+        with open(model, "rb") if is_path else io.BytesIO(model) as file:
+            if file.read(8)[4:] == b"TFL3":
+                text += f" It is a file of TensorFlow Lite. {_LIBRARIES} {_TFLITE}"
+        raise ValueError(text) from None
 
 
 def recurrent_nodes(model: Proto) -> list[Found]:
@@ -166,12 +208,16 @@ def recurrent_nodes(model: Proto) -> list[Found]:
         "The exporter may have written the steps of a cell as matrix products and "
         f"activations, unrolled or in the body of a loop. {_LIBRARIES}"
     )
+    if any("Quant" in each or "Integer" in each for each in operators):
+        fix = f"Take the model from before its quantization. {fix}"
     expect(count, "model", "have an LSTM, GRU or RNN node", listed(operators), fix)
     if count > 1:  # `reads` needs the sizes of time and batch if they are fixed.
         with contextlib.suppress(Exception):  # A model may be too large, or not valid.
             model = import_optional("onnx.shape_inference").infer_shapes(model)
     opsets = {each.domain: each.version for each in model.opset_import}
-    found = list(_recurrent(model.graph, Graph("", opsets)))
+    parts = (*model.graph.initializer, *model.graph.node)
+    room = Room(_ROOM + _ROOM_OF_BYTE * sum(part.ByteSize() for part in parts))
+    found = list(_recurrent(model.graph, Graph("", opsets, room)))
     for each, name in zip(found, _unique_names(found), strict=True):
         each.name = name
     return found
@@ -187,29 +233,45 @@ def reads(found: Found, below: Found, shape: Sequence[int]) -> bool:
         found: The node.
         below: Another node.
         shape: The shape of the array R of `below`, `[directions, rows, units]`.
+
+    Raises:
+        ValueError: If the model fixes sizes for which the outputs are too large.
     """
     output, inputs = _output(below.node), _input(below.node, 0)
     at = found.graph.producers.get(output)
     is_inside = at is not None and found.graph.nodes[at] is below.node
     if not is_inside or found is below or len(shape) != 3:
         return False
+    sources = found.graph.sources(_input(found.node, 0), {output: None, inputs: None})
+    if sources is None or output not in sources[0]:
+        return False
     directions, _, units = shape
     of_found, of_below = (_is_batch_major(each.node) for each in (found, below))
     sizes = below.graph.shapes.get(inputs, [])
     sizes = sizes if len(sizes) == 3 else [None] * 3
     time, batch = sizes[of_below] or _TIME, sizes[not of_below] or _BATCH
+    depth = sizes[2] or 1
+    got = time * batch * max(directions * units, depth)
+    must = f"read at most {_ROOM} numbers, with the sizes of the model"
+    fix = (
+        "Leave the axes of the time and the batch of the model's inputs open, or pass "
+        "the name of one node at a time to `nodes`."
+    )
+    expect(got <= _ROOM, found.name, must, got, fix)
     # These numbers are exact in all floating-point dtypes, to which a model may cast.
     draw = np.random.default_rng(0).integers
     y = draw(-256, 257, (time, batch, directions, units)).astype(np.float32) / 4
     want = y.reshape(time, batch, -1)
     # Some exporters read the sizes of X. NaN reveals an operator that reads its values.
-    x = np.full((time, batch, sizes[2] or 1), np.nan, np.float32)
+    x = np.full((time, batch, depth), np.nan, np.float32)
     given = {
         output: y.swapaxes(0, 1) if of_below else y.swapaxes(1, 2),
         inputs: x.swapaxes(0, 1) if of_below else x,
     }
+    room = Room(_ROOM + _ROOM_OF_BYTE * (x.nbytes + y.nbytes))
+    graph = dataclasses.replace(found.graph, room=room)
     with contextlib.suppress(Exception):  # The evaluator lacks some operators.
-        got = _evaluated(found.name, _input(found.node, 0), found.graph, given)
+        got = _evaluated(found.name, _input(found.node, 0), graph, given)
         return np.array_equal(got, want.swapaxes(0, 1) if of_found else want)
     return False
 
@@ -286,7 +348,8 @@ def _recurrent(graph: Proto, known: Graph) -> Iterator[Found]:
     for value in (*graph.input, *graph.value_info):
         if value.type.tensor_type.HasField("shape"):
             axes = value.type.tensor_type.shape.dim
-            known.shapes[value.name] = [axis.dim_value or None for axis in axes]
+            sizes = [axis.dim_value for axis in axes]
+            known.shapes[value.name] = [size if size > 0 else None for size in sizes]
     for node in graph.node:
         if _is_recurrent(node):
             yield Found(node, known)
@@ -356,7 +419,12 @@ def _as_weight(place: str, name: str, graph: Graph) -> np.ndarray:
         ValueError: If the value is not constant, or cannot be computed.
     """
     value = _evaluated(place, name, graph, {}, _LIBRARIES)
-    expect(value is not None, place, "be computed from constants", name, _LIBRARIES)
+    fix = (
+        "If it is an input of the model, append its array to "
+        "`model.graph.initializer`, as `onnx.numpy_helper.from_array(array, name)`. "
+        f"Otherwise: {_LIBRARIES}"
+    )
+    expect(value is not None, place, "be computed from constants", name, fix)
     return value
 
 
@@ -398,30 +466,89 @@ def _evaluated(
         The value; None if it depends on more than constants and `given`.
 
     Raises:
-        ValueError: If the evaluator fails, or a constant cannot be read.
+        ValueError: If the evaluator fails, a constant cannot be read, or a node makes
+            too many numbers.
     """
     sources = graph.sources(name, given)
     if sources is None:
         return None
     leaves, nodes = sources
-    feeds = {
+    values = {
         each: given[each] if each in given else _as_array(place, each, graph)
         for each in leaves
     }
-    if name in feeds:
-        return feeds[name]
     onnx = import_optional("onnx")
-    inputs = [onnx.ValueInfoProto(name=each) for each in feeds]
-    output = onnx.ValueInfoProto(name=name)
     evaluator = import_optional("onnx.reference").ReferenceEvaluator
+    must = "be computed from constants by onnx's evaluator"
+    for node in nodes:
+        for attribute in node.attribute:
+            sparse = attribute.sparse_tensor
+            own = attribute.t, *attribute.tensors, sparse.values, sparse.indices
+            for tensor in own:
+                _check_inside(place, _name(node), tensor)
+        feeds = {each: values[each] for each in node.input if each}
+        names = [each for each in node.output if each]
+        inputs, outputs = (
+            [onnx.ValueInfoProto(name=each) for each in own] for own in (feeds, names)
+        )
+        part = onnx.helper.make_graph([node], "part", inputs, outputs)
+        with _error_of_onnx(place, must, repr(name), fix):
+            size = _size_of_outputs(part, feeds, graph.opsets)
+        is_known = "be computed by operators whose outputs have a known size"
+        got = Verbatim(f"the node {_name(node)!r} ({node.op_type})")
+        expect(size is not None, place, is_known, got, _FOLD)
+        graph.room.take(place, node, size or 0)
+        with _error_of_onnx(place, must, repr(name), fix):
+            made = evaluator(part, opsets=graph.opsets).run(None, feeds)
+        values |= zip(names, made, strict=True)
+    return values[name]
+
+
+def _size_of_outputs(part: Proto, feeds: Params, opsets: dict[str, int]) -> int | None:
+    """How many numbers a graph of one node makes of `feeds`; None if unknown."""
+    if part.node[0].op_type in _SELECTING:
+        return sum(math.prod(np.shape(x)) for x in jax.tree.leaves(feeds))
+    helper = import_optional("onnx.helper")
+    from_array = import_optional("onnx.numpy_helper").from_array
+    type_of = helper.np_dtype_to_tensor_dtype
+    for value in part.input:
+        array = feeds[value.name]
+        own = helper.make_tensor_value_info(
+            value.name, type_of(array.dtype), array.shape
+        )
+        value.CopyFrom(own)
+        if array.size <= _SMALL:
+            part.initializer.append(from_array(array, value.name))
+    versions = [helper.make_opsetid(*each) for each in opsets.items()]
+    model = helper.make_model(part, opset_imports=versions)
+    infer = import_optional("onnx.shape_inference").infer_shapes
+    sizes = []
+    for value in infer(model, data_prop=True).graph.output:
+        shape = value.type.tensor_type.shape
+        axes = [axis.dim_value for axis in shape.dim if axis.HasField("dim_value")]
+        if not value.type.tensor_type.HasField("shape") or len(axes) < len(shape.dim):
+            return None
+        sizes.append(math.prod(max(axis, 0) for axis in axes))
+    return sum(sizes)
+
+
+@contextlib.contextmanager
+def _error_of_onnx(place: str, must: str, got: str, fix: str = "") -> Iterator[None]:
+    """Turns each error of onnx into a ValueError: "`place` must <must>, got <got>"."""
     try:
-        part = onnx.helper.make_graph(nodes, "part", inputs, [output])
-        return evaluator(part, opsets=graph.opsets).run(None, feeds)[0]
+        yield
     except Exception as error:  # The errors of onnx have no other common class.
-        raise ValueError(
-            f"`{place}` must be computed from constants by onnx's evaluator, got "
-            f"{name!r}. onnx's error: {error!r}. {fix}".rstrip()
-        ) from None
+        text = f"`{place}` must {must}, got {got}. onnx's error: {error!r}. {fix}"
+        raise ValueError(text.rstrip()) from None
+
+
+def _check_inside(place: str, name: str, tensor: Proto) -> None:
+    """Raises ValueError if the numbers of a tensor are in another file."""
+    files = [each.value for each in tensor.external_data if each.key == "location"]
+    got = Verbatim(f"{name!r}, which is in the file {str(listed(files))!r}")
+    fix = "Store the model next to this file, and pass the model's path."
+    is_external = tensor.data_location == tensor.EXTERNAL
+    expect(not is_external, place, "be in the model", got, fix)
 
 
 def _as_array(place: str, name: str, graph: Graph) -> np.ndarray:
@@ -432,16 +559,7 @@ def _as_array(place: str, name: str, graph: Graph) -> np.ndarray:
             dimensions of the tensor.
     """
     tensor = graph.tensors[name]
-    files = [each.value for each in tensor.external_data if each.key == "location"]
-    got = Verbatim(f"{name!r}, which is in the file {str(listed(files))!r}")
-    fix = "Store the model next to this file, and pass the model's path."
-    is_external = tensor.data_location == tensor.EXTERNAL
-    expect(not is_external, place, "be in the model", got, fix)
-    try:
+    _check_inside(place, name, tensor)
+    got = f"{name!r} (data_type={tensor.data_type}, dims={list(tensor.dims)})"
+    with _error_of_onnx(place, "be a tensor that onnx can read", got):
         return import_optional("onnx.numpy_helper").to_array(tensor)
-    except Exception as error:  # The errors of onnx have no other common class.
-        got = f"{name!r} (data_type={tensor.data_type}, dims={list(tensor.dims)})"
-        raise ValueError(
-            f"`{place}` must be a tensor that onnx can read, got {got}. "
-            f"onnx's error: {error!r}"
-        ) from None

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from .._base.arguments import check_instance
-from .._base.errors import Verbatim, describe, expect
+from .._base.errors import Verbatim, counted, describe, expect
 from .._base.typing import Params
 from ._kinds import Kind, Table
 from ._layer_weights import (
@@ -154,7 +154,7 @@ def nodes(model: object, *names: str) -> list[Params]:
     return [made[each.name].copy() for each in chosen]
 
 
-def load(*nodes: Weights, bidirectional: bool = False) -> Any:
+def load(*nodes: Weights, bidirectional: bool | None = None) -> Any:
     """Loads one or several stacked nodes as a bound cell, or as cells per direction.
 
     Args:
@@ -164,7 +164,8 @@ def load(*nodes: Weights, bidirectional: bool = False) -> Any:
             ONNX's default values, e.g. `linear_before_reset=0` for a GRU. Each node
             reads the outputs of all directions of the node below; for the nodes of a
             model, `load` checks this.
-        bidirectional: Whether the nodes have two directions.
+        bidirectional: Whether the nodes have two directions; None if the nodes decide.
+            All nodes must have the same number of directions.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
@@ -178,7 +179,8 @@ def load(*nodes: Weights, bidirectional: bool = False) -> Any:
     Raises:
         TypeError: If a node is not a dict, or a weight is not a floating-point array.
         ValueError: If a name is missing or unknown, or an array has the wrong shape; if
-            a node runs only backward, or `bidirectional` does not fit the node; if a
+            a node runs only backward, `bidirectional` does not fit the node, or some
+            nodes have one direction and others have two; if a
             node of a model does not read the node before it, or has an initial state,
             which a cell does not hold; if a node has a feature that jaxrnn does not
             support: two activations besides the gates' activation, values of
@@ -197,8 +199,18 @@ def load(*nodes: Weights, bidirectional: bool = False) -> Any:
 'hidden_size': 5, 'direction': 'forward', 'activations': ['Sigmoid', 'Tanh', 'Tanh']}
     """
     given: Any = as_layers("nodes", nodes)
-    layers = [_layer(f"nodes[{i}]", x, bidirectional) for i, x in enumerate(given)]
+    layers = [_layer(f"nodes[{i}]", x) for i, x in enumerate(given)]
     _check_stack(given)
+    first = len(layers[0])
+    for i, layer in enumerate(layers):
+        must = f"have {counted(first, 'direction')}, like the nodes before it"
+        fix = (
+            f"Load `nodes[:{i}]` and `nodes[{i}:]` with a call each. If the second "
+            "part reads the first, run it on the outputs of the first."
+        )
+        expect(len(layer) == first, f"nodes[{i}]", must, len(layer), fix)
+    if bidirectional is not None:
+        check_directions("nodes[0]", first, bidirectional)
     return bind_layers(layers)
 
 
@@ -239,7 +251,7 @@ def _check_stack(nodes: Sequence[Weights]) -> None:
         expect(fits, f"nodes[{i}]", must, got, fix)
 
 
-def _layer(name: str, given: object, bidirectional: bool) -> Layer:
+def _layer(name: str, given: object) -> Layer:
     """Reads a node as one `LayerWeights` per direction."""
     fix = "Read the nodes of a model with `convert.onnx.nodes(model)`."
     given = as_mapping(name, given, fix)
@@ -249,8 +261,7 @@ def _layer(name: str, given: object, bidirectional: bool) -> Layer:
     node = {key: as_text(value) for key, value in given.items()}
     read = Reader(node, f"{name}['", "']")
     found, rows, _ = read("W", None, None, None).shape
-    check_directions(name, found, bidirectional)
-    count = 1 + bidirectional
+    count = 2 if found == 2 else 1
     _check_no_states(name, node)
     w = read("W", count, None, None)
     r = read("R", count, rows, None)

@@ -251,6 +251,96 @@ def test_quantized_weights(columns):
     np.testing.assert_allclose(got, made[:, 0], rtol=0, atol=0.02)
 
 
+# Files of strangers.
+
+
+def in_a_file(name, array):
+    """A tensor whose numbers are in a file of the working directory."""
+    tensor = from_array(array, name)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.ClearField("raw_data")
+    tensor.external_data.add(key="location", value="secret")
+    return tensor
+
+
+def test_constants_do_not_read_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret").write_bytes(ARRAYS["R"].tobytes())
+    hidden = helper.make_node("Constant", [], ["R"], value=in_a_file("R", ARRAYS["R"]))
+    model = model_of([hidden, NODE], [t for t in TENSORS if t.name != "R"])
+    with pytest.raises(ValueError, match=r"^`a.'R'.` must be in the model"):
+        convert.nodes(model)
+
+
+LARGE = [ints("size", 1, 12, 2**21), ints("one", 1), ints("count", 2**25)]
+LARGE += [from_array(np.ones((2**13, 1), "f"), "column")]
+DOUBLED = " ".join(f"x{i + 1} = Concat<axis=0>(x{i}, x{i})" for i in range(12))
+MAKING = {
+    "ConstantOfShape": "R = ConstantOfShape(size)",
+    "Expand": "f = Cast<to=1>(one) R = Expand(f, size)",
+    "Range": "zero = Sub(one, one) n = Squeeze(count) i = Squeeze(one) "
+    "z = Squeeze(zero) R = Range(z, n, i)",
+    "Tile": "f = Cast<to=1>(one) R = Tile(f, count)",
+    "MatMul": "row = Transpose(column) R = MatMul(column, row)",
+    "Mul": "row = Transpose(column) R = Mul(column, row)",
+    "Concat": f"x0 = Identity(column) {DOUBLED} R = Identity(x12)",
+    "OneHot": "v = Concat<axis=0>(one, one) R = OneHot(one, count, v)",
+}
+
+
+@pytest.mark.parametrize("name", MAKING)
+def test_small_files_make_no_large_weights(name):
+    """Each of these has more than 2**24 numbers, or makes them on the way."""
+    model = model_of([*parsed(MAKING[name]), NODE], [*TENSORS[::2], *LARGE])
+    with pytest.raises(ValueError, match=rf"^`a.'R'.` must .*\({name}\)"):
+        convert.nodes(model)
+
+
+def test_many_nodes_make_no_large_weights():
+    """The limit holds for all weights of a model."""
+    arrays = weights("GRU")
+    made, size = [], [from_array(np.array([1, 12, 2**19]), "size")]
+    for i in range(4):
+        made += parsed(f"R{i} = ConstantOfShape(size)")
+        made.append(recurrent("GRU", arrays, f"n{i}", f"y{i}"))
+        made[-1].input[2] = f"R{i}"
+    model = model_of(made, [*tensors_of({"W": arrays["W"], "B": arrays["B"]}), *size])
+    with pytest.raises(ValueError, match=r"`n2\['R'\]` must"):
+        convert.nodes(model)
+
+
+@pytest.mark.parametrize("sizes", [[2**20, 2**20, 3], [-7, -1, 3], [9, 2, 2**30]])
+def test_sizes_that_a_model_fixes(sizes):
+    """The test of a stack draws outputs of these sizes."""
+    low, top = weights("GRU"), weights("GRU", depth=UNITS)
+    nodes = [recurrent("GRU", low, "low", "y0", "0/"), *parsed("z = Squeeze(y0, one)")]
+    nodes.append(recurrent("GRU", top, "top", "y1", "1/", "z"))
+    tensors = [*tensors_of(low, "0/"), *tensors_of(top, "1/"), *CONSTANTS]
+    model = model_of(nodes, tensors)
+    for axis, size in zip(
+        model.graph.input[0].type.tensor_type.shape.dim, sizes, strict=True
+    ):
+        axis.dim_value = size
+    if sizes[0] < 0:
+        assert convert.nodes(model)[1]["reads"] == "low"
+        return
+    with pytest.raises(ValueError, match="`top` must"):
+        convert.nodes(model)
+    assert len(convert.nodes(model, "top")) == 1
+
+
+def test_low_rank_and_normed_weights_are_computed():
+    """A product of factors is larger than what it reads."""
+    draw = np.random.default_rng(0).normal
+    parts = {"left": draw(size=(1, 12, 2)), "right": draw(size=(1, 2, UNITS))}
+    between = parsed("p = MatMul(left, right) n = ReduceL2<axes=[2]>(p) R = Div(p, n)")
+    factors = [from_array(x.astype("f"), k) for k, x in parts.items()]
+    [node] = convert.nodes(model_of([*between, NODE], [*TENSORS[::2], *factors]))
+    want = parts["left"] @ parts["right"]
+    want /= np.linalg.norm(want, axis=2, keepdims=True)
+    np.testing.assert_allclose(node["R"], want, rtol=0, atol=1e-6)
+
+
 # What lies between two nodes: the directions, the operators, and whether they form a
 # stack.
 
@@ -297,6 +387,28 @@ def test_a_stack_is_nodes_that_read_each_other(name):
     for wrong in (found[::-1], [found[1]] * 2, *([] if is_stack else [found])):
         with pytest.raises(ValueError, match=r"`nodes\[1\]` must read"):
             load(wrong)
+
+
+def test_the_nodes_decide_on_directions():
+    """Nodes with one and with two directions are not one stack of cells."""
+    low, top = weights("GRU", 2), weights("GRU", depth=2 * UNITS)
+    nodes = [recurrent("GRU", low, "low", "y0", "0/", **BOTH)]
+    nodes += [
+        *parsed(BETWEEN["concat"][1]),
+        recurrent("GRU", top, "top", "y1", "1/", "z"),
+    ]
+    tensors = [*tensors_of(low, "0/"), *tensors_of(top, "1/"), *CONSTANTS]
+    found = convert.nodes(model_of(nodes, tensors))
+    assert found[1]["reads"] == "low"
+    for both in (None, True, False):
+        with pytest.raises(ValueError, match=r"`nodes\[1\]` must .*nodes\[:1\]"):
+            convert.load(found, bidirectional=both)
+    first, second = convert.load(found[:1]), convert.load(found[1:])
+    assert_same(first, convert.load(found[:1], bidirectional=True))
+    assert_same(second, convert.load(found[1:], bidirectional=False))
+    for part, both in ((found[:1], False), (found[1:], True)):
+        with pytest.raises(ValueError, match="`bidirectional` must"):
+            convert.load(part, bidirectional=both)
 
 
 STATES = [np.random.default_rng(2).normal(size=(1, 1, UNITS)).astype("f")] * 2
@@ -381,6 +493,9 @@ def test_by_name_of_node_or_scope(names, picked):
 [ADDED] = parsed("R = Add(x, W)")
 EMPTY = helper.make_node("Identity", [], ["R"])
 STEP = parsed("h = Gemm(x, W) y = Tanh(h)")
+QUANTIZED = parsed("h = MatMulInteger(x, W)")
+AS_INPUT = model_of([NODE], TENSORS[::2])
+AS_INPUT.graph.input.add(name="R")
 BODY = helper.make_graph(STEP, "body", [], [])
 LOOP = helper.make_node("Loop", ["x", "x"], ["y"], body=BODY)
 REFERENCE = model_of([NODE], TENSORS)
@@ -416,6 +531,9 @@ test_refusals = refusals(
         (ValueError, r"`a\['clip'\]` must", nodes(REFERENCE)),
         (ValueError, "`model` must", nodes(calling(NODE))),
         (ValueError, "`model` must", nodes(b"nonsense")),
+        (ValueError, "`model` must .*tf2onnx", nodes(b"\x1c\0\0\0TFL3" + bytes(99))),
+        (ValueError, "`model` must .*quantiz", nodes(model_of(QUANTIZED, TENSORS))),
+        (ValueError, r"`a\['R'\]` must .*initializer", nodes(AS_INPUT)),
         (TypeError, "`model` must", nodes(5)),
     ]
 )
