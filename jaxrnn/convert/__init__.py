@@ -20,9 +20,10 @@ forget bias in `tf1`, are arguments of `load`.
 
 `load` copies the weights to the default device. `save` returns NumPy arrays. Without
 x64, float64 weights stay NumPy arrays, which run as float32. Under `jit` and `grad`,
-conversions return traced JAX arrays for traced weights. A loss that calls `load` therefore has gradients in the layout of
-the other library. If a conversion needs the values of an array, e.g. to check that a
-bias is zero, and the array is traced, the conversion raises a TypeError.
+conversions return traced JAX arrays for traced weights. A loss that calls `load`
+therefore has gradients in the layout of the other library. If a conversion needs the
+values of an array, e.g. to check that a bias is zero, and the array is traced, the
+conversion raises a TypeError.
 """
 
 from .._base.modules import export as _export

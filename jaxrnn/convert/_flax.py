@@ -34,6 +34,8 @@ from ._weights import (
 )
 
 LIBRARY = Library("Flax", {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc", Kind.RNN: "c"})
+# Activations that have the same name in jaxrnn, which takes those of Keras.
+_DIFFERENT = ("gelu", "hard_sigmoid", "leaky_relu")
 _BOTH = ("forward_rnn", "backward_rnn")
 
 
@@ -88,6 +90,8 @@ def load(
             nnx.Param)`, or the result of `nnx.to_pure_dict` for this state. For a
             larger model, pass only the parameters of its recurrent part.
         activation: The `activation_fn` of the cells; None for Flax's default, tanh.
+            For "hard_sigmoid", "gelu" and "leaky_relu", pass the function, because the
+            functions of these names differ in Flax and jaxrnn.
         bidirectional: Whether the module has two directions.
 
     Returns:
@@ -100,7 +104,8 @@ def load(
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
         ValueError: If a weight is missing, unknown, or has the wrong shape; if
-            `bidirectional` does not fit the module; if there is a layer without
+            `bidirectional` does not fit the module; if `activation` is one of the three
+            names; if there is a layer without
             parameters between recurrent layers.
 
     Example:
@@ -115,6 +120,9 @@ def load(
         >>> jaxrnn.convert.nnx.save(cell)["dense_h"]["kernel"].shape
         (5, 5)
     """
+    must = "be a function where Flax and jaxrnn differ"
+    fix = f"Pass `jax.nn.{activation}`."
+    expect(activation not in _DIFFERENT, "activation", must, activation, fix)
     layers = []
     for name, module in _modules(params):
         found = 2 if module.keys() & set(_BOTH) else 1

@@ -365,6 +365,13 @@ def stacked(cells: Sequence[BoundCell]) -> BoundCell:
     return MultiRNNCell(tuple(each.cell for each in cells)).bind(params)
 
 
+_FIX_OF_INPUTS = (
+    "If another layer lies between two layers, or the outputs of two directions are "
+    "not concatenated (in Keras: `merge_mode='sum'`), convert each layer with its own "
+    "call, and do what lies between them in your program."
+)
+
+
 def _check_inputs(layers: Sequence[Layer], joins_directions: bool) -> None:
     size = 0
     for i, layer in enumerate(layers):
@@ -372,7 +379,7 @@ def _check_inputs(layers: Sequence[Layer], joins_directions: bool) -> None:
         for direction in layer:
             got = len(direction.input_kernel)
             must = f"have input size {size}, like the outputs below and each direction"
-            expect(got == size, f"layers[{i}]", must, got)
+            expect(got == size, f"layers[{i}]", must, got, _FIX_OF_INPUTS)
         size = sum(len(each.state_kernel) for each in layer) * joins_directions
 
 

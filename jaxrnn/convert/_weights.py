@@ -119,8 +119,9 @@ def blocks(weight: Weight, number: int) -> list[Weight]:
 def pick(weights: Weights, key: object, name: str = "", fix: str = "") -> Any:
     """Returns the weight stored under `key`; raises ValueError if it is missing."""
     if key not in weights:
-        text = f"`{name or key}` is missing. Found: {listed(weights)}. {fix}"
-        raise ValueError(text.rstrip())
+        fix = f"{fix} " if fix else ""  # Before the list, which may be long.
+        text = f"`{name or key}` is missing. {fix}Found: {listed(weights)}."
+        raise ValueError(text)
     return weights[key]
 
 
@@ -130,7 +131,10 @@ def flattened(tree: object, name: str = "") -> Params:
         return {name: tree}
     flat: Params = {}
     for key, value in tree.items():
-        flat |= flattened(value, f"{name}/{key}" if name else str(key))
+        own = flattened(value, f"{name}/{key}" if name else str(key))
+        twice = own.keys() & flat.keys()
+        expect(not twice, "weights", "have one value for each name", listed(twice))
+        flat |= own
     return flat
 
 
@@ -153,7 +157,9 @@ def as_mapping(name: str, value: Any, fix: str = "") -> Weights:
 
 def listed(names: Iterable[object]) -> Verbatim:
     """The names as a comma-separated list, for messages; the first 40 of many."""
-    texts = [*map(str, names)]
+    texts = [
+        each if len(each) <= 120 else f"{each[:100]}..." for each in map(str, names)
+    ]
     more = len(texts) - 40
     rest = [f"and {counted(more, 'other')}"] if more > 0 else []
     return Verbatim(", ".join(texts[:40] + rest) or "nothing")

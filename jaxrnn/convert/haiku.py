@@ -201,7 +201,8 @@ def _found(params: Weights) -> list[str]:
     )
     is_one = len({match[1] for match in found.values()}) == 1
     expect(is_one, "name", must, None, f"Found: {listed(found or params)}.")
-    return sorted(found, key=lambda name: int(found[name][2] or 0))
+    numbers = {name: match[2] or "" for name, match in found.items()}
+    return sorted(found, key=lambda name: (len(numbers[name]), numbers[name]))
 
 
 def _reader(params: Weights, name: str) -> Reader:

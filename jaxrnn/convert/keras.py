@@ -40,6 +40,10 @@ _LIBRARY = Library(
     lacks=("peepholes", "projection", "clips", "coupled gates"),
 )
 _FIX = "Pass `layer.get_weights()` of each recurrent layer, not of the whole model."
+_HARD_SIGMOIDS = (
+    "For Keras 3, pass `jax.nn.hard_sigmoid`. For Keras 2, tf_keras and TensorFlow 1, "
+    "pass `lambda x: jnp.clip(0.2 * x + 0.5, 0, 1)`."
+)
 _OF_CELLS = "For the stacked cells of an `RNN`, pass `cell.get_weights()` of each cell."
 
 
@@ -63,8 +67,10 @@ def load(
             read the outputs of the layer before, which `load` cannot check; load other
             layers with separate calls. All `Bidirectional` layers except the last must
             have `merge_mode="concat"`.
-        activation: The activation of the layers: a name or a function. "hard_sigmoid"
-            and "gelu" differ between versions of Keras, so pass the function instead.
+        activation: The activation of the layers: a name or a function. The function
+            "hard_sigmoid" differs between versions of Keras, so pass the function: for
+            Keras 3 `jax.nn.hard_sigmoid`, and for Keras 2, tf_keras and TensorFlow 1
+            `lambda x: jnp.clip(0.2 * x + 0.5, 0, 1)`.
         recurrent_activation: The activation of the gates of LSTMs and GRUs, as for
             `activation`.
         reset_after: The `reset_after` of GRUs without a bias. For GRUs with a bias,
@@ -84,7 +90,8 @@ def load(
             an option is not a bool.
         ValueError: If a layer has the wrong number of weights, or holds the weights of
             several layers; if `bidirectional` does not fit a layer; if a weight has the
-            wrong shape, or no layer is given; if no activation has the given name.
+            wrong shape, or no layer is given; if no activation has the given name, or
+            the name is "hard_sigmoid".
 
     Example:
         >>> import numpy as np, jaxrnn.convert.keras
@@ -98,6 +105,9 @@ def load(
     reset_after = as_bool("reset_after", reset_after)
     activations = {"activation": activation}
     activations["recurrent_activation"] = recurrent_activation
+    for name, value in activations.items():
+        must = "be a function where versions of Keras differ"
+        expect(value != "hard_sigmoid", name, must, value, _HARD_SIGMOIDS)
     found = []
     for i, arrays in enumerate(as_layers("layers", layers)):
         name = f"layers[{i}]"

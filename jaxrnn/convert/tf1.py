@@ -37,7 +37,7 @@ from .._base.typing import Params, PyTree, Shaped
 from .._cells.base import RNNCell, scope_name
 from .._drivers.stack_bidirectional import init_stack_bidirectional
 from .._hints import with_hints
-from .._wrappers.base import ParamsWrapper, WrapperCell
+from .._wrappers.base import ParamsWrapper, WrapperCell, unwrapped
 from .._wrappers.multi_rnn import MultiRNNCell
 from ..contrib._fused import BoundFusedCell
 from ._kinds import KINDS
@@ -85,7 +85,8 @@ def load(
             variables have another name, such as `lstm_cell_1` or
             `cudnn_compatible_lstm_cell`, pass this `name` to the cell. For two
             directions, the pair `(cells_fw, cells_bw)`, each a cell or a list with one
-            cell per layer.
+            cell per layer. If the script passes one object for both directions, do the
+            same: its variables are in the scope `fw` alone.
         inputs: One step of the inputs of `cell`, or its shapes, as for `cell.init`.
             Required.
         bidirectional: Whether the scope belongs to one or several stacked
@@ -101,9 +102,10 @@ def load(
         TypeError: If `variables` is neither a mapping nor a reader, a weight is not a
             floating-point array, or `cell` is not an unbound cell.
         ValueError: If the scope contains no variables, or `cell` or `inputs` is not
-            given; if a weight is missing, unknown, or has the wrong shape; if two
-            layers of `cell` are the same object, but the variables of the layers
-            differ; if `memory_scope` is given and `cell` has no attention.
+            given; if a weight is missing, unknown, or has the wrong shape; if a
+            variable has different values with and without ":0"; if two layers of `cell`
+            are the same object, but the variables of the layers differ; if
+            `memory_scope` is given and `cell` has no attention.
 
     Example:
         >>> import jax, numpy as np, jaxrnn, jaxrnn.convert.tf1
@@ -132,15 +134,25 @@ def load(
         check_instance("cell", cell, kinds, "an unbound cell", fix)
         return bind(cell, jax.eval_shape(lambda: cell.init(key, inputs)), scope)
     layers = as_pairs(cell)
+    scopes = _scopes(scope, len(layers))
     cells_fw, cells_bw = (
         [each for _, each in side] for side in zip(*layers, strict=True)
     )
     shapes = jax.eval_shape(
         lambda: init_stack_bidirectional(cells_fw, cells_bw, key, inputs)
     )
-    scopes_fw, scopes_bw = zip(*_scopes(scope, len(layers)), strict=True)
-    fw = map(bind, cells_fw, shapes[0], scopes_fw)
-    return tuple(fw), tuple(map(bind, cells_bw, shapes[1], scopes_bw))
+    fw: list[Any] = []
+    bw: list[Any] = []
+    # TensorFlow stores a cell that runs several times in the scope of its first run.
+    firsts: dict[Any, str] = {}
+    for row, *own, places in zip(layers, *shapes, scopes, strict=True):
+        for side, (_, each), spec, place in zip(
+            (fw, bw), row, own, places, strict=True
+        ):
+            first = firsts.setdefault(_objects(each), place)
+            is_held = any(name.startswith(_join(place, "")) for name in arrays)
+            side.append(bind(each, spec, place if is_held else first))
+    return tuple(fw), tuple(bw)
 
 
 @with_hints
@@ -219,9 +231,26 @@ def _opened(variables: Any) -> dict[str, Callable[[], Any]]:
         fix = "Read a checkpoint with `tf.train.load_checkpoint(path)`."
         names = as_mapping("variables", variables, fix)
         get = names.__getitem__
-    full = {str(name).removesuffix(":0"): name for name in names}
-    own = {name: key for name, key in full.items() if not _is_slot(name, full)}
-    return {name: functools.partial(get, key) for name, key in own.items()}
+    full: dict[str, list[Any]] = {}
+    for name in names:
+        full.setdefault(str(name).removesuffix(":0"), []).append(name)
+    own = {name: keys for name, keys in full.items() if not _is_slot(name, full)}
+    return {name: functools.partial(_read, get, keys) for name, keys in own.items()}
+
+
+def _read(get: Callable[[Any], Any], keys: list[Any]) -> Any:
+    """Reads a variable, which may occur under two names: with and without ":0"."""
+    first = get(keys[0])
+    for key in keys[1:]:
+        _check_equal(str(key), get(key), str(keys[0]), first, "they name one variable")
+    return first
+
+
+def _objects(cell: Any) -> Any:
+    """The objects that hold a cell's variables, inside wrappers without variables."""
+    cell = unwrapped(cell)
+    is_stack = isinstance(cell, MultiRNNCell)
+    return tuple(map(_objects, cell.cells)) if is_stack else id(cell)
 
 
 def _is_slot(name: str, names: Weights) -> bool:
@@ -250,7 +279,10 @@ def _bind(
         likely = [name for name in variables if name.endswith(ends)]
         got = listed(dict.fromkeys([*likely, *variables]))
         is_held = any(name.startswith(start) for name in variables)
-        expect(is_held, "variables", must, got, "Check `scope` and `memory_scope`.")
+        fix = "Check `scope` and `memory_scope`."
+        if start.endswith("bw/"):
+            fix += " If the script has one cell for both directions, pass it for both."
+        expect(is_held, "variables", must, got, fix)
     inside = [name for name in variables if name.startswith(tuple(starts))]
     found = {name: variables[name]() for name in inside}
     # Shared parameters have one name in each layer; use the first of these names.
@@ -266,7 +298,9 @@ def _bind(
     check_names(scope or "variables", own, wanted, "the variables of `cell`", fix)
     for name, first in wanted.items():
         if name != first:
-            _check_equal(name, found[name], first, found[first])
+            why = "two layers of `cell` are the same object"
+            fix = "Create a separate cell for each layer."
+            _check_equal(name, found[name], first, found[first], why, fix)
     read = Reader(found)
     with error_note("Check the sizes in `cell`, and the depth of `inputs`."):
         arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
@@ -279,12 +313,13 @@ def _head(name: str, scope: str) -> str:
     return outer + name.removeprefix(outer).partition("/")[0]
 
 
-def _check_equal(name: str, array: Any, first: str, other: Any) -> None:
-    """Raises ValueError if layers that share parameters have different variables."""
-    why = "two layers of `cell` are the same object and need equal values"
-    check_concrete("variables", {name: array, first: other}, why=why)
-    must = f"equal `{first}`, because two layers of `cell` are the same object"
-    fix = "Create a separate cell for each layer."
+def _check_equal(
+    name: str, array: Any, first: str, other: Any, why: str, fix: str = ""
+) -> None:
+    """Raises ValueError unless two variables are equal, for the reason `why`."""
+    reason = f"{why} and need equal values"
+    check_concrete("variables", {name: array, first: other}, why=reason)
+    must = f"equal `{first}`, because {why}"
     expect(np.array_equal(array, other), name, must, Verbatim("other values"), fix)
 
 

@@ -101,7 +101,8 @@ def load(
     Raises:
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
             array.
-        ValueError: If a weight is missing or has the wrong shape; if `bidirectional`
+        ValueError: If a weight or a layer is missing, or a weight has the wrong shape;
+            if `bidirectional`
             does not fit the module, or the module does not support `nonlinearity`.
 
     Example:
@@ -126,8 +127,13 @@ def load(
     directions = 1 + any(match[3] for match in matches)
     check_directions("state_dict", directions, bidirectional)
     stored = {match[1] for match in matches}
+    numbers = sorted({match[2] or "0" for match in matches}, key=lambda k: (len(k), k))
+    must = "have layers with the numbers 0, 1, ... without a gap"
+    is_whole = set(numbers) == set(map(str, range(len(numbers))))
+    fix = "Pass the `state_dict` of the whole module, also if several files hold it."
+    expect(is_whole, "state_dict", must, listed(numbers), fix)
     layers = []
-    for k in range(1 + max(int(match[2] or 0) for match in matches)):
+    for k in range(len(numbers)):
         layer = first and f"_l{k}"
         sides = [layer + end for end in _SUFFIXES[:directions]]
         readers = [_reader(state_dict, prefix, end) for end in sides]
@@ -286,7 +292,9 @@ def _fix_of_names(state_dict: Weights, prefix: str) -> str:
     if not places or prefix in places:
         return _FIX
     found = listed(map(repr, places))
-    return f"Pass the `prefix` of a module, and the inner dict if any. Found: {found}."
+    return (
+        f"Pass the `prefix` of a module: {found}. Pass the inner dict if there is one."
+    )
 
 
 def _reader(weights: Weights, prefix: str, end: str) -> Reader:

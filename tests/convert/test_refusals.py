@@ -85,9 +85,12 @@ SECOND = {"weight_ih_l1": (16, 4), "weight_hh_l1": (16, 4)}
 ALPHA = {"activations": ["Sigmoid", "elu", "elu"], "activation_alpha": [1.0, 2.0]}
 BETA = {"activations": ["HardSigmoid"], "activation_beta": [0.4]}
 RELU = {"activations": ["Tanh", "Tanh", "Relu"]}
+TWO_FUNCTIONS = {"recurrent_activation": "hard_sigmoid"}
+TWICE = {"rnn/lstm_cell/bias:0": ONE}
 MISSPELT, RESET = {"recurrent_activation": "a"}, {"linear_before_reset": 1}
 LEAKY, BYTES = {"activations": ["LeakyRelu"]}, {"activations": [b"\xff"]}
 GATES = {"activations": ["Elu", "Tanh", "Tanh"], "input_forget": 1}
+THIRD = {name.replace("l1", "l2"): shape for name, shape in SECOND.items()}
 SECOND_OF_TWO = {"weight_ih_l1": (16, 2), "weight_hh_l1": (16, 2)}
 OF_LSTM = {"hi": {"kernel": ONE, "bias": np.ones(4)}}
 CONV = {"w": np.ones((2, 1, 4)), "b": np.ones(4)}
@@ -107,6 +110,10 @@ ROWS = [
     (ValueError, "layers[0]", load("keras", FREE, {3: ONE, 4: ONE})),
     (ValueError, "layers[0][2]", load("keras", FREE, {2: (24,)})),
     (ValueError, "recurrent_activation", load("keras", FREE, {}, **MISSPELT)),
+    (ValueError, "recurrent_activation", load("keras", FREE, {}, **TWO_FUNCTIONS)),
+    (ValueError, "activation", load("keras", RNN, {}, activation="hard_sigmoid")),
+    (ValueError, "activation", load("linen", FREE, {}, activation="gelu")),
+    (ValueError, "activation", load("nnx", FREE, {}, activation="leaky_relu")),
     (ValueError, "layers[0]", load("keras", (FREE, FREE), KERAS)),
     (ValueError, "layers[0]", load("keras", (FREE, FREE), {3: (2, 16)}, **BOTH)),
     (ValueError, "bidirectional", load("keras", (FREE, FREE), {})),
@@ -132,6 +139,7 @@ ROWS = [
     (ValueError, "nodes[0]['activations']", load("onnx", ELU, BYTES)),
     (TypeError, "nodes[0]['activations']", load("onnx", ELU, {"activations": "Tanh"})),
     (ValueError, "variables", load("tf1", FULL, {}, scope="a")),
+    (ValueError, "rnn/lstm_cell/bias:0", load("tf1", FULL, TWICE)),
     (ValueError, "rnn", load("tf1", FULL, {"rnn/lstm_cell/bias": None})),
     (ValueError, "cell", load("tf1", FULL, {}, cell=None)),
     (TypeError, "cell", load("tf1", FULL, {}, cell=bound(GRU))),
@@ -142,6 +150,8 @@ ROWS = [
     (ValueError, "{}0.weight_ih_l0", load("torch", FREE, {}, prefix="{}0.")),
     (ValueError, "weight_hh_l0", load("torch", FREE, {"weight_hh_l0": None})),
     (ValueError, "bias_ih_l1", load("torch", FREE, SECOND)),
+    (ValueError, "state_dict", load("torch", FREE, THIRD)),
+    (ValueError, "state_dict", load("torch", FREE, {f"weight_ih_l{'9' * 5000}": ONE})),
     (ValueError, "nonlinearity", load("torch", FREE, {}, nonlinearity="relu")),
     (TypeError, "bidirectional", load("torch", FREE, {}, bidirectional="yes")),
     (TypeError, "weight_hh_l0", load("torch", RNN, {"weight_hh_l0": [1.0]})),
@@ -156,6 +166,7 @@ ROWS = [
     (ValueError, "name", call("haiku.save", GRUS, "a")),
     (TypeError, "layers[0]", call("keras.load", object())),
     (ValueError, "params", call("linen.load", {"a": OF_LSTM})),
+    (ValueError, "weights", call("linen.load", {"i": {1: ONE, "1": ONE}})),
     (ValueError, "params", call("linen.load", {"forward_rnn": {}}, **BOTH)),
     (ValueError, "layers/1", call("nnx.load", {"layers": {0: {}, 2: {}}})),
     (TypeError, "nodes[0]", call("onnx.load", ONE, ONE)),
@@ -257,6 +268,30 @@ def test_traced_weights_whose_values_are_needed():
     for run, given in ((save, bound(AFTER).params), (load, variables)):
         with pytest.raises(TypeError, match="must be concrete"):
             jax.eval_shape(run, given)
+
+
+def test_ways_on_come_before_long_lists():
+    """The prefix of a module in a large model, and a merge mode other than concat."""
+    others = {f"layer_with_a_long_name_{i}.weight": ONE for i in range(100)}
+    with pytest.raises(ValueError, match="is missing") as error:
+        torch.load(others | LSTM)
+    assert "'lstm.'" in str(error.value)[:200]
+    with pytest.raises(ValueError, match=r"^`layers\[1\]` must.*merge_mode"):
+        convert.keras.load(*saved("keras", (FREE, FREE)) * 2, bidirectional=True)
+
+
+@pytest.mark.parametrize("digits", [1, 5000])
+def test_cores_of_haiku_are_sorted_by_number(digits):
+    """Also by a number that Python does not read."""
+    names = ["lstm", "lstm_9", f"lstm_1{'0' * digits}"]
+    cells = [bound(LSTMCell(4), depth, seed=depth) for depth in (3, 4, 4)]
+    params = {}
+    for name, cell in reversed(list(zip(names, cells, strict=True))):
+        params |= convert.haiku.save(cell, name)
+    loaded = convert.haiku.load(params)
+    want = [cell.params["bias"] for cell in cells]
+    got = [loaded.params[f"cell_{i}"]["bias"] for i in range(3)]
+    np.testing.assert_array_equal(got, want)
 
 
 def test_the_modules_of_a_nested_state_dict_are_named():

@@ -246,6 +246,47 @@ def test_a_cell_at_two_places():
         load(first | other)
 
 
+SHARED = LSTMCell(4)
+# Cells of both directions, which hold one object.
+ONE_OBJECT = {
+    "cell": (SHARED, SHARED),
+    "wrapped": tuple(jaxrnn.DropoutWrapper(SHARED) for _ in range(2)),
+    "stack": (MultiRNNCell([SHARED]), MultiRNNCell([jaxrnn.DropoutWrapper(SHARED)])),
+}
+
+
+@pytest.mark.parametrize("name", ONE_OBJECT)
+def test_one_object_for_both_directions(name):
+    """TensorFlow creates its variables in the scope of the forward direction."""
+    fw, bw = ONE_OBJECT[name]
+    cell = bound(fw)
+    saved = tf1.save(cell, "bidirectional_rnn/fw")
+    load = lambda given, cells=(fw, bw): tf1.load(
+        given, cell=cells, inputs=STEP, bidirectional=True
+    )
+    assert_same(load(saved), ((cell,), (bw.bind(cell.params),)))
+    # Old versions have variables for each direction.
+    other = {name.replace("/fw/", "/bw/"): 2 * x for name, x in saved.items()}
+    (_,), (backward,) = load(saved | other)
+    assert_same(backward.params, jax.tree.map(lambda x: 2 * x, cell.params))
+    two = (fw, jaxrnn.DropoutWrapper(LSTMCell(4)))
+    with pytest.raises(ValueError, match=r"`variables` must .* one cell for both"):
+        load(saved, two)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_name_with_and_without_the_number_of_its_output(factor):
+    cell = bound(GRUCell(3))
+    saved = tf1.save(cell)
+    twice = saved | {f"{name}:0": factor * x for name, x in saved.items()}
+    load = functools.partial(tf1.load, twice, cell=cell.cell, inputs=STEP)
+    if factor == 1:
+        assert_same(load(), cell)
+        return
+    with pytest.raises(ValueError, match="must equal"):
+        load()
+
+
 def test_a_wrong_scope_names_the_likely_variables_of_a_large_graph():
     variables = {f"dense_{i}/kernel": np.ones((2, 2)) for i in range(500)}
     variables |= tf1.save(bound(GRUCell(4)), "encoder/rnn")
