@@ -367,7 +367,7 @@ def stacked(cells: Sequence[BoundCell]) -> BoundCell:
 
 _FIX_OF_INPUTS = (
     "If another layer lies between two layers, or the outputs of two directions are "
-    "not concatenated (in Keras: `merge_mode='sum'`), convert each layer with its own "
+    "not concatenated (in Keras: merge_mode='sum'), convert each layer with its own "
     "call, and do what lies between them in your program."
 )
 

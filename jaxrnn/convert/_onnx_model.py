@@ -50,11 +50,10 @@ _SELECTING = ("NonZero", "Compress", "Unique", "SequenceAt", "SequenceConstruct"
 _SELECTING += ("SequenceInsert", "SplitToSequence", "ConcatFromSequence")
 # Arrays up to this size may be the shapes on which the size of an output depends.
 _SMALL = 64
-_TFLITE = "The package tf2onnx also converts such files: pass it `--tflite`."
+_TFLITE = "The package tf2onnx also converts such files."
 _FOLD = (
-    "If you trust the model, let onnxruntime compute its constants: set "
-    "`optimized_model_filepath` and `graph_optimization_level` (basic) in the options "
-    "of a session, and pass that file."
+    "If you trust the model, let onnxruntime compute its constants: its option "
+    "optimized_model_filepath writes a file, which you can pass."
 )
 _LIBRARIES = (
     "Load the weights from the library that trained the model, for example with "

@@ -279,7 +279,8 @@ ADVICE = [
     ("exclude the leaf of a state with `dropout_state_filter_visitor`", drop_counts, lambda: drop_counts(dropout_state_filter_visitor=first_of_pair)),
     ("create it with `dynamic_size=True`", lambda: array(1).write(1, X), lambda: array(1, dynamic_size=True).write(1, X)),
     # Convert and decode
-    ("Pass the `prefix` of a module, and the inner dict if any. Found: 'lstm.'", lambda: load_torch(TORCH, "lstm"), lambda: run(load_torch(TORCH, prefix="lstm."), X)),
+    ("For Keras 3, pass `jax.nn.hard_sigmoid`.", lambda: load_keras(KERAS, recurrent_activation="hard_sigmoid"), lambda: run(load_keras(KERAS, recurrent_activation=jax.nn.hard_sigmoid), X)),
+    ("Pass the `prefix` of a module: 'lstm.'", lambda: load_torch(TORCH, "lstm"), lambda: run(load_torch(TORCH, prefix="lstm."), X)),
     ("Pass `layer.get_weights()` of each recurrent layer", lambda: load_keras(MODEL), lambda: run(load_keras(KERAS), X)),
     ("`initial_h = node.pop('initial_h')`, and pass `jnp.broadcast_to(initial_h[0], (batch, units))`", lambda: convert.onnx.load(STARTED), run_started),
     ("Pass `LSTMStateTuple(c, h)`", lambda: decoded(PAIR), lambda: decoded(LSTMStateTuple(*PAIR))),
