@@ -288,6 +288,22 @@ MAKING = {
 }
 
 
+def test_operators_of_unknown_size_are_refused():
+    """But for those that select numbers of their inputs."""
+    R = from_array(ARRAYS["R"][0], "rows")
+    kept = [from_array(np.ones(12, bool), "kept")]
+    selected = parsed("a = Compress<axis=0>(rows, kept) R = Unsqueeze(a, zero)")
+    tensors = [*TENSORS[::2], R, *kept, ints("zero", 0)]
+    [node] = convert.nodes(model_of([*selected, NODE], tensors))
+    np.testing.assert_array_equal(node["R"], ARRAYS["R"])
+    unknown = parsed('R = ImageDecoder<pixel_format="RGB">(bytes)')
+    tensors = [*TENSORS[::2], from_array(np.zeros(9, np.uint8), "bytes")]
+    model = model_of([*unknown, NODE], tensors)
+    model.opset_import[0].version = 20
+    with pytest.raises(ValueError, match=r"^`a.'R'.` must .*ImageDecoder"):
+        convert.nodes(model)
+
+
 @pytest.mark.parametrize("name", MAKING)
 def test_small_files_make_no_large_weights(name):
     """Each of these has more than 2**24 numbers, or makes them on the way."""
