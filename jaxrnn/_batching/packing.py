@@ -43,7 +43,9 @@ class Packed(NamedTuple):
     A pack is a pytree. Its rows may be split, or divided over devices.
 
     `unpack` and `at_ends` require that each sequence has an id of its own in the whole
-    pack. Grain and T5X count anew in each row.
+    pack. Grain and T5X count anew in each row, which raises an error outside of `jit`,
+    but under `jit` gives wrong results, because the ids are not known. Renumber such a
+    pack first, with `number_over_rows` of the guide to packing.
 
     Attributes:
         inputs: A nest of `[rows, row_length, ...]`, zeros at unused steps.
@@ -81,10 +83,12 @@ class Packed(NamedTuple):
 
         Args:
             outputs: A nest in the layout of `inputs`, `[rows, row_length, ...]`.
-            count: The number of sequences; by default, the largest id. Under `jit`,
-                `count` and `time` must be given, because they are shapes.
-            time: The number of steps; by default, of the longest sequence. Sequences
-                and steps beyond these numbers are left out.
+            count: The number of sequences; by default, the largest id, which leaves out
+                sequences of length 0 at the end. Sequences with larger ids are left
+                out. Under `jit`, `count` and `time` must be given, because they are
+                shapes.
+            time: The number of steps; by default, of the longest sequence. Steps beyond
+                this number are left out.
 
         Returns:
             The nest with leaves `[count, time, ...]`, with zeros past the end of each
@@ -128,7 +132,8 @@ class Packed(NamedTuple):
         known, places = map(concrete_or_none, given)
         if known is not None and places is not None:
             firsts = np.bincount(known[places == 0])
-            fix = "Count sequences over all rows, as `pack_sequences` does."
+            fix = "Count sequences over all rows, as `pack_sequences` does. The guide "
+            fix += "to packing has `number_over_rows` for packs of other libraries."
             must = "have an id of its own for each sequence"
             expect(firsts[1:].max(initial=0) < 2, "segment_ids", must, known, fix)
 

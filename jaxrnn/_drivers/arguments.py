@@ -39,6 +39,8 @@ from .._base.trees import (
     without_read_only,
 )
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike, UnboundCellLike
+from .._batching.packing import Packed
+from .._batching.windows import Window
 from .._run.until_finished import Carry
 
 OF_A_LIST = (
@@ -102,6 +104,19 @@ def check_both_lists(cells_fw: Any, cells_bw: Any) -> None:
     expect(len(cells_bw) == depth, "cells_bw", must, cells_bw)
 
 
+def check_is_no_record(inputs: PyTree) -> None:
+    """Raises ValueError for a pack or a window, of which a run reads several fields."""
+    fix = "Pass `packed.inputs`, with `packed.lengths` and `resets=packed.resets`."
+    expect(not isinstance(inputs, Packed), "inputs", "be arrays", inputs, fix)
+    fix = "Pass `window.inputs`, with `sequence_length=window.sequence_length`."
+    if isinstance(inputs, Window) and isinstance(inputs.inputs, Packed):
+        fix = (
+            "For a window of a pack, run the pack `window.inputs`: pass its `inputs`, "
+        )
+        fix += "with its `lengths` and `resets`."
+    expect(not isinstance(inputs, Window), "inputs", "be arrays", inputs, fix)
+
+
 def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:
     """Returns the inputs as arrays, their first two sizes, and the time axis.
 
@@ -111,6 +126,7 @@ def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:
         TypeError: If a leaf is not an array, or `time_major` is not a bool.
     """
     axis = 0 if check_time_major(time_major) else 1
+    check_is_no_record(inputs)
     inputs = map_named("inputs", as_array, inputs, is_tensor_array)
     named = named_inputs(inputs)
     axes = ("[time, batch, ...]", "[batch, time, ...]")[axis]
@@ -141,6 +157,7 @@ def as_steps(inputs: Any) -> PyTree:
         ValueError: If `inputs` is empty or a dict, if a rank is too low, if batch sizes
             differ, or if the structures or shapes of two steps differ.
     """
+    check_is_no_record(inputs)
     is_list = isinstance(inputs, list | tuple)
     must = "be a list or tuple with one entry per step"
     fix = (

@@ -33,7 +33,8 @@ class PlannedStrategy:
 
     Attributes:
         strategy: The strategy.
-        saved: The bytes that the forward pass saves for the backward pass.
+        saved: The bytes that the forward pass saves for the backward pass: the ints
+            `saved.device`, on the device, and `saved.host`, on the host.
         peak: Bytes that the compiled program needs in addition to its arguments and
             results (the inputs, the parameters and the gradients of the parameters).
             These bytes include the saved bytes. On a CPU, where host and device share
@@ -57,7 +58,12 @@ class MemoryPlan:
 
     Attributes:
         title: The cell and the shape of the run.
-        rows: A `PlannedStrategy` for each strategy, in the given order.
+        rows: A record for each strategy, in the given order: `row.strategy`;
+            `row.saved`, the bytes that the forward pass saves for the backward pass;
+            and `row.peak`, the bytes that the compiled program needs in addition to its
+            arguments and results. `saved` and `peak` are pairs of ints: `peak.device`
+            is device memory, and `peak.host` is host memory. On a CPU, where host and
+            device share one memory, all bytes of `peak` count as device memory.
         inputs: The size of the inputs in bytes.
         outputs: The size of the outputs in bytes.
         device: The kind of device that the programs are compiled for, in JAX's naming,
@@ -120,8 +126,9 @@ def memory_plan(
         A `MemoryPlan`. Print the plan for a table, or read the numbers in `plan.rows`.
 
     Raises:
-        TypeError: If `cell` is not a bound cell, if an entry of `strategies` is not a
-            strategy, or if `device` is not a device; see also `dynamic_rnn`.
+        TypeError: If `cell` is not a bound cell, if `swap_memory` is given, if an entry
+            of `strategies` is not a strategy, or if `device` is not a device; see also
+            `dynamic_rnn`.
         ValueError: If the memory of a strategy exceeds what XLA can count; see also
             `dynamic_rnn`.
         jax.errors.JaxRuntimeError: If XLA rejects a program that exceeds the memory of
@@ -142,6 +149,11 @@ def memory_plan(
         >>> round(plan.rows[0].saved.device, -7)  # To 10 MB.
         50000000
     """
+    # `swap_memory` is the seventh argument of `dynamic_rnn`.
+    is_given = "swap_memory" in options or len(args) > 4
+    must, fix = "be given as `strategies`", "Pass a list, such as `strategies=[True]`."
+    swap_memory = options["swap_memory"] if "swap_memory" in options else args[4:5]
+    expect(not is_given, "swap_memory", must, swap_memory, fix, TypeError)
     device = jax.devices()[0] if device is None else device
     fix = "Pass one of `jax.devices()`, or a device of `jax.experimental.topologies`."
     check_instance("device", device, jax.Device, "a device", fix)

@@ -228,6 +228,8 @@ class StateSaver:
         Raises:
             KeyError: If there is no state with this name.
         """
+        must = f"be one of {', '.join(map(repr, self.states))}"
+        expect(name in self.states, "name", must, name, error=KeyError)
         return self.states[name]
 
     def save_state(self, name: str, value: Array) -> None:

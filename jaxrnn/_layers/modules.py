@@ -37,7 +37,7 @@ from .._base.trees import (
 )
 from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
-from .._drivers.arguments import OF_A_LIST, check_both_lists
+from .._drivers.arguments import OF_A_LIST, check_both_lists, check_is_no_record
 from .._drivers.bidirectional import bidirectional_dynamic_rnn, joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import run_dynamic_layers
@@ -393,6 +393,7 @@ def merge_inputs(
     """
     first, *_ = list_cells(module._cells())  # This cell reads the inputs.
     start = 1 if module.time_major else 0
+    check_is_no_record(inputs)
     inputs = map_named("inputs", as_array, inputs)
     inputs = cast_integers(first, module.dtype, inputs)
     given = sequence_length

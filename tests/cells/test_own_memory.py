@@ -192,6 +192,7 @@ REFUSALS = [
     ("`Mine.idle`", lambda: rule_of(extend.MatrixRule, Inputs=Inputs, **only_step)),
     ("`Mine.idle`", lambda: rule_of(Steps, idle=(0.0,) * 4)),
     ("`Memory.rule`", lambda: memory_of(Chunks)),
+    ("`Bare.rule`", lambda: type("Bare", (extend.BareMemoryCell,), {})(*SIZES)),
     (
         "`Mine.Inputs`",
         lambda: memory_of(rule_of(Steps, Inputs=KeyFirst, idle=of_keys)()),

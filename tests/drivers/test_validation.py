@@ -132,7 +132,7 @@ REFUSALS = [
     # Lists of steps
     (ValueError, "`inputs`", lambda: static_rnn(GRU, {0: X[0]}, dtype=F32)),
     (ValueError, "`value`", lambda: SAVER.save_state("c", X[:, 0])),
-    (KeyError, "m", lambda: save(LSTM, STEPS, SAVER, ("c", "m"))),
+    (KeyError, "`name` must be one of 'c', 'h'", lambda: save(LSTM, STEPS, SAVER, ("c", "m"))),
     (ValueError, "`state_name`", lambda: save(GRU, STEPS, SAVER, ("c",))),
     (ValueError, "`state_name`", lambda: save(LSTM, STEPS, SAVER, "c")),
     (ValueError, "`state_name`", lambda: save(LSTM, STEPS, SAVER, ("c", "c"))),

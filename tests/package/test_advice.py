@@ -5,6 +5,7 @@
 
 import dataclasses
 import functools
+import pathlib
 
 import flax.linen as nn
 import helpers
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import run_page
 from flax import nnx
 from helpers import usual_promotion
 from jax.nn.initializers import normal, zeros
@@ -34,6 +36,11 @@ ZEROS = np.zeros((4, 2), np.float32)
 PAIR = (ZEROS, ZEROS)
 H0, H3 = np.zeros(2, np.float32), X[0, 0]
 PACKED = jaxrnn.pack_sequences([X[0], X[1, :3], X[2, :2]])
+WINDOW, PART = (jaxrnn.windows(long, 3)[1] for long in (X, PACKED))
+# As of Grain, which counts the sequences of each row anew.
+ANEW = PACKED._replace(
+    segment_ids=PACKED.segment_ids - PACKED.segment_ids.min(1, keepdims=True) + 1
+)
 bound = functools.partial(helpers.bound, dtype="float32")
 GRU, LSTM, MIN_GRU = bound(GRUCell(2)), bound(LSTMCell(2)), bound(jaxrnn.MinGRUCell(2))
 MLSTM, MASKED = bound(jaxrnn.MLSTMCell(2)), np.ma.asarray(X)
@@ -100,6 +107,16 @@ def decoded(state):
     embed = lambda ids: jnp.zeros((4, 3), F32)
     project = lambda output: jnp.zeros((4, 5), F32)
     return jaxrnn.decode.greedy(LSTM, embed, project, state, [1] * 4, 0, 2)
+
+
+def number_over_rows(packed):
+    """Calls the function of the guide to packing."""
+    page = pathlib.Path(__file__).parents[2] / "docs" / "guide" / "packing.md"
+    codes = [block["code"] for block in run_page.BLOCK.finditer(page.read_text())]
+    [code] = [code for code in codes if code.startswith("def number_over_rows")]
+    names = {"np": np}
+    exec(code, names)
+    return names["number_over_rows"](packed)
 
 
 SCALAR = jaxrnn.TensorShape([])
@@ -257,6 +274,11 @@ ADVICE = [
     ("Swap the first two axes of the inputs", lambda: lite(X, time_major=False), lambda: lite(X.swapaxes(0, 1))),
     ("the module: `cell.get_cells()`", lambda: run(in_nnx(), X), lambda: run(in_nnx().get_cells(), X)),
     # Packs and export
+    ("Pass `packed.inputs`, with `packed.lengths` and `resets=packed.resets`.", lambda: run(GRU, PACKED), lambda: run(GRU, PACKED.inputs, PACKED.lengths, resets=PACKED.resets)),
+    ("Pass `window.inputs`, with `sequence_length=window.sequence_length`.", lambda: run(GRU, WINDOW), lambda: run(GRU, WINDOW.inputs, sequence_length=WINDOW.sequence_length)),
+    ("run the pack `window.inputs`: pass its `inputs`, with its `lengths` and `resets`.", lambda: run(GRU, PART), lambda: run(GRU, PART.inputs.inputs, PART.inputs.lengths, resets=PART.inputs.resets)),
+    ("has `number_over_rows` for packs of other libraries", lambda: ANEW.at_ends(ANEW.inputs), lambda: number_over_rows(ANEW).at_ends(ANEW.inputs)),
+    ("Pass a list, such as `strategies=[True]`.", lambda: plan(swap_memory=True), lambda: plan(strategies=[True])),
     ("pass `sequence_length`; otherwise, pass `list(inputs)`", lambda: jaxrnn.pack_sequences(X), lambda: (jaxrnn.pack_sequences(X, sequence_length=[1] * 4), jaxrnn.pack_sequences(list(X)))),
     ("Call this function outside jit, grad and vmap", lambda: jax.jit(lambda x: jaxrnn.pack_sequences(x, [1] * 4).inputs)(X), lambda: jax.jit(lambda p: p.inputs)(jaxrnn.pack_sequences(X, [1] * 4))),
     ("create a stream with their `dtype`", lambda: Streamer(WIDE, 4)(np.float64(X0)), lambda: Streamer(WIDE, 4, dtype=jnp.float64)(np.float64(X0))),
@@ -345,7 +367,11 @@ REFUSALS = [
     (ValueError, "`inputs`", lambda: gru.func(GRU, X.astype(int), dtype=F32)),
     (ValueError, "`inputs`", lambda: run(GRU, (X, X))),
     (TypeError, "`inputs`", lambda: run(GRU, MASKED)),
-    (ValueError, r"`inputs\.segment_ids`", lambda: run(GRU, PACKED)),
+    (ValueError, "^`inputs` must", lambda: run(GRU, PACKED)),
+    (ValueError, "^`inputs` must", lambda: two_ways.func(GRU, GRU, PACKED)),
+    (ValueError, "^`inputs` must", lambda: run(GRU, WINDOW)),
+    (ValueError, "^`inputs` must", lambda: two_ways.func(GRU, GRU, WINDOW)),
+    (ValueError, "^`inputs` must", lambda: run_steps(GRU, WINDOW)),
     (TypeError, "`inputs`", lambda: GRU(MASKED[:, 0], ZEROS)),
     (TypeError, "`sequence_length`", lambda: gru(np.ma.ones(4, int))),
     (TypeError, "`jnp.broadcast_to", lambda: run(LONGER, X, initial_state=H3)),
@@ -362,6 +388,8 @@ REFUSALS = [
     (TypeError, "`return_states`", lambda: jax.jit(lambda b: gru(return_states=b))(True)),
     (TypeError, "`cell_bw`", lambda: two_ways.func(GRU, GRU.cell, X)),
     (TypeError, "`strategies`", lambda: plan(strategies=Recompute())),
+    (TypeError, "^`swap_memory` must", lambda: plan(swap_memory=True)),
+    (TypeError, "^`swap_memory` must", lambda: plan.func(LSTM, X, None, None, F32, 1, True)),
     (TypeError, "`output`", lambda: jaxrnn.memory_plan(cell_of(lambda x, s: (s.real, s)).bind({}), X, dtype=C64)),
     (ValueError, "`inputs`", lambda: lite(PACKED)),
     (TypeError, "`state`", lambda: BidirectionalStreamer([WIDE], [WIDE], 5, 0, 4)(np.float64(X))),
@@ -369,7 +397,7 @@ REFUSALS = [
     (ValueError, r"`inputs\[0\]\[1\]`", lambda: run_steps(SUM, [(X0, X[:, 0, 0])])),
     (ValueError, "`inputs`", lambda: run_steps(GRU, [*X[0]])),
     (ValueError, r"`inputs\[1\]`", lambda: run_steps(GRU, [X[0], X[1, :3]])),
-    (ValueError, r"`inputs\[1\]`", lambda: run_steps(GRU, PACKED)),
+    (ValueError, "^`inputs` must", lambda: run_steps(GRU, PACKED)),
     (ValueError, r"`inputs\[1\]`", lambda: run_steps(GRU, [X0, X0[:, :2]])),
     (ValueError, r"`inputs\[1\]`", lambda: run_steps(GRU, [X0, (X0,)])),
     (TypeError, r"`inputs\[1\]`", lambda: run_steps(GRU, [X0, X0.astype(np.float16)])),
@@ -432,7 +460,9 @@ REFUSALS = [
     (ValueError, "`reset_state`", lambda: both_in_nnx()(X, resets=MASK, reset_state=PAIR)),
     (ValueError, "`state`", lambda: in_linen(X, initial_state=H0)),
     (TypeError, "`output`", lambda: in_nnx(cell_of(lambda x, s: (x.astype(C64), s)))(X)),
-    (ValueError, "`inputs`", lambda: in_linen(PACKED)),
+    (ValueError, "^`inputs` must", lambda: in_linen(PACKED)),
+    (ValueError, "^`inputs` must", lambda: in_linen(WINDOW)),
+    (ValueError, "^`inputs` must", lambda: in_nnx()(WINDOW)),
     (TypeError, "`rngs`", lambda: jaxrnn.nnx.RNN(GRUCell(2), 3, rngs=0)),
     (ValueError, "`params`", lambda: in_nnx().set_cells(GRU.cell.bind({}))),
     (TypeError, "'bias'", lambda: in_nnx().set_cells(COMPLEX)),

@@ -32,11 +32,12 @@ IMPORTED |= {name: name for name in ("jax", "jaxrnn")}
 # Names that are not jaxrnn's: of what users hold, of a loop function's arguments and
 # results, of JAX, and of other libraries.
 OTHERS = set(
-    "batch h0 k1 k2 kernel layer model module node rate table times variables "
+    "batch h0 k1 k2 kernel layer model module node packed rate table times variables "
+    "window "
     "cell_output emit_output loop_state next_cell_state next_input "
     "in_specs jax_enable_x64 jit static_argnames vmap P "
     "R Inputs equinox get_weights haiku legacy_seq2seq memory_scope orthogonal "
-    "onnx recurrent_activation tf".split()
+    "number_over_rows onnx recurrent_activation tf".split()
 )
 # What is no Python, or no name of jaxrnn in a call: `RNN` is any module of Flax.
 NOTATION = {"[x_k, m'_{k-1}]", f"pip install {HOLE}", "RNN(cell, name='rnn')"}

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import check_instance, is_list_of
+from ..._base.arguments import is_list_of
 from ..._base.errors import counted, expect, is_array, warn
 from ..._base.math import concrete_or_none
 from ..._base.trees import TensorShape
@@ -16,7 +16,6 @@ from ..params import Specs
 from ..step_checks import check_step_inputs
 from .cell import MatrixMemoryCell
 from .decays import LEAST_LOG
-from .rule import MatrixRule
 
 
 @fields.dataclass
@@ -56,8 +55,7 @@ class BareMemoryCell(MatrixMemoryCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rule, name = self.rule, f"{type(self).__name__}.rule"
-        check_instance(name, rule, MatrixRule, "a `MatrixRule`")
+        rule = self.rule
         fields_of_inputs = rule.Inputs._fields
         must = "have the fields q and k first"
         name = f"{type(rule).__name__}.Inputs"

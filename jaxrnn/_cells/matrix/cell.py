@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from ..._base.arguments import check_instance
 from ..._base.derivatives import (
     differentiated_as,
     summed_in_float32,
@@ -36,7 +37,7 @@ from ..._run.scans import RunSteps, at_each_step, run_in_parts, scan_steps
 from .. import fields
 from ..base import SpecsCell, Transition, choose_many_steps
 from ..step_checks import as_chunk_results
-from .rule import Chunk
+from .rule import Chunk, MatrixRule
 
 
 @fields.dataclass
@@ -60,6 +61,11 @@ class MatrixMemoryCell(SpecsCell):
 
     rule: ClassVar[Any]
     """The `MatrixRule`: how a step changes the state, and what the step reads."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name, rule = f"{type(self).__name__}.rule", getattr(self, "rule", None)
+        check_instance(name, rule, MatrixRule, "a `MatrixRule`")
 
     @abc.abstractmethod
     def project(

@@ -179,10 +179,11 @@ class Chunk:
 
         Args:
             of: Returns a state's matrices, `[batch, heads, 1 or steps, key, value]`.
-            keep: The factor `keep` of each step in the module's docstring, scaled like
-                the state, `[batch, heads, steps]`.
-            pairs: The factors `pairs`, scaled likewise, `[batch, heads, t, s]`, with
-                zeros where s > t or where s and t belong to different spans.
+            keep: For each step, the product of the decays from the first step of its
+                span to the step, scaled like the state, `[batch, heads, steps]`.
+            pairs: For steps t and s, the product of the decays from step s + 1 to step
+                t, scaled likewise, `[batch, heads, t, s]`, with zeros where s > t or
+                where s and t belong to different spans; see `pairs`.
             k: The keys, `[batch, heads, steps, key]`.
             u: The written values, `[batch, heads, steps, value]`.
         """
@@ -267,8 +268,13 @@ class MatrixRule(abc.ABC):
         """How the state after several steps depends on the state before them.
 
         Returns:
-            `(chunk, identity, constant, map)`. This `chunk` is the method `chunk` with
-            maps in place of states. The others are as in `Transition` (`base.py`), but
-            `map` gets finite arguments. None if a map has no simple form.
+            `(chunk, identity, constant, map)`, or None if the dependence has no simple
+            form. A *map* is a nest of arrays that represents a function from a state to
+            the state some steps later, such as the factors A and B of `A h + B`.
+            `chunk` is the method `chunk` with maps in place of states.
+            `identity(state)` is the map of each state to itself, for states like
+            `state`. `constant(state)` is the map of all states to `state`.
+            `map(transition, state)` is the state to which the map `transition` maps
+            `state`; both arguments are finite.
         """
         return None
