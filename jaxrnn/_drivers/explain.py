@@ -15,6 +15,7 @@ from .._base.typing import Array, PyTree
 from .._hints import check_names
 from .._run.arguments import text_of
 from .._run.run_cell import prepared, run_ready
+from ..memory import Strategy, as_strategy
 from .dynamic_rnn import dynamic_rnn, make_run
 
 _UNITS = {"EiB": 2**60, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
@@ -35,10 +36,13 @@ class Explanation:
         title: The cell and the shape of the run.
         loop: The name of the loop; see `Choice.name`.
         reason: Why no faster loop runs; empty if none is faster.
-        saved: The bytes that the forward pass saves for the backward pass, on the
-            device and on the host, without the cell's arrays, the inputs and the
-            initial state.
+        saved: The bytes that the forward pass saves for the backward pass, without the
+            cell's arrays, the inputs and the initial state: the ints `saved.device`, on
+            the device, and `saved.host`, on the host.
         platform: The platform of the program, such as "cpu".
+        strategy: The memory strategy that `swap_memory` selects.
+        part: The number of steps in a part of the strategy; None if the strategy does
+            not divide the steps into parts.
     """
 
     title: str
@@ -46,15 +50,19 @@ class Explanation:
     reason: str
     saved: Bytes
     platform: str
+    strategy: Strategy
+    part: int | None
 
     def __repr__(self) -> str:
         loop = f"{self.loop}, because {self.reason}" if self.reason else self.loop
         saved = as_text(self.saved.device)
         if self.saved.host:
             saved += f", and {as_text(self.saved.host)} on the host"
+        parts = f", in parts of {counted(self.part, 'step')}" if self.part else ""
         return (
             f"{self.title}, on {self.platform}\n"
             f"  loop: {loop}\n"
+            f"  memory strategy: {self.strategy!r}{parts}\n"
             f"  saved for the backward pass: {saved}"
         )
 
@@ -84,6 +92,7 @@ def explain(*args: Any, **options: Any) -> Explanation:
         >>> jaxrnn.explain(cell.bind(params), x, **options)
         LSTMCell(num_units=64, activation=tanh) over 100 steps of 8 rows, on cpu
           loop: xla, because `implementation` is 'xla'
+          memory strategy: Keep()
           saved for the backward pass: 1.3 MiB
 
     Source: jaxrnn.
@@ -99,21 +108,25 @@ def explain(*args: Any, **options: Any) -> Explanation:
         arguments = with_arrays(arrays)
         run, options = make_run(**arguments)
         ready = prepared(arguments["cell"], run, options)
-        found.append(ready)
+        found.append((ready, options.plan.part))
         results = run_ready(ready, run.state, options)
         return [x for x in jax.tree.leaves(results) if is_float(x)]
 
     saved = saved_bytes(run, types)
-    (ready,) = found
+    ((ready, part),) = found
     shape = jax.tree.leaves(ready.run.inputs)[0].shape
     axis, cell = ready.run.steps.axis, given.arguments["cell"]
     sizes = f"{counted(shape[axis], 'step')} of {counted(shape[1 - axis], 'row')}"
+    platform = platform_of(types)
+    swap_memory = given.arguments["swap_memory"]
     return Explanation(
         title=f"{text_of(cell)} over {sizes}",
         loop=ready.choice.name,
         reason=ready.choice.reason,
         saved=saved,
-        platform=platform_of(types),
+        platform=platform,
+        strategy=as_strategy("swap_memory", swap_memory, platform=platform),
+        part=part,
     )
 
 

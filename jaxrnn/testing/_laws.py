@@ -434,8 +434,9 @@ def check_cell(
 ) -> None:
     """Checks that a cell obeys all laws: the properties that `dynamic_rnn` relies on.
 
-    `LAWS` lists the laws. On two CPU cores, the check takes ten to thirty seconds. The
-    logger "jaxrnn" reports each law at level INFO.
+    `LAWS` lists the laws. On two CPU cores, the check takes ten to thirty seconds,
+    and about fifty seconds for a matrix memory. The logger "jaxrnn" reports each law at
+    level INFO.
 
     Args:
         cell: The cell under test.

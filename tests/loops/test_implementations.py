@@ -205,3 +205,8 @@ def test_explain_counts_the_saved_bytes():
     few = jaxrnn.explain(cell.bind({}), x, dtype=F32, swap_memory=recompute)
     assert every.saved.device == 100 * 2 * 3 * 4  # cos(h) of each step.
     assert few.saved.device < every.saved.device
+    assert (every.strategy, every.part) == (jaxrnn.memory.Keep(), None)
+    assert (few.strategy, few.part) == (recompute, 20)
+    chosen = jaxrnn.explain(cell.bind({}), x, dtype=F32, swap_memory=True)
+    assert chosen.strategy == jaxrnn.memory.resolve(True)
+    assert f"{chosen.strategy}, in parts of 10 steps" in str(chosen)
