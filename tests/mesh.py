@@ -7,6 +7,7 @@ import numpy as np
 from helpers import drawn_like
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
+from benchmarks.compilers.hlo import collectives
 from jaxrnn.testing._oracle import close, split_floats, weighted_sum
 
 BATCH, DEPTH, UNITS = 4, 3, 2
@@ -37,6 +38,24 @@ def on_one_device(run, arrays):
     return jax.device_get(jax.jit(with_gradients, static_argnums=0)(run, arrays))
 
 
+def placed_on_mesh(arrays, kind, layouts=None):
+    """A mesh, and the arrays on it; see `on_mesh`."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(TYPES[kind],))
+    layouts = {name: "divided" for name in arrays} | (layouts or {})
+    layouts |= dict.fromkeys(WHOLE, "whole")
+
+    whole, divided = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    shardings = {"divided": divided, "whole": whole}
+
+    def put(nest, layout):
+        if layout == "host":
+            return nest
+        place = lambda x: shardings[layout] if np.ndim(x) else whole
+        return jax.device_put(nest, jax.tree.map(place, nest))
+
+    return mesh, {name: put(nest, layouts[name]) for name, nest in arrays.items()}
+
+
 def on_mesh(run, arrays, kind, told="context", layouts=None):
     """The same on a mesh.
 
@@ -51,24 +70,20 @@ def on_mesh(run, arrays, kind, told="context", layouts=None):
     Returns:
         Arrays on the mesh.
     """
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(TYPES[kind],))
-    layouts = {name: "divided" for name in arrays} | (layouts or {})
-    layouts |= dict.fromkeys(WHOLE, "whole")
-
-    whole, divided = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-    shardings = {"divided": divided, "whole": whole}
-
-    def put(nest, layout):
-        if layout == "host":
-            return nest
-        place = lambda x: shardings[layout] if np.ndim(x) else whole
-        return jax.device_put(nest, jax.tree.map(place, nest))
-
-    placed = {name: put(nest, layouts[name]) for name, nest in arrays.items()}
+    mesh, placed = placed_on_mesh(arrays, kind, layouts)
     compiled = jax.jit(with_gradients, static_argnums=0)
     set_mesh = contextlib.nullcontext() if told == "arrays" else jax.set_mesh(mesh)
     with set_mesh:
         return (with_gradients if told == "eagerly" else compiled)(run, placed)
+
+
+def on_mesh_with_collectives(run, arrays, kind):
+    """The results of `on_mesh`, and the collectives in loops of the program."""
+    mesh, placed = placed_on_mesh(arrays, kind)
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(with_gradients, static_argnums=0).lower(run, placed)
+        program = lowered.compile()
+        return program(placed), collectives(program.as_text())[0]
 
 
 def check(run, arrays, kind, told="context", layouts=None):

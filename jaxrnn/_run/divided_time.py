@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from .._base.derivatives import summed_in_float32
 from .._base.math import widened
@@ -26,6 +26,7 @@ from .._base.sharding import (
     as_varying_as,
     explicit_axes_of,
     explicit_mesh_of,
+    resharded,
     whole_on_explicit_mesh,
 )
 from .._base.trees import with_structure
@@ -75,23 +76,18 @@ def _run_on_mesh(cell: Any, run: Run, options: Options, both: PartitionSpec) -> 
     )
     specs = run.replace(inputs=both, state=rows, steps=steps)
 
-    def put(spec: PartitionSpec, part: PyTree) -> PyTree:
-        place = NamedSharding(mesh, spec)
-        return jax.tree.map(lambda x: jax.sharding.reshard(x, place), part)
-
     def run_one(cell: Any, run: Run) -> Results:
         time = jax.tree.leaves(run.inputs)[0].shape[steps.axis]
         own = dataclasses.replace(run.steps, time=time)
         return run_on_device(cell, run.replace(steps=own), options, name)
 
-    run = jax.tree.map(put, specs, run, is_leaf=lambda x: isinstance(x, PartitionSpec))
     return jax.shard_map(
         run_one,
         mesh=mesh,
         in_specs=(PartitionSpec(), specs),
         out_specs=(both, rows, both),
         axis_names=explicit_axes_of(mesh),
-    )(whole_on_explicit_mesh(cell, run), run)
+    )(whole_on_explicit_mesh(cell, run), resharded(mesh, specs, run))
 
 
 _compiled = jax.jit(_run_on_mesh, static_argnames=("options", "both"))

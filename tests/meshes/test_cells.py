@@ -1,0 +1,117 @@
+"""Each kind of cell on meshes: equal to one device, and no exchange in a loop."""
+
+import jax
+import mesh
+import numpy as np
+import pytest
+from helpers import bound, draw
+from mesh import BATCH, DEPTH, F64, state_of
+
+import jaxrnn
+from jaxrnn import ResidualWrapper, TemporalConvWrapper
+from jaxrnn.testing._oracle import close
+
+# Three chunks of steps, of which the last is shorter, so that the others are in a loop.
+TIME, CHUNK = 10, {"chunk_size": 4}
+
+
+def memory(cell, **options):
+    return cell(num_heads=2, key_size=3, value_size=2, **CHUNK, **options)
+
+
+CELLS = {
+    "linear_attention": memory(jaxrnn.LinearAttentionMemoryCell),
+    "linear_attention_keys": memory(jaxrnn.LinearAttentionMemoryCell, key_decay=True),
+    "delta": memory(jaxrnn.DeltaMemoryCell, num_key_heads=1),
+    "delta_keys": memory(jaxrnn.DeltaMemoryCell, key_decay=True),
+    "dplr": memory(jaxrnn.DPLRMemoryCell),
+    "mlstm_memory": memory(jaxrnn.MLSTMMemoryCell),
+    "mlstm": jaxrnn.MLSTMCell(4, 2, norm_epsilon=1e-6, **CHUNK),
+    "delta_net": jaxrnn.DeltaNetCell(4, 2, **CHUNK),
+    "gated_delta_net": jaxrnn.GatedDeltaNetCell(4, 2, **CHUNK),
+    "min_gru": jaxrnn.MinGRUCell(4),
+    "lru": jaxrnn.LRUCell(DEPTH),
+    "lstm": jaxrnn.LSTMCell(4),
+    "wrapper": ResidualWrapper(
+        TemporalConvWrapper(jaxrnn.MLSTMCell(DEPTH, **CHUNK), DEPTH, 2)
+    ),
+    "stack": jaxrnn.MultiRNNCell([jaxrnn.GRUCell(4), jaxrnn.DeltaNetCell(4, **CHUNK)]),
+}
+RESETS = np.random.default_rng(2).random((BATCH, TIME)) < 0.3
+
+
+def marks(name, cell):
+    """Arguments of `dynamic_rnn`."""
+    return {
+        "plain": {},
+        "lengths": {"sequence_length": np.array([TIME, 0, 3, 5], np.int32)},
+        "resets": {"resets": RESETS, "reset_state": state_of(cell, 4)},
+        "mask": {"mask": np.random.default_rng(1).random((BATCH, TIME)) < 0.6},
+    }[name]
+
+
+def prepared(cell, time=TIME, **arrays):
+    """A run of `cell`, and its arrays."""
+    sizes = getattr(cell, "input_sizes", None)
+    if sizes is None:
+        params, inputs = bound(cell).params, draw(BATCH, time, DEPTH)
+    else:
+        params = {}
+        inputs = [draw(BATCH, time, *x, seed=i) / 2 for i, x in enumerate(sizes)]
+        inputs = type(sizes)(*inputs)
+        if "g" in sizes._fields:
+            inputs = inputs._replace(g=-np.abs(inputs.g))
+
+    def run(params, inputs, **arrays):
+        return jaxrnn.dynamic_rnn(cell.bind(params), inputs, dtype=F64, **arrays)
+
+    return run, {"params": params, "inputs": inputs, **arrays}
+
+
+@pytest.mark.fast(
+    "dplr-plain-explicit",
+    "delta-resets-explicit",
+    "mlstm-lengths-explicit",
+    "gated_delta_net-mask-explicit",
+)
+@pytest.mark.parametrize("kind", mesh.TYPES)
+@pytest.mark.parametrize("mark", ["plain", "lengths", "resets", "mask"])
+@pytest.mark.parametrize("name", CELLS)
+def test_equals_one_device_without_exchanges_in_loops(name, mark, kind):
+    run, arrays = prepared(CELLS[name], **marks(mark, CELLS[name]))
+    got, in_loops = mesh.on_mesh_with_collectives(run, arrays, kind)
+    close(got, mesh.on_one_device(run, arrays), F64)
+    # On an automatic mesh, the compiler may sum gradients at each chunk.
+    assert in_loops == [] or (kind == "auto" and {*in_loops} == {"all-reduce"})
+
+
+def test_several_chunks_of_a_linear_recurrence():
+    """So many units that a chunk has 32 steps."""
+    run, arrays = prepared(jaxrnn.MinGRUCell(4096), time=70)
+    _, in_loops = mesh.on_mesh_with_collectives(run, arrays, "explicit")
+    assert in_loops == []
+
+
+@pytest.mark.parametrize("name", ["delta", "mlstm"])
+def test_steps_that_are_not_finite(name):
+    """The device of such a row runs its steps one after another."""
+    run, arrays = prepared(CELLS[name])
+    for x in jax.tree.leaves(arrays["inputs"]):
+        x[3, 5] = np.nan
+    got = mesh.on_mesh(run, arrays, "explicit", "arrays")
+    want = mesh.on_one_device(run, arrays)
+    for g, w in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-12, atol=1e-12)
+
+
+def test_inputs_of_which_some_are_whole():
+    """The same keys on all devices, and other values."""
+    run, arrays = prepared(CELLS["linear_attention"])
+    names = arrays["inputs"]._fields
+    arrays |= arrays.pop("inputs")._asdict()
+
+    def of_names(params, **inputs):
+        inputs = jaxrnn.LinearAttentionInputs(*map(inputs.get, names))
+        return run(params, inputs)
+
+    mesh.check(of_names, arrays, "explicit", layouts={"q": "whole", "k": "whole"})
