@@ -52,17 +52,6 @@ def whole_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
     return jax.tree.map(lambda x: jax.sharding.reshard(x, whole), tree)
 
 
-def resharded(mesh: Any, specs: PyTree, tree: PyTree) -> PyTree:
-    """Shards arrays over a mesh; `specs` has the structure of `tree` or of its root."""
-
-    def put(spec: PartitionSpec, part: PyTree) -> PyTree:
-        place = NamedSharding(mesh, spec)
-        return jax.tree.map(lambda x: jax.sharding.reshard(x, place), part)
-
-    is_spec = lambda x: isinstance(x, PartitionSpec)
-    return jax.tree.map(put, specs, tree, is_leaf=is_spec)
-
-
 def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
     """Gathers the cell on each device of the automatic mesh of its arrays or `beside`.
 

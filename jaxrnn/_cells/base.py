@@ -1,7 +1,6 @@
 """`RNNCell`, the base class of cells, and `SpecsCell`, which checks steps."""
 
 import abc
-import dataclasses
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -21,15 +20,9 @@ from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import Verbatim, error_note, expect
 from .._base.inputs import named_inputs
 from .._base.math import in_native_order
-from .._base.sharding import (
-    as_varying_as,
-    explicit_axes_of,
-    explicit_mesh_of,
-    resharded,
-    whole_on_explicit_mesh,
-)
+from .._base.sharding import as_varying_as, explicit_mesh_of, whole_on_explicit_mesh
 from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped
-from .._run.run import Choice, Loop, Run
+from .._run.run import Choice, Loop, Run, by_device
 from . import fields, step_checks
 from .bound import BoundCell
 from .fields import Hyperparameters, snake_case
@@ -441,43 +434,29 @@ def choose_many_steps(name: str, cell: RNNCell, loop: Loop, run: Run) -> Choice:
         # The sharding of the parameters might not be compatible with that of the state.
         params = whole_on_explicit_mesh(params)
         with jax.named_scope(scope_name(cell)):
-            return _by_device(loop, params, run.replace(state=state))
+            return _on_rows(loop, params, run.replace(state=state))
 
     return Choice(name, run_all)
 
 
-def _by_device(loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+def _on_rows(loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     """`loop(params, run)`; on an explicit mesh, each device runs its rows by itself.
 
     By its type, the gradient of a parameter is equal on all devices of such a mesh, so
     a loop sums it over the devices in each iteration. In `shard_map`, JAX sums it once.
     """
-    mesh = explicit_mesh_of(run.inputs)
-    if mesh is None:
+    if explicit_mesh_of(run.inputs) is None:
         return loop(params, run)
     axis = run.steps.axis
     specs = [jax.typeof(x).sharding.spec for x in jax.tree.leaves(run.inputs)]
     name = next(filter(None, (spec[1 - axis] for spec in specs)), None)
-    rows, whole = PartitionSpec(name), PartitionSpec()
-    both = PartitionSpec(*[None] * (1 - axis), name)
-    steps = dataclasses.replace(
-        run.steps,
-        lengths=rows,
-        steps_to_run=whole,
-        stand_in=rows,
-        restarts=both,
-        restart_states=rows,
-        offset=whole,
-    )
+    rows, both = PartitionSpec(name), PartitionSpec(*[None] * (1 - axis), name)
+
+    def of_device(params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        return loop(as_varying_as(run.inputs, params), run)
+
     run = run.replace(keys=None)  # A loop of many steps draws no random numbers.
-    of_run = run.replace(inputs=both, state=rows, steps=steps)
-    return jax.shard_map(
-        lambda params, run: loop(as_varying_as(run.inputs, params), run),
-        mesh=mesh,
-        in_specs=(whole, of_run),
-        out_specs=(both, rows),
-        axis_names=explicit_axes_of(mesh),
-    )(params, resharded(mesh, of_run, run))
+    return by_device(of_device, params, run, both, (both, rows))
 
 
 def param_dtype(cell: RNNCell, inputs: Shaped, dtype: DType) -> DType:

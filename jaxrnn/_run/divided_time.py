@@ -22,19 +22,13 @@ from jax.sharding import PartitionSpec
 
 from .._base.derivatives import summed_in_float32
 from .._base.math import widened
-from .._base.sharding import (
-    as_varying_as,
-    explicit_axes_of,
-    explicit_mesh_of,
-    resharded,
-    whole_on_explicit_mesh,
-)
+from .._base.sharding import as_varying_as, whole_on_explicit_mesh
 from .._base.trees import with_structure
 from .._base.typing import Array, PyTree, RNNCellLike, bound_or_none
 from . import masking
 from .arguments import check_axis_name, check_rows_of_states, transition_of
 from .masking import Steps
-from .run import Run
+from .run import Run, by_device
 from .run_cell import Options, prepared, run_ready
 from .scans import checkpointed_run
 
@@ -68,26 +62,16 @@ def run_on_mesh(
 
 
 def _run_on_mesh(cell: Any, run: Run, options: Options, both: PartitionSpec) -> Results:
-    steps = run.steps
-    mesh = explicit_mesh_of(run.inputs)
-    rows, name = PartitionSpec(both[1 - steps.axis]), both[steps.axis]
-    steps = dataclasses.replace(
-        steps, lengths=rows, mask=both, restarts=both, restart_states=rows
-    )
-    specs = run.replace(inputs=both, state=rows, steps=steps)
+    axis = run.steps.axis
+    rows, name = PartitionSpec(both[1 - axis]), both[axis]
 
     def run_one(cell: Any, run: Run) -> Results:
-        time = jax.tree.leaves(run.inputs)[0].shape[steps.axis]
+        time = jax.tree.leaves(run.inputs)[0].shape[axis]
         own = dataclasses.replace(run.steps, time=time)
         return run_on_device(cell, run.replace(steps=own), options, name)
 
-    return jax.shard_map(
-        run_one,
-        mesh=mesh,
-        in_specs=(PartitionSpec(), specs),
-        out_specs=(both, rows, both),
-        axis_names=explicit_axes_of(mesh),
-    )(whole_on_explicit_mesh(cell, run), resharded(mesh, specs, run))
+    cell = whole_on_explicit_mesh(cell, run)
+    return by_device(run_one, cell, run, both, (both, rows, both))
 
 
 _compiled = jax.jit(_run_on_mesh, static_argnames=("options", "both"))

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
+from jax.sharding import NamedSharding, PartitionSpec
 
+from .._base.sharding import explicit_axes_of, explicit_mesh_of
 from .._base.typing import Array, Params, PyTree
 from .masking import Steps
 
@@ -46,6 +48,50 @@ class Run:
         """Returns the run of an inner cell on `inputs` from an initial state."""
         run = self.replace(inputs=inputs, state=state, **changes)
         return run.replace(steps=run.steps.with_stand_in(inputs, state))
+
+
+def by_device(
+    fn: Callable[[PyTree, Run], PyTree],
+    shared: PyTree,
+    run: Run,
+    both: PartitionSpec,
+    out_specs: Any,
+) -> Any:
+    """`fn(shared, run)` in `shard_map` over the explicit mesh of the inputs.
+
+    Args:
+        fn: A function of arrays that all devices share, and of the run of a device.
+        shared: These arrays.
+        run: The whole run.
+        both: How the mesh divides the first two axes of the inputs.
+        out_specs: How it divides the results.
+    """
+    mesh = explicit_mesh_of(run.inputs)
+    rows, whole = PartitionSpec(both[1 - run.steps.axis]), PartitionSpec()
+    steps = dataclasses.replace(
+        run.steps,
+        lengths=rows,
+        steps_to_run=whole,
+        stand_in=rows,
+        mask=both,
+        restarts=both,
+        restart_states=rows,
+        offset=whole,
+    )
+    specs = run.replace(inputs=both, state=rows, steps=steps)
+
+    def put(spec: PartitionSpec, part: PyTree) -> PyTree:
+        place = NamedSharding(mesh, spec)
+        return jax.tree.map(lambda x: jax.sharding.reshard(x, place), part)
+
+    is_spec = lambda x: isinstance(x, PartitionSpec)
+    return jax.shard_map(
+        fn,
+        mesh=mesh,
+        in_specs=(whole, specs),
+        out_specs=out_specs,
+        axis_names=explicit_axes_of(mesh),
+    )(shared, jax.tree.map(put, specs, run, is_leaf=is_spec))
 
 
 Loop: TypeAlias = Callable[[Params, Run], tuple[PyTree, PyTree]]
