@@ -445,18 +445,20 @@ def _on_rows(loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     By its type, the gradient of a parameter is equal on all devices of such a mesh, so
     a loop sums it over the devices in each iteration. In `shard_map`, JAX sums it once.
     """
-    if explicit_mesh_of(run.inputs) is None:
-        return loop(params, run)
     axis = run.steps.axis
     specs = [jax.typeof(x).sharding.spec for x in jax.tree.leaves(run.inputs)]
     name = next(filter(None, (spec[1 - axis] for spec in specs)), None)
+    if name is None or explicit_mesh_of(run.inputs) is None:
+        return loop(params, run)
     rows, both = PartitionSpec(name), PartitionSpec(*[None] * (1 - axis), name)
 
     def of_device(params: Params, run: Run) -> tuple[PyTree, PyTree]:
         return loop(as_varying_as(run.inputs, params), run)
 
     run = run.replace(keys=None)  # A loop of many steps draws no random numbers.
-    return by_device(of_device, params, run, both, (both, rows))
+    # Others may map over another axis of the mesh, which `shard_map` then refuses.
+    names = set(name) if isinstance(name, tuple) else {name}
+    return by_device(of_device, params, run, both, (both, rows), names)
 
 
 def param_dtype(cell: RNNCell, inputs: Shaped, dtype: DType) -> DType:

@@ -22,7 +22,12 @@ from jax.sharding import PartitionSpec
 
 from .._base.derivatives import summed_in_float32
 from .._base.math import widened
-from .._base.sharding import as_varying_as, whole_on_explicit_mesh
+from .._base.sharding import (
+    as_varying_as,
+    explicit_axes_of,
+    explicit_mesh_of,
+    whole_on_explicit_mesh,
+)
 from .._base.trees import with_structure
 from .._base.typing import Array, PyTree, RNNCellLike, bound_or_none
 from . import masking
@@ -71,7 +76,8 @@ def _run_on_mesh(cell: Any, run: Run, options: Options, both: PartitionSpec) -> 
         return run_on_device(cell, run.replace(steps=own), options, name)
 
     cell = whole_on_explicit_mesh(cell, run)
-    return by_device(run_one, cell, run, both, (both, rows, both))
+    names = explicit_axes_of(explicit_mesh_of(run.inputs))
+    return by_device(run_one, cell, run, both, (both, rows, both), names)
 
 
 _compiled = jax.jit(_run_on_mesh, static_argnames=("options", "both"))

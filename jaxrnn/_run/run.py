@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from .._base.sharding import explicit_axes_of, explicit_mesh_of
+from .._base.sharding import explicit_mesh_of
 from .._base.typing import Array, Params, PyTree
 from .masking import Steps
 
@@ -56,6 +56,7 @@ def by_device(
     run: Run,
     both: PartitionSpec,
     out_specs: Any,
+    names: set[str],
 ) -> Any:
     """`fn(shared, run)` in `shard_map` over the explicit mesh of the inputs.
 
@@ -65,6 +66,7 @@ def by_device(
         run: The whole run.
         both: How the mesh divides the first two axes of the inputs.
         out_specs: How it divides the results.
+        names: The axes of the mesh over which `fn` runs by device.
     """
     mesh = explicit_mesh_of(run.inputs)
     rows, whole = PartitionSpec(both[1 - run.steps.axis]), PartitionSpec()
@@ -90,7 +92,7 @@ def by_device(
         mesh=mesh,
         in_specs=(whole, specs),
         out_specs=out_specs,
-        axis_names=explicit_axes_of(mesh),
+        axis_names=names,
     )(shared, jax.tree.map(put, specs, run, is_leaf=is_spec))
 
 

@@ -1,10 +1,12 @@
 """Each kind of cell on meshes: equal to one device, and no exchange in a loop."""
 
 import jax
+import jax.numpy as jnp
 import mesh
 import numpy as np
 import pytest
 from helpers import bound, draw
+from jax.sharding import NamedSharding, PartitionSpec as P
 from mesh import BATCH, DEPTH, F64, state_of
 
 import jaxrnn
@@ -115,3 +117,22 @@ def test_inputs_of_which_some_are_whole():
         return run(params, inputs)
 
     mesh.check(of_names, arrays, "explicit", layouts={"q": "whole", "k": "whole"})
+
+
+@pytest.mark.parametrize("mapped", ["rows", "members"])
+def test_gradients_that_are_mapped_over_an_axis_of_the_mesh(mapped):
+    """The gradient of each row, or of each member of an ensemble."""
+    run, arrays = prepared(jaxrnn.MinGRUCell(4))
+    params, x = arrays["params"], arrays["inputs"]
+    gradient = jax.grad(lambda params, x: jnp.sum(run(params, x)[0] ** 2))
+    of_row = lambda x: gradient(params, x[None])
+    members = jax.tree.map(lambda p: np.stack([p, 2 * p]), params)
+    of_member = lambda params: gradient(params, x)
+    fn, given = {"rows": (of_row, x), "members": (of_member, members)}[mapped]
+    want = jax.jit(jax.vmap(fn))(given)
+    devices = jax.make_mesh((2, 2), ("data", "member"))
+    put = lambda tree, *spec: jax.device_put(tree, NamedSharding(devices, P(*spec)))
+    with jax.set_mesh(devices):
+        params, x = put(params), put(x, "data")
+        given = put(given, "data" if mapped == "rows" else "member")
+        close(jax.jit(jax.vmap(fn))(given), want, F64)
