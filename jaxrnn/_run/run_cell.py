@@ -310,7 +310,7 @@ def _keys(bound: Any, steps: Steps) -> Callable[[Array], Key] | None:
 
 
 def _whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
-    """Gathers the features of the inputs on each device of an explicit mesh.
+    """Divides only the rows of the inputs over an explicit mesh, all in one way.
 
     Args:
         xs: Inputs with rows along `batch_axis` and time along the other of the first
@@ -326,6 +326,10 @@ def _whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
     if mesh is None:
         return xs
 
+    # If some of the inputs are whole, divide their rows like those of the others.
+    specs = [jax.typeof(x).sharding.spec for x in jax.tree.leaves(xs)]
+    rows = next(filter(None, (spec[batch_axis] for spec in specs)), None)
+
     def put(name: str, x: Array) -> Array:
         spec = jax.typeof(x).sharding.spec
         fix = (
@@ -335,7 +339,7 @@ def _whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
         )
         is_whole = spec[1 - batch_axis] is None
         expect(is_whole, name, "not be sharded along time", x, fix)
-        spec = PartitionSpec(*[None] * batch_axis, spec[batch_axis])
+        spec = PartitionSpec(*[None] * batch_axis, rows)
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))
 
     return trees.map_named("inputs", put, xs)
