@@ -267,5 +267,5 @@ def test_a_narrow_state_is_rounded_after_the_last_step(chunk_size):
     cell = LinearAttentionMemoryCell(1, 1, 1, scale=1.0, chunk_size=chunk_size)
     one = jnp.ones((1, 1000, 1, 1), jnp.bfloat16)
     inputs = LinearAttentionInputs(one, one, one, 0 * one[..., 0])
-    run = lambda x: jaxrnn.dynamic_rnn(cell.bind({}), x, dtype=jnp.bfloat16)[1]
+    run = lambda x: jaxrnn.dynamic_rnn(cell.bind({}), x, [1000], dtype=one.dtype)[1]
     assert run(inputs).item() == 1000

@@ -196,8 +196,13 @@ def memory_sequence(
             states = cell.rule.stored(run.state, states)
             return ((outputs, states), is_finite, before), last
 
-        state, restart_states = cast((run.state, run.steps.restart_states), dtype)
-        steps = run.steps.with_restart_states(restart_states)
+        steps = run.steps
+        state, restart_states = cast((run.state, steps.restart_states), dtype)
+        steps = steps.with_restart_states(restart_states)
+        if steps.stand_in is not None:
+            finished, of_finished = steps.stand_in
+            stand_in = finished, cast(of_finished, dtype)
+            steps = dataclasses.replace(steps, stand_in=stand_in)
         made, last = run_in_parts(size, run_one, inputs, state, steps)
         outputs, is_finite, states = made
         return outputs, last, is_finite, run.steps.swap_time(states)
