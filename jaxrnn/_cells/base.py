@@ -446,8 +446,8 @@ def _on_rows(loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     a loop sums it over the devices in each iteration. In `shard_map`, JAX sums it once.
     """
     axis = run.steps.axis
-    specs = [jax.typeof(x).sharding.spec for x in jax.tree.leaves(run.inputs)]
-    name = next(filter(None, (spec[1 - axis] for spec in specs)), None)
+    # A driver divides the rows of all inputs alike.
+    name = jax.typeof(jax.tree.leaves(run.inputs)[0]).sharding.spec[1 - axis]
     if name is None or explicit_mesh_of(run.inputs) is None:
         return loop(params, run)
     rows, both = PartitionSpec(name), PartitionSpec(*[None] * (1 - axis), name)

@@ -105,8 +105,7 @@ def load(
             array.
         ValueError: If a weight is missing, unknown, or has the wrong shape; if
             `bidirectional` does not fit the module; if `activation` is one of the three
-            names; if there is a layer without
-            parameters between recurrent layers.
+            names; if there is a layer without parameters between recurrent layers.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.linen, jaxrnn.convert.nnx

@@ -102,8 +102,8 @@ def load(
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
             array.
         ValueError: If a weight or a layer is missing, or a weight has the wrong shape;
-            if `bidirectional`
-            does not fit the module, or the module does not support `nonlinearity`.
+            if `bidirectional` does not fit the module, or the module does not support
+            `nonlinearity`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.torch

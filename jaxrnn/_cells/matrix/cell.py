@@ -196,14 +196,8 @@ def memory_sequence(
             states = cell.rule.stored(run.state, states)
             return ((outputs, states), is_finite, before), last
 
-        steps = run.steps
-        state, restart_states = cast((run.state, steps.restart_states), dtype)
-        steps = steps.with_restart_states(restart_states)
-        if steps.stand_in is not None:
-            finished, of_finished = steps.stand_in
-            stand_in = finished, cast(of_finished, dtype)
-            steps = dataclasses.replace(steps, stand_in=stand_in)
-        made, last = run_in_parts(size, run_one, inputs, state, steps)
+        wide = with_states_in(dtype, run)
+        made, last = run_in_parts(size, run_one, inputs, wide.state, wide.steps)
         outputs, is_finite, states = made
         return outputs, last, is_finite, run.steps.swap_time(states)
 
@@ -283,6 +277,18 @@ def memory_sequence(
 def arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
     """The widest dtype of inputs and state, at least float32."""
     return at_least_float32(widest_dtype((inputs, state)))
+
+
+def with_states_in(dtype: DType, run: Run) -> Run:
+    """The run with a dtype for its states, also of restarts and finished rows."""
+    steps = run.steps
+    state, restart_states = cast((run.state, steps.restart_states), dtype)
+    steps = steps.with_restart_states(restart_states)
+    if steps.stand_in is not None:
+        inputs, of_finished = steps.stand_in
+        stand_in = inputs, cast(of_finished, dtype)
+        steps = dataclasses.replace(steps, stand_in=stand_in)
+    return run.replace(state=state, steps=steps)
 
 
 def equal_chunk_size(time: int, most: int) -> int:

@@ -15,14 +15,13 @@ from typing import Any, ClassVar, final
 import jax.numpy as jnp
 
 from ..._base.derivatives import differentiated_as
-from ..._base.math import cast
 from ..._base.sharding import explicit_mesh_of, platform_of
 from ..._base.typing import Params, PyTree
 from ..._run.run import Choice, Run
 from ..._run.scans import scan_steps
 from .. import fields
 from .bare_memory import BareMemoryCell
-from .cell import arithmetic_dtype
+from .cell import arithmetic_dtype, with_states_in
 from .decays import LEAST_LOG
 from .delta_rule import DeltaRule
 from .dplr_rule import DPLRRule
@@ -73,12 +72,10 @@ class ChosenLoopCell(BareMemoryCell):
             # As in chunks, the state is rounded only after the last step. Without
             # derivatives, the results of finished steps may be NaN.
             dtype = arithmetic_dtype(run.inputs, run.state)
-            state, restart_states = cast((run.state, run.steps.restart_states), dtype)
-            steps = dataclasses.replace(
-                run.steps, stand_in=None, restart_states=restart_states
-            )
+            wide = with_states_in(dtype, run)
+            steps = dataclasses.replace(wide.steps, stand_in=None)
             apply = lambda t, inputs, state: self.step_in(dtype, params, inputs, state)
-            outputs, last = scan_steps(apply, run.inputs, state, steps)
+            outputs, last = scan_steps(apply, run.inputs, wide.state, steps)
             stored = functools.partial(self.rule.stored, run.state)
             if steps.returns_states:
                 outputs = outputs[0], stored(outputs[1])
