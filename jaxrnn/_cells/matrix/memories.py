@@ -9,7 +9,6 @@
 """
 
 import dataclasses
-import functools
 from typing import Any, ClassVar, final
 
 import jax.numpy as jnp
@@ -18,15 +17,14 @@ from ..._base.derivatives import differentiated_as
 from ..._base.sharding import explicit_mesh_of, platform_of
 from ..._base.typing import Params, PyTree
 from ..._run.run import Choice, Run
-from ..._run.scans import scan_steps
 from .. import fields
 from .bare_memory import BareMemoryCell
-from .cell import arithmetic_dtype, with_states_in
 from .decays import LEAST_LOG
 from .delta_rule import DeltaRule
 from .dplr_rule import DPLRRule
 from .linear_attention_rule import LinearAttentionRule
 from .mlstm_rule import MLSTMInputs, MLSTMRule
+from .sequence import MemoryLoop
 
 
 @fields.dataclass
@@ -69,17 +67,13 @@ class ChosenLoopCell(BareMemoryCell):
             return choice
 
         def scan(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-            # As in chunks, the state is rounded only after the last step. Without
-            # derivatives, the results of finished steps may be NaN.
-            dtype = arithmetic_dtype(run.inputs, run.state)
-            wide = with_states_in(dtype, run)
-            steps = dataclasses.replace(wide.steps, stand_in=None)
-            apply = lambda t, inputs, state: self.step_in(dtype, params, inputs, state)
-            outputs, last = scan_steps(apply, run.inputs, wide.state, steps)
-            stored = functools.partial(self.rule.stored, run.state)
-            if steps.returns_states:
-                outputs = outputs[0], stored(outputs[1])
-            return outputs, stored(last)
+            # Without derivatives, the results of finished steps may be NaN.
+            steps = dataclasses.replace(run.steps, stand_in=None)
+            run = run.replace(steps=steps)
+            rule = self.rule
+            of = MemoryLoop(self, rule.step, rule.chunk, self.output)
+            made = of.in_steps(params, run)
+            return made.outputs, rule.stored(run.state, made.last)
 
         reason = "a scan, which runs without derivatives, is slower with them"
         loop = differentiated_as(choice.loop, scan)
