@@ -246,6 +246,7 @@ VERSIONS: Presets = {
             "gru", _SIZES, lengths="dense uniform", modes="train", runs="custom"
         ),
         *make_cases("mingru rglru", (8, 1024, 128, 128)),
+        *make_cases(" ".join(MATRICES), (8, 512, 128, 128), modes="train"),
     ],
 }
 
