@@ -97,11 +97,22 @@ class MatrixMemoryCell(SpecsCell):
             return Choice.scan(f"{type(rule).__name__} has no `chunk`")
 
         def loop(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-            of = MemoryLoop(self, rule.step, rule.chunk, self.output)
-            outputs, state = of.run(params, run)
+            outputs, state = self._memory_loop(run).run(params, run)
             return outputs, rule.stored(run.state, state)
 
         return choose_many_steps("chunks", self, loop, run)
+
+    def _memory_loop(self, run: Run) -> MemoryLoop:
+        """The loop of `run`; only types are read."""
+        rule = self.rule
+        return MemoryLoop(
+            rule=rule,
+            project=self.project,
+            step=rule.step,
+            chunk=rule.chunk,
+            output=self.output,
+            largest=self.steps_at_once(run),
+        )
 
     def transition(self) -> Transition | None:
         """The functions of the rule; see `RNNCell.transition`."""
@@ -118,8 +129,10 @@ class MatrixMemoryCell(SpecsCell):
             return jax.tree.map(lambda x: x[:, :, 0], results)
 
         def map_of_steps(params: Params, run: Run) -> PyTree:
+            loop = self._memory_loop(run)
             no_output = lambda params, h, rest: None
-            return MemoryLoop(self, step, chunk, no_output).run(params, run)[1]
+            loop = dataclasses.replace(loop, step=step, chunk=chunk, output=no_output)
+            return loop.run(params, run)[1]
 
         def map_state(*given: PyTree) -> PyTree:
             # A row that is not finite has no derivative. It would spoil the gradients

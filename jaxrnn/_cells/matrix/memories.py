@@ -24,7 +24,6 @@ from .delta_rule import DeltaRule
 from .dplr_rule import DPLRRule
 from .linear_attention_rule import LinearAttentionRule
 from .mlstm_rule import MLSTMInputs, MLSTMRule
-from .sequence import MemoryLoop
 
 
 @fields.dataclass
@@ -70,10 +69,8 @@ class ChosenLoopCell(BareMemoryCell):
             # Without derivatives, the results of finished steps may be NaN.
             steps = dataclasses.replace(run.steps, stand_in=None)
             run = run.replace(steps=steps)
-            rule = self.rule
-            of = MemoryLoop(self, rule.step, rule.chunk, self.output)
-            made = of.in_steps(params, run)
-            return made.outputs, rule.stored(run.state, made.last)
+            made = self._memory_loop(run).in_steps(params, run)
+            return made.outputs, self.rule.stored(run.state, made.last)
 
         reason = "a scan, which runs without derivatives, is slower with them"
         loop = differentiated_as(choice.loop, scan)

@@ -13,7 +13,7 @@ chunks, and the backward pass computes each chunk again.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +30,7 @@ from ..._run.masking import Steps
 from ..._run.run import Run
 from ..._run.scans import RunSteps, at_each_step, run_in_parts, scan_steps
 from ..step_checks import as_chunk_results
-from .rule import Chunk
-
-if TYPE_CHECKING:
-    from .cell import MatrixMemoryCell
+from .rule import Chunk, MatrixRule
 
 
 class Computed(NamedTuple):
@@ -55,19 +52,24 @@ class Computed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MemoryLoop:
-    """Runs the steps of a cell in chunks, or one after another.
+    """Runs the steps of a matrix memory in chunks, or one after another.
 
     Attributes:
-        cell: The cell, which projects the inputs to the values of its rule.
+        rule: The rule of the cell.
+        project: Projects inputs to the values of the rule; see
+            `MatrixMemoryCell.project`.
         step: Runs one step; see `MatrixRule.step`.
         chunk: Runs all steps of a chunk; see `MatrixRule.chunk`.
         output: The output of one step; see `MatrixMemoryCell.output`.
+        largest: The largest number of steps in a chunk.
     """
 
-    cell: "MatrixMemoryCell"
+    rule: MatrixRule
+    project: Callable[..., tuple[PyTree, PyTree]]
     step: Callable[[PyTree, PyTree], tuple[Array, PyTree]]
     chunk: Callable[[Chunk], tuple[Array, PyTree]]
     output: Callable[[Params, Array, PyTree], PyTree]
+    largest: int
 
     def run(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of all steps, as from a scan of single steps.
@@ -105,7 +107,7 @@ class MemoryLoop:
         output_dtype = widest_dtype(run.inputs)
 
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-            rest, values = self.cell.project(params, inputs, dtype)
+            rest, values = self.project(params, inputs, dtype)
             h, state = self.step(values, state)
             made = cast(self.output(params, h, rest), output_dtype)
             return (made, (finite_rows(state), finite_rows(h))), state
@@ -141,16 +143,16 @@ class MemoryLoop:
             if known is not None:
                 inputs = masking.zero_unless(keeps, inputs)
                 state = known_start(known.starts, state, steps)
-            project = functools.partial(self.cell.project, params, dtype=dtype)
+            project = functools.partial(self.project, params, dtype=dtype)
             rest, values = at_each_step(project, steps.fill_finished(inputs))
             alive = steps.alive_steps()
             if alive is not None:
-                values = masking.select(alive, values, self.cell.rule.idle)
+                values = masking.select(alive, values, self.rule.idle)
             if known is not None and "q" in values._fields:
                 values = values._replace(q=masking.zero_unless(reads, values.q))
             chunk = _chunk(move_axes(values, steps.axis, 2), state, steps)
             made = self.chunk(chunk)
-            h, states = as_chunk_results(self.cell.rule, made, chunk, self.step)
+            h, states = as_chunk_results(self.rule, made, chunk, self.step)
             last = jax.tree.map(lambda x: x[:, :, -1], states)
             h = jnp.moveaxis(h, 2, steps.axis)
             outputs = at_each_step(functools.partial(self.output, params), h, rest)
@@ -174,7 +176,7 @@ class MemoryLoop:
             if not steps.returns_states:
                 return (*made, start), last
             (outputs, is_finite), states = made
-            states = self.cell.rule.stored(run.state, states)
+            states = self.rule.stored(run.state, states)
             return ((outputs, states), is_finite, start), last
 
         wide = with_states_in(arithmetic_dtype(run.inputs, run.state), run)
@@ -190,8 +192,8 @@ class MemoryLoop:
         two CPU cores, training times with chunks of 32 to 128 steps differed by little
         more than noise. Longer chunks were slower, with larger rounding errors.
         """
-        most, time = self.cell.steps_at_once(run), run.steps.time
-        return -(-time // -(-time // most))
+        count = -(-run.steps.time // self.largest)
+        return -(-run.steps.time // count)
 
 
 def arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
