@@ -9,7 +9,7 @@ import ctypes
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -26,10 +26,10 @@ LIBRARY = pathlib.Path(__file__).with_name("libjaxrnn_native.so")
 _CALLS = "forward", "backward", "weights", "inputs"
 
 ENTRIES = 0  # The axis of a call's entries, which comes first.
-# The row axis of an array `[entries, batch, ...]`.
-ROWS = 1
+# The row axis of an array `[batch, ...]` of one entry.
+ROWS: Any = 0
 # Marks an array without a row axis, such as a weight matrix.
-NO_ROWS = "no rows"
+NO_ROWS: Any = "no rows"
 
 
 def call(
@@ -45,9 +45,8 @@ def call(
 
     Args:
         name: The name of the call.
-        args: A pair `(row axis, arrays)` for each argument. The axis counts the axis of
-            the entries; it may be a pytree prefix of the arrays. The first argument is
-            the lengths, int32 `[batch]`.
+        args: A pair `(row axis, arrays)` for each argument. The axis may be a pytree
+            prefix of the arrays. The first argument is the lengths, int32 `[batch]`.
         results: A pair `(row axis, arrays or types)` of the same shapes for each
             result.
         attributes: The static arguments, besides `entries` and `batch`.
@@ -58,12 +57,12 @@ def call(
     types = [(n, jax.tree.map(lambda x: float32(*x.shape), x)) for n, x in results]
 
     def run(*args: PyTree) -> tuple[PyTree, ...]:
-        count, batch = entries(args), args[0].shape[ROWS]
+        count, batch = entries(args), args[0].shape[1]
 
         def joined(axis: Any, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
             shape = [count, *x.shape]
             if axis != NO_ROWS:
-                shape[axis] = batch
+                shape[1 + axis] = batch
             return float32(*shape)
 
         made = [jax.tree.map(functools.partial(joined, n), x) for n, x in types]
@@ -99,11 +98,12 @@ def in_one_call(
 
     Args:
         call: A function of arrays with entries, which closes over no arrays.
-        axes: The row axis of each array, or `NO_ROWS`, as a pytree prefix of the
-            arguments.
+        axes: The row axis of each array of one entry, or `NO_ROWS`, as a pytree prefix
+            of the arguments.
         result_axes: The row axis of each result, or `NO_ROWS`, as a pytree prefix of
             the results.
     """
+    axes, result_axes = jax.tree.map(after_first, (axes, result_axes))
 
     @custom_vmap
     def run(*args: PyTree) -> PyTree:
@@ -112,18 +112,26 @@ def in_one_call(
     @run.def_vmap
     def _(size: int, in_batched: PyTree, *args: PyTree) -> tuple[PyTree, PyTree]:
         leaves, tree = jax.tree.flatten(args)
-        batched = jax.tree.leaves(in_batched)
-        row_axes = jax.tree.leaves(jax.tree.broadcast(axes, args))
-        by_rows = (NO_ROWS, True) not in zip(row_axes, batched, strict=True)
-        joined_axes = row_axes if by_rows else [ENTRIES] * len(leaves)
-        marks = list(zip(leaves, batched, joined_axes, strict=True))
-        count = _common(x.shape[b + n] for x, b, n in marks if n != NO_ROWS)
-        joined = [_join(size, count, *mark) for mark in marks]
-        results = run(*tree.unflatten(joined))
-        out_axes = jax.tree.broadcast(result_axes if by_rows else ENTRIES, results)
-        split = functools.partial(_split, size, count)
-        results = jax.tree.map(split, results, out_axes)
-        return results, jax.tree.map(lambda _: True, results)
+        is_mapped = jax.tree.leaves(in_batched)
+        joined, results = jax.tree.leaves(jax.tree.broadcast(axes, args)), result_axes
+        if not are_rows(is_mapped, joined):
+            pairs = list(zip(leaves, is_mapped, strict=True))
+            count = _common(x.shape[mapped] for x, mapped in pairs)
+
+            def by_entry(x: Array, is_mapped: bool) -> tuple[Array, Any]:
+                if not is_mapped and x.shape[ENTRIES] == 1:
+                    return x, NO_ROWS  # All entries still share the array.
+                shape = *x.shape[:is_mapped], count, *x.shape[is_mapped + 1 :]
+                return jnp.broadcast_to(x, shape), ENTRIES
+
+            leaves, joined = zip(*(by_entry(*pair) for pair in pairs), strict=True)
+            results = ENTRIES
+
+        def of_leaves(*leaves: Array) -> PyTree:
+            return run(*tree.unflatten(leaves))
+
+        found = with_joined_axis(of_leaves, size, leaves, is_mapped, joined, results)
+        return found, jax.tree.map(lambda _: True, found)
 
     def run_one(*args: PyTree) -> PyTree:
         results = run(*jax.tree.map(lambda x: jnp.expand_dims(x, ENTRIES), args))
@@ -142,21 +150,53 @@ def _common(sizes: Iterable[int]) -> int:
     return next((size for size in sizes if size != 1), 1)
 
 
-def _join(size: int, count: int, x: Array, is_batched: bool, axis: Any) -> Array:
-    """Joins the mapped first axis of `x` with another axis of size `count`."""
-    is_shared = axis == ENTRIES and x.shape[is_batched] == 1
-    if axis == NO_ROWS or (is_shared and not is_batched):
-        return x
-    shape = x.shape[is_batched:]
-    shape = size, *shape[:axis], count, *shape[axis + 1 :]
-    x = jnp.broadcast_to(x, shape)
-    return jax.lax.collapse(jnp.moveaxis(x, 0, axis), axis, axis + 2)
+def after_first(axis: Any) -> Any:
+    """The row axis of an array that gets another first axis."""
+    return axis if axis == NO_ROWS else 1 + axis
 
 
-def _split(size: int, count: int, x: Array, axis: int) -> Array:
-    """Undoes `_join`, for an axis of size `count`."""
-    x = x.reshape(*x.shape[:axis], size, count, *x.shape[axis + 1 :])
-    return jnp.moveaxis(x, axis, 0)
+def are_rows(is_mapped: Iterable[bool], axes: Iterable[Any]) -> bool:
+    """Whether each mapped array has a row axis, so that the mapped axis can join it."""
+    return (True, NO_ROWS) not in zip(is_mapped, axes, strict=True)
+
+
+def with_joined_axis(
+    run: Callable[..., PyTree],
+    size: int,
+    leaves: Sequence[Array],
+    is_mapped: Sequence[bool],
+    axes: Sequence[Any],
+    result_axes: PyTree,
+) -> PyTree:
+    """Applies `run` once to all entries of a mapped axis, which joins another axis.
+
+    Args:
+        run: A function of the leaves.
+        size: The size of the mapped axis.
+        leaves: Arrays, of which some are mapped along their first axis.
+        is_mapped: Whether each array is mapped.
+        axes: The axis of an entry of each array that the mapped axis joins; `NO_ROWS`
+            for an array to pass as it is.
+        result_axes: The axis of each result, as a pytree prefix of the results.
+
+    Returns:
+        The results, mapped along their first axis.
+    """
+    marks = list(zip(leaves, is_mapped, axes, strict=True))
+    count = next(x.shape[mapped + n] for x, mapped, n in marks if n != NO_ROWS)
+
+    def join(x: Array, is_mapped: bool, axis: Any) -> Array:
+        if axis == NO_ROWS:
+            return x
+        x = x if is_mapped else jnp.broadcast_to(x, (size, *x.shape))
+        return jax.lax.collapse(jnp.moveaxis(x, 0, axis), axis, axis + 2)
+
+    def split(x: Array, axis: int) -> Array:
+        x = x.reshape(*x.shape[:axis], size, count, *x.shape[axis + 1 :])
+        return jnp.moveaxis(x, axis, 0)
+
+    results = run(*(join(*mark) for mark in marks))
+    return jax.tree.map(split, results, jax.tree.broadcast(result_axes, results))
 
 
 def native_status() -> str:

@@ -36,7 +36,15 @@ from ...._run.run import Run
 from .. import xla_loop
 from ..supported import ACTIVATIONS, equations_of, native_cell
 from ..xla_loop import Primals
-from .calls import NO_ROWS, ROWS, call, float32
+from .calls import (
+    NO_ROWS,
+    ROWS,
+    after_first,
+    are_rows,
+    call,
+    float32,
+    with_joined_axis,
+)
 
 if TYPE_CHECKING:
     from ..cell import AffineCell
@@ -58,8 +66,9 @@ def native_sequence(
     product. After the backward loop, large products over the steps of all rows compute
     the gradients of matrices and inputs.
 
-    Under `vmap`, mapped axes become rows of one call. If parameters are mapped, the
-    axes become independent entries of the call, which share the call's threads. Rows on
+    Under `vmap`, mapped axes become rows of one call, and gradients are computed as for
+    a batch of all rows. If parameters are mapped, the axes become independent entries
+    of the call, which share the call's threads. Rows on
     several devices need `jax.shard_map`, because XLA cannot partition the call.
 
     Args:
@@ -108,7 +117,11 @@ class NativeLoop:
         """
         native = functools.partial(self._forward, save=save)
         xla = functools.partial(self._forward_by_xla, save=save)
-        return native_or_xla(native, xla, primals, steps, refusal=self.refusal)
+        of_primals, of_steps, sequence = _row_axes(steps)
+        rows = (of_primals, of_steps), (sequence, ROWS, sequence)
+        return native_or_xla(
+            native, xla, primals, steps, refusal=self.refusal, rows=rows
+        )
 
     def push_forward(
         self, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
@@ -123,7 +136,11 @@ class NativeLoop:
             return only_perturbed(self.transpose(*args))
 
         args = primals, steps, saved, only_perturbed(tangents)
-        return native_or_xla(self.tangent, self.tangent, *args, transpose=pull)
+        of_primals, of_steps, sequence = _row_axes(steps)
+        rows = (of_primals, of_steps, sequence, of_primals), (sequence, ROWS)
+        return native_or_xla(
+            self.tangent, self.tangent, *args, transpose=pull, rows=rows
+        )
 
     def tangent(
         self, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
@@ -181,7 +198,7 @@ class NativeLoop:
         sequences are `[batch, time, size]` or `[time, batch, size]`.
         """
         xs, state = primals.xs, self._split(primals.state)
-        sequence = 2 - steps.axis  # The row axis of a sequence; see `call`.
+        sequence = 1 - steps.axis  # The row axis of a sequence; see `call`.
         h, c = jax.tree.map(lambda x: float32(*xs.shape[:2], x.shape[-1]), state)
         zs = [float32(*xs.shape[:2], stage.columns) for stage in self.cell.stages]
         # Without restarts, h before a step is the previous output.
@@ -226,7 +243,7 @@ class NativeLoop:
             ct_outputs = ct_outputs + ct_h
         xs, state = primals.xs, self._split(primals.state)
         first = state[0] if steps.restarts is None else None
-        sequence = 2 - steps.axis
+        sequence = 1 - steps.axis
         lengths = _lengths(xs, steps)
         kernels = [product["kernel"] for product in primals.products]
         elementwise = self._stacked(primals.elementwise)
@@ -362,6 +379,22 @@ class NativeLoop:
         return with_structure(like, (c, h))
 
 
+def _row_axes(steps: Steps) -> tuple[Primals, Steps, Any]:
+    """The row axes of primals, steps and sequences, as pytree prefixes."""
+    sequence: Any = 1 - steps.axis
+    of_steps = dataclasses.replace(
+        steps,
+        lengths=ROWS,
+        steps_to_run=NO_ROWS,  # The maximum over mapped rows too: `batch_maximum`.
+        stand_in=ROWS,
+        mask=sequence,
+        restarts=sequence,
+        restart_states=ROWS,
+        offset=NO_ROWS,
+    )
+    return Primals(NO_ROWS, NO_ROWS, sequence, ROWS, ROWS), of_steps, sequence
+
+
 def _lengths(xs: Array, steps: Steps) -> Array:
     """The number of steps of each row, int32 `[batch]`."""
     if steps.lengths is None:
@@ -380,12 +413,17 @@ def native_or_xla(
     *args: PyTree,
     transpose: Callable | None = None,
     refusal: str | None = None,
+    rows: PyTree = NO_ROWS,
 ) -> PyTree:
     """Runs `native(*args)` on CPUs, and `xla(*args)` elsewhere.
 
     Exported programs also use `xla`, because they may run on a machine without the
     library that `native` calls. Derivatives are computed from `xla`, except for a given
     `transpose`.
+
+    If `vmap` maps only arrays with rows, the mapped axis joins the rows, and the same
+    functions run on more rows. The gradient of an array without rows, such as a kernel,
+    is then one sum over all rows. Otherwise, `vmap` maps the functions.
 
     Args:
         native: A function that closes over no arrays.
@@ -398,12 +436,15 @@ def native_or_xla(
             JAX transposes `xla`.
         refusal: The message of a ValueError to raise instead of running `xla`; None to
             run `xla`.
+        rows: The row axis of each array, or `NO_ROWS`, as a pytree prefix of `args` and
+            the results. By default, no array has rows.
     """
     leaves, tree = jax.tree.flatten(args)
     others = jax.tree.structure(args[:-1] if transpose else args)
     count = others.num_leaves
     program, types = jax.make_jaxpr(native, return_shape=True)(*args)
     out = jax.tree.structure(types)
+    of_args, of_results = jax.tree.broadcast(rows, (args, types))
     config: Any = jax.config
     precision = config.jax_default_matmul_precision
 
@@ -425,6 +466,7 @@ def native_or_xla(
         types=tuple(program.out_avals),
         count=count,
         refusal=refusal,
+        rows=(jax.tree.leaves(of_args), jax.tree.leaves(of_results)),
     )
     return out.unflatten(_operation().bind(*leaves, programs=programs))
 
@@ -443,6 +485,7 @@ class _Programs:
             is no transpose, the number of all leaves.
         refusal: The message of an error to raise instead of running `xla`; None to run
             `xla`.
+        rows: The row axis, or `NO_ROWS`, of each leaf and of each result.
     """
 
     native: Callable
@@ -451,6 +494,7 @@ class _Programs:
     types: tuple
     count: int
     refusal: str | None
+    rows: tuple[list, list]
 
 
 def _run(*leaves: Any, programs: _Programs) -> list:
@@ -503,22 +547,38 @@ def _pull_back(cts: Any, *leaves: Any, programs: _Programs) -> list:
 
 
 def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
-    """Applies the operation to mapped functions, with results mapped along axis 0."""
-    pairs = list(zip(leaves, dims, strict=True))
-    count = programs.count
-    size = next(x.shape[axis] for x, axis in pairs if axis is not None)
+    """Applies the operation to more rows or to mapped functions; see `native_or_xla`.
 
-    def mapped_first(x: Array, axis: int | None) -> Array:
-        if axis is None:
-            return jnp.broadcast_to(x, (size, *x.shape))
-        return jnp.moveaxis(x, axis, 0)
+    The results are mapped along axis 0.
+    """
+    pairs = list(zip(leaves, dims, strict=True))
+    size = next(x.shape[axis] for x, axis in pairs if axis is not None)
+    leaves = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in pairs]
+    is_mapped = [axis is not None for axis in dims]
+    count, (rows, result_rows) = programs.count, programs.rows
+
+    def bind(*leaves: Any, **fields: Any) -> list:
+        native = fields.get("native", programs.native)
+        fields["types"] = tuple(jax.make_jaxpr(native)(*leaves).out_avals)
+        given = dataclasses.replace(programs, **fields)
+        return _operation().bind(*leaves, programs=given)
+
+    # Mapped tangents alone, such as those of a Jacobian, are no rows, because rows
+    # would repeat all other arrays. A native call has at least one row.
+    if size and any(is_mapped[:count]) and are_rows(is_mapped, rows):
+        results = with_joined_axis(bind, size, leaves, is_mapped, rows, result_rows)
+        return results, [0] * len(results)
 
     # Map all linear leaves, so that the results of the transpose are mapped too.
-    leaves = [*leaves[:count], *(mapped_first(x, axis) for x, axis in pairs[count:])]
+    for i in range(count, len(leaves)):
+        if not is_mapped[i]:
+            leaves[i] = jnp.broadcast_to(leaves[i], (size, *leaves[i].shape))
+            is_mapped[i] = True
 
     def mapped(fn: Callable) -> Callable:
         def run(*leaves: Any) -> list:
-            axes = (*dims[:count], *[0] * (len(leaves) - count))
+            axes = [0 if x else None for x in is_mapped[:count]]
+            axes = *axes, *[0] * (len(leaves) - count)
             return jax.vmap(fn, axes, axis_size=size)(*leaves)
 
         return run
@@ -526,9 +586,10 @@ def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
     names = "native", "xla", "transpose"
     given = {n: fn for n in names if (fn := getattr(programs, n)) is not None}
     fields = {n: mapped(fn) for n, fn in given.items()}
-    types = tuple(jax.make_jaxpr(fields["native"])(*leaves).out_avals)
-    programs = dataclasses.replace(programs, types=types, **fields)
-    return _operation().bind(*leaves, programs=programs), [0] * len(types)
+    pairs = zip(rows, is_mapped, strict=True)
+    rows = [after_first(axis) if is_one else axis for axis, is_one in pairs]
+    results = bind(*leaves, rows=(rows, list(map(after_first, result_rows))), **fields)
+    return results, [0] * len(results)
 
 
 @functools.cache

@@ -1,0 +1,245 @@
+"""A model of some rows that `vmap` maps over more rows is one call on all rows.
+
+XLA's loop in float64, under the same maps, gives the expected results.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import native_cases
+import numpy as np
+import pytest
+from helpers import assert_near, gradient_of_tangent, stacked
+from native_cases import CELLS, calls, on_cpus
+
+import jaxrnn
+from jaxrnn.testing._oracle import weighted_sum
+
+pytestmark = native_cases.needs_library
+
+# Mapped entries, rows of each entry, steps and inputs.
+ENTRIES, ROWS, TIME, DEPTH = 4, 2, 5, 3
+LENGTHS = jnp.asarray([[5, 0], [1, 3], [9, 2], [4, 5]], jnp.int32)
+RESETS = jnp.asarray(np.random.default_rng(0).random((ENTRIES, ROWS, TIME)) < 0.3)
+
+
+def data(cell, dtype=jnp.float32):
+    """Parameters; inputs and states with a first axis of entries."""
+    given = native_cases.data(cell, ENTRIES * ROWS, time=TIME, depth=DEPTH)
+    params, *rows = jax.tree.map(lambda leaf: leaf.astype(dtype), given)
+    entries = lambda leaf: leaf.reshape(ENTRIES, ROWS, *leaf.shape[1:])
+    return jax.tree.map(lambda p: p / 2, params), *jax.tree.map(entries, rows)
+
+
+def loss_of(cell, name, time_major=False):
+    """A nonlinear loss of the outputs, the last state and the states of all steps."""
+    turn = lambda x: jnp.swapaxes(x, 0, 1) if time_major and x is not None else x
+
+    def loss(params, x, state, lengths=None, resets=None):
+        options = {"time_major": time_major, "resets": turn(resets)}
+        results = jaxrnn.dynamic_rnn(
+            cell.bind(params),
+            turn(x),
+            lengths,
+            state,
+            return_states=True,
+            implementation=name,
+            **options,
+        )
+        return weighted_sum(jax.tree.map(jnp.sin, results))
+
+    return loss
+
+
+def over_rows(loss):
+    """The sum of the losses of all entries, which share the parameters."""
+    mapped = jax.vmap(loss, (None, 0, 0, 0, 0))
+    return lambda *given: jnp.sum(mapped(*given, LENGTHS, RESETS))
+
+
+# How a loss is mapped and differentiated.
+
+
+def gradients(total, *given):
+    return jax.grad(total, tuple(range(len(given))))(*given)
+
+
+def of_all(loss, *given):
+    return gradients(over_rows(loss), *given)
+
+
+def of_checkpoints(loss, *given):
+    return of_all(jax.checkpoint(loss), *given)
+
+
+def of_each(loss, params, *rows):
+    def of_one(*rows):
+        *rows, lengths = rows
+        return gradients(lambda *given: loss(*given, lengths), params, *rows)
+
+    return jax.vmap(of_one)(*rows, LENGTHS)
+
+
+def of_a_shared_state(loss, params, x, state):
+    first = jax.tree.map(lambda leaf: leaf[0], state)
+    mapped = jax.vmap(loss, (None, 0, None, 0))
+    return gradients(lambda *given: jnp.sum(mapped(*given, LENGTHS)), params, x, first)
+
+
+def of_shared_inputs(loss, params, x, state):
+    first = jax.tree.map(lambda leaf: leaf[0], state)
+    mapped = jax.vmap(loss, (None, None, None, 0))
+    return gradients(
+        lambda *given: jnp.sum(mapped(*given, LENGTHS)), params, x[0], first
+    )
+
+
+def of_other_axes(loss, params, x, state):
+    last = lambda leaf: jnp.moveaxis(leaf, 0, -1)
+    mapped = jax.vmap(loss, (None, -1, -1, 1, -1), out_axes=0)
+    total = lambda *given: jnp.sum(mapped(*given, LENGTHS.T, last(RESETS)))
+    return gradients(total, params, last(x), jax.tree.map(last, state))
+
+
+def of_rows_of_rows(loss, params, *rows):
+    halves = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), rows)
+    mapped = jax.vmap(jax.vmap(loss, (None, 0, 0)), (None, 0, 0))
+    return gradients(lambda *given: jnp.sum(mapped(*given)), params, *halves)
+
+
+def of_rows_of_seeds(loss, params, *rows):
+    of_seeds = jax.vmap(loss, (0, None, None, None))
+    mapped = jax.vmap(of_seeds, (None, 0, 0, 0))
+    total = lambda *given: jnp.sum(mapped(*given, LENGTHS))
+    return gradients(total, stacked(params, 1, -0.5, 0.7), *rows)
+
+
+def of_seeds_of_rows(loss, params, *rows):
+    mapped = jax.vmap(over_rows(loss), (0, None, None))
+    total = lambda *given: jnp.sum(mapped(*given))
+    return gradients(total, stacked(params, 1, -0.5, 0.7), *rows)
+
+
+def in_a_scan(loss, params, x, state):
+    def total(params, x):
+        body = lambda carry, scale: (
+            carry + over_rows(loss)(params, scale * x, state),
+            0,
+        )
+        scales = jnp.asarray([0.5, 1], x.dtype)
+        return jax.lax.scan(body, jnp.zeros((), x.dtype), scales)[0]
+
+    return gradients(total, params, x)
+
+
+def in_a_while_loop(loss, params, *rows):
+    """Two steps of gradient descent."""
+
+    def body(carry):
+        step = jax.grad(over_rows(loss))(carry[1], *rows)
+        return carry[0] + 1, jax.tree.map(lambda p, g: p - 0.01 * g, carry[1], step)
+
+    return jax.lax.while_loop(lambda carry: carry[0] < 2, body, (0, params))[1]
+
+
+def on_devices(loss, *given):
+    """Each device has one entry."""
+    mapped = jax.vmap(loss, (None, 0, 0))
+    total = lambda *given: jax.lax.psum(jnp.sum(mapped(*given)), "rows")
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = jax.P(), jax.P("rows"), jax.P("rows")
+    summed = jax.shard_map(total, mesh=mesh, in_specs=specs, out_specs=jax.P())
+    return gradients(summed, *given)
+
+
+def tangents(loss, *given):
+    return jax.jvp(over_rows(loss), given, given)
+
+
+def tangents_of_each(loss, params, *rows):
+    push = lambda *rows: jax.jvp(lambda p: loss(p, *rows), (params,), (params,))
+    return jax.vmap(push)(*rows)
+
+
+def jacobian(make, loss, params, *rows):
+    mapped = jax.vmap(loss, (None, 0, 0, 0, 0))
+    return make(lambda params: mapped(params, *rows, LENGTHS, RESETS))(params)
+
+
+def hessian_product(loss, params, *rows):
+    return gradient_of_tangent(lambda params: over_rows(loss)(params, *rows))(params)
+
+
+FORMS = (of_all, of_checkpoints, of_each, of_a_shared_state, of_shared_inputs)
+FORMS += (of_other_axes, of_rows_of_rows, of_rows_of_seeds, of_seeds_of_rows)
+FORMS += (in_a_scan, in_a_while_loop, on_devices)
+FORMS += (tangents, tangents_of_each, hessian_product)
+FORMS = {form.__name__: form for form in FORMS}
+FORMS |= {
+    make.__name__: functools.partial(jacobian, make)
+    for make in (jax.jacrev, jax.jacfwd)
+}
+# All forms for one cell, and the gradient of the others.
+CASES = [("projected", form) for form in FORMS]
+CASES += [(name, "of_all") for name in CELLS if name not in ("projected", "normed")]
+
+
+@pytest.mark.fast("projected-of_all", "gru-of_all")
+@pytest.mark.parametrize(("name", "form"), CASES)
+def test_maps_over_rows_are_those_of_xlas_loop(name, form):
+    cell = CELLS[name]
+
+    def of(way, dtype):
+        loss = loss_of(cell, way, time_major=name in ("projected", "rnn"))
+        return jax.jit(functools.partial(FORMS[form], loss))(*data(cell, dtype))
+
+    want = of("xla", jnp.float64)
+    want = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), want)
+    assert_near(of("native", jnp.float32), want, tolerance=2e-6)
+
+
+# What a mapped gradient is compiled to.
+
+
+def shapes(fn, *given):
+    """The shapes of all results in the program of `fn`."""
+    return {v.aval.shape for eqn in on_cpus(fn, *given) for v in eqn.outvars}
+
+
+@pytest.mark.parametrize("seeds", [False, True])
+def test_a_gradient_of_shared_weights_is_not_repeated_for_each_row(seeds):
+    cell = CELLS["lstm"]
+    params, *rows = data(cell)
+    form = FORMS["of_seeds_of_rows" if seeds else "of_all"]
+    step = functools.partial(form, loss_of(cell, "native"))
+    kernel = params["kernel"].shape
+    of_rows = {
+        (*seed, ENTRIES, *unit, *kernel) for seed in ((), (3,)) for unit in ((), (1,))
+    }
+    assert kernel in {shape[-2:] for shape in shapes(step, params, *rows)}
+    assert not of_rows & shapes(step, params, *rows)
+    first = (3 if seeds else 1, ENTRIES * ROWS, TIME)
+    assert [c.shape[:3] for c in calls(step, params, *rows)] == [first, first]
+
+
+@pytest.mark.parametrize("entries", [0, 1])
+def test_few_entries(entries):
+    cell = CELLS["gru"]
+    params, *rows = data(cell)
+    few = jax.tree.map(lambda leaf: leaf[:entries], rows)
+    of = lambda way: jax.vmap(loss_of(cell, way), (None, 0, 0))
+    run = lambda way: jax.vjp(of(way), params, *few)
+    (got, pull), (want, pull_xla) = run("native"), run("xla")
+    assert got.shape == (entries,)
+    assert_near((got, pull(got)), (want, pull_xla(want)), tolerance=2e-6)
+
+
+def test_an_exported_map(alone):
+    """Exported programs run XLA's loop on all rows."""
+    cell = CELLS["gru"]
+    given = data(cell)
+    step = jax.jit(functools.partial(of_all, loss_of(cell, None)))
+    program = jax.export.export(step, platforms=["cpu"])(*given)
+    assert "jaxrnn_native" not in program.mlir_module()
+    assert_near(program.call(*given), step(*given), tolerance=2e-6)
