@@ -9,7 +9,7 @@ import pytest
 import jaxrnn
 from jaxrnn._cells.affine.few_steps import why_few_steps
 from jaxrnn._run.masking import Steps
-from jaxrnn._run.run import Run
+from jaxrnn.testing._oracle import weighted_sum
 
 pytestmark = native_cases.needs_library
 
@@ -31,7 +31,7 @@ TIMES = {
 
 def run_of(rows, depth, units, steps):
     x = jax.ShapeDtypeStruct((rows, steps, depth), jnp.float32)
-    return jaxrnn.LSTMCell(units), Run(x, None, Steps(time=steps, axis=1))
+    return jaxrnn.LSTMCell(units), x, Steps(time=steps, axis=1)
 
 
 @pytest.mark.parametrize("sizes", TIMES, ids=str)
@@ -71,3 +71,21 @@ def test_explain_says_why(monkeypatch):
         if part is None:
             few = "XLA's loop is faster for so few steps" if loop == "xla" else ""
             assert (found.reason or "") == few
+
+
+@pytest.mark.parametrize(("rows", "is_native"), [(64, True), (2, False)])
+def test_mapped_rows_count(rows, is_native, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    cell = jaxrnn.LSTMCell(64)
+    params, x, _ = native_cases.data(cell, rows, time=4, depth=32)
+
+    def total(params, name):
+        bound = cell.bind(params)
+        one = lambda x: jaxrnn.dynamic_rnn(
+            bound, x[None], dtype=x.dtype, implementation=name
+        )
+        return weighted_sum(jax.vmap(one)(x))
+
+    step = jax.grad(total)
+    assert len(native_cases.calls(lambda p: step(p, None), params)) == 2 * is_native
+    native_cases.assert_near(step(params, None), step(params, "xla"))

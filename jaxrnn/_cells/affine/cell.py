@@ -320,10 +320,10 @@ class AffineCell(SpecsCell):
         reason = f"`implementation` is {asked!r}" if asked else None
         reason = reason or _why_not_local(params, run)
         reason = reason or why_not_native(self, params, run)
-        reason = reason or why_few_steps(self, run)
         if not reason:
+            few = why_few_steps(self, run.inputs, steps)
             loop = functools.partial(native_sequence, self, is_default=True)
-            return Choice("native", loop)
+            return Choice("xla", loop, few) if few else Choice("native", loop)
         loop = functools.partial(affine_sequence, self)
         loop = in_reverse(loop) if has_reverse_rule(program) else loop
         return Choice("xla", loop, reason)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from ..._run.run import Run
+from ..._base.typing import Array
+from ..._run.masking import Steps
 
 if TYPE_CHECKING:
     from .cell import AffineCell
@@ -22,12 +23,14 @@ STEP = 1.0  # The time that a native step saves, besides the time for its entrie
 ENTRY_OF_STEP = 3e-5  # The time that it saves for each entry and up to four rows.
 
 
-def why_few_steps(cell: "AffineCell", run: Run) -> str | None:
+def why_few_steps(cell: "AffineCell", xs: Array, steps: Steps) -> str | None:
     """The reason why XLA's loop runs these steps faster on a CPU, or None."""
-    rows, depth = run.inputs.shape[1 - run.steps.axis], run.inputs.shape[-1]
+    rows, depth = xs.shape[1 - steps.axis], xs.shape[-1]
+    if not isinstance(rows, int):  # An exported program has no native loop.
+        return None
     specs = jax.tree.leaves(cell.param_specs(depth))
     entries = sum(math.prod(spec.shape) for spec in specs)
     saved = STEP + ENTRY_OF_STEP * max(1, rows / 4) * entries
-    if run.steps.time > (CALL + ENTRY * entries) / saved:
+    if steps.time > (CALL + ENTRY * entries) / saved:
         return None
     return "XLA's loop is faster for so few steps"

@@ -34,6 +34,7 @@ from ...._base.typing import Array, Params, PyTree
 from ...._run.masking import Steps
 from ...._run.run import Run
 from .. import xla_loop
+from ..few_steps import why_few_steps
 from ..supported import ACTIVATIONS, equations_of, native_cell
 from ..xla_loop import Primals
 from .calls import (
@@ -77,8 +78,8 @@ def native_sequence(
         run: The inputs, `[batch, time, depth]`, or `[time, batch, depth]` if
             `run.steps.axis` is 0; the initial state, each leaf `[batch, size]`; and the
             steps.
-        is_default: Whether programs for other platforms use XLA's loop. If False,
-            compiling for another platform raises an error.
+        is_default: Whether XLA's loop runs a few steps, and all steps in programs for
+            other platforms. If False, compiling for another platform raises an error.
     """
     loop = NativeLoop(cell, None if is_default else _REFUSAL)
     return loop.run(*xla_loop.primals_of(cell, params, run))
@@ -90,7 +91,7 @@ class NativeLoop:
     Args:
         cell: An `AffineCell`.
         refusal: The message of the error for other platforms; None to use XLA's loop on
-            other platforms.
+            other platforms, and for a few steps.
     """
 
     def __init__(self, cell: "AffineCell", refusal: str | None) -> None:
@@ -115,8 +116,13 @@ class NativeLoop:
         previous step. In this case, `outputs` are saved instead of h, and functions
         that read h shift the outputs by one step.
         """
-        native = functools.partial(self._forward, save=save)
         xla = functools.partial(self._forward_by_xla, save=save)
+
+        def native(primals: Primals, steps: Steps) -> tuple:
+            if self._is_short(primals, steps):
+                return xla(primals, steps)
+            return self._forward(primals, steps, save)
+
         of_primals, of_steps, sequence = _row_axes(steps)
         rows = (of_primals, of_steps), (sequence, ROWS, sequence)
         return native_or_xla(
@@ -164,8 +170,17 @@ class NativeLoop:
             push = functools.partial(self.tangent, primals, steps, saved)
             return jax.linear_transpose(push, primals)(cts)[0]
 
+        def native(primals: Primals, steps: Steps, *args: Any) -> Primals:
+            pull = by_xla if self._is_short(primals, steps) else self._backward
+            return pull(primals, steps, *args)
+
         args = primals, steps, saved, cotangents
-        return native_or_xla(self._backward, by_xla, *args, refusal=self.refusal)
+        return native_or_xla(native, by_xla, *args, refusal=self.refusal)
+
+    def _is_short(self, primals: Primals, steps: Steps) -> bool:
+        """Whether XLA's loop is faster, by default; all mapped rows count."""
+        is_default = self.refusal is None
+        return is_default and bool(why_few_steps(self.cell, primals.xs, steps))
 
     def _forward_by_xla(self, primals: Primals, steps: Steps, save: bool) -> tuple:
         swap = steps.swap_time
