@@ -345,6 +345,22 @@ def test_linen_jit_and_vmap():
     same(many.apply(variables, x), jax.vmap(one.apply)(variables, x))
 
 
+@pytest.mark.usefixtures("alone")
+def test_gradients_of_modules_that_vmap_maps_over_rows():
+    x = draw(ROWS, TIME, DEPTH)
+    shared = {"variable_axes": {"params": None}, "split_rngs": {"params": False}}
+    rows = nn.vmap(jaxrnn.linen.RNN, in_axes=0, **shared)(GRUCell(UNITS))
+    batch = jaxrnn.linen.RNN(GRUCell(UNITS))
+    variables = batch.init(jax.random.key(0), x)
+    of = lambda module: jax.grad(lambda v: jnp.sum(module.apply(v, x) ** 2))(variables)
+    same(of(rows), of(batch))
+    rnn = in_nnx("RNN", GRUCell(UNITS), DEPTH)
+    of_rows = nnx.vmap(lambda rnn, row: rnn(row), in_axes=(None, 0))
+    loss = lambda run: nnx.grad(lambda rnn: jnp.sum(run(rnn, x) ** 2))(rnn)
+    mapped, whole = loss(of_rows), loss(lambda rnn, x: rnn(x))
+    same(nnx.to_pure_dict(mapped), nnx.to_pure_dict(whole))
+
+
 AXES = {"kernel": ("inputs", "hidden"), "bias": ("hidden",)}
 
 
