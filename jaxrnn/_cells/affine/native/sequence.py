@@ -174,11 +174,13 @@ class NativeLoop:
             pull = by_xla if self._is_short(primals, steps) else self._backward
             return pull(primals, steps, *args)
 
+        # A mapped transpose returns one gradient for each mapped entry, so it has no
+        # `rows`. Its loop still runs once, on all mapped rows; see `call`.
         args = primals, steps, saved, cotangents
         return native_or_xla(native, by_xla, *args, refusal=self.refusal)
 
     def _is_short(self, primals: Primals, steps: Steps) -> bool:
-        """Whether XLA's loop is faster, by default; all mapped rows count."""
+        """Whether XLA's loop is faster, by default; mapped rows count too."""
         is_default = self.refusal is None
         return is_default and bool(why_few_steps(self.cell, primals.xs, steps))
 
