@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .math import is_perturbed
-from .sharding import as_varying_as
+from .sharding import as_varying_as, platform_of
 from .typing import Array, DType, Params
 
 
@@ -48,7 +48,7 @@ def _tangent_of_joined_dot(
     z = _joined_dot(operands, kernel, dtype)
     terms = []
     if is_perturbed(d_kernel):
-        terms.append(dot(_joined(operands), d_kernel, dtype))
+        terms.append(dot_with_tangent(_joined(operands), d_kernel, dtype))
     perturbed = list(map(is_perturbed, d_operands))
     if any(perturbed):
         if not all(perturbed):
@@ -68,3 +68,18 @@ def _joined(arrays: Sequence[Array], axis: int = -1) -> Array:
 def dot(operand: Array, kernel: Array, dtype: DType) -> Array:
     """`operand @ kernel`, accumulated in `dtype`."""
     return jnp.dot(operand, kernel, preferred_element_type=dtype)
+
+
+def dot_with_tangent(operand: Array, d_kernel: Array, dtype: DType) -> Array:
+    """`operand @ d_kernel`, whose transpose, the gradient of a kernel, is fast on CPUs.
+
+    The gradient of a kernel is a product over all steps and rows, with the axes of the
+    kernel transposed. XLA for CPUs would transpose an operand of the product instead of
+    the result, and then multiply slowly: for 64 steps of 64 rows with 32 units, in 1.3
+    instead of 0.3 ms. The barrier keeps the order.
+    """
+    if platform_of(operand) != "cpu":
+        return dot(operand, d_kernel, dtype)
+    columns = jax.lax.optimization_barrier(d_kernel.T)
+    axes = ((operand.ndim - 1,), (1,)), ((), ())
+    return jax.lax.dot_general(operand, columns, axes, preferred_element_type=dtype)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from ..._base.errors import is_array
 from ..._base.math import cast_like, is_perturbed, widened, widest_dtype
-from ..._base.products import affine, dot, plus_bias
+from ..._base.products import affine, dot, dot_with_tangent, plus_bias
 from ..._base.sharding import broadcast_first, platform_of, zeros_like
 from ..._base.trees import with_structure
 from ..._base.typing import Array, DType, Params, PyTree
@@ -352,9 +352,9 @@ def _product_tangent(
     """
     terms = []
     if is_perturbed(d_product.get("inputs")):
-        terms.append(dot(xs, d_product["inputs"], z.dtype))
+        terms.append(dot_with_tangent(xs, d_product["inputs"], z.dtype))
     if is_perturbed(d_product["state"]) and operand.shape[-1]:
-        terms.append(dot(operand, d_product["state"], z.dtype))
+        terms.append(dot_with_tangent(operand, d_product["state"], z.dtype))
     if is_perturbed(d_xs) and "inputs" in product:
         terms.append(dot(d_xs, product["inputs"], z.dtype))
     if is_perturbed(d_product.get("bias")):
