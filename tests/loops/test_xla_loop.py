@@ -173,9 +173,9 @@ def test_less_is_kept_for_the_backward_pass(cell):
 
 def test_kernels_gradients_are_not_made_at_every_step():
     """A single product over all steps computes the gradient of the kernel."""
-    args = data(LSTMCell(8), 40, time=30, depth=6)
-    text = str(results(LSTMCell(8).bind).trace(*args).jaxpr)
-    assert len(re.findall(r"f64\[(?:8,32|32,8)\] = dot_general", text)) == 1
+    args = data(LSTMCell(32), 40, time=30, depth=6)
+    text = str(results(LSTMCell(32).bind).trace(*args).jaxpr)
+    assert len(re.findall(r"f64\[(?:32,128|128,32)\] = dot_general", text)) == 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

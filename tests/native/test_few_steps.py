@@ -1,4 +1,4 @@
-"""The choice between the native loops and XLA's loop for a few steps."""
+"""The choice of a simpler loop for a few steps, and for few units."""
 
 import helpers
 import jax
@@ -7,7 +7,7 @@ import native_cases
 import pytest
 
 import jaxrnn
-from jaxrnn._cells.affine.few_steps import why_few_steps
+from jaxrnn._cells.affine.few_steps import why_few_steps, why_few_units
 from jaxrnn._run.masking import Steps
 from jaxrnn.testing._oracle import weighted_sum
 
@@ -89,3 +89,43 @@ def test_mapped_rows_count(rows, is_native, monkeypatch):
     step = jax.grad(total)
     assert len(native_cases.calls(lambda p: step(p, None), params)) == 2 * is_native
     native_cases.assert_near(step(params, None), step(params, "xla"))
+
+
+# Milliseconds of a gradient in float64, by a scan of the cell's steps and by XLA's loop
+# (two cores of an AMD EPYC, JAX 0.10.2): 64 steps of an LSTM, by rows, inputs and
+# units.
+UNITS = {
+    (1, 16, 16): (0.197, 0.160),
+    (8, 4, 24): (0.611, 0.566),
+    (16, 4, 16): (0.600, 0.674),
+    (16, 4, 48): (2.015, 1.665),
+    (64, 4, 24): (2.759, 3.285),
+    (64, 4, 32): (3.558, 3.558),
+    (128, 16, 16): (4.736, 5.321),
+    (128, 32, 32): (15.54, 12.24),
+}
+
+
+@pytest.mark.parametrize("sizes", UNITS, ids=str)
+def test_the_scan_of_few_units_is_the_faster_loop(sizes):
+    scan, xla = UNITS[sizes]
+    is_few = why_few_units(*run_of(*sizes, 64)) is not None
+    assert is_few == (scan < xla)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "lengths", "loop"),
+    [
+        ("float64", None, "scan"),
+        ("float64", [3] * 16, "xla"),  # It may skip steps.
+        ("float32", None, "native"),
+        ("bfloat16", None, "xla"),
+    ],
+)
+def test_explain_says_what_is_faster_for_few_units(dtype, lengths, loop, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    cell = helpers.bound(jaxrnn.LSTMCell(16), 4, dtype)
+    x = jax.ShapeDtypeStruct((16, 64, 4), dtype)
+    found = jaxrnn.explain(cell, x, lengths, dtype=dtype)
+    assert found.loop == loop
+    assert ("a scan is faster for so few units" in found.reason) == (loop == "scan")

@@ -31,7 +31,7 @@ from ..base import SpecsCell, scope_name
 from ..fields import Hyperparameters
 from ..params import ParamSpec, Specs, glorot_uniform, zeros
 from .equations import Equations
-from .few_steps import why_few_steps
+from .few_steps import why_few_steps, why_few_units
 from .native.sequence import native_sequence
 from .supported import why_not_native
 from .xla_loop import affine_sequence
@@ -324,6 +324,9 @@ class AffineCell(SpecsCell):
             few = why_few_steps(self, run.inputs, steps)
             loop = functools.partial(native_sequence, self, is_default=True)
             return Choice("xla", loop, few) if few else Choice("native", loop)
+        few = why_few_units(self, run.inputs, steps) if asked is None else None
+        if few and platform_of(run.inputs) == "cpu":
+            return Choice.scan(f"{reason}, and {few}")
         loop = functools.partial(affine_sequence, self)
         loop = in_reverse(loop) if has_reverse_rule(program) else loop
         return Choice("xla", loop, reason)

@@ -1,8 +1,14 @@
-"""Whether a run has so few steps that XLA's loop beats the native loops.
+"""Whether a run on a CPU is so small that a simpler loop is faster.
 
-A call of a native loop costs a fixed time, and prepares the kernels once. Each step
-is then faster than a step of XLA's loop. `tests/native/test_few_steps.py` has the
-measured times.
+A call of a native loop costs a fixed time, and prepares the kernels once. Each step is
+then faster than a step of XLA's loop, so XLA's loop is faster for few steps.
+
+XLA's loop computes the gradients of kernels after all steps, but repeats the
+element-wise operations in the backward pass. With few units, a scan is faster, which
+adds to the gradients of the small kernels at every step. But only XLA's loop skips the
+steps after the end of the longest row.
+
+`tests/native/test_few_steps.py` has the measured times.
 """
 
 import math
@@ -22,6 +28,9 @@ ENTRY = 5e-5  # The time to prepare an entry of a kernel.
 STEP = 1.0  # The time that a native step saves, besides the time for its entries.
 ENTRY_OF_STEP = 3e-5  # The time that it saves for each entry and up to four rows.
 
+# XLA's loop was the faster one from 32 units on, for up to 8 rows, and in 16 bits.
+FEW_UNITS, FEW_ROWS = 24, 8
+
 
 def why_few_steps(cell: "AffineCell", xs: Array, steps: Steps) -> str | None:
     """The reason why XLA's loop runs these steps faster on a CPU, or None."""
@@ -34,3 +43,13 @@ def why_few_steps(cell: "AffineCell", xs: Array, steps: Steps) -> str | None:
     if steps.time > (CALL + ENTRY * entries) / saved:
         return None
     return "XLA's loop is faster for so few steps"
+
+
+def why_few_units(cell: "AffineCell", xs: Array, steps: Steps) -> str | None:
+    """The reason why a scan is faster on a CPU than XLA's loop, or None."""
+    rows = xs.shape[1 - steps.axis]
+    is_even = steps.lengths is None and isinstance(rows, int) and rows > FEW_ROWS
+    units = max(stage.columns // (stage.blocks or 1) for stage in cell.stages)
+    if is_even and units <= FEW_UNITS and xs.dtype.itemsize >= 4:
+        return "a scan is faster for so few units"
+    return None
