@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_count, check_shape
+from .._base.arguments import as_count, as_integers, check_shape
 from .._base.errors import expect
 from .._base.inputs import as_array
 from .._base.math import concrete_or_none
@@ -97,7 +97,8 @@ class Packed(NamedTuple):
         Raises:
             ValueError: If the first two axes of a leaf are not those of `segment_ids`;
                 if `count` or `time` is not given, and the pack is traced.
-            TypeError: If a leaf is not an array.
+            TypeError: If a leaf is not an array; if `segment_ids` or `positions` are
+                not integers.
         """
         count = _size("count", count, self.segment_ids)
         time = _size("time", time, self.positions + 1)
@@ -114,8 +115,7 @@ class Packed(NamedTuple):
             The nest with leaves `[count, ...]`, zeros for a sequence without steps.
 
         Raises:
-            ValueError: As in `unpack`.
-            TypeError: If a leaf is not an array.
+            ValueError, TypeError: As in `unpack`.
         """
         return self._read("tree", tree, _size("count", count, self.segment_ids))
 
@@ -124,18 +124,22 @@ class Packed(NamedTuple):
 
         def checked(name: str, leaf: Any) -> Array:
             array = as_array(name, leaf)
-            check_shape(name, array, (*self.segment_ids.shape, ...))
+            check_shape(name, array, (*ids.shape, ...))
             return array
 
+        what = "integers [rows, row_length]"
+        ids = as_integers("segment_ids", self.segment_ids, what, (None, None))
+        positions = as_integers("positions", self.positions, what, ids.shape)
         tree = map_named(name, checked, tree)
-        given = self.segment_ids, self.positions
+        given = ids, positions
         known, places = map(concrete_or_none, given)
         if known is not None and places is not None:
-            firsts = np.bincount(known[places == 0])
+            firsts = known[(places == 0) & (known > 0)]
             fix = "Count sequences over all rows, as `pack_sequences` does. The guide "
             fix += "to packing has `number_over_rows` for packs of other libraries."
             must = "have an id of its own for each sequence"
-            expect(firsts[1:].max(initial=0) < 2, "segment_ids", must, known, fix)
+            is_own = np.unique(firsts).size == firsts.size
+            expect(is_own, "segment_ids", must, known, fix)
 
         # Which step of the pack to read for each result; -1 for none. The index of an
         # unused step is out of bounds, so the step is dropped.
@@ -356,10 +360,13 @@ class PackedBatches(Iterator[Packed]):
             state: A state from `get_state` of an iterator over the same records.
 
         Raises:
-            TypeError: If `records` has no position.
+            TypeError: If `records` has no position, or `state` is no such state.
             ValueError: If the position is past the end of `records`.
         """
         self.get_state()  # Raises an error if `records` has no position.
+        is_state = isinstance(state, dict) and {"records", "number"} <= state.keys()
+        must = "be a result of `get_state`, with the entries 'records' and 'number'"
+        expect(is_state, "state", must, state, error=TypeError)
         position = state["records"]
         is_bytes = isinstance(self._source.get_state(), bytes)
         self._source.set_state(position.encode() if is_bytes else position)
@@ -422,6 +429,10 @@ def packed_batches(
     row_length = as_count("row_length", row_length, fix="")
     sequences = rows * -(-row_length // 4) if sequences is None else sequences
     sequences = as_count("sequences", sequences)
+    can_iterate = hasattr(records, "__iter__") or hasattr(records, "__getitem__")
+    fits = can_iterate and not isinstance(records, dict)
+    must = "be an iterable of records"
+    expect(fits, "records", must, records, "Pass a list of records.", TypeError)
     iterator = iter(records)
     can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
     source = _Indexed(records) if can_index and not _has_state(iterator) else iterator

@@ -287,6 +287,14 @@ def test_nan_where_nothing_lies_has_no_effect(compiled):
     jax.tree.map(np.testing.assert_array_equal, got, (slopes, (values, ends)))
 
 
+def test_ids_of_unused_steps_may_be_negative_and_others_large():
+    x = np.arange(10, dtype=np.float32).reshape(2, 5)
+    ids = np.asarray([[2**31 - 1, 2, 2, -1, -1], [1, 1, 1, 0, -7]])
+    packed = Packed(x, ids, np.asarray([[0, 0, 1, 0, 0], [0, 1, 2, 0, 0]]))
+    np.testing.assert_array_equal(packed.at_ends(x, 2), [7, 2])
+    np.testing.assert_array_equal(packed.unpack(x, 2), [[5, 6, 7], [1, 2, 0]])
+
+
 def test_sequences_and_steps_beyond_the_sizes_are_left_out():
     packed = pack_sequences(LIST)
     got = jax.jit(lambda packed: packed.unpack(packed.inputs, 4, 3))(packed)

@@ -20,6 +20,7 @@ X = np.ones((6, 6, 2), np.float32)
 LIST = [x[:n] for x, n in zip(X, N, strict=True)]
 VECTOR, RECORD, LONG = np.ones(6), np.ones((3, 2)), np.ones((7, 2))
 PACK = pack(LIST, rows=4)
+FLOATS = PACK.segment_ids * 1.0
 # As of Grain, which counts the sequences of each row anew.
 ANEW = PACK._replace(segment_ids=np.minimum(PACK.segment_ids, 1))
 
@@ -71,7 +72,13 @@ test_refusals = refusals([
     (T, "`count`", lambda: PACK.at_ends(PACK.inputs, 6.0)),
     (V, "`segment_ids`", lambda: ANEW.unpack(ANEW.inputs)),
     (V, "`segment_ids`", lambda: ANEW.at_ends(ANEW.inputs)),
+    (T, "`segment_ids`", lambda: PACK._replace(segment_ids=FLOATS).unpack(FLOATS)),
+    (T, "`positions`", lambda: PACK._replace(positions=FLOATS).at_ends(FLOATS, 6)),
+    (V, "`positions`", lambda: PACK._replace(positions=IDS).at_ends(FLOATS)),
     # Batches of a pipeline
+    (T, "`records`", lambda: batches(None, 2, 6)),
+    (T, "`records`", lambda: batches({"a": RECORD}, 2, 6)),
+    (T, "`state`", lambda: batches([RECORD], 2, 6).set_state({})),
     (T, "`records`", lambda: batches(iter([]), 2, 6).get_state()),
     (T, r"`state\['records'\]`", resumed({})),
     (V, r"`records\[1\]` .* `row_length`", batched(RECORD, LONG)),
