@@ -131,8 +131,7 @@ class Packed(NamedTuple):
         ids = as_integers("segment_ids", self.segment_ids, what, (None, None))
         positions = as_integers("positions", self.positions, what, ids.shape)
         tree = map_named(name, checked, tree)
-        given = ids, positions
-        known, places = map(concrete_or_none, given)
+        known, places = map(concrete_or_none, (ids, positions))
         if known is not None and places is not None:
             firsts = known[(places == 0) & (known > 0)]
             fix = "Count sequences over all rows, as `pack_sequences` does. The guide "
@@ -143,7 +142,7 @@ class Packed(NamedTuple):
 
         # Which step of the pack to read for each result; -1 for none. The index of an
         # unused step is out of bounds, so the step is dropped.
-        given = jax.tree.map(jnp.asarray, given)
+        given = jnp.asarray(ids), jnp.asarray(positions)
         ids, positions = whole_on_explicit_mesh(given, tree)
         index = (jnp.where(ids > 0, ids - 1, sizes[0]), positions)[: len(sizes)]
         steps = jnp.arange(ids.size, dtype=jnp.int32).reshape(ids.shape)
