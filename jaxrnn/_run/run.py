@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from .._base.arguments import check_function, check_instance
 from .._base.sharding import explicit_mesh_of
 from .._base.typing import Array, Params, PyTree
 from .masking import Steps
@@ -118,11 +119,19 @@ class Choice:
             outputs are pairs `(output, new_state)` of all steps. None for a scan or a
             step.
         reason: Why no faster loop runs; empty if none is faster.
+
+    Raises:
+        TypeError: If `name` is not a string, or `loop` is neither None nor a function.
     """
 
     name: str
     loop: Loop | None = None
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        check_instance("name", self.name, str, "a string")
+        if self.loop is not None:
+            check_function("loop", self.loop)
 
     @classmethod
     def scan(cls, reason: str) -> "Choice":

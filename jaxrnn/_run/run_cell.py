@@ -127,7 +127,8 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
         ValueError: If one step of the cell does not fit the inputs and the state, if a
             leaf has no batch axis but the options require a batch axis, or if the
             requested implementation cannot run the cell.
-        TypeError: If the step changes the dtypes of the state.
+        TypeError: If the step changes the dtypes of the state, or the cell's
+            `choose_loop` returns something else.
     """
     steps = run.steps
     time, axis = steps.time, steps.axis
@@ -237,6 +238,9 @@ def _choose(cell: Any, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
             steps = dataclasses.replace(steps, time=time)
         one_part = run.replace(steps=steps, keys=_keys(bound, steps))
         choice = bound.cell.choose_loop(bound.params, one_part)
+        must = "return a `Choice` of `jaxrnn.extend`, such as `Choice.scan(reason)`"
+        is_choice = isinstance(choice, Choice)
+        expect(is_choice, "choose_loop", must, choice, error=TypeError)
     check_implementation(run.implementation, choice)
     name = type(bound.cell if bound else cell).__name__
     because = f", because {choice.reason}" if choice.reason else ""

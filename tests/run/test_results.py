@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 import jaxrnn
 from jaxrnn import GRUCell
+from jaxrnn.extend import Choice
 from tests.helpers import assert_near, refusals
 
 X = jnp.ones((2, 5, 3))
@@ -53,6 +54,14 @@ def test_a_loop_that_returns_what_a_scan_returns():
     assert_near(states[1, -1], state[1], tolerance=0)
 
 
+def chosen(choice):
+    """A run of a cell whose `choose_loop` returns what `choice()` returns."""
+    members = {"choose_loop": lambda self, params, run: choice()}
+    cell = type("Mine", (GRUCell,), members)(4)
+    params = cell.init(jax.random.key(0), X[:, 0])
+    return jaxrnn.dynamic_rnn(cell.bind(params), X, dtype=X.dtype)
+
+
 # fmt: off
 test_refusals = refusals([
     (TypeError, "`outputs`", lambda: call(lambda y, s: (y.astype(jnp.int8), s))),
@@ -66,6 +75,10 @@ test_refusals = refusals([
     (ValueError, "`loop`", lambda: call(lambda y, s: (y, s, s))),
     (ValueError, "`loop`", lambda: call(lambda y, s: y)),
     (ValueError, "`outputs\\[1\\]`", lambda: states_of(lambda states: states[:, -1])),
+    (TypeError, "`choose_loop`", lambda: chosen(lambda: None)),
+    (TypeError, "`choose_loop`", lambda: chosen(lambda: "scan")),
+    (TypeError, "`name`", lambda: chosen(lambda: Choice(GRUCell))),
+    (TypeError, "`loop`", lambda: chosen(lambda: Choice("own", "scan"))),
     (TypeError, "`outputs\\[1\\]`", lambda: states_of(lambda states: states > 0)),
 ])
 # fmt: on
