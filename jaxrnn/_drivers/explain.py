@@ -13,7 +13,7 @@ from .._base.math import is_float
 from .._base.sharding import platform_of
 from .._base.typing import Array, PyTree
 from .._hints import check_names
-from .._run.arguments import text_of
+from .._run.arguments import text_of, transition_of
 from .._run.run_cell import prepared, run_ready
 from ..memory import Strategy, as_strategy
 from .dynamic_rnn import dynamic_rnn, make_run
@@ -107,6 +107,8 @@ def explain(*args: Any, **options: Any) -> Explanation:
     def run(arrays: list[Array]) -> list[Array]:
         arguments = with_arrays(arrays)
         run, options = make_run(**arguments)
+        if arguments["axis_name"] is not None:
+            transition_of(arguments["cell"])  # Refuses cells that need all steps.
         ready = prepared(arguments["cell"], run, options)
         found.append((ready, options.plan.part))
         results = run_ready(ready, run.state, options)

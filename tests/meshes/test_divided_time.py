@@ -327,6 +327,10 @@ def test_two_directions_with_a_mask():
 REFUSALS = [
     ("`cell` must be a linear recurrence or", lambda: by_sharding(LSTM)),
     ("^`cell` must .* got LSTM", lambda: by_name(LSTM, BOTH)),
+    (
+        "^`cell` must .* got LSTM",
+        lambda: jaxrnn.explain(LSTM, X, dtype=F64, axis_name="time"),
+    ),
     ("^`cell` must .* got Zoneout", lambda: by_sharding(OWN)),
     ("`inputs` must be divided", lambda: by_name(GRU, ROWS)),
     ("`axis_name` must .* 'tim'", lambda: by_name(GRU, BOTH, "tim")),
