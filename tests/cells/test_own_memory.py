@@ -191,6 +191,8 @@ REFUSALS = [
     ("`Mine.Inputs`", lambda: rule_of(Steps, Inputs=tuple)),
     ("`Mine.idle`", lambda: rule_of(extend.MatrixRule, Inputs=Inputs, **only_step)),
     ("`Mine.idle`", lambda: rule_of(Steps, idle=(0.0,) * 4)),
+    ("`Mine.idle`", lambda: rule_of(idle=Steps.idle._replace(g=None))),
+    ("`Mine.idle`", lambda: rule_of(idle=Steps.idle._replace(g=np.zeros(4)))),
     ("`Memory.rule`", lambda: memory_of(Chunks)),
     ("`Bare.rule`", lambda: type("Bare", (extend.BareMemoryCell,), {})(*SIZES)),
     (
@@ -223,6 +225,21 @@ def run_chunk(change, **options):
     cell = memory_of(rule_of(Chunks, chunk=chunk)())
     options = {"return_states": True} | options
     return jaxrnn.dynamic_rnn(cell.bind({}), inputs_of(cell), dtype=float, **options)
+
+
+def run_scaled(change):
+    members = {"rule": Chunks(), "scaled": lambda self, values: change(values)}
+    cell = type("Memory", (extend.BareMemoryCell,), members)(*SIZES)
+    return jaxrnn.dynamic_rnn(cell.bind({}), inputs_of(cell), dtype=float)
+
+
+short = lambda values: values._replace(q=values.q[..., :1])
+one_row = lambda values: values._replace(g=values.g[0])
+test_scaled_keeps_the_shapes_of_values = refusals([
+    (ValueError, "`values`", lambda: run_scaled(lambda values: None)),
+    (ValueError, "`values.q`", lambda: run_scaled(short)),
+    (ValueError, "`values.g`", lambda: run_scaled(one_row)),
+])  # fmt: skip
 
 
 test_results_of_a_chunk_are_those_of_steps = refusals(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ..._base.arguments import is_list_of
 from ..._base.errors import counted, expect, is_array, warn
+from ..._base.inputs import like
 from ..._base.math import concrete_or_none
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, DType, Params, PyTree
@@ -159,7 +160,10 @@ class BareMemoryCell(MatrixMemoryCell):
         times = self.num_heads // (self.num_key_heads or self.num_heads)
         if times > 1:
             q, k = (_repeated(x, times) for x in (q, k))
-        return None, self.scaled(self.rule.Inputs(q, k, *others))
+        values = self.rule.Inputs(q, k, *others)
+        scaled = self.scaled(values)
+        fix = f"`{type(self).__name__}.scaled` returned it."
+        return None, like("values", scaled, values, any_dtype=True, fix=fix)
 
     def output(self, params: Params, h: Array, rest: None) -> Array:
         """What the step reads, `[batch, num_heads, value_size]`."""

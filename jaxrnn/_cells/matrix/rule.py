@@ -24,10 +24,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..._base.arguments import check_instance
 from ..._base.derivatives import with_tangent_of
-from ..._base.errors import expect
+from ..._base.errors import expect, is_array
 from ..._base.math import cast_like, expand_rows
 from ..._base.typing import Array, PyTree
 from ..base import check_overrides
@@ -225,11 +226,17 @@ class MatrixRule(abc.ABC):
         check_overrides(cls, ("chunk",), "transition", MatrixRule, fix)
         if cls.step is MatrixRule.step:
             return
-        inputs, idle = (getattr(cls, name, None) for name in ("Inputs", "idle"))
+        inputs: Any = getattr(cls, "Inputs", None)
+        idle: Any = getattr(cls, "idle", None)
         is_named = isinstance(inputs, type) and hasattr(inputs, "_fields")
         name = f"{cls.__name__}.Inputs"
         expect(is_named, name, "be a class of named tuples", inputs, error=TypeError)
-        check_instance(f"{cls.__name__}.idle", idle, inputs, "an `Inputs`")
+        name = f"{cls.__name__}.idle"
+        check_instance(name, idle, inputs, "an `Inputs`")
+        for x in idle:
+            is_number = is_array(x) or isinstance(x, int | float)
+            fits = is_number and np.shape(x) == ()
+            expect(fits, name, "hold numbers", x, error=TypeError)
 
     @abc.abstractmethod
     def sizes(self, heads: int, key: int, value: int) -> tuple[Any, Any]:
