@@ -271,6 +271,7 @@ def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     must = "hold one array or `LSTMStateTuple` for each layer"
     fix = "For (states_fw, states_bw), pass `bidirectional=True`."
     fits = all(is_array(x) or _is_lstm_state(x) for x in layers)
+    fits = fits and not any(hasattr(side, "_fields") for side in lists)
     expect(fits, "state", must, state, fix)
     stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
     return (stacked.h, stacked.c) if _is_lstm_state(stacked) else stacked

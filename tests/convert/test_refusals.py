@@ -4,6 +4,7 @@ A check that libraries share has one row, and more only where a library passes i
 path or sizes to the check.
 """
 
+import collections
 import functools
 import re
 
@@ -28,6 +29,7 @@ MISH = GatedLSTMCell(4, recurrent_activation="mish")
 HARD = GatedLSTMCell(4, forget_bias=0, recurrent_activation="hard_sigmoid")
 COUPLED = contrib.CoupledInputForgetGateLSTMCell(4)
 LAYERS = MultiRNNCell([LSTMCell(4, forget_bias=0) for _ in range(3)])
+HC = collections.namedtuple("HC", "h c")
 BOTH, ONE, BIAS = {"bidirectional": True}, np.ones((4, 4)), np.ones(16)
 STEP = jax.ShapeDtypeStruct((1, 3), np.float64)
 
@@ -182,6 +184,7 @@ ROWS = [
     (ValueError, "state", call("torch.load_state", (ONE, ONE, ONE))),
     (ValueError, "state", call("torch.load_state", ONE[:3], **BOTH)),
     (ValueError, "state", call("torch.save_state", ONE, **BOTH)),
+    (ValueError, "state", call("torch.save_state", HC(ONE, ONE))),
     (ValueError, "state", call("torch.save_state", ((ONE, ONE), (ONE, ONE)))),
     # Names that are no strings.
     (ValueError, "cells[0].weight_hh", call("equinox.load", {1: ONE})),
