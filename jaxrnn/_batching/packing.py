@@ -430,8 +430,7 @@ def packed_batches(
     sequences = as_count("sequences", sequences)
     can_iterate = hasattr(records, "__iter__") or hasattr(records, "__getitem__")
     fits = can_iterate and not isinstance(records, dict)
-    must = "be an iterable of records"
-    expect(fits, "records", must, records, "Pass a list of records.", TypeError)
+    expect(fits, "records", "be an iterable of records", records, error=TypeError)
     iterator = iter(records)
     can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
     source = _Indexed(records) if can_index and not _has_state(iterator) else iterator

@@ -238,9 +238,8 @@ def _choose(cell: Any, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
             steps = dataclasses.replace(steps, time=time)
         one_part = run.replace(steps=steps, keys=_keys(bound, steps))
         choice = bound.cell.choose_loop(bound.params, one_part)
-        must = "return a `Choice` of `jaxrnn.extend`, such as `Choice.scan(reason)`"
-        is_choice = isinstance(choice, Choice)
-        expect(is_choice, "choose_loop", must, choice, error=TypeError)
+        must = "return a `jaxrnn.extend.Choice`, such as `Choice.scan(reason)`"
+        expect(isinstance(choice, Choice), "choose_loop", must, choice, error=TypeError)
     check_implementation(run.implementation, choice)
     name = type(bound.cell if bound else cell).__name__
     because = f", because {choice.reason}" if choice.reason else ""

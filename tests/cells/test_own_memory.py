@@ -236,9 +236,9 @@ def run_scaled(change):
 short = lambda values: values._replace(q=values.q[..., :1])
 one_row = lambda values: values._replace(g=values.g[0])
 test_scaled_keeps_the_shapes_of_values = refusals([
-    (ValueError, "`values`", lambda: run_scaled(lambda values: None)),
-    (ValueError, "`values.q`", lambda: run_scaled(short)),
-    (ValueError, "`values.g`", lambda: run_scaled(one_row)),
+    (ValueError, "`scaled`", lambda: run_scaled(lambda values: None)),
+    (ValueError, "`scaled.q`", lambda: run_scaled(short)),
+    (ValueError, "`scaled.g`", lambda: run_scaled(one_row)),
 ])  # fmt: skip
 
 

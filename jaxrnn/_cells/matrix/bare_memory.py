@@ -161,9 +161,7 @@ class BareMemoryCell(MatrixMemoryCell):
         if times > 1:
             q, k = (_repeated(x, times) for x in (q, k))
         values = self.rule.Inputs(q, k, *others)
-        scaled = self.scaled(values)
-        fix = f"`{type(self).__name__}.scaled` returned it."
-        return None, like("values", scaled, values, any_dtype=True, fix=fix)
+        return None, like("scaled", self.scaled(values), values, any_dtype=True)
 
     def output(self, params: Params, h: Array, rest: None) -> Array:
         """What the step reads, `[batch, num_heads, value_size]`."""

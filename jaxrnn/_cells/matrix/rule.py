@@ -24,9 +24,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ..._base.arguments import check_instance
 from ..._base.derivatives import with_tangent_of
 from ..._base.errors import expect, is_array
 from ..._base.math import cast_like, expand_rows
@@ -232,11 +230,9 @@ class MatrixRule(abc.ABC):
         name = f"{cls.__name__}.Inputs"
         expect(is_named, name, "be a class of named tuples", inputs, error=TypeError)
         name = f"{cls.__name__}.idle"
-        check_instance(name, idle, inputs, "an `Inputs`")
-        for x in idle:
-            is_number = is_array(x) or isinstance(x, int | float)
-            fits = is_number and np.shape(x) == ()
-            expect(fits, name, "hold numbers", x, error=TypeError)
+        is_number = lambda x: isinstance(x, int | float) or (is_array(x) and not x.ndim)
+        fits = isinstance(idle, inputs) and all(map(is_number, idle))
+        expect(fits, name, "be an `Inputs` of numbers", idle, error=TypeError)
 
     @abc.abstractmethod
     def sizes(self, heads: int, key: int, value: int) -> tuple[Any, Any]:
