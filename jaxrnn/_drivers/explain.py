@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from .._base.errors import counted, is_array
-from .._base.math import is_float
+from .._base.math import in_native_order, is_float
 from .._base.sharding import platform_of
 from .._base.typing import Array, PyTree
 from .._hints import check_names
@@ -137,7 +137,7 @@ def types_of_arrays(tree: PyTree) -> tuple[list[PyTree], Callable[[list], PyTree
 
     Other leaves, such as strings, stay as they are.
     """
-    leaves, structure = jax.tree.flatten(tree)
+    leaves, structure = jax.tree.flatten(in_native_order(tree))
     places = [
         i
         for i, leaf in enumerate(leaves)

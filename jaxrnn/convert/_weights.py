@@ -14,7 +14,7 @@ import numpy as np
 
 from .._base.arguments import as_bool, check_instance, check_shape
 from .._base.errors import Verbatim, check_not_masked, counted, expect
-from .._base.math import is_traced
+from .._base.math import in_native_order, is_traced
 from .._base.typing import Params, PyTree
 
 Weight: TypeAlias = Any
@@ -101,7 +101,7 @@ def on_device(weights: PyTree) -> PyTree:
         return jnp.array(weight) if keeps_dtype and not is_traced(weight) else weight
 
     with jax.ensure_compile_time_eval():  # Under jit, `save` may need their values.
-        return jax.tree.map(put, weights)
+        return jax.tree.map(put, in_native_order(weights))
 
 
 def joined(weights: Sequence[Weight], axis: int = 0) -> Weight:

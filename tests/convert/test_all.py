@@ -195,6 +195,16 @@ def test_convolutions_are_on_the_device():
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(loaded))
 
 
+def test_big_endian_weights():
+    cell = bound(LSTMCell(UNITS))
+    weights = convert.tf1.save(cell)
+    foreign = {k: x.astype(x.dtype.newbyteorder(">")) for k, x in weights.items()}
+    options = given("tf1", cell.cell)
+    assert_same(
+        convert.tf1.load(foreign, **options), convert.tf1.load(weights, **options)
+    )
+
+
 def test_a_loaded_cell_does_not_share_memory_with_the_weights():
     weights = convert.tf1.save(bound(LSTMCell(UNITS)))
     weights = {name: np.array(array) for name, array in weights.items()}

@@ -176,6 +176,8 @@ def test_explain_says_what_is_logged(loop, caplog):
     assert reason in caplog.messages[0]
     types = jax.eval_shape(lambda given: given, (cell, X))
     assert jaxrnn.explain(*types, **options) == found
+    big_endian = np.asarray(X).astype(X.dtype.newbyteorder(">"))
+    assert jaxrnn.explain(cell, big_endian, **options) == found
 
 
 def test_a_cell_with_the_attributes_of_a_bound_cell(caplog):
