@@ -1,6 +1,7 @@
 """Nodes of ONNX models, loaded and compared with what onnxruntime computes."""
 
 import functools
+import resource
 
 import jax
 import numpy as np
@@ -310,6 +311,23 @@ def test_small_files_make_no_large_weights(name):
     model = model_of([*parsed(MAKING[name]), NODE], [*TENSORS[::2], *LARGE])
     with pytest.raises(ValueError, match=rf"^`a.'R'.` must .*\({name}\)"):
         convert.nodes(model)
+
+
+def test_vectors_take_no_more_memory_than_their_numbers():
+    """At most 2**24 numbers, of 4 bytes each."""
+    tensors = [*TENSORS[::2], from_array(np.ones(2**12, "f"), "x0")]
+    model = model_of([*parsed(f"{DOUBLED} R = Identity(x12)"), NODE], tensors)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"^`a.'R'.` must .*\(Concat\)"):
+        convert.nodes(model)
+    added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert added < 2**19  # In KiB.
+
+
+def test_nodes_that_are_not_sorted_are_refused():
+    nodes = parsed("R = Identity(b) b = Identity(c) c = Identity(R)")
+    with pytest.raises(ValueError, match=r"^`a.'R'.` must be computed"):
+        convert.nodes(model_of([*nodes, NODE], TENSORS[::2]))
 
 
 def test_many_nodes_make_no_large_weights():
