@@ -50,7 +50,7 @@ class Packed(NamedTuple):
     Attributes:
         inputs: A nest of `[rows, row_length, ...]`, zeros at unused steps.
         segment_ids: int32 `[rows, row_length]`: at each step, 1 plus the number of the
-            sequence; 0 at unused steps.
+            sequence; 0 or less at unused steps.
         positions: int32 `[rows, row_length]`: the index of each step in its sequence; 0
             at unused steps.
     """
