@@ -364,8 +364,7 @@ class PackedBatches(Iterator[Packed]):
         """
         self.get_state()  # Raises an error if `records` has no position.
         is_state = isinstance(state, dict) and {"records", "number"} <= state.keys()
-        must = "be a result of `get_state`, with the entries 'records' and 'number'"
-        expect(is_state, "state", must, state, error=TypeError)
+        expect(is_state, "state", "be a result of `get_state`", state, error=TypeError)
         position = state["records"]
         is_bytes = isinstance(self._source.get_state(), bytes)
         self._source.set_state(position.encode() if is_bytes else position)
