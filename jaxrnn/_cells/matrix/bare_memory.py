@@ -123,7 +123,7 @@ class BareMemoryCell(MatrixMemoryCell):
             return
         g = inputs[names.index("g")]
         known = concrete_or_none(g) if is_array(g) else None
-        if known is not None and known.size and known.min() >= 0 and known.max() > 0:
+        if known is not None and (known >= 0).all() and (known > 0).any():
             warn(
                 "`g`, the logarithm of the decay, is nowhere negative, so the memory "
                 "grows. If g is the decay itself, pass `jnp.log(g)`."
