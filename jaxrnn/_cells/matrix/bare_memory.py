@@ -123,6 +123,7 @@ class BareMemoryCell(MatrixMemoryCell):
             return
         g = inputs[names.index("g")]
         known = concrete_or_none(g) if is_array(g) else None
+        known = None if known is None else known.astype(float)  # NaN in 16 bits warns.
         if known is not None and (known >= 0).all() and (known > 0).any():
             warn(
                 "`g`, the logarithm of the decay, is nowhere negative, so the memory "
