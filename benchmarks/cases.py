@@ -231,6 +231,7 @@ RACE["patterns"] = [
 _LOOPS = "xla native"
 _SIZES = (32, 100, 128, 128)
 _LONG = (8, 1000, 128, 128)
+_MEDIUM = (8, 512, 128, 128), (1, 512, 128, 128)
 _STRATEGIES = "Recompute() Offload(Recompute(64))"
 VERSIONS: Presets = {
     "smoke": [
@@ -246,7 +247,7 @@ VERSIONS: Presets = {
             "gru", _SIZES, lengths="dense uniform", modes="train", runs="custom"
         ),
         *make_cases("mingru rglru", (8, 1024, 128, 128)),
-        *make_cases(" ".join(MATRICES), (8, 512, 128, 128), modes="train"),
+        *make_cases(" ".join(MATRICES), *_MEDIUM, modes="train"),
     ],
 }
 
@@ -268,16 +269,15 @@ COMPILATION: Presets = {
     ],
 }
 
+_LONGER = (8, 1024, 256, 256), (1, 1024, 256, 256)
 RECURRENCES: Presets = {
     "smoke": [
         *make_cases("mlstm", (2, 128, 4, 8), modes="forward"),
         *make_cases("gated_deltanet", (2, 128, 4, 8), modes="train"),
         *make_cases("lru", (2, 8, 8, 8), modes="train"),
     ],
-    "quick": make_cases(" ".join(MATRICES), (8, 1024, 256, 256)),
-    "full": make_cases(
-        " ".join(MATRICES + LINEAR), (8, 1024, 256, 256), (1, 8192, 256, 256)
-    ),
+    "quick": make_cases(" ".join(MATRICES), *_LONGER),
+    "full": make_cases(" ".join(MATRICES + LINEAR), *_LONGER, (1, 8192, 256, 256)),
 }
 
 # The most important first, because a deadline may cut the last ones.
