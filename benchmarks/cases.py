@@ -196,6 +196,12 @@ RACE["wide"] = [
     for case in make_cases(cell, *((batch, *shape) for batch in batches))
 ]
 
+_FEW_UNITS = [(n, 100, 16, units) for n in (1, 16, 128) for units in (16, 32, 64)]
+RACE["small"] = [
+    *make_cases("lstm", *_FEW_UNITS),
+    *make_cases("gru_after", (16, 100, 16, 32), (128, 100, 16, 64)),
+]
+
 _FLAX = "gru_after lstm"
 _SMALL = (3, 64, 4, 5)
 _POLICIES = [
