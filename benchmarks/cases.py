@@ -36,8 +36,9 @@ class Case:
             default.
         dtype: The dtype of parameters, inputs and state.
         pattern: What surrounds or replaces the layer, as users write it by hand:
-            "rollout", "scanned", "replay", "associative", "chunked", "bidirectional"
-            or "sampling"; empty for a layer alone.
+            "rollout", "scanned", "replay", "associative", "chunked", "bidirectional",
+            "sampling" or "mapped" (a model for one sequence, mapped over the rows);
+            empty for a layer alone.
     """
 
     cell: str
@@ -214,6 +215,7 @@ _POLICIES = [
 _resets = functools.partial(make_cases, lengths="resets")
 _both_ways = functools.partial(make_cases, lengths="uniform", pattern="bidirectional")
 _draws = functools.partial(make_cases, modes="forward", pattern="sampling")
+_mapped = functools.partial(make_cases, pattern="mapped")
 RACE["smoke"] += [
     *_resets("lstm", _SMALL, pattern="rollout"),
     *_resets("lstm", _SMALL, modes="train", pattern="scanned"),
@@ -222,6 +224,9 @@ RACE["smoke"] += [
     *make_cases("gated_deltanet", (2, 128, 4, 8), modes="train", pattern="chunked"),
     *_both_ways("lstm", SMALL),
     *_draws("gru_after", SMALL),
+    *_mapped("lstm gru_after", SMALL),
+    *_mapped("gru", SMALL, modes="train"),
+    *_mapped("lru gated_deltanet", (3, 8, 8, 8), modes="train"),
 ]
 RACE["patterns"] = [
     *_resets(_FLAX, *_POLICIES, pattern="rollout"),
@@ -232,6 +237,10 @@ RACE["patterns"] = [
     *make_cases("gated_deltanet", (8, 1024, 256, 256), pattern="chunked"),
     *_both_ways(_FLAX, (32, 100, 128, 128), (64, 200, 128, 256)),
     *_draws(_FLAX, (1, 128, 64, 128), (64, 128, 64, 256)),
+    *_mapped(_FLAX, (48, 20, 48, 192), (96, 12, 64, 320)),
+    *_mapped(_FLAX, (24, 40, 64, 128), (64, 16, 32, 48)),
+    *_mapped("lru", (32, 196, 64, 64)),
+    *_mapped("gated_deltanet", (8, 256, 128, 128)),
 ]
 
 _LOOPS = "xla native"

@@ -24,15 +24,18 @@ RESULTS = ROOT / "benchmarks" / "results"
 MARKED = re.compile(r"(<!-- race: (\w+) -->\n).*?(<!-- /race -->)", re.DOTALL)
 
 BY_HAND = "Hand-written loops, Flax or JAX"
+BATCHED = "jaxrnn on the whole batch"
 CONTESTANTS = {  # Of each library; the faster one counts.
     BY_HAND: ["by_hand"],
+    BATCHED: ["batched"],
     "Flax": ["linen", "nnx"],
     "Haiku": ["haiku"],
     "Keras (JAX)": ["keras"],
     "TensorFlow": ["tensorflow"],
     "PyTorch": ["torch"],
 }
-LIBRARIES = [name for name in CONTESTANTS if name != BY_HAND]
+LIBRARIES = [name for name in CONTESTANTS if name not in (BY_HAND, BATCHED)]
+OTHERS, MAPPED = [BY_HAND, *LIBRARIES], [BY_HAND, BATCHED]
 FASTER = "faster than jaxrnn in"
 MODES = {"train": "training", "forward": "inference"}
 CELLS = {
@@ -40,6 +43,8 @@ CELLS = {
     "lstm2": "two LSTMs",
     "peephole": "LSTM with peepholes",
     "gru_after": "GRU of PyTorch",
+    "lru": "LRU",
+    "gated_deltanet": "Gated DeltaNet",
 }
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
 
@@ -114,10 +119,22 @@ def conditions(cases: Iterable[Measured]) -> str:
 def overview(cases: Iterable[Measured]) -> str:
     """The ratios of each library: their medians and ranges, and how often it wins."""
     cases = list(cases)
-    rows = [_summary(library, cases) for library in CONTESTANTS]
+    rows = [_summary(library, cases) for library in OTHERS]
     titles = ["", *MODES.values(), FASTER]
     columns = [(title, operator.itemgetter(title)) for title in titles]
     return grid(columns, [row for row in rows if any(map(row.get, MODES.values()))])
+
+
+def worst(cases: Iterable[Measured]) -> str:
+    """The least ratio of all libraries and cases."""
+    ratios = [
+        (ratio, library, case.row["name"])
+        for case in cases
+        for library in OTHERS
+        if (ratio := case.ratio(library))
+    ]
+    ratio, library, name = min(ratios)
+    return f"The lowest ratio is {_short(ratio)} ({library}), in the case `{name}`."
 
 
 def _summary(library: str, cases: list[Measured]) -> Row:
@@ -140,15 +157,22 @@ def _range(ratios: list[float]) -> str:
     return f"{median} ({' to '.join(ends)})"
 
 
-def table(mode: str) -> Callable[[Iterable[Measured]], str]:
-    """The table of the page's cases in a mode."""
+def table(
+    mode: str, pattern: str = "", libraries: Iterable[str] = LIBRARIES
+) -> Callable[[Iterable[Measured]], str]:
+    """The table of a mode and a pattern; without one, of all layers but the wide ones.
+
+    It is empty if there are no results.
+    """
+    shown = mode, pattern
 
     def text(cases: Iterable[Measured]) -> str:
-        rows = [{"case": c} for c in cases if (c.preset, c.mode) == ("page", mode)]
+        kinds = ((c, (c.mode, c.row["case"]["pattern"])) for c in cases)
+        rows = [{"case": c} for c, k in kinds if k == shown and c.preset != "wide"]
         columns = [
             ("rows, steps, inputs, units", lambda row: row["case"].name),
             ("jaxrnn, ms", lambda row: _milliseconds(row["case"])),
-            *((library, _cell(library)) for library in LIBRARIES),
+            *((library, _cell(library)) for library in libraries),
         ]
         return grid(columns, rows)
 
@@ -205,10 +229,13 @@ def _short(number: float) -> str:
 TEXTS: dict[str, Text] = {
     "conditions": with_default(conditions),
     "overview": with_default(overview),
+    "worst": with_default(worst),
     "flags": with_flags(overview),
     "training": with_default(table("train")),
     "inference": with_default(table("forward")),
     "wide": with_default(wide),
+    "mapped_training": with_default(table("train", "mapped", MAPPED)),
+    "mapped_inference": with_default(table("forward", "mapped", MAPPED)),
 }
 
 

@@ -37,6 +37,7 @@ RACE = [
     OURS,
     _XLA,
     Contestant("packed", "jaxrnn", "packed"),
+    Contestant("batched", "jaxrnn", "batched"),
     _SCAN,
     _LINEN,
     _NNX,

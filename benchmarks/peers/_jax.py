@@ -112,6 +112,17 @@ def layered_net(
     return make_net(data, apply, to_all, *options, **more)
 
 
+def _batch_major(net: Net) -> Net:
+    """The net with inputs and outputs `[B, T, ...]`, which its `apply` expects."""
+    outputs, state = net.cotangents
+    return dataclasses.replace(
+        net,
+        inputs=_swap(net.inputs),
+        cotangents=(_swap(outputs), state),
+        read_sequences=np.asarray,
+    )
+
+
 def carry(*names: str, kind: type = tuple) -> tuple[Function, Function]:
     """Functions that build and read a layer's state: a tuple, or only `h`."""
     if names == ("h",) and kind is tuple:
@@ -135,6 +146,8 @@ def build(
 ) -> Built:
     """The variants: the nets, compiled with these options."""
     jax.clear_caches()  # Otherwise, traces of an earlier case could be reused.
+    if case.pattern == "mapped":
+        nets = {name: _batch_major(net) for name, net in nets.items()}
     variants = {
         name: functools.partial(_variant, case, data, net, options)
         for name, net in nets.items()

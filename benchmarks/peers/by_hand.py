@@ -1,32 +1,38 @@
-"""Patterns by hand, as users write them without jaxrnn: Flax linen or plain JAX.
+"""Patterns by hand, as users write them without jaxrnn: Flax, Equinox or plain JAX.
 
 The loops around a layer are in `patterns.py`, which jaxrnn's peer shares.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+import jaxrnn.convert.equinox
+
 from ..built import Built, LeftOutError
 from ..cases import Case
 from ..data import Data
-from . import _jax, chunks, linen, patterns
-from .jaxrnn import make_cell, make_net
+from . import _jax, chunks, linen, nnx, patterns, recurrences, scan
+from .jaxrnn import OWN, bound, make_cell, make_net
 
-USES = ("flax", "jax", "jaxlib")
+USES = ("equinox", "flax", "jax", "jaxlib")
 HAS_RESETS = HAS_PATTERNS = True
 
 PyTree = Any
 
 
 def build(case: Case, data: Data) -> Built:
-    """A net for each class of Flax that implements the cell, or one in plain JAX."""
+    """A net for each class of Flax that implements the cell, or some in plain JAX."""
     if not case.pattern:
         raise LeftOutError("only for patterns")
+    if case.pattern == "mapped":
+        return _jax.build(case, data, _mapped(case, data))
     if case.cell in _PLAIN:  # With the parameters of jaxrnn's cell.
         run = functools.partial(_PLAIN[case.cell], make_cell(case))
         return _jax.build(case, data, {"": make_net(case, data, run)})
@@ -41,6 +47,56 @@ def build(case: Case, data: Data) -> Built:
         for kind in linen.CELLS[case.cell]
     }
     return _jax.build(case, data, nets)
+
+
+def _mapped(case: Case, data: Data) -> dict[str, _jax.Net]:
+    """Scans of one sequence, mapped over the rows."""
+    if case.cell in OWN:  # With the parameters and the step of jaxrnn's cell.
+        cell = make_cell(case)
+
+        def one_row(run, params, inputs, state, _):
+            outputs, state = run(cell, params, jnp.swapaxes(inputs, 0, 1), state)
+            return jnp.swapaxes(outputs, 0, 1), state
+
+        return {
+            name: make_net(
+                case, data, patterns.around(case, functools.partial(one_row, run))
+            )
+            for name, (run, cells) in recurrences.RUNS.items()
+            if case.cell in cells
+        }
+    nets = {"lax.scan": scan.make_net(case, data)}
+    for kind in nnx.CELLS.get(case.cell, ()):
+        nets[f"nnx.RNN({kind.__name__})"] = nnx.make_net(case, data, kind)
+    if case.cell in _EQUINOX:
+        nets["Equinox"] = _equinox(case, data)
+    return {
+        name: dataclasses.replace(net, apply=patterns.over_rows(net.apply))
+        for name, net in nets.items()
+    }
+
+
+_EQUINOX = {"lstm": eqx.nn.LSTMCell, "gru_after": eqx.nn.GRUCell}
+
+
+def _equinox(case: Case, data: Data) -> _jax.Net:
+    """A scan of Equinox's cell, for one sequence."""
+    empty = _EQUINOX[case.cell](case.depth, case.units, key=jax.random.key(0))
+
+    def layer(_, params, inputs, state, __):
+        of_cell = lambda cell: [getattr(cell, name) for name in params]
+        cell = eqx.tree_at(of_cell, empty, list(params.values()))
+
+        def step(state, x):
+            state = cell(x, state)
+            return state, jax.tree.leaves(state)[0]  # It is h, or (h, c).
+
+        state, outputs = jax.lax.scan(step, state, inputs)
+        return outputs, state
+
+    to_params = lambda weights: jaxrnn.convert.equinox.save(bound(case, weights))
+    carry = _jax.carry(*reversed(case.state_names))
+    return _jax.layered_net(data, layer, to_params, carry)
 
 
 class Scanned(nn.Module):

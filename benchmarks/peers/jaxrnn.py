@@ -29,6 +29,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "custom": {},
     "xla": {"implementation": "xla"},
     "native": {"implementation": "native"},
+    "batched": {},
     "graph": {},
     "graph, unrolled": {},
     "unroll 4": {"parallel_iterations": 4},
@@ -71,6 +72,8 @@ def build(case: Case, data: Data) -> Built:
     """The case's driver, called as a user would call it."""
     if case.run in ("resets", "lengths"):
         return dataclasses.replace(build(*_interrupted(case, data)), equation=case.run)
+    if case.run == "batched" and case.pattern != "mapped":
+        raise LeftOutError("only for models that are mapped over rows")
     if case.run == "packed":
         net = _packed(case, data)
     elif case.run == "raw_rnn":
@@ -79,7 +82,9 @@ def build(case: Case, data: Data) -> Built:
         net = make_net(case, data, functools.partial(_both, case, make_cell(case)))
     else:
         run = functools.partial(_dynamic, case, make_cell(case))
-        net = make_net(case, data, patterns.around(case, run))
+        if case.run != "batched":
+            run = patterns.around(case, run)
+        net = make_net(case, data, run)
     equation = "zero initial states" if case.run == "packed" else ""
     options = COMPILER_OPTIONS.get(case.run, {})
     return _jax.build(case, data, {"": net}, equation, options)
@@ -95,7 +100,8 @@ def _dynamic(
 ) -> tuple[PyTree, PyTree]:
     if case.run == "native" and not jaxrnn.native_status().startswith("native"):
         raise LeftOutError(jaxrnn.native_status())
-    arguments = ARGUMENTS[case.run] | {"initial_state": state, "time_major": True}
+    arguments = ARGUMENTS[case.run] | {"initial_state": state}
+    arguments["time_major"] = case.pattern != "mapped"
     arguments["resets" if case.lengths == "resets" else "sequence_length"] = lengths
     try:
         return jaxrnn.dynamic_rnn(cell.bind(params), inputs, **arguments)

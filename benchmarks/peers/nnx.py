@@ -29,11 +29,12 @@ def build(case: Case, data: Data) -> Built:
     if case.layer_cell not in CELLS:
         raise LeftOutError("Flax nnx has no such cell")
     cells = CELLS[case.layer_cell]
-    nets = {cell.__name__: _net(case, data, cell) for cell in cells}
+    nets = {cell.__name__: make_net(case, data, cell) for cell in cells}
     return _jax.build(case, data, nets)
 
 
-def _net(case: Case, data: Data, cell: type[nnx.Module]) -> _jax.Net:
+def make_net(case: Case, data: Data, cell: type[nnx.Module]) -> _jax.Net:
+    """A net of this class of cell, which also runs one sequence `[T, D]`."""
     splits = [_split(cell(d, case.units, rngs=nnx.Rngs(0))) for d in case.layer_depths]
 
     def layer(number, params, inputs, state, lengths):

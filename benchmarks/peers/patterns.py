@@ -1,7 +1,8 @@
-"""What users write around a recurrent layer: a rollout, a replay, sampling.
+"""What users write around a recurrent layer: a rollout, a replay, sampling, a map.
 
 A pattern takes `run(params, inputs, state, resets) -> (outputs, final state)`, which
-runs a contestant's layer over inputs `[T, B, D]`, and returns such a function.
+runs a contestant's layer over inputs `[T, B, D]`, and returns such a function. In
+"mapped", the inputs of both are `[B, T, D]`.
 """
 
 from collections.abc import Callable
@@ -76,4 +77,26 @@ def _sampling(case: Case, run: Run) -> Run:
     return apply
 
 
-_PATTERNS = {"rollout": _rollout, "replay": _replay, "sampling": _sampling}
+def _mapped(case: Case, run: Run) -> Run:
+    """Map a model for one sequence, which is a batch of one row, over the rows."""
+    del case
+
+    def one(params, inputs, state, _):
+        state = jax.tree.map(lambda leaf: leaf[None], state)
+        results = run(params, inputs[None], state, None)
+        return jax.tree.map(lambda leaf: leaf[0], results)
+
+    return over_rows(one)
+
+
+def over_rows(run: Run) -> Run:
+    """`run` for one sequence `[T, D]`, mapped over the rows of `[B, T, D]`."""
+    return jax.vmap(run, in_axes=(None, 0, 0, None))
+
+
+_PATTERNS = {
+    "rollout": _rollout,
+    "replay": _replay,
+    "sampling": _sampling,
+    "mapped": _mapped,
+}

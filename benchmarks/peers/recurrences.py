@@ -24,7 +24,7 @@ PyTree = Any
 
 def build(case: Case, data: Data) -> Built:
     """The program for a case without lengths."""
-    run, cells = _RUNS[case.run]
+    run, cells = RUNS[case.run]
     if case.cell not in cells:
         raise LeftOutError(f"only for {', '.join(cells)}")
     if data.lengths is not None:
@@ -62,7 +62,7 @@ def in_order(first: tuple, second: tuple) -> tuple:
     return times(a_after, a), plus(times(a_after, b), b_after)
 
 
-_RUNS = {
+RUNS = {
     "scan": (scan, LINEAR + MATRICES),
     "associative": (associative, LINEAR),
     "chunked": (chunks.run, MATRICES),

@@ -26,13 +26,20 @@ Tree = dict[str, Any]
 
 
 def build(case: Case, data: Data) -> Built:
-    """A net with TensorFlow's weights, and with 1 added to the forget bias."""
+    """One net."""
+    return _jax.build(case, data, {"": make_net(case, data)})
+
+
+def make_net(case: Case, data: Data) -> _jax.Net:
+    """A net with TensorFlow's weights, and with 1 added to the forget bias.
+
+    Without lengths and resets, it also runs one sequence `[T, D]`.
+    """
     if case.layer_cell not in _STEPS:
         raise LeftOutError("no handwritten step for this cell")
     step = _STEPS[case.layer_cell]
     layer = lambda _, *args: _layer(step, _SCANS[case.run], *args)
-    net = _jax.layered_net(data, layer, functools.partial(_to_params, case))
-    return _jax.build(case, data, {"": net})
+    return _jax.layered_net(data, layer, functools.partial(_to_params, case))
 
 
 def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Tree:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import benchmarks.__main__ as command
-from benchmarks import cases, claims, machine, peers, process, report, rounds
+from benchmarks import cases, claims, machine, peers, process, report, results, rounds
 from benchmarks.compilers.hlo import Collective, Program, collectives
 from benchmarks.compilers.program import work_of
 from benchmarks.data import make_data
@@ -67,7 +67,24 @@ def test_a_small_race(run):
         assert len(row["peers"]["jaxrnn"]["numbers"]["ms"]) == 5
     assert "same numbers: yes" in table
     assert "| case | jaxrnn, MiB | scan | linen | nnx | by_hand |" in table
-    assert "- scan in 7 of 9 cases (rollout" in table
+    assert "- scan in 14 of 16 cases (rollout" in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["lstm", "gru_after", "gru", "lru", "gated_deltanet"])
+def test_a_model_mapped_over_rows_equals_the_batch(cell):
+    """All of its forms by hand, not only the one that races."""
+    from benchmarks.peers import by_hand, jaxrnn as ours
+
+    case = cases.Case(cell, 3, 8, 8, 8, pattern="mapped")
+    data = make_data(case)
+    plain = dataclasses.replace(case, run="batched")
+    built = ours.build(plain, data), ours.build(case, data), by_hand.build(case, data)
+    with jax.numpy_rank_promotion("allow"):  # As in a contestant's process.
+        variants = [make() for one in built for make in one.variants.values()]
+    assert len(variants) == 2 + {"lstm": 4, "gru_after": 3, "gru": 1}.get(cell, 2)
+    first, *others = (results.checksums(one.read(one.run())) for one in variants)
+    assert all(results.deviation(one, first) < case.tolerance for one in others)
 
 
 @pytest.mark.slow
@@ -182,12 +199,13 @@ def test_a_replay_has_no_gradient_before_its_window():
 
 def test_peers_leave_out_what_they_do_not_run():
     [layer, *_], [*_, pattern] = cases.RACE["smoke"], cases.RACE["smoke"]
-    for peer, case, reason in (
-        ("scan", pattern, "scan has no patterns"),
-        ("by_hand", layer, "only for patterns"),
+    for peer, run, case, reason in (
+        ("scan", "", pattern, "scan has no patterns"),
+        ("by_hand", "", layer, "only for patterns"),
+        ("jaxrnn", "batched", layer, "only for models that are mapped over rows"),
     ):
         fields = dataclasses.asdict(case)
-        answer = Worker(peer, "", str(ROOT)).prepare(fields, limit=1e9, choose=False)
+        answer = Worker(peer, run, str(ROOT)).prepare(fields, limit=1e9, choose=False)
         assert answer == {"left_out": reason}
 
 
@@ -316,25 +334,37 @@ def test_the_pages_say_what_the_results_say():
         assert "<!-- race: overview -->" in text
 
 
-def test_the_worst_cases_are_counted():
-    def measured(batch, mode="train", **ratios):
+def test_the_worst_cases_are_counted_and_named():
+    def measured(batch, mode="train", pattern="", **ratios):
         case = {"cell": "lstm", "batch": batch, "time": 50, "depth": 2, "units": batch}
-        case |= {"lengths": "dense", "mode": mode}
+        case |= {"lengths": "dense", "mode": mode, "pattern": pattern}
         peers = {name: ran(2.0, one) for name, one in ratios.items()}
-        return claims.Measured("page", "CPU, today", {"case": case, "peers": peers})
+        row = {"name": f"lstm B{batch}", "case": case, "peers": peers}
+        return claims.Measured("page", "CPU, today", row)
 
     found = [
         measured(1, torch=1.5, linen=2.5, nnx=2.0, by_hand=1.1),
         measured(8, torch=0.95),
         measured(8, mode="forward", torch=15.0, linen=1.0),
+        measured(4, pattern="mapped", jaxrnn=1.0, by_hand=1.5, batched=0.5),
     ]
     assert claims.conditions(found) == "CPU, today."
     assert claims.overview(found).splitlines() == [
         "|  | training | inference | faster than jaxrnn in |",
         "| --- | ---: | ---: | ---: |",
-        "| Hand-written loops, Flax or JAX | 1.10 (1.10 to 1.10) | - | 0 of 1 cases |",
+        "| Hand-written loops, Flax or JAX | 1.30 (1.10 to 1.50) | - | 0 of 2 cases |",
         "| Flax | 2.00 (2.00 to 2.00) | 1.00 (1.00 to 1.00) | 0 of 2 cases |",
         "| PyTorch | 1.23 (0.95 to 1.50) | 15.0 (15.0 to 15.0) | 1 of 3 cases |",
+    ]
+    worst = "The lowest ratio is 0.95 (PyTorch), in the case `lstm B8`."
+    assert claims.worst(found) == worst
+    table = claims.TEXTS["mapped_training"]
+    assert table(found[:-1]) == ""
+    assert table(found).splitlines() == [
+        f"| rows, steps, inputs, units | jaxrnn, ms | {claims.BY_HAND} | "
+        f"{claims.BATCHED} |",
+        "| --- | ---: | ---: | ---: |",
+        "| LSTM 4, 50, 2, 4 | 2 | 1.50 | 0.50 |",
     ]
 
 
