@@ -166,6 +166,33 @@ def test_blocks_and_forms_give_what_a_scan_gives(monkeypatch):
     assert_near(of(cell), of(scanned(cell)), tolerance=1e-11)
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_vmap_over_rows_that_share_the_factors(rows):
+    """Derivatives of both orders, against separate runs."""
+    cell = LRUCell(DEPTH)
+    params, xs, state = data(cell)
+    xs = jnp.concatenate([xs, 2 * xs[:1]])
+    state = jax.tree.map(lambda h: jnp.concatenate([h, h[:1] / 2]), state)
+    resets = np.random.default_rng(0).random(xs.shape[:2]) < 0.2
+
+    def loss(params, xs, state, resets):
+        run = jaxrnn.dynamic_rnn(cell.bind(params), xs, None, state, resets=resets)
+        return weighted_sum(jax.tree.map(jnp.sin, run))
+
+    def total(map_rows, params, *given):
+        of_rows = lambda x: x.reshape(-1, rows, *x.shape[1:])
+        given = jax.tree.map(of_rows, (*given, resets))
+        return jnp.sum(map_rows(lambda given: loss(params, *given))(given))
+
+    def derivatives(map_rows):
+        of = functools.partial(total, map_rows)
+        slope = lambda *args: jax.jvp(of, args, args)[1]
+        return differentiated(slope, params, xs, state)
+
+    separate = lambda fn: functools.partial(jax.lax.map, fn)
+    assert_near(derivatives(jax.vmap), derivatives(separate), tolerance=1e-11)
+
+
 @pytest.mark.fast("cell0")
 @pytest.mark.parametrize("cell", [LRUCell(DEPTH), jaxrnn.MLSTMCell(4)])
 def test_a_plain_tuple_passes_for_a_state(cell):
