@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import checkify
 
 from .._base.arguments import as_axis_size, as_scope, as_unroll, check_instance
 from .._base.cell_keys import cell_at_step
 from .._base.derivatives import summed_in_float32
+from .._base.math import concrete_or_none
 from .._base.sharding import lay_out
 from .._base.trees import with_read_only, without_read_only
 from .._base.typing import Array, PyTree, RNNCellLike
@@ -197,4 +199,9 @@ def raw_rnn(
             # `loop_fn` may write at index 0 at time 0, and at index 1 in step 0.
             first_write=1,
         )
+        ended = jnp.all(last.finished)
+        if max_time is not None and concrete_or_none(ended) is None:
+            must = f"all rows must finish within `max_time` ({max_time}) steps"
+            text = f"{must}, but some did not. Increase `max_time`."
+            checkify.debug_check(ended, text)
         return emit_ta, with_read_only(last.state, initial_state), last.loop_state
