@@ -1,11 +1,13 @@
 """Memories without projections: extreme numbers, and the choice of the loop."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, differentiated, scanned
+from helpers import assert_near, differentiated, largest_error, scanned
 
 import jaxrnn
 from jaxrnn import (
@@ -65,6 +67,54 @@ def test_no_decay_overflows_in_float32(name):
     got, want = run(cell, jnp.float32), run(scanned(cell), float)
     for g, w in zip(got, want, strict=True):
         np.testing.assert_allclose(g, w, atol=3e-5)
+
+
+def fast_and_slow(name, least):
+    """A cell, and inputs whose decays are fast for 16 steps and then slow, twice."""
+    rng, shape = np.random.default_rng(0), (2, 96, 2)
+    fast = np.arange(96) % 48 < 16
+    draw = lambda *size: rng.normal(size=(*shape, *size))
+    q, k = abs(draw(8)), unit_vectors(rng, *shape, 8)
+    v, gate = draw(8), 1 / (1 + np.exp(-draw()))
+    g = np.where(fast[:, None, None], least, -0.01) - 1e-3 * abs(draw(8))
+    if name == "mlstm":
+        f = np.where(fast[:, None], least, 5.0) + 0 * gate
+        return MLSTMMemoryCell(2, 8, 8), MLSTMInputs(q, abs(k), v, draw(), f)
+    if name == "dplr":
+        inputs = DPLRInputs(q, k, v, -k, k * gate[..., None], g)
+        return DPLRMemoryCell(2, 8, 8, chunk_size=48), inputs
+    kind, of_keys = name.split("-")
+    options = {"key_decay": of_keys == "keys", "chunk_size": 48}
+    g = g if options["key_decay"] else g[..., 0]
+    if kind == "linear":
+        inputs = LinearAttentionInputs(q, k, v, g)
+        return LinearAttentionMemoryCell(2, 8, 8, **options), inputs
+    return DeltaMemoryCell(2, 8, 8, **options), DeltaInputs(q, k, v, g, gate)
+
+
+@pytest.mark.fast("-87.0-delta-keys", "-20.0-mlstm")
+@pytest.mark.parametrize(
+    "name",
+    ["linear-heads", "linear-keys", "delta-heads", "delta-keys", "dplr", "mlstm"],
+)
+@pytest.mark.parametrize("least", [-87.0, -20.0])
+def test_fast_decays_round_away_no_slow_ones(least, name):
+    """Float32 chunks against single steps in float64, in spans that begin at resets."""
+    cell, inputs = fast_and_slow(name, least)
+    resets = np.arange(96)[None] == [[7], [60]]
+
+    def results(cell, dtype, options):
+        def run(inputs):
+            return jaxrnn.dynamic_rnn(cell.bind({}), inputs, dtype=dtype, **options)
+
+        given = jax.tree.map(lambda x: jnp.asarray(x, dtype), inputs)
+        return differentiated(run, given)
+
+    for options in {}, {"resets": resets}:
+        run = functools.partial(results, options=options)
+        both = run(cell, dtype=F32), run(scanned(cell), dtype=float)
+        leaves = (map(np.asarray, jax.tree.leaves(tree)) for tree in both)
+        assert largest_error(zip(*leaves, strict=True)) < 5e-6
 
 
 def both(cell):

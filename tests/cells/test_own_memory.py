@@ -47,8 +47,7 @@ class Chunks(Steps):
 
     def chunk(self, chunk):
         q, k, v, g = chunk.values
-        total = chunk.sums(g)
-        keep, pairs = jnp.exp(total), chunk.pairs(total, -total)
+        keep, pairs = jnp.exp(chunk.sums(g)), jnp.exp(chunk.sums_between(g))
         new = jnp.einsum("bnts,bnsv->bntv", chunk.scores(q, k, pairs), v)
         h = keep[..., None] * chunk.read(q, matrix) + new
         return h, chunk.memory(matrix, keep, pairs, k, v)

@@ -6,18 +6,19 @@ score of a pair of steps is then a sum over these rows:
 
     score_ts = sum over i of q_ti k_si exp(sum of g_ri for the steps r from s + 1 to t)
 
-The exponential is computed for each pair and key, with the mask inside, so that it
-cannot overflow if no logarithm is more than 0. To multiply q by `exp(G)` and k by
-`exp(-G)`, with sums G from the start of the chunk, would be one matrix product, but
-`exp(-G)` overflows.
+To multiply q by `exp(G)` and k by `exp(-G)`, with sums G from the start of the chunk,
+would be one matrix product, but `exp(-G)` overflows. In base 2, therefore, only the
+fractions of G multiply q and k. Each pair and key has a power of two, whose exponent is
+the difference of two whole numbers, so it is not rounded and needs no exponential.
 """
 
+import math
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from ..._base.typing import Array
+from ..._base.typing import Array, DType
 from .rule import Chunk
 
 # The least logarithm of a decay, and the least argument of a decay's sigmoid: exp(-87),
@@ -36,9 +37,9 @@ class HeadDecays:
     """
 
     def __init__(self, chunk: Chunk, g: Array) -> None:
-        log_keep = chunk.sums(g)
-        self.keep = jnp.exp(log_keep)
-        self._chunk, self._pairs = chunk, chunk.pairs(log_keep, -log_keep)
+        self.keep = jnp.exp(chunk.sums(g))
+        self._pairs = jnp.exp(chunk.sums_between(g))
+        self._chunk = chunk
 
     def scores(self, q: Array, k: Array) -> Array:
         """The score of each pair, `[batch, heads, t, s]`; 0 where t does not read s."""
@@ -62,16 +63,24 @@ class KeyDecays:
     """
 
     def __init__(self, chunk: Chunk, g: Array) -> None:
-        sums = jax.vmap(chunk.sums, in_axes=-1, out_axes=-1)(g)
-        between = sums[:, :, :, None] - sums[:, :, None]
-        self.keep = jnp.exp(sums)
-        self._before = jnp.exp(sums - g)
-        self._pairs = jnp.exp(jnp.where(chunk.reads[..., None], between, -jnp.inf))
+        # The derivative is that of `rest`, which multiplies q and divides k.
+        coarse, fine = chunk.sums_of_parts(g / math.log(2.0))
+        whole = jnp.floor(coarse)
+        powers = whole.astype(f"int{8 * g.dtype.itemsize}")
+        powers = _power_of_two(powers[:, :, :, None] - powers[:, :, None], g.dtype)
+        self._pairs = jnp.where(chunk.reads[..., None], powers, 0.0)
+        self._rest = jnp.exp2(coarse - whole + fine)
+        self.keep = self._rest * jnp.exp2(whole)
         self._chunk = chunk
 
     def scores(self, q: Array, k: Array) -> Array:
         """The score of each pair, `[batch, heads, t, s]`; 0 where t does not read s."""
-        scores = jnp.sum(q[:, :, :, None] * self._pairs * k[:, :, None], axis=-1)
+        # With axes of size 1, XLA's loops on CPUs would be several times slower.
+        ones = tuple(axis for axis in (0, 1) if q.shape[axis] == 1)
+        given = q * self._rest, self._pairs, k / self._rest
+        q, pairs, k = (jnp.squeeze(x, ones) for x in given)
+        products = q[..., :, None, :] * pairs * k[..., None, :, :]
+        scores = jnp.expand_dims(jnp.sum(products, axis=-1), ones)
         return jnp.where(self._chunk.reads, scores, 0.0)
 
     def scores_before(self, q: Array, k: Array) -> Array:
@@ -87,7 +96,9 @@ class KeyDecays:
 
     def read_before(self, q: Array) -> Array:
         """Like `read`, without the decay of the step itself."""
-        return self._chunk.read(q * self._before, matrix)
+        continues = jnp.any(jnp.tril(self._chunk.reads, -1), axis=-1)[..., None]
+        before = jnp.where(continues, jnp.roll(self.keep, 1, axis=2), 1.0)
+        return self._chunk.read(q * before, matrix)
 
     def memory(self, k: Array, u: Array) -> Array:
         """The states after the steps wrote u at k; see `Chunk.memory`."""
@@ -97,8 +108,17 @@ class KeyDecays:
 
     def written(self, k: Array, u: Array) -> Array:
         """What `memory` returns if the states before the spans are zeros."""
-        keys = self._chunk.after(self._pairs) * k[:, :, None]
+        after = self._chunk.after
+        keys = after(self._rest)[:, :, :, None] * after(self._pairs)
+        keys = keys * (k / self._rest)[:, :, None]
         return jnp.einsum("bntsk,bnsv->bntkv", keys, u)
+
+
+def _power_of_two(n: Array, dtype: DType) -> Array:
+    """`2^n` for integers n, or 0 below the normal numbers of the dtype."""
+    info = jnp.finfo(dtype)
+    exponent = jnp.clip(n - info.minexp + 1, 0, 2 - 2 * info.minexp + 1)
+    return jax.lax.bitcast_convert_type(exponent << info.nmant, dtype)
 
 
 Decays: TypeAlias = HeadDecays | KeyDecays

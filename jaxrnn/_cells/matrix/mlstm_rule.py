@@ -87,31 +87,40 @@ class MLSTMRule(MatrixRule):
             m_t = F_t + a_t,    a_t = max(m_0, max_s (i_s - F_s))
 
         Here, s runs over the steps of this span up to t, and m_0 is the m before the
-        span. `F_t` cancels in all weights.
+        span. `F_t` cancels in all weights, and rounds away digits of `a_t`. The weights
+        are therefore computed from whole numbers and exact sums, with an m that is too
+        small by up to about 1, and the states that the chunk returns are rescaled.
         """
         q, k, v, i, f = chunk.values
-        log_f = jax.nn.log_sigmoid(f)
-        log_keep = chunk.sums(log_f)
-        added = i - log_keep
+        coarse, fine = chunk.sums_of_parts(jax.nn.log_sigmoid(f))
         m = chunk.start(lambda state: state.m)
-        a = jnp.maximum(m, chunk.maxima(added))
+        a = jnp.maximum(m, chunk.maxima(i - (coarse + fine)))
         # While the memory is empty, m and a are -inf, and m - a would be NaN.
         is_empty = a == -jnp.inf
+        below = jnp.where(is_empty, 0.0, a - jnp.floor(a) + fine)
+        a, whole = jnp.floor(a), jnp.floor(i)
         keep = jnp.exp(jnp.where(is_empty, 0.0, m - a))
+        rest = jnp.exp(jnp.where(whole == -jnp.inf, 0.0, i - whole) - fine)
+        k, added = rest[..., None] * k, whole - coarse
         pairs = chunk.pairs(-jnp.where(is_empty, 0.0, a), added)
         scores = chunk.scores(q, k, pairs)
         old_values = chunk.read(q, _memory)
         old_dot = chunk.read(q, _normalizer)[..., 0]
         values = jnp.einsum("bnts,bnsv->bntv", scores, v)
         values = values + keep[..., None] * old_values
-        dot = keep * old_dot + jnp.sum(scores, axis=-1)
-        m = log_keep + a
-        c = chunk.memory(_memory, keep, pairs, k, v)
-        n = chunk.memory(_normalizer, keep, pairs, k, jnp.ones_like(log_f)[..., None])
-        state = MLSTMState(c, n[..., 0], chunk.after(m))
+        # The factor has the derivative of `F_t`.
+        factor = jnp.exp(fine)
+        dot = factor * (keep * old_dot + jnp.sum(scores, axis=-1))
         # Without the barrier, XLA computes the divisor again for each number.
-        divisor = jax.lax.optimization_barrier(_divisor(dot, m))
-        return values / divisor[..., None], state
+        divisor = jax.lax.optimization_barrier(_divisor(dot, coarse + a, below))
+        h = (factor / divisor)[..., None] * values
+        c = chunk.memory(_memory, keep, pairs, k, v)
+        n = chunk.memory(_normalizer, keep, pairs, k, jnp.ones_like(f)[..., None])
+        at_ends = keep, rest[:, :, None] * pairs, coarse + a + fine
+        keep, pairs, m = map(chunk.after, at_ends)
+        largest = jnp.maximum(keep, jnp.max(pairs, axis=-1))
+        c, n = c / largest[..., None, None], n[..., 0] / largest[..., None]
+        return h, MLSTMState(c, n, m + jnp.log(largest))
 
     def stored(self, like: PyTree, state: PyTree) -> MLSTMState:
         """The state, cast to the dtypes of `like`.
@@ -141,7 +150,7 @@ def _normalizer(state: MLSTMState) -> Array:
     return state.n[..., None]
 
 
-def _divisor(dot: Array, m: Array) -> Array:
+def _divisor(dot: Array, m: Array, below: Array | float = 0.0) -> Array:
     """Computes `max(|dot|, exp(-m))`, by which a step divides q c.
 
     The state holds c and n divided by `exp(m)`, so `exp(-m)` replaces the 1 in
@@ -150,13 +159,14 @@ def _divisor(dot: Array, m: Array) -> Array:
     Args:
         dot: The product q n, `[...]`.
         m: The scale of c and n, `[...]`.
+        below: By how much m is below the m of a step.
     """
     # Limit the exponent, because exp(89) overflows float32. If `least` is exp(80),
     # the quotient is already negligible.
     least = jnp.exp(-jnp.maximum(m, -80.0))
     # Adding 1e-6, as `xlstm` does, avoids 0 / 0: `dot` may be 0, and `least` may
     # underflow to 0.
-    return jnp.maximum(jnp.abs(dot), least) + 1e-6
+    return jnp.maximum(jnp.abs(dot), least) + 1e-6 * jnp.exp(below)
 
 
 class MLSTMMap(NamedTuple):

@@ -19,6 +19,7 @@ product with S and an attention from step t to the steps of its span.
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -100,16 +101,60 @@ class Chunk:
         return jnp.where(mask, old, new)
 
     def sums(self, x: Array) -> Array:
-        """Cumulative sums of `x`, `[batch, heads, steps]`, within each span."""
+        """Cumulative sums of `x`, `[batch, heads, steps, ...]`, within each span."""
+        coarse, fine = self.sums_of_parts(x)
+        return coarse + fine
+
+    def sums_between(self, x: Array) -> Array:
+        """Sums of `x` over the steps from s + 1 to t where t reads s, otherwise -inf.
+
+        If `x` are the logarithms of decays, `exp` of the result is the product of the
+        decays between each pair of steps, or 0 where t does not read s. The rounding
+        errors are relative to these sums if no `x` is below -128.
+
+        Args:
+            x: `[batch, heads, steps]`.
+
+        Returns:
+            `[batch, heads, t, s]`.
+        """
+        coarse, fine = (
+            sums[..., :, None] - sums[..., None, :] for sums in self.sums_of_parts(x)
+        )
+        return jnp.where(self.reads, coarse + fine, -jnp.inf)
+
+    def sums_of_parts(self, x: Array) -> tuple[Array, Array]:
+        """Two arrays whose sum is `sums(x)`: exact sums, and sums of small numbers.
+
+        The difference of two sums of `x` would have the rounding errors of the sums,
+        which may be much larger than the difference. The coarse part of each number is
+        therefore a multiple of `unit`, the least number of which the dtype represents
+        all multiples up to 128 for each step. Only the fine parts have derivatives.
+
+        Args:
+            x: `[batch, heads, steps, ...]`, at least -128.
+        """
+        bits_of_largest = 7 + (x.shape[2] - 1).bit_length()
+        unit = 2.0 ** (bits_of_largest - jnp.finfo(x.dtype).nmant - 1)
+        coarse = unit * jnp.floor(x / unit)
+        return self._sums(coarse), self._sums(x - coarse)
+
+    def _sums(self, x: Array) -> Array:
+        # CPUs compute a product faster than `cumsum`. But the transpose of the product
+        # would multiply the cotangents of steps that do not read x by 0, and they are
+        # NaN where a score overflowed.
+        product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+        if x.ndim == 3:
+            product = product(x, self.reads[:, 0].mT.astype(x.dtype))
+        else:
+            # A mask for each row and head keeps XLA from transposing x.
+            ones = jnp.ones_like(x[:, :, None, :, 0])
+            product = product(jnp.where(self.reads, ones, 0.0), x)
         if self.is_carried is None:
-            return jnp.cumsum(x, axis=-1)
-        reads = self.reads[:, 0].astype(x.dtype)
-        highest = jax.lax.Precision.HIGHEST
-        product = jnp.einsum("bts,bns->bnt", reads, x, precision=highest)
-        # The transpose of the product would multiply cotangents of other spans by 0,
-        # and they are NaN where a score overflowed.
-        read = jnp.where(self.reads.mT, x[..., None], 0.0)
-        return with_tangent_of(product, jnp.sum(read, axis=-2))
+            return with_tangent_of(product, jnp.cumsum(x, axis=2))
+        x_s = x[:, :, :, None]
+        read = jnp.where(expand_rows(self.reads.mT, x_s), x_s, 0.0)
+        return with_tangent_of(product, jnp.sum(read, axis=2))
 
     def maxima(self, x: Array) -> Array:
         """Cumulative maxima of `x`, `[batch, heads, steps]`, within each span."""
@@ -128,7 +173,8 @@ class Chunk:
         Args:
             q: The queries, `[batch, heads, steps, key]`.
             k: The keys, `[batch, heads, steps, key]`.
-            pairs: The result of `pairs`, `[batch, heads, t, s]`.
+            pairs: The factors of the pairs, `[batch, heads, t, s]`, with zeros where t
+                does not read s.
         """
         products = jnp.einsum("bntk,bnsk->bnts", q, k) * pairs
         return jnp.where(self.reads, products, 0.0)
@@ -136,8 +182,7 @@ class Chunk:
     def pairs(self, log_read: Array, log_written: Array) -> Array:
         """`exp(log_read_t + log_written_s)` where t reads s, otherwise 0.
 
-        The shape is `[batch, heads, t, s]`. For a decay with logarithms g, the factors
-        between steps are `chunk.pairs(total, -total)` with `total = chunk.sums(g)`.
+        The shape is `[batch, heads, t, s]`.
 
         Args:
             log_read: `[batch, heads, steps]`.
@@ -182,7 +227,7 @@ class Chunk:
                 span to the step, scaled like the state, `[batch, heads, steps]`.
             pairs: For steps t and s, the product of the decays from step s + 1 to step
                 t, scaled likewise, `[batch, heads, t, s]`, with zeros where s > t or
-                where s and t belong to different spans; see `pairs`.
+                where s and t belong to different spans; see `sums_between`.
             k: The keys, `[batch, heads, steps, key]`.
             u: The written values, `[batch, heads, steps, value]`.
         """
