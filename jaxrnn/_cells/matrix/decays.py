@@ -86,9 +86,8 @@ class KeyDecays:
     def scores_before(self, q: Array, k: Array) -> Array:
         """The scores of queries that read the state before their step."""
         # The state before a step is the state after the step before it.
-        scores = self.scores(jnp.roll(q, -1, axis=2), k)
-        reads = jnp.tril(self._chunk.reads, -1)
-        return jnp.where(reads, jnp.roll(scores, 1, axis=2), 0.0)
+        scores = _moved(self.scores(_moved(q, -1), k), 1)
+        return jnp.where(jnp.tril(self._chunk.reads, -1), scores, 0.0)
 
     def read(self, q: Array) -> Array:
         """What q reads of the decayed states before the spans."""
@@ -96,8 +95,8 @@ class KeyDecays:
 
     def read_before(self, q: Array) -> Array:
         """Like `read`, without the decay of the step itself."""
-        continues = jnp.any(jnp.tril(self._chunk.reads, -1), axis=-1)[..., None]
-        before = jnp.where(continues, jnp.roll(self.keep, 1, axis=2), 1.0)
+        follows = self._chunk.follows[..., None]
+        before = jnp.where(follows, _moved(self.keep, 1), 1.0)
         return self._chunk.read(q * before, matrix)
 
     def memory(self, k: Array, u: Array) -> Array:
@@ -112,6 +111,13 @@ class KeyDecays:
         keys = after(self._rest)[:, :, :, None] * after(self._pairs)
         keys = keys * (k / self._rest)[:, :, None]
         return jnp.einsum("bntsk,bnsv->bntkv", keys, u)
+
+
+def _moved(x: Array, count: int) -> Array:
+    """`x` later by `count` steps. In loops on CPUs, `jnp.roll` would be slower."""
+    edges = [(0, 0, 0)] * x.ndim
+    edges[2] = (count, -count, 0)
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
 def _power_of_two(n: Array, dtype: DType) -> Array:

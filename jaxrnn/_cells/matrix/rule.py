@@ -66,6 +66,14 @@ class Chunk:
     is_carried: Any = None
     returns_states: bool = False
 
+    @property
+    def follows(self) -> Array:
+        """Where a step follows a step of its span, bool `[batch, 1, steps]`.
+
+        If there are no restarts, the first axis has size 1.
+        """
+        return jnp.any(jnp.tril(self.reads, -1), axis=-1)
+
     def start(self, of: Callable[[Any], Array]) -> Array:
         """`of(state)` for the state from which each step's span starts.
 
@@ -152,9 +160,15 @@ class Chunk:
             product = product(jnp.where(self.reads, ones, 0.0), x)
         if self.is_carried is None:
             return with_tangent_of(product, jnp.cumsum(x, axis=2))
-        x_s = x[:, :, :, None]
-        read = jnp.where(expand_rows(self.reads.mT, x_s), x_s, 0.0)
-        return with_tangent_of(product, jnp.sum(read, axis=2))
+
+        # A sum with a mask would hold all pairs of steps.
+        def joined(first: tuple, second: tuple) -> tuple[Array, Array]:
+            (follows_first, x), (follows, y) = first, second
+            return follows_first & follows, y + jnp.where(follows, x, 0.0)
+
+        given = expand_rows(self.follows, x), x
+        _, same = jax.lax.associative_scan(joined, given, axis=2)
+        return with_tangent_of(product, same)
 
     def maxima(self, x: Array) -> Array:
         """Cumulative maxima of `x`, `[batch, heads, steps]`, within each span."""
