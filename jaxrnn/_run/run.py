@@ -17,7 +17,7 @@ from .masking import Steps
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["inputs", "state", "steps"],
-    meta_fields=["keys", "implementation"],
+    meta_fields=["keys", "implementation", "mapped"],
 )
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -33,6 +33,7 @@ class Run:
         implementation: The argument `implementation` of `dynamic_rnn`: "xla", "native"
             or None. "native" raises an error unless `choose_loop` returns a `Choice` of
             that name, so a wrapper returns the choice of its inner cell.
+        mapped: The number of such runs that `vmap` runs at once, as far as it is known.
     """
 
     inputs: PyTree
@@ -40,6 +41,7 @@ class Run:
     steps: Steps
     keys: Callable[[Array], Any] | None = None
     implementation: str | None = None
+    mapped: int = 1
 
     def replace(self, **changes: Any) -> "Run":
         """Returns a copy of the run in which some attributes are replaced."""

@@ -6,6 +6,7 @@ A driver, such as `dynamic_rnn`, checks its arguments and makes a `Run` and `Opt
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from .._base.cell_keys import cell_at_step
 from .._base.derivatives import closed_over, summed_in_float32
 from .._base.errors import expect
 from .._base.inputs import check_rows_of_state
-from .._base.math import batch_maximum
+from .._base.math import batch_maximum, is_traced
 from .._base.sharding import as_rows_of, explicit_mesh_of, lay_out
 from .._base.trees import (
     has_read_only,
@@ -108,7 +109,27 @@ def run_cell(
     if bound:
         bound.cell._check_values(run.inputs)
     run_all = _compiled if bound and bound.shares_programs else _run_prepared
+    run = run.replace(mapped=_times_mapped(jax.tree.leaves(run.inputs)[0]))
     return run_all(cell, run, options)
+
+
+def _times_mapped(x: Array) -> int:
+    """The product of the sizes of all axes over which `vmap` maps `x`.
+
+    `vmap` calls the rule of a `custom_vmap` with these sizes. A `vmap` around `jit`,
+    `checkpoint` or a scan is not counted, because it maps their bodies later.
+    """
+    sizes: list[int] = []
+    mapped = jax.custom_batching.custom_vmap(lambda x: ())
+
+    @mapped.def_vmap
+    def rule(size: int, _: list[bool], x: Array) -> tuple[tuple, tuple]:
+        sizes.append(size)
+        return mapped(x), ()  # An outer `vmap` maps `x` too.
+
+    if is_traced(x):
+        mapped(jax.lax.stop_gradient(x))
+    return math.prod(sizes)
 
 
 def _run_prepared(

@@ -253,6 +253,19 @@ def test_the_platform_decides_the_size_of_blocks(platform, size, monkeypatch):
     assert f"tensor<4x{size}x8x16xf32>" in text
 
 
+def test_chunks_hold_the_rows_that_vmap_maps(monkeypatch):
+    """Twice 4 rows take chunks as small as 8 rows do, and 1 row takes larger ones."""
+    sizes, of = [], linear_chunks.steps_in_chunk
+    spy = lambda *args: sizes.append(of(*args)) or sizes[-1]
+    monkeypatch.setattr(linear_chunks, "steps_in_chunk", spy)
+    cell, xs = Turning().bind({"w": jnp.ones(2, "f4")}), jnp.ones((2, 4, 9, 2), "f4")
+    run = jax.grad(lambda x: weighted_sum(jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)))
+    jax.eval_shape(run, xs.reshape(8, 9, 2))
+    jax.eval_shape(jax.vmap(jax.vmap(lambda x: run(x[None]))), xs)
+    jax.eval_shape(lambda x: run(x[None]), xs[0, 0])
+    assert sizes == [2**14, 2**14, 2**16]
+
+
 # Linear recurrent units: LRU against NumPy, RG-LRU against recurrentgemma.
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "rg_lru.npz")

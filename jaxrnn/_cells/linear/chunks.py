@@ -77,19 +77,21 @@ def recurrence_sequence(
         outputs = (outputs, hs) if steps.returns_states else outputs
         return swap_time(outputs), last
 
-    size = steps_in_chunk(run.state, platform_of((params, run.inputs, run.state)))
+    platform = platform_of((params, run.inputs, run.state))
+    size = steps_in_chunk(run.state, run.mapped, platform)
     # The gradient of the restart states is a sum over chunks.
     steps = run.steps.with_restart_states(widened(run.steps.restart_states))
     return run_in_parts(size, run_chunk, run.inputs, run.state, steps)
 
 
-def steps_in_chunk(state: Element, platform: str) -> int:
+def steps_in_chunk(state: Element, mapped: int, platform: str) -> int:
     """The number of steps in a chunk, a power of two.
 
-    On CPUs, the states of a chunk take about 2 MiB. For MinGRU with 8 rows, 256 units
-    and 8192 steps, chunks of 128, 256, 512 and 1024 steps were compared. The forward
-    pass took 232, 175, 192 and 210 ms, and a training step took 680, 722, 775 and
-    839 ms. With 1 row, chunks of 256 to 2048 steps are equally fast.
+    On CPUs, the states of a chunk take about 2 MiB, in all of the `mapped` runs. For
+    MinGRU with 8 rows, 256 units and 8192 steps, chunks of 128, 256, 512 and 1024 steps
+    were compared. The forward pass took 232, 175, 192 and 210 ms, and a training step
+    took 680, 722, 775 and 839 ms. With 1 row, chunks of 256 to 2048 steps are equally
+    fast.
 
     On other platforms, a chunk has 1024 steps. For the gradient of MinGRU with 4 rows,
     512 units and 8192 steps, the TPU's compiler estimates 18 million cycles and 99 MiB.
@@ -99,7 +101,7 @@ def steps_in_chunk(state: Element, platform: str) -> int:
         return 256  # A size is symbolic.
     if platform != "cpu":
         return 1024
-    step_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(state))
+    step_bytes = 4 * mapped * sum(leaf.size for leaf in jax.tree.leaves(state))
     steps = min(max(32, 2**21 // max(1, step_bytes)), 2**16)
     return 1 << (steps.bit_length() - 1)
 
