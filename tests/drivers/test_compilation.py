@@ -71,7 +71,7 @@ CELLS = {
 @pytest.mark.fast("lstm", "mlstm")
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_the_precision_of_products_reaches_all_of_them(cell):
-    """The loops in the forward and backward passes."""
+    """The loops of both passes. Sums by products are always exact."""
 
     def loss(params, x):
         outputs = outputs_of(cell.bind(params), x=x, implementation="xla")
@@ -82,10 +82,10 @@ def test_the_precision_of_products_reaches_all_of_them(cell):
     products = lambda text: re.findall(r"dot_general .*", text)
     exact = "precision = [HIGHEST, HIGHEST]"
     default = products(lower().as_text())
-    assert not any(exact in product for product in default)
+    assert sum(exact not in product for product in default) >= 3
     with jax.default_matmul_precision("highest"):
         found = products(lower().as_text())
-    assert len(found) == len(default) >= 3
+    assert len(found) == len(default)
     assert all(exact in product for product in found)
 
 
