@@ -109,7 +109,8 @@ def run_cell(
     if bound:
         bound.cell._check_values(run.inputs)
     run_all = _compiled if bound and bound.shares_programs else _run_prepared
-    run = run.replace(mapped=_times_mapped(jax.tree.leaves(run.inputs)[0]))
+    if run.steps.time != 1:  # Only loops over several steps depend on the number.
+        run = run.replace(mapped=_times_mapped(jax.tree.leaves(run.inputs)[0]))
     return run_all(cell, run, options)
 
 
