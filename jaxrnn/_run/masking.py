@@ -107,6 +107,25 @@ class Steps:
         """Returns the same steps with other restart states."""
         return dataclasses.replace(self, restart_states=restart_states)
 
+    def _with_each(self, *, rows: Any, sequences: Any, shared: Any) -> "Steps":
+        """Returns a copy that tells something about each array in place of the array.
+
+        Args:
+            rows: What to tell about arrays whose first axis is the rows.
+            sequences: What to tell about arrays in the layout of the inputs.
+            shared: What to tell about scalars.
+        """
+        return dataclasses.replace(
+            self,
+            lengths=rows,
+            steps_to_run=shared,
+            stand_in=rows,
+            mask=sequences,
+            restarts=sequences,
+            restart_states=rows,
+            offset=shared,
+        )
+
     def _map_sequences(self, fn: Callable[[Array], Array]) -> "Steps":
         """Applies `fn` to the arrays that have a time axis."""
         mask, restarts = jax.tree.map(fn, (self.mask, self.restarts))

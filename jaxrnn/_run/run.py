@@ -73,16 +73,7 @@ def by_device(
     """
     mesh = explicit_mesh_of(run.inputs)
     rows, whole = PartitionSpec(both[1 - run.steps.axis]), PartitionSpec()
-    steps = dataclasses.replace(
-        run.steps,
-        lengths=rows,
-        steps_to_run=whole,
-        stand_in=rows,
-        mask=both,
-        restarts=both,
-        restart_states=rows,
-        offset=whole,
-    )
+    steps = run.steps._with_each(rows=rows, sequences=both, shared=whole)
     specs = run.replace(inputs=both, state=rows, steps=steps)
 
     def put(spec: PartitionSpec, part: PyTree) -> PyTree:

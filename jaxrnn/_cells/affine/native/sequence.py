@@ -399,16 +399,8 @@ class NativeLoop:
 def _row_axes(steps: Steps) -> tuple[Primals, Steps, Any]:
     """The row axes of primals, steps and sequences, as pytree prefixes."""
     sequence: Any = 1 - steps.axis
-    of_steps = dataclasses.replace(
-        steps,
-        lengths=ROWS,
-        steps_to_run=NO_ROWS,  # The maximum over mapped rows too: `batch_maximum`.
-        stand_in=ROWS,
-        mask=sequence,
-        restarts=sequence,
-        restart_states=ROWS,
-        offset=NO_ROWS,
-    )
+    # Mapped rows share `steps_to_run`, which is their maximum: `batch_maximum`.
+    of_steps = steps._with_each(rows=ROWS, sequences=sequence, shared=NO_ROWS)
     return Primals(NO_ROWS, NO_ROWS, sequence, ROWS, ROWS), of_steps, sequence
 
 
