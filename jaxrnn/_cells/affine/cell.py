@@ -337,7 +337,7 @@ def _why_not_local(params: Params, run: Run) -> str | None:
 
     XLA cannot divide a native loop over devices, and would gather the rows on each
     device. In `shard_map`, each device runs a loop of its own. A program that is
-    compiled for another platform uses XLA's loop instead (`native/sequence.py`).
+    compiled for another platform uses XLA's loop instead (`native/operation.py`).
     """
     arrays = params, run.inputs, run.state
     if platform_of(arrays) != "cpu":
