@@ -14,6 +14,8 @@ SUITES = {
     "test_trained_textgenrnn": "textgenrnn",
     "test_memory": "flash-linear-attention",
     "test_documents_in_one_row": "flash-linear-attention",
+    "test_sequences_equal_jla": "jax-linear-attention",
+    "test_documents_equal_jla": "jax-linear-attention",
 }
 
 
