@@ -23,7 +23,7 @@ namespace jaxrnn::JAXRNN_TARGET {
 // the transposed state matrix of their stage. Then it runs the element-wise work of the
 // preceding stage backward; the last stage of step t - 1 precedes the first stage of
 // step t. The last phase only multiplies. The loop adds to the cotangents of the
-// restart states, which ZeroRestarts zeros first.
+// restart states, which must be zeros before.
 template <typename C>
 class BackwardLoop {
  public:
@@ -143,26 +143,14 @@ class BackwardLoop {
     for (int64_t r = &worker - workers_.data(); C::kStages > 1 && r < rows_.count();
          r += workers)
       rows_.ZeroDead(r, entry_.operand, sizes_.units);
-    Keep(worker.ranges[kLast], sizes_.outputs, entry_.ct_last_h, entry_.ct_h);
+    rows_.Keep(worker.ranges[kLast], sizes_.outputs, entry_.ct_last_h, entry_.ct_h);
     if (!C::kHasC) return;
-    Keep(worker.ranges[0], sizes_.units, entry_.ct_last_c, entry_.ct_c);
+    rows_.Keep(worker.ranges[0], sizes_.units, entry_.ct_last_c, entry_.ct_c);
     if (!entry_.ct_elementwise) return;
     for (int64_t v = worker.ranges[0].first; v < worker.ranges[0].end; v++) {
       for (int64_t r = rows_.alive(0); r < rows_.count(); r++) {
         for (int k = 0; k + 1 < C::kCarried; k++)
           Store(Elementwise(k, r, v), Vec{}, Valid(sizes_.units, v));
-      }
-    }
-  }
-
-  // In rows without steps, copies the last state's cotangent to the initial state's
-  // cotangent.
-  void Keep(const VectorRange& range, int64_t units, const float* ct_last, float* c) {
-    for (int64_t v = range.first; v < range.end; v++) {
-      const size_t bytes = sizeof(float) * Valid(units, v);
-      for (int64_t r = rows_.alive(0); r < rows_.count(); r++) {
-        const int64_t at = rows_[r] * units + v * kLanes;
-        std::memcpy(c + at, ct_last + at, bytes);
       }
     }
   }

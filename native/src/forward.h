@@ -107,21 +107,19 @@ class ForwardLoop {
     return otherwise ? otherwise + rows_[r] * units : nullptr;
   }
 
-  // Prepares a worker before the first step. A row without steps keeps its state.
+  // Prepares a worker before the first step.
   void Prepare(Worker& worker) {
     worker.panels.Pack(entry_);
     const int64_t workers = workers_.size();
     for (int64_t r = &worker - workers_.data(); r < rows_.count(); r += workers)
       ZeroDead(r);
-    for (int64_t v = worker.of_h().first; v < worker.of_h().end; v++) {
-      for (int64_t r = rows_.alive(0); r < rows_.count(); r++)
-        Copy(entry_.h, entry_.last_h, sizes_.outputs, r, v);
-    }
-    for (int64_t v = worker.of_c().first; C::kHasC && v < worker.of_c().end; v++) {
-      for (int64_t r = 0; r < rows_.count(); r++) {
+    rows_.Keep(worker.of_h(), sizes_.outputs, entry_.h, entry_.last_h);
+    if (!C::kHasC) return;
+    rows_.Keep(worker.of_c(), sizes_.units, entry_.c, entry_.last_c);
+    for (int64_t v = worker.of_c().first; v < worker.of_c().end; v++) {
+      for (int64_t r = 0; r < rows_.alive(0); r++) {
         const int64_t at = rows_[r] * sizes_.units + v * kLanes;
         Store(worker.carried(v, r), Load(entry_.c + at, Valid(sizes_.units, v)));
-        if (r >= rows_.alive(0)) Copy(entry_.c, entry_.last_c, sizes_.units, r, v);
       }
     }
   }
@@ -135,11 +133,6 @@ class ForwardLoop {
     rows_.ZeroDead(r, entry_.saved_c, sizes_.units);
     for (int k = 0; k < Products(entry_.cell); k++)
       rows_.ZeroDead(r, entry_.zs[k], sizes_.Columns(entry_.cell, k));
-  }
-
-  void Copy(const float* from, float* to, int64_t units, int64_t r, int64_t v) const {
-    const int64_t at = rows_[r] * units + v * kLanes;
-    std::memcpy(to + at, from + at, sizeof(float) * Valid(units, v));
   }
 
   // Prepares a worker for the products of step t.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "loops.h"
+#include "units.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
 
@@ -62,6 +63,17 @@ class Rows {
     }
     for (int64_t t = first; t < sizes_.time; t++)
       std::memset(sequence + sizes_.At(row, t) * size, 0, bytes);
+  }
+  // Copies the states of the rows without steps, which keep them. Copies only the units
+  // in this range.
+  void Keep(const VectorRange& range, int64_t units, const float* from,
+            float* to) const {
+    const int64_t begin = range.first * kLanes,
+                  end = std::min(range.end * kLanes, units);
+    for (int64_t r = alive_[0]; begin < end && r < count(); r++) {
+      const int64_t at = order_[r] * units + begin;
+      std::memcpy(to + at, from + at, sizeof(float) * (end - begin));
+    }
   }
   // The position of the r-th row at step t in a sequence.
   int64_t At(int64_t r, int64_t t) const { return sizes_.At(order_[r], t); }

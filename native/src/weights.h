@@ -22,9 +22,9 @@ class WeightsLoop {
   WeightsLoop(const Weights& entry, int64_t workers)
       : entry_(entry),
         positions_(AlivePositions(entry.sizes, entry.lengths)),
-        blocks_(CeilDiv(positions_.size(), kMostSteps)) {
+        blocks_(std::max<int64_t>(1, CeilDiv(positions_.size(), kMostSteps))) {
     const int64_t rows = Groups(entry.sizes.depth) + Groups(entry.sizes.units);
-    const int64_t steps = blocks_ ? CeilDiv(positions_.size(), blocks_) : 0;
+    const int64_t steps = CeilDiv(positions_.size(), blocks_);
     for (int64_t s = 0; s < workers; s++) {
       workers_.push_back({VectorRange(entry.columns, s, workers).Panels(kMaxVectors),
                           Allocate(steps * rows * kGroup), Allocate(steps * kWidth),
@@ -37,13 +37,6 @@ class WeightsLoop {
   void Run(int64_t number, int64_t) {
     Worker& worker = workers_[number];
     const int64_t depth = entry_.sizes.depth, units = entry_.sizes.units;
-    for (const Panel& panel : worker.panels) {
-      if (blocks_ == 0 || !IsFull(panel)) {
-        Clear(panel, depth, entry_.ct_w_inputs);
-        Clear(panel, units, entry_.ct_w_state);
-      }
-      if (entry_.ct_bias) Clear(panel, 1, entry_.ct_bias);
-    }
     const int64_t count = positions_.size();
     for (int64_t block = 0; block < blocks_; block++) {
       const int64_t first = count * block / blocks_;
@@ -52,8 +45,8 @@ class WeightsLoop {
       Gather(entry_.x, nullptr, depth, first, steps, worker.operands.get());
       Gather(entry_.operand, entry_.first, units, first, steps, state);
       for (const Panel& panel : worker.panels) {
-        Pack(panel, first, steps, worker.panel.get());
         const bool adds = block > 0;
+        Pack(panel, first, steps, adds, worker.panel.get());
         Add(worker, panel, steps, worker.operands.get(), depth, adds,
             entry_.ct_w_inputs);
         Add(worker, panel, steps, state, units, adds, entry_.ct_w_state);
@@ -79,23 +72,6 @@ class WeightsLoop {
   };
 
   static int64_t Groups(int64_t columns) { return CeilDiv(columns, kGroup); }
-
-  bool IsFull(const Panel& panel) const {
-    return Columns(panel) == panel.count * kLanes;
-  }
-
-  // The number of columns in a panel, without unused lanes.
-  int64_t Columns(const Panel& panel) const {
-    return std::min(panel.count * int64_t{kLanes},
-                    entry_.columns - panel.first * kLanes);
-  }
-
-  void Clear(const Panel& panel, int64_t rows, float* ct_matrix) {
-    for (int64_t k = 0; k < rows; k++) {
-      std::memset(ct_matrix + k * entry_.columns + panel.first * kLanes, 0,
-                  sizeof(float) * Columns(panel));
-    }
-  }
 
   // Copies `count` columns of some rows, from column k, into a group.
   static void CopyColumns(const float* const* rows, int64_t size, int64_t k,
@@ -133,9 +109,9 @@ class WeightsLoop {
     }
   }
 
-  // Packs a panel of the steps' cotangents, and adds the steps to the cotangent of the
-  // bias.
-  void Pack(const Panel& panel, int64_t first, int64_t steps, float* to) {
+  // Packs a panel of the steps' cotangents. Adds the steps to the cotangent of the
+  // bias, or writes their sum there.
+  void Pack(const Panel& panel, int64_t first, int64_t steps, bool adds, float* to) {
     for (int v = 0; v < panel.count; v++) {
       const int64_t column = (panel.first + v) * kLanes;
       const int valid = Valid(entry_.columns, panel.first + v);
@@ -147,8 +123,8 @@ class WeightsLoop {
         total += ct_z;
       }
       if (!entry_.ct_bias) continue;
-      Store(entry_.ct_bias + column, Load(entry_.ct_bias + column, valid) + total,
-            valid);
+      if (adds) total += Load(entry_.ct_bias + column, valid);
+      Store(entry_.ct_bias + column, total, valid);
     }
   }
 
@@ -156,7 +132,8 @@ class WeightsLoop {
   // or writes them there.
   void Add(Worker& worker, const Panel& panel, int64_t steps, const float* operands,
            int64_t rows, bool adds, float* ct_matrix) {
-    const int64_t columns = Columns(panel), width = panel.count * kLanes;
+    const int64_t width = panel.count * kLanes;
+    const int64_t columns = std::min(width, entry_.columns - panel.first * kLanes);
     float* tail = worker.tail.get();
     for (int64_t k = 0; k < rows; k += kGroup) {
       const int64_t count = std::min(kGroup, rows - k);
@@ -178,7 +155,8 @@ class WeightsLoop {
                {tail, width});
       for (int64_t m = 0; m < count; m++) {
         for (int64_t i = 0; i < columns; i++)
-          c[m * entry_.columns + i] += tail[m * width + i];
+          c[m * entry_.columns + i] =
+              tail[m * width + i] + (adds ? c[m * entry_.columns + i] : 0);
       }
     }
   }
