@@ -108,7 +108,7 @@ class BackwardLoop {
 
   // The number of floats per row of a stage's cotangents as the operand of a product.
   int64_t OperandSize(int stage) const {
-    return C::kStateGates[stage] * cell_.padded(stage);
+    return C::kStage[stage].state * cell_.padded(stage);
   }
   int64_t LongestOperand() const {
     return std::max(OperandSize(0), OperandSize(kLast));
@@ -162,12 +162,12 @@ class BackwardLoop {
     const int64_t units = cell_.units(stage), width = panel.count * kLanes;
     const int64_t row = panel.first * kLanes;
     const int64_t count = std::min(width, cell_.rows(stage) - row);
-    const int gates = C::kStateGates[stage], first = cell_.FirstOfState(stage);
+    const int gates = C::kStage[stage].state, first = cell_.FirstOfState(stage);
     for (int64_t v = 0; v * kLanes < units; v++) {
       for (int g = 0; g < gates; g++, to += kLanes * width) {
         const int64_t columns = cell_.Columns(stage, first + g);
-        const float* from = entry_.w_state[C::kGate[stage][first + g].product] +
-                            row * columns + cell_.Column(stage, first + g) + v * kLanes;
+        const float* from =
+            cell_.ColumnsOf(entry_.kernel, stage, first + g, true, row) + v * kLanes;
         const int valid = Valid(units, v);
         PackTransposed({from, columns}, count, valid, width, to);
         std::memset(to + valid * width, 0, sizeof(float) * (kLanes - valid) * width);
@@ -248,7 +248,7 @@ class BackwardLoop {
     Vec z[4];
     int count = 0;
     for (int s = C::kPullsFrom; s < C::kStages; s++) {
-      for (int g = 0; g < C::kGates[s]; g++)
+      for (int g = 0; g < C::kStage[s].gates; g++)
         z[count++] =
             Load(entry_.zs[ProductNumber(s, g)] + GateAt(s, g, r, t, v), valid);
     }
@@ -272,7 +272,7 @@ class BackwardLoop {
     const int64_t at = rows_.At(r, t) * sizes_.units + v * kLanes;
     const Vec state = Load(C::kHasC ? entry_.saved_c + at : H(r, t, v), valid);
     Vec z[4], ct_zs[4];
-    for (int g = 0; g < C::kGates[0]; g++)
+    for (int g = 0; g < C::kStage[0].gates; g++)
       z[g] = Load(entry_.zs[ProductNumber(0, g)] + GateAt(0, g, r, t, v), valid);
     const Vec operand = C::PullStage(z, state, ct_operand, worker.carried(v, r),
                                      Besides<C>(entry_.settings, sizes_, 0, v), ct_zs);
@@ -286,7 +286,7 @@ class BackwardLoop {
     for (int64_t v = 0; v < vectors; v++) {
       const int valid = Valid(sizes_.units, v);
       const int64_t at = rows_.At(r, t) * sizes_.units + v * kLanes;
-      for (int g = 0; g < C::kGates[0]; g++)
+      for (int g = 0; g < C::kStage[0].gates; g++)
         Store(row_.z(g) + v * kLanes,
               Load(entry_.zs[0] + GateAt(0, g, r, t, v), valid));
       Store(row_.c() + v * kLanes, Load(entry_.saved_c + at, valid));
@@ -296,7 +296,8 @@ class BackwardLoop {
               [&](int64_t v) { return worker.carried(v, r); });
     for (int64_t v = 0; v < vectors; v++) {
       Vec ct_zs[4];
-      for (int g = 0; g < C::kGates[0]; g++) ct_zs[g] = Load(row_.ct_z(g) + v * kLanes);
+      for (int g = 0; g < C::kStage[0].gates; g++)
+        ct_zs[g] = Load(row_.ct_z(g) + v * kLanes);
       Write(phase, 0, t, r, v, ct_zs);
     }
   }
@@ -306,7 +307,7 @@ class BackwardLoop {
   void Prefetch(bool reads_c, int64_t r, int64_t t, int64_t v) const {
     if (t < 0) return;
     for (int s = C::kPullsFrom; s < C::kStages; s++) {
-      for (int g = 0; g < C::kGates[s]; g++)
+      for (int g = 0; g < C::kStage[s].gates; g++)
         __builtin_prefetch(entry_.zs[ProductNumber(s, g)] + GateAt(s, g, r, t, v));
     }
     const int64_t at = rows_.At(r, t) * sizes_.outputs + v * kLanes;
@@ -324,15 +325,17 @@ class BackwardLoop {
 
   void Write(int64_t phase, int stage, int64_t t, int64_t r, int64_t v,
              const Vec* ct_zs) {
-    const int first = cell_.FirstOfState(stage), gates = C::kStateGates[stage];
+    const int first = cell_.FirstOfState(stage), gates = C::kStage[stage].state;
     float* shared = &operands_[phase % 2][r * stride_ + v * gates * kLanes];
     for (int g = 0; g < gates; g++) Store(shared + g * kLanes, ct_zs[first + g]);
-    for (int g = 0; g < C::kGates[stage]; g++)
+    for (int g = 0; g < C::kStage[stage].gates; g++)
       Store(entry_.ct_zs[ProductNumber(stage, g)] + GateAt(stage, g, r, t, v), ct_zs[g],
             Valid(cell_.units(stage), v));
   }
 
-  static int ProductNumber(int stage, int g) { return C::kGate[stage][g].product; }
+  static int ProductNumber(int stage, int g) {
+    return C::kStage[stage].gate[g].product;
+  }
   // The offset of a gate's vector v.
   int64_t GateAt(int stage, int g, int64_t r, int64_t t, int64_t v) const {
     return cell_.GateAt(stage, g, rows_.At(r, t)) + v * kLanes;

@@ -34,6 +34,40 @@ struct Gate {
   int product, block, blocks;
 };
 
+// The gates of a stage, and how many of them have a product with the inputs or the
+// state.
+struct StageGates {
+  int gates = 0, inputs = 0, state = 0;
+  Gate gate[4] = {};
+};
+
+// The gates of a cell's stage: of one product if there are two stages, else of all.
+constexpr StageGates GatesOf(Cell cell, int stage) {
+  StageGates found;
+  for (int order = 0; order < 3; order++) {  // Only inputs, both, only the state.
+    for (int k = 0; k < Products(cell); k++) {
+      const Product product = ProductOf(cell, k);
+      if (product.state + !product.inputs != order || (HasOperand(cell) && k != stage))
+        continue;
+      for (int block = 0; block < product.gates; block++)
+        found.gate[found.gates++] = {k, block, product.gates};
+      found.inputs += product.inputs * product.gates;
+      found.state += product.state * product.gates;
+    }
+  }
+  return found;
+}
+
+// A cell with the element-wise work of the class Functions.
+template <Cell cell, typename Functions>
+struct CellOf : Functions {
+  static constexpr bool kHasC = HasC(cell);
+  static constexpr bool kHasPeepholes = ElementwiseVectors(cell) == 3;
+  static constexpr int kStages = HasOperand(cell) ? 2 : 1;
+  static constexpr int kPullsFrom = kHasC ? kStages - 1 : 0;
+  static constexpr StageGates kStage[] = {GatesOf(cell, 0), GatesOf(cell, 1)};
+};
+
 // The base of the cells that process each vector of units separately.
 struct ByUnit {
   static constexpr bool kByRow = false;
@@ -43,9 +77,7 @@ struct ByUnit {
 };
 
 // The settings for a vector of units.
-struct SettingsVec {
-  Activation activation;
-  float forget_bias, cell_clip, output_clip;
+struct SettingsVec : Settings {
   bool has_peepholes;
   Vec peepholes[3];
 
@@ -65,10 +97,6 @@ struct SettingsVec {
 };
 
 struct PlainLstm : ByUnit {
-  static constexpr int kStages = 1, kPullsFrom = 0;
-  static constexpr int kGates[] = {4}, kInputGates[] = {4}, kStateGates[] = {4};
-  static constexpr Gate kGate[1][4] = {{{0, 0, 4}, {0, 1, 4}, {0, 2, 4}, {0, 3, 4}}};
-  static constexpr bool kHasC = true, kHasPeepholes = false;
   static constexpr int kCarried = 1;
 
   static Vec Update(const Vec* z, Vec, float* c, const SettingsVec& settings) {
@@ -117,7 +145,6 @@ inline Vec PullClamp(Vec cotangent, Vec x, float most) {
 }
 
 struct PeepholeLstm : PlainLstm {
-  static constexpr bool kHasPeepholes = true;
   // The cotangents of c and of the peepholes of f, i and o.
   static constexpr int kCarried = 4;
 
@@ -157,12 +184,6 @@ struct PeepholeLstm : PlainLstm {
 
 // The first stage is a step of a PeepholeLstm. The second stage projects its output.
 struct ProjectedLstm : PeepholeLstm {
-  static constexpr int kStages = 2, kPullsFrom = 1;
-  static constexpr int kGates[] = {4, 1}, kInputGates[] = {4, 0},
-                       kStateGates[] = {4, 1};
-  static constexpr Gate kGate[2][4] = {{{0, 0, 4}, {0, 1, 4}, {0, 2, 4}, {0, 3, 4}},
-                                       {{1, 0, 1}}};
-
   static Vec Operand(const Vec* z, Vec h, float* c, const SettingsVec& settings) {
     return PeepholeLstm::Update(z, h, c, settings);
   }
@@ -182,11 +203,6 @@ struct ProjectedLstm : PeepholeLstm {
 };
 
 struct Gru : ByUnit {
-  static constexpr int kStages = 2, kPullsFrom = 0;
-  static constexpr int kGates[] = {2, 1}, kInputGates[] = {2, 1},
-                       kStateGates[] = {2, 1};
-  static constexpr Gate kGate[2][4] = {{{0, 0, 2}, {0, 1, 2}}, {{1, 0, 1}}};
-  static constexpr bool kHasC = false, kHasPeepholes = false;
   // The forward loop carries the update gate. The backward loop carries the part of h's
   // cotangent that bypasses the products, and the cotangent of the update gate.
   static constexpr int kCarried = 2;
@@ -222,10 +238,6 @@ struct Gru : ByUnit {
 // The gates, in order: the candidate's product with the inputs, r, u, and the
 // candidate's product with h.
 struct CudnnGru : ByUnit {
-  static constexpr int kStages = 1, kPullsFrom = 0;
-  static constexpr int kGates[] = {4}, kInputGates[] = {3}, kStateGates[] = {3};
-  static constexpr Gate kGate[1][4] = {{{1, 0, 1}, {0, 0, 2}, {0, 1, 2}, {2, 0, 1}}};
-  static constexpr bool kHasC = false, kHasPeepholes = false;
   static constexpr int kCarried = 1;  // The part of ct_h that bypasses the products.
 
   static Vec Update(const Vec* z, Vec h, float*, const SettingsVec& settings) {
@@ -246,10 +258,6 @@ struct CudnnGru : ByUnit {
 };
 
 struct Rnn : ByUnit {
-  static constexpr int kStages = 1, kPullsFrom = 0;
-  static constexpr int kGates[] = {1}, kInputGates[] = {1}, kStateGates[] = {1};
-  static constexpr Gate kGate[1][4] = {{{0, 0, 1}}};
-  static constexpr bool kHasC = false, kHasPeepholes = false;
   static constexpr int kCarried = 1;  // Always 0, because only the product uses h.
 
   static Vec Update(const Vec* z, Vec, float*, const SettingsVec& settings) {

@@ -104,20 +104,6 @@ class Reader {
       array = static_cast<float*>(Data(name, **buffer, entries_, size));
   }
 
-  // Set two pointers into one array.
-  void Argument(const std::string& name, const float*& first, double first_size,
-                const float*& second, double second_size) {
-    const float* both = nullptr;
-    Argument(name, both, first_size + second_size);
-    Divide(both, first, first_size, second, second_size);
-  }
-  void Result(const std::string& name, float*& first, double first_size, float*& second,
-              double second_size) {
-    float* both = nullptr;
-    Result(name, both, first_size + second_size);
-    Divide(both, first, first_size, second, second_size);
-  }
-
   // Must be called after all arrays have been read.
   void Finish() {
     if (error.success() && (arg_ != call_.args.size() || ret_ != call_.rets.size()))
@@ -142,44 +128,34 @@ class Reader {
     return buffer.untyped_data();
   }
 
-  template <typename Float>
-  static void Divide(Float* both, Float*& first, double first_size, Float*& second,
-                     double second_size) {
-    if (both && first_size) first = both;
-    if (both && second_size) second = both + int64_t(first_size);
-  }
-
   const Call& call_;
   const int64_t number_, entries_;
   size_t arg_ = 0, ret_ = 0;
 };
 
-// The sizes that all calls have.
-Sizes CommonSizes(Reader& reader) {
-  Sizes sizes = {};
+// Reads the cell and the sizes, which all calls have.
+void ReadSizes(Reader& reader, Cell& cell, Sizes& sizes) {
+  cell = reader.Enumerator<Cell>("cell", kCells);
   sizes.batch = reader.Size("batch");
   sizes.time = reader.Size("time");
+  sizes.depth = reader.Size("depth");
+  sizes.units = reader.Size("units");
+  sizes.outputs = reader.Size("outputs");
   sizes.time_major = reader.Attribute<bool>("time_major");
-  return sizes;
+  sizes.has_restarts = reader.Attribute<bool>("restarts");
+  reader.Require(cell == Cell::kProjectedLstm || sizes.outputs == sizes.units,
+                 "outputs", "must equal units for this cell");
 }
 
 template <typename Entry>
 void ReadLoop(Reader& reader, Entry& entry) {
-  entry.cell = reader.Enumerator<Cell>("cell", kCells);
-  entry.sizes = CommonSizes(reader);
-  entry.sizes.depth = reader.Size("depth");
-  entry.sizes.units = reader.Size("units");
-  entry.sizes.outputs = reader.Size("outputs");
-  entry.sizes.has_restarts = reader.Attribute<bool>("restarts");
+  ReadSizes(reader, entry.cell, entry.sizes);
   entry.settings.activation = reader.Enumerator<Activation>("activation", kActivations);
   entry.settings.forget_bias = reader.Attribute<float>("forget_bias");
   entry.settings.cell_clip = reader.Attribute<float>("cell_clip");
   entry.settings.output_clip = reader.Attribute<float>("output_clip");
   entry.has_elementwise = reader.Attribute<bool>("elementwise");
   entry.has_new_c = reader.Attribute<bool>("new_states");
-  reader.Require(
-      entry.cell == Cell::kProjectedLstm || entry.sizes.outputs == entry.sizes.units,
-      "outputs", "must equal units for this cell");
   reader.Require(entry.has_elementwise || entry.cell != Cell::kNormedLstm,
                  "elementwise", "must be true for this cell");
 }
@@ -192,25 +168,26 @@ void Read(Reader& reader, Forward& entry) {
 void Read(Reader& reader, Backward& entry) { ReadLoop(reader, entry); }
 
 void Read(Reader& reader, Weights& entry) {
-  entry.sizes = CommonSizes(reader);
-  entry.sizes.depth = reader.Size("depth", 0);
-  entry.sizes.units = reader.Size("units", 0);
-  entry.columns = reader.Size("columns");
-  entry.has_first = reader.Attribute<bool>("before");
-  entry.has_bias = reader.Attribute<bool>("bias");
+  Cell cell;
+  Sizes sizes;
+  ReadSizes(reader, cell, sizes);
+  const int k = reader.Enumerator<int>("product", Products(cell));
+  const bool multiplies_h = ProductOf(cell, k).state && (k == 0 || !HasOperand(cell));
+  entry.sizes = sizes;
+  entry.sizes.depth = sizes.InputRows(cell, k);
+  entry.sizes.units = sizes.StateRows(cell, k);
+  entry.columns = sizes.Columns(cell, k);
+  entry.has_first = multiplies_h && !sizes.has_restarts;
+  entry.has_bias = ProductOf(cell, k).bias;
 }
 
 void Read(Reader& reader, Inputs& entry) {
-  entry.sizes = CommonSizes(reader);
-  entry.sizes.depth = reader.Size("depth");
-  const auto columns = reader.Attribute<ffi::Span<const int64_t>>("columns");
-  const auto rows = reader.Attribute<ffi::Span<const int64_t>>("rows");
-  entry.products = reader.InRange("products", columns.size(), 1, kMaxProducts);
-  reader.InRange("the number of rows", rows.size(), columns.size(), columns.size());
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  for (int k = 0; k < entry.products && reader.error.success(); k++) {
-    entry.columns[k] = reader.InRange(Of("columns", k), columns[k], 1, kMost);
-    entry.rows[k] = reader.InRange(Of("rows", k), rows[k], 0, kMost);
+  Cell cell;
+  ReadSizes(reader, cell, entry.sizes);
+  for (int k = 0; k < Products(cell); k++) {
+    if (!ProductOf(cell, k).inputs) continue;
+    entry.kernels[entry.products] = KernelSize(cell, entry.sizes, k);
+    entry.columns[entry.products++] = entry.sizes.Columns(cell, k);
   }
 }
 

@@ -71,7 +71,7 @@ class ForwardLoop {
     // separate buffer.
     const In operand = {operands_[stage ? 2 : t % 2].get(), strides_[stage ? 1 : 0]};
     for (const ForwardPanel& packed : worker.panels[stage]) {
-      const int64_t width = C::kGates[stage] * packed.panel.count * kLanes;
+      const int64_t width = C::kStage[stage].gates * packed.panel.count * kLanes;
       const Out zs = {packed.zs + blocks_.offset(t) * width, width};
       MultiplyState(packed, stage, n, operand, zs);
       for (int64_t r = 0; !C::kByRow && r < n; r++) {
@@ -168,22 +168,21 @@ class ForwardLoop {
   // Adds the products of the state, or of the stage's operand, to zs.
   void MultiplyState(const ForwardPanel& packed, int stage, int64_t n, In operand,
                      Out zs) const {
-    const int gates = C::kGates[stage], first = cell_.FirstOfState(stage);
+    const int gates = C::kStage[stage].gates, first = cell_.FirstOfState(stage);
     const int64_t rows = cell_.rows(stage);
     zs.data += first * packed.of_gate;
     if (packs_)
-      return Multiply(n, C::kStateGates[stage] * packed.panel.count, operand,
+      return Multiply(n, C::kStage[stage].state * packed.panel.count, operand,
                       packed.w_state, rows, {zs.data, zs.stride}, zs, far_);
     for (int g = first; g < gates; g++, zs.data += packed.of_gate)
-      MultiplyStored(n, packed.panel.count, operand,
-                     Stored(packed, stage, g, entry_.w_state), rows, zs);
+      MultiplyStored(n, packed.panel.count, operand, Stored(packed, stage, g, true),
+                     rows, zs);
   }
 
-  // The columns of a gate in a product's matrix that is not packed.
-  In Stored(const ForwardPanel& packed, int stage, int g,
-            const float* const* matrices) const {
-    const float* matrix = matrices[C::kGate[stage][g].product];
-    return {matrix + cell_.Column(stage, g) + packed.panel.first * kLanes,
+  // The columns of a gate in a product's kernel that is not packed.
+  In Stored(const ForwardPanel& packed, int stage, int g, bool of_state) const {
+    return {cell_.ColumnsOf(entry_.kernel, stage, g, of_state, 0) +
+                packed.panel.first * kLanes,
             cell_.Columns(stage, g)};
   }
 
@@ -196,7 +195,7 @@ class ForwardLoop {
     const In x = worker.x ? In{worker.x.get(), Stride(depth)}
                           : In{entry_.x + rows_.At(0, t) * depth, depth};
     for (int stage = 0; stage < C::kStages; stage++) {
-      const int gates = C::kGates[stage], inputs = C::kInputGates[stage];
+      const int gates = C::kStage[stage].gates, inputs = C::kStage[stage].inputs;
       for (const ForwardPanel& packed : worker.panels[stage]) {
         const int64_t width = gates * packed.panel.count * kLanes;
         const Out zs = {packed.zs, width};
@@ -209,9 +208,8 @@ class ForwardLoop {
             Store((zs + r).data + k, Load(packed.bias + k));
         }
         for (int g = 0; !packs_ && g < inputs; g++)
-          MultiplyStored(rows, packed.panel.count, x,
-                         Stored(packed, stage, g, entry_.w_inputs), depth,
-                         {zs.data + g * packed.of_gate, width});
+          MultiplyStored(rows, packed.panel.count, x, Stored(packed, stage, g, false),
+                         depth, {zs.data + g * packed.of_gate, width});
       }
     }
   }
@@ -232,7 +230,7 @@ class ForwardLoop {
   void Update(Worker& worker, int stage, int64_t t, int64_t r, int64_t v,
               const float* z, int64_t of_gate) {
     Vec values[4];
-    for (int g = 0; g < C::kGates[stage]; g++) values[g] = Load(z + g * of_gate);
+    for (int g = 0; g < C::kStage[stage].gates; g++) values[g] = Load(z + g * of_gate);
     const SettingsVec besides = Besides<C>(entry_.settings, sizes_, stage, v);
     const auto state = [&] {
       return Load(&operands_[t % 2][r * strides_[0] + v * kLanes]);
@@ -259,7 +257,7 @@ class ForwardLoop {
   // Saves row r's products. Writing whole rows is faster than writing a panel's part of
   // every row.
   void SaveZs(const Worker& worker, int stage, int64_t t, int64_t r) const {
-    const int gates = C::kGates[stage];
+    const int gates = C::kStage[stage].gates;
     const int64_t row = blocks_.offset(t) + r;
     for (int g = 0; g < gates; g++) {
       float* to = Zs(stage, g, r, t);
@@ -280,9 +278,9 @@ class ForwardLoop {
     for (const ForwardPanel& packed : worker.panels[0]) {
       const Panel& panel = packed.panel;
       const int64_t row = blocks_.offset(t) + r;
-      const float* z = packed.zs + row * panel.count * C::kGates[0] * kLanes;
+      const float* z = packed.zs + row * panel.count * C::kStage[0].gates * kLanes;
       for (int64_t v = panel.first; v < panel.first + panel.count; v++) {
-        for (int g = 0; g < C::kGates[0]; g++, z += kLanes)
+        for (int g = 0; g < C::kStage[0].gates; g++, z += kLanes)
           Store(row_.z(g) + v * kLanes, Load(z));
       }
     }
@@ -325,7 +323,7 @@ class ForwardLoop {
   }
 
   float* Zs(int stage, int gate, int64_t r, int64_t t) const {
-    return entry_.zs[C::kGate[stage][gate].product] +
+    return entry_.zs[C::kStage[stage].gate[gate].product] +
            cell_.GateAt(stage, gate, rows_.At(r, t));
   }
 

@@ -46,33 +46,35 @@ class ForwardPanels {
       : sizes_(sizes), cell_(sizes), packs_(packs) {
     int64_t floats = 0;
     for (int stage = 0; stage < C::kStages; stage++) {
-      const int64_t matrices = C::kInputGates[stage] * sizes.depth +
-                               C::kStateGates[stage] * cell_.rows(stage);
+      const int64_t matrices = C::kStage[stage].inputs * sizes.depth +
+                               C::kStage[stage].state * cell_.rows(stage);
       floats += ranges[stage].size() * kLanes *
-                (packs * matrices + C::kGates[stage] * (1 + rows));
+                (packs * matrices + C::kStage[stage].gates * (1 + rows));
     }
     memory_ = Allocate(floats);
     float* next = memory_.get();
     for (int stage = 0; stage < C::kStages; stage++) {
+      const StageGates& has = C::kStage[stage];
       AddPanels(stage, ranges[stage]);
       if (packs) {
         // The panels of a matrix are contiguous, because products prefetch what follows.
-        Place(stage, &ForwardPanel::w_state, cell_.rows(stage), C::kStateGates, next);
-        Place(stage, &ForwardPanel::w_inputs, sizes.depth, C::kInputGates, next);
+        Place(stage, &ForwardPanel::w_state, cell_.rows(stage) * has.state, next);
+        Place(stage, &ForwardPanel::w_inputs, sizes.depth * has.inputs, next);
       }
-      Place(stage, &ForwardPanel::bias, 1, C::kGates, next);
-      Place(stage, &ForwardPanel::zs, rows, C::kGates, next);
+      Place(stage, &ForwardPanel::bias, has.gates, next);
+      Place(stage, &ForwardPanel::zs, rows * has.gates, next);
     }
   }
 
   void Pack(const Forward& entry) {
     for (int stage = 0; stage < C::kStages; stage++) {
-      const int gates = C::kGates[stage], inputs = C::kInputGates[stage];
-      PackBias(stage, entry.bias);
+      const StageGates& has = C::kStage[stage];
+      Pack(stage, 0, has.gates, entry.bias, false, 1, &ForwardPanel::bias);
       if (!packs_) continue;
-      Pack(stage, 0, inputs, entry.w_inputs, sizes_.depth, &ForwardPanel::w_inputs);
-      Pack(stage, cell_.FirstOfState(stage), gates, entry.w_state, cell_.rows(stage),
-           &ForwardPanel::w_state);
+      Pack(stage, 0, has.inputs, entry.kernel, false, sizes_.depth,
+           &ForwardPanel::w_inputs);
+      Pack(stage, cell_.FirstOfState(stage), has.gates, entry.kernel, true,
+           cell_.rows(stage), &ForwardPanel::w_state);
     }
   }
 
@@ -84,60 +86,49 @@ class ForwardPanels {
   static constexpr int64_t kPackedRows = 32;
 
   void AddPanels(int stage, const VectorRange& range) {
-    const int gates = C::kGates[stage];
+    const int gates = C::kStage[stage].gates;
     if (!packs_) {
       const Panel all = {range.first, int(range.size())};
       stages_[stage].push_back({all, range.size() * kLanes, kLanes});
       return;
     }
+    // If only some gates have a matrix, a panel holds one vector of each gate.
+    static_assert(C::kStage[0].state == C::kStage[0].gates ||
+                  2 * C::kStage[0].gates > kMaxVectors);
     for (const Panel& panel : range.Panels(kMaxVectors / gates))
       stages_[stage].push_back({panel, kLanes, gates * kLanes});
   }
 
-  // Assigns memory for this many rows to each of the stage's panels. The memory starts
-  // at `next`, which advances.
-  void Place(int stage, float* ForwardPanel::* kind, int64_t rows, const int* gates,
-             float*& next) {
+  // Assigns memory to each of the stage's panels: so many vectors for each vector of
+  // the panel. The memory starts at `next`, which advances.
+  void Place(int stage, float* ForwardPanel::* kind, int64_t vectors, float*& next) {
     for (ForwardPanel& packed : stages_[stage]) {
       packed.*kind = next;
-      next += rows * gates[stage] * packed.panel.count * kLanes;
+      next += vectors * packed.panel.count * kLanes;
     }
   }
 
-  // Copies the bias of each gate. Writes zeros if a product lacks it.
-  void PackBias(int stage, const float* const* bias) {
-    const int64_t units = cell_.units(stage);
-    for (const ForwardPanel& packed : stages_[stage]) {
-      for (int g = 0; g < C::kGates[stage]; g++) {
-        const float* from = bias[C::kGate[stage][g].product];
-        for (int v = 0; v < packed.panel.count; v++) {
-          const int64_t vector = packed.panel.first + v;
-          const int64_t at = cell_.Column(stage, g) + vector * kLanes;
-          Store(packed.bias + g * packed.of_gate + v * packed.of_vector,
-                from ? Load(from + at, Valid(units, vector)) : Vec{});
-        }
-      }
-    }
-  }
-
-  // Packs gates `first` to `end` - 1 of the products' matrices [rows, C] into the
-  // panels.
-  void Pack(int stage, int first, int end, const float* const* matrices, int64_t rows,
-            float* ForwardPanel::* kind) {
-    const int64_t units = cell_.units(stage), width = (end - first) * kLanes;
+  // Copies rows of the columns of gates `first` to `end` - 1 from the products' kernels
+  // or biases into the panels. Writes zeros if a product has none.
+  void Pack(int stage, int first, int end, const float* const* matrices, bool of_state,
+            int64_t rows, float* ForwardPanel::* kind) {
+    const int64_t units = cell_.units(stage), gates = end - first;
     // A block of rows, so that the cache lines that two panels share are read once.
     for (int64_t block = 0; block < rows; block += kPackedRows) {
       const int64_t last = std::min(block + kPackedRows, rows);
       for (const ForwardPanel& packed : stages_[stage]) {
         const Panel& panel = packed.panel;
-        float* to = packed.*kind + block * width * panel.count;
+        const int64_t of_vector = packs_ ? gates * kLanes : packed.of_vector;
         for (int64_t k = block; k < last; k++) {
+          float* to = packed.*kind + k * gates * panel.count * kLanes;
+          const float* from[4];
+          for (int g = 0; g < gates; g++)
+            from[g] = cell_.ColumnsOf(matrices, stage, first + g, of_state, k);
           for (int64_t v = panel.first; v < panel.first + panel.count; v++) {
-            for (int g = first; g < end; g++, to += kLanes) {
-              const float* matrix = matrices[C::kGate[stage][g].product];
-              const int64_t at = k * cell_.Columns(stage, g) + cell_.Column(stage, g);
-              Store(to, Load(matrix + at + v * kLanes, Valid(units, v)));
-            }
+            for (int g = 0; g < gates; g++)
+              Store(to + g * packed.of_gate,
+                    from[g] ? Load(from[g] + v * kLanes, Valid(units, v)) : Vec{});
+            to += of_vector;
           }
         }
       }

@@ -80,7 +80,7 @@ class InputsLoop {
       const int64_t columns = entry_.columns[s];
       for (const Panel& panel : worker.panels) {
         const int64_t first = panel.first * kLanes, width = panel.count * kLanes;
-        PackTransposed({entry_.w_inputs[s] + first * columns, columns},
+        PackTransposed({entry_.kernel[s] + first * columns, columns},
                        std::min(width, entry_.sizes.depth - first), columns, width,
                        matrix + first * columns);
       }

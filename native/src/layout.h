@@ -13,14 +13,16 @@ namespace jaxrnn {
 // entry's pointer. `size` is the number of elements, of 4 bytes each; it is 0 for an
 // array that the call lacks. Sizes are doubles, because their products might overflow
 // integers.
-//
-// visitor.Argument(name, first, size, second, size) reads one array in two parts: the
-// rows of a kernel that multiply the inputs, then the rows that multiply the operand.
-// visitor.Result has the same form.
 
 // The name of product k's array.
 inline std::string Of(const char* name, int k) {
   return std::string(name) + "[" + std::to_string(k) + "]";
+}
+
+// The number of elements of product k's kernel.
+inline double KernelSize(Cell cell, const Sizes& sizes, int k) {
+  const double rows = sizes.InputRows(cell, k) + sizes.StateRows(cell, k);
+  return rows * sizes.Columns(cell, k);
 }
 
 // The sizes of arrays that the loops over the steps share.
@@ -45,12 +47,10 @@ void VisitArrays(Forward& entry, Visitor& visitor) {
   visitor.Argument("restarts", entry.restarts, n.restart_steps);
   visitor.Argument("x", entry.x, n.steps * sizes.depth);
   for (int k = 0; k < products; k++) {
-    const Product product = ProductOf(entry.cell, k);
-    const double columns = sizes.Columns(entry.cell, k);
-    visitor.Argument(Of("kernel", k), entry.w_inputs[k],
-                     product.inputs * sizes.depth * columns, entry.w_state[k],
-                     product.state * sizes.Rows(k) * columns);
-    visitor.Argument(Of("bias", k), entry.bias[k], product.bias * columns);
+    visitor.Argument(Of("kernel", k), entry.kernel[k],
+                     KernelSize(entry.cell, sizes, k));
+    visitor.Argument(Of("bias", k), entry.bias[k],
+                     ProductOf(entry.cell, k).bias * sizes.Columns(entry.cell, k));
   }
   visitor.Argument("elementwise", entry.settings.elementwise,
                    entry.has_elementwise * n.elementwise);
@@ -78,13 +78,9 @@ void VisitArrays(Backward& entry, Visitor& visitor) {
   const bool has_first = !sizes.has_restarts;
   visitor.Argument("lengths", entry.lengths, n.batch);
   visitor.Argument("restarts", entry.restarts, n.restart_steps);
-  for (int k = 0; k < products; k++) {
-    const Product product = ProductOf(entry.cell, k);
-    const double columns = sizes.Columns(entry.cell, k);
-    const float* w_inputs = nullptr;  // Not read.
-    visitor.Argument(Of("kernel", k), w_inputs, product.inputs * sizes.depth * columns,
-                     entry.w_state[k], product.state * sizes.Rows(k) * columns);
-  }
+  for (int k = 0; k < products; k++)
+    visitor.Argument(Of("kernel", k), entry.kernel[k],
+                     KernelSize(entry.cell, sizes, k));
   visitor.Argument("elementwise", entry.settings.elementwise,
                    entry.has_elementwise * n.elementwise);
   for (int k = 0; k < products; k++)
@@ -122,24 +118,20 @@ void VisitArrays(Weights& entry, Visitor& visitor) {
   visitor.Argument("first", entry.first, entry.has_first * batch * units);
   visitor.Argument("ct_zs", entry.ct_zs, steps * columns);
 
-  visitor.Result("ct_kernel", entry.ct_w_inputs, depth * columns, entry.ct_w_state,
-                 units * columns);
+  visitor.Result("ct_kernel", entry.ct_kernel, (depth + units) * columns);
   visitor.Result("ct_bias", entry.ct_bias, entry.has_bias * columns);
 }
 
 template <typename Visitor>
 void VisitArrays(Inputs& entry, Visitor& visitor) {
   const double batch = entry.sizes.batch, steps = batch * entry.sizes.time;
-  const double depth = entry.sizes.depth;
   visitor.Argument("lengths", entry.lengths, batch);
   for (int k = 0; k < entry.products; k++) {
-    const float* w_state = nullptr;  // Not read.
-    visitor.Argument(Of("kernel", k), entry.w_inputs[k], depth * entry.columns[k],
-                     w_state, double(entry.rows[k]) * entry.columns[k]);
+    visitor.Argument(Of("kernel", k), entry.kernel[k], entry.kernels[k]);
     visitor.Argument(Of("ct_zs", k), entry.ct_zs[k], steps * entry.columns[k]);
   }
 
-  visitor.Result("ct_x", entry.ct_x, steps * depth);
+  visitor.Result("ct_x", entry.ct_x, steps * entry.sizes.depth);
 }
 
 }  // namespace jaxrnn

@@ -44,25 +44,23 @@ void RunProducts(const std::vector<Entry>& entries, double multiplications,
 // takes as long as multiplying one row by it. If it is far, the multiplications of a step
 // take at least as long as those of kFarRows rows.
 template <typename C>
-Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
+Work WorkOf(Sizes sizes, double packing) {
   constexpr double kElementwise = 64, kFarRows = 28;
   constexpr double kMostPacked = 1 << 28;  // 1 GiB of floats.
-  const Stages<C> cell(sizes);
-  double gates = 0, inputs = 0, state = 0;  // The last two count matrix elements.
-  for (int stage = 0; stage < C::kStages; stage++) {
-    const double units = cell.units(stage);
-    gates += C::kGates[stage] * units;
-    inputs += C::kInputGates[stage] * units * depth;
-    state += C::kStateGates[stage] * units * cell.rows(stage);
-  }
+  double gates = 0;
+  for (int stage = 0; stage < C::kStages; stage++)
+    gates += C::kStage[stage].gates * Stages<C>(sizes).units(stage);
+  const double matrices = Stages<C>(sizes).MatrixFloats();
+  sizes.depth = 0;  // Without inputs.
+  const double state = Stages<C>(sizes).MatrixFloats();
   return {sizes.batch,
-          sizes.time * (inputs + state + gates * kElementwise),
-          sizes.time * state + packing * (inputs + state),
+          sizes.time * (matrices + gates * kElementwise),
+          sizes.time * state + packing * matrices,
           C::kByRow ? 1 : Vectors(sizes.units),
           sizes.time * C::kStages,
-          inputs + state,
+          matrices,
           sizes.time * state * kFarRows,
-          std::max<int64_t>(1, kMostPacked / std::max(1.0, inputs + state))};
+          std::max<int64_t>(1, kMostPacked / std::max(1.0, matrices))};
 }
 
 // The sizes of a call whose steps end with the longest row of all entries.
@@ -93,41 +91,32 @@ void RunCell(const std::vector<Forward>& entries, Executor& executor) {
   const Sizes sizes = UpToLongest(entries);
   const double floats = double(Stages<C>(sizes).MatrixFloats()) / executor.threads();
   const bool packs = Packs<C>(sizes, sizes.batch, sizes.time, AreFar(floats));
-  const Work work = WorkOf<C>(sizes, sizes.depth, packs ? 8 : 0);
-  RunSteps<ForwardLoop<C>>(entries, work, executor);
+  RunSteps<ForwardLoop<C>>(entries, WorkOf<C>(sizes, packs ? 8 : 0), executor);
 }
 
 template <typename C>
 void RunCell(const std::vector<Backward>& entries, Executor& executor) {
+  Sizes sizes = UpToLongest(entries);
+  sizes.depth = 0;  // The loop multiplies no inputs.
   // Packing takes longer than in the forward loop, because it transposes the matrices.
-  RunSteps<BackwardLoop<C>>(entries, WorkOf<C>(UpToLongest(entries), 0, 40), executor);
+  RunSteps<BackwardLoop<C>>(entries, WorkOf<C>(sizes, 40), executor);
 }
 
-template <Cell cell, typename C, typename Entry>
-void RunKnown(const std::vector<Entry>& entries, Executor& executor) {
-  static_assert(Describes<C>(cell));
-  RunCell<C>(entries, executor);
-}
-
+// Runs the entries' cell. The cells are in the order of their numbers.
 template <typename Entry>
 void RunAnyCell(const std::vector<Entry>& entries, Executor& executor) {
   if (entries.empty()) return;
-  switch (entries[0].cell) {
-    case Cell::kLstm:
-      return RunKnown<Cell::kLstm, PlainLstm>(entries, executor);
-    case Cell::kGru:
-      return RunKnown<Cell::kGru, Gru>(entries, executor);
-    case Cell::kRnn:
-      return RunKnown<Cell::kRnn, Rnn>(entries, executor);
-    case Cell::kCudnnGru:
-      return RunKnown<Cell::kCudnnGru, CudnnGru>(entries, executor);
-    case Cell::kPeepholeLstm:
-      return RunKnown<Cell::kPeepholeLstm, PeepholeLstm>(entries, executor);
-    case Cell::kProjectedLstm:
-      return RunKnown<Cell::kProjectedLstm, ProjectedLstm>(entries, executor);
-    case Cell::kNormedLstm:
-      return RunKnown<Cell::kNormedLstm, NormedLstm>(entries, executor);
-  }
+  using Run = void (*)(const std::vector<Entry>&, Executor&);
+  constexpr Run kRuns[kCells] = {
+      RunCell<CellOf<Cell::kLstm, PlainLstm>>,
+      RunCell<CellOf<Cell::kGru, Gru>>,
+      RunCell<CellOf<Cell::kRnn, Rnn>>,
+      RunCell<CellOf<Cell::kCudnnGru, CudnnGru>>,
+      RunCell<CellOf<Cell::kPeepholeLstm, PeepholeLstm>>,
+      RunCell<CellOf<Cell::kProjectedLstm, ProjectedLstm>>,
+      RunCell<CellOf<Cell::kNormedLstm, NormedLstm>>,
+  };
+  kRuns[int(entries[0].cell)](entries, executor);
 }
 
 }  // namespace

@@ -80,7 +80,15 @@ struct Sizes {
   int64_t At(int64_t row, int64_t t) const {
     return time_major ? t * batch + row : row * time + t;
   }
-  // The number of rows of product k's state matrix.
+  // The number of rows of product k's kernel that multiply the inputs. They come first.
+  int64_t InputRows(Cell cell, int k) const {
+    return ProductOf(cell, k).inputs * depth;
+  }
+  // The number of rows that multiply the operand.
+  int64_t StateRows(Cell cell, int k) const {
+    return ProductOf(cell, k).state * Rows(k);
+  }
+  // The size of product k's operand.
   int64_t Rows(int k) const { return k == 0 ? outputs : units; }
   int64_t Columns(Cell cell, int k) const {
     const bool projects = cell == Cell::kProjectedLstm && k == 1;
@@ -119,9 +127,8 @@ struct Forward {
   const int32_t* restarts;  // A sequence of size 1: whether a row gets its restart
                             // state before the step. Null without restarts.
   const float* x;           // A sequence of size depth.
-  const float* w_inputs[kMaxProducts];  // [depth, C]; null if the product has none.
-  const float* w_state[kMaxProducts];   // Product 0: [outputs, C]. Others: [units, C].
-  const float* bias[kMaxProducts];      // [C].
+  const float* kernel[kMaxProducts];  // [InputRows + StateRows, C].
+  const float* bias[kMaxProducts];    // [C]; null if the product has none.
   const float *h, *c;  // [batch, outputs]; [batch, units], null without c.
   const float *restart_h, *restart_c;  // Like h and c; null without restarts.
 
@@ -145,7 +152,7 @@ struct Backward {
   Settings settings;
   bool has_elementwise, has_new_c;
   const int32_t *lengths, *restarts;
-  const float* w_state[kMaxProducts];
+  const float* kernel[kMaxProducts];
   const float* zs[kMaxProducts];
   const float *saved_h, *saved_c;
   const float *outputs, *h;  // From the forward call; used if saved_h is null.
@@ -173,18 +180,18 @@ struct Weights {
                        // step's `operand`, and the first step multiplied `first`.
   const float* ct_zs;  // A sequence of size C.
 
-  float *ct_w_inputs, *ct_w_state, *ct_bias;  // [depth, C], [units, C], [C].
+  float *ct_kernel, *ct_bias;  // [depth + units, C], [C].
 };
 
 // The cotangent of the inputs.
 struct Inputs {
   Sizes sizes;  // The units are not read.
   int products;
-  int64_t rows[kMaxProducts];  // The rows of each kernel after those of the inputs.
+  double kernels[kMaxProducts];  // The sizes of the kernels.
   int64_t columns[kMaxProducts];
-  const int32_t* lengths;               // [batch].
-  const float* w_inputs[kMaxProducts];  // [depth, C].
-  const float* ct_zs[kMaxProducts];     // A sequence of size C.
+  const int32_t* lengths;             // [batch].
+  const float* kernel[kMaxProducts];  // [.., C]; only the first `depth` rows are read.
+  const float* ct_zs[kMaxProducts];   // A sequence of size C.
 
   float* ct_x;  // A sequence of size depth; zeros in finished rows.
 };

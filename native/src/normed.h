@@ -25,7 +25,7 @@ inline float Sum(Vec x) {
 class NormedRow {
  public:
   NormedRow(const Settings& settings, int64_t units)
-      : settings_{settings.activation, settings.forget_bias},
+      : settings_{settings, false, {}},
         units_(units),
         padded_(Padded(units)),
         memory_(Allocate(kArrays * padded_)) {

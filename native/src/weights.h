@@ -47,9 +47,9 @@ class WeightsLoop {
       for (const Panel& panel : worker.panels) {
         const bool adds = block > 0;
         Pack(panel, first, steps, adds, worker.panel.get());
-        Add(worker, panel, steps, worker.operands.get(), depth, adds,
-            entry_.ct_w_inputs);
-        Add(worker, panel, steps, state, units, adds, entry_.ct_w_state);
+        Add(worker, panel, steps, worker.operands.get(), depth, adds, entry_.ct_kernel);
+        Add(worker, panel, steps, state, units, adds,
+            entry_.ct_kernel + depth * entry_.columns);
       }
     }
   }

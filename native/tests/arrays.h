@@ -56,18 +56,10 @@ class Results {
  public:
   template <typename T>
   void Argument(const std::string&, const T*&, double) {}
-  void Argument(const std::string&, const float*&, double, const float*&, double) {}
   void Result(const std::string& name, float*& array, double size) {
     if (size == 0) return;
     names_.push_back(name);
     array = values_.emplace_back(int64_t(size), kNaN).data();
-  }
-  void Result(const std::string& name, float*& first, double first_size, float*& second,
-              double second_size) {
-    float* both = nullptr;
-    Result(name, both, first_size + second_size);
-    if (first_size) first = both;
-    if (second_size) second = both + int64_t(first_size);
   }
 
   Floats& operator[](const std::string& name) {

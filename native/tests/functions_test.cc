@@ -35,15 +35,14 @@ Floats Run(const Target& target, Cell cell, const Floats& x, const Floats& bias)
   entry.lengths = lengths.data();
   entry.x = x.data();
   int64_t gates = ProductOf(cell, 0).gates;
-  Floats w_inputs(kUnits * gates * kUnits), zeros(2 * kUnits * kUnits);
+  Floats kernel(2 * kUnits * gates * kUnits), zeros(2 * kUnits * kUnits);
   Floats biases(gates * kUnits), h(x.size(), 1);
   for (int64_t k = 0; k < kUnits; k++) {
-    w_inputs[(k * gates + gates - 1) * kUnits + k] = 1;
+    kernel[(k * gates + gates - 1) * kUnits + k] = 1;
     biases[(gates - 1) * kUnits + k] = bias[k];
   }
   for (int k = 0; k < Products(cell); k++) {
-    entry.w_inputs[k] = k ? zeros.data() : w_inputs.data();
-    entry.w_state[k] = zeros.data();
+    entry.kernel[k] = k ? zeros.data() : kernel.data();
     entry.bias[k] = k ? zeros.data() : biases.data();
   }
   entry.h = h.data();

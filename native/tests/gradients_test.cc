@@ -72,7 +72,7 @@ struct Problem {
       operand[k] = Padded(sizes.Rows(k), 1);
       first[k] = Random(c.batch * sizes.Rows(k), 1);
       ct_zs[k] = Padded(Columns(k), 0.1f);
-      w_inputs[k] = Random(c.depth * Columns(k), 0.5f);
+      kernel[k] = Random(c.depth * Columns(k), 0.5f);
     }
   }
 
@@ -82,7 +82,7 @@ struct Problem {
   Sizes sizes;
   std::vector<int32_t> lengths;
   Floats x, operand[kMaxProducts], first[kMaxProducts], ct_zs[kMaxProducts],
-      w_inputs[kMaxProducts];
+      kernel[kMaxProducts];
 
  private:
   void MakeLengths() {
@@ -120,7 +120,7 @@ Results Run(const Problem& problem, const Weigh& weights, const Input& inputs) {
     entry.ct_zs = ct_zs;
     if (product.inputs) {
       on_inputs.columns[on_inputs.products] = columns;
-      on_inputs.w_inputs[on_inputs.products] = problem.w_inputs[k].data();
+      on_inputs.kernel[on_inputs.products] = problem.kernel[k].data();
       on_inputs.ct_zs[on_inputs.products++] = ct_zs;
       entry.x = problem.x.data();
     }

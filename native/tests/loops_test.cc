@@ -92,8 +92,9 @@ struct Problem {
     for (int k = 0; k < Products(c.cell); k++) {
       const Product product = ProductOf(c.cell, k);
       int64_t columns = sizes.Columns(c.cell, k);
-      if (product.inputs) w_inputs[k] = Random(kDepth * columns, 0.5f);
-      if (product.state) w_state[k] = Random(sizes.Rows(k) * columns, 0.2f);
+      kernel[k] = Random(sizes.InputRows(c.cell, k) * columns, 0.5f);
+      const Floats state = Random(sizes.StateRows(c.cell, k) * columns, 0.2f);
+      kernel[k].insert(kernel[k].end(), state.begin(), state.end());
       if (product.bias) bias[k] = Random(columns, 0.5f);
     }
     if (c.full() || c.cell == Cell::kNormedLstm)
@@ -116,8 +117,7 @@ struct Problem {
     Forward entry = {c.cell,     sizes, SettingsArguments(), !elementwise.empty(),
                      c.restarts, save,  lengths.data(),      RestartsData()};
     for (int k = 0; k < Products(c.cell); k++) {
-      entry.w_inputs[k] = Data(w_inputs[k]);
-      entry.w_state[k] = Data(w_state[k]);
+      entry.kernel[k] = Data(kernel[k]);
       entry.bias[k] = Data(bias[k]);
     }
     entry.x = Data(x);
@@ -132,7 +132,7 @@ struct Problem {
     Backward entry = {
         c.cell,         sizes,   SettingsArguments(), !elementwise.empty(), c.restarts,
         lengths.data(), RestartsData()};
-    for (int k = 0; k < Products(c.cell); k++) entry.w_state[k] = Data(w_state[k]);
+    for (int k = 0; k < Products(c.cell); k++) entry.kernel[k] = Data(kernel[k]);
     entry.ct_outputs = Data(ct_outputs);
     entry.ct_new_c = Data(ct_new_c);
     entry.ct_last_h = Data(ct_last_h);
@@ -160,7 +160,7 @@ struct Problem {
   Case c;
   Sizes sizes;
   std::vector<int32_t> lengths, restarts;
-  Floats x, w_inputs[kMaxProducts], w_state[kMaxProducts], bias[kMaxProducts];
+  Floats x, kernel[kMaxProducts], bias[kMaxProducts];
   Floats elementwise;
   Floats h, c0, restart_h, restart_c, ct_outputs, ct_new_c, ct_last_h, ct_last_c;
 

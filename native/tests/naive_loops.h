@@ -56,6 +56,14 @@ inline bool Restarts(const int32_t* restarts, int64_t at) {
   return restarts != nullptr && restarts[at] != 0;
 }
 
+// The rows of product k's kernel that multiply the operand.
+template <typename Entry>
+const float* StateRows(const Entry& entry, int k) {
+  const Sizes& sizes = entry.sizes;
+  return entry.kernel[k] +
+         sizes.InputRows(entry.cell, k) * sizes.Columns(entry.cell, k);
+}
+
 struct State {
   Vector h, c;
 };
@@ -63,8 +71,9 @@ struct State {
 inline Vector ForwardProduct(const Forward& entry, int k, const Vector& x,
                              const Vector& operand) {
   Vector z = Load(entry.bias[k], 0, entry.sizes.Columns(entry.cell, k));
-  if (entry.w_inputs[k]) AddProduct(x, entry.w_inputs[k], z);
-  if (entry.w_state[k]) AddProduct(operand, entry.w_state[k], z);
+  const Product product = ProductOf(entry.cell, k);
+  if (product.inputs) AddProduct(x, entry.kernel[k], z);
+  if (product.state) AddProduct(operand, StateRows(entry, k), z);
   return z;
 }
 
@@ -262,7 +271,7 @@ inline void BackwardLstm(const Backward& entry, int64_t at, State& ct_state,
     for (int64_t k = 0; k < m; k++)
       step.zs[1][k] = std::abs(projected[k]) > settings.output_clip ? 0 : ct_state.h[k];
     ct_operand = Vector(n);
-    AddTransposed(step.zs[1], entry.w_state[1], ct_operand);
+    AddTransposed(step.zs[1], StateRows(entry, 1), ct_operand);
   }
   for (int64_t k = 0; k < n; k++) {
     LstmGates g(settings, z, c[k], n, k);
@@ -283,7 +292,7 @@ inline void BackwardLstm(const Backward& entry, int64_t at, State& ct_state,
     step.elementwise[2 * n + k] += ct_o * g.next_c;
   }
   ct_state.h = Vector(m);
-  AddTransposed(step.zs[0], entry.w_state[0], ct_state.h);
+  AddTransposed(step.zs[0], StateRows(entry, 0), ct_state.h);
 }
 
 inline void BackwardNormedLstm(const Backward& entry, int64_t at, State& ct_state,
@@ -310,7 +319,7 @@ inline void BackwardNormedLstm(const Backward& entry, int64_t at, State& ct_stat
         g.norm_f.Pull(0, ct_f, sums), g.norm_o.Pull(2, ct_o, sums)})
     step.zs[0].insert(step.zs[0].end(), ct_z.begin(), ct_z.end());
   ct_state.h = Vector(n);
-  AddTransposed(step.zs[0], entry.w_state[0], ct_state.h);
+  AddTransposed(step.zs[0], StateRows(entry, 0), ct_state.h);
 }
 
 inline void BackwardGru(const Backward& entry, int64_t at, State& ct_state,
@@ -325,14 +334,14 @@ inline void BackwardGru(const Backward& entry, int64_t at, State& ct_state,
     step.zs[1][k] = PullActive(entry.settings, ct_h * (1 - u), y);
     ct_state.h[k] = ct_h * u;
   }
-  AddTransposed(step.zs[1], entry.w_state[1], ct_operand);
+  AddTransposed(step.zs[1], StateRows(entry, 1), ct_operand);
   for (int64_t k = 0; k < n; k++) {
     Real r = Sigmoid(z[k]);
     step.operand[k] = r * h[k];
     step.zs[0][k] = ct_operand[k] * h[k] * r * (1 - r);
     ct_state.h[k] += ct_operand[k] * r;
   }
-  AddTransposed(step.zs[0], entry.w_state[0], ct_state.h);
+  AddTransposed(step.zs[0], StateRows(entry, 0), ct_state.h);
 }
 
 inline void BackwardCudnnGru(const Backward& entry, int64_t at, State& ct_state,
@@ -350,7 +359,7 @@ inline void BackwardCudnnGru(const Backward& entry, int64_t at, State& ct_state,
     step.zs[2][k] = ct_y * r;
     ct_state.h[k] = ct_h * u;
   }
-  for (int p : {0, 2}) AddTransposed(step.zs[p], entry.w_state[p], ct_state.h);
+  for (int p : {0, 2}) AddTransposed(step.zs[p], StateRows(entry, p), ct_state.h);
 }
 
 inline void BackwardRnn(const Backward& entry, int64_t at, State& ct_state,
@@ -362,7 +371,7 @@ inline void BackwardRnn(const Backward& entry, int64_t at, State& ct_state,
     step.zs[0][k] = PullActive(entry.settings, ct_state.h[k], y);
   }
   ct_state.h = Vector(n);
-  AddTransposed(step.zs[0], entry.w_state[0], ct_state.h);
+  AddTransposed(step.zs[0], StateRows(entry, 0), ct_state.h);
 }
 
 inline void BackwardStep(const Backward& entry, int64_t at, State& ct_state,
@@ -435,8 +444,8 @@ inline void RunWeights(const Weights& entry) {
       AddOuter(one, ct_z, ct_bias);
     }
   }
-  Store(ct_w_inputs, entry.ct_w_inputs, 0);
-  Store(ct_w_state, entry.ct_w_state, 0);
+  ct_w_inputs.insert(ct_w_inputs.end(), ct_w_state.begin(), ct_w_state.end());
+  Store(ct_w_inputs, entry.ct_kernel, 0);
   Store(ct_bias, entry.ct_bias, 0);
 }
 
@@ -448,7 +457,7 @@ inline void RunInputs(const Inputs& entry) {
       Vector ct_x(sizes.depth);
       bool alive = t < entry.lengths[row];
       for (int s = 0; alive && s < entry.products; s++)
-        AddTransposed(Load(entry.ct_zs[s], at, entry.columns[s]), entry.w_inputs[s],
+        AddTransposed(Load(entry.ct_zs[s], at, entry.columns[s]), entry.kernel[s],
                       ct_x);
       Store(ct_x, entry.ct_x, at);
     }

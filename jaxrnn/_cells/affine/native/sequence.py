@@ -277,36 +277,27 @@ class NativeLoop:
         # the operand of the first step if each later step multiplied the previous one.
         operands = {"h": (h, first), "computed": (computed, None), None: (None, None)}
 
-        def pull(stage: Any, product: Params, name: str | None, ct_z: Array) -> Params:
-            operand, before = operands[name]
+        def pull(number: int, stage: Any, product: Params, ct_z: Array) -> Params:
+            operand, before = operands[self.spec.operands[number]]
             arrays = lengths, xs if stage.takes_inputs else None, operand, before, ct_z
             names = [name for name in ("kernel", "bias") if name in product]
-            of_product = {
-                "depth": attributes["depth"] if stage.takes_inputs else 0,
-                "units": 0 if operand is None else operand.shape[-1],
-                "columns": ct_z.shape[-1],
-                "before": before is not None,
-                "bias": "bias" in product,
-            }
             found = call(
                 "weights",
                 args=[(NO_ROWS, x) for x in arrays],
                 results=[(NO_ROWS, product[name]) for name in names],
-                attributes=attributes | of_product,
+                attributes=attributes | {"product": np.int32(number)},
             )
             return dict(zip(names, found, strict=True))
 
         stages = self.cell.stages
-        products = list(map(pull, stages, primals.products, self.spec.operands, ct_zs))
+        products = list(map(pull, range(len(stages)), stages, primals.products, ct_zs))
         given = zip(stages, kernels, ct_zs, strict=True)
         pairs = [(w, ct_z) for stage, w, ct_z in given if stage.takes_inputs]
-        rows, columns = np.array([w.shape for w, _ in pairs]).T
-        of_inputs = {"rows": rows - attributes["depth"], "columns": columns}
         (ct_xs,) = call(
             "inputs",
             args=[(ROWS, lengths), ([(NO_ROWS, sequence)] * len(pairs), pairs)],
             results=[(sequence, xs)],
-            attributes=attributes | of_inputs,
+            attributes=attributes,
         )
         return Primals(
             products=products,
