@@ -153,13 +153,14 @@ class Chunk:
         # NaN where a score overflowed.
         product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
         if x.ndim == 3:
-            product = product(x, self.reads[:, 0].mT.astype(x.dtype))
-        else:
-            # A mask for each row and head keeps XLA from transposing x.
-            ones = jnp.ones_like(x[:, :, None, :, 0])
-            product = product(jnp.where(self.reads, ones, 0.0), x)
+            sums = product(x, self.reads[:, 0].mT.astype(x.dtype))
+            read = jnp.where(self.reads, x[..., None, :], 0.0)
+            return with_tangent_of(sums, jnp.sum(read, axis=-1))
+        # A mask for each row and head keeps XLA from transposing x.
+        ones = jnp.ones_like(x[:, :, None, :, 0])
+        sums = product(jnp.where(self.reads, ones, 0.0), x)
         if self.is_carried is None:
-            return with_tangent_of(product, jnp.cumsum(x, axis=2))
+            return with_tangent_of(sums, jnp.cumsum(x, axis=2))
 
         # A sum with a mask would hold all pairs of steps.
         def joined(first: tuple, second: tuple) -> tuple[Array, Array]:
@@ -168,7 +169,7 @@ class Chunk:
 
         given = expand_rows(self.follows, x), x
         _, same = jax.lax.associative_scan(joined, given, axis=2)
-        return with_tangent_of(product, same)
+        return with_tangent_of(sums, same)
 
     def maxima(self, x: Array) -> Array:
         """Cumulative maxima of `x`, `[batch, heads, steps]`, within each span."""

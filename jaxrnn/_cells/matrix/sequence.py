@@ -226,7 +226,8 @@ def _chunk(values: PyTree, state: PyTree, steps: Steps) -> Chunk:
     restart_states = is_carried = None
     if steps.restarts is not None:
         where = steps.swap_rows(steps.restarts)
-        spans = jnp.cumsum(where, axis=1)
+        # XLA for CPUs would compute the parts of `cumsum` again for each pair of steps.
+        spans = where.astype(jnp.float32) @ reads[0, 0].T.astype(jnp.float32)
         is_carried = (spans == 0)[:, None, :]
         reads &= spans[:, None, :, None] == spans[:, None, None, :]
         state = masking.zero_unless(~where[:, 0], state)
