@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from ..._base.typing import Array, DType
 from .rule import Chunk
+from .scaled import scaled, without_ones
 
 # The least logarithm of a decay, and the least argument of a decay's sigmoid: exp(-87),
 # and nearly sigmoid(-87), is about the smallest normal float32. In a
@@ -47,7 +48,7 @@ class HeadDecays:
 
     def read(self, q: Array) -> Array:
         """What q reads of the decayed states before the spans."""
-        return self.keep[..., None] * self._chunk.read(q, matrix)
+        return scaled(self.keep, self._chunk.read(q, matrix))
 
     def memory(self, k: Array, u: Array) -> Array:
         """The states after the steps wrote u at k; see `Chunk.memory`."""
@@ -75,12 +76,12 @@ class KeyDecays:
 
     def scores(self, q: Array, k: Array) -> Array:
         """The score of each pair, `[batch, heads, t, s]`; 0 where t does not read s."""
-        # With axes of size 1, XLA's loops on CPUs would be several times slower.
-        ones = tuple(axis for axis in (0, 1) if q.shape[axis] == 1)
+
+        def product(q: Array, pairs: Array, k: Array) -> Array:
+            return jnp.sum(q[..., :, None, :] * pairs * k[..., None, :, :], axis=-1)
+
         given = q * self._rest, self._pairs, k / self._rest
-        q, pairs, k = (jnp.squeeze(x, ones) for x in given)
-        products = q[..., :, None, :] * pairs * k[..., None, :, :]
-        scores = jnp.expand_dims(jnp.sum(products, axis=-1), ones)
+        scores = without_ones(product, 2, *given)
         return jnp.where(self._chunk.reads, scores, 0.0)
 
     def scores_before(self, q: Array, k: Array) -> Array:
@@ -102,14 +103,17 @@ class KeyDecays:
     def memory(self, k: Array, u: Array) -> Array:
         """The states after the steps wrote u at k; see `Chunk.memory`."""
         ends = self._chunk.ends()
-        kept = self._chunk.after(self.keep)[..., None] * ends.start(matrix)
+        kept = scaled(self._chunk.after(self.keep), ends.start(matrix))
         return kept + self.written(k, u)
 
     def written(self, k: Array, u: Array) -> Array:
         """What `memory` returns if the states before the spans are zeros."""
-        after = self._chunk.after
-        keys = after(self._rest)[:, :, :, None] * after(self._pairs)
-        keys = keys * (k / self._rest)[:, :, None]
+
+        def product(rest: Array, pairs: Array, k: Array) -> Array:
+            return rest[..., None, :] * pairs * k
+
+        at_ends = self._chunk.after(self._rest), self._chunk.after(self._pairs)
+        keys = without_ones(product, 3, *at_ends, (k / self._rest)[:, :, None])
         return jnp.einsum("bntsk,bnsv->bntkv", keys, u)
 
 
@@ -139,12 +143,6 @@ def decays_of(chunk: Chunk, g: Array) -> Decays:
             steps, key]`.
     """
     return HeadDecays(chunk, g) if g.ndim == 3 else KeyDecays(chunk, g)
-
-
-def decayed(factor: Array, state: Array) -> Array:
-    """The memory times a factor for each head, or one for each key."""
-    axes = tuple(range(factor.ndim, state.ndim))
-    return jnp.expand_dims(factor, axes) * state
 
 
 def matrix(state: Array) -> Array:

@@ -13,6 +13,7 @@ from ..params import ParamSpec, Specs, head_size, ones
 from .decays import LEAST_LOG
 from .delta_rule import DeltaInputs, DeltaRule
 from .projected_memory import ProjectedMemoryCell
+from .scaled import without_ones
 
 
 @fields.dataclass
@@ -56,11 +57,11 @@ class DeltaNetBase(ProjectedMemoryCell):
 
     def _normalized(self, params: Params, h: Array) -> Array:
         """RMS-normalizes `h / sqrt(K)` in each head; multiplies by `norm_scale`."""
-        mean = jnp.mean(jnp.square(h), axis=-1, keepdims=True)
-        scale = params["norm_scale"].astype(h.dtype)[None, None, :]
+        size = h.shape[-1]
+        scale = math.sqrt(size) * params["norm_scale"].astype(h.dtype)
         # sqrt(K) cancels, except beside epsilon.
-        epsilon = self.norm_epsilon * (self.key_size or 1)
-        h = h * jax.lax.rsqrt(mean + epsilon) * scale
+        epsilon = size * self.norm_epsilon * (self.key_size or 1)
+        h = _unit(h, epsilon) * scale[None, None, :]
         return h.reshape(h.shape[0], self.num_units)
 
 
@@ -214,9 +215,14 @@ class GatedDeltaNetCell(DeltaNetBase):
         return jnp.zeros(shape, dtype).at[start : start + self.num_heads].set(decay)
 
 
-def _unit(x: Array) -> Array:
+def _unit(x: Array, epsilon: float = 1e-6) -> Array:
     """`x` divided by its norm, with a finite derivative at 0."""
-    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+
+    def unit(x: Array) -> Array:
+        square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+        return x * jax.lax.rsqrt(square + epsilon)
+
+    return without_ones(unit, x.ndim - 1, x)
 
 
 def _log_decay(a_log: Array, time_step: Array) -> Array:

@@ -10,8 +10,9 @@ from ..._base.trees import TensorShape
 from ..._base.typing import Array
 from ..._hints import with_hints
 from .columns import columns_of
-from .decays import decayed, decays_of
+from .decays import decays_of
 from .rule import Chunk, MatrixRule
+from .scaled import scaled
 from .triangular import solve
 
 
@@ -75,7 +76,7 @@ class DeltaRule(MatrixRule):
     def step(self, values: DeltaInputs, state: Array) -> tuple[Array, Array]:
         """One step; see `MatrixRule.step`."""
         q, k, v, g, beta = self.prepare(values)
-        state = decayed(jnp.exp(g), state)
+        state = scaled(jnp.exp(g), state)
         u = beta[..., None] * (v - jnp.einsum("bnk,bnkv->bnv", k, state))
         state = state + k[..., :, None] * u[..., None, :]
         return jnp.einsum("bnk,bnkv->bnv", q, state), state
@@ -96,8 +97,8 @@ class DeltaRule(MatrixRule):
         q, k, v, g, beta = self.prepare(chunk.values)
         decays = decays_of(chunk, g)
         # The mask comes last, because the cotangents of other pairs may overflow.
-        between = jnp.tril(beta[..., None] * decays.scores(k, k), -1)
-        u = solve(between, beta[..., None] * (v - decays.read(k)))
+        between = jnp.tril(scaled(beta, decays.scores(k, k)), -1)
+        u = solve(between, scaled(beta, v - decays.read(k)))
         new = jnp.einsum("bnts,bnsv->bntv", decays.scores(q, k), u)
         return decays.read(q) + new, decays.memory(k, u)
 

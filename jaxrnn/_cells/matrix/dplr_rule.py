@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from ..._base.trees import TensorShape
 from ..._base.typing import Array
 from .columns import columns_of
-from .decays import KeyDecays, decayed
+from .decays import KeyDecays
 from .rule import Chunk, MatrixRule
+from .scaled import scaled
 from .triangular import solve
 
 
@@ -59,7 +60,7 @@ class DPLRRule(MatrixRule):
         """One step; see `MatrixRule.step`."""
         q, k, v, a, b, g = values
         z = jnp.einsum("bnk,bnkv->bnv", a, state)
-        state = decayed(jnp.exp(g), state) + b[..., :, None] * z[..., None, :]
+        state = scaled(jnp.exp(g), state) + b[..., :, None] * z[..., None, :]
         state = state + k[..., :, None] * v[..., None, :]
         return jnp.einsum("bnk,bnkv->bnv", q, state), state
 

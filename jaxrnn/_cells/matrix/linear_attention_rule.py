@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from ..._base.trees import TensorShape
 from ..._base.typing import Array
-from .decays import decayed, decays_of
+from .decays import decays_of
 from .rule import Chunk, MatrixRule
+from .scaled import scaled
 
 
 class LinearAttentionInputs(NamedTuple):
@@ -70,7 +71,7 @@ class LinearAttentionRule(MatrixRule):
     def step(self, values: LinearAttentionInputs, state: Array) -> tuple[Array, Array]:
         """One step; see `MatrixRule.step`."""
         q, k, v, g = values
-        state = decayed(jnp.exp(g), state) + k[..., :, None] * v[..., None, :]
+        state = scaled(jnp.exp(g), state) + k[..., :, None] * v[..., None, :]
         return jnp.einsum("bnk,bnkv->bnv", q, state), state
 
     def chunk(self, chunk: Chunk) -> tuple[Array, Array]:
@@ -102,4 +103,4 @@ class LinearAttentionRule(MatrixRule):
 
 def _map_state(transition: LinearAttentionMap, state: Array) -> Array:
     """`keep S + written`."""
-    return decayed(transition.keep, state) + transition.written
+    return scaled(transition.keep, state) + transition.written

@@ -12,6 +12,7 @@ from ..._base.math import cast_like
 from ..._base.trees import TensorShape, serializable
 from ..._base.typing import Array, PyTree
 from .rule import Chunk, MatrixRule
+from .scaled import scaled
 
 
 @serializable
@@ -101,19 +102,19 @@ class MLSTMRule(MatrixRule):
         a, whole = jnp.floor(a), jnp.floor(i)
         keep = jnp.exp(jnp.where(is_empty, 0.0, m - a))
         rest = jnp.exp(jnp.where(whole == -jnp.inf, 0.0, i - whole) - fine)
-        k, added = rest[..., None] * k, whole - coarse
+        k, added = scaled(rest, k), whole - coarse
         pairs = chunk.pairs(-jnp.where(is_empty, 0.0, a), added)
         scores = chunk.scores(q, k, pairs)
         old_values = chunk.read(q, _memory)
         old_dot = chunk.read(q, _normalizer)[..., 0]
         values = jnp.einsum("bnts,bnsv->bntv", scores, v)
-        values = values + keep[..., None] * old_values
+        values = values + scaled(keep, old_values)
         # The factor has the derivative of `F_t`.
         factor = jnp.exp(fine)
         dot = factor * (keep * old_dot + jnp.sum(scores, axis=-1))
         # Without the barrier, XLA computes the divisor again for each number.
         divisor = jax.lax.optimization_barrier(_divisor(dot, coarse + a, below))
-        h = (factor / divisor)[..., None] * values
+        h = scaled(factor / divisor, values)
         c = chunk.memory(_memory, keep, pairs, k, v)
         n = chunk.memory(_normalizer, keep, pairs, k, jnp.ones_like(f)[..., None])
         at_ends = keep, rest[:, :, None] * pairs, coarse + a + fine

@@ -31,6 +31,7 @@ from ..._base.errors import expect, is_array
 from ..._base.math import cast_like, expand_rows
 from ..._base.typing import Array, PyTree
 from ..base import check_overrides
+from .scaled import scaled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,9 +248,9 @@ class Chunk:
             u: The written values, `[batch, heads, steps, value]`.
         """
         ends = self.ends()
-        keys = self.after(pairs)[..., None] * k[:, :, None, :, :]
+        keys = scaled(self.after(pairs), k[:, :, None])
         written = jnp.einsum("bntsk,bnsv->bntkv", keys, u)
-        return self.after(keep)[..., None, None] * ends.start(of) + written
+        return scaled(self.after(keep), ends.start(of)) + written
 
 
 class MatrixRule(abc.ABC):
