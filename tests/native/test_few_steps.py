@@ -129,3 +129,42 @@ def test_explain_says_what_is_faster_for_few_units(dtype, lengths, loop, monkeyp
     found = jaxrnn.explain(cell, x, lengths, dtype=dtype)
     assert found.loop == loop
     assert ("a scan is faster for so few units" in found.reason) == (loop == "scan")
+
+
+# Microseconds of a gradient by XLA's loop, whose products transpose the gradients of
+# the kernels, or not (two cores of an Intel Xeon with AMX, JAX 0.10.2): of an LSTM, by
+# rows, units, which are also the inputs, and steps.
+VECTORS = {
+    (1, 64, 2): (74, 49),
+    (16, 64, 8): (221, 369),
+    (1, 96, 32): (280, 253),
+    (4, 96, 16): (301, 330),
+    (1, 128, 8): (266, 157),
+    (16, 128, 16): (1297, 1475),
+    (1, 256, 2): (1497, 232),
+    (4, 256, 8): (1703, 1011),
+    (16, 256, 8): (3109, 2653),
+    (64, 256, 8): (6904, 8362),
+    (4, 512, 64): (37751, 32904),
+    (16, 512, 64): (82548, 96558),
+}
+
+
+@pytest.mark.parametrize("sizes", VECTORS, ids=str)
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_gradients_of_kernels_are_transposed_if_that_is_faster(sizes, is_mapped):
+    rows, units, steps = sizes
+    x = jax.ShapeDtypeStruct((rows, steps, units), jnp.float32)
+    cell = helpers.bound(jaxrnn.LSTMCell(units), units, "float32")
+
+    def total(bound, x):
+        run = lambda x: jaxrnn.dynamic_rnn(
+            bound, x, dtype=x.dtype, implementation="xla"
+        )[0]
+        return jnp.sum(jax.vmap(lambda x: run(x[None]))(x) if is_mapped else run(x))
+
+    found = helpers.eqns(jax.make_jaxpr(jax.grad(total))(cell, x).jaxpr)
+    names = [eqn.primitive.name for eqn in found]
+    transposed, plain = VECTORS[sizes]
+    # One product with the inputs, and one with the states.
+    assert names.count("optimization_barrier") == 2 * (transposed < plain)

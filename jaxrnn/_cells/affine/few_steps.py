@@ -8,6 +8,8 @@ element-wise operations in the backward pass. With few units, a scan is faster, 
 adds to the gradients of the small kernels at every step. But only XLA's loop skips the
 steps after the end of the longest row.
 
+XLA's loop transposes the gradients of kernels, unless the steps and rows are few.
+
 `tests/native/test_few_steps.py` has the measured times.
 """
 
@@ -53,3 +55,17 @@ def why_few_units(cell: "AffineCell", xs: Array, steps: Steps) -> str | None:
     if is_even and units <= FEW_UNITS and xs.dtype.itemsize >= 4:
         return "a scan is faster for so few units"
     return None
+
+
+def are_few_vectors(operand: Array, mapped: int) -> bool:
+    """Whether XLA's order of a kernel's gradient is faster than `dot_with_tangent`.
+
+    For few steps and rows, the gradient takes less time than its transposition.
+
+    Args:
+        operand: What the kernel multiplies, `[time, batch, depth]`.
+        mapped: The number of such operands; see `Run`.
+    """
+    if not all(isinstance(size, int) for size in operand.shape):
+        return False
+    return mapped * math.prod(operand.shape[:2]) <= operand.shape[-1] / 2

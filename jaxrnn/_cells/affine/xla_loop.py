@@ -32,6 +32,7 @@ from ..._run.masking import Steps
 from ..._run.run import Run
 from ..._run.scans import named, ragged_scan
 from ...memory import RESIDUALS
+from .few_steps import are_few_vectors
 
 if TYPE_CHECKING:
     from .cell import AffineCell
@@ -83,8 +84,9 @@ def affine_sequence(
     """
     primals, steps = primals_of(cell, params, run)
     primals = primals._replace(xs=steps.swap_time(primals.xs))
-    of_cell = (functools.partial(fn, cell) for fn in (forward, push_forward))
-    outputs, last = with_tangent_rule(*of_cell)(primals, steps.time_first())
+    push = functools.partial(push_forward, cell, mapped=run.mapped)
+    run_all = with_tangent_rule(functools.partial(forward, cell), push)
+    outputs, last = run_all(primals, steps.time_first())
     return steps.swap_time(outputs), last
 
 
@@ -267,6 +269,7 @@ def push_forward(
     steps: Steps,
     saved: PyTree,
     tangents: Primals,
+    mapped: int = 1,
 ) -> tuple[PyTree, PyTree]:
     """The tangents of `(outputs, state)`, linear in the tangents of the primals.
 
@@ -277,6 +280,7 @@ def push_forward(
         saved: The values that `forward` saved.
         tangents: The tangents of the primals. A zero tangent is a symbolic zero or
             None.
+        mapped: See `Run`.
     """
     depth = primals.xs.shape[-1]
     products = split_kernels(cell, primals.products, depth)
@@ -297,7 +301,7 @@ def push_forward(
             return found
 
         all_operands = jax.vmap(operands)(*saved)
-        of_stage = functools.partial(_product_tangent, xs, tangents.xs)
+        of_stage = functools.partial(_product_tangent, mapped, xs, tangents.xs)
         return list(map(of_stage, saved[0], all_operands, products, d_products))
 
     # The backward pass recomputes the operands of these products instead of reading
@@ -343,18 +347,29 @@ def push_forward(
 
 
 def _product_tangent(
-    xs: Array, d_xs: Any, z: Array, operand: Array, product: Params, d_product: Params
+    mapped: int,
+    xs: Array,
+    d_xs: Any,
+    z: Array,
+    operand: Array,
+    product: Params,
+    d_product: Params,
 ) -> Array | None:
     """`xs @ d_W + operand @ d_U + d_xs @ W + d_b`, for all steps at once.
 
     This is the tangent of `z = xs @ W + operand @ U + b` without `d_operand @ U`, which
     the loop adds. The transposes of these terms are the gradients of W, U, xs and b.
     """
+
+    def of_kernel(operand: Array, d_kernel: Array) -> Array:
+        few = are_few_vectors(operand, mapped)
+        return (dot if few else dot_with_tangent)(operand, d_kernel, z.dtype)
+
     terms = []
     if is_perturbed(d_product.get("inputs")):
-        terms.append(dot_with_tangent(xs, d_product["inputs"], z.dtype))
+        terms.append(of_kernel(xs, d_product["inputs"]))
     if is_perturbed(d_product["state"]) and operand.shape[-1]:
-        terms.append(dot_with_tangent(operand, d_product["state"], z.dtype))
+        terms.append(of_kernel(operand, d_product["state"]))
     if is_perturbed(d_xs) and "inputs" in product:
         terms.append(dot(d_xs, product["inputs"], z.dtype))
     if is_perturbed(d_product.get("bias")):
