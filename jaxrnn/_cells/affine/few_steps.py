@@ -1,7 +1,9 @@
 """Whether a run on a CPU is so small that a simpler loop is faster.
 
 A call of a native loop costs a fixed time, and prepares the kernels once. Each step is
-then faster than a step of XLA's loop, so XLA's loop is faster for few steps.
+then faster than a step of XLA's loop. In a loop over calls, XLA's loop is therefore
+faster for few steps. In a program of one call, it is as fast as a scan, but the native
+loop is faster, because XLA starts threads for its own operations.
 
 XLA's loop computes the gradients of kernels after all steps, but repeats the
 element-wise operations in the backward pass. With few units, a scan is faster, which
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from .cell import AffineCell
 
 # Fitted to measured times of results and gradients, in microseconds.
-CALL = 12.0  # The fixed time of a native call.
-ENTRY = 5e-5  # The time to prepare an entry of a kernel.
+CALL = 5.0  # The fixed time of a native call.
+ENTRY = 6.5e-5  # The time to prepare an entry of a kernel.
 STEP = 1.0  # The time that a native step saves, besides the time for its entries.
 ENTRY_OF_STEP = 3e-5  # The time that it saves for each entry and up to four rows.
 
