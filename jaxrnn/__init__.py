@@ -60,6 +60,8 @@ Cells:
   `LinearAttentionMemoryCell` (`LinearAttentionInputs`), `DeltaMemoryCell`
   (`DeltaInputs`), `DPLRMemoryCell` (`DPLRInputs`) and `MLSTMMemoryCell`
   (`MLSTMInputs`).
+* A causal convolution of each channel over the last inputs: `ShortConvCell`, or the
+  function `short_conv`.
 * The sLSTM of xLSTM, which runs step by step: `SLSTMCell` (`SLSTMState`).
 * Wrappers: `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`,
   `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`).
@@ -132,6 +134,7 @@ from ._cells.matrix.mlstm_rule import (
     MLSTMState as MLSTMState,
 )
 from ._cells.params import ParamSpec as ParamSpec
+from ._cells.short_conv import ShortConvCell as ShortConvCell
 from ._cells.slstm import SLSTMCell as SLSTMCell, SLSTMState as SLSTMState
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,
@@ -142,6 +145,7 @@ from ._drivers.explain import Explanation as Explanation, explain as explain
 from ._drivers.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._drivers.raw_rnn import raw_rnn as raw_rnn
 from ._drivers.reverse_sequence import reverse_sequence as reverse_sequence
+from ._drivers.short_conv import short_conv as short_conv
 from ._drivers.stack_bidirectional import (
     init_stack_bidirectional as init_stack_bidirectional,
     stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn,

@@ -255,6 +255,8 @@ CASES = {
     "lru": every(jaxrnn.LRUCell(DEPTH, num_states=4)),
     "rg_lru": every(jaxrnn.RGLRUCell(4, num_heads=2), step(4)),
     "rg_lru_first": few(jaxrnn.RGLRUCell(4, 2, scale_first_step=False), step(4)),
+    "short_conv": every(jaxrnn.ShortConvCell(DEPTH)),
+    "short_conv_no_bias": few(jaxrnn.ShortConvCell(DEPTH, 2, use_bias=False)),
     "multi": every(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)])),
     "multi_joined": in_goldens(
         MultiRNNCell([jaxrnn.BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)

@@ -362,7 +362,10 @@ def transition_of(cell: Any) -> Any:
     """The cell's transition; raises ValueError if it has none."""
     bound = bound_or_none(cell)
     transition = bound and bound.cell.transition()
-    must = "be a linear recurrence or a matrix memory where time is divided"
+    must = (
+        "be a linear recurrence, a matrix memory or a `ShortConvCell` where time is "
+        "divided"
+    )
     fix = (
         "Each step of other cells needs the state after the previous step. Divide the "
         "rows instead; for long sequences, pass `swap_memory`. For a stack, call "

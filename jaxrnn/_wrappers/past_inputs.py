@@ -9,18 +9,17 @@ import jax.numpy as jnp
 from .._base.arguments import is_list_of
 from .._base.errors import expect
 from .._base.inputs import like
-from .._base.math import widened
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import TensorShape, serializable
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell
 from .._cells.params import ParamSpec, Specs, zeros
+from .._cells.short_conv import convolved
 from .._cells.step_checks import check_step_inputs
-from .._run import masking
-from .._run.masking import Steps
 from .._run.run import Choice, Loop, Run
 from .._run.scans import at_each_step
+from .._run.taps import taps_of
 from .base import ParamsWrapper, WrapperCell
 
 _FIX = "To use only the newest inputs, omit the wrapper."
@@ -170,7 +169,7 @@ class PastInputsWrapper(WrapperCell):
         past, cell_state = run.state
         restart_past, restart_states = steps.restart_states or (None, None)
         tap_steps = steps.with_restart_states(restart_past)
-        taps, past = _taps(tap_steps, inputs.astype(past.dtype), past)
+        taps, past = taps_of(tap_steps, inputs.astype(past.dtype), past)
         narrow = [tap.astype(inputs.dtype) for tap in taps]
         combined = at_each_step(lambda *taps: self.combine(own, taps), *narrow)
         cell_steps = steps.with_restart_states(restart_states)
@@ -229,46 +228,4 @@ class TemporalConvWrapper(PastInputsWrapper, ParamsWrapper):
 
     def combine(self, own: Params, taps: Sequence[Array]) -> Array:
         """The convolution, `[batch, depth]`."""
-        total = widened(own["bias"])[None, :]
-        for weights, x in zip(own["kernel"], taps, strict=True):
-            total += widened(weights)[None, :] * widened(x)
-        return total.astype(taps[0].dtype)
-
-
-def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]:
-    """The last inputs at every step.
-
-    Args:
-        steps: The time axis; its restart states are past inputs.
-        inputs: `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is 0.
-        past: The inputs before the first step, `[batch, width - 1, depth]`.
-
-    Returns:
-        The taps, oldest first, each with the shape of `inputs`; and the past inputs
-        after each row's last step.
-    """
-    taps = [steps.zero_finished(inputs)]
-    last = []
-    # Each tap is the next newer tap, delayed by one step. At the first step, a tap is
-    # a past input.
-    for i in reversed(range(past.shape[1])):
-        first = jnp.expand_dims(past[:, i], steps.axis)
-        shifted = jnp.concatenate([first, taps[0]], axis=steps.axis)
-        tap = jax.lax.slice_in_dim(shifted, 0, steps.time, axis=steps.axis)
-        if steps.restarts is not None:
-            other = jnp.expand_dims(steps.restart_states[:, i], steps.axis)
-            tap = masking.select(~steps.restarts, tap, other)
-        taps.insert(0, steps.zero_finished(tap))
-        last.insert(0, _after_last_step(steps, shifted))
-    return taps, jnp.stack(last, axis=1)
-
-
-def _after_last_step(steps: Steps, shifted: Array) -> Array:
-    """For each row of `shifted`, the entry at the row's length; `[batch, depth]`."""
-    if steps.lengths is None:
-        return jax.lax.index_in_dim(shifted, steps.time, steps.axis, keepdims=False)
-
-    def read(row: Array, length: Array) -> Array:
-        return row.at[length].get(mode="promise_in_bounds")
-
-    return jax.vmap(read, (1 - steps.axis, 0))(shifted, steps.lengths)
+        return convolved(own, taps)

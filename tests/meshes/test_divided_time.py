@@ -118,6 +118,20 @@ def test_equals_one_device(name, parts, mark):
     assert_near(got, want, tolerance=1e-10)
 
 
+def test_a_convolution_over_parts_shorter_than_its_kernel():
+    x, kernel = draw(BATCH, STEPS, 3), draw(4, 3)
+    conv = functools.partial(jaxrnn.short_conv, axis_name="time")
+    parts = jax.shard_map(
+        lambda x, kernel, resets: conv(x, kernel, resets=resets),
+        mesh=automatic(8),
+        in_specs=(TIME, P(), TIME),
+        out_specs=(TIME, P()),
+    )
+    got = differentiated(lambda *given: parts(*given, RESETS), x, kernel)
+    whole = functools.partial(jaxrnn.short_conv, resets=RESETS)
+    assert_near(got, differentiated(whole, x, kernel), tolerance=1e-12)
+
+
 @pytest.mark.parametrize(("parts", "strategy"), [(4, True), (1, memory.Recompute(3))])
 def test_with_swap_memory_and_time_major(parts, strategy):
     cell = bound(jaxrnn.MinGRUCell(4))
@@ -195,7 +209,13 @@ def test_first_inputs_of_zeros_over_several_parts():
 
 def test_every_kind_of_cell_has_a_map():
     kinds = "MinGRU MinLSTM QRNN SRU LRU RGLRU MLSTM DeltaNet GatedDeltaNet".split()
-    kinds += ["MLSTMMemory", "LinearAttentionMemory", "DeltaMemory", "DPLRMemory"]
+    kinds += [
+        "ShortConv",
+        "MLSTMMemory",
+        "LinearAttentionMemory",
+        "DeltaMemory",
+        "DPLRMemory",
+    ]
     found = {type(CASES[name].cell).__name__ for name in HAVE}
     assert found == {f"{kind}Cell" for kind in kinds}
 
@@ -325,7 +345,10 @@ def test_two_directions_with_a_mask():
 
 
 REFUSALS = [
-    ("`cell` must be a linear recurrence or", lambda: by_sharding(LSTM)),
+    (
+        "`cell` must be a linear recurrence, a matrix memory or",
+        lambda: by_sharding(LSTM),
+    ),
     ("^`cell` must .* got LSTM", lambda: by_name(LSTM, BOTH)),
     (
         "^`cell` must .* got LSTM",

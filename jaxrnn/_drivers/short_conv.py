@@ -1,0 +1,97 @@
+"""`short_conv`: a causal convolution of each channel over the last few steps."""
+
+from .._base.arguments import check_shape, has_shape
+from .._base.errors import expect
+from .._base.inputs import as_array
+from .._base.typing import Array, ArrayLike, Lengths
+from .._cells.short_conv import FEWEST_TAPS, ShortConvCell
+from .dynamic_rnn import dynamic_rnn
+
+
+def short_conv(
+    inputs: ArrayLike,
+    kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    sequence_length: Lengths | None = None,
+    initial_state: ArrayLike | None = None,
+    time_major: bool = False,
+    *,
+    resets: ArrayLike | None = None,
+    reset_state: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> tuple[Array, Array]:
+    """A causal convolution of each channel over the last few inputs of a row.
+
+        y_t = bias + sum over j < width of kernel[width - 1 - j] * x_{t - j}
+
+    The inputs before the first step are zeros, or those of `initial_state`. The sum
+    does not reach across a reset, and ignores padding and masked steps, which output
+    zeros. It is computed in at least float32. `ShortConvCell` is the same as a
+    cell.
+
+    With the kernel `[[1], [0]]`, broadcast to the channels, the output is the previous
+    input, as in the token shift of RWKV.
+
+    Args:
+        inputs: `[batch, time, channels]`, or `[time, batch, channels]` if `time_major`.
+        kernel: `[width, channels]`, in the dtype of the inputs; the last row multiplies
+            the current inputs. Transpose the weights of PyTorch's `Conv1d`, `[channels,
+            1, width]`.
+        bias: `[channels]`, or None for no bias.
+        sequence_length: The number of valid steps of each row; see `dynamic_rnn`.
+        initial_state: The last inputs before the first step, oldest first,
+            `[batch, width - 1, channels]`, such as the state that another call
+            returned; None for zeros.
+        time_major: Whether time is the first axis of inputs and outputs.
+        resets: Where a row begins a new sequence; see `dynamic_rnn`.
+        reset_state: The last inputs before a reset step, with the shape of
+            `initial_state`; None for zeros.
+        mask: Where steps are valid; see `dynamic_rnn`.
+        axis_name: In `jax.shard_map`, the mesh axis that divides time; see
+            `dynamic_rnn`.
+
+    Returns:
+        `(outputs, state)`: the outputs, with the shape and dtype of the inputs, and the
+        last inputs of each row, from which the next call continues.
+
+    Raises:
+        ValueError: If the shapes do not fit each other, `width` is less than 2, or both
+            `mask` and `sequence_length` are given.
+        TypeError: If a dtype differs from that of the inputs.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn
+        >>> x = jnp.arange(5.0)[None, :, None]
+        >>> y, state = jaxrnn.short_conv(x, jnp.ones((2, 1)))
+        >>> print(y[0, :, 0], state[0, 0])
+        [0. 1. 3. 5. 7.] [4.]
+
+    Source: `ShortConvolution` of the package `flash-linear-attention`.
+    """
+    inputs, kernel = as_array("inputs", inputs), as_array("kernel", kernel)
+    expect(inputs.ndim == 3, "inputs", "have shape [batch, time, channels]", inputs)
+    channels = inputs.shape[2]
+    must = f"have shape [width, {channels}], with a width of at least 2"
+    is_kernel = has_shape(kernel, (None, channels)) and kernel.shape[0] >= 2
+    expect(is_kernel, "kernel", must, kernel, FEWEST_TAPS)
+    params = {"kernel": kernel}
+    if bias is not None:
+        params["bias"] = as_array("bias", bias)
+        check_shape("bias", params["bias"], (channels,))
+    for name, x in params.items():
+        must = f"have the dtype of the inputs, {inputs.dtype}"
+        expect(x.dtype == inputs.dtype, name, must, x, error=TypeError)
+    cell = ShortConvCell(channels, kernel.shape[0], use_bias=bias is not None)
+    return dynamic_rnn(
+        cell.bind(params),
+        inputs,
+        sequence_length,
+        initial_state,
+        dtype=inputs.dtype,
+        time_major=time_major,
+        resets=resets,
+        reset_state=reset_state,
+        mask=mask,
+        axis_name=axis_name,
+    )
