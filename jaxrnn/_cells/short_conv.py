@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from .._base.errors import expect
 from .._base.math import cast_like, widened
+from .._base.scaled import without_ones
 from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._run.run import Choice, Run
-from .._run.scans import at_each_step
 from .._run.taps import taps_of
 from . import fields
 from .base import SpecsCell, Transition, choose_many_steps
@@ -127,10 +127,13 @@ def convolved(params: Params, taps: Sequence[Array]) -> Array:
         params: `kernel`, and `bias` if there is one.
         taps: The last inputs, oldest first, each `[batch, channels]`.
     """
+    rows = (1,) * (taps[0].ndim - 1)
+    row = lambda x: jnp.reshape(widened(x), (*rows, -1))
     pairs = zip(params["kernel"], taps, strict=True)
-    terms = [widened(weights)[None, :] * widened(x) for weights, x in pairs]
+    product = functools.partial(without_ones, jnp.multiply, taps[0].ndim - 1)
+    terms = [product(row(weights), widened(x)) for weights, x in pairs]
     if "bias" in params:
-        terms.append(widened(params["bias"])[None, :])
+        terms.append(row(params["bias"]))
     return functools.reduce(jnp.add, terms).astype(taps[0].dtype)
 
 
@@ -139,6 +142,5 @@ def _convolve_all(params: Params, run: Run) -> tuple[PyTree, Array]:
     steps, past = run.steps, run.state
     taps, last = taps_of(steps, run.inputs.astype(past.dtype), past)
     narrow = [tap.astype(run.inputs.dtype) for tap in taps]
-    outputs = at_each_step(lambda *taps: convolved(params, taps), *narrow)
-    outputs = steps.zero_finished(outputs)
+    outputs = steps.zero_finished(convolved(params, narrow))
     return (outputs, jnp.stack(taps[1:], 2)) if steps.returns_states else outputs, last

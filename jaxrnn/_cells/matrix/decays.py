@@ -18,9 +18,9 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ..._base.scaled import scaled, without_ones
 from ..._base.typing import Array, DType
 from .rule import Chunk
-from .scaled import scaled, without_ones
 
 # The least logarithm of a decay, and the least argument of a decay's sigmoid: exp(-87),
 # and nearly sigmoid(-87), is about the smallest normal float32. In a

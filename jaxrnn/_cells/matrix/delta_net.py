@@ -7,13 +7,13 @@ from typing import final
 import jax
 import jax.numpy as jnp
 
+from ..._base.scaled import without_ones
 from ..._base.typing import Array, DType, Initializer, Key, Params
 from .. import fields
 from ..params import ParamSpec, Specs, head_size, ones
 from .decays import LEAST_LOG
 from .delta_rule import DeltaInputs, DeltaRule
 from .projected_memory import ProjectedMemoryCell
-from .scaled import without_ones
 
 
 @fields.dataclass

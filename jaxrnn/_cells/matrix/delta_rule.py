@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from ..._base.scaled import scaled
 from ..._base.trees import TensorShape
 from ..._base.typing import Array
 from ..._hints import with_hints
 from .columns import columns_of
 from .decays import decays_of
 from .rule import Chunk, MatrixRule
-from .scaled import scaled
 from .triangular import solve
 
 

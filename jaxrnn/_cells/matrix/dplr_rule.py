@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from ..._base.scaled import scaled
 from ..._base.trees import TensorShape
 from ..._base.typing import Array
 from .columns import columns_of
 from .decays import KeyDecays
 from .rule import Chunk, MatrixRule
-from .scaled import scaled
 from .triangular import solve
 
 

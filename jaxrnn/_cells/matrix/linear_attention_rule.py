@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from ..._base.scaled import scaled
 from ..._base.trees import TensorShape
 from ..._base.typing import Array
 from .decays import decays_of
 from .rule import Chunk, MatrixRule
-from .scaled import scaled
 
 
 class LinearAttentionInputs(NamedTuple):

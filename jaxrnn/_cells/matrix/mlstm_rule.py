@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.math import cast_like
+from ..._base.scaled import scaled
 from ..._base.trees import TensorShape, serializable
 from ..._base.typing import Array, PyTree
 from .rule import Chunk, MatrixRule
-from .scaled import scaled
 
 
 @serializable

@@ -29,9 +29,9 @@ import jax.numpy as jnp
 from ..._base.derivatives import with_tangent_of
 from ..._base.errors import expect, is_array
 from ..._base.math import cast_like, expand_rows
+from ..._base.scaled import scaled
 from ..._base.typing import Array, PyTree
 from ..base import check_overrides
-from .scaled import scaled
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from ..._base.typing import Array
+from .typing import Array
 
 
 def scaled(factor: Array, x: Array) -> Array:
