@@ -46,8 +46,8 @@ def as_array(name: str, leaf: Any) -> Array:
     """
     expect(leaf is not None, name, "be an array", leaf)
     check_not_masked(name, leaf)
-    # JAX would interpret the string "q" as a dtype.
-    expect(not isinstance(leaf, str), name, "be an array", leaf, error=TypeError)
+    # JAX would interpret the string "q" and dicts as dtypes.
+    expect(not isinstance(leaf, str | dict), name, "be an array", leaf, error=TypeError)
     with error_note(f"`{name}` must be an array of numbers."):
         return jnp.asarray(in_native_order(leaf))
 

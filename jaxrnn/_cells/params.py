@@ -116,6 +116,13 @@ def kernel_and_bias(
     return kernel, cell.bias_initializer or bias_initializer(kernel, bias)
 
 
+def check_is_units(cell: Any, depth: int) -> None:
+    """Raises ValueError unless the inputs have as many features as the cell units."""
+    must = f"have depth `num_units` ({cell.num_units})"
+    fix = "To project the inputs, use `jaxrnn.contrib.InputProjectionWrapper`."
+    expect(depth == cell.num_units, "inputs", must, depth, fix)
+
+
 def input_specs(
     cell: Any,
     depth: int,

@@ -7,7 +7,6 @@ from typing import final
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import expect
 from .._base.math import cast_like, widened
 from .._base.scaled import without_ones
 from .._base.trees import TensorShape
@@ -16,9 +15,7 @@ from .._run.run import Choice, Run
 from .._run.taps import taps_of
 from . import fields
 from .base import SpecsCell, Transition, choose_many_steps
-from .params import ParamSpec, Specs, kernel_and_bias
-
-FEWEST_TAPS = "To read only the inputs of the same step, multiply by the kernel."
+from .params import ParamSpec, Specs, check_is_units, kernel_and_bias
 
 
 @final
@@ -54,7 +51,7 @@ class ShortConvCell(SpecsCell):
     """
 
     num_units: int = fields.size()
-    width: int = fields.count(default=4, least=2, fix=FEWEST_TAPS)
+    width: int = fields.count(default=4, least=2)
     use_bias: bool = fields.flag(True)
     kernel_initializer: Initializer | None = fields.initializer()
     bias_initializer: Initializer | None = fields.initializer()
@@ -70,9 +67,7 @@ class ShortConvCell(SpecsCell):
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel` and, with `use_bias`, `bias`."""
-        fix = "Create the cell with the depth of the inputs."
-        must = f"have depth `num_units` = {self.num_units}"
-        expect(depth == self.num_units, "inputs", must, f"depth {depth}", fix)
+        check_is_units(self, depth)
         uniform = jax.nn.initializers.uniform(2 * self.width**-0.5)
         kernel, bias = kernel_and_bias(
             self, lambda *given: uniform(*given) - self.width**-0.5

@@ -135,8 +135,8 @@ def dynamic_rnn(
             tuple of names. Each device passes its part of `inputs`, `mask` and
             `resets`, and for its rows the lengths and states of the whole sequences.
             Without the name, a device runs its part as a sequence of its own. Only for
-            linear recurrences and matrix memories. On an explicit mesh, omit the name:
-            the sharding of the inputs shows how time is divided.
+            linear recurrences, matrix memories and `ShortConvCell`. On an explicit
+            mesh, omit the name: the sharding of the inputs shows how time is divided.
 
     Returns:
         `(outputs, state)`. `outputs` has the structure of `cell.output_size`, each leaf

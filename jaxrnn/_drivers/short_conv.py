@@ -4,7 +4,7 @@ from .._base.arguments import check_shape, has_shape
 from .._base.errors import expect
 from .._base.inputs import as_array
 from .._base.typing import Array, ArrayLike, Lengths
-from .._cells.short_conv import FEWEST_TAPS, ShortConvCell
+from .._cells.short_conv import ShortConvCell
 from .dynamic_rnn import dynamic_rnn
 
 
@@ -74,14 +74,17 @@ def short_conv(
     channels = inputs.shape[2]
     must = f"have shape [width, {channels}], with a width of at least 2"
     is_kernel = has_shape(kernel, (None, channels)) and kernel.shape[0] >= 2
-    expect(is_kernel, "kernel", must, kernel, FEWEST_TAPS)
+    fix = "Transpose the weight of a PyTorch Conv1d, [channels, 1, width]."
+    expect(is_kernel, "kernel", must, kernel, fix)
     params = {"kernel": kernel}
     if bias is not None:
         params["bias"] = as_array("bias", bias)
-        check_shape("bias", params["bias"], (channels,))
+        fix = "For no bias, pass None. Pass lengths as `sequence_length`."
+        check_shape("bias", params["bias"], (channels,), fix=fix)
     for name, x in params.items():
         must = f"have the dtype of the inputs, {inputs.dtype}"
-        expect(x.dtype == inputs.dtype, name, must, x, error=TypeError)
+        fix = "Cast the inputs or the parameters."
+        expect(x.dtype == inputs.dtype, name, must, x, fix, error=TypeError)
     cell = ShortConvCell(channels, kernel.shape[0], use_bias=bias is not None)
     return dynamic_rnn(
         cell.bind(params),

@@ -3,6 +3,8 @@
 The taps do not reach across a restart of a row, and do not read padding.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -23,28 +25,36 @@ def taps_of(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Arra
         The taps, oldest first, each with the shape of `inputs`; and the past inputs
         after each row's last step.
     """
-    taps = [steps.zero_finished(inputs)]
+    axis, count = steps.axis, past.shape[1]
+    read = lambda x, start: jax.lax.slice_in_dim(
+        x, start, start + steps.time, axis=axis
+    )
+    each_step = functools.partial(jnp.expand_dims, axis=axis)
+    inputs = steps.zero_finished(inputs)
+    extended = jnp.concatenate([jnp.moveaxis(past, 1, axis), inputs], axis=axis)
+    taps = [read(extended, i) for i in range(count)]
+    if steps.restarts is not None:
+        edges = [(count, 0) if i == axis else (0, 0) for i in range(2)]
+        restarts = jnp.pad(steps.restarts, edges)
+        for i in range(count):
+            # After a restart d steps ago, older inputs are those of the restart state.
+            for d in reversed(range(count - i)):
+                other = each_step(steps.restart_states[:, i + d])
+                taps[i] = masking.select(~read(restarts, count - d), taps[i], other)
+    taps = [*map(steps.zero_finished, taps), inputs]
     last = []
-    # Each tap is the next newer tap, delayed by one step. At the first step, a tap is
-    # a past input.
-    for i in reversed(range(past.shape[1])):
-        first = jnp.expand_dims(past[:, i], steps.axis)
-        shifted = jnp.concatenate([first, taps[0]], axis=steps.axis)
-        tap = jax.lax.slice_in_dim(shifted, 0, steps.time, axis=steps.axis)
-        if steps.restarts is not None:
-            other = jnp.expand_dims(steps.restart_states[:, i], steps.axis)
-            tap = masking.select(~steps.restarts, tap, other)
-        taps.insert(0, steps.zero_finished(tap))
-        last.insert(0, _after_last_step(steps, shifted))
+    for i, tap in enumerate(taps[1:]):
+        states = jnp.concatenate([each_step(past[:, i]), tap], axis=axis)
+        last.append(_after_last_step(steps, states))
     return taps, jnp.stack(last, axis=1)
 
 
-def _after_last_step(steps: Steps, shifted: Array) -> Array:
-    """For each row of `shifted`, the entry at the row's length; `[batch, depth]`."""
+def _after_last_step(steps: Steps, states: Array) -> Array:
+    """For each row of `states`, the entry at the row's length; `[batch, depth]`."""
     if steps.lengths is None:
-        return jax.lax.index_in_dim(shifted, steps.time, steps.axis, keepdims=False)
+        return jax.lax.index_in_dim(states, steps.time, steps.axis, keepdims=False)
 
     def read(row: Array, length: Array) -> Array:
         return row.at[length].get(mode="promise_in_bounds")
 
-    return jax.vmap(read, (1 - steps.axis, 0))(shifted, steps.lengths)
+    return jax.vmap(read, (1 - steps.axis, 0))(states, steps.lengths)

@@ -14,7 +14,14 @@ from ..._base.math import at_least_float32, widened
 from ..._base.products import dot
 from ..._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .. import fields
-from ..params import ParamSpec, Specs, head_size, kernel_and_bias, zeros
+from ..params import (
+    ParamSpec,
+    Specs,
+    check_is_units,
+    head_size,
+    kernel_and_bias,
+    zeros,
+)
 from .cell import Coefficients, LinearRecurrenceCell
 from .recurrence import ComplexState, Element
 
@@ -80,7 +87,7 @@ class LRUCell(LinearRecurrenceCell):
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of the parameters of lambda and gamma, and of B, C and D."""
-        _check_is_units(self, depth)
+        check_is_units(self, depth)
         units = self.num_units
         states = self.num_states
         b = ParamSpec((states, units), normal(1 / math.sqrt(2 * max(1, units))))
@@ -203,7 +210,7 @@ class RGLRUCell(LinearRecurrenceCell):
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `a_param`, `input_gate` and `a_gate`."""
-        _check_is_units(self, depth)
+        check_is_units(self, depth)
         size = head_size(self)
         kernel, bias = kernel_and_bias(self, normal(1 / math.sqrt(max(1, size))))
         gate = {
@@ -257,12 +264,6 @@ def _check_ring(cell: LRUCell | RGLRUCell) -> None:
     fits = cell.min_radius <= cell.max_radius
     must = f"be at most `max_radius` ({cell.max_radius})"
     expect(fits, "min_radius", must, cell.min_radius)
-
-
-def _check_is_units(cell: LRUCell | RGLRUCell, depth: int) -> None:
-    must = f"have depth `num_units` ({cell.num_units})"
-    fix = "To project the inputs, use `jaxrnn.contrib.InputProjectionWrapper`."
-    expect(depth == cell.num_units, "inputs", must, depth, fix)
 
 
 def _draw_decays(

@@ -96,8 +96,8 @@ class DeltaNetCell(DeltaNetBase):
     ordered by head; `norm_scale` `[V]`.
 
     The paper's layer has no biases, convolves q, k and v over a few steps, and
-    multiplies the output by a kernel. To convolve the inputs instead, wrap the cell in
-    a `TemporalConvWrapper`.
+    multiplies the output by a kernel. To convolve the inputs instead, use `short_conv`
+    or a `TemporalConvWrapper`.
 
     Attributes:
         num_units: `H`, the size of the output, which is split equally among the heads.
@@ -160,8 +160,8 @@ class GatedDeltaNetCell(DeltaNetBase):
     each ordered by head; `a_log` `[N]`; `norm_scale` `[V]`.
 
     The paper's layer has a bias only in the block a, convolves q, k and v over a few
-    steps, and multiplies the output by a kernel. To convolve the inputs instead, wrap
-    the cell in a `TemporalConvWrapper`.
+    steps, and multiplies the output by a kernel. To convolve the inputs instead, use
+    `short_conv` or a `TemporalConvWrapper`.
 
     Attributes:
         num_units: `H`, the size of the output, which is split equally among the heads.
