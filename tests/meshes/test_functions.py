@@ -206,6 +206,10 @@ FUNCTIONS = {
         partial(jaxrnn.reverse_sequence, seq_axis=1),
         {"input": SEQUENCES, "seq_lengths": LENGTHS},
     ),
+    "short_conv": (
+        lambda params, inputs: jaxrnn.short_conv(inputs, params, None, LENGTHS),
+        {"params": draw(3, SEQUENCES.shape[-1]), "inputs": SEQUENCES},
+    ),
     "resets_of_segments": (
         lambda ids, x: (jaxrnn.resets_of_segments(ids), x),
         {"ids": IDS, "x": SEQUENCES},
