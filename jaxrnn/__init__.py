@@ -58,8 +58,8 @@ Cells:
   `GatedDeltaNetCell`.
 * Matrix memories without projections, for layers with their own:
   `LinearAttentionMemoryCell` (`LinearAttentionInputs`), `DeltaMemoryCell`
-  (`DeltaInputs`), `DPLRMemoryCell` (`DPLRInputs`) and `MLSTMMemoryCell`
-  (`MLSTMInputs`).
+  (`DeltaInputs`), `DPLRMemoryCell` (`DPLRInputs`), `MLSTMMemoryCell`
+  (`MLSTMInputs`) and `S6MemoryCell` (`S6Inputs`).
 * A causal convolution of each channel over the last inputs: `ShortConvCell`, or the
   function `short_conv`.
 * The sLSTM of xLSTM, which runs step by step: `SLSTMCell` (`SLSTMState`).
@@ -108,6 +108,10 @@ from ._cells.linear.gated_linear import (
 )
 from ._cells.linear.lru import LRUCell as LRUCell, RGLRUCell as RGLRUCell
 from ._cells.linear.recurrence import ComplexState as ComplexState
+from ._cells.linear.selective_scan import (
+    S6Inputs as S6Inputs,
+    S6MemoryCell as S6MemoryCell,
+)
 from ._cells.lstm import (
     BasicLSTMCell as BasicLSTMCell,
     LSTMCell as LSTMCell,

@@ -257,6 +257,9 @@ CASES = {
     "rg_lru_first": few(jaxrnn.RGLRUCell(4, 2, scale_first_step=False), step(4)),
     "short_conv": every(jaxrnn.ShortConvCell(DEPTH)),
     "short_conv_no_bias": few(jaxrnn.ShortConvCell(DEPTH, 2, use_bias=False)),
+    "s6": every(
+        jaxrnn.S6MemoryCell(3, 2), jaxrnn.S6Inputs(step(3), step(3), step(2), step(2))
+    ),
     "multi": every(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)])),
     "multi_joined": in_goldens(
         MultiRNNCell([jaxrnn.BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)

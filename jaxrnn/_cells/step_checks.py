@@ -76,6 +76,36 @@ def check_step_inputs(
     return inputs
 
 
+def check_named_inputs(cell: Any, kind: Any, inputs: PyTree) -> Any:
+    """Returns the inputs of a step as a named tuple of real arrays `[batch, ...]`.
+
+    Args:
+        cell: The cell, whose `input_sizes` has the size of each array.
+        kind: The class of the named tuple. A plain tuple is converted.
+        inputs: The inputs.
+
+    Raises:
+        ValueError: If the inputs are not such a tuple, or a leaf is not real
+            floating-point or has another size.
+        TypeError: If a leaf is not an array.
+    """
+    names = kind._fields
+    must = f"be a `{kind.__name__}` ({', '.join(names)})"
+    # A plain tuple may replace the named tuple, but not a tuple of other names.
+    fits = is_list_of(inputs, len(names)) and getattr(inputs, "_fields", names)
+    fix = "For their sizes, see the cell's `input_sizes`."
+    expect(fits == names, "inputs", must, inputs, fix)
+    leaves: list[Any] = []
+    for name, x, size in zip(names, inputs, cell.input_sizes, strict=True):
+        x = check_step_inputs(x, f"inputs.{name}", tuple(size), f"for {cell!r}")
+        expect(not jnp.iscomplexobj(x), f"inputs.{name}", "be real", x)
+        leaves.append(x)
+        rows = leaves[0].shape[0]
+        must = f"have {counted(rows, 'row')}, as `inputs.{names[0]}` has"
+        expect(x.shape[0] == rows, f"inputs.{name}", must, x)
+    return kind(*leaves)
+
+
 def check_state(state: PyTree, size: Size, inputs: Array, wider: bool = True) -> PyTree:
     """Returns the state of one step in the structure of `size`, with array leaves.
 

@@ -140,6 +140,46 @@ def test_sequences_equal_jla(kind, implementation, record_property):
     assert error < 1e-11
 
 
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("implementation", ["reference", "chunked"])
+def test_selective_scans_equal_jla(implementation, is_packed, record_property):
+    """The layouts of states and of A are the same."""
+    cell, rng = jaxrnn.S6MemoryCell(6, 4), np.random.default_rng(0)
+    draw = lambda *size: rng.normal(size=(ROWS, 70, *size))
+    inputs = jaxrnn.S6Inputs(draw(6), np.exp(draw(6) - 2), draw(4), draw(4))
+    params = {"A_log": rng.normal(size=(6, 4)), "D": rng.normal(size=6)}
+    resets = rng.random((ROWS, 70)) < 0.1 * is_packed
+    resets[:, 0] = False
+    ids = np.cumsum(resets, axis=1, dtype=np.int32)
+
+    def ours(given, state):
+        run = cell.bind(given["params"]), given["inputs"]
+        options = {"resets": resets} if is_packed else {}
+        return jaxrnn.dynamic_rnn(*run, initial_state=state, **options)
+
+    def theirs(given, state):
+        (x, dt, b, c), params = given["inputs"], given["params"]
+        outputs, state = ops.linear_attention(
+            "mamba1",
+            c,
+            b,
+            x,
+            dt=dt,
+            a=-jnp.exp(params["A_log"]),
+            impl=implementation,
+            dt_softplus=False,
+            initial_state=state,
+            output_final_state=True,
+            segment_ids=ids if is_packed else None,
+        )
+        return outputs + params["D"] * x, state
+
+    given = {"inputs": inputs, "params": params}
+    error = error_of(ours, theirs, given, rng.normal(size=(ROWS, 6, 4)))
+    record_property("error", error)
+    assert error < 1e-11
+
+
 @pytest.mark.parametrize("implementation", ["reference", "chunked"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_documents_equal_jla(kind, implementation, record_property):

@@ -211,6 +211,7 @@ def test_every_kind_of_cell_has_a_map():
     kinds = "MinGRU MinLSTM QRNN SRU LRU RGLRU MLSTM DeltaNet GatedDeltaNet".split()
     kinds += [
         "ShortConv",
+        "S6Memory",
         "MLSTMMemory",
         "LinearAttentionMemory",
         "DeltaMemory",

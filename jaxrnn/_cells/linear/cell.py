@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ..._base.errors import error_note, expect
 from ..._base.inputs import check_structure
-from ..._base.math import cast, cast_like, widened
+from ..._base.math import cast, cast_like, widened, widest_dtype
 from ..._base.typing import Array, Params, PyTree
 from ..._run import masking
 from ..._run.run import Choice, Run
@@ -114,7 +114,7 @@ class LinearRecurrenceCell(SpecsCell):
             b = masking.select(is_zero(state), first, b)
         new_state = cast_like(state, plus(times(a, widened(state)), b))
         output = self.output(params, new_state, rest)
-        return cast(output, inputs.dtype), new_state
+        return cast(output, widest_dtype(inputs)), new_state
 
     def terms(self, params: Params, inputs: Array, state: Element) -> Terms:
         """The terms of one step, broadcast to the state, in at least float32.
@@ -130,7 +130,7 @@ class LinearRecurrenceCell(SpecsCell):
             TypeError: If `coefficients` returns complex arrays.
         """
         a, b, rest = self.coefficients(params, inputs)
-        rows = inputs.shape[0]
+        rows = jax.tree.leaves(inputs)[0].shape[0]
         a, b = _fitted("a", a, rows, state), _fitted("b", b, rows, state)
         from_zeros = self.term_from_zeros
         first = from_zeros and _fitted("b", from_zeros(rest), rows, state)

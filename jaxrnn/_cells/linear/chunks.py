@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.derivatives import summed_in_float32
-from ..._base.math import cast, cast_like, widened
+from ..._base.math import cast, cast_like, widened, widest_dtype
 from ..._base.sharding import as_varying_as, platform_of
 from ..._base.typing import Array, Params, PyTree
 from ..._run import masking
@@ -72,7 +72,9 @@ def recurrence_sequence(
         start = as_varying_as((a, b), widened(h))
         hs, last = linear_recurrence((a, restarting), b, start)
         hs, last = cast_like(h, hs), cast_like(h, last)
-        outputs = at_each_step(lambda *x: cast(output(params, *x), xs.dtype), hs, rest)
+        outputs = at_each_step(
+            lambda *x: cast(output(params, *x), widest_dtype(xs)), hs, rest
+        )
         outputs = steps.zero_finished(outputs)
         outputs = (outputs, hs) if steps.returns_states else outputs
         return swap_time(outputs), last

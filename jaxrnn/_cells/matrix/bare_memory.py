@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.arguments import is_list_of
-from ..._base.errors import counted, expect, is_array, warn
+from ..._base.errors import expect, is_array, warn
 from ..._base.inputs import like
 from ..._base.math import concrete_or_none
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, DType, Params, PyTree
 from .. import fields
 from ..params import Specs
-from ..step_checks import check_step_inputs
+from ..step_checks import check_named_inputs
 from .cell import MatrixMemoryCell
 from .decays import LEAST_LOG
 
@@ -138,22 +138,7 @@ class BareMemoryCell(MatrixMemoryCell):
                 floating-point or does not have the size in `input_sizes`.
             TypeError: If a leaf is not an array.
         """
-        kind = self.rule.Inputs
-        names = kind._fields
-        must = f"be a `{kind.__name__}` ({', '.join(names)})"
-        # A plain tuple may replace the named tuple, but not a tuple of other names.
-        fits = is_list_of(inputs, len(names)) and getattr(inputs, "_fields", names)
-        fix = "For their sizes, see the cell's `input_sizes`."
-        expect(fits == names, "inputs", must, inputs, fix)
-        leaves: list[Any] = []
-        for name, x, size in zip(names, inputs, self.input_sizes, strict=True):
-            x = check_step_inputs(x, f"inputs.{name}", tuple(size), f"for {self!r}")
-            expect(not jnp.iscomplexobj(x), f"inputs.{name}", "be real", x)
-            leaves.append(x)
-            rows = leaves[0].shape[0]
-            must = f"have {counted(rows, 'row')}, as `inputs.{names[0]}` has"
-            expect(x.shape[0] == rows, f"inputs.{name}", must, x)
-        return kind(*leaves)
+        return check_named_inputs(self, self.rule.Inputs, inputs)
 
     def project(self, params: Params, inputs: Any, dtype: DType) -> tuple[None, Any]:
         """The values of a step, with keys for each head; see `MatrixMemoryCell`."""
