@@ -6,10 +6,12 @@ of a single head, or of the last step.
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from .typing import Array
+from .typing import Array, PyTree
 
 
 def scaled(factor: Array, x: Array) -> Array:
@@ -21,14 +23,15 @@ def scaled(factor: Array, x: Array) -> Array:
     return without_ones(product, factor.ndim, factor, x)
 
 
-def without_ones(product: Callable[..., Array], count: int, *arrays: Array) -> Array:
+def without_ones(product: Callable[..., Any], count: int, *arrays: PyTree) -> Any:
     """`product(*arrays)`, computed without those leading axes that have size 1.
 
     Args:
         product: A function whose result has the leading axes of all arrays.
         count: The number of leading axes.
-        arrays: The arguments of `product`.
+        arrays: The arguments of `product`, arrays or nests of arrays.
     """
-    sizes = zip(*(x.shape[:count] for x in arrays), strict=True)
+    sizes = zip(*(x.shape[:count] for x in jax.tree.leaves(arrays)), strict=True)
     ones = tuple(axis for axis, each in enumerate(sizes) if set(each) == {1})
-    return jnp.expand_dims(product(*(jnp.squeeze(x, ones) for x in arrays)), ones)
+    result = product(*jax.tree.map(lambda x: jnp.squeeze(x, ones), arrays))
+    return jax.tree.map(lambda x: jnp.expand_dims(x, ones), result)

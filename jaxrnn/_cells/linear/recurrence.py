@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ..._base.scaled import without_ones
 from ..._base.trees import serializable
 from ..._base.typing import Array, PyTree
 from ..._run import masking
@@ -92,14 +93,8 @@ def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[PyTree, Py
     # The states before a restart may be NaN. Replace them by zeros in `before` rather
     # than in the product, because the product's transpose also multiplies by `before`.
     before = _zero_at(factors[1], before)
-    if jax.tree.leaves(h)[0].shape[0] == 1:
-        # `vmap` may map a single row over rows that share `a`. XLA for CPUs sums their
-        # products over rows 16 times as fast without the batch axis, whose size is 1.
-        added = times(*jax.tree.map(lambda x: jnp.squeeze(x, 1), (d_a, before)))
-        added = jax.tree.map(lambda x: jnp.expand_dims(x, 1), added)
-    else:
-        added = times(d_a, before)
-    d_x = plus(d_x, added)
+    # `vmap` may map a single row over rows that share `a`.
+    d_x = plus(d_x, without_ones(times, 2, d_a, before))
     return (hs, last), linear_recurrence(factors, d_x, d_h)
 
 
