@@ -12,7 +12,7 @@ from .._base.scaled import without_ones
 from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._run.run import Choice, Run
-from .._run.taps import taps_of
+from .._run.taps import taps_of, taps_of_step
 from . import fields
 from .base import SpecsCell, Transition, choose_many_steps
 from .params import ParamSpec, Specs, check_is_units, kernel_and_bias
@@ -77,10 +77,8 @@ class ShortConvCell(SpecsCell):
 
     def step(self, params: Params, inputs: Array, state: Array) -> tuple[Array, Array]:
         """The convolution and the last inputs; see `SpecsCell.step`."""
-        newest = inputs[:, None].astype(state.dtype)
-        last = jnp.concatenate([state, newest], axis=1)
-        taps = jnp.unstack(last.astype(inputs.dtype), axis=1)
-        return convolved(params, taps), last[:, 1:]
+        taps, state = taps_of_step(inputs, state)
+        return convolved(params, taps), state
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses a sum of shifted inputs; see `RNNCell.choose_loop`."""
@@ -138,4 +136,6 @@ def _convolve_all(params: Params, run: Run) -> tuple[PyTree, Array]:
     taps, last = taps_of(steps, run.inputs.astype(past.dtype), past)
     narrow = [tap.astype(run.inputs.dtype) for tap in taps]
     outputs = steps.zero_finished(convolved(params, narrow))
-    return (outputs, jnp.stack(taps[1:], 2)) if steps.returns_states else outputs, last
+    if steps.returns_states:
+        return (outputs, jnp.stack(taps[1:], 2)), last
+    return outputs, last

@@ -49,6 +49,22 @@ def taps_of(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Arra
     return taps, jnp.stack(last, axis=1)
 
 
+def taps_of_step(inputs: Array, past: Array) -> tuple[list[Array], Array]:
+    """The last inputs at one step, and the past inputs after it.
+
+    Args:
+        inputs: `[batch, depth]`.
+        past: The inputs before the step, `[batch, width - 1, depth]`, in the dtype of
+            the inputs or a wider one.
+
+    Returns:
+        The taps, oldest first, each like `inputs`; and the new past inputs.
+    """
+    newest = inputs[:, None].astype(past.dtype)
+    last = jnp.concatenate([past, newest], axis=1)
+    return list(jnp.unstack(last.astype(inputs.dtype), axis=1)), last[:, 1:]
+
+
 def _after_last_step(steps: Steps, states: Array) -> Array:
     """For each row of `states`, the entry at the row's length; `[batch, depth]`."""
     if steps.lengths is None:

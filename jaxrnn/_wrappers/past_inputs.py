@@ -19,7 +19,7 @@ from .._cells.short_conv import convolved
 from .._cells.step_checks import check_step_inputs
 from .._run.run import Choice, Loop, Run
 from .._run.scans import at_each_step
-from .._run.taps import taps_of
+from .._run.taps import taps_of, taps_of_step
 from .base import ParamsWrapper, WrapperCell
 
 _FIX = "To use only the newest inputs, omit the wrapper."
@@ -144,12 +144,10 @@ class PastInputsWrapper(WrapperCell):
         shape = (inputs.shape[0], self.width - 1, self.depth)
         want = jax.ShapeDtypeStruct(shape, inputs.dtype)
         past = like("state.past_inputs", past, want, wider=True, fix=fix)
-        newest = inputs[:, None].astype(past.dtype)
-        last_inputs = jnp.concatenate([past, newest], axis=1)
-        taps = jnp.unstack(last_inputs.astype(inputs.dtype), axis=1)
+        taps, past = taps_of_step(inputs, past)
         combined = self.combine(own, taps)
         output, cell_state = self.cell.apply(inner, combined, cell_state, key)
-        return output, PastInputsState(last_inputs[:, 1:], cell_state)
+        return output, PastInputsState(past, cell_state)
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses the loop of the cell; see `RNNCell.choose_loop`."""
