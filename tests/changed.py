@@ -7,7 +7,8 @@
 The tests are the changed ones, and those in the folders of the changed rooms. If a loop
 or a driver changed, also the laws of every kind of cell; if a cell changed, its laws,
 and its goldens, which alone compare its equations with TensorFlow's. Of the pages, only
-those that changed are run. Most changes take a minute or two.
+those that changed are run; of the docstrings, all if the package changed. Most changes
+take a minute or two.
 """
 
 import inspect
@@ -39,6 +40,8 @@ TESTS = {
 # A change in these rooms may break any cell.
 SHARED = {"affine", "base", "drivers", "memory", "run", "testing"}
 LAWS, GOLDENS = "tests/testing/test_conformance.py", "tests/tf1/test_goldens.py"
+# The examples in docstrings, and those that are written for the other cells.
+DOCSTRINGS = "jaxrnn/", "tests/docs/test_docs.py::test_the_examples_of_cells_run"
 NO_TESTS = 5  # The exit status of pytest if it selects no test.
 
 
@@ -107,6 +110,7 @@ def goldens_of(files):
 def selection(files):
     """A function of the id of a test: whether the test belongs to the files."""
     paths, laws, goldens = paths_of(files), laws_of(files), goldens_of(files)
+    has_source = any(file.startswith("jaxrnn/") for file in files)
 
     def is_selected(nodeid):
         name, _, test = nodeid.partition("::")
@@ -114,6 +118,8 @@ def selection(files):
         if name == LAWS and any(parameter.startswith(f"{law}-") for law in laws):
             return True
         if name == GOLDENS and any(parameter.startswith(golden) for golden in goldens):
+            return True
+        if nodeid.startswith(DOCSTRINGS) and has_source:
             return True
         if test.startswith("test_page["):
             return bool({parameter, name, "tests/docs/run_page.py"} & {*files})
@@ -125,7 +131,8 @@ def selection(files):
 def options_of(files):
     """The arguments of pytest that run the tests of the files."""
     touched = [f"--touched={file}" for file in files]
-    return ["-m", "touched", *touched, *paths_of(files), LAWS, GOLDENS]
+    docstrings = ["jaxrnn", DOCSTRINGS[1]]
+    return ["-m", "touched", *touched, *paths_of(files), LAWS, GOLDENS, *docstrings]
 
 
 def changed_files(base=None):

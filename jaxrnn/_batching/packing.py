@@ -212,8 +212,8 @@ def pack_sequences(
         >>> packed = jaxrnn.pack_sequences(x, [5, 0, 3, 4])
         >>> print(packed.segment_ids)
         [[1 1 1 1 1]
-         [3 3 3 0 0]
-         [4 4 4 4 0]]
+         [4 4 4 4 0]
+         [3 3 3 0 0]]
         >>> packed.unpack(packed.inputs).shape
         (4, 5, 3)
 
