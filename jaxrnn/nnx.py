@@ -2,18 +2,18 @@
 
 `RNN`, `Bidirectional` and `StackBidirectional` run over sequences. `Cell` wraps a
 jaxrnn cell as an nnx cell, for `nnx.RNN`; `as_cell` wraps an nnx cell as a jaxrnn cell.
+`GatedDeltaNet`, `KimiDeltaAttention`, `Mamba`, `Mamba2` and `RWKV7TimeMix` are layers
+of published models, which `jaxrnn.linen` does not have.
 
 A call does not change the module, so modules work under all JAX transformations, as
 arguments or in closures. The only exception is a module whose cell draws random
 numbers: each call advances the counter of the module's random stream.
 
 Parameters have TensorFlow's names: `rnn.params["lstm_cell"]["kernel"]`. `jaxrnn.linen`
-has the same modules under the same names.
+has the other names too.
 """
 
 import dataclasses
-import functools
-import inspect
 import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,19 +22,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._base.arguments import as_count, check_instance, check_shape
+from ._base.arguments import as_count, check_instance
 from ._base.cell_keys import run_key
 from ._base.errors import error_note, expect
 from ._base.inputs import check_shaped, check_structure
-from ._base.math import is_float, is_traced
+from ._base.math import is_float
 from ._base.modules import export, import_optional
 from ._base.trees import TensorShape, named_leaves, with_structure
-from ._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
+from ._base.typing import Array, DType, Key, Lengths, Params, PyTree, Size
 from ._cells.base import RNNCell, check_rnn_cell
 from ._cells.bound import BoundCell
 from ._cells.function import BoundOnlyCell
 from ._hints import with_hints
 from ._layers import modules, parameters
+from ._layers.fields_module import FieldsModule
+from ._layers.linear_attention.gated_deltanet import GatedDeltaNet
+from ._layers.linear_attention.kda import KimiDeltaAttention
+from ._layers.linear_attention.mamba import Mamba
+from ._layers.linear_attention.mamba2 import Mamba2
+from ._layers.linear_attention.rwkv7 import RWKV7TimeMix
 from ._layers.modules import BoundCells, Cells, Merge
 from ._layers.parameters import AxisNames
 
@@ -43,35 +49,22 @@ if TYPE_CHECKING:
 else:
     nnx = import_optional("flax.nnx")
 
-__all__ = ["RNN", "Bidirectional", "Cell", "StackBidirectional", "as_cell"]
+__all__ = [
+    "RNN",
+    "Bidirectional",
+    "Cell",
+    "GatedDeltaNet",
+    "KimiDeltaAttention",
+    "Mamba",
+    "Mamba2",
+    "RWKV7TimeMix",
+    "StackBidirectional",
+    "as_cell",
+]
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 # Flax 0.12.6 and older call this function `nnx.pure`.
 as_pure = getattr(nnx, "as_pure", None) or nnx.pure
-
-
-class _Signature:
-    """The signature of a class's constructor, which nnx's metaclass hides."""
-
-    def __get__(self, instance: object | None, owner: type) -> inspect.Signature:
-        if instance is not None:
-            raise AttributeError  # `inspect` then reads the signature of `__call__`.
-        return inspect.signature(functools.partial(owner.__init__, None))
-
-
-class FieldsModule(nnx.Module):
-    """An nnx module that is a dataclass."""
-
-    __signature__ = _Signature()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, list):  # nnx hashes attributes, but lists have no hash.
-            value = tuple(value)
-        for cell in value if isinstance(value, tuple) else [value]:
-            # nnx would reject the arrays of a bound cell with a less clear error.
-            if isinstance(cell, BoundCell):
-                check_rnn_cell(name, cell)
-        super().__setattr__(name, value)
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
@@ -142,7 +135,7 @@ class Recurrent(modules.Recurrent, FieldsModule):
         fix = "Bind each cell to parameters from its `init` or from a converter."
         check_structure("`params`", own, params, strict=False, fix=fix)
         pairs = zip(named_leaves("params", own), jax.tree.leaves(params), strict=True)
-        arrays = [_in_place_of(name, old, new) for (name, old), new in pairs]
+        arrays = [parameters.in_place_of(name, old, new) for (name, old), new in pairs]
         # `nnx.update` expects dicts instead of lists. The conversion keeps the order of
         # the leaves.
         names = nnx.to_pure_dict(nnx.state(self.params))
@@ -490,25 +483,6 @@ def _as_step_type(x: Any) -> Any:
 
 def _as_param(array: Array, names: tuple[str | None, ...]) -> nnx.Param:
     return nnx.Param(array, out_sharding=names) if names else nnx.Param(array)
-
-
-def _in_place_of(name: str, old: Array, new: ArrayLike) -> Array:
-    """The new array, with the dtype and the sharding of the old array.
-
-    Raises:
-        ValueError: If the shapes differ.
-        TypeError: If the new array is complex and the old array is real.
-    """
-    fix = "Check that `in_features` is the size of the inputs."
-    check_shape(name, new, old.shape, fix=fix)
-    fits = jnp.iscomplexobj(old) or not jnp.iscomplexobj(new)
-    fix = f"Create the module with `param_dtype=jnp.{jnp.result_type(new)}`."
-    must = "be real like the module's parameter"
-    expect(fits, name, must, new, fix, error=TypeError)
-    array = jnp.asarray(new).astype(old.dtype)
-    if is_traced(old) or not old.committed:
-        return array
-    return jax.device_put(array, old.sharding)
 
 
 def draw_key(rngs: Rngs | None, stream: str) -> Key:

@@ -35,6 +35,7 @@ TESTS = {
     "nnx": ["layers"],
     "run": ["run", "loops", "drivers", "meshes/test_drivers.py"],
     "src": ["native"],
+    "transformers": ["layers"],
     "typing": ["package"],
 }
 # A change in these rooms may break any cell.

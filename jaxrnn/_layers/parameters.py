@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
-from .._base.arguments import check_instance, is_list_of
+from .._base.arguments import check_instance, check_shape, is_list_of
 from .._base.errors import Verbatim, counted, describe, expect
+from .._base.math import is_traced
 from .._base.trees import output_of
-from .._base.typing import Array, DType, Key, Params, PyTree
+from .._base.typing import Array, ArrayLike, DType, Key, Params, PyTree
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._cells.fields import as_floating
@@ -159,3 +161,22 @@ def _last(path: tuple) -> str:
     """The last key in the path of a parameter, such as "kernel"."""
     keys = [str(part.key) for part in path if isinstance(part, jax.tree_util.DictKey)]
     return keys[-1] if keys else ""
+
+
+def in_place_of(name: str, old: Array, new: ArrayLike) -> Array:
+    """The new array, with the dtype and the sharding of the old array.
+
+    Raises:
+        ValueError: If the shapes differ.
+        TypeError: If the new array is complex and the old array is real.
+    """
+    fix = "Check that `in_features` is the size of the inputs."
+    check_shape(name, new, old.shape, fix=fix)
+    fits = jnp.iscomplexobj(old) or not jnp.iscomplexobj(new)
+    fix = f"Create the module with `param_dtype=jnp.{jnp.result_type(new)}`."
+    must = "be real like the module's parameter"
+    expect(fits, name, must, new, fix, error=TypeError)
+    array = jnp.asarray(new).astype(old.dtype)
+    if is_traced(old) or not old.committed:
+        return array
+    return jax.device_put(array, old.sharding)

@@ -1,7 +1,7 @@
 """Conversion of weights from and to other libraries.
 
 Each library has a module: `equinox`, `haiku`, `keras`, `linen`, `nnx`, `onnx`, `tf1`,
-`torch`.
+`torch`. `transformers` loads and saves the weights of layers of `jaxrnn.nnx`.
 
 * `load(weights)` returns a bound cell for `dynamic_rnn`. Several layers become a bound
   `MultiRNNCell`.
@@ -27,9 +27,19 @@ conversion raises a TypeError.
 """
 
 from .._base.modules import export as _export
-from . import equinox, haiku, keras, linen, nnx, onnx, tf1, torch
+from . import equinox, haiku, keras, linen, nnx, onnx, tf1, torch, transformers
 
-__all__ = ["equinox", "haiku", "keras", "linen", "nnx", "onnx", "tf1", "torch"]
+__all__ = [
+    "equinox",
+    "haiku",
+    "keras",
+    "linen",
+    "nnx",
+    "onnx",
+    "tf1",
+    "torch",
+    "transformers",
+]
 
-for _module in (equinox, haiku, keras, linen, nnx, onnx, tf1, torch):
+for _module in (equinox, haiku, keras, linen, nnx, onnx, tf1, torch, transformers):
     _export(vars(_module))

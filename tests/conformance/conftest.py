@@ -8,6 +8,7 @@ SUITES = {
     "test_contract": "sequence-layers",
     "test_published_layer": "published layers",
     "test_layer": "transformers",
+    "test_rwkv7": "rwkv",
     "test_trained_g2p_en": "g2p_en",
     "test_trained_silero_vad": "silero-vad",
     "test_trained_resemblyzer": "resemblyzer",

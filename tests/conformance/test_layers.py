@@ -1,10 +1,9 @@
-"""Layers of the page "Layers of linear attention" against those of `transformers`.
+"""Layers of `jaxrnn.nnx` against those of `transformers` and of RWKV, in float64.
 
-In float64, with random weights, which the functions of the page load.
+The weights are random, and `jaxrnn.convert.transformers` loads them.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,28 +11,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import run_page
 from flax import nnx
-from helpers import largest_error, usual_promotion
+from helpers import largest_error
 from in_float64 import in_float64
+
+import jaxrnn.convert.transformers
+import jaxrnn.nnx
 
 pytestmark = pytest.mark.slow
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-ROOT = pathlib.Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "recipes" / "linear_attention.md"
 WIDTH, TIME, LENGTHS = 16, 70, [70, 33, 1]
 TOLERANCE = 1e-10
 
 
 @dataclasses.dataclass
 class Case:
-    """The module of `transformers`, and the page's layer and loader."""
+    """The module of `transformers`, and the layer of `jaxrnn.nnx` with its sizes."""
 
     module: Callable[[], Any]
     layer: str
     sizes: tuple[int, ...]
-    load: str
+    options: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def qwen3_next():
@@ -61,7 +60,17 @@ def kimi_linear():
     return package.KimiLinearDeltaAttention(config, 0)
 
 
-def mamba2():
+def mamba():
+    from transformers import MambaConfig
+    from transformers.models.mamba import modeling_mamba as package
+
+    config = MambaConfig(
+        hidden_size=WIDTH, num_hidden_layers=1, state_size=5, time_step_rank=3
+    )
+    return package.MambaMixer(config, 0)
+
+
+def mamba2(groups):
     from transformers import Mamba2Config
     from transformers.models.mamba2 import modeling_mamba2 as package
 
@@ -71,24 +80,19 @@ def mamba2():
         num_heads=4,
         head_dim=8,
         state_size=6,
-        n_groups=1,
+        n_groups=groups,
         chunk_size=16,
     )
     return package.Mamba2Mixer(config, 0)
 
 
 CASES = {
-    "qwen3_next": Case(qwen3_next, "GatedDeltaNet", (4, 8, 6, 2), "load_qwen3_next"),
-    "kimi_linear": Case(kimi_linear, "KDA", (2, 8, 8), "load_kimi_linear"),
-    "mamba2": Case(mamba2, "Mamba2", (4, 6, 8), "load_mamba2"),
+    "qwen3_next": Case(qwen3_next, "GatedDeltaNet", (4, 8, 6), {"num_key_heads": 2}),
+    "kimi_linear": Case(kimi_linear, "KimiDeltaAttention", (2, 8, 8)),
+    "mamba": Case(mamba, "Mamba", (2 * WIDTH, 5), {"rank": 3}),
+    "mamba2": Case(lambda: mamba2(1), "Mamba2", (4, 6, 8)),
+    "mamba2_groups": Case(lambda: mamba2(2), "Mamba2", (4, 6, 8), {"num_key_heads": 2}),
 }
-
-
-@pytest.fixture(scope="module")
-def page():
-    """The classes and functions of the page."""
-    with usual_promotion():
-        return run_page.definitions(PAGE)
 
 
 def of_transformers(make, x):
@@ -101,7 +105,7 @@ def of_transformers(make, x):
             torch.nn.init.normal_(parameter, std=0.7 * fan_in**-0.5)
         given = torch.tensor(x, requires_grad=True)
         outputs = [
-            module(given[row : row + 1, :length])[0]
+            first_of(module(given[row : row + 1, :length]))[0]
             for row, length in enumerate(LENGTHS)
         ]
         sum(each.square().sum() for each in outputs).backward()
@@ -111,25 +115,80 @@ def of_transformers(make, x):
     return weights, [y.detach().numpy() for y in outputs], grads, given.grad.numpy()
 
 
+def first_of(outputs):
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def make_layer(kind, *sizes, **options):
+    options |= {"param_dtype": jnp.float64, "rngs": nnx.Rngs(0)}
+    return getattr(jaxrnn.nnx, kind)(WIDTH, *sizes, **options)
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_layer(name, page, record_property):
-    """Outputs, and the gradients of all weights and of the inputs."""
+def test_layer(name, record_property):
+    """Outputs, and the gradients of all weights and of the inputs; weights again."""
     case = CASES[name]
     x = np.random.default_rng(0).normal(size=(3, TIME, WIDTH))
-    is_step = np.arange(TIME) < np.array(LENGTHS)[:, None]
     weights, outputs, grads, of_x = of_transformers(case.module, x)
 
     def compute_loss(weights, x):
-        layer = getattr(page, case.layer)(WIDTH, *case.sizes, rngs=nnx.Rngs(0))
-        getattr(page, case.load)(layer, weights)
+        layer = make_layer(case.layer, *case.sizes, **case.options)
+        jaxrnn.convert.transformers.load(weights, layer)
         h, _ = layer(x, sequence_length=jnp.array(LENGTHS))
-        return jnp.sum(h**2, where=is_step[..., None]), h
+        return jnp.sum(h**2), (h, jaxrnn.convert.transformers.save(layer))
 
-    with usual_promotion():
-        gradient = jax.jit(jax.grad(compute_loss, (0, 1), has_aux=True))
-        (d_weights, d_x), h = gradient(weights, x)
+    gradient = jax.jit(jax.grad(compute_loss, (0, 1), has_aux=True))
+    (d_weights, d_x), (h, saved) = gradient(weights, x)
     pairs = [(h[i, :n], outputs[i]) for i, n in enumerate(LENGTHS)]
     pairs += [(d_weights[name], grads[name]) for name in grads] + [(d_x, of_x)]
     error = largest_error(pairs)
     record_property("error", error)
     assert error < TOLERANCE
+    assert saved.keys() == weights.keys()
+    for name, weight in weights.items():
+        np.testing.assert_array_equal(saved[name], weight)
+
+
+def test_rwkv7(monkeypatch, record_property):
+    """A first and a later layer, step by step, against the authors' function.
+
+    The package `rwkv` runs on its own weights, of which the matrices are transposed.
+    """
+    monkeypatch.setenv("RWKV_V7_ON", "1")
+    model = pytest.importorskip("rwkv.model")
+    heads, size, rng = 2, WIDTH // 2, np.random.default_rng(0)
+    inputs = rng.normal(size=(TIME, WIDTH))
+    first = None
+    for index in range(2):
+        options = {"layer_index": index, "num_layers": 2, "ranks": (3, 4, 5, 6)}
+        layer = make_layer("RWKV7TimeMix", heads, **options)
+        types = jaxrnn.convert.transformers.save(layer)
+        weights = {k: rng.normal(scale=0.4, size=x.shape) for k, x in types.items()}
+        jaxrnn.convert.transformers.load(weights, layer)
+        beside = [] if first is None else [first[None]]
+        got, _ = layer(inputs[None], None, *beside)
+        torch_of = lambda x: torch.from_numpy(np.array(x))
+        w = {k: torch_of(x.squeeze() if k != "r_k" else x) for k, x in weights.items()}
+        w = {f"v{i}": torch.zeros(()) for i in range(3)} | w
+        names = [f"x_{n}" for n in "rwkvag"]
+        names += [f"{n}{i}" for n in "wav" for i in range(3)]
+        arguments = [w[n] for n in [*names, "g1", "g2", "k_k", "k_a"]]
+        arguments += [w["r_k"].reshape(-1)]
+        arguments += [
+            w[f"{n}.weight"].T for n in ("receptance", "key", "value", "output")
+        ]
+        arguments += [w["ln_x.weight"], w["ln_x.bias"]]
+        past = torch.zeros(WIDTH, dtype=torch.float64)
+        s = torch.zeros(heads, size, size)  # The function needs float32.
+        outputs, values = [], []
+        for t, x in enumerate(torch_of(inputs)):
+            v = torch.empty(0) if first is None else torch_of(np.asarray(first[t]))
+            step = model.RWKV_x070_TMix_one
+            y, past, s, v = step(index, heads, size, x, past, v, s, *arguments)
+            outputs.append(y.numpy())
+            values.append(v.numpy())
+        error = largest_error([(got[0], np.stack(outputs))])
+        record_property("error", error)
+        assert error < 1e-6  # The function rounds the decays and the state to float32.
+        first = layer.values(inputs[None])[0] if first is None else first
+        assert largest_error([(first, np.stack(values))]) < TOLERANCE

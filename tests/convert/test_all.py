@@ -24,7 +24,7 @@ RNN, RELU = jaxrnn.BasicRNNCell(UNITS), jaxrnn.BasicRNNCell(UNITS, activation="r
 GATED = GatedCudnnGRUCell, GatedGRUCell, functools.partial(GatedLSTMCell, forget_bias=0)
 HARD = {"recurrent_activation": "hard_sigmoid"}
 BOTH = {"bidirectional": True}
-ALL = convert.__all__
+ALL = [name for name in convert.__all__ if name != "transformers"]  # No cells.
 NOT_TF1 = [name for name in ALL if name != "tf1"]
 
 # A cell for each way in which a library keeps weights, as `load` gives it.

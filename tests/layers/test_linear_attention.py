@@ -1,28 +1,32 @@
-"""The layers of the page "Layers of linear attention", in float64.
+"""The layers of linear attention of `jaxrnn.nnx`, in float64.
 
-`tests/conformance` compares three of them with other packages.
+`tests/conformance` compares them with other packages.
 """
 
 import dataclasses
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import run_page
 from flax import nnx
-from helpers import assert_near, usual_promotion
+from helpers import assert_near
+from jax.sharding import NamedSharding, PartitionSpec as P
 
-ROOT = pathlib.Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "recipes" / "linear_attention.md"
-DEPTH, LENGTH = 8, 9
+import jaxrnn
+import jaxrnn.convert.transformers
+import jaxrnn.nnx
+
+DEPTH, LENGTH = 8, 8
+SIZES = {"num_heads": 4, "key_size": 3, "value_size": 4}
 LAYERS = {
-    "GatedDeltaNet": {"heads": 4, "key_size": 3, "value_size": 4, "key_heads": 2},
-    "KDA": {"heads": 2, "key_size": 3, "value_size": 4},
-    "Mamba2": {"heads": 2, "key_size": 3, "value_size": 4},
-    "RWKV7": {"heads": 2},
+    "GatedDeltaNet": SIZES | {"num_key_heads": 2},
+    "KimiDeltaAttention": SIZES,
+    "Mamba": {"num_states": 3},
+    "Mamba2": SIZES | {"num_key_heads": 2},
+    "RWKV7TimeMix": {"num_heads": 2},
+    "later RWKV7TimeMix": {"num_heads": 2, "layer_index": 1, "num_layers": 3},
 }
 # Two rows of two documents.
 DOCUMENTS = np.random.default_rng(0).normal(size=(4, LENGTH, DEPTH))
@@ -31,41 +35,36 @@ RESETS = np.zeros(ROWS.shape[:2], bool)
 RESETS[:, [0, LENGTH]] = True
 
 each_layer = pytest.mark.parametrize("name", LAYERS)
-one_is_fast = pytest.mark.fast("GatedDeltaNet")
+one_is_fast = pytest.mark.fast("*GatedDeltaNet")
 
 
-@pytest.fixture(autouse=True)
-def promotion():
-    with usual_promotion():
-        yield
-
-
-@pytest.fixture(scope="module")
-def page():
-    """The classes and functions of the page."""
-    with usual_promotion():
-        return run_page.definitions(PAGE)
-
-
-def make(page, name):
+def make(name):
     """A layer that runs in chunks, with no parameter of 0, such as an initial bias."""
-    layer = getattr(page, name)(DEPTH, **LAYERS[name], rngs=nnx.Rngs(0))
-    layer.memory = dataclasses.replace(layer.memory, chunk_size=4)
+    kind = getattr(jaxrnn.nnx, name.split()[-1])
+    layer = kind(DEPTH, **LAYERS[name], param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    if name != "Mamba":
+        layer.memory = dataclasses.replace(layer.memory, chunk_size=4)
     graph, state = nnx.split(layer)
     rng = np.random.default_rng(1)
     drawn = jax.tree.map(lambda x: x + rng.normal(scale=0.1, size=x.shape), state)
     return nnx.merge(graph, drawn)
 
 
+def call(layer, x, state=None, **marks):
+    """A call; the inputs, turned around, are the values of another layer."""
+    reads = getattr(layer, "layer_index", 0) > 0
+    return layer(x, state, *([x[..., ::-1]] if reads else []), **marks)
+
+
 @nnx.jit
-def run(layer, x, state=(None, None), resets=None):
-    return layer(x, state, resets=resets)
+def run(layer, x, state=None, resets=None):
+    return call(layer, x, state, resets=resets)
 
 
 @pytest.mark.slow
 @each_layer
-def test_documents_of_a_row_are_separate(name, page):
-    layer = make(page, name)
+def test_documents_of_a_row_are_separate(name):
+    layer = make(name)
     got, states = run(layer, ROWS, resets=RESETS)
     want, lasts = run(layer, DOCUMENTS)
     assert_near(got.reshape(want.shape), want, tolerance=1e-12)
@@ -75,8 +74,8 @@ def test_documents_of_a_row_are_separate(name, page):
 
 @one_is_fast
 @each_layer
-def test_single_tokens_equal_the_parallel_form(name, page):
-    layer = make(page, name)
+def test_single_tokens_equal_the_parallel_form(name):
+    layer = make(name)
     want, last = run(layer, DOCUMENTS)
     outputs, state = [], jax.tree.map(jnp.zeros_like, last)
     for t in range(LENGTH):
@@ -88,13 +87,13 @@ def test_single_tokens_equal_the_parallel_form(name, page):
 
 @one_is_fast
 @each_layer
-def test_a_step_of_training_on_packed_documents(name, page):
+def test_a_step_of_training_on_packed_documents(name):
     """All parameters have gradients, and the loss falls as the gradient says."""
-    layer, rate = make(page, name), 1e-5
+    layer, rate = make(name), 1e-5
     targets = np.random.default_rng(2).normal(size=ROWS.shape)
 
     def compute_loss(layer):
-        outputs, _ = layer(ROWS, resets=RESETS)
+        outputs, _ = call(layer, ROWS, resets=RESETS)
         return jnp.mean((outputs - targets) ** 2)
 
     evaluate = nnx.jit(nnx.value_and_grad(compute_loss))
@@ -106,51 +105,223 @@ def test_a_step_of_training_on_packed_documents(name, page):
     np.testing.assert_allclose(loss - evaluate(layer)[0], fall, rtol=0.01)
 
 
-@pytest.mark.slow
+@one_is_fast
 @each_layer
-def test_padding_of_zeros_has_no_effect_on_gradients(name, page):
-    layer, padded = make(page, name), np.array(DOCUMENTS)
-    padded[:, LENGTH // 2 :] = 0
+@pytest.mark.parametrize("by", ["lengths", "mask"])
+def test_padding_has_no_effect(name, by):
+    """On outputs, states and gradients, even if it is NaN; outputs there are 0."""
+    layer, steps = make(name), LENGTH // 2
+    padded = np.array(DOCUMENTS)
+    padded[:, steps:] = np.nan
+    is_step = np.arange(LENGTH) < np.full((len(padded), 1), steps)
+    lengths = np.full(len(padded), steps)
+    marks = {"mask": is_step} if by == "mask" else {"sequence_length": lengths}
 
-    def compute_loss(layer, x, lengths):
-        outputs, _ = layer(x, sequence_length=lengths)
-        return jnp.sum(outputs[:, : LENGTH // 2] ** 2)
+    def compute_loss(layer, x, marks):
+        outputs, state = call(layer, x, **marks)
+        return jnp.sum(outputs**2), (outputs, state)
 
-    gradient = nnx.jit(nnx.grad(compute_loss))
-    lengths = np.full(len(padded), LENGTH // 2)
-    got = gradient(layer, padded, lengths)
-    want = gradient(layer, padded[:, : LENGTH // 2], lengths)
+    gradient = nnx.jit(nnx.grad(compute_loss, has_aux=True))
+    got, (outputs, state) = gradient(layer, padded, marks)
+    want, (shorter, last) = gradient(layer, padded[:, :steps], {})
+    assert_near(outputs[:, :steps], shorter, tolerance=1e-12)
+    assert not outputs[:, steps:].any()
+    assert_near(state, last, tolerance=1e-12)
     assert_near(jax.tree.leaves(got), jax.tree.leaves(want), tolerance=1e-9)
 
 
+@one_is_fast
+@each_layer
+def test_time_divided_over_devices(name):
+    layer, lengths = make(name), np.array([16, 11])
+    want, last = nnx.jit(call)(layer, ROWS, sequence_length=lengths, resets=RESETS)
+    mesh = jax.make_mesh((4,), ("time",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = P(None, "time")
+
+    def part(x, lengths, resets):
+        marks = {"sequence_length": lengths, "resets": resets, "axis_name": "time"}
+        return call(layer, x, **marks)
+
+    run = jax.shard_map(
+        part, mesh=mesh, in_specs=(spec, P(), spec), out_specs=(spec, P())
+    )
+    got, state = jax.jit(run)(ROWS, lengths, RESETS)
+    assert_near(got, want, tolerance=1e-12)
+    assert_near(state, last, tolerance=1e-12)
+
+
 @pytest.mark.slow
-def test_rwkv7_is_the_loop_of_its_equations(page):
+@each_layer
+def test_parameters_divided_over_devices(name):
+    """Each array is divided along its last axis, if the devices divide it."""
+    layer = make(name)
+    want = run(layer, ROWS, resets=RESETS)
+    mesh = jax.make_mesh((2,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def divided(x):
+        is_even = x.shape[-1] % 2 == 0
+        spec = [None] * (x.ndim - 1) + ["model" if is_even else None]
+        return jax.device_put(x, NamedSharding(mesh, P(*spec)))
+
+    nnx.update(layer, jax.tree.map(divided, nnx.state(layer, nnx.Param)))
+    assert_near(run(layer, ROWS, resets=RESETS), want, tolerance=1e-12)
+    weights = jaxrnn.convert.transformers.save(layer)
+    jaxrnn.convert.transformers.load(weights, layer)
+    kernels = [x for x in jax.tree.leaves(nnx.state(layer)) if x.shape[-1] % 2 == 0]
+    assert all(len(x.sharding.device_set) == 2 for x in kernels)
+
+
+@each_layer
+def test_layers_of_equal_sizes_share_compiled_programs(name):
+    traced = []
+
+    @nnx.jit
+    def count(layer):
+        traced.append(layer)
+
+    count(make(name))
+    count(make(name))
+    assert len(traced) == 1
+
+
+@pytest.mark.slow
+@each_layer
+def test_bfloat16(name):
+    """Also token by token; the memory runs in float32."""
+    layer = make(name)
+    want, _ = run(layer, DOCUMENTS)
+    layer.dtype = jnp.bfloat16
+    for _, module in nnx.iter_modules(layer):
+        module.dtype = jnp.bfloat16
+    x = DOCUMENTS.astype(jnp.bfloat16)
+    got, last = run(layer, x)
+    assert got.dtype == jnp.bfloat16
+    assert last.cell_state.dtype == jnp.float32
+    state, outputs = None, []
+    for t in range(LENGTH):
+        output, state = run(layer, x[:, t : t + 1], state)
+        outputs.append(output)
+    scale = np.abs(want).max()
+    for result in got, jnp.concatenate(outputs, axis=1):
+        assert np.abs(result.astype(float) - want).max() < 0.05 * scale
+
+
+@each_layer
+def test_save_is_the_inverse_of_load(name):
+    layer, other = make(name), make(name)
+    weights = jaxrnn.convert.transformers.save(layer, "mixer.")
+    nnx.update(other, jax.tree.map(jnp.zeros_like, nnx.state(other, nnx.Param)))
+    jaxrnn.convert.transformers.load(weights | {"head": 1}, other, "mixer.")
+    assert_near(nnx.state(other), nnx.state(layer), tolerance=0)
+
+
+def test_wrong_weights_name_what_is_wrong():
+    layer = make("Mamba")
+    load, save = jaxrnn.convert.transformers.load, jaxrnn.convert.transformers.save
+    weights = save(layer)
+    with pytest.raises(ValueError, match="no A_log, unknown A"):
+        load({"A" if k == "A_log" else k: v for k, v in weights.items()}, layer)
+    with pytest.raises(ValueError, match=r"`D` must have shape \[16\]"):
+        load(weights | {"D": np.ones(3)}, layer)
+    with pytest.raises(TypeError, match=r"`layer` must be a layer of `jaxrnn.nnx`"):
+        load(weights, nnx.Linear(3, 4, rngs=nnx.Rngs(0)))
+
+
+def test_weights_of_a_first_layer_of_rwkv7_may_have_the_parts_of_v():
+    first, later = make("RWKV7TimeMix"), make("later RWKV7TimeMix")
+    weights = jaxrnn.convert.transformers.save(later)
+    jaxrnn.convert.transformers.load(weights, first)
+    np.testing.assert_array_equal(first.k_k[...], later.k_k[...])
+
+
+def test_wrong_arguments_name_what_is_wrong():
+    layer = make("GatedDeltaNet")
+    with pytest.raises(ValueError, match=r"`inputs` must have shape \[any, any, 8\]"):
+        layer(ROWS[..., :3])
+    with pytest.raises(TypeError, match="Embed integer ids"):
+        layer(np.ones((2, 3, DEPTH), int))
+    with pytest.raises(TypeError, match="`state` must be a pair"):
+        layer(ROWS, np.zeros(3))
+    with pytest.raises(TypeError, match="Use `sequence_length`"):
+        layer(ROWS, lengths=[3, 4])
+    with pytest.raises(ValueError, match="`mask` must be None"):
+        layer(ROWS, mask=RESETS, sequence_length=[3, 4])
+    with pytest.raises(ValueError, match="`num_heads` must be at least 1"):
+        jaxrnn.nnx.GatedDeltaNet(8, 0, 3, 4, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match=r"`rngs` must be nnx\.Rngs"):
+        jaxrnn.nnx.Mamba(8, rngs=0)
+    with pytest.raises(ValueError, match="`num_heads` must divide `in_features`"):
+        jaxrnn.nnx.RWKV7TimeMix(8, 3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="`first_values` must be given"):
+        make("later RWKV7TimeMix")(ROWS)
+
+
+def test_initial_values_are_the_authors():
+    """The ranges and, for RWKV-7, some numbers of the authors' code for two layers."""
+    rngs = nnx.Rngs(0)
+    layer = jaxrnn.nnx.Mamba2(256, 256, 3, 4, rngs=rngs)
+    steps = jax.nn.softplus(layer.dt_bias[...])
+    assert 0.001 <= steps.min() < 0.0012
+    assert 0.08 < steps.max() <= 0.1
+    rates = jnp.exp(layer.A_log[...])
+    assert 1 <= rates.min() < 1.2
+    assert 15.8 < rates.max() <= 16
+    kernel = layer.out_proj.kernel[...]
+    assert 0.99 < jnp.abs(kernel).max() * 32 <= 1
+    layer = jaxrnn.nnx.RWKV7TimeMix(6, 2, layer_index=1, num_layers=2, rngs=rngs)
+    # For C = 6, N = 3 and layer_id 1 of 2: the ratios are 1 and 0.5.
+    ns = np.arange(6)
+    zigzag = np.array([-1, 0, 1, -1, 0, 1])
+    linear = ns / 5 - 0.5
+    np.testing.assert_allclose(layer.mix[0], 1 - (ns / 6) ** 0.1, atol=1e-6)
+    np.testing.assert_allclose(layer.mix[3], 1 - (ns / 6) ** 0.35, atol=1e-6)
+    w0 = -6 + 6 * (ns / 5) ** 2 + 0.5 + 2.5 * zigzag
+    biases = {
+        "w": w0,
+        "a": -0.19 + 0.3 * zigzag + 0.4 * linear,
+        "v": 0.73 - 0.4 * linear,
+    }
+    for name, want in biases.items():
+        got = getattr(layer, name).layers[-1].bias
+        np.testing.assert_allclose(got, want, atol=1e-6)
+    np.testing.assert_allclose(layer.k_k, 0.71 - 0.1 * linear, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_rwkv7_is_the_loop_of_its_equations():
     """arXiv:2503.14456, section 4, with states [value, key] as there."""
-    layer = make(page, "RWKV7")
-    got, (_, states) = run(layer, DOCUMENTS)
-    for x, outputs, state in zip(DOCUMENTS, got, states, strict=True):
-        want, last = rwkv7(layer, x)
+    first, later = make("RWKV7TimeMix"), make("later RWKV7TimeMix")
+    values = first.values(DOCUMENTS)
+    got, (_, states) = run(first, DOCUMENTS)
+    rest, _ = later(got, None, values)
+    for x, outputs, state, late in zip(DOCUMENTS, got, states, rest, strict=True):
+        want, last, vs = rwkv7(first, x)
         np.testing.assert_allclose(outputs, want, atol=1e-12)
         np.testing.assert_allclose(state, last.mT, atol=1e-12)
+        np.testing.assert_allclose(late, rwkv7(later, want, vs)[0], atol=1e-12)
 
 
-def rwkv7(layer, xs):
-    heads = LAYERS["RWKV7"]["heads"]
+def rwkv7(layer, xs, first=None):
+    heads = LAYERS["RWKV7TimeMix"]["num_heads"]
     by_head = lambda x: x.reshape(heads, -1)
     sigmoid = lambda x: 1 / (1 + np.exp(-x))
     array = lambda param: np.asarray(param[...])
     kernel = lambda module: array(module.kernel)
 
     def low_rank(module, x, activation=lambda x: x):
-        down, _, up = module.layers
+        down, *_, up = module.layers
         product = activation(x @ kernel(down)) @ kernel(up)
         return product if up.bias is None else product + array(up.bias)
 
     s = np.zeros((heads, DEPTH // heads, DEPTH // heads))
-    before, outputs = np.zeros(DEPTH), []
-    for x in xs:
-        r, w, k, v, a, g = (x + mix * (before - x) for mix in array(layer.mix))
-        r, k, v = r @ kernel(layer.r), k @ kernel(layer.k), v @ kernel(layer.v)
+    before, outputs, values = np.zeros(DEPTH), [], []
+    for t, x in enumerate(xs):
+        r, w, k, xv, a, g = (x + mix * (before - x) for mix in array(layer.mix))
+        r, k = r @ kernel(layer.r_proj), k @ kernel(layer.k_proj)
+        v = xv @ kernel(layer.v_proj)
+        values.append(v)
+        if first is not None:
+            v = v + (first[t] - v) * sigmoid(low_rank(layer.v, xv))
         rate = sigmoid(low_rank(layer.a, a))
         w = np.exp(-np.exp(-0.5) * sigmoid(low_rank(layer.w, w, np.tanh)))
         key = by_head(k * array(layer.k_k))
@@ -164,7 +335,7 @@ def rwkv7(layer, xs):
         h = (h - h.mean(1, keepdims=True)) / np.sqrt(h.var(1, keepdims=True) + 64e-5)
         h = h.reshape(-1) * array(layer.norm.scale) + array(layer.norm.bias)
         bonus = (r * array(layer.r_k) * k).sum(1, keepdims=True) * v
-        gate = low_rank(layer.gate, g, sigmoid)
-        outputs.append((h + bonus.reshape(-1)) * gate @ kernel(layer.back))
+        gate = low_rank(layer.g, g, sigmoid)
+        outputs.append((h + bonus.reshape(-1)) * gate @ kernel(layer.out_proj))
         before = x
-    return np.stack(outputs), s
+    return np.stack(outputs), s, np.stack(values)

@@ -1,0 +1,38 @@
+"""`FieldsModule`: an nnx module that is a dataclass."""
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from .._base.modules import import_optional
+from .._cells.base import check_rnn_cell
+from .._cells.bound import BoundCell
+
+if TYPE_CHECKING:
+    from flax import nnx
+else:
+    nnx = import_optional("flax.nnx")
+
+
+class _Signature:
+    """The signature of a class's constructor, which nnx's metaclass hides."""
+
+    def __get__(self, instance: object | None, owner: type) -> inspect.Signature:
+        if instance is not None:
+            raise AttributeError  # `inspect` then reads the signature of `__call__`.
+        return inspect.signature(functools.partial(owner.__init__, None))
+
+
+class FieldsModule(nnx.Module):
+    """An nnx module that is a dataclass."""
+
+    __signature__ = _Signature()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, list):  # nnx hashes attributes, but lists have no hash.
+            value = tuple(value)
+        for cell in value if isinstance(value, tuple) else [value]:
+            # nnx would reject the arrays of a bound cell with a less clear error.
+            if isinstance(cell, BoundCell):
+                check_rnn_cell(name, cell)
+        super().__setattr__(name, value)

@@ -1,0 +1,1 @@
+"""Flax nnx layers of published models: projections, a convolution and a memory."""

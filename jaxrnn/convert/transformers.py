@@ -1,0 +1,199 @@
+"""Weights of the layers of `transformers` and of RWKV-7, for layers of `jaxrnn.nnx`.
+
+    layer = jaxrnn.nnx.Mamba2(768, 24, 128, 64, rngs=nnx.Rngs(0))
+    jaxrnn.convert.transformers.load(state_dict, layer, "backbone.layers.0.mixer.")
+
+| layer of `jaxrnn.nnx` | has the weights of |
+|---|---|
+| `GatedDeltaNet` | `Qwen3NextGatedDeltaNet` |
+| `KimiDeltaAttention` | `KimiLinearDeltaAttention` |
+| `Mamba` | `MambaMixer` |
+| `Mamba2` | `Mamba2Mixer` |
+| `RWKV7TimeMix` | `RWKV_Tmix_x070` of RWKV's repository, `blocks.0.att.` in its files |
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.arguments import check_instance, check_shape
+from .._base.errors import expect
+from .._base.math import is_float, is_traced
+from .._base.modules import import_optional
+from .._base.trees import named_leaves, with_structure
+from .._base.typing import Array, Params
+from .._layers.parameters import in_place_of
+from ._weights import Weights, as_mapping, check_names, from_tensor, pick
+
+__all__ = ["load", "save"]
+
+
+def load(state_dict: Weights, layer: Any, prefix: str = "") -> None:
+    """Copies weights into a layer, which keeps its dtypes and its sharding.
+
+    The weights may be traced. Gradients then have the names of `state_dict`.
+
+    Args:
+        state_dict: The `state_dict` of the module or of a whole model, with tensors or
+            arrays.
+        layer: A layer of `jaxrnn.nnx` with the module's sizes; see the table above.
+        prefix: The prefix of the names of the module's weights, including the dot, e.g.
+            `"model.layers.0.linear_attn."`.
+
+    Raises:
+        TypeError: If `state_dict` is not a mapping, `layer` is no such layer, or a
+            weight is not a floating-point array.
+        ValueError: If a weight is missing, unknown, or has the wrong shape.
+
+    Example:
+        >>> import jaxrnn.nnx, jaxrnn.convert.transformers as published
+        >>> from flax import nnx
+        >>> layer = jaxrnn.nnx.Mamba(8, rngs=nnx.Rngs(0))
+        >>> weights = published.save(layer)
+        >>> weights["x_proj.weight"].shape
+        (33, 16)
+        >>> published.load(weights, layer)
+    """
+    as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
+    check_instance("prefix", prefix, str, "a string")
+    nnx: Any = import_optional("flax.nnx")
+    published = _published(layer)
+    params = nnx.to_pure_dict(nnx.state(layer, nnx.Param))
+    types = jax.eval_shape(published, params)
+    own = [name for name in state_dict if str(name).startswith(prefix)]
+    wanted = [f"{prefix}{name}" for name in types]
+    if "r_k" in types and "v0" not in types:
+        # The authors' files have the parts of v in the first layer too, without a use.
+        own = [name for name in own if name not in {f"{prefix}v{i}" for i in range(3)}]
+    check_names("state_dict", own, wanted)
+
+    def weight(name: str, type_: jax.ShapeDtypeStruct) -> Array:
+        array = from_tensor(name, pick(state_dict, name))
+        expect(is_float(array), name, "be floating-point", array, error=TypeError)
+        check_shape(name, array, type_.shape)
+        return jnp.asarray(array).astype(type_.dtype)
+
+    given = {name: weight(f"{prefix}{name}", types[name]) for name in types}
+    # `published` only moves numbers, so its transpose is its inverse.
+    (found,) = jax.linear_transpose(published, params)(given)
+    pairs = zip(named_leaves("layer", params), jax.tree.leaves(found), strict=True)
+    arrays = [in_place_of(name, old, new) for (name, old), new in pairs]
+    nnx.update(layer, with_structure(params, arrays))
+
+
+def save(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """Returns the weights of a layer as NumPy arrays; the inverse of `load`.
+
+    Traced parameters stay JAX arrays. `module.load_state_dict({k: torch.tensor(v) for
+    k, v in save(layer).items()})` assigns the arrays to a module.
+
+    Args:
+        layer: A layer of `jaxrnn.nnx`; see the table above.
+        prefix: The prefix for the names of the weights.
+
+    Raises:
+        TypeError: If `layer` is no such layer.
+    """
+    check_instance("prefix", prefix, str, "a string")
+    nnx: Any = import_optional("flax.nnx")
+    arrays = _published(layer)(nnx.to_pure_dict(nnx.state(layer, nnx.Param)))
+    numpy = lambda x: x if is_traced(x) else np.array(x)
+    return {f"{prefix}{name}": numpy(array) for name, array in arrays.items()}
+
+
+def _published(layer: Any) -> Any:
+    """The function from the parameters of a layer to its published weights."""
+    names = [kind.__name__ for kind in type(layer).__mro__]
+    found = [_PUBLISHED[name] for name in names if name in _PUBLISHED]
+    must = f"be a layer of `jaxrnn.nnx`, of {', '.join(_PUBLISHED)}"
+    expect(found, "layer", must, type(layer).__name__, error=TypeError)
+    return lambda params: found[0](layer, params)
+
+
+def _linear(names: dict[str, Array]) -> Params:
+    """The weights of linear layers by their published names."""
+    return {f"{name}.weight": kernel.T for name, kernel in names.items()}
+
+
+def _conv(params: Params) -> Params:
+    """The weights of the convolution."""
+    kernel, *bias = (params["conv"].get(key) for key in ("kernel", "bias"))
+    weights = {"conv1d.weight": kernel.T[:, None], "conv1d.bias": bias[0]}
+    return {name: array for name, array in weights.items() if array is not None}
+
+
+def _qwen3_next(layer: Any, params: Params) -> Params:
+    """The published projections are grouped by the heads of q and k."""
+    keys = layer.memory.input_sizes.q.num_elements()
+    heads, depth = layer.num_key_heads or layer.num_heads, layer.in_features
+    kernel = {name: x["kernel"] for name, x in params.items() if "_proj" in name}
+    q, k, v = jnp.split(kernel["qkv_proj"], [keys, 2 * keys], axis=1)
+
+    def grouped(*kernels: Array) -> Array:
+        parts = [x.reshape(depth, heads, -1) for x in kernels]
+        return jnp.concatenate(parts, axis=2).reshape(depth, -1)
+
+    qkvz = grouped(q, k, v, kernel["gate_proj"])
+    ba = grouped(kernel["b_proj"], kernel["a_proj"])
+    names = {"in_proj_qkvz": qkvz, "in_proj_ba": ba, "out_proj": kernel["out_proj"]}
+    own = {"norm.weight": params["norm"]["scale"]}
+    own |= {name: params[name] for name in ("A_log", "dt_bias")}
+    return own | _linear(names) | _conv(params)
+
+
+def _kimi_linear(layer: Any, params: Params) -> Params:
+    keys = layer.memory.input_sizes.q.num_elements()
+    qkv = jnp.split(params["qkv_proj"]["kernel"], [keys, 2 * keys], axis=1)
+    names = dict(zip(["q_proj", "k_proj", "v_proj"], qkv, strict=True))
+    for ours, theirs in {"decay": "forget_gate.f", "gate": "g"}.items():
+        for i, part in params[f"{ours}_proj"]["layers"].items():
+            names[f"{theirs}_{'ab'[i]}_proj"] = part["kernel"]
+    names |= {"b_proj": params["b_proj"]["kernel"]}
+    names |= {"o_proj": params["out_proj"]["kernel"]}
+    return {
+        "forget_gate.A_log": params["A_log"].reshape(1, 1, -1, 1),
+        "forget_gate.dt_bias": params["dt_bias"],
+        "o_norm.weight": params["norm"]["scale"],
+        **_linear(names),
+        **_conv(params),
+    }
+
+
+def _mamba(layer: Any, params: Params) -> Params:
+    names = {n: params[n]["kernel"] for n in params if n.endswith("_proj")}
+    own = {"dt_proj.bias": params["dt_bias"]}
+    own |= {name: params[name] for name in ("A_log", "D")}
+    return own | _linear(names) | _conv(params)
+
+
+def _mamba2(layer: Any, params: Params) -> Params:
+    names = {name: params[name]["kernel"] for name in ("in_proj", "out_proj")}
+    own = {"norm.weight": params["norm_scale"]}
+    own |= {name: params[name] for name in ("A_log", "D", "dt_bias")}
+    return own | _linear(names) | _conv(params)
+
+
+def _rwkv7(layer: Any, params: Params) -> Params:
+    row = lambda x: x.reshape(1, 1, -1)
+    theirs = {"r": "receptance", "k": "key", "v": "value", "out": "output"}
+    names = {theirs[n]: params[f"{n}_proj"]["kernel"] for n in theirs}
+    weights = {f"x_{n}": row(x) for n, x in zip("rwkvag", params["mix"], strict=True)}
+    weights |= {n: row(params[n]) for n in ("k_k", "k_a")} | {"r_k": params["r_k"]}
+    for name in filter(params.__contains__, "wavg"):
+        down, up = (params[name]["layers"][i] for i in sorted(params[name]["layers"]))
+        weights |= {f"{name}1": down["kernel"], f"{name}2": up["kernel"]}
+        weights |= {f"{name}0": row(up["bias"])} if "bias" in up else {}
+    norm = params["norm"]
+    norms = {"ln_x.weight": norm["scale"], "ln_x.bias": norm["bias"]}
+    return weights | norms | _linear(names)
+
+
+_PUBLISHED = {
+    "GatedDeltaNet": _qwen3_next,
+    "KimiDeltaAttention": _kimi_linear,
+    "Mamba": _mamba,
+    "Mamba2": _mamba2,
+    "RWKV7TimeMix": _rwkv7,
+}
