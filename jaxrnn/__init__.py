@@ -57,8 +57,8 @@ Cells:
   `LRUCell`, `RGLRUCell`, `MLSTMCell` (`MLSTMState`), `DeltaNetCell` and
   `GatedDeltaNetCell`.
 * Matrix memories without projections, for layers with their own:
-  `LinearAttentionMemoryCell` (`LinearAttentionInputs`), `DeltaMemoryCell`
-  (`DeltaInputs`), `DPLRMemoryCell` (`DPLRInputs`), `MLSTMMemoryCell`
+  `LinearAttentionMemoryCell` and `RWKV6MemoryCell` (`LinearAttentionInputs`),
+  `DeltaMemoryCell` (`DeltaInputs`), `DPLRMemoryCell` (`DPLRInputs`), `MLSTMMemoryCell`
   (`MLSTMInputs`) and `S6MemoryCell` (`S6Inputs`).
 * A causal convolution of each channel over the last inputs: `ShortConvCell`, or the
   function `short_conv`.
@@ -137,6 +137,7 @@ from ._cells.matrix.mlstm_rule import (
     MLSTMInputs as MLSTMInputs,
     MLSTMState as MLSTMState,
 )
+from ._cells.matrix.rwkv6 import RWKV6MemoryCell as RWKV6MemoryCell
 from ._cells.params import ParamSpec as ParamSpec
 from ._cells.short_conv import ShortConvCell as ShortConvCell
 from ._cells.slstm import SLSTMCell as SLSTMCell, SLSTMState as SLSTMState

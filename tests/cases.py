@@ -247,6 +247,7 @@ CASES = {
         jaxrnn.LinearAttentionMemoryCell, 2, key_decay=True
     ),
     "dplr_memory": memory(jaxrnn.DPLRMemoryCell, 2),
+    "rwkv6_memory": memory(jaxrnn.RWKV6MemoryCell, 4, num_key_heads=2),
     "delta_net": one_way(jaxrnn.DeltaNetCell(4, 2, chunk_size=2)),
     "gated_delta_net": every(
         jaxrnn.GatedDeltaNetCell(4, 2, key_size=3, allow_neg_eigval=True, chunk_size=2)

@@ -32,6 +32,7 @@ ARGUMENTS = {
     "DPLRMemoryCell": None,
     "LinearAttentionMemoryCell": None,
     "MLSTMMemoryCell": None,
+    "RWKV6MemoryCell": None,
     "S6MemoryCell": None,
     "TimeFreqLSTMCell": "16, feature_size=4, frequency_skip=4, num_windows=4",
 }

@@ -123,6 +123,11 @@ def dplr(memory, k, v, a, b, g):
     return decayed(memory, g) + outer(b, read(a, memory)) + outer(k, v)
 
 
+def rwkv6(memory, q, k, v, g, bonus):
+    """Reads before it writes."""
+    return read(q, memory + outer(bonus * k, v)), attention(memory, k, v, g)
+
+
 def mlstm(state, q, k, v, i, f):
     """The equations with the scale m, and with the package's 1e-6."""
     log_f = -np.logaddexp(0, -f)
@@ -135,13 +140,15 @@ def mlstm(state, q, k, v, i, f):
 
 
 def bare(update, scale=KEY**-0.5):
-    """The step of a memory without parameters, of which two heads share a key."""
+    """The step of a memory without projections, of which two heads share a key."""
 
     def step(params, inputs, state):
         q, k, *others = inputs
         q, k = np.repeat(q, 2, axis=1), np.repeat(k, 2, axis=1)
         if update is mlstm:
             return mlstm(state, q, scale * k, *others)
+        if update is rwkv6:
+            return rwkv6(state, scale * q, k, *others, **params)
         state = update(state, k, *others)
         return scale * read(q, state), state
 
@@ -212,6 +219,7 @@ CELLS = {
     "delta": memory(DELTA, delta),
     "delta_key_decay": memory(DELTA, delta, scale=3.0, key_decay=True),
     "dplr": memory(jaxrnn.DPLRMemoryCell, dplr, scale=3.0),
+    "rwkv6": memory(jaxrnn.RWKV6MemoryCell, rwkv6, scale=3.0),
     "mlstm": memory(jaxrnn.MLSTMMemoryCell, mlstm),
     "mlstm_scale": memory(jaxrnn.MLSTMMemoryCell, mlstm, scale=3.0),
 }

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, differentiated, largest_error, scanned
+from helpers import assert_near, differentiated, drawn, largest_error, scanned
 
 import jaxrnn
 from jaxrnn import (
@@ -19,6 +19,7 @@ from jaxrnn import (
     LinearAttentionMemoryCell,
     MLSTMInputs,
     MLSTMMemoryCell,
+    RWKV6MemoryCell,
 )
 from jaxrnn.testing import check_cell
 
@@ -47,8 +48,17 @@ WITH_KEY_DECAYS = {
         DPLRMemoryCell(*SIZES, chunk_size=16),
         DPLRInputs(*INPUTS[:3], A, B, G),
     ),
+    "rwkv6": (
+        RWKV6MemoryCell(*SIZES, chunk_size=16),
+        LinearAttentionInputs(*INPUTS[:3], G),
+    ),
 }
 LENGTHS = np.array([11, 0, 6])
+
+
+def bound(cell, inputs):
+    """The cell with random parameters, if it has any."""
+    return cell.bind(drawn(cell, jax.tree.map(lambda x: x[:, 0], inputs)))
 
 
 @pytest.mark.fast("dplr")
@@ -62,7 +72,7 @@ def test_no_decay_overflows_in_float32(name):
 
     def run(cell, dtype):
         given = type(inputs)(*(jnp.asarray(x, dtype) for x in inputs))
-        return jaxrnn.dynamic_rnn(cell.bind({}), given, dtype=dtype)
+        return jaxrnn.dynamic_rnn(bound(cell, given), given, dtype=dtype)
 
     got, want = run(cell, jnp.float32), run(scanned(cell), float)
     for g, w in zip(got, want, strict=True):
@@ -83,6 +93,9 @@ def fast_and_slow(name, least):
     if name == "dplr":
         inputs = DPLRInputs(q, k, v, -k, k * gate[..., None], g)
         return DPLRMemoryCell(2, 8, 8, chunk_size=48), inputs
+    if name == "rwkv6":
+        inputs = LinearAttentionInputs(q, k, v, g)
+        return RWKV6MemoryCell(2, 8, 8, chunk_size=48), inputs
     kind, of_keys = name.split("-")
     options = {"key_decay": of_keys == "keys", "chunk_size": 48}
     g = g if options["key_decay"] else g[..., 0]
@@ -95,7 +108,7 @@ def fast_and_slow(name, least):
 @pytest.mark.fast("-87.0-delta-keys", "-20.0-mlstm")
 @pytest.mark.parametrize(
     "name",
-    ["linear-heads", "linear-keys", "delta-heads", "delta-keys", "dplr", "mlstm"],
+    "linear-heads linear-keys delta-heads delta-keys dplr mlstm rwkv6".split(),
 )
 @pytest.mark.parametrize("least", [-87.0, -20.0])
 def test_fast_decays_round_away_no_slow_ones(least, name):
@@ -105,7 +118,8 @@ def test_fast_decays_round_away_no_slow_ones(least, name):
 
     def results(cell, dtype, options):
         def run(inputs):
-            return jaxrnn.dynamic_rnn(cell.bind({}), inputs, dtype=dtype, **options)
+            run = jaxrnn.dynamic_rnn
+            return run(bound(cell, inputs), inputs, dtype=dtype, **options)
 
         given = jax.tree.map(lambda x: jnp.asarray(x, dtype), inputs)
         return differentiated(run, given)
@@ -167,7 +181,7 @@ def test_no_bound_rejects_a_step_that_a_scan_runs(make):
 def test_a_decay_in_place_of_its_logarithm_warns(name):
     """Where it is known. Some growth, no decay and traced values are no mistakes."""
     cell, inputs = WITH_KEY_DECAYS[name]
-    run = lambda inputs: jaxrnn.dynamic_rnn(cell.bind({}), inputs, dtype=float)
+    run = lambda x: jaxrnn.dynamic_rnn(bound(cell, x), x, dtype=float)
     some = np.where(np.arange(KEY) == 0, 0.1, -0.1)
     for g in G, np.zeros_like(G), np.broadcast_to(some, G.shape):
         run(inputs._replace(g=g))
@@ -309,6 +323,23 @@ def test_a_query_spoils_no_other_span(kind, chunk_size):
     spoiled = DELTA.q.copy()
     spoiled[0, 3] = np.nan
     assert_near(gradient(spoiled), gradient(DELTA.q), tolerance=1e-5)
+
+
+def test_a_query_spoils_no_gradient_of_parameters():
+    """The output of its step, which nothing reads, also reads a parameter."""
+    cell, inputs = WITH_KEY_DECAYS["rwkv6"]
+    params = bound(cell, inputs).params
+
+    def gradient(q):
+        def loss(params):
+            given = cell.bind(params), inputs._replace(q=q)
+            return jnp.sum(jaxrnn.dynamic_rnn(*given, dtype=float)[0][:, 4:] ** 2)
+
+        return jax.grad(loss)(params)
+
+    spoiled = INPUTS[0].copy()
+    spoiled[0, 3] = np.nan
+    assert_near(gradient(spoiled), gradient(INPUTS[0]), tolerance=1e-12)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 64])

@@ -15,6 +15,7 @@ SUITES = {
     "test_trained_textgenrnn": "textgenrnn",
     "test_memory": "flash-linear-attention",
     "test_documents_in_one_row": "flash-linear-attention",
+    "test_products_of_delta_steps": "flash-linear-attention",
     "test_sequences_equal_jla": "jax-linear-attention",
     "test_documents_equal_jla": "jax-linear-attention",
 }

@@ -21,7 +21,7 @@ pytest.importorskip("einops")
 ROWS, TIME, HEADS, KEY, VALUE = 2, 70, 2, 8, 6
 KEYS = {"num_heads": HEADS, "key_size": KEY, "value_size": VALUE}
 LINEAR, DELTA = jaxrnn.LinearAttentionMemoryCell, jaxrnn.DeltaMemoryCell
-DPLR = jaxrnn.DPLRMemoryCell
+DPLR, RWKV6 = jaxrnn.DPLRMemoryCell, jaxrnn.RWKV6MemoryCell
 # The folder and the function in `fla/ops`, our cell, the order of its inputs there, and
 # whether the axis of heads comes before that of time.
 CASES = {
@@ -46,13 +46,15 @@ CASES = {
         "q k v a b g",
         True,
     ),
+    "rwkv6": ("naive_recurrent_rwkv6", RWKV6(**KEYS), "q k v g bonus", True),
 }
-# Vectors as in RWKV-7: b is -a times a rate.
-RUNS = [*CASES, "rwkv7"]
+# Vectors as in RWKV-7: b is -a times a rate. Decays as in RWKV-5, equal in all steps.
+VARIANTS = {"rwkv7": "generalized_delta_rule/dplr", "rwkv5": "rwkv6"}
+RUNS = [*CASES, *VARIANTS]
 
 
 def arrays_of(name, cell):
-    """Inputs with keys of norm 1, and decays from -e^-6 to -e^4; and a state."""
+    """Parameters, inputs with keys of norm 1 and decays from -e^-6 to -e^4; a state."""
     rng = np.random.default_rng(RUNS.index(name))
     sizes = cell.input_sizes
     draw = lambda size: rng.normal(size=(ROWS, TIME, *size))
@@ -67,22 +69,30 @@ def arrays_of(name, cell):
         )
     if name == "rwkv7":
         made = made._replace(a=-made.k, b=made.k * rng.random(made.k.shape))
+    if name == "rwkv5":
+        made = made._replace(g=np.broadcast_to(made.g[:1, :1], made.g.shape))
     if name == "delta_rule":
         made = made._replace(g=0 * made.g)
-    return made, rng.normal(size=(ROWS, *cell.state_size))
+    params = {n: draw(x.shape)[0, 0] for n, x in cell.param_specs(KEY).items()}
+    return params, made, rng.normal(size=(ROWS, *cell.state_size))
 
 
-def of_fla(name, inputs, state):
-    """Outputs, the last state, and the gradients of the sum of their squares."""
-    folder = "generalized_delta_rule/dplr" if name == "rwkv7" else name
-    function, _, order, heads_first = CASES[folder]
+def naive(folder, function):
+    """A function of the package, without its imports."""
     home = importlib.metadata.distribution("fla-core").locate_file(f"fla/ops/{folder}")
-    function = runpy.run_path(f"{home}/naive.py")[function]
-    given = {
-        n: torch.tensor(x, requires_grad=True) for n, x in inputs._asdict().items()
-    }
+    file = "recurrent_naive" if folder == "rwkv6" else "naive"
+    return runpy.run_path(f"{home}/{file}.py")[function]
+
+
+def of_fla(name, params, inputs, state):
+    """Outputs, the last state, and the gradients of the sum of their squares."""
+    folder = VARIANTS.get(name, name)
+    function, _, order, heads_first = CASES[folder]
+    function = naive(folder, function)
+    given = params | inputs._asdict()
+    given = {n: torch.tensor(x, requires_grad=True) for n, x in given.items()}
     start = torch.tensor(state, requires_grad=True)
-    turn = lambda x: x.transpose(1, 2) if heads_first else x
+    turn = lambda x: x.transpose(1, 2) if heads_first and x.ndim > 2 else x
     # The functions compute in float32, whatever they are given.
     with in_float64(torch):
         args = [turn(given[n]) for n in order.split()]
@@ -96,17 +106,19 @@ def of_fla(name, inputs, state):
 @pytest.mark.parametrize("name", RUNS)
 def test_memory(name, record_property):
     """Chunks, and a run whose time is cut by resets, as separate sequences of fla."""
-    cell = CASES.get(name, CASES["generalized_delta_rule/dplr"])[1]
-    inputs, state = arrays_of(name, cell)
-    h, last, grads, of_state = of_fla(name, inputs, state)
+    cell = CASES[VARIANTS.get(name, name)][1]
+    params, inputs, state = arrays_of(name, cell)
+    h, last, grads, of_state = of_fla(name, params, inputs, state)
 
-    def run(inputs, state):
-        return jaxrnn.dynamic_rnn(cell.bind({}), inputs, initial_state=state)
+    def run(params, inputs, state):
+        return jaxrnn.dynamic_rnn(cell.bind(params), inputs, initial_state=state)
 
     total = lambda made: sum(jnp.sum(jnp.square(x)) for x in made)
-    got, (d_inputs, d_state) = differentiated(run, inputs, state, total=total)
+    given = params, inputs, state
+    got, (d_params, d_inputs, d_state) = differentiated(run, *given, total=total)
     pairs = [(got[0], h), (got[1], last), (d_state, of_state)]
-    pairs += [(getattr(d_inputs, n), want) for n, want in grads.items()]
+    found = d_params | d_inputs._asdict()
+    pairs += [(found[n], want) for n, want in grads.items()]
     error = largest_error(pairs)
     record_property("error", error)
     assert error < 1e-10
@@ -115,12 +127,12 @@ def test_memory(name, record_property):
 @pytest.mark.parametrize("name", RUNS)
 def test_documents_in_one_row(name):
     """A pack equals fla on each document."""
-    cell = CASES.get(name, CASES["generalized_delta_rule/dplr"])[1]
-    inputs, _ = arrays_of(name, cell)
+    cell = CASES[VARIANTS.get(name, name)][1]
+    params, inputs, _ = arrays_of(name, cell)
     lengths = [TIME, 33]
     packed = jaxrnn.pack_sequences(inputs, lengths)
     outputs, _, states = jaxrnn.dynamic_rnn(
-        cell.bind({}),
+        cell.bind(params),
         packed.inputs,
         packed.lengths,
         dtype=float,
@@ -130,6 +142,25 @@ def test_documents_in_one_row(name):
     got, lasts = np.asarray(packed.unpack(outputs)), packed.at_ends(states)
     for row, length in enumerate(lengths):
         part = type(inputs)(*(x[row : row + 1, :length] for x in inputs))
-        h, last, *_ = of_fla(name, part, np.zeros((1, *cell.state_size)))
+        start = np.zeros((1, *cell.state_size))
+        h, last, *_ = of_fla(name, params, part, start)
         np.testing.assert_allclose(got[row, :length], h[0], atol=1e-10)
         np.testing.assert_allclose(lasts[row], last[0], atol=1e-10)
+
+
+def test_products_of_delta_steps():
+    """DeltaProduct: two steps for each token, of which one decays, and one reads."""
+    _, inputs, _ = arrays_of("gated_delta_rule", DELTA(**KEYS))
+    first = (np.arange(TIME) % 2 == 0)[None, :, None]
+    inputs = inputs._replace(
+        q=np.where(first[..., None], 0, inputs.q), g=np.where(first, inputs.g, 0)
+    )
+    got, last = jaxrnn.dynamic_rnn(DELTA(**KEYS).bind({}), inputs, dtype=float)
+    q, k, v, g, beta = map(torch.tensor, inputs)
+    function = naive("gated_delta_product", "naive_recurrent_gated_delta_product")
+    with in_float64(torch):
+        want, state = function(
+            q[:, 1::2], k, v, g[:, ::2], beta, KEY**-0.5, num_householder=2
+        )
+    np.testing.assert_allclose(got[:, 1::2], want, atol=1e-10)
+    np.testing.assert_allclose(last, state, atol=1e-10)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import mesh
 import numpy as np
 import pytest
-from helpers import bound, draw
+from helpers import bound, draw, drawn
 from jax.sharding import NamedSharding, PartitionSpec as P
 from mesh import BATCH, DEPTH, F64, state_of
 
@@ -27,6 +27,7 @@ CELLS = {
     "delta": memory(jaxrnn.DeltaMemoryCell, num_key_heads=1),
     "delta_keys": memory(jaxrnn.DeltaMemoryCell, key_decay=True),
     "dplr": memory(jaxrnn.DPLRMemoryCell),
+    "rwkv6": memory(jaxrnn.RWKV6MemoryCell),
     "mlstm_memory": memory(jaxrnn.MLSTMMemoryCell),
     "mlstm": jaxrnn.MLSTMCell(4, 2, norm_epsilon=1e-6, **CHUNK),
     "delta_net": jaxrnn.DeltaNetCell(4, 2, **CHUNK),
@@ -58,9 +59,9 @@ def prepared(cell, time=TIME, **arrays):
     if sizes is None:
         params, inputs = bound(cell).params, draw(BATCH, time, DEPTH)
     else:
-        params = {}
         inputs = [draw(BATCH, time, *x, seed=i) / 2 for i, x in enumerate(sizes)]
         inputs = type(sizes)(*inputs)
+        params = drawn(cell, jax.tree.map(lambda x: x[:, 0], inputs))
         if "g" in sizes._fields:
             inputs = inputs._replace(g=-np.abs(inputs.g))
 

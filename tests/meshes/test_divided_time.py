@@ -216,6 +216,7 @@ def test_every_kind_of_cell_has_a_map():
         "LinearAttentionMemory",
         "DeltaMemory",
         "DPLRMemory",
+        "RWKV6Memory",
     ]
     found = {type(CASES[name].cell).__name__ for name in HAVE}
     assert found == {f"{kind}Cell" for kind in kinds}

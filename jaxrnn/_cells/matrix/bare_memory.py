@@ -1,4 +1,4 @@
-"""Matrix memories without parameters, for layers with their own projections."""
+"""Matrix memories without projections, for layers with their own."""
 
 import dataclasses
 from typing import Any
@@ -21,9 +21,10 @@ from .decays import LEAST_LOG
 
 @fields.dataclass
 class BareMemoryCell(MatrixMemoryCell):
-    """A `MatrixMemoryCell` without parameters, which reads projected inputs.
+    """A `MatrixMemoryCell` without projections, which reads projected inputs.
 
-    A cell defines `rule`, and may override `scaled`.
+    A cell defines `rule`, and may override `scaled`. It has no parameters, unless it
+    overrides `param_specs`.
 
     Shapes, for `N = num_heads` and `M = num_key_heads`: inputs `rule.Inputs`, with q
     and k `[batch, M, key_size]` and the sizes of `rule.sizes` for all others; output
@@ -149,7 +150,7 @@ class BareMemoryCell(MatrixMemoryCell):
         values = self.rule.Inputs(q, k, *others)
         return None, like("scaled", self.scaled(values), values, any_dtype=True)
 
-    def output(self, params: Params, h: Array, rest: None) -> Array:
+    def output(self, params: Params, h: Array, rest: Any) -> Array:
         """What the step reads, `[batch, num_heads, value_size]`."""
         return h
 

@@ -32,7 +32,7 @@ class MatrixMemoryCell(SpecsCell):
     steps of a chunk, and only the state is passed from chunk to chunk. A cell has a
     rule, which runs one step or all steps of a chunk, and projections of its inputs
     (`project`) and of what the steps read (`output`). A cell defines these three,
-    `param_specs`, `state_size` and `output_size`. A cell without parameters derives
+    `param_specs`, `state_size` and `output_size`. A cell without projections derives
     from `BareMemoryCell`, which defines all but the rule.
 
     Arithmetic is done in at least float32. The state may have a wider dtype than

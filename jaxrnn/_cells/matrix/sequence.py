@@ -121,7 +121,7 @@ class MemoryLoop:
 
         If the results are `known`, only the tangents of these results are used. They do
         not depend on what is not finite: a new state or, if only what a step reads is
-        not finite, the query of this step.
+        not finite, the query of this step and what `output` needs of its inputs.
         """
         dtype = arithmetic_dtype(run.inputs, run.state)
         output_dtype = widest_dtype(run.inputs)
@@ -148,8 +148,10 @@ class MemoryLoop:
             alive = steps.alive_steps()
             if alive is not None:
                 values = masking.select(alive, values, self.rule.idle)
-            if known is not None and "q" in values._fields:
-                values = values._replace(q=masking.zero_unless(reads, values.q))
+            if known is not None:
+                rest = masking.zero_unless(reads, rest)
+                if "q" in values._fields:
+                    values = values._replace(q=masking.zero_unless(reads, values.q))
             chunk = _chunk(move_axes(values, steps.axis, 2), state, steps)
             made = self.chunk(chunk)
             h, states = as_chunk_results(self.rule, made, chunk, self.step)
