@@ -63,8 +63,9 @@ Cells:
 * A causal convolution of each channel over the last inputs: `ShortConvCell`, or the
   function `short_conv`.
 * The sLSTM of xLSTM, which runs step by step: `SLSTMCell` (`SLSTMState`).
-* Wrappers: `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`,
-  `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`).
+* Wrappers: `MultiRNNCell`, `OutputFunctionWrapper`, `DropoutWrapper`,
+  `ResidualWrapper`, `DeviceWrapper`, `TemporalConvWrapper`, `PastInputsWrapper`
+  (`PastInputsState`).
 * Custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`,
   `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`, `TensorShape`.
 * Types of the cells that drivers accept: `BoundCell`, `RNNCellLike`.
@@ -163,7 +164,10 @@ from ._drivers.static_rnn import (
 )
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._wrappers.dropout import DropoutWrapper as DropoutWrapper
-from ._wrappers.multi_rnn import MultiRNNCell as MultiRNNCell
+from ._wrappers.multi_rnn import (
+    MultiRNNCell as MultiRNNCell,
+    OutputFunctionWrapper as OutputFunctionWrapper,
+)
 from ._wrappers.past_inputs import (
     PastInputsState as PastInputsState,
     PastInputsWrapper as PastInputsWrapper,
@@ -187,6 +191,7 @@ _MODULES = (
 )
 _HINTS = dict.fromkeys(["nn", "rnn", "rnn_cell"], _HERE)
 _HINTS |= dict.fromkeys(["RNN", "LSTM", "GRU", "Bidirectional"], _MODULES)
+_HINTS["DeepRNN"] = "Use `MultiRNNCell`, whose list may contain functions."
 _PACKED = (
     "`pack_sequences` returns a `Packed`, whose fields `dynamic_rnn` accepts; see "
     "`docs/guide/packing.md`."

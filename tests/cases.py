@@ -30,6 +30,11 @@ def softened(inputs, outputs):
     return inputs * 0.5 + jnp.tanh(outputs)
 
 
+def doubled(outputs):
+    """A function that follows a cell in a stack, and changes the shape."""
+    return jnp.concatenate([jnp.cos(outputs), outputs * 2], axis=-1)
+
+
 def all_of_it(substate):
     """A filter that allows dropout on everything, including an LSTM's memory."""
     return True
@@ -266,8 +271,13 @@ CASES = {
         MultiRNNCell([jaxrnn.BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)
     ),
     "multi_shared": in_goldens(MultiRNNCell([GRUCell(DEPTH)] * 2)),
+    "output_function": few(jaxrnn.OutputFunctionWrapper(GRUCell(4), doubled)),
+    "multi_functions": every(
+        MultiRNNCell([LSTMCell(4), jnp.tanh, doubled, GRUCell(3), jax.nn.softplus]),
+        fast=IN_LOOPS,
+    ),
     "residual": in_goldens(jaxrnn.ResidualWrapper(GRUCell(DEPTH))),
-    "residual_fn": in_goldens(jaxrnn.ResidualWrapper(LSTMCell(DEPTH), softened)),
+    "residual_fn": few(jaxrnn.ResidualWrapper(LSTMCell(DEPTH), softened)),
     "device": one_way(jaxrnn.DeviceWrapper(LSTMCell(4), "/cpu:0")),
     "past_inputs": few(jaxrnn.PastInputsWrapper(GRUCell(4), DEPTH)),
     "min_gru": every(jaxrnn.MinGRUCell(4)),

@@ -127,7 +127,7 @@ class FunctionCell(RNNCell):
         must = "return a pair (output, new_state)"
         expect(is_list_of(result, 2), "fn", must, result)
         output, new_state = result
-        sizes = map_named("state", _size, state), map_named("output", _size, output)
+        sizes = map_named("state", size_of, state), map_named("output", size_of, output)
         trees = {"inputs": inputs, "state": state, "output": output}
         leaves = itertools.chain(*itertools.starmap(named_leaves, trees.items()))
         check_same_size([(name, leaf) for name, leaf in leaves if leaf.shape])
@@ -157,7 +157,7 @@ class FunctionCell(RNNCell):
         return self.fn(params, inputs, state, key=key)
 
 
-def _size(name: str, leaf: Shaped) -> int | TensorShape:
+def size_of(name: str, leaf: Shaped) -> int | TensorShape:
     """The size of an array `[batch, ...]`, an int for a vector."""
     expect(leaf is not None, name, "be an array", leaf)
     check_rank(name, leaf, 1, "[batch, ...]")

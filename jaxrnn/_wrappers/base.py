@@ -1,5 +1,6 @@
 """Base classes of wrappers around one cell, with or without their own parameters."""
 
+import abc
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from .._cells import fields
 from .._cells.base import RNNCell, check_rnn_cell, scope_name
 from .._cells.params import Specs, make_params
 from .._cells.step_checks import check_params
+from .._run.run import Choice, Loop, Run
 
 
 def vector_size(size: Size, name: str = "cell", must: str = "output one vector") -> int:
@@ -105,6 +107,42 @@ class WrapperCell(RNNCell):
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Creates the parameters of the wrapped cell; see `RNNCell.init`."""
         return self.cell.init(key, inputs, dtype)
+
+
+class MappedOutput(WrapperCell):
+    """A wrapper that maps the output of its cell, at each step separately."""
+
+    starts_from_zeros = property(lambda self: self.cell.starts_from_zeros)
+
+    @abc.abstractmethod
+    def map_output(self, inputs: PyTree, output: PyTree) -> PyTree:
+        """The output for the inputs and the cell's output of one step."""
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """Runs one step; see `RNNCell.apply`."""
+        output, state = self.cell.apply(params, inputs, state, key)
+        return self.map_output(inputs, output), state
+
+    def choose_loop(self, params: Params, run: Run) -> Choice:
+        """Chooses the loop of the cell."""
+        return self.cell.choose_loop(params, run).within(self._run)
+
+    def _run(self, loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """Runs the cell, then maps its outputs at all steps."""
+        axis = run.steps.axis
+
+        def map_outputs(outputs: PyTree) -> PyTree:
+            # In finished rows, map the values of the first step. The cell outputs zeros
+            # there, for which the derivative of the function may be infinite.
+            both = run.inputs, outputs
+            both = run.of_inner(both, run.state).steps.fill_finished(both)
+            mapped = jax.vmap(self.map_output, axis, axis)(*both)
+            return run.steps.zero_finished(mapped)
+
+        outputs, state = loop(params, run)
+        return run.steps.map_outputs(map_outputs, outputs), state
 
 
 def unwrapped(cell: RNNCell) -> RNNCell:

@@ -1,4 +1,4 @@
-"""A stack of cells as one cell."""
+"""A stack of cells as one cell, and functions between its cells."""
 
 import dataclasses
 import itertools
@@ -10,20 +10,81 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_instance, is_list_of
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
-from .._base.errors import EntryError, error_note, expect, warn
+from .._base.errors import EntryError, counted, error_note, expect, name_of, warn
 from .._base.inputs import warn_of_plain_pair
-from .._base.trees import output_of, with_tuples_of
+from .._base.trees import map_named, output_of, types_of_size, with_tuples_of
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell
 from .._cells.composed import ComposedCell
-from .base import vector_size
+from .._cells.function import size_of
+from .base import MappedOutput, vector_size
 
 
-def _check_cells(name: str, value: Sequence[RNNCell]) -> tuple[RNNCell, ...]:
+@final
+@fields.dataclass
+class OutputFunctionWrapper(MappedOutput):
+    """Maps the output of a cell by a function; the new state is unaffected.
+
+    The cell runs in its own loop, and the function then maps the outputs of all steps.
+    `MultiRNNCell` puts this wrapper around a cell if a function follows in its list.
+
+    Attributes:
+        cell: The wrapped cell.
+        output_fn: `output_fn(output)`, a function of the output of one step, each leaf
+            `[batch, ...]`. It must treat each row separately, and return arrays
+            `[batch, ...]`. It may be called with zeros for a row of length 0, so its
+            result and its derivative must be finite there. Functions are compared by
+            identity, so JAX compiles again for each new `lambda`.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or `output_fn` is not a function.
+
+    Source: functions in Haiku's `DeepRNN`.
+    """
+
+    output_fn: Callable[[PyTree], PyTree] = fields.function()
+
+    @property
+    def output_size(self) -> Size:
+        """The size of the mapped output."""
+        output = types_of_size(self.cell.output_size, 1, jnp.float32, "output_size")
+        with jax.numpy_dtype_promotion("standard"):  # Only the shapes are read.
+            mapped = jax.eval_shape(self.output_fn, output)
+        return map_named("output", size_of, mapped)
+
+    def map_output(self, inputs: PyTree, output: PyTree) -> PyTree:
+        """The mapped output.
+
+        Raises:
+            ValueError: If the function changes the number of rows.
+        """
+        rows = jax.tree.leaves(output)[0].shape[0]
+        mapped = self.output_fn(output)
+        fits = all(jnp.shape(x)[:1] == (rows,) for x in jax.tree.leaves(mapped))
+        must = f"return {counted(rows, 'row')}, like its argument"
+        expect(fits, name_of(self.output_fn), must, mapped)
+        return mapped
+
+
+def _check_cells(name: str, value: Sequence[Any]) -> tuple[RNNCell, ...]:
     check_instance(name, value, tuple | list, "a list or tuple")
     expect(value, name, "hold at least one cell", value)
-    return tuple(check_rnn_cell(f"{name}[{i}]", cell) for i, cell in enumerate(value))
+    cells: list[RNNCell] = []
+    for i, each in enumerate(value):
+        # Bound cells, and modules of Flax and Equinox, can be called too: dataclasses.
+        if cells and callable(each) and not dataclasses.is_dataclass(each):
+            cells[-1] = OutputFunctionWrapper(cells[-1], each)
+            continue
+        with error_note("A function may follow a cell, and maps the cell's output."):
+            cells.append(check_rnn_cell(f"{name}[{i}]", each))
+    return tuple(cells)
+
+
+def _before_functions(cell: RNNCell) -> RNNCell:
+    while isinstance(cell, OutputFunctionWrapper):
+        cell = cell.cell
+    return cell
 
 
 @final
@@ -31,23 +92,30 @@ def _check_cells(name: str, value: Sequence[RNNCell]) -> tuple[RNNCell, ...]:
 class MultiRNNCell(ComposedCell):
     """A stack of cells, in which each cell's output is the input of the next cell.
 
+    A function in the list maps the output of the cell before it, as in
+    `[LSTMCell(64), jax.nn.relu, LSTMCell(64)]`: `MultiRNNCell` wraps this cell in an
+    `OutputFunctionWrapper`. Functions have neither parameters nor a state, so the
+    parameters and states are the same as without functions.
+
     The parameters are `{"cell_0": ..., "cell_1": ...}`. If one object occurs twice in
     `cells`, both layers share the object's parameters, which are stored under its first
     index, and `init` warns; `owners` in the repr then lists these indices. Equal cells
     do not share parameters: `[LSTMCell(5) for _ in range(2)]` has two sets. Different
-    wrappers around one object do not share parameters either.
+    wrappers around one object do not share parameters either; functions do not matter.
 
     Attributes:
-        cells: A list or tuple of cells, from the inputs upwards.
+        cells: A list or tuple of cells, from the inputs upwards. A function of the
+            output of one step may follow a cell. The attribute is a tuple of cells, of
+            which some are an `OutputFunctionWrapper`.
         state_is_tuple: True for a tuple of the cells' states. False for one array that
             concatenates the states; each state must then be one vector.
 
     Raises:
-        TypeError: If `cells` is not a list or tuple of cells, or `state_is_tuple` is
-            not a bool.
+        TypeError: If `cells` is not a list or tuple of cells and functions, its first
+            entry is not a cell, or `state_is_tuple` is not a bool.
         ValueError: If `cells` is empty, or a state cannot be concatenated.
 
-    Source: `tf.compat.v1.nn.rnn_cell.MultiRNNCell`.
+    Source: `tf.compat.v1.nn.rnn_cell.MultiRNNCell`; Haiku's `DeepRNN`.
     """
 
     cells: tuple[RNNCell, ...] = fields.checked(_check_cells)
@@ -60,7 +128,7 @@ class MultiRNNCell(ComposedCell):
         super().__post_init__()
         if not self.state_is_tuple:
             self._widths()
-        ids = [id(cell) for cell in self.cells]
+        ids = [id(_before_functions(cell)) for cell in self.cells]
         fields.set_field(self, "owners", tuple(map(ids.index, ids)))
 
     def __repr__(self) -> str:

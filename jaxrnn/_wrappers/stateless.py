@@ -13,20 +13,19 @@ from .._base.inputs import check_structure
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells import fields
-from .._cells.composed import ComposedCell
-from .._run.run import Choice, Run
-from .base import WrapperCell
+from .base import MappedOutput, WrapperCell
 
 
 @final
 @fields.dataclass
-class ResidualWrapper(WrapperCell, ComposedCell):
+class ResidualWrapper(MappedOutput):
     """Adds the inputs of a cell to its output; the new state is unaffected.
 
     Attributes:
         cell: The wrapped cell.
-        residual_fn: `residual_fn(inputs, outputs)`, which replaces the sum and returns
-            arrays with the shapes of `output_size`; None for the sum.
+        residual_fn: `residual_fn(inputs, outputs)`, a function of one step, which
+            replaces the sum, treats each row separately, and returns arrays with the
+            shapes of `output_size`; None for the sum.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or `residual_fn` is not a function.
@@ -38,24 +37,14 @@ class ResidualWrapper(WrapperCell, ComposedCell):
         default=None
     )
 
-    maps_inputs = False
-
-    def compose(self, run_next: Callable, params: Params, inputs: PyTree) -> PyTree:
-        """The sum of inputs and outputs; see `ComposedCell.compose`.
+    def map_output(self, inputs: PyTree, output: PyTree) -> PyTree:
+        """The sum of the inputs and the output.
 
         Raises:
             ValueError: If there is no `residual_fn`, and inputs and output differ in
                 structure or shape.
         """
-        return (self.residual_fn or _add)(inputs, run_next(params, inputs))
-
-    def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chooses the loop of the cell, if there is no `residual_fn`."""
-        if self.residual_fn is not None:
-            return Choice.scan("`residual_fn` is a function of one step")
-        # The cell gets the same inputs, so `compose` need not be traced to know them.
-        run_all = lambda loop, *args: self._run([loop], *args)
-        return self.cell.choose_loop(params, run).within(run_all)
+        return (self.residual_fn or _add)(inputs, output)
 
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:

@@ -494,7 +494,8 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
             "are another network, because no layer reads both directions; "
             "`to_stablehlo` and `to_tflite` export it."
         )
-    expect(is_coupled or type(cell) in KINDS, name, must, cell, fix, TypeError)
+    got = Verbatim(repr(cell))
+    expect(is_coupled or type(cell) in KINDS, name, must, got, fix, TypeError)
     must = "be False, because this conversion does not support normalization"
     expect(not (is_coupled and cell.layer_norm), f"{name}.layer_norm", must, True)
     table = _table(cell)

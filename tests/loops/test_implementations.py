@@ -58,7 +58,7 @@ GELU = LSTMCell(3, activation="gelu")
 PROJECTING = contrib.AttentionCellWrapper(GRUCell(3), 2)
 PROJECTING = contrib.InputProjectionWrapper(PROJECTING, 4)
 NORMED = contrib.LayerNormLSTMCell(3, layer_norm=True, use_peepholes=True)
-DECLINED = "residual_fn dropout device layer_norm_basic_lstm_dropout lru min_gru mlstm"
+DECLINED = "dropout device layer_norm_basic_lstm_dropout lru min_gru mlstm"
 REFUSED = [
     *map(of_case, DECLINED.split()),
     of(LSTMCell(3), "float64"),

@@ -111,6 +111,7 @@ def test_modules_are_loaded_when_they_are_touched():
 HINTS = {
     "rnn_cell": (jaxrnn, r"`jaxrnn\.LSTMCell`"),
     "LSTM": (jaxrnn, r"`LSTMCell`.*`jaxrnn\.nnx`"),
+    "DeepRNN": (jaxrnn, r"Use `MultiRNNCell`, whose list may contain functions"),
     "pipelined_rnn": (jaxrnn, r"`examples/distributed/pipelined_rnn\.py`"),
     "packed_rnn": (jaxrnn, r"`docs/guide/packing\.md`"),
     "concat_packed": (jaxrnn, r"`docs/guide/packing\.md`"),
