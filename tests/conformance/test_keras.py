@@ -1,0 +1,84 @@
+"""The layers of "Stay in Keras", on the page "Coming from Keras", in Keras 3 on JAX."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import convert
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("users_settings"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "coming_from" / "keras.md"
+X = np.random.default_rng(0).normal(size=(4, 6, 3)).astype(np.float32)
+MASK = np.arange(6) < [[6], [3], [1], [5]]
+
+
+@pytest.fixture
+def keras(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")  # Read by the first import.
+    monkeypatch.chdir(tmp_path)
+    keras = pytest.importorskip("keras")
+    assert keras.backend.backend() == "jax"
+    keras.utils.set_random_seed(0)
+    return keras
+
+
+@pytest.fixture
+def page(keras):
+    """The names that the programs of the page define."""
+    names = {"__name__": __name__, "convert": convert, "jaxrnn": jaxrnn}
+    programs = re.findall(
+        r"^```py\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert len(programs) == 2
+    for program in programs:
+        exec(compile(program, PAGE, "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("returns_all", [False, True])
+def test_stays_in_keras_with_its_lstm(returns_all, keras, page):
+    theirs = keras.layers.LSTM(5, return_sequences=returns_all)
+    want = theirs(X, mask=MASK)
+    ours = page["LSTM"](5, return_sequences=returns_all)
+    ours.build(X.shape)
+    ours.set_weights(theirs.get_weights())
+    if returns_all:
+        want = jnp.where(MASK[..., None], want, 0)
+    np.testing.assert_allclose(ours(X, mask=MASK), want, atol=1e-6)
+
+
+def test_stays_in_keras_with_any_cell(page):
+    """Masks reach the layer, `fit` trains its weights, and a file restores them."""
+    model, again, ids, losses = (page[k] for k in ("model", "again", "ids", "losses"))
+    assert losses[-1] < losses[0]
+    weights = model.layers[1].get_weights()
+    assert sorted(map(np.shape, weights)) == [(8, 32), (32,)]
+    for before, after in zip(weights, again.layers[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    want = model.predict(ids, verbose=0)
+    np.testing.assert_array_equal(again.predict(ids, verbose=0), want)
+    layer = model.layers[1]
+    params = layer.structure.unflatten(weights)
+    embedded = model.layers[0](ids)
+    outputs, _ = jaxrnn.dynamic_rnn(
+        layer.cell.bind(params), embedded, mask=ids != 0, dtype=embedded.dtype
+    )
+    np.testing.assert_allclose(layer(embedded, mask=ids != 0), outputs, atol=1e-6)
+    means = jax.vmap(lambda y, n: y.sum(axis=0) / n)(outputs, (ids != 0).sum(axis=1))
+    np.testing.assert_allclose(model.layers[3](means), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["LSTMCell", "GRUCell", "GatedDeltaNetCell"])
+def test_stays_in_keras_with_low_precision(name, page):
+    layer = page["CellLayer"](name, {"num_units": 8}, dtype="mixed_bfloat16")
+    assert layer(X).dtype == jnp.bfloat16
+    assert {str(weight.dtype) for weight in layer.weights} == {"float32"}
