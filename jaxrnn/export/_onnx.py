@@ -5,14 +5,18 @@ Each layer becomes one node, which `convert.onnx.save` creates as a dict.
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_bool
 from .._base.errors import error_note
 from .._base.modules import import_optional
 from .._base.typing import Array
+from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._hints import with_hints
+from .._wrappers.multi_rnn import MultiRNNCell, OutputFunctionWrapper
 from ..convert.onnx import save
 from ._graph import Graph, Node, Tensor, dtype_of, is_pair, read_dense
 
@@ -21,6 +25,8 @@ from ._graph import Graph, Node, Tensor, dtype_of, is_pair, read_dense
 OPSET = 14
 IR_VERSION = 7
 _INT32 = 6  # In ONNX's enumeration of dtypes.
+# The operators of functions in a stack. They map the zeros of padding to zeros.
+_OPERATORS = {jax.nn.relu: "Relu", jnp.tanh: "Tanh", jax.nn.tanh: "Tanh"}
 
 
 @with_hints
@@ -56,7 +62,8 @@ def to_onnx(
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
             `CudnnCompatibleGRUCell` or `contrib.CoupledInputForgetGateLSTMCell`, or a
-            bound `MultiRNNCell` of these; or the pair `(cells_fw, cells_bw)` of
+            bound `MultiRNNCell` of these, in which the functions `jax.nn.relu` and
+            `jnp.tanh` may follow a cell; or the pair `(cells_fw, cells_bw)` of
             `stack_bidirectional_dynamic_rnn`. The file omits dropout.
         dense: The pair `(kernel, bias)` of a dense layer on the outputs, `[size, n]`
             and `[n]` (None for no bias). The file's `outputs` are then
@@ -93,6 +100,9 @@ def to_onnx(
     as_bool("lengths", lengths)
     as_bool("initial_state", initial_state)
     as_bool("time_major", time_major)
+    functions: list[list[str]] = []
+    if isinstance(cell, BoundCell) and isinstance(cell.cell, MultiRNNCell):
+        cell, functions = _without_functions(cell)
     with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
         # For each layer, a dict of `op_type`, the arrays W, R, B and P, and attributes.
         nodes = save(cell, bidirectional=is_pair("cell", cell))
@@ -155,6 +165,8 @@ def to_onnx(
         size = (1 + both) * node["hidden_size"]
         shape = graph.constant(np.array([0, 0, size], np.int64))
         x = graph.node("Reshape", [y, shape], shape=[*order, size])
+        for operator in functions[i] if functions else []:
+            x = graph.node(operator, [x], shape=[*order, size])
 
     if dense is not None:
         kernel, bias = read_dense(dense, x.shape[2], graph.dtype)
@@ -176,6 +188,19 @@ def to_onnx(
             final = graph.node("Where", [runs, final, starts[i, direction, letter]])
         graph.outputs[name] = graph.node("Identity", [final], name, shapes[i])
     return _serialized(graph)
+
+
+def _without_functions(stack: BoundCell) -> tuple[BoundCell, list[list[str]]]:
+    """A stack without functions that are operators, which follow for each cell."""
+    cells: list[RNNCell] = []
+    functions: list[list[str]] = []
+    for cell in stack.cell.cells:
+        functions.append([])
+        while isinstance(cell, OutputFunctionWrapper) and cell.output_fn in _OPERATORS:
+            functions[-1].insert(0, _OPERATORS[cell.output_fn])
+            cell = cell.cell
+        cells.append(cell)
+    return MultiRNNCell(tuple(cells)).bind(stack.params), functions
 
 
 def _serialized(graph: Graph) -> bytes:

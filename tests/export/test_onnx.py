@@ -43,6 +43,9 @@ LAYERS = {
     "gru": own(GRUCell(4)),
     "gru_after": own(jaxrnn.CudnnCompatibleGRUCell(4)),
     "stack": own(MultiRNNCell([PEEPING, GRUCell(5), BasicRNNCell(2)])),
+    "functions": own(
+        MultiRNNCell([PEEPING, jax.nn.relu, jnp.tanh, GRUCell(5), jax.nn.relu])
+    ),
     "dropout": own(jaxrnn.DropoutWrapper(GRUCell(4), 0.5, 0.5)),
     "both": both(LSTMCell(4)),
     "both_rnn": both(BasicRNNCell(4)),

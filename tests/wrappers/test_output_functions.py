@@ -278,6 +278,7 @@ def test_programs_hold_the_function():
 
 LAMBDA = MultiRNNCell([LOWER, lambda x: x[:1], UPPER])
 RELU = bound(MultiRNNCell([LOWER, jax.nn.relu, LSTMCell(2)]), dtype="float32")
+SIGMOID = bound(MultiRNNCell([LOWER, jax.nn.sigmoid, LSTMCell(2)]), dtype="float32")
 REFUSED = {
     "`<lambda>` must return 3 rows, like its argument, got float64[1, 4]": lambda: (
         jaxrnn.dynamic_rnn(LAMBDA.bind(params_of([])), X, dtype=F64)
@@ -285,7 +286,7 @@ REFUSED = {
     "`cells[0]` must be an RNNCell": lambda: MultiRNNCell([jnp.tanh, LOWER]),
     "`cells[1]` must be an RNNCell": lambda: MultiRNNCell([LOWER, RELU, UPPER]),
     "`output_fn` must be a function": lambda: MultiRNNCell([LOWER, dict]),
-    "`cell.cells[0]` must be one of": lambda: export.to_onnx(RELU),
+    "`cell.cells[0]` must be one of": lambda: export.to_onnx(SIGMOID),
     "output_fn=relu)": lambda: convert.torch.save(RELU),
 }
 
