@@ -203,7 +203,7 @@ IN_LOOPS = CHEAP | laws("inits_from_shapes runs_as_a_loop")
 
 
 def memory(make, heads, **options):
-    """A matrix memory without parameters."""
+    """A matrix memory without projections."""
     cell = make(heads, 3, 2, chunk_size=2, **options)
     inputs = jax.tree.map(lambda size: step(*size), cell.input_sizes)
     # The loop over chunks, which memories share, has every law in `KINDS`.

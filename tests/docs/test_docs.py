@@ -194,23 +194,6 @@ def test_a_page_shows_the_same_loop_before_and_after():
 
 
 @pytest.mark.slow
-def test_rwkv6_of_the_page_on_recurrences():
-    page = (ROOT / "docs/guide/recurrences.md").read_text()
-    code = re.search(r"```python\n(def rwkv6.*?)```", page, re.DOTALL)[1]
-    exec(code, names := {"jnp": jnp, "jaxrnn": jaxrnn})
-    r, k, g = (draw(2, 9, 3, 4, seed=seed) for seed in range(3))
-    v, u, g = draw(2, 9, 3, 5, seed=3), draw(3, 4, seed=4), -np.abs(g)
-    state, want = np.zeros((2, 3, 4, 5)), []
-    for t in range(9):
-        new = k[:, t, :, :, None] * v[:, t, :, None]
-        read = state + u[..., None] * new
-        want.append(np.einsum("bnk,bnkv->bnv", r[:, t], read))
-        state = np.exp(g[:, t])[..., None] * state + new
-    got = names["rwkv6"](r, k, v, g, u)
-    np.testing.assert_allclose(got, np.stack(want, axis=1), rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.slow
 def test_the_port_of_scanned_rnn_draws_its_initial_values_as_flax_does():
     names = run_page.definitions(ROOT / "docs/coming_from/flax.md")
     size = names.TIME, names.ROWS

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 read = functools.cache(lambda place: (ROOT / place).read_text())
 PARAMS = json.loads(read("tests/golden/params.json"))
 GUIDE = "docs/guide/cells.md"
-# Places of a memory without parameters, where nothing else fails if it is missing.
+# Places of a memory without projections, where nothing else fails if it is missing.
 OF_MEMORIES = [
     "docs/guide/recurrences.md",
     "docs/guide/divided_time.md",

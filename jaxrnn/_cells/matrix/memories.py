@@ -1,10 +1,11 @@
-"""The family of matrix memories without parameters: one table of updates.
+"""The family of matrix memories without projections: one table of updates.
 
 | memory | new state |
 |---|---|
 | `LinearAttentionMemoryCell` | `exp(g) S + outer(k, v)` |
 | `DeltaMemoryCell` | `exp(g) S + beta outer(k, v - k exp(g) S)` |
 | `DPLRMemoryCell` | `diag(exp(g)) S + outer(b, a S) + outer(k, v)` |
+| `RWKV6MemoryCell` | `diag(exp(g)) S + outer(k, v)`; reads S, and v with a bonus |
 | `MLSTMMemoryCell` | `sigmoid(f) c + exp(i) outer(k, v)`, with a normalizer |
 """
 
