@@ -424,8 +424,10 @@ class SpecsCell(RNNCell):
 
 def choose_many_steps(name: str, cell: RNNCell, loop: Loop, run: Run) -> Choice:
     """The choice of a loop that runs many steps of `cell` at once."""
-    if run.implementation not in (None, "xla"):
-        return Choice.scan(f"{type(cell).__name__} is not an `AffineCell`")
+    if run.implementation not in (None, "xla", name):
+        kinds = {"native": "an `AffineCell`"}
+        kind = kinds.get(run.implementation, "a matrix memory")
+        return Choice.scan(f"{type(cell).__name__} is not {kind}")
     if not isinstance(run.steps.time, int):
         return Choice.scan("the number of steps is symbolic")
 

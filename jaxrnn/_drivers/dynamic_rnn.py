@@ -117,8 +117,12 @@ def dynamic_rnn(
             basic RNNs with tanh, relu or sigmoid, in float32 on CPUs. Default:
             "native" on a single CPU device or in a CPU `shard_map`, if built and
             supported, and if there are enough steps for it to be faster; otherwise
-            "xla". For a single step, "xla" is the step itself. If there are no rows or
-            no steps, the choice has no effect.
+            "xla". For a single step, "xla" is the step itself. "jla" and
+            "deltanet_tpu" run a matrix memory with the published kernels of the
+            packages `jax-linear-attention`, for Hopper GPUs, and `deltanet-tpu`, for
+            TPUs: in reverse mode, in float32 or less, with resets to zeros, and only
+            if all values are finite. If there are no rows or no steps, the choice has
+            no effect.
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
             steps. Use `mask` instead of `sequence_length`. At masked steps, where
             `mask` is false, a row keeps its state and outputs zeros, and its inputs,

@@ -50,7 +50,7 @@ from .._base.typing import (
 from .._tensor_array.carried import with_capacity_for
 from .run import Choice, Run
 
-IMPLEMENTATIONS = "xla", "native"
+IMPLEMENTATIONS = "xla", "native", "jla", "deltanet_tpu"
 
 
 def as_initial_state(

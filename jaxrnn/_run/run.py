@@ -30,9 +30,10 @@ class Run:
         steps: The time axis, and which rows are finished at each step.
         keys: A function that returns the random key of step t; None for a deterministic
             run.
-        implementation: The argument `implementation` of `dynamic_rnn`: "xla", "native"
-            or None. "native" raises an error unless `choose_loop` returns a `Choice` of
-            that name, so a wrapper returns the choice of its inner cell.
+        implementation: The argument `implementation` of `dynamic_rnn`, such as "xla",
+            "native" or None. All names but "xla" raise an error unless `choose_loop`
+            returns a `Choice` of that name, so a wrapper returns the choice of its
+            inner cell.
         mapped: The number of such runs that `vmap` runs at once, as far as it is known.
     """
 
@@ -102,7 +103,8 @@ class Choice:
 
     Attributes:
         name: "native" or "xla" for an affine cell; "chunks" for a linear
-            recurrence or a matrix memory; "scan" for a scan of `apply`;
+            recurrence or a matrix memory; the name of a package whose kernels run a
+            matrix memory; "scan" for a scan of `apply`;
             "step" for one call of `apply`, if there is a single step. A custom cell may
             give its loop another name. The names of the cells in a stack are joined by
             "and".

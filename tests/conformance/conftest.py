@@ -18,6 +18,9 @@ SUITES = {
     "test_products_of_delta_steps": "flash-linear-attention",
     "test_sequences_equal_jla": "jax-linear-attention",
     "test_documents_equal_jla": "jax-linear-attention",
+    "test_published_kernel": "published kernels",
+    "test_published_kernel_with_documents": "published kernels",
+    "test_published_kernel_with_packs_and_parts": "published kernels",
 }
 
 

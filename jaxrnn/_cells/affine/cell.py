@@ -317,6 +317,8 @@ class AffineCell(SpecsCell):
             reason = why_not_native(self, params, run)
             choice = Choice(asked, functools.partial(native_sequence, self))
             return Choice.scan(reason) if reason else choice
+        if asked not in (None, "xla"):
+            return Choice.scan(f"{type(self).__name__} is not a matrix memory")
         reason = f"`implementation` is {asked!r}" if asked else None
         reason = reason or _why_not_local(params, run)
         reason = reason or why_not_native(self, params, run)

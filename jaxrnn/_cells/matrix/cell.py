@@ -19,6 +19,7 @@ from ..._run import masking
 from ..._run.run import Choice, Run
 from .. import fields
 from ..base import SpecsCell, Transition, choose_many_steps
+from .published_kernels import PACKAGES, choose_kernel
 from .rule import Chunk, MatrixRule
 from .sequence import MemoryLoop, arithmetic_dtype, finite_rows
 
@@ -93,6 +94,8 @@ class MatrixMemoryCell(SpecsCell):
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses a loop over chunks of steps; see `RNNCell.choose_loop`."""
         rule = self.rule
+        if run.implementation in PACKAGES:
+            return choose_kernel(self, params, run)
         if rule.chunk is None:
             return Choice.scan(f"{type(rule).__name__} has no `chunk`")
 

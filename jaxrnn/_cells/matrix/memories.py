@@ -59,6 +59,7 @@ class ChosenLoopCell(BareMemoryCell):
         is_small = isinstance(rows, int) and rows * self.num_heads * size <= of_state
         if (
             choice.loop is None
+            or choice.name != "chunks"
             or self.chunk_size is not None
             or platform_of(run.inputs) != "cpu"
             or explicit_mesh_of(run.inputs) is not None

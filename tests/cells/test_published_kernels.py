@@ -1,0 +1,239 @@
+"""Kernels of other packages: what reaches them, and what is refused, without them.
+
+`tests/conformance/test_published_kernels.py` runs the packages.
+"""
+
+import functools
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_near, bound, differentiated
+
+import jaxrnn
+from jaxrnn._cells.matrix import published_kernels
+
+F32, BF16 = jnp.float32, jnp.bfloat16
+RNG = np.random.default_rng(0)
+ROWS, TIME, HEADS, KEY, VALUE = 4, 7, 2, 4, 3
+CELL = jaxrnn.DeltaMemoryCell(HEADS, KEY, VALUE, num_key_heads=1)
+LENGTHS = np.array([7, 4, 1, 0])
+RESETS = RNG.random((ROWS, TIME)) < 0.3
+RESETS[0, 0], RESETS[2, 0] = True, False
+
+
+def drawn(*size):
+    return np.float32(RNG.normal(size=(ROWS, *size)))
+
+
+KEYS = drawn(TIME, 1, KEY)
+INPUTS = jaxrnn.DeltaInputs(
+    q=drawn(TIME, 1, KEY),
+    k=KEYS / np.linalg.norm(KEYS, axis=-1, keepdims=True),
+    v=drawn(TIME, HEADS, VALUE),
+    g=-np.abs(drawn(TIME, HEADS)),
+    beta=np.float32(RNG.random((ROWS, TIME, HEADS))),
+)
+STATE = drawn(HEADS, KEY, VALUE)
+GIVEN = []  # The options of each call of `delta_rule`.
+
+
+def delta_rule(q, k, v, g, beta, *, initial_state, segment_ids=None, scale, **options):
+    """What `deltanet_tpu.chunk_gdn` computes, step by step."""
+    GIVEN.append(options | {"dtypes": [x.dtype for x in (q, k, v, g, beta)]})
+    if segment_ids is None:
+        segment_ids = jnp.zeros(q.shape[:2], jnp.int32)
+    state, outputs = initial_state, []
+    for t in range(q.shape[1]):
+        same = segment_ids[:, t] == segment_ids[:, max(t - 1, 0)]
+        state = jnp.where(same[:, None, None, None], state, 0)
+        state = jnp.exp(g[:, t])[..., None, None] * state
+        read = jnp.einsum("bnk,bnkv->bnv", k[:, t], state)
+        new = beta[:, t, :, None] * (v[:, t] - read)
+        state = state + jnp.einsum("bnk,bnv->bnkv", k[:, t], new)
+        outputs.append(scale * jnp.einsum("bnk,bnkv->bnv", q[:, t], state))
+    return jnp.stack(outputs, axis=1).astype(v.dtype), state
+
+
+@pytest.fixture
+def of_jax(monkeypatch):
+    """Pretend that JAX has the version that the packages ask for."""
+    monkeypatch.setattr(jax, "__version_info__", (0, 11, 2))
+
+
+@pytest.fixture
+def package(monkeypatch, of_jax):
+    """A package that raises for a value size of 1, as packages do for other sizes."""
+
+    def chunk_gdn(v, **given):
+        if v.shape[-1] == 1:
+            raise ValueError("V must be larger.")
+        return delta_rule(v=v, **given)
+
+    module = types.ModuleType("deltanet_tpu")
+    module.chunk_gdn = chunk_gdn
+    monkeypatch.setitem(sys.modules, "deltanet_tpu", module)
+
+
+def run(inputs=INPUTS, state=STATE, cell=CELL, name="deltanet_tpu", **options):
+    options = {"initial_state": state, "implementation": name} | options
+    return jaxrnn.dynamic_rnn(cell.bind({}), inputs, **options)
+
+
+def explained(inputs=INPUTS, state=STATE, cell=CELL, name="deltanet_tpu", **options):
+    """`explain` chooses the loop in each call; the programs of `run` are reused."""
+    options = {"initial_state": state, "implementation": name} | options
+    return jaxrnn.explain(cell.bind({}), inputs, **options)
+
+
+def ragged(x):
+    """`x` with NaN in the padding."""
+    used = np.arange(TIME) < LENGTHS[:, None]
+    return np.where(used.reshape(used.shape + (1,) * (x.ndim - 2)), x, np.nan)
+
+
+MASK = RNG.random((ROWS, TIME)) < 0.6
+RUNS = {
+    "plain": (INPUTS, STATE, {}),
+    "lengths": (
+        jax.tree.map(ragged, INPUTS),
+        STATE,
+        {"sequence_length": LENGTHS},
+    ),
+    "resets": (
+        # Row 0 never reads its state.
+        INPUTS,
+        np.where(RESETS[:, :1, None, None], np.nan, STATE),
+        {"resets": RESETS},
+    ),
+    "both": (
+        jax.tree.map(ragged, INPUTS),
+        STATE,
+        {"resets": RESETS, "sequence_length": LENGTHS},
+    ),
+    "mask": (INPUTS, STATE, {"resets": RESETS, "mask": MASK}),
+    "parts": (INPUTS, STATE, {"resets": RESETS, "swap_memory": True}),
+}
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_runs_equal_chunks(case, package):
+    inputs, state, options = RUNS[case]
+    got, want = (
+        differentiated(functools.partial(run, name=name, **options), inputs, state)
+        for name in ("deltanet_tpu", "xla")
+    )
+    # Both sum a few numbers of about 1 in float32.
+    assert_near(got, want, tolerance=2e-6)
+
+
+def test_time_major_equals_batch_major(package):
+    swapped = jax.tree.map(lambda x: x.swapaxes(0, 1), INPUTS)
+    outputs, state = run(swapped, time_major=True, resets=RESETS.T)
+    got = outputs.swapaxes(0, 1), state
+    assert_near(got, run(resets=RESETS), tolerance=1e-6)
+
+
+def test_a_cell_with_projections_runs(package):
+    cell = bound(jaxrnn.GatedDeltaNetCell(6, 2), depth=3, dtype=F32)
+    x, options = drawn(TIME, 3), {"sequence_length": LENGTHS, "dtype": F32}
+    run_cell = lambda cell, x, name: jaxrnn.dynamic_rnn(
+        cell, x, implementation=name, **options
+    )
+    got, want = (
+        differentiated(functools.partial(run_cell, name=name), cell, x)
+        for name in ("deltanet_tpu", "xla")
+    )
+    assert_near(got, want, tolerance=2e-6)
+
+
+def test_explain_names_the_package(package):
+    found = explained()
+    assert (found.loop, found.reason) == ("deltanet_tpu", "")
+    assert explained(name=None).loop == "chunks"
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [(F32, "fp32"), (BF16, "bf16")])
+def test_q_k_and_v_keep_their_dtype(dtype, precision, package):
+    inputs = jax.tree.map(lambda x: x.astype(dtype), INPUTS)
+    inputs = inputs._replace(g=INPUTS.g, beta=INPUTS.beta)
+    GIVEN.clear()
+    explained(inputs)
+    asked = {"precision": precision, "output_final_state": True}
+    assert GIVEN[0] == asked | {"dtypes": [dtype] * 3 + [F32] * 2}
+    outputs, state = run(inputs)
+    assert (outputs.dtype, state.dtype) == (F32, F32)
+
+
+@pytest.mark.parametrize(
+    ("platform", "implementation"), [("cpu", "chunked"), ("gpu", "mosaic_gpu")]
+)
+def test_jla_runs_its_kernels_on_a_gpu(platform, implementation, monkeypatch, of_jax):
+    asked = []
+
+    def linear_attention(kind, *, impl, **given):
+        asked.append((kind, impl))
+        return delta_rule(**given)
+
+    module = types.ModuleType("jla.ops")
+    module.linear_attention = linear_attention
+    monkeypatch.setitem(sys.modules, "jla.ops", module)
+    monkeypatch.setattr(published_kernels, "platform_of", lambda inputs: platform)
+    assert explained(name="jla").loop == "jla"
+    assert {*asked} == {("gated_deltanet", implementation)}
+
+
+def of_bound(cell):
+    inputs, options = drawn(TIME, 3), {"dtype": F32, "implementation": "jla"}
+    return lambda: jaxrnn.explain(bound(cell, depth=3, dtype=F32), inputs, **options)
+
+
+MLSTM = jaxrnn.MLSTMMemoryCell(HEADS, KEY, VALUE, num_key_heads=1)
+SMALL = jaxrnn.DeltaMemoryCell(HEADS, KEY, 1, num_key_heads=1)
+OF_SMALL = INPUTS._replace(v=INPUTS.v[..., :1]), STATE[..., :1], SMALL
+WIDE = jax.tree.map(np.float64, (INPUTS, STATE))
+REFUSED = {
+    "LSTMCell is not a matrix memory": of_bound(jaxrnn.LSTMCell(3)),
+    "MinGRUCell is not a matrix memory": of_bound(jaxrnn.MinGRUCell(3)),
+    "no kernel is known for MLSTMMemoryCell": lambda: explained(
+        jaxrnn.MLSTMInputs(*INPUTS), None, MLSTM, dtype=F32
+    ),
+    "it computes in float32, not in float64": lambda: explained(*WIDE),
+    "it returns only the last state": lambda: explained(return_states=True),
+    "it resets states to zeros, not to `reset_state`": lambda: explained(
+        resets=RESETS, reset_state=STATE
+    ),
+    "V must be larger": lambda: explained(*OF_SMALL),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_a_package_cannot_do_is_refused(reason, package):
+    with pytest.raises(ValueError, match=f"sequences: {reason}. Omit `implementation`"):
+        REFUSED[reason]()
+
+
+PACKAGES = [("jla", "jax-linear-attention"), ("deltanet_tpu", "deltanet-tpu")]
+
+
+@pytest.mark.parametrize(("name", "pip"), PACKAGES)
+def test_a_missing_package_is_named(name, pip, monkeypatch, of_jax):
+    monkeypatch.setitem(sys.modules, "jla.ops", None)
+    monkeypatch.setitem(sys.modules, "deltanet_tpu", None)
+    with pytest.raises(ValueError, match=f"Run `pip install {pip}`. Omit"):
+        explained(name=name)
+
+
+def test_another_jax_is_refused(monkeypatch, package):
+    monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
+    with pytest.raises(ValueError, match=f"JAX 0.11.2, and this is {jax.__version__}"):
+        explained()
+
+
+def test_another_platform_is_refused(monkeypatch, package):
+    monkeypatch.setattr(published_kernels, "platform_of", lambda inputs: "gpu")
+    with pytest.raises(ValueError, match="the platform is 'gpu'"):
+        explained()
