@@ -314,6 +314,16 @@ GPU_LOOPS = {
     "small": make_cases("lstm", SMALL, modes="train"),
     "full": make_cases("lstm gru_after", _GPU),
 }
+# The kernels take q, k and v in 16 bits, with heads of 64 or 128.
+GPU_KERNELS = {
+    "small": make_cases("gated_deltanet", (2, 70, 4, 8), modes="train"),
+    "full": make_cases(
+        "gated_deltanet",
+        (8, 2048, 512, 512),
+        lengths="dense resets",
+        dtypes="bfloat16",
+    ),
+}
 # The smallest first, because a device only reports the most memory so far.
 GPU_MEMORY = {
     "small": MEMORY["smoke"],

@@ -26,7 +26,7 @@ Result = dict[str, Any]
 RESULTS = Path(__file__).resolve().parent / "results" / "gpu.md"
 SECONDS = 480
 # After these shares of the time, no check or case of a part starts.
-SHARES = {"checks": 0.4, "times": 0.7, "loops": 0.82, "memory": 0.9}
+SHARES = {"checks": 0.4, "times": 0.65, "loops": 0.77, "kernels": 0.84, "memory": 0.9}
 END = 0.98
 PATIENCE_S = 60  # A process that does not answer for this long is ended.
 PROCESSES = min(6, max(1, CORES // 2))  # They share the GPU, as nothing is timed.
@@ -38,6 +38,7 @@ CHECKER = Contestant("checks", "")
 RACES = {
     "times": (peers.GPU, cases.GPU_TIMES, {"time": 5}),
     "loops": (peers.GPU_LOOPS, cases.GPU_LOOPS, {"time": 5}),
+    "kernels": (peers.GPU_KERNELS, cases.GPU_KERNELS, {"time": 5}),
     "memory": (peers.GPU_MEMORY, cases.GPU_MEMORY, {"time": 3, "peak": 1}),
 }
 

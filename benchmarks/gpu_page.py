@@ -34,11 +34,16 @@ AGREEMENT_NOTE = (
     "gradients from the reference."
 )
 LATE, TOO_LATE = "not run", "no time was left"
+KERNELS_NOTE = (
+    "`jaxrnn` runs a matrix memory in chunks, and `jla` in the kernels of the package "
+    "`jax-linear-attention`, which need a Hopper GPU and JAX 0.11.2."
+)
 MEMORY_NOTE = "Strategies of `swap_memory`. Each has its own process."
 # By part: the title, the note, and the measures beside the time.
 PARTS = {
     "times": ("Time", TIMES_NOTE, []),
     "loops": ("Loops", LOOPS_NOTE, []),
+    "kernels": ("Published kernels", KERNELS_NOTE, []),
     "memory": ("Memory", MEMORY_NOTE, [*report.MEMORIES, report.PEAK]),
 }
 NOT_A_GPU = (

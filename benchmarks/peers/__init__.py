@@ -75,6 +75,8 @@ GPU_LOOPS = [
         for run in ("graph", "graph, unrolled", "unroll 4", "unroll 8")
     ),
 ]
+# The published kernels that `implementation` may name.
+GPU_KERNELS = [OURS, Contestant("jla", "jaxrnn", "jla")]
 GPU_MEMORY = [MEMORY[0], MEMORY[2], MEMORY[4]]
 RECURRENCES = [
     OURS,

@@ -29,6 +29,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "custom": {},
     "xla": {"implementation": "xla"},
     "native": {"implementation": "native"},
+    "jla": {"implementation": "jla"},
     "batched": {},
     "graph": {},
     "graph, unrolled": {},

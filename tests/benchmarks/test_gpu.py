@@ -36,6 +36,7 @@ def test_small(monkeypatch, fast_to_compile, tmp_path):
     [temporary] = re.findall(r"### Temporary memory.*?\n\| lstm.*?\n", page, re.DOTALL)
     keep, recompute, _ = map(float, cells(temporary, "lstm B2 T64 D4 H8 dense final"))
     assert recompute < keep / 2
+    assert re.search(r"\n- jla: (it is for JAX|No module named)", page)
     assert "- jax_rnn in 1 of 3 cases (lstm B3 T8 D4 H5 dense train): " in page
 
 
