@@ -260,6 +260,14 @@ def resolve_activation(
     return check_function(name, activation, "None, a name or a function")
 
 
+def run_checks(values: Any, assign: Callable[[Any, str, Any], None]) -> None:
+    """Assigns to each field of a dataclass what its check returns."""
+    for field in dataclasses.fields(values):
+        if check := field.metadata.get("check"):
+            value = getattr(values, field.name)
+            assign(values, field.name, check(field.name, value))
+
+
 @dataclass
 class Hyperparameters:
     """A dataclass compared by class and value, as static arguments of jit must be.
@@ -278,10 +286,7 @@ class Hyperparameters:
 
     def __post_init__(self) -> None:
         """Checks the fields; a subclass adds checks of several fields together."""
-        for field in dataclasses.fields(self):
-            if check := field.metadata.get("check"):
-                value = getattr(self, field.name)
-                set_field(self, field.name, check(field.name, value))
+        run_checks(self, set_field)
 
     def __eq__(self, other: object) -> bool:
         """Compares classes and values.

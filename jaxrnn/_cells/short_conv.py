@@ -85,9 +85,9 @@ class ShortConvCell(SpecsCell):
         return choose_many_steps("convolution", self, _convolve_all, run)
 
     def transition(self) -> Transition:
-        """The last inputs, as a map that may not know all of them.
+        """The map from the state before several steps to the state after them.
 
-        The last channel is 1 for inputs of the steps, and 0 for earlier inputs, which
+        The last channel is 1 for inputs of these steps, and 0 for earlier inputs, which
         the map takes from the state.
         """
 

@@ -27,8 +27,7 @@ def short_conv(
 
     The inputs before the first step are zeros, or those of `initial_state`. The sum
     does not reach across a reset, and ignores padding and masked steps, which output
-    zeros. It is computed in at least float32. `ShortConvCell` is the same as a
-    cell.
+    zeros. It is computed in at least float32. `ShortConvCell` computes one step.
 
     With the kernel `[[1], [0]]`, broadcast to the channels, the output is the previous
     input, as in the token shift of RWKV.
@@ -70,7 +69,8 @@ def short_conv(
     Source: `ShortConvolution` of the package `flash-linear-attention`.
     """
     inputs, kernel = as_array("inputs", inputs), as_array("kernel", kernel)
-    expect(inputs.ndim == 3, "inputs", "have shape [batch, time, channels]", inputs)
+    axes = "[time, batch, channels]" if time_major else "[batch, time, channels]"
+    expect(inputs.ndim == 3, "inputs", f"have shape {axes}", inputs)
     channels = inputs.shape[2]
     must = f"have shape [width, {channels}], with a width of at least 2"
     is_kernel = has_shape(kernel, (None, channels)) and kernel.shape[0] >= 2

@@ -1,4 +1,4 @@
-"""`FieldsModule`: an nnx module that is a dataclass."""
+"""`FieldsModule`: the base of nnx modules that are dataclasses."""
 
 import functools
 import inspect
@@ -24,15 +24,19 @@ class _Signature:
 
 
 class FieldsModule(nnx.Module):
-    """An nnx module that is a dataclass."""
+    """An nnx module whose subclasses are dataclasses.
+
+    It shows the signature of the constructor, stores lists as tuples, and rejects bound
+    cells.
+    """
 
     __signature__ = _Signature()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, list):  # nnx hashes attributes, but lists have no hash.
             value = tuple(value)
-        for cell in value if isinstance(value, tuple) else [value]:
+        for each in value if isinstance(value, tuple) else [value]:
             # nnx would reject the arrays of a bound cell with a less clear error.
-            if isinstance(cell, BoundCell):
-                check_rnn_cell(name, cell)
+            if isinstance(each, BoundCell):
+                check_rnn_cell(name, each)
         super().__setattr__(name, value)

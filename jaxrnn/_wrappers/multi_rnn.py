@@ -1,5 +1,6 @@
 """A stack of cells as one cell, and functions between its cells."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -67,16 +68,21 @@ class OutputFunctionWrapper(MappedOutput):
         return mapped
 
 
-def _check_cells(name: str, value: Sequence[Any]) -> tuple[RNNCell, ...]:
+def _as_cells(name: str, value: Sequence[Any]) -> tuple[RNNCell, ...]:
+    """The cells; a function becomes a wrapper of the cell before it."""
     check_instance(name, value, tuple | list, "a list or tuple")
     expect(value, name, "hold at least one cell", value)
     cells: list[RNNCell] = []
     for i, each in enumerate(value):
-        # Bound cells, and modules of Flax and Equinox, can be called too: dataclasses.
-        if cells and callable(each) and not dataclasses.is_dataclass(each):
+        # Modules and bound cells can be called too, but are pytrees or dataclasses.
+        is_leaf = jax.tree_util.all_leaves([each])
+        if callable(each) and is_leaf and not dataclasses.is_dataclass(each):
+            fix = "It maps the output of a cell. Apply the first one to the inputs."
+            expect(cells, f"{name}[{i}]", "be a cell, not a function", each, fix)
             cells[-1] = OutputFunctionWrapper(cells[-1], each)
             continue
-        with error_note("A function may follow a cell, and maps the cell's output."):
+        fix = "To map the cell's output by a module, pass `lambda y: module(y)`."
+        with error_note(fix) if callable(each) else contextlib.nullcontext():
             cells.append(check_rnn_cell(f"{name}[{i}]", each))
     return tuple(cells)
 
@@ -118,7 +124,7 @@ class MultiRNNCell(ComposedCell):
     Source: `tf.compat.v1.nn.rnn_cell.MultiRNNCell`; Haiku's `DeepRNN`.
     """
 
-    cells: tuple[RNNCell, ...] = fields.checked(_check_cells)
+    cells: tuple[RNNCell, ...] = fields.checked(_as_cells)
     state_is_tuple: bool = fields.flag(True)
     # For each layer, the first layer with the same object, whose parameters both use.
     # Comparisons include this field; the repr shows it if layers share parameters.

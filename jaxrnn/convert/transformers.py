@@ -37,7 +37,8 @@ def load(state_dict: Weights, layer: Any, prefix: str = "") -> None:
 
     Args:
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
-            arrays.
+            arrays. For Kimi Linear, pass that of the model that `transformers` loads,
+            which renames the weights of the files.
         layer: A layer of `jaxrnn.nnx` with the module's sizes; see the table above.
         prefix: The prefix of the names of the module's weights, including the dot, e.g.
             `"model.layers.0.linear_attn."`.
@@ -64,10 +65,11 @@ def load(state_dict: Weights, layer: Any, prefix: str = "") -> None:
     types = jax.eval_shape(published, params)
     own = [name for name in state_dict if str(name).startswith(prefix)]
     wanted = [f"{prefix}{name}" for name in types]
-    if "r_k" in types and "v0" not in types:
-        # The authors' files have the parts of v in the first layer too, without a use.
-        own = [name for name in own if name not in {f"{prefix}v{i}" for i in range(3)}]
-    check_names("state_dict", own, wanted)
+    # Files of RWKV-7 hold unused v0, v1 and v2 of the first layer.
+    unused = {f"blocks.0.att.v{i}" for i in range(3)}
+    own = [name for name in own if name in wanted or name not in unused]
+    fix = "Construct later layers of RWKV-7 with `layer_index` and `num_layers`."
+    check_names("state_dict", own, wanted, fix=fix if "x_r" in types else "")
 
     def weight(name: str, type_: jax.ShapeDtypeStruct) -> Array:
         array = from_tensor(name, pick(state_dict, name))
@@ -105,11 +107,11 @@ def save(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
 
 def _published(layer: Any) -> Any:
     """The function from the parameters of a layer to its published weights."""
-    names = [kind.__name__ for kind in type(layer).__mro__]
-    found = [_PUBLISHED[name] for name in names if name in _PUBLISHED]
+    # By name, because importing the classes would import Flax.
+    found: Any = _PUBLISHED.get(type(layer).__name__)
     must = f"be a layer of `jaxrnn.nnx`, of {', '.join(_PUBLISHED)}"
     expect(found, "layer", must, type(layer).__name__, error=TypeError)
-    return lambda params: found[0](layer, params)
+    return lambda params: found(layer, params)
 
 
 def _linear(names: dict[str, Array]) -> Params:
@@ -147,9 +149,9 @@ def _kimi_linear(layer: Any, params: Params) -> Params:
     keys = layer.memory.input_sizes.q.num_elements()
     qkv = jnp.split(params["qkv_proj"]["kernel"], [keys, 2 * keys], axis=1)
     names = dict(zip(["q_proj", "k_proj", "v_proj"], qkv, strict=True))
-    for ours, theirs in {"decay": "forget_gate.f", "gate": "g"}.items():
-        for i, part in params[f"{ours}_proj"]["layers"].items():
-            names[f"{theirs}_{'ab'[i]}_proj"] = part["kernel"]
+    for ours, theirs in {"a": "forget_gate.f", "gate": "g"}.items():
+        down, up = (params[f"{ours}_proj"][name] for name in ("down", "up"))
+        names |= {f"{theirs}_a_proj": down["kernel"], f"{theirs}_b_proj": up["kernel"]}
     names |= {"b_proj": params["b_proj"]["kernel"]}
     names |= {"o_proj": params["out_proj"]["kernel"]}
     return {
@@ -182,9 +184,10 @@ def _rwkv7(layer: Any, params: Params) -> Params:
     weights = {f"x_{n}": row(x) for n, x in zip("rwkvag", params["mix"], strict=True)}
     weights |= {n: row(params[n]) for n in ("k_k", "k_a")} | {"r_k": params["r_k"]}
     for name in filter(params.__contains__, "wavg"):
-        down, up = (params[name]["layers"][i] for i in sorted(params[name]["layers"]))
-        weights |= {f"{name}1": down["kernel"], f"{name}2": up["kernel"]}
-        weights |= {f"{name}0": row(up["bias"])} if "bias" in up else {}
+        module = params[name]
+        bias = {f"{name}0": row(module["bias"])} if "bias" in module else {}
+        weights |= bias | {f"{name}1": module["down"]["kernel"]}
+        weights |= {f"{name}2": module["up"]["kernel"]}
     norm = params["norm"]
     norms = {"ln_x.weight": norm["scale"], "ln_x.bias": norm["bias"]}
     return weights | norms | _linear(names)

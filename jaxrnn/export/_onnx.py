@@ -13,10 +13,10 @@ from .._base.arguments import as_bool
 from .._base.errors import error_note
 from .._base.modules import import_optional
 from .._base.typing import Array
-from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._hints import with_hints
 from .._wrappers.multi_rnn import MultiRNNCell, OutputFunctionWrapper
+from ..convert._layer_weights import stacked
 from ..convert.onnx import save
 from ._graph import Graph, Node, Tensor, dtype_of, is_pair, read_dense
 
@@ -26,7 +26,7 @@ OPSET = 14
 IR_VERSION = 7
 _INT32 = 6  # In ONNX's enumeration of dtypes.
 # The operators of functions in a stack. They map the zeros of padding to zeros.
-_OPERATORS = {jax.nn.relu: "Relu", jnp.tanh: "Tanh", jax.nn.tanh: "Tanh"}
+_OPERATORS = {jax.nn.relu: "Relu", jnp.tanh: "Tanh"}
 
 
 @with_hints
@@ -100,9 +100,10 @@ def to_onnx(
     as_bool("lengths", lengths)
     as_bool("initial_state", initial_state)
     as_bool("time_major", time_major)
-    functions: list[list[str]] = []
-    if isinstance(cell, BoundCell) and isinstance(cell.cell, MultiRNNCell):
-        cell, functions = _without_functions(cell)
+    operators: list[list[str]] = []
+    if isinstance(cell, BoundCell):
+        layers = _layers(cell)
+        cell, operators = stacked([each for each, _ in layers]), [x for _, x in layers]
     with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
         # For each layer, a dict of `op_type`, the arrays W, R, B and P, and attributes.
         nodes = save(cell, bidirectional=is_pair("cell", cell))
@@ -165,7 +166,7 @@ def to_onnx(
         size = (1 + both) * node["hidden_size"]
         shape = graph.constant(np.array([0, 0, size], np.int64))
         x = graph.node("Reshape", [y, shape], shape=[*order, size])
-        for operator in functions[i] if functions else []:
+        for operator in operators[i] if operators else []:
             x = graph.node(operator, [x], shape=[*order, size])
 
     if dense is not None:
@@ -190,17 +191,19 @@ def to_onnx(
     return _serialized(graph)
 
 
-def _without_functions(stack: BoundCell) -> tuple[BoundCell, list[list[str]]]:
-    """A stack without functions that are operators, which follow for each cell."""
-    cells: list[RNNCell] = []
-    functions: list[list[str]] = []
-    for cell in stack.cell.cells:
-        functions.append([])
-        while isinstance(cell, OutputFunctionWrapper) and cell.output_fn in _OPERATORS:
-            functions[-1].insert(0, _OPERATORS[cell.output_fn])
-            cell = cell.cell
-        cells.append(cell)
-    return MultiRNNCell(tuple(cells)).bind(stack.params), functions
+def _layers(bound: BoundCell) -> list[tuple[BoundCell, list[str]]]:
+    """The cells of a stack, each with the operators of the functions after it."""
+    cell, operators = bound.cell, []
+    while isinstance(cell, OutputFunctionWrapper) and cell.output_fn in _OPERATORS:
+        operators.insert(0, _OPERATORS[cell.output_fn])
+        cell = cell.cell
+    if not isinstance(cell, MultiRNNCell):
+        return [(cell.bind(bound.params), operators)]
+    layers = []
+    for each, owner in zip(cell.cells, cell.owners, strict=True):
+        layers += _layers(each.bind(bound.params.get(f"cell_{owner}", {})))
+    layers[-1][1].extend(operators)
+    return layers
 
 
 def _serialized(graph: Graph) -> bytes:

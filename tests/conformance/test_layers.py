@@ -165,8 +165,8 @@ def test_rwkv7(monkeypatch, record_property):
         types = jaxrnn.convert.transformers.save(layer)
         weights = {k: rng.normal(scale=0.4, size=x.shape) for k, x in types.items()}
         jaxrnn.convert.transformers.load(weights, layer)
-        beside = [] if first is None else [first[None]]
-        got, _ = layer(inputs[None], None, *beside)
+        values = None if first is None else first[None]
+        got, _ = layer(inputs[None], first_values=values)
         torch_of = lambda x: torch.from_numpy(np.array(x))
         w = {k: torch_of(x.squeeze() if k != "r_k" else x) for k, x in weights.items()}
         w = {f"v{i}": torch.zeros(()) for i in range(3)} | w

@@ -46,6 +46,12 @@ LAYERS = {
     "functions": own(
         MultiRNNCell([PEEPING, jax.nn.relu, jnp.tanh, GRUCell(5), jax.nn.relu])
     ),
+    "nested": own(
+        MultiRNNCell(
+            [MultiRNNCell([PEEPING, jnp.tanh, GRUCell(5)]), jax.nn.relu, GRUCell(2)]
+        )
+    ),
+    "function": own(jaxrnn.OutputFunctionWrapper(GRUCell(4), jnp.tanh)),
     "dropout": own(jaxrnn.DropoutWrapper(GRUCell(4), 0.5, 0.5)),
     "both": both(LSTMCell(4)),
     "both_rnn": both(BasicRNNCell(4)),
@@ -97,7 +103,7 @@ def run(made, x, lengths, **states):
 close = functools.partial(assert_near, tolerance=5e-6)
 
 
-@pytest.mark.fast("gru_after", "both")
+@pytest.mark.fast("gru_after", "both", "nested")
 @pytest.mark.parametrize("name", LAYERS)
 def test_as_the_driver(name):
     """Rows of length 0 keep the states, also after no steps; padding is NaN.

@@ -52,8 +52,9 @@ def make(name):
 
 def call(layer, x, state=None, **marks):
     """A call; the inputs, turned around, are the values of another layer."""
-    reads = getattr(layer, "layer_index", 0) > 0
-    return layer(x, state, *([x[..., ::-1]] if reads else []), **marks)
+    if getattr(layer, "layer_index", 0):
+        marks["first_values"] = x[..., ::-1]
+    return layer(x, state, **marks)
 
 
 @nnx.jit
@@ -227,11 +228,13 @@ def test_wrong_weights_name_what_is_wrong():
         load(weights, nnx.Linear(3, 4, rngs=nnx.Rngs(0)))
 
 
-def test_weights_of_a_first_layer_of_rwkv7_may_have_the_parts_of_v():
+def test_only_the_first_layer_of_a_file_of_rwkv7_has_unused_weights():
     first, later = make("RWKV7TimeMix"), make("later RWKV7TimeMix")
-    weights = jaxrnn.convert.transformers.save(later)
-    jaxrnn.convert.transformers.load(weights, first)
+    load, save = jaxrnn.convert.transformers.load, jaxrnn.convert.transformers.save
+    load(save(later, "blocks.0.att."), first, "blocks.0.att.")
     np.testing.assert_array_equal(first.k_k[...], later.k_k[...])
+    with pytest.raises(ValueError, match=r"unknown blocks\.1\.att\.v0.*`layer_index`"):
+        load(save(later, "blocks.1.att."), first, "blocks.1.att.")
 
 
 def test_wrong_arguments_name_what_is_wrong():
@@ -254,6 +257,32 @@ def test_wrong_arguments_name_what_is_wrong():
         jaxrnn.nnx.RWKV7TimeMix(8, 3, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="`first_values` must be given"):
         make("later RWKV7TimeMix")(ROWS)
+    with pytest.raises(ValueError, match="`layer_index` must be 0 for `values`"):
+        make("later RWKV7TimeMix").values(ROWS)
+    options = {"rngs": nnx.Rngs(0)}
+    with pytest.raises(ValueError, match="`layer_index` must be less than"):
+        jaxrnn.nnx.RWKV7TimeMix(8, 2, layer_index=3, **options)
+    with pytest.raises(TypeError, match="`ranks` must be four numbers"):
+        jaxrnn.nnx.RWKV7TimeMix(8, 2, ranks=(3,), **options)
+    with pytest.raises(TypeError, match="`conv_width` is not an argument"):
+        jaxrnn.nnx.RWKV7TimeMix(8, 2, conv_width=3, **options)
+
+
+@pytest.mark.parametrize("name", ["RWKV7TimeMix", "Mamba2"])
+def test_empty_arrays(name):
+    layer = make(name)
+    for x in ROWS[:0], ROWS[:, :0]:
+        assert layer(x)[0].shape == x.shape
+
+
+@pytest.mark.parametrize("name", ["RWKV7TimeMix", "GatedDeltaNet"])
+def test_float16_has_finite_gradients_at_zeros(name):
+    layer = make(name)
+    for _, module in nnx.iter_modules(layer):
+        module.dtype = jnp.float16
+    x = np.zeros((2, 3, DEPTH), np.float16)
+    gradient = nnx.grad(lambda layer: jnp.sum(layer(x)[0].astype(jnp.float32)))(layer)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
 def test_initial_values_are_the_authors():
@@ -282,7 +311,7 @@ def test_initial_values_are_the_authors():
         "v": 0.73 - 0.4 * linear,
     }
     for name, want in biases.items():
-        got = getattr(layer, name).layers[-1].bias
+        got = getattr(layer, name).bias
         np.testing.assert_allclose(got, want, atol=1e-6)
     np.testing.assert_allclose(layer.k_k, 0.71 - 0.1 * linear, atol=1e-6)
 
@@ -293,7 +322,7 @@ def test_rwkv7_is_the_loop_of_its_equations():
     first, later = make("RWKV7TimeMix"), make("later RWKV7TimeMix")
     values = first.values(DOCUMENTS)
     got, (_, states) = run(first, DOCUMENTS)
-    rest, _ = later(got, None, values)
+    rest, _ = later(got, first_values=values)
     for x, outputs, state, late in zip(DOCUMENTS, got, states, rest, strict=True):
         want, last, vs = rwkv7(first, x)
         np.testing.assert_allclose(outputs, want, atol=1e-12)
@@ -309,9 +338,8 @@ def rwkv7(layer, xs, first=None):
     kernel = lambda module: array(module.kernel)
 
     def low_rank(module, x, activation=lambda x: x):
-        down, *_, up = module.layers
-        product = activation(x @ kernel(down)) @ kernel(up)
-        return product if up.bias is None else product + array(up.bias)
+        product = activation(x @ kernel(module.down)) @ kernel(module.up)
+        return product if module.bias is None else product + array(module.bias)
 
     s = np.zeros((heads, DEPTH // heads, DEPTH // heads))
     before, outputs, values = np.zeros(DEPTH), [], []

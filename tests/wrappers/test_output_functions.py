@@ -3,6 +3,7 @@
 import functools
 import re
 
+import flax.nnx
 import helpers
 import jax
 import jax.numpy as jnp
@@ -283,7 +284,12 @@ REFUSED = {
     "`<lambda>` must return 3 rows, like its argument, got float64[1, 4]": lambda: (
         jaxrnn.dynamic_rnn(LAMBDA.bind(params_of([])), X, dtype=F64)
     ),
-    "`cells[0]` must be an RNNCell": lambda: MultiRNNCell([jnp.tanh, LOWER]),
+    "`cells[0]` must be a cell, not a function": lambda: MultiRNNCell(
+        [jnp.tanh, LOWER]
+    ),
+    "To map the cell's output by a module, pass `lambda y: module(y)`": (
+        lambda: MultiRNNCell([LOWER, flax.nnx.Linear(4, 3, rngs=flax.nnx.Rngs(0))])
+    ),
     "`cells[1]` must be an RNNCell": lambda: MultiRNNCell([LOWER, RELU, UPPER]),
     "`output_fn` must be a function": lambda: MultiRNNCell([LOWER, dict]),
     "`cell.cells[0]` must be one of": lambda: export.to_onnx(SIGMOID),

@@ -1,4 +1,4 @@
-"""The recurrence of Mamba's first layer (S6): the inputs choose how fast it forgets."""
+"""The selective scan of Mamba (S6), whose decays depend on the inputs."""
 
 from typing import Any, NamedTuple, final
 
@@ -15,7 +15,7 @@ from .cell import Coefficients, LinearRecurrenceCell
 
 
 class S6Inputs(NamedTuple):
-    """What a step of a selective scan reads and writes.
+    """The inputs of one step of a selective scan.
 
     Attributes:
         x: The inputs, `[batch, channels]`.
@@ -80,7 +80,7 @@ class S6MemoryCell(LinearRecurrenceCell):
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `A_log` and `D`."""
-        a_log = ParamSpec((self.num_units, self.num_states), _draw_a_log)
+        a_log = ParamSpec((self.num_units, self.num_states), _init_a_log)
         return {"A_log": a_log, "D": ParamSpec((self.num_units,), ones)}
 
     def step_inputs(self, inputs: PyTree) -> Any:
@@ -104,6 +104,6 @@ class S6MemoryCell(LinearRecurrenceCell):
         return read + params["D"].astype(x.dtype)[None] * x
 
 
-def _draw_a_log(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+def _init_a_log(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     """The logarithms of 1, 2, ..., in each row."""
     return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[1] + 1, dtype=dtype)), shape)

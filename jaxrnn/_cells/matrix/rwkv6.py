@@ -36,7 +36,9 @@ class RWKV6Rule(LinearAttentionRule):
         new = jnp.einsum("bnts,bnsv->bntv", decays.scores_before(q, k), v)
         return decays.read_before(q) + new, decays.memory(k, v)
 
-    transition = LinearAttentionRule.transition  # It depends only on the new states.
+    # `MatrixRule` refuses a new `chunk` with an inherited `transition`. This one fits,
+    # because both rules write the same states.
+    transition = LinearAttentionRule.transition
 
 
 @final

@@ -11,7 +11,7 @@ from ..._cells.matrix.memories import DeltaMemoryCell
 from ..._hints import with_hints
 from ..._wrappers.past_inputs import PastInputsState as State
 from . import parts
-from .layer import LinearAttentionLayer, Marks, Results
+from .layer import LinearAttentionLayer, Results, StepArguments
 
 
 @with_hints
@@ -19,8 +19,9 @@ from .layer import LinearAttentionLayer, Marks, Results
 class GatedDeltaNet(LinearAttentionLayer):
     """The layer of Gated DeltaNet, also used in Qwen3-Next.
 
-    A short convolution precedes a `jaxrnn.DeltaMemoryCell` with one decay for each
-    head, whose outputs are normalized in each head, and gated with silu.
+    q, k and v pass through a short convolution and silu, and q and k are scaled to
+    length 1. The memory, a `jaxrnn.DeltaMemoryCell`, has one decay for each head. Its
+    outputs are RMS-normalized in each head and multiplied by a silu gate.
 
     Args:
         in_features: The size of inputs and outputs.
@@ -30,6 +31,8 @@ class GatedDeltaNet(LinearAttentionLayer):
         num_key_heads: The number of heads of q and k, which must divide `num_heads`;
             None for `num_heads`.
         conv_width: The number of steps that the convolution reads.
+        norm_epsilon: What the norm adds to the mean square.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`.
         dtype: The dtype of the computation; None for the widest dtype of the inputs and
             the parameters. Decays are computed in at least float32.
         param_dtype: The dtype of the parameters.
@@ -49,7 +52,8 @@ class GatedDeltaNet(LinearAttentionLayer):
         >>> y.shape
         (3, 5, 8)
 
-    Source: arXiv:2412.06464; initial values of the package `flash-linear-attention`.
+    Source: arXiv:2412.06464; initial values of the package `flash-linear-attention`,
+    with decay rates of at least 0.01, and epsilon of Qwen3-Next.
     """
 
     num_heads: int = fields.count()
@@ -57,29 +61,36 @@ class GatedDeltaNet(LinearAttentionLayer):
     value_size: int = fields.count()
     _: dataclasses.KW_ONLY
     num_key_heads: int | None = fields.count(default=None)
+    conv_width: int = fields.count(default=4, least=2)
+    norm_epsilon: float = fields.number(1e-6, low=0)
 
-    def _make(self, make: parts.Parts) -> None:
+    def _make(self, new: parts.ModuleFactory) -> None:
         depth, heads, key_heads = self.in_features, self.num_heads, self.num_key_heads
-        keys, values = (key_heads or heads) * self.key_size, heads * self.value_size
         self.memory = DeltaMemoryCell(heads, self.key_size, self.value_size, key_heads)
-        self.qkv_proj = make.linear(depth, 2 * keys + values)
-        self.conv = make.conv(2 * keys + values, self.conv_width)
-        self.a_proj = make.linear(depth, heads)
-        self.b_proj = make.linear(depth, heads)
-        self.A_log = make.a_log(heads, least=0.01)
-        self.dt_bias = make.dt_bias(heads)
-        self.gate_proj = make.linear(depth, values)
-        self.norm = make.norm(self.value_size, epsilon=1e-6)
-        self.out_proj = make.linear(values, depth)
+        keys, values = (key_heads or heads) * self.key_size, heads * self.value_size
+        self.qkv_proj = new.linear(depth, 2 * keys + values)
+        self.conv = parts.ShortConv(new, 2 * keys + values, self.conv_width)
+        self.a_proj = new.linear(depth, heads)
+        self.b_proj = new.linear(depth, heads)
+        self.A_log = new.a_log(heads, least=0.01)
+        self.dt_bias = new.dt_bias(heads)
+        self.gate_proj = new.linear(depth, values)
+        self.norm = new.norm(self.value_size, self.norm_epsilon)
+        self.out_proj = new.linear(values, depth)
 
-    def _run(self, x: Array, state: State, marks: Marks) -> Results:
-        qkv, past = self.conv(self.qkv_proj(x), state.past_inputs, marks)
+    def _run(self, x: Array, state: State, steps: StepArguments) -> Results:
+        qkv, past = self.conv(self.qkv_proj(x), state.past_inputs, steps)
         q, k, v = parts.split_heads(jax.nn.silu(qkv), self.memory.input_sizes[:3])
-        g = parts.log_decay(self.A_log, parts.softplus(self.a_proj(x), self.dt_bias))
-        beta = jax.nn.sigmoid(self.b_proj(x))
-        inputs = DeltaInputs(parts.unit(q), parts.unit(k), v, g, beta)
-        h, last = parts.run_memory(self.memory, {}, inputs, state.cell_state, marks)
-        h = parts.join_heads(parts.normalized(self.norm, h)) * jax.nn.silu(
-            self.gate_proj(x)
-        )
-        return self.out_proj(h), State(past, last)
+        q, k = parts.l2_normalized(q), parts.l2_normalized(k)
+        inputs = DeltaInputs(q, k, v, self._decay(x), jax.nn.sigmoid(self.b_proj(x)))
+        h, last = parts.run_memory(self, inputs, state.cell_state, steps)
+        h = parts.join_heads(parts.apply_norm(self.norm, h))
+        return self.out_proj(h * self._gate(x)), State(past, last)
+
+    def _decay(self, x: Array) -> Array:
+        """The logarithms of the decays, g of the memory."""
+        dt = parts.softplus(self.a_proj(x), self.dt_bias)
+        return -parts.decay_rates(self.A_log, dt) * dt
+
+    def _gate(self, x: Array) -> Array:
+        return jax.nn.silu(self.gate_proj(x))

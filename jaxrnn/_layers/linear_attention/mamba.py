@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..._base.typing import Array
 from ..._cells import fields
@@ -12,7 +13,7 @@ from ..._cells.linear.selective_scan import S6Inputs, S6MemoryCell
 from ..._hints import with_hints
 from ..._wrappers.past_inputs import PastInputsState as State
 from . import parts
-from .layer import LinearAttentionLayer, Marks, Results
+from .layer import LinearAttentionLayer, Results, StepArguments
 
 
 @with_hints
@@ -24,9 +25,11 @@ class Mamba(LinearAttentionLayer):
         in_features: The size of inputs and outputs.
         num_units: The number of channels of the memory; None for `2 * in_features`.
         num_states: The number of states of each channel.
-        rank: The rank of the step sizes; None for `in_features / 16`, rounded up.
+        rank: The rank of the projection for the step sizes dt; None for
+            `in_features / 16`, rounded up.
         conv_width: The number of steps that the convolution reads.
-        dtype: As in `GatedDeltaNet`, like the arguments that follow.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`.
+        dtype: The dtype of the computation; see `GatedDeltaNet`.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.
 
@@ -41,29 +44,28 @@ class Mamba(LinearAttentionLayer):
     num_states: int = fields.count(default=16)
     _: dataclasses.KW_ONLY
     rank: int | None = fields.count(default=None)
+    conv_width: int = fields.count(default=4, least=2)
 
-    def _make(self, make: parts.Parts) -> None:
+    def _make(self, new: parts.ModuleFactory) -> None:
         depth, states = self.in_features, self.num_states
         units, rank = self.num_units or 2 * depth, self.rank or math.ceil(depth / 16)
         self.memory = S6MemoryCell(units, states)
-        self.in_proj = make.linear(depth, 2 * units)
-        self.conv = make.conv(units, self.conv_width, bias=True)
-        self.x_proj = make.linear(units, rank + 2 * states)
-        self.dt_proj = make.linear(rank, units)
-        self.dt_bias = make.dt_bias(units)
-        self.A_log, self.D = make.params_of(self.memory)
-        self.out_proj = make.linear(units, depth)
+        self.in_proj = new.linear(depth, 2 * units)
+        self.conv = parts.ShortConv(new, units, self.conv_width, bias=True)
+        self.x_proj = new.linear(units, rank + 2 * states)
+        self.dt_proj = new.linear(rank, units)
+        self.dt_bias = new.dt_bias(units)
+        self.A_log = new.full([units, states], np.log(np.arange(1, states + 1)))
+        self.D = new.full([units])
+        self.out_proj = new.linear(units, depth)
 
-    def _run(self, x: Array, state: State, marks: Marks) -> Results:
+    def _run(self, x: Array, state: State, steps: StepArguments) -> Results:
         u, gate = jnp.split(self.in_proj(x), 2, axis=-1)
-        u, past = self.conv(u, state.past_inputs, marks)
+        u, past = self.conv(u, state.past_inputs, steps)
         u = jax.nn.silu(u)
-        states, rank = self.memory.num_states, self.dt_proj.in_features
-        dt, b, c = jnp.split(self.x_proj(u), [rank, rank + states], axis=-1)
-        dt = parts.softplus(self.dt_proj(dt), self.dt_bias)
-        params, inputs = (
-            {"A_log": self.A_log[...], "D": self.D[...]},
-            S6Inputs(u, dt, b, c),
-        )
-        h, last = parts.run_memory(self.memory, params, inputs, state.cell_state, marks)
+        ends = np.cumsum([self.dt_proj.in_features, self.num_states])
+        dt, b, c = jnp.split(self.x_proj(u), ends, axis=-1)
+        inputs = S6Inputs(u, parts.softplus(self.dt_proj(dt), self.dt_bias), b, c)
+        params = {"A_log": self.A_log[...], "D": self.D[...]}
+        h, last = parts.run_memory(self, inputs, state.cell_state, steps, params)
         return self.out_proj(h * jax.nn.silu(gate)), State(past, last)

@@ -12,7 +12,7 @@ from ..._cells.matrix.memories import LinearAttentionMemoryCell
 from ..._hints import with_hints
 from ..._wrappers.past_inputs import PastInputsState as State
 from . import parts
-from .layer import LinearAttentionLayer, Marks, Results
+from .layer import LinearAttentionLayer, Results, StepArguments
 
 
 @with_hints
@@ -32,7 +32,9 @@ class Mamba2(LinearAttentionLayer):
         num_key_heads: The number of heads of B and C (groups), which must divide
             `num_heads`. The norm is computed in each group.
         conv_width: The number of steps that the convolution reads.
-        dtype: As in `GatedDeltaNet`, like the arguments that follow.
+        norm_epsilon: What the norm adds to the mean square.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`.
+        dtype: The dtype of the computation; see `GatedDeltaNet`.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.
 
@@ -48,37 +50,38 @@ class Mamba2(LinearAttentionLayer):
     value_size: int = fields.count()
     _: dataclasses.KW_ONLY
     num_key_heads: int = fields.count(default=1)
+    conv_width: int = fields.count(default=4, least=2)
+    norm_epsilon: float = fields.number(1e-5, low=0)
 
-    def _make(self, make: parts.Parts) -> None:
+    def _make(self, new: parts.ModuleFactory) -> None:
         depth, heads, groups = self.in_features, self.num_heads, self.num_key_heads
+        sizes = heads, self.key_size, self.value_size, groups
+        self.memory = LinearAttentionMemoryCell(*sizes, scale=1.0)
         values = heads * self.value_size
         channels = values + 2 * groups * self.key_size
-        self.memory = LinearAttentionMemoryCell(
-            heads, self.key_size, self.value_size, groups, scale=1.0
-        )
-        self.in_proj = make.linear(depth, values + channels + heads)
-        self.conv = make.conv(channels, self.conv_width, bias=True)
-        self.A_log = make.a_log(heads)
-        self.dt_bias = make.dt_bias(heads)
-        self.D = make.full([heads])
-        self.norm = make.norm(values // groups, epsilon=1e-5, scale=False)
-        self.norm_scale = make.full([values])
-        self.out_proj = make.linear(values, depth)
+        self.in_proj = new.linear(depth, values + channels + heads)
+        self.conv = parts.ShortConv(new, channels, self.conv_width, bias=True)
+        self.A_log = new.a_log(heads)
+        self.dt_bias = new.dt_bias(heads)
+        self.D = new.full([heads])
+        self.norm = new.norm(values // groups, self.norm_epsilon, scale=False)
+        self.norm_scale = new.full([values])
+        self.out_proj = new.linear(values, depth)
 
-    def _run(self, x: Array, state: State, marks: Marks) -> Results:
-        sizes, values = self.memory.input_sizes, self.num_heads * self.value_size
+    def _run(self, x: Array, state: State, steps: StepArguments) -> Results:
+        sizes, groups = self.memory.input_sizes, self.num_key_heads
+        values = self.num_heads * self.value_size
         projected = self.in_proj(x)
         ends = [values, projected.shape[-1] - self.num_heads]
         gate, vkq, dt = jnp.split(projected, ends, axis=-1)
-        vkq, past = self.conv(vkq, state.past_inputs, marks)
+        vkq, past = self.conv(vkq, state.past_inputs, steps)
         v, k, q = parts.split_heads(jax.nn.silu(vkq), [sizes.v, sizes.k, sizes.q])
         dt = parts.softplus(dt, self.dt_bias)
-        g = parts.log_decay(self.A_log, dt)
+        g = -parts.decay_rates(self.A_log, dt) * dt
         inputs = LinearAttentionInputs(q, k, dt[..., None] * v.astype(dt.dtype), g)
-        h, last = parts.run_memory(self.memory, {}, inputs, state.cell_state, marks)
-        h = parts.join_heads(h + parts.value(self.D, h.mT).mT * v)
-        h = parts.in_heads(h * jax.nn.silu(gate), (self.num_key_heads, -1))
-        h = parts.join_heads(parts.normalized(self.norm, h)) * parts.value(
-            self.norm_scale, x
-        )
+        h, last = parts.run_memory(self, inputs, state.cell_state, steps)
+        h += parts.broadcast_param(self.D, dt).astype(h.dtype)[..., None] * v
+        h = parts.join_heads(h) * jax.nn.silu(gate)
+        h = parts.apply_norm(self.norm, parts.in_heads(h, (groups, values // groups)))
+        h = parts.join_heads(h) * parts.broadcast_param(self.norm_scale, x)
         return self.out_proj(h), State(past, last)

@@ -1,7 +1,7 @@
-"""Parts of the layers' equations, with the initial values of the layers' authors."""
+"""Modules and functions that the layers share, with the authors' initial values."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,7 +11,6 @@ import numpy as np
 from ..._base.math import at_least_float32, cast, widest_dtype
 from ..._base.modules import import_optional
 from ..._base.typing import Array, ArrayLike, DType, Initializer, Params, PyTree
-from ..._cells.base import RNNCell
 from ..._drivers.dynamic_rnn import dynamic_rnn
 from ..._drivers.short_conv import short_conv
 
@@ -28,12 +27,12 @@ def uniform(scale: float) -> Initializer:
 
 
 # Layers hold their initializers, and layers of equal sizes must be equal for `nnx.jit`.
-PYTORCHS = uniform(1.0)  # As PyTorch's linear layers.
+PYTORCH_UNIFORM = uniform(1.0)  # As PyTorch's linear layers.
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
-    """Makes the parts of one layer.
+class ModuleFactory:
+    """Makes the modules and the parameters of one layer.
 
     Attributes:
         dtype: The dtype of the computation, or None; see `LinearAttentionLayer`.
@@ -46,25 +45,11 @@ class Parts:
     rngs: nnx.Rngs
 
     def linear(
-        self,
-        inputs: int,
-        outputs: int,
-        init: Initializer = PYTORCHS,
-        bias: Any = None,
+        self, inputs: int, outputs: int, init: Initializer = PYTORCH_UNIFORM
     ) -> nnx.Linear:
-        """A linear layer, with a bias if initial values are given."""
-        options = {"kernel_init": init, "use_bias": bias is not None, **vars(self)}
-        layer = nnx.Linear(inputs, outputs, **options)
-        layer.bias = None if bias is None else self.full([outputs], bias)
-        return layer
-
-    def low_rank(self, inputs: int, rank: int, outputs: int) -> nnx.Sequential:
-        """Two linear layers, whose product has a low rank."""
-        return nnx.Sequential(self.linear(inputs, rank), self.linear(rank, outputs))
-
-    def conv(self, channels: int, width: int, bias: bool = False) -> "ShortConv":
-        """A short convolution."""
-        return ShortConv(self, channels, width, bias)
+        """A linear layer without a bias."""
+        options = {"use_bias": False, "kernel_init": init, **vars(self)}
+        return nnx.Linear(inputs, outputs, **options)
 
     def norm(self, size: int, epsilon: float, scale: bool = True) -> nnx.RMSNorm:
         """A norm over the last axis."""
@@ -74,13 +59,6 @@ class Parts:
     def full(self, shape: Sequence[int], start: ArrayLike = 1) -> nnx.Param:
         """A parameter that starts at `start`, by default at ones."""
         return nnx.Param(jnp.broadcast_to(start, shape).astype(self.param_dtype))
-
-    def params_of(self, memory: Any) -> list[nnx.Param]:
-        """The parameters of a memory."""
-        of_row = lambda size: jax.ShapeDtypeStruct((1, *size), self.param_dtype)
-        step = jax.tree.map(of_row, memory.input_sizes)
-        params = memory.init(self.rngs.params(), step, self.param_dtype)
-        return [nnx.Param(array) for array in params.values()]
 
     def draw(self, shape: Sequence[int], least: float, largest: float) -> Array:
         """Uniform random numbers."""
@@ -100,43 +78,70 @@ class Parts:
 class ShortConv(nnx.Module):
     """A causal convolution of each channel over the last few steps."""
 
-    def __init__(self, parts: Parts, channels: int, width: int, bias: bool) -> None:
+    def __init__(
+        self, new: ModuleFactory, channels: int, width: int, bias: bool = False
+    ) -> None:
         largest = width**-0.5
-        draw = lambda *shape: nnx.Param(parts.draw(shape, -largest, largest))
+        draw = lambda *shape: nnx.Param(new.draw(shape, -largest, largest))
         self.kernel = draw(width, channels)
         self.bias = draw(channels) if bias else None
 
-    def __call__(self, x: Array, past: Any, marks: Any) -> tuple[Array, Array]:
+    def __call__(self, x: Array, past: Any, steps: Any) -> tuple[Array, Array]:
         """Returns the outputs and the last inputs."""
         kernel = self.kernel[...].astype(x.dtype)
         bias = None if self.bias is None else self.bias[...].astype(x.dtype)
-        return short_conv(x, kernel, bias, initial_state=past, **vars(marks))
+        return short_conv(x, kernel, bias, initial_state=past, **vars(steps))
 
 
-def value(param: nnx.Param, x: Array) -> Array:
+class LowRank(nnx.Module):
+    """`activation(x @ down) @ up + bias`."""
+
+    def __init__(
+        self,
+        down: nnx.Linear,
+        up: nnx.Linear,
+        activation: Callable[[Array], Array] | None = None,
+        bias: nnx.Param | None = None,
+    ) -> None:
+        self.down, self.up, self.activation, self.bias = down, up, activation, bias
+
+    def __call__(self, x: Array) -> Array:
+        """Returns the outputs."""
+        x = self.down(x)
+        x = self.up(x if self.activation is None else self.activation(x))
+        return x if self.bias is None else x + broadcast_param(self.bias, x)
+
+
+def broadcast_param(param: nnx.Param, x: Array) -> Array:
     """The array of a parameter, in the dtype of x and with as many axes."""
     array = param[...].astype(x.dtype)
     return array.reshape((1,) * (x.ndim - array.ndim) + array.shape)
 
 
 def run_memory(
-    memory: RNNCell, params: Params, inputs: Any, state: PyTree, marks: Any
+    layer: Any, inputs: Any, state: PyTree, steps: Any, params: Params | None = None
 ) -> tuple[Array, PyTree]:
-    """The outputs of a memory, in the dtype of its first input, and its state.
+    """The outputs of a layer's memory, in the dtype of its first input, and its state.
 
     The memory computes in the widest dtype of its inputs.
     """
     dtype = widest_dtype(inputs)
-    cell = memory.bind(cast(params, dtype))
-    h, last = dynamic_rnn(cell, inputs, initial_state=state, dtype=dtype, **vars(marks))
+    h, last = dynamic_rnn(
+        layer.memory.bind(cast(params or {}, dtype)),
+        inputs,
+        initial_state=state,
+        dtype=dtype,
+        implementation=layer.implementation,
+        **vars(steps),
+    )
     return h.astype(inputs[0].dtype), last
 
 
 def split_heads(x: Array, sizes: Any) -> list[Array]:
     """Parts of the last axis, each `[..., heads, size]`, for sizes `[heads, size]`."""
     ends = np.cumsum([np.prod(size) for size in sizes])[:-1]
-    named = zip(jnp.split(x, ends, axis=-1), sizes, strict=True)
-    return [in_heads(part, size) for part, size in named]
+    pairs = zip(jnp.split(x, ends, axis=-1), sizes, strict=True)
+    return [in_heads(part, size) for part, size in pairs]
 
 
 def in_heads(x: Array, size: Any) -> Array:
@@ -146,26 +151,30 @@ def in_heads(x: Array, size: Any) -> Array:
 
 def join_heads(x: Array) -> Array:
     """The heads of x, `[..., heads, size]`, side by side."""
-    return x.reshape(*x.shape[:-2], -1)
+    *outer, heads, size = x.shape
+    return x.reshape(*outer, heads * size)
 
 
-def normalized(norm: Any, x: Array) -> Array:
+def apply_norm(norm: Any, x: Array) -> Array:
     """`norm(x)`, whose code in Flax relies on promotion for float64."""
     with jax.numpy_dtype_promotion("standard"):
         return norm(x)
 
 
-def unit(x: Array) -> Array:
-    """Vectors of length 1, along the last axis."""
-    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+def l2_normalized(x: Array) -> Array:
+    """Vectors of length 1, along the last axis, computed in at least float32."""
+    wide = x.astype(at_least_float32(x.dtype))
+    squares = jnp.sum(wide * wide, axis=-1, keepdims=True)
+    return (wide * jax.lax.rsqrt(squares + 1e-6)).astype(x.dtype)
 
 
 def softplus(x: Array, bias: nnx.Param) -> Array:
     """`softplus(x + bias)`, in at least float32."""
     x = x.astype(at_least_float32(x.dtype))
-    return jax.nn.softplus(x + value(bias, x))
+    return jax.nn.softplus(x + broadcast_param(bias, x))
 
 
-def log_decay(a_log: nnx.Param, dt: Array) -> Array:
-    """`-exp(A_log) dt`, the logarithm of a decay."""
-    return -jnp.exp(value(a_log, dt)) * dt
+def decay_rates(a_log: nnx.Param, dt: Array) -> Array:
+    """`exp(A_log)` of each head, for time steps `[batch, time, heads, ...]`."""
+    rates = jnp.exp(a_log[...].astype(dt.dtype))
+    return rates.reshape(1, 1, -1, *(1,) * (dt.ndim - 3))
