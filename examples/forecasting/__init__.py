@@ -1,0 +1,1 @@
+"""A probabilistic forecaster of many series, some of which have gaps."""
