@@ -13,7 +13,7 @@ T = TypeVar("T")
 _SAME_MEANING = (
     "sequence_length seq_lengths lengths seq_length seq_len sequence_lengths",
     "num_units units hidden_size hidden_dim hidden_features features num_hidden",
-    "initial_state initial_carry init_state hx h0 h_0",
+    "initial_state initial_carry init_state hx h0 h_0 state",
     "parallel_iterations unroll",
     "merge merge_fn merge_mode",
     "reverse go_backwards",

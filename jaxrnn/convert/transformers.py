@@ -188,8 +188,7 @@ def _rwkv7(layer: Any, params: Params) -> Params:
         bias = {f"{name}0": row(module["bias"])} if "bias" in module else {}
         weights |= bias | {f"{name}1": module["down"]["kernel"]}
         weights |= {f"{name}2": module["up"]["kernel"]}
-    norm = params["norm"]
-    norms = {"ln_x.weight": norm["scale"], "ln_x.bias": norm["bias"]}
+    norms = {"ln_x.weight": params["norm_scale"], "ln_x.bias": params["norm_bias"]}
     return weights | norms | _linear(names)
 
 

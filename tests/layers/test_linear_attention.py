@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -237,14 +238,37 @@ def test_only_the_first_layer_of_a_file_of_rwkv7_has_unused_weights():
         load(save(later, "blocks.1.att."), first, "blocks.1.att.")
 
 
+def test_inputs_that_are_not_divided_although_lengths_are_of_all_devices():
+    layer = make("GatedDeltaNet")
+    mesh = jax.make_mesh((4,), ("time",), axis_types=(jax.sharding.AxisType.Auto,))
+    marks = {"sequence_length": [16, 11], "axis_name": "time"}
+    run = jax.shard_map(
+        lambda x: call(layer, x, **marks)[0],
+        mesh=mesh,
+        in_specs=P(),
+        out_specs=P(None, "time"),
+    )
+    with pytest.raises(ValueError, match="`inputs` must be divided over the mesh axis"):
+        jax.eval_shape(run, ROWS)
+
+
 def test_wrong_arguments_name_what_is_wrong():
     layer = make("GatedDeltaNet")
     with pytest.raises(ValueError, match=r"`inputs` must have shape \[any, any, 8\]"):
         layer(ROWS[..., :3])
     with pytest.raises(TypeError, match="Embed integer ids"):
         layer(np.ones((2, 3, DEPTH), int))
-    with pytest.raises(TypeError, match="`state` must be a pair"):
-        layer(ROWS, np.zeros(3))
+    with pytest.raises(TypeError, match=r"`state` must be a pair.*`sequence_length`"):
+        layer(ROWS, [16, 11, 3])
+    with pytest.raises(TypeError, match="`inputs` must be real and floating-point"):
+        layer(ROWS + 0j)
+    for lengths in None, [3, 4]:
+        with pytest.raises(ValueError, match="`axis_name` must be the name of a mesh"):
+            layer(ROWS, sequence_length=lengths, axis_name="time")
+    with pytest.raises(TypeError, match="Use `state`"):
+        layer(ROWS, initial_state=None)
+    with pytest.raises(ValueError, match="`dtype` must be floating-point"):
+        jaxrnn.nnx.Mamba(8, dtype=jnp.int32, rngs=nnx.Rngs(0))
     with pytest.raises(TypeError, match="Use `sequence_length`"):
         layer(ROWS, lengths=[3, 4])
     with pytest.raises(ValueError, match="`mask` must be None"):
@@ -268,11 +292,58 @@ def test_wrong_arguments_name_what_is_wrong():
         jaxrnn.nnx.RWKV7TimeMix(8, 2, conv_width=3, **options)
 
 
-@pytest.mark.parametrize("name", ["RWKV7TimeMix", "Mamba2"])
-def test_empty_arrays(name):
+@one_is_fast
+@each_layer
+def test_no_rows_or_no_steps(name):
+    """Outputs are empty; without steps, the state stays."""
     layer = make(name)
-    for x in ROWS[:0], ROWS[:, :0]:
-        assert layer(x)[0].shape == x.shape
+    _, state = run(layer, DOCUMENTS)
+    outputs, rest = run(layer, DOCUMENTS[:, :0], state)
+    assert outputs.shape == (4, 0, DEPTH)
+    assert_near(rest, state, tolerance=0)
+    outputs, rest = run(layer, DOCUMENTS[:0])
+    assert outputs.shape == (0, LENGTH, DEPTH)
+    assert jax.tree.map(len, rest) == (0, 0)
+
+
+@pytest.mark.fast("RWKV7TimeMix")
+@each_layer
+def test_rows_and_time_divided_on_an_explicit_mesh(name):
+    layer = make(name)
+    want = run(layer, ROWS, resets=RESETS)
+    kinds = (jax.sharding.AxisType.Explicit,) * 2
+    with jax.set_mesh(jax.make_mesh((2, 2), ("rows", "time"), axis_types=kinds)):
+        put = lambda x: jax.device_put(x, P("rows", "time"))
+        nnx.update(layer, jax.device_put(nnx.state(layer), P()))
+        got = run(layer, put(ROWS), resets=put(RESETS))
+        assert jax.typeof(got[0]).sharding.spec[:2] == ("rows", "time")
+    assert_near(got, want, tolerance=1e-12)
+
+
+@pytest.mark.fast("*-RWKV7TimeMix")
+@each_layer
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_narrow_parameters(name, dtype):
+    """Inputs in float32 widen the computation; gradients are finite at padding."""
+    kind = getattr(jaxrnn.nnx, name.split()[-1])
+    layer = kind(DEPTH, **LAYERS[name], param_dtype=dtype, rngs=nnx.Rngs(0))
+
+    def compute_loss(layer, x):
+        outputs, _ = call(layer, x, sequence_length=[2, 0])
+        assert outputs.dtype == x.dtype
+        return jnp.sum(outputs.astype(jnp.float32))
+
+    for x in ROWS.astype(dtype), ROWS.astype(np.float32):
+        gradient = nnx.jit(nnx.grad(compute_loss))(layer, x)
+        leaves = jax.tree.leaves(gradient)
+        assert all(np.isfinite(leaf.astype(np.float32)).all() for leaf in leaves)
+
+
+@each_layer
+def test_layers_can_be_pickled(name):
+    layer = make(name)
+    again = pickle.loads(pickle.dumps(layer))
+    assert_near(nnx.state(again), nnx.state(layer), tolerance=0)
 
 
 @pytest.mark.parametrize("name", ["RWKV7TimeMix", "GatedDeltaNet"])
@@ -361,7 +432,7 @@ def rwkv7(layer, xs, first=None):
             s[head] = s[head] @ (np.diag(w[head]) - moved) + np.outer(v[head], k[head])
         h = np.einsum("hvk,hk->hv", s, r)
         h = (h - h.mean(1, keepdims=True)) / np.sqrt(h.var(1, keepdims=True) + 64e-5)
-        h = h.reshape(-1) * array(layer.norm.scale) + array(layer.norm.bias)
+        h = h.reshape(-1) * array(layer.norm_scale) + array(layer.norm_bias)
         bonus = (r * array(layer.r_k) * k).sum(1, keepdims=True) * v
         gate = low_rank(layer.g, g, sigmoid)
         outputs.append((h + bonus.reshape(-1)) * gate @ kernel(layer.out_proj))

@@ -84,7 +84,7 @@ class GatedDeltaNet(LinearAttentionLayer):
         q, k = parts.l2_normalized(q), parts.l2_normalized(k)
         inputs = DeltaInputs(q, k, v, self._decay(x), jax.nn.sigmoid(self.b_proj(x)))
         h, last = parts.run_memory(self, inputs, state.cell_state, steps)
-        h = parts.join_heads(parts.apply_norm(self.norm, h))
+        h = parts.join_heads(self.norm(h))
         return self.out_proj(h * self._gate(x)), State(past, last)
 
     def _decay(self, x: Array) -> Array:

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from ..._base.arguments import as_lengths, check_instance, check_shape, is_list_of
 from ..._base.errors import expect
 from ..._base.inputs import as_array
-from ..._base.math import cast, is_float
+from ..._base.math import cast
 from ..._base.modules import import_optional
 from ..._base.typing import Array, ArrayLike, DType, Lengths, PyTree
 from ..._cells import fields
 from ..._hints import with_hints
-from ..._run.arguments import as_mask
+from ..._run.arguments import as_mask, check_axis_name
 from ..._run.masking import zero_unless
 from ..._wrappers.past_inputs import PastInputsState
 from ..fields_module import FieldsModule
@@ -58,8 +58,8 @@ class LinearAttentionLayer(FieldsModule):
     in_features: int = fields.count()
     _: dataclasses.KW_ONLY
     implementation: str | None = None
-    dtype: DType | None = None
-    param_dtype: DType = jnp.float32
+    dtype: DType | None = fields.dtype()
+    param_dtype: DType = fields.checked(fields.as_floating, default=jnp.float32)
     rngs: dataclasses.InitVar[nnx.Rngs]
 
     def __post_init__(self, rngs: nnx.Rngs) -> None:
@@ -133,17 +133,23 @@ class LinearAttentionLayer(FieldsModule):
         """
         inputs = as_array("inputs", inputs)
         check_shape("inputs", inputs, (None, None, self.in_features))
-        fix = "Embed integer ids."
-        expect(is_float(inputs), "inputs", "be floating-point", inputs, fix, TypeError)
+        is_real = jnp.issubdtype(inputs.dtype, jnp.floating)
+        must, fix = "be real and floating-point", "Embed integer ids."
+        expect(is_real, "inputs", must, inputs, fix, TypeError)
+        if steps.axis_name is not None:
+            check_axis_name(steps.axis_name, inputs)
         is_state = state is None or is_list_of(state, 2)
         must = "be a pair, such as the state that another call returned"
-        expect(is_state, "state", must, state, error=TypeError)
+        fix = "Pass lengths as `sequence_length`."
+        expect(is_state, "state", must, state, fix, TypeError)
         state = PastInputsState(*((None, None) if state is None else state))
         valid = _valid_steps(inputs.shape, steps)
         masked = lambda tree: tree if valid is None else zero_unless(valid, tree)
         dtype = compute_dtype(self.dtype, (inputs, nnx.state(self, nnx.Param)))
         x, *arrays = masked(cast([inputs, *others], dtype))
-        outputs, state = run(x, state, steps, *arrays)
+        # Flax's layers rely on promotion, for narrower parameters and for float64.
+        with jax.numpy_dtype_promotion("standard"):
+            outputs, state = run(x, state, steps, *arrays)
         return masked(outputs), state
 
 

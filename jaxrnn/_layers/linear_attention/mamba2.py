@@ -82,6 +82,6 @@ class Mamba2(LinearAttentionLayer):
         h, last = parts.run_memory(self, inputs, state.cell_state, steps)
         h += parts.broadcast_param(self.D, dt).astype(h.dtype)[..., None] * v
         h = parts.join_heads(h) * jax.nn.silu(gate)
-        h = parts.apply_norm(self.norm, parts.in_heads(h, (groups, values // groups)))
+        h = self.norm(parts.in_heads(h, (groups, values // groups)))
         h = parts.join_heads(h) * parts.broadcast_param(self.norm_scale, x)
         return self.out_proj(h), State(past, last)

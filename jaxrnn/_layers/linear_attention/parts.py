@@ -155,12 +155,6 @@ def join_heads(x: Array) -> Array:
     return x.reshape(*outer, heads * size)
 
 
-def apply_norm(norm: Any, x: Array) -> Array:
-    """`norm(x)`, whose code in Flax relies on promotion for float64."""
-    with jax.numpy_dtype_promotion("standard"):
-        return norm(x)
-
-
 def l2_normalized(x: Array) -> Array:
     """Vectors of length 1, along the last axis, computed in at least float32."""
     wide = x.astype(at_least_float32(x.dtype))

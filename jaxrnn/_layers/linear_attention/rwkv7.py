@@ -14,7 +14,7 @@ from ..._base.errors import expect
 from ..._base.inputs import as_array, like
 from ..._base.math import at_least_float32
 from ..._base.modules import import_optional
-from ..._base.typing import Array, ArrayLike, Lengths, PyTree
+from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, PyTree
 from ..._cells import fields
 from ..._cells.matrix.dplr_rule import DPLRInputs
 from ..._cells.matrix.memories import DPLRMemoryCell
@@ -31,7 +31,12 @@ else:
 
 _WIDE, _NARROW = parts.uniform(0.5), parts.uniform(0.05)
 _ZEROS = jax.nn.initializers.zeros
-_ORTHOGONAL = jax.nn.initializers.orthogonal(0.1)
+
+
+def _orthogonal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+    """An orthogonal matrix, drawn in at least float32, times 0.1."""
+    draw = jax.nn.initializers.orthogonal(0.1)
+    return draw(key, shape, at_least_float32(dtype)).astype(dtype)
 
 
 def _as_ranks(name: str, value: Sequence[int]) -> tuple[int, ...]:
@@ -74,7 +79,7 @@ class RWKV7TimeMix(LinearAttentionLayer):
             `in_features`.
 
     Source: arXiv:2503.14456, section 4; initial values of `RWKV_Tmix_x070` in the
-    authors' repository, whose training script replaces those of `norm.scale` and of the
+    authors' repository, whose training script replaces those of `norm_scale` and of the
     projections for r, k and v.
     """
 
@@ -105,21 +110,24 @@ class RWKV7TimeMix(LinearAttentionLayer):
         def low_rank(rank: int, activation: Any = None, bias: Any = None) -> Any:
             layers = (
                 new.linear(depth, rank, _ZEROS),
-                new.linear(rank, depth, _ORTHOGONAL),
+                new.linear(rank, depth, _orthogonal),
             )
             param = None if bias is None else new.full([depth], bias)
             return parts.LowRank(*layers, activation, param)
 
         rank_w, rank_a, rank_v, rank_g = self.ranks or _ranks(depth)
         w = -5.5 + 6 * ramp ** (1 + late**0.3) + 2.5 * wave
-        self.w = low_rank(rank_w, jnp.tanh, w)
+        self.w = low_rank(rank_w, jax.lax.tanh, w)  # `jnp.tanh` has no pickle.
         self.a = low_rank(rank_a, None, -0.39 + 0.3 * wave + 0.4 * ramp)
         self.v = low_rank(rank_v, None, 0.93 - 0.4 * ramp) if index else None
-        self.g = low_rank(rank_g, jax.nn.sigmoid)
+        self.g = low_rank(rank_g, jax.lax.logistic)
         self.k_k = new.full([depth], 0.76 - 0.1 * ramp)
         self.k_a = new.full([depth], 1.02)
         self.r_k = new.full([heads, size], -0.04)
-        self.norm = nnx.GroupNorm(depth, heads, epsilon=64e-5, **vars(new))
+        # Flax's norm of groups needs one axis for rows and steps, which may be divided.
+        options = {"use_scale": False, "use_bias": False, **vars(new)}
+        self.norm = nnx.LayerNorm(size, epsilon=64e-5, **options)
+        self.norm_scale, self.norm_bias = new.full([depth]), new.full([depth], 0)
         self.out_proj = new.linear(depth, depth, _ZEROS)
 
     @with_hints
@@ -224,9 +232,8 @@ class RWKV7TimeMix(LinearAttentionLayer):
         removed = removed.astype(x.dtype)
         inputs = DPLRInputs(r, k, v, -removed, removed * rate, g)
         h, last = parts.run_memory(self, inputs, state.cell_state, steps)
-        # Each step is a row of its own, because Flax's norm would also average steps.
-        rows, time, depth = x.shape
-        h = parts.apply_norm(self.norm, h.reshape(rows * time, depth)).reshape(x.shape)
+        h = parts.join_heads(self.norm(h)) * parts.broadcast_param(self.norm_scale, x)
+        h += parts.broadcast_param(self.norm_bias, x)
         own = jnp.sum(r * k * parts.broadcast_param(self.r_k, r), -1, keepdims=True)
         h = (h + parts.join_heads(own * v)) * self.g(xg)
         return self.out_proj(h), State(past, last)
