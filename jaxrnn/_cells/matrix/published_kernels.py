@@ -24,9 +24,6 @@ from ..._run import masking
 from ..._run.run import Choice, Run
 from ..._run.scans import at_each_step
 from ..base import choose_many_steps
-from .delta_rule import DeltaRule
-from .dplr_rule import DPLRRule
-from .linear_attention_rule import LinearAttentionRule
 from .sequence import arithmetic_dtype
 
 # What `pip` installs, the module, the platform of the kernels, and the first JAX after
@@ -35,13 +32,13 @@ PACKAGES = {
     "jla": ("jax-linear-attention", "jla.ops", "gpu", (0, 11, 3)),
     "deltanet_tpu": ("deltanet-tpu", "deltanet_tpu", "tpu", (0, 12)),
 }
-# The names of the kernels by the class of a rule, and by whether each key decays.
+# The names of the kernels by the name of a rule, and by whether each key decays.
 KERNELS = {
-    (LinearAttentionRule, False): {"jla": "simple_gla", "deltanet_tpu": "chunk_gla"},
-    (LinearAttentionRule, True): {"jla": "gla", "deltanet_tpu": "chunk_gla"},
-    (DeltaRule, False): {"jla": "gated_deltanet", "deltanet_tpu": "chunk_gdn"},
-    (DeltaRule, True): {"jla": "kda", "deltanet_tpu": "chunk_kda"},
-    (DPLRRule, True): {"jla": "rwkv7"},
+    ("LinearAttentionRule", False): {"jla": "simple_gla", "deltanet_tpu": "chunk_gla"},
+    ("LinearAttentionRule", True): {"jla": "gla", "deltanet_tpu": "chunk_gla"},
+    ("DeltaRule", False): {"jla": "gated_deltanet", "deltanet_tpu": "chunk_gdn"},
+    ("DeltaRule", True): {"jla": "kda", "deltanet_tpu": "chunk_kda"},
+    ("DPLRRule", True): {"jla": "rwkv7"},
 }
 
 
@@ -55,7 +52,7 @@ def choose_kernel(cell: Any, params: Params, run: Run) -> Choice:
     """
     asked: Any = run.implementation
     pip, package, of_kernels, jax_end = PACKAGES[asked]
-    platform, steps, rule = platform_of(run.inputs), run.steps, type(cell.rule)
+    platform, steps, rule = platform_of(run.inputs), run.steps, type(cell.rule).__name__
     names = KERNELS.get((rule, getattr(cell.rule, "key_decay", True)), {})
     dtype = arithmetic_dtype(run.inputs, run.state)
     is_reset = steps.restarts is not None and not steps.restarts_from_zeros
@@ -87,13 +84,13 @@ def choose_kernel(cell: Any, params: Params, run: Run) -> Choice:
         steps = run.steps
         project = functools.partial(cell.project, params, dtype=jnp.float32)
         rest, values = at_each_step(project, steps.fill_finished(run.inputs))
-        values = cell.rule.prepare(values) if rule is DeltaRule else values
+        values = cell.rule.prepare(values) if rule == "DeltaRule" else values
         alive = steps.alive_steps()
         if alive is not None:
             values = masking.select(alive, values, cell.rule.idle)
         given = steps.swap_rows(values)._asdict()
         given |= cast({name: given[name] for name in "qkv"}, narrow)
-        if rule is DPLRRule:
+        if rule == "DPLRRule":
             given["w"] = given.pop("g")
         state = cast(run.state, jnp.float32)
         if steps.restarts is not None:
