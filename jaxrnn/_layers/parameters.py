@@ -177,6 +177,7 @@ def in_place_of(name: str, old: Array, new: ArrayLike) -> Array:
     must = "be real like the module's parameter"
     expect(fits, name, must, new, fix, error=TypeError)
     array = jnp.asarray(new).astype(old.dtype)
-    if is_traced(old) or not old.committed:
+    sharding = getattr(old, "sharding", None)  # NumPy arrays have none.
+    if is_traced(old) or not getattr(old, "committed", sharding):
         return array
-    return jax.device_put(array, old.sharding)
+    return jax.device_put(array, sharding)

@@ -55,17 +55,7 @@ class Reader:
             ValueError: If the weight is missing, has another shape, or is empty.
         """
         name = self.name(key)
-        value = from_tensor(name, pick(self.weights, key, name))
-        kinds = list | tuple | Mapping | str | None
-        expect(
-            not isinstance(value, kinds), name, "be an array", value, error=TypeError
-        )
-        must = "be an array, not a variable of nnx"
-        expect(not hasattr(value, "get_value"), name, must, value, error=TypeError)
-        array: Any = value if is_traced(value) else np.asarray(value)
-        is_float = jnp.issubdtype(array.dtype, jnp.floating)
-        expect(is_float, name, "be floating-point", array, error=TypeError)
-        check_shape(name, array, shape)
+        array = as_weight(name, pick(self.weights, key, name), shape)
         expect(array.size, name, "not be empty", array)
         self.first = self.first or (name, array.dtype)
         other, dtype = self.first
@@ -73,6 +63,25 @@ class Reader:
         must = f"be {dtype} like `{other}`"
         expect(array.dtype == dtype, name, must, array, fix, error=TypeError)
         return array
+
+
+def as_weight(name: str, value: Any, shape: tuple[int | None, ...]) -> Weight:
+    """The value as a floating-point array of a shape, in which None allows any size.
+
+    Raises:
+        TypeError: If the value is not a floating-point array.
+        ValueError: If the shape differs.
+    """
+    value = from_tensor(name, value)
+    kinds = list | tuple | Mapping | str | None
+    expect(not isinstance(value, kinds), name, "be an array", value, error=TypeError)
+    must = "be an array, not a variable of nnx"
+    expect(not hasattr(value, "get_value"), name, must, value, error=TypeError)
+    array: Any = value if is_traced(value) else np.asarray(value)
+    is_float = jnp.issubdtype(array.dtype, jnp.floating)
+    expect(is_float, name, "be floating-point", array, error=TypeError)
+    check_shape(name, array, shape)
+    return array
 
 
 def from_tensor(name: str, value: Any) -> Any:

@@ -12,20 +12,21 @@
 | `RWKV7TimeMix` | `RWKV_Tmix_x070` of RWKV's repository, `blocks.0.att.` in its files |
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_instance, check_shape
+from .._base.arguments import check_instance
 from .._base.errors import expect
-from .._base.math import is_float, is_traced
+from .._base.math import in_native_order, is_traced
 from .._base.modules import import_optional
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, Params
 from .._layers.parameters import in_place_of
-from ._weights import Weights, as_mapping, check_names, from_tensor, pick
+from ._weights import Weights, as_mapping, as_weight, check_names, listed, pick
 
 __all__ = ["load", "save"]
 
@@ -33,7 +34,8 @@ __all__ = ["load", "save"]
 def load(state_dict: Weights, layer: Any, prefix: str = "") -> None:
     """Copies weights into a layer, which keeps its dtypes and its sharding.
 
-    The weights may be traced. Gradients then have the names of `state_dict`.
+    The weights may be traced. Gradients then have the names of `state_dict`. A layer of
+    `nnx.eval_shape`, whose parameters have no values, can be loaded too.
 
     Args:
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
@@ -46,7 +48,8 @@ def load(state_dict: Weights, layer: Any, prefix: str = "") -> None:
     Raises:
         TypeError: If `state_dict` is not a mapping, `layer` is no such layer, or a
             weight is not a floating-point array.
-        ValueError: If a weight is missing, unknown, or has the wrong shape.
+        ValueError: If a weight is missing, unknown, or has the wrong shape, or if the
+            layer has parameters beside those of its class.
 
     Example:
         >>> import jaxrnn.nnx, jaxrnn.convert.transformers as published
@@ -59,37 +62,38 @@ def load(state_dict: Weights, layer: Any, prefix: str = "") -> None:
     """
     as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
     check_instance("prefix", prefix, str, "a string")
-    nnx: Any = import_optional("flax.nnx")
-    published = _published(layer)
-    params = nnx.to_pure_dict(nnx.state(layer, nnx.Param))
-    types = jax.eval_shape(published, params)
+    params, published = _published(layer)
+    # Types without shardings, which are parts of the types on an explicit mesh.
+    plain = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+    types = jax.eval_shape(published, plain)
     own = [name for name in state_dict if str(name).startswith(prefix)]
     wanted = [f"{prefix}{name}" for name in types]
     # Files of RWKV-7 hold unused v0, v1 and v2 of the first layer.
     unused = {f"blocks.0.att.v{i}" for i in range(3)}
     own = [name for name in own if name in wanted or name not in unused]
-    fix = "Construct later layers of RWKV-7 with `layer_index` and `num_layers`."
-    check_names("state_dict", own, wanted, fix=fix if "x_r" in types else "")
+    fix = "Check `prefix`, which includes the last dot."
+    if "x_r" in types:
+        fix += " Later layers of RWKV-7 need `layer_index` and `num_layers`."
+    check_names("state_dict", own, wanted, fix=fix)
 
     def weight(name: str, type_: jax.ShapeDtypeStruct) -> Array:
-        array = from_tensor(name, pick(state_dict, name))
-        expect(is_float(array), name, "be floating-point", array, error=TypeError)
-        check_shape(name, array, type_.shape)
-        return jnp.asarray(array).astype(type_.dtype)
+        array = as_weight(name, pick(state_dict, name), type_.shape)
+        return jnp.asarray(in_native_order(array)).astype(type_.dtype)
 
     given = {name: weight(f"{prefix}{name}", types[name]) for name in types}
     # `published` only moves numbers, so its transpose is its inverse.
-    (found,) = jax.linear_transpose(published, params)(given)
+    (found,) = jax.linear_transpose(published, plain)(given)
     pairs = zip(named_leaves("layer", params), jax.tree.leaves(found), strict=True)
     arrays = [in_place_of(name, old, new) for (name, old), new in pairs]
-    nnx.update(layer, with_structure(params, arrays))
+    import_optional("flax.nnx").update(layer, with_structure(params, arrays))
 
 
 def save(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
     """Returns the weights of a layer as NumPy arrays; the inverse of `load`.
 
     Traced parameters stay JAX arrays. `module.load_state_dict({k: torch.tensor(v) for
-    k, v in save(layer).items()})` assigns the arrays to a module.
+    k, v in save(layer).items()})` assigns the arrays to a module. Cast bfloat16 arrays
+    to float32 first.
 
     Args:
         layer: A layer of `jaxrnn.nnx`; see the table above.
@@ -97,21 +101,29 @@ def save(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
 
     Raises:
         TypeError: If `layer` is no such layer.
+        ValueError: If the layer has parameters beside those of its class.
     """
     check_instance("prefix", prefix, str, "a string")
-    nnx: Any = import_optional("flax.nnx")
-    arrays = _published(layer)(nnx.to_pure_dict(nnx.state(layer, nnx.Param)))
+    params, published = _published(layer)
     numpy = lambda x: x if is_traced(x) else np.array(x)
-    return {f"{prefix}{name}": numpy(array) for name, array in arrays.items()}
+    return {f"{prefix}{k}": numpy(array) for k, array in published(params).items()}
 
 
-def _published(layer: Any) -> Any:
-    """The function from the parameters of a layer to its published weights."""
+def _published(layer: Any) -> tuple[Params, Any]:
+    """The parameters of a layer, and the function from them to published weights."""
     # By name, because importing the classes would import Flax.
     found: Any = _PUBLISHED.get(type(layer).__name__)
     must = f"be a layer of `jaxrnn.nnx`, of {', '.join(_PUBLISHED)}"
     expect(found, "layer", must, type(layer).__name__, error=TypeError)
-    return lambda params: found(layer, params)
+    nnx: Any = import_optional("flax.nnx")
+    params = nnx.to_pure_dict(nnx.state(layer, nnx.Param))
+    published = functools.partial(found, layer)
+    count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+    is_whole = count(jax.eval_shape(published, params)) == count(params)
+    must = f"have the parameters of `{type(layer).__name__}` only"
+    got = listed(name for name, _ in named_leaves("layer", params))
+    expect(is_whole, "layer", must, got)
+    return params, published
 
 
 def _linear(names: dict[str, Array]) -> Params:

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import pickle
 
 import jax
@@ -39,10 +40,14 @@ each_layer = pytest.mark.parametrize("name", LAYERS)
 one_is_fast = pytest.mark.fast("*GatedDeltaNet")
 
 
+def create(name, dtype=jnp.float64):
+    kind = getattr(jaxrnn.nnx, name.split()[-1])
+    return kind(DEPTH, **LAYERS[name], param_dtype=dtype, rngs=nnx.Rngs(0))
+
+
 def make(name):
     """A layer that runs in chunks, with no parameter of 0, such as an initial bias."""
-    kind = getattr(jaxrnn.nnx, name.split()[-1])
-    layer = kind(DEPTH, **LAYERS[name], param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    layer = create(name)
     if name != "Mamba":
         layer.memory = dataclasses.replace(layer.memory, chunk_size=4)
     graph, state = nnx.split(layer)
@@ -152,20 +157,24 @@ def test_time_divided_over_devices(name):
     assert_near(state, last, tolerance=1e-12)
 
 
-@pytest.mark.slow
-@each_layer
-def test_parameters_divided_over_devices(name):
+def divided(tree, mesh):
     """Each array is divided along its last axis, if the devices divide it."""
-    layer = make(name)
-    want = run(layer, ROWS, resets=RESETS)
-    mesh = jax.make_mesh((2,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
 
-    def divided(x):
+    def put(x):
         is_even = x.shape[-1] % 2 == 0
         spec = [None] * (x.ndim - 1) + ["model" if is_even else None]
         return jax.device_put(x, NamedSharding(mesh, P(*spec)))
 
-    nnx.update(layer, jax.tree.map(divided, nnx.state(layer, nnx.Param)))
+    return jax.tree.map(put, tree)
+
+
+@pytest.mark.slow
+@each_layer
+def test_parameters_divided_over_devices(name):
+    layer = make(name)
+    want = run(layer, ROWS, resets=RESETS)
+    mesh = jax.make_mesh((2,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
+    nnx.update(layer, divided(nnx.state(layer, nnx.Param), mesh))
     assert_near(run(layer, ROWS, resets=RESETS), want, tolerance=1e-12)
     weights = jaxrnn.convert.transformers.save(layer)
     jaxrnn.convert.transformers.load(weights, layer)
@@ -227,6 +236,45 @@ def test_wrong_weights_name_what_is_wrong():
         load(weights | {"D": np.ones(3)}, layer)
     with pytest.raises(TypeError, match=r"`layer` must be a layer of `jaxrnn.nnx`"):
         load(weights, nnx.Linear(3, 4, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match="Check `prefix`, which includes the last dot"):
+        load(save(layer, "mixer."), layer, "mixer")
+    for value in None, [1.0], 1j * weights["D"]:
+        with pytest.raises(TypeError, match="`D` must be"):
+            load(weights | {"D": value}, layer)
+    layer.out_proj.bias = nnx.Param(jnp.ones(DEPTH))
+    for of_more in functools.partial(load, weights), save:
+        with pytest.raises(ValueError, match="`layer` must have the parameters of `Ma"):
+            of_more(layer)
+
+
+@one_is_fast
+@each_layer
+def test_weights_for_a_layer_without_values(name):
+    layer, abstract = make(name), nnx.eval_shape(lambda: create(name))
+    weights = jaxrnn.convert.transformers.save(layer)
+    jaxrnn.convert.transformers.load(weights, abstract)
+    assert_near(nnx.state(abstract), nnx.state(layer), tolerance=0)
+    # Arrays of NumPy, also in the other order of bytes.
+    numpy = jax.tree.map(lambda x: np.zeros(x.shape), nnx.state(layer))
+    nnx.update(abstract, numpy)
+    foreign = {key: x.astype(x.dtype.newbyteorder()) for key, x in weights.items()}
+    jaxrnn.convert.transformers.load(foreign, abstract)
+    assert_near(nnx.state(abstract), nnx.state(layer), tolerance=0)
+
+
+@one_is_fast
+@each_layer
+def test_weights_for_parameters_divided_on_an_explicit_mesh(name):
+    layer = make(name)
+    weights = jaxrnn.convert.transformers.save(layer)
+    kinds = (jax.sharding.AxisType.Explicit,)
+    mesh = jax.make_mesh((2,), ("model",), axis_types=kinds)
+    with jax.set_mesh(mesh):
+        want = divided(nnx.state(layer), mesh)
+        nnx.update(layer, jax.tree.map(jnp.zeros_like, want))
+        jaxrnn.convert.transformers.load(weights, layer)
+    assert_near(nnx.state(layer), want, tolerance=0)
+    assert jax.tree.map(jax.typeof, nnx.state(layer)) == jax.tree.map(jax.typeof, want)
 
 
 def test_only_the_first_layer_of_a_file_of_rwkv7_has_unused_weights():
@@ -325,8 +373,7 @@ def test_rows_and_time_divided_on_an_explicit_mesh(name):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_narrow_parameters(name, dtype):
     """Inputs in float32 widen the computation; gradients are finite at padding."""
-    kind = getattr(jaxrnn.nnx, name.split()[-1])
-    layer = kind(DEPTH, **LAYERS[name], param_dtype=dtype, rngs=nnx.Rngs(0))
+    layer = create(name, dtype)
 
     def compute_loss(layer, x):
         outputs, _ = call(layer, x, sequence_length=[2, 0])
