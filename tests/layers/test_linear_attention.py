@@ -323,6 +323,9 @@ def test_wrong_arguments_name_what_is_wrong():
         layer(ROWS, mask=RESETS, sequence_length=[3, 4])
     with pytest.raises(ValueError, match="`num_heads` must be at least 1"):
         jaxrnn.nnx.GatedDeltaNet(8, 0, 3, 4, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="`norm_epsilon` must be in"):
+        # Gradients at padding, where the norm reads zeros, would be NaN.
+        jaxrnn.nnx.GatedDeltaNet(8, 2, 3, 4, norm_epsilon=0, rngs=nnx.Rngs(0))
     with pytest.raises(TypeError, match=r"`rngs` must be nnx\.Rngs"):
         jaxrnn.nnx.Mamba(8, rngs=0)
     with pytest.raises(ValueError, match="`num_heads` must divide `in_features`"):

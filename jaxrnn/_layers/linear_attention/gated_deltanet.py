@@ -62,7 +62,7 @@ class GatedDeltaNet(LinearAttentionLayer):
     _: dataclasses.KW_ONLY
     num_key_heads: int | None = fields.count(default=None)
     conv_width: int = fields.count(default=4, least=2)
-    norm_epsilon: float = fields.number(1e-6, low=0)
+    norm_epsilon: float = fields.number(1e-6, low=1e-12)
 
     def _make(self, new: parts.ModuleFactory) -> None:
         depth, heads, key_heads = self.in_features, self.num_heads, self.num_key_heads

@@ -43,7 +43,7 @@ class KimiDeltaAttention(GatedDeltaNet):
     """
 
     _: dataclasses.KW_ONLY
-    norm_epsilon: float = fields.number(1e-5, low=0)
+    norm_epsilon: float = fields.number(1e-5, low=1e-12)
 
     def _make(self, new: parts.ModuleFactory) -> None:
         super()._make(new)

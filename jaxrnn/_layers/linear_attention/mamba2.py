@@ -51,7 +51,7 @@ class Mamba2(LinearAttentionLayer):
     _: dataclasses.KW_ONLY
     num_key_heads: int = fields.count(default=1)
     conv_width: int = fields.count(default=4, least=2)
-    norm_epsilon: float = fields.number(1e-5, low=0)
+    norm_epsilon: float = fields.number(1e-5, low=1e-12)
 
     def _make(self, new: parts.ModuleFactory) -> None:
         depth, heads, groups = self.in_features, self.num_heads, self.num_key_heads
