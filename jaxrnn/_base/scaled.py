@@ -23,6 +23,16 @@ def scaled(factor: Array, x: Array) -> Array:
     return without_ones(product, factor.ndim, factor, x)
 
 
+def unit(x: Array, epsilon: float = 1e-6) -> Array:
+    """`x` divided by its norm over the last axis, with a finite derivative at 0."""
+
+    def divided(x: Array) -> Array:
+        square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+        return x * jax.lax.rsqrt(square + epsilon)
+
+    return without_ones(divided, x.ndim - 1, x)
+
+
 def without_ones(product: Callable[..., Any], count: int, *arrays: PyTree) -> Any:
     """`product(*arrays)`, computed without those leading axes that have size 1.
 

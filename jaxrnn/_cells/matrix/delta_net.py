@@ -7,10 +7,10 @@ from typing import final
 import jax
 import jax.numpy as jnp
 
-from ..._base.scaled import without_ones
+from ..._base.scaled import unit
 from ..._base.typing import Array, DType, Initializer, Key, Params
 from .. import fields
-from ..params import ParamSpec, Specs, head_size, ones
+from ..params import ParamSpec, Specs, draw_a_log, draw_time_steps, head_size, ones
 from .decays import LEAST_LOG
 from .delta_rule import DeltaInputs, DeltaRule
 from .projected_memory import ProjectedMemoryCell
@@ -53,7 +53,7 @@ class DeltaNetBase(ProjectedMemoryCell):
     def _prepared(self, values: DeltaInputs) -> DeltaInputs:
         """q, k and v after the activation; q and k have norm 1."""
         q, k, v = map(self.activation, values[:3])
-        return values._replace(q=_unit(q), k=_unit(k), v=v)
+        return values._replace(q=unit(q), k=unit(k), v=v)
 
     def _normalized(self, params: Params, h: Array) -> Array:
         """RMS-normalizes `h / sqrt(K)` in each head; multiplies by `norm_scale`."""
@@ -61,7 +61,7 @@ class DeltaNetBase(ProjectedMemoryCell):
         scale = math.sqrt(size) * params["norm_scale"].astype(h.dtype)
         # sqrt(K) cancels, except beside epsilon.
         epsilon = size * self.norm_epsilon * (self.key_size or 1)
-        h = _unit(h, epsilon) * scale[None, None, :]
+        h = unit(h, epsilon) * scale[None, None, :]
         return h.reshape(h.shape[0], self.num_units)
 
 
@@ -194,7 +194,7 @@ class GatedDeltaNetCell(DeltaNetBase):
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel`, `bias`, `norm_scale` and `a_log`."""
-        a_log = ParamSpec((self.num_heads,), _draw_a_log)
+        a_log = ParamSpec((self.num_heads,), draw_a_log)
         return super().param_specs(depth) | {"a_log": a_log}
 
     def project(
@@ -211,32 +211,10 @@ class GatedDeltaNetCell(DeltaNetBase):
 
     def _bias(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         start = sum(self._sizes[:4])
-        decay = _draw_time_steps(key, (self.num_heads,), dtype)
+        decay = draw_time_steps(key, (self.num_heads,), dtype)
         return jnp.zeros(shape, dtype).at[start : start + self.num_heads].set(decay)
-
-
-def _unit(x: Array, epsilon: float = 1e-6) -> Array:
-    """`x` divided by its norm, with a finite derivative at 0."""
-
-    def unit(x: Array) -> Array:
-        square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-        return x * jax.lax.rsqrt(square + epsilon)
-
-    return without_ones(unit, x.ndim - 1, x)
 
 
 def _log_decay(a_log: Array, time_step: Array) -> Array:
     """`-exp(a_log) * time_step`, at least -87; `[batch, heads]`."""
     return jnp.maximum(-jnp.exp(a_log)[None, :] * time_step, LEAST_LOG)
-
-
-def _draw_a_log(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """Draws logarithms of uniform numbers in [1, 16]."""
-    return jnp.log(jax.random.uniform(key, shape, dtype, 1, 16))
-
-
-def _draw_time_steps(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """Draws numbers whose softplus is log-uniform in [0.001, 0.1]."""
-    low, high = math.log(0.001), math.log(0.1)
-    steps = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
-    return steps + jnp.log(-jnp.expm1(-steps))

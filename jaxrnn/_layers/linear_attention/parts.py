@@ -10,7 +10,9 @@ import numpy as np
 
 from ..._base.math import at_least_float32, cast, widest_dtype
 from ..._base.modules import import_optional
+from ..._base.scaled import unit
 from ..._base.typing import Array, ArrayLike, DType, Initializer, Params, PyTree
+from ..._cells.params import draw_a_log, draw_time_steps
 from ..._drivers.dynamic_rnn import dynamic_rnn
 from ..._drivers.short_conv import short_conv
 
@@ -67,12 +69,13 @@ class ModuleFactory:
 
     def a_log(self, heads: int, least: float = 1) -> nnx.Param:
         """The logarithms of numbers from `least` to 16."""
-        return nnx.Param(jnp.log(self.draw([heads], least, 16)))
+        key = self.rngs.params()
+        return nnx.Param(draw_a_log(key, (heads,), self.param_dtype, least))
 
     def dt_bias(self, size: int) -> nnx.Param:
         """Biases whose softplus is from 0.001 to 0.1, uniform in the logarithm."""
-        dt = jnp.exp(self.draw([size], np.log(0.001), np.log(0.1)))
-        return nnx.Param(jnp.log(jnp.expm1(dt)))
+        key = self.rngs.params()
+        return nnx.Param(draw_time_steps(key, (size,), self.param_dtype))
 
 
 class ShortConv(nnx.Module):
@@ -157,9 +160,7 @@ def join_heads(x: Array) -> Array:
 
 def l2_normalized(x: Array) -> Array:
     """Vectors of length 1, along the last axis, computed in at least float32."""
-    wide = x.astype(at_least_float32(x.dtype))
-    squares = jnp.sum(wide * wide, axis=-1, keepdims=True)
-    return (wide * jax.lax.rsqrt(squares + 1e-6)).astype(x.dtype)
+    return unit(x.astype(at_least_float32(x.dtype))).astype(x.dtype)
 
 
 def softplus(x: Array, bias: nnx.Param) -> Array:
