@@ -14,7 +14,9 @@ import pytest
 from helpers import assert_near, bound, differentiated
 
 import jaxrnn
+from jaxrnn import extend
 from jaxrnn._cells.matrix import published_kernels
+from jaxrnn._cells.matrix.delta_rule import DeltaRule
 
 F32, BF16 = jnp.float32, jnp.bfloat16
 RNG = np.random.default_rng(0)
@@ -191,6 +193,20 @@ def of_bound(cell):
     return lambda: jaxrnn.explain(bound(cell, depth=3, dtype=F32), inputs, **options)
 
 
+def cell_of_rule(name, base, members):
+    """A memory whose rule has this name and base; its steps write `outer(k, v)`."""
+
+    def step(self, values, state):
+        new = jnp.einsum("bnk,bnv->bnkv", values.k, values.v)
+        return jnp.einsum("bnk,bnkv->bnv", values.q, state + new), state + new
+
+    rule = type(name, (base,), {"step": step, "chunk": None} | members)()
+    return type("OwnCell", (extend.BareMemoryCell,), {"rule": rule})(*SIZES)
+
+
+SIZES = HEADS, KEY, VALUE, 1
+OWN = {key: getattr(DeltaRule, key) for key in ("Inputs", "idle", "sizes")}
+OWN["key_decay"] = False
 MLSTM = jaxrnn.MLSTMMemoryCell(HEADS, KEY, VALUE, num_key_heads=1)
 SMALL = jaxrnn.DeltaMemoryCell(HEADS, KEY, 1, num_key_heads=1)
 OF_SMALL = INPUTS._replace(v=INPUTS.v[..., :1]), STATE[..., :1], SMALL
@@ -200,6 +216,13 @@ REFUSED = {
     "MinGRUCell is not a matrix memory": of_bound(jaxrnn.MinGRUCell(3)),
     "no kernel is known for MLSTMMemoryCell": lambda: explained(
         jaxrnn.MLSTMInputs(*INPUTS), None, MLSTM, dtype=F32
+    ),
+    # Neither the name of a rule nor that of its base tells what the rule computes.
+    "no kernel is known for OwnCell": lambda: explained(
+        cell=cell_of_rule("DeltaRule", extend.MatrixRule, OWN)
+    ),
+    "no kernel is known for Own.*": lambda: explained(
+        cell=cell_of_rule("OwnRule", DeltaRule, {"transition": DeltaRule.transition})
     ),
     "it computes in float32, not in float64": lambda: explained(*WIDE),
     "it returns only the last state": lambda: explained(return_states=True),

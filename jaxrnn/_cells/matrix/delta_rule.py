@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
@@ -66,6 +66,11 @@ class DeltaRule(MatrixRule):
 
     Inputs = DeltaInputs
     idle = DeltaInputs(q=0.0, k=0.0, v=0.0, g=0.0, beta=0.0)
+    # By whether each key decays, and by package; see `published_kernels.py`.
+    kernels: ClassVar[Any] = {
+        False: {"jla": "gated_deltanet", "deltanet_tpu": "chunk_gdn"},
+        True: {"jla": "kda", "deltanet_tpu": "chunk_kda"},
+    }
 
     def sizes(self, heads: int, key: int, value: int) -> tuple[Any, TensorShape]:
         """The sizes of the values and of S; see `MatrixRule.sizes`."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
@@ -49,6 +49,7 @@ class DPLRRule(MatrixRule):
 
     Inputs = DPLRInputs
     idle = DPLRInputs(q=0.0, k=0.0, v=0.0, a=0.0, b=0.0, g=0.0)
+    kernels: ClassVar[Any] = {True: {"jla": "rwkv7"}}  # See `published_kernels.py`.
 
     def sizes(self, heads: int, key: int, value: int) -> tuple[Any, TensorShape]:
         """The sizes of the values and of S; see `MatrixRule.sizes`."""

@@ -32,14 +32,6 @@ PACKAGES = {
     "jla": ("jax-linear-attention", "jla.ops", "gpu", (0, 11, 3)),
     "deltanet_tpu": ("deltanet-tpu", "deltanet_tpu", "tpu", (0, 12)),
 }
-# The names of the kernels by the name of a rule, and by whether each key decays.
-KERNELS = {
-    ("LinearAttentionRule", False): {"jla": "simple_gla", "deltanet_tpu": "chunk_gla"},
-    ("LinearAttentionRule", True): {"jla": "gla", "deltanet_tpu": "chunk_gla"},
-    ("DeltaRule", False): {"jla": "gated_deltanet", "deltanet_tpu": "chunk_gdn"},
-    ("DeltaRule", True): {"jla": "kda", "deltanet_tpu": "chunk_kda"},
-    ("DPLRRule", True): {"jla": "rwkv7"},
-}
 
 
 def choose_kernel(cell: Any, params: Params, run: Run) -> Choice:
@@ -52,8 +44,10 @@ def choose_kernel(cell: Any, params: Params, run: Run) -> Choice:
     """
     asked: Any = run.implementation
     pip, package, of_kernels, jax_end = PACKAGES[asked]
-    platform, steps, rule = platform_of(run.inputs), run.steps, type(cell.rule).__name__
-    names = KERNELS.get((rule, getattr(cell.rule, "key_decay", True)), {})
+    platform, steps, rule = platform_of(run.inputs), run.steps, cell.rule
+    # Only of the class itself, because a subclass may compute something else.
+    kernels = vars(type(rule)).get("kernels", {})
+    names = kernels.get(getattr(rule, "key_decay", True), {})
     dtype = arithmetic_dtype(run.inputs, run.state)
     is_reset = steps.restarts is not None and not steps.restarts_from_zeros
     is_for_jax = (0, 11, 2) <= jax.__version_info__ < jax_end
@@ -84,13 +78,13 @@ def choose_kernel(cell: Any, params: Params, run: Run) -> Choice:
         steps = run.steps
         project = functools.partial(cell.project, params, dtype=jnp.float32)
         rest, values = at_each_step(project, steps.fill_finished(run.inputs))
-        values = cell.rule.prepare(values) if rule == "DeltaRule" else values
+        values = getattr(rule, "prepare", lambda values: values)(values)
         alive = steps.alive_steps()
         if alive is not None:
-            values = masking.select(alive, values, cell.rule.idle)
+            values = masking.select(alive, values, rule.idle)
         given = steps.swap_rows(values)._asdict()
         given |= cast({name: given[name] for name in "qkv"}, narrow)
-        if rule == "DPLRRule":
+        if names[asked] == "rwkv7":
             given["w"] = given.pop("g")
         state = cast(run.state, jnp.float32)
         if steps.restarts is not None:
@@ -103,7 +97,7 @@ def choose_kernel(cell: Any, params: Params, run: Run) -> Choice:
         h = steps.swap_rows(h.astype(jnp.float32))
         outputs = at_each_step(functools.partial(cell.output, params), h, rest)
         outputs = steps.zero_finished(cast(outputs, widest_dtype(run.inputs)))
-        return outputs, cell.rule.stored(run.state, last)
+        return outputs, rule.stored(run.state, last)
 
     choice = choose_many_steps(asked, cell, loop, run)
     of_all: Any = choice.loop
