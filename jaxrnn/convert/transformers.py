@@ -66,6 +66,7 @@ def load(state_dict: Weights, layer: Any, prefix: str = "") -> None:
     # Types without shardings, which are parts of the types on an explicit mesh.
     plain = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     types = jax.eval_shape(published, plain)
+    _check_whole(layer, params, types)
     own = [name for name in state_dict if str(name).startswith(prefix)]
     wanted = [f"{prefix}{name}" for name in types]
     # Files of RWKV-7 hold unused v0, v1 and v2 of the first layer.
@@ -105,8 +106,10 @@ def save(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
     """
     check_instance("prefix", prefix, str, "a string")
     params, published = _published(layer)
+    arrays = published(params)
+    _check_whole(layer, params, arrays)
     numpy = lambda x: x if is_traced(x) else np.array(x)
-    return {f"{prefix}{k}": numpy(array) for k, array in published(params).items()}
+    return {f"{prefix}{name}": numpy(array) for name, array in arrays.items()}
 
 
 def _published(layer: Any) -> tuple[Params, Any]:
@@ -117,13 +120,15 @@ def _published(layer: Any) -> tuple[Params, Any]:
     expect(found, "layer", must, type(layer).__name__, error=TypeError)
     nnx: Any = import_optional("flax.nnx")
     params = nnx.to_pure_dict(nnx.state(layer, nnx.Param))
-    published = functools.partial(found, layer)
+    return params, functools.partial(found, layer)
+
+
+def _check_whole(layer: Any, params: Params, published: Params) -> None:
+    """Raises ValueError if some parameters have no published name."""
     count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-    is_whole = count(jax.eval_shape(published, params)) == count(params)
     must = f"have the parameters of `{type(layer).__name__}` only"
     got = listed(name for name, _ in named_leaves("layer", params))
-    expect(is_whole, "layer", must, got)
-    return params, published
+    expect(count(published) == count(params), "layer", must, got)
 
 
 def _linear(names: dict[str, Array]) -> Params:
@@ -133,9 +138,9 @@ def _linear(names: dict[str, Array]) -> Params:
 
 def _conv(params: Params) -> Params:
     """The weights of the convolution."""
-    kernel, *bias = (params["conv"].get(key) for key in ("kernel", "bias"))
-    weights = {"conv1d.weight": kernel.T[:, None], "conv1d.bias": bias[0]}
-    return {name: array for name, array in weights.items() if array is not None}
+    conv = params["conv"]
+    bias = {"conv1d.bias": conv["bias"]} if "bias" in conv else {}
+    return bias | {"conv1d.weight": conv["kernel"].T[:, None]}
 
 
 def _qwen3_next(layer: Any, params: Params) -> Params:

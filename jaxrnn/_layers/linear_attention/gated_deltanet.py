@@ -65,18 +65,23 @@ class GatedDeltaNet(LinearAttentionLayer):
     norm_epsilon: float = fields.number(1e-6, low=1e-12)
 
     def _make(self, new: parts.ModuleFactory) -> None:
-        depth, heads, key_heads = self.in_features, self.num_heads, self.num_key_heads
-        self.memory = DeltaMemoryCell(heads, self.key_size, self.value_size, key_heads)
-        keys, values = (key_heads or heads) * self.key_size, heads * self.value_size
+        depth, values = self.in_features, self.num_heads * self.value_size
+        keys = (self.num_key_heads or self.num_heads) * self.key_size
         self.qkv_proj = new.linear(depth, 2 * keys + values)
         self.conv = parts.ShortConv(new, 2 * keys + values, self.conv_width)
+        self._make_memory(new)
+        self.norm = new.norm(self.value_size, self.norm_epsilon)
+        self.out_proj = new.linear(values, depth)
+
+    def _make_memory(self, new: parts.ModuleFactory) -> None:
+        """Sets the memory, and the modules for beta, the decays and the gate."""
+        depth, heads, key_heads = self.in_features, self.num_heads, self.num_key_heads
+        self.memory = DeltaMemoryCell(heads, self.key_size, self.value_size, key_heads)
         self.a_proj = new.linear(depth, heads)
         self.b_proj = new.linear(depth, heads)
         self.A_log = new.a_log(heads, least=0.01)
         self.dt_bias = new.dt_bias(heads)
-        self.gate_proj = new.linear(depth, values)
-        self.norm = new.norm(self.value_size, self.norm_epsilon)
-        self.out_proj = new.linear(values, depth)
+        self.gate_proj = new.linear(depth, heads * self.value_size)
 
     def _run(self, x: Array, state: State, steps: StepArguments) -> Results:
         qkv, past = self.conv(self.qkv_proj(x), state.past_inputs, steps)

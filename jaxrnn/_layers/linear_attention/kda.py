@@ -45,14 +45,14 @@ class KimiDeltaAttention(GatedDeltaNet):
     _: dataclasses.KW_ONLY
     norm_epsilon: float = fields.number(1e-5, low=1e-12)
 
-    def _make(self, new: parts.ModuleFactory) -> None:
-        super()._make(new)
+    def _make_memory(self, new: parts.ModuleFactory) -> None:
         depth, heads, rank = self.in_features, self.num_heads, self.value_size
         sizes = heads, self.key_size, self.value_size, self.num_key_heads
         self.memory = DeltaMemoryCell(*sizes, key_decay=True)
         decays, values = heads * self.key_size, heads * self.value_size
         low_rank = lambda n: parts.LowRank(new.linear(depth, rank), new.linear(rank, n))
         self.a_proj = low_rank(decays)
+        self.b_proj = new.linear(depth, heads)
         self.A_log = new.a_log(heads)
         self.dt_bias = new.dt_bias(decays)
         self.gate_proj = low_rank(values)
