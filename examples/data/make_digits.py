@@ -8,10 +8,8 @@ The script needs only NumPy and downloads nothing. The same source gives the sam
 See `ATTRIBUTION.md` for the authors and the license of the data.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
+from write import write
 
 SIDE, DARKEST, PICTURES = 8, 16, 1797
 
@@ -30,16 +28,5 @@ def pack(source):
     return {"images": pixels.reshape(-1, SIDE, SIDE), "labels": labels}
 
 
-def main():
-    """Read the file named on the command line and write `digits.npz`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("source", type=Path, help="digits.csv.gz")
-    target = Path(__file__).with_name("digits.npz")
-    arrays = pack(parser.parse_args().source)
-    np.savez_compressed(target, **arrays)
-    shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-    print(f"{target.name}: {shapes}; {target.stat().st_size / 1024:.0f} KiB")
-
-
 if __name__ == "__main__":
-    main()
+    write(__file__, __doc__ or "", "source", "digits.csv.gz", pack)

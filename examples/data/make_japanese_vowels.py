@@ -8,10 +8,8 @@ The script needs only NumPy and downloads nothing. The same sources give the sam
 See `ATTRIBUTION.md` for the authors and the license of the data.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
+from write import write
 
 COEFFICIENTS = 12
 SPEAKERS = 9
@@ -69,16 +67,5 @@ def pack(folder):
     }
 
 
-def main():
-    """Read the folder named on the command line and write `japanese_vowels.npz`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where the two .ts files are")
-    target = Path(__file__).with_name("japanese_vowels.npz")
-    arrays = pack(parser.parse_args().folder)
-    np.savez_compressed(target, **arrays)
-    shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-    print(f"{target.name}: {shapes}; {target.stat().st_size / 1024:.0f} KiB")
-
-
 if __name__ == "__main__":
-    main()
+    write(__file__, __doc__ or "", "folder", "where the two .ts files are", pack)

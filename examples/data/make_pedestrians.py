@@ -8,11 +8,10 @@ The script needs only NumPy and downloads nothing. The same source gives the sam
 See `ATTRIBUTION.md` for the authors and the license of the data.
 """
 
-import argparse
 import csv
-from pathlib import Path
 
 import numpy as np
+from write import write
 
 FIRST, WEEKS, PLACES, LARGEST = "2023-02-27", 61, 21, 3709
 MISSING = -1
@@ -39,16 +38,5 @@ def pack(source):
     return arrays
 
 
-def main():
-    """Read the file named on the command line and write `pedestrians.npz`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("source", type=Path, help="hourly_counts.csv")
-    target = Path(__file__).with_name("pedestrians.npz")
-    arrays = pack(parser.parse_args().source)
-    np.savez_compressed(target, **arrays)
-    shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-    print(f"{target.name}: {shapes}; {target.stat().st_size / 1024:.0f} KiB")
-
-
 if __name__ == "__main__":
-    main()
+    write(__file__, __doc__ or "", "source", "hourly_counts.csv", pack)
