@@ -140,7 +140,7 @@ def _conv(params: Params) -> Params:
     """The weights of the convolution."""
     conv = params["conv"]
     bias = {"conv1d.bias": conv["bias"]} if "bias" in conv else {}
-    return bias | {"conv1d.weight": conv["kernel"].T[:, None]}
+    return {"conv1d.weight": conv["kernel"].T[:, None]} | bias
 
 
 def _qwen3_next(layer: Any, params: Params) -> Params:
