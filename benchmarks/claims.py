@@ -73,6 +73,11 @@ class Measured:
         return self.row["case"]["mode"]
 
     @property
+    def is_padded(self) -> bool:
+        """Whether the rows have different lengths."""
+        return self.row["case"]["lengths"] in ("uniform", "short")
+
+    @property
     def name(self) -> str:
         """The cell, the rows, steps, inputs and units, and the lengths."""
         case = self.row["case"]
@@ -116,13 +121,29 @@ def conditions(cases: Iterable[Measured]) -> str:
     return "; ".join(dict.fromkeys(case.processor for case in cases)) + "."
 
 
-def overview(cases: Iterable[Measured]) -> str:
-    """The ratios of each library: their medians and ranges, and how often it wins."""
-    cases = list(cases)
-    rows = [_summary(library, cases) for library in OTHERS]
-    titles = ["", *MODES.values(), FASTER]
-    columns = [(title, operator.itemgetter(title)) for title in titles]
-    return grid(columns, [row for row in rows if any(map(row.get, MODES.values()))])
+def overview(shown: Callable[[list[float]], str]) -> Text:
+    """The ratios of each library on each processor, and how often the library wins."""
+
+    def text(cases: Iterable[Measured]) -> str:
+        groups: dict[str, list[Measured]] = {}
+        for case in sorted(cases, key=lambda one: (one.is_padded, one.mode != "train")):
+            kind = MODES[case.mode] + " with padded rows" * case.is_padded
+            processor = case.processor.partition(" with ")[0]
+            groups.setdefault(f"{kind}, {processor}", []).append(case)
+        rows = []
+        for library in OTHERS:
+            found = {title: _ratios(library, group) for title, group in groups.items()}
+            every = [ratio for ratios in found.values() for ratio in ratios]
+            wins = f"{sum(round(one, 2) < 1 for one in every)} of {len(every)} cases"
+            cells = {title: shown(ratios) for title, ratios in found.items() if ratios}
+            if every:
+                rows.append({"": library, **cells, FASTER: wins})
+        titles = ["", *groups, FASTER]
+        return grid(
+            [(title, lambda row, t=title: row.get(t, "")) for title in titles], rows
+        )
+
+    return text
 
 
 def worst(cases: Iterable[Measured]) -> str:
@@ -137,24 +158,18 @@ def worst(cases: Iterable[Measured]) -> str:
     return f"The lowest ratio is {_short(ratio)} ({library}), in the case `{name}`."
 
 
-def _summary(library: str, cases: list[Measured]) -> Row:
-    """The row of a library: the median of its ratios, and their range, by mode."""
-    pairs = [(case.mode, case.ratio(library)) for case in cases]
-    ratios = {mode: [one for m, one in pairs if m == mode and one] for mode in MODES}
-    every = [one for of_mode in ratios.values() for one in of_mode]
-    return {
-        "": library,
-        **{MODES[mode]: _range(found) for mode, found in ratios.items()},
-        FASTER: f"{sum(round(one, 2) < 1 for one in every)} of {len(every)} cases",
-    }
+def _ratios(library: str, cases: Iterable[Measured]) -> list[float]:
+    """The ratios of a library in the cases that it ran."""
+    return [ratio for case in cases if (ratio := case.ratio(library))]
+
+
+def _median(ratios: list[float]) -> str:
+    return _short(float(np.median(ratios)))
 
 
 def _range(ratios: list[float]) -> str:
-    """The median, the least and the largest ratio; empty if there are none."""
-    if not ratios:
-        return ""
-    median, *ends = map(_short, (float(np.median(ratios)), min(ratios), max(ratios)))
-    return f"{median} ({' to '.join(ends)})"
+    """The median, the least and the largest ratio."""
+    return f"{_median(ratios)} ({_short(min(ratios))} to {_short(max(ratios))})"
 
 
 def table(
@@ -228,9 +243,10 @@ def _short(number: float) -> str:
 
 TEXTS: dict[str, Text] = {
     "conditions": with_default(conditions),
-    "overview": with_default(overview),
+    "medians": with_default(overview(_median)),
+    "ranges": with_default(overview(_range)),
     "worst": with_default(worst),
-    "flags": with_flags(overview),
+    "flags": with_flags(overview(_range)),
     "training": with_default(table("train")),
     "inference": with_default(table("forward")),
     "wide": with_default(wide),
