@@ -1,0 +1,10 @@
+"""A whole row, a padded row, and a row in which a second episode begins."""
+
+from lengths import draw_rows
+from matplotlib.figure import Figure
+
+
+def draw() -> Figure:
+    """Three rows of an unrolled loop."""
+    rows = [("length 6", 6, None), ("length 2", 2, None), ("reset at 4", 6, 4)]
+    return draw_rows(6, rows)
