@@ -10,7 +10,7 @@ import dataclasses
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -121,26 +121,31 @@ def conditions(cases: Iterable[Measured]) -> str:
     return "; ".join(dict.fromkeys(case.processor for case in cases)) + "."
 
 
-def overview(shown: Callable[[list[float]], str]) -> Text:
+def overview(libraries: Collection[str], shown: Callable[[list[float]], str]) -> Text:
     """The ratios of each library on each processor, and how often the library wins."""
 
     def text(cases: Iterable[Measured]) -> str:
-        groups: dict[str, list[Measured]] = {}
+        groups: dict[tuple[str, str], list[Measured]] = {}
         for case in sorted(cases, key=lambda one: (one.is_padded, one.mode != "train")):
-            kind = MODES[case.mode] + " with padded rows" * case.is_padded
-            processor = case.processor.partition(" with ")[0]
-            groups.setdefault(f"{kind}, {processor}", []).append(case)
+            if any(map(case.ratio, libraries)):
+                kind = MODES[case.mode] + " with padded rows" * case.is_padded
+                processor = case.processor.partition(" with ")[0]
+                groups.setdefault((kind, processor), []).append(case)
+        titled = {
+            f"{kind}, {_units(group)} ({processor})": group
+            for (kind, processor), group in groups.items()
+        }
         rows = []
-        for library in OTHERS:
-            found = {title: _ratios(library, group) for title, group in groups.items()}
+        for library in libraries:
+            found = {title: _ratios(library, group) for title, group in titled.items()}
             every = [ratio for ratios in found.values() for ratio in ratios]
             wins = f"{sum(round(one, 2) < 1 for one in every)} of {len(every)} cases"
             cells = {title: shown(ratios) for title, ratios in found.items() if ratios}
             if every:
                 rows.append({"": library, **cells, FASTER: wins})
-        titles = ["", *groups, FASTER]
+        columns = ["", *titled, FASTER]
         return grid(
-            [(title, lambda row, t=title: row.get(t, "")) for title in titles], rows
+            [(title, lambda row, t=title: row.get(t, "")) for title in columns], rows
         )
 
     return text
@@ -156,6 +161,12 @@ def worst(cases: Iterable[Measured]) -> str:
     ]
     ratio, library, name = min(ratios)
     return f"The lowest ratio is {_short(ratio)} ({library}), in the case `{name}`."
+
+
+def _units(cases: Iterable[Measured]) -> str:
+    """The least and the largest layers."""
+    units = {case.row["case"]["units"] for case in cases}
+    return f"{min(units)} to {max(units)} units"
 
 
 def _ratios(library: str, cases: Iterable[Measured]) -> list[float]:
@@ -243,10 +254,10 @@ def _short(number: float) -> str:
 
 TEXTS: dict[str, Text] = {
     "conditions": with_default(conditions),
-    "medians": with_default(overview(_median)),
-    "ranges": with_default(overview(_range)),
+    "medians": with_default(overview(LIBRARIES, _median)),
+    "ranges": with_default(overview(OTHERS, _range)),
     "worst": with_default(worst),
-    "flags": with_flags(overview(_range)),
+    "flags": with_flags(overview(OTHERS, _range)),
     "training": with_default(table("train")),
     "inference": with_default(table("forward")),
     "wide": with_default(wide),

@@ -221,10 +221,10 @@ EVIDENCE = [  # What the README's table says, a page, and what this page says.
     ("takes 556 ms instead", "examples/rl/README.md", "556 ms an update of 5 seeds"),
     ("instead of 819 ms", "examples/rl/README.md", "819 ms an update of 5 seeds"),
     ("at most 5e-6", "docs/conformance.md", "padded and packed | at most 5e-6 |"),
-    ("within 1e-10", "docs/conformance.md", "all\nweights, agree to 1e-10"),
-    ("CRPS 14.0 %", "docs/recipes/forecasting.md", "| the network | 14.0 |"),
+    ("within 1e-10 in float64", "docs/conformance.md", "all\nweights, agree to 1e-10"),
+    ("CRPS of 14.0 %", "docs/recipes/forecasting.md", "| the network | 14.0 |"),
     (
-        "17.9 % from",
+        "gives 17.9 %",
         "docs/recipes/forecasting.md",
         "| the last four weeks, as four paths | 17.9 |",
     ),
