@@ -87,7 +87,8 @@ def _decode(run: Callable, bound: Any, x: Any, lengths: Any) -> Any:
     where = {} if rows is None else {"out_sharding": P(rows)}
     embed = lambda ids: jnp.asarray(table).at[ids].get(**where)
     project = lambda output: output[:, :DEPTH] @ table.T
-    return run(bound, embed, project, state, lengths % VOCABULARY, 0, 12).scores
+    model = jaxrnn.decode.Model(bound, embed, project, state, lengths % VOCABULARY, 0)
+    return run(model, max_time=12).scores
 
 
 DRIVERS = {

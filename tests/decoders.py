@@ -30,10 +30,10 @@ def make_params(kind, vocab, seed, batch=2, dtype=np.float64):
     }
 
 
-def arguments(kind, params, beams=1):
-    """The keyword arguments of all decoders."""
+def make_model(kind, params, beams=1, **changed):
+    """A model with these arrays, in which some fields are changed."""
     memory = decode.tile_beams(params["memory"], beams)
-    return {
+    fields = {
         "cell": CELLS[kind].bind(params["cell"]),
         "embed": lambda ids: params["table"][ids],
         "project": lambda output: output @ params["kernel"] + memory,
@@ -41,6 +41,7 @@ def arguments(kind, params, beams=1):
         "start_ids": START,
         "end_id": END,
     }
+    return decode.Model(**fields | changed)
 
 
 class OneRow:

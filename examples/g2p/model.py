@@ -89,15 +89,15 @@ def project(network, outputs):
 @jax.jit
 def greedy(network, letters, letter_count):
     """The ids of the phonemes, `[words, 29]`."""
-    return decode.greedy(
+    model = decode.Model(
         network["decoder"],
         embed=lambda ids: network["written"][ids],
         project=lambda outputs: project(network, outputs),
         initial_state=encode(network, letters, letter_count),
         start_ids=jnp.full(len(letters), data.START, jnp.int32),
         end_id=data.END,
-        max_time=LONGEST,
-    ).ids
+    )
+    return decode.greedy(model, max_time=LONGEST).ids
 
 
 def pronounce(network, words):

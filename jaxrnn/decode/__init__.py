@@ -1,23 +1,22 @@
 """Greedy decoding, sampling and beam search for sequences of ids.
 
-`greedy`, `sample` and `beam_search` return a `Decoded` with ids, scores and lengths.
-`score` returns the scores of given sequences. `ensemble` combines several models into
-one. These functions run the decoders of `jaxrnn.contrib`; to decide in your own code
-how a sequence continues, write a `contrib.Helper` or a `contrib.Decoder`, and run it
-with `contrib.dynamic_decode`.
+A `Model` holds a cell, its initial state, `embed`, which maps ids to the cell's inputs,
+and `project`, which maps the cell's output to logits. `greedy`, `sample` and
+`beam_search` run a model and return a `Decoded` with ids, scores and lengths. `score`
+returns the scores of given sequences. `ensemble` combines several models into one. For
+beam search, `tile_beams` repeats the rows of a memory that a model reads.
 
-The argument `embed` maps ids to the cell's inputs, and `project` maps the cell's output
-to logits. Both functions may close over arrays, such as memories and tied embeddings,
-that are not parameters of the cell. For beam search, `tile_beams` repeats the rows of a
-memory.
+These functions run the decoders of `jaxrnn.contrib`; to decide in your own code how a
+sequence continues, write a `contrib.Helper` or a `contrib.Decoder`, and run it with
+`contrib.dynamic_decode`.
 """
 
 from .._base.modules import export as _export
 from ._beams import tile_beams as tile_beams
+from ._model import Model as Model, ensemble as ensemble
 from ._search import (
     Decoded as Decoded,
     beam_search as beam_search,
-    ensemble as ensemble,
     greedy as greedy,
     sample as sample,
     score as score,

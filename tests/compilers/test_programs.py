@@ -78,7 +78,8 @@ def sampled(x):
     state = CELL.zero_state(ROWS, F32)
     state = jax.tree.map(lambda s: s + x[:, 0], state)
     key, start = jax.random.key(0), np.zeros(ROWS, np.int32)
-    return decode.sample(CELL, embed, lambda y: y, state, start, 1, 12, key).scores
+    model = decode.Model(CELL, embed, lambda y: y, state, start, end_id=1)
+    return decode.sample(model, 12, key).scores
 
 
 # Compiling for a GPU takes twice as long as for a TPU, so test each kind of loop once.

@@ -180,8 +180,8 @@ def test_ids_are_those_of_decode():
     """The goldens hold those of a greedy search."""
     helper = sampling(softmax_temperature=1.5, key=KEY)
     outputs, _, lengths = contrib.dynamic_decode(basic(helper), maximum_iterations=9)
-    given = BOUND, TABLE.__getitem__, project, STATE, START, END, 9
-    want = decode.sample(*given, key=KEY, temperature=1.5)
+    model = decode.Model(BOUND, TABLE.__getitem__, project, STATE, START, END)
+    want = decode.sample(model, 9, KEY, temperature=1.5)
     np.testing.assert_array_equal(lengths, want.lengths)
     assert 1 < len(set(lengths.tolist()))
     ids = want.ids[:, : outputs.sample_id.shape[1]]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoders import END, START, UNITS, OneRow, arguments, make_params, padded
+from decoders import END, START, UNITS, OneRow, make_model, make_params, padded
 from helpers import assert_near, refusals
 from jax.experimental import checkify
 
@@ -46,9 +46,8 @@ def check_beams(decoded, row, want):
 def test_beams_equal_lists(kind, vocab, max_time, width, count):
     @jax.jit
     def run(params, penalty):
-        given = arguments(kind, params, width)
         options = {"beam_width": width, "length_penalty": penalty}
-        return decode.beam_search(**given, max_time=max_time, **options)
+        return decode.beam_search(make_model(kind, params, width), max_time, **options)
 
     waited = False
     for seed, penalty in itertools.product(range(6), [0.0, 1.2]):
@@ -66,8 +65,8 @@ def test_beams_equal_lists(kind, vocab, max_time, width, count):
 def test_beams_of_a_vocabulary_without_an_end():
     """The beams are all sequences of three ids; one of these ids is END elsewhere."""
     params = make_params("lstm", 3, 1)
-    given = arguments("lstm", params, 30) | {"end_id": None}
-    decoded = decode.beam_search(**given, max_time=3, beam_width=30)
+    model = make_model("lstm", params, 30, end_id=None)
+    decoded = decode.beam_search(model, max_time=3, beam_width=30)
     for row in range(2):
         model = OneRow("lstm", params, row)
         every = itertools.product(range(3), repeat=3)
@@ -87,36 +86,37 @@ DECODERS = {
 }
 
 
-def arguments_of(name, params):
-    """The arguments of a decoder, without `max_time`."""
-    more = DECODERS[name]
-    return arguments("gru", params, more.get("beam_width", 1)) | more
+def decoded_by(name, params, max_time, **changed):
+    """The result of a decoder for a model in which some fields are changed."""
+    options = DECODERS[name]
+    model = make_model("gru", params, options.get("beam_width", 1), **changed)
+    return getattr(decode, name)(model, max_time, **options)
 
 
 @pytest.mark.parametrize("name", ["greedy", "sample"])
 def test_a_vocabulary_without_an_end(name):
     params = make_params("gru", 4, 0)
-    given = arguments("gru", params) | {"end_id": None}
-    run = functools.partial(getattr(decode, name), max_time=9, **DECODERS[name])
-    found = jax.jit(lambda: run(**given))()
+    found = jax.jit(lambda: decoded_by(name, params, 9, end_id=None))()
     assert found.lengths.tolist() == [9, 9]
     assert (found.ids == END).any()
     for row in range(2):
         want = OneRow("gru", params, row).score(found.ids[row].tolist())
         np.testing.assert_allclose(found.scores[row], want, atol=1e-12)
-    np.testing.assert_allclose(decode.score(**given, ids=found.ids), found.scores)
+    scores = decode.score(make_model("gru", params, end_id=None), found.ids)
+    np.testing.assert_allclose(scores, found.scores)
 
 
 @pytest.mark.fast("greedy")
 @pytest.mark.parametrize("name", DECODERS)
 def test_the_loop_stops_with_the_longest_row(name):
     """Outside jit, each step calls `project` once; results are those of a jit."""
-    max_time, given = 20, arguments_of(name, make_params("gru", 4, 3))
-    want = jax.jit(lambda: getattr(decode, name)(**given, max_time=max_time))()
-    steps, calls, project = int(want.lengths.max()), [], given["project"]
+    params, max_time = make_params("gru", 4, 3), 20
+    want = jax.jit(lambda: decoded_by(name, params, max_time))()
+    steps, calls = int(want.lengths.max()), []
     assert 1 < steps < max_time
-    given["project"] = lambda output: calls.append(None) or project(output)
-    got = getattr(decode, name)(**given, max_time=max_time)
+    project = make_model("gru", params, DECODERS[name].get("beam_width", 1)).project
+    count = lambda output: calls.append(None) or project(output)
+    got = decoded_by(name, params, max_time, project=count)
     assert len(calls) == steps
     assert_near(got, want, tolerance=1e-12)
 
@@ -125,9 +125,9 @@ def test_the_loop_stops_with_the_longest_row(name):
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize(("rows", "max_time"), [(0, 5), (2, 0)])
 def test_no_rows_and_no_steps(name, rows, max_time):
-    given = arguments_of(name, make_params("gru", 4, 0, batch=rows))
-    given |= {"start_ids": START[:rows], "max_time": max_time}
-    ids, scores, lengths = jax.jit(lambda: getattr(decode, name)(**given))()
+    params, start = make_params("gru", 4, 0, batch=rows), START[:rows]
+    run = lambda: decoded_by(name, params, max_time, start_ids=start)
+    ids, scores, lengths = jax.jit(run)()
     shape = (rows, 2) if name == "beam_search" else (rows,)
     assert ids.shape == (*shape, max_time)
     assert scores.shape == lengths.shape == shape
@@ -143,9 +143,8 @@ def test_a_symbolic_number_of_steps(name):
     def run(array):
         if name == "score":
             ids = jnp.full((2, *array.shape), 2)
-            return decode.score(**arguments("gru", params), ids=ids)
-        given = arguments_of(name, params)
-        return getattr(decode, name)(**given, max_time=array.shape[0])
+            return decode.score(make_model("gru", params), ids)
+        return decoded_by(name, params, array.shape[0])
 
     sizes = jax.ShapeDtypeStruct(jax.export.symbolic_shape("t"), jnp.int32)
     program = jax.export.export(jax.jit(run))(sizes)
@@ -161,9 +160,9 @@ def test_inside_of_shard_map(name, start):
     params = make_params("gru", 4, 3, batch=4)
 
     def run(state, start):
-        given = arguments_of(name, params | {"memory": 0.0, "state": state})
-        given |= {"start_ids": start, "project": lambda h: h @ params["kernel"]}
-        return getattr(decode, name)(**given, max_time=5)
+        arrays = params | {"memory": 0.0, "state": state}
+        project = lambda h: h @ params["kernel"]
+        return decoded_by(name, arrays, 5, start_ids=start, project=project)
 
     mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.P("d")
@@ -177,12 +176,11 @@ def test_inside_of_shard_map(name, start):
 
 @pytest.mark.slow
 def test_beams_without_a_sequence_are_not_waited_for():
-    given, calls = arguments("gru", make_params("gru", 4, 0), 3), []
     certain = jnp.tile(jnp.where(jnp.arange(4) == END, 0.0, -jnp.inf), (6, 1))
-    count = lambda: jax.debug.callback(lambda: calls.append(None))
-    given["project"] = lambda _: (count(), certain)[1]
-    options = {"max_time": 9, "beam_width": 3}
-    decoded = jax.jit(lambda: decode.beam_search(**given, **options))()
+    calls, count = [], lambda: jax.debug.callback(lambda: calls.append(None))
+    project = lambda _: (count(), certain)[1]
+    model = make_model("gru", make_params("gru", 4, 0), 3, project=project)
+    decoded = jax.jit(lambda: decode.beam_search(model, max_time=9, beam_width=3))()
     jax.effects_barrier()
     assert len(calls) == 1
     assert decoded.lengths.tolist() == [[1, 0, 0]] * 2
@@ -190,7 +188,7 @@ def test_beams_without_a_sequence_are_not_waited_for():
 
 def test_a_cut_row_is_no_error_under_checkify():
     params = make_params("gru", 4, 0)
-    run = lambda: decode.greedy(**arguments("gru", params), max_time=1)
+    run = lambda: decode.greedy(make_model("gru", params), max_time=1)
     error, _ = checkify.checkify(jax.jit(run), errors=checkify.user_checks)()
     assert error.get() is None
     # JAX takes tens of microseconds longer to call a program with an effect.
@@ -199,7 +197,6 @@ def test_a_cut_row_is_no_error_under_checkify():
 
 DEAD = np.array([[True, True, True], [False, True, True], [False, False, False]])
 ALONE = jnp.log(jnp.array([[0.5, 0.2, 0.3], [0.6, 0.1, 0.3], [0.2, 0.7, 0.1]]))
-ENDS = {"start_ids": np.zeros(3, int), "end_id": END}
 
 
 def dead_ends(weights, beams=1):
@@ -214,12 +211,14 @@ def dead_ends(weights, beams=1):
         is_dead = jnp.take_along_axis(dead, at[:, None], axis=1)
         return jnp.where(is_dead, -jnp.inf, weights[at])
 
-    return {
-        "cell": jaxrnn.FunctionCell(step, 1, 1).bind({}),
-        "embed": lambda ids: jnp.zeros((len(ids), 1)),
-        "project": project,
-        "initial_state": jnp.zeros((3, 1)),
-    }
+    return decode.Model(
+        jaxrnn.FunctionCell(step, 1, 1).bind({}),
+        embed=lambda ids: jnp.zeros((len(ids), 1)),
+        project=project,
+        initial_state=jnp.zeros((3, 1)),
+        start_ids=np.zeros(3, int),
+        end_id=END,
+    )
 
 
 FOUND = [[], [], [0, 0, END]]  # Nothing for rows without a sequence.
@@ -242,7 +241,7 @@ def test_rows_in_which_no_id_is_possible(name):
     def run(weights):
         model = dead_ends(weights, options.get("beam_width", 1))
         model = decode.ensemble([model, model]) if name == "ensemble" else model
-        decoded = decoder(**model, **ENDS, **options)
+        decoded = decoder(model, **options)
         scores = decoded if name == "score" else decoded.scores
         return jnp.sum(jnp.where(jnp.isneginf(scores), 0, scores)), decoded
 
@@ -263,7 +262,7 @@ def test_rows_in_which_no_id_is_possible(name):
 def test_scores_are_summed_in_float32():
     params = make_params("gru", 4, 5, dtype=jnp.bfloat16)
     wide = jax.tree.map(lambda x: x.astype(jnp.float64), params)
-    run = lambda p: decode.greedy(**arguments("gru", p), max_time=5)
+    run = lambda p: decode.greedy(make_model("gru", p), max_time=5)
     ids, scores, lengths = jax.jit(run)(params)
     assert scores.dtype == jnp.float32
     assert (ids.dtype, lengths.dtype) == (jnp.int32, jnp.int32)
@@ -280,17 +279,16 @@ LOGITS = np.array([0.3, -np.inf, 1.2, -0.7, 0.9, 0.1])  # No row ever ends.
 
 def draw(key, logits=LOGITS, rows=9, max_time=3, **options):
     """Ids `[rows, max_time]` whose distribution is the same everywhere."""
-    given = arguments("gru", make_params("gru", 6, 0, batch=rows)) | options
-    given["project"] = lambda output: jnp.tile(jnp.asarray(logits), (rows, 1))
-    given["start_ids"] = jnp.zeros(rows, jnp.int32)
-    return decode.sample(**given, max_time=max_time, key=key)
+    project = lambda output: jnp.tile(jnp.asarray(logits), (rows, 1))
+    params, start = make_params("gru", 6, 0, batch=rows), jnp.zeros(rows, jnp.int32)
+    model = make_model("gru", params, project=project, start_ids=start)
+    return decode.sample(model, max_time, key, **options)
 
 
 @pytest.mark.slow
 def test_keys_may_be_mapped():
-    given = arguments("gru", make_params("gru", 4, 0))
-    options = {"temperature": 3.0, "max_time": 8}
-    sample = lambda key: decode.sample(**given, **options, key=key)
+    model = make_model("gru", make_params("gru", 4, 0))
+    sample = lambda key: decode.sample(model, 8, key, temperature=3.0)
     keys = jax.random.split(KEY, 4)
     mapped, one = jax.jit(jax.vmap(sample))(keys), jax.jit(sample)
     assert len({*map(int, mapped.lengths.max(1))}) > 1  # Some keys' loops end earlier.
@@ -404,11 +402,11 @@ def test_a_cell_that_reads_a_memory_of_other_rows_is_told_of_tile_beams():
 
     size = (UNITS, jaxrnn.extend.ReadOnly(()))
     cell = jaxrnn.FunctionCell(attend, size, UNITS).bind({})
-    given = arguments("gru", make_params("gru", 4, 0), 3) | {"cell": cell}
-    memory = jaxrnn.extend.ReadOnly(jnp.ones((2, 5, UNITS)))
-    given["initial_state"] = jnp.zeros((2, UNITS)), memory
+    state = jnp.zeros((2, UNITS)), jaxrnn.extend.ReadOnly(jnp.ones((2, 5, UNITS)))
+    params = make_params("gru", 4, 0)
+    model = make_model("gru", params, 3, cell=cell, initial_state=state)
     with pytest.raises((TypeError, ValueError)) as caught:
-        decode.beam_search(**given, max_time=3, beam_width=3)
+        decode.beam_search(model, max_time=3, beam_width=3)
     assert "tile the memory with `tile_beams`" in "".join(caught.value.__notes__)
 
 
@@ -437,11 +435,14 @@ def bad(value):
 
 def call(name, **changed):
     def run():
-        params = make_params("gru", 4, 0)
-        given = arguments("gru", params) | {"ids": [[0, 1]] * 2}
+        options = {"ids": [[0, 1]] * 2}
         if name != "score":
-            given = arguments_of(name, params) | {"max_time": 3}
-        getattr(decode, name)(**given | changed)
+            options = DECODERS[name] | {"max_time": 3}
+        names = [name for name in changed if name in decode.Model.__match_args__]
+        fields = {name: changed.pop(name) for name in names}
+        beams = options.get("beam_width", 1)
+        model = make_model("gru", make_params("gru", 4, 0), beams, **fields)
+        getattr(decode, name)(**{"model": model} | options | changed)
 
     return run
 
@@ -451,6 +452,10 @@ greedy, sample, score = (
 )
 beam_search = functools.partial(call, "beam_search")
 REFUSALS = [
+    (TypeError, "`model`", greedy(model=GRUCell(4))),
+    (TypeError, "`model`", sample(model=None)),
+    (TypeError, "`model`", beam_search(model=None)),
+    (TypeError, "`model`", score(model=None)),
     (TypeError, "`start_ids`", greedy(start_ids=np.zeros(2, np.float32))),
     (ValueError, "`start_ids`", greedy(start_ids=3)),
     (TypeError, "`start_ids`", greedy(start_ids=np.ma.array([2, 0], mask=[True, False]))),

@@ -58,10 +58,12 @@ TABLE = jnp.asarray(np.random.default_rng(1).normal(size=(10, UNITS)), F32)
 START = jnp.array([[1.0] * UNITS, [-0.5] * UNITS], F32), jnp.array([1, 2], jnp.int32)
 
 
-def decoder(decode, **options):
-    options |= {"cell": GRUS[2], "end_id": 0, "max_time": 6}
-    options |= {"embed": lambda ids: TABLE[ids], "project": lambda y: y @ TABLE.T}
-    return lambda state, start: decode(initial_state=state, start_ids=start, **options)
+def decoder(run, **options):
+    def decode_from(state, start):
+        functions = lambda ids: TABLE[ids], lambda y: y @ TABLE.T
+        return run(decode.Model(GRUS[2], *functions, state, start, 0), 6, **options)
+
+    return decode_from
 
 
 DECODERS = {

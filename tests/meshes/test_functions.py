@@ -4,6 +4,7 @@ A row is a function, and its arrays by name; `mesh.WHOLE` has the names of array
 are not divided.
 """
 
+import dataclasses
 import inspect
 import itertools
 from functools import partial
@@ -42,30 +43,24 @@ MODEL = {
 }
 
 
-def model(params, table, kernel, initial_state):
+def model(params, table, kernel, initial_state, start_ids):
     # A product, because a lookup on an explicit mesh must state how it is divided.
     embed = lambda ids: jax.nn.one_hot(ids, VOCABULARY, dtype=table.dtype) @ table
-    return {
-        "cell": CELL.bind(params),
-        "embed": embed,
-        "project": lambda output: output @ kernel,
-        "initial_state": initial_state,
-    }
+    project = lambda output: output @ kernel
+    return decode.Model(CELL.bind(params), embed, project, initial_state, start_ids, 1)
 
 
 def decoded(decoder, others=None, **options):
-    def run(params, table, kernel, initial_state, **arrays):
-        parts = model(params, table, kernel, initial_state)
-        return decoder(**parts, **arrays, end_id=1, **options)
+    def run(params, table, kernel, initial_state, start_ids, **arrays):
+        given = model(params, table, kernel, initial_state, start_ids)
+        return decoder(given, **arrays, **options)
 
     return run, MODEL | {"start_ids": START} | (others or {})
 
 
-def together(**arguments):
-    names = "cell", "embed", "project", "initial_state"
-    one = {name: arguments.pop(name) for name in names}
-    other = one | {"project": lambda output: -one["project"](output)}
-    return decode.greedy(**decode.ensemble([one, other]), **arguments)
+def together(one, max_time):
+    other = dataclasses.replace(one, project=lambda output: -one.project(output))
+    return decode.greedy(decode.ensemble([one, other]), max_time)
 
 
 def helped(helper, others, options=None, **static):

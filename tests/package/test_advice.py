@@ -106,7 +106,7 @@ def raw(
 def decoded(state):
     embed = lambda ids: jnp.zeros((4, 3), F32)
     project = lambda output: jnp.zeros((4, 5), F32)
-    return jaxrnn.decode.greedy(LSTM, embed, project, state, [1] * 4, 0, 2)
+    return jaxrnn.decode.Model(LSTM, embed, project, state, [1] * 4, 0)
 
 
 def number_over_rows(packed):

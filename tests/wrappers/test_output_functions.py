@@ -183,15 +183,15 @@ def layers(cell):
 
 def greedy(cell):
     table = draw(7, 3)
-    return decode.greedy(
-        cell=cell,
+    model = decode.Model(
+        cell,
+        embed=lambda ids: jnp.asarray(table)[ids],
+        project=lambda y: y @ draw(5, 7),
         initial_state=cell.zero_state(3, F64),
         start_ids=np.array([1, 2, 3]),
         end_id=0,
-        max_time=5,
-        embed=lambda ids: jnp.asarray(table)[ids],
-        project=lambda y: y @ draw(5, 7),
     )
+    return decode.greedy(model, max_time=5)
 
 
 def stream(cell):
