@@ -225,8 +225,7 @@ def in_groups(x: Array, count: int, size: int) -> Array:
     Zeros would not do, because the derivative of a cell may not be finite at zeros.
     Bools are padded with False, because all rows are finished at the added steps.
     """
-    repeats_last = x.shape[0] > 0 and x.dtype != bool
-    last = x[-1:] if repeats_last else jnp.zeros((1, *x.shape[1:]), x.dtype)
+    last = jnp.zeros_like(x[-1:]) if x.dtype == bool else x[-1:]
     filled = jnp.concatenate([x] + [last] * (count * size - x.shape[0]))
     return filled.reshape(count, size, *x.shape[1:])
 

@@ -263,3 +263,15 @@ def test_every_two_values_that_are_allowed_together_are_in_a_case(name):
         levels = [{case[name] for case in cases} for name in (a, b)]
         for pair in itertools.product(*levels):
             assert (pair in found) == is_allowed(dict(zip((a, b), pair, strict=True)))
+
+
+def test_a_gradient_over_steps_that_do_not_fill_their_groups():
+    """17 steps run in two groups of 9."""
+    cell = bound(BasicRNNCell(UNITS))
+
+    def run(params, inputs, lengths):
+        return jaxrnn.dynamic_rnn(cell.cell.bind(params), inputs, lengths, dtype=F64)
+
+    lengths = np.array([17, 0, 2, 1], np.int32)
+    arrays = {"inputs": draw(BATCH, 17, DEPTH), "lengths": lengths}
+    mesh.check(run, arrays | {"params": cell.params}, "explicit")
