@@ -73,10 +73,9 @@ def types_of(chips: int, layout: str, sizes: Sizes) -> tuple[train.Config, Any, 
     rows = chips * sizes.rows
     config = train.Config(units=sizes.units, batch_size=rows, mesh="explicit")
     frames = jax.ShapeDtypeStruct((rows, sizes.steps, sizes.features), np.float32)
-    of_row = lambda dtype: jax.ShapeDtypeStruct((rows,), dtype)
-    batch = datasets.Batch(
-        frames, *map(of_row, (np.int32, np.int32, np.bool_, np.int32))
-    )
+    resets = jax.ShapeDtypeStruct((rows, sizes.steps), np.bool_)
+    numbers = [jax.ShapeDtypeStruct((rows,), np.int32)] * 3
+    batch = datasets.Batch(frames, resets, *numbers)
     records = datasets.Records(frames, batch.lengths, batch.labels)
     dataset = datasets.Dataset(records, records, sizes.steps, sizes.classes)
     state = jax.eval_shape(lambda: train.init(config, dataset, jax.random.key(0)))

@@ -6,6 +6,8 @@ import grain
 import japanese_vowels_data as vowels
 import numpy as np
 
+import jaxrnn
+
 Name = Literal["vowels", "recall"]
 SYMBOLS, LONGEST = 8, 64  # The sizes of the dataset `recall`.
 
@@ -22,9 +24,9 @@ class Batch(NamedTuple):
     """One window of each of `rows` records."""
 
     frames: Any  # [rows, window, features]
+    resets: Any  # [rows, window], bool: true at the first frame of a record
     lengths: Any  # [rows], int32: valid frames in this window, 0 after the record's end
     labels: Any  # [rows], int32
-    is_first: Any  # [rows], bool: the state must be reset before this window
     rows: Any  # [rows], int32: the rows' numbers in the batch of all processes
 
 
@@ -59,18 +61,13 @@ class Windows(grain.experimental.FlatMapTransform):
 
     def flat_map(self, element):
         """The windows of a batch of records, in order."""
-        size = element.frames.shape[1] // self.max_fan_out
-        return [self._cut(element, i * size, size) for i in range(self.max_fan_out)]
-
-    def _cut(self, records, start, size):
-        rows = self.first_row + np.arange(len(records.labels), dtype=np.int32)
-        return Batch(
-            records.frames[:, start : start + size],
-            np.clip(records.lengths - start, 0, size),
-            records.labels,
-            np.full(len(rows), start == 0),
-            rows,
-        )
+        frames, lengths, labels = element
+        rows = self.first_row + np.arange(len(labels), dtype=np.int32)
+        resets = np.zeros(frames.shape[:2], bool)
+        resets[:, 0] = True
+        size = frames.shape[1] // self.max_fan_out
+        cut = jaxrnn.windows((frames, resets), size, lengths)
+        return [Batch(*w.inputs, w.sequence_length, labels, rows) for w in cut]
 
 
 def load(name: Name, dtype) -> Dataset:

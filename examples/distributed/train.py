@@ -103,14 +103,14 @@ def make_optimizer(config):
 def compute_logits(params, carry, batch, drop=lambda x: x):
     """Logits `[rows, classes]` for a window, and the carry after it."""
     cell = jaxrnn.LSTMCell(params["fw"]["bias"].size // 4)
-    reset = batch.is_first[:, None]
     outputs, (carry, _) = jaxrnn.bidirectional_dynamic_rnn(
         cell.bind(params["fw"]),
         cell.bind(params["bw"]),
         batch.frames,
         batch.lengths,
-        initial_state_fw=jax.tree.map(lambda x: jnp.where(reset, 0, x), carry),
+        initial_state_fw=carry,
         dtype=batch.frames.dtype,
+        resets=batch.resets,
     )
     # Past a row's length, outputs are zeros, so padding does not change the mean.
     total = jnp.sum(drop(jnp.concatenate(outputs, axis=-1)), axis=1)

@@ -64,7 +64,8 @@ def test_windows_are_the_records_and_labels_the_marked_symbols(recall):
     frames = np.concatenate([window.frames for window in windows], axis=1)
     np.testing.assert_array_equal(frames, recall.test.frames)
     np.testing.assert_array_equal(sum(w.lengths for w in windows), recall.test.lengths)
-    assert [window.is_first.all() for window in windows] == [True, False, False, False]
+    resets = np.concatenate([window.resets for window in windows], axis=1)
+    np.testing.assert_array_equal(resets.nonzero(), [np.arange(512), np.zeros(512)])
     rows, marked = np.nonzero(frames[..., -1])
     np.testing.assert_array_equal(rows, np.arange(len(frames)))  # One in each row.
     assert np.all(marked < recall.test.lengths)
