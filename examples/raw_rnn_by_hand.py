@@ -2,8 +2,9 @@
 
     pip install -e . && python examples/raw_rnn_by_hand.py
 
-Only the calls to TensorFlow were replaced. Results and gradients equal those of
-`dynamic_rnn` up to rounding, even if the padding holds NaN.
+Copyright the TensorFlow Authors, Apache-2.0; see NOTICE. Only the calls to TensorFlow
+were replaced. Results and gradients equal those of `dynamic_rnn` up to rounding, even
+if the padding holds NaN.
 """
 
 from functools import partial

@@ -134,15 +134,9 @@ def test_links_in_the_repository_lead_somewhere():
             is_dead = not target.exists() or (
                 anchor and target.suffix == ".md" and anchor not in anchors[target]
             )
-            if is_dead and not re.match("[a-z]+:", link) and not left_out(target):
+            if is_dead and not re.match("[a-z]+:", link):
                 dead.append(f"{file.relative_to(ROOT)}: {link}")
     assert dead == []
-
-
-def left_out(path):
-    """Whether a file is in a folder that the source distribution does not hold."""
-    folder = ROOT / ".github"
-    return folder in path.parents and not folder.exists()
 
 
 def without_code(file):
@@ -253,7 +247,6 @@ def test_one_sentence_says_what_jaxrnn_is():
     assert sentence[1:] in (ROOT / "docs/index.md").read_text()
 
 
-@pytest.mark.skipif(not (ROOT / ".ci").exists(), reason="no source distribution has it")
 def test_ci_takes_its_commands_from_the_readme():
     for name, end in ("example", ".py"), ("test", "-m pytest"):
         [line] = re.findall(rf"<!-- {name} -->\n```sh\n(.*)\n```", README)

@@ -231,8 +231,8 @@ def why_unusable() -> str | None:
 def _why_not_loaded() -> str | None:
     if not LIBRARY.exists():
         return (
-            "the native loops were not built. Install a C++17 compiler, then reinstall "
-            "the package"
+            "the native loops were not built. On Linux or macOS, install a C++17 "
+            "compiler, then reinstall the package"
         )
     try:
         return _text("JaxrnnNativeError") or None
