@@ -187,7 +187,7 @@ from ._wrappers.stateless import (
 
 _export(globals())
 
-__version__ = "0.1.0"
+__version__ = "0.1.0.dev0"
 
 _OF_FLAX = ("linen", "nnx")
 _LAZY = "contrib convert decode export extend initializers lite testing typing".split()
