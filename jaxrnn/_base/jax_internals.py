@@ -4,19 +4,28 @@ No other file may import these names from JAX (ruff's `banned-api` rule). If a n
 version moves one of the names, only this file needs a change.
 """
 
-# Runs a jaxpr whose constants are passed as arguments. JAX can then differentiate
-# `raw_rnn`, and loops over cells that are not pytrees, with respect to all arrays that
-# the user's function closes over. (`jax.closure_convert` finds only differentiable
-# arrays, and its cache keeps these arrays in memory.)
-from jax.core import eval_jaxpr as eval_jaxpr
+import jax
 
-# The smaller of two sizes of axes, of which either may be symbolic. JAX documents this
-# function on its page on shape polymorphism.
-from jax.core import min_dim as min_dim
+try:
+    # Runs a jaxpr whose constants are passed as arguments. JAX can then differentiate
+    # `raw_rnn`, and loops over cells that are not pytrees, with respect to all arrays
+    # that the user's function closes over. (`jax.closure_convert` finds only
+    # differentiable arrays, and its cache keeps these arrays in memory.)
+    from jax.core import eval_jaxpr as eval_jaxpr
 
-# Defines a key implementation, for one key that holds two: the key of the whole run and
-# the key of a step (`cell_keys.py`).
-from jax.extend.random import define_prng_impl as define_prng_impl
+    # The smaller of two sizes of axes, of which either may be symbolic. JAX documents
+    # this function on its page on shape polymorphism.
+    from jax.core import min_dim as min_dim
+
+    # Defines a key implementation, for one key that holds two: the key of the whole
+    # run and the key of a step (`cell_keys.py`).
+    from jax.extend.random import define_prng_impl as define_prng_impl
+except ImportError as error:
+    raise ImportError(
+        f"jaxrnn was tested with JAX 0.10 to 0.12. JAX {jax.__version__} lacks a name "
+        f"that jaxrnn needs: {error}. Install a newer jaxrnn or an older JAX, for "
+        'example by pip install "jax<0.13"'
+    ) from error
 
 # The native loops (in C++) use an operation that has one program for CPUs, another for
 # other platforms, and a custom transpose. If JAX lacks one of the names below, cells

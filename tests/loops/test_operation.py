@@ -1,6 +1,7 @@
 """The operation with one program on CPUs and another on other platforms."""
 
 import importlib
+import runpy
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ BESIDE |= {"serialize_portable_artifact_str"}
 
 def test_what_is_used_of_jax():
     names = {name for name in vars(jax_internals) if not name.startswith("__")}
-    assert names - BESIDE - {"MISSING"} == set(USED)
+    assert names - BESIDE - {"MISSING", "jax"} == set(USED)
     for name, module in USED.items():
         there = getattr(importlib.import_module(module), name)
         assert getattr(jax_internals, name) is there
@@ -48,6 +49,16 @@ def test_a_later_jax_may_lack(name, monkeypatch):
         monkeypatch.undo()
         importlib.reload(jax_internals)
     assert jax_internals.MISSING is None
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("jax.core", "min_dim"), ("jax.extend.random", "define_prng_impl")],
+)
+def test_the_error_of_a_later_jax_says_what_to_install(module, name, monkeypatch):
+    monkeypatch.delattr(importlib.import_module(module), name)
+    with pytest.raises(ImportError, match=f"0.12.*'{name}'.*pip install \"jax<0.13\""):
+        runpy.run_path(jax_internals.__file__)
 
 
 def tenfold(pair, y):
