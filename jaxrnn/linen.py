@@ -13,7 +13,7 @@ names.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from ._base.cell_keys import run_key
 from ._base.errors import expect
 from ._base.modules import export, import_optional
-from ._base.typing import Array, DType, Key, Lengths, Params, PyTree, Size
+from ._base.typing import Array, DType, Key, Lengths, Params, PyTree, Size, State
 from ._cells.base import RNNCell, check_rnn_cell
+from ._drivers.bidirectional import StateBw
 from ._hints import with_hints
 from ._layers import modules, parameters
 from ._layers.modules import BoundCells, Cells, Merge
@@ -45,13 +46,14 @@ __all__ = ["RNN", "Bidirectional", "Cell", "StackBidirectional", "as_cell"]
 
 
 @dataclass
-class Recurrent(modules.Recurrent, nn.Module, kw_only=True):
+class Recurrent(modules.Recurrent[State], nn.Module, kw_only=True):
     """What the modules share: options, parameters, a random stream, and a call."""
 
     axis_names: AxisNames | None = None
 
-    # Linen runs only functions that a class of linen defines.
-    __call__ = nn.compact(with_hints(modules.Recurrent.__call__))
+    if not TYPE_CHECKING:
+        # Linen runs only functions that a class of linen defines.
+        __call__ = nn.compact(with_hints(modules.Recurrent.__call__))
 
     @nn.nowrap
     def _is_init(self) -> bool:
@@ -124,7 +126,7 @@ class Recurrent(modules.Recurrent, nn.Module, kw_only=True):
 
 @with_hints
 @dataclass
-class RNN(Recurrent):
+class RNN(Recurrent[State]):
     """A jaxrnn cell that runs over sequences: `jaxrnn.dynamic_rnn` as a module.
 
     Attributes:
@@ -163,7 +165,7 @@ class RNN(Recurrent):
         (2, 5, 8)
     """
 
-    cell: RNNCell
+    cell: RNNCell[State]
     reverse: bool = dataclasses.field(default=False, kw_only=True)
     keep_order: bool = dataclasses.field(default=False, kw_only=True)
 
@@ -174,7 +176,7 @@ class RNN(Recurrent):
 
 @with_hints
 @dataclass
-class Bidirectional(Recurrent):
+class Bidirectional(Recurrent[tuple[State, StateBw]], Generic[State, StateBw]):
     """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
 
     The state is a pair `(state_fw, state_bw)`. For the other attributes, see `RNN`.
@@ -186,8 +188,8 @@ class Bidirectional(Recurrent):
             default concatenates both outputs along the last axis.
     """
 
-    cell_fw: RNNCell
-    cell_bw: RNNCell
+    cell_fw: RNNCell[State]
+    cell_bw: RNNCell[StateBw]
     merge: Merge = dataclasses.field(default=modules.concatenate, kw_only=True)
 
     @nn.nowrap
@@ -198,7 +200,9 @@ class Bidirectional(Recurrent):
 
 @with_hints
 @dataclass
-class StackBidirectional(Recurrent):
+class StackBidirectional(
+    Recurrent[tuple[tuple[State, ...], tuple[StateBw, ...]]], Generic[State, StateBw]
+):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
     The state is a pair `(states_fw, states_bw)`. Each element of the pair holds one
@@ -209,8 +213,8 @@ class StackBidirectional(Recurrent):
         cells_bw: The backward cells, in the same order.
     """
 
-    cells_fw: Sequence[RNNCell]
-    cells_bw: Sequence[RNNCell]
+    cells_fw: Sequence[RNNCell[State]]
+    cells_bw: Sequence[RNNCell[StateBw]]
 
     @nn.nowrap
     def _cells(self) -> Cells:

@@ -16,7 +16,7 @@ has the other names too.
 import dataclasses
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +29,11 @@ from ._base.inputs import check_shaped, check_structure
 from ._base.math import is_float
 from ._base.modules import export, import_optional
 from ._base.trees import TensorShape, named_leaves, with_structure
-from ._base.typing import Array, DType, Key, Lengths, Params, PyTree, Size
+from ._base.typing import Array, DType, Key, Lengths, Params, PyTree, Size, State
 from ._cells.base import RNNCell, check_rnn_cell
 from ._cells.bound import BoundCell
 from ._cells.function import BoundOnlyCell
+from ._drivers.bidirectional import StateBw
 from ._hints import with_hints
 from ._layers import modules, parameters
 from ._layers.fields_module import FieldsModule
@@ -68,7 +69,7 @@ as_pure = getattr(nnx, "as_pure", None) or nnx.pure
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class Recurrent(modules.Recurrent, FieldsModule):
+class Recurrent(modules.Recurrent[State], FieldsModule):
     """What the modules share: options, parameters, a random stream, and a call.
 
     A module adds the argument `in_features`.
@@ -78,7 +79,8 @@ class Recurrent(modules.Recurrent, FieldsModule):
     axis_names: dataclasses.InitVar[AxisNames | None] = None
     deterministic: bool | None = False
 
-    __call__ = with_hints(modules.Recurrent.__call__)
+    if not TYPE_CHECKING:  # Type checkers read the overloads of the base class.
+        __call__ = with_hints(modules.Recurrent.__call__)
 
     def __post_init__(  # pyright: ignore[reportGeneralTypeIssues]
         self, rngs: nnx.Rngs, axis_names: AxisNames | None, in_features: int | PyTree
@@ -144,7 +146,7 @@ class Recurrent(modules.Recurrent, FieldsModule):
 
 @with_hints
 @dataclasses.dataclass(eq=False, repr=False)
-class RNN(Recurrent):
+class RNN(Recurrent[State]):
     """A jaxrnn cell that runs over sequences: `jaxrnn.dynamic_rnn` as a module.
 
     Args:
@@ -195,7 +197,7 @@ class RNN(Recurrent):
         (2, 5, 8)
     """
 
-    cell: RNNCell
+    cell: RNNCell[State]
     in_features: dataclasses.InitVar[int | PyTree]
     reverse: bool = dataclasses.field(default=False, kw_only=True)
     keep_order: bool = dataclasses.field(default=False, kw_only=True)
@@ -206,7 +208,7 @@ class RNN(Recurrent):
 
 @with_hints
 @dataclasses.dataclass(eq=False, repr=False)
-class Bidirectional(Recurrent):
+class Bidirectional(Recurrent[tuple[State, StateBw]], Generic[State, StateBw]):
     """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
 
     The state is a pair `(state_fw, state_bw)`.
@@ -220,8 +222,8 @@ class Bidirectional(Recurrent):
         rngs: As in `RNN`, like all other options.
     """
 
-    cell_fw: RNNCell
-    cell_bw: RNNCell
+    cell_fw: RNNCell[State]
+    cell_bw: RNNCell[StateBw]
     in_features: dataclasses.InitVar[int | PyTree]
     merge: Merge = dataclasses.field(default=modules.concatenate, kw_only=True)
 
@@ -232,7 +234,9 @@ class Bidirectional(Recurrent):
 
 @with_hints
 @dataclasses.dataclass(eq=False, repr=False)
-class StackBidirectional(Recurrent):
+class StackBidirectional(
+    Recurrent[tuple[tuple[State, ...], tuple[StateBw, ...]]], Generic[State, StateBw]
+):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
     The state is a pair `(states_fw, states_bw)`. Each element of the pair holds one
@@ -245,8 +249,8 @@ class StackBidirectional(Recurrent):
         rngs: As in `RNN`, like all other options.
     """
 
-    cells_fw: Sequence[RNNCell]
-    cells_bw: Sequence[RNNCell]
+    cells_fw: Sequence[RNNCell[State]]
+    cells_bw: Sequence[RNNCell[StateBw]]
     in_features: dataclasses.InitVar[int | PyTree]
 
     def _cells(self) -> Cells:

@@ -1,7 +1,7 @@
 """Names for types in public signatures."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -29,15 +29,28 @@ AxisSize: TypeAlias = Any
 Key: TypeAlias = Any
 """A JAX random key, typed (`jax.random.key`) or raw (`jax.random.PRNGKey`)."""
 
+Implementation: TypeAlias = Literal["xla", "native", "jla", "deltanet_tpu"]
+"""The loop that runs a cell, or the package whose kernels run it."""
+
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 Activation: TypeAlias = Callable[[jax.Array], jax.Array]
 Initializer: TypeAlias = Callable[..., jax.Array]
 """A function `initializer(key, shape, dtype)`, as in `jax.nn.initializers`."""
 
+# The types of what a step returns: its output and the new state.
+Output = TypeVar("Output", covariant=True)
+State = TypeVar("State", covariant=True)
+
+Leaf = TypeVar("Leaf")
+"""The leaves of a state: arrays, or their sizes or dtypes."""
+
 
 @runtime_checkable
-class RNNCellLike(Protocol):
+class RNNCellLike(Protocol[Output, State]):
     """The protocol of a cell; `get_initial_state` may replace `zero_state`.
+
+    `RNNCellLike[Array, LSTMStateTuple[Array]]` is a cell whose outputs are arrays, and
+    whose state is an `LSTMStateTuple` of arrays.
 
     If the cell also has a method `at_step(t)`, `dynamic_rnn` calls the method with the
     step `t`, a traced int32 scalar, and runs the cell that the method returns. With
@@ -57,11 +70,11 @@ class RNNCellLike(Protocol):
         """The sizes of the output, without the batch axis."""
         ...
 
-    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+    def zero_state(self, batch_size: int, dtype: DType) -> State:
         """The zero state, each leaf `[batch_size, ...]` of type `dtype`."""
         ...
 
-    def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+    def __call__(self, inputs: PyTree, state: PyTree) -> tuple[Output, State]:
         """Runs one step, leaves `[batch, ...]`; returns `(output, new_state)`."""
         ...
 

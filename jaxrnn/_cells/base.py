@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Self
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from .._base.errors import Verbatim, error_note, expect
 from .._base.inputs import named_inputs
 from .._base.math import in_native_order
 from .._base.sharding import as_varying_as, explicit_mesh_of, whole_on_explicit_mesh
-from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped
+from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped, State
 from .._run.run import Choice, Loop, Run, by_device
 from . import fields, step_checks
 from .bound import BoundCell
@@ -54,7 +54,7 @@ class Transition(NamedTuple):
 
 
 @fields.dataclass
-class RNNCell(Hyperparameters, abc.ABC):
+class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
     """A recurrent cell, defined by hashable hyperparameters and compared by value.
 
     A cell holds no arrays. Define a custom cell as a `dataclass(frozen=True, eq=False)`
@@ -165,7 +165,7 @@ class RNNCell(Hyperparameters, abc.ABC):
     @abc.abstractmethod
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[PyTree, State]:
         """Runs one step as a pure function.
 
         Args:
@@ -194,7 +194,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         """
         return Choice.scan(f"{type(self).__name__} has no loop of its own")
 
-    def bind(self, params: Params, key: Key | None = None) -> BoundCell:
+    def bind(self, params: Params, key: Key | None = None) -> BoundCell[Self]:
         """Binds the cell to its parameters, as `dynamic_rnn` requires.
 
         Args:
@@ -226,7 +226,7 @@ class RNNCell(Hyperparameters, abc.ABC):
                 "`cell.init`."
             )
 
-    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+    def zero_state(self, batch_size: int, dtype: DType) -> State:
         """A state of zeros with the structure of `state_size`.
 
         Args:
@@ -259,7 +259,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         inputs: PyTree = None,
         batch_size: int | None = None,
         dtype: DType | None = None,
-    ) -> PyTree:
+    ) -> State:
         """The zero state; a missing batch size or dtype is read from `inputs`.
 
         Args:
@@ -323,7 +323,7 @@ def check_overrides(
     )
 
 
-class SpecsCell(RNNCell):
+class SpecsCell(RNNCell[State]):
     """A cell defined by `param_specs` and `step`, without random numbers.
 
     `init` and `apply` are derived from these two methods. `init` and `apply` check that
@@ -339,9 +339,7 @@ class SpecsCell(RNNCell):
     def param_specs(self, depth: int) -> Specs:
         """Nested dicts of `ParamSpec`s for inputs of size `depth`."""
 
-    def step(
-        self, params: Params, inputs: Array, state: PyTree
-    ) -> tuple[PyTree, PyTree]:
+    def step(self, params: Params, inputs: Array, state: PyTree) -> tuple[Array, State]:
         """Runs one step with checked arguments; `apply` calls this method.
 
         Args:
@@ -375,7 +373,7 @@ class SpecsCell(RNNCell):
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[Array, State]:
         """Runs one step; see `RNNCell.apply`. The step draws no random numbers.
 
         Raises:

@@ -7,7 +7,7 @@ from .affine.equations import Equations
 
 
 @fields.dataclass
-class BasicRNNCell(AffineCell):
+class BasicRNNCell(AffineCell[Array]):
     """The basic (Elman) recurrent cell: one matrix product and one activation.
 
         h' = activation([x, h] kernel + bias)

@@ -1,7 +1,7 @@
 """A cell with its parameters."""
 
 import dataclasses
-from typing import Any, final
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, final
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,27 @@ from .._base import cell_keys
 from .._base.arguments import as_count, check_instance
 from .._base.errors import describe_leaves, is_array
 from .._base.trees import is_pytree_of_arrays
-from .._base.typing import Array, Bound, DType, Key, Params, PyTree, Size
+from .._base.typing import Array, Bound, DType, Key, Output, Params, PyTree, Size, State
 from . import fields
+
+if TYPE_CHECKING:
+    from .base import RNNCell
+
+CellT = TypeVar("CellT", covariant=True)
+
+
+class Applies(Protocol[Output, State]):
+    """What gives a bound cell the types of its outputs and states: `cell.apply`."""
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[Output, State]: ...
 
 
 @final
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class BoundCell(Bound):
+class BoundCell(Bound, Generic[CellT]):
     """A cell with its parameters: a pytree that is called like a TensorFlow cell.
 
     The leaves are the parameters (and the key if there is one); the cell is static. You
@@ -35,11 +48,14 @@ class BoundCell(Bound):
 
     params: Params
     key: Key | None = None
-    cell: Any = dataclasses.field(metadata={"static": True}, kw_only=True)
+    cell: CellT = dataclasses.field(metadata={"static": True}, kw_only=True)
 
     def __call__(
-        self, inputs: PyTree, state: PyTree, scope: str | None = None
-    ) -> tuple[PyTree, PyTree]:
+        self: "BoundCell[Applies[Output, State]]",
+        inputs: PyTree,
+        state: PyTree,
+        scope: str | None = None,
+    ) -> tuple[Output, State]:
         """Runs one step; returns `(output, new_state)`, each leaf `[batch, ...]`.
 
         Args:
@@ -59,7 +75,7 @@ class BoundCell(Bound):
         with jax.named_scope(scope):
             return self(inputs, state)
 
-    def start(self, state: PyTree) -> PyTree:
+    def start(self: "BoundCell[RNNCell]", state: PyTree) -> PyTree:
         """Prepares the state for the first step; see `RNNCell.start`."""
         return self.cell.start(self.params, state)
 
@@ -76,7 +92,7 @@ class BoundCell(Bound):
         key = "" if self.key is None else ", key=..."
         return f"BoundCell({self.cell!r}, params={describe_leaves(self.params)}{key})"
 
-    def at_step(self, t: Array) -> "BoundCell":
+    def at_step(self, t: Array) -> "BoundCell[CellT]":
         """The cell with the random key that `dynamic_rnn` uses at step `t`.
 
         Call this cell, as in `cell.at_step(t)(inputs, state)`, to run step t alone with
@@ -93,16 +109,18 @@ class BoundCell(Bound):
         return dataclasses.replace(self, key=cell_keys.at_step(self.key, t))
 
     @property
-    def state_size(self) -> Size:
+    def state_size(self: "BoundCell[RNNCell]") -> Size:
         """The sizes of the state's leaves, without the batch axis."""
         return self.cell.state_size
 
     @property
-    def output_size(self) -> Size:
+    def output_size(self: "BoundCell[RNNCell]") -> Size:
         """The sizes of the output's leaves, without the batch axis."""
         return self.cell.output_size
 
-    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+    def zero_state(
+        self: "BoundCell[RNNCell[State]]", batch_size: int, dtype: DType
+    ) -> State:
         """A state of zeros, each leaf `[batch_size, ...]` with dtype `dtype`.
 
         Raises:
@@ -112,16 +130,16 @@ class BoundCell(Bound):
         return self.cell.zero_state(batch_size, dtype)
 
     @property
-    def rows_interact(self) -> bool:
+    def rows_interact(self: "BoundCell[RNNCell]") -> bool:
         """See `RNNCell.rows_interact`."""
         return self.cell.rows_interact
 
     def get_initial_state(
-        self,
+        self: "BoundCell[RNNCell[State]]",
         inputs: PyTree = None,
         batch_size: int | None = None,
         dtype: DType | None = None,
-    ) -> PyTree:
+    ) -> State:
         """The zero state for `inputs`, or for a `batch_size` and a `dtype`.
 
         Raises:

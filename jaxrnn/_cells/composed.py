@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from .._base.cell_keys import fold_in
-from .._base.typing import Key, Params, PyTree
+from .._base.typing import Key, Params, PyTree, State
 from .._run.run import Choice, Run
 from .base import RNNCell
 
 
-class ComposedCell(RNNCell):
+class ComposedCell(RNNCell[State]):
     """A cell that computes its outputs with the outputs of inner cells.
 
     `compose` describes one step and all steps alike. In `apply`, it runs the inner
@@ -61,7 +61,7 @@ class ComposedCell(RNNCell):
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[PyTree, State]:
         """Runs one step; see `RNNCell.apply`.
 
         Raises:

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import itertools
 from collections.abc import Callable
-from typing import Any, Self, final
+from typing import Any, Generic, TypeVar, final
 
 import jax
 
@@ -13,14 +13,17 @@ from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import Verbatim, expect
 from .._base.inputs import check_like, check_same_size, check_shaped
 from .._base.trees import TensorShape, map_named, named_leaves
-from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
+from .._base.typing import DType, Key, Output, Params, PyTree, Shaped, Size, State
 from . import fields
 from .base import RNNCell
+
+NewOutput = TypeVar("NewOutput")
+NewState = TypeVar("NewState")
 
 
 @final
 @fields.dataclass
-class FunctionCell(RNNCell):
+class FunctionCell(RNNCell[State], Generic[Output, State]):
     """A cell whose step is a given function.
 
     Attributes:
@@ -61,7 +64,7 @@ class FunctionCell(RNNCell):
         [1.0, 2.0, 3.0]
     """
 
-    fn: Callable[..., tuple[PyTree, PyTree]] = fields.function()
+    fn: Callable[..., tuple[Output, State]] = fields.function()
     state_size: Size = fields.sizes()
     output_size: Size = fields.sizes()
     init_fn: Callable[[Key, PyTree, DType], Params] | None = fields.function(
@@ -86,7 +89,7 @@ class FunctionCell(RNNCell):
     @classmethod
     def like(
         cls,
-        fn: Callable[..., tuple[PyTree, PyTree]],
+        fn: Callable[..., tuple[NewOutput, NewState]],
         inputs: PyTree,
         state: PyTree,
         init_fn: Callable[[Key, PyTree, DType], Params] | None = None,
@@ -94,7 +97,7 @@ class FunctionCell(RNNCell):
         params: Params | None = None,
         is_random: bool | None = None,
         rows_interact: bool = False,
-    ) -> Self:
+    ) -> "FunctionCell[NewOutput, NewState]":
         """A cell whose sizes are those of `state` and of the output of `fn`.
 
         `fn` is traced for one step, and not run.
@@ -118,7 +121,9 @@ class FunctionCell(RNNCell):
                 shape of the state; if a leaf is None or has no batch axis, or leaves
                 differ in the number of rows.
         """
-        cell = cls(fn, 0, 0, init_fn, is_random=is_random, rows_interact=rows_interact)
+        cell = FunctionCell(
+            fn, 0, 0, init_fn, is_random=is_random, rows_interact=rows_interact
+        )
         check_shaped("inputs", inputs)
         check_shaped("state", state)
         if params is None:
@@ -147,7 +152,7 @@ class FunctionCell(RNNCell):
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[Output, State]:
         """Runs one step by calling `fn`.
 
         Raises:

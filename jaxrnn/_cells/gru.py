@@ -15,7 +15,7 @@ from .params import kernel_and_bias, ones
 
 @final
 @fields.dataclass
-class GRUCell(AffineCell):
+class GRUCell(AffineCell[Array]):
     """A gated recurrent unit (GRU) that resets the state before the matrix product.
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
@@ -81,7 +81,7 @@ class GRUCell(AffineCell):
 
 @final
 @fields.dataclass
-class CudnnCompatibleGRUCell(AffineCell):
+class CudnnCompatibleGRUCell(AffineCell[Array]):
     """A gated recurrent unit (GRU) that resets the state after the matrix product.
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))

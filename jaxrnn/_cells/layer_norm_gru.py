@@ -15,7 +15,7 @@ from .params import ParamSpec, Specs, glorot_uniform, ones, zeros
 
 @final
 @fields.dataclass
-class LayerNormGRUCell(AffineCell):
+class LayerNormGRUCell(AffineCell[Array]):
     """A GRU with one layer-normalized matrix product, as in Dreamer.
 
         r, c, u = split(layer_norm([x, h] kernel) * norm/gamma + norm/beta)

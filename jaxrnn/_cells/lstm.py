@@ -1,14 +1,14 @@
 """The basic LSTM, and the LSTM with peepholes, clips and a projection."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, Generic, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
 
 from .._base.math import clip_symmetric
 from .._base.trees import serializable
-from .._base.typing import Array, DType, Initializer, Params, PyTree, Size
+from .._base.typing import Array, DType, Initializer, Leaf, Params, PyTree, Size
 from . import fields
 from .affine.cell import AffineCell, Stage, Updated
 from .affine.equations import Equations
@@ -16,7 +16,7 @@ from .params import ParamSpec, bias_initializer, glorot_uniform, zeros
 
 
 @serializable
-class LSTMStateTuple(NamedTuple):
+class LSTMStateTuple(NamedTuple, Generic[Leaf]):
     """The state of an LSTM: the cell state `c`, then the output `h`.
 
     Where a plain pair may replace this tuple, the pair is read as `(c, h)`, with a
@@ -26,11 +26,11 @@ class LSTMStateTuple(NamedTuple):
     Source: `tf.compat.v1.nn.rnn_cell.LSTMStateTuple`.
     """
 
-    c: PyTree
-    h: PyTree
+    c: Leaf
+    h: Leaf
 
     @property
-    def dtype(self) -> DType:
+    def dtype(self: "LSTMStateTuple[Array]") -> DType:
         """The common dtype of `c` and `h`.
 
         Raises:
@@ -51,7 +51,7 @@ def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
     return z + params[name].astype(c.dtype)[None, :] * c
 
 
-class LSTM(AffineCell):
+class LSTM(AffineCell[LSTMStateTuple[Array]]):
     """The base class of LSTMs: their sizes, their states and the optional projection.
 
     A subclass passes the update of its gates to `_gate_stages`. The update ends with

@@ -20,7 +20,7 @@ from .params import ParamSpec, Specs, check_is_units, kernel_and_bias
 
 @final
 @fields.dataclass
-class ShortConvCell(SpecsCell):
+class ShortConvCell(SpecsCell[Array]):
     """A causal convolution over the last inputs, with a kernel for each channel.
 
         y_t = bias + sum over j < width of kernel[width - 1 - j] * x_{t - j}

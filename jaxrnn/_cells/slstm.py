@@ -1,6 +1,6 @@
 """The LSTM with exponential input gates (sLSTM), part of the xLSTM."""
 
-from typing import NamedTuple, final
+from typing import Generic, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
@@ -8,29 +8,29 @@ import jax.numpy as jnp
 from .._base.math import at_least_float32
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import serializable
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from .._base.typing import Array, DType, Initializer, Key, Leaf, Params
 from . import fields
 from .affine.cell import AffineCell, Stage, Updated
 from .params import ParamSpec, Specs, head_size, input_specs, zeros
 
 
 @serializable
-class SLSTMState(NamedTuple):
+class SLSTMState(NamedTuple, Generic[Leaf]):
     """The state of an sLSTM: output `h`, cell `c`, normalizer `n`, and their scale `m`.
 
     The actual cell and normalizer are `exp(m) * c` and `exp(m) * n`. The order of the
     fields matches the state array `[4, batch, num_units]` of the package `xlstm`.
     """
 
-    h: PyTree
-    c: PyTree
-    n: PyTree
-    m: PyTree
+    h: Leaf
+    c: Leaf
+    n: Leaf
+    m: Leaf
 
 
 @final
 @fields.dataclass
-class SLSTMCell(AffineCell):
+class SLSTMCell(AffineCell[SLSTMState[Array]]):
     """An LSTM with exponential input gates and units divided into heads (sLSTM).
 
     Each head g receives only its own part of h:
@@ -84,7 +84,7 @@ class SLSTMCell(AffineCell):
     output_size = property(lambda self: self.num_units)
 
     @property
-    def state_size(self) -> SLSTMState:
+    def state_size(self) -> SLSTMState[int]:
         """The sizes of h, c, n and m, all `num_units`."""
         size = self.num_units
         return SLSTMState(h=size, c=size, n=size, m=size)

@@ -1,6 +1,7 @@
 """`dynamic_rnn`: runs a cell over padded sequences, in one compiled loop."""
 
 import contextlib
+from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,16 @@ from .._base.arguments import as_bool, as_lengths, as_scope, as_unroll
 from .._base.errors import error_note
 from .._base.math import concrete_or_none
 from .._base.sharding import parts_of_time, spec_of_divided_time
-from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
+from .._base.typing import (
+    ArrayLike,
+    DType,
+    Implementation,
+    Lengths,
+    Output,
+    PyTree,
+    RNNCellLike,
+    State,
+)
 from .._hints import with_hints
 from .._run.arguments import (
     as_implementation,
@@ -32,6 +42,69 @@ _OF_PART = (
 )
 
 
+@overload
+def dynamic_rnn(
+    cell: RNNCellLike[Output, State],
+    inputs: PyTree,
+    sequence_length: Lengths | None = None,
+    initial_state: PyTree = None,
+    dtype: DType | None = None,
+    parallel_iterations: int | None = None,
+    swap_memory: bool | Strategy = False,
+    time_major: bool = False,
+    scope: str | None = None,
+    *,
+    resets: ArrayLike | None = None,
+    reset_state: PyTree = None,
+    implementation: Implementation | None = None,
+    mask: ArrayLike | None = None,
+    return_states: Literal[False] = False,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> tuple[Output, State]: ...
+
+
+@overload
+def dynamic_rnn(
+    cell: RNNCellLike[Output, State],
+    inputs: PyTree,
+    sequence_length: Lengths | None = None,
+    initial_state: PyTree = None,
+    dtype: DType | None = None,
+    parallel_iterations: int | None = None,
+    swap_memory: bool | Strategy = False,
+    time_major: bool = False,
+    scope: str | None = None,
+    *,
+    resets: ArrayLike | None = None,
+    reset_state: PyTree = None,
+    implementation: Implementation | None = None,
+    mask: ArrayLike | None = None,
+    return_states: Literal[True],
+    axis_name: str | tuple[str, ...] | None = None,
+) -> tuple[Output, State, State]: ...
+
+
+@overload
+def dynamic_rnn(
+    cell: RNNCellLike,
+    inputs: PyTree,
+    sequence_length: Lengths | None = None,
+    initial_state: PyTree = None,
+    dtype: DType | None = None,
+    parallel_iterations: int | None = None,
+    swap_memory: bool | Strategy = False,
+    time_major: bool = False,
+    scope: str | None = None,
+    *,
+    resets: ArrayLike | None = None,
+    reset_state: PyTree = None,
+    implementation: Implementation | None = None,
+    mask: ArrayLike | None = None,
+    return_states: bool,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> tuple[PyTree, ...]: ...
+
+
 @with_hints
 def dynamic_rnn(
     cell: RNNCellLike,
@@ -46,7 +119,7 @@ def dynamic_rnn(
     *,
     resets: ArrayLike | None = None,
     reset_state: PyTree = None,
-    implementation: str | None = None,
+    implementation: Implementation | None = None,
     mask: ArrayLike | None = None,
     return_states: bool = False,
     axis_name: str | tuple[str, ...] | None = None,
@@ -213,7 +286,7 @@ def make_run(
     time_major: bool,
     resets: ArrayLike | None,
     reset_state: PyTree,
-    implementation: str | None,
+    implementation: Implementation | None,
     mask: ArrayLike | None,
     return_states: bool,
     axis_name: str | tuple[str, ...] | None,

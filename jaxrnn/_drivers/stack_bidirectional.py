@@ -12,6 +12,7 @@ from .._base.trees import output_of
 from .._base.typing import (
     ArrayLike,
     DType,
+    Implementation,
     Key,
     Lengths,
     Params,
@@ -101,7 +102,7 @@ def stack_bidirectional_dynamic_rnn(
     swap_memory: bool | Strategy = False,
     *,
     resets: ArrayLike | None = None,
-    implementation: str | None = None,
+    implementation: Implementation | None = None,
     mask: ArrayLike | None = None,
 ) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Runs stacked layers of `bidirectional_dynamic_rnn`.

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Generic, Literal, TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,18 @@ from .._base.trees import (
     named_leaves,
     size_shapes,
 )
-from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Size
+from .._base.typing import (
+    Array,
+    ArrayLike,
+    DType,
+    Implementation,
+    Key,
+    Lengths,
+    Params,
+    PyTree,
+    Size,
+    State,
+)
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell, scope_name
 from .._drivers.arguments import OF_A_LIST, check_both_lists, check_is_no_record
 from .._drivers.bidirectional import bidirectional_dynamic_rnn, joined, run_backward
@@ -61,7 +72,7 @@ NamedCells: TypeAlias = Mapping[str, "RNNCell | NamedCells"]
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class Recurrent:
+class Recurrent(Generic[State]):
     """What the modules of linen and nnx share: options, and a call.
 
     A module adds the fields of its cells, and its method `_cells` returns the cells.
@@ -73,7 +84,7 @@ class Recurrent:
     return_states: bool = False
     swap_memory: bool | Strategy = False
     parallel_iterations: int | None = None
-    implementation: str | None = None
+    implementation: Implementation | None = None
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
     rng_collection: str = "dropout"
@@ -92,6 +103,57 @@ class Recurrent:
     def _is_init(self) -> bool:
         """Whether a call only creates parameters."""
         return False
+
+    @overload
+    def __call__(
+        self,
+        inputs: PyTree,
+        sequence_length: Lengths | None = None,
+        *,
+        initial_state: PyTree = None,
+        resets: ArrayLike | None = None,
+        reset_state: PyTree = None,
+        mask: ArrayLike | None = None,
+        deterministic: bool | None = None,
+        return_carry: bool | None = None,
+        return_states: Literal[True],
+        rngs: Any = None,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> tuple[State, PyTree, PyTree]: ...
+
+    @overload
+    def __call__(
+        self,
+        inputs: PyTree,
+        sequence_length: Lengths | None = None,
+        *,
+        initial_state: PyTree = None,
+        resets: ArrayLike | None = None,
+        reset_state: PyTree = None,
+        mask: ArrayLike | None = None,
+        deterministic: bool | None = None,
+        return_carry: Literal[True],
+        return_states: Literal[False] | None = None,
+        rngs: Any = None,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> tuple[State, PyTree]: ...
+
+    @overload
+    def __call__(
+        self,
+        inputs: PyTree,
+        sequence_length: Lengths | None = None,
+        *,
+        initial_state: PyTree = None,
+        resets: ArrayLike | None = None,
+        reset_state: PyTree = None,
+        mask: ArrayLike | None = None,
+        deterministic: bool | None = None,
+        return_carry: bool | None = None,
+        return_states: bool | None = None,
+        rngs: Any = None,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> PyTree: ...
 
     def __call__(
         self,

@@ -5,7 +5,7 @@ one step of the cell, the results of the loop, and time that is divided over dev
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ from .._base.typing import (
     ArrayLike,
     AxisSize,
     DType,
+    Implementation,
     Lengths,
     PyTree,
     RNNCellLike,
@@ -50,7 +51,7 @@ from .._base.typing import (
 from .._tensor_array.carried import with_capacity_for
 from .run import Choice, Run
 
-IMPLEMENTATIONS = "xla", "native", "jla", "deltanet_tpu"
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 
 def as_initial_state(
@@ -234,7 +235,7 @@ def check_has_rows(state: PyTree) -> None:
         expect(has_rows, name, must, leaf, fix)
 
 
-def as_implementation(implementation: str | None) -> str | None:
+def as_implementation(implementation: Implementation | None) -> Implementation | None:
     """Returns None or the name of a known implementation; raises otherwise."""
     what = f"None or one of {', '.join(IMPLEMENTATIONS)}"
     check_instance("implementation", implementation, str | None, what)

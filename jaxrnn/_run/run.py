@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from .._base.arguments import check_function, check_instance
 from .._base.sharding import explicit_mesh_of
-from .._base.typing import Array, Params, PyTree
+from .._base.typing import Array, Implementation, Params, PyTree
 from .masking import Steps
 
 
@@ -41,7 +41,7 @@ class Run:
     state: PyTree
     steps: Steps
     keys: Callable[[Array], Any] | None = None
-    implementation: str | None = None
+    implementation: Implementation | None = None
     mapped: int = 1
 
     def replace(self, **changes: Any) -> "Run":

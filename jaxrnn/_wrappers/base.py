@@ -10,7 +10,7 @@ from .._base.arguments import as_dtype, check_instance
 from .._base.cell_keys import check_key, check_key_or_none, fold_in
 from .._base.errors import Verbatim, expect
 from .._base.trees import size_shapes
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size, State
 from .._cells import fields
 from .._cells.base import RNNCell, check_rnn_cell, scope_name
 from .._cells.params import Specs, make_params
@@ -36,7 +36,7 @@ def vector_size(size: Size, name: str = "cell", must: str = "output one vector")
 
 
 @fields.dataclass
-class WrapperCell(RNNCell):
+class WrapperCell(RNNCell[State]):
     """A wrapper with the sizes, parameters and zero state of the wrapped cell.
 
     Attributes:
@@ -46,7 +46,7 @@ class WrapperCell(RNNCell):
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
     """
 
-    cell: RNNCell = fields.checked(check_rnn_cell)
+    cell: RNNCell[State] = fields.checked(check_rnn_cell)
 
     inner = wrapped_cell = property(lambda self: self.cell, doc="The wrapped cell.")
     feature_axes: ClassVar[Any] = property(
@@ -66,7 +66,7 @@ class WrapperCell(RNNCell):
         """Whether the rows of the wrapped cell interact; see `RNNCell`."""
         return self.cell.rows_interact
 
-    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+    def zero_state(self, batch_size: int, dtype: DType) -> State:
         """The zero state of the wrapped cell; see `RNNCell.zero_state`."""
         return self.cell.zero_state(batch_size, dtype)
 
@@ -109,7 +109,7 @@ class WrapperCell(RNNCell):
         return self.cell.init(key, inputs, dtype)
 
 
-class MappedOutput(WrapperCell):
+class MappedOutput(WrapperCell[State]):
     """A wrapper that maps the output of its cell, at each step separately."""
 
     starts_from_zeros = property(lambda self: self.cell.starts_from_zeros)
@@ -120,7 +120,7 @@ class MappedOutput(WrapperCell):
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[PyTree, State]:
         """Runs one step; see `RNNCell.apply`."""
         output, state = self.cell.apply(params, inputs, state, key)
         return self.map_output(inputs, output), state
@@ -153,7 +153,7 @@ def unwrapped(cell: RNNCell) -> RNNCell:
 
 
 @fields.dataclass
-class ParamsWrapper(WrapperCell):
+class ParamsWrapper(WrapperCell[State]):
     """A wrapper that adds parameters to the parameters of its cell.
 
     A subclass defines `own_specs`, calls `init_params` in `init`, and `checked_params`

@@ -15,7 +15,7 @@ from .._base.cell_keys import check_key_or_none, fold_in, run_key
 from .._base.errors import expect
 from .._base.math import is_float
 from .._base.trees import is_tensor_array, map_named
-from .._base.typing import Array, DType, Key, Params, PyTree, Size
+from .._base.typing import Array, DType, Key, Params, PyTree, Size, State
 from .._cells import fields
 from .._cells.affine.cell import AffineCell, Stage, Updated
 from .._cells.base import scope_name
@@ -28,7 +28,7 @@ from .base import WrapperCell
 
 @final
 @fields.dataclass
-class DropoutWrapper(WrapperCell):
+class DropoutWrapper(WrapperCell[State]):
     """Dropout on the inputs, the new state and the output of a cell.
 
     The random key comes from `cell.bind(params, key)`. Without a key, nothing is
@@ -101,7 +101,7 @@ class DropoutWrapper(WrapperCell):
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[PyTree, State]:
         """Runs one step; see `RNNCell.apply`.
 
         Raises:

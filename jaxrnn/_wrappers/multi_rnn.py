@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, final
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from .._base.cell_keys import check_key, check_key_or_none, fold_in
 from .._base.errors import EntryError, counted, error_note, expect, name_of, warn
 from .._base.inputs import warn_of_plain_pair
 from .._base.trees import map_named, output_of, types_of_size, with_tuples_of
-from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
+from .._base.typing import DType, Key, Params, PyTree, Shaped, Size, State
 from .._cells import fields
 from .._cells.base import RNNCell, any_is_random, check_rnn_cell
 from .._cells.composed import ComposedCell
@@ -24,7 +24,7 @@ from .base import MappedOutput, vector_size
 
 @final
 @fields.dataclass
-class OutputFunctionWrapper(MappedOutput):
+class OutputFunctionWrapper(MappedOutput[State]):
     """Maps the output of a cell by a function; the new state is unaffected.
 
     The cell runs in its own loop, and the function then maps the outputs of all steps.
@@ -95,7 +95,7 @@ def _before_functions(cell: RNNCell) -> RNNCell:
 
 @final
 @fields.dataclass
-class MultiRNNCell(ComposedCell):
+class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
     """A stack of cells, in which each cell's output is the input of the next cell.
 
     A function in the list maps the output of the cell before it, as in
@@ -124,11 +124,19 @@ class MultiRNNCell(ComposedCell):
     Source: `tf.compat.v1.nn.rnn_cell.MultiRNNCell`; Haiku's `DeepRNN`.
     """
 
-    cells: tuple[RNNCell, ...] = fields.checked(_as_cells)
+    cells: tuple[RNNCell[State], ...] = fields.checked(_as_cells)
     state_is_tuple: bool = fields.flag(True)
     # For each layer, the first layer with the same object, whose parameters both use.
     # Comparisons include this field; the repr shows it if layers share parameters.
     owners: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=())
+
+    if TYPE_CHECKING:
+        # A list and functions are accepted too; the field holds what they become.
+        def __init__(
+            self,
+            cells: Sequence[RNNCell[State] | Callable[[PyTree], PyTree]],
+            state_is_tuple: bool = True,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -160,7 +168,7 @@ class MultiRNNCell(ComposedCell):
         lambda self: all(c.starts_from_zeros for c in self.cells)
     )
 
-    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+    def zero_state(self, batch_size: int, dtype: DType) -> tuple[State, ...]:
         """A tuple of the cells' zero states, or one array `[batch_size, sum]`."""
         if not self.state_is_tuple:
             return super().zero_state(batch_size, dtype)

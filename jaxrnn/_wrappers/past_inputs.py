@@ -104,7 +104,7 @@ class PastInputsWrapper(WrapperCell):
         past = TensorShape([self.width - 1, self.depth])
         return PastInputsState(past, self.cell.state_size)
 
-    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+    def zero_state(self, batch_size: int, dtype: DType) -> PastInputsState:
         """Past inputs of zeros, and the zero state of the wrapped cell."""
         zero = RNNCell.zero_state(self, batch_size, dtype)
         return zero._replace(cell_state=self.cell.zero_state(batch_size, dtype))
@@ -126,7 +126,7 @@ class PastInputsWrapper(WrapperCell):
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[PyTree, PastInputsState]:
         """Runs one step; see `RNNCell.apply`.
 
         Raises:

@@ -11,14 +11,14 @@ from .._base.arguments import check_shape
 from .._base.errors import expect
 from .._base.inputs import check_structure
 from .._base.trees import named_leaves, with_structure
-from .._base.typing import Array, DType, Key, Params, PyTree
+from .._base.typing import Array, DType, Key, Params, PyTree, State
 from .._cells import fields
 from .base import MappedOutput, WrapperCell
 
 
 @final
 @fields.dataclass
-class ResidualWrapper(MappedOutput):
+class ResidualWrapper(MappedOutput[State]):
     """Adds the inputs of a cell to its output; the new state is unaffected.
 
     Attributes:
@@ -68,7 +68,7 @@ def _without_device(name: str, value: Any) -> Any:
 
 @final
 @fields.dataclass
-class DeviceWrapper(WrapperCell):
+class DeviceWrapper(WrapperCell[State]):
     """Places the inputs, states and outputs of a cell on a device or a mesh.
 
     Under jit, a placement is a constraint on the compiler. JAX ignores a single device
@@ -89,7 +89,7 @@ class DeviceWrapper(WrapperCell):
 
     device: Any = fields.checked(_without_device)
 
-    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+    def zero_state(self, batch_size: int, dtype: DType) -> State:
         """The zero state of the wrapped cell, on the device; see `RNNCell.zero_state`.
 
         Raises:
@@ -99,7 +99,7 @@ class DeviceWrapper(WrapperCell):
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[PyTree, State]:
         """Runs one step; see `RNNCell.apply`.
 
         Raises:

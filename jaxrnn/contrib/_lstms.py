@@ -157,7 +157,7 @@ class LSTMBlockCell(OfLSTMCell):
 
 @final
 @fields.dataclass
-class GRUBlockCellV2(AffineCell):
+class GRUBlockCellV2(AffineCell[Array]):
     """A gated recurrent unit (GRU) that TensorFlow implements as one operation.
 
     The cell has the same equations, shapes and parameters as a `GRUCell`:

@@ -16,7 +16,7 @@ from ._wrappers import activated
 
 
 @fields.dataclass
-class UGRNNCell(AffineCell):
+class UGRNNCell(AffineCell[Array]):
     """A recurrent cell with one gate, which mixes the state with a candidate (UGRNN).
 
         g, c = split([x, h] kernel + bias)
@@ -180,7 +180,7 @@ class _Recurrence(UGRNNCell):
 
 
 @fields.dataclass
-class UnitsCell(AffineCell):
+class UnitsCell(AffineCell[Array]):
     """A cell whose arguments are named as in Keras; `activation=None` is the identity.
 
     Attributes:
@@ -334,7 +334,7 @@ class MinimalRNNCell(UnitsCell):
 
 
 @fields.dataclass
-class SRUCell(LinearRecurrenceCell):
+class SRUCell(LinearRecurrenceCell[Array]):
     """A simple recurrent unit (SRU), whose matrix product reads only the inputs.
 
         y, f, r, s = split(x kernel)

@@ -23,7 +23,7 @@ from ..._base.math import is_traced, widest_dtype
 from ..._base.products import affine
 from ..._base.sharding import meshes_of, platform_of
 from ..._base.trees import merge_dicts
-from ..._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from ..._base.typing import Array, DType, Initializer, Key, Params, PyTree, State
 from ..._run import masking
 from ..._run.run import Choice, Run
 from .. import fields
@@ -123,7 +123,7 @@ class Stage(Hyperparameters):
 
 
 @fields.dataclass
-class AffineCell(SpecsCell):
+class AffineCell(SpecsCell[State]):
     """A cell defined by its `stages`, from which `init` and `apply` are derived.
 
     The loops of affine cells run whole sequences, and compute their gradients in large
@@ -226,7 +226,7 @@ class AffineCell(SpecsCell):
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[Array, State]:
         """Runs one step; see `RNNCell.apply`. The step draws no random numbers.
 
         Raises:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ..._base.errors import error_note, expect
 from ..._base.inputs import check_structure
 from ..._base.math import cast, cast_like, widened, widest_dtype
-from ..._base.typing import Array, Params, PyTree
+from ..._base.typing import Array, Params, PyTree, State
 from ..._run import masking
 from ..._run.run import Choice, Run
 from .. import fields
@@ -28,7 +28,7 @@ Coefficients: TypeAlias = tuple[Element, Element, PyTree]
 
 
 @fields.dataclass
-class LinearRecurrenceCell(SpecsCell):
+class LinearRecurrenceCell(SpecsCell[State]):
     """A cell with the new state `a * h + b`, where a and b do not depend on the state.
 
     A subclass defines `param_specs` and `coefficients`, and also `output` if the output

@@ -30,7 +30,7 @@ def positive(x: Array) -> Array:
     return jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))
 
 
-class GatedLinearCell(LinearRecurrenceCell):
+class GatedLinearCell(LinearRecurrenceCell[Array]):
     """A linear recurrence with `num_blocks` gates `[batch, H]`, for `H = num_units`."""
 
     num_units: int

@@ -30,7 +30,7 @@ _SHARPNESS = 8.0  # The constant c of the RG-LRU paper.
 
 @final
 @fields.dataclass
-class LRUCell(LinearRecurrenceCell):
+class LRUCell(LinearRecurrenceCell[ComplexState[Array]]):
     """A linear recurrent unit (LRU): each complex state decays and rotates separately.
 
         lambda = exp(-exp(nu_log) + i exp(theta_log))
@@ -81,7 +81,7 @@ class LRUCell(LinearRecurrenceCell):
     output_size = property(lambda self: self.num_units)
 
     @property
-    def state_size(self) -> ComplexState:
+    def state_size(self) -> ComplexState[int]:
         """The sizes of the state's real and imaginary parts."""
         return ComplexState(self.num_states, self.num_states)
 
@@ -146,7 +146,7 @@ class LRUCell(LinearRecurrenceCell):
 
 @final
 @fields.dataclass
-class RGLRUCell(LinearRecurrenceCell):
+class RGLRUCell(LinearRecurrenceCell[Array]):
     """A real-gated linear recurrent unit (RG-LRU); only the inputs determine its gates.
 
         i     = sigmoid(W_x x + b_x)

@@ -9,19 +9,19 @@ The tangent of a recurrence is the recurrence with `da_t * h_{t-1} + dx_t` inste
 """
 
 import functools
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Generic, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from ..._base.scaled import without_ones
 from ..._base.trees import serializable
-from ..._base.typing import Array, PyTree
+from ..._base.typing import Array, Leaf, PyTree
 from ..._run import masking
 
 
 @serializable
-class ComplexState(NamedTuple):
+class ComplexState(NamedTuple, Generic[Leaf]):
     """Complex numbers as two real arrays, cast and masked like other leaves.
 
     Attributes:
@@ -29,8 +29,8 @@ class ComplexState(NamedTuple):
         imag: The imaginary part, with the same shape and dtype.
     """
 
-    real: Any
-    imag: Any
+    real: Leaf
+    imag: Leaf
 
 
 Element: TypeAlias = Any

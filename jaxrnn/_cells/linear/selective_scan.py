@@ -32,7 +32,7 @@ class S6Inputs(NamedTuple):
 
 @final
 @fields.dataclass
-class S6MemoryCell(LinearRecurrenceCell):
+class S6MemoryCell(LinearRecurrenceCell[Array]):
     """The selective scan of Mamba (S6), without projections.
 
     For each channel, with a state h of N numbers:

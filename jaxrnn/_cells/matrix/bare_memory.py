@@ -11,7 +11,7 @@ from ..._base.errors import expect, is_array, warn
 from ..._base.inputs import like
 from ..._base.math import concrete_or_none
 from ..._base.trees import TensorShape
-from ..._base.typing import Array, DType, Params, PyTree
+from ..._base.typing import Array, DType, Params, PyTree, State
 from .. import fields
 from ..params import Specs
 from ..step_checks import check_named_inputs
@@ -20,7 +20,7 @@ from .decays import LEAST_LOG
 
 
 @fields.dataclass
-class BareMemoryCell(MatrixMemoryCell):
+class BareMemoryCell(MatrixMemoryCell[State]):
     """A `MatrixMemoryCell` without projections, which reads projected inputs.
 
     A cell defines `rule`, and may override `scaled`. It has no parameters, unless it

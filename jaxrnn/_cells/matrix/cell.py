@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ..._base.arguments import check_instance
 from ..._base.math import cast, widest_dtype
-from ..._base.typing import Array, DType, Params, PyTree
+from ..._base.typing import Array, DType, Params, PyTree, State
 from ..._run import masking
 from ..._run.run import Choice, Run
 from .. import fields
@@ -25,7 +25,7 @@ from .sequence import MemoryLoop, arithmetic_dtype, finite_rows
 
 
 @fields.dataclass
-class MatrixMemoryCell(SpecsCell):
+class MatrixMemoryCell(SpecsCell[State]):
     """A cell that writes values at keys into a matrix, and reads them with queries.
 
     The queries, keys and values of a step depend only on the inputs of the step. Whole
@@ -83,7 +83,7 @@ class MatrixMemoryCell(SpecsCell):
 
     def step(
         self, params: Params, inputs: PyTree, state: PyTree
-    ) -> tuple[PyTree, PyTree]:
+    ) -> tuple[Array, State]:
         """Runs one step with checked arguments; see `SpecsCell.step`."""
         dtype = arithmetic_dtype(inputs, state)
         rest, values = self.project(params, inputs, dtype)

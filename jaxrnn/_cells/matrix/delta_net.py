@@ -17,7 +17,7 @@ from .projected_memory import ProjectedMemoryCell
 
 
 @fields.dataclass
-class DeltaNetBase(ProjectedMemoryCell):
+class DeltaNetBase(ProjectedMemoryCell[Array]):
     """The projections of `DeltaNetCell` and `GatedDeltaNetCell`."""
 
     num_units: int = fields.size()

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ..._base.derivatives import differentiated_as
 from ..._base.sharding import explicit_mesh_of, platform_of
-from ..._base.typing import Params, PyTree
+from ..._base.typing import Array, Params, PyTree
 from ..._run.run import Choice, Run
 from .. import fields
 from .bare_memory import BareMemoryCell
@@ -24,11 +24,11 @@ from .decays import LEAST_LOG
 from .delta_rule import DeltaRule
 from .dplr_rule import DPLRRule
 from .linear_attention_rule import LinearAttentionRule
-from .mlstm_rule import MLSTMInputs, MLSTMRule
+from .mlstm_rule import MLSTMInputs, MLSTMRule, MLSTMState
 
 
 @fields.dataclass
-class ChosenLoopCell(BareMemoryCell):
+class ChosenLoopCell(BareMemoryCell[Array]):
     """A memory that chooses its loop if `chunk_size` is None.
 
     On a CPU, a scan of a small memory is up to three times as fast as chunks, but only
@@ -252,7 +252,7 @@ class DPLRMemoryCell(ChosenLoopCell):
 
 @final
 @fields.dataclass
-class MLSTMMemoryCell(BareMemoryCell):
+class MLSTMMemoryCell(BareMemoryCell[MLSTMState[Array]]):
     """The memory of an mLSTM without projections: a cell without parameters.
 
     For each head, with k multiplied by `scale`:

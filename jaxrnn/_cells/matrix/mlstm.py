@@ -12,13 +12,13 @@ from ..._base.typing import Array, DType, Initializer, Key, Params
 from .. import fields
 from ..params import ParamSpec, Specs, glorot_blocks, ones, zeros
 from .decays import LEAST_LOG
-from .mlstm_rule import MLSTMInputs, MLSTMRule
+from .mlstm_rule import MLSTMInputs, MLSTMRule, MLSTMState
 from .projected_memory import ProjectedMemoryCell
 
 
 @final
 @fields.dataclass
-class MLSTMCell(ProjectedMemoryCell):
+class MLSTMCell(ProjectedMemoryCell[MLSTMState[Array]]):
     """An LSTM with a matrix memory (mLSTM): a linear attention with gates.
 
     For each head, with k scaled by `1 / sqrt(K)`:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,21 +11,21 @@ import jax.numpy as jnp
 from ..._base.math import cast_like
 from ..._base.scaled import scaled
 from ..._base.trees import TensorShape, serializable
-from ..._base.typing import Array, PyTree
+from ..._base.typing import Array, Leaf, PyTree
 from .rule import Chunk, MatrixRule
 
 
 @serializable
-class MLSTMState(NamedTuple):
+class MLSTMState(NamedTuple, Generic[Leaf]):
     """The state of an mLSTM: the memory `c`, its normalizer `n`, and their scale `m`.
 
     The actual memory and normalizer are `exp(m) * c` and `exp(m) * n`, which could
     overflow. The order of the fields matches the package `xlstm`.
     """
 
-    c: PyTree
-    n: PyTree
-    m: PyTree
+    c: Leaf
+    n: Leaf
+    m: Leaf
 
 
 class MLSTMInputs(NamedTuple):

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._base.products import affine
-from ..._base.typing import Array, DType, Key, Params
+from ..._base.typing import Array, DType, Key, Params, State
 from ..fields import set_field
 from ..params import Specs, glorot_blocks, head_size, input_specs, zeros
 from .cell import MatrixMemoryCell
 
 
-class ProjectedMemoryCell(MatrixMemoryCell):
+class ProjectedMemoryCell(MatrixMemoryCell[State]):
     """A `MatrixMemoryCell` with the blocks `q, k, v, ... = split(x kernel + bias)`.
 
     A subclass declares the fields, and appends its other blocks to `_sizes`. A

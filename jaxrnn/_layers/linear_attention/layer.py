@@ -11,7 +11,7 @@ from ..._base.errors import expect
 from ..._base.inputs import as_array
 from ..._base.math import cast
 from ..._base.modules import import_optional
-from ..._base.typing import Array, ArrayLike, DType, Lengths, PyTree
+from ..._base.typing import Array, ArrayLike, DType, Implementation, Lengths, PyTree
 from ..._cells import fields
 from ..._hints import with_hints
 from ..._run.arguments import as_mask, check_axis_name
@@ -57,7 +57,7 @@ class LinearAttentionLayer(FieldsModule):
 
     in_features: int = fields.count()
     _: dataclasses.KW_ONLY
-    implementation: str | None = None
+    implementation: Implementation | None = None
     dtype: DType | None = fields.dtype()
     param_dtype: DType = fields.checked(fields.as_floating, default=jnp.float32)
     rngs: dataclasses.InitVar[nnx.Rngs]
