@@ -24,28 +24,17 @@ RESULTS = ROOT / "benchmarks" / "results"
 MARKED = re.compile(r"(<!-- race: (\w+) -->\n).*?(<!-- /race -->)", re.DOTALL)
 
 BY_HAND = "Hand-written loops, Flax or JAX"
-BATCHED = "jaxrnn on the whole batch"
 CONTESTANTS = {  # Of each library; the faster one counts.
     BY_HAND: ["by_hand"],
-    BATCHED: ["batched"],
     "Flax": ["linen", "nnx"],
     "Haiku": ["haiku"],
     "Keras (JAX)": ["keras"],
     "TensorFlow": ["tensorflow"],
     "PyTorch": ["torch"],
 }
-LIBRARIES = [name for name in CONTESTANTS if name not in (BY_HAND, BATCHED)]
-OTHERS, MAPPED = [BY_HAND, *LIBRARIES], [BY_HAND, BATCHED]
+LIBRARIES = [name for name in CONTESTANTS if name != BY_HAND]
 FASTER = "faster than jaxrnn in"
 MODES = {"train": "training", "forward": "inference"}
-CELLS = {
-    "lstm": "LSTM",
-    "lstm2": "two LSTMs",
-    "peephole": "LSTM with peepholes",
-    "gru_after": "GRU of PyTorch",
-    "lru": "LRU",
-    "gated_deltanet": "Gated DeltaNet",
-}
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
 
 Row = dict[str, Any]
@@ -76,16 +65,6 @@ class Measured:
     def is_padded(self) -> bool:
         """Whether the rows have different lengths."""
         return self.row["case"]["lengths"] in ("uniform", "short")
-
-    @property
-    def name(self) -> str:
-        """The cell, the rows, steps, inputs and units, and the lengths."""
-        case = self.row["case"]
-        sizes = (case[name] for name in ("batch", "time", "depth", "units"))
-        name = f"{CELLS[case['cell']]} {', '.join(map(str, sizes))}"
-        most = {"uniform": case["time"], "short": case["time"] // 4}
-        lengths = most.get(case["lengths"])
-        return f"{name}, lengths 1 to {lengths}" if lengths else name
 
     def spread(self, library: str) -> list[float] | None:
         """The library's time divided by jaxrnn's; None if it did not run."""
@@ -156,7 +135,7 @@ def worst(cases: Iterable[Measured]) -> str:
     ratios = [
         (ratio, library, case.row["name"])
         for case in cases
-        for library in OTHERS
+        for library in CONTESTANTS
         if (ratio := case.ratio(library))
     ]
     ratio, library, name = min(ratios)
@@ -183,68 +162,9 @@ def _range(ratios: list[float]) -> str:
     return f"{_median(ratios)} ({_short(min(ratios))} to {_short(max(ratios))})"
 
 
-def table(
-    mode: str, pattern: str = "", libraries: Iterable[str] = LIBRARIES
-) -> Callable[[Iterable[Measured]], str]:
-    """The table of a mode and a pattern; without one, of all layers but the wide ones.
-
-    It is empty if there are no results.
-    """
-    shown = mode, pattern
-
-    def text(cases: Iterable[Measured]) -> str:
-        kinds = ((c, (c.mode, c.row["case"]["pattern"])) for c in cases)
-        rows = [{"case": c} for c, k in kinds if k == shown and c.preset != "wide"]
-        columns = [
-            ("rows, steps, inputs, units", lambda row: row["case"].name),
-            ("jaxrnn, ms", lambda row: _milliseconds(row["case"])),
-            *((library, _cell(library)) for library in libraries),
-        ]
-        return grid(columns, rows)
-
-    return text
-
-
-def wide(cases: Iterable[Measured]) -> str:
-    """The table of the wide LSTMs: PyTorch's ratios by the number of rows."""
-    rows: dict[str, Row] = {}
-    for case in cases:
-        size = case.row["case"]
-        if case.preset == "wide" and size["cell"] == "lstm":
-            sizes = f"{size['time']}, {size['depth']}, {size['units']}"
-            name = f"{MODES[case.mode]}, {CELLS[size['cell']]} {sizes}"
-            row = rows.setdefault(name, {"name": name})
-            row[size["batch"]] = _cell("PyTorch")({"case": case})
-    batches = sorted({key for row in rows.values() for key in row} - {"name"})
-    columns = [("steps, inputs, units", operator.itemgetter("name"))]
-    columns += [(_rows(n), lambda row, n=n: row.get(n, "")) for n in batches]
-    return grid(columns, rows.values())
-
-
 def with_default(text: Text) -> Text:
     """The text of the cases that ran without flags of XLA."""
     return lambda cases: text([case for case in cases if not case.flags])
-
-
-def with_flags(text: Text) -> Text:
-    """The text of the cases that ran with flags of XLA."""
-    return lambda cases: text([case for case in cases if case.flags])
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count} rows"
-
-
-def _cell(library: str) -> Callable[[Row], str]:
-    def cell(row: Row) -> str:
-        one = row["case"].ratio(library)
-        return "" if one is None else _short(one)
-
-    return cell
-
-
-def _milliseconds(case: Measured) -> str:
-    return f"{case.row['peers']['jaxrnn']['numbers']['ms'][MEDIAN]:.3g}"
 
 
 def _short(number: float) -> str:
@@ -255,14 +175,8 @@ def _short(number: float) -> str:
 TEXTS: dict[str, Text] = {
     "conditions": with_default(conditions),
     "medians": with_default(overview(LIBRARIES, _median)),
-    "ranges": with_default(overview(OTHERS, _range)),
+    "ranges": with_default(overview(CONTESTANTS, _range)),
     "worst": with_default(worst),
-    "flags": with_flags(overview(OTHERS, _range)),
-    "training": with_default(table("train")),
-    "inference": with_default(table("forward")),
-    "wide": with_default(wide),
-    "mapped_training": with_default(table("train", "mapped", MAPPED)),
-    "mapped_inference": with_default(table("forward", "mapped", MAPPED)),
 }
 
 

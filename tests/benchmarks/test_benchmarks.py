@@ -346,7 +346,7 @@ def test_the_worst_cases_are_counted_and_named():
         measured(1, torch=1.5, linen=2.5, nnx=2.0, by_hand=1.1),
         measured(8, torch=0.95),
         measured(8, mode="forward", torch=15.0, linen=1.0),
-        measured(4, pattern="mapped", jaxrnn=1.0, by_hand=1.5, batched=0.5),
+        measured(4, pattern="mapped", jaxrnn=1.0, by_hand=1.5),
     ]
     assert claims.conditions(found) == "CPU with AVX2, today."
     padded = measured(8, lengths="short", torch=3.0)
@@ -364,14 +364,6 @@ def test_the_worst_cases_are_counted_and_named():
     assert medians[-1] == "| PyTorch | 1.23 | 15.0 | 1 of 3 cases |"
     worst = "The lowest ratio is 0.95 (PyTorch), in the case `lstm B8`."
     assert claims.worst(found) == worst
-    table = claims.TEXTS["mapped_training"]
-    assert table(found[:-1]) == ""
-    assert table(found).splitlines() == [
-        f"| rows, steps, inputs, units | jaxrnn, ms | {claims.BY_HAND} | "
-        f"{claims.BATCHED} |",
-        "| --- | ---: | ---: | ---: |",
-        "| LSTM 4, 50, 2, 4 | 2 | 1.50 | 0.50 |",
-    ]
 
 
 def test_a_file_name_has_the_processor_and_its_vectors(monkeypatch):
