@@ -213,7 +213,7 @@ _HINTS |= dict.fromkeys(
 )
 _HINTS["pipelined_rnn"] = (
     "Copy the example `examples/distributed/pipelined_rnn.py`; see "
-    "`docs/guide/pipelines.md`."
+    "`examples/distributed/README.md`."
 )
 
 if _typing.TYPE_CHECKING:  # Type checkers do not run `__getattr__`.

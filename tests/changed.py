@@ -59,7 +59,7 @@ def tests_of(file):
         is_test = inner[-1].startswith("test_")
         return ["/".join(inner)] if is_test else TESTS.get(inner[0], inner[:1])
     if top in ("benchmarks", "docs", "examples"):
-        return [top]
+        return ["docs" if file.endswith(".md") else top]
     return [path for room in rooms_of(file) for path in TESTS.get(room, [room])]
 
 

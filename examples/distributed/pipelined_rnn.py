@@ -6,8 +6,7 @@ Run the script from the folder `examples`:
 
 The script runs eight LSTM layers in four stages, and then in two stages that each
 divide the rows between two devices. For both runs, the script prints the largest
-difference from the same layers on one device. The page docs/guide/pipelines.md explains
-the example.
+difference from the same layers on one device. README.md explains the example.
 """
 
 import functools

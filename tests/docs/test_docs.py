@@ -1,4 +1,4 @@
-"""What the README and the pages of `docs/` show runs, and prints what they say."""
+"""What the README and the pages of `docs/` and `examples/` show runs as they say."""
 
 import concurrent.futures
 import importlib
@@ -27,7 +27,11 @@ README = (ROOT / "README.md").read_text()
 ELSEWHERE = {"accelerators.md"}
 PAGES = [
     page.relative_to(ROOT)
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    for page in (
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+        *sorted((ROOT / "examples").rglob("*.md")),
+    )
     if "```python" in page.read_text()
     and page.name not in ELSEWHERE
     and not {"_build", "api"} & set(page.parts)  # Examples in docstrings are doctests.

@@ -20,7 +20,7 @@ GUIDE = "docs/guide/cells.md"
 # Places of a memory without projections, where nothing else fails if it is missing.
 OF_MEMORIES = [
     "docs/guide/recurrences.md",
-    "docs/guide/divided_time.md",
+    "docs/guide/devices.md",
     "tests/cells/test_against_numpy.py",
     "jaxrnn/_cells/matrix/memories.py",
 ]
