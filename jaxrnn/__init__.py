@@ -82,110 +82,87 @@ import typing as _typing
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 
-from . import memory as memory
-from ._base.modules import export as _export, missing_name as _missing_name
-from ._base.trees import TensorShape as TensorShape
-from ._base.typing import RNNCellLike as RNNCellLike
-from ._batching.packing import (
-    Packed as Packed,
-    PackedBatches as PackedBatches,
-    pack_sequences as pack_sequences,
-    packed_batches as packed_batches,
-)
-from ._batching.resets import (
-    resets_of_done as resets_of_done,
-    resets_of_segments as resets_of_segments,
-)
-from ._batching.windows import Window as Window, windows as windows
-from ._cells.affine.cell import AffineCell as AffineCell, Stage as Stage
-from ._cells.affine.native.calls import native_status as native_status
-from ._cells.base import RNNCell as RNNCell
-from ._cells.basic_rnn import BasicRNNCell as BasicRNNCell
-from ._cells.bound import BoundCell as BoundCell
-from ._cells.function import FunctionCell as FunctionCell
-from ._cells.gru import (
-    CudnnCompatibleGRUCell as CudnnCompatibleGRUCell,
-    GRUCell as GRUCell,
-)
-from ._cells.layer_norm_gru import LayerNormGRUCell as LayerNormGRUCell
-from ._cells.linear.cell import LinearRecurrenceCell as LinearRecurrenceCell
-from ._cells.linear.gated_linear import (
-    MinGRUCell as MinGRUCell,
-    MinLSTMCell as MinLSTMCell,
-    QRNNCell as QRNNCell,
-)
-from ._cells.linear.lru import LRUCell as LRUCell, RGLRUCell as RGLRUCell
-from ._cells.linear.recurrence import ComplexState as ComplexState
-from ._cells.linear.selective_scan import (
-    S6Inputs as S6Inputs,
-    S6MemoryCell as S6MemoryCell,
-)
-from ._cells.lstm import (
-    BasicLSTMCell as BasicLSTMCell,
-    LSTMCell as LSTMCell,
-    LSTMStateTuple as LSTMStateTuple,
-)
-from ._cells.matrix.delta_net import (
-    DeltaNetCell as DeltaNetCell,
-    GatedDeltaNetCell as GatedDeltaNetCell,
-)
-from ._cells.matrix.delta_rule import DeltaInputs as DeltaInputs
-from ._cells.matrix.dplr_rule import DPLRInputs as DPLRInputs
-from ._cells.matrix.linear_attention_rule import (
-    LinearAttentionInputs as LinearAttentionInputs,
-)
+from . import memory
+from ._base.modules import missing_name as _missing_name, set_module as _set_module
+from ._base.trees import TensorShape
+from ._base.typing import RNNCellLike
+from ._batching.packing import Packed, PackedBatches, pack_sequences, packed_batches
+from ._batching.resets import resets_of_done, resets_of_segments
+from ._batching.windows import Window, windows
+from ._cells.affine.cell import AffineCell, Stage
+from ._cells.affine.native.calls import native_status
+from ._cells.base import RNNCell
+from ._cells.basic_rnn import BasicRNNCell
+from ._cells.bound import BoundCell
+from ._cells.function import FunctionCell
+from ._cells.gru import CudnnCompatibleGRUCell, GRUCell
+from ._cells.layer_norm_gru import LayerNormGRUCell
+from ._cells.linear.cell import LinearRecurrenceCell
+from ._cells.linear.gated_linear import MinGRUCell, MinLSTMCell, QRNNCell
+from ._cells.linear.lru import LRUCell, RGLRUCell
+from ._cells.linear.recurrence import ComplexState
+from ._cells.linear.selective_scan import S6Inputs, S6MemoryCell
+from ._cells.lstm import BasicLSTMCell, LSTMCell, LSTMStateTuple
+from ._cells.matrix.delta_net import DeltaNetCell, GatedDeltaNetCell
+from ._cells.matrix.delta_rule import DeltaInputs
+from ._cells.matrix.dplr_rule import DPLRInputs
+from ._cells.matrix.linear_attention_rule import LinearAttentionInputs
 from ._cells.matrix.memories import (
-    DeltaMemoryCell as DeltaMemoryCell,
-    DPLRMemoryCell as DPLRMemoryCell,
-    LinearAttentionMemoryCell as LinearAttentionMemoryCell,
-    MLSTMMemoryCell as MLSTMMemoryCell,
+    DeltaMemoryCell,
+    DPLRMemoryCell,
+    LinearAttentionMemoryCell,
+    MLSTMMemoryCell,
 )
-from ._cells.matrix.mlstm import MLSTMCell as MLSTMCell
-from ._cells.matrix.mlstm_rule import (
-    MLSTMInputs as MLSTMInputs,
-    MLSTMState as MLSTMState,
-)
-from ._cells.matrix.rwkv6 import RWKV6MemoryCell as RWKV6MemoryCell
-from ._cells.params import ParamSpec as ParamSpec
-from ._cells.short_conv import ShortConvCell as ShortConvCell
-from ._cells.slstm import SLSTMCell as SLSTMCell, SLSTMState as SLSTMState
-from ._drivers.bidirectional import (
-    bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,
-    static_bidirectional_rnn as static_bidirectional_rnn,
-)
-from ._drivers.dynamic_rnn import dynamic_rnn as dynamic_rnn
-from ._drivers.explain import Explanation as Explanation, explain as explain
-from ._drivers.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
-from ._drivers.raw_rnn import raw_rnn as raw_rnn
-from ._drivers.reverse_sequence import reverse_sequence as reverse_sequence
-from ._drivers.short_conv import short_conv as short_conv
+from ._cells.matrix.mlstm import MLSTMCell
+from ._cells.matrix.mlstm_rule import MLSTMInputs, MLSTMState
+from ._cells.matrix.rwkv6 import RWKV6MemoryCell
+from ._cells.params import ParamSpec
+from ._cells.short_conv import ShortConvCell
+from ._cells.slstm import SLSTMCell, SLSTMState
+from ._drivers.bidirectional import bidirectional_dynamic_rnn, static_bidirectional_rnn
+from ._drivers.dynamic_rnn import dynamic_rnn
+from ._drivers.explain import Explanation, explain
+from ._drivers.memory_plan import MemoryPlan, memory_plan
+from ._drivers.raw_rnn import raw_rnn
+from ._drivers.reverse_sequence import reverse_sequence
+from ._drivers.short_conv import short_conv
 from ._drivers.stack_bidirectional import (
-    init_stack_bidirectional as init_stack_bidirectional,
-    stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn,
-    stack_bidirectional_rnn as stack_bidirectional_rnn,
+    init_stack_bidirectional,
+    stack_bidirectional_dynamic_rnn,
+    stack_bidirectional_rnn,
 )
-from ._drivers.static_rnn import (
-    StateSaver as StateSaver,
-    static_rnn as static_rnn,
-    static_state_saving_rnn as static_state_saving_rnn,
-)
-from ._tensor_array.tensor_array import TensorArray as TensorArray
-from ._wrappers.dropout import DropoutWrapper as DropoutWrapper
-from ._wrappers.multi_rnn import (
-    MultiRNNCell as MultiRNNCell,
-    OutputFunctionWrapper as OutputFunctionWrapper,
-)
+from ._drivers.static_rnn import StateSaver, static_rnn, static_state_saving_rnn
+from ._tensor_array.tensor_array import TensorArray
+from ._wrappers.dropout import DropoutWrapper
+from ._wrappers.multi_rnn import MultiRNNCell, OutputFunctionWrapper
 from ._wrappers.past_inputs import (
-    PastInputsState as PastInputsState,
-    PastInputsWrapper as PastInputsWrapper,
-    TemporalConvWrapper as TemporalConvWrapper,
+    PastInputsState,
+    PastInputsWrapper,
+    TemporalConvWrapper,
 )
-from ._wrappers.stateless import (
-    DeviceWrapper as DeviceWrapper,
-    ResidualWrapper as ResidualWrapper,
-)
+from ._wrappers.stateless import DeviceWrapper, ResidualWrapper
 
-_export(globals())
+__all__ = [
+    "AffineCell", "BasicLSTMCell", "BasicRNNCell", "BoundCell", "ComplexState",
+    "CudnnCompatibleGRUCell", "DPLRInputs", "DPLRMemoryCell", "DeltaInputs",
+    "DeltaMemoryCell", "DeltaNetCell", "DeviceWrapper", "DropoutWrapper", "Explanation",
+    "FunctionCell", "GRUCell", "GatedDeltaNetCell", "LRUCell", "LSTMCell",
+    "LSTMStateTuple", "LayerNormGRUCell", "LinearAttentionInputs",
+    "LinearAttentionMemoryCell", "LinearRecurrenceCell", "MLSTMCell", "MLSTMInputs",
+    "MLSTMMemoryCell", "MLSTMState", "MemoryPlan", "MinGRUCell", "MinLSTMCell",
+    "MultiRNNCell", "OutputFunctionWrapper", "Packed", "PackedBatches", "ParamSpec",
+    "PastInputsState", "PastInputsWrapper", "QRNNCell", "RGLRUCell", "RNNCell",
+    "RNNCellLike", "RWKV6MemoryCell", "ResidualWrapper", "S6Inputs", "S6MemoryCell",
+    "SLSTMCell", "SLSTMState", "ShortConvCell", "Stage", "StateSaver",
+    "TemporalConvWrapper", "TensorArray", "TensorShape", "Window",
+    "bidirectional_dynamic_rnn", "dynamic_rnn", "explain", "init_stack_bidirectional",
+    "memory", "memory_plan", "native_status", "pack_sequences", "packed_batches",
+    "raw_rnn", "resets_of_done", "resets_of_segments", "reverse_sequence", "short_conv",
+    "stack_bidirectional_dynamic_rnn", "stack_bidirectional_rnn",
+    "static_bidirectional_rnn", "static_rnn", "static_state_saving_rnn", "windows",
+]  # fmt: skip
+
+_set_module(__name__)
 
 __version__ = "0.1.0.dev0"
 

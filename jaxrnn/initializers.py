@@ -25,7 +25,6 @@ import jax.numpy as jnp
 from ._base.arguments import check_function, check_given
 from ._base.errors import expect
 from ._base.math import at_least_float32
-from ._base.modules import export as _export
 from ._base.typing import Array, DType, Initializer, Key
 from ._cells.fields import check_number
 from ._cells.params import ParamSpec, PartInitializer, draw, glorot_uniform, zeros
@@ -221,6 +220,3 @@ def _check_is_bias(name: str, spec: ParamSpec) -> None:
     fix = f"Pass `{name}` as the `bias` of `by_part`, or as `bias_initializer`."
     must = "initialize a bias that is a vector"
     expect(len(spec.shape) == 1, name, must, spec.shape, fix)
-
-
-_export(globals())

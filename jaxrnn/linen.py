@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from ._base.cell_keys import run_key
 from ._base.errors import expect
-from ._base.modules import export, import_optional
+from ._base.modules import import_optional
 from ._base.typing import Array, DType, Key, Lengths, Params, PyTree, Size, State
 from ._cells.base import RNNCell, check_rnn_cell
 from ._drivers.bidirectional import StateBw
@@ -414,6 +414,3 @@ class LinenCell(RNNCell):
 
 def _partitioned(array: Array, names: tuple[str | None, ...]) -> PyTree:
     return nn.LogicallyPartitioned(array, names) if names else array
-
-
-export(globals())

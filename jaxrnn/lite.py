@@ -23,7 +23,6 @@ import jax.numpy as jnp
 
 from ._base.arguments import check_time_major
 from ._base.errors import KindError, describe
-from ._base.modules import export as _export
 from ._base.typing import ArrayLike, DType, Lengths, Params, PyTree, RNNCellLike
 from ._cells.affine.equations import Equations
 from ._cells.basic_rnn import BasicRNNCell
@@ -217,6 +216,3 @@ def dynamic_rnn(
         time_major=True,
         scope=scope,
     )
-
-
-_export(globals())

@@ -19,7 +19,6 @@ import numpy as np
 
 from ._base.arguments import as_count, check_instance
 from ._base.errors import expect
-from ._base.modules import export as _export
 from ._base.sharding import platform_of
 from ._base.typing import AxisSize, PyTree
 from ._hints import with_hints
@@ -286,6 +285,3 @@ def as_strategy(
         return Recompute() if is_cpu else Offload(Recompute())
     what = "True, False or a strategy of `jaxrnn.memory`"
     return check_instance(name, swap_memory, Strategy, what)
-
-
-_export(globals())

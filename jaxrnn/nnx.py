@@ -27,7 +27,7 @@ from ._base.cell_keys import run_key
 from ._base.errors import error_note, expect
 from ._base.inputs import check_shaped, check_structure
 from ._base.math import is_float
-from ._base.modules import export, import_optional
+from ._base.modules import import_optional, set_module
 from ._base.trees import TensorShape, named_leaves, with_structure
 from ._base.typing import Array, DType, Key, Lengths, Params, PyTree, Size, State
 from ._cells.base import RNNCell, check_rnn_cell
@@ -496,4 +496,4 @@ def draw_key(rngs: Rngs | None, stream: str) -> Key:
     return source() if isinstance(source, nnx.RngStream) else source
 
 
-export(globals())
+set_module(__name__)

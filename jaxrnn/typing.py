@@ -9,23 +9,27 @@ names a dtype. `Initializer` and `Activation` are types of functions. `Array` an
 `ArrayLike` are JAX's types.
 """
 
+from ._base.modules import set_module as _set_module
 from ._base.typing import (
-    Activation as Activation,
-    Array as Array,
-    ArrayLike as ArrayLike,
-    DType as DType,
-    Initializer as Initializer,
-    Key as Key,
-    Lengths as Lengths,
-    Params as Params,
-    PyTree as PyTree,
-    RNNCellLike as RNNCellLike,
-    Shaped as Shaped,
-    Size as Size,
-    UnboundCellLike as UnboundCellLike,
+    Activation,
+    Array,
+    ArrayLike,
+    DType,
+    Initializer,
+    Key,
+    Lengths,
+    Params,
+    PyTree,
+    RNNCellLike,
+    Shaped,
+    Size,
+    UnboundCellLike,
 )
-from ._cells.params import Specs as Specs
+from ._cells.params import Specs
 
-__all__ = ["Activation", "Array", "ArrayLike", "DType", "Initializer", "Key", "Lengths"]
-__all__ += ["Params", "PyTree", "RNNCellLike", "Shaped", "Size", "Specs"]
-__all__ += ["UnboundCellLike"]
+__all__ = [
+    "Activation", "Array", "ArrayLike", "DType", "Initializer", "Key", "Lengths",
+    "Params", "PyTree", "RNNCellLike", "Shaped", "Size", "Specs", "UnboundCellLike",
+]  # fmt: skip
+
+_set_module(__name__)

@@ -1,4 +1,4 @@
-"""Names: what public modules export, optional imports, and missing names."""
+"""Names: the module that a public name shows, optional imports, and missing names."""
 
 import importlib
 import inspect
@@ -7,31 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def export(namespace: dict[str, Any]) -> None:
-    """Makes the functions and classes of a public module appear as the module's own.
+def set_module(module: str) -> None:
+    """Sets `__module__` of private classes and functions in a module's `__all__`.
 
-    Pickles refer to classes and functions by module and name. This function sets their
-    `__module__` to the public module, so pickles survive a move of private files.
-    If the module has no `__all__`, the function adds one without lazily loaded modules,
-    so that `from jaxrnn import *` does not shadow Flax's `nnx`. `dir` then lists the
-    names in `__all__`.
-
-    Args:
-        namespace: `globals()` of the public module.
+    Pickles, reprs and tracebacks name a class or function by its `__module__`. With the
+    name of the public module, pickles survive a move of private files. `set_module` of
+    NumPy serves the same purpose.
     """
-    module = namespace["__name__"]
-    names = [name for name in namespace if not name.startswith("_")]
-    public = namespace.setdefault("__all__", names)
-    namespace.setdefault("__dir__", public.copy)
-    for name in public:
-        value = namespace[name]
-        home = getattr(value, "__module__", "")
-        # Skip constants, and names that another public module or package exports.
-        is_private = home.startswith("jaxrnn.") and "._" in home
-        if is_private and (inspect.isfunction(value) or inspect.isclass(value)):
+    namespace = vars(sys.modules[module])
+    for value in map(namespace.get, namespace["__all__"]):
+        is_definition = inspect.isclass(value) or inspect.isfunction(value)
+        if is_definition and "._" in value.__module__:
             value.__module__ = module
-        if is_private and inspect.isfunction(value):
-            value.__name__ = value.__qualname__ = name
 
 
 def import_optional(module: str, install: str = "") -> Any:
@@ -51,25 +38,16 @@ def import_optional(module: str, install: str = "") -> Any:
         ) from error
 
 
-def missing_name(module: str, name: str, hints: Mapping[str, str]) -> Exception:
+def missing_name(module: str, name: str, hints: Mapping[str, str]) -> AttributeError:
     """The error for a module's `__getattr__` to raise.
 
-    The error is an AttributeError, except for the statement `from module import name`
-    with a name that has a hint. For this statement, Python would replace an
-    AttributeError with an ImportError that lacks the hint, so the function returns an
-    ImportError, which Python does not replace. The function recognizes the statement by
-    the frame that calls `__getattr__`, so `__getattr__` must call the function
-    directly.
+    Python replaces this error with an ImportError of its own, without the hint, if the
+    name is missing in a statement `from module import name`.
 
     Args:
         module: The name of the module.
         name: The missing name.
         hints: A dict that maps some missing names to advice on what to use instead.
     """
-    text = f"module {module!r} has no attribute {name!r}"
-    if name not in hints:
-        return AttributeError(text, name=name, obj=sys.modules[module])
-    text += f". {hints[name]}"
-    caller = sys._getframe(2).f_globals.get("__name__")
-    is_import = caller == "importlib._bootstrap"
-    return ImportError(text) if is_import else AttributeError(text)
+    hint = f". {hints[name]}" if name in hints else ""
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")

@@ -34,94 +34,96 @@ ids. `sequence_loss` computes the cross-entropy of a decoder's logits.
 
 import typing as _typing
 
-from .._base.modules import export as _export, missing_name as _missing_name
+from .._base.modules import missing_name as _missing_name, set_module as _set_module
 from ..decode._basic import (
-    BasicDecoder as BasicDecoder,
-    BasicDecoderOutput as BasicDecoderOutput,
-    CustomHelper as CustomHelper,
-    GreedyEmbeddingHelper as GreedyEmbeddingHelper,
-    Helper as Helper,
-    InferenceHelper as InferenceHelper,
-    SampleEmbeddingHelper as SampleEmbeddingHelper,
+    BasicDecoder,
+    BasicDecoderOutput,
+    CustomHelper,
+    GreedyEmbeddingHelper,
+    Helper,
+    InferenceHelper,
+    SampleEmbeddingHelper,
 )
 from ..decode._beam_search import (
-    BeamSearchDecoder as BeamSearchDecoder,
-    BeamSearchDecoderOutput as BeamSearchDecoderOutput,
-    BeamSearchDecoderState as BeamSearchDecoderState,
-    FinalBeamSearchDecoderOutput as FinalBeamSearchDecoderOutput,
-    gather_tree as gather_tree,
-    tile_batch as tile_batch,
+    BeamSearchDecoder,
+    BeamSearchDecoderOutput,
+    BeamSearchDecoderState,
+    FinalBeamSearchDecoderOutput,
+    gather_tree,
+    tile_batch,
 )
-from ..decode._decoder import Decoder as Decoder, dynamic_decode as dynamic_decode
+from ..decode._decoder import Decoder, dynamic_decode
 from ..decode._training import (
-    ScheduledEmbeddingTrainingHelper as ScheduledEmbeddingTrainingHelper,
-    ScheduledOutputTrainingHelper as ScheduledOutputTrainingHelper,
-    TrainingHelper as TrainingHelper,
+    ScheduledEmbeddingTrainingHelper,
+    ScheduledOutputTrainingHelper,
+    TrainingHelper,
 )
 from ._attention_mechanisms import (
-    AttentionMechanism as AttentionMechanism,
-    BahdanauAttention as BahdanauAttention,
-    BahdanauMonotonicAttention as BahdanauMonotonicAttention,
-    LuongAttention as LuongAttention,
-    LuongMonotonicAttention as LuongMonotonicAttention,
-    hardmax as hardmax,
-    monotonic_attention as monotonic_attention,
+    AttentionMechanism,
+    BahdanauAttention,
+    BahdanauMonotonicAttention,
+    LuongAttention,
+    LuongMonotonicAttention,
+    hardmax,
+    monotonic_attention,
 )
-from ._attention_wrapper import (
-    AttentionWrapper as AttentionWrapper,
-    AttentionWrapperState as AttentionWrapperState,
-)
-from ._conv_lstm import (
-    Conv1DLSTMCell as Conv1DLSTMCell,
-    Conv2DLSTMCell as Conv2DLSTMCell,
-    Conv3DLSTMCell as Conv3DLSTMCell,
-    ConvLSTMCell as ConvLSTMCell,
-)
-from ._frequency_lstms import (
-    BidirectionalGridLSTMCell as BidirectionalGridLSTMCell,
-    GridLSTMCell as GridLSTMCell,
-    TimeFreqLSTMCell as TimeFreqLSTMCell,
-)
+from ._attention_wrapper import AttentionWrapper, AttentionWrapperState
+from ._conv_lstm import Conv1DLSTMCell, Conv2DLSTMCell, Conv3DLSTMCell, ConvLSTMCell
+from ._frequency_lstms import BidirectionalGridLSTMCell, GridLSTMCell, TimeFreqLSTMCell
 from ._fused import (
-    FusedRNNCell as FusedRNNCell,
-    FusedRNNCellAdaptor as FusedRNNCellAdaptor,
-    LSTMBlockFusedCell as LSTMBlockFusedCell,
-    TimeReversedFusedRNN as TimeReversedFusedRNN,
+    FusedRNNCell,
+    FusedRNNCellAdaptor,
+    LSTMBlockFusedCell,
+    TimeReversedFusedRNN,
 )
-from ._lstms import (
-    GLSTMCell as GLSTMCell,
-    GRUBlockCellV2 as GRUBlockCellV2,
-    LSTMBlockCell as LSTMBlockCell,
-    NASCell as NASCell,
-    PhasedLSTMCell as PhasedLSTMCell,
-)
+from ._lstms import GLSTMCell, GRUBlockCellV2, LSTMBlockCell, NASCell, PhasedLSTMCell
 from ._normalized_lstms import (
-    CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
-    LayerNormBasicLSTMCell as LayerNormBasicLSTMCell,
-    LayerNormLSTMCell as LayerNormLSTMCell,
-    WeightNormLSTMCell as WeightNormLSTMCell,
+    CoupledInputForgetGateLSTMCell,
+    LayerNormBasicLSTMCell,
+    LayerNormLSTMCell,
+    WeightNormLSTMCell,
 )
-from ._ntm import NTMCell as NTMCell, NTMControllerState as NTMControllerState
-from ._sequence_loss import sequence_loss as sequence_loss
+from ._ntm import NTMCell, NTMControllerState
+from ._sequence_loss import sequence_loss
 from ._small_cells import (
-    CFNCell as CFNCell,
-    IndRNNCell as IndRNNCell,
-    IndyGRUCell as IndyGRUCell,
-    IndyLSTMCell as IndyLSTMCell,
-    IntersectionRNNCell as IntersectionRNNCell,
-    MinimalRNNCell as MinimalRNNCell,
-    SRUCell as SRUCell,
-    UGRNNCell as UGRNNCell,
+    CFNCell,
+    IndRNNCell,
+    IndyGRUCell,
+    IndyLSTMCell,
+    IntersectionRNNCell,
+    MinimalRNNCell,
+    SRUCell,
+    UGRNNCell,
 )
 from ._wrappers import (
-    AttentionCellWrapper as AttentionCellWrapper,
-    EmbeddingWrapper as EmbeddingWrapper,
-    HighwayWrapper as HighwayWrapper,
-    InputProjectionWrapper as InputProjectionWrapper,
-    OutputProjectionWrapper as OutputProjectionWrapper,
+    AttentionCellWrapper,
+    EmbeddingWrapper,
+    HighwayWrapper,
+    InputProjectionWrapper,
+    OutputProjectionWrapper,
 )
 
-_export(globals())
+__all__ = [
+    "AttentionCellWrapper", "AttentionMechanism", "AttentionWrapper",
+    "AttentionWrapperState", "BahdanauAttention", "BahdanauMonotonicAttention",
+    "BasicDecoder", "BasicDecoderOutput", "BeamSearchDecoder",
+    "BeamSearchDecoderOutput", "BeamSearchDecoderState", "BidirectionalGridLSTMCell",
+    "CFNCell", "Conv1DLSTMCell", "Conv2DLSTMCell", "Conv3DLSTMCell", "ConvLSTMCell",
+    "CoupledInputForgetGateLSTMCell", "CustomHelper", "Decoder", "EmbeddingWrapper",
+    "FinalBeamSearchDecoderOutput", "FusedRNNCell", "FusedRNNCellAdaptor", "GLSTMCell",
+    "GRUBlockCellV2", "GreedyEmbeddingHelper", "GridLSTMCell", "Helper",
+    "HighwayWrapper", "IndRNNCell", "IndyGRUCell", "IndyLSTMCell", "InferenceHelper",
+    "InputProjectionWrapper", "IntersectionRNNCell", "LSTMBlockCell",
+    "LSTMBlockFusedCell", "LayerNormBasicLSTMCell", "LayerNormLSTMCell",
+    "LuongAttention", "LuongMonotonicAttention", "MinimalRNNCell", "NASCell", "NTMCell",
+    "NTMControllerState", "OutputProjectionWrapper", "PhasedLSTMCell", "SRUCell",
+    "SampleEmbeddingHelper", "ScheduledEmbeddingTrainingHelper",
+    "ScheduledOutputTrainingHelper", "TimeFreqLSTMCell", "TimeReversedFusedRNN",
+    "TrainingHelper", "UGRNNCell", "WeightNormLSTMCell", "dynamic_decode",
+    "gather_tree", "hardmax", "monotonic_attention", "sequence_loss", "tile_batch",
+]  # fmt: skip
+
+_set_module(__name__)
 
 _CORE = "The core API is in `jaxrnn`, e.g. `jaxrnn.LSTMCell`."
 _HERE = "All names are in `jaxrnn.contrib`."

@@ -26,7 +26,6 @@ values of an array, e.g. to check that a bias is zero, and the array is traced, 
 conversion raises a TypeError.
 """
 
-from .._base.modules import export as _export
 from . import equinox, haiku, keras, linen, nnx, onnx, tf1, torch, transformers
 
 __all__ = [
@@ -40,6 +39,3 @@ __all__ = [
     "torch",
     "transformers",
 ]
-
-for _module in (equinox, haiku, keras, linen, nnx, onnx, tf1, torch, transformers):
-    _export(vars(_module))

@@ -10,8 +10,9 @@ converted. A `SimpleCell` with `residual=True` has no counterpart either. `load`
 detect these two options, because the parameters do not include them.
 """
 
+from .._base.modules import set_module
 from .._base.typing import Params
-from ._flax import LIBRARY, LINEN, load as load, modules_of
+from ._flax import LIBRARY, LINEN, load, modules_of
 from ._layer_weights import Cells
 
 __all__ = ["load", "save"]
@@ -52,3 +53,6 @@ def save(cell: Cells, *, bidirectional: bool = False) -> Params:
     if len(modules) == 1:
         return modules[0]
     return {f"layers_{i}": module for i, module in enumerate(modules)}
+
+
+set_module(__name__)

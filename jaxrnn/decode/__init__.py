@@ -11,15 +11,14 @@ sequence continues, write a `contrib.Helper` or a `contrib.Decoder`, and run it 
 `contrib.dynamic_decode`.
 """
 
-from .._base.modules import export as _export
-from ._beams import tile_beams as tile_beams
-from ._model import Model as Model, ensemble as ensemble
-from ._search import (
-    Decoded as Decoded,
-    beam_search as beam_search,
-    greedy as greedy,
-    sample as sample,
-    score as score,
-)
+from .._base.modules import set_module as _set_module
+from ._beams import tile_beams
+from ._model import Model, ensemble
+from ._search import Decoded, beam_search, greedy, sample, score
 
-_export(globals())
+__all__ = [
+    "Decoded", "Model", "beam_search", "ensemble", "greedy", "sample", "score",
+    "tile_beams",
+]  # fmt: skip
+
+_set_module(__name__)

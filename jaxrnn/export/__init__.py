@@ -18,17 +18,15 @@ Streams:
   look-ahead.
 """
 
-from .._base.modules import export as _export
-from ._functions import (
-    tflite_deviation as tflite_deviation,
-    to_stablehlo as to_stablehlo,
-    to_tflite as to_tflite,
-)
-from ._onnx import to_onnx as to_onnx
-from ._streamers import (
-    BidirectionalStreamer as BidirectionalStreamer,
-    Streamer as Streamer,
-)
-from ._tflite_operators import to_tflite_operators as to_tflite_operators
+from .._base.modules import set_module as _set_module
+from ._functions import tflite_deviation, to_stablehlo, to_tflite
+from ._onnx import to_onnx
+from ._streamers import BidirectionalStreamer, Streamer
+from ._tflite_operators import to_tflite_operators
 
-_export(globals())
+__all__ = [
+    "BidirectionalStreamer", "Streamer", "tflite_deviation", "to_onnx", "to_stablehlo",
+    "to_tflite", "to_tflite_operators",
+]  # fmt: skip
+
+_set_module(__name__)

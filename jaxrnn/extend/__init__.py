@@ -29,49 +29,35 @@ in `jaxrnn` itself. This module adds parts that several cells use:
   must be and what it is.
 """
 
-from .._base.arguments import (
-    as_bool as as_bool,
-    as_count as as_count,
-    as_lengths as as_lengths,
-    check_function as check_function,
-)
-from .._base.cell_keys import check_key as check_key
-from .._base.errors import expect as expect
-from .._base.inputs import as_arrays as as_arrays
-from .._base.math import (
-    at_least_float32 as at_least_float32,
-    concrete_or_none as concrete_or_none,
-)
-from .._base.modules import export as _export
-from .._base.products import affine as affine
-from .._base.trees import ReadOnly as ReadOnly, map_sizes as map_sizes
-from .._cells.affine.equations import Equations as Equations
-from .._cells.base import (
-    SpecsCell as SpecsCell,
-    check_rnn_cell as check_rnn_cell,
-    scope_name as scope_name,
-)
-from .._cells.composed import ComposedCell as ComposedCell
-from .._cells.matrix.bare_memory import BareMemoryCell as BareMemoryCell
-from .._cells.matrix.cell import MatrixMemoryCell as MatrixMemoryCell
-from .._cells.matrix.rule import Chunk as Chunk, MatrixRule as MatrixRule
-from .._cells.params import (
-    affine_specs as affine_specs,
-    bias_initializer as bias_initializer,
-    glorot_uniform as glorot_uniform,
-)
-from .._cells.step_checks import (
-    check_params as check_params,
-    check_state as check_state,
-    check_step_inputs as check_step_inputs,
-)
-from .._run.masking import Steps as Steps
-from .._run.run import Choice as Choice, Run as Run
-from .._wrappers.base import (
-    ParamsWrapper as ParamsWrapper,
-    WrapperCell as WrapperCell,
-    vector_size as vector_size,
-)
-from . import fields as fields
+from .._base.arguments import as_bool, as_count, as_lengths, check_function
+from .._base.cell_keys import check_key
+from .._base.errors import expect
+from .._base.inputs import as_arrays
+from .._base.math import at_least_float32, concrete_or_none
+from .._base.modules import set_module as _set_module
+from .._base.products import affine
+from .._base.trees import ReadOnly, map_sizes
+from .._cells.affine.equations import Equations
+from .._cells.base import SpecsCell, check_rnn_cell, scope_name
+from .._cells.composed import ComposedCell
+from .._cells.matrix.bare_memory import BareMemoryCell
+from .._cells.matrix.cell import MatrixMemoryCell
+from .._cells.matrix.rule import Chunk, MatrixRule
+from .._cells.params import affine_specs, bias_initializer, glorot_uniform
+from .._cells.step_checks import check_params, check_state, check_step_inputs
+from .._run.masking import Steps
+from .._run.run import Choice, Run
+from .._wrappers.base import ParamsWrapper, WrapperCell, vector_size
+from . import fields
 
-_export(globals())
+__all__ = [
+    "BareMemoryCell", "Choice", "Chunk", "ComposedCell", "Equations",
+    "MatrixMemoryCell", "MatrixRule", "ParamsWrapper", "ReadOnly", "Run", "SpecsCell",
+    "Steps", "WrapperCell", "affine", "affine_specs", "as_arrays", "as_bool",
+    "as_count", "as_lengths", "at_least_float32", "bias_initializer", "check_function",
+    "check_key", "check_params", "check_rnn_cell", "check_state", "check_step_inputs",
+    "concrete_or_none", "expect", "fields", "glorot_uniform", "map_sizes", "scope_name",
+    "vector_size",
+]  # fmt: skip
+
+_set_module(__name__)

@@ -19,20 +19,25 @@ value that the field stores, or raises an error. A `__post_init__` that checks s
 fields together calls `super().__post_init__()` first.
 """
 
-from .._base.modules import export as _export
+from .._base.modules import set_module as _set_module
 from .._cells.fields import (
-    ActivationLike as ActivationLike,
-    activation as activation,
-    checked as checked,
-    count as count,
-    dataclass as dataclass,
-    dtype as dtype,
-    flag as flag,
-    initializer as initializer,
-    name as name,
-    number as number,
-    size as size,
-    unused as unused,
+    ActivationLike,
+    activation,
+    checked,
+    count,
+    dataclass,
+    dtype,
+    flag,
+    initializer,
+    name,
+    number,
+    size,
+    unused,
 )
 
-_export(globals())
+__all__ = [
+    "ActivationLike", "activation", "checked", "count", "dataclass", "dtype", "flag",
+    "initializer", "name", "number", "size", "unused",
+]  # fmt: skip
+
+_set_module(__name__)

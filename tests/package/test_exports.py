@@ -64,6 +64,7 @@ def test_a_modules_help_names_all_that_is_public(module):
 
 
 CONVERTERS = [getattr(jaxrnn.convert, name) for name in jaxrnn.convert.__all__]
+OTHERS = [jaxrnn.export, jaxrnn.testing, *CONVERTERS]
 FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
 OURS = set(
     "FunctionCell StateSaver ensemble init_stack_bidirectional "
@@ -172,10 +173,10 @@ TAKE_ANY_NAME |= {"Run.replace", "Run.of_inner"}
 TAKE_ANY_NAME |= {"AttentionWrapperState.clone"}
 
 
-@pytest.mark.parametrize("module", [*MODULES, jaxrnn.export, *CONVERTERS])
+@pytest.mark.parametrize("module", [*MODULES, *OTHERS])
 def test_editors_complete_the_arguments(module):
     """All are named: no call takes `**kwargs`."""
-    values = [getattr(module, name) for name in getattr(module, "__all__", [])]
+    values = [getattr(module, name) for name in module.__all__]
     for call in itertools.chain(*map(calls_of, values)):
         kinds = {p.kind for p in inspect.signature(call).parameters.values()}
         takes_any = inspect.Parameter.VAR_KEYWORD in kinds
@@ -190,6 +191,13 @@ def test_a_star_brings_no_module_but_memory():
     layers = {"GatedDeltaNet", "KimiDeltaAttention", "Mamba", "Mamba2", "RWKV7TimeMix"}
     assert set(jaxrnn.linen.__all__) == set(jaxrnn.nnx.__all__) - layers
     assert "RNN" in jaxrnn.nnx.__all__
+
+
+@pytest.mark.parametrize("module", [*MODULES, *OTHERS])
+def test_public_names_show_a_public_module(module):
+    for name in module.__all__:
+        home = getattr(getattr(module, name), "__module__", "")
+        assert "._" not in home, name
 
 
 # Pickles that name a class or function survive a move of private files.
