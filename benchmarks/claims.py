@@ -66,6 +66,16 @@ class Measured:
         """Whether the rows have different lengths."""
         return self.row["case"]["lengths"] in ("uniform", "short")
 
+    @property
+    def is_large(self) -> bool:
+        """Whether the layer has more than 64 units."""
+        return self.row["case"]["units"] > 64
+
+    @property
+    def place(self) -> tuple[bool, bool, bool]:
+        """The place of the case's column in a table, compared with other cases."""
+        return self.is_padded, self.mode != "train", not self.is_large
+
     def spread(self, library: str) -> list[float] | None:
         """The library's time divided by jaxrnn's; None if it did not run."""
         peers = [self.row["peers"].get(name, {}) for name in CONTESTANTS[library]]
@@ -101,30 +111,24 @@ def conditions(cases: Iterable[Measured]) -> str:
 
 
 def overview(libraries: Collection[str], shown: Callable[[list[float]], str]) -> Text:
-    """The ratios of each library on each processor, and how often the library wins."""
+    """The ratios of each library by the kind of case, and how often it wins."""
 
     def text(cases: Iterable[Measured]) -> str:
-        groups: dict[tuple[str, str], list[Measured]] = {}
-        for case in sorted(cases, key=lambda one: (one.is_padded, one.mode != "train")):
-            if any(map(case.ratio, libraries)):
-                kind = MODES[case.mode] + " with padded rows" * case.is_padded
-                processor = case.processor.partition(" with ")[0]
-                groups.setdefault((kind, processor), []).append(case)
-        titled = {
-            f"{kind}, {_units(group)} ({processor})": group
-            for (kind, processor), group in groups.items()
-        }
+        groups: dict[str, list[Measured]] = {}
+        for case in sorted(cases, key=operator.attrgetter("place")):
+            size = "padded" if case.is_padded else "large" if case.is_large else "small"
+            groups.setdefault(f"{MODES[case.mode]}, {size}", []).append(case)
         rows = []
         for library in libraries:
-            found = {title: _ratios(library, group) for title, group in titled.items()}
+            found = {title: _ratios(library, group) for title, group in groups.items()}
             every = [ratio for ratios in found.values() for ratio in ratios]
             wins = f"{sum(round(one, 2) < 1 for one in every)} of {len(every)} cases"
             cells = {title: shown(ratios) for title, ratios in found.items() if ratios}
             if every:
                 rows.append({"": library, **cells, FASTER: wins})
-        columns = ["", *titled, FASTER]
+        titles = ["", *groups, FASTER]
         return grid(
-            [(title, lambda row, t=title: row.get(t, "")) for title in columns], rows
+            [(title, lambda row, t=title: row.get(t, "")) for title in titles], rows
         )
 
     return text
@@ -140,12 +144,6 @@ def worst(cases: Iterable[Measured]) -> str:
     ]
     ratio, library, name = min(ratios)
     return f"The lowest ratio is {_short(ratio)} ({library}), in the case `{name}`."
-
-
-def _units(cases: Iterable[Measured]) -> str:
-    """The least and the largest layers."""
-    units = {case.row["case"]["units"] for case in cases}
-    return f"{min(units)} to {max(units)} units"
 
 
 def _ratios(library: str, cases: Iterable[Measured]) -> list[float]:

@@ -1,23 +1,23 @@
-"""Recurrent networks in JAX, from LSTMs to linear attention, with resets, lengths and TensorFlow 1's API.
+"""Recurrent networks in JAX, from LSTMs to linear attention, with variable lengths, state resets and TensorFlow 1's API.
 
 A batch with a padded row, and with a row in which a second episode begins:
 
     >>> import jax, jax.numpy as jnp, jaxrnn
-    >>> x = jax.random.normal(jax.random.key(0), (3, 6, 8))     # [batch, time, depth]
-    >>> x = x.at[1, 2:].set(jnp.nan)                            # Row 1 has two steps. NaN pads the others.
+    >>> x = jax.random.normal(jax.random.key(0), (3, 6, 8))     # [batch, time, features]
+    >>> x = x.at[1, 2:].set(jnp.nan)                            # Row 1: two steps, then padding.
     >>> lengths = jnp.array([6, 2, 6])
-    >>> first = jnp.zeros((3, 6), bool).at[2, 4].set(True)      # In row 2, an episode begins at step 4.
-    >>> cell = jaxrnn.GRUCell(16)                               # Holds hyperparameters only.
-    >>> params = cell.init(jax.random.key(1), x[:, 0])          # Nested dicts with TensorFlow's names.
+    >>> first = jnp.zeros((3, 6), bool).at[2, 4].set(True)      # Row 2: an episode begins at step 4.
+    >>> cell = jaxrnn.GRUCell(16)                               # Hyperparameters only, no arrays.
+    >>> params = cell.init(jax.random.key(1), x[:, 0])          # Nested dicts of arrays.
     >>> def loss(params):
     ...     outputs, state = jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, resets=first, dtype=x.dtype)
     ...     return jnp.mean(state**2), outputs
     >>> gradients, outputs = jax.jit(jax.grad(loss, has_aux=True))(params)
     >>> alone, _ = jaxrnn.dynamic_rnn(cell.bind(params), x[2:, 4:], dtype=x.dtype)
-    >>> print("The episode equals a run of it alone:", jnp.allclose(outputs[2, 4:], alone[0], atol=1e-6))
-    >>> print("A gradient has NaN:", any(jnp.isnan(leaf).any() for leaf in jax.tree.leaves(gradients)))
-    The episode equals a run of it alone: True
-    A gradient has NaN: False
+    >>> print("Same outputs as the episode alone:", jnp.allclose(outputs[2, 4:], alone[0], atol=1e-6))
+    >>> print("NaN in the gradients:", any(jnp.isnan(leaf).any() for leaf in jax.tree.leaves(gradients)))
+    Same outputs as the episode alone: True
+    NaN in the gradients: False
 
 `help(jaxrnn.dynamic_rnn)` lists the arguments of `dynamic_rnn`. `import jaxrnn` is
 enough to use these modules; all but `jaxrnn.memory` are loaded on first use:

@@ -6,5 +6,9 @@ from matplotlib.figure import Figure
 
 def draw() -> Figure:
     """Three rows of an unrolled loop."""
-    rows = [("length 6", 6, None), ("length 2", 2, None), ("reset at 4", 6, 4)]
+    rows = [
+        ("row 0\nlength 6", 6, None),
+        ("row 1\nlength 2", 2, None),
+        ("row 2\nreset at 4", 6, 4),
+    ]
     return draw_rows(6, rows)

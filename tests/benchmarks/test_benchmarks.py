@@ -351,8 +351,8 @@ def test_the_worst_cases_are_counted_and_named():
     assert claims.conditions(found) == "CPU with AVX2, today."
     padded = measured(8, lengths="short", torch=3.0)
     assert claims.TEXTS["ranges"]([padded, *found]).splitlines() == [
-        "|  | training, 1 to 8 units (CPU) | inference, 8 to 8 units (CPU) "
-        "| training with padded rows, 8 to 8 units (CPU) | faster than jaxrnn in |",
+        "|  | training, small | inference, small | training, padded "
+        "| faster than jaxrnn in |",
         "| --- | ---: | ---: | ---: | ---: |",
         "| Hand-written loops, Flax or JAX | 1.30 (1.10 to 1.50) | - | - "
         "| 0 of 2 cases |",
