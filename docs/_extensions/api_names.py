@@ -31,7 +31,8 @@ class Name:
     @property
     def anchor(self) -> str:
         """The heading, and what follows the page in a link: `memory.md#Keep`."""
-        return ".".join([*self.module.split(".")[2:], self.name])
+        parts = [part for part in self.module.split(".")[1:] if part != self.page]
+        return ".".join([*parts, self.name])
 
     @property
     def value(self) -> object:

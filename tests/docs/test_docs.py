@@ -101,7 +101,9 @@ def extensions(monkeypatch):
 def test_every_public_name_has_a_row(name, extensions):
     module = importlib.import_module(f"jaxrnn.{name}".removesuffix("."))
     public = {n for n in module.__all__ if not inspect.ismodule(getattr(module, n))}
-    page = ROOT / "docs" / "api" / f"{name.split('.')[0] or 'jaxrnn'}.md"
+    folder = name.split(".")[0]
+    page = {"": "jaxrnn", "lite": "contrib"}.get(folder, folder)
+    page = ROOT / "docs" / "api" / f"{page}.md"
     rows = extensions("api_names").names(page).values()
     assert public == {row.name for row in rows if row.module == module.__name__}
 
