@@ -84,11 +84,18 @@ def test_documents_of_a_row_are_separate(name):
 def test_single_tokens_equal_the_parallel_form(name):
     layer = make(name)
     want, last = run(layer, DOCUMENTS)
-    outputs, state = [], jax.tree.map(jnp.zeros_like, last)
-    for t in range(LENGTH):
-        output, state = run(layer, DOCUMENTS[:, t : t + 1], state)
-        outputs.append(output)
-    assert_near(jnp.concatenate(outputs, axis=1), want, tolerance=1e-12)
+
+    def step(state, token):
+        output, state = call(layer, token[:, None], state)
+        return state, output[:, 0]
+
+    @jax.jit
+    def run_tokens(tokens):
+        state = layer.zero_state(len(DOCUMENTS), tokens.dtype)
+        return jax.lax.scan(step, state, tokens)
+
+    state, outputs = run_tokens(DOCUMENTS.swapaxes(0, 1))
+    assert_near(outputs.swapaxes(0, 1), want, tolerance=1e-12)
     assert_near(state, last, tolerance=1e-12)
 
 
@@ -208,7 +215,8 @@ def test_bfloat16(name):
     got, last = run(layer, x)
     assert got.dtype == jnp.bfloat16
     assert last.cell_state.dtype == jnp.float32
-    state, outputs = None, []
+    state, outputs = layer.zero_state(len(x), x.dtype), []
+    assert jax.tree.map(jax.typeof, state) == jax.tree.map(jax.typeof, last)
     for t in range(LENGTH):
         output, state = run(layer, x[:, t : t + 1], state)
         outputs.append(output)

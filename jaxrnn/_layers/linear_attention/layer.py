@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import as_lengths, check_instance, check_shape, is_list_of
+from ..._base.arguments import (
+    as_count,
+    as_lengths,
+    check_instance,
+    check_shape,
+    is_list_of,
+)
 from ..._base.errors import expect
 from ..._base.inputs import as_array
 from ..._base.math import cast
@@ -118,6 +124,24 @@ class LinearAttentionLayer(FieldsModule):
         """
         steps = StepArguments(sequence_length, mask, resets, axis_name)
         return self._over_sequences(self._run, inputs, state, steps)
+
+    def zero_state(self, batch_size: int, dtype: DType) -> PastInputsState:
+        """The state at the start of sequences, for a loop such as `jax.lax.scan`.
+
+        Args:
+            batch_size: The number of rows.
+            dtype: The dtype of the inputs.
+
+        Returns:
+            The state with which a call without a state begins.
+
+        Raises:
+            TypeError: If `batch_size` is not an int, or `dtype` is not floating-point.
+            ValueError: If `batch_size` is negative.
+        """
+        rows = as_count("batch_size", batch_size, 0)
+        x = jnp.zeros((rows, 0, self.in_features), dtype)
+        return self._over_sequences(self._run, x, None, StepArguments())[1]
 
     def _over_sequences(
         self,
