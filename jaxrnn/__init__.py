@@ -176,22 +176,6 @@ _MODULES = (
 _HINTS = dict.fromkeys(["nn", "rnn", "rnn_cell"], _HERE)
 _HINTS |= dict.fromkeys(["RNN", "LSTM", "GRU", "Bidirectional"], _MODULES)
 _HINTS["DeepRNN"] = "Use `MultiRNNCell`, whose list may contain functions."
-_PACKED = (
-    "`pack_sequences` returns a `Packed`, whose fields `dynamic_rnn` accepts; see "
-    "`docs/guide/packing.md`."
-)
-_HINTS |= dict.fromkeys(
-    ["packed_rnn", "PackedSequences", "PackedWindow", "concat_packed", "stack_packed"],
-    _PACKED,
-)
-_HINTS |= dict.fromkeys(
-    ["truncated_bptt", "TruncatedBPTT"],
-    "Use `jax.value_and_grad` for each window; see `docs/guide/long_sequences.md`.",
-)
-_HINTS["pipelined_rnn"] = (
-    "Copy the example `examples/distributed/pipelined_rnn.py`; see "
-    "`examples/distributed/README.md`."
-)
 
 if _typing.TYPE_CHECKING:  # Type checkers do not run `__getattr__`.
     from . import (

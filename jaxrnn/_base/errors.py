@@ -135,8 +135,8 @@ def error_note(text: str) -> Iterator[None]:
 def warn(text: str) -> None:
     """Warns at the line of the user's code that called this package.
 
-    The function replaces `skip_file_prefixes` of `warnings.warn`, which Python 3.11
-    lacks.
+    Python 3.11 lacks `skip_file_prefixes` of `warnings.warn`, so this function itself
+    counts the frames between the user's line and `warnings.warn`.
     """
     frame = sys._getframe(1)
     level = 2

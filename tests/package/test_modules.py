@@ -112,10 +112,6 @@ HINTS = {
     "rnn_cell": (jaxrnn, r"`jaxrnn\.LSTMCell`"),
     "LSTM": (jaxrnn, r"`LSTMCell`.*`jaxrnn\.nnx`"),
     "DeepRNN": (jaxrnn, r"Use `MultiRNNCell`, whose list may contain functions"),
-    "pipelined_rnn": (jaxrnn, r"`examples/distributed/pipelined_rnn\.py`"),
-    "packed_rnn": (jaxrnn, r"`docs/guide/packing\.md`"),
-    "concat_packed": (jaxrnn, r"`docs/guide/packing\.md`"),
-    "truncated_bptt": (jaxrnn, r"`docs/guide/long_sequences\.md`"),
     "rnn": (jaxrnn.contrib, "All names are in `jaxrnn.contrib`"),
     "static_rnn": (jaxrnn.contrib, r"Use `jaxrnn\.static_rnn`"),
     "legacy_seq2seq": (
