@@ -158,8 +158,7 @@ def main(
         epochs: Passes over the training utterances.
     """
     utterances, test = data.load()
-    scale = data.measure(utterances)
-    params, test = train(scale(utterances), epochs), scale(test)
+    params = train(utterances, epochs)
     write_files(params, test.frames.shape[1], folder)
     compiled = jax.jit(lambda frames: frame_logits(params, frames))
     want = np.asarray(compiled(test.frames))

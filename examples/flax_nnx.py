@@ -11,8 +11,7 @@ import jax
 import numpy as np
 import optax
 import tyro
-from flag_types import Count
-from japanese_vowels_data import FEATURES, SPEAKERS, batches, load_scaled, perturb
+from japanese_vowels_data import FEATURES, SPEAKERS, batches, load, perturb
 from tqdm import tqdm
 
 try:
@@ -75,7 +74,7 @@ def fit(units, tx, data, epochs, seed):
     return model, losses
 
 
-def main(epochs: Count = 60, seeds: Count = 5, units: Count = 64):
+def main(epochs: int = 60, seeds: int = 5, units: int = 64):
     """Trains and tests the nets, and prints their accuracies.
 
     Args:
@@ -83,7 +82,9 @@ def main(epochs: Count = 60, seeds: Count = 5, units: Count = 64):
         seeds: The number of nets to train, one after the other.
         units: The size of each cell.
     """
-    train, test = load_scaled()
+    if min(seeds, epochs, units) < 1:
+        raise SystemExit("--seeds, --epochs and --units must be at least 1.")
+    train, test = load()
     steps = epochs * (len(train.labels) // BATCH_SIZE)
     rate = optax.cosine_decay_schedule(2e-3, steps)
     # All seeds share one optimizer, so that training is compiled once.

@@ -13,8 +13,7 @@ import jax
 import numpy as np
 import optax
 import tyro
-from flag_types import Count
-from japanese_vowels_data import FEATURES, SPEAKERS, batches, load_scaled
+from japanese_vowels_data import FEATURES, SPEAKERS, batches, load
 from tqdm import tqdm
 
 import jaxrnn.convert.torch
@@ -80,7 +79,7 @@ def fit_jax(params, data, epochs):
     return params
 
 
-def main(torch_epochs: Count = 5, epochs: Count = 30, units: Count = 64):
+def main(torch_epochs: int = 5, epochs: int = 30, units: int = 64):
     """Trains in PyTorch, converts the weights, compares logits, and trains in JAX.
 
     Args:
@@ -88,8 +87,10 @@ def main(torch_epochs: Count = 5, epochs: Count = 30, units: Count = 64):
         epochs: Passes over the training set in JAX.
         units: The size of the cell.
     """
+    if min(torch_epochs, epochs, units) < 1:
+        raise SystemExit("--torch-epochs, --epochs and --units must be at least 1.")
     torch.manual_seed(0)
-    model, (train, test) = Speaker(units), load_scaled()
+    model, (train, test) = Speaker(units), load()
     fit_torch(model, train, torch_epochs)
     with torch.no_grad():
         logits = model(*map(torch.from_numpy, test[:2])).numpy()

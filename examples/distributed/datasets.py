@@ -67,13 +67,16 @@ class Windows(grain.experimental.FlatMapTransform):
         resets[:, 0] = True
         size = frames.shape[1] // self.max_fan_out
         cut = jaxrnn.windows((frames, resets), size, lengths)
-        return [Batch(*w.inputs, w.sequence_length, labels, rows) for w in cut]
+        return [
+            Batch(w.inputs[0], w.inputs[1], w.sequence_length, labels, rows)
+            for w in cut
+        ]
 
 
 def load(name: Name, dtype) -> Dataset:
     """The dataset `name`, with frames in `dtype`."""
     if name == "vowels":
-        train, test = (Records(*part) for part in vowels.load_scaled())
+        train, test = (Records(*part) for part in vowels.load())
         window, classes = train.frames.shape[1], vowels.SPEAKERS
     else:
         train, test = recall(4096, seed=0), recall(512, seed=1)

@@ -3,7 +3,6 @@
 import importlib.metadata
 import io
 import sys
-import types
 from unittest.mock import patch
 
 import numpy as np
@@ -11,7 +10,6 @@ import scipy.io.wavfile
 from distributed import train
 from g2p import data, model
 from helpers import refusals
-from japanese_vowels import Config, fit
 from speech_detection import detect
 
 
@@ -34,9 +32,7 @@ def without_torch():
         importlib.import_module("from_torch")
 
 
-DATA = types.SimpleNamespace(labels=np.zeros((1, 270), int))
 REFUSALS = [
-    (SystemExit, "--batch-size", lambda: fit(Config(batch_size=300), DATA, 0)),
     (SystemExit, "--batch-size", lambda: train.main(train.Config(batch_size=6))),
     (SystemExit, "16000 Hz", lambda: read_audio(8000, 9)),
     (SystemExit, "one channel", lambda: read_audio(16000, 9, 2)),
