@@ -15,14 +15,13 @@ import dataclasses
 import math
 import time
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from flag_types import Count, Picture, Positive, Seed
 from jax.nn.initializers import glorot_uniform
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -37,26 +36,32 @@ HELD_OUT = 500  # The number of test pictures, the last ones in the file.
 EVALUATED = 50  # The number of pictures that are tested at once.
 POINTS = 10  # The number of tests during training.
 COLORS = {"LRU": "tab:blue", "LSTM": "tab:red"}
+PICTURE = "long_range.png"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The task, the nets and their training; each field is a flag."""
 
-    hold: Count = 128
+    hold: int = 128
     """The number of steps for each of the 64 pixels."""
-    updates: Count = 300
+    updates: int = 300
     """The number of updates of the LRU."""
-    batch: Count = 16
+    batch: int = 16
     """Pictures in a batch."""
-    units: Count = 64
+    units: int = 64
     """The size of the cells."""
-    learning_rate: Positive = 0.01
+    learning_rate: float = 0.01
     """Adam's initial learning rate, with cosine decay to zero."""
     chrono: bool = True
     """Whether the LSTM has biases for long sequences instead of the usual ones."""
-    seed: Seed = 0
+    seed: int = 0
     """The seed of the parameters and the order of the pictures."""
+
+    def __post_init__(self):
+        for name in ("hold", "updates", "batch", "units"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1.")
 
     @property
     def steps(self):
@@ -152,80 +157,53 @@ def compute_logits(params, cell, inputs):
 # Training
 
 
-class Net:
-    """A compiled net with its parameters and optimizer state."""
-
-    def __init__(self, config, name, data, test):
-        self.config, self.cell = config, make_cell(config, name)
-        self.data, self.parts = jax.device_put(data), split(jax.device_put(test))
-        key = jax.random.key(config.seed)
-        self.optimizer = optax.chain(
-            optax.clip_by_global_norm(1.0), optax.scale_by_adam()
-        )
-        self.params = init(config, self.cell, key)
-        self.state = self.optimizer.init(self.params)
-        arguments = (self.params, self.state, 0, 0.0)
-        self.compiled = jax.jit(self.next).lower(*arguments).compile()
-        self.count_right = jax.jit(self.right)
-
-    def next(self, params, state, n, rate):
-        """Computes `(params, state, loss)` after update n."""
-        rows = jax.random.fold_in(jax.random.key(self.config.seed), n)
-        rows = jax.random.randint(rows, (self.config.batch,), 0, len(self.data.labels))
-        batch = self.data.take(rows)
-        loss, gradient = jax.value_and_grad(self.loss)(params, batch)
-        updates, state = self.optimizer.update(gradient, state)
-        step = lambda p, u: p - rate * u
-        return jax.tree.map(step, params, updates), state, loss
-
-    def loss(self, params, batch):
-        """The mean cross-entropy of a batch."""
-        inputs = as_sequences(self.config, batch.pixels)
-        logits = compute_logits(params, self.cell, inputs)
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-        return jnp.mean(cross_entropy(logits, batch.labels))
-
-    def right(self, params, part):
-        """The number of test pictures in `part` that are classified correctly."""
-        inputs = as_sequences(self.config, part.pixels)
-        logits = compute_logits(params, self.cell, inputs)
-        return jnp.sum(jnp.argmax(logits, axis=-1) == part.labels)
-
-    def update(self, n, spent):
-        """Runs update n after the fraction `spent` of training; returns the loss."""
-        rate = self.config.learning_rate * (1 + math.cos(math.pi * spent)) / 2
-        result = self.compiled(self.params, self.state, n, rate)
-        self.params, self.state, loss = result
-        return loss.item()
-
-    def accuracy(self):
-        """The fraction of test pictures that are classified correctly."""
-        right = [self.count_right(self.params, part).item() for part in self.parts]
-        return sum(right) / HELD_OUT
-
-
-def split(test):
-    """The test pictures in parts that are small enough for memory."""
-    return [test.take(slice(i, i + EVALUATED)) for i in range(0, HELD_OUT, EVALUATED)]
-
-
-def fit(net, name, share_spent):
-    """Trains until `share_spent(updates, seconds)` is 1.
+def fit(config, name, train, test, share_spent):
+    """Trains a net until `share_spent(updates, seconds)` is 1.
 
     Returns:
         The curve, with `(seconds, accuracy)` for each test, and the number of updates.
         Seconds include only updates, not compilation and tests.
     """
-    curve, n, seconds, spent = [(0.0, net.accuracy())], 0, 0.0, 0.0
+    cell, key = make_cell(config, name), jax.random.key(config.seed)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
+    params = init(config, cell, key)
+    state, (train, test) = optimizer.init(params), jax.device_put((train, test))
+    parts = [test.take(slice(i, i + EVALUATED)) for i in range(0, HELD_OUT, EVALUATED)]
+
+    def compute_loss(params, batch):
+        logits = compute_logits(params, cell, as_sequences(config, batch.pixels))
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+        return jnp.mean(cross_entropy(logits, batch.labels))
+
+    @jax.jit
+    def update(params, state, n, rate):
+        rows = jax.random.fold_in(key, n)
+        rows = jax.random.randint(rows, (config.batch,), 0, len(train.labels))
+        loss, gradient = jax.value_and_grad(compute_loss)(params, train.take(rows))
+        updates, state = optimizer.update(gradient, state)
+        return jax.tree.map(lambda p, u: p - rate * u, params, updates), state, loss
+
+    @jax.jit
+    def count_right(params, part):
+        logits = compute_logits(params, cell, as_sequences(config, part.pixels))
+        return jnp.sum(jnp.argmax(logits, axis=-1) == part.labels)
+
+    def accuracy(params):
+        return sum(count_right(params, part).item() for part in parts) / HELD_OUT
+
+    compiled = update.lower(params, state, 0, 0.0).compile()
+    curve, n, seconds, spent = [(0.0, accuracy(params))], 0, 0.0, 0.0
     layout = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}{postfix}"
     with tqdm(total=1.0, desc=f"{name:4}", bar_format=layout) as bar:
         while spent < 1:
             start = time.perf_counter()
-            loss = net.update(n, spent)
+            rate = config.learning_rate * (1 + math.cos(math.pi * spent)) / 2
+            params, state, loss = compiled(params, state, n, rate)
+            loss = loss.item()
             n, seconds = n + 1, seconds + time.perf_counter() - start
             spent = min(1.0, share_spent(n, seconds))
             if spent >= len(curve) / POINTS:
-                curve.append((seconds, net.accuracy()))
+                curve.append((seconds, accuracy(params)))
             bar.set_postfix(updates=n, loss=f"{loss:.3f}", right=f"{curve[-1][1]:.1%}")
             bar.update(spent - bar.n)
     return np.array(curve), n
@@ -261,7 +239,7 @@ def draw_curves(axes, curves):
     axes.set_title(f"{HELD_OUT} pictures that the nets never saw")
 
 
-def draw(path, config, picture, curves):
+def draw(config, picture, curves):
     """Saves a figure of the task and the curves."""
     figure = Figure(figsize=(11, 4), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -270,29 +248,24 @@ def draw(path, config, picture, curves):
     right.grid(alpha=0.25)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    figure.savefig(PICTURE)
 
 
 # The program
 
 
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
-def main(
-    config: Annotated[Config, tyro.conf.arg(name="")] = Config(),
-    figure: Picture = Path("long_range.png"),
-):
+def main(config: Config):
     """Trains both nets, and draws their test accuracies.
 
     Args:
         config: The task, the nets and their training.
-        figure: The file for the picture.
     """
-    data, test = load()
+    train, test = load()
     curves, updates = {}, {}
     share_spent = lambda n, seconds: n / config.updates
     for name in COLORS:
-        net = Net(config, name, data, test)
-        curves[name], updates[name] = fit(net, name, share_spent)
+        curves[name], updates[name] = fit(config, name, train, test, share_spent)
         seconds, right = curves[name][-1]
         print(
             f"{name}: {updates[name]} updates in {seconds:.0f} s; of {HELD_OUT} test "
@@ -300,8 +273,8 @@ def main(
         )
         budget = curves["LRU"][-1][0]
         share_spent = lambda n, seconds, budget=budget: seconds / budget
-    draw(figure, config, (test.pixels[3], test.labels[3]), curves)
-    print(f"Wrote {figure}.")
+    draw(config, (test.pixels[3], test.labels[3]), curves)
+    print(f"Wrote {PICTURE}.")
     return {"curves": curves, "updates": updates}
 
 

@@ -12,8 +12,7 @@ README.md shows the results.
 import dataclasses
 import functools
 import time
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from flag_types import Count, Picture, Positive
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -31,26 +29,32 @@ from .repeat_previous import LENGTH, SUITS, begin, observe, step
 
 CLIP, ENTROPY, TRACE = 0.2, 0.01, 0.95
 DISCOUNT = 0.5  # Small, because an action changes only its own reward.
+PICTURE = "ppo.png"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The policies and their training; each field is a flag."""
 
-    seeds: Count = 5
+    seeds: int = 5
     """The number of policies that train at once."""
-    rows: Count = 64
+    rows: int = 64
     """The number of parallel environments of a policy."""
-    steps: Count = 128
+    steps: int = 128
     """The number of steps in a rollout, after which the policy is updated."""
-    updates: Count = 100
+    updates: int = 100
     """The number of updates, each on a new rollout."""
-    epochs: Count = 4
+    epochs: int = 4
     """The number of gradient steps per update."""
-    units: Count = 64
+    units: int = 64
     """The size of the layers."""
-    learning_rate: Positive = 0.003
+    learning_rate: float = 0.003
     """Adam's initial learning rate, with linear decay to zero."""
+
+    def __post_init__(self):
+        for name in ("seeds", "rows", "steps", "updates", "epochs", "units"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1.")
 
     @property
     def optimizer(self):
@@ -258,7 +262,7 @@ def train(config):
     return {name: np.stack(each) for name, each in returns.items()}, seconds
 
 
-def draw(path, config, returns):
+def draw(config, returns):
     """Draws the mean of the seeds, and the range from the worst to the best seed."""
     figure = Figure(figsize=(7, 3.5), dpi=100, layout="constrained")
     axes = figure.subplots()
@@ -272,19 +276,15 @@ def draw(path, config, returns):
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    figure.savefig(PICTURE)
 
 
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
-def main(
-    config: Annotated[Config, tyro.conf.arg(name="")] = Config(),
-    figure: Picture = Path("ppo.png"),
-):
+def main(config: Config):
     """Trains the policies, and draws their learning curves.
 
     Args:
         config: The policies and their training.
-        figure: The file for the picture.
     """
     returns, seconds = train(config)
     for name, each in returns.items():
@@ -294,8 +294,8 @@ def main(
             f"{name + ':':11} return {last.mean():.3f} ({last.min():.3f} to "
             f"{last.max():.3f}), {ms:.0f} ms an update of {config.seeds} seeds"
         )
-    draw(figure, config, returns)
-    print(f"Wrote {figure}.")
+    draw(config, returns)
+    print(f"Wrote {PICTURE}.")
     return returns
 
 

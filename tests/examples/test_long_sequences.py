@@ -15,9 +15,10 @@ from jaxrnn import convert
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_settings")]
 
 
-def test_long_range_learns(picture):
-    flags = "--hold 1 --updates 20 --units 16 --figure".split()
-    found = tyro.cli(digits.main, args=[*flags, str(picture)])
+def test_long_range_learns(picture, monkeypatch):
+    monkeypatch.setattr(digits, "PICTURE", picture)
+    flags = "--hold 1 --updates 20 --units 16"
+    found = tyro.cli(digits.main, args=flags.split())
     assert found["updates"]["LRU"] == 20
     lru, lstm = found["curves"]["LRU"], found["curves"]["LSTM"]
     assert lru[-1, 1] > 0.2 > lru[0, 1]
@@ -44,9 +45,10 @@ def test_the_states_forget_within_the_sequence(hold):
     assert np.exp(params["theta_log"]).max() * hold * 8 <= 2.01 * 2 * np.pi
 
 
-def test_both_layers_learn(picture):
-    flags = "--seeds 2 --rows 8 --updates 12 --learning-rate 0.03 --units 8 --figure"
-    returns = tyro.cli(ppo.main, args=[*flags.split(), str(picture)])
+def test_both_layers_learn(picture, monkeypatch):
+    monkeypatch.setattr(ppo, "PICTURE", picture)
+    flags = "--seeds 2 --rows 8 --updates 12 --learning-rate 0.03 --units 8"
+    returns = tyro.cli(ppo.main, args=flags.split())
     for of_layer in returns.values():
         assert of_layer.shape == (12, 2)
         assert of_layer[-3:].mean() > of_layer[:3].mean() + 0.05
