@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from flag_types import Count, Positive
 from mnist1d.data import get_dataset_args, make_dataset
 from tqdm import tqdm
 
@@ -33,14 +32,19 @@ LAYERS = 2
 class Config:
     """The net and its training; each field is a flag."""
 
-    units: Count = 48
+    units: int = 48
     """The size of each cell."""
-    epochs: Count = 30
+    epochs: int = 30
     """Passes over the training set."""
-    batch_size: Count = 100
+    batch_size: int = 100
     """Digits per training step."""
-    learning_rate: Positive = 0.01
+    learning_rate: float = 0.01
     """Adam's initial learning rate."""
+
+    def __post_init__(self):
+        for name in ("units", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1.")
 
     @property
     def cell(self):
@@ -137,7 +141,7 @@ def fit(config, signals, labels, seed):
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 def main(
     config: Config,
-    seeds: Count = 5,
+    seeds: int = 5,
     validate: bool = False,
 ):
     """Trains and tests; returns the accuracy of each net.

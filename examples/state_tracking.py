@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import itertools
 import os
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import jax
@@ -24,7 +23,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from flag_types import Count, Picture, Positive, Seed
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -43,6 +41,7 @@ NetworkName = Literal[
 TaskName = Literal["parity", "cycle", "swaps", "S3"]
 TEST_SEQUENCES = 512
 UNITS, HEADS = 32, 4
+PICTURE = "state_tracking.png"
 
 
 class Network(NamedTuple):
@@ -75,20 +74,25 @@ NETWORKS: dict[NetworkName, Network] = {
 class Config:
     """The networks and their training; each field is a flag."""
 
-    steps: Count = 40
+    steps: int = 40
     """The length of the sequences in training."""
-    test_steps: Count = 256
+    test_steps: int = 256
     """The length of the sequences in the test."""
-    updates: Count = 1000
+    updates: int = 1000
     """Updates of the parameters, each on a new batch."""
-    batch: Count = 32
+    batch: int = 32
     """Sequences in a batch."""
-    learning_rate: Positive = 0.01
+    learning_rate: float = 0.01
     """Adam's highest learning rate."""
-    seeds: Count = 3
+    seeds: int = 3
     """The number of networks of each kind for each task."""
-    seed: Seed = 0
+    seed: int = 0
     """The first network's seed."""
+
+    def __post_init__(self):
+        for name in ("steps", "test_steps", "updates", "batch", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1.")
 
 
 # The tasks
@@ -256,7 +260,7 @@ def print_table(config, tasks, found):
     print(f"{'guessing':15}", *(f"{text:>12}" for text in guesses))
 
 
-def draw_curves(path, config, tasks, found):
+def draw_curves(config, tasks, found):
     """Saves a figure: the mean accuracy at each step, one panel for each task."""
     figure = Figure(figsize=(2.7 * len(tasks) + 1.6, 3), dpi=150, layout="constrained")
     row = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
@@ -270,7 +274,7 @@ def draw_curves(path, config, tasks, found):
         axes.spines[["top", "right"]].set_visible(False)
     row[0].set_ylabel("accuracy, mean of the seeds")
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside right center")
-    figure.savefig(path)
+    figure.savefig(PICTURE)
 
 
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
@@ -278,7 +282,6 @@ def main(
     config: Config,
     networks: tuple[NetworkName, ...] = tuple(NETWORKS),
     tasks: tuple[TaskName, ...] = tuple(TASKS),
-    figure: Picture = Path("state_tracking.png"),
 ):
     """Trains and tests networks on tasks; returns their accuracies.
 
@@ -286,12 +289,11 @@ def main(
         config: The networks and their training.
         networks: The networks to compare.
         tasks: The tasks.
-        figure: The file for the picture.
     """
     found = compare(config, networks, tasks)
     print_table(config, tasks, found)
-    draw_curves(figure, config, tasks, found)
-    print(f"Wrote {figure}.")
+    draw_curves(config, tasks, found)
+    print(f"Wrote {PICTURE}.")
     return found
 
 

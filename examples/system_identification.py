@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from flag_types import Count
 
 import jaxrnn
 
@@ -81,13 +80,15 @@ def fit(params, rates, levels, updates):
     return jax.lax.scan(update, carry, length=updates)[0][0]
 
 
-def main(seeds: Count = 3, updates: Count = 400):
+def main(seeds: int = 3, updates: int = 400):
     """Prints and returns the errors on new data, by dtype.
 
     Args:
         seeds: The number of nets.
         updates: The number of updates of L-BFGS.
     """
+    if min(seeds, updates) < 1:
+        raise SystemExit("--seeds and --updates must be at least 1.")
     rng = np.random.default_rng(0)
     train, test = np.array([simulate_tanks(rng, 1000) for _ in range(2)])
     mean, size = train.mean(axis=1), train.std(axis=1)

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import tyro
-from flag_types import Count
 from tqdm import tqdm
 
 from . import datasets, launch
@@ -43,9 +42,9 @@ def print_table(found):
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
 def main(
     data: datasets.Name = "vowels",
-    steps: Count = 100,
-    batch_size: Count = 256,
-    units: Count = 64,
+    steps: int = 100,
+    batch_size: int = 256,
+    units: int = 64,
     layouts: tuple[launch.Name, ...] = tuple(launch.LAYOUTS),
 ):
     """Runs and compares all layouts; returns differences by precision and layout.

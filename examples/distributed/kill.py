@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from flag_types import Count, Positive, Seed
 
 from . import launch
 
@@ -58,11 +57,11 @@ def last_checkpoint(folder):
 
 
 def main(
-    times: Count = 20,
+    times: int = 20,
     layout: launch.Name = "1 device",
     resume: launch.Name | None = None,
-    patience: Positive = 60,
-    seed: Seed = 0,
+    patience: float = 60,
+    seed: int = 0,
 ):
     """Kills and continues runs; returns the largest difference from an unkilled run.
 

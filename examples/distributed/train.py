@@ -10,8 +10,8 @@ same command continues from the last checkpoint. Run it from the folder `example
     python -m distributed.train --folder two --processes 2 --process 1; wait
 
 The net reads sequences window by window. The state of the forward direction is carried
-from one window to the next, without a gradient. The backward direction starts at the
-end of the window.
+from one window to the next, without a gradient, and reset at the first step of each
+sequence. The backward direction starts at the end of the window.
 """
 
 import contextlib
@@ -26,13 +26,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from flag_types import Count, Folder, NaturalNumber, Positive, Seed, Share
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from tqdm import tqdm
 
 import jaxrnn
 
 from . import checkpoints, datasets
+
+SEED = 0  # Of the parameters, the dropout and the order of the records.
+DROPOUT = 0.2  # The fraction of the outputs to drop.
+# Adam divides a gradient by its size plus epsilon, so gradients that are only rounding
+# errors have an effect unless epsilon is much larger.
+EPSILON = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,28 +46,26 @@ class Config:
 
     data: datasets.Name = "vowels"
     """The dataset: Japanese Vowels, or 4096 sequences with a symbol to recall."""
-    steps: Count = 300
+    steps: int = 300
     """The number of training steps."""
-    batch_size: Count = 64
+    batch_size: int = 64
     """The rows per step, over all processes."""
-    units: Count = 32
+    units: int = 32
     """The size of the cell of each direction."""
-    learning_rate: Positive = 5e-3
+    learning_rate: float = 5e-3
     """Adam's learning rate."""
-    epsilon: Positive = 1e-5
-    """Adam's epsilon. Adam divides a gradient by its size plus epsilon, so gradients
-    that are only rounding errors have an effect unless epsilon is much larger."""
-    dropout: Share = 0.2
-    """The fraction of the outputs to drop."""
     mesh: Literal["auto", "explicit", "shard_map"] = "auto"
     """How the program is divided among devices: by the compiler, by the types of
     arrays, or by hand."""
     x64: bool = False
     """Compute in float64."""
-    seed: Seed = 0
-    """The seed of the parameters, the dropout and the order of the records."""
-    save_every: Count = 20
+    save_every: int = 20
     """The number of steps between checkpoints."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "units", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1.")
 
 
 class State(NamedTuple):
@@ -96,7 +99,7 @@ def init(config, dataset, key):
 
 def make_optimizer(config):
     """Adam with clipped gradients."""
-    adam = optax.adam(config.learning_rate, eps=config.epsilon)
+    adam = optax.adam(config.learning_rate, eps=EPSILON)
     return optax.chain(optax.clip_by_global_norm(1.0), adam)
 
 
@@ -134,7 +137,7 @@ def drop_by_row(key, rows, rate, x):
 
 def compute_loss(params, config, carry, key, batch):
     """The mean cross-entropy of the sequences with frames, and the carry."""
-    drop = functools.partial(drop_by_row, key, batch.rows, config.dropout)
+    drop = functools.partial(drop_by_row, key, batch.rows, DROPOUT)
     logits, carry = compute_logits(params, carry, batch, drop)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     is_valid = batch.lengths > 0
@@ -156,12 +159,6 @@ def update(config, state, batch):
     return State(params, optimizer, key, carry), loss
 
 
-def make_mesh(config):
-    """A one-dimensional mesh of all devices of all processes."""
-    kind = AxisType.Explicit if config.mesh == "explicit" else AxisType.Auto
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(kind,))
-
-
 SPECS = State(params=P(), optimizer=P(), key=P(), carry=P("data"))
 """The sharding of the state: the carry is divided by rows, the rest is replicated."""
 
@@ -169,7 +166,7 @@ SPECS = State(params=P(), optimizer=P(), key=P(), carry=P("data"))
 def make_functions(config, dataset, mesh):
     """`() -> state` and `(state, batch) -> (state, loss)`, compiled for the mesh."""
     shardings = State(*(NamedSharding(mesh, spec) for spec in SPECS))
-    start = lambda: init(config, dataset, jax.random.key(config.seed))
+    start = lambda: init(config, dataset, jax.random.key(SEED))
     step = functools.partial(update, config)
     if config.mesh == "shard_map":
         step = jax.shard_map(
@@ -179,12 +176,6 @@ def make_functions(config, dataset, mesh):
         jax.jit(start, out_shardings=shardings),
         jax.jit(step, out_shardings=(shardings, None), donate_argnums=0),
     )
-
-
-def make_iterator(config, dataset):
-    """An iterator over this process's part of each batch."""
-    processes = jax.process_index(), jax.process_count()
-    return datasets.batches(dataset, config.batch_size, config.seed, *processes)
 
 
 @contextlib.contextmanager
@@ -208,28 +199,30 @@ def open_log(path, steps):
 
 def fit(config, dataset, folder):
     """Trains from the last checkpoint, if there is one; returns the parameters."""
-    mesh = make_mesh(config)
+    kind = AxisType.Explicit if config.mesh == "explicit" else AxisType.Auto
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(kind,))
     start, step = make_functions(config, dataset, mesh)
-    iterator = make_iterator(config, dataset)
+    process, processes = jax.process_index(), jax.process_count()
+    iterator = datasets.batches(dataset, config.batch_size, SEED, process, processes)
     rows = NamedSharding(mesh, P("data"))
     place = functools.partial(jax.make_array_from_process_local_data, rows)
     saving = checkpoints.open_folder(folder / "checkpoints", config.save_every)
     with jax.set_mesh(mesh), saving as manager:
         done, state = checkpoints.restore(manager, start(), iterator)
         with open_log(folder / "losses.jsonl", done) as log:
-            for n in (bar := progress(done, config.steps)):
+            bar = tqdm(
+                range(done, config.steps),
+                initial=done,
+                total=config.steps,
+                disable=process != 0,
+            )
+            for n in bar:
                 state, loss = step(state, jax.tree.map(place, next(iterator)))
                 loss = loss.item()
                 log(step=n, loss=loss)
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 checkpoints.save(manager, n + 1, state, iterator)
     return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), state.params)
-
-
-def progress(done, steps):
-    """The numbers of the remaining steps, with a progress bar in process 0."""
-    hidden = jax.process_index() != 0
-    return tqdm(range(done, steps), initial=done, total=steps, disable=hidden)
 
 
 def test_accuracy(dataset, params):
@@ -247,9 +240,9 @@ def test_accuracy(dataset, params):
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 def main(
     config: Config,
-    folder: Folder = Path("distributed_output"),
-    processes: Count = 1,
-    process: NaturalNumber = 0,
+    folder: Path = Path("distributed_output"),
+    processes: int = 1,
+    process: int = 0,
     coordinator: str = "localhost:9876",
 ):
     """Starts or continues training, tests the net, and writes the parameters.
@@ -271,17 +264,14 @@ def main(
     if config.batch_size % (devices := jax.device_count()):
         must = f"divide the number of rows (--batch-size), {config.batch_size}"
         raise SystemExit(f"the number of devices must {must}, got {devices}.")
+    folder.mkdir(parents=True, exist_ok=True)
     dataset = datasets.load(config.data, np.float64 if config.x64 else np.float32)
     params = fit(config, dataset, folder)
     if jax.process_index() == 0:
-        np.savez(folder / "parameters.npz", **flatten(params))
+        paths = jax.tree_util.tree_leaves_with_path(params)
+        name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+        np.savez(folder / "parameters.npz", **{name(path): x for path, x in paths})
         print(f"Test accuracy: {100 * test_accuracy(dataset, params):.2f} %")
-
-
-def flatten(params):
-    """A dict of the arrays, with names such as `fw/kernel` as keys."""
-    named = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in named}
 
 
 if __name__ == "__main__":

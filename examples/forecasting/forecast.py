@@ -14,14 +14,11 @@ README.md shows the results.
 import dataclasses
 import functools
 import itertools
-from pathlib import Path
-from typing import Annotated
 
 import jax
 import numpy as np
 import optax
 import tyro
-from flag_types import Count, Picture, Positive
 from tqdm import tqdm
 
 import jaxrnn
@@ -31,22 +28,28 @@ from .model import compute_loss, draw_paths, init
 from .picture import draw
 
 LEVELS = np.arange(1, 20) / 20  # Of quantiles.
+PICTURE = "forecast.png"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The network and its training; each field is a flag."""
 
-    units: Count = 40
+    units: int = 40
     """The size of the LSTM."""
-    updates: Count = 300
+    updates: int = 300
     """The number of updates."""
-    batch: Count = 32
+    batch: int = 32
     """Windows of two weeks in a batch."""
-    learning_rate: Positive = 0.01
+    learning_rate: float = 0.01
     """Adam's initial learning rate, with cosine decay to zero."""
-    paths: Count = 100
+    paths: int = 100
     """The paths that are drawn for each place and week."""
+
+    def __post_init__(self):
+        for name in ("units", "updates", "batch", "paths"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1.")
 
     @property
     def cell(self):
@@ -150,10 +153,9 @@ def print_table(scores):
 
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 def main(
-    config: Annotated[Config, tyro.conf.arg(name="")] = Config(),
-    seeds: Count = 5,
+    config: Config,
+    seeds: int = 5,
     validate: bool = False,
-    figure: Picture = Path("forecast.png"),
 ):
     """Trains, compares and draws; returns the scores of each forecast.
 
@@ -162,7 +164,6 @@ def main(
         seeds: The number of networks, trained one after the other.
         validate: Test on the eight weeks before the test weeks, and train on the weeks
             before those.
-        figure: The file for the picture, which shows the network of seed 0.
     """
     data, names = load(leave_out=TEST_WEEKS if validate else 0)
     train = jax.tree.map(lambda x: x[: -TEST_WEEKS * WEEK], data)
@@ -180,9 +181,9 @@ def main(
             scores.setdefault(name, []).append(score(paths[name], counts))
         if seed == 0:
             drawn = paths["network"], before, counts
-            draw(figure, config.cell, params, data, names, *drawn)
+            draw(PICTURE, config.cell, params, data, names, *drawn)
     print_table(scores)
-    print(f"Wrote {figure}.")
+    print(f"Wrote {PICTURE}.")
     return scores
 
 

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from flag_types import Count, Picture, Positive
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -27,6 +26,7 @@ from . import data, model, scores
 
 ROWS, POINTS = 128, 24
 """The number of words in a batch, and of points of a learning curve."""
+PICTURE = "g2p.png"
 
 
 def loss_of(network, batch):
@@ -99,7 +99,7 @@ def train(network, words, dev, rate, epochs, name):
     return network, curve
 
 
-def draw(path, curves):
+def draw(curves):
     """Draws the shares of dev words that are wrong."""
     figure = Figure(figsize=(7, 3.5), dpi=100, layout="constrained")
     axes = figure.subplots()
@@ -113,16 +113,15 @@ def draw(path, curves):
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    figure.savefig(PICTURE)
 
 
 def main(
     words: tyro.conf.Positional[tuple[str, ...]] = ("photograph", "knight", "zyzzyva"),
-    epochs: Count = 1,
-    rate: Positive = 2e-4,
-    random_rate: Positive = 3e-3,
+    epochs: int = 1,
+    rate: float = 2e-4,
+    random_rate: float = 3e-3,
     output: Path = Path("g2p.npz"),
-    figure: Picture = Path("g2p.png"),
 ):
     """Prints error rates on test words before and after the training, and draws curves.
 
@@ -132,7 +131,6 @@ def main(
         rate: Adam's initial learning rate for the parameters of g2p_en.
         random_rate: The same for random parameters.
         output: The file for the fine-tuned network, in the format of g2p_en.
-        figure: The file for the picture.
     """
     words = tuple(map(data.read_word, words))
     training, dev, test = data.split(data.load())
@@ -144,8 +142,8 @@ def main(
     for name, (start, own) in starts.items():
         networks[name], curves[name] = train(start, training, dev, own, epochs, name)
     model.save(output, networks["fine-tuned"])
-    draw(figure, curves)
-    print(f"Wrote {output} and {figure}. The {len(test)} test words:")
+    draw(curves)
+    print(f"Wrote {output} and {PICTURE}. The {len(test)} test words:")
     scores.print_rates({name: measure(each, test) for name, each in networks.items()})
     for name, each in networks.items():
         for word, phonemes in model.pronounce(each, words).items():

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from flag_types import Count
 from tqdm import tqdm
 
 import jaxrnn
@@ -213,7 +212,7 @@ def right(ids: Any, iso: Any) -> float:
     return np.all(np.asarray(ids) == iso, axis=1).mean().item()
 
 
-def main(steps: Count = 1000):
+def main(steps: int = 1000):
     """Trains the net, and tests it on held-out days.
 
     Args:

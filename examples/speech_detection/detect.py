@@ -14,13 +14,13 @@ import numpy as np
 import package_files
 import scipy
 import tyro
-from flag_types import Picture
 from matplotlib.figure import Figure
 
 import jaxrnn.export
 from speech_detection.model import DETECTOR, FRAME, RATE, as_frames, detect, load
 
 FORMANTS = [(730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410)]
+PICTURE = "speech.png"
 
 
 package_file = functools.partial(
@@ -65,7 +65,7 @@ def timed(name, run, frames):
     return np.concatenate(run()).reshape(-1)
 
 
-def draw(path, frames, probabilities):
+def draw(frames, probabilities):
     """Draws the signal, and the probability at the end of each frame."""
     figure = Figure(figsize=(9, 4), dpi=80, layout="constrained")
     wave, curve = figure.subplots(2, sharex=True)
@@ -74,16 +74,15 @@ def draw(path, frames, probabilities):
     ends = np.arange(1, len(frames) + 1) * FRAME / RATE
     curve.step(ends, probabilities, where="pre", color="tab:red")
     curve.set(ylabel="probability of speech", xlabel="seconds", ylim=(-0.02, 1.02))
-    figure.savefig(path)
+    figure.savefig(PICTURE)
 
 
-def main(recording: Path | None = None, figure: Picture = Path("speech.png")):
+def main(recording: Path | None = None):
     """Runs the network on a whole file and frame by frame, and draws its output.
 
     Args:
         recording: A WAV file with one channel of 16 kHz and 16 bits, instead of
             synthesized speech.
-        figure: The picture to write.
     """
     weights = jax.device_put(load(package_file()))
     frames = as_frames(synthesize() if recording is None else read(recording))
@@ -107,8 +106,8 @@ def main(recording: Path | None = None, figure: Picture = Path("speech.png")):
         timed("Streamer: the weights are arguments", streamed, frames),
         timed("jit that closes over the weights", stepped, frames),
     ]
-    draw(figure, frames, found[0])
-    print(f"Largest difference: {np.ptp(found, axis=0).max():.1e}. Written: {figure}")
+    draw(frames, found[0])
+    print(f"Largest difference: {np.ptp(found, axis=0).max():.1e}. Written: {PICTURE}")
     return found
 
 

@@ -41,10 +41,10 @@ def window(series):
     )
 
 
-def test_it_learns_from_the_data_and_draws(picture):
+def test_it_learns_from_the_data_and_draws(picture, monkeypatch):
+    monkeypatch.setattr(forecast, "PICTURE", picture)
     flags = "--seeds 2 --units 8 --updates 60 --batch 8 --learning-rate 0.03 --paths 4"
-    args = [*flags.split(), "--figure", str(picture)]
-    found = tyro.cli(forecast.main, args=args)
+    found = tyro.cli(forecast.main, args=flags.split())
     (naive, inside), *_ = found["last week (seasonal naive)"]
     np.testing.assert_allclose((naive, inside), (23.05, 1.7), rtol=0.02)
     first, second = found["network"]

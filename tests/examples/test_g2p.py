@@ -91,8 +91,8 @@ def test_it_learns(params, short_words, monkeypatch, picture, capsys, tmp_path):
     monkeypatch.setattr(model, "package_file", lambda: None)
     load = model.load
     monkeypatch.setattr(model, "load", lambda file: params)
-    flags = f"Cat o'clock --epochs 60 --rate 3e-3 --figure {picture}"
-    flags += f" --output {tmp_path / 'g2p.npz'}"
+    monkeypatch.setattr(finetune, "PICTURE", picture)
+    flags = f"Cat o'clock --epochs 60 --rate 3e-3 --output {tmp_path / 'g2p.npz'}"
     networks = tyro.cli(finetune.main, args=flags.split())
     assert list(networks) == ["g2p_en", "fine-tuned", "random start"]
     before, *after = (finetune.wrong(each, short_words) for each in networks.values())

@@ -117,10 +117,11 @@ def test_each_label_of_state_tracking_is_the_state():
 
 
 @pytest.mark.slow
-def test_state_tracking(picture):
+def test_state_tracking(picture, monkeypatch):
+    monkeypatch.setattr(state_tracking, "PICTURE", picture)
     flags = "--tasks parity --networks minGRU DeltaNet-neg --seeds 1 --updates 100"
     args = [*flags.split(), "--steps", "10", "--test-steps", "20"]
-    found = tyro.cli(state_tracking.main, args=[*args, "--figure", str(picture)])
+    found = tyro.cli(state_tracking.main, args=args)
     [[guesses]], [[tracks]] = found["minGRU"], found["DeltaNet-neg"]
     assert guesses.shape == tracks.shape == (20,)
     assert guesses[0] == 1  # The first label needs no memory.

@@ -6,7 +6,6 @@
 import numpy as np
 import pytest
 import scipy.io.wavfile
-import tyro
 from speech_detection import detect, model
 
 import jaxrnn
@@ -39,8 +38,8 @@ def test_file_and_frames(weights, picture, tmp_path, monkeypatch):
     audio = np.round(2**15 * detect.synthesize(syllables=4)).astype(np.int16)
     file = tmp_path / "speech.wav"
     scipy.io.wavfile.write(file, model.RATE, audio)
-    args = ["--recording", str(file), "--figure", str(picture)]
-    whole, streamed, stepped = tyro.cli(detect.main, args=args)
+    monkeypatch.setattr(detect, "PICTURE", picture)
+    whole, streamed, stepped = detect.main(file)
     assert whole.shape == (-(-len(audio) // model.FRAME),)
     assert np.ptp(whole) > 0.1
     np.testing.assert_allclose(streamed, whole, rtol=0, atol=1e-5)
