@@ -1,7 +1,6 @@
-"""The layers of "Stay in Keras", on the page "Coming from Keras", in Keras 3 on JAX."""
+"""The layers of `examples/keras_layers.py`, in Keras 3 on JAX."""
 
-import pathlib
-import re
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +8,12 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import convert
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("users_settings"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "coming_from" / "keras.md"
 X = np.random.default_rng(0).normal(size=(4, 6, 3)).astype(np.float32)
 MASK = np.arange(6) < [[6], [3], [1], [5]]
 
@@ -32,23 +29,15 @@ def keras(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def page(keras):
-    """The names that the programs of the page define."""
-    names = {"__name__": __name__, "convert": convert, "jaxrnn": jaxrnn}
-    programs = re.findall(
-        r"^```py\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE
-    )
-    assert len(programs) == 2
-    for program in programs:
-        exec(compile(program, PAGE, "exec"), names)
-    return names
+def layers(keras):
+    return importlib.import_module("keras_layers")
 
 
 @pytest.mark.parametrize("returns_all", [False, True])
-def test_stays_in_keras_with_its_lstm(returns_all, keras, page):
+def test_stays_in_keras_with_its_lstm(returns_all, keras, layers):
     theirs = keras.layers.LSTM(5, return_sequences=returns_all)
     want = theirs(X, mask=MASK)
-    ours = page["LSTM"](5, return_sequences=returns_all)
+    ours = layers.LSTM(5, return_sequences=returns_all)
     ours.build(X.shape)
     ours.set_weights(theirs.get_weights())
     if returns_all:
@@ -56,9 +45,24 @@ def test_stays_in_keras_with_its_lstm(returns_all, keras, page):
     np.testing.assert_allclose(ours(X, mask=MASK), want, atol=1e-6)
 
 
-def test_stays_in_keras_with_any_cell(page):
+def test_stays_in_keras_with_any_cell(keras, layers):
     """Masks reach the layer, `fit` trains its weights, and a file restores them."""
-    model, again, ids, losses = (page[k] for k in ("model", "again", "ids", "losses"))
+    model = keras.Sequential(
+        [
+            keras.layers.Embedding(20, 8, mask_zero=True),
+            layers.CellLayer("MinGRUCell", {"num_units": 16}),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(2),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    ids = rng.integers(1, 20, (64, 9)) * (np.arange(9) < rng.integers(3, 10, (64, 1)))
+    labels = (ids == 7).any(axis=1)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    losses = model.fit(ids, labels, epochs=5, verbose=0).history["loss"]
+    model.save("tagger.keras")
+    again = keras.models.load_model("tagger.keras")
     assert losses[-1] < losses[0]
     weights = model.layers[1].get_weights()
     assert sorted(map(np.shape, weights)) == [(8, 32), (32,)]
@@ -78,7 +82,7 @@ def test_stays_in_keras_with_any_cell(page):
 
 
 @pytest.mark.parametrize("name", ["LSTMCell", "GRUCell", "GatedDeltaNetCell"])
-def test_stays_in_keras_with_low_precision(name, page):
-    layer = page["CellLayer"](name, {"num_units": 8}, dtype="mixed_bfloat16")
+def test_stays_in_keras_with_low_precision(name, layers):
+    layer = layers.CellLayer(name, {"num_units": 8}, dtype="mixed_bfloat16")
     assert layer(X).dtype == jnp.bfloat16
     assert {str(weight.dtype) for weight in layer.weights} == {"float32"}

@@ -6,11 +6,10 @@ at least 1: for a length of 0 it returns the state after the last step.
 ONNX: the node tests of the `onnx` package for LSTM, GRU and RNN, with their data.
 
 sequence-layers: its contract of a layer, for one cell of each kind that fits a layer.
-The layer is the adapter of the page "Flax modules".
+The layer is the adapter in `examples/sequence_layers_cell.py`.
 """
 
-import pathlib
-import re
+import importlib
 import warnings
 
 import jax
@@ -164,10 +163,6 @@ def initial_states(given):
 
 # sequence-layers.
 
-ROOT = pathlib.Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "guide" / "flax.md"
-# Not a block that `run_page.py` runs: most environments lack sequence-layers.
-BLOCK = re.compile(r"^```py\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 # A layer has one array of inputs and one of outputs, and starts from a zero state.
 INEXPRESSIBLE = {
     "function_nested": "its inputs and outputs are nests",
@@ -189,17 +184,8 @@ def suite():
 
 
 @pytest.fixture(scope="module")
-def adapter():
-    """The class that the page's program defines."""
-    return program()["CellLayer"]
-
-
-def program():
-    """The names that the page's program defines."""
-    [code] = BLOCK.findall(PAGE.read_text())
-    namespace = {"__name__": __name__}
-    exec(compile(code, PAGE, "exec"), namespace)
-    return namespace
+def adapter(suite):
+    return importlib.import_module("sequence_layers_cell").CellLayer
 
 
 def verify(suite, adapter, cell, inputs, gaps):
@@ -244,10 +230,14 @@ def test_the_suite_finds_a_cell_that_mixes_rows(suite, adapter):
         verify(suite, adapter, cell, jax.ShapeDtypeStruct((3, 3), jnp.float32), False)
 
 
-def test_program(suite):
-    """The page's model gives the same results for whole sequences and for streams."""
+def test_a_model_with_the_adapter(suite, adapter):
+    """The model gives the same results for whole sequences and for streams."""
+    import sequence_layers.jax as sl
+
     suite.setUp()  # Seeds NumPy.
+    lstm = adapter.Config(jaxrnn.LSTMCell(16), name="lstm")
+    model = sl.Serial.Config([sl.Dense.Config(8), lstm]).make()
     with usual_promotion(), jax.enable_x64(False):
         x = suite.random_sequence(3, 4, 5)
-        model = suite.init_and_bind_layer(jax.random.key(0), program()["model"], x)
+        model = suite.init_and_bind_layer(jax.random.key(0), model, x)
         suite.verify_contract(model, x, **TOLERANT)
