@@ -17,7 +17,7 @@ README = """# jaxrnn
 :relative-docs: docs/
 :relative-images:
 :start-after: "# jaxrnn"
-:end-before: "## Where to start"
+:end-before: "## Install"
 ```
 
 ## Documentation
