@@ -10,18 +10,6 @@ import re
 
 DOCS = pathlib.Path(__file__).parents[1]
 ROW = re.compile(r"^- \[[^\]]*\]\(([\w/]+)\.md\).*$", re.MULTILINE)
-# The front page of the site begins with what README.md says before the installation.
-README = """# jaxrnn
-
-```{include} ../README.md
-:relative-docs: docs/
-:relative-images:
-:start-after: "# jaxrnn"
-:end-before: "## Install"
-```
-
-## Documentation
-"""
 SECTION = re.compile(r"^## (.*)\n((?:\n|- .*\n)+)", re.MULTILINE)
 
 
@@ -49,10 +37,17 @@ def navigation(text: str) -> str:
     return SECTION.sub(toctree, text)
 
 
+def introduction() -> str:
+    """What README.md says before the installation, with links from `docs/`."""
+    text = (DOCS.parent / "README.md").read_text().partition("## Install")[0]
+    return re.sub(r"\]\((?![a-z]+:|docs/)", "](../", text).replace("](docs/", "](")
+
+
 def add_navigation(app: object, page: str, source: list[str]) -> None:
     """Add the navigation and the README's introduction to the front page."""
     if page == "index":
-        source[0] = navigation(source[0]).replace("# Documentation\n", README, 1)
+        start = f"{introduction()}## Documentation\n"
+        source[0] = navigation(source[0]).replace("# Documentation\n", start, 1)
 
 
 def setup(app: object) -> dict:
