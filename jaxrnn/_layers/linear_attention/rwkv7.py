@@ -218,7 +218,7 @@ class RWKV7TimeMix(LinearAttentionLayer):
         (xr, xw, xk, xv, xa, xg), past = self._mixed(x, state, steps)
         r, k, v = self.r_proj(xr), self.k_proj(xk), self.v_proj(xv)
         rate = jax.nn.sigmoid(self.a(xa))
-        if first is not None:
+        if self.v is not None and first is not None:  # `zero_state` passes none.
             v = v + (first - v) * jax.nn.sigmoid(self.v(xv))
         w = self.w(xw).astype(at_least_float32(x.dtype))
         g = -math.exp(-0.5) * jax.nn.sigmoid(w)
