@@ -259,7 +259,10 @@ def check_no_plain_tuple(name: str, want: PyTree, got: PyTree) -> None:
 
 
 def _fix_of_plain_tuple(kind: Any) -> str:
-    return f"Pass `{kind.__name__}({', '.join(kind._fields)})`." if kind else ""
+    if not kind:
+        return ""
+    fields = ", ".join(f"{name}={name}" for name in kind._fields)
+    return f"Pass `{kind.__name__}({fields})`."
 
 
 def _named_tuple(want: Any, got: Any) -> Any:

@@ -484,11 +484,14 @@ def scope_name(cell: RNNCell) -> str:
 
 def check_rnn_cell(name: str, cell: Any) -> Any:
     """Returns the cell; raises TypeError for an object that is not an `RNNCell`."""
-    fix = (
-        f"Pass the unbound `{name}.cell` of a bound cell, and bind the outer cell. "
-        "Create a cell from a function with `FunctionCell`, from several cells with "
-        "`MultiRNNCell`, and from a Flax cell with `as_cell`."
-    )
+    if isinstance(cell, BoundCell):
+        fix = f"Pass the unbound `{name}.cell`, and bind the outer cell."
+    else:
+        fix = (
+            "Create a cell from a function with `FunctionCell`, from several cells "
+            "with `MultiRNNCell`, and from a Flax cell with `jaxrnn.linen.as_cell` or "
+            "`jaxrnn.nnx.as_cell`."
+        )
     what = "an RNNCell, such as `jaxrnn.LSTMCell(8)`"
     return check_instance(name, cell, RNNCell, what, fix)
 

@@ -163,7 +163,13 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
     if not types:
         fix = "The cell has no parameters: call `bind({})`."
     check_instance("params", params, Mapping, "a dict of arrays", fix)
-    like("params", _as_dict(params), types, fix=fix)
+    params = _as_dict(params)
+    if types and jax.tree.structure(params) != jax.tree.structure(types):
+        fix = (
+            "These are not the parameters of this cell. Create them with its `init`, "
+            "or use the bound cell that a converter or a Flax module returns."
+        )
+    like("params", params, types, fix=fix)
 
 
 def _as_dict(params: PyTree) -> PyTree:

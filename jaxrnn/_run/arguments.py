@@ -192,7 +192,10 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
         )
         expect(not is_key(leaf), "reset_state", must, given, fix)
     zero = zeros()
-    fix = "Pass a state like the result of `cell.zero_state`, or also a `reset_state`."
+    fix = (
+        "Pass a state like the result of `cell.zero_state`. If the cell accepts this "
+        "state, also pass a `reset_state`."
+    )
     check_structure("`initial_state`", zero, state, strict=False, fix=fix)
 
     def cast(zero: Array, leaf: Array) -> Array:
@@ -200,7 +203,8 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
         return (zero.real if is_narrower else zero).astype(leaf.dtype)
 
     zero = jax.tree.map(cast, with_structure(state, zero), state)
-    return like("cell.zero_state()", zero, state, fix="Pass a `reset_state`.")
+    like("initial_state", state, zero, fix=fix)
+    return zero
 
 
 def _fix_of_reset_state(given: PyTree, state: PyTree) -> str:

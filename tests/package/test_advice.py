@@ -305,7 +305,7 @@ ADVICE = [
     ("Pass the `prefix` of a module: 'lstm.'", lambda: load_torch(TORCH, "lstm"), lambda: run(load_torch(TORCH, prefix="lstm."), X)),
     ("Pass `layer.get_weights()` of each recurrent layer", lambda: load_keras(MODEL), lambda: run(load_keras(KERAS), X)),
     ("`initial_h = node.pop('initial_h')`, and pass `jnp.broadcast_to(initial_h[0], (batch, units))`", lambda: convert.onnx.load(STARTED), run_started),
-    ("Pass `LSTMStateTuple(c, h)`", lambda: decoded(PAIR), lambda: decoded(LSTMStateTuple(*PAIR))),
+    ("Pass `LSTMStateTuple(c=c, h=h)`", lambda: decoded(PAIR), lambda: decoded(LSTMStateTuple(*PAIR))),
     # Modules
     ("For one step of each row, pass `inputs[:, None]`.", lambda: in_nnx()(X0, initial_state=ZEROS), lambda: in_nnx()(X0[:, None], initial_state=ZEROS)),
     ("with `in_features=3` of an nnx module", lambda: in_nnx(depth=4)(X), lambda: in_nnx(depth=3)(X)),
@@ -383,7 +383,7 @@ REFUSALS = [
     (TypeError, "`output`", lambda: run_step(lambda x, s: (s.real, s), dtype=C64)),
     (TypeError, "`resets`", lambda: gru(resets=IDS)),
     (ValueError, "`reset_state`", lambda: gru(resets=MASK, reset_state=H0)),
-    (ValueError, r"`cell.zero_state\(\)\[1\]`", lambda: run(KEEPING, X, None, SHARED, resets=MASK)),
+    (ValueError, r"`initial_state\[1\]` must have shape", lambda: run(KEEPING, X, None, SHARED, resets=MASK)),
     (ValueError, "`reset_state`", lambda: run(KEYED, X, None, jax.random.split(KEY, 4), resets=MASK)),
     (TypeError, "`return_states`", lambda: jax.jit(lambda b: gru(return_states=b))(True)),
     (TypeError, "`cell_bw`", lambda: two_ways.func(GRU, GRU.cell, X)),
