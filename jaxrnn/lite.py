@@ -203,7 +203,7 @@ def dynamic_rnn(
     if inputs is not None and not jax.tree_util.all_leaves([inputs]):
         raise ValueError(
             "`inputs` must be one array [time, batch, ...], got "
-            f"{describe(inputs)}. For nests, use `jaxrnn.dynamic_rnn`."
+            f"{describe(inputs)}. For a pytree of arrays, use `jaxrnn.dynamic_rnn`."
         )
     return core_dynamic_rnn(
         cell,

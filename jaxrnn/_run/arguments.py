@@ -387,4 +387,4 @@ def check_rows_of_states(run: Run) -> None:
     for name_of_state, state in states.items():
         for leaf_name, leaf in named_leaves(name_of_state, state):
             fits = leaf is None or leaf.shape[:1] == (rows,)
-            expect(fits, leaf_name, f"have {rows} rows, as the inputs have", leaf)
+            expect(fits, leaf_name, f"have {rows} rows, like the inputs", leaf)

@@ -56,7 +56,7 @@ def has_its_sizes(setup: Setup) -> None:
     """The zero state and one step agree with `state_size` and `output_size`."""
     batch = setup.lengths.shape[0]
 
-    # If a state has read-only parts, such as the memory of attention, the cell has no
+    # If a state has read-only parts, such as an attention memory, the cell has no
     # zero state.
     if not has_read_only(setup.state):
         zeros = setup.cell.zero_state(batch, setup.dtype)
