@@ -76,14 +76,14 @@ def with_hints(target: T) -> T:
         return target
 
     @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: object, **kwargs: object) -> Any:
         check_names(function, args, kwargs)
         return function(*args, **kwargs)
 
     return call  # pyright: ignore[reportReturnType]
 
 
-def check_names(function: Any, args: Sequence[Any], names: Collection[str]) -> None:
+def check_names(function: Any, args: Sequence[object], names: Collection[str]) -> None:
     """Raises TypeError, with a hint, unless all names are arguments of the function.
 
     `args` are the positional arguments, the first of which may be the object of a

@@ -23,10 +23,9 @@ from ._base.errors import expect
 from ._base.modules import import_optional
 from ._base.typing import Array, DType, Key, Lengths, Params, PyTree, Size, State
 from ._cells.base import RNNCell, check_rnn_cell
-from ._drivers.bidirectional import StateBw
 from ._hints import with_hints
 from ._layers import modules, parameters
-from ._layers.modules import BoundCells, Cells, Merge
+from ._layers.modules import BoundCells, Cells, Merge, StateBw
 from ._layers.parameters import AxisNames
 
 if TYPE_CHECKING:
@@ -279,7 +278,7 @@ class Cell(nn.RNNCellBase):
         return modules.zero_carry(self, input_shape)
 
 
-def _param(module: nn.Module, name: str, init: Callable, *args: Any) -> PyTree:
+def _param(module: nn.Module, name: str, init: Callable, *args: object) -> PyTree:
     """A parameter of the module; variables may lack one that holds no arrays.
 
     Raises:

@@ -33,7 +33,6 @@ from ._base.typing import Array, DType, Key, Lengths, Params, PyTree, Size, Stat
 from ._cells.base import RNNCell, check_rnn_cell
 from ._cells.bound import BoundCell
 from ._cells.function import BoundOnlyCell
-from ._drivers.bidirectional import StateBw
 from ._hints import with_hints
 from ._layers import modules, parameters
 from ._layers.fields_module import FieldsModule
@@ -42,7 +41,7 @@ from ._layers.linear_attention.kda import KimiDeltaAttention
 from ._layers.linear_attention.mamba import Mamba
 from ._layers.linear_attention.mamba2 import Mamba2
 from ._layers.linear_attention.rwkv7 import RWKV7TimeMix
-from ._layers.modules import BoundCells, Cells, Merge
+from ._layers.modules import BoundCells, Cells, Merge, StateBw
 from ._layers.parameters import AxisNames
 
 if TYPE_CHECKING:
@@ -347,7 +346,7 @@ class Cell(FieldsModule, nnx.RNNCellBase):
 
 
 def as_cell(
-    module: Any,
+    module: object,
     in_features: int | tuple[int, ...],
     broadcast_rngs: str | Sequence[str] = (),
 ) -> BoundCell:
@@ -479,7 +478,7 @@ def make_params(
     return nnx.data(boxed)
 
 
-def _as_step_type(x: Any) -> Any:
+def _as_step_type(x: object) -> Any:
     """The type of one row with the size `x`, if `x` is a `TensorShape`."""
     is_size = isinstance(x, TensorShape)
     return jax.ShapeDtypeStruct((1, *x), jnp.float32) if is_size else x

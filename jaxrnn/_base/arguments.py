@@ -90,7 +90,7 @@ def as_bool(name: str, value: object) -> bool:
 check_time_major = functools.partial(as_bool, "time_major")
 
 
-def as_scope(scope: Any, default: str) -> str:
+def as_scope(scope: str | None, default: str) -> str:
     """The name under which profiles show the loop's operations.
 
     Raises:
@@ -201,7 +201,7 @@ def shape_text(shape: tuple) -> str:
 
 
 def check_shape(
-    name: str, array: Any, shape: tuple, must: str = "", fix: str = ""
+    name: str, array: object, shape: tuple, must: str = "", fix: str = ""
 ) -> None:
     """Raises ValueError unless `has_shape(array, shape)`; `must` may state a rule."""
     must = must or f"have shape {shape_text(shape)}"
@@ -215,7 +215,7 @@ def check_rank(name: str, array: Any, least: int, axes: str, fix: str = "") -> N
 
 
 def as_integers(
-    name: str, values: Any, what: str, *shapes: tuple[int | None, ...], fix: str = ""
+    name: str, values: object, what: str, *shapes: tuple[int | None, ...], fix: str = ""
 ) -> Any:
     """Converts integers to a NumPy array, or to a JAX array if they hold JAX arrays.
 
@@ -293,7 +293,7 @@ def as_lengths(
     return jnp.asarray(clamped(lengths, time))
 
 
-def _clamped(lengths: Any, time: int | None = None) -> Any:
+def _clamped(lengths: object, time: int | None = None) -> Any:
     return clamped_to_int32(lengths).clip(0, time)
 
 

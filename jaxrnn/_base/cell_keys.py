@@ -25,7 +25,7 @@ from .sharding import platform_of
 from .typing import Array, ArrayLike, Key, PyTree
 
 
-def check_key(key: Any) -> None:
+def check_key(key: Key) -> None:
     """Raises unless `key` is a single random key (under vmap, one key for each entry).
 
     Raises:
@@ -56,7 +56,7 @@ _IMPL_OF_PARTS: dict[Any, Any] = {}
 
 
 @functools.cache
-def _of_both(impl: Any) -> Any:
+def _of_both(impl: object) -> Any:
     """A key implementation: one key holds the run's key, then the step's key."""
     size = jax.random.key_data(jax.random.key(0, impl=impl)).size
     held = functools.partial(jax.random.wrap_key_data, impl=impl)

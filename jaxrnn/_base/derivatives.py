@@ -67,7 +67,7 @@ def _tangent_of_same(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 def closed_over(
     fn: Callable[..., PyTree], *args: PyTree
-) -> tuple[Callable[..., PyTree], list[Array], PyTree, Any]:
+) -> tuple[Callable[..., PyTree], list[Array], PyTree, PyTree]:
     """Turns the arrays that a function closes over into an argument.
 
     Args:
@@ -119,10 +119,10 @@ def in_reverse(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
     def run(*args: PyTree) -> PyTree:
         leaves, structure = jax.tree.flatten(args)
 
-        def of_leaves(*leaves: Any) -> PyTree:
+        def of_leaves(*leaves: object) -> PyTree:
             return fn(*structure.unflatten(leaves))
 
-        def forward(*leaves: Any) -> tuple[PyTree, Any]:
+        def forward(*leaves: Any) -> tuple[PyTree, PyTree]:
             given = {i: x.value for i, x in enumerate(leaves) if x.perturbed}
 
             def of_given(given: dict[int, Array]) -> PyTree:
@@ -149,7 +149,7 @@ def in_reverse(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
 def of_some(fn: Callable, args: Sequence, indices: Sequence[int]) -> Callable:
     """`fn` as a function of the arguments at `indices`; the others are in `args`."""
 
-    def run(*given: Any) -> Any:
+    def run(*given: PyTree) -> PyTree:
         replaced = dict(zip(indices, given, strict=True))
         return fn(*(replaced.get(i, x) for i, x in enumerate(args)))
 

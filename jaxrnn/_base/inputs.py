@@ -37,7 +37,7 @@ from .trees import (
 from .typing import Array, PyTree, Size
 
 
-def as_array(name: str, leaf: Any) -> Array:
+def as_array(name: str, leaf: object) -> Array:
     """Converts one leaf to an array.
 
     Raises:
@@ -72,7 +72,7 @@ def as_arrays(name: str, state: PyTree) -> PyTree:
         TypeError: If a leaf is not an array.
     """
 
-    def as_leaf(name: str, leaf: Any) -> Array:
+    def as_leaf(name: str, leaf: object) -> Array:
         array = as_array(name, leaf)
         # The first step would return a strongly typed array in place of a weakly typed
         # number, and so change the type of the loop's carry.
@@ -101,7 +101,7 @@ def check_concrete(
         expect(not is_traced(leaf), full, must, leaf, fix, error=TypeError)
 
 
-def named_inputs(inputs: PyTree, name: str = "inputs") -> list[tuple[str, Any]]:
+def named_inputs(inputs: PyTree, name: str = "inputs") -> list[tuple[str, Array]]:
     """The leaves of `inputs` with their names.
 
     Raises:
@@ -113,7 +113,7 @@ def named_inputs(inputs: PyTree, name: str = "inputs") -> list[tuple[str, Any]]:
 
 
 def check_same_size(
-    named: list[tuple[str, Any]],
+    named: list[tuple[str, Array]],
     axis: int | slice = 0,
     what: str = "batch size",
     fix: str = "",

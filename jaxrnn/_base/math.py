@@ -12,7 +12,7 @@ from .jax_internals import min_dim
 from .typing import Array, AxisSize, DType, PyTree
 
 
-def is_perturbed(tangent: Any) -> bool:
+def is_perturbed(tangent: object) -> bool:
     """Whether a tangent is an array, rather than None or a symbolic zero."""
     return isinstance(tangent, jax.Array)
 
@@ -44,7 +44,7 @@ def where(condition: Array | bool, tree: PyTree, other: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, other)
 
 
-def move_axes(tree: PyTree, source: Any, place: Any) -> PyTree:
+def move_axes(tree: PyTree, source: PyTree, place: PyTree) -> PyTree:
     """Applies `jnp.moveaxis` to each leaf."""
     return jax.tree.map(lambda x: jnp.moveaxis(x, source, place), tree)
 
@@ -65,7 +65,7 @@ def in_native_order(tree: PyTree) -> PyTree:
     if not any(map(_is_in_foreign_order, jax.tree.leaves(tree))):
         return tree
 
-    def cast(x: Any) -> Any:
+    def cast(x: Array) -> Array:
         return x.astype(x.dtype.newbyteorder("=")) if _is_in_foreign_order(x) else x
 
     return jax.tree.map(cast, tree)
@@ -155,7 +155,7 @@ def module_for_size(size: AxisSize) -> Any:
     return jnp if jax.export.is_symbolic_dim(size) else np
 
 
-def concrete_or_none(values: Any) -> np.ndarray | None:
+def concrete_or_none(values: object) -> np.ndarray | None:
     """The values as a NumPy array, or None if the values are known only at run time.
 
     Under a trace, even a constant JAX array counts as unknown. Otherwise, a check of a
@@ -188,6 +188,6 @@ def batch_maximum(x: Array) -> Array:
 
 
 @batch_maximum.def_vmap
-def _of_mapped(axis_size: int, in_batched: Any, x: Array) -> Any:
+def _of_mapped(axis_size: int, in_batched: object, x: Array) -> Any:
     del axis_size, in_batched
     return batch_maximum(jnp.max(x, axis=0)), False

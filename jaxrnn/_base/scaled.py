@@ -6,7 +6,6 @@ of a single head, or of the last step.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +32,7 @@ def unit(x: Array, epsilon: float = 1e-6) -> Array:
     return without_ones(divided, x.ndim - 1, x)
 
 
-def without_ones(product: Callable[..., Any], count: int, *arrays: PyTree) -> Any:
+def without_ones(product: Callable[..., PyTree], count: int, *arrays: PyTree) -> PyTree:
     """`product(*arrays)`, computed without those leading axes that have size 1.
 
     Args:

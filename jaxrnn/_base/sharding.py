@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from .arguments import as_lengths
 from .errors import is_array, is_key
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def lay_out(
-    cell: Any, inputs: PyTree, lengths: T, state: PyTree
+    cell: object, inputs: PyTree, lengths: T, state: PyTree
 ) -> tuple[Any, T, PyTree]:
     """Prepares the cell for a loop, and shards lengths and state like the inputs.
 
@@ -52,7 +52,7 @@ def whole_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
     return jax.tree.map(lambda x: jax.sharding.reshard(x, whole), tree)
 
 
-def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
+def _whole_on_auto_mesh(cell: object, beside: PyTree) -> Any:
     """Gathers the cell on each device of the automatic mesh of its arrays or `beside`.
 
     The compiler gathers an array at the place where it is read, so an array that is
@@ -71,7 +71,7 @@ def _whole_on_auto_mesh(cell: Any, beside: PyTree) -> Any:
     return jax.tree.map(gather, cell)
 
 
-def meshes_of(tree: PyTree) -> list[Any]:
+def meshes_of(tree: PyTree) -> list[AbstractMesh]:
     """The meshes found in the types of arrays, and the mesh of the context."""
     arrays = filter(is_array, jax.tree.leaves(tree))
     meshes = [jax.typeof(x).sharding.mesh for x in arrays]
@@ -97,7 +97,7 @@ def explicit_mesh_of(tree: PyTree) -> Any:
     return next(explicit, None)
 
 
-def explicit_axes_of(mesh: Any) -> set[str]:
+def explicit_axes_of(mesh: AbstractMesh) -> set[str]:
     """The names of the explicit axes of a mesh."""
     types = zip(mesh.axis_names, mesh.axis_types, strict=True)
     return {name for name, kind in types if kind == AxisType.Explicit}
@@ -195,14 +195,14 @@ def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
     """
     axes = frozenset().union(*map(varying_axes, jax.tree.leaves(xs)))
 
-    def vary(leaf: Any) -> Any:
+    def vary(leaf: object) -> Any:
         missing = tuple(sorted(axes - varying_axes(leaf)))
         return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
 
     return jax.tree.map(vary, tree)
 
 
-def varying_axes(x: Any) -> frozenset[str]:
+def varying_axes(x: object) -> frozenset[str]:
     """The axes of `shard_map` over which a value may differ, according to its type."""
     return jax.typeof(x).mat.varying
 
@@ -292,7 +292,7 @@ def broadcast_first(array: Array, like: Array, axis: int) -> Array:
     return jax.lax.broadcast(array, (like.shape[axis],), out_sharding=out_sharding)
 
 
-def explicit_sharding(spec: PartitionSpec, mesh: Any) -> NamedSharding | None:
+def explicit_sharding(spec: PartitionSpec, mesh: AbstractMesh) -> NamedSharding | None:
     """The sharding of an array on an explicit mesh; None on any other mesh."""
     is_explicit = AxisType.Explicit in mesh.axis_types
     return NamedSharding(mesh, spec) if is_explicit else None

@@ -72,7 +72,7 @@ def map_named(
     if jax.tree_util.all_leaves([tree]):
         return fn(name, tree)
 
-    def named(path: tuple, leaf: Any) -> Any:
+    def named(path: tuple, leaf: object) -> Any:
         return fn(leaf_name(name, path), leaf)
 
     return jax.tree_util.tree_map_with_path(named, tree, is_leaf=_or_none(is_leaf))
@@ -151,7 +151,7 @@ class TensorShape(tuple):
         return f"TensorShape({list(self)})"
 
 
-def named_dims(name: str, dims: Any) -> dict[str, Any]:
+def named_dims(name: str, dims: object) -> dict[str, Any]:
     """Maps names such as `dims[0]` to the sizes of axes, or `name` to a single size."""
     if not isinstance(dims, Iterable):
         return {name: dims}
@@ -180,7 +180,7 @@ def map_sizes(
     return map_named(name, lambda name, leaf: fn(_size_shape(name, leaf)), size)
 
 
-def types_of_size(size: Size, rows: Any, dtype: DType, name: str = "size") -> PyTree:
+def types_of_size(size: Size, rows: object, dtype: DType, name: str = "size") -> PyTree:
     """The types of arrays `[rows, ...]` with these sizes and this dtype."""
     return map_sizes(
         lambda shape: jax.ShapeDtypeStruct((rows, *shape), dtype), size, name

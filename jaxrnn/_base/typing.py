@@ -32,6 +32,9 @@ Key: TypeAlias = Any
 Implementation: TypeAlias = Literal["xla", "native", "jla", "deltanet_tpu"]
 """The loop that runs a cell, or the package whose kernels run it."""
 
+AxisName: TypeAlias = str | tuple[str, ...]
+"""One or several axes of a mesh."""
+
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 Activation: TypeAlias = Callable[[jax.Array], jax.Array]
 Initializer: TypeAlias = Callable[..., jax.Array]
@@ -98,7 +101,7 @@ class Bound:
     """The base class of `BoundCell`, for code that cannot import `BoundCell`."""
 
 
-def bound_or_none(cell: Any) -> Any:
+def bound_or_none(cell: object) -> Any:
     """The `BoundCell`, or None for any other object.
 
     The type decides, because a user's cell may keep another cell as `cell`, or forward

@@ -53,7 +53,7 @@ def as_sources(inputs: PyTree, time_major: bool) -> tuple[PyTree, int, int]:
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
     fix = "For a list of sequences, call `pack_sequences(inputs)` without lengths."
 
-    def as_leaf(name: str, leaf: Any) -> Source:
+    def as_leaf(name: str, leaf: object) -> Source:
         if leaf is None or isinstance(leaf, jax.Array | np.ndarray):
             leaf = as_host_array(name, leaf)
         has_all = all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__"))
@@ -68,7 +68,7 @@ def as_sources(inputs: PyTree, time_major: bool) -> tuple[PyTree, int, int]:
     return (inputs, first, second) if time_major else (inputs, second, first)
 
 
-def as_host_array(name: str, leaf: Any) -> np.ndarray:
+def as_host_array(name: str, leaf: object) -> np.ndarray:
     """A leaf as a NumPy array.
 
     Raises:

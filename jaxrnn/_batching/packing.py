@@ -60,12 +60,12 @@ class Packed(NamedTuple):
     positions: Array | np.ndarray
 
     @property
-    def lengths(self) -> Any:
+    def lengths(self) -> Array | np.ndarray:
         """int32 `[rows]`, the used steps of each row, which all unused steps follow."""
         return (self.segment_ids > 0).sum(-1, dtype=np.int32)
 
     @property
-    def resets(self) -> Any:
+    def resets(self) -> Array | np.ndarray:
         """Bool `[rows, row_length]`, true at the first step of each sequence.
 
         Unused steps are also true. In a window that continues a sequence, no step of
@@ -122,7 +122,7 @@ class Packed(NamedTuple):
     def _read(self, name: str, tree: PyTree, *sizes: int) -> PyTree:
         """Reads all steps, for sizes `(count, time)`, or the last, for `(count,)`."""
 
-        def checked(name: str, leaf: Any) -> Array:
+        def checked(name: str, leaf: object) -> Array:
             array = as_array(name, leaf)
             check_shape(name, array, (*ids.shape, ...))
             return array
@@ -153,7 +153,7 @@ class Packed(NamedTuple):
         return masking.zero_unless(step >= 0, read)
 
 
-def _size(name: str, size: int | None, values: Any) -> int:
+def _size(name: str, size: int | None, values: object) -> int:
     """The given size, or the largest of the values."""
     if size is not None:
         return as_count(name, size, 0)

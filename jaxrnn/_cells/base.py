@@ -79,7 +79,7 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
     Source: `tf.compat.v1.nn.rnn_cell.RNNCell`.
     """
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         """Rejects a class with a method that an inherited method bypasses."""
         super().__init_subclass__(**options)
         for used, names in _USED_INSTEAD.items():
@@ -218,7 +218,7 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
 
     if not TYPE_CHECKING:  # Type checkers should report a call of an unbound cell.
 
-        def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        def __call__(self, *args: object, **kwargs: object) -> NoReturn:
             name = type(self).__name__
             raise TypeError(
                 f"a cell must be bound before it is called, got an unbound {name}. "
@@ -386,7 +386,7 @@ class SpecsCell(RNNCell[State]):
         with jax.named_scope(scope_name(self)):
             return self.step(params, inputs, state)
 
-    def step_inputs(self, inputs: PyTree) -> Any:
+    def step_inputs(self, inputs: PyTree) -> PyTree:
         """Checks and returns the inputs of a step, by default `[batch, depth]`.
 
         If the result is a nest, no parameter's shape may depend on the depth, and the
@@ -482,7 +482,7 @@ def scope_name(cell: RNNCell) -> str:
     return getattr(cell, "name", None) or snake_case(type(cell).__name__)
 
 
-def check_rnn_cell(name: str, cell: Any) -> Any:
+def check_rnn_cell(name: str, cell: object) -> Any:
     """Returns the cell; raises TypeError for an object that is not an `RNNCell`."""
     if isinstance(cell, BoundCell):
         fix = f"Pass the unbound `{name}.cell`, and bind the outer cell."

@@ -33,7 +33,7 @@ from .._base.arguments import check_function, check_instance
 from .._base.errors import expect, is_array, name_of
 from .._base.math import is_traced
 from .._base.trees import TensorShape, as_typed, size_shapes
-from .._base.typing import Activation, Array, DType, Size
+from .._base.typing import Activation, Array, DType, Initializer, Size
 from .._hints import with_hints
 from .step_checks import check_floating
 
@@ -51,45 +51,46 @@ Unused: TypeAlias = Any
 
 # For the functions in `field_specifiers` below, type checkers read the argument
 # `default=` to find out whether a field has a default. The other functions of
-# this file, such as `number`, give every field a default.
-def checked(check: Check, *, default: Any = dataclasses.MISSING) -> Any:
+# this file, such as `number`, give every field a default. Each function declares the
+# type of the field's value, as `dataclasses.field` does.
+def checked(check: Check, *, default: object = dataclasses.MISSING) -> Any:
     """A field with a check; if the default is None, None is accepted unchecked."""
     if default is None:
         check = optional(check)
     return dataclasses.field(default=default, metadata={"check": check})
 
 
-def size(*, default: Any = dataclasses.MISSING) -> Any:
+def size(*, default: Any = dataclasses.MISSING) -> int:
     """An integer of at least 0; as in TensorFlow, a cell may have no units."""
     return count(default=default, least=0)
 
 
 def count(
     *,
-    default: Any = dataclasses.MISSING,
+    default: object = dataclasses.MISSING,
     least: int = 1,
     most: int = arguments.INT32_MAX,
     fix: str = "",
-) -> Any:
+) -> int:
     """An integer in `[least, most]`; `fix` says what to do about other values."""
     check = functools.partial(arguments.as_count, least=least, most=most, fix=fix)
     return checked(check, default=default)
 
 
-def function(*, default: Any = dataclasses.MISSING) -> Any:
+def function(*, default: object = dataclasses.MISSING) -> Any:
     """A function."""
     return checked(check_function, default=default)
 
 
 def number(
     default: float | None, low: float = -math.inf, high: float = math.inf
-) -> Any:
+) -> float:
     """A number in `[low, high]`."""
     check = functools.partial(check_number, low=low, high=high)
     return checked(check, default=default)
 
 
-def flag(default: bool) -> Any:
+def flag(default: bool) -> bool:
     """True or False."""
     return checked(arguments.as_bool, default=default)
 
@@ -105,7 +106,7 @@ def activation(
     return dataclasses.field(default=default, metadata={"check": check})
 
 
-def initializer() -> Any:
+def initializer() -> Initializer | None:
     """A function `(key, shape, dtype)`, by default None."""
     what = "a function (key, shape, dtype) or None"
     check = optional(functools.partial(check_function, what=what))
@@ -113,7 +114,7 @@ def initializer() -> Any:
     return dataclasses.field(default=None, metadata=metadata)
 
 
-def sizes(*, default: Any = dataclasses.MISSING) -> Any:
+def sizes(*, default: object = dataclasses.MISSING) -> Size:
     """The sizes of a state, an output or inputs: a nest of ints and shapes."""
 
     def check(name: str, value: Size) -> Size:
@@ -124,19 +125,19 @@ def sizes(*, default: Any = dataclasses.MISSING) -> Any:
     return checked(check, default=default)
 
 
-def name(default: str | None = None) -> Any:
+def name(default: str | None = None) -> str | None:
     """The name of a step in profiles, or None."""
     what = "a string or None"
     check = functools.partial(check_instance, kinds=str | None, what=what)
     return checked(check, default=default)
 
 
-def dtype() -> Any:
+def dtype() -> DType | None:
     """A floating-point dtype, by default None."""
     return checked(as_floating, default=None)
 
 
-def unused() -> Any:
+def unused() -> Unused:
     """A TensorFlow argument that has no effect and is ignored in comparisons."""
     return dataclasses.field(default=None, compare=False)
 
@@ -151,7 +152,7 @@ def dataclass(cls: type[T]) -> type[T]:
     return with_hints(dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls))
 
 
-def set_field(values: Any, name: str, value: Any) -> None:
+def set_field(values: object, name: str, value: object) -> None:
     """Sets a field of a frozen dataclass; only for `__post_init__`."""
     object.__setattr__(values, name, value)
 
@@ -185,7 +186,7 @@ def check_number(
 def optional(check: Check) -> Check:
     """Returns `check`, extended to accept None."""
 
-    def check_unless_none(name: str, value: Any) -> Any:
+    def check_unless_none(name: str, value: object) -> Any:
         return None if value is None else check(name, value)
 
     return check_unless_none
@@ -275,7 +276,7 @@ class Hyperparameters:
     A subclass need not be a dataclass: the attributes that it sets are compared too.
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
         """Raises TypeError if a subclass declares fields, but is not a dataclass."""
         for each in cls.__mro__:
             # The decorator replaces these objects.
@@ -385,7 +386,7 @@ def is_constant(value: object) -> bool:
     return _is_built_in(value)
 
 
-def _is_built_in(value: Any) -> bool:
+def _is_built_in(value: object) -> bool:
     """Whether a module of JAX or of this package holds the class or function."""
     name = getattr(value, "__qualname__", "")
     module = getattr(value, "__module__", None) or ""

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import itertools
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, final
+from typing import Generic, TypeVar, final
 
 import jax
 
@@ -169,7 +169,7 @@ def size_of(name: str, leaf: Shaped) -> int | TensorShape:
     return leaf.shape[1] if len(leaf.shape) == 2 else TensorShape(leaf.shape[1:])
 
 
-def _accepts(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
+def _accepts(signature: inspect.Signature, *args: object, **kwargs: object) -> bool:
     try:
         signature.bind(*args, **kwargs)
     except TypeError:

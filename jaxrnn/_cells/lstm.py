@@ -187,7 +187,7 @@ class BasicLSTMCell(LSTM):
         return self._emit(c, self.activation(c) * jax.nn.sigmoid(o), state)
 
 
-def _as_clip(name: str, value: Any) -> float:
+def _as_clip(name: str, value: object) -> float:
     # As in TensorFlow, a bool counts as a number.
     bound = float(value) if isinstance(value, bool) else value
     return fields.check_number(name, bound, low=0)

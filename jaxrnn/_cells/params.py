@@ -91,7 +91,7 @@ class PartInitializer:
         name = self.function.__name__.removeprefix("_")
         return f"{name}({', '.join(map(name_of, args))})"
 
-    def __call__(self, key: Key, shape: Any, dtype: DType) -> Array:
+    def __call__(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         """Draws the parameter; `shape` may be a `ParamSpec`."""
         spec = shape if isinstance(shape, ParamSpec) else ParamSpec(shape, self)
         return self.function(key, spec, dtype, *self.args)
@@ -138,7 +138,7 @@ def check_is_units(cell: Any, depth: int) -> None:
 
 
 def input_specs(
-    cell: Any,
+    cell: object,
     depth: int,
     columns: int,
     blocks: int | None = None,

@@ -38,7 +38,7 @@ def check_step_inputs(
     size: tuple[int, ...] | None = None,
     why: str = "",
     fix: str = "",
-) -> Any:
+) -> PyTree:
     """Returns the inputs of one step as one floating-point array `[batch, ...]`.
 
     A `ShapeDtypeStruct` is returned unchanged.
@@ -76,7 +76,7 @@ def check_step_inputs(
     return inputs
 
 
-def check_named_inputs(cell: Any, kind: Any, inputs: PyTree) -> Any:
+def check_named_inputs(cell: Any, kind: Any, inputs: PyTree) -> PyTree:
     """Returns the inputs of a step as a named tuple of real arrays `[batch, ...]`.
 
     Args:
@@ -95,7 +95,7 @@ def check_named_inputs(cell: Any, kind: Any, inputs: PyTree) -> Any:
     fits = is_list_of(inputs, len(names)) and getattr(inputs, "_fields", names)
     fix = "For their sizes, see the cell's `input_sizes`."
     expect(fits == names, "inputs", must, inputs, fix)
-    leaves: list[Any] = []
+    leaves: list[Array] = []
     for name, x, size in zip(names, inputs, cell.input_sizes, strict=True):
         x = check_step_inputs(x, f"inputs.{name}", tuple(size), f"for {cell!r}")
         expect(not jnp.iscomplexobj(x), f"inputs.{name}", "be real", x)
@@ -180,7 +180,7 @@ def _as_dict(params: PyTree) -> PyTree:
 
 
 def as_chunk_results(
-    rule: Any, results: Any, chunk: Any, step: Callable
+    rule: object, results: PyTree, chunk: Any, step: Callable
 ) -> tuple[Array, PyTree]:
     """Returns the `(h, states)` of a rule's `chunk`, if they are like a step's.
 

@@ -49,7 +49,7 @@ OF_A_LIST = (
 )
 
 
-def check_is_cell(name: str, cell: Any) -> None:
+def check_is_cell(name: str, cell: object) -> None:
     """Raises TypeError unless `cell` is a bound cell or has the attributes of one."""
 
     def has(*names: str) -> bool:
@@ -94,7 +94,7 @@ def check_is_unbound_cell(name: str, cell: object) -> None:
     check_instance(name, cell, kinds, what, fix)
 
 
-def check_both_lists(cells_fw: Any, cells_bw: Any) -> None:
+def check_both_lists(cells_fw: Sequence[object], cells_bw: Sequence[object]) -> None:
     """Raises ValueError unless both lists have the same number of cells, 1 or more."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         is_list = isinstance(cells, Sequence) and len(cells) > 0
@@ -145,7 +145,7 @@ def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:
     return inputs, named[0][1].shape[:2], axis
 
 
-def as_steps(inputs: Any) -> PyTree:
+def as_steps(inputs: Sequence[PyTree]) -> PyTree:
     """The steps of a list, stacked into one nest of arrays `[time, batch, ...]`.
 
     A step has rank 2 or more or, if its first leaf has rank 1 (for example, integer
@@ -306,7 +306,7 @@ def _emit_types(
 def with_notes(fn: Callable, what: str) -> Callable:
     """Wraps a function to add notes to the errors that the function raises."""
 
-    def noted(*args: Any) -> Any:
+    def noted(*args: object) -> PyTree:
         with error_note(f"Raised by {what}."):
             try:
                 return fn(*args)

@@ -2,7 +2,7 @@
 
 import functools
 from contextlib import AbstractContextManager
-from typing import Any, Literal, TypeVar, overload
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,8 @@ from .._base.typing import (
     DType,
     Implementation,
     Lengths,
-    Output,
     PyTree,
     RNNCellLike,
-    State,
 )
 from .._hints import with_hints
 from .._run import reorder
@@ -29,52 +27,6 @@ from ..memory import Strategy
 from .arguments import as_dtype_or_none, as_padded, as_steps, check_is_cell
 from .dynamic_rnn import dynamic_rnn
 from .static_rnn import run_stacked, unstacked
-
-# The types of the results of the backward cell.
-OutputBw = TypeVar("OutputBw", covariant=True)
-StateBw = TypeVar("StateBw", covariant=True)
-
-
-@overload
-def bidirectional_dynamic_rnn(
-    cell_fw: RNNCellLike[Output, State],
-    cell_bw: RNNCellLike[OutputBw, StateBw],
-    inputs: PyTree,
-    sequence_length: Lengths | None = None,
-    initial_state_fw: PyTree = None,
-    initial_state_bw: PyTree = None,
-    dtype: DType | None = None,
-    parallel_iterations: int | None = None,
-    swap_memory: bool | Strategy = False,
-    time_major: bool = False,
-    scope: str | None = None,
-    *,
-    resets: ArrayLike | None = None,
-    implementation: Implementation | None = None,
-    mask: ArrayLike | None = None,
-    return_states: Literal[False] = False,
-) -> tuple[tuple[Output, OutputBw], tuple[State, StateBw]]: ...
-
-
-@overload
-def bidirectional_dynamic_rnn(
-    cell_fw: RNNCellLike[Output, State],
-    cell_bw: RNNCellLike[OutputBw, StateBw],
-    inputs: PyTree,
-    sequence_length: Lengths | None = None,
-    initial_state_fw: PyTree = None,
-    initial_state_bw: PyTree = None,
-    dtype: DType | None = None,
-    parallel_iterations: int | None = None,
-    swap_memory: bool | Strategy = False,
-    time_major: bool = False,
-    scope: str | None = None,
-    *,
-    resets: ArrayLike | None = None,
-    implementation: Implementation | None = None,
-    mask: ArrayLike | None = None,
-    return_states: Literal[True],
-) -> tuple[tuple[Output, OutputBw], tuple[State, StateBw], tuple[State, StateBw]]: ...
 
 
 @with_hints

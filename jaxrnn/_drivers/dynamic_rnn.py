@@ -13,6 +13,7 @@ from .._base.math import concrete_or_none
 from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import (
     ArrayLike,
+    AxisName,
     DType,
     Implementation,
     Lengths,
@@ -59,7 +60,7 @@ def dynamic_rnn(
     implementation: Implementation | None = None,
     mask: ArrayLike | None = None,
     return_states: Literal[False] = False,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName | None = None,
 ) -> tuple[Output, State]: ...
 
 
@@ -80,7 +81,7 @@ def dynamic_rnn(
     implementation: Implementation | None = None,
     mask: ArrayLike | None = None,
     return_states: Literal[True],
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName | None = None,
 ) -> tuple[Output, State, State]: ...
 
 
@@ -101,7 +102,7 @@ def dynamic_rnn(
     implementation: Implementation | None = None,
     mask: ArrayLike | None = None,
     return_states: bool,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName | None = None,
 ) -> tuple[PyTree, ...]: ...
 
 
@@ -122,7 +123,7 @@ def dynamic_rnn(
     implementation: Implementation | None = None,
     mask: ArrayLike | None = None,
     return_states: bool = False,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName | None = None,
 ) -> tuple[PyTree, ...]:
     """Runs `cell` over all time steps of `inputs`.
 
@@ -289,7 +290,7 @@ def make_run(
     implementation: Implementation | None,
     mask: ArrayLike | None,
     return_states: bool,
-    axis_name: str | tuple[str, ...] | None,
+    axis_name: AxisName | None,
 ) -> tuple[Run, Options]:
     """Checks the arguments of `dynamic_rnn`, and makes the run and its options."""
     # The cell and the inputs.

@@ -4,14 +4,14 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from .._base.errors import counted, is_array
 from .._base.math import in_native_order, is_float
 from .._base.sharding import platform_of
-from .._base.typing import Array, PyTree
+from .._base.typing import Array, PyTree, Shaped
 from .._hints import check_names
 from .._run.arguments import text_of, transition_of
 from .._run.run_cell import prepared, run_ready
@@ -67,7 +67,7 @@ class Explanation:
         )
 
 
-def explain(*args: Any, **options: Any) -> Explanation:
+def explain(*args: object, **options: object) -> Explanation:
     """Returns how `dynamic_rnn` runs a cell; nothing is run or compiled.
 
     Args:
@@ -144,7 +144,7 @@ def types_of_arrays(tree: PyTree) -> tuple[list[PyTree], Callable[[list], PyTree
         if is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
     ]
 
-    def type_of(x: Any) -> jax.ShapeDtypeStruct:
+    def type_of(x: Shaped) -> jax.ShapeDtypeStruct:
         # JAX computes with other dtypes than NumPy, unless `jax_enable_x64` is set.
         dtype = x.dtype if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x).dtype
         sharding = getattr(x, "sharding", None)

@@ -100,10 +100,10 @@ class MemoryPlan:
 def memory_plan(
     cell: Any,
     inputs: PyTree,
-    *args: Any,
+    *args: object,
     strategies: Sequence[bool | Strategy] = _USUAL,
     device: Any = None,
-    **options: Any,
+    **options: object,
 ) -> MemoryPlan:
     """Reports the memory that training with `dynamic_rnn` needs under each strategy.
 

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._base.modules import import_optional
 from .._cells.base import check_rnn_cell
@@ -32,7 +32,7 @@ class FieldsModule(nnx.Module):
 
     __signature__ = _Signature()
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if isinstance(value, list):  # nnx hashes attributes, but lists have no hash.
             value = tuple(value)
         for each in value if isinstance(value, tuple) else [value]:

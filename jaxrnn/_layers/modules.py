@@ -9,8 +9,8 @@ have one batch axis are not reshaped, so they keep their sharding.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, Literal, TypeAlias, overload
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ from .._base.trees import (
 from .._base.typing import (
     Array,
     ArrayLike,
+    AxisName,
     DType,
     Implementation,
     Key,
@@ -67,8 +68,13 @@ Cells: TypeAlias = RNNCell | tuple[Any, Any]
 with the forward and the backward cell of each layer."""
 BoundCells: TypeAlias = Any
 """Bound cells in the structure of `Cells`."""
+Rngs: TypeAlias = Any
+"""A random key; for a module of nnx, also a stream or `nnx.Rngs`."""
 NamedCells: TypeAlias = Mapping[str, "RNNCell | NamedCells"]
 """Cells in nested dicts with the keys of their parameters."""
+
+StateBw = TypeVar("StateBw", covariant=True)
+"""The state of a backward cell."""
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
@@ -96,7 +102,7 @@ class Recurrent(Generic[State]):
     def _params(self, inputs: PyTree, sequence_length: Lengths | None) -> Params:
         raise NotImplementedError
 
-    def _draw_key(self, deterministic: bool | None, rngs: Any) -> Key | None:
+    def _draw_key(self, deterministic: bool | None, rngs: Rngs | None) -> Key | None:
         """The key for one call, or None if the call draws no random numbers."""
         raise NotImplementedError
 
@@ -117,8 +123,8 @@ class Recurrent(Generic[State]):
         deterministic: bool | None = None,
         return_carry: bool | None = None,
         return_states: Literal[True],
-        rngs: Any = None,
-        axis_name: str | tuple[str, ...] | None = None,
+        rngs: Rngs | None = None,
+        axis_name: AxisName | None = None,
     ) -> tuple[State, PyTree, PyTree]: ...
 
     @overload
@@ -134,8 +140,8 @@ class Recurrent(Generic[State]):
         deterministic: bool | None = None,
         return_carry: Literal[True],
         return_states: Literal[False] | None = None,
-        rngs: Any = None,
-        axis_name: str | tuple[str, ...] | None = None,
+        rngs: Rngs | None = None,
+        axis_name: AxisName | None = None,
     ) -> tuple[State, PyTree]: ...
 
     @overload
@@ -151,8 +157,8 @@ class Recurrent(Generic[State]):
         deterministic: bool | None = None,
         return_carry: bool | None = None,
         return_states: bool | None = None,
-        rngs: Any = None,
-        axis_name: str | tuple[str, ...] | None = None,
+        rngs: Rngs | None = None,
+        axis_name: AxisName | None = None,
     ) -> PyTree: ...
 
     def __call__(
@@ -167,8 +173,8 @@ class Recurrent(Generic[State]):
         deterministic: bool | None = None,
         return_carry: bool | None = None,
         return_states: bool | None = None,
-        rngs: Any = None,
-        axis_name: str | tuple[str, ...] | None = None,
+        rngs: Rngs | None = None,
+        axis_name: AxisName | None = None,
     ) -> PyTree:
         """Runs the module over sequences.
 
@@ -284,7 +290,7 @@ def _run_one_way(
     inputs: PyTree,
     initial_state: PyTree,
     reset_state: PyTree,
-    axis_name: Any,
+    axis_name: AxisName | None,
     options: dict[str, Any],
 ) -> tuple:
     """Calls `dynamic_rnn`, for reversed rows if the module's `reverse` is True."""
@@ -302,7 +308,7 @@ def _run_two_ways(
     inputs: PyTree,
     initial_state: PyTree,
     reset_state: PyTree,
-    axis_name: Any,
+    axis_name: AxisName | None,
     options: dict[str, Any],
 ) -> tuple:
     """Runs one or several layers of two directions, and joins both outputs."""
@@ -325,7 +331,7 @@ def _run_two_ways(
     return join(*outputs), *found
 
 
-def _check_no_axis_name(axis_name: Any, what: str) -> None:
+def _check_no_axis_name(axis_name: AxisName | None, what: str) -> None:
     """Raises ValueError for `axis_name`, with which each device reverses its part."""
     fix = "To divide time, shard the inputs on an explicit mesh."
     expect(axis_name is None, "axis_name", f"be None for {what}", axis_name, fix)
@@ -339,7 +345,7 @@ def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
 # Cells.
 
 
-def as_layers(cells_fw: Any, cells_bw: Any) -> Cells:
+def as_layers(cells_fw: Sequence[RNNCell], cells_bw: Sequence[RNNCell]) -> Cells:
     """The cells of bidirectional layers; raises an error unless they are two lists."""
     check_both_lists(cells_fw, cells_bw)
     for i, (cell_fw, cell_bw) in enumerate(zip(cells_fw, cells_bw, strict=True)):
@@ -444,7 +450,7 @@ def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
 
 
 def merge_inputs(
-    module: Any, inputs: PyTree, sequence_length: Lengths | None
+    module: "Recurrent", inputs: PyTree, sequence_length: Lengths | None
 ) -> tuple[PyTree, Array | np.ndarray | None, Shape]:
     """The inputs and lengths with merged batch axes, and the sizes before merging.
 
@@ -465,7 +471,7 @@ def merge_inputs(
     return inputs, merge("sequence_length", lengths, shape), shape
 
 
-def first_step(module: Any, inputs: PyTree, lengths: Lengths | None) -> PyTree:
+def first_step(module: "Recurrent", inputs: PyTree, lengths: Lengths | None) -> PyTree:
     """The types of one step of a module's inputs, with merged batch axes."""
     inputs, _, _ = merge_inputs(module, inputs, lengths)
     axis = 1 if module.time_major else 0
@@ -505,7 +511,7 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
 
 
 def _check_one_sequence(
-    module: Any, marks: dict[str, PyTree], states: dict[str, PyTree]
+    module: "Recurrent", marks: dict[str, PyTree], states: dict[str, PyTree]
 ) -> None:
     """Raises ValueError if inputs without a batch axis come with arrays that have one.
 

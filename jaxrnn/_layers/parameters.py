@@ -62,7 +62,7 @@ def _init(
 # Bound cells.
 
 
-def params_of_cells(cells: modules.Cells, bound: Sequence[Any]) -> Params:
+def params_of_cells(cells: modules.Cells, bound: Sequence[PyTree]) -> Params:
     """The parameters of bound cells; the inverse of `bind_cells`.
 
     Args:

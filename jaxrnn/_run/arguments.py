@@ -262,13 +262,13 @@ def check_implementation(asked: str | None, choice: Choice) -> None:
         )
 
 
-def text_of(cell: Any) -> str:
+def text_of(cell: object) -> str:
     """A cell in messages: the `repr` without parameters, or the name of a class."""
     bound = bound_or_none(cell)
     return repr(bound.cell) if bound else type(cell).__name__
 
 
-def fix_of_rows(cell: Any, state: PyTree, rows: int, time: Any = None) -> str:
+def fix_of_rows(cell: Any, state: PyTree, rows: int, time: object = None) -> str:
     """What to do if an initial state lacks its batch axis, or has a row per step."""
     own = jax.tree.leaves(without_read_only(state), is_leaf=is_tensor_array)
     for leaf, size in zip(own, jax.tree.leaves(cell.state_size), strict=False):
@@ -289,7 +289,7 @@ def fix_of_zeros(inputs: PyTree, dtype: DType) -> str:
     return f"{of_zeros} Pass the dtype of the inputs, `dtype=jnp.{floats[0]}`."
 
 
-def check_one_batch_axis(cell: Any, inputs: PyTree) -> None:
+def check_one_batch_axis(cell: object, inputs: PyTree) -> None:
     """Raises ValueError if vectors come with several batch axes."""
     bound = bound_or_none(cell)
     features = getattr(bound.cell if bound else cell, "feature_axes", None)
@@ -319,7 +319,7 @@ def as_pair(result: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def as_results(
-    cell: RNNCellLike, run: Run, dtype: DType, results: Any
+    cell: RNNCellLike, run: Run, dtype: DType, results: PyTree
 ) -> tuple[PyTree, PyTree]:
     """Returns `(outputs, state)` of a cell's own loop, in the structures of the cell.
 
@@ -346,7 +346,7 @@ def as_results(
     return with_structure((outputs, run.state), results)
 
 
-def check_axis_name(name: Any, inputs: PyTree) -> None:
+def check_axis_name(name: object, inputs: PyTree) -> None:
     """Raises an error unless the inputs are divided over an axis of `shard_map`."""
     what = "the name of a mesh axis of `jax.shard_map`"
     check_instance("axis_name", name, str | tuple, what)
@@ -363,7 +363,7 @@ def check_axis_name(name: Any, inputs: PyTree) -> None:
     expect(not missing, "inputs", must, inputs, fix)
 
 
-def transition_of(cell: Any) -> Any:
+def transition_of(cell: object) -> Any:
     """The cell's transition; raises ValueError if it has none."""
     bound = bound_or_none(cell)
     transition = bound and bound.cell.transition()

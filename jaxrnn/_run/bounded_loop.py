@@ -34,7 +34,7 @@ from .._base.typing import Array, AxisSize, PyTree
 from ..memory import STATE, CheckpointPlan
 from .scans import checkpointed, named, save_on_host
 
-Step = Callable[[Array, Any], tuple[Any, PyTree]]
+Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
 """`step(t, carry) -> (carry, y)` runs step t."""
 Condition = Callable[[PyTree], Array]
 Position = tuple[Array, PyTree]
@@ -93,7 +93,7 @@ def bounded_loop(
     )
     run: Any = jax.custom_jvp(loop.as_while_loop)
 
-    def push_forward(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    def push_forward(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
         # Differentiate a loop without run-time checks, because `to_stablehlo` removes
         # the checks of a program before differentiation, but cannot remove the checks
         # of a derivative that is traced later.

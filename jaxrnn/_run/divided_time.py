@@ -29,7 +29,7 @@ from .._base.sharding import (
     whole_on_explicit_mesh,
 )
 from .._base.trees import with_structure
-from .._base.typing import Array, PyTree, RNNCellLike, bound_or_none
+from .._base.typing import Array, AxisName, PyTree, RNNCellLike, bound_or_none
 from . import masking
 from .arguments import check_axis_name, check_rows_of_states, transition_of
 from .masking import Steps
@@ -70,7 +70,7 @@ def _run_on_mesh(cell: Any, run: Run, options: Options, both: PartitionSpec) -> 
     axis = run.steps.axis
     rows, name = PartitionSpec(both[1 - axis]), both[axis]
 
-    def run_one(cell: Any, run: Run) -> Results:
+    def run_one(cell: RNNCellLike, run: Run) -> Results:
         time = jax.tree.leaves(run.inputs)[0].shape[axis]
         own = dataclasses.replace(run.steps, time=time)
         return run_on_device(cell, run.replace(steps=own), options, name)
@@ -114,7 +114,7 @@ def run_on_device(cell: RNNCellLike, run: Run, options: Options, name: Any) -> R
     return outputs, jax.lax.psum(last, name), states
 
 
-def _of_part(steps: Steps, name: Any) -> Steps:
+def _of_part(steps: Steps, name: AxisName) -> Steps:
     """The steps of a part, with the lengths and the resets of the part."""
     lengths = steps.lengths
     if lengths is not None:
@@ -127,7 +127,7 @@ def _of_part(steps: Steps, name: Any) -> Steps:
     return dataclasses.replace(steps, lengths=lengths, restarts=restarts)
 
 
-def _with_earlier_resets(where: Array, mask: Array, name: Any) -> Array:
+def _with_earlier_resets(where: Array, mask: Array, name: AxisName) -> Array:
     """The resets of a part, and those after the last valid step of earlier parts.
 
     A reset takes effect at the next valid step, which may be in a later part.

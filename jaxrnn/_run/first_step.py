@@ -84,7 +84,7 @@ def zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
     return as_arrays("cell.zero_state()", state)
 
 
-def rows_interact(cell: Any) -> bool:
+def rows_interact(cell: object) -> bool:
     """Whether the cell declares that its rows interact; see `RNNCell`."""
     return getattr(cell, "rows_interact", False)
 

@@ -26,7 +26,7 @@ from .._base.cell_keys import draw_at_each
 from .._base.errors import is_key
 from .._base.math import concrete_or_none, expand_rows, where
 from .._base.trees import is_tensor_array, with_structure
-from .._base.typing import Array, AxisSize, PyTree
+from .._base.typing import Array, AxisSize, Key, PyTree
 
 
 @jax.tree_util.register_dataclass
@@ -68,11 +68,11 @@ class Steps:
 
     lengths: Any = None
     steps_to_run: Any = None
-    stand_in: Any = None
-    mask: Any = None
+    stand_in: PyTree = None
+    mask: Array | None = None
     restarts: Any = None
-    restart_states: Any = None
-    offset: Any = None
+    restart_states: PyTree = None
+    offset: Array | None = None
     time: AxisSize = dataclasses.field(metadata={"static": True}, kw_only=True)
     axis: int = dataclasses.field(metadata={"static": True}, kw_only=True)
     restarts_from_zeros: bool = dataclasses.field(
@@ -107,7 +107,7 @@ class Steps:
         """Returns the same steps with other restart states."""
         return dataclasses.replace(self, restart_states=restart_states)
 
-    def _with_each(self, *, rows: Any, sequences: Any, shared: Any) -> "Steps":
+    def _with_each(self, *, rows: object, sequences: object, shared: object) -> "Steps":
         """Returns a copy that tells something about each array in place of the array.
 
         Args:
@@ -243,7 +243,7 @@ class Steps:
         return fn(outputs), new_states
 
     def stack(
-        self, draw: Callable[..., PyTree], keys: Callable[[Array], Any], tree: PyTree
+        self, draw: Callable[..., PyTree], keys: Callable[[Array], Key], tree: PyTree
     ) -> PyTree:
         """Stacks `draw(keys(t), x)` for each step t and step t of the tree, x."""
         ts = jnp.arange(self.time, dtype=jnp.int32)
@@ -284,7 +284,7 @@ def select(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
         other: A nest of the same structure, whose leaves may be scalars.
     """
 
-    def of_leaf(leaf: Any, instead: Any) -> Any:
+    def of_leaf(leaf: Array, instead: Array) -> Array:
         if is_tensor_array(leaf):
             return leaf
         leaf = jnp.asarray(leaf)
@@ -298,7 +298,7 @@ def select(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
 def zero_unless(mask: Array, tree: PyTree) -> PyTree:
     """Replaces values with zeros where the mask is false; see `select`."""
 
-    def zero(leaf: Any) -> Any:
+    def zero(leaf: Array) -> Array:
         if is_tensor_array(leaf):
             return leaf
         dtype = bool if is_key(leaf) else jnp.asarray(leaf).dtype
@@ -349,7 +349,7 @@ def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
     while TensorFlow's loop would run, even if some rows are finished.
     """
 
-    def select(new_leaf: Any, old_leaf: Any) -> Any:
+    def select(new_leaf: Array, old_leaf: Array) -> Array:
         if is_tensor_array(new_leaf):
             known = concrete_or_none(running)
             if known is not None:  # `jnp.where` fails if the TensorArray has grown.

@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from .._base.arguments import check_function, check_instance
 from .._base.sharding import explicit_mesh_of
-from .._base.typing import Array, Implementation, Params, PyTree
+from .._base.typing import Array, Implementation, Key, Params, PyTree
 from .masking import Steps
 
 
@@ -40,15 +40,15 @@ class Run:
     inputs: PyTree
     state: PyTree
     steps: Steps
-    keys: Callable[[Array], Any] | None = None
+    keys: Callable[[Array], Key] | None = None
     implementation: Implementation | None = None
     mapped: int = 1
 
-    def replace(self, **changes: Any) -> "Run":
+    def replace(self, **changes: object) -> "Run":
         """Returns a copy of the run in which some attributes are replaced."""
         return dataclasses.replace(self, **changes)
 
-    def of_inner(self, inputs: PyTree, state: PyTree, **changes: Any) -> "Run":
+    def of_inner(self, inputs: PyTree, state: PyTree, **changes: object) -> "Run":
         """Returns the run of an inner cell on `inputs` from an initial state."""
         run = self.replace(inputs=inputs, state=state, **changes)
         return run.replace(steps=run.steps.with_stand_in(inputs, state))
@@ -59,9 +59,9 @@ def by_device(
     shared: PyTree,
     run: Run,
     both: PartitionSpec,
-    out_specs: Any,
+    out_specs: object,
     names: set[str],
-) -> Any:
+) -> PyTree:
     """`fn(shared, run)` in `shard_map` over the explicit mesh of the inputs.
 
     Args:

@@ -232,7 +232,7 @@ def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
     return ReadyRun(cell, state, run, _choose(cell, state, run, options.plan), valid)
 
 
-def _choose(cell: Any, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
+def _choose(cell: object, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
     """Chooses the loop that runs the cell, and logs the choice.
 
     Args:

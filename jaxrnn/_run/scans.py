@@ -13,7 +13,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -252,7 +252,7 @@ def save_on_host(names: tuple[str, ...]) -> Callable:
     )
 
 
-def at_each_step(fn: Callable[..., PyTree], *sequences: Any) -> PyTree:
+def at_each_step(fn: Callable[..., PyTree], *sequences: object) -> PyTree:
     """Maps `fn` over steps, so that a matrix product in `fn` covers all steps.
 
     Args:

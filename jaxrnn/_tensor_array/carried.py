@@ -48,7 +48,7 @@ def with_capacity_for(tree: PyTree, steps: AxisSize, first: int = 0) -> PyTree:
         return tree
     steps = max(1, steps)
 
-    def extend(array: TensorArray) -> TensorArray:
+    def extend(array: Any) -> TensorArray:
         config = array._config
         store = array._store
         if not config.dynamic_size:

@@ -15,7 +15,7 @@ import numpy as np
 from .._base.arguments import check_shape
 from .._base.errors import expect
 from .._base.math import axis_size, concrete_or_none, module_for_size
-from .._base.typing import Array
+from .._base.typing import Array, PyTree
 
 Indices: TypeAlias = Any
 """Integer arrays: NumPy arrays if they are known, and JAX arrays if they are traced."""
@@ -35,10 +35,10 @@ class Rows:
 
     buffer: Array
     written: Array | np.ndarray
-    size: Any
+    size: PyTree
 
     @classmethod
-    def of(cls, buffer: Array, count: Any, size: Any) -> "Rows":
+    def of(cls, buffer: Array, count: object, size: object) -> "Rows":
         """Returns the rows of a buffer, of which the first `count` were written."""
         capacity = buffer.shape[0]
         numbers = module_for_size(capacity).arange(capacity, dtype=np.int32)
@@ -189,7 +189,7 @@ class Ragged:
         _check_known(indices)
         return np.asarray((*self.written, False))[indices.clip(-1, self.capacity)]
 
-    def read(self, index: Indices) -> Any:
+    def read(self, index: Indices) -> Array:
         """Reads element `index`.
 
         Raises:
@@ -239,13 +239,13 @@ class Ragged:
         return Ragged(self.elements + unwritten, self.written + (False,) * more)
 
 
-def known_or_traced(values: Any) -> Any:
+def known_or_traced(values: object) -> Any:
     """Returns the values in NumPy, unless they are traced."""
     known = concrete_or_none(values)
     return values if known is None else known
 
 
-def _module_of(*values: Any) -> Any:
+def _module_of(*values: object) -> Any:
     """Returns the module `jax.numpy` if a value is a JAX array, otherwise `numpy`."""
     return jnp if any(isinstance(value, jax.Array) for value in values) else np
 

@@ -1,6 +1,7 @@
 """`TensorArray`: TensorFlow's array of arrays, as an immutable pytree."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -112,7 +113,7 @@ class TensorArray(RowlessArray):
         handle: None = None,
         flow: None = None,
         infer_shape: bool = True,
-        element_shape: Any = None,
+        element_shape: int | Sequence[int | None] | None = None,
         colocate_with_first_write_call: bool = True,
         name: str | None = None,
     ) -> None:
@@ -288,7 +289,7 @@ class TensorArray(RowlessArray):
     def close(self, name: str | None = None) -> None:
         """Does nothing, because there is no resource to free."""
 
-    def grad(self, source: str, flow: Any = None, name: str | None = None) -> Any:
+    def grad(self, source: str, flow: object = None, name: str | None = None) -> Any:
         """Not available; use `jax.grad` to differentiate.
 
         Raises:
@@ -305,7 +306,7 @@ class TensorArray(RowlessArray):
         size, shape = self.size(), self._config.element_shape
         return f"TensorArray({self.dtype}, size={size}, element_shape={shape})"
 
-    def __array__(self, *_: Any, **__: Any) -> Any:
+    def __array__(self, *_: object, **__: object) -> Any:
         """Raises TypeError; use `stack` to get the elements as one array."""
         raise TypeError(f"a TensorArray is not an array: {self!r}. Call `.stack()`.")
 
@@ -435,7 +436,7 @@ def _as_indices(name: str, values: ArrayLike, *shape: int | None) -> Indices:
     )
 
 
-def _as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
+def _as_element_shape(shape: object) -> tuple[int | None, ...] | None:
     """The shape as a tuple, with None for unknown sizes; None if `shape` is None."""
     if shape is None:
         return None

@@ -68,7 +68,7 @@ class OutputFunctionWrapper(MappedOutput[State]):
         return mapped
 
 
-def _as_cells(name: str, value: Sequence[Any]) -> tuple[RNNCell, ...]:
+def _as_cells(name: str, value: Sequence[object]) -> tuple[RNNCell, ...]:
     """The cells; a function becomes a wrapper of the cell before it."""
     check_instance(name, value, tuple | list, "a list or tuple")
     expect(value, name, "hold at least one cell", value)

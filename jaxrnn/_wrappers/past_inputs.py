@@ -1,7 +1,7 @@
 """Wrappers that pass a cell its last inputs, concatenated or convolved over time."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +114,7 @@ class PastInputsWrapper(WrapperCell):
         past, cell_state = state
         return PastInputsState(past, super().start(params, cell_state))
 
-    def checked_inputs(self, inputs: Shaped | PyTree) -> Any:
+    def checked_inputs(self, inputs: Shaped | PyTree) -> Array:
         """Checks and returns one step of inputs, `[batch, depth]`.
 
         Raises:

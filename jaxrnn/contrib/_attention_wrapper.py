@@ -153,7 +153,7 @@ def compute_attention(
     return attention_layer(joined), alignments, next_state
 
 
-def _as_mechanisms(name: str, given: Any) -> Any:
+def _as_mechanisms(name: str, given: object) -> Any:
     """A mechanism, or a tuple of at least one mechanism."""
     is_list = isinstance(given, tuple | list)
     mechanisms = tuple(given) if is_list else (given,)

@@ -49,7 +49,7 @@ def as_counts(least: int) -> Callable[[str, Any], tuple[int, ...]]:
     return check
 
 
-def core_lstm(cell: Any, **fields: Any) -> LSTMCell:
+def core_lstm(cell: object, **fields: Any) -> LSTMCell:
     """An `LSTMCell` with `fields`.
 
     All other fields that `LSTMCell` and `cell` share are copied from `cell`.

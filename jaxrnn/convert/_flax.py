@@ -9,13 +9,15 @@ all gates.
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 from .._base.errors import expect
 from .._base.typing import Params
+from .._cells.bound import BoundCell
 from ._kinds import Kind, Table
 from ._layer_weights import (
     ActivationLike,
+    BothDirections,
     LayerWeights,
     Library,
     Named,
@@ -74,9 +76,24 @@ DENSE: dict[Kind, Table] = {
 _SECOND_BIAS: Table = {"dense_h/bias": ("s", "ruc")}
 
 
+@overload
+def load(
+    params: Weights,
+    activation: ActivationLike = None,
+    *,
+    bidirectional: Literal[False] = False,
+) -> BoundCell: ...
+
+
+@overload
+def load(
+    params: Weights, activation: ActivationLike = None, *, bidirectional: Literal[True]
+) -> BothDirections: ...
+
+
 def load(
     params: Weights, activation: ActivationLike = None, *, bidirectional: bool = False
-) -> Any:
+) -> BoundCell | BothDirections:
     """Loads a module as a bound cell, or as the bound cells of both directions.
 
     `jaxrnn.convert.linen` and `jaxrnn.convert.nnx` share this function. The weights may

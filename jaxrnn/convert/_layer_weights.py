@@ -41,6 +41,8 @@ from ._weights import (
 
 ActivationLike: TypeAlias = Activation | str | None
 Side: TypeAlias = BoundCell | Sequence[BoundCell]
+BothDirections: TypeAlias = tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]
+"""`(cells_fw, cells_bw)`, each with one bound cell per layer."""
 Cells: TypeAlias = BoundCell | tuple[Side, Side]
 """What `save` takes: a bound cell, or the cells of each layer of both directions."""
 Layer: TypeAlias = Sequence["LayerWeights"]
@@ -238,7 +240,7 @@ class Library:
         table: Table,
         units: int,
         outputs: int = 0,
-        **fields: Any,
+        **fields: object,
     ) -> LayerWeights:
         """Reads the arrays of a table as a layer.
 

@@ -304,7 +304,7 @@ def as_dict(found: Found) -> Params:
     return made
 
 
-def as_text(value: Any) -> Any:
+def as_text(value: object) -> Any:
     """Decodes byte strings, also in lists; returns other values unchanged.
 
     Bytes that are not UTF-8 become escapes, which the checks of the values then show.

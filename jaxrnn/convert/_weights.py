@@ -15,7 +15,7 @@ import numpy as np
 from .._base.arguments import as_bool, check_instance, check_shape
 from .._base.errors import Verbatim, check_not_masked, counted, expect
 from .._base.math import in_native_order, is_traced
-from .._base.typing import Params, PyTree
+from .._base.typing import DType, Params, PyTree
 
 Weight: TypeAlias = Any
 """A NumPy array, or a traced JAX array."""
@@ -40,7 +40,7 @@ class Reader:
     weights: Weights
     prefix: str = ""
     suffix: str = ""
-    first: tuple[str, Any] | None = None
+    first: tuple[str, DType] | None = None
 
     def name(self, key: object) -> str:
         """The name of a weight in messages."""
@@ -65,7 +65,7 @@ class Reader:
         return array
 
 
-def as_weight(name: str, value: Any, shape: tuple[int | None, ...]) -> Weight:
+def as_weight(name: str, value: object, shape: tuple[int | None, ...]) -> Weight:
     """The value as a floating-point array of a shape, in which None allows any size.
 
     Raises:
@@ -84,7 +84,7 @@ def as_weight(name: str, value: Any, shape: tuple[int | None, ...]) -> Weight:
     return array
 
 
-def from_tensor(name: str, value: Any) -> Any:
+def from_tensor(name: str, value: Any) -> Weight:
     """Converts a PyTorch tensor to a NumPy array; returns other values unchanged.
 
     Raises:
@@ -125,7 +125,7 @@ def blocks(weight: Weight, number: int) -> list[Weight]:
     return [weight[..., i * size : (i + 1) * size] for i in range(number)]
 
 
-def pick(weights: Weights, key: object, name: str = "", fix: str = "") -> Any:
+def pick(weights: Weights, key: object, name: str = "", fix: str = "") -> Weight:
     """Returns the weight stored under `key`; raises ValueError if it is missing."""
     if key not in weights:
         fix = f"{fix} " if fix else ""  # Before the list, which may be long.
@@ -176,8 +176,8 @@ def listed(names: Iterable[object]) -> Verbatim:
 
 def check_names(
     name: str,
-    found: Collection[Any],
-    wanted: Collection[Any],
+    found: Collection[object],
+    wanted: Collection[object],
     what: str = "",
     fix: str = "",
 ) -> None:

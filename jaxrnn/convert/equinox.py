@@ -32,7 +32,7 @@ _TABLES = {
 _TABLES[Kind.GRU_AFTER]["bias_n"] = ("s", "c")
 
 
-def load(*cells: Any) -> BoundCell:
+def load(*cells: object) -> BoundCell:
     """Loads one Equinox cell, or several stacked cells, as a bound cell.
 
     Cells with `use_bias=False` get biases of zeros. The weights may be traced, e.g. by

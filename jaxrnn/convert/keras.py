@@ -13,15 +13,17 @@ in TensorFlow 1, in `tf.compat.v1.keras` and in Keras before 2.3 is "hard_sigmoi
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from .._base.arguments import as_bool, check_instance
 from .._base.errors import expect
+from .._cells.bound import BoundCell
 from ._kinds import Kind, Table
 from ._layer_weights import (
     ActivationLike,
+    BothDirections,
     Cells,
     LayerWeights,
     Library,
@@ -47,13 +49,33 @@ _HARD_SIGMOIDS = (
 _OF_CELLS = "For the stacked cells of an `RNN`, pass `cell.get_weights()` of each cell."
 
 
+@overload
 def load(
-    *layers: Sequence[Any],
+    *layers: Sequence[Weight],
+    activation: ActivationLike = "tanh",
+    recurrent_activation: ActivationLike = "sigmoid",
+    reset_after: bool = True,
+    bidirectional: Literal[False] = False,
+) -> BoundCell: ...
+
+
+@overload
+def load(
+    *layers: Sequence[Weight],
+    activation: ActivationLike = "tanh",
+    recurrent_activation: ActivationLike = "sigmoid",
+    reset_after: bool = True,
+    bidirectional: Literal[True],
+) -> BothDirections: ...
+
+
+def load(
+    *layers: Sequence[Weight],
     activation: ActivationLike = "tanh",
     recurrent_activation: ActivationLike = "sigmoid",
     reset_after: bool = True,
     bidirectional: bool = False,
-) -> Any:
+) -> BoundCell | BothDirections:
     """Loads one or several stacked layers as a bound cell, or as cells per direction.
 
     `load` infers the kind of a layer (LSTM, GRU or SimpleRNN) from the shapes of its
@@ -145,7 +167,7 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
     ]
 
 
-def _check_arrays(name: str, arrays: Any, bidirectional: bool) -> None:
+def _check_arrays(name: str, arrays: Sequence[Weight], bidirectional: bool) -> None:
     """Raises an error unless `arrays` are the weights of a layer."""
     fix = "Pass `layer.get_weights()`."
     check_instance(name, arrays, list | tuple, "a list of arrays", fix)
@@ -164,7 +186,7 @@ def _check_arrays(name: str, arrays: Any, bidirectional: bool) -> None:
 
 def _layer(
     name: str,
-    arrays: Sequence[Any],
+    arrays: Sequence[Weight],
     places: range,
     activations: dict[str, Any],
     reset_after: bool,

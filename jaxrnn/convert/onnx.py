@@ -17,15 +17,17 @@ directions, after the time axis.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from .._base.arguments import check_instance
 from .._base.errors import Verbatim, counted, describe, expect
 from .._base.typing import Params
+from .._cells.bound import BoundCell
 from ._kinds import Kind, Table
 from ._layer_weights import (
+    BothDirections,
     Cells,
     Layer,
     Library,
@@ -154,7 +156,21 @@ def nodes(model: object, *names: str) -> list[Params]:
     return [made[each.name].copy() for each in chosen]
 
 
-def load(*nodes: Weights, bidirectional: bool | None = None) -> Any:
+@overload
+def load(*nodes: Weights, bidirectional: Literal[False]) -> BoundCell: ...
+
+
+@overload
+def load(*nodes: Weights, bidirectional: Literal[True]) -> BothDirections: ...
+
+
+@overload
+def load(*nodes: Weights, bidirectional: None = None) -> Any: ...
+
+
+def load(
+    *nodes: Weights, bidirectional: bool | None = None
+) -> BoundCell | BothDirections:
     """Loads one or several stacked nodes as a bound cell, or as cells per direction.
 
     Args:
@@ -326,7 +342,7 @@ def _flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bool:
 
 def _read_activations(
     name: str, node: Weights, kind: Kind, count: int, is_coupled: bool
-) -> list[dict[str, Any]]:
+) -> list[Params]:
     """The activations of each of the node's `count` directions, as fields of a cell.
 
     Raises:
@@ -344,7 +360,7 @@ def _read_activations(
     fits = len(given) == len(default)
     expect(fits, place, f"have length {len(default)}", len(given))
     given = [_SPELLINGS.get(str(one).lower(), one) for one in given]
-    found: list[dict[str, Any]] = []
+    found: list[Params] = []
     size = len(given) // count
     for own in (given[i : i + size] for i in range(0, len(given), size)):
         for each in own:

@@ -22,8 +22,8 @@ is "decoder" for `dynamic_decode`:
 
 import functools
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import jax
 import numpy as np
@@ -35,6 +35,7 @@ from .._base.errors import Verbatim, error_note, expect
 from .._base.inputs import check_concrete
 from .._base.typing import Params, PyTree, Shaped
 from .._cells.base import RNNCell, scope_name
+from .._cells.bound import BoundCell
 from .._drivers.stack_bidirectional import init_stack_bidirectional
 from .._hints import with_hints
 from .._wrappers.base import ParamsWrapper, WrapperCell, unwrapped
@@ -51,12 +52,38 @@ __all__ = ["load", "save"]
 _BARE = WrapperCell, contrib.FusedRNNCellAdaptor, contrib.TimeReversedFusedRNN
 _MEMORY_LAYER = "memory_layer"
 
+UnboundT = TypeVar("UnboundT", bound=RNNCell)
+
 Named: TypeAlias = list[tuple[str, PyTree]]
+
+
+@overload
+def load(
+    variables: object,
+    scope: str | None = None,
+    *,
+    cell: UnboundT,
+    inputs: Shaped | PyTree,
+    bidirectional: Literal[False] = False,
+    memory_scope: str = "",
+) -> BoundCell[UnboundT]: ...
+
+
+@overload
+def load(
+    variables: object,
+    scope: str | None = None,
+    *,
+    cell: object,
+    inputs: Shaped | PyTree,
+    bidirectional: bool = False,
+    memory_scope: str = "",
+) -> Any: ...
 
 
 @with_hints
 def load(
-    variables: Any,
+    variables: object,
     scope: str | None = None,
     *,
     cell: Any = None,
@@ -141,10 +168,10 @@ def load(
     shapes = jax.eval_shape(
         lambda: init_stack_bidirectional(cells_fw, cells_bw, key, inputs)
     )
-    fw: list[Any] = []
-    bw: list[Any] = []
+    fw: list[BoundCell] = []
+    bw: list[BoundCell] = []
     # TensorFlow stores a cell that runs several times in the scope of its first run.
-    firsts: dict[Any, str] = {}
+    firsts: dict[Hashable, str] = {}
     for row, *own, places in zip(layers, *shapes, scopes, strict=True):
         for side, (_, each), spec, place in zip(
             (fw, bw), row, own, places, strict=True
@@ -231,14 +258,14 @@ def _opened(variables: Any) -> dict[str, Callable[[], Any]]:
         fix = "Read a checkpoint with `tf.train.load_checkpoint(path)`."
         names = as_mapping("variables", variables, fix)
         get = names.__getitem__
-    full: dict[str, list[Any]] = {}
+    full: dict[str, list[str]] = {}
     for name in names:
         full.setdefault(str(name).removesuffix(":0"), []).append(name)
     own = {name: keys for name, keys in full.items() if not _is_slot(name, full)}
     return {name: functools.partial(_read, get, keys) for name, keys in own.items()}
 
 
-def _read(get: Callable[[Any], Any], keys: list[Any]) -> Any:
+def _read(get: Callable[[str], Any], keys: list[str]) -> Any:
     """Reads a variable, which may occur under two names: with and without ":0"."""
     first = get(keys[0])
     for key in keys[1:]:
@@ -246,7 +273,7 @@ def _read(get: Callable[[Any], Any], keys: list[Any]) -> Any:
     return first
 
 
-def _objects(cell: Any) -> Any:
+def _objects(cell: RNNCell) -> Hashable:
     """The objects that hold a cell's variables, inside wrappers without variables."""
     cell = unwrapped(cell)
     is_stack = isinstance(cell, MultiRNNCell)
@@ -334,7 +361,7 @@ def _save(name: str, cell: Any, scope: str, memory_scope: str) -> dict[str, np.n
     return {name: read(name, *np.shape(x)) for name, x in arrays.items()}
 
 
-def _full_names(cell: Any, params: Params, scope: str, memory_scope: str) -> Params:
+def _full_names(cell: object, params: Params, scope: str, memory_scope: str) -> Params:
     """The parameters of a cell, by their names in a TensorFlow graph.
 
     Raises:
@@ -378,7 +405,7 @@ def _named(cell: Any, params: Params) -> Named:
     return _in_scope(scope_name(cell), _held(cell, params))
 
 
-def _held(cell: Any, params: Params) -> Named:
+def _held(cell: object, params: Params) -> Named:
     """The parameters of a cell, with one scope per inner cell."""
     if not isinstance(params, Mapping):
         return _leaves(params)

@@ -11,7 +11,7 @@ PyTorch has two biases per gate. jaxrnn stores their sum, except in a GRU's cand
 
 import itertools
 import re
-from typing import Any
+from typing import Literal, TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,17 @@ from .._base.arguments import as_bool, check_instance, is_list_of
 from .._base.errors import check_not_masked, expect, is_array, leaf_name
 from .._base.math import is_traced
 from .._base.typing import PyTree
+from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMStateTuple
 from ._kinds import Kind
-from ._layer_weights import OTHER_GATES, Cells, LayerWeights, Library, bind_layers
+from ._layer_weights import (
+    OTHER_GATES,
+    BothDirections,
+    Cells,
+    LayerWeights,
+    Library,
+    bind_layers,
+)
 from ._weights import (
     Reader,
     Weights,
@@ -37,6 +45,8 @@ from ._weights import (
 
 __all__ = ["load", "load_state", "save", "save_state"]
 
+
+Nonlinearity: TypeAlias = Literal["tanh", "relu"]
 
 _ORDERS = {Kind.RNN: "c", Kind.GRU_AFTER: "ruc", Kind.LSTM: "ifjo"}
 _LIBRARY = Library(
@@ -66,13 +76,33 @@ _FIX = (
 _ALIKE = "have layers of one kind, size and activation to form one module"
 
 
+@overload
 def load(
     state_dict: Weights,
     prefix: str = "",
-    nonlinearity: str = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
+    *,
+    bidirectional: Literal[False] = False,
+) -> BoundCell: ...
+
+
+@overload
+def load(
+    state_dict: Weights,
+    prefix: str = "",
+    nonlinearity: Nonlinearity = "tanh",
+    *,
+    bidirectional: Literal[True],
+) -> BothDirections: ...
+
+
+def load(
+    state_dict: Weights,
+    prefix: str = "",
+    nonlinearity: Nonlinearity = "tanh",
     *,
     bidirectional: bool = False,
-) -> Any:
+) -> BoundCell | BothDirections:
     """Loads a module as a bound cell, or as the bound cells of both directions.
 
     A `state_dict` does not store the nonlinearity of an `nn.RNN`: for relu, pass

@@ -31,7 +31,7 @@ from ._weights import Weights, as_mapping, as_weight, check_names, listed, pick
 __all__ = ["load", "save"]
 
 
-def load(state_dict: Weights, layer: Any, prefix: str = "") -> None:
+def load(state_dict: Weights, layer: object, prefix: str = "") -> None:
     """Copies weights into a layer, which keeps its dtypes and its sharding.
 
     The weights may be traced. Gradients then have the names of `state_dict`. A layer of
@@ -89,7 +89,7 @@ def load(state_dict: Weights, layer: Any, prefix: str = "") -> None:
     import_optional("flax.nnx").update(layer, with_structure(params, arrays))
 
 
-def save(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
+def save(layer: object, prefix: str = "") -> dict[str, np.ndarray]:
     """Returns the weights of a layer as NumPy arrays; the inverse of `load`.
 
     Traced parameters stay JAX arrays. `module.load_state_dict({k: torch.tensor(v) for
@@ -112,7 +112,7 @@ def save(layer: Any, prefix: str = "") -> dict[str, np.ndarray]:
     return {f"{prefix}{name}": numpy(array) for name, array in arrays.items()}
 
 
-def _published(layer: Any) -> tuple[Params, Any]:
+def _published(layer: object) -> tuple[Params, Any]:
     """The parameters of a layer, and the function from them to published weights."""
     # By name, because importing the classes would import Flax.
     found: Any = _PUBLISHED.get(type(layer).__name__)
@@ -123,7 +123,7 @@ def _published(layer: Any) -> tuple[Params, Any]:
     return params, functools.partial(found, layer)
 
 
-def _check_whole(layer: Any, params: Params, published: Params) -> None:
+def _check_whole(layer: object, params: Params, published: Params) -> None:
     """Raises ValueError if some parameters have no published name."""
     count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
     must = f"have the parameters of `{type(layer).__name__}` only"
@@ -180,21 +180,21 @@ def _kimi_linear(layer: Any, params: Params) -> Params:
     }
 
 
-def _mamba(layer: Any, params: Params) -> Params:
+def _mamba(layer: object, params: Params) -> Params:
     names = {n: params[n]["kernel"] for n in params if n.endswith("_proj")}
     own = {"dt_proj.bias": params["dt_bias"]}
     own |= {name: params[name] for name in ("A_log", "D")}
     return own | _linear(names) | _conv(params)
 
 
-def _mamba2(layer: Any, params: Params) -> Params:
+def _mamba2(layer: object, params: Params) -> Params:
     names = {name: params[name]["kernel"] for name in ("in_proj", "out_proj")}
     own = {"norm.weight": params["norm_scale"]}
     own |= {name: params[name] for name in ("A_log", "D", "dt_bias")}
     return own | _linear(names) | _conv(params)
 
 
-def _rwkv7(layer: Any, params: Params) -> Params:
+def _rwkv7(layer: object, params: Params) -> Params:
     row = lambda x: x.reshape(1, 1, -1)
     theirs = {"r": "receptance", "k": "key", "v": "value", "out": "output"}
     names = {theirs[n]: params[f"{n}_proj"]["kernel"] for n in theirs}

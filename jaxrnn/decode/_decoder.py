@@ -267,7 +267,7 @@ def _check_decoder(decoder: Decoder, impute_finished: bool) -> None:
     expect(is_allowed, "impute_finished", must, impute)
 
 
-def _with_cell(decoder: Decoder, cell: Any) -> Decoder:
+def _with_cell(decoder: Decoder, cell: object) -> Decoder:
     decoder = copy.copy(decoder)
     decoder._cell = cell
     return decoder

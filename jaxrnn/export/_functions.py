@@ -1,7 +1,6 @@
 """Export of functions to StableHLO and TensorFlow Lite."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ from .._base.errors import Verbatim, describe_leaves, expect, leaf_name
 from .._base.inputs import check_shaped
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.modules import import_optional
-from .._base.typing import PyTree
+from .._base.typing import Array, PyTree
 
 # Use an old version of StableHLO, because TensorFlow adopts new versions later than
 # JAX.
@@ -161,7 +160,7 @@ def to_tflite(
     xla = import_optional("tensorflow.compiler.tf2xla.python.xla", "tensorflow-cpu")
     program = serialize_portable_artifact_str(exported.mlir_module(), _STABLEHLO)
 
-    def run(*inputs: Any) -> dict[str, Any]:
+    def run(*inputs: object) -> dict[str, Array]:
         """Runs the program as one operation."""
         outputs = xla.call_module(
             [inputs[i] for i in exported.module_kept_var_idx],

@@ -13,7 +13,7 @@ from .._base.arguments import is_list_of
 from .._base.errors import Verbatim, expect
 from .._base.inputs import check_concrete
 from .._base.typing import DType
-from ..convert._weights import Reader, listed
+from ..convert._weights import Reader, Weight, listed
 
 
 @dataclasses.dataclass(eq=False)
@@ -42,7 +42,7 @@ class Node(NamedTuple):
     op: str
     inputs: Sequence[Tensor | None]
     outputs: Sequence[Tensor]
-    attributes: dict[str, Any]
+    attributes: dict[str, object]
 
 
 class Graph:
@@ -68,12 +68,12 @@ class Graph:
         self.tensors.append(Tensor(name, shape, **{"dtype": self.dtype} | fields))
         return self.tensors[-1]
 
-    def input(self, name: str, shape: Sequence[Any], **fields: Any) -> Tensor:
+    def input(self, name: str, shape: Sequence[int | str], **fields: object) -> Tensor:
         """Adds a tensor that the file reads."""
         self.inputs[name] = self.tensor(name, shape, **fields)
         return self.inputs[name]
 
-    def constant(self, array: Any, name: str = "") -> Tensor | None:
+    def constant(self, array: object, name: str = "") -> Tensor | None:
         """Adds a constant, whose name by default shows its entries; None for None."""
         if array is None:
             return None
@@ -86,8 +86,8 @@ class Graph:
         op: str,
         inputs: Sequence[Tensor | None],
         name: str = "",
-        shape: Sequence[Any] = (),
-        **attributes: Any,
+        shape: Sequence[int | str] = (),
+        **attributes: object,
     ) -> Tensor:
         """Adds a node with one output, by default named `<op>_<number>`."""
         output = self.tensor(name or f"{op}_{len(self.nodes)}", shape)
@@ -95,7 +95,7 @@ class Graph:
         return output
 
 
-def is_pair(name: str, cells: Any) -> bool:
+def is_pair(name: str, cells: object) -> bool:
     """Whether the cells of an exporter are a pair `(cells_fw, cells_bw)`.
 
     Raises:
@@ -110,7 +110,7 @@ def is_pair(name: str, cells: Any) -> bool:
     return is_tuple
 
 
-def dtype_of(name: str, layers: Iterable[Any], *allowed: str) -> np.dtype:
+def dtype_of(name: str, layers: Iterable[Weight], *allowed: str) -> np.dtype:
     """The dtype that the weights of all layers share.
 
     Raises:
@@ -125,7 +125,7 @@ def dtype_of(name: str, layers: Iterable[Any], *allowed: str) -> np.dtype:
 
 
 def read_dense(
-    dense: Any, size: int, dtype: Any
+    dense: Any, size: int, dtype: object
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The kernel `[size, n]` and the bias `[n]` of a dense layer; None for no bias.
 

@@ -51,7 +51,7 @@ def _locked(method: Method) -> Method:
     """A method that only one thread at a time runs on an object."""
 
     @functools.wraps(method)
-    def run(self: "_Stream", *args: Any, **kwargs: Any) -> Any:
+    def run(self: "_Stream", *args: object, **kwargs: object) -> Any:
         with self._lock:
             return method(self, *args, **kwargs)
 
@@ -441,7 +441,7 @@ class BidirectionalStreamer(_Stream):
         return outputs
 
 
-def _check_cell(name: str, cell: Any) -> None:
+def _check_cell(name: str, cell: object) -> None:
     """Raises an error if `cell` has a key or cannot be passed to a compiled step."""
     check_is_cell(name, cell)
     has_key = isinstance(cell, BoundCell) and cell.key is not None

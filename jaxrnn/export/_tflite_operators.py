@@ -210,7 +210,7 @@ def to_tflite_operators(
     return _serialized(graph)
 
 
-def _read_layers(cells: Any) -> list[Layer]:
+def _read_layers(cells: object) -> list[Layer]:
     """The weights of each layer, from the inputs upwards.
 
     Raises:
@@ -232,7 +232,7 @@ def _read_layers(cells: Any) -> list[Layer]:
     return layers
 
 
-def _read_direction(name: str, cell: Any) -> LayerWeights:
+def _read_direction(name: str, cell: object) -> LayerWeights:
     """The weights of a single cell."""
     bound = _in_core_layout(as_bound(name, cell))
     check_concrete(f"{name}.params", bound.params, why="a file stores the values")
@@ -342,7 +342,7 @@ def _serialized(graph: Graph) -> bytes:
     return bytes(builder.Output())
 
 
-def _new(kind: str, **fields: Any) -> Any:
+def _new(kind: str, **fields: object) -> Any:
     """Creates an object of the format; its class has the name `kind` plus "T"."""
     value = getattr(_schema(), f"{kind}T")()
     vars(value).update(fields)

@@ -238,7 +238,7 @@ def _with_padding(setup: Setup, value: float) -> Setup:
     return dataclasses.replace(setup, xs=xs)
 
 
-def _filled(x: Array, where: np.ndarray, value: Any) -> Array:
+def _filled(x: Array, where: np.ndarray, value: object) -> Array:
     """The inputs with `value` in the rows and steps where `where` is True."""
     mask = where.reshape(where.shape + (1,) * (x.ndim - 2))
     return jnp.where(mask, jnp.asarray(value).astype(x.dtype), x)

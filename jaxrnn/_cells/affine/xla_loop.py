@@ -16,7 +16,7 @@ module, `forward` saves the products `zs` and the states. The tangent has two pa
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ from ...memory import RESIDUALS
 from .few_steps import are_few_vectors
 
 if TYPE_CHECKING:
-    from .cell import AffineCell
+    from .cell import AffineCell, Stage
 
 # The matrix products of the inputs are computed before the loop only if a run or
 # part has few rows, and not too many rows times steps, because the products of all
@@ -145,13 +145,13 @@ def forward(
     if not is_joined:
         products = split_kernels(cell, products, xs.shape[-1])
 
-    def in_blocks(stage: Any, z: Array) -> list[Array]:
+    def in_blocks(stage: "Stage", z: Array) -> list[Array]:
         # XLA for CPUs does not vectorize an update that reads blocks of z at an offset,
         # so each block is an array of its own. TPUs and GPUs read one array faster.
         return jnp.split(z, (stage.blocks or 1) if platform == "cpu" else 1, axis=-1)
 
     def product(
-        k: int, stage: Any, inputs: PyTree, operand: Array, dtype: DType
+        k: int, stage: "Stage", inputs: PyTree, operand: Array, dtype: DType
     ) -> Array:
         of_stage = products[k]
         if is_joined:
@@ -169,7 +169,7 @@ def forward(
         dtype = widest_dtype(primals.state)
 
         def ahead(xs: Array) -> list[list[Array] | None]:
-            def of_stage(stage: Any, p: Params) -> list[Array] | None:
+            def of_stage(stage: "Stage", p: Params) -> list[Array] | None:
                 if not stage.takes_inputs:
                     return None
                 return in_blocks(stage, plus_bias(dot(xs, p["inputs"], dtype), p))
@@ -252,7 +252,7 @@ def split_kernels(
         "inputs". The parts of a zero tangent are None.
     """
 
-    def of_stage(stage: Any, product: Params) -> Params:
+    def of_stage(stage: "Stage", product: Params) -> Params:
         parts = {name: x for name, x in product.items() if name != "kernel"}
         kernel = product["kernel"]
         if not stage.takes_inputs:
@@ -349,7 +349,7 @@ def push_forward(
 def _product_tangent(
     mapped: int,
     xs: Array,
-    d_xs: Any,
+    d_xs: PyTree,
     z: Array,
     operand: Array,
     product: Params,
@@ -388,7 +388,7 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
     elementwise = primals.elementwise
     if not any(map(is_perturbed, jax.tree.leaves(d_elementwise))):
 
-        def push(stage: Any, args: tuple, d_args: tuple) -> tuple:
+        def push(stage: "Stage", args: tuple, d_args: tuple) -> tuple:
             update = functools.partial(stage.update, elementwise)
             return jax.jvp(lambda *args: tuple(update(*args)), args, d_args)
 
@@ -400,7 +400,7 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
 
     d_rows = of_rows(widened(_dense(elementwise, d_elementwise)))
 
-    def push_rows(stage: Any, args: tuple, d_args: tuple) -> tuple:
+    def push_rows(stage: "Stage", args: tuple, d_args: tuple) -> tuple:
         def update_row(elementwise: Params, *args: PyTree) -> tuple:
             return tuple(
                 stage.update(elementwise, *jax.tree.map(lambda x: x[None], args))

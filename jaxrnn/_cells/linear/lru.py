@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 import jax
 import jax.numpy as jnp
@@ -220,7 +220,7 @@ class RGLRUCell(LinearRecurrenceCell[Array]):
         a_param = ParamSpec((self.num_units,), self._draw_a_param)
         return {"a_param": a_param, "input_gate": gate, "a_gate": dict(gate)}
 
-    def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, Any]:
+    def coefficients(self, params: Params, inputs: Array) -> Coefficients:
         """`(a, b, rest)`: the decay, `sqrt(1 - a^2) i x`, and `i x` or None."""
         dtype = at_least_float32(inputs.dtype)
         gate_x, gate_a = self._gates(params, inputs, dtype)

@@ -1,20 +1,20 @@
 """The selective scan of Mamba (S6), whose decays depend on the inputs."""
 
-from typing import Any, NamedTuple, final
+from typing import Generic, NamedTuple, final
 
 import jax.numpy as jnp
 
 from ..._base.math import at_least_float32, widest_dtype
 from ..._base.scaled import without_ones
 from ..._base.trees import TensorShape
-from ..._base.typing import Array, DType, Key, Params, PyTree
+from ..._base.typing import Array, DType, Key, Leaf, Params, PyTree
 from .. import fields
 from ..params import ParamSpec, Specs, ones
 from ..step_checks import check_named_inputs
 from .cell import Coefficients, LinearRecurrenceCell
 
 
-class S6Inputs(NamedTuple):
+class S6Inputs(NamedTuple, Generic[Leaf]):
     """The inputs of one step of a selective scan.
 
     Attributes:
@@ -24,10 +24,10 @@ class S6Inputs(NamedTuple):
         c: What a channel reads from its states, `[batch, states]`.
     """
 
-    x: Any
-    dt: Any
-    b: Any
-    c: Any
+    x: Leaf
+    dt: Leaf
+    b: Leaf
+    c: Leaf
 
 
 @final
@@ -83,11 +83,11 @@ class S6MemoryCell(LinearRecurrenceCell[Array]):
         a_log = ParamSpec((self.num_units, self.num_states), _init_a_log)
         return {"A_log": a_log, "D": ParamSpec((self.num_units,), ones)}
 
-    def step_inputs(self, inputs: PyTree) -> Any:
+    def step_inputs(self, inputs: PyTree) -> S6Inputs[Array]:
         """Checks the inputs of a step, and returns them as `S6Inputs`."""
         return check_named_inputs(self, S6Inputs, inputs)
 
-    def coefficients(self, params: Params, inputs: Any) -> Coefficients:
+    def coefficients(self, params: Params, inputs: PyTree) -> Coefficients:
         """The decays, what is written, and what `output` reads."""
         dtype = at_least_float32(widest_dtype(inputs))
         x, dt, b, c = (leaf.astype(dtype) for leaf in inputs)
@@ -97,7 +97,7 @@ class S6MemoryCell(LinearRecurrenceCell[Array]):
         a = without_ones(decays, 1, dt, rates)
         return a, without_ones(outer, 1, dt * x, b), (x, c)
 
-    def output(self, params: Params, state: Array, rest: Any) -> Array:
+    def output(self, params: Params, state: Array, rest: PyTree) -> Array:
         """`dot(c, h') + D x`."""
         x, c = rest
         read = jnp.einsum("bhn,bn->bh", state.astype(c.dtype), c)

@@ -11,7 +11,7 @@ from ..._base.errors import expect, is_array, warn
 from ..._base.inputs import like
 from ..._base.math import concrete_or_none
 from ..._base.trees import TensorShape
-from ..._base.typing import Array, DType, Params, PyTree, State
+from ..._base.typing import Array, DType, Params, PyTree, Size, State
 from .. import fields
 from ..params import Specs
 from ..step_checks import check_named_inputs
@@ -66,7 +66,7 @@ class BareMemoryCell(MatrixMemoryCell[State]):
         must = f"divide `num_heads` ({self.num_heads})"
         expect(divides, "num_key_heads", must, self.num_key_heads)
 
-    def scaled(self, values: Any) -> Any:
+    def scaled(self, values: PyTree) -> PyTree:
         """The values of a step in the scale and the range that the rule expects.
 
         By default, q is scaled, and g, if the rule has it, is clipped to at least -87.
@@ -85,7 +85,7 @@ class BareMemoryCell(MatrixMemoryCell[State]):
         return x / self.key_size**0.5 if self.scale is None else self.scale * x
 
     @property
-    def _sizes(self) -> tuple[Any, Any]:
+    def _sizes(self) -> tuple[Size, Size]:
         """The sizes of the values and of the state of the rule."""
         sizes = self.rule.sizes(self.num_heads, self.key_size, self.value_size)
         fits = is_list_of(sizes, 2) and isinstance(sizes[0], self.rule.Inputs)
@@ -98,13 +98,13 @@ class BareMemoryCell(MatrixMemoryCell[State]):
         return sizes
 
     @property
-    def input_sizes(self) -> Any:
+    def input_sizes(self) -> Size:
         """The sizes of the inputs of a step, a named tuple of `TensorShape`s."""
         key = TensorShape([self.num_key_heads or self.num_heads, self.key_size])
         return self._sizes[0]._replace(q=key, k=key)
 
     @property
-    def state_size(self) -> Any:
+    def state_size(self) -> Size:
         """The sizes of the state of the rule."""
         return self._sizes[1]
 
@@ -131,7 +131,7 @@ class BareMemoryCell(MatrixMemoryCell[State]):
                 "grows. If g is the decay itself, pass `jnp.log(g)`."
             )
 
-    def step_inputs(self, inputs: PyTree) -> Any:
+    def step_inputs(self, inputs: PyTree) -> PyTree:
         """Checks the inputs of a step, and returns them as a named tuple.
 
         Raises:
@@ -150,7 +150,7 @@ class BareMemoryCell(MatrixMemoryCell[State]):
         values = self.rule.Inputs(q, k, *others)
         return None, like("scaled", self.scaled(values), values, any_dtype=True)
 
-    def output(self, params: Params, h: Array, rest: Any) -> Array:
+    def output(self, params: Params, h: Array, rest: PyTree) -> Array:
         """What the step reads, `[batch, num_heads, value_size]`."""
         return h
 

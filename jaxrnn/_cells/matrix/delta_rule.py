@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, Generic, NamedTuple
 
 import jax.numpy as jnp
 
 from ..._base.scaled import scaled
 from ..._base.trees import TensorShape
-from ..._base.typing import Array
+from ..._base.typing import Array, Leaf, Size
 from ..._hints import with_hints
 from .columns import columns_of
 from .decays import decays_of
@@ -16,7 +16,7 @@ from .rule import Chunk, MatrixRule
 from .triangular import solve
 
 
-class DeltaInputs(NamedTuple):
+class DeltaInputs(NamedTuple, Generic[Leaf]):
     """What a step of the delta rule reads and writes.
 
     In a chunk, an axis of steps follows the axis of heads.
@@ -32,11 +32,11 @@ class DeltaInputs(NamedTuple):
         beta: The fractions by which values move towards `v`, `[batch, heads]`.
     """
 
-    q: Any
-    k: Any
-    v: Any
-    g: Any
-    beta: Any
+    q: Leaf
+    k: Leaf
+    v: Leaf
+    g: Leaf
+    beta: Leaf
 
 
 DeltaInputs.__new__ = with_hints(DeltaInputs.__new__)
@@ -67,12 +67,12 @@ class DeltaRule(MatrixRule):
     Inputs = DeltaInputs
     idle = DeltaInputs(q=0.0, k=0.0, v=0.0, g=0.0, beta=0.0)
     # By whether each key decays, and by package; see `published_kernels.py`.
-    kernels: ClassVar[Any] = {
+    kernels: ClassVar[dict[bool, dict[str, str]]] = {
         False: {"jla": "gated_deltanet", "deltanet_tpu": "chunk_gdn"},
         True: {"jla": "kda", "deltanet_tpu": "chunk_kda"},
     }
 
-    def sizes(self, heads: int, key: int, value: int) -> tuple[Any, TensorShape]:
+    def sizes(self, heads: int, key: int, value: int) -> tuple[Size, TensorShape]:
         """The sizes of the values and of S; see `MatrixRule.sizes`."""
         decay = [heads, key] if self.key_decay else [heads]
         sizes = [heads, key], [heads, key], [heads, value], decay, [heads]

@@ -2,20 +2,20 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple
 
 import jax.numpy as jnp
 
 from ..._base.scaled import scaled
 from ..._base.trees import TensorShape
-from ..._base.typing import Array
+from ..._base.typing import Array, Leaf, Size
 from .columns import columns_of
 from .decays import KeyDecays
 from .rule import Chunk, MatrixRule
 from .triangular import solve
 
 
-class DPLRInputs(NamedTuple):
+class DPLRInputs(NamedTuple, Generic[Leaf]):
     """What a step of the generalized delta rule reads and writes.
 
     In a chunk, an axis of steps follows the axis of heads.
@@ -29,12 +29,12 @@ class DPLRInputs(NamedTuple):
         g: The logarithms of the decays, `[batch, heads, key]`, at most 0.
     """
 
-    q: Any
-    k: Any
-    v: Any
-    a: Any
-    b: Any
-    g: Any
+    q: Leaf
+    k: Leaf
+    v: Leaf
+    a: Leaf
+    b: Leaf
+    g: Leaf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class DPLRRule(MatrixRule):
     idle = DPLRInputs(q=0.0, k=0.0, v=0.0, a=0.0, b=0.0, g=0.0)
     kernels: ClassVar[Any] = {True: {"jla": "rwkv7"}}  # See `published_kernels.py`.
 
-    def sizes(self, heads: int, key: int, value: int) -> tuple[Any, TensorShape]:
+    def sizes(self, heads: int, key: int, value: int) -> tuple[Size, TensorShape]:
         """The sizes of the values and of S; see `MatrixRule.sizes`."""
         keys, values = TensorShape([heads, key]), TensorShape([heads, value])
         inputs = DPLRInputs(keys, keys, values, keys, keys, keys)

@@ -2,18 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, Generic, NamedTuple
 
 import jax.numpy as jnp
 
 from ..._base.scaled import scaled
 from ..._base.trees import TensorShape
-from ..._base.typing import Array
+from ..._base.typing import Array, Leaf, Size
 from .decays import decays_of
 from .rule import Chunk, MatrixRule
 
 
-class LinearAttentionInputs(NamedTuple):
+class LinearAttentionInputs(NamedTuple, Generic[Leaf]):
     """What a step of a linear attention reads and writes.
 
     In a chunk, an axis of steps follows the axis of heads.
@@ -26,10 +26,10 @@ class LinearAttentionInputs(NamedTuple):
             `[batch, heads, key]` if each key decays separately.
     """
 
-    q: Any
-    k: Any
-    v: Any
-    g: Any
+    q: Leaf
+    k: Leaf
+    v: Leaf
+    g: Leaf
 
 
 class LinearAttentionMap(NamedTuple):
@@ -40,8 +40,8 @@ class LinearAttentionMap(NamedTuple):
         keep: The product of the decays, `[batch, heads]` or `[batch, heads, key]`.
     """
 
-    written: Any
-    keep: Any
+    written: Array
+    keep: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +62,12 @@ class LinearAttentionRule(MatrixRule):
     Inputs = LinearAttentionInputs
     idle = LinearAttentionInputs(q=0.0, k=0.0, v=0.0, g=0.0)
     # By whether each key decays, and by package; see `published_kernels.py`.
-    kernels: ClassVar[Any] = {
+    kernels: ClassVar[dict[bool, dict[str, str]]] = {
         False: {"jla": "simple_gla", "deltanet_tpu": "chunk_gla"},
         True: {"jla": "gla", "deltanet_tpu": "chunk_gla"},
     }
 
-    def sizes(self, heads: int, key: int, value: int) -> tuple[Any, TensorShape]:
+    def sizes(self, heads: int, key: int, value: int) -> tuple[Size, TensorShape]:
         """The sizes of the values and of S; see `MatrixRule.sizes`."""
         decay = [heads, key] if self.key_decay else [heads]
         sizes = map(TensorShape, ([heads, key], [heads, key], [heads, value], decay))

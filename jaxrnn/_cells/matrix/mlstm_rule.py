@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple
+from typing import Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ class MLSTMState(NamedTuple, Generic[Leaf]):
     m: Leaf
 
 
-class MLSTMInputs(NamedTuple):
+class MLSTMInputs(NamedTuple, Generic[Leaf]):
     """What a step of an mLSTM reads and writes.
 
     In a chunk, an axis of steps follows the axis of heads.
@@ -41,11 +41,11 @@ class MLSTMInputs(NamedTuple):
         f: The forget gates before `sigmoid`, `[batch, heads]`.
     """
 
-    q: Any
-    k: Any
-    v: Any
-    i: Any
-    f: Any
+    q: Leaf
+    k: Leaf
+    v: Leaf
+    i: Leaf
+    f: Leaf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,8 +178,8 @@ class MLSTMMap(NamedTuple):
         log_keep: The sum of `log(sigmoid(f))`, `[batch, heads]`; -inf for a constant.
     """
 
-    written: Any
-    log_keep: Any
+    written: MLSTMState[Array]
+    log_keep: Array
 
 
 def _map_of_chunk(chunk: Chunk) -> tuple[Array, MLSTMMap]:

@@ -1,12 +1,10 @@
 """Matrix memories that project their inputs with one kernel."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 
 from ..._base.products import affine
-from ..._base.typing import Array, DType, Key, Params, State
+from ..._base.typing import Array, DType, Key, Params, Size, State
 from ..fields import set_field
 from ..params import Specs, glorot_blocks, head_size, input_specs, zeros
 from .cell import MatrixMemoryCell
@@ -32,7 +30,7 @@ class ProjectedMemoryCell(MatrixMemoryCell[State]):
             set_field(self, "key_size", max(1, size))
 
     @property
-    def state_size(self) -> Any:
+    def state_size(self) -> Size:
         """The sizes of the state of the rule."""
         return self.rule.sizes(self.num_heads, self.key_size or 0, head_size(self))[1]
 

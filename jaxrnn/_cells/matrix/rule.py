@@ -30,7 +30,7 @@ from ..._base.derivatives import with_tangent_of
 from ..._base.errors import expect, is_array
 from ..._base.math import cast_like, expand_rows
 from ..._base.scaled import scaled
-from ..._base.typing import Array, PyTree
+from ..._base.typing import Array, PyTree, Size
 from ..base import check_overrides
 
 
@@ -60,11 +60,11 @@ class Chunk:
             returns only the last state.
     """
 
-    values: Any
-    state: Any
+    values: PyTree
+    state: PyTree
     reads: Array
-    restart_states: Any = None
-    is_carried: Any = None
+    restart_states: PyTree = None
+    is_carried: Array | None = None
     returns_states: bool = False
 
     @property
@@ -75,7 +75,7 @@ class Chunk:
         """
         return jnp.any(jnp.tril(self.reads, -1), axis=-1)
 
-    def start(self, of: Callable[[Any], Array]) -> Array:
+    def start(self, of: Callable[[PyTree], Array]) -> Array:
         """`of(state)` for the state from which each step's span starts.
 
         The shape is `[batch, heads, 1 or steps, ...]`.
@@ -89,7 +89,7 @@ class Chunk:
         restarted = 0.0 if self.restart_states is None else of(self.restart_states)
         return jnp.where(expand_rows(self.is_carried, carried), carried, restarted)
 
-    def read(self, q: Array, of: Callable[[Any], Array]) -> Array:
+    def read(self, q: Array, of: Callable[[PyTree], Array]) -> Array:
         """`q S`, `[batch, heads, steps, value]`, for the S from `start`.
 
         Args:
@@ -220,14 +220,14 @@ class Chunk:
         is_carried = jax.tree.map(self.after, self.is_carried)
         return dataclasses.replace(self, is_carried=is_carried)
 
-    def map_states(self, of: Callable[[Any], Any]) -> "Chunk":
+    def map_states(self, of: Callable[[PyTree], PyTree]) -> "Chunk":
         """The chunk with `of(state)` in place of each state before a span."""
         restarted = None if self.restart_states is None else of(self.restart_states)
         return dataclasses.replace(self, state=of(self.state), restart_states=restarted)
 
     def memory(
         self,
-        of: Callable[[Any], Array],
+        of: Callable[[PyTree], Array],
         keep: Array,
         pairs: Array,
         k: Array,
@@ -274,10 +274,10 @@ class MatrixRule(abc.ABC):
     """
 
     Inputs: ClassVar[Any]
-    idle: ClassVar[Any]
+    idle: ClassVar[PyTree]
     chunk: Any = None
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         """Rejects a rule whose parts do not belong together."""
         super().__init_subclass__(**options)
         fix = "Derive the rule from `jaxrnn.extend.MatrixRule` instead."
@@ -296,7 +296,7 @@ class MatrixRule(abc.ABC):
         expect(fits, name, "be an `Inputs` of numbers", idle, error=TypeError)
 
     @abc.abstractmethod
-    def sizes(self, heads: int, key: int, value: int) -> tuple[Any, Any]:
+    def sizes(self, heads: int, key: int, value: int) -> tuple[Size, Size]:
         """The sizes of the values and of the state, without the batch axis.
 
         Each size is a `TensorShape`, and its first axis has the size `heads`. A part of
@@ -312,7 +312,7 @@ class MatrixRule(abc.ABC):
         """
 
     @abc.abstractmethod
-    def step(self, values: Any, state: Any) -> tuple[Array, PyTree]:
+    def step(self, values: PyTree, state: PyTree) -> tuple[Array, PyTree]:
         """Runs one step, which defines the rule.
 
         Args:

@@ -150,7 +150,7 @@ class LinearAttentionLayer(FieldsModule):
         state: PyTree,
         steps: StepArguments,
         *others: Array,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, PyTree]:
         """`run(x, state, steps, *others)` of checked inputs, with zeros at padding.
 
         The others have the shape of the inputs.

@@ -89,7 +89,7 @@ class ShortConv(nnx.Module):
         self.kernel = draw(width, channels)
         self.bias = draw(channels) if bias else None
 
-    def __call__(self, x: Array, past: Any, steps: Any) -> tuple[Array, Array]:
+    def __call__(self, x: Array, past: Any, steps: object) -> tuple[Array, Array]:
         """Returns the outputs and the last inputs."""
         kernel = self.kernel[...].astype(x.dtype)
         bias = None if self.bias is None else self.bias[...].astype(x.dtype)
@@ -122,7 +122,7 @@ def broadcast_param(param: nnx.Param, x: Array) -> Array:
 
 
 def run_memory(
-    layer: Any, inputs: Any, state: PyTree, steps: Any, params: Params | None = None
+    layer: Any, inputs: Any, state: PyTree, steps: object, params: Params | None = None
 ) -> tuple[Array, PyTree]:
     """The outputs of a layer's memory, in the dtype of its first input, and its state.
 
@@ -140,14 +140,14 @@ def run_memory(
     return h.astype(inputs[0].dtype), last
 
 
-def split_heads(x: Array, sizes: Any) -> list[Array]:
+def split_heads(x: Array, sizes: Sequence[Sequence[int]]) -> list[Array]:
     """Parts of the last axis, each `[..., heads, size]`, for sizes `[heads, size]`."""
     ends = np.cumsum([np.prod(size) for size in sizes])[:-1]
     pairs = zip(jnp.split(x, ends, axis=-1), sizes, strict=True)
     return [in_heads(part, size) for part, size in pairs]
 
 
-def in_heads(x: Array, size: Any) -> Array:
+def in_heads(x: Array, size: Sequence[int]) -> Array:
     """The last axis as two, `[heads, size]`."""
     return x.reshape(*x.shape[:-1], *size)
 

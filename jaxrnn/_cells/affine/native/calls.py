@@ -10,7 +10,7 @@ import functools
 import logging
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,15 +27,17 @@ _CALLS = "forward", "backward", "weights", "inputs"
 
 ENTRIES = 0  # The axis of a call's entries, which comes first.
 # The row axis of an array `[batch, ...]` of one entry.
-ROWS: Any = 0
+RowAxis: TypeAlias = Any
+"""An int, or `NO_ROWS`."""
+ROWS: RowAxis = 0
 # Marks an array without a row axis, such as a weight matrix.
-NO_ROWS: Any = "no rows"
+NO_ROWS: RowAxis = "no rows"
 
 
 def call(
     name: str,
-    args: list[tuple[Any, PyTree]],
-    results: list[tuple[Any, PyTree]],
+    args: list[tuple[PyTree, PyTree]],
+    results: list[tuple[PyTree, PyTree]],
     attributes: dict[str, Any],
     reused: int | None = None,
 ) -> tuple[PyTree, ...]:
@@ -59,7 +61,7 @@ def call(
     def run(*args: PyTree) -> tuple[PyTree, ...]:
         count, batch = entries(args), args[0].shape[1]
 
-        def joined(axis: Any, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        def joined(axis: RowAxis, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
             shape = [count, *x.shape]
             if axis != NO_ROWS:
                 shape[1 + axis] = batch
@@ -150,12 +152,12 @@ def _common(sizes: Iterable[int]) -> int:
     return next((size for size in sizes if size != 1), 1)
 
 
-def after_first(axis: Any) -> Any:
+def after_first(axis: RowAxis) -> RowAxis:
     """The row axis of an array that gets another first axis."""
     return axis if axis == NO_ROWS else 1 + axis
 
 
-def are_rows(is_mapped: Iterable[bool], axes: Iterable[Any]) -> bool:
+def are_rows(is_mapped: Iterable[bool], axes: Iterable[RowAxis]) -> bool:
     """Whether each mapped array has a row axis, so that the mapped axis can join it."""
     return (True, NO_ROWS) not in zip(is_mapped, axes, strict=True)
 
@@ -165,7 +167,7 @@ def with_joined_axis(
     size: int,
     leaves: Sequence[Array],
     is_mapped: Sequence[bool],
-    axes: Sequence[Any],
+    axes: Sequence[RowAxis],
     result_axes: PyTree,
 ) -> PyTree:
     """Applies `run` once to all entries of a mapped axis, which joins another axis.
@@ -185,7 +187,7 @@ def with_joined_axis(
     marks = list(zip(leaves, is_mapped, axes, strict=True))
     count = next(x.shape[mapped + n] for x, mapped, n in marks if n != NO_ROWS)
 
-    def join(x: Array, is_mapped: bool, axis: Any) -> Array:
+    def join(x: Array, is_mapped: bool, axis: RowAxis) -> Array:
         if axis == NO_ROWS:
             return x
         x = x if is_mapped else jnp.broadcast_to(x, (size, *x.shape))

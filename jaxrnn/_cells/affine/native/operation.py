@@ -13,7 +13,7 @@ No documented JAX function provides such an operation:
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from ...._base import jax_internals
 from ...._base.derivatives import jvp_of_perturbed, of_some
 from ...._base.errors import is_array
 from ...._base.sharding import as_varying_as
-from ...._base.typing import PyTree
+from ...._base.typing import Array, PyTree
 from .calls import NO_ROWS, after_first, are_rows, with_joined_axis
 
 
@@ -69,7 +69,7 @@ def native_or_xla(
     precision = config.jax_default_matmul_precision
 
     def flat(fn: Callable, unflatten: Callable) -> Callable:
-        def run(*leaves: Any) -> list:
+        def run(*leaves: object) -> list:
             # JAX traces this function later, when another precision may be set.
             with jax.default_matmul_precision(precision):
                 return jax.tree.leaves(fn(*unflatten(leaves)))
@@ -117,7 +117,7 @@ class _Programs:
     rows: tuple[list, list]
 
 
-def _run(*leaves: Any, programs: _Programs) -> list:
+def _run(*leaves: object, programs: _Programs) -> list:
     """Runs the operation outside jit."""
     # Skip leaves that are not JAX arrays, because such leaves are on no device.
     arrays = (x for x in leaves if isinstance(x, jax.Array))
@@ -128,7 +128,7 @@ def _run(*leaves: Any, programs: _Programs) -> list:
     return (programs.native if is_native else programs.xla)(*leaves)
 
 
-def _lower(ctx: Any, *leaves: Any, programs: _Programs) -> Any:
+def _lower(ctx: Any, *leaves: object, programs: _Programs) -> Any:
     module = ctx.module_context
     is_on_cpu = tuple(ctx.platforms or module.platforms) == ("cpu",)
     is_native = is_on_cpu and not module.lowering_parameters.for_export
@@ -139,14 +139,14 @@ def _lower(ctx: Any, *leaves: Any, programs: _Programs) -> Any:
 
 
 def _push_forward(
-    primals: Any, tangents: Any, *, programs: _Programs
+    primals: Sequence, tangents: Sequence, *, programs: _Programs
 ) -> tuple[list, list]:
     """The JVP of the operation, which differentiates XLA's program."""
     _, d_outs = jvp_of_perturbed(programs.xla, primals, tangents)
     return _operation().bind(*primals, programs=programs), d_outs
 
 
-def _pull_back(cts: Any, *leaves: Any, programs: _Programs) -> list:
+def _pull_back(cts: Sequence, *leaves: Any, programs: _Programs) -> list:
     """The cotangents of the unknown linear leaves; None for all other leaves."""
     count = programs.count
     is_known = [is_array(x) or isinstance(x, int | float) for x in leaves]
@@ -177,7 +177,7 @@ def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
     is_mapped = [axis is not None for axis in dims]
     count, (rows, result_rows) = programs.count, programs.rows
 
-    def bind(*leaves: Any, **fields: Any) -> list:
+    def bind(*leaves: Array, **fields: Any) -> list:
         native = fields.get("native", programs.native)
         fields["types"] = tuple(jax.make_jaxpr(native)(*leaves).out_avals)
         given = dataclasses.replace(programs, **fields)
@@ -196,7 +196,7 @@ def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
             is_mapped[i] = True
 
     def mapped(fn: Callable) -> Callable:
-        def run(*leaves: Any) -> list:
+        def run(*leaves: object) -> list:
             axes = [0 if x else None for x in is_mapped[:count]]
             axes = *axes, *[0] * (len(leaves) - count)
             return jax.vmap(fn, axes, axis_size=size)(*leaves)
