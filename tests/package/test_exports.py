@@ -7,6 +7,7 @@ import operator
 import pathlib
 import pickle
 import re
+import typing
 
 import chex
 import jax
@@ -181,6 +182,25 @@ def test_editors_complete_the_arguments(module):
         kinds = {p.kind for p in inspect.signature(call).parameters.values()}
         takes_any = inspect.Parameter.VAR_KEYWORD in kinds
         assert not takes_any or call.__qualname__ in TAKE_ANY_NAME, call
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        jaxrnn.dynamic_rnn,
+        jaxrnn.linen.RNN.__call__,
+        jaxrnn.convert.keras.load,
+        jaxrnn.convert.tf1.load,
+        jaxrnn.convert.torch.load,
+    ],
+)
+def test_overloads_have_the_arguments_of_the_function(function):
+    function = inspect.unwrap(function)
+    arguments = inspect.signature(function).parameters
+    overloads = typing.get_overloads(function)
+    assert len(overloads) > 1
+    for each in overloads:
+        assert [*inspect.signature(each).parameters] == [*arguments]
 
 
 def test_a_star_brings_no_module_but_memory():
