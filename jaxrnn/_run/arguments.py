@@ -127,7 +127,10 @@ def as_resets(
         TypeError: If the resets are not booleans.
     """
     if resets is not None:
-        fix = "Convert numbers with `resets > 0`."
+        fix = (
+            "Convert flags with `resets > 0`, and segment ids with "
+            "`jaxrnn.resets_of_segments`."
+        )
         resets = _as_step_booleans("resets", resets, shape, axis, fix)
     if reset_state is not None:
         must = "be given with `reset_state`"

@@ -465,7 +465,8 @@ def check_cell(
         fix = "For one number per row, pass an array [batch, 1]."
         check_rank(leaf_name("inputs", path), leaf, 2, "[batch, ...]", fix)
     batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs)]
-    expect(min(batches, default=0) >= 4, "inputs", "have at least 4 rows", inputs)
+    rows = min(batches, default=0)
+    expect(rows >= 4, "inputs", "have at least 4 rows", rows)
     dtype = as_dtype(dtype)
     check_key_or_none(key)
     if state is not None and not has_read_only(state):
