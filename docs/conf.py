@@ -14,15 +14,29 @@ version = release = jaxrnn.__version__
 
 extensions = [
     "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
     "page_list",
+    "reference",
 ]
 exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 4
-myst_heading_slug_func = "api_names.slug"
+
+default_role = "py:obj"  # In docstrings, backquotes hold code and public names.
+autodoc_typehints = "none"  # `reference` writes the types.
+napoleon_custom_sections = [
+    ("Attributes", "params_style"),
+    ("Other Parameters", "params_style"),
+]
+highlight_language = "none"  # Blocks without prompts are equations.
+suppress_warnings = ["ref.python"]  # `RNNCellLike` is in two modules.
+python_maximum_signature_line_length = 80
+toc_object_entries_show_parents = "hide"
 
 html_theme = "sphinx_book_theme"
 html_title = "jaxrnn"

@@ -113,6 +113,8 @@ class TFLiteLSTMCell(LSTMCell):
 class TfLiteRNNCell(BasicRNNCell):
     """`BasicRNNCell` with separate, transposed weights for inputs and state.
 
+    Each step computes::
+
         h' = activation(x input_weights^T + h recurrent_weights^T + bias)
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and

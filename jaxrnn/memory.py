@@ -84,7 +84,7 @@ class Strategy(abc.ABC):
     """The base class of all memory strategies.
 
     Write a custom strategy as a frozen dataclass, so that runs with equal strategies
-    share one compilation:
+    share one compilation::
 
         @dataclasses.dataclass(frozen=True)
         class PartsOnHost(Strategy):

@@ -7,7 +7,11 @@ import jax
 import numpy as np
 
 Array: TypeAlias = jax.Array
+"""JAX's array, `jax.Array`."""
+
 ArrayLike: TypeAlias = jax.typing.ArrayLike
+"""JAX's type of what its functions accept as an array."""
+
 Lengths: TypeAlias = jax.Array | np.ndarray | Sequence[int]
 """One integer for each row."""
 
@@ -36,7 +40,11 @@ AxisName: TypeAlias = str | tuple[str, ...]
 """One or several axes of a mesh."""
 
 Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
+"""An array, or only its shape and dtype (`jax.ShapeDtypeStruct`)."""
+
 Activation: TypeAlias = Callable[[jax.Array], jax.Array]
+"""A function of an array."""
+
 Initializer: TypeAlias = Callable[..., jax.Array]
 """A function `initializer(key, shape, dtype)`, as in `jax.nn.initializers`."""
 
@@ -78,7 +86,10 @@ class RNNCellLike(Protocol[Output, State]):
         ...
 
     def __call__(self, inputs: PyTree, state: PyTree) -> tuple[Output, State]:
-        """Runs one step, leaves `[batch, ...]`; returns `(output, new_state)`."""
+        """Runs one step; returns `(output, new_state)`.
+
+        All leaves of `inputs`, `state` and the results are `[batch, ...]`.
+        """
         ...
 
 

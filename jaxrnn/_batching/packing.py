@@ -33,7 +33,7 @@ class Packed(NamedTuple):
 
     The fields have the names and meanings that they have in T5X, maxtext and Grain, so
     batches of other packers fit: `Packed(inputs, segment_ids, positions)`. Run a pack
-    with any driver or module that accepts `resets`:
+    with any driver or module that accepts `resets`::
 
         outputs, _, states = jaxrnn.dynamic_rnn(
             cell.bind(params), packed.inputs, packed.lengths, dtype=jnp.float32,

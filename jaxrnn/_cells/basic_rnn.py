@@ -10,6 +10,8 @@ from .affine.equations import Equations
 class BasicRNNCell(AffineCell[Array]):
     """The basic (Elman) recurrent cell: one matrix product and one activation.
 
+    Each step computes::
+
         h' = activation([x, h] kernel + bias)
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and

@@ -18,6 +18,8 @@ from .params import kernel_and_bias, ones
 class GRUCell(AffineCell[Array]):
     """A gated recurrent unit (GRU) that resets the state before the matrix product.
 
+    Each step computes::
+
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
         c    = activation([x, r * h] candidate/kernel + candidate/bias)
         h'   = u * h + (1 - u) * c
@@ -83,6 +85,8 @@ class GRUCell(AffineCell[Array]):
 @fields.dataclass
 class CudnnCompatibleGRUCell(AffineCell[Array]):
     """A gated recurrent unit (GRU) that resets the state after the matrix product.
+
+    Each step computes::
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
         c    = activation(x input_projection/kernel + input_projection/bias

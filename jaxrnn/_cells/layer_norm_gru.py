@@ -18,6 +18,8 @@ from .params import ParamSpec, Specs, glorot_uniform, ones, zeros
 class LayerNormGRUCell(AffineCell[Array]):
     """A GRU with one layer-normalized matrix product, as in Dreamer.
 
+    Each step computes::
+
         r, c, u = split(layer_norm([x, h] kernel) * norm/gamma + norm/beta)
         h'      = h + sigmoid(u + update_bias) * (activation(sigmoid(r) * c) - h)
 

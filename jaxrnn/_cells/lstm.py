@@ -139,6 +139,8 @@ class LSTM(AffineCell[LSTMStateTuple[Array]]):
 class BasicLSTMCell(LSTM):
     """A long short-term memory (LSTM) without peepholes, clips or projection.
 
+    Each step computes::
+
         i, j, f, o = split([x, h] kernel + bias)
         c' = c * sigmoid(f + forget_bias) + sigmoid(i) * activation(j)
         h' = activation(c') * sigmoid(o)
@@ -196,6 +198,8 @@ def _as_clip(name: str, value: object) -> float:
 @fields.dataclass
 class LSTMCell(LSTM):
     """A long short-term memory (LSTM) with optional peepholes, clips and projection.
+
+    Each step computes::
 
         i, j, f, o = split([x, h] kernel + bias)
         c' = sigmoid(f + forget_bias + w_f_diag c) * c

@@ -23,6 +23,8 @@ from .params import ParamSpec, Specs, check_is_units, kernel_and_bias
 class ShortConvCell(SpecsCell[Array]):
     """A causal convolution over the last inputs, with a kernel for each channel.
 
+    Each step computes::
+
         y_t = bias + sum over j < width of kernel[width - 1 - j] * x_{t - j}
 
     The last row of the kernel multiplies the current inputs. Layers of linear attention

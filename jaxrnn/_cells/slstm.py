@@ -33,14 +33,14 @@ class SLSTMState(NamedTuple, Generic[Leaf]):
 class SLSTMCell(AffineCell[SLSTMState[Array]]):
     """An LSTM with exponential input gates and units divided into heads (sLSTM).
 
-    Each head g receives only its own part of h:
+    Each head g receives only its own part of h::
 
         i, f, z, o = split(x kernel + bias) + split(h_g recurrent_kernel[g])
         c'     = sigmoid(f) * c + exp(i) * tanh(z)
         n'     = sigmoid(f) * n + exp(i)
         output = h' = sigmoid(o) * c' / n'
 
-    To keep exp(i) in range, the state holds c and n divided by exp(m):
+    To keep exp(i) in range, the state holds c and n divided by exp(m)::
 
         m'     = max(log(sigmoid(f)) + m, i), or i where n is 0, as in the zero state
 

@@ -35,7 +35,7 @@ def raw_rnn(
 ) -> tuple[PyTree, PyTree, PyTree]:
     """Runs `cell` in a loop whose inputs, end and results `loop_fn` controls.
 
-    In pseudocode:
+    In pseudocode::
 
         time = 0
         finished, next_input, initial_state, _, loop_state = loop_fn(

@@ -23,6 +23,8 @@ def short_conv(
 ) -> tuple[Array, Array]:
     """A causal convolution of each channel over the last few inputs of a row.
 
+    Each step computes::
+
         y_t = bias + sum over j < width of kernel[width - 1 - j] * x_{t - j}
 
     The inputs before the first step are zeros, or those of `initial_state`. The sum

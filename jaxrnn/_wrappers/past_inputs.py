@@ -185,6 +185,8 @@ class PastInputsWrapper(WrapperCell):
 class TemporalConvWrapper(PastInputsWrapper, ParamsWrapper):
     """Applies a causal convolution over time to each feature of a cell's inputs.
 
+    Each step computes::
+
         y_t    = bias + sum over j < width of kernel[width - 1 - j] * x_{t - j}
         output = cell(y_t)
 

@@ -281,6 +281,8 @@ class _SoftmaxMechanism(AttentionMechanism):
 class LuongAttention(_SoftmaxMechanism, LuongScore):
     """Multiplicative attention.
 
+    For each query::
+
         keys       = memory memory_layer/kernel
         score      = attention_g * (keys . query)
         alignments = probability_fn(score)
@@ -313,6 +315,8 @@ class LuongAttention(_SoftmaxMechanism, LuongScore):
 @fields.dataclass
 class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
     """Additive attention.
+
+    For each query::
 
         keys       = memory memory_layer/kernel
         score      = v . tanh(keys + query query_layer/kernel + b)
@@ -403,6 +407,8 @@ class _MonotonicMechanism(AttentionMechanism):
 class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
     """Additive monotonic attention, with `BahdanauAttention`'s score and a bias.
 
+    For each query::
+
         score      = score of BahdanauAttention + attention_score_bias
         alignments = monotonic_attention(sigmoid(score + noise), previous, mode)
 
@@ -437,6 +443,8 @@ class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
 @fields.dataclass
 class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
     """Multiplicative monotonic attention, with `LuongAttention`'s score and a bias.
+
+    For each query::
 
         score      = score of LuongAttention + attention_score_bias
         alignments = monotonic_attention(sigmoid(score + noise), previous, mode)

@@ -167,12 +167,14 @@ def _as_mechanisms(name: str, given: object) -> Any:
 class AttentionWrapper(extend.ParamsWrapper):
     """A cell that attends to a memory at each step.
 
+    Each step computes::
+
         output, cell_state = cell(cell_input_fn(inputs, attention), cell_state)
         alignments         = attention_mechanism(output, alignments)
         context            = sum over time of alignments * memory
         attention'         = [output, context] attention_layer/kernel
 
-    The memory is part of the state, not of the cell. `initial_state` creates the state:
+    The memory is part of the state, not of the cell. `initial_state` creates a state::
 
         state = cell.initial_state(memory, memory_sequence_length)
         outputs, state = dynamic_rnn(cell.bind(params), x, initial_state=state, ...)

@@ -20,6 +20,8 @@ from ._lstms import as_counts
 class ConvLSTMCell(extend.SpecsCell):
     """A long short-term memory (LSTM) with convolutions in place of matrix products.
 
+    Each step computes::
+
         i, j, f, o = split([x, h] * kernel + biases)
         c' = sigmoid(f + forget_bias) * c + sigmoid(i) * tanh(j)
         h' = tanh(c') * sigmoid(o)

@@ -35,7 +35,7 @@ class TimeFreqLSTMCell(extend.ComposedCell, extend.SpecsCell):
     """An LSTM that also runs along frequency, over windows of each step's inputs.
 
     Window k of a step is `x_k = x[k * frequency_skip :][: feature_size]`. The state of
-    window k is `(c_k, m_k)`, and `m'_{-1} = 0`:
+    window k is `(c_k, m_k)`, and `m'_{-1} = 0`::
 
         i, j, f, o = split([x_k, m_k, m'_{k-1}] W + B)
         c'_k = sigmoid(f + forget_bias + W_F_diag c_k) * c_k
@@ -315,7 +315,7 @@ class GridLSTMCell(GridLSTM):
 
     Window k of a block is `x_k = x[start + k * frequency_skip :][: feature_size]`. The
     state of window k is `(c_k, m_k)` in time and `(d_k, n_k)` in frequency, where
-    `d_{-1} = n_{-1} = 0`. Both LSTMs read `u_k = [x_k, m_k, n_{k-1}]`:
+    `d_{-1} = n_{-1} = 0`. Both LSTMs read `u_k = [x_k, m_k, n_{k-1}]`::
 
         i, j, f, o = split(u_k W_f + B_f)
         d_k  = sigmoid(f + forget_bias + p_f) * d_{k-1} + sigmoid(i + p_i) * tanh(j)

@@ -103,7 +103,7 @@ class LSTMBlockCell(OfLSTMCell):
     """An LSTM that TensorFlow implements as one operation.
 
     The cell has the same equations, shapes and parameters as an `LSTMCell` without a
-    projection:
+    projection::
 
         i, j, f, o = split([x, h] kernel + bias)
         c' = sigmoid(f + forget_bias + w_f_diag c) * c
@@ -160,7 +160,7 @@ class LSTMBlockCell(OfLSTMCell):
 class GRUBlockCellV2(AffineCell[Array]):
     """A gated recurrent unit (GRU) that TensorFlow implements as one operation.
 
-    The cell has the same equations, shapes and parameters as a `GRUCell`:
+    The cell has the same equations, shapes and parameters as a `GRUCell`::
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
         c    = tanh([x, r * h] candidate/kernel + candidate/bias)
@@ -217,6 +217,8 @@ _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
 @fields.dataclass
 class GLSTMCell(extend.SpecsCell, extend.ComposedCell):
     """An LSTM of `G` groups, each of which reads its own part of x and h.
+
+    Each step computes::
 
         i_g, j_g, f_g, o_g = split([x_g, h_g] group<g>/kernel)
         i, j, f, o = concat over g of (i_g, j_g, f_g, o_g) + (bias_i, ..., bias_o)
@@ -354,6 +356,8 @@ class GLSTMCell(extend.SpecsCell, extend.ComposedCell):
 class NASCell(LSTM):
     """The cell that neural architecture search found for language modeling.
 
+    Each step computes::
+
         x0, ..., x7 = split(x kernel)
         h0, ..., h7 = split(h recurrent_kernel + bias)
         a0, a2, a5, a7 = sigmoid(xk + hk), each with its own k
@@ -454,6 +458,8 @@ class PhasedLSTMCell(extend.SpecsCell):
     """An LSTM whose units update while a time-periodic gate is open.
 
     The inputs are `(time, x)`; times need not be equally spaced.
+
+    Each step computes::
 
         i, f = split(sigmoid([x, h] mask_gates/kernel + mask_gates/bias))
         c~   = f * c + i * tanh([x, h] new_input/kernel + new_input/bias)

@@ -134,6 +134,8 @@ class _FourGateLSTM(_LayerNormedLSTM):
 class LayerNormLSTMCell(_FourGateLSTM):
     """An `LSTMCell` with layer normalization.
 
+    Each step computes::
+
         i, j, f, o = split([x, h] kernel)
         i, j, f, o = LN_input(i), LN_transform(j), LN_forget(f), LN_output(o)
         c' = sigmoid(f + forget_bias + w_f_diag c) * c
@@ -200,6 +202,8 @@ class LayerNormLSTMCell(_FourGateLSTM):
 @fields.dataclass
 class LayerNormBasicLSTMCell(_FourGateLSTM):
     """A basic LSTM with layer normalization and recurrent dropout.
+
+    Each step computes::
 
         i, j, f, o = split([x, h] kernel)
         i, j, f, o = LN_input(i), LN_transform(j), LN_forget(f), LN_output(o)
@@ -301,6 +305,8 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
 @fields.dataclass
 class CoupledInputForgetGateLSTMCell(_LayerNormedLSTM):
     """An LSTM whose input gate is 1 minus its forget gate.
+
+    Each step computes::
 
         j, f, o = split([x, h] W + B)
         F  = sigmoid(f + forget_bias + W_F_diag c)
@@ -405,7 +411,7 @@ class WeightNormLSTMCell(OfLSTMCell):
     """An `LSTMCell` whose kernel columns have learned norms.
 
     The cell is an `LSTMCell` with a normalized kernel. The rows that multiply x and the
-    rows that multiply h are normalized separately:
+    rows that multiply h are normalized separately::
 
         kernel = [norm_0 * kernel_x / |kernel_x|; norm_1 * kernel_h / |kernel_h|]
 

@@ -51,7 +51,7 @@ class NTMCell(extend.ParamsWrapper):
     `u parameters_kernel + parameters_bias`, clipped to `[-clip_value, clip_value]`,
     contains a key, a strength, a gate, shifts and a sharpness for each head, then an
     erase vector and an add vector for each write head. With the memory M and the
-    previous address w of a head:
+    previous address w of a head::
 
         v_i = softmax_i(softplus(strength) * cosine(tanh(key), M_i))
         v   = sigmoid(gate) * v + (1 - sigmoid(gate)) * w

@@ -19,6 +19,8 @@ from ._wrappers import activated
 class UGRNNCell(AffineCell[Array]):
     """A recurrent cell with one gate, which mixes the state with a candidate (UGRNN).
 
+    Each step computes::
+
         g, c = split([x, h] kernel + bias)
         g    = sigmoid(g + forget_bias)
         h'   = g * h + (1 - g) * activation(c)
@@ -78,6 +80,8 @@ class UGRNNCell(AffineCell[Array]):
 @fields.dataclass
 class IntersectionRNNCell(extend.ComposedCell, extend.SpecsCell):
     """A recurrent cell whose output mixes the inputs with a candidate (+RNN).
+
+    Each step computes::
 
         v          = x, or x in_projection/kernel + in_projection/bias
         g, j, q, y = split([v, h] kernel + bias)
@@ -210,6 +214,8 @@ class UnitsCell(AffineCell[Array]):
 class CFNCell(UnitsCell):
     """The chaos-free network (CFN), whose state decays to zero if the inputs are zero.
 
+    Each step computes::
+
         a, b = split(sigmoid(x kernel[:, :2H] + h recurrent_kernel + bias))
         h'   = a * activation(h) + (1 - b) * activation(x kernel[:, 2H:])
 
@@ -274,6 +280,8 @@ class CFNCell(UnitsCell):
 class MinimalRNNCell(UnitsCell):
     """A recurrent cell that mixes its state with a feedforward layer of the inputs.
 
+    Each step computes::
+
         z  = activation(x kernel[:I])
         u  = sigmoid([z, h] kernel[I:] + bias)
         h' = u * h + (1 - u) * z
@@ -336,6 +344,8 @@ class MinimalRNNCell(UnitsCell):
 @fields.dataclass
 class SRUCell(LinearRecurrenceCell[Array]):
     """A simple recurrent unit (SRU), whose matrix product reads only the inputs.
+
+    Each step computes::
 
         y, f, r, s = split(x kernel)
         f, r       = sigmoid([f, r] + bias)
@@ -439,6 +449,8 @@ class _IndependentUnits(AffineCell):
 class IndRNNCell(_IndependentUnits):
     """The basic recurrent cell with independent units (IndRNN).
 
+    Each step computes::
+
         h' = activation(x kernel_w + h * kernel_u + bias)
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
@@ -473,6 +485,8 @@ class IndRNNCell(_IndependentUnits):
 @fields.dataclass
 class IndyGRUCell(_IndependentUnits):
     """A gated recurrent unit (GRU) with independent units.
+
+    Each step computes::
 
         r, u = split(sigmoid(x gates/kernel_w + [h, h] * gates/kernel_u + gates/bias))
         c    = activation(x candidate/kernel + r * h * candidate/kernel_u
@@ -543,6 +557,8 @@ class IndyGRUCell(_IndependentUnits):
 @fields.dataclass
 class IndyLSTMCell(_IndependentUnits, LSTM):
     """A long short-term memory (LSTM) with independent units.
+
+    Each step computes::
 
         i, j, f, o = split(x kernel_w + [h, h, h, h] * kernel_u + bias)
         c' = c * sigmoid(f + forget_bias) + sigmoid(i) * activation(j)

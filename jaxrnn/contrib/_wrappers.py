@@ -168,6 +168,8 @@ class OutputProjectionWrapper(_Wrapper):
 class HighwayWrapper(_Wrapper):
     """Mixes the inputs and the output of a cell, with gates computed from the inputs.
 
+    Each step computes::
+
         carry     = sigmoid(x carry_w + carry_b)
         transform = 1 - carry, or sigmoid(x transform_w + transform_b) if not coupled
         output    = x * carry + cell(x) * transform
@@ -305,6 +307,8 @@ class EmbeddingWrapper(_Wrapper):
 @fields.dataclass
 class AttentionCellWrapper(_WrapperWithInputs):
     """A wrapper that lets a cell attend over the wrapper's last L outputs.
+
+    Each step computes::
 
         y, s'   = cell([x, a] kernel + bias, s)
         score_l = sum(attn_v * tanh(m_l attn_w + q)), with

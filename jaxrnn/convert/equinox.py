@@ -72,7 +72,7 @@ def save(cell: BoundCell) -> Any:
 
     Traced parameters stay JAX arrays.
 
-    This code copies the arrays to an Equinox cell with biases:
+    This code copies the arrays to an Equinox cell with biases::
 
         names = list(arrays)
         get = lambda cell: [getattr(cell, name) for name in names]

@@ -98,7 +98,7 @@ def check_model(name: str, model: Model) -> None:
 def ensemble(models: Sequence[Model]) -> Model:
     """Combines models into one model that predicts the mean of their probabilities.
 
-    Pass the result to any decoder or to `score`:
+    Pass the result to any decoder or to `score`::
 
         together = decode.ensemble([model_a, model_b])
         decode.beam_search(together, max_time=20, beam_width=4)

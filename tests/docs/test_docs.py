@@ -87,7 +87,7 @@ def test_figures_are_written_to_the_image_below(tmp_path):
     assert run_page.run(page, written) == 1
 
 
-MODULES = "contrib decode export initializers linen lite memory nnx testing".split()
+MODULES = "contrib decode export initializers linen lite memory nnx testing typing"
 CONVERTERS = [f"convert.{name}" for name in jaxrnn.convert.__all__]
 
 
@@ -97,21 +97,18 @@ def extensions(monkeypatch):
     return importlib.import_module
 
 
-@pytest.mark.parametrize("name", ["", *MODULES, *CONVERTERS])
+@pytest.mark.parametrize("name", ["", *MODULES.split(), *CONVERTERS])
 def test_every_public_name_has_a_row(name, extensions):
     module = importlib.import_module(f"jaxrnn.{name}".removesuffix("."))
     public = {n for n in module.__all__ if not inspect.ismodule(getattr(module, n))}
-    folder = name.split(".")[0]
-    page = {"": "jaxrnn", "lite": "contrib"}.get(folder, folder)
-    page = ROOT / "docs" / "api" / f"{page}.md"
-    rows = extensions("api_names").names(page).values()
-    assert public == {row.name for row in rows if row.module == module.__name__}
+    rows = [path.rpartition(".") for path in extensions("reference").public().values()]
+    assert public == {row for home, _, row in rows if home == module.__name__}
 
 
-def test_the_reference_has_the_current_docstrings(extensions):
+def test_the_tables_of_names_have_the_current_first_sentences(extensions):
     for page in (ROOT / "docs" / "api").glob("*.md"):
-        command = "Run `python docs/_extensions/api_pages.py`."
-        assert page.read_text() == extensions("api_pages").fill(page), command
+        command = "Run `python docs/_extensions/reference.py`."
+        assert page.read_text() == extensions("reference").fill(page), command
 
 
 def test_the_list_has_the_current_heading_and_first_sentence_of_every_page(extensions):
@@ -262,15 +259,3 @@ def test_ci_takes_its_commands_from_the_readme():
     extract = re.search(r"sed -n '[^']*' README.md \| grep[^)]*", script).group(0)
     got = subprocess.check_output(["bash", "-c", extract], cwd=ROOT, text=True)
     assert got.strip() == line
-
-
-@pytest.mark.slow
-def test_the_examples_of_cells_run(extensions):
-    examples = 0
-    for name in extensions("api_names").public().values():
-        if example := extensions("cell_examples").example_of(name.module, name.value):
-            exec(example, scope := {})
-            assert scope["outputs"].shape[:2] == (3, 5), name
-            assert type(scope["cell"]) is name.value
-            examples += 1
-    assert examples > 40

@@ -44,6 +44,8 @@ Updated: TypeAlias = tuple[Array, PyTree]
 class Stage(Hyperparameters):
     """One matrix product of a cell and the element-wise update that follows it.
 
+    Each step computes::
+
         z = [inputs, operand] @ kernel + bias
         operand, carry = update(params, z, carry)
 

@@ -66,6 +66,8 @@ class MinimalCell(GatedLinearCell):
 class MinGRUCell(MinimalCell):
     """A minimal gated recurrent unit (minGRU); only the inputs determine its gate.
 
+    Each step computes::
+
         z, c = split(x kernel + bias)
         h'   = sigmoid(-z) * h + sigmoid(z) * activation(c)
 
@@ -102,6 +104,8 @@ class MinGRUCell(MinimalCell):
 @fields.dataclass
 class MinLSTMCell(MinimalCell):
     """A minimal long short-term memory (minLSTM); only the inputs determine its gates.
+
+    Each step computes::
 
         f, i, c = split(x kernel + bias)
         f, i    = sigmoid(f), sigmoid(i)
@@ -143,6 +147,8 @@ class MinLSTMCell(MinimalCell):
 @fields.dataclass
 class QRNNCell(GatedLinearCell):
     """A cell of a quasi-recurrent neural network (QRNN).
+
+    Each step computes::
 
         z, f, o, i = split(x kernel + bias)
         z          = activation(z)

@@ -33,6 +33,8 @@ _SHARPNESS = 8.0  # The constant c of the RG-LRU paper.
 class LRUCell(LinearRecurrenceCell[ComplexState[Array]]):
     """A linear recurrent unit (LRU): each complex state decays and rotates separately.
 
+    Each step computes::
+
         lambda = exp(-exp(nu_log) + i exp(theta_log))
         x'     = lambda * x + exp(gamma_log) * ((B_re + i B_im) u)
         y      = Re((C_re + i C_im) x') + D * u
@@ -148,6 +150,8 @@ class LRUCell(LinearRecurrenceCell[ComplexState[Array]]):
 @fields.dataclass
 class RGLRUCell(LinearRecurrenceCell[Array]):
     """A real-gated linear recurrent unit (RG-LRU); only the inputs determine its gates.
+
+    Each step computes::
 
         i     = sigmoid(W_x x + b_x)
         r     = sigmoid(W_a x + b_a)

@@ -35,7 +35,7 @@ class S6Inputs(NamedTuple, Generic[Leaf]):
 class S6MemoryCell(LinearRecurrenceCell[Array]):
     """The selective scan of Mamba (S6), without projections.
 
-    For each channel, with a state h of N numbers:
+    For each channel, with a state h of N numbers::
 
         h'     = exp(dt A) * h + dt x b,    A = -exp(A_log)
         output = dot(c, h') + D x

@@ -70,7 +70,7 @@ class DeltaNetBase(ProjectedMemoryCell[Array]):
 class DeltaNetCell(DeltaNetBase):
     """A linear attention that corrects what its memory holds (DeltaNet).
 
-    For each head, with vectors as rows:
+    For each head, with vectors as rows::
 
         q, k, v, b = split(x kernel + bias)
         q, k   = unit(activation(q)), unit(activation(k))
@@ -141,7 +141,7 @@ class DeltaNetCell(DeltaNetBase):
 class GatedDeltaNetCell(DeltaNetBase):
     """A `DeltaNetCell` whose memory decays, with an output gate (Gated DeltaNet).
 
-    For each head, with vectors as rows:
+    For each head, with vectors as rows::
 
         q, k, v, b, a, g = split(x kernel + bias)
         q, k   = unit(activation(q)), unit(activation(k))

@@ -96,7 +96,7 @@ class DecayMemoryCell(ChosenLoopCell):
 class LinearAttentionMemoryCell(DecayMemoryCell):
     """A linear attention with decays, without projections or parameters.
 
-    For each head, with a matrix S [key, value], and vectors as rows:
+    For each head, with a matrix S [key, value], and vectors as rows::
 
         S'     = exp(g) S + outer(k, v)
         output = scale q S'
@@ -146,7 +146,7 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
 class DeltaMemoryCell(DecayMemoryCell):
     """The gated delta rule without projections: a cell without parameters.
 
-    For each head, with a matrix S [key, value], and vectors as rows:
+    For each head, with a matrix S [key, value], and vectors as rows::
 
         S'     = exp(g) S + beta outer(k, v - k exp(g) S)
         output = scale q S'
@@ -209,7 +209,7 @@ class DPLRMemoryCell(ChosenLoopCell):
     """The generalized delta rule, without projections or parameters.
 
     A step multiplies the memory by a matrix that is diagonal plus low rank (DPLR). For
-    each head, with a matrix S [key, value], and vectors as rows:
+    each head, with a matrix S [key, value], and vectors as rows::
 
         S'     = diag(exp(g)) S + outer(b, a S) + outer(k, v)
         output = scale q S'
@@ -255,7 +255,7 @@ class DPLRMemoryCell(ChosenLoopCell):
 class MLSTMMemoryCell(BareMemoryCell[MLSTMState[Array]]):
     """The memory of an mLSTM without projections: a cell without parameters.
 
-    For each head, with k multiplied by `scale`:
+    For each head, with k multiplied by `scale`::
 
         c'     = sigmoid(f) * c + exp(i) * outer(k, v)
         n'     = sigmoid(f) * n + exp(i) * k

@@ -21,7 +21,7 @@ from .projected_memory import ProjectedMemoryCell
 class MLSTMCell(ProjectedMemoryCell[MLSTMState[Array]]):
     """An LSTM with a matrix memory (mLSTM): a linear attention with gates.
 
-    For each head, with k scaled by `1 / sqrt(K)`:
+    For each head, with k scaled by `1 / sqrt(K)`::
 
         q, k, v, o, i, f = split(x kernel + bias)
         c'     = sigmoid(f) * c + exp(i) * outer(k, v)
@@ -29,13 +29,13 @@ class MLSTMCell(ProjectedMemoryCell[MLSTMState[Array]]):
         output = sigmoid(o) * (q c') / max(|q n'|, 1)
 
     Each head has one scalar for each of the gates i and f; o has the size of the
-    output. To keep exp(i) in range, the state holds c and n divided by exp(m):
+    output. To keep exp(i) in range, the state holds c and n divided by exp(m)::
 
         m'     = max(log(sigmoid(f)) + m, i)
 
     f is clipped to at least -87, where `sigmoid(f)` is about 1e-38. With
     `gate_soft_cap = c`, i and f are `c tanh(i / c)` and `c tanh(f / c)` before that.
-    With `norm_epsilon`, each head is normalized before the output gate:
+    With `norm_epsilon`, each head is normalized before the output gate::
 
         output = sigmoid(o) * layer_norm((q c') / max(|q n'|, 1)) * norm_scale
 

@@ -47,7 +47,7 @@ class RWKV6MemoryCell(ChosenLoopCell):
     """The memory of RWKV-5 (Eagle) and RWKV-6 (Finch), without projections.
 
     A step reads the state before it, and its own value with a bonus. For each head,
-    with a matrix S [key, value], and vectors as rows:
+    with a matrix S [key, value], and vectors as rows::
 
         output = scale q (S + outer(bonus * k, v))
         S'     = diag(exp(g)) S + outer(k, v)

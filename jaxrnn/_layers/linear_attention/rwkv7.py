@@ -52,7 +52,7 @@ class RWKV7TimeMix(LinearAttentionLayer):
 
     Each projection reads a learned interpolation of the current and the previous input
     (token shift). In later layers, the values are interpolated with the first layer's
-    values (the value residual):
+    values (the value residual)::
 
         first = layers[0].values(x0, state0, sequence_length=lengths)
         y, state = layers[3](x, state, first_values=first, sequence_length=lengths)
