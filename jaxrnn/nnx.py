@@ -108,7 +108,7 @@ class Recurrent(modules.Recurrent[State], FieldsModule):
             return None if stream is None else stream()
 
     def set_view(self, deterministic: bool | None = None) -> None:
-        """Sets whether calls are deterministic by default; called by `nnx.view`."""
+        """Sets `deterministic`, unless it is None; called by `nnx.view`."""
         if deterministic is not None:
             self.deterministic = deterministic
 

@@ -77,7 +77,7 @@ def check_given(name: str, value: T | None, fix: str, what: str = "given") -> T:
 
 
 def as_bool(name: str, value: object) -> bool:
-    """Returns `value` as a Python bool.
+    """Returns `value` as a Python bool; errors refer to the value as `name`.
 
     Raises:
         TypeError: If `value` is neither a Python nor a NumPy bool. Strings, numbers and

@@ -65,7 +65,9 @@ def as_booleans(name: str, values: Any, fix: str, convert: bool = True) -> Array
 
 
 def as_arrays(name: str, state: PyTree) -> PyTree:
-    """The state with arrays as leaves; Python numbers lose their weak type.
+    """`state` with arrays as leaves; Python numbers lose their weak type.
+
+    Errors refer to the state as `name`.
 
     Raises:
         ValueError: If the state holds None.

@@ -156,7 +156,7 @@ def module_for_size(size: AxisSize) -> Any:
 
 
 def concrete_or_none(values: object) -> np.ndarray | None:
-    """The values as a NumPy array, or None if the values are known only at run time.
+    """`values` as a NumPy array, or None if the values are known only at run time.
 
     Under a trace, even a constant JAX array counts as unknown. Otherwise, a check of a
     constant could raise an error in a branch of `lax.cond` that is never taken, because

@@ -18,6 +18,12 @@ def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
     As in TensorFlow, the concatenated operands are multiplied by the kernel in a single
     matrix product, and the bias is added to the result. The product is accumulated in
     `dtype` if `dtype` is wider than the operands' dtype.
+
+    Args:
+        params: A dict with the `kernel` `[a + b + ..., columns]` and, if there is one,
+            the `bias` `[columns]`.
+        operands: The arrays a, b, ..., each `[..., size]`.
+        dtype: The dtype of the result.
     """
     return plus_bias(_joined_dot(tuple(operands), params["kernel"], dtype), params)
 

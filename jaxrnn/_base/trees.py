@@ -278,6 +278,9 @@ class ReadOnly:
     neither masked nor saved for each step, and beam search neither repeats nor reorders
     these parts. A run returns read-only parts as they were passed, regardless of what
     `RNNCell.start` computes from them for the run.
+
+    Attributes:
+        value: The part, any nest of arrays.
     """
 
     value: PyTree

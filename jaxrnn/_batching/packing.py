@@ -276,7 +276,11 @@ def _packed(
 
 
 class PackedBatches(Iterator[Packed]):
-    """An iterator over packs of one shape, returned by `packed_batches`."""
+    """An iterator over packs of one shape, returned by `packed_batches`.
+
+    `source` reads the records. For `rows`, `row_length` and `sequences`, see
+    `packed_batches`.
+    """
 
     def __init__(self, source: Any, rows: int, row_length: int, sequences: int) -> None:
         self._source = source

@@ -65,16 +65,33 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
     `jaxrnn.testing.check_cell` checks the properties that `dynamic_rnn` and the other
     functions that run cells (the drivers) rely on.
 
-    Most built-in cells also have fields that their pages do not list. `name` is the
-    name of the step in profiles, by default the name of the class. `dtype` is the
-    required dtype of parameters and inputs, or None for any dtype. `reuse`,
-    `num_unit_shards`, `num_proj_shards` and `input_size` are accepted for compatibility
-    with TensorFlow, and are not used.
-
     Attributes:
         state_size: The sizes of the state: an int, a `TensorShape`, or a nest of ints
             and shapes, without the batch axis.
         output_size: The sizes of the output, in the same form as `state_size`.
+
+    Other Parameters:
+        name: In most built-in cells: the name of the step in profiles, by default the
+            name of the class.
+        dtype: In most built-in cells: the required dtype of parameters and inputs; None
+            for any dtype.
+        reuse: Accepted for compatibility with TensorFlow, and not used.
+        input_size: Accepted for compatibility with TensorFlow, and not used.
+        num_unit_shards: Accepted for compatibility with TensorFlow, and not used.
+        num_proj_shards: Accepted for compatibility with TensorFlow, and not used.
+
+    Example:
+        All built-in cells run in the same way.
+
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> x = jnp.ones((3, 5, 8))  # [batch, time, depth]
+        >>> cell = jaxrnn.GRUCell(16)
+        >>> params = cell.init(jax.random.key(0), x[:, 0])
+        >>> outputs, state = jaxrnn.dynamic_rnn(
+        ...     cell.bind(params), x, sequence_length=[5, 2, 0], dtype=x.dtype
+        ... )
+        >>> outputs.shape, state.shape
+        ((3, 5, 16), (3, 16))
 
     Source: `tf.compat.v1.nn.rnn_cell.RNNCell`.
     """
@@ -478,12 +495,15 @@ def param_dtype(cell: RNNCell, inputs: Shaped, dtype: DType) -> DType:
 
 
 def scope_name(cell: RNNCell) -> str:
-    """The cell's name in profiles and checkpoints, as in TensorFlow."""
+    """The name of `cell` in profiles and checkpoints, as in TensorFlow."""
     return getattr(cell, "name", None) or snake_case(type(cell).__name__)
 
 
 def check_rnn_cell(name: str, cell: object) -> Any:
-    """Returns the cell; raises TypeError for an object that is not an `RNNCell`."""
+    """Returns `cell`; raises TypeError for an object that is not an `RNNCell`.
+
+    The error refers to the cell as `name`.
+    """
     if isinstance(cell, BoundCell):
         fix = f"Pass the unbound `{name}.cell`, and bind the outer cell."
     else:

@@ -76,7 +76,7 @@ class BoundCell(Bound, Generic[CellT]):
             return self(inputs, state)
 
     def start(self: "BoundCell[RNNCell]", state: PyTree) -> PyTree:
-        """Prepares the state for the first step; see `RNNCell.start`."""
+        """Prepares `state` for the first step; see `RNNCell.start`."""
         return self.cell.start(self.params, state)
 
     @property

@@ -52,11 +52,11 @@ class ComposedCell(RNNCell[State]):
         return itertools.repeat(self.inner)
 
     def split_state(self, state: PyTree) -> list[PyTree]:
-        """The states of the inner cells, one for each call of `run_next`."""
+        """The states of the inner cells in `state`, one for each call of `run_next`."""
         return [state]
 
     def join_states(self, states: list[PyTree]) -> PyTree:
-        """Reverts `split_state`."""
+        """The state that `split_state` divides into `states`."""
         return states[0]
 
     def apply(

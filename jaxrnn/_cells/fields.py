@@ -54,14 +54,17 @@ Unused: TypeAlias = Any
 # this file, such as `number`, give every field a default. Each function declares the
 # type of the field's value, as `dataclasses.field` does.
 def checked(check: Check, *, default: object = dataclasses.MISSING) -> Any:
-    """A field with a check; if the default is None, None is accepted unchecked."""
+    """A field with `check`; if `default` is None, None is accepted unchecked."""
     if default is None:
         check = optional(check)
     return dataclasses.field(default=default, metadata={"check": check})
 
 
 def size(*, default: Any = dataclasses.MISSING) -> int:
-    """An integer of at least 0; as in TensorFlow, a cell may have no units."""
+    """An integer of at least 0; as in TensorFlow, a cell may have no units.
+
+    Without `default`, the field is a required argument.
+    """
     return count(default=default, least=0)
 
 
@@ -72,7 +75,10 @@ def count(
     most: int = arguments.INT32_MAX,
     fix: str = "",
 ) -> int:
-    """An integer in `[least, most]`; `fix` says what to do about other values."""
+    """An integer in `[least, most]`; `fix` says what to do about other values.
+
+    Without `default`, the field is a required argument.
+    """
     check = functools.partial(arguments.as_count, least=least, most=most, fix=fix)
     return checked(check, default=default)
 
@@ -85,20 +91,23 @@ def function(*, default: object = dataclasses.MISSING) -> Any:
 def number(
     default: float | None, low: float = -math.inf, high: float = math.inf
 ) -> float:
-    """A number in `[low, high]`."""
+    """A number in `[low, high]`, by default `default`."""
     check = functools.partial(check_number, low=low, high=high)
     return checked(check, default=default)
 
 
 def flag(default: bool) -> bool:
-    """True or False."""
+    """True or False, by default `default`."""
     return checked(arguments.as_bool, default=default)
 
 
 def activation(
     default: Activation | str | None = None, none: Activation | str = jnp.tanh
 ) -> Any:
-    """A function or the name of a Keras activation; `none` replaces None."""
+    """A function or the name of a Keras activation, by default `default`.
+
+    `none` replaces None.
+    """
 
     def check(name: str, value: Any) -> Activation:
         return resolve_activation(none if value is None else value, name)
@@ -126,7 +135,7 @@ def sizes(*, default: object = dataclasses.MISSING) -> Size:
 
 
 def name(default: str | None = None) -> str | None:
-    """The name of a step in profiles, or None."""
+    """The name of a step in profiles, or None; by default `default`."""
     what = "a string or None"
     check = functools.partial(check_instance, kinds=str | None, what=what)
     return checked(check, default=default)
@@ -148,7 +157,7 @@ def unused() -> Unused:
     field_specifiers=(dataclasses.field, checked, size, sizes, count, function),
 )
 def dataclass(cls: type[T]) -> type[T]:
-    """Makes a frozen dataclass with the comparison and the repr of its base class."""
+    """Makes `cls` a frozen dataclass with the comparison and repr of its base class."""
     return with_hints(dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls))
 
 

@@ -19,7 +19,7 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     """`U(-l, l)` with `l = sqrt(6 / (fan_in + fan_out))`.
 
     For a vector, both fans equal its size. `jax.nn.initializers` does not accept
-    vectors.
+    vectors. `glorot_uniform(key, shape, dtype)` draws an array of this shape and dtype.
 
     Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
     """
@@ -104,7 +104,7 @@ def draw(initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType) -> A
 
 
 def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
-    """The `bias` of a `by_part` kernel initializer or, failing that, the default."""
+    """The `bias` of a `by_part` initializer `kernel` or, failing that, `default`."""
     return (kernel.bias if isinstance(kernel, PartInitializer) else None) or default
 
 
@@ -202,6 +202,9 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
 
 
 def affine_specs(rows: int, columns: int, make: Initializer = glorot_uniform) -> Specs:
-    """Specs of a kernel that `make` initializes and of a zero-initialized bias."""
+    """Specs of a kernel that `make` initializes and of a zero-initialized bias.
+
+    The kernel is `[rows, columns]`, and the bias is `[columns]`.
+    """
     bias = ParamSpec((columns,), zeros)
     return {"kernel": ParamSpec((rows, columns), make), "bias": bias}

@@ -142,7 +142,7 @@ def check_state(state: PyTree, size: Size, inputs: Array, wider: bool = True) ->
 
 
 def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
-    """Checks the names, shapes and dtype of parameters for inputs `[batch, depth]`.
+    """Checks the names, shapes and dtype of `params` for `inputs` `[batch, depth]`.
 
     Names and shapes must match `param_specs(depth)`.
 

@@ -223,7 +223,7 @@ class StateSaver:
         self.states = as_arrays("states", dict(states))
 
     def state(self, name: str) -> Array:
-        """Returns the state with this name.
+        """Returns the state `name`.
 
         Raises:
             KeyError: If there is no state with this name.
@@ -233,7 +233,7 @@ class StateSaver:
         return self.states[name]
 
     def save_state(self, name: str, value: Array) -> None:
-        """Saves `value` as the state with this name.
+        """Saves `value` as the state `name`.
 
         Raises:
             KeyError: If there is no state with this name.

@@ -104,7 +104,7 @@ class Steps:
         return dataclasses.replace(self, stand_in=found)
 
     def with_restart_states(self, restart_states: PyTree) -> "Steps":
-        """Returns the same steps with other restart states."""
+        """Returns the same steps with other `restart_states`."""
         return dataclasses.replace(self, restart_states=restart_states)
 
     def _with_each(self, *, rows: object, sequences: object, shared: object) -> "Steps":
@@ -137,7 +137,7 @@ class Steps:
         return alive if self.mask is None else alive & self.read(self.mask, t)
 
     def read(self, tree: PyTree, t: Array) -> PyTree:
-        """Reads step t of each leaf; the result has leaves `[batch, ...]`."""
+        """Reads step `t` of each leaf of `tree`; returns leaves `[batch, ...]`."""
         options = {"keepdims": False, "allow_negative_indices": False}
         at = functools.partial(jax.lax.dynamic_index_in_dim, **options)
         return jax.tree.map(lambda x: at(x, t, self.axis), tree)
@@ -193,7 +193,7 @@ class Steps:
         return new_state, zero_unless(alive, output)
 
     def index_in_run(self, t: Array) -> Array:
-        """The index of step t in the whole run, which selects its random key."""
+        """The index of step `t` in the whole run, which selects its random key."""
         return t if self.offset is None else self.offset + t
 
     def alive_steps(self) -> Array | None:
@@ -208,7 +208,7 @@ class Steps:
         return ts < jnp.expand_dims(self.lengths, self.axis)
 
     def fill_finished(self, xs: PyTree, rows: PyTree = None) -> PyTree:
-        """Replaces sequences by `rows`, `[batch, ...]`, where a row is finished.
+        """Replaces sequences `xs` by `rows`, `[batch, ...]`, where a row is finished.
 
         By default, the sequences are inputs, and the stand-in's inputs replace them.
         """
@@ -220,7 +220,7 @@ class Steps:
         return select(alive, xs, rows)
 
     def zero_finished(self, tree: PyTree) -> PyTree:
-        """Replaces sequences by zeros at steps where a row is finished."""
+        """Replaces the leaves of `tree` by zeros at steps where a row is finished."""
         alive = self.alive_steps()
         return tree if alive is None else zero_unless(alive, tree)
 
@@ -236,7 +236,7 @@ class Steps:
         return dataclasses.replace(self, stand_in=(fn(inputs), state))
 
     def map_outputs(self, fn: Callable[[PyTree], PyTree], outputs: PyTree) -> PyTree:
-        """Applies `fn` to the outputs of a run, but not to new states."""
+        """Applies `fn` to the `outputs` of a run, but not to new states."""
         if not self.returns_states:
             return fn(outputs)
         outputs, new_states = outputs
@@ -245,16 +245,16 @@ class Steps:
     def stack(
         self, draw: Callable[..., PyTree], keys: Callable[[Array], Key], tree: PyTree
     ) -> PyTree:
-        """Stacks `draw(keys(t), x)` for each step t and step t of the tree, x."""
+        """Stacks `draw(keys(t), x)` for each step t, where x is step t of `tree`."""
         ts = jnp.arange(self.time, dtype=jnp.int32)
         return self.swap_time(draw_at_each(draw, keys, ts, self.swap_time(tree)))
 
     def swap_time(self, tree: PyTree) -> PyTree:
-        """Swaps the batch and time axes of the leaves, unless `axis` is 0."""
+        """Swaps the batch and time axes of the leaves of `tree`, unless `axis` is 0."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, self.axis), tree)
 
     def swap_rows(self, tree: PyTree) -> PyTree:
-        """Swaps the batch and time axes of the leaves, unless `axis` is 1."""
+        """Swaps the batch and time axes of the leaves of `tree`, unless `axis` is 1."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 1, self.axis), tree)
 
     def slice(self, start: Array, size: int) -> "Steps":

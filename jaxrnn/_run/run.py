@@ -45,11 +45,14 @@ class Run:
     mapped: int = 1
 
     def replace(self, **changes: object) -> "Run":
-        """Returns a copy of the run in which some attributes are replaced."""
+        """Returns a copy of the run in which `changes` replace attributes."""
         return dataclasses.replace(self, **changes)
 
     def of_inner(self, inputs: PyTree, state: PyTree, **changes: object) -> "Run":
-        """Returns the run of an inner cell on `inputs` from an initial state."""
+        """Returns the run of an inner cell on `inputs` from an initial state.
+
+        `changes` replace further attributes of the run.
+        """
         run = self.replace(inputs=inputs, state=state, **changes)
         return run.replace(steps=run.steps.with_stand_in(inputs, state))
 

@@ -290,7 +290,7 @@ class TensorArray(RowlessArray):
         """Does nothing, because there is no resource to free."""
 
     def grad(self, source: str, flow: object = None, name: str | None = None) -> Any:
-        """Not available; use `jax.grad` to differentiate.
+        """Not available, for any `source` and `flow`; use `jax.grad` to differentiate.
 
         Raises:
             NotImplementedError: Always.

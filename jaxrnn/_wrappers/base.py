@@ -71,7 +71,10 @@ class WrapperCell(RNNCell[State]):
         return self.cell.zero_state(batch_size, dtype)
 
     def own_specs(self, depth: int) -> Specs:
-        """Specs of the wrapper's own parameters; by default, there are none."""
+        """Specs of the wrapper's own parameters; by default, there are none.
+
+        `depth` is the size of the last axis of the inputs.
+        """
         return {}
 
     def split_params(self, params: Params) -> tuple[Params, Params]:
@@ -96,7 +99,7 @@ class WrapperCell(RNNCell[State]):
     def checked_step(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None
     ) -> tuple[PyTree, PyTree]:
-        """Checks the key; the wrapped cell checks everything else."""
+        """Checks the key; the wrapped cell checks `params`, `inputs` and `state`."""
         check_key_or_none(key)
         return inputs, state
 

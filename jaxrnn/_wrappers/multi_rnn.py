@@ -122,6 +122,16 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
         ValueError: If `cells` is empty, or a state cannot be concatenated.
 
     Source: `tf.compat.v1.nn.rnn_cell.MultiRNNCell`; Haiku's `DeepRNN`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> x = jnp.ones((3, 5, 8))  # [batch, time, depth]
+        >>> layers = [jaxrnn.GRUCell(16), jax.nn.relu, jaxrnn.LSTMCell(4)]
+        >>> cell = jaxrnn.MultiRNNCell(layers)
+        >>> params = cell.init(jax.random.key(0), x[:, 0])
+        >>> outputs, state = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
+        >>> outputs.shape, state[0].shape, state[1].h.shape
+        ((3, 5, 4), (3, 16), (3, 4))
     """
 
     cells: tuple[RNNCell[State], ...] = fields.checked(_as_cells)

@@ -114,7 +114,10 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     @abc.abstractmethod
     def param_specs(self, query_depth: int) -> Specs:
-        """Specs of all but the memory layer's parameters, for queries of this depth."""
+        """Specs of all but the memory layer's parameters.
+
+        `query_depth` is the size of the queries.
+        """
 
     @abc.abstractmethod
     def score(
@@ -163,7 +166,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         return {"kernel": ParamSpec(shape, extend.glorot_uniform)}
 
     def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
-        """Adds keys to the memory; `params` are the parameters of the memory layer."""
+        """Adds keys to `memory`; `params` are the parameters of the memory layer."""
         keys = jnp.dot(memory.memory, params["kernel"])
         if self.custom_key_value_fn is None:
             return dataclasses.replace(memory, keys=keys)

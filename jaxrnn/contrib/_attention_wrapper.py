@@ -55,7 +55,7 @@ class AttentionWrapperState(NamedTuple):
         )
 
     def clone(self, **fields: PyTree) -> "AttentionWrapperState":
-        """A copy of the state with some fields replaced; shapes must stay the same.
+        """A copy of the state with new `fields`; shapes must stay the same.
 
         Raises:
             ValueError: If a shape differs.

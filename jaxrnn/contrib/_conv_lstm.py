@@ -57,6 +57,15 @@ class ConvLSTMCell(extend.SpecsCell):
             `dtype` is not floating-point.
 
     Source: arXiv:1506.04214; `tf.contrib.rnn.ConvLSTMCell`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> x = jnp.ones((2, 5, 6, 6, 3))  # [batch, time, height, width, channels]
+        >>> cell = jaxrnn.contrib.ConvLSTMCell(2, (6, 6, 3), 4, kernel_shape=(3, 3))
+        >>> params = cell.init(jax.random.key(0), x[:, 0])
+        >>> outputs, state = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
+        >>> outputs.shape
+        (2, 5, 6, 6, 4)
     """
 
     conv_ndims: int = fields.count(most=3)

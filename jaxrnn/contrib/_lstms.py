@@ -504,6 +504,18 @@ class PhasedLSTMCell(extend.SpecsCell):
             floating-point.
 
     Source: arXiv:1610.09513; `tf.contrib.rnn.PhasedLSTMCell`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> x = jnp.ones((3, 5, 8))  # [batch, time, depth]
+        >>> times = jnp.cumsum(x[:, :, :1], axis=1)  # [batch, time, 1]
+        >>> cell = jaxrnn.contrib.PhasedLSTMCell(16)
+        >>> params = cell.init(jax.random.key(0), (times[:, 0], x[:, 0]))
+        >>> outputs, state = jaxrnn.dynamic_rnn(
+        ...     cell.bind(params), (times, x), dtype=x.dtype
+        ... )
+        >>> outputs.shape
+        (3, 5, 16)
     """
 
     num_units: int = fields.size()

@@ -255,6 +255,17 @@ class EmbeddingWrapper(_Wrapper):
         ValueError: If `embedding_classes` or `embedding_size` is not positive.
 
     Source: `tf.contrib.rnn.EmbeddingWrapper`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> ids = jnp.zeros((3, 5, 1), jnp.int32)  # [batch, time, 1]
+        >>> cell = jaxrnn.contrib.EmbeddingWrapper(jaxrnn.GRUCell(16), 10, 8)
+        >>> params = cell.init(jax.random.key(0), ids[:, 0], jnp.float32)
+        >>> outputs, state = jaxrnn.dynamic_rnn(
+        ...     cell.bind(params), ids, dtype=jnp.float32
+        ... )
+        >>> outputs.shape
+        (3, 5, 16)
     """
 
     embedding_classes: int = fields.count()

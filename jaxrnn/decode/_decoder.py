@@ -60,7 +60,10 @@ class Decoder(abc.ABC):
 
     @abc.abstractmethod
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
-        """Returns the values before the first step: `(finished, inputs, state)`."""
+        """Returns the values before the first step: `(finished, inputs, state)`.
+
+        `name` is accepted for compatibility with TensorFlow.
+        """
 
     @abc.abstractmethod
     def step(

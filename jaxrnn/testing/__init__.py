@@ -28,10 +28,10 @@ from ._laws import (
     spreads_nan_only_forward,
     starts_again_at_resets,
 )
-from ._oracle import make_setup
+from ._oracle import Setup, make_setup
 
 __all__ = [
-    "LAWS", "check_cell", "compiles_to_the_same", "differentiates_twice",
+    "LAWS", "Setup", "check_cell", "compiles_to_the_same", "differentiates_twice",
     "has_its_sizes", "ignores_padding", "inits_from_shapes", "is_a_value",
     "keeps_rows_apart", "leaves_out_gaps", "make_setup", "maps_over_an_axis", "resumes",
     "returns_all_states", "runs_as_a_loop", "runs_backwards_as_a_loop",

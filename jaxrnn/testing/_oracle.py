@@ -59,7 +59,7 @@ class Setup:
     def run(
         self, params: Params, xs: PyTree, state: PyTree, lengths: Any, **options: Any
     ) -> tuple[PyTree, PyTree]:
-        """Runs `dynamic_rnn` on the cell, with lengths `[batch]` or None."""
+        """Runs `dynamic_rnn` with `lengths` `[batch]` or None, and with `options`."""
         bound = self.bind(params)
         return dynamic_rnn(bound, xs, lengths, state, dtype=self.dtype, **options)
 

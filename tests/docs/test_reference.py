@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pathlib
 import pkgutil
+import re
 
 import pytest
 
@@ -57,6 +58,11 @@ def test_a_page_describes_what_no_public_base_class_describes(reference, path, n
     assert {each.name for each in reference.members(path)} == names
 
 
+def test_a_page_says_which_base_class_describes_an_argument(reference):
+    text = reference.page_of("jaxrnn.GRUCell")
+    assert "`jaxrnn.RNNCell` describes `reuse`, `name`, `dtype`." in text
+
+
 LINKS = [
     ("guide/cells", "../api/jaxrnn.md#LSTMCell", "#jaxrnn.LSTMCell"),
     ("index", "api/memory.md#Keep", "#jaxrnn.memory.Keep"),
@@ -83,3 +89,42 @@ def test_rows_of_tables_lead_to_pages(reference):
 
 def test_code_before_a_letter_is_separated(reference):
     assert reference.separate("Two `Array`s, `x`.") == "Two `Array`\\ s, `x`."
+
+
+def test_every_argument_has_a_text(reference):
+    """In the docstring, that of the class, of a base, or of a name in the docstring."""
+    silent = []
+    for path in sorted({*reference.public().values()}):
+        source = reference.source_of(path)
+        if source.is_attribute:
+            continue
+        bases = source.mro() if source.is_class else []
+        bases = [each for each in bases if each.path in reference.public()]
+        texts = [each.docstring.value for each in (source, *bases)]
+        if not inspect.isabstract(pkgutil.resolve_name(path)):
+            silent += without_text(reference, path, texts)
+        for each in reference.members(path) if source.is_class else []:
+            if each.is_function:
+                own = [each.docstring.value, *texts]
+                silent += without_text(reference, each.path, own)
+    assert not silent, "\n".join(silent)
+
+
+def without_text(reference, path, texts):
+    """The arguments of a function or a class of which no text says anything.
+
+    `params: Params` needs no text, because the page of the type has one.
+    """
+    code = re.findall(r"`([^`]+)`", "\n".join(texts))
+    module = path.rpartition(".")[0]
+    named = [f"{prefix}{each}" for each in code for prefix in ("jaxrnn.", f"{module}.")]
+    for each in {*code, *named} & reference.public().keys():
+        texts = [*texts, reference.source_of(each).docstring.value]
+    described = set().union(*map(reference.described, texts))
+    described |= {word for each in code for word in re.findall(r"\w+", each)}
+    return [
+        f"{path}: {name}"
+        for name, each in reference.signature(path).parameters.items()
+        if name not in described
+        and name not in map(str.lower, re.findall(r"\w+", each.annotation))
+    ]

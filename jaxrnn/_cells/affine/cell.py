@@ -107,7 +107,10 @@ class Stage(Hyperparameters):
     def product(
         self, params: Params, inputs: Array, operand: Array, dtype: DType
     ) -> Array:
-        """The product z, `[batch, columns]` in `dtype`, for inputs `[batch, depth]`."""
+        """The product z, `[batch, columns]` in `dtype`.
+
+        `inputs` are `[batch, depth]`, and `operand` is `[batch, operand_size]`.
+        """
         operands = (inputs, operand) if self.takes_inputs else (operand,)
         return affine(self.product_params(params), operands, dtype)
 
@@ -198,7 +201,7 @@ class AffineCell(SpecsCell[State]):
         return {}
 
     def stage_params(self, params: Params) -> Params:
-        """The parameters under the names that the stages expect; unchanged by default.
+        """`params` under the names that the stages expect; unchanged by default.
 
         Override this method and `param_specs` for a cell that stores its parameters in
         another form, for example two kernels in one array, or a kernel that is

@@ -57,6 +57,17 @@ class S6MemoryCell(LinearRecurrenceCell[Array]):
 
     Source: arXiv:2312.00752, section 3; `selective_scan_ref` of the package
     `mamba-ssm`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> x, b = jnp.ones((3, 5, 8)), jnp.ones((3, 5, 16))
+        >>> inputs = jaxrnn.S6Inputs(x=x, dt=0.1 * x, b=b, c=b)
+        >>> cell = jaxrnn.S6MemoryCell(8)
+        >>> first = jax.tree.map(lambda values: values[:, 0], inputs)
+        >>> bound = cell.bind(cell.init(jax.random.key(0), first))
+        >>> outputs, state = jaxrnn.dynamic_rnn(bound, inputs, dtype=x.dtype)
+        >>> outputs.shape, state.shape
+        ((3, 5, 8), (3, 8, 16))
     """
 
     num_units: int = fields.size()

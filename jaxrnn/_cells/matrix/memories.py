@@ -133,6 +133,16 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
             `num_heads`.
 
     Source: arXiv:2405.21060, section 6 (SSD); arXiv:2312.06635, section 4 (GLA).
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn
+        >>> cell = jaxrnn.LinearAttentionMemoryCell(2, key_size=4, value_size=3)
+        >>> k = jnp.ones((1, 5, 2, 4))  # [batch, time, heads, key]
+        >>> v, g = jnp.ones((1, 5, 2, 3)), jnp.full((1, 5, 2), -0.1)
+        >>> inputs = jaxrnn.LinearAttentionInputs(q=k, k=k, v=v, g=g)
+        >>> outputs, state = jaxrnn.dynamic_rnn(cell.bind({}), inputs, dtype=v.dtype)
+        >>> outputs.shape, state.shape
+        ((1, 5, 2, 3), (1, 2, 4, 3))
     """
 
     rule = property(lambda self: LinearAttentionRule(self.key_decay))
@@ -243,6 +253,16 @@ class DPLRMemoryCell(ChosenLoopCell):
 
     Source: arXiv:2503.14456, section 3 (RWKV-7); `dplr` in the package
     `flash-linear-attention`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn
+        >>> cell = jaxrnn.DPLRMemoryCell(2, key_size=4, value_size=3)
+        >>> k = jnp.full((1, 5, 2, 4), 0.5)  # [batch, time, heads, key], with norm 1.
+        >>> v = jnp.ones((1, 5, 2, 3))
+        >>> inputs = jaxrnn.DPLRInputs(q=k, k=k, v=v, a=-k, b=0.5 * k, g=-0.1 * k)
+        >>> outputs, state = jaxrnn.dynamic_rnn(cell.bind({}), inputs, dtype=v.dtype)
+        >>> outputs.shape, state.shape
+        ((1, 5, 2, 3), (1, 2, 4, 3))
     """
 
     usual_sizes = 16, 16
@@ -288,6 +308,16 @@ class MLSTMMemoryCell(BareMemoryCell[MLSTMState[Array]]):
             `num_heads`.
 
     Source: arXiv:2405.04517, section 2.3; `mlstm_kernels`, the package of the authors.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn
+        >>> cell = jaxrnn.MLSTMMemoryCell(2, key_size=4, value_size=3)
+        >>> k = jnp.ones((1, 5, 2, 4))  # [batch, time, heads, key]
+        >>> v, gates = jnp.ones((1, 5, 2, 3)), jnp.zeros((1, 5, 2))
+        >>> inputs = jaxrnn.MLSTMInputs(q=k, k=k, v=v, i=gates, f=gates + 3)
+        >>> outputs, state = jaxrnn.dynamic_rnn(cell.bind({}), inputs, dtype=v.dtype)
+        >>> outputs.shape, state.c.shape
+        ((1, 5, 2, 3), (1, 2, 4, 3))
     """
 
     rule = MLSTMRule()

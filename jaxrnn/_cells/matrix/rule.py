@@ -325,7 +325,7 @@ class MatrixRule(abc.ABC):
         """
 
     def stored(self, like: PyTree, state: PyTree) -> PyTree:
-        """States, cast to the dtypes of `like`; also with a time axis."""
+        """`state`, cast to the dtypes of `like`; also with a time axis."""
         return cast_like(like, state)
 
     def transition(self) -> tuple[Callable, Callable, Callable, Callable] | None:
