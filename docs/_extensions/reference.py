@@ -226,6 +226,8 @@ def write_docstring(
     app: object, kind: str, path: str, value: object, options: object, lines: list[str]
 ) -> None:
     """Write the docstring in valid reStructuredText."""
+    if path in public():  # Later builds read a page again if its source has changed.
+        app.env.note_dependency(source_of(path).filepath)
     text = separate("\n".join(lines))
     # Write an empty type, because Napoleon takes the words before a colon for the type.
     text = re.sub(r"^(Returns:\n +)", r"\1: ", text, flags=re.MULTILINE)
