@@ -10,7 +10,7 @@ import dataclasses
 import json
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ CONTESTANTS = {  # Of each library; the faster one counts.
     "TensorFlow": ["tensorflow"],
     "PyTorch": ["torch"],
 }
-LIBRARIES = [name for name in CONTESTANTS if name != BY_HAND]
 FASTER = "faster than jaxrnn in"
 MODES = {"train": "training", "forward": "inference"}
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
@@ -110,7 +109,7 @@ def conditions(cases: Iterable[Measured]) -> str:
     return "; ".join(dict.fromkeys(case.processor for case in cases)) + "."
 
 
-def overview(libraries: Collection[str], shown: Callable[[list[float]], str]) -> Text:
+def overview(shown: Callable[[list[float]], str]) -> Text:
     """The ratios of each library by the kind of case, and how often it wins."""
 
     def text(cases: Iterable[Measured]) -> str:
@@ -119,7 +118,7 @@ def overview(libraries: Collection[str], shown: Callable[[list[float]], str]) ->
             size = "padded" if case.is_padded else "large" if case.is_large else "small"
             groups.setdefault(f"{MODES[case.mode]}, {size}", []).append(case)
         rows = []
-        for library in libraries:
+        for library in CONTESTANTS:
             found = {title: _ratios(library, group) for title, group in groups.items()}
             every = [ratio for ratios in found.values() for ratio in ratios]
             wins = f"{sum(round(one, 2) < 1 for one in every)} of {len(every)} cases"
@@ -172,8 +171,8 @@ def _short(number: float) -> str:
 
 TEXTS: dict[str, Text] = {
     "conditions": with_default(conditions),
-    "medians": with_default(overview(LIBRARIES, _median)),
-    "ranges": with_default(overview(CONTESTANTS, _range)),
+    "medians": with_default(overview(_median)),
+    "ranges": with_default(overview(_range)),
     "worst": with_default(worst),
 }
 

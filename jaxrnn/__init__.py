@@ -9,11 +9,12 @@ A batch with a padded row, and with a row in which a second episode begins:
     >>> first = jnp.zeros((3, 6), bool).at[2, 4].set(True)      # Row 2: an episode begins at step 4.
     >>> cell = jaxrnn.GRUCell(16)                               # Hyperparameters only, no arrays.
     >>> params = cell.init(jax.random.key(1), x[:, 0])          # Nested dicts of arrays.
-    >>> def loss(params):
-    ...     outputs, state = jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, resets=first, dtype=x.dtype)
-    ...     return jnp.mean(state**2), outputs
-    >>> gradients, outputs = jax.jit(jax.grad(loss, has_aux=True))(params)
-    >>> alone, _ = jaxrnn.dynamic_rnn(cell.bind(params), x[2:, 4:], dtype=x.dtype)
+    >>> @jax.jit
+    ... def run(params, x, lengths=None, resets=None):          # `dtype` is that of the initial state, zeros.
+    ...     return jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, resets=resets, dtype=x.dtype)
+    >>> outputs, state = run(params, x, lengths, first)         # [batch, time, units] and [batch, units]
+    >>> gradients = jax.grad(lambda params: jnp.mean(run(params, x, lengths, first)[1] ** 2))(params)
+    >>> alone, _ = run(params, x[2:, 4:])
     >>> print("Same outputs as the episode alone:", jnp.allclose(outputs[2, 4:], alone[0], atol=1e-6))
     >>> print("NaN in the gradients:", any(jnp.isnan(leaf).any() for leaf in jax.tree.leaves(gradients)))
     Same outputs as the episode alone: True

@@ -269,7 +269,7 @@ def as_strategy(
     """Returns the strategy that an argument `swap_memory` selects; see `resolve`.
 
     Args:
-        name: The name of the argument, for messages.
+        name: The name of the argument, for error messages.
         swap_memory: The value of the argument.
         arrays: Other arguments of the same call, whose mesh determines the platform.
         platform: The platform; None selects the platform of the mesh or, without a

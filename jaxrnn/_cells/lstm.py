@@ -38,8 +38,8 @@ class LSTMStateTuple(NamedTuple, Generic[Leaf]):
         """
         if self.c.dtype != self.h.dtype:
             raise TypeError(
-                "`c` and `h` must have one dtype, got "
-                f"{self.c.dtype} and {self.h.dtype}. Read `c.dtype` or `h.dtype`."
+                "`c` and `h` must have the same dtype, got "
+                f"{self.c.dtype} and {self.h.dtype}. Use `c.dtype` or `h.dtype`."
             )
         return self.c.dtype
 

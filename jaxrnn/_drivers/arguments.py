@@ -131,7 +131,7 @@ def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:
     named = named_inputs(inputs)
     axes = ("[time, batch, ...]", "[batch, time, ...]")[axis]
     rows, steps = ((":, None", "None"), ("None", ":, None"))[axis]
-    # A nest with whole sequences is meant as a nest.
+    # If a leaf has a time axis, the list is a nest of sequences, not a list of steps.
     has_sequences = any(leaf.ndim > 2 for _, leaf in named)
     is_list = type(inputs) in (list, tuple) and not has_sequences
     for name, leaf in named:

@@ -49,8 +49,8 @@ class TimeFreqLSTMCell(extend.ComposedCell, extend.SpecsCell):
     j, f, o, shared by all windows and stored by rows in `W_0`, `W_1`, ...; `B` `[4H]`;
     with peepholes, `W_F_diag`, `W_I_diag`, `W_O_diag` `[H]`.
 
-    contrib declares the state and output sizes of a single window (`2H` and `H`) but
-    returns `N` windows, so `dynamic_rnn` can run contrib's cell only with one window.
+    `tf.contrib` declares the state and output sizes of a single window (`2H` and `H`)
+    but returns `N` windows, so `dynamic_rnn` can run its cell only with one window.
     Here, `num_windows` sets the number of windows, and the declared sizes are correct.
     contrib ignores `initializer`; here, `initializer` draws `W` and the peepholes.
 

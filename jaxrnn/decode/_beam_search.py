@@ -319,7 +319,7 @@ def gather_tree(
     """The ids along the path of each final beam.
 
     Args:
-        step_ids: Integers `[time, batch, beam]`, the id of each beam at each step.
+        step_ids: Integers `[time, batch, beam]`, each beam's token at each step.
         parent_ids: Integers `[time, batch, beam]` in `[0, beam)`: for each beam, the
             index of its parent beam in the previous step. On CPUs, TensorFlow raises an
             error for other values.
