@@ -8,7 +8,7 @@ different seeds train at the same time, with `jax.vmap`, and form an ensemble.
     python examples/japanese_vowels.py             # five seeds; japanese_vowels.png
     python examples/japanese_vowels.py --seeds 11  # a larger ensemble
 
-The default settings were chosen by cross-validation on the training set only.
+The default settings were chosen on the training set only.
 """
 
 import functools
