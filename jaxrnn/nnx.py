@@ -346,7 +346,7 @@ class Cell(FieldsModule, nnx.RNNCellBase):
 
 
 def as_cell(
-    module: object,
+    module: nnx.Module,
     in_features: int | tuple[int, ...],
     broadcast_rngs: str | Sequence[str] = (),
 ) -> BoundCell:
@@ -461,7 +461,7 @@ def make_params(
     """
     check_instance("rngs", rngs, nnx.Rngs, "nnx.Rngs, for example `nnx.Rngs(0)`")
     if isinstance(in_features, int | np.integer):
-        size = as_count("in_features", in_features)
+        size = as_count("in_features", in_features, fix="")
         in_features = jax.ShapeDtypeStruct((1, size), jnp.float32)
     in_features = jax.tree.map(_as_step_type, in_features)
     check_shaped("in_features", in_features, "Pass the size of the inputs.")

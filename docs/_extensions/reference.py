@@ -76,7 +76,9 @@ def fill(page: pathlib.Path) -> str:
         source = source_of(path)
         file = os.path.relpath(source.filepath, API)
         first = source.docstring.value.splitlines()[0]
-        text = re.sub(r"`[^`]*`|[<*]", lambda m: "\\" * (len(m[0]) == 1) + m[0], first)
+        text = re.sub(
+            r"`[^`]*`|[<*]", lambda m: m[0] if len(m[0]) > 1 else f"\\{m[0]}", first
+        )
         start = f'<a id="{anchor(page, path)}"></a>'
         link = f"{start}[`{path.rpartition('.')[2]}`]({file})"
         lines[i] = f"| {link} | {text} |"
@@ -100,14 +102,15 @@ def page_of(path: str) -> str:
     source, (module, _, name) = source_of(path), path.rpartition(".")
     kind, options, text = "autofunction", [], ""
     if source.is_attribute:
-        is_type = str(source.annotation) == "TypeAlias"
-        kind = "type" if is_type else "data"
-        options = [f":canonical: {source.value}"] * is_type
+        kind = "data"
+        if str(source.annotation) == "TypeAlias":
+            kind, options = "type", [f":canonical: {source.value}"]
         text = separate(source.docstring.value)
     elif source.is_class:
         kind = "autoclass"
         listed = ", ".join(each.name for each in members(path))
-        options = [f":members: {listed}"] * bool(listed)  # An empty list means all.
+        if listed:  # An empty list would mean all.
+            options = [f":members: {listed}"]
         text = inherited(path)
     body = [f".. {kind}:: {name}", *[f"   {each}" for each in options], ""]
     body += [f"   {line}".rstrip() for line in text.splitlines()]
@@ -219,7 +222,8 @@ def short(annotation: object) -> Text:
 
 def separate(text: str) -> str:
     """Separate code from letters: reStructuredText rejects the plural of a name."""
-    return re.sub(r"(`[^`]+`)(\w?)", lambda m: m[1] + f"\\ {m[2]}" * bool(m[2]), text)
+    separated = lambda found: rf"{found[1]}\ {found[2]}" if found[2] else found[0]
+    return re.sub(r"(`[^`]+`)(\w?)", separated, text)
 
 
 def write_docstring(
@@ -273,9 +277,11 @@ def link_names(app: object, page: str, source: list[str]) -> None:
 
 def find(app: object, env: object, node: object, content: object) -> object:
     """Find a name of another module: in `jaxrnn.nnx`, `LSTMCell` of `jaxrnn`."""
+    if node.get("refdomain") != "py":
+        return None
     domain, parts = env.domains.python_domain, (node.get("py:module") or "").split(".")
     modules = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
-    for module in [*modules, "jaxrnn.typing"] * (node.get("refdomain") == "py"):
+    for module in [*modules, "jaxrnn.typing"]:
         path = f"{module}.{node['reftarget']}"
         found = domain.objects.get(path)
         if found and found.objtype != "module":  # An argument may be called `memory`.

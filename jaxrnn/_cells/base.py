@@ -257,7 +257,7 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
             TypeError: If `batch_size` is not an integer.
             ValueError: If `batch_size` is None or negative.
         """
-        rows = _as_batch_size(batch_size)
+        rows = as_batch_size(batch_size)
         dtype = as_dtype(dtype)
 
         def zeros(shape: tuple[int, ...]) -> Array:
@@ -293,7 +293,7 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
             name, first = named_inputs(in_native_order(inputs))[0]
             check_rank(name, first, 1, "[batch, ...]")
             found = first.shape[0], jax.dtypes.canonicalize_dtype(first.dtype)
-            batch_size = found[0] if batch_size is None else _as_batch_size(batch_size)
+            batch_size = found[0] if batch_size is None else as_batch_size(batch_size)
             dtype = found[1] if dtype is None else as_dtype(dtype)
             must = f"be {found[0]} as in `{name}`"
             expect(batch_size == found[0], "batch_size", must, batch_size)
@@ -522,7 +522,7 @@ def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
     return True in declared or (None if None in declared else False)
 
 
-def _as_batch_size(batch_size: AxisSize) -> AxisSize:
+def as_batch_size(batch_size: AxisSize) -> AxisSize:
     """The batch size as an int, or a symbolic dimension of `jax.export`."""
     fix = "Pass the number of rows of the inputs, such as `x.shape[0]`. Under jit, a "
     fix += "number needs `static_argnames`."

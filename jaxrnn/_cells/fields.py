@@ -366,6 +366,8 @@ class Hyperparameters:
         """Maps each hyperparameter's name to its dataclass field, or to None."""
         attributes: dict[str, Any] = {f.name: f for f in dataclasses.fields(self)}
         for name in getattr(self, "__dict__", {}):
+            if name == "__orig_class__":  # Python sets it for `OwnCell[int](...)`.
+                continue
             if not isinstance(getattr(type(self), name, None), cached_property):
                 attributes.setdefault(name, None)
         return attributes

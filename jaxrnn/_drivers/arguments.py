@@ -88,7 +88,9 @@ def _fix_of_cell(name: str, cell: object) -> str:
 
 def check_is_unbound_cell(name: str, cell: object) -> None:
     """Raises TypeError unless `cell` can create its parameters."""
-    kinds = () if isinstance(cell, type) else UnboundCellLike
+    # The modules of linen also have `init` and `bind`.
+    is_cell = hasattr(cell, "state_size") and not isinstance(cell, type)
+    kinds = UnboundCellLike if is_cell else ()
     what = "an unbound cell, such as `jaxrnn.LSTMCell(64)`"
     fix = _fix_of_cell(name, cell) if hasattr(cell, "get_cells") else ""
     check_instance(name, cell, kinds, what, fix)

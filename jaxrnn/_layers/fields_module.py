@@ -33,6 +33,8 @@ class FieldsModule(nnx.Module):
     __signature__ = _Signature()
 
     def __setattr__(self, name: str, value: object) -> None:
+        if name == "__orig_class__":  # Python sets it for `RNN[LSTMStateTuple](...)`.
+            return
         if isinstance(value, list):  # nnx hashes attributes, but lists have no hash.
             value = tuple(value)
         for each in value if isinstance(value, tuple) else [value]:

@@ -636,7 +636,7 @@ def sizes_of_cell(
         ValueError: If `in_features`, or one of its sizes, is below 1.
     """
     sizes = in_features if isinstance(in_features, tuple) else (in_features,)
-    shape = (1, *(as_count("in_features", size) for size in sizes))
+    shape = (1, *(as_count("in_features", size, fix="") for size in sizes))
     note = f"Raised by a step with inputs {list(shape)}, which `in_features` sets."
     with error_note(note):
         types = jax.eval_shape(lambda: step(shape))

@@ -13,8 +13,9 @@ from .._base.cell_keys import cell_at_step
 from .._base.errors import Verbatim, expect
 from .._base.math import concrete_or_none
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
+from .._cells.fields import set_field
 from .._drivers.arguments import check_is_cell
-from .._run.first_step import call_start
+from .._run.first_step import call_start, rows_interact, zero_state
 from . import _ids
 from ._ids import Embed, Project
 
@@ -80,18 +81,21 @@ class Model:
             fix = "Pass an id of the vocabulary or, if no id ends a row, None."
             end = arguments.as_count("end_id", end, 0, fix)
         state = inputs.as_arrays("initial_state", self.initial_state)
-        inputs.check_rows_of_state(state, ids.shape[0], "like `start_ids`")
+        fix = "Pass the state of each row once; `beam_search` repeats it."
+        inputs.check_rows_of_state(state, ids.shape[0], "like `start_ids`", fix)
         what = "`initial_state` (see `cell.state_size`)"
         own = trees.opaque(trees.without_read_only(state))
         inputs.check_structure(what, self.cell.state_size, own, strict=True)
         state = trees.with_tuples_of(self.cell.state_size, state)
-        vars(self).update(initial_state=state, start_ids=ids, end_id=end)
+        set_field(self, "initial_state", state)
+        set_field(self, "start_ids", ids)
+        set_field(self, "end_id", end)
 
 
 def check_model(name: str, model: Model) -> None:
     """Raises TypeError unless `model` is a `Model`."""
-    fields = "cell, embed, project, initial_state, start_ids, end_id"
-    fix = f"Make one with `jaxrnn.decode.Model({fields})`."
+    names = ", ".join(field.name for field in dataclasses.fields(Model))
+    fix = f"Make one with `jaxrnn.decode.Model({names})`."
     arguments.check_instance(name, model, Model, "a Model", fix)
 
 
@@ -177,9 +181,14 @@ class _Cells:
         """The sizes of the outputs of all cells."""
         return tuple(cell.output_size for cell in self.cells)
 
+    @property
+    def rows_interact(self) -> bool:
+        """Whether rows affect each other in any cell."""
+        return any(map(rows_interact, self.cells))
+
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """The zero states of all cells."""
-        return tuple(cell.zero_state(batch_size, dtype) for cell in self.cells)
+        return tuple(zero_state(cell, batch_size, dtype) for cell in self.cells)
 
     def start(self, state: PyTree) -> PyTree:
         """Prepares the states that have read-only parts; see `RNNCell.start`."""

@@ -128,7 +128,7 @@ class Streamer(_Stream):
     ) -> None:
         super().__init__()
         _check_cell("cell", cell)
-        self._rows = as_count("batch_size", batch_size)
+        self._rows = as_count("batch_size", batch_size, fix="")
         self._dtype = as_dtype(dtype)
         # Transfer NumPy parameters to the device once, instead of at every call.
         self._cell = jax.device_put(cell)
@@ -313,7 +313,7 @@ class BidirectionalStreamer(_Stream):
         self._cells = jax.device_put((tuple(cells_fw), tuple(cells_bw)))
         self._chunk = as_count("chunk", chunk, fix="")
         self._size = self._chunk + as_count("lookahead", lookahead, 0, fix="")
-        self._rows = as_count("batch_size", batch_size)
+        self._rows = as_count("batch_size", batch_size, fix="")
         self._dtype = as_dtype(dtype)
         # The steps whose outputs have not been returned; None before the first chunk.
         self._waiting: PyTree = None

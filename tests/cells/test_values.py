@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import pickle
+from typing import Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +13,16 @@ import numpy as np
 import optax
 import pytest
 from cases import CASES
+from flax import nnx
 from helpers import bound
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell, LSTMCell, LSTMStateTuple, TensorShape
+from jaxrnn.nnx import RNN
 
 X = np.ones((2, 4, 3), np.float32)
 F32 = jnp.float32
+State = TypeVar("State")
 
 
 def keep(params, inputs, state, key=None):
@@ -98,6 +102,16 @@ class Caching(Plain):
     @functools.cached_property
     def table(self):
         return np.arange(3)
+
+
+def test_type_arguments_are_not_part_of_a_value():
+    class Own(Plain, Generic[State]):
+        pass
+
+    plain, typed = Own(2.0), Own[int](2.0)
+    assert (typed, hash(typed), repr(typed)) == (plain, hash(plain), repr(plain))
+    rnns = [rnn(GRUCell(3), 2, rngs=nnx.Rngs(0)) for rnn in (RNN, RNN[int])]
+    assert nnx.graphdef(rnns[0]) == nnx.graphdef(rnns[1])
 
 
 def test_slots_and_caches():

@@ -234,6 +234,19 @@ def test_save_is_the_inverse_of_load(name):
     assert_near(nnx.state(other), nnx.state(layer), tolerance=0)
 
 
+def test_zero_states_of_other_sizes():
+    layer = make("Mamba2")
+    with pytest.raises(ValueError, match="`batch_size` must be at least 0, got -2"):
+        layer.zero_state(-2, jnp.float32)
+    with pytest.raises(ValueError, match="`dtype` must be floating-point"):
+        layer.zero_state(2, jnp.int32)
+    [rows] = jax.export.symbolic_shape("rows")
+    x = jax.ShapeDtypeStruct((rows, 1), jnp.float32)
+    start = lambda x: layer.zero_state(x.shape[0], x.dtype)
+    exported = jax.export.export(jax.jit(start))(x)
+    assert all(leaf.shape[0] == rows for leaf in exported.out_avals)
+
+
 def test_wrong_weights_name_what_is_wrong():
     layer = make("Mamba")
     load, save = jaxrnn.convert.transformers.load, jaxrnn.convert.transformers.save

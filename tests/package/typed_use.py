@@ -37,6 +37,7 @@ def cells(params: dict, x: Array) -> None:
     jaxrnn.dynamic_rnn(bound, x, implementation="natve")  # pyright: ignore[reportArgumentType]
     jaxrnn.dynamic_rnn(bound, x, sequence_lengths=[7])  # pyright: ignore[reportCallIssue]
     jaxrnn.dynamic_rnn(cell, x)  # pyright: ignore[reportArgumentType]
+    jaxrnn.init_stack_bidirectional([cell], [GRUCell(4)], jax.random.key(0), x)
 
 
 def returned_states(bound: BoundCell[GRUCell], x: Array, flag: bool) -> None:

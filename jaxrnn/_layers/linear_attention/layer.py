@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.arguments import (
-    as_count,
+    as_dtype,
     as_lengths,
     check_instance,
     check_shape,
@@ -17,8 +17,18 @@ from ..._base.errors import expect
 from ..._base.inputs import as_array
 from ..._base.math import cast
 from ..._base.modules import import_optional
-from ..._base.typing import Array, ArrayLike, DType, Implementation, Lengths, PyTree
+from ..._base.typing import (
+    Array,
+    ArrayLike,
+    AxisSize,
+    DType,
+    Implementation,
+    Lengths,
+    PyTree,
+)
 from ..._cells import fields
+from ..._cells.base import as_batch_size
+from ..._cells.step_checks import check_floating
 from ..._hints import with_hints
 from ..._run.arguments import as_mask, check_axis_name
 from ..._run.masking import zero_unless
@@ -125,7 +135,7 @@ class LinearAttentionLayer(FieldsModule):
         steps = StepArguments(sequence_length, mask, resets, axis_name)
         return self._over_sequences(self._run, inputs, state, steps)
 
-    def zero_state(self, batch_size: int, dtype: DType) -> PastInputsState:
+    def zero_state(self, batch_size: AxisSize, dtype: DType) -> PastInputsState:
         """The state at the start of sequences, for a loop such as `jax.lax.scan`.
 
         Args:
@@ -136,10 +146,11 @@ class LinearAttentionLayer(FieldsModule):
             The state with which a call without a state begins.
 
         Raises:
-            TypeError: If `batch_size` is not an int, or `dtype` is not floating-point.
-            ValueError: If `batch_size` is negative.
+            TypeError: If `batch_size` is not an int.
+            ValueError: If `batch_size` is negative, or `dtype` is not floating-point.
         """
-        rows = as_count("batch_size", batch_size, 0)
+        check_floating("dtype", as_dtype(dtype))
+        rows = as_batch_size(batch_size)
         x = jnp.zeros((rows, 0, self.in_features), dtype)
         return self._over_sequences(self._run, x, None, StepArguments())[1]
 
