@@ -228,7 +228,8 @@ def save(
 def _as_scope(scope: str | None, bidirectional: object) -> str:
     both = as_bool("bidirectional", bidirectional)
     default = "bidirectional_rnn" if both else "rnn"
-    return check_instance("scope", default if scope is None else scope, str, "a string")
+    scope = default if scope is None else scope
+    return check_instance("scope", scope, str, "a string").rstrip("/")
 
 
 def _scopes(scope: str, layers: int) -> list[tuple[str, str]]:
@@ -301,14 +302,14 @@ def _bind(
     if not any(name.startswith(starts[1]) for name in places):
         starts.pop()
     for start in starts:
-        must = f"hold names that begin with {start!r}"
+        must = f"hold names that begin with {start!r} (see `scope`, `memory_scope`)"
         ends = tuple(place.removeprefix(start) for place in places)
         likely = [name for name in variables if name.endswith(ends)]
         got = listed(dict.fromkeys([*likely, *variables]))
         is_held = any(name.startswith(start) for name in variables)
-        fix = "Check `scope` and `memory_scope`."
+        fix = ""
         if start.endswith("bw/"):
-            fix += " If the script has one cell for both directions, pass it for both."
+            fix = "If the script has one cell for both directions, pass it for both."
         expect(is_held, "variables", must, got, fix)
     inside = [name for name in variables if name.startswith(tuple(starts))]
     found = {name: variables[name]() for name in inside}

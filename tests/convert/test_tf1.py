@@ -287,6 +287,13 @@ def test_a_name_with_and_without_the_number_of_its_output(factor):
         load()
 
 
+def test_a_scope_may_end_with_a_slash():
+    cell = bound(GRUCell(4))
+    saved = tf1.save(cell, "decoder/rnn/")
+    assert_same(saved, tf1.save(cell, "decoder/rnn"))
+    assert_same(tf1.load(saved, "decoder/rnn/", cell=GRUCell(4), inputs=STEP), cell)
+
+
 def test_a_wrong_scope_names_the_likely_variables_of_a_large_graph():
     variables = {f"dense_{i}/kernel": np.ones((2, 2)) for i in range(500)}
     variables |= tf1.save(bound(GRUCell(4)), "encoder/rnn")
