@@ -181,7 +181,7 @@ def replaced(page: str, cases: list[Measured]) -> str:
     """The page with the texts that the results give."""
 
     def text(match: re.Match) -> str:
-        return f"{match[1]}\n{TEXTS[match[2]](cases)}\n\n{match[3]}"
+        return f"{match[1]}{TEXTS[match[2]](cases)}\n{match[3]}"
 
     return MARKED.sub(text, page)
 

@@ -10,14 +10,14 @@ A batch with a padded row, and with a row in which a second episode begins:
     >>> cell = jaxrnn.GRUCell(16)                               # Hyperparameters only, no arrays.
     >>> params = cell.init(jax.random.key(1), x[:, 0])          # Nested dicts of arrays.
     >>> @jax.jit
-    ... def run(params, x, lengths=None, resets=None):          # dtype: of the zero initial state.
+    ... def run(params, x, lengths=None, resets=None):
     ...     return jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, resets=resets, dtype=x.dtype)
     >>> outputs, state = run(params, x, lengths, first)         # [3, 6, 16] and [3, 16].
+    >>> alone, _ = run(params, x[2:, 4:])                       # The second episode of row 2.
     >>> gradients = jax.grad(lambda params: jnp.mean(run(params, x, lengths, first)[1] ** 2))(params)
-    >>> alone, _ = run(params, x[2:, 4:])
     >>> print("Equals the episode alone:", jnp.allclose(outputs[2, 4:], alone[0], atol=1e-6))
-    >>> print("NaN in gradients:", any(jnp.isnan(g).any() for g in jax.tree.leaves(gradients)))
     Equals the episode alone: True
+    >>> print("NaN in gradients:", any(jnp.isnan(g).any() for g in jax.tree.leaves(gradients)))
     NaN in gradients: False
 
 `help(jaxrnn.dynamic_rnn)` lists the arguments of `dynamic_rnn`. `import jaxrnn` is
