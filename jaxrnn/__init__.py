@@ -11,7 +11,7 @@ A batch with a padded row, and with a row in which a second episode begins:
     >>> params = cell.init(jax.random.key(1), x[:, 0])          # Nested dicts of arrays.
     >>> @jax.jit
     ... def run(params, x, lengths=None, resets=None):
-    ...     return jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, resets=resets, dtype=x.dtype)  # From zeros.
+    ...     return jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, resets=resets, dtype=x.dtype)
     >>> outputs, state = run(params, x, lengths, first)         # [3, 6, 16] and [3, 16].
     >>> alone, _ = run(params, x[2:, 4:])                       # The second episode of row 2.
     >>> gradients = jax.grad(lambda params: jnp.mean(run(params, x, lengths, first)[1] ** 2))(params)
