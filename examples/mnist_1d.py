@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from counts import check_counts
 from mnist1d.data import get_dataset_args, make_dataset
 from tqdm import tqdm
 
@@ -42,9 +43,7 @@ class Config:
     """Adam's initial learning rate."""
 
     def __post_init__(self):
-        for name in ("units", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1.")
+        check_counts(self, "units", "epochs", "batch_size")
 
     @property
     def cell(self):

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from counts import check_counts
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -90,9 +91,7 @@ class Config:
     """The first network's seed."""
 
     def __post_init__(self):
-        for name in ("steps", "test_steps", "updates", "batch", "seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1.")
+        check_counts(self, "steps", "test_steps", "updates", "batch", "seeds")
 
 
 # The tasks

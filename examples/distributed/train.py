@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from counts import check_counts
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from tqdm import tqdm
 
@@ -63,9 +64,7 @@ class Config:
     """The number of steps between checkpoints."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "units", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1.")
+        check_counts(self, "steps", "batch_size", "units", "save_every")
 
 
 class State(NamedTuple):

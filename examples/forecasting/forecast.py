@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import optax
 import tyro
+from counts import check_counts
 from tqdm import tqdm
 
 import jaxrnn
@@ -47,9 +48,7 @@ class Config:
     """The paths that are drawn for each place and week."""
 
     def __post_init__(self):
-        for name in ("units", "updates", "batch", "paths"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1.")
+        check_counts(self, "units", "updates", "batch", "paths")
 
     @property
     def cell(self):

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from counts import check_counts
 from jax.nn.initializers import glorot_uniform
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -59,9 +60,7 @@ class Config:
     """The seed of the parameters and the order of the pictures."""
 
     def __post_init__(self):
-        for name in ("hold", "updates", "batch", "units"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1.")
+        check_counts(self, "hold", "updates", "batch", "units")
 
     @property
     def steps(self):

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from counts import check_counts
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -52,9 +53,7 @@ class Config:
     """Adam's initial learning rate, with linear decay to zero."""
 
     def __post_init__(self):
-        for name in ("seeds", "rows", "steps", "updates", "epochs", "units"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1.")
+        check_counts(self, "seeds", "rows", "steps", "updates", "epochs", "units")
 
     @property
     def optimizer(self):
