@@ -47,13 +47,11 @@ class Measured:
         preset: The preset of the race.
         processor: The processor, its vectors and the date.
         row: The case in the result.
-        flags: XLA's flags, if any were set.
     """
 
     preset: str
     processor: str
     row: Row
-    flags: str = ""
 
     @property
     def mode(self) -> str:
@@ -91,7 +89,7 @@ Text = Callable[[Iterable[Measured]], str]
 
 
 def measured() -> list[Measured]:
-    """All cases of all processors."""
+    """All cases of all processors, with XLA's default options."""
     found = []
     for file in sorted(RESULTS.glob("race_*_*.json")):
         result = json.loads(file.read_text())
@@ -99,8 +97,9 @@ def measured() -> list[Measured]:
         sets = machine["instruction sets"].split(", ")
         vectors = next(text for name, text in VECTORS.items() if name in sets)
         processor = f"{machine['processor']} with {vectors}, {result['date']}"
-        preset, flags = file.stem.split("_")[1], machine.get("XLA_FLAGS", "")
-        found += [Measured(preset, processor, row, flags) for row in result["cases"]]
+        if not machine.get("XLA_FLAGS"):
+            preset = file.stem.split("_")[1]
+            found += [Measured(preset, processor, row) for row in result["cases"]]
     return found
 
 
@@ -159,21 +158,16 @@ def _range(ratios: list[float]) -> str:
     return f"{_median(ratios)} ({_short(min(ratios))} to {_short(max(ratios))})"
 
 
-def with_default(text: Text) -> Text:
-    """The text of the cases that ran without flags of XLA."""
-    return lambda cases: text([case for case in cases if not case.flags])
-
-
 def _short(number: float) -> str:
     """A ratio with two decimals, or one from 10."""
     return f"{number:.1f}" if number >= 10 else f"{number:.2f}"
 
 
 TEXTS: dict[str, Text] = {
-    "conditions": with_default(conditions),
-    "medians": with_default(overview(_median)),
-    "ranges": with_default(overview(_range)),
-    "worst": with_default(worst),
+    "conditions": conditions,
+    "medians": overview(_median),
+    "ranges": overview(_range),
+    "worst": worst,
 }
 
 
