@@ -117,6 +117,16 @@ def test_traced_start_ids_beyond_int32_do_not_wrap():
     assert start(jnp.array([1, 2**32 + 1])).tolist() == [1, 2**31 - 1]
 
 
+def test_rows_interact_in_an_ensemble_if_they_do_in_a_model():
+    """`dynamic_rnn` masks the rows of such a cell in another way."""
+    models = [make_model("gru", make_params("gru", 4, 0))] * 2
+    assert not decode.ensemble(models).cell.rows_interact
+    crowd = jaxrnn.FunctionCell(lambda x, state: (x, state), 3, 3, rows_interact=True)
+    state = jnp.zeros((2, 3))
+    models[1] = dataclasses.replace(models[0], cell=crowd.bind({}), initial_state=state)
+    assert decode.ensemble(models).cell.rows_interact
+
+
 def test_no_steps():
     model = make_model("gru", make_params("gru", 4, 0))
     assert decode.score(model, np.zeros((2, 0), int)).tolist() == [0, 0]

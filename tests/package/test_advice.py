@@ -252,6 +252,7 @@ ADVICE = [
     ("Pass `cell.bind(params)`", lambda: run(GRU.cell, X), lambda: run(GRU.cell.bind(GRU.params), X)),
     ("For one layer, pass `cell[0]`; for several, pass a bound `MultiRNNCell`", lambda: run([GRU], X), lambda: (run([GRU][0], X), run(STACK, X))),
     ("Convert a Flax cell with `as_cell`", lambda: run(nn.GRUCell(2), X), lambda: run(bound(jaxrnn.linen.as_cell(nn.GRUCell(2))), X)),
+    ("Create them with its `init`", lambda: run(jaxrnn.LSTMCell(2).bind(GRU.params), X), lambda: run(bound(jaxrnn.LSTMCell(2)), X)),
     ("pass `dtype=jnp.float32`", lambda: dynamic_rnn(GRU, X), lambda: dynamic_rnn(GRU, X, dtype=jnp.float32)),
     ("pass `inputs[None]`", lambda: run(GRU, X[0]), lambda: run(GRU, X[0][None])),
     ("`inputs.reshape(-1, *inputs.shape[-2:])`, or use a module `RNN`", lambda: run(GRU, X[None]), lambda: (run(GRU, X[None].reshape(-1, *X.shape[-2:])), in_nnx()(X[None]))),
