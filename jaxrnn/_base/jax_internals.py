@@ -24,7 +24,7 @@ except ImportError as error:
     raise ImportError(
         f"jaxrnn was tested with JAX 0.10 to 0.12. JAX {jax.__version__} lacks a name "
         f"that jaxrnn needs: {error}. Install a newer jaxrnn or an older JAX, for "
-        'example by pip install "jax<0.13"'
+        'example with pip install "jax<0.13"'
     ) from error
 
 # The native loops (in C++) use an operation that has one program for CPUs, another for

@@ -450,7 +450,7 @@ def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
 
 
 def merge_inputs(
-    module: "Recurrent", inputs: PyTree, sequence_length: Lengths | None
+    module: Recurrent, inputs: PyTree, sequence_length: Lengths | None
 ) -> tuple[PyTree, Array | np.ndarray | None, Shape]:
     """The inputs and lengths with merged batch axes, and the sizes before merging.
 
@@ -471,7 +471,7 @@ def merge_inputs(
     return inputs, merge("sequence_length", lengths, shape), shape
 
 
-def first_step(module: "Recurrent", inputs: PyTree, lengths: Lengths | None) -> PyTree:
+def first_step(module: Recurrent, inputs: PyTree, lengths: Lengths | None) -> PyTree:
     """The types of one step of a module's inputs, with merged batch axes."""
     inputs, _, _ = merge_inputs(module, inputs, lengths)
     axis = 1 if module.time_major else 0
@@ -511,7 +511,7 @@ def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
 
 
 def _check_one_sequence(
-    module: "Recurrent", marks: dict[str, PyTree], states: dict[str, PyTree]
+    module: Recurrent, marks: dict[str, PyTree], states: dict[str, PyTree]
 ) -> None:
     """Raises ValueError if inputs without a batch axis come with arrays that have one.
 

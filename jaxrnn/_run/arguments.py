@@ -206,7 +206,7 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
         return (zero.real if is_narrower else zero).astype(leaf.dtype)
 
     zero = jax.tree.map(cast, with_structure(state, zero), state)
-    like("initial_state", state, zero, fix=fix)
+    check_like("initial_state", state, zero, fix=fix)
     return zero
 
 

@@ -368,9 +368,9 @@ def stacked(cells: Sequence[BoundCell]) -> BoundCell:
 
 
 _FIX_OF_INPUTS = (
-    "If another layer lies between two layers, or the outputs of two directions are "
+    "If another layer is between two layers, or the outputs of two directions are "
     "not concatenated (in Keras: merge_mode='sum'), convert each layer with its own "
-    "call, and do what lies between them in your program."
+    "call, and do what is between them in your program."
 )
 
 
