@@ -11,7 +11,7 @@ TOLERANCE = 1e-3
 HALF_TOLERANCE = 0.2
 LSTMS = "lstm", "peephole"  # Cells with a state (c, h).
 LINEAR = "mingru", "lru", "rglru"
-MATRICES = "mlstm", "deltanet", "gated_deltanet"
+MATRICES = ("mlstm",)
 HEADS = 4  # The heads of a cell in `MATRICES`.
 
 
@@ -221,12 +221,12 @@ RACE["smoke"] += [
     *_resets("lstm", _SMALL, modes="train", pattern="scanned"),
     *_resets("gru_after", _SMALL, modes="train", pattern="replay"),
     *_resets("mingru", _SMALL, modes="train", pattern="associative"),
-    *make_cases("gated_deltanet", (2, 128, 4, 8), modes="train", pattern="chunked"),
+    *make_cases("mlstm", (2, 128, 4, 8), modes="train", pattern="chunked"),
     *_both_ways("lstm", SMALL),
     *_draws("gru_after", SMALL),
     *_mapped("lstm gru_after", SMALL),
     *_mapped("gru", SMALL, modes="train"),
-    *_mapped("lru gated_deltanet", (3, 8, 8, 8), modes="train"),
+    *_mapped("lru mlstm", (3, 8, 8, 8), modes="train"),
 ]
 RACE["patterns"] = [
     *_resets(_FLAX, *_POLICIES, pattern="rollout"),
@@ -234,13 +234,13 @@ RACE["patterns"] = [
     *_resets(_FLAX, (64, 120, 128, 256), pattern="replay"),
     *_resets("mingru", (8, 1024, 128, 128), pattern="associative"),
     *_resets("mingru", (1, 8192, 256, 256), pattern="associative"),
-    *make_cases("gated_deltanet", (8, 1024, 256, 256), pattern="chunked"),
+    *make_cases("mlstm", (8, 1024, 256, 256), pattern="chunked"),
     *_both_ways(_FLAX, (32, 100, 128, 128), (64, 200, 128, 256)),
     *_draws(_FLAX, (1, 128, 64, 128), (64, 128, 64, 256)),
     *_mapped(_FLAX, (48, 20, 48, 192), (96, 12, 64, 320)),
     *_mapped(_FLAX, (24, 40, 64, 128), (64, 16, 32, 48)),
     *_mapped("lru", (32, 196, 64, 64)),
-    *_mapped("gated_deltanet", (8, 256, 128, 128)),
+    *_mapped("mlstm", (8, 256, 128, 128)),
 ]
 
 _LOOPS = "xla native"
@@ -287,8 +287,7 @@ COMPILATION: Presets = {
 _LONGER = (8, 1024, 256, 256), (1, 1024, 256, 256)
 RECURRENCES: Presets = {
     "smoke": [
-        *make_cases("mlstm", (2, 128, 4, 8), modes="forward"),
-        *make_cases("gated_deltanet", (2, 128, 4, 8), modes="train"),
+        *make_cases("mlstm", (2, 128, 4, 8)),
         *make_cases("lru", (2, 8, 8, 8), modes="train"),
     ],
     "quick": make_cases(" ".join(MATRICES), *_LONGER),
@@ -316,9 +315,9 @@ GPU_LOOPS = {
 }
 # The kernels take q, k and v in 16 bits, with heads of 64 or 128.
 GPU_KERNELS = {
-    "small": make_cases("gated_deltanet", (2, 70, 4, 8), modes="train"),
+    "small": make_cases("mlstm", (2, 70, 4, 8), modes="train"),
     "full": make_cases(
-        "gated_deltanet",
+        "mlstm",
         (8, 2048, 512, 512),
         lengths="dense resets",
         dtypes="bfloat16",

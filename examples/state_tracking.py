@@ -54,10 +54,29 @@ class Network(NamedTuple):
     """The standard deviation of the noise added to the cells' outputs in training."""
 
 
+def delta_net(largest):
+    """A DeltaNet whose rate beta is at most `largest`."""
+    size = UNITS // HEADS
+
+    def init(key, inputs, dtype):
+        shape = inputs.shape[-1], 3 * UNITS + HEADS
+        return {"kernel": jax.nn.initializers.glorot_uniform()(key, shape, dtype)}
+
+    def step(params, x, state, key=None):
+        *qkv, beta = jnp.split(x @ params["kernel"], [UNITS, 2 * UNITS, 3 * UNITS], -1)
+        q, k, v = (jax.nn.silu(y).reshape(-1, HEADS, size) for y in qkv)
+        q, k = (y / jnp.linalg.norm(y + 1e-6, axis=-1, keepdims=True) for y in (q, k))
+        beta = largest * jax.nn.sigmoid(beta)
+        inputs = jaxrnn.DeltaInputs(q, k, v, jnp.zeros_like(beta), beta)
+        h, state = memory.apply({}, inputs, state)
+        return rms_norm(h).reshape(-1, UNITS), state
+
+    memory = jaxrnn.DeltaMemoryCell(HEADS, size, size)
+    return jaxrnn.FunctionCell(step, memory.state_size, UNITS, init)
+
+
 # The memories are small (8 by 8 for each head), so a loop over steps is faster than
 # chunks of steps.
-delta_net = jaxrnn.DeltaNetCell(UNITS, HEADS, chunk_size=1)
-negative = dataclasses.replace(delta_net, allow_neg_eigval=True)
 NETWORKS: dict[NetworkName, Network] = {
     # Noise delays or prevents the learning of the nonlinear recurrences.
     "LSTM": Network(jaxrnn.LSTMCell(UNITS), noise=0),
@@ -65,9 +84,9 @@ NETWORKS: dict[NetworkName, Network] = {
     "mLSTM": Network(jaxrnn.MLSTMCell(UNITS, HEADS, chunk_size=1)),
     "minGRU": Network(jaxrnn.MinGRUCell(UNITS)),
     "LRU": Network(jaxrnn.LRUCell(UNITS)),
-    "DeltaNet": Network(delta_net),
-    "DeltaNet-neg": Network(negative),
-    "DeltaNet-neg-2": Network(negative, layers=2),
+    "DeltaNet": Network(delta_net(1)),
+    "DeltaNet-neg": Network(delta_net(2)),
+    "DeltaNet-neg-2": Network(delta_net(2), layers=2),
 }
 
 

@@ -62,8 +62,7 @@ Cells:
 * `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
   `CudnnCompatibleGRUCell`, `LayerNormGRUCell`.
 * Cells that compute many steps in parallel: `MinGRUCell`, `MinLSTMCell`, `QRNNCell`,
-  `LRUCell`, `RGLRUCell`, `MLSTMCell` (`MLSTMState`), `DeltaNetCell` and
-  `GatedDeltaNetCell`.
+  `LRUCell`, `RGLRUCell` and `MLSTMCell` (`MLSTMState`).
 * Matrix memories without projections, for layers with their own:
   `LinearAttentionMemoryCell` and `RWKV6MemoryCell` (`LinearAttentionInputs`),
   `DeltaMemoryCell` (`DeltaInputs`), `DPLRMemoryCell` (`DPLRInputs`), `MLSTMMemoryCell`
@@ -72,8 +71,7 @@ Cells:
   function `short_conv`.
 * The sLSTM of xLSTM, which runs step by step: `SLSTMCell` (`SLSTMState`).
 * Wrappers: `MultiRNNCell`, `OutputFunctionWrapper`, `DropoutWrapper`,
-  `ResidualWrapper`, `DeviceWrapper`, `TemporalConvWrapper`, `PastInputsWrapper`
-  (`PastInputsState`).
+  `ResidualWrapper` and `DeviceWrapper`.
 * Custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`,
   `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`, `TensorShape`.
 * Types of the cells that drivers accept: `BoundCell`, `RNNCellLike`.
@@ -83,28 +81,25 @@ import typing as _typing
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 
-from . import memory
+from . import _loops as _loops, memory as memory
 from ._base.modules import missing_name as _missing_name, set_module as _set_module
 from ._base.trees import TensorShape
 from ._base.typing import RNNCellLike
 from ._batching.packing import Packed, PackedBatches, pack_sequences, packed_batches
 from ._batching.resets import resets_of_done, resets_of_segments
 from ._batching.windows import Window, windows
-from ._cells.affine.cell import AffineCell, Stage
-from ._cells.affine.native.calls import native_status
-from ._cells.base import RNNCell
+from ._cells.affine import AffineCell, Stage
+from ._cells.base import BoundCell, RNNCell
 from ._cells.basic_rnn import BasicRNNCell
-from ._cells.bound import BoundCell
 from ._cells.function import FunctionCell
 from ._cells.gru import CudnnCompatibleGRUCell, GRUCell
 from ._cells.layer_norm_gru import LayerNormGRUCell
 from ._cells.linear.cell import LinearRecurrenceCell
+from ._cells.linear.element import ComplexState
 from ._cells.linear.gated_linear import MinGRUCell, MinLSTMCell, QRNNCell
 from ._cells.linear.lru import LRUCell, RGLRUCell
-from ._cells.linear.recurrence import ComplexState
 from ._cells.linear.selective_scan import S6Inputs, S6MemoryCell
 from ._cells.lstm import BasicLSTMCell, LSTMCell, LSTMStateTuple
-from ._cells.matrix.delta_net import DeltaNetCell, GatedDeltaNetCell
 from ._cells.matrix.delta_rule import DeltaInputs
 from ._cells.matrix.dplr_rule import DPLRInputs
 from ._cells.matrix.linear_attention_rule import LinearAttentionInputs
@@ -120,6 +115,9 @@ from ._cells.matrix.rwkv6 import RWKV6MemoryCell
 from ._cells.params import ParamSpec
 from ._cells.short_conv import ShortConvCell
 from ._cells.slstm import SLSTMCell, SLSTMState
+from ._cells.wrappers.dropout import DropoutWrapper
+from ._cells.wrappers.multi_rnn import MultiRNNCell, OutputFunctionWrapper
+from ._cells.wrappers.stateless import DeviceWrapper, ResidualWrapper
 from ._drivers.bidirectional import bidirectional_dynamic_rnn, static_bidirectional_rnn
 from ._drivers.dynamic_rnn import dynamic_rnn
 from ._drivers.explain import Explanation, explain
@@ -133,29 +131,22 @@ from ._drivers.stack_bidirectional import (
     stack_bidirectional_rnn,
 )
 from ._drivers.static_rnn import StateSaver, static_rnn, static_state_saving_rnn
-from ._tensor_array.tensor_array import TensorArray
-from ._wrappers.dropout import DropoutWrapper
-from ._wrappers.multi_rnn import MultiRNNCell, OutputFunctionWrapper
-from ._wrappers.past_inputs import (
-    PastInputsState,
-    PastInputsWrapper,
-    TemporalConvWrapper,
-)
-from ._wrappers.stateless import DeviceWrapper, ResidualWrapper
+from ._loops.affine.native.calls import native_status
+from ._run.tensor_array.tensor_array import TensorArray
 
 __all__ = [
     "AffineCell", "BasicLSTMCell", "BasicRNNCell", "BoundCell", "ComplexState",
     "CudnnCompatibleGRUCell", "DPLRInputs", "DPLRMemoryCell", "DeltaInputs",
-    "DeltaMemoryCell", "DeltaNetCell", "DeviceWrapper", "DropoutWrapper", "Explanation",
-    "FunctionCell", "GRUCell", "GatedDeltaNetCell", "LRUCell", "LSTMCell",
+    "DeltaMemoryCell", "DeviceWrapper", "DropoutWrapper", "Explanation",
+    "FunctionCell", "GRUCell", "LRUCell", "LSTMCell",
     "LSTMStateTuple", "LayerNormGRUCell", "LinearAttentionInputs",
     "LinearAttentionMemoryCell", "LinearRecurrenceCell", "MLSTMCell", "MLSTMInputs",
     "MLSTMMemoryCell", "MLSTMState", "MemoryPlan", "MinGRUCell", "MinLSTMCell",
     "MultiRNNCell", "OutputFunctionWrapper", "Packed", "PackedBatches", "ParamSpec",
-    "PastInputsState", "PastInputsWrapper", "QRNNCell", "RGLRUCell", "RNNCell",
+    "QRNNCell", "RGLRUCell", "RNNCell",
     "RNNCellLike", "RWKV6MemoryCell", "ResidualWrapper", "S6Inputs", "S6MemoryCell",
     "SLSTMCell", "SLSTMState", "ShortConvCell", "Stage", "StateSaver",
-    "TemporalConvWrapper", "TensorArray", "TensorShape", "Window",
+    "TensorArray", "TensorShape", "Window",
     "bidirectional_dynamic_rnn", "dynamic_rnn", "explain", "init_stack_bidirectional",
     "memory", "memory_plan", "native_status", "pack_sequences", "packed_batches",
     "raw_rnn", "resets_of_done", "resets_of_segments", "reverse_sequence", "short_conv",
@@ -178,21 +169,8 @@ _HINTS = dict.fromkeys(["nn", "rnn", "rnn_cell"], _HERE)
 _HINTS |= dict.fromkeys(["RNN", "LSTM", "GRU", "Bidirectional"], _MODULES)
 _HINTS["DeepRNN"] = "Use `MultiRNNCell`, whose list may contain functions."
 
-if _typing.TYPE_CHECKING:  # Type checkers do not run `__getattr__`.
-    from . import (
-        contrib as contrib,
-        convert as convert,
-        decode as decode,
-        export as export,
-        extend as extend,
-        initializers as initializers,
-        linen as linen,
-        lite as lite,
-        nnx as nnx,
-        testing as testing,
-        typing as typing,
-    )
-else:
+
+if not _typing.TYPE_CHECKING:  # They would accept any name.
 
     def __getattr__(name: str) -> object:
         """Imports a module when it is first used."""

@@ -24,12 +24,12 @@ import jax.numpy as jnp
 from ._base.arguments import check_time_major
 from ._base.errors import KindError, describe
 from ._base.typing import ArrayLike, DType, Lengths, Params, PyTree, RNNCellLike
-from ._cells.affine.equations import Equations
 from ._cells.basic_rnn import BasicRNNCell
+from ._cells.equations import Equations
 from ._cells.lstm import LSTMCell
 from ._cells.params import ParamSpec, Specs, glorot_uniform, zeros
 from ._drivers.dynamic_rnn import dynamic_rnn as core_dynamic_rnn
-from .memory import Strategy
+from ._run.memory import Strategy
 
 __all__ = ["TFLiteLSTMCell", "TfLiteRNNCell", "dynamic_rnn"]
 

@@ -253,10 +253,6 @@ CASES = {
     ),
     "dplr_memory": memory(jaxrnn.DPLRMemoryCell, 2),
     "rwkv6_memory": memory(jaxrnn.RWKV6MemoryCell, 4, num_key_heads=2),
-    "delta_net": one_way(jaxrnn.DeltaNetCell(4, 2, chunk_size=2)),
-    "gated_delta_net": every(
-        jaxrnn.GatedDeltaNetCell(4, 2, key_size=3, allow_neg_eigval=True, chunk_size=2)
-    ),
     "slstm": every(jaxrnn.SLSTMCell(4, 2), state=jaxrnn.SLSTMState(*POSITIVE)),
     "lru": every(jaxrnn.LRUCell(DEPTH, num_states=4)),
     "rg_lru": every(jaxrnn.RGLRUCell(4, num_heads=2), step(4)),
@@ -279,12 +275,10 @@ CASES = {
     "residual": in_goldens(jaxrnn.ResidualWrapper(GRUCell(DEPTH))),
     "residual_fn": few(jaxrnn.ResidualWrapper(LSTMCell(DEPTH), softened)),
     "device": one_way(jaxrnn.DeviceWrapper(LSTMCell(4), "/cpu:0")),
-    "past_inputs": few(jaxrnn.PastInputsWrapper(GRUCell(4), DEPTH)),
     "min_gru": every(jaxrnn.MinGRUCell(4)),
     "min_lstm": few(jaxrnn.MinLSTMCell(4)),
     "qrnn": few(jaxrnn.QRNNCell(4)),
     "qrnn_ifo": few(jaxrnn.QRNNCell(4, "ifo", activation="linear")),
-    "temporal_conv": every(jaxrnn.TemporalConvWrapper(GRUCell(4), DEPTH)),
     "dropout": every(DropoutWrapper(LSTMCell(4), 0.7, 0.6, 0.8), seed=1, fast=IN_LOOPS),
     "dropout_filter": few(
         DropoutWrapper(MIXED, 1, 1, 0.5, dropout_state_filter_visitor=all_of_it), seed=2
@@ -400,7 +394,7 @@ KINDS = {
     "affine": "lstm_projection",
     "linear recurrence": "min_gru",
     "complex": "lru",
-    "matrix memory": "gated_delta_net",
+    "matrix memory": "mlstm",
     "memory without parameters": "mlstm_memory",
     "wrapper": "multi",
     "random": "dropout",
@@ -420,7 +414,6 @@ WITH_RULES = {
     "rule_layer_norm_gru": jaxrnn.LayerNormGRUCell(4, activation=clipped),
     "rule_qrnn": jaxrnn.QRNNCell(4, activation=clipped),
     "rule_ind_rnn": contrib.IndRNNCell(4, activation=clipped),
-    "rule_delta_net": jaxrnn.GatedDeltaNetCell(4, 2, activation=clipped, chunk_size=2),
     "rule_function": jaxrnn.FunctionCell(own_rule, 3, 3, own_rule_init),
     "rule_stack": MultiRNNCell([_GRU, _PEEPHOLES]),
     "rule_dropout": DropoutWrapper(_PEEPHOLES, 0.7),

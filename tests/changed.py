@@ -28,10 +28,12 @@ TESTS = {
     "hints": ["base", "package"],
     "init": ["package"],
     "initializers": ["cells"],
-    "layers": ["layers", "meshes/test_functions.py"],
+    "flax": ["layers", "meshes/test_functions.py"],
     "linear": ["meshes/test_divided_time.py"],
     "linen": ["layers"],
+    "loops": ["loops", "cells", "drivers"],
     "matrix": ["meshes/test_divided_time.py"],
+    "memories": ["meshes/test_divided_time.py"],
     "nnx": ["layers"],
     "run": ["run", "loops", "drivers", "meshes/test_drivers.py"],
     "src": ["native"],
@@ -39,7 +41,7 @@ TESTS = {
     "typing": ["package"],
 }
 # A change in these rooms may break any cell.
-SHARED = {"affine", "base", "drivers", "memory", "run", "testing"}
+SHARED = {"affine", "base", "drivers", "loops", "memory", "run", "testing"}
 LAWS, GOLDENS = "tests/testing/test_conformance.py", "tests/tf1/test_goldens.py"
 # The examples in docstrings, and those that are written for the other cells.
 DOCSTRINGS = "jaxrnn/", "tests/docs/test_docs.py::test_the_examples_of_cells_run"
@@ -82,7 +84,7 @@ def laws_of(files):
 def files_of(cell):
     """The files that define the methods of a cell's class and of its bases.
 
-    The rules and the loops of a kind of cells are in the folder of the kind.
+    The rules of a kind of cells are in the folder of the kind.
     """
     members = [value for base in type(cell).__mro__ for value in vars(base).values()]
     codes = [member.__code__ for member in members if inspect.isfunction(member)]

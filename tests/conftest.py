@@ -224,7 +224,7 @@ def users_settings():
 @pytest.fixture
 def few_steps_too(monkeypatch):
     """Let the default run native loops for a few steps too, as many tests have."""
-    from jaxrnn._cells.affine import few_steps  # After the flags are set.
+    from jaxrnn._loops.affine import few_steps  # After the flags are set.
 
     jax.clear_caches()
     monkeypatch.setattr(few_steps, "CALL", 0)

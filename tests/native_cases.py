@@ -12,7 +12,7 @@ from helpers import differentiated, drawn, drawn_like, eqns
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, contrib
-from jaxrnn._cells.affine.native.calls import LIBRARY
+from jaxrnn._loops.affine.native.calls import LIBRARY
 from jaxrnn.testing._oracle import weighted_sum
 
 needs_library = pytest.mark.skipif(
@@ -90,7 +90,7 @@ def over_devices(cell, name, lengths=LENGTHS_OF_8, kind="Auto"):
     return jax.value_and_grad(lambda params: summed(params, *given)), params
 
 
-def with_restarts(cell, time_major):
+def with_resets(cell, time_major):
     """A run as a function of parameters, inputs and states, and these arguments.
 
     Rows have NaN after their ends. One row is empty.

@@ -27,7 +27,6 @@ CELLS = {
     "MinGRU": jaxrnn.MinGRUCell(UNITS),
     "LRU": jaxrnn.LRUCell(UNITS),
     "mLSTM": jaxrnn.MLSTMCell(UNITS, HEADS),
-    "Gated DeltaNet": jaxrnn.GatedDeltaNetCell(UNITS, HEADS),
 }
 CHIPS = 1, 4, 8, 16
 OPTIMIZER = optax.adam(1e-3)

@@ -180,8 +180,8 @@ def _associative(
 def _chunked(
     cell: Any, params: PyTree, inputs: jax.Array, state: jax.Array, _: None
 ) -> tuple[jax.Array, jax.Array]:
-    """A gated delta rule in chunks."""
+    """An mLSTM in chunks."""
     return chunks.run(cell, params, inputs, state)
 
 
-_PLAIN = {"mingru": _associative, "gated_deltanet": _chunked}
+_PLAIN = {"mingru": _associative, "mlstm": _chunked}

@@ -4,12 +4,11 @@ As a user would write it for one cell, for whole chunks and without lengths or r
 Derivatives save the state before each chunk, and run each chunk again.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn import log_sigmoid, sigmoid, silu, softplus
+from jax.nn import log_sigmoid, sigmoid
 
 import jaxrnn
 
@@ -24,12 +23,11 @@ def run(
     """`(outputs, state)` for inputs `[T, B, D]` and the parameters of jaxrnn's cell."""
     time, batch, depth = inputs.shape
     size = min(CHUNK, time)
-    chunk = mlstm if isinstance(cell, jaxrnn.MLSTMCell) else delta
 
     @jax.checkpoint
     def body(state, x):
         z = x @ params["kernel"] + params["bias"]
-        return chunk(cell, params, z, state)
+        return mlstm(cell, z, state)
 
     parts = inputs.reshape(time // size, size, batch, depth)
     state, outputs = jax.lax.scan(body, state, parts)
@@ -52,7 +50,7 @@ def _split(cell: Any, z: jax.Array, sizes: list[int]) -> list[jax.Array]:
     return [_by_head(cell, x) for x in jnp.split(z, ends, axis=-1)]
 
 
-def mlstm(cell: Any, params: Tree, z: jax.Array, state: Tree) -> tuple[Tree, jax.Array]:
+def mlstm(cell: Any, z: jax.Array, state: Tree) -> tuple[Tree, jax.Array]:
     """A chunk of an mLSTM: the new state, and outputs `[S, B, H]`."""
     units, heads = cell.num_units, cell.num_heads
     q, k, v, o, i, f = _split(cell, z, [units] * 4 + [heads] * 2)
@@ -74,54 +72,3 @@ def mlstm(cell: Any, params: Tree, z: jax.Array, state: Tree) -> tuple[Tree, jax
     n = last * state.n + written.sum(2)
     m = (forgotten + scale)[:, :, -1, 0]
     return jaxrnn.MLSTMState(c, n, m), _joined(sigmoid(o) * h)
-
-
-def delta(
-    cell: Any, params: Tree, z: jax.Array, state: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """A chunk of a (gated) delta rule: the new state, and outputs `[S, B, H]`."""
-    units, heads = cell.num_units, cell.num_heads
-    gated = isinstance(cell, jaxrnn.GatedDeltaNetCell)
-    sizes = [units] * 3 + [heads] + [heads, units] * gated
-    q, k, v, b, *gates = _split(cell, z, sizes)
-    q, k, v, b = _unit(silu(q)), _unit(silu(k)), silu(v), sigmoid(b)
-    causal = jnp.tri(z.shape[0], dtype=bool)
-    keep, pairs = 1.0, causal
-    if gated:
-        a_log = params["a_log"][:, None, None]
-        logs = jnp.cumsum(-jnp.exp(a_log) * softplus(gates[0]), axis=2)
-        keep = jnp.exp(logs)
-        pairs = jnp.exp(jnp.where(causal, logs - logs.mT, -jnp.inf))
-    system = jnp.tril(b * (k @ k.mT) * pairs, -1)
-    written = _inverse(system) @ (b * (v - keep * (k @ state)))
-    h = keep * (q @ state) + (q @ k.mT * pairs) @ written
-    # The norm of h / sqrt(K), where K is the size of a key.
-    epsilon = cell.norm_epsilon * q.shape[-1]
-    h = h * jax.lax.rsqrt((h * h).mean(-1, keepdims=True) + epsilon)
-    h = h * params["norm_scale"]
-    if gated:
-        h = h * silu(gates[1])
-        state = keep[:, :, -1:] * state
-        k = k * pairs[:, :, -1, :, None]
-    return state + k.mT @ written, _joined(h)
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    return x * jax.lax.rsqrt((x * x).sum(-1, keepdims=True) + 1e-6)
-
-
-_precise = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-
-
-def _inverse(a: jax.Array) -> jax.Array:
-    """The inverse of `1 + a` for a strictly lower triangular `a`, by halves."""
-    size = a.shape[-1]
-    if size == 1:
-        return jnp.ones_like(a)
-    half = size // 2
-    halves = [a[..., :half, :half], a[..., half:, half:]]
-    top, bottom = _inverse(jnp.stack(halves))
-    # Narrower products would add their errors in each round.
-    corner = _precise(_precise(-bottom, a[..., half:, :half]), top)
-    zeros = jnp.zeros_like(corner)
-    return jnp.block([[top, zeros], [corner, bottom]])

@@ -56,8 +56,6 @@ OWN = {
     "lru": jaxrnn.LRUCell,
     "rglru": jaxrnn.RGLRUCell,
     "mlstm": functools.partial(jaxrnn.MLSTMCell, num_heads=HEADS),
-    "deltanet": functools.partial(jaxrnn.DeltaNetCell, num_heads=HEADS),
-    "gated_deltanet": functools.partial(jaxrnn.GatedDeltaNetCell, num_heads=HEADS),
 }
 CELLS = {
     "lstm": jaxrnn.LSTMCell,

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jaxrnn._cells.linear.recurrence import plus, times
+from jaxrnn._cells.linear.element import plus, times
 
 from ..built import Built, LeftOutError
 from ..cases import LINEAR, MATRICES, Case

@@ -33,7 +33,7 @@ AxisSize: TypeAlias = Any
 Key: TypeAlias = Any
 """A JAX random key, typed (`jax.random.key`) or raw (`jax.random.PRNGKey`)."""
 
-Implementation: TypeAlias = Literal["xla", "native", "jla", "deltanet_tpu"]
+Implementation: TypeAlias = Literal["scan", "xla", "native", "jla", "deltanet_tpu"]
 """The loop that runs a cell, or the package whose kernels run it."""
 
 AxisName: TypeAlias = str | tuple[str, ...]

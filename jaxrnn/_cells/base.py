@@ -1,56 +1,177 @@
-"""`RNNCell`, the base class of cells, and `SpecsCell`, which checks steps."""
+"""`RNNCell`, the base class of cells, `BoundCell` and `SpecsCell`."""
 
 import abc
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Self
+import dataclasses
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar, final
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
-from .._base import trees
+from .._base import cell_keys, trees
 from .._base.arguments import (
     as_axis_size,
+    as_count,
     as_dtype,
     check_given,
     check_instance,
     check_rank,
 )
 from .._base.cell_keys import check_key, check_key_or_none
-from .._base.errors import Verbatim, error_note, expect
+from .._base.errors import Verbatim, describe_leaves, error_note, expect, is_array
 from .._base.inputs import named_inputs
 from .._base.math import in_native_order
-from .._base.sharding import as_varying_as, explicit_mesh_of, whole_on_explicit_mesh
-from .._base.typing import Array, AxisSize, DType, Key, Params, PyTree, Shaped, State
-from .._run.run import Choice, Loop, Run, by_device
+from .._base.trees import is_pytree_of_arrays
+from .._base.typing import (
+    Array,
+    AxisSize,
+    Bound,
+    DType,
+    Key,
+    Output,
+    Params,
+    PyTree,
+    Shaped,
+    Size,
+    State,
+)
+from .._run.loops import registered_choice
+from .._run.run import Choice, Run
 from . import fields, step_checks
-from .bound import BoundCell
 from .fields import Hyperparameters, snake_case
 from .params import Specs, make_params
 
+CellT = TypeVar("CellT", covariant=True)
 
-class Transition(NamedTuple):
-    """Functions of the *map* of a cell: from a state to the state some steps later.
 
-    A map is represented by arrays, such as the factors A and B of `A h + B`, which do
-    not depend on the state. Devices that run later steps of a sequence therefore need
-    not wait for the state.
+class Applies(Protocol[Output, State]):
+    """What gives a bound cell the types of its outputs and states: `cell.apply`."""
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[Output, State]: ...
+
+
+@final
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class BoundCell(Bound, Generic[CellT]):
+    """A cell with its parameters: a pytree that is called like a TensorFlow cell.
+
+    The leaves are the parameters (and the key if there is one); the cell is static. You
+    can therefore pass a bound cell to `jax.jit`, `jax.vmap` and `jax.tree.map` and, if
+    it has no key, to `jax.grad` and `optax`. Bound cells whose cells are equal share
+    one compilation. Create a bound cell with `cell.bind(params, key)`.
 
     Attributes:
-        map_of_steps: `map_of_steps(params, run)`: the map of all steps. In place of
-            states, `run` has maps: a map that goes before the steps, and the maps that
-            replace it where rows restart.
-        identity: `identity(state)`: the map to the same state, for states like `state`.
-        constant: `constant(state)`: the map of all states to `state`.
-        map: `map(transition, state)`: the state to which a map maps `state`.
-        stored: `stored(like, state)`: the state, cast to the dtypes of `like`.
+        cell: The hyperparameters.
+        params: Nested dicts of arrays, as `cell.init` returns them.
+        key: The random key of one run, or None for a deterministic run. Keys have no
+            gradient, so differentiate with respect to `params` and call `bind` inside
+            the loss function.
     """
 
-    map_of_steps: Callable[[Params, Run], PyTree]
-    identity: Callable[[PyTree], PyTree]
-    constant: Callable[[PyTree], PyTree]
-    map: Callable[[PyTree, PyTree], PyTree]
-    stored: Callable[[PyTree, PyTree], PyTree]
+    params: Params
+    key: Key | None = None
+    cell: CellT = dataclasses.field(metadata={"static": True}, kw_only=True)
+
+    def __call__(
+        self: "BoundCell[Applies[Output, State]]",
+        inputs: PyTree,
+        state: PyTree,
+        scope: str | None = None,
+    ) -> tuple[Output, State]:
+        """Runs one step; returns `(output, new_state)`, each leaf `[batch, ...]`.
+
+        Args:
+            inputs: One step of inputs, `[batch, depth]` or a nest.
+            state: A state with the structure of `state_size`.
+            scope: A name for the step's operations in profiles.
+
+        Raises:
+            ValueError: If shapes do not match the cell or its parameters.
+            TypeError: If structures or dtypes do not match the cell or its parameters,
+                or `scope` is not a string.
+        """
+        if scope is None:
+            return self.cell.apply(self.params, inputs, state, key=self.key)
+        fix = "To bind a random key, call `cell.bind(params, key)`."
+        check_instance("scope", scope, str, "a string", fix)
+        with jax.named_scope(scope):
+            return self(inputs, state)
+
+    def start(self: "BoundCell[RNNCell]", state: PyTree) -> PyTree:
+        """Prepares `state` for the first step; see `RNNCell.start`."""
+        return self.cell.start(self.params, state)
+
+    @property
+    def shares_programs(self) -> bool:
+        """Whether calls outside of jit with equal cells share compiled programs.
+
+        They do if the cell is built in, and each function in it, except initializers,
+        is a function of JAX or jaxrnn. Other functions may read what changes.
+        """
+        return is_pytree_of_arrays(self) and fields.is_constant(self.cell)
+
+    def __repr__(self) -> str:
+        key = "" if self.key is None else ", key=..."
+        return f"BoundCell({self.cell!r}, params={describe_leaves(self.params)}{key})"
+
+    def at_step(self, t: Array) -> "BoundCell[CellT]":
+        """The cell with the random key that `dynamic_rnn` uses at step `t`.
+
+        Call this cell, as in `cell.at_step(t)(inputs, state)`, to run step t alone with
+        the random numbers of a run over all steps. Do not pass this cell to
+        `dynamic_rnn`, which would count steps from 0.
+
+        Raises:
+            TypeError: If `t` is neither an integer nor an integer scalar array.
+            ValueError: If `t` is an int outside `[0, 2**31)`.
+        """
+        is_scalar = is_array(t) and not t.shape and jnp.issubdtype(t.dtype, jnp.integer)
+        if not is_scalar:
+            as_count("t", t, 0, "Pass the index of one step, which jit may trace.")
+        return dataclasses.replace(self, key=cell_keys.at_step(self.key, t))
+
+    @property
+    def state_size(self: "BoundCell[RNNCell]") -> Size:
+        """The sizes of the state's leaves, without the batch axis."""
+        return self.cell.state_size
+
+    @property
+    def output_size(self: "BoundCell[RNNCell]") -> Size:
+        """The sizes of the output's leaves, without the batch axis."""
+        return self.cell.output_size
+
+    def zero_state(
+        self: "BoundCell[RNNCell[State]]", batch_size: int, dtype: DType
+    ) -> State:
+        """A state of zeros, each leaf `[batch_size, ...]` with dtype `dtype`.
+
+        Raises:
+            TypeError: See `RNNCell.zero_state`.
+            ValueError: See `RNNCell.zero_state`.
+        """
+        return self.cell.zero_state(batch_size, dtype)
+
+    @property
+    def rows_interact(self: "BoundCell[RNNCell]") -> bool:
+        """See `RNNCell.rows_interact`."""
+        return self.cell.rows_interact
+
+    def get_initial_state(
+        self: "BoundCell[RNNCell[State]]",
+        inputs: PyTree = None,
+        batch_size: int | None = None,
+        dtype: DType | None = None,
+    ) -> State:
+        """The zero state for `inputs`, or for a `batch_size` and a `dtype`.
+
+        Raises:
+            TypeError: See `RNNCell.get_initial_state`.
+            ValueError: See `RNNCell.get_initial_state`.
+        """
+        return self.cell.get_initial_state(inputs, batch_size, dtype)
 
 
 @fields.dataclass
@@ -150,13 +271,6 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
             ValueError: If `key` is an array of keys.
         """
 
-    def transition(self) -> Transition | None:
-        """How the state after several steps depends on the state before the steps.
-
-        None if the state after the steps is not a simple function of that state.
-        """
-        return None
-
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Prepares the initial state for the first step; the default changes nothing.
 
@@ -201,15 +315,16 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses the loop that runs all steps, before anything is traced.
 
-        By default, a driver scans `apply`. Override this method if the cell can run a
-        sequence faster than a scan, and return a `jaxrnn.extend.Choice` with a function
-        `loop(params, run)`. Its results and gradients must match a scan of `apply`.
+        By default, the loop of the cell's kind (`_run/loops.py`), and otherwise a scan
+        of `apply`. Override this method if the cell can run a sequence faster, and
+        return a `jaxrnn.extend.Choice` with a function `loop(params, run)`. Its results
+        and gradients must match a scan of `apply`.
 
         Args:
             params: Parameters as `init` returns them; only types are read.
             run: The run; only types are read.
         """
-        return Choice.scan(f"{type(self).__name__} has no loop of its own")
+        return registered_choice(self, params, run)
 
     def bind(self, params: Params, key: Key | None = None) -> BoundCell[Self]:
         """Binds the cell to its parameters, as `dynamic_rnn` requires.
@@ -308,7 +423,6 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
 # If a cell inherits the key, overriding only the methods in the value has no effect.
 _USED_INSTEAD = {
     "choose_loop": ("apply", "step"),
-    "transition": ("apply", "step"),
     "apply": ("call", "__call__"),
     "starts_from_zeros": ("zero_state", "get_initial_state"),
 }
@@ -435,47 +549,6 @@ class SpecsCell(RNNCell[State]):
         # them before the state.
         step_checks.check_params(params, self.param_specs, widest)
         return inputs, step_checks.check_state(state, self.state_size, widest)
-
-
-def choose_many_steps(name: str, cell: RNNCell, loop: Loop, run: Run) -> Choice:
-    """The choice of a loop that runs many steps of `cell` at once."""
-    if run.implementation not in (None, "xla", name):
-        kinds = {"native": "an `AffineCell`"}
-        kind = kinds.get(run.implementation, "a matrix memory")
-        return Choice.scan(f"{type(cell).__name__} is not {kind}")
-    if not isinstance(run.steps.time, int):
-        return Choice.scan("the number of steps is symbolic")
-
-    def run_all(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        state = trees.with_structure(cell.state_size, run.state)
-        # The sharding of the parameters might not be compatible with that of the state.
-        params = whole_on_explicit_mesh(params)
-        with jax.named_scope(scope_name(cell)):
-            return _on_rows(loop, params, run.replace(state=state))
-
-    return Choice(name, run_all)
-
-
-def _on_rows(loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-    """`loop(params, run)`; on an explicit mesh, each device runs its rows by itself.
-
-    By its type, the gradient of a parameter is equal on all devices of such a mesh, so
-    a loop sums it over the devices in each iteration. In `shard_map`, JAX sums it once.
-    """
-    axis = run.steps.axis
-    # A driver divides the rows of all inputs alike.
-    name = jax.typeof(jax.tree.leaves(run.inputs)[0]).sharding.spec[1 - axis]
-    if name is None or explicit_mesh_of(run.inputs) is None:
-        return loop(params, run)
-    rows, both = PartitionSpec(name), PartitionSpec(*[None] * (1 - axis), name)
-
-    def of_device(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        return loop(as_varying_as(run.inputs, params), run)
-
-    run = run.replace(keys=None)  # A loop of many steps draws no random numbers.
-    # Others may map over another axis of the mesh, which `shard_map` then refuses.
-    names = set(name) if isinstance(name, tuple) else {name}
-    return by_device(of_device, params, run, both, (both, rows), names)
 
 
 def param_dtype(cell: RNNCell, inputs: Shaped, dtype: DType) -> DType:

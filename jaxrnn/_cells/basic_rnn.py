@@ -2,8 +2,8 @@
 
 from .._base.typing import Array, DType, Params
 from . import fields
-from .affine.cell import AffineCell, Stage, Updated
-from .affine.equations import Equations
+from .affine import AffineCell, Stage, Updated
+from .equations import Equations
 
 
 @fields.dataclass

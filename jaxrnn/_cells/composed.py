@@ -88,17 +88,14 @@ class ComposedCell(RNNCell[State]):
         choices: list[Choice] = []
 
         def choose(params: Params, inputs: PyTree, state: PyTree) -> PyTree:
-            restarts = run.steps.restart_states
-            restarts = [] if restarts is None else self.split_state(restarts)
-            states = self.split_state(state)
-            parts = itertools.zip_longest(self.inner_cells, states, restarts)
+            states, reset_states = self.split_state(state), self._split_reset_state(run)
+            parts = itertools.zip_longest(self.inner_cells, states, reset_states)
             # Some cells refuse to run without a key.
             key = run.keys and run.keys(jnp.int32(0))
 
             def run_next(params: Params, inputs: PyTree, number: Any = None) -> PyTree:
-                cell, state, restart = next(parts)
-                steps = run.steps.with_restart_states(restart)
-                inner = run.replace(inputs=inputs, state=state, steps=steps)
+                cell, state, reset_state = next(parts)
+                inner = run.replace(inputs=inputs, state=state, reset_state=reset_state)
                 choices.append(cell.choose_loop(params, inner))
                 step = lambda x: cell.apply(params, x, state, key)[0]
                 return jax.vmap(step, run.steps.axis, run.steps.axis)(inputs)
@@ -114,20 +111,21 @@ class ComposedCell(RNNCell[State]):
         run_all = functools.partial(self._run, loops)
         return Choice(" and ".join(names), run_all, "; ".join(reasons))
 
+    def _split_reset_state(self, run: Run) -> list[PyTree]:
+        return [] if run.reset_state is None else self.split_state(run.reset_state)
+
     def _run(self, loops: list[Any], params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Runs all steps of each inner cell in its loop."""
         steps = run.steps
         keys: Any = run.keys
-        restarts = steps.restart_states
-        restarts = [] if restarts is None else self.split_state(restarts)
-        parts = itertools.zip_longest(loops, self.split_state(run.state), restarts)
+        states, reset_states = self.split_state(run.state), self._split_reset_state(run)
+        parts = itertools.zip_longest(loops, states, reset_states)
         last_states = []
         all_states = []
 
         def run_next(params: Params, inputs: PyTree, number: int | None = None) -> Any:
-            loop, state, restart = next(parts)
-            own_steps = steps.with_restart_states(restart)
-            inner = run.of_inner(inputs, state, steps=own_steps)
+            loop, state, reset_state = next(parts)
+            inner = run.of_inner(inputs, state, reset_state=reset_state)
             if keys is not None and number is not None:
                 inner = inner.replace(keys=lambda t: fold_in(keys(t), number))
             outputs, last_state = loop(params, inner)

@@ -31,10 +31,10 @@ import numpy as np
 from .._base import arguments
 from .._base.arguments import check_function, check_instance
 from .._base.errors import expect, is_array, name_of
+from .._base.hints import with_hints
 from .._base.math import is_traced
 from .._base.trees import TensorShape, as_typed, size_shapes
 from .._base.typing import Activation, Array, DType, Initializer, Size
-from .._hints import with_hints
 from .step_checks import check_floating
 
 T = TypeVar("T")

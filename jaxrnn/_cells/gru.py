@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from . import fields
-from .affine.cell import AffineCell, Stage, Updated
-from .affine.equations import Equations
+from .affine import AffineCell, Stage, Updated
+from .equations import Equations
 from .params import kernel_and_bias, ones
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._base.math import standardized, widened
 from .._base.typing import Array, DType, Initializer, Params
 from . import fields
-from .affine.cell import AffineCell, Stage, Updated
+from .affine import AffineCell, Stage, Updated
 from .params import ParamSpec, Specs, glorot_uniform, ones, zeros
 
 

@@ -10,8 +10,8 @@ from .._base.math import clip_symmetric
 from .._base.trees import serializable
 from .._base.typing import Array, DType, Initializer, Leaf, Params, PyTree, Size
 from . import fields
-from .affine.cell import AffineCell, Stage, Updated
-from .affine.equations import Equations
+from .affine import AffineCell, Stage, Updated
+from .equations import Equations
 from .params import ParamSpec, bias_initializer, glorot_uniform, zeros
 
 

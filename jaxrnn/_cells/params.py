@@ -27,16 +27,6 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-def glorot_blocks(key: Key, depth: int, sizes: list[int], dtype: DType) -> Array:
-    """A kernel `[depth, sum(sizes)]`, each block Glorot uniform by itself."""
-    keys = jax.random.split(key, len(sizes))
-    blocks = [
-        glorot_uniform(key, (depth, size), dtype)
-        for key, size in zip(keys, sizes, strict=True)
-    ]
-    return jnp.concatenate(blocks, axis=-1)
-
-
 @dataclasses.dataclass(frozen=True)
 class ParamSpec:
     """The shape and the initializer of one parameter.

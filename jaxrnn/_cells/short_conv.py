@@ -1,4 +1,8 @@
-"""A causal convolution of each channel over the last few steps."""
+"""A causal convolution of each channel over the last few steps.
+
+It reads the last inputs at each step, the *taps*. They do not reach across a reset of
+a row, and do not read padding.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -7,14 +11,12 @@ from typing import final
 import jax
 import jax.numpy as jnp
 
-from .._base.math import cast_like, widened
+from .._base.math import widened
 from .._base.scaled import without_ones
 from .._base.trees import TensorShape
-from .._base.typing import Array, DType, Initializer, Params, PyTree
-from .._run.run import Choice, Run
-from .._run.taps import taps_of, taps_of_step
+from .._base.typing import Array, DType, Initializer, Params
 from . import fields
-from .base import SpecsCell, Transition, choose_many_steps
+from .base import SpecsCell
 from .params import ParamSpec, Specs, check_is_units, kernel_and_bias
 
 
@@ -82,38 +84,6 @@ class ShortConvCell(SpecsCell[Array]):
         taps, state = taps_of_step(inputs, state)
         return convolved(params, taps), state
 
-    def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chooses a sum of shifted inputs; see `RNNCell.choose_loop`."""
-        return choose_many_steps("convolution", self, _convolve_all, run)
-
-    def transition(self) -> Transition:
-        """The map from the state before several steps to the state after them.
-
-        The last channel is 1 for inputs of these steps, and 0 for earlier inputs, which
-        the map takes from the state.
-        """
-
-        def window(state: Array, is_known: float) -> Array:
-            flag = jnp.full_like(state[..., :1], is_known)
-            return jnp.concatenate([state, flag], axis=-1)
-
-        constant = lambda state: window(state, 1.0)
-        identity = lambda state: window(jnp.zeros_like(state), 0.0)
-
-        def map_of_steps(params: Params, run: Run) -> Array:
-            inputs = window(run.inputs.astype(run.state.dtype), 1.0)
-            return taps_of(run.steps, inputs, run.state)[1]
-
-        def map_state(transition: Array, state: Array) -> Array:
-            own, is_known = jnp.split(transition, [self.num_units], axis=-1)
-            count = jnp.sum(is_known > 0, axis=1, keepdims=True)
-            places = jnp.arange(self.width - 1)[None, :, None] + count
-            places = jnp.minimum(places, self.width - 2)
-            before = jnp.take_along_axis(state, places, axis=1)
-            return jnp.where(is_known > 0, own, before)
-
-        return Transition(map_of_steps, identity, constant, map_state, cast_like)
-
 
 def convolved(params: Params, taps: Sequence[Array]) -> Array:
     """The sum of one step, `[batch, channels]`, in the dtype of the taps.
@@ -132,12 +102,17 @@ def convolved(params: Params, taps: Sequence[Array]) -> Array:
     return functools.reduce(jnp.add, terms).astype(taps[0].dtype)
 
 
-def _convolve_all(params: Params, run: Run) -> tuple[PyTree, Array]:
-    """`(outputs, state)` of all steps; see `Choice.loop`."""
-    steps, past = run.steps, run.state
-    taps, last = taps_of(steps, run.inputs.astype(past.dtype), past)
-    narrow = [tap.astype(run.inputs.dtype) for tap in taps]
-    outputs = steps.zero_finished(convolved(params, narrow))
-    if steps.returns_states:
-        return (outputs, jnp.stack(taps[1:], 2)), last
-    return outputs, last
+def taps_of_step(inputs: Array, past: Array) -> tuple[list[Array], Array]:
+    """The last inputs at one step, and the past inputs after it.
+
+    Args:
+        inputs: `[batch, depth]`.
+        past: The inputs before the step, `[batch, width - 1, depth]`, in the dtype of
+            the inputs or a wider one.
+
+    Returns:
+        The taps, oldest first, each like `inputs`; and the new past inputs.
+    """
+    newest = inputs[:, None].astype(past.dtype)
+    last = jnp.concatenate([past, newest], axis=1)
+    return list(jnp.unstack(last.astype(inputs.dtype), axis=1)), last[:, 1:]

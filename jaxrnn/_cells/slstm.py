@@ -10,7 +10,7 @@ from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import serializable
 from .._base.typing import Array, DType, Initializer, Key, Leaf, Params
 from . import fields
-from .affine.cell import AffineCell, Stage, Updated
+from .affine import AffineCell, Stage, Updated
 from .params import ParamSpec, Specs, head_size, input_specs, zeros
 
 

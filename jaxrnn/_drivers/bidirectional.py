@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_scope
 from .._base.errors import error_note, expect
+from .._base.hints import with_hints
 from .._base.inputs import check_structure
 from .._base.sharding import lengths_for, spec_of_divided_time
 from .._base.trees import with_structure
@@ -20,10 +21,9 @@ from .._base.typing import (
     PyTree,
     RNNCellLike,
 )
-from .._hints import with_hints
 from .._run import reorder
 from .._run.arguments import as_mask, as_resets
-from ..memory import Strategy
+from .._run.memory import Strategy
 from .arguments import as_dtype_or_none, as_padded, as_steps, check_is_cell
 from .dynamic_rnn import dynamic_rnn
 from .static_rnn import run_stacked, unstacked

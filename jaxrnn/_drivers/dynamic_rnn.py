@@ -9,6 +9,7 @@ import numpy as np
 
 from .._base.arguments import as_bool, as_lengths, as_scope, as_unroll
 from .._base.errors import error_note
+from .._base.hints import with_hints
 from .._base.math import concrete_or_none
 from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import (
@@ -22,7 +23,6 @@ from .._base.typing import (
     RNNCellLike,
     State,
 )
-from .._hints import with_hints
 from .._run.arguments import (
     as_implementation,
     as_initial_state,
@@ -31,10 +31,9 @@ from .._run.arguments import (
     output_dtype,
 )
 from .._run.divided_time import run_on_device, run_on_mesh
-from .._run.masking import Steps
-from .._run.run import Run
-from .._run.run_cell import Options, run_cell
-from ..memory import Strategy, as_strategy, plan_of
+from .._run.given import Given
+from .._run.memory import Strategy, as_strategy, plan_of
+from .._run.run_cell import run_cell
 from .arguments import as_padded, check_is_cell
 
 _OF_PART = (
@@ -136,7 +135,7 @@ def dynamic_rnn(
     large matrix products. On CPUs, the loop ends near the longest length; on TPUs and
     GPUs, the loop runs over the whole time axis. Linear recurrences
     (`LinearRecurrenceCell`) and cells whose state is a matrix, such as `MLSTMCell` and
-    `DeltaNetCell`, compute many steps at once, over the whole time axis. Any
+    `DeltaMemoryCell`, compute many steps at once, over the whole time axis. Any
     other cell runs step by step over the whole time axis. A single step needs no loop:
     it costs what a call of the cell costs. `explain` says which loop runs a cell, and
     why no faster loop does. So does the logger "jaxrnn" at level DEBUG, when the loop
@@ -186,17 +185,19 @@ def dynamic_rnn(
             `initial_state`, each leaf `[batch, ...]`; None for the cell's zero state,
             even if `initial_state` is given. Scalar leaves and read-only parts are not
             reset.
-        implementation: The loop that runs an `AffineCell`. "xla" is a loop compiled by
-            XLA. "native" is the package's own C++ loop; it supports LSTMs, GRUs and
-            basic RNNs with tanh, relu or sigmoid, in float32 on CPUs. Default:
-            "native" on a single CPU device or in a CPU `shard_map`, if built and
-            supported, and if there are enough steps for it to be faster; otherwise
-            "xla". For a single step, "xla" is the step itself. "jla" and
-            "deltanet_tpu" run a matrix memory with the published kernels of the
-            packages `jax-linear-attention`, for Hopper GPUs, and `deltanet-tpu`, for
-            TPUs: in reverse mode, in float32 or less, with resets to zeros, and only
-            if all values are finite. If there are no rows or no steps, the choice has
-            no effect.
+        implementation: The loop that runs the cell. "scan" is a scan of single steps,
+            the reference, for every cell: every other loop must give the same results.
+            If a result or a gradient looks wrong, first compare it with this loop. For
+            an `AffineCell`, "xla" is a loop compiled by XLA, and "native" is the
+            package's own C++ loop; it supports LSTMs, GRUs and basic RNNs with tanh,
+            relu or sigmoid, in float32 on CPUs. Default: "native" on a single CPU
+            device or in a CPU `shard_map`, if built and supported, and if there are
+            enough steps for it to be faster; otherwise "xla". For a single step, "xla"
+            is the step itself. "jla" and "deltanet_tpu" run a matrix memory with the
+            published kernels of the packages `jax-linear-attention`, for Hopper GPUs,
+            and `deltanet-tpu`, for TPUs: in reverse mode, in float32 or less, with
+            resets to zeros, and only if all values are finite. If there are no rows or
+            no steps, the choice has no effect.
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
             steps. Use `mask` instead of `sequence_length`. At masked steps, where
             `mask` is false, a row keeps its state and outputs zeros, and its inputs,
@@ -249,7 +250,7 @@ def dynamic_rnn(
     Source: `tf.compat.v1.nn.dynamic_rnn`.
     """
     with contextlib.nullcontext() if axis_name is None else error_note(_OF_PART):
-        run, options = make_run(
+        given = given_to(
             cell,
             inputs,
             sequence_length=sequence_length,
@@ -267,15 +268,15 @@ def dynamic_rnn(
         )
     with jax.named_scope(as_scope(scope, "rnn")):
         if axis_name is not None:
-            results = run_on_device(cell, run, options, axis_name)
-        elif (spec := spec_of_divided_time(run.inputs, run.steps.axis)) is not None:
-            results = run_on_mesh(cell, run, options, spec)
+            results = run_on_device(cell, given, axis_name)
+        elif (spec := spec_of_divided_time(given.inputs, given.axis)) is not None:
+            results = run_on_mesh(cell, given, spec)
         else:
-            results = run_cell(cell, run, options)
+            results = run_cell(cell, given)
     return results if return_states else results[:2]
 
 
-def make_run(
+def given_to(
     cell: RNNCellLike,
     inputs: PyTree,
     *,
@@ -291,8 +292,8 @@ def make_run(
     mask: ArrayLike | None,
     return_states: bool,
     axis_name: AxisName | None,
-) -> tuple[Run, Options]:
-    """Checks the arguments of `dynamic_rnn`, and makes the run and its options."""
+) -> Given:
+    """Checks the arguments of `dynamic_rnn`."""
     # The cell and the inputs.
     check_is_cell("cell", cell)
     inputs, shape, axis = as_padded(inputs, time_major)
@@ -312,26 +313,23 @@ def make_run(
             valid, lengths = (valid, None) if has_gaps else (None, known.sum(axis))
     is_ragged = valid is not None or lengths is not None
 
-    # The initial state, resets, and the steps.
     state = as_initial_state(cell, initial_state, time, strict=is_ragged)
-    where, reset_state = as_resets(resets, reset_state, shape, axis)
-    steps = Steps(
-        lengths=as_lengths(lengths, shape[1 - axis], time=longest),
-        mask=valid,
-        restarts=where,
-        restart_states=reset_state,
-        time=time,
-        axis=axis,
-        returns_states=as_bool("return_states", return_states),
-    )
-
-    # The options.
+    resets, reset_state = as_resets(resets, reset_state, shape, axis)
+    lengths = as_lengths(lengths, shape[1 - axis], time=longest)
+    keeps_states = as_bool("return_states", return_states)
     strategy = as_strategy("swap_memory", swap_memory, (cell, inputs, state))
-    options = Options(
+    return Given(
+        inputs=inputs,
+        state=state,
+        lengths=lengths,
+        mask=valid,
+        resets=resets,
+        reset_state=reset_state,
+        axis=axis,
         dtype=output_dtype(state, dtype),
         plan=plan_of(strategy, time // parts_of_time(inputs, axis)),
         unroll=as_unroll(parallel_iterations),
+        implementation=as_implementation(implementation),
+        returns_states=keeps_states,
         needs_rows=return_states or mask is not None,
     )
-    name = as_implementation(implementation)
-    return Run(inputs, state, steps, implementation=name), options

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import jax
 
 from .._base.errors import counted, is_array
+from .._base.hints import check_names
 from .._base.math import in_native_order, is_float
 from .._base.sharding import platform_of
 from .._base.typing import Array, PyTree, Shaped
-from .._hints import check_names
 from .._run.arguments import text_of, transition_of
-from .._run.run_cell import prepared, run_ready
-from ..memory import Strategy, as_strategy
-from .dynamic_rnn import dynamic_rnn, make_run
+from .._run.memory import Strategy, as_strategy
+from .._run.run_cell import choose, prepared, results_of
+from .dynamic_rnn import dynamic_rnn, given_to
 
 _UNITS = {"EiB": 2**60, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
 
@@ -106,29 +106,28 @@ def explain(*args: object, **options: object) -> Explanation:
 
     def run(arrays: list[Array]) -> list[Array]:
         arguments = with_arrays(arrays)
-        run, options = make_run(**arguments)
+        known = given_to(**arguments)
         if arguments["axis_name"] is not None:
             transition_of(arguments["cell"])  # Refuses cells that need all steps.
-        ready = prepared(arguments["cell"], run, options)
-        found.append((ready, options.plan.part))
-        results = run_ready(ready, run.state, options)
+        cell, run, moved = prepared(arguments["cell"], known)
+        choice = choose(cell, run, known.plan)
+        found.append((known, choice))
+        results = results_of(cell, run, choice, moved, known)
         return [x for x in jax.tree.leaves(results) if is_float(x)]
 
     saved = saved_bytes(run, types)
-    ((ready, part),) = found
-    shape = jax.tree.leaves(ready.run.inputs)[0].shape
-    axis, cell = ready.run.steps.axis, given.arguments["cell"]
-    sizes = f"{counted(shape[axis], 'step')} of {counted(shape[1 - axis], 'row')}"
+    ((known, choice),) = found
+    sizes = f"{counted(known.time, 'step')} of {counted(known.rows, 'row')}"
     platform = platform_of(types)
     swap_memory = given.arguments["swap_memory"]
     return Explanation(
-        title=f"{text_of(cell)} over {sizes}",
-        loop=ready.choice.name,
-        reason=ready.choice.reason,
+        title=f"{text_of(given.arguments['cell'])} over {sizes}",
+        loop=choice.name,
+        reason=choice.reason,
         saved=saved,
         platform=platform,
         strategy=as_strategy("swap_memory", swap_memory, platform=platform),
-        part=part,
+        part=known.plan.part,
     )
 
 

@@ -14,7 +14,7 @@ from .._base.arguments import check_instance
 from .._base.errors import Verbatim, error_note, expect
 from .._base.math import is_float
 from .._base.typing import Array, PyTree, bound_or_none
-from ..memory import Keep, Offload, Recompute, Strategy, as_strategy
+from .._run.memory import Keep, Offload, Recompute, Strategy, as_strategy
 from .arguments import check_is_cell
 from .dynamic_rnn import dynamic_rnn
 from .explain import Bytes, as_text, bytes_of, explain, types_of_arrays

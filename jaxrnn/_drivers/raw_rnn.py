@@ -9,15 +9,15 @@ from jax.experimental import checkify
 from .._base.arguments import as_axis_size, as_scope, as_unroll, check_instance
 from .._base.cell_keys import cell_at_step
 from .._base.derivatives import summed_in_float32
+from .._base.hints import with_hints
 from .._base.math import concrete_or_none
 from .._base.sharding import lay_out
 from .._base.trees import with_read_only, without_read_only
 from .._base.typing import Array, PyTree, RNNCellLike
-from .._hints import with_hints
 from .._run import masking
 from .._run.first_step import call_start
+from .._run.memory import Strategy, as_strategy
 from .._run.until_finished import Carry, run_until_finished
-from ..memory import Strategy, as_strategy
 from .arguments import check_is_cell, first_values, next_values, with_notes
 
 LoopFn = Callable[[Array, PyTree, PyTree, PyTree], PyTree]

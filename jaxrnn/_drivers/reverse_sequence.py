@@ -4,12 +4,12 @@ import jax
 
 from .._base.arguments import as_count, check_instance
 from .._base.errors import expect
+from .._base.hints import with_hints
 from .._base.inputs import as_array
 from .._base.math import move_axes
 from .._base.sharding import as_rows_of
 from .._base.trees import map_named
 from .._base.typing import Lengths, PyTree
-from .._hints import with_hints
 from .._run import reorder
 from .arguments import as_reversed_lengths, check_reversible
 

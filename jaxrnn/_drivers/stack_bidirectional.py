@@ -8,6 +8,7 @@ import jax
 from .._base.arguments import as_scope, is_list_of
 from .._base.cell_keys import check_key, fold_in
 from .._base.errors import counted, error_note, expect
+from .._base.hints import with_hints
 from .._base.trees import output_of
 from .._base.typing import (
     ArrayLike,
@@ -21,8 +22,7 @@ from .._base.typing import (
     Shaped,
     UnboundCellLike,
 )
-from .._hints import with_hints
-from ..memory import Strategy
+from .._run.memory import Strategy
 from .arguments import as_dtype_or_none, check_both_lists, check_is_unbound_cell
 from .bidirectional import bidirectional_dynamic_rnn, joined, static_bidirectional_rnn
 

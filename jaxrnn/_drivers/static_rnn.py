@@ -7,13 +7,12 @@ import jax
 
 from .._base.arguments import as_bool, as_lengths, as_scope, check_instance, check_shape
 from .._base.errors import counted, describe, expect
+from .._base.hints import with_hints
 from .._base.inputs import as_arrays
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike, Size
-from .._hints import with_hints
 from .._run.arguments import as_initial_state, output_dtype
-from .._run.masking import Steps
-from .._run.run import Run
-from .._run.run_cell import Options, run_cell
+from .._run.given import Given
+from .._run.run_cell import run_cell
 from .arguments import as_steps, check_is_cell
 
 
@@ -104,13 +103,18 @@ def run_stacked(
     time, rows = jax.tree.leaves(xs)[0].shape[:2]
     is_ragged = sequence_length is not None
     state = as_initial_state(cell, initial_state, time, strict=is_ragged)
-    lengths = as_lengths(sequence_length, rows, time=time)
-    steps = Steps(lengths, time=time, axis=0, returns_states=return_states)
-    options = Options(
-        dtype=output_dtype(state, dtype), needs_rows=return_states, least_steps=0
+    given = Given(
+        inputs=xs,
+        state=state,
+        lengths=as_lengths(sequence_length, rows, time=time),
+        axis=0,
+        dtype=output_dtype(state, dtype),
+        returns_states=return_states,
+        needs_rows=return_states,
+        least_steps=0,
     )
     with jax.named_scope(as_scope(scope, "rnn")):
-        return run_cell(cell, Run(xs, state, steps), options)
+        return run_cell(cell, given)
 
 
 def unstacked(xs: PyTree, time: int) -> list[PyTree]:

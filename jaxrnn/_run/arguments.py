@@ -48,8 +48,10 @@ from .._base.typing import (
     RNNCellLike,
     bound_or_none,
 )
-from .._tensor_array.carried import with_capacity_for
+from .given import Given
+from .loops import loops_of
 from .run import Choice, Run
+from .tensor_array.carried import with_capacity_for
 
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
@@ -368,8 +370,9 @@ def check_axis_name(name: object, inputs: PyTree) -> None:
 
 def transition_of(cell: object) -> Any:
     """The cell's transition; raises ValueError if it has none."""
-    bound = bound_or_none(cell)
-    transition = bound and bound.cell.transition()
+    bound: Any = bound_or_none(cell)
+    loops = bound and loops_of(type(bound.cell))
+    transition = loops and loops.transition(bound.cell)
     must = (
         "be a linear recurrence, a matrix memory or a `ShortConvCell` where time is "
         "divided"
@@ -383,11 +386,10 @@ def transition_of(cell: object) -> Any:
     return transition
 
 
-def check_rows_of_states(run: Run) -> None:
+def check_rows_of_states(given: Given) -> None:
     """Raises ValueError unless the states of a run have the rows of its inputs."""
-    rows = jax.tree.leaves(run.inputs)[0].shape[1 - run.steps.axis]
-    states = {"initial_state": run.state, "reset_state": run.steps.restart_states}
+    states = {"initial_state": given.state, "reset_state": given.reset_state}
     for name_of_state, state in states.items():
         for leaf_name, leaf in named_leaves(name_of_state, state):
-            fits = leaf is None or leaf.shape[:1] == (rows,)
-            expect(fits, leaf_name, f"have {rows} rows, like the inputs", leaf)
+            fits = leaf is None or leaf.shape[:1] == (given.rows,)
+            expect(fits, leaf_name, f"have {given.rows} rows, like the inputs", leaf)

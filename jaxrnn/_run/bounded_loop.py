@@ -31,7 +31,7 @@ from .._base.errors import is_key
 from .._base.math import where
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, AxisSize, PyTree
-from ..memory import STATE, CheckpointPlan
+from .memory import STATE, CheckpointPlan
 from .scans import checkpointed, named, save_on_host
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]

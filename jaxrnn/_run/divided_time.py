@@ -3,8 +3,8 @@
 Each device holds a *part*: consecutive steps of its rows. It runs its part twice:
 
 1. It computes the map from the state before the part to the state after the part
-   (`Transition` in `_cells/base.py`). The devices exchange these maps, and apply them
-   one after another. So each device knows the state before its part.
+   (`Transition` in `loops.py`). The devices exchange these maps, and apply them one
+   after another. So each device knows the state before its part.
 2. It runs the cell from this state. The last device sends the final state to all.
 
 With a mask, the devices also exchange which resets wait for a valid step. No loop over
@@ -32,23 +32,19 @@ from .._base.trees import with_structure
 from .._base.typing import Array, AxisName, PyTree, RNNCellLike, bound_or_none
 from . import masking
 from .arguments import check_axis_name, check_rows_of_states, transition_of
-from .masking import Steps
+from .given import Given
+from .memory import CheckpointPlan
 from .run import Run, by_device
-from .run_cell import Options, prepared, run_ready
+from .run_cell import Results, choose, prepared, results_of
 from .scans import checkpointed_run
 
-Results = tuple[PyTree, PyTree, PyTree]
 
-
-def run_on_mesh(
-    cell: RNNCellLike, run: Run, options: Options, spec: PartitionSpec
-) -> Results:
+def run_on_mesh(cell: RNNCellLike, given: Given, spec: PartitionSpec) -> Results:
     """Runs a cell over inputs whose time axis is divided on an explicit mesh.
 
     Args:
         cell: The cell.
-        run: All steps.
-        options: The options, with a plan for the steps of one device.
+        given: All steps, with a plan for the steps of one device.
         spec: How the mesh divides the first two axes of the inputs.
 
     Returns:
@@ -58,39 +54,33 @@ def run_on_mesh(
         ValueError: If the cell has no `Transition`, or a state has other rows.
     """
     transition_of(cell)
-    check_rows_of_states(run)
+    check_rows_of_states(given)
     if bound_or_none(cell).shares_programs:
-        return _compiled(cell, run, options, spec)
+        return _compiled(cell, given, spec)
     # Each call compiles any other cell, as in `run_cell`.
-    run_all = lambda cell, run: _run_on_mesh(cell, run, options, spec)
-    return jax.jit(run_all)(cell, run)
+    run_all = lambda cell, given: _run_on_mesh(cell, given, spec)
+    return jax.jit(run_all)(cell, given)
 
 
-def _run_on_mesh(cell: Any, run: Run, options: Options, both: PartitionSpec) -> Results:
-    axis = run.steps.axis
-    rows, name = PartitionSpec(both[1 - axis]), both[axis]
-
-    def run_one(cell: RNNCellLike, run: Run) -> Results:
-        time = jax.tree.leaves(run.inputs)[0].shape[axis]
-        own = dataclasses.replace(run.steps, time=time)
-        return run_on_device(cell, run.replace(steps=own), options, name)
-
-    cell = whole_on_explicit_mesh(cell, run)
-    names = explicit_axes_of(explicit_mesh_of(run.inputs))
-    return by_device(run_one, cell, run, both, (both, rows, both), names)
+def _run_on_mesh(cell: Any, given: Given, both: PartitionSpec) -> Results:
+    rows, name = PartitionSpec(both[1 - given.axis]), both[given.axis]
+    run_one = lambda cell, given: run_on_device(cell, given, name)
+    cell = whole_on_explicit_mesh(cell, given)
+    names = explicit_axes_of(explicit_mesh_of(given.inputs))
+    specs = given.with_each(rows=rows, sequences=both)
+    return by_device(run_one, cell, given, specs, (both, rows, both), names)
 
 
-_compiled = jax.jit(_run_on_mesh, static_argnames=("options", "both"))
+_compiled = jax.jit(_run_on_mesh, static_argnames="both")
 
 
-def run_on_device(cell: RNNCellLike, run: Run, options: Options, name: Any) -> Results:
+def run_on_device(cell: RNNCellLike, given: Given, name: Any) -> Results:
     """Runs the part of the time axis that a device holds, in `jax.shard_map`.
 
     Args:
         cell: The cell.
-        run: The inputs, mask and resets of the part; the lengths, the initial state and
-            the reset states of the whole sequences.
-        options: The options.
+        given: The inputs, mask and resets of the part; the lengths, the initial state
+            and the reset state of the whole sequences.
         name: The axis of the mesh that divides time, or a tuple of axes.
 
     Returns:
@@ -101,45 +91,45 @@ def run_on_device(cell: RNNCellLike, run: Run, options: Options, name: Any) -> R
         ValueError: If the cell has no `Transition`, or the inputs are not divided over
             the axis.
     """
-    check_axis_name(name, run.inputs)
+    check_axis_name(name, given.inputs)
     transition = transition_of(cell)
-    cell = as_varying_as(run.inputs, cell)
-    ready = prepared(cell, run.replace(steps=_of_part(run.steps, name)), options)
+    cell = as_varying_as(given.inputs, cell)
+    cell, run, moved = prepared(cell, _of_part(given, name))
+    choice = choose(cell, run, given.plan)
     count = jax.lax.axis_size(name)
-    if count > 1 and run.steps.time != 0:
-        state = _state_before(transition, ready, options, name)
-        ready = ready._replace(state=state, run=ready.run.replace(state=state))
-    outputs, last, states = run_ready(ready, run.state, options)
+    if count > 1 and given.time != 0:
+        state = _state_before(transition, cell, run, given.plan, name)
+        run = run.replace(state=state)
+    outputs, last, states = results_of(cell, run, choice, moved, given)
     last = masking.zero_unless(jax.lax.axis_index(name) == count - 1, last)
     return outputs, jax.lax.psum(last, name), states
 
 
-def _of_part(steps: Steps, name: AxisName) -> Steps:
-    """The steps of a part, with the lengths and the resets of the part."""
-    lengths = steps.lengths
+def _of_part(given: Given, name: AxisName) -> Given:
+    """What was given, with the lengths and the resets of the part."""
+    lengths, resets = given.lengths, given.resets
     if lengths is not None:
-        start = jax.lax.axis_index(name) * steps.time
-        lengths = jnp.clip(lengths - start, 0, steps.time)
-    restarts = steps.restarts
-    if restarts is not None and steps.mask is not None and steps.time != 0:
-        where, mask = steps.swap_rows((restarts, steps.mask))
-        restarts = steps.swap_rows(_with_earlier_resets(where, mask, name))
-    return dataclasses.replace(steps, lengths=lengths, restarts=restarts)
+        start = jax.lax.axis_index(name) * given.time
+        lengths = jnp.clip(lengths - start, 0, given.time)
+    if resets is not None and given.mask is not None and given.time != 0:
+        of_rows, mask = given.swap_rows((resets, given.mask))
+        resets = given.swap_rows(_with_earlier_resets(of_rows, mask, name))
+    return given.replace(lengths=lengths, resets=resets)
 
 
-def _with_earlier_resets(where: Array, mask: Array, name: AxisName) -> Array:
+def _with_earlier_resets(resets: Array, mask: Array, name: AxisName) -> Array:
     """The resets of a part, and those after the last valid step of earlier parts.
 
     A reset takes effect at the next valid step, which may be in a later part.
 
     Args:
-        where: The resets of the part, bool `[batch, time]`.
+        resets: The resets of the part, bool `[batch, time]`.
         mask: The valid steps of the part, bool `[batch, time]`.
         name: The axis of the mesh that divides time.
     """
     steps = jnp.arange(1, mask.shape[1] + 1)
     end = jnp.max(jnp.where(mask, steps[None], 0), axis=1, keepdims=True)
-    is_left = jnp.any(where & (steps[None] > end), axis=1)
+    is_left = jnp.any(resets & (steps[None] > end), axis=1)
 
     def after(waits: Array, part: PyTree) -> Array:
         is_left, is_empty = part
@@ -147,7 +137,7 @@ def _with_earlier_resets(where: Array, mask: Array, name: AxisName) -> Array:
 
     part = is_left, end[:, 0] == 0
     waits = _before_part(after, jnp.zeros_like(is_left), part, name)
-    return where.at[:, 0].set(where[:, 0] | waits)
+    return resets.at[:, 0].set(resets[:, 0] | waits)
 
 
 def _before_part(
@@ -167,24 +157,33 @@ def _before_part(
     return jax.tree.map(lambda x: x[jax.lax.axis_index(name)], all_before)
 
 
-def _state_before(transition: Any, ready: Any, options: Options, name: Any) -> PyTree:
+def _state_before(
+    transition: Any, cell: Any, run: Run, plan: CheckpointPlan, name: Any
+) -> PyTree:
     """The state before the part of a device.
 
     Args:
         transition: The `Transition` of the cell.
-        ready: The `ReadyRun` of the cell over the part.
-        options: The options.
+        cell: The cell.
+        run: The run of the cell over the part.
+        plan: What derivatives save.
         name: The axis of the mesh that divides time.
     """
-    run = ready.run
-    size = ready.cell.state_size
+    size = cell.state_size
     wide = widened(with_structure(size, run.state))
     is_first = jax.lax.axis_index(name) == 0
-    part = _map_of_part(transition, ready, options, wide, is_first)
+    # In place of states, the run has maps.
+    pairs = transition.constant(wide), transition.identity(wide)
+    start = jax.tree.map(functools.partial(jnp.where, is_first), *pairs)
+    reset_state = run.reset_state
+    if run.steps.resets is not None:
+        reset_state = transition.constant(widened(with_structure(size, reset_state)))
+    of_maps = run.replace(state=start, reset_state=reset_state)
+    part = _map_of_part(transition, cell, of_maps, plan, is_first)
 
     def after(state: PyTree, part: PyTree) -> PyTree:
         map_of_part, is_constant = part
-        # A constant does not read the state, which may be NaN before a restart.
+        # A constant does not read the state, which may be NaN before a reset.
         read = masking.zero_unless(~is_constant, state)
         return transition.map(map_of_part, read)
 
@@ -194,40 +193,32 @@ def _state_before(transition: Any, ready: Any, options: Options, name: Any) -> P
 
 
 def _map_of_part(
-    transition: Any, ready: Any, options: Options, state: PyTree, is_first: Array
+    transition: Any, cell: Any, run: Run, plan: CheckpointPlan, is_first: Array
 ) -> tuple[PyTree, Array]:
     """The map from the state before a part to the state after it.
 
     Args:
         transition: The `Transition` of the cell.
-        ready: The `ReadyRun` of the cell over the part.
-        options: The options.
-        state: The initial state of the whole sequences.
+        cell: The cell.
+        run: The run over the part, with maps in place of states.
+        plan: What derivatives save.
         is_first: Whether the part is the first, before which the state is known.
 
     Returns:
         The map; and whether it is a constant, bool `[batch]`.
     """
-    run = ready.run
-    pairs = transition.constant(state), transition.identity(state)
-    start = jax.tree.map(functools.partial(jnp.where, is_first), *pairs)
-    are_constant = jnp.full(jax.tree.leaves(state)[0].shape[:1], is_first)
     steps = dataclasses.replace(run.steps, returns_states=False)
-    if run.steps.restarts is not None:
-        states = with_structure(ready.cell.state_size, run.steps.restart_states)
-        states = transition.constant(widened(states))
-        steps = steps.with_restart_states(states)
-        are_constant |= jnp.any(run.steps.restarts, axis=steps.axis)
-    start, are_constant = as_varying_as(run.inputs, (start, are_constant))
-    params_in_loop = summed_in_float32(ready.cell.params)
+    are_constant = jnp.full(jax.tree.leaves(run.state)[0].shape[:1], is_first)
+    if steps.resets is not None:
+        are_constant |= jnp.any(steps.resets, axis=steps.axis)
+    start, are_constant = as_varying_as(run.inputs, (run.state, are_constant))
+    params_in_loop = summed_in_float32(cell.params)
 
-    def map_part(xs: PyTree, state: PyTree, steps: Steps) -> tuple[None, PyTree]:
-        part = run.replace(inputs=xs, state=state, steps=steps)
+    def map_part(part: Run) -> tuple[None, PyTree]:
         return None, transition.map_of_steps(params_in_loop(), part)
 
-    steps = steps.with_stand_in(run.inputs, start)
-    plan = options.plan
-    _, map_of_part = checkpointed_run(
-        plan.part, plan.names_on_host, map_part, run.inputs, start, steps
-    )
-    return map_of_part, are_constant
+    run = run.replace(state=start, steps=steps).with_stand_in()
+    if plan.part is None:
+        return map_part(run)[1], are_constant
+    _, found = checkpointed_run(plan.part, map_part, run, plan.names_on_host)
+    return found, are_constant

@@ -28,9 +28,11 @@ from .._base.math import concrete_or_none, expand_rows, where
 from .._base.trees import is_tensor_array, with_structure
 from .._base.typing import Array, AxisSize, Key, PyTree
 
+_STATIC = {"static": True}
+
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Steps:
     """The time axis of a batch of sequences.
 
@@ -40,7 +42,7 @@ class Steps:
             `[batch, size]`.
         steps_to_run: The number of steps that TensorFlow's loop would run, an int32
             scalar. For a whole run, this number is the maximum length, at least
-            `Options.least_steps`; for a part, the number may be 0. None if there are no
+            `Given.least_steps`; for a part, the number may be 0. None if there are no
             lengths.
         stand_in: Finite `(inputs, state)` of one step, on which the cell runs in
             finished rows. None if there are no lengths. XLA's loop and the scan of a
@@ -50,12 +52,10 @@ class Steps:
             a row; None if there are no such steps. Only the scan of a cell whose rows
             interact gets a mask: for other cells, the valid steps are moved to the
             front of each row, which leaves no gaps.
-        restarts: Bool, in the layout of the inputs, true where a row gets its restart
-            state before the step; None if there are no restarts.
-        restart_states: The state to which each row restarts, each leaf `[batch, ...]`.
-            None if there are no restarts; for zero states, which `run_cell` fills in;
-            or if the states are passed separately, as arguments to differentiate.
-        restarts_from_zeros: Whether the restart states are known to be zeros.
+        resets: Bool, in the layout of the inputs, true where a row gets its reset
+            state before the step; None if there are no resets. The reset state is not
+            here, but in `Run`, because a loop differentiates it.
+        resets_to_zeros: Whether the reset states are known to be zeros.
         offset: The index of the first step in the whole run, an int32 scalar; None
             for 0.
         time: The number of steps, an int, or symbolic under `jax.export`.
@@ -70,44 +70,15 @@ class Steps:
     steps_to_run: Any = None
     stand_in: PyTree = None
     mask: Array | None = None
-    restarts: Any = None
-    restart_states: PyTree = None
+    resets: Any = None
     offset: Array | None = None
-    time: AxisSize = dataclasses.field(metadata={"static": True}, kw_only=True)
-    axis: int = dataclasses.field(metadata={"static": True}, kw_only=True)
-    restarts_from_zeros: bool = dataclasses.field(
-        default=False, metadata={"static": True}, kw_only=True
-    )
-    returns_states: bool = dataclasses.field(
-        default=False, metadata={"static": True}, kw_only=True
-    )
-    rows_interact: bool = dataclasses.field(
-        default=False, metadata={"static": True}, kw_only=True
-    )
+    time: AxisSize = dataclasses.field(metadata=_STATIC)
+    axis: int = dataclasses.field(metadata=_STATIC)
+    resets_to_zeros: bool = dataclasses.field(metadata=_STATIC, default=False)
+    returns_states: bool = dataclasses.field(metadata=_STATIC, default=False)
+    rows_interact: bool = dataclasses.field(metadata=_STATIC, default=False)
 
-    def with_stand_in(self, xs: PyTree, state: PyTree) -> "Steps":
-        """Returns the same steps, with a stand-in made from the inputs and the state.
-
-        Args:
-            xs: All inputs, each leaf `[batch, time, ...]`, or `[time, batch, ...]` if
-                `axis` is 0.
-            state: The initial state, each leaf `[batch, ...]`.
-        """
-        if self.lengths is None:
-            return self
-        inputs = first_inputs(xs, self.axis)
-        if self.restarts is not None and jax.tree.leaves(xs)[0].shape[self.axis]:
-            # An initial state that is replaced before step 0 may contain NaN or
-            # infinity, so finished rows read the state after this restart.
-            state = self._restart(jnp.int32(0), state)
-        found = stand_in(self._alive(jnp.int32(0)), inputs, state)
-        return dataclasses.replace(self, stand_in=found)
-
-    def with_restart_states(self, restart_states: PyTree) -> "Steps":
-        """Returns the same steps with other `restart_states`."""
-        return dataclasses.replace(self, restart_states=restart_states)
-
-    def _with_each(self, *, rows: object, sequences: object, shared: object) -> "Steps":
+    def with_each(self, *, rows: object, sequences: object, shared: object) -> "Steps":
         """Returns a copy that tells something about each array in place of the array.
 
         Args:
@@ -121,18 +92,17 @@ class Steps:
             steps_to_run=shared,
             stand_in=rows,
             mask=sequences,
-            restarts=sequences,
-            restart_states=rows,
+            resets=sequences,
             offset=shared,
         )
 
     def _map_sequences(self, fn: Callable[[Array], Array]) -> "Steps":
         """Applies `fn` to the arrays that have a time axis."""
-        mask, restarts = jax.tree.map(fn, (self.mask, self.restarts))
-        return dataclasses.replace(self, mask=mask, restarts=restarts)
+        mask, resets = jax.tree.map(fn, (self.mask, self.resets))
+        return dataclasses.replace(self, mask=mask, resets=resets)
 
-    def _alive(self, t: Array) -> Array:
-        """Bool `[batch]`, true for rows that are neither finished nor masked."""
+    def alive(self, t: Array) -> Array:
+        """Bool `[batch]`, true for rows neither finished nor masked at step `t`."""
         alive = t < self.lengths
         return alive if self.mask is None else alive & self.read(self.mask, t)
 
@@ -142,14 +112,14 @@ class Steps:
         at = functools.partial(jax.lax.dynamic_index_in_dim, **options)
         return jax.tree.map(lambda x: at(x, t, self.axis), tree)
 
-    def _restart(self, t: Array, state: PyTree) -> PyTree:
-        """Returns the state before step t, after any restart at this step."""
-        if self.restarts is None:
+    def reset(self, t: Array, state: PyTree, reset_state: PyTree) -> PyTree:
+        """Returns `state` or, in rows that are reset at step `t`, `reset_state`."""
+        if self.resets is None:
             return state
-        return select(~self.read(self.restarts, t), state, self.restart_states)
+        return select(~self.read(self.resets, t), state, reset_state)
 
     def step_inputs(
-        self, t: Array, inputs: PyTree, state: PyTree
+        self, t: Array, inputs: PyTree, state: PyTree, reset_state: PyTree = None
     ) -> tuple[PyTree, PyTree]:
         """Returns the `(inputs, state)` on which the cell runs at step t.
 
@@ -157,11 +127,12 @@ class Steps:
             t: The step, an int32 scalar.
             inputs: Step t of the inputs, each leaf `[batch, ...]`.
             state: The state before the step, each leaf `[batch, ...]` or a scalar.
+            reset_state: The state after a reset; see `Run`.
         """
-        state = self._restart(t, state)
+        state = self.reset(t, state, reset_state)
         if self.stand_in is None:
             return inputs, state
-        alive, (inputs_in, state_in) = self._alive(t), self.stand_in
+        alive, (inputs_in, state_in) = self.alive(t), self.stand_in
         if not self.rows_interact and is_of_rows(state):
             return select(alive, (inputs, state), self.stand_in)
         # The rows of a cell may interact, and a scalar leaf or a TensorArray may depend
@@ -188,7 +159,7 @@ class Steps:
         """
         if self.lengths is None:
             return with_structure(state, new_state), output
-        alive = self._alive(t)
+        alive = self.alive(t)
         new_state = advance(alive, t < self.steps_to_run, new_state, state)
         return new_state, zero_unless(alive, output)
 
@@ -227,13 +198,6 @@ class Steps:
     def time_first(self) -> "Steps":
         """Returns a copy of the steps for sequences `[time, batch, ...]`."""
         return dataclasses.replace(self, axis=0)._map_sequences(self.swap_time)
-
-    def map_stand_in_inputs(self, fn: Callable[[PyTree], PyTree]) -> "Steps":
-        """Applies `fn`, a function of one step of inputs, to the stand-in's inputs."""
-        if self.stand_in is None:
-            return self
-        inputs, state = self.stand_in
-        return dataclasses.replace(self, stand_in=(fn(inputs), state))
 
     def map_outputs(self, fn: Callable[[PyTree], PyTree], outputs: PyTree) -> PyTree:
         """Applies `fn` to the `outputs` of a run, but not to new states."""

@@ -73,14 +73,14 @@ class ValidSteps(NamedTuple):
         return jax.tree.map(select, states, first)
 
 
-def delay_resets(where: Array, mask: Array) -> Array:
+def delay_resets(resets: Array, mask: Array) -> Array:
     """Moves a reset at a masked step to the row's next valid step.
 
     Args:
-        where: Bool `[batch, time]`, true where a row is reset before the step.
+        resets: Bool `[batch, time]`, true where a row is reset before the step.
         mask: Bool `[batch, time]`, true at valid steps.
     """
-    counts = jnp.cumsum(where, 1, dtype=jnp.int32)
+    counts = jnp.cumsum(resets, 1, dtype=jnp.int32)
     seen = jax.lax.cummax(jnp.where(mask, counts, 0), axis=1)
     seen_before = jnp.pad(seen, ((0, 0), (1, 0)))[:, :-1]
     return mask & (counts > seen_before)

@@ -1,22 +1,24 @@
-"""What a loop over all steps receives, a `Run`, and the `Choice` of a loop."""
+"""What a loop over all steps reads, a `Run`, and the `Choice` of a loop."""
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from .._base.arguments import check_function, check_instance
 from .._base.sharding import explicit_mesh_of
 from .._base.typing import Array, Implementation, Key, Params, PyTree
+from . import masking
 from .masking import Steps
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["inputs", "state", "steps"],
+    data_fields=["inputs", "state", "reset_state", "steps"],
     meta_fields=["keys", "implementation", "mapped"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +29,22 @@ class Run:
         inputs: All steps of inputs, each leaf `[batch, time, ...]`, or
             `[time, batch, ...]` if `steps.axis` is 0.
         state: The initial state, each leaf `[batch, ...]`.
-        steps: The time axis, and which rows are finished at each step.
+        steps: The time axis, and which rows are finished or reset at each step.
+        reset_state: The state to which rows are reset, like `state`; None if no row is
+            reset.
         keys: A function that returns the random key of step t; None for a deterministic
             run.
         implementation: The argument `implementation` of `dynamic_rnn`, such as "xla",
-            "native" or None. All names but "xla" raise an error unless `choose_loop`
-            returns a `Choice` of that name, so a wrapper returns the choice of its
-            inner cell.
+            "native" or None, but not "scan", for which no cell is asked. All names but
+            "xla" raise an error unless `choose_loop` returns a `Choice` of that name,
+            so a wrapper returns the choice of its inner cell.
         mapped: The number of such runs that `vmap` runs at once, as far as it is known.
     """
 
     inputs: PyTree
     state: PyTree
     steps: Steps
+    reset_state: PyTree = None
     keys: Callable[[Array], Key] | None = None
     implementation: Implementation | None = None
     mapped: int = 1
@@ -53,15 +58,32 @@ class Run:
 
         `changes` replace further attributes of the run.
         """
-        run = self.replace(inputs=inputs, state=state, **changes)
-        return run.replace(steps=run.steps.with_stand_in(inputs, state))
+        return self.replace(inputs=inputs, state=state, **changes).with_stand_in()
+
+    def with_stand_in(self) -> "Run":
+        """Returns the run with the stand-in of its inputs and states in its steps."""
+        steps = self.steps
+        if steps.lengths is None:
+            return self
+        inputs, state = masking.first_inputs(self.inputs, steps.axis), self.state
+        if steps.resets is not None and steps.time != 0:
+            # An initial state that is replaced before step 0 may contain NaN or
+            # infinity, so finished rows read the state after this reset.
+            state = steps.reset(jnp.int32(0), state, self.reset_state)
+        found = masking.stand_in(steps.alive(jnp.int32(0)), inputs, state)
+        return self.replace(steps=dataclasses.replace(steps, stand_in=found))
+
+    def with_each(self, rows: object, sequences: object, shared: object) -> "Run":
+        """Tells `rows`, `sequences` or `shared` in place of each array; see `Steps`."""
+        steps = self.steps.with_each(rows=rows, sequences=sequences, shared=shared)
+        return self.replace(inputs=sequences, state=rows, reset_state=rows, steps=steps)
 
 
 def by_device(
-    fn: Callable[[PyTree, Run], PyTree],
+    fn: Callable[[PyTree, Any], PyTree],
     shared: PyTree,
-    run: Run,
-    both: PartitionSpec,
+    run: Any,
+    specs: Any,
     out_specs: object,
     names: set[str],
 ) -> PyTree:
@@ -70,15 +92,12 @@ def by_device(
     Args:
         fn: A function of arrays that all devices share, and of the run of a device.
         shared: These arrays.
-        run: The whole run.
-        both: How the mesh divides the first two axes of the inputs.
-        out_specs: How it divides the results.
+        run: The whole run, a `Run` or `Given`.
+        specs: The run, with a `PartitionSpec` in place of each array; see `with_each`.
+        out_specs: How the mesh divides the results.
         names: The axes of the mesh over which `fn` runs by device.
     """
-    mesh = explicit_mesh_of(run.inputs)
-    rows, whole = PartitionSpec(both[1 - run.steps.axis]), PartitionSpec()
-    steps = run.steps._with_each(rows=rows, sequences=both, shared=whole)
-    specs = run.replace(inputs=both, state=rows, steps=steps)
+    mesh, whole = explicit_mesh_of(run.inputs), PartitionSpec()
 
     def put(spec: PartitionSpec, part: PyTree) -> PyTree:
         place = NamedSharding(mesh, spec)

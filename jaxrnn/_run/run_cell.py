@@ -1,14 +1,14 @@
 """`run_cell`: runs a cell over checked sequences, in one compiled loop.
 
-A driver, such as `dynamic_rnn`, checks its arguments and makes a `Run` and `Options`.
-`prepared` completes the run and chooses its loop, which runs the parts of the run.
+A driver, such as `dynamic_rnn`, checks its arguments (`Given`). `prepared` makes the
+`Run` of the loop, in four steps; `choose` chooses the loop; `results_of` runs it.
 """
 
 import dataclasses
 import logging
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +27,8 @@ from .._base.trees import (
     with_tuples_of,
     without_read_only,
 )
-from .._base.typing import Array, DType, Key, PyTree, RNNCellLike, bound_or_none
-from .._tensor_array.carried import with_capacity_for
-from ..memory import CheckpointPlan
-from . import masking, reorder
+from .._base.typing import Array, Key, PyTree, RNNCellLike, bound_or_none
+from . import masking
 from .arguments import (
     as_reset_state,
     as_results,
@@ -40,78 +38,43 @@ from .arguments import (
     fix_of_zeros,
 )
 from .first_step import call_start, probe, rows_interact, zero_state
+from .given import Given
 from .masking import Steps
+from .memory import CheckpointPlan
+from .reorder import ValidSteps, delay_resets
 from .run import Choice, Run
-from .scans import checkpointed_run, scan_steps
+from .scans import Apply, checkpointed_run, scan_steps
+from .tensor_array.carried import with_capacity_for
 
 _log = logging.getLogger("jaxrnn")
 
-_SAVE_EVERYTHING = CheckpointPlan()
+Results: TypeAlias = tuple[PyTree, PyTree, PyTree]
+"""`(outputs, state, states)`; `states` is None unless `Given.returns_states`."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of a run that do not depend on its arrays.
+def run_cell(cell: RNNCellLike, given: Given) -> Results:
+    """Runs `cell` over all steps; returns `(outputs, state, states)`.
 
-    Attributes:
-        dtype: The dtype of the zero state and of the outputs.
-        plan: What the forward pass saves for the backward pass.
-        unroll: The number of steps unrolled in each iteration of a scan.
-        needs_rows: Whether each leaf of the state must have a batch axis: with a mask,
-            even if it was converted to lengths, and if the states are returned.
-        least_steps: The number of steps that TensorFlow's loop runs even if all lengths
-            are 0.
-    """
-
-    dtype: DType
-    plan: CheckpointPlan = _SAVE_EVERYTHING
-    unroll: int = 1
-    needs_rows: bool = False
-    least_steps: int = 1
-
-
-class ReadyRun(NamedTuple):
-    """A run that is ready for its loop.
-
-    Attributes:
-        cell: The cell, laid out over devices.
-        state: The initial state with its read-only parts, which every step reads.
-        run: All steps; `run.steps` lacks the values that `Steps.with_stand_in` adds.
-        choice: The loop.
-        valid: The positions of the valid steps, which were moved to the front of each
-            row; None if no steps were moved.
-    """
-
-    cell: RNNCellLike
-    state: PyTree
-    run: Run
-    choice: Choice
-    valid: reorder.ValidSteps | None
-
-
-def run_cell(
-    cell: RNNCellLike, run: Run, options: Options
-) -> tuple[PyTree, PyTree, PyTree]:
-    """Runs `cell` over all steps of a run; returns `(outputs, state, states)`.
-
-    `states` is None unless `run.steps.returns_states`, and has no read-only parts.
+    `states` has no read-only parts.
 
     Outside of jit, equal cells that cannot change share a compiled function. For other
     cells, JAX compiles the loop in every call, because its body is a new closure.
-
-    Args:
-        cell: The cell.
-        run: All steps. The state is None for the zero state, as are the states of
-            resets. `steps.mask` may have gaps.
-        options: The options.
     """
     bound = bound_or_none(cell)
     if bound:
-        bound.cell._check_values(run.inputs)
-    run_all = _compiled if bound and bound.shares_programs else _run_prepared
-    if run.steps.time != 1:  # Only loops over several steps depend on the number.
-        run = run.replace(mapped=_times_mapped(jax.tree.leaves(run.inputs)[0]))
-    return run_all(cell, run, options)
+        bound.cell._check_values(given.inputs)
+    if given.time != 1:  # Only loops over several steps depend on the number.
+        given = given.replace(mapped=_times_mapped(jax.tree.leaves(given.inputs)[0]))
+    return (_compiled if bound and bound.shares_programs else _run_cell)(cell, given)
+
+
+def _run_cell(cell: RNNCellLike, given: Given) -> Results:
+    cell, run, moved = prepared(cell, given)
+    choice = choose(cell, run, given.plan)
+    return results_of(cell, run, choice, moved, given)
+
+
+_compiled = jax.jit(_run_cell)
 
 
 def _times_mapped(x: Array) -> int:
@@ -133,126 +96,159 @@ def _times_mapped(x: Array) -> int:
     return math.prod(sizes)
 
 
-def _run_prepared(
-    cell: RNNCellLike, run: Run, options: Options
-) -> tuple[PyTree, PyTree, PyTree]:
-    return run_ready(prepared(cell, run, options), run.state, options)
+def prepared(
+    cell: RNNCellLike, given: Given
+) -> tuple[RNNCellLike, Run, ValidSteps | None]:
+    """The cell and the run for its loop, and how steps were moved within rows, if any.
 
-
-_compiled = jax.jit(_run_prepared, static_argnames="options")
-
-
-def prepared(cell: RNNCellLike, run: Run, options: Options) -> ReadyRun:
-    """Completes and checks the run, lays it out over devices, and chooses its loop.
+    `run.state` has the read-only parts of the state.
 
     Raises:
-        ValueError: If one step of the cell does not fit the inputs and the state, if a
-            leaf has no batch axis but the options require a batch axis, or if the
-            requested implementation cannot run the cell.
-        TypeError: If the step changes the dtypes of the state, or the cell's
-            `choose_loop` returns something else.
+        ValueError: If one step of the cell does not fit the inputs and the state, or if
+            a leaf has no batch axis but `given.needs_rows`.
+        TypeError: If the step changes the dtypes of the state.
     """
-    steps = run.steps
-    time, axis = steps.time, steps.axis
-    rows = jax.tree.leaves(run.inputs)[0].shape[1 - axis]
-    bound = bound_or_none(cell)
-    mask, restarts = steps.mask, steps.restarts
-    if time == 0:  # No step is masked, and no row restarts.
-        mask = restarts = None
+    run, moved = without_gaps(cell, given)
+    run = with_all_states(cell, run, given)
+    cell, run = laid_out(cell, run, given.least_steps)
+    return cell, with_checked_step(cell, run, given), moved
 
-    # If there is a mask, move the valid steps to the front of each row, so that lengths
-    # describe them. If the rows of the cell interact, step t of all rows must run at
-    # the same time. Then no step moves, and the length of a row is the number of steps
-    # up to its last valid step. Here, `mask` and `where`, which is true where a row
-    # restarts, are `[batch, time]`.
-    inputs, lengths, valid = run.inputs, steps.lengths, None
-    where = steps.swap_rows(restarts)
+
+def without_gaps(cell: RNNCellLike, given: Given) -> tuple[Run, ValidSteps | None]:
+    """The run with lengths in place of a mask, and how steps were moved for this.
+
+    The valid steps move to the front of each row, so that lengths describe them. If the
+    rows of the cell interact, step t of all rows must run at the same time. Then no
+    step moves, the run keeps the mask, and the length of a row is the number of steps
+    up to its last valid step.
+    """
+    inputs, lengths, mask, resets = (
+        given.inputs,
+        given.lengths,
+        given.mask,
+        given.resets,
+    )
+    time, axis, moved = given.time, given.axis, None
+    if time == 0:  # No step is masked, and no row is reset.
+        mask = resets = None
     if mask is not None:
-        inputs = _whole_features(inputs, (cell, run.state), 1 - axis)
-        mask, where = as_rows_of(inputs, (steps.swap_rows(mask), where), 1 - axis)
-        if where is not None:
-            where = reorder.delay_resets(where, mask)
+        inputs = _whole_features(inputs, (cell, given.state), 1 - axis)
+        # Here, the mask and the resets are `[batch, time]`.
+        of_rows = given.swap_rows((mask, resets))
+        mask, resets = as_rows_of(inputs, of_rows, 1 - axis)
+        resets = None if resets is None else delay_resets(resets, mask)
         if rows_interact(cell):
             ends = jnp.arange(time, dtype=jnp.int32) + 1
             lengths = jnp.max(jnp.where(mask, ends, 0), axis=1, initial=0)
-            mask = steps.swap_rows(mask)
         else:
-            valid = reorder.ValidSteps.of(mask)
-            inputs = valid.to_front(inputs, axis)
-            where = valid.to_front(where, 1)
-            lengths, mask = valid.lengths, None
+            moved = ValidSteps.of(mask)
+            inputs = moved.to_front(inputs, axis)
+            resets = moved.to_front(resets, 1)
+            lengths, mask = moved.lengths, None
+        mask, resets = given.swap_rows((mask, resets))
+    steps = Steps(
+        lengths=lengths,
+        mask=mask,
+        resets=resets,
+        time=time,
+        axis=axis,
+        returns_states=given.returns_states,
+        rows_interact=rows_interact(cell),
+    )
+    run = Run(inputs, given.state, steps, given.reset_state)
+    run = run.replace(implementation=given.implementation, mapped=given.mapped)
+    return run, moved
 
-    # Fill in the states that are zeros by default.
+
+def with_all_states(cell: RNNCellLike, run: Run, given: Given) -> Run:
+    """The run with states of zeros where the user passed none, in the cell's tuples.
+
+    The cell reads its own named tuples. `results_of` returns the user's.
+    """
+    time, rows, bound = given.time, given.rows, bound_or_none(cell)
+
     def zeros() -> PyTree:
-        return with_capacity_for(zero_state(cell, rows, options.dtype), time)
+        return with_capacity_for(zero_state(cell, rows, given.dtype), time)
 
     state = zeros() if run.state is None else run.state
-    fix = fix_of_rows(cell, state, rows, time)
-    restart_states, from_zeros = None, False
-    if where is not None:
+    reset_state, to_zeros = None, False
+    if run.steps.resets is not None:
+        fix = fix_of_rows(cell, state, rows, time)
         check_rows_of_state(state, rows, "or be a scalar", fix)
-        given = with_capacity_for(steps.restart_states, time)
-        restart_states = without_read_only(as_reset_state(given, zeros, state))
-        from_zeros = bool(given is None and bound and bound.cell.starts_from_zeros)
-    # The cell reads its own named tuples. `run_ready` returns the user's.
-    strict = lengths is not None
-    state = with_tuples_of(cell.state_size, state, strict=strict)
-    restart_states = with_tuples_of(cell.state_size, restart_states, strict=strict)
+        user = with_capacity_for(run.reset_state, time)
+        reset_state = without_read_only(as_reset_state(user, zeros, state))
+        to_zeros = bool(user is None and bound and bound.cell.starts_from_zeros)
+    strict = run.steps.lengths is not None
+    state, reset_state = (
+        with_tuples_of(cell.state_size, x, strict=strict) for x in (state, reset_state)
+    )
+    steps = dataclasses.replace(run.steps, resets_to_zeros=to_zeros)
+    return run.replace(state=state, reset_state=reset_state, steps=steps)
 
-    # Lay out all arrays over devices like the rows of the inputs.
-    inputs = _whole_features(inputs, (cell, lengths, state), 1 - axis)
+
+def laid_out(cell: RNNCellLike, run: Run, least_steps: int) -> tuple[RNNCellLike, Run]:
+    """The cell and the run, with all rows divided over devices like the inputs'."""
+    steps, axis = run.steps, run.steps.axis
+    inputs = _whole_features(run.inputs, (cell, steps.lengths, run.state), 1 - axis)
     first_inputs = masking.first_inputs(inputs, axis)
-    arrays = state, where, restart_states
-    cell, lengths, arrays = lay_out(cell, first_inputs, lengths, arrays)
-    state, where, restart_states = arrays
+    arrays = run.state, steps.swap_rows(steps.resets), run.reset_state
+    cell, lengths, arrays = lay_out(cell, first_inputs, steps.lengths, arrays)
+    state, resets, reset_state = arrays
     steps_to_run = None
     if lengths is not None:
-        steps_to_run = batch_maximum(jnp.max(lengths, initial=options.least_steps))
-    if where is not None and lengths is not None:  # Drop restarts past a row's length.
-        where &= jnp.arange(time, dtype=jnp.int32)[None] < lengths[:, None]
-
-    # Check one step, and give the state the form that a loop can carry.
-    state = call_start(cell, state)
-    fix = fix_of_zeros(first_inputs, options.dtype) if run.state is None else fix
-    state = probe(cell, first_inputs, state, options.dtype, strict, fix)
-    own_state = without_read_only(state)
-    if options.needs_rows:
-        check_has_rows(own_state)
+        steps_to_run = batch_maximum(jnp.max(lengths, initial=least_steps))
+    if lengths is not None and resets is not None:  # Drop resets past a row's length.
+        resets &= jnp.arange(steps.time, dtype=jnp.int32)[None] < lengths[:, None]
     steps = dataclasses.replace(
         steps,
         lengths=lengths,
         steps_to_run=steps_to_run,
-        mask=mask,
-        restarts=steps.swap_rows(where),
-        restart_states=restart_states,
-        restarts_from_zeros=from_zeros,
-        rows_interact=rows_interact(cell),
+        resets=steps.swap_rows(resets),
     )
-    run = run.replace(inputs=inputs, state=own_state, steps=steps)
-    return ReadyRun(cell, state, run, _choose(cell, state, run, options.plan), valid)
+    run = run.replace(inputs=inputs, state=state, reset_state=reset_state, steps=steps)
+    return cell, run
 
 
-def _choose(cell: object, state: PyTree, run: Run, plan: CheckpointPlan) -> Choice:
+def with_checked_step(cell: RNNCellLike, run: Run, given: Given) -> Run:
+    """Checks one step, and gives the state the form that a loop can carry."""
+    first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
+    fix = fix_of_zeros(first_inputs, given.dtype)
+    if given.state is not None:
+        fix = fix_of_rows(cell, run.state, given.rows, given.time)
+    strict = run.steps.lengths is not None
+    state = call_start(cell, run.state)
+    state = probe(cell, first_inputs, state, given.dtype, strict, fix)
+    if given.needs_rows:
+        check_has_rows(without_read_only(state))
+    return run.replace(state=state)
+
+
+def choose(cell: object, run: Run, plan: CheckpointPlan) -> Choice:
     """Chooses the loop that runs the cell, and logs the choice.
 
     Args:
         cell: The cell.
-        state: The initial state, with its read-only parts.
-        run: The sequences; only types are read.
+        run: The run; only types are read.
         plan: The size of the parts, which the loop runs one after another.
+
+    Raises:
+        ValueError: If the requested implementation cannot run the cell.
+        TypeError: If the cell's `choose_loop` returns something else.
     """
-    steps = run.steps
+    steps, asked = run.steps, run.implementation
     sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
     if any(isinstance(size, int) and not size for size in sizes):
         return Choice.scan("there are no rows or no steps")
     bound: Any = bound_or_none(cell)
-    if sizes[steps.axis] == 1 and run.implementation in (None, "xla"):
+    if asked == "scan":
+        choice = Choice.scan("`implementation` is 'scan'")
+    elif sizes[steps.axis] == 1 and asked in (None, "xla"):
         choice = Choice("step")
     elif bound is None:
         choice = Choice.scan("the cell has no loop of its own")
     elif steps.rows_interact:
         choice = Choice.scan("the rows of the cell interact")
-    elif has_read_only(state):
+    elif has_read_only(run.state):
         choice = Choice.scan("the state of the cell has read-only parts")
     else:
         if plan.part is not None and isinstance(steps.time, int):
@@ -262,69 +258,74 @@ def _choose(cell: object, state: PyTree, run: Run, plan: CheckpointPlan) -> Choi
         choice = bound.cell.choose_loop(bound.params, one_part)
         must = "return a `jaxrnn.extend.Choice`, such as `Choice.scan(reason)`"
         expect(isinstance(choice, Choice), "choose_loop", must, choice, error=TypeError)
-    check_implementation(run.implementation, choice)
+    check_implementation(asked, choice)
     name = type(bound.cell if bound else cell).__name__
     because = f", because {choice.reason}" if choice.reason else ""
     _log.debug("%s runs in the loop %r%s", name, choice.name, because)
     return choice
 
 
-def run_ready(
-    ready: ReadyRun, given: PyTree, options: Options
-) -> tuple[PyTree, PyTree, PyTree]:
-    """Runs what `prepared` returned for the initial state `given`."""
-    cell, run, loop = ready.cell, ready.run, ready.choice.loop
+def results_of(
+    cell: RNNCellLike, run: Run, choice: Choice, moved: ValidSteps | None, given: Given
+) -> Results:
+    """Runs the chosen loop; returns its results for the steps of the user's rows."""
+    cell_in_loop, apply = _in_loop(cell, run)
+    run = run.replace(state=without_read_only(run.state)).with_stand_in()
+    reset_state_in_loop = summed_in_float32(run.reset_state)
 
-    # A loop calls these functions in its body, so that the gradients of the arrays that
-    # all steps share are summed in float32. If the cell is not a pytree, its arrays are
-    # found by tracing one step.
+    def run_part(part: Run) -> tuple[PyTree, PyTree]:
+        part = part.replace(reset_state=reset_state_in_loop())
+        if choice.loop is None:
+            return scan_steps(apply, part, given.unroll)
+        bound: Any = cell_in_loop()
+        part = part.replace(keys=_keys(bound, part.steps))
+        results = choice.loop(bound.params, part)
+        return as_results(cell, part, given.dtype, results)
+
+    plan, steps = given.plan, run.steps
+    if plan.part is None:
+        outputs, last = run_part(run)
+    else:
+        part, on_host = plan.part, plan.names_on_host
+        outputs, last = checkpointed_run(part, run_part, run, on_host)
+    outputs, states = outputs if steps.returns_states else (outputs, None)
+    # Without lengths, a cell may return a list although its `output_size` is a tuple.
+    outputs = trees.with_structure(cell.output_size, outputs)
+    if moved is not None:
+        outputs = moved.to_places(outputs, steps.axis)
+    if states is not None and moved is not None:
+        states = moved.states(states, run.state, steps.axis)
+    elif states is not None:
+        states = steps.fill_finished(states, last)
+    if given.state is not None:
+        last = with_tuples_of(given.state, last, strict=False)
+        states = with_tuples_of(given.state, states, strict=False)
+    return outputs, with_read_only(last, given.state), states
+
+
+def _in_loop(cell: Any, run: Run) -> tuple[Callable[[], Any], Apply]:
+    """The cell and its step, for the body of a loop.
+
+    The gradients of the arrays that all steps share are summed in float32. If the cell
+    is not a pytree, its arrays are found by tracing one step.
+    """
     if trees.is_pytree_of_arrays(cell):
         cell_in_loop = summed_in_float32(cell)
         step = lambda t, *args: cell_at_step(cell_in_loop(), t)(*args)
     else:
         first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
         call = lambda t, *args: cell_at_step(cell, t)(*args)
-        pure, arrays, *_ = closed_over(call, jnp.int32(0), first_inputs, ready.state)
+        pure, arrays, *_ = closed_over(call, jnp.int32(0), first_inputs, run.state)
         arrays_in_loop = summed_in_float32(arrays)
         cell_in_loop = lambda: cell
         step = lambda *args: pure(arrays_in_loop(), *args)
-    state_in_loop = summed_in_float32(ready.state)
-    steps = run.steps.with_stand_in(run.inputs, run.state)
-    restart_states = summed_in_float32(steps.restart_states)
+    state_in_loop = summed_in_float32(run.state)
 
     def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         output, new_state = step(t, inputs, with_read_only(state, state_in_loop()))
         return output, without_read_only(new_state)
 
-    def run_part(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
-        steps = steps.with_restart_states(restart_states())
-        if loop is None:
-            return scan_steps(apply, inputs, state, steps, options.unroll)
-        bound: Any = cell_in_loop()
-        keys = _keys(bound, steps)
-        part = run.replace(inputs=inputs, state=state, steps=steps, keys=keys)
-        results = loop(bound.params, part)
-        return as_results(cell, part, options.dtype, results)
-
-    plan = options.plan
-    outputs, last = checkpointed_run(
-        plan.part, plan.names_on_host, run_part, run.inputs, run.state, steps
-    )
-
-    # Move the results to the steps of the user's rows. Without lengths, a cell may
-    # return a list although its `output_size` is a tuple, so convert such a list.
-    outputs, states = outputs if steps.returns_states else (outputs, None)
-    outputs = trees.with_structure(cell.output_size, outputs)
-    if ready.valid is not None:
-        outputs = ready.valid.to_places(outputs, steps.axis)
-    if states is not None and ready.valid is not None:
-        states = ready.valid.states(states, run.state, steps.axis)
-    elif states is not None:
-        states = steps.fill_finished(states, last)
-    if given is not None:
-        last = with_tuples_of(given, last, strict=False)
-        states = with_tuples_of(given, states, strict=False)
-    return outputs, with_read_only(last, given), states
+    return cell_in_loop, apply
 
 
 def _keys(bound: Any, steps: Steps) -> Callable[[Array], Key] | None:

@@ -23,9 +23,9 @@ from .._base.derivatives import summed_in_float32, with_tangent_of
 from .._base.math import is_float
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
-from ..memory import STATE
 from . import masking
-from .masking import Steps
+from .memory import STATE
+from .run import Run
 
 Apply: TypeAlias = Callable[[Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 """`apply(t, inputs, state) -> (output, new_state)` runs step t of the whole run."""
@@ -33,8 +33,8 @@ Apply: TypeAlias = Callable[[Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 Body: TypeAlias = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 """`body(carry, x) -> (carry, y)`, as in `lax.scan`."""
 
-RunSteps: TypeAlias = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
-"""`run(xs, state, steps) -> (outputs, state)`."""
+RunPart: TypeAlias = Callable[[Run], tuple[PyTree, PyTree]]
+"""`run_part(part) -> (outputs, state)`, for all steps of a run or consecutive ones."""
 
 # The range of group sizes, in steps. On a CPU, a loop skips the groups after the end of
 # the longest row.
@@ -42,94 +42,84 @@ MIN_GROUP = 8
 MAX_GROUP = 16
 
 
-def scan_steps(
-    apply: Apply, xs: PyTree, state: PyTree, steps: Steps, unroll: int = 1
-) -> tuple[PyTree, PyTree]:
+def scan_steps(apply: Apply, run: Run, unroll: int = 1) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of all steps, one after another; a single step has no loop.
 
     Args:
         apply: Runs one step.
-        xs: The inputs, time along `steps.axis`.
-        state: The initial state.
-        steps: The time axis. If `steps.returns_states` is true, the outputs are pairs
+        run: All steps. If `run.steps.returns_states` is true, the outputs are pairs
             `(output, new_state)`.
         unroll: The number of steps unrolled in each iteration; 1 if the number of steps
             is symbolic.
     """
-    restart_states = summed_in_float32(steps.restart_states)
+    steps = run.steps
+    reset_state = summed_in_float32(run.reset_state)
 
     def step(state: PyTree, scanned: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
         t, inputs = scanned
-        restarted = steps.with_restart_states(restart_states())
-        inputs, before = restarted.step_inputs(t, inputs, state)
+        inputs, before = steps.step_inputs(t, inputs, state, reset_state())
         output, new_state = apply(steps.index_in_run(t), inputs, before)
         state, output = steps.mask_step(t, state, new_state, output)
         return state, (output, state) if steps.returns_states else output
 
     if isinstance(steps.time, int) and steps.time == 1:
-        first = jnp.int32(0), masking.first_inputs(xs, steps.axis)
-        state, output = step(state, first)
+        first = jnp.int32(0), masking.first_inputs(run.inputs, steps.axis)
+        state, output = step(run.state, first)
         output = jax.tree.map(lambda y: jnp.expand_dims(y, steps.axis), output)
         return output, jax.tree.map(jnp.asarray, state)
     ts = jnp.arange(steps.time, dtype=jnp.int32)
     unroll = unroll if isinstance(steps.time, int) else 1
-    state, outputs = jax.lax.scan(step, state, (ts, steps.swap_time(xs)), unroll=unroll)
+    scanned = ts, steps.swap_time(run.inputs)
+    state, outputs = jax.lax.scan(step, run.state, scanned, unroll=unroll)
     return steps.swap_time(outputs), state
 
 
 def checkpointed_run(
-    size: int | None,
-    on_host: tuple[str, ...],
-    run: RunSteps,
-    xs: PyTree,
-    state: PyTree,
-    steps: Steps,
+    size: int, run_part: RunPart, run: Run, on_host: tuple[str, ...] = ()
 ) -> tuple[PyTree, PyTree]:
-    """Calls `run` on parts; derivatives save only the states between parts.
+    """Calls `run_part` on parts; derivatives save only the states between parts.
 
     Args:
-        size: The number of steps in a part. If None, derivatives save all residuals.
+        size: The number of steps in a part.
+        run_part: `run_part(part) -> (outputs, state)`, where the outputs have the same
+            axes as the inputs of the part. The function may close over arrays.
+        run: All steps, at least one.
         on_host: The names of arrays to store in host memory: empty, `STATE`, or `STATE`
             and `RESIDUALS`. Stored residuals are not recomputed.
-        run: `run(xs, state, steps) -> (outputs, state)`, where the outputs have the
-            same axes as `xs`. The function may close over arrays. For a part, the
-            function returns the part's outputs.
-        xs: Inputs, time along `steps.axis`.
-        state: The initial state.
-        steps: The time axis of `xs`, with at least one step.
     """
-    if size is None:
-        return run(xs, state, steps)
+    steps = run.steps
     steps_first = steps.time_first()
     size = min(size, steps.time)
     count, remaining = divmod(steps.time, size)
 
-    def run_part(size: int, state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
-        start, part = scanned
+    def run_next(size: int, state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
+        start, own = scanned
         state = named(STATE, state) if on_host else state
-        # A part receives its inputs twice: as a slice of `xs`, and as `part`, which
+        # A part receives its inputs twice: as a slice of all, and as `own`, which
         # comes from the scan over parts. The values are read from the slice, which
-        # copies no other steps. The gradient goes to `part`, whose values are never
+        # copies no other steps. The gradient goes to `own`, whose values are never
         # read. The gradient of the slice would also be correct, but each part would
         # add this gradient to the gradient of all inputs.
         inputs = jax.tree.map(
-            lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis), xs
+            lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis),
+            run.inputs,
         )
-        inputs = jax.tree.map(with_tangent_of, steps.swap_time(inputs), part)
-        outputs, state = run(inputs, state, steps_first.slice(start, size))
+        inputs = jax.tree.map(with_tangent_of, steps.swap_time(inputs), own)
+        part = steps_first.slice(start, size)
+        outputs, state = run_part(run.replace(inputs=inputs, state=state, steps=part))
         return state, outputs
 
     def body(size: int) -> Callable:
         policy = save_on_host(on_host) if on_host else None
-        return checkpointed(functools.partial(run_part, size), policy)
+        return checkpointed(functools.partial(run_next, size), policy)
 
     whole = count * size
-    xs_first = steps.swap_time(xs)
+    xs_first = steps.swap_time(run.inputs)
     parts = jax.tree.map(
         lambda x: x[:whole].reshape(count, size, *x.shape[1:]), xs_first
     )
     starts = jnp.arange(count, dtype=jnp.int32) * size
-    state, outputs = jax.lax.scan(body(size), state, (starts, parts))
+    state, outputs = jax.lax.scan(body(size), run.state, (starts, parts))
     outputs = jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2), outputs)
     if remaining:
         part = jax.tree.map(lambda x: x[whole:], xs_first)
@@ -138,17 +128,15 @@ def checkpointed_run(
     return steps.swap_time(outputs), state
 
 
-def run_in_parts(
-    size: int, run: RunSteps, xs: PyTree, state: PyTree, steps: Steps
-) -> tuple[PyTree, PyTree]:
-    """Calls `run(xs, state, steps)` for each part of `size` steps.
+def run_in_parts(size: int, run_part: RunPart, run: Run) -> tuple[PyTree, PyTree]:
+    """Calls `run_part(part)` for each part of `size` steps.
 
     If there are several parts, derivatives save the state before each part and
-    rerun the part. If there are at most `size` steps, `run` is called once. The
-    other arguments are as in `checkpointed_run`.
+    rerun the part. If there are at most `size` steps, `run_part` is called once.
     """
-    has_several = size < steps.time
-    return checkpointed_run(size if has_several else None, (), run, xs, state, steps)
+    if size < run.steps.time:
+        return checkpointed_run(size, run_part, run)
+    return run_part(run)
 
 
 def ragged_scan(

@@ -13,10 +13,10 @@ from .._base.errors import expect
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, AxisSize, PyTree
-from .._tensor_array.carried import LoopWrites, as_loop_carry, of_rows
-from .._tensor_array.tensor_array import TensorArray
-from ..memory import Strategy, plan_of
 from .bounded_loop import Step, bounded_loop
+from .memory import Strategy, plan_of
+from .tensor_array.carried import LoopWrites, as_loop_carry, of_rows
+from .tensor_array.tensor_array import TensorArray
 
 
 class Carry(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 
 from .._base.errors import expect
 from .._base.typing import Params
-from .._cells.bound import BoundCell
+from .._cells.base import BoundCell
 from ._kinds import Kind, Table
 from ._layer_weights import (
     ActivationLike,

@@ -16,14 +16,14 @@ import numpy as np
 from .._base.arguments import as_bool, check_instance, is_list_of
 from .._base.errors import Verbatim, expect
 from .._base.typing import Activation
-from .._cells.bound import BoundCell
+from .._cells.base import BoundCell
 from .._cells.fields import ACTIVATIONS, resolve_activation
 from .._cells.lstm import BasicLSTMCell
+from .._cells.wrappers.base import unwrapped
+from .._cells.wrappers.dropout import DropoutWrapper
+from .._cells.wrappers.multi_rnn import MultiRNNCell
+from .._cells.wrappers.stateless import DeviceWrapper
 from .._drivers.arguments import check_both_lists
-from .._wrappers.base import unwrapped
-from .._wrappers.dropout import DropoutWrapper
-from .._wrappers.multi_rnn import MultiRNNCell
-from .._wrappers.stateless import DeviceWrapper
 from ..contrib import CoupledInputForgetGateLSTMCell
 from ._kinds import CELL_TABLES, CELLS, GATED_CELLS, GATES, KINDS, Kind, Place, Table
 from ._weights import (

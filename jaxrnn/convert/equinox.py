@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._base.errors import Verbatim, expect
-from .._cells.bound import BoundCell
+from .._cells.base import BoundCell
 from ._kinds import Kind
 from ._layer_weights import LayerWeights, Library, as_layers, bind_layers
 from ._weights import Reader, check_names

@@ -22,7 +22,7 @@ import numpy as np
 from .. import contrib
 from .._base.arguments import check_instance
 from .._base.errors import Verbatim, expect
-from .._cells.bound import BoundCell
+from .._cells.base import BoundCell
 from ._kinds import Kind
 from ._layer_weights import (
     LayerWeights,

@@ -19,7 +19,7 @@ import numpy as np
 
 from .._base.arguments import as_bool, check_instance
 from .._base.errors import expect
-from .._cells.bound import BoundCell
+from .._cells.base import BoundCell
 from ._kinds import Kind, Table
 from ._layer_weights import (
     ActivationLike,

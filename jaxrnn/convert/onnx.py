@@ -24,7 +24,7 @@ import numpy as np
 from .._base.arguments import check_instance
 from .._base.errors import Verbatim, counted, describe, expect
 from .._base.typing import Params
-from .._cells.bound import BoundCell
+from .._cells.base import BoundCell
 from ._kinds import Kind, Table
 from ._layer_weights import (
     BothDirections,

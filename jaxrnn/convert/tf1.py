@@ -32,14 +32,13 @@ from jax.tree_util import keystr
 from .. import contrib
 from .._base.arguments import as_bool, check_given, check_instance
 from .._base.errors import Verbatim, error_note, expect
+from .._base.hints import with_hints
 from .._base.inputs import check_concrete
 from .._base.typing import Params, PyTree, Shaped
-from .._cells.base import RNNCell, scope_name
-from .._cells.bound import BoundCell
+from .._cells.base import BoundCell, RNNCell, scope_name
+from .._cells.wrappers.base import ParamsWrapper, WrapperCell, unwrapped
+from .._cells.wrappers.multi_rnn import MultiRNNCell
 from .._drivers.stack_bidirectional import init_stack_bidirectional
-from .._hints import with_hints
-from .._wrappers.base import ParamsWrapper, WrapperCell, unwrapped
-from .._wrappers.multi_rnn import MultiRNNCell
 from ..contrib._fused import BoundFusedCell
 from ._kinds import KINDS
 from ._layer_weights import Cells, as_bound, as_pairs, layer_of, single_cells

@@ -21,7 +21,7 @@ from .._base.arguments import as_bool, check_instance, is_list_of
 from .._base.errors import check_not_masked, expect, is_array, leaf_name
 from .._base.math import is_traced
 from .._base.typing import PyTree
-from .._cells.bound import BoundCell
+from .._cells.base import BoundCell
 from .._cells.lstm import LSTMStateTuple
 from ._kinds import Kind
 from ._layer_weights import (

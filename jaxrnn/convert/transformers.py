@@ -25,7 +25,7 @@ from .._base.math import in_native_order, is_traced
 from .._base.modules import import_optional
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, Params
-from .._layers.parameters import in_place_of
+from .._flax.parameters import in_place_of
 from ._weights import Weights, as_mapping, as_weight, check_names, listed, pick
 
 __all__ = ["load", "save"]

@@ -17,7 +17,7 @@ from .._base.inputs import as_arrays
 from .._base.math import concrete_or_none
 from .._base.trees import is_read_only, is_tensor_array, map_named
 from .._base.typing import Array, ArrayLike, AxisSize, DType, PyTree
-from .._tensor_array.tensor_array import TensorArray
+from .._run.tensor_array.tensor_array import TensorArray
 from . import _ids
 
 # The beams of an example are chosen from width * vocab candidates with int32 indices. A

@@ -19,8 +19,8 @@ from .._base.inputs import as_arrays, check_no_plain_tuple, like
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._drivers.arguments import check_is_cell
 from .._run import masking
+from .._run.memory import Strategy, as_strategy
 from .._run.until_finished import Carry, run_until_finished
-from ..memory import Strategy, as_strategy
 
 EMIT_FIX = (
     "The decoder's `output_size` and `output_dtype` must describe the outputs of a "

@@ -11,11 +11,11 @@ import numpy as np
 
 from .._base.arguments import as_bool
 from .._base.errors import error_note
+from .._base.hints import with_hints
 from .._base.modules import import_optional
 from .._base.typing import Array
-from .._cells.bound import BoundCell
-from .._hints import with_hints
-from .._wrappers.multi_rnn import MultiRNNCell, OutputFunctionWrapper
+from .._cells.base import BoundCell
+from .._cells.wrappers.multi_rnn import MultiRNNCell, OutputFunctionWrapper
 from ..convert._layer_weights import stacked
 from ..convert.onnx import save
 from ._graph import Graph, Node, Tensor, dtype_of, is_pair, read_dense

@@ -34,7 +34,7 @@ from .._base.trees import (
     without_read_only,
 )
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
-from .._cells.bound import BoundCell
+from .._cells.base import BoundCell
 from .._drivers.arguments import check_both_lists, check_is_cell
 from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn

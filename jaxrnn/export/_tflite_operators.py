@@ -11,8 +11,8 @@ from .._base.errors import Verbatim, error_note, expect
 from .._base.inputs import check_concrete
 from .._base.modules import import_optional
 from .._base.typing import ArrayLike, RNNCellLike, Shaped
+from .._cells.base import BoundCell
 from .._cells.basic_rnn import BasicRNNCell
-from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from ..convert._kinds import Kind
 from ..convert._layer_weights import (

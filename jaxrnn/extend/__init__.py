@@ -37,17 +37,18 @@ from .._base.math import at_least_float32, concrete_or_none
 from .._base.modules import set_module as _set_module
 from .._base.products import affine
 from .._base.trees import ReadOnly, map_sizes
-from .._cells.affine.equations import Equations
 from .._cells.base import SpecsCell, check_rnn_cell, scope_name
 from .._cells.composed import ComposedCell
+from .._cells.equations import Equations
 from .._cells.matrix.bare_memory import BareMemoryCell
 from .._cells.matrix.cell import MatrixMemoryCell
-from .._cells.matrix.rule import Chunk, MatrixRule
+from .._cells.matrix.rule import MatrixRule
 from .._cells.params import affine_specs, bias_initializer, glorot_uniform
 from .._cells.step_checks import check_params, check_state, check_step_inputs
+from .._cells.wrappers.base import ParamsWrapper, WrapperCell, vector_size
+from .._loops.memories.chunk import Chunk
 from .._run.masking import Steps
 from .._run.run import Choice, Run
-from .._wrappers.base import ParamsWrapper, WrapperCell, vector_size
 from . import fields
 
 __all__ = [

@@ -25,7 +25,7 @@ from .._cells.base import RNNCell, check_rnn_cell
 from .._cells.matrix.cell import MatrixMemoryCell
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from .._run import masking
-from ..memory import Recompute
+from .._run.memory import Recompute
 from . import _oracle as oracle
 from ._oracle import TIME, Setup, close, make_setup, require
 

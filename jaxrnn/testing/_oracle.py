@@ -18,8 +18,7 @@ from .._base.errors import describe, describe_leaves
 from .._base.math import at_least_float32
 from .._base.trees import has_read_only, is_tensor_array, map_sizes, with_read_only
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._cells.base import RNNCell
-from .._cells.bound import BoundCell
+from .._cells.base import BoundCell, RNNCell
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.raw_rnn import raw_rnn
 from .._drivers.static_rnn import static_rnn
@@ -214,8 +213,8 @@ def unrolled_states(
         if mask is not None or setup.cell.rows_interact:
             unused = jax.tree.map(jnp.zeros_like, unused)
         if resets is not None:
-            restart = with_read_only(reset_state, state)
-            state = _select(~(alive & resets[:, t]), state, restart)
+            reset = with_read_only(reset_state, state)
+            state = _select(~(alive & resets[:, t]), state, reset)
         inputs = _select(alive, at_steps(xs, t), unused)
         output, new_state = bound.at_step(jnp.int32(t))(inputs, state)
         outputs.append(_select(alive, output, jax.tree.map(jnp.zeros_like, output)))

@@ -23,7 +23,7 @@ namespace jaxrnn::JAXRNN_TARGET {
 // the transposed state matrix of their stage. Then it runs the element-wise work of the
 // preceding stage backward; the last stage of step t - 1 precedes the first stage of
 // step t. The last phase only multiplies. The loop adds to the cotangents of the
-// restart states, which must be zeros before.
+// reset states, which must be zeros before.
 template <typename C>
 class BackwardLoop {
  public:
@@ -181,9 +181,9 @@ class BackwardLoop {
     const int64_t units = sizes_.units, before = rows_.alive(t + 1);
     for (int64_t v = worker.ranges[0].first; v < worker.ranges[0].end; v++) {
       const int valid = Valid(units, v);
-      for (int64_t r = 0; entry_.restarts && r < before; r++) {
+      for (int64_t r = 0; entry_.resets && r < before; r++) {
         float* carried = worker.carried(v, r);
-        if (AddRestart(entry_.ct_restart_c, units, t, r, v, Load(carried)))
+        if (AddReset(entry_.ct_reset_c, units, t, r, v, Load(carried)))
           Store(carried, Vec{});
       }
       for (int64_t r = 0; t < 0 && r < before; r++) EndC(worker, r, v);
@@ -211,13 +211,13 @@ class BackwardLoop {
       Store(Elementwise(k, r, v), Load(carried + (k + 1) * kLanes), valid);
   }
 
-  // If row r restarts at step t + 1, adds `cotangent` to the cotangent of its restart
+  // If row r is reset at step t + 1, adds `cotangent` to the cotangent of its reset
   // state and returns true. Otherwise, returns false.
-  bool AddRestart(float* ct_restart, int64_t units, int64_t t, int64_t r, int64_t v,
+  bool AddReset(float* ct_reset, int64_t units, int64_t t, int64_t r, int64_t v,
                   Vec cotangent) {
-    if (!entry_.restarts || !entry_.restarts[rows_.At(r, t + 1)]) return false;
+    if (!entry_.resets || !entry_.resets[rows_.At(r, t + 1)]) return false;
     const int valid = Valid(units, v);
-    float* to = ct_restart + rows_[r] * units + v * kLanes;
+    float* to = ct_reset + rows_[r] * units + v * kLanes;
     Store(to, Load(to, valid) + cotangent, valid);
     return true;
   }
@@ -230,7 +230,7 @@ class BackwardLoop {
     }
     // `product` and the carried values are cotangents of the state before step t + 1.
     Vec ct_h = C::kHasC ? product : product + Load(worker.carried(v, r));
-    if (AddRestart(entry_.ct_restart_h, sizes_.outputs, t, r, v, ct_h)) ct_h = Vec{};
+    if (AddReset(entry_.ct_reset_h, sizes_.outputs, t, r, v, ct_h)) ct_h = Vec{};
     if (t >= 0) return PullStep(worker, phase, t, r, v, ct_h);
     const int64_t at = rows_[r] * sizes_.outputs + v * kLanes;
     Store(entry_.ct_h + at, ct_h, Valid(sizes_.outputs, v));
@@ -315,7 +315,7 @@ class BackwardLoop {
     __builtin_prefetch(entry_.ct_outputs + at);
   }
 
-  // Vector v of row r's h before step t, after any restart.
+  // Vector v of row r's h before step t, after any reset.
   const float* H(int64_t r, int64_t t, int64_t v) const {
     const int64_t size = sizes_.outputs;
     if (entry_.saved_h) return entry_.saved_h + rows_.At(r, t) * size + v * kLanes;

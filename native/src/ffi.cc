@@ -142,7 +142,7 @@ void ReadSizes(Reader& reader, Cell& cell, Sizes& sizes) {
   sizes.units = reader.Size("units");
   sizes.outputs = reader.Size("outputs");
   sizes.time_major = reader.Attribute<bool>("time_major");
-  sizes.has_restarts = reader.Attribute<bool>("restarts");
+  sizes.has_resets = reader.Attribute<bool>("resets");
   reader.Require(cell == Cell::kProjectedLstm || sizes.outputs == sizes.units,
                  "outputs", "must equal units for this cell");
 }
@@ -177,7 +177,7 @@ void Read(Reader& reader, Weights& entry) {
   entry.sizes.depth = sizes.InputRows(cell, k);
   entry.sizes.units = sizes.StateRows(cell, k);
   entry.columns = sizes.Columns(cell, k);
-  entry.has_first = multiplies_h && !sizes.has_restarts;
+  entry.has_first = multiplies_h && !sizes.has_resets;
   entry.has_bias = ProductOf(cell, k).bias;
 }
 

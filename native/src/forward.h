@@ -42,7 +42,7 @@ class ForwardLoop {
       operands_[k] = Allocate(rows_.count() * strides_[k / 2]);
     for (int64_t r = 0; r < rows_.count(); r++) {
       std::memcpy(&operands_[0][r * strides_[0]],
-                  StartOf(entry.h, entry.restart_h, sizes_.outputs, r, 0),
+                  StartOf(entry.h, entry.reset_h, sizes_.outputs, r, 0),
                   sizeof(float) * sizes_.outputs);
       std::fill_n(operands_[0].get() + r * strides_[0] + sizes_.outputs,
                   Padded(sizes_.outputs) - sizes_.outputs, 0.0f);
@@ -99,11 +99,11 @@ class ForwardLoop {
     const VectorRange& of_h() const { return ranges.back(); }
   };
 
-  // The state from which row r starts step t: its restart state if it restarts, else its
+  // The state from which row r starts step t: its reset state if it is reset, else its
   // state in `otherwise`, which may be null. `units` is the size of a state.
-  const float* StartOf(const float* otherwise, const float* restarts, int64_t units,
+  const float* StartOf(const float* otherwise, const float* resets, int64_t units,
                        int64_t r, int64_t t) const {
-    if (entry_.restarts && entry_.restarts[rows_.At(r, t)]) otherwise = restarts;
+    if (entry_.resets && entry_.resets[rows_.At(r, t)]) otherwise = resets;
     return otherwise ? otherwise + rows_[r] * units : nullptr;
   }
 
@@ -155,8 +155,8 @@ class ForwardLoop {
   void BeginC(Worker& worker, int64_t t, int64_t v) {
     const int valid = Valid(sizes_.units, v);
     const int64_t n = rows_.alive(t);
-    for (int64_t r = 0; entry_.restarts && r < n; r++) {
-      if (const float* start = StartOf(nullptr, entry_.restart_c, sizes_.units, r, t))
+    for (int64_t r = 0; entry_.resets && r < n; r++) {
+      if (const float* start = StartOf(nullptr, entry_.reset_c, sizes_.units, r, t))
         Store(worker.carried(v, r), Load(start + v * kLanes, valid));
     }
     for (int64_t r = 0; entry_.saved_c && r < n; r++) {
@@ -312,7 +312,7 @@ class ForwardLoop {
     if (r >= rows_.alive(t + 1)) {
       Store(entry_.last_h + rows_[r] * units + v * kLanes, next, valid);
     } else if (const float* start =
-                   StartOf(nullptr, entry_.restart_h, units, r, t + 1)) {
+                   StartOf(nullptr, entry_.reset_h, units, r, t + 1)) {
       Store(next_h, Load(start + v * kLanes, valid));
     }
   }

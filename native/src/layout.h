@@ -32,10 +32,10 @@ struct LoopSizes {
         steps(batch * sizes.time),
         h(sizes.outputs),
         c(HasC(cell) ? sizes.units : 0),
-        restarts(sizes.has_restarts ? batch : 0),
-        restart_steps(restarts * sizes.time),
+        resets(sizes.has_resets ? batch : 0),
+        reset_steps(resets * sizes.time),
         elementwise(double(ElementwiseVectors(cell)) * sizes.units) {}
-  double batch, steps, h, c, restarts, restart_steps, elementwise;
+  double batch, steps, h, c, resets, reset_steps, elementwise;
 };
 
 template <typename Visitor>
@@ -44,7 +44,7 @@ void VisitArrays(Forward& entry, Visitor& visitor) {
   const LoopSizes n(entry.cell, sizes);
   const int products = Products(entry.cell);
   visitor.Argument("lengths", entry.lengths, n.batch);
-  visitor.Argument("restarts", entry.restarts, n.restart_steps);
+  visitor.Argument("resets", entry.resets, n.reset_steps);
   visitor.Argument("x", entry.x, n.steps * sizes.depth);
   for (int k = 0; k < products; k++) {
     visitor.Argument(Of("kernel", k), entry.kernel[k],
@@ -56,8 +56,8 @@ void VisitArrays(Forward& entry, Visitor& visitor) {
                    entry.has_elementwise * n.elementwise);
   visitor.Argument("h", entry.h, n.batch * n.h);
   visitor.Argument("c", entry.c, n.batch * n.c);
-  visitor.Argument("restart_h", entry.restart_h, n.restarts * n.h);
-  visitor.Argument("restart_c", entry.restart_c, n.restarts * n.c);
+  visitor.Argument("reset_h", entry.reset_h, n.resets * n.h);
+  visitor.Argument("reset_c", entry.reset_c, n.resets * n.c);
 
   visitor.Result("outputs", entry.outputs, n.steps * n.h);
   visitor.Result("last_h", entry.last_h, n.batch * n.h);
@@ -66,7 +66,7 @@ void VisitArrays(Forward& entry, Visitor& visitor) {
   for (int k = 0; k < products; k++)
     visitor.Result(Of("zs", k), entry.zs[k],
                    entry.saves * n.steps * sizes.Columns(entry.cell, k));
-  visitor.Result("saved_h", entry.saved_h, entry.saves * n.restart_steps * n.h);
+  visitor.Result("saved_h", entry.saved_h, entry.saves * n.reset_steps * n.h);
   visitor.Result("saved_c", entry.saved_c, entry.saves * n.steps * n.c);
 }
 
@@ -75,9 +75,9 @@ void VisitArrays(Backward& entry, Visitor& visitor) {
   const Sizes& sizes = entry.sizes;
   const LoopSizes n(entry.cell, sizes);
   const int products = Products(entry.cell);
-  const bool has_first = !sizes.has_restarts;
+  const bool has_first = !sizes.has_resets;
   visitor.Argument("lengths", entry.lengths, n.batch);
-  visitor.Argument("restarts", entry.restarts, n.restart_steps);
+  visitor.Argument("resets", entry.resets, n.reset_steps);
   for (int k = 0; k < products; k++)
     visitor.Argument(Of("kernel", k), entry.kernel[k],
                      KernelSize(entry.cell, sizes, k));
@@ -85,7 +85,7 @@ void VisitArrays(Backward& entry, Visitor& visitor) {
                    entry.has_elementwise * n.elementwise);
   for (int k = 0; k < products; k++)
     visitor.Argument(Of("zs", k), entry.zs[k], n.steps * sizes.Columns(entry.cell, k));
-  visitor.Argument("saved_h", entry.saved_h, n.restart_steps * n.h);
+  visitor.Argument("saved_h", entry.saved_h, n.reset_steps * n.h);
   visitor.Argument("outputs", entry.outputs, has_first * n.steps * n.h);
   visitor.Argument("saved_c", entry.saved_c, n.steps * n.c);
   visitor.Argument("h", entry.h, has_first * n.batch * n.h);
@@ -101,8 +101,8 @@ void VisitArrays(Backward& entry, Visitor& visitor) {
                  HasOperand(entry.cell) * n.steps * sizes.units);
   visitor.Result("ct_h", entry.ct_h, n.batch * n.h);
   visitor.Result("ct_c", entry.ct_c, n.batch * n.c);
-  visitor.Result("ct_restart_h", entry.ct_restart_h, n.restarts * n.h);
-  visitor.Result("ct_restart_c", entry.ct_restart_c, n.restarts * n.c);
+  visitor.Result("ct_reset_h", entry.ct_reset_h, n.resets * n.h);
+  visitor.Result("ct_reset_c", entry.ct_reset_c, n.resets * n.c);
   visitor.Result("ct_elementwise", entry.ct_elementwise,
                  entry.has_elementwise * n.batch * n.elementwise);
 }

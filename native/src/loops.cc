@@ -135,10 +135,10 @@ void JAXRNN_NAME(Backward, JAXRNN_TARGET)(const std::vector<Backward>& entries,
                                          Executor& executor) {
   for (const Backward& entry : entries) {  // The loops add to these cotangents.
     const Sizes& sizes = entry.sizes;
-    if (entry.ct_restart_h)
-      std::fill_n(entry.ct_restart_h, sizes.batch * sizes.outputs, 0.0f);
-    if (entry.ct_restart_c)
-      std::fill_n(entry.ct_restart_c, sizes.batch * sizes.units, 0.0f);
+    if (entry.ct_reset_h)
+      std::fill_n(entry.ct_reset_h, sizes.batch * sizes.outputs, 0.0f);
+    if (entry.ct_reset_c)
+      std::fill_n(entry.ct_reset_c, sizes.batch * sizes.units, 0.0f);
   }
   RunAnyCell(entries, executor);
 }

@@ -74,7 +74,7 @@ struct Sizes {
   // `units` is the size of a gate. `outputs`, the size of h, equals `units` unless h is
   // projected.
   int64_t batch, time, depth, units, outputs;
-  bool time_major, has_restarts;
+  bool time_major, has_resets;
 
   // The index of a step in a sequence of size 1.
   int64_t At(int64_t row, int64_t t) const {
@@ -124,13 +124,13 @@ struct Forward {
   Settings settings;
   bool has_elementwise, has_new_c, saves;  // Which optional arrays the call has.
   const int32_t* lengths;                  // [batch].
-  const int32_t* restarts;  // A sequence of size 1: whether a row gets its restart
-                            // state before the step. Null without restarts.
-  const float* x;           // A sequence of size depth.
+  const int32_t* resets;  // A sequence of size 1: whether a row gets its reset state
+                          // before the step. Null without resets.
+  const float* x;         // A sequence of size depth.
   const float* kernel[kMaxProducts];  // [InputRows + StateRows, C].
   const float* bias[kMaxProducts];    // [C]; null if the product has none.
   const float *h, *c;  // [batch, outputs]; [batch, units], null without c.
-  const float *restart_h, *restart_c;  // Like h and c; null without restarts.
+  const float *reset_h, *reset_c;  // Like h and c; null without resets.
 
   float* outputs;            // A sequence of size outputs; zeros in finished rows.
   float *last_h, *last_c;    // Like h and c. A row of length 0 keeps its initial state
@@ -139,10 +139,10 @@ struct Forward {
                              // without c, or if not requested.
   float* zs[kMaxProducts];   // A sequence of size C: the products. Any finite values in
                              // finished rows. Null if nothing is saved.
-  float *saved_h, *saved_c;  // A sequence: the state before each step, after any
-                             // restart; zeros in finished rows. Null if nothing is
-                             // saved. Without restarts, saved_h is also null, because
-                             // the outputs contain it.
+  float *saved_h, *saved_c;  // A sequence: the state before each step, after any reset;
+                             // zeros in finished rows. Null if nothing is saved.
+                             // Without resets, saved_h is also null, because the
+                             // outputs contain it.
 };
 
 // An entry of a backward call. Names that start with ct_ denote cotangents.
@@ -151,7 +151,7 @@ struct Backward {
   Sizes sizes;
   Settings settings;
   bool has_elementwise, has_new_c;
-  const int32_t *lengths, *restarts;
+  const int32_t *lengths, *resets;
   const float* kernel[kMaxProducts];
   const float* zs[kMaxProducts];
   const float *saved_h, *saved_c;
@@ -164,7 +164,7 @@ struct Backward {
   float* operand;  // A sequence of size units; zeros in finished rows. Null if the cell
                    // has none.
   float *ct_h, *ct_c;
-  float *ct_restart_h, *ct_restart_c;  // Zeros for a row that never restarts.
+  float *ct_reset_h, *ct_reset_c;  // Zeros for a row that is never reset.
   float* ct_elementwise;  // [batch, ElementwiseVectors(cell), units], or null.
 };
 

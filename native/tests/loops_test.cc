@@ -28,7 +28,7 @@ namespace {
 struct Case {
   Cell cell;
   int64_t units, batch, time, first_length;
-  bool time_major, restarts;
+  bool time_major, resets;
 
   bool lstm() const { return HasC(cell); }
   Activation activation() const {
@@ -48,7 +48,7 @@ struct Case {
     return "cell " + std::to_string(static_cast<int>(cell)) + ", units " +
            std::to_string(units) + ", batch " + std::to_string(batch) + ", time " +
            std::to_string(time) + ", first length " + std::to_string(first_length) +
-           (time_major ? ", time major" : "") + (restarts ? ", restarts" : "");
+           (time_major ? ", time major" : "") + (resets ? ", resets" : "");
   }
 };
 
@@ -73,9 +73,9 @@ std::vector<Case> Cases() {
         // 13 rows cover all lengths.
         int64_t lengths = batch >= 13 ? 1 : time + 1;
         for (int64_t first = 0; first < lengths; first += batch)
-          for (bool restarts : {false, true})
+          for (bool resets : {false, true})
             cases.push_back(
-                {Cell(cell), units, batch, time, first, time_major, restarts});
+                {Cell(cell), units, batch, time, first, time_major, resets});
       }
   return cases;
 }
@@ -87,7 +87,7 @@ struct Problem {
   explicit Problem(const Case& c, int seed = 23)
       : c(c),
         sizes{c.batch,     c.time,       kDepth,    c.units,
-              c.outputs(), c.time_major, c.restarts},
+              c.outputs(), c.time_major, c.resets},
         Random(seed) {
     for (int k = 0; k < Products(c.cell); k++) {
       const Product product = ProductOf(c.cell, k);
@@ -102,11 +102,11 @@ struct Problem {
     h = Random(c.batch * c.outputs(), 1);
     if (c.lstm()) c0 = Random(c.batch * c.units, 1);
     MakeLengths();
-    if (c.restarts) MakeRestarts();
+    if (c.resets) MakeResets();
     x = Random(c.batch * c.time * kDepth, 1);
     MakeSpecialRows();
     ct_outputs = Random(c.batch * c.time * c.outputs(), 1);
-    if (c.lstm() && c.restarts) ct_new_c = Random(c.batch * c.time * c.units, 1);
+    if (c.lstm() && c.resets) ct_new_c = Random(c.batch * c.time * c.units, 1);
     ct_last_h = Random(c.batch * c.outputs(), 1);
     if (c.lstm()) ct_last_c = Random(c.batch * c.units, 1);
     FillDead(x, kNaN);
@@ -115,7 +115,7 @@ struct Problem {
 
   Forward ForwardArguments(bool save) const {
     Forward entry = {c.cell,     sizes, SettingsArguments(), !elementwise.empty(),
-                     c.restarts, save,  lengths.data(),      RestartsData()};
+                     c.resets, save,  lengths.data(),      ResetsData()};
     for (int k = 0; k < Products(c.cell); k++) {
       entry.kernel[k] = Data(kernel[k]);
       entry.bias[k] = Data(bias[k]);
@@ -123,15 +123,15 @@ struct Problem {
     entry.x = Data(x);
     entry.h = Data(h);
     entry.c = Data(c0);
-    entry.restart_h = Data(restart_h);
-    entry.restart_c = Data(restart_c);
+    entry.reset_h = Data(reset_h);
+    entry.reset_c = Data(reset_c);
     return entry;
   }
 
   Backward BackwardArguments() const {
     Backward entry = {
-        c.cell,         sizes,   SettingsArguments(), !elementwise.empty(), c.restarts,
-        lengths.data(), RestartsData()};
+        c.cell,         sizes,   SettingsArguments(), !elementwise.empty(), c.resets,
+        lengths.data(), ResetsData()};
     for (int k = 0; k < Products(c.cell); k++) entry.kernel[k] = Data(kernel[k]);
     entry.ct_outputs = Data(ct_outputs);
     entry.ct_new_c = Data(ct_new_c);
@@ -147,7 +147,7 @@ struct Problem {
   }
 
   // The name of the forward call's result from which the backward call reads h.
-  std::string SavedH() const { return c.restarts ? "saved_h" : "outputs"; }
+  std::string SavedH() const { return c.resets ? "saved_h" : "outputs"; }
 
   // Fill the steps of a sequence at which rows are alive, or the padding.
   void FillAlive(Floats& values, float value) const {
@@ -159,14 +159,14 @@ struct Problem {
 
   Case c;
   Sizes sizes;
-  std::vector<int32_t> lengths, restarts;
+  std::vector<int32_t> lengths, resets;
   Floats x, kernel[kMaxProducts], bias[kMaxProducts];
   Floats elementwise;
-  Floats h, c0, restart_h, restart_c, ct_outputs, ct_new_c, ct_last_h, ct_last_c;
+  Floats h, c0, reset_h, reset_c, ct_outputs, ct_new_c, ct_last_h, ct_last_c;
 
  private:
-  const int32_t* RestartsData() const {
-    return restarts.empty() ? nullptr : restarts.data();
+  const int32_t* ResetsData() const {
+    return resets.empty() ? nullptr : resets.data();
   }
 
   void MakeLengths() {
@@ -174,24 +174,24 @@ struct Problem {
       lengths.push_back((c.first_length + row) % (c.time + 1));
   }
 
-  // Every second row restarts at the first step, and every third row at the last step.
-  // The restart states of the other rows are never read.
-  void MakeRestarts() {
-    restarts.assign(c.batch * c.time, 0);
-    restart_h.assign(c.batch * c.outputs(), kNaN);
-    if (c.lstm()) restart_c.assign(c.batch * c.units, kNaN);
+  // Every second row is reset at the first step, and every third row at the last step.
+  // The reset states of the other rows are never read.
+  void MakeResets() {
+    resets.assign(c.batch * c.time, 0);
+    reset_h.assign(c.batch * c.outputs(), kNaN);
+    if (c.lstm()) reset_c.assign(c.batch * c.units, kNaN);
     for (int64_t row = 0; row < c.batch; row++)
       for (int64_t t : {int64_t{0}, c.time - 1})
-        if (row % (t == 0 ? 2 : 3) == 0) Restart(row, t);
+        if (row % (t == 0 ? 2 : 3) == 0) Reset(row, t);
   }
 
-  void Restart(int64_t row, int64_t t) {
-    restarts[sizes.At(row, t)] = 1;
+  void Reset(int64_t row, int64_t t) {
+    resets[sizes.At(row, t)] = 1;
     const int64_t m = c.outputs();
     const Floats new_h = Random(m, 1), new_c = Random(c.units, 1);
-    std::copy(new_h.begin(), new_h.end(), restart_h.begin() + row * m);
+    std::copy(new_h.begin(), new_h.end(), reset_h.begin() + row * m);
     if (c.lstm())
-      std::copy(new_c.begin(), new_c.end(), restart_c.begin() + row * c.units);
+      std::copy(new_c.begin(), new_c.end(), reset_c.begin() + row * c.units);
     if (t == 0) std::fill_n(h.begin() + row * m, m, kNaN);  // This h is not read.
   }
 
@@ -232,8 +232,8 @@ Results RunBackward(const Problem& problem, Results& saved, bool in_place,
     if (in_place) std::copy(zs.begin(), zs.end(), entry.ct_zs[k]);
     entry.zs[k] = in_place ? entry.ct_zs[k] : zs.data();
   }
-  (c.restarts ? entry.saved_h : entry.outputs) = saved[problem.SavedH()].data();
-  if (!c.restarts) entry.h = Data(problem.h);
+  (c.resets ? entry.saved_h : entry.outputs) = saved[problem.SavedH()].data();
+  if (!c.resets) entry.h = Data(problem.h);
   if (c.lstm()) entry.saved_c = saved["saved_c"].data();
   loop(entry);
   return results;
@@ -364,9 +364,9 @@ void TestEntries() {
     for (Executor* executor : {&two, &many})
       for (int cell = 0; cell < kCells; cell++)
         for (int64_t batch : {1, 14})
-          for (bool restarts : {false, true})
+          for (bool resets : {false, true})
             TestEntries(target, *executor,
-                        {Cell(cell), 40, batch, 5, 0, true, restarts});
+                        {Cell(cell), 40, batch, 5, 0, true, resets});
   }
 }
 

@@ -51,9 +51,9 @@ inline void AddOuter(const Vector& operand, const Vector& ct_z, Vector& ct_w) {
       ct_w[i * ct_z.size() + j] += operand[i] * ct_z[j];
 }
 
-// Whether a row gets its restart state before a step.
-inline bool Restarts(const int32_t* restarts, int64_t at) {
-  return restarts != nullptr && restarts[at] != 0;
+// Whether a row gets its reset state before a step.
+inline bool Resets(const int32_t* resets, int64_t at) {
+  return resets != nullptr && resets[at] != 0;
 }
 
 // The rows of product k's kernel that multiply the operand.
@@ -220,8 +220,8 @@ inline void ForwardRow(const Forward& entry, int64_t row) {
   for (int64_t t = 0; t < sizes.time; t++) {
     int64_t at = sizes.At(row, t);
     bool alive = t < entry.lengths[row];
-    if (alive && Restarts(entry.restarts, at))
-      state = {Load(entry.restart_h, row, m), Load(entry.restart_c, row, n)};
+    if (alive && Resets(entry.resets, at))
+      state = {Load(entry.reset_h, row, m), Load(entry.reset_c, row, n)};
     Store(alive ? state.h : Vector(m), entry.saved_h, at);
     Store(alive ? state.c : Vector(n), entry.saved_c, at);
     std::vector<Vector> zs;
@@ -400,9 +400,9 @@ inline void BackwardRow(const Backward& entry, int64_t row) {
       step.zs.emplace_back(sizes.Columns(entry.cell, k));
     if (t < entry.lengths[row]) {
       BackwardStep(entry, at, ct_state, step);
-      if (Restarts(entry.restarts, at)) {
-        Add(ct_state.h, entry.ct_restart_h, row);
-        Add(ct_state.c, entry.ct_restart_c, row);
+      if (Resets(entry.resets, at)) {
+        Add(ct_state.h, entry.ct_reset_h, row);
+        Add(ct_state.c, entry.ct_reset_c, row);
         ct_state = {Vector(m), Vector(n)};
       }
       for (int k = 0; k < Products(entry.cell); k++)
@@ -421,10 +421,10 @@ inline void RunForward(const Forward& entry) {
 
 inline void RunBackward(const Backward& entry) {
   const Sizes& sizes = entry.sizes;
-  if (entry.ct_restart_h)
-    std::fill_n(entry.ct_restart_h, sizes.batch * sizes.outputs, 0.0f);
-  if (entry.ct_restart_c)
-    std::fill_n(entry.ct_restart_c, sizes.batch * sizes.units, 0.0f);
+  if (entry.ct_reset_h)
+    std::fill_n(entry.ct_reset_h, sizes.batch * sizes.outputs, 0.0f);
+  if (entry.ct_reset_c)
+    std::fill_n(entry.ct_reset_c, sizes.batch * sizes.units, 0.0f);
   for (int64_t row = 0; row < entry.sizes.batch; row++) BackwardRow(entry, row);
 }
 

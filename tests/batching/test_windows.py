@@ -110,11 +110,11 @@ CELLS = {
     "gru": jaxrnn.GRUCell(2),
     "lstm": jaxrnn.LSTMCell(2),
     "minGRU": jaxrnn.MinGRUCell(2),
-    "delta": jaxrnn.GatedDeltaNetCell(2, num_heads=1),
+    "mlstm": jaxrnn.MLSTMCell(2),
 }
 
 
-@pytest.mark.fast("gru", "delta")
+@pytest.mark.fast("gru", "mlstm")
 @pytest.mark.parametrize("name", CELLS)
 def test_packed_windows_give_what_the_whole_pack_gives(name):
     """Values and final states; the state is carried from window to window."""

@@ -12,7 +12,7 @@ import pytest
 from helpers import draw, drawn, drawn_like
 
 import jaxrnn
-from jaxrnn import ComplexState, MLSTMState, PastInputsState
+from jaxrnn import ComplexState, MLSTMState
 
 ROWS, TIME, DEPTH, UNITS = 3, 11, 3, 6
 HEADS, KEY = 2, 3  # The memories have twice as many heads as the keys.
@@ -89,15 +89,6 @@ def qrnn(pooling):
     return step
 
 
-def with_past_inputs(step):
-    def of_window(params, x, state):
-        window = np.concatenate([state.past_inputs, x[:, None]], axis=1)
-        output, inner = step(params, window.reshape(ROWS, -1), state.cell_state)
-        return output, PastInputsState(window[:, 1:], inner)
-
-    return of_window
-
-
 def outer(x, y):
     return x[..., :, None] * y[..., None, :]
 
@@ -166,20 +157,6 @@ def xlstm(params, x, state):
     return sigmoid(o) * h, state
 
 
-def gated_delta_net(params, x, state):
-    """Equation 10 of the paper."""
-    keys = HEADS * KEY
-    *vectors, b, a, g = blocks(params, x, keys, keys, UNITS, HEADS, HEADS, UNITS)
-    q, k, v = ((y * sigmoid(y)).reshape(ROWS, HEADS, -1) for y in vectors)
-    q, k = (y / np.sqrt(np.sum(y * y, axis=-1, keepdims=True) + 1e-6) for y in (q, k))
-    log_alpha = -np.exp(params["a_log"]) * np.logaddexp(a, 0)
-    state = delta(state, k, v, log_alpha, sigmoid(b))
-    h = read(q, state) / np.sqrt(KEY)
-    h = h / np.sqrt(np.mean(h**2, axis=-1, keepdims=True) + 1e-5)
-    h = (h * params["norm_scale"]).reshape(ROWS, -1)
-    return h * g * sigmoid(g), state
-
-
 def memory(make, update, scale=None, **options):
     """A row: a memory with few steps in a chunk, its step, and its inputs."""
     cell = make(2 * HEADS, KEY, 2, HEADS, chunk_size=4, scale=scale, **options)
@@ -195,7 +172,6 @@ def memory(make, update, scale=None, **options):
 
 
 LINEAR, DELTA = jaxrnn.LinearAttentionMemoryCell, jaxrnn.DeltaMemoryCell
-QRNN = jaxrnn.QRNNCell(UNITS, "ifo")
 OPTIONS = {"gate_soft_cap": 1.5, "norm_epsilon": 1e-2, "chunk_size": 4}
 CELLS = {
     "layer_norm_gru": (jaxrnn.LayerNormGRUCell(UNITS), layer_norm_gru(1)),
@@ -205,15 +181,8 @@ CELLS = {
     "min_lstm": (jaxrnn.MinLSTMCell(UNITS), min_lstm),
     "qrnn_f": (jaxrnn.QRNNCell(UNITS, "f"), qrnn("f")),
     "qrnn_fo": (jaxrnn.QRNNCell(UNITS, "fo"), qrnn("fo")),
-    "qrnn_conv": (
-        jaxrnn.PastInputsWrapper(QRNN, DEPTH, 3),
-        with_past_inputs(qrnn("ifo")),
-    ),
+    "qrnn_ifo": (jaxrnn.QRNNCell(UNITS, "ifo"), qrnn("ifo")),
     "xlstm": (jaxrnn.MLSTMCell(UNITS, HEADS, key_size=KEY, **OPTIONS), xlstm),
-    "gated_delta_net": (
-        jaxrnn.GatedDeltaNetCell(UNITS, HEADS, KEY, chunk_size=4),
-        gated_delta_net,
-    ),
     "linear": memory(LINEAR, attention),
     "linear_key_decay": memory(LINEAR, attention, scale=3.0, key_decay=True),
     "delta": memory(DELTA, delta),

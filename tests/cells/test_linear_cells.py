@@ -15,9 +15,10 @@ from helpers import assert_near, assert_same, bound, differentiated, scanned
 
 import jaxrnn
 from jaxrnn import ComplexState, LRUCell, RGLRUCell
-from jaxrnn._cells.linear import chunks as linear_chunks, recurrence
+from jaxrnn._cells.linear.element import plus, times
 from jaxrnn._cells.linear.lru import bounded_sqrt
-from jaxrnn._cells.linear.recurrence import by_loop, by_tree, plus, run_steps, times
+from jaxrnn._loops.linear import chunks as linear_chunks, recurrence
+from jaxrnn._loops.linear.recurrence import by_loop, by_tree, run_steps
 from jaxrnn.testing._oracle import weighted_sum
 
 BATCH, TIME, DEPTH, UNITS = 3, 21, 4, 5
@@ -63,14 +64,14 @@ RECURRENCES += [(1, False, "complex"), (7, True, "complex"), (16, True, "complex
 
 @pytest.mark.fast("tree-16-True-complex")
 @pytest.mark.usefixtures("form")
-@pytest.mark.parametrize(("time", "restarted", "kind"), RECURRENCES)
-def test_values_and_derivatives_of_both_orders(kind, time, restarted):
+@pytest.mark.parametrize(("time", "has_resets", "kind"), RECURRENCES)
+def test_values_and_derivatives_of_both_orders(kind, time, has_resets):
     args = given(kind, time)
-    resets = np.random.default_rng(0).random((time, BATCH)) < 0.3 * restarted
+    resets = np.random.default_rng(0).random((time, BATCH)) < 0.3 * has_resets
     direction = jax.tree.map(lambda leaf: jnp.cos(3 * leaf), args)
 
     def by_form(a, x, h):
-        return recurrence.linear_recurrence((a, resets if restarted else None), x, h)
+        return recurrence.linear_recurrence((a, resets if has_resets else None), x, h)
 
     def derivatives(run):
         sines = lambda *args: weighted_sum(jax.tree.map(jnp.sin, run(*args)))

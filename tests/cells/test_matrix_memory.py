@@ -14,7 +14,7 @@ import pytest
 from helpers import assert_near, bound, differentiated, drawn, scanned, with_prefix
 
 import jaxrnn
-from jaxrnn import DeltaNetCell, GatedDeltaNetCell, MLSTMCell, SLSTMCell
+from jaxrnn import DeltaInputs, DeltaMemoryCell, MLSTMCell, SLSTMCell
 from jaxrnn.testing._oracle import weighted_sum
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -34,25 +34,49 @@ def run(cell, xs, *args, **kwargs):
     return jaxrnn.dynamic_rnn(cell, xs, *args, dtype=xs.dtype, **kwargs)
 
 
+@jax.numpy_rank_promotion("allow")
+def run_delta(form, params, x, state, factor=1, **options):
+    """A `DeltaMemoryCell` in the projections and the norm of the packages."""
+    keys, size = HEADS * KEY, UNITS // HEADS
+    z = x @ params["kernel"] + params["bias"]
+    ends = np.cumsum([keys, keys, UNITS, HEADS, HEADS])
+    q, k, v, b, *gates = jnp.split(z, ends[: 5 if "a_log" in params else 3], axis=-1)
+    q, k, v = (jax.nn.silu(y).reshape(*y.shape[:2], HEADS, -1) for y in (q, k, v))
+    q, k = (y / jnp.sqrt(jnp.sum(y * y, -1, keepdims=True) + 1e-6) for y in (q, k))
+    g = jnp.zeros_like(b)
+    if gates:
+        g = -jnp.exp(params["a_log"]) * jax.nn.softplus(gates[0])
+    inputs = DeltaInputs(q, k, v, g, factor * jax.nn.sigmoid(b))
+    cell = form(DeltaMemoryCell(HEADS, KEY, size, chunk_size=4)).bind({})
+    h, last = jaxrnn.dynamic_rnn(
+        cell, inputs, initial_state=state, dtype=x.dtype, **options
+    )
+    h = h / jnp.sqrt(jnp.mean(h * h, -1, keepdims=True) + 1e-5) * params["norm_scale"]
+    h = h.reshape(*x.shape[:2], UNITS)
+    return (h * jax.nn.silu(gates[1]) if gates else h), last
+
+
 @pytest.mark.fast("*-mlstm", "steps-slstm", "*-gated_neg", "chunks-delta")
 @pytest.mark.parametrize(
     "case", sorted({name.split("/")[0] for name in FILE} - {"init"})
 )
 @pytest.mark.parametrize("form", FORMS)
 def test_same_as_the_packages(case, form):
-    if "lstm" in case:
-        cell = (SLSTMCell if case[0] == "s" else MLSTMCell)(UNITS, HEADS)
-    else:
-        make = GatedDeltaNetCell if "gated" in case else DeltaNetCell
-        cell = make(UNITS, HEADS, KEY, allow_neg_eigval="neg" in case)
-    if hasattr(cell, "chunk_size"):
+    cell = (SLSTMCell if case[0] == "s" else MLSTMCell)(UNITS, HEADS)
+    if case[0] == "m":
         cell = dataclasses.replace(cell, chunk_size=4)
+    is_delta = "lstm" not in case
+    if is_delta:
+        cell = DeltaMemoryCell(HEADS, KEY, UNITS // HEADS)
     cell, golden = FORMS[form](cell), with_prefix(f"{case}/", FILE)
     tree = jax.tree.structure(cell.zero_state(2, XS.dtype))
 
     def results(given):
         params, state = (with_prefix(f"{of}/", given) for of in ("params", "state"))
         state = tree.unflatten(state.values()) if state else None
+        if is_delta:
+            factor = 2 if "neg" in case else 1
+            return run_delta(FORMS[form], params, given["x"], state, factor)
         return run(cell.bind(params), given["x"], initial_state=state)
 
     slopes = with_prefix("grads/", golden)
@@ -75,14 +99,18 @@ def test_the_biases_start_as_in_the_package():
 @pytest.mark.parametrize("size", [4, 16, None], ids=["chunks-4", "chunks-16", "steps"])
 def test_nan_stays_where_no_later_step_reads_it(size):
     """In padding, before a reset, and in a state that step 0 resets."""
-    cell = GatedDeltaNetCell(UNITS, HEADS, KEY, chunk_size=size or 1)
-    cell = bound(cell if size else scanned(cell))
+    form = FORMS["chunks" if size else "steps"]
+    params = with_prefix("gated_neg/params/", FILE)
     resets = np.zeros((BATCH, TIME), bool)
     resets[[0, 2], [6, 0]] = True
     bad, bad_state = XS.copy(), STATE.copy()
     bad[0, 2] = bad[1] = bad[2, 5:] = bad[3, 1:] = bad_state[2] = np.nan
-    both = jax.jit(lambda x, s: run(cell, x, LENGTHS, s, resets=resets))
+    options = {"sequence_length": LENGTHS, "resets": resets}
+    both = jax.jit(lambda x, s: run_delta(form, params, x, s, **options))
     (got, got_last), (want, last) = both(bad, bad_state), both(XS, STATE)
+    # The projections of a layer also read the padding.
+    is_valid = (np.arange(TIME) < LENGTHS[:, None])[..., None]
+    got, want = (jnp.where(is_valid, y, 0) for y in (got, want))
     # Row 0 is reset at step 6; row 2 ends after step 6, with zeros beyond.
     want = want.at[0, 2:6].set(np.nan).at[2, 5:7].set(np.nan)
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
@@ -92,14 +120,14 @@ def test_nan_stays_where_no_later_step_reads_it(size):
 @pytest.mark.parametrize("factor", [1, 2])
 def test_a_value_changes_its_sign_only_if_b_may_be_2(factor):
     """With v = 0, b = 2 makes the memory count steps modulo 2; b = 1 clears it."""
-    cell = DeltaNetCell(1, key_size=1, allow_neg_eigval=factor == 2, activation="relu")
-    # Columns q, k, v and b: q and k are 1, v is 0, and the sigmoid of b is 1.
-    bias = jnp.array([1e4, 1e4, 0.0, 50.0])
-    params = {"kernel": jnp.zeros((1, 4)), "bias": bias, "norm_scale": jnp.ones(1)}
-    start = jnp.full((1, 1, 1, 1), 7.0)
-    got, _ = run(cell.bind(params), jnp.zeros((1, 5, 1)), initial_state=start)
+    cell, one = DeltaMemoryCell(1, 1, 1), jnp.ones((1, 5, 1, 1))
+    number = one[..., 0]
+    inputs = DeltaInputs(one, one, 0 * one, 0 * number, factor * number)
+    got, _ = jaxrnn.dynamic_rnn(
+        cell.bind({}), inputs, initial_state=one[:, :1], dtype=one.dtype
+    )
     want = [-1, 1, -1, 1, -1] if factor == 2 else [0] * 5
-    np.testing.assert_allclose(got[0, :, 0], want, atol=1e-6)
+    np.testing.assert_allclose(got[0, :, 0, 0], want, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -188,12 +216,11 @@ def test_a_memory_that_overflowed_ends_at_a_reset():
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("cell", [MLSTMCell(16, 2), GatedDeltaNetCell(16, 2)])
 @pytest.mark.parametrize("size", [3e37, np.nan])
-def test_no_later_step_reaches_the_gradients_of_earlier_steps(cell, size):
+def test_no_later_step_reaches_the_gradients_of_earlier_steps(size):
     """Its values or cotangents overflow, or it is not finite."""
     x = np.random.default_rng(0).normal(size=(1, 20, 3)).astype(np.float32)
-    cell = bound(cell, dtype="float32")
+    cell = bound(MLSTMCell(16, 2), dtype="float32")
     steps = slice(15)
 
     def outputs(cell, x):
@@ -206,7 +233,6 @@ def test_no_later_step_reaches_the_gradients_of_earlier_steps(cell, size):
 
 
 HALVED = {
-    "delta": GatedDeltaNetCell(8, 2),
     "mlstm_steps": scanned(MLSTMCell(8, 2)),
     "mlstm": MLSTMCell(8, 2, chunk_size=4),
     "slstm": SLSTMCell(8, 2),
@@ -230,8 +256,9 @@ def test_half_precision_loses_little_with_a_state_of_float32(cell):
 
 def test_tensorflow_lite_can_pad_all_arrays():
     """Its operator pads at most five axes."""
-    cell, x = bound(GatedDeltaNetCell(4, 2)), jnp.ones((2, 9, 3))
-    text = jax.jit(run).lower(cell, x).as_text()
+    params = with_prefix("gated_neg/params/", FILE)
+    run = functools.partial(run_delta, FORMS["chunks"], state=None)
+    text = jax.jit(run).lower(params, jnp.ones((2, 9, 3))).as_text()
     pads = re.findall(r"stablehlo\.pad .*-> tensor<(.*)x", text)
     assert pads
     assert max(sizes.count("x") + 1 for sizes in pads) <= 5

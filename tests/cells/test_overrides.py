@@ -10,6 +10,7 @@ from helpers import assert_near, refusals
 
 import jaxrnn
 from jaxrnn import LSTMCell, MultiRNNCell, RNNCell, contrib, extend, lite
+from jaxrnn._run.loops import loops_of
 
 MODULES = jaxrnn, contrib, extend, lite
 CELLS = {
@@ -35,7 +36,7 @@ def test_no_override_of_a_step_is_bypassed(cls):
         else:
             mine = override(cls, name)
             assert mine.choose_loop is RNNCell.choose_loop
-            assert mine.transition is RNNCell.transition
+            assert loops_of(mine) is None
     for name in ("call", "__call__"):
         if cls.apply is not RNNCell.apply:
             with pytest.raises(TypeError, match=MESSAGE.format(name, "apply")):
@@ -95,9 +96,12 @@ def test_a_class_that_also_overrides_what_is_used():
     assert_near(got, run(None, ones, resets=resets, reset_state=ones), tolerance=1e-12)
 
 
-def mixed():
+def test_a_mixin_with_another_step_is_scanned():
     class Mine(Doubled, LSTMCell):
         pass
+
+    assert loops_of(Mine) is None
+    assert loops_of(LSTMCell) is not None
 
 
 def extended():
@@ -106,17 +110,10 @@ def extended():
             return state
 
 
-def without_loop():
-    members = {"apply": Doubled.apply, "choose_loop": RNNCell.choose_loop}
-    return type("Mine", (jaxrnn.MinGRUCell,), members)
-
-
 REFUSALS = [
-    (TypeError, "`apply`, but `choose_loop`", mixed),
     (TypeError, "`step`, but `choose_loop`", extended),
     (TypeError, "`zero_state`", lambda: override(jaxrnn.GRUCell, "zero_state")),
     (TypeError, "`get_init", lambda: override(MultiRNNCell, "get_initial_state")),
-    (TypeError, "`apply`, but `transition`", without_loop),
 ]
 
 

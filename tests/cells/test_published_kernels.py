@@ -15,8 +15,8 @@ from helpers import assert_near, bound, differentiated
 
 import jaxrnn
 from jaxrnn import extend
-from jaxrnn._cells.matrix import published_kernels
 from jaxrnn._cells.matrix.delta_rule import DeltaRule
+from jaxrnn._loops.memories import published_kernels
 
 F32, BF16 = jnp.float32, jnp.bfloat16
 RNG = np.random.default_rng(0)
@@ -137,19 +137,6 @@ def test_time_major_equals_batch_major(package):
     outputs, state = run(swapped, time_major=True, resets=RESETS.T)
     got = outputs.swapaxes(0, 1), state
     assert_near(got, run(resets=RESETS), tolerance=1e-6)
-
-
-def test_a_cell_with_projections_runs(package):
-    cell = bound(jaxrnn.GatedDeltaNetCell(6, 2), depth=3, dtype=F32)
-    x, options = drawn(TIME, 3), {"sequence_length": LENGTHS, "dtype": F32}
-    run_cell = lambda cell, x, name: jaxrnn.dynamic_rnn(
-        cell, x, implementation=name, **options
-    )
-    got, want = (
-        differentiated(functools.partial(run_cell, name=name), cell, x)
-        for name in ("deltanet_tpu", "xla")
-    )
-    assert_near(got, want, tolerance=2e-6)
 
 
 def test_explain_names_the_package(package):

@@ -91,7 +91,6 @@ def wide_inputs(cell):
 
 
 VALUE, TYPE = ValueError, TypeError
-GATED, CHUNKED = jaxrnn.GatedDeltaNetCell, jaxrnn.DeltaNetCell
 REFUSALS = [
     # Fields.
     (TYPE, "hashable", lambda: Plain(np.ones(3)).bind({})),
@@ -104,11 +103,9 @@ REFUSALS = [
     (VALUE, "`num_heads`", lambda: RGLRUCell(4, 3)),
     (VALUE, "`num_key_heads`", lambda: DeltaMemoryCell(4, 3, 2, num_key_heads=3)),
     *((VALUE, "`num_heads`", lambda make=make, heads=heads: make(6, num_heads=heads))
-      for make in (GATED, CHUNKED, MLSTMCell, SLSTMCell) for heads in (0, 4)),
-    *((VALUE, "`key_size`", lambda make=make: make(6, key_size=0))
-      for make in (GATED, CHUNKED)),
-    *((VALUE, "`chunk_size`", lambda make=make: make(6, chunk_size=0))
-      for make in (GATED, CHUNKED, MLSTMCell)),
+      for make in (MLSTMCell, SLSTMCell) for heads in (0, 4)),
+    (VALUE, "`key_size`", lambda: MLSTMCell(6, key_size=0)),
+    (VALUE, "`chunk_size`", lambda: MLSTMCell(6, chunk_size=0)),
     # Initializers. The last kernel has 4 + 8 rows, which divide into four.
     (TYPE, "`inputs`", lambda: by_part(3, zeros)),
     (VALUE, "`max_time`", lambda: chrono(1)),

@@ -81,7 +81,7 @@ def test_stays_in_keras_with_any_cell(keras, layers):
     np.testing.assert_allclose(model.layers[3](means), want, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["LSTMCell", "GRUCell", "GatedDeltaNetCell"])
+@pytest.mark.parametrize("name", ["LSTMCell", "GRUCell", "MLSTMCell"])
 def test_stays_in_keras_with_low_precision(name, layers):
     layer = layers.CellLayer(name, {"num_units": 8}, dtype="mixed_bfloat16")
     assert layer(X).dtype == jnp.bfloat16

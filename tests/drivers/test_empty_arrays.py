@@ -86,8 +86,8 @@ def cut(setup, rows, steps):
 
 # One cell of each kind, and the cells whose steps or loops are their own.
 OWN = """basic_rnn mlstm delta_memory delta_memory_key_decay
-    linear_attention_key_decay dplr_memory rwkv6_memory slstm rg_lru qrnn past_inputs
-    temporal_conv glstm layer_norm_basic_lstm conv2d time_freq grid_joined
+    linear_attention_key_decay dplr_memory rwkv6_memory slstm rg_lru qrnn short_conv
+    glstm layer_norm_basic_lstm conv2d time_freq grid_joined
     phased ntm attention embedding""".split()
 CELLS = [*cases.KINDS.values(), *OWN]
 
@@ -150,8 +150,6 @@ NONE = [
     (jaxrnn.LayerNormGRUCell(0), 3),
     (jaxrnn.MLSTMCell(0, 2), 3),
     (jaxrnn.MLSTMCell(4, 2), 0),
-    (jaxrnn.GatedDeltaNetCell(0, 2), 3),
-    (jaxrnn.DeltaNetCell(4, 2), 0),
     (jaxrnn.SLSTMCell(0, 2), 3),
     (jaxrnn.LRUCell(3, num_states=0), 3),
     (jaxrnn.RGLRUCell(0, 2), 0),

@@ -115,7 +115,7 @@ def test_derivatives_of_derivatives_are_those_of_the_cell():
 
 # One case for each derivative rule of a loop, whose zero state is not a memory that
 # rounds. Layer normalization amplifies rounding.
-SUMMED = "lstm_projection gated_delta_net lru rg_lru min_gru temporal_conv dropout"
+SUMMED = "lstm_projection mlstm lru rg_lru min_gru short_conv dropout"
 
 
 @pytest.mark.fast("min_gru")

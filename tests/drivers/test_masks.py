@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 import jaxrnn
 from jaxrnn._base.trees import ReadOnly
-from jaxrnn._cells.linear import chunks
+from jaxrnn._loops.linear import chunks
 from jaxrnn.memory import Offload, Recompute
 from jaxrnn.testing import make_setup
 from jaxrnn.testing._oracle import StepByStep, unrolled, unrolled_states
@@ -157,8 +157,8 @@ def in_a_driver(resets):
 
 
 @pytest.mark.parametrize("run", [in_a_stream, in_a_driver])
-def test_keys_restart(run):
-    """A row that restarts draws from its new key."""
+def test_keys_after_resets(run):
+    """A row that is reset draws from its new key."""
     old, new = folded(KEYS), folded(OTHER_KEYS)
     ends = [np.flatnonzero(row) for row in MASK]
     want = [new[TIME - t[-1], b] if len(t) else old[-1, b] for b, t in enumerate(ends)]

@@ -10,7 +10,7 @@ import pytest
 from helpers import bound, differentiated, draw, drawn
 
 import jaxrnn
-from jaxrnn import GRUCell, LSTMCell, Packed, pack_sequences
+from jaxrnn import GRUCell, Packed, pack_sequences
 from jaxrnn.testing._oracle import close
 
 DTYPE = np.dtype("float64")
@@ -18,7 +18,7 @@ LENGTHS = [3, 0, 6, 1, 2, 4, 9, 1, 0]  # The last but two has more than all step
 COUNT, TIME = len(LENGTHS), 6
 # Cells without random numbers, which depend on the steps of a row.
 NAMES = ["lstm_projection", "lstm_joined", "gru", "multi", "residual_fn"]
-NAMES += ["past_inputs", "temporal_conv", "mlstm", "qrnn"]
+NAMES += ["short_conv", "mlstm", "qrnn"]
 
 
 def run_pack(cell, packed, **options):
@@ -68,12 +68,11 @@ def test_gives_what_separate_runs_give(name):
 
 
 # The laws have the others.
-KINDS = [jaxrnn.MLSTMCell(4, 2), jaxrnn.QRNNCell(4), jaxrnn.GatedDeltaNetCell(4)]
-KINDS += [jaxrnn.TemporalConvWrapper(GRUCell(4), 4)]
-KINDS += [jaxrnn.PastInputsWrapper(LSTMCell(4), 4, 3)]
+KINDS = [jaxrnn.MLSTMCell(4, 2), jaxrnn.QRNNCell(4)]
+KINDS += [jaxrnn.MultiRNNCell([jaxrnn.ShortConvCell(4), GRUCell(4)])]
 
 
-@pytest.mark.fast("overflow-MLSTMCell", "nan-TemporalConvWrapper")
+@pytest.mark.fast("overflow-MLSTMCell", "nan-MultiRNNCell")
 @pytest.mark.parametrize("cell", KINDS, ids=lambda cell: type(cell).__name__)
 @pytest.mark.parametrize("bad", [np.nan, 1.6e308], ids=["nan", "overflow"])
 def test_nan_in_a_sequence_stays_there(bad, cell):

@@ -72,17 +72,16 @@ REFUSED = [
     of(GELU),
     of(BasicLSTMCell(3, activation=retanh)),
     of(Around(LSTMCell(3))),  # A wrapper that does not pass it on.
-    of(Around(jaxrnn.GatedDeltaNetCell(3))),
+    of(Around(jaxrnn.MLSTMCell(3))),
     of(jaxrnn.ResidualWrapper(Around(LSTMCell(2)))),
     of(jaxrnn.DropoutWrapper(Around(LSTMCell(2)))),
-    of(jaxrnn.TemporalConvWrapper(Around(LSTMCell(2)), 2)),
+    of(jaxrnn.MultiRNNCell([jaxrnn.ShortConvCell(2), Around(LSTMCell(2))])),
     of(contrib.InputProjectionWrapper(Around(LSTMCell(2)), 2)),
     of(jaxrnn.MultiRNNCell([LSTMCell(3), Around(LSTMCell(3))])),
     of(scanned(LSTMCell(3))),
     of(jaxrnn.ResidualWrapper(jaxrnn.MLSTMCell(2))),
     of(NORMED),
     of(PROJECTING),
-    of(jaxrnn.PastInputsWrapper(scanned(GRUCell(3)), 2)),
 ]
 
 
@@ -91,6 +90,33 @@ REFUSED = [
 def test_what_cannot_run_natively_is_refused(call):
     with pytest.raises(ValueError, match="`implementation` 'native' cannot run"):
         call("native")
+
+
+SCANNED = {
+    "lstm": LSTMCell(3),
+    "stack": jaxrnn.MultiRNNCell([LSTMCell(3), jaxrnn.ResidualWrapper(GRUCell(3))]),
+    "min_gru": jaxrnn.MinGRUCell(3),
+    "memory": jaxrnn.MLSTMCell(3),
+}
+
+
+@pytest.mark.parametrize("time", [0, 1, 5])
+@pytest.mark.parametrize("cell", SCANNED.values(), ids=SCANNED)
+def test_every_cell_runs_as_a_scan_of_single_steps(cell, time):
+    x = np.random.default_rng(0).normal(size=(2, time, 3)).astype(np.float32)
+    bound = cell.bind(drawn(cell, jax.ShapeDtypeStruct((2, 3), x.dtype)))
+    resets = np.zeros((2, time), bool)
+    resets[:, 2:3] = True
+    given = {"sequence_length": [time, 2], "dtype": x.dtype, "resets": resets}
+    if time:
+        explained = jaxrnn.explain(bound, x, **given, implementation="scan")
+        assert explained.loop == "scan"
+        assert explained.reason == "`implementation` is 'scan'"
+    runs = [
+        jaxrnn.dynamic_rnn(bound, x, **given, implementation=name)
+        for name in (None, "scan")
+    ]
+    assert_near(*runs, tolerance=1e-6)
 
 
 UNKNOWN = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrnn._base import jax_internals
-from jaxrnn._cells.affine.native.operation import native_or_xla
+from jaxrnn._loops.affine.native.operation import native_or_xla
 
 X = jnp.arange(3.0)
 

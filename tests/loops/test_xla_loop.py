@@ -24,7 +24,7 @@ from helpers import (
 
 import jaxrnn
 from jaxrnn import AffineCell, GRUCell, LSTMCell, MultiRNNCell, Stage, TensorShape
-from jaxrnn._cells.affine import xla_loop
+from jaxrnn._loops.affine import xla_loop
 from jaxrnn._run.masking import Steps
 from jaxrnn._run.scans import group_size
 from jaxrnn.testing._oracle import Setup, StepByStep, unrolled, weighted_sum

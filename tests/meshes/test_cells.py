@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 from mesh import BATCH, DEPTH, F64, state_of
 
 import jaxrnn
-from jaxrnn import ResidualWrapper, TemporalConvWrapper
+from jaxrnn import MultiRNNCell, ResidualWrapper, ShortConvCell
 from jaxrnn.testing._oracle import close
 
 # Three chunks of steps, of which the last is shorter, so that the others are in a loop.
@@ -30,15 +30,13 @@ CELLS = {
     "rwkv6": memory(jaxrnn.RWKV6MemoryCell),
     "mlstm_memory": memory(jaxrnn.MLSTMMemoryCell),
     "mlstm": jaxrnn.MLSTMCell(4, 2, norm_epsilon=1e-6, **CHUNK),
-    "delta_net": jaxrnn.DeltaNetCell(4, 2, **CHUNK),
-    "gated_delta_net": jaxrnn.GatedDeltaNetCell(4, 2, **CHUNK),
     "min_gru": jaxrnn.MinGRUCell(4),
     "lru": jaxrnn.LRUCell(DEPTH),
     "lstm": jaxrnn.LSTMCell(4),
     "wrapper": ResidualWrapper(
-        TemporalConvWrapper(jaxrnn.MLSTMCell(DEPTH, **CHUNK), DEPTH, 2)
+        MultiRNNCell([ShortConvCell(DEPTH, 2), jaxrnn.MLSTMCell(DEPTH, **CHUNK)])
     ),
-    "stack": jaxrnn.MultiRNNCell([jaxrnn.GRUCell(4), jaxrnn.DeltaNetCell(4, **CHUNK)]),
+    "stack": MultiRNNCell([jaxrnn.GRUCell(4), jaxrnn.MLSTMCell(4, **CHUNK)]),
 }
 RESETS = np.random.default_rng(2).random((BATCH, TIME)) < 0.3
 
@@ -75,7 +73,7 @@ def prepared(cell, time=TIME, **arrays):
     "dplr-plain-explicit",
     "delta-resets-explicit",
     "mlstm-lengths-explicit",
-    "gated_delta_net-mask-explicit",
+    "mlstm-mask-explicit",
 )
 @pytest.mark.parametrize("kind", mesh.TYPES)
 @pytest.mark.parametrize("mark", ["plain", "lengths", "resets", "mask"])

@@ -18,24 +18,24 @@ ENTRIES, BATCH, TIME, DEPTH, UNITS = 7, 2, 3, 4, 5
 ATTRIBUTES = {
     **{"cell": np.int32(2), "activation": np.int32(0), "forget_bias": np.float32(0)},
     **dict.fromkeys(("cell_clip", "output_clip"), np.float32(np.inf)),
-    **{"entries": ENTRIES, "batch": BATCH, "time": TIME, "restarts": True},
+    **{"entries": ENTRIES, "batch": BATCH, "time": TIME, "resets": True},
     **{"depth": DEPTH, "units": UNITS, "outputs": UNITS},
     **dict.fromkeys(("time_major", "elementwise", "new_states", "save"), False),
 }
 
 
 def run(change=(), drop=None, **attributes):
-    """Run basic RNNs with restarts, with some arguments or attributes changed."""
+    """Run basic RNNs with resets, with some arguments or attributes changed."""
     shapes = {
         "x": (1, BATCH, TIME, DEPTH),
         "kernel[0]": (ENTRIES, DEPTH + UNITS, UNITS),
         "bias[0]": (ENTRIES, UNITS),
         "h": (1, BATCH, UNITS),
-        "restart_h": (ENTRIES, BATCH, UNITS),
+        "reset_h": (ENTRIES, BATCH, UNITS),
     }
     arguments = {
         "lengths": jnp.full((1, BATCH), TIME, jnp.int32),
-        "restarts": jnp.zeros((1, BATCH, TIME), jnp.int32),
+        "resets": jnp.zeros((1, BATCH, TIME), jnp.int32),
         **{name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()},
         **dict(change),
     }
@@ -56,11 +56,11 @@ I32 = jnp.int32
 LENGTHS = {n: jnp.full((1, BATCH), n, I32) for n in (-1, TIME + 1)}
 REFUSED = [
     (of("lengths", dtype=I32), "lengths must have 2 elements of 4 bytes for each of 7"),
-    (of("restarts", 1, 3, 3, dtype=I32), "restarts must have 6 elements"),
+    (of("resets", 1, 3, 3, dtype=I32), "resets must have 6 elements"),
     (of("kernel[0]", 1, 9, 4), "kernel[0] must have 45 elements"),
     (of("h", 6, 2, 5), "for each of 7 entries, but it has 240 bytes"),
     (of("more", 1), "too many arguments"),
-    ({"drop": "restart_h"}, "restart_h is missing"),
+    ({"drop": "reset_h"}, "reset_h is missing"),
     ({"change": {"lengths": LENGTHS[-1]}}, "lengths must be from 0 to 3"),
     ({"change": {"lengths": LENGTHS[TIME + 1]}}, "but it is 4"),
     ({"cell": np.int32(7)}, "cell must be from 0 to 6"),

@@ -14,14 +14,14 @@ import native_cases
 import numpy as np
 import pytest
 from helpers import differentiated, drawn, stacked
-from native_cases import CELLS, assert_near, calls, data, everything, run, with_restarts
+from native_cases import CELLS, assert_near, calls, data, everything, run, with_resets
 
 import jaxrnn
 from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, contrib
 from jaxrnn._base import jax_internals
-from jaxrnn._cells.affine import cell as affine, xla_loop
-from jaxrnn._cells.affine.native import calls as library
-from jaxrnn._cells.affine.native.sequence import NativeLoop
+from jaxrnn._loops.affine import xla_loop
+from jaxrnn._loops.affine.native import calls as library
+from jaxrnn._loops.affine.native.sequence import NativeLoop
 from jaxrnn.memory import Keep, Offload, Recompute
 from jaxrnn.testing._oracle import weighted_sum
 
@@ -73,14 +73,11 @@ def test_xlas_loop_is_not_traced(alone, monkeypatch):
         run(cell, "xla", *given)
 
 
-def test_a_second_call_traces_nothing(alone, monkeypatch):
-    traced, run_native = [], affine.native_sequence
-    spy = lambda *args, **options: traced.append(args) or run_native(*args, **options)
-    monkeypatch.setattr(affine, "native_sequence", spy)
+def test_a_second_call_traces_nothing(runs):
     given = data(CELLS["lstm"])
     for _ in range(3):
         by_default("lstm")(*given)
-    assert len(traced) == 1
+    assert len(runs) == 1
 
 
 def test_several_devices_without_a_mesh_have_xlas_loop():
@@ -156,21 +153,21 @@ def test_the_status():
     assert re.fullmatch(f"native loops, for {targets}", jaxrnn.native_status())
 
 
-# Rows that restart.
+# Rows that are reset.
 
 
 @pytest.mark.fast("gru")
 @pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_restarts(name, check_alone):
-    call, given = with_restarts(CELLS[name], time_major=name == "gru")
+def test_resets(name, check_alone):
+    call, given = with_resets(CELLS[name], time_major=name == "gru")
     check_alone(lambda: differentiated(call, *given))
     assert len(calls(call, *given)) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("axes", [(0, None, None), (None, 0, 0)])
-def test_mapped_restarts(axes, check_alone):
-    call, given = with_restarts(CELLS["lstm"], False)
+def test_mapped_resets(axes, check_alone):
+    call, given = with_resets(CELLS["lstm"], False)
     pairs = zip(given, axes, strict=True)
     wide = [v if axis is None else stacked(v, 1, -1) for v, axis in pairs]
     loss = lambda *given: weighted_sum(call(*given))

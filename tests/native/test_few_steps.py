@@ -9,7 +9,7 @@ import native_cases
 import pytest
 
 import jaxrnn
-from jaxrnn._cells.affine.few_steps import why_few_steps, why_few_units
+from jaxrnn._loops.affine.few_steps import why_few_steps, why_few_units
 from jaxrnn._run.masking import Steps
 from jaxrnn.testing._oracle import weighted_sum
 

@@ -429,8 +429,6 @@ REFUSALS = [
     (AssertionError, "`__eq__`", lambda: check(NoHash(3), jaxrnn.testing.LAWS[0].__name__)),
     (AssertionError, r"`gradients\[0\]`", lambda: check(jaxrnn.FunctionCell(lambda p, x, s, key=None: (s + jnp.sqrt((p * x) ** 2), s), 3, 3, lambda key, inputs, dtype: jnp.ones((), dtype)), "ignores_padding")),
     # Wrappers
-    (ValueError, "`params`", lambda: run(jaxrnn.TemporalConvWrapper(GRUCell(2), 3).bind(GRU.params), X)),
-    (ValueError, "`state`", lambda: bound(jaxrnn.PastInputsWrapper(GRUCell(2), 3))(X0, ZEROS)),
     (ValueError, "`dtype`", lambda: drop(variational_recurrent=True)),
     (ValueError, "`input_size`", lambda: drop(input_keep_prob=0.5, variational_recurrent=True, dtype=F32)),
     (TypeError, "`output_keep_prob`", lambda: jax.jit(lambda p: drop(output_keep_prob=p))(0.5)),

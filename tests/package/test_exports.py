@@ -210,6 +210,7 @@ def test_a_star_brings_no_module_but_memory():
     assert {n for n, v in names.items() if inspect.ismodule(v)} == {"memory"}
     assert names.keys() - {"__builtins__"} == PUBLIC.keys() | {"memory"}
     layers = {"GatedDeltaNet", "KimiDeltaAttention", "Mamba", "Mamba2", "RWKV7TimeMix"}
+    layers |= {"PastInputsState"}
     assert set(jaxrnn.linen.__all__) == set(jaxrnn.nnx.__all__) - layers
     assert "RNN" in jaxrnn.nnx.__all__
 

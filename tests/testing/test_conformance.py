@@ -45,7 +45,7 @@ CHANGES = {
         {"drivers", "loops", "meshes/test_drivers.py", "run"},
         {*KINDS.values()},
     ),
-    "jaxrnn/nnx.py": ({"layers"}, set()),
+    "jaxrnn/_flax/nnx.py": ({"layers", "meshes/test_functions.py"}, set()),
     "native/src/team.h": ({"native"}, set()),
     "tests/loops/test_xla_loop.py": ({"loops/test_xla_loop.py"}, set()),
     "README.md": (set(), set()),

@@ -96,7 +96,7 @@ class NeverStartsAgain(OtherLoop):
     """Runs whole sequences as if there were no resets."""
 
     def run_all(self, loop, params, run):
-        steps = dataclasses.replace(run.steps, restarts=None)
+        steps = dataclasses.replace(run.steps, resets=None)
         return loop(params, run.replace(steps=steps))
 
 

@@ -4,7 +4,6 @@ A subclass computes a and b from the inputs. They do not depend on the state.
 """
 
 import abc
-import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -16,12 +15,15 @@ from ..._base.inputs import check_structure
 from ..._base.math import cast, cast_like, widened, widest_dtype
 from ..._base.typing import Array, Params, PyTree, State
 from ..._run import masking
-from ..._run.run import Choice, Run
 from .. import fields
-from ..base import SpecsCell, Transition, choose_many_steps
+from ..base import SpecsCell
 from ..params import Specs
-from .chunks import Terms, recurrence_sequence
-from .recurrence import Element, is_zero, one_like, plus, times
+from .element import Element, is_zero, plus, times
+
+Terms: TypeAlias = tuple[Element, Element, Element | None, PyTree]
+"""`(a, b, first, rest)` of a step: the new state is `a * h + b`, or `a * h + first` if
+first is not None and h is zeros; the output may also use rest."""
+
 
 Coefficients: TypeAlias = tuple[Element, Element, PyTree]
 """`(a, b, rest)`: the new state is `a * h + b`; the output may also use `rest`."""
@@ -135,60 +137,6 @@ class LinearRecurrenceCell(SpecsCell[State]):
         from_zeros = self.term_from_zeros
         first = from_zeros and _fitted("b", from_zeros(rest), rows, state)
         return a, b, first, rest
-
-    def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chooses a loop over chunks of steps; see `RNNCell.choose_loop`."""
-        loop = functools.partial(recurrence_sequence, self.terms, self.output)
-        return choose_many_steps("chunks", self, loop, run)
-
-    def transition(self) -> Transition:
-        """`A h + B` for a state h, as the units `[A, B]`; see `RNNCell.transition`.
-
-        A step multiplies A and B by its a, and adds its b to B. For a cell with
-        `term_from_zeros`, the map also holds the state to which it maps zeros.
-        """
-        count = 1 if self.term_from_zeros is None else 2
-        zeros_like = functools.partial(jax.tree.map, jnp.zeros_like)
-
-        def identity(state: Element) -> PyTree:
-            one = jax.tree.map(jnp.full_like, state, one_like(state))
-            zeros = zeros_like(state)
-            return (_joined(one, zeros), zeros)[:count]
-
-        def constant(state: Element) -> PyTree:
-            return (_joined(zeros_like(state), state), state)[:count]
-
-        def terms_of_units(params: Params, inputs: Array, units: Element) -> Terms:
-            a, b, _, _ = self.terms(params, inputs, _split(units)[0])
-            return _joined(a, a), _joined(zeros_like(b), b), None, None
-
-        def map_of_steps(params: Params, run: Run) -> PyTree:
-            def last(terms: Callable, start: Element, states: PyTree) -> Element:
-                steps = run.steps.with_restart_states(states)
-                own = run.replace(state=start, steps=steps)
-                return recurrence_sequence(terms, lambda *_: None, params, own)[1]
-
-            states = run.steps.restart_states or (None, None)
-            return tuple(map(last, (terms_of_units, self.terms), run.state, states))
-
-        def map_state(transition: PyTree, state: Element) -> Element:
-            a, b = _split(transition[0])
-            for from_zeros in transition[1:]:
-                b = masking.select(is_zero(state), from_zeros, b)
-            return plus(times(a, state), b)
-
-        return Transition(map_of_steps, identity, constant, map_state, cast_like)
-
-
-def _joined(a: Element, b: Element) -> Element:
-    """The units of both, side by side."""
-    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), a, b)
-
-
-def _split(units: Element) -> list[Element]:
-    """The two elements that `_joined` has joined."""
-    halves = jax.tree.map(lambda x: jnp.split(x, 2, axis=-1), units)
-    return jax.tree.transpose(jax.tree.structure(units), None, halves)
 
 
 def _fitted(name: str, x: PyTree, rows: int, state: Element) -> Element:

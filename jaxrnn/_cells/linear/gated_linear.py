@@ -156,9 +156,9 @@ class QRNNCell(GatedLinearCell):
                    = sigmoid(f) * c + sigmoid(i) * z          # pooling "ifo"
         output     = sigmoid(o) * c'                          # c' for pooling "f"
 
-    In the paper, a convolution over the last inputs replaces `x kernel`. To use a
-    convolution, wrap the cell in a `PastInputsWrapper` with the `width` of the
-    convolution.
+    In the paper, a convolution over the last inputs replaces `x kernel`. For it, pass
+    the last inputs, joined: `short_conv` with the kernel `[[1], [0]]` returns the
+    previous input of each step.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state c and
     output `[batch, H]`; `kernel` `[I, GH]` and `bias` `[GH]`, with the first `G` of

@@ -23,7 +23,7 @@ from ..params import (
     zeros,
 )
 from .cell import Coefficients, LinearRecurrenceCell
-from .recurrence import ComplexState, Element
+from .element import ComplexState, Element
 
 _SHARPNESS = 8.0  # The constant c of the RG-LRU paper.
 

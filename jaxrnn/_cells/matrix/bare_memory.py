@@ -16,7 +16,7 @@ from .. import fields
 from ..params import Specs
 from ..step_checks import check_named_inputs
 from .cell import MatrixMemoryCell
-from .decays import LEAST_LOG
+from .rule import LEAST_LOG
 
 
 @fields.dataclass

@@ -9,19 +9,12 @@ import abc
 import dataclasses
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-
 from ..._base.arguments import check_instance
 from ..._base.math import cast, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree, State
-from ..._run import masking
-from ..._run.run import Choice, Run
 from .. import fields
-from ..base import SpecsCell, Transition, choose_many_steps
-from .published_kernels import PACKAGES, choose_kernel
-from .rule import Chunk, MatrixRule
-from .sequence import MemoryLoop, arithmetic_dtype, finite_rows
+from ..base import SpecsCell
+from .rule import MatrixRule, arithmetic_dtype
 
 
 @fields.dataclass
@@ -67,10 +60,6 @@ class MatrixMemoryCell(SpecsCell[State]):
             of the rule, leaves `[batch, heads, ...]`.
         """
 
-    def steps_at_once(self, run: Run) -> int:
-        """The largest number of steps in a chunk of `run`; only types are read."""
-        return self.chunk_size
-
     @abc.abstractmethod
     def output(self, params: Params, h: Array, rest: PyTree) -> Array:
         """The output of one step, `[batch, units]` or `[batch, heads, size]`.
@@ -90,59 +79,3 @@ class MatrixMemoryCell(SpecsCell[State]):
         h, new_state = self.rule.step(values, cast(state, dtype))
         output = self.output(params, h, rest).astype(widest_dtype(inputs))
         return output, self.rule.stored(state, new_state)
-
-    def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chooses a loop over chunks of steps; see `RNNCell.choose_loop`."""
-        rule = self.rule
-        if run.implementation in PACKAGES:
-            return choose_kernel(self, params, run)
-        if rule.chunk is None:
-            return Choice.scan(f"{type(rule).__name__} has no `chunk`")
-
-        def loop(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-            outputs, state = self._memory_loop(run).run(params, run)
-            return outputs, rule.stored(run.state, state)
-
-        return choose_many_steps("chunks", self, loop, run)
-
-    def _memory_loop(self, run: Run) -> MemoryLoop:
-        """The loop of `run`; only types are read."""
-        rule = self.rule
-        return MemoryLoop(
-            rule=rule,
-            project=self.project,
-            step=rule.step,
-            chunk=rule.chunk,
-            output=self.output,
-            largest=self.steps_at_once(run),
-        )
-
-    def transition(self) -> Transition | None:
-        """The functions of the rule; see `RNNCell.transition`."""
-        rule = self.rule
-        found = rule.transition()
-        if found is None:
-            return None
-        chunk, identity, constant, map_finite = found
-
-        def step(values: PyTree, state: PyTree) -> tuple[Array, PyTree]:
-            add_time = lambda tree: jax.tree.map(lambda x: x[:, :, None], tree)
-            reads = jnp.ones((1, 1, 1, 1), bool)
-            results = chunk(Chunk(add_time(values), add_time(state), reads))
-            return jax.tree.map(lambda x: x[:, :, 0], results)
-
-        def map_of_steps(params: Params, run: Run) -> PyTree:
-            loop = self._memory_loop(run)
-            no_output = lambda params, h, rest: None
-            loop = dataclasses.replace(loop, step=step, chunk=chunk, output=no_output)
-            return loop.run(params, run)[1]
-
-        def map_state(*given: PyTree) -> PyTree:
-            # A row that is not finite has no derivative. It would spoil the gradients
-            # of other parts, because 0 * NaN is NaN.
-            found = jax.lax.stop_gradient(map_finite(*given))
-            is_finite = finite_rows(found)
-            mapped = map_finite(*masking.zero_unless(is_finite, given))
-            return masking.select(is_finite, mapped, found)
-
-        return Transition(map_of_steps, identity, constant, map_state, rule.stored)

@@ -1,19 +1,15 @@
 """The delta rule: a matrix memory whose values move towards new ones."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import ClassVar, Generic, NamedTuple
+from typing import Generic, NamedTuple
 
 import jax.numpy as jnp
 
+from ..._base.hints import with_hints
 from ..._base.scaled import scaled
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, Leaf, Size
-from ..._hints import with_hints
-from .columns import columns_of
-from .decays import decays_of
-from .rule import Chunk, MatrixRule
-from .triangular import solve
+from .rule import MatrixRule
 
 
 class DeltaInputs(NamedTuple, Generic[Leaf]):
@@ -55,22 +51,13 @@ class DeltaRule(MatrixRule):
     beta.
 
     Attributes:
-        prepare: Element-wise operations within each head, which the rule applies to its
-            values first. They would be slower in the projection of a cell, where the
-            axis of heads still follows the axis of steps.
         key_decay: Whether each key decays separately: exp(g) is then a diagonal matrix.
     """
 
-    prepare: Callable[[DeltaInputs], DeltaInputs] = lambda values: values
     key_decay: bool = False
 
     Inputs = DeltaInputs
     idle = DeltaInputs(q=0.0, k=0.0, v=0.0, g=0.0, beta=0.0)
-    # By whether each key decays, and by package; see `published_kernels.py`.
-    kernels: ClassVar[dict[bool, dict[str, str]]] = {
-        False: {"jla": "gated_deltanet", "deltanet_tpu": "chunk_gdn"},
-        True: {"jla": "kda", "deltanet_tpu": "chunk_kda"},
-    }
 
     def sizes(self, heads: int, key: int, value: int) -> tuple[Size, TensorShape]:
         """The sizes of the values and of S; see `MatrixRule.sizes`."""
@@ -80,33 +67,8 @@ class DeltaRule(MatrixRule):
 
     def step(self, values: DeltaInputs, state: Array) -> tuple[Array, Array]:
         """One step; see `MatrixRule.step`."""
-        q, k, v, g, beta = self.prepare(values)
+        q, k, v, g, beta = values
         state = scaled(jnp.exp(g), state)
         u = beta[..., None] * (v - jnp.einsum("bnk,bnkv->bnv", k, state))
         state = state + k[..., :, None] * u[..., None, :]
         return jnp.einsum("bnk,bnkv->bnv", q, state), state
-
-    def chunk(self, chunk: Chunk) -> tuple[Array, Array]:
-        """All steps of a chunk; see `MatrixRule.chunk`.
-
-        What a step writes, `u = beta (v - k exp(g) S)`, depends on what earlier steps
-        wrote. With the scores of `decays.py`,
-
-            u_t + beta_t sum over s < t of score(k_t, k_s) u_s
-                = beta_t (v_t - what k_t reads of the decayed state before the span)
-
-        The u of all steps are therefore the solution of one triangular system.
-
-        Source: arXiv:2412.06464, section 3.3; arXiv:2406.06484, section 3.
-        """
-        q, k, v, g, beta = self.prepare(chunk.values)
-        decays = decays_of(chunk, g)
-        # The mask comes last, because the cotangents of other pairs may overflow.
-        between = jnp.tril(scaled(beta, decays.scores(k, k)), -1)
-        u = solve(between, scaled(beta, v - decays.read(k)))
-        new = jnp.einsum("bnts,bnsv->bntv", decays.scores(q, k), u)
-        return decays.read(q) + new, decays.memory(k, u)
-
-    def transition(self) -> tuple[Callable, Callable, Callable, Callable]:
-        """`A S + B`; see `MatrixRule.transition` and `columns.py`."""
-        return columns_of(DeltaRule().chunk, self.prepare)

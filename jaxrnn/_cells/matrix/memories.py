@@ -10,73 +10,29 @@
 """
 
 import dataclasses
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import jax.numpy as jnp
 
-from ..._base.derivatives import differentiated_as
-from ..._base.sharding import explicit_mesh_of, platform_of
-from ..._base.typing import Array, Params, PyTree
-from ..._run.run import Choice, Run
+from ..._base.typing import Array
 from .. import fields
 from .bare_memory import BareMemoryCell
-from .decays import LEAST_LOG
 from .delta_rule import DeltaRule
 from .dplr_rule import DPLRRule
 from .linear_attention_rule import LinearAttentionRule
 from .mlstm_rule import MLSTMInputs, MLSTMRule, MLSTMState
+from .rule import LEAST_LOG
 
 
 @fields.dataclass
 class ChosenLoopCell(BareMemoryCell[Array]):
     """A memory that chooses its loop if `chunk_size` is None.
 
-    On a CPU, a scan of a small memory is up to three times as fast as chunks, but only
-    if the call is not differentiated. A subclass defines `usual_sizes`, the numbers of
-    steps in a chunk on a CPU and elsewhere, and `largest_scanned`, two limits up to
-    either of which a scan was faster: for the key size times the value size, and for
-    the size of the state of all rows.
+    `_loops/memories/choose.py` has the sizes of chunks.
     """
 
     _: dataclasses.KW_ONLY
     chunk_size: Any = fields.count(default=None)
-
-    usual_sizes: ClassVar[Any]
-    largest_scanned: ClassVar[Any]
-
-    def steps_at_once(self, run: Run) -> int:
-        """The largest number of steps in a chunk; see `MatrixMemoryCell`."""
-        on_cpu, elsewhere = self.usual_sizes
-        usual = on_cpu if platform_of(run.inputs) == "cpu" else elsewhere
-        return self.chunk_size or usual
-
-    def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chunks, and a scan where that is faster; see `RNNCell.choose_loop`."""
-        choice = super().choose_loop(params, run)
-        of_head, of_state = self.largest_scanned
-        size = self.key_size * self.value_size
-        rows = run.inputs[0].shape[1 - run.steps.axis]
-        is_small = isinstance(rows, int) and rows * self.num_heads * size <= of_state
-        if (
-            choice.loop is None
-            or choice.name != "chunks"
-            or self.chunk_size is not None
-            or platform_of(run.inputs) != "cpu"
-            or explicit_mesh_of(run.inputs) is not None
-            or not (is_small or size <= of_head)
-        ):
-            return choice
-
-        def scan(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-            # Without derivatives, the results of finished steps may be NaN.
-            steps = dataclasses.replace(run.steps, stand_in=None)
-            run = run.replace(steps=steps)
-            made = self._memory_loop(run).in_steps(params, run)
-            return made.outputs, self.rule.stored(run.state, made.last)
-
-        reason = "a scan, which runs without derivatives, is slower with them"
-        loop = differentiated_as(choice.loop, scan)
-        return dataclasses.replace(choice, loop=loop, reason=reason)
 
 
 @fields.dataclass
@@ -85,10 +41,6 @@ class DecayMemoryCell(ChosenLoopCell):
 
     _: dataclasses.KW_ONLY
     key_decay: bool = fields.flag(False)
-
-    # The compiler of a TPU v5e estimates that 64 steps need 25 to 33 % fewer cycles
-    # than 32.
-    usual_sizes = property(lambda self: (16, 16) if self.key_decay else (32, 64))
 
 
 @final
@@ -146,9 +98,6 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
     """
 
     rule = property(lambda self: LinearAttentionRule(self.key_decay))
-    largest_scanned = property(
-        lambda self: (128**2 if self.key_decay else 32**2, 2**13)
-    )
 
 
 @final
@@ -165,8 +114,8 @@ class DeltaMemoryCell(DecayMemoryCell):
     embeddings; bind it to `{}`. Normalize k, and q if the layer does:
     `k / sqrt(sum(k * k) + 1e-6)`. With a longer k, a step may multiply the memory by
     `|1 - beta sum(k * k)|`. Pass the logarithm g of the decay, at most 0; without
-    decay, pass zeros. `DeltaNetCell` and `GatedDeltaNetCell` are the same rule with
-    projections. With `key_decay=True`, it is Kimi delta attention (KDA).
+    decay, pass zeros. `nnx.GatedDeltaNet` is a layer with this rule. With
+    `key_decay=True`, it is Kimi delta attention (KDA).
 
     Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
     `V = value_size`: inputs `DeltaInputs(q, k, v, g, beta)` with q and k
@@ -208,9 +157,6 @@ class DeltaMemoryCell(DecayMemoryCell):
     """
 
     rule = property(lambda self: DeltaRule(key_decay=self.key_decay))
-    largest_scanned = property(
-        lambda self: (64**2, 2**17) if self.key_decay else (32**2, 2**13)
-    )
 
 
 @final
@@ -265,8 +211,6 @@ class DPLRMemoryCell(ChosenLoopCell):
         ((1, 5, 2, 3), (1, 2, 4, 3))
     """
 
-    usual_sizes = 16, 16
-    largest_scanned = 256**2, 2**13
     rule = DPLRRule()
 
 

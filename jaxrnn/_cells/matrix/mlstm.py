@@ -6,19 +6,21 @@ from typing import final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..._base.math import standardized
-from ..._base.typing import Array, DType, Initializer, Key, Params
+from ..._base.products import affine
+from ..._base.typing import Array, DType, Initializer, Key, Params, Size
 from .. import fields
-from ..params import ParamSpec, Specs, glorot_blocks, ones, zeros
-from .decays import LEAST_LOG
+from ..params import ParamSpec, Specs, glorot_uniform, head_size, input_specs, ones
+from .cell import MatrixMemoryCell
 from .mlstm_rule import MLSTMInputs, MLSTMRule, MLSTMState
-from .projected_memory import ProjectedMemoryCell
+from .rule import LEAST_LOG
 
 
 @final
 @fields.dataclass
-class MLSTMCell(ProjectedMemoryCell[MLSTMState[Array]]):
+class MLSTMCell(MatrixMemoryCell[MLSTMState[Array]]):
     """An LSTM with a matrix memory (mLSTM): a linear attention with gates.
 
     For each head, with k scaled by `1 / sqrt(K)`::
@@ -89,14 +91,29 @@ class MLSTMCell(ProjectedMemoryCell[MLSTMState[Array]]):
     norm_epsilon: float | None = fields.number(None, low=1e-12)
 
     rule = MLSTMRule()
+    output_size = property(lambda self: self.num_units)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size = head_size(self)
+        if self.key_size is None:
+            fields.set_field(self, "key_size", max(1, size))
+
+    @property
+    def state_size(self) -> Size:
+        """The sizes of c, n and m."""
+        return self.rule.sizes(self.num_heads, self.key_size or 0, head_size(self))[1]
 
     @property
     def _sizes(self) -> list[int]:
-        return [*super()._sizes, self.num_units, self.num_heads, self.num_heads]
+        """The columns of q, k, v, o, i and f."""
+        keys, units = self.num_heads * (self.key_size or 0), self.num_units
+        return [keys, keys, units, units, self.num_heads, self.num_heads]
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of `kernel` and `bias` and, with `norm_epsilon`, `norm_scale`."""
-        specs = super().param_specs(depth)
+        columns = sum(self._sizes)
+        specs = input_specs(self, depth, columns, kernel=self._kernel, bias=self._bias)
         if self.norm_epsilon is not None:
             specs["norm_scale"] = ParamSpec((self.num_units,), ones)
         return specs
@@ -105,7 +122,11 @@ class MLSTMCell(ProjectedMemoryCell[MLSTMState[Array]]):
         self, params: Params, inputs: Array, dtype: DType
     ) -> tuple[Array, MLSTMInputs]:
         """Computes the output gate, `[batch, num_units]`, and the `MLSTMInputs`."""
-        q, k, v, o, i, f = self._blocks(params, inputs, dtype)
+        z = affine(params, [inputs], dtype)
+        *heads, o, i, f = jnp.split(z, np.cumsum(self._sizes)[:-1], axis=-1)
+        axes = inputs.shape[0], self.num_heads
+        sizes = self.key_size, self.key_size, head_size(self)
+        q, k, v = (x.reshape(*axes, n) for x, n in zip(heads, sizes, strict=True))
         if self.gate_soft_cap is not None:
             i, f = (
                 self.gate_soft_cap * jnp.tanh(x / self.gate_soft_cap) for x in (i, f)
@@ -121,13 +142,17 @@ class MLSTMCell(ProjectedMemoryCell[MLSTMState[Array]]):
         return rest * h * params["norm_scale"].astype(h.dtype)[None, :]
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        depth = shape[0]
-        blocks = glorot_blocks(key, depth, self._sizes[:4], dtype)
+        depth, sizes = shape[0], self._sizes[:4]
+        keys = jax.random.split(key, 4)
+        blocks = [
+            glorot_uniform(key, (depth, size), dtype)
+            for key, size in zip(keys, sizes, strict=True)
+        ]
         gates = jnp.zeros((depth, 2 * self.num_heads), dtype)
-        return jnp.concatenate([blocks, gates], axis=-1)
+        return jnp.concatenate([*blocks, gates], axis=-1)
 
     def _bias(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         heads = self.num_heads
         i = jax.random.normal(key, (heads,), dtype) * 0.1
         f = jnp.linspace(3, 6, heads, dtype=dtype)
-        return jnp.concatenate([zeros(key, (sum(self._sizes[:4]),), dtype), i, f])
+        return jnp.concatenate([jnp.zeros((sum(self._sizes[:4]),), dtype), i, f])

@@ -9,10 +9,8 @@ from ..._base.scaled import without_ones
 from ..._base.typing import Array, DType, Params
 from .. import fields
 from ..params import ParamSpec, Specs, zeros
-from .decays import KeyDecays
 from .linear_attention_rule import LinearAttentionInputs, LinearAttentionRule
 from .memories import ChosenLoopCell
-from .rule import Chunk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,17 +26,6 @@ class RWKV6Rule(LinearAttentionRule):
         """One step; see `MatrixRule.step`."""
         _, new_state = super().step(values, state)
         return jnp.einsum("bnk,bnkv->bnv", values.q, state), new_state
-
-    def chunk(self, chunk: Chunk) -> tuple[Array, Array]:
-        """All steps of a chunk; see `MatrixRule.chunk`."""
-        q, k, v, g = chunk.values
-        decays = KeyDecays(chunk, g)
-        new = jnp.einsum("bnts,bnsv->bntv", decays.scores_before(q, k), v)
-        return decays.read_before(q) + new, decays.memory(k, v)
-
-    # `MatrixRule` refuses a new `chunk` with an inherited `transition`. This one fits,
-    # because both rules write the same states.
-    transition = LinearAttentionRule.transition
 
 
 @final
@@ -94,8 +81,6 @@ class RWKV6MemoryCell(ChosenLoopCell):
         ((1, 5, 2, 3), (1, 2, 4, 3))
     """
 
-    usual_sizes = 16, 16
-    largest_scanned = 32**2, 2**15
     rule = RWKV6Rule()
 
     def param_specs(self, depth: int) -> Specs:

@@ -1,0 +1,278 @@
+"""Cells that alternate matrix products with element-wise updates.
+
+Most of the cost of a recurrent cell is in `[inputs, h] @ kernel + bias`; the rest is
+element-wise. `AffineCell` describes a cell as a chain of stages, each a matrix product
+followed by an element-wise update. All such cells share the code that initializes and
+checks the parameters, and the code that hoists the matrix products with the inputs out
+of the loop.
+"""
+
+import abc
+import functools
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+
+from .._base.arguments import check_function, is_list_of
+from .._base.errors import expect
+from .._base.inputs import like
+from .._base.math import widest_dtype
+from .._base.products import affine
+from .._base.trees import merge_dicts
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, State
+from . import fields
+from .base import SpecsCell, scope_name
+from .equations import Equations
+from .fields import Hyperparameters
+from .params import ParamSpec, Specs, glorot_uniform, zeros
+
+Updated: TypeAlias = tuple[Array, PyTree]
+"""`(operand, carry)` for the next stage, or `(output, new_state)` from the last."""
+
+
+@fields.dataclass
+class Stage(Hyperparameters):
+    """One matrix product of a cell and the element-wise update that follows it.
+
+    Each step computes::
+
+        z = [inputs, operand] @ kernel + bias
+        operand, carry = update(params, z, carry)
+
+    The next stage multiplies the operand by its kernel and passes the carry, which may
+    be any pytree, to its update. The cell's `enter` method returns the operand and the
+    carry of the first stage. The update of the last stage returns `(output, new_state)`
+    instead.
+
+    Attributes:
+        update: `update(params, z, carry) -> (operand, carry)`. The function must treat
+            each row separately; `params` holds the parameters that the cell's
+            `elementwise_specs` declares.
+        operand_size: The size of the operand; 0 if the product reads only the inputs.
+        columns: The size of z.
+        kernel: The initializer of the kernel; by default Glorot uniform.
+        bias: The initializer of the bias, by default zeros; None for a product without
+            a bias.
+        path: The path of keys to the dict that holds `kernel` and `bias`, joined by
+            slashes; None for the top level.
+        takes_inputs: Whether the product also reads the inputs, concatenated before the
+            operand.
+        blocks: The number of equal blocks into which the update splits z: 4 in an LSTM,
+            2 for the gates of a GRU, 1 if z is not split. Initializers that draw each
+            block separately require this number. Loops on CPUs may also store the
+            blocks separately.
+
+    Raises:
+        ValueError: If a size is negative, or if `blocks` does not divide `columns`.
+        TypeError: If a field has the wrong type.
+    """
+
+    update: Callable[[Params, Array, PyTree], Updated] = fields.function()
+    operand_size: int = fields.size()
+    columns: int = fields.size()
+    kernel: Initializer = fields.function(default=glorot_uniform)
+    bias: Initializer | None = fields.checked(
+        fields.optional(check_function), default=zeros
+    )
+    path: str | None = fields.name()
+    takes_inputs: bool = fields.flag(True)
+    blocks: int | None = fields.count(default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        must = f"divide `columns`, {self.columns}"
+        expect(self.columns % (self.blocks or 1) == 0, "blocks", must, self.blocks)
+
+    def specs(self, depth: int) -> Specs:
+        """Nested dicts of `ParamSpec`s for inputs of size `depth`."""
+        input_rows = depth if self.takes_inputs else 0
+        shape = (input_rows + self.operand_size, self.columns)
+        specs = {"kernel": ParamSpec(shape, self.kernel, input_rows, self.blocks)}
+        if self.bias is not None:
+            specs["bias"] = ParamSpec(shape[1:], self.bias, blocks=self.blocks)
+        for key in reversed(self._keys):
+            specs = {key: specs}
+        return specs
+
+    def product(
+        self, params: Params, inputs: Array, operand: Array, dtype: DType
+    ) -> Array:
+        """The product z, `[batch, columns]` in `dtype`.
+
+        `inputs` are `[batch, depth]`, and `operand` is `[batch, operand_size]`.
+        """
+        operands = (inputs, operand) if self.takes_inputs else (operand,)
+        return affine(self.product_params(params), operands, dtype)
+
+    def product_params(self, params: Params) -> Params:
+        """The product's parameters: its kernel and, if it adds one, its bias."""
+        for key in self._keys:
+            params = params[key]
+        names = ["kernel"] if self.bias is None else ["kernel", "bias"]
+        # `stage_params` may remove a bias that is not added.
+        return {name: params[name] for name in names if name in params}
+
+    @property
+    def _keys(self) -> list[str]:
+        return self.path.split("/") if self.path else []
+
+
+@fields.dataclass
+class AffineCell(SpecsCell[State]):
+    """A cell defined by its `stages`, from which `init` and `apply` are derived.
+
+    The loops of affine cells run whole sequences, and compute their gradients in large
+    matrix products over many steps. If a function of the cell closes over traced
+    arrays, sequences are run by a slower scan over `apply` instead.
+
+    Inputs are floating-point arrays `[batch, depth]`. The inputs, the parameters and
+    the part of the state that is multiplied must share one dtype. Other leaves of the
+    state are only used element-wise, and may have a wider dtype; the element-wise
+    operations then use the wider dtype.
+
+    Example:
+        The minimal gated unit (arXiv:1603.09420), whose gate both forgets and resets.
+
+        >>> import dataclasses, jax, jax.numpy as jnp, jaxrnn
+        >>> normal, ones = jax.nn.initializers.glorot_normal(), jax.nn.initializers.ones
+        >>> @dataclasses.dataclass(frozen=True, eq=False)
+        ... class MinimalGatedUnit(jaxrnn.AffineCell):
+        ...     num_units: int
+        ...
+        ...     @property
+        ...     def stages(self):
+        ...         n = self.num_units
+        ...         return (
+        ...             jaxrnn.Stage(self.gate, n, n, normal, ones, "gate", blocks=1),
+        ...             jaxrnn.Stage(self.renew, n, n, normal, ones, "new", blocks=1),
+        ...         )
+        ...
+        ...     state_size = output_size = property(lambda self: self.num_units)
+        ...
+        ...     def gate(self, params, z, h):
+        ...         f = jax.nn.sigmoid(z)
+        ...         return f * h, (f, h)
+        ...
+        ...     def renew(self, params, z, carry):
+        ...         f, h = carry
+        ...         h = (1 - f) * h + f * jnp.tanh(z)
+        ...         return h, h
+        >>> cell, x = MinimalGatedUnit(4), jnp.ones((2, 5, 3))
+        >>> params = cell.init(jax.random.key(0), x[:, 0])
+        >>> outputs, h = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
+        >>> outputs.shape
+        (2, 5, 4)
+    """
+
+    @property
+    @abc.abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """The matrix products in order, each with the update that follows it."""
+
+    def enter(self, state: PyTree) -> Updated:
+        """The first stage's operand and carry, computed from the state before a step.
+
+        By default, the state must be one array, which is both the operand and the
+        carry. If the first stage has `operand_size=0`, the operand has no columns. A
+        cell whose state is a nest must define this method.
+
+        Args:
+            state: The state with the structure of `state_size`, leaves `[batch, ...]`.
+
+        Returns:
+            The part of the state that the first stage multiplies, `[batch,
+            operand_size]`, and the carry for the update of this stage, any pytree; see
+            `Stage`.
+        """
+        return (state if self.stages[0].operand_size else state[:, :0]), state
+
+    def elementwise_specs(self) -> Specs:
+        """Specs of parameters that updates read outside products, e.g. peepholes."""
+        return {}
+
+    def stage_params(self, params: Params) -> Params:
+        """`params` under the names that the stages expect; unchanged by default.
+
+        Override this method and `param_specs` for a cell that stores its parameters in
+        another form, for example two kernels in one array, or a kernel that is
+        normalized before use. The loops call this method once for all steps, and JAX
+        differentiates through the call.
+        """
+        return params
+
+    @property
+    def equations(self) -> Equations | None:
+        """The standard equations of the cell; None by default.
+
+        They hold only for the class that defines this property, because a subclass may
+        have other updates. So a subclass must define the property again.
+        """
+        return None
+
+    def param_specs(self, depth: int) -> Specs:
+        """Specs of all parameters for inputs of size `depth`, in creation order."""
+        fix = "One stage in parentheses needs a comma to be a tuple."
+        is_many = isinstance(self.stages, tuple | list)
+        expect(is_many, "stages", "be a tuple of `Stage`s", self.stages, fix, TypeError)
+        first, *rest = (stage.specs(depth) for stage in self.stages)
+        what = "parameters (see `path` of `Stage`)"
+        merge = functools.partial(merge_dicts, what)
+        return functools.reduce(merge, (self.elementwise_specs(), *rest), first)
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[Array, State]:
+        """Runs one step; see `RNNCell.apply`. The step draws no random numbers.
+
+        Raises:
+            ValueError: If a shape or a parameter name does not match the cell and the
+                inputs.
+            TypeError: If a dtype or the type of the state does not match the cell and
+                the inputs.
+        """
+        inputs, state = self.checked_step(params, inputs, state, key)
+        return self.step(self.stage_params(params), inputs, state)
+
+    def step(self, params: Params, inputs: Array, state: PyTree) -> Updated:
+        """Runs one step with checked arguments; `params` are from `stage_params`."""
+
+        def product(
+            k: int, stage: Stage, x: Array, operand: Array, dtype: DType
+        ) -> Array:
+            name = f"stages[{k - 1}].update(...)[0]" if k else "enter(state)[0]"
+            wanted = jax.ShapeDtypeStruct((x.shape[0], stage.operand_size), x.dtype)
+            fix = f"Create the state with `dtype=jnp.{x.dtype}`."
+            if getattr(operand, "shape", None) != wanted.shape:
+                fix = "Create the state with `cell.zero_state`, or define `enter`."
+            fix = "" if k else fix
+            operand = like(name, operand, wanted, wider=k > 0, fix=fix)
+            return stage.product(params, x, operand, dtype)
+
+        return self.run_stages(product, params, inputs, state)[:2]
+
+    def run_stages(
+        self, product: Callable, params: Params, inputs: PyTree, state: PyTree
+    ) -> tuple[PyTree, PyTree, list[Array]]:
+        """Runs one step, stage by stage: `(output, new_state)`, and z of each stage.
+
+        Args:
+            product: `product(k, stage, inputs, operand, dtype)` computes z of stage k,
+                `[batch, columns]`.
+            params: The parameters; only the element-wise parameters are read.
+            inputs: One step of inputs, `[batch, depth]`, passed to `product`.
+            state: The state before the step, each leaf `[batch, ...]`.
+        """
+        zs = []
+        elementwise = {name: params[name] for name in self.elementwise_specs()}
+        with jax.named_scope(scope_name(self)):
+            operand, carry = self.enter(state)
+            dtype = widest_dtype(state)
+            for k, stage in enumerate(self.stages):
+                z = product(k, stage, inputs, operand, dtype)
+                updated = stage.update(elementwise, z, carry)
+                must = "return a pair: (operand, carry), or (output, new_state) if last"
+                expect(is_list_of(updated, 2), f"stages[{k}].update", must, updated)
+                operand, carry = updated
+                zs.append(z)
+        return operand, carry, zs

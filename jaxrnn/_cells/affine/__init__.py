@@ -1,1 +1,0 @@
-"""Affine cells, and the loops that run them over whole sequences."""

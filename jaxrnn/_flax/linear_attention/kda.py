@@ -1,0 +1,66 @@
+"""`KimiDeltaAttention`: the recurrent layer of Kimi Linear."""
+
+import dataclasses
+
+import jax
+
+from ..._base.hints import with_hints
+from ..._base.typing import Array
+from ..._cells import fields
+from ..._cells.matrix.memories import DeltaMemoryCell
+from . import parts
+from .gated_deltanet import GatedDeltaNet
+
+
+@with_hints
+@dataclasses.dataclass(eq=False, repr=False)
+class KimiDeltaAttention(GatedDeltaNet):
+    """Kimi delta attention (KDA), the recurrent layer of Kimi Linear.
+
+    As `GatedDeltaNet`, but each key entry decays separately, decays and gates come from
+    low-rank projections, and the gate is a sigmoid.
+
+    Args:
+        in_features: The size of inputs and outputs.
+        num_heads: The number of heads.
+        key_size: The size of q and k in each head.
+        value_size: The size of v in each head, and the rank of the projections for
+            decays and gates.
+        num_key_heads: As in `GatedDeltaNet`.
+        conv_width: The number of steps that the convolution reads.
+        norm_epsilon: What the norm adds to the mean square.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`.
+        dtype: The dtype of the computation; see `GatedDeltaNet`.
+        param_dtype: The dtype of the parameters.
+        rngs: The stream for the parameters.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a number is out of range.
+
+    Source: arXiv:2510.26692; initial values of `KimiLinearForgetGate` of the package
+    `transformers`.
+    """
+
+    _: dataclasses.KW_ONLY
+    norm_epsilon: float = fields.number(1e-5, low=1e-12)
+
+    def _make_memory(self, new: parts.ModuleFactory) -> None:
+        depth, heads, rank = self.in_features, self.num_heads, self.value_size
+        sizes = heads, self.key_size, self.value_size, self.num_key_heads
+        self.memory = DeltaMemoryCell(*sizes, key_decay=True)
+        decays, values = heads * self.key_size, heads * self.value_size
+        low_rank = lambda n: parts.LowRank(new.linear(depth, rank), new.linear(rank, n))
+        self.a_proj = low_rank(decays)
+        self.b_proj = new.linear(depth, heads)
+        self.A_log = new.a_log(heads)
+        self.dt_bias = new.dt_bias(decays)
+        self.gate_proj = low_rank(values)
+
+    def _decay(self, x: Array) -> Array:
+        dt = parts.softplus(self.a_proj(x), self.dt_bias)
+        dt = parts.in_heads(dt, self.memory.input_sizes.g)
+        return -parts.decay_rates(self.A_log, dt) * dt
+
+    def _gate(self, x: Array) -> Array:
+        return jax.nn.sigmoid(self.gate_proj(x))

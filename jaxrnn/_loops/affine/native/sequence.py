@@ -1,0 +1,372 @@
+"""Runs whole sequences with the native loops, with derivatives of any order.
+
+The native loops run the forward and backward passes. XLA's loop computes all other
+derivatives, and runs on other platforms (`operation.py`).
+"""
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...._base.math import cast, is_perturbed
+from ...._base.trees import with_structure
+from ...._base.typing import Array, Params, PyTree
+from ...._run.masking import Steps
+from ...._run.run import Run
+from .. import xla_loop
+from ..few_steps import why_few_steps
+from ..supported import ACTIVATIONS, equations_of, native_cell
+from ..xla_loop import Primals
+from .calls import NO_ROWS, ROWS, call, float32
+from .operation import native_or_xla
+
+if TYPE_CHECKING:
+    from ...._cells.affine import AffineCell
+
+_REFUSAL = (
+    "`implementation` 'native' runs only on CPUs in this process, but "
+    "this program is compiled for another platform or exported. Omit `implementation`, "
+    "also in a function or module that passes it on, to use XLA's loop."
+)
+
+
+class NativeLoop:
+    """The native loops over whole sequences of a cell; XLA's loop differentiates them.
+
+    A call runs whole sequences on several threads. The call rearranges matrices once
+    for fast matrix products, and performs the element-wise operations right after each
+    product. After the backward loop, large products over the steps of all rows compute
+    the gradients of matrices and inputs.
+
+    Under `vmap`, mapped axes become rows of one call, and gradients are computed as for
+    a batch of all rows. If parameters are mapped, the axes become independent entries
+    of the call, which share the call's threads. Rows on several devices need
+    `jax.shard_map`, because XLA cannot partition the call.
+
+    Args:
+        cell: An `AffineCell`.
+        is_default: Whether XLA's loop runs a few steps, and all steps in programs for
+            other platforms. If False, compiling for another platform raises an error.
+    """
+
+    def __init__(self, cell: "AffineCell", is_default: bool = False) -> None:
+        self.cell = cell
+        self.is_default = is_default
+        self.refusal = None if is_default else _REFUSAL
+        self.equations: Any = equations_of(cell)
+        self.spec = native_cell(self.equations)
+
+    def run(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """`(outputs, state)` of all steps, equal to a scan of `cell.apply`.
+
+        Args:
+            params: The cell's parameters.
+            run: The inputs, `[batch, time, depth]`, or `[time, batch, depth]` if
+                `run.steps.axis` is 0; the initial state, each leaf `[batch, size]`; and
+                the steps.
+        """
+        run_all = xla_loop.with_tangent_rule(self.forward, self.push_forward)
+        return run_all(*xla_loop.primals_of(self.cell, params, run))
+
+    def forward(
+        self, primals: Primals, steps: Steps, save: bool
+    ) -> tuple[PyTree, PyTree, PyTree]:
+        """`(outputs, state, saved)`.
+
+        `saved` holds `zs` and `(h, c)`, the state before each step, with the axes of
+        the inputs. If there are no resets, h before a step equals the output of the
+        previous step. In this case, `outputs` are saved instead of h, and functions
+        that read h shift the outputs by one step.
+        """
+        xla = functools.partial(self._forward_by_xla, save=save)
+
+        def native(primals: Primals, steps: Steps) -> tuple:
+            if self._is_short(primals, steps):
+                return xla(primals, steps)
+            return self._forward(primals, steps, save)
+
+        of_primals, of_steps, sequence = _row_axes(steps)
+        rows = (of_primals, of_steps), (sequence, ROWS, sequence)
+        return native_or_xla(
+            native, xla, primals, steps, refusal=self.refusal, rows=rows
+        )
+
+    def push_forward(
+        self, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
+    ) -> tuple[PyTree, PyTree]:
+        """The tangents of `(outputs, state)`, whose transpose is a native loop."""
+        perturbed = jax.tree.map(is_perturbed, tangents)
+
+        def only_perturbed(tree: Primals) -> Primals:
+            return jax.tree.map(lambda keep, x: x if keep else None, perturbed, tree)
+
+        def pull(*args: PyTree) -> Primals:
+            return only_perturbed(self.transpose(*args))
+
+        args = primals, steps, saved, only_perturbed(tangents)
+        of_primals, of_steps, sequence = _row_axes(steps)
+        rows = (of_primals, of_steps, sequence, of_primals), (sequence, ROWS)
+        return native_or_xla(
+            self.tangent, self.tangent, *args, transpose=pull, rows=rows
+        )
+
+    def tangent(
+        self, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
+    ) -> tuple[PyTree, PyTree]:
+        """The tangents of `(outputs, state)`, computed by XLA's loop."""
+        swap = steps.swap_time
+        primals = primals._replace(xs=swap(primals.xs))
+        tangents = tangents._replace(xs=swap(tangents.xs))
+        saved = self._saved_by_xla(primals, steps, swap(saved))
+        d_outputs, d_state = xla_loop.push_forward(
+            self.cell, primals, steps.time_first(), saved, tangents
+        )
+        return swap(d_outputs), d_state
+
+    def transpose(
+        self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
+    ) -> Primals:
+        """The cotangents of the primals."""
+
+        def by_xla(primals: Primals, steps: Steps, saved: PyTree, cts: Any) -> Primals:
+            push = functools.partial(self.tangent, primals, steps, saved)
+            return jax.linear_transpose(push, primals)(cts)[0]
+
+        def native(primals: Primals, steps: Steps, *args: Any) -> Primals:
+            pull = by_xla if self._is_short(primals, steps) else self._backward
+            return pull(primals, steps, *args)
+
+        # A mapped transpose returns one gradient for each mapped entry, so it has no
+        # `rows`. Its loop still runs once, on all mapped rows; see `call`.
+        args = primals, steps, saved, cotangents
+        return native_or_xla(native, by_xla, *args, refusal=self.refusal)
+
+    def _is_short(self, primals: Primals, steps: Steps) -> bool:
+        """Whether XLA's loop is faster, by default; mapped rows count too."""
+        return self.is_default and bool(why_few_steps(self.cell, primals.xs, steps))
+
+    def _forward_by_xla(self, primals: Primals, steps: Steps, save: bool) -> tuple:
+        swap = steps.swap_time
+        primals = primals._replace(xs=swap(primals.xs))
+        outputs, state, saved = xla_loop.forward(
+            self.cell, primals, steps.time_first(), save
+        )
+        if save:
+            zs, states = saved
+            h, c = self._split(states)
+            if steps.resets is None:
+                h = outputs[0] if steps.returns_states else outputs
+            saved = zs, (h, c)
+        return swap(outputs), state, swap(saved)
+
+    def _saved_by_xla(self, primals: Primals, steps: Steps, saved: PyTree) -> PyTree:
+        """The values that XLA's loop would have saved, with time as the first axis."""
+        zs, (h, c) = saved
+        if steps.resets is None:
+            first, _ = self._split(primals.state)
+            if steps.lengths is not None:  # In a row of length 0, `first` may be NaN.
+                first = jnp.where(steps.lengths[:, None] > 0, first, 0)
+            h = jnp.concatenate([first[None], h[:-1]])
+        return zs, self._join(primals.state, (h, c))
+
+    def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
+        """`forward` on CPUs.
+
+        In this method and in `_backward`, a state is a pair `(h, c)`, see `_split`, and
+        sequences are `[batch, time, size]` or `[time, batch, size]`.
+        """
+        xs, state = primals.xs, self._split(primals.state)
+        sequence = 1 - steps.axis  # The row axis of a sequence; see `call`.
+        h, c = jax.tree.map(lambda x: float32(*xs.shape[:2], x.shape[-1]), state)
+        zs = [float32(*xs.shape[:2], stage.columns) for stage in self.cell.stages]
+        # Without resets, h before a step is the previous output.
+        saved_h = None if steps.resets is None else h
+        outputs, last, new_c, zs, saved = call(
+            "forward",
+            args=[
+                (ROWS, _lengths(xs, steps)),
+                (sequence, cast(steps.resets, jnp.int32)),  # 1 before a reset.
+                (sequence, xs),
+                (NO_ROWS, [(p["kernel"], p.get("bias")) for p in primals.products]),
+                (NO_ROWS, self._stacked(primals.elementwise)),
+                (ROWS, state),
+                (ROWS, self._split(primals.reset_state)),
+            ],
+            results=[  # Zeros in finished rows; the products are finite there.
+                (sequence, h),
+                (ROWS, state),
+                (sequence, c if steps.returns_states else None),
+                (sequence, zs if save else []),
+                (sequence, (saved_h, c) if save else None),
+            ],
+            attributes=self._attributes(primals, steps) | {"save": save},
+        )
+        if save:
+            h, c = saved
+            saved = zs, (outputs if h is None else h, c)
+        if steps.returns_states:
+            outputs = outputs, self._join(primals.state, (outputs, new_c))
+        return outputs, self._join(primals.state, last), saved if save else ()
+
+    def _backward(
+        self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
+    ) -> Primals:
+        """`transpose` on CPUs: the loop, then products over the steps of all rows."""
+        zs, (h, c) = saved
+        ct_outputs, ct_last = cotangents
+        ct_new_c = None
+        if steps.returns_states:
+            ct_outputs, ct_states = ct_outputs
+            ct_h, ct_new_c = self._split(ct_states)
+            ct_outputs = ct_outputs + ct_h
+        xs, state = primals.xs, self._split(primals.state)
+        first = state[0] if steps.resets is None else None
+        sequence = 1 - steps.axis
+        lengths = _lengths(xs, steps)
+        kernels = [product["kernel"] for product in primals.products]
+        elementwise = self._stacked(primals.elementwise)
+        attributes = self._attributes(primals, steps)
+        # The operand that a step computes from h, if any; see `NativeCell`.
+        computed = ct_rows = None
+        if "computed" in self.spec.operands:
+            computed = float32(*xs.shape[:2], attributes["units"])
+        if elementwise is not None:  # For each row separately.
+            ct_rows = float32(*lengths.shape, *elementwise.shape)
+        ct_zs, computed, ct_state, ct_reset_state, ct_rows = call(
+            "backward",
+            args=[
+                (ROWS, lengths),
+                (sequence, cast(steps.resets, jnp.int32)),
+                (NO_ROWS, kernels),
+                (NO_ROWS, elementwise),
+                (sequence, zs),
+                (sequence, (h, c)),  # The outputs in place of h, if h was not saved.
+                (ROWS, first),
+                (sequence, ct_outputs),
+                (sequence, ct_new_c),
+                (ROWS, self._split(ct_last)),
+            ],
+            results=[  # Undefined in finished rows; the computed operand is zeros.
+                (sequence, zs),
+                (sequence, computed),
+                (ROWS, state),
+                (ROWS, None if steps.resets is None else state),
+                (ROWS, ct_rows),
+            ],
+            attributes=attributes,
+            reused=4,
+        )
+
+        # What the state's matrix of each product multiplied at each step. `first` is
+        # the operand of the first step if each later step multiplied the previous one.
+        operands = {"h": (h, first), "computed": (computed, None), None: (None, None)}
+
+        def pull(number: int, stage: Any, product: Params, ct_z: Array) -> Params:
+            operand, before = operands[self.spec.operands[number]]
+            arrays = lengths, xs if stage.takes_inputs else None, operand, before, ct_z
+            names = [name for name in ("kernel", "bias") if name in product]
+            found = call(
+                "weights",
+                args=[(NO_ROWS, x) for x in arrays],
+                results=[(NO_ROWS, product[name]) for name in names],
+                attributes=attributes | {"product": np.int32(number)},
+            )
+            return dict(zip(names, found, strict=True))
+
+        stages = self.cell.stages
+        products = list(map(pull, range(len(stages)), stages, primals.products, ct_zs))
+        given = zip(stages, kernels, ct_zs, strict=True)
+        pairs = [(w, ct_z) for stage, w, ct_z in given if stage.takes_inputs]
+        (ct_xs,) = call(
+            "inputs",
+            args=[(ROWS, lengths), ([(NO_ROWS, sequence)] * len(pairs), pairs)],
+            results=[(sequence, xs)],
+            attributes=attributes,
+        )
+        return Primals(
+            products=products,
+            elementwise=self._unstacked(primals.elementwise, ct_rows),
+            xs=ct_xs,
+            state=self._join(primals.state, ct_state),
+            reset_state=self._join(primals.state, ct_reset_state),
+        )
+
+    def _attributes(self, primals: Primals, steps: Steps) -> dict[str, Any]:
+        """The static arguments of all calls."""
+        equations = self.equations
+        h, c = self._split(primals.state)
+
+        def bound(clip: float | None) -> np.float32:
+            return np.float32(math.inf if clip is None else clip)
+
+        return {
+            "cell": np.int32(self.spec.number),
+            "activation": np.int32(ACTIVATIONS.index(equations.activation)),
+            "forget_bias": np.float32(equations.forget_bias),
+            "cell_clip": bound(equations.cell_clip),
+            "output_clip": bound(equations.proj_clip),
+            "time": steps.time,
+            "time_major": steps.axis == 0,
+            "depth": primals.xs.shape[-1],
+            "units": (h if c is None else c).shape[-1],
+            "outputs": h.shape[-1],
+            "resets": steps.resets is not None,
+            "elementwise": bool(primals.elementwise),
+            "new_states": steps.returns_states,
+        }
+
+    def _stacked(self, elementwise: Params) -> Array | None:
+        """The parameters in the order of C++; None if there are no parameters."""
+        leaves, _ = jax.tree_util.tree_flatten_with_path(elementwise)
+        found = {_name(path): x for path, x in leaves}
+        return jnp.stack([found[n] for n in self.spec.elementwise]) if found else None
+
+    def _unstacked(self, like: Params, rows: Array | None) -> Params:
+        """The cotangents of the parameters `like`, from the cotangents of the rows."""
+        if rows is None:
+            return {}
+        sums = dict(zip(self.spec.elementwise, rows.sum(0), strict=True))
+        return jax.tree_util.tree_map_with_path(lambda path, _: sums[_name(path)], like)
+
+    def _split(self, state: PyTree) -> PyTree:
+        """`(h, c)`, `[..., outputs]` and `[..., units]`; c is None without an LSTM."""
+        if state is None:
+            return None
+        h, carry = self.cell.enter(state)
+        # The carry of an LSTM begins with c.
+        return h, carry[0] if self.spec.has_c else None
+
+    def _join(self, like: PyTree, pair: tuple[Array, Array | None] | None) -> PyTree:
+        """The inverse of `_split`, with the structure of `like`; None for no pair."""
+        if pair is None:
+            return None
+        h, c = pair
+        if c is None:
+            return h
+        if jax.tree_util.all_leaves([like]):  # One array `[c, h]`.
+            return jnp.concatenate([c, h], axis=-1)
+        return with_structure(like, (c, h))
+
+
+def _row_axes(steps: Steps) -> tuple[Primals, Steps, Any]:
+    """The row axes of primals, steps and sequences, as pytree prefixes."""
+    sequence: Any = 1 - steps.axis
+    # Mapped rows share `steps_to_run`, which is their maximum: `batch_maximum`.
+    of_steps = steps.with_each(rows=ROWS, sequences=sequence, shared=NO_ROWS)
+    return Primals(NO_ROWS, NO_ROWS, sequence, ROWS, ROWS), of_steps, sequence
+
+
+def _lengths(xs: Array, steps: Steps) -> Array:
+    """The number of steps of each row, int32 `[batch]`."""
+    if steps.lengths is None:
+        return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
+    return steps.lengths
+
+
+def _name(path: tuple) -> str:
+    """The name of a parameter, as in `NativeCell.elementwise`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,0 +1,106 @@
+"""The cells and arrays that the native loops support."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..._base.errors import describe, name_of
+from ..._base.sharding import explicit_mesh_of
+from ..._base.typing import Params
+from ..._cells.equations import Equations
+from ..._run.run import Run
+from .native import calls
+
+if TYPE_CHECKING:
+    from ..._cells.affine import AffineCell
+
+
+class NativeCell(NamedTuple):
+    """A cell that the native loops support.
+
+    Attributes:
+        number: The cell's number in C++.
+        has_c: Whether the cell is an LSTM.
+        operands: For each matrix product of a step, what its state matrix multiplies:
+            "h", "computed" (which the step computes from h), or None.
+        elementwise: The names of the element-wise parameters, in the order of C++. A
+            slash separates the keys of nested dicts.
+    """
+
+    number: int
+    has_c: bool
+    operands: tuple[str | None, ...]
+    elementwise: tuple[str, ...] = ()
+
+
+_PEEPHOLES = "w_f_diag", "w_i_diag", "w_o_diag"
+_NORMS = tuple(
+    f"{scope}/{name}"
+    for scope in ("forget", "input", "output", "state", "transform")
+    for name in ("beta", "gamma")
+)
+NATIVE_CELLS = {
+    "lstm": NativeCell(0, True, ("h",)),
+    "gru": NativeCell(1, False, ("h", "computed")),
+    "rnn": NativeCell(2, False, ("h",)),
+    "cudnn_gru": NativeCell(3, False, ("h", None, "h")),
+    "peephole_lstm": NativeCell(4, True, ("h",), _PEEPHOLES),
+    "projected_lstm": NativeCell(5, True, ("h", "computed"), _PEEPHOLES),
+    "normed_lstm": NativeCell(6, True, ("h",), _NORMS),
+}
+
+# The activations of the candidate or, in an LSTM, of j and c, in the order of their
+# numbers in C++.
+ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
+
+
+def equations_of(cell: "AffineCell") -> Equations | None:
+    """The equations that the cell's own class declares, or None."""
+    declared: Any = vars(type(cell)).get("equations")
+    return declared and declared.__get__(cell)
+
+
+def native_cell(equations: Equations) -> NativeCell:
+    """The cell of the native loops with these equations, which they support."""
+    kind = equations.kind
+    if equations.has_norms:
+        kind = "normed_lstm"
+    elif equations.has_projection:
+        kind = "projected_lstm"
+    elif equations.has_peepholes or equations.cell_clip is not None:
+        kind = "peephole_lstm"
+    return NATIVE_CELLS[kind]
+
+
+def why_not_native(cell: "AffineCell", params: Params, run: Run) -> str | None:
+    """The reason why the native loops cannot run the cell on these arrays, or None."""
+    # The cell.
+    known = "the native loops support only LSTMs, GRUs and basic RNNs"
+    equations = equations_of(cell)
+    if equations is None:
+        return f"{known}, not {type(cell).__name__}"
+    if equations.activation not in ACTIVATIONS:
+        name = name_of(equations.activation)
+        return f"{known} with tanh, relu or sigmoid, not {name}"
+    others = equations.has_peepholes, equations.has_projection, equations.cell_clip
+    if equations.has_norms and others != (False, False, None):
+        return f"{known}, not layer normalization with other options of an LSTM"
+
+    # The arrays.
+    if explicit_mesh_of((run.inputs, run.state)) is not None:
+        return "an explicit mesh requires `jax.shard_map`"
+    if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
+        return "the number of rows is symbolic"
+    if not isinstance(run.inputs.shape[-1], int):
+        return "the size of the inputs is symbolic"
+    states = run.state, run.reset_state
+    arrays = [run.inputs, *jax.tree.leaves(states)]
+    empty = [describe(x) for x in arrays if 0 in x.shape]
+    if empty:
+        return f"an array is empty, {empty[0]}"
+    dtypes = {x.dtype for x in [*arrays, *jax.tree.leaves(params)]}
+    if dtypes != {jnp.dtype(jnp.float32)}:
+        names = ", ".join(sorted(map(str, dtypes)))
+        return f"only float32 is supported, got {names}"
+    return calls.why_unusable()

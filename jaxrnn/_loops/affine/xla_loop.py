@@ -1,0 +1,440 @@
+"""Runs an affine cell over sequences in an XLA loop, with fast derivatives.
+
+This module supports derivatives of any order. When JAX differentiates a scan, it saves
+every gate of every step, and adds to the gradient of each kernel at every step. In this
+module, `forward` saves the products `zs` and the states. The tangent has two parts:
+
+* Before the loop, `push_forward` computes how parameters and inputs contribute to the
+  tangents of the products. Each term is computed for all steps at once. JAX
+  transposes the term to one large product or sum, which is **the gradient of a kernel,
+  a bias or the inputs**.
+* Its loop propagates only the tangent of the state, through the
+  element-wise updates and the recurrent part of a kernel. JAX transposes this loop to a
+  loop that runs backward and computes the cotangents of the products.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..._base.derivatives import in_reverse
+from ..._base.errors import is_array
+from ..._base.math import cast_like, is_perturbed, widened, widest_dtype
+from ..._base.products import affine, dot, dot_with_tangent, plus_bias
+from ..._base.sharding import broadcast_first, platform_of, zeros_like
+from ..._base.trees import with_structure
+from ..._base.typing import Array, DType, Params, PyTree
+from ..._run import masking
+from ..._run.masking import Steps
+from ..._run.memory import RESIDUALS
+from ..._run.run import Run
+from ..._run.scans import named, ragged_scan
+from .few_steps import are_few_vectors
+
+if TYPE_CHECKING:
+    from ..._cells.affine import AffineCell, Stage
+
+# The matrix products of the inputs are computed before the loop only if a run or
+# part has few rows, and not too many rows times steps, because the products of all
+# steps take memory. On a CPU, this saves up to half of the time if the inputs are
+# wide, and costs up to a third if they are narrow or the steps are few, because the
+# input kernel is copied.
+FEW_ROWS = 8
+FEW_ROWS_ON_CPU = 64
+FEW_ROWS_OVER_TIME = 4096
+LEAST_DEPTH, LEAST_TIME = 128, 16  # On a CPU.
+
+
+class Primals(NamedTuple):
+    """The differentiable inputs of a run, or the tangents of these inputs.
+
+    Attributes:
+        products: The parameters of each stage's product, `{"kernel": [rows, columns],
+            "bias": [columns]}`. The first rows of a kernel multiply the inputs, if the
+            stage reads them. A stage without a bias has no "bias".
+        elementwise: The parameters that the element-wise updates read.
+        xs: The inputs, `[time, batch, depth]`. `primals_of` keeps the layout of the
+            run, which may be `[batch, time, depth]`.
+        state: The initial state, each leaf `[batch, ...]`.
+        reset_state: The state to which each row is reset, each leaf `[batch, ...]`;
+            None if there are no resets.
+    """
+
+    products: list[Params]
+    elementwise: Params
+    xs: Array
+    state: PyTree
+    reset_state: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class AffineLoop:
+    """XLA's loop over whole sequences.
+
+    Attributes:
+        cell: The cell.
+        only_reverse: Whether the cell has a derivative only in reverse mode.
+    """
+
+    cell: "AffineCell"
+    only_reverse: bool = False
+
+    def run(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """`(outputs, state)` of all steps, equal to a scan of `cell.apply`.
+
+        Args:
+            params: The cell's parameters.
+            run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if
+                `steps.axis` is 0, and the initial state, each leaf `[batch, ...]`. If
+                `steps.returns_states`, the outputs are pairs `(output, new_state)`.
+        """
+        run_all = in_reverse(self._run) if self.only_reverse else self._run
+        return run_all(params, run)
+
+    def _run(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        primals, steps = primals_of(self.cell, params, run)
+        primals = primals._replace(xs=steps.swap_time(primals.xs))
+        push = functools.partial(push_forward, self.cell, mapped=run.mapped)
+        run_all = with_tangent_rule(functools.partial(forward, self.cell), push)
+        outputs, last = run_all(primals, steps.time_first())
+        return steps.swap_time(outputs), last
+
+
+def primals_of(cell: "AffineCell", params: Params, run: Run) -> tuple[Primals, Steps]:
+    """The primals of a run, and its steps, which hold nothing to differentiate."""
+    params = cell.stage_params(params)
+    primals = Primals(
+        products=[stage.product_params(params) for stage in cell.stages],
+        elementwise={name: params[name] for name in cell.elementwise_specs()},
+        xs=run.inputs,
+        state=run.state,
+        reset_state=run.reset_state,
+    )
+    return primals, run.steps
+
+
+def with_tangent_rule(forward: Callable, push_forward: Callable) -> Callable:
+    """`run(primals, steps) -> (outputs, state)`, with a rule for its derivatives.
+
+    Args:
+        forward: `forward(primals, steps, save) -> (outputs, state, saved)`.
+        push_forward: `push_forward(primals, steps, saved, tangents)`: the tangents of
+            `(outputs, state)`.
+    """
+    run = jax.custom_jvp(lambda *args: forward(*args, save=False)[:2])
+
+    def tangent(args: tuple, d_args: tuple) -> tuple[tuple, tuple]:
+        *results, saved = forward(*args, save=True)
+        saved = named(RESIDUALS, saved)
+        return tuple(results), push_forward(*args, saved, d_args[0])
+
+    run.defjvp(tangent, symbolic_zeros=True)
+    return run
+
+
+def forward(
+    cell: "AffineCell", primals: Primals, steps: Steps, save: bool
+) -> tuple[PyTree, PyTree, PyTree]:
+    """`(outputs, state, saved)` of all steps.
+
+    `saved` holds `(zs, state)` of each step, `[time, batch, ...]`: the products of the
+    stages, and the state before the step.
+    """
+    if not save:  # The run is not differentiated.
+        steps = dataclasses.replace(steps, stand_in=None)
+    platform = platform_of((primals.xs, primals.state))
+
+    # How a step computes `z = [inputs, operand] @ kernel + bias`. On CPUs, as a step of
+    # the cell does. With one product, TPUs would write the joined operands at every
+    # step, and GPUs would launch 1.5 times as many operations for a GRU. With few rows,
+    # the products with the inputs of all steps are computed before the loop.
+    xs, products = primals.xs, primals.products
+    is_ahead = _is_ahead(cell, primals, platform == "cpu")
+    is_joined = platform == "cpu" and not is_ahead
+    if not is_joined:
+        products = split_kernels(cell, products, xs.shape[-1])
+
+    def in_blocks(stage: "Stage", z: Array) -> list[Array]:
+        # XLA for CPUs does not vectorize an update that reads blocks of z at an offset,
+        # so each block is an array of its own. TPUs and GPUs read one array faster.
+        return jnp.split(z, (stage.blocks or 1) if platform == "cpu" else 1, axis=-1)
+
+    def product(
+        k: int, stage: "Stage", inputs: PyTree, operand: Array, dtype: DType
+    ) -> Array:
+        of_stage = products[k]
+        if is_joined:
+            operands = (inputs, operand) if stage.takes_inputs else (operand,)
+            return affine(of_stage, operands, dtype)
+        z = dot(operand, of_stage["state"], dtype)
+        if is_ahead and stage.takes_inputs:
+            sums = map(jnp.add, inputs[k], in_blocks(stage, z))
+            return jnp.concatenate(list(sums), axis=-1)
+        if stage.takes_inputs:
+            z = dot(inputs, of_stage["inputs"], dtype) + z
+        return plus_bias(z, of_stage)
+
+    if is_ahead:
+        dtype = widest_dtype(primals.state)
+
+        def ahead(xs: Array) -> list[list[Array] | None]:
+            def of_stage(stage: "Stage", p: Params) -> list[Array] | None:
+                if not stage.takes_inputs:
+                    return None
+                return in_blocks(stage, plus_bias(dot(xs, p["inputs"], dtype), p))
+
+            return list(map(of_stage, cell.stages, products))
+
+        xs = ahead(steps.zero_finished(xs))
+        if steps.stand_in is not None:
+            inputs, state = steps.stand_in
+            steps = dataclasses.replace(steps, stand_in=(ahead(inputs), state))
+
+    # Wide lengths would not speed up the forward loop of a gradient. In that loop, the
+    # lengths also mask the inputs, whose width may differ from the width of the state.
+    if not save and platform == "tpu":
+        first_inputs = jax.tree.map(lambda x: x[0], xs)
+        of_step = functools.partial(cell.run_stages, product, primals.elementwise)
+        masked = jax.eval_shape(of_step, first_inputs, primals.state)[:2]
+        steps = _with_wide_lengths(steps, masked)
+
+    # The index of the step is carried, not scanned. A TPU reads a scalar of the carry
+    # for free, but reading an element of an array costs as much as an element-wise
+    # operation.
+    def step(carry: tuple[Array, PyTree], inputs: PyTree) -> tuple[PyTree, PyTree]:
+        t, state = carry
+        inputs, before = steps.step_inputs(t, inputs, state, primals.reset_state)
+        output, after, zs = cell.run_stages(
+            product, primals.elementwise, inputs, before
+        )
+        state, output = steps.mask_step(t, state, after, output)
+        output = (output, state) if steps.returns_states else output
+        return (t + 1, state), (output, (zs, before) if save else ())
+
+    carry = jnp.int32(0), primals.state
+    skipped = None
+    if save and steps.steps_to_run is not None:
+        # Derivatives also read the residuals of skipped steps, which must be finite, so
+        # repeat the residuals of step 0 there.
+        _, (output, saved) = step(carry, jax.tree.map(lambda x: x[0], xs))
+        skipped = jax.tree.map(zeros_like, output), saved
+    (_, state), (outputs, saved) = ragged_scan(
+        step, carry, xs, steps.steps_to_run, skipped=skipped
+    )
+    return outputs, state, saved
+
+
+def _is_ahead(cell: "AffineCell", primals: Primals, on_cpu: bool) -> bool:
+    """Whether the products of the inputs are computed before the loop."""
+    time, rows, depth = primals.xs.shape
+    is_read = any(stage.takes_inputs for stage in cell.stages)
+    is_known = isinstance(rows, int) and isinstance(depth, int)
+    if not (is_read and is_known and rows * time <= FEW_ROWS_OVER_TIME):
+        return False
+    if not on_cpu:
+        return rows <= FEW_ROWS
+    return rows <= FEW_ROWS_ON_CPU and time >= LEAST_TIME and depth >= LEAST_DEPTH
+
+
+def _with_wide_lengths(steps: Steps, masked: PyTree) -> Steps:
+    """The same steps, with the length of each row repeated: `[batch, size]`.
+
+    On a TPU, a comparison of lengths `[batch]` costs as much as an element-wise update
+    of the state, but a comparison of lengths as wide as the state is fused with the
+    selects. The lengths stay `[batch]` unless all arrays in `masked`, which are the
+    arrays to mask or their types, are `[batch, size]`.
+    """
+    shapes = [leaf.shape for leaf in jax.tree.leaves(masked)]
+    if steps.lengths is None or any(len(shape) != 2 for shape in shapes):
+        return steps
+    size = max([1, *(size for _, size in shapes)])
+    lengths = jnp.expand_dims(steps.lengths, 1)
+    lengths = jnp.broadcast_to(lengths, (*steps.lengths.shape, size))
+    # The barrier keeps XLA from undoing the copies.
+    return dataclasses.replace(steps, lengths=jax.lax.optimization_barrier(lengths))
+
+
+def split_kernels(
+    cell: "AffineCell", products: list[Params], depth: int
+) -> list[Params]:
+    """Parameters of products, or their tangents, with the kernels split into parts.
+
+    Returns:
+        `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}` for
+        each stage. "state" multiplies the operand. A stage that reads no inputs has no
+        "inputs". The parts of a zero tangent are None.
+    """
+
+    def of_stage(stage: "Stage", product: Params) -> Params:
+        parts = {name: x for name, x in product.items() if name != "kernel"}
+        kernel = product["kernel"]
+        if not stage.takes_inputs:
+            return parts | {"state": kernel}
+        inputs, state = jnp.split(kernel, [depth]) if is_array(kernel) else [None] * 2
+        return parts | {"inputs": inputs, "state": state}
+
+    return list(map(of_stage, cell.stages, products))
+
+
+def push_forward(
+    cell: "AffineCell",
+    primals: Primals,
+    steps: Steps,
+    saved: PyTree,
+    tangents: Primals,
+    mapped: int = 1,
+) -> tuple[PyTree, PyTree]:
+    """The tangents of `(outputs, state)`, linear in the tangents of the primals.
+
+    Args:
+        cell: An `AffineCell`.
+        primals: The primals of the run.
+        steps: The steps of the run.
+        saved: The values that `forward` saved.
+        tangents: The tangents of the primals. A zero tangent is a symbolic zero or
+            None.
+        mapped: See `Run`.
+    """
+    depth = primals.xs.shape[-1]
+    products = split_kernels(cell, primals.products, depth)
+    d_products = split_kernels(cell, tangents.products, depth)
+
+    # Before the loop: the part of the tangent of each z that is due to parameters and
+    # inputs, for all steps at once; None if it is zero. The values at finished rows do
+    # not affect the result, but must be finite.
+    xs = steps.zero_finished(primals.xs)
+
+    def tangents_of_products() -> list[Array | None]:
+        def operands(zs: list, state: PyTree) -> list[Array]:
+            operand, carry = cell.enter(state)
+            found = [operand]
+            for stage, z in zip(cell.stages[:-1], zs, strict=False):
+                operand, carry = stage.update(primals.elementwise, z, carry)
+                found.append(operand)
+            return found
+
+        all_operands = jax.vmap(operands)(*saved)
+        of_stage = functools.partial(_product_tangent, mapped, xs, tangents.xs)
+        return list(map(of_stage, saved[0], all_operands, products, d_products))
+
+    # The backward pass recomputes the operands of these products instead of reading
+    # saved operands.
+    d_zs = jax.checkpoint(tangents_of_products)()
+
+    # The tangents of the reset states. Each step casts a wide copy, so that the
+    # transpose sums over steps in float32.
+    d_reset_state = _dense(primals.reset_state, tangents.reset_state)
+    wide = widened(d_reset_state)
+
+    # The loop: the tangent of the state, through the updates and the recurrent part of
+    # each kernel.
+    push_update = _pushed_update(primals, tangents.elementwise)
+
+    def step(d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
+        (zs, state), d_zs, resets, alive = scanned
+        d_before = d_state
+        if resets is not None:
+            d_before = masking.select(~resets, d_state, cast_like(d_reset_state, wide))
+        (_, carry), (d_operand, d_carry) = jax.jvp(
+            lambda state: tuple(cell.enter(state)), (state,), (d_before,)
+        )
+        for k, stage in enumerate(cell.stages):
+            z, d_z = zs[k], dot(d_operand, products[k]["state"], zs[k].dtype)
+            d_z = d_z if d_zs[k] is None else d_zs[k] + d_z
+            (_, carry), (d_operand, d_carry) = push_update(
+                stage, (z, carry), (d_z, d_carry)
+            )
+        d_output, d_new_state = d_operand, with_structure(d_state, d_carry)
+        if alive is not None:
+            d_new_state = masking.select(alive, d_new_state, d_state)
+            d_output = masking.zero_unless(alive, d_output)
+        outputs = (d_output, d_new_state) if steps.returns_states else d_output
+        return d_new_state, outputs
+
+    d_state = _dense(primals.state, tangents.state)
+    scanned = saved, d_zs, steps.resets, steps.alive_steps()
+    d_state, d_outputs = ragged_scan(
+        step, d_state, scanned, steps.steps_to_run, save_inputs_only=True
+    )
+    return d_outputs, d_state
+
+
+def _product_tangent(
+    mapped: int,
+    xs: Array,
+    d_xs: PyTree,
+    z: Array,
+    operand: Array,
+    product: Params,
+    d_product: Params,
+) -> Array | None:
+    """`xs @ d_W + operand @ d_U + d_xs @ W + d_b`, for all steps at once.
+
+    This is the tangent of `z = xs @ W + operand @ U + b` without `d_operand @ U`, which
+    the loop adds. The transposes of these terms are the gradients of W, U, xs and b.
+    """
+
+    def of_kernel(operand: Array, d_kernel: Array) -> Array:
+        few = are_few_vectors(operand, mapped)
+        return (dot if few else dot_with_tangent)(operand, d_kernel, z.dtype)
+
+    terms = []
+    if is_perturbed(d_product.get("inputs")):
+        terms.append(of_kernel(xs, d_product["inputs"]))
+    if is_perturbed(d_product["state"]) and operand.shape[-1]:
+        terms.append(of_kernel(operand, d_product["state"]))
+    if is_perturbed(d_xs) and "inputs" in product:
+        terms.append(dot(d_xs, product["inputs"], z.dtype))
+    if is_perturbed(d_product.get("bias")):
+        total = functools.reduce(jnp.add, terms or [zeros_like(z)])
+        terms = [plus_bias(total, d_product)]
+    return functools.reduce(jnp.add, terms) if terms else None
+
+
+def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
+    """`push(stage, (z, carry), tangents)`: a stage's update and its tangents.
+
+    Each row gets its own copy of the tangents of element-wise parameters, in float32.
+    The transpose of the copies therefore sums over steps in float32. The sum over rows,
+    which may be divided over devices, is computed outside the loop.
+    """
+    elementwise = primals.elementwise
+    if not any(map(is_perturbed, jax.tree.leaves(d_elementwise))):
+
+        def push(stage: "Stage", args: tuple, d_args: tuple) -> tuple:
+            update = functools.partial(stage.update, elementwise)
+            return jax.jvp(lambda *args: tuple(update(*args)), args, d_args)
+
+        return push
+    state = jax.tree.leaves(primals.state)[0]
+
+    def of_rows(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: broadcast_first(x, state, 0), tree)
+
+    d_rows = of_rows(widened(_dense(elementwise, d_elementwise)))
+
+    def push_rows(stage: "Stage", args: tuple, d_args: tuple) -> tuple:
+        def update_row(elementwise: Params, *args: PyTree) -> tuple:
+            return tuple(
+                stage.update(elementwise, *jax.tree.map(lambda x: x[None], args))
+            )
+
+        # Map the update rather than its tangents: JAX cannot map over the tangents of a
+        # `jax.custom_vjp`.
+        given = of_rows(elementwise), *args
+        d_given = cast_like(elementwise, d_rows), *d_args
+        pushed = jax.jvp(jax.vmap(update_row), given, d_given)
+        return jax.tree.map(lambda x: x[:, 0], pushed)
+
+    return push_rows
+
+
+def _dense(primals: PyTree, tangents: PyTree) -> PyTree:
+    """The tangents as arrays, with zeros for unperturbed arguments."""
+    return jax.tree.map(
+        lambda x, d: d if is_perturbed(d) else zeros_like(x), primals, tangents
+    )

@@ -1,0 +1,75 @@
+"""The loops of linear recurrences: chunks of steps, and maps over several steps."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ..._base.math import cast_like
+from ..._base.typing import Array, Params, PyTree
+from ..._cells.linear.cell import LinearRecurrenceCell, Terms
+from ..._cells.linear.element import Element, is_zero, one_like, plus, times
+from ..._run import masking
+from ..._run.loops import Loops, Transition, register
+from ..._run.run import Choice, Run
+from ..many_steps import choose_many_steps
+from .chunks import RecurrenceLoop
+
+
+def choose(cell: LinearRecurrenceCell, params: Params, run: Run) -> Choice:
+    """Chooses a loop over chunks of steps."""
+    loop = RecurrenceLoop(cell.terms, cell.output)
+    return choose_many_steps("chunks", cell, loop.run, run)
+
+
+def transition(cell: LinearRecurrenceCell) -> Transition:
+    """`A h + B` for a state h, as the units `[A, B]`; see `RNNCell.transition`.
+
+    A step multiplies A and B by its a, and adds its b to B. For a cell with
+    `term_from_zeros`, the map also holds the state to which it maps zeros.
+    """
+    count = 1 if cell.term_from_zeros is None else 2
+    zeros_like = functools.partial(jax.tree.map, jnp.zeros_like)
+
+    def identity(state: Element) -> PyTree:
+        one = jax.tree.map(jnp.full_like, state, one_like(state))
+        zeros = zeros_like(state)
+        return (_joined(one, zeros), zeros)[:count]
+
+    def constant(state: Element) -> PyTree:
+        return (_joined(zeros_like(state), state), state)[:count]
+
+    def terms_of_units(params: Params, inputs: Array, units: Element) -> Terms:
+        a, b, _, _ = cell.terms(params, inputs, _split(units)[0])
+        return _joined(a, a), _joined(zeros_like(b), b), None, None
+
+    def map_of_steps(params: Params, run: Run) -> PyTree:
+        def last(terms: Callable, start: Element, states: PyTree) -> Element:
+            own = run.replace(state=start, reset_state=states)
+            return RecurrenceLoop(terms, lambda *_: None).run(params, own)[1]
+
+        states = run.reset_state or (None, None)
+        return tuple(map(last, (terms_of_units, cell.terms), run.state, states))
+
+    def map_state(transition: PyTree, state: Element) -> Element:
+        a, b = _split(transition[0])
+        for from_zeros in transition[1:]:
+            b = masking.select(is_zero(state), from_zeros, b)
+        return plus(times(a, state), b)
+
+    return Transition(map_of_steps, identity, constant, map_state, cast_like)
+
+
+def _joined(a: Element, b: Element) -> Element:
+    """The units of both, side by side."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), a, b)
+
+
+def _split(units: Element) -> list[Element]:
+    """The two elements that `_joined` has joined."""
+    halves = jax.tree.map(lambda x: jnp.split(x, 2, axis=-1), units)
+    return jax.tree.transpose(jax.tree.structure(units), None, halves)
+
+
+register(LinearRecurrenceCell, Loops(choose, transition))

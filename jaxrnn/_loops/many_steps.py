@@ -1,0 +1,52 @@
+"""What all loops share that run many steps of a cell at once."""
+
+import jax
+from jax.sharding import PartitionSpec
+
+from .._base import trees
+from .._base.sharding import as_varying_as, explicit_mesh_of, whole_on_explicit_mesh
+from .._base.typing import Params, PyTree
+from .._cells.base import RNNCell, scope_name
+from .._run.run import Choice, Loop, Run, by_device
+
+
+def choose_many_steps(name: str, cell: RNNCell, loop: Loop, run: Run) -> Choice:
+    """The choice of a loop that runs many steps of `cell` at once."""
+    if run.implementation not in (None, "xla", name):
+        kinds = {"native": "an `AffineCell`"}
+        kind = kinds.get(run.implementation, "a matrix memory")
+        return Choice.scan(f"{type(cell).__name__} is not {kind}")
+    if not isinstance(run.steps.time, int):
+        return Choice.scan("the number of steps is symbolic")
+
+    def run_all(params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        state = trees.with_structure(cell.state_size, run.state)
+        # The sharding of the parameters might not be compatible with that of the state.
+        params = whole_on_explicit_mesh(params)
+        with jax.named_scope(scope_name(cell)):
+            return _on_rows(loop, params, run.replace(state=state))
+
+    return Choice(name, run_all)
+
+
+def _on_rows(loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+    """`loop(params, run)`; on an explicit mesh, each device runs its rows by itself.
+
+    By its type, the gradient of a parameter is equal on all devices of such a mesh, so
+    a loop sums it over the devices in each iteration. In `shard_map`, JAX sums it once.
+    """
+    axis = run.steps.axis
+    # A driver divides the rows of all inputs alike.
+    name = jax.typeof(jax.tree.leaves(run.inputs)[0]).sharding.spec[1 - axis]
+    if name is None or explicit_mesh_of(run.inputs) is None:
+        return loop(params, run)
+    run = run.replace(keys=None)  # A loop of many steps draws no random numbers.
+    rows, both = PartitionSpec(name), PartitionSpec(*[None] * (1 - axis), name)
+    specs = run.with_each(rows=rows, sequences=both, shared=PartitionSpec())
+
+    def of_device(params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        return loop(as_varying_as(run.inputs, params), run)
+
+    # Others may map over another axis of the mesh, which `shard_map` then refuses.
+    names = set(name) if isinstance(name, tuple) else {name}
+    return by_device(of_device, params, run, specs, (both, rows), names)

@@ -1,0 +1,143 @@
+"""The decays of a chunk: one factor of a step for each head, or one for each key.
+
+In the module `rule.py`, a step multiplies the memory by a number a. With a decay *per
+key*, it multiplies each row i of the memory by a number `exp(g_i)` of its own. The
+score of a pair of steps is then a sum over these rows:
+
+    score_ts = sum over i of q_ti k_si exp(sum of g_ri for the steps r from s + 1 to t)
+
+To multiply q by `exp(G)` and k by `exp(-G)`, with sums G from the start of the chunk,
+would be one matrix product, but `exp(-G)` overflows. In base 2, therefore, only the
+fractions of G multiply q and k. Each pair and key has a power of two, whose exponent is
+the difference of two whole numbers, so it is not rounded and needs no exponential.
+"""
+
+import math
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from ..._base.scaled import scaled, without_ones
+from ..._base.typing import Array, DType
+from .chunk import Chunk
+
+
+class HeadDecays:
+    """The decays of a chunk, one for each head.
+
+    Attributes:
+        keep: The factor `keep` of each step in `rule.py`, `[batch, heads, steps]`.
+    """
+
+    def __init__(self, chunk: Chunk, g: Array) -> None:
+        self.keep = jnp.exp(chunk.sums(g))
+        self._pairs = jnp.exp(chunk.sums_between(g))
+        self._chunk = chunk
+
+    def scores(self, q: Array, k: Array) -> Array:
+        """The score of each pair, `[batch, heads, t, s]`; 0 where t does not read s."""
+        return self._chunk.scores(q, k, self._pairs)
+
+    def read(self, q: Array) -> Array:
+        """What q reads of the decayed states before the spans."""
+        return scaled(self.keep, self._chunk.read(q, matrix))
+
+    def memory(self, k: Array, u: Array) -> Array:
+        """The states after the steps wrote u at k; see `Chunk.memory`."""
+        return self._chunk.memory(matrix, self.keep, self._pairs, k, u)
+
+
+class KeyDecays:
+    """The decays of a chunk, one for each key; with the methods of `HeadDecays`.
+
+    Attributes:
+        keep: The product of the decays from the first step of the span up to each
+            step, `[batch, heads, steps, key]`.
+    """
+
+    def __init__(self, chunk: Chunk, g: Array) -> None:
+        # The derivative is that of `rest`, which multiplies q and divides k.
+        coarse, fine = chunk.sums_of_parts(g / math.log(2.0))
+        whole = jnp.floor(coarse)
+        powers = whole.astype(f"int{8 * g.dtype.itemsize}")
+        powers = _power_of_two(powers[:, :, :, None] - powers[:, :, None], g.dtype)
+        self._pairs = jnp.where(chunk.reads[..., None], powers, 0.0)
+        self._rest = jnp.exp2(coarse - whole + fine)
+        self.keep = self._rest * jnp.exp2(whole)
+        self._chunk = chunk
+
+    def scores(self, q: Array, k: Array) -> Array:
+        """The score of each pair, `[batch, heads, t, s]`; 0 where t does not read s."""
+
+        def product(q: Array, pairs: Array, k: Array) -> Array:
+            return jnp.sum(q[..., :, None, :] * pairs * k[..., None, :, :], axis=-1)
+
+        given = q * self._rest, self._pairs, k / self._rest
+        scores = without_ones(product, 2, *given)
+        return jnp.where(self._chunk.reads, scores, 0.0)
+
+    def scores_before(self, q: Array, k: Array) -> Array:
+        """The scores of queries that read the state before their step."""
+        # The state before a step is the state after the step before it.
+        scores = _moved(self.scores(_moved(q, -1), k), 1)
+        return jnp.where(jnp.tril(self._chunk.reads, -1), scores, 0.0)
+
+    def read(self, q: Array) -> Array:
+        """What q reads of the decayed states before the spans."""
+        return self._chunk.read(q * self.keep, matrix)
+
+    def read_before(self, q: Array) -> Array:
+        """Like `read`, without the decay of the step itself."""
+        follows = self._chunk.follows[..., None]
+        before = jnp.where(follows, _moved(self.keep, 1), 1.0)
+        return self._chunk.read(q * before, matrix)
+
+    def memory(self, k: Array, u: Array) -> Array:
+        """The states after the steps wrote u at k; see `Chunk.memory`."""
+        ends = self._chunk.ends()
+        kept = scaled(self._chunk.after(self.keep), ends.start(matrix))
+        return kept + self.written(k, u)
+
+    def written(self, k: Array, u: Array) -> Array:
+        """What `memory` returns if the states before the spans are zeros."""
+
+        def product(rest: Array, pairs: Array, k: Array) -> Array:
+            return rest[..., None, :] * pairs * k
+
+        at_ends = self._chunk.after(self._rest), self._chunk.after(self._pairs)
+        keys = without_ones(product, 3, *at_ends, (k / self._rest)[:, :, None])
+        return jnp.einsum("bntsk,bnsv->bntkv", keys, u)
+
+
+def _moved(x: Array, count: int) -> Array:
+    """`x` later by `count` steps. In loops on CPUs, `jnp.roll` would be slower."""
+    edges = [(0, 0, 0)] * x.ndim
+    edges[2] = (count, -count, 0)
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
+
+
+def _power_of_two(n: Array, dtype: DType) -> Array:
+    """`2^n` for integers n, or 0 below the normal numbers of the dtype."""
+    info = jnp.finfo(dtype)
+    exponent = jnp.clip(n - info.minexp + 1, 0, 2 - 2 * info.minexp + 1)
+    return jax.lax.bitcast_convert_type(exponent << info.nmant, dtype)
+
+
+Decays: TypeAlias = HeadDecays | KeyDecays
+
+
+def decays_of(chunk: Chunk, g: Array) -> Decays:
+    """The decays of a chunk.
+
+    Args:
+        chunk: The chunk.
+        g: The logarithms of the decays, `[batch, heads, steps]` or `[batch, heads,
+            steps, key]`.
+    """
+    return HeadDecays(chunk, g) if g.ndim == 3 else KeyDecays(chunk, g)
+
+
+def matrix(state: Array) -> Array:
+    """The matrix of a state, which is the state itself."""
+    return state

@@ -1,0 +1,45 @@
+"""Chunks of the delta rule."""
+
+import functools
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from ..._base.scaled import scaled
+from ..._base.typing import Array
+from ..._cells.matrix.delta_rule import DeltaRule
+from .chunk import Chunk
+from .columns import columns_of
+from .decays import decays_of
+from .rules import register_rule
+from .triangular import solve
+
+
+def chunk(rule: DeltaRule, chunk: Chunk) -> tuple[Array, Array]:
+    """All steps of a chunk; see `MatrixRule.chunk`.
+
+    What a step writes, `u = beta (v - k exp(g) S)`, depends on what earlier steps
+    wrote. With the scores of `decays.py`,
+
+        u_t + beta_t sum over s < t of score(k_t, k_s) u_s
+            = beta_t (v_t - what k_t reads of the decayed state before the span)
+
+    The u of all steps are therefore the solution of one triangular system.
+
+    Source: arXiv:2412.06464, section 3.3; arXiv:2406.06484, section 3.
+    """
+    q, k, v, g, beta = chunk.values
+    decays = decays_of(chunk, g)
+    # The mask comes last, because the cotangents of other pairs may overflow.
+    between = jnp.tril(scaled(beta, decays.scores(k, k)), -1)
+    u = solve(between, scaled(beta, v - decays.read(k)))
+    new = jnp.einsum("bnts,bnsv->bntv", decays.scores(q, k), u)
+    return decays.read(q) + new, decays.memory(k, u)
+
+
+def transition(rule: DeltaRule) -> tuple[Callable, Callable, Callable, Callable]:
+    """`A S + B`; see `MatrixRule.transition` and `columns.py`."""
+    return columns_of(functools.partial(chunk, DeltaRule()))
+
+
+register_rule(DeltaRule, chunk, transition)

@@ -1,0 +1,44 @@
+"""Chunks of the generalized delta rule."""
+
+import functools
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from ..._base.typing import Array
+from ..._cells.matrix.dplr_rule import DPLRRule
+from .chunk import Chunk
+from .columns import columns_of
+from .decays import KeyDecays
+from .rules import register_rule
+from .triangular import solve
+
+
+def chunk(rule: DPLRRule, chunk: Chunk) -> tuple[Array, Array]:
+    """All steps of a chunk; see `MatrixRule.chunk`.
+
+    What a step reads, `z = a S`, depends on what earlier steps wrote. With the
+    scores of `decays.py`, here of the state before step t,
+
+        z_t - sum over s < t of score(a_t, b_s) z_s
+            = what a_t reads of the decayed state before the span
+              + sum over s < t of score(a_t, k_s) v_s
+
+    The z of all steps are therefore the solution of one triangular system.
+    """
+    q, k, v, a, b, g = chunk.values
+    decays = KeyDecays(chunk, g)
+    sum_over = lambda scores, u: jnp.einsum("bnts,bnsv->bntv", scores, u)
+    start = decays.read_before(a) + sum_over(decays.scores_before(a, k), v)
+    z = solve(-decays.scores_before(a, b), start)
+    h = decays.read(q) + sum_over(decays.scores(q, k), v)
+    h = h + sum_over(decays.scores(q, b), z)
+    return h, decays.memory(k, v) + decays.written(b, z)
+
+
+def transition(rule: DPLRRule) -> tuple[Callable, Callable, Callable, Callable]:
+    """`A S + B`; see `MatrixRule.transition` and `columns.py`."""
+    return columns_of(functools.partial(chunk, rule))
+
+
+register_rule(DPLRRule, chunk, transition)

@@ -1,0 +1,129 @@
+"""Published kernels, which run a matrix memory if `implementation` names their package.
+
+The packages have kernels for the rules of some memories, which take an initial state,
+and start from zeros where a segment id changes. The checks of the packages say which
+sizes and dtypes a kernel takes. On the platform of its kernels, a package runs a kernel
+or nothing. On a CPU, `jla` runs plain JAX, and `deltanet_tpu` interprets its kernels.
+
+The kernels multiply steps that do not read each other by 0, as chunks do, but nothing
+runs these steps again (see `sequence.py`): a value that is not finite may spoil all
+other steps of its row, earlier steps and those after resets included.
+"""
+
+import functools
+import importlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..._base.math import cast, widest_dtype
+from ..._base.sharding import platform_of
+from ..._base.typing import Params, PyTree
+from ..._cells.matrix.delta_rule import DeltaRule
+from ..._cells.matrix.dplr_rule import DPLRRule
+from ..._cells.matrix.linear_attention_rule import LinearAttentionRule
+from ..._cells.matrix.rule import arithmetic_dtype
+from ..._run import masking
+from ..._run.run import Choice, Run
+from ..._run.scans import at_each_step
+from ..many_steps import choose_many_steps
+
+# The kernels of a rule, by whether each key decays, and by package. Only of the class
+# itself, because a subclass may compute something else.
+_KERNELS: dict[type, dict[bool, dict[str, str]]] = {
+    DeltaRule: {
+        False: {"jla": "gated_deltanet", "deltanet_tpu": "chunk_gdn"},
+        True: {"jla": "kda", "deltanet_tpu": "chunk_kda"},
+    },
+    LinearAttentionRule: {
+        False: {"jla": "simple_gla", "deltanet_tpu": "chunk_gla"},
+        True: {"jla": "gla", "deltanet_tpu": "chunk_gla"},
+    },
+    DPLRRule: {True: {"jla": "rwkv7"}},
+}
+
+# What `pip` installs, the module, the platform of the kernels, and the first JAX after
+# 0.11.2 that the package does not support.
+PACKAGES = {
+    "jla": ("jax-linear-attention", "jla.ops", "gpu", (0, 11, 3)),
+    "deltanet_tpu": ("deltanet-tpu", "deltanet_tpu", "tpu", (0, 12)),
+}
+
+
+def choose_kernel(cell: Any, params: Params, run: Run) -> Choice:
+    """The choice of the package that `run.implementation` names, or why it cannot run.
+
+    Args:
+        cell: A `MatrixMemoryCell`.
+        params: The cell's parameters.
+        run: All steps; only types are read.
+    """
+    asked: Any = run.implementation
+    pip, package, of_kernels, jax_end = PACKAGES[asked]
+    platform, steps, rule = platform_of(run.inputs), run.steps, cell.rule
+    kernels = _KERNELS.get(type(rule), {})
+    names = kernels.get(getattr(rule, "key_decay", True), {})
+    dtype = arithmetic_dtype(run.inputs, run.state)
+    is_reset = steps.resets is not None and not steps.resets_to_zeros
+    is_for_jax = (0, 11, 2) <= jax.__version_info__ < jax_end
+    refusals = (
+        (asked not in names, f"no kernel is known for {type(cell).__name__}"),
+        (platform not in ("cpu", of_kernels), f"the platform is {platform!r}"),
+        (dtype != jnp.float32, f"it computes in float32, not in {dtype}"),
+        (steps.returns_states, "it returns only the last state"),
+        (is_reset, "it resets states to zeros, not to `reset_state`"),
+        (not is_for_jax, f"it is for JAX 0.11.2, and this is {jax.__version__}"),
+    )
+    if reason := next((reason for is_so, reason in refusals if is_so), None):
+        return Choice.scan(reason)
+    try:
+        module: Any = importlib.import_module(package)
+    except ImportError as error:
+        return Choice.scan(f"{error}. Run `pip install {pip}`")
+    # The kernels for GPUs take q, k and v only in 16 bits.
+    narrow = widest_dtype(jax.tree.leaves(run.inputs)[:3])
+    if asked == "jla":
+        options = {"impl": "chunked" if platform == "cpu" else "mosaic_gpu"}
+        kernel = functools.partial(module.linear_attention, names[asked], **options)
+    else:
+        precision = "fp32" if narrow == jnp.float32 else "bf16"
+        kernel = functools.partial(getattr(module, names[asked]), precision=precision)
+
+    def loop(params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        steps = run.steps
+        project = functools.partial(cell.project, params, dtype=jnp.float32)
+        rest, values = at_each_step(project, steps.fill_finished(run.inputs))
+        alive = steps.alive_steps()
+        if alive is not None:
+            values = masking.select(alive, values, rule.idle)
+        given = steps.swap_rows(values)._asdict()
+        given |= cast({name: given[name] for name in "qkv"}, narrow)
+        if names[asked] == "rwkv7":
+            given["w"] = given.pop("g")
+        state = cast(run.state, jnp.float32)
+        if steps.resets is not None:
+            resets = steps.swap_rows(steps.resets)
+            state = masking.zero_unless(~resets[:, 0], state)
+            given["segment_ids"] = jnp.cumsum(resets, axis=1, dtype=jnp.int32)
+        given |= {"initial_state": state, "output_final_state": True, "scale": 1.0}
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            h, last = kernel(**given)
+        h = steps.swap_rows(h.astype(jnp.float32))
+        outputs = at_each_step(functools.partial(cell.output, params), h, rest)
+        outputs = steps.zero_finished(cast(outputs, widest_dtype(run.inputs)))
+        return outputs, rule.stored(run.state, last)
+
+    choice = choose_many_steps(asked, cell, loop, run)
+    of_all: Any = choice.loop
+
+    def trace(params: Params, run: Run) -> None:
+        results, pull = jax.vjp(of_all, params, run)
+        pull(results)  # In `shard_map`, some kernels fail only here.
+
+    try:
+        if of_all is not None:
+            jax.eval_shape(trace, params, run.of_inner(run.inputs, run.state))
+    except (ValueError, NotImplementedError) as error:
+        return Choice.scan(str(error).rstrip("."))
+    return choice

@@ -1,0 +1,94 @@
+"""What a driver was given: the checked arguments of a run, before anything is added."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.typing import AxisSize, DType, Implementation, PyTree
+from .memory import CheckpointPlan
+
+_STATIC = {"static": True}
+_SAVE_EVERYTHING = CheckpointPlan()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Given:
+    """The checked arguments of a driver.
+
+    Attributes:
+        inputs: All steps of inputs, in the user's layout: time along `axis`, and rows
+            along the other of the first two axes.
+        state: The initial state, each leaf `[batch, ...]`; None for the zero state.
+        lengths: int32 `[batch]`; None without lengths.
+        mask: Bool, in the layout of the inputs, true at valid steps, which may have
+            gaps; None without a mask.
+        resets: Bool, in the layout of the inputs, true where a row is reset before the
+            step; None without resets.
+        reset_state: The state after a reset, like `state`; None for the zero state.
+        axis: The time axis, 0 or 1.
+        dtype: The dtype of the zero state and of the outputs.
+        implementation: The user's argument of this name.
+        returns_states: Whether the user wants the state after every step.
+        needs_rows: Whether each leaf of the state must have a batch axis: with a mask,
+            even if it was converted to lengths, and if the states are returned.
+        least_steps: The number of steps that TensorFlow's loop runs even if all lengths
+            are 0.
+        plan: What the forward pass saves for the backward pass.
+        unroll: The number of steps unrolled in each iteration of a scan.
+        mapped: The number of such runs that `vmap` runs at once, as far as it is known.
+    """
+
+    inputs: PyTree
+    state: PyTree
+    lengths: Any = None
+    mask: Any = None
+    resets: Any = None
+    reset_state: PyTree = None
+    axis: int = dataclasses.field(metadata=_STATIC)
+    dtype: DType = dataclasses.field(metadata=_STATIC)
+    implementation: Implementation | None = dataclasses.field(
+        metadata=_STATIC, default=None
+    )
+    returns_states: bool = dataclasses.field(metadata=_STATIC, default=False)
+    needs_rows: bool = dataclasses.field(metadata=_STATIC, default=False)
+    least_steps: int = dataclasses.field(metadata=_STATIC, default=1)
+    plan: CheckpointPlan = dataclasses.field(metadata=_STATIC, default=_SAVE_EVERYTHING)
+    unroll: int = dataclasses.field(metadata=_STATIC, default=1)
+    mapped: int = dataclasses.field(metadata=_STATIC, default=1)
+
+    @property
+    def time(self) -> AxisSize:
+        """The number of steps, an int, or symbolic under `jax.export`."""
+        return jax.tree.leaves(self.inputs)[0].shape[self.axis]
+
+    @property
+    def rows(self) -> AxisSize:
+        """The number of rows."""
+        return jax.tree.leaves(self.inputs)[0].shape[1 - self.axis]
+
+    def replace(self, **changes: object) -> "Given":
+        """Returns a copy in which `changes` replace attributes."""
+        return dataclasses.replace(self, **changes)
+
+    def swap_rows(self, tree: PyTree) -> PyTree:
+        """Swaps the first two axes of the leaves of `tree`, unless `axis` is 1."""
+        return jax.tree.map(lambda x: jnp.swapaxes(x, 1, self.axis), tree)
+
+    def with_each(self, rows: object, sequences: object) -> "Given":
+        """Tells something about each array in place of the array.
+
+        Args:
+            rows: What to tell about arrays whose first axis is the rows.
+            sequences: What to tell about arrays in the layout of the inputs.
+        """
+        return self.replace(
+            inputs=sequences,
+            state=rows,
+            lengths=rows,
+            mask=sequences,
+            resets=sequences,
+            reset_state=rows,
+        )

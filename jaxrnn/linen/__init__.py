@@ -1,0 +1,25 @@
+"""Flax linen modules that hold any jaxrnn cell.
+
+`RNN`, `Bidirectional` and `StackBidirectional` run over sequences. `Cell` wraps a
+jaxrnn cell as a linen cell, for `nn.RNN`; `as_cell` wraps a linen cell as a jaxrnn
+cell.
+
+Parameters have TensorFlow's names: `rnn/lstm_cell/kernel` in a module named "rnn",
+`rnn/fw/lstm_cell/kernel` with two directions, `rnn/cell_0/fw/lstm_cell/kernel` with
+several bidirectional layers. A module's `variables_of` creates its variables from bound
+cells; `cells_of` is the inverse. `jaxrnn.nnx` has the same modules under the same
+names.
+"""
+
+from .._base.modules import set_module as _set_module
+from .._flax.linen import RNN, Bidirectional, Cell, StackBidirectional, as_cell
+
+__all__ = [
+    "RNN",
+    "Bidirectional",
+    "Cell",
+    "StackBidirectional",
+    "as_cell",
+]
+
+_set_module(__name__)
