@@ -16,7 +16,7 @@ def draw() -> Figure:
     padded = np.zeros((len(LENGTHS), TIME, 1), np.float32)
     packed = jaxrnn.pack_sequences(padded, LENGTHS)
     rows = len(packed.lengths)
-    starts = np.nonzero(packed.resets & (packed.segment_ids > 0))
+    starts = np.nonzero(packed.resets)
     order = np.argsort(packed.segment_ids[starts])
     row, offset = (index[order] for index in starts)
     heights = {"height_ratios": [len(LENGTHS), rows], "hspace": 0.45}

@@ -68,10 +68,10 @@ class Packed(NamedTuple):
     def resets(self) -> Array | np.ndarray:
         """Bool `[rows, row_length]`, true at the first step of each sequence.
 
-        Unused steps are also true. In a window that continues a sequence, no step of
-        this sequence is true.
+        Unused steps are false. In a window that continues a sequence, no step of this
+        sequence is true.
         """
-        return self.positions == 0
+        return (self.positions == 0) & (self.segment_ids > 0)
 
     def unpack(
         self, outputs: PyTree, count: int | None = None, time: int | None = None

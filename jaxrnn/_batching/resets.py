@@ -14,21 +14,22 @@ from .._base.typing import Array, ArrayLike
 def resets_of_segments(segment_ids: ArrayLike, *, time_major: bool = False) -> Array:
     """The resets of packed rows: true at each step that begins a segment.
 
-    A segment is consecutive steps with one id, such as a document. For rows that end
-    with padding of id 0, as in maxtext and marin, also pass a driver the lengths
-    `(segment_ids > 0).sum(1)`; for padding anywhere, pass `mask=segment_ids > 0`. Only
-    differences of ids count, so ids may be counted anew in each row, and any other id
-    may mark padding.
+    A segment is consecutive steps with one id, such as a document. The id 0 marks
+    padding, as in maxtext and marin, which begins no segment, so the state after a
+    row's last segment stays. For rows that end with padding, also pass a driver the
+    lengths `(segment_ids > 0).sum(1)`; for padding anywhere, pass
+    `mask=segment_ids > 0`. Otherwise only differences of ids count, so ids may be
+    counted anew in each row.
 
     Args:
-        segment_ids: Integers `[batch, time]`, or `[time, batch]` if `time_major`.
+        segment_ids: Integers `[batch, time]`, or `[time, batch]` if `time_major`; 0 at
+            padding.
         time_major: Whether time is the first axis of the ids and of the result.
 
     Returns:
-        Bool, with the shape of the ids: true where an id differs from the id of the
-        step before, and at the first step. If a row continues a segment of an earlier
-        call, set its first step to False, or pass `resets=positions == 0` instead, as
-        `Packed.resets` does.
+        Bool, with the shape of the ids: true at the first step, and where an id other
+        than 0 differs from the id of the step before. If a row continues a segment of
+        an earlier call, set its first step to False, or use `Packed.resets`.
 
     Raises:
         TypeError: If the ids are not integers, or `time_major` is not a bool.
@@ -37,13 +38,13 @@ def resets_of_segments(segment_ids: ArrayLike, *, time_major: bool = False) -> A
     Example:
         >>> import jaxrnn
         >>> jaxrnn.resets_of_segments([[1, 1, 2, 2, 2, 0]]).astype(int).tolist()
-        [[1, 0, 1, 0, 0, 1]]
+        [[1, 0, 1, 0, 0, 0]]
     """
     is_time_major = check_time_major(time_major)
     axes = "[time, batch]" if is_time_major else "[batch, time]"
     ids = as_integers("segment_ids", segment_ids, f"integers {axes}", (None, None))
     ids = ids.T if is_time_major else ids
-    changes = ids[:, 1:] != ids[:, :-1]
+    changes = (ids[:, 1:] != ids[:, :-1]) & (ids[:, 1:] != 0)
     resets = jnp.concatenate([jnp.ones_like(ids[:, :1], bool), changes], axis=1)
     return resets.T if is_time_major else resets
 

@@ -201,12 +201,11 @@ def dynamic_rnn(
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
             steps. Use `mask` instead of `sequence_length`. At masked steps, where
             `mask` is false, a row keeps its state and outputs zeros, and its inputs,
-            even NaN, have no effect. A reset at a masked step takes effect at the row's
-            next valid step. Random keys are numbered by valid steps: a row's first
-            valid step uses the key of step 0, unless the rows of the cell interact
-            (`RNNCell.rows_interact`). Each leaf of the state must have a batch
-            axis, even if the mask has no gaps. For a state with scalar leaves or
-            TensorArrays, pass `sequence_length`. None for no mask.
+            even NaN, have no effect; only a reset does. Random keys are numbered by
+            valid steps: a row's first valid step uses the key of step 0, unless the
+            rows of the cell interact (`RNNCell.rows_interact`). Each leaf of the state
+            must have a batch axis, even if the mask has no gaps. For a state with
+            scalar leaves or TensorArrays, pass `sequence_length`. None for no mask.
         return_states: Whether to also return the state after every step. The state
             before a step is the state after the previous step or, for the first step,
             the initial state.
@@ -224,7 +223,7 @@ def dynamic_rnn(
         With `return_states`, the result is `(outputs, state, states)`. `states` has the
         structure of `state`, and its leaves have the batch and time axes of the
         outputs. At masked steps and past a row's length, `states` holds the state that
-        the row keeps.
+        the row keeps, which after a reset at a masked step is its reset state.
 
     Raises:
         TypeError: If `cell` is not a cell; if the cell changes the dtypes of its state;
@@ -299,18 +298,18 @@ def given_to(
     inputs, shape, axis = as_padded(inputs, time_major)
     time = shape[axis]
 
-    # Lengths or a mask. A mask without gaps becomes lengths if it has one step or known
-    # values, because lengths need no reordering of steps. With `axis_name`, the mask
-    # covers the steps of one device, but lengths count the steps of all devices.
+    # Lengths or a mask. A mask that has one step, or known values without gaps, gets
+    # lengths too, which need no reordering of steps. With `axis_name`, the mask covers
+    # the steps of one device, but lengths count the steps of all devices.
     longest = None if axis_name else time
     valid, lengths = as_mask(mask, sequence_length, shape, axis), sequence_length
     if valid is not None and axis_name is None:
         read = mask if isinstance(mask, np.ndarray) else valid
         if time == 1:
-            valid, lengths = None, jnp.squeeze(valid, axis).astype(jnp.int32)
+            lengths = jnp.squeeze(valid, axis).astype(jnp.int32)
         elif (known := concrete_or_none(read)) is not None:
             has_gaps = (np.diff(known.astype(np.int8), axis=axis) > 0).any()
-            valid, lengths = (valid, None) if has_gaps else (None, known.sum(axis))
+            lengths = None if has_gaps else known.sum(axis)
     is_ragged = valid is not None or lengths is not None
 
     state = as_initial_state(cell, initial_state, time, strict=is_ragged)
@@ -331,5 +330,4 @@ def given_to(
         unroll=as_unroll(parallel_iterations),
         implementation=as_implementation(implementation),
         returns_states=keeps_states,
-        needs_rows=return_states or mask is not None,
     )

@@ -109,10 +109,10 @@ def explain(*args: object, **options: object) -> Explanation:
         known = given_to(**arguments)
         if arguments["axis_name"] is not None:
             transition_of(arguments["cell"])  # Refuses cells that need all steps.
-        cell, run, moved = prepared(arguments["cell"], known)
+        cell, run, gaps = prepared(arguments["cell"], known)
         choice = choose(cell, run, known.plan)
         found.append((known, choice))
-        results = results_of(cell, run, choice, moved, known)
+        results = results_of(cell, run, choice, gaps, known)
         return [x for x in jax.tree.leaves(results) if is_float(x)]
 
     saved = saved_bytes(run, types)

@@ -7,8 +7,7 @@ Each device holds a *part*: consecutive steps of its rows. It runs its part twic
    after another. So each device knows the state before its part.
 2. It runs the cell from this state. The last device sends the final state to all.
 
-With a mask, the devices also exchange which resets wait for a valid step. No loop over
-steps exchanges anything. The gradient is JAX's.
+No loop over steps exchanges anything. The gradient is JAX's.
 """
 
 import dataclasses
@@ -34,6 +33,7 @@ from . import masking
 from .arguments import check_axis_name, check_rows_of_states, transition_of
 from .given import Given
 from .memory import CheckpointPlan
+from .reorder import Gaps
 from .run import Run, by_device
 from .run_cell import Results, choose, prepared, results_of
 from .scans import checkpointed_run
@@ -94,50 +94,23 @@ def run_on_device(cell: RNNCellLike, given: Given, name: Any) -> Results:
     check_axis_name(name, given.inputs)
     transition = transition_of(cell)
     cell = as_varying_as(given.inputs, cell)
-    cell, run, moved = prepared(cell, _of_part(given, name))
+    cell, run, gaps = prepared(cell, _of_part(given, name))
     choice = choose(cell, run, given.plan)
     count = jax.lax.axis_size(name)
     if count > 1 and given.time != 0:
-        state = _state_before(transition, cell, run, given.plan, name)
+        state = _state_before(transition, cell, run, gaps, given.plan, name)
         run = run.replace(state=state)
-    outputs, last, states = results_of(cell, run, choice, moved, given)
+    outputs, last, states = results_of(cell, run, choice, gaps, given)
     last = masking.zero_unless(jax.lax.axis_index(name) == count - 1, last)
     return outputs, jax.lax.psum(last, name), states
 
 
 def _of_part(given: Given, name: AxisName) -> Given:
-    """What was given, with the lengths and the resets of the part."""
-    lengths, resets = given.lengths, given.resets
-    if lengths is not None:
-        start = jax.lax.axis_index(name) * given.time
-        lengths = jnp.clip(lengths - start, 0, given.time)
-    if resets is not None and given.mask is not None and given.time != 0:
-        of_rows, mask = given.swap_rows((resets, given.mask))
-        resets = given.swap_rows(_with_earlier_resets(of_rows, mask, name))
-    return given.replace(lengths=lengths, resets=resets)
-
-
-def _with_earlier_resets(resets: Array, mask: Array, name: AxisName) -> Array:
-    """The resets of a part, and those after the last valid step of earlier parts.
-
-    A reset takes effect at the next valid step, which may be in a later part.
-
-    Args:
-        resets: The resets of the part, bool `[batch, time]`.
-        mask: The valid steps of the part, bool `[batch, time]`.
-        name: The axis of the mesh that divides time.
-    """
-    steps = jnp.arange(1, mask.shape[1] + 1)
-    end = jnp.max(jnp.where(mask, steps[None], 0), axis=1, keepdims=True)
-    is_left = jnp.any(resets & (steps[None] > end), axis=1)
-
-    def after(waits: Array, part: PyTree) -> Array:
-        is_left, is_empty = part
-        return is_left | (waits & is_empty)
-
-    part = is_left, end[:, 0] == 0
-    waits = _before_part(after, jnp.zeros_like(is_left), part, name)
-    return resets.at[:, 0].set(resets[:, 0] | waits)
+    """What was given, with the lengths of the part."""
+    if given.lengths is None:
+        return given
+    start = jax.lax.axis_index(name) * given.time
+    return given.replace(lengths=jnp.clip(given.lengths - start, 0, given.time))
 
 
 def _before_part(
@@ -158,7 +131,7 @@ def _before_part(
 
 
 def _state_before(
-    transition: Any, cell: Any, run: Run, plan: CheckpointPlan, name: Any
+    transition: Any, cell: Any, run: Run, gaps: Gaps, plan: CheckpointPlan, name: Any
 ) -> PyTree:
     """The state before the part of a device.
 
@@ -166,6 +139,7 @@ def _state_before(
         transition: The `Transition` of the cell.
         cell: The cell.
         run: The run of the cell over the part.
+        gaps: What a mask adds to the results of the run.
         plan: What derivatives save.
         name: The axis of the mesh that divides time.
     """
@@ -179,7 +153,7 @@ def _state_before(
     if run.steps.resets is not None:
         reset_state = transition.constant(widened(with_structure(size, reset_state)))
     of_maps = run.replace(state=start, reset_state=reset_state)
-    part = _map_of_part(transition, cell, of_maps, plan, is_first)
+    part = _map_of_part(transition, cell, of_maps, gaps, plan, is_first)
 
     def after(state: PyTree, part: PyTree) -> PyTree:
         map_of_part, is_constant = part
@@ -193,7 +167,12 @@ def _state_before(
 
 
 def _map_of_part(
-    transition: Any, cell: Any, run: Run, plan: CheckpointPlan, is_first: Array
+    transition: Any,
+    cell: Any,
+    run: Run,
+    gaps: Gaps,
+    plan: CheckpointPlan,
+    is_first: Array,
 ) -> tuple[PyTree, Array]:
     """The map from the state before a part to the state after it.
 
@@ -201,6 +180,7 @@ def _map_of_part(
         transition: The `Transition` of the cell.
         cell: The cell.
         run: The run over the part, with maps in place of states.
+        gaps: What a mask adds to the results of the run.
         plan: What derivatives save.
         is_first: Whether the part is the first, before which the state is known.
 
@@ -211,6 +191,8 @@ def _map_of_part(
     are_constant = jnp.full(jax.tree.leaves(run.state)[0].shape[:1], is_first)
     if steps.resets is not None:
         are_constant |= jnp.any(steps.resets, axis=steps.axis)
+    if (pending := gaps.pending_at_end(steps.axis)) is not None:
+        are_constant |= pending
     start, are_constant = as_varying_as(run.inputs, (run.state, are_constant))
     params_in_loop = summed_in_float32(cell.params)
 
@@ -219,6 +201,7 @@ def _map_of_part(
 
     run = run.replace(state=start, steps=steps).with_stand_in()
     if plan.part is None:
-        return map_part(run)[1], are_constant
-    _, found = checkpointed_run(plan.part, map_part, run, plan.names_on_host)
-    return found, are_constant
+        _, found = map_part(run)
+    else:
+        _, found = checkpointed_run(plan.part, map_part, run, plan.names_on_host)
+    return gaps.last(found, run), are_constant

@@ -38,8 +38,8 @@ class Steps:
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row up to its last valid
-            step; None if all steps are valid. XLA's loop may repeat each length:
-            `[batch, size]`.
+            step or, with a mask, its last reset if this is later; None if all steps are
+            valid. XLA's loop may repeat each length: `[batch, size]`.
         steps_to_run: The number of steps that TensorFlow's loop would run, an int32
             scalar. For a whole run, this number is the maximum length, at least
             `Given.least_steps`; for a part, the number may be 0. None if there are no
@@ -119,17 +119,16 @@ class Steps:
         return select(~self.read(self.resets, t), state, reset_state)
 
     def step_inputs(
-        self, t: Array, inputs: PyTree, state: PyTree, reset_state: PyTree = None
+        self, t: Array, inputs: PyTree, state: PyTree
     ) -> tuple[PyTree, PyTree]:
         """Returns the `(inputs, state)` on which the cell runs at step t.
 
         Args:
             t: The step, an int32 scalar.
             inputs: Step t of the inputs, each leaf `[batch, ...]`.
-            state: The state before the step, each leaf `[batch, ...]` or a scalar.
-            reset_state: The state after a reset; see `Run`.
+            state: The state before the step and after its resets, each leaf
+                `[batch, ...]` or a scalar.
         """
-        state = self.reset(t, state, reset_state)
         if self.stand_in is None:
             return inputs, state
         alive, (inputs_in, state_in) = self.alive(t), self.stand_in
@@ -152,7 +151,8 @@ class Steps:
 
         Args:
             t: The step, an int32 scalar.
-            state: The state before the step, each leaf `[batch, ...]` or a scalar.
+            state: The state before the step and after its resets, each leaf
+                `[batch, ...]` or a scalar.
             new_state: The new state from the cell, each leaf `[batch, ...]` or a
                 scalar.
             output: The output from the cell.

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from .._base.math import expand_rows
 from .._base.sharding import as_rows_of
 from .._base.typing import Array, PyTree
+from .masking import select
+from .run import Run
 
 
 class ValidSteps(NamedTuple):
@@ -66,24 +68,83 @@ class ValidSteps(NamedTuple):
         last = jnp.swapaxes(self.last, 1, axis)
         states = read_steps(states, jnp.maximum(self.last, 0), axis, unique=False)
 
-        def select(states: Array, first: Array) -> Array:
+        def of_leaf(states: Array, first: Array) -> Array:
             first = jnp.expand_dims(first, axis)
             return jnp.where(expand_rows(last >= 0, states), states, first)
 
-        return jax.tree.map(select, states, first)
+        return jax.tree.map(of_leaf, states, first)
 
 
-def delay_resets(resets: Array, mask: Array) -> Array:
-    """Moves a reset at a masked step to the row's next valid step.
+class Gaps(NamedTuple):
+    """What a mask adds to the results of a run over the valid steps.
+
+    Attributes:
+        moved: How the valid steps were moved; None if they are where the user has them.
+        pending: Bool, in the layout of the inputs, true at masked steps where a row has
+            its reset state, because it had no valid step since a reset. None if there
+            are no resets, or if the loop has the mask and applies them itself.
+    """
+
+    moved: ValidSteps | None = None
+    pending: Array | None = None
+
+    def outputs(self, outputs: PyTree, run: Run) -> PyTree:
+        """The outputs of all steps of the rows, from the outputs of the run."""
+        if self.moved is None:
+            return outputs
+        return self.moved.to_places(outputs, run.steps.axis)
+
+    def states(self, states: PyTree, last: PyTree, run: Run) -> PyTree:
+        """The state after each step of the rows.
+
+        Args:
+            states: The states after the steps of the run.
+            last: The state after the last step of the run.
+            run: The run.
+        """
+        axis = run.steps.axis
+        if self.moved is None:
+            states = run.steps.fill_finished(states, last)
+        else:
+            states = self.moved.states(states, run.state, axis)
+        if self.pending is None:
+            return states
+        first = jax.tree.map(lambda x: jnp.expand_dims(x, axis), run.reset_state)
+        return select(~self.pending, states, first)
+
+    def last(self, last: PyTree, run: Run) -> PyTree:
+        """The state after the last step of the rows, from that of the run."""
+        pending = self.pending_at_end(run.steps.axis)
+        return last if pending is None else select(~pending, last, run.reset_state)
+
+    def pending_at_end(self, axis: int) -> Array | None:
+        """Bool `[batch]`, true for rows that end with their reset state.
+
+        Args:
+            axis: The time axis of the inputs.
+        """
+        if self.pending is None:
+            return None
+        return jax.lax.index_in_dim(self.pending, -1, axis, keepdims=False)
+
+
+def resets_of_valid_steps(resets: Array, mask: Array) -> tuple[Array, Array]:
+    """Splits resets into those that a loop over the valid steps can apply, and a rest.
 
     Args:
         resets: Bool `[batch, time]`, true where a row is reset before the step.
         mask: Bool `[batch, time]`, true at valid steps.
+
+    Returns:
+        Two bools `[batch, time]`. The first is true at valid steps before which the
+        row is reset, at this step or at masked steps just before it. The second is true
+        at masked steps where the row has its reset state: since a reset, it had no
+        valid step.
     """
     counts = jnp.cumsum(resets, 1, dtype=jnp.int32)
     seen = jax.lax.cummax(jnp.where(mask, counts, 0), axis=1)
     seen_before = jnp.pad(seen, ((0, 0), (1, 0)))[:, :-1]
-    return mask & (counts > seen_before)
+    return mask & (counts > seen_before), counts > seen
 
 
 def reverse_resets(
@@ -105,8 +166,10 @@ def reverse_resets(
     if resets is None:
         return None
     axis = 0 if time_major else 1
-    if mask is not None:  # Ignore resets after the last valid step.
-        resets &= jax.lax.cumsum(mask.astype(jnp.int32), axis, reverse=True) > 0
+    if mask is not None:  # Ignore resets that no valid step follows, or precedes.
+        valid = mask.astype(jnp.int32)
+        before = jax.lax.cumsum(valid, axis) - valid
+        resets &= (before > 0) & (jax.lax.cumsum(valid, axis, reverse=True) > 0)
     ts = jnp.expand_dims(jnp.arange(resets.shape[axis], dtype=jnp.int32), 1 - axis)
     ends = resets.shape[axis] if lengths is None else jnp.expand_dims(lengths, axis)
     next_resets = jnp.roll(resets, -1, axis) & (ts + 1 < ends)

@@ -41,7 +41,7 @@ from .first_step import call_start, probe, rows_interact, zero_state
 from .given import Given
 from .masking import Steps
 from .memory import CheckpointPlan
-from .reorder import ValidSteps, delay_resets
+from .reorder import Gaps, ValidSteps, resets_of_valid_steps
 from .run import Choice, Run
 from .scans import Apply, checkpointed_run, scan_steps
 from .tensor_array.carried import with_capacity_for
@@ -69,9 +69,9 @@ def run_cell(cell: RNNCellLike, given: Given) -> Results:
 
 
 def _run_cell(cell: RNNCellLike, given: Given) -> Results:
-    cell, run, moved = prepared(cell, given)
+    cell, run, gaps = prepared(cell, given)
     choice = choose(cell, run, given.plan)
-    return results_of(cell, run, choice, moved, given)
+    return results_of(cell, run, choice, gaps, given)
 
 
 _compiled = jax.jit(_run_cell)
@@ -96,10 +96,8 @@ def _times_mapped(x: Array) -> int:
     return math.prod(sizes)
 
 
-def prepared(
-    cell: RNNCellLike, given: Given
-) -> tuple[RNNCellLike, Run, ValidSteps | None]:
-    """The cell and the run for its loop, and how steps were moved within rows, if any.
+def prepared(cell: RNNCellLike, given: Given) -> tuple[RNNCellLike, Run, Gaps]:
+    """The cell and the run for its loop, and what a mask adds to the results.
 
     `run.state` has the read-only parts of the state.
 
@@ -108,19 +106,20 @@ def prepared(
             a leaf has no batch axis but `given.needs_rows`.
         TypeError: If the step changes the dtypes of the state.
     """
-    run, moved = without_gaps(cell, given)
+    run, gaps = without_gaps(cell, given)
     run = with_all_states(cell, run, given)
     cell, run = laid_out(cell, run, given.least_steps)
-    return cell, with_checked_step(cell, run, given), moved
+    return cell, with_checked_step(cell, run, given), gaps
 
 
-def without_gaps(cell: RNNCellLike, given: Given) -> tuple[Run, ValidSteps | None]:
-    """The run with lengths in place of a mask, and how steps were moved for this.
+def without_gaps(cell: RNNCellLike, given: Given) -> tuple[Run, Gaps]:
+    """The run with lengths in place of a mask, and what the mask adds to its results.
 
-    The valid steps move to the front of each row, so that lengths describe them. If the
-    rows of the cell interact, step t of all rows must run at the same time. Then no
-    step moves, the run keeps the mask, and the length of a row is the number of steps
-    up to its last valid step.
+    The valid steps move to the front of each row, so that lengths describe them. A
+    reset at a masked step moves to the next valid step. If the rows of the cell
+    interact, step t of all rows must run at the same time. Then nothing moves, the run
+    keeps the mask, and the length of a row is the number of steps up to its last valid
+    step or reset.
     """
     inputs, lengths, mask, resets = (
         given.inputs,
@@ -128,7 +127,7 @@ def without_gaps(cell: RNNCellLike, given: Given) -> tuple[Run, ValidSteps | Non
         given.mask,
         given.resets,
     )
-    time, axis, moved = given.time, given.axis, None
+    time, axis, moved, pending = given.time, given.axis, None, None
     if time == 0:  # No step is masked, and no row is reset.
         mask = resets = None
     if mask is not None:
@@ -136,16 +135,20 @@ def without_gaps(cell: RNNCellLike, given: Given) -> tuple[Run, ValidSteps | Non
         # Here, the mask and the resets are `[batch, time]`.
         of_rows = given.swap_rows((mask, resets))
         mask, resets = as_rows_of(inputs, of_rows, 1 - axis)
-        resets = None if resets is None else delay_resets(resets, mask)
         if rows_interact(cell):
+            changes_state = mask if resets is None else mask | resets
             ends = jnp.arange(time, dtype=jnp.int32) + 1
-            lengths = jnp.max(jnp.where(mask, ends, 0), axis=1, initial=0)
+            lengths = jnp.max(jnp.where(changes_state, ends, 0), axis=1, initial=0)
         else:
-            moved = ValidSteps.of(mask)
-            inputs = moved.to_front(inputs, axis)
-            resets = moved.to_front(resets, 1)
-            lengths, mask = moved.lengths, None
-        mask, resets = given.swap_rows((mask, resets))
+            if resets is not None:
+                resets, pending = resets_of_valid_steps(resets, mask)
+            if lengths is None:
+                moved = ValidSteps.of(mask)
+                inputs = moved.to_front(inputs, axis)
+                resets = moved.to_front(resets, 1)
+                lengths = moved.lengths
+            mask = None
+        mask, resets, pending = given.swap_rows((mask, resets, pending))
     steps = Steps(
         lengths=lengths,
         mask=mask,
@@ -157,7 +160,7 @@ def without_gaps(cell: RNNCellLike, given: Given) -> tuple[Run, ValidSteps | Non
     )
     run = Run(inputs, given.state, steps, given.reset_state)
     run = run.replace(implementation=given.implementation, mapped=given.mapped)
-    return run, moved
+    return run, Gaps(moved, pending)
 
 
 def with_all_states(cell: RNNCellLike, run: Run, given: Given) -> Run:
@@ -266,7 +269,7 @@ def choose(cell: object, run: Run, plan: CheckpointPlan) -> Choice:
 
 
 def results_of(
-    cell: RNNCellLike, run: Run, choice: Choice, moved: ValidSteps | None, given: Given
+    cell: RNNCellLike, run: Run, choice: Choice, gaps: Gaps, given: Given
 ) -> Results:
     """Runs the chosen loop; returns its results for the steps of the user's rows."""
     cell_in_loop, apply = _in_loop(cell, run)
@@ -290,13 +293,9 @@ def results_of(
         outputs, last = checkpointed_run(part, run_part, run, on_host)
     outputs, states = outputs if steps.returns_states else (outputs, None)
     # Without lengths, a cell may return a list although its `output_size` is a tuple.
-    outputs = trees.with_structure(cell.output_size, outputs)
-    if moved is not None:
-        outputs = moved.to_places(outputs, steps.axis)
-    if states is not None and moved is not None:
-        states = moved.states(states, run.state, steps.axis)
-    elif states is not None:
-        states = steps.fill_finished(states, last)
+    outputs = gaps.outputs(trees.with_structure(cell.output_size, outputs), run)
+    states = None if states is None else gaps.states(states, last, run)
+    last = gaps.last(last, run)
     if given.state is not None:
         last = with_tuples_of(given.state, last, strict=False)
         states = with_tuples_of(given.state, states, strict=False)

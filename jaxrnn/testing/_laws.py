@@ -167,8 +167,9 @@ def returns_all_states(setup: Setup) -> None:
 def leaves_out_gaps(setup: Setup) -> None:
     """With a `mask`, `dynamic_rnn` equals a loop that keeps the state in gaps.
 
-    Inputs in gaps are NaN. The runs have no key, because `dynamic_rnn` skips gaps
-    when it numbers the keys of steps.
+    At a masked step, a reset takes effect, and nothing else happens. Inputs in gaps are
+    NaN. The runs have no key, because `dynamic_rnn` skips gaps when it numbers the keys
+    of steps.
     """
     if not _is_of_rows(setup):
         return
@@ -178,7 +179,7 @@ def leaves_out_gaps(setup: Setup) -> None:
     mask = bits >> ts & 1 == 1  # Row 0 has a gap at the middle step.
     options = {
         "mask": mask,
-        "resets": mask & (ts == (rows + 1) % 3),
+        "resets": ts == (rows + 1) % 3,  # In some rows, at a masked step.
         "reset_state": jax.tree.map(lambda x: jnp.roll(x, 1, 0), setup.state),
     }
     xs = jax.tree.map(lambda x: _filled(x, ~mask, jnp.nan), setup.xs)

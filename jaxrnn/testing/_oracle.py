@@ -214,7 +214,9 @@ def unrolled_states(
             unused = jax.tree.map(jnp.zeros_like, unused)
         if resets is not None:
             reset = with_read_only(reset_state, state)
-            state = _select(~(alive & resets[:, t]), state, reset)
+            # A reset past the length of a row is ignored; at a masked step, it is not.
+            reset_rows = resets[:, t] if lengths is None else alive & resets[:, t]
+            state = _select(~reset_rows, state, reset)
         inputs = _select(alive, at_steps(xs, t), unused)
         output, new_state = bound.at_step(jnp.int32(t))(inputs, state)
         outputs.append(_select(alive, output, jax.tree.map(jnp.zeros_like, output)))

@@ -48,7 +48,7 @@ def check_layout(packed, sequences):
     used = segment_ids > 0
     ends = packed.lengths[:, None]
     np.testing.assert_array_equal(used, np.arange(used.shape[1]) < ends)  # No gaps.
-    np.testing.assert_array_equal(packed.resets & used, first)
+    np.testing.assert_array_equal(packed.resets, first)
     resets = resets_of_segments(packed.segment_ids)
     np.testing.assert_array_equal(resets & used, first)
 

@@ -25,7 +25,7 @@ def in_a_loop(ids, done, last_done):
     for row, t in np.ndindex(ids.shape):
         of_done[row, t] = done[row, t - 1] if t else last_done[row]
         if t > 0:
-            of_ids[row, t] = ids[row, t] != ids[row, t - 1]
+            of_ids[row, t] = ids[row, t] not in (0, ids[row, t - 1])
     return of_ids, of_done
 
 
@@ -59,6 +59,17 @@ def test_parts_of_a_rollout_are_the_parts_of_the_whole():
     whole = resets_of_done(DONE, LAST)
     second = resets_of_done(DONE[:, 3:], DONE[:, 2])
     assert_same(jnp.concatenate([resets_of_done(DONE[:, :3], LAST), second], 1), whole)
+
+
+def test_padding_keeps_the_state_of_the_last_document():
+    ids = np.array([[1, 1, 2, 2, 0, 0], [3, 0, 0, 0, 0, 0], [0, 0, 0, 4, 4, 4]])
+    x, cell = draw(3, 6, 3), bound(jaxrnn.GRUCell(2))
+    resets = resets_of_segments(ids)
+    _, got = jaxrnn.dynamic_rnn(cell, x, mask=ids > 0, resets=resets, dtype=x.dtype)
+    for row, (begin, end) in enumerate([(2, 4), (0, 1), (3, 6)]):
+        alone = x[row : row + 1, begin:end]
+        _, want = jaxrnn.dynamic_rnn(cell, alone, dtype=x.dtype)
+        np.testing.assert_allclose(got[row], want[0], rtol=1e-12)
 
 
 def test_documents_in_rows_equal_documents_alone():

@@ -68,6 +68,33 @@ def run(layer, x, state=None, resets=None):
     return call(layer, x, state, resets=resets)
 
 
+@one_is_fast
+@each_layer
+def test_windows_give_what_one_call_gives(name):
+    """A reset takes effect at its step, also at a masked step and at the end."""
+    layer = make(name)
+    mask, resets = np.random.default_rng(3).random((2, 2, 2 * LENGTH)) < [
+        [[0.7]],
+        [[0.2]],
+    ]
+    mask[0, 3:6], resets[0, 4], mask[1, -2:], resets[1, -1] = False, True, False, True
+    of_window = nnx.jit(
+        lambda layer, x, state, mask, resets: call(
+            layer, x, state, mask=mask, resets=resets
+        )
+    )
+    want, last = of_window(layer, ROWS, None, mask, resets)
+    assert not any(np.any(leaf[1]) for leaf in jax.tree.leaves(last))
+    for size in (1, 5):
+        state, outputs = None, []
+        for t in range(0, 2 * LENGTH, size):
+            at = np.s_[:, t : t + size]
+            output, state = of_window(layer, ROWS[at], state, mask[at], resets[at])
+            outputs.append(output)
+        got = jnp.concatenate(outputs, axis=1), state
+        assert_near(got, (want, last), tolerance=1e-12)
+
+
 @pytest.mark.slow
 @each_layer
 def test_documents_of_a_row_are_separate(name):

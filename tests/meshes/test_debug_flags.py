@@ -74,7 +74,7 @@ NAMES = [*[*test_drivers.CASES][::2], *test_functions.ROWS, "score-padded"]
 
 def reads_of_a_mask(steps, x):
     moved = steps.to_front(x, 1), steps.to_places(x, 1)
-    return moved, reorder.delay_resets(MASK, MASK), steps.states(x, x[:, 0], 1)
+    return moved, reorder.resets_of_valid_steps(MASK, MASK), steps.states(x, x[:, 0], 1)
 
 
 @pytest.mark.fast("ScheduledOutputTrainingHelper", "score-padded")

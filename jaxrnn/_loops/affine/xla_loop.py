@@ -207,7 +207,8 @@ def forward(
     # operation.
     def step(carry: tuple[Array, PyTree], inputs: PyTree) -> tuple[PyTree, PyTree]:
         t, state = carry
-        inputs, before = steps.step_inputs(t, inputs, state, primals.reset_state)
+        state = steps.reset(t, state, primals.reset_state)
+        inputs, before = steps.step_inputs(t, inputs, state)
         output, after, zs = cell.run_stages(
             product, primals.elementwise, inputs, before
         )

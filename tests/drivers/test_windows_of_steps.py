@@ -1,0 +1,188 @@
+"""Windows of any size give what one call gives: resets, gaps, states, gradients.
+
+A reset takes effect at its step; at a masked step, nothing else happens. The expected
+results are those of the oracle, a Python loop over steps.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES, KINDS
+from flax import nnx
+from helpers import assert_near, bound, draw
+
+import jaxrnn
+import jaxrnn.linen
+import jaxrnn.nnx
+from jaxrnn.testing import make_setup
+from jaxrnn.testing._oracle import at_steps, close, differentiated, unrolled_states
+
+# The mask of row 0 is that of next-step autoreset: the step of the reset is masked. In
+# row 1, a reset follows the last valid step. In row 2, no step is valid. In row 3,
+# resets come before the first valid step, and twice in one gap. In row 4, all is valid.
+MASK = np.array(
+    [
+        [1, 1, 0, 1, 1, 0, 1],
+        [1, 1, 1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 1, 0, 0, 0, 1],
+        [1, 1, 1, 1, 1, 1, 1],
+    ],
+    bool,
+)
+RESETS = np.array(
+    [
+        [1, 0, 1, 0, 0, 1, 0],
+        [0, 0, 1, 0, 0, 1, 0],
+        [0, 0, 0, 1, 0, 0, 0],
+        [0, 1, 0, 1, 1, 0, 0],
+        [0, 0, 0, 1, 0, 0, 0],
+    ],
+    bool,
+)
+ROWS, TIME = MASK.shape
+
+
+def mean_of_rows(params, inputs, state, key=None):
+    new = jnp.tanh(inputs + state + jnp.mean(state, axis=0, keepdims=True))
+    return new, new
+
+
+CELLS = {name: CASES[name].cell for name in KINDS.values()} | {
+    "short_conv": jaxrnn.ShortConvCell(3),
+    "rows_interact": jaxrnn.FunctionCell(mean_of_rows, 3, 3, rows_interact=True),
+}
+
+
+def setup_of(name):
+    inputs = CASES[name].inputs if name in CASES else draw(ROWS, 3)
+    inputs = jax.tree.map(lambda x: np.resize(x, (ROWS, *x.shape[1:])), inputs)
+    setup = make_setup(CELLS[name], inputs, jnp.float64)
+
+    def with_gaps(x):
+        """The steps of a setup, again and again; NaN in gaps, which has no effect."""
+        x = jnp.take(x, np.arange(TIME) % x.shape[1], axis=1)
+        mask = MASK.reshape(*MASK.shape, *[1] * (x.ndim - 2))
+        return jnp.where(mask, x, jnp.nan) if x.dtype == setup.dtype else x
+
+    return dataclasses.replace(setup, xs=jax.tree.map(with_gaps, setup.xs))
+
+
+def in_windows(size, has_reset_state, setup, params, xs, state, lengths):
+    """`dynamic_rnn`, `size` steps a call, each from the state of the call before."""
+    other = reset_state(state) if has_reset_state else None
+    parts = []
+    for t in range(0, TIME, size):
+        steps = slice(t, t + size)
+        options = {"mask": MASK[:, steps], "resets": RESETS[:, steps]}
+        window = setup, params, at_steps(xs, steps), state, lengths
+        options |= {"reset_state": other, "return_states": True}
+        outputs, state, states = type(setup).run(*window, **options)
+        parts.append((outputs, states))
+    outputs, states = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
+    return outputs, state, states
+
+
+def reset_state(state):
+    return jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), state)
+
+
+def in_the_oracle(has_reset_state, setup, params, xs, state, lengths):
+    zeros = jax.tree.map(jnp.asarray, setup.cell.zero_state(ROWS, setup.dtype))
+    other = reset_state(state) if has_reset_state else zeros
+    options = {"mask": MASK, "resets": RESETS, "reset_state": other}
+    return unrolled_states(setup, params, xs, state, lengths, **options)
+
+
+FAST = "1-True-lstm_*", "3-False-min_gru", "1-False-rows_*", "3-True-mlstm_memory"
+
+
+@pytest.mark.fast(*FAST)
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("has_reset_state", [False, True])
+@pytest.mark.parametrize("size", [1, 3])
+def test_values_and_gradients(size, has_reset_state, name):
+    setup = setup_of(name)
+    got = functools.partial(in_windows, size, has_reset_state)
+    want = functools.partial(in_the_oracle, has_reset_state)
+    got, want = (differentiated(setup, run, None) for run in (got, want))
+    close(got, want, setup.dtype)
+
+
+F32 = jnp.float32  # Of the native loops.
+CELL, X = jaxrnn.GRUCell(4), draw(ROWS, TIME, 3, dtype=F32)
+
+
+def of_driver(**options):
+    return functools.partial(jaxrnn.dynamic_rnn, bound(CELL, dtype=F32), **options)
+
+
+def of_short_conv(**options):
+    kernel = draw(3, 3, seed=1, dtype=F32)
+    return lambda x, initial_state, **marks: jaxrnn.short_conv(
+        x, kernel, initial_state=initial_state, **marks, **options
+    )
+
+
+def of_nnx():
+    rnn = jaxrnn.nnx.RNN(CELL, 3, rngs=nnx.Rngs(0))
+    run = lambda x, initial_state, **marks: rnn(
+        x, initial_state=initial_state, return_carry=True, **marks
+    )
+    return lambda *args, **marks: run(*args, **marks)[::-1]
+
+
+def of_linen():
+    rnn = jaxrnn.linen.RNN(CELL)
+    params = rnn.init(jax.random.key(0), X)
+    run = lambda x, initial_state, **marks: rnn.apply(
+        params, x, initial_state=initial_state, return_carry=True, **marks
+    )
+    return lambda *args, **marks: run(*args, **marks)[::-1]
+
+
+WAYS = {
+    "scan": functools.partial(of_driver, implementation="scan"),
+    "xla": functools.partial(of_driver, implementation="xla"),
+    "native": functools.partial(of_driver, implementation="native"),
+    "parts": functools.partial(of_driver, swap_memory=jaxrnn.memory.Recompute(2)),
+    "short_conv": of_short_conv,
+    "nnx": of_nnx,
+    "linen": of_linen,
+}
+
+
+@pytest.mark.fast("True-scan", "False-native", "True-short_conv")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("traced", [False, True])
+def test_every_way_to_run(traced, way):
+    """Single steps, with known or traced marks, give what one call gives."""
+    given = WAYS[way]()
+    run = lambda x, state, mask, resets: given(
+        x, initial_state=state, mask=mask, resets=resets
+    )
+    run = jax.jit(run) if traced else run
+    shape = (2, 3) if way == "short_conv" else (4,)
+    first = draw(ROWS, *shape, dtype=F32)
+    whole, last = run(X, first, MASK, RESETS)
+    state, outputs = first, []
+    for t in range(TIME):
+        at = slice(t, t + 1)
+        output, state = run(X[:, at], state, MASK[:, at], RESETS[:, at])
+        outputs.append(output)
+    assert_near((jnp.concatenate(outputs, 1), state), (whole, last), tolerance=1e-6)
+    # Rows 1 and 2 end with a reset that no valid step follows.
+    assert [bool(np.any(state)) for state in last] == [True, False, False, True, True]
+
+
+def test_resets_past_a_length_are_ignored():
+    lengths, first = np.array([4, 2, 0, 7, 1]), draw(ROWS, 4, dtype=F32)
+    _, last = of_driver()(X, lengths, first, resets=RESETS)
+    before = RESETS & (np.arange(TIME) < lengths[:, None])
+    _, want = of_driver()(X, lengths, first, resets=before)
+    np.testing.assert_array_equal(last, want)
+    np.testing.assert_array_equal(last[2], first[2])
