@@ -73,10 +73,8 @@ def run(layer, x, state=None, resets=None):
 def test_windows_give_what_one_call_gives(name):
     """A reset takes effect at its step, also at a masked step and at the end."""
     layer = make(name)
-    mask, resets = np.random.default_rng(3).random((2, 2, 2 * LENGTH)) < [
-        [[0.7]],
-        [[0.2]],
-    ]
+    chances = np.random.default_rng(3).random((2, *RESETS.shape))
+    mask, resets = chances[0] < 0.7, chances[1] < 0.2
     mask[0, 3:6], resets[0, 4], mask[1, -2:], resets[1, -1] = False, True, False, True
     of_window = nnx.jit(
         lambda layer, x, state, mask, resets: call(

@@ -176,8 +176,9 @@ def test_nan_reaches_later_steps_up_to_a_reset(name):
     Row 1 is reset before its first step, so its NaN in the initial state has no effect.
     """
     cell, arrays = arrays_of(name)
-    lengths, inputs = np.array([16, 16, 3, 12], np.int32), arrays["inputs"].copy()
-    inputs[0, 5] = inputs[3, 12] = np.nan
+    lengths, inputs = np.array([16, 16, 3, 12], np.int32), arrays["inputs"]
+    rows, steps = [0, 3], [5, 12]
+    inputs = jax.tree.map(lambda x: jnp.asarray(x).at[rows, steps].set(np.nan), inputs)
     state = jax.tree.map(lambda x: x.at[1].set(np.nan), arrays["initial_state"])
     marks = {"sequence_length": lengths, "resets": RESETS}
     clean = np.ones((BATCH, STEPS), bool)

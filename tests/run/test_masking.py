@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell
 from jaxrnn._run import masking
-from jaxrnn._run.reorder import delay_resets
+from jaxrnn._run.reorder import resets_of_valid_steps
 
 F64 = jnp.float64
 
@@ -116,8 +116,10 @@ MASK = np.array([[True, False, True, True], [False, True, False, True]])
 def test_a_reset_at_a_masked_step_moves_to_the_next_valid_step():
     mask = np.array([[1, 0, 0, 1, 1], [0, 0, 1, 1, 0]], bool)
     resets = np.array([[0, 1, 0, 0, 1], [1, 1, 0, 1, 1]], bool)
-    want = [[0, 0, 0, 1, 1], [0, 0, 1, 1, 0]]
-    np.testing.assert_array_equal(delay_resets(resets, mask), want)
+    at_valid = [[0, 0, 0, 1, 1], [0, 0, 1, 1, 0]]
+    pending = [[0, 1, 1, 0, 0], [1, 1, 0, 0, 1]]
+    got = resets_of_valid_steps(resets, mask)
+    np.testing.assert_array_equal(got, np.array([at_valid, pending], bool))
 
 
 def test_a_mask_may_be_divided_over_another_axis_of_the_mesh():
