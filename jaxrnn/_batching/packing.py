@@ -16,7 +16,7 @@ import numpy as np
 from .._base.arguments import as_count, as_integers, check_shape
 from .._base.errors import expect
 from .._base.inputs import as_array
-from .._base.math import concrete_or_none
+from .._base.math import clamped_to_int32, concrete_or_none
 from .._base.sharding import as_varying_as, read_at, whole_on_explicit_mesh
 from .._base.trees import map_named, serializable, with_structure
 from .._base.typing import Array, Lengths, PyTree
@@ -49,10 +49,10 @@ class Packed(NamedTuple):
 
     Attributes:
         inputs: A nest of `[rows, row_length, ...]`, zeros at unused steps.
-        segment_ids: int32 `[rows, row_length]`: at each step, 1 plus the number of the
-            sequence; 0 or less at unused steps.
-        positions: int32 `[rows, row_length]`: the index of each step in its sequence; 0
-            at unused steps.
+        segment_ids: Integers `[rows, row_length]`: at each step, 1 plus the number of
+            the sequence; 0 or less at unused steps.
+        positions: Integers `[rows, row_length]`: the index of each step in its
+            sequence; 0 at unused steps.
     """
 
     inputs: PyTree
@@ -100,9 +100,7 @@ class Packed(NamedTuple):
             TypeError: If a leaf is not an array; if `segment_ids` or `positions` are
                 not integers.
         """
-        count = _size("count", count, self.segment_ids)
-        time = _size("time", time, self.positions + 1)
-        return self._read("outputs", outputs, count, time)
+        return self._read("outputs", outputs, count=count, time=time)
 
     def at_ends(self, tree: PyTree, count: int | None = None) -> PyTree:
         """The values at the last step of each sequence, such as its final state.
@@ -117,10 +115,10 @@ class Packed(NamedTuple):
         Raises:
             ValueError, TypeError: As in `unpack`.
         """
-        return self._read("tree", tree, _size("count", count, self.segment_ids))
+        return self._read("tree", tree, count=count)
 
-    def _read(self, name: str, tree: PyTree, *sizes: int) -> PyTree:
-        """Reads all steps, for sizes `(count, time)`, or the last, for `(count,)`."""
+    def _read(self, name: str, tree: PyTree, **sizes: int | None) -> PyTree:
+        """Reads all steps, for the sizes `count` and `time`; the last, for `count`."""
 
         def checked(name: str, leaf: object) -> Array:
             array = as_array(name, leaf)
@@ -140,27 +138,33 @@ class Packed(NamedTuple):
             is_own = np.unique(firsts).size == firsts.size
             expect(is_own, "segment_ids", must, known, fix)
 
-        # Which step of the pack to read for each result; -1 for none. The index of an
-        # unused step is out of bounds, so the step is dropped.
-        given = jnp.asarray(ids), jnp.asarray(positions)
-        ids, positions = whole_on_explicit_mesh(given, tree)
-        index = (jnp.where(ids > 0, ids - 1, sizes[0]), positions)[: len(sizes)]
+        # The index of each step in the result, -1 for the sequence of an unused step.
+        # A narrow dtype may not hold `count`, and ids that wrap around would be ids of
+        # other sequences.
+        index = clamped_to_int32(ids).clip(0) - 1, clamped_to_int32(positions)
+        pairs = zip(sizes.items(), index, strict=False)
+        shape = [_size(*named, indices) for named, indices in pairs]
+        given = tuple(map(jnp.asarray, index[: len(shape)]))
+        index = whole_on_explicit_mesh(given, tree)
+
+        # Which step of the pack to read for each result; -1 for none.
         steps = jnp.arange(ids.size, dtype=jnp.int32).reshape(ids.shape)
-        none = as_varying_as(ids, jnp.full(sizes, -1, jnp.int32))
-        step = none.at[index].max(steps, mode="drop")
+        none = as_varying_as(index, jnp.full(shape, -1, jnp.int32))
+        options = {"mode": "drop", "wrap_negative_indices": False}
+        step = none.at[index].max(steps, **options)
         row, t = jnp.divmod(jnp.maximum(step, 0), ids.shape[1])
         read = jax.tree.map(lambda leaf: read_at(leaf, row, t), tree)
         return masking.zero_unless(step >= 0, read)
 
 
-def _size(name: str, size: int | None, values: object) -> int:
-    """The given size, or the largest of the values."""
+def _size(name: str, size: int | None, indices: object) -> int:
+    """The given size, or the least size that has all indices."""
     if size is not None:
         return as_count(name, size, 0)
-    known: Any = concrete_or_none(values)
+    known: Any = concrete_or_none(indices)
     must = "be given if the pack is traced, as under jit"
     expect(known is not None, name, must, size)
-    return int(np.max(known, initial=0))
+    return 1 + int(np.max(known, initial=-1))
 
 
 def pack_sequences(

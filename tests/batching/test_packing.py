@@ -295,6 +295,71 @@ def test_ids_of_unused_steps_may_be_negative_and_others_large():
     np.testing.assert_array_equal(packed.unpack(x, 2), [[5, 6, 7], [1, 2, 0]])
 
 
+KINDS = "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"
+
+
+def read_in_a_loop(packed, count=None, time=None):
+    """`unpack` and `at_ends` of the inputs `[rows, row_length]`."""
+    ids, positions = (x.astype(object) for x in packed[1:])  # Numbers of any size.
+    count = max([0, *ids.flat]) if count is None else count
+    time = 1 + max(positions.flat) if time is None else time
+    unpacked, ends = np.zeros((count, time)), np.zeros(count)
+    for at in np.ndindex(ids.shape):
+        i, t = ids[at] - 1, positions[at]
+        if 0 <= i < count:
+            ends[i] = packed.inputs[at]  # A sequence is in one row.
+            if t < time:
+                unpacked[i, t] = packed.inputs[at]
+    return unpacked, ends
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_and_positions_of_any_integer_dtype(kind):
+    """The largest id and position, with a `count` that a narrow dtype cannot hold."""
+    last = np.iinfo(kind).max
+    least = min(np.iinfo(kind).min, 0)
+    ids = np.array([[1, 1, last, 0], [3, 2, 2, least]], kind)
+    positions = np.array([[0, 1, 0, 0], [0, 0, 1, 0]], kind)
+    x = np.array([[1.0, 2, 3, np.nan], [4, 5, 6, np.nan]])
+    packed = Packed(x, ids, positions)
+    counts = [3, 128, 255, 256, 300, 32767, 65535, 65536]
+    for count in counts if last < 2**31 - 1 else counts[:5]:
+        want = read_in_a_loop(packed, count)
+        assert_same((packed.unpack(x, count), packed.at_ends(x, count)), want)
+        read = lambda p, n=count: (p.unpack(p.inputs, n, 2), p.at_ends(p.inputs, n))
+        assert_same(jax.jit(read)(packed), want)
+    np.testing.assert_array_equal(packed.lengths, [3, 3])
+    resets = resets_of_segments(ids)
+    np.testing.assert_array_equal(resets, [[1, 0, 1, 1], [1, 1, 0, 1]])
+
+
+@pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_sizes_that_are_not_given_are_found_in_any_integer_dtype(kind, as_array):
+    """As many sequences, and as many steps, as the dtype can number; at most 300."""
+    most = min(np.iinfo(kind).max, 300)
+    single = np.arange(1, most + 1), np.zeros(most, int)  # Sequences of one step.
+    whole = np.ones(most + 1, int), np.arange(most + 1)  # One sequence.
+    for ids, positions in (single, whole):
+        given = (as_array(each[None].astype(kind)) for each in (ids, positions))
+        packed = Packed(1.0 + np.arange(float(ids.size))[None], *given)
+        want = read_in_a_loop(jax.tree.map(np.asarray, packed))
+        assert_same((packed.unpack(packed.inputs), packed.at_ends(packed.inputs)), want)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("kind", ["int64", "uint64", "uint32"])
+def test_ids_and_positions_beyond_int32_do_not_become_small(kind, x64):
+    wide = 2**32 if kind.endswith("64") else 2**31
+    ids = np.array([[wide + 1, wide + 2, 2, 2, 1]]).astype(kind)
+    positions = np.array([[0, 0, 0, wide + 1, 0]]).astype(kind)
+    packed = Packed(np.array([[1.0, 2, 3, 4, 5]], np.float32), ids, positions)
+    unpacked, ends = read_in_a_loop(packed, 3, 2)
+    with jax.enable_x64(x64):
+        np.testing.assert_array_equal(packed.unpack(packed.inputs, 3, 2), unpacked)
+        np.testing.assert_array_equal(packed.at_ends(packed.inputs, 3), ends)
+
+
 def test_sequences_and_steps_beyond_the_sizes_are_left_out():
     packed = pack_sequences(LIST)
     got = jax.jit(lambda packed: packed.unpack(packed.inputs, 4, 3))(packed)
