@@ -203,16 +203,6 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
     return tuple(leaf if isinstance(leaf, TensorShape) else [_dim(name, leaf, fix)])
 
 
-def as_typed(tree: PyTree) -> tuple:
-    """A hashable tree that distinguishes tuples from named tuples, and 1 from True.
-
-    Also -0.0 from 0.0: programs in which they are constants differ.
-    """
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
-    values = (repr(leaf) if isinstance(leaf, float) else leaf for leaf in leaves)
-    return treedef, tuple(zip(map(type, leaves), values, strict=True))
-
-
 def merge_dicts(what: str, first: Mapping, second: Mapping) -> dict:
     """Merges two nested dicts of `what`.
 

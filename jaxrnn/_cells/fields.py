@@ -33,8 +33,8 @@ from .._base.arguments import check_function, check_instance
 from .._base.errors import expect, is_array, name_of
 from .._base.hints import with_hints
 from .._base.math import is_traced
-from .._base.trees import TensorShape, as_typed, size_shapes
-from .._base.typing import Activation, Array, DType, Initializer, Size
+from .._base.trees import TensorShape, size_shapes
+from .._base.typing import Activation, Array, DType, Initializer, PyTree, Size
 from .step_checks import check_floating
 
 T = TypeVar("T")
@@ -373,15 +373,46 @@ class Hyperparameters:
         return attributes
 
 
+def as_typed(tree: PyTree) -> tuple:
+    """A hashable tree that distinguishes tuples from named tuples, and 1 from True.
+
+    Also -0.0 from 0.0: programs in which they are constants differ.
+    """
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
+    return treedef, tuple(zip(map(type, leaves), map(_as_value, leaves), strict=True))
+
+
+def _as_value(leaf: Any) -> Any:
+    """The leaf; for a closure of JAX, such as an initializer, what it consists of.
+
+    `jax.nn.initializers.glorot_uniform()` returns a new function in each call. Cells
+    with two such functions must be equal, because equal cells share programs. A closure
+    of the user is compared by identity, because it may read what changes.
+    """
+    if isinstance(leaf, float):
+        return repr(leaf)
+    if isinstance(leaf, types.FunctionType) and leaf.__closure__:
+        module = leaf.__globals__.get("__name__", "")
+        if module.partition(".")[0] == "jax" and not vars(leaf):
+            cells = tuple(cell.cell_contents for cell in leaf.__closure__)
+            read = cells, leaf.__defaults__, leaf.__kwdefaults__
+            return (
+                (module, leaf.__code__, as_typed(read)) if is_constant(read) else leaf
+            )
+    return leaf
+
+
 # The types of values that cannot change.
 _CONSTANTS = {bool, int, float, complex, str, bytes, types.NoneType, TensorShape}
+_CONSTANTS |= {np.float32, np.float64}
 
 
 def is_constant(value: object) -> bool:
     """Whether a value can never change, so that equal cells may share a program.
 
-    Objects of other classes than built-in cells may change. So may other functions than
-    those of JAX and of this package: they may read globals or a closure.
+    Objects of other classes than built-in cells may change. So may functions of other
+    modules than those of JAX, NumPy and this package: they may read globals or a
+    closure.
     """
     # An object of a subclass, such as a float with attributes, may change.
     if type(value) in _CONSTANTS or isinstance(value, np.dtype):
@@ -398,10 +429,10 @@ def is_constant(value: object) -> bool:
 
 
 def _is_built_in(value: object) -> bool:
-    """Whether a module of JAX or of this package holds the class or function."""
+    """Whether a module of JAX, NumPy or this package holds the class or function."""
     name = getattr(value, "__qualname__", "")
     module = getattr(value, "__module__", None) or ""
-    is_own = module.partition(".")[0] in ("jax", __name__.partition(".")[0])
+    is_own = module.partition(".")[0] in ("jax", "numpy", __name__.partition(".")[0])
     return is_own and getattr(sys.modules.get(module), name, None) is value
 
 

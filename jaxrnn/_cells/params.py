@@ -13,6 +13,7 @@ from .._base.arguments import as_axis_size, check_function
 from .._base.errors import error_note, expect, is_array, name_of
 from .._base.trees import map_named, named_dims
 from .._base.typing import Array, DType, Initializer, Key, Params
+from . import fields
 
 
 def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -62,8 +63,8 @@ Specs: TypeAlias = dict[str, Any]
 """Nested dicts of `ParamSpec`s."""
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class PartInitializer:
+@fields.dataclass
+class PartInitializer(fields.Hyperparameters):
     """An initializer that depends on how inputs and gates divide a parameter.
 
     Attributes:

@@ -15,9 +15,11 @@ import pytest
 from cases import CASES
 from flax import nnx
 from helpers import bound
+from jax.nn import initializers as init
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell, LSTMCell, LSTMStateTuple, TensorShape
+from jaxrnn.initializers import by_gate, by_part, chrono
 from jaxrnn.nnx import RNN
 
 X = np.ones((2, 4, 3), np.float32)
@@ -49,6 +51,77 @@ def test_what_shapes_nothing_does_not_count():
     assert GRUCell(3) != GRUCell(3, dtype="float64")
     assert LSTMCell(3) != jaxrnn.BasicLSTMCell(3)
     assert LSTMCell(3, forget_bias=0.0) != LSTMCell(3, forget_bias=1.0)
+
+
+# Each draws other values than the others, or in another dtype.
+INITIALIZERS = {
+    "glorot": lambda: init.glorot_uniform(),
+    "normal": lambda: init.glorot_normal(),
+    "axes": lambda: init.glorot_uniform(in_axis=-1, out_axis=-2),
+    "bfloat16": lambda: init.glorot_uniform(dtype=jnp.bfloat16),
+    "float32": lambda: init.glorot_uniform(dtype=np.float32),
+    "orthogonal": lambda: init.orthogonal(),
+    "scaled": lambda: init.orthogonal(np.sqrt(2)),
+    "0.0": lambda: init.constant(0.0),
+    "-0.0": lambda: init.constant(-0.0),
+    "0": lambda: init.constant(0),
+    "False": lambda: init.constant(False),
+    "by_part": lambda: by_part(init.lecun_normal(), by_gate(init.orthogonal())),
+    "by_part scaled": lambda: by_part(init.lecun_normal(), by_gate(init.orthogonal(2))),
+    "state": lambda: by_part(init.lecun_normal(), init.orthogonal()),
+    "2": lambda: by_part(init.ones, init.ones, bias=init.constant(2.0)),
+    "3": lambda: by_part(init.ones, init.ones, bias=init.constant(3.0)),
+    "chrono": lambda: chrono(3),
+    "chrono 4": lambda: chrono(4),
+}
+
+
+def test_initializers_are_compared_by_what_they_draw():
+    """JAX's are new functions in each call."""
+    one, other = (
+        [GRUCell(3, kernel_initializer=make()) for make in INITIALIZERS.values()]
+        for _ in range(2)
+    )
+    for cell, twin in zip(one, other, strict=True):
+        assert cell == twin
+        assert hash(cell) == hash(twin)
+    assert all(a != b for a, b in itertools.combinations(one, 2))
+
+
+def closure(value):
+    """An initializer of a user, who may change `value` later."""
+    return lambda key, shape, dtype: jnp.full(shape, value, dtype)
+
+
+def unfinished():
+    """A closure that reads a variable that has no value yet."""
+    initializer = lambda key, shape, dtype: jnp.full(shape, value, dtype)
+    used = GRUCell(3, kernel_initializer=initializer)
+    hash(used)
+    value = 2.0
+    return used
+
+
+def test_closures_that_may_change_are_compared_by_identity():
+    array = np.ones(6, np.float32)
+    for make in (lambda: closure(2.0), lambda: init.constant(array)):
+        initializer = make()
+        cell = GRUCell(3, kernel_initializer=initializer)
+        assert cell == GRUCell(3, kernel_initializer=initializer)
+        assert hash(cell) == hash(GRUCell(3, kernel_initializer=initializer))
+        assert cell != GRUCell(3, kernel_initializer=make())
+    assert unfinished() != unfinished()
+
+
+def test_a_program_draws_with_the_initializers_of_its_cell():
+    @jax.jit
+    def draw(gru):
+        return gru.cell.init(jax.random.key(0), X[:, 0])["gates"]["kernel"]
+
+    for value in (2.0, 3.0, 2.0):
+        gru = GRUCell(3, kernel_initializer=init.constant(value))
+        kernel = draw(gru.bind(gru.init(jax.random.key(0), X[:, 0])))
+        np.testing.assert_array_equal(kernel, np.full((6, 6), value))
 
 
 def test_structures_of_equal_sizes_are_told_apart():

@@ -1,5 +1,6 @@
 """Programs: equal cells share one, and it does not grow with the number of steps."""
 
+import dataclasses
 import functools
 import re
 
@@ -7,14 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import CASES
 from flax import nnx
 from helpers import drawn, scanned
 
 import jaxrnn
+import jaxrnn.linen
+import jaxrnn.nnx
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
 from jaxrnn._run.run_cell import _compiled
 
 X = np.ones((4, 5, 3), np.float32)
+# The layers of linear attention, with their sizes.
+LAYERS = {"GatedDeltaNet": (1, 2, 2), "KimiDeltaAttention": (1, 2, 2), "Mamba": ()}
+LAYERS |= {"Mamba2": (1, 2, 2), "RWKV7TimeMix": (1,)}
 
 
 def compiled(caplog, call):
@@ -87,6 +94,66 @@ def test_the_precision_of_products_reaches_all_of_them(cell):
         found = products(lower().as_text())
     assert len(found) == len(default)
     assert all(exact in product for product in found)
+
+
+# A cell whose initializers are new functions is equal to the one before.
+
+
+def with_new_initializers(cell):
+    fields = [f.name for f in dataclasses.fields(cell) if "initializer" in f.name]
+    new = {name: jax.nn.initializers.normal(0.1) for name in fields}
+    cells = getattr(cell, "cells", None)
+    new |= {"cells": tuple(map(with_new_initializers, cells))} if cells else {}
+    return dataclasses.replace(cell, **new)
+
+
+FRESH = {name: with_new_initializers(case.cell) for name, case in CASES.items()}
+FRESH = {name: cell for name, cell in FRESH.items() if cell != CASES[name].cell}
+
+
+@pytest.mark.fast("gru", "lstm", "mingru")
+@pytest.mark.parametrize("name", FRESH)
+def test_cells_with_new_initializers_share_programs(name):
+    case, traced = CASES[name], []
+    run = jax.jit(lambda bound: traced.append(bound) or jax.tree.leaves(bound)[0])
+    for _ in range(2):
+        cell = with_new_initializers(case.cell)
+        run(cell.bind(drawn(cell, case.inputs)))
+    assert len(traced) == 1
+
+
+FLAX_CELLS = [
+    GRUCell(4),
+    MultiRNNCell([LSTMCell(3), GRUCell(4)]),
+    jaxrnn.DropoutWrapper(jaxrnn.MinGRUCell(4), 0.5),
+]
+
+
+@pytest.mark.parametrize("cell", FLAX_CELLS, ids=lambda cell: type(cell).__name__)
+def test_modules_whose_cells_have_new_initializers_share_programs(cell, caplog):
+    if isinstance(cell, jaxrnn.DropoutWrapper):
+        new = lambda: dataclasses.replace(cell, cell=with_new_initializers(cell.cell))
+    else:
+        new = lambda: with_new_initializers(cell)
+    run = nnx.jit(lambda module: module(X))
+    of_nnx = lambda: run(jaxrnn.nnx.RNN(new(), 3, rngs=nnx.Rngs(0)))
+    apply = jax.jit(lambda module, *args: module.apply(*args), static_argnums=0)
+    module = lambda: jaxrnn.linen.RNN(new(), deterministic=True)
+    variables = module().init(jax.random.key(0), X)
+    of_linen = lambda: apply(module(), variables, X)
+    for call in (of_nnx, of_linen):
+        assert compiled(caplog, call)
+        assert not compiled(caplog, call)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_of_equal_sizes_share_programs(name, caplog):
+    traced = []
+    kind = getattr(jaxrnn.nnx, name)
+    run = nnx.jit(lambda layer: traced.append(layer) or layer(X)[0])
+    for seed in range(2):
+        run(kind(3, *LAYERS[name], rngs=nnx.Rngs(seed)))
+    assert len(traced) == 1
 
 
 # What changes between two calls must not be hidden by a program that equal cells share.
