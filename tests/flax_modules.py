@@ -38,12 +38,12 @@ class InNnx:
         axis = 0 if kwargs.get("time_major") else 1
         step = jax.tree.map(lambda x: jnp.take(x, 0, axis), inputs)
         self.module = in_nnx(kind, *args, step, **kwargs)
-        self.params = nnx.to_pure_dict(nnx.state(self.module.params))
+        self.params = nnx.to_pure_dict(nnx.state(self.module.weights))
 
     def __call__(self, *args, key=None, params=None, **kwargs):
         module = self.module
         if params is not None:
-            module = with_params(module, {"params": params})
+            module = with_params(module, {"weights": params})
         return module(*args, rngs=key, **kwargs)
 
 
@@ -69,10 +69,10 @@ def in_rnn_of_flax(make, cell, depth=DEPTH, **options):
         run = lambda params, *args, **kw: rnn.apply(variables(params), *args, **kw)
         return run, rnn.init(key, step)["params"]["cell"]
     module = in_nnx("Cell", cell, depth, **options)
-    with_own = lambda params: with_params(module, {"params": params})
+    with_own = lambda params: with_params(module, {"weights": params})
     rnn = lambda params: nnx.RNN(with_own(params), return_carry=True)
     run = lambda params, *args, **kw: rnn(params)(*args, **kw)
-    return run, nnx.to_pure_dict(nnx.state(module))["params"]
+    return run, nnx.to_pure_dict(nnx.state(module))["weights"]
 
 
 both = pytest.mark.parametrize("make", [InLinen, InNnx])

@@ -72,7 +72,7 @@ class Recurrent(modules.Recurrent[State], FieldsModule):
     def __post_init__(  # pyright: ignore[reportGeneralTypeIssues]
         self, rngs: nnx.Rngs, axis_names: AxisNames | None, in_features: int | PyTree
     ) -> None:
-        self.params = make_params(self, in_features, rngs, axis_names)
+        self.weights = make_params(self, in_features, rngs, axis_names)
         stream = self.rng_collection
         is_random = modules.are_random(self._cells())
         if is_random is None:  # `rngs[stream]` falls back to the stream "default".
@@ -82,7 +82,7 @@ class Recurrent(modules.Recurrent[State], FieldsModule):
 
     def _params(self, inputs: PyTree, sequence_length: Lengths | None) -> Params:
         del inputs, sequence_length
-        return as_pure(self.params)
+        return as_pure(self.weights)
 
     def _draw_key(self, deterministic: bool | None, rngs: Rngs | None) -> Key | None:
         is_quiet = modules.flag("deterministic", deterministic, self.deterministic)
@@ -102,7 +102,7 @@ class Recurrent(modules.Recurrent[State], FieldsModule):
 
     def get_cells(self) -> BoundCells:
         """The module's bound cells, in the form that `set_cells` accepts."""
-        return modules.bind_cells(self._cells(), as_pure(self.params))
+        return modules.bind_cells(self._cells(), as_pure(self.weights))
 
     def set_cells(self, *cells: BoundCells) -> None:
         """Copies the parameters of bound cells into the module.
@@ -119,7 +119,7 @@ class Recurrent(modules.Recurrent[State], FieldsModule):
                 module's cells, or if its parameters have other names or shapes than
                 the module's.
         """
-        own = as_pure(self.params)
+        own = as_pure(self.weights)
         params = parameters.params_of_cells(self._cells(), cells)
         fix = "Bind each cell to parameters from its `init` or from a converter."
         check_structure("`params`", own, params, strict=False, fix=fix)
@@ -127,8 +127,8 @@ class Recurrent(modules.Recurrent[State], FieldsModule):
         arrays = [parameters.in_place_of(name, old, new) for (name, old), new in pairs]
         # `nnx.update` expects dicts instead of lists. The conversion keeps the order of
         # the leaves.
-        names = nnx.to_pure_dict(nnx.state(self.params))
-        nnx.update(self.params, with_structure(names, arrays))
+        names = nnx.to_pure_dict(nnx.state(self.weights))
+        nnx.update(self.weights, with_structure(names, arrays))
 
 
 @with_hints
@@ -282,7 +282,7 @@ class Cell(FieldsModule, nnx.RNNCellBase):
     rngs: dataclasses.InitVar[nnx.Rngs]
 
     def __post_init__(self, in_features: int, rngs: nnx.Rngs) -> None:
-        self.params = make_params(self, in_features, rngs)
+        self.weights = make_params(self, in_features, rngs)
 
     def _cells(self) -> Cells:
         return modules.check_no_noise(self.cell)
@@ -299,7 +299,7 @@ class Cell(FieldsModule, nnx.RNNCellBase):
             carry: The cell's state, each leaf `[*batch, ...]`.
             inputs: `[*batch, features]`.
         """
-        (params,) = as_pure(self.params).values()
+        (params,) = as_pure(self.weights).values()
         return modules.run_step(self, params, carry, inputs)
 
     def initialize_carry(

@@ -10,7 +10,7 @@ A call does not change the module, so modules work under all JAX transformations
 arguments or in closures. The only exception is a module whose cell draws random
 numbers: each call advances the counter of the module's random stream.
 
-Parameters have TensorFlow's names: `rnn.params["lstm_cell"]["kernel"]`. `jaxrnn.linen`
+Parameters have TensorFlow's names: `rnn.weights["lstm_cell"]["kernel"]`. `jaxrnn.linen`
 has the other names too.
 """
 

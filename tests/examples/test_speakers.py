@@ -60,7 +60,7 @@ def test_both_nets_in_flax_are_the_same():
     dropped = linen.apply(variables, frames, lengths, train=True, rngs=rngs)
     assert np.abs(dropped - want).max() > 1e-3
     net = flax_nnx.Speaker(8, rngs=nnx.Rngs(0))
-    nnx.update(net.rnn, nnx.State({"params": variables["params"]["rnn"]}))
+    nnx.update(net.rnn, nnx.State({"weights": variables["params"]["rnn"]}))
     nnx.update(net.head, nnx.State(variables["params"]["head"]))
     net.train()
     assert np.abs(net(frames, lengths) - want).max() > 1e-3

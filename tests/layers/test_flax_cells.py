@@ -234,8 +234,8 @@ def test_the_cell_of_a_module_in_raw_rnn(make):
         run = lambda params: Decoder().apply({"params": params})
     else:
         module = in_nnx("RNN", GRUCell(UNITS), DEPTH)
-        params = {"rnn": nnx.to_pure_dict(nnx.state(module.params))}
-        given = lambda params: {"params": params["rnn"]}
+        params = {"rnn": nnx.to_pure_dict(nnx.state(module.weights))}
+        given = lambda params: {"weights": params["rnn"]}
         run = lambda params: in_raw(with_params(module, given(params)).get_cells())
     plain = lambda params: in_raw(GRUCell(UNITS).bind(params["rnn"]["gru_cell"]))
     same(differentiated(run, params), differentiated(plain, params))

@@ -372,7 +372,7 @@ def test_partitioned_parameters():
     same(rnn.apply(variables, X), rnn.apply(nn.meta.unbox(variables), X))
     with nnx.use_eager_sharding(False):
         rnn = in_nnx("RNN", LSTMCell(UNITS), DEPTH, axis_names=AXES)
-    of_nnx = nnx.get_partition_spec(nnx.state(rnn, nnx.Param))["params"]["lstm_cell"]
+    of_nnx = nnx.get_partition_spec(nnx.state(rnn, nnx.Param))["weights"]["lstm_cell"]
     assert {name: spec.get_value() for name, spec in of_nnx.items()} == specs
     assert rnn(X).shape == (ROWS, TIME, UNITS)
 
@@ -578,7 +578,7 @@ REFUSALS = [
     (VALUE, "cell GRU", lambda: set_cells(bound(GRUCell(4)))),
     (VALUE, "1 bound cell", lambda: linen.RNN(GRU).variables_of(OWN, OWN)),
     (VALUE, "direction", lambda: TWICE.variables_of(OWN)),
-    (TYPE, "nnx", lambda: tf1.save(GRU.bind(nnx_rnn(GRU, 2).params["gru_cell"]))),
+    (TYPE, "nnx", lambda: tf1.save(GRU.bind(nnx_rnn(GRU, 2).weights["gru_cell"]))),
     (TYPE, "`get_cells", lambda: tf1.save(nnx_rnn(GRU, DEPTH))),
     (TYPE, "`module`", lambda: linen.as_cell(nn.Dense(3))),
 ]  # fmt: skip
