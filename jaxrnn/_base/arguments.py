@@ -76,14 +76,16 @@ def check_given(name: str, value: T | None, fix: str, what: str = "given") -> T:
     return value  # pyright: ignore[reportReturnType]
 
 
-def as_bool(name: str, value: object) -> bool:
+def as_bool(name: str, value: object, fix: str = "") -> bool:
     """Returns `value` as a Python bool; errors refer to the value as `name`.
+
+    `fix` says what to do about other values, except traced ones.
 
     Raises:
         TypeError: If `value` is neither a Python nor a NumPy bool. Strings, numbers and
             traced arrays are rejected.
     """
-    fix = STATIC if is_traced(value) else ""
+    fix = STATIC if is_traced(value) else fix
     return bool(check_instance(name, value, bool | np.bool_, "True or False", fix))
 
 

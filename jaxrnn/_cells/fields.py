@@ -83,6 +83,16 @@ def count(
     return checked(check, default=default)
 
 
+def fix_of_size(value: object) -> str:
+    """What to do about a value that may be the size of the inputs, for messages.
+
+    PyTorch's `LSTM(8, 16)` takes the sizes of the inputs and of the state.
+    """
+    is_size = type(value) is int and value > 1
+    text = "A cell takes no size of the inputs: `init` reads it from the inputs."
+    return text if is_size else ""
+
+
 def function(*, default: object = dataclasses.MISSING) -> Any:
     """A function."""
     return checked(check_function, default=default)
@@ -98,7 +108,11 @@ def number(
 
 def flag(default: bool) -> bool:
     """True or False, by default `default`."""
-    return checked(arguments.as_bool, default=default)
+
+    def check(name: str, value: Any) -> bool:
+        return arguments.as_bool(name, value, fix_of_size(value))
+
+    return checked(check, default=default)
 
 
 def activation(
@@ -118,8 +132,11 @@ def activation(
 def initializer() -> Initializer | None:
     """A function `(key, shape, dtype)`, by default None."""
     what = "a function (key, shape, dtype) or None"
-    check = optional(functools.partial(check_function, what=what))
-    metadata = {"check": check, "is_read_by_steps": False}
+
+    def check(name: str, value: Any) -> Initializer:
+        return check_function(name, value, what, fix_of_size(value))
+
+    metadata = {"check": optional(check), "is_read_by_steps": False}
     return dataclasses.field(default=None, metadata=metadata)
 
 
@@ -267,7 +284,8 @@ def resolve_activation(
         must = f"be one of {', '.join(ACTIVATIONS)}, or a function"
         expect(activation in ACTIVATIONS, name, must, activation)
         return ACTIVATIONS[activation]
-    return check_function(name, activation, "None, a name or a function")
+    what = "None, a name or a function"
+    return check_function(name, activation, what, fix_of_size(activation))
 
 
 def run_checks(values: Any, assign: Callable[[Any, str, Any], None]) -> None:

@@ -106,7 +106,14 @@ def check_named_inputs(cell: Any, kind: Any, inputs: PyTree) -> PyTree:
     return kind(*leaves)
 
 
-def check_state(state: PyTree, size: Size, inputs: Array, wider: bool = True) -> PyTree:
+def check_state(
+    state: PyTree,
+    size: Size,
+    inputs: Array | jax.ShapeDtypeStruct,
+    wider: bool = True,
+    name: str = "state",
+    fix: str = "",
+) -> PyTree:
     """Returns the state of one step in the structure of `size`, with array leaves.
 
     A list or tuple may replace a named tuple, as in TensorFlow.
@@ -116,6 +123,8 @@ def check_state(state: PyTree, size: Size, inputs: Array, wider: bool = True) ->
         size: The sizes that the state must have, such as `cell.state_size`.
         inputs: The inputs of the step, which have the state's rows and dtype.
         wider: Whether leaves may have a wider floating-point dtype than the inputs.
+        name: The name of the state in messages.
+        fix: How to get a state, for messages; by default, with `cell.zero_state`.
 
     Raises:
         ValueError: If the structure or a shape differs, or a leaf is an integer array.
@@ -125,7 +134,8 @@ def check_state(state: PyTree, size: Size, inputs: Array, wider: bool = True) ->
     rows = inputs.shape[0]
     types = types_of_size(size, rows, inputs.dtype, "state_size")
     leaves = list(filter(is_array, jax.tree.leaves(state)))
-    fix = f"Create a state with `cell.zero_state` and `dtype=jnp.{inputs.dtype}`."
+    zeros = f"Create a state with `cell.zero_state` and `dtype=jnp.{inputs.dtype}`."
+    fix = fix or zeros
     if any(leaf.shape[:1] != (rows,) for leaf in leaves):
         all_rows = counted(rows, "row")
         fix = f"The inputs have {all_rows}. {fix} To use one state for all rows, "
@@ -133,11 +143,11 @@ def check_state(state: PyTree, size: Size, inputs: Array, wider: bool = True) ->
     is_nest = not jax.tree_util.all_leaves([state])
     must = f"have the structure {describe_structure(types)}"
     fits = is_nest or jax.tree_util.all_leaves([types])
-    expect(fits, "state", must, state, fix, error=TypeError)
+    expect(fits, name, must, state, fix, error=TypeError)
     for leaf in leaves:
-        check_floating("state", leaf.dtype)
-    warn_of_plain_pair("state", size, state)
-    state = like("state", state, types, strict=False, wider=wider, fix=fix)
+        check_floating(name, leaf.dtype, fix)
+    warn_of_plain_pair(name, size, state)
+    state = like(name, state, types, strict=False, wider=wider, fix=fix)
     return with_structure(types, state)
 
 

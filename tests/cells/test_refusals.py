@@ -1,6 +1,8 @@
 """Wrong fields, inputs, states and classes of cells, and what the errors name."""
 
+import dataclasses
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -158,3 +160,23 @@ def test_an_error_names_the_parameter_of_an_uncalled_initializer(uncalled):
         initialized(uncalled)
     (note,) = caught.value.__notes__
     assert "the initializer of `params['kernel']`" in note
+
+
+NO_NUMBERS = {"activation", "initializer", "norm", "pooling", "use_peepholes"}
+CELLS = [getattr(jaxrnn, name) for name in jaxrnn.__all__]
+CELLS += [getattr(jaxrnn.contrib, name) for name in jaxrnn.contrib.__all__]
+CELLS = [c for c in CELLS if inspect.isclass(c) and issubclass(c, jaxrnn.RNNCell)]
+OF_UNITS = [
+    c for c in CELLS if NO_NUMBERS & {f.name for f in dataclasses.fields(c)[1:2]}
+]
+
+
+@pytest.mark.parametrize("kind", OF_UNITS)
+def test_the_size_of_the_inputs_is_no_argument(kind):
+    """As in PyTorch's `LSTMCell(8, 16)`; 0 and 1 are rather flags."""
+    with pytest.raises((TypeError, ValueError), match="no size of the inputs"):
+        kind(8, 16)
+    for flag in (0, 1):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            kind(8, flag)
+        assert "no size of the inputs" not in str(caught.value)

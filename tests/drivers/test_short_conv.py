@@ -164,3 +164,14 @@ test_refuses = refusals(
         (ValueError, r"`state`.*\[2, 4, 3\]", refused(initial_state=X[:, :3])),
     ]
 )
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+def test_messages_name_a_wrong_initial_state(time_major):
+    x, kernel = np.ones((2, 5, 4), np.float32), np.ones((3, 4), np.float32)
+    x = x.swapaxes(0, 1) if time_major else x
+    narrow = jnp.ones((2, 2, 4), jnp.bfloat16)
+    for wrong in (np.ones((2, 7)), np.ones((3, 2, 4)), np.ones((2, 2, 4), int), narrow):
+        with pytest.raises((TypeError, ValueError), match="`initial_state`") as caught:
+            jaxrnn.short_conv(x, kernel, initial_state=wrong, time_major=time_major)
+        assert "None for zeros" in str(caught.value)

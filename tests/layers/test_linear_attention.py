@@ -534,3 +534,30 @@ def rwkv7(layer, xs, first=None):
         outputs.append((h + bonus.reshape(-1)) * gate @ kernel(layer.out_proj))
         before = x
     return np.stack(outputs), s, np.stack(values)
+
+
+def wrong_states(layer):
+    """A pattern of the message for each wrong state."""
+    state = layer.zero_state(len(ROWS), ROWS.dtype)
+    past, memory = r"`state\.past_inputs`", r"`state\.cell_state`"
+    wrong, narrow = np.ones((len(ROWS), 7)), jnp.ones(state[0].shape, jnp.float16)
+    return [
+        (r"`state.*`sequence_length`", [9, 16]),
+        (r"`state.*`sequence_length`", jnp.asarray([9, 16])),
+        (r"`state.*`sequence_length`", list(jnp.asarray([9, 16]))),
+        (f"{past}.*have 2 rows", layer.zero_state(3, ROWS.dtype)),
+        (past, state._replace(past_inputs=wrong)),
+        (past, state._replace(past_inputs=narrow)),
+        (memory, state._replace(cell_state=wrong)),
+        (memory, state._replace(cell_state=state.cell_state.astype(int))),
+    ]
+
+
+@one_is_fast
+@each_layer
+def test_messages_name_the_part_of_a_wrong_state(name):
+    layer = create(name)
+    for pattern, state in wrong_states(layer):
+        with pytest.raises((TypeError, ValueError), match=pattern) as caught:
+            call(layer, ROWS, state)
+        assert "cell.zero_state" not in str(caught.value)

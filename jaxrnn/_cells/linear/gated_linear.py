@@ -21,7 +21,8 @@ _BLOCKS = {"f": 2, "fo": 3, "ifo": 4}
 
 
 def _check_pooling(name: str, pooling: str) -> str:
-    expect(pooling in _BLOCKS, name, f"be one of {', '.join(_BLOCKS)}", pooling)
+    must, fix = f"be one of {', '.join(_BLOCKS)}", fields.fix_of_size(pooling)
+    expect(pooling in _BLOCKS, name, must, pooling, fix)
     return pooling
 
 

@@ -11,8 +11,18 @@ import numpy as np
 from ..._base.math import at_least_float32, cast, widest_dtype
 from ..._base.modules import import_optional
 from ..._base.scaled import unit
-from ..._base.typing import Array, ArrayLike, DType, Initializer, Params, PyTree
+from ..._base.trees import TensorShape
+from ..._base.typing import (
+    Array,
+    ArrayLike,
+    DType,
+    Initializer,
+    Params,
+    PyTree,
+    Size,
+)
 from ..._cells.params import draw_a_log, draw_time_steps
+from ..._cells.step_checks import check_state
 from ..._drivers.dynamic_rnn import dynamic_rnn
 from ..._drivers.short_conv import short_conv
 
@@ -93,7 +103,7 @@ class ShortConv(nnx.Module):
         """Returns the outputs and the last inputs."""
         kernel = self.kernel[...].astype(x.dtype)
         bias = None if self.bias is None else self.bias[...].astype(x.dtype)
-        return short_conv(x, kernel, bias, initial_state=past, **vars(steps))
+        return run_conv(x, kernel, bias, past, steps)
 
 
 class LowRank(nnx.Module):
@@ -121,6 +131,25 @@ def broadcast_param(param: nnx.Param, x: Array) -> Array:
     return array.reshape((1,) * (x.ndim - array.ndim) + array.shape)
 
 
+def _checked(name: str, state: PyTree, size: Size, x: Any, dtype: DType) -> PyTree:
+    """A part of a layer's state, which fits inputs `[batch, time, ...]`, or None."""
+    if state is None:
+        return None
+    fix = "Pass the state that another call returned, a state of `zero_state`, or "
+    fix += "None. Pass lengths as `sequence_length`."
+    step = jax.ShapeDtypeStruct(x.shape[:1], dtype)
+    return check_state(state, size, step, name=f"state.{name}", fix=fix)
+
+
+def run_conv(
+    x: Array, kernel: Array, bias: Array | None, past: Any, steps: object
+) -> tuple[Array, Array]:
+    """The outputs of a layer's convolution, and its last inputs."""
+    size = TensorShape([kernel.shape[0] - 1, x.shape[2]])
+    past = _checked("past_inputs", past, size, x, x.dtype)
+    return short_conv(x, kernel, bias, initial_state=past, **vars(steps))
+
+
 def run_memory(
     layer: Any, inputs: Any, state: PyTree, steps: object, params: Params | None = None
 ) -> tuple[Array, PyTree]:
@@ -129,6 +158,7 @@ def run_memory(
     The memory computes in the widest dtype of its inputs.
     """
     dtype = widest_dtype(inputs)
+    state = _checked("cell_state", state, layer.memory.state_size, inputs[0], dtype)
     h, last = dynamic_rnn(
         layer.memory.bind(cast(params or {}, dtype)),
         inputs,

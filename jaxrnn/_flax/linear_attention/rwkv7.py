@@ -19,7 +19,6 @@ from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, PyTree
 from ..._cells import fields
 from ..._cells.matrix.dplr_rule import DPLRInputs
 from ..._cells.matrix.memories import DPLRMemoryCell
-from ..._drivers.short_conv import short_conv
 from . import parts
 from .layer import (
     LinearAttentionLayer,
@@ -211,8 +210,7 @@ class RWKV7TimeMix(LinearAttentionLayer):
     def _mixed(self, x: Array, state: State, steps: StepArguments) -> Any:
         """The interpolated inputs, `[6, batch, time, depth]`, and the last input."""
         shift = jnp.zeros((2, x.shape[-1]), x.dtype).at[0].set(1)
-        options = {"initial_state": state.past_inputs, **vars(steps)}
-        before, past = short_conv(x, shift, **options)
+        before, past = parts.run_conv(x, shift, None, state.past_inputs, steps)
         mix = self.mix[...].astype(x.dtype)[:, None, None]
         return x[None] + (before - x)[None] * mix, past
 
