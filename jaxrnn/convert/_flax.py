@@ -22,6 +22,7 @@ from ._layer_weights import (
     Library,
     Named,
     bind_layers,
+    check_stated,
 )
 from ._weights import (
     Reader,
@@ -106,9 +107,10 @@ def load(
             `init` returns, or their "params". For nnx, pass `nnx.state(module,
             nnx.Param)`, or the result of `nnx.to_pure_dict` for this state. For a
             larger model, pass only the parameters of its recurrent part.
-        activation: The `activation_fn` of the cells; None for Flax's default, tanh.
-            For "hard_sigmoid", "gelu" and "leaky_relu", pass the function, because the
-            functions of these names differ in Flax and jaxrnn.
+        activation: The `activation_fn` of the cells. Required for a `SimpleCell`; for
+            other cells, None is Flax's default, tanh. For "hard_sigmoid", "gelu" and
+            "leaky_relu", pass the function, because the functions of these names differ
+            in Flax and jaxrnn.
         bidirectional: Whether the module has two directions.
 
     Returns:
@@ -122,13 +124,14 @@ def load(
             array.
         ValueError: If a weight is missing, unknown, or has the wrong shape; if
             `bidirectional` does not fit the module; if `activation` is one of the three
-            names; if there is a layer without parameters between recurrent layers.
+            names, or missing for a `SimpleCell`; if there is a layer without parameters
+            between recurrent layers.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.linen, jaxrnn.convert.nnx
         >>> params = {"i": {"kernel": np.ones((3, 5)), "bias": np.ones(5)}}
         >>> params["h"] = {"kernel": np.ones((5, 5))}
-        >>> cell = jaxrnn.convert.linen.load({"cell": params})
+        >>> cell = jaxrnn.convert.linen.load({"cell": params}, "tanh")
         >>> type(cell.cell).__name__, cell.state_size
         ('BasicRNNCell', 5)
         >>> jaxrnn.convert.linen.save(cell)["h"]["kernel"].shape
@@ -172,7 +175,11 @@ def modules_of(layers: list[list[Named]], tables: Mapping[Kind, Table]) -> list[
 
 def _modules(params: object) -> list[tuple[str, Weights]]:
     """The parameters of each layer, with a name for messages."""
-    inner = as_mapping("params", params)
+    fix = (
+        "For a module of nnx, pass `nnx.state(module, nnx.Param)`; for a module of "
+        "linen, pass the variables that its `init` returned."
+    )
+    inner = as_mapping("params", params, fix)
     if set(inner) == {"params"}:
         inner = as_mapping("params", inner["params"])
     if inner and all(re.fullmatch(r"layers_\d+", str(key)) for key in inner):
@@ -221,6 +228,7 @@ def _layer(name: str, weights: object, activation: ActivationLike) -> LayerWeigh
         (first, *_) = (key for key, (part, _) in table.items() if part == "h")
         units = len(read(first, None, None))
     check_names(name, flat, table)
+    check_stated("activation", activation, kind)
     return LIBRARY.read(read, kind, table, units, activation=activation)
 
 

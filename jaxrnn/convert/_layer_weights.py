@@ -138,6 +138,16 @@ def _name_of(activation: ActivationLike, field: str) -> str:
     return next((k for k, v in ACTIVATIONS.items() if v is function), text)
 
 
+def check_stated(name: str, activation: ActivationLike, kind: Kind) -> None:
+    """Raises ValueError if the activation of a plain RNN is not given.
+
+    Weights do not include it, and other libraries have relu nearly as often as tanh.
+    """
+    must = "be given for a plain RNN, whose weights do not include it"
+    fix = "Pass that of the original layer, such as 'tanh' or 'relu'."
+    expect(kind != Kind.RNN or activation is not None, name, must, activation, fix)
+
+
 def from_places(
     kind: Kind, given: Iterable[tuple[Place, Weight]], outputs: int, **fields: Any
 ) -> LayerWeights:

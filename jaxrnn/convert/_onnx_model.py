@@ -24,7 +24,7 @@ from .._base.arguments import check_instance
 from .._base.errors import Verbatim, expect
 from .._base.modules import import_optional
 from .._base.typing import Params
-from ._weights import listed
+from ._weights import listed, prefixes_of_torch
 
 Proto: TypeAlias = Any
 """A protocol buffer of `onnx`, a package that is imported only where it is used."""
@@ -54,6 +54,10 @@ _TFLITE = "The package tf2onnx also converts such files."
 _FOLD = (
     "If you trust the model, let onnxruntime compute its constants: its option "
     "optimized_model_filepath writes a file, which you can pass."
+)
+_STEPS = (
+    "The exporter may have written the steps of a cell as matrix products and "
+    "activations, unrolled or in the body of a loop."
 )
 _LIBRARIES = (
     "Load the weights from the library that trained the model, for example with "
@@ -203,10 +207,15 @@ def recurrent_nodes(model: Proto) -> list[Found]:
     expect(not functions, "model", must, listed(functions), fix)
     count = sum(map(_is_recurrent, _all(model.graph)))
     operators = sorted({node.op_type for node in _all(model.graph)})
-    fix = (
-        "The exporter may have written the steps of a cell as matrix products and "
-        f"activations, unrolled or in the body of a loop. {_LIBRARIES}"
-    )
+    fix = f"{_STEPS} {_LIBRARIES}"
+    names = [tensor.name for tensor in model.graph.initializer]
+    if prefixes := prefixes_of_torch(names):
+        found = listed(map(repr, prefixes))
+        fix = (
+            f"{_STEPS} It still holds the weights of PyTorch: call `convert.torch.load("
+            "{x.name: onnx.numpy_helper.to_array(x) for x in model.graph.initializer}, "
+            f"prefix)` with a `prefix` of {found}."
+        )
     if any("Quant" in each or "Integer" in each for each in operators):
         fix = f"Take the model from before its quantization. {fix}"
     expect(count, "model", "have an LSTM, GRU or RNN node", listed(operators), fix)

@@ -5,6 +5,7 @@ parameters of a cell.
 """
 
 import dataclasses
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -55,7 +56,9 @@ class Reader:
             ValueError: If the weight is missing, has another shape, or is empty.
         """
         name = self.name(key)
-        array = as_weight(name, pick(self.weights, key, name), shape)
+        if key not in self.weights:
+            raise _missing(name, map(self.name, self.weights))
+        array = as_weight(name, self.weights[key], shape)
         expect(array.size, name, "not be empty", array)
         self.first = self.first or (name, array.dtype)
         other, dtype = self.first
@@ -125,13 +128,22 @@ def blocks(weight: Weight, number: int) -> list[Weight]:
     return [weight[..., i * size : (i + 1) * size] for i in range(number)]
 
 
-def pick(weights: Weights, key: object, name: str = "", fix: str = "") -> Weight:
+def pick(weights: Weights, key: object, fix: str = "") -> Weight:
     """Returns the weight stored under `key`; raises ValueError if it is missing."""
     if key not in weights:
-        fix = f"{fix} " if fix else ""  # Before the list, which may be long.
-        text = f"`{name or key}` is missing. {fix}Found: {listed(weights)}."
-        raise ValueError(text)
+        raise _missing(key, weights, fix)
     return weights[key]
+
+
+def _missing(name: object, found: Iterable[object], fix: str = "") -> ValueError:
+    fix = f"{fix} " if fix else ""  # Before the list, which may be long.
+    return ValueError(f"`{name}` is missing. {fix}Found: {listed(found)}.")
+
+
+def prefixes_of_torch(names: Iterable[object]) -> list[str]:
+    """The prefixes of PyTorch's recurrent modules whose weights have these names."""
+    ends = [re.fullmatch(r"((?:.*\.)?)weight_ih(_l0)?", str(name)) for name in names]
+    return [match[1] for match in ends if match]
 
 
 def flattened(tree: object, name: str = "") -> Params:

@@ -9,7 +9,7 @@ The state of an LSTM is (h, c) in Equinox and (c, h) in jaxrnn.
 from collections.abc import Mapping
 from typing import Any
 
-from .._base.errors import Verbatim, expect
+from .._base.errors import Verbatim, expect, is_array
 from .._cells.base import BoundCell
 from ._kinds import Kind
 from ._layer_weights import LayerWeights, Library, as_layers, bind_layers
@@ -108,6 +108,8 @@ def _layer(name: str, cell: Any) -> LayerWeights:
     # Show the module, because other libraries also have an `LSTMCell`.
     got = Verbatim(f"{type(cell).__module__}.{type(cell).__name__}")
     expect(weights, name, must, got, error=TypeError)
+    # Other arrays are of a subclass with other equations.
+    weights |= {k: x for k, x in getattr(cell, "__dict__", {}).items() if is_array(x)}
     read = Reader(weights, f"{name}.")
     state = read("weight_hh", None, None)
     rows, units = state.shape

@@ -8,8 +8,9 @@
 The state of an LSTM is [h, c] in Keras and (c, h) in jaxrnn. The weights do not include
 the activations of a layer. If they differ from the defaults of Keras 3, pass
 `activation` and `recurrent_activation` to `load`, which would otherwise return a cell
-that gives wrong numbers. The default `recurrent_activation` of `LSTM` and `GRU`
-in TensorFlow 1, in `tf.compat.v1.keras` and in Keras before 2.3 is "hard_sigmoid".
+that gives wrong numbers. A `SimpleRNN` always needs `activation`. The default
+`recurrent_activation` of `LSTM` and `GRU` in TensorFlow 1, in `tf.compat.v1.keras` and
+in Keras before 2.3 is "hard_sigmoid".
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from ._layer_weights import (
     Library,
     as_layers,
     bind_layers,
+    check_stated,
     from_places,
 )
 from ._weights import Reader, Weight, blocks, check_directions, joined, listed
@@ -52,7 +54,7 @@ _OF_CELLS = "For the stacked cells of an `RNN`, pass `cell.get_weights()` of eac
 @overload
 def load(
     *layers: Sequence[Weight],
-    activation: ActivationLike = "tanh",
+    activation: ActivationLike = None,
     recurrent_activation: ActivationLike = "sigmoid",
     reset_after: bool = True,
     bidirectional: Literal[False] = False,
@@ -62,7 +64,7 @@ def load(
 @overload
 def load(
     *layers: Sequence[Weight],
-    activation: ActivationLike = "tanh",
+    activation: ActivationLike = None,
     recurrent_activation: ActivationLike = "sigmoid",
     reset_after: bool = True,
     bidirectional: Literal[True],
@@ -71,7 +73,7 @@ def load(
 
 def load(
     *layers: Sequence[Weight],
-    activation: ActivationLike = "tanh",
+    activation: ActivationLike = None,
     recurrent_activation: ActivationLike = "sigmoid",
     reset_after: bool = True,
     bidirectional: bool = False,
@@ -89,9 +91,11 @@ def load(
             read the outputs of the layer before, which `load` cannot check; load other
             layers with separate calls. All `Bidirectional` layers except the last must
             have `merge_mode="concat"`.
-        activation: The activation of the layers: a name or a function. The function
-            "hard_sigmoid" differs between versions of Keras, so pass the function: for
-            Keras 3 `jax.nn.hard_sigmoid`, and for Keras 2, tf_keras and TensorFlow 1
+        activation: The activation of the layers: a name or a function; for LSTMs and
+            GRUs, None is Keras's default, tanh. Required for a `SimpleRNN`. For Keras's
+            `activation=None`, pass "linear". The function "hard_sigmoid" differs
+            between versions of Keras, so pass the function: for Keras 3
+            `jax.nn.hard_sigmoid`, and for Keras 2, tf_keras and TensorFlow 1
             `lambda x: jnp.clip(0.2 * x + 0.5, 0, 1)`.
         recurrent_activation: The activation of the gates of LSTMs and GRUs, as for
             `activation`.
@@ -112,8 +116,8 @@ def load(
             an option is not a bool.
         ValueError: If a layer has the wrong number of weights, or holds the weights of
             several layers; if `bidirectional` does not fit a layer; if a weight has the
-            wrong shape, or no layer is given; if no activation has the given name, or
-            the name is "hard_sigmoid".
+            wrong shape, or no layer is given; if no activation has the given name, the
+            name is "hard_sigmoid", or a `SimpleRNN` has no `activation`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.keras
@@ -197,6 +201,7 @@ def _layer(
     state = read(recurrent, None, None)
     units, columns = state.shape
     kind = _LIBRARY.kind_of(read.name(recurrent), state, columns, units)
+    check_stated("activation", activations["activation"], kind)
     inputs = read(kernel, None, columns)
     biases: Any = []
     if last:

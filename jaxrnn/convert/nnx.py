@@ -5,10 +5,11 @@
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 The state of an LSTM is (c, h) in both libraries. The parameters do not include the
-activation. If a module has its own `activation_fn`, pass it to `load` as `activation`.
-The gates of the loaded cells are sigmoids, so a module with another `gate_fn` cannot be
-converted. A `SimpleCell` with `residual=True` has no counterpart either. `load` cannot
-detect these two options, because the parameters do not include them.
+activation. If a module has its own `activation_fn`, pass it to `load` as `activation`,
+which is required for a `SimpleCell`. The gates of the loaded cells are sigmoids, so a
+module with another `gate_fn` cannot be converted. A `SimpleCell` with `residual=True`
+has no counterpart either. `load` cannot detect these two options, because the
+parameters do not include them.
 """
 
 import itertools
@@ -33,7 +34,7 @@ def save(
     forget bias.
 
     The activation is not part of the parameters. Pass it to the module as
-    `activation_fn` and to `load` as `activation`; both default to tanh.
+    `activation_fn` and to `load` as `activation`.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or

@@ -11,6 +11,7 @@ PyTorch has two biases per gate. jaxrnn stores their sum, except in a GRU's cand
 
 import itertools
 import re
+from collections.abc import Collection
 from typing import Literal, TypeAlias, overload
 
 import jax
@@ -31,6 +32,7 @@ from ._layer_weights import (
     LayerWeights,
     Library,
     bind_layers,
+    check_stated,
 )
 from ._weights import (
     Reader,
@@ -41,6 +43,7 @@ from ._weights import (
     from_tensor,
     listed,
     pick,
+    prefixes_of_torch,
 )
 
 __all__ = ["load", "load_state", "save", "save_state"]
@@ -67,11 +70,13 @@ _TABLES = {
     for kind, order in _ORDERS.items()
 }
 _SUFFIXES = ("", "_reverse")
+_STEM = "(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)"
 # An `nn.LSTMCell`, `nn.GRUCell` or `nn.RNNCell` does not number its layer.
-_NAME = r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?"
+_NAME = _STEM + r"(?:_l(\d+)(_reverse)?)?"
 _FIX = (
-    "In PyTorch, remove weight norm, spectral norm, pruning and quantization, which "
-    "rename weights."
+    "In PyTorch, remove weight norm, spectral norm, pruning, parametrizations and "
+    "quantization, which rename weights. After a weight drop, the trained weights of "
+    "weight_hh_l0 are weight_hh_l0_raw: rename them."
 )
 _ALIKE = "have layers of one kind, size and activation to form one module"
 
@@ -80,7 +85,7 @@ _ALIKE = "have layers of one kind, size and activation to form one module"
 def load(
     state_dict: Weights,
     prefix: str = "",
-    nonlinearity: Nonlinearity = "tanh",
+    nonlinearity: Nonlinearity | None = None,
     *,
     bidirectional: Literal[False] = False,
 ) -> BoundCell: ...
@@ -90,7 +95,7 @@ def load(
 def load(
     state_dict: Weights,
     prefix: str = "",
-    nonlinearity: Nonlinearity = "tanh",
+    nonlinearity: Nonlinearity | None = None,
     *,
     bidirectional: Literal[True],
 ) -> BothDirections: ...
@@ -99,19 +104,17 @@ def load(
 def load(
     state_dict: Weights,
     prefix: str = "",
-    nonlinearity: Nonlinearity = "tanh",
+    nonlinearity: Nonlinearity | None = None,
     *,
     bidirectional: bool = False,
 ) -> BoundCell | BothDirections:
     """Loads a module as a bound cell, or as the bound cells of both directions.
 
-    A `state_dict` does not store the nonlinearity of an `nn.RNN`: for relu, pass
-    `nonlinearity="relu"`. Otherwise, the cell has tanh, without an error.
-
     `load` infers the kind of module (LSTM, GRU or RNN), its layers and its projection
-    from the names and shapes of the weights. A missing bias is zero, whether the module
-    has no bias, or one bias where PyTorch has two. The weights may be traced. Gradients
-    then have the names and shapes of `state_dict`.
+    from the names and shapes of the weights. If the module has no biases, they are
+    zeros. `load` refuses weights of the module that it does not read, such as those of
+    pruning and of weight norm. The weights may be traced. Gradients then have the names
+    and shapes of `state_dict`.
 
     Args:
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
@@ -119,7 +122,8 @@ def load(
             `nn.RNNCell`.
         prefix: The prefix of the names of the module's weights, including the dot, e.g.
             `"encoder.rnn."`.
-        nonlinearity: The `nonlinearity` of an `nn.RNN`, "tanh" or "relu".
+        nonlinearity: The `nonlinearity` of an `nn.RNN`, "tanh" or "relu". Required for
+            an `nn.RNN`, because a `state_dict` does not store it; otherwise None.
         bidirectional: Whether the module has two directions.
 
     Returns:
@@ -131,9 +135,10 @@ def load(
     Raises:
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
             array.
-        ValueError: If a weight or a layer is missing, or a weight has the wrong shape;
-            if `bidirectional` does not fit the module, or the module does not support
-            `nonlinearity`.
+        ValueError: If a weight or a layer is missing, or a weight has the wrong shape
+            or another name than in PyTorch; if `bidirectional` does not fit the module;
+            if `nonlinearity` is missing for an `nn.RNN`, or the module does not support
+            it.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.torch
@@ -149,14 +154,17 @@ def load(
     check_instance("prefix", prefix, str, "a string")
     is_module = f"{prefix}weight_ih_l0" in state_dict
     first = "_l0" if is_module or f"{prefix}weight_ih" not in state_dict else ""
+    own = [re.fullmatch(re.escape(prefix) + _NAME, str(name)) for name in state_dict]
+    matches = [match for match in own if match and bool(match[2]) == bool(first)]
+    _check_all_read(state_dict, prefix, {match[0] for match in matches})
     for name in ("weight_ih", "weight_hh"):
         if (place := f"{prefix}{name}{first}") not in state_dict:
             pick(state_dict, place, fix=_fix_of_names(state_dict, prefix))
-    own = [re.fullmatch(re.escape(prefix) + _NAME, str(name)) for name in state_dict]
-    matches = [match for match in own if match and bool(match[2]) == bool(first)]
     directions = 1 + any(match[3] for match in matches)
     check_directions("state_dict", directions, bidirectional)
     stored = {match[1] for match in matches}
+    if stored & {"bias_ih", "bias_hh"}:  # PyTorch has both or none.
+        stored |= {"bias_ih", "bias_hh"}
     numbers = sorted({match[2] or "0" for match in matches}, key=lambda k: (len(k), k))
     must = "have layers with the numbers 0, 1, ... without a gap"
     is_whole = set(numbers) == set(map(str, range(len(numbers))))
@@ -312,14 +320,31 @@ def _is_lstm_state(state: PyTree) -> bool:
     return getattr(state, "_fields", None) == LSTMStateTuple._fields
 
 
+def _check_all_read(state_dict: Weights, prefix: str, read: Collection[str]) -> None:
+    """Raises ValueError if the module has weights under other names than `read`.
+
+    PyTorch renames a weight that it computes from others: `weight_hh_l0_orig` and
+    `parametrizations.weight_hh_l0.original`. A wrapper may keep the trained weights
+    outside: `weight_hh_l0_raw` and the prefix `module.`. Other modules may be inside.
+    """
+    others = {*prefixes_of_torch(state_dict)} - {prefix}
+    found = [re.match(rf"(.*?){_STEM}", str(name)) for name in state_dict]
+    own = [
+        match.string
+        for match in found
+        if match and (match[1].startswith(prefix) or prefix.startswith(match[1]))
+        if match[1] not in others and match.string not in read
+    ]
+    must = f"name the weights of the module at {prefix!r} as PyTorch does"
+    expect(not own, "state_dict", must, listed(own), _FIX)
+
+
 def _fix_of_names(state_dict: Weights, prefix: str) -> str:
     """Where the recurrent modules are in a dict that has none with this prefix.
 
     A checkpoint may hold the `state_dict` of a module in an inner dict.
     """
-    names = flattened(state_dict)
-    ends = [re.fullmatch(r"(.*)weight_ih(_l0)?", name) for name in names]
-    places = [match[1] for match in ends if match]
+    places = prefixes_of_torch(flattened(state_dict))
     if not places or prefix in places:
         return _FIX
     found = listed(map(repr, places))
@@ -335,7 +360,7 @@ def _reader(weights: Weights, prefix: str, end: str) -> Reader:
     return Reader(own, prefix, end)
 
 
-def _layer(read: Reader, stored: set[str], nonlinearity: str) -> LayerWeights:
+def _layer(read: Reader, stored: set[str], nonlinearity: str | None) -> LayerWeights:
     """Reads one direction of a layer.
 
     `stored` contains all kinds of weights that occur in the module, e.g. "weight_ih".
@@ -346,6 +371,7 @@ def _layer(read: Reader, stored: set[str], nonlinearity: str) -> LayerWeights:
     if "weight_hr" in stored:
         units = read("weight_hr", outputs, None).shape[1]
     kind = _LIBRARY.kind_of(read.name("weight_hh"), state, rows, units)
+    check_stated("nonlinearity", nonlinearity, kind)
     names = {"weight_ih", "weight_hh"} | stored
     table = {key: place for key, place in _TABLES[kind].items() if key in names}
     layer = _LIBRARY.read(read, kind, table, units, outputs, activation=nonlinearity)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import chex
 import jax
@@ -61,9 +62,10 @@ def library(name):
 
 
 def given(name, cells):
-    """The arguments of `load` that `tf1` asks for."""
-    tf1 = {"cell": cells, "inputs": jax.ShapeDtypeStruct((1, 3), np.float32)}
-    return tf1 if name.startswith("tf1") else {}
+    """The arguments of `load` that `tf1` and plain RNNs ask for."""
+    if name.startswith("tf1"):
+        return {"cell": cells, "inputs": jax.ShapeDtypeStruct((1, 3), np.float32)}
+    return {"activation": "tanh"} if name.endswith("rnn") else {}
 
 
 def is_array(leaf):
@@ -263,14 +265,71 @@ def test_tensors_of_torch(dtype):
 
 @pytest.mark.parametrize("cell", [FREE, AFTER, RNN])
 def test_what_files_of_torch_hold(cell):
-    """Cells whose layer has no number, one sum of biases, and other modules."""
-    weights, load = torch.save(bound(cell), "a."), lambda given: torch.load(given, "a.")
+    """Cells whose layer has no number, no biases, and other modules, also inside."""
+    activation = "tanh" if cell is RNN else None
+    weights = torch.save(bound(cell), "a.")
+    load = lambda given: torch.load(given, "a.", activation)
     own = {name.removesuffix("_l0"): array for name, array in weights.items()}
     more = {"weight": np.ones(2), "a.out.weight_x": np.ones(2), "b.weight_ih_l0": 1}
+    for place in ("", "a.inner."):
+        more |= {f"{place}weight_ih_l0": 1, f"{place}weight_hh_l0": 1}
     for given in (own, weights | more):
         assert_same(load(given), bound(cell))
-    zeros = weights | {"a.bias_hh_l0": np.zeros_like(weights.pop("a.bias_hh_l0"))}
-    assert_same(load(weights), load(zeros))
+    zeros = {k: x * (0 if "bias" in k else 1) for k, x in weights.items()}
+    assert_same(
+        load({k: x for k, x in weights.items() if "bias" not in k}), load(zeros)
+    )
+
+
+# What PyTorch's utilities, and a wrapper, make of the weights of a module at "a.".
+RENAMED = {
+    "pruned": ("{0}_orig", "{0}_mask"),
+    "parametrized": ("parametrizations.{0}.original",),
+    "weight norm": tuple(f"parametrizations.{{0}}.original{i}" for i in range(2)),
+    "old weight norm": ("{0}_g", "{0}_v"),
+}
+
+
+@pytest.mark.parametrize("options", RENAMED)
+@pytest.mark.parametrize("weight", ["weight_ih_l0", "weight_hh_l0", "bias_hh_l1"])
+@pytest.mark.parametrize("prefix", ["", "a."])
+def test_weights_that_torch_renamed_are_refused(options, weight, prefix):
+    made = torch.save(bound(stack(FREE, FREE)), prefix)
+    array = made.pop(prefix + weight)
+    made |= {prefix + name.format(weight): array for name in RENAMED[options]}
+    with pytest.raises(ValueError, match=re.escape(RENAMED[options][0].format(weight))):
+        torch.load(made, prefix)
+
+
+@pytest.mark.parametrize("outer", ["a.", "a.module."])
+def test_the_dropped_weights_of_a_wrapper_are_refused(outer):
+    """The trained weights are beside the dropped ones, or in the wrapper."""
+    made = torch.save(bound(PROJECTED), outer)
+    raw = {"a.weight_hh_l0_raw": made[f"{outer}weight_hh_l0"]}
+    with pytest.raises(ValueError, match=r"a\.weight_hh_l0_raw"):
+        torch.load(made | raw, outer)
+    assert_same(torch.load(made, outer), bound(PROJECTED))
+
+
+def test_one_bias_without_the_other_is_refused():
+    """Also in one layer or one direction; the message has full names."""
+    weights = torch.save(([bound(AFTER)], [bound(AFTER)]), "a.", **BOTH)
+    for name in [name for name in weights if "bias" in name]:
+        given = {k: x for k, x in weights.items() if k != name}
+        with pytest.raises(ValueError, match=rf"^`{name}` is missing.*a\.weight_ih_l0"):
+            torch.load(given, "a.", **BOTH)
+
+
+@pytest.mark.parametrize("name", ["keras", "linen", "nnx", "torch"])
+def test_a_plain_rnn_needs_its_activation(name):
+    """Its weights do not tell whether it has tanh or relu."""
+    argument = "nonlinearity" if name == "torch" else "activation"
+    for cell, activation in ((RNN, "tanh"), (RELU, "relu")):
+        saved = library(name).save(bound(cell))
+        loaded = library(name).load(saved, **{argument: activation})
+        assert_same(loaded, bound(jaxrnn.BasicRNNCell(UNITS, activation)))
+        with pytest.raises(ValueError, match=f"^`{argument}` must be given"):
+            library(name).load(saved)
 
 
 def test_torch_states_of_two_layers_in_two_directions_under_jit():
@@ -294,5 +353,6 @@ def test_other_gates_of_keras(make):
     hard = {"recurrent_activation": jax.nn.hard_sigmoid}  # Of Keras 3.
     cell = bound(make(UNITS, **hard))
     assert_same(convert.keras.load(convert.keras.save(cell), **hard), cell)
-    plain = bound(RNN)  # It has no gates.
+    plain = bound(RELU)  # It has no gates.
+    hard["activation"] = "relu"
     assert_same(convert.keras.load(convert.keras.save(plain), **hard), plain)

@@ -10,7 +10,7 @@ from helpers import assert_same, bound, outputs_of, refusals
 
 from jaxrnn import LSTMCell, LSTMStateTuple
 from jaxrnn.contrib import CoupledInputForgetGateLSTMCell
-from jaxrnn.convert import onnx as convert
+from jaxrnn.convert import onnx as convert, torch
 
 onnx = pytest.importorskip("onnx")
 parser = pytest.importorskip("onnx.parser")
@@ -586,3 +586,14 @@ def test_functions_that_are_inlined():
     other = helper.make_node("Relu", ["x"], ["y"])
     model.functions.append(calling(other).functions[0])
     assert len(convert.nodes(model)) == 1
+
+
+def test_weights_of_torch_in_a_model_without_recurrent_nodes():
+    """Their names are those of the module; the call is that of the message."""
+    made = torch.save(bound(LSTMCell(UNITS, forget_bias=0)), "rnn.")
+    model = model_of(STEP, tensors_of(made) + TENSORS)
+    with pytest.raises(ValueError, match=r"`convert\.torch\.load\(.*'rnn\.'"):
+        convert.nodes(model)
+    arrays = {x.name: onnx.numpy_helper.to_array(x) for x in model.graph.initializer}
+    loaded = torch.load(arrays, "rnn.")
+    assert_same(loaded, bound(LSTMCell(UNITS, forget_bias=0)))

@@ -136,7 +136,8 @@ def flax(case, make_layer, make_two, sequential):
             layers, depth = [*layers, make_two(*both)], 5
         else:
             layers, depth = [*layers, make_layer(kinds, depth, 4)], 4
-    return sequential(layers), {"bidirectional": case == "both"}, lambda tree: tree
+    options = {"activation": "tanh", "bidirectional": case == "both"}
+    return sequential(layers), options, lambda tree: tree
 
 
 def linen(case):
@@ -254,6 +255,21 @@ def test_a_gru_of_nnx_whose_dense_h_has_a_bias():
     assert params["dense_h"]["bias"].all()
     got = convert.nnx.load(params)
     np.testing.assert_allclose(outputs_of(got, X), want, rtol=1e-12)
+
+
+# Equinox.
+
+
+def test_a_cell_with_other_arrays_is_refused():
+    class Scaled(eqx.nn.LSTMCell):
+        scale: jax.Array
+
+        def __init__(self):
+            super().__init__(DEPTH, 4, key=jax.random.key(0))
+            self.scale = jnp.ones(4)
+
+    with pytest.raises(ValueError, match=r"^`cells\[0\]` must.*unknown scale"):
+        convert.equinox.load(Scaled())
 
 
 # Haiku.

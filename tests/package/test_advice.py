@@ -209,6 +209,7 @@ MODEL = [np.ones((9, 3), np.float32), *KERAS, ZEROS[:2], H0]  # Three layers.
 STARTED = NODE | {"initial_h": np.ones((1, 1, 2), np.float32)}
 NODES = [NODE | {"name": f"LSTM_{i}", "reads": None} for i in range(2)]
 load_torch, load_keras = convert.torch.load, convert.keras.load
+NNX_GRU = nnx.GRUCell(3, 2, rngs=nnx.Rngs(0))
 
 
 def run_started():
@@ -305,6 +306,7 @@ ADVICE = [
     ("For Keras 3, pass `jax.nn.hard_sigmoid`.", lambda: load_keras(KERAS, recurrent_activation="hard_sigmoid"), lambda: run(load_keras(KERAS, recurrent_activation=jax.nn.hard_sigmoid), X)),
     ("Pass the `prefix` of a module: 'lstm.'", lambda: load_torch(TORCH, "lstm"), lambda: run(load_torch(TORCH, prefix="lstm."), X)),
     ("Pass `layer.get_weights()` of each recurrent layer", lambda: load_keras(MODEL), lambda: run(load_keras(KERAS), X)),
+    ("pass `nnx.state(module, nnx.Param)`", lambda: convert.nnx.load(NNX_GRU), lambda: convert.nnx.load(nnx.state(NNX_GRU, nnx.Param))),
     ("`initial_h = node.pop('initial_h')`, and pass `jnp.broadcast_to(initial_h[0], (batch, units))`", lambda: convert.onnx.load(STARTED), run_started),
     ("Pass `LSTMStateTuple(c=c, h=h)`", lambda: decoded(PAIR), lambda: decoded(LSTMStateTuple(*PAIR))),
     # Modules

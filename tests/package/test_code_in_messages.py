@@ -135,7 +135,8 @@ def accepts(call):
     for signature in SIGNATURES.get(name, ()):
         with contextlib.suppress(TypeError):
             return signature.bind_partial(*call.args, **keywords)
-    return name not in SIGNATURES or owner in ([each] for each in ("jax", "jnp", "np"))
+    others = (["jax"], ["jnp"], ["np"], ["nnx"])
+    return name not in SIGNATURES or owner in others
 
 
 def wrong(source):

@@ -119,6 +119,8 @@ def converters(weights: dict, x: Array) -> None:
     _ = load(weights).bindd  # pyright: ignore[reportAttributeAccessIssue]
     cells_fw, _ = load(weights, bidirectional=True)
     _ = cells_fw[0].parameters  # pyright: ignore[reportAttributeAccessIssue]
+    assert_type(load(weights, "rnn.", "relu"), BoundCell)
+    assert_type(load(weights, nonlinearity=None), BoundCell)
     load(weights, nonlinearity="gelu")  # pyright: ignore[reportArgumentType]
     loaded = jaxrnn.convert.tf1.load(weights, cell=LSTMCell(5), inputs=x)
     assert_type(loaded, BoundCell[LSTMCell])
