@@ -1,15 +1,19 @@
 """Weights of the layers of `transformers` and of RWKV-7, for layers of `jaxrnn.nnx`.
 
     layer = jaxrnn.nnx.Mamba2(768, 24, 128, 64, rngs=nnx.Rngs(0))
-    jaxrnn.convert.transformers.load(state_dict, layer, "backbone.layers.0.mixer.")
+    prefix = "backbone.layers.0.mixer."
+    jaxrnn.convert.transformers.load(state_dict, layer, prefix, config=model.config)
 
 | layer of `jaxrnn.nnx` | has the weights of |
 |---|---|
 | `GatedDeltaNet` | `Qwen3NextGatedDeltaNet` |
 | `KimiDeltaAttention` | `KimiLinearDeltaAttention` |
 | `Mamba` | `MambaMixer` |
-| `Mamba2` | `Mamba2Mixer` |
+| `Mamba2` | `Mamba2Mixer`, `BambaMixer`, `GraniteMoeHybridMambaLayer` |
 | `RWKV7TimeMix` | `RWKV_Tmix_x070` of RWKV's repository, `blocks.0.att.` in its files |
+
+Falcon Mamba, Falcon-H1, Nemotron-H and Zamba2 have weights of the same names, but other
+options. `load` refuses their configs unless these options have no effect.
 """
 
 import functools
@@ -26,13 +30,19 @@ from .._base.modules import import_optional
 from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, Params
 from .._flax.parameters import in_place_of
+from ._model_options import check_config
 from ._weights import Weights, as_mapping, as_weight, check_names, listed, pick
 
 __all__ = ["load", "save"]
 
 
-def load(state_dict: Weights, layer: object, prefix: str = "") -> None:
+def load(
+    state_dict: Weights, layer: object, prefix: str = "", *, config: object = None
+) -> None:
     """Copies weights into a layer, which keeps its dtypes and its sharding.
+
+    Some options of a model change its results, but no weight shows them: an activation,
+    an epsilon, a limit. `load` compares the options in `config` with the layer.
 
     The weights may be traced. Gradients then have the names of `state_dict`. A layer of
     `nnx.eval_shape`, whose parameters have no values, can be loaded too.
@@ -44,12 +54,19 @@ def load(state_dict: Weights, layer: object, prefix: str = "") -> None:
         layer: A layer of `jaxrnn.nnx` with the module's sizes; see the table above.
         prefix: The prefix of the names of the module's weights, including the dot, e.g.
             `"model.layers.0.linear_attn."`.
+        config: The config of the model: an object of `transformers`, or a dict such as
+            that of the file config.json. Required for `Mamba` and `Mamba2`, because
+            several models have weights of these names. Optional for `GatedDeltaNet` and
+            `KimiDeltaAttention`. Omit it for `RWKV7TimeMix`. If the config of a model
+            has parts, pass one part, such as `config.text_config`.
 
     Raises:
         TypeError: If `state_dict` is not a mapping, `layer` is no such layer, or a
             weight is not a floating-point array.
-        ValueError: If a weight is missing, unknown, or has the wrong shape, or if the
-            layer has parameters beside those of its class.
+        ValueError: If a weight is missing, unknown, or has the wrong shape; if the
+            layer has parameters beside those of its class; if `config` is missing, is
+            of another model, or has an option that the layer lacks; if the layer has
+            another `norm_epsilon` or `key_size` than the model.
 
     Example:
         >>> import jaxrnn.nnx, jaxrnn.convert.transformers as published
@@ -58,7 +75,8 @@ def load(state_dict: Weights, layer: object, prefix: str = "") -> None:
         >>> weights = published.save(layer)
         >>> weights["x_proj.weight"].shape
         (33, 16)
-        >>> published.load(weights, layer)
+        >>> config = {"model_type": "mamba", "hidden_act": "silu"}
+        >>> published.load(weights, layer, config=config)
     """
     as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
     check_instance("prefix", prefix, str, "a string")
@@ -72,10 +90,14 @@ def load(state_dict: Weights, layer: object, prefix: str = "") -> None:
     # Files of RWKV-7 hold unused v0, v1 and v2 of the first layer.
     unused = {f"blocks.0.att.v{i}" for i in range(3)}
     own = [name for name in own if name in wanted or name not in unused]
-    fix = "Check `prefix`, which includes the last dot."
-    if "x_r" in types:
-        fix += " Later layers of RWKV-7 need `layer_index` and `num_layers`."
+    if not {*own} & {*wanted}:
+        fix = "Check `prefix`, which includes the last dot."
+    elif "x_r" in types:
+        fix = "Later layers of RWKV-7 need `layer_index` and `num_layers`."
+    else:
+        fix = "The module has another architecture, or an option such as `use_bias`."
     check_names("state_dict", own, wanted, fix=fix)
+    check_config(layer, config)
 
     def weight(name: str, type_: jax.ShapeDtypeStruct) -> Array:
         array = as_weight(name, pick(state_dict, name), type_.shape)
@@ -93,8 +115,8 @@ def save(layer: object, prefix: str = "") -> dict[str, np.ndarray]:
     """Returns the weights of a layer as NumPy arrays; the inverse of `load`.
 
     Traced parameters stay JAX arrays. `module.load_state_dict({k: torch.tensor(v) for
-    k, v in save(layer).items()})` assigns the arrays to a module. Cast bfloat16 arrays
-    to float32 first.
+    k, v in save(layer).items()})` assigns the arrays to a module, whose config must be
+    one that `load` accepts for the layer. Cast bfloat16 arrays to float32 first.
 
     Args:
         layer: A layer of `jaxrnn.nnx`; see the table above.

@@ -4,6 +4,8 @@ The weights are random, and `jaxrnn.convert.transformers` loads them.
 """
 
 import dataclasses
+import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +29,10 @@ TOLERANCE = 1e-10
 
 @dataclasses.dataclass
 class Case:
-    """The module of `transformers`, and the layer of `jaxrnn.nnx` with its sizes."""
+    """A layer of `jaxrnn.nnx` with its sizes.
+
+    `module` returns the class of the module of `transformers`, and its config.
+    """
 
     module: Callable[[], Any]
     layer: str
@@ -47,7 +52,7 @@ def qwen3_next():
         linear_key_head_dim=8,
         linear_value_head_dim=6,
     )
-    return package.Qwen3NextGatedDeltaNet(config, 0)
+    return package.Qwen3NextGatedDeltaNet, config
 
 
 def kimi_linear():
@@ -57,7 +62,7 @@ def kimi_linear():
     config = KimiLinearConfig(
         hidden_size=WIDTH, num_hidden_layers=1, linear_num_heads=2, linear_head_dim=8
     )
-    return package.KimiLinearDeltaAttention(config, 0)
+    return package.KimiLinearDeltaAttention, config
 
 
 def mamba():
@@ -67,7 +72,7 @@ def mamba():
     config = MambaConfig(
         hidden_size=WIDTH, num_hidden_layers=1, state_size=5, time_step_rank=3
     )
-    return package.MambaMixer(config, 0)
+    return package.MambaMixer, config
 
 
 def mamba2(groups):
@@ -83,9 +88,49 @@ def mamba2(groups):
         n_groups=groups,
         chunk_size=16,
     )
-    return package.Mamba2Mixer(config, 0)
+    return package.Mamba2Mixer, config
 
 
+def relative(name, config, mixer, *sizes, **options):
+    """A module with the weights of `Mamba2Mixer`, whose options have other names."""
+    import transformers
+
+    package = f"transformers.models.{name}.modeling_{name}"
+    package = importlib.import_module(package)
+    given = dict(zip(sizes, (4, 8, 6, 2), strict=True)) | options
+    make = getattr(transformers, config)
+    config = make(hidden_size=WIDTH, num_hidden_layers=1, **given)
+
+    def make_module(config, index):
+        module = getattr(package, mixer)(config, layer_idx=index)
+        if name == "falcon_h1":  # The model sets it.
+            module.mup_vector = package.compute_mup_vector(config)
+        return module
+
+    return make_module, config
+
+
+# The names of the numbers of heads, of their sizes, of states and of groups.
+OF_BAMBA = "mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_n_groups"
+OF_NEMOTRON = "mamba_num_heads", "mamba_head_dim", "ssm_state_size", "n_groups"
+OF_ZAMBA = "n_mamba_heads", "mamba_headdim", "mamba_d_state", "mamba_ngroups"
+NORM_LAST = {"mamba_norm_before_gate": False, "mamba_rms_norm": True, "mamba_d_ssm": 32}
+OF_MAMBA2 = {
+    "bamba": (("BambaConfig", "BambaMixer", *OF_BAMBA), {}),
+    "granitemoehybrid": (
+        ("GraniteMoeHybridConfig", "GraniteMoeHybridMambaLayer", *OF_BAMBA),
+        {"layer_types": ["mamba"], "rms_norm_eps": 1e-5},
+    ),
+    "falcon_h1": (("FalconH1Config", "FalconH1Mixer", *OF_BAMBA), NORM_LAST),
+    "nemotron_h": (
+        ("NemotronHConfig", "NemotronHMamba2Mixer", *OF_NEMOTRON),
+        {"time_step_min": 0.0, "layers_block_type": ["mamba"]},
+    ),
+    "zamba2": (
+        ("Zamba2Config", "Zamba2MambaMixer", *OF_ZAMBA),
+        {"time_step_min": 0.0, "layers_block_type": ["mamba"]},
+    ),
+}
 CASES = {
     "qwen3_next": Case(qwen3_next, "GatedDeltaNet", (4, 8, 6), {"num_key_heads": 2}),
     "kimi_linear": Case(kimi_linear, "KimiDeltaAttention", (2, 8, 8)),
@@ -93,13 +138,23 @@ CASES = {
     "mamba2": Case(lambda: mamba2(1), "Mamba2", (4, 6, 8)),
     "mamba2_groups": Case(lambda: mamba2(2), "Mamba2", (4, 6, 8), {"num_key_heads": 2}),
 }
+CASES |= {
+    name: Case(
+        functools.partial(relative, name, *names, **options),
+        "Mamba2",
+        (4, 6, 8),
+        {"num_key_heads": 2},
+    )
+    for name, (names, options) in OF_MAMBA2.items()
+}
 
 
 def of_transformers(make, x):
-    """Weights, outputs, and the gradients of the sum of their squares."""
+    """Weights, config, outputs, and the gradients of the sum of their squares."""
     torch.manual_seed(0)
     with in_float64(torch):
-        module = make().double()
+        made, config = make()
+        module = made(config, 0).double()
         for parameter in module.parameters():
             fan_in = parameter.shape[-1] if parameter.ndim > 1 else 4
             torch.nn.init.normal_(parameter, std=0.7 * fan_in**-0.5)
@@ -112,7 +167,8 @@ def of_transformers(make, x):
     named = dict(module.named_parameters())
     weights = {name: each.detach().numpy() for name, each in named.items()}
     grads = {name: each.grad.numpy() for name, each in named.items()}
-    return weights, [y.detach().numpy() for y in outputs], grads, given.grad.numpy()
+    outputs = [y.detach().numpy() for y in outputs]
+    return (weights, config), outputs, grads, given.grad.numpy()
 
 
 def first_of(outputs):
@@ -129,11 +185,11 @@ def test_layer(name, record_property):
     """Outputs, and the gradients of all weights and of the inputs; weights again."""
     case = CASES[name]
     x = np.random.default_rng(0).normal(size=(3, TIME, WIDTH))
-    weights, outputs, grads, of_x = of_transformers(case.module, x)
+    (weights, config), outputs, grads, of_x = of_transformers(case.module, x)
 
     def compute_loss(weights, x):
         layer = make_layer(case.layer, *case.sizes, **case.options)
-        jaxrnn.convert.transformers.load(weights, layer)
+        jaxrnn.convert.transformers.load(weights, layer, config=config)
         h, _ = layer(x, sequence_length=jnp.array(LENGTHS))
         return jnp.sum(h**2), (h, jaxrnn.convert.transformers.save(layer))
 
@@ -147,6 +203,29 @@ def test_layer(name, record_property):
     assert saved.keys() == weights.keys()
     for name, weight in weights.items():
         np.testing.assert_array_equal(saved[name], weight)
+
+
+# What the configs of models have by default, or may have.
+LACKED = {
+    "mixer_rms_eps": ("Mamba", "FalconMambaConfig", {}),
+    "hidden_act": ("Mamba2", "Mamba2Config", {"hidden_act": "relu"}),
+    "time_step_limit": ("Mamba2", "BambaConfig", {"time_step_limit": (0.0, 0.1)}),
+    "time_step_min": ("Mamba2", "Zamba2Config", {}),
+    "mamba_norm_before_gate": ("Mamba2", "FalconH1Config", {}),
+    "model_type": ("Mamba2", "JambaConfig", {}),
+}
+
+
+@pytest.mark.parametrize("option", LACKED)
+def test_options_that_a_layer_lacks(option):
+    import transformers
+
+    kind, config, options = LACKED[option]
+    layer = make_layer(kind, *((32, 5) if kind == "Mamba" else (4, 6, 8)))
+    weights = jaxrnn.convert.transformers.save(layer)
+    config = getattr(transformers, config)(**options)
+    with pytest.raises(ValueError, match=f"^`config.{option}` must"):
+        jaxrnn.convert.transformers.load(weights, layer, config=config)
 
 
 def test_rwkv7(monkeypatch, record_property):

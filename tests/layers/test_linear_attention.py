@@ -6,6 +6,8 @@
 import dataclasses
 import functools
 import pickle
+import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +38,18 @@ ROWS = DOCUMENTS.reshape(2, 2 * LENGTH, DEPTH)
 RESETS = np.zeros(ROWS.shape[:2], bool)
 RESETS[:, [0, LENGTH]] = True
 
+# The parts of the models' configs that `load` requires.
+CONFIGS = {
+    "Mamba": {"model_type": "mamba", "hidden_act": "silu"},
+    "Mamba2": {
+        "model_type": "mamba2",
+        "hidden_act": "silu",
+        "time_step_limit": [0.0, np.inf],
+        "layer_norm_epsilon": 1e-5,
+        "state_size": 3,
+    },
+}
+
 each_layer = pytest.mark.parametrize("name", LAYERS)
 one_is_fast = pytest.mark.fast("*GatedDeltaNet")
 
@@ -54,6 +68,11 @@ def make(name):
     rng = np.random.default_rng(1)
     drawn = jax.tree.map(lambda x: x + rng.normal(scale=0.1, size=x.shape), state)
     return nnx.merge(graph, drawn)
+
+
+def load(weights, layer, prefix=""):
+    config = CONFIGS.get(type(layer).__name__)
+    jaxrnn.convert.transformers.load(weights, layer, prefix, config=config)
 
 
 def call(layer, x, state=None, **marks):
@@ -209,7 +228,7 @@ def test_parameters_divided_over_devices(name):
     nnx.update(layer, divided(nnx.state(layer, nnx.Param), mesh))
     assert_near(run(layer, ROWS, resets=RESETS), want, tolerance=1e-12)
     weights = jaxrnn.convert.transformers.save(layer)
-    jaxrnn.convert.transformers.load(weights, layer)
+    load(weights, layer)
     kernels = [x for x in jax.tree.leaves(nnx.state(layer)) if x.shape[-1] % 2 == 0]
     assert all(len(x.sharding.device_set) == 2 for x in kernels)
 
@@ -255,7 +274,7 @@ def test_save_is_the_inverse_of_load(name):
     layer, other = make(name), make(name)
     weights = jaxrnn.convert.transformers.save(layer, "mixer.")
     nnx.update(other, jax.tree.map(jnp.zeros_like, nnx.state(other, nnx.Param)))
-    jaxrnn.convert.transformers.load(weights | {"head": 1}, other, "mixer.")
+    load(weights | {"head": 1}, other, "mixer.")
     assert_near(nnx.state(other), nnx.state(layer), tolerance=0)
 
 
@@ -274,9 +293,10 @@ def test_zero_states_of_other_sizes():
 
 def test_wrong_weights_name_what_is_wrong():
     layer = make("Mamba")
-    load, save = jaxrnn.convert.transformers.load, jaxrnn.convert.transformers.save
+    save = jaxrnn.convert.transformers.save
     weights = save(layer)
-    with pytest.raises(ValueError, match="no A_log, unknown A"):
+    fix = "The module has another architecture"
+    with pytest.raises(ValueError, match=f"no A_log, unknown A.*{fix}"):
         load({"A" if k == "A_log" else k: v for k, v in weights.items()}, layer)
     with pytest.raises(ValueError, match=r"`D` must have shape \[16\]"):
         load(weights | {"D": np.ones(3)}, layer)
@@ -298,13 +318,13 @@ def test_wrong_weights_name_what_is_wrong():
 def test_weights_for_a_layer_without_values(name):
     layer, abstract = make(name), nnx.eval_shape(lambda: create(name))
     weights = jaxrnn.convert.transformers.save(layer)
-    jaxrnn.convert.transformers.load(weights, abstract)
+    load(weights, abstract)
     assert_near(nnx.state(abstract), nnx.state(layer), tolerance=0)
     # Arrays of NumPy, also in the other order of bytes.
     numpy = jax.tree.map(lambda x: np.zeros(x.shape), nnx.state(layer))
     nnx.update(abstract, numpy)
     foreign = {key: x.astype(x.dtype.newbyteorder()) for key, x in weights.items()}
-    jaxrnn.convert.transformers.load(foreign, abstract)
+    load(foreign, abstract)
     assert_near(nnx.state(abstract), nnx.state(layer), tolerance=0)
 
 
@@ -318,14 +338,92 @@ def test_weights_for_parameters_divided_on_an_explicit_mesh(name):
     with jax.set_mesh(mesh):
         want = divided(nnx.state(layer), mesh)
         nnx.update(layer, jax.tree.map(jnp.zeros_like, want))
-        jaxrnn.convert.transformers.load(weights, layer)
+        load(weights, layer)
     assert_near(nnx.state(layer), want, tolerance=0)
     assert jax.tree.map(jax.typeof, nnx.state(layer)) == jax.tree.map(jax.typeof, want)
 
 
+# The layer, a change of its config, and the option that the message names. A layer
+# equals none of these modules, but has weights of the same names.
+FOREIGN = [
+    ("Mamba", None, "config"),
+    ("Mamba2", None, "config"),
+    ("Mamba", {"model_type": "falcon_mamba", "mixer_rms_eps": 1e-6}, "mixer_rms_eps"),
+    ("Mamba", {"model_type": "jamba"}, "model_type"),
+    ("Mamba", {"hidden_act": "relu"}, "hidden_act"),
+    ("Mamba2", {"hidden_act": "relu"}, "hidden_act"),
+    ("Mamba2", {"time_step_limit": (0.0, 0.1)}, "time_step_limit"),
+    ("Mamba2", {"layer_norm_epsilon": 1e-6}, "layer.norm_epsilon"),
+    ("Mamba2", {"state_size": 6}, "layer.key_size"),
+    ("Mamba2", {"model_type": "mamba3"}, "model_type"),
+    ("Mamba2", {"model_type": "zamba2", "time_step_min": 1e-3}, "time_step_min"),
+    ("Mamba2", {"model_type": "nemotron_h"}, "config"),
+    ("GatedDeltaNet", {"model_type": "olmo_hybrid"}, "model_type"),
+    ("GatedDeltaNet", {"rms_norm_eps": 1e-5}, "layer.norm_epsilon"),
+    ("GatedDeltaNet", {"linear_key_head_dim": 6}, "layer.key_size"),
+    ("KimiDeltaAttention", {"model_type": "glm5_next"}, "model_type"),
+    ("KimiDeltaAttention", {"hidden_act": "gelu"}, "hidden_act"),
+    ("RWKV7TimeMix", {"model_type": "rwkv7"}, "config"),
+]
+OF_FALCON_H1 = {
+    "model_type": "falcon_h1",
+    "rms_norm_eps": 1e-5,
+    "mamba_d_state": 3,
+    "mamba_norm_before_gate": False,
+    "ssm_in_multiplier": 1.0,
+    "ssm_multipliers": [1.0, 1.0, 1.0, 1.0, 1.0],
+}
+FOREIGN += [
+    ("Mamba2", OF_FALCON_H1 | change, next(iter(change)))
+    for change in (
+        {"mamba_norm_before_gate": True},
+        {"ssm_in_multiplier": 1.25},
+        {"ssm_multipliers": [1.0, 1.0, 1.0, 1.0, 0.5]},
+    )
+]
+OF_DELTA = {"hidden_act": "silu", "linear_key_head_dim": 3}
+OWN = CONFIGS | {
+    "GatedDeltaNet": OF_DELTA | {"model_type": "qwen3_next", "rms_norm_eps": 1e-6},
+    "KimiDeltaAttention": OF_DELTA
+    | {"model_type": "kimi_linear", "rms_norm_eps": 1e-5},
+}
+
+
+@pytest.mark.parametrize(("name", "change", "option"), FOREIGN)
+def test_options_that_a_layer_lacks_are_refused(name, change, option):
+    """The layer keeps its weights."""
+    layer, weights = make(name), jaxrnn.convert.transformers.save(make(name))
+    config = change and OWN.get(name, {}) | change
+    place = option if "." in option or option == "config" else f"config.{option}"
+    before = nnx.to_pure_dict(nnx.state(layer))
+    zeros = jax.tree.map(np.zeros_like, weights)
+    with pytest.raises(ValueError, match=f"^`{re.escape(place)}` must"):
+        jaxrnn.convert.transformers.load(zeros, layer, config=config)
+    assert_near(nnx.to_pure_dict(nnx.state(layer)), before, tolerance=0)
+
+
+@pytest.mark.parametrize("config", [*OWN.values(), CONFIGS["Mamba2"] | OF_FALCON_H1])
+def test_configs_are_dicts_or_objects(config):
+    name = next((n for n, x in OWN.items() if x is config), "Mamba2")
+    layer, weights = make(name), jaxrnn.convert.transformers.save(make(name))
+    file = config | {"time_step_limit": [0.0, {"__float__": "Infinity"}]}
+    for each in config, types.SimpleNamespace(**config), file:
+        jaxrnn.convert.transformers.load(weights, layer, config=each)
+
+
+def test_weights_of_norms_that_mamba_lacks_are_refused():
+    """Jamba's; its config need not be given for that."""
+    layer = make("Mamba")
+    weights = jaxrnn.convert.transformers.save(layer)
+    weights |= {f"{name}_layernorm.weight": np.ones(3) for name in ("dt", "b", "c")}
+    match = r"unknown dt_layernorm\.weight.*another architecture"
+    with pytest.raises(ValueError, match=match):
+        jaxrnn.convert.transformers.load(weights, layer)
+
+
 def test_only_the_first_layer_of_a_file_of_rwkv7_has_unused_weights():
     first, later = make("RWKV7TimeMix"), make("later RWKV7TimeMix")
-    load, save = jaxrnn.convert.transformers.load, jaxrnn.convert.transformers.save
+    save = jaxrnn.convert.transformers.save
     load(save(later, "blocks.0.att."), first, "blocks.0.att.")
     np.testing.assert_array_equal(first.k_k[...], later.k_k[...])
     with pytest.raises(ValueError, match=r"unknown blocks\.1\.att\.v0.*`layer_index`"):
