@@ -11,7 +11,7 @@ TOLERANCE = 1e-3
 HALF_TOLERANCE = 0.2
 LSTMS = "lstm", "peephole"  # Cells with a state (c, h).
 LINEAR = "mingru", "lru", "rglru"
-MATRICES = ("mlstm",)
+MATRICES = "mlstm", "gated_delta"
 HEADS = 4  # The heads of a cell in `MATRICES`.
 
 
@@ -287,7 +287,8 @@ COMPILATION: Presets = {
 _LONGER = (8, 1024, 256, 256), (1, 1024, 256, 256)
 RECURRENCES: Presets = {
     "smoke": [
-        *make_cases("mlstm", (2, 128, 4, 8)),
+        *make_cases("mlstm", (2, 128, 4, 8), modes="forward"),
+        *make_cases("gated_delta", (2, 128, 4, 8), modes="train"),
         *make_cases("lru", (2, 8, 8, 8), modes="train"),
     ],
     "quick": make_cases(" ".join(MATRICES), *_LONGER),
@@ -315,9 +316,9 @@ GPU_LOOPS = {
 }
 # The kernels take q, k and v in 16 bits, with heads of 64 or 128.
 GPU_KERNELS = {
-    "small": make_cases("mlstm", (2, 70, 4, 8), modes="train"),
+    "small": make_cases("gated_delta", (2, 70, 4, 8), modes="train"),
     "full": make_cases(
-        "mlstm",
+        "gated_delta",
         (8, 2048, 512, 512),
         lengths="dense resets",
         dtypes="bfloat16",

@@ -169,8 +169,21 @@ _HINTS = dict.fromkeys(["nn", "rnn", "rnn_cell"], _HERE)
 _HINTS |= dict.fromkeys(["RNN", "LSTM", "GRU", "Bidirectional"], _MODULES)
 _HINTS["DeepRNN"] = "Use `MultiRNNCell`, whose list may contain functions."
 
-
-if not _typing.TYPE_CHECKING:  # They would accept any name.
+if _typing.TYPE_CHECKING:  # Type checkers do not run `__getattr__`.
+    from . import (
+        contrib as contrib,
+        convert as convert,
+        decode as decode,
+        export as export,
+        extend as extend,
+        initializers as initializers,
+        linen as linen,
+        lite as lite,
+        nnx as nnx,
+        testing as testing,
+        typing as typing,
+    )
+else:
 
     def __getattr__(name: str) -> object:
         """Imports a module when it is first used."""

@@ -4,7 +4,7 @@
 
 `../absent_devices.py` creates the devices, `program.py` compiles for them
 and reads the compiler's numbers, and `hlo.py` parses the text of a compiled program.
-`python -m benchmarks.compilers` compares jaxrnn's programs with peers (`programs.py`);
+`python -m benchmarks.compilers` compares jaxrnn's programs with peers;
 `scaling.py` plans a training step for 1 to 256 chips. Nothing runs on a device.
 
 Set JAX_PLATFORMS=cpu, or `jax.config.update("jax_platforms", "cpu")` before JAX starts.

@@ -16,6 +16,7 @@ from ..built import Built, LeftOutError
 from ..cases import HEADS, Case
 from ..data import Data, Layers, random_resets
 from . import _jax, patterns
+from .gated_delta import GatedDeltaCell
 
 PyTree = Any
 Run = Callable[..., tuple[PyTree, PyTree]]
@@ -56,6 +57,7 @@ OWN = {
     "lru": jaxrnn.LRUCell,
     "rglru": jaxrnn.RGLRUCell,
     "mlstm": functools.partial(jaxrnn.MLSTMCell, num_heads=HEADS),
+    "gated_delta": functools.partial(GatedDeltaCell, num_heads=HEADS),
 }
 CELLS = {
     "lstm": jaxrnn.LSTMCell,

@@ -65,5 +65,5 @@ def in_order(first: tuple, second: tuple) -> tuple:
 RUNS = {
     "scan": (scan, LINEAR + MATRICES),
     "associative": (associative, LINEAR),
-    "chunked": (chunks.run, MATRICES),
+    "chunked": (chunks.run, ("mlstm",)),
 }

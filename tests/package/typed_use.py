@@ -98,6 +98,11 @@ def own_cells(x: Array) -> None:
         assert_type(jaxrnn.dynamic_rnn(cell, x), tuple[Array, Average])
 
 
+def modules_that_are_loaded_on_first_use() -> None:
+    _ = jaxrnn.contrib, jaxrnn.decode, jaxrnn.export, jaxrnn.extend, jaxrnn.lite
+    _ = jaxrnn.initializers, jaxrnn.testing, jaxrnn.typing
+
+
 class Model(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> None:

@@ -71,13 +71,15 @@ def choose(cell: MatrixMemoryCell, params: Params, run: Run) -> Choice:
     if chunk_of(rule) is None:
         return Choice.scan(f"{type(rule).__name__} has no `chunk`")
     choice = choose_many_steps("chunks", cell, memory_loop(cell).run, run)
-    if isinstance(cell, ChosenLoopCell) and choice.loop is not None:
+    if isinstance(cell, ChosenLoopCell):
         return _scan_if_small(cell, choice, run)
     return choice
 
 
 def _scan_if_small(cell: ChosenLoopCell, choice: Choice, run: Run) -> Choice:
     """A scan in calls that are not differentiated, where that is faster."""
+    if choice.loop is None:
+        return choice
     sizes = _sizes_of(cell)
     size = cell.key_size * cell.value_size
     rows = run.inputs[0].shape[1 - run.steps.axis]
