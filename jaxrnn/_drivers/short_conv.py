@@ -4,10 +4,9 @@ import jax
 
 from .._base.arguments import check_shape, has_shape
 from .._base.errors import expect
-from .._base.inputs import as_array
+from .._base.inputs import as_array, like
 from .._base.typing import Array, ArrayLike, Lengths
 from .._cells.short_conv import ShortConvCell
-from .._cells.step_checks import check_state
 from .dynamic_rnn import dynamic_rnn
 
 
@@ -93,12 +92,10 @@ def short_conv(
     cell = ShortConvCell(channels, kernel.shape[0], use_bias=bias is not None)
     if initial_state is not None:
         rows = inputs.shape[1] if time_major else inputs.shape[0]
-        step = jax.ShapeDtypeStruct((rows, channels), inputs.dtype)
+        shape = rows, kernel.shape[0] - 1, channels
         fix = "Pass the state that another call returned, or None for zeros."
-        size = cell.state_size
-        initial_state = check_state(
-            initial_state, size, step, name="initial_state", fix=fix
-        )
+        types = jax.ShapeDtypeStruct(shape, inputs.dtype)
+        initial_state = like("initial_state", initial_state, types, wider=True, fix=fix)
     return dynamic_rnn(
         cell.bind(params),
         inputs,

@@ -161,7 +161,7 @@ test_refuses = refusals(
         (TypeError, "`kernel`.*inputs, float64", refused(kernel=X[0].astype("f4"))),
         (ValueError, r"`bias`.*\[3\]", refused(bias=X[0, 0, :2])),
         (ValueError, r"`inputs`.*\[batch, time, channels\]", refused(inputs=X[0])),
-        (ValueError, r"`state`.*\[2, 4, 3\]", refused(initial_state=X[:, :3])),
+        (ValueError, r"`initial_state`.*\[2, 4, 3\]", refused(initial_state=X[:, :3])),
     ]
 )
 
