@@ -57,7 +57,9 @@ def check_instance(name: str, value: T, kinds: Any, what: str, fix: str = "") ->
 
 
 def check_function(name: str, value: T, what: str = "a function", fix: str = "") -> T:
-    """Returns the value; raises TypeError unless it is callable and not a class.
+    """Returns the value; raises TypeError unless it is a function that JAX can trace.
+
+    Classes and NumPy's ufuncs, such as `np.tanh`, are refused.
 
     Args:
         name: The name of the argument, for the message.
@@ -67,6 +69,10 @@ def check_function(name: str, value: T, what: str = "a function", fix: str = "")
     """
     is_function = callable(value) and not isinstance(value, type)
     expect(is_function, name, f"be {what}", value, fix, error=TypeError)
+    if isinstance(value, np.ufunc):  # It would convert traced arrays to NumPy arrays.
+        is_of_jax = hasattr(jnp, value.__name__)
+        fix = f"Pass `jnp.{value.__name__}`." if is_of_jax else "Write it in JAX."
+        raise TypeError(f"`{name}` must be {what} of JAX arrays, got {value!r}. {fix}")
     return value  # pyright: ignore[reportReturnType]
 
 

@@ -62,7 +62,7 @@ class Packed(NamedTuple):
     @property
     def lengths(self) -> Array | np.ndarray:
         """int32 `[rows]`, the used steps of each row, which all unused steps follow."""
-        return (self.segment_ids > 0).sum(-1, dtype=np.int32)
+        return (self._integers("segment_ids") > 0).sum(-1, dtype=np.int32)
 
     @property
     def resets(self) -> Array | np.ndarray:
@@ -71,7 +71,7 @@ class Packed(NamedTuple):
         Unused steps are false. In a window that continues a sequence, no step of this
         sequence is true.
         """
-        return (self.positions == 0) & (self.segment_ids > 0)
+        return (self._integers("positions") == 0) & (self._integers("segment_ids") > 0)
 
     def unpack(
         self, outputs: PyTree, count: int | None = None, time: int | None = None
@@ -117,6 +117,11 @@ class Packed(NamedTuple):
         """
         return self._read("tree", tree, count=count)
 
+    def _integers(self, name: str) -> Any:
+        """A field that holds integers, which may be a list, as an array."""
+        what = "integers [rows, row_length]"
+        return as_integers(name, getattr(self, name), what, (None, None))
+
     def _read(self, name: str, tree: PyTree, **sizes: int | None) -> PyTree:
         """Reads all steps, for the sizes `count` and `time`; the last, for `count`."""
 
@@ -125,9 +130,9 @@ class Packed(NamedTuple):
             check_shape(name, array, (*ids.shape, ...))
             return array
 
-        what = "integers [rows, row_length]"
-        ids = as_integers("segment_ids", self.segment_ids, what, (None, None))
-        positions = as_integers("positions", self.positions, what, ids.shape)
+        ids, positions = map(self._integers, ("segment_ids", "positions"))
+        must = f"have the shape of `segment_ids`, {list(ids.shape)}"
+        check_shape("positions", positions, ids.shape, must)
         tree = map_named(name, checked, tree)
         known, places = map(concrete_or_none, (ids, positions))
         if known is not None and places is not None:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import (
     as_integers,
+    check_given,
     check_shape,
     check_time_major,
 )
@@ -50,7 +51,7 @@ def resets_of_segments(segment_ids: ArrayLike, *, time_major: bool = False) -> A
 
 
 def resets_of_done(
-    done: ArrayLike, last_done: ArrayLike, *, time_major: bool = False
+    done: ArrayLike, last_done: ArrayLike | None = None, *, time_major: bool = False
 ) -> Array:
     """The resets of a rollout: true at each step after a step that was done.
 
@@ -58,9 +59,9 @@ def resets_of_done(
         done: Bool `[batch, time]`, or `[time, batch]` if `time_major`: true at the last
             step of each episode. If an environment tells apart how episodes end, pass
             `terminated | truncated`.
-        last_done: Bool `[batch]`: `done` of the step before these steps, which is the
-            last step of the previous part of the rollout. Before the first part, pass
-            True for rows that begin an episode.
+        last_done: Bool `[batch]`, required: `done` of the step before these steps,
+            which is the last step of the previous part of the rollout. Before the first
+            part, pass True for rows that begin an episode.
         time_major: Whether time is the first axis of `done` and of the result.
 
     Returns:
@@ -69,8 +70,8 @@ def resets_of_done(
     Raises:
         TypeError: If `done` or `last_done` are not booleans, or `time_major` is not a
             bool.
-        ValueError: If `done` does not have two axes, or `last_done` does not have one
-            entry for each row.
+        ValueError: If `done` does not have two axes, or `last_done` is missing or does
+            not have one entry for each row.
 
     Example:
         >>> import jaxrnn
@@ -83,6 +84,8 @@ def resets_of_done(
     must = f"have the axes {'[time, batch]' if is_time_major else '[batch, time]'}"
     check_shape("done", ends, (None, None), must)
     ends = ends.T if is_time_major else ends
+    fix = "Pass `done` of the step before these steps. If all rows begin an episode, "
+    check_given("last_done", last_done, f"{fix}pass `jnp.ones({len(ends)}, bool)`.")
     fix = "Convert numbers with `last_done > 0`."
     before = as_booleans("last_done", last_done, fix)
     must = f"be a vector with one entry for each of {len(ends)} rows"

@@ -547,7 +547,7 @@ class SpecsCell(RNNCell[State]):
         expect(widest.dtype == own, "inputs", must, inputs, fix, error=TypeError)
         # Inputs of another dtype than the parameters are a common mistake, so compare
         # them before the state.
-        step_checks.check_params(params, self.param_specs, widest)
+        step_checks.check_params(params, self.param_specs, inputs)
         return inputs, step_checks.check_state(state, self.state_size, widest)
 
 

@@ -126,19 +126,21 @@ class FunctionCell(RNNCell[State], Generic[Output, State]):
         )
         check_shaped("inputs", inputs)
         check_shaped("state", state)
+        state_size = map_named("state", size_of, state)
         if params is None:
             params = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs))
         result = jax.eval_shape(fn, params, inputs, state, key=None)
         must = "return a pair (output, new_state)"
         expect(is_list_of(result, 2), "fn", must, result)
         output, new_state = result
-        sizes = map_named("state", size_of, state), map_named("output", size_of, output)
+        output_size = map_named("output", size_of, output)
         trees = {"inputs": inputs, "state": state, "output": output}
         leaves = itertools.chain(*itertools.starmap(named_leaves, trees.items()))
         check_same_size([(name, leaf) for name, leaf in leaves if leaf.shape])
         fix = "A step must keep the structure and the shapes of its state."
         check_like("new_state", new_state, state, strict=False, any_dtype=True, fix=fix)
-        return dataclasses.replace(cell, state_size=sizes[0], output_size=sizes[1])
+        sizes = {"state_size": state_size, "output_size": output_size}
+        return dataclasses.replace(cell, **sizes)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """The parameters that `init_fn` returns; `{}` if `init_fn` is None.
@@ -164,7 +166,8 @@ class FunctionCell(RNNCell[State], Generic[Output, State]):
 
 def size_of(name: str, leaf: Shaped) -> int | TensorShape:
     """The size of an array `[batch, ...]`, an int for a vector."""
-    expect(leaf is not None, name, "be an array", leaf)
+    fix = "A nest holds only arrays: leave None out, or use an array [batch, 0]."
+    expect(leaf is not None, name, "be an array", leaf, fix)
     check_rank(name, leaf, 1, "[batch, ...]")
     return leaf.shape[1] if len(leaf.shape) == 2 else TensorShape(leaf.shape[1:])
 

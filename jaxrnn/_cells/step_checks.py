@@ -16,7 +16,7 @@ from .._base.errors import (
     is_array,
 )
 from .._base.inputs import check_like, like, warn_of_plain_pair
-from .._base.math import in_native_order
+from .._base.math import in_native_order, widest_dtype
 from .._base.trees import types_of_size, with_structure
 from .._base.typing import Array, DType, Params, PyTree, Size
 
@@ -151,17 +151,18 @@ def check_state(
     return with_structure(types, state)
 
 
-def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
+def check_params(params: Params, param_specs: Callable, inputs: PyTree) -> None:
     """Checks the names, shapes and dtype of `params` for `inputs` `[batch, depth]`.
 
-    Names and shapes must match `param_specs(depth)`.
+    Names and shapes must match `param_specs(depth)`, and the dtype that of the inputs.
+    For a nest of inputs, the dtype is the widest of the leaves, and shapes do not
+    depend on the depth.
 
     Raises:
         ValueError: If a name is missing or unknown, or a shape differs.
         TypeError: If `params` is not a dict of arrays, or a dtype differs.
     """
-    dtype = inputs.dtype
-    depth = inputs.shape[-1]
+    dtype, depth = widest_dtype(inputs), jax.tree.leaves(inputs)[0].shape[-1]
     types = jax.tree.map(
         lambda spec: jax.ShapeDtypeStruct(spec.shape, dtype), param_specs(depth)
     )
@@ -170,6 +171,8 @@ def check_params(params: Params, param_specs: Callable, inputs: Array) -> None:
         f"those of this step, with this cell's `init` or with `in_features={depth}` of "
         "an nnx module, or cast the inputs or the parameters."
     )
+    if not jax.tree_util.all_leaves([inputs]):
+        fix = f"Create the parameters with `cell.init(key, inputs)`, in {dtype}."
     if not types:
         fix = "The cell has no parameters: call `bind({})`."
     check_instance("params", params, Mapping, "a dict of arrays", fix)

@@ -78,7 +78,8 @@ def _fix_of_cell(name: str, cell: object) -> str:
         return (
             f"For one layer, pass `{name}[0]`; for several, pass a bound "
             "`MultiRNNCell`. If each layer has two directions, pass the cells to "
-            "`stack_bidirectional_dynamic_rnn`."
+            "`stack_bidirectional_dynamic_rnn` or, for a stream, to "
+            "`BidirectionalStreamer`."
         )
     return (
         f"Pass `{name}.bind(params)`, or an object that implements "
@@ -226,6 +227,8 @@ def first_values(
         expect(leaf.ndim > 0, name, "be [batch, ...]", leaf, error=EntryError)
     check_same_size(named)
     rows = named[0][1].shape[0]
+    fix = "`cell_state` is None at time 0. Return `cell.zero_state(batch, dtype)` then."
+    check_given("next_cell_state", state, fix, "the initial state at time 0")
     state = with_tuples_of(cell.state_size, as_arrays("next_cell_state", state))
     masked = opaque(without_read_only(state))
     what = "the first `next_cell_state` (see `cell.state_size`)"

@@ -62,7 +62,8 @@ def probe(
     found = [x.dtype for x in jax.tree.leaves(output) if x.dtype != output_dtype]
     fix = "See `output_size` of the cell."
     if found:
-        fix = f"Pass `dtype=jnp.{found[0]}`, or cast in the cell. {_SEVERAL_DTYPES}"
+        where = "in the cell (for a `MultiRNNCell`, in the last entry of `cells`)"
+        fix = f"Pass `dtype=jnp.{found[0]}`, or cast {where}. {_SEVERAL_DTYPES}"
     check_like("output", output, types, strict=strict, fix=fix)
     return state
 

@@ -283,7 +283,7 @@ class Library:
                 depth = len(given[-1][1]) - outputs * (part == "xh")
         fields = {"forget_bias": self.forget_bias} | fields
         layer = from_places(kind, given, outputs, **fields)
-        must = f"have more rows than the cell has outputs ({outputs})"
+        must = f"have input_size + {outputs} rows, with an input_size of at least 1"
         got = given[0][1]
         expect(layer.input_kernel.size, read.name(next(iter(table))), must, got)
         return layer

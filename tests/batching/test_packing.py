@@ -287,6 +287,20 @@ def test_nan_where_nothing_lies_has_no_effect(compiled):
     jax.tree.map(np.testing.assert_array_equal, got, (slopes, (values, ends)))
 
 
+def test_ids_and_positions_may_be_lists():
+    """As of a pipeline that builds them in Python."""
+    packed = pack_sequences([np.ones((n, 2)) * n for n in (3, 1, 2)], row_length=4)
+    lists = Packed(packed.inputs, *(each.tolist() for each in packed[1:]))
+    assert lists.lengths.tolist() == [4, 2]
+    assert lists.resets.tolist() == [[1, 0, 0, 1], [1, 0, 1, 1]]
+    assert lists.unpack(lists.inputs)[:, :, 0].tolist() == [
+        [3, 3, 3],
+        [1, 0, 0],
+        [2, 2, 0],
+    ]
+    assert lists.at_ends(lists.inputs)[:, 0].tolist() == [3, 1, 2]
+
+
 def test_ids_of_unused_steps_may_be_negative_and_others_large():
     x = np.arange(10, dtype=np.float32).reshape(2, 5)
     ids = np.asarray([[2**31 - 1, 2, 2, -1, -1], [1, 1, 1, 0, -7]])

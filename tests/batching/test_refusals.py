@@ -74,6 +74,8 @@ test_refusals = refusals([
     (V, "`segment_ids`", lambda: ANEW.at_ends(ANEW.inputs)),
     (T, "`segment_ids`", lambda: PACK._replace(segment_ids=FLOATS).unpack(FLOATS)),
     (T, "`positions`", lambda: PACK._replace(positions=FLOATS).at_ends(FLOATS, 6)),
+    (T, "`positions`", lambda: PACK._replace(positions=FLOATS).resets),
+    (T, "`segment_ids`", lambda: PACK._replace(segment_ids=FLOATS).lengths),
     (V, "`positions`", lambda: PACK._replace(positions=IDS).at_ends(FLOATS)),
     # Batches of a pipeline
     (T, "`records`", lambda: batches(None, 2, 6)),
@@ -95,7 +97,7 @@ test_refusals = refusals([
     (T, "^`segment_ids` .* mask", lambda: resets_of_segments(np.ma.array(IDS))),
     (T, "^`time_major`", lambda: resets_of_segments(IDS, time_major=1)),
     (T, "^`done` .* float", lambda: resets_of_done(DONE * 1.0, LAST)),
-    (V, "^`last_done` .* None", lambda: resets_of_done(DONE, None)),
+    (V, r"^`last_done` .* None.* `jnp.ones\(5, bool\)`", lambda: resets_of_done(DONE)),
     (V, "^`done` .* bool", lambda: resets_of_done(DONE[0], LAST)),
     (V, "^`last_done` .* bool", lambda: resets_of_done(DONE, DONE[0])),
     (T, "^`time_major`", lambda: resets_of_done(DONE, LAST, time_major=None)),

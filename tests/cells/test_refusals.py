@@ -41,6 +41,10 @@ def summed(params, inputs, state, key=None):
     return {"y": inputs.sum()}, state
 
 
+def added(params, inputs, state, key=None):
+    return inputs, [state[0] + 1, state[1]]
+
+
 def initialized(initializer, depth=3):
     x = jax.ShapeDtypeStruct((2, depth), F32)
     return LSTMCell(8, initializer=initializer).init(KEY, x)
@@ -83,6 +87,12 @@ def written(step=STEP, params=NO_PARAMS, **leaves):
     return MEMORY.bind(params)(step, MEMORY.zero_state(3, float))
 
 
+def read_before(params):
+    cell = jaxrnn.RWKV6MemoryCell(2, 4, 3)
+    inputs = jaxrnn.LinearAttentionInputs(*(np.ones((3, *n)) for n in cell.input_sizes))
+    return cell.bind(params)(inputs, cell.zero_state(3, float))
+
+
 def narrow(cell):
     x = jnp.ones((1, 3), F32)
     return cell.apply(drawn(cell, x), x, cell.zero_state(1, jnp.bfloat16))
@@ -120,6 +130,8 @@ REFUSALS = [
     (TYPE, "`fn`.*`key`", lambda: like(lambda p, x, s: (x, s))),
     (TYPE, r"`state\[1\]`", lambda: like(keep, state=(H, 0.0))),
     (VALUE, "`state`", lambda: like(keep, state=np.zeros(()))),
+    (VALUE, r"`state\[0\]`.* leave None out", lambda: like(added, state=[None, H])),
+    (VALUE, r"`output\[1\]`.* leave None out", lambda: like(keep, inputs=(X, None))),
     (VALUE, r"`output\['y'\]`", lambda: like(summed)),
     (TYPE, r"`inputs\[1\]`", lambda: like(keep, inputs=[X, 1])),
     (TYPE, "`rows_interact`", lambda: like(keep, rows_interact=1)),
@@ -143,6 +155,8 @@ REFUSALS = [
     (VALUE, "`inputs.g`", lambda: written(g=STEP.beta > 0)),
     (VALUE, "`inputs.k`", lambda: written(k=STEP.k + 1j)),
     (TYPE, "`bind", lambda: written(params=None)),
+    (VALUE, r"`params\['bonus'\]` .* Create the parameters with `cell.init\(key, inputs"
+     r"\)`, in float64.$", lambda: read_before({"bonus": X})),
     *((TYPE, f"`{old}`", lambda old=old: DeltaInputs(q=0, k=0, v=0, **{old: 0}))
       for old in ("log_a", "b")),
 ]  # fmt: skip

@@ -199,6 +199,11 @@ prepare = lambda name: f"^`{re.escape(name)}` "
 test_refusals = refusals(ROWS, prepare=prepare)
 
 
+def test_a_kernel_of_inputs_and_outputs_tells_its_rows():
+    with pytest.raises(ValueError, match=r"`lstm/linear/w` .* input_size \+ 4 rows"):
+        load("haiku", LSTMCell(4), {"lstm/linear/w": (4, 16)})()
+
+
 class OfOnesOwn(LSTMCell):
     """A cell of unknown equations."""
 

@@ -5,6 +5,7 @@
 
 import dataclasses
 import functools
+import operator
 import pathlib
 
 import flax.linen as nn
@@ -270,6 +271,7 @@ ADVICE = [
     ("use `Offload(Recompute(64))`", lambda: Offload(64), lambda: Offload(Recompute(64))),
     ("split an array x [batch, time, ...] with `list(jnp.swapaxes(x, 0, 1))`", lambda: run_steps(GRU, X), lambda: run_steps(GRU, list(jnp.swapaxes(X, 0, 1)))),
     ("such as `time >= lengths`", lambda: raw(finished=lambda time: 1), lambda: raw(finished=lambda time: time >= np.full(4, 5, np.int32))),
+    ("Return `cell.zero_state(batch, dtype)` then", lambda: raw(state=None), lambda: raw(state=GRU.zero_state(4, F32))),
     ("Pass `max_time`", lambda: jax.jit(lambda: raw()[0].stack())(), lambda: jax.jit(lambda: raw(limit=5)[0].stack())()),
     ("use `if` only for `cell_output is None`", lambda: jax.jit(lambda: raw(finished=lambda time: bool(time >= 5), limit=6)[1])(), lambda: jax.jit(lambda: raw(limit=6)[1])()),
     ("pass `seq_axis=1` and `batch_axis=0`", lambda: jaxrnn.reverse_sequence(X, [1] * 4, 0, 0), lambda: jaxrnn.reverse_sequence(X, [1] * 4, seq_axis=1, batch_axis=0)),
@@ -283,6 +285,8 @@ ADVICE = [
     ("Pass a list, such as `strategies=[True]`.", lambda: plan(swap_memory=True), lambda: plan(strategies=[True])),
     ("pass `sequence_length`; otherwise, pass `list(inputs)`", lambda: jaxrnn.pack_sequences(X), lambda: (jaxrnn.pack_sequences(X, sequence_length=[1] * 4), jaxrnn.pack_sequences(list(X)))),
     ("Call this function outside jit, grad and vmap", lambda: jax.jit(lambda x: jaxrnn.pack_sequences(x, [1] * 4).inputs)(X), lambda: jax.jit(lambda p: p.inputs)(jaxrnn.pack_sequences(X, [1] * 4))),
+    ("`BidirectionalStreamer`", lambda: Streamer(both_in_nnx().get_cells()), lambda: BidirectionalStreamer(*both_in_nnx().get_cells(), 4, 0, 4)(X[:, :4])),
+    ("pass `jnp.ones(4, bool)`", lambda: jaxrnn.resets_of_done(MASK), lambda: jaxrnn.resets_of_done(MASK, jnp.ones(4, bool))),
     ("create a stream with their `dtype`", lambda: Streamer(WIDE, 4)(np.float64(X0)), lambda: Streamer(WIDE, 4, dtype=jnp.float64)(np.float64(X0))),
     ("Create a state with `cell.initial_state(memory)`", lambda: Streamer(bound(MEMORY_CELL), 4), lambda: Streamer(bound(MEMORY_CELL), 4, initial_state=MEMORY_CELL.initial_state(X))(X0)),
     # Cells and wrappers
@@ -299,6 +303,8 @@ ADVICE = [
     ("Create a state with `cell.zero_state` and `dtype=jnp.float32`.", lambda: GRU(X0, ZEROS.astype(np.float16)), lambda: GRU(X0, GRU.zero_state(4, F32))),
     ("or define `enter`", lambda: run(bound(TwoStates(OF_TWO)), X), lambda: run(bound(Enters(OF_TWO)), X)),
     ("Pass the unbound `cells[1].cell`", lambda: jaxrnn.MultiRNNCell([GRUCell(2), GRU]), lambda: jaxrnn.MultiRNNCell([GRUCell(2), GRU.cell])),
+    ("Pass `jnp.tanh`.", lambda: jaxrnn.MultiRNNCell([GRUCell(2), np.tanh]), lambda: run(bound(jaxrnn.MultiRNNCell([GRUCell(2), jnp.tanh])), X)),
+    ("Define a function that calls this object.", lambda: jaxrnn.MultiRNNCell([GRUCell(2), operator.methodcaller("sum", 1, keepdims=True)]), lambda: run(bound(jaxrnn.MultiRNNCell([GRUCell(2), lambda y: operator.methodcaller("sum", 1, keepdims=True)(y)])), X)),
     ("pass a `residual_fn`", lambda: run(bound(jaxrnn.ResidualWrapper(GRUCell(2))), X), lambda: run(bound(jaxrnn.ResidualWrapper(GRUCell(2), lambda x, y: x[:, :2] + y)), X)),
     ("exclude the leaf of a state with `dropout_state_filter_visitor`", drop_counts, lambda: drop_counts(dropout_state_filter_visitor=first_of_pair)),
     ("create it with `dynamic_size=True`", lambda: array(1).write(1, X), lambda: array(1, dynamic_size=True).write(1, X)),

@@ -1,6 +1,7 @@
 """Functions between the cells of a stack, as separate runs with functions between."""
 
 import functools
+import operator
 import re
 
 import flax.nnx
@@ -277,13 +278,48 @@ def test_programs_hold_the_function():
     assert_near(again.call(x), want, tolerance=1e-6)
 
 
-LAMBDA = MultiRNNCell([LOWER, lambda x: x[:1], UPPER])
+class Unhashable(functools.partial):
+    """A function that compares by value."""
+
+    __hash__ = None
+
+
+def ran(*above):
+    """A stack of `LOWER` and a function, or of a function and `UPPER`."""
+    stack = MultiRNNCell([LOWER, *above])
+    params = {k: v for k, v in params_of([]).items() if k < f"cell_{len(stack.cells)}"}
+    return jaxrnn.dynamic_rnn(stack.bind(params), X, dtype=F64)
+
+
 RELU = bound(MultiRNNCell([LOWER, jax.nn.relu, LSTMCell(2)]), dtype="float32")
 SIGMOID = bound(MultiRNNCell([LOWER, jax.nn.sigmoid, LSTMCell(2)]), dtype="float32")
 REFUSED = {
-    "`<lambda>` must return 3 rows, like its argument, got float64[1, 4]": lambda: (
-        jaxrnn.dynamic_rnn(LAMBDA.bind(params_of([])), X, dtype=F64)
+    "`<lambda>` must return arrays [3, ...] for the output of `LSTMCell(num_units=4, "
+    "activation=tanh)`, got float64[1, 4]": lambda: ran(lambda x: x[:1], UPPER),
+    "activation=tanh)`, got float64[]": lambda: ran(lambda x: x.sum()),
+    "`<lambda>` must return arrays [batch, ...] for the output of `LSTMCell(": (
+        lambda: MultiRNNCell([LOWER, lambda x: x.sum()]).output_size
     ),
+    "activation=tanh)`, got 1.0": lambda: ran(lambda x: 1.0, UPPER),
+    "activation=tanh)`, got None": lambda: ran(lambda x: None, UPPER),
+    "activation=tanh)`, got (float64[3, 4], None)": lambda: ran(lambda x: (x, None)),
+    "(for a `MultiRNNCell`, in the last entry of `cells`)": (
+        lambda: ran(lambda x: x.astype(jnp.float32))
+    ),
+    "`cells[1]` must be a function of JAX arrays, got <ufunc 'tanh'>. Pass `jnp.": (
+        lambda: ran(np.tanh)
+    ),
+    "`residual_fn` must be a function of JAX arrays, got <ufunc 'add'>. Pass `jnp.": (
+        lambda: jaxrnn.ResidualWrapper(LOWER, np.add)
+    ),
+    "`activation` must be None, a name or a function of JAX arrays": (
+        lambda: GRUCell(2, activation=np.square)
+    ),
+    "Write it in JAX.": lambda: ran(np.frompyfunc(abs, 1, 1)),
+    "`cells[1]` must be a hashable function that supports weak references": (
+        lambda: ran(operator.itemgetter(0))
+    ),
+    "as JAX requires, got Unhashable": lambda: ran(Unhashable(jnp.tanh)),
     "`cells[0]` must be a cell, not a function": lambda: MultiRNNCell(
         [jnp.tanh, LOWER]
     ),
@@ -291,10 +327,17 @@ REFUSED = {
         lambda: MultiRNNCell([LOWER, flax.nnx.Linear(4, 3, rngs=flax.nnx.Rngs(0))])
     ),
     "`cells[1]` must be an RNNCell": lambda: MultiRNNCell([LOWER, RELU, UPPER]),
-    "`output_fn` must be a function": lambda: MultiRNNCell([LOWER, dict]),
+    "`cells[1]` must be a function, got the class dict": lambda: ran(dict),
     "`cell.cells[0]` must be one of": lambda: export.to_onnx(SIGMOID),
     "output_fn=relu)": lambda: convert.torch.save(RELU),
 }
 
 
 test_refuses = helpers.refusals(REFUSED.items(), "message call", re.escape)
+
+
+def test_an_error_of_a_cell_names_the_function_below():
+    with pytest.raises(ValueError, match="floating-point") as caught:
+        ran(lambda x: x.astype(int), UPPER)
+    note = "`cells[1]` with `params['cell_1']`. Its inputs are what `<lambda>` returns."
+    assert any(note in each for each in caught.value.__notes__)

@@ -3,15 +3,23 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, final
 
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import check_instance, is_list_of
+from ..._base.arguments import check_function, check_instance, has_shape, is_list_of
 from ..._base.cell_keys import check_key, check_key_or_none, fold_in
-from ..._base.errors import EntryError, counted, error_note, expect, name_of, warn
+from ..._base.errors import (
+    EntryError,
+    Verbatim,
+    describe_leaves,
+    error_note,
+    expect,
+    name_of,
+    warn,
+)
 from ..._base.inputs import warn_of_plain_pair
 from ..._base.trees import map_named, output_of, types_of_size, with_tuples_of
 from ..._base.typing import DType, Key, Params, PyTree, Shaped, Size, State
@@ -20,6 +28,20 @@ from ..base import RNNCell, any_is_random, check_rnn_cell
 from ..composed import ComposedCell
 from ..function import size_of
 from .base import MappedOutput, vector_size
+
+
+def _as_output_fn(name: str, value: Any) -> Any:
+    """Returns the function; raises TypeError unless JAX's caches can hold it.
+
+    They hold functions by weak references, which objects such as
+    `operator.itemgetter(0)` do not support.
+    """
+    check_function(name, value)
+    fits = type(value).__weakrefoffset__ and isinstance(value, Hashable)
+    must = "be a hashable function that supports weak references, as JAX requires"
+    fix = "Define a function that calls this object."
+    expect(fits, name, must, value, fix, error=TypeError)
+    return value
 
 
 @final
@@ -44,7 +66,7 @@ class OutputFunctionWrapper(MappedOutput[State]):
     Source: functions in Haiku's `DeepRNN`.
     """
 
-    output_fn: Callable[[PyTree], PyTree] = fields.function()
+    output_fn: Callable[[PyTree], PyTree] = fields.checked(_as_output_fn)
 
     @property
     def output_size(self) -> Size:
@@ -52,19 +74,26 @@ class OutputFunctionWrapper(MappedOutput[State]):
         output = types_of_size(self.cell.output_size, 1, jnp.float32, "output_size")
         with jax.numpy_dtype_promotion("standard"):  # Only the shapes are read.
             mapped = jax.eval_shape(self.output_fn, output)
-        return map_named("output", size_of, mapped)
+        return map_named("output", size_of, self._checked(mapped, None))
 
     def map_output(self, inputs: PyTree, output: PyTree) -> PyTree:
         """The mapped output.
 
         Raises:
-            ValueError: If the function changes the number of rows.
+            ValueError: If the function returns None or a scalar, or changes the number
+                of rows.
         """
         rows = jax.tree.leaves(output)[0].shape[0]
-        mapped = self.output_fn(output)
-        fits = all(jnp.shape(x)[:1] == (rows,) for x in jax.tree.leaves(mapped))
-        must = f"return {counted(rows, 'row')}, like its argument"
-        expect(fits, name_of(self.output_fn), must, mapped)
+        return self._checked(self.output_fn(output), rows)
+
+    def _checked(self, mapped: PyTree, rows: int | None) -> PyTree:
+        """Returns the result of the function; None allows any number of rows."""
+        leaves = jax.tree.leaves(mapped, is_leaf=lambda leaf: leaf is None)
+        fits = all(x is not None and has_shape(x, (rows, ...)) for x in leaves)
+        axes = f"[{'batch' if rows is None else rows}, ...]"
+        must = f"return arrays {axes} for the output of `{self.cell!r}`"
+        got = Verbatim(describe_leaves(mapped))
+        expect(fits, name_of(self.output_fn), must, got)
         return mapped
 
 
@@ -79,7 +108,8 @@ def _as_cells(name: str, value: Sequence[object]) -> tuple[RNNCell, ...]:
         if callable(each) and is_leaf and not dataclasses.is_dataclass(each):
             fix = "It maps the output of a cell. Apply the first one to the inputs."
             expect(cells, f"{name}[{i}]", "be a cell, not a function", each, fix)
-            cells[-1] = OutputFunctionWrapper(cells[-1], each)
+            function = _as_output_fn(f"{name}[{i}]", each)
+            cells[-1] = OutputFunctionWrapper(cells[-1], function)
             continue
         fix = "To map the cell's output by a module, pass `lambda y: module(y)`."
         with error_note(fix) if callable(each) else contextlib.nullcontext():
@@ -264,7 +294,11 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
         return f"cell_{self.owners[i]}"
 
     def _note(self, i: int) -> str:
-        return f"Raised by `cells[{i}]` with `params['{self._name(i)}']`."
+        note = f"Raised by `cells[{i}]` with `params['{self._name(i)}']`."
+        below = self.cells[i - 1] if i else None
+        if isinstance(below, OutputFunctionWrapper):
+            note += f" Its inputs are what `{name_of(below.output_fn)}` returns."
+        return note
 
     def _widths(self) -> list[int]:
         """The sizes of the cells' states; raises ValueError unless all are vectors."""
