@@ -7,7 +7,7 @@ import numpy as np
 
 from .._base.arguments import as_count, check_function
 from .._base.derivatives import without_checks
-from .._base.errors import Verbatim, describe_leaves, expect, leaf_name
+from .._base.errors import Verbatim, describe_leaves, error_note, expect, leaf_name
 from .._base.inputs import check_shaped
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.modules import import_optional
@@ -130,8 +130,7 @@ def to_tflite(
     Raises:
         TypeError: If `f` is not a function, or a leaf of an argument has no shape and
             dtype.
-        ValueError: If `optimize` is unknown, a size is not fixed, or TensorFlow Lite
-            lacks an operation that `f` uses.
+        ValueError: If `optimize` is unknown, or a size is not fixed.
         ImportError: If TensorFlow is missing: `pip install tensorflow-cpu`.
 
     Example:
@@ -172,7 +171,11 @@ def to_tflite(
         )
         return {f"output_{i}": output for i, output in enumerate(outputs)}
 
-    try:
+    note = (
+        "Raised while TensorFlow converted `f`. For random numbers and other "
+        "operations that TensorFlow Lite lacks, use `to_stablehlo`."
+    )
+    with error_note(note):
         module = tf.Module()  # Without a module, the file would have no signature.
         module.f = tf.function(run, autograph=False)
         specs = [
@@ -186,12 +189,6 @@ def to_tflite(
         if optimize == "float16":
             converter.target_spec.supported_types = [tf.float16]
         return bytes(converter.convert())
-    except Exception as error:  # TensorFlow's errors have no other common class.
-        raise ValueError(
-            "`f` must be a function that TensorFlow can convert, but the converter "
-            "failed. For random numbers and other operations that TensorFlow Lite "
-            f"lacks, use `to_stablehlo`. TensorFlow's error: {str(error)[:300]}"
-        ) from error
 
 
 def tflite_deviation(

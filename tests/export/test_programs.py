@@ -161,8 +161,26 @@ def test_results_of_the_function(name, tensorflow):
 
 @pytest.mark.slow
 def test_random_numbers_are_missing(tensorflow):
-    with pytest.raises(ValueError, match="`f` must be a function that T"):
+    with pytest.raises(Exception) as caught:  # noqa: PT011
         to_tflite(DECODERS["sample"], *START)
+    assert "use `to_stablehlo`" in str(caught.value.__notes__)
+
+
+def test_an_error_of_tensorflow_is_shown_as_it_is(monkeypatch):
+    """It may have other causes than `f`, and is longer than a line."""
+
+    class OwnError(Exception):
+        pass
+
+    def fail(*args, **options):
+        raise OwnError("x" * 1000)
+
+    stub = types.SimpleNamespace(Module=types.SimpleNamespace, function=fail)
+    monkeypatch.setitem(sys.modules, "tensorflow", stub)
+    monkeypatch.setitem(sys.modules, "tensorflow.compiler.tf2xla.python.xla", stub)
+    with pytest.raises(OwnError, match=r"x{1000}") as caught:
+        to_tflite(lambda x: x, TWO)
+    assert "use `to_stablehlo`" in str(caught.value.__notes__)
 
 
 @pytest.mark.slow
