@@ -1,5 +1,6 @@
 """What the README and the pages of `docs/` and `examples/` show runs as they say."""
 
+import ast
 import concurrent.futures
 import importlib
 import inspect
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import run_page
-from helpers import assert_near, differentiated, draw, drawn
+from helpers import assert_near, differentiated, draw, drawn, usual_promotion
 
 import jaxrnn
 import jaxrnn.convert
@@ -54,6 +55,84 @@ def pages(users_flags):
 def test_page(page, pages, fast_to_compile):
     done = pages.submit(run_page.run, str(page), (ROOT / page).read_text())
     assert done.result() > 0
+
+
+# What only a clone holds, and the pages about data in a clone, which say so.
+OF_A_CLONE = {
+    path.stem
+    for folder in (".", "tests", "tests/docs", "examples")
+    for path in (ROOT / folder).iterdir()
+} - {"jaxrnn"}
+IN_A_CLONE = {"docs/tutorials/japanese_vowels.md", "docs/recipes/forecasting.md"}
+
+
+def needed_of_a_clone(code):
+    """The modules that a block imports, and the files that it reads, from a clone."""
+    nodes = [*ast.walk(ast.parse(code))]
+    names = [
+        alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names
+    ]
+    names += [n.module for n in nodes if isinstance(n, ast.ImportFrom)]
+    yield from (name for name in names if name.partition(".")[0] in OF_A_CLONE)
+    texts = [n.value for n in nodes if isinstance(n, ast.Constant)]
+    is_path = lambda text: isinstance(text, str) and "/" in text
+    yield from (text for text in filter(is_path, texts) if (ROOT / text).is_file())
+
+
+def test_pages_run_without_a_clone():
+    needed = {
+        str(page): found
+        for page in PAGES
+        if page.parts[0] != "examples"
+        for block in run_page.BLOCK.finditer((ROOT / page).read_text())
+        if (found := [*needed_of_a_clone(block["code"])])
+    }
+    assert needed.keys() == IN_A_CLONE
+    assert all("clone" in (ROOT / page).read_text() for page in IN_A_CLONE)
+
+
+def test_what_a_clone_holds_is_found():
+    code = "import benchmarks.x, jaxrnn\nfrom tests.a import b\nopen('README.md')"
+    code += "\nopen('docs/index.md')"
+    assert [*needed_of_a_clone(code)] == ["benchmarks.x", "tests.a", "docs/index.md"]
+
+
+def test_the_page_for_pytorch_gives_the_results_of_pytorch():
+    """With its weights, its batch and its results, which are recorded."""
+    recorded = dict(np.load(GOLDEN / "convert" / "torch_checkpoint.npz"))
+    text = (ROOT / "docs/coming_from/pytorch.md").read_text()
+    imports, run, *_ = [block["code"] for block in run_page.BLOCK.finditer(text)]
+    names = {}
+    exec(imports, names)
+    names |= {"frames": recorded.pop("x"), "lengths": recorded.pop("lengths")}
+    want = {name: recorded.pop(name) for name in ("outputs", "h", "c", "logits")}
+    assert recorded.keys() == names["state_dict"].keys()
+    with usual_promotion():
+        exec(run, names | {"state_dict": recorded}, got := {})
+    assert_near({name: got[name] for name in want}, want, tolerance=1e-5)
+
+
+@pytest.mark.slow
+def test_the_page_for_linear_attention_differentiates_published_weights():
+    """The gradient of one weight, against a difference quotient."""
+    with usual_promotion():
+        names = run_page.definitions(ROOT / "docs/recipes/linear_attention.md")
+        x = draw(2, 5, 16)
+        gates = "igate_preact", "fgate_preact"
+        sizes = {"q": 8, "k": 8, "v": 16, "ogate_preact": 16} | dict.fromkeys(gates, 2)
+        weights = {f"{name}.weight": draw(n, 16) / 4 for name, n in sizes.items()}
+        weights |= {f"{name}.bias": draw(2) for name in gates}
+        weights["multihead_norm.weight"] = draw(16)
+
+        def loss(weight):
+            cell = names.xlstm_cell(weights | {"k.weight": weight}, heads=2)
+            return jnp.sum(jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)[0] ** 2)
+
+        weight, direction = weights["k.weight"], draw(8, 16, seed=1)
+        got = np.vdot(jax.grad(loss)(weight), direction)
+        step = 1e-5 * direction
+        want = (loss(weight + step) - loss(weight - step)) / 2e-5
+    np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 SAID = [
