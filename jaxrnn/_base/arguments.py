@@ -286,6 +286,9 @@ def as_lengths(
     Raises:
         TypeError: If the lengths are not integers; booleans are refused.
         ValueError: If the lengths are not a vector of `batch_size` entries.
+
+    Warns:
+        UserWarning: If a length in a list or NumPy array exceeds `time`.
     """
     if sequence_length is None:
         return None
@@ -297,8 +300,16 @@ def as_lengths(
     check_shape(name, lengths, (batch_size,), must, fix)
     if time is not None and jax.export.is_symbolic_dim(time):
         return jnp.minimum(_clamped_on_device(jnp.asarray(lengths)), axis_size(time))
-    clamped = _clamped_on_device if isinstance(lengths, jax.Array) else _clamped
-    return jnp.asarray(clamped(lengths, time))
+    if isinstance(lengths, jax.Array):  # To read it would wait for the device.
+        return _clamped_on_device(lengths, time)
+    longest = lengths.max(initial=0)
+    if time is not None and longest > time:
+        warn(
+            f"`{name}` holds {longest}, but the number of steps is {time}. As in "
+            f"TensorFlow, larger lengths are taken for {time}. If this is intended, "
+            f"pass `np.minimum(lengths, {time})`."
+        )
+    return jnp.asarray(_clamped(lengths, time))
 
 
 def _clamped(lengths: object, time: int | None = None) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from .._base.arguments import as_lengths, check_given, check_rank
+from .._base.arguments import as_integer_lengths, as_lengths, check_given, check_rank
 from .._base.errors import (
     Verbatim,
     check_not_masked,
@@ -37,7 +37,8 @@ def host_lengths(lengths: Lengths, batch_size: int, time: int) -> np.ndarray:
     """The lengths as a NumPy array, int32 `[batch]`, clamped to `[0, time]`."""
     check_concrete("sequence_length", lengths)
     with jax.ensure_compile_time_eval():  # Allows constants to be read inside a trace.
-        return np.asarray(as_lengths(lengths, batch_size, time=time))
+        known = np.asarray(as_integer_lengths(lengths))
+        return np.asarray(as_lengths(known, batch_size, time=time))
 
 
 def as_sources(inputs: PyTree, time_major: bool) -> tuple[PyTree, int, int]:

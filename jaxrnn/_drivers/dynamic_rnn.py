@@ -149,9 +149,10 @@ def dynamic_rnn(
             of such arrays with equal time and batch sizes. In each step, the cell
             receives a nest with the same structure, each leaf `[batch, ...]`.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
-            `[0, time]`; None for all steps. Inputs past a row's length, even NaN, do
-            not affect outputs, states or gradients. For rows of length 0, the cell is
-            evaluated on zeros, and must return finite results.
+            `[0, time]`; None for all steps. A list or NumPy array with a length above
+            `time` raises a warning; JAX arrays are not read. Inputs past a row's
+            length, even NaN, do not affect outputs, states or gradients. For rows of
+            length 0, the cell is evaluated on zeros, and must return finite results.
         initial_state: The state before the first step, with the structure of
             `cell.state_size`, each leaf `[batch, ...]`; None for the cell's zero state,
             which requires `dtype`. Scalar leaves are shared by all rows and are updated

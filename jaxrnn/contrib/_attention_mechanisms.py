@@ -584,8 +584,8 @@ def as_memories(
         must = f"have the floating-point dtype of the mechanism or `memory[0]`, {dtype}"
         fits = memory.dtype == dtype and jnp.issubdtype(dtype, jnp.floating)
         extend.expect(fits, name, must, memory, error=TypeError)
-        name = f"memory_sequence_length{place}"
-        own_lengths = extend.as_lengths(lengths[i], len(memory), name)
+        name, time = f"memory_sequence_length{place}", memory.shape[1]
+        own_lengths = extend.as_lengths(lengths[i], len(memory), name, time)
         one = AttentionMemory(memory, () if own_lengths is None else own_lengths)
         made.append(dataclasses.replace(one, memory=one.without_padding(memory)))
     return made

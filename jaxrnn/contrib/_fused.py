@@ -296,6 +296,5 @@ def _reversed(inputs: PyTree, lengths: Lengths | None) -> PyTree:
     if lengths is None:
         return jax.tree.map(jnp.flipud, inputs)
     time, rows = jax.tree.leaves(inputs)[0].shape[:2]
-    checked: Any = extend.as_lengths(lengths, rows)
-    lengths = jnp.minimum(checked, time)
-    return reverse_sequence(inputs, lengths, seq_axis=0, batch_axis=1)
+    checked: Any = extend.as_lengths(lengths, rows, time=time)
+    return reverse_sequence(inputs, checked, seq_axis=0, batch_axis=1)

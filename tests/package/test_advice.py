@@ -285,7 +285,7 @@ ADVICE = [
     ("Pass a list, such as `strategies=[True]`.", lambda: plan(swap_memory=True), lambda: plan(strategies=[True])),
     ("pass `sequence_length`; otherwise, pass `list(inputs)`", lambda: jaxrnn.pack_sequences(X), lambda: (jaxrnn.pack_sequences(X, sequence_length=[1] * 4), jaxrnn.pack_sequences(list(X)))),
     ("Call this function outside jit, grad and vmap", lambda: jax.jit(lambda x: jaxrnn.pack_sequences(x, [1] * 4).inputs)(X), lambda: jax.jit(lambda p: p.inputs)(jaxrnn.pack_sequences(X, [1] * 4))),
-    ("`BidirectionalStreamer`", lambda: Streamer(both_in_nnx().get_cells()), lambda: BidirectionalStreamer(*both_in_nnx().get_cells(), 4, 0, 4)(X[:, :4])),
+    ("`BidirectionalStreamer`", lambda: Streamer((GRU, GRU), 4), lambda: BidirectionalStreamer([GRU], [GRU], 5, 0, 4)(X)),
     ("pass `jnp.ones(4, bool)`", lambda: jaxrnn.resets_of_done(MASK), lambda: jaxrnn.resets_of_done(MASK, jnp.ones(4, bool))),
     ("create a stream with their `dtype`", lambda: Streamer(WIDE, 4)(np.float64(X0)), lambda: Streamer(WIDE, 4, dtype=jnp.float64)(np.float64(X0))),
     ("Create a state with `cell.initial_state(memory)`", lambda: Streamer(bound(MEMORY_CELL), 4), lambda: Streamer(bound(MEMORY_CELL), 4, initial_state=MEMORY_CELL.initial_state(X))(X0)),

@@ -214,5 +214,5 @@ def _valid_steps(shape: tuple[int, ...], steps: StepArguments) -> Array | None:
         return as_mask(steps.mask, lengths, (rows, time), axis=1)
     start = 0 if name is None else jax.lax.axis_index(name) * time
     ts = start + jnp.arange(time, dtype=jnp.int32)[None]
-    ends: Any = as_lengths(lengths, rows)
+    ends: Any = as_lengths(lengths, rows, time=time if name is None else None)
     return ts < ends[:, None]
