@@ -104,14 +104,16 @@ def test_nests_of_parameters_and_dropout_in_linen(name):
 
 
 def test_names_of_axes_in_linen():
-    axes = {"kernel": ("inputs", "hidden")}
-    rnn = nnx.bridge.to_linen(jaxrnn.nnx.RNN, LSTM, DEPTH, axis_names=axes)
-    with nnx.use_eager_sharding(False):
+    """Flax needs a mesh with these names also where the names are read."""
+    names = "inputs", "hidden"
+    mesh = jax.make_mesh((1, 1), names, (jax.sharding.AxisType.Auto,) * 2)
+    axes = {"axis_names": {"kernel": names}}
+    rnn = nnx.bridge.to_linen(jaxrnn.nnx.RNN, LSTM, DEPTH, **axes)
+    with jax.set_mesh(mesh):
         variables = rnn.init(KEY, X)
-        outputs = rnn.apply(variables, X)
-    specs = nn.get_partition_spec(variables)["params"]["weights"]["lstm_cell"]
-    assert specs["kernel"] == jax.P("inputs", "hidden")
-    assert outputs.shape == (*X.shape[:2], UNITS)
+        specs = nn.get_partition_spec(variables)["params"]["weights"]["lstm_cell"]
+        assert specs["kernel"] == jax.P(*names)
+        assert rnn.apply(variables, X).shape == (*X.shape[:2], UNITS)
 
 
 @pytest.mark.parametrize("name", OF_CELLS)
