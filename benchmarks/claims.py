@@ -4,9 +4,11 @@
 
 The results are `benchmarks/results/race_<preset>_<processor>.json`. The texts replace
 what is between the comments `<!-- race: NAME -->` and `<!-- /race -->` of the pages.
+They say of which commits the results are.
 """
 
 import dataclasses
+import itertools
 import json
 import operator
 import re
@@ -35,6 +37,18 @@ CONTESTANTS = {  # Of each library; the faster one counts.
 FASTER = "faster than jaxrnn in"
 MODES = {"train": "training", "forward": "inference"}
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
+XLA_LOOP = "jaxrnn_xla"  # jaxrnn without its native loops.
+ONE_STEP = {"rollout", "sampling"}  # Patterns that run one step a call.
+WITHOUT_YNN = "--xla_cpu_experimental_ynn_fusion_type="
+# The cases of the chart: their labels.
+CHART = {
+    "lstm B48 T80 D192 H320 dense": "48 rows, 80 steps,\n320 units",
+    "lstm B16 T120 D96 H160 dense": "16 rows, 120 steps,\n160 units",
+    "lstm B96 T50 D100 H150 dense": "96 rows, 50 steps,\n150 units",
+    "lstm2 B32 T100 D128 H128 dense": "two layers, 32 rows,\n100 steps, 128 units",
+    "lstm B50 T120 D100 H200 uniform": "50 rows of 1 to 120\nsteps, 200 units",
+}
+CHARTED = ("Flax", "Keras (JAX)", "TensorFlow", "PyTorch")
 
 Row = dict[str, Any]
 
@@ -45,7 +59,7 @@ class Measured:
 
     Attributes:
         preset: The preset of the race.
-        processor: The processor, its vectors and the date.
+        processor: The processor, its vectors, the commit and the date.
         row: The case in the result.
     """
 
@@ -69,6 +83,16 @@ class Measured:
         return self.row["case"]["units"] > 64
 
     @property
+    def size(self) -> str:
+        """The kind of the case in the tables."""
+        return "padded" if self.is_padded else "large" if self.is_large else "small"
+
+    @property
+    def pattern(self) -> str:
+        """What is around or in place of the layer; empty for a layer alone."""
+        return self.row["case"]["pattern"]
+
+    @property
     def place(self) -> tuple[bool, bool, bool]:
         """The place of the case's column in a table, compared with other cases."""
         return self.is_padded, self.mode != "train", not self.is_large
@@ -84,27 +108,37 @@ class Measured:
         found = self.spread(library)
         return found and found[MEDIAN]
 
+    def is_lost(self, library: str) -> bool:
+        """Whether the library is faster, as the tables show it."""
+        return round(self.ratio(library) or 1, 2) < 1
+
+    @property
+    def ms(self) -> float:
+        """The time of jaxrnn."""
+        return self.row["peers"]["jaxrnn"]["numbers"]["ms"][MEDIAN]
+
 
 Text = Callable[[Iterable[Measured]], str]
 
 
-def measured() -> list[Measured]:
-    """All cases of all processors, with XLA's default options."""
+def measured(flags: str | None = None) -> list[Measured]:
+    """All cases of all processors, with these options of XLA; None for its defaults."""
     found = []
     for file in sorted(RESULTS.glob("race_*_*.json")):
         result = json.loads(file.read_text())
         machine = result["machine"]
         sets = machine["instruction sets"].split(", ")
         vectors = next(text for name, text in VECTORS.items() if name in sets)
-        processor = f"{machine['processor']} with {vectors}, {result['date']}"
-        if not machine.get("XLA_FLAGS"):
+        commit = f"commit {result['commits']['jaxrnn']}"
+        processor = f"{machine['processor']} with {vectors}, {commit}, {result['date']}"
+        if machine.get("XLA_FLAGS") == flags:
             preset = file.stem.split("_")[1]
             found += [Measured(preset, processor, row) for row in result["cases"]]
     return found
 
 
 def conditions(cases: Iterable[Measured]) -> str:
-    """The processors and dates."""
+    """The processors, commits and dates."""
     return "; ".join(dict.fromkeys(case.processor for case in cases)) + "."
 
 
@@ -114,13 +148,15 @@ def overview(shown: Callable[[list[float]], str]) -> Text:
     def text(cases: Iterable[Measured]) -> str:
         groups: dict[str, list[Measured]] = {}
         for case in sorted(cases, key=operator.attrgetter("place")):
-            size = "padded" if case.is_padded else "large" if case.is_large else "small"
-            groups.setdefault(f"{MODES[case.mode]}, {size}", []).append(case)
+            groups.setdefault(f"{MODES[case.mode]}, {case.size}", []).append(case)
         rows = []
         for library in CONTESTANTS:
             found = {title: _ratios(library, group) for title, group in groups.items()}
             every = [ratio for ratios in found.values() for ratio in ratios]
-            wins = f"{sum(round(one, 2) < 1 for one in every)} of {len(every)} cases"
+            lost = sum(
+                case.is_lost(library) for case in itertools.chain(*groups.values())
+            )
+            wins = f"{lost} of {len(every)} cases"
             cells = {title: shown(ratios) for title, ratios in found.items() if ratios}
             if every:
                 rows.append({"": library, **cells, FASTER: wins})
@@ -142,6 +178,137 @@ def worst(cases: Iterable[Measured]) -> str:
     ]
     ratio, library, name = min(ratios)
     return f"The lowest ratio is {_short(ratio)} ({library}), in the case `{name}`."
+
+
+def sizes(cases: Iterable[Measured]) -> str:
+    """The sizes and the processors of the layers in each column."""
+    groups: dict[str, list[Measured]] = {}
+    for case in sorted(cases, key=operator.attrgetter("place")):
+        groups.setdefault(case.size, []).append(case)
+    texts = []
+    for size, group in groups.items():
+        units = [case.row["case"]["units"] for case in group]
+        makers = sorted({case.processor.partition(" with")[0] for case in group})
+        where = " or ".join(makers)
+        texts.append(
+            f"*{size}* layers have {min(units)} to {max(units)} units ({where})"
+        )
+    text = "; ".join(texts)
+    return f"{text[0]}{text[1].upper()}{text[2:]}. Padded rows have random lengths."
+
+
+def losses(cases: Iterable[Measured]) -> str:
+    """Where a library is faster than jaxrnn, and by how much at worst."""
+    found, texts = list(cases), []
+    for library in CONTESTANTS:
+        lost = [case for case in found if case.is_lost(library)]
+        if not lost:
+            continue
+        if library == BY_HAND:
+            is_step = {case.pattern for case in lost} <= ONE_STEP
+            where = "hand-written loops" + " that run one step a call" * is_step
+        else:
+            units = min(case.row["case"]["units"] for case in lost)
+            where = f"{library} on some layers from {units} units"
+        least = _short(min(_ratios(library, lost)))
+        texts.append(f"to {where} (at worst {least})")
+    return f"jaxrnn loses {', and '.join(texts)}."
+
+
+def lost_cases(cases: Iterable[Measured]) -> str:
+    """The cases in which another library is faster."""
+    found, texts = list(cases), []
+    for library in CONTESTANTS:
+        lost = sorted(
+            (case.ratio(library), case.row["name"])
+            for case in found
+            if library != BY_HAND and case.is_lost(library)
+        )
+        if lost:
+            listed = ", ".join(f"`{name}` ({_short(ratio)})" for ratio, name in lost)
+            texts.append(f"{library} is faster in {len(lost)} cases: {listed}.")
+    return "\n".join(texts) or "No library is faster in any case."
+
+
+def without_native(cases: Iterable[Measured]) -> str:
+    """The times of jaxrnn without its native loops."""
+    spans: dict[str, list[float]] = {}
+    for case in sorted(cases, key=operator.attrgetter("place")):
+        peer = case.row["peers"].get(XLA_LOOP, {})
+        if "ratios" in peer and not case.pattern:
+            spans.setdefault(case.size, []).append(peer["ratios"]["ms"][MEDIAN])
+    texts = (
+        f"{_span(found)} times as long on {size} layers"
+        for size, found in spans.items()
+    )
+    return f"Without native loops, jaxrnn takes {', '.join(texts)}."
+
+
+def _by_hand(pattern: str, cases: Iterable[Measured]) -> str:
+    """The ratios of a pattern by hand, in each mode."""
+    texts = []
+    for mode, title in reversed(MODES.items()):
+        of_mode = (
+            case for case in cases if (case.pattern, case.mode) == (pattern, mode)
+        )
+        texts.append(f"{_span(_ratios(BY_HAND, of_mode))} times as long at {title}")
+    return " and ".join(texts).replace("at training", "in training")
+
+
+def rollouts(cases: Iterable[Measured]) -> str:
+    """One step a call, in Flax and in jaxrnn."""
+    return (
+        "In rollouts with resets, a hand-written loop of Flax's cell takes "
+        f"{_by_hand('rollout', list(cases))}."
+    )
+
+
+def scanned(cases: Iterable[Measured]) -> str:
+    """A whole window in one call, in Flax and in jaxrnn."""
+    return (
+        "Over the same window in one call, a scan of Flax's cell takes "
+        f"{_by_hand('scanned', list(cases))}."
+    )
+
+
+def ynn(cases: Iterable[Measured]) -> str:
+    """What an option of XLA's compiler changes."""
+    usual = {case.row["name"]: case for case in cases if case.preset == "page"}
+    others = measured(flags=WITHOUT_YNN)
+    gains = [usual[case.row["name"]].ms / case.ms for case in others]
+    medians = (
+        f"{_median(_ratios('Flax', [case for case in others if case.mode == mode]))} "
+        f"for {title}"
+        for mode, title in MODES.items()
+    )
+    rows = max(case.row["case"]["batch"] for case in others)
+    return (
+        f"With up to {rows} rows, this option of XLA makes jaxrnn {_span(gains)} times "
+        "as fast. "
+        f"With the option for both, the medians of Flax are {' and '.join(medians)}."
+    )
+
+
+def chart(cases: Iterable[Measured]) -> str:
+    """The chart, with the ranges of its bars."""
+    found = [
+        case
+        for case in cases
+        if case.mode == "train" and case.row["name"].removesuffix(" train") in CHART
+    ]
+    texts = []
+    for title, is_padded in ("Without lengths", False), ("With lengths", True):
+        group = [case for case in found if case.is_padded == is_padded]
+        spans = (f"{name} {_span(_ratios(name, group))}" for name in CHARTED)
+        texts.append(f"{title}: {', '.join(spans)}.")
+    about = "Bars of the training times of other libraries, divided by jaxrnn's"
+    return f"![{about}. {' '.join(texts)}](../pictures/speed.svg)"
+
+
+def _span(ratios: list[float]) -> str:
+    """The least and the largest ratio."""
+    low, high = _short(min(ratios)), _short(max(ratios))
+    return low if low == high else f"{low} to {high}"
 
 
 def _ratios(library: str, cases: Iterable[Measured]) -> list[float]:
@@ -168,6 +335,14 @@ TEXTS: dict[str, Text] = {
     "medians": overview(_median),
     "ranges": overview(_range),
     "worst": worst,
+    "sizes": sizes,
+    "losses": losses,
+    "lost": lost_cases,
+    "without_native": without_native,
+    "rollouts": rollouts,
+    "scanned": scanned,
+    "ynn": ynn,
+    "chart": chart,
 }
 
 

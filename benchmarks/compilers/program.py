@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from .. import report
+from ..machine import commit
 from .hlo import Collective, Operation, Program
 
 MIB = 2**20
@@ -147,11 +148,11 @@ def _trips(program: Program, loop: Operation) -> int | None:
 
 
 def versions(*packages: str) -> str:
-    """The day, and the versions of JAX and of the packages that are installed."""
+    """The day, the commit, and the versions of JAX and of installed packages."""
     installed = {one.name: one.version for one in importlib.metadata.distributions()}
     names = [name for name in ("jax", "jaxlib", *packages) if name in installed]
     found = ", ".join(f"{name} {installed[name]}" for name in names)
-    return f"{datetime.date.today().isoformat()}; {found}"
+    return f"{datetime.date.today().isoformat()}, commit {commit(RESULTS)}; {found}"
 
 
 def listed(exchanged: list[Collective]) -> str:

@@ -335,6 +335,84 @@ def test_the_pages_say_what_the_results_say():
         assert "<!-- race: " in text
 
 
+def test_results_name_their_commit_and_have_the_cases_of_today():
+    for file in claims.RESULTS.glob("*.md"):
+        assert re.search(r"commit (jaxrnn )?[0-9a-f]{7,}\b(?!-)", file.read_text()), (
+            file
+        )
+    for file in claims.RESULTS.glob("*.json"):
+        result = json.loads(file.read_text())
+        assert re.fullmatch("[0-9a-f]{7,}", result["commits"]["jaxrnn"]), file
+        preset = file.stem.split("_")[1].removesuffix("-no-ynn")
+        names = {case.name for case in cases.RACE[preset]}
+        assert {row["name"] for row in result["cases"]} <= names, file
+
+
+# Times, ratios and sizes in sentences. What else pages say of them has another source.
+NUMBER = re.compile(r"[\d.,]+ (?:[mµ]s|[MG]iB|times as (?:long|fast|many|much))\b")
+OTHER = {
+    "README.md": {"219 MiB"},  # `tests/docs/test_docs.py` compiles the programs.
+    "docs/guide/long_sequences.md": {"219 MiB", "5.6 MiB", "62.5 MiB"},
+    "docs/guide/recurrences.md": {"22 MiB", "1,367 MiB"},
+    "docs/guide/accelerators.md": {"3 GiB", "16 GiB"},  # Of the output above it.
+    "docs/internals.md": {"2 MiB"},  # A constant of the code.
+    "docs/guide/speed.md": {"32 MiB", "64 MiB"},  # Limits of malloc.
+    "docs/tutorials/japanese_vowels.md": {"25.6 ms", "6.4 ms"},  # Of speech.
+}
+
+
+def test_times_on_pages_come_from_results():
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        name = str(page.relative_to(ROOT))
+        text = claims.MARKED.sub("", page.read_text())
+        text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+        found = set(NUMBER.findall(" ".join(text.split())))
+        if "_build" not in page.parts and "names" not in page.parts:
+            assert found <= OTHER.get(name, set()), name
+
+
+def test_sentences_say_what_the_results_say():
+    def measured(units, *, mode="train", pattern="", lengths="dense", **ratios):
+        case = {"lengths": lengths, "mode": mode, "pattern": pattern, "units": units}
+        peers = {name: ran(2.0, one) for name, one in ratios.items()}
+        row = {"name": f"lstm H{units}", "case": case, "peers": peers}
+        return claims.Measured("page", "CPU with AVX2, commit abc, today", row)
+
+    found = [
+        measured(512, torch=0.5, haiku=1.5, jaxrnn_xla=2.0),
+        measured(320, torch=0.996, linen=2.0, jaxrnn_xla=3.0),
+        measured(256, torch=0.9),
+        measured(16, lengths="short", jaxrnn_xla=8.0),
+        measured(128, by_hand=0.75, pattern="rollout"),
+        measured(64, by_hand=4.0, pattern="rollout", mode="forward", jaxrnn_xla=9.0),
+    ]
+    losses = (
+        "jaxrnn loses to hand-written loops that run one step a call (at worst 0.75), "
+        "and to PyTorch on some layers from 256 units (at worst 0.50)."
+    )
+    assert claims.losses(found) == losses
+    scanned = measured(128, by_hand=0.75, pattern="scanned")
+    assert claims.losses([scanned]) == (
+        "jaxrnn loses to hand-written loops (at worst 0.75)."
+    )
+    assert claims.lost_cases(found) == (
+        "PyTorch is faster in 2 cases: `lstm H512` (0.50), `lstm H256` (0.90)."
+    )
+    assert claims.without_native(found) == (
+        "Without native loops, jaxrnn takes 2.00 to 3.00 times as long on large "
+        "layers, 8.00 times as long on padded layers."
+    )
+    assert claims.rollouts(found) == (
+        "In rollouts with resets, a hand-written loop of Flax's cell takes 4.00 times "
+        "as long at inference and 0.75 times as long in training."
+    )
+    assert claims.sizes(found) == (
+        "*Large* layers have 128 to 512 units (CPU); *small* layers have 64 to 64 "
+        "units (CPU); *padded* layers have 16 to 16 units (CPU). Padded rows have "
+        "random lengths."
+    )
+
+
 def test_the_worst_cases_are_counted_and_named():
     def measured(batch, mode="train", pattern="", lengths="dense", **ratios):
         case = {"cell": "lstm", "batch": batch, "time": 50, "depth": 2, "units": batch}
