@@ -144,7 +144,7 @@ def pytest_collection_modifyitems(config, items):
     """Mark docstrings as slow, and parameters that the `fast` mark does not list.
 
     A slow test gets a third, by the hash of its id. The tests of touched files run
-    first, the fast ones before the slow ones.
+    first: those in a file of the same name, then the fast ones, then the slow ones.
     """
     fast = collections.defaultdict(bool)
     touched = config.getoption("touched")
@@ -163,7 +163,12 @@ def pytest_collection_modifyitems(config, items):
         if is_touched(item.nodeid):
             item.add_marker("touched")
     has = lambda item, mark: item.get_closest_marker(mark) is not None
-    rank = lambda item: 1 + has(item, "slow") if has(item, "touched") else 3
+
+    def rank(item):
+        if not has(item, "touched"):
+            return 3
+        return 0 if changed.is_first(item.nodeid, touched) else 1 + has(item, "slow")
+
     items.sort(key=rank)
     in_part = config.getoption("lf", False) or any("::" in arg for arg in config.args)
     unmatched = [test for test in fast if not fast[test]]

@@ -1,0 +1,83 @@
+"""`tests/changed.py` finds tests of every file, and all that it names exists."""
+
+import subprocess
+import sys
+
+import changed
+import pytest
+
+ROOT = changed.ROOT
+SOURCES = [*ROOT.glob("jaxrnn/**/*.py"), *ROOT.glob("native/src/*")]
+SOURCES = sorted(str(path.relative_to(ROOT)) for path in SOURCES)
+LISTED = {path for paths in changed.TESTS.values() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def ids():
+    """The ids of all tests but the examples in docstrings, which every file selects."""
+    call = [sys.executable, *"-m pytest --collect-only -q -n 0 -m".split(), "", "tests"]
+    settings = {"cwd": ROOT, "capture_output": True, "text": True, "check": True}
+    lines = subprocess.run(call, **settings).stdout.splitlines()
+    return [line for line in lines if "::" in line]
+
+
+def test_every_file_of_the_package_has_tests(ids):
+    files = {nodeid.partition("::")[0] for nodeid in ids}
+    has_tests = lambda p: any(f == p or f.startswith(f"{p}/") for f in files)
+    assert [p for p in changed.paths_of(SOURCES) if not has_tests(p)] == []
+    is_tested = lambda file: any(map(changed.selection([file]), ids))
+    assert [file for file in SOURCES if not is_tested(file)] == []
+    assert changed.without_tests(SOURCES) == []
+
+
+@pytest.mark.parametrize("cell", ["basic_rnn", "lstm", "gru"])
+def test_a_cell_has_its_laws_and_its_goldens(cell, ids):
+    is_selected = changed.selection([f"jaxrnn/_cells/{cell}.py"])
+    files = {nodeid.partition("::")[0] for nodeid in filter(is_selected, ids)}
+    assert {changed.LAWS, changed.GOLDENS} <= files
+
+
+@pytest.mark.parametrize(
+    ("file", "row"),
+    [
+        ("_cells/linear/lru.py", "rg_lru"),
+        ("_cells/linear/element.py", "min_gru"),
+        ("_cells/matrix/delta_rule.py", "delta_memory"),
+        ("_cells/matrix/rule.py", "mlstm_memory"),
+        ("_loops/memories/delta.py", "mlstm"),
+        ("_run/masking.py", "function_nested"),
+    ],
+)
+def test_shared_code_has_the_laws_of_the_cells_that_use_it(file, row, ids):
+    is_selected = changed.selection([f"jaxrnn/{file}"])
+    assert any(f"[{row}-" in i for i in filter(is_selected, ids) if changed.LAWS in i)
+
+
+def test_the_tests_of_the_same_name_are_first():
+    file = "jaxrnn/_run/masking.py"
+    assert changed.is_first("tests/run/test_masking.py::test_x", [file])
+    assert not changed.is_first("tests/run/test_results.py::test_x", [file])
+
+
+def test_a_folder_of_the_package_needs_a_row(monkeypatch):
+    monkeypatch.delitem(changed.TESTS, "jaxrnn/export/*")
+    monkeypatch.setattr(subprocess, "call", lambda call, **options: call)
+    new = "jaxrnn/export/_graph.py"
+    assert new in changed.run(["README.md", new])
+    assert "tests/docs" in changed.run(["README.md", "jaxrnn/gone/deleted.py"])
+    assert changed.run(["LICENSE"]) == 0
+
+
+@pytest.mark.parametrize("path", sorted(LISTED))
+def test_a_listed_path_exists(path):
+    where = ROOT / "tests" / path
+    assert where.is_file() or [*where.rglob("test_*.py")]
+
+
+def test_a_pattern_matches_a_file():
+    folders = {key.partition("/")[0] for key in changed.TESTS if "/" in key}
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    files = [str(p.relative_to(ROOT)) for p in [*paths, *ROOT.glob("*.*")]]
+    patterns = [*changed.TESTS, *changed.SHARED]
+    matched = lambda pattern: any(changed.matches(file, [pattern]) for file in files)
+    assert [pattern for pattern in patterns if not matched(pattern)] == []
