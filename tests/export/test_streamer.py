@@ -238,9 +238,10 @@ def expected(cells, x, chunk, lookahead):
 
 SIZES = [("gru", 10, 4, lookahead) for lookahead in (0, 3, 4, 5)]
 SIZES += [("two", 8, 4, 2), ("lstm", 7, 4, 7), ("gru", 3, 5, 3), ("gru", 3, 1, 3)]
+SIZES += [("gru", 5, 4, 3)]  # One step is left for `flush`.
 
 
-@pytest.mark.fast("gru-3-5-3")
+@pytest.mark.fast("gru-3-5-3", "gru-5-4-3")
 @pytest.mark.parametrize(("name", "time", "chunk", "lookahead"), SIZES)
 def test_chunks(name, time, chunk, lookahead):
     """A look-ahead over the rest gives the outputs of the whole run."""

@@ -8,8 +8,10 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import re
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import mesh
 import numpy as np
@@ -72,7 +74,8 @@ def values(cell, time):
 VALUES = values(CELLS["basic"], 3).keys()
 # What every case passes, beside the cells.
 GIVEN = {"inputs", "loop_fn", "max_time", "state_saver", "state_name"}
-# The dtype of the inputs, a name in profiles, and the axis in `test_divided_time.py`.
+# The dtype of the inputs, without which every case fails; a name in profiles; and the
+# axis in `test_divided_time.py`.
 LEFT_OUT = {"dtype", "scope", "axis_name"}
 
 
@@ -151,10 +154,13 @@ class Driver:
     def parameters(self):
         return {*inspect.signature(self.function).parameters}
 
+    @property
+    def arguments(self):
+        return sorted((self.parameters & VALUES) - {*self.left_out})
+
     @functools.cached_property
     def cases(self):
-        arguments = (self.parameters & VALUES) - {*self.left_out}
-        factors = {name: [False, True] for name in sorted(arguments)}
+        factors = {name: [False, True] for name in self.arguments}
         factors |= {"cell": self.cells, "time": self.times}
         factors |= {"layout": self.layouts, "told": self.told}
         factors |= {"kind": list(mesh.TYPES)}
@@ -207,9 +213,8 @@ CASES = {
 }
 
 
-def prepared(name):
+def prepared(driver, case):
     """The function of a case, and its arrays."""
-    driver, case = CASES[name]
     cell, time = CELLS[case["cell"]], case["time"]
     given = {
         "inputs": draw(BATCH, time, DEPTH),
@@ -235,8 +240,8 @@ def prepared(name):
 @pytest.mark.fast("dynamic-3")
 @pytest.mark.parametrize("name", CASES)
 def test_equals_one_device(name):
-    run, arrays = prepared(name)
-    _, case = CASES[name]
+    driver, case = CASES[name]
+    run, arrays = prepared(driver, case)
     beside = arrays.keys() - {"params", "inputs"}
     layouts = dict.fromkeys(beside, case["layout"])
     try:
@@ -252,6 +257,73 @@ def test_equals_one_device(name):
 def test_every_argument_has_a_value(name):
     others = DRIVERS[name].parameters - VALUES - GIVEN - LEFT_OUT
     assert all(other.startswith("cell") for other in others)
+
+
+# A cell whose program depends on the argument, and a value.
+OF_PROGRAMS = {
+    "implementation": ("basic", "scan"),
+    "parallel_iterations": ("scanned", 2),
+    "swap_memory": ("scanned", True),
+}
+# TensorFlow's `raw_rnn` has the argument. The steps run one after another.
+IGNORED = {"raw": ["parallel_iterations"]}
+
+
+def first_case(name, *arguments, cell=None):
+    """A function that runs a cell with arguments, and its arrays."""
+    driver = DRIVERS[name]
+    case = {"cell": cell or driver.cells[0], "time": driver.times[0]}
+    return prepared(driver, case | dict.fromkeys(arguments, True))
+
+
+def differ(one, other):
+    leaves, tree = jax.tree.flatten(one)
+    others, other_tree = jax.tree.flatten(other)
+    return tree != other_tree or not all(map(np.array_equal, leaves, others))
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_every_argument_changes_a_result(name):
+    arguments = {*DRIVERS[name].arguments} - OF_PROGRAMS.keys()
+    # A reset state needs resets, with which it is compared.
+    cases = [(), ("resets",), *((a, "resets") for a in {"reset_state"} & arguments)]
+    cases = [case for case in cases if arguments >= {*case}]
+    cases += [(argument,) for argument in arguments - {"resets", "reset_state"}]
+    runs, arrays = zip(*[first_case(name, *case) for case in cases], strict=True)
+
+    @jax.jit  # All in one program.
+    def run_all(arrays):
+        return [run(**given) for run, given in zip(runs, arrays, strict=True)]
+
+    results = dict(zip(cases, jax.device_get(run_all([*arrays])), strict=True))
+    same = [case for case in cases[1:] if not differ(results[case], results[case[1:]])]
+    assert same == []
+
+
+def program_of(name, cell, **arguments):
+    """The program of a gradient, without addresses and without arrays' numbers."""
+    run, arrays = first_case(name, cell=cell)
+    run = functools.partial(run, **arguments)
+    text = str(jax.make_jaxpr(mesh.with_gradients, static_argnums=0)(run, arrays))
+    return re.sub(r"0x[0-9a-f]+|\b\d+:i64\[\]", "", text)
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_every_argument_of_programs_changes_the_program(name):
+    given = {n: v for n, v in OF_PROGRAMS.items() if n in DRIVERS[name].parameters}
+    without = {cell: program_of(name, cell) for cell, _ in given.values()}
+    assert {cell: program_of(name, cell) for cell in without} == without
+    programs = {n: program_of(name, cell, **{n: v}) for n, (cell, v) in given.items()}
+    same = [n for n, text in programs.items() if text == without[given[n][0]]]
+    assert same == IGNORED.get(name, [])
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_a_scope_is_a_name_in_the_program(name):
+    run, arrays = first_case(name)
+    run = functools.partial(run, scope="a_name")
+    lowered = jax.jit(run).lower(**arrays)
+    assert "a_name/" in lowered.as_text(debug_info=True)
 
 
 @pytest.mark.parametrize("name", DRIVERS)
