@@ -3,22 +3,41 @@
     python tests/mutations.py --seed 57 --list mutants.json --results mutants.jsonl
 
 draws lines of `jaxrnn/` and `native/src`, breaks each in one way in a copy of the
-working tree, and runs there all tests of the rooms that the line touches, as
-`python -m tests.changed` does, and then the fast tests of all rooms. A mutant is caught
-if it does not build, or if a test fails or never ends. The list is stored, and read if
-the file exists, so that the same mutants can be tried on a later version: each is found
-by its text. A run with results in its file goes on after them.
+working tree, and runs there the fast tests that `python -m tests.changed` runs for the
+file of the line, until one fails. All lines that no test has noticed are then broken
+together for one run of all fast tests, since one run for each would take hours. Each
+line is tried alone on the tests that fail, and those noticed are mended, until all fast
+tests pass. With `--slow`, the slow tests of the lines that are left run last.
+
+A result says in which stage the mutant was caught, if it was:
+
+    build      the C++ does not compile
+    import     modules or tests cannot be imported, and without the mutant they can
+    selection  a test of the C++ or of the file of the line fails, crashes or never ends
+    fast       another fast test does
+    slow       a slow test of the file of the line does
+    escaped    none does
+    gone       no file has the line any more
+
+Any other end of the tests, such as a test that does not exist, says nothing about the
+mutant, and stops the program. So do tests that fail without a mutant: the first line of
+each language is tried unchanged before all others, on the tests of its file (all fast
+tests would take too long, and run at the end anyway), and must escape.
+
+The list is stored, and read if the file exists, so that the same mutants can be tried
+on a later version: each is found by its text. New lines replace those that are gone. A
+run with results in its file goes on after them.
 """
 
 import argparse
-import ast
 import collections
-import copy
+import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-import random
+import queue
 import re
 import shutil
 import signal
@@ -27,203 +46,224 @@ import sysconfig
 import tempfile
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import changed
+from mutants import Mutant, draw, is_gone, place, renewed
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAIRS = {ast.Lt: ast.LtE, ast.Gt: ast.GtE, ast.Eq: ast.NotEq, ast.Is: ast.IsNot}
-PAIRS |= {ast.In: ast.NotIn, ast.Add: ast.Sub, ast.And: ast.Or}
-OPPOSITES = PAIRS | {second: first for first, second in PAIRS.items()}
-# For lines of C++: the kind, what to look for, and what to write instead.
-CPP_RULES = [
-    ("comparison", r"(?<= )<(?= )", "<="),
-    ("comparison", r"(?<= )(<|>)=(?= )", r"\1"),
-    ("comparison", r"(?<= )==(?= )", "!="),
-    ("sign", r"(?<=[\w\])] )\+(?= )", "-"),
-    ("sign", r"(?<=[\w\])] )-(?= )", "+"),
-    ("off by one", r" [-+] 1\b", ""),
-    ("off by one", r"(?<= = )0(?=[;,)])", "1"),
-    ("term", r"(?<=[\w\])]) [+*] [\w.]+(?=[;,)])", ""),
-    ("condition", r"\bif \((?!constexpr)(.*)\)(?= \{$|$)", r"if (!(\1))"),
-    ("condition", r"&&", "||"),
-]
 IGNORED = (".git", ".venv", "__pycache__", "build", "_build", ".*_cache")
 BUILD = "native/build/mutations"
+# The statuses of pytest: tests failed; the collection failed; a hook failed.
+FAILED, NOT_COLLECTED, INTERNAL = 1, 2, 3
+CTEST_FAILED = 8
+CRASHES = [-signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL]
+CRASHES += [-signal.SIGSEGV]
+
+
+class Stop(Exception):
+    """The tests ended in a way that says nothing about the mutant."""
+
+    def __init__(self, command: list[str], status: int | None, text: str) -> None:
+        super().__init__(f"{text[-3000:]}\n{command} ended with status {status}.")
 
 
 @dataclasses.dataclass(frozen=True)
-class Mutant:
-    """A broken line.
+class Copy:
+    """A copy of the checkout.
 
     Attributes:
-        file: The path from the root of the checkout.
-        line: The number of the line when the mutant was drawn.
-        old: The text of the line, without its indent.
-        new: The text that replaces it.
-        kind: How the line is broken.
+        root: The folder.
+        python: The interpreter.
+        limit: The seconds after which a test is taken to have no end.
+        selection: The arguments of pytest for the tests of a file.
     """
 
-    file: str
-    line: int
-    old: str
-    new: str
-    kind: str
+    root: pathlib.Path
+    python: str
+    limit: float
+    selection: Callable[[str], list[str]] = lambda file: changed.options_of([file])
 
-    @property
-    def room(self) -> str:
-        top, name, *_ = pathlib.Path(self.file).parts
-        return top if top == "native" else name.removesuffix(".py")
+    @contextlib.contextmanager
+    def broken(self, *mutants: Mutant) -> Iterator[None]:
+        """Breaks lines, and mends them."""
+        texts = {}
+        try:
+            for mutant in mutants:
+                file, number = place(mutant, self.root)
+                lines = file.read_text().splitlines(keepends=True)
+                texts.setdefault(file, "".join(lines))
+                lines[number] = lines[number].replace(mutant.old, mutant.new)
+                file.write_text("".join(lines))
+            yield
+        finally:
+            for file, text in texts.items():
+                file.write_text(text)
 
+    def run(self, *command: str) -> tuple[int | None, str]:
+        """The status of a command, None if it has no end, and what it prints."""
+        # Without files of bytecode: those of a mutant would seem to be up to date if it
+        # has the size and the second of the file before.
+        own = {"PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        settings = {"cwd": self.root, "env": os.environ | own, "text": True}
+        settings |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, start_new_session=True, **settings)
+        try:
+            text = process.communicate(timeout=20 * self.limit)[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return None, process.communicate()[0]
+        return process.returncode, text
 
-def draw(root: pathlib.Path, seed: int, count: int) -> list[Mutant]:
-    """Draw mutants of different lines: nine of ten are Python, all kinds as likely."""
-    chance = random.Random(seed)
-    python, cpp = [], []
-    for file in sorted((root / "jaxrnn").rglob("*.py")):
-        python += python_mutants(file, root)
-    for file in sorted((root / "native/src").glob("*")):
-        cpp += cpp_mutants(file, root)
-    drawn = {}
-    while len(drawn) < count:
-        found = python if len(drawn) < count - count // 10 else cpp
-        kind = chance.choice(sorted({mutant.kind for mutant in found}))
-        mutant = chance.choice([one for one in found if one.kind == kind])
-        drawn.setdefault((mutant.file, mutant.line), mutant)
-    return list(drawn.values())
+    def pytest(self, *options: str) -> tuple[int | None, str]:
+        """The status of a run of tests, and what it prints."""
+        ends = ["-o", f"faulthandler_timeout={self.limit}"]
+        ends += ["-o", "faulthandler_exit_on_timeout=true"]
+        return self.run(self.python, "-m", "pytest", "-q", *ends, *options)
 
+    def build(self, *mutants: Mutant) -> str:
+        """Compiles the C++ if it is broken or was, and returns the errors."""
+        is_native = [mutant.is_native for mutant in mutants]
+        if not any(is_native) and not (self.root / BUILD).exists():
+            return ""
+        make = ["cmake", "-S", "native", "-B", BUILD, "-DSKBUILD_STATE=editable"]
+        make += ["-DJAXRNN_NATIVE_TESTS=ON", f"-DPython_EXECUTABLE={self.python}"]
+        status, text = self.run(*make)
+        if status != 0:
+            raise Stop(make, status, text)
+        status, text = self.run("cmake", "--build", BUILD, "--parallel", "2")
+        return text if status else ""
 
-def python_mutants(file: pathlib.Path, root: pathlib.Path) -> Iterator[Mutant]:
-    """All mutants of a file, of lines that occur only once."""
-    text = file.read_text()
-    lines = [line.strip() for line in text.splitlines()]
-    for node in _expressions(ast.parse(text)):
-        line = text.splitlines()[node.lineno - 1]
-        if node.lineno != node.end_lineno or lines.count(line.strip()) > 1:
-            continue
-        first = line.encode()[: node.col_offset].decode()
-        last = line.encode()[node.end_col_offset :].decode()
-        for kind, new in _breaks(node):
-            changed = f"{first}({ast.unparse(new)}){last}".strip()
-            name = str(file.relative_to(root))
-            yield Mutant(name, node.lineno, line.strip(), changed, kind)
+    def test(self, mutant: Mutant, options: list[str]) -> tuple[str, str]:
+        """What catches a mutant ("tests" or what precedes them), and its text.
 
-
-def _expressions(node: ast.AST) -> Iterator[ast.expr]:
-    """The expressions of a tree, except in messages."""
-    if isinstance(node, (ast.Raise, ast.JoinedStr)):
-        return
-    if isinstance(node, ast.expr):
-        yield node
-    for child in ast.iter_child_nodes(node):
-        yield from _expressions(child)
-
-
-def _breaks(node: ast.expr) -> list[tuple[str, ast.expr]]:
-    """The ways to break an expression: their kinds, and what replaces it."""
-    match node:
-        case ast.Compare(ops=[op]) if type(op) in OPPOSITES:
-            return [("comparison", _with(node, ops=[OPPOSITES[type(op)]()]))]
-        case ast.BinOp(op=ast.Add() | ast.Sub()) if not _joins(node):
-            opposite = _with(node, op=OPPOSITES[type(node.op)]())
-            return [("sign", opposite), ("term", node.left)]
-        case ast.BinOp(op=ast.Mult()) if not _joins(node):
-            return [("term", node.left), ("term", node.right)]
-        case ast.BinOp(op=ast.BitAnd()):
-            return [("mask", node.left), ("mask", node.right)]
-        case ast.UnaryOp(op=ast.USub()):
-            return [("sign", node.operand)]
-        case ast.UnaryOp(op=ast.Not()):
-            return [("condition", node.operand)]
-        case ast.BoolOp(values=[first, *_]):
-            opposite = _with(node, op=OPPOSITES[type(node.op)]())
-            return [("condition", opposite), ("condition", first)]
-        case ast.IfExp():
-            return [("condition", _with(node, test=ast.UnaryOp(ast.Not(), node.test)))]
-        case ast.Constant(value=int(value)) if not isinstance(value, bool):
-            return [("off by one", ast.Constant(value + 1))]
-        case ast.Attribute(value=inner, attr="T" | "mT"):
-            return [("axis", inner)]
-        case ast.Call(func=ast.Attribute(value=of, attr=name), args=arguments):
-            is_method = ast.unparse(of) not in ("jnp", "np", "lax")
-            if name in ("where", "select") and len(arguments) == 3:
-                return [("mask", arguments[1]), ("mask", arguments[2])]
-            if name in ("swapaxes", "moveaxis", "transpose"):
-                return [("axis", of if is_method else arguments[0])]
-    return []
+        Both are empty if the tests pass.
+        """
+        native = ["ctest", "--test-dir", BUILD, "--stop-on-failure"]
+        # One process, because pytest-xdist ends with other statuses.
+        tests = "-n0 -p no:cacheprovider -p tests.first_failure".split() + options
+        with self.broken(mutant):
+            if errors := self.build(mutant):
+                return "build", errors
+            if mutant.is_native:
+                status, text = self.run(*native)
+                if status in (CTEST_FAILED, None):
+                    return "tests", text
+                if status != 0:
+                    raise Stop(native, status, text)
+            status, text = self.pytest(*tests)
+        if status == 0:
+            return "", ""
+        if status in (FAILED, None, *CRASHES):
+            return "tests", text
+        if status in (NOT_COLLECTED, INTERNAL):
+            unchanged, _ = self.pytest(*tests, "--collect-only")
+            if unchanged == 0:
+                return "import", text
+        raise Stop(tests, status, text)
 
 
-def _joins(node: ast.expr) -> bool:
-    """Whether an operator joins sequences: the other operators would only crash."""
-    if isinstance(node, ast.BinOp):
-        return _joins(node.left) or _joins(node.right)
-    return isinstance(node, (ast.Tuple, ast.List, ast.ListComp, ast.JoinedStr)) or (
-        isinstance(node, ast.Constant) and isinstance(node.value, str)
-    )
+def result(mutant: Mutant, stage: str, text: str, start: float) -> dict:
+    """A row of the results."""
+    pattern = r"error: .*|\d+ - \w+ \(.*\)|(?:FAILED|ERROR) .*|Timeout .*"
+    found = re.findall(pattern, text)
+    by = found[-1] if found else text[-300:]
+    seconds = round(time.monotonic() - start, 1)
+    print(f"{seconds:.0f} s, {mutant.file}:{mutant.line}: {stage} {by}", flush=True)
+    return {"mutant": vars(mutant), "stage": stage, "by": by, "seconds": seconds}
 
 
-def _with(node: ast.expr, **changes: object) -> ast.expr:
-    new = copy.copy(node)
-    vars(new).update(changes)
-    return new
+def alone(mutant: Mutant, copy: Copy, stage: str, options: list[str]) -> dict:
+    """The result of some tests of one mutant; the stage is empty if they pass."""
+    start = time.monotonic()
+    found, text = copy.test(mutant, options)
+    return result(mutant, found.replace("tests", stage), text, start)
 
 
-def cpp_mutants(file: pathlib.Path, root: pathlib.Path) -> Iterator[Mutant]:
-    """All mutants of a file, of lines that occur only once."""
-    lines = [line.strip() for line in file.read_text().splitlines()]
-    for number, line in enumerate(lines, 1):
-        old = line.split("//")[0].strip()
-        is_declaration = re.match(r"#|static_assert|template|\(", old)
-        for kind, pattern, replacement in CPP_RULES:
-            new = re.sub(pattern, replacement, old, count=1)
-            if new != old and not is_declaration and lines.count(line) == 1:
-                yield Mutant(str(file.relative_to(root)), number, line, new, kind)
+def select(mutant: Mutant, copy: Copy) -> dict:
+    """The result of the fast tests of the mutant's file."""
+    if is_gone(mutant, copy.root):
+        return result(mutant, "gone", "", time.monotonic())
+    return alone(mutant, copy, "selection", of_file(mutant, copy, "not slow"))
 
 
-def apply(mutant: Mutant, root: pathlib.Path) -> tuple[pathlib.Path, str]:
-    """Break the line, and return its file and the text of the file before.
+def slow(mutant: Mutant, copy: Copy) -> dict:
+    """The result of the slow tests of the mutant's file."""
+    return alone(mutant, copy, "slow", of_file(mutant, copy, "slow"))
 
-    If the file does not have the line, the only other file that has it is taken.
+
+def of_file(mutant: Mutant, copy: Copy, marks: str) -> list[str]:
+    """The arguments of pytest for the tests of the mutant's file with these marks."""
+    file = place(mutant, copy.root)[0].relative_to(copy.root)
+    return [*copy.selection(str(file)), "-m", f"touched and {marks}"]
+
+
+def check_unchanged(mutants: list[Mutant], copy: Copy) -> None:
+    """Try mutants that change nothing, of one line of each language.
 
     Raises:
-        LookupError: If the line is gone.
+        Stop: If one does not escape.
     """
-    home = root / mutant.file
-    others = (root / mutant.file.split("/")[0]).rglob("*" + home.suffix)
-    texts = {file: file.read_text() for file in others}
-    places = collections.defaultdict(list)
-    for file, text in texts.items():
-        for number, line in enumerate(text.splitlines()):
-            if line.strip() == mutant.old:
-                places[file].append(number)
-    file = home if home in places or len(places) != 1 else next(iter(places))
-    if file not in places:
-        raise LookupError(mutant)
-    nearest = min(places[file], key=lambda number: abs(number + 1 - mutant.line))
-    lines = texts[file].splitlines(keepends=True)
-    lines[nearest] = lines[nearest].replace(mutant.old, mutant.new)
-    file.write_text("".join(lines))
-    return file, texts[file]
+    present = [mutant for mutant in mutants if not is_gone(mutant, copy.root)]
+    first = {mutant.is_native: mutant for mutant in reversed(present)}
+    for mutant in first.values():
+        row = select(dataclasses.replace(mutant, new=mutant.old), copy)
+        if row["stage"]:
+            raise Stop(["an unchanged line"], None, json.dumps(row, indent=1))
 
 
-def run(command: list[str], root: pathlib.Path, limit: float) -> tuple[bool, str]:
-    """Whether a command succeeds in time, and what it prints."""
-    # Without files of bytecode: those of a mutant would seem to be up to date if it has
-    # the size and the second of the file before.
-    own = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    settings = {"cwd": root, "env": os.environ | own, "start_new_session": True}
-    settings |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command, **settings)
-    try:
-        text = process.communicate(timeout=limit)[0]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return False, "FAILED (no end)"
-    return process.returncode in (0, 5), text
+def run_fast(mutants: list[Mutant], copy: Copy, options: list[str]) -> list[str]:
+    """The ids of all fast tests that fail if all mutants are in the copy at once."""
+    cache = copy.root / ".pytest_cache/v/cache/lastfailed"
+    cache.unlink(missing_ok=True)
+    with copy.broken(*mutants):
+        if errors := copy.build(*mutants):
+            raise Stop(["cmake"], None, errors)
+        status, text = copy.pytest("-m", "not slow", *options)
+    if status not in (0, FAILED):
+        raise Stop(["all fast tests", *map(str, mutants)], status, text)
+    return [*json.loads(cache.read_text())] if status else []
 
 
-def make_environment(folder: pathlib.Path) -> None:
+def fast(
+    mutants: list[Mutant], copies: list[Copy], options: list[str]
+) -> Iterator[dict]:
+    """The results of mutants that all fast tests notice."""
+    while failed := run_fast(mutants, copies[0], options):
+        rows = [*each(lambda *given: alone(*given, "fast", failed), mutants, copies)]
+        caught = [row for row in rows if row["stage"]]
+        if not caught:
+            raise Stop(["all fast tests, but no mutant alone"], FAILED, str(failed))
+        yield from caught
+        found = [Mutant(**row["mutant"]) for row in caught]
+        mutants = [mutant for mutant in mutants if mutant not in found]
+
+
+def each(
+    function: Callable, mutants: list[Mutant], copies: list[Copy]
+) -> Iterator[dict]:
+    """The results of a function of a mutant and a copy, as they come."""
+    free = queue.SimpleQueue()
+    for one in copies:
+        free.put(one)
+
+    def task(mutant: Mutant) -> dict:
+        copy = free.get()
+        try:
+            return function(mutant, copy)
+        finally:
+            free.put(copy)
+
+    with concurrent.futures.ThreadPoolExecutor(len(copies)) as pool:
+        tasks = [pool.submit(task, mutant) for mutant in mutants]
+        try:
+            for done in concurrent.futures.as_completed(tasks):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def make_environment(folder: pathlib.Path) -> str:
     """Create an environment with all packages of this one but jaxrnn.
 
     An editable install of jaxrnn would be tested in place of the copy. Python reads its
@@ -232,95 +272,83 @@ def make_environment(folder: pathlib.Path) -> None:
     venv.create(folder)
     [packages] = folder.glob("lib/*/site-packages")
     (packages / "all.pth").write_text(sysconfig.get_path("purelib"))
-
-
-def failure(root: pathlib.Path, limit: float, file: str = "") -> str:
-    """What fails first when the tests of a file run, then all: empty if nothing."""
-    python = str(root.parent / "environment" / "bin" / "python")
-    make = ["cmake", "-S", "native", "-B", BUILD, "-DSKBUILD_STATE=editable"]
-    make += ["-DJAXRNN_NATIVE_TESTS=ON", f"-DPython_EXECUTABLE={python}"]
-    build = [
-        make,
-        ["cmake", "--build", BUILD, "--parallel", "2"],
-        ["ctest", "--test-dir", BUILD, "--stop-on-failure"],
-    ]
-    tests = [python, *"-m pytest -x -q -p no:cacheprovider".split()]
-    touched = [[*tests, "-n0", *changed.options_of([file])]] if file else []
-    native = build if file.startswith("native") else []
-    for command in [*native, *touched, [*tests, "-n2"]]:
-        succeeds, text = run(command, root, limit)
-        if not succeeds:
-            pattern = r"error: .*|\d+ - \w+ \(.*\)|(?:FAILED|ERROR) .*"
-            found = re.findall(pattern, text)
-            return found[-1] if found else text[-300:]
-    return ""
-
-
-def attempt(mutant: Mutant, root: pathlib.Path, limit: float) -> dict:
-    """The result of a mutant, and what it breaks."""
-    start = time.monotonic()
-    try:
-        file, text = apply(mutant, root)
-    except LookupError:
-        result, by = "gone", ""
-    else:
-        by = failure(root, limit, mutant.file)
-        result = "caught" if by else "escaped"
-        file.write_text(text)
-    seconds = time.monotonic() - start
-    print(f"{seconds:.0f} s, {mutant.file}:{mutant.line}: {result} {by}", flush=True)
-    return {"mutant": vars(mutant), "result": result, "by": by}
+    return str(folder / "bin" / "python")
 
 
 def table(rows: list[dict]) -> str:
-    """How many mutants of each room were caught, and those that escaped."""
-    tried, caught = collections.Counter(), collections.Counter()
-    escaped = []
+    """How many mutants of each room were caught, in which stage, and the others."""
+    tried, stages = collections.Counter(), collections.Counter()
+    caught, others = collections.Counter(), []
     for row in rows:
         mutant = Mutant(**row["mutant"])
         tried[mutant.room] += 1
-        caught[mutant.room] += row["result"] == "caught"
-        if row["result"] != "caught":
-            escaped.append(f"\n{row['result']} ({mutant.kind}): {mutant.file}")
-            escaped += [f"  - {mutant.old}", f"  + {mutant.new}"]
+        stages[row["stage"]] += 1
+        is_caught = row["stage"] not in ("", "escaped", "gone")
+        caught[mutant.room] += is_caught
+        if not is_caught:
+            others.append(f"\n{row['stage']} ({mutant.kind}): {mutant.file}")
+            others += [f"  - {mutant.old}", f"  + {mutant.new}"]
     lines = ["| room | mutants | caught |", "|---|--:|--:|"]
     lines += [f"| {room} | {tried[room]} | {caught[room]} |" for room in sorted(tried)]
     lines.append(f"| all | {tried.total()} | {caught.total()} |")
-    return "\n".join(lines + escaped)
+    lines.append(", ".join(f"{stage}: {stages[stage]}" for stage in sorted(stages)))
+    return "\n".join(lines + others)
 
 
 def main() -> None:
     """Draw or read the list, try each mutant, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--seed", type=int, default=0)
     add("--count", type=int, default=60)
     add("--list", type=pathlib.Path, required=True)
     add("--results", type=pathlib.Path, required=True)
-    add("--limit", type=float, default=1200, help="seconds for one run of tests")
+    add("--limit", type=float, default=120, help="seconds for one test")
+    add("--jobs", type=int, default=2, help="mutants at once, each in a copy")
+    add("--slow", action="store_true", help="run slow tests too")
     options = parser.parse_args()
-    if not options.list.exists():
-        drawn = map(dataclasses.asdict, draw(ROOT, options.seed, options.count))
-        options.list.write_text(json.dumps([*drawn], indent=1) + "\n")
-    chosen = [Mutant(**row) for row in json.loads(options.list.read_text())]
+    if options.list.exists():
+        read = [Mutant(**row) for row in json.loads(options.list.read_text())]
+        mutants = renewed(read, ROOT, options.seed)
+    else:
+        mutants = draw(ROOT, options.seed, options.count)
+    text = json.dumps([*map(dataclasses.asdict, mutants)], indent=1)
+    options.list.write_text(f"{text}\n")
+    options.results.touch()
+    done = map(json.loads, options.results.open())
+    rows = {Mutant(**row["mutant"]): row for row in done}
+
+    def keep(row: dict) -> None:
+        rows[Mutant(**row["mutant"])] = row
+        with options.results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
     with tempfile.TemporaryDirectory() as folder:
-        root = pathlib.Path(folder) / "copy"
-        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*IGNORED))
-        make_environment(root.parent / "environment")
-        if not options.results.exists():
-            if failed := failure(root, options.limit):
-                raise SystemExit(f"The tests fail without a mutant: {failed}")
-            options.results.touch()
-        rows = [json.loads(line) for line in options.results.open()]
-        done = [Mutant(**row["mutant"]) for row in rows]
-        # A library with a mutant stays in the copy, so native mutants come last.
-        left = [mutant for mutant in chosen if mutant not in done]
-        for mutant in sorted(left, key=lambda mutant: mutant.room == "native"):
-            row = attempt(mutant, root, options.limit)
-            with options.results.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            rows.append(row)
-    print(table(rows))
+        python = make_environment(pathlib.Path(folder) / "environment")
+        copies = []
+        for number in range(options.jobs):
+            root = pathlib.Path(folder) / f"copy{number}"
+            shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*IGNORED))
+            copies.append(Copy(root, python, options.limit))
+        at = lambda *stages: [m for m in mutants if rows[m]["stage"] in stages]
+        try:
+            check_unchanged(mutants, copies[0])
+            # The library is compiled anew after each native mutant, so these come last.
+            new = [mutant for mutant in mutants if mutant not in rows]
+            new.sort(key=lambda mutant: mutant.is_native)
+            for row in each(select, new, copies):
+                keep(row)
+            for row in fast(at(""), copies, ["-n", str(options.jobs)]):
+                keep(row)
+            for row in each(slow, at("", "escaped") if options.slow else [], copies):
+                keep(row)
+        except Stop as stop:
+            raise SystemExit(str(stop)) from stop
+    for mutant in at(""):
+        keep(rows[mutant] | {"stage": "escaped"})
+    print(table([rows[mutant] for mutant in mutants]))
 
 
 if __name__ == "__main__":
