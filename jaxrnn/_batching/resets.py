@@ -15,21 +15,21 @@ from .._base.typing import Array, ArrayLike
 def resets_of_segments(segment_ids: ArrayLike, *, time_major: bool = False) -> Array:
     """The resets of packed rows: true at each step that begins a segment.
 
-    A segment is consecutive steps with one id, such as a document. The id 0 marks
-    padding, as in maxtext and marin, which begins no segment, so the state after a
+    A segment is consecutive steps with one id, such as a document. Padding has the id
+    0, as in maxtext and marin, or less. It begins no segment, so the state after a
     row's last segment stays. For rows that end with padding, also pass a driver the
     lengths `(segment_ids > 0).sum(1)`; for padding anywhere, pass
-    `mask=segment_ids > 0`. Otherwise only differences of ids count, so ids may be
+    `mask=segment_ids > 0`. Of the other ids, only differences count, so they may be
     counted anew in each row.
 
     Args:
-        segment_ids: Integers `[batch, time]`, or `[time, batch]` if `time_major`; 0 at
-            padding.
+        segment_ids: Integers `[batch, time]`, or `[time, batch]` if `time_major`; 0
+            or less at padding.
         time_major: Whether time is the first axis of the ids and of the result.
 
     Returns:
-        Bool, with the shape of the ids: true at the first step, and where an id other
-        than 0 differs from the id of the step before. If a row continues a segment of
+        Bool, with the shape of the ids: true at the first step, and where a positive
+        id differs from the id of the step before. If a row continues a segment of
         an earlier call, set its first step to False, or use `Packed.resets`.
 
     Raises:
@@ -45,7 +45,7 @@ def resets_of_segments(segment_ids: ArrayLike, *, time_major: bool = False) -> A
     axes = "[time, batch]" if is_time_major else "[batch, time]"
     ids = as_integers("segment_ids", segment_ids, f"integers {axes}", (None, None))
     ids = ids.T if is_time_major else ids
-    changes = (ids[:, 1:] != ids[:, :-1]) & (ids[:, 1:] != 0)
+    changes = (ids[:, 1:] != ids[:, :-1]) & (ids[:, 1:] > 0)
     resets = jnp.concatenate([jnp.ones_like(ids[:, :1], bool), changes], axis=1)
     return resets.T if is_time_major else resets
 

@@ -292,7 +292,7 @@ def test_ids_and_positions_may_be_lists():
     packed = pack_sequences([np.ones((n, 2)) * n for n in (3, 1, 2)], row_length=4)
     lists = Packed(packed.inputs, *(each.tolist() for each in packed[1:]))
     assert lists.lengths.tolist() == [4, 2]
-    assert lists.resets.tolist() == [[1, 0, 0, 1], [1, 0, 1, 1]]
+    assert lists.resets.tolist() == [[1, 0, 0, 1], [1, 0, 0, 0]]
     assert lists.unpack(lists.inputs)[:, :, 0].tolist() == [
         [3, 3, 3],
         [1, 0, 0],
@@ -344,7 +344,7 @@ def test_ids_and_positions_of_any_integer_dtype(kind):
         assert_same(jax.jit(read)(packed), want)
     np.testing.assert_array_equal(packed.lengths, [3, 3])
     resets = resets_of_segments(ids)
-    np.testing.assert_array_equal(resets, [[1, 0, 1, 1], [1, 1, 0, 1]])
+    np.testing.assert_array_equal(resets, [[1, 0, 1, 0], [1, 1, 0, 0]])
 
 
 @pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray], ids=["numpy", "jax"])

@@ -25,7 +25,7 @@ def in_a_loop(ids, done, last_done):
     for row, t in np.ndindex(ids.shape):
         of_done[row, t] = done[row, t - 1] if t else last_done[row]
         if t > 0:
-            of_ids[row, t] = ids[row, t] not in (0, ids[row, t - 1])
+            of_ids[row, t] = 0 < ids[row, t] != ids[row, t - 1]
     return of_ids, of_done
 
 
