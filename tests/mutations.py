@@ -42,7 +42,7 @@ import re
 import shutil
 import signal
 import subprocess
-import sysconfig
+import sys
 import tempfile
 import time
 import venv
@@ -165,7 +165,7 @@ class Copy:
 
 def result(mutant: Mutant, stage: str, text: str, start: float) -> dict:
     """A row of the results."""
-    pattern = r"error: .*|\d+ - \w+ \(.*\)|(?:FAILED|ERROR) .*|Timeout .*"
+    pattern = r"\w*[eE]rror: .*|\d+ - \w+ \(.*\)|(?:FAILED|ERROR) .*|Timeout .*"
     found = re.findall(pattern, text)
     by = found[-1] if found else text[-300:]
     seconds = round(time.monotonic() - start, 1)
@@ -233,7 +233,8 @@ def fast(
         rows = [*each(lambda *given: alone(*given, "fast", failed), mutants, copies)]
         caught = [row for row in rows if row["stage"]]
         if not caught:
-            raise Stop(["all fast tests, but no mutant alone"], FAILED, str(failed))
+            # They fail without a mutant, or only with several.
+            raise Stop(["no mutant alone, all fast tests"], FAILED, "\n".join(failed))
         yield from caught
         found = [Mutant(**row["mutant"]) for row in caught]
         mutants = [mutant for mutant in mutants if mutant not in found]
@@ -271,7 +272,8 @@ def make_environment(folder: pathlib.Path) -> str:
     """
     venv.create(folder)
     [packages] = folder.glob("lib/*/site-packages")
-    (packages / "all.pth").write_text(sysconfig.get_path("purelib"))
+    folders = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "all.pth").write_text("\n".join(folders))
     return str(folder / "bin" / "python")
 
 

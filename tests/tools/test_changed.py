@@ -37,6 +37,15 @@ def test_a_cell_has_its_laws_and_its_goldens(cell, ids):
     assert {changed.LAWS, changed.GOLDENS} <= files
 
 
+def test_a_file_of_cells_has_their_goldens_and_laws_but_no_others():
+    goldens = changed.goldens_of(["jaxrnn/contrib/_small_cells.py"])
+    assert {"indy_lstm-whole-f32", "sru-whole-f32"} <= goldens
+    assert "nas-whole-f32" not in goldens
+    assert not changed.goldens_of(["jaxrnn/_run/masking.py", "README.md"])
+    laws = changed.laws_of(["jaxrnn/_cells/gru.py", "README.md"])
+    assert laws == {"gru", "gru_sigmoid", "gru_cudnn"}
+
+
 @pytest.mark.parametrize(
     ("file", "row"),
     [
