@@ -394,7 +394,7 @@ class Hyperparameters:
 def as_typed(tree: PyTree) -> tuple:
     """A hashable tree that distinguishes tuples from named tuples, and 1 from True.
 
-    Also -0.0 from 0.0: programs in which they are constants differ.
+    Also -0.0 from 0.0: programs in which they are constants differ. NaN equals NaN.
     """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
     return treedef, tuple(zip(map(type, leaves), map(_as_value, leaves), strict=True))
@@ -407,7 +407,7 @@ def _as_value(leaf: Any) -> Any:
     with two such functions must be equal, because equal cells share programs. A closure
     of the user is compared by identity, because it may read what changes.
     """
-    if isinstance(leaf, float):
+    if isinstance(leaf, float | complex | np.floating):
         return repr(leaf)
     if isinstance(leaf, types.FunctionType) and leaf.__closure__:
         module = leaf.__globals__.get("__name__", "")

@@ -156,10 +156,10 @@ def load(
     first = "_l0" if is_module or f"{prefix}weight_ih" not in state_dict else ""
     own = [re.fullmatch(re.escape(prefix) + _NAME, str(name)) for name in state_dict]
     matches = [match for match in own if match and bool(match[2]) == bool(first)]
-    _check_all_read(state_dict, prefix, {match[0] for match in matches})
     for name in ("weight_ih", "weight_hh"):
         if (place := f"{prefix}{name}{first}") not in state_dict:
             pick(state_dict, place, fix=_fix_of_names(state_dict, prefix))
+    _check_all_read(state_dict, prefix, {match[0] for match in matches})
     directions = 1 + any(match[3] for match in matches)
     check_directions("state_dict", directions, bidirectional)
     stored = {match[1] for match in matches}
@@ -321,22 +321,29 @@ def _is_lstm_state(state: PyTree) -> bool:
 
 
 def _check_all_read(state_dict: Weights, prefix: str, read: Collection[str]) -> None:
-    """Raises ValueError if the module has weights under other names than `read`.
+    """Raises ValueError if the module has other weights than `read`.
 
     PyTorch renames a weight that it computes from others: `weight_hh_l0_orig` and
     `parametrizations.weight_hh_l0.original`. A wrapper may keep the trained weights
-    outside: `weight_hh_l0_raw` and the prefix `module.`. Other modules may be inside.
+    outside: `weight_hh_l0_raw` and the prefix `module.`. A class of the user may have
+    further weights, and so other equations. Only recurrent modules inside, and beside
+    an empty prefix all other modules, are known to be others.
     """
-    others = {*prefixes_of_torch(state_dict)} - {prefix}
-    found = [re.match(rf"(.*?){_STEM}", str(name)) for name in state_dict]
-    own = [
-        match.string
-        for match in found
-        if match and (match[1].startswith(prefix) or prefix.startswith(match[1]))
-        if match[1] not in others and match.string not in read
-    ]
-    must = f"name the weights of the module at {prefix!r} as PyTorch does"
-    expect(not own, "state_dict", must, listed(own), _FIX)
+    others = tuple({*prefixes_of_torch(state_dict)} - {prefix, ""})
+    inside = tuple(place for place in others if place.startswith(prefix))
+
+    def is_own(name: str) -> bool:
+        if name.startswith(prefix) and not name.startswith(inside):
+            first, dot, _ = name.removeprefix(prefix).partition(".")
+            return bool(prefix) or not dot or first == "parametrizations"
+        outer, _, last = name.rpartition(".")
+        is_raw = re.fullmatch(f"{_NAME}_raw", last)
+        return is_raw is not None and prefix.startswith(f"{outer}.")
+
+    own = [name for name in map(str, state_dict) if is_own(name) and name not in read]
+    must = f"have only the weights of PyTorch's module at {prefix!r}"
+    fix = f"{_FIX} Leave out the weights of other modules."
+    expect(not own, "state_dict", must, listed(own), fix)
 
 
 def _fix_of_names(state_dict: Weights, prefix: str) -> str:

@@ -64,6 +64,8 @@ INITIALIZERS = {
     "scaled": lambda: init.orthogonal(np.sqrt(2)),
     "0.0": lambda: init.constant(0.0),
     "-0.0": lambda: init.constant(-0.0),
+    "-0.0 of NumPy": lambda: init.constant(np.float32(-0.0)),
+    "0.0 of NumPy": lambda: init.constant(np.float32(0.0)),
     "0": lambda: init.constant(0),
     "False": lambda: init.constant(False),
     "by_part": lambda: by_part(init.lecun_normal(), by_gate(init.orthogonal())),

@@ -270,7 +270,7 @@ def test_what_files_of_torch_hold(cell):
     weights = torch.save(bound(cell), "a.")
     load = lambda given: torch.load(given, "a.", activation)
     own = {name.removesuffix("_l0"): array for name, array in weights.items()}
-    more = {"weight": np.ones(2), "a.out.weight_x": np.ones(2), "b.weight_ih_l0": 1}
+    more = {"weight": 1, "bias_ih_scale": 1, "b.weight_ih_l0": 1, "b.weight_x": 1}
     for place in ("", "a.inner."):
         more |= {f"{place}weight_ih_l0": 1, f"{place}weight_hh_l0": 1}
     for given in (own, weights | more):
@@ -299,6 +299,19 @@ def test_weights_that_torch_renamed_are_refused(options, weight, prefix):
     made |= {prefix + name.format(weight): array for name in RENAMED[options]}
     with pytest.raises(ValueError, match=re.escape(RENAMED[options][0].format(weight))):
         torch.load(made, prefix)
+
+
+@pytest.mark.parametrize("name", ["weight_ch", "bias_l0", "layernorm_i.weight", "h0"])
+def test_weights_of_other_equations_are_refused(name):
+    weights = torch.save(bound(FREE), "a.")
+    with pytest.raises(ValueError, match=f"got a.{name}"):
+        torch.load(weights | {f"a.{name}": np.ones(2)}, "a.")
+    root = torch.save(bound(FREE))
+    if "." in name:  # Of another module, beside the weights of the root.
+        assert_same(torch.load(root | {name: np.ones(2)}), bound(FREE))
+    else:
+        with pytest.raises(ValueError, match=f"got {name}"):
+            torch.load(root | {name: np.ones(2)})
 
 
 @pytest.mark.parametrize("outer", ["a.", "a.module."])
