@@ -39,7 +39,7 @@ SOME += [pytest.param("native", marks=needs_library)]
 def program(name):
     """The function of a program, and its arrays by name."""
     if name in test_drivers.CASES:
-        return test_drivers.prepared(name)
+        return test_drivers.prepared(*test_drivers.CASES[name])
     row = ROWS[name]
     return row() if callable(row) else row
 
