@@ -28,9 +28,9 @@ from .._run.arguments import (
     as_initial_state,
     as_mask,
     as_resets,
+    divided_time_of,
     output_dtype,
 )
-from .._run.divided_time import run_on_device, run_on_mesh
 from .._run.given import Given
 from .._run.memory import Strategy, as_strategy, plan_of
 from .._run.run_cell import run_cell
@@ -268,9 +268,9 @@ def dynamic_rnn(
         )
     with jax.named_scope(as_scope(scope, "rnn")):
         if axis_name is not None:
-            results = run_on_device(cell, given, axis_name)
+            results = divided_time_of(cell).on_device(cell, given, axis_name)
         elif (spec := spec_of_divided_time(given.inputs, given.axis)) is not None:
-            results = run_on_mesh(cell, given, spec)
+            results = divided_time_of(cell).on_mesh(cell, given, spec)
         else:
             results = run_cell(cell, given)
     return results if return_states else results[:2]

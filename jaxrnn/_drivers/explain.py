@@ -13,7 +13,7 @@ from .._base.hints import check_names
 from .._base.math import in_native_order, is_float
 from .._base.sharding import platform_of
 from .._base.typing import Array, PyTree, Shaped
-from .._run.arguments import text_of, transition_of
+from .._run.arguments import divided_time_of, text_of
 from .._run.memory import Strategy, as_strategy
 from .._run.run_cell import choose, prepared, results_of
 from .dynamic_rnn import dynamic_rnn, given_to
@@ -108,7 +108,7 @@ def explain(*args: object, **options: object) -> Explanation:
         arguments = with_arrays(arrays)
         known = given_to(**arguments)
         if arguments["axis_name"] is not None:
-            transition_of(arguments["cell"])  # Refuses cells that need all steps.
+            divided_time_of(arguments["cell"])  # Refuses cells that need all steps.
         cell, run, gaps = prepared(arguments["cell"], known)
         choice = choose(cell, run, known.plan)
         found.append((known, choice))

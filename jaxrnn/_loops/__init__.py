@@ -1,11 +1,13 @@
 """Loops that run whole sequences of a kind of cells faster than a scan.
 
-Each folder or file registers its loops for a kind of cells; see `_run/loops.py`.
-Without this folder, and without the lines that import it, all results stay the same.
+Each import below registers loops for a kind of cells; see `_run/loops.py`. Without one
+of these lines, or without this folder and the lines that import it, all results stay
+the same; only sequences whose time is divided over devices need a loop.
 """
 
 from . import convolution as convolution
 from .affine import choose as _affine
+from .affine.native import choose as _native
 from .linear import choose as _linear
 from .memories import choose as _memories, delta, dplr, linear_attention, mlstm
 

@@ -9,9 +9,10 @@ from .._base.math import cast_like
 from .._base.typing import Array, Params, PyTree
 from .._cells.short_conv import ShortConvCell, convolved
 from .._run import masking
-from .._run.loops import Loops, Transition, register
+from .._run.loops import Loops, register
 from .._run.masking import Steps
 from .._run.run import Choice, Run
+from .divided_time import DividedTime, Transition
 from .many_steps import choose_many_steps
 
 
@@ -108,4 +109,4 @@ def _after_last_step(steps: Steps, states: Array) -> Array:
     return jax.vmap(read, (1 - steps.axis, 0))(states, steps.lengths)
 
 
-register(ShortConvCell, Loops(choose, transition))
+register(ShortConvCell, Loops(choose, DividedTime(transition)))

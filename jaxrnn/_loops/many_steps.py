@@ -7,7 +7,8 @@ from .._base import trees
 from .._base.sharding import as_varying_as, explicit_mesh_of, whole_on_explicit_mesh
 from .._base.typing import Params, PyTree
 from .._cells.base import RNNCell, scope_name
-from .._run.run import Choice, Loop, Run, by_device
+from .._run.run import Choice, Loop, Run
+from .by_device import by_device
 
 
 def choose_many_steps(name: str, cell: RNNCell, loop: Loop, run: Run) -> Choice:

@@ -368,11 +368,11 @@ def check_axis_name(name: object, inputs: PyTree) -> None:
     expect(not missing, "inputs", must, inputs, fix)
 
 
-def transition_of(cell: object) -> Any:
-    """The cell's transition; raises ValueError if it has none."""
+def divided_time_of(cell: object) -> Any:
+    """The `DividedTime` that runs the cell; raises ValueError if there is none."""
     bound: Any = bound_or_none(cell)
     loops = bound and loops_of(type(bound.cell))
-    transition = loops and loops.transition(bound.cell)
+    divided = loops and loops.divided_time
     must = (
         "be a linear recurrence, a matrix memory or a `ShortConvCell` where time is "
         "divided"
@@ -382,8 +382,9 @@ def transition_of(cell: object) -> Any:
         "rows instead; for long sequences, pass `swap_memory`. For a stack, call "
         "`dynamic_rnn` for each layer, and add residuals and dropout outside."
     )
-    expect(transition is not None, "cell", must, Verbatim(text_of(cell)), fix)
-    return transition
+    fits = divided and divided.can_run(bound.cell)
+    expect(fits, "cell", must, Verbatim(text_of(cell)), fix)
+    return divided
 
 
 def check_rows_of_states(given: Given) -> None:

@@ -8,33 +8,8 @@ no loop, and a loop imports the cells that it runs.
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from .._base.typing import Params, PyTree
+from .._base.typing import Params
 from .run import Choice, Run
-
-
-class Transition(NamedTuple):
-    """Functions of the *map* of a cell: from a state to the state some steps later.
-
-    A map is represented by arrays, such as the factors A and B of `A h + B`, which do
-    not depend on the state. Devices that run later steps of a sequence therefore need
-    not wait for the state.
-
-    Attributes:
-        map_of_steps: `map_of_steps(params, run)`: the map of all steps. In place of
-            states, `run` has maps: a map that goes before the steps, and the maps that
-            replace it where rows are reset.
-        identity: `identity(state)`: the map to the same state, for states like `state`.
-        constant: `constant(state)`: the map of all states to `state`.
-        map: `map(transition, state)`: the state to which a map maps `state`.
-        stored: `stored(like, state)`: the state, cast to the dtypes of `like`.
-    """
-
-    map_of_steps: Callable[[Params, Run], PyTree]
-    identity: Callable[[PyTree], PyTree]
-    constant: Callable[[PyTree], PyTree]
-    map: Callable[[PyTree, PyTree], PyTree]
-    stored: Callable[[PyTree, PyTree], PyTree]
-
 
 Choose: TypeAlias = Callable[[Any, Params, Run], Choice]
 """`choose(cell, params, run)`: the loop, or `Choice.scan(reason)`."""
@@ -45,12 +20,12 @@ class Loops(NamedTuple):
 
     Attributes:
         choose: Chooses the loop of a run; only types are read.
-        transition: `transition(cell)`: how the state after several steps depends on the
-            state before them; None if time cannot be divided over devices.
+        divided_time: Runs sequences whose time axis is divided over devices, a
+            `DividedTime` of `_loops/divided_time.py`; None if no loop does.
     """
 
     choose: Choose
-    transition: Callable[[Any], Transition | None] = lambda cell: None
+    divided_time: Any = None
 
 
 _LOOPS: dict[type, Loops] = {}

@@ -3,14 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 
 from .._base.arguments import check_function, check_instance
-from .._base.sharding import explicit_mesh_of
 from .._base.typing import Array, Implementation, Key, Params, PyTree
 from . import masking
 from .masking import Steps
@@ -79,40 +77,6 @@ class Run:
         return self.replace(inputs=sequences, state=rows, reset_state=rows, steps=steps)
 
 
-def by_device(
-    fn: Callable[[PyTree, Any], PyTree],
-    shared: PyTree,
-    run: Any,
-    specs: Any,
-    out_specs: object,
-    names: set[str],
-) -> PyTree:
-    """`fn(shared, run)` in `shard_map` over the explicit mesh of the inputs.
-
-    Args:
-        fn: A function of arrays that all devices share, and of the run of a device.
-        shared: These arrays.
-        run: The whole run, a `Run` or `Given`.
-        specs: The run, with a `PartitionSpec` in place of each array; see `with_each`.
-        out_specs: How the mesh divides the results.
-        names: The axes of the mesh over which `fn` runs by device.
-    """
-    mesh, whole = explicit_mesh_of(run.inputs), PartitionSpec()
-
-    def put(spec: PartitionSpec, part: PyTree) -> PyTree:
-        place = NamedSharding(mesh, spec)
-        return jax.tree.map(lambda x: jax.sharding.reshard(x, place), part)
-
-    is_spec = lambda x: isinstance(x, PartitionSpec)
-    return jax.shard_map(
-        fn,
-        mesh=mesh,
-        in_specs=(whole, specs),
-        out_specs=out_specs,
-        axis_names=names,
-    )(shared, jax.tree.map(put, specs, run, is_leaf=is_spec))
-
-
 Loop: TypeAlias = Callable[[Params, Run], tuple[PyTree, PyTree]]
 """`loop(params, run) -> (outputs, state)` of all steps."""
 
@@ -136,6 +100,8 @@ class Choice:
             outputs are pairs `(output, new_state)` of all steps. None for a scan or a
             step.
         reason: Why no faster loop runs; empty if none is faster.
+        scales_state: Whether the loop can multiply each new state by one mask for all
+            steps; see `DropoutWrapper`.
 
     Raises:
         TypeError: If `name` is not a string, or `loop` is neither None nor a function.
@@ -144,6 +110,7 @@ class Choice:
     name: str
     loop: Loop | None = None
     reason: str = ""
+    scales_state: bool = False
 
     def __post_init__(self) -> None:
         check_instance("name", self.name, str, "a string")
@@ -162,4 +129,5 @@ class Choice:
         """
         if self.loop is None:
             return self
-        return dataclasses.replace(self, loop=functools.partial(run, self.loop))
+        loop = functools.partial(run, self.loop)
+        return dataclasses.replace(self, loop=loop, scales_state=False)

@@ -34,7 +34,9 @@ ROWS, TIME, BOTH = P("data"), P(None, "time"), P("data", "time")
 HAVE = [
     name
     for name, case in CASES.items()
-    if (loops := loops_of(type(case.cell))) and loops.transition(case.cell)
+    if (loops := loops_of(type(case.cell)))
+    and loops.divided_time
+    and loops.divided_time.can_run(case.cell)
 ]
 # Lengths end in the first and in a later part, and at its end; a row is empty.
 LENGTHS = np.array([16, 0, 3, 12], np.int32)

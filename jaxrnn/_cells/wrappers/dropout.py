@@ -125,16 +125,11 @@ class DropoutWrapper(WrapperCell[State]):
         if run.keys is None:
             return choice
         if self.state_keep_prob < 1:
-            # The loops of affine cells can scale the state by one mask for all steps.
-            # They copy element-wise parameters to each row, so if there are any, the
-            # rows must share the mask.
-            is_affine = choice.name in ("native", "xla") and isinstance(
-                cell, AffineCell
-            )
-            is_shared = self.variational_recurrent and not (
-                self.mask_per_row and is_affine and cell.elementwise_specs()
-            )
-            if not (is_affine and is_shared):
+            # A loop can scale the state by one mask for all steps. It copies
+            # element-wise parameters to each row, so if there are any, the rows must
+            # share the mask.
+            is_fixed = choice.scales_state and self.variational_recurrent
+            if not is_fixed or (self.mask_per_row and cell.elementwise_specs()):
                 return Choice.scan("the loop cannot apply dropout to the state")
             params = jax.eval_shape(self._with_scales, params, run)
             choice = CellWithScaledState(cell).choose_loop(params, run)

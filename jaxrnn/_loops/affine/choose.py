@@ -1,30 +1,47 @@
-"""Which loop runs an affine cell: a native loop, XLA's loop, or a scan."""
+"""Which loop runs an affine cell: that of a backend, XLA's loop, or a scan.
 
-from typing import Any
+A backend is a library with loops of its own, such as the native loops. It registers
+itself, so that XLA's loop runs all cells without it.
+"""
+
+from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import AxisType
 
 from ..._base.derivatives import has_reverse_rule
 from ..._base.math import is_traced
-from ..._base.sharding import meshes_of, platform_of
+from ..._base.sharding import platform_of
 from ..._base.typing import Params
 from ..._cells.affine import AffineCell, Updated
 from ..._run import masking
-from ..._run.loops import Loops, register
+from ..._run.loops import Choose, Loops, register
 from ..._run.run import Choice, Run
-from .few_steps import why_few_steps, why_few_units
-from .native.sequence import NativeLoop
-from .supported import why_not_native
+from .few_steps import why_few_units
 from .xla_loop import AffineLoop
 
 
-def choose(cell: AffineCell, params: Params, run: Run) -> Choice:
-    """Chooses a native loop or XLA's.
+class Backend(NamedTuple):
+    """How a backend chooses its loop, or a scan with the reason why it has none.
 
-    By default, the native loops run all supported cells on a single CPU device, and in
-    `shard_map` over CPU devices, if there are enough steps.
+    Attributes:
+        asked: If the user asks for the backend by name.
+        default: If the user asks for no implementation.
     """
+
+    asked: Choose
+    default: Choose
+
+
+_BACKENDS: dict[str, Backend] = {}
+
+
+def register_backend(name: str, backend: Backend) -> None:
+    """Runs affine cells in the loops of a backend where the backend has one."""
+    _BACKENDS[name] = backend
+
+
+def choose(cell: AffineCell, params: Params, run: Run) -> Choice:
+    """Chooses the loop of a backend, XLA's loop, or a scan."""
     steps = run.steps
 
     # The program of one step, whose constants are the arrays that it closes over.
@@ -49,45 +66,22 @@ def choose(cell: AffineCell, params: Params, run: Run) -> Choice:
     if not isinstance(steps.time, int):
         return Choice.scan("the number of steps is symbolic")
 
-    # The user asked for the native loop, or it is used by default.
     asked = run.implementation
-    if asked == "native":
-        reason = why_not_native(cell, params, run)
-        if reason:
-            return Choice.scan(reason)
-        return Choice("native", NativeLoop(cell).run)
+    if asked in _BACKENDS:
+        return _BACKENDS[asked].asked(cell, params, run)
     if asked not in (None, "xla"):
         return Choice.scan(f"{type(cell).__name__} is not a matrix memory")
-    reason = f"`implementation` is {asked!r}" if asked else None
-    reason = reason or _why_not_local(params, run)
-    reason = reason or why_not_native(cell, params, run)
-    if not reason:
-        few = why_few_steps(cell, run.inputs, steps)
-        loop = NativeLoop(cell, is_default=True)
-        return Choice("xla" if few else "native", loop.run, few or "")
+    reason = f"`implementation` is {asked!r}" if asked else ""
+    for backend in () if asked else _BACKENDS.values():
+        choice = backend.default(cell, params, run)
+        if choice.loop:
+            return choice
+        reason = choice.reason
     few = why_few_units(cell, run.inputs, steps) if asked is None else None
     if few and platform_of(run.inputs) == "cpu":
         return Choice.scan(f"{reason}, and {few}")
     loop = AffineLoop(cell, only_reverse=has_reverse_rule(program))
-    return Choice("xla", loop.run, reason)
-
-
-def _why_not_local(params: Params, run: Run) -> str | None:
-    """The reason why no native loop runs by default, or None.
-
-    XLA cannot divide a native loop over devices, and would gather the rows on each
-    device. In `shard_map`, each device runs a loop of its own. A program that is
-    compiled for another platform uses XLA's loop instead (`native/operation.py`).
-    """
-    arrays = params, run.inputs, run.state
-    if platform_of(arrays) != "cpu":
-        return "native loops run only on CPUs"
-    kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
-    is_one_of_many = kinds == {AxisType.Manual}
-    is_alone = kinds <= {AxisType.Auto} and jax.device_count() == 1
-    if not (is_one_of_many or is_alone):
-        return "there are several devices, for which native loops need `jax.shard_map`"
-    return None
+    return Choice("xla", loop.run, reason, scales_state=True)
 
 
 register(AffineCell, Loops(choose))

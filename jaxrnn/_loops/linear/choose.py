@@ -11,8 +11,9 @@ from ..._base.typing import Array, Params, PyTree
 from ..._cells.linear.cell import LinearRecurrenceCell, Terms
 from ..._cells.linear.element import Element, is_zero, one_like, plus, times
 from ..._run import masking
-from ..._run.loops import Loops, Transition, register
+from ..._run.loops import Loops, register
 from ..._run.run import Choice, Run
+from ..divided_time import DividedTime, Transition
 from ..many_steps import choose_many_steps
 from .chunks import RecurrenceLoop
 
@@ -24,7 +25,7 @@ def choose(cell: LinearRecurrenceCell, params: Params, run: Run) -> Choice:
 
 
 def transition(cell: LinearRecurrenceCell) -> Transition:
-    """`A h + B` for a state h, as the units `[A, B]`; see `RNNCell.transition`.
+    """`A h + B` for a state h, as the units `[A, B]`.
 
     A step multiplies A and B by its a, and adds its b to B. For a cell with
     `term_from_zeros`, the map also holds the state to which it maps zeros.
@@ -72,4 +73,4 @@ def _split(units: Element) -> list[Element]:
     return jax.tree.transpose(jax.tree.structure(units), None, halves)
 
 
-register(LinearRecurrenceCell, Loops(choose, transition))
+register(LinearRecurrenceCell, Loops(choose, DividedTime(transition)))

@@ -19,8 +19,9 @@ from ..._cells.matrix.memories import (
 )
 from ..._cells.matrix.rwkv6 import RWKV6MemoryCell
 from ..._run import masking
-from ..._run.loops import Loops, Transition, register
+from ..._run.loops import Loops, register
 from ..._run.run import Choice, Run
+from ..divided_time import DividedTime, Transition
 from ..many_steps import choose_many_steps
 from .chunk import Chunk
 from .published_kernels import PACKAGES, choose_kernel
@@ -151,4 +152,4 @@ def transition(cell: MatrixMemoryCell) -> Transition | None:
     return Transition(map_of_steps, identity, constant, map_state, rule.stored)
 
 
-register(MatrixMemoryCell, Loops(choose, transition))
+register(MatrixMemoryCell, Loops(choose, DividedTime(transition)))

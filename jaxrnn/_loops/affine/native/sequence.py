@@ -19,10 +19,10 @@ from ...._run.masking import Steps
 from ...._run.run import Run
 from .. import xla_loop
 from ..few_steps import why_few_steps
-from ..supported import ACTIVATIONS, equations_of, native_cell
 from ..xla_loop import Primals
 from .calls import NO_ROWS, ROWS, call, float32
 from .operation import native_or_xla
+from .supported import ACTIVATIONS, equations_of, native_cell
 
 if TYPE_CHECKING:
     from ...._cells.affine import AffineCell

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..._base.errors import describe, name_of
-from ..._base.sharding import explicit_mesh_of
-from ..._base.typing import Params
-from ..._cells.equations import Equations
-from ..._run.run import Run
-from .native import calls
+from ...._base.errors import describe, name_of
+from ...._base.sharding import explicit_mesh_of
+from ...._base.typing import Params
+from ...._cells.equations import Equations
+from ...._run.run import Run
+from . import calls
 
 if TYPE_CHECKING:
-    from ..._cells.affine import AffineCell
+    from ...._cells.affine import AffineCell
 
 
 class NativeCell(NamedTuple):

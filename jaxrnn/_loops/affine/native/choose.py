@@ -1,0 +1,57 @@
+"""Where the native loops run an affine cell: by default, and if the user asks."""
+
+import jax
+from jax.sharding import AxisType
+
+from ...._base.sharding import meshes_of, platform_of
+from ...._base.typing import Params
+from ...._cells.affine import AffineCell
+from ...._run.run import Choice, Run
+from ..choose import Backend, register_backend
+from ..few_steps import why_few_steps
+from .sequence import NativeLoop
+from .supported import why_not_native
+
+
+def asked(cell: AffineCell, params: Params, run: Run) -> Choice:
+    """Chooses the native loop where it supports the cell, also on several devices."""
+    reason = why_not_native(cell, params, run)
+    if reason:
+        return Choice.scan(reason)
+    return Choice("native", NativeLoop(cell).run, scales_state=True)
+
+
+def default(cell: AffineCell, params: Params, run: Run) -> Choice:
+    """Chooses the native loop on one CPU device, and in `shard_map` over CPU devices.
+
+    For few steps, the native loop runs XLA's loop; under `vmap`, only the loop itself
+    knows how many rows there are.
+    """
+    reason = _why_not_local(params, run) or why_not_native(cell, params, run)
+    if reason:
+        return Choice.scan(reason)
+    few = why_few_steps(cell, run.inputs, run.steps)
+    loop = NativeLoop(cell, is_default=True)
+    name = "xla" if few else "native"
+    return Choice(name, loop.run, few or "", scales_state=True)
+
+
+def _why_not_local(params: Params, run: Run) -> str | None:
+    """The reason why no native loop runs by default, or None.
+
+    XLA cannot divide a native loop over devices, and would gather the rows on each
+    device. In `shard_map`, each device runs a loop of its own. A program that is
+    compiled for another platform uses XLA's loop instead (`operation.py`).
+    """
+    arrays = params, run.inputs, run.state
+    if platform_of(arrays) != "cpu":
+        return "native loops run only on CPUs"
+    kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
+    is_one_of_many = kinds == {AxisType.Manual}
+    is_alone = kinds <= {AxisType.Auto} and jax.device_count() == 1
+    if not (is_one_of_many or is_alone):
+        return "there are several devices, for which native loops need `jax.shard_map`"
+    return None
+
+
+register_backend("native", Backend(asked, default))

@@ -1,0 +1,246 @@
+"""Runs a cell over sequences whose time axis is divided over devices.
+
+Each device holds a *part*: consecutive steps of its rows. It runs its part twice:
+
+1. It computes the map from the state before the part to the state after the part, a
+   `Transition`. The devices exchange these maps, and apply them one after another. So
+   each device knows the state before its part.
+2. It runs the cell from this state. The last device sends the final state to all.
+
+No loop over steps exchanges anything. The gradient is JAX's.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from .._base.derivatives import summed_in_float32
+from .._base.math import widened
+from .._base.sharding import (
+    as_varying_as,
+    explicit_axes_of,
+    explicit_mesh_of,
+    whole_on_explicit_mesh,
+)
+from .._base.trees import with_structure
+from .._base.typing import Array, AxisName, Params, PyTree
+from .._run import masking
+from .._run.arguments import check_axis_name, check_rows_of_states
+from .._run.given import Given
+from .._run.memory import CheckpointPlan
+from .._run.reorder import Gaps
+from .._run.run import Run
+from .._run.run_cell import Results, choose, prepared, results_of
+from .._run.scans import checkpointed_run
+from .by_device import by_device
+
+
+class Transition(NamedTuple):
+    """Functions of the *map* of a cell: from a state to the state some steps later.
+
+    A map is represented by arrays, such as the factors A and B of `A h + B`, which do
+    not depend on the state. Devices that run later steps of a sequence therefore need
+    not wait for the state.
+
+    Attributes:
+        map_of_steps: `map_of_steps(params, run)`: the map of all steps. In place of
+            states, `run` has maps: a map that goes before the steps, and the maps that
+            replace it where rows are reset.
+        identity: `identity(state)`: the map to the same state, for states like `state`.
+        constant: `constant(state)`: the map of all states to `state`.
+        map: `map(transition, state)`: the state to which a map maps `state`.
+        stored: `stored(like, state)`: the state, cast to the dtypes of `like`.
+    """
+
+    map_of_steps: Callable[[Params, Run], PyTree]
+    identity: Callable[[PyTree], PyTree]
+    constant: Callable[[PyTree], PyTree]
+    map: Callable[[PyTree, PyTree], PyTree]
+    stored: Callable[[PyTree, PyTree], PyTree]
+
+
+@dataclasses.dataclass(frozen=True)
+class DividedTime:
+    """Runs a kind of cells over sequences whose time axis is divided over devices.
+
+    Attributes:
+        transition: `transition(cell)`: the `Transition` of a cell, or None if it has
+            none.
+    """
+
+    transition: Callable[[Any], Transition | None]
+
+    def can_run(self, cell: object) -> bool:
+        """Whether the cell has a `Transition`."""
+        return self.transition(cell) is not None
+
+    def on_mesh(self, cell: Any, given: Given, spec: PartitionSpec) -> Results:
+        """Runs a cell over inputs whose time axis is divided on an explicit mesh.
+
+        Args:
+            cell: A bound cell that has a `Transition`.
+            given: All steps, with a plan for the steps of one device.
+            spec: How the mesh divides the first two axes of the inputs.
+
+        Returns:
+            `(outputs, state, states)`; see `run_cell`.
+
+        Raises:
+            ValueError: If a state has other rows than the inputs.
+        """
+        check_rows_of_states(given)
+        if cell.shares_programs:
+            return _compiled(cell, given, self, spec)
+        # Each call compiles any other cell, as in `run_cell`.
+        run_all = lambda cell, given: _run_on_mesh(cell, given, self, spec)
+        return jax.jit(run_all)(cell, given)
+
+    def on_device(self, cell: Any, given: Given, name: AxisName) -> Results:
+        """Runs the part of the time axis that a device holds, in `jax.shard_map`.
+
+        Args:
+            cell: A bound cell that has a `Transition`.
+            given: The inputs, mask and resets of the part; the lengths, the initial
+                state and the reset state of the whole sequences.
+            name: The axis of the mesh that divides time, or a tuple of axes.
+
+        Returns:
+            `(outputs, state, states)`; see `run_cell`. The state is that of the last
+            part.
+
+        Raises:
+            ValueError: If the inputs are not divided over the axis.
+        """
+        check_axis_name(name, given.inputs)
+        transition = self.transition(cell.cell)
+        cell = as_varying_as(given.inputs, cell)
+        cell, run, gaps = prepared(cell, _of_part(given, name))
+        choice = choose(cell, run, given.plan)
+        count = jax.lax.axis_size(name)
+        if count > 1 and given.time != 0:
+            state = _state_before(transition, cell, run, gaps, given.plan, name)
+            run = run.replace(state=state)
+        outputs, last, states = results_of(cell, run, choice, gaps, given)
+        last = masking.zero_unless(jax.lax.axis_index(name) == count - 1, last)
+        return outputs, jax.lax.psum(last, name), states
+
+
+def _run_on_mesh(
+    cell: Any, given: Given, divided: DividedTime, both: PartitionSpec
+) -> Results:
+    rows, name = PartitionSpec(both[1 - given.axis]), both[given.axis]
+    run_one = lambda cell, given: divided.on_device(cell, given, name)
+    cell = whole_on_explicit_mesh(cell, given)
+    names = explicit_axes_of(explicit_mesh_of(given.inputs))
+    specs = given.with_each(rows=rows, sequences=both)
+    return by_device(run_one, cell, given, specs, (both, rows, both), names)
+
+
+_compiled = jax.jit(_run_on_mesh, static_argnames=("divided", "both"))
+
+
+def _of_part(given: Given, name: AxisName) -> Given:
+    """What was given, with the lengths of the part."""
+    if given.lengths is None:
+        return given
+    start = jax.lax.axis_index(name) * given.time
+    return given.replace(lengths=jnp.clip(given.lengths - start, 0, given.time))
+
+
+def _before_part(
+    after: Callable[[PyTree, PyTree], PyTree], first: PyTree, part: PyTree, name: Any
+) -> PyTree:
+    """What is known before a part, from what each device knows about its own part.
+
+    Args:
+        after: `after(x, part)` is what is known after a part, if x is known before it.
+        first: What is known before the first part.
+        part: What this device knows about its part.
+        name: The axis of the mesh that divides time.
+    """
+    parts = jax.lax.all_gather(part, name)
+    first = as_varying_as(parts, first)
+    _, all_before = jax.lax.scan(lambda x, part: (after(x, part), x), first, parts)
+    return jax.tree.map(lambda x: x[jax.lax.axis_index(name)], all_before)
+
+
+def _state_before(
+    transition: Any, cell: Any, run: Run, gaps: Gaps, plan: CheckpointPlan, name: Any
+) -> PyTree:
+    """The state before the part of a device.
+
+    Args:
+        transition: The `Transition` of the cell.
+        cell: The cell.
+        run: The run of the cell over the part.
+        gaps: What a mask adds to the results of the run.
+        plan: What derivatives save.
+        name: The axis of the mesh that divides time.
+    """
+    size = cell.state_size
+    wide = widened(with_structure(size, run.state))
+    is_first = jax.lax.axis_index(name) == 0
+    # In place of states, the run has maps.
+    pairs = transition.constant(wide), transition.identity(wide)
+    start = jax.tree.map(functools.partial(jnp.where, is_first), *pairs)
+    reset_state = run.reset_state
+    if run.steps.resets is not None:
+        reset_state = transition.constant(widened(with_structure(size, reset_state)))
+    of_maps = run.replace(state=start, reset_state=reset_state)
+    part = _map_of_part(transition, cell, of_maps, gaps, plan, is_first)
+
+    def after(state: PyTree, part: PyTree) -> PyTree:
+        map_of_part, is_constant = part
+        # A constant does not read the state, which may be NaN before a reset.
+        read = masking.zero_unless(~is_constant, state)
+        return transition.map(map_of_part, read)
+
+    state = _before_part(after, wide, part, name)
+    state = transition.stored(with_structure(size, run.state), state)
+    return with_structure(run.state, state)
+
+
+def _map_of_part(
+    transition: Any,
+    cell: Any,
+    run: Run,
+    gaps: Gaps,
+    plan: CheckpointPlan,
+    is_first: Array,
+) -> tuple[PyTree, Array]:
+    """The map from the state before a part to the state after it.
+
+    Args:
+        transition: The `Transition` of the cell.
+        cell: The cell.
+        run: The run over the part, with maps in place of states.
+        gaps: What a mask adds to the results of the run.
+        plan: What derivatives save.
+        is_first: Whether the part is the first, before which the state is known.
+
+    Returns:
+        The map; and whether it is a constant, bool `[batch]`.
+    """
+    steps = dataclasses.replace(run.steps, returns_states=False)
+    are_constant = jnp.full(jax.tree.leaves(run.state)[0].shape[:1], is_first)
+    if steps.resets is not None:
+        are_constant |= jnp.any(steps.resets, axis=steps.axis)
+    if (pending := gaps.pending_at_end(steps.axis)) is not None:
+        are_constant |= pending
+    start, are_constant = as_varying_as(run.inputs, (run.state, are_constant))
+    params_in_loop = summed_in_float32(cell.params)
+
+    def map_part(part: Run) -> tuple[None, PyTree]:
+        return None, transition.map_of_steps(params_in_loop(), part)
+
+    run = run.replace(state=start, steps=steps).with_stand_in()
+    if plan.part is None:
+        _, found = map_part(run)
+    else:
+        _, found = checkpointed_run(plan.part, map_part, run, plan.names_on_host)
+    return gaps.last(found, run), are_constant
