@@ -13,7 +13,6 @@ holds a key for the run.
 
 import functools
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,8 +20,7 @@ import jax.numpy as jnp
 
 from .errors import expect, is_array, is_key
 from .jax_internals import define_prng_impl
-from .sharding import platform_of
-from .typing import Array, ArrayLike, Key, PyTree
+from .typing import Array, ArrayLike, Key
 
 
 def check_key(key: Key) -> None:
@@ -45,8 +43,6 @@ def check_key_or_none(key: object) -> None:
     if key is not None:
         check_key(key)
 
-
-STEPS_AT_ONCE = 16  # How many steps' numbers a CPU draws at once.
 
 # No step has this index, so the run's key differs from every step's key.
 RUN = 2**32 - 1
@@ -113,26 +109,6 @@ def run_key(key: Key) -> Key:
     data = jax.random.key_data(key)
     run, _ = jnp.split(data, 2, axis=-1)
     return jax.random.wrap_key_data(run, impl=impl)
-
-
-def draw_at_each(
-    draw: Callable[..., PyTree], keys: Callable[[Array], Key], ts: Array, xs: PyTree
-) -> PyTree:
-    """Stacks `draw(keys(t), x)` for each step t and its part x of `xs`."""
-
-    def draw_step(step: tuple[Array, PyTree]) -> PyTree:
-        t, x = step
-        return draw(keys(t), x)
-
-    # Under `vmap`, other generators draw the numbers of all steps from the first key.
-    impl = jax.random.key_impl(keys(jnp.int32(0)))
-    if _IMPL_OF_PARTS.get(impl, impl) != "threefry2x32":
-        return jax.lax.map(draw_step, (ts, xs))
-    # The numbers of a few steps fit into the caches of a CPU. A TPU draws the
-    # numbers of all steps at once in an eighth of the cycles of such a loop.
-    if platform_of(xs) == "cpu" and isinstance(ts.shape[0], int):
-        return jax.lax.map(draw_step, (ts, xs), batch_size=STEPS_AT_ONCE)
-    return jax.vmap(draw_step)((ts, xs))
 
 
 def cell_at_step(cell: Any, t: Array) -> Any:

@@ -10,5 +10,6 @@ from .affine import choose as _affine
 from .affine.native import choose as _native
 from .linear import choose as _linear
 from .memories import choose as _memories, delta, dplr, linear_attention, mlstm
+from .wrappers import composed, dropout, mapped_output
 
 __all__: list[str] = []

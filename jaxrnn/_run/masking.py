@@ -22,11 +22,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.cell_keys import draw_at_each
 from .._base.errors import is_key
 from .._base.math import concrete_or_none, expand_rows, where
 from .._base.trees import is_tensor_array, with_structure
-from .._base.typing import Array, AxisSize, Key, PyTree
+from .._base.typing import Array, AxisSize, PyTree
 
 _STATIC = {"static": True}
 
@@ -205,13 +204,6 @@ class Steps:
             return fn(outputs)
         outputs, new_states = outputs
         return fn(outputs), new_states
-
-    def stack(
-        self, draw: Callable[..., PyTree], keys: Callable[[Array], Key], tree: PyTree
-    ) -> PyTree:
-        """Stacks `draw(keys(t), x)` for each step t, where x is step t of `tree`."""
-        ts = jnp.arange(self.time, dtype=jnp.int32)
-        return self.swap_time(draw_at_each(draw, keys, ts, self.swap_time(tree)))
 
     def swap_time(self, tree: PyTree) -> PyTree:
         """Swaps the batch and time axes of the leaves of `tree`, unless `axis` is 0."""

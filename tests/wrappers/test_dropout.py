@@ -18,7 +18,7 @@ from jaxrnn import (
     TensorShape,
     contrib,
 )
-from jaxrnn._base import cell_keys
+from jaxrnn._loops.wrappers import dropout
 from jaxrnn.testing import _oracle
 from jaxrnn.testing._oracle import Setup
 
@@ -230,8 +230,8 @@ def test_masks_of_all_steps_are_those_of_single_steps(masks, impl, monkeypatch):
     # Each pair of a platform with masks or an implementation occurs.
     number = [*MASKS].index(masks) + IMPLEMENTATIONS.index(impl)
     platform = ["cpu", "tpu"][number % 2]
-    monkeypatch.setattr(cell_keys, "platform_of", lambda arrays: platform)
-    monkeypatch.setattr(cell_keys, "STEPS_AT_ONCE", 3)  # A part has one step more.
+    monkeypatch.setattr(dropout, "platform_of", lambda arrays: platform)
+    monkeypatch.setattr(dropout, "STEPS_AT_ONCE", 3)  # A part has one step more.
     time_major = platform == "tpu"
     cell = DropoutWrapper(Whole(), 0.7, 0.6, **MASKS[masks][0])
     cell = cell.bind({}, jax.random.key(3, impl=impl))
@@ -284,7 +284,7 @@ def numbers(jaxpr):
 def test_masks_are_drawn_before_the_loop_and_shared_masks_once(
     cell, loop, rows, monkeypatch
 ):
-    monkeypatch.setattr(cell_keys, "platform_of", lambda arrays: "tpu")
+    monkeypatch.setattr(dropout, "platform_of", lambda arrays: "tpu")
     x = X[:2]
     bound = cell.bind(drawn(cell, x[:, 0]), KEY)
     options = {"dtype": F32, "implementation": "xla"}
@@ -393,8 +393,8 @@ def test_integers_are_not_dropped():
 
 
 def test_streams_are_numbered_as_tensorflows_seeds():
-    stream = DropoutWrapper(plain(), seed=42)._stream
-    numbers = stream("input", 0), stream("state", 1), stream("output", 0)
+    number = functools.partial(stream, DropoutWrapper(plain(), seed=42))
+    numbers = number("input", 0), number("state", 1), number("output", 0)
     assert numbers == (272342091, 1749902402, 1222008005)
 
 

@@ -11,7 +11,6 @@ from ..._base.cell_keys import check_key, check_key_or_none, fold_in
 from ..._base.errors import Verbatim, expect
 from ..._base.trees import size_shapes
 from ..._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size, State
-from ..._run.run import Choice, Loop, Run
 from .. import fields
 from ..base import RNNCell, check_rnn_cell, scope_name
 from ..params import Specs, make_params
@@ -127,25 +126,6 @@ class MappedOutput(WrapperCell[State]):
         """Runs one step; see `RNNCell.apply`."""
         output, state = self.cell.apply(params, inputs, state, key)
         return self.map_output(inputs, output), state
-
-    def choose_loop(self, params: Params, run: Run) -> Choice:
-        """Chooses the loop of the cell."""
-        return self.cell.choose_loop(params, run).within(self._run)
-
-    def _run(self, loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Runs the cell, then maps its outputs at all steps."""
-        axis = run.steps.axis
-
-        def map_outputs(outputs: PyTree) -> PyTree:
-            # In finished rows, map the values of the first step. The cell outputs zeros
-            # there, for which the derivative of the function may be infinite.
-            both = run.inputs, outputs
-            both = run.of_inner(both, run.state).steps.fill_finished(both)
-            mapped = jax.vmap(self.map_output, axis, axis)(*both)
-            return run.steps.zero_finished(mapped)
-
-        outputs, state = loop(params, run)
-        return run.steps.map_outputs(map_outputs, outputs), state
 
 
 def unwrapped(cell: RNNCell) -> RNNCell:

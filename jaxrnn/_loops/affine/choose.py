@@ -71,17 +71,17 @@ def choose(cell: AffineCell, params: Params, run: Run) -> Choice:
         return _BACKENDS[asked].asked(cell, params, run)
     if asked not in (None, "xla"):
         return Choice.scan(f"{type(cell).__name__} is not a matrix memory")
-    reason = f"`implementation` is {asked!r}" if asked else ""
+    reasons = [f"`implementation` is {asked!r}"] if asked else []
     for backend in () if asked else _BACKENDS.values():
         choice = backend.default(cell, params, run)
         if choice.loop:
             return choice
-        reason = choice.reason
+        reasons.append(choice.reason)
     few = why_few_units(cell, run.inputs, steps) if asked is None else None
     if few and platform_of(run.inputs) == "cpu":
-        return Choice.scan(f"{reason}, and {few}")
+        return Choice.scan(", and ".join([*reasons, few]))
     loop = AffineLoop(cell, only_reverse=has_reverse_rule(program))
-    return Choice("xla", loop.run, reason, scales_state=True)
+    return Choice("xla", loop.run, ", and ".join(reasons), scales_state=True)
 
 
 register(AffineCell, Loops(choose))
