@@ -18,6 +18,7 @@ from jaxrnn import (
     TensorShape,
     contrib,
 )
+from jaxrnn._cells.wrappers.dropout import stream
 from jaxrnn._loops.wrappers import dropout
 from jaxrnn.testing import _oracle
 from jaxrnn.testing._oracle import Setup

@@ -55,7 +55,8 @@ def _run_all(
     cell: ComposedCell, loops: list[Loop], params: Params, run: Run
 ) -> tuple[PyTree, PyTree]:
     """Runs all steps of each inner cell in its loop."""
-    steps, keys = run.steps, run.keys
+    steps = run.steps
+    keys: Any = run.keys
     inner_loops, inner_states = iter(loops), _inner_states(cell, run)
     last_states = []
     all_states = []
