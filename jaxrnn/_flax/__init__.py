@@ -1,1 +1,6 @@
-"""What the modules of linen and nnx share; it does not use Flax itself."""
+"""Flax modules around any cell (`linen.py`, `nnx.py`), and layers of published models.
+
+Imports `_drivers`, `_cells` and below, and Flax. Never here: equations of a step, or a
+loop. A module creates variables, and calls a driver; `modules.py` and `parameters.py`
+hold what linen and nnx share, without Flax.
+"""

@@ -1,8 +1,9 @@
 """Loops that run whole sequences of a kind of cells faster than a scan.
 
-Each import below registers loops for a kind of cells; see `_run/loops.py`. Without one
-of these lines, or without this folder and the lines that import it, all results stay
-the same; only sequences whose time is divided over devices need a loop.
+Imports `_cells`, `_run` and `_base`. Never here: what a result is. Each import below
+registers loops for a kind of cells (`_run/loops.py`). Without one of these lines, or
+without this folder and the lines that import it, all results stay the same, only
+slower. Only sequences whose time axis is divided over devices need this folder.
 """
 
 from . import convolution as convolution

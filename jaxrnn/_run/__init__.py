@@ -1,5 +1,9 @@
 """One run of a cell over the time axis of a batch of sequences.
 
+Imports `_base`. Never here: a cell's equations, or a loop for one kind of cells. The
+scan over single steps is the semantics; whoever changes what padding or a reset means
+changes this folder, and loops decline until they follow.
+
 A driver (a function such as `dynamic_rnn`) checks its arguments (`arguments.py`) and
 calls `run_cell` (`run_cell.py`). A run has three records, one after another:
 
@@ -13,9 +17,9 @@ calls `run_cell` (`run_cell.py`). A run has three records, one after another:
    steps (`scans.py`) is the reference; the loops of `_loops/` run whole sequences of
    one kind of cell, which a table names (`loops.py`).
 
-`results_of` runs the loop, and returns what the user expects. Other ways to run a cell:
-`divided_time.py`, time on several devices; `until_finished.py` and `bounded_loop.py`,
-the loop of `raw_rnn` and of decoders. These files use the following terms:
+`results_of` runs the loop, and returns what the user expects. `until_finished.py` and
+`bounded_loop.py` are the loop of `raw_rnn` and of decoders. These files use the
+following terms:
 
 * A *row* is one entry of the batch. At step t, a row is *finished* if `t >= length`,
   otherwise *alive*, unless the step is masked. A finished row outputs zeros and keeps
@@ -27,9 +31,9 @@ the loop of `raw_rnn` and of decoders. These files use the following terms:
   rows, so that the dropped results of these rows cannot put NaN into gradients.
 * A *reset* gives a row its *reset state* before a step.
 * A *part* is consecutive steps of a run that the backward pass recomputes (`scans.py`),
-  or that one device holds (`divided_time.py`). A *group* of steps is run or skipped by
-  a scan as a whole. A *chunk* of a linear recurrence or a matrix memory is computed at
-  once. Its *spans* are the steps of a row from one reset to the next.
+  or that one device holds (`_loops/divided_time.py`). A *group* of steps is run or
+  skipped by a scan as a whole. A *chunk* of a linear recurrence or a matrix memory is
+  computed at once. Its *spans* are the steps of a row from one reset to the next.
 * The *primals* of a loop are the arrays with respect to which the loop can be
   differentiated; `d_x` is the tangent of x, and `ct_x` is the cotangent of x. An
   argument is *perturbed* if its tangent is not zero.

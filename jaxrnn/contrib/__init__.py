@@ -32,6 +32,9 @@ initial state for the beams of a `BeamSearchDecoder`. The state of this decoder 
 ids. `sequence_loss` computes the cross-entropy of a decoder's logits.
 """
 
+# Imports public modules, as a package of a user would; `pyproject.toml` lists the
+# exceptions. Never here: anything that another folder but `convert` imports.
+
 import typing as _typing
 
 from .._base.modules import missing_name as _missing_name, set_module as _set_module

@@ -26,6 +26,8 @@ values of an array, e.g. to check that a bias is zero, and the array is traced, 
 conversion raises a TypeError.
 """
 
+# Imports all but `export`. Never here: equations; a file knows one other library.
+
 from . import equinox, haiku, keras, linen, nnx, onnx, tf1, torch, transformers
 
 __all__ = [

@@ -11,6 +11,8 @@ sequence continues, write a `contrib.Helper` or a `contrib.Decoder`, and run it 
 `contrib.dynamic_decode`.
 """
 
+# Imports `_drivers` and below. Never here: a cell, or a loop; `raw_rnn` is the loop.
+
 from .._base.modules import set_module as _set_module
 from ._beams import tile_beams
 from ._model import Model, ensemble

@@ -18,6 +18,8 @@ Streams:
   look-ahead.
 """
 
+# Imports all other folders. Nothing imports it. Never here: what changes a result.
+
 from .._base.modules import set_module as _set_module
 from ._functions import tflite_deviation, to_stablehlo, to_tflite
 from ._onnx import to_onnx

@@ -29,6 +29,8 @@ in `jaxrnn` itself. This module adds parts that several cells use:
   must be and what it is.
 """
 
+# Imports all private folders below. Never here: code; it lists their public parts.
+
 from .._base.arguments import as_bool, as_count, as_lengths, check_function
 from .._base.cell_keys import check_key
 from .._base.errors import expect

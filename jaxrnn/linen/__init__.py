@@ -11,6 +11,8 @@ cells; `cells_of` is the inverse. `jaxrnn.nnx` has the same modules under the sa
 names.
 """
 
+# Imports `_flax/linen.py`, whose public names it lists. Never here: code.
+
 from .._base.modules import set_module as _set_module
 from .._flax.linen import RNN, Bidirectional, Cell, StackBidirectional, as_cell
 

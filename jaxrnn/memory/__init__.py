@@ -11,6 +11,8 @@ of each strategy. A custom strategy is a frozen dataclass that derives from `Str
 and has one method, `plan`, which returns a `CheckpointPlan`.
 """
 
+# Imports `_run/memory.py`, whose public names it lists. Never here: code.
+
 from .._base.modules import set_module as _set_module
 from .._run.memory import CheckpointPlan, Keep, Offload, Recompute, Strategy, resolve
 

@@ -14,6 +14,8 @@ Parameters have TensorFlow's names: `rnn.weights["lstm_cell"]["kernel"]`. `jaxrn
 has the other names too.
 """
 
+# Imports `_flax/nnx.py` and layers, whose public names it lists. Never here: code.
+
 from .._base.modules import set_module as _set_module
 from .._flax.nnx import (
     RNN,

@@ -5,6 +5,8 @@
 >>> check_cell(jaxrnn.GRUCell(3), jax.ShapeDtypeStruct((4, 2), jnp.float32))
 """
 
+# Imports `_drivers` and below. Never here: code that a run calls, or pytest.
+
 from .._base.modules import set_module as _set_module
 from ._laws import (
     LAWS,
