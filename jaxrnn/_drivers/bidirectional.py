@@ -92,9 +92,9 @@ def bidirectional_dynamic_rnn(
         `states_bw` is the backward state after `x[t]`. Past a row's length, `states_bw`
         holds the final backward state. At a masked step, `states_bw` holds the state
         after the row's next valid step or, after the last valid step, the initial
-        backward state; zeros if a reset lies between. In the padding, `states_bw`
-        therefore differs between a mask without gaps and the lengths that describe the
-        same steps.
+        backward state; zeros if there is a reset between. In the padding,
+        `states_bw` therefore differs between a mask without gaps and the lengths that
+        describe the same steps.
 
     Raises:
         TypeError: If `cell_fw` or `cell_bw` is not a cell; see also `dynamic_rnn`.
