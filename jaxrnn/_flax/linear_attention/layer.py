@@ -108,7 +108,7 @@ class LinearAttentionLayer(FieldsModule):
         Args:
             x: The inputs, `[batch, time, in_features]`, zero at padding.
             state: The previous call's state; both fields are None at the start.
-            steps: The arguments of `short_conv` and `dynamic_rnn`.
+            steps: The arguments of `dynamic_rnn` that concern steps.
         """
         raise NotImplementedError
 

@@ -11,20 +11,12 @@ import numpy as np
 from ..._base.math import at_least_float32, cast, widest_dtype
 from ..._base.modules import import_optional
 from ..._base.scaled import unit
-from ..._base.trees import TensorShape
-from ..._base.typing import (
-    Array,
-    ArrayLike,
-    DType,
-    Initializer,
-    Params,
-    PyTree,
-    Size,
-)
+from ..._base.typing import Array, ArrayLike, DType, Initializer, Params, PyTree
+from ..._cells.base import BoundCell
 from ..._cells.params import draw_a_log, draw_time_steps
+from ..._cells.short_conv import ShortConvCell
 from ..._cells.step_checks import check_state
 from ..._drivers.dynamic_rnn import dynamic_rnn
-from ..._drivers.short_conv import short_conv
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -131,23 +123,29 @@ def broadcast_param(param: nnx.Param, x: Array) -> Array:
     return array.reshape((1,) * (x.ndim - array.ndim) + array.shape)
 
 
-def _checked(name: str, state: PyTree, size: Size, x: Any, dtype: DType) -> PyTree:
-    """A part of a layer's state, which fits inputs `[batch, time, ...]`, or None."""
-    if state is None:
-        return None
-    fix = "Pass the state that another call returned, a state of `zero_state`, or "
-    fix += "None. Pass lengths as `sequence_length`."
-    step = jax.ShapeDtypeStruct(x.shape[:1], dtype)
-    return check_state(state, size, step, name=f"state.{name}", fix=fix)
+def _run(
+    name: str, cell: BoundCell, inputs: Any, state: PyTree, **options: Any
+) -> tuple[Array, PyTree]:
+    """Runs a cell from a part of a layer's state, `state.<name>`, or from zeros."""
+    dtype = widest_dtype(inputs)
+    if state is not None:
+        fix = "Pass the state that another call returned, a state of `zero_state`, or "
+        fix += "None. Pass lengths as `sequence_length`."
+        rows = jax.tree.leaves(inputs)[0].shape[:1]
+        step = jax.ShapeDtypeStruct(rows, dtype)
+        size = cell.state_size
+        state = check_state(state, size, step, name=f"state.{name}", fix=fix)
+    return dynamic_rnn(cell, inputs, initial_state=state, dtype=dtype, **options)
 
 
 def run_conv(
     x: Array, kernel: Array, bias: Array | None, past: Any, steps: object
 ) -> tuple[Array, Array]:
     """The outputs of a layer's convolution, and its last inputs."""
-    size = TensorShape([kernel.shape[0] - 1, x.shape[2]])
-    past = _checked("past_inputs", past, size, x, x.dtype)
-    return short_conv(x, kernel, bias, initial_state=past, **vars(steps))
+    width, channels = kernel.shape
+    cell = ShortConvCell(channels, width, use_bias=bias is not None)
+    params = {"kernel": kernel} | ({} if bias is None else {"bias": bias})
+    return _run("past_inputs", cell.bind(params), x, past, **vars(steps))
 
 
 def run_memory(
@@ -157,16 +155,9 @@ def run_memory(
 
     The memory computes in the widest dtype of its inputs.
     """
-    dtype = widest_dtype(inputs)
-    state = _checked("cell_state", state, layer.memory.state_size, inputs[0], dtype)
-    h, last = dynamic_rnn(
-        layer.memory.bind(cast(params or {}, dtype)),
-        inputs,
-        initial_state=state,
-        dtype=dtype,
-        implementation=layer.implementation,
-        **vars(steps),
-    )
+    memory = layer.memory.bind(cast(params or {}, widest_dtype(inputs)))
+    options = {"implementation": layer.implementation, **vars(steps)}
+    h, last = _run("cell_state", memory, inputs, state, **options)
     return h.astype(inputs[0].dtype), last
 
 
