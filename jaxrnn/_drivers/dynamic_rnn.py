@@ -31,6 +31,7 @@ from .._run.arguments import (
     divided_time_of,
     output_dtype,
 )
+from .._run.first_step import rows_interact
 from .._run.given import Given
 from .._run.memory import Strategy, as_strategy, plan_of
 from .._run.run_cell import run_cell
@@ -318,11 +319,13 @@ def given_to(
     lengths = as_lengths(lengths, shape[1 - axis], time=longest)
     keeps_states = as_bool("return_states", return_states)
     strategy = as_strategy("swap_memory", swap_memory, (cell, inputs, state))
+    # Beside lengths, only resets and cells whose rows interact read a mask.
+    reads_mask = lengths is None or resets is not None or rows_interact(cell)
     return Given(
         inputs=inputs,
         state=state,
         lengths=lengths,
-        mask=valid,
+        mask=valid if reads_mask else None,
         resets=resets,
         reset_state=reset_state,
         axis=axis,
@@ -331,4 +334,5 @@ def given_to(
         unroll=as_unroll(parallel_iterations),
         implementation=as_implementation(implementation),
         returns_states=keeps_states,
+        needs_rows=keeps_states or valid is not None,
     )

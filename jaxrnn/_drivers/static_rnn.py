@@ -110,6 +110,7 @@ def run_stacked(
         axis=0,
         dtype=output_dtype(state, dtype),
         returns_states=return_states,
+        needs_rows=return_states,
         least_steps=0,
     )
     with jax.named_scope(as_scope(scope, "rnn")):

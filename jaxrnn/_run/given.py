@@ -25,7 +25,7 @@ class Given:
         lengths: int32 `[batch]`; None without lengths. With a mask, the lengths that
             say the same; None if the mask may have gaps.
         mask: Bool, in the layout of the inputs, true at valid steps; None without a
-            mask.
+            mask, or if the lengths say all that the run reads.
         resets: Bool, in the layout of the inputs, true where a row is reset before the
             step; None without resets.
         reset_state: The state after a reset, like `state`; None for the zero state.
@@ -33,6 +33,7 @@ class Given:
         dtype: The dtype of the zero state and of the outputs.
         implementation: The user's argument of this name.
         returns_states: Whether the user wants the state after every step.
+        needs_rows: Whether each leaf of the state must have a batch axis.
         least_steps: The number of steps that TensorFlow's loop runs even if all lengths
             are 0.
         plan: What the forward pass saves for the backward pass.
@@ -52,6 +53,7 @@ class Given:
         metadata=_STATIC, default=None
     )
     returns_states: bool = dataclasses.field(metadata=_STATIC, default=False)
+    needs_rows: bool = dataclasses.field(metadata=_STATIC, default=False)
     least_steps: int = dataclasses.field(metadata=_STATIC, default=1)
     plan: CheckpointPlan = dataclasses.field(metadata=_STATIC, default=_SAVE_EVERYTHING)
     unroll: int = dataclasses.field(metadata=_STATIC, default=1)
@@ -66,11 +68,6 @@ class Given:
     def rows(self) -> AxisSize:
         """The number of rows."""
         return jax.tree.leaves(self.inputs)[0].shape[1 - self.axis]
-
-    @property
-    def needs_rows(self) -> bool:
-        """Whether each leaf of the state must have a batch axis."""
-        return self.returns_states or self.mask is not None
 
     def replace(self, **changes: object) -> "Given":
         """Returns a copy in which `changes` replace attributes."""

@@ -53,14 +53,26 @@ def test_a_reset_takes_effect_at_a_masked_step():
 def test_a_known_mask_without_gaps_is_lengths():
     cell = bound(CELL)
     run = lambda **given: jaxrnn.dynamic_rnn(cell, X, dtype="float64", **given)
+    # The number of operands shows that the mask is not an argument of a program.
     program = lambda **given: [
-        str(e.primitive) for e in eqns(jax.make_jaxpr(lambda: run(**given))())
+        (str(e.primitive), len(e.invars))
+        for e in eqns(jax.make_jaxpr(lambda: run(**given))())
     ]
     of_lengths = program(sequence_length=LENGTHS)
     assert program(mask=NO_GAPS) == of_lengths != program(mask=MASK)
     want = run(sequence_length=LENGTHS)
     chex.assert_trees_all_equal(run(mask=jnp.asarray(NO_GAPS)), want)
     close(jax.jit(lambda mask: run(mask=mask))(NO_GAPS), want)
+
+
+def test_every_leaf_of_a_state_has_rows_if_there_is_a_mask():
+    count = lambda params, x, n, key=None: (x, n + 1)
+    cell = jaxrnn.FunctionCell(count, jaxrnn.TensorShape([]), DEPTH).bind({})
+    run = functools.partial(jaxrnn.dynamic_rnn, cell, X, initial_state=np.float64(0))
+    assert int(run(sequence_length=LENGTHS)[1]) == LENGTHS.max()
+    for given in ({"mask": NO_GAPS}, {"mask": MASK}, {"return_states": True}):
+        with pytest.raises(ValueError, match=r"`state` must be an array \[batch, "):
+            run(**given)
 
 
 @pytest.mark.fast("False-gaps")
