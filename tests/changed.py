@@ -42,6 +42,7 @@ TESTS = {
     "jaxrnn/_base/arguments.py": ["drivers/test_validation.py"],
     "jaxrnn/_base/hints.py": ["package"],
     "jaxrnn/_base/inputs.py": ["drivers/test_validation.py"],
+    "jaxrnn/_base/mesh.py": ["drivers/test_sharding.py", "meshes"],
     "jaxrnn/_base/modules.py": ["package"],
     "jaxrnn/_base/scaled.py": ["cells"],
     "jaxrnn/_base/sharding.py": ["drivers/test_sharding.py", "meshes"],

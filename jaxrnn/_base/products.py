@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .math import is_perturbed
-from .sharding import as_varying_as, platform_of
+from .mesh import as_varying_as, platform_of
 from .typing import Array, DType, Params
 
 

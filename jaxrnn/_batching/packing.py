@@ -17,7 +17,8 @@ from .._base.arguments import as_count, as_integers, check_shape
 from .._base.errors import expect
 from .._base.inputs import as_array
 from .._base.math import clamped_to_int32, concrete_or_none
-from .._base.sharding import as_varying_as, read_at, whole_on_explicit_mesh
+from .._base.mesh import as_varying_as
+from .._base.sharding import read_at, whole_on_explicit_mesh
 from .._base.trees import map_named, serializable, with_structure
 from .._base.typing import Array, Lengths, PyTree
 from .._run import masking

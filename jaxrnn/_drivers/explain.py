@@ -11,7 +11,7 @@ import jax
 from .._base.errors import counted, is_array
 from .._base.hints import check_names
 from .._base.math import in_native_order, is_float
-from .._base.sharding import platform_of
+from .._base.mesh import platform_of
 from .._base.typing import Array, PyTree, Shaped
 from .._run.arguments import divided_time_of, text_of
 from .._run.memory import Strategy, as_strategy

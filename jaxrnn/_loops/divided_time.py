@@ -21,12 +21,8 @@ from jax.sharding import PartitionSpec
 
 from .._base.derivatives import summed_in_float32
 from .._base.math import widened
-from .._base.sharding import (
-    as_varying_as,
-    explicit_axes_of,
-    explicit_mesh_of,
-    whole_on_explicit_mesh,
-)
+from .._base.mesh import as_varying_as, explicit_axes_of, explicit_mesh_of
+from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import with_structure
 from .._base.typing import Array, AxisName, Params, PyTree
 from .._run import masking

@@ -4,7 +4,8 @@ import jax
 from jax.sharding import PartitionSpec
 
 from .._base import trees
-from .._base.sharding import as_varying_as, explicit_mesh_of, whole_on_explicit_mesh
+from .._base.mesh import as_varying_as, explicit_mesh_of
+from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._run.run import Choice, Loop, Run

@@ -27,7 +27,7 @@ from .._base.inputs import (
     warn_of_plain_pair,
 )
 from .._base.math import is_float
-from .._base.sharding import varying_axes
+from .._base.mesh import varying_axes
 from .._base.trees import (
     TensorShape,
     has_read_only,

@@ -29,7 +29,8 @@ from .._base.derivatives import (
 )
 from .._base.errors import is_key
 from .._base.math import where
-from .._base.sharding import as_varying_as, zeros_of
+from .._base.mesh import as_varying_as
+from .._base.sharding import zeros_of
 from .._base.typing import Array, AxisSize, PyTree
 from .memory import STATE, CheckpointPlan
 from .scans import checkpointed, named, save_on_host

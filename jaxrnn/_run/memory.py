@@ -9,7 +9,7 @@ import numpy as np
 from .._base.arguments import as_count, check_instance
 from .._base.errors import expect
 from .._base.hints import with_hints
-from .._base.sharding import platform_of
+from .._base.mesh import platform_of
 from .._base.typing import AxisSize, PyTree
 
 __all__ = [

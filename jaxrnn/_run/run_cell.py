@@ -20,7 +20,8 @@ from .._base.derivatives import closed_over, summed_in_float32
 from .._base.errors import expect
 from .._base.inputs import check_rows_of_state
 from .._base.math import batch_maximum, is_traced
-from .._base.sharding import as_rows_of, explicit_mesh_of, lay_out
+from .._base.mesh import explicit_mesh_of
+from .._base.sharding import as_rows_of, lay_out
 from .._base.trees import (
     has_read_only,
     with_read_only,

@@ -21,7 +21,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from .._base.derivatives import summed_in_float32, with_tangent_of
 from .._base.math import is_float
-from .._base.sharding import as_varying_as, zeros_of
+from .._base.mesh import as_varying_as
+from .._base.sharding import zeros_of
 from .._base.typing import Array, PyTree
 from . import masking
 from .memory import STATE

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._base.errors import expect
 from .._base.math import concrete_or_none
-from .._base.sharding import as_varying_as
+from .._base.mesh import as_varying_as
 from .._base.typing import Array, AxisSize, PyTree
 from .bounded_loop import Step, bounded_loop
 from .memory import Strategy, plan_of

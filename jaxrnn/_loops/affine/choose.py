@@ -10,7 +10,7 @@ import jax
 
 from ..._base.derivatives import has_reverse_rule
 from ..._base.math import is_traced
-from ..._base.sharding import platform_of
+from ..._base.mesh import platform_of
 from ..._base.typing import Params
 from ..._cells.affine import AffineCell, Updated
 from ..._run import masking

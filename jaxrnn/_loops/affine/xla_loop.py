@@ -24,8 +24,9 @@ import jax.numpy as jnp
 from ..._base.derivatives import in_reverse
 from ..._base.errors import is_array
 from ..._base.math import cast_like, is_perturbed, widened, widest_dtype
+from ..._base.mesh import platform_of
 from ..._base.products import affine, dot, dot_with_tangent, plus_bias
-from ..._base.sharding import broadcast_first, platform_of, zeros_like
+from ..._base.sharding import broadcast_first, zeros_like
 from ..._base.trees import with_structure
 from ..._base.typing import Array, DType, Params, PyTree
 from ..._run import masking

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ..._base.derivatives import summed_in_float32
 from ..._base.math import cast, cast_like, widened, widest_dtype
-from ..._base.sharding import as_varying_as, platform_of
+from ..._base.mesh import as_varying_as, platform_of
 from ..._base.typing import Array, Params, PyTree
 from ..._cells.linear.cell import Terms
 from ..._cells.linear.element import Element, is_zero, one_like, plus, times

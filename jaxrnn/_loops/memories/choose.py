@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.derivatives import differentiated_as
-from ..._base.sharding import explicit_mesh_of, platform_of
+from ..._base.mesh import explicit_mesh_of, platform_of
 from ..._base.typing import Array, Params, PyTree
 from ..._cells.matrix.cell import MatrixMemoryCell
 from ..._cells.matrix.memories import (

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.math import cast, widest_dtype
-from ..._base.sharding import platform_of
+from ..._base.mesh import platform_of
 from ..._base.typing import Params, PyTree
 from ..._cells.matrix.delta_rule import DeltaRule
 from ..._cells.matrix.dplr_rule import DPLRRule

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.cell_keys import run_key
-from ..._base.sharding import platform_of
+from ..._base.mesh import platform_of
 from ..._base.typing import Array, Params, PyTree
 from ..._cells import fields
 from ..._cells.affine import AffineCell, Stage, Updated

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from ...._base import jax_internals
-from ...._base.sharding import as_varying_as
+from ...._base.mesh import as_varying_as
 from ...._base.typing import Array, PyTree
 
 _log = logging.getLogger("jaxrnn")

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from ...._base import jax_internals
 from ...._base.derivatives import jvp_of_perturbed, of_some
 from ...._base.errors import is_array
-from ...._base.sharding import as_varying_as
+from ...._base.mesh import as_varying_as
 from ...._base.typing import Array, PyTree
 from .calls import NO_ROWS, after_first, are_rows, with_joined_axis
 
