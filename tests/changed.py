@@ -72,6 +72,7 @@ TESTS = {
     "jaxrnn/_loops/linear/*": [DIVIDED],
     "jaxrnn/_loops/memories/*": [DIVIDED, "layers/test_linear_attention.py"],
     "jaxrnn/_run/*": ["drivers", "loops", "meshes/test_drivers.py", "run"],
+    "jaxrnn/_run/arguments.py": ["base"],
     "jaxrnn/_run/memory.py": ["memory"],
     "jaxrnn/_run/scans.py": ["memory"],
     "jaxrnn/_run/tensor_array/*": ["tensor_array"],

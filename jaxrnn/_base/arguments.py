@@ -15,29 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import (
-    KindError,
     check_not_masked,
     error_note,
     expect,
     is_array,
     warn,
 )
-from .math import axis_size, clamped_to_int32, is_traced
-from .typing import Array, AxisSize, DType, Lengths
-
-# On CPUs, an unrolled loop compiles to a larger program that is no faster. With 32
-# unrolled steps (TensorFlow's default `parallel_iterations`), compilation would take
-# ten times as long as without unrolling.
-MAX_UNROLL = 4
+from .math import is_traced
+from .typing import AxisSize, DType
 
 # Steps, rows and units are counted with int32.
 INT32_MAX = np.iinfo(np.int32).max
 STATIC = "Under jit, close over the value or name the argument in `static_argnames`."
 
-_LENGTHS = (
-    "Cast lengths to jnp.int32. Pass a mask as `mask=`, a state as `initial_state=`, "
-    "and a dtype as `dtype=`."
-)
 
 T = TypeVar("T")
 
@@ -98,16 +88,6 @@ def as_bool(name: str, value: object, fix: str = "") -> bool:
 check_time_major = functools.partial(as_bool, "time_major")
 
 
-def as_scope(scope: str | None, default: str) -> str:
-    """The name under which profiles show the loop's operations.
-
-    Raises:
-        TypeError: If `scope` is neither None nor a string.
-    """
-    scope = check_instance("scope", scope, str | None, "a string or None")
-    return default if scope is None else scope
-
-
 def as_count(
     name: str,
     count: Any,
@@ -148,24 +128,6 @@ def as_axis_size(name: str, size: AxisSize, fix: str = "") -> AxisSize:
     if jax.export.is_symbolic_dim(size):
         return size
     return as_count(name, size, least=0, fix=fix)
-
-
-def as_unroll(parallel_iterations: object) -> int:
-    """The number of steps to unroll per loop iteration, at most `MAX_UNROLL`.
-
-    None and 0 select the default, which is one step. Unrolling may change results by
-    rounding.
-
-    Raises:
-        TypeError: If `parallel_iterations` is negative or not an integer. For a
-            non-integer, the error is also an `AssertionError`, as in TensorFlow.
-    """
-    name = "parallel_iterations"
-    steps: Any = 0 if parallel_iterations is None else parallel_iterations
-    is_integer = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
-    expect(is_integer, name, "be an integer", steps, error=KindError)
-    expect(steps >= 0, name, "be at least 0", steps, error=TypeError)
-    return min(max(1, int(steps)), MAX_UNROLL)
 
 
 def as_dtype(dtype: DType, name: str = "dtype") -> DType:
@@ -253,68 +215,3 @@ def as_integers(
     fits = not shapes or any(has_shape(array, shape) for shape in shapes)
     expect(fits, name, must, array)
     return array
-
-
-def as_integer_lengths(given: Lengths, name: str = "sequence_length") -> Any:
-    """Lengths of any shape as a NumPy or JAX array of integers.
-
-    Raises:
-        ValueError: If a list is ragged.
-        TypeError: If the lengths are not integers, or a masked array.
-    """
-    return as_integers(name, given, "integers, one for each row", fix=_LENGTHS)
-
-
-def as_lengths(
-    sequence_length: Lengths | None,
-    batch_size: int,
-    name: str = "sequence_length",
-    time: AxisSize | None = None,
-) -> Array | None:
-    """The lengths as int32 `[batch]` from 0 to `time`, or None if there are no lengths.
-
-    Values beyond int32 are clamped too; in TensorFlow, such values wrap around.
-
-    Args:
-        sequence_length: The user's argument.
-        batch_size: The number of rows.
-        name: The argument's name in messages.
-        time: The number of steps, or None to clamp only to int32. If the number of
-            lengths is wrong but equals `time`, the message suggests that `time_major`
-            may be wrong.
-
-    Raises:
-        TypeError: If the lengths are not integers; booleans are refused.
-        ValueError: If the lengths are not a vector of `batch_size` entries.
-
-    Warns:
-        UserWarning: If a length in a list or NumPy array exceeds `time`.
-    """
-    if sequence_length is None:
-        return None
-    lengths = as_integer_lengths(sequence_length, name)
-    must = f"be a vector of length batch_size ({batch_size}), one entry per row"
-    is_time = lengths.shape == (time,)
-    fix = f"The inputs have {time} steps: check `time_major`." if is_time else ""
-    fix = fix or f"For rows of equal length n, pass `[n] * {batch_size}`."
-    check_shape(name, lengths, (batch_size,), must, fix)
-    if time is not None and jax.export.is_symbolic_dim(time):
-        return jnp.minimum(_clamped_on_device(jnp.asarray(lengths)), axis_size(time))
-    if isinstance(lengths, jax.Array):  # To read it would wait for the device.
-        return _clamped_on_device(lengths, time)
-    longest = lengths.max(initial=0)
-    if time is not None and longest > time:
-        warn(
-            f"`{name}` holds {longest}, but the number of steps is {time}. As in "
-            f"TensorFlow, larger lengths are taken for {time}. If this is intended, "
-            f"pass `np.minimum(lengths, {time})`."
-        )
-    return jnp.asarray(_clamped(lengths, time))
-
-
-def _clamped(lengths: object, time: int | None = None) -> Any:
-    return clamped_to_int32(lengths).clip(0, time)
-
-
-# Clamping is compiled, so that calls do not transfer the bounds to the device.
-_clamped_on_device = jax.jit(_clamped, static_argnames="time")

@@ -16,7 +16,6 @@ from .arguments import check_shape
 from .errors import (
     EntryError,
     check_not_masked,
-    counted,
     describe,
     describe_structure,
     error_note,
@@ -32,7 +31,6 @@ from .trees import (
     named_leaves,
     opaque,
     with_tuples_of,
-    without_read_only,
 )
 from .typing import Array, PyTree, Size
 
@@ -125,19 +123,6 @@ def check_same_size(
     for name, leaf in others:
         must = f"have the {what} of `{first}`, {describe(like)}"
         expect(leaf.shape[axis] == like.shape[axis], name, must, leaf, fix)
-
-
-def check_rows_of_state(state: PyTree, rows: int, why: str, fix: str = "") -> None:
-    """Raises ValueError if an array of an initial state does not have `rows` rows.
-
-    Leaves without axes, TensorArrays and read-only parts are not checked. `why` tells
-    where the number of rows comes from.
-    """
-    own = without_read_only(state)
-    must = f"have {counted(rows, 'row')} {why}"
-    for name, leaf in named_leaves("initial_state", own, is_tensor_array):
-        fits = is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,))
-        expect(fits, name, must, leaf, fix)
 
 
 def like(

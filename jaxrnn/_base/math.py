@@ -1,14 +1,11 @@
 """Arithmetic, dtypes, and values that are known while a program is traced."""
 
-import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .jax_internals import min_dim
 from .typing import Array, AxisSize, DType, PyTree
 
 
@@ -143,11 +140,6 @@ def axis_size(size: AxisSize) -> Any:
     if jax.export.is_symbolic_dim(size):
         return jnp.asarray(size, np.int32)
     return np.int32(size)
-
-
-def smallest_size(sizes: Sequence[AxisSize]) -> AxisSize | None:
-    """The smallest of several sizes of axes, which may be symbolic; None if none."""
-    return functools.reduce(min_dim, sizes) if sizes else None
 
 
 def module_for_size(size: AxisSize) -> Any:

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-from .arguments import as_lengths
 from .errors import is_array, is_key
 from .mesh import as_varying_as, explicit_mesh_of, meshes_of, varying_axes
 from .trees import is_pytree_of_arrays
-from .typing import Array, Key, Lengths, PyTree, bound_or_none
+from .typing import Array, Key, PyTree, bound_or_none
 
 T = TypeVar("T")
 
@@ -119,39 +118,6 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
         return jax.sharding.reshard(leaf, NamedSharding(mesh, spec))
 
     return as_varying_as(xs, tree if mesh is None else jax.tree.map(put, tree))
-
-
-def lengths_for(
-    sequence_length: Lengths | None, xs: PyTree, time: int, batch_axis: int
-) -> Array | None:
-    """The lengths, clamped to `time` and sharded like the rows of `xs`, or None.
-
-    Args:
-        sequence_length: The user's argument.
-        xs: Inputs with rows along `batch_axis` and time along the other of the first
-            two axes.
-        time: The number of steps.
-        batch_axis: 0 or 1.
-
-    Raises:
-        TypeError, ValueError: See `as_lengths`.
-    """
-    batch_size = jax.tree.leaves(xs)[0].shape[batch_axis]
-    lengths = as_lengths(sequence_length, batch_size, time=time)
-    return as_rows_of(xs, lengths, batch_axis)
-
-
-def as_divided_rows(tree: PyTree, rows: int) -> PyTree:
-    """Shards the arrays over devices like the first array whose rows are divided.
-
-    Args:
-        tree: The arrays, each leaf `[rows, ...]` or without rows.
-        rows: The number of rows.
-    """
-    of_rows = [x for x in jax.tree.leaves(tree) if x.shape[:1] == (rows,)]
-    divided = (x for x in of_rows if jax.typeof(x).sharding.spec[0] is not None)
-    first = next(divided, None)
-    return tree if first is None else as_rows_of(first, tree)
 
 
 def key_of_device(key: Key, rows: PyTree) -> Key:

@@ -13,7 +13,7 @@ nodes of states and results with `jax.export`.
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -201,24 +201,6 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
     """
     fix = "For a vector, pass an int; for two axes, pass `TensorShape([5, 5])`."
     return tuple(leaf if isinstance(leaf, TensorShape) else [_dim(name, leaf, fix)])
-
-
-def merge_dicts(what: str, first: Mapping, second: Mapping) -> dict:
-    """Merges two nested dicts of `what`.
-
-    Raises:
-        ValueError: If both have an entry under the same keys, unless both entries are
-            dicts.
-    """
-    merged = dict(first)
-    for key, value in second.items():
-        if key not in merged:
-            merged[key] = value
-        elif isinstance(value, Mapping) and isinstance(merged[key], Mapping):
-            merged[key] = merge_dicts(what, merged[key], value)
-        else:
-            raise ValueError(f"{what} must have different names, got {key!r} twice.")
-    return merged
 
 
 def with_structure(structure: PyTree, tree: PyTree) -> PyTree:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from .._base.arguments import as_integer_lengths, as_lengths, check_given, check_rank
+from .._base.arguments import check_given, check_rank
 from .._base.errors import (
     Verbatim,
     check_not_masked,
@@ -24,6 +24,7 @@ from .._base.inputs import (
 )
 from .._base.trees import map_named
 from .._base.typing import Lengths, PyTree
+from .._run.arguments import as_integer_lengths, as_lengths
 
 Leaves: TypeAlias = list[np.ndarray]
 """The arrays of one sequence, each `[length, ...]`."""

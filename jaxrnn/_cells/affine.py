@@ -9,7 +9,7 @@ of the loop.
 
 import abc
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import jax
@@ -19,7 +19,6 @@ from .._base.errors import expect
 from .._base.inputs import like
 from .._base.math import widest_dtype
 from .._base.products import affine
-from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, State
 from . import fields
 from .base import SpecsCell, scope_name
@@ -216,9 +215,7 @@ class AffineCell(SpecsCell[State]):
         is_many = isinstance(self.stages, tuple | list)
         expect(is_many, "stages", "be a tuple of `Stage`s", self.stages, fix, TypeError)
         first, *rest = (stage.specs(depth) for stage in self.stages)
-        what = "parameters (see `path` of `Stage`)"
-        merge = functools.partial(merge_dicts, what)
-        return functools.reduce(merge, (self.elementwise_specs(), *rest), first)
+        return functools.reduce(_merged, (self.elementwise_specs(), *rest), first)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -276,3 +273,22 @@ class AffineCell(SpecsCell[State]):
                 operand, carry = updated
                 zs.append(z)
         return operand, carry, zs
+
+
+def _merged(first: Mapping, second: Mapping) -> Specs:
+    """Merges two nested dicts of specs.
+
+    Raises:
+        ValueError: If both have an entry under the same keys, unless both entries are
+            dicts.
+    """
+    merged = dict(first)
+    for key, value in second.items():
+        if key not in merged:
+            merged[key] = value
+        elif isinstance(value, Mapping) and isinstance(merged[key], Mapping):
+            merged[key] = _merged(merged[key], value)
+        else:
+            what = "parameters (see `path` of `Stage`)"
+            raise ValueError(f"{what} must have different names, got {key!r} twice.")
+    return merged

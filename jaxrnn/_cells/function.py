@@ -1,4 +1,4 @@
-"""Cells whose step is a given function, or a module with its own parameters."""
+"""Cells whose step is a given function."""
 
 import dataclasses
 import inspect
@@ -178,21 +178,3 @@ def _accepts(signature: inspect.Signature, *args: object, **kwargs: object) -> b
     except TypeError:
         return False
     return True
-
-
-@fields.dataclass
-class BoundOnlyCell(RNNCell):
-    """A wrapper around a module that already has its parameters."""
-
-    starts_from_zeros = property(lambda self: True)
-
-    def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """Unsupported, because `as_cell` has already bound the parameters.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError(
-            "`as_cell` has already bound the parameters of this cell. Pass the result "
-            "of `as_cell` to `jaxrnn.dynamic_rnn`."
-        )

@@ -107,20 +107,6 @@ def kernel_and_bias(
     return kernel, cell.bias_initializer or bias_initializer(kernel, bias)
 
 
-def draw_a_log(
-    key: Key, shape: tuple[int, ...], dtype: DType, least: float = 1
-) -> Array:
-    """Draws logarithms of uniform numbers in [least, 16]."""
-    return jnp.log(jax.random.uniform(key, shape, dtype, least, 16))
-
-
-def draw_time_steps(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """Draws numbers whose softplus is log-uniform in [0.001, 0.1]."""
-    low, high = math.log(0.001), math.log(0.1)
-    steps = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
-    return steps + jnp.log(-jnp.expm1(-steps))
-
-
 def check_is_units(cell: Any, depth: int) -> None:
     """Raises ValueError unless the inputs have as many features as the cell units."""
     must = f"have depth `num_units` ({cell.num_units})"

@@ -9,21 +9,26 @@ import numpy as np
 
 from .._base.arguments import (
     as_dtype,
-    as_integer_lengths,
-    as_lengths,
     check_given,
     check_instance,
     check_rank,
     check_time_major,
     is_list_of,
 )
-from .._base.errors import EntryError, counted, error_note, expect, is_array, is_key
+from .._base.errors import (
+    EntryError,
+    KindError,
+    counted,
+    error_note,
+    expect,
+    is_array,
+    is_key,
+)
 from .._base.inputs import (
     as_array,
     as_arrays,
     as_booleans,
     check_like,
-    check_rows_of_state,
     check_same_size,
     check_structure,
     like,
@@ -41,12 +46,45 @@ from .._base.trees import (
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike, UnboundCellLike
 from .._batching.packing import Packed
 from .._batching.windows import Window
+from .._run.arguments import as_integer_lengths, as_lengths, check_rows_of_state
 from .._run.until_finished import Carry
 
+# On CPUs, an unrolled loop compiles to a larger program that is no faster. With 32
+# unrolled steps (TensorFlow's default `parallel_iterations`), compilation would take
+# ten times as long as without unrolling.
+MAX_UNROLL = 4
 OF_A_LIST = (
     "Each element of a list or tuple is a separate input. To make one array, call "
     "`jnp.asarray`; for sequences of different lengths, use `pack_sequences`."
 )
+
+
+def as_scope(scope: str | None, default: str) -> str:
+    """The name under which profiles show the loop's operations.
+
+    Raises:
+        TypeError: If `scope` is neither None nor a string.
+    """
+    scope = check_instance("scope", scope, str | None, "a string or None")
+    return default if scope is None else scope
+
+
+def as_unroll(parallel_iterations: object) -> int:
+    """The number of steps to unroll per loop iteration, at most `MAX_UNROLL`.
+
+    None and 0 select the default, which is one step. Unrolling may change results by
+    rounding.
+
+    Raises:
+        TypeError: If `parallel_iterations` is negative or not an integer. For a
+            non-integer, the error is also an `AssertionError`, as in TensorFlow.
+    """
+    name = "parallel_iterations"
+    steps: Any = 0 if parallel_iterations is None else parallel_iterations
+    is_integer = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
+    expect(is_integer, name, "be an integer", steps, error=KindError)
+    expect(steps >= 0, name, "be at least 0", steps, error=TypeError)
+    return min(max(1, int(steps)), MAX_UNROLL)
 
 
 def check_is_cell(name: str, cell: object) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_scope
 from .._base.errors import error_note, expect
 from .._base.hints import with_hints
 from .._base.inputs import check_structure
-from .._base.sharding import lengths_for, spec_of_divided_time
+from .._base.sharding import as_rows_of, spec_of_divided_time
 from .._base.trees import with_structure
 from .._base.typing import (
     ArrayLike,
@@ -22,9 +21,9 @@ from .._base.typing import (
     RNNCellLike,
 )
 from .._run import reorder
-from .._run.arguments import as_mask, as_resets
+from .._run.arguments import as_lengths, as_mask, as_resets
 from .._run.memory import Strategy
-from .arguments import as_dtype_or_none, as_padded, as_steps, check_is_cell
+from .arguments import as_dtype_or_none, as_padded, as_scope, as_steps, check_is_cell
 from .dynamic_rnn import dynamic_rnn
 from .static_rnn import run_stacked, unstacked
 
@@ -151,7 +150,8 @@ def run_backward(
     fix = "Pass `mask`: true at the steps before each row's length."
     is_whole = spec_of_divided_time(inputs, axis) is None or sequence_length is None
     expect(is_whole, "sequence_length", must, sequence_length, fix)
-    lengths = lengths_for(sequence_length, inputs, shape[axis], 1 - axis)
+    lengths = as_lengths(sequence_length, shape[1 - axis], time=shape[axis])
+    lengths = as_rows_of(inputs, lengths, 1 - axis)
     resets, _ = as_resets(resets, None, shape, axis)
 
     def reverse(tree: PyTree) -> PyTree:
@@ -226,7 +226,8 @@ def static_bidirectional_rnn(
     check_is_cell("cell_bw", cell_bw)
     xs = as_steps(inputs)
     dtype = as_dtype_or_none(dtype)
-    lengths = lengths_for(sequence_length, xs, len(inputs), batch_axis=1)
+    time, rows = jax.tree.leaves(xs)[0].shape[:2]
+    lengths = as_lengths(sequence_length, rows, time=time)
     reverse = functools.partial(
         reorder.reverse_sequence, lengths=lengths, time_major=True
     )
@@ -238,7 +239,7 @@ def static_bidirectional_rnn(
             state, xs = initial_state_bw, reverse(xs)
             bw, state_bw, _ = run_stacked(cell_bw, xs, state, dtype, lengths, "bw")
         outputs = joined(fw, reverse(bw), axis=2)
-        return unstacked(outputs, len(inputs)), state_fw, state_bw
+        return unstacked(outputs, time), state_fw, state_bw
 
 
 def joined(fw: PyTree, bw: PyTree, axis: int) -> PyTree:

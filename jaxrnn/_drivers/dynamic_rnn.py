@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_bool, as_lengths, as_scope, as_unroll
+from .._base.arguments import as_bool
 from .._base.errors import error_note
 from .._base.hints import with_hints
 from .._base.math import concrete_or_none
@@ -26,6 +26,7 @@ from .._base.typing import (
 from .._run.arguments import (
     as_implementation,
     as_initial_state,
+    as_lengths,
     as_mask,
     as_resets,
     divided_time_of,
@@ -35,7 +36,7 @@ from .._run.first_step import rows_interact
 from .._run.given import Given
 from .._run.memory import Strategy, as_strategy, plan_of
 from .._run.run_cell import run_cell
-from .arguments import as_padded, check_is_cell
+from .arguments import as_padded, as_scope, as_unroll, check_is_cell
 
 _OF_PART = (
     "With `axis_name`, a device passes its part of inputs, masks and resets, and for "

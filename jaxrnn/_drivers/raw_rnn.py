@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import checkify
 
-from .._base.arguments import as_axis_size, as_scope, as_unroll, check_instance
+from .._base.arguments import as_axis_size, check_instance
 from .._base.cell_keys import cell_at_step
 from .._base.derivatives import summed_in_float32
 from .._base.hints import with_hints
@@ -18,7 +18,14 @@ from .._run import masking
 from .._run.first_step import call_start
 from .._run.memory import Strategy, as_strategy
 from .._run.until_finished import Carry, run_until_finished
-from .arguments import check_is_cell, first_values, next_values, with_notes
+from .arguments import (
+    as_scope,
+    as_unroll,
+    check_is_cell,
+    first_values,
+    next_values,
+    with_notes,
+)
 
 LoopFn = Callable[[Array, PyTree, PyTree, PyTree], PyTree]
 

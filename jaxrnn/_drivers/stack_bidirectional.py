@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import jax
 
-from .._base.arguments import as_scope, is_list_of
+from .._base.arguments import is_list_of
 from .._base.cell_keys import check_key, fold_in
 from .._base.errors import counted, error_note, expect
 from .._base.hints import with_hints
@@ -23,7 +23,12 @@ from .._base.typing import (
     UnboundCellLike,
 )
 from .._run.memory import Strategy
-from .arguments import as_dtype_or_none, check_both_lists, check_is_unbound_cell
+from .arguments import (
+    as_dtype_or_none,
+    as_scope,
+    check_both_lists,
+    check_is_unbound_cell,
+)
 from .bidirectional import bidirectional_dynamic_rnn, joined, static_bidirectional_rnn
 
 Pair: TypeAlias = tuple[Any, Any]

@@ -5,15 +5,15 @@ from typing import Protocol, runtime_checkable
 
 import jax
 
-from .._base.arguments import as_bool, as_lengths, as_scope, check_instance, check_shape
+from .._base.arguments import as_bool, check_instance, check_shape
 from .._base.errors import counted, describe, expect
 from .._base.hints import with_hints
 from .._base.inputs import as_arrays
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike, Size
-from .._run.arguments import as_initial_state, output_dtype
+from .._run.arguments import as_initial_state, as_lengths, output_dtype
 from .._run.given import Given
 from .._run.run_cell import run_cell
-from .arguments import as_steps, check_is_cell
+from .arguments import as_scope, as_steps, check_is_cell
 
 
 @with_hints

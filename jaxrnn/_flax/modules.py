@@ -16,14 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import (
-    as_bool,
-    as_count,
-    as_dtype,
-    as_integer_lengths,
-    check_function,
-    is_list_of,
-)
+from .._base.arguments import as_bool, as_count, as_dtype, check_function, is_list_of
 from .._base.cell_keys import fold_in
 from .._base.errors import counted, error_note, expect, is_array
 from .._base.inputs import as_array, named_inputs
@@ -54,6 +47,7 @@ from .._drivers.arguments import OF_A_LIST, check_both_lists, check_is_no_record
 from .._drivers.bidirectional import bidirectional_dynamic_rnn, joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import run_dynamic_layers
+from .._run.arguments import as_integer_lengths
 from .._run.memory import Strategy
 
 FIX = (

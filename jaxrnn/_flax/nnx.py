@@ -19,7 +19,6 @@ from .._base.modules import import_optional, set_module
 from .._base.trees import TensorShape, named_leaves, with_structure
 from .._base.typing import Array, DType, Key, Lengths, Params, PyTree, Size, State
 from .._cells.base import BoundCell, RNNCell, check_rnn_cell
-from .._cells.function import BoundOnlyCell
 from . import modules, parameters
 from .fields_module import FieldsModule
 from .linear_attention.gated_deltanet import GatedDeltaNet
@@ -395,7 +394,9 @@ def as_cell(
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class NnxCell(BoundOnlyCell):
+class NnxCell(RNNCell):
+    """A module of nnx that already has its parameters."""
+
     graph: Any
     streams: Any  # The structure of the module's random streams.
     # The kind of each leaf of the streams: a "counter", a key that changes at each
@@ -403,6 +404,19 @@ class NnxCell(BoundOnlyCell):
     sources: tuple[str, ...]
     state_size: Size
     output_size: Size
+
+    starts_from_zeros = property(lambda self: True)
+
+    def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
+        """Unsupported, because `as_cell` has already bound the parameters.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "`as_cell` has already bound the parameters of this cell. Pass the result "
+            "of `as_cell` to `jaxrnn.dynamic_rnn`."
+        )
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None

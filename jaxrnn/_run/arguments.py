@@ -1,22 +1,25 @@
 """Checks of the arguments of a run, and the words of their messages.
 
-In the order of a run: its states, mask and resets, the loop that the user asked for,
-one step of the cell, the results of the loop, and time that is divided over devices.
+In the order of a run: its lengths, states, mask and resets, the loop that the user
+asked for, one step of the cell, the results of the loop, and time that is divided over
+devices.
 """
 
 from collections.abc import Callable
 from typing import Any, get_args
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
 from .._base.arguments import (
     as_dtype,
+    as_integers,
     check_instance,
     check_shape,
     is_list_of,
 )
-from .._base.errors import Verbatim, counted, expect, is_array, is_key
+from .._base.errors import Verbatim, counted, expect, is_array, is_key, warn
 from .._base.inputs import (
     as_arrays,
     as_booleans,
@@ -26,7 +29,7 @@ from .._base.inputs import (
     like,
     warn_of_plain_pair,
 )
-from .._base.math import is_float
+from .._base.math import axis_size, clamped_to_int32, is_float
 from .._base.mesh import varying_axes
 from .._base.trees import (
     TensorShape,
@@ -56,6 +59,77 @@ from .tensor_array.carried import with_capacity_for
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 
+_LENGTHS = (
+    "Cast lengths to jnp.int32. Pass a mask as `mask=`, a state as `initial_state=`, "
+    "and a dtype as `dtype=`."
+)
+
+
+def as_integer_lengths(given: Lengths, name: str = "sequence_length") -> Any:
+    """Lengths of any shape as a NumPy or JAX array of integers.
+
+    Raises:
+        ValueError: If a list is ragged.
+        TypeError: If the lengths are not integers, or a masked array.
+    """
+    return as_integers(name, given, "integers, one for each row", fix=_LENGTHS)
+
+
+def as_lengths(
+    sequence_length: Lengths | None,
+    batch_size: int,
+    name: str = "sequence_length",
+    time: AxisSize | None = None,
+) -> Array | None:
+    """The lengths as int32 `[batch]` from 0 to `time`, or None if there are no lengths.
+
+    Values beyond int32 are clamped too; in TensorFlow, such values wrap around.
+
+    Args:
+        sequence_length: The user's argument.
+        batch_size: The number of rows.
+        name: The argument's name in messages.
+        time: The number of steps, or None to clamp only to int32. If the number of
+            lengths is wrong but equals `time`, the message suggests that `time_major`
+            may be wrong.
+
+    Raises:
+        TypeError: If the lengths are not integers; booleans are refused.
+        ValueError: If the lengths are not a vector of `batch_size` entries.
+
+    Warns:
+        UserWarning: If a length in a list or NumPy array exceeds `time`.
+    """
+    if sequence_length is None:
+        return None
+    lengths = as_integer_lengths(sequence_length, name)
+    must = f"be a vector of length batch_size ({batch_size}), one entry per row"
+    is_time = lengths.shape == (time,)
+    fix = f"The inputs have {time} steps: check `time_major`." if is_time else ""
+    fix = fix or f"For rows of equal length n, pass `[n] * {batch_size}`."
+    check_shape(name, lengths, (batch_size,), must, fix)
+    if time is not None and jax.export.is_symbolic_dim(time):
+        return jnp.minimum(_clamped_on_device(jnp.asarray(lengths)), axis_size(time))
+    if isinstance(lengths, jax.Array):  # To read it would wait for the device.
+        return _clamped_on_device(lengths, time)
+    longest = lengths.max(initial=0)
+    if time is not None and longest > time:
+        warn(
+            f"`{name}` holds {longest}, but the number of steps is {time}. As in "
+            f"TensorFlow, larger lengths are taken for {time}. If this is intended, "
+            f"pass `np.minimum(lengths, {time})`."
+        )
+    return jnp.asarray(_clamped(lengths, time))
+
+
+def _clamped(lengths: object, time: int | None = None) -> Any:
+    return clamped_to_int32(lengths).clip(0, time)
+
+
+# Clamping is compiled, so that calls do not transfer the bounds to the device.
+_clamped_on_device = jax.jit(_clamped, static_argnames="time")
+
+
 def as_initial_state(
     cell: RNNCellLike, state: PyTree, time: AxisSize, strict: bool
 ) -> PyTree:
@@ -69,6 +143,19 @@ def as_initial_state(
     check = check_no_plain_tuple if strict else warn_of_plain_pair
     check("initial_state", cell.state_size, state)
     return state
+
+
+def check_rows_of_state(state: PyTree, rows: int, why: str, fix: str = "") -> None:
+    """Raises ValueError if an array of an initial state does not have `rows` rows.
+
+    Leaves without axes, TensorArrays and read-only parts are not checked. `why` tells
+    where the number of rows comes from.
+    """
+    own = without_read_only(state)
+    must = f"have {counted(rows, 'row')} {why}"
+    for name, leaf in named_leaves("initial_state", own, is_tensor_array):
+        fits = is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,))
+        expect(fits, name, must, leaf, fix)
 
 
 def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:

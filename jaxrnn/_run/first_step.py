@@ -9,10 +9,10 @@ from typing import Any
 import jax
 
 from .._base.errors import describe_leaves, error_note
-from .._base.inputs import as_arrays, check_like, check_rows_of_state
+from .._base.inputs import as_arrays, check_like
 from .._base.trees import has_read_only, types_of_size
 from .._base.typing import DType, PyTree, RNNCellLike
-from .arguments import as_pair, check_one_batch_axis
+from .arguments import as_pair, check_one_batch_axis, check_rows_of_state
 from .tensor_array.carried import with_known_shapes
 
 _SEVERAL_DTYPES = "For outputs of several dtypes, use `raw_rnn`."

@@ -18,7 +18,6 @@ from .._base import cell_keys, trees
 from .._base.cell_keys import cell_at_step
 from .._base.derivatives import closed_over, summed_in_float32
 from .._base.errors import expect
-from .._base.inputs import check_rows_of_state
 from .._base.math import batch_maximum, is_traced
 from .._base.mesh import explicit_mesh_of
 from .._base.sharding import as_rows_of, lay_out
@@ -35,6 +34,7 @@ from .arguments import (
     as_results,
     check_has_rows,
     check_implementation,
+    check_rows_of_state,
     fix_of_rows,
     fix_of_zeros,
 )

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_instance
-from .._base.inputs import as_arrays, check_rows_of_state
+from .._base.inputs import as_arrays
 from .._base.trees import TensorShape, serializable, types_of_size
 from .._base.typing import Array, ArrayLike, DType, Key, PyTree, RNNCellLike
+from .._run.arguments import check_rows_of_state
 from .._run.first_step import call_start
 from . import _ids
 from ._decoder import CellDecoder, as_function

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from .._base.errors import error_note, expect
-from .._base.inputs import check_rows_of_state
 from .._base.math import concrete_or_none
 from .._base.trees import TensorShape, serializable
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
+from .._run.arguments import check_rows_of_state
 from .._run.first_step import call_start
 from . import _beams, _ids
 from ._decoder import CellDecoder

@@ -5,6 +5,7 @@
 
 import abc
 import copy
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from .._base.cell_keys import cell_at_step
 from .._base.derivatives import summed_in_float32
 from .._base.errors import expect
 from .._base.inputs import as_arrays, check_no_plain_tuple, like
+from .._base.jax_internals import min_dim
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
-from .._drivers.arguments import check_is_cell
+from .._drivers.arguments import as_scope, as_unroll, check_is_cell
 from .._run import masking
 from .._run.memory import Strategy, as_strategy
 from .._run.until_finished import Carry, run_until_finished
@@ -177,20 +179,21 @@ def dynamic_decode(
     # which decoding ends, an int32 scalar. Without bounds, both are None.
     _check_decoder(decoder, impute_finished)
     arguments.as_bool("output_time_major", output_time_major)
-    arguments.as_unroll(parallel_iterations)
+    as_unroll(parallel_iterations)
     strategy = as_strategy("swap_memory", swap_memory)
     is_dynamic = math.concrete_or_none(maximum_iterations) is None
     bounds = {"decoder.longest": decoder.longest, "max_time": max_time}
     bounds["maximum_iterations"] = None if is_dynamic else maximum_iterations
     known = [item for item in bounds.items() if item[1] is not None]
-    steps = math.smallest_size([arguments.as_axis_size(*item) for item in known])
+    sizes = [arguments.as_axis_size(*item) for item in known]
+    steps = functools.reduce(min_dim, sizes) if sizes else None
     end: Any = None if steps is None else math.axis_size(steps)
     if is_dynamic:
         name = "maximum_iterations"
         last = arguments.as_integers(name, maximum_iterations, "an integer", ())
         last = math.clamped_to_int32(last)
         end = last if end is None else jnp.minimum(last, end)
-    with jax.named_scope(arguments.as_scope(scope, "decoder")):
+    with jax.named_scope(as_scope(scope, "decoder")):
         # Prepare the decoder's cell for a loop, and build the carry before step 0.
         finished, inputs, state = decoder.initialize()
         finished = _of_rows(decoder, finished)
@@ -199,7 +202,7 @@ def dynamic_decode(
         expect(is_bool, "finished", "have dtype bool", finished, fix, error=TypeError)
         inputs = as_arrays("decoder.initialize()[1]", inputs)
         state = as_arrays("decoder.initialize()[2]", state)
-        finished, inputs, first_state = sharding.as_divided_rows(
+        finished, inputs, first_state = _as_divided_rows(
             (finished, inputs, state), finished.shape[0]
         )
         cell, finished, first_state = sharding.lay_out(
@@ -285,3 +288,16 @@ def _of_rows(decoder: Decoder, finished: ArrayLike) -> Array:
 def _ended(finished: Array, time: Any, end: Any) -> Array:
     """Marks all rows as finished at `end`; reaching `end` is not an error."""
     return finished if end is None else finished | (time >= end)
+
+
+def _as_divided_rows(tree: PyTree, rows: int) -> PyTree:
+    """Shards the arrays over devices like the first array whose rows are divided.
+
+    Args:
+        tree: The arrays, each leaf `[rows, ...]` or without rows.
+        rows: The number of rows.
+    """
+    of_rows = [x for x in jax.tree.leaves(tree) if x.shape[:1] == (rows,)]
+    divided = (x for x in of_rows if jax.typeof(x).sharding.spec[0] is not None)
+    first = next(divided, None)
+    return tree if first is None else sharding.as_rows_of(first, tree)

@@ -15,6 +15,7 @@ from .._base.math import concrete_or_none
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._cells.fields import set_field
 from .._drivers.arguments import check_is_cell
+from .._run.arguments import check_rows_of_state
 from .._run.first_step import call_start, rows_interact, zero_state
 from . import _ids
 from ._ids import Embed, Project
@@ -82,7 +83,7 @@ class Model:
             end = arguments.as_count("end_id", end, 0, fix)
         state = inputs.as_arrays("initial_state", self.initial_state)
         fix = "Pass the state of each row once; `beam_search` repeats it."
-        inputs.check_rows_of_state(state, ids.shape[0], "like `start_ids`", fix)
+        check_rows_of_state(state, ids.shape[0], "like `start_ids`", fix)
         what = "`initial_state` (see `cell.state_size`)"
         own = trees.opaque(trees.without_read_only(state))
         inputs.check_structure(what, self.cell.state_size, own, strict=True)

@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_bool, as_lengths
+from .._base.arguments import as_bool
 from .._base.cell_keys import check_key
 from .._base.errors import expect
 from .._base.inputs import as_arrays, check_like
 from .._base.math import concrete_or_none
 from .._base.typing import Array, ArrayLike, Key, Lengths, PyTree
 from .._run import masking
+from .._run.arguments import as_lengths
 from .._run.masking import Steps
 from . import _ids
 from ._basic import CustomHelper

@@ -17,7 +17,6 @@ from .._base.inputs import (
     as_arrays,
     check_concrete,
     check_like,
-    check_rows_of_state,
     check_same_size,
     check_structure,
     named_inputs,
@@ -39,7 +38,7 @@ from .._drivers.arguments import check_both_lists, check_is_cell
 from .._drivers.bidirectional import joined, run_backward
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._run import masking
-from .._run.arguments import as_reset_state, as_resets, fix_of_rows
+from .._run.arguments import as_reset_state, as_resets, check_rows_of_state, fix_of_rows
 from .._run.first_step import call_start, zero_state
 
 _WIDER = "For inputs that are wider than {}, create a stream with their `dtype`."

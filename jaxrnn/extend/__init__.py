@@ -31,7 +31,7 @@ in `jaxrnn` itself. This module adds parts that several cells use:
 
 # Imports all private folders below. Never here: code; it lists their public parts.
 
-from .._base.arguments import as_bool, as_count, as_lengths, check_function
+from .._base.arguments import as_bool, as_count, check_function
 from .._base.cell_keys import check_key
 from .._base.errors import expect
 from .._base.inputs import as_arrays
@@ -49,6 +49,7 @@ from .._cells.params import affine_specs, bias_initializer, glorot_uniform
 from .._cells.step_checks import check_params, check_state, check_step_inputs
 from .._cells.wrappers.base import ParamsWrapper, WrapperCell, vector_size
 from .._loops.memories.chunk import Chunk
+from .._run.arguments import as_lengths
 from .._run.masking import Steps
 from .._run.run import Choice, Run
 from . import fields

@@ -10,8 +10,8 @@ from helpers import draw, eqns, weighted_sum
 import jaxrnn
 from jaxrnn import TensorShape
 from jaxrnn._base import math as _math, products as _products
-from jaxrnn._base.arguments import as_lengths
 from jaxrnn._base.sharding import key_of_device
+from jaxrnn._run.arguments import as_lengths
 
 
 def test_a_clip_passes_gradients_at_its_bounds_as_tensorflows_does():

@@ -6,13 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import (
-    as_dtype,
-    as_lengths,
-    check_instance,
-    check_shape,
-    is_list_of,
-)
+from ..._base.arguments import as_dtype, check_instance, check_shape, is_list_of
 from ..._base.errors import expect
 from ..._base.hints import with_hints
 from ..._base.inputs import as_array
@@ -31,7 +25,7 @@ from ..._base.typing import (
 from ..._cells import fields
 from ..._cells.base import as_batch_size
 from ..._cells.step_checks import check_floating
-from ..._run.arguments import as_mask, check_axis_name
+from ..._run.arguments import as_lengths, as_mask, check_axis_name
 from ..._run.masking import zero_unless
 from ..fields_module import FieldsModule
 from ..modules import compute_dtype

@@ -1,6 +1,7 @@
 """Modules and functions that the layers share, with the authors' initial values."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ from ..._base.modules import import_optional
 from ..._base.scaled import unit
 from ..._base.typing import Array, ArrayLike, DType, Initializer, Params, PyTree
 from ..._cells.base import BoundCell
-from ..._cells.params import draw_a_log, draw_time_steps
 from ..._cells.short_conv import ShortConvCell
 from ..._cells.step_checks import check_state
 from ..._drivers.dynamic_rnn import dynamic_rnn
@@ -71,13 +71,12 @@ class ModuleFactory:
 
     def a_log(self, heads: int, least: float = 1) -> nnx.Param:
         """The logarithms of numbers from `least` to 16."""
-        key = self.rngs.params()
-        return nnx.Param(draw_a_log(key, (heads,), self.param_dtype, least))
+        return nnx.Param(jnp.log(self.draw((heads,), least, 16)))
 
     def dt_bias(self, size: int) -> nnx.Param:
         """Biases whose softplus is from 0.001 to 0.1, uniform in the logarithm."""
-        key = self.rngs.params()
-        return nnx.Param(draw_time_steps(key, (size,), self.param_dtype))
+        steps = jnp.exp(self.draw((size,), math.log(0.001), math.log(0.1)))
+        return nnx.Param(steps + jnp.log(-jnp.expm1(-steps)))
 
 
 class ShortConv(nnx.Module):

@@ -21,8 +21,7 @@ import jax.numpy as jnp
 from ..._base.derivatives import differentiated_as, summed_in_float32, with_tangent_of
 from ..._base.math import batch_maximum, cast, move_axes, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree
-from ..._cells.matrix.rule import MatrixRule, arithmetic_dtype
-from ..._cells.step_checks import as_chunk_results
+from ..._cells.matrix.rule import MatrixRule, arithmetic_dtype, as_chunk_results
 from ..._run import masking
 from ..._run.run import Run
 from ..._run.scans import at_each_step, run_in_parts, scan_steps
