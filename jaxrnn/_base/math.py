@@ -142,11 +142,6 @@ def axis_size(size: AxisSize) -> Any:
     return np.int32(size)
 
 
-def module_for_size(size: AxisSize) -> Any:
-    """Returns the module `numpy`, or `jax.numpy` if the size is symbolic."""
-    return jnp if jax.export.is_symbolic_dim(size) else np
-
-
 def concrete_or_none(values: object) -> np.ndarray | None:
     """`values` as a NumPy array, or None if the values are known only at run time.
 

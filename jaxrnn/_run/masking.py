@@ -287,17 +287,6 @@ def first_inputs(xs: PyTree, axis: int) -> PyTree:
     return jax.tree.map(first, xs)
 
 
-def stand_in(alive: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-    """Returns `(inputs, state)` for finished rows: the row's first step, or zeros.
-
-    Args:
-        alive: Bool `[batch]`, true for rows whose first step is valid.
-        inputs: The first step of inputs, from `first_inputs`.
-        state: The initial state, each leaf `[batch, ...]`.
-    """
-    return zero_unless(alive, jax.lax.stop_gradient((inputs, state)))
-
-
 def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:
     """Returns the state after a step: `old` in finished rows, otherwise `new`.
 

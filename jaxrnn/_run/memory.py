@@ -12,16 +12,6 @@ from .._base.hints import with_hints
 from .._base.mesh import platform_of
 from .._base.typing import AxisSize, PyTree
 
-__all__ = [
-    "CheckpointPlan",
-    "Keep",
-    "Offload",
-    "Recompute",
-    "Strategy",
-    "resolve",
-]
-
-
 # The `checkpoint_name`s of arrays that a strategy may store on the host: the state
 # before a part, and the residuals of a loop.
 STATE = "jaxrnn_state"

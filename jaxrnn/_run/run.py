@@ -59,7 +59,10 @@ class Run:
         return self.replace(inputs=inputs, state=state, **changes).with_stand_in()
 
     def with_stand_in(self) -> "Run":
-        """Returns the run with the stand-in of its inputs and states in its steps."""
+        """Returns the run with the stand-in of its inputs and states in its steps.
+
+        It is a row's first step, or zeros if this step is not valid.
+        """
         steps = self.steps
         if steps.lengths is None:
             return self
@@ -68,7 +71,8 @@ class Run:
             # An initial state that is replaced before step 0 may contain NaN or
             # infinity, so finished rows read the state after this reset.
             state = steps.reset(jnp.int32(0), state, self.reset_state)
-        found = masking.stand_in(steps.alive(jnp.int32(0)), inputs, state)
+        first = jax.lax.stop_gradient((inputs, state))
+        found = masking.zero_unless(steps.alive(jnp.int32(0)), first)
         return self.replace(steps=dataclasses.replace(steps, stand_in=found))
 
     def with_each(self, rows: object, sequences: object, shared: object) -> "Run":

@@ -122,13 +122,8 @@ def without_gaps(cell: RNNCellLike, given: Given) -> tuple[Run, Gaps]:
     keeps the mask, and the length of a row is the number of steps up to its last valid
     step or reset.
     """
-    inputs, lengths, mask, resets = (
-        given.inputs,
-        given.lengths,
-        given.mask,
-        given.resets,
-    )
-    time, axis, moved, pending = given.time, given.axis, None, None
+    inputs, lengths, time, axis = given.inputs, given.lengths, given.time, given.axis
+    mask, resets, moved, pending = given.mask, given.resets, None, None
     if time == 0:  # No step is masked, and no row is reset.
         mask = resets = None
     if mask is not None:

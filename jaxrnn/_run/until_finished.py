@@ -79,10 +79,6 @@ def run_until_finished(
     return jax.tree.map(stacked, emit_types, *emits), carry
 
 
-def _all_finished(carry: Carry) -> Array:
-    return jnp.all(carry.finished)
-
-
 def _unbounded(step: Step, carry: Carry) -> Carry:
     """Runs a compiled loop that emits nothing and has no limit; lacks reverse mode."""
 
@@ -91,7 +87,7 @@ def _unbounded(step: Step, carry: Carry) -> Carry:
         return t + 1, step(t, carry)[0]
 
     first = jnp.zeros((), jnp.int32), carry
-    return jax.lax.while_loop(lambda p: ~_all_finished(p[1]), body, first)[1]
+    return jax.lax.while_loop(lambda p: ~jnp.all(p[1].finished), body, first)[1]
 
 
 def _bounded(
@@ -100,7 +96,7 @@ def _bounded(
     """Runs a compiled loop with a limit; returns `(emit_ta, carry)`."""
     written = LoopWrites.find(step, carry, max_time)
     count, last, (emits, writes) = bounded_loop(
-        is_running=lambda carry: ~_all_finished(carry),
+        is_running=lambda carry: ~jnp.all(carry.finished),
         step=written.emitting(step),
         carry=written.without(carry),
         max_steps=max_time,

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ..._base.arguments import check_shape
 from ..._base.errors import expect
-from ..._base.inputs import check_structure
-from ..._base.trees import named_leaves, with_structure
-from ..._base.typing import Array, DType, Key, Params, PyTree, State
+from ..._base.inputs import check_like
+from ..._base.trees import with_structure
+from ..._base.typing import DType, Key, Params, PyTree, State
 from .. import fields
 from .base import MappedOutput, WrapperCell
 
@@ -48,15 +47,9 @@ class ResidualWrapper(MappedOutput[State]):
 
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:
-    what = "`inputs` (added to the output)"
-    fix = "To combine an output of another structure or shape, pass a `residual_fn`."
-    check_structure(what, output, inputs, strict=False, fix=fix)
-    sums: list[Array] = []
-    named = named_leaves("inputs", inputs)
-    for (name, x), y in zip(named, jax.tree.leaves(output), strict=True):
-        check_shape(name, x, jnp.shape(y), fix=fix)
-        sums.append(x + y)
-    return with_structure(output, sums)
+    fix = "It is added to the output. To combine them otherwise, pass a `residual_fn`."
+    check_like("inputs", inputs, output, strict=False, any_dtype=True, fix=fix)
+    return jax.tree.map(jnp.add, with_structure(output, inputs), output)
 
 
 def _without_device(name: str, value: Any) -> Any:

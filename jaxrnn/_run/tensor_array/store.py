@@ -14,7 +14,7 @@ import numpy as np
 
 from ..._base.arguments import check_shape
 from ..._base.errors import expect
-from ..._base.math import axis_size, concrete_or_none, module_for_size
+from ..._base.math import axis_size, concrete_or_none
 from ..._base.typing import Array, PyTree
 
 Indices: TypeAlias = Any
@@ -41,7 +41,8 @@ class Rows:
     def of(cls, buffer: Array, count: object, size: object) -> "Rows":
         """Returns the rows of a buffer, of which the first `count` were written."""
         capacity = buffer.shape[0]
-        numbers = module_for_size(capacity).arange(capacity, dtype=np.int32)
+        xp: Any = jnp if jax.export.is_symbolic_dim(capacity) else np
+        numbers = xp.arange(capacity, dtype=np.int32)
         return cls(buffer, numbers < count, size)
 
     @property
