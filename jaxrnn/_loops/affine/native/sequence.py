@@ -4,6 +4,7 @@ The native loops run the forward and backward passes. XLA's loop computes all ot
 derivatives, and runs on other platforms (`operation.py`).
 """
 
+import dataclasses
 import functools
 import math
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,8 @@ from ...._base.trees import with_structure
 from ...._base.typing import Array, Params, PyTree
 from ...._run.masking import Steps
 from ...._run.run import Run
-from .. import xla_loop
 from ..few_steps import why_few_steps
-from ..xla_loop import Primals
+from ..xla_loop import AffineLoop, Primals, primals_of, with_tangent_rule
 from .calls import NO_ROWS, ROWS, call, float32
 from .operation import native_or_xla
 from .supported import ACTIVATIONS, equations_of, native_cell
@@ -69,8 +69,8 @@ class NativeLoop:
                 `run.steps.axis` is 0; the initial state, each leaf `[batch, size]`; and
                 the steps.
         """
-        run_all = xla_loop.with_tangent_rule(self.forward, self.push_forward)
-        return run_all(*xla_loop.primals_of(self.cell, params, run))
+        run_all = with_tangent_rule(self.forward, self.push_forward)
+        return run_all(*primals_of(self.cell, params, run))
 
     def forward(
         self, primals: Primals, steps: Steps, save: bool
@@ -122,8 +122,8 @@ class NativeLoop:
         primals = primals._replace(xs=swap(primals.xs))
         tangents = tangents._replace(xs=swap(tangents.xs))
         saved = self._saved_by_xla(primals, steps, swap(saved))
-        d_outputs, d_state = xla_loop.push_forward(
-            self.cell, primals, steps.time_first(), saved, tangents
+        d_outputs, d_state = AffineLoop(self.cell).push_forward(
+            primals, steps.time_first(), saved, tangents
         )
         return swap(d_outputs), d_state
 
@@ -152,9 +152,8 @@ class NativeLoop:
     def _forward_by_xla(self, primals: Primals, steps: Steps, save: bool) -> tuple:
         swap = steps.swap_time
         primals = primals._replace(xs=swap(primals.xs))
-        outputs, state, saved = xla_loop.forward(
-            self.cell, primals, steps.time_first(), save
-        )
+        xla = AffineLoop(self.cell)
+        outputs, state, saved = xla.forward(primals, steps.time_first(), save)
         if save:
             zs, states = saved
             h, c = self._split(states)
@@ -174,36 +173,32 @@ class NativeLoop:
         return zs, self._join(primals.state, (h, c))
 
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
-        """`forward` on CPUs.
-
-        In this method and in `_backward`, a state is a pair `(h, c)`, see `_split`, and
-        sequences are `[batch, time, size]` or `[time, batch, size]`.
-        """
-        xs, state = primals.xs, self._split(primals.state)
-        sequence = 1 - steps.axis  # The row axis of a sequence; see `call`.
-        h, c = jax.tree.map(lambda x: float32(*xs.shape[:2], x.shape[-1]), state)
+        """`forward` on CPUs."""
+        given, steps = self._as_given(primals, steps)
+        xs, sequence = given.xs, 1 - steps.axis  # The row axis of a sequence.
+        h, c = jax.tree.map(lambda x: float32(*xs.shape[:2], x.shape[-1]), given.state)
         zs = [float32(*xs.shape[:2], stage.columns) for stage in self.cell.stages]
         # Without resets, h before a step is the previous output.
         saved_h = None if steps.resets is None else h
         outputs, last, new_c, zs, saved = call(
             "forward",
             args=[
-                (ROWS, _lengths(xs, steps)),
-                (sequence, cast(steps.resets, jnp.int32)),  # 1 before a reset.
+                (ROWS, steps.lengths),
+                (sequence, steps.resets),
                 (sequence, xs),
-                (NO_ROWS, [(p["kernel"], p.get("bias")) for p in primals.products]),
-                (NO_ROWS, self._stacked(primals.elementwise)),
-                (ROWS, state),
-                (ROWS, self._split(primals.reset_state)),
+                (NO_ROWS, [(p["kernel"], p.get("bias")) for p in given.products]),
+                (NO_ROWS, given.elementwise),
+                (ROWS, given.state),
+                (ROWS, given.reset_state),
             ],
             results=[  # Zeros in finished rows; the products are finite there.
                 (sequence, h),
-                (ROWS, state),
+                (ROWS, given.state),
                 (sequence, c if steps.returns_states else None),
                 (sequence, zs if save else []),
                 (sequence, (saved_h, c) if save else None),
             ],
-            attributes=self._attributes(primals, steps) | {"save": save},
+            attributes=self._attributes(given, steps) | {"save": save},
         )
         if save:
             h, c = saved
@@ -216,36 +211,71 @@ class NativeLoop:
         self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> Primals:
         """`transpose` on CPUs: the loop, then products over the steps of all rows."""
+        given, steps = self._as_given(primals, steps)
+        pulled = self._pull_states(given, steps, saved, cotangents)
+        ct_zs, computed, ct_state, ct_reset_state, ct_rows = pulled
+        products = self._pull_products(given, steps, saved, computed, ct_zs)
+        ct_xs = self._pull_inputs(given, steps, ct_zs)
+        names = jax.tree.structure(primals.elementwise)
+        return Primals(
+            products=products,
+            elementwise=names.unflatten(() if ct_rows is None else ct_rows.sum(0)),
+            xs=ct_xs,
+            state=self._join(primals.state, ct_state),
+            reset_state=self._join(primals.state, ct_reset_state),
+        )
+
+    def _as_given(self, primals: Primals, steps: Steps) -> tuple[Primals, Steps]:
+        """The arrays as the calls read them, which are passed to the methods below.
+
+        The element-wise parameters are one array, in the order of their names, or None.
+        A state is a pair `(h, c)`; see `_split`. Sequences are `[batch, time, size]` or
+        `[time, batch, size]`. Each row has a length, and resets are int32.
+        """
+        if steps.lengths is None:
+            rows = primals.xs.shape[1 - steps.axis]
+            lengths = jnp.full(rows, steps.time, jnp.int32)
+            steps = dataclasses.replace(steps, lengths=lengths)
+        steps = dataclasses.replace(steps, resets=cast(steps.resets, jnp.int32))
+        vectors = jax.tree.leaves(primals.elementwise)  # By name, as in C++.
+        given = primals._replace(
+            elementwise=jnp.stack(vectors) if vectors else None,
+            state=self._split(primals.state),
+            reset_state=self._split(primals.reset_state),
+        )
+        return given, steps
+
+    def _pull_states(
+        self, given: Primals, steps: Steps, saved: PyTree, cotangents: tuple
+    ) -> tuple:
+        """The backward loop.
+
+        Returns:
+            The cotangents of the products, of the initial state, of the reset state,
+            and of the element-wise parameters of each row; after the first of these,
+            the operand that a step computes from h, if any (see `NativeCell`).
+        """
         zs, (h, c) = saved
-        ct_outputs, ct_last = cotangents
-        ct_new_c = None
+        (ct_outputs, ct_last), ct_new_c = cotangents, None
         if steps.returns_states:
             ct_outputs, ct_states = ct_outputs
             ct_h, ct_new_c = self._split(ct_states)
             ct_outputs = ct_outputs + ct_h
-        xs, state = primals.xs, self._split(primals.state)
-        first = state[0] if steps.resets is None else None
-        sequence = 1 - steps.axis
-        lengths = _lengths(xs, steps)
-        kernels = [product["kernel"] for product in primals.products]
-        elementwise = self._stacked(primals.elementwise)
-        attributes = self._attributes(primals, steps)
-        # The operand that a step computes from h, if any; see `NativeCell`.
-        computed = ct_rows = None
+        attributes, sequence = self._attributes(given, steps), 1 - steps.axis
+        computed = None
         if "computed" in self.spec.operands:
-            computed = float32(*xs.shape[:2], attributes["units"])
-        if elementwise is not None:  # For each row separately.
-            ct_rows = float32(*lengths.shape, *elementwise.shape)
-        ct_zs, computed, ct_state, ct_reset_state, ct_rows = call(
+            computed = float32(*given.xs.shape[:2], attributes["units"])
+        of_rows = lambda x: float32(*steps.lengths.shape, *x.shape)
+        return call(
             "backward",
             args=[
-                (ROWS, lengths),
-                (sequence, cast(steps.resets, jnp.int32)),
-                (NO_ROWS, kernels),
-                (NO_ROWS, elementwise),
+                (ROWS, steps.lengths),
+                (sequence, steps.resets),
+                (NO_ROWS, [product["kernel"] for product in given.products]),
+                (NO_ROWS, given.elementwise),
                 (sequence, zs),
                 (sequence, (h, c)),  # The outputs in place of h, if h was not saved.
-                (ROWS, first),
+                (ROWS, given.state[0] if steps.resets is None else None),
                 (sequence, ct_outputs),
                 (sequence, ct_new_c),
                 (ROWS, self._split(ct_last)),
@@ -253,21 +283,28 @@ class NativeLoop:
             results=[  # Undefined in finished rows; the computed operand is zeros.
                 (sequence, zs),
                 (sequence, computed),
-                (ROWS, state),
-                (ROWS, None if steps.resets is None else state),
-                (ROWS, ct_rows),
+                (ROWS, given.state),
+                (ROWS, None if steps.resets is None else given.state),
+                (ROWS, jax.tree.map(of_rows, given.elementwise)),
             ],
             attributes=attributes,
             reused=4,
         )
 
+    def _pull_products(
+        self, given: Primals, steps: Steps, saved: PyTree, computed: Any, ct_zs: list
+    ) -> list[Params]:
+        """The cotangents of the kernels and biases."""
         # What the state's matrix of each product multiplied at each step. `first` is
         # the operand of the first step if each later step multiplied the previous one.
+        _, (h, _) = saved
+        first = given.state[0] if steps.resets is None else None
         operands = {"h": (h, first), "computed": (computed, None), None: (None, None)}
+        attributes = self._attributes(given, steps)
 
         def pull(number: int, stage: Any, product: Params, ct_z: Array) -> Params:
-            operand, before = operands[self.spec.operands[number]]
-            arrays = lengths, xs if stage.takes_inputs else None, operand, before, ct_z
+            xs = given.xs if stage.takes_inputs else None
+            arrays = steps.lengths, xs, *operands[self.spec.operands[number]], ct_z
             names = [name for name in ("kernel", "bias") if name in product]
             found = call(
                 "weights",
@@ -278,27 +315,25 @@ class NativeLoop:
             return dict(zip(names, found, strict=True))
 
         stages = self.cell.stages
-        products = list(map(pull, range(len(stages)), stages, primals.products, ct_zs))
-        given = zip(stages, kernels, ct_zs, strict=True)
-        pairs = [(w, ct_z) for stage, w, ct_z in given if stage.takes_inputs]
+        return list(map(pull, range(len(stages)), stages, given.products, ct_zs))
+
+    def _pull_inputs(self, given: Primals, steps: Steps, ct_zs: list) -> Array:
+        """The cotangent of the inputs."""
+        stages = zip(self.cell.stages, given.products, ct_zs, strict=True)
+        pairs = [(p["kernel"], ct_z) for stage, p, ct_z in stages if stage.takes_inputs]
+        sequence = 1 - steps.axis
         (ct_xs,) = call(
             "inputs",
-            args=[(ROWS, lengths), ([(NO_ROWS, sequence)] * len(pairs), pairs)],
-            results=[(sequence, xs)],
-            attributes=attributes,
+            args=[(ROWS, steps.lengths), ([(NO_ROWS, sequence)] * len(pairs), pairs)],
+            results=[(sequence, given.xs)],
+            attributes=self._attributes(given, steps),
         )
-        return Primals(
-            products=products,
-            elementwise=self._unstacked(primals.elementwise, ct_rows),
-            xs=ct_xs,
-            state=self._join(primals.state, ct_state),
-            reset_state=self._join(primals.state, ct_reset_state),
-        )
+        return ct_xs
 
-    def _attributes(self, primals: Primals, steps: Steps) -> dict[str, Any]:
+    def _attributes(self, given: Primals, steps: Steps) -> dict[str, Any]:
         """The static arguments of all calls."""
         equations = self.equations
-        h, c = self._split(primals.state)
+        h, c = given.state
 
         def bound(clip: float | None) -> np.float32:
             return np.float32(math.inf if clip is None else clip)
@@ -311,26 +346,13 @@ class NativeLoop:
             "output_clip": bound(equations.proj_clip),
             "time": steps.time,
             "time_major": steps.axis == 0,
-            "depth": primals.xs.shape[-1],
+            "depth": given.xs.shape[-1],
             "units": (h if c is None else c).shape[-1],
             "outputs": h.shape[-1],
             "resets": steps.resets is not None,
-            "elementwise": bool(primals.elementwise),
+            "elementwise": given.elementwise is not None,
             "new_states": steps.returns_states,
         }
-
-    def _stacked(self, elementwise: Params) -> Array | None:
-        """The parameters in the order of C++; None if there are no parameters."""
-        leaves, _ = jax.tree_util.tree_flatten_with_path(elementwise)
-        found = {_name(path): x for path, x in leaves}
-        return jnp.stack([found[n] for n in self.spec.elementwise]) if found else None
-
-    def _unstacked(self, like: Params, rows: Array | None) -> Params:
-        """The cotangents of the parameters `like`, from the cotangents of the rows."""
-        if rows is None:
-            return {}
-        sums = dict(zip(self.spec.elementwise, rows.sum(0), strict=True))
-        return jax.tree_util.tree_map_with_path(lambda path, _: sums[_name(path)], like)
 
     def _split(self, state: PyTree) -> PyTree:
         """`(h, c)`, `[..., outputs]` and `[..., units]`; c is None without an LSTM."""
@@ -358,15 +380,3 @@ def _row_axes(steps: Steps) -> tuple[Primals, Steps, Any]:
     # Mapped rows share `steps_to_run`, which is their maximum: `batch_maximum`.
     of_steps = steps.with_each(rows=ROWS, sequences=sequence, shared=NO_ROWS)
     return Primals(NO_ROWS, NO_ROWS, sequence, ROWS, ROWS), of_steps, sequence
-
-
-def _lengths(xs: Array, steps: Steps) -> Array:
-    """The number of steps of each row, int32 `[batch]`."""
-    if steps.lengths is None:
-        return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
-    return steps.lengths
-
-
-def _name(path: tuple) -> str:
-    """The name of a parameter, as in `NativeCell.elementwise`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
