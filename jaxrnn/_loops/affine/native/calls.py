@@ -117,21 +117,9 @@ def in_one_call(
         is_mapped = jax.tree.leaves(in_batched)
         joined, results = jax.tree.leaves(jax.tree.broadcast(axes, args)), result_axes
         if not are_rows(is_mapped, joined):
-            pairs = list(zip(leaves, is_mapped, strict=True))
-            count = _common(x.shape[mapped] for x, mapped in pairs)
-
-            def by_entry(x: Array, is_mapped: bool) -> tuple[Array, Any]:
-                if not is_mapped and x.shape[ENTRIES] == 1:
-                    return x, NO_ROWS  # All entries still share the array.
-                shape = *x.shape[:is_mapped], count, *x.shape[is_mapped + 1 :]
-                return jnp.broadcast_to(x, shape), ENTRIES
-
-            leaves, joined = zip(*(by_entry(*pair) for pair in pairs), strict=True)
+            leaves, joined = _as_entries(leaves, is_mapped)
             results = ENTRIES
-
-        def of_leaves(*leaves: Array) -> PyTree:
-            return run(*tree.unflatten(leaves))
-
+        of_leaves = lambda *leaves: run(*tree.unflatten(leaves))
         found = with_joined_axis(of_leaves, size, leaves, is_mapped, joined, results)
         return found, jax.tree.map(lambda _: True, found)
 
@@ -140,6 +128,20 @@ def in_one_call(
         return jax.tree.map(lambda x: jnp.squeeze(x, ENTRIES), results)
 
     return run_one
+
+
+def _as_entries(leaves: list, is_mapped: list[bool]) -> Iterable[tuple]:
+    """`(leaves, axes)`: the arrays of all entries, and the axes that entries join."""
+    pairs = list(zip(leaves, is_mapped, strict=True))
+    count = _common(x.shape[mapped] for x, mapped in pairs)
+
+    def of_entries(x: Array, is_mapped: bool) -> tuple[Array, RowAxis]:
+        if not is_mapped and x.shape[ENTRIES] == 1:
+            return x, NO_ROWS  # All entries still share the array.
+        shape = *x.shape[:is_mapped], count, *x.shape[is_mapped + 1 :]
+        return jnp.broadcast_to(x, shape), ENTRIES
+
+    return zip(*(of_entries(*pair) for pair in pairs), strict=True)
 
 
 def entries(args: PyTree) -> int:

@@ -174,42 +174,46 @@ def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
     pairs = list(zip(leaves, dims, strict=True))
     size = next(x.shape[axis] for x, axis in pairs if axis is not None)
     leaves = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in pairs]
-    is_mapped = [axis is not None for axis in dims]
-    count, (rows, result_rows) = programs.count, programs.rows
-
-    def bind(*leaves: Array, **fields: Any) -> list:
-        native = fields.get("native", programs.native)
-        fields["types"] = tuple(jax.make_jaxpr(native)(*leaves).out_avals)
-        given = dataclasses.replace(programs, **fields)
-        return _operation().bind(*leaves, programs=given)
-
+    is_mapped, (rows, of_results) = [axis is not None for axis in dims], programs.rows
     # Mapped tangents alone, such as those of a Jacobian, are no rows, because rows
     # would repeat all other arrays. A native call has at least one row.
-    if size and any(is_mapped[:count]) and are_rows(is_mapped, rows):
-        results = with_joined_axis(bind, size, leaves, is_mapped, rows, result_rows)
-        return results, [0] * len(results)
+    if size and any(is_mapped[: programs.count]) and are_rows(is_mapped, rows):
+        bind = functools.partial(_bind, programs)
+        results = with_joined_axis(bind, size, leaves, is_mapped, rows, of_results)
+    else:
+        results = _bind_mapped(programs, size, leaves, is_mapped)
+    return results, [0] * len(results)
 
+
+def _bind(programs: _Programs, *leaves: Array) -> list:
+    """Applies the operation to leaves of other shapes."""
+    types = tuple(jax.make_jaxpr(programs.native)(*leaves).out_avals)
+    programs = dataclasses.replace(programs, types=types)
+    return _operation().bind(*leaves, programs=programs)
+
+
+def _bind_mapped(
+    programs: _Programs, size: int, leaves: list, is_mapped: list[bool]
+) -> list:
+    """Applies an operation whose functions are those of `programs` under `vmap`."""
+    count, (rows, of_results) = programs.count, programs.rows
     # Map all linear leaves, so that the results of the transpose are mapped too.
     for i in range(count, len(leaves)):
         if not is_mapped[i]:
             leaves[i] = jnp.broadcast_to(leaves[i], (size, *leaves[i].shape))
-            is_mapped[i] = True
-
-    def mapped(fn: Callable) -> Callable:
-        def run(*leaves: object) -> list:
-            axes = [0 if x else None for x in is_mapped[:count]]
-            axes = *axes, *[0] * (len(leaves) - count)
-            return jax.vmap(fn, axes, axis_size=size)(*leaves)
-
-        return run
-
-    names = "native", "xla", "transpose"
-    given = {n: fn for n in names if (fn := getattr(programs, n)) is not None}
-    fields = {n: mapped(fn) for n, fn in given.items()}
-    pairs = zip(rows, is_mapped, strict=True)
-    rows = [after_first(axis) if is_one else axis for axis, is_one in pairs]
-    results = bind(*leaves, rows=(rows, list(map(after_first, result_rows))), **fields)
-    return results, [0] * len(results)
+    axes = *(0 if x else None for x in is_mapped[:count]), *[0] * (len(leaves) - count)
+    of_transpose = *axes[:count], *[0] * len(of_results)
+    vmap = functools.partial(jax.vmap, axis_size=size)
+    pairs = zip(rows, axes, strict=True)
+    rows = [n if axis is None else after_first(n) for n, axis in pairs]
+    changed = dataclasses.replace(
+        programs,
+        native=vmap(programs.native, axes),
+        xla=vmap(programs.xla, axes),
+        transpose=programs.transpose and vmap(programs.transpose, of_transpose),
+        rows=(rows, list(map(after_first, of_results))),
+    )
+    return _bind(changed, *leaves)
 
 
 @functools.cache
