@@ -33,6 +33,26 @@ def test_layers_hold_all_folders_and_are_those_of_the_table():
     assert [table[number] for number in sorted(table, reverse=True)] == LAYERS
 
 
+def test_contributors_are_told_how_much_they_read():
+    """The numbers of lines are right to 10 %, of folders and of lists of files."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| \d+ \| (.*?) \| ([\d,]+) \|", text, re.MULTILINE)
+    rows += re.findall(r"^\| (.* \| .*\.py.*) \| ([\d,]+) \|$", text, re.MULTILINE)
+    assert len(rows) > 20
+    for what, lines in rows:
+        names = re.findall(r"`(_[\w/]+\.py)`", what) or re.findall(r"`(\w+)/?`", what)
+        paths = [PACKAGE / name for name in names]
+        files = [file for path in paths for file in files_of(path)]
+        found = sum(len(file.read_text().splitlines()) for file in files)
+        assert int(lines.replace(",", "")) == pytest.approx(found, rel=0.1), what
+
+
+def files_of(path):
+    if path.is_dir():
+        return path.rglob("*.py")
+    return [path.with_suffix(".py")]
+
+
 def test_no_cell_imports_a_cell_and_no_wrapper_a_wrapper():
     nodes = imports_of("__init__")
     files = {node.module for node in nodes if any(map(is_cell, node.names))}
