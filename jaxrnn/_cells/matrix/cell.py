@@ -2,7 +2,7 @@
 
 A cell projects its inputs to the values of a *rule* (`rule.py`), which says what
 a step reads and writes. Whole sequences run one chunk of steps at a time
-(`sequence.py`).
+(`_loops/memories/sequence.py`).
 """
 
 import abc

@@ -15,7 +15,7 @@ from .rule import MatrixRule
 class DeltaInputs(NamedTuple, Generic[Leaf]):
     """What a step of the delta rule reads and writes.
 
-    In a chunk, an axis of steps follows the axis of heads.
+    In a chunk, the arrays are `[batch, heads, steps, ...]`.
 
     Attributes:
         q: The queries, `[batch, heads, key]`.

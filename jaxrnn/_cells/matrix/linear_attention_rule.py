@@ -14,7 +14,7 @@ from .rule import MatrixRule
 class LinearAttentionInputs(NamedTuple, Generic[Leaf]):
     """What a step of a linear attention reads and writes.
 
-    In a chunk, an axis of steps follows the axis of heads.
+    In a chunk, the arrays are `[batch, heads, steps, ...]`.
 
     Attributes:
         q: The queries, `[batch, heads, key]`.

@@ -29,7 +29,7 @@ class MLSTMState(NamedTuple, Generic[Leaf]):
 class MLSTMInputs(NamedTuple, Generic[Leaf]):
     """What a step of an mLSTM reads and writes.
 
-    In a chunk, an axis of steps follows the axis of heads.
+    In a chunk, the arrays are `[batch, heads, steps, ...]`.
 
     Attributes:
         q: The queries, `[batch, heads, key]`.

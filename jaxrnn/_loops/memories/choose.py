@@ -29,39 +29,40 @@ from .rules import chunk_of, transition_of_rule
 from .sequence import MemoryLoop, finite_rows
 
 
-class Sizes(NamedTuple):
+class Tuning(NamedTuple):
     """Measured sizes of a memory that chooses its loop.
 
     On a CPU, a scan of a small memory is up to three times as fast as chunks, but only
-    if the call is not differentiated.
+    if the call is not differentiated. A memory is small if its heads or its whole state
+    are small.
 
     Attributes:
-        on_cpu: The number of steps in a chunk.
-        elsewhere: The number of steps in a chunk on other devices. The compiler of a
+        cpu_chunk: The number of steps in a chunk on a CPU.
+        device_chunk: The number of steps in a chunk on other devices. The compiler of a
             TPU v5e estimates that 64 steps need 25 to 33 % fewer cycles than 32.
-        of_head: A scan was faster up to this key size times value size,
-        of_state: or up to this size of the state of all rows.
+        small_head: The largest key size times value size of a small head.
+        small_state: The largest number of entries of a small state of all rows.
     """
 
-    on_cpu: int
-    elsewhere: int
-    of_head: int
-    of_state: int
+    cpu_chunk: int
+    device_chunk: int
+    small_head: int
+    small_state: int
 
 
 # By class, and by whether each key decays.
-_SIZES = {
-    (LinearAttentionMemoryCell, False): Sizes(32, 64, 32**2, 2**13),
-    (LinearAttentionMemoryCell, True): Sizes(16, 16, 128**2, 2**13),
-    (DeltaMemoryCell, False): Sizes(32, 64, 32**2, 2**13),
-    (DeltaMemoryCell, True): Sizes(16, 16, 64**2, 2**17),
-    (DPLRMemoryCell, False): Sizes(16, 16, 256**2, 2**13),
-    (RWKV6MemoryCell, False): Sizes(16, 16, 32**2, 2**15),
+_TUNING = {
+    (LinearAttentionMemoryCell, False): Tuning(32, 64, 32**2, 2**13),
+    (LinearAttentionMemoryCell, True): Tuning(16, 16, 128**2, 2**13),
+    (DeltaMemoryCell, False): Tuning(32, 64, 32**2, 2**13),
+    (DeltaMemoryCell, True): Tuning(16, 16, 64**2, 2**17),
+    (DPLRMemoryCell, False): Tuning(16, 16, 256**2, 2**13),
+    (RWKV6MemoryCell, False): Tuning(16, 16, 32**2, 2**15),
 }
 
 
-def _sizes_of(cell: Any) -> Sizes:
-    return _SIZES[type(cell), getattr(cell, "key_decay", False)]
+def _tuning_of(cell: Any) -> Tuning:
+    return _TUNING[type(cell), getattr(cell, "key_decay", False)]
 
 
 def choose(cell: MatrixMemoryCell, params: Params, run: Run) -> Choice:
@@ -81,15 +82,16 @@ def _scan_if_small(cell: ChosenLoopCell, choice: Choice, run: Run) -> Choice:
     """A scan in calls that are not differentiated, where that is faster."""
     if choice.loop is None:
         return choice
-    sizes = _sizes_of(cell)
+    tuning = _tuning_of(cell)
     size = cell.key_size * cell.value_size
     rows = run.inputs[0].shape[1 - run.steps.axis]
-    is_small = isinstance(rows, int) and rows * cell.num_heads * size <= sizes.of_state
+    entries = rows * cell.num_heads * size
+    is_small = isinstance(rows, int) and entries <= tuning.small_state
     if (
         cell.chunk_size is not None
         or platform_of(run.inputs) != "cpu"
         or explicit_mesh_of(run.inputs) is not None
-        or not (is_small or size <= sizes.of_head)
+        or not (is_small or size <= tuning.small_head)
     ):
         return choice
     reason = "a scan, which runs without derivatives, is slower with them"
@@ -100,9 +102,9 @@ def _scan_if_small(cell: ChosenLoopCell, choice: Choice, run: Run) -> Choice:
 def steps_at_once(cell: MatrixMemoryCell, run: Run) -> int:
     """The largest number of steps in a chunk of `run`; only types are read."""
     if cell.chunk_size is None:
-        sizes = _sizes_of(cell)
+        tuning = _tuning_of(cell)
         is_cpu = platform_of(run.inputs) == "cpu"
-        return sizes.on_cpu if is_cpu else sizes.elsewhere
+        return tuning.cpu_chunk if is_cpu else tuning.device_chunk
     return cell.chunk_size
 
 

@@ -1,15 +1,16 @@
 """The decays of a chunk: one factor of a step for each head, or one for each key.
 
-In the module `rule.py`, a step multiplies the memory by a number a. With a decay *per
-key*, it multiplies each row i of the memory by a number `exp(g_i)` of its own. The
+In `_cells/matrix/rule.py`, a step multiplies the memory by a number a. With a decay
+*per key*, it multiplies each row i of the memory by a number `exp(g_i)` of its own. The
 score of a pair of steps is then a sum over these rows:
 
     score_ts = sum over i of q_ti k_si exp(sum of g_ri for the steps r from s + 1 to t)
 
-To multiply q by `exp(G)` and k by `exp(-G)`, with sums G from the start of the chunk,
-would be one matrix product, but `exp(-G)` overflows. In base 2, therefore, only the
-fractions of G multiply q and k. Each pair and key has a power of two, whose exponent is
-the difference of two whole numbers, so it is not rounded and needs no exponential.
+One matrix product could compute all scores if q were multiplied by `exp(G)` and k by
+`exp(-G)`, where G are the sums of g from the start of the chunk. But `exp(-G)`
+overflows. So write `exp(G) = 2^n 2^r` with a whole number n. `2^r` multiplies q, and
+its inverse multiplies k. `2^(n_t - n_s)` multiplies each pair, exactly and without an
+exponential.
 """
 
 import math
@@ -27,7 +28,7 @@ class HeadDecays:
     """The decays of a chunk, one for each head.
 
     Attributes:
-        keep: The factor `keep` of each step in `rule.py`, `[batch, heads, steps]`.
+        keep: The factor `keep` of each step in `chunk.py`, `[batch, heads, steps]`.
     """
 
     def __init__(self, chunk: Chunk, g: Array) -> None:

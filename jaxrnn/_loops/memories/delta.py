@@ -15,7 +15,7 @@ from .rules import register_rule
 from .triangular import solve
 
 
-def chunk(rule: DeltaRule, chunk: Chunk) -> tuple[Array, Array]:
+def run_chunk(rule: DeltaRule, chunk: Chunk) -> tuple[Array, Array]:
     """All steps of a chunk; see `MatrixRule.chunk`.
 
     What a step writes, `u = beta (v - k exp(g) S)`, depends on what earlier steps
@@ -39,7 +39,7 @@ def chunk(rule: DeltaRule, chunk: Chunk) -> tuple[Array, Array]:
 
 def transition(rule: DeltaRule) -> tuple[Callable, Callable, Callable, Callable]:
     """`A S + B`; see `MatrixRule.transition` and `columns.py`."""
-    return columns_of(functools.partial(chunk, DeltaRule()))
+    return columns_of(functools.partial(run_chunk, DeltaRule()))
 
 
-register_rule(DeltaRule, chunk, transition)
+register_rule(DeltaRule, run_chunk, transition)

@@ -14,7 +14,7 @@ from .rules import register_rule
 from .triangular import solve
 
 
-def chunk(rule: DPLRRule, chunk: Chunk) -> tuple[Array, Array]:
+def run_chunk(rule: DPLRRule, chunk: Chunk) -> tuple[Array, Array]:
     """All steps of a chunk; see `MatrixRule.chunk`.
 
     What a step reads, `z = a S`, depends on what earlier steps wrote. With the
@@ -38,7 +38,7 @@ def chunk(rule: DPLRRule, chunk: Chunk) -> tuple[Array, Array]:
 
 def transition(rule: DPLRRule) -> tuple[Callable, Callable, Callable, Callable]:
     """`A S + B`; see `MatrixRule.transition` and `columns.py`."""
-    return columns_of(functools.partial(chunk, rule))
+    return columns_of(functools.partial(run_chunk, rule))
 
 
-register_rule(DPLRRule, chunk, transition)
+register_rule(DPLRRule, run_chunk, transition)

@@ -27,7 +27,7 @@ class LinearAttentionMap(NamedTuple):
     keep: Array
 
 
-def chunk(rule: LinearAttentionRule, chunk: Chunk) -> tuple[Array, Array]:
+def run_chunk(rule: LinearAttentionRule, chunk: Chunk) -> tuple[Array, Array]:
     """All steps of a chunk; see `MatrixRule.chunk`."""
     q, k, v, g = chunk.values
     decays = decays_of(chunk, g)
@@ -51,12 +51,12 @@ def transition(
 
 
 def _map_of_chunk(
-    rule: LinearAttentionRule, given: Chunk
+    rule: LinearAttentionRule, chunk: Chunk
 ) -> tuple[Array, LinearAttentionMap]:
     """Runs a chunk with maps in place of states; see `MatrixRule.transition`."""
-    h, written = chunk(rule, given.map_states(lambda state: state.written))
-    keep = decays_of(given, given.values.g).keep
-    keep = given.after(keep * given.start(lambda state: state.keep))
+    h, written = run_chunk(rule, chunk.map_states(lambda state: state.written))
+    keep = decays_of(chunk, chunk.values.g).keep
+    keep = chunk.after(keep * chunk.start(lambda state: state.keep))
     return h, LinearAttentionMap(written, keep)
 
 
@@ -73,7 +73,7 @@ def rwkv6_chunk(rule: RWKV6Rule, chunk: Chunk) -> tuple[Array, Array]:
     return decays.read_before(q) + new, decays.memory(k, v)
 
 
-register_rule(LinearAttentionRule, chunk, transition)
+register_rule(LinearAttentionRule, run_chunk, transition)
 # The map is that of `LinearAttentionRule`, because both rules write the same states.
 register_rule(
     RWKV6Rule, rwkv6_chunk, lambda rule: transition(LinearAttentionRule(True))

@@ -22,9 +22,10 @@ def run_chunk(rule: MLSTMRule, chunk: Chunk) -> tuple[Array, MLSTMState]:
         m_t = F_t + a_t,    a_t = max(m_0, max_s (i_s - F_s))
 
     Here, s runs over the steps of this span up to t, and m_0 is the m before the
-    span. `F_t` cancels in all weights, and rounds away digits of `a_t`. The weights
-    are therefore computed from whole numbers and exact sums, with an m that is too
-    small by up to about 1, and the states that the chunk returns are rescaled.
+    span. Adding `F_t` to `a_t` would lose digits of `a_t`, and every weight is a ratio
+    without `F_t`. So the weights are computed without `F_t`, from whole numbers and
+    exact sums, with an m that is too small by up to about 1. The states that the chunk
+    returns are rescaled.
     """
     q, k, v, i, f = chunk.values
     coarse, fine = chunk.sums_of_parts(jax.nn.log_sigmoid(f))
