@@ -118,6 +118,7 @@ TESTS = {
     "tests/mesh.py": ["meshes"],
     "tests/mutants.*": ["tools"],
     "tests/mutations.py": ["tools"],
+    "tests/without_loops.py": ["tools"],
     "tests/native_cases.py": ["loops", "native"],
     "tests/package/*": ["package"],
 }

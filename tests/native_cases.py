@@ -1,6 +1,7 @@
 """Cells, data and runs for the tests of the native loops."""
 
 import functools
+import pathlib
 from types import SimpleNamespace
 
 import helpers
@@ -12,9 +13,11 @@ from helpers import differentiated, drawn, drawn_like, eqns
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, contrib
-from jaxrnn._loops.affine.native.calls import LIBRARY
 from jaxrnn.testing._oracle import weighted_sum
 
+# Not imported, because there may be no loops (`without_loops.py`).
+FOLDER = pathlib.Path(jaxrnn.__file__).parent / "_loops/affine/native"
+LIBRARY = FOLDER / "libjaxrnn_native.so"
 needs_library = pytest.mark.skipif(
     not LIBRARY.exists(), reason="the native loops were not built"
 )

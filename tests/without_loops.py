@@ -108,7 +108,7 @@ def compare(copy: pathlib.Path, python: str) -> None:
 def run_tests(copy: pathlib.Path, python: str) -> int:
     """The status of the fast tests in the copy that name no loop."""
     files = (copy / "tests").rglob("test_*.py")
-    pattern = re.compile(r"^from jaxrnn\._loops|^from native_cases", re.MULTILINE)
+    pattern = re.compile(r"^from jaxrnn\._loops", re.MULTILINE)
     named = [file for file in files if pattern.search(file.read_text())]
     ignored = [f"--ignore={file}" for file in named]
     paths = [f"tests/{name}" for name in TESTS]

@@ -19,10 +19,10 @@ from jaxrnn import (
     contrib,
 )
 from jaxrnn._cells.wrappers.dropout import stream
-from jaxrnn._loops.wrappers import dropout
 from jaxrnn.testing import _oracle
 from jaxrnn.testing._oracle import Setup
 
+LOOP = "jaxrnn._loops.wrappers.dropout"
 KEY = jax.random.key(7)
 F32 = jnp.float32
 X = np.ones((64, 6, 50), np.float32)
@@ -223,6 +223,7 @@ class Whole(jaxrnn.RNNCell):
 IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
 
 
+@pytest.mark.loops
 @pytest.mark.fast("per_step-threefry2x32", "shared-threefry2x32", "*-rbg")
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 @pytest.mark.parametrize("masks", MASKS)
@@ -231,8 +232,8 @@ def test_masks_of_all_steps_are_those_of_single_steps(masks, impl, monkeypatch):
     # Each pair of a platform with masks or an implementation occurs.
     number = [*MASKS].index(masks) + IMPLEMENTATIONS.index(impl)
     platform = ["cpu", "tpu"][number % 2]
-    monkeypatch.setattr(dropout, "platform_of", lambda arrays: platform)
-    monkeypatch.setattr(dropout, "STEPS_AT_ONCE", 3)  # A part has one step more.
+    monkeypatch.setattr(f"{LOOP}.platform_of", lambda arrays: platform)
+    monkeypatch.setattr(f"{LOOP}.STEPS_AT_ONCE", 3)  # A part has one step more.
     time_major = platform == "tpu"
     cell = DropoutWrapper(Whole(), 0.7, 0.6, **MASKS[masks][0])
     cell = cell.bind({}, jax.random.key(3, impl=impl))
@@ -281,11 +282,12 @@ def numbers(jaxpr):
     return sum(eqn.outvars[0].aval.size for eqn in found)
 
 
+@pytest.mark.loops
 @pytest.mark.parametrize(("cell", "loop", "rows"), LOOPS.values(), ids=LOOPS)
 def test_masks_are_drawn_before_the_loop_and_shared_masks_once(
     cell, loop, rows, monkeypatch
 ):
-    monkeypatch.setattr(dropout, "platform_of", lambda arrays: "tpu")
+    monkeypatch.setattr(f"{LOOP}.platform_of", lambda arrays: "tpu")
     x = X[:2]
     bound = cell.bind(drawn(cell, x[:, 0]), KEY)
     options = {"dtype": F32, "implementation": "xla"}
