@@ -158,7 +158,7 @@ def of_some(fn: Callable, args: Sequence, indices: Sequence[int]) -> Callable:
 
 def jvp_of_perturbed(fn: Callable, args: Sequence, d_args: Sequence) -> tuple[Any, Any]:
     """`jax.jvp(fn, args, d_args)` for arrays; a tangent may be a symbolic zero."""
-    perturbed = [i for i, d in enumerate(d_args) if isinstance(d, jax.Array)]
+    perturbed = [i for i, d in enumerate(d_args) if is_perturbed(d)]
     primals = [args[i] for i in perturbed]
     tangents = [d_args[i] for i in perturbed]
     return jax.jvp(of_some(fn, args, perturbed), primals, tangents)

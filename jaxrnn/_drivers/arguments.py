@@ -150,11 +150,6 @@ def check_is_no_record(inputs: PyTree) -> None:
     fix = "Pass `packed.inputs`, with `packed.lengths` and `resets=packed.resets`."
     expect(not isinstance(inputs, Packed), "inputs", "be arrays", inputs, fix)
     fix = "Pass `window.inputs`, with `sequence_length=window.sequence_length`."
-    if isinstance(inputs, Window) and isinstance(inputs.inputs, Packed):
-        fix = (
-            "For a window of a pack, run the pack `window.inputs`: pass its `inputs`, "
-        )
-        fix += "with its `lengths` and `resets`."
     expect(not isinstance(inputs, Window), "inputs", "be arrays", inputs, fix)
 
 
@@ -236,9 +231,7 @@ Values: TypeAlias = tuple[Array, PyTree, PyTree, PyTree, PyTree]
 """The five values that `loop_fn` returns, checked."""
 
 
-def first_values(
-    cell: RNNCellLike, returned: PyTree
-) -> tuple[Array, PyTree, PyTree, PyTree, PyTree]:
+def first_values(cell: RNNCellLike, returned: PyTree) -> Values:
     """Checks the values that `loop_fn` returned at time 0, and converts them to arrays.
 
     Args:

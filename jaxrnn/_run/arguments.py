@@ -25,7 +25,6 @@ from .._base.inputs import (
     as_booleans,
     check_like,
     check_no_plain_tuple,
-    check_structure,
     like,
     warn_of_plain_pair,
 )
@@ -288,15 +287,13 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
         "Pass a state like the result of `cell.zero_state`. If the cell accepts this "
         "state, also pass a `reset_state`."
     )
-    check_structure("`initial_state`", zero, state, strict=False, fix=fix)
+    check_like("initial_state", state, zero, strict=False, any_dtype=True, fix=fix)
 
     def cast(zero: Array, leaf: Array) -> Array:
         is_narrower = jnp.iscomplexobj(zero) and not jnp.iscomplexobj(leaf)
         return (zero.real if is_narrower else zero).astype(leaf.dtype)
 
-    zero = jax.tree.map(cast, with_structure(state, zero), state)
-    check_like("initial_state", state, zero, fix=fix)
-    return zero
+    return jax.tree.map(cast, with_structure(state, zero), state)
 
 
 def _fix_of_reset_state(given: PyTree, state: PyTree) -> str:
@@ -336,11 +333,7 @@ def as_implementation(implementation: Implementation | None) -> Implementation |
     what = f"None or one of {', '.join(IMPLEMENTATIONS)}"
     check_instance("implementation", implementation, str | None, what)
     is_known = implementation in (None, *IMPLEMENTATIONS)
-    fix = ""
-    if implementation == "cudnn":
-        fix = "jaxrnn does not call cuDNN. Omit `implementation` to use XLA's loop, "
-        fix += "which runs every cell on GPUs."
-    expect(is_known, "implementation", f"be {what}", implementation, fix)
+    expect(is_known, "implementation", f"be {what}", implementation)
     return implementation
 
 

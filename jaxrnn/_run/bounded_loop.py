@@ -13,7 +13,6 @@ carry before each part.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +20,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from .._base.derivatives import (
     closed_over,
+    differentiated_as,
     has_reverse_rule,
     in_reverse,
-    jvp_of_perturbed,
     summed_in_float32,
     without_checks,
 )
@@ -92,21 +91,11 @@ def bounded_loop(
         max_steps=max_steps,
         plan=plan,
     )
-    run: Any = jax.custom_jvp(loop.as_while_loop)
-
-    def push_forward(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
-        # Differentiate a loop without run-time checks, because `to_stablehlo` removes
-        # the checks of a program before differentiation, but cannot remove the checks
-        # of a derivative that is traced later.
-        unchecked = dataclasses.replace(loop, step=without_checks(loop.step))
-        leaves, structure = jax.tree.flatten(primals)
-        return jvp_of_perturbed(
-            lambda *leaves: unchecked.as_scan(*structure.unflatten(leaves)),
-            leaves,
-            jax.tree.leaves(tangents),
-        )
-
-    run.defjvp(push_forward, symbolic_zeros=True)
+    # Differentiate a loop without run-time checks, because `to_stablehlo` removes the
+    # checks of a program before differentiation, but cannot remove the checks of a
+    # derivative that is traced later.
+    unchecked = dataclasses.replace(loop, step=without_checks(loop.step))
+    run = differentiated_as(unchecked.as_scan, alone=loop.as_while_loop)
     run = in_reverse(run) if has_reverse_rule(program) else run
     count, last, ys = run(_without_keys(arrays), _without_keys(carry))
     return count, _with_keys(last, carry), ys
