@@ -45,42 +45,47 @@ class RecurrenceLoop:
         def run_chunk(part: Run) -> tuple[PyTree, PyTree]:
             # In a chunk, time is the first axis.
             swap_time, xs, h = part.steps.swap_time, part.inputs, part.state
-            xs, steps, params = swap_time(xs), part.steps.time_first(), params_in_loop()
-
-            # The terms of all steps. Finished rows keep their state.
-            at_step = lambda x: self.terms(params, x, h)
-            a, b, first, rest = at_each_step(at_step, steps.fill_finished(xs))
-            resets = steps.resets
-            before = jax.tree.map(lambda x: x[None], part.reset_state)
-            if first is not None:
-                are_from_zeros = _are_from_zeros(first, h, resets, before)
-                b = masking.select(are_from_zeros, first, b)
-            alive = steps.alive_steps()
-            if alive is not None:
-                a = masking.select(alive, a, one_like(a))
-                b = masking.zero_unless(alive, b)
-            if before is not None:
-                # Steps without a reset must not add `before`. Zero the states rather
-                # than the product, because in the product's gradient, 0 * inf is NaN.
-                before = masking.zero_unless(resets, before)
-                b = plus(b, times(a, before))
-
-            # The states, then the outputs.
+            part = part.replace(inputs=swap_time(xs), steps=part.steps.time_first())
+            params = params_in_loop()
+            a, b, rest = self._terms(params, part)
             start = as_varying_as((a, b), widened(h))
-            hs, last = linear_recurrence((a, resets), b, start)
+            hs, last = linear_recurrence((a, part.steps.resets), b, start)
             hs, last = cast_like(h, hs), cast_like(h, last)
-            outputs = at_each_step(
-                lambda *x: cast(self.output(params, *x), widest_dtype(xs)), hs, rest
-            )
-            outputs = steps.zero_finished(outputs)
-            outputs = (outputs, hs) if steps.returns_states else outputs
-            return swap_time(outputs), last
+            return swap_time(self._outputs(params, hs, rest, part)), last
 
         platform = platform_of((params, run.inputs, run.state))
         size = steps_in_chunk(run.state, run.mapped, platform)
         # The gradient of the reset state is a sum over chunks.
         wide = run.replace(reset_state=widened(run.reset_state))
         return run_in_parts(size, run_chunk, wide)
+
+    def _terms(self, params: Params, part: Run) -> tuple[Element, Element, PyTree]:
+        """`(a, b, rest)` of all steps: a step maps h to `a * h + b`, also at resets."""
+        steps, h = part.steps, part.state
+        at_step = lambda x: self.terms(params, x, h)
+        a, b, first, rest = at_each_step(at_step, steps.fill_finished(part.inputs))
+        before = jax.tree.map(lambda x: x[None], part.reset_state)
+        if first is not None:
+            b = masking.select(
+                _are_from_zeros(first, h, steps.resets, before), first, b
+            )
+        alive = steps.alive_steps()
+        if alive is not None:  # Finished rows keep their state.
+            a = masking.select(alive, a, one_like(a))
+            b = masking.zero_unless(alive, b)
+        if before is not None:
+            # Steps without a reset must not add `before`. Zero the states rather than
+            # the product, because in the product's gradient, 0 * inf is NaN.
+            before = masking.zero_unless(steps.resets, before)
+            b = plus(b, times(a, before))
+        return a, b, rest
+
+    def _outputs(self, params: Params, hs: Element, rest: PyTree, part: Run) -> PyTree:
+        """The outputs of all steps, with the new states if the run returns them."""
+        dtype = widest_dtype(part.inputs)
+        at_step = lambda *x: cast(self.output(params, *x), dtype)
+        outputs = part.steps.zero_finished(at_each_step(at_step, hs, rest))
+        return (outputs, hs) if part.steps.returns_states else outputs
 
 
 def steps_in_chunk(state: Element, mapped: int, platform: str) -> int:

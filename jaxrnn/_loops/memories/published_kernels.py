@@ -12,6 +12,7 @@ other steps of its row, earlier steps and those after resets included.
 
 import functools
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,15 +20,15 @@ import jax.numpy as jnp
 
 from ..._base.math import cast, widest_dtype
 from ..._base.mesh import platform_of
-from ..._base.typing import Params, PyTree
+from ..._base.typing import DType, Params, PyTree
 from ..._cells.matrix.delta_rule import DeltaRule
 from ..._cells.matrix.dplr_rule import DPLRRule
 from ..._cells.matrix.linear_attention_rule import LinearAttentionRule
 from ..._cells.matrix.rule import arithmetic_dtype
 from ..._run import masking
-from ..._run.run import Choice, Run
-from ..._run.scans import at_each_step
+from ..._run.run import Choice, Loop, Run
 from ..many_steps import choose_many_steps
+from .sequence import outputs_of, projected
 
 # The kernels of a rule, by whether each key decays, and by package. Only of the class
 # itself, because a subclass may compute something else.
@@ -60,70 +61,87 @@ def choose_kernel(cell: Any, params: Params, run: Run) -> Choice:
         run: All steps; only types are read.
     """
     asked: Any = run.implementation
-    pip, package, of_kernels, jax_end = PACKAGES[asked]
-    platform, steps, rule = platform_of(run.inputs), run.steps, cell.rule
-    kernels = _KERNELS.get(type(rule), {})
-    names = kernels.get(getattr(rule, "key_decay", True), {})
+    kernels = _KERNELS.get(type(cell.rule), {})
+    name = kernels.get(getattr(cell.rule, "key_decay", True), {}).get(asked)
+    if name is None:
+        return Choice.scan(f"no kernel is known for {type(cell).__name__}")
+    if reason := _why_refused(run):
+        return Choice.scan(reason)
+    pip, package, *_ = PACKAGES[asked]
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        return Choice.scan(f"{error}. Run `pip install {pip}`")
+    loop = functools.partial(_run_kernel, cell, name, _kernel(module, name, run))
+    choice = choose_many_steps(asked, cell, loop, run)
+    reason = choice.loop and _why_not_traced(choice.loop, params, run)
+    return Choice.scan(reason) if reason else choice
+
+
+def _why_refused(run: Run) -> str | None:
+    """The reason why no kernel of the package runs these steps, or None."""
+    asked: Any = run.implementation
+    _, _, of_kernels, jax_end = PACKAGES[asked]
+    platform, steps = platform_of(run.inputs), run.steps
     dtype = arithmetic_dtype(run.inputs, run.state)
     is_reset = steps.resets is not None and not steps.resets_to_zeros
     is_for_jax = (0, 11, 2) <= jax.__version_info__ < jax_end
     refusals = (
-        (asked not in names, f"no kernel is known for {type(cell).__name__}"),
         (platform not in ("cpu", of_kernels), f"the platform is {platform!r}"),
         (dtype != jnp.float32, f"it computes in float32, not in {dtype}"),
         (steps.returns_states, "it returns only the last state"),
         (is_reset, "it resets states to zeros, not to `reset_state`"),
         (not is_for_jax, f"it is for JAX 0.11.2, and this is {jax.__version__}"),
     )
-    if reason := next((reason for is_so, reason in refusals if is_so), None):
-        return Choice.scan(reason)
-    try:
-        module: Any = importlib.import_module(package)
-    except ImportError as error:
-        return Choice.scan(f"{error}. Run `pip install {pip}`")
-    # The kernels for GPUs take q, k and v only in 16 bits.
-    narrow = widest_dtype(jax.tree.leaves(run.inputs)[:3])
-    if asked == "jla":
-        options = {"impl": "chunked" if platform == "cpu" else "mosaic_gpu"}
-        kernel = functools.partial(module.linear_attention, names[asked], **options)
-    else:
-        precision = "fp32" if narrow == jnp.float32 else "bf16"
-        kernel = functools.partial(getattr(module, names[asked]), precision=precision)
+    return next((reason for is_so, reason in refusals if is_so), None)
 
-    def loop(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        steps = run.steps
-        project = functools.partial(cell.project, params, dtype=jnp.float32)
-        rest, values = at_each_step(project, steps.fill_finished(run.inputs))
-        alive = steps.alive_steps()
-        if alive is not None:
-            values = masking.select(alive, values, rule.idle)
-        given = steps.swap_rows(values)._asdict()
-        given |= cast({name: given[name] for name in "qkv"}, narrow)
-        if names[asked] == "rwkv7":
-            given["w"] = given.pop("g")
-        state = cast(run.state, jnp.float32)
-        if steps.resets is not None:
-            resets = steps.swap_rows(steps.resets)
-            state = masking.zero_unless(~resets[:, 0], state)
-            given["segment_ids"] = jnp.cumsum(resets, axis=1, dtype=jnp.int32)
-        given |= {"initial_state": state, "output_final_state": True, "scale": 1.0}
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            h, last = kernel(**given)
-        h = steps.swap_rows(h.astype(jnp.float32))
-        outputs = at_each_step(functools.partial(cell.output, params), h, rest)
-        outputs = steps.zero_finished(cast(outputs, widest_dtype(run.inputs)))
-        return outputs, rule.stored(run.state, last)
 
-    choice = choose_many_steps(asked, cell, loop, run)
-    of_all: Any = choice.loop
+def _kernel(module: Any, name: str, run: Run) -> Callable:
+    """The kernel of a package, with the options for the platform and the dtype."""
+    if run.implementation == "jla":
+        impl = "chunked" if platform_of(run.inputs) == "cpu" else "mosaic_gpu"
+        return functools.partial(module.linear_attention, name, impl=impl)
+    precision = "fp32" if _narrow_dtype(run) == jnp.float32 else "bf16"
+    return functools.partial(getattr(module, name), precision=precision)
+
+
+def _narrow_dtype(run: Run) -> DType:
+    """The dtype of q, k and v, which the kernels for GPUs take only in 16 bits."""
+    return widest_dtype(jax.tree.leaves(run.inputs)[:3])
+
+
+def _run_kernel(
+    cell: Any, name: str, kernel: Callable, params: Params, run: Run
+) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of all steps, by a kernel."""
+    steps = run.steps
+    rest, values = projected(cell, params, run)
+    given = steps.swap_rows(values)._asdict()
+    given |= cast({name: given[name] for name in "qkv"}, _narrow_dtype(run))
+    if name == "rwkv7":
+        given["w"] = given.pop("g")
+    state = cast(run.state, jnp.float32)
+    if steps.resets is not None:
+        resets = steps.swap_rows(steps.resets)
+        state = masking.zero_unless(~resets[:, 0], state)
+        given["segment_ids"] = jnp.cumsum(resets, axis=1, dtype=jnp.int32)
+    given |= {"initial_state": state, "output_final_state": True, "scale": 1.0}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        h, last = kernel(**given)
+    h = steps.swap_rows(h.astype(jnp.float32))
+    outputs = outputs_of(cell, params, h, rest, run)
+    return outputs, cell.rule.stored(run.state, last)
+
+
+def _why_not_traced(loop: Loop, params: Params, run: Run) -> str | None:
+    """The reason of the package why its kernel cannot run these sizes, or None."""
 
     def trace(params: Params, run: Run) -> None:
-        results, pull = jax.vjp(of_all, params, run)
+        results, pull = jax.vjp(loop, params, run)
         pull(results)  # In `shard_map`, some kernels fail only here.
 
     try:
-        if of_all is not None:
-            jax.eval_shape(trace, params, run.of_inner(run.inputs, run.state))
+        jax.eval_shape(trace, params, run.of_inner(run.inputs, run.state))
     except (ValueError, NotImplementedError) as error:
-        return Choice.scan(str(error).rstrip("."))
-    return choice
+        return str(error).rstrip(".")
+    return None

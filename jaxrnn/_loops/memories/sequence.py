@@ -13,7 +13,7 @@ chunks, and the backward pass computes each chunk again.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -128,10 +128,10 @@ class MemoryLoop:
         """Runs all steps in chunks."""
 
         def run_part(part: Run) -> tuple[PyTree, PyTree]:
-            rest, values = self._projected(params, part)
+            rest, values = projected(self, params, part)
             h, states, last = self._read(values, part)
             is_finite = (jnp.all(jnp.isfinite(h), (2, 3)),) * 2
-            return (self._outputs(params, h, rest, part), is_finite, states), last
+            return (outputs_of(self, params, h, rest, part), is_finite, states), last
 
         return self._in_parts(run_part, run.inputs, run)
 
@@ -160,27 +160,19 @@ class MemoryLoop:
             inputs, (keeps, reads) = part.inputs
             inputs = masking.zero_unless(keeps, inputs)
             part = part.replace(inputs=inputs, state=known_start(part))
-            rest, values = self._projected(params, part)
+            rest, values = projected(self, params, part)
             rest = masking.zero_unless(reads, rest)
             if "q" in values._fields:
                 values = values._replace(q=masking.zero_unless(reads, values.q))
             h, states, last = self._read(values, part)
-            outputs = masking.zero_unless(reads, self._outputs(params, h, rest, part))
+            outputs = masking.zero_unless(
+                reads, outputs_of(self, params, h, rest, part)
+            )
             if part.steps.returns_states:
                 states = masking.zero_unless(keeps, states)
             return (outputs, None, states), last
 
         return self._in_parts(run_part, (run.inputs, known.is_finite), run)[:2]
-
-    def _projected(self, params: Params, part: Run) -> tuple[PyTree, PyTree]:
-        """`(rest, values)` of all steps; see `project`."""
-        dtype = arithmetic_dtype(part.inputs, part.state)
-        project = functools.partial(self.project, params, dtype=dtype)
-        rest, values = at_each_step(project, part.steps.fill_finished(part.inputs))
-        alive = part.steps.alive_steps()
-        if alive is not None:
-            values = masking.select(alive, values, self.rule.idle)
-        return rest, values
 
     def _read(self, values: PyTree, part: Run) -> tuple[Array, PyTree, PyTree]:
         """What the steps read, the states after them, and the last state."""
@@ -189,10 +181,6 @@ class MemoryLoop:
         h, states = as_chunk_results(self.rule, self.chunk(chunk), chunk, self.step)
         last = jax.tree.map(lambda x: x[:, :, -1], states)
         return jnp.moveaxis(h, 2, axis), move_axes(states, 2, axis), last
-
-    def _outputs(self, params: Params, h: Array, rest: PyTree, part: Run) -> PyTree:
-        outputs = at_each_step(functools.partial(self.output, params), h, rest)
-        return part.steps.zero_finished(cast(outputs, widest_dtype(part.inputs)))
 
     def _in_parts(self, run_part: Callable, inputs: PyTree, run: Run) -> Computed:
         """Calls `run_part` for the steps of each chunk, with `inputs` in its run.
@@ -224,6 +212,25 @@ class MemoryLoop:
         """
         count = -(-run.steps.time // self.largest(run))
         return -(-run.steps.time // count)
+
+
+def projected(memory: Any, params: Params, part: Run) -> tuple[PyTree, PyTree]:
+    """`(rest, values)` of all steps; see `project` of `memory`, a cell or its loop."""
+    dtype = arithmetic_dtype(part.inputs, part.state)
+    project = functools.partial(memory.project, params, dtype=dtype)
+    rest, values = at_each_step(project, part.steps.fill_finished(part.inputs))
+    alive = part.steps.alive_steps()
+    if alive is not None:
+        values = masking.select(alive, values, memory.rule.idle)
+    return rest, values
+
+
+def outputs_of(
+    memory: Any, params: Params, h: Array, rest: PyTree, part: Run
+) -> PyTree:
+    """The outputs of all steps; see `output` of `memory`, a cell or its loop."""
+    outputs = at_each_step(functools.partial(memory.output, params), h, rest)
+    return part.steps.zero_finished(cast(outputs, widest_dtype(part.inputs)))
 
 
 def with_states_in(dtype: DType, run: Run) -> Run:
