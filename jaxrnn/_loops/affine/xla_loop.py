@@ -96,14 +96,11 @@ class AffineLoop:
                 `steps.axis` is 0, and the initial state, each leaf `[batch, ...]`. If
                 `steps.returns_states`, the outputs are pairs `(output, new_state)`.
         """
-        run_all = in_reverse(self._run) if self.only_reverse else self._run
-        return run_all(params, run)
-
-    def _run(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         primals, steps = primals_of(self.cell, params, run)
         primals = primals._replace(xs=steps.swap_time(primals.xs))
         push = functools.partial(self.push_forward, mapped=run.mapped)
         run_all = with_tangent_rule(self.forward, push)
+        run_all = in_reverse(run_all) if self.only_reverse else run_all
         outputs, last = run_all(primals, steps.time_first())
         return steps.swap_time(outputs), last
 

@@ -24,30 +24,21 @@ class NativeCell(NamedTuple):
         has_c: Whether the cell is an LSTM.
         operands: For each matrix product of a step, what its state matrix multiplies:
             "h", "computed" (which the step computes from h), or None.
-        elementwise: The names of the element-wise parameters, in the order of C++. A
-            slash separates the keys of nested dicts.
     """
 
     number: int
     has_c: bool
     operands: tuple[str | None, ...]
-    elementwise: tuple[str, ...] = ()
 
 
-_PEEPHOLES = "w_f_diag", "w_i_diag", "w_o_diag"
-_NORMS = tuple(
-    f"{scope}/{name}"
-    for scope in ("forget", "input", "output", "state", "transform")
-    for name in ("beta", "gamma")
-)
 NATIVE_CELLS = {
     "lstm": NativeCell(0, True, ("h",)),
     "gru": NativeCell(1, False, ("h", "computed")),
     "rnn": NativeCell(2, False, ("h",)),
     "cudnn_gru": NativeCell(3, False, ("h", None, "h")),
-    "peephole_lstm": NativeCell(4, True, ("h",), _PEEPHOLES),
-    "projected_lstm": NativeCell(5, True, ("h", "computed"), _PEEPHOLES),
-    "normed_lstm": NativeCell(6, True, ("h",), _NORMS),
+    "peephole_lstm": NativeCell(4, True, ("h",)),
+    "projected_lstm": NativeCell(5, True, ("h", "computed")),
+    "normed_lstm": NativeCell(6, True, ("h",)),
 }
 
 # The activations of the candidate or, in an LSTM, of j and c, in the order of their
