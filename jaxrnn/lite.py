@@ -23,7 +23,15 @@ import jax.numpy as jnp
 
 from ._base.arguments import check_time_major
 from ._base.errors import KindError, describe
-from ._base.typing import ArrayLike, DType, Lengths, Params, PyTree, RNNCellLike
+from ._base.typing import (
+    ArrayLike,
+    DType,
+    Implementation,
+    Lengths,
+    Params,
+    PyTree,
+    RNNCellLike,
+)
 from ._cells.basic_rnn import BasicRNNCell
 from ._cells.equations import Equations
 from ._cells.lstm import LSTMCell
@@ -166,6 +174,8 @@ def dynamic_rnn(
     swap_memory: bool | Strategy = False,
     time_major: bool = True,
     scope: str | None = None,
+    *,
+    implementation: Implementation | None = None,
 ) -> tuple[PyTree, PyTree]:
     """Runs `cell` over the time axis of one time-major array.
 
@@ -184,6 +194,7 @@ def dynamic_rnn(
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         time_major: Must be True.
         scope: The name of the loop in profiles; "rnn" by default.
+        implementation: As in `jaxrnn.dynamic_rnn`.
 
     Returns:
         `(outputs, state)` as in `jaxrnn.dynamic_rnn`, with outputs
@@ -217,4 +228,5 @@ def dynamic_rnn(
         swap_memory,
         time_major=True,
         scope=scope,
+        implementation=implementation,
     )

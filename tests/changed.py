@@ -26,6 +26,7 @@ import sys
 ROOT = pathlib.Path(__file__).parents[1]
 DECODERS = ["contrib/test_attention.py", "contrib/test_seq2seq.py"]
 DIVIDED = "meshes/test_divided_time.py"
+ENTRIES = "drivers/test_single_steps.py"
 EXPLAINED = ["loops/test_implementations.py", "memory", "wrappers"]
 GOLDEN = ["contrib/test_goldens.py", "convert/test_goldens.py", "tf1"]
 # Patterns of files, where `*` also matches "/", and the tests of these files, as paths
@@ -64,7 +65,7 @@ TESTS = {
     "jaxrnn/_drivers/explain.py": EXPLAINED,
     "jaxrnn/_drivers/memory_plan.py": ["memory"],
     "jaxrnn/_drivers/short_conv.py": [DIVIDED],
-    "jaxrnn/_flax/*": ["layers", "meshes/test_functions.py"],
+    "jaxrnn/_flax/*": ["layers", "meshes/test_functions.py", ENTRIES],
     "jaxrnn/_loops/*": ["cells", "drivers", "loops"],
     "jaxrnn/_loops/affine/*": ["native"],
     "jaxrnn/_loops/convolution.py": [DIVIDED],
@@ -78,6 +79,7 @@ TESTS = {
     "jaxrnn/_run/tensor_array/*": ["tensor_array"],
     "jaxrnn/_run/until_finished.py": ["decode", *DECODERS],
     "jaxrnn/contrib/*": ["contrib"],
+    "jaxrnn/contrib/_fused.py": [ENTRIES],
     "jaxrnn/contrib/_wrappers.py": ["wrappers"],
     "jaxrnn/convert/*": ["convert"],
     "jaxrnn/convert/_flax.py": ["layers"],
@@ -90,7 +92,7 @@ TESTS = {
     "jaxrnn/extend/*": ["package"],
     "jaxrnn/initializers.py": ["cells"],
     "jaxrnn/linen/*": ["layers"],
-    "jaxrnn/lite.py": ["lite", "meshes/test_drivers.py"],
+    "jaxrnn/lite.py": ["lite", "meshes/test_drivers.py", ENTRIES],
     "jaxrnn/memory/*": ["memory"],
     "jaxrnn/nnx/*": ["layers"],
     "jaxrnn/py.typed": ["package/test_exports.py"],

@@ -188,6 +188,8 @@ def static_bidirectional_rnn(
     dtype: DType | None = None,
     sequence_length: Lengths | None = None,
     scope: str | None = None,
+    *,
+    implementation: Implementation | None = None,
 ) -> tuple[list[PyTree], PyTree, PyTree]:
     """Runs `cell_fw` forward and `cell_bw` backward over a list of steps.
 
@@ -209,6 +211,7 @@ def static_bidirectional_rnn(
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, time]`; None for all steps.
         scope: The name of the loops in profiles; "bidirectional_rnn" by default.
+        implementation: As in `dynamic_rnn`.
 
     Returns:
         `(outputs, state_fw, state_bw)`. `outputs` is a list with the output of each
@@ -233,11 +236,11 @@ def static_bidirectional_rnn(
     )
     with jax.named_scope(as_scope(scope, "bidirectional_rnn")):
         with _direction("fw"):
-            state = initial_state_fw
-            fw, state_fw, _ = run_stacked(cell_fw, xs, state, dtype, lengths, "fw")
+            given = initial_state_fw, dtype, lengths, "fw", implementation
+            fw, state_fw, _ = run_stacked(cell_fw, xs, *given)
         with _direction("bw"):
-            state, xs = initial_state_bw, reverse(xs)
-            bw, state_bw, _ = run_stacked(cell_bw, xs, state, dtype, lengths, "bw")
+            given = initial_state_bw, dtype, lengths, "bw", implementation
+            bw, state_bw, _ = run_stacked(cell_bw, reverse(xs), *given)
         outputs = joined(fw, reverse(bw), axis=2)
         return unstacked(outputs, time), state_fw, state_bw
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_bool
-from .._base.errors import error_note
+from .._base.errors import error_note, expect
 from .._base.hints import with_hints
 from .._base.math import concrete_or_none
 from .._base.sharding import parts_of_time, spec_of_divided_time
@@ -190,17 +190,18 @@ def dynamic_rnn(
             reset.
         implementation: The loop that runs the cell. "scan" is a scan of single steps,
             the reference, for every cell: every other loop must give the same results.
-            If a result or a gradient looks wrong, first compare it with this loop. For
-            an `AffineCell`, "xla" is a loop compiled by XLA, and "native" is the
-            package's own C++ loop; it supports LSTMs, GRUs and basic RNNs with tanh,
-            relu or sigmoid, in float32 on CPUs. Default: "native" on a single CPU
-            device or in a CPU `shard_map`, if built and supported, and if there are
-            enough steps for it to be faster; otherwise "xla". For a single step, "xla"
-            is the step itself. "jla" and "deltanet_tpu" run a matrix memory with the
-            published kernels of the packages `jax-linear-attention`, for Hopper GPUs,
-            and `deltanet-tpu`, for TPUs: in reverse mode, in float32 or less, with
-            resets to zeros, and only if all values are finite. If there are no rows or
-            no steps, the choice has no effect.
+            If a result or a gradient looks wrong, first compare it with this loop.
+            "scan" raises an error if time is divided over devices. For an `AffineCell`,
+            "xla" is a loop compiled by XLA, and "native" is the package's own C++ loop;
+            it supports LSTMs, GRUs and basic RNNs with tanh, relu or sigmoid, in
+            float32 on CPUs. Default: "native" on a single CPU device or in a CPU
+            `shard_map`, if built and supported, and if there are enough steps for it to
+            be faster; otherwise "xla". For a single step, "xla" is the step itself.
+            "jla" and "deltanet_tpu" run a matrix memory with the published kernels of
+            the packages `jax-linear-attention`, for Hopper GPUs, and `deltanet-tpu`,
+            for TPUs: in reverse mode, in float32 or less, with resets to zeros, and
+            only if all values are finite. If there are no rows or no steps, the choice
+            has no effect.
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
             steps. Use `mask` instead of `sequence_length`. At masked steps, where
             `mask` is false, a row keeps its state and outputs zeros, and its inputs,
@@ -319,6 +320,14 @@ def given_to(
     resets, reset_state = as_resets(resets, reset_state, shape, axis)
     lengths = as_lengths(lengths, shape[1 - axis], time=longest)
     keeps_states = as_bool("return_states", return_states)
+    parts = parts_of_time(inputs, axis)
+    is_whole = axis_name is None and parts == 1
+    must = "not be 'scan' where time is divided over devices"
+    fix = (
+        "Each step needs the state after the previous step. To compare with single "
+        "steps, run whole sequences on one device."
+    )
+    expect(is_whole or implementation != "scan", "implementation", must, "scan", fix)
     strategy = as_strategy("swap_memory", swap_memory, (cell, inputs, state))
     # Beside lengths, only resets and cells whose rows interact read a mask.
     reads_mask = lengths is None or resets is not None or rows_interact(cell)
@@ -331,7 +340,7 @@ def given_to(
         reset_state=reset_state,
         axis=axis,
         dtype=output_dtype(state, dtype),
-        plan=plan_of(strategy, time // parts_of_time(inputs, axis)),
+        plan=plan_of(strategy, time // parts),
         unroll=as_unroll(parallel_iterations),
         implementation=as_implementation(implementation),
         returns_states=keeps_states,

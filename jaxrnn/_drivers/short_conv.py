@@ -5,7 +5,7 @@ import jax
 from .._base.arguments import check_shape, has_shape
 from .._base.errors import expect
 from .._base.inputs import as_array, like
-from .._base.typing import Array, ArrayLike, Lengths
+from .._base.typing import Array, ArrayLike, AxisName, Implementation, Lengths
 from .._cells.short_conv import ShortConvCell
 from .dynamic_rnn import dynamic_rnn
 
@@ -20,8 +20,9 @@ def short_conv(
     *,
     resets: ArrayLike | None = None,
     reset_state: ArrayLike | None = None,
+    implementation: Implementation | None = None,
     mask: ArrayLike | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName | None = None,
 ) -> tuple[Array, Array]:
     """A causal convolution of each channel over the last few inputs of a row.
 
@@ -50,6 +51,7 @@ def short_conv(
         resets: Where a row begins a new sequence; see `dynamic_rnn`.
         reset_state: The last inputs before a reset step, with the shape of
             `initial_state`; None for zeros.
+        implementation: "scan" for single steps; see `dynamic_rnn`.
         mask: Where steps are valid; see `dynamic_rnn`.
         axis_name: In `jax.shard_map`, the mesh axis that divides time; see
             `dynamic_rnn`.
@@ -105,6 +107,7 @@ def short_conv(
         time_major=time_major,
         resets=resets,
         reset_state=reset_state,
+        implementation=implementation,
         mask=mask,
         axis_name=axis_name,
     )

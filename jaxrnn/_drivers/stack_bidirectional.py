@@ -45,6 +45,8 @@ def stack_bidirectional_rnn(
     dtype: DType | None = None,
     sequence_length: Lengths | None = None,
     scope: str | None = None,
+    *,
+    implementation: Implementation | None = None,
 ) -> tuple[list[PyTree], tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Runs stacked layers of `static_bidirectional_rnn`.
 
@@ -65,6 +67,7 @@ def stack_bidirectional_rnn(
         sequence_length: The length of each row, `[batch]`, integers, clamped to
             `[0, time]`; None for all steps.
         scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
+        implementation: As in `dynamic_rnn`, for every layer.
 
     Returns:
         `(outputs, states_fw, states_bw)`. `outputs` is the list of outputs of the top
@@ -79,8 +82,11 @@ def stack_bidirectional_rnn(
 
     Source: `tf.contrib.rnn.stack_bidirectional_rnn`, which accepts only lists of cells.
     """
-    dtype = as_dtype_or_none(dtype)
-    options: Any = {"dtype": dtype, "sequence_length": sequence_length}
+    options: Any = {
+        "dtype": as_dtype_or_none(dtype),
+        "sequence_length": sequence_length,
+        "implementation": implementation,
+    }
 
     def run(fw: Any, bw: Any, xs: PyTree, **given: Any) -> tuple[PyTree, ...]:
         outputs, *state = static_bidirectional_rnn(fw, bw, xs, **given, **options)

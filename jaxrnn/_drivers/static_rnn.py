@@ -1,7 +1,7 @@
 """Runs a cell over a list of steps, in one compiled loop, also with saved states."""
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -9,8 +9,22 @@ from .._base.arguments import as_bool, check_instance, check_shape
 from .._base.errors import counted, describe, expect
 from .._base.hints import with_hints
 from .._base.inputs import as_arrays
-from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike, Size
-from .._run.arguments import as_initial_state, as_lengths, output_dtype
+from .._base.typing import (
+    Array,
+    ArrayLike,
+    DType,
+    Implementation,
+    Lengths,
+    PyTree,
+    RNNCellLike,
+    Size,
+)
+from .._run.arguments import (
+    as_implementation,
+    as_initial_state,
+    as_lengths,
+    output_dtype,
+)
 from .._run.given import Given
 from .._run.run_cell import run_cell
 from .arguments import as_scope, as_steps, check_is_cell
@@ -25,6 +39,7 @@ def static_rnn(
     sequence_length: Lengths | None = None,
     scope: str | None = None,
     *,
+    implementation: Implementation | None = None,
     return_states: bool = False,
 ) -> tuple[PyTree, ...]:
     """Runs `cell` over a list of steps, in the loop of `dynamic_rnn`.
@@ -50,6 +65,7 @@ def static_rnn(
             the longest row ends. If all lengths are 0, scalar leaves are never updated,
             whereas `dynamic_rnn` updates these leaves once.
         scope: The name of the loop in profiles; "rnn" by default.
+        implementation: As in `dynamic_rnn`.
         return_states: Whether to also return the state after every step.
 
     Returns:
@@ -82,7 +98,14 @@ def static_rnn(
     xs = as_steps(inputs)
     keeps_states = as_bool("return_states", return_states)
     outputs, state, states = run_stacked(
-        cell, xs, initial_state, dtype, sequence_length, scope, keeps_states
+        cell,
+        xs,
+        initial_state,
+        dtype,
+        sequence_length,
+        scope,
+        implementation,
+        keeps_states,
     )
     outputs = unstacked(outputs, len(inputs))
     if not return_states:
@@ -97,6 +120,7 @@ def run_stacked(
     dtype: DType | None,
     sequence_length: Lengths | None,
     scope: str | None,
+    implementation: Implementation | None,
     return_states: bool = False,
 ) -> tuple[PyTree, PyTree, PyTree]:
     """Runs `static_rnn` over stacked steps, each leaf `[time, batch, ...]`."""
@@ -109,6 +133,7 @@ def run_stacked(
         lengths=as_lengths(sequence_length, rows, time=time),
         axis=0,
         dtype=output_dtype(state, dtype),
+        implementation=as_implementation(implementation),
         returns_states=return_states,
         needs_rows=return_states,
         least_steps=0,
@@ -144,6 +169,8 @@ def static_state_saving_rnn(
     state_name: str | PyTree,
     sequence_length: Lengths | None = None,
     scope: str | None = None,
+    *,
+    implementation: Implementation | None = None,
 ) -> tuple[list[PyTree], PyTree]:
     """Runs `static_rnn` from a state in `state_saver`, and saves the final state.
 
@@ -160,6 +187,7 @@ def static_state_saving_rnn(
             otherwise a tuple with a name for each leaf, in order.
         sequence_length: `[batch]`, integers, as in `static_rnn`.
         scope: The name of the steps in profiles; "rnn" by default.
+        implementation: As in `dynamic_rnn`.
 
     Returns:
         `(outputs, state)`, as in `static_rnn`. The state is also saved in
@@ -182,7 +210,8 @@ def static_state_saving_rnn(
     names = _state_names(state_name, size)
     leaves = [as_arrays(f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
-    outputs, state = static_rnn(cell, inputs, state, None, sequence_length, scope)
+    options: Any = {"scope": scope, "implementation": implementation}
+    outputs, state = static_rnn(cell, inputs, state, None, sequence_length, **options)
     for name, leaf in zip(names, jax.tree.leaves(state), strict=True):
         state_saver.save_state(name, leaf)
     return outputs, state

@@ -16,7 +16,7 @@ from jaxrnn import (
     static_rnn,
 )
 from jaxrnn.extend import fields
-from jaxrnn.typing import DType, Key, Lengths, Params, PyTree, Shaped
+from jaxrnn.typing import DType, Implementation, Key, Lengths, Params, PyTree, Shaped
 
 from .._base.inputs import warn_of_plain_pair
 from .._cells.fields import Hyperparameters
@@ -68,6 +68,8 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
         dtype: DType | None = None,
         sequence_length: Lengths | None = None,
         key: Key | None = None,
+        *,
+        implementation: Implementation | None = None,
     ) -> tuple[PyTree, PyTree]:
         """Runs all steps as a pure function.
 
@@ -82,6 +84,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
                 steps. Past its length, a row outputs zeros and keeps its state. Inputs
                 past a row's length have no effect, even if they are NaN.
             key: A random key, for a cell that draws random numbers.
+            implementation: The loop that runs the steps; see `dynamic_rnn`.
 
         Returns:
             `(outputs, state)`. `outputs` is `[time, batch, size]`, or a list of steps
@@ -117,6 +120,8 @@ class BoundFusedCell:
         dtype: DType | None = None,
         sequence_length: Lengths | None = None,
         scope: str | None = None,
+        *,
+        implementation: Implementation | None = None,
     ) -> tuple[PyTree, PyTree]:
         """Runs all steps; see `FusedRNNCell.apply`.
 
@@ -126,13 +131,20 @@ class BoundFusedCell:
             dtype: The dtype of the zero state and of the outputs.
             sequence_length: `[batch]`, integers; None for all steps.
             scope: The name of the steps in profiles; "fused_rnn" by default.
+            implementation: The loop that runs the steps; see `dynamic_rnn`.
 
         Raises:
             TypeError, ValueError: See `dynamic_rnn`.
         """
         with jax.named_scope(scope or "fused_rnn"):
             return self.cell.apply(
-                self.params, inputs, initial_state, dtype, sequence_length, self.key
+                self.params,
+                inputs,
+                initial_state,
+                dtype,
+                sequence_length,
+                self.key,
+                implementation=implementation,
             )
 
 
@@ -160,6 +172,8 @@ class _OverSteps(FusedRNNCell):
         dtype: DType | None = None,
         sequence_length: Lengths | None = None,
         key: Key | None = None,
+        *,
+        implementation: Implementation | None = None,
     ) -> tuple[PyTree, PyTree]:
         """Runs all steps; see `FusedRNNCell.apply`.
 
@@ -173,9 +187,15 @@ class _OverSteps(FusedRNNCell):
             # As in TensorFlow, a plain pair is accepted, also with lengths.
             state = LSTMStateTuple(*state)
             warn_of_plain_pair("initial_state", self.cell.state_size, initial_state)
+        options: Any = {
+            "sequence_length": sequence_length,
+            "initial_state": state,
+            "dtype": dtype,
+            "implementation": implementation,
+        }
         if isinstance(inputs, list):
-            return static_rnn(cell, inputs, state, dtype, sequence_length)
-        return dynamic_rnn(cell, inputs, sequence_length, state, dtype, time_major=True)
+            return static_rnn(cell, inputs, **options)
+        return dynamic_rnn(cell, inputs, time_major=True, **options)
 
 
 @fields.dataclass
@@ -276,12 +296,20 @@ class TimeReversedFusedRNN(FusedRNNCell):
         dtype: DType | None = None,
         sequence_length: Lengths | None = None,
         key: Key | None = None,
+        *,
+        implementation: Implementation | None = None,
     ) -> tuple[PyTree, PyTree]:
         """Runs all steps in reverse; see `FusedRNNCell.apply`."""
         lengths = sequence_length
         reversed_inputs = _reversed(inputs, lengths)
         outputs, state = self.cell.apply(
-            params, reversed_inputs, initial_state, dtype, lengths, key
+            params,
+            reversed_inputs,
+            initial_state,
+            dtype,
+            lengths,
+            key,
+            implementation=implementation,
         )
         return _reversed(outputs, lengths), state
 

@@ -368,6 +368,11 @@ REFUSALS = [
     ("`inputs` must be divided", lambda: by_name(GRU, ROWS)),
     ("`axis_name` must .* 'tim'", lambda: by_name(GRU, BOTH, "tim")),
     ("`axis_name` must .* 1", lambda: by_name(GRU, BOTH, 1)),
+    (
+        "^`implementation` must not be 'scan' .* on one device",
+        lambda: by_name(GRU, BOTH, implementation="scan"),
+    ),
+    ("^`implementation` must", lambda: by_sharding(GRU, implementation="scan")),
     ("`initial_state`", lambda: by_sharding(GRU, initial_state=ONE_LESS)),
     ("`mask`", lambda: by_name(GRU, BOTH, mask=MASK)),
     ("`axis_name` is not", lambda: LINEN(GRU.cell, axis_name="time")),

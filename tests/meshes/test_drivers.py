@@ -261,7 +261,7 @@ def test_every_argument_has_a_value(name):
 
 # A cell whose program depends on the argument, and a value.
 OF_PROGRAMS = {
-    "implementation": ("basic", "scan"),
+    "implementation": ("affine", "scan"),
     "parallel_iterations": ("scanned", 2),
     "swap_memory": ("scanned", True),
 }

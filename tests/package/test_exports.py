@@ -101,13 +101,15 @@ bidirectional_dynamic_rnn(cell_fw, cell_bw, inputs, sequence_length=None,
 raw_rnn(cell, loop_fn, parallel_iterations=None, swap_memory=False, scope=None,
     max_time=None)
 static_rnn(cell, inputs, initial_state=None, dtype=None, sequence_length=None,
-    scope=None, return_states=False)
+    scope=None, implementation=None, return_states=False)
 static_state_saving_rnn(cell, inputs, state_saver, state_name, sequence_length=None,
-    scope=None)
+    scope=None, implementation=None)
 static_bidirectional_rnn(cell_fw, cell_bw, inputs, initial_state_fw=None,
-    initial_state_bw=None, dtype=None, sequence_length=None, scope=None)
+    initial_state_bw=None, dtype=None, sequence_length=None, scope=None,
+    implementation=None)
 stack_bidirectional_rnn(cells_fw, cells_bw, inputs, initial_states_fw=None,
-    initial_states_bw=None, dtype=None, sequence_length=None, scope=None)
+    initial_states_bw=None, dtype=None, sequence_length=None, scope=None,
+    implementation=None)
 stack_bidirectional_dynamic_rnn(cells_fw, cells_bw, inputs, initial_states_fw=None,
     initial_states_bw=None, dtype=None, sequence_length=None, parallel_iterations=None,
     time_major=False, scope=None, swap_memory=False, resets=None,
@@ -134,7 +136,8 @@ ResidualWrapper(cell, residual_fn=None)
 DeviceWrapper(cell, device)
 LSTMStateTuple(c, h)
 lite.dynamic_rnn(cell, inputs, sequence_length=None, initial_state=None, dtype=None,
-    parallel_iterations=None, swap_memory=False, time_major=True, scope=None)
+    parallel_iterations=None, swap_memory=False, time_major=True, scope=None,
+    implementation=None)
 lite.TFLiteLSTMCell(num_units, use_peepholes=False, cell_clip=None, initializer=None,
     num_proj=None, proj_clip=None, num_unit_shards=None, num_proj_shards=None,
     forget_bias=1.0, state_is_tuple=True, activation=None, reuse=None, name=None,

@@ -36,7 +36,8 @@ class GatedDeltaNet(LinearAttentionLayer):
             None for `num_heads`.
         conv_width: The number of steps that the convolution reads.
         norm_epsilon: What the norm adds to the mean square.
-        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
+            also runs the convolution step by step.
         dtype: The dtype of the computation; None for the widest dtype of the inputs and
             the parameters. Decays are computed in at least float32.
         param_dtype: The dtype of the parameters.
@@ -88,7 +89,9 @@ class GatedDeltaNet(LinearAttentionLayer):
         self.gate_proj = new.linear(depth, heads * self.value_size)
 
     def _run(self, x: Array, state: State, steps: StepArguments) -> Results:
-        qkv, past = self.conv(self.qkv_proj(x), state.past_inputs, steps)
+        qkv, past = self.conv(
+            self.qkv_proj(x), state.past_inputs, steps, self.implementation
+        )
         q, k, v = parts.split_heads(jax.nn.silu(qkv), self.memory.input_sizes[:3])
         q, k = parts.l2_normalized(q), parts.l2_normalized(k)
         inputs = DeltaInputs(q, k, v, self._decay(x), jax.nn.sigmoid(self.b_proj(x)))

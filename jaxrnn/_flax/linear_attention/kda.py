@@ -29,7 +29,8 @@ class KimiDeltaAttention(GatedDeltaNet):
         num_key_heads: As in `GatedDeltaNet`.
         conv_width: The number of steps that the convolution reads.
         norm_epsilon: What the norm adds to the mean square.
-        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
+            also runs the convolution step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.

@@ -32,7 +32,8 @@ class Mamba(LinearAttentionLayer):
         rank: The rank of the projection for the step sizes dt; None for
             `in_features / 16`, rounded up.
         conv_width: The number of steps that the convolution reads.
-        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
+            also runs the convolution step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.
@@ -65,7 +66,7 @@ class Mamba(LinearAttentionLayer):
 
     def _run(self, x: Array, state: State, steps: StepArguments) -> Results:
         u, gate = jnp.split(self.in_proj(x), 2, axis=-1)
-        u, past = self.conv(u, state.past_inputs, steps)
+        u, past = self.conv(u, state.past_inputs, steps, self.implementation)
         u = jax.nn.silu(u)
         ends = np.cumsum([self.dt_proj.in_features, self.num_states])
         dt, b, c = jnp.split(self.x_proj(u), ends, axis=-1)

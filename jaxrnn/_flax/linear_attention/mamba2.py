@@ -37,7 +37,8 @@ class Mamba2(LinearAttentionLayer):
             `num_heads`. The norm is computed in each group.
         conv_width: The number of steps that the convolution reads.
         norm_epsilon: What the norm adds to the mean square.
-        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
+            also runs the convolution step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.
@@ -78,7 +79,7 @@ class Mamba2(LinearAttentionLayer):
         projected = self.in_proj(x)
         ends = [values, projected.shape[-1] - self.num_heads]
         gate, vkq, dt = jnp.split(projected, ends, axis=-1)
-        vkq, past = self.conv(vkq, state.past_inputs, steps)
+        vkq, past = self.conv(vkq, state.past_inputs, steps, self.implementation)
         v, k, q = parts.split_heads(jax.nn.silu(vkq), [sizes.v, sizes.k, sizes.q])
         dt = parts.softplus(dt, self.dt_bias)
         g = -parts.decay_rates(self.A_log, dt) * dt

@@ -90,11 +90,13 @@ class ShortConv(nnx.Module):
         self.kernel = draw(width, channels)
         self.bias = draw(channels) if bias else None
 
-    def __call__(self, x: Array, past: Any, steps: object) -> tuple[Array, Array]:
+    def __call__(
+        self, x: Array, past: Any, steps: object, implementation: str | None
+    ) -> tuple[Array, Array]:
         """Returns the outputs and the last inputs."""
         kernel = self.kernel[...].astype(x.dtype)
         bias = None if self.bias is None else self.bias[...].astype(x.dtype)
-        return run_conv(x, kernel, bias, past, steps)
+        return run_conv(x, kernel, bias, past, steps, implementation)
 
 
 class LowRank(nnx.Module):
@@ -138,13 +140,21 @@ def _run(
 
 
 def run_conv(
-    x: Array, kernel: Array, bias: Array | None, past: Any, steps: object
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    past: Any,
+    steps: object,
+    implementation: str | None,
 ) -> tuple[Array, Array]:
     """The outputs of a layer's convolution, and its last inputs."""
     width, channels = kernel.shape
     cell = ShortConvCell(channels, width, use_bias=bias is not None)
     params = {"kernel": kernel} | ({} if bias is None else {"bias": bias})
-    return _run("past_inputs", cell.bind(params), x, past, **vars(steps))
+    # A convolution has none of the other loops that the user may choose for a memory.
+    only_scan = "scan" if implementation == "scan" else None
+    options = {"implementation": only_scan, **vars(steps)}
+    return _run("past_inputs", cell.bind(params), x, past, **options)
 
 
 def run_memory(

@@ -71,7 +71,8 @@ class RWKV7TimeMix(LinearAttentionLayer):
         num_layers: The number of layers of the network, which initial values depend on.
         ranks: The ranks of the low-rank projections (LoRA) for w, a, v and g, in this
             order; None for the authors' ranks.
-        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
+            also shifts the inputs step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.
@@ -210,7 +211,8 @@ class RWKV7TimeMix(LinearAttentionLayer):
     def _mixed(self, x: Array, state: State, steps: StepArguments) -> Any:
         """The interpolated inputs, `[6, batch, time, depth]`, and the last input."""
         shift = jnp.zeros((2, x.shape[-1]), x.dtype).at[0].set(1)
-        before, past = parts.run_conv(x, shift, None, state.past_inputs, steps)
+        given = state.past_inputs, steps, self.implementation
+        before, past = parts.run_conv(x, shift, None, *given)
         mix = self.mix[...].astype(x.dtype)[:, None, None]
         return x[None] + (before - x)[None] * mix, past
 
