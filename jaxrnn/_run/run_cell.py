@@ -83,6 +83,11 @@ def _times_mapped(x: Array) -> int:
 
     `vmap` calls the rule of a `custom_vmap` with these sizes. A `vmap` around `jit`,
     `checkpoint` or a scan is not counted, because it maps their bodies later.
+
+    Without the product, single rows that are mapped would count as one row: on two CPU
+    cores, the forward pass of 32 such rows took 202 instead of 117 ms (MinGRU, 128
+    units, 2048 steps; gradients differed by noise), and the gradient of 16 took 369
+    instead of 221 microseconds (LSTM in XLA's loop, 64 units, 8 steps).
     """
     sizes: list[int] = []
     mapped = jax.custom_batching.custom_vmap(lambda x: ())

@@ -18,7 +18,7 @@ from jaxrnn import ComplexState, LRUCell, RGLRUCell
 from jaxrnn._cells.linear.element import plus, times
 from jaxrnn._cells.linear.lru import bounded_sqrt
 from jaxrnn._loops.linear import chunks as linear_chunks, recurrence
-from jaxrnn._loops.linear.recurrence import by_loop, by_tree, run_steps
+from jaxrnn._loops.linear.recurrence import by_loop, by_tree, linear_recurrence
 from jaxrnn.testing._oracle import weighted_sum
 
 BATCH, TIME, DEPTH, UNITS = 3, 21, 4, 5
@@ -29,7 +29,7 @@ FORMS = {"loop": by_loop, "tree": by_tree}
 @pytest.fixture(params=FORMS)
 def form(request, monkeypatch):
     """Force each form, for every platform and number of steps."""
-    monkeypatch.setattr(recurrence, "run_steps", FORMS[request.param])
+    monkeypatch.setattr(recurrence, "linear_recurrence", FORMS[request.param])
 
 
 def given(kind, time):
@@ -119,7 +119,7 @@ def test_a_tree_of_nothing(shape):
 @pytest.mark.parametrize("time", [63, 64])
 def test_the_platform_chooses_the_form(platform, loops, time):
     """Only CPUs run a loop over many steps; all platforms loop over few steps."""
-    run = jax.jit(lambda a, x, h: run_steps((a, None), x, h))
+    run = jax.jit(lambda a, x, h: linear_recurrence((a, None), x, h))
     lowered = run.trace(*given("real", time)).lower(lowering_platforms=(platform,))
     assert lowered.as_text().count("stablehlo.while") == (loops if time > 63 else 1)
 
