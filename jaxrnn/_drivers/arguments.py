@@ -150,6 +150,11 @@ def check_is_no_record(inputs: PyTree) -> None:
     fix = "Pass `packed.inputs`, with `packed.lengths` and `resets=packed.resets`."
     expect(not isinstance(inputs, Packed), "inputs", "be arrays", inputs, fix)
     fix = "Pass `window.inputs`, with `sequence_length=window.sequence_length`."
+    if isinstance(inputs, Window) and isinstance(inputs.inputs, Packed):
+        fix = (
+            "For a window of a pack, run the pack `window.inputs`: pass its `inputs`, "
+        )
+        fix += "with its `lengths` and `resets`."
     expect(not isinstance(inputs, Window), "inputs", "be arrays", inputs, fix)
 
 
