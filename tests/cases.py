@@ -122,7 +122,7 @@ OF_CHUNKS = FEW_LAWS | laws(
 )
 # Laws of loops and derivatives, for which the fast run needs one cell, a cheap one.
 IN_ANY_CELL = laws(
-    "runs_backwards_as_a_loop runs_in_raw_rnn runs_unrolled runs_in_little_memory "
+    "runs_backwards_as_a_loop runs_in_raw_rnn runs_as_a_scan runs_in_little_memory "
     "maps_over_an_axis differentiates_twice compiles_to_the_same returns_all_states "
     "spreads_nan_only_forward"
 )

@@ -162,7 +162,9 @@ def eqns(jaxpr):
                     yield from eqns(inner)
 
 
-def step_loss(strategy, time, units=256, rows=8, cell=None, time_major=True):
+def step_loss(
+    strategy, time, units=256, rows=8, cell=None, time_major=True, implementation=None
+):
     """A loss on the last state, and the types of its arguments."""
     cell = cell or jaxrnn.LSTMCell(units, dtype=jnp.float32)
     axes = (time, rows) if time_major else (rows, time)
@@ -178,6 +180,7 @@ def step_loss(strategy, time, units=256, rows=8, cell=None, time_major=True):
             dtype=jnp.float32,
             time_major=time_major,
             swap_memory=strategy,
+            implementation=implementation,
         )
         return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(state))
 
@@ -257,9 +260,22 @@ class Zoneout:
         return state, state
 
 
-def scanned(cell):
-    """The same cell, but whole sequences run step by step."""
-    return jaxrnn.FunctionCell(cell.apply, cell.state_size, cell.output_size, cell.init)
+class StepByStep:
+    """A bound cell that has only the RNNCell protocol, so that it runs step by step."""
+
+    def __init__(self, bound):
+        self.bound = bound
+        self.start = bound.start
+        self.zero_state = bound.zero_state
+        self.state_size = bound.state_size
+        self.output_size = bound.output_size
+        self.rows_interact = bound.rows_interact
+
+    def __call__(self, inputs, state):
+        return self.bound(inputs, state)
+
+    def at_step(self, t):
+        return StepByStep(self.bound.at_step(t))
 
 
 def gradient(loss):

@@ -23,10 +23,10 @@ from ._laws import (
     resumes,
     returns_all_states,
     runs_as_a_loop,
+    runs_as_a_scan,
     runs_backwards_as_a_loop,
     runs_in_little_memory,
     runs_in_raw_rnn,
-    runs_unrolled,
     spreads_nan_only_forward,
     starts_again_at_resets,
 )
@@ -36,8 +36,8 @@ __all__ = [
     "LAWS", "Setup", "check_cell", "compiles_to_the_same", "differentiates_twice",
     "has_its_sizes", "ignores_padding", "inits_from_shapes", "is_a_value",
     "keeps_rows_apart", "leaves_out_gaps", "make_setup", "maps_over_an_axis", "resumes",
-    "returns_all_states", "runs_as_a_loop", "runs_backwards_as_a_loop",
-    "runs_in_little_memory", "runs_in_raw_rnn", "runs_unrolled",
+    "returns_all_states", "runs_as_a_loop", "runs_as_a_scan",
+    "runs_backwards_as_a_loop", "runs_in_little_memory", "runs_in_raw_rnn",
     "spreads_nan_only_forward", "starts_again_at_resets",
 ]  # fmt: skip
 

@@ -167,12 +167,20 @@ def returns_all_states(setup: Setup) -> None:
 def leaves_out_gaps(setup: Setup) -> None:
     """With a `mask`, `dynamic_rnn` equals a loop that keeps the state in gaps.
 
-    At a masked step, a reset takes effect, and nothing else happens. Inputs in gaps are
-    NaN. The runs have no key, because `dynamic_rnn` skips gaps when it numbers the keys
-    of steps.
+    At a masked step, a reset takes effect, and nothing else happens. The runs have no
+    key, because `dynamic_rnn` skips gaps when it numbers the keys of steps.
     """
     if not _is_of_rows(setup):
         return
+    padded, options = _with_gaps(dataclasses.replace(setup, key=None))
+    run = functools.partial(Setup.run, return_states=True, **options)
+    loop = functools.partial(oracle.unrolled_states, **options)
+    got = oracle.differentiated(padded, run, None)
+    close(got, oracle.differentiated(padded, loop, None), setup.dtype)
+
+
+def _with_gaps(setup: Setup) -> tuple[Setup, dict[str, Any]]:
+    """The setup with NaN in the gaps of a mask, and options with mask and resets."""
     rows = np.arange(setup.lengths.shape[0])[:, None]
     ts = np.arange(TIME)
     bits = np.resize([5, 6, 7, 2, 0, 1, 3, 4], rows.shape)
@@ -180,14 +188,10 @@ def leaves_out_gaps(setup: Setup) -> None:
     options = {
         "mask": mask,
         "resets": ts == (rows + 1) % 3,  # In some rows, at a masked step.
-        "reset_state": jax.tree.map(lambda x: jnp.roll(x, 1, 0), setup.state),
+        "reset_state": _of_rows(setup.state, jnp.roll(rows[:, 0], 1)),
     }
     xs = jax.tree.map(lambda x: _filled(x, ~mask, jnp.nan), setup.xs)
-    padded = dataclasses.replace(setup, key=None, xs=xs)
-    run = functools.partial(Setup.run, return_states=True, **options)
-    loop = functools.partial(oracle.unrolled_states, **options)
-    got = oracle.differentiated(padded, run, None)
-    close(got, oracle.differentiated(padded, loop, None), setup.dtype)
+    return dataclasses.replace(setup, xs=xs), options
 
 
 def _is_of_rows(setup: Setup) -> bool:
@@ -201,10 +205,25 @@ def runs_in_little_memory(setup: Setup) -> None:
     close(got, setup.differentiated, setup.dtype)
 
 
-def runs_unrolled(setup: Setup) -> None:
-    """Unrolled `static_rnn` equals `dynamic_rnn` in outputs, state and gradients."""
-    got = oracle.differentiated(setup, oracle.static, setup.lengths)
-    close(got, setup.differentiated, setup.dtype)
+def runs_as_a_scan(setup: Setup) -> None:
+    """The default loop equals `implementation="scan"`, with lengths, resets and gaps.
+
+    The Python loops of other laws share no code with the drivers. The scan shares all
+    but the loop, so here the runs with gaps have keys too.
+    """
+
+    def compare(setup: Setup, lengths: Array | None, **options: Any) -> None:
+        run = functools.partial(Setup.run, **options)
+        scan = functools.partial(run, implementation="scan")
+        want = oracle.differentiated(setup, scan, lengths)
+        close(oracle.differentiated(setup, run, lengths), want, setup.dtype)
+
+    is_of_rows = _is_of_rows(setup)
+    padded, options = _with_gaps(setup)
+    mask = options.pop("mask")
+    compare(setup, setup.lengths, return_states=is_of_rows, **options)
+    if is_of_rows:
+        compare(padded, None, return_states=True, mask=mask, **options)
 
 
 def runs_in_raw_rnn(setup: Setup) -> None:
@@ -395,7 +414,7 @@ LAWS: tuple[Callable[[Setup], None], ...] = (
     returns_all_states,
     leaves_out_gaps,
     runs_in_little_memory,
-    runs_unrolled,
+    runs_as_a_scan,
     runs_in_raw_rnn,
     ignores_padding,
     spreads_nan_only_forward,

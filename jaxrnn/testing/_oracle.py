@@ -21,7 +21,6 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import BoundCell, RNNCell
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.raw_rnn import raw_rnn
-from .._drivers.static_rnn import static_rnn
 from .._run.first_step import call_start
 
 TIME = 3
@@ -135,34 +134,6 @@ def raw(
     emit_ta, state, _ = raw_rnn(setup.bind(params), loop_fn, max_time=TIME)
     outputs = jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=is_tensor_array)
     return swapped(outputs), state
-
-
-class StepByStep:
-    """A bound cell that has only the RNNCell protocol, so that it runs step by step."""
-
-    def __init__(self, bound: BoundCell) -> None:
-        self.bound = bound
-        self.start = bound.start
-        self.zero_state = bound.zero_state
-        self.state_size = bound.state_size
-        self.output_size = bound.output_size
-        self.rows_interact = bound.rows_interact
-
-    def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        return self.bound(inputs, state)
-
-    def at_step(self, t: Array) -> "StepByStep":
-        return StepByStep(self.bound.at_step(t))
-
-
-def static(
-    setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
-) -> tuple[PyTree, PyTree]:
-    """Runs `static_rnn`, unrolled, over `xs`, with the arguments of `unrolled`."""
-    steps = [at_steps(xs, t) for t in range(TIME)]
-    cell = StepByStep(setup.bind(params))
-    outputs, state = static_rnn(cell, steps, state, setup.dtype, lengths)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *outputs), state
 
 
 def unrolled(*args: Any, **options: Any) -> tuple[PyTree, PyTree]:

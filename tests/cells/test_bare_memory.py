@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, differentiated, drawn, largest_error, scanned
+from helpers import assert_near, differentiated, drawn, largest_error
 
 import jaxrnn
 from jaxrnn import (
@@ -70,11 +70,11 @@ def test_no_decay_overflows_in_float32(name):
     units = {n: unit(getattr(inputs, n)) for n in "kab" if n in inputs._fields}
     inputs = inputs._replace(**units, g=np.where(G < -1, -80.0, G))
 
-    def run(cell, dtype):
+    def run(dtype, **options):
         given = type(inputs)(*(jnp.asarray(x, dtype) for x in inputs))
-        return jaxrnn.dynamic_rnn(bound(cell, given), given, dtype=dtype)
+        return jaxrnn.dynamic_rnn(bound(cell, given), given, dtype=dtype, **options)
 
-    got, want = run(cell, jnp.float32), run(scanned(cell), float)
+    got, want = run(jnp.float32), run(float, implementation="scan")
     for g, w in zip(got, want, strict=True):
         np.testing.assert_allclose(g, w, atol=3e-5)
 
@@ -116,7 +116,7 @@ def test_fast_decays_round_away_no_slow_ones(least, name):
     cell, inputs = fast_and_slow(name, least)
     resets = np.arange(96)[None] == [[7], [60]]
 
-    def results(cell, dtype, options):
+    def results(dtype, **options):
         def run(inputs):
             run = jaxrnn.dynamic_rnn
             return run(bound(cell, inputs), inputs, dtype=dtype, **options)
@@ -125,20 +125,19 @@ def test_fast_decays_round_away_no_slow_ones(least, name):
         return differentiated(run, given)
 
     for options in {}, {"resets": resets}:
-        run = functools.partial(results, options=options)
-        both = run(cell, dtype=F32), run(scanned(cell), dtype=float)
+        exact = functools.partial(results, dtype=float, implementation="scan")
+        both = results(dtype=F32, **options), exact(**options)
         leaves = (map(np.asarray, jax.tree.leaves(tree)) for tree in both)
         assert largest_error(zip(*leaves, strict=True)) < 5e-6
 
 
-def both(cell):
-    return cell, scanned(cell)
+BOTH = None, "scan"  # Chunks and single steps.
 
 
 def in_chunks_and_steps(cell, inputs, **options):
     """The outputs of the cell, and those of a scan."""
-    run = lambda cell: jaxrnn.dynamic_rnn(cell.bind({}), inputs, **options)[0]
-    return tuple(map(run, both(cell)))
+    run = functools.partial(jaxrnn.dynamic_rnn, cell.bind({}), inputs, **options)
+    return tuple(run(implementation=name)[0] for name in BOTH)
 
 
 def unit_vectors(rng, *shape):
@@ -169,11 +168,12 @@ def test_no_bound_rejects_a_step_that_a_scan_runs(make):
     cell, inputs = make()
     inputs = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), inputs)
 
-    def results(cell):
-        run = lambda x: jaxrnn.dynamic_rnn(cell.bind({}), x, dtype=jnp.float32)[0]
+    def results(implementation):
+        options = {"dtype": jnp.float32, "implementation": implementation}
+        run = lambda x: jaxrnn.dynamic_rnn(cell.bind({}), x, **options)[0]
         return differentiated(run, inputs)
 
-    got, want = map(results, both(cell))
+    got, want = map(results, BOTH)
     chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-5)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import native_cases
 import numpy as np
 import pytest
-from helpers import assert_near, assert_same, bound, differentiated, scanned
+from helpers import assert_near, assert_same, bound, differentiated
 
 import jaxrnn
 from jaxrnn import ComplexState, LRUCell, RGLRUCell
@@ -159,12 +159,12 @@ def test_blocks_and_forms_give_what_a_scan_gives(monkeypatch):
     lengths = np.asarray([TIME, 0, 13])
     xs = jnp.where((np.arange(TIME) >= lengths[:, None])[..., None], jnp.nan, xs)
 
-    def results(cell, params, xs, state):
-        of_rows = jaxrnn.dynamic_rnn(cell.bind(params), xs, lengths, state)
-        return of_rows
+    def results(params, xs, state, **options):
+        return jaxrnn.dynamic_rnn(cell.bind(params), xs, lengths, state, **options)
 
-    of = lambda c: differentiated(functools.partial(results, c), params, xs, state)
-    assert_near(of(cell), of(scanned(cell)), tolerance=1e-11)
+    scan = functools.partial(results, implementation="scan")
+    got, want = (differentiated(run, params, xs, state) for run in (results, scan))
+    assert_near(got, want, tolerance=1e-11)
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -328,8 +328,8 @@ class FromZeros(jaxrnn.LinearRecurrenceCell):
 
 def test_a_term_from_zeros_is_of_one_step():
     x = np.random.default_rng(0).uniform(0.5, 1, (3, 5, 2))
-    runs = (FromZeros().bind({}), scanned(FromZeros()).bind({}))
-    got, want = (jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype) for cell in runs)
+    run = functools.partial(jaxrnn.dynamic_rnn, FromZeros().bind({}), x, dtype=x.dtype)
+    got, want = run(), run(implementation="scan")
     assert_near(got, want, tolerance=1e-14)
     np.testing.assert_allclose(got[0][:, 0].sum(-1), 1)
 

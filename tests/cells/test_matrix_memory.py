@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, bound, differentiated, drawn, scanned, with_prefix
+from helpers import assert_near, bound, differentiated, drawn, with_prefix
 
 import jaxrnn
 from jaxrnn import DeltaInputs, DeltaMemoryCell, MLSTMCell, SLSTMCell
@@ -27,7 +27,7 @@ STATE = RNG.normal(size=(BATCH, HEADS, KEY, UNITS // HEADS))
 START = RNG.normal(size=STATE.shape)
 LENGTHS = np.array([TIME, 0, 7, 1])
 RESETS = np.arange(TIME) % 3 == np.arange(BATCH)[:, None]
-FORMS = {"steps": scanned, "chunks": lambda cell: cell}
+FORMS = {"steps": "scan", "chunks": None}
 
 
 def run(cell, xs, *args, **kwargs):
@@ -35,7 +35,7 @@ def run(cell, xs, *args, **kwargs):
 
 
 @jax.numpy_rank_promotion("allow")
-def run_delta(form, params, x, state, factor=1, **options):
+def run_delta(implementation, params, x, state, factor=1, **options):
     """A `DeltaMemoryCell` in the projections and the norm of the packages."""
     keys, size = HEADS * KEY, UNITS // HEADS
     z = x @ params["kernel"] + params["bias"]
@@ -47,10 +47,9 @@ def run_delta(form, params, x, state, factor=1, **options):
     if gates:
         g = -jnp.exp(params["a_log"]) * jax.nn.softplus(gates[0])
     inputs = DeltaInputs(q, k, v, g, factor * jax.nn.sigmoid(b))
-    cell = form(DeltaMemoryCell(HEADS, KEY, size, chunk_size=4)).bind({})
-    h, last = jaxrnn.dynamic_rnn(
-        cell, inputs, initial_state=state, dtype=x.dtype, **options
-    )
+    cell = DeltaMemoryCell(HEADS, KEY, size, chunk_size=4).bind({})
+    options |= {"initial_state": state, "implementation": implementation}
+    h, last = jaxrnn.dynamic_rnn(cell, inputs, dtype=x.dtype, **options)
     h = h / jnp.sqrt(jnp.mean(h * h, -1, keepdims=True) + 1e-5) * params["norm_scale"]
     h = h.reshape(*x.shape[:2], UNITS)
     return (h * jax.nn.silu(gates[1]) if gates else h), last
@@ -68,7 +67,7 @@ def test_same_as_the_packages(case, form):
     is_delta = "lstm" not in case
     if is_delta:
         cell = DeltaMemoryCell(HEADS, KEY, UNITS // HEADS)
-    cell, golden = FORMS[form](cell), with_prefix(f"{case}/", FILE)
+    golden = with_prefix(f"{case}/", FILE)
     tree = jax.tree.structure(cell.zero_state(2, XS.dtype))
 
     def results(given):
@@ -77,7 +76,8 @@ def test_same_as_the_packages(case, form):
         if is_delta:
             factor = 2 if "neg" in case else 1
             return run_delta(FORMS[form], params, given["x"], state, factor)
-        return run(cell.bind(params), given["x"], initial_state=state)
+        options = {"initial_state": state, "implementation": FORMS[form]}
+        return run(cell.bind(params), given["x"], **options)
 
     slopes = with_prefix("grads/", golden)
     got = helpers.squared(results, {name: golden[name] for name in slopes})
@@ -134,14 +134,15 @@ def test_a_value_changes_its_sign_only_if_b_may_be_2(factor):
 @pytest.mark.parametrize("form", FORMS)
 def test_all_gates_give_finite_results_in_float32(form):
     """Gates from closed to values far beyond the range of exp."""
-    cell = FORMS[form](MLSTMCell(2, chunk_size=4))
+    cell = MLSTMCell(2, chunk_size=4)
     x = jnp.linspace(-50, 50, 10, dtype=jnp.float32)
     params = cell.init(jax.random.key(0), x[:, None])
     params["kernel"] = params["kernel"].at[:, -2:].set(1)
 
     def loss(params, gates):
         params = params | {"bias": params["bias"].at[-2:].set(gates)}
-        return weighted_sum(run(cell.bind(params), x[None, :, None]))
+        given = cell.bind(params), x[None, :, None]
+        return weighted_sum(run(*given, implementation=FORMS[form]))
 
     gates = jnp.asarray([[-300, -300], [300, -300], [300, 300], [-300, 300]], x.dtype)
     gradients = jax.vmap(jax.value_and_grad(loss, (0, 1)), (None, 0))
@@ -176,7 +177,7 @@ def test_shut_forget_gates(gate, place):
     got, gradients = differentiated(outputs, params, jnp.asarray(x[None], jnp.float32))
     chex.assert_tree_all_finite(gradients)
     exact = jax.tree.map(lambda p: p.astype(np.float64), params)
-    want, _ = run(scanned(cell).bind(exact), x[None])
+    want, _ = run(cell.bind(exact), x[None], implementation="scan")
     np.testing.assert_allclose(got, want, atol=5e-4)
 
 
@@ -188,12 +189,13 @@ def test_an_empty_memory_without_steps_has_finite_gradients(form):
     x = np.random.default_rng(0).normal(size=(3, 5, 3))
     start = jax.tree.map(jnp.ones_like, cell.zero_state(3, x.dtype))
     start = start._replace(m=jnp.full_like(start.m, -jnp.inf))
-    params, form = bound(cell).params, FORMS[form](cell)
+    params = bound(cell).params
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True, argnums=(0, 1, 2))
     def gradients(params, x, state, options):
-        made = run(form.bind(params), x, initial_state=state, **options)
+        options |= {"initial_state": state, "implementation": FORMS[form]}
+        made = run(cell.bind(params), x, **options)
         return jnp.sum(made[0] ** 2), made
 
     late = np.arange(5) % np.array([[6], [4], [2]]) == 3
@@ -205,13 +207,16 @@ def test_an_empty_memory_without_steps_has_finite_gradients(form):
 
 def test_a_memory_that_overflowed_ends_at_a_reset():
     """In an earlier chunk; gradients after the reset are those of a scan."""
-    cell = MLSTMCell(4, 2, chunk_size=4)
+    cell = bound(MLSTMCell(4, 2, chunk_size=4), dtype="float32")
     x = np.random.default_rng(0).normal(size=(2, 12, 3)).astype(np.float32)
     x[:, 1:3] = 1e20  # The products k v overflow, the products with the kernel do not.
     resets = np.tile(np.arange(12) == 6, (2, 1))
-    loss = lambda x, cell: jnp.sum(run(cell, x, resets=resets)[0][:, 6:] ** 2)
-    after = lambda cell: jax.grad(loss)(x, bound(cell, dtype="float32"))[:, 6:]
-    got, want = after(cell), after(scanned(cell))
+
+    def loss(x, implementation):
+        outputs, _ = run(cell, x, resets=resets, implementation=implementation)
+        return jnp.sum(outputs[:, 6:] ** 2)
+
+    got, want = (jax.grad(loss)(x, name)[:, 6:] for name in (None, "scan"))
     assert jnp.isfinite(got).all()
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
@@ -233,22 +238,23 @@ def test_no_later_step_reaches_the_gradients_of_earlier_steps(size):
 
 
 HALVED = {
-    "mlstm_steps": scanned(MLSTMCell(8, 2)),
-    "mlstm": MLSTMCell(8, 2, chunk_size=4),
-    "slstm": SLSTMCell(8, 2),
+    "mlstm_steps": (MLSTMCell(8, 2), "scan"),
+    "mlstm": (MLSTMCell(8, 2, chunk_size=4), None),
+    "slstm": (SLSTMCell(8, 2), None),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", HALVED.values(), ids=HALVED)
-def test_half_precision_loses_little_with_a_state_of_float32(cell):
+@pytest.mark.parametrize(("cell", "implementation"), HALVED.values(), ids=HALVED)
+def test_half_precision_loses_little_with_a_state_of_float32(cell, implementation):
     exact, x = bound(cell), np.random.default_rng(1).normal(size=(2, 64, 3))
     half = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), (exact, x))
     want, _ = run(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), half))
     state = cell.zero_state(2, jnp.float32)
     if isinstance(cell, SLSTMCell):
         state = state._replace(h=state.h.astype(jnp.bfloat16))
-    got, last = run(*half, initial_state=state)
+    options = {"initial_state": state, "implementation": implementation}
+    got, last = run(*half, **options)
     chex.assert_trees_all_equal_shapes_and_dtypes(last, state)
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(got.astype(jnp.float64), want, rtol=0.01, atol=0.02)
@@ -282,5 +288,5 @@ def test_a_reset_within_the_middle_chunk(reset, returns_states):
     resets = np.zeros((2, 9), bool)
     resets[0, reset] = True
     options = {"resets": resets, "return_states": returns_states, "dtype": float}
-    run = lambda cell: jaxrnn.dynamic_rnn(cell.bind({}), inputs, **options)
-    assert_near(run(cell), run(scanned(cell)), tolerance=1e-12)
+    run = functools.partial(jaxrnn.dynamic_rnn, cell.bind({}), inputs, **options)
+    assert_near(run(), run(implementation="scan"), tolerance=1e-12)

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES
-from helpers import drawn, scanned
+from helpers import StepByStep, drawn
 from jax.flatten_util import ravel_pytree
 
 import jaxrnn
-from jaxrnn.testing._oracle import StepByStep
 
 TIME, ROWS, DEPTH, UNITS = 2000, 2, 3, 4
 LIMIT = 0.02
@@ -41,7 +40,7 @@ def error_in_bfloat16(loss, *given):
     return relative_error(gradients(*low), gradients(*cast(low, jnp.float32)))
 
 
-CELL = scanned(jaxrnn.BasicRNNCell(UNITS))
+CELL = jaxrnn.BasicRNNCell(UNITS)
 
 
 def data(cell=CELL):
@@ -50,7 +49,8 @@ def data(cell=CELL):
 
 
 def by_dynamic_rnn(params, x, wrap=lambda cell: cell, **options):
-    return jaxrnn.dynamic_rnn(wrap(CELL.bind(params)), x, dtype=x.dtype, **options)[0]
+    options |= {"dtype": x.dtype, "implementation": "scan"}
+    return jaxrnn.dynamic_rnn(wrap(CELL.bind(params)), x, **options)[0]
 
 
 def by_raw_rnn(params, x):
@@ -86,16 +86,17 @@ def test_every_loop_sums_in_float32(run, limit):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", [CELL, jaxrnn.GRUCell(UNITS)], ids=["scan", "fast"])
-def test_the_state_of_resets(cell):
+@pytest.mark.parametrize("implementation", ["scan", "xla"])
+def test_the_state_of_resets(implementation):
     """Every other step resets, so the gradient sums 1000 terms for each row."""
-    params, x = data(cell)
+    params, x = data()
     resets = jnp.zeros((ROWS, TIME), bool).at[:, ::2].set(True)
 
     def loss(state, params, x):
         state = jnp.broadcast_to(state, (ROWS, UNITS))
         options = {"resets": resets, "reset_state": state}
-        return total(jaxrnn.dynamic_rnn(cell.bind(params), x, None, state, **options))
+        options["implementation"] = implementation
+        return total(jaxrnn.dynamic_rnn(CELL.bind(params), x, None, state, **options))
 
     assert error_in_bfloat16(loss, jnp.ones(UNITS), params, x) < LIMIT
 

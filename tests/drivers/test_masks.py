@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bound, differentiated, drawn_like, eqns, scanned
+from helpers import bound, differentiated, drawn_like, eqns
 from hypothesis.extra.numpy import arrays
 
 import jaxrnn
 from jaxrnn._base.trees import ReadOnly
 from jaxrnn.memory import Offload, Recompute
 from jaxrnn.testing import make_setup
-from jaxrnn.testing._oracle import StepByStep, unrolled, unrolled_states
+from jaxrnn.testing._oracle import unrolled, unrolled_states
 
 BATCH, TIME, DEPTH = 5, 7, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
@@ -198,8 +198,9 @@ CELLS = {
     "lstm": jaxrnn.LSTMCell(3, use_peepholes=True, num_proj=2),
     "gru": jaxrnn.GRUCell(2),
     "linear": jaxrnn.MinGRUCell(2),
-    "function": scanned(jaxrnn.BasicRNNCell(2)),
+    "scan": jaxrnn.BasicRNNCell(2),
 }
+NAMED = {"scan": "scan"}  # The implementation of a case; by default the cell's loop.
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -238,16 +239,17 @@ def test_any_resets_and_lengths(name, resets, lengths):
     close(*both(name, lengths, resets))
 
 
-@pytest.mark.fast("function-*")
+@pytest.mark.fast("scan-*")
 @pytest.mark.parametrize(
     ("name", "strategy"),
-    [("gru", Recompute(4)), ("linear", Recompute(2)), ("function", Offload())],
+    [("gru", Recompute(4)), ("linear", Recompute(2)), ("scan", Offload())],
 )
 def test_memory_strategies(name, strategy):
     cell = bound(CELLS[name])
 
     def run(swap_memory):
         options = {"resets": RESETS, "swap_memory": swap_memory}
+        options["implementation"] = NAMED.get(name)
         of_arrays = lambda cell, x, state, other: jaxrnn.dynamic_rnn(
             cell, x, LENGTHS, state, reset_state=other, **options
         )
@@ -286,8 +288,8 @@ def test_nothing_crosses_a_reset(name):
     dead = np.arange(TIME) >= lengths[:, None]
 
     def after(cell, x, state):
-        options = {"resets": resets, "dtype": "float64"}
-        outputs, _ = jaxrnn.dynamic_rnn(cell, x, lengths, state, **options)
+        options = {"resets": resets, "implementation": NAMED.get(name)}
+        outputs, _ = jaxrnn.dynamic_rnn(cell, x, lengths, state, F64, **options)
         return outputs[:, 3:]
 
     clean = after(cell, X, states(cell, 1))
@@ -317,14 +319,15 @@ def test_vmap_and_checkpoint(name, given):
 # The states of all steps
 
 
-@pytest.mark.fast("loop-lengths1", "steps-lengths1")
+@pytest.mark.fast("xla-lengths1", "scan-lengths1")
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
-@pytest.mark.parametrize("wrap", [lambda cell: cell, StepByStep], ids=["loop", "steps"])
-def test_states_of_lists_of_steps(wrap, lengths):
+@pytest.mark.parametrize("implementation", ["xla", "scan"])
+def test_states_of_lists_of_steps(implementation, lengths):
     setup, steps = make_setup(CELL, X[:, 0], jnp.float64), list(np.swapaxes(X, 0, 1))
     options = {"sequence_length": lengths, "return_states": True}
+    options["implementation"] = implementation
     run = jaxrnn.static_rnn
-    outputs, last, states = run(wrap(setup.bind()), steps, setup.state, **options)
+    outputs, last, states = run(setup.bind(), steps, setup.state, **options)
     assert isinstance(states, list)
     stacked = lambda steps: jax.tree.map(lambda *s: jnp.stack(s, 1), *steps)
     want = unrolled_states(setup, setup.params, X, setup.state, lengths)

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, covering
+from helpers import StepByStep, assert_near, covering
 
 import jaxrnn
 from jaxrnn import FunctionCell, memory
 from jaxrnn.testing import check_cell, make_setup
-from jaxrnn.testing._oracle import StepByStep, unrolled
+from jaxrnn.testing._oracle import unrolled
 
 ROWS, TIME, UNITS = 4, 6, 3
 LENGTHS = np.array([6, 2, 0, 4], np.int32)

@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bound, drawn
+from helpers import StepByStep, bound, drawn
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell, LSTMCell, static_rnn, static_state_saving_rnn
-from jaxrnn.testing._oracle import StepByStep
 
 F32, F64 = jnp.dtype("float32"), jnp.dtype("float64")
 STACK = jaxrnn.MultiRNNCell([LSTMCell(3), GRUCell(2)])

@@ -27,7 +27,7 @@ from jaxrnn import AffineCell, GRUCell, LSTMCell, MultiRNNCell, Stage, TensorSha
 from jaxrnn._loops.affine import xla_loop
 from jaxrnn._run.masking import Steps
 from jaxrnn._run.scans import group_size
-from jaxrnn.testing._oracle import Setup, StepByStep, unrolled, weighted_sum
+from jaxrnn.testing._oracle import Setup, unrolled, weighted_sum
 
 DTYPE = np.dtype("float64")
 data = functools.partial(native_cases.data, dtype=DTYPE)
@@ -39,14 +39,18 @@ def padded(x, lengths):
     return jnp.where(dead[..., None], np.nan, x)
 
 
-def check(cell, make):
-    """`make(bind)` is the same whether whole sequences run or single steps."""
-    near(make(cell.bind), make(lambda params: StepByStep(cell.bind(params))))
+def check(make):
+    """`make(implementation)` is the same in the loop and in a scan of single steps."""
+    near(make(None), make("scan"))
 
 
-def results(bind, lengths=None):
+def results(cell, implementation=None, lengths=None):
     """A function of `(params, x, state)`: outputs, final state, and gradients."""
-    run = lambda params, x, state: jaxrnn.dynamic_rnn(bind(params), x, lengths, state)
+
+    def run(params, x, state):
+        options = {"initial_state": state, "implementation": implementation}
+        return jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, **options)
+
     return jax.jit(functools.partial(differentiated, run))
 
 
@@ -86,7 +90,7 @@ def test_sequences_give_what_steps_give(platform, name, rows, time, is_ragged):
     if is_ragged:
         lengths = np.random.default_rng(1).integers(-1, time + 3, rows)
         x = padded(x, lengths)
-    check(cell, lambda bind: results(bind, lengths)(params, x, state))
+    check(lambda name: results(cell, name, lengths)(params, x, state))
 
 
 @pytest.mark.fast("31")
@@ -98,7 +102,7 @@ def test_groups_that_tpus_and_gpus_run_change_nothing(time, longest, monkeypatch
     cell, lengths = GRUCell(5), np.array([3, 0, longest, 2, longest, 1])
     params, x, state = data(cell, 6, time=time)
     x = padded(x, lengths)
-    check(cell, lambda bind: results(bind, lengths)(params, x, state))
+    check(lambda name: results(cell, name, lengths)(params, x, state))
 
 
 ENDS = np.array([9, 0, 3, 11, 1])
@@ -117,14 +121,15 @@ def test_derivatives_of_every_order_and_mode(of, platform):
     cell = LSTMCell(2, use_peepholes=True)
     params, x, state = data(cell, 5, time=33, depth=2)
 
-    def derivative(bind):
+    def derivative(implementation):
         def loss(params, ends=ENDS):
-            given = bind(params), padded(x, ends), ends, state
-            return weighted_sum(jaxrnn.dynamic_rnn(*given))
+            given = cell.bind(params), padded(x, ends), ends, state
+            run = functools.partial(jaxrnn.dynamic_rnn, implementation=implementation)
+            return weighted_sum(run(*given))
 
         return jax.jit(functools.partial(of, loss))(params)
 
-    check(cell, derivative)
+    check(derivative)
 
 
 @pytest.mark.fast("True")
@@ -162,19 +167,19 @@ def test_steps_taken_follow_the_longest_row(mapped):
 def test_less_is_kept_for_the_backward_pass(cell):
     optimized = {"xla_backend_optimization_level": 3}  # The level of users' programs.
 
-    def temporaries(bind):
-        lowered = results(bind).lower(*data(cell, 32, time=64, depth=32))
+    def temporaries(implementation):
+        given = data(cell, 32, time=64, depth=32)
+        lowered = results(cell, implementation).lower(*given)
         compiled = lowered.compile(compiler_options=optimized)
         return compiled.memory_analysis().temp_size_in_bytes
 
-    of_steps = temporaries(lambda params: StepByStep(cell.bind(params)))
-    assert temporaries(cell.bind) < 0.95 * of_steps
+    assert temporaries(None) < 0.95 * temporaries("scan")
 
 
 def test_kernels_gradients_are_not_made_at_every_step():
     """A single product over all steps computes the gradient of the kernel."""
     args = data(LSTMCell(32), 40, time=30, depth=6)
-    text = str(results(LSTMCell(32).bind).trace(*args).jaxpr)
+    text = str(results(LSTMCell(32)).trace(*args).jaxpr)
     assert len(re.findall(r"f64\[(?:32,128|128,32)\] = dot_general", text)) == 1
 
 
@@ -326,12 +331,13 @@ def test_leaves_and_outputs_of_any_rank_on_tpus(shape, has_leaf, options, monkey
     cell = AnyRank(shape, has_leaf)
     args = data(cell, 3, time=4)
 
-    def run(bind, params, x, state):
+    def run(implementation, params, x, state):
         given = OPTIONS[options] | {"initial_state": state}
-        return jaxrnn.dynamic_rnn(bind(params), x, **given)
+        given["implementation"] = implementation
+        return jaxrnn.dynamic_rnn(cell.bind(params), x, **given)
 
-    check(cell, lambda bind: jax.jit(functools.partial(run, bind))(*args))
-    check(cell, lambda bind: differentiated(functools.partial(run, bind), *args))
+    check(lambda name: jax.jit(functools.partial(run, name))(*args))
+    check(lambda name: differentiated(functools.partial(run, name), *args))
 
 
 def test_wide_lengths_mask_as_lengths_do():

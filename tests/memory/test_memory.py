@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MIB, bound, drawn, plan_of, scanned, step_loss, temporary_mib
+from helpers import MIB, bound, drawn, plan_of, step_loss, temporary_mib
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 
 import jaxrnn
@@ -297,20 +297,21 @@ def test_a_divisor_is_taken_if_one_is_near_the_square_root():
 
 LSTM = LSTMCell(256)
 PLANNED = {
-    "lstm": LSTM,
-    "recurrence": jaxrnn.MinGRUCell(256),
-    "scanned": scanned(LSTM),
+    "lstm": (LSTM, None),
+    "recurrence": (jaxrnn.MinGRUCell(256), None),
+    "scan": (LSTM, "scan"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PLANNED)
 def test_numbers_are_those_of_compiled_programs(name):
-    cell = PLANNED[name]
+    cell, implementation = PLANNED[name]
     strategies = Keep(), Recompute(), Offload(Recompute(64))
-    plan = plan_of(cell, (3000, 8, 256), strategies)
+    options = {"implementation": implementation}
+    plan = plan_of(cell, (3000, 8, 256), strategies, **options)
     for row in plan.rows:
-        taken = temporary_mib(row.strategy, 3000, cell=cell)
+        taken = temporary_mib(row.strategy, 3000, cell=cell, **options)
         planned = sum(row.peak) / MIB  # On a CPU, host memory is device memory.
         assert planned == pytest.approx(taken, rel=0.01, abs=0.1), row.strategy
         # The peak includes the saved memory.

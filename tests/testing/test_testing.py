@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import FunctionCell
+from jaxrnn import FunctionCell, testing
 from jaxrnn.testing import check_cell
 from jaxrnn.testing._oracle import close, weighted_sum
 
@@ -120,6 +120,24 @@ class MultipliesByZero(OtherLoop):
         return run.steps.map_outputs(lambda y: y + 0 * total, results), last
 
 
+class LosesGradients(OtherLoop):
+    """Stops the gradient of the initial state."""
+
+    def run_all(self, loop, params, run):
+        return loop(params, run.replace(state=jax.lax.stop_gradient(run.state)))
+
+
+class IgnoresLengths(OtherLoop):
+    """Runs all rows over all steps."""
+
+    def run_all(self, loop, params, run):
+        if run.steps.lengths is not None:
+            lengths = jnp.full_like(run.steps.lengths, run.steps.time)
+            steps = dataclasses.replace(run.steps, lengths=lengths)
+            run = run.replace(steps=steps)
+        return loop(params, run)
+
+
 STEPS = {
     "output_size": (lambda x, state: (state[:, :2], state), "has_its_sizes"),
     "state_dtype": (lambda x, state: (state, jnp.bfloat16(state)), "has_its_sizes"),
@@ -169,6 +187,17 @@ def test_a_good_cell_passes(dtype):
 def test_a_bad_cell_is_told_which_law_it_breaks(cell, law):
     with pytest.raises(AssertionError, match=f"breaks `{law}`"):
         check_cell(cell, STEP)
+
+
+@pytest.mark.fast("NeverStartsAgain")
+@pytest.mark.parametrize(
+    "make", [NeverStartsAgain, LosesStates, LosesGradients, IgnoresLengths]
+)
+def test_a_wrong_loop_is_not_a_scan(make):
+    """Without the laws that `check_cell` checks before, which find the cell too."""
+    testing.runs_as_a_scan(testing.make_setup(OtherLoop(2), STEP))
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        testing.runs_as_a_scan(testing.make_setup(make(2), STEP))
 
 
 def test_imaginary_parts_are_compared():

@@ -102,9 +102,7 @@ def test_cells_run_in_their_own_loops(implementation, time_major):
     assert explained[0].loop == explained[1].loop != "scan"
     assert "output_fn=relu" in repr(explained[1])
     got = jaxrnn.dynamic_rnn(stack, *args, **options)
-    want = jaxrnn.dynamic_rnn(
-        helpers.scanned(stack.cell).bind(stack.params), *args, **options
-    )
+    want = jaxrnn.dynamic_rnn(stack, *args, **options | {"implementation": "scan"})
     assert_near(got, want, tolerance=1e-5)
 
 
@@ -230,8 +228,9 @@ def test_a_wrapper_drops_and_adds_around_it():
     stack = MultiRNNCell([LOWER, lambda x: x[:, :3]])
     cell = jaxrnn.ResidualWrapper(jaxrnn.DropoutWrapper(stack, 0.5, seed=1))
     params, key = {"cell_0": drawn(LOWER, X[:, 0])}, jax.random.key(0)
-    run = lambda cell: jaxrnn.dynamic_rnn(cell.bind(params, key), X, LENGTHS, dtype=F64)
-    near(run(cell), run(helpers.scanned(cell)))
+    given = cell.bind(params, key), X, LENGTHS
+    run = functools.partial(jaxrnn.dynamic_rnn, *given, dtype=F64)
+    near(run(), run(implementation="scan"))
 
 
 def test_a_residual_function_keeps_the_loop_of_the_cell():
@@ -239,11 +238,11 @@ def test_a_residual_function_keeps_the_loop_of_the_cell():
         LSTMCell(3), lambda x, y: of_unit_length(per_row(y)) + x
     )
     own = drawn(cell, X[:, 0])
-    run = lambda cell, own: jaxrnn.dynamic_rnn(
-        cell.bind(own), PADDED, LENGTHS, dtype=F64
+    run = lambda own, **options: jaxrnn.dynamic_rnn(
+        cell.bind(own), PADDED, LENGTHS, dtype=F64, **options
     )
-    got = differentiated(functools.partial(run, cell), own)
-    near(got, differentiated(functools.partial(run, helpers.scanned(cell)), own))
+    scan = functools.partial(run, implementation="scan")
+    near(differentiated(run, own), differentiated(scan, own))
     assert jaxrnn.explain(cell.bind(own), X, dtype=F64).loop == "xla"
 
 
