@@ -114,8 +114,7 @@ def test_derivatives_of_derivatives_are_those_of_the_cell():
     assert relative_error(second(jnp.bfloat16), second(jnp.float32)) < 2 * LIMIT
 
 
-# One case for each derivative rule of a loop, whose zero state is not a memory that
-# rounds. Layer normalization amplifies rounding.
+# One case for each derivative rule of a loop. Layer normalization amplifies rounding.
 SUMMED = "lstm_projection mlstm lru rg_lru min_gru short_conv dropout"
 
 
@@ -131,6 +130,8 @@ def test_cells_have_the_gradients_of_float32(name):
         dtype = jax.tree.leaves(params)[0].dtype
         cell, given = case.cell.bind(params, case.key), (cast(x, dtype), [TIME, 1300])
         options = {"dtype": dtype, "swap_memory": True, "resets": resets}
+        if name == "mlstm":  # In bfloat16, the memory would round at each step.
+            options["initial_state"] = case.cell.zero_state(ROWS, jnp.float32)
         return total(jaxrnn.dynamic_rnn(cell, *given, **options)[0])
 
     params = case.cell.init(jax.random.key(0), cast(x[:, 0], jnp.float32), jnp.float32)
