@@ -45,7 +45,7 @@ TESTS = {
     "jaxrnn/_base/inputs.py": ["drivers/test_validation.py"],
     "jaxrnn/_base/mesh.py": ["drivers/test_sharding.py", "meshes"],
     "jaxrnn/_base/modules.py": ["package"],
-    "jaxrnn/_base/scaled.py": ["cells"],
+    "jaxrnn/_base/unit_axes.py": ["cells"],
     "jaxrnn/_base/sharding.py": ["drivers/test_sharding.py", "meshes"],
     "jaxrnn/_base/typing.py": ["package"],
     "jaxrnn/_batching/*": ["batching", "drivers/test_packs.py"],

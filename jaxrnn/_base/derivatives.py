@@ -1,11 +1,12 @@
 """Tools for derivatives, which know nothing of runs and cells.
 
-* `summed_in_float32` makes JAX sum gradients over steps in float32. If every step reads
-  an array, such as a parameter, the gradient of the array is a sum over the steps. By
-  default, JAX accumulates this sum in the dtype of the array. In bfloat16, after some
-  hundred steps, a new term is often too small to change the rounded sum, and is lost.
-* `closed_over` turns the arrays that a function closes over into an argument.
-* `in_reverse`, `jvp_of_perturbed` and `differentiated_as` define derivative rules.
+* `with_float32_gradients` makes JAX sum gradients over steps in float32. If every step
+  reads an array, such as a parameter, the gradient of the array is a sum over the
+  steps. By default, JAX accumulates this sum in the dtype of the array. In bfloat16,
+  after some hundred steps, a new term is often too small to change the rounded sum, and
+  is lost.
+* `closure_converted` turns the arrays that a function closes over into an argument.
+* `in_reverse`, `jvp_of_perturbed` and `with_forward_only` define derivative rules.
 * `without_checks` removes run-time checks, which derivatives traced later would keep.
 """
 
@@ -23,7 +24,7 @@ from .sharding import instantiated
 from .typing import Array, PyTree
 
 
-def summed_in_float32(tree: PyTree) -> Callable[[], PyTree]:
+def with_float32_gradients(tree: PyTree) -> Callable[[], PyTree]:
     """Returns a function that returns `tree`; each step of a loop calls the function.
 
     The cotangents of the results are summed in float32 and rounded once, after the
@@ -36,7 +37,7 @@ def summed_in_float32(tree: PyTree) -> Callable[[], PyTree]:
     def at_step() -> PyTree:
         pairs = zip(leaves, copies, strict=True)
         return structure.unflatten(
-            leaf if copy is None else with_tangent_of(leaf, copy.astype(leaf.dtype))
+            leaf if copy is None else straight_through(leaf, copy.astype(leaf.dtype))
             for leaf, copy in pairs
         )
 
@@ -52,20 +53,20 @@ def _float32_copy(leaf: Any) -> Array | None:
 
 
 @jax.custom_jvp
-def with_tangent_of(x: Array, same: Array) -> Array:
-    """Returns `x` with the tangent of another array, whose own values are not read."""
-    del same
-    return x
+def straight_through(value: Array, tangent_from: Array) -> Array:
+    """Returns `value` with the tangent of another array, whose values are not read."""
+    del tangent_from
+    return value
 
 
-@functools.partial(with_tangent_of.defjvp, symbolic_zeros=True)
-def _tangent_of_same(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    # An unperturbed `x` also needs the tangent of `same` in the next derivative.
-    x = primals[0] if is_perturbed(tangents[0]) else with_tangent_of(*primals)
-    return x, instantiated(tangents[1])
+@functools.partial(straight_through.defjvp, symbolic_zeros=True)
+def _tangent_of_other(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    # An unperturbed value also needs the other array's tangent in the next derivative.
+    value = primals[0] if is_perturbed(tangents[0]) else straight_through(*primals)
+    return value, instantiated(tangents[1])
 
 
-def closed_over(
+def closure_converted(
     fn: Callable[..., PyTree], *args: PyTree
 ) -> tuple[Callable[..., PyTree], list[Array], PyTree, PyTree]:
     """Turns the arrays that a function closes over into an argument.
@@ -146,7 +147,7 @@ def in_reverse(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
     return run
 
 
-def of_some(fn: Callable, args: Sequence, indices: Sequence[int]) -> Callable:
+def as_function_of(fn: Callable, args: Sequence, indices: Sequence[int]) -> Callable:
     """`fn` as a function of the arguments at `indices`; the others are in `args`."""
 
     def run(*given: PyTree) -> PyTree:
@@ -161,18 +162,18 @@ def jvp_of_perturbed(fn: Callable, args: Sequence, d_args: Sequence) -> tuple[An
     perturbed = [i for i, d in enumerate(d_args) if is_perturbed(d)]
     primals = [args[i] for i in perturbed]
     tangents = [d_args[i] for i in perturbed]
-    return jax.jvp(of_some(fn, args, perturbed), primals, tangents)
+    return jax.jvp(as_function_of(fn, args, perturbed), primals, tangents)
 
 
-def differentiated_as(
-    derived: Callable[..., PyTree], alone: Callable[..., PyTree]
+def with_forward_only(
+    fn: Callable[..., PyTree], forward_only: Callable[..., PyTree]
 ) -> Callable[..., PyTree]:
-    """A function that runs `derived` in a derivative, and otherwise `alone`.
+    """A function that runs `fn` in a derivative, and otherwise `forward_only`.
 
     Args:
-        derived: A function of pytrees of arrays.
-        alone: A function with the same results up to rounding, which is faster if the
-            call is not differentiated.
+        fn: A function of pytrees of arrays.
+        forward_only: A function with the same results up to rounding, which is faster
+            if the call is not differentiated.
     """
 
     def run(*args: PyTree) -> PyTree:
@@ -181,8 +182,8 @@ def differentiated_as(
         def of_leaves(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
             return lambda *leaves: fn(*structure.unflatten(leaves))
 
-        flat = jax.custom_jvp(of_leaves(alone))
-        push = functools.partial(jvp_of_perturbed, of_leaves(derived))
+        flat = jax.custom_jvp(of_leaves(forward_only))
+        push = functools.partial(jvp_of_perturbed, of_leaves(fn))
         flat.defjvp(push, symbolic_zeros=True)
         return flat(*leaves)
 

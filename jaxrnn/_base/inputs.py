@@ -125,7 +125,7 @@ def check_same_size(
         expect(leaf.shape[axis] == like.shape[axis], name, must, leaf, fix)
 
 
-def like(
+def as_like(
     name: str,
     got: PyTree,
     want: PyTree,
@@ -187,7 +187,7 @@ def like(
     return jax.tree.map_with_path(checked, got, is_leaf=is_tensor_array)
 
 
-check_like = functools.partial(like, convert=False)
+check_like = functools.partial(as_like, convert=False)
 
 
 def check_structure(

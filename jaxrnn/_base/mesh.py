@@ -49,7 +49,7 @@ def varying_axes(x: object) -> frozenset[str]:
     return jax.typeof(x).mat.varying
 
 
-def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
+def varying_like(xs: PyTree, tree: PyTree) -> PyTree:
     """Makes values vary over the axes of `shard_map` over which `xs` varies.
 
     Parameters are equal on all devices and become varying where they are combined with

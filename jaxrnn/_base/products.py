@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .math import is_perturbed
-from .mesh import as_varying_as, platform_of
+from .mesh import platform_of, varying_like
 from .typing import Array, DType, Params
 
 
@@ -64,7 +64,7 @@ def _tangent_of_joined_dot(
         d_operands = list(itertools.compress(d_operands, perturbed))
         terms.append(dot(_joined(d_operands), kernel, dtype))
     # In `shard_map`, the tangent must vary over the devices over which z varies.
-    return z, as_varying_as(z, functools.reduce(jnp.add, terms))
+    return z, varying_like(z, functools.reduce(jnp.add, terms))
 
 
 def _joined(arrays: Sequence[Array], axis: int = -1) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from .errors import is_array, is_key
-from .mesh import as_varying_as, explicit_mesh_of, meshes_of, varying_axes
+from .mesh import explicit_mesh_of, meshes_of, varying_axes, varying_like
 from .trees import is_pytree_of_arrays
 from .typing import Array, Key, PyTree, bound_or_none
 
@@ -34,16 +34,16 @@ def lay_out(
     """
     lengths, state = as_rows_of(inputs, (lengths, state))
     if not is_pytree_of_arrays(cell):
-        return cell, *as_varying_as((inputs, lengths, state), (lengths, state))
+        return cell, *varying_like((inputs, lengths, state), (lengths, state))
     bound = bound_or_none(cell)
     if bound and bound.key is not None:
         cell = dataclasses.replace(bound, key=key_of_device(bound.key, inputs))
     cell = _whole_on_auto_mesh(cell, (inputs, lengths, state))
-    arrays = whole_on_explicit_mesh(cell, inputs), lengths, state
-    return as_varying_as((inputs, arrays), arrays)
+    arrays = replicated_on_explicit_mesh(cell, inputs), lengths, state
+    return varying_like((inputs, arrays), arrays)
 
 
-def whole_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
+def replicated_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
     """Gathers the arrays on each device of the explicit mesh of `tree` or `beside`."""
     mesh = explicit_mesh_of((tree, beside))
     if mesh is None:
@@ -117,7 +117,7 @@ def as_rows_of(xs: PyTree, tree: PyTree, batch_axis: int = 0) -> PyTree:
             spec = PartitionSpec(jax.typeof(first).sharding.spec[batch_axis])
         return jax.sharding.reshard(leaf, NamedSharding(mesh, spec))
 
-    return as_varying_as(xs, tree if mesh is None else jax.tree.map(put, tree))
+    return varying_like(xs, tree if mesh is None else jax.tree.map(put, tree))
 
 
 def key_of_device(key: Key, rows: PyTree) -> Key:
@@ -151,7 +151,7 @@ def instantiated(ct: Any) -> Any:
 def zeros_of(types: PyTree, count: int, like: PyTree) -> PyTree:
     """Zeros of each type with a new first axis of size `count`, varying like `like`."""
     zeros = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), types)
-    return as_varying_as(like, as_sharded_as(types, zeros, new_axes=1))
+    return varying_like(like, as_sharded_as(types, zeros, new_axes=1))
 
 
 def as_sharded_as(types: PyTree, tree: PyTree, new_axes: int = 0) -> PyTree:

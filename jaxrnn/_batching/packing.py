@@ -17,8 +17,8 @@ from .._base.arguments import as_count, as_integers, check_shape
 from .._base.errors import expect
 from .._base.inputs import as_array
 from .._base.math import clamped_to_int32, concrete_or_none
-from .._base.mesh import as_varying_as
-from .._base.sharding import read_at, whole_on_explicit_mesh
+from .._base.mesh import varying_like
+from .._base.sharding import read_at, replicated_on_explicit_mesh
 from .._base.trees import map_named, serializable, with_structure
 from .._base.typing import Array, Lengths, PyTree
 from .._run import masking
@@ -151,11 +151,11 @@ class Packed(NamedTuple):
         pairs = zip(sizes.items(), index, strict=False)
         shape = [_size(*named, indices) for named, indices in pairs]
         given = tuple(map(jnp.asarray, index[: len(shape)]))
-        index = whole_on_explicit_mesh(given, tree)
+        index = replicated_on_explicit_mesh(given, tree)
 
         # Which step of the pack to read for each result; -1 for none.
         steps = jnp.arange(ids.size, dtype=jnp.int32).reshape(ids.shape)
-        none = as_varying_as(index, jnp.full(shape, -1, jnp.int32))
+        none = varying_like(index, jnp.full(shape, -1, jnp.int32))
         options = {"mode": "drop", "wrap_negative_indices": False}
         step = none.at[index].max(steps, **options)
         row, t = jnp.divmod(jnp.maximum(step, 0), ids.shape[1])

@@ -16,7 +16,7 @@ import jax
 
 from .._base.arguments import check_function, is_list_of
 from .._base.errors import expect
-from .._base.inputs import like
+from .._base.inputs import as_like
 from .._base.math import widest_dtype
 from .._base.products import affine
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, State
@@ -26,7 +26,7 @@ from .equations import Equations
 from .fields import Hyperparameters
 from .params import ParamSpec, Specs, glorot_uniform, zeros
 
-Updated: TypeAlias = tuple[Array, PyTree]
+StageResult: TypeAlias = tuple[Array, PyTree]
 """`(operand, carry)` for the next stage, or `(output, new_state)` from the last."""
 
 
@@ -67,7 +67,7 @@ class Stage(Hyperparameters):
         TypeError: If a field has the wrong type.
     """
 
-    update: Callable[[Params, Array, PyTree], Updated] = fields.function()
+    update: Callable[[Params, Array, PyTree], StageResult] = fields.function()
     operand_size: int = fields.size()
     columns: int = fields.size()
     kernel: Initializer = fields.function(default=glorot_uniform)
@@ -169,7 +169,7 @@ class AffineCell(SpecsCell[State]):
     def stages(self) -> tuple[Stage, ...]:
         """The matrix products in order, each with the update that follows it."""
 
-    def enter(self, state: PyTree) -> Updated:
+    def enter(self, state: PyTree) -> StageResult:
         """The first stage's operand and carry, computed from the state before a step.
 
         By default, the state must be one array, which is both the operand and the
@@ -231,7 +231,7 @@ class AffineCell(SpecsCell[State]):
         inputs, state = self.checked_step(params, inputs, state, key)
         return self.step(self.stage_params(params), inputs, state)
 
-    def step(self, params: Params, inputs: Array, state: PyTree) -> Updated:
+    def step(self, params: Params, inputs: Array, state: PyTree) -> StageResult:
         """Runs one step with checked arguments; `params` are from `stage_params`."""
 
         def product(
@@ -243,7 +243,7 @@ class AffineCell(SpecsCell[State]):
             if getattr(operand, "shape", None) != wanted.shape:
                 fix = "Create the state with `cell.zero_state`, or define `enter`."
             fix = "" if k else fix
-            operand = like(name, operand, wanted, wider=k > 0, fix=fix)
+            operand = as_like(name, operand, wanted, wider=k > 0, fix=fix)
             return stage.product(params, x, operand, dtype)
 
         return self.run_stages(product, params, inputs, state)[:2]
@@ -272,7 +272,8 @@ class AffineCell(SpecsCell[State]):
                 expect(is_list_of(updated, 2), f"stages[{k}].update", must, updated)
                 operand, carry = updated
                 zs.append(z)
-        return operand, carry, zs
+        output, new_state = operand, carry  # Of the last stage.
+        return output, new_state, zs
 
 
 def _merged(first: Mapping, second: Mapping) -> Specs:

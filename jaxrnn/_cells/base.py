@@ -220,7 +220,7 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
     def __init_subclass__(cls, **options: object) -> None:
         """Rejects a class with a method that an inherited method bypasses."""
         super().__init_subclass__(**options)
-        for used, names in _USED_INSTEAD.items():
+        for used, names in _BYPASSED_BY.items():
             check_overrides(cls, names, used, RNNCell, _FIX_OF_OVERRIDES)
 
     @property
@@ -420,8 +420,9 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
         return self.zero_state(batch_size, dtype)
 
 
-# If a cell inherits the key, overriding only the methods in the value has no effect.
-_USED_INSTEAD = {
+# A method that runs in place of the methods in the value: if a class inherits it, and
+# overrides only those, the override has no effect.
+_BYPASSED_BY = {
     "choose_loop": ("apply", "step"),
     "apply": ("call", "__call__"),
     "starts_from_zeros": ("zero_state", "get_initial_state"),
@@ -436,21 +437,22 @@ _FIX_OF_OVERRIDES = (
 
 
 def check_overrides(
-    cls: type, names: tuple[str, ...], used: str, root: type, fix: str
+    cls: type, names: tuple[str, ...], bypass: str, root: type, fix: str
 ) -> None:
-    """Raises TypeError if `cls` defines one of `names`, but inherits `used`.
+    """Raises TypeError if `cls` overrides one of `names`, but inherits `bypass`.
 
-    The class may inherit the default of `used`, which the class `root` defines.
+    The method `bypass` runs in place of `names`. The class may inherit its default,
+    which the class `root` defines, and which calls `names`.
     """
     mro = cls.__mro__
     owner = next(base for base in mro if any(name in vars(base) for name in names))
-    user = next(base for base in mro[mro.index(owner) :] if used in vars(base))
-    if user in (owner, root):
+    heir = next(base for base in mro[mro.index(owner) :] if bypass in vars(base))
+    if heir in (owner, root):
         return
     name = next(name for name in names if name in vars(owner))
     raise TypeError(
-        f"{cls.__name__} defines `{name}`, but `{used}` of {user.__name__} does not "
-        f"use it. {fix} Or also define `{used}`."
+        f"{cls.__name__} defines `{name}`, but `{bypass}` of {heir.__name__} does not "
+        f"use it. {fix} Or also define `{bypass}`."
     )
 
 

@@ -2,7 +2,7 @@
 
 from .._base.typing import Array, DType, Params
 from . import fields
-from .affine import AffineCell, Stage, Updated
+from .affine import AffineCell, Stage, StageResult
 from .equations import Equations
 
 
@@ -49,6 +49,6 @@ class BasicRNNCell(AffineCell[Array]):
         n = self.num_units
         return (Stage(self._update, operand_size=n, columns=n, blocks=1),)
 
-    def _update(self, params: Params, z: Array, state: Array) -> Updated:
+    def _update(self, params: Params, z: Array, state: Array) -> StageResult:
         new_state = self.activation(z)
         return new_state, new_state

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from . import fields
-from .affine import AffineCell, Stage, Updated
+from .affine import AffineCell, Stage, StageResult
 from .equations import Equations
 from .params import kernel_and_bias, ones
 
@@ -71,11 +71,11 @@ class GRUCell(AffineCell[Array]):
             Stage(self._candidate, n, n, kernel, bias, "candidate", blocks=1),
         )
 
-    def _gates(self, params: Params, z: Array, state: Array) -> Updated:
+    def _gates(self, params: Params, z: Array, state: Array) -> StageResult:
         r, u = map(self._gate_activation, jnp.split(z, 2, axis=-1))
         return r * state, (u, state)
 
-    def _candidate(self, params: Params, z: Array, carry: PyTree) -> Updated:
+    def _candidate(self, params: Params, z: Array, carry: PyTree) -> StageResult:
         u, state = carry
         new_state = u * state + (1 - u) * self.activation(z)
         return new_state, new_state
@@ -148,16 +148,16 @@ class CudnnCompatibleGRUCell(AffineCell[Array]):
             Stage(self._candidate, n, n, kernel, bias, hidden, False, blocks=1),
         )
 
-    def _gates(self, params: Params, z: Array, state: Array) -> Updated:
+    def _gates(self, params: Params, z: Array, state: Array) -> StageResult:
         r, u = map(self._gate_activation, jnp.split(z, 2, axis=-1))
         no_operand = state[:, :0]  # The next matrix product reads only the inputs.
         return no_operand, (r, u, state)
 
-    def _project_inputs(self, params: Params, z: Array, carry: PyTree) -> Updated:
+    def _project_inputs(self, params: Params, z: Array, carry: PyTree) -> StageResult:
         _, _, state = carry
         return state, (*carry, z)
 
-    def _candidate(self, params: Params, z: Array, carry: PyTree) -> Updated:
+    def _candidate(self, params: Params, z: Array, carry: PyTree) -> StageResult:
         r, u, state, z_inputs = carry
         new_state = u * state + (1 - u) * self.activation(z_inputs + r * z)
         return new_state, new_state

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._base.math import standardized, widened
 from .._base.typing import Array, DType, Initializer, Params
 from . import fields
-from .affine import AffineCell, Stage, Updated
+from .affine import AffineCell, Stage, StageResult
 from .params import ParamSpec, Specs, glorot_uniform, ones, zeros
 
 
@@ -79,7 +79,7 @@ class LayerNormGRUCell(AffineCell[Array]):
             "norm": {"gamma": ParamSpec(shape, ones), "beta": ParamSpec(shape, zeros)}
         }
 
-    def _update(self, params: Params, z: Array, state: Array) -> Updated:
+    def _update(self, params: Params, z: Array, state: Array) -> StageResult:
         wide = widened(z)
         parts = jnp.split(wide, 3, axis=-1) if self.norm_per_gate else [wide]
         parts = [standardized(x, self.norm_epsilon) for x in parts]

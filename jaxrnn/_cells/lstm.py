@@ -10,7 +10,7 @@ from .._base.math import clip_symmetric
 from .._base.trees import serializable
 from .._base.typing import Array, DType, Initializer, Leaf, Params, PyTree, Size
 from . import fields
-from .affine import AffineCell, Stage, Updated
+from .affine import AffineCell, Stage, StageResult
 from .equations import Equations
 from .params import ParamSpec, bias_initializer, glorot_uniform, zeros
 
@@ -79,7 +79,7 @@ class LSTM(AffineCell[LSTMStateTuple[Array]]):
 
     def _gate_stages(
         self,
-        update: Callable[..., Updated],
+        update: Callable[..., StageResult],
         blocks: int = 4,
         path: str | None = None,
         takes_inputs: bool = True,
@@ -117,14 +117,14 @@ class LSTM(AffineCell[LSTMStateTuple[Array]]):
         state = LSTMStateTuple(*state)
         return super().enter(state.h)[0], state
 
-    def _emit(self, c: Array, m: Array, state: LSTMStateTuple) -> Updated:
+    def _emit(self, c: Array, m: Array, state: LSTMStateTuple) -> StageResult:
         """The result of the gates: the output and the new state, or m to project."""
         m = m.astype(state.h.dtype)
         if self.num_proj is None:
             return m, self._new_state(c, m)
         return m, LSTMStateTuple(c, state.h)
 
-    def _project(self, params: Params, z: Array, carry: LSTMStateTuple) -> Updated:
+    def _project(self, params: Params, z: Array, carry: LSTMStateTuple) -> StageResult:
         h = clip_symmetric(z, self.proj_clip).astype(carry.h.dtype)
         return h, self._new_state(carry.c, h)
 
@@ -182,7 +182,7 @@ class BasicLSTMCell(LSTM):
         """A single stage: one product for all four blocks."""
         return self._gate_stages(self._update)
 
-    def _update(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
+    def _update(self, params: Params, z: Array, state: LSTMStateTuple) -> StageResult:
         i, j, f, o = jnp.split(z, 4, axis=-1)
         c = state.c * jax.nn.sigmoid(f + self.forget_bias)
         c = c + jax.nn.sigmoid(i) * self.activation(j)
@@ -280,7 +280,7 @@ class LSTMCell(LSTM):
         spec = ParamSpec((self.num_units,), self.initializer or glorot_uniform)
         return dict.fromkeys(("w_f_diag", "w_i_diag", "w_o_diag"), spec)
 
-    def _gates(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
+    def _gates(self, params: Params, z: Array, state: LSTMStateTuple) -> StageResult:
         c = state.c
         i, j, f, o = jnp.split(z, 4, axis=-1)
         f = add_peephole(params, "w_f_diag", f + self.forget_bias, c)

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from .._base.math import widened
-from .._base.scaled import without_ones
 from .._base.trees import TensorShape
 from .._base.typing import Array, DType, Initializer, Params
+from .._base.unit_axes import without_unit_axes
 from . import fields
 from .base import SpecsCell
 from .params import ParamSpec, Specs, check_is_units, kernel_and_bias
@@ -95,7 +95,7 @@ def convolved(params: Params, taps: Sequence[Array]) -> Array:
     rows = (1,) * (taps[0].ndim - 1)
     row = lambda x: jnp.reshape(widened(x), (*rows, -1))
     pairs = zip(params["kernel"], taps, strict=True)
-    product = functools.partial(without_ones, jnp.multiply, taps[0].ndim - 1)
+    product = functools.partial(without_unit_axes, jnp.multiply, taps[0].ndim - 1)
     terms = [product(row(weights), widened(x)) for weights, x in pairs]
     if "bias" in params:
         terms.append(row(params["bias"]))

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from .._base.math import at_least_float32
-from .._base.sharding import whole_on_explicit_mesh
+from .._base.sharding import replicated_on_explicit_mesh
 from .._base.trees import serializable
 from .._base.typing import Array, DType, Initializer, Key, Leaf, Params
 from . import fields
-from .affine import AffineCell, Stage, Updated
+from .affine import AffineCell, Stage, StageResult
 from .params import ParamSpec, Specs, head_size, input_specs, zeros
 
 
@@ -110,7 +110,7 @@ class SLSTMCell(AffineCell[SLSTMState[Array]]):
     def stage_params(self, params: Params) -> Params:
         """Joins both kernels into one; see `AffineCell.stage_params`."""
         # Gather both kernels, because their shardings may be incompatible.
-        params = whole_on_explicit_mesh(params)
+        params = replicated_on_explicit_mesh(params)
         heads = self.num_heads
         size = head_size(self)
         units = self.num_units
@@ -126,7 +126,7 @@ class SLSTMCell(AffineCell[SLSTMState[Array]]):
         state = SLSTMState(*state)
         return state.h, state
 
-    def _update(self, params: Params, z: Array, state: SLSTMState) -> Updated:
+    def _update(self, params: Params, z: Array, state: SLSTMState) -> StageResult:
         dtype = at_least_float32(z.dtype)
         c, n, m = (leaf.astype(dtype) for leaf in state[1:])
         i, f, z, o = jnp.split(z.astype(dtype), 4, axis=-1)

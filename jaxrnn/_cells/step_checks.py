@@ -15,7 +15,7 @@ from .._base.errors import (
     expect,
     is_array,
 )
-from .._base.inputs import like, warn_of_plain_pair
+from .._base.inputs import as_like, warn_of_plain_pair
 from .._base.math import in_native_order, widest_dtype
 from .._base.trees import types_of_size, with_structure
 from .._base.typing import Array, DType, Params, PyTree, Size
@@ -147,7 +147,7 @@ def check_state(
     for leaf in leaves:
         check_floating(name, leaf.dtype, fix)
     warn_of_plain_pair(name, size, state)
-    state = like(name, state, types, strict=False, wider=wider, fix=fix)
+    state = as_like(name, state, types, strict=False, wider=wider, fix=fix)
     return with_structure(types, state)
 
 
@@ -182,7 +182,7 @@ def check_params(params: Params, param_specs: Callable, inputs: PyTree) -> None:
             "These are not the parameters of this cell. Create them with its `init`, "
             "or use the bound cell that a converter or a Flax module returns."
         )
-    like("params", params, types, fix=fix)
+    as_like("params", params, types, fix=fix)
 
 
 def _as_dict(params: PyTree) -> PyTree:

@@ -28,10 +28,10 @@ from .._base.inputs import (
     as_array,
     as_arrays,
     as_booleans,
+    as_like,
     check_like,
     check_same_size,
     check_structure,
-    like,
     named_inputs,
 )
 from .._base.math import concrete_or_none
@@ -298,12 +298,12 @@ def next_values(returned: PyTree, carry: Carry, emit_types: PyTree) -> Values:
     shape = carry.finished.shape
     return (
         jnp.broadcast_to(_as_finished(finished, shape), shape),
-        like("next_input", next_input, carry.next_input, fix=_SAME_FIX),
-        like("next_cell_state", state, carry.state, fix=_STATE_FIX),
-        like("emit_output", emit, emit_types, fix=_EMIT_FIX),
+        as_like("next_input", next_input, carry.next_input, fix=_SAME_FIX),
+        as_like("next_cell_state", state, carry.state, fix=_STATE_FIX),
+        as_like("emit_output", emit, emit_types, fix=_EMIT_FIX),
         carry.loop_state
         if loop_state is None
-        else like("next_loop_state", loop_state, carry.loop_state, fix=_SAME_FIX),
+        else as_like("next_loop_state", loop_state, carry.loop_state, fix=_SAME_FIX),
     )
 
 

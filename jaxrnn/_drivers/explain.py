@@ -98,36 +98,36 @@ def explain(*args: object, **options: object) -> Explanation:
     Source: jaxrnn.
     """
     check_names(dynamic_rnn, args, options)
-    given = inspect.signature(dynamic_rnn).bind(*args, **options)
-    given.apply_defaults()
-    del given.arguments["scope"]
-    types, with_arrays = types_of_arrays(given.arguments)
+    call = inspect.signature(dynamic_rnn).bind(*args, **options)
+    call.apply_defaults()
+    del call.arguments["scope"]
+    types, with_arrays = types_of_arrays(call.arguments)
     found = []
 
     def run(arrays: list[Array]) -> list[Array]:
         arguments = with_arrays(arrays)
-        known = given_to(**arguments)
+        given = given_to(**arguments)
         if arguments["axis_name"] is not None:
             divided_time_of(arguments["cell"])  # Refuses cells that need all steps.
-        cell, run, gaps = prepared(arguments["cell"], known)
-        choice = choose(cell, run, known.plan)
-        found.append((known, choice))
-        results = results_of(cell, run, choice, gaps, known)
+        cell, run, gaps = prepared(arguments["cell"], given)
+        choice = choose(cell, run, given.plan)
+        found.append((given, choice))
+        results = results_of(cell, run, choice, gaps, given)
         return [x for x in jax.tree.leaves(results) if is_float(x)]
 
     saved = saved_bytes(run, types)
-    ((known, choice),) = found
-    sizes = f"{counted(known.time, 'step')} of {counted(known.rows, 'row')}"
+    ((given, choice),) = found
+    sizes = f"{counted(given.time, 'step')} of {counted(given.rows, 'row')}"
     platform = platform_of(types)
-    swap_memory = given.arguments["swap_memory"]
+    swap_memory = call.arguments["swap_memory"]
     return Explanation(
-        title=f"{text_of(given.arguments['cell'])} over {sizes}",
+        title=f"{text_of(call.arguments['cell'])} over {sizes}",
         loop=choice.name,
         reason=choice.reason,
         saved=saved,
         platform=platform,
         strategy=as_strategy("swap_memory", swap_memory, platform=platform),
-        part=known.plan.part,
+        part=given.plan.part,
     )
 
 

@@ -8,7 +8,7 @@ from jax.experimental import checkify
 
 from .._base.arguments import as_axis_size, check_instance
 from .._base.cell_keys import cell_at_step
-from .._base.derivatives import summed_in_float32
+from .._base.derivatives import with_float32_gradients
 from .._base.hints import with_hints
 from .._base.math import concrete_or_none
 from .._base.sharding import lay_out
@@ -167,7 +167,7 @@ def raw_rnn(
         )
         cell, finished, state = lay_out(cell, next_input, finished, initial_state)
         first_state = call_start(cell, state)
-        in_loop = summed_in_float32((cell, first_state))
+        in_loop = with_float32_gradients((cell, first_state))
 
         # One iteration: a call of the cell, then a call of `loop_fn`. The loop does not
         # carry the read-only parts of the state, which come from the first state.

@@ -4,7 +4,7 @@ import jax
 
 from .._base.arguments import check_shape, has_shape
 from .._base.errors import expect
-from .._base.inputs import as_array, like
+from .._base.inputs import as_array, as_like
 from .._base.typing import Array, ArrayLike, AxisName, Implementation, Lengths
 from .._cells.short_conv import ShortConvCell
 from .dynamic_rnn import dynamic_rnn
@@ -97,7 +97,9 @@ def short_conv(
         shape = rows, kernel.shape[0] - 1, channels
         fix = "Pass the state that another call returned, or None for zeros."
         types = jax.ShapeDtypeStruct(shape, inputs.dtype)
-        initial_state = like("initial_state", initial_state, types, wider=True, fix=fix)
+        initial_state = as_like(
+            "initial_state", initial_state, types, wider=True, fix=fix
+        )
     return dynamic_rnn(
         cell.bind(params),
         inputs,

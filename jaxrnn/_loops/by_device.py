@@ -24,7 +24,7 @@ def by_device(
         fn: A function of arrays that all devices share, and of the run of a device.
         shared: These arrays.
         run: The whole run, a `Run` or `Given`.
-        specs: The run, with a `PartitionSpec` in place of each array; see `with_each`.
+        specs: The run, with a `PartitionSpec` for each array; see `prefix_tree`.
         out_specs: How the mesh divides the results.
         names: The axes of the mesh over which `fn` runs by device.
     """

@@ -39,8 +39,8 @@ def transition(cell: ShortConvCell) -> Transition:
         inputs = window(run.inputs.astype(run.state.dtype), 1.0)
         return taps_of(run.replace(inputs=inputs))[1]
 
-    def map_state(transition: Array, state: Array) -> Array:
-        own, is_known = jnp.split(transition, [cell.num_units], axis=-1)
+    def map_state(state_map: Array, state: Array) -> Array:
+        own, is_known = jnp.split(state_map, [cell.num_units], axis=-1)
         count = jnp.sum(is_known > 0, axis=1, keepdims=True)
         places = jnp.arange(cell.width - 1)[None, :, None] + count
         places = jnp.minimum(places, cell.width - 2)

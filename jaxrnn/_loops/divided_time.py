@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from .._base.derivatives import summed_in_float32
+from .._base.derivatives import with_float32_gradients
 from .._base.math import widened
-from .._base.mesh import as_varying_as, explicit_axes_of, explicit_mesh_of
-from .._base.sharding import whole_on_explicit_mesh
+from .._base.mesh import explicit_axes_of, explicit_mesh_of, varying_like
+from .._base.sharding import replicated_on_explicit_mesh
 from .._base.trees import with_structure
 from .._base.typing import Array, AxisName, Params, PyTree
 from .._run import masking
@@ -49,7 +49,7 @@ class Transition(NamedTuple):
             replace it where rows are reset.
         identity: `identity(state)`: the map to the same state, for states like `state`.
         constant: `constant(state)`: the map of all states to `state`.
-        map: `map(transition, state)`: the state to which a map maps `state`.
+        map: `map(state_map, state)`: the state to which a map maps `state`.
         stored: `stored(like, state)`: the state, cast to the dtypes of `like`.
     """
 
@@ -114,7 +114,7 @@ class DividedTime:
         """
         check_axis_name(name, given.inputs)
         transition = self.transition(cell.cell)
-        cell = as_varying_as(given.inputs, cell)
+        cell = varying_like(given.inputs, cell)
         cell, run, gaps = prepared(cell, _of_part(given, name))
         choice = choose(cell, run, given.plan)
         count = jax.lax.axis_size(name)
@@ -131,9 +131,9 @@ def _run_on_mesh(
 ) -> Results:
     rows, name = PartitionSpec(both[1 - given.axis]), both[given.axis]
     run_one = lambda cell, given: divided.on_device(cell, given, name)
-    cell = whole_on_explicit_mesh(cell, given)
+    cell = replicated_on_explicit_mesh(cell, given)
     names = explicit_axes_of(explicit_mesh_of(given.inputs))
-    specs = given.with_each(rows=rows, sequences=both)
+    specs = given.prefix_tree(rows=rows, sequences=both)
     return by_device(run_one, cell, given, specs, (both, rows, both), names)
 
 
@@ -160,7 +160,7 @@ def _before_part(
         name: The axis of the mesh that divides time.
     """
     parts = jax.lax.all_gather(part, name)
-    first = as_varying_as(parts, first)
+    first = varying_like(parts, first)
     _, all_before = jax.lax.scan(lambda x, part: (after(x, part), x), first, parts)
     return jax.tree.map(lambda x: x[jax.lax.axis_index(name)], all_before)
 
@@ -228,8 +228,8 @@ def _map_of_part(
         are_constant |= jnp.any(steps.resets, axis=steps.axis)
     if (pending := gaps.pending_at_end(steps.axis)) is not None:
         are_constant |= pending
-    start, are_constant = as_varying_as(run.inputs, (run.state, are_constant))
-    params_in_loop = summed_in_float32(cell.params)
+    start, are_constant = varying_like(run.inputs, (run.state, are_constant))
+    params_in_loop = with_float32_gradients(cell.params)
 
     def map_part(part: Run) -> tuple[None, PyTree]:
         return None, transition.map_of_steps(params_in_loop(), part)

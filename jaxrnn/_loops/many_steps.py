@@ -4,8 +4,8 @@ import jax
 from jax.sharding import PartitionSpec
 
 from .._base import trees
-from .._base.mesh import as_varying_as, explicit_mesh_of
-from .._base.sharding import whole_on_explicit_mesh
+from .._base.mesh import explicit_mesh_of, varying_like
+from .._base.sharding import replicated_on_explicit_mesh
 from .._base.typing import Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._run.run import Choice, Loop, Run
@@ -13,7 +13,11 @@ from .by_device import by_device
 
 
 def choose_many_steps(name: str, cell: RNNCell, loop: Loop, run: Run) -> Choice:
-    """The choice of a loop that runs many steps of `cell` at once."""
+    """Returns `loop` as the choice `name`, or a scan.
+
+    A scan runs if the user asks for another implementation, or if the number of steps
+    is symbolic.
+    """
     if run.implementation not in (None, "xla", name):
         kinds = {"native": "an `AffineCell`"}
         kind = kinds.get(run.implementation, "a matrix memory")
@@ -24,7 +28,7 @@ def choose_many_steps(name: str, cell: RNNCell, loop: Loop, run: Run) -> Choice:
     def run_all(params: Params, run: Run) -> tuple[PyTree, PyTree]:
         state = trees.with_structure(cell.state_size, run.state)
         # The sharding of the parameters might not be compatible with that of the state.
-        params = whole_on_explicit_mesh(params)
+        params = replicated_on_explicit_mesh(params)
         with jax.named_scope(scope_name(cell)):
             return _on_rows(loop, params, run.replace(state=state))
 
@@ -42,12 +46,12 @@ def _on_rows(loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     name = jax.typeof(jax.tree.leaves(run.inputs)[0]).sharding.spec[1 - axis]
     if name is None or explicit_mesh_of(run.inputs) is None:
         return loop(params, run)
-    run = run.replace(keys=None)  # A loop of many steps draws no random numbers.
+    run = run.replace(key_at=None)  # A loop of many steps draws no random numbers.
     rows, both = PartitionSpec(name), PartitionSpec(*[None] * (1 - axis), name)
-    specs = run.with_each(rows=rows, sequences=both, shared=PartitionSpec())
+    specs = run.prefix_tree(rows=rows, sequences=both, shared=PartitionSpec())
 
     def of_device(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        return loop(as_varying_as(run.inputs, params), run)
+        return loop(varying_like(run.inputs, params), run)
 
     # Others may map over another axis of the mesh, which `shard_map` then refuses.
     names = set(name) if isinstance(name, tuple) else {name}

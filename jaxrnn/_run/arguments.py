@@ -23,9 +23,9 @@ from .._base.errors import Verbatim, counted, expect, is_array, is_key, warn
 from .._base.inputs import (
     as_arrays,
     as_booleans,
+    as_like,
     check_like,
     check_no_plain_tuple,
-    like,
     warn_of_plain_pair,
 )
 from .._base.math import axis_size, clamped_to_int32, is_float
@@ -273,7 +273,7 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
     """
     if given is not None:
         fix = _fix_of_reset_state(given, state)
-        return like("reset_state", given, state, fix=fix)
+        return as_like("reset_state", given, state, fix=fix)
     must = "be given if the state has read-only parts, such as an attention memory"
     expect(not has_read_only(state), "reset_state", must, given)
     for path, leaf in named_leaves("initial_state", state, is_tensor_array):

@@ -19,16 +19,16 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from .._base.derivatives import (
-    closed_over,
-    differentiated_as,
+    closure_converted,
     has_reverse_rule,
     in_reverse,
-    summed_in_float32,
+    with_float32_gradients,
+    with_forward_only,
     without_checks,
 )
 from .._base.errors import is_key
 from .._base.math import where
-from .._base.mesh import as_varying_as
+from .._base.mesh import varying_like
 from .._base.sharding import zeros_of
 from .._base.typing import Array, AxisSize, PyTree
 from .memory import STATE, CheckpointPlan
@@ -78,7 +78,7 @@ def bounded_loop(
         y_types = jax.eval_shape(step, zero, carry)[1]
         return zero, carry, zeros_of(y_types, 0, carry)
 
-    pure, arrays, (_, y_types), program = closed_over(step, zero, carry)
+    pure, arrays, (_, y_types), program = closure_converted(step, zero, carry)
 
     def step_of_data(data: list, t: Array, values: PyTree) -> tuple[PyTree, PyTree]:
         after, y = pure(_with_keys(data, arrays), t, _with_keys(values, carry))
@@ -95,7 +95,7 @@ def bounded_loop(
     # checks of a program before differentiation, but cannot remove the checks of a
     # derivative that is traced later.
     unchecked = dataclasses.replace(loop, step=without_checks(loop.step))
-    run = differentiated_as(unchecked.as_scan, alone=loop.as_while_loop)
+    run = with_forward_only(unchecked.as_scan, forward_only=loop.as_while_loop)
     run = in_reverse(run) if has_reverse_rule(program) else run
     count, last, ys = run(_without_keys(arrays), _without_keys(carry))
     return count, _with_keys(last, carry), ys
@@ -143,7 +143,7 @@ class _Loop:
         and their results are dropped. If all values of the loop are finite, the values
         of these steps are finite too.
         """
-        arrays_in_loop = summed_in_float32(arrays)
+        arrays_in_loop = with_float32_gradients(arrays)
         first = _zero(carry), carry
 
         def one_step(position: Position) -> tuple[Position, PyTree]:
@@ -218,4 +218,4 @@ def _with_keys(tree: PyTree, like: PyTree) -> PyTree:
 
 
 def _zero(carry: PyTree) -> Array:
-    return as_varying_as(carry, jnp.zeros((), jnp.int32))
+    return varying_like(carry, jnp.zeros((), jnp.int32))

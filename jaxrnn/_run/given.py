@@ -38,7 +38,7 @@ class Given:
             are 0.
         plan: What the forward pass saves for the backward pass.
         unroll: The number of steps unrolled in each iteration of a scan.
-        mapped: The number of such runs that `vmap` runs at once, as far as it is known.
+        vmap_size: Product of the sizes of the enclosing `vmap`s; 1 if unknown.
     """
 
     inputs: PyTree
@@ -57,7 +57,7 @@ class Given:
     least_steps: int = dataclasses.field(metadata=_STATIC, default=1)
     plan: CheckpointPlan = dataclasses.field(metadata=_STATIC, default=_SAVE_EVERYTHING)
     unroll: int = dataclasses.field(metadata=_STATIC, default=1)
-    mapped: int = dataclasses.field(metadata=_STATIC, default=1)
+    vmap_size: int = dataclasses.field(metadata=_STATIC, default=1)
 
     @property
     def time(self) -> AxisSize:
@@ -73,17 +73,14 @@ class Given:
         """Returns a copy in which `changes` replace attributes."""
         return dataclasses.replace(self, **changes)
 
-    def swap_rows(self, tree: PyTree) -> PyTree:
-        """Swaps the first two axes of the leaves of `tree`, unless `axis` is 1."""
+    def to_batch_major(self, tree: PyTree) -> PyTree:
+        """Leaves `[batch, time, ...]`, from leaves in the layout of the inputs."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 1, self.axis), tree)
 
-    def with_each(self, rows: object, sequences: object) -> "Given":
-        """Tells something about each array in place of the array.
+    from_batch_major = to_batch_major  # A swap of two axes is its own inverse.
 
-        Args:
-            rows: What to tell about arrays whose first axis is the rows.
-            sequences: What to tell about arrays in the layout of the inputs.
-        """
+    def prefix_tree(self, rows: object, sequences: object) -> "Given":
+        """Builds a prefix tree with one value for each array; see `Steps`."""
         return self.replace(
             inputs=sequences,
             state=rows,

@@ -32,7 +32,7 @@ _LOOPS: dict[type, Loops] = {}
 
 
 def register(kind: type, loops: Loops) -> None:
-    """Runs the cells of a class, and of subclasses with its steps, in `loops`."""
+    """Runs the cells of a class in `loops`, and those of subclasses with its step."""
     _LOOPS[kind] = loops
 
 
@@ -41,19 +41,22 @@ def loops_of(kind: type) -> Loops | None:
 
     A class that overrides both the step and `choose_loop` vouches for the loop.
     """
-    found = of_kind(_LOOPS, kind, ("apply", "step"), "choose_loop")
-    return found and found[1]
+    return inherited_entry(_LOOPS, kind, ("apply", "step"), unless="choose_loop")
 
 
-def of_kind(
-    table: dict[type, Any], cls: type, steps: tuple[str, ...], vouches: str = ""
-) -> tuple[type, Any] | None:
-    """The first base class of `cls` in the table whose steps `cls` inherits."""
+def inherited_entry(
+    table: dict[type, Any], cls: type, methods: tuple[str, ...], unless: str = ""
+) -> Any:
+    """The entry of a class, or of the first base class that has one.
+
+    None if a class on the way overrides one of `methods`, unless the class also
+    overrides the method `unless`.
+    """
     for base in cls.__mro__:
         if base in table:
-            return base, table[base]
+            return table[base]
         own = vars(base)
-        if vouches not in own and any(name in own for name in steps):
+        if unless not in own and any(name in own for name in methods):
             return None
     return None
 

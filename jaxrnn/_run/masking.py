@@ -77,13 +77,15 @@ class Steps:
     returns_states: bool = dataclasses.field(metadata=_STATIC, default=False)
     rows_interact: bool = dataclasses.field(metadata=_STATIC, default=False)
 
-    def with_each(self, *, rows: object, sequences: object, shared: object) -> "Steps":
-        """Returns a copy that tells something about each array in place of the array.
+    def prefix_tree(
+        self, *, rows: object, sequences: object, shared: object
+    ) -> "Steps":
+        """Builds a prefix tree, for `in_specs` or `vmap`: one value for each array.
 
         Args:
-            rows: What to tell about arrays whose first axis is the rows.
-            sequences: What to tell about arrays in the layout of the inputs.
-            shared: What to tell about scalars.
+            rows: The value for arrays whose first axis is the rows.
+            sequences: The value for arrays in the layout of the inputs.
+            shared: The value for scalars.
         """
         return dataclasses.replace(
             self,
@@ -100,8 +102,8 @@ class Steps:
         mask, resets = jax.tree.map(fn, (self.mask, self.resets))
         return dataclasses.replace(self, mask=mask, resets=resets)
 
-    def alive(self, t: Array) -> Array:
-        """Bool `[batch]`, true for rows neither finished nor masked at step `t`."""
+    def is_valid(self, t: Array) -> Array:
+        """Bool `[batch]`, true for rows that are neither finished nor masked at `t`."""
         alive = t < self.lengths
         return alive if self.mask is None else alive & self.read(self.mask, t)
 
@@ -130,7 +132,7 @@ class Steps:
         """
         if self.stand_in is None:
             return inputs, state
-        alive, (inputs_in, state_in) = self.alive(t), self.stand_in
+        alive, (inputs_in, state_in) = self.is_valid(t), self.stand_in
         if not self.rows_interact and is_of_rows(state):
             return select(alive, (inputs, state), self.stand_in)
         # The rows of a cell may interact, and a scalar leaf or a TensorArray may depend
@@ -158,7 +160,7 @@ class Steps:
         """
         if self.lengths is None:
             return with_structure(state, new_state), output
-        alive = self.alive(t)
+        alive = self.is_valid(t)
         new_state = advance(alive, t < self.steps_to_run, new_state, state)
         return new_state, zero_unless(alive, output)
 
@@ -166,7 +168,7 @@ class Steps:
         """The index of step `t` in the whole run, which selects its random key."""
         return t if self.offset is None else self.offset + t
 
-    def alive_steps(self) -> Array | None:
+    def unfinished_steps(self) -> Array | None:
         """Bool `[batch, time]`, false where a row is finished; None without lengths.
 
         Time is along `axis`, as in the inputs, so the shape may also be
@@ -182,7 +184,7 @@ class Steps:
 
         By default, the sequences are inputs, and the stand-in's inputs replace them.
         """
-        alive = self.alive_steps()
+        alive = self.unfinished_steps()
         if alive is None:
             return xs
         rows = self.stand_in[0] if rows is None else rows
@@ -191,12 +193,12 @@ class Steps:
 
     def zero_finished(self, tree: PyTree) -> PyTree:
         """Replaces the leaves of `tree` by zeros at steps where a row is finished."""
-        alive = self.alive_steps()
+        alive = self.unfinished_steps()
         return tree if alive is None else zero_unless(alive, tree)
 
     def time_first(self) -> "Steps":
         """Returns a copy of the steps for sequences `[time, batch, ...]`."""
-        return dataclasses.replace(self, axis=0)._map_sequences(self.swap_time)
+        return dataclasses.replace(self, axis=0)._map_sequences(self.to_time_major)
 
     def map_outputs(self, fn: Callable[[PyTree], PyTree], outputs: PyTree) -> PyTree:
         """Applies `fn` to the `outputs` of a run, but not to new states."""
@@ -205,13 +207,16 @@ class Steps:
         outputs, new_states = outputs
         return fn(outputs), new_states
 
-    def swap_time(self, tree: PyTree) -> PyTree:
-        """Swaps the batch and time axes of the leaves of `tree`, unless `axis` is 0."""
+    def to_time_major(self, tree: PyTree) -> PyTree:
+        """Leaves `[time, batch, ...]`, from leaves in the layout of the inputs."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, self.axis), tree)
 
-    def swap_rows(self, tree: PyTree) -> PyTree:
-        """Swaps the batch and time axes of the leaves of `tree`, unless `axis` is 1."""
+    def to_batch_major(self, tree: PyTree) -> PyTree:
+        """Leaves `[batch, time, ...]`, from leaves in the layout of the inputs."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 1, self.axis), tree)
+
+    # A swap of two axes is its own inverse.
+    from_time_major, from_batch_major = to_time_major, to_batch_major
 
     def slice(self, start: Array, size: int) -> "Steps":
         """Returns the `size` steps that begin at `start`, which must all exist."""

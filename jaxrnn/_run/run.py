@@ -17,7 +17,7 @@ from .masking import Steps
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["inputs", "state", "reset_state", "steps"],
-    meta_fields=["keys", "implementation", "mapped"],
+    meta_fields=["key_at", "implementation", "vmap_size"],
 )
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -30,22 +30,21 @@ class Run:
         steps: The time axis, and which rows are finished or reset at each step.
         reset_state: The state to which rows are reset, like `state`; None if no row is
             reset.
-        keys: A function that returns the random key of step t; None for a deterministic
-            run.
+        key_at: `key_at(t)`: the random key of step t; None for a deterministic run.
         implementation: The argument `implementation` of `dynamic_rnn`, such as "xla",
             "native" or None, but not "scan", for which no cell is asked. All names but
             "xla" raise an error unless `choose_loop` returns a `Choice` of that name,
             so a wrapper returns the choice of its inner cell.
-        mapped: The number of such runs that `vmap` runs at once, as far as it is known.
+        vmap_size: Product of the sizes of the enclosing `vmap`s; 1 if unknown.
     """
 
     inputs: PyTree
     state: PyTree
     steps: Steps
     reset_state: PyTree = None
-    keys: Callable[[Array], Key] | None = None
+    key_at: Callable[[Array], Key] | None = None
     implementation: Implementation | None = None
-    mapped: int = 1
+    vmap_size: int = 1
 
     def replace(self, **changes: object) -> "Run":
         """Returns a copy of the run in which `changes` replace attributes."""
@@ -72,12 +71,12 @@ class Run:
             # infinity, so finished rows read the state after this reset.
             state = steps.reset(jnp.int32(0), state, self.reset_state)
         first = jax.lax.stop_gradient((inputs, state))
-        found = masking.zero_unless(steps.alive(jnp.int32(0)), first)
+        found = masking.zero_unless(steps.is_valid(jnp.int32(0)), first)
         return self.replace(steps=dataclasses.replace(steps, stand_in=found))
 
-    def with_each(self, rows: object, sequences: object, shared: object) -> "Run":
-        """Tells `rows`, `sequences` or `shared` in place of each array; see `Steps`."""
-        steps = self.steps.with_each(rows=rows, sequences=sequences, shared=shared)
+    def prefix_tree(self, rows: object, sequences: object, shared: object) -> "Run":
+        """Builds a prefix tree with one value for each array; see `Steps`."""
+        steps = self.steps.prefix_tree(rows=rows, sequences=sequences, shared=shared)
         return self.replace(inputs=sequences, state=rows, reset_state=rows, steps=steps)
 
 
@@ -89,7 +88,8 @@ Loop: TypeAlias = Callable[[Params, Run], tuple[PyTree, PyTree]]
 class Choice:
     """The loop that runs a cell over whole sequences, and why no faster loop does.
 
-    A choice is made once for a run, before a loop is traced.
+    A choice is made once for a run, before a loop is traced. The default native loop
+    alone decides again: it runs few steps in XLA's loop, and `vmap` may add rows.
 
     Attributes:
         name: "native" or "xla" for an affine cell; "chunks" for a linear

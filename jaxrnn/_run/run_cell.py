@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from .._base import cell_keys, trees
 from .._base.cell_keys import cell_at_step
-from .._base.derivatives import closed_over, summed_in_float32
+from .._base.derivatives import closure_converted, with_float32_gradients
 from .._base.errors import expect
 from .._base.math import batch_maximum, is_traced
 from .._base.mesh import explicit_mesh_of
@@ -65,7 +65,7 @@ def run_cell(cell: RNNCellLike, given: Given) -> Results:
     if bound:
         bound.cell._check_values(given.inputs)
     if given.time != 1:  # Only loops over several steps depend on the number.
-        given = given.replace(mapped=_times_mapped(jax.tree.leaves(given.inputs)[0]))
+        given = given.replace(vmap_size=_vmap_size(jax.tree.leaves(given.inputs)[0]))
     return (_compiled if bound and bound.shares_programs else _run_cell)(cell, given)
 
 
@@ -78,16 +78,16 @@ def _run_cell(cell: RNNCellLike, given: Given) -> Results:
 _compiled = jax.jit(_run_cell)
 
 
-def _times_mapped(x: Array) -> int:
+def _vmap_size(x: Array) -> int:
     """The product of the sizes of all axes over which `vmap` maps `x`.
 
     `vmap` calls the rule of a `custom_vmap` with these sizes. A `vmap` around `jit`,
     `checkpoint` or a scan is not counted, because it maps their bodies later.
 
-    Without the product, single rows that are mapped would count as one row: on two CPU
-    cores, the forward pass of 32 such rows took 202 instead of 117 ms (MinGRU, 128
-    units, 2048 steps; gradients differed by noise), and the gradient of 16 took 369
-    instead of 221 microseconds (LSTM in XLA's loop, 64 units, 8 steps).
+    Without the product, single rows that are mapped would count as one row. On two CPU
+    cores, the forward pass of 32 such rows would take 202 instead of 117 ms (MinGRU,
+    128 units, 2048 steps). The gradient of 16 rows would take 369 instead of 221
+    microseconds (LSTM in XLA's loop, 64 units, 8 steps).
     """
     sizes: list[int] = []
     mapped = jax.custom_batching.custom_vmap(lambda x: ())
@@ -132,9 +132,9 @@ def without_gaps(cell: RNNCellLike, given: Given) -> tuple[Run, Gaps]:
     if time == 0:  # No step is masked, and no row is reset.
         mask = resets = None
     if mask is not None:
-        inputs = _whole_features(inputs, (cell, given.state), 1 - axis)
+        inputs = _only_rows_sharded(inputs, (cell, given.state), 1 - axis)
         # Here, the mask and the resets are `[batch, time]`.
-        of_rows = given.swap_rows((mask, resets))
+        of_rows = given.to_batch_major((mask, resets))
         mask, resets = as_rows_of(inputs, of_rows, 1 - axis)
         if rows_interact(cell):
             changes_state = mask if resets is None else mask | resets
@@ -149,7 +149,7 @@ def without_gaps(cell: RNNCellLike, given: Given) -> tuple[Run, Gaps]:
                 resets = moved.to_front(resets, 1)
                 lengths = moved.lengths
             mask = None
-        mask, resets, pending = given.swap_rows((mask, resets, pending))
+        mask, resets, pending = given.from_batch_major((mask, resets, pending))
     steps = Steps(
         lengths=lengths,
         mask=mask,
@@ -160,7 +160,7 @@ def without_gaps(cell: RNNCellLike, given: Given) -> tuple[Run, Gaps]:
         rows_interact=rows_interact(cell),
     )
     run = Run(inputs, given.state, steps, given.reset_state)
-    run = run.replace(implementation=given.implementation, mapped=given.mapped)
+    run = run.replace(implementation=given.implementation, vmap_size=given.vmap_size)
     return run, Gaps(moved, pending)
 
 
@@ -193,9 +193,9 @@ def with_all_states(cell: RNNCellLike, run: Run, given: Given) -> Run:
 def laid_out(cell: RNNCellLike, run: Run, least_steps: int) -> tuple[RNNCellLike, Run]:
     """The cell and the run, with all rows divided over devices like the inputs'."""
     steps, axis = run.steps, run.steps.axis
-    inputs = _whole_features(run.inputs, (cell, steps.lengths, run.state), 1 - axis)
+    inputs = _only_rows_sharded(run.inputs, (cell, steps.lengths, run.state), 1 - axis)
     first_inputs = masking.first_inputs(inputs, axis)
-    arrays = run.state, steps.swap_rows(steps.resets), run.reset_state
+    arrays = run.state, steps.to_batch_major(steps.resets), run.reset_state
     cell, lengths, arrays = lay_out(cell, first_inputs, steps.lengths, arrays)
     state, resets, reset_state = arrays
     steps_to_run = None
@@ -207,7 +207,7 @@ def laid_out(cell: RNNCellLike, run: Run, least_steps: int) -> tuple[RNNCellLike
         steps,
         lengths=lengths,
         steps_to_run=steps_to_run,
-        resets=steps.swap_rows(resets),
+        resets=steps.from_batch_major(resets),
     )
     run = run.replace(inputs=inputs, state=state, reset_state=reset_state, steps=steps)
     return cell, run
@@ -258,7 +258,7 @@ def choose(cell: object, run: Run, plan: CheckpointPlan) -> Choice:
         if plan.part is not None and isinstance(steps.time, int):
             time = min(steps.time, plan.part)
             steps = dataclasses.replace(steps, time=time)
-        one_part = run.replace(steps=steps, keys=_keys(bound, steps))
+        one_part = run.replace(steps=steps, key_at=_key_at(bound, steps))
         choice = bound.cell.choose_loop(bound.params, one_part)
         must = "return a `jaxrnn.extend.Choice`, such as `Choice.scan(reason)`"
         expect(isinstance(choice, Choice), "choose_loop", must, choice, error=TypeError)
@@ -275,14 +275,14 @@ def results_of(
     """Runs the chosen loop; returns its results for the steps of the user's rows."""
     cell_in_loop, apply = _in_loop(cell, run)
     run = run.replace(state=without_read_only(run.state)).with_stand_in()
-    reset_state_in_loop = summed_in_float32(run.reset_state)
+    reset_state_in_loop = with_float32_gradients(run.reset_state)
 
     def run_part(part: Run) -> tuple[PyTree, PyTree]:
         part = part.replace(reset_state=reset_state_in_loop())
         if choice.loop is None:
             return scan_steps(apply, part, given.unroll)
         bound: Any = cell_in_loop()
-        part = part.replace(keys=_keys(bound, part.steps))
+        part = part.replace(key_at=_key_at(bound, part.steps))
         results = choice.loop(bound.params, part)
         return as_results(cell, part, given.dtype, results)
 
@@ -310,16 +310,18 @@ def _in_loop(cell: Any, run: Run) -> tuple[Callable[[], Any], Apply]:
     is not a pytree, its arrays are found by tracing one step.
     """
     if trees.is_pytree_of_arrays(cell):
-        cell_in_loop = summed_in_float32(cell)
+        cell_in_loop = with_float32_gradients(cell)
         step = lambda t, *args: cell_at_step(cell_in_loop(), t)(*args)
     else:
         first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
         call = lambda t, *args: cell_at_step(cell, t)(*args)
-        pure, arrays, *_ = closed_over(call, jnp.int32(0), first_inputs, run.state)
-        arrays_in_loop = summed_in_float32(arrays)
+        pure, arrays, *_ = closure_converted(
+            call, jnp.int32(0), first_inputs, run.state
+        )
+        arrays_in_loop = with_float32_gradients(arrays)
         cell_in_loop = lambda: cell
         step = lambda *args: pure(arrays_in_loop(), *args)
-    state_in_loop = summed_in_float32(run.state)
+    state_in_loop = with_float32_gradients(run.state)
 
     def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         output, new_state = step(t, inputs, with_read_only(state, state_in_loop()))
@@ -328,14 +330,14 @@ def _in_loop(cell: Any, run: Run) -> tuple[Callable[[], Any], Apply]:
     return cell_in_loop, apply
 
 
-def _keys(bound: Any, steps: Steps) -> Callable[[Array], Key] | None:
+def _key_at(bound: Any, steps: Steps) -> Callable[[Array], Key] | None:
     """A function that returns the random key of each step; None without a key."""
     if bound.key is None:
         return None
     return lambda t: cell_keys.at_step(bound.key, steps.index_in_run(t))
 
 
-def _whole_features(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
+def _only_rows_sharded(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
     """Divides only the rows of the inputs over an explicit mesh, all in one way.
 
     Args:

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from .._base.derivatives import summed_in_float32, with_tangent_of
+from .._base.derivatives import straight_through, with_float32_gradients
 from .._base.math import is_float
-from .._base.mesh import as_varying_as
+from .._base.mesh import varying_like
 from .._base.sharding import zeros_of
 from .._base.typing import Array, PyTree
 from . import masking
@@ -54,7 +54,7 @@ def scan_steps(apply: Apply, run: Run, unroll: int = 1) -> tuple[PyTree, PyTree]
             is symbolic.
     """
     steps = run.steps
-    reset_state = summed_in_float32(run.reset_state)
+    reset_state = with_float32_gradients(run.reset_state)
 
     def step(state: PyTree, scanned: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
         t, inputs = scanned
@@ -71,9 +71,9 @@ def scan_steps(apply: Apply, run: Run, unroll: int = 1) -> tuple[PyTree, PyTree]
         return output, jax.tree.map(jnp.asarray, state)
     ts = jnp.arange(steps.time, dtype=jnp.int32)
     unroll = unroll if isinstance(steps.time, int) else 1
-    scanned = ts, steps.swap_time(run.inputs)
+    scanned = ts, steps.to_time_major(run.inputs)
     state, outputs = jax.lax.scan(step, run.state, scanned, unroll=unroll)
-    return steps.swap_time(outputs), state
+    return steps.from_time_major(outputs), state
 
 
 def checkpointed_run(
@@ -106,7 +106,7 @@ def checkpointed_run(
             lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis),
             run.inputs,
         )
-        inputs = jax.tree.map(with_tangent_of, steps.swap_time(inputs), own)
+        inputs = jax.tree.map(straight_through, steps.to_time_major(inputs), own)
         part = steps_first.slice(start, size)
         outputs, state = run_part(run.replace(inputs=inputs, state=state, steps=part))
         return state, outputs
@@ -116,7 +116,7 @@ def checkpointed_run(
         return checkpointed(functools.partial(run_next, size), policy)
 
     whole = count * size
-    xs_first = steps.swap_time(run.inputs)
+    xs_first = steps.to_time_major(run.inputs)
     parts = jax.tree.map(
         lambda x: x[:whole].reshape(count, size, *x.shape[1:]), xs_first
     )
@@ -127,7 +127,7 @@ def checkpointed_run(
         part = jax.tree.map(lambda x: x[whole:], xs_first)
         state, last = body(remaining)(state, (jnp.int32(whole), part))
         outputs = jax.tree.map(lambda *ys: jnp.concatenate(ys), outputs, last)
-    return steps.swap_time(outputs), state
+    return steps.from_time_major(outputs), state
 
 
 def run_in_parts(size: int, run_part: RunPart, run: Run) -> tuple[PyTree, PyTree]:
@@ -180,7 +180,7 @@ def ragged_scan(
         repeated = jax.tree.map(
             lambda y: jnp.broadcast_to(y, (size, *y.shape)), skipped
         )
-        return carry, as_varying_as((carry, xs), repeated)
+        return carry, varying_like((carry, xs), repeated)
 
     # Skip groups on CPUs only. With `lax.cond`, the TPU compiler keeps no kernel in
     # fast memory, and estimates 1.8 times as many cycles for an LSTM with 512 units. On

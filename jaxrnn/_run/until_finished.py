@@ -11,7 +11,7 @@ import numpy as np
 
 from .._base.errors import expect
 from .._base.math import concrete_or_none
-from .._base.mesh import as_varying_as
+from .._base.mesh import varying_like
 from .._base.typing import Array, AxisSize, PyTree
 from .bounded_loop import Step, bounded_loop
 from .memory import Strategy, plan_of
@@ -53,7 +53,7 @@ def run_until_finished(
     Raises:
         ValueError: If a loop that emits values must be compiled, but has no limit.
     """
-    first_carry = as_varying_as(carry, carry)
+    first_carry = varying_like(carry, carry)
     carry = first_carry
     emits = []
     while len(emits) != max_time:

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 
 from .._base import arguments, errors, math, sharding, trees
 from .._base.cell_keys import cell_at_step
-from .._base.derivatives import summed_in_float32
+from .._base.derivatives import with_float32_gradients
 from .._base.errors import expect
-from .._base.inputs import as_arrays, check_no_plain_tuple, like
+from .._base.inputs import as_arrays, as_like, check_no_plain_tuple
 from .._base.jax_internals import min_dim
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._drivers.arguments import as_scope, as_unroll, check_is_cell
@@ -219,7 +219,7 @@ def dynamic_decode(
             types,
             decoder.output_dtype,
         )
-        read = summed_in_float32((cell, first_state))
+        read = with_float32_gradients((cell, first_state))
 
         def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
             finished, inputs, state, lengths = carry
@@ -230,10 +230,10 @@ def dynamic_decode(
                 emit, next_state, next_inputs, over = _with_cell(decoder, cell).step(
                     time, hidden, state
                 )
-            emit = like("outputs", emit, emit_types, fix=EMIT_FIX)
-            next_state = like("next_state", next_state, state)
-            next_inputs = like("next_inputs", next_inputs, inputs)
-            over = like("finished", _of_rows(decoder, over), finished)
+            emit = as_like("outputs", emit, emit_types, fix=EMIT_FIX)
+            next_state = as_like("next_state", next_state, state)
+            next_inputs = as_like("next_inputs", next_inputs, inputs)
+            over = as_like("finished", _of_rows(decoder, over), finished)
             lengths = jnp.where(finished, lengths, time + 1)
             state = trees.without_read_only(state)
             next_state = trees.without_read_only(next_state)

@@ -40,8 +40,8 @@ def test_a_joined_product_has_the_derivatives_of_a_concatenation():
             return weighted_sum(jnp.tanh(product(*(values | given).values())))
 
         some = [{name: values[name] for name in which} for which in ("x", "hk")]
-        of_some = [jax.grad(loss)(given) for given in some]
-        return of_some, [of(loss)(values) for of in (jax.hessian, jax.jacfwd)]
+        as_function_of = [jax.grad(loss)(given) for given in some]
+        return as_function_of, [of(loss)(values) for of in (jax.hessian, jax.jacfwd)]
 
     got, want = jax.jit(lambda: (derivatives(ours), derivatives(plain)))()
     chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-14)

@@ -369,7 +369,7 @@ class Own(jaxrnn.RNNCell):
 
     def run_all(self, params, run):
         step = lambda key, x: self.apply(params, x, run.state, key)[0]
-        return run.steps.stack(step, run.keys, run.inputs), run.state
+        return run.steps.stack(step, run.key_at, run.inputs), run.state
 
 
 @pytest.mark.fast("Own()", "Res*")

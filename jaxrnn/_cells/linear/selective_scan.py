@@ -5,9 +5,9 @@ from typing import Generic, NamedTuple, final
 import jax.numpy as jnp
 
 from ..._base.math import at_least_float32, widest_dtype
-from ..._base.scaled import without_ones
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, DType, Key, Leaf, Params, PyTree
+from ..._base.unit_axes import without_unit_axes
 from .. import fields
 from ..params import ParamSpec, Specs, ones
 from ..step_checks import check_named_inputs
@@ -105,8 +105,8 @@ class S6MemoryCell(LinearRecurrenceCell[Array]):
         rates = jnp.exp(params["A_log"].astype(dtype))[None]
         decays = lambda dt, rates: jnp.exp(-dt[..., None] * rates)
         outer = lambda x, b: x[..., :, None] * b[..., None, :]
-        a = without_ones(decays, 1, dt, rates)
-        return a, without_ones(outer, 1, dt * x, b), (x, c)
+        a = without_unit_axes(decays, 1, dt, rates)
+        return a, without_unit_axes(outer, 1, dt * x, b), (x, c)
 
     def output(self, params: Params, state: Array, rest: PyTree) -> Array:
         """`dot(c, h') + D x`."""

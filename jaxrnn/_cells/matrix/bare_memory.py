@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ..._base.arguments import is_list_of
 from ..._base.errors import expect, is_array, warn
-from ..._base.inputs import like
+from ..._base.inputs import as_like
 from ..._base.math import concrete_or_none
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, DType, Params, PyTree, Size, State
@@ -148,7 +148,7 @@ class BareMemoryCell(MatrixMemoryCell[State]):
         if times > 1:
             q, k = (_repeated(x, times) for x in (q, k))
         values = self.rule.Inputs(q, k, *others)
-        return None, like("scaled", self.scaled(values), values, any_dtype=True)
+        return None, as_like("scaled", self.scaled(values), values, any_dtype=True)
 
     def output(self, params: Params, h: Array, rest: PyTree) -> Array:
         """What the step reads, `[batch, num_heads, value_size]`."""

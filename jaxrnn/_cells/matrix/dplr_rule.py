@@ -5,9 +5,9 @@ from typing import Generic, NamedTuple
 
 import jax.numpy as jnp
 
-from ..._base.scaled import scaled
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, Leaf, Size
+from ..._base.unit_axes import scaled
 from .rule import MatrixRule
 
 

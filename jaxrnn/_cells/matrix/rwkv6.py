@@ -5,8 +5,8 @@ from typing import Any, final
 
 import jax.numpy as jnp
 
-from ..._base.scaled import without_ones
 from ..._base.typing import Array, DType, Params
+from ..._base.unit_axes import without_unit_axes
 from .. import fields
 from ..params import ParamSpec, Specs, zeros
 from .linear_attention_rule import LinearAttentionInputs, LinearAttentionRule
@@ -99,4 +99,4 @@ class RWKV6MemoryCell(ChosenLoopCell):
             return h + jnp.sum(q * bonus * k, axis=-1, keepdims=True) * v
 
         bonus = params["bonus"].astype(h.dtype)[None]
-        return without_ones(with_own, 2, h, rest.q, rest.k, rest.v, bonus)
+        return without_unit_axes(with_own, 2, h, rest.q, rest.k, rest.v, bonus)

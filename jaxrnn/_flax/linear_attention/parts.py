@@ -11,8 +11,8 @@ import numpy as np
 
 from ..._base.math import at_least_float32, cast, widest_dtype
 from ..._base.modules import import_optional
-from ..._base.scaled import unit
 from ..._base.typing import Array, ArrayLike, DType, Initializer, Params, PyTree
+from ..._base.unit_axes import unit
 from ..._cells.base import BoundCell
 from ..._cells.short_conv import ShortConvCell
 from ..._cells.step_checks import check_state

@@ -12,7 +12,7 @@ import numpy as np
 from ..._base.arguments import as_count
 from ..._base.errors import expect
 from ..._base.hints import with_hints
-from ..._base.inputs import as_array, like
+from ..._base.inputs import as_array, as_like
 from ..._base.math import at_least_float32
 from ..._base.modules import import_optional
 from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, PyTree
@@ -171,7 +171,7 @@ class RWKV7TimeMix(LinearAttentionLayer):
         others = []
         if first_values is not None:
             shape = as_array("inputs", inputs)
-            others = [like("first_values", first_values, shape, any_dtype=True)]
+            others = [as_like("first_values", first_values, shape, any_dtype=True)]
         steps = StepArguments(sequence_length, mask, resets, axis_name)
         return self._over_sequences(self._run, inputs, state, steps, *others)
 

@@ -12,7 +12,7 @@ from ..._base.derivatives import has_reverse_rule
 from ..._base.math import is_traced
 from ..._base.mesh import platform_of
 from ..._base.typing import Params
-from ..._cells.affine import AffineCell, Updated
+from ..._cells.affine import AffineCell, StageResult
 from ..._run import masking
 from ..._run.loops import Choose, Loops, register
 from ..._run.run import Choice, Run
@@ -48,7 +48,7 @@ def choose(cell: AffineCell, params: Params, run: Run) -> Choice:
     # Define a new function, so that JAX does not reuse an earlier trace. Omit the
     # shardings of whole sequences, which might not be compatible with the arrays of
     # a single step.
-    def step(*args: Any) -> Updated:
+    def step(*args: Any) -> StageResult:
         return cell.step(*args)
 
     stage_params = jax.eval_shape(cell.stage_params, params)

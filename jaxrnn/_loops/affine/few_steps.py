@@ -1,17 +1,5 @@
 """Whether a run on a CPU is so small that a simpler loop is faster.
 
-A call of a native loop costs a fixed time, and prepares the kernels once. Each step is
-then faster than a step of XLA's loop. In a loop over calls, XLA's loop is therefore
-faster for few steps. In a program of one call, it is as fast as a scan, but the native
-loop is faster, because XLA starts threads for its own operations.
-
-XLA's loop computes the gradients of kernels after all steps, but repeats the
-element-wise operations in the backward pass. With few units, a scan is faster, which
-adds to the gradients of the small kernels at every step. But only XLA's loop skips the
-steps after the end of the longest row.
-
-XLA's loop transposes the gradients of kernels, unless the steps and rows are few.
-
 `tests/native/test_few_steps.py` has the measured times.
 """
 
@@ -37,7 +25,12 @@ FEW_UNITS, FEW_ROWS = 24, 8
 
 
 def why_few_steps(cell: "AffineCell", xs: Array, steps: Steps) -> str | None:
-    """The reason why XLA's loop runs these steps faster on a CPU, or None."""
+    """The reason why XLA's loop is faster than a native loop on a CPU, or None.
+
+    A call of a native loop costs a fixed time, and prepares the kernels once. Each of
+    its steps is then faster than a step of XLA's loop, so XLA's loop is faster for few
+    steps.
+    """
     rows, depth = xs.shape[1 - steps.axis], xs.shape[-1]
     if not isinstance(rows, int):  # An exported program has no native loop.
         return None
@@ -50,7 +43,13 @@ def why_few_steps(cell: "AffineCell", xs: Array, steps: Steps) -> str | None:
 
 
 def why_few_units(cell: "AffineCell", xs: Array, steps: Steps) -> str | None:
-    """The reason why a scan is faster on a CPU than XLA's loop, or None."""
+    """The reason why a scan is faster on a CPU than XLA's loop, or None.
+
+    XLA's loop computes the gradients of kernels after all steps, but repeats the
+    element-wise operations in the backward pass. With few units, the kernels are small,
+    so a scan is faster, which adds to their gradients at every step. But only XLA's
+    loop skips the steps after the end of the longest row.
+    """
     rows = xs.shape[1 - steps.axis]
     is_even = steps.lengths is None and isinstance(rows, int) and rows > FEW_ROWS
     units = max(stage.columns // (stage.blocks or 1) for stage in cell.stages)
@@ -59,15 +58,15 @@ def why_few_units(cell: "AffineCell", xs: Array, steps: Steps) -> str | None:
     return None
 
 
-def are_few_vectors(operand: Array, mapped: int) -> bool:
+def are_few_vectors(operand: Array, vmap_size: int) -> bool:
     """Whether XLA's order of a kernel's gradient is faster than `dot_with_tangent`.
 
     For few steps and rows, the gradient takes less time than its transposition.
 
     Args:
         operand: What the kernel multiplies, `[time, batch, depth]`.
-        mapped: The number of such operands; see `Run`.
+        vmap_size: The number of such operands; see `Run`.
     """
     if not all(isinstance(size, int) for size in operand.shape):
         return False
-    return mapped * math.prod(operand.shape[:2]) <= operand.shape[-1] / 2
+    return vmap_size * math.prod(operand.shape[:2]) <= operand.shape[-1] / 2

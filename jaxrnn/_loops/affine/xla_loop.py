@@ -97,12 +97,12 @@ class AffineLoop:
                 `steps.returns_states`, the outputs are pairs `(output, new_state)`.
         """
         primals, steps = primals_of(self.cell, params, run)
-        primals = primals._replace(xs=steps.swap_time(primals.xs))
-        push = functools.partial(self.push_forward, mapped=run.mapped)
+        primals = primals._replace(xs=steps.to_time_major(primals.xs))
+        push = functools.partial(self.push_forward, vmap_size=run.vmap_size)
         run_all = with_tangent_rule(self.forward, push)
         run_all = in_reverse(run_all) if self.only_reverse else run_all
         outputs, last = run_all(primals, steps.time_first())
-        return steps.swap_time(outputs), last
+        return steps.from_time_major(outputs), last
 
     def forward(
         self, primals: Primals, steps: Steps, save: bool
@@ -151,7 +151,7 @@ class AffineLoop:
         steps: Steps,
         saved: PyTree,
         tangents: Primals,
-        mapped: int = 1,
+        vmap_size: int = 1,
     ) -> tuple[PyTree, PyTree]:
         """The tangents of `(outputs, state)`, linear in the tangents of the primals.
 
@@ -161,7 +161,7 @@ class AffineLoop:
             saved: The values that `forward` saved.
             tangents: The tangents of the primals. A zero tangent is a symbolic zero or
                 None.
-            mapped: See `Run`.
+            vmap_size: See `Run`.
         """
         split = functools.partial(_split_kernels, self.cell, primals.xs.shape[-1])
         products, d_products = split(primals.products), split(tangents.products)
@@ -169,7 +169,7 @@ class AffineLoop:
         xs = steps.zero_finished(primals.xs)
         primals = primals._replace(products=products, xs=xs)
         tangents = tangents._replace(products=d_products)
-        d_zs = self._push_products(primals, saved, tangents, mapped)
+        d_zs = self._push_products(primals, saved, tangents, vmap_size)
 
         # The tangents of the reset states. Each step casts a wide copy, so that the
         # transpose sums over steps in float32.
@@ -198,14 +198,14 @@ class AffineLoop:
             return d_new_state, outputs
 
         d_state = _dense(primals.state, tangents.state)
-        scanned = saved, d_zs, steps.resets, steps.alive_steps()
+        scanned = saved, d_zs, steps.resets, steps.unfinished_steps()
         d_state, d_outputs = ragged_scan(
             step, d_state, scanned, steps.steps_to_run, save_inputs_only=True
         )
         return d_outputs, d_state
 
     def _push_products(
-        self, primals: Primals, saved: PyTree, tangents: Primals, mapped: int
+        self, primals: Primals, saved: PyTree, tangents: Primals, vmap_size: int
     ) -> list[Array | None]:
         """The tangent of each z that is due to parameters and inputs; None if zero.
 
@@ -221,7 +221,9 @@ class AffineLoop:
                 found.append(operand)
             return found
 
-        of_stage = functools.partial(_product_tangent, mapped, primals.xs, tangents.xs)
+        of_stage = functools.partial(
+            _product_tangent, vmap_size, primals.xs, tangents.xs
+        )
 
         @jax.checkpoint
         def of_stages() -> list[Array | None]:
@@ -386,7 +388,7 @@ def _split_kernels(
 
 
 def _product_tangent(
-    mapped: int, xs: Array, d_xs: PyTree, z: Array, h: Array, p: Params, d_p: Params
+    vmap_size: int, xs: Array, d_xs: PyTree, z: Array, h: Array, p: Params, d_p: Params
 ) -> Array | None:
     """`xs @ d_W + h @ d_U + d_xs @ W + d_b`, for all steps at once.
 
@@ -395,7 +397,7 @@ def _product_tangent(
     """
 
     def of_kernel(operand: Array, d_kernel: Array) -> Array:
-        few = are_few_vectors(operand, mapped)
+        few = are_few_vectors(operand, vmap_size)
         return (dot if few else dot_with_tangent)(operand, d_kernel, z.dtype)
 
     terms = []

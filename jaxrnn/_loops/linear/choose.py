@@ -53,9 +53,9 @@ def transition(cell: LinearRecurrenceCell) -> Transition:
         states = run.reset_state or (None, None)
         return tuple(map(last, (terms_of_units, cell.terms), run.state, states))
 
-    def map_state(transition: PyTree, state: Element) -> Element:
-        a, b = _split(transition[0])
-        for from_zeros in transition[1:]:
+    def map_state(state_map: PyTree, state: Element) -> Element:
+        a, b = _split(state_map[0])
+        for from_zeros in state_map[1:]:
             b = masking.select(is_zero(state), from_zeros, b)
         return plus(times(a, state), b)
 

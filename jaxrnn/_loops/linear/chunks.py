@@ -13,9 +13,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ..._base.derivatives import summed_in_float32
+from ..._base.derivatives import with_float32_gradients
 from ..._base.math import cast, cast_like, widened, widest_dtype
-from ..._base.mesh import as_varying_as, platform_of
+from ..._base.mesh import platform_of, varying_like
 from ..._base.typing import Array, Params, PyTree
 from ..._cells.linear.cell import Terms
 from ..._cells.linear.element import Element, is_zero, one_like, plus, times
@@ -40,21 +40,23 @@ class RecurrenceLoop:
 
     def run(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of all steps; see `RNNCell.choose_loop`."""
-        params_in_loop = summed_in_float32(params)
+        params_in_loop = with_float32_gradients(params)
 
         def run_chunk(part: Run) -> tuple[PyTree, PyTree]:
             # In a chunk, time is the first axis.
-            swap_time, xs, h = part.steps.swap_time, part.inputs, part.state
-            part = part.replace(inputs=swap_time(xs), steps=part.steps.time_first())
+            layout, xs, h = part.steps, part.inputs, part.state
+            xs, steps = layout.to_time_major(xs), layout.time_first()
+            part = part.replace(inputs=xs, steps=steps)
             params = params_in_loop()
             a, b, rest = self._terms(params, part)
-            start = as_varying_as((a, b), widened(h))
+            start = varying_like((a, b), widened(h))
             hs, last = linear_recurrence((a, part.steps.resets), b, start)
             hs, last = cast_like(h, hs), cast_like(h, last)
-            return swap_time(self._outputs(params, hs, rest, part)), last
+            outputs = self._outputs(params, hs, rest, part)
+            return layout.from_time_major(outputs), last
 
         platform = platform_of((params, run.inputs, run.state))
-        size = steps_in_chunk(run.state, run.mapped, platform)
+        size = steps_in_chunk(run.state, run.vmap_size, platform)
         # The gradient of the reset state is a sum over chunks.
         wide = run.replace(reset_state=widened(run.reset_state))
         return run_in_parts(size, run_chunk, wide)
@@ -69,7 +71,7 @@ class RecurrenceLoop:
             b = masking.select(
                 _are_from_zeros(first, h, steps.resets, before), first, b
             )
-        alive = steps.alive_steps()
+        alive = steps.unfinished_steps()
         if alive is not None:  # Finished rows keep their state.
             a = masking.select(alive, a, one_like(a))
             b = masking.zero_unless(alive, b)
@@ -88,14 +90,14 @@ class RecurrenceLoop:
         return (outputs, hs) if part.steps.returns_states else outputs
 
 
-def steps_in_chunk(state: Element, mapped: int, platform: str) -> int:
+def steps_in_chunk(state: Element, vmap_size: int, platform: str) -> int:
     """The number of steps in a chunk, a power of two.
 
-    On CPUs, the states of a chunk take about 2 MiB, in all of the `mapped` runs. For
-    MinGRU with 8 rows, 256 units and 8192 steps, chunks of 128, 256, 512 and 1024 steps
-    were compared. The forward pass took 232, 175, 192 and 210 ms, and a training step
-    took 680, 722, 775 and 839 ms. With 1 row, chunks of 256 to 2048 steps are equally
-    fast.
+    On CPUs, the states of a chunk take about 2 MiB, in all runs of the enclosing
+    `vmap`s. For MinGRU with 8 rows, 256 units and 8192 steps, chunks of 128, 256, 512
+    and 1024 steps were compared. The forward pass took 232, 175, 192 and 210 ms, and a
+    training step took 680, 722, 775 and 839 ms. With 1 row, chunks of 256 to 2048 steps
+    are equally fast.
 
     On other platforms, a chunk has 1024 steps. For the gradient of MinGRU with 4 rows,
     512 units and 8192 steps, the TPU's compiler estimates 18 million cycles and 99 MiB.
@@ -105,7 +107,7 @@ def steps_in_chunk(state: Element, mapped: int, platform: str) -> int:
         return 256  # A size is symbolic.
     if platform != "cpu":
         return 1024
-    step_bytes = 4 * mapped * sum(leaf.size for leaf in jax.tree.leaves(state))
+    step_bytes = 4 * vmap_size * sum(leaf.size for leaf in jax.tree.leaves(state))
     steps = min(max(32, 2**21 // max(1, step_bytes)), 2**16)
     return 1 << (steps.bit_length() - 1)
 

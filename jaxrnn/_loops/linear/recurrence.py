@@ -13,8 +13,8 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ..._base.scaled import without_ones
 from ..._base.typing import Array, PyTree
+from ..._base.unit_axes import without_unit_axes
 from ..._cells.linear.element import Element, plus, times
 from ..._run import masking
 
@@ -62,7 +62,7 @@ def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[PyTree, Py
     # than in the product, because the product's transpose also multiplies by `before`.
     before = _zero_at(factors[1], before)
     # `vmap` may map a single row over rows that share `a`.
-    d_x = plus(d_x, without_ones(times, 2, d_a, before))
+    d_x = plus(d_x, without_unit_axes(times, 2, d_a, before))
     return (hs, last), linear_recurrence(factors, d_x, d_h)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..._base.derivatives import differentiated_as
+from ..._base.derivatives import with_forward_only
 from ..._base.mesh import explicit_mesh_of, platform_of
 from ..._base.typing import Array, Params, PyTree
 from ..._cells.matrix.cell import MatrixMemoryCell
@@ -95,7 +95,7 @@ def _scan_if_small(cell: ChosenLoopCell, choice: Choice, run: Run) -> Choice:
     ):
         return choice
     reason = "a scan, which runs without derivatives, is slower with them"
-    loop = differentiated_as(choice.loop, memory_loop(cell).scan)
+    loop = with_forward_only(choice.loop, memory_loop(cell).scan)
     return dataclasses.replace(choice, loop=loop, reason=reason)
 
 

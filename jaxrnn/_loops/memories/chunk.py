@@ -24,10 +24,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ..._base.derivatives import with_tangent_of
+from ..._base.derivatives import straight_through
 from ..._base.math import expand_rows
-from ..._base.scaled import scaled
 from ..._base.typing import Array, PyTree
+from ..._base.unit_axes import scaled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,12 +152,12 @@ class Chunk:
         if x.ndim == 3:
             sums = product(x, self.reads[:, 0].mT.astype(x.dtype))
             read = jnp.where(self.reads, x[..., None, :], 0.0)
-            return with_tangent_of(sums, jnp.sum(read, axis=-1))
+            return straight_through(sums, jnp.sum(read, axis=-1))
         # A mask for each row and head keeps XLA from transposing x.
         ones = jnp.ones_like(x[:, :, None, :, 0])
         sums = product(jnp.where(self.reads, ones, 0.0), x)
         if self.is_carried is None:
-            return with_tangent_of(sums, jnp.cumsum(x, axis=2))
+            return straight_through(sums, jnp.cumsum(x, axis=2))
 
         # A sum with a mask would hold all pairs of steps.
         def joined(first: tuple, second: tuple) -> tuple[Array, Array]:
@@ -166,7 +166,7 @@ class Chunk:
 
         given = expand_rows(self.follows, x), x
         _, same = jax.lax.associative_scan(joined, given, axis=2)
-        return with_tangent_of(sums, same)
+        return straight_through(sums, same)
 
     def maxima(self, x: Array) -> Array:
         """Cumulative maxima of `x`, `[batch, heads, steps]`, within each span."""

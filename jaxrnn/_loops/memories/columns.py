@@ -37,9 +37,9 @@ def _identity(state: Array) -> Array:
     return jnp.concatenate([jnp.zeros_like(state), one], axis=-1)
 
 
-def _map_state(transition: Array, state: Array) -> Array:
-    """`A S + B`, for `transition` with the columns `[B, A]`."""
-    b, a = jnp.split(transition, [state.shape[-1]], axis=-1)
+def _map_state(state_map: Array, state: Array) -> Array:
+    """`A S + B`, for `state_map` with the columns `[B, A]`."""
+    b, a = jnp.split(state_map, [state.shape[-1]], axis=-1)
     highest = jax.lax.Precision.HIGHEST
     return jnp.einsum("bnkj,bnjv->bnkv", a, state, precision=highest) + b
 

@@ -19,8 +19,8 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ..._base.scaled import scaled, without_ones
 from ..._base.typing import Array, DType
+from ..._base.unit_axes import scaled, without_unit_axes
 from .chunk import Chunk
 
 
@@ -75,7 +75,7 @@ class KeyDecays:
             return jnp.sum(q[..., :, None, :] * pairs * k[..., None, :, :], axis=-1)
 
         given = q * self._rest, self._pairs, k / self._rest
-        scores = without_ones(product, 2, *given)
+        scores = without_unit_axes(product, 2, *given)
         return jnp.where(self._chunk.reads, scores, 0.0)
 
     def scores_before(self, q: Array, k: Array) -> Array:
@@ -107,7 +107,7 @@ class KeyDecays:
             return rest[..., None, :] * pairs * k
 
         at_ends = self._chunk.after(self._rest), self._chunk.after(self._pairs)
-        keys = without_ones(product, 3, *at_ends, (k / self._rest)[:, :, None])
+        keys = without_unit_axes(product, 3, *at_ends, (k / self._rest)[:, :, None])
         return jnp.einsum("bntsk,bnsv->bntkv", keys, u)
 
 

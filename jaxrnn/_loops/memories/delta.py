@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from ..._base.scaled import scaled
 from ..._base.typing import Array
+from ..._base.unit_axes import scaled
 from ..._cells.matrix.delta_rule import DeltaRule
 from .chunk import Chunk
 from .columns import columns_of

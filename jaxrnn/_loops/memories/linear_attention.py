@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from ..._base.scaled import scaled
 from ..._base.typing import Array
+from ..._base.unit_axes import scaled
 from ..._cells.matrix.linear_attention_rule import LinearAttentionRule
 from ..._cells.matrix.rwkv6 import RWKV6Rule
 from .chunk import Chunk
@@ -60,9 +60,9 @@ def _map_of_chunk(
     return h, LinearAttentionMap(written, keep)
 
 
-def _map_state(transition: LinearAttentionMap, state: Array) -> Array:
+def _map_state(state_map: LinearAttentionMap, state: Array) -> Array:
     """`keep S + written`."""
-    return scaled(transition.keep, state) + transition.written
+    return scaled(state_map.keep, state) + state_map.written
 
 
 def rwkv6_chunk(rule: RWKV6Rule, chunk: Chunk) -> tuple[Array, Array]:

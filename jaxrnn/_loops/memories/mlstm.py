@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..._base.scaled import scaled
 from ..._base.typing import Array
+from ..._base.unit_axes import scaled
 from ..._cells.matrix.mlstm_rule import MLSTMRule, MLSTMState, divisor_of
 from .chunk import Chunk
 from .rules import register_rule
@@ -97,9 +97,9 @@ def _constant(state: MLSTMState) -> MLSTMMap:
     return MLSTMMap(state, jnp.full_like(state.m, -jnp.inf))
 
 
-def _map_state(transition: MLSTMMap, state: MLSTMState) -> MLSTMState:
+def _map_state(state_map: MLSTMMap, state: MLSTMState) -> MLSTMState:
     """`exp(log_keep) C + written`, with the larger of both scales."""
-    written, log_keep = transition
+    written, log_keep = state_map
     old = log_keep + state.m
     m = jnp.maximum(old, written.m)
     # If both memories are empty, m is -inf, and x - m would be NaN.

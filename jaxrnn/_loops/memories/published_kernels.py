@@ -116,19 +116,19 @@ def _run_kernel(
     """`(outputs, state)` of all steps, by a kernel."""
     steps = run.steps
     rest, values = projected(cell, params, run)
-    given = steps.swap_rows(values)._asdict()
+    given = steps.to_batch_major(values)._asdict()
     given |= cast({name: given[name] for name in "qkv"}, _narrow_dtype(run))
     if name == "rwkv7":
         given["w"] = given.pop("g")
     state = cast(run.state, jnp.float32)
     if steps.resets is not None:
-        resets = steps.swap_rows(steps.resets)
+        resets = steps.to_batch_major(steps.resets)
         state = masking.zero_unless(~resets[:, 0], state)
         given["segment_ids"] = jnp.cumsum(resets, axis=1, dtype=jnp.int32)
     given |= {"initial_state": state, "output_final_state": True, "scale": 1.0}
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         h, last = kernel(**given)
-    h = steps.swap_rows(h.astype(jnp.float32))
+    h = steps.from_batch_major(h.astype(jnp.float32))
     outputs = outputs_of(cell, params, h, rest, run)
     return outputs, cell.rule.stored(run.state, last)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..._cells.matrix.rule import MatrixRule
-from ..._run.loops import of_kind
+from ..._run.loops import inherited_entry
 
 
 class RuleLoops(NamedTuple):
@@ -27,11 +27,11 @@ def chunk_of(rule: MatrixRule) -> Callable | None:
     """The rule's own method `chunk`, or the registered function, or None."""
     if rule.chunk is not None:
         return rule.chunk
-    found = of_kind(_RULES, type(rule), ("step",))
-    return found and functools.partial(found[1].chunk, rule)
+    found = inherited_entry(_RULES, type(rule), ("step",))
+    return found and functools.partial(found.chunk, rule)
 
 
 def transition_of_rule(rule: MatrixRule) -> Any:
     """What `MatrixRule.transition` returns, or None."""
-    found = None if rule.chunk else of_kind(_RULES, type(rule), ("step",))
-    return found[1].transition(rule) if found else rule.transition()
+    found = None if rule.chunk else inherited_entry(_RULES, type(rule), ("step",))
+    return found.transition(rule) if found else rule.transition()

@@ -18,7 +18,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..._base.derivatives import differentiated_as, summed_in_float32, with_tangent_of
+from ..._base.derivatives import (
+    straight_through,
+    with_float32_gradients,
+    with_forward_only,
+)
 from ..._base.math import batch_maximum, cast, move_axes, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree
 from ..._cells.matrix.rule import MatrixRule, arithmetic_dtype, as_chunk_results
@@ -92,10 +96,10 @@ class MemoryLoop:
             known = self.values(*jax.lax.stop_gradient((params, run)))
             outputs, last = self.tangents(params, run, known)
             last = masking.zero_unless(finite_rows(known.last), last)
-            return jax.tree.map(with_tangent_of, known[:2], (outputs, last))
+            return jax.tree.map(straight_through, known[:2], (outputs, last))
 
         alone = lambda *given: self.values(*given)[:2]
-        return differentiated_as(derived, alone)(params, run)
+        return with_forward_only(derived, alone)(params, run)
 
     def values(self, params: Params, run: Run) -> Computed:
         """The results: of chunks or, if these are not finite, of single steps."""
@@ -145,14 +149,14 @@ class MemoryLoop:
         inputs.
         """
         size, first = self._chunk_size(run), jnp.int32(0)
-        params_in_loop = summed_in_float32(params)
+        params_in_loop = with_float32_gradients(params)
 
         def known_start(part: Run) -> PyTree:
             """The known value of the state, so that the first pass is not repeated."""
             index = part.steps.index_in_run(first) - run.steps.index_in_run(first)
             at = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
             start = jax.tree.map(lambda x: at(x, index // size), known.starts)
-            state = jax.tree.map(with_tangent_of, start, part.state)
+            state = jax.tree.map(straight_through, start, part.state)
             return masking.zero_unless(finite_rows(start), state)
 
         def run_part(part: Run) -> tuple[PyTree, PyTree]:
@@ -201,7 +205,7 @@ class MemoryLoop:
         wide = wide.replace(inputs=inputs)
         made, last = run_in_parts(self._chunk_size(run), run_one, wide)
         outputs, is_finite, starts = made
-        return Computed(outputs, last, is_finite, run.steps.swap_time(starts))
+        return Computed(outputs, last, is_finite, run.steps.from_time_major(starts))
 
     def _chunk_size(self, run: Run) -> int:
         """The number of steps in each chunk except the last, in chunks of like sizes.
@@ -219,7 +223,7 @@ def projected(memory: Any, params: Params, part: Run) -> tuple[PyTree, PyTree]:
     dtype = arithmetic_dtype(part.inputs, part.state)
     project = functools.partial(memory.project, params, dtype=dtype)
     rest, values = at_each_step(project, part.steps.fill_finished(part.inputs))
-    alive = part.steps.alive_steps()
+    alive = part.steps.unfinished_steps()
     if alive is not None:
         values = masking.select(alive, values, memory.rule.idle)
     return rest, values
@@ -256,7 +260,7 @@ def _chunk(values: PyTree, part: Run) -> Chunk:
     reads = jnp.tril(jnp.ones((size, size), bool))[None, None]
     reset_state = is_carried = None
     if steps.resets is not None:
-        resets = steps.swap_rows(steps.resets)
+        resets = steps.to_batch_major(steps.resets)
         # XLA for CPUs would compute the parts of `cumsum` again for each pair of steps.
         spans = resets.astype(jnp.float32) @ reads[0, 0].T.astype(jnp.float32)
         is_carried = (spans == 0)[:, None, :]

@@ -23,7 +23,7 @@ def choose(cell: ComposedCell, params: Params, run: Run) -> Choice:
         inner_cells = iter(cell.inner_cells)
         states = _inner_states(cell, run.replace(state=state))
         # Some cells refuse to run without a key.
-        key = run.keys and run.keys(jnp.int32(0))
+        key = run.key_at and run.key_at(jnp.int32(0))
 
         def run_next(params: Params, inputs: PyTree, number: Any = None) -> PyTree:
             inner_cell, inner = next(inner_cells), run.replace(inputs=inputs)
@@ -56,15 +56,15 @@ def _run_all(
 ) -> tuple[PyTree, PyTree]:
     """Runs all steps of each inner cell in its loop."""
     steps = run.steps
-    keys: Any = run.keys
+    key_at: Any = run.key_at
     inner_loops, inner_states = iter(loops), _inner_states(cell, run)
     last_states = []
     all_states = []
 
     def run_next(params: Params, inputs: PyTree, number: int | None = None) -> PyTree:
         inner = run.of_inner(inputs, **next(inner_states))
-        if keys is not None and number is not None:
-            inner = inner.replace(keys=lambda t: fold_in(keys(t), number))
+        if key_at is not None and number is not None:
+            inner = inner.replace(key_at=lambda t: fold_in(key_at(t), number))
         outputs, last_state = next(inner_loops)(params, inner)
         if steps.returns_states:
             outputs, states = outputs

@@ -12,7 +12,7 @@ from ..._base.cell_keys import run_key
 from ..._base.mesh import platform_of
 from ..._base.typing import Array, Params, PyTree
 from ..._cells import fields
-from ..._cells.affine import AffineCell, Stage, Updated
+from ..._cells.affine import AffineCell, Stage, StageResult
 from ..._cells.base import scope_name
 from ..._cells.params import ParamSpec, Specs, zeros
 from ..._cells.wrappers.dropout import DropoutWrapper, dropped, key_of_cell
@@ -27,7 +27,7 @@ def choose(wrapper: DropoutWrapper, params: Params, run: Run) -> Choice:
     """Chooses the loop of the cell, unless masks of the state need a scan."""
     cell: Any = wrapper.cell
     choice = cell.choose_loop(params, run)
-    if run.keys is None:
+    if run.key_at is None:
         return choice
     if wrapper.state_keep_prob < 1:
         # A loop can scale the state by one mask for all steps. It copies element-wise
@@ -45,8 +45,8 @@ def _with_scales(wrapper: DropoutWrapper, params: Params, run: Run) -> Params:
     inputs = masking.first_inputs(run.inputs, run.steps.axis)
     _, types = jax.eval_shape(wrapper.cell.apply, params, inputs, run.state)
     ones = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), types)
-    keys: Any = run.keys
-    scales = dropped(wrapper, "state", keys(jnp.int32(0)), ones)
+    key_at: Any = run.key_at
+    scales = dropped(wrapper, "state", key_at(jnp.int32(0)), ones)
     if not wrapper.mask_per_row:  # The loop may copy the scales to each row.
         scales = jax.tree.map(lambda x: x[:1] if x.ndim else x, scales)
     return {"cell": params, "scales": scales}
@@ -56,7 +56,7 @@ def _run_all(
     wrapper: DropoutWrapper, loop: Loop, params: Params, run: Run
 ) -> tuple[PyTree, PyTree]:
     """Runs all steps, with masks that are drawn before the loop."""
-    keys: Any = run.keys
+    key_at: Any = run.key_at
     steps = run.steps
 
     def drop(salt: str, tree: PyTree) -> PyTree:
@@ -64,14 +64,14 @@ def _run_all(
             return tree
         of_step = functools.partial(dropped, wrapper, salt)
         if not wrapper.variational_recurrent:
-            return steps.swap_time(_draw(of_step, run, steps.swap_time(tree)))
+            return steps.from_time_major(_draw(of_step, run, steps.to_time_major(tree)))
         # The key is not mapped, so all steps share one draw.
         all_steps = jax.vmap(of_step, (None, steps.axis), steps.axis)
-        return all_steps(keys(jnp.int32(0)), tree)
+        return all_steps(key_at(jnp.int32(0)), tree)
 
     inputs = drop("input", run.inputs)
     inner = run.of_inner(
-        inputs, run.state, keys=lambda t: key_of_cell(wrapper, keys(t))
+        inputs, run.state, key_at=lambda t: key_of_cell(wrapper, key_at(t))
     )
     if wrapper.state_keep_prob < 1:
         params = _with_scales(wrapper, params, run)
@@ -84,15 +84,15 @@ def _draw(draw: Callable[..., PyTree], run: Run, xs: PyTree) -> PyTree:
 
     The leaves of `xs` are `[time, batch, ...]`.
     """
-    keys: Any = run.keys
+    key_at: Any = run.key_at
     ts = jnp.arange(run.steps.time, dtype=jnp.int32)
 
     def draw_step(step: tuple[Array, PyTree]) -> PyTree:
         t, x = step
-        return draw(keys(t), x)
+        return draw(key_at(t), x)
 
     # Under `vmap`, other generators draw the numbers of all steps from the first key.
-    if jax.random.key_impl(run_key(keys(jnp.int32(0)))) != "threefry2x32":
+    if jax.random.key_impl(run_key(key_at(jnp.int32(0)))) != "threefry2x32":
         return jax.lax.map(draw_step, (ts, xs))
     # The numbers of a few steps fit into the caches of a CPU. A TPU draws the
     # numbers of all steps at once in an eighth of the cycles of such a loop.
@@ -122,7 +122,7 @@ class CellWithScaledState(AffineCell):
             # A scale of 0 also replaces infinity and NaN.
             return jnp.where(scale > 0, x * scale, jnp.zeros((), x.dtype))
 
-        def update(params: Params, z: Array, carry: PyTree) -> Updated:
+        def update(params: Params, z: Array, carry: PyTree) -> StageResult:
             output, state = last.update(params, z, carry)
             return output, jax.tree.map(scale, state, params["scales"])
 

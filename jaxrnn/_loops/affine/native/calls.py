@@ -1,8 +1,8 @@
 """The native loops as functions of arrays, in the library that pip builds.
 
 The arguments of a call are the leaves of the argument tuple, in order; a missing
-argument is None. A call runs one or more independent batches, its *entries*, along a
-new first axis of all arrays, whose size is 1 for an argument that all entries share.
+argument is None. A call runs E independent batches, its *entries*. Arrays are
+`[E, ...]`, or `[1, ...]` if all entries share an argument.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from ...._base import jax_internals
-from ...._base.mesh import as_varying_as
+from ...._base.mesh import varying_like
 from ...._base.typing import Array, PyTree
 
 _log = logging.getLogger("jaxrnn")
@@ -75,11 +75,11 @@ def call(
             aliases = {before + k: k for k in range(len(args[reused]))}
         target = f"jaxrnn_native_{name}"
         native = jax.ffi.ffi_call(target, leaves, input_output_aliases=aliases)
-        args = as_varying_as(args, args)
+        args = varying_like(args, args)
         found = native(*jax.tree.leaves(args), entries=count, batch=batch, **attributes)
         # In `shard_map`, the types of the call's results do not record that the results
         # vary over devices.
-        return tree.unflatten(as_varying_as(args, found))
+        return tree.unflatten(varying_like(args, found))
 
     axes, arrays = zip(*args, strict=True)
     return in_one_call(run, axes, tuple(axis for axis, _ in results))(*arrays)

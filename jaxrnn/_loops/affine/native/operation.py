@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from ...._base import jax_internals
-from ...._base.derivatives import jvp_of_perturbed, of_some
+from ...._base.derivatives import as_function_of, jvp_of_perturbed
 from ...._base.errors import is_array
-from ...._base.mesh import as_varying_as
+from ...._base.mesh import varying_like
 from ...._base.typing import Array, PyTree
 from .calls import NO_ROWS, after_first, are_rows, with_joined_axis
 
@@ -153,12 +153,12 @@ def _pull_back(cts: Sequence, *leaves: Any, programs: _Programs) -> list:
     known = [x for x, is_one in zip(leaves, is_known, strict=True) if is_one]
     unknown = [i for i, is_one in enumerate(is_known) if not is_one]
     zeros = [jnp.zeros(x.shape, x.dtype) for x in programs.types]
-    pairs = zip(cts, as_varying_as(known, zeros), strict=True)
+    pairs = zip(cts, varying_like(known, zeros), strict=True)
     cts = [ct if is_array(ct) else zero for ct, zero in pairs]
     if programs.transpose is None:
         types = [leaves[i].aval for i in unknown]
         types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in types]
-        of_unknown = of_some(programs.xla, leaves, unknown)
+        of_unknown = as_function_of(programs.xla, leaves, unknown)
         pulled = jax.linear_transpose(of_unknown, *types)(cts)
         found = dict(zip(unknown, pulled, strict=True))
     else:

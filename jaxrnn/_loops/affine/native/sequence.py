@@ -118,14 +118,13 @@ class NativeLoop:
         self, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
     ) -> tuple[PyTree, PyTree]:
         """The tangents of `(outputs, state)`, computed by XLA's loop."""
-        swap = steps.swap_time
-        primals = primals._replace(xs=swap(primals.xs))
-        tangents = tangents._replace(xs=swap(tangents.xs))
-        saved = self._saved_by_xla(primals, steps, swap(saved))
+        primals = primals._replace(xs=steps.to_time_major(primals.xs))
+        tangents = tangents._replace(xs=steps.to_time_major(tangents.xs))
+        saved = self._saved_by_xla(primals, steps, steps.to_time_major(saved))
         d_outputs, d_state = AffineLoop(self.cell).push_forward(
             primals, steps.time_first(), saved, tangents
         )
-        return swap(d_outputs), d_state
+        return steps.from_time_major(d_outputs), d_state
 
     def transpose(
         self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
@@ -150,8 +149,7 @@ class NativeLoop:
         return self.is_default and bool(why_few_steps(self.cell, primals.xs, steps))
 
     def _forward_by_xla(self, primals: Primals, steps: Steps, save: bool) -> tuple:
-        swap = steps.swap_time
-        primals = primals._replace(xs=swap(primals.xs))
+        primals = primals._replace(xs=steps.to_time_major(primals.xs))
         xla = AffineLoop(self.cell)
         outputs, state, saved = xla.forward(primals, steps.time_first(), save)
         if save:
@@ -160,7 +158,8 @@ class NativeLoop:
             if steps.resets is None:
                 h = outputs[0] if steps.returns_states else outputs
             saved = zs, (h, c)
-        return swap(outputs), state, swap(saved)
+        outputs, saved = steps.from_time_major((outputs, saved))
+        return outputs, state, saved
 
     def _saved_by_xla(self, primals: Primals, steps: Steps, saved: PyTree) -> PyTree:
         """The values that XLA's loop would have saved, with time as the first axis."""
@@ -378,5 +377,5 @@ def _row_axes(steps: Steps) -> tuple[Primals, Steps, Any]:
     """The row axes of primals, steps and sequences, as pytree prefixes."""
     sequence: Any = 1 - steps.axis
     # Mapped rows share `steps_to_run`, which is their maximum: `batch_maximum`.
-    of_steps = steps.with_each(rows=ROWS, sequences=sequence, shared=NO_ROWS)
+    of_steps = steps.prefix_tree(rows=ROWS, sequences=sequence, shared=NO_ROWS)
     return Primals(NO_ROWS, NO_ROWS, sequence, ROWS, ROWS), of_steps, sequence

@@ -19,7 +19,7 @@ def scaled(factor: Array, x: Array) -> Array:
     def product(factor: Array, x: Array) -> Array:
         return jnp.expand_dims(factor, tuple(range(factor.ndim, x.ndim))) * x
 
-    return without_ones(product, factor.ndim, factor, x)
+    return without_unit_axes(product, factor.ndim, factor, x)
 
 
 def unit(x: Array, epsilon: float = 1e-6) -> Array:
@@ -29,10 +29,12 @@ def unit(x: Array, epsilon: float = 1e-6) -> Array:
         square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
         return x * jax.lax.rsqrt(square + epsilon)
 
-    return without_ones(divided, x.ndim - 1, x)
+    return without_unit_axes(divided, x.ndim - 1, x)
 
 
-def without_ones(product: Callable[..., PyTree], count: int, *arrays: PyTree) -> PyTree:
+def without_unit_axes(
+    product: Callable[..., PyTree], count: int, *arrays: PyTree
+) -> PyTree:
     """`product(*arrays)`, computed without those leading axes that have size 1.
 
     Args:
