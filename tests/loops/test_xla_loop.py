@@ -368,8 +368,10 @@ class Own(jaxrnn.RNNCell):
         return jaxrnn.extend.Choice("own", self.run_all)
 
     def run_all(self, params, run):
-        step = lambda key, x: self.apply(params, x, run.state, key)[0]
-        return run.steps.stack(step, run.key_at, run.inputs), run.state
+        step = lambda t: self.apply(
+            params, run.inputs[:, t], run.state, run.key_at(jnp.int32(t))
+        )[0]
+        return jnp.stack([*map(step, range(run.steps.time))], 1), run.state
 
 
 @pytest.mark.fast("Own()", "Res*")
