@@ -25,11 +25,12 @@ from .typing import Array, PyTree
 
 
 def with_float32_gradients(tree: PyTree) -> Callable[[], PyTree]:
-    """Returns a function that returns `tree`; each step of a loop calls the function.
+    """Returns a function that returns `tree`, for the body of a loop over steps.
 
-    The cotangents of the results are summed in float32 and rounded once, after the
-    loop, because each result has the tangent of a float32 copy. The values of the copy
-    are never read.
+    Call the function inside the body, at each step. Each result has the tangent of a
+    float32 copy, which the step casts to the narrow dtype. The transpose of the loop
+    therefore adds the cotangents of all steps in float32, and rounds once, after the
+    loop. The values of the copy are never read.
     """
     leaves, structure = jax.tree.flatten(tree)
     copies = [_float32_copy(leaf) for leaf in leaves]

@@ -446,13 +446,13 @@ def check_overrides(
     """
     mro = cls.__mro__
     owner = next(base for base in mro if any(name in vars(base) for name in names))
-    heir = next(base for base in mro[mro.index(owner) :] if bypass in vars(base))
-    if heir in (owner, root):
+    definer = next(base for base in mro[mro.index(owner) :] if bypass in vars(base))
+    if definer in (owner, root):
         return
     name = next(name for name in names if name in vars(owner))
     raise TypeError(
-        f"{cls.__name__} defines `{name}`, but `{bypass}` of {heir.__name__} does not "
-        f"use it. {fix} Or also define `{bypass}`."
+        f"{cls.__name__} defines `{name}`, but `{bypass}` of {definer.__name__} does "
+        f"not use it. {fix} Or also define `{bypass}`."
     )
 
 

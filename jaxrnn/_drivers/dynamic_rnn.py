@@ -4,13 +4,11 @@ import contextlib
 from typing import Literal, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_bool
 from .._base.errors import error_note, expect
 from .._base.hints import with_hints
-from .._base.math import concrete_or_none
 from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import (
     ArrayLike,
@@ -35,6 +33,7 @@ from .._run.arguments import (
 from .._run.first_step import rows_interact
 from .._run.given import Given
 from .._run.memory import Strategy, as_strategy, plan_of
+from .._run.reorder import lengths_of_mask
 from .._run.run_cell import run_cell
 from .arguments import as_padded, as_scope, as_unroll, check_is_cell
 
@@ -302,18 +301,12 @@ def given_to(
     inputs, shape, axis = as_padded(inputs, time_major)
     time = shape[axis]
 
-    # Lengths or a mask. A mask that has one step, or known values without gaps, gets
-    # lengths too, which need no reordering of steps. With `axis_name`, the mask covers
-    # the steps of one device, but lengths count the steps of all devices.
+    # Lengths or a mask. With `axis_name`, the mask covers the steps of one device, but
+    # lengths count the steps of all devices.
     longest = None if axis_name else time
     valid, lengths = as_mask(mask, sequence_length, shape, axis), sequence_length
     if valid is not None and axis_name is None:
-        read = mask if isinstance(mask, np.ndarray) else valid
-        if time == 1:
-            lengths = jnp.squeeze(valid, axis).astype(jnp.int32)
-        elif (known := concrete_or_none(read)) is not None:
-            has_gaps = (np.diff(known.astype(np.int8), axis=axis) > 0).any()
-            lengths = None if has_gaps else known.sum(axis)
+        lengths = lengths_of_mask(mask if isinstance(mask, np.ndarray) else valid, axis)
     is_ragged = valid is not None or lengths is not None
 
     state = as_initial_state(cell, initial_state, time, strict=is_ragged)

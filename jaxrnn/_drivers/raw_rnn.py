@@ -186,7 +186,7 @@ def raw_rnn(
             )
             # Finished rows emit zeros and keep their state.
             state = masking.advance(
-                alive=~finished,
+                valid=~finished,
                 running=True,
                 new=without_read_only(next_state),
                 old=without_read_only(state),

@@ -127,17 +127,19 @@ class DividedTime:
 
 
 def _run_on_mesh(
-    cell: Any, given: Given, divided: DividedTime, both: PartitionSpec
+    cell: Any, given: Given, divided: DividedTime, sequence_spec: PartitionSpec
 ) -> Results:
-    rows, name = PartitionSpec(both[1 - given.axis]), both[given.axis]
+    rows, name = PartitionSpec(sequence_spec[1 - given.axis]), sequence_spec[given.axis]
     run_one = lambda cell, given: divided.on_device(cell, given, name)
     cell = replicated_on_explicit_mesh(cell, given)
     names = explicit_axes_of(explicit_mesh_of(given.inputs))
-    specs = given.prefix_tree(rows=rows, sequences=both)
-    return by_device(run_one, cell, given, specs, (both, rows, both), names)
+    specs = given.prefix_tree(rows=rows, sequences=sequence_spec)
+    return by_device(
+        run_one, cell, given, specs, (sequence_spec, rows, sequence_spec), names
+    )
 
 
-_compiled = jax.jit(_run_on_mesh, static_argnames=("divided", "both"))
+_compiled = jax.jit(_run_on_mesh, static_argnames=("divided", "sequence_spec"))
 
 
 def _of_part(given: Given, name: AxisName) -> Given:

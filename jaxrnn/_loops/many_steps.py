@@ -47,12 +47,12 @@ def _on_rows(loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     if name is None or explicit_mesh_of(run.inputs) is None:
         return loop(params, run)
     run = run.replace(key_at=None)  # A loop of many steps draws no random numbers.
-    rows, both = PartitionSpec(name), PartitionSpec(*[None] * (1 - axis), name)
-    specs = run.prefix_tree(rows=rows, sequences=both, shared=PartitionSpec())
+    rows, sequences = PartitionSpec(name), PartitionSpec(*[None] * (1 - axis), name)
+    specs = run.prefix_tree(rows=rows, sequences=sequences, shared=PartitionSpec())
 
     def of_device(params: Params, run: Run) -> tuple[PyTree, PyTree]:
         return loop(varying_like(run.inputs, params), run)
 
     # Others may map over another axis of the mesh, which `shard_map` then refuses.
     names = set(name) if isinstance(name, tuple) else {name}
-    return by_device(of_device, params, run, specs, (both, rows), names)
+    return by_device(of_device, params, run, specs, (sequences, rows), names)

@@ -21,9 +21,9 @@ calls `run_cell` (`run_cell.py`). A run has three records, one after another:
 `bounded_loop.py` are the loop of `raw_rnn` and of decoders. These files use the
 following terms:
 
-* A *row* is one entry of the batch. At step t, a row is *finished* if `t >= length`,
-  otherwise *alive*, unless the step is masked. A finished row outputs zeros and keeps
-  its state (`masking.py`).
+* A *row* is one entry of the batch. At step t, a row is *finished* if `t >= length`. A
+  step of a row is *valid* unless the row is finished or a mask says otherwise. At other
+  steps, a row outputs zeros and keeps its state (`masking.py`).
 * `steps_to_run` is the number of steps that TensorFlow's loop would run, which is the
   maximum length. During these steps, the loop is *running*, and leaves of the state
   that all rows share are updated.

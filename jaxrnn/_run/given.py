@@ -22,10 +22,13 @@ class Given:
         inputs: All steps of inputs, in the user's layout: time along `axis`, and rows
             along the other of the first two axes.
         state: The initial state, each leaf `[batch, ...]`; None for the zero state.
-        lengths: int32 `[batch]`; None without lengths. With a mask, the lengths that
-            say the same; None if the mask may have gaps.
-        mask: Bool, in the layout of the inputs, true at valid steps; None without a
-            mask, or if the lengths say all that the run reads.
+        lengths: int32 `[batch]`, the number of valid steps of each row, at its front.
+        mask: Bool, in the layout of the inputs, true at valid steps. There are
+
+            * neither lengths nor a mask if all steps are valid;
+            * lengths alone, also for a mask without gaps that no reset needs;
+            * a mask alone if it may have gaps;
+            * both if the mask has no gaps, and there are resets, or rows interact.
         resets: Bool, in the layout of the inputs, true where a row is reset before the
             step; None without resets.
         reset_state: The state after a reset, like `state`; None for the zero state.

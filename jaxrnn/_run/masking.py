@@ -1,6 +1,6 @@
 """The time axis of a run, `Steps`: what a step reads, and what is kept, in each row.
 
-Row b is finished at step t if `t >= length[b]`; otherwise, it is alive. A finished row
+Row b is finished at step t if `t >= length[b]`. A finished row
 outputs 0 and keeps its state. The cell still runs on the finished row, but the results
 are dropped. A select alone would keep NaN out of the values, but not out of the
 gradients, because 0 * NaN is NaN. In a finished row, the cell therefore runs on other
@@ -104,8 +104,8 @@ class Steps:
 
     def is_valid(self, t: Array) -> Array:
         """Bool `[batch]`, true for rows that are neither finished nor masked at `t`."""
-        alive = t < self.lengths
-        return alive if self.mask is None else alive & self.read(self.mask, t)
+        valid = t < self.lengths
+        return valid if self.mask is None else valid & self.read(self.mask, t)
 
     def read(self, tree: PyTree, t: Array) -> PyTree:
         """Reads step `t` of each leaf of `tree`; returns leaves `[batch, ...]`."""
@@ -132,16 +132,45 @@ class Steps:
         """
         if self.stand_in is None:
             return inputs, state
-        alive, (inputs_in, state_in) = self.is_valid(t), self.stand_in
+        valid, (inputs_in, state_in) = self.is_valid(t), self.stand_in
         if not self.rows_interact and is_of_rows(state):
-            return select(alive, (inputs, state), self.stand_in)
+            return select(valid, (inputs, state), self.stand_in)
         # The rows of a cell may interact, and a scalar leaf or a TensorArray may depend
         # on all rows. While TensorFlow's loop would run, finished rows therefore have
         # the states that they keep, as in TensorFlow, and zeros as inputs. At later
         # steps, the cell runs on the stand-in, and the results are dropped.
         running = t < self.steps_to_run
-        inputs = select(running, zero_unless(alive, inputs), inputs_in)
+        inputs = select(running, zero_unless(valid, inputs), inputs_in)
         return inputs, advance(running, running, state, state_in)
+
+    def run_step(
+        self,
+        step: Callable[[PyTree, PyTree], tuple],
+        t: Array,
+        inputs: PyTree,
+        state: PyTree,
+        reset_state: PyTree,
+    ) -> tuple[PyTree, PyTree, PyTree]:
+        """Runs step t of a cell: resets, what the cell reads, and what is kept.
+
+        Args:
+            step: `step(inputs, state)` returns the output, the new state, and whatever
+                else the caller needs of the step.
+            t: The step, an int32 scalar.
+            inputs: Step t of the inputs, each leaf `[batch, ...]`.
+            state: The state before the step, each leaf `[batch, ...]` or a scalar.
+            reset_state: The state to which rows are reset; see `Run`.
+
+        Returns:
+            The new state; the output, or a pair of both if `returns_states`; and the
+            other results of `step`, followed by the state that `step` got.
+        """
+        state = self.reset(t, state, reset_state)
+        inputs, before = self.step_inputs(t, inputs, state)
+        output, after, *others = step(inputs, before)
+        state, output = self.mask_step(t, state, after, output)
+        output = (output, state) if self.returns_states else output
+        return state, output, (*others, before)
 
     def mask_step(
         self, t: Array, state: PyTree, new_state: PyTree, output: PyTree
@@ -160,9 +189,9 @@ class Steps:
         """
         if self.lengths is None:
             return with_structure(state, new_state), output
-        alive = self.is_valid(t)
-        new_state = advance(alive, t < self.steps_to_run, new_state, state)
-        return new_state, zero_unless(alive, output)
+        valid = self.is_valid(t)
+        new_state = advance(valid, t < self.steps_to_run, new_state, state)
+        return new_state, zero_unless(valid, output)
 
     def index_in_run(self, t: Array) -> Array:
         """The index of step `t` in the whole run, which selects its random key."""
@@ -184,17 +213,17 @@ class Steps:
 
         By default, the sequences are inputs, and the stand-in's inputs replace them.
         """
-        alive = self.unfinished_steps()
-        if alive is None:
+        unfinished = self.unfinished_steps()
+        if unfinished is None:
             return xs
         rows = self.stand_in[0] if rows is None else rows
         rows = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), rows)
-        return select(alive, xs, rows)
+        return select(unfinished, xs, rows)
 
     def zero_finished(self, tree: PyTree) -> PyTree:
         """Replaces the leaves of `tree` by zeros at steps where a row is finished."""
-        alive = self.unfinished_steps()
-        return tree if alive is None else zero_unless(alive, tree)
+        unfinished = self.unfinished_steps()
+        return tree if unfinished is None else zero_unless(unfinished, tree)
 
     def time_first(self) -> "Steps":
         """Returns a copy of the steps for sequences `[time, batch, ...]`."""
@@ -292,7 +321,7 @@ def first_inputs(xs: PyTree, axis: int) -> PyTree:
     return jax.tree.map(first, xs)
 
 
-def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:
+def advance(valid: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:
     """Returns the state after a step: `old` in finished rows, otherwise `new`.
 
     Scalar leaves and TensorArrays are shared by all rows. These leaves are updated
@@ -305,7 +334,7 @@ def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
             if known is not None:  # `jnp.where` fails if the TensorArray has grown.
                 return new_leaf if known else old_leaf
             return where(running, new_leaf, old_leaf)
-        mask = expand_rows(alive, old_leaf) if old_leaf.ndim else running
+        mask = expand_rows(valid, old_leaf) if old_leaf.ndim else running
         return jnp.where(mask, new_leaf, old_leaf)
 
     return jax.tree.map(select, new, old, is_leaf=is_tensor_array)

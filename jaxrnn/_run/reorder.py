@@ -4,12 +4,31 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from .._base.math import expand_rows
+from .._base.math import concrete_or_none, expand_rows
 from .._base.sharding import as_rows_of
 from .._base.typing import Array, PyTree
 from .masking import select
 from .run import Run
+
+
+def lengths_of_mask(mask: Array | np.ndarray, axis: int) -> Array | np.ndarray | None:
+    """The lengths that say the same as a mask, `[batch]`; None if it may have gaps.
+
+    With lengths, no step is moved. A mask without gaps has lengths if its values are
+    known, or if it has one step.
+
+    Args:
+        mask: Bool, true at valid steps.
+        axis: The time axis of the mask.
+    """
+    if mask.shape[axis] == 1:
+        return jnp.squeeze(mask, axis).astype(jnp.int32)
+    known = concrete_or_none(mask)
+    if known is None or (np.diff(known.astype(np.int8), axis=axis) > 0).any():
+        return None
+    return known.sum(axis)
 
 
 class ValidSteps(NamedTuple):
@@ -109,8 +128,8 @@ class Gaps(NamedTuple):
             states = self.moved.states(states, run.state, axis)
         if self.pending is None:
             return states
-        first = jax.tree.map(lambda x: jnp.expand_dims(x, axis), run.reset_state)
-        return select(~self.pending, states, first)
+        reset = jax.tree.map(lambda x: jnp.expand_dims(x, axis), run.reset_state)
+        return select(~self.pending, states, reset)
 
     def last(self, last: PyTree, run: Run) -> PyTree:
         """The state after the last step of the rows, from that of the run."""

@@ -30,7 +30,8 @@ class Run:
         steps: The time axis, and which rows are finished or reset at each step.
         reset_state: The state to which rows are reset, like `state`; None if no row is
             reset.
-        key_at: `key_at(t)`: the random key of step t; None for a deterministic run.
+        key_at: `key_at(t)`: the random key of step t. None for a deterministic run, and
+            before the driver chooses the loop.
         implementation: The argument `implementation` of `dynamic_rnn`, such as "xla",
             "native" or None, but not "scan", for which no cell is asked. All names but
             "xla" raise an error unless `choose_loop` returns a `Choice` of that name,

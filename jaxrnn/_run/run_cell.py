@@ -354,7 +354,7 @@ def _only_rows_sharded(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
     if mesh is None:
         return xs
 
-    # If some of the inputs are whole, divide their rows like those of the others.
+    # If some of the inputs are replicated, divide their rows like those of the others.
     specs = [jax.typeof(x).sharding.spec for x in jax.tree.leaves(xs)]
     rows = next(filter(None, (spec[batch_axis] for spec in specs)), None)
 
@@ -365,8 +365,8 @@ def _only_rows_sharded(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
             "run, pass the types of the steps of one device, without a sharding. For "
             "other functions, shard the rows, with `jax.sharding.reshard`."
         )
-        is_whole = spec[1 - batch_axis] is None
-        expect(is_whole, name, "not be sharded along time", x, fix)
+        is_undivided = spec[1 - batch_axis] is None
+        expect(is_undivided, name, "not be sharded along time", x, fix)
         spec = PartitionSpec(*[None] * batch_axis, rows)
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))
 

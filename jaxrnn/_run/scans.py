@@ -58,11 +58,9 @@ def scan_steps(apply: Apply, run: Run, unroll: int = 1) -> tuple[PyTree, PyTree]
 
     def step(state: PyTree, scanned: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
         t, inputs = scanned
-        state = steps.reset(t, state, reset_state())
-        inputs, before = steps.step_inputs(t, inputs, state)
-        output, new_state = apply(steps.index_in_run(t), inputs, before)
-        state, output = steps.mask_step(t, state, new_state, output)
-        return state, (output, state) if steps.returns_states else output
+        call = functools.partial(apply, steps.index_in_run(t))
+        state, output, _ = steps.run_step(call, t, inputs, state, reset_state())
+        return state, output
 
     if isinstance(steps.time, int) and steps.time == 1:
         first = jnp.int32(0), masking.first_inputs(run.inputs, steps.axis)

@@ -1,1 +1,1 @@
-"""Linear recurrences: the kind of cell, its loop, and its cells."""
+"""Linear recurrences, `h = a * h + b`: the base class (`cell.py`), and its cells."""

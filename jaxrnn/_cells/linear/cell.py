@@ -21,8 +21,8 @@ from ..params import Specs
 from .element import Element, is_zero, plus, times
 
 Terms: TypeAlias = tuple[Element, Element, Element | None, PyTree]
-"""`(a, b, first, rest)` of a step: the new state is `a * h + b`, or `a * h + first` if
-first is not None and h is zeros; the output may also use rest."""
+"""`(a, b, b_from_zeros, rest)` of a step: the new state is `a * h + b`. If h is zeros,
+`b_from_zeros` takes the place of b, unless it is None. The output may also use rest."""
 
 
 Coefficients: TypeAlias = tuple[Element, Element, PyTree]
@@ -111,9 +111,9 @@ class LinearRecurrenceCell(SpecsCell[State]):
         self, params: Params, inputs: Array, state: Element
     ) -> tuple[PyTree, Element]:
         """Runs one step with checked arguments; see `SpecsCell.step`."""
-        a, b, first, rest = self.terms(params, inputs, state)
-        if first is not None:
-            b = masking.select(is_zero(state), first, b)
+        a, b, b_from_zeros, rest = self.terms(params, inputs, state)
+        if b_from_zeros is not None:
+            b = masking.select(is_zero(state), b_from_zeros, b)
         new_state = cast_like(state, plus(times(a, widened(state)), b))
         output = self.output(params, new_state, rest)
         return cast(output, widest_dtype(inputs)), new_state

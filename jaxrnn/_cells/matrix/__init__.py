@@ -1,1 +1,1 @@
-"""Matrix memories: the kind of cell, its loop over chunks, its rules and its cells."""
+"""Matrix memories: the base classes, the rules of a step, and the cells."""

@@ -1,1 +1,1 @@
-"""Wrapper cells."""
+"""Cells that hold other cells. A wrapper says what one step is, and no more."""

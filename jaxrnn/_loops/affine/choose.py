@@ -44,10 +44,10 @@ def choose(cell: AffineCell, params: Params, run: Run) -> Choice:
     """Chooses the loop of a backend, XLA's loop, or a scan."""
     steps = run.steps
 
-    # The program of one step, whose constants are the arrays that it closes over.
-    # Define a new function, so that JAX does not reuse an earlier trace. Omit the
-    # shardings of whole sequences, which might not be compatible with the arrays of
-    # a single step.
+    # Trace a step to learn two things: whether it closes over traced arrays, and
+    # whether it has a derivative only in reverse mode. Define a new function, so that
+    # JAX does not reuse an earlier trace. Omit the shardings of whole sequences, which
+    # might not be compatible with the arrays of a single step.
     def step(*args: Any) -> StageResult:
         return cell.step(*args)
 

@@ -57,9 +57,10 @@ class Primals(NamedTuple):
     """The differentiable inputs of a run, or the tangents of these inputs.
 
     Attributes:
-        products: The parameters of each stage's product, `{"kernel": [rows, columns],
-            "bias": [columns]}`. The first rows of a kernel multiply the inputs, if the
-            stage reads them. A stage without a bias has no "bias".
+        product_params: The parameters of each stage's product,
+            `{"kernel": [rows, columns], "bias": [columns]}`. The first rows of a kernel
+            multiply the inputs, if the stage reads them. A stage without a bias has no
+            "bias".
         elementwise: The parameters that the element-wise updates read.
         xs: The inputs, `[time, batch, depth]`. `primals_of` keeps the layout of the
             run, which may be `[batch, time, depth]`.
@@ -68,7 +69,7 @@ class Primals(NamedTuple):
             None if there are no resets.
     """
 
-    products: list[Params]
+    product_params: list[Params]
     elementwise: Params
     xs: Array
     state: PyTree
@@ -115,7 +116,9 @@ class AffineLoop:
         if not save:  # The run is not differentiated.
             steps = dataclasses.replace(steps, stand_in=None)
         platform = platform_of((primals.xs, primals.state))
-        product, xs, steps = _products(self.cell, primals, steps, platform == "cpu")
+        product, xs, steps = _choose_product(
+            self.cell, primals, steps, platform == "cpu"
+        )
         stages = functools.partial(self.cell.run_stages, product, primals.elementwise)
         if not save and platform == "tpu":
             first_inputs = jax.tree.map(lambda x: x[0], xs)
@@ -127,12 +130,10 @@ class AffineLoop:
         # element-wise operation.
         def step(carry: tuple[Array, PyTree], inputs: PyTree) -> tuple[PyTree, PyTree]:
             t, state = carry
-            state = steps.reset(t, state, primals.reset_state)
-            inputs, before = steps.step_inputs(t, inputs, state)
-            output, after, zs = stages(inputs, before)
-            state, output = steps.mask_step(t, state, after, output)
-            output = (output, state) if steps.returns_states else output
-            return (t + 1, state), (output, (zs, before) if save else ())
+            state, output, saved = steps.run_step(
+                stages, t, inputs, state, primals.reset_state
+            )
+            return (t + 1, state), (output, saved if save else ())
 
         carry, skipped = (jnp.int32(0), primals.state), None
         if save and steps.steps_to_run is not None:
@@ -164,11 +165,14 @@ class AffineLoop:
             vmap_size: See `Run`.
         """
         split = functools.partial(_split_kernels, self.cell, primals.xs.shape[-1])
-        products, d_products = split(primals.products), split(tangents.products)
+        products, d_products = (
+            split(primals.product_params),
+            split(tangents.product_params),
+        )
         # The values at finished rows do not affect the result, but must be finite.
         xs = steps.zero_finished(primals.xs)
-        primals = primals._replace(products=products, xs=xs)
-        tangents = tangents._replace(products=d_products)
+        primals = primals._replace(product_params=products, xs=xs)
+        tangents = tangents._replace(product_params=d_products)
         d_zs = self._push_products(primals, saved, tangents, vmap_size)
 
         # The tangents of the reset states. Each step casts a wide copy, so that the
@@ -178,7 +182,7 @@ class AffineLoop:
         push_update = _pushed_update(primals, tangents.elementwise)
 
         def step(d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
-            (zs, state), d_zs, resets, alive = scanned
+            (zs, state), d_zs, resets, unfinished = scanned
             d_before = d_state
             if resets is not None:
                 d_reset = cast_like(d_reset_state, wide)
@@ -191,9 +195,9 @@ class AffineLoop:
                 pushed = push_update(stage, (zs[k], carry), (d_z, d_carry))
                 (_, carry), (d_operand, d_carry) = pushed
             d_output, d_new_state = d_operand, with_structure(d_state, d_carry)
-            if alive is not None:
-                d_new_state = masking.select(alive, d_new_state, d_state)
-                d_output = masking.zero_unless(alive, d_output)
+            if unfinished is not None:
+                d_new_state = masking.select(unfinished, d_new_state, d_state)
+                d_output = masking.zero_unless(unfinished, d_output)
             outputs = (d_output, d_new_state) if steps.returns_states else d_output
             return d_new_state, outputs
 
@@ -228,7 +232,9 @@ class AffineLoop:
         @jax.checkpoint
         def of_stages() -> list[Array | None]:
             given = saved[0], jax.vmap(operands)(*saved)
-            return list(map(of_stage, *given, primals.products, tangents.products))
+            return list(
+                map(of_stage, *given, primals.product_params, tangents.product_params)
+            )
 
         return of_stages()
 
@@ -237,7 +243,7 @@ def primals_of(cell: "AffineCell", params: Params, run: Run) -> tuple[Primals, S
     """The primals of a run, and its steps, which hold nothing to differentiate."""
     params = cell.stage_params(params)
     primals = Primals(
-        products=[stage.product_params(params) for stage in cell.stages],
+        product_params=[stage.product_params(params) for stage in cell.stages],
         elementwise={name: params[name] for name in cell.elementwise_specs()},
         xs=run.inputs,
         state=run.state,
@@ -265,7 +271,7 @@ def with_tangent_rule(forward: Callable, push_forward: Callable) -> Callable:
     return run
 
 
-def _products(
+def _choose_product(
     cell: "AffineCell", primals: Primals, steps: Steps, on_cpu: bool
 ) -> tuple[Product, PyTree, Steps]:
     """Chooses how the steps compute `z = [inputs, operand] @ kernel + bias`.
@@ -285,11 +291,11 @@ def _products(
 
     def joined(k: int, stage: "Stage", x: Array, operand: Array, dtype: DType) -> Array:
         operands = (x, operand) if stage.takes_inputs else (operand,)
-        return affine(primals.products[k], operands, dtype)
+        return affine(primals.product_params[k], operands, dtype)
 
     if on_cpu:
         return joined, primals.xs, steps
-    products = _split_kernels(cell, primals.xs.shape[-1], primals.products)
+    products = _split_kernels(cell, primals.xs.shape[-1], primals.product_params)
 
     def split(k: int, stage: "Stage", x: Array, operand: Array, dtype: DType) -> Array:
         z = dot(operand, products[k]["state"], dtype)
@@ -304,7 +310,7 @@ def _products_ahead(
     cell: "AffineCell", primals: Primals, steps: Steps, on_cpu: bool
 ) -> tuple[Product, PyTree, Steps]:
     """`_products`; the inputs of a step are a list of blocks of z for each stage."""
-    products = _split_kernels(cell, primals.xs.shape[-1], primals.products)
+    products = _split_kernels(cell, primals.xs.shape[-1], primals.product_params)
     dtype = widest_dtype(primals.state)
 
     def blocks(stage: "Stage", z: Array) -> list[Array]:

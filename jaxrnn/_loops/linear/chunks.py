@@ -65,21 +65,21 @@ class RecurrenceLoop:
         """`(a, b, rest)` of all steps: a step maps h to `a * h + b`, also at resets."""
         steps, h = part.steps, part.state
         at_step = lambda x: self.terms(params, x, h)
-        a, b, first, rest = at_each_step(at_step, steps.fill_finished(part.inputs))
-        before = jax.tree.map(lambda x: x[None], part.reset_state)
-        if first is not None:
-            b = masking.select(
-                _are_from_zeros(first, h, steps.resets, before), first, b
-            )
-        alive = steps.unfinished_steps()
-        if alive is not None:  # Finished rows keep their state.
-            a = masking.select(alive, a, one_like(a))
-            b = masking.zero_unless(alive, b)
-        if before is not None:
-            # Steps without a reset must not add `before`. Zero the states rather than
-            # the product, because in the product's gradient, 0 * inf is NaN.
-            before = masking.zero_unless(steps.resets, before)
-            b = plus(b, times(a, before))
+        xs = steps.fill_finished(part.inputs)
+        a, b, b_from_zeros, rest = at_each_step(at_step, xs)
+        reset_state = jax.tree.map(lambda x: x[None], part.reset_state)
+        if b_from_zeros is not None:
+            from_zeros = _are_from_zeros(b_from_zeros, h, steps.resets, reset_state)
+            b = masking.select(from_zeros, b_from_zeros, b)
+        unfinished = steps.unfinished_steps()
+        if unfinished is not None:  # Finished rows keep their state.
+            a = masking.select(unfinished, a, one_like(a))
+            b = masking.zero_unless(unfinished, b)
+        if reset_state is not None:
+            # Steps without a reset must not add the reset state. Zero the states rather
+            # than the product, because in the product's gradient, 0 * inf is NaN.
+            reset_state = masking.zero_unless(steps.resets, reset_state)
+            b = plus(b, times(a, reset_state))
         return a, b, rest
 
     def _outputs(self, params: Params, hs: Element, rest: PyTree, part: Run) -> PyTree:
@@ -113,18 +113,21 @@ def steps_in_chunk(state: Element, vmap_size: int, platform: str) -> int:
 
 
 def _are_from_zeros(
-    first: Element, state: Element, resets: Array | None, before: Element | None
+    b_from_zeros: Element,
+    state: Element,
+    resets: Array | None,
+    reset_state: Element | None,
 ) -> Array:
     """Whether the state before each step is zeros, `[time, batch]`.
 
     The state is zeros if the last reset, or else the run, began with zeros, and
-    `first`, the terms of steps from zeros, has been zeros at all steps since then.
+    `b_from_zeros` has been zeros at all steps since then.
     """
-    is_written = ~is_zero(jax.lax.stop_gradient(first))
+    is_written = ~is_zero(jax.lax.stop_gradient(b_from_zeros))
     writes = jnp.concatenate([~is_zero(state)[None], is_written[:-1]])
     if resets is None:
         return jnp.cumsum(writes, axis=0) == 0
-    to_zeros = resets & is_zero(before)
+    to_zeros = resets & is_zero(reset_state)
     writes = jnp.cumsum(writes | (resets & ~to_zeros), axis=0)
     # No writes since the last reset to zeros or, before any reset, since the start.
     return writes == jax.lax.cummax(jnp.where(to_zeros, writes, 0))

@@ -58,14 +58,14 @@ class KeyDecays:
     """
 
     def __init__(self, chunk: Chunk, g: Array) -> None:
-        # The derivative is that of `rest`, which multiplies q and divides k.
+        # `2^r` multiplies q and divides k; the whole derivative is its own.
         coarse, fine = chunk.sums_of_parts(g / math.log(2.0))
         whole = jnp.floor(coarse)
         powers = whole.astype(f"int{8 * g.dtype.itemsize}")
         powers = _power_of_two(powers[:, :, :, None] - powers[:, :, None], g.dtype)
         self._pairs = jnp.where(chunk.reads[..., None], powers, 0.0)
-        self._rest = jnp.exp2(coarse - whole + fine)
-        self.keep = self._rest * jnp.exp2(whole)
+        self._two_to_r = jnp.exp2(coarse - whole + fine)
+        self.keep = self._two_to_r * jnp.exp2(whole)
         self._chunk = chunk
 
     def scores(self, q: Array, k: Array) -> Array:
@@ -74,7 +74,7 @@ class KeyDecays:
         def product(q: Array, pairs: Array, k: Array) -> Array:
             return jnp.sum(q[..., :, None, :] * pairs * k[..., None, :, :], axis=-1)
 
-        given = q * self._rest, self._pairs, k / self._rest
+        given = q * self._two_to_r, self._pairs, k / self._two_to_r
         scores = without_unit_axes(product, 2, *given)
         return jnp.where(self._chunk.reads, scores, 0.0)
 
@@ -103,11 +103,11 @@ class KeyDecays:
     def written(self, k: Array, u: Array) -> Array:
         """What `memory` returns if the states before the spans are zeros."""
 
-        def product(rest: Array, pairs: Array, k: Array) -> Array:
-            return rest[..., None, :] * pairs * k
+        def product(two_to_r: Array, pairs: Array, k: Array) -> Array:
+            return two_to_r[..., None, :] * pairs * k
 
-        at_ends = self._chunk.after(self._rest), self._chunk.after(self._pairs)
-        keys = without_unit_axes(product, 3, *at_ends, (k / self._rest)[:, :, None])
+        at_ends = self._chunk.after(self._two_to_r), self._chunk.after(self._pairs)
+        keys = without_unit_axes(product, 3, *at_ends, (k / self._two_to_r)[:, :, None])
         return jnp.einsum("bntsk,bnsv->bntkv", keys, u)
 
 

@@ -24,8 +24,8 @@ def run_chunk(rule: MLSTMRule, chunk: Chunk) -> tuple[Array, MLSTMState]:
     Here, s runs over the steps of this span up to t, and m_0 is the m before the
     span. Adding `F_t` to `a_t` would lose digits of `a_t`, and every weight is a ratio
     without `F_t`. So the weights are computed without `F_t`, from whole numbers and
-    exact sums, with an m that is too small by up to about 1. The states that the chunk
-    returns are rescaled.
+    exact sums, with an m that is too small by up to about 1 (`below`). The states that
+    the chunk returns are rescaled.
     """
     q, k, v, i, f = chunk.values
     coarse, fine = chunk.sums_of_parts(jax.nn.log_sigmoid(f))
@@ -36,8 +36,8 @@ def run_chunk(rule: MLSTMRule, chunk: Chunk) -> tuple[Array, MLSTMState]:
     below = jnp.where(is_empty, 0.0, a - jnp.floor(a) + fine)
     a, whole = jnp.floor(a), jnp.floor(i)
     keep = jnp.exp(jnp.where(is_empty, 0.0, m - a))
-    rest = jnp.exp(jnp.where(whole == -jnp.inf, 0.0, i - whole) - fine)
-    k, added = scaled(rest, k), whole - coarse
+    exp_fraction = jnp.exp(jnp.where(whole == -jnp.inf, 0.0, i - whole) - fine)
+    k, added = scaled(exp_fraction, k), whole - coarse
     pairs = chunk.pairs(-jnp.where(is_empty, 0.0, a), added)
     scores = chunk.scores(q, k, pairs)
     old_values = chunk.read(q, _memory)
@@ -52,7 +52,7 @@ def run_chunk(rule: MLSTMRule, chunk: Chunk) -> tuple[Array, MLSTMState]:
     h = scaled(factor / divisor, values)
     c = chunk.memory(_memory, keep, pairs, k, v)
     n = chunk.memory(_normalizer, keep, pairs, k, jnp.ones_like(f)[..., None])
-    at_ends = keep, rest[:, :, None] * pairs, coarse + a + fine
+    at_ends = keep, exp_fraction[:, :, None] * pairs, coarse + a + fine
     keep, pairs, m = map(chunk.after, at_ends)
     largest = jnp.maximum(keep, jnp.max(pairs, axis=-1))
     c, n = c / largest[..., None, None], n[..., 0] / largest[..., None]

@@ -4,6 +4,12 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+
+from ..._base.arguments import is_list_of
+from ..._base.errors import expect
+from ..._base.inputs import check_like
+from ..._base.typing import Array, PyTree
 from ..._cells.matrix.rule import MatrixRule
 from ..._run.loops import inherited_entry
 
@@ -35,3 +41,36 @@ def transition_of_rule(rule: MatrixRule) -> Any:
     """What `MatrixRule.transition` returns, or None."""
     found = None if rule.chunk else inherited_entry(_RULES, type(rule), ("step",))
     return found.transition(rule) if found else rule.transition()
+
+
+def as_chunk_results(
+    rule: object, results: PyTree, chunk: Any, step: Callable
+) -> tuple[Array, PyTree]:
+    """Returns the `(h, states)` of a rule's `chunk`, if they are like a step's.
+
+    Args:
+        rule: The `MatrixRule`.
+        results: What `chunk` returned.
+        chunk: The `Chunk` that it got.
+        step: Runs one step; see `MatrixRule.step`.
+
+    Raises:
+        ValueError: If the structure or a shape differs.
+        TypeError: If a dtype differs.
+    """
+    one = jax.tree.map(lambda x: x[:, :, 0], (chunk.values, chunk.state))
+    of_step = jax.eval_shape(step, *one)
+    time = jax.tree.leaves(chunk.values)[0].shape[2]
+
+    def with_time(size: int, tree: PyTree) -> PyTree:
+        shape = lambda x: (*x.shape[:2], size, *x.shape[2:])
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(shape(x), x.dtype), tree)
+
+    h, state = of_step
+    wanted = with_time(time, h), with_time(time if chunk.returns_states else 1, state)
+    name = type(rule).__name__
+    fix = f"The step of the rule gives these shapes; see `Chunk` and `{name}.chunk`."
+    expect(is_list_of(results, 2), "chunk", "return a pair (h, states)", results, fix)
+    for result, got, want in zip(("h", "states"), results, wanted, strict=True):
+        check_like(result, got, want, strict=False, fix=fix)
+    return results

@@ -25,11 +25,24 @@ from ..._base.derivatives import (
 )
 from ..._base.math import batch_maximum, cast, move_axes, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree
-from ..._cells.matrix.rule import MatrixRule, arithmetic_dtype, as_chunk_results
+from ..._cells.matrix.rule import MatrixRule, arithmetic_dtype
 from ..._run import masking
 from ..._run.run import Run
 from ..._run.scans import at_each_step, run_in_parts, scan_steps
 from .chunk import Chunk
+from .rules import as_chunk_results
+
+
+class IsFinite(NamedTuple):
+    """What is finite of each step and row, bools in the layout of the inputs.
+
+    Attributes:
+        state: Whether the new state is.
+        read: Whether what the step reads is.
+    """
+
+    state: Array
+    read: Array
 
 
 class Computed(NamedTuple):
@@ -38,14 +51,13 @@ class Computed(NamedTuple):
     Attributes:
         outputs: The outputs, or pairs `(output, new_state)` if the run returns states.
         last: The last state, in the dtype of the arithmetic.
-        is_finite: For each step and row, whether the new state is finite, and whether
-            what the step reads is; bools in the layout of the inputs.
+        is_finite: What is finite.
         starts: The states before the chunks, each leaf `[chunks, batch, ...]`.
     """
 
     outputs: PyTree
     last: PyTree
-    is_finite: tuple[Array, Array]
+    is_finite: IsFinite
     starts: PyTree
 
 
@@ -79,8 +91,8 @@ class MemoryLoop:
         """`run` step by step, without derivatives."""
         # The results of finished steps may be NaN.
         steps = dataclasses.replace(run.steps, stand_in=None)
-        made = self.in_steps(params, run.replace(steps=steps))
-        return made.outputs, self.rule.stored(run.state, made.last)
+        results = self.in_steps(params, run.replace(steps=steps))
+        return results.outputs, self.rule.stored(run.state, results.last)
 
     def run_wide(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """The outputs, and the last state in the dtype of the arithmetic.
@@ -93,22 +105,21 @@ class MemoryLoop:
         """
 
         def derived(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-            known = self.values(*jax.lax.stop_gradient((params, run)))
+            known = self.computed(*jax.lax.stop_gradient((params, run)))
             outputs, last = self.tangents(params, run, known)
             last = masking.zero_unless(finite_rows(known.last), last)
             return jax.tree.map(straight_through, known[:2], (outputs, last))
 
-        alone = lambda *given: self.values(*given)[:2]
+        alone = lambda *given: self.computed(*given)[:2]
         return with_forward_only(derived, alone)(params, run)
 
-    def values(self, params: Params, run: Run) -> Computed:
+    def computed(self, params: Params, run: Run) -> Computed:
         """The results: of chunks or, if these are not finite, of single steps."""
-        made = self.in_chunks(params, run)
-        _, reads = made.is_finite
-        failed = ~(jnp.all(reads) & jnp.all(finite_rows(made.last)))
+        results = self.in_chunks(params, run)
+        is_finite = jnp.all(results.is_finite.read) & jnp.all(finite_rows(results.last))
         again = functools.partial(self.in_steps, params, run)
         # One condition for the whole run: a device waits for it once.
-        return jax.lax.cond(batch_maximum(failed), again, lambda: made)
+        return jax.lax.cond(batch_maximum(~is_finite), again, lambda: results)
 
     def in_steps(self, params: Params, run: Run) -> Computed:
         """Runs all steps, one after another."""
@@ -118,13 +129,15 @@ class MemoryLoop:
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
             rest, values = self.project(params, inputs, dtype)
             h, state = self.step(values, state)
-            made = cast(self.output(params, h, rest), output_dtype)
-            return (made, (finite_rows(state), finite_rows(h))), state
+            output = cast(self.output(params, h, rest), output_dtype)
+            return (output, IsFinite(finite_rows(state), finite_rows(h))), state
 
         def run_part(part: Run) -> tuple[PyTree, PyTree]:
-            made, last = scan_steps(apply, part)
-            made, states = made if part.steps.returns_states else (made, None)
-            return (*made, states), last
+            results, last = scan_steps(apply, part)
+            states = None
+            if part.steps.returns_states:
+                results, states = results
+            return (*results, states), last
 
         return self._in_parts(run_part, run.inputs, run)
 
@@ -134,7 +147,10 @@ class MemoryLoop:
         def run_part(part: Run) -> tuple[PyTree, PyTree]:
             rest, values = projected(self, params, part)
             h, states, last = self._read(values, part)
-            is_finite = (jnp.all(jnp.isfinite(h), (2, 3)),) * 2
+            is_read = jnp.all(jnp.isfinite(h), (2, 3))
+            # Of the states, only the last is checked; if a number is not finite, the
+            # results are those of `in_steps`.
+            is_finite = IsFinite(state=is_read, read=is_read)
             return (outputs_of(self, params, h, rest, part), is_finite, states), last
 
         return self._in_parts(run_part, run.inputs, run)
@@ -161,19 +177,20 @@ class MemoryLoop:
 
         def run_part(part: Run) -> tuple[PyTree, PyTree]:
             params = params_in_loop()
-            inputs, (keeps, reads) = part.inputs
-            inputs = masking.zero_unless(keeps, inputs)
+            inputs, is_finite = part.inputs  # See the last line.
+            inputs = masking.zero_unless(is_finite.state, inputs)
             part = part.replace(inputs=inputs, state=known_start(part))
             rest, values = projected(self, params, part)
-            rest = masking.zero_unless(reads, rest)
+            rest = masking.zero_unless(is_finite.read, rest)
             if "q" in values._fields:
-                values = values._replace(q=masking.zero_unless(reads, values.q))
+                values = values._replace(
+                    q=masking.zero_unless(is_finite.read, values.q)
+                )
             h, states, last = self._read(values, part)
-            outputs = masking.zero_unless(
-                reads, outputs_of(self, params, h, rest, part)
-            )
+            outputs = outputs_of(self, params, h, rest, part)
+            outputs = masking.zero_unless(is_finite.read, outputs)
             if part.steps.returns_states:
-                states = masking.zero_unless(keeps, states)
+                states = masking.zero_unless(is_finite.state, states)
             return (outputs, None, states), last
 
         return self._in_parts(run_part, (run.inputs, known.is_finite), run)[:2]
@@ -203,8 +220,8 @@ class MemoryLoop:
 
         wide = with_states_in(arithmetic_dtype(run.inputs, run.state), run)
         wide = wide.replace(inputs=inputs)
-        made, last = run_in_parts(self._chunk_size(run), run_one, wide)
-        outputs, is_finite, starts = made
+        results, last = run_in_parts(self._chunk_size(run), run_one, wide)
+        outputs, is_finite, starts = results
         return Computed(outputs, last, is_finite, run.steps.from_time_major(starts))
 
     def _chunk_size(self, run: Run) -> int:
@@ -223,9 +240,9 @@ def projected(memory: Any, params: Params, part: Run) -> tuple[PyTree, PyTree]:
     dtype = arithmetic_dtype(part.inputs, part.state)
     project = functools.partial(memory.project, params, dtype=dtype)
     rest, values = at_each_step(project, part.steps.fill_finished(part.inputs))
-    alive = part.steps.unfinished_steps()
-    if alive is not None:
-        values = masking.select(alive, values, memory.rule.idle)
+    unfinished = part.steps.unfinished_steps()
+    if unfinished is not None:
+        values = masking.select(unfinished, values, memory.rule.idle)
     return rest, values
 
 

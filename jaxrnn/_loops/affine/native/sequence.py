@@ -58,7 +58,7 @@ class NativeLoop:
         self.is_default = is_default
         self.refusal = None if is_default else _REFUSAL
         self.equations: Any = equations_of(cell)
-        self.spec = native_cell(self.equations)
+        self.native_cell = native_cell(self.equations)
 
     def run(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of all steps, equal to a scan of `cell.apply`.
@@ -173,7 +173,7 @@ class NativeLoop:
 
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
         """`forward` on CPUs."""
-        given, steps = self._as_given(primals, steps)
+        given, steps = self._as_call_arguments(primals, steps)
         xs, sequence = given.xs, 1 - steps.axis  # The row axis of a sequence.
         h, c = jax.tree.map(lambda x: float32(*xs.shape[:2], x.shape[-1]), given.state)
         zs = [float32(*xs.shape[:2], stage.columns) for stage in self.cell.stages]
@@ -185,7 +185,7 @@ class NativeLoop:
                 (ROWS, steps.lengths),
                 (sequence, steps.resets),
                 (sequence, xs),
-                (NO_ROWS, [(p["kernel"], p.get("bias")) for p in given.products]),
+                (NO_ROWS, [(p["kernel"], p.get("bias")) for p in given.product_params]),
                 (NO_ROWS, given.elementwise),
                 (ROWS, given.state),
                 (ROWS, given.reset_state),
@@ -210,21 +210,23 @@ class NativeLoop:
         self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> Primals:
         """`transpose` on CPUs: the loop, then products over the steps of all rows."""
-        given, steps = self._as_given(primals, steps)
+        given, steps = self._as_call_arguments(primals, steps)
         pulled = self._pull_states(given, steps, saved, cotangents)
         ct_zs, computed, ct_state, ct_reset_state, ct_rows = pulled
         products = self._pull_products(given, steps, saved, computed, ct_zs)
         ct_xs = self._pull_inputs(given, steps, ct_zs)
         names = jax.tree.structure(primals.elementwise)
         return Primals(
-            products=products,
+            product_params=products,
             elementwise=names.unflatten(() if ct_rows is None else ct_rows.sum(0)),
             xs=ct_xs,
             state=self._join(primals.state, ct_state),
             reset_state=self._join(primals.state, ct_reset_state),
         )
 
-    def _as_given(self, primals: Primals, steps: Steps) -> tuple[Primals, Steps]:
+    def _as_call_arguments(
+        self, primals: Primals, steps: Steps
+    ) -> tuple[Primals, Steps]:
         """The arrays as the calls read them, which are passed to the methods below.
 
         The element-wise parameters are one array, in the order of their names, or None.
@@ -262,7 +264,7 @@ class NativeLoop:
             ct_outputs = ct_outputs + ct_h
         attributes, sequence = self._attributes(given, steps), 1 - steps.axis
         computed = None
-        if "computed" in self.spec.operands:
+        if "computed" in self.native_cell.operands:
             computed = float32(*given.xs.shape[:2], attributes["units"])
         of_rows = lambda x: float32(*steps.lengths.shape, *x.shape)
         return call(
@@ -270,7 +272,7 @@ class NativeLoop:
             args=[
                 (ROWS, steps.lengths),
                 (sequence, steps.resets),
-                (NO_ROWS, [product["kernel"] for product in given.products]),
+                (NO_ROWS, [product["kernel"] for product in given.product_params]),
                 (NO_ROWS, given.elementwise),
                 (sequence, zs),
                 (sequence, (h, c)),  # The outputs in place of h, if h was not saved.
@@ -303,7 +305,12 @@ class NativeLoop:
 
         def pull(number: int, stage: Any, product: Params, ct_z: Array) -> Params:
             xs = given.xs if stage.takes_inputs else None
-            arrays = steps.lengths, xs, *operands[self.spec.operands[number]], ct_z
+            arrays = (
+                steps.lengths,
+                xs,
+                *operands[self.native_cell.operands[number]],
+                ct_z,
+            )
             names = [name for name in ("kernel", "bias") if name in product]
             found = call(
                 "weights",
@@ -314,11 +321,11 @@ class NativeLoop:
             return dict(zip(names, found, strict=True))
 
         stages = self.cell.stages
-        return list(map(pull, range(len(stages)), stages, given.products, ct_zs))
+        return list(map(pull, range(len(stages)), stages, given.product_params, ct_zs))
 
     def _pull_inputs(self, given: Primals, steps: Steps, ct_zs: list) -> Array:
         """The cotangent of the inputs."""
-        stages = zip(self.cell.stages, given.products, ct_zs, strict=True)
+        stages = zip(self.cell.stages, given.product_params, ct_zs, strict=True)
         pairs = [(p["kernel"], ct_z) for stage, p, ct_z in stages if stage.takes_inputs]
         sequence = 1 - steps.axis
         (ct_xs,) = call(
@@ -338,7 +345,7 @@ class NativeLoop:
             return np.float32(math.inf if clip is None else clip)
 
         return {
-            "cell": np.int32(self.spec.number),
+            "cell": np.int32(self.native_cell.number),
             "activation": np.int32(ACTIVATIONS.index(equations.activation)),
             "forget_bias": np.float32(equations.forget_bias),
             "cell_clip": bound(equations.cell_clip),
@@ -359,7 +366,7 @@ class NativeLoop:
             return None
         h, carry = self.cell.enter(state)
         # The carry of an LSTM begins with c.
-        return h, carry[0] if self.spec.has_c else None
+        return h, carry[0] if self.native_cell.has_c else None
 
     def _join(self, like: PyTree, pair: tuple[Array, Array | None] | None) -> PyTree:
         """The inverse of `_split`, with the structure of `like`; None for no pair."""
