@@ -237,11 +237,11 @@ class Steps:
         return fn(outputs), new_states
 
     def to_time_major(self, tree: PyTree) -> PyTree:
-        """Leaves `[time, batch, ...]`, from leaves in the layout of the inputs."""
+        """Returns leaves `[time, batch, ...]`; those of `tree` are like the inputs."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, self.axis), tree)
 
     def to_batch_major(self, tree: PyTree) -> PyTree:
-        """Leaves `[batch, time, ...]`, from leaves in the layout of the inputs."""
+        """Returns leaves `[batch, time, ...]`; those of `tree` are like the inputs."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 1, self.axis), tree)
 
     # A swap of two axes is its own inverse.

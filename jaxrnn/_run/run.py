@@ -76,7 +76,13 @@ class Run:
         return self.replace(steps=dataclasses.replace(steps, stand_in=found))
 
     def prefix_tree(self, rows: object, sequences: object, shared: object) -> "Run":
-        """Builds a prefix tree with one value for each array; see `Steps`."""
+        """Builds a prefix tree, with a value for each array; see `Steps.prefix_tree`.
+
+        Args:
+            rows: The value for arrays whose first axis is the rows.
+            sequences: The value for arrays in the layout of the inputs.
+            shared: The value for scalars.
+        """
         steps = self.steps.prefix_tree(rows=rows, sequences=sequences, shared=shared)
         return self.replace(inputs=sequences, state=rows, reset_state=rows, steps=steps)
 

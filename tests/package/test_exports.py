@@ -40,6 +40,40 @@ CELLS = {
 }
 
 
+# The arguments of `dynamic_rnn` that other drivers and modules lack on purpose.
+OF_ONE_CELL = "cell initial_state reset_state"
+OF_PADDED = (
+    "axis_name mask parallel_iterations reset_state resets swap_memory time_major"
+)
+OF_CONSTRUCTOR = (
+    "cell dtype implementation parallel_iterations scope swap_memory time_major"
+)
+OF_ONE_MODULE = "axis_name initial_state inputs mask reset_state resets sequence_length"
+LACKED = {
+    "bidirectional_dynamic_rnn": f"axis_name {OF_ONE_CELL}",
+    "stack_bidirectional_dynamic_rnn": f"axis_name {OF_ONE_CELL} return_states",
+    "static_rnn": OF_PADDED,
+    "static_bidirectional_rnn": f"{OF_PADDED} {OF_ONE_CELL} return_states",
+    "static_state_saving_rnn": f"{OF_PADDED} dtype initial_state return_states",
+    "stack_bidirectional_rnn": f"{OF_PADDED} {OF_ONE_CELL} return_states",
+    # The loop of a convolution holds no states to recompute.
+    "short_conv": "cell dtype parallel_iterations return_states scope swap_memory",
+    "lite.dynamic_rnn": "axis_name mask reset_state resets return_states",
+    # A module has the other arguments in its constructor.
+    "nnx.RNN.__call__": OF_CONSTRUCTOR,
+    "linen.RNN.__call__": OF_CONSTRUCTOR,
+    "nnx.RNN": f"{OF_ONE_MODULE} scope",
+}
+
+
+@pytest.mark.parametrize("name", LACKED)
+def test_drivers_have_the_arguments_of_dynamic_rnn(name):
+    arguments = lambda fn: inspect.signature(fn).parameters.keys()
+    driver = operator.attrgetter(name)(jaxrnn)
+    lacked = arguments(jaxrnn.dynamic_rnn) - arguments(driver)
+    assert lacked == {*LACKED[name].split()}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_parameter_names_shapes_and_dtypes_are_frozen(name):
     case = CASES[name]
