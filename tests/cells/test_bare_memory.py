@@ -282,6 +282,7 @@ CHOICES = [
 ]
 
 
+@pytest.mark.loops
 @pytest.mark.fast("sizes[0246]*")
 @pytest.mark.parametrize(("sizes", "options", "rows", "is_scanned"), CHOICES)
 def test_explain_says_whether_a_call_is_scanned(sizes, options, rows, is_scanned):
@@ -300,6 +301,7 @@ def test_the_laws_of_a_memory_that_chooses_its_loop():
     check_cell(cell, LinearAttentionInputs(*map(shape, cell.input_sizes)))
 
 
+@pytest.mark.loops
 @pytest.mark.parametrize("chunk_size", [16, 4])
 @pytest.mark.parametrize("kind", [LinearAttentionMemoryCell, DeltaMemoryCell])
 def test_a_query_spoils_no_other_span(kind, chunk_size):
@@ -325,6 +327,7 @@ def test_a_query_spoils_no_other_span(kind, chunk_size):
     assert_near(gradient(spoiled), gradient(DELTA.q), tolerance=1e-5)
 
 
+@pytest.mark.loops
 def test_a_query_spoils_no_gradient_of_parameters():
     """The output of its step, which nothing reads, also reads a parameter."""
     cell, inputs = WITH_KEY_DECAYS["rwkv6"]
@@ -342,6 +345,7 @@ def test_a_query_spoils_no_gradient_of_parameters():
     assert_near(gradient(spoiled), gradient(INPUTS[0]), tolerance=1e-12)
 
 
+@pytest.mark.loops
 @pytest.mark.parametrize("chunk_size", [None, 64])
 def test_a_narrow_state_is_rounded_after_the_last_step(chunk_size):
     """A bfloat16 sum of ones, rounded at every step, ends at 256."""

@@ -221,6 +221,7 @@ def test_a_memory_that_overflowed_ends_at_a_reset():
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.loops
 @pytest.mark.parametrize("size", [3e37, np.nan])
 def test_no_later_step_reaches_the_gradients_of_earlier_steps(size):
     """Its values or cotangents overflow, or it is not finite."""
@@ -260,6 +261,7 @@ def test_half_precision_loses_little_with_a_state_of_float32(cell, implementatio
     np.testing.assert_allclose(got.astype(jnp.float64), want, rtol=0.01, atol=0.02)
 
 
+@pytest.mark.loops
 def test_tensorflow_lite_can_pad_all_arrays():
     """Its operator pads at most five axes."""
     params = with_prefix("gated_neg/params/", FILE)

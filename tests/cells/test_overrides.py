@@ -96,6 +96,7 @@ def test_a_class_that_also_overrides_what_is_used():
     assert_near(got, run(None, ones, resets=resets, reset_state=ones), tolerance=1e-12)
 
 
+@pytest.mark.loops
 def test_a_mixin_with_another_step_is_scanned():
     class Mine(Doubled, LSTMCell):
         pass

@@ -128,6 +128,7 @@ def test_chunks_are_steps_and_those_of_jaxrnn():
 LOOPS = [(Memory, "chunks", ""), (Scanned, "scan", "Steps has no `chunk`")]
 
 
+@pytest.mark.loops
 @pytest.mark.parametrize(("kind", "loop", "reason"), LOOPS)
 def test_explain_says_whether_a_rule_has_a_chunk(kind, loop, reason):
     cell = kind(*SIZES)
@@ -146,6 +147,7 @@ def test_time_is_not_divided_without_a_transition():
         jaxrnn.dynamic_rnn(cell.bind({}), inputs, dtype=float)
 
 
+@pytest.mark.loops
 def test_a_wrong_chunk_is_told_from_its_step():
     message = (
         r"breaks `starts_again_at_resets`\. .*\. "

@@ -121,6 +121,7 @@ def natively(cell, xs, state, dtype):
     return plain(cell, xs, state, dtype, implementation="native")
 
 
+@pytest.mark.loops
 @pytest.mark.fast("natively", "with_a_mask")
 @pytest.mark.parametrize(
     "driver", [natively, with_resets, with_a_mask], ids=lambda f: f.__name__

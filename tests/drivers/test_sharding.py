@@ -109,6 +109,7 @@ def is_compiled(case):
     return is_plain or case["driver"] == "dynamic_rnn"
 
 
+@pytest.mark.loops
 @pytest.mark.fast("data-shard_map-raw_rnn-*", "FSDP-auto-*GRU", "tensor-*projection")
 @pytest.mark.parametrize(
     ("layout", "axes", "driver", "cell"),
@@ -137,6 +138,7 @@ def test_collectives(layout, axes, driver, cell):
         assert len(outside) <= 1 + len(params)
 
 
+@pytest.mark.loops
 @pytest.mark.parametrize("told", ["context", "inputs"])
 def test_fsdp_of_parameters_whose_types_tell_no_mesh(told):
     """`in_shardings` shards the parameters. The mesh is set, or the inputs have it."""

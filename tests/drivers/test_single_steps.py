@@ -151,6 +151,7 @@ def loops_of(caplog):
     return loops_of
 
 
+@pytest.mark.loops
 @pytest.mark.fast("dynamic*", "static_rnn", "short_conv", "fused", "nnx_rnn", "mamba")
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_entry_passes_it_on(name, loops_of):

@@ -156,6 +156,7 @@ WAYS = {
 }
 
 
+@pytest.mark.loops
 @pytest.mark.fast("True-scan", "False-native", "True-short_conv")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("traced", [False, True])

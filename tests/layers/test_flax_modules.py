@@ -345,6 +345,7 @@ def test_linen_jit_and_vmap():
     same(many.apply(variables, x), jax.vmap(one.apply)(variables, x))
 
 
+@pytest.mark.loops
 @pytest.mark.usefixtures("alone")
 def test_gradients_of_modules_that_vmap_maps_over_rows():
     x = draw(ROWS, TIME, DEPTH)

@@ -188,6 +188,7 @@ def test_padding_has_no_effect(name, by):
     assert_near(jax.tree.leaves(got), jax.tree.leaves(want), tolerance=1e-9)
 
 
+@pytest.mark.loops
 @one_is_fast
 @each_layer
 def test_time_divided_over_devices(name):
@@ -501,6 +502,7 @@ def test_no_rows_or_no_steps(name):
     assert jax.tree.map(len, rest) == (0, 0)
 
 
+@pytest.mark.loops
 @pytest.mark.fast("RWKV7TimeMix")
 @each_layer
 def test_rows_and_time_divided_on_an_explicit_mesh(name):

@@ -88,6 +88,7 @@ def test_equals_separate_runs(name, lengths):
     near(jax.vmap(run)(twice(params), twice(x)), twice(got[0]))
 
 
+@pytest.mark.loops
 @pytest.mark.parametrize("implementation", ["xla", None])
 @pytest.mark.parametrize("time_major", [False, True])
 def test_cells_run_in_their_own_loops(implementation, time_major):
@@ -233,6 +234,7 @@ def test_a_wrapper_drops_and_adds_around_it():
     near(run(), run(implementation="scan"))
 
 
+@pytest.mark.loops
 def test_a_residual_function_keeps_the_loop_of_the_cell():
     cell = jaxrnn.ResidualWrapper(
         LSTMCell(3), lambda x, y: of_unit_length(per_row(y)) + x
