@@ -243,7 +243,7 @@ test_scaled_keeps_the_shapes_of_values = refusals([
 ])  # fmt: skip
 
 
-test_results_of_a_chunk_are_those_of_steps = refusals(
+results_of_a_chunk = refusals(
     [
         (ValueError, "`h`", lambda: run_chunk(lambda h, s: (h[:, 0], s))),
         (ValueError, "`h`", lambda: run_chunk(lambda h, s: (h.swapaxes(1, 2), s))),
@@ -259,3 +259,4 @@ test_results_of_a_chunk_are_those_of_steps = refusals(
         (ValueError, "`chunk`", lambda: run_chunk(lambda h, s: h)),
     ]
 )
+test_results_of_a_chunk_are_those_of_steps = pytest.mark.loops(results_of_a_chunk)
