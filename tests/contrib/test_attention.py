@@ -30,6 +30,15 @@ def monotonic(**options):
     return contrib.LuongMonotonicAttention(H, D, **options)
 
 
+def test_a_score_of_zero_attends_to_nothing_in_hard_mode():
+    """`tf.contrib` compares with `score > 0`."""
+    mechanism = monotonic(mode="hard")
+    score = jnp.array([[-1.0, 0.0, 1.0]])
+    start = jnp.array([[1.0, 0.0, 0.0]])
+    found = mechanism.probabilities(score, start, None)
+    np.testing.assert_array_equal(found, [[0, 0, 1]])
+
+
 def attending(mechanism=BAHDANAU):
     return contrib.AttentionWrapper(jaxrnn.LSTMCell(H), mechanism, H)
 

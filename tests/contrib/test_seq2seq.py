@@ -212,6 +212,17 @@ def test_the_share_of_scheduled_draws():
     np.testing.assert_allclose(np.mean(ids >= 0, axis=1), shares, atol=0.05)
 
 
+def test_outputs_are_fed_only_where_the_helper_draws_it():
+    helper = feeding_outputs()
+    state, outputs = helper.initialize(), jnp.full(INPUTS[:, 0].shape, 7.0)
+    del state
+    drawn = helper.sample(jnp.int32(0), outputs, None)
+    _, fed, _ = helper.next_inputs(jnp.int32(0), outputs, None, drawn)
+    assert 0 < np.sum(drawn) < drawn.size
+    want = np.where(np.asarray(drawn)[:, None] == 1, outputs, INPUTS[:, 1])
+    np.testing.assert_array_equal(fed, want)
+
+
 # Derivatives and transformations.
 
 

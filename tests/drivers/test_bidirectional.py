@@ -43,6 +43,21 @@ def test_a_layer_reads_both_directions_of_the_one_below_with_gaps():
     close(got, (x, *zip(*states, strict=True)), F64)
 
 
+def test_a_reset_just_after_the_last_step_of_a_row_is_no_reset():
+    """The backward direction begins at the last step, from its initial state."""
+    x = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
+    lengths, states = np.array([2, 1, 3, 0]), np.full((2, BATCH, DEPTH), 5.0)
+    resets = np.arange(TIME) == lengths[:, None]
+    run = functools.partial(
+        jaxrnn.bidirectional_dynamic_rnn, adding(DEPTH), adding(DEPTH), x, lengths
+    )
+    got = run(*states, resets=resets)
+    inside = np.arange(TIME) < lengths[:, None]
+    sums = 5 + np.cumsum(np.where(inside[..., None], x, 0)[:, ::-1], axis=1)
+    close(got[0][1], np.where(inside[..., None], sums[:, ::-1], 0), F64)
+    close(got[1][1], sums[:, -1], F64)
+
+
 def test_the_implementation_is_that_of_every_layer():
     cell, x = adding(DEPTH), np.ones((BATCH, TIME, DEPTH))
     with pytest.raises(ValueError, match="`implementation` 'native'") as caught:

@@ -191,6 +191,12 @@ def test_any_number_of_batch_axes(make):
     same(got, jnp.moveaxis(want, 2, 0))
 
 
+@both
+def test_a_mask_of_one_sequence_has_no_batch_axis(make):
+    rnn, mask = make("RNN", GRUCell(UNITS)), np.arange(TIME) % 2 == 0
+    same(rnn(X[0], mask=mask), rnn(X[:1], mask=mask[None])[0])
+
+
 @pytest.mark.fast("InLinen")
 @both
 def test_dtypes(make):

@@ -44,6 +44,14 @@ def test_parameters_of_another_dtype_than_the_inputs():
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
 
 
+def test_a_wrapper_and_its_cell_draw_different_parameters():
+    """Both kernels are `[4, 2]`."""
+    cell = jaxrnn.contrib.InputProjectionWrapper(jaxrnn.BasicRNNCell(2), 2)
+    params = cell.init(jax.random.key(0), jnp.ones((3, 4)))
+    own, inner = (x for x in jax.tree.leaves(params) if x.shape == (4, 2))
+    assert not np.any(np.asarray(own) == np.asarray(inner))
+
+
 def test_wrappers_show_what_they_wrap():
     inner = LSTMCell(3)
     wrapper = jaxrnn.ResidualWrapper(inner)
