@@ -15,6 +15,7 @@ from helpers import assert_near, bound, differentiated, drawn, with_prefix
 
 import jaxrnn
 from jaxrnn import DeltaInputs, DeltaMemoryCell, MLSTMCell, SLSTMCell
+from jaxrnn._base.math import cast
 from jaxrnn.testing._oracle import weighted_sum
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -83,6 +84,20 @@ def test_same_as_the_packages(case, form):
     got = helpers.squared(results, {name: golden[name] for name in slopes})
     finals = tree.unflatten(with_prefix("final/", golden).values())
     assert_near(got, ((golden["outputs"], finals), (slopes,)), tolerance=1e-13)
+
+
+def test_a_narrow_scale_keeps_the_memory():
+    """The memory is `exp(m) c` and `exp(m) n`, also after m was rounded."""
+    rng = np.random.default_rng(0)
+    sizes = {"c": (2, HEADS, 3, 4), "n": (2, HEADS, 3), "m": (2, HEADS)}
+    draws = {name: jnp.asarray(rng.normal(size=s)) for name, s in sizes.items()}
+    state = jaxrnn.MLSTMState(**draws | {"m": 30 * draws["m"]})
+    like = jax.tree.map(lambda x: x.astype(jnp.bfloat16), state)
+    got = cast(MLSTMCell(8, HEADS).rule.stored(like, state), jnp.float64)
+    shift = jnp.exp(got.m - state.m)
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-2)
+    near(got.c * shift[..., None, None], state.c)
+    near(got.n * shift[..., None], state.n)
 
 
 def test_the_biases_start_as_in_the_package():

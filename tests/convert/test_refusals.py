@@ -95,6 +95,10 @@ GATES = {"activations": ["Elu", "Tanh", "Tanh"], "input_forget": 1}
 THIRD = {name.replace("l1", "l2"): shape for name, shape in SECOND.items()}
 SECOND_OF_TWO = {"weight_ih_l1": (16, 2), "weight_hh_l1": (16, 2)}
 OF_LSTM = {"hi": {"kernel": ONE, "bias": np.ones(4)}}
+# The second layer does not read the outputs of the first.
+ALIKE = {
+    f"layers_{i}": {"cell": jaxrnn.convert.linen.save(as_bound(FREE))} for i in "01"
+}
 CONV = {"w": np.ones((2, 1, 4)), "b": np.ones(4)}
 CONVS = {f"conv1_dlstm/{k}_to_hidden": CONV for k in ("input", "hidden")}
 GRUS = bound(MultiRNNCell([GRUCell(4) for _ in range(3)]))
@@ -121,6 +125,7 @@ ROWS = [
     (ValueError, "bidirectional", load("keras", (FREE, FREE), {})),
     (ValueError, "params", load("linen", AFTER, {"hn": None})),
     (ValueError, "layers_1", load("linen", LAYERS, {"layers_1": None})),
+    (ValueError, "layers[1]", call("linen.load", ALIKE)),
     (ValueError, "params/dense_h/kernel", load("nnx", FREE, {"dense_i": {}})),
     (ValueError, "params", load("nnx", RNN, {"dense_h/kernel": (3, 12)})),
     (ValueError, "nodes[0]['W']", load("onnx", FREE, {"W": None})),
