@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_bool
-from .._base.errors import error_note, expect
+from .._base.errors import error_note
 from .._base.hints import with_hints
 from .._base.sharding import parts_of_time, spec_of_divided_time
 from .._base.typing import (
@@ -270,9 +270,11 @@ def dynamic_rnn(
         )
     with jax.named_scope(as_scope(scope, "rnn")):
         if axis_name is not None:
-            results = divided_time_of(cell).on_device(cell, given, axis_name)
+            divided = divided_time_of(cell, implementation)
+            results = divided.on_device(cell, given, axis_name)
         elif (spec := spec_of_divided_time(given.inputs, given.axis)) is not None:
-            results = divided_time_of(cell).on_mesh(cell, given, spec)
+            divided = divided_time_of(cell, implementation)
+            results = divided.on_mesh(cell, given, spec)
         else:
             results = run_cell(cell, given)
     return results if return_states else results[:2]
@@ -313,14 +315,6 @@ def given_to(
     resets, reset_state = as_resets(resets, reset_state, shape, axis)
     lengths = as_lengths(lengths, shape[1 - axis], time=longest)
     keeps_states = as_bool("return_states", return_states)
-    parts = parts_of_time(inputs, axis)
-    is_whole = axis_name is None and parts == 1
-    must = "not be 'scan' where time is divided over devices"
-    fix = (
-        "Each step needs the state after the previous step. To compare with single "
-        "steps, run whole sequences on one device."
-    )
-    expect(is_whole or implementation != "scan", "implementation", must, "scan", fix)
     strategy = as_strategy("swap_memory", swap_memory, (cell, inputs, state))
     # Beside lengths, only resets and cells whose rows interact read a mask.
     reads_mask = lengths is None or resets is not None or rows_interact(cell)
@@ -333,7 +327,7 @@ def given_to(
         reset_state=reset_state,
         axis=axis,
         dtype=output_dtype(state, dtype),
-        plan=plan_of(strategy, time // parts),
+        plan=plan_of(strategy, time // parts_of_time(inputs, axis)),
         unroll=as_unroll(parallel_iterations),
         implementation=as_implementation(implementation),
         returns_states=keeps_states,

@@ -108,7 +108,8 @@ def explain(*args: object, **options: object) -> Explanation:
         arguments = with_arrays(arrays)
         given = given_to(**arguments)
         if arguments["axis_name"] is not None:
-            divided_time_of(arguments["cell"])  # Refuses cells that need all steps.
+            # Refuses cells that need all steps.
+            divided_time_of(arguments["cell"], given.implementation)
         cell, run, gaps = prepared(arguments["cell"], given)
         choice = choose(cell, run, given.plan)
         found.append((given, choice))

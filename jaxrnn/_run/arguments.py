@@ -448,8 +448,18 @@ def check_axis_name(name: object, inputs: PyTree) -> None:
     expect(not missing, "inputs", must, inputs, fix)
 
 
-def divided_time_of(cell: object) -> Any:
-    """The `DividedTime` that runs the cell; raises ValueError if there is none."""
+def divided_time_of(cell: object, implementation: Implementation | None) -> Any:
+    """The `DividedTime` that runs the cell.
+
+    Raises:
+        ValueError: If there is none, or if `implementation` is "scan".
+    """
+    must = "not be 'scan' where time is divided over devices"
+    fix = (
+        "Each step needs the state after the previous step. To compare with single "
+        "steps, run whole sequences on one device."
+    )
+    expect(implementation != "scan", "implementation", must, "scan", fix)
     bound: Any = bound_or_none(cell)
     loops = bound and loops_of(type(bound.cell))
     divided = loops and loops.divided_time
