@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from .._base.sharding import explicit_mesh_of
+from .._base.mesh import explicit_mesh_of
 from .._base.typing import PyTree
 
 

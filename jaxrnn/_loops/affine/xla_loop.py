@@ -165,10 +165,8 @@ class AffineLoop:
             vmap_size: See `Run`.
         """
         split = functools.partial(_split_kernels, self.cell, primals.xs.shape[-1])
-        products, d_products = (
-            split(primals.product_params),
-            split(tangents.product_params),
-        )
+        products = split(primals.product_params)
+        d_products = split(tangents.product_params)
         # The values at finished rows do not affect the result, but must be finite.
         xs = steps.zero_finished(primals.xs)
         primals = primals._replace(product_params=products, xs=xs)
@@ -309,7 +307,7 @@ def _choose_product(
 def _products_ahead(
     cell: "AffineCell", primals: Primals, steps: Steps, on_cpu: bool
 ) -> tuple[Product, PyTree, Steps]:
-    """`_products`; the inputs of a step are a list of blocks of z for each stage."""
+    """See `_choose_product`; a step reads a list of blocks of z for each stage."""
     products = _split_kernels(cell, primals.xs.shape[-1], primals.product_params)
     dtype = widest_dtype(primals.state)
 

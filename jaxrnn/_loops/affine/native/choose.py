@@ -3,8 +3,7 @@
 import jax
 from jax.sharding import AxisType
 
-from ...._base.mesh import platform_of
-from ...._base.sharding import meshes_of
+from ...._base.mesh import meshes_of, platform_of
 from ...._base.typing import Params
 from ...._cells.affine import AffineCell
 from ...._run.run import Choice, Run

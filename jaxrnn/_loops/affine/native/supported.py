@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ...._base.errors import describe, name_of
-from ...._base.sharding import explicit_mesh_of
+from ...._base.mesh import explicit_mesh_of
 from ...._base.typing import Params
 from ...._cells.equations import Equations
 from ...._run.run import Run
