@@ -373,6 +373,12 @@ REFUSALS = [
         lambda: by_name(GRU, BOTH, implementation="scan"),
     ),
     ("^`implementation` must", lambda: by_sharding(GRU, implementation="scan")),
+    (
+        "^`implementation` must",
+        lambda: jaxrnn.explain(
+            GRU, X, dtype=F64, axis_name="time", implementation="scan"
+        ),
+    ),
     ("`initial_state`", lambda: by_sharding(GRU, initial_state=ONE_LESS)),
     ("`mask`", lambda: by_name(GRU, BOTH, mask=MASK)),
     ("`axis_name` is not", lambda: LINEN(GRU.cell, axis_name="time")),
