@@ -1,46 +1,16 @@
-"""Moves arrays over devices, such as the lengths and the state of a run to its rows."""
+"""Moves arrays over devices, such as a zero state to the rows of the inputs."""
 
-import dataclasses
 import math
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-from .errors import is_array, is_key
-from .mesh import explicit_mesh_of, meshes_of, varying_axes, varying_like
-from .trees import is_pytree_of_arrays
-from .typing import Array, Key, PyTree, bound_or_none
-
-T = TypeVar("T")
-
-
-def lay_out(
-    cell: object, inputs: PyTree, lengths: T, state: PyTree
-) -> tuple[Any, T, PyTree]:
-    """Prepares the cell for a loop, and shards lengths and state like the inputs.
-
-    On each device, the cell gets the device's key and the whole parameters. If the
-    parameters were divided over devices, the loop would gather them at every step. In
-    `shard_map`, all returned arrays vary over the same axes.
-
-    Args:
-        cell: The cell.
-        inputs: One step of inputs, each leaf `[batch, ...]`.
-        lengths: The length of each row, `[batch]`, or None.
-        state: The state, each leaf `[batch, ...]` or without axes.
-    """
-    lengths, state = as_rows_of(inputs, (lengths, state))
-    if not is_pytree_of_arrays(cell):
-        return cell, *varying_like((inputs, lengths, state), (lengths, state))
-    bound = bound_or_none(cell)
-    if bound and bound.key is not None:
-        cell = dataclasses.replace(bound, key=key_of_device(bound.key, inputs))
-    cell = _whole_on_auto_mesh(cell, (inputs, lengths, state))
-    arrays = replicated_on_explicit_mesh(cell, inputs), lengths, state
-    return varying_like((inputs, arrays), arrays)
+from .errors import is_array
+from .mesh import explicit_mesh_of, varying_axes, varying_like
+from .typing import Array, Key, PyTree
 
 
 def replicated_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
@@ -50,25 +20,6 @@ def replicated_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
         return tree
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda x: jax.sharding.reshard(x, whole), tree)
-
-
-def _whole_on_auto_mesh(cell: object, beside: PyTree) -> Any:
-    """Gathers the cell on each device of the automatic mesh of its arrays or `beside`.
-
-    The compiler gathers an array at the place where it is read, so an array that is
-    read inside a loop would be gathered at every step.
-    """
-    # Ignore meshes with a single device, on which every array is already whole.
-    meshes = [m for m in meshes_of((cell, beside)) if m.size > 1]
-    mesh = next((m for m in meshes if AxisType.Auto in m.axis_types), None)
-    if mesh is None:
-        return cell
-    whole = NamedSharding(mesh, PartitionSpec())
-
-    def gather(x: Array) -> Array:
-        return x if is_key(x) else jax.lax.with_sharding_constraint(x, whole)
-
-    return jax.tree.map(gather, cell)
 
 
 def parts_of_time(xs: PyTree, axis: int) -> int:

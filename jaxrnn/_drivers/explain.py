@@ -15,7 +15,8 @@ from .._base.mesh import platform_of
 from .._base.typing import Array, PyTree, Shaped
 from .._run.arguments import divided_time_of, text_of
 from .._run.memory import Strategy, as_strategy
-from .._run.run_cell import choose, prepared, results_of
+from .._run.prepare import prepared
+from .._run.run_cell import choose, results_of
 from .dynamic_rnn import dynamic_rnn, given_to
 
 _UNITS = {"EiB": 2**60, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}

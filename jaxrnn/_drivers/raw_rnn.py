@@ -11,11 +11,11 @@ from .._base.cell_keys import cell_at_step
 from .._base.derivatives import with_float32_gradients
 from .._base.hints import with_hints
 from .._base.math import concrete_or_none
-from .._base.sharding import lay_out
 from .._base.trees import with_read_only, without_read_only
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._run import masking
 from .._run.first_step import call_start
+from .._run.layout import lay_out
 from .._run.memory import Strategy, as_strategy
 from .._run.until_finished import Carry, run_until_finished
 from .arguments import (

@@ -29,9 +29,10 @@ from .._run import masking
 from .._run.arguments import check_axis_name, check_rows_of_states
 from .._run.given import Given
 from .._run.memory import CheckpointPlan
+from .._run.prepare import prepared
 from .._run.reorder import Gaps
 from .._run.run import Run
-from .._run.run_cell import Results, choose, prepared, results_of
+from .._run.run_cell import Results, choose, results_of
 from .._run.scans import checkpointed_run
 from .by_device import by_device
 
@@ -120,7 +121,7 @@ class DividedTime:
         count = jax.lax.axis_size(name)
         if count > 1 and given.time != 0:
             state = _state_before(transition, cell, run, gaps, given.plan, name)
-            run = run.replace(state=state)
+            run = run.replace(state=state).with_stand_in()
         outputs, last, states = results_of(cell, run, choice, gaps, given)
         last = masking.zero_unless(jax.lax.axis_index(name) == count - 1, last)
         return outputs, jax.lax.psum(last, name), states

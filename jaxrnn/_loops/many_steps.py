@@ -1,5 +1,7 @@
 """What all loops share that run many steps of a cell at once."""
 
+import functools
+
 import jax
 from jax.sharding import PartitionSpec
 
@@ -24,15 +26,18 @@ def choose_many_steps(name: str, cell: RNNCell, loop: Loop, run: Run) -> Choice:
         return Choice.scan(f"{type(cell).__name__} is not {kind}")
     if not isinstance(run.steps.time, int):
         return Choice.scan("the number of steps is symbolic")
+    return Choice(name, functools.partial(_run_all, cell, loop))
 
-    def run_all(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        state = trees.with_structure(cell.state_size, run.state)
-        # The sharding of the parameters might not be compatible with that of the state.
-        params = replicated_on_explicit_mesh(params)
-        with jax.named_scope(scope_name(cell)):
-            return _on_rows(loop, params, run.replace(state=state))
 
-    return Choice(name, run_all)
+def _run_all(
+    cell: RNNCell, loop: Loop, params: Params, run: Run
+) -> tuple[PyTree, PyTree]:
+    """`loop(params, run)` for states like those of the cell, on each device."""
+    state = trees.with_structure(cell.state_size, run.state)
+    # The sharding of the parameters might not be compatible with that of the state.
+    params = replicated_on_explicit_mesh(params)
+    with jax.named_scope(scope_name(cell)):
+        return _on_rows(loop, params, run.replace(state=state))
 
 
 def _on_rows(loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
@@ -46,7 +51,7 @@ def _on_rows(loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     name = jax.typeof(jax.tree.leaves(run.inputs)[0]).sharding.spec[1 - axis]
     if name is None or explicit_mesh_of(run.inputs) is None:
         return loop(params, run)
-    run = run.replace(key_at=None)  # A loop of many steps draws no random numbers.
+    run = run.replace(key_of_step=None)  # A loop of many steps draws no random numbers.
     rows, sequences = PartitionSpec(name), PartitionSpec(*[None] * (1 - axis), name)
     specs = run.prefix_tree(rows=rows, sequences=sequences, shared=PartitionSpec())
 

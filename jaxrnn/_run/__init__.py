@@ -9,10 +9,11 @@ calls `run_cell` (`run_cell.py`). A run has three records, one after another:
 
 1. `Given` (`given.py`): what the driver was given. A state may be None, for zeros, and
    the mask may have gaps.
-2. `Run` (`run.py`): what a loop reads. `prepared` makes it from what was given: it
-   moves valid steps to the front of each row (`reorder.py`), fills in states, lays all
-   rows out over devices, and checks one step (`first_step.py`). Its `Steps` describe
-   the time axis (`masking.py`), and hold nothing that a loop differentiates.
+2. `Run` (`run.py`): what a loop reads. `prepared` makes it from what was given
+   (`prepare.py`): it moves valid steps to the front of each row (`reorder.py`), fills
+   in states, lays all rows out over devices (`layout.py`), and checks one step
+   (`first_step.py`). Its `Steps` describe the time axis (`masking.py`), and hold
+   nothing that a loop differentiates.
 3. `Choice` (`run.py`): the loop, and why no faster loop runs. The scan over single
    steps (`scans.py`) is the reference; the loops of `_loops/` run whole sequences of
    one kind of cell, which a table names (`loops.py`).

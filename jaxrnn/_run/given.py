@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from .._base.typing import AxisSize, DType, Implementation, PyTree
 from .memory import CheckpointPlan
@@ -75,12 +74,6 @@ class Given:
     def replace(self, **changes: object) -> "Given":
         """Returns a copy in which `changes` replace attributes."""
         return dataclasses.replace(self, **changes)
-
-    def to_batch_major(self, tree: PyTree) -> PyTree:
-        """Leaves `[batch, time, ...]`, from leaves in the layout of the inputs."""
-        return jax.tree.map(lambda x: jnp.swapaxes(x, 1, self.axis), tree)
-
-    from_batch_major = to_batch_major  # A swap of two axes is its own inverse.
 
     def prefix_tree(self, rows: object, sequences: object) -> "Given":
         """Builds a prefix tree with one value for each array; see `Steps`."""

@@ -35,6 +35,11 @@ _STATIC = {"static": True}
 class Steps:
     """The time axis of a batch of sequences.
 
+    A loop over single steps masks each step with `run_step`. A loop over many steps at
+    once masks three things: the inputs (`fill_finished`), what a step adds to the state
+    (`select_unfinished`, with values that keep the state) and the outputs
+    (`zero_finished`).
+
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row up to its last valid
             step or, with a mask, its last reset if this is later; None if all steps are
@@ -208,17 +213,21 @@ class Steps:
         ts = jnp.expand_dims(jnp.arange(self.time, dtype=jnp.int32), 1 - self.axis)
         return ts < jnp.expand_dims(self.lengths, self.axis)
 
+    def select_unfinished(self, xs: PyTree, others: PyTree) -> PyTree:
+        """Replaces sequences `xs` by `others` where a row is finished; see `select`."""
+        unfinished = self.unfinished_steps()
+        return xs if unfinished is None else select(unfinished, xs, others)
+
     def fill_finished(self, xs: PyTree, rows: PyTree = None) -> PyTree:
         """Replaces sequences `xs` by `rows`, `[batch, ...]`, where a row is finished.
 
         By default, the sequences are inputs, and the stand-in's inputs replace them.
         """
-        unfinished = self.unfinished_steps()
-        if unfinished is None:
+        if self.lengths is None:
             return xs
         rows = self.stand_in[0] if rows is None else rows
         rows = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), rows)
-        return select(unfinished, xs, rows)
+        return self.select_unfinished(xs, rows)
 
     def zero_finished(self, tree: PyTree) -> PyTree:
         """Replaces the leaves of `tree` by zeros at steps where a row is finished."""

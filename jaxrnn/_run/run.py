@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_function, check_instance
+from .._base.trees import without_read_only
 from .._base.typing import Array, Implementation, Key, Params, PyTree
 from . import masking
 from .masking import Steps
@@ -17,7 +18,7 @@ from .masking import Steps
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["inputs", "state", "reset_state", "steps"],
-    meta_fields=["key_at", "implementation", "vmap_size"],
+    meta_fields=["key_of_step", "implementation", "vmap_size"],
 )
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -30,8 +31,8 @@ class Run:
         steps: The time axis, and which rows are finished or reset at each step.
         reset_state: The state to which rows are reset, like `state`; None if no row is
             reset.
-        key_at: `key_at(t)`: the random key of step t. None for a deterministic run, and
-            before the driver chooses the loop.
+        key_of_step: `key_of_step(i)`: the random key of step i of the whole run; see
+            `key_at`. None for a deterministic run.
         implementation: The argument `implementation` of `dynamic_rnn`, such as "xla",
             "native" or None, but not "scan", for which no cell is asked. All names but
             "xla" raise an error unless `choose_loop` returns a `Choice` of that name,
@@ -43,7 +44,7 @@ class Run:
     state: PyTree
     steps: Steps
     reset_state: PyTree = None
-    key_at: Callable[[Array], Key] | None = None
+    key_of_step: Callable[[Array], Key] | None = None
     implementation: Implementation | None = None
     vmap_size: int = 1
 
@@ -66,7 +67,8 @@ class Run:
         steps = self.steps
         if steps.lengths is None:
             return self
-        inputs, state = masking.first_inputs(self.inputs, steps.axis), self.state
+        inputs = masking.first_inputs(self.inputs, steps.axis)
+        state = without_read_only(self.state)
         if steps.resets is not None and steps.time != 0:
             # An initial state that is replaced before step 0 may contain NaN or
             # infinity, so finished rows read the state after this reset.
@@ -74,6 +76,17 @@ class Run:
         first = jax.lax.stop_gradient((inputs, state))
         found = masking.zero_unless(steps.is_valid(jnp.int32(0)), first)
         return self.replace(steps=dataclasses.replace(steps, stand_in=found))
+
+    def key_at(self, t: Array) -> Key | None:
+        """The random key of step t, an int32 scalar; None for a deterministic run."""
+        return self.key_of_step and self.key_of_step(self.steps.index_in_run(t))
+
+    def map_keys(self, fn: Callable[[Key], Key]) -> "Run":
+        """Returns the run with `fn(key)` in place of the key of each step, if any."""
+        key_of_step = self.key_of_step
+        if key_of_step is None:
+            return self
+        return self.replace(key_of_step=lambda i: fn(key_of_step(i)))
 
     def prefix_tree(self, rows: object, sequences: object, shared: object) -> "Run":
         """Builds a prefix tree, with a value for each array; see `Steps.prefix_tree`.

@@ -89,6 +89,7 @@ def checkpointed_run(
     """
     steps = run.steps
     steps_first = steps.time_first()
+    reset_state_in_loop = with_float32_gradients(run.reset_state)
     size = min(size, steps.time)
     count, remaining = divmod(steps.time, size)
 
@@ -105,8 +106,13 @@ def checkpointed_run(
             run.inputs,
         )
         inputs = jax.tree.map(straight_through, steps.to_time_major(inputs), own)
-        part = steps_first.slice(start, size)
-        outputs, state = run_part(run.replace(inputs=inputs, state=state, steps=part))
+        part = run.replace(
+            inputs=inputs,
+            state=state,
+            steps=steps_first.slice(start, size),
+            reset_state=reset_state_in_loop(),
+        )
+        outputs, state = run_part(part)
         return state, outputs
 
     def body(size: int) -> Callable:

@@ -295,7 +295,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
 
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses a loop of an `AffineCell`, unless dropout is active."""
-        if run.key_at is not None and self.is_random:
+        if run.key_of_step is not None and self.is_random:
             return Choice.scan(
                 f"{type(self).__name__} draws a dropout mask at every step"
             )

@@ -21,6 +21,7 @@ from .._base.jax_internals import min_dim
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._drivers.arguments import as_scope, as_unroll, check_is_cell
 from .._run import masking
+from .._run.layout import lay_out
 from .._run.memory import Strategy, as_strategy
 from .._run.until_finished import Carry, run_until_finished
 
@@ -205,7 +206,7 @@ def dynamic_decode(
         finished, inputs, first_state = _as_divided_rows(
             (finished, inputs, state), finished.shape[0]
         )
-        cell, finished, first_state = sharding.lay_out(
+        cell, finished, first_state = lay_out(
             decoder._cell, inputs, finished, first_state
         )
         decoder = _with_cell(decoder, cell)

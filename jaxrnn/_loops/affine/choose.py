@@ -42,28 +42,11 @@ def register_backend(name: str, backend: Backend) -> None:
 
 def choose(cell: AffineCell, params: Params, run: Run) -> Choice:
     """Chooses the loop of a backend, XLA's loop, or a scan."""
-    steps = run.steps
-
-    # Trace a step to learn two things: whether it closes over traced arrays, and
-    # whether it has a derivative only in reverse mode. Define a new function, so that
-    # JAX does not reuse an earlier trace. Omit the shardings of whole sequences, which
-    # might not be compatible with the arrays of a single step.
-    def step(*args: Any) -> StageResult:
-        return cell.step(*args)
-
-    stage_params = jax.eval_shape(cell.stage_params, params)
-    first_inputs = jax.eval_shape(
-        lambda x: masking.first_inputs(x, steps.axis), run.inputs
-    )
-    types = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
-        (stage_params, first_inputs, run.state),
-    )
-    program = jax.make_jaxpr(step)(*types)
+    program = _program_of_step(cell, params, run)
     # The loops use `jax.custom_jvp`, which loses the gradients of these arrays.
     if any(map(is_traced, program.consts)):
         return Choice.scan("a function of the cell closes over traced arrays")
-    if not isinstance(steps.time, int):
+    if not isinstance(run.steps.time, int):
         return Choice.scan("the number of steps is symbolic")
 
     asked = run.implementation
@@ -77,11 +60,35 @@ def choose(cell: AffineCell, params: Params, run: Run) -> Choice:
         if choice.loop:
             return choice
         reasons.append(choice.reason)
-    few = why_few_units(cell, run.inputs, steps) if asked is None else None
+    few = why_few_units(cell, run.inputs, run.steps) if asked is None else None
     if few and platform_of(run.inputs) == "cpu":
         return Choice.scan(", and ".join([*reasons, few]))
     loop = AffineLoop(cell, only_reverse=has_reverse_rule(program))
     return Choice("xla", loop.run, ", and ".join(reasons), scales_state=True)
+
+
+def _program_of_step(cell: AffineCell, params: Params, run: Run) -> Any:
+    """The jaxpr of one step.
+
+    It tells whether the step closes over traced arrays, and whether it has a derivative
+    only in reverse mode.
+    """
+
+    # A new function, so that JAX does not reuse an earlier trace.
+    def step(*args: Any) -> StageResult:
+        return cell.step(*args)
+
+    stage_params = jax.eval_shape(cell.stage_params, params)
+    first_inputs = jax.eval_shape(
+        lambda x: masking.first_inputs(x, run.steps.axis), run.inputs
+    )
+    # Omit the shardings of whole sequences, which might not be compatible with the
+    # arrays of a single step.
+    types = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
+        (stage_params, first_inputs, run.state),
+    )
+    return jax.make_jaxpr(step)(*types)
 
 
 register(AffineCell, Loops(choose))

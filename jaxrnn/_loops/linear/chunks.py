@@ -71,10 +71,8 @@ class RecurrenceLoop:
         if b_from_zeros is not None:
             from_zeros = _are_from_zeros(b_from_zeros, h, steps.resets, reset_state)
             b = masking.select(from_zeros, b_from_zeros, b)
-        unfinished = steps.unfinished_steps()
-        if unfinished is not None:  # Finished rows keep their state.
-            a = masking.select(unfinished, a, one_like(a))
-            b = masking.zero_unless(unfinished, b)
+        a = steps.select_unfinished(a, one_like(a))  # Finished rows keep their state.
+        b = steps.zero_finished(b)
         if reset_state is not None:
             # Steps without a reset must not add the reset state. Zero the states rather
             # than the product, because in the product's gradient, 0 * inf is NaN.

@@ -141,7 +141,7 @@ def _why_not_traced(loop: Loop, params: Params, run: Run) -> str | None:
         pull(results)  # In `shard_map`, some kernels fail only here.
 
     try:
-        jax.eval_shape(trace, params, run.with_stand_in())
+        jax.eval_shape(trace, params, run)
     except (ValueError, NotImplementedError) as error:
         return str(error).rstrip(".")
     return None

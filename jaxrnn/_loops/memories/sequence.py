@@ -164,28 +164,18 @@ class MemoryLoop:
         reads is not finite, the query of this step and what `output` needs of its
         inputs.
         """
-        size, first = self._chunk_size(run), jnp.int32(0)
         params_in_loop = with_float32_gradients(params)
-
-        def known_start(part: Run) -> PyTree:
-            """The known value of the state, so that the first pass is not repeated."""
-            index = part.steps.index_in_run(first) - run.steps.index_in_run(first)
-            at = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
-            start = jax.tree.map(lambda x: at(x, index // size), known.starts)
-            state = jax.tree.map(straight_through, start, part.state)
-            return masking.zero_unless(finite_rows(start), state)
 
         def run_part(part: Run) -> tuple[PyTree, PyTree]:
             params = params_in_loop()
             inputs, is_finite = part.inputs  # See the last line.
             inputs = masking.zero_unless(is_finite.state, inputs)
-            part = part.replace(inputs=inputs, state=known_start(part))
+            state = self._known_start(part, run, known)
+            part = part.replace(inputs=inputs, state=state)
             rest, values = projected(self, params, part)
-            rest = masking.zero_unless(is_finite.read, rest)
-            if "q" in values._fields:
-                values = values._replace(
-                    q=masking.zero_unless(is_finite.read, values.q)
-                )
+            read_only = rest, values.q if "q" in values._fields else None
+            rest, q = masking.zero_unless(is_finite.read, read_only)
+            values = values if q is None else values._replace(q=q)
             h, states, last = self._read(values, part)
             outputs = outputs_of(self, params, h, rest, part)
             outputs = masking.zero_unless(is_finite.read, outputs)
@@ -194,6 +184,19 @@ class MemoryLoop:
             return (outputs, None, states), last
 
         return self._in_parts(run_part, (run.inputs, known.is_finite), run)[:2]
+
+    def _known_start(self, part: Run, run: Run, known: Computed) -> PyTree:
+        """The state before a chunk: a known value, with the tangent of `part.state`.
+
+        So the first pass is not repeated.
+        """
+        first = jnp.int32(0)
+        index = part.steps.index_in_run(first) - run.steps.index_in_run(first)
+        at = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
+        number = index // self._chunk_size(run)
+        start = jax.tree.map(lambda x: at(x, number), known.starts)
+        state = jax.tree.map(straight_through, start, part.state)
+        return masking.zero_unless(finite_rows(start), state)
 
     def _read(self, values: PyTree, part: Run) -> tuple[Array, PyTree, PyTree]:
         """What the steps read, the states after them, and the last state."""
@@ -240,10 +243,7 @@ def projected(memory: Any, params: Params, part: Run) -> tuple[PyTree, PyTree]:
     dtype = arithmetic_dtype(part.inputs, part.state)
     project = functools.partial(memory.project, params, dtype=dtype)
     rest, values = at_each_step(project, part.steps.fill_finished(part.inputs))
-    unfinished = part.steps.unfinished_steps()
-    if unfinished is not None:
-        values = masking.select(unfinished, values, memory.rule.idle)
-    return rest, values
+    return rest, part.steps.select_unfinished(values, memory.rule.idle)
 
 
 def outputs_of(

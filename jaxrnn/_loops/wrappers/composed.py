@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._base.cell_keys import fold_in
 from ..._base.typing import Params, PyTree
 from ..._cells.composed import ComposedCell
 from ..._run.loops import Loops, register
@@ -22,8 +21,7 @@ def choose(cell: ComposedCell, params: Params, run: Run) -> Choice:
     def choose_all(params: Params, inputs: PyTree, state: PyTree) -> PyTree:
         inner_cells = iter(cell.inner_cells)
         states = _inner_states(cell, run.replace(state=state))
-        # Some cells refuse to run without a key.
-        key = run.key_at and run.key_at(jnp.int32(0))
+        key = run.key_at(jnp.int32(0))  # Some cells refuse to run without a key.
 
         def run_next(params: Params, inputs: PyTree, number: Any = None) -> PyTree:
             inner_cell, inner = next(inner_cells), run.replace(inputs=inputs)
@@ -56,15 +54,14 @@ def _run_all(
 ) -> tuple[PyTree, PyTree]:
     """Runs all steps of each inner cell in its loop."""
     steps = run.steps
-    key_at: Any = run.key_at
     inner_loops, inner_states = iter(loops), _inner_states(cell, run)
     last_states = []
     all_states = []
 
     def run_next(params: Params, inputs: PyTree, number: int | None = None) -> PyTree:
         inner = run.of_inner(inputs, **next(inner_states))
-        if key_at is not None and number is not None:
-            inner = inner.replace(key_at=lambda t: fold_in(key_at(t), number))
+        if number is not None:
+            inner = inner.map_keys(lambda key: jax.random.fold_in(key, number))
         outputs, last_state = next(inner_loops)(params, inner)
         if steps.returns_states:
             outputs, states = outputs

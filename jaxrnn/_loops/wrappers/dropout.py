@@ -27,7 +27,7 @@ def choose(wrapper: DropoutWrapper, params: Params, run: Run) -> Choice:
     """Chooses the loop of the cell, unless masks of the state need a scan."""
     cell: Any = wrapper.cell
     choice = cell.choose_loop(params, run)
-    if run.key_at is None:
+    if run.key_of_step is None:
         return choice
     if wrapper.state_keep_prob < 1:
         # A loop can scale the state by one mask for all steps. It copies element-wise
@@ -45,8 +45,7 @@ def _with_scales(wrapper: DropoutWrapper, params: Params, run: Run) -> Params:
     inputs = masking.first_inputs(run.inputs, run.steps.axis)
     _, types = jax.eval_shape(wrapper.cell.apply, params, inputs, run.state)
     ones = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), types)
-    key_at: Any = run.key_at
-    scales = dropped(wrapper, "state", key_at(jnp.int32(0)), ones)
+    scales = dropped(wrapper, "state", run.key_at(jnp.int32(0)), ones)
     if not wrapper.mask_per_row:  # The loop may copy the scales to each row.
         scales = jax.tree.map(lambda x: x[:1] if x.ndim else x, scales)
     return {"cell": params, "scales": scales}
@@ -56,7 +55,6 @@ def _run_all(
     wrapper: DropoutWrapper, loop: Loop, params: Params, run: Run
 ) -> tuple[PyTree, PyTree]:
     """Runs all steps, with masks that are drawn before the loop."""
-    key_at: Any = run.key_at
     steps = run.steps
 
     def drop(salt: str, tree: PyTree) -> PyTree:
@@ -67,12 +65,11 @@ def _run_all(
             return steps.from_time_major(_draw(of_step, run, steps.to_time_major(tree)))
         # The key is not mapped, so all steps share one draw.
         all_steps = jax.vmap(of_step, (None, steps.axis), steps.axis)
-        return all_steps(key_at(jnp.int32(0)), tree)
+        return all_steps(run.key_at(jnp.int32(0)), tree)
 
     inputs = drop("input", run.inputs)
-    inner = run.of_inner(
-        inputs, run.state, key_at=lambda t: key_of_cell(wrapper, key_at(t))
-    )
+    inner = run.of_inner(inputs, run.state)
+    inner = inner.map_keys(functools.partial(key_of_cell, wrapper))
     if wrapper.state_keep_prob < 1:
         params = _with_scales(wrapper, params, run)
     outputs, state = loop(params, inner)
@@ -84,15 +81,14 @@ def _draw(draw: Callable[..., PyTree], run: Run, xs: PyTree) -> PyTree:
 
     The leaves of `xs` are `[time, batch, ...]`.
     """
-    key_at: Any = run.key_at
     ts = jnp.arange(run.steps.time, dtype=jnp.int32)
 
     def draw_step(step: tuple[Array, PyTree]) -> PyTree:
         t, x = step
-        return draw(key_at(t), x)
+        return draw(run.key_at(t), x)
 
     # Under `vmap`, other generators draw the numbers of all steps from the first key.
-    if jax.random.key_impl(run_key(key_at(jnp.int32(0)))) != "threefry2x32":
+    if jax.random.key_impl(run_key(run.key_at(jnp.int32(0)))) != "threefry2x32":
         return jax.lax.map(draw_step, (ts, xs))
     # The numbers of a few steps fit into the caches of a CPU. A TPU draws the
     # numbers of all steps at once in an eighth of the cycles of such a loop.

@@ -1,0 +1,96 @@
+"""Where a run lies on devices: its rows like the inputs', the cell whole on each."""
+
+import dataclasses
+from typing import Any, TypeVar
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from .._base.errors import expect, is_key
+from .._base.mesh import explicit_mesh_of, meshes_of, varying_like
+from .._base.sharding import as_rows_of, key_of_device, replicated_on_explicit_mesh
+from .._base.trees import is_pytree_of_arrays, map_named
+from .._base.typing import Array, PyTree, bound_or_none
+
+T = TypeVar("T")
+
+
+def lay_out(
+    cell: object, inputs: PyTree, lengths: T, state: PyTree
+) -> tuple[Any, T, PyTree]:
+    """Prepares the cell for a loop, and shards lengths and state like the inputs.
+
+    On each device, the cell gets the device's key and the whole parameters. If the
+    parameters were divided over devices, the loop would gather them at every step. In
+    `shard_map`, all returned arrays vary over the same axes.
+
+    Args:
+        cell: The cell.
+        inputs: One step of inputs, each leaf `[batch, ...]`.
+        lengths: The length of each row, `[batch]`, or None.
+        state: The state, each leaf `[batch, ...]` or without axes.
+    """
+    lengths, state = as_rows_of(inputs, (lengths, state))
+    if not is_pytree_of_arrays(cell):
+        return cell, *varying_like((inputs, lengths, state), (lengths, state))
+    bound = bound_or_none(cell)
+    if bound and bound.key is not None:
+        cell = dataclasses.replace(bound, key=key_of_device(bound.key, inputs))
+    cell = _whole_on_auto_mesh(cell, (inputs, lengths, state))
+    arrays = replicated_on_explicit_mesh(cell, inputs), lengths, state
+    return varying_like((inputs, arrays), arrays)
+
+
+def _whole_on_auto_mesh(cell: object, beside: PyTree) -> Any:
+    """Gathers the cell on each device of the automatic mesh of its arrays or `beside`.
+
+    The compiler gathers an array at the place where it is read, so an array that is
+    read inside a loop would be gathered at every step.
+    """
+    # Ignore meshes with a single device, on which every array is already whole.
+    meshes = [m for m in meshes_of((cell, beside)) if m.size > 1]
+    mesh = next((m for m in meshes if AxisType.Auto in m.axis_types), None)
+    if mesh is None:
+        return cell
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def gather(x: Array) -> Array:
+        return x if is_key(x) else jax.lax.with_sharding_constraint(x, whole)
+
+    return jax.tree.map(gather, cell)
+
+
+def with_only_rows_divided(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
+    """Divides only the rows of the inputs over an explicit mesh, all in one way.
+
+    Args:
+        xs: Inputs with rows along `batch_axis` and time along the other of the first
+            two axes.
+        beside: Other arrays. Inputs without a mesh are moved to the mesh of these
+            arrays.
+        batch_axis: 0 or 1.
+
+    Raises:
+        ValueError: If the inputs are sharded along time.
+    """
+    mesh = explicit_mesh_of((xs, beside))
+    if mesh is None:
+        return xs
+
+    # If some of the inputs are replicated, divide their rows like those of the others.
+    specs = [jax.typeof(x).sharding.spec for x in jax.tree.leaves(xs)]
+    rows = next(filter(None, (spec[batch_axis] for spec in specs)), None)
+
+    def put(name: str, x: Array) -> Array:
+        spec = jax.typeof(x).sharding.spec
+        fix = (
+            f"It is sharded as {spec}. Only `dynamic_rnn` divides time. To explain its "
+            "run, pass the types of the steps of one device, without a sharding. For "
+            "other functions, shard the rows, with `jax.sharding.reshard`."
+        )
+        is_undivided = spec[1 - batch_axis] is None
+        expect(is_undivided, name, "not be sharded along time", x, fix)
+        spec = PartitionSpec(*[None] * batch_axis, rows)
+        return jax.sharding.reshard(x, NamedSharding(mesh, spec))
+
+    return map_named("inputs", put, xs)
