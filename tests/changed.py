@@ -74,6 +74,7 @@ TESTS = {
     "jaxrnn/_loops/memories/*": [DIVIDED, "layers/test_linear_attention.py"],
     "jaxrnn/_run/*": ["drivers", "loops", "meshes/test_drivers.py", "run"],
     "jaxrnn/_run/arguments.py": ["base"],
+    "jaxrnn/_run/layout.py": ["drivers/test_sharding.py", "meshes"],
     "jaxrnn/_run/memory.py": ["memory"],
     "jaxrnn/_run/scans.py": ["memory"],
     "jaxrnn/_run/tensor_array/*": ["tensor_array"],

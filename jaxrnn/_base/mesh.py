@@ -3,6 +3,7 @@
 `sharding.py` moves arrays between devices.
 """
 
+import contextlib
 from typing import Any
 
 import jax
@@ -36,6 +37,17 @@ def explicit_mesh_of(tree: PyTree) -> Any:
     """The first explicit mesh of the arrays or the context, or None."""
     explicit = (m for m in meshes_of(tree) if AxisType.Explicit in m.axis_types)
     return next(explicit, None)
+
+
+def in_explicit_mesh_of(tree: PyTree) -> contextlib.AbstractContextManager:
+    """The context of the explicit mesh of the arrays, for a loop that reads parameters.
+
+    Without it, JAX 0.12 fails to differentiate a product with a kernel in a scan.
+    """
+    mesh = explicit_mesh_of(tree)
+    if mesh is None:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(mesh)
 
 
 def explicit_axes_of(mesh: AbstractMesh) -> set[str]:

@@ -21,7 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from .._base.derivatives import straight_through, with_float32_gradients
 from .._base.math import is_float
-from .._base.mesh import varying_like
+from .._base.mesh import in_explicit_mesh_of, varying_like
 from .._base.sharding import zeros_of
 from .._base.typing import Array, PyTree
 from . import masking
@@ -70,7 +70,8 @@ def scan_steps(apply: Apply, run: Run, unroll: int = 1) -> tuple[PyTree, PyTree]
     ts = jnp.arange(steps.time, dtype=jnp.int32)
     unroll = unroll if isinstance(steps.time, int) else 1
     scanned = ts, steps.to_time_major(run.inputs)
-    state, outputs = jax.lax.scan(step, run.state, scanned, unroll=unroll)
+    with in_explicit_mesh_of(run.inputs):
+        state, outputs = jax.lax.scan(step, run.state, scanned, unroll=unroll)
     return steps.from_time_major(outputs), state
 
 

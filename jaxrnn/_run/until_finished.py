@@ -15,7 +15,7 @@ from .._base.mesh import varying_like
 from .._base.typing import Array, AxisSize, PyTree
 from .bounded_loop import Step, bounded_loop
 from .memory import Strategy, plan_of
-from .tensor_array.carried import LoopWrites, as_loop_carry, of_rows
+from .tensor_array.carried import LoopWrites, as_loop_carry, of_elements
 from .tensor_array.tensor_array import TensorArray
 
 
@@ -74,7 +74,7 @@ def run_until_finished(
 
     def stacked(emitted: jax.ShapeDtypeStruct, *rows: Array) -> TensorArray:
         no_rows = jnp.zeros((0, *emitted.shape), emitted.dtype)
-        return of_rows(jnp.stack(rows) if rows else no_rows, np.int32(len(rows)))
+        return of_elements(jnp.stack(rows) if rows else no_rows, np.int32(len(rows)))
 
     return jax.tree.map(stacked, emit_types, *emits), carry
 
@@ -102,5 +102,5 @@ def _bounded(
         max_steps=max_time,
         plan=plan_of(strategy, max_time),
     )
-    emit_ta = jax.tree.map(lambda rows: of_rows(rows, count), emits)
+    emit_ta = jax.tree.map(lambda rows: of_elements(rows, count), emits)
     return emit_ta, written.filled(last, count, writes)

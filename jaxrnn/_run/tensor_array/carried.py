@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from ..._base.errors import expect
 from ..._base.trees import is_tensor_array, map_parts
 from ..._base.typing import Array, AxisSize, PyTree
-from .store import Indices, Rows
+from .store import Indices, Stacked
 from .tensor_array import TensorArray
 
 Step: TypeAlias = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
@@ -53,10 +53,9 @@ def with_capacity_for(tree: PyTree, steps: AxisSize, first: int = 0) -> PyTree:
         store = array._store
         if not config.dynamic_size:
             return array
-        if isinstance(store, Rows):
+        if isinstance(store, Stacked):
             array._single()
-            rows = store.padded(max(first, store.written_end()) + steps)
-            return array._with(rows)
+            return array._with(store.padded(max(first, store.written_end()) + steps))
         capacity = max(first + steps, config.capacity)
         config = dataclasses.replace(config, capacity=capacity)
         return array.tree_unflatten(config, (store,))
@@ -77,10 +76,10 @@ def with_known_shapes(tree: PyTree, after: Callable[[], PyTree]) -> PyTree:
         return tree
 
     def shaped(array: TensorArray, other: PyTree) -> TensorArray:
-        written = is_tensor_array(other) and isinstance(other._store, Rows)
+        written = is_tensor_array(other) and isinstance(other._store, Stacked)
         if array._store is not None or not written:
             return array
-        return array._with(array._rows(other.element_shape))
+        return array._with(array._stacked(other.element_shape))
 
     return map_parts(is_tensor_array, shaped, tree, after())
 
@@ -102,10 +101,10 @@ def as_loop_carry(
     )
 
 
-def of_rows(rows: Array, size: Indices) -> TensorArray:
-    """Returns a TensorArray with `dynamic_size` that holds the first `size` rows."""
-    array = TensorArray(rows.dtype, 0, dynamic_size=True)
-    return array._with(Rows.of(rows, size, size))
+def of_elements(elements: Array, size: Indices) -> TensorArray:
+    """A TensorArray with `dynamic_size` that holds the first `size` elements."""
+    array = TensorArray(elements.dtype, 0, dynamic_size=True)
+    return array._with(Stacked.of(elements, size, size))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,8 +142,8 @@ class LoopWrites:
             leaves = jax.tree.leaves(carry, is_leaf=_is_opaque)
             arrays = cls({i: leaves[i] for i in static}, must_carry)
             for i, writes in arrays._writes(step(t, arrays._watched(carry))[0]).items():
-                rows = max_steps * sum(len(indices) for indices, _ in writes)
-                if rows > 2 * leaves[i]._store.capacity:
+                count = max_steps * sum(len(indices) for indices, _ in writes)
+                if count > 2 * leaves[i]._store.capacity:
                     must_carry.add(i)
 
         if static:
@@ -186,8 +185,9 @@ class LoopWrites:
         """Puts the arrays into the carry, with elements that record their use."""
 
         def watch(i: int, array: Any) -> TensorArray:
-            rows = array._store
-            return array._with(_Watched(rows.buffer, rows.written, rows.size, self, i))
+            store = array._store
+            watched = _Watched(store.buffer, store.written, store.size, self, i)
+            return array._with(watched)
 
         return self._map(watch, carry)
 
@@ -214,27 +214,27 @@ class LoopWrites:
 
 
 def _is_static(leaf: PyTree, max_steps: AxisSize) -> bool:
-    """Whether a leaf is a TensorArray of rows; sizes must be ints, not symbolic."""
-    if not (is_tensor_array(leaf) and isinstance(leaf._store, Rows)):
+    """Whether a leaf is a TensorArray with a buffer, whose sizes are ints."""
+    if not (is_tensor_array(leaf) and isinstance(leaf._store, Stacked)):
         return False
     return isinstance(leaf._store.capacity, int) and isinstance(max_steps, int)
 
 
-def _fill(rows: Rows, taken: Array, writes: list[tuple[Array, Array]]) -> Rows:
+def _fill(store: Stacked, taken: Array, writes: list[tuple[Array, Array]]) -> Stacked:
     """Applies the writes of all steps in the order of the loop."""
     if not writes:
-        return rows
+        return store
     indices = jnp.concatenate([indices for indices, _ in writes], axis=1)
     values = jnp.concatenate([values for _, values in writes], axis=1)
     steps, count, *shape = values.shape
     is_taken = jnp.arange(steps, dtype=jnp.int32) < taken
     # `scatter` drops writes to index -1, so steps that are not taken write nothing.
     indices = jnp.where(is_taken[:, None], indices, -1)
-    return rows.scatter(indices.reshape(-1), values.reshape(steps * count, *shape))
+    return store.scatter(indices.reshape(-1), values.reshape(steps * count, *shape))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Watched(Rows):
+class _Watched(Stacked):
     """Holds the elements of an array inside a step, and records their use.
 
     A write does not change the elements, because an array that steps read is carried
@@ -272,13 +272,13 @@ class _Watched(Rows):
     def stack(self) -> Array:
         return self._read().stack()
 
-    def padded(self, capacity: int) -> Rows:
+    def padded(self, capacity: int) -> Stacked:
         return self._read().padded(capacity)
 
-    def _read(self) -> Rows:
+    def _read(self) -> Stacked:
         """Returns the elements, and notes that the loop must carry the array."""
         self.arrays.must_carry.add(self.number)
-        return Rows(self.buffer, self.written, self.size)
+        return Stacked(self.buffer, self.written, self.size)
 
 
 def _flatten(watched: _Watched) -> tuple[tuple, None]:

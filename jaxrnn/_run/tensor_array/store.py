@@ -23,14 +23,14 @@ Indices: TypeAlias = Any
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Rows:
-    """Elements of equal shape, stored as the rows of a buffer.
+class Stacked:
+    """Elements of equal shape, stacked in the slots of a buffer.
 
     Attributes:
-        buffer: An array `[capacity, ...]`; rows that were never written are zeros.
-        written: Whether each row was written, bool `[capacity]`.
-        size: The number of elements, an int32 scalar, if only the first rows are
-            elements; `()` if all rows are elements.
+        buffer: An array `[capacity, ...]`; slots that were never written are zeros.
+        written: Whether each slot was written, bool `[capacity]`.
+        size: The number of elements, an int32 scalar, if only the first slots are
+            elements; `()` if all slots are elements.
     """
 
     buffer: Array
@@ -38,8 +38,8 @@ class Rows:
     size: PyTree
 
     @classmethod
-    def of(cls, buffer: Array, count: object, size: object) -> "Rows":
-        """Returns the rows of a buffer, of which the first `count` were written."""
+    def of(cls, buffer: Array, count: object, size: object) -> "Stacked":
+        """Returns the slots of a buffer, of which the first `count` were written."""
         capacity = buffer.shape[0]
         xp: Any = jnp if jax.export.is_symbolic_dim(capacity) else np
         numbers = xp.arange(capacity, dtype=np.int32)
@@ -47,7 +47,7 @@ class Rows:
 
     @property
     def capacity(self) -> int:
-        """The number of rows of the buffer."""
+        """The number of slots of the buffer."""
         return self.buffer.shape[0]
 
     def length(self) -> Indices:
@@ -62,7 +62,7 @@ class Rows:
         return written.at[self._slots(indices)].get(mode="fill", fill_value=False)
 
     def read(self, index: Indices) -> Array:
-        """Reads row `index`; returns zeros if `index` is out of range."""
+        """Reads element `index`; returns zeros if `index` is out of range."""
         slot = self._nearest(index)
         buffer = self._not_empty().buffer
         row = jax.lax.dynamic_index_in_dim(buffer, slot, keepdims=False)
@@ -71,28 +71,28 @@ class Rows:
         return jnp.where(slot == index, row, jnp.zeros((), row.dtype))
 
     def gather(self, indices: Indices) -> Array:
-        """Reads rows `indices`; returns zeros where an index is out of range."""
+        """Reads elements `indices`; returns zeros where an index is out of range."""
         buffer = self._not_empty().buffer
         return buffer.at[self._slots(indices)].get(mode="fill", fill_value=0)
 
-    def write(self, index: Indices, value: Array) -> "Rows":
+    def write(self, index: Indices, value: Array) -> "Stacked":
         """Writes `value` at `index`; changes nothing if `index` is out of range."""
         if not self.capacity:
             return self
         slot = self._nearest(index)
         if not isinstance(index, np.ndarray):
-            # If the index is out of range, write back the old row. A scatter, which
+            # If the index is out of range, write back the old element. A scatter, which
             # could drop the write, would be slower.
             row = jax.lax.dynamic_index_in_dim(self.buffer, slot, keepdims=False)
             value = jnp.where(slot == index, value, row)
         buffer = jax.lax.dynamic_update_index_in_dim(self.buffer, value, slot, 0)
         return self._written(buffer, index)
 
-    def scatter(self, indices: Indices, values: Array) -> "Rows":
-        """Writes rows to `indices`; for a repeated index, the last row counts."""
+    def scatter(self, indices: Indices, values: Array) -> "Stacked":
+        """Writes elements to `indices`; for a repeated index, the last one counts."""
         if not (self.capacity and indices.shape[0]):
             return self
-        # For each row of the buffer, find the last value that is written to the row. A
+        # For each slot of the buffer, find the last value that is written to it. A
         # scatter of the values could apply several writes to one index in any order.
         order = np.arange(indices.shape[0], dtype=np.int32)
         source = jnp.full(self.capacity, -1, np.int32)
@@ -102,41 +102,41 @@ class Rows:
         return self._written(jnp.where(taken, chosen, self.buffer), indices)
 
     def stack(self) -> Array:
-        """Returns all elements, or all rows if the number of elements is traced."""
+        """Returns all elements, or all slots if the number of elements is traced."""
         size = concrete_or_none(self.length())
         return self.buffer if size is None else self.buffer[: int(size)]
 
     def concat(self) -> Array:
         """Joins the elements along their first axis."""
-        rows = self.stack()
-        check_shape("elements", rows, (None, None, ...))
-        return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
+        elements = self.stack()
+        check_shape("elements", elements, (None, None, ...))
+        return jax.lax.collapse(elements, 0, 2)
 
-    def with_capacity(self, capacity: int) -> "Rows":
-        """Returns at least `capacity` rows; an extension at least doubles the rows."""
+    def with_capacity(self, capacity: int) -> "Stacked":
+        """Returns at least `capacity` slots; an extension at least doubles them."""
         enough = capacity <= self.capacity
         return self if enough else self.padded(max(capacity, 2 * self.capacity))
 
-    def padded(self, capacity: int) -> "Rows":
-        """Extends the buffer to `capacity` rows, unless it already has more rows."""
+    def padded(self, capacity: int) -> "Stacked":
+        """Extends the buffer to `capacity` slots, unless it already has more."""
         if capacity <= self.capacity:
             return self
         more = (0, capacity - self.capacity)
         buffer = jnp.pad(self.buffer, [more] + [(0, 0)] * (self.buffer.ndim - 1))
         written = _module_of(self.written).pad(self.written, more)
-        return Rows(buffer, written, self.size)
+        return Stacked(buffer, written, self.size)
 
-    def _not_empty(self) -> "Rows":
-        """Adds one row if there are none, because JAX cannot read an empty buffer."""
+    def _not_empty(self) -> "Stacked":
+        """Adds one slot if there are none, because JAX cannot read an empty buffer."""
         return self if self.capacity else self.padded(1)
 
     def _nearest(self, indices: Indices) -> Indices:
-        """Clips `indices` to the range of the rows."""
+        """Clips `indices` to the range of the slots."""
         last = axis_size(self.capacity) - 1
         return _module_of(indices, last).clip(indices, 0, last)
 
     def written_end(self) -> int:
-        """The number of rows up to the last row that was, or may have been, written."""
+        """The number of slots up to the last that was, or may have been, written."""
         written = concrete_or_none(self.written)
         if written is None:
             return self.capacity
@@ -146,7 +146,7 @@ class Rows:
         """Moves negative indices past the end; JAX would count them from the end."""
         return jnp.where(indices < 0, axis_size(self.capacity), indices)
 
-    def _written(self, buffer: Array, indices: Indices) -> "Rows":
+    def _written(self, buffer: Array, indices: Indices) -> "Stacked":
         """Replaces the buffer, marks `indices` as written, and adapts the size."""
         if _module_of(indices, self.written) is np:
             written = self.written.copy()
@@ -155,12 +155,12 @@ class Rows:
             written = jnp.asarray(self.written)
             written = written.at[self._slots(indices)].set(True, mode="drop")
         if isinstance(self.size, tuple):
-            return Rows(buffer, written, ())
+            return Stacked(buffer, written, ())
         size = known_or_traced(self.size)
         xp = _module_of(size, indices)
         inside = xp.where(indices < axis_size(self.capacity), indices, -1)
         size = xp.maximum(size, xp.max(inside, initial=-1) + 1).astype(np.int32)
-        return Rows(buffer, written, size)
+        return Stacked(buffer, written, size)
 
 
 @jax.tree_util.register_dataclass
@@ -216,7 +216,7 @@ class Ragged:
         return self.scatter(index[None], [value])
 
     def scatter(self, indices: Indices, values: Iterable[Array]) -> "Ragged":
-        """Writes rows to `indices`; for a repeated index, the last row counts."""
+        """Writes elements to `indices`; for a repeated index, the last one counts."""
         elements, written = list(self.elements), list(self.written)
         for index, value in zip(indices, values, strict=True):
             elements[index], written[index] = value, True
@@ -257,4 +257,4 @@ def _check_known(indices: Indices) -> None:
     expect(_module_of(indices) is np, "index", must, indices, fix, TypeError)
 
 
-Store: TypeAlias = Rows | Ragged
+Store: TypeAlias = Stacked | Ragged

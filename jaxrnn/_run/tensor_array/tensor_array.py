@@ -22,7 +22,7 @@ from ..._base.math import (
 )
 from ..._base.trees import RowlessArray, TensorShape, named_dims
 from ..._base.typing import Array, ArrayLike, DType
-from .store import Indices, Ragged, Rows, Store, known_or_traced
+from .store import Indices, Ragged, Stacked, Store, known_or_traced
 
 _SIZE = "Pass a Python integer, or a symbolic size of `jax.export`."
 
@@ -128,7 +128,7 @@ class TensorArray(RowlessArray):
         )
         shape = self._config.element_shape
         unknown = shape is None or None in shape
-        self._store: Store | None = None if unknown else self._rows(shape)
+        self._store: Store | None = None if unknown else self._stacked(shape)
 
     @property
     def dtype(self) -> DType:
@@ -142,7 +142,7 @@ class TensorArray(RowlessArray):
         The result is None if nothing is known about the shape.
         """
         store = self._single()
-        if isinstance(store, Rows):
+        if isinstance(store, Stacked):
             return TensorShape._partial(store.buffer.shape[1:])
         known = self._config.element_shape
         return None if known is None else TensorShape._partial(known)
@@ -213,7 +213,7 @@ class TensorArray(RowlessArray):
             TypeError: If `value` has another dtype.
         """
         shape = self._shape_after(self._count())
-        return self._of_rows(_as_value(value, self.dtype, shape))
+        return self._of_elements(_as_value(value, self.dtype, shape))
 
     def gather(self, indices: ArrayLike, name: str | None = None) -> Array:
         """Returns the elements at `indices`, `[n]` in any order, stacked to `[n, ...]`.
@@ -279,7 +279,7 @@ class TensorArray(RowlessArray):
         for i, part in enumerate(parts):
             check_shape(f"element {i}", part, self._shape_after())
         if len(set(counts.tolist())) == 1 and self._config.infer_shape:
-            return self._of_rows(jnp.stack(parts))
+            return self._of_elements(jnp.stack(parts))
         return self._with(Ragged(tuple(parts), (True,) * len(parts)))
 
     def identity(self) -> "TensorArray":
@@ -300,7 +300,7 @@ class TensorArray(RowlessArray):
         )
 
     def __repr__(self) -> str:
-        if isinstance(self._store, Rows):
+        if isinstance(self._store, Stacked):
             # The leaves may be text, or have an axis that `vmap` added.
             return f"TensorArray({self.dtype}, elements={describe(self._store.buffer)})"
         size, shape = self.size(), self._config.element_shape
@@ -327,17 +327,19 @@ class TensorArray(RowlessArray):
     def _with(self, store: Store) -> "TensorArray":
         return self.tree_unflatten(self._config, (store,))
 
-    def _of_rows(self, rows: Array) -> "TensorArray":
-        """Returns an array whose elements are `rows`."""
-        size = axis_size(rows.shape[0])
-        return self._with(Rows.of(rows, size, size if self.dynamic_size else ()))
+    def _of_elements(self, elements: Array) -> "TensorArray":
+        """Returns an array whose elements are `elements`, `[size, ...]`."""
+        size = axis_size(elements.shape[0])
+        return self._with(Stacked.of(elements, size, size if self.dynamic_size else ()))
 
-    def _rows(self, shape: Any) -> Rows:
+    def _stacked(self, shape: Any) -> Stacked:
         """Returns unwritten elements of this shape."""
         config = self._config
         capacity = max(config.size, config.capacity)
         buffer = jnp.zeros((capacity, *shape), config.dtype)
-        return Rows.of(buffer, 0, axis_size(config.size) if self.dynamic_size else ())
+        return Stacked.of(
+            buffer, 0, axis_size(config.size) if self.dynamic_size else ()
+        )
 
     def _count(self) -> int | None:
         """The number of elements that `unstack` and `split` expect; None for any."""
@@ -351,7 +353,7 @@ class TensorArray(RowlessArray):
     def _single(self) -> Store | None:
         """Returns the elements of one TensorArray; refuses a batch from `vmap`."""
         store = self._store
-        if isinstance(store, Rows):
+        if isinstance(store, Stacked):
             is_single = np.ndim(store.written) == 1
             must = "be one array for this method, not a batch"
             expect(is_single, "TensorArray", must, store.buffer, "Use `jax.vmap`.")
@@ -368,7 +370,7 @@ class TensorArray(RowlessArray):
         if store is None:
             ragged = not self._config.infer_shape
             size = self._config.size
-            store = Ragged().with_capacity(size) if ragged else self._rows(shape)
+            store = Ragged().with_capacity(size) if ragged else self._stacked(shape)
         if self.dynamic_size and isinstance(indices, np.ndarray):
             _check_range(name, indices, arguments.INT32_MAX)
             store = store.with_capacity(int(indices.max(initial=-1)) + 1)

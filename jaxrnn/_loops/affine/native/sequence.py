@@ -173,7 +173,7 @@ class NativeLoop:
 
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
         """`forward` on CPUs."""
-        given, steps = self._as_call_arguments(primals, steps)
+        given, steps, attributes = self._as_call_arguments(primals, steps)
         xs, sequence = given.xs, 1 - steps.axis  # The row axis of a sequence.
         h, c = jax.tree.map(lambda x: float32(*xs.shape[:2], x.shape[-1]), given.state)
         zs = [float32(*xs.shape[:2], stage.columns) for stage in self.cell.stages]
@@ -197,7 +197,7 @@ class NativeLoop:
                 (sequence, zs if save else []),
                 (sequence, (saved_h, c) if save else None),
             ],
-            attributes=self._attributes(given, steps) | {"save": save},
+            attributes=attributes | {"save": save},
         )
         if save:
             h, c = saved
@@ -210,11 +210,11 @@ class NativeLoop:
         self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> Primals:
         """`transpose` on CPUs: the loop, then products over the steps of all rows."""
-        given, steps = self._as_call_arguments(primals, steps)
-        pulled = self._pull_states(given, steps, saved, cotangents)
+        arguments = self._as_call_arguments(primals, steps)
+        pulled = self._pull_states(*arguments, saved, cotangents)
         ct_zs, computed, ct_state, ct_reset_state, ct_rows = pulled
-        products = self._pull_products(given, steps, saved, computed, ct_zs)
-        ct_xs = self._pull_inputs(given, steps, ct_zs)
+        products = self._pull_products(*arguments, saved, computed, ct_zs)
+        ct_xs = self._pull_inputs(*arguments, ct_zs)
         names = jax.tree.structure(primals.elementwise)
         return Primals(
             product_params=products,
@@ -226,9 +226,10 @@ class NativeLoop:
 
     def _as_call_arguments(
         self, primals: Primals, steps: Steps
-    ) -> tuple[Primals, Steps]:
-        """The arrays as the calls read them, which are passed to the methods below.
+    ) -> tuple[Primals, Steps, dict[str, Any]]:
+        """The arrays as the calls read them, and the static arguments of all calls.
 
+        These are passed to the methods below.
         The element-wise parameters are one array, in the order of their names, or None.
         A state is a pair `(h, c)`; see `_split`. Sequences are `[batch, time, size]` or
         `[time, batch, size]`. Each row has a length, and resets are int32.
@@ -244,10 +245,15 @@ class NativeLoop:
             state=self._split(primals.state),
             reset_state=self._split(primals.reset_state),
         )
-        return given, steps
+        return given, steps, self._attributes(given, steps)
 
     def _pull_states(
-        self, given: Primals, steps: Steps, saved: PyTree, cotangents: tuple
+        self,
+        given: Primals,
+        steps: Steps,
+        attributes: dict[str, Any],
+        saved: PyTree,
+        cotangents: tuple,
     ) -> tuple:
         """The backward loop.
 
@@ -262,7 +268,7 @@ class NativeLoop:
             ct_outputs, ct_states = ct_outputs
             ct_h, ct_new_c = self._split(ct_states)
             ct_outputs = ct_outputs + ct_h
-        attributes, sequence = self._attributes(given, steps), 1 - steps.axis
+        sequence = 1 - steps.axis
         computed = None
         if "computed" in self.native_cell.operands:
             computed = float32(*given.xs.shape[:2], attributes["units"])
@@ -293,7 +299,13 @@ class NativeLoop:
         )
 
     def _pull_products(
-        self, given: Primals, steps: Steps, saved: PyTree, computed: Any, ct_zs: list
+        self,
+        given: Primals,
+        steps: Steps,
+        attributes: dict[str, Any],
+        saved: PyTree,
+        computed: Any,
+        ct_zs: list,
     ) -> list[Params]:
         """The cotangents of the kernels and biases."""
         # What the state's matrix of each product multiplied at each step. `first` is
@@ -301,7 +313,6 @@ class NativeLoop:
         _, (h, _) = saved
         first = given.state[0] if steps.resets is None else None
         operands = {"h": (h, first), "computed": (computed, None), None: (None, None)}
-        attributes = self._attributes(given, steps)
 
         def pull(number: int, stage: Any, product: Params, ct_z: Array) -> Params:
             xs = given.xs if stage.takes_inputs else None
@@ -323,7 +334,9 @@ class NativeLoop:
         stages = self.cell.stages
         return list(map(pull, range(len(stages)), stages, given.product_params, ct_zs))
 
-    def _pull_inputs(self, given: Primals, steps: Steps, ct_zs: list) -> Array:
+    def _pull_inputs(
+        self, given: Primals, steps: Steps, attributes: dict[str, Any], ct_zs: list
+    ) -> Array:
         """The cotangent of the inputs."""
         stages = zip(self.cell.stages, given.product_params, ct_zs, strict=True)
         pairs = [(p["kernel"], ct_z) for stage, p, ct_z in stages if stage.takes_inputs]
@@ -332,7 +345,7 @@ class NativeLoop:
             "inputs",
             args=[(ROWS, steps.lengths), ([(NO_ROWS, sequence)] * len(pairs), pairs)],
             results=[(sequence, given.xs)],
-            attributes=self._attributes(given, steps),
+            attributes=attributes,
         )
         return ct_xs
 
