@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.errors import is_key
-from .._base.math import concrete_or_none, expand_rows, where
+from .._base.math import axis_size, concrete_or_none, expand_rows, where
 from .._base.trees import is_tensor_array, with_structure
 from .._base.typing import Array, AxisSize, PyTree
 
@@ -119,10 +119,14 @@ class Steps:
         return jax.tree.map(lambda x: at(x, t, self.axis), tree)
 
     def reset(self, t: Array, state: PyTree, reset_state: PyTree) -> PyTree:
-        """Returns `state` or, in rows that are reset at step `t`, `reset_state`."""
+        """Returns `state` or, in rows that are reset at step `t`, `reset_state`.
+
+        No row is reset at a step past the last one, which a loop over groups may run.
+        """
         if self.resets is None:
             return state
-        return select(~self.read(self.resets, t), state, reset_state)
+        is_reset = self.read(self.resets, t) & (t < axis_size(self.time))
+        return select(~is_reset, state, reset_state)
 
     def step_inputs(
         self, t: Array, inputs: PyTree, state: PyTree

@@ -24,6 +24,13 @@ from .masking import Steps
 class Run:
     """Whole sequences for a cell; the argument of a loop over all steps.
 
+    A loop may rely on the following. There are at least one row and one step. The rows
+    of the cell do not interact, and its state has no read-only parts, but may have
+    leaves without a batch axis. There is no mask: the valid steps are at the front of
+    each row. No row is reset past its length. States have the dtypes and the structure
+    that a step returns, and rows are divided over devices like those of the inputs. One
+    step of the cell was checked. Padding and states that are never read may be NaN.
+
     Attributes:
         inputs: All steps of inputs, each leaf `[batch, time, ...]`, or
             `[time, batch, ...]` if `steps.axis` is 0.
@@ -78,7 +85,11 @@ class Run:
         return self.replace(steps=dataclasses.replace(steps, stand_in=found))
 
     def key_at(self, t: Array) -> Key | None:
-        """The random key of step t, an int32 scalar; None for a deterministic run."""
+        """The random key of a step; None for a deterministic run.
+
+        Args:
+            t: The step, an int32 scalar.
+        """
         return self.key_of_step and self.key_of_step(self.steps.index_in_run(t))
 
     def map_keys(self, fn: Callable[[Key], Key]) -> "Run":

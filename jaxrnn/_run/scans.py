@@ -6,8 +6,6 @@
   pass. A scan over parts, whose body is under `jax.checkpoint`, saves the state
   before each part and reruns the part in the backward pass. A policy can store
   named arrays in host memory between the forward and backward passes.
-* `ragged_scan` is a `lax.scan` that, on CPUs, skips groups of steps after the longest
-  row has ended.
 * `at_each_step` maps a function over steps, which do not depend on each other.
 """
 
@@ -21,8 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from .._base.derivatives import straight_through, with_float32_gradients
 from .._base.math import is_float
-from .._base.mesh import in_explicit_mesh_of, varying_like
-from .._base.sharding import zeros_of
+from .._base.mesh import in_explicit_mesh_of
 from .._base.typing import Array, PyTree
 from . import masking
 from .memory import STATE
@@ -31,16 +28,8 @@ from .run import Run
 Apply: TypeAlias = Callable[[Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 """`apply(t, inputs, state) -> (output, new_state)` runs step t of the whole run."""
 
-Body: TypeAlias = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
-"""`body(carry, x) -> (carry, y)`, as in `lax.scan`."""
-
 RunPart: TypeAlias = Callable[[Run], tuple[PyTree, PyTree]]
 """`run_part(part) -> (outputs, state)`, for all steps of a run or consecutive ones."""
-
-# The range of group sizes, in steps. On a CPU, a loop skips the groups after the end of
-# the longest row.
-MIN_GROUP = 8
-MAX_GROUP = 16
 
 
 def scan_steps(apply: Apply, run: Run, unroll: int = 1) -> tuple[PyTree, PyTree]:
@@ -144,85 +133,6 @@ def run_in_parts(size: int, run_part: RunPart, run: Run) -> tuple[PyTree, PyTree
     if size < run.steps.time:
         return checkpointed_run(size, run_part, run)
     return run_part(run)
-
-
-def ragged_scan(
-    body: Body,
-    carry: PyTree,
-    xs: PyTree,
-    steps_to_run: Array | None,
-    save_inputs_only: bool = False,
-    skipped: PyTree = None,
-) -> tuple[PyTree, PyTree]:
-    """Runs `lax.scan(body, carry, xs)`; on CPUs, skips most steps past `steps_to_run`.
-
-    The scan has a fixed number of iterations, so JAX can differentiate it in every
-    mode.
-
-    Args:
-        body: The function of one step. Steps after the first `steps_to_run` must not
-            change the carry, and no final result may depend on the stacked results of
-            these steps.
-        carry: The carry before the first step.
-        xs: The inputs of each step, each leaf `[time, ...]`. The last group is padded
-            with copies of the last step, except that bools are padded with False.
-        steps_to_run: The number of valid steps, an int32 scalar; None if all are valid.
-        save_inputs_only: Whether derivatives save only the inputs of each step and
-            recompute the residuals. If False, derivatives save the residuals.
-        skipped: The result to stack for a skipped step, with the structure of the
-            results of `body`; None for zeros.
-    """
-    step = checkpointed(body) if save_inputs_only else body
-    time = jax.tree.leaves(xs)[0].shape[0]
-    if steps_to_run is None or time <= MIN_GROUP:
-        return jax.lax.scan(step, carry, xs)
-    size = group_size(time)
-    types = jax.eval_shape(step, carry, jax.tree.map(lambda x: x[0], xs))[1]
-
-    def skip(carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-        if skipped is None:
-            return carry, zeros_of(types, size, (carry, xs))
-        repeated = jax.tree.map(
-            lambda y: jnp.broadcast_to(y, (size, *y.shape)), skipped
-        )
-        return carry, varying_like((carry, xs), repeated)
-
-    # Skip groups on CPUs only. With `lax.cond`, the TPU compiler keeps no kernel in
-    # fast memory, and estimates 1.8 times as many cycles for an LSTM with 512 units. On
-    # a GPU, the host would wait for each condition before it starts a group.
-    skips = jax.lax.platform_dependent(cpu=lambda: True, default=lambda: False)
-
-    def group(carry: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
-        start, xs = scanned
-        run = functools.partial(jax.lax.scan, step)
-        is_run = (start < steps_to_run) | ~skips
-        return jax.lax.cond(is_run, run, skip, carry, xs)
-
-    count = -(-time // size)
-    groups = jax.tree.map(lambda x: in_groups(x, count, size), xs)
-    starts = jnp.arange(count, dtype=jnp.int32) * size
-    # Checkpoint the whole group too. If only the steps were checkpointed, JAX would
-    # also save the inputs of `lax.cond`.
-    group = checkpointed(group) if save_inputs_only else group
-    carry, ys = jax.lax.scan(group, carry, (starts, groups))
-    return carry, jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2)[:time], ys)
-
-
-def group_size(time: int) -> int:
-    """Returns the group size for which the last group needs the least padding."""
-    return min(range(MAX_GROUP, MIN_GROUP - 1, -1), key=lambda size: -time % size)
-
-
-def in_groups(x: Array, count: int, size: int) -> Array:
-    """Splits steps into groups `[count, size, ...]`, padded at the end.
-
-    Padding repeats the last step, so the padding is finite if the inputs are finite.
-    Zeros would not do, because the derivative of a cell may not be finite at zeros.
-    Bools are padded with False, because all rows are finished at the added steps.
-    """
-    last = jnp.zeros_like(x[-1:]) if x.dtype == bool else x[-1:]
-    filled = jnp.concatenate([x] + [last] * (count * size - x.shape[0]))
-    return filled.reshape(count, size, *x.shape[1:])
 
 
 def checkpointed(body: Callable, policy: Callable | None = None) -> Callable:

@@ -25,8 +25,8 @@ from helpers import (
 import jaxrnn
 from jaxrnn import AffineCell, GRUCell, LSTMCell, MultiRNNCell, Stage, TensorShape
 from jaxrnn._loops.affine import xla_loop
+from jaxrnn._loops.affine.ragged_scan import group_size
 from jaxrnn._run.masking import Steps
-from jaxrnn._run.scans import group_size
 from jaxrnn.testing._oracle import Setup, unrolled, weighted_sum
 
 DTYPE = np.dtype("float64")
@@ -44,12 +44,12 @@ def check(make):
     near(make(None), make("scan"))
 
 
-def results(cell, implementation=None, lengths=None):
+def results(cell, implementation=None, lengths=None, **options):
     """A function of `(params, x, state)`: outputs, final state, and gradients."""
 
     def run(params, x, state):
-        options = {"initial_state": state, "implementation": implementation}
-        return jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, **options)
+        given = {"initial_state": state, "implementation": implementation} | options
+        return jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, **given)
 
     return jax.jit(functools.partial(differentiated, run))
 
@@ -91,6 +91,22 @@ def test_sequences_give_what_steps_give(platform, name, rows, time, is_ragged):
         lengths = np.random.default_rng(1).integers(-1, time + 3, rows)
         x = padded(x, lengths)
     check(lambda name: results(cell, name, lengths)(params, x, state))
+
+
+@pytest.mark.fast("gru-*")
+@pytest.mark.parametrize(
+    "options", [{}, {"swap_memory": jaxrnn.memory.Recompute(part=19)}]
+)
+@pytest.mark.parametrize("name", ["gru", "lstm_projection"])
+def test_a_reset_at_the_last_step_counts_once(name, options):
+    """An incomplete group goes on past the last step of a run or of a part."""
+    cell = cases.CASES[name].cell
+    params, x, state = data(cell, 3, time=PARTIAL_GROUP)
+    resets = np.zeros((3, PARTIAL_GROUP), bool)
+    resets[[0, 0, 1, 1, 2], [18, -1, -1, 5, 3]] = True
+    lengths = [PARTIAL_GROUP, PARTIAL_GROUP, 4]
+    run = functools.partial(results, cell, resets=resets, **options)
+    check(lambda name: run(name, lengths)(params, x, state))
 
 
 @pytest.mark.fast("31")

@@ -26,14 +26,13 @@ from ..._base.math import cast_like, is_perturbed, widened, widest_dtype
 from ..._base.mesh import platform_of
 from ..._base.products import affine, dot, dot_with_tangent, plus_bias
 from ..._base.sharding import broadcast_first, zeros_like
-from ..._base.trees import with_structure
 from ..._base.typing import Array, DType, Params, PyTree
-from ..._run import masking
 from ..._run.masking import Steps
 from ..._run.memory import RESIDUALS
 from ..._run.run import Run
-from ..._run.scans import named, ragged_scan
+from ..._run.scans import named
 from .few_steps import are_few_vectors
+from .ragged_scan import ragged_scan
 
 if TYPE_CHECKING:
     from ..._cells.affine import AffineCell, Stage
@@ -125,24 +124,21 @@ class AffineLoop:
             masked = jax.eval_shape(stages, first_inputs, primals.state)[:2]
             steps = _with_wide_lengths(steps, masked)
 
-        # The index of the step is carried, not scanned. A TPU reads a scalar of the
-        # carry for free, but reading an element of an array costs as much as an
-        # element-wise operation.
-        def step(carry: tuple[Array, PyTree], inputs: PyTree) -> tuple[PyTree, PyTree]:
-            t, state = carry
+        def step(t: Array, state: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
             state, output, saved = steps.run_step(
                 stages, t, inputs, state, primals.reset_state
             )
-            return (t + 1, state), (output, saved if save else ())
+            return state, (output, saved if save else ())
 
-        carry, skipped = (jnp.int32(0), primals.state), None
+        skipped = None
         if save and steps.steps_to_run is not None:
             # Derivatives also read the residuals of skipped steps, which must be
             # finite, so repeat the residuals of step 0 there.
-            _, (output, saved) = step(carry, jax.tree.map(lambda x: x[0], xs))
+            first_inputs = jax.tree.map(lambda x: x[0], xs)
+            _, (output, saved) = step(jnp.int32(0), primals.state, first_inputs)
             skipped = jax.tree.map(zeros_like, output), saved
-        (_, state), (outputs, saved) = ragged_scan(
-            step, carry, xs, steps.steps_to_run, skipped=skipped
+        state, (outputs, saved) = ragged_scan(
+            step, primals.state, xs, steps.steps_to_run, skipped=skipped
         )
         return outputs, state, saved
 
@@ -179,30 +175,30 @@ class AffineLoop:
         wide = widened(d_reset_state)
         push_update = _pushed_update(primals, tangents.elementwise)
 
-        def step(d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
-            (zs, state), d_zs, resets, unfinished = scanned
-            d_before = d_state
-            if resets is not None:
-                d_reset = cast_like(d_reset_state, wide)
-                d_before = masking.select(~resets, d_state, d_reset)
+        def push_stages(scanned: PyTree, d_state: PyTree) -> tuple[PyTree, PyTree]:
+            (zs, state), d_zs = scanned
             enter = lambda state: tuple(self.cell.enter(state))
-            (_, carry), (d_operand, d_carry) = jax.jvp(enter, (state,), (d_before,))
+            (_, carry), (d_operand, d_carry) = jax.jvp(enter, (state,), (d_state,))
             for k, stage in enumerate(self.cell.stages):
                 d_z = dot(d_operand, products[k]["state"], zs[k].dtype)
                 d_z = d_z if d_zs[k] is None else d_zs[k] + d_z
                 pushed = push_update(stage, (zs[k], carry), (d_z, d_carry))
                 (_, carry), (d_operand, d_carry) = pushed
-            d_output, d_new_state = d_operand, with_structure(d_state, d_carry)
-            if unfinished is not None:
-                d_new_state = masking.select(unfinished, d_new_state, d_state)
-                d_output = masking.zero_unless(unfinished, d_output)
-            outputs = (d_output, d_new_state) if steps.returns_states else d_output
-            return d_new_state, outputs
+            return d_operand, d_carry
 
-        d_state = _dense(primals.state, tangents.state)
-        scanned = saved, d_zs, steps.resets, steps.unfinished_steps()
+        # The tangent of a masked step is a masked step of tangents.
+        tangent_steps = dataclasses.replace(steps, stand_in=None)
+
+        def step(t: Array, d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
+            d_reset = cast_like(d_reset_state, wide)
+            return tangent_steps.run_step(push_stages, t, scanned, d_state, d_reset)[:2]
+
         d_state, d_outputs = ragged_scan(
-            step, d_state, scanned, steps.steps_to_run, save_inputs_only=True
+            step,
+            _dense(primals.state, tangents.state),
+            (saved, d_zs),
+            steps.steps_to_run,
+            save_inputs_only=True,
         )
         return d_outputs, d_state
 
