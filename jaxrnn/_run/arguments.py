@@ -343,7 +343,7 @@ def check_implementation(asked: str | None, choice: Choice) -> None:
         reason = choice.reason or f"the cell runs in the loop {choice.name!r}"
         raise ValueError(
             f"`implementation` {asked!r} cannot run this cell on these sequences: "
-            f"{reason}. Omit `implementation` to use XLA's loop."
+            f"{reason}. Omit `implementation` to use the loop that fits."
         )
 
 

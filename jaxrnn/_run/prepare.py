@@ -39,7 +39,8 @@ def prepared(cell: RNNCellLike, given: Given) -> tuple[RNNCellLike, Run, Gaps]:
     """
     run, gaps = without_gaps(cell, given)
     run = with_all_states(cell, run, given)
-    cell, run = laid_out(cell, run, given.least_steps)
+    cell, run = laid_out(cell, run)
+    run = with_steps_to_run(run, given.least_steps)
     run = with_checked_step(cell, run, given)
     return cell, with_keys(cell, run).with_stand_in(), gaps
 
@@ -140,7 +141,7 @@ def with_all_states(cell: RNNCellLike, run: Run, given: Given) -> Run:
     return run.replace(state=state, reset_state=reset_state, steps=steps)
 
 
-def laid_out(cell: RNNCellLike, run: Run, least_steps: int) -> tuple[RNNCellLike, Run]:
+def laid_out(cell: RNNCellLike, run: Run) -> tuple[RNNCellLike, Run]:
     """The cell and the run, with all rows divided over devices like the inputs'."""
     steps, axis = run.steps, run.steps.axis
     inputs = with_only_rows_divided(
@@ -150,19 +151,25 @@ def laid_out(cell: RNNCellLike, run: Run, least_steps: int) -> tuple[RNNCellLike
     arrays = run.state, steps.to_batch_major(steps.resets), run.reset_state
     cell, lengths, arrays = lay_out(cell, first_inputs, steps.lengths, arrays)
     state, resets, reset_state = arrays
-    steps_to_run = None
-    if lengths is not None:
-        steps_to_run = batch_maximum(jnp.max(lengths, initial=least_steps))
-    if lengths is not None and resets is not None:  # Drop resets past a row's length.
-        resets &= jnp.arange(steps.time, dtype=jnp.int32)[None] < lengths[:, None]
-    steps = dataclasses.replace(
-        steps,
-        lengths=lengths,
-        steps_to_run=steps_to_run,
-        resets=steps.from_batch_major(resets),
-    )
+    resets = steps.from_batch_major(resets)
+    steps = dataclasses.replace(steps, lengths=lengths, resets=resets)
     run = run.replace(inputs=inputs, state=state, reset_state=reset_state, steps=steps)
     return cell, run
+
+
+def with_steps_to_run(run: Run, least_steps: int) -> Run:
+    """The run with the number of steps to run, and without resets past a row's length.
+
+    So a finished row keeps its state although a loop goes on.
+    """
+    steps, resets = run.steps, run.steps.resets
+    if steps.lengths is None:
+        return run
+    count = batch_maximum(jnp.max(steps.lengths, initial=least_steps))
+    if resets is not None:
+        resets &= steps.unfinished_steps()
+    steps = dataclasses.replace(steps, steps_to_run=count, resets=resets)
+    return run.replace(steps=steps)
 
 
 def with_checked_step(cell: RNNCellLike, run: Run, given: Given) -> Run:

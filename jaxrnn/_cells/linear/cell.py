@@ -135,8 +135,8 @@ class LinearRecurrenceCell(SpecsCell[State]):
         rows = jax.tree.leaves(inputs)[0].shape[0]
         a, b = _fitted("a", a, rows, state), _fitted("b", b, rows, state)
         from_zeros = self.term_from_zeros
-        first = from_zeros and _fitted("b", from_zeros(rest), rows, state)
-        return a, b, first, rest
+        b_from_zeros = from_zeros and _fitted("b", from_zeros(rest), rows, state)
+        return a, b, b_from_zeros, rest
 
 
 def _fitted(name: str, x: PyTree, rows: int, state: Element) -> Element:

@@ -24,7 +24,7 @@ class MatrixMemoryCell(SpecsCell[State]):
     The queries, keys and values of a step depend only on the inputs of the step. Whole
     sequences are therefore run in chunks of consecutive steps. Attention connects the
     steps of a chunk, and only the state is passed from chunk to chunk. A cell has a
-    rule, which runs one step or all steps of a chunk, and projections of its inputs
+    rule for a step, and projections of its inputs
     (`project`) and of what the steps read (`output`). A cell defines these three,
     `param_specs`, `state_size` and `output_size`. A cell without projections derives
     from `BareMemoryCell`, which defines all but the rule.

@@ -33,8 +33,10 @@ class MatrixRule(abc.ABC):
 
     A cell has a rule, and computes the values of the rule from its inputs. A rule
     defines `Inputs`, `idle`, `sizes` and `step`. With `chunk`, whole sequences run one
-    chunk of steps at a time; without it, step by step. A rule that overrides `step`
-    must override an inherited `chunk`, and with `chunk` an inherited `transition`.
+    chunk of steps at a time; without it, step by step. The rules of the package have
+    neither `chunk` nor `transition`: like all loops, theirs are registered, in
+    `_loops/memories/`. A rule that overrides `step` must override an inherited `chunk`,
+    and with `chunk` an inherited `transition`.
 
     Attributes:
         Inputs: The values of a step, a named tuple. For a `BareMemoryCell`, the first

@@ -24,12 +24,12 @@ class Backend(NamedTuple):
     """How a backend chooses its loop, or a scan with the reason why it has none.
 
     Attributes:
-        asked: If the user asks for the backend by name.
-        default: If the user asks for no implementation.
+        by_name: If the user asks for the backend by name.
+        by_default: If the user asks for no implementation.
     """
 
-    asked: Choose
-    default: Choose
+    by_name: Choose
+    by_default: Choose
 
 
 _BACKENDS: dict[str, Backend] = {}
@@ -51,12 +51,12 @@ def choose(cell: AffineCell, params: Params, run: Run) -> Choice:
 
     asked = run.implementation
     if asked in _BACKENDS:
-        return _BACKENDS[asked].asked(cell, params, run)
+        return _BACKENDS[asked].by_name(cell, params, run)
     if asked not in (None, "xla"):
         return Choice.scan(f"{type(cell).__name__} is not a matrix memory")
     reasons = [f"`implementation` is {asked!r}"] if asked else []
     for backend in () if asked else _BACKENDS.values():
-        choice = backend.default(cell, params, run)
+        choice = backend.by_default(cell, params, run)
         if choice.loop:
             return choice
         reasons.append(choice.reason)

@@ -21,7 +21,7 @@ STEP = 1.0  # The time that a native step saves, besides the time for its entrie
 ENTRY_OF_STEP = 3e-5  # The time that it saves for each entry and up to four rows.
 
 # XLA's loop was the faster one from 32 units on, for up to 8 rows, and in 16 bits.
-FEW_UNITS, FEW_ROWS = 24, 8
+FEW_UNITS, MOST_ROWS = 24, 8
 
 
 def why_few_steps(cell: "AffineCell", xs: Array, steps: Steps) -> str | None:
@@ -51,7 +51,7 @@ def why_few_units(cell: "AffineCell", xs: Array, steps: Steps) -> str | None:
     loop skips the steps after the end of the longest row.
     """
     rows = xs.shape[1 - steps.axis]
-    is_even = steps.lengths is None and isinstance(rows, int) and rows > FEW_ROWS
+    is_even = steps.lengths is None and isinstance(rows, int) and rows > MOST_ROWS
     units = max(stage.columns // (stage.blocks or 1) for stage in cell.stages)
     if is_even and units <= FEW_UNITS and xs.dtype.itemsize >= 4:
         return "a scan is faster for so few units"

@@ -53,7 +53,7 @@ Product: TypeAlias = Callable[[int, "Stage", PyTree, Array, DType], Array]
 
 
 class Primals(NamedTuple):
-    """The differentiable inputs of a run, or the tangents of these inputs.
+    """The differentiable inputs of a run, or their tangents or cotangents.
 
     Attributes:
         product_params: The parameters of each stage's product,
@@ -180,7 +180,7 @@ class AffineLoop:
             enter = lambda state: tuple(self.cell.enter(state))
             (_, carry), (d_operand, d_carry) = jax.jvp(enter, (state,), (d_state,))
             for k, stage in enumerate(self.cell.stages):
-                d_z = dot(d_operand, products[k]["state"], zs[k].dtype)
+                d_z = dot(d_operand, products[k]["operand"], zs[k].dtype)
                 d_z = d_z if d_zs[k] is None else d_zs[k] + d_z
                 pushed = push_update(stage, (zs[k], carry), (d_z, d_carry))
                 (_, carry), (d_operand, d_carry) = pushed
@@ -292,7 +292,7 @@ def _choose_product(
     products = _split_kernels(cell, primals.xs.shape[-1], primals.product_params)
 
     def split(k: int, stage: "Stage", x: Array, operand: Array, dtype: DType) -> Array:
-        z = dot(operand, products[k]["state"], dtype)
+        z = dot(operand, products[k]["operand"], dtype)
         if stage.takes_inputs:
             z = dot(x, products[k]["inputs"], dtype) + z
         return plus_bias(z, products[k])
@@ -320,7 +320,7 @@ def _products_ahead(
     def product(
         k: int, stage: "Stage", of_inputs: list, operand: Array, dtype: DType
     ) -> Array:
-        z = dot(operand, products[k]["state"], dtype)
+        z = dot(operand, products[k]["operand"], dtype)
         if not stage.takes_inputs:
             return plus_bias(z, products[k])
         sums = map(jnp.add, of_inputs[k], blocks(stage, z))
@@ -371,18 +371,18 @@ def _split_kernels(
     """Parameters of products, or their tangents, with the kernels split into parts.
 
     Returns:
-        `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}` for
-        each stage. "state" multiplies the operand. A stage that reads no inputs has no
-        "inputs". The parts of a zero tangent are None.
+        `{"operand": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`
+        for each stage. The rows of "operand" multiply the operand. A stage that reads
+        no inputs has no "inputs". The parts of a zero tangent are None.
     """
 
     def of_stage(stage: "Stage", product: Params) -> Params:
         parts = {name: x for name, x in product.items() if name != "kernel"}
         kernel = product["kernel"]
         if not stage.takes_inputs:
-            return parts | {"state": kernel}
-        inputs, state = jnp.split(kernel, [depth]) if is_array(kernel) else [None] * 2
-        return parts | {"inputs": inputs, "state": state}
+            return parts | {"operand": kernel}
+        inputs, operand = jnp.split(kernel, [depth]) if is_array(kernel) else [None] * 2
+        return parts | {"inputs": inputs, "operand": operand}
 
     return list(map(of_stage, cell.stages, products))
 
@@ -403,8 +403,8 @@ def _product_tangent(
     terms = []
     if is_perturbed(d_p.get("inputs")):
         terms.append(of_kernel(xs, d_p["inputs"]))
-    if is_perturbed(d_p["state"]) and h.shape[-1]:
-        terms.append(of_kernel(h, d_p["state"]))
+    if is_perturbed(d_p["operand"]) and h.shape[-1]:
+        terms.append(of_kernel(h, d_p["operand"]))
     if is_perturbed(d_xs) and "inputs" in p:
         terms.append(dot(d_xs, p["inputs"], z.dtype))
     if is_perturbed(d_p.get("bias")):

@@ -44,16 +44,16 @@ class RecurrenceLoop:
 
         def run_chunk(part: Run) -> tuple[PyTree, PyTree]:
             # In a chunk, time is the first axis.
-            layout, xs, h = part.steps, part.inputs, part.state
-            xs, steps = layout.to_time_major(xs), layout.time_first()
-            part = part.replace(inputs=xs, steps=steps)
+            steps, h = part.steps, part.state
+            xs = steps.to_time_major(part.inputs)
+            part = part.replace(inputs=xs, steps=steps.time_first())
             params = params_in_loop()
             a, b, rest = self._terms(params, part)
             start = varying_like((a, b), widened(h))
             hs, last = linear_recurrence((a, part.steps.resets), b, start)
             hs, last = cast_like(h, hs), cast_like(h, last)
             outputs = self._outputs(params, hs, rest, part)
-            return layout.from_time_major(outputs), last
+            return steps.from_time_major(outputs), last
 
         platform = platform_of((params, run.inputs, run.state))
         size = steps_in_chunk(run.state, run.vmap_size, platform)

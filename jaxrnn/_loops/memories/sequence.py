@@ -146,7 +146,7 @@ class MemoryLoop:
 
         def run_part(part: Run) -> tuple[PyTree, PyTree]:
             rest, values = projected(self, params, part)
-            h, states, last = self._read(values, part)
+            h, states, last = self._run_chunk(values, part)
             is_read = jnp.all(jnp.isfinite(h), (2, 3))
             # Of the states, only the last is checked; if a number is not finite, the
             # results are those of `in_steps`.
@@ -168,7 +168,7 @@ class MemoryLoop:
 
         def run_part(part: Run) -> tuple[PyTree, PyTree]:
             params = params_in_loop()
-            inputs, is_finite = part.inputs  # See the last line.
+            inputs, is_finite = part.inputs  # A part of both, of the whole run.
             inputs = masking.zero_unless(is_finite.state, inputs)
             state = self._known_start(part, run, known)
             part = part.replace(inputs=inputs, state=state)
@@ -176,7 +176,7 @@ class MemoryLoop:
             read_only = rest, values.q if "q" in values._fields else None
             rest, q = masking.zero_unless(is_finite.read, read_only)
             values = values if q is None else values._replace(q=q)
-            h, states, last = self._read(values, part)
+            h, states, last = self._run_chunk(values, part)
             outputs = outputs_of(self, params, h, rest, part)
             outputs = masking.zero_unless(is_finite.read, outputs)
             if part.steps.returns_states:
@@ -198,8 +198,8 @@ class MemoryLoop:
         state = jax.tree.map(straight_through, start, part.state)
         return masking.zero_unless(finite_rows(start), state)
 
-    def _read(self, values: PyTree, part: Run) -> tuple[Array, PyTree, PyTree]:
-        """What the steps read, the states after them, and the last state."""
+    def _run_chunk(self, values: PyTree, part: Run) -> tuple[Array, PyTree, PyTree]:
+        """`(h, states, last)`: what the steps read, the states, and the last state."""
         axis = part.steps.axis
         chunk = _chunk(move_axes(values, axis, 2), part)
         h, states = as_chunk_results(self.rule, self.chunk(chunk), chunk, self.step)

@@ -13,7 +13,7 @@ from .sequence import NativeLoop
 from .supported import why_not_native
 
 
-def asked(cell: AffineCell, params: Params, run: Run) -> Choice:
+def by_name(cell: AffineCell, params: Params, run: Run) -> Choice:
     """Chooses the native loop where it supports the cell, also on several devices."""
     reason = why_not_native(cell, params, run)
     if reason:
@@ -21,7 +21,7 @@ def asked(cell: AffineCell, params: Params, run: Run) -> Choice:
     return Choice("native", NativeLoop(cell).run, scales_state=True)
 
 
-def default(cell: AffineCell, params: Params, run: Run) -> Choice:
+def by_default(cell: AffineCell, params: Params, run: Run) -> Choice:
     """Chooses the native loop on one CPU device, and in `shard_map` over CPU devices.
 
     For few steps, the native loop runs XLA's loop; under `vmap`, only the loop itself
@@ -54,4 +54,4 @@ def _why_not_local(params: Params, run: Run) -> str | None:
     return None
 
 
-register_backend("native", Backend(asked, default))
+register_backend("native", Backend(by_name, by_default))
