@@ -70,8 +70,7 @@ Cells:
 * A causal convolution of each channel over the last inputs: `ShortConvCell`, or the
   function `short_conv`.
 * The sLSTM of xLSTM, which runs step by step: `SLSTMCell` (`SLSTMState`).
-* Wrappers: `MultiRNNCell`, `OutputFunctionWrapper`, `DropoutWrapper`,
-  `ResidualWrapper` and `DeviceWrapper`.
+* Wrappers: `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper` and `DeviceWrapper`.
 * Custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`,
   `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`, `TensorShape`.
 * Types of the cells that drivers accept: `BoundCell`, `RNNCellLike`.
@@ -116,7 +115,7 @@ from ._cells.params import ParamSpec
 from ._cells.short_conv import ShortConvCell
 from ._cells.slstm import SLSTMCell, SLSTMState
 from ._cells.wrappers.dropout import DropoutWrapper
-from ._cells.wrappers.multi_rnn import MultiRNNCell, OutputFunctionWrapper
+from ._cells.wrappers.multi_rnn import MultiRNNCell
 from ._cells.wrappers.stateless import DeviceWrapper, ResidualWrapper
 from ._drivers.bidirectional import bidirectional_dynamic_rnn, static_bidirectional_rnn
 from ._drivers.dynamic_rnn import dynamic_rnn
@@ -142,7 +141,7 @@ __all__ = [
     "LSTMStateTuple", "LayerNormGRUCell", "LinearAttentionInputs",
     "LinearAttentionMemoryCell", "LinearRecurrenceCell", "MLSTMCell", "MLSTMInputs",
     "MLSTMMemoryCell", "MLSTMState", "MemoryPlan", "MinGRUCell", "MinLSTMCell",
-    "MultiRNNCell", "OutputFunctionWrapper", "Packed", "PackedBatches", "ParamSpec",
+    "MultiRNNCell", "Packed", "PackedBatches", "ParamSpec",
     "QRNNCell", "RGLRUCell", "RNNCell",
     "RNNCellLike", "RWKV6MemoryCell", "ResidualWrapper", "S6Inputs", "S6MemoryCell",
     "SLSTMCell", "SLSTMState", "ShortConvCell", "Stage", "StateSaver",

@@ -267,7 +267,7 @@ CASES = {
         MultiRNNCell([jaxrnn.BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)
     ),
     "multi_shared": in_goldens(MultiRNNCell([GRUCell(DEPTH)] * 2)),
-    "output_function": few(jaxrnn.OutputFunctionWrapper(GRUCell(4), doubled)),
+    "output_function": few(MultiRNNCell([GRUCell(4), doubled])),
     "multi_functions": every(
         MultiRNNCell([LSTMCell(4), jnp.tanh, doubled, GRUCell(3), jax.nn.softplus]),
         fast=IN_LOOPS,

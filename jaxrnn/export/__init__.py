@@ -1,4 +1,4 @@
-"""Export functions and cells to other runtimes, and run cells on streams.
+"""Serve a trained cell: as a file for another runtime, or on a stream here.
 
 Files:
 
@@ -8,8 +8,6 @@ Files:
 * `to_tflite_operators` exports layers as the fused operators of TensorFlow Lite, for
   LiteRT.
 * `to_tflite` exports functions with the converter of TensorFlow Lite.
-* `tflite_deviation` compares the results of a TensorFlow Lite file with the results of
-  the exported function.
 
 Streams:
 
@@ -21,13 +19,13 @@ Streams:
 # Imports all other folders. Nothing imports it. Never here: what changes a result.
 
 from .._base.modules import set_module as _set_module
-from ._functions import tflite_deviation, to_stablehlo, to_tflite
+from ._functions import to_stablehlo, to_tflite
 from ._onnx import to_onnx
 from ._streamers import BidirectionalStreamer, Streamer
 from ._tflite_operators import to_tflite_operators
 
 __all__ = [
-    "BidirectionalStreamer", "Streamer", "tflite_deviation", "to_onnx", "to_stablehlo",
+    "BidirectionalStreamer", "Streamer", "to_onnx", "to_stablehlo",
     "to_tflite", "to_tflite_operators",
 ]  # fmt: skip
 

@@ -1,13 +1,12 @@
 """Export of functions to StableHLO and TensorFlow Lite."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
 
 from .._base.arguments import as_count, check_function
 from .._base.derivatives import without_checks
-from .._base.errors import Verbatim, describe_leaves, error_note, expect, leaf_name
+from .._base.errors import error_note, expect, leaf_name
 from .._base.inputs import check_shaped
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.modules import import_optional
@@ -122,7 +121,8 @@ def to_tflite(
         *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
         optimize: "float16" stores weights in 16 bits. "int8" stores matrices in 8 bits
             and uses integer multiplication where LiteRT supports it. None leaves the
-            weights unchanged. To measure the loss in precision, use `tflite_deviation`.
+            weights unchanged. To measure the loss in precision, run the file on data;
+            see the guide.
 
     Returns:
         The bytes of the TensorFlow Lite file.
@@ -189,59 +189,6 @@ def to_tflite(
         if optimize == "float16":
             converter.target_spec.supported_types = [tf.float16]
         return bytes(converter.convert())
-
-
-def tflite_deviation(
-    file: bytes, f: Callable[..., PyTree], *arguments: PyTree
-) -> float:
-    """Measures the largest difference between the results of a file and of a function.
-
-    Args:
-        file: A file from `to_tflite` or `to_tflite_operators`.
-        f: The function that the file should compute. For a file from
-            `to_tflite_operators`, `f` must return only the outputs.
-        *arguments: The arguments of `f`, nests of arrays.
-
-    Returns:
-        The largest absolute difference over all entries of the results. If an entry is
-        NaN in only one of the two results, the difference is NaN. Two NaNs, and two
-        equal infinities, have the difference 0.
-
-    Raises:
-        ValueError: If the file and `f` differ in the number or the shapes of their
-            arguments or results.
-        ImportError: If `ai_edge_litert` is missing: `pip install ai-edge-litert`.
-
-    Source: `ai_edge_litert.interpreter.Interpreter`.
-    """
-    litert = import_optional("ai_edge_litert.interpreter", "ai-edge-litert")
-    run = litert.Interpreter(model_content=file).get_signature_runner()
-    names = _in_order(run.get_input_details())
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
-    must = f"hold as many arrays as the file has inputs ({len(names)})"
-    expect(len(leaves) == len(names), "arguments", must, len(leaves))
-    results = run(**dict(zip(names, leaves, strict=True)))
-    got = [results[name] for name in _in_order(results)]
-    want = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(f)(*arguments))]
-    must = f"return the shapes of the results of `file`, {describe_leaves(got)}"
-    fix = "For a file from `to_tflite_operators`, return only the outputs."
-    fits = [x.shape for x in got] == [x.shape for x in want]
-    expect(fits, "f", must, Verbatim(describe_leaves(want)), fix)
-    # NumPy's maximum keeps NaN, unlike Python's.
-    return float(np.max([*map(_largest_difference, got, want), 0.0]))
-
-
-def _largest_difference(x: np.ndarray, y: np.ndarray) -> float:
-    """The largest absolute difference; NaN if one entry of a pair is NaN."""
-    x, y = x.astype(complex), y.astype(complex)
-    are_equal = (x == y) | (np.isnan(x) & np.isnan(y))
-    with np.errstate(invalid="ignore"):  # Infinity minus infinity.
-        return np.max(np.where(are_equal, 0, np.abs(x - y)), initial=0)
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    """Sorts names by their numbers: `output_2` before `output_10`."""
-    return sorted(names, key=lambda name: (len(name), name))
 
 
 def check_fixed_sizes(name: str, examples: PyTree) -> None:

@@ -51,7 +51,7 @@ LAYERS = {
             [MultiRNNCell([PEEPING, jnp.tanh, GRUCell(5)]), jax.nn.relu, GRUCell(2)]
         )
     ),
-    "function": own(jaxrnn.OutputFunctionWrapper(GRUCell(4), jnp.tanh)),
+    "function": own(MultiRNNCell([GRUCell(4), jnp.tanh])),
     "dropout": own(jaxrnn.DropoutWrapper(GRUCell(4), 0.5, 0.5)),
     "both": both(LSTMCell(4)),
     "both_rnn": both(BasicRNNCell(4)),

@@ -1,6 +1,7 @@
 """Functions as StableHLO, which JAX runs without jaxrnn, and as files for LiteRT."""
 
 import functools
+import importlib
 import sys
 import types
 
@@ -13,7 +14,7 @@ import pytest
 import jaxrnn
 import jaxrnn.convert
 from jaxrnn import decode
-from jaxrnn.export import tflite_deviation, to_stablehlo, to_tflite, to_tflite_operators
+from jaxrnn.export import to_stablehlo, to_tflite, to_tflite_operators
 
 F32 = jnp.float32
 UNITS, DEPTH = 4, 3
@@ -149,6 +150,18 @@ def tensorflow():
     pytest.importorskip("tensorflow")
 
 
+def deviation(file, f, *arguments):
+    """The largest difference between the results of a file and of a function."""
+    litert = importlib.import_module("ai_edge_litert.interpreter")
+    run = litert.Interpreter(model_content=file).get_signature_runner()
+    leaves = map(np.asarray, jax.tree.leaves(arguments))
+    results = run(**{f"input_{i}": leaf for i, leaf in enumerate(leaves)})
+    want = jax.tree.leaves(jax.jit(f)(*arguments))
+    pairs = [(results[f"output_{i}"], leaf) for i, leaf in enumerate(want)]
+    assert len(results) == len(want)
+    return max(np.abs(got - np.asarray(leaf)).max(initial=0) for got, leaf in pairs)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*FUNCTIONS, "greedy", "beam"])
 def test_results_of_the_function(name, tensorflow):
@@ -156,7 +169,7 @@ def test_results_of_the_function(name, tensorflow):
     f, given = (FUNCTIONS | DECODERS)[name], START if is_decoder else data()
     # LiteRT fails to slice by int64, in which a decoder's `jax.lax.scan` would count.
     with jax.enable_x64(not is_decoder):
-        assert tflite_deviation(to_tflite(f, *given), f, *given) < 2e-6
+        assert deviation(to_tflite(f, *given), f, *given) < 2e-6
 
 
 @pytest.mark.slow
@@ -191,77 +204,15 @@ def test_smaller_files_lose_accuracy(optimize, size, tensorflow):
     x = jax.random.normal(jax.random.key(0), (2, 20, 64), F32)
     file, smaller = to_tflite(run, x), to_tflite(run, x, optimize=optimize)
     assert len(smaller) < size * len(file)
-    assert tflite_deviation(file, run, x) < 1e-6
-    assert 1e-6 < tflite_deviation(smaller, run, x) < 0.02
+    assert deviation(file, run, x) < 1e-6
+    assert 1e-6 < deviation(smaller, run, x) < 0.02
 
 
 @pytest.mark.slow
 def test_leaves_have_numbers(tensorflow):
     f = lambda nest, y: ([nest["b"] + i for i in range(11)], {"unused": y})
     arguments = {"b": jnp.ones(2, F32), "a": jnp.zeros(3, jnp.int32)}, jnp.array([True])
-    assert tflite_deviation(to_tflite(f, *arguments), f, *arguments) == 0
-
-
-def test_the_deviation_from_the_function():
-    pytest.importorskip("ai_edge_litert")
-    x, _ = data()
-    file = to_tflite_operators(LSTM, x)
-    whole = lambda x: jaxrnn.dynamic_rnn(LSTM, x, dtype=F32)
-    outputs = lambda x: whole(x)[0]
-    assert tflite_deviation(file, outputs, x) < 1e-6
-    distant = tflite_deviation(file, lambda x: outputs(x).at[1, 2, 3].add(0.25), x)
-    assert abs(distant - 0.25) < 1e-6
-    with pytest.raises(ValueError, match="`file`"):
-        tflite_deviation(file, whole, x)
-    with pytest.raises(ValueError, match="`arguments`"):
-        tflite_deviation(file, outputs, x, x)
-
-
-NAN, INF = np.nan, np.inf
-
-
-@pytest.fixture
-def deviation(monkeypatch):
-    """`tflite_deviation` of a file and a function that return these outputs."""
-    litert = pytest.importorskip("ai_edge_litert.interpreter")
-
-    def measure(got, want):
-        results = {f"output_{i}": np.asarray(each) for i, each in enumerate(got)}
-
-        runner = lambda: results
-        runner.get_input_details = dict
-        file = types.SimpleNamespace(get_signature_runner=lambda: runner)
-        monkeypatch.setattr(litert, "Interpreter", lambda model_content: file)
-        return tflite_deviation(b"", lambda: [np.asarray(each) for each in want])
-
-    return measure
-
-
-DISTANCES = [
-    ([[1.0], [NAN, 2.0]], [[1.0], [0.0, 2.0]], NAN),
-    ([[NAN], [1.0], [[2.0]]], [[1.0], [9.0], [[2.0]]], NAN),
-    ([[1.0], [INF], [[NAN]]], [[1.0], [-INF], [[2.0]]], NAN),
-    ([[NAN, 1.0], [NAN]], [[NAN, 1.5], [NAN]], 0.5),
-    ([[INF, -INF]], [[INF, -INF]], 0.0),
-    ([[INF]], [[-INF]], INF),
-    ([[1.0, 2.0], [1j]], [[1.0, 2.25], [0j]], 1.0),
-    ([[], [2.0]], [[], [2.0]], 0.0),
-    ([], [], 0.0),
-]
-
-
-@pytest.mark.parametrize(("got", "want", "most"), DISTANCES)
-def test_the_deviation_of_numbers_that_are_not_finite(got, want, most, monkeypatch):
-    """Of a file and a function that return these outputs, either way round."""
-    litert = pytest.importorskip("ai_edge_litert.interpreter")
-    for file, function in ((got, want), (want, got)):
-        arrays = {f"output_{i}": np.asarray(each) for i, each in enumerate(file)}
-        runner = lambda arrays=arrays: arrays
-        runner.get_input_details = dict
-        loaded = types.SimpleNamespace(get_signature_runner=lambda run=runner: run)
-        monkeypatch.setattr(litert, "Interpreter", lambda model_content, x=loaded: x)
-        f = lambda outputs=function: list(map(np.asarray, outputs))
-        np.testing.assert_equal(tflite_deviation(b"", f), most)
+    assert deviation(to_tflite(f, *arguments), f, *arguments) == 0
 
 
 TWO = jnp.ones(2)

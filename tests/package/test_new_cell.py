@@ -30,7 +30,6 @@ NUMBERS = {
     "AttentionWrapper": "tests/golden/record/seq2seq.py",
     "CudnnCompatibleGRUCell": "tests/convert/test_all.py",  # Those of PyTorch.
     "FunctionCell": "tests/cells/test_function_cell.py",  # It has no equation.
-    "OutputFunctionWrapper": "tests/export/test_onnx.py",
     "RGLRUCell": "tests/cells/test_linear_cells.py",  # Those of RecurrentGemma.
     "S6MemoryCell": "tests/cells/test_selective_scan.py",
     "SLSTMCell": "tests/cells/test_matrix_memory.py",  # Those of xLSTM.
