@@ -88,7 +88,7 @@ def _decode(run: Callable, bound: Any, x: Any, lengths: Any) -> Any:
     embed = lambda ids: jnp.asarray(table).at[ids].get(**where)
     project = lambda output: output[:, :DEPTH] @ table.T
     model = jaxrnn.decode.Model(bound, embed, project, state, lengths % VOCABULARY, 0)
-    return run(model, max_time=12).scores
+    return run(model, max_length=12).scores
 
 
 DRIVERS = {
@@ -100,7 +100,7 @@ DRIVERS = {
     "raw_rnn": raw,
     "greedy": functools.partial(_decode, jaxrnn.decode.greedy),
     "beam_search": functools.partial(
-        _decode, functools.partial(jaxrnn.decode.beam_search, beam_width=3)
+        _decode, functools.partial(jaxrnn.decode.beam_search, num_beams=3)
     ),
 }
 CELLS = {

@@ -39,7 +39,7 @@ def make_model(kind, params, beams=1, **changed):
         "project": lambda output: output @ params["kernel"] + memory,
         "initial_state": params["state"],
         "start_ids": START,
-        "end_id": END,
+        "eos_id": END,
     }
     return decode.Model(**fields | changed)
 
@@ -70,12 +70,12 @@ class OneRow:
             total, last = total + log_probs[i], i
         return total
 
-    def beams(self, width, max_time, penalty=0.0):
+    def beams(self, width, max_length, penalty=0.0, form="power"):
         """`[(score, ids)]`, from beam search with lists; a width of 1 is greedy."""
-        rank = lambda beam: -penalized(beam[0], len(beam[1]), penalty)
+        rank = lambda beam: -penalized(beam[0], len(beam[1]), penalty, form)
         last, state = self.start()
         live = [(0.0, (), state)]
-        for _ in range(max_time):
+        for _ in range(max_length):
             longer = [b for b in live if END in b[1]]
             for total, ids, state in live:
                 if END in ids:
@@ -86,15 +86,17 @@ class OneRow:
         return [(-rank(b), b[1]) for b in live]
 
 
-def every_sequence(vocab, max_time):
+def every_sequence(vocab, max_length):
     """All sequences of ids, up to the end id if there is one."""
-    every = itertools.product(range(vocab), repeat=max_time)
+    every = itertools.product(range(vocab), repeat=max_length)
     return {ids[: ids.index(END) + 1] if END in ids else ids for ids in every}
 
 
-def penalized(log_prob, length, penalty):
-    return log_prob / ((5 + length) / 6) ** penalty
+def penalized(log_prob, length, penalty, form="power"):
+    """The score of a sequence: as in `transformers`, or as in TensorFlow ("gnmt")."""
+    base = {"power": length, "gnmt": (5 + length) / 6}[form]
+    return log_prob / base**penalty
 
 
-def padded(ids, max_time):
-    return list(ids) + [END] * (max_time - len(ids))
+def padded(ids, max_length):
+    return list(ids) + [END] * (max_length - len(ids))

@@ -95,9 +95,9 @@ def greedy(network, letters, letter_count):
         project=lambda outputs: project(network, outputs),
         initial_state=encode(network, letters, letter_count),
         start_ids=jnp.full(len(letters), data.START, jnp.int32),
-        end_id=data.END,
+        eos_id=data.END,
     )
-    return decode.greedy(model, max_time=LONGEST).ids
+    return decode.greedy(model, max_length=LONGEST).ids
 
 
 def pronounce(network, words):

@@ -18,7 +18,7 @@ _SAME_MEANING = (
     "merge merge_fn merge_mode",
     "reverse go_backwards",
     "return_carry return_state",
-    "max_time max_len max_length maximum_iterations",
+    "max_time max_len max_length maximum_iterations max_new_tokens",
     "activation nonlinearity",
     "initializer kernel_initializer kernel_init",
     "seq_axis seq_dim",
@@ -29,6 +29,14 @@ _SAME_MEANING = (
     "resets reset is_first episode_starts",
     "g log_a log_decay log_f gk",
     "beta b",
+    "num_beams beam_width beam_size",
+    "eos_id eos_token_id end_token",
+    "start_ids start_tokens decoder_start_token_id bos_token_id",
+    "embed embedding",
+    "project output_layer",
+    "length_penalty length_penalty_weight",
+    "ids input_ids sequences",
+    "key rng prng_key",
 )
 # Hints for arguments that the called function does not have under any name.
 _INSTEAD = {
@@ -61,6 +69,36 @@ _INSTEAD = {
     "forget_bias cell_clip proj_clip activation": "Pass it to the cell's constructor.",
     "memory memory_sequence_length initial_cell_state": "Pass it to "
     "`AttentionWrapper.initial_state`.",
+    # Arguments of `generate` of `transformers`, for the functions of `jaxrnn.decode`.
+    "max_length max_new_tokens": "`decode.greedy`, `decode.sample` and "
+    "`decode.beam_search` accept `max_length`.",
+    "temperature top_k top_p": "Only `decode.sample` accepts it.",
+    "num_beams length_penalty": "Only `decode.beam_search` accepts it.",
+    "do_sample": "Call `decode.sample` to draw ids, or else `decode.greedy`.",
+    "seed generator": "`decode.sample` accepts `key=jax.random.key(seed)`.",
+    "eos_id eos_token_id bos_token_id decoder_start_token_id": "It is a field of "
+    "`decode.Model`: `eos_id` or `start_ids`.",
+    "pad_token_id": "Omit it: after the end, ids are `eos_id`; see `Decoded.lengths`.",
+    "input_ids inputs_embeds decoder_input_ids": "Run a prompt with `dynamic_rnn`, "
+    "except its last id; pass the state and this id to `Model`.",
+    "num_return_sequences": "`beam_search` returns all beams. For several samples, "
+    "repeat the state and the start ids with `tile_beams`.",
+    "early_stopping": "Omit it: the search ends when all beams are finished, and "
+    "finished beams compete by score.",
+    "num_beam_groups diversity_penalty": "`beam_search` has no groups of beams.",
+    "coverage_penalty coverage_penalty_weight": "Use `contrib.BeamSearchDecoder`.",
+    "bad_words_ids suppress_tokens begin_suppress_tokens forced_bos_token_id "
+    "forced_eos_token_id min_p typical_p epsilon_cutoff eta_cutoff logits_processor "
+    "prefix_allowed_tokens_fn": "Set logits to -inf in `project`.",
+    "repetition_penalty encoder_repetition_penalty no_repeat_ngram_size min_length "
+    "min_new_tokens": "Remember the ids in the cell's state, and change the logits in "
+    "`project`.",
+    "streamer": "Call `jax.debug.callback` on the ids in `embed`.",
+    "stopping_criteria": "Run your own `contrib.Helper` with `contrib.dynamic_decode`.",
+    "use_cache past_key_values cache_implementation": "Omit it: the cell's state is "
+    "the cache.",
+    "output_scores output_logits return_dict_in_generate": "`Decoded` has `ids`, "
+    "`scores` and `lengths`.",
 }
 
 

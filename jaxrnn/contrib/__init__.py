@@ -47,10 +47,9 @@ from ..decode._basic import (
     InferenceHelper,
     SampleEmbeddingHelper,
 )
-from ..decode._beam_search import (
+from ..decode._beam_search import BeamSearchDecoderOutput, BeamSearchDecoderState
+from ..decode._beam_search_decoder import (
     BeamSearchDecoder,
-    BeamSearchDecoderOutput,
-    BeamSearchDecoderState,
     FinalBeamSearchDecoderOutput,
     gather_tree,
     tile_batch,

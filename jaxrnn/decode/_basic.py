@@ -209,7 +209,7 @@ class EmbeddingHelper(CustomHelper):
     ) -> None:
         embed = _ids.as_embed(embedding)
         ids = _ids.as_start_ids("start_tokens", start_tokens)
-        end_id = _ids.as_end_id("end_token", end_token)
+        eos_id = _ids.as_eos_id("end_token", end_token)
         inputs = embed(ids)
         super().__init__(
             lambda: (jnp.zeros(ids.shape, bool), inputs),
@@ -217,7 +217,7 @@ class EmbeddingHelper(CustomHelper):
                 _ids.as_logits(outputs, ids.shape, embed), time
             ),
             lambda time, outputs, state, sample_ids: (
-                (sample_ids == end_id, embed(sample_ids), state)
+                (sample_ids == eos_id, embed(sample_ids), state)
             ),
         )
         self._batch_size = ids.shape[0]

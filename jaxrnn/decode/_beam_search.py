@@ -1,17 +1,13 @@
-"""TensorFlow's `BeamSearchDecoder`, which keeps the best sequences of each example."""
+"""The beam search on which `decode.beam_search` and contrib's decoder stand."""
 
-import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from .._base.errors import error_note, expect
-from .._base.math import concrete_or_none
 from .._base.trees import TensorShape, serializable
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
-from .._run.arguments import check_rows_of_state
 from .._run.first_step import call_start
 from . import _beams, _ids
 from ._decoder import CellDecoder
@@ -57,121 +53,55 @@ class BeamSearchDecoderOutput(NamedTuple):
     parent_ids: PyTree
 
 
-@serializable
-class FinalBeamSearchDecoderOutput(NamedTuple):
-    """The outputs that `dynamic_decode` returns for a `BeamSearchDecoder`.
+class BeamSearch(CellDecoder):
+    """Extends the best beams of each example by one id per step.
 
-    Attributes:
-        predicted_ids: int32 `[batch, time, beam]` (`[time, batch, beam]` if
-            `output_time_major`), the sequences, best first, padded with the end token.
-        beam_search_decoder_output: The `BeamSearchDecoderOutput` of all steps; each
-            array has the same axes as `predicted_ids`.
-
-    Source: `tf.contrib.seq2seq.FinalBeamSearchDecoderOutput`.
-    """
-
-    predicted_ids: Array
-    beam_search_decoder_output: BeamSearchDecoderOutput
-
-
-class BeamSearchDecoder(CellDecoder):
-    """Beam search, which extends the `beam_width` best sequences of each row.
-
-    The score of a sequence is its log-probability divided by
-    `((5 + length) / 6) ** length_penalty_weight`. The length excludes the end token in
-    the step that ends the sequence, and includes it in later steps. The score of a
-    finished sequence also includes
-    `coverage_penalty_weight * sum(log(min(coverage, 1)))`, where coverage is the sum of
-    the alignments.
-
-    This decoder differs from `jaxrnn.decode.beam_search` in the length used for scores,
-    in the coverage penalty and in the results.
-
-    This decoder differs from TensorFlow's decoder in dtypes and in the order of beams.
-    Lengths are int32, and scores and penalties are float32, or float64 if the state or
-    the inputs contain float64. Penalties may reorder the beams of a row after all of
-    the row's beams have finished. In this case, `predicted_ids` are in the final order,
-    like the scores, whereas TensorFlow keeps the earlier order. A beam whose logits are
-    all -inf has the score -inf, whereas in TensorFlow the score is NaN.
+    A subclass checks the arguments under its own names, defines `_impossible`, and
+    builds its results in `finalize`. The cell runs on `batch * beam` rows.
 
     Args:
-        cell: A bound cell, or any object that implements the RNNCell protocol. The cell
-            runs on `batch * beam` rows. A coverage penalty requires an attribute
-            `alignments` of the state or, if the state is a tuple, of one of its
-            entries. This attribute must be an array `[batch * beam, memory_time]` or a
-            tuple of such arrays, as in the state of an `AttentionWrapper`.
-        embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
-            ids `[batch, beam]`.
-        start_tokens: Integers `[batch]`, the ids for the first step.
-        end_token: The id that ends a sequence, an integer; may be traced.
-        initial_state: The cell's initial state for `batch * beam` rows, created by
-            `tile_batch` or by the cell's `zero_state`. Scalar leaves apply to all rows.
-        beam_width: The number of beams, an int, at most 65,536.
-        output_layer: A function of the cell's outputs `[batch, beam, ...]` that returns
-            logits `[batch, beam, vocab]`; None if the outputs are logits.
-        length_penalty_weight: The exponent of the length penalty, a number or a scalar
-            array; may be traced. 0 for no penalty.
-        coverage_penalty_weight: The factor of the coverage penalty, a number or a
-            scalar array; may be traced. 0 for no penalty.
-        reorder_tensor_arrays: Whether to convert TensorArrays in the final state, with
-            elements `[batch * beam, ...]`, to arrays `[time, batch * beam, ...]` that
-            hold the values along each beam's path.
-
-    Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If `start_tokens` is not a vector, `end_token` is not a scalar, a
-            number is out of range, or a leaf of the state does not have `batch * beam`
-            rows; if there is a coverage penalty and the state has no alignments; in a
-            step, if the number of logits exceeds the number of rows in the table.
-
-    Source: `tf.contrib.seq2seq.BeamSearchDecoder`; arXiv:1609.08144.
+        cell: See `BeamSearchDecoder`.
+        embed: `embed(ids)` for ids `[batch, beam]`.
+        start_ids: The ids for the first step, int32 `[batch]`.
+        eos_id: The id that ends a beam, an integer scalar.
+        initial_state: The cell's state for `batch * beam` rows.
+        num_beams: The number of beams.
+        project: Returns logits `[batch, beam, vocab]`; None for the cell's outputs.
+        score: See `_beams.extended`.
+        coverage_penalty: The factor of the coverage penalty; None for no coverage.
     """
+
+    _impossible: Any
+    """The log-probability of all ids but `eos_id` in a finished beam."""
 
     def __init__(
         self,
         cell: RNNCellLike,
-        embedding: _ids.Embedding,
-        start_tokens: ArrayLike,
-        end_token: ArrayLike,
+        embed: _ids.Embed,
+        start_ids: Array,
+        eos_id: ArrayLike,
         initial_state: PyTree,
-        beam_width: int,
-        output_layer: Callable[[PyTree], Array] | None = None,
-        length_penalty_weight: ArrayLike = 0.0,
-        coverage_penalty_weight: ArrayLike = 0.0,
-        reorder_tensor_arrays: bool = True,
+        num_beams: int,
+        project: _ids.Project | None,
+        score: _beams.Score,
+        coverage_penalty: ArrayLike | None = None,
     ) -> None:
-        super().__init__(cell, initial_state, output_layer)
-        self._beam_width = _beams.as_width("beam_width", beam_width)
-        self._embed = _ids.as_embed(embedding)
-        self._end_token = _ids.as_end_id("end_token", end_token)
-        ids = _ids.as_start_ids("start_tokens", start_tokens)
-        shape = (ids.shape[0], self._beam_width)
-        self._start_tokens = jnp.broadcast_to(ids[:, None], shape)
-        self._length_penalty = _ids.as_number(
-            "length_penalty_weight", length_penalty_weight, _beams.NO_PENALTY
-        )
-        self._coverage_penalty = _ids.as_number(
-            "coverage_penalty_weight", coverage_penalty_weight, _beams.NO_PENALTY
-        )
-        known = concrete_or_none(coverage_penalty_weight)
-        self._has_coverage = known is None or known != 0
-        self._reorders = reorder_tensor_arrays
-        rows = self.batch_size * self._beam_width
-        why = f"for {self._beam_width} beams of each of {self.batch_size} rows"
-        fix = f"Apply `tile_batch` to a state with batch size {self.batch_size}."
-        check_rows_of_state(self._initial_state, rows, why, fix)
-        self._start_inputs = self._embed(self._start_tokens)
+        super().__init__(cell, initial_state, project)
+        shape = (start_ids.shape[0], num_beams)
+        self._start_ids = jnp.broadcast_to(start_ids[:, None], shape)
+        self._embed = embed
+        self._eos_id = eos_id
+        self._score = score
+        self._coverage_penalty = coverage_penalty
+        self._start_inputs = embed(self._start_ids)
         self._dtype = _ids.score_dtype((self._initial_state, self._start_inputs))
 
-    batch_size = property(lambda self: self._start_tokens.shape[0])
-    _impossible = property(lambda self: float(jnp.finfo(self._dtype).min))
-    # Each step reorders the beams together with their `finished` flags.
-    tracks_own_finished = property(lambda self: True)
+    batch_size = property(lambda self: self._start_ids.shape[0])
 
     @property
     def output_size(self) -> BeamSearchDecoderOutput:
         """The output sizes; each output has one number per beam."""
-        size = TensorShape([self._beam_width])
+        size = TensorShape(self._start_ids.shape[1:])
         return BeamSearchDecoderOutput(size, size, size)
 
     @property
@@ -188,9 +118,9 @@ class BeamSearchDecoder(CellDecoder):
         cell_state = self._split(call_start(self._cell, self._initial_state))
         state = BeamSearchDecoderState(
             cell_state,
-            *_beams.first_beams(self._start_tokens, self._dtype),
+            *_beams.first_beams(self._start_ids, self._dtype),
             accumulated_attention_probs=(
-                self._alignments(cell_state) if self._has_coverage else ()
+                () if self._coverage_penalty is None else self._alignments(cell_state)
             ),
         )
         return state.finished, self._start_inputs, state
@@ -199,27 +129,19 @@ class BeamSearchDecoder(CellDecoder):
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
     ) -> tuple[BeamSearchDecoderOutput, PyTree, PyTree, Array]:
         """Extends the beams of each row by one id and keeps the best beams."""
-        with error_note(_beams.ON_BEAMS.format(self._start_tokens.size)):
+        with error_note(_beams.ON_BEAMS.format(self._start_ids.size)):
             rows = _beams.merge_beams((inputs, state.cell_state))
             outputs, cell_state = self._run(time, *rows)
             logits = self._project(self._split(outputs))
-            logits = _ids.as_logits(logits, self._start_tokens.shape, self._embed)
-            logits = logits.astype(self._dtype)
-            # The coverage after the step, [batch, beam, memory_time], and its penalty.
-            coverage: PyTree = ()
-            penalty: ArrayLike = 0
-            if self._has_coverage:
-                alive = (~state.finished).astype(self._dtype)[..., None]
-                added = self._alignments(self._split(cell_state)) * alive
-                coverage = state.accumulated_attention_probs + added
-                # An entry that has never received attention is treated as padding.
-                covered = jnp.where(coverage == 0, 1, jnp.minimum(coverage, 1))
-                sums = jnp.sum(jnp.log(covered), axis=-1, keepdims=True) * (1 - alive)
-                penalty = sums * jnp.asarray(self._coverage_penalty, self._dtype)
+            logits = _ids.as_logits(logits, self._start_ids.shape, self._embed)
+            coverage, penalty = self._covered(state, cell_state)
             beams = _beams.Beams(state.log_probs, state.finished, state.lengths)
-            score = functools.partial(self._score, penalty)
             best, scores, parents, ids = _beams.extended(
-                beams, logits, self._end_token, self._impossible, score
+                beams,
+                logits.astype(self._dtype),
+                self._eos_id,
+                self._impossible,
+                lambda *candidates: self._score(*candidates) + penalty,
             )
             next_inputs = self._embed(ids)
         next_state = BeamSearchDecoderState(
@@ -232,37 +154,19 @@ class BeamSearchDecoder(CellDecoder):
         emit = BeamSearchDecoderOutput(scores, ids, parents)
         return emit, next_state, next_inputs, next_state.finished
 
-    def finalize(
-        self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
-    ) -> tuple[PyTree, PyTree]:
-        """Builds the sequences with `gather_tree`."""
-        parents = outputs.parent_ids
-        # Trace beams back from the last step, because finished ones may be reordered.
-        steps = jnp.max(sequence_lengths, axis=1, initial=0)
-        steps = jnp.full_like(steps, jnp.max(steps, initial=0))
-        sequences = gather_tree(outputs.predicted_ids, parents, steps, self._end_token)
-
-        def reordered(leaf: PyTree) -> PyTree:
-            """Converts a TensorArray to an array of each final beam's own entries."""
-            shape = tuple(getattr(leaf, "element_shape", None) or ())
-            rows = self._start_tokens.shape
-            if shape[:1] != (rows[0] * rows[1],) and shape[:2] != rows:
-                return leaf
-            lengths = final_state.lengths
-            return gather_tree_from_array(leaf.stack(), parents, steps, lengths)
-
-        if self._reorders:
-            state = final_state.cell_state
-            state = jax.tree.map(reordered, state, is_leaf=_beams.is_shared)
-            final_state = final_state._replace(cell_state=state)
-        return FinalBeamSearchDecoderOutput(sequences, outputs), final_state
-
-    def _score(
-        self, penalty: ArrayLike, log_probs: Array, lengths: Array, ends: Array
-    ) -> Array:
-        """The scores of all candidates; see `extended`."""
-        lengths = lengths - ends.astype(jnp.int32)
-        return _beams.penalized(log_probs, lengths, self._length_penalty) + penalty
+    def _covered(
+        self, state: BeamSearchDecoderState, cell_state: PyTree
+    ) -> tuple[PyTree, ArrayLike]:
+        """The coverage after a step, `[batch, beam, memory_time]`, and its penalty."""
+        if self._coverage_penalty is None:
+            return (), 0
+        alive = (~state.finished).astype(self._dtype)[..., None]
+        added = self._alignments(self._split(cell_state)) * alive
+        coverage = state.accumulated_attention_probs + added
+        # An entry that has never received attention is treated as padding.
+        covered = jnp.where(coverage == 0, 1, jnp.minimum(coverage, 1))
+        sums = jnp.sum(jnp.log(covered), axis=-1, keepdims=True) * (1 - alive)
+        return coverage, sums * jnp.asarray(self._coverage_penalty, self._dtype)
 
     def _alignments(self, cell_state: PyTree) -> Array:
         """The mean alignments of all attentions, `[batch, beam, memory_time]`."""
@@ -277,100 +181,8 @@ class BeamSearchDecoder(CellDecoder):
         return jnp.asarray(_mean(means), self._dtype)
 
     def _split(self, tree: PyTree) -> PyTree:
-        return _beams.split_beams(tree, self._start_tokens.shape)
+        return _beams.split_beams(tree, self._start_ids.shape)
 
 
 def _mean(arrays: list[Array]) -> Array:
     return sum(arrays[1:], arrays[0]) / len(arrays)
-
-
-def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
-    """Repeats each row `multiplier` times; the copies of a row are adjacent.
-
-    Apply `tile_batch` to the initial state of a `BeamSearchDecoder`. The beams of a row
-    share the memory in the state of an `AttentionWrapper`, so the memory is not
-    repeated.
-
-    Args:
-        t: A nest of arrays `[batch, ...]`. Scalars stay unchanged, whereas TensorFlow
-            raises an error. TensorArrays must be empty; elements that are written later
-            must have `batch * multiplier` rows.
-        multiplier: The number of beams, an int, at most 65,536.
-        name: Accepted for compatibility with TensorFlow.
-
-    Returns:
-        The nest, each leaf `[batch * multiplier, ...]`.
-
-    Raises:
-        TypeError: If a leaf is not an array, or `multiplier` is not an int.
-        ValueError: If a TensorArray is not empty, or `multiplier` is out of range.
-
-    Source: `tf.contrib.seq2seq.tile_batch`.
-    """
-    return _beams.tile("t", t, _beams.as_width("multiplier", multiplier))
-
-
-def gather_tree(
-    step_ids: ArrayLike,
-    parent_ids: ArrayLike,
-    max_sequence_lengths: ArrayLike,
-    end_token: ArrayLike,
-) -> Array:
-    """The ids along the path of each final beam.
-
-    Args:
-        step_ids: Integers `[time, batch, beam]`, each beam's token at each step.
-        parent_ids: Integers `[time, batch, beam]` in `[0, beam)`: for each beam, the
-            index of its parent beam in the previous step. On CPUs, TensorFlow raises an
-            error for other values.
-        max_sequence_lengths: Integers `[batch]`, the length of each row's longest beam,
-            where the paths of the row end.
-        end_token: The id that ends a sequence.
-
-    Returns:
-        The ids, int32 `[time, batch, beam]`, with `end_token` beyond the lengths and
-        after the first `end_token` of a path.
-
-    Raises:
-        TypeError: If an argument does not hold integers.
-        ValueError: If shapes do not match.
-
-    Source: `tf.contrib.seq2seq.gather_tree`.
-    """
-    what = "integers [time, batch, beam]"
-    ids = _ids.as_ids("step_ids", step_ids, what, (None, None, None))
-    parents = _ids.as_ids("parent_ids", parent_ids, what, ids.shape)
-    name = "max_sequence_lengths"
-    rows = ids.shape[1:2]
-    lengths = _ids.as_ids(name, max_sequence_lengths, "integers [batch]", rows)
-    token = _ids.as_end_id("end_token", end_token)
-    return _beams.ids_along_paths(ids, parents, lengths, token)
-
-
-def gather_tree_from_array(
-    t: Array, parent_ids: Array, max_sequence_lengths: Array, lengths: Array
-) -> Array:
-    """The values that steps wrote along the path of each final beam.
-
-    A step writes values in the order of the beams before the step. TensorFlow reads the
-    values in the order of the beams after the step and therefore returns values of
-    other beams.
-
-    Args:
-        t: `[time, batch * beam, ...]` or `[time, batch, beam, ...]`.
-        parent_ids: See `gather_tree`.
-        max_sequence_lengths: See `gather_tree`.
-        lengths: `[batch, beam]`, the lengths of the final beams; values beyond them are
-            not reordered.
-    """
-    shape = parent_ids.shape
-    time = shape[0]
-    # Under jit, the capacity of a TensorArray may differ from the number of steps.
-    rows = _beams.to_time(t[:time], time)
-    steps, own = _beams.places_of(shape)
-    inside = steps < max_sequence_lengths[None, :, None]
-    places = _beams.along_paths(parent_ids, parent_ids, inside)
-    places = jnp.where(steps < lengths[None], places, own)
-    # JAX cannot infer an axis of size -1 if the array is empty.
-    split = rows.reshape(*shape, rows.size // max(1, parent_ids.size))
-    return jnp.take_along_axis(split, places[..., None], axis=2).reshape(rows.shape)

@@ -1,18 +1,20 @@
 """Beams: the best sequences of each example, which a beam search extends step by step.
 
 Beams are adjacent rows: `tile_beams` repeats the rows of a state or a memory,
-`extended` chooses the best extensions, `reordered` gives each beam the state of its
-parent, and `ids_along_paths` traces the final beams back.
+`extended` chooses the best extensions, `penalized` computes their scores, `reordered`
+gives each beam the state of its parent, and `ids_along_paths` traces the final beams
+back.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from .._base import arguments
 from .._base.errors import expect
+from .._base.hints import with_hints
 from .._base.inputs import as_arrays
 from .._base.math import concrete_or_none
 from .._base.trees import is_read_only, is_tensor_array, map_named
@@ -22,9 +24,15 @@ from . import _ids
 
 # The beams of an example are chosen from width * vocab candidates with int32 indices. A
 # larger width would overflow these indices for a vocabulary of 32,768 ids.
-MAX_WIDTH = 2**16
+MAX_BEAMS = 2**16
 
 NO_PENALTY = "For no penalty, pass 0."
+
+LengthPenalty: TypeAlias = Literal["power", "gnmt"]
+"""A divisor of log-probabilities: `n ** w`, or TensorFlow's `((5 + n) / 6) ** w`."""
+
+Score: TypeAlias = Callable[[Array, Array, Array], Array]
+"""`score(log_probs, lengths, ends) -> scores`; see `extended`."""
 
 ON_BEAMS = (
     "The cell and the functions of the decoder run on {} rows (batch size times number "
@@ -39,7 +47,7 @@ class Beams(NamedTuple):
     Attributes:
         log_probs: `[batch, beam]`, the log-probability of each beam.
         finished: Bool `[batch, beam]`, whether each beam is finished.
-        lengths: int32 `[batch, beam]`, the number of ids, including the end id.
+        lengths: int32 `[batch, beam]`, the number of ids, including `eos_id`.
     """
 
     log_probs: Array
@@ -63,22 +71,22 @@ def first_beams(start_ids: Array, dtype: DType) -> Beams:
 def extended(
     beams: Beams,
     logits: Array,
-    end_id: ArrayLike,
+    eos_id: ArrayLike,
     impossible: float,
-    score: Callable[[Array, Array, Array], Array],
+    score: Score,
 ) -> tuple[Beams, Array, Array, Array]:
     """Extends each beam by one id and keeps the best beams of each example.
 
-    A finished beam continues only with the end id, which leaves its log-probability
+    A finished beam continues only with `eos_id`, which leaves its log-probability
     unchanged.
 
     Args:
         beams: The beams before the step.
         logits: The logits of the next ids, `[batch, beam, vocab]`.
-        end_id: The id that ends a beam.
-        impossible: The log-probability of all ids but the end id in a finished beam.
+        eos_id: The id that ends a beam.
+        impossible: The log-probability of all ids but `eos_id` in a finished beam.
         score: `score(log_probs, lengths, ends)` returns the scores of all candidates,
-            `[batch, beam, vocab]`: lengths `[batch, beam, 1]` count the end id, and
+            `[batch, beam, vocab]`: lengths `[batch, beam, 1]` count `eos_id`, and
             `ends` is true where a candidate ends its beam in this step.
 
     Returns:
@@ -88,7 +96,7 @@ def extended(
     log_probs = _ids.log_softmax(logits)
     batch, width, vocab = log_probs.shape
     candidates = (batch, width * vocab)
-    is_end = jnp.arange(vocab, dtype=jnp.int32) == end_id
+    is_end = jnp.arange(vocab, dtype=jnp.int32) == eos_id
     ended = jnp.where(is_end, 0.0, impossible).astype(log_probs.dtype)
     ended = jnp.broadcast_to(ended, log_probs.shape)
     alive = ~beams.finished
@@ -101,44 +109,45 @@ def extended(
     parents, ids = chosen // vocab, chosen % vocab
     best = Beams(
         log_probs=pick(total.reshape(candidates), chosen),
-        finished=pick(beams.finished, parents) | (ids == end_id),
+        finished=pick(beams.finished, parents) | (ids == eos_id),
         lengths=pick(lengths, parents),
     )
     return best, pick(scores, chosen), parents, ids
 
 
-def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
-    """Repeats each row `beam_width` times, for beam search.
+@with_hints
+def tile_beams(tree: PyTree, num_beams: int) -> PyTree:
+    """Repeats each row `num_beams` times, for beam search.
 
     Apply `tile_beams` to memories that a cell, `embed` or `project` closes over. In
-    beam search, all arrays have `batch * beam_width` rows, with the beams of an example
+    beam search, all arrays have `batch * num_beams` rows, with the beams of an example
     in adjacent rows. Beam search does not repeat a memory in the state of a
     `jaxrnn.contrib.AttentionWrapper`; the beams of an example share this memory.
 
     Args:
         tree: A nest of arrays `[batch, ...]`; scalars remain unchanged.
-        beam_width: The number of beams, an int, at most 65,536.
+        num_beams: The number of beams, an int, at most 65,536.
 
     Returns:
-        The nest, each leaf `[batch * beam_width, ...]`.
+        The nest, each leaf `[batch * num_beams, ...]`.
 
     Raises:
-        TypeError: If a leaf is not an array, or `beam_width` is not an int.
-        ValueError: If a TensorArray is not empty, or `beam_width` is out of range.
+        TypeError: If a leaf is not an array, or `num_beams` is not an int.
+        ValueError: If a TensorArray is not empty, or `num_beams` is out of range.
 
     Source: `tf.contrib.seq2seq.tile_batch`.
     """
-    return tile("tree", tree, as_width("beam_width", beam_width))
+    return tile("tree", tree, as_num_beams("num_beams", num_beams))
 
 
-def as_width(name: str, width: int) -> int:
+def as_num_beams(name: str, number: int) -> int:
     """Checks the number of beams and returns it.
 
     Raises:
         TypeError: If the number is not an int.
         ValueError: If the number is out of range.
     """
-    return arguments.as_count(name, width, fix="", most=MAX_WIDTH)
+    return arguments.as_count(name, number, fix="", most=MAX_BEAMS)
 
 
 def tile(name: str, tree: PyTree, width: int) -> PyTree:
@@ -202,10 +211,14 @@ def reordered(state: PyTree, parents: Array) -> PyTree:
     return map_rows(reorder, state)
 
 
-def penalized(log_probs: Array, lengths: Array, length_penalty: ArrayLike) -> Array:
+def penalized(
+    log_probs: Array, lengths: Array, length_penalty: ArrayLike, form: LengthPenalty
+) -> Array:
     """Log-probabilities with the length penalty; -inf for a beam without a sequence."""
-    penalty = jnp.asarray(length_penalty, log_probs.dtype)
-    factor = ((5 + lengths.astype(log_probs.dtype)) / 6) ** penalty
+    count = lengths.astype(log_probs.dtype)
+    # A beam has no ids if there are no steps.
+    base = (5 + count) / 6 if form == "gnmt" else jnp.maximum(count, 1)
+    factor = base ** jnp.asarray(length_penalty, log_probs.dtype)
     exists = ~_ids.is_minus_infinity(log_probs)
     # Do not divide infinity, because the derivative with respect to the penalty would
     # be NaN or infinite.
@@ -227,12 +240,14 @@ def merge_beams(tree: PyTree) -> PyTree:
     return map_rows(lambda x: jax.lax.collapse(x, 0, 2), tree)
 
 
-def ids_along_paths(ids: Array, parents: Array, lengths: Array, end_id: Array) -> Array:
+def ids_along_paths(
+    ids: Array, parents: Array, lengths: Array, eos_id: ArrayLike
+) -> Array:
     """The ids along the path of each final beam; see `gather_tree`."""
     inside = places_of(ids.shape)[0] < lengths[None, :, None]
-    found = along_paths(jnp.where(inside, ids, end_id), parents, inside)
-    ended = jnp.cumsum((found == end_id).astype(jnp.int32), axis=0) > 0
-    return jnp.where(ended, end_id, found)
+    found = along_paths(jnp.where(inside, ids, eos_id), parents, inside)
+    ended = jnp.cumsum((found == eos_id).astype(jnp.int32), axis=0) > 0
+    return jnp.where(ended, eos_id, found)
 
 
 def places_of(shape: tuple[int, ...]) -> list[Array]:

@@ -108,14 +108,14 @@ def as_start_ids(name: str, start_ids: ArrayLike) -> Array:
     return jnp.asarray(clamped_to_int32(ids))
 
 
-def as_end_id(name: str, end_id: ArrayLike) -> Array:
-    """Converts an end id, which may be traced, to an int32 scalar.
+def as_eos_id(name: str, eos_id: ArrayLike) -> Array:
+    """Converts an id that ends rows, which may be traced, to an int32 scalar.
 
     Raises:
         TypeError: If the id is not an integer.
         ValueError: If the id is not a scalar.
     """
-    return as_ids(name, end_id, "an integer scalar", ())
+    return as_ids(name, eos_id, "an integer scalar", ())
 
 
 def as_number(

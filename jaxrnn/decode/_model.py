@@ -2,15 +2,18 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from .._base import arguments, inputs, trees
 from .._base.cell_keys import cell_at_step
 from .._base.errors import Verbatim, expect
+from .._base.hints import with_hints
 from .._base.math import concrete_or_none
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._cells.fields import set_field
@@ -21,29 +24,36 @@ from . import _ids
 from ._ids import Embed, Project
 
 
+@with_hints
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
     """A network that predicts the next id of each row, and how the rows start and end.
 
-    The functions may close over arrays, such as memories and tied embeddings, that are
-    not parameters of the cell. Therefore, a model is not a pytree: under `jit` and
-    `grad`, make the model inside the transformed function, from its arguments. To
-    change some fields, use `dataclasses.replace`.
+    A model is a pytree: pass it to `jax.jit`, `jax.vmap` and `jax.tree.map`. Its leaves
+    are the arrays of the cell, the initial state and the start ids, and those of
+    `embed` and `project` if they are pytrees, such as
+    `jax.tree_util.Partial(function, table)` or a module of Flax nnx. Other functions
+    and `eos_id` are static: a program is compiled again for another function, and reads
+    the arrays that a function closes over as constants. To make a function that closes
+    over traced arrays, make the model inside the transformed function. Start ids have
+    no gradient, so differentiate with respect to another field, and use
+    `dataclasses.replace` in the loss function.
 
     Attributes:
         cell: A bound cell, or any object that implements the RNNCell protocol.
         embed: `embed(ids)`, which returns the cell's inputs for int32 ids `[batch]`: a
-            nest of arrays `[batch, ...]`. `ids` may hold `end_id`.
+            nest of arrays `[batch, ...]`. `ids` may hold `eos_id`. The model keeps a
+            function that is no pytree as a `jax.tree_util.Partial`.
         project: `project(output)`, which returns the logits `[batch, vocab]` for the
-            cell's output.
+            cell's output; kept like `embed`.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
         start_ids: The ids for the first step, integers `[batch]` below 2**31.
-        end_id: The id that ends a row, an int; None if the vocabulary has no such id.
+        eos_id: The id that ends a row, an int; None if the vocabulary has no such id.
 
     Raises:
         TypeError: If a field has the wrong type.
         ValueError: If the shapes of the state and of `start_ids` do not match, or
-            `end_id` is negative.
+            `eos_id` is negative.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -56,9 +66,9 @@ class Model:
         ...     project=lambda output: output @ table.T,
         ...     initial_state=cell.zero_state(2, jnp.float32),
         ...     start_ids=jnp.array([1, 2]),
-        ...     end_id=0,
+        ...     eos_id=0,
         ... )
-        >>> jaxrnn.decode.beam_search(model, max_time=5, beam_width=3).ids.shape
+        >>> jaxrnn.decode.beam_search(model, max_length=5, num_beams=3).ids.shape
         (2, 3, 5)
     """
 
@@ -67,7 +77,7 @@ class Model:
     project: Project
     initial_state: PyTree
     start_ids: ArrayLike
-    end_id: int | None
+    eos_id: int | None
 
     def __post_init__(self) -> None:
         check_is_cell("cell", self.cell)
@@ -77,10 +87,10 @@ class Model:
         what = "a function of the cell's output"
         arguments.check_function("project", self.project, what, fix)
         ids = _ids.as_start_ids("start_ids", self.start_ids)
-        end = self.end_id
+        end = self.eos_id
         if end is not None:
             fix = "Pass an id of the vocabulary or, if no id ends a row, None."
-            end = arguments.as_count("end_id", end, 0, fix)
+            end = arguments.as_count("eos_id", end, 0, fix)
         state = inputs.as_arrays("initial_state", self.initial_state)
         fix = "Pass the state of each row once; `beam_search` repeats it."
         check_rows_of_state(state, ids.shape[0], "like `start_ids`", fix)
@@ -88,9 +98,31 @@ class Model:
         own = trees.opaque(trees.without_read_only(state))
         inputs.check_structure(what, self.cell.state_size, own, strict=True)
         state = trees.with_tuples_of(self.cell.state_size, state)
+        for name in ("embed", "project"):
+            function = getattr(self, name)
+            if jax.tree_util.all_leaves([function]):
+                set_field(self, name, Partial(function))
         set_field(self, "initial_state", state)
         set_field(self, "start_ids", ids)
-        set_field(self, "end_id", end)
+        set_field(self, "eos_id", end)
+
+
+_LEAVES = ("cell", "embed", "project", "initial_state", "start_ids")
+
+
+def _flatten(model: Model) -> tuple[list[tuple[Any, PyTree]], int | None]:
+    fields = [(jax.tree_util.GetAttrKey(n), getattr(model, n)) for n in _LEAVES]
+    return fields, model.eos_id
+
+
+def _unflatten(eos_id: int | None, fields: Iterable[PyTree]) -> Model:
+    """Makes a model without its checks, because JAX may pass other leaves."""
+    model = object.__new__(Model)
+    vars(model).update(zip(_LEAVES, fields, strict=True), eos_id=eos_id)
+    return model
+
+
+jax.tree_util.register_pytree_with_keys(Model, _flatten, _unflatten)
 
 
 def check_model(name: str, model: Model) -> None:
@@ -100,13 +132,14 @@ def check_model(name: str, model: Model) -> None:
     arguments.check_instance(name, model, Model, "a Model", fix)
 
 
+@with_hints
 def ensemble(models: Sequence[Model]) -> Model:
     """Combines models into one model that predicts the mean of their probabilities.
 
     Pass the result to any decoder or to `score`::
 
         together = decode.ensemble([model_a, model_b])
-        decode.beam_search(together, max_time=20, beam_width=4)
+        decode.beam_search(together, max_length=20, num_beams=4)
 
     The models may have different cells, sizes and states, but must share a vocabulary
     and the ids with which rows start and end.
@@ -123,32 +156,41 @@ def ensemble(models: Sequence[Model]) -> Model:
 
     Raises:
         TypeError: If `models` is not a list or tuple of models.
-        ValueError: If `models` is empty, or the models' start ids or end ids differ; in
-            the loop, if the models' logits differ in shape.
+        ValueError: If `models` is empty, or the models differ in `start_ids` or
+            `eos_id`; in the loop, if the models' logits differ in shape.
     """
     arguments.check_instance("models", models, list | tuple, "a list of models")
     expect(models, "models", "hold at least one model", models)
     for i, model in enumerate(models):
         check_model(f"models[{i}]", model)
     first = models[0]
-    ends = [model.end_id for model in models]
+    ends = [model.eos_id for model in models]
     same = len({*ends}) == 1
-    expect(same, "end_id", "be the same for all models", Verbatim(ends))
+    expect(same, "eos_id", "be the same for all models", Verbatim(ends))
     starts = [concrete_or_none(model.start_ids) for model in models]
     known = [ids for ids in starts if ids is not None]
     same = all(np.array_equal(ids, known[0]) for ids in known)
     expect(same, "start_ids", "be the same for all models", Verbatim(known))
 
-    def embed(ids: Array) -> tuple[PyTree, ...]:
-        return tuple(model.embed(ids) for model in models)
+    return Model(
+        _Cells(tuple(model.cell for model in models)),
+        Partial(_embed_all, [model.embed for model in models]),
+        Partial(_project_all, [model.project for model in models]),
+        initial_state=tuple(model.initial_state for model in models),
+        start_ids=first.start_ids,
+        eos_id=first.eos_id,
+    )
 
-    def project(outputs: tuple[PyTree, ...]) -> Array:
-        pairs = zip(models, outputs, strict=True)
-        return _log_mean([model.project(output) for model, output in pairs])
 
-    cells = _Cells(tuple(model.cell for model in models))
-    states = tuple(model.initial_state for model in models)
-    return Model(cells, embed, project, states, first.start_ids, first.end_id)
+def _embed_all(functions: list[Embed], ids: Array) -> tuple[PyTree, ...]:
+    """The inputs of all cells."""
+    return tuple(embed(ids) for embed in functions)
+
+
+def _project_all(functions: list[Project], outputs: tuple[PyTree, ...]) -> Array:
+    """The logarithm of the models' mean probabilities, `[batch, vocab]`."""
+    pairs = zip(functions, outputs, strict=True)
+    return _log_mean([project(output) for project, output in pairs])
 
 
 def _log_mean(logits: list[Array]) -> Array:

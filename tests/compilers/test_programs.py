@@ -78,7 +78,7 @@ def sampled(x):
     state = CELL.zero_state(ROWS, F32)
     state = jax.tree.map(lambda s: s + x[:, 0], state)
     key, start = jax.random.key(0), np.zeros(ROWS, np.int32)
-    model = decode.Model(CELL, embed, lambda y: y, state, start, end_id=1)
+    model = decode.Model(CELL, embed, lambda y: y, state, start, eos_id=1)
     return decode.sample(model, 12, key).scores
 
 

@@ -14,7 +14,7 @@ from jax.experimental import checkify
 
 import jaxrnn
 from jaxrnn import GRUCell, decode
-from jaxrnn.decode import _beam_search
+from jaxrnn.decode import _beam_search_decoder
 from jaxrnn.testing._oracle import TOLERANCE
 
 KEY = jax.random.key(7)
@@ -23,9 +23,9 @@ KEY = jax.random.key(7)
 def check_beams(decoded, row, want):
     """One example's beams are `want`, `[(score, ids)]`, and then none."""
     ids, scores, lengths = (np.asarray(x[row]) for x in decoded)
-    n, max_time = len(want), ids.shape[-1]
+    n, max_length = len(want), ids.shape[-1]
     np.testing.assert_allclose(scores[:n], [score for score, _ in want], atol=1e-12)
-    assert ids[:n].tolist() == [padded(i, max_time) for _, i in want]
+    assert ids[:n].tolist() == [padded(i, max_length) for _, i in want]
     assert lengths[:n].tolist() == [len(i) for _, i in want]
     assert np.isneginf(scores[n:]).all()
     assert (lengths[n:] == 0).all()
@@ -34,7 +34,7 @@ def check_beams(decoded, row, want):
 
 @pytest.mark.fast("gru-4-6-3-3")
 @pytest.mark.parametrize(
-    ("kind", "vocab", "max_time", "width", "count"),
+    ("kind", "vocab", "max_length", "width", "count"),
     [
         ("lstm", 3, 4, 33, 31),  # All sequences.
         ("gru", 4, 3, 42, 40),
@@ -43,18 +43,19 @@ def check_beams(decoded, row, want):
         ("gru", 4, 6, 3, 3),
     ],
 )
-def test_beams_equal_lists(kind, vocab, max_time, width, count):
-    @jax.jit
-    def run(params, penalty):
-        options = {"beam_width": width, "length_penalty": penalty}
-        return decode.beam_search(make_model(kind, params, width), max_time, **options)
+def test_beams_equal_lists(kind, vocab, max_length, width, count):
+    @functools.partial(jax.jit, static_argnums=2)
+    def run(params, penalty, form):
+        options = {"length_penalty": penalty, "length_penalty_form": form}
+        model = make_model(kind, params, width)
+        return decode.beam_search(model, max_length, width, **options)
 
-    waited = False
-    for seed, penalty in itertools.product(range(6), [0.0, 1.2]):
+    waited, rules = False, [(0.0, "power"), (1.2, "power"), (1.2, "gnmt")]
+    for seed, rule in itertools.product(range(6), rules):
         params = make_params(kind, vocab, seed)
-        decoded = run(params, penalty)
+        decoded = run(params, *rule)
         for row in range(2):
-            want = OneRow(kind, params, row).beams(width, max_time, penalty)
+            want = OneRow(kind, params, row).beams(width, max_length, *rule)
             assert len(want) == count
             check_beams(decoded, row, want)
         one, other = decoded.lengths.max(axis=1).tolist()
@@ -65,8 +66,8 @@ def test_beams_equal_lists(kind, vocab, max_time, width, count):
 def test_beams_of_a_vocabulary_without_an_end():
     """The beams are all sequences of three ids; one of these ids is END elsewhere."""
     params = make_params("lstm", 3, 1)
-    model = make_model("lstm", params, 30, end_id=None)
-    decoded = decode.beam_search(model, max_time=3, beam_width=30)
+    model = make_model("lstm", params, 30, eos_id=None)
+    decoded = decode.beam_search(model, max_length=3, num_beams=30)
     for row in range(2):
         model = OneRow("lstm", params, row)
         every = itertools.product(range(3), repeat=3)
@@ -82,27 +83,27 @@ def test_beams_of_a_vocabulary_without_an_end():
 DECODERS = {
     "greedy": {},
     "sample": {"key": KEY, "top_p": 0.8},
-    "beam_search": {"beam_width": 2},
+    "beam_search": {"num_beams": 2},
 }
 
 
-def decoded_by(name, params, max_time, **changed):
+def decoded_by(name, params, max_length, **changed):
     """The result of a decoder for a model in which some fields are changed."""
     options = DECODERS[name]
-    model = make_model("gru", params, options.get("beam_width", 1), **changed)
-    return getattr(decode, name)(model, max_time, **options)
+    model = make_model("gru", params, options.get("num_beams", 1), **changed)
+    return getattr(decode, name)(model, max_length, **options)
 
 
 @pytest.mark.parametrize("name", ["greedy", "sample"])
 def test_a_vocabulary_without_an_end(name):
     params = make_params("gru", 4, 0)
-    found = jax.jit(lambda: decoded_by(name, params, 9, end_id=None))()
+    found = jax.jit(lambda: decoded_by(name, params, 9, eos_id=None))()
     assert found.lengths.tolist() == [9, 9]
     assert (found.ids == END).any()
     for row in range(2):
         want = OneRow("gru", params, row).score(found.ids[row].tolist())
         np.testing.assert_allclose(found.scores[row], want, atol=1e-12)
-    scores = decode.score(make_model("gru", params, end_id=None), found.ids)
+    scores = decode.score(make_model("gru", params, eos_id=None), found.ids)
     np.testing.assert_allclose(scores, found.scores)
 
 
@@ -110,26 +111,26 @@ def test_a_vocabulary_without_an_end(name):
 @pytest.mark.parametrize("name", DECODERS)
 def test_the_loop_stops_with_the_longest_row(name):
     """Outside jit, each step calls `project` once; results are those of a jit."""
-    params, max_time = make_params("gru", 4, 3), 20
-    want = jax.jit(lambda: decoded_by(name, params, max_time))()
+    params, max_length = make_params("gru", 4, 3), 20
+    want = jax.jit(lambda: decoded_by(name, params, max_length))()
     steps, calls = int(want.lengths.max()), []
-    assert 1 < steps < max_time
-    project = make_model("gru", params, DECODERS[name].get("beam_width", 1)).project
+    assert 1 < steps < max_length
+    project = make_model("gru", params, DECODERS[name].get("num_beams", 1)).project
     count = lambda output: calls.append(None) or project(output)
-    got = decoded_by(name, params, max_time, project=count)
+    got = decoded_by(name, params, max_length, project=count)
     assert len(calls) == steps
     assert_near(got, want, tolerance=1e-12)
 
 
 @pytest.mark.fast("0-5-beam_search")
 @pytest.mark.parametrize("name", DECODERS)
-@pytest.mark.parametrize(("rows", "max_time"), [(0, 5), (2, 0)])
-def test_no_rows_and_no_steps(name, rows, max_time):
+@pytest.mark.parametrize(("rows", "max_length"), [(0, 5), (2, 0)])
+def test_no_rows_and_no_steps(name, rows, max_length):
     params, start = make_params("gru", 4, 0, batch=rows), START[:rows]
-    run = lambda: decoded_by(name, params, max_time, start_ids=start)
+    run = lambda: decoded_by(name, params, max_length, start_ids=start)
     ids, scores, lengths = jax.jit(run)()
     shape = (rows, 2) if name == "beam_search" else (rows,)
-    assert ids.shape == (*shape, max_time)
+    assert ids.shape == (*shape, max_length)
     assert scores.shape == lengths.shape == shape
     assert not lengths.any()
     assert not scores[..., :1].any()
@@ -180,7 +181,7 @@ def test_beams_without_a_sequence_are_not_waited_for():
     calls, count = [], lambda: jax.debug.callback(lambda: calls.append(None))
     project = lambda _: (count(), certain)[1]
     model = make_model("gru", make_params("gru", 4, 0), 3, project=project)
-    decoded = jax.jit(lambda: decode.beam_search(model, max_time=9, beam_width=3))()
+    decoded = jax.jit(lambda: decode.beam_search(model, max_length=9, num_beams=3))()
     jax.effects_barrier()
     assert len(calls) == 1
     assert decoded.lengths.tolist() == [[1, 0, 0]] * 2
@@ -188,7 +189,7 @@ def test_beams_without_a_sequence_are_not_waited_for():
 
 def test_a_cut_row_is_no_error_under_checkify():
     params = make_params("gru", 4, 0)
-    run = lambda: decode.greedy(make_model("gru", params), max_time=1)
+    run = lambda: decode.greedy(make_model("gru", params), max_length=1)
     error, _ = checkify.checkify(jax.jit(run), errors=checkify.user_checks)()
     assert error.get() is None
     # JAX takes tens of microseconds longer to call a program with an effect.
@@ -217,18 +218,18 @@ def dead_ends(weights, beams=1):
         project=project,
         initial_state=jnp.zeros((3, 1)),
         start_ids=np.zeros(3, int),
-        end_id=END,
+        eos_id=END,
     )
 
 
 FOUND = [[], [], [0, 0, END]]  # Nothing for rows without a sequence.
 BEAMS = [[], [], [], [END], [], [], [0, 0, END], [END], [2, 0, END]]
 DEAD_ENDS = {
-    "greedy": (decode.greedy, {"max_time": 3}, FOUND),
-    "ensemble": (decode.greedy, {"max_time": 3}, FOUND),
-    "sample": (decode.sample, {"max_time": 3, "key": KEY, "temperature": 1e-3}, FOUND),
-    "top": (decode.sample, {"max_time": 3, "key": KEY, "top_k": 1, "top_p": 0.9}, FOUND),
-    "beam_search": (decode.beam_search, {"max_time": 3, "beam_width": 3}, BEAMS),
+    "greedy": (decode.greedy, {"max_length": 3}, FOUND),
+    "ensemble": (decode.greedy, {"max_length": 3}, FOUND),
+    "sample": (decode.sample, {"max_length": 3, "key": KEY, "temperature": 1e-3}, FOUND),
+    "top": (decode.sample, {"max_length": 3, "key": KEY, "top_k": 1, "top_p": 0.9}, FOUND),
+    "beam_search": (decode.beam_search, {"max_length": 3, "num_beams": 3}, BEAMS),
     "score": (decode.score, {"ids": [[0, 0, END]] * 3}, FOUND),
 }  # fmt: skip
 
@@ -239,7 +240,7 @@ def test_rows_in_which_no_id_is_possible(name):
     decoder, options, want = DEAD_ENDS[name]
 
     def run(weights):
-        model = dead_ends(weights, options.get("beam_width", 1))
+        model = dead_ends(weights, options.get("num_beams", 1))
         model = decode.ensemble([model, model]) if name == "ensemble" else model
         decoded = decoder(model, **options)
         scores = decoded if name == "score" else decoded.scores
@@ -262,7 +263,7 @@ def test_rows_in_which_no_id_is_possible(name):
 def test_scores_are_summed_in_float32():
     params = make_params("gru", 4, 5, dtype=jnp.bfloat16)
     wide = jax.tree.map(lambda x: x.astype(jnp.float64), params)
-    run = lambda p: decode.greedy(make_model("gru", p), max_time=5)
+    run = lambda p: decode.greedy(make_model("gru", p), max_length=5)
     ids, scores, lengths = jax.jit(run)(params)
     assert scores.dtype == jnp.float32
     assert (ids.dtype, lengths.dtype) == (jnp.int32, jnp.int32)
@@ -277,12 +278,12 @@ def test_scores_are_summed_in_float32():
 LOGITS = np.array([0.3, -np.inf, 1.2, -0.7, 0.9, 0.1])  # No row ever ends.
 
 
-def draw(key, logits=LOGITS, rows=9, max_time=3, **options):
-    """Ids `[rows, max_time]` whose distribution is the same everywhere."""
+def draw(key, logits=LOGITS, rows=9, max_length=3, **options):
+    """Ids `[rows, max_length]` whose distribution is the same everywhere."""
     project = lambda output: jnp.tile(jnp.asarray(logits), (rows, 1))
     params, start = make_params("gru", 6, 0, batch=rows), jnp.zeros(rows, jnp.int32)
     model = make_model("gru", params, project=project, start_ids=start)
-    return decode.sample(model, max_time, key, **options)
+    return decode.sample(model, max_length, key, **options)
 
 
 @pytest.mark.slow
@@ -358,7 +359,7 @@ def test_draws_are_those_of_jax_from_the_ids_that_are_kept(
 @pytest.mark.parametrize("options", [{"top_p": 0.5}, {"top_k": 2}])
 def test_the_smallest_set_and_the_first_of_equals(options):
     """The first two of four equal logits; quarters are exact."""
-    cut = functools.partial(draw, KEY, np.zeros(4), max_time=1, **options)
+    cut = functools.partial(draw, KEY, np.zeros(4), max_length=1, **options)
     ids, _, lengths = jax.jit(cut)()
     assert set(np.unique(ids)) == {0, 1}
     assert set(np.asarray(lengths)) == {1}
@@ -389,7 +390,7 @@ def test_tile_beams():
     tiled = decode.tile_beams(tree, 2)
     assert tiled["a"].tolist() == [[0, 1], [0, 1], [2, 3], [2, 3]]
     assert tiled["count"].shape == ()
-    with pytest.raises(ValueError, match="`beam_width` must be at"):
+    with pytest.raises(ValueError, match="`num_beams` must be at"):
         decode.tile_beams(tree, 0)
 
 
@@ -406,7 +407,7 @@ def test_a_cell_that_reads_a_memory_of_other_rows_is_told_of_tile_beams():
     params = make_params("gru", 4, 0)
     model = make_model("gru", params, 3, cell=cell, initial_state=state)
     with pytest.raises((TypeError, ValueError)) as caught:
-        decode.beam_search(model, max_time=3, beam_width=3)
+        decode.beam_search(model, max_length=3, num_beams=3)
     assert "tile the memory with `tile_beams`" in "".join(caught.value.__notes__)
 
 
@@ -423,7 +424,7 @@ def test_written_values_follow_their_beam_up_to_its_length():
             place = parents[step, row, place]
             if step < lengths[row, beam]:
                 want[step, row, beam] = written[step, row, place]
-    got = _beam_search.gather_tree_from_array(
+    got = _beam_search_decoder.gather_tree_from_array(
         written.reshape(5, 6), parents, lengths.max(1), lengths
     )
     np.testing.assert_array_equal(got, want.reshape(5, 6))
@@ -437,10 +438,10 @@ def call(name, **changed):
     def run():
         options = {"ids": [[0, 1]] * 2}
         if name != "score":
-            options = DECODERS[name] | {"max_time": 3}
+            options = DECODERS[name] | {"max_length": 3}
         names = [name for name in changed if name in decode.Model.__match_args__]
         fields = {name: changed.pop(name) for name in names}
-        beams = options.get("beam_width", 1)
+        beams = options.get("num_beams", 1)
         model = make_model("gru", make_params("gru", 4, 0), beams, **fields)
         getattr(decode, name)(**{"model": model} | options | changed)
 
@@ -468,9 +469,9 @@ REFUSALS = [
     (ValueError, r"`embed\(ids\)`", greedy(embed=bad(np.zeros((3, 3))))),
     (ValueError, "`logits`", greedy(project=bad(np.zeros((2, 4, 1))))),
     (TypeError, "`logits`", greedy(project=bad(np.zeros((2, 4), int)))),
-    (ValueError, "`end_id`", greedy(end_id=4)),
-    (ValueError, "`end_id`", greedy(end_id=-1)),
-    (TypeError, "`max_time`", greedy(max_time=None)),
+    (ValueError, "`eos_id`", greedy(eos_id=4)),
+    (ValueError, "`eos_id`", greedy(eos_id=-1)),
+    (TypeError, "`max_length`", greedy(max_length=None)),
     (TypeError, "`key`", sample(key=0)),
     (ValueError, "`key`", sample(key=jax.random.split(KEY))),
     (ValueError, "`temperature`", sample(temperature=0)),
@@ -478,10 +479,11 @@ REFUSALS = [
     (ValueError, "`temperature`", sample(temperature=np.ones(2))),
     (ValueError, "`top_k`", sample(top_k=0)),
     (ValueError, "`top_p`", sample(top_p=0.0)),
-    (ValueError, "`beam_width`", beam_search(beam_width=0)),
-    (ValueError, "`beam_width`", beam_search(beam_width=10**9)),
-    (ValueError, "`max_time`", greedy(max_time=10**12)),
+    (ValueError, "`num_beams`", beam_search(num_beams=0)),
+    (ValueError, "`num_beams`", beam_search(num_beams=10**9)),
+    (ValueError, "`max_length`", greedy(max_length=10**12)),
     (ValueError, "`length_penalty`", beam_search(length_penalty=np.inf)),
+    (ValueError, "`length_penalty_form`", beam_search(length_penalty_form="mean")),
     (ValueError, "`initial_state`", beam_search(initial_state=jaxrnn.TensorArray(jnp.float32, 3))),
     (ValueError, "`logits`", beam_search(project=bad(np.zeros((2, 4))))),
     (ValueError, "`ids`", score(ids=[1, 2])),

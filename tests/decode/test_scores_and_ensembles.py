@@ -32,8 +32,8 @@ def test_scores_and_gradients_of_what_was_found():
     params = make_params("gru", 4, 2)
 
     def find(params):
-        greedy = decode.greedy(make_model("gru", params), max_time=5)
-        return greedy, decode.beam_search(make_model("gru", params, 3), 5, beam_width=3)
+        greedy = decode.greedy(make_model("gru", params), max_length=5)
+        return greedy, decode.beam_search(make_model("gru", params, 3), 5, num_beams=3)
 
     def scores_found(params):
         greedy, beams = find(params)
@@ -170,7 +170,7 @@ def test_an_ensemble_has_the_mean_of_the_probabilities():
 
     @jax.jit
     def run():
-        greedy = decode.greedy(together, max_time=6)
+        greedy = decode.greedy(together, max_length=6)
         return greedy.ids, decode.score(together, sequences)
 
     ids, scores = run()
@@ -196,7 +196,7 @@ def attending(seed):
         project=lambda output: 3 * output @ table.T,
         initial_state=cell.initial_state(memory, jnp.array([6, 2])),
         start_ids=START,
-        end_id=END,
+        eos_id=END,
     )
 
 
@@ -207,7 +207,7 @@ def test_an_ensemble_of_cells_that_attend():
 
     @jax.jit
     def run():
-        beams = decode.beam_search(together, max_time=4, beam_width=3)
+        beams = decode.beam_search(together, max_length=4, num_beams=3)
         return beams.scores, decode.score(together, beams.ids)
 
     want, got = run()
@@ -258,14 +258,14 @@ def with_real(**changed):
 
 def project(logits):
     model = with_real(project=lambda _: jnp.asarray(logits))
-    return lambda: decode.greedy(model, max_time=2)
+    return lambda: decode.greedy(model, max_length=2)
 
 
 REFUSALS = [
     (TypeError, "`models`", lambda: decode.ensemble({})),
     (ValueError, "`models`", refuse()),
     (TypeError, r"`models\[1\]`", refuse(REAL, {"cell": REAL.cell})),
-    (ValueError, "`end_id`", lambda: with_real(end_id=None)),
+    (ValueError, "`eos_id`", lambda: with_real(eos_id=None)),
     (ValueError, "`start_ids`", lambda: with_real(start_ids=[0, 2])),
     (ValueError, "same shape", project(np.zeros((2, 5)))),
     (TypeError, "`logits`", project(np.zeros((2, 4), int))),

@@ -55,8 +55,8 @@ def in_stream(state):
 def in_decoder(state):
     table = jnp.eye(3, dtype=F32)
     given = LSTM, lambda ids: table[ids], lambda output: output, state
-    model = jaxrnn.decode.Model(*given, start_ids=[1] * 4, end_id=0)
-    return jaxrnn.decode.greedy(model, max_time=4)
+    model = jaxrnn.decode.Model(*given, start_ids=[1] * 4, eos_id=0)
+    return jaxrnn.decode.greedy(model, max_length=4)
 
 
 def in_nnx(state):

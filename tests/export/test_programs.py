@@ -69,7 +69,7 @@ def decoder(run, **options):
 
 DECODERS = {
     "greedy": decoder(decode.greedy),
-    "beam": decoder(decode.beam_search, beam_width=3),
+    "beam": decoder(decode.beam_search, num_beams=3),
     "sample": decoder(decode.sample, key=jax.random.key(3)),
 }
 

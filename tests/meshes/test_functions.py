@@ -58,9 +58,9 @@ def decoded(decoder, others=None, **options):
     return run, MODEL | {"start_ids": START} | (others or {})
 
 
-def together(one, max_time):
+def together(one, max_length):
     other = dataclasses.replace(one, project=lambda output: -one.project(output))
-    return decode.greedy(decode.ensemble([one, other]), max_time)
+    return decode.greedy(decode.ensemble([one, other]), max_length)
 
 
 def helped(helper, others, options=None, **static):
@@ -90,15 +90,15 @@ STARTED = {"table": MODEL["table"], "start": START}
 SAMPLED = {"sampling_probability": 0.5, "key": KEY}
 IMPUTED = {"impute_finished": True, "output_time_major": True, "swap_memory": True}
 DECODERS = {
-    "greedy": decoded(decode.greedy, max_time=STEPS),
+    "greedy": decoded(decode.greedy, max_length=STEPS),
     "sample": decoded(
-        decode.sample, max_time=STEPS, key=KEY, temperature=0.7, top_k=3, top_p=0.8
+        decode.sample, max_length=STEPS, key=KEY, temperature=0.7, top_k=3, top_p=0.8
     ),
     "beam_search": decoded(
-        decode.beam_search, max_time=STEPS, beam_width=BEAMS, length_penalty=0.6
+        decode.beam_search, max_length=STEPS, num_beams=BEAMS, length_penalty=0.6
     ),
     "score": decoded(decode.score, {"ids": IDS}),
-    "ensemble": decoded(together, max_time=STEPS),
+    "ensemble": decoded(together, max_length=STEPS),
     "TrainingHelper": helped(contrib.TrainingHelper, FED),
     "TrainingHelper-imputed": helped(contrib.TrainingHelper, FED, IMPUTED),
     "ScheduledEmbeddingTrainingHelper": helped(

@@ -189,9 +189,9 @@ def greedy(cell):
         project=lambda y: y @ draw(5, 7),
         initial_state=cell.zero_state(3, F64),
         start_ids=np.array([1, 2, 3]),
-        end_id=0,
+        eos_id=0,
     )
-    return decode.greedy(model, max_time=5)
+    return decode.greedy(model, max_length=5)
 
 
 def stream(cell):
