@@ -70,14 +70,15 @@ _INSTEAD = {
     "memory memory_sequence_length initial_cell_state": "Pass it to "
     "`AttentionWrapper.initial_state`.",
     # Arguments of `generate` of `transformers`, for the functions of `jaxrnn.decode`.
-    "max_length max_new_tokens": "`decode.greedy`, `decode.sample` and "
-    "`decode.beam_search` accept `max_length`.",
-    "temperature top_k top_p": "Only `decode.sample` accepts it.",
-    "num_beams length_penalty": "Only `decode.beam_search` accepts it.",
-    "do_sample": "Call `decode.sample` to draw ids, or else `decode.greedy`.",
-    "seed generator": "`decode.sample` accepts `key=jax.random.key(seed)`.",
+    "max_length max_new_tokens": "`jaxrnn.decode.greedy`, `jaxrnn.decode.sample` and "
+    "`jaxrnn.decode.beam_search` accept `max_length`.",
+    "temperature top_k top_p": "Only `jaxrnn.decode.sample` accepts it.",
+    "num_beams length_penalty": "Only `jaxrnn.decode.beam_search` accepts it.",
+    "do_sample": "Call `jaxrnn.decode.sample` to draw ids, or else "
+    "`jaxrnn.decode.greedy`.",
+    "seed generator": "`jaxrnn.decode.sample` accepts `key=jax.random.key(seed)`.",
     "eos_id eos_token_id bos_token_id decoder_start_token_id": "It is a field of "
-    "`decode.Model`: `eos_id` or `start_ids`.",
+    "`jaxrnn.decode.Model`: `eos_id` or `start_ids`.",
     "pad_token_id": "Omit it: after the end, ids are `eos_id`; see `Decoded.lengths`.",
     "input_ids inputs_embeds decoder_input_ids": "Run a prompt with `dynamic_rnn`, "
     "except its last id; pass the state and this id to `Model`.",
@@ -86,15 +87,17 @@ _INSTEAD = {
     "early_stopping": "Omit it: the search ends when all beams are finished, and "
     "finished beams compete by score.",
     "num_beam_groups diversity_penalty": "`beam_search` has no groups of beams.",
-    "coverage_penalty coverage_penalty_weight": "Use `contrib.BeamSearchDecoder`.",
-    "bad_words_ids suppress_tokens begin_suppress_tokens forced_bos_token_id "
-    "forced_eos_token_id min_p typical_p epsilon_cutoff eta_cutoff logits_processor "
-    "prefix_allowed_tokens_fn": "Set logits to -inf in `project`.",
-    "repetition_penalty encoder_repetition_penalty no_repeat_ngram_size min_length "
-    "min_new_tokens": "Remember the ids in the cell's state, and change the logits in "
-    "`project`.",
+    "coverage_penalty coverage_penalty_weight": "Use "
+    "`jaxrnn.contrib.BeamSearchDecoder`.",
+    "bad_words_ids suppress_tokens min_p typical_p epsilon_cutoff eta_cutoff "
+    "logits_processor": "Set logits to -inf in `project`.",
+    "repetition_penalty no_repeat_ngram_size min_length min_new_tokens "
+    "forced_bos_token_id forced_eos_token_id begin_suppress_tokens "
+    "prefix_allowed_tokens_fn": "Remember the ids in the cell's state, and change the "
+    "logits in `project`.",
     "streamer": "Call `jax.debug.callback` on the ids in `embed`.",
-    "stopping_criteria": "Run your own `contrib.Helper` with `contrib.dynamic_decode`.",
+    "stopping_criteria": "Write a `jaxrnn.contrib.Helper`, and run it with "
+    "`jaxrnn.contrib.dynamic_decode`.",
     "use_cache past_key_values cache_implementation": "Omit it: the cell's state is "
     "the cache.",
     "output_scores output_logits return_dict_in_generate": "`Decoded` has `ids`, "
