@@ -123,7 +123,7 @@ class BeamSearch(CellDecoder):
                 () if self._coverage_penalty is None else self._alignments(cell_state)
             ),
         )
-        return state.finished, self._start_inputs, state
+        return self._finished(state), self._start_inputs, state
 
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
@@ -152,7 +152,11 @@ class BeamSearch(CellDecoder):
             ),
         )
         emit = BeamSearchDecoderOutput(scores, ids, parents)
-        return emit, next_state, next_inputs, next_state.finished
+        return emit, next_state, next_inputs, self._finished(next_state)
+
+    def _finished(self, state: BeamSearchDecoderState) -> Array:
+        """The beams that `dynamic_decode` does not wait for, `[batch, beam]`."""
+        return state.finished
 
     def _covered(
         self, state: BeamSearchDecoderState, cell_state: PyTree
@@ -177,12 +181,8 @@ class BeamSearch(CellDecoder):
         must = "be 0 for a cell whose state has no `alignments`"
         weight = self._coverage_penalty
         expect(found, "coverage_penalty_weight", must, weight)
-        means = [_mean(jax.tree.leaves(alignments)) for alignments in found]
-        return jnp.asarray(_mean(means), self._dtype)
+        means = [sum(each) / len(each) for each in map(jax.tree.leaves, found)]
+        return jnp.asarray(sum(means) / len(means), self._dtype)
 
     def _split(self, tree: PyTree) -> PyTree:
         return _beams.split_beams(tree, self._start_ids.shape)
-
-
-def _mean(arrays: list[Array]) -> Array:
-    return sum(arrays[1:], arrays[0]) / len(arrays)

@@ -366,17 +366,10 @@ class _Search(BeamSearch):
 
     _impossible = -jnp.inf
 
-    def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
-        """Returns `(finished, inputs, state)` before the first step."""
-        _, inputs, state = super().initialize()
-        return _all_finished(state), inputs, state
-
-    def step(
-        self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
-    ) -> tuple[PyTree, PyTree, PyTree, Array]:
-        """Extends the beams of each example by one id and keeps the best beams."""
-        emit, state, inputs, _ = super().step(time, inputs, state)
-        return emit, state, inputs, _all_finished(state)
+    def _finished(self, state: BeamSearchDecoderState) -> Array:
+        """Whether all beams of an example are finished or impossible."""
+        over = state.finished | _ids.is_minus_infinity(state.log_probs)
+        return jnp.broadcast_to(jnp.all(over, axis=1, keepdims=True), over.shape)
 
     def finalize(
         self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
@@ -388,9 +381,3 @@ class _Search(BeamSearch):
         _, log_probs, finished, lengths, _ = final_state
         scores = self._score(log_probs, lengths, finished)
         return Decoded(ids, scores, lengths), final_state
-
-
-def _all_finished(found: BeamSearchDecoderState) -> Array:
-    """Whether all beams of an example are finished or impossible, `[batch, beam]`."""
-    over = found.finished | _ids.is_minus_infinity(found.log_probs)
-    return jnp.broadcast_to(jnp.all(over, axis=1, keepdims=True), over.shape)

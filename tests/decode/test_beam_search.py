@@ -86,3 +86,20 @@ def test_the_search_equals_that_of_contrib(eos, weight):
             np.testing.assert_array_equal(got, want)
         ended |= {*ours.lengths.ravel().tolist()}
     assert (len(ended) > 1) == (eos is not None)
+
+
+def test_beams_without_a_sequence_are_where_the_searches_differ():
+    """TensorFlow fills them with the lowest number, for an id after the end."""
+    width, params = 3, make_params("lstm", 4, 0)
+    params["kernel"] = jnp.zeros_like(params["kernel"])
+    certain = jnp.where(jnp.arange(4) == END, 0.0, -jnp.inf)
+    params["memory"] = jnp.tile(certain, (2, 1))
+    ids, scores, lengths = in_contrib(params, END, width, 5, 0.0)
+    lowest = float(np.finfo(np.float64).min)
+    assert scores.tolist() == [[0.0, lowest, lowest]] * 2
+    assert (ids == END).all()
+    assert lengths.tolist() == [[1, 1, 1]] * 2
+    model = make_model("lstm", params, width)
+    found = decode.beam_search(model, 5, width)
+    assert found.scores.tolist() == [[0.0, -np.inf, -np.inf]] * 2
+    assert found.lengths.tolist() == [[1, 0, 0]] * 2
