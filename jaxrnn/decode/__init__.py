@@ -1,10 +1,11 @@
 """Greedy decoding, sampling and beam search for sequences of ids.
 
-A `Model` holds a cell, its initial state, `embed`, which maps ids to the cell's inputs,
-and `project`, which maps the cell's output to logits. `greedy`, `sample` and
-`beam_search` run a model and return a `Decoded` with ids, scores and lengths. `score`
-returns the scores of given sequences. `ensemble` combines several models into one. For
-beam search, `tile_beams` repeats the rows of a memory that a model reads.
+A `Model`, which is a pytree, holds a cell, its initial state, `embed`, which maps ids
+to the cell's inputs, and `project`, which maps the cell's output to logits. `greedy`,
+`sample` and `beam_search` run a model and return a `Decoded` with ids, scores and
+lengths. `score` returns the scores of given sequences. `ensemble` combines several
+models into one. For beam search, `tile_beams` repeats the rows of a memory that a model
+reads.
 
 These functions run the decoders of `jaxrnn.contrib`; to decide in your own code how a
 sequence continues, write a `contrib.Helper` or a `contrib.Decoder`, and run it with
