@@ -40,7 +40,8 @@ class Model:
     `dataclasses.replace` in the loss function.
 
     Attributes:
-        cell: A bound cell, or any object that implements the RNNCell protocol.
+        cell: A bound cell, or any object that implements the RNNCell protocol, which
+            must be a pytree to enter `jit`.
         embed: `embed(ids)`, which returns the cell's inputs for int32 ids `[batch]`: a
             nest of arrays `[batch, ...]`. `ids` may hold `eos_id`. The model keeps a
             function that is no pytree as a `jax.tree_util.Partial`.
