@@ -111,10 +111,9 @@ def to_tflite(
     `dynamic_rnn`, the decoders and `raw_rnn` with `max_time` are loops.
 
     TensorFlow Lite does not support random numbers, so `decode.sample` cannot be
-    exported. For the same reason, call a cell's `init` outside of `f`. With
-    `jax_enable_x64`, the loop counter of `jax.lax.scan` is int64, and slicing with an
-    int64 index fails in LiteRT 2.3. Therefore, export `decode.beam_search`, which uses
-    `jax.lax.scan`, without `jax_enable_x64`.
+    exported. For the same reason, call a cell's `init` outside of `f`. Export without
+    `jax_enable_x64`: with it, the loop counter of `jax.lax.scan` is int64, and LiteRT
+    2.3 fails to slice with an int64 index.
 
     Args:
         f: A function of nests of arrays that `jax.jit` can compile.

@@ -146,8 +146,11 @@ def test_our_types_are_serialized_by_jax_itself():
 
 @pytest.fixture
 def tensorflow():
+    """LiteRT fails to slice by int64, in which `jax.lax.scan` counts with x64."""
     pytest.importorskip("ai_edge_litert")
     pytest.importorskip("tensorflow")
+    with jax.enable_x64(False):
+        yield
 
 
 def deviation(file, f, *arguments):
@@ -159,17 +162,15 @@ def deviation(file, f, *arguments):
     want = jax.tree.leaves(jax.jit(f)(*arguments))
     pairs = [(results[f"output_{i}"], leaf) for i, leaf in enumerate(want)]
     assert len(results) == len(want)
-    return max(np.abs(got - np.asarray(leaf)).max(initial=0) for got, leaf in pairs)
+    differences = [np.abs(got.astype(float) - np.asarray(leaf)) for got, leaf in pairs]
+    return max(each.max(initial=0) for each in differences)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*FUNCTIONS, "greedy", "beam"])
 def test_results_of_the_function(name, tensorflow):
-    is_decoder = name in DECODERS
-    f, given = (FUNCTIONS | DECODERS)[name], START if is_decoder else data()
-    # LiteRT fails to slice by int64, in which a decoder's `jax.lax.scan` would count.
-    with jax.enable_x64(not is_decoder):
-        assert deviation(to_tflite(f, *given), f, *given) < 2e-6
+    f, given = (FUNCTIONS | DECODERS)[name], START if name in DECODERS else data()
+    assert deviation(to_tflite(f, *given), f, *given) < 2e-6
 
 
 @pytest.mark.slow
@@ -204,8 +205,8 @@ def test_smaller_files_lose_accuracy(optimize, size, tensorflow):
     x = jax.random.normal(jax.random.key(0), (2, 20, 64), F32)
     file, smaller = to_tflite(run, x), to_tflite(run, x, optimize=optimize)
     assert len(smaller) < size * len(file)
-    assert deviation(file, run, x) < 1e-6
-    assert 1e-6 < deviation(smaller, run, x) < 0.02
+    assert deviation(file, run, x) < 1e-5
+    assert 1e-5 < deviation(smaller, run, x) < 0.02
 
 
 @pytest.mark.slow
