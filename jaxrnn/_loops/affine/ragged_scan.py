@@ -38,7 +38,8 @@ def ragged_scan(
             change the carry, and no final result may depend on the stacked results of
             these steps. Among them may be steps past the end of `xs`.
         carry: The carry before the first step.
-        xs: The inputs of each step, each leaf `[time, ...]`.
+        xs: The inputs of each step, each leaf `[time, ...]`. The last group is padded
+            with copies of the last step, except that bools are padded with False.
         steps_to_run: The number of valid steps, an int32 scalar; None if all are valid.
         save_inputs_only: Whether derivatives save only the inputs of each step and
             recompute the residuals. If False, derivatives save the residuals.
@@ -103,6 +104,8 @@ def in_groups(x: Array, count: int, size: int) -> Array:
 
     Padding repeats the last step, so the padding is finite if the inputs are finite.
     Zeros would not do, because the derivative of a cell may not be finite at zeros.
+    Bools are padded with False, because all rows are finished at the added steps.
     """
-    filled = jnp.concatenate([x] + [x[-1:]] * (count * size - x.shape[0]))
+    last = jnp.zeros_like(x[-1:]) if x.dtype == bool else x[-1:]
+    filled = jnp.concatenate([x] + [last] * (count * size - x.shape[0]))
     return filled.reshape(count, size, *x.shape[1:])

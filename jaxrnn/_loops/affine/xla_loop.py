@@ -26,7 +26,9 @@ from ..._base.math import cast_like, is_perturbed, widened, widest_dtype
 from ..._base.mesh import platform_of
 from ..._base.products import affine, dot, dot_with_tangent, plus_bias
 from ..._base.sharding import broadcast_first, zeros_like
+from ..._base.trees import with_structure
 from ..._base.typing import Array, DType, Params, PyTree
+from ..._run import masking
 from ..._run.masking import Steps
 from ..._run.memory import RESIDUALS
 from ..._run.run import Run
@@ -175,30 +177,32 @@ class AffineLoop:
         wide = widened(d_reset_state)
         push_update = _pushed_update(primals, tangents.elementwise)
 
-        def push_stages(scanned: PyTree, d_state: PyTree) -> tuple[PyTree, PyTree]:
-            (zs, state), d_zs = scanned
+        # The masks of `Steps.run_step`, for tangents. They are scanned: if each step
+        # compared its index with the lengths, a GPU would launch a tenth more kernels.
+        def step(t: Array, d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
+            (zs, state), d_zs, resets, unfinished = scanned
+            d_before = d_state
+            if resets is not None:
+                d_reset = cast_like(d_reset_state, wide)
+                d_before = masking.select(~resets, d_state, d_reset)
             enter = lambda state: tuple(self.cell.enter(state))
-            (_, carry), (d_operand, d_carry) = jax.jvp(enter, (state,), (d_state,))
+            (_, carry), (d_operand, d_carry) = jax.jvp(enter, (state,), (d_before,))
             for k, stage in enumerate(self.cell.stages):
                 d_z = dot(d_operand, products[k]["operand"], zs[k].dtype)
                 d_z = d_z if d_zs[k] is None else d_zs[k] + d_z
                 pushed = push_update(stage, (zs[k], carry), (d_z, d_carry))
                 (_, carry), (d_operand, d_carry) = pushed
-            return d_operand, d_carry
+            d_output, d_new_state = d_operand, with_structure(d_state, d_carry)
+            if unfinished is not None:
+                d_new_state = masking.select(unfinished, d_new_state, d_state)
+                d_output = masking.zero_unless(unfinished, d_output)
+            outputs = (d_output, d_new_state) if steps.returns_states else d_output
+            return d_new_state, outputs
 
-        # The tangent of a masked step is a masked step of tangents.
-        tangent_steps = dataclasses.replace(steps, stand_in=None)
-
-        def step(t: Array, d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
-            d_reset = cast_like(d_reset_state, wide)
-            return tangent_steps.run_step(push_stages, t, scanned, d_state, d_reset)[:2]
-
+        d_state = _dense(primals.state, tangents.state)
+        scanned = saved, d_zs, steps.resets, steps.unfinished_steps()
         d_state, d_outputs = ragged_scan(
-            step,
-            _dense(primals.state, tangents.state),
-            (saved, d_zs),
-            steps.steps_to_run,
-            save_inputs_only=True,
+            step, d_state, scanned, steps.steps_to_run, save_inputs_only=True
         )
         return d_outputs, d_state
 
