@@ -1,7 +1,7 @@
 """Train in PyTorch, then continue in JAX: speaker identification with an LSTM.
 
 The data is the same as in `japanese_vowels.py`. After some epochs in PyTorch,
-`jaxrnn.convert.torch.load` converts the weights to a bound cell. The cell returns the
+`jaxrnn.convert.from_torch` converts the weights to a bound cell. The cell returns the
 same outputs, and is trained further with Optax.
 
     pip install -e '.[examples]' torch
@@ -16,7 +16,7 @@ import tyro
 from japanese_vowels_data import FEATURES, SPEAKERS, batches, load
 from tqdm import tqdm
 
-import jaxrnn.convert.torch
+import jaxrnn.convert
 
 try:
     import torch
@@ -98,7 +98,7 @@ def main(torch_epochs: int = 5, epochs: int = 30, units: int = 64):
     print(f"PyTorch: test accuracy {100 * before:.2f} %")
     weights = model.state_dict()
     params = {
-        "rnn": jaxrnn.convert.torch.load(weights, prefix="rnn."),
+        "rnn": jaxrnn.convert.from_torch(weights, at="rnn"),
         "kernel": weights["head.weight"].numpy().T,
         "bias": weights["head.bias"].numpy(),
     }

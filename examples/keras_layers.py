@@ -31,7 +31,7 @@ class LSTM(keras.layers.LSTM):
     def call(self, sequences, initial_state=None, mask=None, training=False):
         if initial_state is not None or not PLAIN.items() <= self.get_config().items():
             return super().call(sequences, initial_state, mask, training)
-        cell = convert.keras.load([weight.value for weight in self.weights])
+        cell = convert.from_keras([weight.value for weight in self.weights])
         outputs, state = jaxrnn.dynamic_rnn(
             cell, sequences, mask=mask, dtype=sequences.dtype
         )

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-import jaxrnn.convert.equinox
+import jaxrnn.convert
 
 from ..built import Built, LeftOutError
 from ..cases import Case
@@ -94,7 +94,7 @@ def _equinox(case: Case, data: Data) -> _jax.Net:
         state, outputs = jax.lax.scan(step, state, inputs)
         return outputs, state
 
-    to_params = lambda weights: jaxrnn.convert.equinox.save(bound(case, weights))
+    to_params = lambda weights: jaxrnn.convert.to_equinox(bound(case, weights))
     carry = _jax.carry(*reversed(case.state_names))
     return _jax.layered_net(data, layer, to_params, carry)
 

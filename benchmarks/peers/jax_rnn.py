@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import rnn
 
-import jaxrnn.convert.torch
+import jaxrnn.convert
 
 from ..built import Built, LeftOutError
 from ..cases import Case
@@ -46,5 +46,5 @@ def make_net(case: Case, data: Data) -> _jax.Net:
 
 def _to_params(case: Case, weights: dict[str, np.ndarray]) -> jax.Array:
     """The arrays of PyTorch's layer in one, in the same order."""
-    arrays = jaxrnn.convert.torch.save(bound(case, weights)).values()
+    arrays = jaxrnn.convert.to_torch(bound(case, weights)).values()
     return jnp.concatenate([jnp.ravel(array) for array in arrays])

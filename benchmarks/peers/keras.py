@@ -11,7 +11,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 import jax.numpy as jnp
 import keras
 
-import jaxrnn.convert.keras
+import jaxrnn.convert
 
 from ..built import Built, LeftOutError
 from ..cases import Case
@@ -47,7 +47,7 @@ def build(case: Case, data: Data) -> Built:
     net = _jax.layered_net(
         data,
         run,
-        lambda weights: jaxrnn.convert.keras.save(bound(case, weights))[0],
+        lambda weights: jaxrnn.convert.to_keras(bound(case, weights))[0],
         _jax.carry(*reversed(case.state_names), kind=list),
         time_major=False,
     )

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-import jaxrnn.convert.linen
+import jaxrnn.convert
 
 from ..built import Built, LeftOutError
 from ..cases import Case
@@ -53,4 +53,4 @@ def _net(case: Case, data: Data, cell: nn.RNNCellBase) -> _jax.Net:
 
 def to_params(case: Case, weights: dict[str, np.ndarray]) -> PyTree:
     """The parameters of Flax's cell."""
-    return jaxrnn.convert.linen.save(bound(case, weights))
+    return jaxrnn.convert.to_linen(bound(case, weights))

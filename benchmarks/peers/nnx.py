@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-import jaxrnn.convert.nnx
+import jaxrnn.convert
 
 from ..built import Built, LeftOutError
 from ..cases import Case
@@ -47,7 +47,7 @@ def make_net(case: Case, data: Data, cell: type[nnx.Module]) -> _jax.Net:
     optimized = cell is nnx.OptimizedLSTMCell
 
     def to_params(weights):
-        saved = jaxrnn.convert.nnx.save(bound(case, weights), optimized=optimized)
+        saved = jaxrnn.convert.to_nnx(bound(case, weights), optimized=optimized)
         return jax.tree.unflatten(jax.tree.structure(own), jax.tree.leaves(saved))
 
     return _jax.layered_net(data, layer, to_params, _jax.carry(*case.state_names))

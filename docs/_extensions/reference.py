@@ -55,7 +55,7 @@ def anchor(page: pathlib.Path, path: str) -> str:
 
 @functools.cache
 def addresses() -> dict[str, str]:
-    """All names, by their rows: `api/convert.md#torch.load`."""
+    """All names, by their rows: `api/convert.md#from_torch`."""
     return {
         f"api/{page.name}#{anchor(page, path)}": path
         for page in API.glob("*.md")

@@ -40,7 +40,7 @@ def load(file):
     }
     for cell, short in CELLS.items():
         own = {name: weights[f"{short}_{given}"] for name, given in NAMES.items()}
-        network[cell] = convert.torch.load(own)
+        network[cell] = convert.from_torch(own)
     return network
 
 
@@ -53,7 +53,7 @@ def save(file, network):
         "fc_b": network["bias"],
     }
     for cell, short in CELLS.items():
-        own = convert.torch.save(network[cell])
+        own = convert.to_torch(network[cell])
         weights |= {f"{short}_{given}": own[name] for name, given in NAMES.items()}
     np.savez(file, **weights)
 

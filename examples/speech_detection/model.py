@@ -16,7 +16,7 @@ def load(file):
     model = onnx.load(file)
     arrays = {x.name: onnx.numpy_helper.to_array(x) for x in model.graph.initializer}
     weights = {name: x for name, x in arrays.items() if not name.startswith("onnx::")}
-    return weights | {"lstm": convert.onnx.load(*convert.onnx.nodes(model))}
+    return weights | {"lstm": convert.from_onnx(model)}
 
 
 def as_frames(audio):

@@ -28,6 +28,8 @@ _SAME_MEANING = (
     "mask masks padding_mask key_padding_mask attention_mask",
     "resets reset is_first episode_starts",
     "g log_a log_decay log_f gk",
+    "at scope prefix",
+    "memory_at memory_scope",
     "beta b",
     "num_beams beam_width beam_size",
     "eos_id eos_token_id end_token",
@@ -63,7 +65,8 @@ _INSTEAD = {
     "param_dtype": "Pass the dtype to `cell.init(key, inputs, dtype)`.",
     "input_size input_dim in_features": "`init` reads the depth from the inputs.",
     "num_layers": "Stack cells with `MultiRNNCell([cell, ...])`.",
-    "bidirectional": "Run two cells with `bidirectional_dynamic_rnn`.",
+    "bidirectional": "Two directions are two cells, as for "
+    "`bidirectional_dynamic_rnn`.",
     "dropout rate": "Use `DropoutWrapper(cell, output_keep_prob=1 - rate)`.",
     "recurrent_dropout": "Use `DropoutWrapper(cell, state_keep_prob=1 - rate)`.",
     "forget_bias cell_clip proj_clip activation": "Pass it to the cell's constructor.",

@@ -1,4 +1,4 @@
-"""Weights of Flax's cells, which the converters for linen and nnx share.
+"""Weights of Flax's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` and `SimpleCell`.
 
 In both module systems, an `RNN` stores its cell in `cell`, a `Bidirectional` stores two
 `RNN`s in `forward_rnn` and `backward_rnn`, and a `Sequential` stacks layers. A cell
@@ -7,19 +7,24 @@ or two `dense` modules, one for the inputs and one for the state, each of which 
 all gates.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, overload
 
-from .._base.errors import expect
+from .._base.errors import Verbatim, expect
+from .._base.hints import with_hints
+from .._base.inputs import check_concrete
 from .._base.typing import Params
 from .._cells.base import BoundCell
 from ._kinds import Kind, Table
 from ._layer_weights import (
     ActivationLike,
     BothDirections,
+    Cells,
     LayerWeights,
     Library,
+    Loaded,
     Named,
     bind_layers,
     check_stated,
@@ -28,7 +33,6 @@ from ._weights import (
     Reader,
     Weights,
     as_mapping,
-    check_directions,
     check_names,
     flattened,
     listed,
@@ -36,7 +40,7 @@ from ._weights import (
     pick,
 )
 
-LIBRARY = Library("Flax", {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc", Kind.RNN: "c"})
+_LIBRARY = Library("Flax", {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc", Kind.RNN: "c"})
 # Activations that have the same name in jaxrnn, which takes those of Keras.
 _DIFFERENT = ("gelu", "hard_sigmoid", "leaky_relu")
 _BOTH = ("forward_rnn", "backward_rnn")
@@ -52,25 +56,25 @@ def _separate(kind: Kind, letters: Iterable[str], biased: str) -> Table:
     return {
         f"{operand}{letter}/{array}": (part, gate)
         for operand, array, part in parts
-        for letter, gate in zip(letters, LIBRARY.orders[kind], strict=True)
+        for letter, gate in zip(letters, _LIBRARY.orders[kind], strict=True)
     }
 
 
-LINEN = {
+_LINEN = {
     Kind.LSTM: _separate(Kind.LSTM, "ifgo", "h"),
     Kind.GRU_AFTER: _separate(Kind.GRU_AFTER, "rzn", "i") | {"hn/bias": ("s", "c")},
     Kind.RNN: _separate(Kind.RNN, [""], "i"),
 }
 # In nnx, the module "if" has another name, because "if" is a Python keyword.
-NNX_LSTM = {key.replace("if/", "if_/"): at for key, at in LINEN[Kind.LSTM].items()}
+_NNX_LSTM = {key.replace("if/", "if_/"): at for key, at in _LINEN[Kind.LSTM].items()}
 # The tables of the nnx cells whose two kernels hold all gates.
-DENSE: dict[Kind, Table] = {
+_DENSE: dict[Kind, Table] = {
     kind: {
         "dense_i/kernel": ("x", order),
         "dense_h/kernel": ("h", order),
         "dense_h/bias" if kind == Kind.LSTM else "dense_i/bias": ("b", order),
     }
-    for kind, order in LIBRARY.orders.items()
+    for kind, order in _LIBRARY.orders.items()
 }
 # The GRU of Flax 0.12 lacks this bias, although its docstring has it. Its last block
 # becomes the bias of the candidate's recurrent product.
@@ -78,27 +82,39 @@ _SECOND_BIAS: Table = {"dense_h/bias": ("s", "ruc")}
 
 
 @overload
-def load(
-    params: Weights,
-    activation: ActivationLike = None,
-    *,
-    bidirectional: Literal[False] = False,
+def from_flax(
+    params: Weights, *, activation: ActivationLike = None, bidirectional: None = None
+) -> Loaded: ...
+
+
+@overload
+def from_flax(
+    params: Weights, *, activation: ActivationLike = None, bidirectional: Literal[False]
 ) -> BoundCell: ...
 
 
 @overload
-def load(
-    params: Weights, activation: ActivationLike = None, *, bidirectional: Literal[True]
+def from_flax(
+    params: Weights, *, activation: ActivationLike = None, bidirectional: Literal[True]
 ) -> BothDirections: ...
 
 
-def load(
-    params: Weights, activation: ActivationLike = None, *, bidirectional: bool = False
-) -> BoundCell | BothDirections:
-    """Loads a module as a bound cell, or as the bound cells of both directions.
+@with_hints
+def from_flax(
+    params: Weights,
+    *,
+    activation: ActivationLike = None,
+    bidirectional: bool | None = None,
+) -> Any:
+    """Loads a module of linen or nnx as a bound cell, or as cells of two directions.
 
-    `jaxrnn.convert.linen` and `jaxrnn.convert.nnx` share this function. The weights may
-    be traced. Gradients then have the structure of `params`.
+    The weights may be traced. Gradients then have the structure of `params`. The state
+    of an LSTM is (c, h) in Flax, too.
+
+    The parameters do not include the options of a module. If a module has its own
+    `activation_fn`, pass it as `activation`. A module with another `gate_fn` than the
+    sigmoid, or a `SimpleCell` with `residual=True`, cannot be converted, which
+    `from_flax` cannot detect.
 
     Args:
         params: The parameters of a cell, of an `nn.RNN`, of an `nn.Bidirectional`, or
@@ -111,7 +127,8 @@ def load(
             other cells, None is Flax's default, tanh. For "hard_sigmoid", "gelu" and
             "leaky_relu", pass the function, because the functions of these names differ
             in Flax and jaxrnn.
-        bidirectional: Whether the module has two directions.
+        bidirectional: Whether the module must have two directions; None if the
+            parameters decide.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
@@ -128,15 +145,15 @@ def load(
             between recurrent layers.
 
     Example:
-        >>> import numpy as np, jaxrnn.convert.linen, jaxrnn.convert.nnx
+        >>> import numpy as np, jaxrnn.convert
         >>> params = {"i": {"kernel": np.ones((3, 5)), "bias": np.ones(5)}}
         >>> params["h"] = {"kernel": np.ones((5, 5))}
-        >>> cell = jaxrnn.convert.linen.load({"cell": params}, "tanh")
+        >>> cell = jaxrnn.convert.from_flax({"cell": params}, activation="tanh")
         >>> type(cell.cell).__name__, cell.state_size
         ('BasicRNNCell', 5)
-        >>> jaxrnn.convert.linen.save(cell)["h"]["kernel"].shape
+        >>> jaxrnn.convert.to_linen(cell)["h"]["kernel"].shape
         (5, 5)
-        >>> jaxrnn.convert.nnx.save(cell)["dense_h"]["kernel"].shape
+        >>> jaxrnn.convert.to_nnx(cell)["dense_h"]["kernel"].shape
         (5, 5)
     """
     must = "be a function where Flax and jaxrnn differ"
@@ -144,26 +161,105 @@ def load(
     expect(activation not in _DIFFERENT, "activation", must, activation, fix)
     layers = []
     for name, module in _modules(params):
-        found = 2 if module.keys() & set(_BOTH) else 1
-        check_directions(name, found, bidirectional)
         parts = {name: module}
-        if bidirectional:
+        if module.keys() & set(_BOTH):
             check_names(name, module, _BOTH)
             parts = {f"{name}/{key}": module[key] for key in _BOTH}
         layers.append([_layer(*part, activation) for part in parts.items()])
     # A `Bidirectional` may merge its outputs in any way, so the sizes of its outputs
     # are unknown.
-    return bind_layers(layers, joins_directions=not bidirectional)
+    is_one = len(layers[0]) == 1
+    return bind_layers("params", layers, bidirectional, joins_directions=is_one)
 
 
-def modules_of(layers: list[list[Named]], tables: Mapping[Kind, Table]) -> list[Params]:
+def to_linen(cell: Cells) -> Params:
+    """Returns the parameters of a cell for linen, as NumPy arrays.
+
+    Traced parameters stay JAX arrays.
+
+    `nn.LSTMCell` and `nn.OptimizedLSTMCell` have the same parameters. The bias of an
+    LSTM includes the forget bias.
+
+    The activation is not part of the parameters. Pass it to the module as
+    `activation_fn` and to `from_flax` as `activation`.
+
+    Args:
+        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these. For two
+            directions, the pair `(cells_fw, cells_bw)`, each a list with one bound cell
+            per layer.
+
+    Returns:
+        The `params` of the linen cell; for an `nn.RNN`, use `{"cell": params}`. For
+        several layers, the `params` of an `nn.Sequential` with one `nn.RNN` per layer.
+        For two directions, the `params` of an `nn.Bidirectional` or, for several
+        layers, of an `nn.Sequential` of these.
+
+    Raises:
+        TypeError: If a cell is not bound, or no converter supports its class.
+        ValueError: If a cell is a `GRUCell`, or has a feature that Flax does not
+            support: peepholes, clips, coupled gates or a projection; if the directions
+            differ in the number of layers.
+    """
+    modules = _modules_of(_LIBRARY.layers_of(cell), _LINEN)
+    if len(modules) == 1:
+        return modules[0]
+    return {f"layers_{i}": module for i, module in enumerate(modules)}
+
+
+def to_nnx(cell: Cells, *, optimized: bool = False) -> Params:
+    """Returns the parameters of a cell for nnx, in nested dicts.
+
+    `nnx.update(module, to_nnx(cell))` assigns the parameters to a module. The arrays
+    are NumPy arrays; traced parameters stay JAX arrays. The bias of an LSTM includes
+    the forget bias.
+
+    The activation is not part of the parameters. Pass it to the module as
+    `activation_fn` and to `from_flax` as `activation`.
+
+    Args:
+        cell: As for `to_linen`.
+        optimized: True for the parameters of an `nnx.OptimizedLSTMCell`, whose two
+            kernels hold all gates; False for an `nnx.LSTMCell`. Other cells ignore
+            this argument.
+
+    Returns:
+        The parameters of the nnx cell; for an `nnx.RNN`, use `{"cell": params}`. For
+        several layers, the parameters of an `nnx.Sequential` with one `nnx.RNN` per
+        layer. For two directions, the parameters of an `nnx.Bidirectional` or, for
+        several layers, of an `nnx.Sequential` of these.
+
+    Raises:
+        TypeError: If a cell is not bound, or no converter supports its class;
+            if the `bias` of a `hidden_projection` is traced.
+        ValueError: For the cells that `to_linen` refuses, and for a
+            `hidden_projection` with a `bias` other than zero.
+    """
+    layers = _LIBRARY.layers_of(cell)
+    for name, layer in itertools.chain(*layers):
+        if (bias := layer.blocks.get("sc")) is None:
+            continue
+        place = f"{name}.params['candidate/hidden_projection/bias']"
+        why = "`to_nnx` must check that this bias, which nnx's GRUCell lacks, is zero"
+        check_concrete(place, bias, why=why)
+        must = "hold zeros, because nnx's GRUCell lacks this bias"
+        fix = "To keep this bias, use linen's GRUCell."
+        expect(not bias.any(), place, must, Verbatim("other values"), fix)
+    tables = _DENSE if optimized else _DENSE | {Kind.LSTM: _NNX_LSTM}
+    modules = _modules_of(layers, tables)
+    return modules[0] if len(modules) == 1 else {"layers": dict(enumerate(modules))}
+
+
+def _modules_of(
+    layers: list[list[Named]], tables: Mapping[Kind, Table]
+) -> list[Params]:
     """The parameters of each layer's `RNN` or `Bidirectional`.
 
     For a single cell, the result holds the parameters of the cell, without an `RNN`.
     """
     modules = []
     for layer in layers:
-        cells = [nested(LIBRARY.write(own, tables[own.kind])) for _, own in layer]
+        cells = [nested(_LIBRARY.write(own, tables[own.kind])) for _, own in layer]
         if len(layers) == 1 == len(layer):
             return cells
         rnns = [{"cell": cell} for cell in cells]
@@ -208,12 +304,12 @@ def _layer(name: str, weights: object, activation: ActivationLike) -> LayerWeigh
         state = read("dense_h/kernel", None, None)
         units, columns = state.shape
         place = read.name("dense_h/kernel")
-        kind = LIBRARY.kind_of(place, state, columns, units)
-        table = DENSE[kind]
+        kind = _LIBRARY.kind_of(place, state, columns, units)
+        table = _DENSE[kind]
         if kind == Kind.GRU_AFTER and "dense_h/bias" in flat:
             table = table | _SECOND_BIAS
     else:
-        tables = LINEN | {Kind.LSTM: NNX_LSTM} if "if_" in given else LINEN
+        tables = _LINEN | {Kind.LSTM: _NNX_LSTM} if "if_" in given else _LINEN
         kinds = [k for k, x in tables.items() if given.keys() & nested(x).keys()]
         # The parameters of a whole model share no names with a cell, because the cell's
         # names are in an inner dict.
@@ -229,7 +325,7 @@ def _layer(name: str, weights: object, activation: ActivationLike) -> LayerWeigh
         units = len(read(first, None, None))
     check_names(name, flat, table)
     check_stated("activation", activation, kind)
-    return LIBRARY.read(read, kind, table, units, activation=activation)
+    return _LIBRARY.read(read, kind, table, units, activation=activation)
 
 
 def _unboxed(value: Any) -> Any:

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .._base.arguments import as_bool, check_instance, is_list_of
-from .._base.errors import Verbatim, expect
+from .._base.arguments import check_instance, is_list_of
+from .._base.errors import Verbatim, counted, expect
 from .._base.typing import Activation
 from .._cells.base import BoundCell
 from .._cells.fields import ACTIVATIONS, resolve_activation
@@ -31,6 +31,7 @@ from ._weights import (
     Weight,
     as_mapping,
     blocks,
+    check_directions,
     check_names,
     flattened,
     joined,
@@ -44,7 +45,12 @@ Side: TypeAlias = BoundCell | Sequence[BoundCell]
 BothDirections: TypeAlias = tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]
 """`(cells_fw, cells_bw)`, each with one bound cell per layer."""
 Cells: TypeAlias = BoundCell | tuple[Side, Side]
-"""What `save` takes: a bound cell, or the cells of each layer of both directions."""
+"""What functions such as `to_torch` take: a bound cell, or cells of both directions."""
+Loaded: TypeAlias = BoundCell | Any
+"""A bound cell or `BothDirections`, as the weights show.
+
+With `Any`, the usual call type-checks: `dynamic_rnn` accepts the result.
+"""
 Layer: TypeAlias = Sequence["LayerWeights"]
 """The weights of a layer: one `LayerWeights` per direction."""
 Named: TypeAlias = tuple[str, "LayerWeights"]
@@ -195,6 +201,7 @@ class Library:
             entry supports every activation that the cell supports.
         forget_bias: The constant that the library adds to the forget gate at run time.
         is_transposed: Whether the first axis of the library's kernels holds the gates.
+        is_one_way: Whether the library has no layers of two directions.
     """
 
     name: str
@@ -207,6 +214,7 @@ class Library:
     )
     forget_bias: float = 0.0
     is_transposed: bool = False
+    is_one_way: bool = False
 
     def check(self, name: str, layer: LayerWeights) -> None:
         """Raises ValueError for a layer that the library cannot express."""
@@ -301,8 +309,22 @@ class Library:
         arrays = _write(layer, table)
         return {k: x.T if self.is_transposed else x for k, x in arrays.items()}
 
-    def layers_of(self, cell: Cells, bidirectional: object) -> list[list[Named]]:
-        """The layers of a bound cell or, if `bidirectional`, of `(cells_fw, cells_bw)`.
+    def cells_of(self, cell: Cells) -> list[list[tuple[str, BoundCell]]]:
+        """The cells of each layer, one per direction, with names for messages.
+
+        Raises:
+            TypeError: If `cell` is neither a bound cell nor a pair of bound cells.
+            ValueError: If the library has one direction, and `cell` has two.
+        """
+        if not is_pair("cell", cell):
+            return [[each] for each in single_cells("cell", cell)]
+        must = f"be a bound cell, because {self.name} has no layers of two directions"
+        fix = "Convert each direction with its own call."
+        expect(not self.is_one_way, "cell", must, cell, fix)
+        return [[(k, as_bound(k, x)) for k, x in row] for row in as_pairs(cell)]
+
+    def layers_of(self, cell: Cells) -> list[list[Named]]:
+        """The layers of a bound cell or of the pair `(cells_fw, cells_bw)`.
 
         Returns:
             For each layer, a list with one pair `(name, weights)` per direction.
@@ -313,16 +335,13 @@ class Library:
                 match the layer below, or differs between the directions; if a parameter
                 does not have the shape that its cell requires.
         """
-        both = as_bool("bidirectional", bidirectional)
-        single = [] if both else single_cells("cell", cell)
         layers = []
-        for row in as_pairs(cell) if both else [[each] for each in single]:
-            layers.append(
-                [(name, layer_of(name, as_bound(name, x))) for name, x in row]
-            )
+        for row in self.cells_of(cell):
+            layers.append([(name, layer_of(name, bound)) for name, bound in row])
             for name, layer in layers[-1]:
                 self.check(name, layer)
-        _check_inputs([[x for _, x in each] for each in layers], not both)
+        is_one = len(layers[0]) == 1
+        _check_inputs([[x for _, x in each] for each in layers], is_one)
         return layers
 
 
@@ -335,25 +354,35 @@ def _write(layer: LayerWeights, table: Table) -> dict[Any, Weight]:
 _OURS = Library("jaxrnn", GATES)
 
 
-def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
-    """The layers passed to `load`, as separate arguments or as a single list.
+def as_layers(name: str, layers: Any) -> dict[str, Any]:
+    """One layer, or the layers of a list, by their names for messages.
+
+    A list that contains arrays holds the weights of one layer.
 
     Raises:
         ValueError: If there are no layers.
     """
-    if len(layers) == 1 and isinstance(layers[0], list | tuple):
-        # A list that contains arrays holds the weights of one layer.
-        is_one = any(hasattr(each, "shape") for each in layers[0])
-        layers = layers if is_one else layers[0]
+    is_list = isinstance(layers, list | tuple)
+    if not is_list or any(hasattr(each, "shape") for each in layers):
+        return {name: layers}
     expect(layers, name, "contain at least one layer", Verbatim("none"))
-    return layers
+    return {f"{name}[{i}]": layer for i, layer in enumerate(layers)}
 
 
-def bind_layers(layers: Sequence[Layer], joins_directions: bool = True) -> Any:
+def bind_layers(
+    name: str,
+    layers: Sequence[Layer],
+    bidirectional: bool | None = None,
+    *,
+    joins_directions: bool = True,
+) -> Any:
     """Creates bound cells from layers, which are listed from the inputs upwards.
 
     Args:
+        name: The argument that holds the layers, for messages.
         layers: The weights of each layer.
+        bidirectional: Whether the layers must have two directions; None if the layers
+            decide.
         joins_directions: Whether each layer must read the outputs of both directions of
             the layer below.
 
@@ -362,8 +391,18 @@ def bind_layers(layers: Sequence[Layer], joins_directions: bool = True) -> Any:
         layer.
 
     Raises:
-        ValueError: If the sizes of two adjacent layers do not match.
+        ValueError: If the sizes of two adjacent layers do not match, some layers have
+            one direction and others have two, or `bidirectional` does not fit them.
     """
+    first = len(layers[0])
+    for i, layer in enumerate(layers):
+        must = f"have {counted(first, 'direction')}, like the layers before it"
+        fix = (
+            f"Convert layers[:{i}] and layers[{i}:] with a call each. If the second "
+            "part reads the first, run it on the outputs of the first."
+        )
+        expect(len(layer) == first, f"layers[{i}]", must, len(layer), fix)
+    check_directions(name, first, bidirectional)
     _check_inputs(layers, joins_directions)
     directions = [tuple(map(_bound_cell, side)) for side in zip(*layers, strict=True)]
     return stacked(directions[0]) if len(directions) == 1 else tuple(directions)
@@ -427,18 +466,30 @@ def _table(cell: Any) -> Table:
     return {key: place for key, place in table.items() if has.get(place[0], True)}
 
 
+def is_pair(name: str, cells: object) -> bool:
+    """Whether cells are the pair `(cells_fw, cells_bw)`.
+
+    Raises:
+        TypeError: If `cells` is a list, which may also be a stack, or a tuple of
+            another length.
+    """
+    is_tuple = isinstance(cells, tuple)
+    fits = is_list_of(cells, 2) if is_tuple else not isinstance(cells, list)
+    must = "be a cell or the tuple (cells_fw, cells_bw)"
+    fix = "To stack layers of one direction, use `MultiRNNCell`."
+    got = Verbatim(type(cells).__name__)
+    expect(fits, name, must, got, fix, error=TypeError)
+    return is_tuple
+
+
 def as_pairs(cells: Any) -> list[list[tuple[str, Any]]]:
     """The cells of each layer of `(cells_fw, cells_bw)`, with names for messages.
 
     A cell may replace a list of one cell.
 
     Raises:
-        ValueError: If `cells` is not a pair of lists, or the lists are empty or differ
-            in length.
+        ValueError: If the lists are empty or differ in length.
     """
-    fix = "For one direction, omit `bidirectional`."
-    what = "be a pair (cells_fw, cells_bw) for two directions"
-    expect(is_list_of(cells, 2), "cell", what, cells, fix)
     fw, bw = (side if isinstance(side, list | tuple) else [side] for side in cells)
     check_both_lists(fw, bw)
     pairs = enumerate(zip(fw, bw, strict=True))
@@ -453,8 +504,8 @@ def as_bound(name: str, cell: Any) -> BoundCell:
     """
     fix = (
         "For a module, pass `get_cells()` or `cells_of(variables)`. For several "
-        "layers, pass a bound `MultiRNNCell`; for two directions, pass "
-        "`bidirectional=True`, which `equinox` and `haiku` do not support."
+        "layers, pass a bound `MultiRNNCell`; for two directions, pass the tuple "
+        "`(cells_fw, cells_bw)`."
     )
     what = "a bound cell, such as `cell.bind(params)`"
     check_instance(name, cell, BoundCell, what, fix)

@@ -61,8 +61,8 @@ _STEPS = (
 )
 _LIBRARIES = (
     "Load the weights from the library that trained the model, for example with "
-    "`convert.torch.load(module.state_dict())` or "
-    "`convert.keras.load(layer.get_weights())`."
+    "`convert.from_torch(module.state_dict())` or "
+    "`convert.from_keras(layer.get_weights())`."
 )
 
 
@@ -212,9 +212,9 @@ def recurrent_nodes(model: Proto) -> list[Found]:
     if prefixes := prefixes_of_torch(names):
         found = listed(map(repr, prefixes))
         fix = (
-            f"{_STEPS} It still holds the weights of PyTorch: call `convert.torch.load("
+            f"{_STEPS} It still holds the weights of PyTorch: call `convert.from_torch("
             "{x.name: onnx.numpy_helper.to_array(x) for x in model.graph.initializer}, "
-            f"prefix)` with a `prefix` of {found}."
+            f"at=at)` with one of {found} as `at`."
         )
     if any("Quant" in each or "Integer" in each for each in operators):
         fix = f"Take the model from before its quantization. {fix}"
@@ -263,7 +263,7 @@ def reads(found: Found, below: Found, shape: Sequence[int]) -> bool:
     must = f"read at most {_ROOM} numbers, with the sizes of the model"
     fix = (
         "Leave the axes of the time and the batch of the model's inputs open, or pass "
-        "the name of one node at a time to `nodes`."
+        "the name of one node at a time as `at`."
     )
     expect(got <= _ROOM, found.name, must, got, fix)
     # These numbers are exact in all floating-point dtypes, to which a model may cast.
@@ -285,7 +285,7 @@ def reads(found: Found, below: Found, shape: Sequence[int]) -> bool:
 
 
 def as_dict(found: Found) -> Params:
-    """The node as a dict for `load`.
+    """The node as a dict for `from_onnx`.
 
     Raises:
         ValueError: If a weight is not constant, or cannot be read, or an attribute has

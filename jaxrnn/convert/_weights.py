@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_bool, check_instance, check_shape
+from .._base.arguments import check_instance, check_shape
 from .._base.errors import Verbatim, check_not_masked, counted, expect
 from .._base.math import in_native_order, is_traced
 from .._base.typing import DType, Params, PyTree
@@ -102,17 +102,26 @@ def from_tensor(name: str, value: Any) -> Weight:
     return np.asarray(value)
 
 
+def as_names(at: str | Sequence[str]) -> list[str]:
+    """The names in `at`, one or several, each of which may end with a slash."""
+    names = [at] if isinstance(at, str) else at
+    fits = isinstance(names, Sequence) and all(isinstance(each, str) for each in names)
+    expect(fits and names, "at", "be a name or a list of names", at, error=TypeError)
+    return [name.removesuffix("/") for name in names]
+
+
 def on_device(weights: PyTree) -> PyTree:
     """Copies weights to the device, to which JAX would copy NumPy arrays in each call.
 
-    A float64 weight stays a NumPy array if JAX has no float64, so `save` can return it.
+    A float64 weight stays a NumPy array if JAX has no float64, so
+    that the original can be returned.
     """
 
     def put(weight: Weight) -> Weight:
         keeps_dtype = weight.dtype == jax.dtypes.canonicalize_dtype(weight.dtype)
         return jnp.array(weight) if keeps_dtype and not is_traced(weight) else weight
 
-    with jax.ensure_compile_time_eval():  # Under jit, `save` may need their values.
+    with jax.ensure_compile_time_eval():  # Under jit, `to_nnx` may need values.
         return jax.tree.map(put, in_native_order(weights))
 
 
@@ -201,10 +210,18 @@ def check_names(
 
 
 def check_directions(
-    name: str, found: int, bidirectional: object, fix: str = ""
+    name: str, found: int, bidirectional: bool | None, fix: str = ""
 ) -> None:
-    """Raises an error unless `bidirectional` fits the number of directions."""
-    given = as_bool("bidirectional", bidirectional)
+    """Raises an error unless `bidirectional` is None or fits the directions found."""
+    kinds = bool | np.bool_ | None
+    check_instance("bidirectional", bidirectional, kinds, "True, False or None")
     has = "two directions" if found == 2 else "one direction"
-    must = f"be {found == 2}, because `{name}` has {has}"
-    expect(given == (found == 2), "bidirectional", must, given, fix)
+    must = f"be None or {found == 2}, because `{name}` has {has}"
+    fits = bidirectional in (None, found == 2)
+    expect(fits, "bidirectional", must, bidirectional, fix)
+
+
+def as_prefix(name: str, place: str, mark: str) -> str:
+    """The start of all names at a place, which may end with `mark`; "" for no place."""
+    text = check_instance(name, place, str, "a string").removesuffix(mark)
+    return f"{text}{mark}" if text else ""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._base.arguments import is_list_of
-from .._base.errors import Verbatim, expect
+from .._base.errors import expect
 from .._base.inputs import check_concrete
 from .._base.typing import DType
 from ..convert._weights import Reader, Weight, listed
@@ -93,21 +93,6 @@ class Graph:
         output = self.tensor(name or f"{op}_{len(self.nodes)}", shape)
         self.nodes.append(Node(op, inputs, [output], attributes))
         return output
-
-
-def is_pair(name: str, cells: object) -> bool:
-    """Whether the cells of an exporter are a pair `(cells_fw, cells_bw)`.
-
-    Raises:
-        TypeError: If `cells` is a list, or a tuple of another length.
-    """
-    is_tuple = isinstance(cells, tuple)
-    fits = is_list_of(cells, 2) if is_tuple else not isinstance(cells, list)
-    must = "be a bound cell or the tuple (cells_fw, cells_bw)"
-    fix = "To stack layers of one direction, use `MultiRNNCell`."
-    got = Verbatim(type(cells).__name__)
-    expect(fits, name, must, got, fix, error=TypeError)
-    return is_tuple
 
 
 def dtype_of(name: str, layers: Iterable[Weight], *allowed: str) -> np.dtype:

@@ -1,6 +1,6 @@
 """Export of layers to ONNX, with the operators `LSTM`, `GRU` and `RNN`.
 
-Each layer becomes one node, which `convert.onnx.save` creates as a dict.
+Each layer becomes one node, which `convert.to_onnx_nodes` creates as a dict.
 """
 
 from typing import Any
@@ -17,8 +17,8 @@ from .._base.typing import Array
 from .._cells.base import BoundCell
 from .._cells.wrappers.multi_rnn import MultiRNNCell, OutputFunctionWrapper
 from ..convert._layer_weights import stacked
-from ..convert.onnx import save
-from ._graph import Graph, Node, Tensor, dtype_of, is_pair, read_dense
+from ..convert._onnx import to_onnx_nodes
+from ._graph import Graph, Node, Tensor, dtype_of, read_dense
 
 # Opset 14 contains the operators LSTM-14, GRU-14 and RNN-14. IR version 7 belongs to
 # this opset.
@@ -106,7 +106,7 @@ def to_onnx(
         cell, operators = stacked([each for each, _ in layers]), [x for _, x in layers]
     with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
         # For each layer, a dict of `op_type`, the arrays W, R, B and P, and attributes.
-        nodes = save(cell, bidirectional=is_pair("cell", cell))
+        nodes = to_onnx_nodes(cell)
     weights = (node["W"] for node in nodes)
     graph = Graph(dtype_of("cell", weights, "float16", "float32", "float64"))
     axes = ["time", "batch"] if time_major else ["batch", "time"]

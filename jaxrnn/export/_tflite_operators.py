@@ -21,13 +21,14 @@ from ..convert._layer_weights import (
     Library,
     as_bound,
     as_pairs,
+    is_pair,
     layer_of,
     single_cells,
 )
 from ..convert._weights import listed
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
 from ._functions import check_fixed_sizes
-from ._graph import Graph, Tensor, dtype_of, is_pair, read_dense
+from ._graph import Graph, Tensor, dtype_of, read_dense
 
 Layer: TypeAlias = Sequence[LayerWeights]
 """The weights of a layer's one or two directions."""

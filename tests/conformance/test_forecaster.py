@@ -1,7 +1,7 @@
 """The network of `examples/forecasting`, compared with the same network in PyTorch.
 
-The PyTorch network is a loop over `nn.LSTMCell`, whose weights `convert.torch` loads.
-The windows hold real counts, with gaps.
+The PyTorch network is a loop over `nn.LSTMCell`, whose weights `from_torch` loads. The
+windows hold real counts, with gaps.
 """
 
 import jax
@@ -48,7 +48,7 @@ def test_forecaster_equals_pytorch():
     torch.manual_seed(0)
     theirs = Forecaster()
     weights = {n: x.detach().numpy() for n, x in theirs.state_dict().items()}
-    cell = convert.torch.load(theirs.lstm.state_dict())
+    cell = convert.from_torch(theirs.lstm.state_dict())
     head = {"kernel": weights["head.weight"].T, "bias": weights["head.bias"]}
     params = {"cell": cell.params, "head": head, "places": weights["places.weight"]}
 

@@ -1,6 +1,6 @@
 """Layers of `jaxrnn.nnx` against those of `transformers` and of RWKV, in float64.
 
-The weights are random, and `jaxrnn.convert.transformers` loads them.
+The weights are random, and `convert.from_transformers` loads them.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from flax import nnx
 from helpers import largest_error
 from in_float64 import in_float64
 
-import jaxrnn.convert.transformers
+import jaxrnn.convert
 import jaxrnn.nnx
 
 pytestmark = pytest.mark.slow
@@ -189,9 +189,9 @@ def test_layer(name, record_property):
 
     def compute_loss(weights, x):
         layer = make_layer(case.layer, *case.sizes, **case.options)
-        jaxrnn.convert.transformers.load(weights, layer, config=config)
+        layer = jaxrnn.convert.from_transformers(weights, layer, config=config)
         h, _ = layer(x, sequence_length=jnp.array(LENGTHS))
-        return jnp.sum(h**2), (h, jaxrnn.convert.transformers.save(layer))
+        return jnp.sum(h**2), (h, jaxrnn.convert.to_transformers(layer))
 
     gradient = jax.jit(jax.grad(compute_loss, (0, 1), has_aux=True))
     (d_weights, d_x), (h, saved) = gradient(weights, x)
@@ -222,10 +222,10 @@ def test_options_that_a_layer_lacks(option):
 
     kind, config, options = LACKED[option]
     layer = make_layer(kind, *((32, 5) if kind == "Mamba" else (4, 6, 8)))
-    weights = jaxrnn.convert.transformers.save(layer)
+    weights = jaxrnn.convert.to_transformers(layer)
     config = getattr(transformers, config)(**options)
     with pytest.raises(ValueError, match=f"^`config.{option}` must"):
-        jaxrnn.convert.transformers.load(weights, layer, config=config)
+        jaxrnn.convert.from_transformers(weights, layer, config=config)
 
 
 def test_rwkv7(monkeypatch, record_property):
@@ -241,9 +241,9 @@ def test_rwkv7(monkeypatch, record_property):
     for index in range(2):
         options = {"layer_index": index, "num_layers": 2, "ranks": (3, 4, 5, 6)}
         layer = make_layer("RWKV7TimeMix", heads, **options)
-        types = jaxrnn.convert.transformers.save(layer)
+        types = jaxrnn.convert.to_transformers(layer)
         weights = {k: rng.normal(scale=0.4, size=x.shape) for k, x in types.items()}
-        jaxrnn.convert.transformers.load(weights, layer)
+        layer = jaxrnn.convert.from_transformers(weights, layer)
         values = None if first is None else first[None]
         got, _ = layer(inputs[None], first_values=values)
         torch_of = lambda x: torch.from_numpy(np.array(x))

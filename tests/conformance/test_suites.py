@@ -21,7 +21,7 @@ from helpers import assert_near, differentiated, lstm_ref, usual_promotion
 from jax.experimental import rnn
 
 import jaxrnn
-from jaxrnn.convert import onnx as convert
+from jaxrnn.convert import from_onnx, onnx_nodes
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +112,7 @@ def test_node(name, nodes):
     [proto], [(inputs, outputs)] = case.model.graph.node, case.data_sets
     given = dict(zip(filter(None, proto.input), inputs, strict=True))
     want = dict(zip(filter(None, proto.output), outputs, strict=True))
-    [node] = convert.nodes(with_weights(case.model, given))
+    [node] = onnx_nodes(with_weights(case.model, given))
     got = run(node, given)
     for key, array in want.items():
         np.testing.assert_allclose(got[key], array, case.rtol, case.atol, err_msg=key)
@@ -137,14 +137,14 @@ def run(node, given):
     options = {"dtype": x.dtype, "time_major": True}
     initial, direction = initial_states(given), node.pop("direction", "forward")
     if direction == "bidirectional":
-        (forward,), (backward,) = convert.load(node, bidirectional=True)
+        (forward,), (backward,) = from_onnx(node, bidirectional=True)
         outputs, finals = jaxrnn.bidirectional_dynamic_rnn(
             forward, backward, x, lengths, *initial, **options
         )
     else:
         turn = lambda x: jaxrnn.reverse_sequence(x, lengths, seq_axis=0, batch_axis=1)
         reverse = turn if direction == "reverse" else lambda x: x
-        cell = convert.load(node)
+        cell = from_onnx(node)
         y, final = jaxrnn.dynamic_rnn(cell, reverse(x), lengths, *initial, **options)
         outputs, finals = [reverse(y)], [final]
     of_finals = lambda name: jnp.stack([getattr(s, name, s) for s in finals])

@@ -1,4 +1,4 @@
-"""PyTorch's utilities that rename weights: `load` refuses what they leave behind."""
+"""PyTorch's utilities that rename weights: `from_torch` refuses what they leave."""
 
 import numpy as np
 import pytest
@@ -29,11 +29,11 @@ def test_renamed_weights(way, name):
     lstm = torch.nn.LSTM(3, 4)
     RENAMED[way](lstm, name)
     with pytest.raises(ValueError, match=name):
-        convert.torch.load(lstm.state_dict())
+        convert.from_torch(lstm.state_dict())
     UNDONE[way](lstm, name)
-    loaded = convert.torch.load(lstm.state_dict())
+    loaded = convert.from_torch(lstm.state_dict())
     want = {k: x.detach().numpy() for k, x in lstm.named_parameters()}
-    got = convert.torch.save(loaded)
+    got = convert.to_torch(loaded)
     np.testing.assert_array_equal(got["weight_hh_l0"], want["weight_hh_l0"])
     bias = want["bias_ih_l0"] + want["bias_hh_l0"]
     np.testing.assert_array_equal(got["bias_ih_l0"], bias)

@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import inspect
 import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -13,7 +16,6 @@ from helpers import assert_same, bound
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, LSTMStateTuple, MultiRNNCell, contrib, convert
-from jaxrnn.convert import torch
 from jaxrnn.convert._gates import GatedCudnnGRUCell, GatedGRUCell, GatedLSTMCell
 
 UNITS = 4
@@ -22,30 +24,91 @@ PEEPING = LSTMCell(UNITS, forget_bias=0, use_peepholes=True)
 PROJECTED = LSTMCell(UNITS, forget_bias=0, num_proj=2)
 GRU, AFTER = GRUCell(UNITS), jaxrnn.CudnnCompatibleGRUCell(UNITS)
 RNN, RELU = jaxrnn.BasicRNNCell(UNITS), jaxrnn.BasicRNNCell(UNITS, activation="relu")
+COUPLED = contrib.CoupledInputForgetGateLSTMCell(UNITS, True, forget_bias=0)
 GATED = GatedCudnnGRUCell, GatedGRUCell, functools.partial(GatedLSTMCell, forget_bias=0)
 HARD = {"recurrent_activation": "hard_sigmoid"}
-BOTH = {"bidirectional": True}
-ALL = [name for name in convert.__all__ if name != "transformers"]  # No cells.
-NOT_TF1 = [name for name in ALL if name != "tf1"]
 
-# A cell for each way in which a library keeps weights, as `load` gives it.
-CELLS = {
-    "equinox": FREE,
-    "equinox_gru": AFTER,
-    "haiku": LSTMCell(UNITS),
-    "haiku_gru": GRU,
-    "keras": FREE,
-    "keras_gru": AFTER,
-    "linen": FREE,
-    "nnx": FREE,
-    "nnx_rnn": RNN,
-    "onnx": PEEPING,
-    "tf1": LSTMCell(UNITS, num_proj=2),
-    "tf1_gru": AFTER,
-    "torch": PROJECTED,
-    "torch_gru": AFTER,
+
+class Converter(NamedTuple):
+    """The two functions of a library, and the cells of its kinds of layers."""
+
+    load: Callable
+    save: Callable
+    cells: dict[str, Any]  # By kind, as `load` returns them.
+    of_rnn: dict[str, str] | None = None  # What `load` needs to know of a plain RNN.
+    places: tuple[str, str] | None = None  # Two spellings of `at`.
+    start: str = ""  # What all names begin with there.
+
+
+# nnx's GRU lacks a bias, so that only some cells return (`test_peers.py`).
+NNX = {"lstm": FREE, "rnn": RNN}
+TANH = {"activation": "tanh"}
+# A new converter enters all tests of all libraries by its row.
+CONVERTERS = {
+    "equinox": Converter(
+        convert.from_equinox, convert.to_equinox, {"lstm": FREE, "gru": AFTER}
+    ),
+    "haiku": Converter(
+        convert.from_haiku,
+        convert.to_haiku,
+        {"lstm": LSTMCell(UNITS), "gru": GRU, "rnn": RELU},
+        places=("net/~/core", "net/~/core/"),
+        start="net/~/core",
+    ),
+    "keras": Converter(
+        convert.from_keras,
+        convert.to_keras,
+        {"lstm": FREE, "gru": AFTER, "gru_before": GRU, "rnn": RNN},
+        TANH,
+    ),
+    "linen": Converter(convert.from_flax, convert.to_linen, NNX | {"gru": AFTER}, TANH),
+    "nnx": Converter(convert.from_flax, convert.to_nnx, NNX, TANH),
+    "nnx_optimized": Converter(
+        convert.from_flax,
+        functools.partial(convert.to_nnx, optimized=True),
+        {"lstm": FREE},
+    ),
+    "onnx": Converter(
+        convert.from_onnx,
+        convert.to_onnx_nodes,
+        {"lstm": PEEPING, "coupled": COUPLED, "gru": GRU, "gru_after": AFTER}
+        | {"rnn": RNN},
+    ),
+    "tf1": Converter(
+        convert.from_tf1,
+        convert.to_tf1,
+        {"lstm": LSTMCell(UNITS, num_proj=2), "gru": GRU, "gru_after": AFTER}
+        | {"rnn": RNN},
+        places=("net/rnn", "net/rnn/"),
+        start="net/rnn/",
+    ),
+    "torch": Converter(
+        convert.from_torch,
+        convert.to_torch,
+        {"lstm": PROJECTED, "gru": AFTER, "rnn": RNN},
+        {"nonlinearity": "tanh"},
+        ("net.rnn", "net.rnn."),
+        "net.rnn.",
+    ),
 }
-every_cell = pytest.mark.parametrize("name", CELLS)
+ALL = list(CONVERTERS)
+NOT_TF1 = [name for name in ALL if name != "tf1"]
+TWO_WAYS = [
+    name
+    for name, own in CONVERTERS.items()
+    if "bidirectional" in inspect.signature(own.load).parameters
+]
+# One layer in one direction of each kind, and, for the first kind of each library, of
+# all kinds the directions and the stacks.
+KINDS = [f"{name}-{kind}" for name, own in CONVERTERS.items() for kind in own.cells]
+CASES = [
+    f"{name}-{directions}-{layers}"
+    for name in KINDS
+    for directions in ("one", "both")
+    for layers in ("layer", "stack")
+    if directions == "one" or name.split("-")[0] in TWO_WAYS
+]
+every_kind = pytest.mark.parametrize("name", KINDS)
 
 
 def copies(*cells):
@@ -57,53 +120,130 @@ def stack(*cells):
     return MultiRNNCell(copies(*cells))
 
 
-def library(name):
-    return getattr(convert, name.split("_")[0])
+def case(name):
+    """The functions of a library, and a cell or a pair that they convert."""
+    name, kind, directions, layers, *_ = [*name.split("-"), "one", "layer"]
+    own, count = CONVERTERS[name], 1 + (layers == "stack")
+    fw, bw = (copies(*[own.cells[kind]] * count) for _ in range(2))
+    cells = (fw, bw) if directions == "both" else MultiRNNCell(fw)
+    cells = fw[0] if directions == "one" and layers == "layer" else cells
+    options = own.of_rnn or {} if kind == "rnn" else {}
+    if name == "tf1":
+        inputs = jax.ShapeDtypeStruct((1, 3), np.float32)
+        options = {"cell": cells, "inputs": inputs}
+    return functools.partial(own.load, **options), own.save, bind(cells)
 
 
-def given(name, cells):
-    """The arguments of `load` that `tf1` and plain RNNs ask for."""
-    if name.startswith("tf1"):
-        return {"cell": cells, "inputs": jax.ShapeDtypeStruct((1, 3), np.float32)}
-    return {"activation": "tanh"} if name.endswith("rnn") else {}
+def bind(cells, dtype="bfloat16"):
+    """Random parameters of a cell, or of the layers of two directions."""
+    if not isinstance(cells, tuple):
+        return bound(cells, dtype=dtype)
+    depths = [3, *(2 * cell.output_size for cell in cells[0])]
+    return tuple(
+        tuple(
+            bound(cell, depth, dtype, seed)
+            for cell, depth in zip(side, depths[: len(side)], strict=True)
+        )
+        for seed, side in enumerate(cells)
+    )
 
 
 def is_array(leaf):
     return isinstance(leaf, np.ndarray | jax.Array)
 
 
-# The library, the cells, and the options of `save` and of `load`. Other kinds of cells
-# are in `CELLS` and, in float64, in `test_goldens.py` and `test_peers.py`.
+def test_all_converters_are_in_the_table():
+    unwrap = lambda function: getattr(function, "func", function)
+    own = {unwrap(x) for row in CONVERTERS.values() for x in (row.load, row.save)}
+    others = {"from_torch_state", "to_torch_state", "onnx_nodes"}
+    others |= {"from_transformers", "to_transformers"}  # They convert no cells.
+    assert {function.__name__ for function in own} | others == {*convert.__all__}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_there_and_back(name):
+    """With and without `bidirectional`, which must fit the weights."""
+    load, save, cells = case(name)
+    saved = save(cells)
+    assert_same(load(saved), cells)
+    if name.split("-")[0] in TWO_WAYS:
+        both = "both" in name
+        assert_same(load(saved, bidirectional=both), cells)
+        with pytest.raises(
+            ValueError, match=f"^`bidirectional` must be None or {both}"
+        ):
+            load(saved, bidirectional=not both)
+
+
+@pytest.mark.parametrize("name", [n for n, own in CONVERTERS.items() if own.places])
+def test_a_place_may_end_with_its_mark(name):
+    own = CONVERTERS[name]
+    load, save, cell = case(f"{name}-lstm")
+    want, again = (save(cell, at=place) for place in own.places)
+    assert_same(want, again)
+    assert all(key.startswith(own.start) for key in want)
+    for place in own.places:
+        assert_same(load(want, at=place), cell)
+    with pytest.raises(TypeError, match=r"^`at` must be"):
+        save(cell, at=1)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_cells_that_are_no_pair(name):
+    """A list may also be a stack; some libraries have no layers of two directions."""
+    _, save, cell = case(f"{name}-lstm")
+    for wrong in ([cell, cell], (cell,), (cell, cell, cell)):
+        with pytest.raises(TypeError, match=r"^`cell` must be a cell or the tuple"):
+            save(wrong)
+    if name not in TWO_WAYS:
+        with pytest.raises(ValueError, match="no layers of two directions"):
+            save((cell, cell))
+
+
+@pytest.mark.parametrize("name", [name for name in TWO_WAYS if name != "tf1"])
+def test_layers_of_one_and_of_two_directions_are_no_stack(name):
+    load, save, cell = case(f"{name}-lstm")
+    one, two = save(cell), save((cell, cell))
+    if name == "torch":  # All layers of a module have its directions.
+        two |= {k.replace("l0", "l1"): array for k, array in one.items()}
+    elif isinstance(one, list):
+        two = [*two, *one]
+    elif name == "linen":
+        two = {"layers_0": two, "layers_1": one}
+    else:
+        two = {"layers": {0: two, 1: one}}
+    with pytest.raises(
+        ValueError, match=r"weight_hh_l1_reverse|`layers\[1\]` must have"
+    ):
+        load(two)
+
+
+# The converter, the cells, and options. Other kinds of cells are in `CONVERTERS` and,
+# in float64, in `test_goldens.py` and `test_peers.py`.
 ROWS = [
     ("haiku", stack(*[GRU] * 11), {}),  # Sorted names are in another order.
-    ("keras", ([AFTER, GRU], copies(AFTER, GRU)), BOTH),
+    ("keras", ([AFTER, GRU], copies(AFTER, GRU)), {}),
     # Kinds may differ from layer to layer, activations between the directions.
-    ("onnx", ([RELU], [RNN]), BOTH),
-    ("onnx", ([RNN, PEEPING], copies(RNN, PEEPING)), BOTH),
-    ("onnx", contrib.CoupledInputForgetGateLSTMCell(UNITS, True, forget_bias=0), {}),
+    ("onnx", ([RELU], [RNN]), {}),
+    ("onnx", ([RNN, PEEPING], copies(RNN, PEEPING)), {}),
     ("onnx", stack(*(cell(UNITS, **HARD) for cell in GATED)), {}),
-    ("tf1", stack(GRU, LSTMCell(UNITS)), {"scope": ""}),
+    ("tf1", stack(GRU, LSTMCell(UNITS)), {"inputs": jnp.ones((1, 3))}),
 ]
 
 
 @pytest.mark.parametrize(("name", "cells", "options"), ROWS)
-def test_load_takes_what_save_gives(name, cells, options):
-    bind, of_tf1 = functools.partial(bound, dtype="bfloat16"), given(name, cells)
-    if isinstance(cells, tuple):
-        depths = [3, *(2 * cell.output_size for cell in cells[0])]
-        other = functools.partial(bind, seed=1)
-        cells = tuple(map(bind, cells[0], depths)), tuple(map(other, cells[1], depths))
-    else:
-        cells = bind(cells)
-    saved = library(name).save(cells, **options)
-    assert_same(library(name).load(saved, **options, **of_tf1), cells)
+def test_mixed_layers(name, cells, options):
+    own, options = CONVERTERS[name], options | ({"cell": cells} if options else {})
+    cells = bind(cells)
+    assert_same(own.load(own.save(cells), **options), cells)
 
 
 @pytest.mark.parametrize("name", NOT_TF1)
 def test_a_forget_bias_moves_into_the_bias(name):
     """All but the constant that the library adds at run time, in the bias's dtype."""
+    own = CONVERTERS[name]
     cell = bound(jaxrnn.BasicLSTMCell(UNITS, forget_bias=1.5), dtype="bfloat16")
-    again = library(name).load(library(name).save(cell))
+    again = own.load(own.save(cell))
     added = 1.0 if name == "haiku" else 0.0
     assert again.cell == LSTMCell(UNITS, forget_bias=added)
     i, j, f, o = np.split(cell.params["bias"].astype(np.float64), 4)
@@ -111,18 +251,17 @@ def test_a_forget_bias_moves_into_the_bias(name):
     np.testing.assert_array_equal(again.params["bias"], want, strict=True)
 
 
-@every_cell
+@every_kind
 def test_there_and_back_under_jit(name):
     """The same bits as of concrete weights; some weights may stay concrete."""
-    load, save = library(name).load, library(name).save
-    options, cell = given(name, CELLS[name]), bound(CELLS[name], dtype="bfloat16")
+    load, save, cell = case(name)
     leaves, tree = jax.tree.flatten(save(cell))
     arrays = {i: leaf for i, leaf in enumerate(leaves) if is_array(leaf)}
 
     @jax.jit
     def load_traced(traced):
         own = [traced.get(i, leaf) for i, leaf in enumerate(leaves)]
-        return load(tree.unflatten(own), **options)
+        return load(tree.unflatten(own))
 
     @jax.jit
     def save_traced(params):
@@ -133,11 +272,10 @@ def test_there_and_back_under_jit(name):
     assert_same(save_traced(cell.params), list(arrays.values()))
 
 
-@every_cell
+@every_kind
 def test_each_weight_is_checked(name):
-    """For one dtype and a mask, also in the cell that `save` gets."""
-    cell, save = bound(CELLS[name]), library(name).save
-    load = functools.partial(library(name).load, **given(name, CELLS[name]))
+    """For one dtype and a mask, also in the cell that is saved."""
+    load, save, cell = case(name)
     other = lambda array: np.asarray(array, np.float32)
     masked = lambda array: np.ma.masked_greater(array, 0)
     save_params = lambda params: save(cell.cell.bind(params))
@@ -150,40 +288,39 @@ def test_each_weight_is_checked(name):
                     call(tree.unflatten(changed))
 
 
-@every_cell
+@every_kind
 def test_wrappers_without_a_key_are_looked_through(name):
     """Also around the cells of a stack."""
-    save, cell = library(name).save, bound(CELLS[name])
+    _, save, cell = case(name)
     wrapped = jaxrnn.DropoutWrapper(cell.cell, 0.5)
     assert_same(save(wrapped.bind(cell.params)), save(cell))
     stack = lambda own: save(MultiRNNCell([own]).bind({"cell_0": cell.params}))
     assert_same(stack(wrapped), stack(cell.cell))
 
 
-@pytest.mark.parametrize("name", ["keras", "linen", "nnx", "onnx", "tf1", "torch"])
+@pytest.mark.parametrize("name", TWO_WAYS)
 def test_one_layer_of_two_directions_needs_no_lists(name):
-    cells, own = (FREE, LSTMCell(UNITS, forget_bias=0)), library(name)
-    fw, bw = bound(cells[0]), bound(cells[1], seed=1)
-    saved = own.save((fw, bw), **BOTH)
-    assert_same(saved, own.save(([fw], [bw]), **BOTH))
-    assert_same(own.load(saved, **BOTH, **given(name, cells)), ((fw,), (bw,)))
+    load, save, ((fw,), (bw,)) = case(f"{name}-lstm-both")
+    saved = save((fw, bw))
+    assert_same(saved, save(([fw], [bw])))
+    assert_same(load(saved), ((fw,), (bw,)))
 
 
 # Where the weights are: on the device.
 
 
-@every_cell
+@every_kind
 def test_a_second_call_does_not_transfer_the_weights(name):
-    cell = bound(CELLS[name])
-    loaded = library(name).load(library(name).save(cell), **given(name, CELLS[name]))
+    load, save, cell = case(name)
+    loaded = load(save(cell))
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(loaded))
     run = jax.jit(lambda cell, x: jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)[0])
-    x = jnp.ones((2, 5, 3))
+    x = jnp.ones((2, 5, 3), jnp.bfloat16)
     want = run(loaded, x)
     with jax.transfer_guard("disallow"):
         got = run(loaded, x)
     np.testing.assert_array_equal(got, want)
-    saved = filter(is_array, jax.tree.leaves(library(name).save(loaded)))
+    saved = filter(is_array, jax.tree.leaves(save(loaded)))
     assert all(isinstance(array, np.ndarray) for array in saved)
 
 
@@ -192,36 +329,34 @@ def test_convolutions_are_on_the_device():
         input_shape=[4, 2], output_channels=1, kernel_shape=[3]
     )
     params = {"kernel": np.ones((3, 3, 4)), "biases": np.ones(4)}
-    saved = convert.haiku.save(cell.bind(params))
-    loaded = convert.haiku.load(saved, input_shape=[4])
+    saved = convert.to_haiku(cell.bind(params))
+    loaded = convert.from_haiku(saved, input_shape=[4])
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(loaded))
 
 
 def test_big_endian_weights():
-    cell = bound(LSTMCell(UNITS))
-    weights = convert.tf1.save(cell)
+    load, save, cell = case("tf1-lstm")
+    cell = bound(cell.cell)
+    weights = save(cell)
     foreign = {k: x.astype(x.dtype.newbyteorder(">")) for k, x in weights.items()}
-    options = given("tf1", cell.cell)
-    assert_same(
-        convert.tf1.load(foreign, **options), convert.tf1.load(weights, **options)
-    )
+    assert_same(load(foreign), load(weights))
 
 
 def test_a_loaded_cell_does_not_share_memory_with_the_weights():
-    weights = convert.tf1.save(bound(LSTMCell(UNITS)))
-    weights = {name: np.array(array) for name, array in weights.items()}
-    loaded = convert.tf1.load(weights, **given("tf1", LSTMCell(UNITS)))
+    load, save, cell = case("tf1-lstm")
+    weights = {name: np.array(array) for name, array in save(cell).items()}
+    loaded = load(weights)
     for array in weights.values():
         array[...] = 9
-    assert_same(loaded, bound(LSTMCell(UNITS)))
+    assert_same(loaded, cell)
 
 
 def test_float64_without_x64():
     """It runs as float32, but its numbers stay."""
-    weights = convert.keras.save(bound(FREE))
+    weights = convert.to_keras(bound(FREE))
     with jax.enable_x64(False):
-        loaded = convert.keras.load(weights)
-        assert_same(convert.keras.save(loaded), weights)
+        loaded = convert.from_keras(weights)
+        assert_same(convert.to_keras(loaded), weights)
         x = np.ones((2, 5, 3), np.float32)
         assert jaxrnn.dynamic_rnn(loaded, x, dtype=x.dtype)[0].dtype == np.float32
 
@@ -257,18 +392,18 @@ class Tensor:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tensors_of_torch(dtype):
     cell = bound(PROJECTED, dtype=dtype)
-    weights = torch.save(cell)
+    weights = convert.to_torch(cell)
     assert all(array.flags.writeable for array in weights.values())
     tensors = {k: Tensor(v, f"torch.{dtype}") for k, v in weights.items()}
-    assert_same(torch.load(tensors), cell)
+    assert_same(convert.from_torch(tensors), cell)
 
 
 @pytest.mark.parametrize("cell", [FREE, AFTER, RNN])
 def test_what_files_of_torch_hold(cell):
     """Cells whose layer has no number, no biases, and other modules, also inside."""
     activation = "tanh" if cell is RNN else None
-    weights = torch.save(bound(cell), "a.")
-    load = lambda given: torch.load(given, "a.", activation)
+    weights = convert.to_torch(bound(cell), at="a")
+    load = lambda x: convert.from_torch(x, at="a", nonlinearity=activation)
     own = {name.removesuffix("_l0"): array for name, array in weights.items()}
     more = {"weight": 1, "bias_ih_scale": 1, "b.weight_ih_l0": 1, "b.weight_x": 1}
     for place in ("", "a.inner."):
@@ -294,68 +429,72 @@ RENAMED = {
 @pytest.mark.parametrize("weight", ["weight_ih_l0", "weight_hh_l0", "bias_hh_l1"])
 @pytest.mark.parametrize("prefix", ["", "a."])
 def test_weights_that_torch_renamed_are_refused(options, weight, prefix):
-    made = torch.save(bound(stack(FREE, FREE)), prefix)
+    made = convert.to_torch(bound(stack(FREE, FREE)), at=prefix)
     array = made.pop(prefix + weight)
     made |= {prefix + name.format(weight): array for name in RENAMED[options]}
     with pytest.raises(ValueError, match=re.escape(RENAMED[options][0].format(weight))):
-        torch.load(made, prefix)
+        convert.from_torch(made, at=prefix)
 
 
 @pytest.mark.parametrize("name", ["weight_ch", "bias_l0", "layernorm_i.weight", "h0"])
 def test_weights_of_other_equations_are_refused(name):
-    weights = torch.save(bound(FREE), "a.")
+    weights = convert.to_torch(bound(FREE), at="a")
     with pytest.raises(ValueError, match=f"got a.{name}"):
-        torch.load(weights | {f"a.{name}": np.ones(2)}, "a.")
-    root = torch.save(bound(FREE))
+        convert.from_torch(weights | {f"a.{name}": np.ones(2)}, at="a")
+    root = convert.to_torch(bound(FREE))
     if "." in name:  # Of another module, beside the weights of the root.
-        assert_same(torch.load(root | {name: np.ones(2)}), bound(FREE))
+        assert_same(convert.from_torch(root | {name: np.ones(2)}), bound(FREE))
     else:
         with pytest.raises(ValueError, match=f"got {name}"):
-            torch.load(root | {name: np.ones(2)})
+            convert.from_torch(root | {name: np.ones(2)})
 
 
-@pytest.mark.parametrize("outer", ["a.", "a.module."])
+@pytest.mark.parametrize("outer", ["a", "a.module"])
 def test_the_dropped_weights_of_a_wrapper_are_refused(outer):
     """The trained weights are beside the dropped ones, or in the wrapper."""
-    made = torch.save(bound(PROJECTED), outer)
-    raw = {"a.weight_hh_l0_raw": made[f"{outer}weight_hh_l0"]}
+    made = convert.to_torch(bound(PROJECTED), at=outer)
+    raw = {"a.weight_hh_l0_raw": made[f"{outer}.weight_hh_l0"]}
     with pytest.raises(ValueError, match=r"a\.weight_hh_l0_raw"):
-        torch.load(made | raw, outer)
-    assert_same(torch.load(made, outer), bound(PROJECTED))
+        convert.from_torch(made | raw, at=outer)
+    assert_same(convert.from_torch(made, at=outer), bound(PROJECTED))
 
 
 def test_one_bias_without_the_other_is_refused():
     """Also in one layer or one direction; the message has full names."""
-    weights = torch.save(([bound(AFTER)], [bound(AFTER)]), "a.", **BOTH)
+    weights = convert.to_torch(([bound(AFTER)], [bound(AFTER)]), at="a")
     for name in [name for name in weights if "bias" in name]:
         given = {k: x for k, x in weights.items() if k != name}
         with pytest.raises(ValueError, match=rf"^`{name}` is missing.*a\.weight_ih_l0"):
-            torch.load(given, "a.", **BOTH)
+            convert.from_torch(given, at="a")
 
 
-@pytest.mark.parametrize("name", ["keras", "linen", "nnx", "torch"])
+@pytest.mark.parametrize("name", [n for n, own in CONVERTERS.items() if own.of_rnn])
 def test_a_plain_rnn_needs_its_activation(name):
     """Its weights do not tell whether it has tanh or relu."""
-    argument = "nonlinearity" if name == "torch" else "activation"
+    own = CONVERTERS[name]
+    (argument,) = own.of_rnn
     for cell, activation in ((RNN, "tanh"), (RELU, "relu")):
-        saved = library(name).save(bound(cell))
-        loaded = library(name).load(saved, **{argument: activation})
+        saved = own.save(bound(cell))
+        loaded = own.load(saved, **{argument: activation})
         assert_same(loaded, bound(jaxrnn.BasicRNNCell(UNITS, activation)))
         with pytest.raises(ValueError, match=f"^`{argument}` must be given"):
-            library(name).load(saved)
+            own.load(saved)
 
 
 def test_torch_states_of_two_layers_in_two_directions_under_jit():
     h, c = (jnp.arange(24.0).reshape(4, 2, 3) + i for i in range(2))
-    fw, bw = jax.jit(functools.partial(torch.load_state, **BOTH))((h, c))
+    load, save = (
+        functools.partial(convert_state, bidirectional=True)
+        for convert_state in (convert.from_torch_state, convert.to_torch_state)
+    )
+    fw, bw = jax.jit(load)((h, c))
     assert len(fw) == len(bw) == 2
     chex.assert_trees_all_equal(fw[1], LSTMStateTuple(c[2], h[2]))
-    chex.assert_trees_all_equal(torch.save_state((fw, bw), **BOTH), (h, c))
-    layer = torch.save_state(([fw[0]], [bw[0]]), **BOTH)
-    bare = torch.save_state((fw[0], bw[0]), **BOTH)
+    chex.assert_trees_all_equal(save((fw, bw)), (h, c))
+    layer, bare = save(([fw[0]], [bw[0]])), save((fw[0], bw[0]))
     chex.assert_trees_all_equal(bare, layer, (h[:2], c[:2]))
-    one = torch.load_state(h[:1])
-    chex.assert_trees_all_equal(torch.save_state(one), h[:1])
+    one = convert.from_torch_state(h[:1])
+    chex.assert_trees_all_equal(convert.to_torch_state(one), h[:1])
 
 
 # Keras: gates without sigmoids, whose numbers `test_onnx_nodes.py` compares.
@@ -365,7 +504,7 @@ def test_torch_states_of_two_layers_in_two_directions_under_jit():
 def test_other_gates_of_keras(make):
     hard = {"recurrent_activation": jax.nn.hard_sigmoid}  # Of Keras 3.
     cell = bound(make(UNITS, **hard))
-    assert_same(convert.keras.load(convert.keras.save(cell), **hard), cell)
+    assert_same(convert.from_keras(convert.to_keras(cell), **hard), cell)
     plain = bound(RELU)  # It has no gates.
     hard["activation"] = "relu"
-    assert_same(convert.keras.load(convert.keras.save(plain), **hard), plain)
+    assert_same(convert.from_keras(convert.to_keras(plain), **hard), plain)

@@ -59,14 +59,14 @@ def of_torch(name, golden):
 
     def states(*keys):
         h, *c = (golden[key] for key in keys if key in golden)
-        return convert.torch.load_state((h, *c) if c else h, **options)
+        return convert.from_torch_state((h, *c) if c else h, **options)
 
     gradients = with_prefix("grads/", golden)
     slope = gradients.pop("x")
     return Golden(
         with_prefix("weights/", golden),
-        lambda weights: convert.torch.load(weights, "rnn.", activation, **options),
-        lambda cells: convert.torch.save(cells, "rnn.", **options),
+        lambda x: convert.from_torch(x, at="rnn", nonlinearity=activation, **options),
+        lambda cells: convert.to_torch(cells, at="rnn"),
         (golden["outputs"], states("h", "c")),
         states("h0", "c0"),
         (gradients, slope),
@@ -85,8 +85,8 @@ def of_keras(name, golden):
 
     return Golden(
         lists("weights"),
-        lambda weights: convert.keras.load(*weights, **options),
-        lambda cells: convert.keras.save(cells, **both),
+        lambda weights: convert.from_keras(weights, **options),
+        convert.to_keras,
         (golden["outputs"], states_of(golden, "h/{}", "c/{}", *both.values())),
         states_of(golden, "h0/{}", "c0/{}", *both.values()),
         (lists("grads"), golden["grads/x"]),
@@ -103,8 +103,8 @@ def of_onnx(name, golden):
         nodes.append(arrays | json.loads(str(node["attributes"])))
     return Golden(
         nodes,
-        lambda weights: convert.onnx.load(*weights, bidirectional=both),
-        lambda cells: convert.onnx.save(cells, bidirectional=both),
+        lambda weights: convert.from_onnx(weights, bidirectional=both),
+        convert.to_onnx_nodes,
         (results["outputs"], states_of(results, "{}/h", "{}/c", both)),
         jax.tree.map(wide, states_of(golden, "{}/h0", "{}/c0", both)),
         tolerance=EXACT if made else 2e-6,
@@ -129,8 +129,8 @@ SCOPES = {
 
 def of_tf1(name, golden):
     scope, cell = SCOPES[name]
-    options = {"scope": scope, "bidirectional": "both" in name}
     given = {"cell": cell, "inputs": golden["inputs"][:, 0]}
+    given["bidirectional"] = "both" in name
     # A training graph also holds the slots of its optimizer.
     every = with_prefix("variables/", golden)
     own = {k: x for k, x in every.items() if "Adam" not in k and "beta" not in k}
@@ -139,8 +139,8 @@ def of_tf1(name, golden):
     leaves = lambda key: list(with_prefix(f"{key}/", golden).values())
     return Golden(
         own,
-        lambda weights: convert.tf1.load(every | weights, **given, **options),
-        lambda cells: convert.tf1.save(cells, **options),
+        lambda weights: convert.from_tf1(every | weights, at=scope, **given),
+        lambda cells: convert.to_tf1(cells, at=scope),
         (leaves("outputs"), leaves("states")),
         gradients=(gradients, slope),
         differentiated=functools.partial(differentiated, total=of_leaves),

@@ -10,7 +10,7 @@ from helpers import assert_same, bound, outputs_of, refusals
 
 from jaxrnn import LSTMCell, LSTMStateTuple
 from jaxrnn.contrib import CoupledInputForgetGateLSTMCell
-from jaxrnn.convert import onnx as convert, torch
+from jaxrnn.convert import from_onnx, from_torch, onnx_nodes, to_onnx_nodes, to_torch
 
 onnx = pytest.importorskip("onnx")
 parser = pytest.importorskip("onnx.parser")
@@ -84,7 +84,7 @@ def test_what_onnxruntime_takes(name):
     arrays = weights(kind, 1 + ("direction" in attributes))
     model = model_of([recurrent(kind, arrays, **attributes)], tensors_of(arrays))
     [want] = run(model)
-    cells = convert.load(convert.nodes(model), bidirectional="both" in name)
+    cells = from_onnx(model, bidirectional="both" in name)
     got = outputs_of(cells, X, time_major=True)
     want = np.moveaxis(want, 1, 2).reshape(TIME, BATCH, -1)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
@@ -92,7 +92,7 @@ def test_what_onnxruntime_takes(name):
 
 def test_shards_and_a_forget_bias_of_coupled_gates():
     cell = bound(CoupledInputForgetGateLSTMCell(4, num_unit_shards=2, forget_bias=0.5))
-    got = convert.load(convert.save(cell)).params
+    got = from_onnx(to_onnx_nodes(cell)).params
     kernels = cell.params["W_0"], cell.params["W_1"]
     np.testing.assert_array_equal(got["W_0"], np.concatenate(kernels))
     shift = np.repeat([0, 0.5, 0], 4)
@@ -103,10 +103,10 @@ def test_a_direction_with_coupled_gates_and_peepholes_beside_one_without():
     """The blocks of a coupled layer are those of an LSTM that computes the same."""
     coupled = bound(CoupledInputForgetGateLSTMCell(4, True), dtype="float32")
     plain = bound(LSTMCell(4), dtype="float32")
-    [node] = convert.save((coupled, plain), bidirectional=True)
+    [node] = to_onnx_nodes((coupled, plain))
     assert "input_forget" not in node
     assert [bool(row.any()) for row in node["P"]] == [True, False]
-    (fw,), _ = convert.load(node, bidirectional=True)
+    (fw,), _ = from_onnx(node, bidirectional=True)
     got, want = (outputs_of(cell, X, time_major=True) for cell in (fw, coupled))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
 
@@ -117,7 +117,7 @@ def test_attributes_that_say_nothing_are_taken():
     more = {"clip": None, "input_forget": 0, "layout": 1, "P": None}
     more |= {"direction": b"forward", "op_type": b"LSTM", "activation_alpha": []}
     more["activations"] = [b"Sigmoid", b"Tanh", b"Tanh"]
-    assert_same(convert.load(convert.save(cell)[0] | more), cell)
+    assert_same(from_onnx(to_onnx_nodes(cell)[0] | more), cell)
 
 
 # Where the weights are.
@@ -173,7 +173,7 @@ def test_where_weights_are(way):
     before, tensors = STORED[way]
     model = model_of([*before, NODE], tensors)
     run(model)  # It is valid.
-    [node] = convert.nodes(model)
+    [node] = onnx_nodes(model)
     assert node["op_type"] == "GRU"
     for key, array in ARRAYS.items():
         np.testing.assert_array_equal(node[key], array, strict=True)
@@ -182,7 +182,7 @@ def test_where_weights_are(way):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_other_dtypes(dtype):
     arrays = {k: a.astype(jax.numpy.dtype(dtype)) for k, a in ARRAYS.items()}
-    cell = convert.load(convert.nodes(model_of([NODE], tensors_of(arrays))))
+    cell = from_onnx(model_of([NODE], tensors_of(arrays)))
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(cell.params)} == {dtype}
     kernel = cell.params["candidate"]["kernel"]
     np.testing.assert_array_equal(kernel[:DEPTH].T, arrays["W"][0, 2 * UNITS :])
@@ -192,17 +192,17 @@ def test_files_bytes_and_weights_in_another_file(tmp_path):
     model, path = model_of([NODE], TENSORS), tmp_path / "model.onnx"
     path.write_bytes(model.SerializeToString())
     for given in (path, str(path), path.read_bytes(), bytearray(path.read_bytes())):
-        [node] = convert.nodes(given)
+        [node] = onnx_nodes(given)
         np.testing.assert_array_equal(node["W"], ARRAYS["W"])
     options = {"location": "weights.bin", "size_threshold": 0}
     onnx.save(model, path, save_as_external_data=True, **options)
-    [node] = convert.nodes(path)
+    [node] = onnx_nodes(path)
     np.testing.assert_array_equal(node["W"], ARRAYS["W"])
     with pytest.raises(ValueError, match=r"`a.'W'.` must"):
-        convert.nodes(path.read_bytes())
+        onnx_nodes(path.read_bytes())
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(ValueError, match="`model` must"):
-        convert.nodes(path)
+        onnx_nodes(path)
 
 
 def test_nodes_of_branches_read_the_weights_around_them():
@@ -211,13 +211,13 @@ def test_nodes_of_branches_read_the_weights_around_them():
     given = {"then_branch": branch, "else_branch": branch}
     choice = helper.make_node("If", ["x"], ["z"], **given)
     model = model_of([choice], TENSORS)
-    found = convert.nodes(model)
+    found = onnx_nodes(model)
     names = ["z/else_branch/a", "z/then_branch/a"]
     assert [node["name"] for node in found] == names
     np.testing.assert_array_equal(found[1]["R"], ARRAYS["R"])
     with pytest.raises(ValueError, match="which reads none"):
-        convert.load(found)
-    convert.load(convert.nodes(model, names[1]))
+        from_onnx(found)
+    from_onnx(model, at=names[1])
 
 
 @pytest.mark.parametrize("columns", [1, 4 * UNITS], ids=["tensor", "channel"])
@@ -241,14 +241,14 @@ def test_quantized_weights(columns):
     options = {"hidden_size": UNITS, "domain": "com.microsoft"}
     quantized = helper.make_node("DynamicQuantizeLSTM", names, ["y"], "a", **options)
     tensors += tensors_of({key: want[key] for key in "BP"})
-    [node] = convert.nodes(model_of([quantized], tensors))
+    [node] = onnx_nodes(model_of([quantized], tensors))
     for key, array in want.items():
         np.testing.assert_allclose(node[key], array, rtol=1e-6, atol=0)
     model = model_of([quantized], tensors)
     y = helper.make_tensor_value_info("y", FLOAT, [None] * 4)
     model.graph.output.append(y)
     [made] = run(model)
-    got = outputs_of(convert.load(node), X, time_major=True)
+    got = outputs_of(from_onnx(node), X, time_major=True)
     np.testing.assert_allclose(got, made[:, 0], rtol=0, atol=0.02)
 
 
@@ -270,7 +270,7 @@ def test_constants_do_not_read_files(tmp_path, monkeypatch):
     hidden = helper.make_node("Constant", [], ["R"], value=in_a_file("R", ARRAYS["R"]))
     model = model_of([hidden, NODE], [t for t in TENSORS if t.name != "R"])
     with pytest.raises(ValueError, match=r"^`a.'R'.` must be in the model"):
-        convert.nodes(model)
+        onnx_nodes(model)
 
 
 LARGE = [ints("size", 1, 12, 2**21), ints("one", 1), ints("count", 2**25)]
@@ -295,14 +295,14 @@ def test_operators_of_unknown_size_are_refused():
     kept = [from_array(np.ones(12, bool), "kept")]
     selected = parsed("a = Compress<axis=0>(rows, kept) R = Unsqueeze(a, zero)")
     tensors = [*TENSORS[::2], R, *kept, ints("zero", 0)]
-    [node] = convert.nodes(model_of([*selected, NODE], tensors))
+    [node] = onnx_nodes(model_of([*selected, NODE], tensors))
     np.testing.assert_array_equal(node["R"], ARRAYS["R"])
     unknown = parsed('R = ImageDecoder<pixel_format="RGB">(bytes)')
     tensors = [*TENSORS[::2], from_array(np.zeros(9, np.uint8), "bytes")]
     model = model_of([*unknown, NODE], tensors)
     model.opset_import[0].version = 20
     with pytest.raises(ValueError, match=r"^`a.'R'.` must .*ImageDecoder"):
-        convert.nodes(model)
+        onnx_nodes(model)
 
 
 @pytest.mark.parametrize("name", MAKING)
@@ -310,7 +310,7 @@ def test_small_files_make_no_large_weights(name):
     """Each of these has more than 2**24 numbers, or makes them on the way."""
     model = model_of([*parsed(MAKING[name]), NODE], [*TENSORS[::2], *LARGE])
     with pytest.raises(ValueError, match=rf"^`a.'R'.` must .*\({name}\)"):
-        convert.nodes(model)
+        onnx_nodes(model)
 
 
 def test_vectors_take_no_more_memory_than_their_numbers():
@@ -319,7 +319,7 @@ def test_vectors_take_no_more_memory_than_their_numbers():
     model = model_of([*parsed(f"{DOUBLED} R = Identity(x12)"), NODE], tensors)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match=r"^`a.'R'.` must .*\(Concat\)"):
-        convert.nodes(model)
+        onnx_nodes(model)
     added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert added < 2**19  # In KiB.
 
@@ -327,7 +327,7 @@ def test_vectors_take_no_more_memory_than_their_numbers():
 def test_nodes_that_are_not_sorted_are_refused():
     nodes = parsed("R = Identity(b) b = Identity(c) c = Identity(R)")
     with pytest.raises(ValueError, match=r"^`a.'R'.` must be computed"):
-        convert.nodes(model_of([*nodes, NODE], TENSORS[::2]))
+        onnx_nodes(model_of([*nodes, NODE], TENSORS[::2]))
 
 
 def test_many_nodes_make_no_large_weights():
@@ -340,7 +340,7 @@ def test_many_nodes_make_no_large_weights():
         made[-1].input[2] = f"R{i}"
     model = model_of(made, [*tensors_of({"W": arrays["W"], "B": arrays["B"]}), *size])
     with pytest.raises(ValueError, match=r"`n2\['R'\]` must"):
-        convert.nodes(model)
+        onnx_nodes(model)
 
 
 @pytest.mark.parametrize("sizes", [[2**20, 2**20, 3], [-7, -1, 3], [9, 2, 2**30]])
@@ -356,11 +356,11 @@ def test_sizes_that_a_model_fixes(sizes):
     ):
         axis.dim_value = size
     if sizes[0] < 0:
-        assert convert.nodes(model)[1]["reads"] == "low"
+        assert onnx_nodes(model)[1]["reads"] == "low"
         return
     with pytest.raises(ValueError, match="`top` must"):
-        convert.nodes(model)
-    assert len(convert.nodes(model, "top")) == 1
+        onnx_nodes(model)
+    assert len(onnx_nodes(model, at="top")) == 1
 
 
 def test_low_rank_and_normed_weights_are_computed():
@@ -369,7 +369,7 @@ def test_low_rank_and_normed_weights_are_computed():
     parts = {"left": draw(size=(1, 12, 2)), "right": draw(size=(1, 2, UNITS))}
     between = parsed("p = MatMul(left, right) n = ReduceL2<axes=[2]>(p) R = Div(p, n)")
     factors = [from_array(x.astype("f"), k) for k, x in parts.items()]
-    [node] = convert.nodes(model_of([*between, NODE], [*TENSORS[::2], *factors]))
+    [node] = onnx_nodes(model_of([*between, NODE], [*TENSORS[::2], *factors]))
     want = parts["left"] @ parts["right"]
     want /= np.linalg.norm(want, axis=2, keepdims=True)
     np.testing.assert_allclose(node["R"], want, rtol=0, atol=1e-6)
@@ -411,16 +411,19 @@ def test_a_stack_is_nodes_that_read_each_other(name):
     nodes.append(recurrent("GRU", top, "top", "y1", "1/", "z", **both))
     tensors = [*tensors_of(low, "0/"), *tensors_of(top, "1/"), *CONSTANTS]
     model = model_of(nodes, tensors)
-    found = convert.nodes(model)
+    found = onnx_nodes(model)
     assert [node["reads"] for node in found] == [None, "low" if is_stack else None]
-    load = functools.partial(convert.load, bidirectional=directions == 2)
+    load = functools.partial(from_onnx, bidirectional=directions == 2)
     if is_stack:
         want = np.moveaxis(run(model)[1], 1, 2).reshape(TIME, BATCH, -1)
         got = outputs_of(load(found), X, time_major=True)
         np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
     for wrong in (found[::-1], [found[1]] * 2, *([] if is_stack else [found])):
-        with pytest.raises(ValueError, match=r"`nodes\[1\]` must read"):
+        with pytest.raises(ValueError, match=r"`model\[1\]` must read"):
             load(wrong)
+    if not is_stack:
+        with pytest.raises(ValueError, match=r"^`onnx_nodes\(model\)\[1\]` must read"):
+            load(model)
 
 
 def test_the_nodes_decide_on_directions():
@@ -432,17 +435,17 @@ def test_the_nodes_decide_on_directions():
         recurrent("GRU", top, "top", "y1", "1/", "z"),
     ]
     tensors = [*tensors_of(low, "0/"), *tensors_of(top, "1/"), *CONSTANTS]
-    found = convert.nodes(model_of(nodes, tensors))
+    found = onnx_nodes(model_of(nodes, tensors))
     assert found[1]["reads"] == "low"
     for both in (None, True, False):
-        with pytest.raises(ValueError, match=r"`nodes\[1\]` must .*nodes\[:1\]"):
-            convert.load(found, bidirectional=both)
-    first, second = convert.load(found[:1]), convert.load(found[1:])
-    assert_same(first, convert.load(found[:1], bidirectional=True))
-    assert_same(second, convert.load(found[1:], bidirectional=False))
+        with pytest.raises(ValueError, match=r"`layers\[1\]` must .*layers\[:1\]"):
+            from_onnx(found, bidirectional=both)
+    first, second = from_onnx(found[:1]), from_onnx(found[1:])
+    assert_same(first, from_onnx(found[:1], bidirectional=True))
+    assert_same(second, from_onnx(found[1:], bidirectional=False))
     for part, both in ((found[:1], False), (found[1:], True)):
         with pytest.raises(ValueError, match="`bidirectional` must"):
-            convert.load(part, bidirectional=both)
+            from_onnx(part, bidirectional=both)
 
 
 STATES = [np.random.default_rng(2).normal(size=(1, 1, UNITS)).astype("f")] * 2
@@ -467,14 +470,14 @@ def with_states(before, tensors):
 @pytest.mark.parametrize("way", STORED_STATES)
 def test_initial_states_that_a_model_stores(way):
     model = with_states(*STORED_STATES[way])
-    [node] = convert.nodes(model)
+    [node] = onnx_nodes(model)
     with pytest.raises(ValueError, match=r"initial_h.\]` must"):
-        convert.load(node)
+        from_onnx(node)
     c, h = (node.pop(key) for key in ("initial_c", "initial_h"))
     np.testing.assert_array_equal([c, h], STATES, strict=True)
     state = LSTMStateTuple(*(np.broadcast_to(s[0], (BATCH, UNITS)) for s in (c, h)))
     options = {"initial_state": state, "time_major": True}
-    got = outputs_of(convert.load(node), X, **options)
+    got = outputs_of(from_onnx(node), X, **options)
     [want] = run(model)
     np.testing.assert_allclose(got, want[:, 0], rtol=0, atol=2e-6)
 
@@ -485,14 +488,14 @@ def test_initial_states_that_a_run_passes():
     encoder = recurrent("LSTM", weights("LSTM"), "encoder")
     encoder.output[:] = ["", "h", "c"]
     for model in (with_states([], zeros), with_states([encoder], [])):
-        assert not {"initial_h", "initial_c"} & convert.nodes(model)[-1].keys()
+        assert not {"initial_h", "initial_c"} & onnx_nodes(model)[-1].keys()
 
 
 def test_initial_states_of_a_node_whose_first_axis_is_the_batch():
     states = np.arange(2.0 * BATCH * UNITS).reshape(2, BATCH, 1, UNITS).astype("f")
     model = with_states([], [from_array(states[i], k) for i, k in enumerate("hc")])
     model.graph.node[-1].attribute.append(helper.make_attribute("layout", 1))
-    [node] = convert.nodes(model)
+    [node] = onnx_nodes(model)
     np.testing.assert_array_equal(node["initial_c"], states[1].swapaxes(0, 1))
 
 
@@ -511,13 +514,13 @@ def several():
     return model_of(made, tensors)
 
 
-PICKED = [([], [0, 1, 2, 3]), (["/encoder/LSTM_1"], [1]), (["encoder"], [0, 1])]
+PICKED = [(None, [0, 1, 2, 3]), ("/encoder/LSTM_1", [1]), ("encoder/", [0, 1])]
 PICKED += [(["/decoder/", "encoder/LSTM"], [2, 0]), (["y3"], [3])]
 
 
 @pytest.mark.parametrize(("names", "picked"), PICKED)
 def test_by_name_of_node_or_scope(names, picked):
-    found = convert.nodes(several(), *names)
+    found = onnx_nodes(several(), at=names)
     assert [node["name"] for node in found] == [PLACES[i] or "y3" for i in picked]
     for i, node in zip(picked, found, strict=True):
         want = weights("GRU" if i > 1 else "LSTM", seed=i)
@@ -553,10 +556,11 @@ def calling(node, **values):
     return model
 
 
-nodes = lambda *arguments: lambda: convert.nodes(*arguments)
+nodes = lambda model, at=None: lambda: onnx_nodes(model, at=at)
 test_refusals = refusals(
     [
-        (ValueError, "`names` must", nodes(several(), "enc")),
+        (ValueError, "`at` must", nodes(several(), "enc")),
+        (TypeError, "`at` must", nodes(several(), [])),
         (ValueError, "`model` must", nodes(model_of([ADDED], TENSORS))),
         (ValueError, r"`a\['R'\]` must", nodes(model_of([ADDED, NODE], TENSORS[:1]))),
         (ValueError, r"`a\['R'\]` must", nodes(model_of([EMPTY, NODE], TENSORS[::2]))),
@@ -579,21 +583,21 @@ def test_functions_that_are_inlined():
     node.attribute.add(name="linear_before_reset", type=2, ref_attr_name="after")
     inliner = pytest.importorskip("onnx.inliner")
     model = inliner.inline_local_functions(calling(node, after=1))
-    [found] = convert.nodes(model)
+    [found] = onnx_nodes(model)
     np.testing.assert_array_equal(found["R"], ARRAYS["R"])
     assert found["linear_before_reset"] == 1
     # A function without recurrent nodes is no hindrance.
     other = helper.make_node("Relu", ["x"], ["y"])
     model.functions.append(calling(other).functions[0])
-    assert len(convert.nodes(model)) == 1
+    assert len(onnx_nodes(model)) == 1
 
 
 def test_weights_of_torch_in_a_model_without_recurrent_nodes():
     """Their names are those of the module; the call is that of the message."""
-    made = torch.save(bound(LSTMCell(UNITS, forget_bias=0)), "rnn.")
+    made = to_torch(bound(LSTMCell(UNITS, forget_bias=0)), at="rnn")
     model = model_of(STEP, tensors_of(made) + TENSORS)
-    with pytest.raises(ValueError, match=r"`convert\.torch\.load\(.*'rnn\.'"):
-        convert.nodes(model)
+    with pytest.raises(ValueError, match=r"`convert\.from_torch\(.*'rnn\.'"):
+        onnx_nodes(model)
     arrays = {x.name: onnx.numpy_helper.to_array(x) for x in model.graph.initializer}
-    loaded = torch.load(arrays, "rnn.")
+    loaded = from_torch(arrays, at="rnn.")
     assert_same(loaded, bound(LSTMCell(UNITS, forget_bias=0)))

@@ -67,8 +67,8 @@ def haiku(*make, names=None, x=X, **options):
     return Peer(
         functions.apply,
         random_like(jax.eval_shape(functions.init, jax.random.key(0), x)),
-        lambda params: convert.haiku.load(params, names, **options),
-        lambda cell: convert.haiku.save(cell, names),
+        lambda params: convert.from_haiku(params, at=names, **options),
+        lambda cell: convert.to_haiku(cell, at=names),
         x=x,
     )
 
@@ -104,16 +104,16 @@ def equinox(*kinds):
         return x
 
     def put(cell, arrays):
-        """As the docstring of `save` describes it; also a bias that was missing."""
+        """As `to_equinox` describes it; also a bias that was missing."""
         get = lambda cell: [getattr(cell, name) for name in arrays]
         is_leaf = lambda leaf: leaf is None
         return eqx.tree_at(get, cell, list(arrays.values()), is_leaf=is_leaf)
 
     def save(cell):
-        saved = convert.equinox.save(cell)
+        saved = convert.to_equinox(cell)
         return list(map(put, modules, saved if len(kinds) > 1 else [saved]))
 
-    return Peer(theirs, modules, convert.equinox.load, save)
+    return Peer(theirs, modules, convert.from_equinox, save)
 
 
 # Of each layer the class, or the classes of both directions.
@@ -125,7 +125,7 @@ FLAX = {
 
 
 def flax(case, make_layer, make_two, sequential):
-    """A module, the options of `load`, and where the module has a cell's weights."""
+    """A module, the options of `from_flax`, and where it has a cell's weights."""
     if case == "lstm_relu":
         own = make_layer(*FLAX[case], DEPTH, 4, activation_fn=jax.nn.relu)
         return own, {"activation": "relu"}, lambda tree: {"cell": tree}
@@ -151,8 +151,8 @@ def linen(case):
     return Peer(
         lambda params, x: model.apply({"params": params}, x),
         params,
-        lambda params: convert.linen.load(params, **options),
-        lambda cells: wrap(convert.linen.save(cells, bidirectional=case == "both")),
+        lambda params: convert.from_flax(params, **options),
+        lambda cells: wrap(convert.to_linen(cells)),
         {"params": boxed},
     )
 
@@ -177,12 +177,11 @@ def of_nnx(case):
         nnx.replace_by_pure_dict(own, params)
         return own, others
 
-    to = {"optimized": case != "lstm_relu", "bidirectional": case == "both"}
     return Peer(
         lambda params, x: nnx.merge(graph, *filled(params))(x),
         params,
-        lambda params: convert.nnx.load(params, **options),
-        lambda cells: wrap(convert.nnx.save(cells, **to)),
+        lambda params: convert.from_flax(params, **options),
+        lambda cells: wrap(convert.to_nnx(cells, optimized=case != "lstm_relu")),
         filled(params)[0],  # The boxes are opened.
     )
 
@@ -253,7 +252,7 @@ def test_a_gru_of_nnx_whose_dense_h_has_a_bias():
         nnx.update(cell, params)
         want = nnx.RNN(cell, rngs=nnx.Rngs(0))(X)
     assert params["dense_h"]["bias"].all()
-    got = convert.nnx.load(params)
+    got = convert.from_flax(params)
     np.testing.assert_allclose(outputs_of(got, X), want, rtol=1e-12)
 
 
@@ -268,8 +267,8 @@ def test_a_cell_with_other_arrays_is_refused():
             super().__init__(DEPTH, 4, key=jax.random.key(0))
             self.scale = jnp.ones(4)
 
-    with pytest.raises(ValueError, match=r"^`cells\[0\]` must.*unknown scale"):
-        convert.equinox.load(Scaled())
+    with pytest.raises(ValueError, match=r"^`cells` must.*unknown scale"):
+        convert.from_equinox(Scaled())
 
 
 # Haiku.
@@ -289,13 +288,14 @@ def test_names_are_those_that_haiku_gives():
         shapes = jax.eval_shape(init, jax.random.key(0), np.ones((2, 4, 3), "f"))
     layers = LSTMCell(2), GRUCell(2), LSTMCell(2), jaxrnn.BasicRNNCell(2, "relu")
     ours = jaxrnn.MultiRNNCell([*layers, GRUCell(2)])
-    assert {f"net/{k}" for k in convert.haiku.save(bound(ours))} == shapes.keys()
-    got = convert.haiku.load(random_like(shapes), ["net/lstm_1", "net/vanilla_rnn"])
+    assert {f"net/{k}" for k in convert.to_haiku(bound(ours))} == shapes.keys()
+    names = ["net/lstm_1", "net/vanilla_rnn"]
+    got = convert.from_haiku(random_like(shapes), at=names)
     assert got.cell == jaxrnn.MultiRNNCell(layers[2:])
 
 
 def test_functions_between_cores():
-    """`load` reads the cores; the functions are put between the cells again."""
+    """`from_haiku` reads the cores; the functions are put between the cells again."""
     functions = jax.nn.relu, lambda x: jnp.tanh(x[:, 1:])
 
     def theirs(x):
@@ -307,7 +307,7 @@ def test_functions_between_cores():
     with usual_promotion():
         weights = random_like(jax.eval_shape(model.init, jax.random.key(0), X))
         want, (lstm, gru) = model.apply(weights, X)
-    loaded = convert.haiku.load(weights, ["lstm", "gru"])
+    loaded = convert.from_haiku(weights, at=["lstm", "gru"])
     lower, upper = loaded.cell.cells
     stack = jaxrnn.MultiRNNCell([lower, functions[0], upper, functions[1]])
     got = jaxrnn.dynamic_rnn(stack.bind(loaded.params), X, dtype=X.dtype)
@@ -331,7 +331,7 @@ def test_resets_of_a_reversed_core():
         types = jax.eval_shape(functions.init, jax.random.key(0), X)
         weights = random_like(types)
         want = functions.apply(weights, X)
-    cell = convert.haiku.load(weights)
+    cell = convert.from_haiku(weights)
     resets = jnp.pad(flags, ((0, 0), (1, 0)))[:, :-1]
     run = functools.partial(jaxrnn.bidirectional_dynamic_rnn, dtype=X.dtype)
     (_, got), _ = run(cell, cell, X, resets=resets)
@@ -348,13 +348,13 @@ def test_any_convolutional_lstm_and_names(axes):
         for c in cell.cell.cells
     ]
     names = ["net/~/low", "net/~/high"]
-    saved = convert.haiku.save(jaxrnn.MultiRNNCell(twins).bind(cell.params), names)
-    assert_same(convert.haiku.load(saved, names, input_shape=GRIDS[axes]), cell)
+    saved = convert.to_haiku(jaxrnn.MultiRNNCell(twins).bind(cell.params), at=names)
+    assert_same(convert.from_haiku(saved, at=names, input_shape=GRIDS[axes]), cell)
 
 
 def test_a_convolution_without_a_bias_and_a_forget_bias_of_its_own():
     cell = contrib.ConvLSTMCell(1, [4, 2], 1, [2], use_bias=False, forget_bias=3.0)
-    saved = convert.haiku.save(cell.bind(random_like(cell.param_specs(2))))
+    saved = convert.to_haiku(cell.bind(random_like(cell.param_specs(2))))
     of_inputs = saved["conv1_dlstm/input_to_hidden"]["b"]
     np.testing.assert_array_equal(of_inputs, [0, 0, 2, 0])  # The blocks are i, g, f, o.
     assert not saved["conv1_dlstm/hidden_to_hidden"]["b"].any()

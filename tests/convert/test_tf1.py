@@ -19,7 +19,7 @@ from helpers import Around, assert_same, bound, drawn, refusals
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, MultiRNNCell, ResidualWrapper, contrib
-from jaxrnn.convert import tf1
+from jaxrnn.convert import from_tf1, to_tf1
 
 from ..golden import replay, store
 
@@ -107,11 +107,11 @@ VARIABLES = {
 
 
 def there_and_back(variables, cell, scope="rnn", inputs=STEP, memory=""):
-    """Assert that `load` and `save` are the inverse of each other."""
-    where = {"memory_scope": memory} if memory else {}
-    loaded = tf1.load(variables, scope, cell=cell, inputs=inputs, **where)
+    """Assert that `from_tf1` and `to_tf1` are the inverse of each other."""
+    where = {"at": scope} | ({"memory_at": memory} if memory else {})
+    loaded = from_tf1(variables, cell=cell, inputs=inputs, **where)
     assert loaded.cell == cell
-    saved = tf1.save(loaded, scope, **where)
+    saved = to_tf1(loaded, **where)
     # The `output_layer` of a decoder is not the cell's.
     assert_same(saved, {k: x for k, x in variables.items() if "/dense/" not in k})
     return loaded.params
@@ -162,14 +162,14 @@ def test_graphs_of_contrib(name):
 def test_each_cell_there_and_back(name):
     case = CASES[name]
     params = drawn(case.cell, case.inputs)
-    saved = tf1.save(case.cell.bind(params))
+    saved = to_tf1(case.cell.bind(params), at="rnn")
     assert_same(there_and_back(saved, case.cell, inputs=case.inputs), params)
 
 
 @pytest.mark.parametrize("memory", ["", "model"])
 def test_attention_inside_a_users_wrapper(memory):
     cell = PreNet(attention(GRUCell(4), 6, 5))
-    saved = tf1.save(bound(cell), "decoder", memory_scope=memory)
+    saved = to_tf1(bound(cell), at="decoder", memory_at=memory)
     inner = "decoder/pre_net/attention_wrapper"
     wanted = {"decoder/pre_net/prenet", f"{inner}/attention_layer/kernel"}
     wanted |= {f"{memory}/memory_layer/kernel".removeprefix("/")}
@@ -185,8 +185,8 @@ def test_what_lies_beside_the_cell_is_ignored():
         (contrib.HighwayWrapper(LSTMCell(3)), "rnnlm", {"rnnlm/output_w": 1}),
         (LUONG, "decoder", slots),
     ):
-        variables = tf1.save(bound(cell), scope)
-        load = functools.partial(tf1.load, scope=scope, cell=cell, inputs=STEP)
+        variables = to_tf1(bound(cell), at=scope)
+        load = functools.partial(from_tf1, at=scope, cell=cell, inputs=STEP)
         assert_same(load(variables | beside), load(variables))
 
 
@@ -209,10 +209,10 @@ class Reader:
 
 def test_reads_a_checkpoint_and_names_with_the_number_of_their_output():
     cell = bound(GRUCell(3))
-    saved = tf1.save(cell)
+    saved = to_tf1(cell)
     more = {f"{name}/Adam": array for name, array in saved.items()}
     reader = Reader(saved | more | {"beta1_power": np.ones(())})
-    load = functools.partial(tf1.load, cell=cell.cell, inputs=STEP)
+    load = functools.partial(from_tf1, cell=cell.cell, inputs=STEP)
     assert_same(load(reader), cell)
     assert sorted(reader.read) == sorted(saved)  # And nothing else.
     numbered = {f"{name}:0": array for name, array in reader.arrays.items()}
@@ -221,12 +221,13 @@ def test_reads_a_checkpoint_and_names_with_the_number_of_their_output():
 
 def test_names_of_cudnn_and_of_a_private_class():
     """As `tf.contrib.cudnn_rnn` has them; `CudnnLSTM` adds no forget bias."""
-    names = tf1.save(bound(_Hidden(GRUCell(2))))
+    names = to_tf1(bound(_Hidden(GRUCell(2))), at="rnn")
     assert {name.split("/")[1] for name in names} == {"private__hidden"}
     gru = "rnn/cudnn_compatible_gru_cell"
     places = "gates", "candidate/input_projection", "candidate/hidden_projection"
     names = {f"{gru}/{place}/{key}" for place in places for key in ("kernel", "bias")}
-    assert tf1.save(bound(jaxrnn.CudnnCompatibleGRUCell(4))).keys() == names
+    cell = bound(jaxrnn.CudnnCompatibleGRUCell(4))
+    assert to_tf1(cell, at="rnn").keys() == names
     name = "a/rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell"
     arrays = {f"{name}/kernel": np.ones((7, 16)), f"{name}/bias": np.ones(16)}
     lstm = LSTMCell(4, forget_bias=0, name="cudnn_compatible_lstm_cell")
@@ -236,8 +237,8 @@ def test_names_of_cudnn_and_of_a_private_class():
 def test_a_cell_at_two_places():
     """It is saved at both, as if two cells had the same parameters."""
     shared = MultiRNNCell([ResidualWrapper(GRUCell(3, "relu"))] * 2)
-    saved = tf1.save(bound(shared))
-    load = lambda given: tf1.load(given, cell=shared, inputs=STEP)
+    saved = to_tf1(bound(shared))
+    load = lambda given: from_tf1(given, cell=shared, inputs=STEP)
     first = {name: array for name, array in saved.items() if "/cell_0/" in name}
     for given in (saved, first):  # TensorFlow itself stores the first copy alone.
         assert_same(load(given), bound(shared))
@@ -260,9 +261,9 @@ def test_one_object_for_both_directions(name):
     """TensorFlow creates its variables in the scope of the forward direction."""
     fw, bw = ONE_OBJECT[name]
     cell = bound(fw)
-    saved = tf1.save(cell, "bidirectional_rnn/fw")
-    load = lambda given, cells=(fw, bw): tf1.load(
-        given, cell=cells, inputs=STEP, bidirectional=True
+    saved = to_tf1(cell, at="bidirectional_rnn/fw")
+    load = lambda given, cells=(fw, bw): from_tf1(
+        given, at="bidirectional_rnn", cell=cells, inputs=STEP
     )
     assert_same(load(saved), ((cell,), (bw.bind(cell.params),)))
     # Old versions have variables for each direction.
@@ -277,9 +278,9 @@ def test_one_object_for_both_directions(name):
 @pytest.mark.parametrize("factor", [1, 2])
 def test_a_name_with_and_without_the_number_of_its_output(factor):
     cell = bound(GRUCell(3))
-    saved = tf1.save(cell)
+    saved = to_tf1(cell)
     twice = saved | {f"{name}:0": factor * x for name, x in saved.items()}
-    load = functools.partial(tf1.load, twice, cell=cell.cell, inputs=STEP)
+    load = functools.partial(from_tf1, twice, cell=cell.cell, inputs=STEP)
     if factor == 1:
         assert_same(load(), cell)
         return
@@ -287,19 +288,21 @@ def test_a_name_with_and_without_the_number_of_its_output(factor):
         load()
 
 
-def test_a_scope_may_end_with_a_slash():
-    cell = bound(GRUCell(4))
-    saved = tf1.save(cell, "decoder/rnn/")
-    assert_same(saved, tf1.save(cell, "decoder/rnn"))
-    assert_same(tf1.load(saved, "decoder/rnn/", cell=GRUCell(4), inputs=STEP), cell)
+def test_the_scope_of_a_memory_may_end_with_a_slash():
+    cell = bound(LUONG)
+    saved = to_tf1(cell, at="decoder", memory_at="a/b")
+    assert_same(saved, to_tf1(cell, at="decoder", memory_at="a/b/"))
+    options = {"cell": LUONG, "inputs": STEP, "memory_at": "a/b/"}
+    assert_same(from_tf1(saved, at="decoder", **options), cell)
 
 
-def test_a_wrong_scope_names_the_likely_variables_of_a_large_graph():
+@pytest.mark.parametrize("scope", ["", "rnn", "dense_0"])
+def test_a_wrong_scope_names_the_likely_variables_of_a_large_graph(scope):
     variables = {f"dense_{i}/kernel": np.ones((2, 2)) for i in range(500)}
-    variables |= tf1.save(bound(GRUCell(4)), "encoder/rnn")
+    variables |= to_tf1(bound(GRUCell(4)), at="encoder/rnn")
     with pytest.raises(ValueError, match="encoder/rnn/gru_cell") as error:
-        tf1.load(variables, cell=GRUCell(4), inputs=STEP)
-    assert len(str(error.value)) < 1200
+        from_tf1(variables, at=scope, cell=GRUCell(4), inputs=STEP)
+    assert len(str(error.value)) < 1700
 
 
 # `test_refusals.py` has more.
@@ -307,17 +310,17 @@ RENAMED, WIDE = (
     Renamed(attention(GRUCell(4), 6, 5)),
     jax.ShapeDtypeStruct((2, 9), "f"),
 )
-SEVERAL, GRU = VARIABLES["several"].copy(), tf1.save(bound(GRUCell(4)))
+SEVERAL, GRU = VARIABLES["several"].copy(), to_tf1(bound(GRUCell(4)), at="rnn")
 del SEVERAL["memory_layer_1/kernel"]
 load = lambda variables, cell, scope="rnn", inputs=STEP, **options: (
-    lambda: tf1.load(variables, scope, cell=cell, inputs=inputs, **options)
+    lambda: from_tf1(variables, at=scope, cell=cell, inputs=inputs, **options)
 )
-save = lambda cell, **options: lambda: tf1.save(bound(cell), **options)
-MEMORY, DECODING = {"memory_scope": "model"}, SCOPES["scoped"][0]
+save = lambda cell, **options: lambda: to_tf1(bound(cell), **options)
+MEMORY, DECODING = {"memory_at": "model"}, SCOPES["scoped"][0]
 test_refusals = refusals(
     [
-        (ValueError, "`memory_scope` must", load(GRU, RENAMED, **MEMORY)),
-        (ValueError, "`memory_scope` must", save(RENAMED, **MEMORY)),
+        (ValueError, "`memory_at` must", load(GRU, RENAMED, **MEMORY)),
+        (ValueError, "`memory_at` must", save(RENAMED, **MEMORY)),
         (
             ValueError,
             "memory_layer",

@@ -66,7 +66,7 @@ def test_a_page_says_which_base_class_describes_an_argument(reference):
 LINKS = [
     ("guide/cells", "../api/jaxrnn.md#LSTMCell", "#jaxrnn.LSTMCell"),
     ("index", "api/memory.md#Keep", "#jaxrnn.memory.Keep"),
-    ("guide/weights", "../api/convert.md#torch.load", "#jaxrnn.convert.torch.load"),
+    ("guide/weights", "../api/convert.md#from_torch", "#jaxrnn.convert.from_torch"),
     ("api/jaxrnn", "#RNNCell", "#jaxrnn.RNNCell"),
     ("guide/cells", "../api/contrib.md#attention", "../api/contrib.md#attention"),
     ("guide/cells", "#LSTMCell", "#LSTMCell"),

@@ -11,7 +11,7 @@ from flax import nnx
 from helpers import drawn
 
 import jaxrnn
-import jaxrnn.convert.torch
+import jaxrnn.convert
 import jaxrnn.decode
 import jaxrnn.export
 import jaxrnn.nnx
@@ -88,7 +88,7 @@ RUNS = [
     in_decoder,
     in_nnx,
     with_attention,
-    lambda state: jaxrnn.convert.torch.save_state((state, state)),
+    lambda state: jaxrnn.convert.to_torch_state((state, state)),
 ]
 
 

@@ -95,7 +95,7 @@ def test_both_layers_are_one_network(rollout):
     want = policy.apply(training.params, *inputs)
     params = dict(training.params["params"])
     [gru] = params.pop("rnn").values()
-    cell = convert.linen.load(gru)
+    cell = convert.from_flax(gru)
     [name] = before.params["params"]["rnn"]
     params["rnn"] = {name: jaxrnn.linen.RNN(cell.cell).variables_of(cell)["params"]}
     assert_near(ours.apply({"params": params}, *inputs), want, tolerance=1e-5)

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, bound, refusals
+from helpers import assert_near, assert_same, bound, refusals
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
 from jaxrnn.contrib import CoupledInputForgetGateLSTMCell
-from jaxrnn.convert import onnx as convert
+from jaxrnn.convert import from_onnx, onnx_nodes
 from jaxrnn.export import to_onnx
 
 onnx = pytest.importorskip("onnx")
@@ -205,9 +205,9 @@ test_refusals = refusals(
 @pytest.mark.fast("coupled")
 @pytest.mark.parametrize("name", ["stack", "both_layers", "coupled"])
 def test_files_load_again(name):
-    """`convert.onnx.nodes` of a file holds what was exported."""
+    """`from_onnx` of a file gives what was exported."""
     cell, (x, lengths) = LAYERS[name], padded()
-    nodes = convert.nodes(to_onnx(cell))
-    pair = isinstance(cell, tuple)
-    again = convert.load(nodes, bidirectional=pair)
+    file = to_onnx(cell)
+    again = from_onnx(file, bidirectional=isinstance(cell, tuple))
+    assert_same(again, from_onnx(onnx_nodes(file)))
     close(driver(again, x, lengths), driver(cell, x, lengths))

@@ -234,7 +234,7 @@ MISSING = [
     ("tensorflow", "tensorflow-cpu", lambda: to_tflite(abs, TWO)),
     ("ai_edge_litert.schema_py_generated", "ai-edge-litert", fused),
     ("onnx", "onnx", lambda: jaxrnn.export.to_onnx(LSTM)),
-    ("onnx", "onnx", lambda: jaxrnn.convert.onnx.nodes("model.onnx")),
+    ("onnx", "onnx", lambda: jaxrnn.convert.onnx_nodes("model.onnx")),
 ]
 
 

@@ -42,7 +42,7 @@ from jaxrnn import (
     TensorShape,
     contrib,
 )
-from jaxrnn.convert import tf1
+from jaxrnn.convert import to_tf1
 
 LENGTHS = jnp.asarray([5, 0, 3])
 KEYS = jax.random.split(jax.random.key(3))
@@ -585,8 +585,8 @@ REFUSALS = [
     (VALUE, "cell GRU", lambda: set_cells(bound(GRUCell(4)))),
     (VALUE, "1 bound cell", lambda: linen.RNN(GRU).variables_of(OWN, OWN)),
     (VALUE, "direction", lambda: TWICE.variables_of(OWN)),
-    (TYPE, "nnx", lambda: tf1.save(GRU.bind(nnx_rnn(GRU, 2).weights["gru_cell"]))),
-    (TYPE, "`get_cells", lambda: tf1.save(nnx_rnn(GRU, DEPTH))),
+    (TYPE, "nnx", lambda: to_tf1(GRU.bind(nnx_rnn(GRU, 2).weights["gru_cell"]))),
+    (TYPE, "`get_cells", lambda: to_tf1(nnx_rnn(GRU, DEPTH))),
     (TYPE, "`module`", lambda: linen.as_cell(nn.Dense(3))),
 ]  # fmt: skip
 

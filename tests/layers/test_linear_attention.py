@@ -19,7 +19,7 @@ from helpers import assert_near
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 import jaxrnn
-import jaxrnn.convert.transformers
+import jaxrnn.convert
 import jaxrnn.nnx
 
 DEPTH, LENGTH = 8, 8
@@ -38,7 +38,7 @@ ROWS = DOCUMENTS.reshape(2, 2 * LENGTH, DEPTH)
 RESETS = np.zeros(ROWS.shape[:2], bool)
 RESETS[:, [0, LENGTH]] = True
 
-# The parts of the models' configs that `load` requires.
+# The parts of the models' configs that `from_transformers` requires.
 CONFIGS = {
     "Mamba": {"model_type": "mamba", "hidden_act": "silu"},
     "Mamba2": {
@@ -70,9 +70,10 @@ def make(name):
     return nnx.merge(graph, drawn)
 
 
-def load(weights, layer, prefix=""):
+def load(weights, layer, place=""):
     config = CONFIGS.get(type(layer).__name__)
-    jaxrnn.convert.transformers.load(weights, layer, prefix, config=config)
+    options = {"at": place, "config": config}
+    return jaxrnn.convert.from_transformers(weights, layer, **options)
 
 
 def call(layer, x, state=None, **marks):
@@ -228,9 +229,9 @@ def test_parameters_divided_over_devices(name):
     mesh = jax.make_mesh((2,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
     nnx.update(layer, divided(nnx.state(layer, nnx.Param), mesh))
     assert_near(run(layer, ROWS, resets=RESETS), want, tolerance=1e-12)
-    weights = jaxrnn.convert.transformers.save(layer)
-    load(weights, layer)
-    kernels = [x for x in jax.tree.leaves(nnx.state(layer)) if x.shape[-1] % 2 == 0]
+    weights = jaxrnn.convert.to_transformers(layer)
+    loaded = nnx.state(load(weights, layer))
+    kernels = [x for x in jax.tree.leaves(loaded) if x.shape[-1] % 2 == 0]
     assert all(len(x.sharding.device_set) == 2 for x in kernels)
 
 
@@ -271,12 +272,19 @@ def test_bfloat16(name):
 
 
 @each_layer
-def test_save_is_the_inverse_of_load(name):
+@pytest.mark.parametrize("place", ["mixer", "mixer."])
+def test_there_and_back(name, place):
+    """The argument does not change."""
     layer, other = make(name), make(name)
-    weights = jaxrnn.convert.transformers.save(layer, "mixer.")
-    nnx.update(other, jax.tree.map(jnp.zeros_like, nnx.state(other, nnx.Param)))
-    load(weights | {"head": 1}, other, "mixer.")
-    assert_near(nnx.state(other), nnx.state(layer), tolerance=0)
+    weights = jaxrnn.convert.to_transformers(layer, at=place)
+    assert all(key.startswith("mixer.") for key in weights)
+    zeros = jax.tree.map(jnp.zeros_like, nnx.state(other, nnx.Param))
+    nnx.update(other, zeros)
+    loaded = load(weights | {"head": 1}, other, place)
+    assert type(loaded) is type(layer)
+    assert nnx.graphdef(loaded) == nnx.graphdef(other)
+    assert_near(nnx.state(loaded), nnx.state(layer), tolerance=0)
+    assert_near(nnx.state(other, nnx.Param), zeros, tolerance=0)
 
 
 def test_zero_states_of_other_sizes():
@@ -294,7 +302,7 @@ def test_zero_states_of_other_sizes():
 
 def test_wrong_weights_name_what_is_wrong():
     layer = make("Mamba")
-    save = jaxrnn.convert.transformers.save
+    save = jaxrnn.convert.to_transformers
     weights = save(layer)
     fix = "The module has another architecture"
     with pytest.raises(ValueError, match=f"no A_log, unknown A.*{fix}"):
@@ -303,8 +311,8 @@ def test_wrong_weights_name_what_is_wrong():
         load(weights | {"D": np.ones(3)}, layer)
     with pytest.raises(TypeError, match=r"`layer` must be a layer of `jaxrnn.nnx`"):
         load(weights, nnx.Linear(3, 4, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match="Check `prefix`, which includes the last dot"):
-        load(save(layer, "mixer."), layer, "mixer")
+    with pytest.raises(ValueError, match="Check `at`, the name of the module"):
+        load(save(layer, at="mixer"), layer, "mixers")
     for value in None, [1.0], 1j * weights["D"]:
         with pytest.raises(TypeError, match="`D` must be"):
             load(weights | {"D": value}, layer)
@@ -318,30 +326,30 @@ def test_wrong_weights_name_what_is_wrong():
 @each_layer
 def test_weights_for_a_layer_without_values(name):
     layer, abstract = make(name), nnx.eval_shape(lambda: create(name))
-    weights = jaxrnn.convert.transformers.save(layer)
-    load(weights, abstract)
-    assert_near(nnx.state(abstract), nnx.state(layer), tolerance=0)
+    weights = jaxrnn.convert.to_transformers(layer)
+    loaded = load(weights, abstract)
+    assert_near(nnx.state(loaded), nnx.state(layer), tolerance=0)
     # Arrays of NumPy, also in the other order of bytes.
     numpy = jax.tree.map(lambda x: np.zeros(x.shape), nnx.state(layer))
     nnx.update(abstract, numpy)
     foreign = {key: x.astype(x.dtype.newbyteorder()) for key, x in weights.items()}
-    load(foreign, abstract)
-    assert_near(nnx.state(abstract), nnx.state(layer), tolerance=0)
+    loaded = load(foreign, abstract)
+    assert_near(nnx.state(loaded), nnx.state(layer), tolerance=0)
 
 
 @one_is_fast
 @each_layer
 def test_weights_for_parameters_divided_on_an_explicit_mesh(name):
     layer = make(name)
-    weights = jaxrnn.convert.transformers.save(layer)
+    weights = jaxrnn.convert.to_transformers(layer)
     kinds = (jax.sharding.AxisType.Explicit,)
     mesh = jax.make_mesh((2,), ("model",), axis_types=kinds)
     with jax.set_mesh(mesh):
         want = divided(nnx.state(layer), mesh)
         nnx.update(layer, jax.tree.map(jnp.zeros_like, want))
-        load(weights, layer)
-    assert_near(nnx.state(layer), want, tolerance=0)
-    assert jax.tree.map(jax.typeof, nnx.state(layer)) == jax.tree.map(jax.typeof, want)
+        loaded = nnx.state(load(weights, layer))
+    assert_near(loaded, want, tolerance=0)
+    assert jax.tree.map(jax.typeof, loaded) == jax.tree.map(jax.typeof, want)
 
 
 # The layer, a change of its config, and the option that the message names. A layer
@@ -392,43 +400,39 @@ OWN = CONFIGS | {
 
 @pytest.mark.parametrize(("name", "change", "option"), FOREIGN)
 def test_options_that_a_layer_lacks_are_refused(name, change, option):
-    """The layer keeps its weights."""
-    layer, weights = make(name), jaxrnn.convert.transformers.save(make(name))
+    layer, weights = make(name), jaxrnn.convert.to_transformers(make(name))
     config = change and OWN.get(name, {}) | change
     place = option if "." in option or option == "config" else f"config.{option}"
-    before = nnx.to_pure_dict(nnx.state(layer))
-    zeros = jax.tree.map(np.zeros_like, weights)
     with pytest.raises(ValueError, match=f"^`{re.escape(place)}` must"):
-        jaxrnn.convert.transformers.load(zeros, layer, config=config)
-    assert_near(nnx.to_pure_dict(nnx.state(layer)), before, tolerance=0)
+        jaxrnn.convert.from_transformers(weights, layer, config=config)
 
 
 @pytest.mark.parametrize("config", [*OWN.values(), CONFIGS["Mamba2"] | OF_FALCON_H1])
 def test_configs_are_dicts_or_objects(config):
     name = next((n for n, x in OWN.items() if x is config), "Mamba2")
-    layer, weights = make(name), jaxrnn.convert.transformers.save(make(name))
+    layer, weights = make(name), jaxrnn.convert.to_transformers(make(name))
     file = config | {"time_step_limit": [0.0, {"__float__": "Infinity"}]}
     for each in config, types.SimpleNamespace(**config), file:
-        jaxrnn.convert.transformers.load(weights, layer, config=each)
+        jaxrnn.convert.from_transformers(weights, layer, config=each)
 
 
 def test_weights_of_norms_that_mamba_lacks_are_refused():
     """Jamba's; its config need not be given for that."""
     layer = make("Mamba")
-    weights = jaxrnn.convert.transformers.save(layer)
+    weights = jaxrnn.convert.to_transformers(layer)
     weights |= {f"{name}_layernorm.weight": np.ones(3) for name in ("dt", "b", "c")}
     match = r"unknown dt_layernorm\.weight.*another architecture"
     with pytest.raises(ValueError, match=match):
-        jaxrnn.convert.transformers.load(weights, layer)
+        jaxrnn.convert.from_transformers(weights, layer)
 
 
 def test_only_the_first_layer_of_a_file_of_rwkv7_has_unused_weights():
     first, later = make("RWKV7TimeMix"), make("later RWKV7TimeMix")
-    save = jaxrnn.convert.transformers.save
-    load(save(later, "blocks.0.att."), first, "blocks.0.att.")
-    np.testing.assert_array_equal(first.k_k[...], later.k_k[...])
+    save = jaxrnn.convert.to_transformers
+    loaded = load(save(later, at="blocks.0.att"), first, "blocks.0.att")
+    np.testing.assert_array_equal(loaded.k_k[...], later.k_k[...])
     with pytest.raises(ValueError, match=r"unknown blocks\.1\.att\.v0.*`layer_index`"):
-        load(save(later, "blocks.1.att."), first, "blocks.1.att.")
+        load(save(later, at="blocks.1.att"), first, "blocks.1.att")
 
 
 def test_inputs_that_are_not_divided_although_lengths_are_of_all_devices():

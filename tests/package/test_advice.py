@@ -203,13 +203,13 @@ def first_of_pair(state):
     return (True, False) if isinstance(state, tuple) else True
 
 
-TORCH = convert.torch.save(LSTM, "lstm.")
-(KERAS,) = convert.keras.save(LSTM)
+TORCH = convert.to_torch(LSTM, at="lstm")
+(KERAS,) = convert.to_keras(LSTM)
 MODEL = [np.ones((9, 3), np.float32), *KERAS, ZEROS[:2], H0]  # Three layers.
-(NODE,) = convert.onnx.save(LSTM)
+(NODE,) = convert.to_onnx_nodes(LSTM)
 STARTED = NODE | {"initial_h": np.ones((1, 1, 2), np.float32)}
 NODES = [NODE | {"name": f"LSTM_{i}", "reads": None} for i in range(2)]
-load_torch, load_keras = convert.torch.load, convert.keras.load
+load_torch, load_keras = convert.from_torch, convert.from_keras
 NNX_GRU = nnx.GRUCell(3, 2, rngs=nnx.Rngs(0))
 
 
@@ -217,7 +217,7 @@ def run_started():
     node = dict(STARTED)
     initial_h = node.pop("initial_h")
     h = jnp.broadcast_to(initial_h[0], (4, 2))
-    return run(convert.onnx.load(node), X, None, LSTMStateTuple(ZEROS, h))
+    return run(convert.from_onnx(node), X, None, LSTMStateTuple(ZEROS, h))
 
 
 class Counts(nnx.RNNCellBase):
@@ -310,10 +310,10 @@ ADVICE = [
     ("create it with `dynamic_size=True`", lambda: array(1).write(1, X), lambda: array(1, dynamic_size=True).write(1, X)),
     # Convert and decode
     ("For Keras 3, pass `jax.nn.hard_sigmoid`.", lambda: load_keras(KERAS, recurrent_activation="hard_sigmoid"), lambda: run(load_keras(KERAS, recurrent_activation=jax.nn.hard_sigmoid), X)),
-    ("Pass the `prefix` of a module: 'lstm.'", lambda: load_torch(TORCH, "lstm"), lambda: run(load_torch(TORCH, prefix="lstm."), X)),
-    ("Pass `layer.get_weights()` of each recurrent layer", lambda: load_keras(MODEL), lambda: run(load_keras(KERAS), X)),
-    ("pass `nnx.state(module, nnx.Param)`", lambda: convert.nnx.load(NNX_GRU), lambda: convert.nnx.load(nnx.state(NNX_GRU, nnx.Param))),
-    ("`initial_h = node.pop('initial_h')`, and pass `jnp.broadcast_to(initial_h[0], (batch, units))`", lambda: convert.onnx.load(STARTED), run_started),
+    ("Pass the name of a module as `at`: 'lstm.'", lambda: load_torch(TORCH), lambda: run(load_torch(TORCH, at="lstm."), X)),
+    ("Pass a list with `layer.get_weights()` of each recurrent layer", lambda: load_keras(MODEL), lambda: run(load_keras([KERAS]), X)),
+    ("pass `nnx.state(module, nnx.Param)`", lambda: convert.from_flax(NNX_GRU), lambda: convert.from_flax(nnx.state(NNX_GRU, nnx.Param))),
+    ("`initial_h = node.pop('initial_h')`, pass the dict to `from_onnx`, and pass `jnp.broadcast_to(initial_h[0], (batch, units))`", lambda: convert.from_onnx(STARTED), run_started),
     ("Pass `LSTMStateTuple(c=c, h=h)`", lambda: decoded(PAIR), lambda: decoded(LSTMStateTuple(*PAIR))),
     # Modules
     ("For one step of each row, pass `inputs[:, None]`.", lambda: in_nnx()(X0, initial_state=ZEROS), lambda: in_nnx()(X0[:, None], initial_state=ZEROS)),
@@ -448,9 +448,9 @@ REFUSALS = [
     (TypeError, "`index`", lambda: jax.jit(lambda t: array(2, infer_shape=False).write(t, X[0]))(0)),
     (NotImplementedError, "`jax.grad`", lambda: array(1).grad("loss")),
     # Converters
-    (TypeError, "`lstm.bias_ih_l0`", lambda: load_torch(TORCH | {"lstm.bias_ih_l0": np.ma.asarray(TORCH["lstm.bias_ih_l0"])}, "lstm.")),
-    (ValueError, r"`nodes\[1\]`", lambda: convert.onnx.load(NODES)),
-    (ValueError, r"`nodes\[0\]\['activation_alpha'\]`", lambda: convert.onnx.load(NODE | {"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_alpha": [1 / 6]})),
+    (TypeError, "`lstm.bias_ih_l0`", lambda: load_torch(TORCH | {"lstm.bias_ih_l0": np.ma.asarray(TORCH["lstm.bias_ih_l0"])}, at="lstm")),
+    (ValueError, r"`model\[1\]`", lambda: convert.from_onnx(NODES)),
+    (ValueError, r"`model\['activation_alpha'\]`", lambda: convert.from_onnx(NODE | {"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_alpha": [1 / 6]})),
     # Modules
     (ValueError, r"`variables\['params'\]\['layers_0'\]`", lambda: nn.Sequential([jaxrnn.linen.RNN(GRU.cell)]).apply({"params": {"layers_0": {"other": {}}}}, X)),
     (ValueError, "'gru_cell'", lambda: jaxrnn.linen.Bidirectional(GRU.cell, GRU.cell).apply({"params": {"fw": {"other": {}}, "bw": {"other": {}}}}, X)),

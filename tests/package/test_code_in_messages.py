@@ -22,9 +22,9 @@ import jaxrnn
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted((ROOT / "jaxrnn").rglob("*.py"))
 HOLE = "any_value"  # Stands for what an f-string inserts.
-NAMES = "contrib decode export extend initializers linen lite memory nnx testing typing"
+NAMES = "contrib convert decode export extend initializers linen lite memory nnx "
+NAMES += "testing typing"
 MODULES = [jaxrnn, jaxrnn.extend.fields, *(getattr(jaxrnn, n) for n in NAMES.split())]
-MODULES += [getattr(jaxrnn.convert, name) for name in jaxrnn.convert.__all__]
 IMPORTED = {"jnp": "jax.numpy", "lax": "jax.lax", "nnx": "flax.nnx", "np": "numpy"}
 IMPORTED |= {"convert": "jaxrnn.convert", "fields": "jaxrnn.extend.fields"}
 IMPORTED |= {name: name for name in ("jax", "jaxrnn")}
@@ -36,7 +36,7 @@ OTHERS = set(
     "window "
     "cell_output emit_output loop_state next_cell_state next_input "
     "in_specs jax_enable_x64 jit static_argnames vmap P "
-    "R Inputs equinox get_weights haiku legacy_seq2seq memory_scope orthogonal "
+    "R Inputs get_weights legacy_seq2seq orthogonal "
     "number_over_rows onnx recurrent_activation tf".split()
 )
 # What is no Python, or no name of jaxrnn in a call: `RNN` is any module of Flax.

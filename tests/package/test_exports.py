@@ -87,7 +87,9 @@ def test_parameter_names_shapes_and_dtypes_are_frozen(name):
     assert got == json.loads(PARAMS.read_text())[name], REGENERATE
 
 
-NAMES = "contrib decode initializers linen lite memory nnx extend typing".split()
+NAMES = (
+    "contrib convert decode initializers linen lite memory nnx extend typing".split()
+)
 MODULES = [jaxrnn, jaxrnn.extend.fields, *(getattr(jaxrnn, name) for name in NAMES)]
 
 
@@ -98,8 +100,7 @@ def test_a_modules_help_names_all_that_is_public(module):
             assert f"`{name}`" in module.__doc__, name
 
 
-CONVERTERS = [getattr(jaxrnn.convert, name) for name in jaxrnn.convert.__all__]
-OTHERS = [jaxrnn.export, jaxrnn.testing, *CONVERTERS]
+OTHERS = [jaxrnn.export, jaxrnn.testing]
 FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
 OURS = set(
     "FunctionCell StateSaver ensemble init_stack_bidirectional "
@@ -192,6 +193,44 @@ def test_signature_is_tensorflows(signature):
     assert ", ".join(got) == wanted
 
 
+# All options of converters have names.
+CONVERTERS = """
+from_equinox(cells)
+from_flax(params, *, activation=None, bidirectional=None)
+from_haiku(params, *, at=None, input_shape=None)
+from_keras(weights, *, activation=None, recurrent_activation='sigmoid',
+    reset_after=True, bidirectional=None)
+from_onnx(model, *, at=None, bidirectional=None)
+from_tf1(variables, *, at='', cell=None, inputs=None, bidirectional=None, memory_at='')
+from_torch(state_dict, *, at='', bidirectional=None, nonlinearity=None)
+from_torch_state(state, *, bidirectional=False)
+from_transformers(state_dict, layer, *, at='', config=None)
+onnx_nodes(model, *, at=None)
+to_equinox(cell)
+to_haiku(cell, *, at=None)
+to_keras(cell)
+to_linen(cell)
+to_nnx(cell, *, optimized=False)
+to_onnx_nodes(cell)
+to_tf1(cell, *, at='', memory_at='')
+to_torch(cell, *, at='')
+to_torch_state(state, *, bidirectional=False)
+to_transformers(layer, *, at='')
+"""
+
+
+def test_signatures_of_converters():
+    got = ""
+    for name in jaxrnn.convert.__all__:
+        signature = inspect.signature(getattr(jaxrnn.convert, name))
+        arguments = [
+            each.replace(annotation=inspect.Parameter.empty)
+            for each in signature.parameters.values()
+        ]
+        got += f"{name}{inspect.Signature(arguments)} "
+    assert got.split() == CONVERTERS.split()
+
+
 def calls_of(value):
     """A public function, or the constructor and the public methods of a class."""
     if inspect.isfunction(value):
@@ -227,9 +266,11 @@ def test_editors_complete_the_arguments(module):
     [
         jaxrnn.dynamic_rnn,
         jaxrnn.linen.RNN.__call__,
-        jaxrnn.convert.keras.load,
-        jaxrnn.convert.tf1.load,
-        jaxrnn.convert.torch.load,
+        jaxrnn.convert.from_flax,
+        jaxrnn.convert.from_keras,
+        jaxrnn.convert.from_onnx,
+        jaxrnn.convert.from_tf1,
+        jaxrnn.convert.from_torch,
     ],
 )
 def test_overloads_have_the_arguments_of_the_function(function):

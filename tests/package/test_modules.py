@@ -96,7 +96,7 @@ for name in {MODULES}:
     assert getattr(jaxrnn, name) is sys.modules["jaxrnn." + name]
 from jaxrnn import contrib
 assert contrib is jaxrnn.contrib
-assert jaxrnn.convert.torch.load and "flax" not in sys.modules
+assert jaxrnn.convert.from_torch and "flax" not in sys.modules
 
 import pydoc
 sys.modules["flax"] = None  # As if it were not installed.

@@ -14,8 +14,7 @@ from flax import nnx
 from jax import Array
 
 import jaxrnn
-import jaxrnn.convert.tf1
-import jaxrnn.convert.torch
+import jaxrnn.convert
 import jaxrnn.linen
 import jaxrnn.nnx
 from jaxrnn import BoundCell, GRUCell, LSTMCell, LSTMStateTuple
@@ -120,12 +119,29 @@ def modules(x: Array) -> None:
 
 
 def converters(weights: dict, x: Array) -> None:
-    load = jaxrnn.convert.torch.load
-    _ = load(weights).bindd  # pyright: ignore[reportAttributeAccessIssue]
-    cells_fw, _ = load(weights, bidirectional=True)
+    load = jaxrnn.convert.from_torch
+    jaxrnn.dynamic_rnn(load(weights), x)
+    one = load(weights, at="rnn", bidirectional=False, nonlinearity="relu")
+    assert_type(one, BoundCell)
+    _ = one.bindd  # pyright: ignore[reportAttributeAccessIssue]
+    cells_fw, cells_bw = load(weights, bidirectional=True)
+    assert_type(cells_bw, tuple[BoundCell, ...])
     _ = cells_fw[0].parameters  # pyright: ignore[reportAttributeAccessIssue]
-    assert_type(load(weights, "rnn.", "relu"), BoundCell)
-    assert_type(load(weights, nonlinearity=None), BoundCell)
     load(weights, nonlinearity="gelu")  # pyright: ignore[reportArgumentType]
-    loaded = jaxrnn.convert.tf1.load(weights, cell=LSTMCell(5), inputs=x)
+    convert = jaxrnn.convert
+    jaxrnn.dynamic_rnn(convert.from_keras([x, x, x]), x)
+    assert_type(convert.from_keras([[x], [x]], bidirectional=False), BoundCell)
+    for load_any in (convert.from_flax, convert.from_onnx):
+        jaxrnn.dynamic_rnn(load_any(weights), x)
+        assert_type(load_any(weights, bidirectional=False), BoundCell)
+        backward = load_any(weights, bidirectional=True)[1]
+        assert_type(backward, tuple[BoundCell, ...])
+    for save in (convert.to_torch, convert.to_keras, convert.to_linen, convert.to_nnx):
+        save(one)
+        save((cells_fw, cells_bw))
+        save([one, one])  # pyright: ignore[reportArgumentType]
+    layer = jaxrnn.nnx.Mamba(8, rngs=nnx.Rngs(0))
+    layer = convert.from_transformers(weights, layer, at="mixer")
+    assert_type(layer, jaxrnn.nnx.Mamba)
+    loaded = jaxrnn.convert.from_tf1(weights, cell=LSTMCell(5), inputs=x)
     assert_type(loaded, BoundCell[LSTMCell])

@@ -330,7 +330,7 @@ REFUSED = {
     "`cells[1]` must be an RNNCell": lambda: MultiRNNCell([LOWER, RELU, UPPER]),
     "`cells[1]` must be a function, got the class dict": lambda: ran(dict),
     "`cell.cells[0]` must be one of": lambda: export.to_onnx(SIGMOID),
-    "output_fn=relu)": lambda: convert.torch.save(RELU),
+    "output_fn=relu)": lambda: convert.to_torch(RELU),
 }
 
 

@@ -44,7 +44,7 @@ def test_trained_resemblyzer(encoder, package):
     file = package / "resemblyzer" / "pretrained.pt"
     saved = torch.load(file, map_location="cpu")["model_state"]
     weights = {name: x.numpy() for name, x in saved.items()}
-    stack = convert.torch.load(weights, prefix="lstm.")
+    stack = convert.from_torch(weights, at="lstm")
     x = draw_spectra()
     _, states = jaxrnn.dynamic_rnn(stack, x, LENGTHS, dtype=x.dtype)
     pack = jaxrnn.pack_sequences(x, LENGTHS)

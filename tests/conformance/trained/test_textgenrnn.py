@@ -70,7 +70,7 @@ def test_trained_textgenrnn(weights, ids):
     parts = [weights["embedding"][0][np.stack(starts)]]
     for name in ("rnn_1", "rnn_2"):
         x = np.asarray(parts[-1])
-        cell = convert.keras.load(weights[name])
+        cell = convert.from_keras(weights[name])
         outputs, _ = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
         want = theirs(weights[name], x)
         np.testing.assert_allclose(outputs, want, rtol=0, atol=5e-6)

@@ -1,23 +1,12 @@
 """Weights of TensorFlow's v1 cells, by variable name.
 
-    cell = jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(128), jaxrnn.LSTMCell(128)])
-    inputs = jax.ShapeDtypeStruct((1, 64), jax.numpy.float32)  # Of one step.
-    reader = tf.train.load_checkpoint("model.ckpt")
-    cell = jaxrnn.convert.tf1.load(reader, "encoder/rnn", cell=cell, inputs=inputs)
-    outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
-
 TensorFlow and jaxrnn use the same layout, so arrays are copied unchanged. The cell
 `cell` has the class and the arguments of the cell in the TensorFlow script, because a
 checkpoint stores neither. `cell` may be any cell: wrapped, stacked, from
 `jaxrnn.contrib`, or your own.
 
 The memory layers of an `AttentionWrapper` are in the scope where the script created the
-attention mechanisms. The wrapper's other variables are in the scope of the loop, which
-is "decoder" for `dynamic_decode`:
-
-    cell = jaxrnn.convert.tf1.load(
-        reader, "decoder", cell=attention, inputs=inputs, memory_scope=""
-    )
+attention mechanisms. The wrapper's other variables are in the scope of the loop.
 """
 
 import functools
@@ -30,7 +19,7 @@ import numpy as np
 from jax.tree_util import keystr
 
 from .. import contrib
-from .._base.arguments import as_bool, check_given, check_instance
+from .._base.arguments import check_given, check_instance
 from .._base.errors import Verbatim, error_note, expect
 from .._base.hints import with_hints
 from .._base.inputs import check_concrete
@@ -41,11 +30,17 @@ from .._cells.wrappers.multi_rnn import MultiRNNCell
 from .._drivers.stack_bidirectional import init_stack_bidirectional
 from ..contrib._fused import BoundFusedCell
 from ._kinds import KINDS
-from ._layer_weights import Cells, as_bound, as_pairs, layer_of, single_cells
-from ._weights import Reader, Weights, as_mapping, check_names, listed, on_device
-
-__all__ = ["load", "save"]
-
+from ._layer_weights import Cells, as_bound, as_pairs, is_pair, layer_of, single_cells
+from ._weights import (
+    Reader,
+    Weights,
+    as_mapping,
+    as_prefix,
+    check_directions,
+    check_names,
+    listed,
+    on_device,
+)
 
 # Wrappers that have neither variables nor a scope of their own.
 _BARE = WrapperCell, contrib.FusedRNNCellAdaptor, contrib.TimeReversedFusedRNN
@@ -57,56 +52,58 @@ Named: TypeAlias = list[tuple[str, PyTree]]
 
 
 @overload
-def load(
+def from_tf1(
     variables: object,
-    scope: str | None = None,
     *,
+    at: str = "",
     cell: UnboundT,
     inputs: Shaped | PyTree,
-    bidirectional: Literal[False] = False,
-    memory_scope: str = "",
+    bidirectional: Literal[False] | None = None,
+    memory_at: str = "",
 ) -> BoundCell[UnboundT]: ...
 
 
 @overload
-def load(
+def from_tf1(
     variables: object,
-    scope: str | None = None,
     *,
+    at: str = "",
     cell: object,
     inputs: Shaped | PyTree,
-    bidirectional: bool = False,
-    memory_scope: str = "",
+    bidirectional: bool | None = None,
+    memory_at: str = "",
 ) -> Any: ...
 
 
 @with_hints
-def load(
+def from_tf1(
     variables: object,
-    scope: str | None = None,
     *,
+    at: str = "",
     cell: Any = None,
     inputs: Shaped | PyTree = None,
-    bidirectional: bool = False,
-    memory_scope: str = "",
+    bidirectional: bool | None = None,
+    memory_at: str = "",
 ) -> Any:
-    """Loads the variables in a scope as a bound cell, or as cells per direction.
+    """Loads variables of TensorFlow 1 as a bound cell, or as cells of two directions.
+
+    Variables do not store the class and the options of a cell, so `cell` is required.
 
     Args:
         variables: A mapping from names to arrays, or a reader from
-            `tf.train.load_checkpoint`. `load` ignores a ":0" at the end of names,
+            `tf.train.load_checkpoint`. `from_tf1` ignores a ":0" at the end of names,
             optimizer slots (`.../kernel/Adam`), other scopes, and layers next to the
             cell (`dense/kernel`).
-        scope: The scope of the cell: everything before the cell's own name or
-            `multi_rnn_cell`. The scope ends with the `scope` argument of the loop, by
-            default "rnn" for `dynamic_rnn` and "decoder" for `dynamic_decode`. To load
-            a single direction, pass a scope like "bidirectional_rnn/fw". For two
-            directions, pass everything before `fw` and `bw` or, for several layers,
-            before `cell_0`; for a stack from `tf.contrib.rnn`, the scope ends with
-            "stack_bidirectional_rnn". None stands for "rnn", or for "bidirectional_rnn"
-            if `bidirectional`.
+        at: The scope of the cell: everything before the cell's own name or
+            `multi_rnn_cell`. A final slash may follow. The scope ends with the `scope`
+            argument of the loop, by default "rnn" for `dynamic_rnn` and "decoder" for
+            `dynamic_decode`. To load a single direction, pass a scope like
+            "bidirectional_rnn/fw". For two directions, pass everything before `fw` and
+            `bw` or, for several layers, before `cell_0`; for a stack from
+            `tf.contrib.rnn`, the scope ends with "stack_bidirectional_rnn". "" for no
+            scope.
         cell: The unbound cell to load, with the class and the arguments of the cell in
-            the TensorFlow script. Required. `load` looks in `scope` for the name
+            the TensorFlow script. Required. `from_tf1` looks in `at` for the name
             `cell.name`, or for TensorFlow's default name, such as `lstm_cell`. If the
             variables have another name, such as `lstm_cell_1` or
             `cudnn_compatible_lstm_cell`, pass this `name` to the cell. For two
@@ -115,10 +112,10 @@ def load(
             same: its variables are in the scope `fw` alone.
         inputs: One step of the inputs of `cell`, or its shapes, as for `cell.init`.
             Required.
-        bidirectional: Whether the scope belongs to one or several stacked
-            `bidirectional_dynamic_rnn`s.
-        memory_scope: The scope where the script created the mechanisms of an
-            `AttentionWrapper`; this scope contains `memory_layer`. "" for no scope.
+        bidirectional: Whether `cell` must be a pair; None if `cell` decides.
+        memory_at: The scope where the script created the mechanisms of an
+            `AttentionWrapper`; this scope contains `memory_layer`. A final slash may
+            follow. "" for no scope.
 
     Returns:
         `cell`, bound to its parameters. For two directions, `(cells_fw, cells_bw)` for
@@ -128,36 +125,35 @@ def load(
         TypeError: If `variables` is neither a mapping nor a reader, a weight is not a
             floating-point array, or `cell` is not an unbound cell.
         ValueError: If the scope contains no variables, or `cell` or `inputs` is not
-            given; if a weight is missing, unknown, or has the wrong shape; if a
-            variable has different values with and without ":0"; if two layers of `cell`
-            are the same object, but the variables of the layers differ; if
-            `memory_scope` is given and `cell` has no attention.
+            given, or `bidirectional` does not fit `cell`; if a weight is missing,
+            unknown, or has the wrong shape; if a variable has different values with and
+            without ":0"; if two layers of `cell` are the same object, but the variables
+            of the layers differ; if `memory_at` is given and `cell` has no attention.
 
     Example:
-        >>> import jax, numpy as np, jaxrnn, jaxrnn.convert.tf1
+        >>> import jax, numpy as np, jaxrnn, jaxrnn.convert
         >>> shapes = {"rnn/lstm_cell/kernel:0": (8, 20), "rnn/lstm_cell/bias:0": (20,)}
         >>> variables = {name: np.ones(shape) for name, shape in shapes.items()}
         >>> step = jax.ShapeDtypeStruct((1, 3), np.float32)
-        >>> cell = jaxrnn.LSTMCell(5)
-        >>> cell = jaxrnn.convert.tf1.load(variables, cell=cell, inputs=step)
+        >>> options = {"cell": jaxrnn.LSTMCell(5), "inputs": step}
+        >>> cell = jaxrnn.convert.from_tf1(variables, at="rnn", **options)
         >>> cell.cell.forget_bias, cell.params["kernel"].shape
         (1.0, (8, 20))
-        >>> sorted(jaxrnn.convert.tf1.save(cell, "encoder/rnn"))
+        >>> sorted(jaxrnn.convert.to_tf1(cell, at="encoder/rnn"))
         ['encoder/rnn/lstm_cell/bias', 'encoder/rnn/lstm_cell/kernel']
     """
-    scope = _as_scope(scope, bidirectional)
-    check_instance("memory_scope", memory_scope, str, "a string")
+    scope, memory_scope = _as_scope("at", at), _as_scope("memory_at", memory_at)
     arrays = _opened(variables)
     what = "the unbound cell of the TensorFlow script, such as `jaxrnn.LSTMCell(128)`"
     check_given("cell", cell, f"Found: {listed(arrays)}.", what)
     check_given("inputs", inputs, "", "one step of the inputs of `cell`, or its shapes")
     key = jax.random.key(0)
     bind = functools.partial(_bind, arrays, memory_scope)
-    if not bidirectional:
+    directions = 1 + is_pair("cell", cell)
+    check_directions("cell", directions, bidirectional)
+    if directions == 1:
         kinds = RNNCell | contrib.FusedRNNCell
-        is_pair = isinstance(cell, list | tuple)
-        fix = "For two directions, pass `bidirectional=True`." if is_pair else ""
-        check_instance("cell", cell, kinds, "an unbound cell", fix)
+        check_instance("cell", cell, kinds, "an unbound cell")
         return bind(cell, jax.eval_shape(lambda: cell.init(key, inputs)), scope)
     layers = as_pairs(cell)
     scopes = _scopes(scope, len(layers))
@@ -182,13 +178,7 @@ def load(
 
 
 @with_hints
-def save(
-    cell: Cells,
-    scope: str | None = None,
-    *,
-    bidirectional: bool = False,
-    memory_scope: str = "",
-) -> dict[str, np.ndarray]:
+def to_tf1(cell: Cells, *, at: str = "", memory_at: str = "") -> dict[str, np.ndarray]:
     """Returns a cell's variables, by their names in a TensorFlow graph, without ":0".
 
     In a session, `variable.load(arrays[variable.op.name], session)` assigns the
@@ -197,13 +187,13 @@ def save(
     TensorFlow's cells.
 
     Args:
-        cell: A bound cell. If several layers of a stack are the same object, `save`
+        cell: A bound cell. If several layers of a stack are the same object, `to_tf1`
             stores the shared variables in the scope of each layer; TensorFlow itself
             stores only the first copy. For two directions, the pair
             `(cells_fw, cells_bw)`, each a list with one bound cell per layer.
-        scope: As in `load`. Several layers of two directions become a stack.
-        bidirectional: Whether `cell` is such a pair.
-        memory_scope: As in `load`.
+        at: The scope, as in `from_tf1`. Several layers of two directions become a
+            stack.
+        memory_at: As in `from_tf1`.
 
     Raises:
         TypeError: If `cell` is not a bound cell, or a parameter is not a floating
@@ -212,9 +202,8 @@ def save(
             shape; if two cells inside `cell` have the same scope, or the directions
             differ in the number of layers.
     """
-    scope = _as_scope(scope, bidirectional)
-    check_instance("memory_scope", memory_scope, str, "a string")
-    if not bidirectional:
+    scope, memory_scope = _as_scope("at", at), _as_scope("memory_at", memory_at)
+    if not is_pair("cell", cell):
         return _save("cell", cell, scope, memory_scope)
     variables: dict[str, np.ndarray] = {}
     layers = as_pairs(cell)
@@ -224,11 +213,8 @@ def save(
     return variables
 
 
-def _as_scope(scope: str | None, bidirectional: object) -> str:
-    both = as_bool("bidirectional", bidirectional)
-    default = "bidirectional_rnn" if both else "rnn"
-    scope = default if scope is None else scope
-    return check_instance("scope", scope, str, "a string").rstrip("/")
+def _as_scope(name: str, place: str) -> str:
+    return as_prefix(name, place, "/").removesuffix("/")
 
 
 def _scopes(scope: str, layers: int) -> list[tuple[str, str]]:
@@ -300,29 +286,30 @@ def _bind(
     starts = [_join(scope, ""), _join(memory_scope, _MEMORY_LAYER)]
     if not any(name.startswith(starts[1]) for name in places):
         starts.pop()
+    inside = [name for name in variables if name.startswith(tuple(starts))]
+    outer = starts[0], _join(memory_scope, "")
+    ends = tuple(functools.reduce(str.removeprefix, outer, place) for place in places)
+    likely = [name for name in variables if name.endswith(ends)]
+    there = listed(dict.fromkeys([*likely, *inside, *variables]))
     for start in starts:
-        must = f"hold names that begin with {start!r} (see `scope`, `memory_scope`)"
-        ends = tuple(place.removeprefix(start) for place in places)
-        likely = [name for name in variables if name.endswith(ends)]
-        got = listed(dict.fromkeys([*likely, *variables]))
+        must = f"hold names that begin with {start!r} (see `at`, `memory_at`)"
         is_held = any(name.startswith(start) for name in variables)
         fix = ""
         if start.endswith("bw/"):
             fix = "If the script has one cell for both directions, pass it for both."
-        expect(is_held, "variables", must, got, fix)
-    inside = [name for name in variables if name.startswith(tuple(starts))]
-    found = {name: variables[name]() for name in inside}
+        expect(is_held, "variables", must, there, fix)
     # Shared parameters have one name in each layer; use the first of these names.
     names = {i: name for name, i in reversed(places.items())}
-    wanted = {n: names[i] for n, i in places.items() if n in found or names[i] == n}
+    wanted = {n: names[i] for n, i in places.items() if n in inside or names[i] == n}
     # Ignore variables outside the cell, e.g. the weights of an output layer.
     heads = {_head(name, scope) for name in wanted}
-    own = [name for name in found if _head(name, scope) in heads]
+    own = [name for name in inside if _head(name, scope) in heads]
     fix = (
-        f"Found: {listed(found)}. Check that the scope and the cell's class, `name` "
-        "and options (such as `use_peepholes`) match the TensorFlow script."
+        "Check that `at`, and the cell's class, `name` and options (such as "
+        f"`use_peepholes`), match the TensorFlow script. Found: {there}."
     )
     check_names(scope or "variables", own, wanted, "the variables of `cell`", fix)
+    found = {name: variables[name]() for name in wanted}
     for name, first in wanted.items():
         if name != first:
             why = "two layers of `cell` are the same object"
@@ -365,7 +352,7 @@ def _full_names(cell: object, params: Params, scope: str, memory_scope: str) -> 
     """The parameters of a cell, by their names in a TensorFlow graph.
 
     Raises:
-        ValueError: If two parameters have the same name, or `memory_scope` is given
+        ValueError: If two parameters have the same name, or `memory_at` is given
             for a cell without memory layers.
     """
     full: Params = {}
@@ -381,7 +368,7 @@ def _full_names(cell: object, params: Params, scope: str, memory_scope: str) -> 
         expect(place not in full, "cell", must, Verbatim(f"two `{place}`"), fix)
         full[place] = value
     must = "be omitted for a cell without an AttentionWrapper"
-    expect(layers or not memory_scope, "memory_scope", must, memory_scope)
+    expect(layers or not memory_scope, "memory_at", must, memory_scope)
     return full
 
 

@@ -1,16 +1,11 @@
 """Weights of Haiku's `LSTM`, `GRU`, `VanillaRNN` and convolutional LSTMs.
 
-    cell = jaxrnn.convert.haiku.load(params)  # From `hk.transform(...).init`.
-    outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
-
-The state of an LSTM is (hidden, cell) in Haiku and (c, h) in jaxrnn. Both libraries add
-1 to the forget gate at run time, so the converters copy the bias of this gate
-unchanged. Haiku's update gate is one minus jaxrnn's update gate. A `VanillaRNN` becomes
-a `BasicRNNCell` with relu. A convolutional LSTM becomes the corresponding cell of
-`jaxrnn.contrib`; for example, a `Conv2DLSTM` becomes a `Conv2DLSTMCell`. The padding,
-the strides and the order of the gates are the same. For a `VanillaRNN` and for a
-convolutional LSTM, Haiku stores two kernels and two biases. The converted cell stores
-the concatenation of the two kernels and the sum of the two biases.
+Both libraries add 1 to the forget gate at run time, so the converters copy the bias of
+this gate unchanged. Haiku's update gate is one minus jaxrnn's update gate. For a
+`VanillaRNN` and for a convolutional LSTM, Haiku stores two kernels and two biases. The
+converted cell stores the concatenation of the two kernels and the sum of the two
+biases. The padding, the strides and the order of the gates of convolutional LSTMs are
+the same as in `jaxrnn.contrib`.
 """
 
 import re
@@ -28,7 +23,6 @@ from ._layer_weights import (
     LayerWeights,
     Library,
     bind_layers,
-    single_cells,
     stacked,
 )
 from ._weights import (
@@ -36,6 +30,7 @@ from ._weights import (
     Weight,
     Weights,
     as_mapping,
+    as_names,
     blocks,
     check_names,
     flattened,
@@ -44,15 +39,13 @@ from ._weights import (
     on_device,
 )
 
-__all__ = ["load", "save"]
-
-
 _NAMES = {Kind.LSTM: "lstm", Kind.GRU: "gru", Kind.RNN: "vanilla_rnn"}
 _LIBRARY = Library(
     "Haiku",
     {Kind.LSTM: "ijfo", Kind.GRU: "urc", Kind.RNN: "c"},
     activations={Kind.LSTM: ("tanh",), Kind.GRU: ("tanh",), Kind.RNN: ("relu",)},
     forget_bias=1.0,
+    is_one_way=True,
 )
 # The names follow the name of the core.
 _TABLES = {
@@ -79,22 +72,23 @@ _MODULE = re.compile(rf"((?:.*/)?(?:{_DEFAULT}))(?:_(\d+))?")
 _INNER = re.compile("/(linear|linear_1|input_to_hidden|hidden_to_hidden)$")
 
 
-def load(
+def from_haiku(
     params: Weights,
-    name: str | Sequence[str] | None = None,
     *,
+    at: str | Sequence[str] | None = None,
     input_shape: Sequence[int] | None = None,
 ) -> BoundCell:
-    """Loads one core, or stacked cores such as an `hk.DeepRNN`, as a bound cell.
+    """Loads a core of Haiku, or a stack such as an `hk.DeepRNN`, as a bound cell.
 
-    The weights may be traced. Gradients then have the structure of `params`.
+    The weights may be traced. Gradients then have the structure of `params`. The state
+    of an LSTM is (hidden, cell) in Haiku and (c, h) in jaxrnn.
 
     Args:
         params: The parameters of the core or of a whole model.
-        name: The module name of the core, e.g. "encoder/~/lstm"; for several cores, a
-            sequence of names from the inputs upwards. None loads all cores with Haiku's
-            default names, e.g. lstm and lstm_1; these cores must be of one kind and in
-            the same module.
+        at: The module name of the core, e.g. "encoder/~/lstm"; for several cores, a
+            sequence of names from the inputs upwards. A final slash may follow each
+            name. None loads all cores with Haiku's default names, e.g. lstm and lstm_1;
+            these cores must be of one kind and in the same module.
         input_shape: The `input_shape` of convolutional LSTMs, i.e. the sizes of the
             grid's axes, without channels. Required for these cores, whose weights do
             not include the sizes. All cores must have the same `input_shape`.
@@ -108,25 +102,25 @@ def load(
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
         ValueError: If a module or a weight is missing or unknown, or has the wrong
-            shape; if `name` is None and the order of the cores is ambiguous; if
+            shape; if `at` is None and the order of the cores is ambiguous; if
             `input_shape` is missing for convolutional LSTMs, or given for other cores.
 
     Example:
-        >>> import numpy as np, jaxrnn.convert.haiku
+        >>> import numpy as np, jaxrnn.convert
         >>> params = {"lstm/linear": {"w": np.ones((8, 20)), "b": np.ones(20)}}
-        >>> cell = jaxrnn.convert.haiku.load(params)
+        >>> cell = jaxrnn.convert.from_haiku(params)
         >>> cell.cell.forget_bias, cell.state_size
         (1.0, LSTMStateTuple(c=5, h=5))
-        >>> list(jaxrnn.convert.haiku.save(cell, "net/lstm"))
+        >>> list(jaxrnn.convert.to_haiku(cell, at="net/lstm"))
         ['net/lstm/linear']
     """
     as_mapping("params", params)
-    names = _found(params) if name is None else _as_names(name)
+    names = _found(params) if at is None else as_names(at)
     cores = [_reader(params, each) for each in names]
     if not any(_CONV[0] in core.weights for core in cores):
         must = "be omitted for cores that are not convolutional LSTMs"
         expect(input_shape is None, "input_shape", must, input_shape)
-        return bind_layers([[_layer(core)] for core in cores])
+        return bind_layers("params", [[_layer(core)] for core in cores])
     fits = isinstance(input_shape, Sequence) and len(input_shape) in (1, 2, 3)
     must = "hold the sizes of the 1, 2 or 3 axes of the cores' grid, without channels"
     expect(fits, "input_shape", must, Verbatim(repr(input_shape)))
@@ -137,8 +131,8 @@ def load(
     return stacked(cells)
 
 
-def save(
-    cell: BoundCell, name: str | Sequence[str] | None = None
+def to_haiku(
+    cell: BoundCell, *, at: str | Sequence[str] | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
     """Returns the parameters of a cell in Haiku's two levels of dicts.
 
@@ -149,7 +143,7 @@ def save(
         cell: A bound `BasicRNNCell` with relu, `BasicLSTMCell`, `LSTMCell` or
             `GRUCell`, or a bound `MultiRNNCell` of these; or a bound convolutional LSTM
             of `jaxrnn.contrib`, or a bound `MultiRNNCell` of these.
-        name: The module name; for several layers, a sequence of names. None uses the
+        at: The module name; for several layers, a sequence of names. None uses the
             names that Haiku gives to cores constructed in this order.
 
     Raises:
@@ -157,13 +151,14 @@ def save(
         ValueError: If there is not exactly one name per layer, a layer is a
             `CudnnCompatibleGRUCell`, or `cell` has a feature that Haiku does not
             support: peepholes, clips, coupled gates, a projection, an activation that
-            Haiku's core does not have, or a skip connection.
+            Haiku's core does not have, or a skip connection; if `cell` is a pair of
+            directions, which Haiku's layers do not have.
     """
-    found = single_cells("cell", cell)
+    found = [each for (each,) in _LIBRARY.cells_of(cell)]
     if any(type(each.cell) in _CONVS for _, each in found):
         cores = [_saved_conv(*each) for each in found]
     else:
-        layers = [layer for ((_, layer),) in _LIBRARY.layers_of(cell, False)]
+        layers = [layer for ((_, layer),) in _LIBRARY.layers_of(cell)]
         cores = [
             (_NAMES[each.kind], _LIBRARY.write(each, _TABLES[each.kind]))
             for each in layers
@@ -172,23 +167,15 @@ def save(
     kinds = [kind for kind, _ in cores]
     numbers = [kinds[:i].count(kind) for i, kind in enumerate(kinds)]
     default = [f"{k}_{n}" if n else k for k, n in zip(kinds, numbers, strict=True)]
-    names = default if name is None else _as_names(name)
+    names = default if at is None else as_names(at)
     must = f"hold one distinct name per layer ({len(cores)})"
-    expect(len(set(names)) == len(cores), "name", must, listed(names))
+    expect(len(set(names)) == len(cores), "at", must, listed(names))
     modules: dict[str, dict[str, np.ndarray]] = {}
     for each, (_, weights) in zip(names, cores, strict=True):
         for key, array in weights.items():
             module, _, own = f"{each}{key}".rpartition("/")
             modules.setdefault(module, {})[own] = array
     return modules
-
-
-def _as_names(name: Any) -> list[str]:
-    names = [name] if isinstance(name, str) else name
-    fits = isinstance(names, Sequence) and all(isinstance(each, str) for each in names)
-    must = "be the name of a module or a list of names"
-    expect(fits and names, "name", must, name, error=TypeError)
-    return list(names)
 
 
 def _found(params: Weights) -> list[str]:
@@ -200,7 +187,7 @@ def _found(params: Weights) -> list[str]:
         "names, such as lstm and lstm_1"
     )
     is_one = len({match[1] for match in found.values()}) == 1
-    expect(is_one, "name", must, None, f"Found: {listed(found or params)}.")
+    expect(is_one, "at", must, None, f"Found: {listed(found or params)}.")
     numbers = {name: match[2] or "" for name, match in found.items()}
     return sorted(found, key=lambda name: (len(numbers[name]), numbers[name]))
 
@@ -209,7 +196,7 @@ def _reader(params: Weights, name: str) -> Reader:
     """Reads the weights of a core, by the names that follow the name of the core."""
     flat = flattened(params).items()
     own = {key.removeprefix(name): x for key, x in flat if key.startswith(f"{name}/")}
-    expect(own, "name", "be the name of a core", name, f"Found: {listed(params)}.")
+    expect(own, "at", "be the name of a core", name, f"Found: {listed(params)}.")
     return Reader(own, name)
 
 

@@ -1,28 +1,18 @@
 """Weights of the ONNX operators `LSTM`, `GRU` and `RNN`.
 
-A node is a dict that maps names of inputs to arrays, and names of attributes to values:
-
-    node = {"W": w, "R": r, "B": b, "linear_before_reset": 1}
-    cell = jaxrnn.convert.onnx.load(node)
-    nodes = jaxrnn.convert.onnx.save(cell)  # One node per layer.
-
-`nodes` reads these dicts from a model:
-
-    cell = jaxrnn.convert.onnx.load(jaxrnn.convert.onnx.nodes("model.onnx"))
-
-ONNX's operators are time major. Their input X corresponds to the `inputs` of
-`dynamic_rnn` with `time_major=True`. The output Y has an additional axis for the
-directions, after the time axis.
+A node is a dict that maps names of inputs to arrays, and names of attributes to values.
+`_onnx_model.py` reads such dicts from a model.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
 
 from .._base.arguments import check_instance
-from .._base.errors import Verbatim, counted, describe, expect
+from .._base.errors import Verbatim, describe, expect
+from .._base.hints import with_hints
 from .._base.typing import Params
 from .._cells.base import BoundCell
 from ._kinds import Kind, Table
@@ -31,6 +21,7 @@ from ._layer_weights import (
     Cells,
     Layer,
     Library,
+    Loaded,
     Named,
     as_layers,
     bind_layers,
@@ -41,13 +32,11 @@ from ._weights import (
     Reader,
     Weights,
     as_mapping,
+    as_names,
     blocks,
-    check_directions,
     joined,
     listed,
 )
-
-__all__ = ["load", "nodes", "save"]
 
 # Maps ONNX's names of activations to jaxrnn's names.
 _ACTIVATIONS = {
@@ -94,23 +83,26 @@ _KNOWN = (
     *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
     *("activation_beta", "clip", "input_forget", "linear_before_reset"),
     *("reads", "initial_h", "initial_c"),
-    # `load` ignores `name` and `layout`, and only checks `hidden_size`.
+    # `from_onnx` ignores `name` and `layout`, and only checks `hidden_size`.
     *("name", "hidden_size", "layout"),
 )
 
 
-def nodes(model: object, *names: str) -> list[Params]:
-    """Reads the recurrent nodes of an ONNX model as dicts for `load`.
+def onnx_nodes(model: object, *, at: str | Sequence[str] | None = None) -> list[Params]:
+    """Reads the recurrent nodes of an ONNX model as dicts, which `from_onnx` accepts.
 
-    Pass all nodes of one stack to `load`. Lengths, and initial states that depend on
-    the inputs of the model, are not part of the dicts; pass both to `dynamic_rnn`.
+    Change the dicts before you pass them to `from_onnx` if it refuses a node: take out
+    a trained initial state, or load a backward node as a forward one. Lengths, and
+    initial states that depend on the inputs of the model, are not part of the dicts;
+    pass both to `dynamic_rnn`.
 
     Args:
         model: The path of a file, the bytes of a file, or an `onnx.ModelProto`. If
             weights are stored in other files, pass the path.
-        *names: Names of nodes, or of scopes that contain nodes, e.g. "encoder" for
-            "/encoder/LSTM" and "/encoder/LSTM_1". For a node without a name, pass the
-            name of its first output. Without `names`, all recurrent nodes are read.
+        at: The name of a node, or of a scope that contains nodes, e.g. "encoder" for
+            "/encoder/LSTM" and "/encoder/LSTM_1"; or a list of such names. For a node
+            without a name, pass the name of its first output. A slash may follow a
+            name. None reads all recurrent nodes.
 
     Returns:
         A dict for each node, in the order of the names; nodes of one scope are in the
@@ -123,28 +115,28 @@ def nodes(model: object, *names: str) -> list[Params]:
 
     Raises:
         TypeError: If `model` is not one of these types.
-        ValueError: If the model has no recurrent node, or one of the names matches no
-            recurrent node; if one of the model's functions has a recurrent node; if a
-            weight cannot be read, or computed from constants by onnx's reference
-            evaluator.
+        ValueError: If the model has no recurrent node, or one of the names in `at`
+            matches no recurrent node; if one of the model's functions has a recurrent
+            node; if a weight cannot be read, or computed from constants by onnx's
+            reference evaluator.
         ImportError: If the package `onnx` is missing: `pip install onnx`.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.convert.onnx, jaxrnn.export
+        >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.convert, jaxrnn.export
         >>> cell, step = jaxrnn.LSTMCell(4), jnp.ones((1, 3), jnp.float32)
         >>> file = jaxrnn.export.to_onnx(cell.bind(cell.init(jax.random.key(0), step)))
-        >>> [node] = jaxrnn.convert.onnx.nodes(file)
+        >>> [node] = jaxrnn.convert.onnx_nodes(file)
         >>> node["op_type"], node["W"].shape, node["direction"]
         ('LSTM', (1, 16, 3), 'forward')
     """
     found = recurrent_nodes(as_model(model))
-    chosen = [] if names else found
-    for name in names:
-        scope = f"{str(name).strip('/')}/"
+    chosen = found if at is None else []
+    for name in [] if at is None else as_names(at):
+        scope = f"{name.lstrip('/')}/"
         own = [x for x in found if f"{x.name.strip('/')}/".startswith(scope)]
         must = "be names of recurrent nodes or of their scopes"
         there = listed(f"{each.name!r} ({each.node.op_type})" for each in found)
-        expect(own, "names", must, name, f"Found: {there}.")
+        expect(own, "at", must, name, f"Found: {there}.")
         chosen = chosen + own
     made = {each.name: as_dict(each) for each in chosen}
     shapes = {name: np.shape(node.get("R", ())) for name, node in made.items()}
@@ -157,31 +149,57 @@ def nodes(model: object, *names: str) -> list[Params]:
 
 
 @overload
-def load(*nodes: Weights, bidirectional: Literal[False]) -> BoundCell: ...
+def from_onnx(
+    model: object,
+    *,
+    at: str | Sequence[str] | None = None,
+    bidirectional: None = None,
+) -> Loaded: ...
 
 
 @overload
-def load(*nodes: Weights, bidirectional: Literal[True]) -> BothDirections: ...
+def from_onnx(
+    model: object,
+    *,
+    at: str | Sequence[str] | None = None,
+    bidirectional: Literal[False],
+) -> BoundCell: ...
 
 
 @overload
-def load(*nodes: Weights, bidirectional: None = None) -> Any: ...
+def from_onnx(
+    model: object,
+    *,
+    at: str | Sequence[str] | None = None,
+    bidirectional: Literal[True],
+) -> BothDirections: ...
 
 
-def load(
-    *nodes: Weights, bidirectional: bool | None = None
-) -> BoundCell | BothDirections:
-    """Loads one or several stacked nodes as a bound cell, or as cells per direction.
+@with_hints
+def from_onnx(
+    model: object,
+    *,
+    at: str | Sequence[str] | None = None,
+    bidirectional: bool | None = None,
+) -> Any:
+    """Loads the recurrent nodes of an ONNX model as bound cells.
+
+    ONNX's operators are time major. Their input X corresponds to the `inputs` of
+    `dynamic_rnn` with `time_major=True`. The output Y has an additional axis for the
+    directions, after the time axis.
 
     Args:
-        *nodes: The nodes from the inputs upwards, or a single list of nodes, as
-            returned by `save`. Each node is a dict with the arrays W and R and,
-            optionally, B, P, `op_type` and the attributes. Missing attributes get
-            ONNX's default values, e.g. `linear_before_reset=0` for a GRU. Each node
-            reads the outputs of all directions of the node below; for the nodes of a
-            model, `load` checks this.
-        bidirectional: Whether the nodes have two directions; None if the nodes decide.
-            All nodes must have the same number of directions.
+        model: A model, as for `onnx_nodes`; or one node or a list of the nodes of a
+            stack, from the inputs upwards, as `onnx_nodes` and `to_onnx_nodes` return
+            them. Each node is a dict with the arrays W and R and, optionally, B, P,
+            `op_type` and the attributes. Missing attributes get ONNX's default values,
+            e.g. `linear_before_reset=0` for a GRU. Each node reads the outputs of all
+            directions of the node below; for the nodes of a model, `from_onnx` checks
+            this.
+        at: The names of the nodes, as for `onnx_nodes`, if `model` is a model; together
+            these nodes are one stack. Otherwise None.
+        bidirectional: Whether the nodes must have two directions; None if the nodes
+            decide. All nodes must have the same number of directions.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
@@ -193,44 +211,39 @@ def load(
         `stack_bidirectional_dynamic_rnn`, each with one cell per node.
 
     Raises:
-        TypeError: If a node is not a dict, or a weight is not a floating-point array.
-        ValueError: If a name is missing or unknown, or an array has the wrong shape; if
-            a node runs only backward, `bidirectional` does not fit the node, or some
-            nodes have one direction and others have two; if a
-            node of a model does not read the node before it, or has an initial state,
-            which a cell does not hold; if a node has a feature that jaxrnn does not
-            support: two activations besides the gates' activation, values of
-            `activation_alpha` or `activation_beta` other than ONNX's defaults, or a
-            `clip`.
+        TypeError: If `model` is not a model, a node is not a dict, or a weight is not a
+            floating-point array.
+        ValueError: If `onnx_nodes` refuses the model; if `at` is given with nodes; if a
+            name is missing or unknown, or an array has the wrong shape; if a node runs
+            only backward, `bidirectional` does not fit the node, or some nodes have one
+            direction and others have two; if a node of a model does not read the node
+            before it, or has an initial state, which a cell does not hold; if a node
+            has a feature that jaxrnn does not support: two activations besides the
+            gates' activation, values of `activation_alpha` or `activation_beta` other
+            than ONNX's defaults, or a `clip`.
 
     Example:
-        >>> import numpy as np, jaxrnn.convert.onnx
+        >>> import numpy as np, jaxrnn.convert
         >>> w, r = np.ones((1, 20, 3), np.float32), np.ones((1, 20, 5), np.float32)
-        >>> cell = jaxrnn.convert.onnx.load({"W": w, "R": r})
+        >>> cell = jaxrnn.convert.from_onnx({"W": w, "R": r})
         >>> type(cell.cell).__name__, cell.state_size
         ('LSTMCell', LSTMStateTuple(c=5, h=5))
-        >>> [node] = jaxrnn.convert.onnx.save(cell)
+        >>> [node] = jaxrnn.convert.to_onnx_nodes(cell)
         >>> {k: getattr(v, "shape", v) for k, v in node.items()}
         {'op_type': 'LSTM', 'W': (1, 20, 3), 'R': (1, 20, 5), 'B': (1, 40), \
 'hidden_size': 5, 'direction': 'forward', 'activations': ['Sigmoid', 'Tanh', 'Tanh']}
     """
-    given: Any = as_layers("nodes", nodes)
-    layers = [_layer(f"nodes[{i}]", x) for i, x in enumerate(given)]
-    _check_stack(given)
-    first = len(layers[0])
-    for i, layer in enumerate(layers):
-        must = f"have {counted(first, 'direction')}, like the nodes before it"
-        fix = (
-            f"Load `nodes[:{i}]` and `nodes[{i}:]` with a call each. If the second "
-            "part reads the first, run it on the outputs of the first."
-        )
-        expect(len(layer) == first, f"nodes[{i}]", must, len(layer), fix)
-    if bidirectional is not None:
-        check_directions("nodes[0]", first, bidirectional)
-    return bind_layers(layers)
+    if isinstance(model, Mapping | list | tuple):
+        nodes = as_layers("model", model)
+        expect(at is None, "at", "be omitted for nodes, which are dicts", at)
+    else:
+        nodes = as_layers("onnx_nodes(model)", onnx_nodes(model, at=at))
+    layers = [_layer(*each) for each in nodes.items()]
+    _check_stack(nodes)
+    return bind_layers("model", layers, bidirectional)
 
 
-def save(cell: Cells, *, bidirectional: bool = False) -> list[Params]:
+def to_onnx_nodes(cell: Cells) -> list[Params]:
     """Returns a node for each layer of a cell: a dict of arrays and attributes.
 
     The arrays are W, R, B and, with peepholes, P. `op_type` is the first argument of
@@ -243,7 +256,6 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[Params]:
             `CudnnCompatibleGRUCell` or `contrib.CoupledInputForgetGateLSTMCell`, or a
             bound `MultiRNNCell` of these. For two directions, the pair
             `(cells_fw, cells_bw)`, each a list with one bound cell per layer.
-        bidirectional: Whether `cell` is such a pair.
 
     Raises:
         TypeError: If `cell` does not hold these bound cells.
@@ -251,25 +263,25 @@ def save(cell: Cells, *, bidirectional: bool = False) -> list[Params]:
             clips, layer normalization, or an activation that ONNX lacks; if the
             directions differ in the number, kinds or sizes of their layers.
     """
-    return [_node(layer) for layer in _LIBRARY.layers_of(cell, bidirectional)]
+    return [_node(layer) for layer in _LIBRARY.layers_of(cell)]
 
 
-def _check_stack(nodes: Sequence[Weights]) -> None:
+def _check_stack(nodes: Mapping[str, Any]) -> None:
     """Raises ValueError unless each node of a model reads the node before it."""
-    for i, (below, node) in enumerate(itertools.pairwise(nodes), 1):
+    for (_, below), (place, node) in itertools.pairwise(nodes.items()):
         name = below.get("name")
         must = f"read the outputs of {name!r}, to form a stack with it"
         source = node.get("reads")
         what = "none of these nodes" if source is None else repr(source)
         got = Verbatim(f"{node.get('name')!r}, which reads {what}")
-        fix = "To load one stack at a time, pass the names of its nodes to `nodes`."
+        fix = "To load one stack at a time, pass the names of its nodes as `at`."
         fits = "reads" not in node or node["reads"] == name
-        expect(fits, f"nodes[{i}]", must, got, fix)
+        expect(fits, place, must, got, fix)
 
 
 def _layer(name: str, given: object) -> Layer:
     """Reads a node as one `LayerWeights` per direction."""
-    fix = "Read the nodes of a model with `convert.onnx.nodes(model)`."
+    fix = "Read the nodes of a model with `convert.onnx_nodes(model)`."
     given = as_mapping(name, given, fix)
     unknown = [key for key in given if key not in _KNOWN]
     expect(not unknown, name, f"hold only {listed(_KNOWN)}", listed(unknown))
@@ -301,7 +313,8 @@ def _check_no_states(name: str, node: Weights) -> None:
     for key in ("initial_h", "initial_c"):
         must = "be omitted, because a cell does not hold an initial state"
         fix = (
-            f"Take the state out with `{key} = node.pop('{key}')`, and pass "
+            f"Take the state out of `node`, the dict that `onnx_nodes` returns, with "
+            f"`{key} = node.pop('{key}')`, pass the dict to `from_onnx`, and pass "
             f"`jnp.broadcast_to({key}[0], (batch, units))` in the `initial_state`."
         )
         expect(node.get(key) is None, f"{name}['{key}']", must, node.get(key), fix)

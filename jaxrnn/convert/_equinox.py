@@ -1,10 +1,4 @@
-"""Weights of Equinox's `LSTMCell` and `GRUCell`.
-
-    cell = jaxrnn.convert.equinox.load(eqx.nn.GRUCell(3, 5, key=key))
-    outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
-
-The state of an LSTM is (h, c) in Equinox and (c, h) in jaxrnn.
-"""
+"""Weights of Equinox's `LSTMCell` and `GRUCell`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,15 +9,13 @@ from ._kinds import Kind
 from ._layer_weights import LayerWeights, Library, as_layers, bind_layers
 from ._weights import Reader, check_names
 
-__all__ = ["load", "save"]
-
-
 _ORDERS = {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc"}
 _LIBRARY = Library(
     "Equinox",
     _ORDERS,
     activations=dict.fromkeys(_ORDERS, ("tanh",)),
     is_transposed=True,
+    is_one_way=True,
 )
 _TABLES = {
     kind: {"weight_ih": ("x", order), "weight_hh": ("h", order), "bias": ("b", order)}
@@ -32,16 +24,17 @@ _TABLES = {
 _TABLES[Kind.GRU_AFTER]["bias_n"] = ("s", "c")
 
 
-def load(*cells: object) -> BoundCell:
+def from_equinox(cells: object) -> BoundCell:
     """Loads one Equinox cell, or several stacked cells, as a bound cell.
 
     Cells with `use_bias=False` get biases of zeros. The weights may be traced, e.g. by
-    `eqx.filter_grad`. Gradients then have the structure of `cells`.
+    `eqx.filter_grad`. Gradients then have the structure of `cells`. The state of an
+    LSTM is (h, c) in Equinox and (c, h) in jaxrnn.
 
     Args:
-        *cells: The cells from the inputs upwards, or a single list of cells, as
-            returned by `save`. Each cell is an `eqx.nn.LSTMCell`, an `eqx.nn.GRUCell`,
-            or a dict with the arrays of such a cell.
+        cells: A cell, or a list of stacked cells from the inputs upwards. Each cell is
+            an `eqx.nn.LSTMCell`, an `eqx.nn.GRUCell`, or a dict with the arrays of such
+            a cell, as `to_equinox` returns it.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0` or a bound `CudnnCompatibleGRUCell`; for
@@ -54,20 +47,20 @@ def load(*cells: object) -> BoundCell:
             is given.
 
     Example:
-        >>> import numpy as np, jaxrnn.convert.equinox
+        >>> import numpy as np, jaxrnn.convert
         >>> shapes = {"weight_ih": (20, 3), "weight_hh": (20, 5), "bias": (20,)}
         >>> arrays = {name: np.ones(shape) for name, shape in shapes.items()}
-        >>> cell = jaxrnn.convert.equinox.load(arrays)
+        >>> cell = jaxrnn.convert.from_equinox(arrays)
         >>> type(cell.cell).__name__, cell.state_size
         ('LSTMCell', LSTMStateTuple(c=5, h=5))
-        >>> list(jaxrnn.convert.equinox.save(cell))
+        >>> list(jaxrnn.convert.to_equinox(cell))
         ['weight_ih', 'weight_hh', 'bias']
     """
-    given = enumerate(as_layers("cells", cells))
-    return bind_layers([(_layer(f"cells[{i}]", cell),) for i, cell in given])
+    found = [(_layer(*each),) for each in as_layers("cells", cells).items()]
+    return bind_layers("cells", found)
 
 
-def save(cell: BoundCell) -> Any:
+def to_equinox(cell: BoundCell) -> Any:
     """Returns the weights of a cell as a dict of NumPy arrays.
 
     Traced parameters stay JAX arrays.
@@ -91,9 +84,10 @@ def save(cell: BoundCell) -> Any:
         TypeError: If a cell is not bound, or no converter supports its class.
         ValueError: If `cell` is or contains a `BasicRNNCell` or `GRUCell`, or has a
             feature that Equinox does not support: peepholes, clips, coupled gates, a
-            projection, or an activation other than tanh.
+            projection, or an activation other than tanh; if `cell` is a pair of
+            directions, which Equinox's layers do not have.
     """
-    found = _LIBRARY.layers_of(cell, bidirectional=False)
+    found = _LIBRARY.layers_of(cell)
     layers = [_LIBRARY.write(layer, _TABLES[layer.kind]) for ((_, layer),) in found]
     return layers[0] if len(layers) == 1 else layers
 

@@ -1,29 +1,12 @@
-"""Weights of the layers of `transformers` and of RWKV-7, for layers of `jaxrnn.nnx`.
-
-    layer = jaxrnn.nnx.Mamba2(768, 24, 128, 64, rngs=nnx.Rngs(0))
-    prefix = "backbone.layers.0.mixer."
-    jaxrnn.convert.transformers.load(state_dict, layer, prefix, config=model.config)
-
-| layer of `jaxrnn.nnx` | has the weights of |
-|---|---|
-| `GatedDeltaNet` | `Qwen3NextGatedDeltaNet` |
-| `KimiDeltaAttention` | `KimiLinearDeltaAttention` |
-| `Mamba` | `MambaMixer` |
-| `Mamba2` | `Mamba2Mixer`, `BambaMixer`, `GraniteMoeHybridMambaLayer` |
-| `RWKV7TimeMix` | `RWKV_Tmix_x070` of RWKV's repository, `blocks.0.att.` in its files |
-
-Falcon Mamba, Falcon-H1, Nemotron-H and Zamba2 have weights of the same names, but other
-options. `load` refuses their configs unless these options have no effect.
-"""
+"""Weights of the layers of `transformers` and of RWKV-7, for layers of `jaxrnn.nnx`."""
 
 import functools
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import check_instance
 from .._base.errors import expect
 from .._base.math import in_native_order, is_traced
 from .._base.modules import import_optional
@@ -31,34 +14,59 @@ from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, Params
 from .._flax.parameters import in_place_of
 from ._model_options import check_config
-from ._weights import Weights, as_mapping, as_weight, check_names, listed, pick
+from ._weights import (
+    Weights,
+    as_mapping,
+    as_prefix,
+    as_weight,
+    check_names,
+    listed,
+    pick,
+)
 
-__all__ = ["load", "save"]
+LayerT = TypeVar("LayerT")
 
 
-def load(
-    state_dict: Weights, layer: object, prefix: str = "", *, config: object = None
-) -> None:
-    """Copies weights into a layer, which keeps its dtypes and its sharding.
+def from_transformers(
+    state_dict: Weights, layer: LayerT, *, at: str = "", config: object = None
+) -> LayerT:
+    """Returns a copy of a layer with published weights, in its dtypes and sharding.
+
+    | layer of `jaxrnn.nnx` | has the weights of |
+    |---|---|
+    | `GatedDeltaNet` | `Qwen3NextGatedDeltaNet` |
+    | `KimiDeltaAttention` | `KimiLinearDeltaAttention` |
+    | `Mamba` | `MambaMixer` |
+    | `Mamba2` | `Mamba2Mixer`, `BambaMixer`, `GraniteMoeHybridMambaLayer` |
+    | `RWKV7TimeMix` | `RWKV_Tmix_x070`, `blocks.0.att.` in the files of RWKV |
+
+    Falcon Mamba, Falcon-H1, Nemotron-H and Zamba2 have weights of the same names, but
+    other options. `from_transformers` refuses their configs unless these options have
+    no effect.
 
     Some options of a model change its results, but no weight shows them: an activation,
-    an epsilon, a limit. `load` compares the options in `config` with the layer.
+    an epsilon, a limit. `from_transformers` compares the options in `config` with the
+    layer.
 
-    The weights may be traced. Gradients then have the names of `state_dict`. A layer of
-    `nnx.eval_shape`, whose parameters have no values, can be loaded too.
+    The weights may be traced. Gradients then have the names of `state_dict`. `layer`
+    itself does not change, and may come from `nnx.eval_shape`, so that its parameters
+    have no values.
 
     Args:
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
             arrays. For Kimi Linear, pass that of the model that `transformers` loads,
             which renames the weights of the files.
         layer: A layer of `jaxrnn.nnx` with the module's sizes; see the table above.
-        prefix: The prefix of the names of the module's weights, including the dot, e.g.
-            `"model.layers.0.linear_attn."`.
+        at: The name of the module in the model, e.g. "model.layers.0.linear_attn". A
+            final dot may follow. "" for the module alone.
         config: The config of the model: an object of `transformers`, or a dict such as
             that of the file config.json. Required for `Mamba` and `Mamba2`, because
             several models have weights of these names. Optional for `GatedDeltaNet` and
             `KimiDeltaAttention`. Omit it for `RWKV7TimeMix`. If the config of a model
             has parts, pass one part, such as `config.text_config`.
+
+    Returns:
+        A new module of the class of `layer`.
 
     Raises:
         TypeError: If `state_dict` is not a mapping, `layer` is no such layer, or a
@@ -69,17 +77,17 @@ def load(
             another `norm_epsilon` or `key_size` than the model.
 
     Example:
-        >>> import jaxrnn.nnx, jaxrnn.convert.transformers as published
+        >>> import jaxrnn.convert, jaxrnn.nnx
         >>> from flax import nnx
         >>> layer = jaxrnn.nnx.Mamba(8, rngs=nnx.Rngs(0))
-        >>> weights = published.save(layer)
+        >>> weights = jaxrnn.convert.to_transformers(layer)
         >>> weights["x_proj.weight"].shape
         (33, 16)
         >>> config = {"model_type": "mamba", "hidden_act": "silu"}
-        >>> published.load(weights, layer, config=config)
+        >>> layer = jaxrnn.convert.from_transformers(weights, layer, config=config)
     """
     as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
-    check_instance("prefix", prefix, str, "a string")
+    prefix = as_prefix("at", at, ".")
     params, published = _published(layer)
     # Types without shardings, which are parts of the types on an explicit mesh.
     plain = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
@@ -91,7 +99,7 @@ def load(
     unused = {f"blocks.0.att.v{i}" for i in range(3)}
     own = [name for name in own if name in wanted or name not in unused]
     if not {*own} & {*wanted}:
-        fix = "Check `prefix`, which includes the last dot."
+        fix = "Check `at`, the name of the module in the model."
     elif "x_r" in types:
         fix = "Later layers of RWKV-7 need `layer_index` and `num_layers`."
     else:
@@ -108,25 +116,29 @@ def load(
     (found,) = jax.linear_transpose(published, plain)(given)
     pairs = zip(named_leaves("layer", params), jax.tree.leaves(found), strict=True)
     arrays = [in_place_of(name, old, new) for (name, old), new in pairs]
-    import_optional("flax.nnx").update(layer, with_structure(params, arrays))
+    nnx: Any = import_optional("flax.nnx")
+    made = nnx.clone(layer)
+    nnx.update(made, with_structure(params, arrays))
+    return made
 
 
-def save(layer: object, prefix: str = "") -> dict[str, np.ndarray]:
-    """Returns the weights of a layer as NumPy arrays; the inverse of `load`.
+def to_transformers(layer: object, *, at: str = "") -> dict[str, np.ndarray]:
+    """Returns a layer's weights as NumPy arrays; the inverse of `from_transformers`.
 
     Traced parameters stay JAX arrays. `module.load_state_dict({k: torch.tensor(v) for
-    k, v in save(layer).items()})` assigns the arrays to a module, whose config must be
-    one that `load` accepts for the layer. Cast bfloat16 arrays to float32 first.
+    k, v in weights.items()})` assigns the returned `weights` to a module, whose config
+    must be one that `from_transformers` accepts for the layer. Cast bfloat16 arrays to
+    float32 first.
 
     Args:
-        layer: A layer of `jaxrnn.nnx`; see the table above.
-        prefix: The prefix for the names of the weights.
+        layer: A layer of `jaxrnn.nnx`; see the table at `from_transformers`.
+        at: The name of the module in the model, as in `from_transformers`.
 
     Raises:
         TypeError: If `layer` is no such layer.
         ValueError: If the layer has parameters beside those of its class.
     """
-    check_instance("prefix", prefix, str, "a string")
+    prefix = as_prefix("at", at, ".")
     params, published = _published(layer)
     arrays = published(params)
     _check_whole(layer, params, arrays)

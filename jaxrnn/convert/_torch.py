@@ -1,25 +1,20 @@
-"""Weights of PyTorch's `nn.LSTM`, `nn.GRU` and `nn.RNN`, and of their cells.
+"""Weights and states of PyTorch's `nn.LSTM`, `nn.GRU` and `nn.RNN`, and of their cells.
 
-    lstm = torch.nn.LSTM(3, 5, num_layers=2, batch_first=True)
-    cell = jaxrnn.convert.torch.load(lstm.state_dict())
-    outputs, states = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
-
-The state of an LSTM is (h, c) in PyTorch, with all layers in one array. In jaxrnn, each
-layer has its own (c, h); `load_state` and `save_state` convert between the two forms.
 PyTorch has two biases per gate. jaxrnn stores their sum, except in a GRU's candidate.
 """
 
 import itertools
 import re
 from collections.abc import Collection
-from typing import Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_bool, check_instance, is_list_of
+from .._base.arguments import as_bool, is_list_of
 from .._base.errors import check_not_masked, expect, is_array, leaf_name
+from .._base.hints import with_hints
 from .._base.math import is_traced
 from .._base.typing import PyTree
 from .._cells.base import BoundCell
@@ -31,6 +26,7 @@ from ._layer_weights import (
     Cells,
     LayerWeights,
     Library,
+    Loaded,
     bind_layers,
     check_stated,
 )
@@ -38,16 +34,13 @@ from ._weights import (
     Reader,
     Weights,
     as_mapping,
-    check_directions,
+    as_prefix,
     flattened,
     from_tensor,
     listed,
     pick,
     prefixes_of_torch,
 )
-
-__all__ = ["load", "load_state", "save", "save_state"]
-
 
 Nonlinearity: TypeAlias = Literal["tanh", "relu"]
 
@@ -82,49 +75,61 @@ _ALIKE = "have layers of one kind, size and activation to form one module"
 
 
 @overload
-def load(
+def from_torch(
     state_dict: Weights,
-    prefix: str = "",
-    nonlinearity: Nonlinearity | None = None,
     *,
-    bidirectional: Literal[False] = False,
+    at: str = "",
+    bidirectional: None = None,
+    nonlinearity: Nonlinearity | None = None,
+) -> Loaded: ...
+
+
+@overload
+def from_torch(
+    state_dict: Weights,
+    *,
+    at: str = "",
+    bidirectional: Literal[False],
+    nonlinearity: Nonlinearity | None = None,
 ) -> BoundCell: ...
 
 
 @overload
-def load(
+def from_torch(
     state_dict: Weights,
-    prefix: str = "",
-    nonlinearity: Nonlinearity | None = None,
     *,
+    at: str = "",
     bidirectional: Literal[True],
+    nonlinearity: Nonlinearity | None = None,
 ) -> BothDirections: ...
 
 
-def load(
+@with_hints
+def from_torch(
     state_dict: Weights,
-    prefix: str = "",
-    nonlinearity: Nonlinearity | None = None,
     *,
-    bidirectional: bool = False,
-) -> BoundCell | BothDirections:
-    """Loads a module as a bound cell, or as the bound cells of both directions.
+    at: str = "",
+    bidirectional: bool | None = None,
+    nonlinearity: Nonlinearity | None = None,
+) -> Any:
+    """Loads a module of PyTorch as a bound cell, or as bound cells of two directions.
 
-    `load` infers the kind of module (LSTM, GRU or RNN), its layers and its projection
-    from the names and shapes of the weights. If the module has no biases, they are
-    zeros. `load` refuses weights of the module that it does not read, such as those of
-    pruning and of weight norm. The weights may be traced. Gradients then have the names
-    and shapes of `state_dict`.
+    `from_torch` infers the kind of module (LSTM, GRU or RNN), its layers, directions
+    and projection from the names and shapes of the weights. If the module has no
+    biases, they are zeros. `from_torch` refuses weights of the module that it does not
+    read, such as those of pruning and of weight norm. The weights may be traced.
+    Gradients then have the names and shapes of `state_dict`.
 
     Args:
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
             NumPy arrays. The module may also be an `nn.LSTMCell`, `nn.GRUCell` or
             `nn.RNNCell`.
-        prefix: The prefix of the names of the module's weights, including the dot, e.g.
-            `"encoder.rnn."`.
+        at: The name of the module in the model, e.g. "encoder.rnn" for the weight
+            "encoder.rnn.weight_ih_l0". A final dot may follow. "" for the module alone.
+        bidirectional: Whether the module must have two directions; None if the weights
+            decide.
         nonlinearity: The `nonlinearity` of an `nn.RNN`, "tanh" or "relu". Required for
             an `nn.RNN`, because a `state_dict` does not store it; otherwise None.
-        bidirectional: Whether the module has two directions.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
@@ -141,17 +146,17 @@ def load(
             it.
 
     Example:
-        >>> import numpy as np, jaxrnn.convert.torch
+        >>> import numpy as np, jaxrnn.convert
         >>> shapes = {"weight_ih_l0": (20, 3), "weight_hh_l0": (20, 5)}
         >>> state_dict = {k: np.ones(v, np.float32) for k, v in shapes.items()}
-        >>> cell = jaxrnn.convert.torch.load(state_dict)
+        >>> cell = jaxrnn.convert.from_torch(state_dict)
         >>> type(cell.cell).__name__, cell.state_size
         ('LSTMCell', LSTMStateTuple(c=5, h=5))
-        >>> list(jaxrnn.convert.torch.save(cell, "rnn."))[:3]
+        >>> list(jaxrnn.convert.to_torch(cell, at="rnn"))[:3]
         ['rnn.weight_ih_l0', 'rnn.weight_hh_l0', 'rnn.bias_ih_l0']
     """
     as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
-    check_instance("prefix", prefix, str, "a string")
+    prefix = as_prefix("at", at, ".")
     is_module = f"{prefix}weight_ih_l0" in state_dict
     first = "_l0" if is_module or f"{prefix}weight_ih" not in state_dict else ""
     own = [re.fullmatch(re.escape(prefix) + _NAME, str(name)) for name in state_dict]
@@ -161,7 +166,6 @@ def load(
             pick(state_dict, place, fix=_fix_of_names(state_dict, prefix))
     _check_all_read(state_dict, prefix, {match[0] for match in matches})
     directions = 1 + any(match[3] for match in matches)
-    check_directions("state_dict", directions, bidirectional)
     stored = {match[1] for match in matches}
     if stored & {"bias_ih", "bias_hh"}:  # PyTorch has both or none.
         stored |= {"bias_ih", "bias_hh"}
@@ -176,30 +180,28 @@ def load(
         sides = [layer + end for end in _SUFFIXES[:directions]]
         readers = [_reader(state_dict, prefix, end) for end in sides]
         layers.append([_layer(read, stored, nonlinearity) for read in readers])
-    return bind_layers(layers)
+    return bind_layers("state_dict", layers, bidirectional)
 
 
-def save(
-    cell: Cells, prefix: str = "", *, bidirectional: bool = False
-) -> dict[str, np.ndarray]:
-    """Returns the `state_dict` of a cell as NumPy arrays.
+@with_hints
+def to_torch(cell: Cells, *, at: str = "") -> dict[str, np.ndarray]:
+    """Returns the `state_dict` of a cell as NumPy arrays; the inverse of `from_torch`.
 
     Traced parameters stay JAX arrays.
 
-    `module.load_state_dict({k: torch.from_numpy(v) for k, v in save(cell).items()})`
-    assigns the arrays to a PyTorch module with biases. Cast bfloat16 arrays to float32
-    first. Pass the activation of a `BasicRNNCell` as `nonlinearity` to `nn.RNN` and to
-    `load`. `bias_ih` holds the cell's biases, including the forget bias. `bias_hh`
-    holds the bias that a reset gate multiplies; the other entries of `bias_hh` are
-    zero.
+    `module.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()})`
+    assigns the returned `arrays` to a PyTorch module with biases. Cast bfloat16 arrays
+    to float32 first. Pass the activation of a `BasicRNNCell` as `nonlinearity` to
+    `nn.RNN` and to `from_torch`. `bias_ih` holds the cell's biases, including the
+    forget bias. `bias_hh` holds the bias that a reset gate multiplies; the other
+    entries of `bias_hh` are zero.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of equal cells. For two
             directions, the pair `(cells_fw, cells_bw)`, each a list with one bound cell
             per layer.
-        prefix: The prefix for the names of the weights.
-        bidirectional: Whether `cell` is such a pair.
+        at: The name of the module in the model, as in `from_torch`.
 
     Raises:
         TypeError: If a cell is not bound, or no converter supports its class.
@@ -208,8 +210,8 @@ def save(
             (a `BasicRNNCell` may also have relu); if layers or directions differ from
             each other.
     """
-    check_instance("prefix", prefix, str, "a string")
-    layers = _LIBRARY.layers_of(cell, bidirectional)
+    prefix = as_prefix("at", at, ".")
+    layers = _LIBRARY.layers_of(cell)
     kinds = {
         f"{layer.kind.family} of size {layer.units}, with outputs of size "
         f"{len(layer.state_kernel)} and {layer.activation_name}"
@@ -227,18 +229,22 @@ def save(
     return arrays
 
 
-def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
-    """Converts the state of a module to a cell's state; also under jit.
+def from_torch_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
+    """Converts the state of a module of PyTorch to a cell's state; also under jit.
+
+    The state of an LSTM is (h, c) in PyTorch, with all layers in one array. In jaxrnn,
+    each layer has its own (c, h).
 
     Args:
         state: `h` or, for an LSTM, `(h, c)`, tensors or arrays. Each array is
             `[layers, batch, units]`, or `[2 * layers, batch, units]` if
             `bidirectional`. One array is always h: to pass one array that stacks h and
             c of one layer, `[2, batch, units]`, pass `(state[:1], state[1:])`.
-        bidirectional: Whether the module has two directions.
+        bidirectional: Whether the module has two directions, which the arrays do not
+            show: a module of two layers has arrays of the same shapes.
 
     Returns:
-        The `initial_state` for the cell that `load` returns: `[batch, units]` or
+        The `initial_state` for the cell of `from_torch`: `[batch, units]` or
         `LSTMStateTuple(c, h)`; for several layers, a tuple with one state per layer.
         For two directions, `(states_fw, states_bw)` for
         `stack_bidirectional_dynamic_rnn` and the `StackBidirectional` modules, each
@@ -251,12 +257,12 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
             if the number of entries is odd for two directions.
 
     Example:
-        >>> import jax.numpy as jnp, jaxrnn.convert.torch
+        >>> import jax.numpy as jnp, jaxrnn.convert
         >>> h, c = jnp.ones((1, 4, 8)), jnp.zeros((1, 4, 8))
-        >>> state = jaxrnn.convert.torch.load_state((h, c))
+        >>> state = jaxrnn.convert.from_torch_state((h, c))
         >>> state.h.shape
         (4, 8)
-        >>> [x.shape for x in jaxrnn.convert.torch.save_state(state)]
+        >>> [x.shape for x in jaxrnn.convert.to_torch_state(state)]
         [(1, 4, 8), (1, 4, 8)]
     """
     is_pair = isinstance(state, tuple | list)
@@ -276,14 +282,15 @@ def load_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     return layers[::2], layers[1::2]
 
 
-def save_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
-    """Converts a cell's state to PyTorch's `h` or `(h, c)`; inverts `load_state`.
+def to_torch_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
+    """Converts a cell's state to PyTorch's `h` or `(h, c)`; inverts `from_torch_state`.
 
     Args:
-        state: The state of a cell that `save` supports. For two directions,
+        state: The state of a cell that `to_torch` supports. For two directions,
             `(states_fw, states_bw)`, each with one state per layer; the state of a
             single layer may replace a list of one.
-        bidirectional: Whether `state` has two directions.
+        bidirectional: Whether `state` has two directions, which its structure does not
+            show: the states of two layers are a pair, too.
 
     Returns:
         JAX arrays `[layers, batch, units]`, or `[2 * layers, batch, units]` for two
@@ -355,9 +362,7 @@ def _fix_of_names(state_dict: Weights, prefix: str) -> str:
     if not places or prefix in places:
         return _FIX
     found = listed(map(repr, places))
-    return (
-        f"Pass the `prefix` of a module: {found}. Pass the inner dict if there is one."
-    )
+    return f"Pass the name of a module as `at`: {found}. Pass an inner dict if needed."
 
 
 def _reader(weights: Weights, prefix: str, end: str) -> Reader:

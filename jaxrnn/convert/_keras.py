@@ -1,16 +1,6 @@
 """Weights of the layers `LSTM`, `GRU` and `SimpleRNN` of Keras 3 and tf_keras.
 
-`load` also reads the weights of `CuDNNLSTM` and `CuDNNGRU`.
-
-    cell = jaxrnn.convert.keras.load(lstm.get_weights())
-    outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
-
-The state of an LSTM is [h, c] in Keras and (c, h) in jaxrnn. The weights do not include
-the activations of a layer. If they differ from the defaults of Keras 3, pass
-`activation` and `recurrent_activation` to `load`, which would otherwise return a cell
-that gives wrong numbers. A `SimpleRNN` always needs `activation`. The default
-`recurrent_activation` of `LSTM` and `GRU` in TensorFlow 1, in `tf.compat.v1.keras` and
-in Keras before 2.3 is "hard_sigmoid".
+The weights of their predecessors `CuDNNLSTM` and `CuDNNGRU` can be read, too.
 """
 
 from collections.abc import Sequence
@@ -20,6 +10,7 @@ import numpy as np
 
 from .._base.arguments import as_bool, check_instance
 from .._base.errors import expect
+from .._base.hints import with_hints
 from .._cells.base import BoundCell
 from ._kinds import Kind, Table
 from ._layer_weights import (
@@ -28,6 +19,7 @@ from ._layer_weights import (
     Cells,
     LayerWeights,
     Library,
+    Loaded,
     as_layers,
     bind_layers,
     check_stated,
@@ -35,15 +27,12 @@ from ._layer_weights import (
 )
 from ._weights import Reader, Weight, blocks, check_directions, joined, listed
 
-__all__ = ["load", "save"]
-
-
 _LIBRARY = Library(
     "Keras",
     {Kind.RNN: "c", Kind.GRU: "urc", Kind.GRU_AFTER: "urc", Kind.LSTM: "ifjo"},
     lacks=("peepholes", "projection", "clips", "coupled gates"),
 )
-_FIX = "Pass `layer.get_weights()` of each recurrent layer, not of the whole model."
+_FIX = "Pass a list with `layer.get_weights()` of each recurrent layer of the model."
 _HARD_SIGMOIDS = (
     "For Keras 3, pass `jax.nn.hard_sigmoid`. For Keras 2, tf_keras and TensorFlow 1, "
     "pass `lambda x: jnp.clip(0.2 * x + 0.5, 0, 1)`."
@@ -52,18 +41,31 @@ _OF_CELLS = "For the stacked cells of an `RNN`, pass `cell.get_weights()` of eac
 
 
 @overload
-def load(
-    *layers: Sequence[Weight],
+def from_keras(
+    weights: Sequence[Weight],
+    *,
     activation: ActivationLike = None,
     recurrent_activation: ActivationLike = "sigmoid",
     reset_after: bool = True,
-    bidirectional: Literal[False] = False,
+    bidirectional: None = None,
+) -> Loaded: ...
+
+
+@overload
+def from_keras(
+    weights: Sequence[Weight],
+    *,
+    activation: ActivationLike = None,
+    recurrent_activation: ActivationLike = "sigmoid",
+    reset_after: bool = True,
+    bidirectional: Literal[False],
 ) -> BoundCell: ...
 
 
 @overload
-def load(
-    *layers: Sequence[Weight],
+def from_keras(
+    weights: Sequence[Weight],
+    *,
     activation: ActivationLike = None,
     recurrent_activation: ActivationLike = "sigmoid",
     reset_after: bool = True,
@@ -71,26 +73,35 @@ def load(
 ) -> BothDirections: ...
 
 
-def load(
-    *layers: Sequence[Weight],
+@with_hints
+def from_keras(
+    weights: Sequence[Weight],
+    *,
     activation: ActivationLike = None,
     recurrent_activation: ActivationLike = "sigmoid",
     reset_after: bool = True,
-    bidirectional: bool = False,
-) -> BoundCell | BothDirections:
-    """Loads one or several stacked layers as a bound cell, or as cells per direction.
+    bidirectional: bool | None = None,
+) -> Any:
+    """Loads a Keras layer or a stack as a bound cell, or as cells of two directions.
 
-    `load` infers the kind of a layer (LSTM, GRU or SimpleRNN) from the shapes of its
-    weights. The bias of a `CuDNNLSTM` or `CuDNNGRU` has another size, by which `load`
-    recognizes these layers and converts their kernels. Layers without a bias get a bias
-    of zeros. The weights may be traced. Gradients then have the structure of `layers`.
+    `from_keras` infers the kind of a layer (LSTM, GRU or SimpleRNN) from the shapes of
+    its weights. The bias of a `CuDNNLSTM` or `CuDNNGRU` has another size, by which
+    `from_keras` recognizes these layers and converts their kernels. Layers without a
+    bias get a bias of zeros. The weights may be traced. Gradients then have the
+    structure of `weights`.
+
+    The weights do not include the activations of a layer. If they differ from the
+    defaults of Keras 3, pass them; otherwise, the cell gives wrong numbers. The default
+    `recurrent_activation` of `LSTM` and `GRU` in TensorFlow 1, in `tf.compat.v1.keras`
+    and in Keras before 2.3 is "hard_sigmoid". The state of an LSTM is [h, c] in Keras
+    and (c, h) in jaxrnn.
 
     Args:
-        *layers: The `get_weights()` of each layer, from the inputs upwards, or a single
-            list with the weights of all layers, as returned by `save`. Each layer must
-            read the outputs of the layer before, which `load` cannot check; load other
-            layers with separate calls. All `Bidirectional` layers except the last must
-            have `merge_mode="concat"`.
+        weights: The `get_weights()` of one layer, or a list with the `get_weights()` of
+            each layer of a stack, from the inputs upwards, as `to_keras` returns it.
+            Each layer must read the outputs of the layer before, which `from_keras`
+            cannot check; load other layers with separate calls. All `Bidirectional`
+            layers except the last must have `merge_mode="concat"`.
         activation: The activation of the layers: a name or a function; for LSTMs and
             GRUs, None is Keras's default, tanh. Required for a `SimpleRNN`. For Keras's
             `activation=None`, pass "linear". The function "hard_sigmoid" differs
@@ -100,8 +111,9 @@ def load(
         recurrent_activation: The activation of the gates of LSTMs and GRUs, as for
             `activation`.
         reset_after: The `reset_after` of GRUs without a bias. For GRUs with a bias,
-            `load` infers this option from the shape of the bias.
-        bidirectional: Whether the layers are `Bidirectional` layers.
+            `from_keras` infers this option from the shape of the bias.
+        bidirectional: Whether the layers must be `Bidirectional` layers; None if the
+            weights decide, because these layers have twice as many arrays.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
@@ -120,12 +132,12 @@ def load(
             name is "hard_sigmoid", or a `SimpleRNN` has no `activation`.
 
     Example:
-        >>> import numpy as np, jaxrnn.convert.keras
+        >>> import numpy as np, jaxrnn.convert
         >>> shapes = [(3, 15), (5, 15), (2, 15)]
-        >>> cell = jaxrnn.convert.keras.load([np.ones(s, np.float32) for s in shapes])
+        >>> cell = jaxrnn.convert.from_keras([np.ones(s, np.float32) for s in shapes])
         >>> type(cell.cell).__name__, cell.state_size
         ('CudnnCompatibleGRUCell', 5)
-        >>> [weight.shape for weight in jaxrnn.convert.keras.save(cell)[0]]
+        >>> [weight.shape for weight in jaxrnn.convert.to_keras(cell)[0]]
         [(3, 15), (5, 15), (2, 15)]
     """
     reset_after = as_bool("reset_after", reset_after)
@@ -135,57 +147,59 @@ def load(
         must = "be a function where versions of Keras differ"
         expect(value != "hard_sigmoid", name, must, value, _HARD_SIGMOIDS)
     found = []
-    for i, arrays in enumerate(as_layers("layers", layers)):
-        name = f"layers[{i}]"
-        _check_arrays(name, arrays, bidirectional)
-        size = len(arrays) // (1 + bidirectional)
+    for name, arrays in as_layers("weights", weights).items():
+        directions = _directions(name, arrays)
+        # The weights of two layers may look like the weights of two directions.
+        fix = "For two layers, pass a list of `get_weights()` of each."
+        check_directions(name, directions, bidirectional, fix * (directions == 2))
+        size = len(arrays) // directions
         own = [range(start, start + size) for start in range(0, len(arrays), size)]
         found.append([_layer(name, arrays, at, activations, reset_after) for at in own])
-    return bind_layers(found)
+    return bind_layers("weights", found)
 
 
-def save(cell: Cells, *, bidirectional: bool = False) -> list[list[np.ndarray]]:
+def to_keras(cell: Cells) -> list[list[np.ndarray]]:
     """Returns the argument of Keras's `set_weights` for each layer of a cell.
 
     The Keras layer must be built, and have a bias and the activations of the cell. A
     Keras `GRU` also needs the right `reset_after`: False for a `GRUCell`, True for a
     `CudnnCompatibleGRUCell`. The bias of an LSTM includes the forget bias. To load the
-    weights again, pass `activation` and `recurrent_activation` to `load`.
+    weights again, pass `activation` and `recurrent_activation` to `from_keras`.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these. For
             `Bidirectional` layers, the pair `(cells_fw, cells_bw)`, each a list with
             one bound cell per layer.
-        bidirectional: Whether `cell` is such a pair.
 
     Raises:
         TypeError: If `cell` does not hold these bound cells.
         ValueError: If a cell has peepholes, clips, coupled gates or a projection, which
             Keras does not support; if the directions differ in the number of layers.
     """
-    layers = _LIBRARY.layers_of(cell, bidirectional)
+    layers = _LIBRARY.layers_of(cell)
     return [
         [array for _, direction in layer for array in _weights(direction)]
         for layer in layers
     ]
 
 
-def _check_arrays(name: str, arrays: Sequence[Weight], bidirectional: bool) -> None:
-    """Raises an error unless `arrays` are the weights of a layer."""
+def _directions(name: str, arrays: Sequence[Weight]) -> int:
+    """The number of directions of a layer with these weights."""
     fix = "Pass `layer.get_weights()`."
     check_instance(name, arrays, list | tuple, "a list of arrays", fix)
     count = len(arrays)
     must = "hold 2 or 3 weights per direction"
     expect(count in (2, 3, 4, 6), name, must, count, f"{_FIX} {_OF_CELLS}")
-    if count > 3:  # Both directions begin with the two kernels of a layer.
-        shapes = [list(getattr(each, "shape", ())) for each in arrays]
-        pairs = [shapes[i : i + 2] for i in (0, count // 2)]
-        is_layer = all(len(k) == len(s) == 2 and k[1] == s[1] for k, s in pairs)
-        expect(is_layer, name, "hold the weights of one layer", listed(shapes), _FIX)
-    # The weights of two layers may look like the weights of two directions.
-    fix = "For two layers, pass `get_weights()` of each layer." if count > 3 else ""
-    check_directions(name, 1 if count < 4 else 2, bidirectional, fix)
+    if count < 4:
+        return 1
+    # Both directions begin with the two kernels of a layer, and read the same inputs.
+    shapes = [list(getattr(each, "shape", ())) for each in arrays]
+    pairs = [shapes[i : i + 2] for i in (0, count // 2)]
+    is_layer = all(len(k) == len(s) == 2 and k[1] == s[1] for k, s in pairs)
+    is_layer = is_layer and pairs[0][0][0] == pairs[1][0][0]
+    expect(is_layer, name, "hold the weights of one layer", listed(shapes), _FIX)
+    return 2
 
 
 def _layer(
