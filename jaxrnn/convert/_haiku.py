@@ -26,6 +26,7 @@ from ._layer_weights import (
     stacked,
 )
 from ._weights import (
+    Names,
     Reader,
     Weight,
     Weights,
@@ -75,7 +76,7 @@ _INNER = re.compile("/(linear|linear_1|input_to_hidden|hidden_to_hidden)$")
 def from_haiku(
     params: Weights,
     *,
-    at: str | Sequence[str] | None = None,
+    at: Names = None,
     input_shape: Sequence[int] | None = None,
 ) -> BoundCell:
     """Loads a core of Haiku, or a stack such as an `hk.DeepRNN`, as a bound cell.
@@ -131,9 +132,7 @@ def from_haiku(
     return stacked(cells)
 
 
-def to_haiku(
-    cell: BoundCell, *, at: str | Sequence[str] | None = None
-) -> dict[str, dict[str, np.ndarray]]:
+def to_haiku(cell: BoundCell, *, at: Names = None) -> dict[str, dict[str, np.ndarray]]:
     """Returns the parameters of a cell in Haiku's two levels of dicts.
 
     The arrays are NumPy arrays; traced parameters stay JAX arrays. The second bias of a

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .._base.arguments import check_instance, is_list_of
+from .._base.arguments import check_instance
 from .._base.errors import Verbatim, counted, expect
 from .._base.typing import Activation
 from .._cells.base import BoundCell
@@ -316,12 +316,11 @@ class Library:
             TypeError: If `cell` is neither a bound cell nor a pair of bound cells.
             ValueError: If the library has one direction, and `cell` has two.
         """
-        if not is_pair("cell", cell):
-            return [[each] for each in single_cells("cell", cell)]
+        rows = cells_of("cell", cell)
         must = f"be a bound cell, because {self.name} has no layers of two directions"
         fix = "Convert each direction with its own call."
-        expect(not self.is_one_way, "cell", must, cell, fix)
-        return [[(k, as_bound(k, x)) for k, x in row] for row in as_pairs(cell)]
+        expect(len(rows[0]) == 1 or not self.is_one_way, "cell", must, cell, fix)
+        return rows
 
     def layers_of(self, cell: Cells) -> list[list[Named]]:
         """The layers of a bound cell or of the pair `(cells_fw, cells_bw)`.
@@ -394,16 +393,8 @@ def bind_layers(
         ValueError: If the sizes of two adjacent layers do not match, some layers have
             one direction and others have two, or `bidirectional` does not fit them.
     """
-    first = len(layers[0])
-    for i, layer in enumerate(layers):
-        must = f"have {counted(first, 'direction')}, like the layers before it"
-        fix = (
-            f"Convert layers[:{i}] and layers[{i}:] with a call each. If the second "
-            "part reads the first, run it on the outputs of the first."
-        )
-        expect(len(layer) == first, f"layers[{i}]", must, len(layer), fix)
-    check_directions(name, first, bidirectional)
     _check_inputs(layers, joins_directions)
+    check_directions(name, len(layers[0]), bidirectional)
     directions = [tuple(map(_bound_cell, side)) for side in zip(*layers, strict=True)]
     return stacked(directions[0]) if len(directions) == 1 else tuple(directions)
 
@@ -424,8 +415,14 @@ _FIX_OF_INPUTS = (
 
 
 def _check_inputs(layers: Sequence[Layer], joins_directions: bool) -> None:
-    size = 0
+    size, directions = 0, len(layers[0])
     for i, layer in enumerate(layers):
+        must = f"have {counted(directions, 'direction')}, like the layers before it"
+        fix = (
+            f"Convert layers[:{i}] and layers[{i}:] with a call each. If the second "
+            "part reads the first, run it on the outputs of the first."
+        )
+        expect(len(layer) == directions, f"layers[{i}]", must, len(layer), fix)
         size = size or len(layer[0].input_kernel)
         for direction in layer:
             got = len(direction.input_kernel)
@@ -466,34 +463,41 @@ def _table(cell: Any) -> Table:
     return {key: place for key, place in table.items() if has.get(place[0], True)}
 
 
-def is_pair(name: str, cells: object) -> bool:
-    """Whether cells are the pair `(cells_fw, cells_bw)`.
+def rows_of(name: str, cells: Any) -> list[list[tuple[str, Any]]]:
+    """The cells of each layer, one per direction, with names for messages.
+
+    Args:
+        name: The name of `cells`.
+        cells: One cell, which may be a stack, or the tuple `(cells_fw, cells_bw)`, in
+            which a cell may replace a list of one cell. A list is refused, because it
+            may also be a stack.
 
     Raises:
-        TypeError: If `cells` is a list, which may also be a stack, or a tuple of
-            another length.
-    """
-    is_tuple = isinstance(cells, tuple)
-    fits = is_list_of(cells, 2) if is_tuple else not isinstance(cells, list)
-    must = "be a cell or the tuple (cells_fw, cells_bw)"
-    fix = "To stack layers of one direction, use `MultiRNNCell`."
-    got = Verbatim(type(cells).__name__)
-    expect(fits, name, must, got, fix, error=TypeError)
-    return is_tuple
-
-
-def as_pairs(cells: Any) -> list[list[tuple[str, Any]]]:
-    """The cells of each layer of `(cells_fw, cells_bw)`, with names for messages.
-
-    A cell may replace a list of one cell.
-
-    Raises:
+        TypeError: If `cells` is a list, or a tuple of another length.
         ValueError: If the lists are empty or differ in length.
     """
+    if not isinstance(cells, list | tuple):
+        return [[(name, cells)]]
+    must = "be a cell or the tuple (cells_fw, cells_bw)"
+    fix = "To stack layers of one direction, use `MultiRNNCell`."
+    fits = isinstance(cells, tuple) and len(cells) == 2
+    expect(fits, name, must, Verbatim(type(cells).__name__), fix, error=TypeError)
     fw, bw = (side if isinstance(side, list | tuple) else [side] for side in cells)
     check_both_lists(fw, bw)
     pairs = enumerate(zip(fw, bw, strict=True))
     return [[(f"cells_fw[{i}]", f), (f"cells_bw[{i}]", b)] for i, (f, b) in pairs]
+
+
+def cells_of(name: str, cells: Any) -> list[list[tuple[str, BoundCell]]]:
+    """The bound cells of each layer, also of a bound stack; see `rows_of`.
+
+    Raises:
+        TypeError: If a cell is not bound.
+    """
+    rows = rows_of(name, cells)
+    if len(rows[0]) == 1:
+        return [[each] for each in single_cells(name, cells)]
+    return [[(key, as_bound(key, cell)) for key, cell in row] for row in rows]
 
 
 def as_bound(name: str, cell: Any) -> BoundCell:

@@ -29,6 +29,7 @@ from ._layer_weights import (
 )
 from ._onnx_model import as_dict, as_model, as_text, reads, recurrent_nodes
 from ._weights import (
+    Names,
     Reader,
     Weights,
     as_mapping,
@@ -88,7 +89,7 @@ _KNOWN = (
 )
 
 
-def onnx_nodes(model: object, *, at: str | Sequence[str] | None = None) -> list[Params]:
+def onnx_nodes(model: object, *, at: Names = None) -> list[Params]:
     """Reads the recurrent nodes of an ONNX model as dicts, which `from_onnx` accepts.
 
     Change the dicts before you pass them to `from_onnx` if it refuses a node: take out
@@ -150,37 +151,25 @@ def onnx_nodes(model: object, *, at: str | Sequence[str] | None = None) -> list[
 
 @overload
 def from_onnx(
-    model: object,
-    *,
-    at: str | Sequence[str] | None = None,
-    bidirectional: None = None,
+    model: object, *, at: Names = None, bidirectional: None = None
 ) -> Loaded: ...
 
 
 @overload
 def from_onnx(
-    model: object,
-    *,
-    at: str | Sequence[str] | None = None,
-    bidirectional: Literal[False],
+    model: object, *, at: Names = None, bidirectional: Literal[False]
 ) -> BoundCell: ...
 
 
 @overload
 def from_onnx(
-    model: object,
-    *,
-    at: str | Sequence[str] | None = None,
-    bidirectional: Literal[True],
+    model: object, *, at: Names = None, bidirectional: Literal[True]
 ) -> BothDirections: ...
 
 
 @with_hints
 def from_onnx(
-    model: object,
-    *,
-    at: str | Sequence[str] | None = None,
-    bidirectional: bool | None = None,
+    model: object, *, at: Names = None, bidirectional: bool | None = None
 ) -> Any:
     """Loads the recurrent nodes of an ONNX model as bound cells.
 

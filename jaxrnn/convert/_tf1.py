@@ -11,7 +11,7 @@ attention mechanisms. The wrapper's other variables are in the scope of the loop
 
 import functools
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import jax
@@ -30,7 +30,7 @@ from .._cells.wrappers.multi_rnn import MultiRNNCell
 from .._drivers.stack_bidirectional import init_stack_bidirectional
 from ..contrib._fused import BoundFusedCell
 from ._kinds import KINDS
-from ._layer_weights import Cells, as_bound, as_pairs, is_pair, layer_of, single_cells
+from ._layer_weights import Cells, as_bound, layer_of, rows_of, single_cells
 from ._weights import (
     Reader,
     Weights,
@@ -49,6 +49,10 @@ _MEMORY_LAYER = "memory_layer"
 UnboundT = TypeVar("UnboundT", bound=RNNCell)
 
 Named: TypeAlias = list[tuple[str, PyTree]]
+Variables: TypeAlias = dict[str, Callable[[], Any]]
+"""For the name of each variable, a function that reads it."""
+# The start of the names in a scope: "" or "encoder/rnn/".
+_scope = functools.partial(as_prefix, mark="/")
 
 
 @overload
@@ -142,39 +146,32 @@ def from_tf1(
         >>> sorted(jaxrnn.convert.to_tf1(cell, at="encoder/rnn"))
         ['encoder/rnn/lstm_cell/bias', 'encoder/rnn/lstm_cell/kernel']
     """
-    scope, memory_scope = _as_scope("at", at), _as_scope("memory_at", memory_at)
+    scope, memory = _scope("at", at), _scope("memory_at", memory_at)
     arrays = _opened(variables)
     what = "the unbound cell of the TensorFlow script, such as `jaxrnn.LSTMCell(128)`"
     check_given("cell", cell, f"Found: {listed(arrays)}.", what)
     check_given("inputs", inputs, "", "one step of the inputs of `cell`, or its shapes")
+    rows = rows_of("cell", cell)
+    check_directions("cell", len(rows[0]), bidirectional)
+    sides = [[each for _, each in side] for side in zip(*rows, strict=True)]
     key = jax.random.key(0)
-    bind = functools.partial(_bind, arrays, memory_scope)
-    directions = 1 + is_pair("cell", cell)
-    check_directions("cell", directions, bidirectional)
-    if directions == 1:
+    if len(sides) == 2:
+        init = functools.partial(init_stack_bidirectional, *sides, key, inputs)
+    else:
         kinds = RNNCell | contrib.FusedRNNCell
         check_instance("cell", cell, kinds, "an unbound cell")
-        return bind(cell, jax.eval_shape(lambda: cell.init(key, inputs)), scope)
-    layers = as_pairs(cell)
-    scopes = _scopes(scope, len(layers))
-    cells_fw, cells_bw = (
-        [each for _, each in side] for side in zip(*layers, strict=True)
-    )
-    shapes = jax.eval_shape(
-        lambda: init_stack_bidirectional(cells_fw, cells_bw, key, inputs)
-    )
-    fw: list[BoundCell] = []
-    bw: list[BoundCell] = []
+        init = lambda: [[cell.init(key, inputs)]]
+    shapes, scopes = jax.eval_shape(init), _scopes(scope, rows)
+    bound: list[list[BoundCell]] = [[] for _ in sides]
     # TensorFlow stores a cell that runs several times in the scope of its first run.
     firsts: dict[Hashable, str] = {}
-    for row, *own, places in zip(layers, *shapes, scopes, strict=True):
-        for side, (_, each), spec, place in zip(
-            (fw, bw), row, own, places, strict=True
-        ):
+    for row, *own, places in zip(rows, *shapes, scopes, strict=True):
+        for side, (_, each), spec, place in zip(bound, row, own, places, strict=True):
             first = firsts.setdefault(_objects(each), place)
-            is_held = any(name.startswith(_join(place, "")) for name in arrays)
-            side.append(bind(each, spec, place if is_held else first))
-    return tuple(fw), tuple(bw)
+            is_held = any(name.startswith(place) for name in arrays)
+            place = place if is_held else first
+            side.append(_bind(arrays, memory, each, spec, place))
+    return tuple(map(tuple, bound)) if len(bound) == 2 else bound[0][0]
 
 
 @with_hints
@@ -202,35 +199,25 @@ def to_tf1(cell: Cells, *, at: str = "", memory_at: str = "") -> dict[str, np.nd
             shape; if two cells inside `cell` have the same scope, or the directions
             differ in the number of layers.
     """
-    scope, memory_scope = _as_scope("at", at), _as_scope("memory_at", memory_at)
-    if not is_pair("cell", cell):
-        return _save("cell", cell, scope, memory_scope)
+    scope, memory = _scope("at", at), _scope("memory_at", memory_at)
     variables: dict[str, np.ndarray] = {}
-    layers = as_pairs(cell)
-    for layer, places in zip(layers, _scopes(scope, len(layers)), strict=True):
-        for each, place in zip(layer, places, strict=True):
-            variables |= _save(*each, place, memory_scope)
+    rows = rows_of("cell", cell)
+    for row, places in zip(rows, _scopes(scope, rows), strict=True):
+        for each, place in zip(row, places, strict=True):
+            variables |= _save(*each, place, memory)
     return variables
 
 
-def _as_scope(name: str, place: str) -> str:
-    return as_prefix(name, place, "/").removesuffix("/")
-
-
-def _scopes(scope: str, layers: int) -> list[tuple[str, str]]:
-    """The scopes of the forward and the backward cell of each layer."""
+def _scopes(scope: str, rows: Sequence[Sequence[object]]) -> list[list[str]]:
+    """The scopes of the cells of each layer, one for each direction."""
     places = [scope]
-    if layers > 1:
-        places = [_join(scope, f"cell_{i}/bidirectional_rnn") for i in range(layers)]
-    return [(_join(place, "fw"), _join(place, "bw")) for place in places]
+    if len(rows) > 1:
+        places = [f"{scope}cell_{i}/bidirectional_rnn/" for i in range(len(rows))]
+    ends = ("fw/", "bw/") if len(rows[0]) == 2 else ("",)
+    return [[place + end for end in ends] for place in places]
 
 
-def _join(scope: str, name: str) -> str:
-    """The full name of `name` in a scope, which may be empty."""
-    return f"{scope}/{name}" if scope else name
-
-
-def _opened(variables: Any) -> dict[str, Callable[[], Any]]:
+def _opened(variables: Any) -> Variables:
     """For each variable, a function that reads it, without optimizer slots.
 
     Raises:
@@ -273,22 +260,17 @@ def _is_slot(name: str, names: Weights) -> bool:
 
 
 def _bind(
-    variables: dict[str, Callable[[], Any]],
-    memory_scope: str,
-    cell: Any,
-    shapes: PyTree,
-    scope: str,
+    variables: Variables, memory: str, cell: Any, shapes: PyTree, scope: str
 ) -> Any:
     """Binds a cell, whose parameters have these shapes, to the variables in a scope."""
     leaves, tree = jax.tree.flatten(shapes)
     numbered = tree.unflatten(range(len(leaves)))
-    places = _full_names(cell, numbered, scope, memory_scope)
-    starts = [_join(scope, ""), _join(memory_scope, _MEMORY_LAYER)]
+    places = _full_names(cell, numbered, scope, memory)
+    starts = [scope, memory + _MEMORY_LAYER]
     if not any(name.startswith(starts[1]) for name in places):
         starts.pop()
     inside = [name for name in variables if name.startswith(tuple(starts))]
-    outer = starts[0], _join(memory_scope, "")
-    ends = tuple(functools.reduce(str.removeprefix, outer, place) for place in places)
+    ends = tuple(name.removeprefix(scope).removeprefix(memory) for name in places)
     likely = [name for name in variables if name.endswith(ends)]
     there = listed(dict.fromkeys([*likely, *inside, *variables]))
     for start in starts:
@@ -308,7 +290,8 @@ def _bind(
         "Check that `at`, and the cell's class, `name` and options (such as "
         f"`use_peepholes`), match the TensorFlow script. Found: {there}."
     )
-    check_names(scope or "variables", own, wanted, "the variables of `cell`", fix)
+    place = scope.removesuffix("/") or "variables"
+    check_names(place, own, wanted, "the variables of `cell`", fix)
     found = {name: variables[name]() for name in wanted}
     for name, first in wanted.items():
         if name != first:
@@ -323,7 +306,7 @@ def _bind(
 
 def _head(name: str, scope: str) -> str:
     """The first level of a name inside the scope, with the scope."""
-    outer = _join(scope, "") if name.startswith(_join(scope, "")) else ""
+    outer = scope if name.startswith(scope) else ""
     return outer + name.removeprefix(outer).partition("/")[0]
 
 
@@ -337,18 +320,18 @@ def _check_equal(
     expect(np.array_equal(array, other), name, must, Verbatim("other values"), fix)
 
 
-def _save(name: str, cell: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray]:
+def _save(name: str, cell: Any, scope: str, memory: str) -> dict[str, np.ndarray]:
     if not isinstance(cell, BoundFusedCell):
         cell = as_bound(name, cell)
         for own, each in single_cells(name, cell):
             if type(each.cell) in KINDS:
                 layer_of(own, each)  # Raises an error for wrong parameters.
-    arrays = _full_names(cell.cell, cell.params, scope, memory_scope)
+    arrays = _full_names(cell.cell, cell.params, scope, memory)
     read = Reader(arrays)
     return {name: read(name, *np.shape(x)) for name, x in arrays.items()}
 
 
-def _full_names(cell: object, params: Params, scope: str, memory_scope: str) -> Params:
+def _full_names(cell: object, params: Params, scope: str, memory: str) -> Params:
     """The parameters of a cell, by their names in a TensorFlow graph.
 
     Raises:
@@ -358,17 +341,17 @@ def _full_names(cell: object, params: Params, scope: str, memory_scope: str) -> 
     full: Params = {}
     layers = 0
     for name, value in _named(cell, params):
-        place = _join(scope, name)
+        place = scope + name
         if name.startswith("/"):
             number = f"_{layers}" if layers else ""
-            place = _join(memory_scope, f"{_MEMORY_LAYER}{number}/kernel")
+            place = f"{memory}{_MEMORY_LAYER}{number}/kernel"
             layers += 1
         fix = "Set the `name` of one cell to the cell's numbered scope in TensorFlow."
         must = "have only one variable of each name"
         expect(place not in full, "cell", must, Verbatim(f"two `{place}`"), fix)
         full[place] = value
     must = "be omitted for a cell without an AttentionWrapper"
-    expect(layers or not memory_scope, "memory_at", must, memory_scope)
+    expect(layers or not memory, "memory_at", must, memory)
     return full
 
 
@@ -415,4 +398,5 @@ def _leaves(params: Params) -> Named:
 
 
 def _in_scope(scope: str, pairs: Named) -> Named:
-    return [(k if k.startswith("/") else _join(scope, k), x) for k, x in pairs]
+    start = f"{scope}/" if scope else ""
+    return [(k if k.startswith("/") else start + k, x) for k, x in pairs]

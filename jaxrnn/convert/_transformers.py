@@ -14,15 +14,7 @@ from .._base.trees import named_leaves, with_structure
 from .._base.typing import Array, Params
 from .._flax.parameters import in_place_of
 from ._model_options import check_config
-from ._weights import (
-    Weights,
-    as_mapping,
-    as_prefix,
-    as_weight,
-    check_names,
-    listed,
-    pick,
-)
+from ._weights import Weights, as_mapping, as_prefix, as_weight, check_names, listed
 
 LayerT = TypeVar("LayerT")
 
@@ -108,7 +100,7 @@ def from_transformers(
     check_config(layer, config)
 
     def weight(name: str, type_: jax.ShapeDtypeStruct) -> Array:
-        array = as_weight(name, pick(state_dict, name), type_.shape)
+        array = as_weight(name, state_dict[name], type_.shape)
         return jnp.asarray(in_native_order(array)).astype(type_.dtype)
 
     given = {name: weight(f"{prefix}{name}", types[name]) for name in types}

@@ -22,6 +22,8 @@ Weight: TypeAlias = Any
 """A NumPy array, or a traced JAX array."""
 Weights: TypeAlias = Mapping[Any, Any]
 """Weights by name, or nested dicts of weights."""
+Names: TypeAlias = str | Sequence[str] | None
+"""One name, or several; None for all names."""
 
 
 @dataclasses.dataclass

@@ -19,11 +19,8 @@ from ..convert._layer_weights import (
     OTHER_GATES,
     LayerWeights,
     Library,
-    as_bound,
-    as_pairs,
-    is_pair,
+    cells_of,
     layer_of,
-    single_cells,
 )
 from ..convert._weights import listed
 from ..lite import TFLiteLSTMCell, TfLiteRNNCell
@@ -221,21 +218,18 @@ def _read_layers(cells: object) -> list[Layer]:
             clip, or if two directions differ in a property that the operator applies to
             both.
     """
-    if not is_pair("cells", cells):
-        return [(_read_direction(*each),) for each in single_cells("cells", cells)]
     layers = []
-    for pair in as_pairs(cells):
-        (first, _), (second, _) = pair
-        fw, bw = (_read_direction(*each) for each in pair)
-        must = f"match `{first}` ({_shared(fw)}), because one operator runs both"
-        expect(_shared(fw) == _shared(bw), second, must, _shared(bw))
-        layers.append((fw, bw))
+    for row in cells_of("cells", cells):
+        layers.append([_read_direction(*each) for each in row])
+        first, last = (_shared(layers[-1][i]) for i in (0, -1))
+        must = f"match `{row[0][0]}` ({first}), because one operator runs both"
+        expect(last == first, row[-1][0], must, last)
     return layers
 
 
-def _read_direction(name: str, cell: object) -> LayerWeights:
+def _read_direction(name: str, bound: BoundCell) -> LayerWeights:
     """The weights of a single cell."""
-    bound = _in_core_layout(as_bound(name, cell))
+    bound = _in_core_layout(bound)
     check_concrete(f"{name}.params", bound.params, why="a file stores the values")
     weights = layer_of(name, bound)
     LIBRARY.check(name, weights)
