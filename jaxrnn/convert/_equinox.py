@@ -6,7 +6,7 @@ from typing import Any
 from .._base.errors import Verbatim, expect, is_array
 from .._cells.base import BoundCell
 from ._kinds import Kind
-from ._layer_weights import LayerWeights, Library, as_layers, bind_layers
+from ._layer_weights import LayerWeights, Library, as_bound, as_layers, bind_layers
 from ._weights import Reader, check_names
 
 _ORDERS = {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc"}
@@ -15,7 +15,6 @@ _LIBRARY = Library(
     _ORDERS,
     activations=dict.fromkeys(_ORDERS, ("tanh",)),
     is_transposed=True,
-    is_one_way=True,
 )
 _TABLES = {
     kind: {"weight_ih": ("x", order), "weight_hh": ("h", order), "bias": ("b", order)}
@@ -84,10 +83,9 @@ def to_equinox(cell: BoundCell) -> Any:
         TypeError: If a cell is not bound, or no converter supports its class.
         ValueError: If `cell` is or contains a `BasicRNNCell` or `GRUCell`, or has a
             feature that Equinox does not support: peepholes, clips, coupled gates, a
-            projection, or an activation other than tanh; if `cell` is a pair of
-            directions, which Equinox's layers do not have.
+            projection, or an activation other than tanh.
     """
-    found = _LIBRARY.layers_of(cell)
+    found = _LIBRARY.layers_of(as_bound("cell", cell))
     layers = [_LIBRARY.write(layer, _TABLES[layer.kind]) for ((_, layer),) in found]
     return layers[0] if len(layers) == 1 else layers
 

@@ -166,10 +166,8 @@ def from_flax(
             check_names(name, module, _BOTH)
             parts = {f"{name}/{key}": module[key] for key in _BOTH}
         layers.append([_layer(*part, activation) for part in parts.items()])
-    # A `Bidirectional` may merge its outputs in any way, so the sizes of its outputs
-    # are unknown.
-    is_one = len(layers[0]) == 1
-    return bind_layers("params", layers, bidirectional, joins_directions=is_one)
+    # A `Bidirectional` may merge its outputs in any way.
+    return bind_layers("params", layers, bidirectional, joins_directions=False)
 
 
 def to_linen(cell: Cells) -> Params:

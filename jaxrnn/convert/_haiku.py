@@ -23,6 +23,7 @@ from ._layer_weights import (
     LayerWeights,
     Library,
     bind_layers,
+    single_cells,
     stacked,
 )
 from ._weights import (
@@ -46,7 +47,6 @@ _LIBRARY = Library(
     {Kind.LSTM: "ijfo", Kind.GRU: "urc", Kind.RNN: "c"},
     activations={Kind.LSTM: ("tanh",), Kind.GRU: ("tanh",), Kind.RNN: ("relu",)},
     forget_bias=1.0,
-    is_one_way=True,
 )
 # The names follow the name of the core.
 _TABLES = {
@@ -150,10 +150,9 @@ def to_haiku(cell: BoundCell, *, at: Names = None) -> dict[str, dict[str, np.nda
         ValueError: If there is not exactly one name per layer, a layer is a
             `CudnnCompatibleGRUCell`, or `cell` has a feature that Haiku does not
             support: peepholes, clips, coupled gates, a projection, an activation that
-            Haiku's core does not have, or a skip connection; if `cell` is a pair of
-            directions, which Haiku's layers do not have.
+            Haiku's core does not have, or a skip connection.
     """
-    found = [each for (each,) in _LIBRARY.cells_of(cell)]
+    found = single_cells("cell", cell)
     if any(type(each.cell) in _CONVS for _, each in found):
         cores = [_saved_conv(*each) for each in found]
     else:

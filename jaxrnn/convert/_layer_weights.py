@@ -105,16 +105,6 @@ class LayerWeights:
         return len(self.blocks[f"b{GATES[self.kind][0]}"])
 
     @property
-    def input_kernel(self) -> Weight:
-        """`[depth, gates * units]`, with the gates in TensorFlow's order."""
-        return self.array("x")
-
-    @property
-    def state_kernel(self) -> Weight:
-        """`[output_size, gates * units]`, with the gates in TensorFlow's order."""
-        return self.array("h")
-
-    @property
     def features(self) -> list[str]:
         """The names of the features that the layer has and some libraries lack."""
         used = {
@@ -201,7 +191,6 @@ class Library:
             entry supports every activation that the cell supports.
         forget_bias: The constant that the library adds to the forget gate at run time.
         is_transposed: Whether the first axis of the library's kernels holds the gates.
-        is_one_way: Whether the library has no layers of two directions.
     """
 
     name: str
@@ -214,7 +203,6 @@ class Library:
     )
     forget_bias: float = 0.0
     is_transposed: bool = False
-    is_one_way: bool = False
 
     def check(self, name: str, layer: LayerWeights) -> None:
         """Raises ValueError for a layer that the library cannot express."""
@@ -293,7 +281,7 @@ class Library:
         layer = from_places(kind, given, outputs, **fields)
         must = f"have input_size + {outputs} rows, with an input_size of at least 1"
         got = given[0][1]
-        expect(layer.input_kernel.size, read.name(next(iter(table))), must, got)
+        expect(layer.array("x").size, read.name(next(iter(table))), must, got)
         return layer
 
     def write(self, layer: LayerWeights, table: Table) -> dict[Any, Weight]:
@@ -309,19 +297,6 @@ class Library:
         arrays = _write(layer, table)
         return {k: x.T if self.is_transposed else x for k, x in arrays.items()}
 
-    def cells_of(self, cell: Cells) -> list[list[tuple[str, BoundCell]]]:
-        """The cells of each layer, one per direction, with names for messages.
-
-        Raises:
-            TypeError: If `cell` is neither a bound cell nor a pair of bound cells.
-            ValueError: If the library has one direction, and `cell` has two.
-        """
-        rows = cells_of("cell", cell)
-        must = f"be a bound cell, because {self.name} has no layers of two directions"
-        fix = "Convert each direction with its own call."
-        expect(len(rows[0]) == 1 or not self.is_one_way, "cell", must, cell, fix)
-        return rows
-
     def layers_of(self, cell: Cells) -> list[list[Named]]:
         """The layers of a bound cell or of the pair `(cells_fw, cells_bw)`.
 
@@ -335,12 +310,11 @@ class Library:
                 does not have the shape that its cell requires.
         """
         layers = []
-        for row in self.cells_of(cell):
+        for row in cells_of("cell", cell):
             layers.append([(name, layer_of(name, bound)) for name, bound in row])
             for name, layer in layers[-1]:
                 self.check(name, layer)
-        is_one = len(layers[0]) == 1
-        _check_inputs([[x for _, x in each] for each in layers], is_one)
+        _check_inputs([[x for _, x in each] for each in layers])
         return layers
 
 
@@ -382,8 +356,8 @@ def bind_layers(
         layers: The weights of each layer.
         bidirectional: Whether the layers must have two directions; None if the layers
             decide.
-        joins_directions: Whether each layer must read the outputs of both directions of
-            the layer below.
+        joins_directions: Whether each layer reads the concatenated outputs of both
+            directions of the layer below; if False, their sizes are unknown.
 
     Returns:
         A bound cell; for two directions, `(cells_fw, cells_bw)` with one bound cell per
@@ -414,21 +388,19 @@ _FIX_OF_INPUTS = (
 )
 
 
-def _check_inputs(layers: Sequence[Layer], joins_directions: bool) -> None:
+def _check_inputs(layers: Sequence[Layer], joins_directions: bool = False) -> None:
     size, directions = 0, len(layers[0])
     for i, layer in enumerate(layers):
         must = f"have {counted(directions, 'direction')}, like the layers before it"
-        fix = (
-            f"Convert layers[:{i}] and layers[{i}:] with a call each. If the second "
-            "part reads the first, run it on the outputs of the first."
-        )
+        fix = f"Convert layers[:{i}] and layers[{i}:] with a call each."
         expect(len(layer) == directions, f"layers[{i}]", must, len(layer), fix)
-        size = size or len(layer[0].input_kernel)
+        size = size or len(layer[0].array("x"))
         for direction in layer:
-            got = len(direction.input_kernel)
+            got = len(direction.array("x"))
             must = f"have input size {size}, like the outputs below and each direction"
             expect(got == size, f"layers[{i}]", must, got, _FIX_OF_INPUTS)
-        size = sum(len(each.state_kernel) for each in layer) * joins_directions
+        is_known = joins_directions or directions == 1
+        size = sum(len(each.array("h")) for each in layer) * is_known
 
 
 def _bound_cell(layer: LayerWeights) -> BoundCell:
@@ -508,8 +480,8 @@ def as_bound(name: str, cell: Any) -> BoundCell:
     """
     fix = (
         "For a module, pass `get_cells()` or `cells_of(variables)`. For several "
-        "layers, pass a bound `MultiRNNCell`; for two directions, pass the tuple "
-        "`(cells_fw, cells_bw)`."
+        "layers, pass a bound `MultiRNNCell`. For two directions, pass the tuple "
+        "`(cells_fw, cells_bw)`, or convert each for a library without such layers."
     )
     what = "a bound cell, such as `cell.bind(params)`"
     check_instance(name, cell, BoundCell, what, fix)

@@ -5,7 +5,7 @@ A node is a dict that maps names of inputs to arrays, and names of attributes to
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, overload
 
 import numpy as np

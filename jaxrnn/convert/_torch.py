@@ -214,7 +214,7 @@ def to_torch(cell: Cells, *, at: str = "") -> dict[str, np.ndarray]:
     layers = _LIBRARY.layers_of(cell)
     kinds = {
         f"{layer.kind.family} of size {layer.units}, with outputs of size "
-        f"{len(layer.state_kernel)} and {layer.activation_name}"
+        f"{len(layer.array('h'))} and {layer.activation_name}"
         for _, layer in itertools.chain(*layers)
     }
     fix = "Convert each layer separately."

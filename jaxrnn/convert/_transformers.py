@@ -207,16 +207,18 @@ def _kimi_linear(layer: Any, params: Params) -> Params:
 
 
 def _mamba(layer: object, params: Params) -> Params:
-    names = {n: params[n]["kernel"] for n in params if n.endswith("_proj")}
-    own = {"dt_proj.bias": params["dt_bias"]}
-    own |= {name: params[name] for name in ("A_log", "D")}
-    return own | _linear(names) | _conv(params)
+    return {"dt_proj.bias": params["dt_bias"]} | _mambas(params)
 
 
 def _mamba2(layer: object, params: Params) -> Params:
-    names = {name: params[name]["kernel"] for name in ("in_proj", "out_proj")}
-    own = {"norm.weight": params["norm_scale"]}
-    own |= {name: params[name] for name in ("A_log", "D", "dt_bias")}
+    own = {"norm.weight": params["norm_scale"], "dt_bias": params["dt_bias"]}
+    return own | _mambas(params)
+
+
+def _mambas(params: Params) -> Params:
+    """The weights that both layers have."""
+    names = {n: params[n]["kernel"] for n in params if n.endswith("_proj")}
+    own = {name: params[name] for name in ("A_log", "D")}
     return own | _linear(names) | _conv(params)
 
 

@@ -145,7 +145,7 @@ def to_tflite_operators(
     check_fixed_sizes("inputs", inputs)
     with error_note("For other cells, use `to_tflite` or `to_stablehlo`."):
         layers = _read_layers(cells)
-    kernels = (direction.input_kernel for layer in layers for direction in layer)
+    kernels = (direction.array("x") for layer in layers for direction in layer)
     graph = Graph(dtype_of("cells", kernels, "float32"))
     x = graph.input("inputs", inputs.shape)
     # The time-major layout is faster. In the batch-major layout, the bidirectional
@@ -164,7 +164,7 @@ def to_tflite_operators(
         states = []
         for way, weights in zip(("/fw", "/bw") if both else ("",), layer, strict=True):
             must = f"have an input size of {depth} in {name}{way}"
-            kernel = weights.input_kernel
+            kernel = weights.array("x")
             expect(len(kernel) == depth, "cells", must, kernel)
             table = dict(enumerate(_PLACES[kind]))
             arrays = LIBRARY.write(weights, table)
@@ -173,7 +173,7 @@ def to_tflite_operators(
                 is_absent = weights.is_coupled and gate == "i"
                 array = None if is_absent else arrays.get(i)
                 operands.append(graph.constant(array, f"{name}{way}/{i}"))
-            sizes = {"h": len(weights.state_kernel)}
+            sizes = {"h": len(weights.array("h"))}
             if kind == Kind.LSTM:
                 sizes["c"] = weights.units
             variables = [
@@ -187,7 +187,7 @@ def to_tflite_operators(
             else:
                 states += variables
         operands += [*states, *[None] * _ABSENT[kind, len(layer)]]
-        size = sum(len(weights.state_kernel) for weights in layer)
+        size = sum(len(weights.array("h")) for weights in layer)
         operator = f"{'BI' if both else 'UNI'}DIRECTIONAL_SEQUENCE_{kind}"
         activation = _ACTIVATIONS[kind][layer[0].activation_name]
         options: dict[str, Any] = {"fusedActivationFunction": activation}
@@ -255,7 +255,7 @@ def _shared(weights: LayerWeights) -> Verbatim:
     """The properties that both directions must share."""
     shared = {"kind": weights.kind, "activation": weights.activation_name}
     if weights.kind == Kind.LSTM:
-        sizes = {"units": weights.units, "outputs": len(weights.state_kernel)}
+        sizes = {"units": weights.units, "outputs": len(weights.array("h"))}
         shared |= sizes | dict(weights.clips)
     return listed(f"{name}={value}" for name, value in shared.items())
 

@@ -192,12 +192,10 @@ def test_a_place_may_end_with_its_mark(name):
 def test_cells_that_are_no_pair(name):
     """A list may also be a stack; some libraries have no layers of two directions."""
     _, save, cell = case(f"{name}-lstm")
-    for wrong in ([cell, cell], (cell,), (cell, cell, cell)):
-        with pytest.raises(TypeError, match=r"^`cell` must be a cell or the tuple"):
+    pair = [] if name in TWO_WAYS else [(cell, cell)]
+    for wrong in ([cell, cell], (cell,), (cell, cell, cell), *pair):
+        with pytest.raises(TypeError, match=r"^`cell` must be .*two directions|tuple"):
             save(wrong)
-    if name not in TWO_WAYS:
-        with pytest.raises(ValueError, match="no layers of two directions"):
-            save((cell, cell))
 
 
 @pytest.mark.parametrize("name", [name for name in TWO_WAYS if name != "tf1"])
@@ -508,3 +506,14 @@ def test_other_gates_of_keras(make):
     plain = bound(RELU)  # It has no gates.
     hard["activation"] = "relu"
     assert_same(convert.from_keras(convert.to_keras(plain), **hard), plain)
+
+
+# Flax.
+
+
+def test_directions_of_flax_may_be_merged_in_any_way():
+    """Here they are added."""
+    pairs = [[bound(FREE, depth, seed=i) for i in range(2)] for depth in (3, UNITS)]
+    modules = [convert.to_linen(tuple(pair)) for pair in pairs]
+    params = {f"layers_{i}": module for i, module in enumerate(modules)}
+    assert_same(convert.from_flax(params), tuple(zip(*pairs, strict=True)))
