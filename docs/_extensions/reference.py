@@ -49,7 +49,7 @@ def package() -> griffe.Module:
 
 
 def anchor(page: pathlib.Path, path: str) -> str:
-    """What leads to the row of a name on a page: `torch.load` on `convert.md`."""
+    """What leads to the row of a name on a page: `from_torch` on `convert.md`."""
     return ".".join(part for part in path.split(".")[1:] if part != page.stem)
 
 

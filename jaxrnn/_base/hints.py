@@ -29,7 +29,6 @@ _SAME_MEANING = (
     "resets reset is_first episode_starts",
     "g log_a log_decay log_f gk",
     "at scope prefix",
-    "memory_at memory_scope",
     "beta b",
     "num_beams beam_width beam_size",
     "eos_id eos_token_id end_token",

@@ -47,10 +47,7 @@ BothDirections: TypeAlias = tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]
 Cells: TypeAlias = BoundCell | tuple[Side, Side]
 """What functions such as `to_torch` take: a bound cell, or cells of both directions."""
 Loaded: TypeAlias = BoundCell | Any
-"""A bound cell or `BothDirections`, as the weights show.
-
-With `Any`, the usual call type-checks: `dynamic_rnn` accepts the result.
-"""
+"""What the weights show; with `Any`, `dynamic_rnn` accepts the result."""
 Layer: TypeAlias = Sequence["LayerWeights"]
 """The weights of a layer: one `LayerWeights` per direction."""
 Named: TypeAlias = tuple[str, "LayerWeights"]
