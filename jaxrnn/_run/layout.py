@@ -10,13 +10,29 @@ from .._base.errors import expect, is_key
 from .._base.mesh import explicit_mesh_of, meshes_of, varying_like
 from .._base.sharding import as_rows_of, key_of_device, replicated_on_explicit_mesh
 from .._base.trees import is_pytree_of_arrays, map_named
-from .._base.typing import Array, PyTree, bound_or_none
+from .._base.typing import Array, PyTree, RNNCellLike, bound_or_none
+from .run import Run
 
 T = TypeVar("T")
 
 
+def laid_out(cell: RNNCellLike, run: Run) -> tuple[RNNCellLike, Run]:
+    """The cell and the run, with all rows divided over devices like the inputs'."""
+    steps, axis = run.steps, run.steps.axis
+    inputs = with_only_rows_divided(
+        run.inputs, (cell, steps.lengths, run.state), 1 - axis
+    )
+    arrays = run.state, steps.to_batch_major(steps.resets), run.reset_state
+    cell, lengths, arrays = lay_out(cell, inputs, steps.lengths, arrays, 1 - axis)
+    state, resets, reset_state = arrays
+    resets = steps.from_batch_major(resets)
+    steps = dataclasses.replace(steps, lengths=lengths, resets=resets)
+    run = run.replace(inputs=inputs, state=state, reset_state=reset_state, steps=steps)
+    return cell, run
+
+
 def lay_out(
-    cell: object, inputs: PyTree, lengths: T, state: PyTree
+    cell: object, inputs: PyTree, lengths: T, state: PyTree, batch_axis: int = 0
 ) -> tuple[Any, T, PyTree]:
     """Prepares the cell for a loop, and shards lengths and state like the inputs.
 
@@ -26,11 +42,12 @@ def lay_out(
 
     Args:
         cell: The cell.
-        inputs: One step of inputs, each leaf `[batch, ...]`.
+        inputs: Inputs with rows along `batch_axis`, such as one step.
         lengths: The length of each row, `[batch]`, or None.
         state: The state, each leaf `[batch, ...]` or without axes.
+        batch_axis: 0 or 1.
     """
-    lengths, state = as_rows_of(inputs, (lengths, state))
+    lengths, state = as_rows_of(inputs, (lengths, state), batch_axis)
     if not is_pytree_of_arrays(cell):
         return cell, *varying_like((inputs, lengths, state), (lengths, state))
     bound = bound_or_none(cell)

@@ -20,7 +20,7 @@ from .arguments import (
 )
 from .first_step import call_start, probe, rows_interact, zero_state
 from .given import Given
-from .layout import lay_out, with_only_rows_divided
+from .layout import laid_out, with_only_rows_divided
 from .masking import Steps
 from .reorder import Gaps, ValidSteps, resets_of_valid_steps
 from .run import Run
@@ -139,22 +139,6 @@ def with_all_states(cell: RNNCellLike, run: Run, given: Given) -> Run:
     )
     steps = dataclasses.replace(run.steps, resets_to_zeros=to_zeros)
     return run.replace(state=state, reset_state=reset_state, steps=steps)
-
-
-def laid_out(cell: RNNCellLike, run: Run) -> tuple[RNNCellLike, Run]:
-    """The cell and the run, with all rows divided over devices like the inputs'."""
-    steps, axis = run.steps, run.steps.axis
-    inputs = with_only_rows_divided(
-        run.inputs, (cell, steps.lengths, run.state), 1 - axis
-    )
-    first_inputs = masking.first_inputs(inputs, axis)
-    arrays = run.state, steps.to_batch_major(steps.resets), run.reset_state
-    cell, lengths, arrays = lay_out(cell, first_inputs, steps.lengths, arrays)
-    state, resets, reset_state = arrays
-    resets = steps.from_batch_major(resets)
-    steps = dataclasses.replace(steps, lengths=lengths, resets=resets)
-    run = run.replace(inputs=inputs, state=state, reset_state=reset_state, steps=steps)
-    return cell, run
 
 
 def with_steps_to_run(run: Run, least_steps: int) -> Run:
