@@ -40,9 +40,10 @@ def explicit_mesh_of(tree: PyTree) -> Any:
 
 
 def in_explicit_mesh_of(tree: PyTree) -> contextlib.AbstractContextManager:
-    """The context of the explicit mesh of the arrays, for a loop that reads parameters.
+    """The context of the explicit mesh of the arrays, for a scan over steps.
 
-    Without it, JAX 0.12 fails to differentiate a product with a kernel in a scan.
+    Without it, JAX 0.12 fails to differentiate a scan that reads divided arrays, or
+    multiplies by a kernel.
     """
     mesh = explicit_mesh_of(tree)
     if mesh is None:

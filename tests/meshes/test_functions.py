@@ -241,6 +241,8 @@ NAMES = {
 }.values()
 OF_CELLS = {name: partial(of_cell, name) for name in {*KINDS.values(), *NAMES}}
 ROWS = DECODERS | FUNCTIONS | {name: partial(of_module, name) for name in MODULES}
+# Without a context, JAX 0.12 cannot transpose a read of one step of divided rows.
+NEED_CONTEXT = {"TrainingHelper-imputed", "ScheduledOutputTrainingHelper"}
 ON_MESHES = [*itertools.product(mesh.TYPES, [*ROWS, *sorted(KINDS.values())])]
 ON_MESHES += [("explicit", name) for name in sorted(OF_CELLS.keys() - KINDS.values())]
 
@@ -257,7 +259,7 @@ def test_equals_one_device(kind, name):
     row = (ROWS | OF_CELLS)[name]  # A pair, or a function that makes it.
     run, arrays = row() if callable(row) else row
     is_second = ON_MESHES.index((kind, name)) % 2
-    if kind == "explicit" and is_second:
+    if kind == "explicit" and (is_second or name in NEED_CONTEXT):
         layouts = dict.fromkeys(STARTS & arrays.keys(), "host")
         mesh.check(run, arrays, kind, "context", layouts)
     else:
