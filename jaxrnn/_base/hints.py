@@ -76,8 +76,7 @@ _INSTEAD = {
     "`jaxrnn.decode.beam_search` accept `max_length`.",
     "temperature top_k top_p": "Only `jaxrnn.decode.sample` accepts it.",
     "num_beams length_penalty": "Only `jaxrnn.decode.beam_search` accepts it.",
-    "do_sample": "Call `jaxrnn.decode.sample` to draw ids, or else "
-    "`jaxrnn.decode.greedy`.",
+    "do_sample": "Omit it. Only `jaxrnn.decode.sample` draws ids.",
     "seed generator": "`jaxrnn.decode.sample` accepts `key=jax.random.key(seed)`.",
     "eos_id eos_token_id bos_token_id decoder_start_token_id": "It is a field of "
     "`jaxrnn.decode.Model`: `eos_id` or `start_ids`.",
@@ -93,10 +92,10 @@ _INSTEAD = {
     "`jaxrnn.contrib.BeamSearchDecoder`.",
     "bad_words_ids suppress_tokens min_p typical_p epsilon_cutoff eta_cutoff "
     "logits_processor": "Set logits to -inf in `project`.",
-    "repetition_penalty no_repeat_ngram_size min_length min_new_tokens "
-    "forced_bos_token_id forced_eos_token_id begin_suppress_tokens "
+    "repetition_penalty frequency_penalty no_repeat_ngram_size min_length "
+    "min_new_tokens forced_bos_token_id forced_eos_token_id begin_suppress_tokens "
     "prefix_allowed_tokens_fn": "Remember the ids in the cell's state, and change the "
-    "logits in `project`.",
+    "logits in `project`, as in the guide on loops, 'Coming from generate'.",
     "streamer": "Call `jax.debug.callback` on the ids in `embed`.",
     "stopping_criteria": "Write a `jaxrnn.contrib.Helper`, and run it with "
     "`jaxrnn.contrib.dynamic_decode`.",

@@ -108,7 +108,7 @@ class Steps:
         return dataclasses.replace(self, mask=mask, resets=resets)
 
     def is_valid(self, t: Array) -> Array:
-        """Bool `[batch]`, true for rows that are neither finished nor masked at `t`."""
+        """True for rows that are neither finished nor masked at `t`, like lengths."""
         valid = t < self.lengths
         return valid if self.mask is None else valid & self.read(self.mask, t)
 

@@ -24,12 +24,13 @@ from .masking import Steps
 class Run:
     """Whole sequences for a cell; the argument of a loop over all steps.
 
-    A loop may rely on the following. There are at least one row and one step. The rows
-    of the cell do not interact, and its state has no read-only parts, but may have
-    leaves without a batch axis. There is no mask: the valid steps are at the front of
-    each row. No row is reset past its length. States have the dtypes and the structure
-    that a step returns, and rows are divided over devices like those of the inputs. One
-    step of the cell was checked. Padding and states that are never read may be NaN.
+    A loop of a `Choice` may rely on the following; the scan gets all other runs. There
+    are at least one row and one step. The rows of the cell do not interact, and its
+    state has no read-only parts, but may have leaves without a batch axis. There is no
+    mask: the valid steps are at the front of each row. No row is reset past its length.
+    One step of the cell was checked, so the state has the shapes and dtypes that a step
+    returns. Rows are divided over devices like those of the inputs. Padding, and states
+    that no step reads, may be NaN.
 
     Attributes:
         inputs: All steps of inputs, each leaf `[batch, time, ...]`, or
@@ -119,16 +120,17 @@ Loop: TypeAlias = Callable[[Params, Run], tuple[PyTree, PyTree]]
 class Choice:
     """The loop that runs a cell over whole sequences, and why no faster loop does.
 
-    A choice is made once for a run, before a loop is traced. The default native loop
-    alone decides again: it runs few steps in XLA's loop, and `vmap` may add rows.
+    A choice is made once for a run, before a loop is traced. A loop may still run
+    steps in another way: the default native loop runs few steps in XLA's loop, and
+    chunks of a memory whose results are not finite, or that are small and are not
+    differentiated, run step by step.
 
     Attributes:
-        name: "native" or "xla" for an affine cell; "chunks" for a linear
-            recurrence or a matrix memory; the name of a package whose kernels run a
-            matrix memory; "scan" for a scan of `apply`;
-            "step" for one call of `apply`, if there is a single step. A custom cell may
-            give its loop another name. The names of the cells in a stack are joined by
-            "and".
+        name: "native" or "xla" for an affine cell; "chunks" for a linear recurrence or
+            a matrix memory; "convolution" for a `ShortConvCell`; the name of a package
+            whose kernels run a matrix memory; "scan" for a scan of `apply`; "step" for
+            one call of `apply`, if there is a single step. A custom cell may give its
+            loop another name. The names of the cells in a stack are joined by "and".
         loop: `loop(params, run) -> (outputs, state)`: the outputs of all steps, with
             time along the same axis as in the inputs and zeros in finished rows; and
             the state after each row's last step. If `run.steps.returns_states`, the
@@ -136,7 +138,7 @@ class Choice:
             step.
         reason: Why no faster loop runs; empty if none is faster.
         scales_state: Whether the loop can multiply each new state by one mask for all
-            steps; see `DropoutWrapper`.
+            steps, as dropout of the state does.
 
     Raises:
         TypeError: If `name` is not a string, or `loop` is neither None nor a function.

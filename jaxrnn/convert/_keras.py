@@ -163,8 +163,10 @@ def to_keras(cell: Cells) -> list[list[np.ndarray]]:
 
     The Keras layer must be built, and have a bias and the activations of the cell. A
     Keras `GRU` also needs the right `reset_after`: False for a `GRUCell`, True for a
-    `CudnnCompatibleGRUCell`. The bias of an LSTM includes the forget bias. To load the
-    weights again, pass `activation` and `recurrent_activation` to `from_keras`.
+    `CudnnCompatibleGRUCell`. The bias of an LSTM includes the forget bias. Of the two
+    biases of a GRU with `reset_after`, the first holds the sum, except in the
+    candidate. To load the weights again, pass `activation` and `recurrent_activation`
+    to `from_keras`.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or

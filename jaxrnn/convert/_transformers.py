@@ -24,13 +24,13 @@ def from_transformers(
 ) -> LayerT:
     """Returns a copy of a layer with published weights, in its dtypes and sharding.
 
-    | layer of `jaxrnn.nnx` | has the weights of |
-    |---|---|
-    | `GatedDeltaNet` | `Qwen3NextGatedDeltaNet` |
-    | `KimiDeltaAttention` | `KimiLinearDeltaAttention` |
-    | `Mamba` | `MambaMixer` |
-    | `Mamba2` | `Mamba2Mixer`, `BambaMixer`, `GraniteMoeHybridMambaLayer` |
-    | `RWKV7TimeMix` | `RWKV_Tmix_x070`, `blocks.0.att.` in the files of RWKV |
+    The layers of `jaxrnn.nnx`, and the modules whose weights they have:
+
+    * `GatedDeltaNet`: `Qwen3NextGatedDeltaNet`.
+    * `KimiDeltaAttention`: `KimiLinearDeltaAttention`.
+    * `Mamba`: `MambaMixer`.
+    * `Mamba2`: `Mamba2Mixer`, `BambaMixer`, `GraniteMoeHybridMambaLayer`.
+    * `RWKV7TimeMix`: `RWKV_Tmix_x070`, `blocks.0.att.` in the files of RWKV.
 
     Falcon Mamba, Falcon-H1, Nemotron-H and Zamba2 have weights of the same names, but
     other options. `from_transformers` refuses their configs unless these options have
@@ -48,7 +48,7 @@ def from_transformers(
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
             arrays. For Kimi Linear, pass that of the model that `transformers` loads,
             which renames the weights of the files.
-        layer: A layer of `jaxrnn.nnx` with the module's sizes; see the table above.
+        layer: A layer of `jaxrnn.nnx` with the module's sizes; see the list above.
         at: The name of the module in the model, e.g. "model.layers.0.linear_attn". A
             final dot may follow. "" for the module alone.
         config: The config of the model: an object of `transformers`, or a dict such as

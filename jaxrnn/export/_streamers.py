@@ -342,7 +342,9 @@ class BidirectionalStreamer(_Stream):
             TypeError: If a leaf is traced or not an array, if the cells do not accept
                 a dtype, or if a dtype differs from the first chunk.
         """
-        self._append("chunk", chunk, self._chunk, "Pass a shorter chunk to `flush`.")
+        self._append(
+            "chunk", chunk, self._chunk, "Pass a shorter last chunk to `flush`."
+        )
         return self._oldest() if self._steps >= self._size else None
 
     @_locked
@@ -406,7 +408,7 @@ class BidirectionalStreamer(_Stream):
         named = named_inputs(chunk, name=name)
         rows, most = self._rows, self._chunk
         wanted = f"{most}" if least == most else f"{least} to {most}"
-        must = f"have rank at least 3, [{rows}, {wanted}, ...]"
+        must = f"be [{rows}, {wanted}, ...], rows and then steps, with 3 axes or more"
         for full, leaf in named:
             fits = leaf.ndim > 2 and leaf.shape[0] == rows
             expect(fits and least <= leaf.shape[1] <= most, full, must, leaf, fix)

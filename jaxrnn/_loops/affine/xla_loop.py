@@ -61,7 +61,7 @@ class Primals(NamedTuple):
         product_params: The parameters of each stage's product,
             `{"kernel": [rows, columns], "bias": [columns]}`. The first rows of a kernel
             multiply the inputs, if the stage reads them. A stage without a bias has no
-            "bias".
+            "bias". Where `push_forward` splits the kernels: see `_split_kernels`.
         elementwise: The parameters that the element-wise updates read.
         xs: The inputs, `[time, batch, depth]`. `primals_of` keeps the layout of the
             run, which may be `[batch, time, depth]`.
