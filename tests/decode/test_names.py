@@ -66,6 +66,7 @@ HINTS = [
     ("Only `jaxrnn.decode.beam_search`", greedy(num_beams=3)),
     ("Only `jaxrnn.decode.beam_search`", greedy(length_penalty=1.0)),
     ("Only `jaxrnn.decode.sample` draws", greedy(do_sample=True)),
+    ("Remember the ids", greedy(frequency_penalty=0.5)),
     ("field of `jaxrnn.decode.Model`", greedy(eos_id=1)),
     ("field of `jaxrnn.decode.Model`", beams(eos_token_id=1)),
     ("`Decoded.lengths`", beams(pad_token_id=1)),
