@@ -1,5 +1,6 @@
 """A scan over steps that, on CPUs, skips groups of steps after all rows have ended."""
 
+import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -56,17 +57,14 @@ def ragged_scan(
         carry, y = body(t, carry, x)
         return (t + 1, carry), y
 
-    def run(start: Array, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-        (_, carry), ys = jax.lax.scan(step, (start, carry), xs)
-        return carry, ys
-
-    first, time = jnp.int32(0), jax.tree.leaves(xs)[0].shape[0]
+    first, time = (jnp.int32(0), carry), jax.tree.leaves(xs)[0].shape[0]
     if steps_to_run is None or time <= MIN_GROUP:
-        return run(first, carry, xs)
+        (_, carry), ys = jax.lax.scan(step, first, xs)
+        return carry, ys
     size = group_size(time)
-    types = jax.eval_shape(body, first, carry, jax.tree.map(lambda x: x[0], xs))[1]
+    types = jax.eval_shape(step, first, jax.tree.map(lambda x: x[0], xs))[1]
 
-    def skip(start: Array, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
+    def skip(carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
         if skipped is None:
             return carry, zeros_of(types, size, (carry, xs))
         repeated = jax.tree.map(
@@ -81,8 +79,9 @@ def ragged_scan(
 
     def group(carry: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
         start, xs = scanned
+        run = functools.partial(jax.lax.scan, step)
         is_run = (start < steps_to_run) | ~skips
-        return jax.lax.cond(is_run, run, skip, start, carry, xs)
+        return jax.lax.cond(is_run, run, skip, carry, xs)
 
     count = -(-time // size)
     groups = jax.tree.map(lambda x: in_groups(x, count, size), xs)
@@ -90,7 +89,7 @@ def ragged_scan(
     # Checkpoint the whole group too. If only the steps were checkpointed, JAX would
     # also save the inputs of `lax.cond`.
     group = checkpointed(group) if save_inputs_only else group
-    carry, ys = jax.lax.scan(group, carry, (starts, groups))
+    (_, carry), ys = jax.lax.scan(group, first, (starts, groups))
     return carry, jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2)[:time], ys)
 
 
