@@ -1,4 +1,4 @@
-"""Where a run lies on devices: its rows like the inputs', the cell whole on each."""
+"""How a run is divided over devices: its rows like the inputs, the cell replicated."""
 
 import dataclasses
 from typing import Any, TypeVar

@@ -403,6 +403,24 @@ def test_own_ways_get_plain_keys(cell):
     near(outputs, jnp.stack(want, 1))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chooses(Own):
+    """A cell whose choice reads its inputs' stand-in, as those of kernels do."""
+
+    def choose_loop(self, params, run):
+        filled = jax.eval_shape(run.steps.fill_finished, run.inputs)
+        assert filled.shape == run.inputs.shape
+        return super().choose_loop(params, run)
+
+
+def test_a_stack_chooses_with_the_stand_in_of_each_layer():
+    """The inputs of the second layer are narrower than those of the first."""
+    x = jnp.ones((3, 4, 5), DTYPE)
+    cell = MultiRNNCell([GRUCell(2), Chooses()])
+    cell = helpers.bound(cell, 5)
+    assert jaxrnn.explain(cell, x, [4, 2, 0], dtype=DTYPE).loop.endswith("own")
+
+
 def test_blocks_divide_the_columns():
     with pytest.raises(ValueError, match="`blocks`"):
         Stage(unit, 3, 9, blocks=2)

@@ -24,8 +24,8 @@ def choose(cell: ComposedCell, params: Params, run: Run) -> Choice:
         key = run.key_at(jnp.int32(0))  # Some cells refuse to run without a key.
 
         def run_next(params: Params, inputs: PyTree, number: Any = None) -> PyTree:
-            inner_cell, inner = next(inner_cells), run.replace(inputs=inputs)
-            inner = inner.replace(**next(states))
+            inner_cell = next(inner_cells)
+            inner = run.of_inner(inputs, **next(states))
             choices.append(inner_cell.choose_loop(params, inner))
             step = lambda x: inner_cell.apply(params, x, inner.state, key)[0]
             return jax.vmap(step, run.steps.axis, run.steps.axis)(inputs)
