@@ -21,9 +21,6 @@ RESIDUALS = "jaxrnn_residuals"
 # short compared with a long run.
 STEPS_PER_COPY = 64
 
-# JAX calls the platform of GPUs "gpu", "cuda" or "rocm".
-_PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")
-
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointPlan:
@@ -210,42 +207,17 @@ class Offload(Strategy):
         return CheckpointPlan(steps, save_residuals=True, on_host=True)
 
 
-def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strategy:
-    """Returns the strategy that a value of `swap_memory` selects.
-
-    False selects `Keep()`. True selects `Offload(Recompute())` on accelerators and
-    `Recompute()` on the CPU, where host and device share one memory and offloading has
-    no benefit.
-
-    Args:
-        swap_memory: False, True or a strategy, which is returned unchanged.
-        platform: The platform of the program, "cpu", "gpu" or "tpu". None selects the
-            platform of the mesh in context or, without a mesh, the platform of JAX's
-            default backend. `dynamic_rnn` also considers the mesh of its arguments. To
-            compile for an accelerator without a mesh, pass `swap_memory=Offload()` to
-            `dynamic_rnn`.
-
-    Raises:
-        TypeError: If `swap_memory` is neither a bool nor a strategy.
-        ValueError: If `platform` is not a known platform.
-
-    Example:
-        >>> import jaxrnn
-        >>> jaxrnn.memory.resolve(True, "cpu"), jaxrnn.memory.resolve(True, "tpu")
-        (Recompute(), Offload())
-    """
-    must = f"be None or one of {', '.join(_PLATFORMS)}"
-    expect(platform in (None, *_PLATFORMS), "platform", must, platform)
-    return as_strategy("swap_memory", swap_memory, platform=platform)
-
-
 def as_strategy(
     name: str,
     swap_memory: bool | Strategy,
     arrays: PyTree = (),
     platform: str | None = None,
 ) -> Strategy:
-    """Returns the strategy that an argument `swap_memory` selects; see `resolve`.
+    """Returns the strategy that an argument `swap_memory` selects.
+
+    False selects `Keep()`. True selects `Offload(Recompute())` on accelerators and
+    `Recompute()` on the CPU, where host and device share one memory and offloading has
+    no benefit. To compile for an accelerator without a mesh, pass `Offload()`.
 
     Args:
         name: The name of the argument, for error messages.

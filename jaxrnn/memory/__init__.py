@@ -5,16 +5,17 @@
 * `Offload` saves the same arrays as another strategy, but in host memory.
 
 `True` selects `Offload(Recompute())`, except on the CPU, where host and device share
-one memory and `True` selects `Recompute()`; see `resolve`. Results of different
-strategies may differ by rounding. `jaxrnn.memory_plan` reports the memory and the cost
-of each strategy. A custom strategy is a frozen dataclass that derives from `Strategy`
-and has one method, `plan`, which returns a `CheckpointPlan`.
+one memory and `True` selects `Recompute()`; `jaxrnn.explain` tells which one was
+selected. Results of different strategies may differ by rounding. `jaxrnn.memory_plan`
+reports the memory and the cost of each strategy. A custom strategy is a frozen
+dataclass that derives from `Strategy` and has one method, `plan`, which returns a
+`CheckpointPlan`.
 """
 
 # Imports `_run/memory.py`, whose public names it lists. Never here: code.
 
 from .._base.modules import set_module as _set_module
-from .._run.memory import CheckpointPlan, Keep, Offload, Recompute, Strategy, resolve
+from .._run.memory import CheckpointPlan, Keep, Offload, Recompute, Strategy
 
 __all__ = [
     "CheckpointPlan",
@@ -22,7 +23,6 @@ __all__ = [
     "Offload",
     "Recompute",
     "Strategy",
-    "resolve",
 ]
 
 _set_module(__name__)

@@ -16,12 +16,14 @@ from helpers import MIB, bound, drawn, plan_of, step_loss, temporary_mib
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 
 import jaxrnn
-from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell, memory
+from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
 from jaxrnn._drivers.memory_plan import Bytes, PlannedStrategy, peak_bytes
+from jaxrnn._run.memory import as_strategy
 from jaxrnn.memory import CheckpointPlan, Keep, Offload, Recompute, Strategy
 from jaxrnn.testing._oracle import close, weighted_sum
 
 F64 = np.dtype("float64")
+strategy_of = functools.partial(as_strategy, "swap_memory")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,10 +218,10 @@ def test_on_a_cpu_true_is_recompute():
     # Nothing is moved, as a CPU has one memory.
     text = traced.lower(lowering_platforms=("cpu",)).as_text()
     assert "annotate_device_placement" not in text
-    assert memory.resolve(True) == memory.resolve(True, "cpu") == Recompute()
+    assert strategy_of(True) == strategy_of(True, platform="cpu") == Recompute()
     for platform in ("tpu", "gpu"):
-        assert memory.resolve(True, platform) == Offload(Recompute())
-    assert memory.resolve(False) == Keep()
+        assert strategy_of(True, platform=platform) == Offload(Recompute())
+    assert strategy_of(False) == Keep()
 
 
 @pytest.mark.skipif(
@@ -232,8 +234,8 @@ def test_a_mesh_tells_the_platform():
     for kind in AxisType.Auto, AxisType.Explicit:
         mesh = AbstractMesh((1,), ("data",), (kind,), abstract_device=tpu)
         with jax.sharding.use_abstract_mesh(mesh):
-            assert memory.resolve(True) == Offload()
-            assert memory.resolve(True, "cpu") == Recompute()
+            assert strategy_of(True) == Offload()
+            assert strategy_of(True, platform="cpu") == Recompute()
         whole = NamedSharding(mesh, jax.P())
         loss, *types = step_loss(True, 100, 8, 2)
         put = lambda x, s=whole: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
@@ -411,9 +413,8 @@ REFUSALS = [
     (ValueError, "`part`", lambda: CheckpointPlan(0)),
     (ValueError, "`part`", lambda: Offload(Sixty(), 3)),
     (ValueError, "`part`", lambda: Offload(Recompute(), 3)),
-    (TypeError, "`swap_memory`", lambda: memory.resolve(Recompute)),
-    (TypeError, "`swap_memory`", lambda: memory.resolve("host")),
-    (ValueError, "`platform`", lambda: memory.resolve(True, "banana")),
+    (TypeError, "`swap_memory`", lambda: strategy_of(Recompute)),
+    (TypeError, "`swap_memory`", lambda: strategy_of("host")),
     (ValueError, "`inputs`", lambda: plan_of(GRUCell(64), (10**8, 10**8, 1), [False])),
     (ValueError, "`inputs`", lambda: plan.func(plan.args[0], np.ones(3), dtype=F64)),
     (TypeError, "`device`", lambda: plan(device="v5e")),

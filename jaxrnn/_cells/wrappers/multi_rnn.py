@@ -106,7 +106,8 @@ def _as_cells(name: str, value: Sequence[object]) -> tuple[RNNCell, ...]:
         # Modules and bound cells can be called too, but are pytrees or dataclasses.
         is_leaf = jax.tree_util.all_leaves([each])
         if callable(each) and is_leaf and not dataclasses.is_dataclass(each):
-            fix = "It maps the output of a cell. Apply the first one to the inputs."
+            fix = "A function maps the output of the cell before it in the list; apply "
+            fix += "this one to the inputs of the stack."
             expect(cells, f"{name}[{i}]", "be a cell, not a function", each, fix)
             function = _as_output_fn(f"{name}[{i}]", each)
             cells[-1] = OutputFunctionWrapper(cells[-1], function)
