@@ -259,10 +259,25 @@ def selection(files):
     return is_selected
 
 
-def is_first(nodeid, files):
-    """Whether a test is in a file that has the name of a changed file."""
-    name = pathlib.PurePath(nodeid.partition("::")[0]).name
-    return any(name in names_of(file) for file in files)
+def mark_touched(items, files):
+    """Marks the tests of the files as touched, and sorts all tests.
+
+    First come the tests in a file of the same name, then other fast ones of the files,
+    then their slow ones, then all others.
+    """
+    is_selected, names = selection(files), set().union(*map(names_of, files))
+
+    def rank(item):
+        if not is_selected(item.nodeid):
+            return 3
+        if item.path.name in names:
+            return 0
+        return 2 if item.get_closest_marker("slow") else 1
+
+    for item in items:
+        if is_selected(item.nodeid):
+            item.add_marker("touched")
+    items.sort(key=rank)
 
 
 def options_of(files):

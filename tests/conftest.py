@@ -9,9 +9,8 @@ parameters lists the fast ones by patterns of their ids, which `pytest -v` print
 
     @pytest.mark.fast("lstm-*", "*-gru")
 
-A test without the mark is fast. Every slow test belongs to a third. `.ci/run`
-runs one third, by the hash of the commit, and all slow tests of the rooms that the
-commit touches (`tests/changed.py`); the nightly job, all.
+A test without the mark is fast. `.ci/run` runs all fast tests, and the slow ones of the
+rooms that the commit touches (`tests/changed.py`); the nightly job runs all.
 
 Compilation takes most of the time, about 50 ms for the smallest program. So tests draw
 data with NumPy, put them on the device with `jax.device_put` (`jnp.asarray` compiles a
@@ -51,8 +50,6 @@ def programs_of_this_machine():
 
 
 PROGRAMS = programs_of_this_machine()
-# The mean of all tests on one core of 2026, with a cold cache. Times vary a lot.
-SECONDS_PER_TEST = 0.25
 DAYS = 14  # A program that was stored longer ago is deleted.
 SETTINGS = {
     "jax_compilation_cache_dir": str(PROGRAMS),
@@ -108,47 +105,23 @@ def pytest_addoption(parser):
     )
 
 
-def pytest_report_header(config):
-    """Print what happens before the first test."""
-    return "first, every worker imports all tests, which takes about 15 s"
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionstart(session):
-    """Show the header before the tests are imported, even in a file or a pipe."""
-    flush(session.config)
-
-
-@pytest.hookimpl(optionalhook=True, trylast=True)
-def pytest_xdist_node_collection_finished(node, ids):
-    """Say how many tests run, and how long that takes, before they do.
-
-    Also flush the lines of pytest-xdist as they are printed.
-    """
-    reporter = node.config.pluginmanager.get_plugin("terminalreporter")
-    if node.gateway.id == "gw0" and reporter is not None:
-        workers = len(node.nodemanager.specs)
-        seconds = SECONDS_PER_TEST * len(ids) / workers
-        reporter.write_line(f"{len(ids)} tests, about {seconds / 60:.1f} minutes")
-    flush(node.config)
-
-
-def flush(config):
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:  # The workers have no reporter.
-        reporter.flush()
-
-
 @pytest.hookimpl(tryfirst=True)  # Run before `-m` selects tests.
 def pytest_collection_modifyitems(config, items):
+    """Mark the slow tests, and with `--touched` those of the touched files."""
+    unmatched = mark_slow(items)
+    in_part = config.getoption("lf", False) or any("::" in arg for arg in config.args)
+    if unmatched and not in_part:
+        raise pytest.UsageError(f"`fast` matches no parameters of {unmatched}.")
+    if touched := config.getoption("touched"):
+        changed.mark_touched(items, touched)
+
+
+def mark_slow(items):
     """Mark docstrings as slow, and parameters that the `fast` mark does not list.
 
-    A slow test gets a third, by the hash of its id. The tests of touched files run
-    first: those in a file of the same name, then the fast ones, then the slow ones.
+    Return the ids of tests whose `fast` mark matches none of their parameters.
     """
     fast = collections.defaultdict(bool)
-    touched = config.getoption("touched")
-    is_touched = changed.selection(touched) if touched else lambda nodeid: False
     for item in items:
         if not isinstance(item, pytest.Function):
             item.add_marker("slow")
@@ -157,23 +130,7 @@ def pytest_collection_modifyitems(config, items):
             fast[item.nodeid.split("[")[0]] |= is_fast
             if not is_fast:
                 item.add_marker("slow")
-        if item.get_closest_marker("slow"):
-            number = zlib.crc32(item.nodeid.encode()) % 3
-            item.add_marker(pytest.mark.third(number=number))
-        if is_touched(item.nodeid):
-            item.add_marker("touched")
-    has = lambda item, mark: item.get_closest_marker(mark) is not None
-
-    def rank(item):
-        if not has(item, "touched"):
-            return 3
-        return 0 if changed.is_first(item.nodeid, touched) else 1 + has(item, "slow")
-
-    items.sort(key=rank)
-    in_part = config.getoption("lf", False) or any("::" in arg for arg in config.args)
-    unmatched = [test for test in fast if not fast[test]]
-    if unmatched and not in_part:
-        raise pytest.UsageError(f"`fast` matches no parameters of {unmatched}.")
+    return [test for test in fast if not fast[test]]
 
 
 def pytest_collection_finish(session):

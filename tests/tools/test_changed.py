@@ -1,5 +1,6 @@
 """`tests/changed.py` finds tests of every file, and all that it names exists."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -62,10 +63,27 @@ def test_shared_code_has_the_laws_of_the_cells_that_use_it(file, row, ids):
     assert any(f"[{row}-" in i for i in filter(is_selected, ids) if changed.LAWS in i)
 
 
-def test_the_tests_of_the_same_name_are_first():
-    file = "jaxrnn/_run/masking.py"
-    assert changed.is_first("tests/run/test_masking.py::test_x", [file])
-    assert not changed.is_first("tests/run/test_results.py::test_x", [file])
+class Item:
+    """A collected test, as far as `mark_touched` reads it."""
+
+    def __init__(self, nodeid, is_slow=False):
+        self.nodeid, self.marks = nodeid, ["slow"] * is_slow
+        self.path = pathlib.PurePath(nodeid.partition("::")[0])
+        self.add_marker = self.marks.append
+        self.get_closest_marker = lambda mark: mark if mark in self.marks else None
+
+
+def test_touched_tests_are_first_and_among_them_those_of_the_same_name():
+    want = [
+        Item("tests/run/test_masking.py::test_x", is_slow=True),
+        Item("tests/run/test_run_cell.py::test_x"),
+        Item("tests/run/test_bounded_loop.py::test_x", is_slow=True),
+        Item("tests/export/test_onnx.py::test_x"),
+    ]
+    items = want[::-1]
+    changed.mark_touched(items, ["jaxrnn/_run/masking.py"])
+    assert items == want
+    assert ["touched" in item.marks for item in items] == [True, True, True, False]
 
 
 def test_a_folder_of_the_package_needs_a_row(monkeypatch):
