@@ -1,12 +1,15 @@
-"""The public names: complete, frozen, documented and cheap to import."""
+"""The public names and modules: what they hold, what they load, and where they are."""
 
+import ast
 import inspect
-import itertools
 import json
 import operator
 import pathlib
 import pickle
 import re
+import subprocess
+import sys
+import tomllib
 import typing
 
 import chex
@@ -16,28 +19,62 @@ import pytest
 from cases import CASES
 
 import jaxrnn
+from jaxrnn import convert
 
-PARAMS = pathlib.Path(__file__).parents[1] / "golden" / "params.json"
-RECORDER = "tests.golden.record.params"
-REGENERATE = f"Run `python -m {RECORDER}` and look at the difference."
-
-
-def public(module):
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
-    }
+ROOT = pathlib.Path(__file__).parents[2]
+LOADED_LATER = "contrib convert decode export extend initializers lite testing typing"
+LOADED_LATER = LOADED_LATER.split()
+OF_FLAX = ["linen", "nnx"]
+MODULES = [getattr(jaxrnn, name) for name in [*LOADED_LATER, *OF_FLAX, "memory"]]
+MODULES += [jaxrnn, jaxrnn.extend.fields]
 
 
-PUBLIC = public(jaxrnn)
-CATALOGUE = PUBLIC | public(jaxrnn.contrib)
-CELLS = {
-    name
-    for name, value in CATALOGUE.items()
-    if isinstance(value, type) and issubclass(value, jaxrnn.RNNCell)
-    if not inspect.isabstract(value)
-}
+def arguments(path):
+    """The names of the arguments of a public function or class, in order."""
+    return [*inspect.signature(operator.attrgetter(path)(jaxrnn)).parameters]
+
+
+# TensorFlow's arguments in its order, since users pass them by position. Ours follow.
+SIGNATURES = """
+dynamic_rnn: cell inputs sequence_length initial_state dtype parallel_iterations
+    swap_memory time_major scope
+bidirectional_dynamic_rnn: cell_fw cell_bw inputs sequence_length initial_state_fw
+    initial_state_bw dtype parallel_iterations swap_memory time_major scope
+raw_rnn: cell loop_fn parallel_iterations swap_memory scope
+static_rnn: cell inputs initial_state dtype sequence_length scope
+static_state_saving_rnn: cell inputs state_saver state_name sequence_length scope
+static_bidirectional_rnn: cell_fw cell_bw inputs initial_state_fw initial_state_bw dtype
+    sequence_length scope
+stack_bidirectional_rnn: cells_fw cells_bw inputs initial_states_fw initial_states_bw
+    dtype sequence_length scope
+stack_bidirectional_dynamic_rnn: cells_fw cells_bw inputs initial_states_fw
+    initial_states_bw dtype sequence_length parallel_iterations time_major scope
+    swap_memory
+reverse_sequence: input seq_lengths seq_axis batch_axis name
+TensorArray: dtype size dynamic_size clear_after_read tensor_array_name handle flow
+    infer_shape element_shape colocate_with_first_write_call name
+BasicRNNCell: num_units activation reuse name dtype
+BasicLSTMCell: num_units forget_bias state_is_tuple activation reuse name dtype
+LSTMCell: num_units use_peepholes cell_clip initializer num_proj proj_clip
+    num_unit_shards num_proj_shards forget_bias state_is_tuple activation reuse name
+    dtype
+GRUCell: num_units activation reuse kernel_initializer bias_initializer name dtype
+MultiRNNCell: cells state_is_tuple
+DropoutWrapper: cell input_keep_prob output_keep_prob state_keep_prob
+    variational_recurrent input_size dtype seed dropout_state_filter_visitor
+ResidualWrapper: cell residual_fn
+DeviceWrapper: cell device
+LSTMStateTuple: c h
+lite.TFLiteLSTMCell: num_units use_peepholes cell_clip initializer num_proj proj_clip
+lite.TfLiteRNNCell: num_units activation reuse name dtype
+"""
+SIGNATURES = SIGNATURES.replace("\n    ", " ").strip().split("\n")
+
+
+@pytest.mark.parametrize("signature", SIGNATURES, ids=lambda text: text.split(":")[0])
+def test_arguments_begin_in_tensorflows_order(signature):
+    name, *wanted = signature.replace(":", "").split()
+    assert arguments(name)[: len(wanted)] == wanted
 
 
 # The arguments of `dynamic_rnn` that other drivers and modules lack on purpose.
@@ -68,236 +105,53 @@ LACKED = {
 
 @pytest.mark.parametrize("name", LACKED)
 def test_drivers_have_the_arguments_of_dynamic_rnn(name):
-    arguments = lambda fn: inspect.signature(fn).parameters.keys()
-    driver = operator.attrgetter(name)(jaxrnn)
-    lacked = arguments(jaxrnn.dynamic_rnn) - arguments(driver)
+    lacked = {*arguments("dynamic_rnn")} - {*arguments(name)}
     assert lacked == {*LACKED[name].split()}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_parameter_names_shapes_and_dtypes_are_frozen(name):
+    """`python -m tests.golden.record.params` writes the file."""
     case = CASES[name]
-    params = jax.eval_shape(
-        lambda: case.cell.init(jax.random.key(0), case.inputs, jnp.float32)
-    )
+    init = lambda: case.cell.init(jax.random.key(0), case.inputs, jnp.float32)
     got = {
         jax.tree_util.keystr(path, simple=True, separator="/"): [str(p.dtype), *p.shape]
-        for path, p in jax.tree.leaves_with_path(params)
+        for path, p in jax.tree.leaves_with_path(jax.eval_shape(init))
     }
-    assert got == json.loads(PARAMS.read_text())[name], REGENERATE
+    params = json.loads((ROOT / "tests" / "golden" / "params.json").read_text())
+    assert got == params[name]
 
 
-NAMES = (
-    "contrib convert decode initializers linen lite memory nnx extend typing".split()
-)
-MODULES = [jaxrnn, jaxrnn.extend.fields, *(getattr(jaxrnn, name) for name in NAMES)]
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_a_modules_help_names_all_that_is_public(module):
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_public_names_show_a_public_module_which_names_them(module):
     for name in module.__all__:
-        if not inspect.ismodule(getattr(module, name)):
-            assert f"`{name}`" in module.__doc__, name
+        value = getattr(module, name)
+        assert "._" not in getattr(value, "__module__", ""), name
+        is_named = f"`{name}`" in module.__doc__ or module is jaxrnn.testing
+        assert is_named or inspect.ismodule(value), name
 
 
-OTHERS = [jaxrnn.export, jaxrnn.testing]
-FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
-OURS = set(
-    "FunctionCell StateSaver ensemble init_stack_bidirectional "
-    "memory_plan native_status pack_sequences packed_batches resets_of_done "
-    "resets_of_segments windows".split()
-)
-DOCUMENTED = [CATALOGUE[name] for name in sorted(FUNCTIONS | CELLS | {"TensorArray"})]
-DOCUMENTED += filter(inspect.isfunction, public(jaxrnn.decode).values())
-DOCUMENTED += filter(callable, map(vars(jaxrnn.lite).get, jaxrnn.lite.__all__))
-DOCUMENTED_FUNCTIONS = list(filter(inspect.isfunction, DOCUMENTED))
+OVERLOADED = [jaxrnn.dynamic_rnn, jaxrnn.linen.RNN.__call__, convert.from_flax]
+OVERLOADED += [convert.from_keras, convert.from_onnx, convert.from_tf1]
+OVERLOADED += [convert.from_torch]
 
 
-@pytest.mark.parametrize("value", DOCUMENTED, ids=lambda value: value.__name__)
-def test_docstring_says_where_it_comes_from(value):
-    doc = inspect.getdoc(value)
-    if value.__name__ not in OURS | CELLS:
-        assert "Source:" in doc
-    doc += inspect.getdoc(jaxrnn.RNNCell) if value.__name__ in CELLS else ""
-    for field in inspect.signature(value).parameters:
-        is_described = re.search(rf"^ +\*{{0,2}}{field}: ", doc, re.MULTILINE)
-        assert is_described, f"`{field}` is not described"
-
-
-SIGNATURES = """
-dynamic_rnn(cell, inputs, sequence_length=None, initial_state=None, dtype=None,
-    parallel_iterations=None, swap_memory=False, time_major=False, scope=None,
-    resets=None, reset_state=None, implementation=None, mask=None, return_states=False,
-    axis_name=None)
-bidirectional_dynamic_rnn(cell_fw, cell_bw, inputs, sequence_length=None,
-    initial_state_fw=None, initial_state_bw=None, dtype=None, parallel_iterations=None,
-    swap_memory=False, time_major=False, scope=None, resets=None, implementation=None,
-    mask=None, return_states=False)
-raw_rnn(cell, loop_fn, parallel_iterations=None, swap_memory=False, scope=None,
-    max_time=None)
-static_rnn(cell, inputs, initial_state=None, dtype=None, sequence_length=None,
-    scope=None, implementation=None, return_states=False)
-static_state_saving_rnn(cell, inputs, state_saver, state_name, sequence_length=None,
-    scope=None, implementation=None)
-static_bidirectional_rnn(cell_fw, cell_bw, inputs, initial_state_fw=None,
-    initial_state_bw=None, dtype=None, sequence_length=None, scope=None,
-    implementation=None)
-stack_bidirectional_rnn(cells_fw, cells_bw, inputs, initial_states_fw=None,
-    initial_states_bw=None, dtype=None, sequence_length=None, scope=None,
-    implementation=None)
-stack_bidirectional_dynamic_rnn(cells_fw, cells_bw, inputs, initial_states_fw=None,
-    initial_states_bw=None, dtype=None, sequence_length=None, parallel_iterations=None,
-    time_major=False, scope=None, swap_memory=False, resets=None,
-    implementation=None, mask=None)
-init_stack_bidirectional(cells_fw, cells_bw, key, inputs, dtype=None)
-reverse_sequence(input, seq_lengths, seq_axis=None, batch_axis=None, name=None)
-TensorArray(dtype, size=None, dynamic_size=None, clear_after_read=None,
-    tensor_array_name=None, handle=None, flow=None, infer_shape=True,
-    element_shape=None, colocate_with_first_write_call=True, name=None)
-BasicRNNCell(num_units, activation=None, reuse=None, name=None, dtype=None)
-BasicLSTMCell(num_units, forget_bias=1.0, state_is_tuple=True, activation=None,
-    reuse=None, name=None, dtype=None)
-LSTMCell(num_units, use_peepholes=False, cell_clip=None, initializer=None,
-    num_proj=None, proj_clip=None, num_unit_shards=None, num_proj_shards=None,
-    forget_bias=1.0, state_is_tuple=True, activation=None, reuse=None, name=None,
-    dtype=None)
-GRUCell(num_units, activation=None, reuse=None, kernel_initializer=None,
-    bias_initializer=None, name=None, dtype=None)
-MultiRNNCell(cells, state_is_tuple=True)
-DropoutWrapper(cell, input_keep_prob=1.0, output_keep_prob=1.0, state_keep_prob=1.0,
-    variational_recurrent=False, input_size=None, dtype=None, seed=None,
-    dropout_state_filter_visitor=None, mask_per_row=False)
-ResidualWrapper(cell, residual_fn=None)
-DeviceWrapper(cell, device)
-LSTMStateTuple(c, h)
-lite.dynamic_rnn(cell, inputs, sequence_length=None, initial_state=None, dtype=None,
-    parallel_iterations=None, swap_memory=False, time_major=True, scope=None,
-    implementation=None)
-lite.TFLiteLSTMCell(num_units, use_peepholes=False, cell_clip=None, initializer=None,
-    num_proj=None, proj_clip=None, num_unit_shards=None, num_proj_shards=None,
-    forget_bias=1.0, state_is_tuple=True, activation=None, reuse=None, name=None,
-    dtype=None)
-lite.TfLiteRNNCell(num_units, activation=None, reuse=None, name=None, dtype=None)
-"""
-SIGNATURES = " ".join(SIGNATURES.split()).removesuffix(")").split(") ")
-
-
-@pytest.mark.parametrize("signature", SIGNATURES, ids=lambda text: text.split("(")[0])
-def test_signature_is_tensorflows(signature):
-    name, _, wanted = signature.partition("(")
-    parameters = inspect.signature(operator.attrgetter(name)(jaxrnn)).parameters
-    got = [
-        p.name if p.default is p.empty else f"{p.name}={p.default}"
-        for p in parameters.values()
-    ]
-    assert ", ".join(got) == wanted
-
-
-# All options of converters have names.
-CONVERTERS = """
-from_equinox(cells)
-from_flax(params, *, activation=None, bidirectional=None)
-from_haiku(params, *, at=None, input_shape=None)
-from_keras(weights, *, activation=None, recurrent_activation='sigmoid',
-    reset_after=True, bidirectional=None)
-from_onnx(model, *, at=None, bidirectional=None)
-from_tf1(variables, *, at='', cell=None, inputs=None, bidirectional=None, memory_at='')
-from_torch(state_dict, *, at='', bidirectional=None, nonlinearity=None)
-from_torch_state(state, *, bidirectional=False)
-from_transformers(state_dict, layer, *, at='', config=None)
-onnx_nodes(model, *, at=None)
-to_equinox(cell)
-to_haiku(cell, *, at=None)
-to_keras(cell)
-to_linen(cell)
-to_nnx(cell, *, optimized=False)
-to_onnx_nodes(cell)
-to_tf1(cell, *, at='', memory_at='')
-to_torch(cell, *, at='')
-to_torch_state(state, *, bidirectional=False)
-to_transformers(layer, *, at='')
-"""
-
-
-def test_signatures_of_converters():
-    got = ""
-    for name in jaxrnn.convert.__all__:
-        signature = inspect.signature(getattr(jaxrnn.convert, name))
-        arguments = [
-            each.replace(annotation=inspect.Parameter.empty)
-            for each in signature.parameters.values()
-        ]
-        got += f"{name}{inspect.Signature(arguments)} "
-    assert got.split() == CONVERTERS.split()
-
-
-def calls_of(value):
-    """A public function, or the constructor and the public methods of a class."""
-    if inspect.isfunction(value):
-        yield value
-    for cls in value.__mro__ if inspect.isclass(value) else ():
-        for name, method in vars(cls).items():
-            is_public = not name.startswith("_") or name in ("__init__", "__call__")
-            if is_public and inspect.isfunction(method):
-                if method.__module__.startswith("jaxrnn"):
-                    yield method
-
-
-# An unbound cell explains itself whatever it is called with. `explain` and
-# `memory_plan` take the arguments of `dynamic_rnn`, as does `Setup.run`. The others
-# replace fields.
-TAKE_ANY_NAME = {"RNNCell.__call__", "explain", "memory_plan", "Setup.run"}
-TAKE_ANY_NAME |= {"Run.replace", "Run.of_inner"}
-TAKE_ANY_NAME |= {"AttentionWrapperState.clone"}
-
-
-@pytest.mark.parametrize("module", [*MODULES, *OTHERS])
-def test_editors_complete_the_arguments(module):
-    """All are named: no call takes `**kwargs`."""
-    values = [getattr(module, name) for name in module.__all__]
-    for call in itertools.chain(*map(calls_of, values)):
-        kinds = {p.kind for p in inspect.signature(call).parameters.values()}
-        takes_any = inspect.Parameter.VAR_KEYWORD in kinds
-        assert not takes_any or call.__qualname__ in TAKE_ANY_NAME, call
-
-
-@pytest.mark.parametrize(
-    "function",
-    [
-        jaxrnn.dynamic_rnn,
-        jaxrnn.linen.RNN.__call__,
-        jaxrnn.convert.from_flax,
-        jaxrnn.convert.from_keras,
-        jaxrnn.convert.from_onnx,
-        jaxrnn.convert.from_tf1,
-        jaxrnn.convert.from_torch,
-    ],
-)
+@pytest.mark.parametrize("function", OVERLOADED)
 def test_overloads_have_the_arguments_of_the_function(function):
     function = inspect.unwrap(function)
-    arguments = inspect.signature(function).parameters
     overloads = typing.get_overloads(function)
     assert len(overloads) > 1
     for each in overloads:
-        assert [*inspect.signature(each).parameters] == [*arguments]
+        names = [*inspect.signature(each).parameters]
+        assert names == [*inspect.signature(function).parameters]
 
 
-def test_a_star_brings_no_module_but_memory():
-    names = {}
-    exec("from jaxrnn import *", names)  # `jaxrnn.nnx` is loaded, as above.
+def test_a_star_brings_all_names_and_no_module_but_memory():
+    exec("from jaxrnn import *", names := {})  # `jaxrnn.nnx` is loaded, as above.
     assert {n for n, v in names.items() if inspect.ismodule(v)} == {"memory"}
-    assert names.keys() - {"__builtins__"} == PUBLIC.keys() | {"memory"}
-    layers = {"GatedDeltaNet", "KimiDeltaAttention", "Mamba", "Mamba2", "RWKV7TimeMix"}
-    layers |= {"PastInputsState"}
-    assert set(jaxrnn.linen.__all__) == set(jaxrnn.nnx.__all__) - layers
-    assert "RNN" in jaxrnn.nnx.__all__
-
-
-@pytest.mark.parametrize("module", [*MODULES, *OTHERS])
-def test_public_names_show_a_public_module(module):
-    for name in module.__all__:
-        home = getattr(getattr(module, name), "__module__", "")
-        assert "._" not in home, name
+    public = {n for n, v in vars(jaxrnn).items() if not inspect.ismodule(v)}
+    public = {n for n in public if not n.startswith("_")} | {"memory"}
+    assert names.keys() - {"__builtins__"} == public
 
 
 # Pickles that name a class or function survive a move of private files.
@@ -307,6 +161,11 @@ def test_pickles_refer_to_no_private_module():
         [jaxrnn.DropoutWrapper(jaxrnn.LSTMCell(5), 0.5), jaxrnn.GRUCell(5, "relu")]
     )
     packed = jaxrnn.pack_sequences(x, [1, 2])
+    public = [
+        getattr(module, name)
+        for module in (jaxrnn, jaxrnn.decode, jaxrnn.lite)
+        for name in module.__all__
+    ]
     values = {
         "cell": cell,
         "bound": cell.bind(cell.init(jax.random.key(0), x[:, 0])),
@@ -316,12 +175,111 @@ def test_pickles_refer_to_no_private_module():
         "strategy": jaxrnn.memory.Offload(),
         "size": jaxrnn.TensorShape([5, 5]),
         "lite": jaxrnn.lite.TFLiteLSTMCell(5),
-        "functions": DOCUMENTED_FUNCTIONS,
+        "functions": [value for value in public if inspect.isfunction(value)],
     }
     for name, value in values.items():
         pickled = pickle.dumps(value)
         modules = set(re.findall(r"jaxrnn[\w.]*", pickled.decode("latin1")))
         public = {"jaxrnn", "jaxrnn.decode", "jaxrnn.lite", "jaxrnn.memory"}
         assert modules <= public, name
-        again = pickle.loads(pickled)
-        chex.assert_trees_all_equal(again, value)
+        chex.assert_trees_all_equal(pickle.loads(pickled), value)
+
+
+# Modules.
+
+
+def test_the_layers_of_imports_hold_all_folders():
+    """`lint-imports` checks the imports of the folders that its contract names."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    contracts = tools["importlinter"]["contracts"]
+    [layers] = [each["layers"] for each in contracts if each["type"] == "layers"]
+    found = {path.parent.name for path in ROOT.glob("jaxrnn/*/__init__.py")}
+    found |= {path.stem for path in ROOT.glob("jaxrnn/*.py")} - {"__init__"}
+    assert {*re.findall(r"jaxrnn\.(\w+)", " ".join(layers))} == found
+
+
+def test_no_cell_imports_a_cell_and_no_wrapper_a_wrapper():
+    nodes = imports_of("__init__")
+    files = {node.module for node in nodes if any(map(is_cell, node.names))}
+    assert "_cells.lstm" in files
+    for file in files:
+        folder = file.split(".")[0]
+        for node in imports_of(file):
+            names = [node.module, *(alias.name for alias in node.names)]
+            imported = {f"{folder}.{name}" for name in names if node.level == 1}
+            assert imported & files == set(), file
+
+
+def imports_of(module):
+    path = ROOT / "jaxrnn" / f"{module.replace('.', '/')}.py"
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return [node for node in nodes if isinstance(node, ast.ImportFrom)]
+
+
+def is_cell(alias):
+    value = getattr(jaxrnn, alias.asname or alias.name)
+    is_class = inspect.isclass(value) and issubclass(value, jaxrnn.RNNCell)
+    return is_class and not inspect.isabstract(value)
+
+
+PROGRAM = f"""
+import jax, sys; before = set(sys.modules); import jaxrnn
+print(*set(sys.modules) - before)
+assert {{*{LOADED_LATER + OF_FLAX}}} <= {{*dir(jaxrnn)}}
+for name in {LOADED_LATER}:
+    assert getattr(jaxrnn, name) is sys.modules["jaxrnn." + name]
+assert jaxrnn.convert.from_torch and "flax" not in sys.modules
+
+sys.modules["flax"] = None  # As if it were not installed.
+for statement in "jaxrnn.linen", "from jaxrnn import nnx", "import jaxrnn.linen":
+    try:
+        exec(statement)
+    except ImportError as error:
+        print(error)
+print({{"linen", "nnx"}} & {{*dir(jaxrnn)}})
+
+del sys.modules["flax"]
+print(jaxrnn.nnx.RNN.__name__, jaxrnn.linen.RNN.__name__, "flax" in sys.modules)
+"""
+
+
+def test_modules_are_loaded_when_they_are_touched():
+    """In a new process, without earlier imports."""
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    brought, *errors, without_flax, with_flax = done.stdout.splitlines()
+    packages = {name.split(".")[0] for name in brought.split()}
+    assert packages - sys.stdlib_module_names <= {"jaxrnn", "jax", "jaxlib", "numpy"}
+    later = {f"jaxrnn.{name}" for name in LOADED_LATER + OF_FLAX}
+    assert not later & {*brought.split()}
+    assert len(errors) == 3
+    for error in errors:
+        assert error.startswith("the package `flax` is required")
+        assert error.endswith("Run `pip install flax`.")
+    assert (without_flax, with_flax) == ("set()", "RNN RNN True")
+
+
+HINTS = {
+    "rnn_cell": (jaxrnn, r"`jaxrnn\.LSTMCell`"),
+    "LSTM": (jaxrnn, r"`LSTMCell`.*`jaxrnn\.nnx`"),
+    "rnn": (jaxrnn.contrib, "All names are in `jaxrnn.contrib`"),
+    "LSTMBlockWrapper": (jaxrnn.contrib, "`FusedRNNCell`"),
+}
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_hints_at_names_of_other_libraries(name):
+    module, hint = HINTS[name]
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'.*{hint}"):
+        getattr(module, name)
+    assert not hasattr(module, name)
+
+
+def test_a_name_that_nobody_has():
+    message = "^module 'jaxrnn' has no attribute 'LSTMCel'$"
+    with pytest.raises(AttributeError, match=message) as caught:
+        _ = jaxrnn.LSTMCel
+    assert caught.value.name == "LSTMCel"  # So Python can suggest similar names.
+    assert caught.value.obj is jaxrnn
+    with pytest.raises(ImportError, match="cannot import name 'LSTMCel'"):
+        exec("from jaxrnn import LSTMCel")

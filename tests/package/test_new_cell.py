@@ -1,4 +1,4 @@
-"""What a new cell still lacks, in one list."""
+"""A new cell: what it still lacks in the package; a user's, from `jaxrnn.extend`."""
 
 import functools
 import inspect
@@ -6,12 +6,17 @@ import json
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from cases import CASES
+from helpers import bound
 
 import jaxrnn
-from jaxrnn import contrib
-from jaxrnn.extend import BareMemoryCell, MatrixMemoryCell
+from jaxrnn import contrib, extend
+from jaxrnn.extend import BareMemoryCell, MatrixMemoryCell, fields
+from jaxrnn.testing import check_cell
 
 ROOT = pathlib.Path(__file__).parents[2]
 read = functools.cache(lambda place: (ROOT / place).read_text())
@@ -39,17 +44,12 @@ NUMBERS = {
 ALIASES = {"MLSTMMemoryCell": "MLSTMMemoryCell|MLSTMCell|mLSTM"}
 
 
-def is_cell(value):
-    is_class = isinstance(value, type) and issubclass(value, jaxrnn.RNNCell)
-    return is_class and not inspect.isabstract(value)
-
-
-CELLS = {
-    value: module.__name__.removeprefix("jaxrnn.")
-    for module in (jaxrnn, contrib)
-    for value in map(vars(module).get, module.__all__)
-    if is_cell(value)
-}
+def cells_of(module):
+    """The classes of cells that a module exports."""
+    values = [getattr(module, name) for name in module.__all__]
+    classes = [value for value in values if inspect.isclass(value)]
+    cells = [cls for cls in classes if issubclass(cls, jaxrnn.RNNCell)]
+    return [cls for cls in cells if not inspect.isabstract(cls)]
 
 
 def classes_in(cell):
@@ -94,11 +94,13 @@ def goldens():
     return "".join(file.read_text() for file in files)
 
 
-@pytest.mark.parametrize("page", ["jaxrnn", "contrib"])
-def test_no_exported_cell_lacks_anything(page):
-    cells = [cell for cell, where in CELLS.items() if where == page]
-    found = {cell.__name__: [*lacks(cell, page)] for cell in cells}
-    text = [f"{name} lacks {what}." for name in found for what in found[name]]
+@pytest.mark.parametrize("module", [jaxrnn, contrib])
+def test_no_exported_cell_lacks_anything(module):
+    page = module.__name__.rpartition(".")[2]
+    cells = cells_of(module)
+    text = [
+        f"{cell.__name__} lacks {what}." for cell in cells for what in lacks(cell, page)
+    ]
     assert not text, "\n".join(text)
 
 
@@ -109,4 +111,83 @@ def test_a_cell_that_is_in_no_place_lacks_all():
 
 
 def test_each_row_tests_an_exported_cell():
-    assert {type(case.cell) for case in CASES.values()} <= CELLS.keys()
+    exported = {*cells_of(jaxrnn), *cells_of(contrib)}
+    assert {type(case.cell) for case in CASES.values()} <= exported
+
+
+# A user's cell and wrapper.
+
+
+@fields.dataclass
+class Leaky(extend.SpecsCell):
+    """A leaky integrator of a projection."""
+
+    num_units: int = fields.size()
+    leak: float = fields.number(0.1, low=0, high=1)
+    activation: fields.ActivationLike = fields.activation(none="linear")
+
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def param_specs(self, depth):
+        return extend.affine_specs(depth, self.num_units)
+
+    def step(self, params, inputs, state):
+        extend.expect(len(inputs) < 9, "inputs", "have few rows", inputs, "Split.")
+        z = extend.affine(params, [inputs], state.dtype)
+        state = (1 - self.leak) * state + self.leak * self.activation(z)
+        return state, state
+
+
+class Undecorated(Leaky):
+    rate: float = fields.number(1.0)
+
+
+@fields.dataclass
+class Scaled(extend.ParamsWrapper):
+    """Multiplies the inputs of a cell by a learned vector."""
+
+    def own_specs(self, depth):
+        return {"scale": jaxrnn.ParamSpec((depth,), jax.nn.initializers.ones)}
+
+    def init(self, key, inputs, dtype=None):
+        depth = extend.check_step_inputs(inputs).shape[1]
+        return self.init_params(key, depth, inputs, dtype)
+
+    def apply(self, params, inputs, state, key=None):
+        inputs = extend.check_step_inputs(inputs)
+        own, inner = self.checked_params(params, inputs, key)
+        return self.cell.apply(inner, inputs * own["scale"][None], state, key)
+
+
+@pytest.mark.slow
+def test_a_users_cell_and_wrapper_keep_the_laws():
+    cell = Scaled(Leaky(3, 0.5, "tanh"))
+    check_cell(cell, jax.ShapeDtypeStruct((4, 3), jnp.float32))
+
+
+def test_a_users_cell_in_a_users_wrapper():
+    cell, x = bound(Scaled(Leaky(3)), 2), np.ones((3, 4, 2)).cumsum(1)
+    got, _ = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
+    assert cell.params.keys() == {"scale", "leaky"}
+    scale, inner = map(jax.device_get, map(cell.params.get, ("scale", "leaky")))
+    want = np.zeros((3, 3))
+    for t in range(4):
+        z = x[:, t] * scale @ inner["kernel"] + inner["bias"]
+        want = 0.9 * want + 0.1 * z
+        np.testing.assert_allclose(got[:, t], want, rtol=1e-5)
+
+
+def test_errors_of_a_users_cell_name_the_argument():
+    cell, x = bound(Leaky(3), 2), np.ones((3, 2))
+    rows = r"^`inputs` must have few rows, got float64\[9, 2\]\. Split\.$"
+    with pytest.raises(ValueError, match=rows):
+        cell(jnp.ones((9, 2)), jnp.ones((9, 3)))
+    with pytest.raises(ValueError, match=r"^`leak` must be in \[0, 1\], got 2\.0\.$"):
+        Leaky(3, leak=2.0)
+    with pytest.raises(TypeError, match=r"^Undecorated declares fields\. Add `@"):
+        Undecorated(3)
+    structure = r"^`params` must have the structure {'scale': \*}"
+    with pytest.raises((TypeError, ValueError), match=structure):
+        Scaled(cell.cell).apply({"leaky": cell.params}, x, x)
+    with pytest.raises(ValueError, match=r"be \[batch, 4, 2\]"):
+        extend.check_step_inputs(jnp.ones((3, 2)), size=(4, 2))
