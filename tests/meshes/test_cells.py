@@ -1,16 +1,18 @@
-"""Each kind of cell on meshes: equal to one device, and no exchange in a loop."""
+"""Cells on meshes equal one device, and exchange nothing in a loop over chunks."""
 
 import jax
 import jax.numpy as jnp
 import mesh
 import numpy as np
 import pytest
+from cases import CASES, KINDS
 from helpers import bound, draw, drawn
 from jax.sharding import NamedSharding, PartitionSpec as P
 from mesh import BATCH, DEPTH, F64, state_of
 
 import jaxrnn
 from jaxrnn import MultiRNNCell, ResidualWrapper, ShortConvCell
+from jaxrnn.testing import make_setup
 from jaxrnn.testing._oracle import close
 
 # Three chunks of steps, of which the last is shorter, so that the others are in a loop.
@@ -69,21 +71,44 @@ def prepared(cell, time=TIME, **arrays):
     return run, {"params": params, "inputs": inputs, **arrays}
 
 
-@pytest.mark.fast(
-    "dplr-plain-explicit",
-    "delta-resets-explicit",
-    "mlstm-lengths-explicit",
-    "mlstm-mask-explicit",
-)
-@pytest.mark.parametrize("kind", mesh.TYPES)
-@pytest.mark.parametrize("mark", ["plain", "lengths", "resets", "mask"])
-@pytest.mark.parametrize("name", CELLS)
+# Each mark on an explicit mesh, and in turn on an automatic one.
+MARKS = ["plain", "lengths", "resets", "mask"]
+ON_MESHES = [(name, mark, "explicit") for name in CELLS for mark in MARKS]
+ON_MESHES += [(name, MARKS[i % 4], "auto") for i, name in enumerate(CELLS)]
+
+
+@pytest.mark.fast("dplr-plain-explicit", "mlstm-lengths-explicit")
+@pytest.mark.parametrize(("name", "mark", "kind"), ON_MESHES)
 def test_equals_one_device_without_exchanges_in_loops(name, mark, kind):
     run, arrays = prepared(CELLS[name], **marks(mark, CELLS[name]))
     got, in_loops = mesh.on_mesh_with_collectives(run, arrays, kind)
     close(got, mesh.on_one_device(run, arrays), F64)
     # On an automatic mesh, the compiler may sum gradients at each chunk.
     assert in_loops == [] or (kind == "auto" and {*in_loops} == {"all-reduce"})
+
+
+# A row of each kind, and of each class that runs no loop which cells share. A lookup in
+# the user's step must say how it is divided.
+SHARED = jaxrnn.AffineCell | jaxrnn.LinearRecurrenceCell
+ROWS = {
+    type(case.cell): name
+    for name, case in reversed(CASES.items())
+    if name != "function_integers" and not isinstance(case.cell, SHARED)
+}
+ROWS = sorted({*ROWS.values(), *KINDS.values()})
+KINDS_ON_MESHES = [("explicit", name) for name in ROWS]
+KINDS_ON_MESHES += [("auto", name) for name in KINDS.values()]
+
+
+@pytest.mark.fast("explicit-function_nested")
+@pytest.mark.parametrize(("kind", "name"), KINDS_ON_MESHES)
+def test_every_class_of_cells_equals_one_device(kind, name):
+    case = CASES[name]
+    setup = make_setup(case.cell, case.inputs, F64, case.key, case.state)
+    names = "params", "xs", "state", "lengths"
+    arrays = {name: getattr(setup, name) for name in names}
+    told = "context" if kind == "explicit" and ROWS.index(name) % 2 else "arrays"
+    mesh.check(setup.run, arrays, kind, told)
 
 
 def test_several_chunks_of_a_linear_recurrence():
@@ -93,6 +118,7 @@ def test_several_chunks_of_a_linear_recurrence():
     assert in_loops == []
 
 
+@pytest.mark.fast("mlstm")
 @pytest.mark.parametrize("name", ["delta", "mlstm"])
 def test_steps_that_are_not_finite(name):
     """The device of such a row runs its steps one after another."""
@@ -103,19 +129,6 @@ def test_steps_that_are_not_finite(name):
     want = mesh.on_one_device(run, arrays)
     for g, w in zip(*map(jax.tree.leaves, (got, want)), strict=True):
         np.testing.assert_allclose(g, w, rtol=1e-12, atol=1e-12)
-
-
-def test_inputs_of_which_some_are_whole():
-    """The same keys on all devices, and other values."""
-    run, arrays = prepared(CELLS["linear_attention"])
-    names = arrays["inputs"]._fields
-    arrays |= arrays.pop("inputs")._asdict()
-
-    def of_names(params, **inputs):
-        inputs = jaxrnn.LinearAttentionInputs(*map(inputs.get, names))
-        return run(params, inputs)
-
-    mesh.check(of_names, arrays, "explicit", layouts={"q": "whole", "k": "whole"})
 
 
 @pytest.mark.parametrize("mapped", ["rows", "members"])

@@ -1,7 +1,8 @@
-"""Every driver on explicit and automatic meshes equals one device.
+"""Drivers, decoders, modules of Flax and functions on meshes equal one device.
 
-The kind of mesh and the arguments are factors. Every two of their values that are
-allowed together occur in a case.
+Of a driver, the kind of mesh and the arguments are factors. Every two of their values
+that are allowed together occur in a case. All others are rows of one table: a function,
+and its arrays by name; `mesh.WHOLE` has the names of arrays that are not divided.
 """
 
 import dataclasses
@@ -10,17 +11,22 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import mesh
 import numpy as np
 import pytest
-from helpers import bound, covering, draw
+from helpers import bound, covering, draw, drawn_like
+from jax.experimental import checkify
 from mesh import BATCH, DEPTH, F64, UNITS, state_of
+from native_cases import needs_library
 
 import jaxrnn
-from jaxrnn import BasicRNNCell, LSTMCell, TensorShape, lite
+import jaxrnn.linen
+from jaxrnn import BasicRNNCell, LSTMCell, TensorShape, contrib, decode, lite
+from jaxrnn._run import reorder
 from jaxrnn.memory import Keep, Offload, Recompute, Strategy
 
 
@@ -244,7 +250,7 @@ def prepared(driver, case):
 
 @pytest.mark.fast("dynamic-3")
 @pytest.mark.parametrize("name", CASES)
-def test_equals_one_device(name):
+def test_a_driver_equals_one_device(name):
     driver, case = CASES[name]
     run, arrays = prepared(driver, case)
     beside = arrays.keys() - {"params", "inputs"}
@@ -308,7 +314,7 @@ def test_every_argument_changes_a_result(name):
 def program_of(name, cell, **arguments):
     """The program of a gradient, without addresses and without arrays' numbers."""
     run, arrays = first_case(name, cell=cell)
-    run = functools.partial(run, **arguments)
+    run = partial(run, **arguments)
     text = str(jax.make_jaxpr(mesh.with_gradients, static_argnums=0)(run, arrays))
     return re.sub(r"0x[0-9a-f]+|\b\d+:i64\[\]", "", text)
 
@@ -326,20 +332,9 @@ def test_every_argument_of_programs_changes_the_program(name):
 @pytest.mark.parametrize("name", DRIVERS)
 def test_a_scope_is_a_name_in_the_program(name):
     run, arrays = first_case(name)
-    run = functools.partial(run, scope="a_name")
+    run = partial(run, scope="a_name")
     lowered = jax.jit(run).lower(**arrays)
     assert "a_name/" in lowered.as_text(debug_info=True)
-
-
-@pytest.mark.parametrize("name", DRIVERS)
-def test_every_two_values_that_are_allowed_together_are_in_a_case(name):
-    cases = DRIVERS[name].cases
-    assert all(map(is_allowed, cases))
-    for a, b in itertools.combinations(cases[0], 2):
-        found = {(case[a], case[b]) for case in cases}
-        levels = [{case[name] for case in cases} for name in (a, b)]
-        for pair in itertools.product(*levels):
-            assert (pair in found) == is_allowed(dict(zip((a, b), pair, strict=True)))
 
 
 def test_a_gradient_over_steps_that_do_not_fill_their_groups():
@@ -352,3 +347,266 @@ def test_a_gradient_over_steps_that_do_not_fill_their_groups():
     lengths = np.array([17, 0, 2, 1], np.int32)
     arrays = {"inputs": draw(BATCH, 17, DEPTH), "lengths": lengths}
     mesh.check(run, arrays | {"params": cell.params}, "explicit")
+
+
+# Decoders, modules and functions.
+
+CELL = SECOND
+VOCABULARY, STEPS, BEAMS = 5, 4, 3
+SEQUENCES = draw(BATCH, STEPS, DEPTH)
+LENGTHS = np.array([4, 0, 3, 2], np.int32)
+START = np.array([2, 0, 3, 4], np.int32)
+IDS = np.arange(BATCH * STEPS).reshape(BATCH, STEPS) % VOCABULARY
+MASK, RESETS = draw(BATCH, STEPS) < 0.3, draw(BATCH, STEPS, seed=1) > 0.5
+KEY = jax.random.key(0)
+
+
+# Decoders of a language model.
+
+MODEL = {
+    "params": bound(CELL, DEPTH).params,
+    "table": 2 * draw(VOCABULARY, DEPTH),
+    "kernel": 2 * draw(UNITS, VOCABULARY),
+    "initial_state": state_of(CELL),
+}
+
+
+def model(params, table, kernel, initial_state, start_ids):
+    # A product, because a lookup on an explicit mesh must state how it is divided.
+    embed = lambda ids: jax.nn.one_hot(ids, VOCABULARY, dtype=table.dtype) @ table
+    project = lambda output: output @ kernel
+    return decode.Model(CELL.bind(params), embed, project, initial_state, start_ids, 1)
+
+
+def decoded(decoder, others=None, **options):
+    def run(params, table, kernel, initial_state, start_ids, **arrays):
+        given = model(params, table, kernel, initial_state, start_ids)
+        return decoder(given, **arrays, **options)
+
+    return run, MODEL | {"start_ids": START} | (others or {})
+
+
+def together(one, max_length):
+    other = dataclasses.replace(one, project=lambda output: -one.project(output))
+    return decode.greedy(decode.ensemble([one, other]), max_length)
+
+
+def helped(helper, others, options=None, **static):
+    """`dynamic_decode` of a `BasicDecoder` with a helper."""
+
+    def run(params, kernel, initial_state, **arrays):
+        made = helper(**arrays, **static)
+        project = lambda outputs: outputs @ kernel
+        cell = CELL.bind(params)
+        decoder = contrib.BasicDecoder(cell, made, initial_state, project)
+        return contrib.dynamic_decode(decoder, max_time=STEPS, **(options or {}))
+
+    names = "params", "kernel", "initial_state"
+    return run, {name: MODEL[name] for name in names} | others
+
+
+def beams(params, table, kernel, initial_state, start_tokens):
+    tiled = contrib.tile_batch(initial_state, BEAMS)
+    project = lambda output: output @ kernel
+    given = CELL.bind(params), table, start_tokens, 1, tiled, BEAMS, project, 0.6
+    return contrib.dynamic_decode(contrib.BeamSearchDecoder(*given), max_time=STEPS)
+
+
+FED = {"inputs": SEQUENCES, "sequence_length": LENGTHS}
+STARTS = {"start_ids", "start", "start_tokens"}
+SAMPLED = {"sampling_probability": 0.5, "key": KEY}
+IMPUTED = {"impute_finished": True, "output_time_major": True, "swap_memory": True}
+# Ids after the end id, which is 1, have no effect.
+PADDED = np.array([[2, 1, -1, 99], [1, 99, 99, -1], [0, 0, 0, 1], [0, 2, 3, 1]])
+DECODERS = {
+    "greedy": decoded(decode.greedy, max_length=STEPS),
+    "sample": decoded(
+        decode.sample, max_length=STEPS, key=KEY, temperature=0.7, top_k=3, top_p=0.8
+    ),
+    "beam_search": decoded(
+        decode.beam_search, max_length=STEPS, num_beams=BEAMS, length_penalty=0.6
+    ),
+    "score": decoded(decode.score, {"ids": PADDED}),
+    "ensemble": decoded(together, max_length=STEPS),
+    "TrainingHelper": helped(contrib.TrainingHelper, FED, IMPUTED),
+    "ScheduledOutputTrainingHelper": helped(
+        contrib.ScheduledOutputTrainingHelper,
+        FED,
+        next_inputs_fn=lambda outputs: outputs[:, :DEPTH],
+        **SAMPLED,
+    ),
+    "GreedyEmbeddingHelper": helped(
+        lambda table, start: contrib.GreedyEmbeddingHelper(table, start, 1),
+        {"table": MODEL["table"], "start": START},
+    ),
+    "BeamSearchDecoder": (beams, MODEL | {"start_tokens": START}),
+}
+
+
+# Modules of linen. Those of nnx run the same code.
+
+PAIR, DEEP = [CELL, CELL], [[CELL, CELL], [CELL, CELL]]
+LAST, EVERY = {"return_carry": True}, {"time_major": True, "return_states": True}
+REVERSED = EVERY | {"reverse": True, "keep_order": True}
+GAPS = {"mask": MASK, "resets": RESETS}
+
+
+def ragged(*states):
+    state = states if len(states) > 1 else states[0]
+    return {"sequence_length": LENGTHS, "initial_state": state}
+
+
+# The cells, options of the constructor, and arrays beside the inputs.
+STATES = [state_of(CELL, i) for i in range(1, 5)]
+MODULES = {
+    "RNN": ([CELL], LAST, ragged(STATES[0])),
+    "RNN-gaps": ([CELL], REVERSED, GAPS),
+    "Bidirectional": (PAIR, LAST, ragged(*STATES[:2])),
+    "Bidirectional-gaps": (PAIR, EVERY, GAPS),
+    "StackBidirectional": (DEEP, LAST, ragged(STATES[:2], STATES[2:])),
+}
+
+
+def of_module(name):
+    cells, options, arrays = MODULES[name]
+    make = getattr(jaxrnn.linen, name.split("-")[0])
+    module = make(*cells, param_dtype=F64, **options)
+    turn = lambda x: jnp.swapaxes(x, 0, 1) if "time_major" in options else x
+    params = jax.eval_shape(lambda: module.init(KEY, turn(SEQUENCES)))
+    run = lambda params, **arrays: module.apply(params, **jax.tree.map(turn, arrays))
+    return run, arrays | {"inputs": SEQUENCES, "params": drawn_like(params)}
+
+
+# Functions of arrays.
+
+# Two sequences of two steps in each row.
+COUNTED = np.arange(BATCH * STEPS, dtype=np.int32).reshape(BATCH, STEPS)
+PACKED = jaxrnn.Packed(SEQUENCES, COUNTED // 2 + 1, COUNTED % 2)
+
+
+def of_pack(params, packed):
+    """The outputs and the final states of the sequences in a pack."""
+    outputs, _, states = jaxrnn.dynamic_rnn(
+        CELL.bind(params),
+        packed.inputs,
+        packed.lengths,
+        dtype=F64,
+        resets=packed.resets,
+        return_states=True,
+    )
+    count = BATCH * STEPS
+    return packed.unpack(outputs, count, 3), packed.at_ends(states, count)
+
+
+def step_of_a_memory():
+    cell = jaxrnn.DeltaMemoryCell(4, 3, 2, num_key_heads=2)
+    inputs = jax.tree.map(lambda size: draw(BATCH, *size), cell.input_sizes)
+    arrays = {"inputs": inputs, "state": state_of(cell)}
+    return partial(cell.apply, {}), arrays
+
+
+FUNCTIONS = {
+    "packed": (of_pack, {"params": MODEL["params"], "packed": PACKED}),
+    "reverse_sequence": (
+        partial(jaxrnn.reverse_sequence, seq_axis=1),
+        {"input": SEQUENCES, "seq_lengths": LENGTHS},
+    ),
+    "short_conv": (
+        lambda params, inputs: jaxrnn.short_conv(inputs, params, None, LENGTHS),
+        {"params": draw(3, SEQUENCES.shape[-1]), "inputs": SEQUENCES},
+    ),
+    "resets_of_done": (
+        lambda done, last, x: (jaxrnn.resets_of_done(done, last), x),
+        {"done": MASK, "last": MASK[:, 0], "x": SEQUENCES},
+    ),
+    "tile_beams": (lambda t: decode.tile_beams(t, BEAMS), {"t": state_of(CELL)}),
+    "step_of_a_memory": step_of_a_memory(),
+    "sequence_loss": (
+        contrib.sequence_loss,
+        {"logits": draw(BATCH, STEPS, 5), "targets": IDS, "weights": 1.0 * MASK},
+    ),
+}
+
+
+ROWS = DECODERS | FUNCTIONS | {name: of_module(name) for name in MODULES}
+# Without a context, JAX 0.12 cannot transpose a read of one step of divided rows.
+NEED_CONTEXT = {"TrainingHelper", "ScheduledOutputTrainingHelper"}
+ON_MESHES = [*itertools.product(mesh.TYPES, ROWS)]
+
+
+@pytest.mark.fast("explicit-GreedyEmbeddingHelper", "auto-RNN-gaps")
+@pytest.mark.parametrize(("kind", "name"), ON_MESHES)
+def test_equals_one_device(kind, name):
+    """Every second row is told of its explicit mesh by the context.
+
+    There the first ids of decoders are on the host; their states are divided.
+    """
+    run, arrays = ROWS[name]
+    is_second = ON_MESHES.index((kind, name)) % 2
+    if kind == "explicit" and (is_second or name in NEED_CONTEXT):
+        layouts = dict.fromkeys(STARTS & arrays.keys(), "host")
+        mesh.check(run, arrays, kind, "context", layouts)
+    else:
+        mesh.check(run, arrays, kind, "arrays")
+
+
+# JAX's debug flags, for some of the programs above and one in the native loops.
+
+
+def natively(params, inputs):
+    options = {"resets": draw(BATCH, 5) > 0.5, "return_states": True}
+    options |= {"dtype": F32, "implementation": "native"}
+    return jaxrnn.dynamic_rnn(LSTM.bind(params), inputs, [5, 0, 2, 1], **options)
+
+
+F32, LSTM = np.dtype("float32"), CELLS["affine"]
+NATIVE = {"params": bound(LSTM, DEPTH, "float32").params}
+NATIVE |= {"inputs": draw(BATCH, 5, DEPTH).astype(F32)}
+SOME = ["dynamic-0", "raw-0", "beam_search", "Bidirectional-gaps", "packed"]
+SOME += [pytest.param("native", marks=needs_library)]
+
+
+def program(name):
+    """The function of a program, and its arrays by name."""
+    if name in CASES:
+        return prepared(*CASES[name])
+    return (ROWS | {"native": (natively, NATIVE)})[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOME)
+def test_finite_inputs_raise_nothing(name):
+    """Outside of jit, where JAX checks the results of each operation."""
+    no_infs = jax.debug_infs(name != "beam_search")  # Without a sequence, it is -inf.
+    with jax.debug_nans(True), no_infs, jax.checking_leaks():
+        mesh.with_gradients(*program(name))
+
+
+def reads_of_a_mask(steps, x):
+    moved = steps.to_front(x, 1), steps.to_places(x, 1)
+    return moved, reorder.resets_of_valid_steps(MASK, MASK), steps.states(x, x[:, 0], 1)
+
+
+def of_a_mask():
+    steps = jax.jit(reorder.ValidSteps.of)(MASK)
+    return reads_of_a_mask, {"steps": steps, "x": SEQUENCES}
+
+
+# JAX's check itself fails for two kinds of programs: a batched scatter, by which a mask
+# finds its steps, and an index in `jax.checkpoint`.
+CHECKED = [name for name in ROWS if not name.endswith("-gaps")]
+CHECKED += [
+    name
+    for name, (_, case) in [*CASES.items()][::2]
+    if not (case.get("mask") or case.get("swap_memory"))
+]
+
+
+@pytest.mark.fast("score", "mask")
+@pytest.mark.parametrize("name", [*CHECKED, "mask"])
+def test_every_index_is_in_bounds(name):
+    run, arrays = of_a_mask() if name == "mask" else program(name)
+    checked = checkify.checkify(lambda given: run(**given), checkify.index_checks)
+    with jax.numpy_dtype_promotion("standard"):  # The check compares int32 with int64.
+        error, _ = jax.jit(checked)(arrays)
+    error.throw()
