@@ -1,6 +1,6 @@
 """On TPUs and GPUs, collectives are outside of loops, and gradients are sent once.
 
-The compilers for CPUs, TPUs and GPUs place collectives differently: `tests/drivers`
+The compilers for CPUs, TPUs and GPUs place collectives differently: `tests/meshes`
 tests CPUs, and these tests cover the others. `benchmarks/collectives.py` has the sizes.
 """
 
@@ -122,18 +122,3 @@ def test_a_step_exchanges_gradients_once(scaling, layout, chips):
     assert 0 < sums.pop("all-reduce") - 4 * PARAMETERS <= SCALARS
     # A TPU's products read bfloat16, so kernels are gathered in bfloat16.
     assert sums == ({"all-gather": 2 * KERNELS} if layout == "FSDP" else {})
-
-
-def test_bytes_that_a_chip_sends(scaling):
-    of = lambda kind: [scaling.Collective(kind, 100)]
-    assert scaling.sent(of("all-reduce"), 4) == 150
-    assert scaling.sent(of("all-gather"), 4) == 75
-    assert scaling.sent(of("reduce-scatter"), 4) == 300
-    assert scaling.sent(of("all-reduce"), 1) == 0
-
-
-def test_operations_of_the_products(scaling):
-    sizes = scaling.Sizes(rows=3, steps=5, features=2, units=4, classes=1)
-    gates = 2 * (2 + 4) * 16  # Each weight has a multiplication and an addition.
-    state = 2 * 4 * 16
-    assert sizes.operations == 2 * 3 * 5 * (gates + gates + state)

@@ -8,10 +8,8 @@ The last tests plan the memory of programs for absent devices.
 
 import os
 import pathlib
-import re
 import subprocess
 import sys
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +18,7 @@ import pytest
 import run_page
 from cases import BATCH, CASES, KINDS
 from compiler_cases import devices, single
-from distributed import pipelined_rnn
 from helpers import bound, plan_of
-from jax.sharding import Mesh, NamedSharding
 
 import jaxrnn
 from benchmarks.compilers.program import on_mesh, read
@@ -121,25 +117,6 @@ def narrow(x):
     return jax.ShapeDtypeStruct(x.shape, F32 if is_float else x.dtype)
 
 
-@pytest.mark.parametrize("time_major", [False, True])
-def test_lengths_cost_a_tpu_little(time_major):
-    """Lengths cost a GRU at most 0.3 of the cycles that the compiler estimates."""
-    cell = jaxrnn.CudnnCompatibleGRUCell(384)
-    shape = (192, 48, 160) if time_major else (48, 192, 160)
-    xs = jax.ShapeDtypeStruct(shape, F32)
-    init = lambda: cell.init(jax.random.key(0), np.zeros((48, 160), F32))
-    types = jax.eval_shape(init), xs, jax.ShapeDtypeStruct((48,), np.int32)
-
-    def run(params, xs, lengths=None):
-        options = {"dtype": F32, "time_major": time_major}
-        return jaxrnn.dynamic_rnn(cell.bind(params), xs, lengths, **options)
-
-    def cycles(*types):
-        return read(jax.jit(run).lower(*on_mesh(types, single("v5e")))).cycles
-
-    assert cycles(*types) <= 1.3 * cycles(*types[:2])
-
-
 DRIVERS = [resets, packed, tensor_array, lite_loop, attention, sampled]
 
 
@@ -162,17 +139,6 @@ def test_true_stores_states_on_the_host(kind):
     assert host_memory(False) == 0
     assert host_memory(True) >= states
     assert host_memory(jaxrnn.memory.Recompute()) == 0
-
-
-@pytest.mark.parametrize("kind", ["v5e", "h100"])
-def test_a_pipeline_sends_a_chunk_at_a_time(kind):
-    cell = LSTMCell(SIZE)
-    mesh = Mesh(np.reshape(devices(kind, 4), (2, 2)), ("stage", "data"))
-    layouts = [NamedSharding(mesh, spec) for spec in pipelined_rnn.SPECS]
-    data = map(on_mesh, pipelined_rnn.make_data(cell, 4, TIME, ROWS), layouts)
-    run = partial(pipelined_rnn.pipelined_rnn, cell, mesh=mesh, chunk=4)
-    program = read(jax.jit(partial(pipelined_rnn.differentiate, run)).lower(*data))
-    assert {c.kind for c in program.in_loops} == {"collective-permute"}
 
 
 def lowered(run, x):
@@ -217,19 +183,6 @@ def test_strategies(kind):
     assert swap.strategy == Offload()
     assert swap.peak.host > 0
     assert plan.device == name
-
-
-def test_a_program_that_does_not_fit():
-    device = devices("v5e")[0]  # The GPU's compiler has no such error.
-    refused = r"^RESOURCE_EXHAUSTED: Ran out of memory .* exceeds available HBM"
-    with pytest.raises(jax.errors.JaxRuntimeError, match=refused) as caught:
-        plan_for(device, [Keep()], (20_000, 64, 1024))
-    assert "Raised while compiling with Keep()." in caught.value.__notes__
-    # The memory grows in proportion to the rows, except for that of the parameters.
-    needed = re.search(r"temporaries \(([\d.]+)G\)", str(caught.value))
-    plan = plan_for(device, [Keep()], (20_000, 16, 1024))
-    planned = 4 * (plan.rows[0].peak.device + plan.inputs) / 2**30
-    assert planned == pytest.approx(float(needed[1]), rel=0.01)
 
 
 @pytest.mark.slow
