@@ -2,7 +2,6 @@
 
 import pathlib
 import subprocess
-import sys
 
 import changed
 import pytest
@@ -11,56 +10,53 @@ ROOT = changed.ROOT
 SOURCES = [*ROOT.glob("jaxrnn/**/*.py"), *ROOT.glob("native/src/*")]
 SOURCES = sorted(str(path.relative_to(ROOT)) for path in SOURCES)
 LISTED = {path for paths in changed.TESTS.values() for path in paths}
+LAWS = "tests/testing/test_conformance.py::test_law"
+GOLDENS = "tests/tf1/test_goldens.py::test_golden"
 
 
-@pytest.fixture(scope="module")
-def ids():
-    """The ids of all tests but the examples in docstrings, which every file selects."""
-    call = [sys.executable, *"-m pytest --collect-only -q -n 0 -m".split(), "", "tests"]
-    settings = {"cwd": ROOT, "capture_output": True, "text": True, "check": True}
-    lines = subprocess.run(call, **settings).stdout.splitlines()
-    return [line for line in lines if "::" in line]
-
-
-def test_every_file_of_the_package_has_tests(ids):
-    files = {nodeid.partition("::")[0] for nodeid in ids}
-    has_tests = lambda p: any(f == p or f.startswith(f"{p}/") for f in files)
-    assert [p for p in changed.paths_of(SOURCES) if not has_tests(p)] == []
-    is_tested = lambda file: any(map(changed.selection([file]), ids))
-    assert [file for file in SOURCES if not is_tested(file)] == []
+def test_every_file_of_the_package_has_tests():
     assert changed.without_tests(SOURCES) == []
 
 
-@pytest.mark.parametrize("cell", ["basic_rnn", "lstm", "gru"])
-def test_a_cell_has_its_laws_and_its_goldens(cell, ids):
-    is_selected = changed.selection([f"jaxrnn/_cells/{cell}.py"])
-    files = {nodeid.partition("::")[0] for nodeid in filter(is_selected, ids)}
-    assert {changed.LAWS, changed.GOLDENS} <= files
+@pytest.mark.parametrize("path", sorted(LISTED))
+def test_a_listed_path_exists(path):
+    where = ROOT / "tests" / path
+    assert where.is_file() or [*where.rglob("test_*.py")]
 
 
-def test_a_file_of_cells_has_their_goldens_and_laws_but_no_others():
-    goldens = changed.goldens_of(["jaxrnn/contrib/_small_cells.py"])
-    assert {"indy_lstm-whole-f32", "sru-whole-f32"} <= goldens
-    assert "nas-whole-f32" not in goldens
-    assert not changed.goldens_of(["jaxrnn/_run/masking.py", "README.md"])
-    laws = changed.laws_of(["jaxrnn/_cells/gru.py", "README.md"])
-    assert laws == {"gru", "gru_sigmoid", "gru_cudnn"}
+def test_a_pattern_matches_a_file():
+    folders = {key.partition("/")[0] for key in changed.TESTS if "/" in key}
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    files = [str(p.relative_to(ROOT)) for p in [*paths, *ROOT.glob("*.*")]]
+    matched = lambda pattern: any(changed.matches(file, [pattern]) for file in files)
+    patterns = [*changed.TESTS, *changed.SHARED]
+    assert [pattern for pattern in patterns if not matched(pattern)] == []
 
 
-@pytest.mark.parametrize(
-    ("file", "row"),
-    [
-        ("_cells/linear/lru.py", "rg_lru"),
-        ("_cells/linear/element.py", "min_gru"),
-        ("_cells/matrix/delta_rule.py", "delta_memory"),
-        ("_cells/matrix/rule.py", "mlstm_memory"),
-        ("_loops/memories/delta.py", "mlstm"),
-        ("_run/masking.py", "function_nested"),
-    ],
-)
-def test_shared_code_has_the_laws_of_the_cells_that_use_it(file, row, ids):
+# A file of the package, tests that it selects, and others.
+SELECTED = [
+    (
+        "_cells/gru.py",
+        f"{LAWS}[gru-resumes] {GOLDENS}[gru-whole-f32]",
+        f"{LAWS}[lstm-x]",
+    ),
+    ("_cells/linear/lru.py", f"{LAWS}[rg_lru-x] {LAWS}[lru-x]", f"{LAWS}[mlstm-x]"),
+    ("_cells/matrix/delta_rule.py", f"{LAWS}[delta_memory-x]", f"{LAWS}[lru-x]"),
+    ("_loops/memories/delta.py", f"{LAWS}[mlstm-x]", f"{GOLDENS}[gru-whole-f32]"),
+    ("_run/masking.py", f"{LAWS}[function_nested-x]", "tests/convert/test_all.py::x"),
+    (
+        "_run/masking.py",
+        "tests/run/test_masking.py::x jaxrnn/a.py::x",
+        f"{LAWS}[gru-x]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("file", "tests", "others"), SELECTED)
+def test_a_file_has_its_laws_and_goldens_and_no_others(file, tests, others):
     is_selected = changed.selection([f"jaxrnn/{file}"])
-    assert any(f"[{row}-" in i for i in filter(is_selected, ids) if changed.LAWS in i)
+    assert all(map(is_selected, tests.split()))
+    assert not any(map(is_selected, others.split()))
 
 
 class Item:
@@ -93,18 +89,3 @@ def test_a_folder_of_the_package_needs_a_row(monkeypatch):
     assert new in changed.run(["README.md", new])
     assert "tests/docs" in changed.run(["README.md", "jaxrnn/gone/deleted.py"])
     assert changed.run(["LICENSE"]) == 0
-
-
-@pytest.mark.parametrize("path", sorted(LISTED))
-def test_a_listed_path_exists(path):
-    where = ROOT / "tests" / path
-    assert where.is_file() or [*where.rglob("test_*.py")]
-
-
-def test_a_pattern_matches_a_file():
-    folders = {key.partition("/")[0] for key in changed.TESTS if "/" in key}
-    paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
-    files = [str(p.relative_to(ROOT)) for p in [*paths, *ROOT.glob("*.*")]]
-    patterns = [*changed.TESTS, *changed.SHARED]
-    matched = lambda pattern: any(changed.matches(file, [pattern]) for file in files)
-    assert [pattern for pattern in patterns if not matched(pattern)] == []
