@@ -110,14 +110,14 @@ CHEAP = laws("is_a_value has_its_sizes")
 OF_A_STEP = CHEAP | laws("inits_from_shapes ignores_padding")
 # For rows that run the same code as other rows, with other axes, states or stages:
 # compare the forward and the backward direction with the oracle.
-FEW_LAWS = OF_A_STEP | laws(
+BOTH_WAYS = OF_A_STEP | laws(
     "runs_as_a_loop runs_backwards_as_a_loop spreads_nan_only_forward"
 )
 # Rows of other kinds test every law of the loop of these cells, and goldens, some of
 # which are TensorFlow's own cells' (`tests/tf1`), compare the values of each cell.
-IN_GOLDENS = CHEAP | laws("inits_from_shapes spreads_nan_only_forward")
-ONE_WAY = OF_A_STEP | laws("runs_as_a_loop")
-OF_CHUNKS = FEW_LAWS | laws(
+BESIDE_GOLDENS = CHEAP | laws("inits_from_shapes spreads_nan_only_forward")
+FORWARD = OF_A_STEP | laws("runs_as_a_loop")
+OF_CHUNKS = BOTH_WAYS | laws(
     "starts_again_at_resets returns_all_states differentiates_twice"
 )
 # Laws of loops and derivatives, for which the fast run needs one cell, a cheap one.
@@ -145,7 +145,7 @@ class Case:
     inputs: Any = dataclasses.field(default_factory=lambda: step(DEPTH))
     seed: int | None = None
     state: Any = None
-    laws: frozenset[Callable] = FEW_LAWS
+    laws: frozenset[Callable] = BOTH_WAYS
     fast: frozenset[Callable] = CHEAP
 
     @property
@@ -192,13 +192,13 @@ def own_rule_init(key, inputs, dtype):
     return {"w": jax.random.normal(key, (DEPTH, 3), dtype)}
 
 
-few = Case
-every = functools.partial(Case, laws=EVERY_LAW)
-one_way = functools.partial(Case, laws=ONE_WAY)
-in_goldens = functools.partial(Case, laws=IN_GOLDENS)
+both_ways = Case
+every_law = functools.partial(Case, laws=EVERY_LAW)
+forward = functools.partial(Case, laws=FORWARD)
+in_goldens = functools.partial(Case, laws=BESIDE_GOLDENS)
 # Every driver scans the steps of contrib's cells that have no loop of their own; their
 # values are compared with contrib's goldens.
-step_alone = functools.partial(Case, laws=OF_A_STEP)
+one_step = functools.partial(Case, laws=OF_A_STEP)
 IN_LOOPS = CHEAP | laws("inits_from_shapes runs_as_a_loop")
 
 
@@ -217,13 +217,13 @@ GRID = {"feature_size": 2, "frequency_skip": 1, "num_frequency_blocks": [1, 1]}
 GRID |= {"start_freqindex_list": [0, 1], "end_freqindex_list": [2, 3]}
 GRID |= {"share_time_frequency_weights": True, "couple_input_forget_gates": True}
 CASES = {
-    "basic_rnn": every(jaxrnn.BasicRNNCell(4), fast=CHEAP | IN_ANY_CELL),
+    "basic_rnn": every_law(jaxrnn.BasicRNNCell(4), fast=CHEAP | IN_ANY_CELL),
     "basic_rnn_relu": in_goldens(jaxrnn.BasicRNNCell(4, activation="relu")),
     "basic_lstm": in_goldens(jaxrnn.BasicLSTMCell(4, forget_bias=0.5)),
     "basic_lstm_joined": in_goldens(jaxrnn.BasicLSTMCell(4, state_is_tuple=False)),
     "lstm": in_goldens(LSTMCell(4)),
     "lstm_peepholes_clip": in_goldens(LSTMCell(4, use_peepholes=True, cell_clip=0.4)),
-    "lstm_projection": every(
+    "lstm_projection": every_law(
         LSTMCell(4, use_peepholes=True, num_proj=2, proj_clip=0.3, forget_bias=0.0),
         fast=EVERY_LAW - IN_ANY_CELL,
     ),
@@ -232,14 +232,14 @@ CASES = {
     ),
     "gru": in_goldens(GRUCell(4)),
     "gru_sigmoid": in_goldens(GRUCell(4, activation=jax.nn.sigmoid)),
-    "gru_cudnn": one_way(jaxrnn.CudnnCompatibleGRUCell(4)),
-    "layer_norm_gru": one_way(jaxrnn.LayerNormGRUCell(4)),
-    "layer_norm_gru_per_gate": few(
+    "gru_cudnn": forward(jaxrnn.CudnnCompatibleGRUCell(4)),
+    "layer_norm_gru": forward(jaxrnn.LayerNormGRUCell(4)),
+    "layer_norm_gru_per_gate": both_ways(
         jaxrnn.LayerNormGRUCell(4, norm_per_gate=True, update_bias=0.5)
     ),
     # The chunks of the laws' sequences, which have few steps, are not full.
-    "mlstm": every(jaxrnn.MLSTMCell(4, 2, chunk_size=2)),
-    "mlstm_options": few(
+    "mlstm": every_law(jaxrnn.MLSTMCell(4, 2, chunk_size=2)),
+    "mlstm_options": both_ways(
         jaxrnn.MLSTMCell(4, 2, key_size=3, gate_soft_cap=2.0, norm_epsilon=1e-6)
     ),
     "mlstm_memory": memory(jaxrnn.MLSTMMemoryCell, 4, num_key_heads=2),
@@ -253,139 +253,139 @@ CASES = {
     ),
     "dplr_memory": memory(jaxrnn.DPLRMemoryCell, 2),
     "rwkv6_memory": memory(jaxrnn.RWKV6MemoryCell, 4, num_key_heads=2),
-    "slstm": every(jaxrnn.SLSTMCell(4, 2), state=jaxrnn.SLSTMState(*POSITIVE)),
-    "lru": every(jaxrnn.LRUCell(DEPTH, num_states=4)),
-    "rg_lru": every(jaxrnn.RGLRUCell(4, num_heads=2), step(4)),
-    "rg_lru_first": few(jaxrnn.RGLRUCell(4, 2, scale_first_step=False), step(4)),
-    "short_conv": every(jaxrnn.ShortConvCell(DEPTH)),
-    "short_conv_no_bias": few(jaxrnn.ShortConvCell(DEPTH, 2, use_bias=False)),
-    "s6": every(
+    "slstm": every_law(jaxrnn.SLSTMCell(4, 2), state=jaxrnn.SLSTMState(*POSITIVE)),
+    "lru": every_law(jaxrnn.LRUCell(DEPTH, num_states=4)),
+    "rg_lru": every_law(jaxrnn.RGLRUCell(4, num_heads=2), step(4)),
+    "rg_lru_first": both_ways(jaxrnn.RGLRUCell(4, 2, scale_first_step=False), step(4)),
+    "short_conv": every_law(jaxrnn.ShortConvCell(DEPTH)),
+    "short_conv_no_bias": both_ways(jaxrnn.ShortConvCell(DEPTH, 2, use_bias=False)),
+    "s6": every_law(
         jaxrnn.S6MemoryCell(3, 2), jaxrnn.S6Inputs(step(3), step(3), step(2), step(2))
     ),
-    "multi": every(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)])),
+    "multi": every_law(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)])),
     "multi_joined": in_goldens(
         MultiRNNCell([jaxrnn.BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)
     ),
     "multi_shared": in_goldens(MultiRNNCell([GRUCell(DEPTH)] * 2)),
-    "output_function": few(MultiRNNCell([GRUCell(4), doubled])),
-    "multi_functions": every(
+    "output_function": both_ways(MultiRNNCell([GRUCell(4), doubled])),
+    "multi_functions": every_law(
         MultiRNNCell([LSTMCell(4), jnp.tanh, doubled, GRUCell(3), jax.nn.softplus]),
         fast=IN_LOOPS,
     ),
     "residual": in_goldens(jaxrnn.ResidualWrapper(GRUCell(DEPTH))),
-    "residual_fn": few(jaxrnn.ResidualWrapper(LSTMCell(DEPTH), softened)),
-    "device": one_way(jaxrnn.DeviceWrapper(LSTMCell(4), "/cpu:0")),
-    "min_gru": every(jaxrnn.MinGRUCell(4)),
-    "min_lstm": few(jaxrnn.MinLSTMCell(4)),
-    "qrnn": few(jaxrnn.QRNNCell(4)),
-    "qrnn_ifo": few(jaxrnn.QRNNCell(4, "ifo", activation="linear")),
-    "dropout": every(DropoutWrapper(LSTMCell(4), 0.7, 0.6, 0.8), seed=1, fast=IN_LOOPS),
-    "dropout_filter": few(
+    "residual_fn": both_ways(jaxrnn.ResidualWrapper(LSTMCell(DEPTH), softened)),
+    "device": forward(jaxrnn.DeviceWrapper(LSTMCell(4), "/cpu:0")),
+    "min_gru": every_law(jaxrnn.MinGRUCell(4)),
+    "min_lstm": both_ways(jaxrnn.MinLSTMCell(4)),
+    "qrnn": both_ways(jaxrnn.QRNNCell(4)),
+    "qrnn_ifo": both_ways(jaxrnn.QRNNCell(4, "ifo", activation="linear")),
+    "dropout": every_law(
+        DropoutWrapper(LSTMCell(4), 0.7, 0.6, 0.8), seed=1, fast=IN_LOOPS
+    ),
+    "dropout_filter": both_ways(
         DropoutWrapper(MIXED, 1, 1, 0.5, dropout_state_filter_visitor=all_of_it), seed=2
     ),
     "dropout_variational": Case(
         DropoutWrapper(GRUCell(4), *VARIATIONAL),
         seed=3,
-        laws=FEW_LAWS | laws("resumes starts_again_at_resets"),
+        laws=BOTH_WAYS | laws("resumes starts_again_at_resets"),
     ),
-    "dropout_per_row": few(
+    "dropout_per_row": both_ways(
         DropoutWrapper(LSTMCell(4), *VARIATIONAL, mask_per_row=True), seed=3
     ),
-    "dropout_off": few(DropoutWrapper(LSTMCell(4), 0.5, 0.5, 0.5)),
-    "deep": few(
+    "dropout_off": both_ways(DropoutWrapper(LSTMCell(4), 0.5, 0.5, 0.5)),
+    "deep": both_ways(
         MultiRNNCell([DropoutWrapper(LSTMCell(DEPTH), 0.5, seed=1), RESIDUAL_DROPOUT]),
         seed=4,
     ),
-    "coupled_lstm": one_way(
+    "coupled_lstm": forward(
         contrib.CoupledInputForgetGateLSTMCell(
             4, True, num_proj=2, num_unit_shards=3, num_proj_shards=2, layer_norm=True
         )
     ),
-    "glstm": step_alone(contrib.GLSTMCell(6, number_of_groups=3)),
-    "glstm_projection": step_alone(
-        contrib.GLSTMCell(6, num_proj=3, number_of_groups=3)
-    ),
-    "gru_block": few(contrib.GRUBlockCellV2(4)),
-    "layer_norm_basic_lstm": one_way(contrib.LayerNormBasicLSTMCell(4)),
-    "layer_norm_basic_lstm_dropout": few(
+    "glstm": one_step(contrib.GLSTMCell(6, number_of_groups=3)),
+    "glstm_projection": one_step(contrib.GLSTMCell(6, num_proj=3, number_of_groups=3)),
+    "gru_block": both_ways(contrib.GRUBlockCellV2(4)),
+    "layer_norm_basic_lstm": forward(contrib.LayerNormBasicLSTMCell(4)),
+    "layer_norm_basic_lstm_dropout": both_ways(
         contrib.LayerNormBasicLSTMCell(4, layer_norm=False, dropout_keep_prob=0.6),
         seed=5,
     ),
-    "layer_norm_lstm": few(
+    "layer_norm_lstm": both_ways(
         contrib.LayerNormLSTMCell(4, True, 0.5, num_proj=2, layer_norm=True)
     ),
-    "lstm_block": few(contrib.LSTMBlockCell(4, cell_clip=0.4, use_peephole=True)),
-    "conv1d": step_alone(
+    "lstm_block": both_ways(contrib.LSTMBlockCell(4, cell_clip=0.4, use_peephole=True)),
+    "conv1d": one_step(
         conv(contrib.Conv1DLSTMCell, [3, 2], 2, [2], use_bias=False), step(3, 2)
     ),
-    "conv2d": step_alone(
+    "conv2d": one_step(
         conv(contrib.Conv2DLSTMCell, [3, 2, 2], 2, [2, 3], skip_connection=True),
         step(3, 2, 2),
     ),
-    "conv3d": step_alone(
+    "conv3d": one_step(
         conv(contrib.Conv3DLSTMCell, [2, 2, 1, 1], 1, [2, 1, 1]), step(2, 2, 1, 1)
     ),
-    "conv": step_alone(
+    "conv": one_step(
         contrib.ConvLSTMCell(1, [3, 2], 1, [1], forget_bias=0.0), step(3, 2)
     ),
-    "time_freq": step_alone(
+    "time_freq": one_step(
         contrib.TimeFreqLSTMCell(
             2, True, 0.4, num_unit_shards=2, num_windows=2, **BANDS
         ),
         step(6),
     ),
-    "grid": step_alone(
+    "grid": one_step(
         contrib.GridLSTMCell(
             2, True, cell_clip=0.4, num_unit_shards=2, num_frequency_blocks=[2], **BANDS
         ),
         step(5),
     ),
-    "grid_joined": step_alone(contrib.GridLSTMCell(2, **GRID, state_is_tuple=False)),
-    "grid_bidirectional": step_alone(
+    "grid_joined": one_step(contrib.GridLSTMCell(2, **GRID, state_is_tuple=False)),
+    "grid_bidirectional": one_step(
         contrib.BidirectionalGridLSTMCell(
             2, num_frequency_blocks=[1], backward_slice_offset=-1, **BANDS
         )
     ),
-    "phased": step_alone(contrib.PhasedLSTMCell(4, True), TIMED),
-    "phased_fixed": step_alone(
+    "phased": one_step(contrib.PhasedLSTMCell(4, True), TIMED),
+    "phased_fixed": one_step(
         contrib.PhasedLSTMCell(4, trainable_ratio_on=False), TIMED
     ),
-    "ntm": step_alone(
+    "ntm": one_step(
         contrib.NTMCell(LSTMCell(4), 4, 3, 1, 1, output_dim=2), state=turing_state()
     ),
-    "nas": one_way(contrib.NASCell(4, 2, use_bias=True)),
-    "weight_norm_lstm": one_way(contrib.WeightNormLSTMCell(4, num_proj=2)),
-    "attention": every(
+    "nas": forward(contrib.NASCell(4, 2, use_bias=True)),
+    "weight_norm_lstm": forward(contrib.WeightNormLSTMCell(4, num_proj=2)),
+    "attention": every_law(
         ATTENTION,
         state=ATTENTION.initial_state(MEMORY, [6, 0, 2, 5]),
     ),
-    "attention_cell": step_alone(contrib.AttentionCellWrapper(LSTMCell(4), 2)),
-    "attention_joined": step_alone(
+    "attention_cell": one_step(contrib.AttentionCellWrapper(LSTMCell(4), 2)),
+    "attention_joined": one_step(
         contrib.AttentionCellWrapper(GRUCell(4), 2, 3, state_is_tuple=False)
     ),
-    "cfn": one_way(contrib.CFNCell(4)),
-    "embedding": step_alone(
+    "cfn": forward(contrib.CFNCell(4)),
+    "embedding": one_step(
         contrib.EmbeddingWrapper(GRUCell(4), 2, 3), step(1, dtype=jnp.int32)
     ),
-    "highway": step_alone(contrib.HighwayWrapper(LSTMCell(DEPTH), False)),
-    "ind_rnn": one_way(contrib.IndRNNCell(4)),
-    "indy_gru": one_way(contrib.IndyGRUCell(4)),
-    "indy_lstm": one_way(contrib.IndyLSTMCell(4, forget_bias=0.5)),
-    "input_projection": step_alone(
+    "highway": one_step(contrib.HighwayWrapper(LSTMCell(DEPTH), False)),
+    "ind_rnn": forward(contrib.IndRNNCell(4)),
+    "indy_gru": forward(contrib.IndyGRUCell(4)),
+    "indy_lstm": forward(contrib.IndyLSTMCell(4, forget_bias=0.5)),
+    "input_projection": one_step(
         contrib.InputProjectionWrapper(LSTMCell(4), 2, activation="tanh")
     ),
-    "intersection_rnn": step_alone(contrib.IntersectionRNNCell(4, 4)),
-    "minimal_rnn": one_way(contrib.MinimalRNNCell(4)),
-    "output_projection": step_alone(contrib.OutputProjectionWrapper(GRUCell(4), 2)),
-    "sru": few(contrib.SRUCell(4)),
-    "ugrnn": one_way(contrib.UGRNNCell(4)),
-    "function_nested": every(
+    "intersection_rnn": one_step(contrib.IntersectionRNNCell(4, 4)),
+    "minimal_rnn": forward(contrib.MinimalRNNCell(4)),
+    "output_projection": one_step(contrib.OutputProjectionWrapper(GRUCell(4), 2)),
+    "sru": both_ways(contrib.SRUCell(4)),
+    "ugrnn": forward(contrib.UGRNNCell(4)),
+    "function_nested": every_law(
         jaxrnn.FunctionCell(nested_step, NESTED_SIZE, NESTED_OUTPUT, nested_init),
         {"picture": step(2, 2), "vector": step(5)},
         state=NESTED_STATE,
         fast=IN_LOOPS,
     ),
-    "function_integers": few(
+    "function_integers": both_ways(
         jaxrnn.FunctionCell(embed, 3, 3, embed_init), step(1, dtype=jnp.int32)
     ),
 }
@@ -401,31 +401,27 @@ KINDS = {
     "nested": "function_nested",
 }
 
-# One cell of each kind, with a custom rule for the gradient of a function. Python's
-# loop, the oracle, follows the same rule.
+# Cells with a custom rule for the derivative of a function. Python's loop, the oracle,
+# follows the same rule.
 IN_REVERSE = laws(
     "runs_as_a_loop runs_in_raw_rnn runs_in_little_memory starts_again_at_resets "
     "maps_over_an_axis compiles_to_the_same"
 )
-_GRU, _PEEPHOLES = GRUCell(4, activation=clipped), LSTMCell(4, True, activation=clipped)
-WITH_RULES = {
-    "rule_gru": _GRU,
-    "rule_peepholes": _PEEPHOLES,
-    "rule_layer_norm_gru": jaxrnn.LayerNormGRUCell(4, activation=clipped),
+PEEPHOLES = LSTMCell(4, True, activation=clipped)
+RULES = {
+    "rule_peepholes": Case(PEEPHOLES, laws=IN_REVERSE, fast=laws("runs_as_a_loop")),
+    "rule_forward": Case(
+        LSTMCell(4, True, activation=by_rule),
+        laws=IN_REVERSE | laws("differentiates_twice"),
+        fast=frozenset(),
+    ),
+}
+OTHERS_WITH_RULES = {
     "rule_qrnn": jaxrnn.QRNNCell(4, activation=clipped),
-    "rule_ind_rnn": contrib.IndRNNCell(4, activation=clipped),
     "rule_function": jaxrnn.FunctionCell(own_rule, 3, 3, own_rule_init),
-    "rule_stack": MultiRNNCell([_GRU, _PEEPHOLES]),
-    "rule_dropout": DropoutWrapper(_PEEPHOLES, 0.7),
+    "rule_stack": MultiRNNCell([GRUCell(4, activation=clipped), PEEPHOLES]),
+    "rule_dropout": DropoutWrapper(PEEPHOLES, 0.7),
 }
 TWO_LAWS = laws("runs_as_a_loop runs_in_little_memory")
-RULES = {
-    name: Case(cell, seed=1, laws=TWO_LAWS, fast=frozenset())
-    for name, cell in WITH_RULES.items()
-}
-RULES["rule_peepholes"] = Case(_PEEPHOLES, laws=IN_REVERSE, fast=laws("runs_as_a_loop"))
-RULES["rule_forward"] = Case(
-    LSTMCell(4, True, activation=by_rule),
-    laws=IN_REVERSE | laws("differentiates_twice"),
-    fast=frozenset(),
-)
+for name, cell in OTHERS_WITH_RULES.items():
+    RULES[name] = Case(cell, seed=1, laws=TWO_LAWS, fast=frozenset())

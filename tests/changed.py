@@ -128,6 +128,8 @@ SHARED = [
     "jaxrnn/_cells/composed.py",
     "jaxrnn/_cells/equations.py",
     "jaxrnn/_cells/fields.py",
+    "jaxrnn/_cells/linear/*",
+    "jaxrnn/_cells/matrix/*",
     "jaxrnn/_cells/params.py",
     "jaxrnn/_cells/step_checks.py",
     "jaxrnn/_cells/wrappers/base.py",
@@ -138,8 +140,6 @@ SHARED = [
     "jaxrnn/testing/*",
     "tests/cases.py",
 ]
-# In these folders, a kind of cells shares files.
-OF_KINDS = ["jaxrnn/_cells/linear", "jaxrnn/_cells/matrix"]
 LAWS, GOLDENS = "tests/testing/test_conformance.py", "tests/tf1/test_goldens.py"
 
 
@@ -185,19 +185,12 @@ def cases():
 
 def laws_of(files):
     """The names of the rows of `cases.py` whose laws to check."""
-    kinds, files_by_name = {*cases().KINDS.values()}, files_of_cells()
-    found = {name for name, defined in files_by_name.items() if defined & {*files}}
+    kinds = {*cases().KINDS.values()}
+    found = {name for name, own in files_of_cells().items() if own & {*files}}
     if len(found) > len(kinds):  # Many cells derive from this one.
         found = kinds
-    if any(matches(file, SHARED) for file in files):
-        found = found | kinds
-    folders = set(map(folder_of, files)) & {*OF_KINDS}
-    near = lambda name: folders & set(map(folder_of, files_by_name[name]))
-    return found.union(filter(near, kinds))
-
-
-def folder_of(file):
-    return str(pathlib.PurePath(file).parent)
+    is_shared = any(matches(file, SHARED) for file in files)
+    return found | kinds if is_shared else found
 
 
 @functools.cache

@@ -108,31 +108,31 @@ def covering(factors, is_allowed=lambda case: True):
 
 
 def draw(*shape, seed=0, dtype=np.float64):
-    """An array of random numbers of NumPy, so that nothing is compiled."""
+    """A NumPy array of the shape, of normal random numbers; it compiles nothing."""
     return np.random.default_rng([seed, *shape]).normal(size=shape).astype(dtype)
 
 
 def drawn_like(tree, seed=0, scale=0.5):
-    """Random numbers on the device, with the shapes and dtypes of a tree."""
+    """The tree with random numbers on the device in place of its arrays or types."""
     rng = np.random.default_rng(seed)
     numbers = lambda x: np.asarray(scale * rng.normal(size=x.shape)).astype(x.dtype)
     return jax.tree.map(lambda x: jax.device_put(numbers(x)), tree)
 
 
 def drawn(cell, inputs, dtype=None, seed=0, scale=0.5):
-    """Random nonzero parameters for one step of inputs."""
+    """Random nonzero parameters of a cell, for one step of inputs, `[batch, depth]`."""
     init = lambda: cell.init(jax.random.key(0), inputs, dtype)
     return drawn_like(jax.eval_shape(init), seed, scale)
 
 
 def bound(cell, depth=3, dtype="float64", seed=0, scale=1.0):
-    """A cell bound to random parameters."""
+    """A cell bound to random parameters, for inputs `[batch, depth]`."""
     step = jax.ShapeDtypeStruct((1, depth), jnp.dtype(dtype))
     return cell.bind(drawn(cell, step, step.dtype, seed, scale))
 
 
 def outputs_of(cells, x, **options):
-    """The outputs of a cell, or of the layers `(cells_fw, cells_bw)`."""
+    """The outputs `[batch, time, ...]` of a cell or of layers `(cells_fw, cells_bw)`."""
     if isinstance(cells, tuple):
         run = jaxrnn.stack_bidirectional_dynamic_rnn
         return run(*cells, x, dtype=x.dtype, **options)[0]
@@ -165,7 +165,10 @@ def eqns(jaxpr):
 def step_loss(
     strategy, time, units=256, rows=8, cell=None, time_major=True, implementation=None
 ):
-    """A loss on the last state, and the types of its arguments."""
+    """A loss of the last state and its arguments' types: `(loss, params, x)`.
+
+    `x` is `[time, rows, units]`, or without `time_major` `[rows, time, units]`.
+    """
     cell = cell or jaxrnn.LSTMCell(units, dtype=jnp.float32)
     axes = (time, rows) if time_major else (rows, time)
     x = jax.ShapeDtypeStruct((*axes, units), jnp.float32)
@@ -188,7 +191,7 @@ def step_loss(
 
 
 def plan_of(cell, shape, strategies, **options):
-    """A `memory_plan` of inputs `[time, batch, depth]`, all arrays as types."""
+    """A `memory_plan` of inputs of the shape `[time, batch, depth]`, all as types."""
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
     step = jax.ShapeDtypeStruct(shape[1:], jnp.float32)
     params = jax.eval_shape(cell.init, jax.random.key(0), step)
@@ -197,7 +200,7 @@ def plan_of(cell, shape, strategies, **options):
 
 
 def temporary_mib(strategy, time, **kwargs):
-    """The temporary memory of the compiled gradient, in MiB."""
+    """The temporary memory of the compiled gradient of `step_loss`, in MiB."""
     loss, *types = step_loss(strategy, time, **kwargs)
     compiled = jax.jit(jax.grad(loss)).lower(*types).compile()
     return compiled.memory_analysis().temp_size_in_bytes / MIB
@@ -206,6 +209,7 @@ def temporary_mib(strategy, time, **kwargs):
 def lstm_ref(x, h, c, packed, lengths, sizes):
     """JAX's reference of cuDNN's LSTM: `(y, h, c)`.
 
+    `x` and `y` are `[batch, time, ...]`, `h` and `c` are `[layers, batch, hidden]`.
     `sizes` are `input_size`, `hidden_size`, `num_layers` and `bidirectional`.
     """
     with usual_promotion():
@@ -284,7 +288,7 @@ def gradient(loss):
 
 
 def of_two(fn):
-    """A function of two sets of its arguments at once."""
+    """A function whose results are `[2, ...]`: for its arguments, and for their double."""
     twice = lambda x: jnp.stack([x, 2 * x])
     return lambda *given: jax.vmap(fn)(*jax.tree.map(twice, given))
 
@@ -303,7 +307,7 @@ MODES = {
 
 
 def stacked(tree, *scales):
-    """The arrays of a tree times each of the numbers, along a new first axis."""
+    """The tree with arrays `[len(scales), ...]`: its arrays times each number."""
     times = lambda leaf, scale: leaf * jnp.asarray(scale, leaf.dtype)
     return jax.tree.map(lambda x: jnp.stack([times(x, s) for s in scales]), tree)
 
@@ -314,7 +318,10 @@ def gradient_of_tangent(loss):
 
 
 def in_raw_rnn(cell, x, state, lengths, **options):
-    """The outputs and the last state of `raw_rnn` over `x`, `[time, batch, ...]`."""
+    """The outputs `[time, batch, ...]` and the last state of `raw_rnn`.
+
+    `x` is `[time, batch, ...]`, and `lengths` is `[batch]`.
+    """
 
     def loop_fn(time, output, cell_state, _):
         inputs = x[jnp.minimum(time, len(x) - 1)]

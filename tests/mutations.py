@@ -103,11 +103,6 @@ class Mutant:
     def is_native(self) -> bool:
         return self.file.startswith("native/")
 
-    @property
-    def room(self) -> str:
-        top, name, *_ = pathlib.Path(self.file).parts
-        return top if top == "native" else name.removesuffix(".py")
-
 
 def draw(root: pathlib.Path, seed: int, count: int) -> list[Mutant]:
     """Draw mutants of different lines: nine of ten are Python, all kinds as likely."""
@@ -137,9 +132,9 @@ def python_mutants(file: pathlib.Path, root: pathlib.Path) -> Iterator[Mutant]:
         first = line.encode()[: node.col_offset].decode()
         last = line.encode()[node.end_col_offset :].decode()
         for kind, new in _breaks(node):
-            changed = f"{first}({ast.unparse(new)}){last}".strip()
+            broken = f"{first}({ast.unparse(new)}){last}".strip()
             name = str(file.relative_to(root))
-            yield Mutant(name, node.lineno, line.strip(), changed, kind)
+            yield Mutant(name, node.lineno, line.strip(), broken, kind)
 
 
 def _expressions(node: ast.AST) -> Iterator[ast.expr]:
@@ -448,28 +443,20 @@ def make_environment(folder: pathlib.Path) -> str:
     return str(folder / "bin" / "python")
 
 
-def table(rows: list[dict]) -> str:
-    """How many mutants of each room were caught, in which stage, and the others."""
-    tried, stages = collections.Counter(), collections.Counter()
-    caught, others = collections.Counter(), []
-    for row in rows:
-        mutant = Mutant(**row["mutant"])
-        tried[mutant.room] += 1
-        stages[row["stage"]] += 1
-        is_caught = row["stage"] not in ("", "escaped", "gone")
-        caught[mutant.room] += is_caught
-        if not is_caught:
-            others.append(f"\n{row['stage']} ({mutant.kind}): {mutant.file}")
-            others += [f"  - {mutant.old}", f"  + {mutant.new}"]
-    lines = ["| room | mutants | caught |", "|---|--:|--:|"]
-    lines += [f"| {room} | {tried[room]} | {caught[room]} |" for room in sorted(tried)]
-    lines.append(f"| all | {tried.total()} | {caught.total()} |")
-    lines.append(", ".join(f"{stage}: {stages[stage]}" for stage in sorted(stages)))
-    return "\n".join(lines + others)
+def report(rows: list[dict]) -> str:
+    """The lines that no test noticed, and how many were caught in which stage."""
+    stages = collections.Counter(row["stage"] for row in rows)
+    missed = [row for row in rows if row["stage"] in ("escaped", "gone")]
+    texts = [
+        "{stage} ({kind}): {file}\n  - {old}\n  + {new}".format(**row, **row["mutant"])
+        for row in missed
+    ]
+    counts = [f"{stage}: {stages[stage]}" for stage in sorted(stages)]
+    return "\n".join([*texts, ", ".join(counts)])
 
 
 def main() -> None:
-    """Draw or read the list, try each mutant, and print the table."""
+    """Draw or read the list, try each mutant, and print the report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -517,7 +504,7 @@ def main() -> None:
             raise SystemExit(str(stop)) from stop
     for mutant in at(""):
         keep(rows[mutant] | {"stage": "escaped"})
-    print(table([rows[mutant] for mutant in mutants]))
+    print(report([rows[mutant] for mutant in mutants]))
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ SELECTED = [
         f"{LAWS}[gru-resumes] {GOLDENS}[gru-whole-f32]",
         f"{LAWS}[lstm-x]",
     ),
-    ("_cells/linear/lru.py", f"{LAWS}[rg_lru-x] {LAWS}[lru-x]", f"{LAWS}[mlstm-x]"),
-    ("_cells/matrix/delta_rule.py", f"{LAWS}[delta_memory-x]", f"{LAWS}[lru-x]"),
+    ("_cells/linear/lru.py", f"{LAWS}[lru-x] {LAWS}[mlstm-x]", f"{LAWS}[gru-x]"),
+    ("_cells/matrix/delta_rule.py", f"{LAWS}[delta_memory-x]", f"{LAWS}[gru-x]"),
     ("_loops/memories/delta.py", f"{LAWS}[mlstm-x]", f"{GOLDENS}[gru-whole-f32]"),
     ("_run/masking.py", f"{LAWS}[function_nested-x]", "tests/convert/test_all.py::x"),
     (
