@@ -218,11 +218,8 @@ GRID |= {"start_freqindex_list": [0, 1], "end_freqindex_list": [2, 3]}
 GRID |= {"share_time_frequency_weights": True, "couple_input_forget_gates": True}
 CASES = {
     "basic_rnn": every_law(jaxrnn.BasicRNNCell(4), fast=CHEAP | IN_ANY_CELL),
-    "basic_rnn_relu": in_goldens(jaxrnn.BasicRNNCell(4, activation="relu")),
     "basic_lstm": in_goldens(jaxrnn.BasicLSTMCell(4, forget_bias=0.5)),
-    "basic_lstm_joined": in_goldens(jaxrnn.BasicLSTMCell(4, state_is_tuple=False)),
     "lstm": in_goldens(LSTMCell(4)),
-    "lstm_peepholes_clip": in_goldens(LSTMCell(4, use_peepholes=True, cell_clip=0.4)),
     "lstm_projection": every_law(
         LSTMCell(4, use_peepholes=True, num_proj=2, proj_clip=0.3, forget_bias=0.0),
         fast=EVERY_LAW - IN_ANY_CELL,
@@ -258,7 +255,6 @@ CASES = {
     "rg_lru": every_law(jaxrnn.RGLRUCell(4, num_heads=2), step(4)),
     "rg_lru_first": both_ways(jaxrnn.RGLRUCell(4, 2, scale_first_step=False), step(4)),
     "short_conv": every_law(jaxrnn.ShortConvCell(DEPTH)),
-    "short_conv_no_bias": both_ways(jaxrnn.ShortConvCell(DEPTH, 2, use_bias=False)),
     "s6": every_law(
         jaxrnn.S6MemoryCell(3, 2), jaxrnn.S6Inputs(step(3), step(3), step(2), step(2))
     ),
@@ -267,7 +263,6 @@ CASES = {
         MultiRNNCell([jaxrnn.BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)
     ),
     "multi_shared": in_goldens(MultiRNNCell([GRUCell(DEPTH)] * 2)),
-    "output_function": both_ways(MultiRNNCell([GRUCell(4), doubled])),
     "multi_functions": every_law(
         MultiRNNCell([LSTMCell(4), jnp.tanh, doubled, GRUCell(3), jax.nn.softplus]),
         fast=IN_LOOPS,
@@ -293,7 +288,6 @@ CASES = {
     "dropout_per_row": both_ways(
         DropoutWrapper(LSTMCell(4), *VARIATIONAL, mask_per_row=True), seed=3
     ),
-    "dropout_off": both_ways(DropoutWrapper(LSTMCell(4), 0.5, 0.5, 0.5)),
     "deep": both_ways(
         MultiRNNCell([DropoutWrapper(LSTMCell(DEPTH), 0.5, seed=1), RESIDUAL_DROPOUT]),
         seed=4,
@@ -304,7 +298,6 @@ CASES = {
         )
     ),
     "glstm": one_step(contrib.GLSTMCell(6, number_of_groups=3)),
-    "glstm_projection": one_step(contrib.GLSTMCell(6, num_proj=3, number_of_groups=3)),
     "gru_block": both_ways(contrib.GRUBlockCellV2(4)),
     "layer_norm_basic_lstm": forward(contrib.LayerNormBasicLSTMCell(4)),
     "layer_norm_basic_lstm_dropout": both_ways(
@@ -347,9 +340,6 @@ CASES = {
         )
     ),
     "phased": one_step(contrib.PhasedLSTMCell(4, True), TIMED),
-    "phased_fixed": one_step(
-        contrib.PhasedLSTMCell(4, trainable_ratio_on=False), TIMED
-    ),
     "ntm": one_step(
         contrib.NTMCell(LSTMCell(4), 4, 3, 1, 1, output_dim=2), state=turing_state()
     ),
@@ -360,9 +350,6 @@ CASES = {
         state=ATTENTION.initial_state(MEMORY, [6, 0, 2, 5]),
     ),
     "attention_cell": one_step(contrib.AttentionCellWrapper(LSTMCell(4), 2)),
-    "attention_joined": one_step(
-        contrib.AttentionCellWrapper(GRUCell(4), 2, 3, state_is_tuple=False)
-    ),
     "cfn": forward(contrib.CFNCell(4)),
     "embedding": one_step(
         contrib.EmbeddingWrapper(GRUCell(4), 2, 3), step(1, dtype=jnp.int32)

@@ -132,7 +132,7 @@ def bound(cell, depth=3, dtype="float64", seed=0, scale=1.0):
 
 
 def outputs_of(cells, x, **options):
-    """The outputs `[batch, time, ...]` of a cell or of layers `(cells_fw, cells_bw)`."""
+    """Outputs `[batch, time, ...]` of a cell, or of layers `(cells_fw, cells_bw)`."""
     if isinstance(cells, tuple):
         run = jaxrnn.stack_bidirectional_dynamic_rnn
         return run(*cells, x, dtype=x.dtype, **options)[0]
@@ -288,7 +288,7 @@ def gradient(loss):
 
 
 def of_two(fn):
-    """A function whose results are `[2, ...]`: for its arguments, and for their double."""
+    """A function with results `[2, ...]`: of its arguments, and of their double."""
     twice = lambda x: jnp.stack([x, 2 * x])
     return lambda *given: jax.vmap(fn)(*jax.tree.map(twice, given))
 
