@@ -409,7 +409,7 @@ def fast(
 def each(
     function: Callable, mutants: list[Mutant], copies: list[Copy]
 ) -> Iterator[dict]:
-    """The results of a function of a mutant and a copy, as they come."""
+    """The results of a function of a mutant and a copy, for each mutant."""
     free = queue.SimpleQueue()
     for one in copies:
         free.put(one)
@@ -422,12 +422,7 @@ def each(
             free.put(copy)
 
     with concurrent.futures.ThreadPoolExecutor(len(copies)) as pool:
-        tasks = [pool.submit(task, mutant) for mutant in mutants]
-        try:
-            for done in concurrent.futures.as_completed(tasks):
-                yield done.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from pool.map(task, mutants)  # An error cancels the tasks that wait.
 
 
 def make_environment(folder: pathlib.Path) -> str:
