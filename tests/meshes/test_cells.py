@@ -77,7 +77,7 @@ ON_MESHES = [(name, mark, "explicit") for name in CELLS for mark in MARKS]
 ON_MESHES += [(name, MARKS[i % 4], "auto") for i, name in enumerate(CELLS)]
 
 
-@pytest.mark.fast("dplr-plain-explicit", "mlstm-lengths-explicit")
+@pytest.mark.fast("mlstm-lengths-explicit")
 @pytest.mark.parametrize(("name", "mark", "kind"), ON_MESHES)
 def test_equals_one_device_without_exchanges_in_loops(name, mark, kind):
     run, arrays = prepared(CELLS[name], **marks(mark, CELLS[name]))
@@ -118,7 +118,7 @@ def test_several_chunks_of_a_linear_recurrence():
     assert in_loops == []
 
 
-@pytest.mark.fast("mlstm")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["delta", "mlstm"])
 def test_steps_that_are_not_finite(name):
     """The device of such a row runs its steps one after another."""

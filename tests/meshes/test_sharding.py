@@ -132,6 +132,7 @@ def test_collectives(layout, axes, driver, cell):
         assert len(outside) <= 1 + len(params)
 
 
+@pytest.mark.fast("inputs")
 @pytest.mark.parametrize("told", ["context", "inputs"])
 def test_fsdp_of_parameters_whose_types_tell_no_mesh(told):
     """`in_shardings` shards the parameters. The mesh is set, or the inputs have it."""
@@ -166,7 +167,7 @@ HELD += [("dropout", True, "params"), ("lstm", False, "params")]
 HELD += [("function", True, "lengths"), ("lstm", True, "lengths")]
 
 
-@pytest.mark.fast("dropout-True-rows", "function-True-lengths")
+@pytest.mark.fast("dropout-True-rows")
 @pytest.mark.parametrize(("name", "check_vma", "varying"), HELD)
 def test_inside_of_shard_map(name, check_vma, varying):
     cell, is_varying = CELLS[name], VARYING[varying]
