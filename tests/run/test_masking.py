@@ -1,4 +1,4 @@
-"""Rows that have ended: what is computed there is masked."""
+"""Steps that do not count: rows that have ended, and resets at masked steps."""
 
 import chex
 import jax
@@ -6,12 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import drawn, normalized
-from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell
-from jaxrnn._run import masking
-from jaxrnn._run.reorder import resets_of_valid_steps
 
 F64 = jnp.float64
 
@@ -110,38 +107,16 @@ def test_a_leaf_made_of_all_rows_sees_padding_as_zeros():
     np.testing.assert_allclose(jax.grad(mean)(x).ravel(), want, atol=1e-9)
 
 
-MASK = np.array([[True, False, True, True], [False, True, False, True]])
+def count(params, inputs, state, key=None):
+    return state + 1, state + 1
 
 
-def test_a_reset_at_a_masked_step_moves_to_the_next_valid_step():
-    mask = np.array([[1, 0, 0, 1, 1], [0, 0, 1, 1, 0]], bool)
-    resets = np.array([[0, 1, 0, 0, 1], [1, 1, 0, 1, 1]], bool)
-    at_valid = [[0, 0, 0, 1, 1], [0, 0, 1, 1, 0]]
-    pending = [[0, 1, 1, 0, 0], [1, 1, 0, 0, 1]]
-    got = resets_of_valid_steps(resets, mask)
-    np.testing.assert_array_equal(got, np.array([at_valid, pending], bool))
-
-
-def test_a_mask_may_be_divided_over_another_axis_of_the_mesh():
-    cell, options = GRU.bind(PARAMS), {"dtype": F64, "return_states": True}
-    run = lambda x, mask: jaxrnn.dynamic_rnn(cell, x, mask=mask, **options)
-
-    explicit = (jax.sharding.AxisType.Explicit,) * 2
-    mesh = jax.make_mesh((2, 2), ("rows", "other"), axis_types=explicit)
-    put = lambda x, *axes: jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
-    got = run(put(X, "rows"), put(MASK, "other"))
-    chex.assert_trees_all_close(got, run(X, MASK))
-
-
-def test_a_mask_is_checked_before_it_is_reversed():
-    module = jaxrnn.linen.RNN(GRU, reverse=True)
-    with pytest.raises(ValueError, match="`mask`"):
-        module.init(jax.random.key(0), X, mask=MASK[0])
-
-
-def test_finished_rows_of_any_shape_hide_what_is_not_finite():
-    """`finished` has the shape of the states, and the inputs have another."""
-    finished = jnp.array([True, False])[:, None, None] & jnp.ones((2, 3, 4), bool)
-    inputs = jnp.full((2, 5, 2), jnp.nan)
-    got = masking.hide_nonfinite(finished, inputs)
-    assert jnp.isnan(got).any((1, 2)).tolist() == [False, True]
+@pytest.mark.parametrize("rows_interact", [False, True])
+def test_a_reset_at_a_masked_step_waits_for_a_valid_one(rows_interact):
+    """Valid steps move to the front, unless rows interact and must stay in step."""
+    cell = FunctionCell(count, 1, 1, rows_interact=rows_interact).bind({})
+    mask = np.array([[1, 0, 1, 1, 0, 1]], bool)
+    resets = np.array([[0, 1, 0, 0, 0, 1]], bool)
+    given = {"initial_state": np.full((1, 1), 10.0), "mask": mask, "resets": resets}
+    outputs, _ = jaxrnn.dynamic_rnn(cell, np.zeros((1, 6, 1)), **given)
+    assert outputs[0, :, 0].tolist() == [11, 0, 1, 2, 0, 1]
