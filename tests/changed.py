@@ -46,7 +46,7 @@ TESTS = {
     "jaxrnn/_base/unit_axes.py": ["cells"],
     "jaxrnn/_base/sharding.py": ["meshes"],
     "jaxrnn/_base/typing.py": ["package"],
-    "jaxrnn/_batching/*": ["batching", "drivers/test_packs.py"],
+    "jaxrnn/_batching/*": ["batching"],
     "jaxrnn/_cells/*": ["cells"],
     "jaxrnn/_cells/affine.py": ["loops", "native"],
     "jaxrnn/_cells/base.py": ["drivers/test_validation.py", "package"],

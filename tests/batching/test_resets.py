@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, assert_same, bound, draw
+from helpers import assert_near, assert_same, bound, draw, refusals
 
 import jaxrnn
 from jaxrnn import resets_of_done, resets_of_segments
@@ -35,18 +35,13 @@ def test_resets_are_those_of_a_loop(call):
     assert_same(got, in_a_loop(IDS, DONE, LAST))
 
 
-def test_time_major():
-    got = resets_of_segments(IDS.T, time_major=True)
-    got = got, resets_of_done(DONE.T, LAST, time_major=True)
-    assert_same(jax.tree.map(np.transpose, got), in_a_loop(IDS, DONE, LAST))
-
-
-@pytest.mark.parametrize("shape", [(5, 1), (5, 0), (0, 7)])
-def test_few_steps_and_rows(shape):
+@pytest.mark.parametrize("shape", [(5, 7), (5, 1), (5, 0), (0, 7)])
+def test_time_major_with_few_steps_and_rows(shape):
     part = tuple(map(slice, shape))
     ids, done, last = IDS[part], DONE[part], LAST[part[:1]]
-    got = resets_of_segments(ids), resets_of_done(done, last)
-    assert_same(got, in_a_loop(ids, done, last))
+    of_ids = resets_of_segments(ids.T, time_major=True)
+    of_done = resets_of_done(done.T, last, time_major=True)
+    assert_same((of_ids.T, of_done.T), in_a_loop(ids, done, last))
 
 
 def test_ids_beyond_int32_are_compared_whole():
@@ -59,17 +54,6 @@ def test_parts_of_a_rollout_are_the_parts_of_the_whole():
     whole = resets_of_done(DONE, LAST)
     second = resets_of_done(DONE[:, 3:], DONE[:, 2])
     assert_same(jnp.concatenate([resets_of_done(DONE[:, :3], LAST), second], 1), whole)
-
-
-def test_padding_keeps_the_state_of_the_last_document():
-    ids = np.array([[1, 1, 2, 2, 0, 0], [3, 0, 0, 0, 0, 0], [0, 0, 0, 4, 4, 4]])
-    x, cell = draw(3, 6, 3), bound(jaxrnn.GRUCell(2))
-    resets = resets_of_segments(ids)
-    _, got = jaxrnn.dynamic_rnn(cell, x, mask=ids > 0, resets=resets, dtype=x.dtype)
-    for row, (begin, end) in enumerate([(2, 4), (0, 1), (3, 6)]):
-        alone = x[row : row + 1, begin:end]
-        _, want = jaxrnn.dynamic_rnn(cell, alone, dtype=x.dtype)
-        np.testing.assert_allclose(got[row], want[0], rtol=1e-12)
 
 
 def test_documents_in_rows_equal_documents_alone():
@@ -85,3 +69,17 @@ def test_documents_in_rows_equal_documents_alone():
         alone, _ = jaxrnn.dynamic_rnn(cell, x[row : row + 1, begin:end], dtype=x.dtype)
         wanted[row, begin:end] = alone[0]
     assert_near(outputs, wanted, tolerance=1e-12)
+
+
+T, V = TypeError, ValueError
+test_refusals = refusals([
+    (T, "^`segment_ids` .* float", lambda: resets_of_segments(IDS * 0.5)),
+    (T, "^`segment_ids` .* bool", lambda: resets_of_segments(DONE, time_major=True)),
+    (V, "^`segment_ids` .* int", lambda: resets_of_segments(IDS[0])),
+    (T, "^`segment_ids` .* mask", lambda: resets_of_segments(np.ma.array(IDS))),
+    (T, "^`time_major`", lambda: resets_of_segments(IDS, time_major=1)),
+    (T, "^`done` .* float", lambda: resets_of_done(DONE * 1.0, LAST)),
+    (V, r"^`last_done` .* None.* `jnp.ones\(5, bool\)`", lambda: resets_of_done(DONE)),
+    (V, "^`done` .* bool", lambda: resets_of_done(DONE[0], LAST)),
+    (V, "^`last_done` .* bool", lambda: resets_of_done(DONE, DONE[0])),
+])  # fmt: skip

@@ -8,13 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same, bound
+from helpers import assert_same, refusals
 
-import jaxrnn
 from jaxrnn import Packed, pack_sequences, windows
-from jaxrnn.testing._oracle import close
-
-DTYPE = np.dtype("float64")
 
 
 @hypothesis.given(
@@ -102,53 +98,14 @@ def test_windows_of_packs_are_packs(lengths, row_length, size):
     whole = jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *parts)
     assert_same(jax.tree.map(lambda x: x[:, :row_length], whole), packed)
     assert_same(sum(part.lengths for part in parts), packed.lengths)
-    firsts = sum(part.resets.sum() for part in parts)
-    assert firsts == np.count_nonzero(lengths)
+    resets = np.concatenate([part.resets for part in parts], 1)
+    np.testing.assert_array_equal(resets[:, :row_length], packed.resets)
+    assert resets.sum() == np.count_nonzero(lengths)
 
 
-CELLS = {
-    "gru": jaxrnn.GRUCell(2),
-    "lstm": jaxrnn.LSTMCell(2),
-    "minGRU": jaxrnn.MinGRUCell(2),
-    "mlstm": jaxrnn.MLSTMCell(2),
-}
-
-
-@pytest.mark.fast("gru", "mlstm")
-@pytest.mark.parametrize("name", CELLS)
-def test_packed_windows_give_what_the_whole_pack_gives(name):
-    """Values and final states; the state is carried from window to window."""
-    x = np.random.default_rng(0).normal(size=(6, 7, 2))
-    lengths = [3, 0, 7, 1, 5, 2]
-    packed, cell = (
-        pack_sequences(x, lengths, row_length=10),
-        bound(CELLS[name], depth=2),
-    )
-    rows = len(packed.lengths)
-
-    def run(part, state):
-        return jaxrnn.dynamic_rnn(
-            cell,
-            part.inputs,
-            part.lengths,
-            state,
-            resets=part.resets,
-            return_states=True,
-        )
-
-    # What the first steps replace may be anything.
-    state = jax.tree.map(lambda x: x + jnp.nan, cell.zero_state(rows, DTYPE))
-    outputs, _, states = run(packed, cell.zero_state(rows, DTYPE))
-    want = packed.unpack(outputs, 6), packed.at_ends(states, 6)
-    made, step = [], jax.jit(run)
-    for window in windows(packed, 4):
-        output, state, new_states = step(window.inputs, state)
-        made.append((output, new_states))
-    join = lambda *leaves: np.concatenate(leaves, 1)[:, :10]
-    outputs, states = jax.tree.map(join, *made)
-    close((packed.unpack(outputs, 6), packed.at_ends(states, 6)), want, DTYPE)
-    for i, n in enumerate(lengths):
-        if n:
-            alone, last = jaxrnn.dynamic_rnn(cell, x[i : i + 1, :n], dtype=DTYPE)
-            at = lambda tree, i=i: jax.tree.map(lambda leaf: leaf[i], tree)
-            close((want[0][i, :n], at(want[1])), (alone[0], at(last, 0)), DTYPE)
+cut = jax.jit(lambda inputs: windows(inputs, 2)[0])
+test_refusals = refusals([
+    (TypeError, "^`inputs` .* outside jit", lambda: cut(np.ones((2, 4)))),
+    (TypeError, "without a mask", lambda: windows(np.ma.ones((2, 4)), 2)),
+    (ValueError, "`size`", lambda: windows(np.ones((2, 4)), 0)),
+])  # fmt: skip

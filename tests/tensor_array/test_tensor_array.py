@@ -204,7 +204,7 @@ def test_grows_in_a_state(driver, jit, lengths):
     np.testing.assert_array_equal(ta.stack(), want)
 
 
-@pytest.mark.fast("dynamic_rnn-True-*")
+@pytest.mark.fast("dynamic_rnn-True-None", "dynamic_rnn-False-shape0")
 @pytest.mark.parametrize("shape", [[2, 1], None])
 @pytest.mark.parametrize(
     ("driver", "jit"), [(dynamic_rnn, True), (dynamic_rnn, False), (static_rnn, False)]
