@@ -1,46 +1,33 @@
-"""Rows in reverse, both directions over a list of steps, and bidirectional layers."""
+"""Two directions, layers of them and modules, and rows in reverse."""
 
 import functools
+import inspect
 
 import jax
 import jax.export
 import jax.numpy as jnp
+import mesh
 import numpy as np
 import pytest
-from helpers import assert_same
+from flax import nnx
+from helpers import assert_near, assert_same, bound, draw
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
+import jaxrnn.linen
+import jaxrnn.nnx
 from jaxrnn import FunctionCell, GRUCell, LSTMCell, reverse_sequence
 from jaxrnn.testing._oracle import close
+
+from ..meshes.test_drivers import CELLS, SECOND, values
 
 F64 = jnp.dtype("float64")
 TIME, BATCH, DEPTH = 3, 4, 2
 
 
-# Layers
-
-
 def adding(size):
     step = lambda p, x, s, key=None: (s + x, s + x)
     return FunctionCell(step, size, size).bind({})
-
-
-DRAWN = np.random.default_rng(1).random((2, TIME, BATCH))
-GAPS = {"mask": DRAWN[0] < 0.7, "resets": DRAWN[1] < 0.5}
-
-
-def test_a_layer_reads_both_directions_of_the_one_below_with_gaps():
-    """The goldens of `tests/tf1` have lengths, and lists of steps."""
-    cells, states = [adding(DEPTH), adding(2 * DEPTH)], []
-    given = {"dtype": F64, "time_major": True, **GAPS}
-    first = x = np.random.default_rng(0).normal(size=(TIME, BATCH, DEPTH))
-    for cell in cells:
-        outputs, last = jaxrnn.bidirectional_dynamic_rnn(cell, cell, x, **given)
-        x = jnp.concatenate(outputs, axis=-1)
-        states.append(last)
-    got = jaxrnn.stack_bidirectional_dynamic_rnn(cells, cells, first, **given)
-    close(got, (x, *zip(*states, strict=True)), F64)
 
 
 def test_a_reset_just_after_the_last_step_of_a_row_is_no_reset():
@@ -65,6 +52,77 @@ def test_the_implementation_is_that_of_every_layer():
             [cell], [cell], x, dtype=F64, implementation="native"
         )
     assert any("Raised by layer 0" in note for note in caught.value.__notes__)
+
+
+# An argument of `dynamic_rnn` means the same in two directions, layers and modules.
+
+STEPS = 5
+CELL, OTHER = bound(CELLS["affine"]), bound(SECOND)
+VALUES = values(CELL.cell, STEPS)
+ARGUMENTS = sorted(VALUES.keys() & inspect.signature(jaxrnn.dynamic_rnn).parameters)
+
+
+TWO_WAYS = sorted({*ARGUMENTS} - {"reset_state", "return_states"})
+
+
+def given(name):
+    """The inputs and the options of a run with the argument."""
+    options = {name: VALUES[name]}
+    if name == "reset_state":
+        options["resets"] = VALUES["resets"]
+    axes = (STEPS, mesh.BATCH) if name == "time_major" else (mesh.BATCH, STEPS)
+    return draw(*axes, mesh.DEPTH), options
+
+
+@pytest.mark.parametrize("name", TWO_WAYS)
+def test_the_first_of_two_directions_runs_like_one(name):
+    x, options = given(name)
+    want = jaxrnn.dynamic_rnn(CELL, x, dtype=F64, **options)
+    if "initial_state" in options:
+        options = {"initial_state_fw": options["initial_state"]}
+    run = jaxrnn.bidirectional_dynamic_rnn
+    outputs, states = run(CELL, OTHER, x, dtype=F64, **options)
+    assert_near((outputs[0], states[0]), want, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("name", TWO_WAYS)
+def test_a_layer_of_two_directions_runs_like_them(name):
+    """Two layers, because a layer's outputs are the inputs of the next one."""
+    x, options = given(name)
+    above = bound(SECOND, 2 * mesh.UNITS), bound(CELL.cell, 2 * mesh.UNITS)
+    options.pop("initial_state", None)
+    want, states = x, []
+    for fw, bw in [(CELL, OTHER), above]:
+        run = jaxrnn.bidirectional_dynamic_rnn
+        outputs, state = run(fw, bw, want, dtype=F64, **options)
+        want = jnp.concatenate(outputs, axis=2)
+        states.append(state)
+    run = jaxrnn.stack_bidirectional_dynamic_rnn
+    got = run([CELL, above[0]], [OTHER, above[1]], x, dtype=F64, **options)
+    assert_near(got, (want, *zip(*states, strict=True)), tolerance=1e-12)
+
+
+def in_nnx(x, options, arguments):
+    size = {"rngs": nnx.Rngs(0), "dtype": F64, "param_dtype": F64}
+    module = jaxrnn.nnx.RNN(CELL.cell, mesh.DEPTH, **options, **size)
+    module.set_cells(CELL)
+    return module(x, **arguments)
+
+
+def in_linen(x, options, arguments):
+    module = jaxrnn.linen.RNN(CELL.cell, dtype=F64, param_dtype=F64, **options)
+    return module.apply(module.variables_of(CELL), x, **arguments)
+
+
+@pytest.mark.parametrize("run", [in_nnx, in_linen])
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_a_module_runs_like_the_driver(name, run):
+    x, options = given(name)
+    want = jaxrnn.dynamic_rnn(CELL, x, dtype=F64, **options)
+    of_call = inspect.signature(jaxrnn.nnx.RNN.__call__).parameters
+    arguments = {n: options.pop(n) for n in [*options] if n in of_call}
+    state, outputs, *states = run(x, options, arguments | {"return_carry": True})
+    assert_near((outputs, state, *states), want, tolerance=1e-12)
 
 
 # Parameters for layers
@@ -138,17 +196,11 @@ def test_a_nest_is_reversed_leaf_by_leaf_and_keeps_dtypes():
     assert_same(reverse_sequence(nest, list(COUNTS), 1), want)
 
 
-@pytest.mark.fast("True")
-@pytest.mark.parametrize("known", [False, True])
-def test_a_symbolic_number_of_steps(known):
-    batch, time = jax.export.symbolic_shape("batch, time")
-    x = jax.ShapeDtypeStruct((4 if known else batch, time, 3), ROWS.dtype)
-    given = () if known else (COUNTS,)
-    run = jax.jit(lambda x, lengths=COUNTS: reverse_sequence(x, lengths, 1))
-    types = [jax.ShapeDtypeStruct((batch,), n.dtype) for n in given]
-    program = jax.export.export(run)(x, *types)
-    want = reversed_rows(ROWS, COUNTS)
-    np.testing.assert_array_equal(program.call(ROWS, *given), want)
+def test_a_symbolic_number_of_steps():
+    (time,) = jax.export.symbolic_shape("time")
+    x = jax.ShapeDtypeStruct((4, time, 3), ROWS.dtype)
+    program = jax.export.export(jax.jit(lambda x: reverse_sequence(x, COUNTS, 1)))(x)
+    np.testing.assert_array_equal(program.call(ROWS), reversed_rows(ROWS, COUNTS))
 
 
 def test_rows_after_time_on_a_mesh():

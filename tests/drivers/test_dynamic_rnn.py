@@ -1,23 +1,28 @@
 """Tests of `dynamic_rnn` beyond the laws of cells and the goldens."""
 
+import collections
 import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from helpers import assert_same, drawn
 
 import jaxrnn
+import jaxrnn.convert
+import jaxrnn.decode
 import jaxrnn.export
-from jaxrnn import FunctionCell, GRUCell, LSTMCell, LSTMStateTuple
+import jaxrnn.nnx
+from jaxrnn import FunctionCell, GRUCell, LSTMCell, LSTMStateTuple, contrib
 
 F32 = jnp.float32
 X = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
 
 
-def bound(cell, x=X, key=None):
-    return cell.bind(drawn(cell, x[:, 0]), key)
+def bound(cell, key=None):
+    return cell.bind(drawn(cell, X[:, 0]), key)
 
 
 @pytest.mark.parametrize("kind", [tuple, list, LSTMStateTuple._make])
@@ -74,14 +79,10 @@ class Foreign:
 
     state_size = output_size = 3
 
-    def __init__(self):
-        self.calls = 0
-
     def zero_state(self, batch_size, dtype):
         return jnp.zeros((batch_size, 3), dtype)
 
     def __call__(self, inputs, state):
-        self.calls += 1
         return inputs + state, inputs + state
 
 
@@ -89,14 +90,6 @@ def test_any_object_that_keeps_the_protocol():
     outputs, _ = jaxrnn.dynamic_rnn(Foreign(), X, [5, 0, 2, 1], dtype=F32)
     np.testing.assert_allclose(outputs[0], X[0].cumsum(0), rtol=1e-6)
     assert not outputs[1].any()
-
-
-def test_a_cell_is_found_out_before_the_loop_is_traced():
-    foreign = Foreign()
-    foreign.zero_state = lambda batch_size, dtype: jnp.zeros((batch_size, 1), dtype)
-    with pytest.raises(ValueError, match="`new_state` must have shape"):
-        jaxrnn.dynamic_rnn(foreign, X, dtype=F32)
-    assert foreign.calls == 1
 
 
 def test_transfers_nothing_if_all_is_on_the_device():
@@ -116,15 +109,13 @@ def test_transfers_nothing_if_all_is_on_the_device():
     np.testing.assert_allclose(outputs, mapped[0], rtol=1e-12)
 
 
-STACK = jaxrnn.MultiRNNCell([LSTMCell(4, use_peepholes=True), GRUCell(4)])
+MIXED = jaxrnn.MultiRNNCell([LSTMCell(4, use_peepholes=True), GRUCell(4)])
 TAKERS = {
     "dynamic_rnn": lambda cell, x, n, state: jaxrnn.dynamic_rnn(
         cell, x, n, state, resets=x[..., 0] > 0.5, reset_state=state
     ),
     "windows": lambda cell, x, n, state: jaxrnn.windows(x, 3, n)[0].inputs,
     "one step": lambda cell, x, n, state: cell(x[:, 0], state),
-    "initial state": lambda cell, x, n, state: cell.get_initial_state(x[:, 0]),
-    "init": lambda cell, x, n, state: cell.cell.init(jax.random.key(0), x[:, 0]),
     "stream": lambda cell, x, n, state: jaxrnn.export.Streamer(cell, 4, x.dtype)(
         x[:, 0], reset_state=state, resets=x[:, 0, 0] > 0
     ),
@@ -135,12 +126,101 @@ TAKERS = {
 @pytest.mark.parametrize("name", TAKERS)
 def test_big_endian_arrays(name):
     """Arrays from files may be big-endian; users need not convert them."""
-    state = jax.tree.map(np.asarray, STACK.zero_state(4, F32))
+    state = jax.tree.map(np.asarray, MIXED.zero_state(4, F32))
     state = jax.tree.map(lambda s: s + np.float32(0.5), state)
     native = X, np.array([5, 0, 3, 1]), state
-    params = drawn(STACK, X[:, 0])
+    params = drawn(MIXED, X[:, 0])
     foreign = lambda a: np.asarray(a).astype(a.dtype.newbyteorder(">"))
     big = jax.tree.map(foreign, native)
     assert not big[0].dtype.isnative
-    got = TAKERS[name](STACK.bind(jax.tree.map(foreign, params)), *big)
-    assert_same(got, TAKERS[name](STACK.bind(params), *native))
+    got = TAKERS[name](MIXED.bind(jax.tree.map(foreign, params)), *big)
+    assert_same(got, TAKERS[name](MIXED.bind(params), *native))
+
+
+# The state of an LSTM: other named tuples of c and h, and plain pairs.
+
+C_AND_H = np.random.default_rng(1).normal(size=(2, 4, 3)).astype(np.float32)
+RESETS = np.random.default_rng(2).random((4, 5)) < 0.4
+COUNTS = [1, 5, 0, 3]
+# As TensorFlow's class of this name.
+TensorFlows = collections.namedtuple("LSTMStateTuple", ("c", "h"))
+Swapped = collections.namedtuple("LSTMStateTuple", ("h", "c"))
+LSTM = bound(LSTMCell(3))
+STACK = bound(jaxrnn.MultiRNNCell([LSTMCell(3), LSTMCell(3)]))
+
+
+def in_stack(state):
+    given = {"resets": RESETS, "reset_state": (state, state), "return_states": True}
+    return jaxrnn.dynamic_rnn(STACK, X, COUNTS, (state, state), **given)
+
+
+def in_static_rnn(state):
+    return jaxrnn.static_rnn(LSTM, [*X.swapaxes(0, 1)], state, F32, COUNTS)
+
+
+def in_raw_rnn(state):
+    def loop_fn(time, output, cell_state, loop_state):
+        new = state if cell_state is None else type(state)(*cell_state)
+        return time >= 3, X[:, 0], new, output, None
+
+    return jaxrnn.raw_rnn(LSTM, loop_fn)[1]
+
+
+def in_stream(state):
+    stream = jaxrnn.export.Streamer(LSTM, 4, initial_state=state)
+    stream.reset(state)
+    stream(X[:, 0], resets=RESETS[:, 0], reset_state=state)
+    return stream.state
+
+
+def in_decoder(state):
+    table = jnp.eye(3, dtype=F32)
+    given = LSTM, lambda ids: table[ids], lambda output: output, state
+    model = jaxrnn.decode.Model(*given, start_ids=[1] * 4, eos_id=0)
+    return jaxrnn.decode.greedy(model, max_length=4)
+
+
+def in_nnx(state):
+    module = jaxrnn.nnx.RNN(LSTM.cell, 3, rngs=nnx.Rngs(0), return_carry=True)
+    return module(X, COUNTS, initial_state=state)
+
+
+def with_attention(state):
+    cell = contrib.AttentionWrapper(LSTM.cell, contrib.LuongAttention(3, 3), 3)
+    whole = cell.initial_state(X, COUNTS).clone(cell_state=state)
+    return jaxrnn.dynamic_rnn(bound(cell), X, COUNTS, whole, F32)[1].cell_state
+
+
+def in_torch(state):
+    return jaxrnn.convert.to_torch_state((state, state))
+
+
+STEP = lambda state: LSTM(X[:, 0], state)
+RUNS = [STEP, in_stack, in_static_rnn, in_raw_rnn, in_stream]
+RUNS += [in_decoder, in_nnx, with_attention, in_torch]
+
+
+@pytest.mark.fast("<lambda>", "in_stack", "in_raw_rnn", "in_stream", "in_torch")
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
+def test_a_named_tuple_of_c_and_h_is_a_state(run):
+    got, want = run(TensorFlows(*C_AND_H)), run(LSTMStateTuple(*C_AND_H))
+    for leaf, wanted in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(leaf, wanted)
+
+
+@pytest.mark.parametrize("run", [STEP, in_stack])
+def test_a_named_tuple_of_h_and_c_is_no_state(run):
+    with pytest.raises(ValueError, match="state`"):
+        run(Swapped(*C_AND_H))
+
+
+# The second cell is scanned.
+NOISY = jaxrnn.DropoutWrapper(STACK.cell, state_keep_prob=0.5)
+
+
+@pytest.mark.parametrize("cell", [STACK, NOISY.bind(STACK.params, jax.random.key(0))])
+def test_one_call_with_plain_pairs_warns_once(cell):
+    state = tuple(C_AND_H), tuple(C_AND_H)
+    with warnings.catch_warnings(record=True, action="always") as found:
+        jaxrnn.dynamic_rnn(cell, X, initial_state=state)
+    assert [warning.filename for warning in found] == [__file__]
