@@ -1,4 +1,4 @@
-"""Windows of any size give what one call gives: resets, gaps, states, gradients.
+"""Resets: windows of any size give what one call gives, and nothing crosses a reset.
 
 A reset takes effect at its step; at a masked step, nothing else happens. The expected
 results are those of the oracle, a Python loop over steps.
@@ -6,20 +6,20 @@ results are those of the oracle, a Python loop over steps.
 
 import dataclasses
 import functools
+import importlib.util
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES, KINDS
-from flax import nnx
-from helpers import assert_near, bound, draw
+from helpers import assert_near, bound, differentiated, draw, drawn_like
 
 import jaxrnn
-import jaxrnn.linen
-import jaxrnn.nnx
-from jaxrnn.testing import make_setup
-from jaxrnn.testing._oracle import at_steps, close, differentiated, unrolled_states
+from jaxrnn.memory import Offload, Recompute
+from jaxrnn.testing import _oracle, make_setup
+from jaxrnn.testing._oracle import at_steps, close, unrolled_states
 
 # The mask of row 0 is that of next-step autoreset: the step of the reset is masked. In
 # row 1, a reset follows the last valid step. In row 2, no step is valid. In row 3,
@@ -56,6 +56,16 @@ CELLS = {name: CASES[name].cell for name in KINDS.values()} | {
     "short_conv": jaxrnn.ShortConvCell(3),
     "rows_interact": jaxrnn.FunctionCell(mean_of_rows, 3, 3, rows_interact=True),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks():
+    """Divide the steps of linear recurrences, so that resets are near boundaries."""
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("jaxrnn._loops"):  # See `without_loops.py`.
+            name = "jaxrnn._loops.linear.chunks.steps_in_chunk"
+            patch.setattr(name, lambda *_: 4)
+        yield
 
 
 def setup_of(name):
@@ -98,7 +108,7 @@ def in_the_oracle(has_reset_state, setup, params, xs, state, lengths):
     return unrolled_states(setup, params, xs, state, lengths, **options)
 
 
-FAST = "1-True-lstm_*", "3-False-min_gru", "1-False-rows_*", "3-True-mlstm_memory"
+FAST = "1-True-lstm_*", "3-False-min_gru", "1-False-rows_*", "1-True-mlstm_memory"
 
 
 @pytest.mark.fast(*FAST)
@@ -109,7 +119,7 @@ def test_values_and_gradients(size, has_reset_state, name):
     setup = setup_of(name)
     got = functools.partial(in_windows, size, has_reset_state)
     want = functools.partial(in_the_oracle, has_reset_state)
-    got, want = (differentiated(setup, run, None) for run in (got, want))
+    got, want = (_oracle.differentiated(setup, run, None) for run in (got, want))
     close(got, want, setup.dtype)
 
 
@@ -128,31 +138,12 @@ def of_short_conv(**options):
     )
 
 
-def of_nnx():
-    rnn = jaxrnn.nnx.RNN(CELL, 3, rngs=nnx.Rngs(0))
-    run = lambda x, initial_state, **marks: rnn(
-        x, initial_state=initial_state, return_carry=True, **marks
-    )
-    return lambda *args, **marks: run(*args, **marks)[::-1]
-
-
-def of_linen():
-    rnn = jaxrnn.linen.RNN(CELL)
-    params = rnn.init(jax.random.key(0), X)
-    run = lambda x, initial_state, **marks: rnn.apply(
-        params, x, initial_state=initial_state, return_carry=True, **marks
-    )
-    return lambda *args, **marks: run(*args, **marks)[::-1]
-
-
 WAYS = {
     "scan": functools.partial(of_driver, implementation="scan"),
     "xla": functools.partial(of_driver, implementation="xla"),
     "native": functools.partial(of_driver, implementation="native"),
-    "parts": functools.partial(of_driver, swap_memory=jaxrnn.memory.Recompute(2)),
+    "parts": functools.partial(of_driver, swap_memory=Recompute(2)),
     "short_conv": of_short_conv,
-    "nnx": of_nnx,
-    "linen": of_linen,
 }
 
 
@@ -187,3 +178,74 @@ def test_resets_past_a_length_are_ignored():
     _, want = of_driver()(X, lengths, first, resets=before)
     np.testing.assert_array_equal(last, want)
     np.testing.assert_array_equal(last[2], first[2])
+
+
+F64 = jnp.dtype("float64")
+RESET = {
+    "lstm": (jaxrnn.LSTMCell(3, use_peepholes=True, num_proj=2), {}),
+    "linear": (jaxrnn.MinGRUCell(2), {"swap_memory": Recompute(2)}),
+    "scan": (jaxrnn.BasicRNNCell(2), {"implementation": "scan"}),
+}
+
+
+def states(cell, seed):
+    """A random nonzero state of a bound cell, for `ROWS` rows."""
+    return drawn_like(cell.zero_state(ROWS, F64), seed, scale=1.0)
+
+
+def test_gradients_of_a_run_with_resets_whose_memory_is_offloaded():
+    cell, inputs = bound(jaxrnn.BasicRNNCell(2)), draw(ROWS, TIME, 3)
+
+    def run(swap_memory):
+        options = {"resets": RESETS, "swap_memory": swap_memory}
+        of_arrays = lambda cell, x, state, other: jaxrnn.dynamic_rnn(
+            cell, x, None, state, reset_state=other, **options, implementation="scan"
+        )
+        return differentiated(of_arrays, cell, inputs, states(cell, 1), states(cell, 2))
+
+    assert_near(run(Offload()), run(False), tolerance=1e-12)
+
+
+def test_zeros_have_the_dtypes_of_the_carried_state():
+    cell = bound(jaxrnn.MinGRUCell(2), dtype="float32")
+    state, resets = jnp.ones((ROWS, 2), F64), RESETS | True
+    outputs, last = jaxrnn.dynamic_rnn(cell, X, None, state, F32, resets=resets)
+    assert (outputs.dtype, last.dtype) == (F32, F64)
+    want, _ = cell(X[:, 5], jnp.zeros_like(state))
+    np.testing.assert_allclose(outputs[:, 5], want, rtol=1e-5)
+
+
+@pytest.mark.fast("linear")
+@pytest.mark.parametrize("name", RESET)
+def test_nothing_crosses_a_reset(name):
+    """Neither gradients nor NaN of the initial state, padding or a finished row."""
+    cell, options = RESET[name]
+    cell, inputs = bound(cell), draw(ROWS, TIME, 3)
+    resets = np.broadcast_to(np.arange(TIME) % 3 == 0, (ROWS, TIME))
+    lengths = np.array([7, 4, 5, 0, 6], np.int32)
+    dead = np.arange(TIME) >= lengths[:, None]
+
+    def after(cell, x, state):
+        given = cell, x, lengths, state, F64
+        return jaxrnn.dynamic_rnn(*given, resets=resets, **options)[0][:, 3:]
+
+    clean = after(cell, inputs, states(cell, 1))
+    bad = jax.tree.map(lambda s: np.full_like(s, np.nan), states(cell, 1))
+    padded = np.where(dead[..., None], np.nan, inputs)
+    got, (of_cell, of_x, of_state) = differentiated(after, cell, padded, bad)
+    close(got, clean, F64)
+    chex.assert_tree_all_finite((of_cell, of_x))
+    assert not any(jnp.any(s) for s in jax.tree.leaves(of_state))
+    assert not of_x[:, :3].any()
+    assert of_x[:3, 3].any(-1).all()
+
+
+def test_vmap_and_checkpoint():
+    cell, inputs = bound(jaxrnn.MinGRUCell(2)), draw(ROWS, TIME, 3)
+    run = lambda mask, resets, **options: jaxrnn.dynamic_rnn(
+        cell, inputs, mask=mask, resets=resets, dtype=F64, **options
+    )
+    both = [np.stack([marks, marks[::-1]]) for marks in (MASK, RESETS)]
+    again = jax.checkpoint(functools.partial(run, swap_memory=True))
+    want = jax.tree.map(lambda *parts: jnp.stack(parts), *map(run, *both))
+    close(jax.jit(jax.vmap(again))(*both), want, F64)
