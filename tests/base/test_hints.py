@@ -112,6 +112,8 @@ def run_nnx(**options):
 
 WARNED = {
     "dynamic_rnn": lambda: run(X),
+    "two directions": lambda: both_ways(dtype=WIDE),
+    "static_rnn": lambda: static(dtype=WIDE),
     "jit": lambda: jax.jit(run)(X),
     "vmap and grad": lambda: jax.vmap(jax.grad(lambda x: run(x)[0].sum()))(X[None]),
     "constructor": lambda: GRUCell(2, dtype=WIDE),
@@ -130,6 +132,13 @@ def test_a_warning_names_the_line_of_the_user(call):
     with jax.enable_x64(False), pytest.warns(UserWarning, match=text) as caught:
         call()
     assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_a_dtype_that_python_or_an_array_brings_is_not_warned_of():
+    with jax.enable_x64(False):
+        dynamic(dtype=float)
+        GRUCell(2).init(KEY, X[:, 0].astype(WIDE))
+        GRUCell(2).get_initial_state(X[:, 0].astype(WIDE))
 
 
 def test_code_without_a_module_is_warned():

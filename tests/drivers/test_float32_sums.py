@@ -43,70 +43,59 @@ def error_in_bfloat16(loss, *given):
 CELL = jaxrnn.BasicRNNCell(UNITS)
 
 
-def data(cell=CELL):
+def data():
+    """Parameters, inputs `[ROWS, TIME, DEPTH]`, and the first state of each row."""
     x = 0.3 * np.random.default_rng(0).normal(size=(ROWS, TIME, DEPTH))
-    return drawn(cell, x[:, 0], jnp.float32, scale=0.3), jnp.asarray(x, jnp.float32)
+    params = drawn(CELL, x[:, 0], jnp.float32, scale=0.3)
+    return params, jnp.asarray(x, jnp.float32), jnp.ones((1, UNITS))
 
 
-def by_dynamic_rnn(params, x, wrap=lambda cell: cell, **options):
-    options |= {"dtype": x.dtype, "implementation": "scan"}
-    return jaxrnn.dynamic_rnn(wrap(CELL.bind(params)), x, **options)[0]
+def by_dynamic_rnn(params, x, state, wrap=lambda cell: cell, **options):
+    cell, state = wrap(CELL.bind(params)), jnp.broadcast_to(state, (ROWS, UNITS))
+    if "resets" in options:
+        options["reset_state"] = state
+    options |= {"initial_state": state, "implementation": "scan"}
+    return jaxrnn.dynamic_rnn(cell, x, **options)[0]
 
 
-def by_raw_rnn(params, x):
-    def loop_fn(time, output, state, loop_state):
+def by_raw_rnn(params, x, state):
+    def loop_fn(time, output, cell_state, loop_state):
         if output is None:
-            state = CELL.zero_state(ROWS, x.dtype)
+            cell_state = jnp.broadcast_to(state, (ROWS, UNITS))
         at = jnp.minimum(time, TIME - 1)
         inputs = jax.lax.dynamic_index_in_dim(x, at, 1, keepdims=False)
         # The loop function reads its own parameters.
         inputs = inputs + params["bias"][:DEPTH][None]
-        return time >= TIME, inputs, state, output, None
+        return time >= TIME, inputs, cell_state, output, None
 
     cell = CELL.bind(params)
     return jaxrnn.raw_rnn(cell, loop_fn, max_time=TIME)[0].stack()
 
 
 LOOPS = {
-    "dynamic": (by_dynamic_rnn, LIMIT),
+    "dynamic": by_dynamic_rnn,
     # The cell is no pytree: it captures its arrays.
-    "protocol": (partial(by_dynamic_rnn, wrap=StepByStep), LIMIT),
-    "raw": (by_raw_rnn, LIMIT),
-    "parts": (
-        partial(by_dynamic_rnn, swap_memory=jaxrnn.memory.Recompute(7)),
-        LIMIT,
-    ),
+    "protocol": partial(by_dynamic_rnn, wrap=StepByStep),
+    "raw": by_raw_rnn,
+    "parts": partial(by_dynamic_rnn, swap_memory=jaxrnn.memory.Recompute(7)),
+    # The gradient of the state sums 1000 terms for each row.
+    "resets": partial(by_dynamic_rnn, resets=np.arange(TIME)[None] % 2 == [[0], [0]]),
 }
 
 
-@pytest.mark.fast("dynamic", "protocol", "raw")
-@pytest.mark.parametrize(("run", "limit"), LOOPS.values(), ids=LOOPS)
-def test_every_loop_sums_in_float32(run, limit):
-    assert error_in_bfloat16(lambda params, x: total(run(params, x)), *data()) < limit
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("implementation", ["scan", "xla"])
-def test_the_state_of_resets(implementation):
-    """Every other step resets, so the gradient sums 1000 terms for each row."""
-    params, x = data()
-    resets = jnp.zeros((ROWS, TIME), bool).at[:, ::2].set(True)
-
-    def loss(state, params, x):
-        state = jnp.broadcast_to(state, (ROWS, UNITS))
-        options = {"resets": resets, "reset_state": state}
-        options["implementation"] = implementation
-        return total(jaxrnn.dynamic_rnn(CELL.bind(params), x, None, state, **options))
-
-    assert error_in_bfloat16(loss, jnp.ones(UNITS), params, x) < LIMIT
+@pytest.mark.fast("protocol", "raw")
+@pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
+def test_every_loop_sums_in_float32(run):
+    assert error_in_bfloat16(lambda *given: total(run(*given)), *data()) < LIMIT
 
 
 def test_derivatives_of_derivatives_are_those_of_the_cell():
     """The arrays that a step reads have their copies' tangents, in every order."""
-    params, x = cast(data(), jnp.bfloat16)
+    params, x, state = cast(data(), jnp.bfloat16)
 
     def second(dtype):
-        loss = lambda params: total(by_dynamic_rnn(params, x[:, :5].astype(dtype)))
+        others = cast((x[:, :5], state), dtype)
+        loss = lambda params: total(by_dynamic_rnn(params, *others))
         given = cast(params, dtype)
         ones = jax.tree.map(jnp.ones_like, given)
         return jax.jvp(jax.grad(loss), (given,), (ones,))[1]

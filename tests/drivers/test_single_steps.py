@@ -1,14 +1,15 @@
-"""`implementation="scan"` runs single steps: every cell, driver, module and layer."""
+"""Runs of one step, and `implementation="scan"`, which runs single steps."""
 
 import collections
-import inspect
+import functools
 import logging
 import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from cases import CASES
+from cases import CASES, KINDS
 from flax import nnx
 from helpers import bound, eqns
 
@@ -17,7 +18,8 @@ import jaxrnn.linen
 import jaxrnn.nnx
 from jaxrnn import GRUCell, LSTMCell, MultiRNNCell, contrib, lite
 from jaxrnn._run.first_step import call_start
-from jaxrnn.testing import make_setup
+from jaxrnn._run.masking import is_of_rows
+from jaxrnn.testing import _oracle as oracle, make_setup
 
 F32, F64 = jnp.dtype("float32"), jnp.dtype("float64")
 D = 32  # With fewer units, a scan may be faster than a loop.
@@ -77,11 +79,10 @@ def saving(x, **implementation):
     )
 
 
-def of_fused(cell, as_list=False):
+def of_fused(cell):
     def run(x, **implementation):
-        steps = list(x) if as_list else x
-        of_cell = cell.bind(cell.init(jax.random.key(0), steps))
-        return of_cell(steps, dtype=F32, **implementation)
+        of_cell = cell.bind(cell.init(jax.random.key(0), x))
+        return of_cell(x, dtype=F32, **implementation)
 
     return run
 
@@ -94,13 +95,10 @@ def of_nnx(kind, *args, **options):
     return run
 
 
-def of_linen(kind, *cells):
-    def run(x, **implementation):
-        module = getattr(jaxrnn.linen, kind)(*cells, **implementation)
-        variables = module.variables_of(*(bound(cell, D, F32) for cell in cells))
-        return module.apply(variables, x, rngs={"dropout": jax.random.key(0)})
-
-    return run
+def in_linen(x, **implementation):
+    module = jaxrnn.linen.RNN(STACK.cell, **implementation)
+    variables = module.variables_of(STACK)
+    return module.apply(variables, x, rngs={"dropout": jax.random.key(0)})
 
 
 LSTM, STACK = bound(LSTMCell(D), D, F32), bound(wrapped(), D, F32)
@@ -121,17 +119,13 @@ ENTRIES = {
         x, jnp.ones((2, D), F32), **given
     ),
     "fused": of_fused(BLOCK),
-    "fused_list": of_fused(BLOCK, as_list=True),
     "fused_adaptor": of_fused(contrib.FusedRNNCellAdaptor(wrapped())),
     "fused_reversed": of_fused(contrib.TimeReversedFusedRNN(BLOCK)),
     "nnx_rnn": of_nnx("RNN", wrapped(), D),
-    "nnx_reversed": of_nnx("RNN", GRUCell(D), D, reverse=True),
     "nnx_bidirectional": of_nnx("Bidirectional", LSTMCell(D), wrapped(), D),
     "nnx_layers": of_nnx("StackBidirectional", [GRUCell(D)], [LSTMCell(D)], D),
-    "linen_rnn": of_linen("RNN", wrapped()),
-    "linen_bidirectional": of_linen("Bidirectional", LSTMCell(D), wrapped()),
+    "linen_rnn": in_linen,
     "gated_deltanet": of_nnx("GatedDeltaNet", D, 2, 4, 4),
-    "kimi": of_nnx("KimiDeltaAttention", D, 2, 4, 4),
     "mamba": of_nnx("Mamba", D),
     "mamba2": of_nnx("Mamba2", D, 2, 4, 4),
     "rwkv7": of_nnx("RWKV7TimeMix", D, 1),
@@ -163,9 +157,90 @@ def test_every_entry_passes_it_on(name, loops_of):
     assert "scan" not in default
 
 
-def test_every_driver_has_the_argument():
-    """`raw_rnn` calls the cell once a step, and has no other loop."""
-    drivers = {name for name in jaxrnn.__all__ if name.endswith("_rnn")} - {"raw_rnn"}
-    for name in drivers | {"short_conv"}:
-        parameters = inspect.signature(getattr(jaxrnn, name)).parameters
-        assert "implementation" in parameters, name
+# Runs of one step are the step of the cell, without a loop.
+
+RUNS = np.array([True, False, True, True])  # The rows that are not padding.
+STARTS = np.array([[True], [True], [False], [True]])
+LENGTHS = RUNS.astype(np.int32)
+OPTIONS = {
+    "whole": {},
+    "lengths": {"lengths": LENGTHS},
+    "mask": {"mask": RUNS[:, None]},
+    "resets": {"lengths": LENGTHS, "resets": STARTS},
+    "states": {"mask": RUNS[:, None], "resets": STARTS, "return_states": True},
+}
+
+
+FAST = "whole-lstm_*", "lengths-multi", "mask-lru", "resets-gated_*", "states-min_gru"
+
+
+@pytest.mark.fast(*FAST, "lengths-function_*")
+@pytest.mark.parametrize("name", KINDS.values())
+@pytest.mark.parametrize("given", OPTIONS)
+def test_same_as_a_step_by_hand(given, name):
+    case, options = CASES[name], dict(OPTIONS[given])
+    setup = make_setup(case.cell, case.inputs, jnp.float64, case.key, case.state)
+    if not is_of_rows(setup.state) and {"mask", "resets"} & {*options}:
+        pytest.skip("a leaf of the state has no batch axis")
+    lengths = options.pop("lengths", None)
+    has_states = options.pop("return_states", False)
+    if "resets" in options:
+        other = functools.partial(jnp.roll, shift=1, axis=0)
+        options["reset_state"] = jax.tree.map(other, setup.state)
+
+    def differentiated(run):
+        def of_step(setup, params, xs, state, lengths):
+            results = run(setup, params, oracle.at_steps(xs, slice(1)), state, lengths)
+            return results if has_states else results[:2]
+
+        return oracle.differentiated(setup, of_step, lengths)
+
+    of_driver = functools.partial(oracle.Setup.run, return_states=has_states, **options)
+    of_hand = functools.partial(oracle.unrolled_states, **options)
+    oracle.close(differentiated(of_driver), differentiated(of_hand), setup.dtype)
+
+
+X = np.random.default_rng(0).normal(size=(4, 1, 3)).astype(np.float32)
+RESIDUAL = MultiRNNCell([LSTMCell(4), jaxrnn.ResidualWrapper(GRUCell(4))])
+
+
+@pytest.mark.parametrize("given", ["resets", "states"])
+@pytest.mark.parametrize("cell", [RESIDUAL, jaxrnn.MLSTMCell(4, 2)], ids=str)
+def test_no_loop_and_no_copy_of_a_kernel(cell, given):
+    options = OPTIONS[given] | {"swap_memory": True}  # One step has no parts.
+    lengths = options.pop("lengths", None)
+    cell = bound(cell, 3, np.float32)
+
+    def run(cell, x, lengths):
+        return jaxrnn.dynamic_rnn(cell, x, lengths, dtype=x.dtype, **options)
+
+    program = jax.make_jaxpr(run)(cell, X, lengths)
+    names = [eqn.primitive.name for eqn in eqns(program)]
+    assert not {"scan", "while", "cond", "ffi_call", "gather"} & {*names}
+    by_hand = jax.make_jaxpr(lambda cell, x, state: cell(x[:, 0], state))(
+        cell, X, cell.zero_state(4, X.dtype)
+    )
+    wanted = [eqn.primitive.name for eqn in eqns(by_hand)]
+    assert names.count("dot_general") == wanted.count("dot_general")
+
+
+def test_results_are_arrays_of_jax():
+    """Also outside of jit, of a cell that returns NumPy's."""
+
+    class Constant:
+        state_size = output_size = 3
+        zero_state = staticmethod(lambda rows, dtype: np.ones((rows, 3), dtype))
+        __call__ = staticmethod(lambda x, state: (x * 2, np.zeros(x.shape, x.dtype)))
+
+    results = jaxrnn.dynamic_rnn(Constant(), X, dtype=X.dtype, return_states=True)
+    assert all(isinstance(leaf, jax.Array) for leaf in results)
+
+
+def test_implementation_is_respected():
+    """XLA's loop gives its way to the step; the others are what was asked for."""
+    cell = bound(LSTMCell(4), 3, np.float32)
+    explain = functools.partial(jaxrnn.explain, cell, X, dtype=X.dtype)
+    assert explain().loop == explain(implementation="xla").loop == "step"
+    gelu = bound(LSTMCell(4, activation="gelu"), 3, np.float32)
+    with pytest.raises(ValueError, match="`implementation` 'native' cannot run"):
+        jaxrnn.explain(gelu, X, dtype=X.dtype, implementation="native")

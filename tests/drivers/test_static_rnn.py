@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import StepByStep, bound, drawn
+from helpers import StepByStep, assert_near, bound, draw, drawn
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell, LSTMCell, static_rnn, static_state_saving_rnn
@@ -32,12 +32,16 @@ def test_steps_are_compiled_once(options, wrap):
     assert products(4) == products(6)
 
 
-def test_a_plain_tuple_comes_back_as_a_plain_tuple():
-    cell, steps = bound(LSTMCell(2), 4), (np.ones((2, 4)),) * 2
-    with pytest.warns(UserWarning, match="plain pair, which is read as `.c, h.`"):
-        outputs, state = static_rnn(cell, steps, (np.zeros((2, 2)),) * 2)
-    assert isinstance(outputs, list)
-    assert type(state) is tuple
+@pytest.mark.parametrize("implementation", ["xla", "scan"])
+def test_lists_of_steps_give_lists_of_outputs_and_states(implementation):
+    cell, x, options = bound(LSTMCell(2)), draw(4, 5, 3), {"return_states": True}
+    options |= {"sequence_length": [5, 0, 3, 1], "implementation": implementation}
+    got = static_rnn(cell, [*x.swapaxes(0, 1)], dtype=F64, **options)
+    outputs, last, states = jaxrnn.dynamic_rnn(cell, x, dtype=F64, **options)
+    assert [type(each) for each in got] == [list, type(last), list]
+    at = lambda tree, t: jax.tree.map(lambda leaf: leaf[:, t], tree)
+    want = [at(outputs, t) for t in range(5)], last, [at(states, t) for t in range(5)]
+    assert_near(got, want, tolerance=1e-12)
 
 
 @pytest.mark.parametrize("lengths", [[2, 1], [0, 0]])

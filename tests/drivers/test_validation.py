@@ -1,4 +1,4 @@
-"""Refusals: the type of each error, and the argument or leaf that it names.
+"""Refusals and warnings: the type of each, and the argument or leaf that it names.
 
 `tests/package/test_advice.py` has what messages advise.
 """
@@ -6,14 +6,19 @@
 import collections
 import functools
 import re
+import warnings
 
 import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from helpers import assert_near, assert_same
 
 import jaxrnn
+import jaxrnn.linen
+import jaxrnn.nnx
 from jaxrnn import (
     DropoutWrapper,
     FunctionCell,
@@ -21,7 +26,9 @@ from jaxrnn import (
     LSTMCell,
     MultiRNNCell,
     Stage,
+    contrib,
     dynamic_rnn,
+    lite,
     raw_rnn,
     reverse_sequence,
     static_rnn,
@@ -100,12 +107,10 @@ REFUSALS = [
     (ValueError, "`inputs`", lambda: run(inputs=X[:, 0])),
     (ValueError, "`inputs['b']`", lambda: run(inputs={"a": X, "b": None})),
     (ValueError, "`inputs[1]`", lambda: run(inputs=(X, X[:, 1:]))),
-    (ValueError, "`state`", lambda: run(dtype=jnp.int32)),
     (ValueError, "`sequence_length`", lambda: run(sequence_length=3)),
     (ValueError, "`sequence_length`", lambda: run(sequence_length=[ZEROS, X[:, 0]])),
     (TypeError, "`Seven.plan(time)`", lambda: run(swap_memory=Seven())),
     (TypeError, "`parallel_iterations`", lambda: run(parallel_iterations=-1)),
-    (TypeError, "`parallel_iterations`", lambda: run(parallel_iterations=1.5)),
     (TypeError, "`time_major`", lambda: run(time_major=1)),
     (TypeError, "`scope`", lambda: run(scope=3)),
     # The state
@@ -119,27 +124,25 @@ REFUSALS = [
     # Masks, resets and the states of all steps
     (ValueError, "`mask`", lambda: run(mask=MASK, sequence_length=COUNTS)),
     (ValueError, "`mask`", lambda: run(mask=MASK.T, time_major=True)),
+    (ValueError, "`state`", lambda: run(SCALAR, initial_state=F32(0), mask=MASK)),
+    (ValueError, "`state`", lambda: run(SCALAR, initial_state=F32(0), return_states=True)),
     (ValueError, "`state[1]`", lambda: run(PAIR, mask=MASK, initial_state=(X[:, 0], jaxrnn.TensorArray(F32, 1)))),
     (ValueError, "`resets`", lambda: run(reset_state=0.0)),
     (ValueError, "`resets`", lambda: run(inputs=X[:, :1], resets=MASK[:, 0])),
     (ValueError, "`initial_state`", lambda: run(resets=MASK, initial_state=ZEROS[1:])),
-    (ValueError, "`initial_state`", lambda: run(resets=MASK, initial_state={"h": ZEROS})),
     (TypeError, "`reset_state`", lambda: run(resets=MASK, reset_state=ZEROS.astype(float))),
     (ValueError, "`reset_state`", lambda: run(SCALAR, resets=MASK, initial_state=jax.random.split(KEYS[0], 4))),
     # The order of a plain pair (h, c), as in PyTorch, would swap the two arrays.
     (TypeError, "`reset_state`", lambda: run(LSTM, resets=MASK, reset_state=(ZEROS, ZEROS))),
-    # Packs; scalar leaves of the state do not belong to a sequence
     # Lists of steps
     (ValueError, "`inputs`", lambda: static_rnn(GRU, {0: X[0]}, dtype=F32)),
     (ValueError, "`value`", lambda: SAVER.save_state("c", X[:, 0])),
     (KeyError, "`name` must be one of 'c', 'h'", lambda: save(LSTM, STEPS, SAVER, ("c", "m"))),
-    (ValueError, "`state_name`", lambda: save(GRU, STEPS, SAVER, ("c",))),
     (ValueError, "`state_name`", lambda: save(LSTM, STEPS, SAVER, "c")),
     (ValueError, "`state_name`", lambda: save(LSTM, STEPS, SAVER, ("c", "c"))),
     # A step
     (TypeError, "`scope`", lambda: GRU(X[:, 0], ZEROS, KEYS[0])),
     # Both directions
-    (ValueError, "`inputs[1]`", lambda: both_static(stepping(), stepping(), [X[0], X[0][:, :1]], None, None, F32, [1] * 5)),
     (ValueError, "`cell_bw`", lambda: both_static(stepping(lambda x: [x], size=[3]), stepping(), STEPS[:1], dtype=F32)),
     (ValueError, "`cells_fw`", lambda: jaxrnn.stack_bidirectional_rnn([], [GRU], STEPS, dtype=F32)),
     (ValueError, "`cells_bw`", lambda: both([GRU, WIDE], [GRU], X, dtype=F32)),
@@ -148,15 +151,12 @@ REFUSALS = [
     (ValueError, "`seq_lengths`", lambda: reverse_sequence(X, [6, 0, 0, 0], 1)),
     (ValueError, "`seq_lengths`", lambda: reverse_sequence(X, [1, -1, 0, 0], 1)),
     (ValueError, "`seq_lengths`", lambda: reverse_sequence(X, [1, 1], 1, 2)),
-    (ValueError, "`seq_lengths`", lambda: reverse_sequence(X, None, 1)),
     (TypeError, "`seq_lengths`", lambda: reverse_sequence(X, COUNTS.astype(float), 1)),
     (TypeError, "`seq_axis`", lambda: reverse_sequence(X, COUNTS)),
     (ValueError, "`seq_axis`", lambda: reverse_sequence(X, COUNTS, 0)),
     (ValueError, "`batch_axis`", lambda: reverse_sequence(X, COUNTS, 1, -1)),
     (ValueError, "`input`", lambda: reverse_sequence(X, COUNTS, 3)),
-    (ValueError, "`input`", lambda: reverse_sequence(X, COUNTS, 1, 3)),
     (ValueError, "`input[1]`", lambda: reverse_sequence((X, X[:, :4]), COUNTS, 1)),
-    (ValueError, "`input[1]`", lambda: reverse_sequence((X, X[:3]), COUNTS, 1)),
     (ValueError, "`input[1]`", lambda: reverse_sequence([X, None], COUNTS, 1)),
     # `raw_rnn`; `test_raw_rnn.py` has results of a loop function, one by one
     (TypeError, "`cell`", lambda: raw(cell=3)),
@@ -164,15 +164,12 @@ REFUSALS = [
     (ValueError, "`next_cell_state` must be the initial state at time 0, got None. `cell_state` is None at time 0. Return `cell.zero_state(batch, dtype)` then.", lambda: raw(False, X[:, 0], None, None, None)),
     (TypeError, "`loop_fn`", lambda: raw_rnn(GRU, 4)),
     (ValueError, "`loop_fn`", lambda: raw(1, 2)),
-    (TypeError, "`loop_fn`", lambda: raw_rnn(GRU, lambda *_: 5)),
     (TypeError, "`max_time`", lambda: raw(max_time=2.5)),
     (ValueError, "`max_time`", lambda: raw(max_time=2**31)),
-    (ValueError, "`max_time`", lambda: raw(max_time=-1)),
     # Parameters, such as separate ones for two layers that share one cell
     (ValueError, "`params`", lambda: run(MultiRNNCell([GRUCell(2)] * 2).bind(STACK.params))),
     (TypeError, "`params['bias']`", lambda: RNN.cell.apply({**RNN.params, "bias": "zeros"}, X[:, 0], ZEROS)),
     # Cells
-    (TypeError, "`initializer`", lambda: LSTMCell(2, initializer="zeros")),
     (TypeError, "`initializer`", lambda: bound(LSTMCell(2, initializer=jax.nn.initializers.orthogonal))),
     (ValueError, "`num_units`", lambda: GRUCell(2**63)),
     (TypeError, "`forget_bias`", lambda: LSTMCell(2, forget_bias=None)),
@@ -191,9 +188,7 @@ REFUSALS = [
     (ValueError, "`input_keep_prob`", lambda: drop(float("nan"))),
     (ValueError, "`mask_per_row`", lambda: drop(0.5, mask_per_row=True)),
     (ValueError, "`cells`", lambda: MultiRNNCell([])),
-    (TypeError, "`cells`", lambda: MultiRNNCell(GRUCell(2))),
     (ValueError, "`cells[0]`", lambda: MultiRNNCell([MATRIX], state_is_tuple=False)),
-    (ValueError, "`cells[0]`", lambda: MultiRNNCell([LSTMCell(2)], state_is_tuple=False)),
     (ValueError, "`state`", lambda: STACK(X[:, 0], ZEROS)),
     (RuntimeError, "Unknown backend", lambda: on("/gpu:9")),
     (ValueError, "`device`", lambda: on("cpu:-1")),
@@ -202,17 +197,13 @@ REFUSALS = [
 test_refusal = helpers.refusals(REFUSALS, prepare=re.escape)
 
 
-NARROW = [GRU, bound(GRUCell(2))]
-SHARED = MultiRNNCell([GRU.cell] * 2).bind({"cell_0": GRU.params})
-TWICE = STACK.cell.bind(dict.fromkeys(STACK.params, STACK.params["cell_0"]))
 # A call, and the notes of its error, which say where it was raised.
+NARROW, SHARED = [GRU, bound(GRUCell(2))], MultiRNNCell([GRU.cell] * 2)
 NOTES = [
     (lambda: run(initial_state=ZEROS[1:]), ["Raised by one step of `cell`", "inputs float32[4, 3] and state float32[3, 2]"]),
-    (lambda: run(STACK, X[..., [0, 1, 2, 2]]), ["Raised by `cells[0]`"]),
     (lambda: jaxrnn.stack_bidirectional_rnn(NARROW, NARROW, STEPS, dtype=F32), ["Raised by layer 1, where `initial_state_fw` is entry 1", "Here, `cell` is `cell_fw`"]),
     # A shared cell needs inputs of one depth.
-    (lambda: run(SHARED), ["`cells[1]` with `params['cell_0']`"]),
-    (lambda: jaxrnn.bidirectional_dynamic_rnn(STACK, TWICE, X, dtype=F32), ["`cells[1]` with `params['cell_1']`", "Here, `cell` is `cell_bw`"]),
+    (lambda: run(SHARED.bind({"cell_0": GRU.params})), ["`cells[1]` with `params['cell_0']`"]),
 ]  # fmt: skip
 
 
@@ -223,24 +214,62 @@ def test_an_error_says_where_it_was_raised(call, notes):
     assert all(note in "".join(caught.value.__notes__) for note in notes)
 
 
-def test_a_dtype_that_jax_replaces_is_warned_of():
-    """`tests/base/test_hints.py` has other callers."""
-    x, cells, steps = jnp.asarray(X), [GRU], [*jnp.asarray(X)]
-    with jax.enable_x64(False):
-        text = "`dtype` is float64, but JAX uses float32. Pass float32, or"
-        for wide in (jnp.float64, "float64", np.dtype("float64")):
-            with pytest.warns(UserWarning, match=text):
-                dynamic_rnn(GRU, x, dtype=wide)
-        for run, *given in (
-            (jaxrnn.bidirectional_dynamic_rnn, GRU, GRU, x),
-            (both_static, GRU, GRU, steps),
-            (jaxrnn.stack_bidirectional_rnn, cells, cells, steps),
-        ):
-            with pytest.warns(UserWarning, match="`dtype` is float64") as caught:
-                run(*given, dtype="float64")
-            assert [w.filename for w in caught] == [__file__]
-        dynamic_rnn(GRU, x, dtype=float)
-        GRUCell(2).init(KEYS[0], X[:, 0].astype(np.float64))
-        GRUCell(2).get_initial_state(X[:, 0].astype(np.float64))
-    wide = helpers.bound(GRUCell(2, dtype="float64"), 3)
-    dynamic_rnn(wide, x.astype(float), dtype="float64")
+# Lengths above the number of steps, which are clamped, raise a warning if known.
+
+LONG, FULL = np.array([6, 5, 2, 0]), np.array([5, 5, 2, 0])
+FUSED = contrib.LSTMBlockFusedCell(2).bind(LSTM.params)
+ATTENTION = contrib.AttentionWrapper(GRUCell(2), contrib.LuongAttention(2, 3))
+NNX = jaxrnn.nnx.RNN(GRUCell(2), 3, rngs=nnx.Rngs(0))
+LAYER = jaxrnn.nnx.GatedDeltaNet(3, 1, 2, 2, rngs=nnx.Rngs(0))
+LINEN = jaxrnn.linen.RNN(GRUCell(2))
+VARIABLES = LINEN.variables_of(GRU)
+CALLS = {
+    "dynamic_rnn": lambda n: run(sequence_length=n),
+    "static_rnn": lambda n: static_rnn(GRU, STEPS, dtype=F32, sequence_length=n),
+    "state_saving": lambda n: save(GRU, STEPS, jaxrnn.StateSaver({"s": ZEROS}), "s", n)[0],
+    "bidirectional": lambda n: jaxrnn.bidirectional_dynamic_rnn(GRU, GRU, X, n, dtype=F32),
+    "static_bidirectional": lambda n: both_static(GRU, GRU, STEPS, sequence_length=n, dtype=F32),
+    "stack": lambda n: both([GRU], [GRU], X, sequence_length=n, dtype=F32),
+    "lite": lambda n: lite.dynamic_rnn(GRU, np.stack(STEPS), n, dtype=F32),
+    "short_conv": lambda n: jaxrnn.short_conv(X, np.ones((2, 3), F32), None, n),
+    "fused": lambda n: FUSED(np.stack(STEPS), dtype=F32, sequence_length=n),
+    "attention": lambda n: ATTENTION.initial_state(X, n),
+    "nnx": lambda n: NNX(X, n),
+    "nnx_layer": lambda n: LAYER(X, sequence_length=n),
+    "linen": lambda n: LINEN.apply(VARIABLES, X, n),
+}  # fmt: skip
+ON_HOST = {
+    "pack": lambda n: tuple(jaxrnn.pack_sequences(X, n)),
+    "windows": lambda n: [window.inputs for window in jaxrnn.windows(X, 2, n)],
+}
+
+
+@pytest.mark.fast("dynamic_rnn", "nnx", "linen", "pack")
+@pytest.mark.parametrize("name", CALLS | ON_HOST)
+def test_a_known_length_above_the_number_of_steps_warns(name):
+    call = (CALLS | ON_HOST)[name]
+    message = "sequence_length` holds 6, but the number of steps is 5"
+    with pytest.warns(UserWarning, match=message) as caught:
+        got = call(LONG)
+    assert {warning.filename for warning in caught} == {__file__}
+    with warnings.catch_warnings(action="error"):
+        assert_same(got, call(FULL))
+    with pytest.warns(UserWarning, match=message):
+        call(LONG.tolist())
+
+
+@pytest.mark.fast("dynamic_rnn")
+@pytest.mark.parametrize("name", CALLS)
+def test_lengths_of_a_device_are_not_read(name):
+    want = CALLS[name](FULL)
+    with warnings.catch_warnings(action="error"):
+        assert_same(CALLS[name](jnp.asarray(LONG)), want)
+        assert_near(jax.jit(CALLS[name])(LONG), want, tolerance=1e-6)
+
+
+def test_the_warning_is_shown_once_for_each_line():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            CALLS["bidirectional"](LONG)
+    assert len(caught) == 1
