@@ -165,19 +165,11 @@ def test_the_transpose():
     np.testing.assert_array_equal(d_scale(2.0), jnp.sum(X))
 
 
-@pytest.mark.parametrize("mapped", ["scale", "a", "both"])
-def test_the_transpose_under_vmap(mapped):
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
+def test_the_transpose_under_vmap(axes):
     scales, xs = jnp.asarray([2.0, 3.0]), jnp.stack([X, -X])
-    axes = {"scale": (0, None), "a": (None, 0), "both": (0, 0)}[mapped]
     given = scales[0] if axes[0] is None else scales, X if axes[1] is None else xs
     of = lambda scale, a: total(scale, {"a": a, "b": X})
     got = jax.jit(jax.vmap(jax.grad(of, 1), axes))(*given)
     want = np.broadcast_to(np.expand_dims(10 * given[0], -1), (2, 3))
     np.testing.assert_array_equal(got, want)
-
-
-def test_without_a_transpose_that_of_xlas_program_is_taken():
-    triple = lambda x, y: native_or_xla(tripled, tripled, x, y)
-    tripled = lambda x, y: (3 * x * y, x)
-    ct = jax.linear_transpose(lambda x: triple(x, X), X)((jnp.ones(3), X))[0]
-    np.testing.assert_array_equal(ct, 4 * X)

@@ -26,7 +26,6 @@ import jaxrnn
 from jaxrnn import AffineCell, GRUCell, LSTMCell, MultiRNNCell, Stage, TensorShape
 from jaxrnn._loops.affine import xla_loop
 from jaxrnn._loops.affine.ragged_scan import group_size
-from jaxrnn._run.masking import Steps
 from jaxrnn.testing._oracle import Setup, unrolled, weighted_sum
 
 DTYPE = np.dtype("float64")
@@ -93,11 +92,11 @@ def test_sequences_give_what_steps_give(platform, name, rows, time, is_ragged):
     check(lambda name: results(cell, name, lengths)(params, x, state))
 
 
+PARTS = {"swap_memory": jaxrnn.memory.Recompute(part=19)}
+
+
 @pytest.mark.fast("gru-*")
-@pytest.mark.parametrize(
-    "options", [{}, {"swap_memory": jaxrnn.memory.Recompute(part=19)}]
-)
-@pytest.mark.parametrize("name", ["gru", "lstm_projection"])
+@pytest.mark.parametrize(("name", "options"), [("gru", PARTS), ("lstm_projection", {})])
 def test_a_reset_at_the_last_step_counts_once(name, options):
     """An incomplete group goes on past the last step of a run or of a part."""
     cell = cases.CASES[name].cell
@@ -148,9 +147,8 @@ def test_derivatives_of_every_order_and_mode(of, platform):
     check(derivative)
 
 
-@pytest.mark.fast("True")
-@pytest.mark.parametrize("mapped", [False, True])
-def test_steps_taken_follow_the_longest_row(mapped):
+def test_steps_taken_follow_the_longest_row():
+    """Of each of two batches, which `vmap` runs at once."""
     steps = []
 
     def counted(x):
@@ -164,11 +162,10 @@ def test_steps_taken_follow_the_longest_row(mapped):
 
     def taken(run, *lengths):
         steps.clear()
-        run = jax.vmap(run, (None, 0)) if mapped else run
-        lengths = jnp.asarray(lengths) if mapped else jnp.asarray(lengths[0])
-        jax.block_until_ready(jax.jit(run)(params, lengths))
+        run = jax.jit(jax.vmap(run, (None, 0)))
+        jax.block_until_ready(run(params, jnp.asarray(lengths)))
         jax.effects_barrier()
-        return len(steps) // (2 if mapped else 1)  # One call for each mapped entry.
+        return len(steps) // 2  # One call for each mapped entry.
 
     short, shorter = [3, 0, 7, 1], [2, 2, 1, 0]
     group = group_size(50)
@@ -176,20 +173,6 @@ def test_steps_taken_follow_the_longest_row(mapped):
     # The backward pass runs the updates again. It may run one more step, to get the
     # values that skipped steps save.
     assert 2 * group <= taken(jax.grad(loss), short, shorter) <= 3 * group + 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("cell", [LSTMCell(64), GRUCell(64)], ids=str)
-def test_less_is_kept_for_the_backward_pass(cell):
-    optimized = {"xla_backend_optimization_level": 3}  # The level of users' programs.
-
-    def temporaries(implementation):
-        given = data(cell, 32, time=64, depth=32)
-        lowered = results(cell, implementation).lower(*given)
-        compiled = lowered.compile(compiler_options=optimized)
-        return compiled.memory_analysis().temp_size_in_bytes
-
-    assert temporaries(None) < 0.95 * temporaries("scan")
 
 
 def test_kernels_gradients_are_not_made_at_every_step():
@@ -227,18 +210,16 @@ def unit(z):
 
 
 MISSING = {
-    "lacks": (Normalized(), 17, [17, 17]),  # The last group is incomplete.
-    "skipped": (Normalized(products=2), 20, [5, 3]),  # Some groups are skipped.
-    "no_inputs": (Normalized(takes_inputs=False), 5, [5, 2]),
+    "lacks": (Normalized(), 17, [17, 17], 2),  # The last group is incomplete.
+    "skipped": (Normalized(products=2), 20, [5, 3], 1),  # Some groups are skipped.
+    "no_inputs": (Normalized(takes_inputs=False), 5, [5, 2], 1),
 }
 
 
-@pytest.mark.fast("skipped-1")
-@pytest.mark.parametrize(
-    ("case", "order"), [("lacks", 2), ("skipped", 1), ("skipped", 2), ("no_inputs", 1)]
-)
-def test_steps_that_do_not_exist_are_not_read(case, order, caplog):
-    cell, time, lengths = MISSING[case]
+@pytest.mark.fast("skipped")
+@pytest.mark.parametrize("case", MISSING)
+def test_steps_that_do_not_exist_are_not_read(case, caplog):
+    cell, time, lengths, order = MISSING[case]
     caplog.set_level(logging.DEBUG, "jaxrnn")
     params, x, state = data(cell, 2, time=time)
     setup = Setup(cell, params, x, jnp.asarray(lengths), state, DTYPE)
@@ -266,30 +247,15 @@ def test_an_update_sees_its_own_parameters_alone():
         Peeping().apply(params, x[:, 0], state)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Scaled:
-    """An activation that holds an array."""
-
-    scale: jax.Array
-
-    def __call__(self, x):
-        return jnp.tanh(x) * self.scale
-
-
-def jitted(scale):
-    return jax.jit(Scaled(scale))
-
-
-@pytest.mark.fast("jitted")
-@pytest.mark.parametrize("hide", [Scaled, jitted], ids=lambda hide: hide.__name__)
-def test_derivatives_by_arrays_that_functions_hide(hide, caplog):
+def test_derivatives_by_arrays_that_functions_hide(caplog):
     caplog.set_level(logging.DEBUG, "jaxrnn")
     x = jnp.ones((2, 3, 2), DTYPE)
     params = drawn(jaxrnn.BasicRNNCell(2), x[:, 0])
 
     def loss(scale):
-        cell = jaxrnn.BasicRNNCell(2, activation=hide(scale))
-        return jaxrnn.dynamic_rnn(cell.bind(params), x, [3, 1], dtype=DTYPE)[0].sum()
+        hide = jax.jit(lambda x: jnp.tanh(x) * scale)
+        cell = jaxrnn.BasicRNNCell(2, activation=hide).bind(params)
+        return jaxrnn.dynamic_rnn(cell, x, [3, 1], dtype=DTYPE)[0].sum()
 
     above, below = loss(jnp.float64(1.3 + 1e-6)), loss(jnp.float64(1.3 - 1e-6))
     got = jax.jit(jax.grad(loss))(1.3)
@@ -325,48 +291,14 @@ class AnyRank(AffineCell):
         return output, (h, output) if leaf else (h,)
 
 
-LENGTHS = {"sequence_length": np.array([4, 0, 2])}
-GAPS = np.array([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 1, 0]], bool)
-RESETS = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 1]], bool)
-PARTS = {"swap_memory": jaxrnn.memory.Recompute(3), "return_states": True}
-OPTIONS = {
-    "lengths": LENGTHS,
-    "mask": {"mask": GAPS},
-    "resets": LENGTHS | {"resets": RESETS},
-    "parts": LENGTHS | PARTS,
-}
-RANKS = {"shape": [(), (4,), (2, 3)], "has_leaf": [True, False], "options": [*OPTIONS]}
-LEAVES = [tuple(case.values()) for case in covering(RANKS)]
-
-
-@pytest.mark.fast("(4,)-False-lengths", "(2, 3)-True-lengths")
-@pytest.mark.parametrize(", ".join(RANKS), LEAVES, ids=str)
-def test_leaves_and_outputs_of_any_rank_on_tpus(shape, has_leaf, options, monkeypatch):
+@pytest.mark.fast("shape1-True")
+@pytest.mark.parametrize(("shape", "has_leaf"), [((4,), False), ((2, 3), True)])
+def test_leaves_and_outputs_of_any_rank_on_tpus(shape, has_leaf, monkeypatch):
     """On TPUs, lengths are as wide as the state if all leaves have rank 2."""
     monkeypatch.setattr(xla_loop, "platform_of", lambda arrays: "tpu")
-    cell = AnyRank(shape, has_leaf)
-    args = data(cell, 3, time=4)
-
-    def run(implementation, params, x, state):
-        given = OPTIONS[options] | {"initial_state": state}
-        given["implementation"] = implementation
-        return jaxrnn.dynamic_rnn(cell.bind(params), x, **given)
-
-    check(lambda name: jax.jit(functools.partial(run, name))(*args))
-    check(lambda name: differentiated(functools.partial(run, name), *args))
-
-
-def test_wide_lengths_mask_as_lengths_do():
-    """Wide lengths also mask arrays that are narrower or wider."""
-    lengths = np.array([0, 1, 2], np.int32)
-    steps = Steps(lengths=lengths, steps_to_run=np.int32(2), time=2, axis=0)
-    full = lambda value: {size: np.full((3, size), value) for size in (0, 1, 3, 5)}
-    old, new, output = map(full, (1.0, 2.0, np.nan))
-    wide = xla_loop._with_wide_lengths(steps, old[3])
-    for t in map(jnp.int32, range(2)):
-        want = steps.mask_step(t, old, new, output)
-        got = wide.mask_step(t, old, new, output)
-        jax.tree.map(np.testing.assert_array_equal, got, want)
+    cell, resets = AnyRank(shape, has_leaf), np.random.default_rng(0).random((3, 4))
+    args, lengths = data(cell, 3, time=4), np.array([4, 0, 2])
+    check(lambda name: results(cell, name, lengths, resets=resets < 0.4)(*args))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -390,11 +322,8 @@ class Own(jaxrnn.RNNCell):
         return jnp.stack([*map(step, range(run.steps.time))], 1), run.state
 
 
-@pytest.mark.fast("Own()", "Res*")
-@pytest.mark.parametrize(
-    "cell", [Own(), MultiRNNCell([Own()]), jaxrnn.ResidualWrapper(Own())], ids=str
-)
-def test_own_ways_get_plain_keys(cell):
+@pytest.mark.parametrize("cell", [Own(), MultiRNNCell([Own()])], ids=["one", "stack"])
+def test_a_loop_of_a_cell_gets_plain_keys(cell):
     x, state = jnp.ones((3, 4, 2), DTYPE), cell.zero_state(3, DTYPE)
     empty = {"cell_0": {}} if isinstance(cell, MultiRNNCell) else {}
     cell = cell.bind(empty, jax.random.key(0))
@@ -419,34 +348,3 @@ def test_a_stack_chooses_with_the_stand_in_of_each_layer():
     cell = MultiRNNCell([GRUCell(2), Chooses()])
     cell = helpers.bound(cell, 5)
     assert jaxrnn.explain(cell, x, [4, 2, 0], dtype=DTYPE).loop.endswith("own")
-
-
-def test_blocks_divide_the_columns():
-    with pytest.raises(ValueError, match="`blocks`"):
-        Stage(unit, 3, 9, blocks=2)
-
-
-class Shifted(jaxrnn.AffineCell):
-    """Adds a bias after it has scaled the product, which has none."""
-
-    state_size = output_size = 3
-
-    @property
-    def stages(self):
-        return (Stage(self.update, 3, 3, bias=None),)
-
-    def elementwise_specs(self):
-        return {"bias": jaxrnn.ParamSpec((3,), jax.nn.initializers.ones)}
-
-    def update(self, params, z, h):
-        return (2 * z + params["bias"][None],) * 2
-
-
-def test_a_product_without_bias_adds_no_parameter_of_this_name():
-    x, h, kernel = helpers.draw(2, 4), helpers.draw(2, 3), helpers.draw(7, 3)
-    bias = helpers.draw(3, seed=1)
-    cell = Shifted().bind({"kernel": kernel, "bias": bias})
-    output, _ = cell(x, h)
-    np.testing.assert_allclose(output, 2 * np.hstack([x, h]) @ kernel + bias[None])
-    outputs, _ = jaxrnn.dynamic_rnn(cell, np.stack([x, x], axis=1), initial_state=h)
-    np.testing.assert_allclose(outputs[:, 0], output)
