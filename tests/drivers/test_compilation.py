@@ -68,7 +68,7 @@ CELLS = {
 }
 
 
-@pytest.mark.fast("lstm", "mlstm")
+@pytest.mark.fast("lstm")
 @pytest.mark.parametrize("name", CELLS)
 def test_the_precision_of_products_reaches_all_of_them(name):
     """The loops of both passes. Sums by products are always exact."""
@@ -116,6 +116,7 @@ def test_cells_with_new_initializers_share_programs(name):
     assert len(traced) == 1
 
 
+@pytest.mark.slow
 def test_modules_whose_cells_have_new_initializers_share_programs(caplog):
     new = lambda: with_new_initializers(MultiRNNCell([LSTMCell(3), GRUCell(4)]))
     run = nnx.jit(lambda module: module(X))

@@ -122,6 +122,7 @@ def natively(cell, xs, state, dtype):
 
 
 @pytest.mark.loops
+@pytest.mark.fast("natively")
 @pytest.mark.parametrize("driver", [natively, with_a_mask], ids=lambda f: f.__name__)
 def test_no_step_changes_the_state(driver, alone):
     """Nor reads a parameter; the default would be a native loop."""

@@ -83,7 +83,7 @@ LOOPS = {
 }
 
 
-@pytest.mark.fast("protocol", "raw")
+@pytest.mark.fast("protocol")
 @pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
 def test_every_loop_sums_in_float32(run):
     assert error_in_bfloat16(lambda *given: total(run(*given)), *data()) < LIMIT

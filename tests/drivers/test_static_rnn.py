@@ -15,8 +15,12 @@ ONES = np.ones((2, 4), np.float32)
 ZEROS = {"initial_state": STACK.zero_state(2, F32)}
 
 
-@pytest.mark.parametrize("wrap", [lambda cell: cell, StepByStep])
-@pytest.mark.parametrize("options", [ZEROS, {"dtype": F32, "sequence_length": [3, 0]}])
+ENDS = {"dtype": F32, "sequence_length": [3, 0]}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "options"), [(StepByStep, ZEROS), (lambda cell: cell, ENDS)]
+)
 def test_steps_are_compiled_once(options, wrap):
     """Also those of a cell that only has the attributes of a bound cell."""
     params = drawn(STACK, ONES)

@@ -219,10 +219,14 @@ def test_an_error_says_where_it_was_raised(call, notes):
 LONG, FULL = np.array([6, 5, 2, 0]), np.array([5, 5, 2, 0])
 FUSED = contrib.LSTMBlockFusedCell(2).bind(LSTM.params)
 ATTENTION = contrib.AttentionWrapper(GRUCell(2), contrib.LuongAttention(2, 3))
-NNX = jaxrnn.nnx.RNN(GRUCell(2), 3, rngs=nnx.Rngs(0))
-LAYER = jaxrnn.nnx.GatedDeltaNet(3, 1, 2, 2, rngs=nnx.Rngs(0))
 LINEN = jaxrnn.linen.RNN(GRUCell(2))
 VARIABLES = LINEN.variables_of(GRU)
+
+
+def in_nnx(kind, *sizes):
+    return getattr(jaxrnn.nnx, kind)(*sizes, rngs=nnx.Rngs(0))
+
+
 CALLS = {
     "dynamic_rnn": lambda n: run(sequence_length=n),
     "static_rnn": lambda n: static_rnn(GRU, STEPS, dtype=F32, sequence_length=n),
@@ -234,8 +238,8 @@ CALLS = {
     "short_conv": lambda n: jaxrnn.short_conv(X, np.ones((2, 3), F32), None, n),
     "fused": lambda n: FUSED(np.stack(STEPS), dtype=F32, sequence_length=n),
     "attention": lambda n: ATTENTION.initial_state(X, n),
-    "nnx": lambda n: NNX(X, n),
-    "nnx_layer": lambda n: LAYER(X, sequence_length=n),
+    "nnx": lambda n: in_nnx("RNN", GRUCell(2), 3)(X, n),
+    "nnx_layer": lambda n: in_nnx("GatedDeltaNet", 3, 1, 2, 2)(X, sequence_length=n),
     "linen": lambda n: LINEN.apply(VARIABLES, X, n),
 }  # fmt: skip
 ON_HOST = {

@@ -17,7 +17,7 @@ from cases import CASES, KINDS
 from helpers import assert_near, bound, differentiated, draw, drawn_like
 
 import jaxrnn
-from jaxrnn.memory import Offload, Recompute
+from jaxrnn.memory import Recompute
 from jaxrnn.testing import _oracle, make_setup
 from jaxrnn.testing._oracle import at_steps, close, unrolled_states
 
@@ -108,7 +108,7 @@ def in_the_oracle(has_reset_state, setup, params, xs, state, lengths):
     return unrolled_states(setup, params, xs, state, lengths, **options)
 
 
-FAST = "1-True-lstm_*", "3-False-min_gru", "1-False-rows_*", "1-True-mlstm_memory"
+FAST = "1-True-lstm_*", "3-False-min_gru", "1-False-rows_*"
 
 
 @pytest.mark.fast(*FAST)
@@ -191,19 +191,6 @@ RESET = {
 def states(cell, seed):
     """A random nonzero state of a bound cell, for `ROWS` rows."""
     return drawn_like(cell.zero_state(ROWS, F64), seed, scale=1.0)
-
-
-def test_gradients_of_a_run_with_resets_whose_memory_is_offloaded():
-    cell, inputs = bound(jaxrnn.BasicRNNCell(2)), draw(ROWS, TIME, 3)
-
-    def run(swap_memory):
-        options = {"resets": RESETS, "swap_memory": swap_memory}
-        of_arrays = lambda cell, x, state, other: jaxrnn.dynamic_rnn(
-            cell, x, None, state, reset_state=other, **options, implementation="scan"
-        )
-        return differentiated(of_arrays, cell, inputs, states(cell, 1), states(cell, 2))
-
-    assert_near(run(Offload()), run(False), tolerance=1e-12)
 
 
 def test_zeros_have_the_dtypes_of_the_carried_state():

@@ -129,6 +129,7 @@ def test_records_only_what_derivatives_read():
     assert buffer not in taken
 
 
+@pytest.mark.fast("1000-*")
 @pytest.mark.parametrize(
     ("limit", "steps", "in_parts"),
     [(30, 30, 30), (1000, 30, 32)],
