@@ -246,6 +246,7 @@ def test_nests_keep_their_dtypes():
     assert_same(pack_sequences(records), packed)
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_nan_where_nothing_lies_has_no_effect(compiled):
     packed = pack_sequences(LIST, rows=5, row_length=8)
