@@ -1,7 +1,6 @@
 """Nodes of ONNX models, loaded and compared with what onnxruntime computes."""
 
 import functools
-import resource
 
 import jax
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from helpers import assert_same, bound, outputs_of, refusals
 
 from jaxrnn import LSTMCell, LSTMStateTuple
-from jaxrnn.contrib import CoupledInputForgetGateLSTMCell
 from jaxrnn.convert import from_onnx, from_torch, onnx_nodes, to_onnx_nodes, to_torch
 
 onnx = pytest.importorskip("onnx")
@@ -90,27 +88,6 @@ def test_what_onnxruntime_takes(name):
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
 
 
-def test_shards_and_a_forget_bias_of_coupled_gates():
-    cell = bound(CoupledInputForgetGateLSTMCell(4, num_unit_shards=2, forget_bias=0.5))
-    got = from_onnx(to_onnx_nodes(cell)).params
-    kernels = cell.params["W_0"], cell.params["W_1"]
-    np.testing.assert_array_equal(got["W_0"], np.concatenate(kernels))
-    shift = np.repeat([0, 0.5, 0], 4)
-    np.testing.assert_array_equal(got["B"], cell.params["B"] + shift)
-
-
-def test_a_direction_with_coupled_gates_and_peepholes_beside_one_without():
-    """The blocks of a coupled layer are those of an LSTM that computes the same."""
-    coupled = bound(CoupledInputForgetGateLSTMCell(4, True), dtype="float32")
-    plain = bound(LSTMCell(4), dtype="float32")
-    [node] = to_onnx_nodes((coupled, plain))
-    assert "input_forget" not in node
-    assert [bool(row.any()) for row in node["P"]] == [True, False]
-    (fw,), _ = from_onnx(node, bidirectional=True)
-    got, want = (outputs_of(cell, X, time_major=True) for cell in (fw, coupled))
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
-
-
 def test_attributes_that_say_nothing_are_taken():
     """Also as bytes, which protocol buffers have."""
     cell = bound(LSTMCell(4, forget_bias=0))
@@ -179,7 +156,7 @@ def test_where_weights_are(way):
         np.testing.assert_array_equal(node[key], array, strict=True)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_other_dtypes(dtype):
     arrays = {k: a.astype(jax.numpy.dtype(dtype)) for k, a in ARRAYS.items()}
     cell = from_onnx(model_of([NODE], tensors_of(arrays)))
@@ -313,17 +290,6 @@ def test_small_files_make_no_large_weights(name):
         onnx_nodes(model)
 
 
-def test_vectors_take_no_more_memory_than_their_numbers():
-    """At most 2**24 numbers, of 4 bytes each."""
-    tensors = [*TENSORS[::2], from_array(np.ones(2**12, "f"), "x0")]
-    model = model_of([*parsed(f"{DOUBLED} R = Identity(x12)"), NODE], tensors)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=r"^`a.'R'.` must .*\(Concat\)"):
-        onnx_nodes(model)
-    added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert added < 2**19  # In KiB.
-
-
 def test_nodes_that_are_not_sorted_are_refused():
     nodes = parsed("R = Identity(b) b = Identity(c) c = Identity(R)")
     with pytest.raises(ValueError, match=r"^`a.'R'.` must be computed"):
@@ -343,36 +309,14 @@ def test_many_nodes_make_no_large_weights():
         onnx_nodes(model)
 
 
-@pytest.mark.parametrize("sizes", [[2**20, 2**20, 3], [-7, -1, 3], [9, 2, 2**30]])
-def test_sizes_that_a_model_fixes(sizes):
-    """The test of a stack draws outputs of these sizes."""
-    low, top = weights("GRU"), weights("GRU", depth=UNITS)
-    nodes = [recurrent("GRU", low, "low", "y0", "0/"), *parsed("z = Squeeze(y0, one)")]
-    nodes.append(recurrent("GRU", top, "top", "y1", "1/", "z"))
-    tensors = [*tensors_of(low, "0/"), *tensors_of(top, "1/"), *CONSTANTS]
-    model = model_of(nodes, tensors)
-    for axis, size in zip(
-        model.graph.input[0].type.tensor_type.shape.dim, sizes, strict=True
-    ):
-        axis.dim_value = size
-    if sizes[0] < 0:
-        assert onnx_nodes(model)[1]["reads"] == "low"
-        return
+def test_sizes_that_a_model_fixes_are_bounded():
+    """The search for stacks draws outputs of these sizes."""
+    model = two_nodes(*BETWEEN["squeeze"][:2])
+    for axis in model.graph.input[0].type.tensor_type.shape.dim[:2]:
+        axis.dim_value = 2**20
     with pytest.raises(ValueError, match="`top` must"):
         onnx_nodes(model)
     assert len(onnx_nodes(model, at="top")) == 1
-
-
-def test_low_rank_and_normed_weights_are_computed():
-    """A product of factors is larger than what it reads."""
-    draw = np.random.default_rng(0).normal
-    parts = {"left": draw(size=(1, 12, 2)), "right": draw(size=(1, 2, UNITS))}
-    between = parsed("p = MatMul(left, right) n = ReduceL2<axes=[2]>(p) R = Div(p, n)")
-    factors = [from_array(x.astype("f"), k) for k, x in parts.items()]
-    [node] = onnx_nodes(model_of([*between, NODE], [*TENSORS[::2], *factors]))
-    want = parts["left"] @ parts["right"]
-    want /= np.linalg.norm(want, axis=2, keepdims=True)
-    np.testing.assert_allclose(node["R"], want, rtol=0, atol=1e-6)
 
 
 # What lies between two nodes: the directions, the operators, and whether they form a
@@ -401,16 +345,21 @@ CONSTANTS = [ints("one", 1), ints("flat", 0, 0, -1), ints("zero", 0)]
 CONSTANTS += [ints("last", -1), ints("first", -9), ints("back", -1)]
 
 
-@pytest.mark.parametrize("name", BETWEEN)
-def test_a_stack_is_nodes_that_read_each_other(name):
-    directions, between, is_stack = BETWEEN[name]
+def two_nodes(directions, between):
+    """A model of a GRU "low", nodes between, and a GRU "top" that reads `z`."""
     low = weights("GRU", directions)
     top = weights("GRU", directions, seed=1, depth=directions * UNITS)
     both = BOTH if directions == 2 else {}
     nodes = [recurrent("GRU", low, "low", "y0", "0/", **both), *parsed(between)]
     nodes.append(recurrent("GRU", top, "top", "y1", "1/", "z", **both))
     tensors = [*tensors_of(low, "0/"), *tensors_of(top, "1/"), *CONSTANTS]
-    model = model_of(nodes, tensors)
+    return model_of(nodes, tensors)
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_a_stack_is_nodes_that_read_each_other(name):
+    directions, between, is_stack = BETWEEN[name]
+    model = two_nodes(directions, between)
     found = onnx_nodes(model)
     assert [node["reads"] for node in found] == [None, "low" if is_stack else None]
     load = functools.partial(from_onnx, bidirectional=directions == 2)
@@ -543,14 +492,12 @@ UNREADABLE = model_of([NODE], TENSORS)
 UNREADABLE.graph.initializer[1].data_type = 99  # No type has this number.
 
 
-def calling(node, **values):
+def calling(node):
     """A model that calls a function with the node, whose weights are arguments."""
     names = ["x", "W", "R", "B"]
     opsets = [helper.make_opsetid("", 14), helper.make_opsetid("local", 1)]
-    given = "local", "F", names, ["y"], [node], opsets[:1], list(values)
-    inner = helper.make_function(*given)
-    call = helper.make_node("F", names, ["z"], domain="local", **values)
-    model = model_of([call], TENSORS)
+    inner = helper.make_function("local", "F", names, ["y"], [node], opsets[:1])
+    model = model_of([helper.make_node("F", names, ["z"], domain="local")], TENSORS)
     model.functions.append(inner)
     model.opset_import.append(opsets[1])
     return model
@@ -575,21 +522,6 @@ test_refusals = refusals(
         (TypeError, "`model` must", nodes(5)),
     ]
 )
-
-
-def test_functions_that_are_inlined():
-    """As the error about functions advises, also with a reference to an attribute."""
-    node = recurrent("GRU", ARRAYS, "a")
-    node.attribute.add(name="linear_before_reset", type=2, ref_attr_name="after")
-    inliner = pytest.importorskip("onnx.inliner")
-    model = inliner.inline_local_functions(calling(node, after=1))
-    [found] = onnx_nodes(model)
-    np.testing.assert_array_equal(found["R"], ARRAYS["R"])
-    assert found["linear_before_reset"] == 1
-    # A function without recurrent nodes is no hindrance.
-    other = helper.make_node("Relu", ["x"], ["y"])
-    model.functions.append(calling(other).functions[0])
-    assert len(onnx_nodes(model)) == 1
 
 
 def test_weights_of_torch_in_a_model_without_recurrent_nodes():

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import (
-    assert_near,
     assert_same,
     bound,
     differentiated,
@@ -292,27 +291,6 @@ def test_names_are_those_that_haiku_gives():
     names = ["net/lstm_1", "net/vanilla_rnn"]
     got = convert.from_haiku(random_like(shapes), at=names)
     assert got.cell == jaxrnn.MultiRNNCell(layers[2:])
-
-
-def test_functions_between_cores():
-    """`from_haiku` reads the cores; the functions are put between the cells again."""
-    functions = jax.nn.relu, lambda x: jnp.tanh(x[:, 1:])
-
-    def theirs(x):
-        core = hk.DeepRNN([hk.LSTM(4), functions[0], hk.GRU(3), functions[1]])
-        zeros = jax.tree.map(lambda s: s.astype(x.dtype), core.initial_state(len(x)))
-        return hk.dynamic_unroll(core, x, zeros, time_major=False)
-
-    model = hk.without_apply_rng(hk.transform(theirs))
-    with usual_promotion():
-        weights = random_like(jax.eval_shape(model.init, jax.random.key(0), X))
-        want, (lstm, gru) = model.apply(weights, X)
-    loaded = convert.from_haiku(weights, at=["lstm", "gru"])
-    lower, upper = loaded.cell.cells
-    stack = jaxrnn.MultiRNNCell([lower, functions[0], upper, functions[1]])
-    got = jaxrnn.dynamic_rnn(stack.bind(loaded.params), X, dtype=X.dtype)
-    states = jaxrnn.LSTMStateTuple(c=lstm.cell, h=lstm.hidden), gru
-    assert_near(got, (want, states), tolerance=1e-12)
 
 
 @pytest.mark.slow

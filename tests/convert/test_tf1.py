@@ -275,36 +275,6 @@ def test_one_object_for_both_directions(name):
         load(saved, two)
 
 
-@pytest.mark.parametrize("factor", [1, 2])
-def test_a_name_with_and_without_the_number_of_its_output(factor):
-    cell = bound(GRUCell(3))
-    saved = to_tf1(cell)
-    twice = saved | {f"{name}:0": factor * x for name, x in saved.items()}
-    load = functools.partial(from_tf1, twice, cell=cell.cell, inputs=STEP)
-    if factor == 1:
-        assert_same(load(), cell)
-        return
-    with pytest.raises(ValueError, match="must equal"):
-        load()
-
-
-def test_the_scope_of_a_memory_may_end_with_a_slash():
-    cell = bound(LUONG)
-    saved = to_tf1(cell, at="decoder", memory_at="a/b")
-    assert_same(saved, to_tf1(cell, at="decoder", memory_at="a/b/"))
-    options = {"cell": LUONG, "inputs": STEP, "memory_at": "a/b/"}
-    assert_same(from_tf1(saved, at="decoder", **options), cell)
-
-
-@pytest.mark.parametrize("scope", ["", "rnn", "dense_0"])
-def test_a_wrong_scope_names_the_likely_variables_of_a_large_graph(scope):
-    variables = {f"dense_{i}/kernel": np.ones((2, 2)) for i in range(500)}
-    variables |= to_tf1(bound(GRUCell(4)), at="encoder/rnn")
-    with pytest.raises(ValueError, match="encoder/rnn/gru_cell") as error:
-        from_tf1(variables, at=scope, cell=GRUCell(4), inputs=STEP)
-    assert len(str(error.value)) < 1700
-
-
 # `test_refusals.py` has more.
 RENAMED, WIDE = (
     Renamed(attention(GRUCell(4), 6, 5)),

@@ -33,31 +33,24 @@ def both(*cells):
 
 
 PEEPING = LSTMCell(4, use_peepholes=True)
-COUPLED = CoupledInputForgetGateLSTMCell(4, use_peepholes=True)
+COUPLED = CoupledInputForgetGateLSTMCell(4, True, num_unit_shards=2, forget_bias=0.5)
 LAYERS = {
     "rnn": own(BasicRNNCell(4, "relu")),
-    "basic_lstm": own(jaxrnn.BasicLSTMCell(4)),
     "lstm": own(LSTMCell(4, forget_bias=0.5)),
-    "lstm_peepholes": own(PEEPING),
     "lstm_softsign": own(LSTMCell(4, activation="softsign")),
     "gru": own(GRUCell(4)),
     "gru_after": own(jaxrnn.CudnnCompatibleGRUCell(4)),
     "stack": own(MultiRNNCell([PEEPING, GRUCell(5), BasicRNNCell(2)])),
-    "functions": own(
-        MultiRNNCell([PEEPING, jax.nn.relu, jnp.tanh, GRUCell(5), jax.nn.relu])
-    ),
     "nested": own(
         MultiRNNCell(
             [MultiRNNCell([PEEPING, jnp.tanh, GRUCell(5)]), jax.nn.relu, GRUCell(2)]
         )
     ),
-    "function": own(MultiRNNCell([GRUCell(4), jnp.tanh])),
     "dropout": own(jaxrnn.DropoutWrapper(GRUCell(4), 0.5, 0.5)),
     "both": both(LSTMCell(4)),
-    "both_rnn": both(BasicRNNCell(4)),
     "both_layers": both(PEEPING, GRUCell(5), LSTMCell(2)),
     "coupled": own(COUPLED),
-    "both_coupled": both(COUPLED, LSTMCell(2)),
+    "one_coupled": ([own(COUPLED)], [own(LSTMCell(4))]),
 }
 
 
@@ -103,7 +96,7 @@ def run(made, x, lengths, **states):
 close = functools.partial(assert_near, tolerance=5e-6)
 
 
-@pytest.mark.fast("gru_after", "both", "nested")
+@pytest.mark.fast("gru_after", "both", "nested", "one_coupled")
 @pytest.mark.parametrize("name", LAYERS)
 def test_as_the_driver(name):
     """Rows of length 0 keep the states, also after no steps; padding is NaN.
