@@ -96,7 +96,7 @@ def run(made, x, lengths, **states):
 close = functools.partial(assert_near, tolerance=5e-6)
 
 
-@pytest.mark.fast("gru_after", "both", "nested", "one_coupled")
+@pytest.mark.fast("gru_after", "nested", "one_coupled")
 @pytest.mark.parametrize("name", LAYERS)
 def test_as_the_driver(name):
     """Rows of length 0 keep the states, also after no steps; padding is NaN.
@@ -172,22 +172,14 @@ MIXED = MultiRNNCell([GRUCell(4), GRUCell(4)]).bind(
     {"cell_0": own(GRUCell(4)).params, "cell_1": bound(GRUCell(4), 4).params}
 )
 ONES, call = np.ones((4, 2), "f"), lambda *a, **k: lambda: to_onnx(*a, **k)
-HALF = bound(GRUCell(4), dtype="bfloat16")
 # `tests/convert/test_refusals.py` has more: the cells that ONNX lacks.
 test_refusals = refusals(
     [
         (TypeError, "`cell` must be a bound", call(GRUCell(4))),
         (TypeError, "`cell` must be .*tuple", call([LSTM] * 2)),
-        (TypeError, r"`cells_fw\[0\]` must", call((None, [LSTM]))),
-        (
-            TypeError,
-            r"`cells_fw\[0\]` .* `\(cells_fw, cells_bw\)`",
-            call((LAYERS["stack"],) * 2),
-        ),
+        (TypeError, r"`cells_fw\[0\]` .*cells_bw", call((LAYERS["stack"],) * 2)),
         (ValueError, "`cell` must have no", call(own(LSTMCell(4, num_proj=2)))),
         (TypeError, "`cell` must", call(MIXED)),
-        (TypeError, "`cell` must", call(HALF)),
-        (ValueError, "`dense", call(LSTM, dense=(ONES[:3], None))),
         (TypeError, "`dense", call(LSTM, dense=(np.ones((4, 2)), None))),
         (ValueError, "`dense", call(LSTM, dense=(ONES, ONES[:3, 0]))),
         (TypeError, "`lengths` must", call(LSTM, lengths=[1, 2])),

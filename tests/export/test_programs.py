@@ -3,7 +3,6 @@
 import functools
 import importlib
 import sys
-import types
 
 import helpers
 import jax
@@ -90,16 +89,14 @@ def test_any_batch_and_time(name):
         same(program.call(*data(*shape)), jax.jit(FUNCTIONS[name])(*data(*shape)))
 
 
-@pytest.mark.fast("3")
-@pytest.mark.parametrize("time", [3, 20])
-def test_any_depth(time):
-    cell, x = jaxrnn.GRUCell(5), jnp.ones((2, time, 3), F32)
+def test_any_depth():
+    cell, x = jaxrnn.GRUCell(5), jnp.ones((2, 3, 3), F32)
     params = cell.init(jax.random.key(0), x[:, 0])
     (depth,) = jax.export.symbolic_shape("d")
     given = lambda *shape: jax.ShapeDtypeStruct(shape, F32)
     kernel = lambda leaf: given(depth + 5, *leaf.shape[1:]) if leaf.ndim > 1 else leaf
     run = lambda params, x: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=F32)[0]
-    shapes = jax.tree.map(kernel, params), given(2, time, depth)
+    shapes = jax.tree.map(kernel, params), given(2, 3, depth)
     program = jax.export.export(jax.jit(run))(*shapes)
     same(program.call(params, x), run(params, x))
 
@@ -180,31 +177,13 @@ def test_random_numbers_are_missing(tensorflow):
     assert "use `to_stablehlo`" in str(caught.value.__notes__)
 
 
-def test_an_error_of_tensorflow_is_shown_as_it_is(monkeypatch):
-    """It may have other causes than `f`, and is longer than a line."""
-
-    class OwnError(Exception):
-        pass
-
-    def fail(*args, **options):
-        raise OwnError("x" * 1000)
-
-    stub = types.SimpleNamespace(Module=types.SimpleNamespace, function=fail)
-    monkeypatch.setitem(sys.modules, "tensorflow", stub)
-    monkeypatch.setitem(sys.modules, "tensorflow.compiler.tf2xla.python.xla", stub)
-    with pytest.raises(OwnError, match=r"x{1000}") as caught:
-        to_tflite(lambda x: x, TWO)
-    assert "use `to_stablehlo`" in str(caught.value.__notes__)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimize", "size"), [("float16", 0.6), ("int8", 0.45)])
-def test_smaller_files_lose_accuracy(optimize, size, tensorflow):
+def test_smaller_files_lose_accuracy(tensorflow):
     cell, x = jaxrnn.LSTMCell(128), helpers.draw(2, 20, 64, dtype=np.float32)
     cell = cell.bind(cell.init(jax.random.key(0), x[:, 0]))
     run = lambda x: jaxrnn.dynamic_rnn(cell, x, dtype=F32)
-    file, smaller = to_tflite(run, x), to_tflite(run, x, optimize=optimize)
-    assert len(smaller) < size * len(file)
+    file, smaller = to_tflite(run, x), to_tflite(run, x, optimize="int8")
+    assert len(smaller) < 0.45 * len(file)
     assert deviation(file, run, x) < 1e-5
     assert 1e-5 < deviation(smaller, run, x) < 0.02
 

@@ -13,7 +13,7 @@ import pytest
 from helpers import assert_near, assert_same, bound, refusals
 
 import jaxrnn
-from jaxrnn import GRUCell, LSTMCell, LSTMStateTuple, MultiRNNCell, TensorShape, contrib
+from jaxrnn import GRUCell, LSTMCell, LSTMStateTuple, MultiRNNCell, contrib
 from jaxrnn.export import BidirectionalStreamer, Streamer
 
 DEPTH, UNITS = 3, 4
@@ -66,13 +66,7 @@ def test_as_the_whole_sequence(name, batch, options):
     near((np.stack(outputs, 1), stream.state), want)
 
 
-def test_double_precision():
-    cell, x = bound(GRUCell(UNITS)), sequence(2, 5).astype(np.float64)
-    got = frames_through(Streamer(cell, 2, jnp.float64), x)
-    assert_near(got, jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype), tolerance=1e-14)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "complex64"])
 def test_a_stream_accepts_the_state_that_it_gave(dtype):
     """The steps of this cell change the dtype of the state, here h' = 1j * h + x."""
     turn = 1j if dtype == "complex64" else 1
@@ -99,30 +93,6 @@ def test_a_stream_accepts_the_state_that_it_gave(dtype):
     assert_same(stream(STEP), outputs[0])
 
 
-def test_a_stream_keeps_the_dtypes_of_its_initial_state():
-    """A sum, a counter, a flag and keys; `reset` returns to this state."""
-    fold = jax.vmap(lambda key: jax.random.fold_in(key, 1))
-
-    def step(params, x, state, key=None):
-        total, count, flag, keys = state
-        return total, (total + x, count + 1, ~flag, fold(keys))
-
-    cell = jaxrnn.FunctionCell(step, (DEPTH, *[TensorShape([])] * 3), DEPTH).bind({})
-    keys, x = jax.random.split(jax.random.key(0), 2), sequence(2, 3)
-    total, count, flag = (
-        np.ones((2, DEPTH), "f"),
-        np.array([5, 7]),
-        np.array([True] * 2),
-    )
-    stream = Streamer(cell, 2, initial_state=(total, count, flag, keys))
-    for _ in range(2):
-        _, (*got, got_keys) = frames_through(stream, x)
-        near(got[0], total + x.sum(1))
-        assert_same(got[1:], [count + 3, ~flag])
-        assert (got_keys == fold(fold(fold(keys)))).all()
-        stream.reset()
-
-
 def test_attention_on_a_stream():
     cell = contrib.AttentionWrapper(GRUCell(UNITS), contrib.BahdanauAttention(2, 3))
     x, memory = sequence(2, 4), sequence(2, 4, seed=5)
@@ -141,10 +111,8 @@ def add(params, x, state, key=None):
 
 def test_threads_may_share_a_stream():
     """Each call adds 1 to the state and returns the sum; a copy has its own state."""
-    stream, one = (
-        Streamer(jaxrnn.FunctionCell(add, 1, 1).bind({})),
-        np.ones((1, 1), "f"),
-    )
+    stream = Streamer(jaxrnn.FunctionCell(add, 1, 1).bind({}))
+    one = np.ones((1, 1), "f")
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda _: stream(one).item(), range(200)))
     assert sorted(got) == list(range(1, 201))
@@ -174,22 +142,11 @@ def test_compiles_once(caplog):
     assert not programs(caplog)
 
 
-@jax.log_compiles()
-def test_chunks_compile_once(caplog):
-    stream, x = BidirectionalStreamer(*BOTH["lstm"], 7, 9), sequence(1, 7)
-    for repeats in (3, 5):
-        [stream(x) for _ in range(repeats)]
-        stream.flush(x[:, :2])  # Shapes of the rest are compiled here.
-        assert bool(programs(caplog)) == (repeats == 3)
-
-
 FRAMES = [
     (ValueError, "^`frame` ", np.ones((2, 3), "f")),
     (ValueError, "depth 4", np.ones((1, 4), "f")),
     (TypeError, "float16", np.ones((1, 3), "f2")),
-    (TypeError, "^`frame` ", None),
     (TypeError, r"^`frame\['x'\]` ", {"x": np.array([[None]])}),
-    (TypeError, "^`frame` ", np.ma.ones((1, 3), "f")),
 ]
 
 
@@ -265,9 +222,7 @@ def test_chunks(name, time, chunk, lookahead):
 CHUNKS = [
     (np.ones((1, 4, 5), "f"), "depth 5", "`(chunk|last)` "),
     (np.ones((1, 4, DEPTH), int), "floating-point", "`(chunk|last)` "),
-    ((np.ones((1, 4, DEPTH), "f"),), "one array", "`(chunk|last)` "),
     (np.ones((2, 4, DEPTH), "f"), "^`(chunk|last)` ", "^`(chunk|last)` "),
-    (np.ma.ones((1, 4, DEPTH)), "^`(chunk|last)` ", "^`(chunk|last)` "),
 ]
 
 
@@ -305,7 +260,6 @@ class Numbered(jax.tree_util.Partial):
 
 CELL = own(GRUCell(UNITS))
 KEYED = CELL.cell.bind(CELL.params, jax.random.key(0))
-THREE = LSTMStateTuple(*np.zeros((2, 3, UNITS), "f"))
 HALVES = LSTMStateTuple(np.zeros((1, UNITS), "f2"), np.zeros((1, 2), "f2"))
 one = lambda: Streamer(CELLS["lstm"])
 both = BidirectionalStreamer
@@ -319,25 +273,12 @@ test_refusals = refusals(
         (ValueError, "frame", lambda: one()(STEP[0])),
         (TypeError, "resets", lambda: one()(STEP, resets=np.ones(1))),
         (TypeError, "state", lambda: one().reset((STEP, STEP))),
-        (ValueError, "state.c", lambda: one().reset(THREE)),
         (TypeError, "state.c", lambda: one().reset(HALVES)),
         (ValueError, "cells_bw[0]", lambda: both([CELL], [KEYED], 4, 4)),
         (ValueError, "cells_fw", lambda: both(CELL, CELL, 4, 4)),
         (ValueError, "lookahead", lambda: both([CELL], [CELL], 1, -1)),
         (ValueError, "chunk", lambda: four()(STEP[None])),
-        (ValueError, "chunk", lambda: four()({})),
         (ValueError, "last", lambda: four().flush(np.ones((1, 0, 3), "f"))),
     ],
     prepare=lambda name: f"^`{re.escape(name)}` ",
 )
-
-
-def test_a_new_stream_reads_what_has_changed():
-    scale = {}
-    step = lambda params, x, state, key=None: (x * scale["of_inputs"], state)
-    cell = jaxrnn.FunctionCell(step, 3, 3).bind({})
-    for value in (2.0, 5.0):
-        scale["of_inputs"] = value
-        chunked = both([cell], [cell], chunk=1, lookahead=0)
-        assert (Streamer(cell)(STEP) == value).all()
-        assert (chunked(STEP[:, None]) == value).all()

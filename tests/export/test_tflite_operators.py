@@ -32,25 +32,18 @@ LSTM, BASIC, LITE = jaxrnn.LSTMCell, jaxrnn.BasicRNNCell, jaxrnn.lite.TFLiteLSTM
 COUPLED = jaxrnn.contrib.CoupledInputForgetGateLSTMCell
 MULTI = jaxrnn.MultiRNNCell
 CELLS = {
-    "lstm": bound(LSTM(UNITS)),
     "projected": bound(LSTM(UNITS, num_proj=2)),
     "full": bound(LSTM(UNITS, **FULL)),
-    "no-projection-to-clip": bound(LSTM(UNITS, proj_clip=0.01)),
-    "relu": bound(LSTM(UNITS, activation="relu")),
     "coupled-full": bound(COUPLED(UNITS, **PARTS, forget_bias=0.3, num_unit_shards=2)),
-    "coupled-relu": bound(COUPLED(UNITS, activation="relu")),
-    "basic": bound(BASIC(UNITS)),
     "basic-relu": bound(BASIC(UNITS, activation="relu")),
     "lite-lstm": bound(LITE(UNITS, **FULL)),
     "dropout": bound(jaxrnn.DropoutWrapper(LSTM(UNITS), output_keep_prob=1.0)),
     "stack": bound(MULTI([LSTM(4, num_proj=2), BASIC(5), LITE(3)])),
     "shared": bound(MULTI([LSTM(DEPTH)] * 2)),
     "both-lstm": both(LSTM(UNITS)),
-    "both-full": both(LSTM(UNITS, **FULL)),
     "both-coupled": both(COUPLED(UNITS, **PARTS)),
     "one-coupled": (bound(COUPLED(UNITS, True)), bound(LSTM(UNITS))),
     "both-differ": (bound(LSTM(2, use_peepholes=True)), bound(LSTM(2, num_proj=2))),
-    "both-sizes": (bound(BASIC(2)), bound(BASIC(5))),
     "both-stack": (
         [bound(LSTM(4)), bound(LSTM(2), 8), bound(BASIC(2), 4)],
         [bound(LSTM(4), seed=2), bound(LSTM(2), 8, 3), bound(BASIC(1), 4)],
@@ -85,7 +78,9 @@ def same(got, want):
 CASES = [(name, i % 2 == 1, (1, 3)[i // 2 % 2]) for i, name in enumerate(CELLS)]
 
 
-@pytest.mark.fast("full-*", "basic-[TF]*", "both-stack-*", "coupled-full-*", "one-cou*")
+@pytest.mark.fast(
+    "full-*", "basic-relu-*", "both-stack-*", "coupled-full-*", "one-cou*"
+)
 @pytest.mark.parametrize(("name", "time_major", "batch"), CASES)
 def test_outputs_of_the_driver(name, time_major, batch):
     cells, x = CELLS[name], data(batch)
@@ -97,13 +92,12 @@ def test_outputs_of_the_driver(name, time_major, batch):
         interpreter.reset_all_variables()
 
 
-@pytest.mark.parametrize("name", ["full", "stack"])
-def test_a_stream_step_by_step(name):
+def test_a_stream_step_by_step():
     x = data(batch=1)
-    interpreter, run = load(to_tflite_operators(CELLS[name], x[:, :1]))
+    interpreter, run = load(to_tflite_operators(CELLS["stack"], x[:, :1]))
     for _ in range(2):
         steps = [run(x[:, t : t + 1]) for t in range(TIME)]
-        same(np.concatenate(steps, axis=1), expected(CELLS[name], x))
+        same(np.concatenate(steps, axis=1), expected(CELLS["stack"], x))
         interpreter.reset_all_variables()
 
 
@@ -142,38 +136,22 @@ def call(cells, inputs=X, **options):
     return lambda: to_tflite_operators(cells, inputs, **options)
 
 
-trace = lambda export, given: lambda: jax.eval_shape(export, given)
 of_params = lambda params: call(NARROW.cell.bind(params))()
-of_dense = lambda dense: call(NARROW, dense=dense)()
 test_refusals = helpers.refusals(
     [
         (ValueError, "`cells` must", call(bound(jaxrnn.GRUCell(DEPTH)))),
         (ValueError, r"`cells.cells\[1\]` must", call(OTHER)),
         (TypeError, "float32", call(helpers.bound(LSTM(UNITS)))),
-        (ValueError, "`cells", call(bound(LSTM(2, activation="linear")))),
-        (ValueError, "clips", call(bound(LSTM(2, cell_clip=0)))),
         (ValueError, "`cells", call(bound(COUPLED(2, layer_norm=True)))),
         (ValueError, r"`cells_bw\[0\]` must", call(([NARROW], [WIDE]))),
         (ValueError, "cell_clip", call((NARROW, CLIPS))),
-        (ValueError, "layer_0", call(NARROW, data(depth=5))),
-        (TypeError, "`inputs` must", call(NARROW, X[0])),
         (TypeError, "`inputs` must", call(NARROW, X.astype(np.float64))),
-        (ValueError, "`inputs` must", call(NARROW, X[:0])),
         (ValueError, "`inputs` must", call(NARROW, ANY)),
         (ValueError, r"`dense.kernel` must", call(NARROW, **DENSE)),
         (
             TypeError,
             r"`cells\.params",
-            trace(of_params, NARROW.params),
+            lambda: jax.eval_shape(of_params, NARROW.params),
         ),
-        (TypeError, "`dense", trace(of_dense, (X[0, :2], X[0, 0]))),
     ]
 )
-
-
-def test_a_file_of_coupled_gates_has_no_input_gate():
-    """The file lacks a quarter of the kernels of an `LSTMCell`."""
-    for cell, kernels in ((LSTM(UNITS), 4), (COUPLED(UNITS), 3)):
-        interpreter, _ = load(to_tflite_operators(bound(cell), X))
-        shapes = [tuple(each["shape"]) for each in interpreter.get_tensor_details()]
-        assert shapes.count((UNITS, DEPTH)) == kernels
