@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from decoders import END, START, OneRow, every_sequence, make_model, make_params, padded
-from helpers import assert_near, bound, differentiated, refusals
+from helpers import assert_near, differentiated, refusals
 
 import jaxrnn
-from jaxrnn import contrib, decode
+from jaxrnn import decode
 
 
 def test_scores_equal_a_loop_and_sum_to_one():
@@ -84,37 +84,12 @@ def test_what_follows_the_end_has_no_effect():
         assert np.isnan(score(ids)).tolist() == [True, False]
 
 
-@pytest.mark.fast("list-False")
-@pytest.mark.parametrize(
-    ("convert", "x64"), [(list, False), (np.array, False), (jnp.asarray, True)]
-)
-def test_ids_beyond_int32_are_outside_of_the_vocabulary(convert, x64):
+def test_ids_beyond_int32_are_outside_of_the_vocabulary():
     """2**32 is not the id 0, which it would be after a cast to int32."""
     model = make_model("gru", make_params("gru", 4, 0, dtype=np.float32))
-    with jax.enable_x64(x64):
-        scores = decode.score(model, convert([[2, 2**32], [2, -(2**32)]]))
-        inside = decode.score(model, convert([[2, 0]] * 2))
-    assert np.isnan(scores).all()
-    assert np.isfinite(inside).all()
-
-
-@pytest.mark.parametrize(
-    ("convert", "wrong"),
-    [(list, 2**31), (np.array, 2**32 + 1), (jnp.asarray, -(2**31) - 1)],
-)
-def test_start_ids_beyond_int32(convert, wrong):
-    params = make_params("gru", 4, 0)
-    with pytest.raises(ValueError, match=rf"that fit int32, got {wrong}\."):
-        make_model("gru", params, start_ids=convert([1, wrong]))
-
-
-def test_traced_start_ids_beyond_int32_do_not_wrap():
-    @jax.jit
-    def start(ids):
-        helper = contrib.GreedyEmbeddingHelper(lambda ids: ids, ids, 0)
-        return helper.initialize()[1]
-
-    assert start(jnp.array([1, 2**32 + 1])).tolist() == [1, 2**31 - 1]
+    with jax.enable_x64(False):
+        scores = jax.jit(lambda: decode.score(model, [[2, 2**32], [2, 0]]))()
+    assert np.isnan(scores).tolist() == [True, False]
 
 
 def test_rows_interact_in_an_ensemble_if_they_do_in_a_model():
@@ -125,22 +100,6 @@ def test_rows_interact_in_an_ensemble_if_they_do_in_a_model():
     state = jnp.zeros((2, 3))
     models[1] = dataclasses.replace(models[0], cell=crowd.bind({}), initial_state=state)
     assert decode.ensemble(models).cell.rows_interact
-
-
-def test_no_steps():
-    model = make_model("gru", make_params("gru", 4, 0))
-    assert decode.score(model, np.zeros((2, 0), int)).tolist() == [0, 0]
-    assert decode.score(model, np.zeros((2, 1, 0), int)).tolist() == [[0], [0]]
-
-
-def test_cells_that_run_on_beams_are_told_of_the_rows():
-    project = lambda _: jnp.zeros((2, 4))
-    model = make_model("gru", make_params("gru", 4, 0), project=project)
-    with pytest.raises(ValueError, match=r"floating-point \[6, vocab\]") as caught:
-        decode.score(model, np.zeros((2, 3, 2), int))
-    notes = "".join(caught.value.__notes__)
-    assert "run on 6 rows" in notes
-    assert "tile_beams" in notes
 
 
 # Ensembles: the mean of the probabilities of their models.
@@ -178,45 +137,8 @@ def test_an_ensemble_has_the_mean_of_the_probabilities():
     assert ids.tolist() == [padded(model.beams(1, 6)[0][1], 6) for model in models]
 
 
-def test_an_ensemble_projects_to_log_probabilities():
-    project = decode.ensemble([make_model("gru", make_params("gru", 3, 0))] * 2).project
-    log_probs = jax.jit(project)([np.ones((2, 4))] * 2)
-    np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1)
-
-
-def attending(seed):
-    """A model whose state holds a memory."""
-    rng = np.random.default_rng(seed)
-    mechanism = contrib.LuongAttention(4, memory_depth=3)
-    cell = contrib.AttentionWrapper(jaxrnn.GRUCell(4), mechanism, 4)
-    table, memory = jnp.asarray(rng.normal(size=(5, 4))), rng.normal(size=(2, 6, 3))
-    return decode.Model(
-        bound(cell, 4, seed=seed),
-        embed=lambda ids: table[ids],
-        project=lambda output: 3 * output @ table.T,
-        initial_state=cell.initial_state(memory, jnp.array([6, 2])),
-        start_ids=START,
-        eos_id=END,
-    )
-
-
-@pytest.mark.slow
-def test_an_ensemble_of_cells_that_attend():
-    """Beams share the memories, and the scores of the beams are those found."""
-    together = decode.ensemble([attending(0), attending(1)])
-
-    @jax.jit
-    def run():
-        beams = decode.beam_search(together, max_length=4, num_beams=3)
-        return beams.scores, decode.score(together, beams.ids)
-
-    want, got = run()
-    np.testing.assert_allclose(got, want, rtol=1e-6)
-
-
-@pytest.mark.fast("2")
-@pytest.mark.parametrize("masked", [1, 2])
-def test_gradients_are_finite_where_an_id_is_impossible(masked):
+def test_gradients_are_finite_where_an_id_is_impossible():
+    """In all models of an ensemble."""
     params = make_params("gru", 3, 0)
     ids = jnp.array([[0, 0, END], [0, END, END]])
 
@@ -224,22 +146,11 @@ def test_gradients_are_finite_where_an_id_is_impossible(masked):
         model = make_model("gru", params)
         project = lambda output: model.project(output).at[:, 2].set(-jnp.inf)
         limited = dataclasses.replace(model, project=project)
-        models = [limited] * masked + [model] * (2 - masked)
-        return decode.score(decode.ensemble(models), ids).sum()
+        return decode.score(decode.ensemble([limited] * 2), ids).sum()
 
     gradient = jax.jit(jax.grad(loss))(params)
     chex.assert_tree_all_finite(gradient)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
-
-
-def test_members_of_few_bits_are_averaged_in_float32():
-    narrow, wide = (make_params("gru", 4, 5, dtype=d) for d in ("bfloat16", "float32"))
-    together = decode.ensemble([make_model("gru", p) for p in (narrow, wide)])
-    ids = jnp.array([[0, END], [2, END]])
-    score = jax.jit(lambda: decode.score(together, ids))()
-    assert score.dtype == jnp.float32
-    want = [OneRow("gru", wide, row).score([2 * row, END]) for row in range(2)]
-    np.testing.assert_allclose(score, want, rtol=0.1)
 
 
 # Refusals.
@@ -262,13 +173,10 @@ def project(logits):
 
 
 REFUSALS = [
-    (TypeError, "`models`", lambda: decode.ensemble({})),
     (ValueError, "`models`", refuse()),
-    (TypeError, r"`models\[1\]`", refuse(REAL, {"cell": REAL.cell})),
     (ValueError, "`eos_id`", lambda: with_real(eos_id=None)),
     (ValueError, "`start_ids`", lambda: with_real(start_ids=[0, 2])),
     (ValueError, "same shape", project(np.zeros((2, 5)))),
-    (TypeError, "`logits`", project(np.zeros((2, 4), int))),
 ]
 
 test_refuses = refusals(REFUSALS)
