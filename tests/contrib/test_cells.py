@@ -127,7 +127,7 @@ def test_a_skip_connection_widens_the_output_but_not_the_state():
 
 def test_initial_phases_are_uniform_in_the_period():
     inputs = jax.ShapeDtypeStruct((2, 1), np.float32), X[:, 0].astype(np.float32)
-    params = contrib.PhasedLSTMCell(1000).init(KEY, inputs)
+    params = jax.jit(lambda: contrib.PhasedLSTMCell(1000).init(KEY, inputs))()
     share = np.sort(params["phase"] / params["period"])
     np.testing.assert_allclose(share, np.linspace(0, 1, 1000), atol=0.06)
 

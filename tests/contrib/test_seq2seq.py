@@ -119,9 +119,15 @@ def feeding_outputs(**options):
 def test_ids_are_those_of_decode():
     """The goldens hold those of a greedy search."""
     helper = sampling(softmax_temperature=1.5, key=KEY)
-    outputs, _, lengths = contrib.dynamic_decode(basic(helper), maximum_iterations=9)
-    model = decode.Model(BOUND, TABLE.__getitem__, project, STATE, START, END)
-    want = decode.sample(model, 9, KEY, temperature=1.5)
+    embed = lambda ids: jnp.asarray(TABLE)[ids]
+    model = decode.Model(BOUND, embed, project, STATE, START, END)
+
+    @jax.jit
+    def run():
+        got = contrib.dynamic_decode(basic(helper), maximum_iterations=9)
+        return got, decode.sample(model, 9, KEY, temperature=1.5)
+
+    (outputs, _, lengths), want = run()
     np.testing.assert_array_equal(lengths, want.lengths)
     assert 1 < len(set(lengths.tolist()))
     ids = want.ids[:, : outputs.sample_id.shape[1]]
@@ -134,11 +140,12 @@ def test_keys_and_seeds_separate_draws():
         outputs, _, _ = contrib.dynamic_decode(basic(scheduled(0.5, **options)))
         return outputs.sample_id
 
-    plain, other, times = ids(), ids(seed=1), ids(scheduling_seed=1)
+    changes = {}, {"seed": 1}, {"scheduling_seed": 1}, {"key": jax.random.key(8)}
+    run = jax.jit(lambda: [ids(**change) for change in changes])
+    plain, other, times, another = map(np.asarray, run())
     np.testing.assert_array_equal(plain < 0, other < 0)
     assert (plain != other).any()
     assert ((plain < 0) != (times < 0)).any()
-    another = ids(key=jax.random.key(8))
     assert ((plain < 0) != (another < 0)).any()
 
 
@@ -252,6 +259,7 @@ def test_beams_without_a_possible_id():
         assert np.isneginf(got[2][1]).all()
 
 
+@jax.jit
 def attended(x, memory):
     """Outputs, and alignments `[batch, time, memory_time]`, of `dynamic_rnn`."""
     state = ATTENTION.initial_state(memory)
@@ -327,10 +335,9 @@ def custom(**changes):
 
 def test_a_target_out_of_range_makes_the_loss_nan_unless_its_weight_is_0():
     logits, targets = draw(2, 3, 4), np.array([[0, 4, 1], [2, 3, 0]])
-    whole = contrib.sequence_loss(logits, targets, np.ones((2, 3)))
-    masked = contrib.sequence_loss(logits, targets, (targets < 4) * 1.0)
-    assert np.isnan(whole)
-    assert np.isfinite(masked)
+    loss = jax.jit(lambda weights: contrib.sequence_loss(logits, targets, weights))
+    assert np.isnan(loss(np.ones((2, 3))))
+    assert np.isfinite(loss((targets < 4) * 1.0))
 
 
 loss = functools.partial(contrib.sequence_loss, draw(2, 3, 4))
