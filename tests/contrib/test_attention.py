@@ -1,7 +1,6 @@
 """Attention: a cell as any other, blind to padding. The goldens have its numbers."""
 # ruff: noqa: E501 (One refusal a row.)
 
-import dataclasses
 import functools
 
 import helpers
@@ -139,65 +138,6 @@ def test_the_memory_is_saved_once_not_at_each_step():
 
 
 # Mechanisms.
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Located(contrib.BahdanauAttention):
-    """Tacotron 2's attention: it sees the sum of all alignments so far."""
-
-    filters: int = 2
-    width: int = 3
-
-    def param_specs(self, query_depth):
-        normal = jax.nn.initializers.normal(1.0)
-        return super().param_specs(query_depth) | {
-            "conv": jaxrnn.ParamSpec((self.width, 1, self.filters), normal),
-            "layer": jaxrnn.ParamSpec((self.filters, self.num_units), normal),
-        }
-
-    def score(self, params, query, keys, previous):
-        flat = previous.reshape(-1, previous.shape[2], 1)
-        features = jax.lax.conv_general_dilated(
-            flat, params["conv"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
-        )
-        location = (features @ params["layer"]).reshape(*previous.shape, -1)
-        query = (query @ params["query_layer"]["kernel"])[:, :, None]
-        return jnp.tanh(keys[:, None] + query + location) @ params["attention_v"]
-
-    def next_state(self, alignments, previous):
-        return previous + alignments
-
-
-@pytest.mark.slow
-def test_a_users_mechanism_sees_what_it_carries():
-    """Tacotron 2's equations (arXiv:1712.05884, arXiv:1506.07503) in NumPy."""
-    rng = np.random.default_rng(0)
-    x, memory = rng.normal(size=(2, 4, 3)), rng.normal(size=(2, 6, 5))
-    lengths, rnn = np.array([6, 4]), jaxrnn.BasicRNNCell(4)
-    cell = contrib.AttentionWrapper(rnn, Located(3, 5), output_attention=False)
-    params = drawn(cell, jnp.asarray(x[:, 0]), scale=1.0)
-    padded = np.where(np.arange(6)[:, None] < lengths[:, None, None], memory, np.nan)
-    start = cell.initial_state(jnp.asarray(padded), lengths)
-    outputs, state = over_time(cell.bind(params), start, jnp.asarray(x))
-
-    p = jax.tree.map(np.asarray, params)
-    own = p["located"]
-    for b, n in enumerate(lengths):
-        entries = memory[b, :n]
-        h, context, total = np.zeros(4), np.zeros(5), np.zeros(n)
-        keys = entries @ p["memory_layer"]["kernel"]
-        for t in range(4):
-            z = np.concatenate([x[b, t], context, h]) @ p["basic_rnn_cell"]["kernel"]
-            h = np.tanh(z + p["basic_rnn_cell"]["bias"])
-            np.testing.assert_allclose(outputs[b, t], h, rtol=1e-12)
-            wide = np.pad(total, 1)
-            features = np.stack([wide[s : s + 3] @ own["conv"][:, 0] for s in range(n)])
-            energy = keys + h @ own["query_layer"]["kernel"] + features @ own["layer"]
-            score = np.exp(np.tanh(energy) @ own["attention_v"])
-            alignments = score / score.sum()
-            total, context = total + alignments, alignments @ entries
-        np.testing.assert_allclose(state.attention_state[b, :n], total, rtol=1e-12)
-        assert not state.attention_state[b, n:].any()
 
 
 def test_noise_is_drawn_from_the_key_of_the_run():

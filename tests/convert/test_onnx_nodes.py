@@ -8,7 +8,7 @@ import pytest
 from helpers import assert_same, bound, outputs_of, refusals
 
 from jaxrnn import LSTMCell, LSTMStateTuple
-from jaxrnn.convert import from_onnx, from_torch, onnx_nodes, to_onnx_nodes, to_torch
+from jaxrnn.convert import from_onnx, onnx_nodes, to_onnx_nodes
 
 onnx = pytest.importorskip("onnx")
 parser = pytest.importorskip("onnx.parser")
@@ -267,13 +267,6 @@ MAKING = {
 
 
 def test_operators_of_unknown_size_are_refused():
-    """But for those that select numbers of their inputs."""
-    R = from_array(ARRAYS["R"][0], "rows")
-    kept = [from_array(np.ones(12, bool), "kept")]
-    selected = parsed("a = Compress<axis=0>(rows, kept) R = Unsqueeze(a, zero)")
-    tensors = [*TENSORS[::2], R, *kept, ints("zero", 0)]
-    [node] = onnx_nodes(model_of([*selected, NODE], tensors))
-    np.testing.assert_array_equal(node["R"], ARRAYS["R"])
     unknown = parsed('R = ImageDecoder<pixel_format="RGB">(bytes)')
     tensors = [*TENSORS[::2], from_array(np.zeros(9, np.uint8), "bytes")]
     model = model_of([*unknown, NODE], tensors)
@@ -294,19 +287,6 @@ def test_nodes_that_are_not_sorted_are_refused():
     nodes = parsed("R = Identity(b) b = Identity(c) c = Identity(R)")
     with pytest.raises(ValueError, match=r"^`a.'R'.` must be computed"):
         onnx_nodes(model_of([*nodes, NODE], TENSORS[::2]))
-
-
-def test_many_nodes_make_no_large_weights():
-    """The limit holds for all weights of a model."""
-    arrays = weights("GRU")
-    made, size = [], [from_array(np.array([1, 12, 2**19]), "size")]
-    for i in range(4):
-        made += parsed(f"R{i} = ConstantOfShape(size)")
-        made.append(recurrent("GRU", arrays, f"n{i}", f"y{i}"))
-        made[-1].input[2] = f"R{i}"
-    model = model_of(made, [*tensors_of({"W": arrays["W"], "B": arrays["B"]}), *size])
-    with pytest.raises(ValueError, match=r"`n2\['R'\]` must"):
-        onnx_nodes(model)
 
 
 def test_sizes_that_a_model_fixes_are_bounded():
@@ -345,13 +325,15 @@ CONSTANTS = [ints("one", 1), ints("flat", 0, 0, -1), ints("zero", 0)]
 CONSTANTS += [ints("last", -1), ints("first", -9), ints("back", -1)]
 
 
-def two_nodes(directions, between):
+def two_nodes(directions, between, of_top=None):
     """A model of a GRU "low", nodes between, and a GRU "top" that reads `z`."""
+    of_top = of_top or directions
     low = weights("GRU", directions)
-    top = weights("GRU", directions, seed=1, depth=directions * UNITS)
-    both = BOTH if directions == 2 else {}
-    nodes = [recurrent("GRU", low, "low", "y0", "0/", **both), *parsed(between)]
-    nodes.append(recurrent("GRU", top, "top", "y1", "1/", "z", **both))
+    top = weights("GRU", of_top, seed=1, depth=directions * UNITS)
+    ways = {1: {}, 2: BOTH}
+    nodes = [recurrent("GRU", low, "low", "y0", "0/", **ways[directions])]
+    nodes += parsed(between)
+    nodes.append(recurrent("GRU", top, "top", "y1", "1/", "z", **ways[of_top]))
     tensors = [*tensors_of(low, "0/"), *tensors_of(top, "1/"), *CONSTANTS]
     return model_of(nodes, tensors)
 
@@ -377,14 +359,7 @@ def test_a_stack_is_nodes_that_read_each_other(name):
 
 def test_the_nodes_decide_on_directions():
     """Nodes with one and with two directions are not one stack of cells."""
-    low, top = weights("GRU", 2), weights("GRU", depth=2 * UNITS)
-    nodes = [recurrent("GRU", low, "low", "y0", "0/", **BOTH)]
-    nodes += [
-        *parsed(BETWEEN["concat"][1]),
-        recurrent("GRU", top, "top", "y1", "1/", "z"),
-    ]
-    tensors = [*tensors_of(low, "0/"), *tensors_of(top, "1/"), *CONSTANTS]
-    found = onnx_nodes(model_of(nodes, tensors))
+    found = onnx_nodes(two_nodes(*BETWEEN["concat"][:2], of_top=1))
     assert found[1]["reads"] == "low"
     for both in (None, True, False):
         with pytest.raises(ValueError, match=r"`layers\[1\]` must .*layers\[:1\]"):
@@ -477,30 +452,9 @@ def test_by_name_of_node_or_scope(names, picked):
 
 
 [ADDED] = parsed("R = Add(x, W)")
-EMPTY = helper.make_node("Identity", [], ["R"])
-STEP = parsed("h = Gemm(x, W) y = Tanh(h)")
 QUANTIZED = parsed("h = MatMulInteger(x, W)")
 AS_INPUT = model_of([NODE], TENSORS[::2])
 AS_INPUT.graph.input.add(name="R")
-BODY = helper.make_graph(STEP, "body", [], [])
-LOOP = helper.make_node("Loop", ["x", "x"], ["y"], body=BODY)
-REFERENCE = model_of([NODE], TENSORS)
-REFERENCE.graph.node[0].attribute.add(name="clip", type=1, ref_attr_name="c")
-
-
-UNREADABLE = model_of([NODE], TENSORS)
-UNREADABLE.graph.initializer[1].data_type = 99  # No type has this number.
-
-
-def calling(node):
-    """A model that calls a function with the node, whose weights are arguments."""
-    names = ["x", "W", "R", "B"]
-    opsets = [helper.make_opsetid("", 14), helper.make_opsetid("local", 1)]
-    inner = helper.make_function("local", "F", names, ["y"], [node], opsets[:1])
-    model = model_of([helper.make_node("F", names, ["z"], domain="local")], TENSORS)
-    model.functions.append(inner)
-    model.opset_import.append(opsets[1])
-    return model
 
 
 nodes = lambda model, at=None: lambda: onnx_nodes(model, at=at)
@@ -510,11 +464,6 @@ test_refusals = refusals(
         (TypeError, "`at` must", nodes(several(), [])),
         (ValueError, "`model` must", nodes(model_of([ADDED], TENSORS))),
         (ValueError, r"`a\['R'\]` must", nodes(model_of([ADDED, NODE], TENSORS[:1]))),
-        (ValueError, r"`a\['R'\]` must", nodes(model_of([EMPTY, NODE], TENSORS[::2]))),
-        (ValueError, "`model` must", nodes(model_of([LOOP], []))),
-        (ValueError, r"`a\['R'\]` must", nodes(UNREADABLE)),
-        (ValueError, r"`a\['clip'\]` must", nodes(REFERENCE)),
-        (ValueError, "`model` must", nodes(calling(NODE))),
         (ValueError, "`model` must", nodes(b"nonsense")),
         (ValueError, "`model` must .*tf2onnx", nodes(b"\x1c\0\0\0TFL3" + bytes(99))),
         (ValueError, "`model` must .*quantiz", nodes(model_of(QUANTIZED, TENSORS))),
@@ -522,14 +471,3 @@ test_refusals = refusals(
         (TypeError, "`model` must", nodes(5)),
     ]
 )
-
-
-def test_weights_of_torch_in_a_model_without_recurrent_nodes():
-    """Their names are those of the module; the call is that of the message."""
-    made = to_torch(bound(LSTMCell(UNITS, forget_bias=0)), at="rnn")
-    model = model_of(STEP, tensors_of(made) + TENSORS)
-    with pytest.raises(ValueError, match=r"`convert\.from_torch\(.*'rnn\.'"):
-        onnx_nodes(model)
-    arrays = {x.name: onnx.numpy_helper.to_array(x) for x in model.graph.initializer}
-    loaded = from_torch(arrays, at="rnn.")
-    assert_same(loaded, bound(LSTMCell(UNITS, forget_bias=0)))

@@ -72,8 +72,8 @@ def haiku(*make, names=None, x=X, **options):
     )
 
 
-GRIDS = {1: (4,), 2: (4, 3), 3: (3, 2, 4)}
-WINDOWS = {1: 3, 2: (2, 3), 3: (1, 2, 3)}  # An even size has uneven padding.
+GRIDS = {1: (4,), 2: (4, 3)}
+WINDOWS = {1: 3, 2: (2, 3)}  # An even size has uneven padding.
 
 
 def haiku_conv(axes):

@@ -82,7 +82,6 @@ def call(name, *args, **options):
 KERAS = {0: (50, 3), 1: (3, 16), 2: (4, 16), 3: (16,), 4: (4, 2), 5: (2,)}
 SECOND = {"weight_ih_l1": (16, 4), "weight_hh_l1": (16, 4)}
 ALPHA = {"activations": ["Sigmoid", "elu", "elu"], "activation_alpha": [1.0, 2.0]}
-TWO_FUNCTIONS = {"recurrent_activation": "hard_sigmoid"}
 TWICE = {"lstm_cell/bias:0": ONE}
 MISSPELT, RESET = {"recurrent_activation": "a"}, {"linear_before_reset": 1}
 GATES = {"activations": ["Elu", "Tanh", "Tanh"], "input_forget": 1}
@@ -102,10 +101,8 @@ ROWS = [
     (ValueError, "at", load("haiku", LSTMCell(4), {"gru": {}})),
     (ValueError, "weights[0]", load("keras", FREE, {3: ONE, 4: ONE})),
     (ValueError, "recurrent_activation", load("keras", FREE, {}, **MISSPELT)),
-    (ValueError, "recurrent_activation", load("keras", FREE, {}, **TWO_FUNCTIONS)),
     (ValueError, "activation", load("linen", FREE, {}, activation="gelu")),
     (ValueError, "weights[0]", load("keras", (FREE, FREE), KERAS)),
-    (ValueError, "params", load("linen", AFTER, {"hn": None})),
     (ValueError, "layers[1]", call("from_flax", ALIKE)),
     (ValueError, "params/dense_h/kernel", load("nnx", FREE, {"dense_i": {}})),
     (ValueError, "model[0]['W']", load("onnx", FREE, {"W": None})),
@@ -115,37 +112,25 @@ ROWS = [
     (ValueError, "model[0]['activation_alpha']", load("onnx", FREE, ALPHA)),
     (ValueError, "model[0]['activations']", load("onnx", FREE, GATES)),
     (ValueError, "model[0]['direction']", load("onnx", FREE, {"direction": "reverse"})),
-    (ValueError, "model[0]['P']", load("onnx", AFTER, {"P": (1, 12)})),
-    (TypeError, "model[0]['activations']", load("onnx", ELU, {"activations": "Tanh"})),
     (ValueError, "variables", load("tf1", FULL, {}, at="a")),
     (ValueError, "lstm_cell/bias:0", load("tf1", FULL, TWICE)),
-    (ValueError, "variables", load("tf1", FULL, {"lstm_cell/bias": None})),
     (TypeError, "cell", load("tf1", FULL, {}, cell=bound(GRU))),
     (ValueError, "bidirectional", load("tf1", FULL, {}, **BOTH)),
     (ValueError, "memory_at", load("tf1", GRU, {}, memory_at="model")),
-    (ValueError, "a.weight_ih_l0", load("torch", FREE, {}, at="a.")),
-    (ValueError, "weight_hh_l0", load("torch", FREE, {"weight_hh_l0": None})),
     (ValueError, "bias_ih_l1", load("torch", FREE, SECOND)),
     (ValueError, "state_dict", load("torch", FREE, THIRD)),
-    (ValueError, "nonlinearity", load("torch", FREE, {}, nonlinearity="relu")),
     (TypeError, "bidirectional", load("torch", FREE, {}, bidirectional="yes")),
     (TypeError, "weight_hh_l0", load("torch", RNN, {"weight_hh_l0": [1.0]})),
     # Any function, and its arguments.
-    (TypeError, "cells[1]", call("from_equinox", [saved("equinox", FREE), FREE])),
     (ValueError, "input_shape", call("from_haiku", CONVS)),
     (ValueError, "at", call("to_haiku", GRUS, at="a")),
-    (TypeError, "weights", call("from_keras", object())),
     (ValueError, "weights", call("from_flax", {"i": {1: ONE, "1": ONE}})),
     (ValueError, "layers/1", call("from_flax", {"layers": {0: {}, 2: {}}})),
     (TypeError, "model", call("from_onnx", [ONE, ONE])),
-    (ValueError, "at", call("from_onnx", saved("onnx", FREE), at="a")),
     (TypeError, "variables", call("from_tf1", "model.ckpt")),
-    (ValueError, "memory_at", call("to_tf1", bound(GRU), memory_at="model")),
-    (ValueError, "lst.weight_ih_l0", call("from_torch", LSTM, at="lst")),
     (TypeError, "state[1]", call("from_torch_state", (ONE, MASKED))),
     (TypeError, "cell", call("to_torch", GRU)),
     (ValueError, "state", call("from_torch_state", (ONE, ONE[:3]))),
-    (ValueError, "state", call("from_torch_state", ONE[:3], **BOTH)),
     (ValueError, "state", call("to_torch_state", ((ONE, ONE), (ONE, ONE)))),
     # Names that are no strings.
     (ValueError, "weight_ih_l0", call("from_torch", {1: ONE})),
