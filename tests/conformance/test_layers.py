@@ -115,23 +115,23 @@ def relative(name, config, mixer, *sizes, **options):
 
 
 # The names of the numbers of heads, of their sizes, of states and of groups.
-OF_BAMBA = "mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_n_groups"
-OF_NEMOTRON = "mamba_num_heads", "mamba_head_dim", "ssm_state_size", "n_groups"
-OF_ZAMBA = "n_mamba_heads", "mamba_headdim", "mamba_d_state", "mamba_ngroups"
+BAMBA_SIZES = "mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_n_groups"
+NEMOTRON_SIZES = "mamba_num_heads", "mamba_head_dim", "ssm_state_size", "n_groups"
+ZAMBA_SIZES = "n_mamba_heads", "mamba_headdim", "mamba_d_state", "mamba_ngroups"
 NORM_LAST = {"mamba_norm_before_gate": False, "mamba_rms_norm": True, "mamba_d_ssm": 32}
-OF_MAMBA2 = {
-    "bamba": (("BambaConfig", "BambaMixer", *OF_BAMBA), {}),
+LIKE_MAMBA2 = {
+    "bamba": (("BambaConfig", "BambaMixer", *BAMBA_SIZES), {}),
     "granitemoehybrid": (
-        ("GraniteMoeHybridConfig", "GraniteMoeHybridMambaLayer", *OF_BAMBA),
+        ("GraniteMoeHybridConfig", "GraniteMoeHybridMambaLayer", *BAMBA_SIZES),
         {"layer_types": ["mamba"], "rms_norm_eps": 1e-5},
     ),
-    "falcon_h1": (("FalconH1Config", "FalconH1Mixer", *OF_BAMBA), NORM_LAST),
+    "falcon_h1": (("FalconH1Config", "FalconH1Mixer", *BAMBA_SIZES), NORM_LAST),
     "nemotron_h": (
-        ("NemotronHConfig", "NemotronHMamba2Mixer", *OF_NEMOTRON),
+        ("NemotronHConfig", "NemotronHMamba2Mixer", *NEMOTRON_SIZES),
         {"time_step_min": 0.0, "layers_block_type": ["mamba"]},
     ),
     "zamba2": (
-        ("Zamba2Config", "Zamba2MambaMixer", *OF_ZAMBA),
+        ("Zamba2Config", "Zamba2MambaMixer", *ZAMBA_SIZES),
         {"time_step_min": 0.0, "layers_block_type": ["mamba"]},
     ),
 }
@@ -149,7 +149,7 @@ CASES |= {
         (4, 6, 8),
         {"num_key_heads": 2},
     )
-    for name, (names, options) in OF_MAMBA2.items()
+    for name, (names, options) in LIKE_MAMBA2.items()
 }
 
 

@@ -282,6 +282,7 @@ def test_arrays_in_the_state_hold_the_steps_of_the_final_beams():
     np.testing.assert_allclose(history[taken], want[taken], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_states_with_scalars_and_arrays():
     decoder = basic(TRAINING, ATTENDING, ATTENTION.initial_state(MEMORY))
     run = lambda: contrib.dynamic_decode(decoder, impute_finished=True)

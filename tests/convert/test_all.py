@@ -160,6 +160,7 @@ def test_all_converters_are_in_the_table():
     assert {function.__name__ for function in own} | others == {*convert.__all__}
 
 
+@pytest.mark.fast("*-one-layer", "*-lstm-*-stack")
 @pytest.mark.parametrize("name", CASES)
 def test_there_and_back(name):
     """With and without `bidirectional`, which must fit the weights."""
@@ -253,6 +254,7 @@ def test_a_forget_bias_moves_into_the_bias(name):
     np.testing.assert_array_equal(again.params["bias"], want, strict=True)
 
 
+@pytest.mark.fast("*-lstm")
 @every_kind
 def test_there_and_back_under_jit(name):
     """The same bits as of concrete weights; some weights may stay concrete."""

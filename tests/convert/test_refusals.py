@@ -26,7 +26,7 @@ ELU, SOFTSIGN = (jaxrnn.BasicRNNCell(4, name) for name in ("elu", "softsign"))
 MISH = GatedLSTMCell(4, recurrent_activation="mish")
 HARD = GatedLSTMCell(4, forget_bias=0, recurrent_activation="hard_sigmoid")
 COUPLED = contrib.CoupledInputForgetGateLSTMCell(4)
-BOTH, ONE_WAY = ({"bidirectional": value} for value in (True, False))
+BOTH = {"bidirectional": True}
 ONE, BIAS = np.ones((4, 4)), np.ones(16)
 STEP = jax.ShapeDtypeStruct((1, 3), np.float64)
 

@@ -141,6 +141,7 @@ def test_each_setting_of_a_cell_has_its_names():
     assert settings == {json.dumps(recorded()[name]["cell"]) for name in PLACES}
 
 
+@pytest.mark.fast(*{name.split("/")[0]: name for name in PLACES}.values())
 @pytest.mark.parametrize("name", PLACES)
 def test_graphs_of_contrib(name):
     case, places = recorded()[name], PLACES[name]
