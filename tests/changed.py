@@ -106,7 +106,6 @@ TESTS = {
     "tests/flax_modules.py": ["layers"],
     "tests/golden/*": GOLDEN,
     "tests/golden/attention*": ["contrib/test_attention.py"],
-    "tests/golden/delta_rule.npz": ["cells/test_matrix_memory.py"],
     "tests/golden/params.json": ["package"],
     "tests/golden/recurrentgemma.npz": ["wrappers"],
     "tests/golden/rg_lru.npz": ["cells/test_linear_cells.py"],

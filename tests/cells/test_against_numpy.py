@@ -93,6 +93,13 @@ def outer(x, y):
     return x[..., :, None] * y[..., None, :]
 
 
+def s6(params, inputs, state):
+    x, dt, b, c = inputs
+    keep = np.exp(-dt[..., None] * np.exp(params["A_log"]))
+    state = keep * state + outer(dt * x, b)
+    return np.einsum("bus,bs->bu", state, c) + params["D"] * x, state
+
+
 def read(q, memory):
     return np.einsum("bnk,bnkv->bnv", q, memory)
 
@@ -166,17 +173,24 @@ def memory(make, update, scale=None, **options):
     if "g" in sizes._fields:  # Decays from almost 1 to 0.
         g = -np.exp(np.clip(3 * inputs.g, -6, 4))
         inputs = inputs._replace(g=np.where(g < -40, -np.inf, g))
-    if "beta" in sizes._fields:
-        inputs = inputs._replace(beta=sigmoid(inputs.beta))
+    if "beta" in sizes._fields:  # Up to 2, so that a step may change a sign.
+        inputs = inputs._replace(beta=2 * sigmoid(inputs.beta))
+    if "f" in sizes._fields:  # Some gates are shut, and some open.
+        i = np.where(inputs.i > 1.5, -np.inf, inputs.i)
+        f = np.where(inputs.f > 1, np.inf, np.where(i < -1, -np.inf, inputs.f))
+        inputs = inputs._replace(i=i, f=np.where(i == -np.inf, inputs.f, f))
     return cell, bare(update, scale or KEY**-0.5), inputs
 
 
+SIZES = UNITS, UNITS, KEY, KEY
+S6 = jaxrnn.S6Inputs(*(draw(ROWS, TIME, n, seed=i) for i, n in enumerate(SIZES)))
 LINEAR, DELTA = jaxrnn.LinearAttentionMemoryCell, jaxrnn.DeltaMemoryCell
 OPTIONS = {"gate_soft_cap": 1.5, "norm_epsilon": 1e-2, "chunk_size": 4}
 CELLS = {
     "layer_norm_gru": (jaxrnn.LayerNormGRUCell(UNITS), layer_norm_gru(1)),
     "per_gate": (jaxrnn.LayerNormGRUCell(UNITS, norm_per_gate=True), layer_norm_gru(3)),
     "lru": (jaxrnn.LRUCell(DEPTH, 4), lru),
+    "s6": (jaxrnn.S6MemoryCell(UNITS, KEY), s6, S6._replace(dt=np.exp(S6.dt))),
     "min_gru": (jaxrnn.MinGRUCell(UNITS), min_gru),
     "min_lstm": (jaxrnn.MinLSTMCell(UNITS), min_lstm),
     "qrnn_f": (jaxrnn.QRNNCell(UNITS, "f"), qrnn("f")),

@@ -1,9 +1,11 @@
-"""xLSTM and the delta rule: against the authors' packages, and a NumPy loop."""
+"""Matrix memories, with projections and without, and xLSTM against its authors' code.
+
+`test_against_numpy.py` compares the memories with loops of their equations.
+"""
 
 import dataclasses
 import functools
 import pathlib
-import re
 
 import chex
 import helpers
@@ -11,72 +13,56 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, bound, differentiated, drawn, with_prefix
+from helpers import (
+    assert_near,
+    bound,
+    differentiated,
+    drawn,
+    largest_error,
+    with_prefix,
+)
 
 import jaxrnn
-from jaxrnn import DeltaInputs, DeltaMemoryCell, MLSTMCell, SLSTMCell
+from jaxrnn import (
+    DeltaInputs,
+    DeltaMemoryCell,
+    DPLRInputs,
+    DPLRMemoryCell,
+    LinearAttentionInputs,
+    LinearAttentionMemoryCell,
+    MLSTMCell,
+    MLSTMInputs,
+    MLSTMMemoryCell,
+    RWKV6MemoryCell,
+    SLSTMCell,
+)
 from jaxrnn._base.math import cast
-from jaxrnn.testing._oracle import weighted_sum
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-FILE = {**np.load(GOLDEN / "xlstm.npz"), **np.load(GOLDEN / "delta_rule.npz")}
-BATCH, TIME, DEPTH = 4, 10, 3
-UNITS, HEADS, KEY = 6, 2, 4
-RNG = np.random.default_rng(0)
-XS = RNG.normal(size=(BATCH, TIME, DEPTH))
-STATE = RNG.normal(size=(BATCH, HEADS, KEY, UNITS // HEADS))
-START = RNG.normal(size=STATE.shape)
-LENGTHS = np.array([TIME, 0, 7, 1])
-RESETS = np.arange(TIME) % 3 == np.arange(BATCH)[:, None]
+FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "xlstm.npz")
+F32 = jnp.float32
 FORMS = {"steps": "scan", "chunks": None}
 
 
-def run(cell, xs, *args, **kwargs):
-    return jaxrnn.dynamic_rnn(cell, xs, *args, dtype=xs.dtype, **kwargs)
+def run(cell, xs, *args, **options):
+    return jaxrnn.dynamic_rnn(cell, xs, *args, dtype=xs.dtype, **options)
 
 
-@jax.numpy_rank_promotion("allow")
-def run_delta(implementation, params, x, state, factor=1, **options):
-    """A `DeltaMemoryCell` in the projections and the norm of the packages."""
-    keys, size = HEADS * KEY, UNITS // HEADS
-    z = x @ params["kernel"] + params["bias"]
-    ends = np.cumsum([keys, keys, UNITS, HEADS, HEADS])
-    q, k, v, b, *gates = jnp.split(z, ends[: 5 if "a_log" in params else 3], axis=-1)
-    q, k, v = (jax.nn.silu(y).reshape(*y.shape[:2], HEADS, -1) for y in (q, k, v))
-    q, k = (y / jnp.sqrt(jnp.sum(y * y, -1, keepdims=True) + 1e-6) for y in (q, k))
-    g = jnp.zeros_like(b)
-    if gates:
-        g = -jnp.exp(params["a_log"]) * jax.nn.softplus(gates[0])
-    inputs = DeltaInputs(q, k, v, g, factor * jax.nn.sigmoid(b))
-    cell = DeltaMemoryCell(HEADS, KEY, size, chunk_size=4).bind({})
-    options |= {"initial_state": state, "implementation": implementation}
-    h, last = jaxrnn.dynamic_rnn(cell, inputs, dtype=x.dtype, **options)
-    h = h / jnp.sqrt(jnp.mean(h * h, -1, keepdims=True) + 1e-5) * params["norm_scale"]
-    h = h.reshape(*x.shape[:2], UNITS)
-    return (h * jax.nn.silu(gates[1]) if gates else h), last
+# xLSTM.
 
 
-@pytest.mark.fast("*-mlstm", "steps-slstm", "*-gated_neg", "chunks-delta")
+@pytest.mark.fast("*-mlstm", "steps-slstm")
 @pytest.mark.parametrize(
     "case", sorted({name.split("/")[0] for name in FILE} - {"init"})
 )
 @pytest.mark.parametrize("form", FORMS)
 def test_same_as_the_packages(case, form):
-    cell = (SLSTMCell if case[0] == "s" else MLSTMCell)(UNITS, HEADS)
-    if case[0] == "m":
-        cell = dataclasses.replace(cell, chunk_size=4)
-    is_delta = "lstm" not in case
-    if is_delta:
-        cell = DeltaMemoryCell(HEADS, KEY, UNITS // HEADS)
+    cell = SLSTMCell(6, 2) if case[0] == "s" else MLSTMCell(6, 2, chunk_size=4)
     golden = with_prefix(f"{case}/", FILE)
-    tree = jax.tree.structure(cell.zero_state(2, XS.dtype))
+    tree = jax.tree.structure(cell.zero_state(2, float))
 
     def results(given):
         params, state = (with_prefix(f"{of}/", given) for of in ("params", "state"))
         state = tree.unflatten(state.values()) if state else None
-        if is_delta:
-            factor = 2 if "neg" in case else 1
-            return run_delta(FORMS[form], params, given["x"], state, factor)
         options = {"initial_state": state, "implementation": FORMS[form]}
         return run(cell.bind(params), given["x"], **options)
 
@@ -86,23 +72,9 @@ def test_same_as_the_packages(case, form):
     assert_near(got, ((golden["outputs"], finals), (slopes,)), tolerance=1e-13)
 
 
-def test_a_narrow_scale_keeps_the_memory():
-    """The memory is `exp(m) c` and `exp(m) n`, also after m was rounded."""
-    rng = np.random.default_rng(0)
-    sizes = {"c": (2, HEADS, 3, 4), "n": (2, HEADS, 3), "m": (2, HEADS)}
-    draws = {name: jnp.asarray(rng.normal(size=s)) for name, s in sizes.items()}
-    state = jaxrnn.MLSTMState(**draws | {"m": 30 * draws["m"]})
-    like = jax.tree.map(lambda x: x.astype(jnp.bfloat16), state)
-    got = cast(MLSTMCell(8, HEADS).rule.stored(like, state), jnp.float64)
-    shift = jnp.exp(got.m - state.m)
-    near = functools.partial(np.testing.assert_allclose, rtol=1e-2)
-    near(got.c * shift[..., None, None], state.c)
-    near(got.n * shift[..., None], state.n)
-
-
 def test_the_biases_start_as_in_the_package():
-    x = jax.ShapeDtypeStruct((1, 3), jnp.float32)
-    bias_of = lambda make: make(UNITS, HEADS).init(jax.random.key(0), x)["bias"]
+    x = jax.ShapeDtypeStruct((1, 3), F32)
+    bias_of = lambda make: make(6, 2).init(jax.random.key(0), x)["bias"]
     mlstm, slstm = map(bias_of, (MLSTMCell, SLSTMCell))
     np.testing.assert_allclose(mlstm[-2:], FILE["init/mlstm_f"])
     assert not mlstm[:-4].any()
@@ -110,63 +82,23 @@ def test_the_biases_start_as_in_the_package():
     np.testing.assert_allclose(slstm, FILE["init/slstm"], rtol=1e-6)
 
 
-@pytest.mark.fast("chunks-4")
-@pytest.mark.parametrize("size", [4, 16, None], ids=["chunks-4", "chunks-16", "steps"])
-def test_nan_stays_where_no_later_step_reads_it(size):
-    """In padding, before a reset, and in a state that step 0 resets."""
-    form = FORMS["chunks" if size else "steps"]
-    params = with_prefix("gated_neg/params/", FILE)
-    resets = np.zeros((BATCH, TIME), bool)
-    resets[[0, 2], [6, 0]] = True
-    bad, bad_state = XS.copy(), STATE.copy()
-    bad[0, 2] = bad[1] = bad[2, 5:] = bad[3, 1:] = bad_state[2] = np.nan
-    options = {"sequence_length": LENGTHS, "resets": resets}
-    both = jax.jit(lambda x, s: run_delta(form, params, x, s, **options))
-    (got, got_last), (want, last) = both(bad, bad_state), both(XS, STATE)
-    # The projections of a layer also read the padding.
-    is_valid = (np.arange(TIME) < LENGTHS[:, None])[..., None]
-    got, want = (jnp.where(is_valid, y, 0) for y in (got, want))
-    # Row 0 is reset at step 6; row 2 ends after step 6, with zeros beyond.
-    want = want.at[0, 2:6].set(np.nan).at[2, 5:7].set(np.nan)
-    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(got_last, last.at[2].set(np.nan), 1e-12, 1e-14)
-
-
-@pytest.mark.parametrize("factor", [1, 2])
-def test_a_value_changes_its_sign_only_if_b_may_be_2(factor):
-    """With v = 0, b = 2 makes the memory count steps modulo 2; b = 1 clears it."""
-    cell, one = DeltaMemoryCell(1, 1, 1), jnp.ones((1, 5, 1, 1))
-    number = one[..., 0]
-    inputs = DeltaInputs(one, one, 0 * one, 0 * number, factor * number)
-    got, _ = jaxrnn.dynamic_rnn(
-        cell.bind({}), inputs, initial_state=one[:, :1], dtype=one.dtype
-    )
-    want = [-1, 1, -1, 1, -1] if factor == 2 else [0] * 5
-    np.testing.assert_allclose(got[0, :, 0, 0], want, atol=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-def test_all_gates_give_finite_results_in_float32(form):
-    """Gates from closed to values far beyond the range of exp."""
-    cell = MLSTMCell(2, chunk_size=4)
-    x = jnp.linspace(-50, 50, 10, dtype=jnp.float32)
-    params = cell.init(jax.random.key(0), x[:, None])
-    params["kernel"] = params["kernel"].at[:, -2:].set(1)
-
-    def loss(params, gates):
-        params = params | {"bias": params["bias"].at[-2:].set(gates)}
-        given = cell.bind(params), x[None, :, None]
-        return weighted_sum(run(*given, implementation=FORMS[form]))
-
-    gates = jnp.asarray([[-300, -300], [300, -300], [300, 300], [-300, 300]], x.dtype)
-    gradients = jax.vmap(jax.value_and_grad(loss, (0, 1)), (None, 0))
-    chex.assert_tree_all_finite(jax.jit(gradients)(params, gates))
+def test_a_narrow_scale_keeps_the_memory():
+    """The memory is `exp(m) c` and `exp(m) n`, also after m was rounded."""
+    rng = np.random.default_rng(0)
+    sizes = {"c": (2, 2, 3, 4), "n": (2, 2, 3), "m": (2, 2)}
+    draws = {name: jnp.asarray(rng.normal(size=s)) for name, s in sizes.items()}
+    state = jaxrnn.MLSTMState(**draws | {"m": 30 * draws["m"]})
+    like = jax.tree.map(lambda x: x.astype(jnp.bfloat16), state)
+    got = cast(MLSTMCell(8, 2).rule.stored(like, state), jnp.float64)
+    shift = jnp.exp(got.m - state.m)
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-2)
+    near(got.c * shift[..., None, None], state.c)
+    near(got.n * shift[..., None], state.n)
 
 
 def test_the_first_step_of_an_slstm_with_a_closed_input_gate():
     """An empty state takes what is written, however small its weight is."""
-    cell, x = SLSTMCell(2), jnp.ones((1, 1, 3), jnp.float32)
+    cell, x = SLSTMCell(2), jnp.ones((1, 1, 3), F32)
     params = drawn(cell, x[:, 0])
     _, _, z, o = jnp.split(params["bias"] + params["kernel"].sum(0), 4)
     params["bias"] = params["bias"].at[:2].add(-300)
@@ -175,21 +107,20 @@ def test_the_first_step_of_an_slstm_with_a_closed_input_gate():
 
 
 # At every step, or at some steps, where -1e38 makes a sum infinite.
-SHUT = [(gate, ("bias", -1)) for gate in (-100, -1e6, -np.inf)]
-SHUT += [(gate, ("kernel", (0, -1))) for gate in (-100, -1e6, -1e38)]
+SHUT = [(-np.inf, "bias", -1), (-1e6, "kernel", (0, -1)), (-1e38, "kernel", (0, -1))]
 
 
-@pytest.mark.fast("-1000000.0-place4")
-@pytest.mark.parametrize(("gate", "place"), SHUT)
-def test_shut_forget_gates(gate, place):
+@pytest.mark.fast("-1000000.0-*")
+@pytest.mark.parametrize(("gate", "name", "index"), SHUT)
+def test_shut_forget_gates(gate, name, index):
     """Chunks have finite gradients, and almost what single steps give in float64."""
     x = np.random.default_rng(0).normal(size=(100, 3))
     x[:, 0] = np.arange(100) % 7 == 0
-    cell, (name, index) = MLSTMCell(4), place
-    params = drawn(cell, jax.ShapeDtypeStruct((1, 3), jnp.float32))
+    cell = MLSTMCell(4)
+    params = drawn(cell, jax.ShapeDtypeStruct((1, 3), F32))
     params[name] = params[name].at[index].set(gate)
     outputs = lambda params, x: run(cell.bind(params), x)[0]
-    got, gradients = differentiated(outputs, params, jnp.asarray(x[None], jnp.float32))
+    got, gradients = differentiated(outputs, params, jnp.asarray(x[None], F32))
     chex.assert_tree_all_finite(gradients)
     exact = jax.tree.map(lambda p: p.astype(np.float64), params)
     want, _ = run(cell.bind(exact), x[None], implementation="scan")
@@ -204,19 +135,17 @@ def test_an_empty_memory_without_steps_has_finite_gradients(form):
     x = np.random.default_rng(0).normal(size=(3, 5, 3))
     start = jax.tree.map(jnp.ones_like, cell.zero_state(3, x.dtype))
     start = start._replace(m=jnp.full_like(start.m, -jnp.inf))
-    params = bound(cell).params
+    late = np.arange(5) % np.array([[3], [4], [5]]) == 3
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True, argnums=(0, 1, 2))
-    def gradients(params, x, state, options):
-        options |= {"initial_state": state, "implementation": FORMS[form]}
-        made = run(cell.bind(params), x, **options)
+    def gradients(params, x, state):
+        options = {"initial_state": state, "implementation": FORMS[form]}
+        made = run(cell.bind(params), x, mask=late, **options)
         return jnp.sum(made[0] ** 2), made
 
-    late = np.arange(5) % np.array([[6], [4], [2]]) == 3
-    for options in ({"mask": late}, {"sequence_length": np.array([0, 3, 5])}):
-        got, (outputs, last) = gradients(params, x, start, options)
-        chex.assert_tree_all_finite((got, outputs, last._replace(m=outputs)))
+    got, (outputs, last) = gradients(bound(cell).params, x, start)
+    chex.assert_tree_all_finite((got, outputs, last._replace(m=outputs)))
     chex.assert_trees_all_equal(*jax.tree.map(lambda x: x[0], (last, start)))
 
 
@@ -227,11 +156,13 @@ def test_a_memory_that_overflowed_ends_at_a_reset():
     x[:, 1:3] = 1e20  # The products k v overflow, the products with the kernel do not.
     resets = np.tile(np.arange(12) == 6, (2, 1))
 
-    def loss(x, implementation):
+    @functools.partial(jax.jit, static_argnums=1)
+    @jax.grad
+    def gradient(x, implementation):
         outputs, _ = run(cell, x, resets=resets, implementation=implementation)
         return jnp.sum(outputs[:, 6:] ** 2)
 
-    got, want = (jax.grad(loss)(x, name)[:, 6:] for name in (None, "scan"))
+    got, want = (gradient(x, name)[:, 6:] for name in (None, "scan"))
     assert jnp.isfinite(got).all()
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
@@ -242,68 +173,227 @@ def test_no_later_step_reaches_the_gradients_of_earlier_steps(size):
     """Its values or cotangents overflow, or it is not finite."""
     x = np.random.default_rng(0).normal(size=(1, 20, 3)).astype(np.float32)
     cell = bound(MLSTMCell(16, 2), dtype="float32")
-    steps = slice(15)
-
-    def outputs(cell, x):
-        return run(cell, x)[0][:, steps]
-
+    outputs = lambda cell, x: run(cell, x)[0][:, :15]
     want = differentiated(outputs, cell, jnp.asarray(x))
     x[:, 15, 0] = size
     got = differentiated(outputs, cell, jnp.asarray(x))
     chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-5)
 
 
-HALVED = {
-    "mlstm_steps": (MLSTMCell(8, 2), "scan"),
-    "mlstm": (MLSTMCell(8, 2, chunk_size=4), None),
-    "slstm": (SLSTMCell(8, 2), None),
+# Memories without projections.
+
+ROWS, TIME, HEADS, KEY, VALUE = 3, 11, 4, 3, 2
+LENGTHS = np.array([11, 0, 6])
+RNG = np.random.default_rng(0)
+SHAPES = [(2, KEY), (2, KEY), (HEADS, VALUE), (HEADS,), (HEADS,)]
+INPUTS = [RNG.normal(size=(ROWS, TIME, *shape)) for shape in SHAPES]
+DELTA = DeltaInputs(*INPUTS[:3], -np.abs(INPUTS[3]), 1 / (1 + np.exp(-INPUTS[4])))
+# Decays from almost 1 to almost 0, of which -inf is the edge.
+G = -np.exp(RNG.uniform(-6, 4, size=(ROWS, TIME, HEADS, KEY)))
+G[RNG.random(G.shape) < 0.05] = -np.inf
+A, B = RNG.normal(size=(2, ROWS, TIME, HEADS, KEY))
+SIZES = HEADS, KEY, VALUE, 2  # Two heads share the keys.
+WITH_KEY_DECAYS = {
+    "linear": (
+        LinearAttentionMemoryCell(*SIZES, key_decay=True, chunk_size=16),
+        LinearAttentionInputs(*INPUTS[:3], G),
+    ),
+    "delta": (
+        DeltaMemoryCell(*SIZES, key_decay=True, chunk_size=16),
+        DELTA._replace(g=G),
+    ),
+    "dplr": (
+        DPLRMemoryCell(*SIZES, chunk_size=16),
+        DPLRInputs(*INPUTS[:3], A, B, G),
+    ),
+    "rwkv6": (
+        RWKV6MemoryCell(*SIZES, chunk_size=16),
+        LinearAttentionInputs(*INPUTS[:3], G),
+    ),
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("cell", "implementation"), HALVED.values(), ids=HALVED)
-def test_half_precision_loses_little_with_a_state_of_float32(cell, implementation):
-    exact, x = bound(cell), np.random.default_rng(1).normal(size=(2, 64, 3))
-    half = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), (exact, x))
-    want, _ = run(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), half))
-    state = cell.zero_state(2, jnp.float32)
-    if isinstance(cell, SLSTMCell):
-        state = state._replace(h=state.h.astype(jnp.bfloat16))
-    options = {"initial_state": state, "implementation": implementation}
-    got, last = run(*half, **options)
-    chex.assert_trees_all_equal_shapes_and_dtypes(last, state)
-    assert got.dtype == jnp.bfloat16
-    np.testing.assert_allclose(got.astype(jnp.float64), want, rtol=0.01, atol=0.02)
+def bound_to(cell, inputs):
+    """The cell with random parameters, if it has any."""
+    return cell.bind(drawn(cell, jax.tree.map(lambda x: x[:, 0], inputs)))
+
+
+def unit(x):
+    """Vectors of length 1."""
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.fast("dplr")
+@pytest.mark.parametrize("name", WITH_KEY_DECAYS)
+def test_no_decay_overflows_in_float32(name):
+    """Chunks equal single steps where `exp` of the sum of decays is beyond float32."""
+    cell, inputs = WITH_KEY_DECAYS[name]
+    units = {n: unit(getattr(inputs, n)) for n in "kab" if n in inputs._fields}
+    inputs = inputs._replace(**units, g=np.where(G < -1, -80.0, G))
+
+    def results(dtype, **options):
+        given = type(inputs)(*(jnp.asarray(x, dtype) for x in inputs))
+        return jaxrnn.dynamic_rnn(bound_to(cell, given), given, dtype=dtype, **options)
+
+    got, want = results(F32), results(float, implementation="scan")
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g, w, atol=3e-5)
+
+
+def fast_and_slow(name, least):
+    """A cell, and inputs whose decays are fast for 16 steps and then slow, twice."""
+    rng, shape = np.random.default_rng(0), (2, 96, 2)
+    fast = np.arange(96) % 48 < 16
+    draw = lambda *size: rng.normal(size=(*shape, *size))
+    q, k = abs(draw(8)), unit(draw(8))
+    v, gate = draw(8), 1 / (1 + np.exp(-draw()))
+    g = np.where(fast[:, None, None], least, -0.01) - 1e-3 * abs(draw(8))
+    if name == "mlstm":
+        f = np.where(fast[:, None], least, 5.0) + 0 * gate
+        return MLSTMMemoryCell(2, 8, 8), MLSTMInputs(q, abs(k), v, draw(), f)
+    if name == "dplr":
+        inputs = DPLRInputs(q, k, v, -k, k * gate[..., None], g)
+        return DPLRMemoryCell(2, 8, 8, chunk_size=48), inputs
+    if name == "linear":
+        inputs = LinearAttentionInputs(q, k, v, g[..., 0])
+        return LinearAttentionMemoryCell(2, 8, 8, chunk_size=48), inputs
+    cell = DeltaMemoryCell(2, 8, 8, key_decay=True, chunk_size=48)
+    return cell, DeltaInputs(q, k, v, g, gate)
+
+
+LEAST = {"linear": -20.0, "delta": -87.0, "dplr": -87.0, "mlstm": -20.0}
+
+
+@pytest.mark.fast("delta", "mlstm")
+@pytest.mark.parametrize("name", LEAST)
+def test_fast_decays_round_away_no_slow_ones(name):
+    """Float32 chunks against single steps in float64, in spans that begin at resets."""
+    cell, inputs = fast_and_slow(name, LEAST[name])
+    resets = np.arange(96)[None] == [[7], [60]]
+
+    def results(dtype, **options):
+        def run(inputs):
+            cell_of, driver = bound_to(cell, inputs), jaxrnn.dynamic_rnn
+            return driver(cell_of, inputs, dtype=dtype, resets=resets, **options)
+
+        given = jax.tree.map(lambda x: jnp.asarray(x, dtype), inputs)
+        return differentiated(run, given)
+
+    both = results(F32), results(float, implementation="scan")
+    leaves = (map(np.asarray, jax.tree.leaves(tree)) for tree in both)
+    assert largest_error(zip(*leaves, strict=True)) < 5e-6
+
+
+@pytest.mark.parametrize("name", WITH_KEY_DECAYS)
+def test_a_decay_in_place_of_its_logarithm_warns(name):
+    """Where it is known. Some growth, no decay and traced values are no mistakes."""
+    cell, inputs = WITH_KEY_DECAYS[name]
+    run = lambda x: jaxrnn.dynamic_rnn(bound_to(cell, x), x, dtype=float)
+    some = np.where(np.arange(KEY) == 0, 0.1, -0.1)
+    for g in G, np.zeros_like(G), np.broadcast_to(some, G.shape):
+        run(inputs._replace(g=g))
+    decays = inputs._replace(g=np.exp(G))
+    with pytest.warns(UserWarning, match="`g`"):
+        run(decays)
+    jax.jit(run)(decays)
+
+
+@pytest.mark.parametrize("length", [1e200, 9.0])
+def test_long_keys_spoil_no_other_span(length):
+    """If a product overflows, the results are NaN up to the next reset."""
+    resets = np.arange(TIME)[None] == np.array([[4], [6], [0]])
+    cell = DeltaMemoryCell(*SIZES, chunk_size=8)
+    k = unit(DELTA.k)
+    k[:, 2] *= length
+    inputs, options = DELTA._replace(k=k), {"dtype": float, "resets": resets}
+    run = functools.partial(jaxrnn.dynamic_rnn, cell.bind({}), inputs, **options)
+    got, want = run()[0], run(implementation="scan")[0]
+    assert np.isfinite(want).all() == (length < 1e200)
+    np.testing.assert_allclose(got, want, rtol=1e-9)
+
+
+@pytest.mark.fast("chunks")
+@pytest.mark.parametrize("form", FORMS)
+def test_nan_stays_where_no_later_step_reads_it(form):
+    """In padding, before a reset, and in a state that step 0 resets."""
+    cell = DeltaMemoryCell(*SIZES, chunk_size=4).bind({})
+    resets = np.zeros((ROWS, TIME), bool)
+    resets[[0, 2], [6, 0]] = True
+    v, state = DELTA.v.copy(), RNG.normal(size=(ROWS, HEADS, KEY, VALUE))
+    bad_state = state.copy()
+    v[0, 2] = v[1] = v[2, 4:] = bad_state[2] = np.nan
+    options = {"resets": resets, "implementation": FORMS[form]}
+    run = lambda v, state: jaxrnn.dynamic_rnn(
+        cell, DELTA._replace(v=v), LENGTHS, state, **options
+    )
+    (got, got_last), (want, last) = run(v, bad_state), run(DELTA.v, state)
+    # Row 0 is reset at step 6; row 2 ends after step 5, with zeros beyond.
+    want = want.at[0, 2:6].set(np.nan).at[2, 4:6].set(np.nan)
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(got_last, last.at[2].set(np.nan), 1e-12, 1e-14)
 
 
 @pytest.mark.loops
-def test_tensorflow_lite_can_pad_all_arrays():
-    """Its operator pads at most five axes."""
-    params = with_prefix("gated_neg/params/", FILE)
-    run = functools.partial(run_delta, FORMS["chunks"], state=None)
-    text = jax.jit(run).lower(params, jnp.ones((2, 9, 3))).as_text()
-    pads = re.findall(r"stablehlo\.pad .*-> tensor<(.*)x", text)
-    assert pads
-    assert max(sizes.count("x") + 1 for sizes in pads) <= 5
+@pytest.mark.fast("delta-*")
+@pytest.mark.parametrize(("name", "size"), [("linear", 4), ("delta", 16), ("rwkv6", 4)])
+def test_a_query_spoils_no_gradient_of_another_span(name, size):
+    """The step does not change the state, and a reset follows."""
+    cell, inputs = WITH_KEY_DECAYS[name]
+    cell = dataclasses.replace(cell, chunk_size=size)
+    resets = np.zeros((ROWS, TIME), bool)
+    resets[0, 8] = True
+
+    def loss(cell, inputs):
+        outputs, _ = jaxrnn.dynamic_rnn(cell, inputs, dtype=float, resets=resets)
+        return jnp.sum(outputs[0, 8:] ** 2)
+
+    gradient = jax.jit(jax.grad(loss, (0, 1)))
+    spoiled = INPUTS[0].copy()
+    spoiled[0, 3] = np.nan
+    given = bound_to(cell, inputs), inputs
+    got = gradient(given[0], inputs._replace(q=spoiled))
+    assert_near(got, gradient(*given), tolerance=1e-12)
 
 
-@pytest.mark.parametrize("make", [MLSTMCell, SLSTMCell])
-def test_profiles_name_the_step(make):
-    lowered = jax.jit(run).lower(bound(make(4, name="memory")), jnp.ones((2, 5, 3)))
-    assert "memory/" in lowered.as_text(debug_info=True)
+@pytest.mark.loops
+@pytest.mark.parametrize("chunk_size", [None, 64])
+def test_a_narrow_state_is_rounded_after_the_last_step(chunk_size):
+    """A bfloat16 sum of ones, rounded at every step, ends at 256."""
+    cell = LinearAttentionMemoryCell(1, 1, 1, scale=1.0, chunk_size=chunk_size)
+    one = jnp.ones((1, 1000, 1, 1), jnp.bfloat16)
+    inputs = LinearAttentionInputs(one, one, one, 0 * one[..., 0])
+    run = lambda x: jaxrnn.dynamic_rnn(cell.bind({}), x, [1000], dtype=one.dtype)[1]
+    assert run(inputs).item() == 1000
 
 
-@pytest.mark.parametrize("returns_states", [False, True])
-@pytest.mark.parametrize("reset", [4, 5])
+@pytest.mark.parametrize(("reset", "returns_states"), [(4, False), (5, True)])
 def test_a_reset_within_the_middle_chunk(reset, returns_states):
     """Three chunks of 3 steps; the state after the reset goes on to the last."""
-    cell = jaxrnn.LinearAttentionMemoryCell(2, 3, 2, chunk_size=3)
-    x = [np.random.default_rng(i).normal(size=(2, 9, 2, 3)) for i in range(3)]
-    inputs = jaxrnn.LinearAttentionInputs(
-        x[0], x[1], x[2][..., :2], -(x[0][..., 0] ** 2)
-    )
-    resets = np.zeros((2, 9), bool)
+    cell = LinearAttentionMemoryCell(*SIZES, chunk_size=3)
+    inputs = LinearAttentionInputs(*(x[:, :9] for x in DELTA[:4]))
+    resets = np.zeros((ROWS, 9), bool)
     resets[0, reset] = True
     options = {"resets": resets, "return_states": returns_states, "dtype": float}
     run = functools.partial(jaxrnn.dynamic_rnn, cell.bind({}), inputs, **options)
     assert_near(run(), run(implementation="scan"), tolerance=1e-12)
+
+
+# The sizes of a memory, its options, the number of rows, and whether it is scanned.
+CHOICES = [
+    ((2, 64, 64), {}, 8, False),
+    ((2, 64, 64), {}, 1, True),
+    ((2, 64, 64), {"key_decay": True}, 8, True),
+    ((2, 32, 32), {"chunk_size": 32}, 64, False),
+]
+
+
+@pytest.mark.loops
+@pytest.mark.parametrize(("sizes", "options", "rows", "is_scanned"), CHOICES)
+def test_explain_says_whether_a_call_is_scanned(sizes, options, rows, is_scanned):
+    """A small memory is scanned in calls without derivatives."""
+    cell = DeltaMemoryCell(*sizes, **options)
+    shape = lambda size: jax.ShapeDtypeStruct((rows, 40, *size), F32)
+    inputs = DeltaInputs(*map(shape, cell.input_sizes))
+    found = jaxrnn.explain(cell.bind({}), inputs, dtype=F32)
+    reason = "a scan, which runs without derivatives, is slower with them"
+    assert (found.loop, found.reason) == ("chunks", reason if is_scanned else "")

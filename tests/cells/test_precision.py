@@ -8,7 +8,7 @@ from cases import CASES
 from helpers import differentiated
 
 import jaxrnn
-from jaxrnn import BasicLSTMCell, LRUCell, LSTMCell, LSTMStateTuple, RGLRUCell, testing
+from jaxrnn import LRUCell, LSTMCell, LSTMStateTuple, RGLRUCell, testing
 from jaxrnn.contrib import IndyLSTMCell
 
 X = np.random.default_rng(0).normal(size=(4, 30, 3)).astype(np.float32)
@@ -18,9 +18,11 @@ def dtypes(tree):
     return {str(leaf.dtype) for leaf in jax.tree.leaves(tree)}
 
 
-@pytest.mark.fast("bfloat16-basic_rnn")
-@pytest.mark.parametrize("name", ["basic_rnn", "lstm_projection", "gru", "dropout"])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.fast("basic_rnn-*")
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("basic_rnn", "bfloat16"), ("lstm_projection", "float16"), ("gru", "bfloat16")],
+)
 def test_laws_in_low_precision(name, dtype):
     case = CASES[name]
     setup = testing.make_setup(case.cell, case.inputs, dtype, case.key)
@@ -30,8 +32,6 @@ def test_laws_in_low_precision(name, dtype):
 
 
 MIXED = {
-    "lstm": LSTMCell(4, use_peepholes=True, cell_clip=2.0),
-    "basic_lstm": BasicLSTMCell(4),
     "projection": LSTMCell(4, num_proj=2, proj_clip=0.9),
     "independent": IndyLSTMCell(4),
 }
@@ -61,13 +61,6 @@ def test_memory_in_float32_under_bfloat16(cell):
     assert error(outputs) < error(narrow)
 
 
-def test_the_cells_dtype_is_that_of_its_parameters():
-    cell = LSTMCell(4, dtype="bfloat16")
-    for dtype, want in ((None, "bfloat16"), (jnp.float32, "float32")):
-        params = cell.init(jax.random.key(0), X[:, 0], dtype)
-        assert dtypes(params) == {want}
-
-
 @pytest.mark.filterwarnings("ignore:`dtype` is float64, but JAX uses float32")
 def test_without_x64_float64_is_float32():
     with jax.enable_x64(False):
@@ -80,15 +73,14 @@ def test_without_x64_float64_is_float32():
 
 
 LINEAR = {
-    "min_gru": jaxrnn.MinGRUCell(8),
-    "lru": LRUCell(8, min_radius=0.99, max_radius=0.9999),
-    "rg_lru": RGLRUCell(8, 2, min_radius=0.999, max_radius=0.9999),
+    "min_gru": (jaxrnn.MinGRUCell(8), "bfloat16", 0.02),
+    "lru": (LRUCell(8, min_radius=0.99, max_radius=0.9999), "float32", 1e-4),
+    "rg_lru": (RGLRUCell(8, 2, min_radius=0.999, max_radius=0.9999), "float32", 1e-4),
 }
 
 
-@pytest.mark.fast("min_gru-bfloat16-*")
-@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-4), ("bfloat16", 0.02)])
-@pytest.mark.parametrize("cell", LINEAR.values(), ids=LINEAR)
+@pytest.mark.fast("min_gru")
+@pytest.mark.parametrize(("cell", "dtype", "limit"), LINEAR.values(), ids=LINEAR)
 def test_long_linear_recurrences(cell, dtype, limit):
     """Both passes are accurate with factors near 1 and a float32 state."""
     x = np.random.default_rng(0).normal(size=(1, 500, 8)).astype(jnp.dtype(dtype))

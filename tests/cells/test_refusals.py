@@ -37,14 +37,6 @@ like = functools.partial(FunctionCell.like, inputs=X, state=H)
 keep = lambda params, inputs, state, key=None: (inputs, state)
 
 
-def summed(params, inputs, state, key=None):
-    return {"y": inputs.sum()}, state
-
-
-def added(params, inputs, state, key=None):
-    return inputs, [state[0] + 1, state[1]]
-
-
 def initialized(initializer, depth=3):
     x = jax.ShapeDtypeStruct((2, depth), F32)
     return LSTMCell(8, initializer=initializer).init(KEY, x)
@@ -79,18 +71,18 @@ MEMORY = DeltaMemoryCell(4, 3, 2, num_key_heads=2)
 STEP = DeltaInputs(*(np.ones((3, *size)) for size in MEMORY.input_sizes))
 
 
-NO_PARAMS = {}
-
-
-def written(step=STEP, params=NO_PARAMS, **leaves):
+def written(step=STEP, **leaves):
     step = step._replace(**leaves) if leaves else step
-    return MEMORY.bind(params)(step, MEMORY.zero_state(3, float))
+    return MEMORY.bind({})(step, MEMORY.zero_state(3, float))
 
 
-def read_before(params):
-    cell = jaxrnn.RWKV6MemoryCell(2, 4, 3)
-    inputs = jaxrnn.LinearAttentionInputs(*(np.ones((3, *n)) for n in cell.input_sizes))
-    return cell.bind(params)(inputs, cell.zero_state(3, float))
+S6 = jaxrnn.S6MemoryCell(4, 2)
+S6_STEP = jaxrnn.S6Inputs(*(np.ones((3, *size)) for size in S6.input_sizes))
+
+
+def scanned(**leaves):
+    params = S6.init(KEY, S6_STEP)
+    return S6.bind(params)(S6_STEP._replace(**leaves), S6.zero_state(3, float))
 
 
 def narrow(cell):
@@ -130,9 +122,7 @@ REFUSALS = [
     (TYPE, "`fn`.*`key`", lambda: like(lambda p, x, s: (x, s))),
     (TYPE, r"`state\[1\]`", lambda: like(keep, state=(H, 0.0))),
     (VALUE, "`state`", lambda: like(keep, state=np.zeros(()))),
-    (VALUE, r"`state\[0\]`.* leave None out", lambda: like(added, state=[None, H])),
     (VALUE, r"`output\[1\]`.* leave None out", lambda: like(keep, inputs=(X, None))),
-    (VALUE, r"`output\['y'\]`", lambda: like(summed)),
     (TYPE, r"`inputs\[1\]`", lambda: like(keep, inputs=[X, 1])),
     (TYPE, "`rows_interact`", lambda: like(keep, rows_interact=1)),
     (VALUE, "unpack", lambda: step_of(0.5, 0.5)),
@@ -154,9 +144,9 @@ REFUSALS = [
     (VALUE, "`inputs.v`", lambda: written(v=STEP.v[:1])),
     (VALUE, "`inputs.g`", lambda: written(g=STEP.beta > 0)),
     (VALUE, "`inputs.k`", lambda: written(k=STEP.k + 1j)),
-    (TYPE, "`bind", lambda: written(params=None)),
-    (VALUE, r"`params\['bonus'\]` .* Create the parameters with `cell.init\(key, inputs"
-     r"\)`, in float64.$", lambda: read_before({"bonus": X})),
+    (VALUE, r"`inputs.b`.*\[batch, 2\]", lambda: scanned(b=S6_STEP.x)),
+    (VALUE, "`inputs.dt`.*floating", lambda: scanned(dt=np.ones((3, 4), int))),
+    (TYPE, "`bind", lambda: MEMORY.bind(None)(STEP, MEMORY.zero_state(3, float))),
     *((TYPE, f"`{old}`", lambda old=old: DeltaInputs(q=0, k=0, v=0, **{old: 0}))
       for old in ("log_a", "b")),
 ]  # fmt: skip

@@ -34,9 +34,8 @@ NUMPY = "tests/cells/test_against_numpy.py"
 NUMBERS = {
     "AttentionWrapper": "tests/golden/record/seq2seq.py",
     "CudnnCompatibleGRUCell": "tests/convert/test_all.py",  # Those of PyTorch.
-    "FunctionCell": "tests/cells/test_function_cell.py",  # It has no equation.
+    "FunctionCell": "tests/cells/test_own_cells.py",  # It has no equation.
     "RGLRUCell": "tests/cells/test_linear_cells.py",  # Those of RecurrentGemma.
-    "S6MemoryCell": "tests/cells/test_selective_scan.py",
     "SLSTMCell": "tests/cells/test_matrix_memory.py",  # Those of xLSTM.
     "ShortConvCell": "tests/wrappers/test_wrappers.py",
 }

@@ -1,0 +1,369 @@
+"""Cells of users: functions, subclasses, and matrix memories with their own rules."""
+
+import functools
+import inspect
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_near, assert_same, differentiated, draw, refusals
+
+import jaxrnn
+from jaxrnn import (
+    FunctionCell,
+    LSTMCell,
+    LSTMStateTuple,
+    MultiRNNCell,
+    RNNCell,
+    TensorShape,
+    contrib,
+    extend,
+    lite,
+)
+from jaxrnn._run.loops import loops_of
+from jaxrnn.extend import fields
+
+# Cells of functions.
+
+X, H = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+
+
+def keep(params, inputs, state, key=None):
+    return inputs, state
+
+
+def product(params, inputs, state, key=None):
+    state = jnp.tanh(inputs @ params["w"] + state)
+    return {"h": state, "pairs": state[:, :, None] * state[:, None]}, state
+
+
+def init(key, inputs, dtype=None):
+    return {"w": jax.random.normal(key, (inputs.shape[-1], 2), dtype or inputs.dtype)}
+
+
+STATES = {
+    "vector": (H, 2),
+    "matrix": (H[:, None], TensorShape([1, 2])),
+    "number": (H[:, 0], TensorShape([])),
+    "empty": (H[:, :0], 0),
+    "nest": (LSTMStateTuple(H, {"n": X}), LSTMStateTuple(2, {"n": 3})),
+    "list": ([H, H], [2, 2]),
+    "none": ((), ()),
+}
+
+
+@pytest.mark.parametrize(("state", "size"), STATES.values(), ids=STATES)
+def test_sizes_are_those_of_the_state(state, size):
+    for given in state, jax.eval_shape(lambda: state):
+        cell = FunctionCell.like(keep, X, given, is_random=True)
+        assert cell == FunctionCell(keep, size, 3, is_random=True)
+        assert type(cell.state_size) is type(size)
+
+
+def test_the_output_depends_on_the_parameters():
+    want = FunctionCell(product, 2, {"h": 2, "pairs": TensorShape([2, 2])}, init)
+    cell = FunctionCell.like(product, X, H, init)
+    assert cell == want
+    bound = cell.bind(cell.init(jax.random.key(0), X))
+    outputs, _ = jaxrnn.dynamic_rnn(bound, np.stack([X] * 3, 1), dtype=jnp.float32)
+    assert outputs["pairs"].shape == (4, 3, 2, 2)
+    params = {"w": np.ones((3, 2), np.float32)}
+    unfilled = FunctionCell.like(product, X, H, params=params)
+    assert_same(unfilled.bind(params)(X, H), want.bind(params)(X, H))
+
+
+@pytest.mark.parametrize(
+    ("step", "inputs", "state", "name"),
+    [
+        (lambda p, x, s, key=None: (x, jnp.concatenate([s, s], 1)), X, H, "new_state"),
+        (lambda p, x, s, key=None: (x, (s,)), X, H, "new_state"),
+        (lambda p, x, s, key=None: (x, s[0]), X, (H, H), "new_state"),
+        (keep, X, np.zeros((3, 2)), "state"),
+        (keep, (X, X[:3]), H, "inputs[1]"),
+        (keep, X, None, "state"),
+        (lambda p, x, s, key=None: (x[0], s), X, H, "output"),
+    ],
+)
+def test_a_step_that_no_driver_could_run_is_refused(step, inputs, state, name):
+    with pytest.raises(ValueError, match=f"`{re.escape(name)}`"):
+        FunctionCell.like(step, inputs, state)
+
+
+# Subclasses. One that overrides a method in vain is refused when it is defined.
+
+CELLS = {
+    cls
+    for module in (jaxrnn, contrib, extend, lite)
+    for cls in vars(module).values()
+    if inspect.isclass(cls) and issubclass(cls, RNNCell) and cls is not RNNCell
+}
+MESSAGE = r"^Mine defines `{}`, but `{}` of \w+ does not use it\. Derive the class from"
+
+
+def override(cls, name, value=lambda self, *args, **kwargs: None):
+    return type("Mine", (cls,), {name: value})
+
+
+@pytest.mark.parametrize("cls", sorted(CELLS, key=lambda cls: cls.__name__))
+def test_no_override_of_a_step_is_bypassed(cls):
+    """A class that may override its step runs whole sequences in a scan."""
+    for name in ("apply", "step"):
+        if cls.choose_loop is not RNNCell.choose_loop:
+            with pytest.raises(TypeError, match=MESSAGE.format(name, r"\w+")):
+                override(cls, name)
+        else:
+            mine = override(cls, name)
+            assert mine.choose_loop is RNNCell.choose_loop
+            assert loops_of(mine) is None
+    for name in ("call", "__call__"):
+        if cls.apply is not RNNCell.apply:
+            with pytest.raises(TypeError, match=MESSAGE.format(name, "apply")):
+                override(cls, name)
+
+
+class Doubled:
+    """A mixin with another `apply`."""
+
+    def apply(self, params, inputs, state, key=None):
+        output, state = super(type(self), self).apply(params, inputs, state, key)
+        return 2 * output, state
+
+
+class OwnLoop(LSTMCell):
+    """An LSTM whose loop would run the steps of a subclass."""
+
+    apply = LSTMCell.apply
+
+    def choose_loop(self, params, run):
+        return extend.Choice.scan("this class has its own loop")
+
+
+class Wrapper(contrib.InputProjectionWrapper):
+    """Another step and loop of a wrapper."""
+
+    apply = Doubled.apply
+
+    def choose_loop(self, params, run):
+        return extend.Choice.scan("the outputs are doubled")
+
+
+class FromOnes(LSTMCell):
+    """Another zero state, which the class declares."""
+
+    starts_from_zeros = False
+
+    def zero_state(self, batch_size, dtype):
+        return jax.tree.map(jnp.ones_like, super().zero_state(batch_size, dtype))
+
+
+def test_a_class_that_also_overrides_what_is_used():
+    """Sequences are run with the steps of the class."""
+    x = jnp.ones((2, 4, 3))
+    inner = jaxrnn.GRUCell(2)
+    cells = Wrapper(inner, 3), contrib.InputProjectionWrapper(inner, 3)
+    params = cells[0].init(jax.random.key(0), x[:, 0])
+    run = lambda cell: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
+    (mine, state), (outputs, want) = map(run, cells)
+    assert_near((mine, state), (2 * outputs, want), tolerance=1e-12)
+    cell = FromOnes(3)
+    params = cell.init(jax.random.key(0), x[:, 0])
+    run = functools.partial(jaxrnn.dynamic_rnn, cell.bind(params), x)
+    resets = jnp.ones((2, 4), bool)
+    ones = cell.zero_state(2, x.dtype)
+    got = run(resets=resets, dtype=x.dtype)
+    assert_near(got, run(None, ones, resets=resets, reset_state=ones), tolerance=1e-12)
+
+
+@pytest.mark.loops
+def test_a_mixin_with_another_step_is_scanned():
+    class Mine(Doubled, LSTMCell):
+        pass
+
+    assert loops_of(Mine) is None
+    assert loops_of(LSTMCell) is not None
+
+
+def extended():
+    class Mine(OwnLoop):
+        def step(self, params, inputs, state):
+            return state
+
+
+test_overrides_that_nothing_uses_are_refused = refusals([
+    (TypeError, "`step`, but `choose_loop`", extended),
+    (TypeError, "`zero_state`", lambda: override(jaxrnn.GRUCell, "zero_state")),
+    (TypeError, "`get_init", lambda: override(MultiRNNCell, "get_initial_state")),
+])  # fmt: skip
+
+
+# Matrix memories. The rule is Mamba-2's, with a chunk, and without one.
+
+
+class Inputs(NamedTuple):
+    q: Any
+    k: Any
+    v: Any
+    g: Any
+
+
+class Steps(extend.MatrixRule):
+    """Mamba-2's rule, only for single steps."""
+
+    Inputs = Inputs
+    idle = Inputs(0.0, 0.0, 0.0, 0.0)
+
+    def sizes(self, heads, key, value):
+        sizes = [heads, key], [heads, key], [heads, value], [heads]
+        return Inputs(*map(TensorShape, sizes)), TensorShape([heads, key, value])
+
+    def step(self, values, state):
+        q, k, v, g = values
+        state = jnp.exp(g)[..., None, None] * state + k[..., None] * v[..., None, :]
+        return jnp.einsum("bnk,bnkv->bnv", q, state), state
+
+
+def matrix(state):
+    return state
+
+
+class Chunks(Steps):
+    """The same rule, also for chunks."""
+
+    def chunk(self, chunk):
+        q, k, v, g = chunk.values
+        keep, pairs = jnp.exp(chunk.sums(g)), jnp.exp(chunk.sums_between(g))
+        new = jnp.einsum("bnts,bnsv->bntv", chunk.scores(q, k, pairs), v)
+        h = keep[..., None] * chunk.read(q, matrix) + new
+        return h, chunk.memory(matrix, keep, pairs, k, v)
+
+
+@fields.dataclass
+class Memory(extend.BareMemoryCell):
+    rule = Chunks()
+
+    def scaled(self, values):
+        return values._replace(g=jnp.clip(values.g, -87.0, 0.0))
+
+
+@fields.dataclass
+class Scanned(Memory):
+    rule = Steps()
+
+
+SIZES = 4, 3, 2  # The number of heads, and the sizes of keys and values.
+ROWS, TIME, LENGTHS = 3, 11, np.array([11, 0, 6])
+RESETS = np.random.default_rng(0).random((ROWS, TIME)) < 0.3
+
+
+def inputs_of(cell):
+    drawn = [draw(ROWS, TIME, *size, seed=i) for i, size in enumerate(cell.input_sizes)]
+    return Inputs(*drawn[:3], -np.abs(drawn[3]))
+
+
+@pytest.mark.slow
+def test_chunks_are_steps_and_those_of_jaxrnn():
+    """All states and all gradients, with lengths, resets and shared keys.
+
+    `test_against_numpy.py` compares the memory of jaxrnn with a loop.
+    """
+    shared = {"num_key_heads": 2, "chunk_size": 4}
+    cells = [kind(*SIZES, **shared) for kind in (Memory, Scanned)]
+    cells.append(jaxrnn.LinearAttentionMemoryCell(*SIZES, scale=1.0, **shared))
+    options = {"resets": RESETS, "return_states": True}
+
+    def results(cell):
+        def run(inputs, state, start):
+            inputs = cell.rule.Inputs(*inputs)
+            start = {"initial_state": state, "reset_state": start}
+            run = jaxrnn.dynamic_rnn
+            return run(cell.bind({}), inputs, LENGTHS, **start, **options)
+
+        inputs = tuple(inputs_of(cell))
+        return differentiated(run, inputs, *draw(2, ROWS, *cell.state_size))
+
+    *got, want = map(results, cells)
+    for own in got:
+        assert_near(own, want, tolerance=1e-12)
+
+
+def rule_of(base=Chunks, **members):
+    """A rule that overrides members of the base class."""
+    return type("Mine", (base,), members)
+
+
+def memory_of(rule):
+    return type("Memory", (extend.BareMemoryCell,), {"rule": rule})(*SIZES)
+
+
+class WithTransition(Chunks):
+    def transition(self):
+        return None
+
+
+only_step = {"step": Steps.step, "sizes": Steps.sizes}
+one_size = lambda self, heads, key, value: TensorShape([heads, key, value])
+test_a_rule_is_refused_when_it_is_defined_or_first_used = refusals(
+    [
+        ("`step`, but `chunk`", lambda: rule_of(step=Steps.step)),
+        (
+            "`chunk`, but `transition`",
+            lambda: rule_of(WithTransition, chunk=Chunks.chunk),
+        ),
+        ("`Mine.Inputs`", lambda: rule_of(extend.MatrixRule, **only_step)),
+        ("`Mine.Inputs`", lambda: rule_of(Steps, Inputs=tuple)),
+        ("`Mine.idle`", lambda: rule_of(idle=Steps.idle._replace(g=np.zeros(4)))),
+        ("`Memory.rule`", lambda: memory_of(Chunks)),
+        ("`Bare.rule`", lambda: type("Bare", (extend.BareMemoryCell,), {})(*SIZES)),
+        ("`Mine.sizes`", lambda: memory_of(rule_of(sizes=one_size)()).state_size),
+    ],
+    columns="message call",
+)
+
+
+def run_memory(**members):
+    """A run of a memory with other members."""
+    cell = type("Memory", (extend.BareMemoryCell,), {"rule": Chunks()} | members)
+    cell, options = cell(*SIZES), {"dtype": float, "mask": RESETS}
+    options["return_states"] = True
+    return jaxrnn.dynamic_rnn(cell.bind({}), inputs_of(cell), **options)
+
+
+def wrong_chunk(self, chunk):
+    h, states = Chunks.chunk(self, chunk)
+    return 2 * h, states
+
+
+@pytest.mark.loops
+def test_a_wrong_chunk_is_told_from_its_step():
+    cell = memory_of(rule_of(chunk=wrong_chunk)())
+    shape = lambda size: jax.ShapeDtypeStruct((4, *size), jnp.float32)
+    message = r"Drivers run `Mine\.chunk`; the loop runs `Mine\.step`\.\n"
+    with pytest.raises(AssertionError, match=message):
+        jaxrnn.testing.check_cell(cell, jax.tree.map(shape, cell.input_sizes))
+
+
+def run_scaled(change):
+    return lambda: run_memory(scaled=lambda self, values: change(values))
+
+
+def run_chunk(change):
+    """A run of a memory whose chunk returns `change(h, states)`."""
+    members = {"chunk": lambda self, chunk: change(*Chunks.chunk(self, chunk))}
+    return lambda: run_memory(rule=rule_of(Chunks, **members)())
+
+
+test_results_of_own_functions_have_the_shapes_of_steps = pytest.mark.loops(
+    refusals([
+        (ValueError, "`scaled`", run_scaled(lambda values: None)),
+        (ValueError, "`scaled.g`", run_scaled(lambda x: x._replace(g=x.g[0]))),
+        (ValueError, "`h`", run_chunk(lambda h, s: (h.swapaxes(1, 2), s))),
+        (TypeError, "`h`", run_chunk(lambda h, s: (h > 0, s))),
+        (ValueError, "`states`", run_chunk(lambda h, s: (h, s[:, :, -1:]))),
+        (ValueError, "`states`", run_chunk(lambda h, s: (h, (s, s)))),
+        (ValueError, "`states`", run_chunk(lambda h, s: (h, s[..., :1]))),
+        (ValueError, "`chunk`", run_chunk(lambda h, s: h)),
+    ])
+)  # fmt: skip
