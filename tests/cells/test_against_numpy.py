@@ -97,7 +97,7 @@ def s6(params, inputs, state):
     x, dt, b, c = inputs
     keep = np.exp(-dt[..., None] * np.exp(params["A_log"]))
     state = keep * state + outer(dt * x, b)
-    return np.einsum("bus,bs->bu", state, c) + params["D"] * x, state
+    return np.einsum("rus,rs->ru", state, c) + params["D"] * x, state
 
 
 def read(q, memory):

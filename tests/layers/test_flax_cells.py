@@ -1,4 +1,4 @@
-"""Cells of Flax in the drivers, and ours in Flax's RNN and in a decoder."""
+"""What Flax does with our cells and modules, and the drivers with cells of Flax."""
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,6 @@ from flax_modules import (
     ROWS,
     TIME,
     UNITS,
-    InLinen,
     X,
     both,
     in_nnx,
@@ -25,16 +24,26 @@ from helpers import differentiated, draw, in_raw_rnn, usual_promotion
 import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
-from jaxrnn import GRUCell, LSTMCell, MultiRNNCell, dynamic_rnn
+from jaxrnn import (
+    DropoutWrapper,
+    FunctionCell,
+    GRUCell,
+    LSTMCell,
+    MultiRNNCell,
+    dynamic_rnn,
+)
 
 LENGTHS = jnp.asarray([5, 1, 3], jnp.int32)
 
 
-@pytest.fixture(autouse=True)
-def usual_jax():
-    """The promotion that Flax's own modules rely on."""
+@pytest.fixture
+def promoting():
+    """The promotion that Flax's own cells rely on."""
     with usual_promotion():
         yield
+
+
+flax_runs = pytest.mark.usefixtures("promoting")
 
 
 def alive(outputs):
@@ -67,6 +76,7 @@ OF_FLAX = {
 }
 
 
+@flax_runs
 @pytest.mark.fast("nnx")
 @pytest.mark.parametrize(("run", "module", "dtype"), OF_FLAX.values(), ids=OF_FLAX)
 def test_a_cell_of_flax_in_a_driver(run, module, dtype):
@@ -83,6 +93,7 @@ def test_a_cell_of_flax_in_a_driver(run, module, dtype):
     same(differentiated(ours, cell.params), differentiated(theirs, cell.params))
 
 
+@flax_runs
 def test_a_cell_of_linen_made_within_a_module():
     class Tagger(nn.Module):
         @nn.compact
@@ -111,51 +122,7 @@ class Summing(nn.RNNCellBase):
         return jnp.zeros(input_shape, jnp.float32)
 
 
-class SummingNnx(nnx.Module):
-    """The same as a module of nnx that is not derived from its class of cells."""
-
-    def __init__(self):
-        self.lstm = nnx.Rngs(lstm=0).lstm
-
-    def __call__(self, carry, inputs):
-        noise = jax.random.normal(self.lstm(), inputs.shape, inputs.dtype)
-        return carry + noise, noise
-
-    def initialize_carry(self, input_shape, rngs):
-        return jnp.zeros(input_shape, jnp.float32)
-
-
-@pytest.mark.fast("InNnx-broadcast2")
-@pytest.mark.parametrize("broadcast", [(), "lstm", ["lstm", "dropout"]])
-@both
-def test_streams_of_any_name_and_those_that_all_steps_share(make, broadcast):
-    if make is InLinen:
-        cell, params = jaxrnn.linen.as_cell(Summing(), DEPTH, broadcast), {}
-    else:
-        bound = jaxrnn.nnx.as_cell(SummingNnx(), DEPTH, broadcast)
-        cell, params = bound.cell, bound.params
-
-    @jax.jit
-    def run(key):
-        bound = MultiRNNCell([cell]).bind({"cell_0": params}, key)
-        return dynamic_rnn(bound, X, dtype=X.dtype)[0]
-
-    with pytest.raises((ValueError, InvalidRngError), match=r"`key`|PRNG"):
-        run(None)
-    outputs, other = (np.asarray(run(jax.random.key(seed))) for seed in (0, 1))
-    assert (other != outputs).all()
-    assert (outputs[1:] != outputs[:-1]).all()
-    assert (outputs[:, 1:] == outputs[:, :-1]).all() == bool(broadcast)
-
-
-def test_a_stream_of_linen_of_another_name():
-    cell = jaxrnn.linen.as_cell(Summing(), DEPTH)
-    rnn = jaxrnn.linen.RNN(cell, rng_collection="lstm")
-    variables = rnn.init(jax.random.key(0), X)
-    run = lambda seed: rnn.apply(variables, X, rngs={"lstm": jax.random.key(seed)})
-    assert (run(0) != run(1)).all()
-
-
+@flax_runs
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "features", "batch"),
@@ -174,27 +141,11 @@ def test_any_axes_of_rows_and_features(module, features, batch):
     same(got, theirs.apply({"params": {"cell": params}}, x))
 
 
-@pytest.mark.parametrize("rngs", [nnx.Rngs(0), nnx.Rngs(0).carry, jax.random.key(0)])
-def test_another_first_state(rngs):
-    cell, normal = in_nnx("Cell", LSTMCell(UNITS), DEPTH), nn.initializers.normal()
-    state = cell.initialize_carry((5, 2, DEPTH), rngs, carry_init=normal)
-    assert state.c.shape == state.h.shape == (5, 2, UNITS)
-    assert (state.c != state.h).all()
-    assert not jnp.any(cell.initialize_carry((2, DEPTH)).c)
-
-
-@pytest.mark.fast("InNnx")
-@both
-def test_integers_are_cast_to_the_dtype_of_a_cell(make):
-    ids = jnp.ones((ROWS, TIME, DEPTH), jnp.int32)
-    rnn, params = in_rnn_of_flax(make, GRUCell(UNITS), dtype=X.dtype)
-    same(rnn(params, ids), rnn(params, ids.astype(X.dtype)))
-
-
 STACK = MultiRNNCell([GRUCell(3), LSTMCell(UNITS)])
 PROJECTED = LSTMCell(UNITS, num_proj=3)
 
 
+@flax_runs
 @pytest.mark.fast("cell1-InNnx")
 @both
 @pytest.mark.parametrize("cell", [STACK, PROJECTED])
@@ -208,34 +159,163 @@ def test_a_cell_of_jaxrnn_in_the_rnn_of_flax(cell, make):
     same(outputs[0], dynamic_rnn(bound, X, dtype=X.dtype)[0])
 
 
-STATE = draw(ROWS, UNITS, dtype=X.dtype)
+@flax_runs
+@pytest.mark.fast("lstm")
+@pytest.mark.parametrize("broadcast", [(), "lstm", ["lstm", "dropout"]], ids=str)
+def test_streams_of_any_name_and_those_that_all_steps_share(broadcast):
+    cell = MultiRNNCell([jaxrnn.linen.as_cell(Summing(), DEPTH, broadcast)])
+    run = jax.jit(
+        lambda key: dynamic_rnn(cell.bind({"cell_0": {}}, key), X, dtype=X.dtype)[0]
+    )
+    with pytest.raises(InvalidRngError, match="PRNG"):
+        run(None)
+    outputs, other = (np.asarray(run(jax.random.key(seed))) for seed in (0, 1))
+    assert (other != outputs).all()
+    assert (outputs[1:] != outputs[:-1]).all()
+    assert (outputs[:, 1:] == outputs[:, :-1]).all() == bool(broadcast)
 
 
-def in_raw(cell):
-    return in_raw_rnn(cell, jnp.swapaxes(X, 0, 1), STATE, LENGTHS)
+@flax_runs
+def test_the_cell_of_a_module_in_raw_rnn():
+    state, module = (
+        draw(ROWS, UNITS, dtype=X.dtype),
+        in_nnx("RNN", GRUCell(UNITS), DEPTH),
+    )
+    run = lambda cell: in_raw_rnn(cell, jnp.swapaxes(X, 0, 1), state, LENGTHS)
+    params = nnx.to_pure_dict(nnx.state(module.weights))
+    of_module = lambda params: run(with_params(module, {"weights": params}).get_cells())
+    plain = lambda params: run(GRUCell(UNITS).bind(params["gru_cell"]))
+    same(differentiated(of_module, params), differentiated(plain, params))
 
 
-class Decoder(nn.Module):
-    """A module of linen that runs the cell of another one in `raw_rnn`."""
+@flax_runs
+def test_another_first_state():
+    cell, normal = in_nnx("Cell", LSTMCell(UNITS), DEPTH), nn.initializers.normal()
+    state = cell.initialize_carry((5, 2, DEPTH), nnx.Rngs(0), carry_init=normal)
+    assert state.c.shape == state.h.shape == (5, 2, UNITS)
+    assert (state.c != state.h).all()
+    assert not jnp.any(cell.initialize_carry((2, DEPTH)).c)
+
+
+KEY = jax.random.key(0)
+# Bridges between linen and nnx, and tables, for every module.
+
+LSTM, GRU = LSTMCell(UNITS), GRUCell(3)
+SIZES = {"num_heads": 2, "key_size": 3, "value_size": 4}
+STATE = LSTM.zero_state(ROWS, X.dtype)
+# The cells of each module, its options, and the arguments of a call.
+OF_CELLS = {
+    "RNN": ([LSTM], {}, [X]),
+    "Bidirectional": ([LSTM, GRU], {}, [X]),
+    "StackBidirectional": ([[LSTM, GRU], [GRU, LSTM]], {}, [X]),
+    "Cell": ([LSTM], {}, [STATE, X[:, 0]]),
+}
+LAYERS = {
+    "GatedDeltaNet": SIZES,
+    "KimiDeltaAttention": SIZES,
+    "Mamba": {},
+    "Mamba2": SIZES,
+    "RWKV7TimeMix": {"num_heads": 2},
+}
+GIVEN = OF_CELLS | {name: ([], options, [X]) for name, options in LAYERS.items()}
+EXPORTED = {name: getattr(jaxrnn.nnx, name) for name in jaxrnn.nnx.__all__}
+MODULES = [
+    name
+    for name, value in EXPORTED.items()
+    if isinstance(value, type) and issubclass(value, nnx.Module)
+]
+
+
+class Model(nn.Module):
+    """A model of linen with a module of nnx."""
+
+    name_of_module: str
 
     @nn.compact
-    def __call__(self):
-        rnn = jaxrnn.linen.RNN(GRUCell(UNITS), name="rnn")
-        if self.is_initializing():
-            rnn(X)
-        return in_raw(rnn.cells_of(rnn.variables))
+    def __call__(self, *given):
+        cells, options, _ = GIVEN[self.name_of_module]
+        kind = EXPORTED[self.name_of_module]
+        rnn = nnx.bridge.to_linen(kind, *cells, DEPTH, **options, name="rnn")
+        return rnn(*given)
 
 
-@pytest.mark.fast("InNnx")
-@both
-def test_the_cell_of_a_module_in_raw_rnn(make):
-    if make is InLinen:
-        params = Decoder().init(jax.random.key(0))["params"]
-        run = lambda params: Decoder().apply({"params": params})
-    else:
-        module = in_nnx("RNN", GRUCell(UNITS), DEPTH)
-        params = {"rnn": nnx.to_pure_dict(nnx.state(module.weights))}
-        given = lambda params: {"weights": params["rnn"]}
-        run = lambda params: in_raw(with_params(module, given(params)).get_cells())
-    plain = lambda params: in_raw(GRUCell(UNITS).bind(params["rnn"]["gru_cell"]))
-    same(differentiated(run, params), differentiated(plain, params))
+@pytest.mark.fast("RNN", "Mamba")
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_of_nnx_in_linen(name):
+    """At the top level, where a module's attributes are the names of variables."""
+    (cells, options, given), kind = GIVEN[name], EXPORTED[name]
+    own = kind(*cells, DEPTH, **options, rngs=nnx.Rngs(0))
+    linen = nnx.bridge.to_linen(kind, *cells, DEPTH, **options)
+    want, params = own(*given), nnx.to_pure_dict(nnx.state(own, nnx.Param))
+    variables = linen.init(KEY, *given)
+    assert list(variables) == ["params"]
+    assert jax.tree.map(jnp.shape, variables["params"]) == jax.tree.map(
+        jnp.shape, params
+    )
+    same(linen.apply({"params": params}, *given), want)
+    model = Model(name)
+    structure = jax.tree.structure(model.init(KEY, *given))
+    variables = {"params": {"rnn": params}}
+    assert jax.tree.structure(variables) == structure
+    same(jax.jit(model.apply)(variables, *given), want)
+
+
+def of_list(params, inputs, state, key=None):
+    return inputs @ params[0] + state, state + params[1]
+
+
+def init_list(key, inputs, dtype):
+    return [jnp.full((DEPTH, UNITS), 0.5, dtype), jnp.ones((UNITS,), dtype)[None]]
+
+
+OTHERS = {
+    "layers": MultiRNNCell([LSTM, GRU]),
+    "dropout": DropoutWrapper(GRU, 0.5),
+    "lists": FunctionCell(of_list, UNITS, UNITS, init_list),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_nests_of_parameters_and_dropout_in_linen(name):
+    cell = OTHERS[name]
+    linen = nnx.bridge.to_linen(jaxrnn.nnx.RNN, cell, DEPTH)
+    variables = linen.init({"params": KEY, "dropout": KEY}, X)
+    rnn = jaxrnn.nnx.RNN(cell, DEPTH, rngs=nnx.Rngs(1))
+    nnx.update(rnn, nnx.State(variables["params"]))
+    quiet = {"deterministic": True, "return_carry": True}
+    same(linen.apply(variables, X, [5, 0, 3], **quiet), rnn(X, [5, 0, 3], **quiet))
+    run = lambda i: linen.apply(variables, X, rngs={"dropout": jax.random.key(i)})
+    same(run(1), run(1))
+    assert np.allclose(run(1), run(2)) == (name != "dropout")
+
+
+@pytest.mark.parametrize("name", OF_CELLS)
+def test_every_module_of_linen_in_nnx(name):
+    cells, _, given = OF_CELLS[name]
+    linen = getattr(jaxrnn.linen, name)(*cells)
+    module = nnx.bridge.ToNNX(linen, rngs=nnx.Rngs(0))
+    nnx.bridge.lazy_init(module, *given)
+    params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    want = linen.apply({"params": params}, *given)
+    same(module(*given), want)
+    same(nnx.jit(lambda module, *given: module(*given))(module, *given), want)
+
+
+def is_printable(row):
+    """As in the guide: Flax cannot print a named tuple inside a tuple."""
+    return not isinstance(row.outputs, tuple)
+
+
+@pytest.mark.fast("RNN", "GatedDeltaNet")
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "Cell"])
+def test_flax_tabulates_every_module(name):
+    cells, options, given = GIVEN[name]
+    module = EXPORTED[name](*cells, DEPTH, **options, rngs=nnx.Rngs(0))
+    if cells:
+        module.return_carry = True
+    sizes = [leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param))]
+    console = {"force_terminal": False, "width": 200}
+    table = nnx.tabulate(
+        module, *given, row_filter=is_printable, console_kwargs=console
+    )
+    assert f"Total Parameters: {sum(sizes):,} (" in table

@@ -7,7 +7,6 @@ import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint
 import pytest
 from cases import CASES
 from flax import nnx
@@ -172,29 +171,28 @@ def test_lengths_beyond_the_steps_and_no_lengths():
     assert module(X[:0], []).shape == (0, TIME, UNITS)
 
 
+def first(leaf):
+    return leaf[0]
+
+
 @pytest.mark.fast("InNnx")
 @both
 def test_any_number_of_batch_axes(make):
     """Flax's own crashes at lengths of two axes."""
-    rnn = make("RNN", LSTMCell(UNITS), return_carry=True)
+    rnn, mask = make("RNN", LSTMCell(UNITS), return_carry=True), np.arange(TIME) != 2
+    same(rnn(X[0], mask=mask), jax.tree.map(first, rnn(X[:1], mask=mask[None])))
     x, lengths = draw(2, ROWS, TIME, DEPTH), jnp.asarray([[5, 0, 3], [1, 2, 9]])
     want = jax.vmap(rnn)(x, lengths)
     same(rnn(x, lengths), want)
     assert rnn(x, lengths, initial_state=want[0])[0].h.shape == (2, ROWS, UNITS)
     for given in ((), (2,)):
         rows = rnn(x[0, :1], *(np.array([n]) for n in given))
-        same(rnn(x[0, 0], *given), jax.tree.map(lambda leaf: leaf[0], rows))
+        same(rnn(x[0, 0], *given), jax.tree.map(first, rows))
     options = {"time_major": True, "swap_memory": jaxrnn.memory.Recompute(2)}
     time_first = make("RNN", GRUCell(UNITS), inputs=x[0], **options)
     got = time_first(jnp.moveaxis(x, 2, 0), lengths)
     want = make("RNN", GRUCell(UNITS))(x, lengths, params=time_first.params)
     same(got, jnp.moveaxis(want, 2, 0))
-
-
-@both
-def test_a_mask_of_one_sequence_has_no_batch_axis(make):
-    rnn, mask = make("RNN", GRUCell(UNITS)), np.arange(TIME) % 2 == 0
-    same(rnn(X[0], mask=mask), rnn(X[:1], mask=mask[None])[0])
 
 
 @pytest.mark.fast("InLinen")
@@ -253,17 +251,9 @@ def test_the_key_of_a_call(declared, make):
     same(rnn(X, deterministic=True), quiet)
 
 
-def test_streams_of_keys():
-    """Linen falls back to the stream of parameters; nnx keeps its own stream."""
-    quiet, loud = (FunctionCell(draws, DEPTH, DEPTH, is_random=r) for r in (None, True))
-    rnn, without = InLinen("RNN", quiet), jnp.cumsum(X, 1)
-    same(rnn(X), without)
-    variables = {"params": rnn.params}
-    noisy = rnn.module.apply(variables, X, rngs={"params": KEYS[0]})
-    assert not jnp.allclose(noisy, without)
-    same(jaxrnn.nnx.RNN(quiet, DEPTH, rngs=nnx.Rngs(params=0))(X), without)
-    rnn_of_nnx = in_nnx("RNN", quiet, DEPTH)
-    assert not jnp.allclose(rnn_of_nnx(X), rnn_of_nnx(X))
+def test_a_missing_stream_of_keys():
+    loud = FunctionCell(draws, DEPTH, DEPTH, is_random=True)
+    rnn_of_nnx = in_nnx("RNN", loud, DEPTH)
     with pytest.raises(TraceContextError) as caught:
         jax.jit(lambda x: rnn_of_nnx(x))(X)
     assert "`rngs=key`" in caught.value.__notes__[0]
@@ -293,17 +283,6 @@ def test_cells_declare_whether_they_read_their_key(name):
     assert cell.is_random in (None, reads_key(cell, CASES[name].inputs))
 
 
-def test_wrappers_declare_what_their_cells_declare():
-    function = FunctionCell(draws, DEPTH, DEPTH)
-    drops = functools.partial(DropoutWrapper, GRUCell(UNITS))
-    none = {"dropout_state_filter_visitor": lambda state: False}
-    assert function.is_random is None
-    assert MultiRNNCell([LSTMCell(UNITS), function]).is_random is None
-    assert MultiRNNCell([function, NOISY]).is_random
-    assert drops(1.0, 1, 1.0, seed=3).is_random is False
-    assert drops(state_keep_prob=0.5, **none).is_random  # It may depend on the state.
-
-
 def test_each_direction_has_its_own_key():
     rnn = in_nnx("Bidirectional", NOISY, NOISY, DEPTH)
     pair = zip(rnn.get_cells(), range(2), strict=True)
@@ -315,12 +294,6 @@ def test_each_direction_has_its_own_key():
     variables = linen.variables_of(*rnn.get_cells())
     run = lambda module, x, key: module(x, rngs=key)
     same(linen.apply(variables, X, KEYS[0], method=run), want)
-
-
-def test_linen_may_be_deterministic():
-    quiet = nn.remat(jaxrnn.linen.RNN)(NOISY, deterministic=True)
-    rnn = InLinen("RNN", NOISY)
-    same(quiet.apply({"params": rnn.params}, X), rnn(X, deterministic=True))
 
 
 def test_nnx_draws_from_its_own_stream():
@@ -340,32 +313,6 @@ def test_nnx_draws_from_its_own_stream():
 
 
 # Transformations and what libraries show.
-
-
-def test_linen_jit_and_vmap():
-    x = draw(2, ROWS, TIME, DEPTH)
-    axes = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
-    many = nn.vmap(nn.jit(jaxrnn.linen.RNN), in_axes=0, **axes)(GRUCell(UNITS))
-    variables = many.init(jax.random.key(0), x)
-    one = jaxrnn.linen.RNN(GRUCell(UNITS))
-    same(many.apply(variables, x), jax.vmap(one.apply)(variables, x))
-
-
-@pytest.mark.loops
-@pytest.mark.usefixtures("alone")
-def test_gradients_of_modules_that_vmap_maps_over_rows():
-    x = draw(ROWS, TIME, DEPTH)
-    shared = {"variable_axes": {"params": None}, "split_rngs": {"params": False}}
-    rows = nn.vmap(jaxrnn.linen.RNN, in_axes=0, **shared)(GRUCell(UNITS))
-    batch = jaxrnn.linen.RNN(GRUCell(UNITS))
-    variables = batch.init(jax.random.key(0), x)
-    of = lambda module: jax.grad(lambda v: jnp.sum(module.apply(v, x) ** 2))(variables)
-    same(of(rows), of(batch))
-    rnn = in_nnx("RNN", GRUCell(UNITS), DEPTH)
-    of_rows = nnx.vmap(lambda rnn, row: rnn(row), in_axes=(None, 0))
-    loss = lambda run: nnx.grad(lambda rnn: jnp.sum(run(rnn, x) ** 2))(rnn)
-    mapped, whole = loss(of_rows), loss(lambda rnn, x: rnn(x))
-    same(nnx.to_pure_dict(mapped), nnx.to_pure_dict(whole))
 
 
 AXES = {"kernel": ("inputs", "hidden"), "bias": ("hidden",)}
@@ -396,15 +343,6 @@ def test_variables_of_cells_are_those_that_init_makes(axis_names):
         bound = module.cells_of(want)
         got = module.variables_of(*(bound if isinstance(bound, tuple) else [bound]))
         assert_same(got, want)
-
-
-def test_nnx_shows_itself(capsys):
-    rnn = in_nnx("RNN", LSTMCell(UNITS), DEPTH)
-    nnx.display(rnn)
-    shown = capsys.readouterr().out
-    for text in ("RNN", "LSTMCell(num_units=4", "Param: 112", "shape=(6, 16)"):
-        assert text in shown
-    assert "112" in nnx.tabulate(rnn, X, console_kwargs={"width": 120})
 
 
 def test_nnx_transformations_and_closures():
@@ -481,39 +419,13 @@ def test_modules_take_cells_with_weights(name):
         assert [bound.cell for bound in cells] == jax.tree.leaves(own)
 
 
-@both
-def test_layers_that_are_one_object_are_warned_of(make):
-    """They share parameters, as in TensorFlow, which the repr of the stack shows."""
-    cell = GRUCell(DEPTH)
-    with pytest.warns(UserWarning, match=r"layers of .*owners=\(0, 0\)\) are the same"):
-        rnn = make("RNN", MultiRNNCell([cell, cell]))
-    assert list(rnn.params["multi_rnn_cell"]) == ["cell_0"]
-    make("StackBidirectional", [cell, cell], [cell, cell])  # Each has its own.
-    assert "owners" not in repr(MultiRNNCell([cell, GRUCell(DEPTH)]))
-
-
-PLAIN = sums(DEPTH)
-NO_PARAMETERS = {
-    "RNN": jaxrnn.linen.RNN(PLAIN),
-    "Bidirectional": jaxrnn.linen.Bidirectional(PLAIN, PLAIN),
-    "StackBidirectional": jaxrnn.linen.StackBidirectional([PLAIN], [PLAIN]),
-    "Cell": nn.RNN(jaxrnn.linen.Cell(PLAIN)),
-}
-
-
-@pytest.mark.parametrize("module", NO_PARAMETERS.values(), ids=NO_PARAMETERS)
-def test_no_variables_for_no_parameters(module):
-    want, _ = jaxrnn.dynamic_rnn(PLAIN.bind({}), X, dtype=X.dtype)
-    for variables in ({}, {"params": {}}, module.init(KEYS[0], X)):
-        same(module.apply(variables, X)[..., :DEPTH], want)
-
-
-@pytest.mark.parametrize("kind", ["Bidirectional", "StackBidirectional"])
-def test_empty_parameters_may_be_dropped(kind):
-    """As by Flax's `flatten_dict`, beside a cell with parameters."""
-    cells = [GRU], [PLAIN]
-    given = cells if kind == "StackBidirectional" else (GRU, PLAIN)
-    module = getattr(jaxrnn.linen, kind)(*given)
+def test_parameters_of_cells_without_any_may_be_left_out():
+    """As Flax's `flatten_dict` drops them, beside a cell with parameters."""
+    plain = sums(DEPTH)
+    want, _ = jaxrnn.dynamic_rnn(plain.bind({}), X, dtype=X.dtype)
+    for variables in ({}, {"params": {}}):
+        same(jaxrnn.linen.RNN(plain).apply(variables, X), want)
+    module = jaxrnn.linen.StackBidirectional([GRU], [plain])
     variables = module.init(KEYS[0], X)
     dropped = unflatten_dict(flatten_dict(variables))
     assert jax.tree.structure(dropped) != jax.tree.structure(variables)
@@ -529,16 +441,6 @@ def test_weights_are_kept_in_the_dtype_and_on_the_device_of_the_module():
     assert {(leaf.dtype, leaf.device) for leaf in leaves} == {(half, device)}
 
 
-def test_what_orbax_restores(tmp_path):
-    graph, state = nnx.split(in_nnx("RNN", LSTM, DEPTH))
-    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
-        checkpointer.save(tmp_path / "state", state)
-        checkpointer.wait_until_finished()
-        abstract = jax.tree.map(orbax.checkpoint.utils.to_shape_dtype_struct, state)
-        restored = checkpointer.restore(tmp_path / "state", abstract)
-    same(nnx.merge(graph, restored)(X), nnx.merge(graph, state)(X), rtol=0)
-
-
 # Wrong arguments.
 
 OWN, MEMORY = bound(GRU), jaxrnn.DeltaMemoryCell(1, 2, 2)
@@ -549,32 +451,22 @@ def in_rnn(*args, cell=GRU, time_major=False, **kwargs):
     return nnx_rnn(cell, DEPTH, time_major=time_major)(*args, **kwargs)
 
 
-def init(module):
-    return module.init(KEYS[0], X)
-
-
-def as_cell(in_features=2):
-    return jaxrnn.nnx.as_cell(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)), in_features)
-
-
 def set_cells(cell):
     nnx_rnn(GRU, DEPTH).set_cells(cell)
 
 
 VALUE, TYPE = ValueError, TypeError
 ALIVE, TWICE = X[..., 0] > 0, linen.Bidirectional(GRU, GRU)
-# What messages advise, and so more of them, is in `tests/package/test_advice.py`.
-REFUSALS = [
+
+
+test_wrong_arguments = helpers.refusals([
     # Cells and options.
-    (VALUE, "`as_cell`", lambda: nnx_rnn(as_cell().cell, DEPTH)),
-    (VALUE, "`cell`", lambda: init(nn.RNN(linen.Cell(NOISY)))),
+    (VALUE, "`cell`", lambda: nn.RNN(linen.Cell(NOISY)).init(KEYS[0], X)),
     (TYPE, "`num_layers`", lambda: nnx_rnn(GRU, DEPTH, num_layers=2)),
     (TYPE, "`reverse`", lambda: nnx_rnn(GRU, DEPTH, reverse="no")(X)),
-    (VALUE, "`axis_names", lambda: nnx_rnn(GRU, DEPTH, axis_names={"bias": (0, 0)})),
     (VALUE, "`axis_names", lambda: nnx_rnn(GRU, DEPTH, axis_names={"kernal": ("a",)})),
     (TYPE, "`in_features`", lambda: nnx_rnn(GRU, "2")),
     (VALUE, "`inputs`", lambda: nnx_rnn(MEMORY, 3)),
-    (TYPE, "array", lambda: in_nnx("Cell", MEMORY, MEMORY.input_sizes)(None, [X])),
     # Arguments of a call.
     (VALUE, "`sequence_length`|`seq_lengths`", lambda: in_rnn(X, LENGTHS[None, None])),
     (VALUE, "`mask`", lambda: in_rnn(X[:, None], mask=ALIVE, time_major=True)),
@@ -582,21 +474,8 @@ REFUSALS = [
     (TYPE, "`rngs`", lambda: in_rnn(X, cell=NOISY, rngs=3)),
     # Cells with weights, and what belongs to Flax.
     (VALUE, "kernel", lambda: set_cells(bound(GRU, 3))),
-    (VALUE, "cell GRU", lambda: set_cells(bound(GRUCell(4)))),
     (VALUE, "1 bound cell", lambda: linen.RNN(GRU).variables_of(OWN, OWN)),
     (VALUE, "direction", lambda: TWICE.variables_of(OWN)),
-    (TYPE, "nnx", lambda: to_tf1(GRU.bind(nnx_rnn(GRU, 2).weights["gru_cell"]))),
     (TYPE, "`get_cells", lambda: to_tf1(nnx_rnn(GRU, DEPTH))),
     (TYPE, "`module`", lambda: linen.as_cell(nn.Dense(3))),
-]  # fmt: skip
-
-
-test_wrong_arguments = helpers.refusals(REFUSALS)
-
-
-def test_other_features_than_the_module_has_are_noted():
-    conv = nn.ConvLSTMCell(2, (3, 3))
-    for call in (lambda: as_cell(5), lambda: linen.as_cell(conv)):
-        with usual_promotion(), pytest.raises((TypeError, ValueError)) as caught:
-            call()
-        assert "`in_features`" in "\n".join(caught.value.__notes__)
+])  # fmt: skip
