@@ -1,6 +1,8 @@
-"""The native calls check their arguments when they decode them."""
+"""The library of native loops: arguments of calls, and calls in other processes."""
 
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,8 @@ import pytest
 from native_cases import needs_library
 
 pytestmark = needs_library
+
+# Arguments, which the calls check when they decode them.
 
 # The type depends on whether JAX waits for the call.
 ERRORS = (ValueError, jax.errors.JaxRuntimeError)
@@ -56,7 +60,6 @@ I32 = jnp.int32
 LENGTHS = {n: jnp.full((1, BATCH), n, I32) for n in (-1, TIME + 1)}
 REFUSED = [
     (of("lengths", dtype=I32), "lengths must have 2 elements of 4 bytes for each of 7"),
-    (of("resets", 1, 3, 3, dtype=I32), "resets must have 6 elements"),
     (of("kernel[0]", 1, 9, 4), "kernel[0] must have 45 elements"),
     (of("h", 6, 2, 5), "for each of 7 entries, but it has 240 bytes"),
     (of("more", 1), "too many arguments"),
@@ -65,13 +68,11 @@ REFUSED = [
     ({"change": {"lengths": LENGTHS[TIME + 1]}}, "but it is 4"),
     ({"cell": np.int32(7)}, "cell must be from 0 to 6"),
     ({"cell": np.int32(6)}, "elementwise must be true for this cell"),
-    ({"drop": "time_major"}, "time_major is missing"),
     ({"batch": "2"}, "batch is missing or has another type"),
     ({"time": 0}, "time must be from 1 to"),
     ({"outputs": 4}, "outputs must equal units"),
     # A product of these sizes does not fit in 64 bits.
     ({"batch": 2**31 - 1, "time": 2**31 - 1, "depth": 2**31 - 1}, "lengths must have"),
-    ({"depth": 2**31 - 1}, "x must have 12884901882 elements"),
 ]
 
 
@@ -79,3 +80,136 @@ REFUSED = [
 def test_what_does_not_fit_is_named(arguments, message):
     with pytest.raises(ERRORS, match=re.escape(message)):
         run(**arguments)
+
+
+# Other processes: forked, and with a loaded executable.
+
+in_processes = pytest.mark.usefixtures("fast_to_compile")
+
+
+@pytest.fixture
+def run_file(tmp_path, monkeypatch):
+    """Run a program with arguments in a process of its own; a hang is an error."""
+    monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
+
+    def run(program, *args):
+        file = tmp_path / "program.py"
+        file.write_text(program)
+        subprocess.run([sys.executable, file, *map(str, args)], check=True, timeout=500)
+
+    return run
+
+
+# JAX warns of forks, because XLA's threads do not exist in a child. The children run a
+# program that needs none of them, and that was compiled before. `native/tests` tests
+# forks during calls, because XLA may hold a mutex during its own part of a call.
+FORKS = """
+import multiprocessing, os, signal, sys, time, warnings
+import jax, jax.numpy as jnp, numpy as np, jaxrnn
+
+kind, children, calls = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX's.
+warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)  # Python's.
+cell, x = jaxrnn.LSTMCell(32), jnp.ones((16, 20, 8))
+params = cell.init(jax.random.key(0), x[:, 0])
+
+@jax.jit
+def run(params, x):
+    return jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)[0]
+
+assert "jaxrnn_native_forward" in run.lower(params, x).as_text()
+want, cores = np.asarray(run(params, x)), os.sched_getaffinity(0)
+
+def size():
+    with open("/proc/self/status") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    return int(fields["Threads"]), int(fields["VmRSS"].split()[0])
+
+def work(generations=2):
+    signal.alarm(100)  # Ends a process that waits forever.
+    for k in range(calls):
+        if k == 20:
+            _, memory = size()
+        np.testing.assert_array_equal(run(params, x), want)
+        assert os.sched_getaffinity(0) == cores
+    threads, later = size()
+    assert min(2, len(cores)) <= threads <= len(cores), threads
+    assert later < memory + 10_000, (memory, later)  # KiB.
+    if generations > 1:
+        fork(generations - 1)
+
+def fork(generations):
+    child = os.fork()
+    if child == 0:
+        try:
+            work(generations)
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == 0, f"a child ended with {status}"
+
+if kind == "pool":
+    with multiprocessing.get_context("fork").Pool(4, maxtasksperchild=1) as pool:
+        pool.map_async(work, [2] * children, chunksize=1).get(timeout=400)
+for k in range(0 if kind == "pool" else children):
+    if kind == "lingering":  # The helpers still wait for the next call.
+        run(params, x).block_until_ready()
+    else:
+        time.sleep(1e-3 * (k % 7))
+    fork(2)
+np.testing.assert_array_equal(run(params, x), want)
+assert os.sched_getaffinity(0) == cores
+"""
+needs_forks = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+FORKED = [
+    ("lingering", 40, 300),
+    ("pool", 40, 300),
+    ("asleep", 2, 4000),  # Nothing grows.
+]
+
+
+@needs_forks
+@in_processes
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "children", "calls"), FORKED)
+def test_forks(kind, children, calls, run_file):
+    run_file(FORKS, kind, children, calls)
+
+
+SAVE = """
+import pickle, sys
+import jax, jax.numpy as jnp, numpy as np, jaxrnn
+from jax.experimental.serialize_executable import serialize
+
+cell, x = jaxrnn.LSTMCell(5), jnp.ones((4, 20, 3))
+params = cell.init(jax.random.key(0), x[:, 0])
+loss = lambda p, x: jaxrnn.dynamic_rnn(cell.bind(p), x, dtype=x.dtype)[0].sum()
+step = jax.jit(jax.value_and_grad(loss)).lower(params, x).compile()
+assert "jaxrnn_native_backward" in step.as_text()
+given = jax.tree.map(np.asarray, (params, x))
+with open(sys.argv[1], "wb") as file:
+    pickle.dump((serialize(step), given, jax.device_get(step(*given))), file)
+"""
+LOAD = """
+import pickle, sys
+import jaxrnn, jax, numpy as np
+jax.config.update("jax_num_cpu_devices", 1)  # The import has started no backend.
+from jax.experimental.serialize_executable import deserialize_and_load
+
+with open(sys.argv[1], "rb") as file:
+    serialized, given, want = pickle.load(file)
+got = deserialize_and_load(*serialized)(*given)
+jax.tree.map(np.testing.assert_array_equal, got, want)
+"""
+
+
+@in_processes
+@pytest.mark.slow
+def test_a_serialized_executable(run_file, tmp_path, monkeypatch):
+    """A process that has traced no native loop runs it after `import jaxrnn`."""
+    # JAX cannot serialize a program that it has read from its cache.
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
+    for program in (SAVE, LOAD):
+        run_file(program, tmp_path / "step")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, assert_same, differentiated, draw, drawn, eqns
+from helpers import assert_near, assert_same, differentiated, draw, drawn
 
 import jaxrnn
 from jaxrnn import (
@@ -15,10 +15,8 @@ from jaxrnn import (
     GRUCell,
     LSTMCell,
     MultiRNNCell,
-    TensorShape,
     contrib,
 )
-from jaxrnn._cells.wrappers.dropout import stream
 from jaxrnn.testing import _oracle
 from jaxrnn.testing._oracle import Setup
 
@@ -75,7 +73,7 @@ MASKS = {
 KEEP = {"input": 0.9, "output": 0.25, "state": 0.25}
 
 
-@pytest.mark.fast("shared-input", "per_row-output", "per_*-state", "per_step-input")
+@pytest.mark.fast("shared-input", "per_row-output", "per_step-state")
 @pytest.mark.parametrize("where", KEEP)
 @pytest.mark.parametrize("masks", MASKS)
 def test_rate_and_scale(masks, where):
@@ -149,40 +147,18 @@ def test_wrappers_draw_apart(name):
         assert_mean(outputs[:, t] > 0, 0.25)
 
 
-def test_seeds_tell_wrappers_apart():
-    one, other = (through(DropoutWrapper(plain(), 0.5, seed=s))[0] for s in (1, 2))
-    again = through(DropoutWrapper(plain(), 0.5, seed=1))[0]
-    np.testing.assert_array_equal(one, again)
-    assert 0.4 < (one == other).mean() < 0.6
-
-
-def fold_twice(key):
-    return jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
-
-
-def in_static_rnn(setup, params, xs, state, lengths):
-    steps, cell = list(xs.swapaxes(0, 1)), setup.bind(params)
-    outputs, state = jaxrnn.static_rnn(cell, steps, state, F32, lengths)
-    return jnp.stack(outputs, 1), state
-
-
-RECOMPUTING = functools.partial(Setup.run, swap_memory=jaxrnn.memory.Recompute(2))
 DRIVERS = {
-    "dynamic": (Setup.run, jax.random.split, jax.random.key),
-    "parts": (RECOMPUTING, fold_twice, jax.random.key),
-    "static": (in_static_rnn, fold_twice, jax.random.PRNGKey),
-    "raw": (_oracle.raw, jax.random.split, jax.random.PRNGKey),
+    "dynamic": (Setup.run, jax.random.key),
+    "raw": (_oracle.raw, jax.random.PRNGKey),
 }
 
 
-@pytest.mark.fast("dynamic", "raw")
-@pytest.mark.parametrize("name", DRIVERS)
-def test_variational_masks_hold_within_a_users_wrapper(name):
-    driver, derive, make_key = DRIVERS[name]
+@pytest.mark.parametrize(("driver", "make_key"), DRIVERS.values(), ids=DRIVERS)
+def test_variational_masks_hold_within_a_users_wrapper(driver, make_key):
     inside = variational(0.5)
 
     def draw_before(params, inputs, state, key=None):
-        own, inner = derive(key)
+        own, inner = jax.random.split(key)
         inputs = inputs + jax.random.uniform(own, inputs.shape, inputs.dtype)
         return inside.apply(params, inputs, state, inner)
 
@@ -198,10 +174,8 @@ def test_variational_masks_hold_within_a_users_wrapper(name):
     assert len(np.unique(steps)) == steps.size
 
 
-@pytest.mark.fast("threefry2x32")
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_keys_of_steps_are_keys_of_jax(impl):
-    key = jax.random.key(5, impl=impl)
+def test_keys_of_steps_are_keys_of_jax():
+    key = jax.random.key(5)
     cell = FunctionCell(draws, 3, 3).bind({}, key)
     got, want = cell.at_step(jnp.int32(7)).key, jax.random.fold_in(key, 7)
     for sample in (
@@ -226,18 +200,22 @@ class Whole(jaxrnn.RNNCell):
         )
 
 
-IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
+DRAWN = [
+    ("per_step", "threefry2x32", "cpu"),
+    ("per_step", "rbg", "tpu"),
+    ("per_row", "rbg", "cpu"),
+    ("shared", "threefry2x32", "tpu"),
+    ("shared", "unsafe_rbg", "cpu"),
+]
 
 
 @pytest.mark.loops
-@pytest.mark.fast("per_step-threefry2x32", "shared-threefry2x32", "*-rbg")
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-@pytest.mark.parametrize("masks", MASKS)
-def test_masks_of_all_steps_are_those_of_single_steps(masks, impl, monkeypatch):
+@pytest.mark.fast("per_*")
+@pytest.mark.parametrize(("masks", "impl", "platform"), DRAWN)
+def test_masks_of_all_steps_are_those_of_single_steps(
+    masks, impl, platform, monkeypatch
+):
     """Bit by bit; under `vmap`, only Threefry draws each step's numbers."""
-    # Each pair of a platform with masks or an implementation occurs.
-    number = [*MASKS].index(masks) + IMPLEMENTATIONS.index(impl)
-    platform = ["cpu", "tpu"][number % 2]
     monkeypatch.setattr(f"{LOOP}.platform_of", lambda arrays: platform)
     monkeypatch.setattr(f"{LOOP}.STEPS_AT_ONCE", 3)  # A part has one step more.
     time_major = platform == "tpu"
@@ -261,83 +239,59 @@ def everything(state):
     return True
 
 
-LSTM, GRU, MIN_GRU = (cell(50) for cell in (LSTMCell, GRUCell, jaxrnn.MinGRUCell))
+LSTM, GRU = LSTMCell(50), GRUCell(50)
 PEEPHOLES = LSTMCell(50, use_peepholes=True)
 ALL = 0.7, 0.6, 0.8
-DROPS_ITSELF = contrib.LayerNormBasicLSTMCell(50, dropout_keep_prob=0.5)
-# A cell, its loop, and the number of rows of 50 numbers that are drawn before the loop.
-LOOPS = {
-    "stack": (MultiRNNCell([drops(LSTM, *ALL), drops(GRU, *ALL)]), "xla", 6),
-    "leaves": (drops(LSTM, *ALL, dropout_state_filter_visitor=everything), "xla", 4),
-    "rows": (drops(LSTM, 1, 1, 0.5, mask_per_row=True), "xla", 2),
-    "peepholes": (drops(PEEPHOLES, *ALL), "xla", 3),
-    "peepholes_rows": (drops(PEEPHOLES, *ALL, mask_per_row=True), "scan", 0),
-    "recurrence": (drops(MIN_GRU, 0.7, 0.6), "chunks", 2),
-    "state_of_recurrence": (drops(MIN_GRU, 1, 1, 0.8), "scan", 0),
-    "normalized": (drops(contrib.LayerNormBasicLSTMCell(50), 1, 1, 0.8), "xla", 1),
-    "own_steps": (drops(DROPS_ITSELF, 1, 1, 0.8), "scan", 0),
-    "masks_of_steps": (DropoutWrapper(LSTM, 0.7, 0.6), "xla", 2 * 2 * 6),
-    "state_of_steps": (DropoutWrapper(LSTM, 1, 1, 0.8), "scan", 0),
-    "nested": (DropoutWrapper(DropoutWrapper(LSTM, 0.7), 0.6), "xla", 2 * 2 * 6),
-}
-
-
-def numbers(jaxpr):
-    """How many random numbers a program draws; those in a loop count once."""
-    found = (eqn for eqn in eqns(jaxpr) if eqn.primitive.name == "random_bits")
-    return sum(eqn.outvars[0].aval.size for eqn in found)
-
-
-@pytest.mark.loops
-@pytest.mark.parametrize(("cell", "loop", "rows"), LOOPS.values(), ids=LOOPS)
-def test_masks_are_drawn_before_the_loop_and_shared_masks_once(
-    cell, loop, rows, monkeypatch
-):
-    monkeypatch.setattr(f"{LOOP}.platform_of", lambda arrays: "tpu")
-    x = X[:2]
-    bound = cell.bind(drawn(cell, x[:, 0]), KEY)
-    options = {"dtype": F32, "implementation": "xla"}
-    assert jaxrnn.explain(bound, x, **options).loop == loop
-    run = jax.make_jaxpr(lambda x: jaxrnn.dynamic_rnn(bound, x, **options))(x)
-    loops = [e for e in eqns(run) if e.primitive.name == "scan"]
-    in_loops = sum(numbers(e.params["jaxpr"].jaxpr) for e in loops)
-    assert (numbers(run) - in_loops, in_loops > 0) == (50 * rows, loop == "scan")
-
-
 RESETS = np.array([[0, 0, 1, 0, 0, 0], [0] * 6, [1, 0, 0, 1, 0, 0]], bool)
 RUNS = {
     "lengths": {"sequence_length": np.array([6, 0, 3])},
     "resets": {"resets": RESETS, "return_states": True},
     "parts": {"swap_memory": jaxrnn.memory.Recompute(4)},
 }
+# A cell, and how it is run.
+LOOPS = {
+    "stack": (MultiRNNCell([drops(LSTM, *ALL), drops(GRU, *ALL)]), "lengths"),
+    "leaves": (drops(LSTM, *ALL, dropout_state_filter_visitor=everything), "resets"),
+    "rows": (drops(LSTM, 1, 1, 0.5, mask_per_row=True), "parts"),
+    "peepholes": (drops(PEEPHOLES, *ALL), "parts"),
+    "normalized": (drops(contrib.LayerNormBasicLSTMCell(50), 1, 1, 0.8), "resets"),
+    "nested": (DropoutWrapper(DropoutWrapper(LSTM, 0.7), 0.6), "lengths"),
+}
 
 
-IN_LOOPS = [
-    ("stack", "lengths"),
-    ("leaves", "resets"),
-    ("rows", "parts"),
-    ("peepholes", "lengths"),
-    ("peepholes", "parts"),
-    ("normalized", "resets"),
-    ("nested", "lengths"),
-]
-
-
-@pytest.mark.fast("leaves-*", "rows-*")
-@pytest.mark.parametrize(("name", "options"), IN_LOOPS)
-def test_a_loop_drops_like_a_scan(name, options):
-    cell = LOOPS[name][0]
+@pytest.mark.loops
+@pytest.mark.fast("leaves", "rows")
+@pytest.mark.parametrize(("cell", "options"), LOOPS.values(), ids=LOOPS)
+def test_a_loop_drops_like_a_scan(cell, options):
     x = draw(3, 6, 50, dtype=F32)
     params = drawn(cell, x[:, 0], scale=0.2)
     state = jax.tree.map(lambda s: draw(*s.shape, dtype=F32), cell.zero_state(3, F32))
+    given = RUNS[options] | {"implementation": "xla"}
+    found = jaxrnn.explain(cell.bind(params, KEY), x, initial_state=state, **given)
+    assert found.loop == "xla"
 
-    def run(params, x, state, **implementation):
-        given = RUNS[options] | implementation | {"initial_state": state}
-        return jaxrnn.dynamic_rnn(cell.bind(params, KEY), x, **given)
+    def run(params, x, state, **scan):
+        bound = cell.bind(params, KEY)
+        return jaxrnn.dynamic_rnn(bound, x, initial_state=state, **given | scan)
 
     scan = functools.partial(run, implementation="scan")
     got, want = (differentiated(each, params, x, state) for each in (run, scan))
     assert_near(got, want, tolerance=1e-5)
+
+
+# Dropout of these states cannot be drawn before the loop.
+SCANNED = {
+    "rows": drops(PEEPHOLES, *ALL, mask_per_row=True),
+    "recurrence": drops(jaxrnn.MinGRUCell(50), 1, 1, 0.8),
+    "steps": DropoutWrapper(LSTM, 1, 1, 0.8),
+}
+
+
+@pytest.mark.loops
+@pytest.mark.parametrize("cell", SCANNED.values(), ids=SCANNED)
+def test_explain_says_that_dropout_of_the_state_is_scanned(cell):
+    bound = cell.bind(drawn(cell, X[:2, 0]), KEY)
+    assert jaxrnn.explain(bound, X[:2], dtype=F32, implementation="xla").loop == "scan"
 
 
 def test_a_dropped_state_may_be_infinite():
@@ -398,22 +352,3 @@ def test_the_filter_walks_the_state(visitor, want):
 def test_integers_are_not_dropped():
     with pytest.raises(TypeError, match=r"`input` .* Set `input_keep"):
         through(DropoutWrapper(plain(), 0.5), IDS)
-
-
-def test_streams_are_numbered_as_tensorflows_seeds():
-    number = functools.partial(stream, DropoutWrapper(plain(), seed=42))
-    numbers = number("input", 0), number("state", 1), number("output", 0)
-    assert numbers == (272342091, 1749902402, 1222008005)
-
-
-def test_a_tensor_array_in_the_state_is_never_dropped():
-    def step(params, inputs, state, key=None):
-        return inputs, (inputs, state[1].write(0, inputs))
-
-    cell = FunctionCell(step, (50, TensorShape([])), 50)
-    ones = jnp.ones((4, 50))
-    array = jaxrnn.TensorArray(ones.dtype, 2, element_shape=ones.shape)
-    dropping = DropoutWrapper(cell, state_keep_prob=0.0)
-    _, (rows, ta) = dropping.apply({}, ones, (ones, array), KEY)
-    assert not rows.any()
-    np.testing.assert_array_equal(ta.read(0), ones)

@@ -3,7 +3,6 @@
 import functools
 import pathlib
 
-import chex
 import helpers
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from helpers import assert_near, assert_same, differentiated, drawn
 from jax.sharding import NamedSharding
-from native_cases import data
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, MultiRNNCell
@@ -36,12 +34,6 @@ def test_the_same_object_twice_shares_its_parameters():
     assert (list(params), list(drawn(apart, X[:, 0]))) == (["cell_0"], NAMES)
     same = run(apart, dict.fromkeys(NAMES, params["cell_0"]))
     assert_same(run(shared, params), same)
-
-
-def test_parameters_of_another_dtype_than_the_inputs():
-    stack = MultiRNNCell([GRUCell(2), LSTMCell(3)])
-    params = stack.init(KEY, X[:, 0], jnp.bfloat16)
-    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
 
 
 def test_a_wrapper_and_its_cell_draw_different_parameters():
@@ -112,31 +104,3 @@ def test_convolves_as_recurrentgemma():
     near(got, (named("grads"), arrays["grads/x"]))
     got = cell.apply(params, arrays["next_x"][:, 0], state)
     near(got, (arrays["next_outputs"][:, 0], arrays["next_cache"]))
-
-
-@pytest.mark.fast("False")
-@pytest.mark.parametrize("past_too", [False, True])
-def test_few_bits_beside_a_cell_state_in_float32(past_too):
-    cell = MultiRNNCell([jaxrnn.ShortConvCell(DEPTH), LSTMCell(4)])
-    params, x, state = data(cell, 2, jnp.bfloat16, 5)
-    wide = jax.tree.map(jnp.float32, state)
-    past = (wide if past_too else state)[0]
-    state = past, state[1]._replace(c=wide[1].c)
-    given = cell.bind(params), x, [5, 2], state, x.dtype
-    got = jaxrnn.dynamic_rnn(*given)
-    want = jaxrnn.dynamic_rnn(*given, implementation="scan")
-    assert_near(got, want, tolerance=0.03)
-    chex.assert_trees_all_equal_dtypes(got, (x, state))
-
-
-@pytest.mark.slow
-def test_divided_parameters_on_an_explicit_mesh():
-    """The convolution's columns are divided; the taps and the cell's inputs are not."""
-    cell = MultiRNNCell([jaxrnn.ShortConvCell(4), jaxrnn.RGLRUCell(4, 2)])
-    xs = jnp.ones((2, 5, 4))
-    params = cell.init(KEY, xs[:, 0])
-    run = lambda params: jaxrnn.dynamic_rnn(cell.bind(params), xs, dtype=xs.dtype)[0]
-    mesh = jax.make_mesh((2,), ("m",), axis_types=(jax.sharding.AxisType.Explicit,))
-    last_axis = lambda x: jax.NamedSharding(mesh, jax.P(*[None] * (x.ndim - 1), "m"))
-    divided = jax.device_put(params, jax.tree.map(last_axis, params))
-    near(*jax.device_get((jax.jit(run)(divided), run(params))))
