@@ -298,6 +298,19 @@ def test_a_decay_in_place_of_its_logarithm_warns(name):
     jax.jit(run)(decays)
 
 
+def test_steps_that_write_nothing_leave_a_memory_empty():
+    """Their gates are -inf; what follows is what later steps give alone."""
+    cell = MLSTMMemoryCell(HEADS, KEY, VALUE, 2, chunk_size=4).bind({})
+    i = np.where(np.arange(TIME)[:, None] < 3, -np.inf, INPUTS[3])
+    inputs = MLSTMInputs(*INPUTS[:3], i, INPUTS[4])
+    run = functools.partial(jaxrnn.dynamic_rnn, cell, dtype=float)
+    outputs, _ = run(inputs)
+    assert not outputs[:, :3].any()
+    want, _ = run(jax.tree.map(lambda x: x[:, 3:], inputs))
+    # The divisor's 1e-6 is relative to the scale of a chunk.
+    assert_near(outputs[:, 3:], want, tolerance=1e-6)
+
+
 @pytest.mark.parametrize("length", [1e200, 9.0])
 def test_long_keys_spoil_no_other_span(length):
     """If a product overflows, the results are NaN up to the next reset."""
