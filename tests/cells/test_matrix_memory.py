@@ -149,6 +149,7 @@ def test_an_empty_memory_without_steps_has_finite_gradients(form):
     chex.assert_trees_all_equal(*jax.tree.map(lambda x: x[0], (last, start)))
 
 
+@pytest.mark.slow
 def test_a_memory_that_overflowed_ends_at_a_reset():
     """In an earlier chunk; gradients after the reset are those of a scan."""
     cell = bound(MLSTMCell(4, 2, chunk_size=4), dtype="float32")
@@ -168,6 +169,7 @@ def test_a_memory_that_overflowed_ends_at_a_reset():
 
 
 @pytest.mark.loops
+@pytest.mark.fast("nan")
 @pytest.mark.parametrize("size", [3e37, np.nan])
 def test_no_later_step_reaches_the_gradients_of_earlier_steps(size):
     """Its values or cotangents overflow, or it is not finite."""

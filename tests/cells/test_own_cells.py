@@ -336,6 +336,7 @@ def wrong_chunk(self, chunk):
     return 2 * h, states
 
 
+@pytest.mark.slow
 @pytest.mark.loops
 def test_a_wrong_chunk_is_told_from_its_step():
     cell = memory_of(rule_of(chunk=wrong_chunk)())
