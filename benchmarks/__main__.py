@@ -2,10 +2,9 @@
 
     python -m benchmarks race                      # against Flax, PyTorch and others
     python -m benchmarks versions --old CHECKOUT   # against another jaxrnn checkout
-    python -m benchmarks memory                    # memory strategies (swap_memory)
     python -m benchmarks compilation               # time to compile
     python -m benchmarks recurrences               # recurrences that run in parallel
-    python -m benchmarks gpu                       # all that a GPU can show, in minutes
+    python -m benchmarks gpu --out gpu.md          # checks and times of a GPU
 
 `benchmarks/README.md` explains the method.
 """
@@ -20,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cases, gpu, peers, report
+from . import cases, peers, report
 from .machine import commit, describe, file_name
 from .peers import Contestant
 from .process import said, started
@@ -51,44 +50,28 @@ class Command:
     contestants: list[Contestant]
     rounds: dict[str, int]
     by_mode: Sequence[report.Measure]
-    measures: Sequence[report.Measure]
+    measures: Sequence[report.Measure] = ()
 
 
 COMMANDS = {
     "race": Command(
-        cases.RACE,
-        peers.RACE,
-        {"time": 9},
-        [report.TIME],
-        [report.MEMORY, report.COMPILE_ONCE],
+        cases.RACE, peers.RACE, {"time": 9}, [report.TIME], [report.MEMORY]
     ),
     "versions": Command(
         cases.VERSIONS,
         [peers.OURS],
         {"time": 9, "compile": 3},
         [report.TIME, report.COMPILE, report.MEMORY],
-        [],
-    ),
-    "memory": Command(
-        cases.MEMORY,
-        peers.MEMORY,
-        {"time": 5},
-        [report.TIME],
-        [*report.MEMORIES, report.COMPILE_ONCE],
     ),
     "compilation": Command(
-        cases.COMPILATION,
-        peers.COMPILATION,
-        {"compile": 3},
-        [report.COMPILE],
-        [],
+        cases.COMPILATION, peers.COMPILATION, {"compile": 3}, [report.COMPILE]
     ),
     "recurrences": Command(
         cases.RECURRENCES,
         peers.RECURRENCES,
         {"time": 9},
         [report.TIME],
-        report.MEMORIES[:1],
+        [report.MEMORY],
     ),
 }
 
@@ -103,7 +86,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
         _add_options(commands.add_parser(name), command, needs_old=name == "versions")
-    gpu.add_options(commands.add_parser("gpu", description=gpu.__doc__))
+    of_gpu = commands.add_parser("gpu")
+    small = "a few checks and small cases, which also run on a CPU"
+    of_gpu.add_argument("--small", action="store_true", help=small)
+    of_gpu.add_argument("--out", type=Path, metavar="FILE", help="file for the page")
     options = parser.parse_args(arguments)
     if options.command == "gpu":
         return options
@@ -123,25 +109,15 @@ def _add_options(
     add("--preset", choices=command.presets, default="quick")
     add("--only", metavar="REGEX", help=NAMES)
     rounds = report.listed(command.rounds, ": ", ", ")
-    add("--rounds", type=_count, help=f"rounds of each measurement (default: {rounds})")
+    add("--rounds", type=int, help=f"rounds of each measurement (default: {rounds})")
     known = ", ".join(one.name for one in command.contestants)
     add("--peers", metavar="A,B", help=f"some of {known}; the first always runs")
     python = "the Python interpreter for a peer; may be repeated"
     add("--python", metavar="PEER=PATH", action="append", default=[], help=python)
     old = f"also race the jaxrnn in this folder, as {peers.OLD}"
     add("--old", type=Path, metavar="CHECKOUT", required=needs_old, help=old)
-    limit = "skip programs that need more memory (default: %(default)s)"
-    add("--limit", type=float, metavar="GB", default=4.0, help=limit)
     add("--out", type=Path, default=RESULTS, help="folder for the results")
     add("--name", help="name of the results (default: command and preset)")
-    add("--resume", action="store_true", help="skip the cases that are already saved")
-
-
-def _count(text: str) -> int:
-    """An integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
 
 
 def _contestants(
@@ -150,7 +126,7 @@ def _contestants(
     """The requested contestants, with their interpreters and checkouts.
 
     Raises:
-        ValueError: If a peer, an interpreter or a checkout does not exist.
+        ValueError: If a peer or a checkout does not exist.
     """
     names = [one.name for one in known]
     chosen = options.peers.split(",") if options.peers else names
@@ -158,9 +134,6 @@ def _contestants(
     for name in (*chosen, *pythons):
         if name not in names:
             raise ValueError(f"unknown peer {name!r}; known: {', '.join(names)}")
-    for name, path in pythons.items():
-        if not Path(path).is_file():
-            raise ValueError(f"--python {name}={path}: no such file")
     # Do not resolve symlinks: resolving one would leave the virtual environment.
     made = [
         dataclasses.replace(
@@ -180,6 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all cases, save the result after each, and print the tables."""
     options = parse(arguments)
     if options.command == "gpu":
+        from . import gpu  # The other commands run jaxrnn in other processes.
+
         sys.exit(gpu.run(options))
     from tqdm import tqdm  # `gpu` needs only JAX.
 
@@ -189,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name = f"{name}_{file_name()}"  # The ratios depend on the processor.
     file = options.out / f"{name}.json"
     rounds = {do: options.rounds or number for do, number in command.rounds.items()}
-    limits = {"limit": 1e9 * options.limit, "choose": options.command == "race"}
+    choose = options.command == "race"
     result = {
         "name": name,
         "date": datetime.date.today().isoformat(),
@@ -203,30 +178,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if first not in processes:
             raise SystemExit(f"{first} cannot run: {hellos[first]['missing']}")
         result |= said(hellos) | {"cases": []}
-        if options.resume and file.exists():
-            result["cases"] = _saved_cases(file, result)
-        done = {row["name"] for row in result["cases"]}
-        bar = tqdm([case for case in options.cases if case.name not in done])
-        for case in bar:
+        for case in (bar := tqdm(options.cases)):
             bar.set_description(case.name)
-            result["cases"].append(run_case(case, processes, rounds, **limits))
+            result["cases"].append(run_case(case, processes, rounds, choose))
             save(result, file)
             page = report.write_report(result, command.by_mode, command.measures)
             file.with_suffix(".md").write_text(page)
     print(report.write_report(result, command.by_mode, command.measures))
-
-
-def _saved_cases(file: Path, result: Result) -> list[Result]:
-    """The cases saved in the file.
-
-    Raises:
-        SystemExit: If they were measured under other conditions.
-    """
-    saved = json.loads(file.read_text())
-    for key in ("rounds", "machine", "commits", "versions"):
-        if saved[key] != result[key]:
-            raise SystemExit(f"--resume: the saved result has different {key}")
-    return saved["cases"]
 
 
 def _commits(options: argparse.Namespace) -> dict[str, str]:

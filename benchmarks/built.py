@@ -1,7 +1,7 @@
 """A peer's configurations for a case."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,7 @@ class Variant:
     Attributes:
         run: Makes one call, waits until it is done, and returns its results.
         read: Converts the results of `run` to named arrays in TensorFlow's layout.
-        facts: Numbers known without running: bytes of memory, seconds of compilation.
-        bytes: The memory that a call needs, with its arguments and results.
+        facts: Numbers known without running, such as bytes of memory.
         function: The JAX function that `run` compiles; None for other libraries.
         args: The arguments of `function`.
     """
@@ -27,23 +26,10 @@ class Variant:
     run: Callable[[], Any]
     read: Callable[[Any], dict[str, np.ndarray]]
     facts: dict[str, float] = dataclasses.field(default_factory=dict)
-    bytes: int = 0
     function: Callable[..., Any] | None = None
     args: tuple = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Built:
-    """The configurations of a peer for one case; the fastest one races.
-
-    Attributes:
-        variants: By name, functions that build a configuration. The first one is the
-            peer's default.
-        equation: How the peer's equations differ from TensorFlow's; empty if they are
-            the same.
-        nets: What the variants of a JAX peer compile, in their order.
-    """
-
-    variants: dict[str, Callable[[], Variant]]
-    equation: str = ""
-    nets: Sequence[Any] = ()
+# By name, functions that build a peer's configurations for a case. The first one is the
+# peer's default; in a race, the fastest one runs.
+Variants = dict[str, Callable[[], Variant]]

@@ -38,17 +38,10 @@ FASTER = "faster than jaxrnn in"
 MODES = {"train": "training", "forward": "inference"}
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
 XLA_LOOP = "jaxrnn_xla"  # jaxrnn without its native loops.
+TIMES = "{forward} times as long at inference and {train} times as long in training."
+ROLLOUTS = f"In rollouts with resets, a hand-written loop of Flax's cell takes {TIMES}"
+SCANNED = f"Over the same window in one call, a scan of Flax's cell takes {TIMES}"
 ONE_STEP = {"rollout", "sampling"}  # Patterns that run one step a call.
-WITHOUT_YNN = "--xla_cpu_experimental_ynn_fusion_type="
-# The cases of the chart: their labels.
-CHART = {
-    "lstm B48 T80 D192 H320 dense": "48 rows, 80 steps,\n320 units",
-    "lstm B16 T120 D96 H160 dense": "16 rows, 120 steps,\n160 units",
-    "lstm B96 T50 D100 H150 dense": "96 rows, 50 steps,\n150 units",
-    "lstm2 B32 T100 D128 H128 dense": "two layers, 32 rows,\n100 steps, 128 units",
-    "lstm B50 T120 D100 H200 uniform": "50 rows of 1 to 120\nsteps, 200 units",
-}
-CHARTED = ("Flax", "Keras (JAX)", "TensorFlow", "PyTorch")
 
 Row = dict[str, Any]
 
@@ -112,17 +105,12 @@ class Measured:
         """Whether the library is faster, as the tables show it."""
         return round(self.ratio(library) or 1, 2) < 1
 
-    @property
-    def ms(self) -> float:
-        """The time of jaxrnn."""
-        return self.row["peers"]["jaxrnn"]["numbers"]["ms"][MEDIAN]
-
 
 Text = Callable[[Iterable[Measured]], str]
 
 
-def measured(flags: str | None = None) -> list[Measured]:
-    """All cases of all processors, with these options of XLA; None for its defaults."""
+def measured() -> list[Measured]:
+    """All cases of all processors."""
     found = []
     for file in sorted(RESULTS.glob("race_*_*.json")):
         result = json.loads(file.read_text())
@@ -131,9 +119,8 @@ def measured(flags: str | None = None) -> list[Measured]:
         vectors = next(text for name, text in VECTORS.items() if name in sets)
         commit = f"commit {result['commits']['jaxrnn']}"
         processor = f"{machine['processor']} with {vectors}, {commit}, {result['date']}"
-        if machine.get("XLA_FLAGS") == flags:
-            preset = file.stem.split("_")[1]
-            found += [Measured(preset, processor, row) for row in result["cases"]]
+        preset = file.stem.split("_")[1]
+        found += [Measured(preset, processor, row) for row in result["cases"]]
     return found
 
 
@@ -166,18 +153,6 @@ def overview(shown: Callable[[list[float]], str]) -> Text:
         )
 
     return text
-
-
-def worst(cases: Iterable[Measured]) -> str:
-    """The least ratio of all libraries and cases."""
-    ratios = [
-        (ratio, library, case.row["name"])
-        for case in cases
-        for library in CONTESTANTS
-        if (ratio := case.ratio(library))
-    ]
-    ratio, library, name = min(ratios)
-    return f"The lowest ratio is {_short(ratio)} ({library}), in the case `{name}`."
 
 
 def sizes(cases: Iterable[Measured]) -> str:
@@ -244,65 +219,18 @@ def without_native(cases: Iterable[Measured]) -> str:
     return f"Without native loops, jaxrnn takes {', '.join(texts)}."
 
 
-def _by_hand(pattern: str, cases: Iterable[Measured]) -> str:
-    """The ratios of a pattern by hand, in each mode."""
-    texts = []
-    for mode, title in reversed(MODES.items()):
-        of_mode = (
-            case for case in cases if (case.pattern, case.mode) == (pattern, mode)
-        )
-        texts.append(f"{_span(_ratios(BY_HAND, of_mode))} times as long at {title}")
-    return " and ".join(texts).replace("at training", "in training")
+def by_hand(pattern: str, sentence: str) -> Text:
+    """A sentence with the ratios of a pattern by hand, in each mode."""
 
+    def text(cases: Iterable[Measured]) -> str:
+        of_pattern = [case for case in cases if case.pattern == pattern]
+        spans = {
+            mode: _span(_ratios(BY_HAND, [c for c in of_pattern if c.mode == mode]))
+            for mode in MODES
+        }
+        return sentence.format(**spans)
 
-def rollouts(cases: Iterable[Measured]) -> str:
-    """One step a call, in Flax and in jaxrnn."""
-    return (
-        "In rollouts with resets, a hand-written loop of Flax's cell takes "
-        f"{_by_hand('rollout', list(cases))}."
-    )
-
-
-def scanned(cases: Iterable[Measured]) -> str:
-    """A whole window in one call, in Flax and in jaxrnn."""
-    return (
-        "Over the same window in one call, a scan of Flax's cell takes "
-        f"{_by_hand('scanned', list(cases))}."
-    )
-
-
-def ynn(cases: Iterable[Measured]) -> str:
-    """What an option of XLA's compiler changes."""
-    usual = {case.row["name"]: case for case in cases if case.preset == "page"}
-    others = measured(flags=WITHOUT_YNN)
-    gains = [usual[case.row["name"]].ms / case.ms for case in others]
-    medians = (
-        f"{_median(_ratios('Flax', [case for case in others if case.mode == mode]))} "
-        f"for {title}"
-        for mode, title in MODES.items()
-    )
-    rows = max(case.row["case"]["batch"] for case in others)
-    return (
-        f"With up to {rows} rows, this option of XLA makes jaxrnn {_span(gains)} times "
-        "as fast. "
-        f"With the option for both, the medians of Flax are {' and '.join(medians)}."
-    )
-
-
-def chart(cases: Iterable[Measured]) -> str:
-    """The chart, with the ranges of its bars."""
-    found = [
-        case
-        for case in cases
-        if case.mode == "train" and case.row["name"].removesuffix(" train") in CHART
-    ]
-    texts = []
-    for title, is_padded in ("Without lengths", False), ("With lengths", True):
-        group = [case for case in found if case.is_padded == is_padded]
-        spans = (f"{name} {_span(_ratios(name, group))}" for name in CHARTED)
-        texts.append(f"{title}: {', '.join(spans)}.")
-    about = "Bars of the training times of other libraries, divided by jaxrnn's"
-    return f"![{about}. {' '.join(texts)}](../pictures/speed.svg)"
+    return text
 
 
 def _span(ratios: list[float]) -> str:
@@ -334,15 +262,12 @@ TEXTS: dict[str, Text] = {
     "conditions": conditions,
     "medians": overview(_median),
     "ranges": overview(_range),
-    "worst": worst,
     "sizes": sizes,
     "losses": losses,
     "lost": lost_cases,
     "without_native": without_native,
-    "rollouts": rollouts,
-    "scanned": scanned,
-    "ynn": ynn,
-    "chart": chart,
+    "rollouts": by_hand("rollout", ROLLOUTS),
+    "scanned": by_hand("scanned", SCANNED),
 }
 
 

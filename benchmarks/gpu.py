@@ -1,203 +1,205 @@
-"""Checks and measures jaxrnn on one NVIDIA GPU, in at most eight minutes.
+"""Checks and times jaxrnn on this machine's GPU: the first program to run on one.
 
-It needs JAX with CUDA, and nothing else. Flax and PyTorch are also measured if they are
-installed. It writes one page with all results, failures included.
+    python -m benchmarks gpu --out gpu.md
+
+It needs JAX with CUDA, and nothing else; Flax is also timed if it is installed.
 """
 
 import argparse
-import contextlib
 import datetime
-import os
-import queue
+import functools
+import importlib.util
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import cases, gpu_page, peers
-from .machine import CORES, commit, describe
-from .peers import Contestant
-from .process import Process, said, started
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxrnn
+from jaxrnn.memory import Keep, Offload, Recompute
+
+from . import cases, report
+from .machine import commit, describe
+from .peers import ROOT
 from .rounds import run_case
+from .worker import Worker
 
-Result = dict[str, Any]
+Tree = Any
+Function = Callable[..., Tree]
 
-RESULTS = Path(__file__).resolve().parent / "results" / "gpu.md"
-SECONDS = 480
-# After these shares of the time, no check or case of a part starts.
-SHARES = {"checks": 0.4, "times": 0.65, "loops": 0.77, "kernels": 0.84, "memory": 0.9}
-END = 0.98
-PATIENCE_S = 60  # A process that does not answer for this long is ended.
-PROCESSES = min(6, max(1, CORES // 2))  # They share the GPU, as nothing is timed.
-# Products of float32 arrays are in TF32, which rounds to 11 bits.
-TF32_TOLERANCE = 2e-2
-BYTES = 8e9  # Programs that need more do not run.
-CHECKER = Contestant("checks", "")
-# By part: the contestants, the cases of each preset and the rounds.
-RACES = {
-    "times": (peers.GPU, cases.GPU_TIMES, {"time": 5}),
-    "loops": (peers.GPU_LOOPS, cases.GPU_LOOPS, {"time": 5}),
-    "kernels": (peers.GPU_KERNELS, cases.GPU_KERNELS, {"time": 5}),
-    "memory": (peers.GPU_MEMORY, cases.GPU_MEMORY, {"time": 3, "peak": 1}),
-}
+BATCH, STEPS, SIZE = 4, 100, 8  # Of the checks: more steps than a chunk of any loop.
+LENGTHS = np.array([STEPS, 0, 37, 64], np.int32)
+RESETS = np.random.default_rng(1).random((BATCH, STEPS)) < 0.05
+TOLERANCE = 1e-4  # Of an array's largest value, in float32 without TF32.
+TF32_TOLERANCE = 2e-2  # The programs that are timed may multiply in TF32.
+SAME, OTHER = {"same": True}, "other results than the first contestant's"
+SIMPLE = "BasicRNN GRU CudnnCompatibleGRU LSTM SLSTM ShortConv MinGRU LRU RGLRU".split()
+LSTM = jaxrnn.LSTMCell(SIZE)
+MEMORIES = "LinearAttention Delta DPLR".split()
+CELLS = [
+    *(getattr(jaxrnn, f"{name}Cell")(SIZE) for name in SIMPLE),
+    jaxrnn.LSTMCell(SIZE, use_peepholes=True, num_proj=4),
+    jaxrnn.MultiRNNCell([LSTM, jaxrnn.GRUCell(SIZE)]),
+    jaxrnn.MLSTMCell(SIZE, num_heads=2),
+    jaxrnn.S6MemoryCell(SIZE, 4),
+    *(getattr(jaxrnn, f"{name}MemoryCell")(2, 4, 4) for name in MEMORIES),
+]
+STRATEGIES = Keep(), Recompute(1), Recompute(), Offload(Keep()), Offload(Recompute(16))
+# What a memory's inputs must be: small keys, decays, steps and rates.
+LIMITS = {"g": lambda g: -abs(g), "dt": abs, "beta": lambda x: 1 / (1 + x**2)}
+LIMITS |= dict.fromkeys("kab", lambda x: x / 4)
+NOTE = (
+    "Distance to a scan of the cell's step on the CPU, relative to the largest value."
+)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks gpu`."""
-    small = "a few checks and small cases in half a minute, which also run on a CPU"
-    parser.add_argument("--small", action="store_true", help=small)
-    out = "file for the page (default: benchmarks/results/gpu.md; with --small: none)"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=out)
+def make_inputs(cell: Any) -> Tree:
+    """Random inputs `[BATCH, STEPS, ...]`."""
+    rng = np.random.default_rng(0)
+    draw = lambda *size: rng.normal(size=(BATCH, STEPS, *size)).astype(np.float32)
+    if not hasattr(cell, "input_sizes"):
+        return draw(SIZE)
+    sizes = cell.input_sizes._asdict().items()
+    parts = {name: LIMITS.get(name, np.array)(draw(*size)) for name, size in sizes}
+    return type(cell.input_sizes)(**parts)
 
 
-class Clock:
-    """The time since the start of the command."""
+def scan(cell, params, x, sequence_length=STEPS, resets=False) -> Tree:
+    """What `dynamic_rnn` must return, as a scan of the cell's step."""
+    zeros = cell.zero_state(BATCH, jnp.float32)
+    ends = jnp.broadcast_to(sequence_length, BATCH)
 
-    def __init__(self) -> None:
-        self.start = time.monotonic()
+    def where(rows: jax.Array, new: Tree, old: Tree) -> Tree:
+        select = lambda a, b: jnp.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+        return jax.tree.map(select, new, old)
 
-    @property
-    def seconds(self) -> float:
-        """The seconds so far."""
-        return time.monotonic() - self.start
+    def step(state: Tree, now: Tree) -> tuple[Tree, Tree]:
+        t, x, start = now
+        state = where(start & (t < ends), zeros, state)
+        output, new = cell.apply(params, x, state)
+        return where(t < ends, new, state), where(t < ends, output, 0 * output)
 
-    def is_over(self, share: float) -> bool:
-        """Whether this share of the command's time is over."""
-        return self.seconds >= share * SECONDS
+    swap = functools.partial(jax.tree.map, lambda x: jnp.swapaxes(x, 0, 1))
+    starts = jnp.broadcast_to(resets, (BATCH, STEPS)).T
+    state, outputs = jax.lax.scan(step, zeros, (jnp.arange(STEPS), swap(x), starts))
+    return swap(outputs), state
 
-    def patience(self) -> float:
-        """The seconds that a process may take to answer."""
-        return max(1, min(PATIENCE_S, END * SECONDS - self.seconds))
 
-    def say(self, text: str) -> None:
-        """Print a line of progress."""
-        print(f"[{self.seconds:3.0f} of {SECONDS} s] {text}", file=sys.stderr)
+def dynamic(cell, params, x, **options) -> Tree:
+    """`dynamic_rnn`."""
+    return jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=jnp.float32, **options)
+
+
+def both_ways(cell, params, x) -> Tree:
+    """`bidirectional_dynamic_rnn` with one cell for both directions."""
+    bound, run = cell.bind(params), jaxrnn.bidirectional_dynamic_rnn
+    return run(bound, bound, x, LENGTHS, dtype=x.dtype)
+
+
+def raw(cell, params, x) -> Tree:
+    """`raw_rnn`, which stops each row at its length."""
+    steps = jaxrnn.TensorArray(x.dtype, STEPS).unstack(jnp.swapaxes(x, 0, 1))
+
+    def loop_fn(t: Any, output: Any, state: Tree, _: Any) -> tuple:
+        state = cell.zero_state(BATCH, x.dtype) if output is None else state
+        now = steps.read(jnp.minimum(t, STEPS - 1))
+        return t >= LENGTHS, now, state, output, None
+
+    emitted, state, _ = jaxrnn.raw_rnn(cell.bind(params), loop_fn, max_time=STEPS)
+    return jnp.swapaxes(emitted.stack(), 0, 1), state
+
+
+def checks() -> Iterator[tuple[str, Any, Function, Function]]:
+    """The name of each check, its cell, what it runs, and what that must equal."""
+    options = {"sequence_length": LENGTHS, "resets": RESETS}
+    for cell in CELLS:
+        run, hand = (functools.partial(f, **options) for f in (dynamic, scan))
+        yield str(cell), cell, run, hand
+    for strategy in STRATEGIES:
+        run = functools.partial(dynamic, swap_memory=strategy)
+        yield f"swap_memory={strategy}", LSTM, run, scan
+    yield "bidirectional_dynamic_rnn", LSTM, both_ways, both_ways
+    yield "raw_rnn", LSTM, raw, functools.partial(scan, sequence_length=LENGTHS)
+
+
+def check(cell: Any, run: Function, hand: Function) -> float:
+    """How far the results and gradients of `run` are from those of `hand`; see NOTE."""
+    x = make_inputs(cell)
+    params = cell.init(jax.random.key(0), jax.tree.map(lambda x: x[:, 0], x))
+
+    def results(function: Function, device: jax.Device) -> list[np.ndarray]:
+        def loss(*args: Tree) -> tuple[jax.Array, Tree]:
+            found = function(cell, *args)
+            return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(found)), found
+
+        program = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+        with jax.default_device(device), jax.default_matmul_precision("highest"):
+            found = program(*jax.device_put((params, x), device))
+        return jax.tree.leaves(jax.device_get(found))
+
+    found = results(run, jax.devices()[0]), results(hand, jax.devices("cpu")[0])
+    far = np.max([abs(a - b).max() / abs(b).max() for a, b in zip(*found, strict=True)])
+    if not far <= TOLERANCE:
+        raise ValueError(f"the results deviate by {far:.0e}")
+    return far
+
+
+def races(small: bool) -> Iterator[tuple[str, list[tuple], list[cases.Case]]]:
+    """The title, the contestants (name, peer, run) and the cases of each table."""
+    layer = (3, 8, 4, 5) if small else (64, 256, 256, 512)
+    long = (2, 128, 4, 8) if small else (8, 2048, 512, 512)
+    make = functools.partial(
+        cases.make_cases, dtypes="float32" + " bfloat16" * (not small)
+    )
+    ours, flax = ("jaxrnn", "jaxrnn", ""), importlib.util.find_spec("flax")
+    peers = [ours, ("scan", "scan", ""), *[("Flax", "linen", "")] * bool(flax)]
+    yield "Layers", peers, make("lstm gru_after", layer)
+    peers = [ours, ("scan", "recurrences", "scan")]
+    yield "Memories and recurrences", peers, make("mlstm gated_delta mingru", long)
+    runs = "Keep()", "Recompute()", "Offload(Keep())"
+    yield "`swap_memory`", [(run, "jaxrnn", run) for run in runs], make("lstm", layer)
+
+
+def parts(small: bool, failed: list[str]) -> Iterator[str]:
+    """The sections of the page. What fails is added to the list."""
+    lines = ["| check | deviation |", "|---|--:|"]
+    for name, *of_check in list(checks())[:: 5 if small else 1]:
+        print("checking", name, file=sys.stderr)
+        try:
+            lines.append(f"| {name} | {check(*of_check):.0e} |")
+        except Exception as error:
+            failed.append(report.shortened(f"{name}: {type(error).__name__}: {error}"))
+    yield report.section("Checks", NOTE, "\n".join(lines))
+    options = {"rounds": {"time": 1 if small else 5}}
+    for title, peers, of_race in races(small):
+        workers = {name: Worker(*peer, str(ROOT)) for name, *peer in peers}
+        rows = []
+        for case in of_race:
+            print("measuring", case.name, file=sys.stderr)
+            tolerance = TF32_TOLERANCE if case.dtype == "float32" else np.inf
+            rows.append(run_case(case, workers, tolerance=tolerance, **options))
+            for name, result in rows[-1]["peers"].items():
+                if "failed" in result or not result.get("agreement", SAME)["same"]:
+                    failed.append(f"{name}, {case.name}: {result.get('failed', OTHER)}")
+        tables = report.mode_tables(rows, [*workers], [report.TIME])
+        tables += report.measure_tables(rows, [*workers], [report.MEMORY])
+        yield report.join(f"# {title}", *tables)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run all parts, write the page after each, and print it.
-
-    Returns:
-        The exit status: 1 if something failed.
-
-    Raises:
-        SystemExit: If JAX finds no GPU, and the run is not a small one.
-    """
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # The processes inherit it.
-    out = options.out or (None if options.small else RESULTS)
-    result, clock = _new_result("small" if options.small else "full"), Clock()
-    for part in SHARES:
-        try:
-            _check(result, clock) if part == "checks" else _race(part, result, clock)
-        except Exception as error:  # The other parts still run.
-            result["errors"].append(f"{part}: {type(error).__name__}: {error}")
-        if result["platform"] != "gpu" and not options.small:
-            raise SystemExit(_no_gpu(result))
-        result["seconds"] = clock.seconds
-        if out:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(gpu_page.write(result))
-    print(gpu_page.write(result), end="")
-    return 1 if gpu_page.failures(result) else 0
-
-
-def _new_result(preset: str) -> Result:
-    """A result in which nothing has run yet."""
-    return {
-        "preset": preset,
-        "date": datetime.date.today().isoformat(),
-        "commit": commit(peers.ROOT),
-        "machine": describe(),
-        "platform": "unknown",
-        "facts": {},
-        "versions": {},
-        "errors": [],
-        "checks": [],
-        "races": {},
-    }
-
-
-def _no_gpu(result: Result) -> str:
-    found = "; ".join(result["errors"]) or f"its platform is {result['platform']}"
-    return (
-        f"JAX finds no NVIDIA GPU here ({found}). Install JAX with CUDA, for example "
-        "`pip install 'jax[cuda12]'`. With --small, the command also runs on a CPU."
-    )
-
-
-def _check(result: Result, clock: Clock) -> None:
-    """Find out what the device is, and run the checks in several processes."""
-    clock.say("starting JAX")
-    is_small = result["preset"] == "small"
-    idle: queue.SimpleQueue[Process] = queue.SimpleQueue()
-
-    def run(check: Result) -> None:
-        process = idle.get()
-        if not clock.is_over(SHARES["checks"]):
-            clock.say(f"checking {check['part']}: {check['name']}")
-            check["answer"] = process.ask("check", **check)
-        idle.put(process)
-
-    with contextlib.ExitStack() as stack:
-
-        def start() -> Process:
-            module = "benchmarks.gpu_checks"
-            process = Process(CHECKER, limit=clock.patience, module=module)
-            stack.callback(process.close)
-            idle.put(process)
-            return process
-
-        first = start()
-        result |= _asked(first, "hello")
-        if result["platform"] != "gpu" and not is_small:
-            return
-        result["checks"] = ordered(_asked(first, "names", small=is_small))
-        for _ in range(PROCESSES - 1):
-            start()
-        with ThreadPoolExecutor(PROCESSES) as pool:
-            list(pool.map(run, result["checks"]))
-
-
-def _asked(process: Process, do: str, **request: Any) -> Result:
-    answer = process.ask(do, **request)
-    if "failed" in answer:
-        raise RuntimeError(answer["failed"])
-    return answer
-
-
-def ordered(names: dict[str, list[str]]) -> list[Result]:
-    """The checks; each part gets on equally, if time is short."""
-    ranks = [
-        (rank / len(of_part), part, name)
-        for part, of_part in names.items()
-        for rank, name in enumerate(of_part)
-    ]
-    return [{"part": part, "name": name} for _, part, name in sorted(ranks)]
-
-
-def _race(part: str, result: Result, clock: Clock) -> None:
-    """Measure the cases of a part until the time is over."""
-    contestants, presets, rounds = RACES[part]
-    if result["preset"] == "small":
-        rounds = dict.fromkeys(rounds, 1)
-    names = [one.name for one in contestants]
-    clock.say(f"starting {', '.join(names)}")
-    race: Result = {"names": names, "cases": [], "versions": {}, "missing": {}}
-    race["todo"] = list(presets[result["preset"]])
-    result["races"][part] = race
-    tf32 = TF32_TOLERANCE if result["platform"] == "gpu" else 0
-    with started(contestants, clock.patience) as (processes, hellos):
-        race |= said(hellos)
-        missing = {name: {"missing": why} for name, why in race["missing"].items()}
-        while race["todo"] and not clock.is_over(SHARES[part]):
-            case = race["todo"][0]
-            clock.say(f"measuring {case.name}")
-            limits = {"limit": BYTES, "choose": False}
-            tolerance = max(case.tolerance, tf32)
-            row = run_case(case, processes, rounds, tolerance, **limits)
-            if clock.is_over(END):
-                return  # The last case was cut.
-            row["peers"] |= missing
-            race["cases"].append(row)
-            race["todo"].pop(0)
+    """Run all parts, write the page after each, and return 1 if something failed."""
+    device, failed = jax.devices()[0], []
+    if device.platform != "gpu" and not options.small:
+        raise SystemExit(f"No GPU, only {device}: `pip install 'jax[cuda12]'`.")
+    facts = {"commit": commit(ROOT), "jax": jax.__version__} | describe()
+    facts |= {"date": datetime.date.today(), "device": device.device_kind}
+    done = ["# jaxrnn on a GPU", report.listed(facts, ": ", "; "), ""]
+    for part in parts(options.small, failed):
+        verdict = [f"**{len(failed)} failed.**" if failed else "**Nothing failed.**"]
+        done[2:] = ["\n- ".join(verdict + failed), *done[3:], part]
+        if options.out:
+            options.out.write_text(report.join(*done) + "\n")
+    print(report.join(*done))
+    return 1 if failed else 0

@@ -6,8 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from .machine import CORES
@@ -32,20 +31,10 @@ class Process:
     """A process that answers one request at a time; see `worker.serve`.
 
     If it has died, the next request restarts it.
-
-    Args:
-        contestant: The arguments of the process.
-        limit: Returns the seconds that a request may take. Then the process is ended.
-        module: The module that the process runs.
     """
 
-    def __init__(
-        self,
-        contestant: Contestant,
-        limit: Callable[[], float] | None = None,
-        module: str = "benchmarks.worker",
-    ) -> None:
-        self.contestant, self.limit, self.module = contestant, limit, module
+    def __init__(self, contestant: Contestant) -> None:
+        self.contestant = contestant
         self._start()
 
     def _start(self) -> None:
@@ -53,7 +42,7 @@ class Process:
         self._errors = tempfile.TemporaryFile("w+")
         arguments = [one.peer, one.run, str(one.checkout)]
         self._process = subprocess.Popen(
-            [one.python, "-m", self.module, *arguments],
+            [one.python, "-m", "benchmarks.worker", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -67,29 +56,17 @@ class Process:
         """Call the worker's method `do`. If it fails, `failed` is the error message."""
         if self._process.stdin.closed:
             self._start()
-        late = threading.Event()
-        timer = threading.Timer(self.limit() if self.limit else 0, self._end, [late])
-        if self.limit:
-            timer.start()
         try:
             self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
             answer = self._process.stdout.readline()
         except BrokenPipeError:
             answer = ""
-        timer.cancel()
         if answer:
             return json.loads(answer)
-        if late.is_set():
-            self.close()
-            return {"failed": f"no answer in {timer.interval:.0f} s"}
         self._errors.seek(0)
         last_words = "".join(self._errors.readlines()[-1:]).strip()
         self.close()
         return {"failed": f"the process died: {last_words}"}
-
-    def _end(self, late: threading.Event) -> None:
-        late.set()
-        self._process.kill()
 
     def close(self) -> None:
         """End the process."""
@@ -101,18 +78,16 @@ class Process:
 
 
 @contextlib.contextmanager
-def started(
-    contestants: list[Contestant], limit: Callable[[], float] | None = None
-) -> Iterator[tuple[dict[str, Process], dict]]:
+def started(contestants: list[Contestant]) -> Iterator[tuple[dict[str, Process], dict]]:
     """Start the processes; yield them, and each one's first answer, by name.
 
     A contestant that cannot run has no process, and `missing` in its answer is the
-    reason. All processes end when the context exits. `limit` is that of `Process`.
+    reason. All processes end when the context exits.
     """
     with contextlib.ExitStack() as stack:
         processes = {}
         for contestant in contestants:  # Their imports run in parallel.
-            process = processes[contestant.name] = Process(contestant, limit)
+            process = processes[contestant.name] = Process(contestant)
             stack.callback(process.close)
         hellos = {name: process.ask("hello") for name, process in processes.items()}
         for name, hello in hellos.items():

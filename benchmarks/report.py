@@ -16,13 +16,12 @@ Column = tuple[str, Callable[[Row], str]]
 MODE_TITLES = {
     "forward": "Forward",
     "train": "Forward and all gradients",
-    "final": "Gradients of a loss of the final state, with respect to parameters",
 }
 NOTE = (
     "The first column is the first contestant's number. Each other column is that "
     "contestant's number divided by it (median and quartiles of the rounds): above 1, "
-    "the first contestant is faster, or needs less. * marks other equations, † other "
-    "results, - skipped cases."
+    "the first contestant is faster, or needs less. † marks other results, - skipped "
+    "cases."
 )
 AGREEMENT_NOTE = (
     "The variant that raced (the fastest in a short trial), and the largest relative "
@@ -40,8 +39,6 @@ class Measure:
         unit: The unit in the table.
         scale: The factor that converts the number to that unit.
         note: A text below the title.
-        is_ratio: Whether the table shows the other contestants' numbers divided by the
-            first contestant's.
     """
 
     key: str
@@ -49,7 +46,6 @@ class Measure:
     unit: str
     scale: float = 1
     note: str = ""
-    is_ratio: bool = True
 
 
 TIME = Measure("ms", "Time", "ms")
@@ -59,7 +55,6 @@ COMPILE = Measure(
     "ms",
     note="CPU time to trace, lower and compile a program, with empty caches.",
 )
-COMPILE_ONCE = Measure("compile_s", "Time to compile", "s", note="Measured once.")
 MEMORY = Measure(
     "temp_bytes",
     "Temporary memory",
@@ -67,21 +62,6 @@ MEMORY = Measure(
     2**-20,
     "By XLA's plan of the program, without arguments and results.",
 )
-PEAK = Measure(
-    "peak_bytes",
-    "Peak memory of the device",
-    "MiB",
-    2**-20,
-    "The most that the process held so far, with arguments, results and what the "
-    "compiler tried out.",
-    is_ratio=False,
-)
-MEMORIES = [
-    dataclasses.replace(MEMORY, is_ratio=False),
-    Measure(
-        "host_temp_bytes", "Temporary memory of the host", "MiB", 2**-20, is_ratio=False
-    ),
-]
 
 
 def text_of(spread: list[float]) -> str:
@@ -144,12 +124,10 @@ def measure_tables(
     ]
 
 
-def agreement_table(
-    rows: Sequence[Row], names: Sequence[str], note: str = AGREEMENT_NOTE
-) -> str:
+def agreement_table(rows: Sequence[Row], names: Sequence[str]) -> str:
     """What ran, and how far its results are from the reference's."""
     table = grid([NAME, *((name, _cell(_agreement, name)) for name in names)], rows)
-    return section("What ran, and the same numbers", note, table)
+    return section("What ran, and the same numbers", AGREEMENT_NOTE, table)
 
 
 NAME: Column = ("case", lambda row: row["name"])
@@ -177,10 +155,9 @@ def _compared(measure: Measure, names: Sequence[str], title: str) -> list[Column
         if not measure.key.endswith("ms"):
             return text
         is_same = result["agreement"]["same"]
-        return f"{text}{'*' * bool(result['equation'])}{'†' * (not is_same)}"
+        return f"{text}{'†' * (not is_same)}"
 
-    other = by_ours if measure.is_ratio else own
-    columns = [(name, _cell(other, name)) for name in others]
+    columns = [(name, _cell(by_ours, name)) for name in others]
     return [(f"{title}, {measure.unit}", _cell(own, ours)), *columns]
 
 
@@ -217,8 +194,6 @@ def _agreement(row: Row, peer: str) -> str:
     if "variant" not in result:
         return ""
     parts = [result["variant"] or "default options"]
-    if result["equation"]:
-        parts.append(f"another equation ({result['equation']})")
     agreement = result["agreement"]
     same = "same numbers: yes" if agreement["same"] else "SAME NUMBERS: NO"
     far = f"({agreement['deviation']:.0e} from {agreement['reference']})"
@@ -228,27 +203,17 @@ def _agreement(row: Row, peer: str) -> str:
 
 def left_out(result: Result) -> str:
     """A list of the contestants that did not run: a line for each reason."""
-    cases: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, str], int] = {}
     for row in result["cases"]:
-        reasons = {
-            name: next((outcome[key] for key in NO_RESULT if key in outcome), None)
-            for name, outcome in row["peers"].items()
-        }
-        for name, reason in (result["missing"] | reasons).items():
-            if reason:
-                cases.setdefault((name, shortened(reason)), []).append(row["name"])
+        for name in row["peers"] | result["missing"]:
+            outcome = row["peers"].get(name, {"missing": result["missing"].get(name)})
+            for reason in (outcome[key] for key in NO_RESULT if key in outcome):
+                why = name, shortened(reason)
+                reasons[why] = reasons.get(why, 0) + 1
     return "\n".join(
-        f"- {name}{_where(where, len(result['cases']))}: {reason}"
-        for (name, reason), where in cases.items()
+        f"- {name}, {count} of {len(result['cases'])} cases: {reason}"
+        for (name, reason), count in reasons.items()
     )
-
-
-def _where(cases: list[str], count: int) -> str:
-    if len(cases) == count:
-        return ""
-    first, *others = cases
-    more = f" and {len(others)} more" if others else ""
-    return f" in {len(cases)} of {count} cases ({first}{more})"
 
 
 def shortened(message: str) -> str:

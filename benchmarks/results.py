@@ -23,8 +23,7 @@ def read(mode: str, data: Data, net: Any, raw: Any) -> Arrays:
         net: An object with `read_sequences`, `read_state` and `read_params`, which
             convert the peer's layouts to TensorFlow's.
         raw: The results of the call. In mode "forward", `(outputs, state)`; in mode
-            "train", `(loss, (gradients by params, inputs, state))`; in mode "final",
-            `(loss, gradients by params)`.
+            "train", `(loss, (gradients by params, inputs, state))`.
     """
     if mode == "forward":
         outputs, state = raw
@@ -32,12 +31,9 @@ def read(mode: str, data: Data, net: Any, raw: Any) -> Arrays:
         if data.valid is not None:
             outputs = np.where(data.valid, outputs, 0)
         return {"outputs": outputs, **_flat("state", net.read_state(state))}
-    loss, found = {"loss": np.asarray(raw[0])}, raw[1]
-    if mode == "final":
-        return loss | _flat("gradient by weights", net.read_params(found))
-    params, inputs, state = found
+    loss, (params, inputs, state) = raw
     return {
-        **loss,
+        "loss": np.asarray(loss),
         "gradient by inputs": np.asarray(net.read_sequences(inputs)),
         **_flat("gradient by weights", net.read_params(params)),
         **_flat("gradient by state", net.read_state(state)),

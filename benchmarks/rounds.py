@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .cases import Case
+from .cases import TOLERANCE, Case
 from .machine import BUSY, busy_while
 from .process import Process
 from .results import deviation
@@ -23,8 +23,8 @@ def run_case(
     case: Case,
     peers: Mapping[str, Process],
     rounds: Mapping[str, int],
-    tolerance: float | None = None,
-    **prepare: Any,
+    choose: bool = False,
+    tolerance: float = TOLERANCE,
 ) -> Result:
     """The result of a case: each peer's numbers over all rounds, and more.
 
@@ -32,15 +32,15 @@ def run_case(
         case: The case.
         peers: The processes by name.
         rounds: The number of rounds of each measurement (a method of `Worker`).
-        tolerance: Replaces the case's tolerance.
-        prepare: Further arguments of `Worker.prepare`.
+        choose: Whether a peer runs the fastest of its variants, not the first.
+        tolerance: Results count as equal up to this deviation.
     """
     fields = dataclasses.asdict(case)
     results = {
-        name: peer.ask("prepare", case=fields, **prepare)
+        name: peer.ask("prepare", case=fields, choose=choose)
         for name, peer in peers.items()
     }
-    agree(results, tolerance or case.tolerance)
+    agree(results, tolerance)
     names = [name for name in peers if "variant" in results[name]]
     measured: dict[str, Rounds] = {name: {} for name in names}
     busy = []
@@ -105,16 +105,12 @@ def wait_for_quiet() -> float:
 
 
 def agree(results: Mapping[str, Result], tolerance: float) -> None:
-    """Replace each peer's checksums with their deviation from a reference's.
-
-    The reference is the first peer in `results` with the same equation. For peers with
-    TensorFlow's equations, it is jaxrnn.
-    """
-    references: dict[str, tuple[str, Any]] = {}
+    """Replace each peer's checksums with their deviation from the first peer's."""
+    reference: tuple[str, Any] | None = None
     for name, result in results.items():
         sums = result.pop("sums", None)
         if sums is not None:
-            first, expected = references.setdefault(result["equation"], (name, sums))
+            first, expected = reference = reference or (name, sums)
             far = deviation(sums, expected)
             result["agreement"] = {
                 "reference": None if first == name else first,

@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from .built import LeftOutError, Variant
+from .built import LeftOutError, Variant, Variants
 from .cases import Case
 from .data import make_data
 from .results import checksums
@@ -47,6 +47,14 @@ class Worker:
         self.peer, self.run, self.checkout = peer, run, checkout
         self.chosen: Variant | None = None
 
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """Call the method `do`. If it fails, `failed` is the error message."""
+        try:
+            return getattr(self, do)(**request)
+        except Exception as error:
+            traceback.print_exc()
+            return {"failed": f"{type(error).__name__}: {error}"}
+
     def _load(self) -> Any:
         return importlib.import_module(f"benchmarks.peers.{self.peer}")
 
@@ -59,43 +67,40 @@ class Worker:
         jaxrnn = sys.modules.get("jaxrnn")
         if jaxrnn and not Path(jaxrnn.__file__).is_relative_to(self.checkout):
             return {"missing": "the checkout has no folder jaxrnn"}
-        return {"versions": {package: _version(package) for package in peer.USES}}
+        versions = map(importlib.metadata.version, peer.USES)
+        return {"versions": dict(zip(peer.USES, versions, strict=True))}
 
-    def prepare(self, case: dict[str, Any], limit: float, choose: bool) -> dict:
+    def build(self, case: Case) -> Variants:
+        """The variants of the peer, not compiled yet.
+
+        Raises:
+            LeftOutError: If the peer does not support the case.
+        """
+        peer = self._load()
+        case = dataclasses.replace(case, run=self.run or case.run)
+        if case.pattern and not getattr(peer, "HAS_PATTERNS", False):
+            raise LeftOutError(f"{self.peer} has no patterns")
+        if case.lengths == "resets" and not getattr(peer, "HAS_RESETS", False):
+            raise LeftOutError(f"{self.peer} has no resets")
+        return peer.build(case, make_data(case))
+
+    def prepare(self, case: dict[str, Any], choose: bool) -> dict:
         """Build the variants, and choose the fastest in a short trial.
 
         Args:
             case: The fields of the case.
-            limit: Programs that need more bytes do not run.
             choose: If false, use the first variant without a trial.
         """
-        case = Case(**case)
-        case = dataclasses.replace(case, run=self.run or case.run)
         try:
-            peer = self._load()
-            if case.pattern and not getattr(peer, "HAS_PATTERNS", False):
-                raise LeftOutError(f"{self.peer} has no patterns")
-            if case.lengths == "resets" and not getattr(peer, "HAS_RESETS", False):
-                raise LeftOutError(f"{self.peer} has no resets")
-            built = peer.build(case, make_data(case))
-            names = list(built.variants)[: None if choose else 1]
-            variants = {name: built.variants[name]() for name in names}
+            built = self.build(Case(**case))
+            names = list(built)[: None if choose else 1]
+            variants = {name: built[name]() for name in names}
         except LeftOutError as reason:
             return {"left_out": str(reason)}
-        fit = {name: one for name, one in variants.items() if one.bytes <= limit}
-        if not fit:
-            best = min(variants.values(), key=lambda variant: variant.bytes)
-            reason = f"needs {best.bytes / 1e9:.3g} GB, more than {limit / 1e9:.3g}"
-            return {"left_out": reason, "facts": best.facts}
-        sums = {name: checksums(v.read(v.run())) for name, v in fit.items()}
-        best = _fastest(fit)
-        self.chosen = fit[best]
-        return {
-            "variant": best,
-            "sums": sums[best],
-            "equation": built.equation,
-            "facts": self.chosen.facts,
-        }
+        best = _fastest(variants)
+        self.chosen = variants[best]
+        sums = checksums(self.chosen.read(self.chosen.run()))
+        return {"variant": best, "sums": sums, "facts": self.chosen.facts}
 
     def time(self) -> dict[str, float]:
         """A round: the median milliseconds of a few calls."""
@@ -120,29 +125,11 @@ class Worker:
         parts = {"trace_s": trace_s, "lower_s": lower_s, "compile_s": compile_s}
         return {"compile_ms": 1e3 * (time.process_time() - start)} | parts
 
-    def peak(self) -> dict[str, float]:
-        """A round: the most bytes of the device that this process has used so far.
-
-        Empty for devices that do not report it.
-        """
-        import jax
-
-        stats = jax.local_devices()[0].memory_stats() or {}
-        name = "peak_bytes_in_use"
-        return {"peak_bytes": stats[name]} if name in stats else {}
-
     def drop(self) -> dict[str, Any]:
         """Free the memory of the case."""
         self.chosen = None
         gc.collect()
         return {}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"  # The package is only on the path.
 
 
 def _fastest(variants: dict[str, Variant]) -> str:
@@ -161,13 +148,7 @@ def serve(worker: Worker) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = getattr(worker, request.pop("do"))(**request)
-        except Exception as error:
-            traceback.print_exc()
-            answer = {"failed": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps(worker.ask(**json.loads(line))) + "\n")
 
 
 if __name__ == "__main__":

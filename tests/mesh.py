@@ -4,10 +4,10 @@ import contextlib
 
 import jax
 import numpy as np
+from compilers.hlo import collectives
 from helpers import drawn_like
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
-from benchmarks.compilers.hlo import collectives
 from jaxrnn.testing._oracle import close, split_floats, weighted_sum
 
 BATCH, DEPTH, UNITS = 4, 3, 2

@@ -1,4 +1,4 @@
-"""The peers. Each file has `USES`, its packages, and `build(case, data) -> Built`."""
+"""The peers. Each has `USES`, its packages, and `build(case, data) -> Variants`."""
 
 import dataclasses
 import sys
@@ -36,7 +36,6 @@ _LINEN, _NNX = Contestant("linen", "linen"), Contestant("nnx", "nnx")
 RACE = [
     OURS,
     _XLA,
-    Contestant("packed", "jaxrnn", "packed"),
     Contestant("batched", "jaxrnn", "batched"),
     _SCAN,
     _LINEN,
@@ -48,40 +47,8 @@ RACE = [
     Contestant("by_hand", "by_hand"),
 ]
 COMPILATION = [OURS, _XLA, _SCAN, _LINEN, _NNX, _HAIKU]
-MEMORY = [
-    *(
-        Contestant(strategy, "jaxrnn", strategy)
-        for strategy in (
-            "Keep()",
-            "Recompute(1)",
-            "Recompute()",
-            "Offload(Keep())",
-            "Offload(Recompute(64))",
-        )
-    ),
-    _SCAN,
-    Contestant("scan (parts)", "scan", "parts"),
-    _LINEN,
-    _NNX,
-    _HAIKU,
-]
-_TORCH = Contestant("torch", "torch", "cuda")
-GPU = [OURS, Contestant("jax_rnn", "jax_rnn"), _SCAN, _LINEN, _TORCH]
-# What decides the speed of a loop on a GPU.
-GPU_LOOPS = [
-    OURS,
-    *(
-        Contestant(run, "jaxrnn", run)
-        for run in ("graph", "graph, unrolled", "unroll 4", "unroll 8")
-    ),
-]
-# The published kernels that `implementation` may name.
-GPU_KERNELS = [OURS, Contestant("jla", "jaxrnn", "jla")]
-GPU_MEMORY = [MEMORY[0], MEMORY[2], MEMORY[4]]
 RECURRENCES = [
     OURS,
-    Contestant("resets", "jaxrnn", "resets"),
-    Contestant("lengths", "jaxrnn", "lengths"),
     Contestant("chunked", "recurrences", "chunked"),
     Contestant("scan", "recurrences", "scan"),
     Contestant("associative", "recurrences", "associative"),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,14 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import results
-from ..built import Built, Variant
+from ..built import Variant, Variants
 from ..cases import Case
 from ..data import Data, Layers
-from ..timing import timed
 
 PyTree = Any
 Function = Callable[..., Any]
-Options = Mapping[str, str | bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,34 +135,21 @@ def _swap(sequences: PyTree) -> np.ndarray:
     return np.ascontiguousarray(np.swapaxes(np.asarray(sequences), 0, 1))
 
 
-def build(
-    case: Case,
-    data: Data,
-    nets: dict[str, Net],
-    equation: str = "",
-    options: Options = {},  # noqa: B006 (it is not changed)
-) -> Built:
-    """The variants: the nets, compiled with these options."""
+def build(case: Case, data: Data, nets: dict[str, Net]) -> Variants:
+    """The variants: the nets, compiled."""
     jax.clear_caches()  # Otherwise, traces of an earlier case could be reused.
     if case.pattern == "mapped":
         nets = {name: _batch_major(net) for name, net in nets.items()}
-    variants = {
-        name: functools.partial(_variant, case, data, net, options)
-        for name, net in nets.items()
-    }
-    return Built(variants, equation, list(nets.values()))
+    variant = functools.partial(_variant, case, data)
+    return {name: functools.partial(variant, net) for name, net in nets.items()}
 
 
-def _variant(case: Case, data: Data, net: Net, options: Options) -> Variant:
-    """The compiled program of a case, with its compile time and memory sizes."""
-    _warm_up()
+def _variant(case: Case, data: Data, net: Net) -> Variant:
+    """The compiled program of a case, with its memory."""
     function, args = program(case, net)
     args = jax.device_put(_cast(case.dtype, args))
-    lowered = jax.jit(function).lower(*args)
-    compiled, seconds = timed(lowered.compile, compiler_options=dict(options))
-    plan = compiled.memory_analysis()
-    temporary, on_host = plan.temp_size_in_bytes, plan.host_temp_size_in_bytes
-    facts = {"compile_s": seconds, "temp_bytes": temporary, "host_temp_bytes": on_host}
+    compiled = jax.jit(function).lower(*args).compile()
+    temporary = compiled.memory_analysis().temp_size_in_bytes
 
     def read(raw: PyTree) -> dict[str, np.ndarray]:
         return results.read(case.mode, data, net, _cast("float32", raw))
@@ -172,19 +157,10 @@ def _variant(case: Case, data: Data, net: Net, options: Options) -> Variant:
     return Variant(
         run=lambda: jax.block_until_ready(compiled(*args)),
         read=read,
-        facts={name: fact for name, fact in facts.items() if fact},
-        bytes=temporary + plan.argument_size_in_bytes + plan.output_size_in_bytes,
+        facts={"temp_bytes": temporary},
         function=function,
         args=args,
     )
-
-
-@functools.cache
-def _warm_up() -> None:
-    """Compile a small program, because a process's first compilation takes longer."""
-    jax.jit(lambda x: jax.lax.scan(lambda a, b: (a @ b, a), x, x[None])).lower(
-        jnp.ones((2, 2), jnp.float32)
-    ).compile()
 
 
 def program(case: Case, net: Net) -> tuple[Function, tuple]:
@@ -192,21 +168,13 @@ def program(case: Case, net: Net) -> tuple[Function, tuple]:
     rest = net.inputs, net.state, net.lengths
     if case.mode == "forward":
         return net.apply, (net.params, *rest)
-    gradient = jax.value_and_grad(
-        _loss(net, case.mode), (0, 1, 2) if case.mode == "train" else 0
-    )
-    return gradient, (net.params, *rest, net.cotangents)
 
-
-def _loss(net: Net, mode: str) -> Callable[..., jax.Array]:
     def loss(params, inputs, state, lengths, cotangents):
         results = net.apply(params, inputs, state, lengths)
-        if mode == "final":
-            results, cotangents = results[1], cotangents[1]
         products = jax.tree.map(lambda a, b: jnp.sum(a * b), results, cotangents)
         return sum(jax.tree.leaves(products))
 
-    return loss
+    return jax.value_and_grad(loss, (0, 1, 2)), (net.params, *rest, net.cotangents)
 
 
 def _cast(dtype: str, tree: PyTree) -> PyTree:

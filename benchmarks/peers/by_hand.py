@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 import jaxrnn.convert
 
-from ..built import Built, LeftOutError
+from ..built import LeftOutError, Variants
 from ..cases import Case
 from ..data import Data
 from . import _jax, chunks, linen, nnx, patterns, recurrences, scan
@@ -27,7 +27,7 @@ HAS_RESETS = HAS_PATTERNS = True
 PyTree = Any
 
 
-def build(case: Case, data: Data) -> Built:
+def build(case: Case, data: Data) -> Variants:
     """A net for each class of Flax that implements the cell, or some in plain JAX."""
     if not case.pattern:
         raise LeftOutError("only for patterns")
@@ -177,11 +177,4 @@ def _associative(
     return states, states[-1]
 
 
-def _chunked(
-    cell: Any, params: PyTree, inputs: jax.Array, state: jax.Array, _: None
-) -> tuple[jax.Array, jax.Array]:
-    """An mLSTM in chunks."""
-    return chunks.run(cell, params, inputs, state)
-
-
-_PLAIN = {"mingru": _associative, "mlstm": _chunked}
+_PLAIN = {"mingru": _associative, "mlstm": lambda *args: chunks.run(*args[:4])}

@@ -1,20 +1,16 @@
 """Haiku: `hk.dynamic_unroll`, time-major. It does not support lengths."""
 
-from typing import Any
-
 import haiku as hk
 
-from ..built import Built, LeftOutError
+from ..built import LeftOutError, Variants
 from ..cases import Case
 from ..data import Data
 from . import _jax
 
 USES = ("dm-haiku", "jax", "jaxlib")
 
-PyTree = Any
 
-
-def build(case: Case, data: Data) -> Built:
+def build(case: Case, data: Data) -> Variants:
     """One layer after the other, each unrolled over the whole sequence."""
     if case.layer_cell != "lstm":
         raise LeftOutError("Haiku has no such cell")

@@ -12,9 +12,9 @@ import numpy as np
 import jaxrnn
 from jaxrnn.memory import Keep, Offload, Recompute
 
-from ..built import Built, LeftOutError
+from ..built import LeftOutError, Variants
 from ..cases import HEADS, Case
-from ..data import Data, Layers, random_resets
+from ..data import Data, Layers
 from . import _jax, patterns
 from .gated_delta import GatedDeltaCell
 
@@ -24,31 +24,17 @@ Run = Callable[..., tuple[PyTree, PyTree]]
 USES = ("jax", "jaxlib")
 HAS_RESETS = HAS_PATTERNS = True
 
-# Arguments of `dynamic_rnn` by `Case.run`, which may also be "raw_rnn" or "packed".
+# Arguments of `dynamic_rnn` by `Case.run`, which may also be "raw_rnn".
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "": {},
     "custom": {},
     "xla": {"implementation": "xla"},
     "native": {"implementation": "native"},
-    "jla": {"implementation": "jla"},
     "batched": {},
-    "graph": {},
-    "graph, unrolled": {},
-    "unroll 4": {"parallel_iterations": 4},
-    "unroll 8": {"parallel_iterations": 8},
     "Keep()": {"swap_memory": Keep()},
-    "Recompute(1)": {"swap_memory": Recompute(1)},
     "Recompute()": {"swap_memory": Recompute()},
     "Offload(Keep())": {"swap_memory": Offload(Keep())},
     "Offload(Recompute(64))": {"swap_memory": Offload(Recompute(64))},
-}
-
-# Compiler options by `Case.run`: XLA records the loop as a CUDA graph, which it calls a
-# command buffer.
-_GRAPH = {"xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,WHILE"}
-COMPILER_OPTIONS = {
-    "graph": _GRAPH,
-    "graph, unrolled": _GRAPH | {"xla_gpu_command_buffer_unroll_loops": True},
 }
 
 # Cells that no other library has. So they draw their own parameters.
@@ -69,15 +55,11 @@ CELLS = {
 STATES = {"mlstm": jaxrnn.MLSTMState, "lru": jaxrnn.ComplexState}
 
 
-def build(case: Case, data: Data) -> Built:
+def build(case: Case, data: Data) -> Variants:
     """The case's driver, called as a user would call it."""
-    if case.run in ("resets", "lengths"):
-        return dataclasses.replace(build(*_interrupted(case, data)), equation=case.run)
     if case.run == "batched" and case.pattern != "mapped":
         raise LeftOutError("only for models that are mapped over rows")
-    if case.run == "packed":
-        net = _packed(case, data)
-    elif case.run == "raw_rnn":
+    if case.run == "raw_rnn":
         net = make_net(case, data, functools.partial(_raw, make_cell(case)))
     elif case.pattern == "bidirectional":
         net = make_net(case, data, functools.partial(_both, case, make_cell(case)))
@@ -86,9 +68,7 @@ def build(case: Case, data: Data) -> Built:
         if case.run != "batched":
             run = patterns.around(case, run)
         net = make_net(case, data, run)
-    equation = "zero initial states" if case.run == "packed" else ""
-    options = COMPILER_OPTIONS.get(case.run, {})
-    return _jax.build(case, data, {"": net}, equation, options)
+    return _jax.build(case, data, {"": net})
 
 
 def _dynamic(
@@ -104,13 +84,7 @@ def _dynamic(
     arguments = ARGUMENTS[case.run] | {"initial_state": state}
     arguments["time_major"] = case.pattern != "mapped"
     arguments["resets" if case.lengths == "resets" else "sequence_length"] = lengths
-    try:
-        return jaxrnn.dynamic_rnn(cell.bind(params), inputs, **arguments)
-    except ValueError as error:
-        _, is_declined, reason = str(error).partition("on these sequences: ")
-        if not is_declined:
-            raise
-        raise LeftOutError(reason.partition(". ")[0]) from None
+    return jaxrnn.dynamic_rnn(cell.bind(params), inputs, **arguments)
 
 
 def _both(
@@ -144,51 +118,6 @@ def _raw(
 
     emitted, final, _ = jaxrnn.raw_rnn(cell.bind(params), loop_fn, max_time=time)
     return emitted.stack(), final
-
-
-def _packed(case: Case, data: Data) -> _jax.Net:
-    """The sequences of the case, packed before timing starts, from zero states."""
-    if data.lengths is None:
-        raise LeftOutError("packing needs lengths")
-    if len(data.weights) > 1:
-        raise LeftOutError("packing is written for one layer")
-    cell, lengths = make_cell(case), data.lengths
-    packed = jaxrnn.pack_sequences(data.inputs, lengths)
-    cotangents = padded_cotangents = data.output_cotangents
-    if padded_cotangents.shape[1]:
-        cotangents = jaxrnn.pack_sequences(padded_cotangents, lengths).inputs
-
-    def run(params, inputs, state, packed):
-        outputs, _, states = jaxrnn.dynamic_rnn(
-            cell.bind(params),
-            inputs,
-            packed.lengths,
-            dtype=jax.tree.leaves(state)[0].dtype,
-            resets=packed.resets,
-            return_states=True,
-        )
-        return outputs, packed.at_ends(states, case.batch)
-
-    padded = make_net(case, data, run)
-    return dataclasses.replace(
-        padded,
-        inputs=packed.inputs,
-        lengths=packed._replace(inputs=()),
-        cotangents=(cotangents, padded.cotangents[1]),
-        read_sequences=lambda y: np.asarray(packed.unpack(y, case.batch, case.time)),
-    )
-
-
-def _interrupted(case: Case, data: Data) -> tuple[Case, Data]:
-    """A case without lengths and resets, and its data, with those that `run` names."""
-    if case.lengths != "dense":
-        raise LeftOutError("the case has lengths or resets")
-    if case.run == "resets":
-        case = dataclasses.replace(case, lengths="resets", run="")
-        return case, dataclasses.replace(data, resets=random_resets(case))
-    lengths = np.random.default_rng(1).integers(1, case.time + 1, case.batch, np.int32)
-    case = dataclasses.replace(case, lengths="uniform", run="")
-    return case, dataclasses.replace(data, lengths=lengths)
 
 
 def make_net(case: Case, data: Data, run: Run) -> _jax.Net:
@@ -248,11 +177,8 @@ def _to_params(case: Case, layers: Layers) -> PyTree:
 def _nested(weights: dict[str, np.ndarray]) -> PyTree:
     params: dict[str, Any] = {}
     for path, weight in weights.items():
-        *folders, name = path.split("/")
-        folder = params
-        for part in folders:
-            folder = folder.setdefault(part, {})
-        folder[name] = weight
+        folder, _, name = path.rpartition("/")
+        (params.setdefault(folder, {}) if folder else params)[name] = weight
     return params
 
 

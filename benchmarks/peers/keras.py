@@ -13,7 +13,7 @@ import keras
 
 import jaxrnn.convert
 
-from ..built import Built, LeftOutError
+from ..built import LeftOutError, Variants
 from ..cases import Case
 from ..data import Data
 from . import _jax
@@ -29,7 +29,7 @@ LAYERS = {
 }
 
 
-def build(case: Case, data: Data) -> Built:
+def build(case: Case, data: Data) -> Variants:
     """One layer after the other, each over the whole sequence."""
     if case.layer_cell not in LAYERS:
         raise LeftOutError("Keras has no such cell")

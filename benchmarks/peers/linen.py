@@ -8,7 +8,7 @@ import numpy as np
 
 import jaxrnn.convert
 
-from ..built import Built, LeftOutError
+from ..built import LeftOutError, Variants
 from ..cases import Case
 from ..data import Data
 from . import _jax
@@ -24,7 +24,7 @@ CELLS = {
 }
 
 
-def build(case: Case, data: Data) -> Built:
+def build(case: Case, data: Data) -> Variants:
     """One net for each class that implements the cell."""
     if case.layer_cell not in CELLS:
         raise LeftOutError("Flax has no such cell")

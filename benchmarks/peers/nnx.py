@@ -7,7 +7,7 @@ from flax import nnx
 
 import jaxrnn.convert
 
-from ..built import Built, LeftOutError
+from ..built import LeftOutError, Variants
 from ..cases import Case
 from ..data import Data
 from . import _jax
@@ -24,7 +24,7 @@ CELLS = {
 BROADCAST = nnx.StateAxes({nnx.Param: None, ...: nnx.Carry})
 
 
-def build(case: Case, data: Data) -> Built:
+def build(case: Case, data: Data) -> Variants:
     """One net for each class that implements the cell."""
     if case.layer_cell not in CELLS:
         raise LeftOutError("Flax nnx has no such cell")

@@ -25,9 +25,8 @@ def around(case: Case, run: Run) -> Run:
     return _PATTERNS[case.pattern](case, run) if case.pattern in _PATTERNS else run
 
 
-def _rollout(case: Case, run: Run) -> Run:
+def _rollout(_: Case, run: Run) -> Run:
     """Run one step for each observation, which depends on the last action."""
-    del case
 
     def apply(params, inputs, state, resets):
         def step(carry, now):
@@ -77,9 +76,8 @@ def _sampling(case: Case, run: Run) -> Run:
     return apply
 
 
-def _mapped(case: Case, run: Run) -> Run:
+def _mapped(_: Case, run: Run) -> Run:
     """Map a model for one sequence, which is a batch of one row, over the rows."""
-    del case
 
     def one(params, inputs, state, _):
         state = jax.tree.map(lambda leaf: leaf[None], state)

@@ -11,7 +11,7 @@ import jax
 
 from jaxrnn._cells.linear.element import plus, times
 
-from ..built import Built, LeftOutError
+from ..built import LeftOutError, Variants
 from ..cases import LINEAR, MATRICES, Case
 from ..data import Data
 from . import _jax, chunks
@@ -22,7 +22,7 @@ USES = ("jax", "jaxlib")
 PyTree = Any
 
 
-def build(case: Case, data: Data) -> Built:
+def build(case: Case, data: Data) -> Variants:
     """The program for a case without lengths."""
     run, cells = RUNS[case.run]
     if case.cell not in cells:

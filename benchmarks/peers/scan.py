@@ -1,12 +1,10 @@
 """A handwritten `lax.scan` with one product per step for all gates.
 
 With lengths, `where` keeps the state and zeroes the outputs of finished rows. With
-resets, it zeroes a row's state before a step. If `run` is "parts", `jax.checkpoint`
-wraps each part.
+resets, it zeroes a row's state before a step.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..built import Built, LeftOutError
+from ..built import LeftOutError, Variants
 from ..cases import Case
 from ..data import Data, forget_bias
 from . import _jax
@@ -25,7 +23,7 @@ HAS_RESETS = True
 Tree = dict[str, Any]
 
 
-def build(case: Case, data: Data) -> Built:
+def build(case: Case, data: Data) -> Variants:
     """One net."""
     return _jax.build(case, data, {"": make_net(case, data)})
 
@@ -38,7 +36,7 @@ def make_net(case: Case, data: Data) -> _jax.Net:
     if case.layer_cell not in _STEPS:
         raise LeftOutError("no handwritten step for this cell")
     step = _STEPS[case.layer_cell]
-    layer = lambda _, *args: _layer(step, _SCANS[case.run], *args)
+    layer = lambda _, *args: _layer(step, *args)
     return _jax.layered_net(data, layer, functools.partial(_to_params, case))
 
 
@@ -54,7 +52,6 @@ def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Tree:
 
 def _layer(
     step: Callable[..., Tree],
-    scan: Callable[..., tuple[Any, Any]],
     params: Tree,
     inputs: jax.Array,
     state: Tree,
@@ -82,26 +79,14 @@ def _layer(
         return dense(state, x)
 
     if lengths is None:
-        state, outputs = scan(dense, state, inputs)
+        state, outputs = jax.lax.scan(dense, state, inputs)
     elif lengths.dtype == bool:
-        state, outputs = scan(resetting, state, (lengths, inputs))
+        state, outputs = jax.lax.scan(resetting, state, (lengths, inputs))
     else:
-        state, outputs = scan(masked, state, (jnp.arange(inputs.shape[0]), inputs))
+        state, outputs = jax.lax.scan(
+            masked, state, (jnp.arange(inputs.shape[0]), inputs)
+        )
     return outputs, state
-
-
-def _parts(body: Callable, state: Tree, xs: Any) -> tuple[Tree, Any]:
-    """A scan over parts, each a scan over about √T steps."""
-    time = len(jax.tree.leaves(xs)[0])
-    divisors = [size for size in range(1, time + 1) if time % size == 0]
-    size = min(divisors, key=lambda n: abs(math.log(n / math.sqrt(time))))
-    part = jax.checkpoint(lambda state, xs: jax.lax.scan(body, state, xs))
-    cut = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), xs)
-    state, outputs = jax.lax.scan(part, state, cut)
-    return state, outputs.reshape(time, *outputs.shape[2:])
-
-
-_SCANS = {"": jax.lax.scan, "parts": _parts}
 
 
 def _affine(params: Tree, x: jax.Array, h: jax.Array, prefix: str = "") -> jax.Array:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import results
-from ..built import Built, LeftOutError, Variant
+from ..built import LeftOutError, Variant, Variants
 from ..cases import Case
 from ..data import Data
 
@@ -29,7 +29,7 @@ CELLS = {
 }
 
 
-def build(case: Case, data: Data) -> Built:
+def build(case: Case, data: Data) -> Variants:
     """The variants: both kinds of TensorFlow's loop."""
     if case.layer_cell not in CELLS:
         raise LeftOutError("TensorFlow has no such cell")
@@ -37,12 +37,8 @@ def build(case: Case, data: Data) -> Built:
         "loop v1": v1.disable_control_flow_v2,
         "loop v2": v1.enable_control_flow_v2,
     }
-    return Built(
-        {
-            name: functools.partial(_variant, case, data, switch)
-            for name, switch in loops.items()
-        }
-    )
+    variant = functools.partial(_variant, case, data)
+    return {name: functools.partial(variant, switch) for name, switch in loops.items()}
 
 
 def _variant(case: Case, data: Data, switch: Callable[[], None]) -> Variant:

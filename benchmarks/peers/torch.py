@@ -1,8 +1,5 @@
 """PyTorch: `nn.LSTM`, `nn.GRU`, time-major.
 
-It runs on the CPU, or on an NVIDIA GPU if `run` is "cuda". In cuDNN, PyTorch computes
-float32 products in TF32 by default. So does XLA on a GPU.
-
 Lengths use packed sequences. Inputs and outputs are padded tensors, as for all peers.
 """
 
@@ -16,7 +13,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .. import results
-from ..built import Built, LeftOutError, Variant
+from ..built import LeftOutError, Variant, Variants
 from ..cases import Case
 from ..data import Data, Layers, forget_bias
 
@@ -29,23 +26,16 @@ LAYERS = {
 }
 
 
-def build(case: Case, data: Data) -> Built:
+def build(case: Case, data: Data) -> Variants:
     """The variants: with and without oneDNN."""
     if case.layer_cell not in LAYERS:
         raise LeftOutError("PyTorch has no such cell")
     # As XLA and TensorFlow do, use all cores and flush denormal numbers.
     torch.set_num_threads(int(os.environ["BENCHMARK_CORES"]))
     torch.set_flush_denormal(True)
+    variant = functools.partial(_variant, case, data)
     choices = {"oneDNN": True, "no oneDNN": False}
-    if case.run == "cuda":
-        if not torch.cuda.is_available():
-            raise LeftOutError("this PyTorch finds no NVIDIA GPU")
-        choices = {"cuDNN": True}
-    variants = {
-        name: functools.partial(_variant, case, data, with_onednn)
-        for name, with_onednn in choices.items()
-    }
-    return Built(variants)
+    return {name: functools.partial(variant, on) for name, on in choices.items()}
 
 
 def _variant(case: Case, data: Data, with_onednn: bool) -> Variant:
@@ -54,10 +44,7 @@ def _variant(case: Case, data: Data, with_onednn: bool) -> Variant:
 
     def switched():
         torch.backends.mkldnn.set_flags(with_onednn)
-        results = run()
-        if case.run == "cuda":
-            torch.cuda.synchronize()
-        return results
+        return run()
 
     return Variant(switched, functools.partial(_read, case, data, net))
 
@@ -75,8 +62,7 @@ class Net:
     def __init__(self, case: Case, data: Data):
         self.case, self.data = case, data
         kind, self.order = LAYERS[case.layer_cell]
-        self.type = {"dtype": getattr(torch, case.dtype), "device": case.run or "cpu"}
-        self.module = kind(case.depth, case.units, len(case.layer_depths), **self.type)
+        self.module = kind(case.depth, case.units, len(case.layer_depths))
         self.module.load_state_dict(
             {name: torch.tensor(x) for name, x in self._to_params(data.weights).items()}
         )
@@ -108,13 +94,13 @@ class Net:
     def _stack(self, state: Layers) -> tuple[torch.Tensor, ...]:
         """`(h, c)` or `(h,)`, each `[layers, B, H]`."""
         return tuple(
-            torch.tensor(np.stack([layer[name] for layer in state]), **self.type)
+            torch.tensor(np.stack([layer[name] for layer in state]))
             for name in reversed(self.case.state_names)
         )
 
     def _sequences(self, sequences: np.ndarray) -> torch.Tensor:
         sequences = np.ascontiguousarray(np.swapaxes(sequences, 0, 1))
-        return torch.tensor(sequences, **self.type)
+        return torch.tensor(sequences)
 
     def __call__(self) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """The outputs `[T, B, H]` and the arrays of the state."""
@@ -155,7 +141,7 @@ class Net:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy()
+    return tensor.detach().numpy()
 
 
 def _make_run(net: Net, mode: str) -> Callable[[], Any]:

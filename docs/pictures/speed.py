@@ -11,7 +11,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 from benchmarks import claims
 
-LIBRARIES, CASES = claims.CHARTED, claims.CHART
+# The labels of the cases.
+CASES = {
+    "lstm B48 T80 D192 H320 dense": "48 rows, 80 steps,\n320 units",
+    "lstm B16 T120 D96 H160 dense": "16 rows, 120 steps,\n160 units",
+    "lstm B96 T50 D100 H150 dense": "96 rows, 50 steps,\n150 units",
+    "lstm2 B32 T100 D128 H128 dense": "two layers, 32 rows,\n100 steps, 128 units",
+    "lstm B50 T120 D100 H200 uniform": "50 rows of 1 to 120\nsteps, 200 units",
+}
+LIBRARIES = ("Flax", "Keras (JAX)", "TensorFlow", "PyTorch")
 TICKS = (0.8, 1, 1.5, 2, 3, 5, 8)
 WIDTH = 0.2  # The width of a bar.
 

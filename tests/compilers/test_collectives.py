@@ -1,20 +1,23 @@
 """On TPUs and GPUs, collectives are outside of loops, and gradients are sent once.
 
 The compilers for CPUs, TPUs and GPUs place collectives differently: `tests/meshes`
-tests CPUs, and these tests cover the others. `benchmarks/collectives.py` has the sizes.
+tests CPUs, and these tests cover the others. `tests/sharded_programs.py` has the sizes.
 """
 
 import collections
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from compiler_cases import devices
+from compilers import hlo
 from helpers import usual_promotion
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from sharded_programs import DRIVERS, compiled
 
 import jaxrnn
-from benchmarks.collectives import DRIVERS, compiled
-from benchmarks.compilers import hlo
 
 # The layouts of parameters (whole, sharded by rows, sharded by columns), and the axes.
 LAYOUTS = [("data", axes) for axes in ("auto", "explicit", "shard_map")]
@@ -34,6 +37,7 @@ ROWS = LSTM + [(*one.split(), *run) for run in OTHERS for one in OTHERS[run]]
 ON_FOUR = [(*size, *row) for size in FOUR for row in ROWS]
 ON_SIZES = [(*size, *row) for size in SIZES for row in LSTM[2:5]]
 NAMES = "kind", "count", "layout", "axes", "driver", "cell"
+F32 = np.dtype("float32")
 
 
 @pytest.mark.fast("*-4-*-dynamic_rnn-LSTM")
@@ -72,48 +76,70 @@ def found(kind, count, *row):
 @pytest.mark.parametrize("chips", [4, 16])
 @pytest.mark.parametrize("name", ["MinGRU", "mLSTM"])
 def test_divided_time_exchanges_one_map_of_each_part(name, chips):
-    divided_time = pytest.importorskip("benchmarks.compilers.divided_time")
-    devices("v5e")
     units, heads, key = 256, 2, 128
     cell, numbers = {
         "MinGRU": (jaxrnn.MinGRUCell(units), 2 * units),
         "mLSTM": (jaxrnn.MLSTMCell(units, heads), heads * (key + 1) * key + 2 * heads),
     }[name]
-    with usual_promotion():  # Optax relies on JAX's defaults.
-        program = divided_time.compiled(cell, chips, steps=4096, depth=128)
+
+    def loss(params, x):
+        outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
+        return jnp.mean(outputs**2)
+
+    mesh, sharding = on_chips(chips, "time")
+    types = jax.eval_shape(cell.init, jax.random.key(0), jnp.zeros((1, 128), F32))
+    x = jax.ShapeDtypeStruct((1, 4096, 128), F32)
+    given = hlo.on_mesh(types, sharding()), hlo.on_mesh(x, sharding(None, "time"))
+    with jax.set_mesh(mesh):
+        program = hlo.read(jax.jit(jax.value_and_grad(loss)).lower(*given))
     assert program.in_loops == []
     gathered = sum(one.bytes for one in program.outside if one.kind == "all-gather")
     # Also, whether the map of each row is a constant.
     assert 0 <= gathered - 4 * chips * numbers <= 64
     sums = sum(one.bytes for one in program.outside if one.kind == "all-reduce")
-    types = jax.eval_shape(cell.init, jax.random.key(0), jnp.zeros((1, 128)))
     parameters = sum(x.size for x in jax.tree.leaves(types))
     # The gradients of the parameters and of the maps, the loss and the final state.
     assert sums <= 4 * (parameters + (chips + 1) * numbers) + 64
 
 
-# A training step on many TPU chips.
+def on_chips(chips, axis):
+    """An explicit mesh of TPU chips, and a function of a spec that returns a sharding.
+
+    Without the compiler for TPUs, the test is skipped.
+    """
+    grid = np.asarray(devices("v5e", chips))
+    mesh = Mesh(grid, (axis,), axis_types=(AxisType.Explicit,))
+    return mesh, lambda *spec: NamedSharding(mesh, P(*spec))
 
 
-@pytest.fixture
-def scaling():
-    """The examples need more packages than other tests here."""
-    return pytest.importorskip("benchmarks.compilers.scaling")
+# The step of `examples/distributed/train.py` on many TPU chips.
 
-
-KERNELS = 2 * (128 + 256) * 4 * 256  # Both cells.
-PARAMETERS = KERNELS + 2 * 4 * 256 + 2 * 256 * 64 + 64
+ROWS, STEPS, FEATURES, CELL_UNITS, CLASSES = 8, 32, 128, 256, 64
+KERNELS = 2 * (FEATURES + CELL_UNITS) * 4 * CELL_UNITS  # Both cells.
+PARAMETERS = KERNELS + 2 * 4 * CELL_UNITS + 2 * CELL_UNITS * CLASSES + CLASSES
 SCALARS = 64  # More than the bytes of the longest length, loss, count and norms.
 
 
 @pytest.mark.fast("*-4")
 @pytest.mark.parametrize("chips", [4, 16])
 @pytest.mark.parametrize("layout", ["data parallel", "FSDP"])
-def test_a_step_exchanges_gradients_once(scaling, layout, chips):
-    devices("v5e")  # Without their compiler, the test is skipped.
-    sizes = scaling.Sizes(rows=8, steps=32, features=128, units=256, classes=64)
+def test_a_step_exchanges_gradients_once(layout, chips):
+    train = pytest.importorskip("distributed.train")  # It needs more packages.
+    mesh, sharding = on_chips(chips, "data")
     with usual_promotion():  # The examples rely on JAX's defaults.
-        program = scaling.compiled(chips, layout, sizes)
+        config, state, batch = types_of_training(train, chips * ROWS)
+
+        def of_state(path, leaf):
+            names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+            is_kernel = {"fw", "bw"} & {*names} and leaf.ndim == 2
+            is_sharded = names[0] == "carry" or (layout == "FSDP" and is_kernel)
+            return sharding("data") if is_sharded else sharding()
+
+        state = hlo.on_mesh(state, jax.tree_util.tree_map_with_path(of_state, state))
+        batch = hlo.on_mesh(batch, sharding("data"))
+        step = jax.jit(functools.partial(train.update, config), donate_argnums=0)
+        with jax.set_mesh(mesh):
+            program = hlo.read(step.lower(state, batch))
     assert program.in_loops == []
     sums = collections.Counter()
     for one in program.outside:
@@ -122,3 +148,17 @@ def test_a_step_exchanges_gradients_once(scaling, layout, chips):
     assert 0 < sums.pop("all-reduce") - 4 * PARAMETERS <= SCALARS
     # A TPU's products read bfloat16, so kernels are gathered in bfloat16.
     assert sums == ({"all-gather": 2 * KERNELS} if layout == "FSDP" else {})
+
+
+def types_of_training(train, rows):
+    """`(config, state, batch)` of a step on this many rows; the last two hold types."""
+    datasets = train.datasets
+    frames = jax.ShapeDtypeStruct((rows, STEPS, FEATURES), F32)
+    resets = jax.ShapeDtypeStruct((rows, STEPS), np.bool_)
+    numbers = [jax.ShapeDtypeStruct((rows,), np.int32)] * 3
+    batch = datasets.Batch(frames, resets, *numbers)
+    records = datasets.Records(frames, batch.lengths, batch.labels)
+    dataset = datasets.Dataset(records, records, STEPS, CLASSES)
+    config = train.Config(units=CELL_UNITS, batch_size=rows, mesh="explicit")
+    init = lambda: train.init(config, dataset, jax.random.key(0))
+    return config, jax.eval_shape(init), batch

@@ -2,7 +2,7 @@
 
 The last tests plan the memory of programs for absent devices.
 
-`test_collectives.py` tests the drivers of `benchmarks/collectives.py`: `dynamic_rnn`,
+`test_collectives.py` tests the drivers of `tests/sharded_programs.py`: `dynamic_rnn`,
 `bidirectional_dynamic_rnn`, `static_rnn`, `raw_rnn` and the decoders of `decode`.
 """
 
@@ -18,10 +18,10 @@ import pytest
 import run_page
 from cases import BATCH, CASES, KINDS
 from compiler_cases import devices, single
+from compilers.hlo import on_mesh, read
 from helpers import bound, plan_of
 
 import jaxrnn
-from benchmarks.compilers.program import on_mesh, read
 from jaxrnn import LSTMCell, contrib, decode, lite
 from jaxrnn.memory import Keep, Offload
 
@@ -133,7 +133,7 @@ def test_lengths_cost_a_tpu_little(time_major):
     def cycles(*types):
         return read(jax.jit(run).lower(*on_mesh(types, single("v5e")))).cycles
 
-    assert cycles(*types) <= 1.3 * cycles(*types[:2])
+    assert 0 < cycles(*types) <= 1.3 * cycles(*types[:2])
 
 
 DRIVERS = [resets, packed, tensor_array, lite_loop, attention, sampled]

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilers.hlo import collectives
 from distributed import compare, datasets, kill, pipelined_rnn, train
 from helpers import assert_near, assert_same
 
-from benchmarks.compilers.hlo import collectives
 from jaxrnn import GRUCell, LSTMCell, MultiRNNCell, dynamic_rnn
 
 pytestmark = pytest.mark.slow

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import mesh
 import numpy as np
 import pytest
+import sharded_programs as programs
+from compilers.hlo import collectives
 from helpers import drawn
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 import jaxrnn
-from benchmarks import collectives as programs
-from benchmarks.compilers.hlo import collectives
 from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
 from jaxrnn.testing import _oracle
 

@@ -1,19 +1,11 @@
-"""The collectives in compiled programs, inside and outside of loops.
+"""Programs whose collectives tests count: drivers, cells and layouts of parameters.
 
 A program computes the value and the gradient of a loss over a driver's results. It is
-compiled for four devices: CPU devices of this process, or TPUs or GPUs, which need not
-be present.
-
-    python -m benchmarks.collectives                # four CPU devices
-    python -m benchmarks.collectives --target v5e  # see `benchmarks/compilers`
-
-It prints a table.
+compiled for devices of this process, or for TPUs or GPUs that need not be present.
 """
 
-import argparse
-import collections
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,15 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 import jaxrnn
 import jaxrnn.decode
 
-from .absent_devices import absent_devices
-from .compilers.hlo import collectives
-
-DEVICES = 4
 # The backward loop has several chunks of steps; one chunk would hide its collectives.
 BATCH, TIME, DEPTH, UNITS, VOCABULARY = 512, 64, 16, 32, 8
-
-
-# The programs
 
 
 def dynamic(bound: Any, x: Any, lengths: Any) -> Any:
@@ -161,45 +146,3 @@ def compiled(devices: Any, layout: str, axes: str, driver: str, cell: str) -> st
     with jax.set_mesh(mesh):
         gradient = gradient_of(DRIVERS[driver], cell, mesh, axes)
         return gradient.lower(*types_of(cell, mesh, layout)).compile().as_text()
-
-
-# The table
-
-
-def rows() -> Iterator[tuple[str, str, str, str]]:
-    """`(layout, axes, driver, cell)` of each row."""
-    for axes in ("auto", "explicit", "shard_map"):
-        for driver in DRIVERS:
-            yield "data", axes, driver, "LSTM"
-    for layout in ("FSDP", "tensor"):
-        for axes in ("explicit",) if layout == "tensor" else ("auto", "explicit"):
-            for cell in CELLS:
-                yield layout, axes, "dynamic_rnn", cell
-
-
-def counts(kinds: list[str]) -> str:
-    """The kinds of collectives with their counts."""
-    found = collections.Counter(kinds).items()
-    return ", ".join(f"{count} {kind}" for kind, count in found) or "none"
-
-
-def main() -> None:
-    """Compile every program and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", default="cpu", help="cpu, v5e, h100, ...")
-    target = parser.parse_args().target
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", DEVICES)
-    devices = jax.devices() if target == "cpu" else absent_devices(target, DEVICES)
-    print(
-        "| layout | mesh | driver | cell | in loops | outside |",
-        "|---" * 6 + "|",
-        sep="\n",
-    )
-    for row in rows():
-        found = map(counts, collectives(compiled(devices, *row)))
-        print(f"| {' | '.join([*row, *found])} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
