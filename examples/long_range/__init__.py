@@ -1,1 +1,0 @@
-"""Sequences of thousands of steps: an LRU compared with an LSTM."""

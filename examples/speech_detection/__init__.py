@@ -1,1 +1,0 @@
-"""Speech detection with the trained network of the package silero-vad."""
