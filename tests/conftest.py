@@ -201,14 +201,6 @@ def alone(few_steps_too, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
 
 
-@pytest.fixture
-def picture(tmp_path):
-    """The path of a picture, which the test must draw."""
-    path = tmp_path / "picture.png"
-    yield path
-    assert path.read_bytes().startswith(b"\x89PNG")
-
-
 @pytest.fixture(scope="module")
 def users_flags():
     """Run a module's subprocesses with the user's XLA flags."""
