@@ -27,7 +27,6 @@ from .rounds import run_case
 from .worker import Worker
 
 Tree = Any
-Function = Callable[..., Tree]
 
 BATCH, STEPS, SIZE = 4, 100, 8  # Of the checks: more steps than a chunk of any loop.
 LENGTHS = np.array([STEPS, 0, 37, 64], np.int32)
@@ -50,9 +49,7 @@ STRATEGIES = Keep(), Recompute(1), Recompute(), Offload(Keep()), Offload(Recompu
 # What a memory's inputs must be: small keys, decays, steps and rates.
 LIMITS = {"g": lambda g: -abs(g), "dt": abs, "beta": lambda x: 1 / (1 + x**2)}
 LIMITS |= dict.fromkeys("kab", lambda x: x / 4)
-NOTE = (
-    "Distance to a scan of the cell's step on the CPU, relative to the largest value."
-)
+NOTE = "Distance to a scan on the CPU, relative to the largest value of the array."
 
 
 def make_inputs(cell: Any) -> Tree:
@@ -111,7 +108,7 @@ def raw(cell, params, x) -> Tree:
     return jnp.swapaxes(emitted.stack(), 0, 1), state
 
 
-def checks() -> Iterator[tuple[str, Any, Function, Function]]:
+def checks() -> Iterator[tuple[str, Any, Callable, Callable]]:
     """The name of each check, its cell, what it runs, and what that must equal."""
     options = {"sequence_length": LENGTHS, "resets": RESETS}
     for cell in CELLS:
@@ -124,12 +121,12 @@ def checks() -> Iterator[tuple[str, Any, Function, Function]]:
     yield "raw_rnn", LSTM, raw, functools.partial(scan, sequence_length=LENGTHS)
 
 
-def check(cell: Any, run: Function, hand: Function) -> float:
+def check(cell: Any, run: Callable, hand: Callable) -> float:
     """How far the results and gradients of `run` are from those of `hand`; see NOTE."""
     x = make_inputs(cell)
     params = cell.init(jax.random.key(0), jax.tree.map(lambda x: x[:, 0], x))
 
-    def results(function: Function, device: jax.Device) -> list[np.ndarray]:
+    def results(function: Callable, device: jax.Device) -> list[np.ndarray]:
         def loss(*args: Tree) -> tuple[jax.Array, Tree]:
             found = function(cell, *args)
             return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(found)), found
@@ -150,9 +147,8 @@ def races(small: bool) -> Iterator[tuple[str, list[tuple], list[cases.Case]]]:
     """The title, the contestants (name, peer, run) and the cases of each table."""
     layer = (3, 8, 4, 5) if small else (64, 256, 256, 512)
     long = (2, 128, 4, 8) if small else (8, 2048, 512, 512)
-    make = functools.partial(
-        cases.make_cases, dtypes="float32" + " bfloat16" * (not small)
-    )
+    dtypes = "float32" + " bfloat16" * (not small)
+    make = functools.partial(cases.make_cases, dtypes=dtypes)
     ours, flax = ("jaxrnn", "jaxrnn", ""), importlib.util.find_spec("flax")
     peers = [ours, ("scan", "scan", ""), *[("Flax", "linen", "")] * bool(flax)]
     yield "Layers", peers, make("lstm gru_after", layer)
