@@ -4,8 +4,9 @@ Row b is finished at step t if `t >= length[b]`. A finished row
 outputs 0 and keeps its state. The cell still runs on the finished row, but the results
 are dropped. A select alone would keep NaN out of the values, but not out of the
 gradients, because 0 * NaN is NaN. In a finished row, the cell therefore runs on other
-values (the stand-in): the inputs and state of the row's first step, which are finite if
-all values of the row are finite, or zeros if the row has length 0.
+values (the stand-in): the inputs and state of one valid step of the row (see
+`Run.with_stand_in`), which are finite if all values of the row are finite, or zeros if
+the row has length 0.
 
 All rows share the TensorArrays and scalar leaves of a state, so the length of a row
 does not apply to these leaves. These leaves, and the results of a cell whose rows
@@ -24,6 +25,7 @@ import jax.numpy as jnp
 
 from .._base.errors import is_key
 from .._base.math import axis_size, concrete_or_none, expand_rows, where
+from .._base.sharding import as_rows_of
 from .._base.trees import is_tensor_array, with_structure
 from .._base.typing import Array, AxisSize, PyTree
 
@@ -332,6 +334,46 @@ def first_inputs(xs: PyTree, axis: int) -> PyTree:
         return jnp.zeros(x.shape[:axis] + x.shape[axis + 1 :], x.dtype)
 
     return jax.tree.map(first, xs)
+
+
+def last_inputs(xs: PyTree, lengths: Array, axis: int) -> PyTree:
+    """Returns the last step of each row that is valid; the first step of empty rows.
+
+    Args:
+        xs: All inputs, each leaf `[batch, time, ...]` or `[time, batch, ...]`, with at
+            least one step.
+        lengths: `[batch]`, the number of valid steps, which may exceed the steps.
+        axis: The time axis of the inputs, 0 or 1.
+    """
+    time = jax.tree.leaves(xs)[0].shape[axis]
+    last = jnp.clip(lengths - 1, 0, time - 1)[:, None]
+    steps = read_steps(xs, last, axis, unique=False)
+    return jax.tree.map(lambda x: jnp.squeeze(x, axis), steps)
+
+
+def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> PyTree:
+    """Reorders steps: step t of row b of the result is step `sources[b, t]` of `tree`.
+
+    Args:
+        tree: A nest of `[time, batch, ...]` or `[batch, time, ...]`.
+        sources: Integers `[batch, time]`, the indices of steps.
+        axis: The time axis of the nest, 0 or 1.
+        unique: Whether each row reads each step at most once, so that derivatives need
+            no sums.
+    """
+
+    def read_row(x: Array, source: Array) -> Array:
+        # All sources are in range. In the default mode, JAX would add a check, to fill
+        # steps that are out of range with NaN.
+        return x.at[source].get(mode="promise_in_bounds", unique_indices=unique)
+
+    def read(x: Array) -> Array:
+        # Sources come from the caller's lengths or mask, whose sharding may differ from
+        # the sharding of `x`.
+        rows = as_rows_of(x, sources, 1 - axis)
+        return jax.vmap(read_row, (1 - axis, 0), 1 - axis)(x, rows)
+
+    return jax.tree.map(read, tree)
 
 
 def advance(valid: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.math import concrete_or_none, expand_rows
-from .._base.sharding import as_rows_of
 from .._base.typing import Array, PyTree
-from .masking import select
+from .masking import read_steps, select
 from .run import Run
 
 
@@ -214,28 +213,3 @@ def reverse_sequence(tree: PyTree, lengths: Array | None, time_major: bool) -> P
     t = jnp.arange(leaves[0].shape[axis], dtype=lengths.dtype)[None, :]
     length = lengths[:, None]
     return read_steps(tree, jnp.where(t < length, length - 1 - t, t), axis)
-
-
-def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> PyTree:
-    """Reorders steps: step t of row b of the result is step `sources[b, t]` of `tree`.
-
-    Args:
-        tree: A nest of `[time, batch, ...]` or `[batch, time, ...]`.
-        sources: Integers `[batch, time]`, the indices of steps.
-        axis: The time axis of the nest, 0 or 1.
-        unique: Whether each row reads each step at most once, so that derivatives need
-            no sums.
-    """
-
-    def read_row(x: Array, source: Array) -> Array:
-        # All sources are in range. In the default mode, JAX would add a check, to fill
-        # steps that are out of range with NaN.
-        return x.at[source].get(mode="promise_in_bounds", unique_indices=unique)
-
-    def read(x: Array) -> Array:
-        # Sources come from the caller's lengths or mask, whose sharding may differ from
-        # the sharding of `x`.
-        rows = as_rows_of(x, sources, 1 - axis)
-        return jax.vmap(read_row, (1 - axis, 0), 1 - axis)(x, rows)
-
-    return jax.tree.map(read, tree)

@@ -70,19 +70,22 @@ class Run:
     def with_stand_in(self) -> "Run":
         """Returns the run with the stand-in of its inputs and states in its steps.
 
-        It is a row's first step, or zeros if this step is not valid.
+        It is a row's first step or, with resets, its last one, because what precedes a
+        reset may be NaN or infinite; zeros if the row has no valid step.
         """
         steps = self.steps
         if steps.lengths is None:
             return self
-        inputs = masking.first_inputs(self.inputs, steps.axis)
         state = without_read_only(self.state)
+        inputs = masking.first_inputs(self.inputs, steps.axis)
+        is_valid = steps.is_valid(jnp.int32(0))
         if steps.resets is not None and steps.time != 0:
-            # An initial state that is replaced before step 0 may contain NaN or
-            # infinity, so finished rows read the state after this reset.
-            state = steps.reset(jnp.int32(0), state, self.reset_state)
-        first = jax.lax.stop_gradient((inputs, state))
-        found = masking.zero_unless(steps.is_valid(jnp.int32(0)), first)
+            is_reset = jnp.any(steps.resets, steps.axis)
+            state = masking.select(~is_reset, state, self.reset_state)
+            if not steps.rows_interact:
+                inputs = masking.last_inputs(self.inputs, steps.lengths, steps.axis)
+                is_valid = steps.lengths > 0
+        found = masking.zero_unless(is_valid, jax.lax.stop_gradient((inputs, state)))
         return self.replace(steps=dataclasses.replace(steps, stand_in=found))
 
     def key_at(self, t: Array) -> Key | None:

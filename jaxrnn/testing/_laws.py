@@ -277,6 +277,7 @@ def spreads_nan_only_forward(setup: Setup) -> None:
     rows = np.arange(setup.lengths.shape[0])[:, None]
     bad = (rows > 0) & (np.arange(TIME) == rows % 2)
     resets = np.roll(bad, 1, axis=1)
+    lengths = jnp.asarray(TIME - (rows[:, 0] + 1) % 2, jnp.int32)
 
     def spared(where: np.ndarray, tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: x[where], tree)
@@ -285,7 +286,8 @@ def spreads_nan_only_forward(setup: Setup) -> None:
         after: np.ndarray, options: dict[str, Any], floats: list[Array]
     ) -> tuple[Array, PyTree]:
         xs = rebuild(floats)
-        outputs, _ = setup.run(setup.params, xs, setup.state, None, **options)
+        ends = lengths if options else None
+        outputs, _ = setup.run(setup.params, xs, setup.state, ends, **options)
         return oracle.weighted_sum(spared(after, outputs)), outputs
 
     for options in ({}, {"resets": resets, "reset_state": setup.state}):

@@ -1,7 +1,4 @@
-"""Whether a run on a CPU is so small that a simpler loop is faster.
-
-`tests/native/test_few_steps.py` has the measured times.
-"""
+"""Whether a run on a CPU is so small that a simpler loop is faster."""
 
 import math
 from typing import TYPE_CHECKING
